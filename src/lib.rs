@@ -1,3 +1,75 @@
-//! placeholder
+//! Answers Ollama's HTTP API and does the work through any OpenAI-compatible server.
+//!
+//! # Bird's-eye view
+//!
+//! ```text
+//! client --HTTP--> acceptor -> pool -> handler -> upstream --HTTP--> OpenAI-compatible server
+//!                                        |  ^
+//!                                        v  |
+//!                                     translate (pure)
+//! ```
+//!
+//! A request is accepted by tiny_http, handed to one of a fixed number of workers, read, translated,
+//! sent upstream; the answer is translated event by event and written line by line. Everything that
+//! decides is pure and tested with values; everything that waits has a bound.
+//!
+//! # Code map
+//!
+//! | module | owns |
+//! | --- | --- |
+//! | `main.rs` | options to configuration, log, signals, exit code |
+//! | [`config`], [`base_url`] | the options, one table row each; the upstream's address |
+//! | [`error`] | the one error of an exchange: side, status, message, retry |
+//! | [`redact`] | secrets that do not print, and texts cleaned of them |
+//! | [`ollama`], [`openai`] | the wire types of the two APIs |
+//! | [`translate`] | one API to the other, both ways |
+//! | [`sse`], [`ndjson`] | events out of bytes, lines into bytes |
+//! | [`route`], [`names`], [`profile`], [`keep_alive`], [`clock`] | small rules |
+//! | [`backoff`], [`upstream_error`] | when to try again; what an upstream's error means |
+//! | [`upstream`] | the client of the OpenAI server, over ureq |
+//! | [`catalog`], [`loaded`] | the kept model list; the table behind `/api/ps` |
+//! | [`exchange`], [`unread`] | one request and its reply, over tiny_http |
+//! | [`handler`] | one function for each route |
+//! | [`pool`] | workers on a bounded queue |
+//! | [`acceptor`] | tiny_http's accept side, kept healthy |
+//! | [`server`], [`stop`], [`logging`], [`check`] | putting it together, and ending it |
+//!
+//! # Invariants
+//!
+//! - The pure modules name no socket, thread, clock, environment or random source
+//!   (`tests/tidy.rs` reads the sources).
+//! - Only [`upstream`] names ureq; only [`exchange`], [`unread`], [`acceptor`] and [`server`] name
+//!   tiny_http; neither crate's types appear in [`error`].
+//! - The head is written with the first line, so that any failure before it gets a real status.
+//! - Nothing is tried again once a byte of an upstream's answer was handed on.
+//! - Every exchange ends exactly once: answered, ended, failed, or the client is gone.
+//! - No prompt, no answer and no key is logged.
+
+pub mod acceptor;
+pub mod backoff;
+pub mod base_url;
+pub mod catalog;
+pub mod check;
+pub mod clock;
+pub mod config;
 pub mod error;
+pub mod exchange;
+pub mod handler;
+pub mod keep_alive;
+pub mod loaded;
+pub mod logging;
+pub mod names;
+pub mod ndjson;
+pub mod ollama;
+pub mod openai;
+pub mod pool;
+pub mod profile;
 pub mod redact;
+pub mod route;
+pub mod server;
+pub mod sse;
+pub mod stop;
+pub mod translate;
+pub mod unread;
+pub mod upstream;
+pub mod upstream_error;

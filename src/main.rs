@@ -1,2 +1,83 @@
-//! placeholder
-fn main() {}
+//! The program: options to a configuration, log and signals set up, the server run.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::thread;
+
+use ollama_openai_proxy::config::{self, Command, Config};
+use ollama_openai_proxy::server::Server;
+use ollama_openai_proxy::stop::Stop;
+use ollama_openai_proxy::{check, logging};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+fn main() -> ExitCode {
+    let command = match config::load(std::env::args_os().skip(1)) {
+        Ok(command) => command,
+        Err(error) => return fail(&error.to_string()),
+    };
+    match command {
+        Command::Help => say(&config::help()),
+        Command::Version => say(&config::version()),
+        Command::Check(config) => {
+            logging::start(log::LevelFilter::Off);
+            let report = check::report(&config);
+            say(&report.text);
+            if !report.good {
+                return ExitCode::FAILURE;
+            }
+        }
+        Command::Run(config) => return run(config),
+    }
+    ExitCode::SUCCESS
+}
+
+fn run(config: Config) -> ExitCode {
+    logging::start(config.log_level);
+    for warning in &config.warnings {
+        log::warn!("{warning}");
+    }
+    let (host, port) = config.listen_addr();
+    let base = config.base_url.to_string();
+    let stop = Stop::default();
+    if let Err(error) = watch_signals(stop.clone()) {
+        return fail(&format!("cannot watch for signals: {error}"));
+    }
+    match Server::start(config, stop) {
+        Ok(server) => {
+            log::info!("listening on {}, upstream {base}", server.local_addr());
+            if !server.run() {
+                log::warn!("some answers were not finished in time");
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&format!("listen tcp {host}:{port}: {error}")),
+    }
+}
+
+/// The first signal asks for a clean end, the second ends at once.
+fn watch_signals(stop: Stop) -> io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            if stop.is_given() {
+                std::process::exit(128 + signal);
+            }
+            stop.give();
+        }
+    })?;
+    Ok(())
+}
+
+/// To standard output; a reader that left early is no error.
+fn say(text: &str) {
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
+/// To standard error, each line as Ollama's own errors begin.
+fn fail(text: &str) -> ExitCode {
+    for line in text.lines() {
+        let _ = writeln!(io::stderr(), "Error: {line}");
+    }
+    ExitCode::FAILURE
+}

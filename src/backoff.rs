@@ -1,0 +1,236 @@
+//! How long to wait before an attempt is repeated.
+//!
+//! Two pure functions: [`RetryPolicy::delay`] turns what an error allows into a wait or a refusal,
+//! and [`retry_after`] reads the upstream's own wish from its headers (openai-wire.md 6.1).
+//! Nothing here sleeps, asks the time or rolls dice: the clock and the jitter are passed in.
+//! Invariant: a delay of our own never exceeds [`RetryPolicy::cap`] nor falls under half of what
+//! it was before jitter, and no input makes the arithmetic overflow.
+
+use std::time::{Duration, SystemTime};
+
+use crate::error::Retry;
+
+/// The longest delay asked for by an upstream that is still waited for; a longer one means that
+/// there is no point in trying (openai-wire.md 6.1).
+pub const LONGEST_SERVER_DELAY: Duration = Duration::from_secs(120);
+
+/// The shortest wait for an upstream that asked for a delay: a `Retry-After: 0` must not become a
+/// hot loop.
+pub const SHORTEST_SERVER_DELAY: Duration = Duration::from_millis(100);
+
+/// More doublings than this bring any non-zero duration to the largest one.
+const MOST_DOUBLINGS: u32 = 96;
+
+/// How often, and how patiently, a failed attempt is repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// Retries after the first attempt; 0 turns retrying off.
+    pub max: u32,
+    /// The wait before the first retry, without jitter.
+    pub initial: Duration,
+    /// The longest wait of our own choice.
+    pub cap: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self { max: 3, initial: Duration::from_secs(1), cap: Duration::from_secs(30) }
+    }
+}
+
+impl RetryPolicy {
+    /// The wait before the next attempt, or `None` when there must not be one.
+    ///
+    /// `jitter` is a random number from 0 up to 1 and only shortens: 0 gives the whole wait, 1 half
+    /// of it. Anything else is moved into that range, and NaN counts as 0.
+    #[must_use]
+    pub fn delay(&self, retries_so_far: u32, jitter: f64, error: Retry) -> Option<Duration> {
+        if retries_so_far >= self.max {
+            return None;
+        }
+        match error {
+            Retry::Never => None,
+            Retry::AtOnce if retries_so_far == 0 => Some(Duration::ZERO),
+            Retry::AtOnce | Retry::Backoff => Some(shorten(self.doubled(retries_so_far), jitter)),
+            Retry::After(wanted) if wanted > LONGEST_SERVER_DELAY => None,
+            Retry::After(wanted) => Some(wanted.max(SHORTEST_SERVER_DELAY)),
+        }
+    }
+
+    fn doubled(&self, times: u32) -> Duration {
+        (0..times.min(MOST_DOUBLINGS))
+            .fold(self.initial, |wait, _| wait.saturating_mul(2))
+            .min(self.cap)
+    }
+}
+
+/// The delay that the upstream asks for: `retry-after-ms` in milliseconds, else `Retry-After` in
+/// seconds or as an HTTP date (openai-wire.md 6.1).
+///
+/// `None` when neither header holds something usable: a negative, infinite or unreadable number, or
+/// a date before `now`. However long, a delay is returned as it is; [`RetryPolicy::delay`] refuses
+/// those above [`LONGEST_SERVER_DELAY`].
+#[must_use]
+pub fn retry_after(
+    retry_after: Option<&str>,
+    retry_after_ms: Option<&str>,
+    now: SystemTime,
+) -> Option<Duration> {
+    retry_after_ms
+        .and_then(|text| number(text, 1000.0))
+        .or_else(|| retry_after.and_then(|text| number(text, 1.0)))
+        .or_else(|| httpdate::parse_http_date(retry_after?.trim()).ok()?.duration_since(now).ok())
+}
+
+/// A number of units as a duration; a finite one that is too large becomes the largest duration.
+fn number(text: &str, units_per_second: f64) -> Option<Duration> {
+    let seconds = text.trim().parse::<f64>().ok()? / units_per_second;
+    let usable = seconds.is_finite() && seconds >= 0.0;
+    usable.then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+}
+
+/// `wait` times a factor from a half (jitter 1) to one (jitter 0).
+fn shorten(wait: Duration, jitter: f64) -> Duration {
+    let jitter = if jitter.is_nan() { 0.0 } else { jitter.clamp(0.0, 1.0) };
+    let factor = 1.0 - jitter / 2.0;
+    // Near the largest duration the rounding of a float leaves the range; then nothing is taken off.
+    Duration::try_from_secs_f64(wait.as_secs_f64() * factor).unwrap_or(wait).clamp(wait / 2, wait)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: RetryPolicy =
+        RetryPolicy { max: 9, initial: Duration::from_secs(1), cap: Duration::from_secs(30) };
+
+    fn check(retries_so_far: u32, jitter: f64, error: Retry, expected_ms: Option<u64>) {
+        let got = POLICY.delay(retries_so_far, jitter, error);
+        let case = format!("{retries_so_far} {jitter} {error:?}");
+        assert_eq!(got, expected_ms.map(Duration::from_millis), "{case}");
+    }
+
+    /// The clock of these cases stands at Sun, 06 Nov 1994 08:49:37 GMT.
+    fn check_header(seconds: Option<&str>, millis: Option<&str>, expected_ms: Option<u64>) {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        let expected = expected_ms.map(Duration::from_millis);
+        assert_eq!(retry_after(seconds, millis, now), expected, "{seconds:?} {millis:?}");
+    }
+
+    #[test]
+    fn the_default_is_three_retries_from_one_second_to_thirty() {
+        let expected =
+            RetryPolicy { max: 3, initial: Duration::from_secs(1), cap: Duration::from_secs(30) };
+        assert_eq!(RetryPolicy::default(), expected);
+    }
+
+    #[test]
+    fn our_own_wait_doubles_up_to_the_cap() {
+        for (retries, seconds) in [(0, 1), (1, 2), (2, 4), (3, 8), (4, 16), (5, 30), (8, 30)] {
+            check(retries, 0.0, Retry::Backoff, Some(seconds * 1000));
+        }
+    }
+
+    #[test]
+    fn jitter_shortens_by_at_most_a_half() {
+        check(1, 0.5, Retry::Backoff, Some(1500));
+        check(1, 1.0, Retry::Backoff, Some(1000));
+        check(1, 7.0, Retry::Backoff, Some(1000));
+        check(1, -7.0, Retry::Backoff, Some(2000));
+        check(1, f64::NAN, Retry::Backoff, Some(2000));
+        check(1, f64::INFINITY, Retry::Backoff, Some(1000));
+        check(1, f64::NEG_INFINITY, Retry::Backoff, Some(2000));
+    }
+
+    #[test]
+    fn at_once_holds_for_the_first_retry_only() {
+        check(0, 0.5, Retry::AtOnce, Some(0));
+        check(1, 0.0, Retry::AtOnce, Some(2000));
+        check(3, 1.0, Retry::AtOnce, Some(4000));
+    }
+
+    #[test]
+    fn the_upstreams_delay_is_kept_within_reason() {
+        check(0, 0.9, Retry::After(Duration::from_secs(7)), Some(7000));
+        check(4, 0.9, Retry::After(Duration::from_secs(120)), Some(120_000));
+        check(0, 0.0, Retry::After(Duration::from_millis(120_001)), None);
+        check(0, 0.0, Retry::After(Duration::MAX), None);
+        check(0, 0.0, Retry::After(Duration::ZERO), Some(100));
+    }
+
+    #[test]
+    fn never_and_a_spent_budget_give_no_retry() {
+        check(0, 0.0, Retry::Never, None);
+        for error in [Retry::AtOnce, Retry::Backoff, Retry::After(Duration::from_secs(1))] {
+            assert!(POLICY.delay(8, 0.0, error).is_some(), "{error:?}");
+            check(9, 0.0, error, None);
+            check(u32::MAX, 0.0, error, None);
+            let off = RetryPolicy { max: 0, ..POLICY };
+            assert_eq!(off.delay(0, 0.0, error), None, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn no_extreme_overflows_or_leaves_its_bounds() {
+        let waits = [
+            Duration::ZERO,
+            Duration::from_nanos(1),
+            Duration::from_secs(1),
+            Duration::from_secs(u64::from(u32::MAX)),
+            Duration::MAX,
+        ];
+        let jitters = [0.0, -0.0, 0.25, 0.999_999_999, 1.0, f64::MIN_POSITIVE, f64::NAN, -f64::MAX];
+        for (initial, cap) in waits.into_iter().flat_map(|i| waits.map(|cap| (i, cap))) {
+            let policy = RetryPolicy { max: u32::MAX, initial, cap };
+            for retries in [0, 1, 30, 31, 32, 63, 64, 94, 95, 96, 97, 128, u32::MAX - 1] {
+                let whole = policy.delay(retries, 0.0, Retry::Backoff).expect("retries are left");
+                assert!(whole <= cap && whole >= initial.min(cap), "{policy:?} {retries}");
+                if retries >= 94 && initial > Duration::ZERO {
+                    assert_eq!(whole, cap, "{policy:?} {retries}");
+                }
+                for jitter in jitters {
+                    let wait = policy.delay(retries, jitter, Retry::Backoff).expect("as above");
+                    assert!(wait <= whole && wait >= whole / 2, "{policy:?} {retries} {jitter}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn milliseconds_win_over_seconds_when_they_are_usable() {
+        check_header(Some("20"), Some("1500"), Some(1500));
+        check_header(None, Some("0.25e3"), Some(250));
+        check_header(Some("20"), Some("soon"), Some(20_000));
+        check_header(Some("20"), Some("-5"), Some(20_000));
+        check_header(Some("20"), Some("NaN"), Some(20_000));
+    }
+
+    #[test]
+    fn seconds_may_have_a_fraction_and_any_length() {
+        check_header(Some("1.5"), None, Some(1500));
+        check_header(Some(" 20 "), None, Some(20_000));
+        check_header(Some("0"), None, Some(0));
+        check_header(Some("3600"), None, Some(3_600_000));
+        let now = SystemTime::UNIX_EPOCH;
+        assert_eq!(retry_after(Some("1e300"), None, now), Some(Duration::MAX));
+    }
+
+    #[test]
+    fn a_date_counts_from_now() {
+        check_header(Some("Sun, 06 Nov 1994 08:49:47 GMT"), None, Some(10_000));
+        check_header(Some("Sun, 06 Nov 1994 09:49:37 GMT"), None, Some(3_600_000));
+        check_header(Some("Sunday, 06-Nov-94 08:49:38 GMT"), None, Some(1000));
+        check_header(Some("Sun, 06 Nov 1994 08:49:37 GMT"), None, Some(0));
+        check_header(Some("Sun, 06 Nov 1994 08:49:36 GMT"), None, None);
+    }
+
+    #[test]
+    fn headers_without_a_usable_delay_give_none() {
+        check_header(None, None, None);
+        for text in ["", " ", "-1", "-0.001", "NaN", "inf", "-inf", "infinity", "1e999", "soon"] {
+            check_header(Some(text), None, None);
+            check_header(None, Some(text), None);
+        }
+        check_header(None, Some("Sun, 06 Nov 1994 08:49:47 GMT"), None);
+    }
+}

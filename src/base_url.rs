@@ -1,0 +1,413 @@
+//! Where the upstream lives: the base URL, taken apart once and joined with paths ever after.
+//!
+//! Pure. The joining rules are those of openai-wire.md 1.1: a base without a path means `/v1`, a
+//! query string stays behind the path, and no URL that leaves here holds `//` in its path. It never
+//! carries a user name or password (they are refused), and neither `Display` nor `Debug` nor an
+//! error shows one, nor the values of the query, where some gateways want their key.
+//! Invariant: `path` begins with one slash and ends without one.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+
+/// Endpoints that people paste along with the base; longest first, one of them is cut off.
+const ENDPOINTS: [&str; 4] = ["/chat/completions", "/completions", "/embeddings", "/models"];
+
+/// The path of a base that names only a server.
+const DEFAULT_PATH: &str = "/v1";
+
+const OPENAI_HOST: &str = "api.openai.com";
+
+const MASK: &str = "***";
+
+/// The upstream's base URL, checked and in one spelling.
+#[derive(Clone, PartialEq, Eq)]
+pub struct BaseUrl {
+    /// Scheme, host and port; the port only if it is not the scheme's own.
+    origin: String,
+    host: String,
+    port: u16,
+    path: String,
+    /// With its question mark, or empty.
+    query: String,
+}
+
+impl BaseUrl {
+    /// Takes a base URL apart.
+    ///
+    /// # Errors
+    /// A sentence that says what to write instead. It never repeats any of `text`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if !text.chars().all(is_url_character) {
+            return Err("write a URL without blanks, braces or other characters that must be \
+                        percent-encoded"
+                .to_owned());
+        }
+        if text.contains('#') {
+            return Err("write the URL without a fragment (#)".to_owned());
+        }
+        let (scheme, default_port, rest) = split_scheme(text)?;
+        let authority_end = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (authority, rest) = rest.split_at(authority_end);
+        let (path, query) = rest.split_at(rest.find('?').unwrap_or(rest.len()));
+
+        let (host, port) = split_authority(authority)?;
+        let port = port.unwrap_or(default_port);
+        let mut origin = format!("{scheme}://{}", bracketed(&host));
+        if port != default_port {
+            origin.push_str(&format!(":{port}"));
+        }
+        let query = if query == "?" { "" } else { query };
+        Ok(Self { origin, host, port, path: normal_path(path), query: query.to_owned() })
+    }
+
+    /// The URL of an endpoint: `path` is relative to the base and has no query of its own, such as
+    /// `chat/completions`. Percent-encoding is the caller's.
+    #[must_use]
+    pub fn join(&self, path: &str) -> String {
+        let Self { origin, path: base, query, .. } = self;
+        format!("{origin}{base}/{}{query}", path.trim_start_matches('/'))
+    }
+
+    /// Scheme, host and port without a path, for what an upstream serves beside its base.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// The host in lower case; an IPv6 address without its brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port, also when the URL leaves it to the scheme.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Whether the upstream runs on this machine: `localhost`, a name under it, or a loopback
+    /// address.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        let name = self.host.trim_end_matches('.');
+        name == "localhost"
+            || name.ends_with(".localhost")
+            || name.parse().is_ok_and(|address: IpAddr| address.to_canonical().is_loopback())
+    }
+
+    /// Whether the upstream is OpenAI's own server, which answers nobody without a key.
+    #[must_use]
+    pub fn is_openai(&self) -> bool {
+        self.host.trim_end_matches('.') == OPENAI_HOST
+    }
+}
+
+/// OpenAI's own server.
+impl Default for BaseUrl {
+    fn default() -> Self {
+        Self {
+            origin: format!("https://{OPENAI_HOST}"),
+            host: OPENAI_HOST.to_owned(),
+            port: 443,
+            path: DEFAULT_PATH.to_owned(),
+            query: String::new(),
+        }
+    }
+}
+
+/// The URL, with the values of its query masked.
+impl fmt::Display for BaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { origin, path, query, .. } = self;
+        write!(f, "{origin}{path}{}", mask(query))
+    }
+}
+
+impl fmt::Debug for BaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BaseUrl({self})")
+    }
+}
+
+/// Any text that may hold a URL, fit to be shown: what could be a user name, a password, a query's
+/// value or a fragment is masked. It asks for no valid URL, so it serves error messages too.
+#[must_use]
+pub fn mask(text: &str) -> Cow<'_, str> {
+    if !text.contains(['@', '?', '#']) {
+        return Cow::Borrowed(text);
+    }
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) if !scheme.contains(['@', '?', '#']) => (Some(scheme), rest),
+        _ => (None, text),
+    };
+    // A password may hold any of the other marks, so the last `@` decides.
+    let (user, rest) = match rest.rsplit_once('@') {
+        Some((_, rest)) => ("***@", rest),
+        None => ("", rest),
+    };
+    let (rest, fragment) = match rest.split_once('#') {
+        Some((rest, _)) => (rest, "#***"),
+        None => (rest, ""),
+    };
+    let (rest, query) = match rest.split_once('?') {
+        Some((rest, query)) => (rest, format!("?{}", mask_query(query))),
+        None => (rest, String::new()),
+    };
+    let scheme = scheme.map(|scheme| format!("{scheme}://")).unwrap_or_default();
+    Cow::Owned(format!("{scheme}{user}{rest}{query}{fragment}"))
+}
+
+/// `a=1&b` as `a=***&***`: a part without a name may itself be the secret.
+fn mask_query(query: &str) -> String {
+    let mask_part = |part: &str| match part.split_once('=') {
+        Some((name, _)) => format!("{name}={MASK}"),
+        None => MASK.to_owned(),
+    };
+    query.split('&').map(mask_part).collect::<Vec<_>>().join("&")
+}
+
+/// Printable ASCII that RFC 3986 lets stand in a URL as it is.
+fn is_url_character(c: char) -> bool {
+    c.is_ascii_graphic() && !matches!(c, '"' | '<' | '>' | '\\' | '^' | '`' | '{' | '|' | '}')
+}
+
+/// The scheme, its port, and what follows.
+fn split_scheme(text: &str) -> Result<(&'static str, u16, &str), String> {
+    let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
+    match scheme.to_ascii_lowercase().as_str() {
+        "http" => Ok(("http", 80, rest)),
+        "https" => Ok(("https", 443, rest)),
+        _ => Err("begin it with http:// or https://, as in https://api.openai.com/v1 or \
+                  http://localhost:8080/v1"
+            .to_owned()),
+    }
+}
+
+/// Host and port of `host`, `host:port`, `[v6]` or `[v6]:port`.
+fn split_authority(authority: &str) -> Result<(String, Option<u16>), String> {
+    if authority.contains('@') {
+        return Err(
+            "a user name or password in the URL cannot be sent: take it out, and give the \
+                    key as OPENAI_API_KEY"
+                .to_owned(),
+        );
+    }
+    if let Some(rest) = authority.strip_prefix('[') {
+        let bad = || "the address in brackets is not an IPv6 address, such as [::1]".to_owned();
+        let (address, rest) = rest.split_once(']').ok_or_else(bad)?;
+        let address: Ipv6Addr = address.parse().map_err(|_| bad())?;
+        let port = match rest.strip_prefix(':') {
+            Some(port) => parse_port(port)?,
+            None if rest.is_empty() => None,
+            None => return Err(bad()),
+        };
+        return Ok((address.to_string(), port));
+    }
+    let (host, port) = match authority.split_once(':') {
+        Some((_, port)) if port.contains(':') => {
+            return Err(
+                "write an IPv6 address in brackets, such as http://[::1]:8080/v1".to_owned()
+            );
+        }
+        Some((host, port)) => (host, parse_port(port)?),
+        None => (authority, None),
+    };
+    if host.is_empty() {
+        return Err("name a host, as in http://localhost:8080/v1".to_owned());
+    }
+    if !host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')) {
+        return Err("write the host with letters, digits, dots and hyphens only".to_owned());
+    }
+    Ok((host.to_ascii_lowercase(), port))
+}
+
+/// A port from 1 to 65535; nothing behind the colon leaves it to the scheme.
+fn parse_port(text: &str) -> Result<Option<u16>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    match text.parse() {
+        Ok(port) if digits && port > 0 => Ok(Some(port)),
+        _ => Err("write a port from 1 to 65535 behind the host".to_owned()),
+    }
+}
+
+/// One slash between segments, none at the end, no endpoint, and never empty.
+fn normal_path(path: &str) -> String {
+    let mut normal = String::new();
+    for segment in path.split('/').filter(|segment| !segment.is_empty()) {
+        normal.push('/');
+        normal.push_str(segment);
+    }
+    if let Some(base) = ENDPOINTS.iter().find_map(|endpoint| normal.strip_suffix(endpoint)) {
+        normal.truncate(base.len());
+    }
+    if normal.is_empty() { DEFAULT_PATH.to_owned() } else { normal }
+}
+
+fn bracketed(host: &str) -> Cow<'_, str> {
+    if host.contains(':') { Cow::Owned(format!("[{host}]")) } else { Cow::Borrowed(host) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> BaseUrl {
+        BaseUrl::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    #[track_caller]
+    fn check(base: &str, expected: &str) {
+        let url = parse(base);
+        assert_eq!(url.join("chat/completions"), expected, "{base}");
+        assert_eq!(url.join("/chat/completions"), expected, "{base}, path with a slash");
+    }
+
+    #[track_caller]
+    fn check_parts(base: &str, host: &str, port: u16) {
+        let url = parse(base);
+        assert_eq!((url.host(), url.port()), (host, port), "{base}");
+    }
+
+    #[track_caller]
+    fn check_refused(base: &str, word: &str) {
+        let error = BaseUrl::parse(base).expect_err(base);
+        assert!(error.contains(word), "{base}: {error}");
+        assert!(!error.contains("s3cret"), "{base}: {error}");
+        let shown = mask(base);
+        assert!(!shown.contains("s3cret"), "{base}: {shown}");
+    }
+
+    #[test]
+    fn a_base_and_a_path_become_one_url() {
+        check("https://api.openai.com/v1", "https://api.openai.com/v1/chat/completions");
+        check("https://api.openai.com/v1/", "https://api.openai.com/v1/chat/completions");
+        check("https://openrouter.ai/api/v1", "https://openrouter.ai/api/v1/chat/completions");
+        check(
+            "https://api.groq.com/openai/v1//",
+            "https://api.groq.com/openai/v1/chat/completions",
+        );
+        check("http://h/a//b", "http://h/a/b/chat/completions");
+        check("HTTP://LocalHost:8080/V1", "http://localhost:8080/V1/chat/completions");
+        check("http://[0:0::1]:8080/v1", "http://[::1]:8080/v1/chat/completions");
+        check("http://h:80/v1", "http://h/v1/chat/completions");
+        check("http://h:443/v1", "http://h:443/v1/chat/completions");
+        check("https://h:/v1", "https://h/v1/chat/completions");
+    }
+
+    #[test]
+    fn a_base_without_a_path_gets_v1() {
+        check("http://h:1234", "http://h:1234/v1/chat/completions");
+        check("http://h:1234/", "http://h:1234/v1/chat/completions");
+        check("http://h:1234//", "http://h:1234/v1/chat/completions");
+        check("http://h:1234?a=1", "http://h:1234/v1/chat/completions?a=1");
+        check(
+            "https://g.example/v1beta/openai",
+            "https://g.example/v1beta/openai/chat/completions",
+        );
+    }
+
+    #[test]
+    fn a_query_stays_behind_the_path() {
+        check("http://h/v1?a=1&b=2", "http://h/v1/chat/completions?a=1&b=2");
+        check("http://h/v1/?a=x/y?z", "http://h/v1/chat/completions?a=x/y?z");
+        check("http://h/v1?", "http://h/v1/chat/completions");
+    }
+
+    #[test]
+    fn a_pasted_endpoint_is_cut_off() {
+        for endpoint in ["chat/completions", "completions", "models", "embeddings", "models/"] {
+            check(&format!("http://h/v1/{endpoint}"), "http://h/v1/chat/completions");
+            check(&format!("http://h/{endpoint}"), "http://h/v1/chat/completions");
+        }
+        check(
+            "https://r.example/openai/deployments/d/chat/completions?api-version=1",
+            "https://r.example/openai/deployments/d/chat/completions?api-version=1",
+        );
+        check("http://h/mymodels", "http://h/mymodels/chat/completions");
+        check("http://h/models/v1", "http://h/models/v1/chat/completions");
+    }
+
+    #[test]
+    fn host_and_port_are_told() {
+        check_parts("https://API.OpenAI.com/v1", "api.openai.com", 443);
+        check_parts("http://h", "h", 80);
+        check_parts("http://[::1]", "::1", 80);
+        check_parts("http://[2001:DB8::1]:65535/x", "2001:db8::1", 65535);
+        check_parts("http://my_backend.local:8000", "my_backend.local", 8000);
+        assert_eq!(parse("http://[::1]:8080/v1?a=1").origin(), "http://[::1]:8080");
+    }
+
+    #[test]
+    fn loopback_and_openai_are_known() {
+        for base in ["localhost", "a.LOCALHOST", "localhost.", "127.0.0.1", "127.9.9.9"] {
+            assert!(parse(&format!("http://{base}:1/v1")).is_loopback(), "{base}");
+        }
+        assert!(parse("http://[::1]").is_loopback());
+        assert!(parse("http://[::ffff:127.0.0.1]").is_loopback());
+        for base in ["notlocalhost", "localhost.example.com", "128.0.0.1", "[::2]", "0.0.0.0"] {
+            assert!(!parse(&format!("http://{base}")).is_loopback(), "{base}");
+        }
+        assert!(parse("http://API.openai.COM").is_openai());
+        assert!(parse("https://api.openai.com.:443/v2").is_openai());
+        assert!(!parse("https://api.openai.com.example.org").is_openai());
+        assert!(!parse("https://example.org/api.openai.com").is_openai());
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused_with_what_to_write() {
+        check_refused("localhost:8080/v1", "http://localhost:8080/v1");
+        check_refused("api.openai.com/v1", "begin it with");
+        check_refused("//h/v1", "begin it with");
+        check_refused("http:/h/v1", "begin it with");
+        check_refused("ftp://h/v1", "begin it with");
+        check_refused("http://h /v1", "blanks");
+        check_refused("http://h/\nv1", "blanks");
+        check_refused("http://h/{deployment}", "braces");
+        check_refused("http://ü.example/v1", "percent-encoded");
+        check_refused("http://h/v1#s3cret", "fragment");
+        check_refused("http://", "name a host");
+        check_refused("http://:80/v1", "name a host");
+        check_refused("http:///v1", "name a host");
+        check_refused("http://h:0/v1", "port");
+        check_refused("http://h:65536/v1", "port");
+        check_refused("http://h:+80/v1", "port");
+        check_refused("http://::1:8080/v1", "brackets");
+        check_refused("http://[::1/v1", "IPv6");
+        check_refused("http://[::1]x/v1", "IPv6");
+        check_refused("http://[h]/v1", "IPv6");
+        check_refused("http://h,i/v1", "letters");
+        check_refused("http://me:s3cret@h/v1", "user name");
+        check_refused("http://s3cret@h/v1", "user name");
+        check_refused("me:s3cret@h/v1", "begin it with");
+        check_refused("http://me:s3/cret?s3cret#@h/v1", "fragment");
+        check_refused("h/v1?key=s3cret", "begin it with");
+    }
+
+    #[test]
+    fn the_values_of_a_query_are_never_shown() {
+        let url = parse("http://h/v1?key=s3cret&s3cret&v=");
+        assert_eq!(url.to_string(), "http://h/v1?key=***&***&v=***");
+        assert_eq!(format!("{url:?}"), "BaseUrl(http://h/v1?key=***&***&v=***)");
+        assert!(url.join("models").contains("s3cret"), "it is sent all the same");
+    }
+
+    #[test]
+    fn masking_leaves_other_text_alone() {
+        assert_eq!(mask("12 MiB"), "12 MiB");
+        assert_eq!(mask("http://h/v1"), "http://h/v1");
+        assert_eq!(mask("http://a:b@h/v1?x=1#f"), "http://***@h/v1?x=***#***");
+        assert_eq!(mask("a@b://c"), "***@b://c");
+        assert_eq!(mask("http://a:b@c@h"), "http://***@h");
+        assert_eq!(mask(&mask("http://a@h?x=1&y#z")), mask("http://a@h?x=1&y#z"));
+    }
+
+    #[test]
+    fn the_default_is_openai() {
+        assert_eq!(BaseUrl::default(), parse("https://api.openai.com"));
+    }
+}

@@ -1,0 +1,37 @@
+//! `--check`: shows the configuration in force and asks the upstream for its models.
+
+use std::fmt::Write;
+
+use crate::config::Config;
+use crate::upstream::{Client, Pacing, Trace};
+
+/// What a check found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// For the reader; holds no key.
+    pub text: String,
+    /// Whether the upstream answered.
+    pub good: bool,
+}
+
+/// Describes the configuration and tries the upstream once.
+#[must_use]
+pub fn report(config: &Config) -> Report {
+    let pacing = Pacing { sleep: Box::new(|_| false), jitter: Box::new(|| 0.0) };
+    let client = Client::new(config, pacing);
+    let mut trace = Trace { request_id: "check".into(), ..Trace::default() };
+    let mut text = config.describe();
+    for warning in &config.warnings {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "\nwarning: {warning}");
+    }
+    let found = client.list_models_once(&mut trace);
+    let _ = match &found {
+        Ok(models) => write!(text, "\nupstream: ok, {} models", models.len()),
+        Err(error) => write!(text, "\nupstream: {}", error.message()),
+    };
+    for model in found.iter().flatten() {
+        let _ = write!(text, "\n  {}", model.id);
+    }
+    Report { text, good: found.is_ok() }
+}

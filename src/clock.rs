@@ -1,0 +1,35 @@
+//! Times as text. Pure: the time comes in as an argument.
+
+use std::time::SystemTime;
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// RFC 3339 in UTC with `Z`, up to nine fractional digits, trailing zeros removed
+/// (ollama-api.md 1.3).
+#[must_use]
+pub fn rfc3339(time: SystemTime) -> String {
+    OffsetDateTime::from(time)
+        .format(&Rfc3339)
+        // Only years above 9999 cannot be written; the zero time is Ollama's own stand-in.
+        .unwrap_or_else(|_| "0001-01-01T00:00:00Z".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn fractions_lose_their_trailing_zeros() {
+        let check = |nanos: u64, expected: &str| {
+            let time = SystemTime::UNIX_EPOCH
+                + Duration::from_secs(1_787_307_303)
+                + Duration::from_nanos(nanos);
+            assert_eq!(rfc3339(time), expected);
+        };
+        check(123_456_789, "2026-08-21T10:15:03.123456789Z");
+        check(500_000_000, "2026-08-21T10:15:03.5Z");
+        check(0, "2026-08-21T10:15:03Z");
+    }
+}

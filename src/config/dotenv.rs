@@ -1,0 +1,112 @@
+//! The `.env` file's grammar: bytes in, names and values out, and a problem per broken line.
+//!
+//! dotenvy knows the grammar (quotes, comments, `export`, `$NAME` from earlier lines or the
+//! environment) and this module adds line numbers. It never opens a file and never changes the
+//! environment. Invariant: a problem names the line and never repeats it, for it may hold the key.
+
+use std::cell::Cell;
+use std::io::{self, Read};
+
+/// Every assignment in order, and a sentence for every line that is none.
+pub fn parse(bytes: &[u8]) -> (Vec<(String, String)>, Vec<String>) {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    // Bytes that are not UTF-8 become a character that no option accepts.
+    let mut text = String::from_utf8_lossy(bytes).into_owned();
+    // Without it dotenvy refuses a last line that ends in a blank.
+    text.push('\n');
+
+    let consumed = Cell::new(0);
+    let lines = Lines { rest: text.as_bytes(), consumed: &consumed };
+    let mut pairs = Vec::new();
+    let mut problems = Vec::new();
+    for item in dotenvy::from_read_iter(lines) {
+        match item {
+            Ok(pair) => pairs.push(pair),
+            Err(dotenvy::Error::LineParse(entry, _)) => {
+                let first = consumed.get() + 1 - entry.lines().count().clamp(1, consumed.get());
+                problems.push(format!(
+                    ".env, line {first}: write NAME=value, with quotes around a value that holds \
+                     blanks"
+                ));
+            }
+            Err(_) => problems.push(".env cannot be read".to_owned()),
+        }
+    }
+    (pairs, problems)
+}
+
+/// Hands out one line per read, so that a buffered reader is never ahead of the line it works on.
+struct Lines<'a> {
+    rest: &'a [u8],
+    consumed: &'a Cell<usize>,
+}
+
+impl Read for Lines<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let end = self.rest.iter().position(|b| *b == b'\n').map_or(self.rest.len(), |at| at + 1);
+        let length = end.min(buffer.len());
+        let (line, rest) = self.rest.split_at(length);
+        buffer[..length].copy_from_slice(line);
+        self.rest = rest;
+        if line.ends_with(b"\n") {
+            self.consumed.set(self.consumed.get() + 1);
+        }
+        Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: &[(&str, &str)], broken: &[usize]) {
+        let (pairs, problems) = parse(text.as_bytes());
+        let pairs: Vec<_> = pairs.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        assert_eq!(pairs, expected, "{text:?}");
+        assert_eq!(problems.len(), broken.len(), "{text:?}: {problems:?}");
+        for (problem, line) in problems.iter().zip(broken) {
+            assert!(problem.starts_with(&format!(".env, line {line}: ")), "{text:?}: {problem}");
+            assert!(!problem.contains("s3cret"), "{text:?}: {problem}");
+        }
+    }
+
+    #[test]
+    fn assignments_are_read_with_their_quotes() {
+        check("", &[], &[]);
+        check(
+            "A=1\nexport B='x y'\r\n# no\n\nC=\"z\" # why\n",
+            &[("A", "1"), ("B", "x y"), ("C", "z")],
+            &[],
+        );
+        check("\u{feff}A=1", &[("A", "1")], &[]);
+        check("A=1 ", &[("A", "1")], &[]);
+        check("A=\nB=1", &[("A", ""), ("B", "1")], &[]);
+        check("A=1\nB=${A}2", &[("A", "1"), ("B", "12")], &[]);
+    }
+
+    #[test]
+    fn broken_lines_are_named_by_number_and_the_others_are_read() {
+        check("s3cret", &[], &[1]);
+        check("A=1\n\n# no\ns3cret key\nB=2\n", &[("A", "1"), ("B", "2")], &[4]);
+        check("A=s3cret two\nB=2\n1C=s3cret\n", &[("B", "2")], &[1, 3]);
+        check("A=1\nB='s3cret\nC=3\n", &[("A", "1")], &[2]);
+        check("A=1\nB='s3\ncret' s3cret\nC=3", &[("A", "1"), ("C", "3")], &[2]);
+    }
+
+    #[test]
+    fn a_line_longer_than_any_buffer_is_one_line() {
+        let long = "x".repeat(100_000);
+        check(&format!("A={long}\ns3cret"), &[("A", &long)], &[2]);
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_marked() {
+        let (pairs, problems) = parse(b"A=\xff\nB=1");
+        assert_eq!(
+            pairs,
+            [("A".to_owned(), "\u{fffd}".to_owned()), ("B".to_owned(), "1".to_owned())]
+        );
+        assert_eq!(problems, [""; 0]);
+    }
+}

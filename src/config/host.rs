@@ -1,0 +1,157 @@
+//! `OLLAMA_HOST`: the address to listen on, by Ollama's own rules (ollama-api.md 17.1).
+//!
+//! Pure. Scheme and path matter to clients only, except that the scheme sets the default port;
+//! names such as `localhost` stay names and are resolved by whoever binds. A port that is none is
+//! replaced and reported as a warning, as Ollama does; a host that cannot be one is an error.
+//! Invariant: `host` is empty (all interfaces), an IP address without brackets, or a plain name.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+const DEFAULT_HOST: &str = "127.0.0.1";
+const DEFAULT_PORT: u16 = 11434;
+
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// A name or an address without brackets; empty for all interfaces.
+    pub host: String,
+    /// The port; 0 for any free one.
+    pub port: u16,
+    /// Why the port is not the one that was written.
+    pub warning: Option<String>,
+}
+
+/// Reads a value of `OLLAMA_HOST`.
+///
+/// # Errors
+/// What is allowed, when the host is neither a name nor an address.
+pub fn parse(text: &str) -> Result<Listen, String> {
+    let text = text.trim();
+    let (default_port, rest) = match text.split_once("://") {
+        Some(("http", rest)) => (80, rest),
+        Some(("https", rest)) => (443, rest),
+        Some((_, rest)) => (DEFAULT_PORT, rest),
+        // Ollama's own service is the one name that has another port.
+        None if text == "ollama.com" => (443, text),
+        None => (DEFAULT_PORT, text),
+    };
+    let address = rest.split('/').next().unwrap_or_default();
+    let (host, port) = split_port(address);
+
+    let host = match host {
+        // Only a port behind it makes an empty host mean all interfaces.
+        "" if port.is_none() => DEFAULT_HOST.to_owned(),
+        host => checked_host(host)?,
+    };
+    let Some(port) = port else {
+        return Ok(Listen { host, port: default_port, warning: None });
+    };
+    Ok(match port.parse() {
+        Ok(port) => Listen { host, port, warning: None },
+        Err(_) => {
+            let warning = Some(format!("no port from 0 to 65535; {default_port} is used"));
+            Listen { host, port: default_port, warning }
+        }
+    })
+}
+
+/// Host and port of `host`, `host:port`, `[v6]`, `[v6]:port` or a bare IPv6 address.
+fn split_port(address: &str) -> (&str, Option<&str>) {
+    if let Some((host, rest)) = address.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        if rest.is_empty() {
+            return (host, None);
+        }
+        if let Some(port) = rest.strip_prefix(':') {
+            return (host, Some(port));
+        }
+    }
+    match address.split_once(':') {
+        Some((host, port)) if !port.contains(':') => (host, Some(port)),
+        _ => (address, None),
+    }
+}
+
+/// The host in one spelling; empty stays empty.
+fn checked_host(host: &str) -> Result<String, String> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(address.to_string());
+    }
+    let (address, zone) = host.split_once('%').unwrap_or((host, ""));
+    let zoned = !zone.is_empty() && address.parse::<Ipv6Addr>().is_ok();
+    let name = if zoned { zone } else { host };
+    if name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')) {
+        return Ok(host.to_owned());
+    }
+    Err("write an address or name with an optional port, such as 127.0.0.1:11434, [::1]:11434 or \
+         :11434 for all interfaces"
+        .to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, host: &str, port: u16) {
+        let listen = parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!((listen.host.as_str(), listen.port), (host, port), "{text}");
+        assert_eq!(listen.warning, None, "{text}");
+    }
+
+    #[track_caller]
+    fn check_replaced(text: &str, host: &str, port: u16) {
+        let listen = parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!((listen.host.as_str(), listen.port), (host, port), "{text}");
+        let warning = listen.warning.expect("a replaced port is reported");
+        assert!(warning.contains(&port.to_string()), "{text}: {warning}");
+    }
+
+    #[test]
+    fn every_row_of_the_reference_holds() {
+        check("", "127.0.0.1", 11434);
+        check("1.2.3.4", "1.2.3.4", 11434);
+        check("1.2.3.4:1234", "1.2.3.4", 1234);
+        check("example.com", "example.com", 11434);
+        check("example.com:1234", "example.com", 1234);
+        check(":1234", "", 1234);
+        check(":0", "", 0);
+        check_replaced(":66000", "", 11434);
+        check_replaced(":-1", "", 11434);
+        check("[::1]", "::1", 11434);
+        check("::1", "::1", 11434);
+        check("[::1]:1337", "::1", 1337);
+        check("http://1.2.3.4", "1.2.3.4", 80);
+        check("https://1.2.3.4", "1.2.3.4", 443);
+        check("https://1.2.3.4:4321", "1.2.3.4", 4321);
+        check("https://example.com/ollama", "example.com", 443);
+        check("ollama.com", "ollama.com", 443);
+        check(" 1.2.3.4 ", "1.2.3.4", 11434);
+    }
+
+    #[test]
+    fn other_spellings_follow_the_same_rules() {
+        check("localhost", "localhost", 11434);
+        check("0.0.0.0", "0.0.0.0", 11434);
+        check("[::]:80", "::", 80);
+        check("[0:0:0::1]", "::1", 11434);
+        check("[1.2.3.4]:5", "1.2.3.4", 5);
+        check("fe80::1%eth0", "fe80::1%eth0", 11434);
+        check("http://", "127.0.0.1", 80);
+        check("http://:8080/x:y", "", 8080);
+        check("tcp://1.2.3.4", "1.2.3.4", 11434);
+        check("ollama.com:1234", "ollama.com", 1234);
+        check("http://ollama.com", "ollama.com", 80);
+        check_replaced("localhost:", "localhost", 11434);
+        check_replaced(":", "", 11434);
+        check_replaced("http://1.2.3.4:x", "1.2.3.4", 80);
+        check_replaced("[::1]:65536", "::1", 11434);
+    }
+
+    #[test]
+    fn what_is_no_host_is_refused() {
+        for text in ["a b", "1.2.3.4:1:2", "me@host", "[::1", "[::1]2", "h%z", "ü", "::1%a b"] {
+            let error = parse(text).expect_err(text);
+            assert!(error.contains("127.0.0.1:11434"), "{text}: {error}");
+        }
+    }
+}

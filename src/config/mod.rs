@@ -1,0 +1,509 @@
+//! From flags, environment and `.env` file to a [`Config`] that nothing has to check again.
+//!
+//! Two steps: `raw.rs` finds out what was typed, and the rows of the table in `options.rs` turn
+//! each text into a field by the forms of `rules.rs`. All problems are reported together, one line
+//! each. Everything is pure but [`load`], which reads the environment and `./.env` and changes
+//! neither; nothing here prints or ends the process.
+//! Invariant: no error, warning, `Debug` output or description holds the key, nor a user name, a
+//! password or a query's value from a URL.
+
+mod dotenv;
+mod host;
+mod options;
+mod raw;
+mod rules;
+
+use std::error::Error as StdError;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use log::LevelFilter;
+
+pub use self::options::{help, markdown_table, version};
+
+use self::options::{Row, TABLE};
+use self::raw::{CommandLine, Given, Mode, RawConfig};
+use crate::backoff::RetryPolicy;
+use crate::base_url::{self, BaseUrl};
+use crate::keep_alive::KeepAlive;
+use crate::redact::{Redactor, Secret};
+
+/// The file beside the program's working directory that may hold variables.
+const DOTENV: &str = ".env";
+
+/// How much of a bad value an error repeats, in characters.
+const LONGEST_ECHO: usize = 60;
+
+/// Everything that can be set, checked and ready for use.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The upstream's key, fit for a header.
+    pub api_key: Option<Secret>,
+    /// Where the upstream lives.
+    pub base_url: BaseUrl,
+    /// The address or name to listen on; empty for all interfaces.
+    pub host: String,
+    /// The port to listen on; 0 for any free one.
+    pub port: u16,
+    /// How long the upstream may stay silent; above zero.
+    pub request_timeout: Duration,
+    /// How much is logged.
+    pub log_level: LevelFilter,
+    /// Requests worked on at once; at least one.
+    pub workers: usize,
+    /// Requests that may wait for a worker.
+    pub max_queue: usize,
+    /// The largest request body; above zero.
+    pub max_body_bytes: usize,
+    /// When and how often an upstream call is repeated; `cap` is not below `initial`.
+    pub retry: RetryPolicy,
+    /// How long the upstream's model list is kept; zero for not at all.
+    pub models_ttl: Duration,
+    /// How long a model shows as loaded when the request does not say.
+    pub keep_alive: KeepAlive,
+    /// The context length told for models whose upstream tells none; `None` for a built-in one.
+    pub context_length: Option<u64>,
+    /// How long running requests may go on after a stop signal.
+    pub shutdown_grace: Duration,
+    /// What was odd and not refused, a sentence each, for the log.
+    pub warnings: Vec<String>,
+}
+
+/// What the command line asks for.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Serve.
+    Run(Config),
+    /// Say that the configuration is good, and stop.
+    Check(Config),
+    /// Print [`help`].
+    Help,
+    /// Print [`version`].
+    Version,
+}
+
+/// Everything that is wrong with the configuration. Its `Display` has a line per problem.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// One line each, naming the option and what is allowed; never empty.
+    pub problems: Vec<String>,
+}
+
+/// Reads the environment and `./.env`, and makes of them and `args` (without the program's name)
+/// what is to be done. An absent `.env` file is none; a folder of that name is not one either.
+///
+/// # Errors
+/// All problems of the three sources together.
+pub fn load(args: impl IntoIterator<Item = OsString>) -> Result<Command, ConfigError> {
+    let (dotenv, mut problems) = match fs::read(DOTENV) {
+        Ok(bytes) => dotenv::parse(&bytes),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::IsADirectory) => {
+            (Vec::new(), Vec::new())
+        }
+        Err(error) => (Vec::new(), vec![format!("{DOTENV} cannot be read: {}", error.kind())]),
+    };
+    // Bytes that are not UTF-8 become a character that no option accepts.
+    let env = |name: &str| Some(std::env::var_os(name)?.to_string_lossy().into_owned());
+    match from_sources(args, &env, &dotenv) {
+        Ok(Command::Run(_) | Command::Check(_)) if !problems.is_empty() => {
+            Err(ConfigError { problems })
+        }
+        Err(error) => {
+            problems.extend(error.problems);
+            Err(ConfigError { problems })
+        }
+        command => command,
+    }
+}
+
+/// The pure heart of [`load`]: `args` win over `env`, and that over the pairs of the `.env` file.
+/// A request for help or version wins over every problem.
+///
+/// # Errors
+/// All problems together.
+pub fn from_sources(
+    args: impl IntoIterator<Item = OsString>,
+    env: &dyn Fn(&str) -> Option<String>,
+    dotenv: &[(String, String)],
+) -> Result<Command, ConfigError> {
+    let line = CommandLine::parse(args);
+    let command = match line.mode {
+        Mode::Help => return Ok(Command::Help),
+        Mode::Version => return Ok(Command::Version),
+        Mode::Check => Command::Check,
+        Mode::Run => Command::Run,
+    };
+    let raw = RawConfig::gather(&line.values, env, dotenv);
+    let (config, bad_values) = resolve(&raw);
+    let problems: Vec<_> = line.problems.into_iter().chain(bad_values).collect();
+    if problems.is_empty() { Ok(command(config)) } else { Err(ConfigError { problems }) }
+}
+
+impl Config {
+    /// The defaults for an upstream, listening on a free port of 127.0.0.1 and without a key: for
+    /// tests, and for programs that embed the server.
+    ///
+    /// # Errors
+    /// What to write instead, if `url` is no base URL.
+    pub fn for_base_url(url: &str) -> Result<Self, ConfigError> {
+        match BaseUrl::parse(url) {
+            Ok(base_url) => Ok(Self { base_url, port: 0, ..Self::default() }),
+            Err(reason) => Err(ConfigError { problems: vec![reason] }),
+        }
+    }
+
+    /// The address to bind. No host means all interfaces, which is `::`, IPv4 included; a machine
+    /// without IPv6 needs `0.0.0.0` instead.
+    #[must_use]
+    pub fn listen_addr(&self) -> (String, u16) {
+        let host = if self.host.is_empty() { "::" } else { &self.host };
+        (host.to_owned(), self.port)
+    }
+
+    /// The effective values, `VARIABLE=value` on a line each, in the form that the sources take.
+    /// The key and the secrets of a URL are masked.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let line = |row: &Row| format!("{}={}", row.variable, (row.show)(self));
+        TABLE.iter().map(line).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// What holds when nothing is set. The table's default texts say the same; a test compares them.
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            api_key: None,
+            base_url: BaseUrl::default(),
+            host: "127.0.0.1".to_owned(),
+            port: 11434,
+            request_timeout: Duration::from_secs(300),
+            log_level: LevelFilter::Info,
+            workers: 256,
+            max_queue: 512,
+            max_body_bytes: 100 << 20,
+            retry: RetryPolicy::default(),
+            models_ttl: Duration::from_secs(30),
+            keep_alive: KeepAlive::For(Duration::from_secs(300)),
+            context_length: None,
+            shutdown_grace: Duration::from_secs(30),
+            warnings: Vec::new(),
+        }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.problems.join("\n"))
+    }
+}
+
+impl StdError for ConfigError {}
+
+/// Applies what was given, in table order, to the defaults. A bad value leaves its default.
+fn resolve(raw: &RawConfig) -> (Config, Vec<String>) {
+    let redactor = Redactor::new(raw.get("OPENAI_API_KEY").map(|given| Secret::new(&given.text)));
+    let mut config = Config::default();
+    let mut problems = Vec::new();
+    for (row, given) in raw.rows() {
+        let about = || format!("{} is {}", given.label(), echo(row, given, &redactor));
+        match (row.apply)(&mut config, &given.text) {
+            Ok(None) => {}
+            Ok(Some(warning)) => config.warnings.push(format!("{}: {warning}", about())),
+            Err(allowed) => problems.push((row.variable, format!("{}: {allowed}", about()))),
+        }
+    }
+    let refused = |variable| problems.iter().any(|(name, _)| *name == variable);
+    let mut across = Vec::new();
+    if !refused("OPENAI_API_BASE_URL") {
+        across.extend(missing_key(raw, &config));
+    }
+    if !refused("RETRY_INITIAL_MS") && !refused("RETRY_MAX_MS") {
+        across.extend(crossed_waits(&config));
+    }
+    (config, problems.into_iter().map(|(_, problem)| problem).chain(across).collect())
+}
+
+/// OpenAI's own server answers nobody without a key. A bad key is reported as such, not here.
+fn missing_key(raw: &RawConfig, config: &Config) -> Option<String> {
+    (config.base_url.is_openai() && raw.get("OPENAI_API_KEY").is_none()).then(|| {
+        "OPENAI_API_KEY is not set and api.openai.com needs it: run `export OPENAI_API_KEY=...` \
+         with your key, or name another server with OPENAI_API_BASE_URL"
+            .to_owned()
+    })
+}
+
+/// The longest wait bounds the first one too.
+fn crossed_waits(config: &Config) -> Option<String> {
+    let RetryPolicy { initial, cap, .. } = config.retry;
+    (cap < initial).then(|| {
+        format!(
+            "RETRY_MAX_MS is {}: write no less than RETRY_INITIAL_MS, which is {}",
+            cap.as_millis(),
+            initial.as_millis()
+        )
+    })
+}
+
+/// A value as an error may show it: on one line, not too long, and without any secret.
+fn echo(row: &Row, given: &Given, redactor: &Redactor) -> String {
+    if row.secret {
+        return "***".to_owned();
+    }
+    let masked = base_url::mask(&given.text);
+    let clean = redactor.clean(&masked);
+    match clean.char_indices().nth(LONGEST_ECHO) {
+        Some((end, _)) => format!("{:?}...", &clean[..end]),
+        None => format!("{clean:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Pairs<'a> = &'a [(&'a str, &'a str)];
+
+    fn sources(args: &[&str], env: Pairs<'_>, dotenv: Pairs<'_>) -> Result<Command, ConfigError> {
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let dotenv: Vec<_> = dotenv.iter().map(own).collect();
+        let env =
+            |name: &str| env.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+        from_sources(args.iter().map(OsString::from), &env, &dotenv)
+    }
+
+    /// The configuration for some upstream that needs no key.
+    #[track_caller]
+    fn config(args: &[&str], env: Pairs<'_>, dotenv: Pairs<'_>) -> Config {
+        let base = [("OPENAI_BASE_URL", "http://upstream.test")];
+        match sources(args, env, &[dotenv, &base].concat()) {
+            Ok(Command::Run(config)) => config,
+            other => panic!("{args:?} {env:?} {dotenv:?}: {other:?}"),
+        }
+    }
+
+    /// The value of a variable in the description.
+    fn shown(config: &Config, variable: &str) -> String {
+        let text = config.describe();
+        let value = |line: &str| Some(line.strip_prefix(variable)?.strip_prefix('=')?.to_owned());
+        text.lines().find_map(value).expect("every variable is described")
+    }
+
+    #[track_caller]
+    fn problems(args: &[&str], env: Pairs<'_>, dotenv: Pairs<'_>) -> Vec<String> {
+        sources(args, env, dotenv).expect_err("something is wrong").problems
+    }
+
+    /// Four values of one option: the three sources in order of strength, then the default.
+    #[track_caller]
+    fn check_precedence(variable: &str, flag: &str, values: [&str; 4]) {
+        let [in_flag, in_env, in_dotenv, default] = values;
+        let args: &[&str] = &[flag, in_flag];
+        let env: Pairs<'_> = &[(variable, in_env)];
+        let dotenv: Pairs<'_> = &[(variable, in_dotenv)];
+        let check = |config: Config, expected| assert_eq!(shown(&config, variable), expected);
+        check(config(args, env, dotenv), in_flag);
+        check(config(&[], env, dotenv), in_env);
+        check(config(&[], &[], dotenv), in_dotenv);
+        check(config(&[], &[], &[]), default);
+        check(config(&[flag, ""], &[(variable, " \"\" ")], dotenv), in_dotenv);
+    }
+
+    #[test]
+    fn flags_win_over_environment_over_dotenv_over_defaults() {
+        check_precedence("PROXY_PORT", "--port", ["1", "2", "3", "11434"]);
+        check_precedence("OLLAMA_HOST", "--host", ["a:1", "b:2", "[::1]:3", "127.0.0.1:11434"]);
+        check_precedence("REQUEST_TIMEOUT", "--request-timeout", ["1.5", "2", "3", "300"]);
+        check_precedence("LOG_LEVEL", "--log-level", ["TRACE", "ERROR", "WARN", "INFO"]);
+        check_precedence("MAX_BODY_BYTES", "--max-body-bytes", ["1", "2", "3", "104857600"]);
+        check_precedence("RETRY_MAX_MS", "--retry-max-ms", ["2001", "2002", "2003", "30000"]);
+        check_precedence("OLLAMA_KEEP_ALIVE", "--keep-alive", ["-1", "2s", "3s", "300s"]);
+        check_precedence("OLLAMA_CONTEXT_LENGTH", "--context-length", ["1", "2", "3", "0"]);
+    }
+
+    #[test]
+    fn the_last_value_that_is_not_empty_wins_within_a_source() {
+        let port = |args: &[&str], dotenv: Pairs<'_>| config(args, &[], dotenv).port;
+        assert_eq!(port(&["--port=1", "--port=2", "--port="], &[]), 2);
+        assert_eq!(port(&[], &[("PROXY_PORT", "1"), ("PROXY_PORT", "2"), ("PROXY_PORT", "")]), 2);
+    }
+
+    #[test]
+    fn the_first_wait_may_be_the_longest_and_zero_tokens_are_none() {
+        let config = config(&["--retry-max-ms=1000", "--context-length=0"], &[], &[]);
+        assert_eq!(config.retry.cap, config.retry.initial);
+        assert_eq!(config.context_length, None);
+    }
+
+    #[test]
+    fn the_base_url_has_an_alias_that_is_weaker_only_within_its_source() {
+        let both: Pairs<'_> =
+            &[("OPENAI_BASE_URL", "http://b"), ("OPENAI_API_BASE_URL", "http://a")];
+        assert_eq!(config(&[], both, &[]).base_url.host(), "a");
+        assert_eq!(config(&[], &both[..1], &both[1..]).base_url.host(), "b");
+        assert_eq!(config(&["--base-url", "http://c"], both, both).base_url.host(), "c");
+    }
+
+    #[test]
+    fn a_given_port_overrides_the_one_of_the_host() {
+        let check = |args: &[&str], env: Pairs<'_>, dotenv: Pairs<'_>, host: &str, port| {
+            let config = config(args, env, dotenv);
+            assert_eq!((config.host.as_str(), config.port), (host, port), "{args:?} {env:?}");
+        };
+        check(&[], &[("OLLAMA_HOST", "0.0.0.0:5"), ("PROXY_PORT", "6")], &[], "0.0.0.0", 6);
+        check(&["--host", "a:5"], &[], &[("PROXY_PORT", "6")], "a", 6);
+        check(&["--port=7", "--host=http://a"], &[], &[], "a", 7);
+        check(&["--host=http://a"], &[], &[], "a", 80);
+        check(&[], &[("OLLAMA_HOST", ":0")], &[], "", 0);
+        check(&[], &[("PROXY_PORT", "6")], &[], "127.0.0.1", 6);
+    }
+
+    #[test]
+    fn the_log_level_is_stronger_than_ollamas_debug_switch() {
+        let level = |env: Pairs<'_>, dotenv: Pairs<'_>| config(&[], env, dotenv).log_level;
+        assert_eq!(level(&[("OLLAMA_DEBUG", "1")], &[]), LevelFilter::Debug);
+        assert_eq!(level(&[], &[("OLLAMA_DEBUG", "2")]), LevelFilter::Trace);
+        assert_eq!(level(&[("OLLAMA_DEBUG", "2")], &[("LOG_LEVEL", "warn")]), LevelFilter::Warn);
+        assert_eq!(level(&[("OLLAMA_DEBUG", "")], &[]), LevelFilter::Info);
+    }
+
+    #[test]
+    fn all_problems_are_told_together_each_with_its_name_value_and_what_is_allowed() {
+        let told = problems(
+            &["--port", "abc", "--nonsense", "--workers=0", "--retry-max-ms=500"],
+            &[("RETRY_MAX", "11"), ("OPENAI_BASE_URL", "localhost:8080/v1")],
+            &[("REQUEST_TIMEOUT", "5m\n")],
+        );
+        assert_eq!(
+            told,
+            [
+                "--nonsense is no option (see --help)",
+                "OPENAI_BASE_URL is \"localhost:8080/v1\": begin it with http:// or https://, as \
+                 in https://api.openai.com/v1 or http://localhost:8080/v1",
+                "--port is \"abc\": write a whole number from 1 to 65535",
+                "REQUEST_TIMEOUT in .env is \"5m\": write seconds above 0 and up to 86400, such \
+                 as 300 or 0.5",
+                "--workers is \"0\": write a whole number from 1 to 4096",
+                "RETRY_MAX is \"11\": write a whole number from 0 to 10",
+                "RETRY_MAX_MS is 500: write no less than RETRY_INITIAL_MS, which is 1000",
+            ]
+        );
+        let error = ConfigError { problems: told };
+        assert_eq!(error.to_string().lines().count(), 7);
+    }
+
+    #[test]
+    fn every_row_refuses_or_survives_text_that_was_not_utf8() {
+        for row in TABLE.iter().filter(|row| row.default != "false") {
+            let env: Pairs<'_> = &[(row.variable, "1\u{fffd}")];
+            match sources(&[], env, &[("OPENAI_API_KEY", "k")]) {
+                Err(error) => assert!(error.problems[0].starts_with(row.variable), "{error}"),
+                Ok(Command::Run(config)) => assert_eq!(config.warnings.len(), 1, "{config:?}"),
+                Ok(other) => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn long_and_many_lined_values_take_one_line() {
+        let told =
+            problems(&[], &[("OPENAI_API_KEY", "k"), ("PROXY_PORT", &"é\n".repeat(500))], &[]);
+        assert_eq!(told.len(), 1);
+        assert!(told[0].len() < 300 && !told[0].contains('\n'), "{told:?}");
+    }
+
+    #[test]
+    fn openai_needs_a_key_and_others_do_not() {
+        let told = problems(&[], &[], &[]);
+        assert_eq!(told.len(), 1);
+        assert!(told[0].contains("export OPENAI_API_KEY"), "{told:?}");
+        assert_eq!(problems(&["--base-url=https://API.openai.com:443/v2"], &[], &[]), told);
+        assert!(sources(&["--api-key=k"], &[], &[]).is_ok());
+        assert!(sources(&["--base-url=http://h"], &[], &[]).is_ok());
+        let bad_key = problems(&[], &[("OPENAI_API_KEY", "two words")], &[]);
+        assert!(bad_key.len() == 1 && bad_key[0].starts_with("OPENAI_API_KEY is ***: "));
+        let bad_url = problems(&["--base-url=h"], &[], &[]);
+        assert!(bad_url.len() == 1 && bad_url[0].starts_with("--base-url is "), "{bad_url:?}");
+    }
+
+    #[test]
+    fn no_secret_is_ever_shown() {
+        let good = config(
+            &[],
+            &[("OPENAI_API_KEY", "s3cret"), ("OPENAI_BASE_URL", "http://h/v1?key=s3cret")],
+            &[("OLLAMA_KEEP_ALIVE", "s3cret"), ("OLLAMA_HOST", "h:s3cret")],
+        );
+        assert_eq!(good.api_key.as_ref().map(Secret::expose), Some("s3cret"));
+        assert_eq!(good.warnings.len(), 2);
+        assert_eq!(shown(&good, "OPENAI_API_KEY"), "***");
+        assert_eq!(shown(&good, "OPENAI_API_BASE_URL"), "http://h/v1?key=***");
+        let mut told = vec![good.describe(), format!("{good:?}"), format!("{:?}", good.warnings)];
+
+        for key in ["s3cret", "s3cret with blanks", "s3cr\u{e9}t"] {
+            let error = sources(
+                &["--port", key, "--nonsense", key, key, "--host=me:s3cret@h", "--check=s3cret"],
+                &[("OPENAI_API_KEY", key), ("LOG_LEVEL", key), ("RETRY_MAX", "s3cret@")],
+                &[("OPENAI_BASE_URL", "http://me:s3cret@h/v1?s3cret#s3cret")],
+            )
+            .expect_err("nearly everything is wrong");
+            assert!(error.problems.len() >= 7, "{error}");
+            told.extend([error.to_string(), format!("{error:?}")]);
+        }
+        for text in told {
+            assert!(!text.contains("s3cr"), "{text}");
+        }
+    }
+
+    #[test]
+    fn odd_values_that_ollama_accepts_are_warnings() {
+        let config = config(&["--keep-alive=soon"], &[("OLLAMA_HOST", ":66000")], &[]);
+        assert_eq!((config.port, config.keep_alive), (11434, Config::default().keep_alive));
+        let [host, keep_alive] = config.warnings.as_slice() else {
+            panic!("{:?}", config.warnings);
+        };
+        assert!(host.starts_with("OLLAMA_HOST is \":66000\": "), "{host}");
+        assert!(host.ends_with("; 11434 is used"), "{host}");
+        assert!(keep_alive.starts_with("--keep-alive is \"soon\": "), "{keep_alive}");
+        assert!(keep_alive.ends_with("; 5m is used"), "{keep_alive}");
+    }
+
+    #[test]
+    fn the_description_can_be_read_back() {
+        let check = |args: &[&str]| {
+            let text = config(args, &[], &[]).describe();
+            let pairs: Vec<_> = text.lines().filter_map(|line| line.split_once('=')).collect();
+            assert_eq!(config(&[], &pairs, &[]).describe(), text);
+        };
+        check(&[]);
+        check(&[
+            "--host=[::1]",
+            "--keep-alive=-5s",
+            "--request-timeout=0.125",
+            "--log-level=trace",
+        ]);
+        check(&["--host=:80", "--keep-alive=1h", "--max-body-bytes=1G", "--context-length=8192"]);
+        check(&["--api-key=k", "--base-url=http://[::1]:8080/v1?a=b", "--retry-max=0"]);
+    }
+
+    #[test]
+    fn the_command_follows_the_flags() {
+        assert!(matches!(sources(&["--help", "--port=x"], &[], &[]), Ok(Command::Help)));
+        assert!(matches!(sources(&["-V"], &[], &[]), Ok(Command::Version)));
+        assert!(matches!(sources(&["--check", "--api-key=k"], &[], &[]), Ok(Command::Check(_))));
+        assert!(matches!(sources(&["--api-key=k"], &[], &[]), Ok(Command::Run(_))));
+    }
+
+    #[test]
+    fn an_embedded_server_listens_on_a_free_loopback_port() {
+        let config = Config::for_base_url("http://127.0.0.1:9/v1").expect("a base URL");
+        assert_eq!(config.listen_addr(), ("127.0.0.1".to_owned(), 0));
+        assert_eq!(config.base_url.join("models"), "http://127.0.0.1:9/v1/models");
+        let error = Config::for_base_url("http://me:s3cret@h").expect_err("has a password");
+        assert!(!error.to_string().contains("s3cret"), "{error}");
+        let everywhere = Config { host: String::new(), ..config };
+        assert_eq!(everywhere.listen_addr(), ("::".to_owned(), 0));
+    }
+}

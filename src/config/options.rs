@@ -1,0 +1,409 @@
+//! The option table: one row per option, from which the parser, `--help`, the README's table and
+//! the list of effective values are made.
+//!
+//! A new option is a row here and a field with its default in [`Config`]. Nothing else knows an
+//! option by name. Rows are applied in order and later rows win, so `OLLAMA_HOST` stands above
+//! `PROXY_PORT` and `OLLAMA_DEBUG` above `LOG_LEVEL`.
+//! Invariant: applying a row's default text to a default [`Config`] changes nothing.
+
+use std::fmt::Write as _;
+
+use log::LevelFilter;
+
+use super::{Config, host, rules};
+use crate::base_url::BaseUrl;
+use crate::keep_alive::KeepAlive;
+
+/// What applying a value gives: nothing, a warning, or the sentence that says what is allowed.
+pub type Applied = Result<Option<String>, String>;
+
+/// One option.
+#[derive(Debug)]
+pub struct Row {
+    /// The environment variable.
+    pub variable: &'static str,
+    /// Other variables with the same meaning, weaker than the first within one source.
+    pub aliases: &'static [&'static str],
+    /// The flag, without its dashes; `None` for what only the environment can say.
+    pub flag: Option<&'static str>,
+    /// What stands for the value in the help.
+    pub placeholder: &'static str,
+    /// The default as one would write it; empty when there is none.
+    pub default: &'static str,
+    /// One sentence. It holds no `|`, which would end a cell of the README's table.
+    pub help: &'static str,
+    /// Whether the value must never be shown.
+    pub secret: bool,
+    /// Reads the value into the configuration.
+    pub apply: fn(&mut Config, &str) -> Applied,
+    /// The effective value, in a form that `apply` would accept.
+    pub show: fn(&Config) -> String,
+}
+
+impl Row {
+    /// The variable and its aliases, strongest first.
+    pub fn variables(&self) -> impl Iterator<Item = &'static str> {
+        std::iter::once(self.variable).chain(self.aliases.iter().copied())
+    }
+}
+
+/// What most rows share; every row overrides the rest.
+const ROW: Row = Row {
+    variable: "",
+    aliases: &[],
+    flag: None,
+    placeholder: "",
+    default: "",
+    help: "",
+    secret: false,
+    apply: |_, _| Ok(None),
+    show: |_| String::new(),
+};
+
+/// Every option, in the order in which values are applied.
+pub const TABLE: &[Row] = &[
+    Row {
+        variable: "OPENAI_API_KEY",
+        flag: Some("api-key"),
+        placeholder: "KEY",
+        help: "Key of the upstream; api.openai.com needs one. As a flag it shows in process lists.",
+        secret: true,
+        apply: |c, text| set(&mut c.api_key, rules::key(text).map(Some)),
+        show: |c| c.api_key.as_ref().map(ToString::to_string).unwrap_or_default(),
+        ..ROW
+    },
+    Row {
+        variable: "OPENAI_API_BASE_URL",
+        aliases: &["OPENAI_BASE_URL"],
+        flag: Some("base-url"),
+        placeholder: "URL",
+        default: "https://api.openai.com/v1",
+        help: "The OpenAI-compatible server; without a path, `/v1` is added.",
+        apply: |c, text| set(&mut c.base_url, BaseUrl::parse(text)),
+        show: |c| c.base_url.to_string(),
+        ..ROW
+    },
+    Row {
+        variable: "OLLAMA_HOST",
+        flag: Some("host"),
+        placeholder: "HOST[:PORT]",
+        default: "127.0.0.1:11434",
+        help: "Where to listen; `:PORT` means all interfaces, port 0 any free port.",
+        apply: apply_host,
+        show: show_host,
+        ..ROW
+    },
+    Row {
+        variable: "PROXY_PORT",
+        flag: Some("port"),
+        placeholder: "PORT",
+        default: "11434",
+        help: "Port to listen on; stronger than the one in `OLLAMA_HOST`.",
+        apply: |c, text| set(&mut c.port, rules::whole(text, 1..=65535)),
+        show: |c| c.port.to_string(),
+        ..ROW
+    },
+    Row {
+        variable: "REQUEST_TIMEOUT",
+        flag: Some("request-timeout"),
+        placeholder: "SECONDS",
+        default: "300",
+        help: "How long the upstream may stay silent.",
+        apply: |c, text| set(&mut c.request_timeout, rules::positive_seconds(text)),
+        show: |c| c.request_timeout.as_secs_f64().to_string(),
+        ..ROW
+    },
+    Row {
+        variable: "OLLAMA_DEBUG",
+        placeholder: "LEVEL",
+        default: "false",
+        help: "`1` or `true` for debug, `2` for trace; `LOG_LEVEL` is stronger.",
+        apply: |c, text| set(&mut c.log_level, Ok(rules::debug_level(text))),
+        show: |c| (c.log_level >= LevelFilter::Debug).to_string(),
+        ..ROW
+    },
+    Row {
+        variable: "LOG_LEVEL",
+        flag: Some("log-level"),
+        placeholder: "LEVEL",
+        default: "INFO",
+        help: "How much to log: `error`, `warn`, `info`, `debug` or `trace`.",
+        apply: |c, text| set(&mut c.log_level, rules::level(text)),
+        show: |c| c.log_level.to_string(),
+        ..ROW
+    },
+    Row {
+        variable: "PROXY_WORKERS",
+        flag: Some("workers"),
+        placeholder: "N",
+        default: "256",
+        help: "Requests worked on at once, 1 to 4096.",
+        apply: |c, text| set(&mut c.workers, rules::whole(text, 1..=4096)),
+        show: |c| c.workers.to_string(),
+        ..ROW
+    },
+    Row {
+        variable: "OLLAMA_MAX_QUEUE",
+        flag: Some("max-queue"),
+        placeholder: "N",
+        default: "512",
+        help: "Requests that may wait for a worker; more are answered 503.",
+        apply: |c, text| set(&mut c.max_queue, rules::whole(text, 0..=65536)),
+        show: |c| c.max_queue.to_string(),
+        ..ROW
+    },
+    Row {
+        variable: "MAX_BODY_BYTES",
+        flag: Some("max-body-bytes"),
+        placeholder: "SIZE",
+        default: "104857600",
+        help: "Largest request body; `KiB`, `MiB`, `GiB` (or `K`, `M`, `G`) may follow.",
+        apply: |c, text| set(&mut c.max_body_bytes, rules::size(text)),
+        show: |c| c.max_body_bytes.to_string(),
+        ..ROW
+    },
+    Row {
+        variable: "RETRY_MAX",
+        flag: Some("retry-max"),
+        placeholder: "N",
+        default: "3",
+        help: "How often a failed upstream call is repeated, 0 to 10.",
+        apply: |c, text| set(&mut c.retry.max, rules::whole(text, 0..=10)),
+        show: |c| c.retry.max.to_string(),
+        ..ROW
+    },
+    Row {
+        variable: "RETRY_INITIAL_MS",
+        flag: Some("retry-initial-ms"),
+        placeholder: "MS",
+        default: "1000",
+        help: "Wait before the first repetition, in milliseconds; it doubles each time.",
+        apply: |c, text| set(&mut c.retry.initial, rules::millis(text, 0..=600_000)),
+        show: |c| c.retry.initial.as_millis().to_string(),
+        ..ROW
+    },
+    Row {
+        variable: "RETRY_MAX_MS",
+        flag: Some("retry-max-ms"),
+        placeholder: "MS",
+        default: "30000",
+        help: "Longest wait between repetitions, in milliseconds.",
+        apply: |c, text| set(&mut c.retry.cap, rules::millis(text, 0..=600_000)),
+        show: |c| c.retry.cap.as_millis().to_string(),
+        ..ROW
+    },
+    Row {
+        variable: "MODELS_TTL",
+        flag: Some("models-ttl"),
+        placeholder: "SECONDS",
+        default: "30",
+        help: "How long the upstream's model list is kept.",
+        apply: |c, text| set(&mut c.models_ttl, rules::seconds(text)),
+        show: |c| c.models_ttl.as_secs_f64().to_string(),
+        ..ROW
+    },
+    Row {
+        variable: "OLLAMA_KEEP_ALIVE",
+        flag: Some("keep-alive"),
+        placeholder: "DURATION",
+        default: "5m",
+        help: "How long a model shows as loaded: `5m`, `1h30m` or seconds; negative is for ever.",
+        apply: apply_keep_alive,
+        show: show_keep_alive,
+        ..ROW
+    },
+    Row {
+        variable: "OLLAMA_CONTEXT_LENGTH",
+        flag: Some("context-length"),
+        placeholder: "TOKENS",
+        default: "0",
+        help: "Context length told for models whose upstream tells none; 0 is a built-in default.",
+        apply: |c, text| {
+            set(&mut c.context_length, rules::whole(text, 0..=MAX_TOKENS).map(some_nonzero))
+        },
+        show: |c| c.context_length.unwrap_or(0).to_string(),
+        ..ROW
+    },
+    Row {
+        variable: "SHUTDOWN_GRACE",
+        flag: Some("shutdown-grace"),
+        placeholder: "SECONDS",
+        default: "30",
+        help: "How long running requests may go on after a stop signal.",
+        apply: |c, text| set(&mut c.shutdown_grace, rules::seconds(text)),
+        show: |c| c.shutdown_grace.as_secs_f64().to_string(),
+        ..ROW
+    },
+];
+
+/// The largest count that every client can hold: 31 bits.
+const MAX_TOKENS: u64 = i32::MAX as u64;
+
+/// The row of a flag, given without its dashes.
+#[must_use]
+pub fn by_flag(flag: &str) -> Option<&'static Row> {
+    TABLE.iter().find(|row| row.flag == Some(flag))
+}
+
+/// What `--version` prints.
+#[must_use]
+pub fn version() -> String {
+    format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
+}
+
+/// What `--help` prints, without a line break at the end.
+#[must_use]
+pub fn help() -> String {
+    let mut text = format!(
+        "{}\n{}\n\nUsage: {} [OPTIONS]\n\nOptions:\n",
+        version(),
+        env!("CARGO_PKG_DESCRIPTION"),
+        env!("CARGO_PKG_NAME"),
+    );
+    for row in TABLE {
+        let variables = row.variables().collect::<Vec<_>>().join(" or ");
+        let head = match row.flag {
+            Some(flag) => format!("--{flag} {}  (or {variables})", row.placeholder),
+            None => format!("{variables}={}  (no flag)", row.placeholder),
+        };
+        let default = match row.default {
+            "" => String::new(),
+            default => format!(" [{default}]"),
+        };
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "  {head}\n      {}{default}", row.help.replace('`', ""));
+    }
+    text.push_str(
+        "  --check\n      Check the configuration, print it and stop.\n  \
+         -h, --help\n      Print this help.\n  \
+         -V, --version\n      Print the version.\n\n\
+         A flag is stronger than the environment, and that is stronger than a .env file in the\n\
+         working directory. An empty value counts as none.",
+    );
+    text
+}
+
+/// The README's option table, without a line break at the end.
+#[must_use]
+pub fn markdown_table() -> String {
+    let mut text = "| Variable | Flag | Default | Meaning |\n| --- | --- | --- | --- |".to_owned();
+    for row in TABLE {
+        let variables = row.variables().map(code).collect::<Vec<_>>().join(" or ");
+        let flag = row.flag.map_or("none".to_owned(), |flag| code(&format!("--{flag}")));
+        let default = if row.default.is_empty() { "none".to_owned() } else { code(row.default) };
+        let _ = write!(text, "\n| {variables} | {flag} | {default} | {} |", row.help);
+    }
+    text
+}
+
+fn code(text: &str) -> String {
+    format!("`{text}`")
+}
+
+/// Puts a value where it belongs, or passes the refusal on.
+fn set<T>(slot: &mut T, value: Result<T, String>) -> Applied {
+    *slot = value?;
+    Ok(None)
+}
+
+/// Zero is how the environment says "none".
+fn some_nonzero(number: u64) -> Option<u64> {
+    (number > 0).then_some(number)
+}
+
+fn apply_host(config: &mut Config, text: &str) -> Applied {
+    let listen = host::parse(text)?;
+    config.host = listen.host;
+    config.port = listen.port;
+    Ok(listen.warning)
+}
+
+fn show_host(config: &Config) -> String {
+    let Config { host, port, .. } = config;
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// A bad value is not an error here: Ollama goes on with five minutes, and so does this program.
+fn apply_keep_alive(config: &mut Config, text: &str) -> Applied {
+    match rules::keep_alive(text) {
+        Ok(keep_alive) => set(&mut config.keep_alive, Ok(keep_alive)),
+        // The reason repeats the value, which may be a secret in the wrong place.
+        Err(_) => Ok(Some("no duration such as 5m or 300; 5m is used".to_owned())),
+    }
+}
+
+/// In a form that Go's grammar knows; minutes and hours as seconds.
+fn show_keep_alive(config: &Config) -> String {
+    match config.keep_alive {
+        KeepAlive::For(time) => format!("{time:?}"),
+        KeepAlive::Forever => "-1".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn default_texts_agree_with_the_default_configuration() {
+        for row in TABLE.iter().filter(|row| !row.default.is_empty()) {
+            let mut config = Config::default();
+            let applied = (row.apply)(&mut config, row.default);
+            assert_eq!(applied, Ok(None), "{}", row.variable);
+            assert_eq!(config.describe(), Config::default().describe(), "{}", row.variable);
+        }
+    }
+
+    #[test]
+    fn names_are_unique_and_well_formed() {
+        let mut names = HashSet::new();
+        for row in TABLE {
+            for name in row.variables().chain(row.flag) {
+                assert!(names.insert(name), "{name} is there twice");
+            }
+            assert!(row.help.ends_with('.') && !row.help.contains('|'), "{}", row.variable);
+            assert!(!row.placeholder.is_empty(), "{}", row.variable);
+        }
+        for taken in ["help", "version", "check"] {
+            assert!(!names.contains(taken), "--{taken} is no option");
+        }
+    }
+
+    #[test]
+    fn help_names_every_row_and_fits_a_terminal() {
+        let help = help();
+        for row in TABLE {
+            for name in row.variables() {
+                assert!(help.contains(name), "{name}");
+            }
+            if let Some(flag) = row.flag {
+                assert!(help.contains(&format!("  --{flag} {} ", row.placeholder)), "{flag}");
+            }
+            assert!(help.contains(row.default), "{}", row.variable);
+        }
+        for flag in ["--check", "-h, --help", "-V, --version"] {
+            assert!(help.contains(flag), "{flag}");
+        }
+        for line in help.lines() {
+            assert!(line.len() <= 100 && line.trim_end() == line, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn the_markdown_table_has_a_line_per_row_and_four_cells_each() {
+        let table = markdown_table();
+        assert_eq!(table.lines().count(), TABLE.len() + 2);
+        for line in table.lines() {
+            assert_eq!(line.matches('|').count(), 5, "{line}");
+        }
+        assert!(table.contains(
+            "| `OPENAI_API_BASE_URL` or `OPENAI_BASE_URL` | `--base-url` | \
+             `https://api.openai.com/v1` | The OpenAI-compatible server; without a path, `/v1` is \
+             added. |"
+        ));
+        assert!(table.contains("| `OPENAI_API_KEY` | `--api-key` | none | "));
+        assert!(table.contains("| `OLLAMA_DEBUG` | none | `false` | "));
+    }
+}

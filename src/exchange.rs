@@ -1,0 +1,377 @@
+//! One downstream request and its reply.
+//!
+//! ```text
+//!             line() holds a line back        line(), flush()
+//!   Waiting --------- flush() -----------> Streaming ------+
+//!      |  answer(), fail(): status         |   ^-----------+
+//!      |  and JSON                         |  end(): last frame
+//!      |                                   |  fail(): error line, last frame
+//!      +---------------> Done <------------+
+//!                         ^--- any write error: the client is gone
+//! ```
+//!
+//! Heads and chunked framing are written here, because tiny_http's own answers hold 8 KiB back. The
+//! head goes out with the first lines, so that a failure before them still gets a real status. An
+//! exchange ends exactly once: answered, ended, failed, or the client is gone. Several lines may
+//! share one write; each is a frame of its own.
+
+use std::io::{self, Read, Write};
+use std::time::SystemTime;
+
+use tiny_http::{HTTPVersion, Method, Request};
+
+use crate::error::{Error, Result, Retry};
+use crate::ndjson;
+use crate::ollama::answer::ErrorAnswer;
+use crate::unread;
+
+/// The content types of Ollama's answers (ollama-api.md 1.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContentType {
+    /// Single answers and errors.
+    Json,
+    /// `/` and the router's own answers.
+    Text,
+    /// Streams.
+    Lines,
+}
+
+impl ContentType {
+    fn value(self) -> &'static str {
+        match self {
+            Self::Json => "application/json; charset=utf-8",
+            Self::Text => "text/plain; charset=utf-8",
+            Self::Lines => "application/x-ndjson",
+        }
+    }
+}
+
+/// A request and where it stands.
+pub struct Exchange {
+    state: State,
+    request_id: String,
+    method: String,
+    target: String,
+    /// HEAD: heads as for GET, and no bodies.
+    headless: bool,
+    framing: Framing,
+    /// The client, or the protocol's version, wants the connection closed afterwards.
+    close: bool,
+    /// Lines that are not written yet.
+    pending: Vec<u8>,
+    status: Option<u16>,
+    body_read: bool,
+}
+
+enum State {
+    Waiting(Request),
+    Streaming(Box<dyn Write + Send>),
+    Done,
+}
+
+/// How lines are delimited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
+    /// HTTP/1.1.
+    Chunked,
+    /// HTTP/1.0: the end of the connection is the end of the answer.
+    UntilClose,
+    /// HTTP/1.0 with keep-alive, where neither is possible: all lines at once, with their length.
+    AtOnce,
+}
+
+impl Exchange {
+    /// Takes a request over.
+    #[must_use]
+    pub fn new(request: Request, request_id: String) -> Self {
+        let connection = header(&request, "Connection").unwrap_or_default().to_ascii_lowercase();
+        let old = *request.http_version() < HTTPVersion(1, 1);
+        let keep_alive = connection.contains("keep-alive");
+        Self {
+            request_id,
+            method: request.method().as_str().to_owned(),
+            target: request.url().to_owned(),
+            headless: *request.method() == Method::Head,
+            framing: match (old, keep_alive) {
+                (false, _) => Framing::Chunked,
+                (true, false) => Framing::UntilClose,
+                (true, true) => Framing::AtOnce,
+            },
+            close: connection.contains("close")
+                || connection.contains("upgrade")
+                || (old && !keep_alive),
+            pending: Vec::new(),
+            status: None,
+            body_read: unread::has_none(&request),
+            state: State::Waiting(request),
+        }
+    }
+
+    /// The method as it stands in the request line.
+    #[must_use]
+    pub fn method(&self) -> &str {
+        &self.method
+    }
+
+    /// Path and query as they stand in the request line.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// `req_` and 8 hex digits.
+    #[must_use]
+    pub fn request_id(&self) -> &str {
+        &self.request_id
+    }
+
+    /// The status that was sent, if one was.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        self.status
+    }
+
+    /// Whether nothing more can be sent.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        matches!(self.state, State::Done)
+    }
+
+    /// Reads the request's body; every request's, before it is answered, so that the connection can
+    /// serve again.
+    ///
+    /// # Errors
+    /// [`Error::BodyTooLarge`] above `limit` bytes, [`Error::BodyBroken`] when it breaks off.
+    pub fn read_body(&mut self, limit: usize) -> Result<Vec<u8>> {
+        let State::Waiting(request) = &mut self.state else {
+            return Err(Error::Internal("a body read after the answer"));
+        };
+        let length = request.body_length();
+        if length.is_some_and(|length| length > limit) {
+            return Err(Error::BodyTooLarge { limit });
+        }
+        let chunked = header(request, "Transfer-Encoding").is_some();
+        let upgrade = header(request, "Connection")
+            .is_some_and(|value| value.to_ascii_lowercase().contains("upgrade"));
+        // One byte more than the limit tells a body at the limit from one above it.
+        let most = limit as u64 + 1;
+        let mut body = Vec::with_capacity(length.unwrap_or(0));
+        let reader = request.as_reader();
+        // tiny_http hands the bare connection over when the client offers an upgrade, which Java's
+        // clients do on every first request.
+        let read = match (upgrade, chunked, length) {
+            (true, true, _) => {
+                chunked_transfer::Decoder::new(reader).take(most).read_to_end(&mut body)
+            }
+            (true, false, length) => reader.take(length.unwrap_or(0) as u64).read_to_end(&mut body),
+            (false, ..) => reader.take(most).read_to_end(&mut body),
+        };
+        read.map_err(Error::BodyBroken)?;
+        if body.len() > limit {
+            return Err(Error::BodyTooLarge { limit });
+        }
+        match length {
+            Some(length) if body.len() < length => {
+                Err(Error::BodyBroken(io::ErrorKind::UnexpectedEof.into()))
+            }
+            _ => {
+                self.body_read = true;
+                Ok(body)
+            }
+        }
+    }
+
+    /// Answers with a whole body and ends.
+    ///
+    /// # Errors
+    /// [`Error::DownstreamGone`].
+    pub fn answer(&mut self, status: u16, kind: ContentType, body: &[u8]) -> Result<()> {
+        self.answer_with(status, kind, &[], body)
+    }
+
+    /// Answers with extra headers, a whole body, and ends.
+    ///
+    /// # Errors
+    /// [`Error::DownstreamGone`].
+    pub fn answer_with(
+        &mut self,
+        status: u16,
+        kind: ContentType,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<()> {
+        // What follows an unread body on its connection cannot be told from it.
+        self.close |= !self.body_read;
+        let mut out = self.head(status, Some((kind.value(), body.len())), headers);
+        if !self.headless {
+            out.extend_from_slice(body);
+        }
+        match std::mem::replace(&mut self.state, State::Done) {
+            State::Waiting(request) if self.body_read => send(request.into_writer().as_mut(), &out),
+            State::Waiting(request) => {
+                unread::refuse(request, &out);
+                Ok(())
+            }
+            State::Streaming(_) | State::Done => Err(Error::Internal("a second answer")),
+        }
+    }
+
+    /// Holds a line back until [`Exchange::flush`]. The line ends in its only newline.
+    pub fn line(&mut self, line: &[u8]) {
+        match self.framing {
+            Framing::Chunked => {
+                // Writing to a Vec cannot fail.
+                let _ = write!(self.pending, "{:x}\r\n", line.len());
+                self.pending.extend_from_slice(line);
+                self.pending.extend_from_slice(b"\r\n");
+            }
+            Framing::UntilClose | Framing::AtOnce => self.pending.extend_from_slice(line),
+        }
+    }
+
+    /// Writes the lines held back, in one write, the head before the first of them.
+    ///
+    /// # Errors
+    /// [`Error::DownstreamGone`].
+    pub fn flush(&mut self) -> Result<()> {
+        if self.pending.is_empty() || self.framing == Framing::AtOnce {
+            return Ok(());
+        }
+        self.write_pending()
+    }
+
+    /// Ends a stream: what is held back, then the last frame.
+    ///
+    /// # Errors
+    /// [`Error::DownstreamGone`].
+    pub fn end(&mut self) -> Result<()> {
+        if self.framing == Framing::AtOnce {
+            let body = std::mem::take(&mut self.pending);
+            return self.answer(200, ContentType::Lines, &body);
+        }
+        if self.framing == Framing::Chunked {
+            self.pending.extend_from_slice(b"0\r\n\r\n");
+        }
+        let written = self.write_pending();
+        self.state = State::Done;
+        written
+    }
+
+    /// Tells the client of an error: with a status before the first line, in a last line after it,
+    /// not at all when it is gone.
+    pub fn fail(&mut self, error: &Error) {
+        let Some(status) = error.status() else {
+            self.state = State::Done;
+            return;
+        };
+        let message = error.message();
+        let text = ndjson::to_vec(&ErrorAnswer { error: &message });
+        let told = match &self.state {
+            State::Done => Ok(()),
+            State::Waiting(_) if self.pending.is_empty() => self.fail_at_once(error, status, &text),
+            // Lines that are held back are part of the answer, too.
+            State::Waiting(_) | State::Streaming(_) => {
+                self.line(&[text.as_slice(), b"\n"].concat());
+                self.end()
+            }
+        };
+        if told.is_err() {
+            // A client that is gone by now cannot be told.
+            self.state = State::Done;
+        }
+    }
+
+    fn fail_at_once(&mut self, error: &Error, status: u16, text: &[u8]) -> Result<()> {
+        match error {
+            // The router's own answers are plain text (1.5).
+            Error::UnknownRoute => {
+                self.answer(status, ContentType::Text, error.message().as_bytes())
+            }
+            Error::MethodNotAllowed { allow } => {
+                let allow = [("Allow", *allow)];
+                self.answer_with(status, ContentType::Text, &allow, error.message().as_bytes())
+            }
+            Error::Busy => {
+                self.answer_with(status, ContentType::Json, &[("Retry-After", "1")], text)
+            }
+            Error::UpstreamStatus { retry: Retry::After(delay), .. } => {
+                let seconds = delay.as_secs_f64().ceil().to_string();
+                self.answer_with(status, ContentType::Json, &[("Retry-After", &seconds)], text)
+            }
+            _ => self.answer(status, ContentType::Json, text),
+        }
+    }
+
+    fn write_pending(&mut self) -> Result<()> {
+        if matches!(self.state, State::Waiting(_)) {
+            let mut out = self.head(200, None, &[]);
+            out.append(&mut self.pending);
+            self.pending = out;
+        }
+        let mut writer = match std::mem::replace(&mut self.state, State::Done) {
+            State::Waiting(request) if self.body_read => request.into_writer(),
+            State::Waiting(request) => {
+                self.state = State::Waiting(request);
+                return Err(Error::Internal("a stream before the body was read"));
+            }
+            State::Streaming(writer) => writer,
+            State::Done => return Err(Error::Internal("a line after the end")),
+        };
+        let sent = send(writer.as_mut(), &self.pending);
+        self.pending.clear();
+        if sent.is_ok() {
+            self.state = State::Streaming(writer);
+        }
+        sent
+    }
+
+    /// The head of an answer: with a length for a whole body, without one for a stream.
+    fn head(
+        &mut self,
+        status: u16,
+        body: Option<(&str, usize)>,
+        headers: &[(&str, &str)],
+    ) -> Vec<u8> {
+        self.status = Some(status);
+        let mut out = Vec::with_capacity(512);
+        let date = httpdate::fmt_http_date(SystemTime::now());
+        // Writing to a Vec cannot fail.
+        let _ = write!(out, "HTTP/1.1 {status} {}\r\nDate: {date}\r\n", reason(status));
+        let _ = write!(out, "X-Request-Id: {}\r\n", self.request_id);
+        let _ = match body {
+            Some((kind, length)) => {
+                write!(out, "Content-Type: {kind}\r\nContent-Length: {length}\r\n")
+            }
+            None => write!(out, "Content-Type: {}\r\n", ContentType::Lines.value()),
+        };
+        if body.is_none() && self.framing == Framing::Chunked {
+            out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+        }
+        for (name, value) in headers {
+            let _ = write!(out, "{name}: {value}\r\n");
+        }
+        if self.close {
+            out.extend_from_slice(b"Connection: close\r\n");
+        } else if self.framing == Framing::AtOnce {
+            out.extend_from_slice(b"Connection: keep-alive\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+        out
+    }
+}
+
+/// One write, so that a client sees whole lines.
+fn send(writer: &mut dyn Write, bytes: &[u8]) -> Result<()> {
+    writer.write_all(bytes).and_then(|()| writer.flush()).map_err(Error::DownstreamGone)
+}
+
+/// A request's header.
+fn header<'a>(request: &'a Request, name: &'static str) -> Option<&'a str> {
+    let mut headers = request.headers().iter();
+    headers.find(|header| header.field.equiv(name)).map(|header| header.value.as_str())
+}
+
+/// The reason phrase; clients ignore it.
+fn reason(status: u16) -> &'static str {
+    tiny_http::StatusCode(status).default_reason_phrase()
+}

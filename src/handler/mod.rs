@@ -1,0 +1,175 @@
+//! One short function for each route: decode, translate, call, encode.
+//!
+//! A handler either leaves the exchange ended or returns the error with which it is to end; telling
+//! the client is the server's part. State that outlives a request is in [`App`] and nowhere else.
+
+mod embed;
+mod info;
+mod relay;
+mod text;
+
+use std::time::{Instant, SystemTime};
+
+use crate::catalog::{self, Catalog, List};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::exchange::{ContentType, Exchange};
+use crate::keep_alive::KeepAlive;
+use crate::loaded::Loaded;
+use crate::names;
+use crate::ndjson;
+use crate::profile::{self, GENERIC, Profile};
+use crate::route::{self, Route, Target};
+use crate::translate::models::{DEFAULT_CONTEXT_LENGTH, Setting};
+use crate::upstream::{Client, Trace};
+
+/// What all requests share.
+pub struct App {
+    config: Config,
+    client: Client,
+    catalog: Catalog,
+    loaded: Loaded,
+    started: SystemTime,
+    base: String,
+}
+
+/// One request on its way through.
+pub struct Context<'a> {
+    /// What all requests share.
+    pub app: &'a App,
+    /// The request and its reply.
+    pub exchange: &'a mut Exchange,
+    /// What the log is to know.
+    pub trace: &'a mut Trace,
+    /// When the request was there.
+    pub received: Instant,
+}
+
+/// The upstream's model that a name means, and what it takes.
+struct Resolved {
+    id: String,
+    profile: &'static Profile,
+}
+
+impl App {
+    /// An application over one upstream.
+    #[must_use]
+    pub fn new(config: Config, client: Client, started: SystemTime) -> Self {
+        let base = config.base_url.to_string();
+        let catalog = Catalog::new(config.models_ttl);
+        Self { config, client, catalog, loaded: Loaded::default(), started, base }
+    }
+
+    fn setting(&self) -> Setting<'_> {
+        Setting {
+            base: &self.base,
+            started: self.started,
+            context_length: self.config.context_length.unwrap_or(DEFAULT_CONTEXT_LENGTH),
+        }
+    }
+
+    /// A list that is fresh enough.
+    fn list(&self, trace: &mut Trace) -> Result<List> {
+        self.catalog.fresh(|| self.client.list_models(trace))
+    }
+
+    /// Whatever list can be had quickly: the one at hand, or one from a single short attempt. Lists
+    /// help to understand a request; it does not fail without one.
+    fn any_list(&self, trace: &mut Trace) -> Option<List> {
+        self.catalog
+            .at_hand()
+            .or_else(|| self.catalog.renew(|| self.client.list_models_once(trace)).ok())
+    }
+
+    /// Finds the upstream's id for a name and the family that serves it. The list is asked for only
+    /// where it can change the request: for a name that ends in `:latest`, which may be part of the
+    /// id or not, and for parameters that only some families know. A name that no list shows is
+    /// forwarded all the same, because lists are often incomplete (ollama-api.md 18.12).
+    fn resolve(&self, name: &str, need_family: bool, trace: &mut Trace) -> Resolved {
+        let by_host = profile::by_host(self.config.base_url.host());
+        let unsure = names::without_latest(name).is_some() || (need_family && by_host.is_none());
+        let list = if unsure { self.any_list(trace) } else { self.catalog.at_hand() };
+        let models = list.as_deref().map_or(&[][..], Vec::as_slice);
+        let found = catalog::find(models, name);
+        let owner = found.or_else(|| models.first()).map(|model| model.owner.as_str());
+        Resolved {
+            id: found.map_or_else(
+                || names::without_latest(name).unwrap_or(name).to_owned(),
+                |model| model.id.clone(),
+            ),
+            profile: by_host.or_else(|| profile::by_owner(owner?)).unwrap_or(&GENERIC),
+        }
+    }
+
+    /// Notes that a model was used.
+    fn touch(&self, id: &str, keep_alive: Option<KeepAlive>) {
+        self.loaded.touch(id, keep_alive.unwrap_or(self.config.keep_alive), SystemTime::now());
+    }
+}
+
+/// Handles one request.
+///
+/// # Errors
+/// Whatever the client is to be told, and [`Error::DownstreamGone`].
+pub fn handle(mut context: Context<'_>) -> Result<()> {
+    // The body is read whatever the route, so that the connection can serve again.
+    let body = context.exchange.read_body(context.app.config.max_body_bytes)?;
+    match route::find(context.exchange.method(), context.exchange.target())? {
+        Target::Redirect { status, location } => {
+            let location = [("Location", location.as_str())];
+            context.exchange.answer_with(status, ContentType::Text, &location, b"")
+        }
+        Target::Route(route) => dispatch(route, &mut context, body),
+    }
+}
+
+fn dispatch(route: Route, context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
+    match route {
+        Route::Root => context.exchange.answer(200, ContentType::Text, b"Ollama is running"),
+        Route::Version => info::version(context),
+        Route::Tags => info::tags(context),
+        Route::Ps => info::ps(context),
+        Route::Show => info::show(context, body),
+        Route::Chat => text::chat(context, body),
+        Route::Generate => text::generate(context, body),
+        Route::Embed => embed::embed(context, body),
+        Route::Embeddings => embed::embeddings(context, body),
+        Route::Health => info::health(context),
+        Route::UpstreamHealth => info::upstream_health(context),
+    }
+}
+
+impl Context<'_> {
+    fn answer_json(&mut self, status: u16, value: &impl serde::Serialize) -> Result<()> {
+        self.exchange.answer(status, ContentType::Json, &ndjson::to_vec(value))
+    }
+
+    /// Checks a model's name and notes it for the log; blanks around it do not count.
+    fn name(&mut self, name: Option<&str>, missing: impl FnOnce() -> Error) -> Result<String> {
+        let name = name.unwrap_or_default().trim();
+        if name.is_empty() {
+            return Err(missing());
+        }
+        name.clone_into(&mut self.trace.model);
+        names::check(name)?;
+        Ok(name.to_owned())
+    }
+}
+
+/// A missing name on routes that answer 400.
+fn model_is_required() -> Error {
+    Error::invalid("model is required")
+}
+
+/// A missing name on routes that answer 404.
+fn no_model() -> Error {
+    Error::ModelNotFound { message: "model '' not found".into() }
+}
+
+/// Reads `keep_alive`.
+fn keep_alive(value: Option<&serde_json::Value>) -> Result<Option<KeepAlive>> {
+    match value {
+        Some(value) => KeepAlive::from_json(value).map_err(Error::invalid),
+        None => Ok(None),
+    }
+}

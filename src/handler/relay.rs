@@ -1,0 +1,155 @@
+//! An upstream's answer to the client, as it comes.
+//!
+//! Invariant: everything that has arrived is written before the next wait, and nothing is held back
+//! while waiting. A write that fails ends the upstream's call at once, because the stream is dropped
+//! on the way out.
+
+use std::borrow::Cow;
+use std::time::SystemTime;
+
+use super::Context;
+use crate::clock;
+use crate::error::Result;
+use crate::exchange::ContentType;
+use crate::translate::stream::{AnswerStream, Delta, Encoder, Outcome};
+use crate::translate::think::Think;
+use crate::upstream::{Answer, EventStream};
+
+/// Passes an answer on: line by line for `stream`, in one object otherwise, whichever way the
+/// upstream sent it.
+pub(super) fn relay(
+    context: &mut Context<'_>,
+    answer: Answer,
+    encoder: &mut impl Encoder,
+    think: Think,
+    stream: bool,
+) -> Result<()> {
+    let app = context.app;
+    let mut state = AnswerStream::new(think, app.client.redactor());
+    if stream {
+        relay_lines(context, answer, encoder, &mut state)
+    } else {
+        relay_whole(context, answer, encoder, &mut state)
+    }
+}
+
+fn relay_lines(
+    context: &mut Context<'_>,
+    answer: Answer,
+    encoder: &mut impl Encoder,
+    state: &mut AnswerStream<'_>,
+) -> Result<()> {
+    let mut line = Vec::with_capacity(512);
+    let mut finished = None;
+    match answer {
+        Answer::Whole(text) => {
+            let delta = state.on_whole(&text)?;
+            if delta != Delta::default() {
+                encoder.delta(&mut line, &now(), &delta);
+                context.exchange.line(&line);
+            }
+        }
+        Answer::Stream(mut events) => {
+            pump(context, &mut events, encoder, state, &mut line)?;
+            finished = Some(events);
+        }
+    }
+    let outcome = finish(context, state)?;
+    line.clear();
+    encoder.last(&mut line, &now(), &Delta::default(), &outcome);
+    line.push(b'\n');
+    context.exchange.line(&line);
+    context.exchange.end()?;
+    if let Some(events) = finished {
+        events.finish();
+    }
+    Ok(())
+}
+
+/// Moves events to lines until the terminal one.
+fn pump(
+    context: &mut Context<'_>,
+    events: &mut EventStream,
+    encoder: &mut impl Encoder,
+    state: &mut AnswerStream<'_>,
+    line: &mut Vec<u8>,
+) -> Result<()> {
+    loop {
+        while let Some(event) = events.ready()? {
+            if let Some(delta) = state.on_event(event, context.received.elapsed())? {
+                line.clear();
+                encoder.delta(line, &now(), &delta);
+                context.exchange.line(line);
+            }
+            if state.is_done() {
+                return Ok(());
+            }
+        }
+        context.exchange.flush()?;
+        if !wait(events, state)? {
+            return Ok(());
+        }
+    }
+}
+
+fn relay_whole(
+    context: &mut Context<'_>,
+    answer: Answer,
+    encoder: &mut impl Encoder,
+    state: &mut AnswerStream<'_>,
+) -> Result<()> {
+    let mut out = Vec::with_capacity(1024);
+    match answer {
+        Answer::Whole(text) => {
+            let rest = state.on_whole(&text)?;
+            let outcome = finish(context, state)?;
+            encoder.last(&mut out, &now(), &rest, &outcome);
+        }
+        Answer::Stream(mut events) => {
+            let rest = gather(context, &mut events, state)?;
+            let outcome = finish(context, state)?;
+            encoder.last(&mut out, &now(), &rest, &outcome);
+            events.finish();
+        }
+    }
+    context.exchange.answer(200, ContentType::Json, &out)
+}
+
+/// Puts a stream together that was to be a whole answer.
+fn gather(
+    context: &Context<'_>,
+    events: &mut EventStream,
+    state: &mut AnswerStream<'_>,
+) -> Result<Delta<'static>> {
+    let (mut thinking, mut content) = (String::new(), String::new());
+    loop {
+        while let Some(event) = events.ready()? {
+            if let Some(delta) = state.on_event(event, context.received.elapsed())? {
+                thinking.push_str(&delta.thinking);
+                content.push_str(&delta.content);
+            }
+        }
+        if state.is_done() || !wait(events, state)? {
+            return Ok(Delta { thinking: Cow::Owned(thinking), content: Cow::Owned(content) });
+        }
+    }
+}
+
+/// Waits for more. A break behind the end of the answer is no error.
+fn wait(events: &mut EventStream, state: &AnswerStream<'_>) -> Result<bool> {
+    match events.wait() {
+        Err(_) if state.is_complete() => Ok(false),
+        other => other,
+    }
+}
+
+fn finish(context: &mut Context<'_>, state: &AnswerStream<'_>) -> Result<Outcome> {
+    let sent = context.trace.sent.map(|sent| sent.saturating_duration_since(context.received));
+    let outcome = state.finish(sent.unwrap_or_default(), context.received.elapsed())?;
+    context.trace.tokens = (outcome.metrics.prompt_eval_count, outcome.metrics.eval_count);
+    Ok(outcome)
+}
+
+fn now() -> String {
+    clock::rfc3339(SystemTime::now())
+}

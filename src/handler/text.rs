@@ -1,0 +1,112 @@
+//! `/api/chat` and `/api/generate`.
+
+use serde_json::Value;
+
+use super::{Context, Resolved, keep_alive, model_is_required, no_model, relay};
+use crate::catalog;
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::exchange::ContentType;
+use crate::keep_alive::KeepAlive;
+use crate::ollama::decode::{self, Int};
+use crate::ollama::request::{ChatRequest, GenerateRequest};
+use crate::translate::chat::{self, ChatEncoder};
+use crate::translate::generate::{self, Generate, GenerateEncoder};
+use crate::translate::{options, think};
+
+/// `POST /api/chat`.
+pub(super) fn chat(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
+    let text = decode::text(body)?;
+    let request: ChatRequest<'_> = decode::parse(&text, "ChatRequest")?;
+    check_top_logprobs(request.top_logprobs)?;
+    let name = context.name(request.model.as_deref(), model_is_required)?;
+    let keep_alive = keep_alive(request.keep_alive.as_ref())?;
+    let mut encoder = ChatEncoder { model: request.model.as_deref().unwrap_or_default() };
+    if request.messages.as_ref().is_none_or(Vec::is_empty) {
+        let reason = load(context, &name, keep_alive, request.think.as_ref())?;
+        return answer(context, |out, now| encoder.empty(out, now, reason));
+    }
+    let think = think::read(request.think.as_ref())?;
+    let need_family = options::read(request.options.as_ref())?.need_family();
+    let Resolved { id, profile } = context.app.resolve(&name, need_family, context.trace);
+    let upstream = chat::to_openai(&request, &id, profile)?;
+    context.app.touch(&id, keep_alive);
+    let client = &context.app.client;
+    let answer = if upstream.stream {
+        client.chat_stream(&upstream, context.trace)?
+    } else {
+        client.chat(&upstream, context.trace)?
+    };
+    relay::relay(context, answer, &mut encoder, think, upstream.stream)
+}
+
+/// `POST /api/generate`.
+pub(super) fn generate(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
+    let text = decode::text(body)?;
+    let request: GenerateRequest<'_> = decode::parse(&text, "GenerateRequest")?;
+    check_top_logprobs(request.top_logprobs)?;
+    let name = context.name(request.model.as_deref(), no_model)?;
+    let keep_alive = keep_alive(request.keep_alive.as_ref())?;
+    let shown = request.model.as_deref().unwrap_or_default();
+    if request.prompt.as_deref().is_none_or(str::is_empty) {
+        let encoder = GenerateEncoder::new(shown, None);
+        let reason = load(context, &name, keep_alive, request.think.as_ref())?;
+        return answer(context, |out, now| encoder.empty(out, now, reason));
+    }
+    let think = think::read(request.think.as_ref())?;
+    let need_family = options::read(request.options.as_ref())?.need_family()
+        || request.suffix.as_deref().is_some_and(|suffix| !suffix.is_empty())
+        || request.raw == Some(true);
+    let Resolved { id, profile } = context.app.resolve(&name, need_family, context.trace);
+    let upstream = generate::to_openai(&request, &id, profile)?;
+    context.app.touch(&id, keep_alive);
+    let client = &context.app.client;
+    let stream = request.stream.unwrap_or(true);
+    let answer = match (&upstream, stream) {
+        (Generate::Chat(upstream), true) => client.chat_stream(upstream, context.trace),
+        (Generate::Chat(upstream), false) => client.chat(upstream, context.trace),
+        (Generate::Completion(upstream), true) => client.complete_stream(upstream, context.trace),
+        (Generate::Completion(upstream), false) => client.complete(upstream, context.trace),
+    }?;
+    let mut encoder = GenerateEncoder::new(shown, generate::remembered(&request));
+    relay::relay(context, answer, &mut encoder, think, stream)
+}
+
+/// Loads or unloads a model, which the proxy answers by itself: `load` or `unload`. A model that a
+/// list is without is unknown.
+fn load(
+    context: &mut Context<'_>,
+    name: &str,
+    keep_alive: Option<KeepAlive>,
+    think: Option<&Value>,
+) -> Result<&'static str> {
+    let app = context.app;
+    if let Some(list) = app.any_list(context.trace)
+        && catalog::find(&list, name).is_none()
+        && app.list(context.trace).is_ok_and(|list| catalog::find(&list, name).is_none())
+    {
+        return Err(Error::ModelNotFound { message: format!("model '{name}' not found") });
+    }
+    let unload = keep_alive.is_some_and(KeepAlive::is_zero);
+    if !unload {
+        think::read(think)?;
+    }
+    app.touch(&app.resolve(name, false, context.trace).id, keep_alive);
+    Ok(if unload { "unload" } else { "load" })
+}
+
+/// Answers with one object that `write` makes.
+fn answer(context: &mut Context<'_>, write: impl FnOnce(&mut Vec<u8>, &str)) -> Result<()> {
+    let mut out = Vec::with_capacity(256);
+    write(&mut out, &clock::rfc3339(std::time::SystemTime::now()));
+    context.exchange.answer(200, ContentType::Json, &out)
+}
+
+fn check_top_logprobs(top_logprobs: Option<Int>) -> Result<()> {
+    match top_logprobs {
+        Some(Int(number)) if !(0..=20).contains(&number) => {
+            Err(Error::invalid("top_logprobs must be between 0 and 20"))
+        }
+        _ => Ok(()),
+    }
+}

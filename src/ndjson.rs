@@ -1,0 +1,107 @@
+//! Values to JSON text as Ollama writes it, and to NDJSON lines.
+//!
+//! Compact, with Go's escapes (ollama-api.md 1.2) and three characters more: U+2028, U+2029 and
+//! U+0085, at which HTTP libraries of clients split lines (ollama-api.md 18.12). Appends to a
+//! buffer and never touches what stood there. Invariant: a line holds one `\n`, its last byte.
+
+use std::io;
+
+use serde::Serialize;
+use serde_json::ser::{Formatter, Serializer};
+
+/// Appends `value` as JSON, without a newline.
+pub fn append(out: &mut Vec<u8>, value: &impl Serialize) {
+    let mut serializer = Serializer::with_formatter(&mut *out, Escaping);
+    value
+        .serialize(&mut serializer)
+        .expect("our answer types have string keys, and a Vec takes every byte");
+}
+
+/// Appends `value` as one NDJSON line.
+pub fn append_line(out: &mut Vec<u8>, value: &impl Serialize) {
+    append(out, value);
+    out.push(b'\n');
+}
+
+/// `value` as JSON, without a newline.
+#[must_use]
+pub fn to_vec(value: &impl Serialize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256);
+    append(&mut out, value);
+    out
+}
+
+/// serde_json's compact form with our escapes.
+struct Escaping;
+
+impl Formatter for Escaping {
+    fn write_string_fragment<W: ?Sized + io::Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        let mut rest = fragment;
+        // One pass over bytes decides for the common case, in which nothing is to be escaped.
+        while let Some(at) = rest.bytes().position(may_need_escape) {
+            let Some(character) = rest[at..].chars().next() else { break };
+            let end = at + character.len_utf8();
+            match escape(character) {
+                Some(escaped) => {
+                    writer.write_all(rest[..at].as_bytes())?;
+                    writer.write_all(escaped)?;
+                }
+                None => writer.write_all(rest[..end].as_bytes())?,
+            }
+            rest = &rest[end..];
+        }
+        writer.write_all(rest.as_bytes())
+    }
+}
+
+/// The bytes with which the characters below begin: `<`, `>`, `&`, U+0085 and U+2028/2029.
+fn may_need_escape(byte: u8) -> bool {
+    matches!(byte, b'<' | b'>' | b'&' | 0xC2 | 0xE2)
+}
+
+/// The escape of a character, if it has one.
+fn escape(character: char) -> Option<&'static [u8]> {
+    Some(match character {
+        '<' => b"\\u003c",
+        '>' => b"\\u003e",
+        '&' => b"\\u0026",
+        '\u{85}' => b"\\u0085",
+        '\u{2028}' => b"\\u2028",
+        '\u{2029}' => b"\\u2029",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: &str) {
+        let written = String::from_utf8(to_vec(&text)).expect("JSON is UTF-8");
+        assert_eq!(written, format!("\"{expected}\""));
+        let back: String = serde_json::from_str(&written).expect("valid JSON");
+        assert_eq!(back, text, "reads back as it was");
+    }
+
+    #[test]
+    fn characters_at_which_clients_stumble_are_escaped() {
+        check("plain é 😀", "plain é 😀");
+        check("a<b>&c", "a\\u003cb\\u003e\\u0026c");
+        check("\u{85}x\u{2028}y\u{2029}", "\\u0085x\\u2028y\\u2029");
+        check("â\u{80}Â–—", "â\u{80}Â–—");
+        check("\"\\\n\t\u{1}", "\\\"\\\\\\n\\t\\u0001");
+        check("<", "\\u003c");
+        check("", "");
+    }
+
+    #[test]
+    fn a_line_ends_in_its_only_newline() {
+        let mut out = b"before".to_vec();
+        append_line(&mut out, &"two\nlines\u{2028}");
+        assert_eq!(out, b"before\"two\\nlines\\u2028\"\n");
+    }
+}

@@ -1,0 +1,222 @@
+//! What Ollama clients are answered (ollama-api.md 6, 8 to 11).
+//!
+//! Members stand in Ollama's order. `content`, `response` and `done` are always present, the
+//! counters only in the final object, and there all six: a client that reads them reads all
+//! (ollama-api.md 18.12).
+
+use serde::Serialize;
+
+/// The counters of a final object; durations in nanoseconds, at least 1 (ollama-api.md 6.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Metrics {
+    /// From the request to its end.
+    pub total_duration: u64,
+    /// Until the upstream had the request: our own work and any retries.
+    pub load_duration: u64,
+    /// Tokens of the prompt.
+    pub prompt_eval_count: u64,
+    /// Until the first token.
+    pub prompt_eval_duration: u64,
+    /// Tokens of the answer.
+    pub eval_count: u64,
+    /// From the first token to the last.
+    pub eval_duration: u64,
+}
+
+/// A line of `/api/chat`, or its whole answer (8.2).
+#[derive(Clone, Debug, Serialize)]
+pub struct ChatAnswer<'a> {
+    /// The name as the client sent it.
+    pub model: &'a str,
+    /// When this line was made, RFC 3339.
+    pub created_at: &'a str,
+    /// What the model said.
+    pub message: AnswerMessage<'a>,
+    /// Whether this is the last object.
+    pub done: bool,
+    /// Why it is the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub done_reason: Option<&'a str>,
+    /// The counters, in the last object.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<Metrics>,
+}
+
+/// The message of a [`ChatAnswer`].
+#[derive(Clone, Debug, Serialize)]
+pub struct AnswerMessage<'a> {
+    /// Always `assistant`.
+    pub role: &'static str,
+    /// The text; never absent.
+    pub content: &'a str,
+    /// Reasoning, if any.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub thinking: &'a str,
+}
+
+/// A line of `/api/generate`, or its whole answer (9.2).
+#[derive(Clone, Debug, Serialize)]
+pub struct GenerateAnswer<'a> {
+    /// The name as the client sent it.
+    pub model: &'a str,
+    /// When this line was made, RFC 3339.
+    pub created_at: &'a str,
+    /// The text; never absent.
+    pub response: &'a str,
+    /// Reasoning, if any.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub thinking: &'a str,
+    /// Whether this is the last object.
+    pub done: bool,
+    /// Why it is the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub done_reason: Option<&'a str>,
+    /// From which the conversation can be continued; in the last object.
+    #[serde(skip_serializing_if = "<[i32]>::is_empty")]
+    pub context: &'a [i32],
+    /// The counters, in the last object.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<Metrics>,
+}
+
+/// The answer of `/api/embed` (10.1).
+#[derive(Clone, Debug, Serialize)]
+pub struct EmbedAnswer<'a> {
+    /// The name as the client sent it.
+    pub model: &'a str,
+    /// One vector of unit length for each input.
+    pub embeddings: Vec<Vec<f32>>,
+    /// The counters; absent when nothing was embedded.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<EmbedMetrics>,
+}
+
+/// The counters of an [`EmbedAnswer`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct EmbedMetrics {
+    /// From the request to its end, in nanoseconds.
+    pub total_duration: u64,
+    /// Until the upstream had the request, in nanoseconds.
+    pub load_duration: u64,
+    /// Tokens of all inputs.
+    pub prompt_eval_count: u64,
+}
+
+/// The answer of `/api/embeddings` (10.2).
+#[derive(Clone, Debug, Serialize)]
+pub struct EmbeddingAnswer {
+    /// The vector as the upstream made it.
+    pub embedding: Vec<f64>,
+}
+
+/// The answer of `/api/tags` (11.4) and `/api/ps` (11.5).
+#[derive(Clone, Debug, Serialize)]
+pub struct List<T> {
+    /// The entries; never `null`.
+    pub models: Vec<T>,
+}
+
+/// An entry of `/api/tags`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Tag {
+    /// The name, with its tag.
+    pub name: String,
+    /// The same.
+    pub model: String,
+    /// RFC 3339.
+    pub modified_at: String,
+    /// Bytes.
+    pub size: u64,
+    /// 64 hex digits.
+    pub digest: String,
+    /// What kind of model it is.
+    pub details: TagDetails,
+    /// What it can do.
+    pub capabilities: Vec<&'static str>,
+}
+
+/// The details of a [`Tag`]: those of [`Details`] and two lengths.
+#[derive(Clone, Debug, Serialize)]
+pub struct TagDetails {
+    /// The details.
+    #[serde(flatten)]
+    pub details: Details,
+    /// Tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context_length: Option<u64>,
+    /// Numbers in a vector.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub embedding_length: Option<u64>,
+}
+
+/// What kind of model it is; strings are never empty where clients insist on them.
+#[derive(Clone, Debug, Serialize)]
+pub struct Details {
+    /// Always empty.
+    pub parent_model: String,
+    /// The file format.
+    pub format: String,
+    /// The family.
+    pub family: String,
+    /// The same, as a list.
+    pub families: Vec<String>,
+    /// Such as `8.0B`.
+    pub parameter_size: String,
+    /// Such as `Q4_K_M`.
+    pub quantization_level: String,
+}
+
+/// An entry of `/api/ps`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Process {
+    /// The name, with its tag.
+    pub name: String,
+    /// The same.
+    pub model: String,
+    /// Bytes.
+    pub size: u64,
+    /// 64 hex digits.
+    pub digest: String,
+    /// What kind of model it is.
+    pub details: Details,
+    /// RFC 3339.
+    pub expires_at: String,
+    /// Bytes; equal to `size`, so that clients show "100% GPU".
+    pub size_vram: u64,
+    /// The window in tokens.
+    pub context_length: u64,
+}
+
+/// The answer of `/api/show` (11.6).
+#[derive(Clone, Debug, Serialize)]
+pub struct ShowAnswer {
+    /// As `ollama show --modelfile` prints it.
+    pub modelfile: String,
+    /// A template in Go's syntax.
+    pub template: String,
+    /// The system prompt.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub system: String,
+    /// What kind of model it is.
+    pub details: Details,
+    /// GGUF-like metadata, keys sorted.
+    pub model_info: serde_json::Map<String, serde_json::Value>,
+    /// What it can do.
+    pub capabilities: Vec<&'static str>,
+    /// RFC 3339.
+    pub modified_at: String,
+}
+
+/// The answer of `/api/version` (11.2).
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct VersionAnswer {
+    /// Digits and dots only.
+    pub version: &'static str,
+}
+
+/// Every error (4.1).
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ErrorAnswer<'a> {
+    /// The sentence.
+    pub error: &'a str,
+}

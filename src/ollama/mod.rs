@@ -1,0 +1,10 @@
+//! Ollama's wire types: what clients send and what they are answered.
+//!
+//! Field names and their order are those of ollama-api.md; optional members are absent, never
+//! `null`, where Ollama leaves them out. Nothing here talks to anyone or decides anything:
+//! [`decode`] turns bytes into [`request`] types as leniently as Go's decoder does, and the answer
+//! types of [`answer`] only print themselves.
+
+pub mod answer;
+pub mod decode;
+pub mod request;

@@ -1,0 +1,132 @@
+//! What Ollama clients send (ollama-api.md 5, 8 to 11).
+//!
+//! Every member is optional here; what a missing one means is for [`crate::translate`] to say.
+//! Members that are passed on, or read by rules of their own, stay raw JSON. Members that Ollama
+//! does not know on a route are skipped, such as `temperature` at the top level of `/api/chat`.
+
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use super::decode::{Int, Text, request};
+
+request! {
+    /// `POST /api/chat` (8.1).
+    pub struct ChatRequest<'a> {
+        /// The model's name.
+        pub model: Text<'a>,
+        /// The conversation.
+        pub messages: Vec<Message<'a>>,
+        /// Tool definitions (5.7).
+        pub tools: Vec<&'a RawValue>,
+        /// Free text, `"json"` or a schema (5.4).
+        pub format: &'a RawValue,
+        /// Sampling options (5.1).
+        pub options: Map<String, Value>,
+        /// Whether to stream; true unless said otherwise.
+        pub stream: bool,
+        /// How long the model stays loaded (5.2).
+        pub keep_alive: Value,
+        /// Whether to think (5.3).
+        pub think: Value,
+        /// Whether to add log probabilities.
+        pub logprobs: bool,
+        /// How many alternatives per token, 0 to 20.
+        pub top_logprobs: Int,
+    }
+}
+
+request! {
+    /// One turn of a conversation (5.6).
+    pub struct Message<'a> {
+        /// `system`, `user`, `assistant` or `tool`, in any case.
+        pub role: Text<'a>,
+        /// The text.
+        pub content: Text<'a>,
+        /// Base64 images (5.5).
+        pub images: Vec<&'a RawValue>,
+        /// The calls an assistant made.
+        pub tool_calls: Vec<&'a RawValue>,
+    }
+}
+
+request! {
+    /// `POST /api/generate` (9.1).
+    pub struct GenerateRequest<'a> {
+        /// The model's name.
+        pub model: Text<'a>,
+        /// The prompt; empty means load only.
+        pub prompt: Text<'a>,
+        /// What follows the text to be filled in.
+        pub suffix: Text<'a>,
+        /// The system prompt.
+        pub system: Text<'a>,
+        /// A template in Go's syntax; accepted and not used.
+        pub template: Text<'a>,
+        /// What an earlier answer returned as `context`.
+        pub context: Vec<Int>,
+        /// Whether the prompt goes to the model verbatim.
+        pub raw: bool,
+        /// Base64 images (5.5).
+        pub images: Vec<&'a RawValue>,
+        /// Free text, `"json"` or a schema (5.4).
+        pub format: &'a RawValue,
+        /// Sampling options (5.1).
+        pub options: Map<String, Value>,
+        /// Whether to stream; true unless said otherwise.
+        pub stream: bool,
+        /// How long the model stays loaded (5.2).
+        pub keep_alive: Value,
+        /// Whether to think (5.3).
+        pub think: Value,
+        /// Whether to add log probabilities.
+        pub logprobs: bool,
+        /// How many alternatives per token, 0 to 20.
+        pub top_logprobs: Int,
+    }
+}
+
+request! {
+    /// `POST /api/embed` (10.1).
+    pub struct EmbedRequest<'a> {
+        /// The model's name.
+        pub model: Text<'a>,
+        /// A string or a list of strings.
+        pub input: &'a RawValue,
+        /// Whether too long inputs are cut; true unless said otherwise.
+        pub truncate: bool,
+        /// To how many numbers each vector is cut.
+        pub dimensions: Int,
+        /// Sampling options, checked and not used.
+        pub options: Map<String, Value>,
+        /// How long the model stays loaded (5.2).
+        pub keep_alive: Value,
+    }
+}
+
+request! {
+    /// `POST /api/embeddings` (10.2).
+    pub struct EmbeddingRequest<'a> {
+        /// The model's name.
+        pub model: Text<'a>,
+        /// The one input.
+        pub prompt: Text<'a>,
+        /// Sampling options, checked and not used.
+        pub options: Map<String, Value>,
+        /// How long the model stays loaded (5.2).
+        pub keep_alive: Value,
+    }
+}
+
+request! {
+    /// `POST /api/show` (11.6).
+    pub struct ShowRequest<'a> {
+        /// The model's name.
+        pub model: Text<'a>,
+        /// Its name from older clients; counts when `model` is empty.
+        pub name: Text<'a>,
+        /// A system prompt to show instead of the model's own.
+        pub system: Text<'a>,
+        /// Whether long arrays are shown.
+        pub verbose: bool,
+    }
+}

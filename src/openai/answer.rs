@@ -1,0 +1,339 @@
+//! Answers of an upstream (openai-wire.md 2, 4, 7).
+//!
+//! Everything is optional, and a member of an unexpected type counts as absent: a server that
+//! writes `"created":"now"` must not cost an answer. Strings borrow from the event they came in
+//! where they can, because chunks are the hot path.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, de};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// A chunk of a stream, a whole answer of `chat/completions`, or one of `completions`: they differ
+/// only in which member of a choice holds the text (openai-wire.md 4.1, 4.2, 4.11).
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Chunk<'a> {
+    /// Usually one, sometimes none.
+    #[serde(borrow, deserialize_with = "or_default")]
+    pub choices: Vec<Choice<'a>>,
+    /// The counts; on one chunk, or on several, of which the last counts.
+    #[serde(deserialize_with = "lenient")]
+    pub usage: Option<Usage>,
+    /// llama.cpp's own times.
+    #[serde(deserialize_with = "lenient")]
+    pub timings: Option<Timings>,
+    /// Groq's extras.
+    #[serde(borrow, deserialize_with = "lenient")]
+    pub x_groq: Option<Groq<'a>>,
+    /// An error inside a success.
+    #[serde(borrow)]
+    pub error: Option<&'a RawValue>,
+    /// `error` on servers that do not wrap their errors.
+    #[serde(borrow, deserialize_with = "lenient")]
+    pub object: Option<Cow<'a, str>>,
+}
+
+/// One answer out of several.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Choice<'a> {
+    /// Which one; only the first is used.
+    #[serde(deserialize_with = "lenient")]
+    pub index: Option<u64>,
+    /// What a chunk adds.
+    #[serde(borrow, deserialize_with = "lenient")]
+    pub delta: Option<Message<'a>>,
+    /// The whole message; some gateways send it in chunks too.
+    #[serde(borrow, deserialize_with = "lenient")]
+    pub message: Option<Message<'a>>,
+    /// The text of `completions`.
+    #[serde(borrow)]
+    pub text: Option<Content<'a>>,
+    /// Why it ended.
+    #[serde(borrow, deserialize_with = "lenient")]
+    pub finish_reason: Option<Str<'a>>,
+}
+
+/// A message, whole or in part.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Message<'a> {
+    /// A string, null, or a list of parts.
+    #[serde(borrow)]
+    pub content: Option<Content<'a>>,
+    /// Reasoning, by its first name.
+    #[serde(borrow)]
+    pub reasoning_content: Option<Content<'a>>,
+    /// Reasoning, by its second name.
+    #[serde(borrow)]
+    pub reasoning: Option<Content<'a>>,
+    /// Why the model would not answer.
+    #[serde(borrow)]
+    pub refusal: Option<Content<'a>>,
+}
+
+/// A string that borrows where it can.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Str<'a>(#[serde(borrow)] pub Cow<'a, str>);
+
+/// Text, or parts of text and reasoning (openai-wire.md 4.1).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Content<'a> {
+    /// The text.
+    pub text: Cow<'a, str>,
+    /// Reasoning that came as parts of type `thinking`.
+    pub thinking: String,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Content<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ContentVisitor)
+    }
+}
+
+struct ContentVisitor;
+
+impl<'de> Visitor<'de> for ContentVisitor {
+    type Value = Content<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("text or parts")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Content { text: Cow::Borrowed(text), thinking: String::new() })
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Content { text: Cow::Owned(text.to_owned()), thinking: String::new() })
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<Self::Value, A::Error> {
+        let mut content = Content::default();
+        while let Some(part) = parts.next_element::<Value>()? {
+            add_part(&part, &mut content);
+        }
+        Ok(content)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Content::default())
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Content::default())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(Content::default())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(Content::default())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(Content::default())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(Content::default())
+    }
+}
+
+/// Adds one part of a content list; parts of unknown type are skipped.
+fn add_part(part: &Value, content: &mut Content<'_>) {
+    match part.get("type").and_then(Value::as_str) {
+        Some("thinking") => match part.get("thinking") {
+            Some(Value::String(text)) => content.thinking.push_str(text),
+            Some(Value::Array(inner)) => {
+                for text in inner.iter().filter_map(|part| part.get("text")?.as_str()) {
+                    content.thinking.push_str(text);
+                }
+            }
+            _ => {}
+        },
+        _ => {
+            if let Some(text) = part.get("text").and_then(Value::as_str) {
+                content.text.to_mut().push_str(text);
+            }
+        }
+    }
+}
+
+/// Token counts (openai-wire.md 4.10), with the times that Groq and LocalAI put beside them.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Usage {
+    /// Tokens of the prompt, cached ones included.
+    #[serde(deserialize_with = "lenient")]
+    pub prompt_tokens: Option<u64>,
+    /// Tokens of the answer.
+    #[serde(deserialize_with = "lenient")]
+    pub completion_tokens: Option<u64>,
+    /// Their sum, by which a server that counts reasoning apart can be told.
+    #[serde(deserialize_with = "lenient")]
+    pub total_tokens: Option<u64>,
+    /// The parts of `completion_tokens`.
+    #[serde(deserialize_with = "lenient")]
+    pub completion_tokens_details: Option<CompletionDetails>,
+    /// Seconds (Groq).
+    #[serde(deserialize_with = "lenient")]
+    pub prompt_time: Option<f64>,
+    /// Seconds (Groq).
+    #[serde(deserialize_with = "lenient")]
+    pub completion_time: Option<f64>,
+}
+
+/// The parts of a token count.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct CompletionDetails {
+    /// Tokens of hidden or shown reasoning.
+    #[serde(deserialize_with = "lenient")]
+    pub reasoning_tokens: Option<u64>,
+}
+
+/// llama.cpp's own measurements (openai-wire.md 9.2).
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Timings {
+    /// Prompt tokens found in the cache.
+    #[serde(deserialize_with = "lenient")]
+    pub cache_n: Option<u64>,
+    /// Prompt tokens worked through.
+    #[serde(deserialize_with = "lenient")]
+    pub prompt_n: Option<u64>,
+    /// Milliseconds for them.
+    #[serde(deserialize_with = "lenient")]
+    pub prompt_ms: Option<f64>,
+    /// Tokens made.
+    #[serde(deserialize_with = "lenient")]
+    pub predicted_n: Option<u64>,
+    /// Milliseconds for them.
+    #[serde(deserialize_with = "lenient")]
+    pub predicted_ms: Option<f64>,
+}
+
+/// Groq's extras.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Groq<'a> {
+    /// The counts, on the last chunk.
+    #[serde(deserialize_with = "lenient")]
+    pub usage: Option<Usage>,
+    /// A failure inside the stream.
+    #[serde(borrow)]
+    pub error: Option<&'a RawValue>,
+}
+
+/// The answer of `embeddings`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Embeddings {
+    /// One entry for each input.
+    pub data: Vec<Embedding>,
+    /// The counts.
+    #[serde(deserialize_with = "lenient")]
+    pub usage: Option<Usage>,
+}
+
+/// One vector.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Embedding {
+    /// Which input it belongs to.
+    #[serde(deserialize_with = "lenient")]
+    pub index: Option<usize>,
+    /// Its numbers.
+    pub embedding: Vec<f64>,
+}
+
+/// Takes a member of the right type and lets any other count as absent.
+fn lenient<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    let raw = <Option<&'de RawValue>>::deserialize(deserializer)?;
+    Ok(raw.and_then(|raw| serde_json::from_str(raw.get()).ok()))
+}
+
+/// As [`lenient`], with the type's default instead of nothing; for lists that may be `null`.
+fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    lenient(deserializer).map(Option::unwrap_or_default)
+}
+
+impl<'a> Chunk<'a> {
+    /// Reads an event or a whole body.
+    ///
+    /// # Errors
+    /// When it is no JSON object. The error repeats no text of it.
+    pub fn parse(data: &'a str) -> Result<Self, serde_json::Error> {
+        let chunk: Self = serde_json::from_str(data)?;
+        if data.trim_start().starts_with('{') {
+            Ok(chunk)
+        } else {
+            Err(de::Error::custom("not an object"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_of_unexpected_types_count_as_absent() {
+        let text = r#"{"choices":[{"index":"a","delta":{"content":7,"reasoning":null},"finish_reason":5}],
+            "usage":{"prompt_tokens":"x","completion_tokens":4},"timings":3,"error":null}"#;
+        let chunk = Chunk::parse(text).expect("valid JSON");
+        let choice = &chunk.choices[0];
+        assert_eq!(choice.index, None);
+        assert_eq!(choice.finish_reason, None);
+        let delta = choice.delta.as_ref().expect("an object");
+        assert_eq!(delta.content, Some(Content::default()));
+        assert_eq!(chunk.usage.expect("an object").completion_tokens, Some(4));
+        assert!(chunk.timings.is_none() && chunk.error.is_none());
+    }
+
+    #[test]
+    fn null_and_absent_choices_are_none() {
+        for text in [r#"{"choices":null}"#, "{}", r#"{"choices":[]}"#, r#"{"choices":{}}"#] {
+            assert!(Chunk::parse(text).expect("valid JSON").choices.is_empty(), "{text}");
+        }
+    }
+
+    #[test]
+    fn content_may_come_in_parts() {
+        let text = r#"{"choices":[{"delta":{"content":[{"type":"thinking","thinking":[{"type":"text","text":"hm"}]},
+            {"type":"text","text":"a"},{"type":"image"},{"type":"text","text":"b"}]}}]}"#;
+        let chunk = Chunk::parse(text).expect("valid JSON");
+        let content = chunk.choices[0].delta.as_ref().and_then(|delta| delta.content.clone());
+        let content = content.expect("present");
+        assert_eq!((content.text.as_ref(), content.thinking.as_str()), ("ab", "hm"));
+    }
+
+    #[test]
+    fn plain_text_is_borrowed() {
+        let chunk = Chunk::parse(r#"{"choices":[{"delta":{"content":"Hi"}}]}"#).expect("valid");
+        let delta = chunk.choices[0].delta.as_ref().expect("present");
+        let content = delta.content.as_ref().expect("present");
+        assert!(matches!(content.text, Cow::Borrowed("Hi")));
+    }
+
+    #[test]
+    fn what_is_no_object_is_an_error() {
+        assert!(Chunk::parse("[]").is_err());
+        assert!(Chunk::parse("<html>").is_err());
+    }
+}

@@ -1,0 +1,8 @@
+//! OpenAI's wire types: what upstreams are sent and what they answer.
+//!
+//! Field names are those of OpenAI's own documents and openai-wire.md. Requests hold only what was
+//! asked for: an absent member is not written, never `null`. Answers take everything as optional
+//! and skip what has an unexpected type, because no two servers agree.
+
+pub mod answer;
+pub mod request;

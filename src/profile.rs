@@ -1,0 +1,196 @@
+//! What each family of upstreams takes (openai-wire.md 0, 3.2 and 3.3), as one table.
+//!
+//! A family is recognised by the host of the base URL or by what its model list says; it never
+//! changes what a request means, only under which names its parameters travel, and which are left
+//! out because this family refuses or misreads them. An unknown upstream gets OpenAI's core and
+//! nothing else. A new family is a new row.
+
+/// One row of the table.
+#[derive(Debug, PartialEq)]
+pub struct Profile {
+    /// The family's name.
+    pub name: &'static str,
+    /// Host names, each matched as itself or as the end of a longer one after a dot.
+    hosts: &'static [&'static str],
+    /// Values of `owned_by` in the model list.
+    owners: &'static [&'static str],
+    /// The name of the token limit.
+    pub max_tokens: &'static str,
+    /// The name of `seed`.
+    pub seed: &'static str,
+    /// The name of `top_k`, where it is known.
+    pub top_k: Option<&'static str>,
+    /// What `top_k: 0` (off) becomes, where it can be said.
+    pub top_k_off: Option<i64>,
+    /// The name of `min_p`, where it is known.
+    pub min_p: Option<&'static str>,
+    /// The name of `repeat_penalty`, where it is known.
+    pub repeat_penalty: Option<&'static str>,
+    /// Whether llama.cpp's own parameters are known.
+    pub llama: bool,
+    /// Whether `presence_penalty` and `frequency_penalty` mean what they should.
+    pub penalties: bool,
+    /// Whether JSON mode must be asked for in a message, too.
+    pub json_word: bool,
+    /// Whether plain JSON mode exists.
+    pub json_object: bool,
+    /// Whether `completions` needs a token limit to say more than a few words.
+    pub completion_limit: bool,
+    /// Whether `suffix` on `completions` fills in the middle.
+    pub suffix: bool,
+}
+
+/// What an unknown upstream gets.
+pub const GENERIC: Profile = Profile {
+    name: "generic",
+    hosts: &[],
+    owners: &[],
+    max_tokens: "max_tokens",
+    seed: "seed",
+    top_k: None,
+    top_k_off: None,
+    min_p: None,
+    repeat_penalty: None,
+    llama: false,
+    penalties: true,
+    json_word: false,
+    json_object: true,
+    completion_limit: true,
+    suffix: true,
+};
+
+/// The families. OpenAI first, then by alphabet.
+const PROFILES: &[Profile] = &[
+    Profile {
+        name: "openai",
+        hosts: &["api.openai.com", "openai.azure.com"],
+        max_tokens: "max_completion_tokens",
+        json_word: true,
+        ..GENERIC
+    },
+    Profile { name: "deepseek", hosts: &["api.deepseek.com"], json_word: true, ..GENERIC },
+    Profile {
+        name: "gemini",
+        hosts: &["generativelanguage.googleapis.com"],
+        suffix: false,
+        ..GENERIC
+    },
+    Profile {
+        name: "groq",
+        hosts: &["api.groq.com"],
+        max_tokens: "max_completion_tokens",
+        suffix: false,
+        ..GENERIC
+    },
+    Profile {
+        name: "llamacpp",
+        owners: &["llamacpp"],
+        top_k: Some("top_k"),
+        top_k_off: Some(0),
+        min_p: Some("min_p"),
+        repeat_penalty: Some("repeat_penalty"),
+        llama: true,
+        completion_limit: false,
+        suffix: false,
+        ..GENERIC
+    },
+    Profile {
+        name: "lmstudio",
+        owners: &["organization_owner", "organization-owner"],
+        top_k: Some("top_k"),
+        repeat_penalty: Some("repeat_penalty"),
+        json_object: false,
+        ..GENERIC
+    },
+    Profile {
+        name: "mistral",
+        hosts: &["api.mistral.ai"],
+        seed: "random_seed",
+        json_word: true,
+        suffix: false,
+        ..GENERIC
+    },
+    Profile {
+        name: "openrouter",
+        hosts: &["openrouter.ai"],
+        max_tokens: "max_completion_tokens",
+        top_k: Some("top_k"),
+        min_p: Some("min_p"),
+        repeat_penalty: Some("repetition_penalty"),
+        ..GENERIC
+    },
+    Profile {
+        name: "sglang",
+        owners: &["sglang"],
+        top_k: Some("top_k"),
+        top_k_off: Some(-1),
+        min_p: Some("min_p"),
+        repeat_penalty: Some("repetition_penalty"),
+        ..GENERIC
+    },
+    Profile {
+        name: "together",
+        hosts: &["api.together.xyz", "api.together.ai"],
+        top_k: Some("top_k"),
+        min_p: Some("min_p"),
+        repeat_penalty: Some("repetition_penalty"),
+        ..GENERIC
+    },
+    Profile {
+        name: "vllm",
+        owners: &["vllm"],
+        top_k: Some("top_k"),
+        top_k_off: Some(-1),
+        min_p: Some("min_p"),
+        repeat_penalty: Some("repetition_penalty"),
+        suffix: false,
+        ..GENERIC
+    },
+    Profile { name: "xai", hosts: &["api.x.ai"], penalties: false, suffix: false, ..GENERIC },
+];
+
+/// The family that owns a host, given in lower case.
+#[must_use]
+pub fn by_host(host: &str) -> Option<&'static Profile> {
+    PROFILES.iter().find(|profile| {
+        profile.hosts.iter().any(|known| {
+            host.strip_suffix(known).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        })
+    })
+}
+
+/// The family whose model lists name this owner.
+#[must_use]
+pub fn by_owner(owner: &str) -> Option<&'static Profile> {
+    PROFILES.iter().find(|profile| profile.owners.contains(&owner))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_are_known_by_host_and_by_owner() {
+        let host = |host: &str| by_host(host).map(|profile| profile.name);
+        assert_eq!(host("api.openai.com"), Some("openai"));
+        assert_eq!(host("my-resource.openai.azure.com"), Some("openai"));
+        assert_eq!(host("notapi.openai.com"), None);
+        assert_eq!(host("openrouter.ai"), Some("openrouter"));
+        assert_eq!(host("127.0.0.1"), None);
+        assert_eq!(by_owner("llamacpp").map(|profile| profile.name), Some("llamacpp"));
+        assert_eq!(by_owner("somebody"), None);
+    }
+
+    #[test]
+    fn no_name_is_claimed_twice() {
+        let mut names: Vec<_> = PROFILES
+            .iter()
+            .flat_map(|profile| profile.hosts.iter().chain(profile.owners).chain([&profile.name]))
+            .collect();
+        names.sort_unstable();
+        let all = names.len();
+        names.dedup();
+        // Three families' names are their owners' too: llamacpp, sglang, vllm.
+        assert_eq!(names.len(), all - 3, "{names:?}");
+    }
+}

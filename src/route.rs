@@ -1,0 +1,140 @@
+//! Which route a method and a path mean (ollama-api.md 1.5, 2).
+//!
+//! Pure: a request target goes in, a [`Route`] or an [`Error`] comes out. A route is one row of
+//! the table; its methods stand in the order in which the `Allow` header lists them.
+
+use crate::error::{Error, Result};
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// `/`
+    Root,
+    /// `/api/version`
+    Version,
+    /// `/api/tags`
+    Tags,
+    /// `/api/ps`
+    Ps,
+    /// `/api/show`
+    Show,
+    /// `/api/chat`
+    Chat,
+    /// `/api/generate`
+    Generate,
+    /// `/api/embed`
+    Embed,
+    /// `/api/embeddings`
+    Embeddings,
+    /// `/health`, ours
+    Health,
+    /// `/openai/health`, ours
+    UpstreamHealth,
+}
+
+/// Path, methods as the `Allow` header lists them, route.
+const ROUTES: &[(&str, &str, Route)] = &[
+    ("/", "HEAD, GET", Route::Root),
+    ("/api/version", "HEAD, GET", Route::Version),
+    ("/api/tags", "HEAD, GET", Route::Tags),
+    ("/api/ps", "GET", Route::Ps),
+    ("/api/show", "POST", Route::Show),
+    ("/api/chat", "POST", Route::Chat),
+    ("/api/generate", "POST", Route::Generate),
+    ("/api/embed", "POST", Route::Embed),
+    ("/api/embeddings", "POST", Route::Embeddings),
+    ("/health", "HEAD, GET", Route::Health),
+    ("/openai/health", "HEAD, GET", Route::UpstreamHealth),
+];
+
+/// Where a request leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// To a route.
+    Route(Route),
+    /// Elsewhere: the same path without its last slash, with 301 for GET and 307 for the rest.
+    Redirect {
+        /// 301 or 307.
+        status: u16,
+        /// The value of the `Location` header.
+        location: String,
+    },
+}
+
+/// Finds the route of `target`, the path with its query as it stands in the request line.
+///
+/// # Errors
+/// [`Error::UnknownRoute`] and [`Error::MethodNotAllowed`].
+pub fn find(method: &str, target: &str) -> Result<Target> {
+    let (path, query) = match target.find(['?', '#']) {
+        Some(at) => target.split_at(at),
+        None => (target, ""),
+    };
+    let path = collapse(path);
+    if let Some(&(_, allow, route)) = ROUTES.iter().find(|(known, ..)| *known == path) {
+        return if allow.split(", ").any(|allowed| allowed == method) {
+            Ok(Target::Route(route))
+        } else {
+            Err(Error::MethodNotAllowed { allow })
+        };
+    }
+    if let Some(bare) = path.strip_suffix('/')
+        && ROUTES.iter().any(|(known, ..)| *known == bare)
+    {
+        let status = if method == "GET" { 301 } else { 307 };
+        return Ok(Target::Redirect { status, location: format!("{bare}{query}") });
+    }
+    Err(Error::UnknownRoute)
+}
+
+impl Route {
+    /// The path, for the log.
+    #[must_use]
+    pub fn path(self) -> &'static str {
+        ROUTES.iter().find(|(.., route)| *route == self).map_or("?", |(path, ..)| *path)
+    }
+}
+
+/// Repeated slashes count as one: users configure base URLs that end in a slash.
+fn collapse(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    for character in path.chars() {
+        if !(character == '/' && out.ends_with('/')) {
+            out.push(character);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(method: &str, target: &str, expected: &str) {
+        let found = match find(method, target) {
+            Ok(Target::Route(route)) => route.path().to_owned(),
+            Ok(Target::Redirect { status, location }) => format!("{status} {location}"),
+            Err(Error::MethodNotAllowed { allow }) => format!("405 {allow}"),
+            Err(error) => error.message(),
+        };
+        assert_eq!(found, expected, "{method} {target}");
+    }
+
+    #[test]
+    fn methods_and_paths_lead_where_ollama_s_do() {
+        check("GET", "/", "/");
+        check("HEAD", "/", "/");
+        check("POST", "/", "405 HEAD, GET");
+        check("GET", "/api/tags", "/api/tags");
+        check("GET", "/api/tags?x=1", "/api/tags");
+        check("HEAD", "/api/ps", "405 GET");
+        check("GET", "/api/chat", "405 POST");
+        check("get", "/api/tags", "405 HEAD, GET");
+        check("POST", "//api//chat", "/api/chat");
+        check("GET", "/api/tags/", "301 /api/tags");
+        check("POST", "/api/chat/?a=b", "307 /api/chat?a=b");
+        check("GET", "/nothing", "404 page not found");
+        check("GET", "/api", "404 page not found");
+        check("GET", "", "404 page not found");
+    }
+}

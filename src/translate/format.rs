@@ -1,0 +1,163 @@
+//! `format` to `response_format` (ollama-api.md 5.4, openai-wire.md 3.5).
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::error::{Error, Result};
+use crate::openai::request::{JsonSchema, ResponseFormat};
+use crate::profile::Profile;
+
+/// The schema that stands for "any object" where plain JSON mode does not exist.
+const ANY_OBJECT: &str = r#"{"type":"object"}"#;
+
+/// Translates `format`; absent, `null` and `""` mean free text.
+///
+/// # Errors
+/// [`Error::InvalidOption`] for anything but `"json"` and an object.
+pub fn response_format<'a>(
+    format: Option<&'a RawValue>,
+    profile: &Profile,
+) -> Result<Option<ResponseFormat<'a>>> {
+    let Some(raw) = format else { return Ok(None) };
+    match raw.get() {
+        "null" | "\"\"" => Ok(None),
+        "\"json\"" if profile.json_object => Ok(Some(ResponseFormat::JsonObject)),
+        "\"json\"" => Ok(any_object().map(|schema| named("object", schema, None))),
+        text if text.starts_with('{') => {
+            let strict = serde_json::from_str::<Value>(text).is_ok_and(|schema| is_strict(&schema));
+            Ok(Some(named("schema", raw, strict.then_some(true))))
+        }
+        text => Err(Error::InvalidOption {
+            reason: format!(
+                "invalid format: {}; expected \"json\" or a valid JSON Schema object",
+                Value::from(text)
+            ),
+        }),
+    }
+}
+
+/// Whether the upstream wants the word "json" in a message and none has it.
+#[must_use]
+pub fn lacks_json_word<'a>(
+    format: Option<&ResponseFormat<'_>>,
+    profile: &Profile,
+    mut texts: impl Iterator<Item = &'a str>,
+) -> bool {
+    matches!(format, Some(ResponseFormat::JsonObject))
+        && profile.json_word
+        && !texts.any(|text| text.to_ascii_lowercase().contains("json"))
+}
+
+/// The sentence that then goes first.
+pub const JSON_WORD: &str = "Answer in JSON.";
+
+fn any_object() -> Option<&'static RawValue> {
+    serde_json::from_str(ANY_OBJECT).ok()
+}
+
+fn named<'a>(name: &'static str, schema: &'a RawValue, strict: Option<bool>) -> ResponseFormat<'a> {
+    ResponseFormat::JsonSchema { json_schema: JsonSchema { name, schema, strict } }
+}
+
+/// Whether a schema meets OpenAI's rules for `strict`: every object closes itself and requires all
+/// its properties. Schemas are never rewritten to meet them, since that would change the answers.
+fn is_strict(schema: &Value) -> bool {
+    match schema {
+        Value::Object(members) => {
+            let object = schema["type"] == "object" || members.contains_key("properties");
+            (!object || is_closed(schema)) && members.values().all(is_strict)
+        }
+        Value::Array(items) => items.iter().all(is_strict),
+        _ => true,
+    }
+}
+
+fn is_closed(object: &Value) -> bool {
+    let required = |name: &str| {
+        object["required"].as_array().is_some_and(|list| list.iter().any(|item| item == name))
+    };
+    object["additionalProperties"] == Value::Bool(false)
+        && object["properties"]
+            .as_object()
+            .is_some_and(|properties| properties.keys().all(|name| required(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::{self, GENERIC};
+
+    fn raw(text: &str) -> Box<RawValue> {
+        RawValue::from_string(text.to_owned()).expect("valid JSON")
+    }
+
+    fn check(profile: &Profile, format: &str, expected: &str) {
+        let raw = raw(format);
+        let written = match response_format(Some(&raw), profile) {
+            Ok(format) => serde_json::to_string(&format).expect("serialisable"),
+            Err(error) => format!("{:?} {}", error.status(), error.message()),
+        };
+        assert_eq!(written, expected, "{format}");
+    }
+
+    #[test]
+    fn formats_become_response_formats() {
+        check(&GENERIC, "null", "null");
+        check(&GENERIC, r#""""#, "null");
+        check(&GENERIC, r#""json""#, r#"{"type":"json_object"}"#);
+        check(
+            profile::by_owner("organization_owner").expect("known"),
+            r#""json""#,
+            r#"{"type":"json_schema","json_schema":{"name":"object","schema":{"type":"object"}}}"#,
+        );
+        check(
+            &GENERIC,
+            r#"{"type":"object","properties":{"a":{"type":"string"}}}"#,
+            r#"{"type":"json_schema","json_schema":{"name":"schema","schema":{"type":"object","properties":{"a":{"type":"string"}}}}}"#,
+        );
+        check(
+            &GENERIC,
+            r#"{"type":"object","properties":{"a":{"type":"string"}},"required":["a"],"additionalProperties":false}"#,
+            r#"{"type":"json_schema","json_schema":{"name":"schema","schema":{"type":"object","properties":{"a":{"type":"string"}},"required":["a"],"additionalProperties":false},"strict":true}}"#,
+        );
+    }
+
+    #[test]
+    fn an_open_object_anywhere_makes_a_schema_unstrict() {
+        let strict = |text: &str| is_strict(&serde_json::from_str(text).expect("valid JSON"));
+        assert!(strict(r#"{"type":"string"}"#));
+        assert!(!strict(
+            r#"{"type":"object","properties":{"a":{"type":"object","properties":{}}},"required":["a"],"additionalProperties":false}"#
+        ));
+        assert!(!strict(
+            r#"{"type":"object","properties":{"a":{},"b":{}},"required":["a"],"additionalProperties":false}"#
+        ));
+    }
+
+    #[test]
+    fn anything_else_is_refused_in_ollama_s_words() {
+        check(
+            &GENERIC,
+            r#""xml""#,
+            r#"Some(500) invalid format: "\"xml\""; expected "json" or a valid JSON Schema object"#,
+        );
+        check(
+            &GENERIC,
+            "5",
+            r#"Some(500) invalid format: "5"; expected "json" or a valid JSON Schema object"#,
+        );
+    }
+
+    #[test]
+    fn the_word_json_is_asked_for_only_where_it_is_wanted() {
+        let openai = profile::by_host("api.openai.com").expect("known");
+        let format = Some(ResponseFormat::JsonObject);
+        let lacks = |profile, text: &'static str| {
+            lacks_json_word(format.as_ref(), profile, [text].into_iter())
+        };
+        assert!(lacks(openai, "hello"));
+        assert!(!lacks(openai, "give me Json"));
+        assert!(!lacks(&GENERIC, "hello"));
+        assert!(!lacks_json_word(None, openai, ["hello"].into_iter()));
+    }
+}

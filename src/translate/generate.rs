@@ -1,0 +1,171 @@
+//! `/api/generate` to `chat/completions` or `completions`, and back (ollama-api.md 9).
+//!
+//! | member | what becomes of it |
+//! | --- | --- |
+//! | `prompt`, `system`, `context` | a conversation: system, earlier turns, the prompt as user |
+//! | `raw`, `suffix` | `completions`, prompt verbatim |
+//! | `format`, `options`, `stream`, `think` | as in [`chat`](super::chat) |
+//! | `template` | accepted; Go templates cannot be expressed |
+//! | `images` | refused by name |
+
+use std::borrow::Cow;
+
+use crate::error::{Error, Result};
+use crate::ndjson;
+use crate::ollama::answer::{GenerateAnswer, Metrics};
+use crate::ollama::request::GenerateRequest;
+use crate::openai::request::{self as openai, Message, StreamOptions};
+use crate::profile::Profile;
+use crate::translate::chat::{chat, unsupported};
+use crate::translate::stream::{Delta, Encoder, Outcome};
+use crate::translate::{context, format, options};
+
+/// Where a generate request goes, and what is sent there.
+#[derive(Debug)]
+pub enum Generate<'a> {
+    /// To `chat/completions`.
+    Chat(openai::ChatRequest<'a>),
+    /// To `completions`.
+    Completion(openai::CompletionRequest<'a>),
+}
+
+/// The request for the upstream.
+///
+/// # Errors
+/// [`Error::InvalidRequest`], [`Error::InvalidOption`] and [`Error::Unsupported`], in Ollama's words.
+pub fn to_openai<'a>(
+    request: &'a GenerateRequest<'a>,
+    model: &'a str,
+    profile: &Profile,
+) -> Result<Generate<'a>> {
+    let name = request.model.as_deref();
+    if request.images.as_ref().is_some_and(|images| !images.is_empty()) {
+        return Err(unsupported(name, "images"));
+    }
+    check_raw(request)?;
+    let options = options::read(request.options.as_ref())?;
+    let response_format = format::response_format(request.format, profile)?;
+    let stream = request.stream.unwrap_or(true);
+    let suffix = text(request.suffix.as_deref());
+    if suffix.is_some() && !profile.suffix {
+        return Err(unsupported(name, "insert"));
+    }
+    if suffix.is_some() || is_raw(request) {
+        return Ok(Generate::Completion(openai::CompletionRequest {
+            model,
+            prompt: request.prompt.as_deref().unwrap_or_default(),
+            suffix,
+            stream,
+            stream_options: StreamOptions::when(stream),
+            sampling: options.for_completion(profile),
+            response_format,
+        }));
+    }
+    Ok(Generate::Chat(chat(model, turns(request), &options, response_format, stream, profile)))
+}
+
+/// The conversation that a request continues, the prompt included.
+#[must_use]
+pub fn turns<'a>(request: &'a GenerateRequest<'a>) -> Vec<Message<'a>> {
+    let list: Vec<i64> = request.context.iter().flatten().map(|number| number.0).collect();
+    let mut turns: Vec<Message<'a>> = context::decode(&list);
+    if let Some(system) = text(request.system.as_deref()) {
+        turns.retain(|turn| turn.role != "system");
+        turns.insert(0, Message { role: "system".into(), content: system.into() });
+    }
+    let prompt = request.prompt.as_deref().unwrap_or_default();
+    turns.push(Message { role: "user".into(), content: prompt.into() });
+    turns
+}
+
+/// The turns that the answer's `context` will carry: none where Ollama sends no `context`.
+#[must_use]
+pub fn remembered<'a>(request: &'a GenerateRequest<'a>) -> Option<Vec<Message<'a>>> {
+    let completion = is_raw(request) || text(request.suffix.as_deref()).is_some();
+    (!completion).then(|| turns(request))
+}
+
+/// Writes the objects of `/api/generate`.
+#[derive(Debug)]
+pub struct GenerateEncoder<'a> {
+    model: &'a str,
+    turns: Option<Vec<Message<'a>>>,
+    answer: String,
+}
+
+impl<'a> GenerateEncoder<'a> {
+    /// `model` is the name as the client sent it, `turns` what [`remembered`] gave.
+    #[must_use]
+    pub fn new(model: &'a str, turns: Option<Vec<Message<'a>>>) -> Self {
+        Self { model, turns, answer: String::new() }
+    }
+
+    /// Appends the answer to a request without a prompt, `load` or `unload` (9.4).
+    pub fn empty(&self, out: &mut Vec<u8>, created_at: &str, done_reason: &str) {
+        let (nothing, reason) = (Delta::default(), Some(done_reason));
+        ndjson::append(out, &object(self.model, created_at, &nothing, reason, None, &[]));
+    }
+
+    /// The list for this conversation with the answer at its end.
+    fn context(&mut self, rest: &str) -> Vec<i32> {
+        let Some(turns) = &mut self.turns else { return Vec::new() };
+        self.answer.push_str(rest);
+        let content = Cow::Owned(std::mem::take(&mut self.answer));
+        turns.push(Message { role: "assistant".into(), content });
+        context::encode(turns)
+    }
+}
+
+impl Encoder for GenerateEncoder<'_> {
+    fn delta(&mut self, out: &mut Vec<u8>, created_at: &str, delta: &Delta<'_>) {
+        if self.turns.is_some() {
+            self.answer.push_str(&delta.content);
+        }
+        ndjson::append_line(out, &object(self.model, created_at, delta, None, None, &[]));
+    }
+
+    fn last(&mut self, out: &mut Vec<u8>, created_at: &str, rest: &Delta<'_>, outcome: &Outcome) {
+        let context = self.context(&rest.content);
+        let (reason, metrics) = (Some(outcome.done_reason), Some(outcome.metrics));
+        ndjson::append(out, &object(self.model, created_at, rest, reason, metrics, &context));
+    }
+}
+
+fn object<'a>(
+    model: &'a str,
+    created_at: &'a str,
+    delta: &'a Delta<'_>,
+    done_reason: Option<&'a str>,
+    metrics: Option<Metrics>,
+    context: &'a [i32],
+) -> GenerateAnswer<'a> {
+    GenerateAnswer {
+        model,
+        created_at,
+        response: &delta.content,
+        thinking: &delta.thinking,
+        done: done_reason.is_some(),
+        done_reason,
+        context,
+        metrics,
+    }
+}
+
+/// Go clients always send the key, so an empty text counts as absent (18.1).
+fn text(member: Option<&str>) -> Option<&str> {
+    member.filter(|text| !text.is_empty())
+}
+
+fn is_raw(request: &GenerateRequest<'_>) -> bool {
+    request.raw == Some(true)
+}
+
+fn check_raw(request: &GenerateRequest<'_>) -> Result<()> {
+    let conflict = text(request.template.as_deref()).is_some()
+        || text(request.system.as_deref()).is_some()
+        || request.context.as_ref().is_some_and(|context| !context.is_empty());
+    if is_raw(request) && conflict {
+        return Err(Error::invalid("raw mode does not support template, system, or context"));
+    }
+    Ok(())
+}

@@ -1,0 +1,16 @@
+//! Ollama requests to OpenAI requests, and OpenAI answers to Ollama answers.
+//!
+//! Pure: no I/O, no clock, no randomness; values in, values out. Every member of a request is
+//! translated, knowingly ignored, or refused by name. State that a stream needs lives in
+//! [`stream::AnswerStream`], which writes nothing.
+
+pub mod chat;
+pub mod context;
+pub mod embed;
+pub mod format;
+pub mod generate;
+pub mod metrics;
+pub mod models;
+pub mod options;
+pub mod stream;
+pub mod think;

@@ -1,0 +1,337 @@
+//! Ollama's `options` to an upstream's sampling parameters (ollama-api.md 5.1, openai-wire.md 3.2).
+//!
+//! Only what the caller set is sent, under the name that the upstream's family knows; what the
+//! family does not know, and what only steers loading (`num_ctx`, `num_gpu`, ...), is left out.
+//! Values that mean "off" are left out too, because some servers misread them. Digits are passed on
+//! as the caller wrote them. A value of the wrong type is refused in Ollama's words.
+
+use serde_json::{Map, Number, Value};
+
+use crate::error::{Error, Result};
+use crate::profile::Profile;
+
+/// How many tokens a bare completion may have when the caller set no limit: without one, several
+/// servers stop after 16 (openai-wire.md 1.3).
+const COMPLETION_TOKENS: i64 = 4096;
+
+/// The options of a request, checked for their types.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Options {
+    integers: Vec<(&'static str, i64)>,
+    floats: Vec<(&'static str, Number)>,
+    stop: Vec<String>,
+}
+
+const INTEGERS: &[&str] = &[
+    "num_ctx",
+    "num_predict",
+    "num_keep",
+    "seed",
+    "top_k",
+    "repeat_last_n",
+    "num_batch",
+    "num_gpu",
+    "main_gpu",
+    "num_thread",
+    "draft_num_predict",
+];
+
+const FLOATS: &[&str] = &[
+    "temperature",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "repeat_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+];
+
+/// Reads `options`: `null` counts as absent, unknown names are ignored, whole numbers may come with
+/// a fraction, which is cut.
+///
+/// # Errors
+/// [`Error::InvalidOption`] for a value of the wrong type.
+pub fn read(options: Option<&Map<String, Value>>) -> Result<Options> {
+    let mut out = Options::default();
+    for (name, value) in options.into_iter().flatten().filter(|(_, value)| !value.is_null()) {
+        let wrong = |kind: &str| {
+            Err(Error::InvalidOption { reason: format!("option \"{name}\" must be {kind}") })
+        };
+        if let Some(&name) = INTEGERS.iter().find(|known| *known == name) {
+            match integer(value) {
+                Some(number) => out.integers.push((name, number)),
+                None => return wrong("of type integer"),
+            }
+        } else if let Some(&name) = FLOATS.iter().find(|known| *known == name) {
+            match value {
+                Value::Number(number) => out.floats.push((name, number.clone())),
+                _ => return wrong("of type float32"),
+            }
+        } else if name == "stop" {
+            let Value::Array(items) = value else { return wrong("of type array") };
+            for item in items {
+                match item {
+                    Value::String(text) if text.is_empty() => {}
+                    Value::String(text) => out.stop.push(text.clone()),
+                    _ => return wrong("of an array of strings"),
+                }
+            }
+        } else if name == "use_mmap" && !value.is_boolean() {
+            return wrong("of type boolean");
+        }
+    }
+    Ok(out)
+}
+
+/// Any JSON number as a whole one.
+fn integer(value: &Value) -> Option<i64> {
+    #[allow(clippy::cast_possible_truncation)] // Saturates.
+    value.as_i64().or_else(|| value.as_f64().map(|number| number as i64))
+}
+
+impl Options {
+    /// The parameters for `chat/completions`.
+    #[must_use]
+    pub fn for_chat(&self, profile: &Profile) -> Map<String, Value> {
+        let mut out = Map::new();
+        self.limits(profile, &mut out);
+        self.core(profile, &mut out);
+        self.extended(profile, &mut out);
+        if profile.llama {
+            self.llama(&mut out);
+        }
+        out
+    }
+
+    /// The parameters for `completions`.
+    #[must_use]
+    pub fn for_completion(&self, profile: &Profile) -> Map<String, Value> {
+        let mut out = self.for_chat(profile);
+        // The old endpoint kept the old name everywhere.
+        let limit = out.remove(profile.max_tokens);
+        let default = || profile.completion_limit.then(|| Value::from(COMPLETION_TOKENS));
+        if let Some(limit) = limit.or_else(default) {
+            out.insert("max_tokens".into(), limit);
+        }
+        out
+    }
+
+    /// Whether a parameter is set that only some families know, so that the family is worth
+    /// finding out.
+    #[must_use]
+    pub fn need_family(&self) -> bool {
+        const EXTENDED: &[&str] =
+            &["top_k", "min_p", "typical_p", "repeat_penalty", "repeat_last_n", "num_keep"];
+        let integers = self.integers.iter().map(|(name, _)| name);
+        integers.chain(self.floats.iter().map(|(name, _)| name)).any(|name| EXTENDED.contains(name))
+    }
+
+    fn limits(&self, profile: &Profile, out: &mut Map<String, Value>) {
+        // Any value below 1 means "no limit", which is an upstream's default.
+        if let Some(limit) = self.integer("num_predict").filter(|limit| *limit > 0) {
+            out.insert(profile.max_tokens.into(), limit.into());
+        }
+    }
+
+    /// What nearly every server knows.
+    fn core(&self, profile: &Profile, out: &mut Map<String, Value>) {
+        for name in ["temperature", "top_p"] {
+            self.send(name, name, None, out);
+        }
+        if let Some(seed) = self.integer("seed").filter(|seed| *seed != -1) {
+            out.insert(profile.seed.into(), seed.into());
+        }
+        if !self.stop.is_empty() {
+            out.insert("stop".into(), self.stop.clone().into());
+        }
+        if profile.penalties {
+            for name in ["presence_penalty", "frequency_penalty"] {
+                self.send(name, name, Some(0.0), out);
+            }
+        }
+    }
+
+    /// What some families know, each by its own name.
+    fn extended(&self, profile: &Profile, out: &mut Map<String, Value>) {
+        if let (Some(name), Some(top_k)) = (profile.top_k, self.integer("top_k")) {
+            match (top_k > 0, profile.top_k_off) {
+                (true, _) => drop(out.insert(name.into(), top_k.into())),
+                (false, Some(off)) => drop(out.insert(name.into(), off.into())),
+                (false, None) => {}
+            }
+        }
+        if let Some(name) = profile.min_p {
+            self.send("min_p", name, Some(0.0), out);
+        }
+        if let Some(name) = profile.repeat_penalty {
+            self.send("repeat_penalty", name, Some(1.0), out);
+        }
+    }
+
+    /// What only llama.cpp knows.
+    fn llama(&self, out: &mut Map<String, Value>) {
+        self.send("typical_p", "typical_p", Some(1.0), out);
+        // -1 means the whole context, which newer servers no longer take as a number.
+        let last_n = match self.integer("repeat_last_n") {
+            Some(..0) => self.integer("num_ctx"),
+            other => other,
+        };
+        if let Some(last_n) = last_n {
+            out.insert("repeat_last_n".into(), last_n.into());
+        }
+        if let Some(keep) = self.integer("num_keep") {
+            out.insert("n_keep".into(), keep.into());
+        }
+    }
+
+    /// Sends a float under `name`, unless it has the value that means "off".
+    fn send(&self, option: &str, name: &str, off: Option<f64>, out: &mut Map<String, Value>) {
+        let value = self.floats.iter().rfind(|(known, _)| *known == option).map(|(_, value)| value);
+        if let Some(value) = value
+            && (off.is_none() || value.as_f64() != off)
+        {
+            out.insert(name.into(), Value::Number(value.clone()));
+        }
+    }
+
+    fn integer(&self, option: &str) -> Option<i64> {
+        self.integers.iter().rfind(|(name, _)| *name == option).map(|(_, value)| *value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::profile::{self, GENERIC};
+
+    fn options(value: Value) -> Result<Options> {
+        read(value.as_object())
+    }
+
+    fn family(name: &str) -> &'static Profile {
+        profile::by_owner(name).or_else(|| profile::by_host(name)).expect("a known family")
+    }
+
+    fn check(profile: &Profile, from: Value, to: Value) {
+        let sent = options(from.clone()).expect("valid options").for_chat(profile);
+        assert_eq!(Value::Object(sent), to, "{} {from}", profile.name);
+    }
+
+    #[test]
+    fn only_what_was_set_is_sent() {
+        check(&GENERIC, json!({}), json!({}));
+        check(&GENERIC, json!({"temperature": null, "num_predict": null}), json!({}));
+        check(
+            &GENERIC,
+            json!({"temperature": 0, "top_p": 0.5, "seed": 0, "stop": ["a", "", "b"], "num_predict": 7.9}),
+            json!({"temperature": 0, "top_p": 0.5, "seed": 0, "stop": ["a", "b"], "max_tokens": 7}),
+        );
+    }
+
+    #[test]
+    fn values_that_mean_off_are_left_out() {
+        check(
+            family("llamacpp"),
+            json!({"num_predict": -1, "seed": -1, "stop": [], "min_p": 0, "typical_p": 1.0,
+                "presence_penalty": 0, "frequency_penalty": 0.0, "repeat_penalty": 1}),
+            json!({}),
+        );
+        check(&GENERIC, json!({"num_predict": -2}), json!({}));
+        check(&GENERIC, json!({"num_predict": 0}), json!({}));
+    }
+
+    #[test]
+    fn each_family_gets_its_own_names() {
+        let all = json!({"num_predict": 5, "top_k": 40, "min_p": 0.1, "repeat_penalty": 1.1,
+            "typical_p": 0.9, "repeat_last_n": 64, "num_keep": 4, "seed": 3, "num_ctx": 8192,
+            "presence_penalty": 0.5});
+        check(
+            family("api.openai.com"),
+            all.clone(),
+            json!({"max_completion_tokens": 5, "seed": 3, "presence_penalty": 0.5}),
+        );
+        check(
+            family("llamacpp"),
+            all.clone(),
+            json!({"max_tokens": 5, "top_k": 40, "min_p": 0.1, "repeat_penalty": 1.1, "n_keep": 4,
+                "typical_p": 0.9, "repeat_last_n": 64, "seed": 3, "presence_penalty": 0.5}),
+        );
+        check(
+            family("vllm"),
+            all.clone(),
+            json!({"max_tokens": 5, "top_k": 40, "min_p": 0.1, "repetition_penalty": 1.1, "seed": 3,
+                "presence_penalty": 0.5}),
+        );
+        check(
+            family("api.mistral.ai"),
+            all.clone(),
+            json!({"max_tokens": 5, "random_seed": 3, "presence_penalty": 0.5}),
+        );
+        check(family("api.x.ai"), all.clone(), json!({"max_tokens": 5, "seed": 3}));
+        check(&GENERIC, all, json!({"max_tokens": 5, "seed": 3, "presence_penalty": 0.5}));
+    }
+
+    #[test]
+    fn top_k_zero_is_said_in_each_family_s_way() {
+        check(family("llamacpp"), json!({"top_k": 0}), json!({"top_k": 0}));
+        check(family("sglang"), json!({"top_k": 0}), json!({"top_k": -1}));
+        check(family("openrouter.ai"), json!({"top_k": 0}), json!({}));
+    }
+
+    #[test]
+    fn the_whole_context_is_said_as_a_number() {
+        let llama = family("llamacpp");
+        check(llama, json!({"repeat_last_n": -1, "num_ctx": 4096}), json!({"repeat_last_n": 4096}));
+        check(llama, json!({"repeat_last_n": -1}), json!({}));
+        check(llama, json!({"repeat_last_n": 0}), json!({"repeat_last_n": 0}));
+    }
+
+    #[test]
+    fn bare_completions_are_not_cut_after_a_few_words() {
+        let completion = |profile: &Profile, from: Value| {
+            Value::Object(options(from).expect("valid options").for_completion(profile))
+        };
+        assert_eq!(completion(&GENERIC, json!({})), json!({"max_tokens": 4096}));
+        assert_eq!(completion(family("llamacpp"), json!({})), json!({}));
+        let openai = family("api.openai.com");
+        assert_eq!(completion(openai, json!({"num_predict": 3})), json!({"max_tokens": 3}));
+    }
+
+    #[test]
+    fn digits_stay_as_they_were_written() {
+        let sent = options(json!({"temperature": 0.7, "top_p": 1})).expect("valid");
+        let text = Value::Object(sent.for_chat(&GENERIC)).to_string();
+        assert_eq!(text, r#"{"temperature":0.7,"top_p":1}"#);
+    }
+
+    #[test]
+    fn wrong_types_are_refused_in_ollama_s_words() {
+        let check = |value: Value, expected: &str| match options(value) {
+            Err(error) => {
+                assert_eq!(error.message(), expected);
+                assert_eq!(error.status(), Some(500));
+            }
+            Ok(options) => panic!("accepted as {options:?}"),
+        };
+        check(json!({"temperature": "hot"}), r#"option "temperature" must be of type float32"#);
+        check(json!({"num_predict": "5"}), r#"option "num_predict" must be of type integer"#);
+        check(json!({"stop": "x"}), r#"option "stop" must be of type array"#);
+        check(json!({"stop": [1]}), r#"option "stop" must be of an array of strings"#);
+        check(json!({"use_mmap": 1}), r#"option "use_mmap" must be of type boolean"#);
+    }
+
+    #[test]
+    fn unknown_and_former_options_are_ignored() {
+        check(&GENERIC, json!({"mirostat": "x", "tfs_z": {}, "low_vram": true}), json!({}));
+    }
+
+    #[test]
+    fn the_family_matters_only_for_extended_options() {
+        let needs = |value: Value| options(value).expect("valid").need_family();
+        assert!(!needs(json!({"temperature": 1, "num_predict": 3, "seed": 1})));
+        assert!(needs(json!({"top_k": 1})));
+        assert!(needs(json!({"min_p": 0.1})));
+    }
+}

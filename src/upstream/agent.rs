@@ -1,0 +1,302 @@
+//! One request, one response head: ureq's settings, and its errors as ours.
+//!
+//! The settings answer measured traps (style of the house, openai-wire.md appendix A): statuses are
+//! not errors, because their bodies say why; redirects are not followed, because a POST would become
+//! a GET; silence is bounded, never a whole stream; buffers are small, because every live stream has
+//! a pair; and as many idle connections are kept as there are workers.
+
+use std::cell::Cell;
+use std::io::{self, Read};
+use std::time::{Duration, SystemTime};
+
+use ureq::http::Response;
+use ureq::http::header::HeaderMap;
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport,
+};
+use ureq::{Body, Timeout};
+
+use crate::backoff;
+use crate::config::Config;
+use crate::error::{Error, Phase, Result};
+use crate::redact::{Redactor, Secret};
+use crate::upstream_error::{self, Hints, RequestHint};
+
+/// Connecting, TLS included, takes at most this long.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Idle connections older than this are not used again.
+const MAX_IDLE_AGE: Duration = Duration::from_secs(60);
+
+/// Bytes of each buffer of a connection. Heads above it are refused.
+const BUFFER_BYTES: usize = 16 * 1024;
+
+/// Bytes of an error's body that are read.
+const ERROR_BODY_BYTES: u64 = 64 * 1024;
+
+/// Silence that is borne while the body of an error is read.
+const ERROR_BODY_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the program calls itself.
+const USER_AGENT: &str = concat!("ollama-openai-proxy/", env!("CARGO_PKG_VERSION"));
+
+thread_local! {
+    /// A bound on each read of this thread, tighter than the agent's own.
+    static PATIENCE: Cell<Option<Duration>> = const { Cell::new(None) };
+}
+
+/// ureq's agent with our settings.
+pub(super) struct Agent(ureq::Agent);
+
+/// What is sent.
+pub(super) struct Request<'a> {
+    pub url: &'a str,
+    pub key: Option<&'a Secret>,
+    pub request_id: &'a str,
+    pub body: Option<&'a [u8]>,
+    pub timeout: Duration,
+}
+
+/// What helps to understand a failure.
+pub(super) struct FailureHint<'a> {
+    pub method: &'static str,
+    pub url: &'a str,
+    pub model: Option<&'a str>,
+    pub now: SystemTime,
+}
+
+impl Agent {
+    pub(super) fn new(config: &Config) -> Self {
+        let builder = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .user_agent(USER_AGENT)
+            .accept("application/json")
+            .accept_encoding("identity")
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_resolve(Some(CONNECT_TIMEOUT))
+            .timeout_per_write(Some(config.request_timeout))
+            .input_buffer_size(BUFFER_BYTES)
+            .output_buffer_size(BUFFER_BYTES)
+            .max_response_header_size(BUFFER_BYTES)
+            .max_idle_connections(config.workers)
+            .max_idle_connections_per_host(config.workers)
+            .max_idle_age(MAX_IDLE_AGE);
+        // A server on this machine is never behind the company's proxy.
+        let builder = if config.base_url.is_loopback() { builder.proxy(None) } else { builder };
+        let connector = DefaultConnector::default().chain(PatientConnector);
+        Self(ureq::Agent::with_parts(builder.build(), connector, DefaultResolver::default()))
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    pub(super) fn send(&self, request: &Request<'_>) -> Result<Response<Body>> {
+        let timeout = Some(request.timeout);
+        let sent = match request.body {
+            Some(body) => self
+                .with_headers(self.0.post(request.url), request)
+                .content_type("application/json")
+                .config()
+                .timeout_recv_response(timeout)
+                .timeout_per_read(timeout)
+                .build()
+                .send(body),
+            None => self
+                .with_headers(self.0.get(request.url), request)
+                .config()
+                .timeout_recv_response(timeout)
+                .timeout_per_read(timeout)
+                .build()
+                .call(),
+        };
+        sent.map_err(before_head)
+    }
+
+    fn with_headers<B>(
+        &self,
+        builder: ureq::RequestBuilder<B>,
+        request: &Request<'_>,
+    ) -> ureq::RequestBuilder<B> {
+        let builder = builder.header("x-request-id", request.request_id);
+        match request.key {
+            Some(key) => builder.header("authorization", format!("Bearer {}", key.expose())),
+            None => builder,
+        }
+    }
+}
+
+/// Passes a good head on; turns any other into an error, with what its body says.
+pub(super) fn check(
+    response: Response<Body>,
+    hint: &FailureHint<'_>,
+    redactor: &Redactor,
+) -> Result<Response<Body>> {
+    let status = response.status().as_u16();
+    if response.status().is_success() {
+        return Ok(response);
+    }
+    let text = |name: &str| header(response.headers(), name);
+    let delay = backoff::retry_after(text("retry-after"), text("retry-after-ms"), hint.now);
+    let should_retry = match text("x-should-retry") {
+        Some("true") => Some(true),
+        Some("false") => Some(false),
+        _ => None,
+    };
+    let hints = Hints { retry_after: delay, should_retry };
+    let method_and_path = format!("{} {}", hint.method, path_of(hint.url));
+    let request = RequestHint { method_and_path: &method_and_path, model: hint.model };
+    let body = error_body(response);
+    Err(upstream_error::failure(status, &body, hints, request, redactor))
+}
+
+/// A header's value, where it is plain text.
+pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// Reads what there is of an error's body; what fails on the way is no second error.
+fn error_body(response: Response<Body>) -> Vec<u8> {
+    with_patience(ERROR_BODY_PATIENCE, || {
+        let mut body = Vec::new();
+        let mut reader = response.into_body().into_reader().take(ERROR_BODY_BYTES);
+        let _ = reader.read_to_end(&mut body);
+        body
+    })
+}
+
+/// The path of a URL, for messages: no host, no query.
+fn path_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let path = rest.find('/').map_or("/", |at| &rest[at..]);
+    path.split(['?', '#']).next().unwrap_or(path)
+}
+
+/// A failure before the head of the answer.
+fn before_head(error: ureq::Error) -> Error {
+    match error {
+        ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
+            Error::UpstreamTimeout { phase: Phase::Connect }
+        }
+        ureq::Error::Timeout(_) => Error::UpstreamTimeout { phase: Phase::Head },
+        ureq::Error::HostNotFound => Error::Connect { reason: "no such host".into() },
+        ureq::Error::Io(error) => from_io(error),
+        ureq::Error::Rustls(error) => Error::Connect { reason: format!("TLS: {error}") },
+        ureq::Error::Tls(reason) => Error::Connect { reason: format!("TLS: {reason}") },
+        ureq::Error::ConnectProxyFailed(_) => {
+            Error::Connect { reason: "the HTTP proxy refused the connection".into() }
+        }
+        ureq::Error::ConnectionFailed => Error::Connect { reason: "connection failed".into() },
+        ureq::Error::LargeResponseHeader(..) => Error::protocol("a head that is too large"),
+        ureq::Error::Protocol(_) | ureq::Error::Http(_) => {
+            Error::protocol("something that is not HTTP")
+        }
+        _ => Error::Internal("the request could not be made"),
+    }
+}
+
+fn from_io(error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::NotConnected
+        | io::ErrorKind::UnexpectedEof => Error::Disconnected(Box::new(error)),
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
+            Error::UpstreamTimeout { phase: Phase::Connect }
+        }
+        kind => Error::Connect { reason: kind.to_string() },
+    }
+}
+
+/// A failure while the body is read.
+pub(super) fn in_body(error: io::Error) -> Error {
+    match ureq::Error::from(error) {
+        ureq::Error::Timeout(_) => Error::UpstreamTimeout { phase: Phase::Body },
+        ureq::Error::Io(_) => Error::UpstreamClosed,
+        _ => Error::protocol("a body that is not HTTP"),
+    }
+}
+
+/// Runs `work` with a tighter bound on each read than the agent's own.
+pub(super) fn with_patience<T>(patience: Duration, work: impl FnOnce() -> T) -> T {
+    /// Takes the bound back, also when `work` panics.
+    struct Restore(Option<Duration>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            PATIENCE.set(self.0);
+        }
+    }
+    let _restore = Restore(PATIENCE.replace(Some(patience)));
+    work()
+}
+
+/// Wraps each transport, so that [`with_patience`] reaches it.
+#[derive(Debug)]
+struct PatientConnector;
+
+impl<In: Transport> Connector<In> for PatientConnector {
+    type Out = PatientTransport<In>;
+
+    fn connect(
+        &self,
+        _: &ConnectionDetails<'_>,
+        chained: Option<In>,
+    ) -> std::result::Result<Option<Self::Out>, ureq::Error> {
+        Ok(chained.map(PatientTransport))
+    }
+}
+
+/// A transport whose reads are bounded by the thread that makes them.
+#[derive(Debug)]
+struct PatientTransport<T>(T);
+
+impl<T: Transport> Transport for PatientTransport<T> {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        self.0.buffers()
+    }
+
+    fn transmit_output(
+        &mut self,
+        amount: usize,
+        timeout: NextTimeout,
+    ) -> std::result::Result<(), ureq::Error> {
+        self.0.transmit_output(amount, timeout)
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> std::result::Result<bool, ureq::Error> {
+        let timeout = match PATIENCE.get() {
+            Some(patience) => NextTimeout { per_read: Some(patience.into()), ..timeout },
+            None => timeout,
+        };
+        self.0.await_input(timeout)
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.0.is_open()
+    }
+
+    fn is_tls(&self) -> bool {
+        self.0.is_tls()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_name_the_path_and_nothing_else_of_a_url() {
+        assert_eq!(path_of("https://h:1/v1/models?api-version=2"), "/v1/models");
+        assert_eq!(path_of("http://h"), "/");
+    }
+
+    #[test]
+    fn patience_is_taken_back_after_a_panic() {
+        let panicked = std::panic::catch_unwind(|| {
+            with_patience(Duration::ZERO, || panic!("on purpose"));
+        });
+        assert!(panicked.is_err());
+        assert_eq!(PATIENCE.get(), None);
+    }
+}

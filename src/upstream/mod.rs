@@ -1,0 +1,303 @@
+//! The only module that speaks to the OpenAI server.
+//!
+//! A [`Client`] holds one ureq agent with its pool of connections. Each call is a bounded number of
+//! attempts; an attempt is repeated only when [`Error::retry`](crate::error::Error::retry) says so,
+//! and never once a byte of the answer's body was handed on: a [`call`](Client) ends with the
+//! answer's head. The key goes into one header here and is never formatted anywhere else. No prompt
+//! and no answer is logged.
+
+mod agent;
+mod stream;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::Serialize;
+
+pub use self::stream::{Answer, EventStream};
+use crate::backoff::RetryPolicy;
+use crate::base_url::BaseUrl;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::openai::answer::Embeddings;
+use crate::openai::request::{ChatRequest, CompletionRequest, EmbeddingRequest};
+use crate::redact::{Redactor, Secret};
+use crate::translate::models::{self, Model};
+
+/// The longest wait for a model list, which every server has at hand.
+const LIST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The longest wait for a model list that is only a help, or a sign of life.
+const SHORT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Everything about waiting that a test wants to decide.
+pub struct Pacing {
+    /// Sleeps between attempts; `false` when the program is to end.
+    pub sleep: Box<dyn Fn(Duration) -> bool + Send + Sync>,
+    /// A random number from 0 up to, not including, 1.
+    pub jitter: Box<dyn Fn() -> f64 + Send + Sync>,
+}
+
+/// What the log and the retry loop know of one request.
+#[derive(Debug, Default)]
+pub struct Trace {
+    /// `req_` and 8 hex digits.
+    pub request_id: String,
+    /// The model's name as the client sent it.
+    pub model: String,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// When the latest attempt began.
+    pub sent: Option<Instant>,
+    /// Tokens of the prompt and of the answer, once they are known.
+    pub tokens: (u64, u64),
+}
+
+/// How many attempts were made, and how many of them failed.
+#[derive(Debug, Default)]
+pub struct Counters {
+    requests: AtomicU64,
+    errors: AtomicU64,
+}
+
+impl Counters {
+    /// Attempts since the start.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Failed attempts since the start.
+    #[must_use]
+    pub fn errors(&self) -> u64 {
+        self.errors.load(Ordering::Relaxed)
+    }
+
+    fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A client of one upstream, shared by all workers.
+pub struct Client {
+    agent: agent::Agent,
+    base: BaseUrl,
+    key: Option<Secret>,
+    redactor: Redactor,
+    policy: RetryPolicy,
+    pacing: Pacing,
+    request_timeout: Duration,
+    counters: Arc<Counters>,
+}
+
+/// One call: what is asked for, and for how long.
+struct Call<'a> {
+    operation: &'static str,
+    method: &'static str,
+    path: &'static str,
+    body: Option<&'a [u8]>,
+    policy: RetryPolicy,
+    timeout: Duration,
+}
+
+impl Client {
+    /// A client for the configured upstream.
+    #[must_use]
+    pub fn new(config: &Config, pacing: Pacing) -> Self {
+        Self {
+            agent: agent::Agent::new(config),
+            base: config.base_url.clone(),
+            key: config.api_key.clone(),
+            redactor: Redactor::new(config.api_key.clone()),
+            policy: config.retry,
+            pacing,
+            request_timeout: config.request_timeout,
+            counters: Arc::default(),
+        }
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// What cleans texts of this upstream.
+    #[must_use]
+    pub fn redactor(&self) -> &Redactor {
+        &self.redactor
+    }
+
+    /// `GET models`.
+    ///
+    /// # Errors
+    /// Those of the upstream, and [`Error::UpstreamProtocol`] when the answer is no list.
+    pub fn list_models(&self, trace: &mut Trace) -> Result<Vec<Model>> {
+        self.list(self.policy, LIST_TIMEOUT.min(self.request_timeout), trace)
+    }
+
+    /// `GET models`, in one short attempt.
+    ///
+    /// # Errors
+    /// As [`Client::list_models`]; nothing is tried twice.
+    pub fn list_models_once(&self, trace: &mut Trace) -> Result<Vec<Model>> {
+        let once = RetryPolicy { max: 0, ..self.policy };
+        self.list(once, SHORT_TIMEOUT.min(self.request_timeout), trace)
+    }
+
+    /// Whether the upstream answers: how many models it lists.
+    ///
+    /// # Errors
+    /// As [`Client::list_models_once`].
+    pub fn health_check(&self, trace: &mut Trace) -> Result<usize> {
+        self.list_models_once(trace).map(|models| models.len())
+    }
+
+    fn list(
+        &self,
+        policy: RetryPolicy,
+        timeout: Duration,
+        trace: &mut Trace,
+    ) -> Result<Vec<Model>> {
+        let (operation, path) = ("list_models", "models");
+        let call = Call { operation, method: "GET", path, body: None, policy, timeout };
+        let list = self.send(&call, trace)?.into_text().and_then(|body| models::read_list(&body));
+        list.map_err(|error| self.failed(self.cleaned(error)))
+    }
+
+    /// `POST chat/completions` for a whole answer.
+    ///
+    /// # Errors
+    /// Those of the upstream.
+    pub fn chat(&self, request: &ChatRequest<'_>, trace: &mut Trace) -> Result<Answer> {
+        self.post("chat", "chat/completions", request, trace)
+    }
+
+    /// `POST chat/completions` for a stream. Dropping the stream closes the upstream connection.
+    ///
+    /// # Errors
+    /// Those of the upstream, up to the head of its answer.
+    pub fn chat_stream(&self, request: &ChatRequest<'_>, trace: &mut Trace) -> Result<Answer> {
+        self.post("chat_stream", "chat/completions", request, trace)
+    }
+
+    /// `POST completions` for a whole answer.
+    ///
+    /// # Errors
+    /// Those of the upstream.
+    pub fn complete(&self, request: &CompletionRequest<'_>, trace: &mut Trace) -> Result<Answer> {
+        self.post("complete", "completions", request, trace)
+    }
+
+    /// `POST completions` for a stream. Dropping the stream closes the upstream connection.
+    ///
+    /// # Errors
+    /// Those of the upstream, up to the head of its answer.
+    pub fn complete_stream(
+        &self,
+        request: &CompletionRequest<'_>,
+        trace: &mut Trace,
+    ) -> Result<Answer> {
+        self.post("complete_stream", "completions", request, trace)
+    }
+
+    /// `POST embeddings`.
+    ///
+    /// # Errors
+    /// Those of the upstream, and [`Error::UpstreamProtocol`] when the answer holds no embeddings.
+    pub fn embed(&self, request: &EmbeddingRequest<'_>, trace: &mut Trace) -> Result<Embeddings> {
+        let text = self.post("embed", "embeddings", request, trace)?.into_text()?;
+        let answer = stream::embeddings(&text);
+        answer.map_err(|error| self.failed(self.cleaned(error)))
+    }
+
+    fn post(
+        &self,
+        operation: &'static str,
+        path: &'static str,
+        request: &impl Serialize,
+        trace: &mut Trace,
+    ) -> Result<Answer> {
+        let body = serde_json::to_vec(request)
+            .map_err(|_| Error::Internal("a request that cannot be serialised"))?;
+        let (policy, timeout) = (self.policy, self.request_timeout);
+        let call = Call { operation, method: "POST", path, body: Some(&body), policy, timeout };
+        self.send(&call, trace)
+    }
+
+    /// Makes attempts until one has a good head or none may follow.
+    fn send(&self, call: &Call<'_>, trace: &mut Trace) -> Result<Answer> {
+        log::debug!("{} {} begins: model={:?}", trace.request_id, call.operation, trace.model);
+        for retries in 0.. {
+            trace.attempts += 1;
+            trace.sent = Some(Instant::now());
+            Counters::count(&self.counters.requests);
+            let error = match self.attempt(call, trace) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => self.failed(error),
+            };
+            let delay = call.policy.delay(retries, (self.pacing.jitter)(), error.retry());
+            self.log_failure(call, trace, &error, delay);
+            match delay {
+                None => return Err(error),
+                Some(delay) => {
+                    if !(self.pacing.sleep)(delay) {
+                        return Err(Error::Stopping);
+                    }
+                }
+            }
+        }
+        Err(Error::Internal("attempts without end"))
+    }
+
+    fn attempt(&self, call: &Call<'_>, trace: &Trace) -> Result<Answer> {
+        let url = self.base.join(call.path);
+        let request = agent::Request {
+            url: &url,
+            key: self.key.as_ref(),
+            request_id: &trace.request_id,
+            body: call.body,
+            timeout: call.timeout,
+        };
+        let response = self.agent.send(&request)?;
+        let hint = agent::FailureHint {
+            method: call.method,
+            url: &url,
+            model: (call.body.is_some()).then_some(trace.model.as_str()),
+            now: SystemTime::now(),
+        };
+        agent::check(response, &hint, &self.redactor)
+            .and_then(|response| Answer::of(response, self.counters.clone()))
+    }
+
+    fn log_failure(&self, call: &Call<'_>, trace: &Trace, error: &Error, delay: Option<Duration>) {
+        let next = match delay {
+            Some(delay) => format!("next attempt in {} ms", delay.as_millis()),
+            None => "no further attempt".to_owned(),
+        };
+        log::warn!(
+            "{} {} failed: error={} attempt={} {next}",
+            trace.request_id,
+            call.operation,
+            self.redactor.clean(&error.to_string()),
+            trace.attempts,
+        );
+    }
+
+    fn failed(&self, error: Error) -> Error {
+        Counters::count(&self.counters.errors);
+        error
+    }
+
+    /// Texts of the upstream that were found inside a success are cleaned like all others.
+    fn cleaned(&self, error: Error) -> Error {
+        match error {
+            Error::UpstreamInBand { status, message } => {
+                let message = self.redactor.clean(&message).into_owned();
+                Error::UpstreamInBand { status, message }
+            }
+            other => other,
+        }
+    }
+}

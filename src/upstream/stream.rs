@@ -1,0 +1,147 @@
+//! The body of an upstream's answer: whole, or event by event.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ureq::http::Response;
+use ureq::{Body, BodyReader};
+
+use super::Counters;
+use super::agent::{header, in_body, with_patience};
+use crate::error::{Error, Result};
+use crate::openai::answer::Embeddings;
+use crate::sse::{Decoder, Event};
+use crate::upstream_error;
+
+/// The largest whole answer that is read, in bytes: some 5,000 embeddings.
+const MAX_ANSWER_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Bytes that one read takes from a stream.
+const READ_BYTES: usize = 8 * 1024;
+
+/// How long, and for how many bytes, the end of a finished stream is waited for, so that its
+/// connection can serve again.
+const LINGER: Duration = Duration::from_millis(50);
+const LINGER_BYTES: usize = 16 * 1024;
+
+/// An answer whose head was good.
+pub enum Answer {
+    /// A whole body, as text.
+    Whole(String),
+    /// A stream of events.
+    Stream(EventStream),
+}
+
+impl Answer {
+    /// Decides by the content type: some servers stream unasked, some do not when asked.
+    pub(super) fn of(response: Response<Body>, counters: Arc<Counters>) -> Result<Self> {
+        let kind = header(response.headers(), "content-type").unwrap_or_default();
+        let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        match kind.as_str() {
+            "text/html" => Err(Error::protocol("HTML in place of an answer")),
+            "text/event-stream" | "application/x-ndjson" => {
+                Ok(Self::Stream(EventStream::new(response.into_body(), counters)))
+            }
+            _ => read_whole(response.into_body()).map(Self::Whole),
+        }
+    }
+
+    /// The body of an answer that cannot be a stream.
+    pub(super) fn into_text(self) -> Result<String> {
+        match self {
+            Self::Whole(text) => Ok(text),
+            Self::Stream(_) => Err(Error::protocol("a stream in place of an answer")),
+        }
+    }
+}
+
+fn read_whole(body: Body) -> Result<String> {
+    let mut bytes = Vec::new();
+    let mut reader = body.into_reader().take(MAX_ANSWER_BYTES + 1);
+    reader.read_to_end(&mut bytes).map_err(in_body)?;
+    if bytes.len() as u64 > MAX_ANSWER_BYTES {
+        return Err(Error::protocol("an answer without end"));
+    }
+    Ok(match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+    })
+}
+
+/// The embeddings of a whole answer, or the error that came in their place.
+pub(super) fn embeddings(text: &str) -> Result<Embeddings> {
+    if let Some(error) = upstream_error::error_in(text) {
+        return Err(error);
+    }
+    serde_json::from_str(text).map_err(|_| Error::protocol("something that holds no embeddings"))
+}
+
+/// The events of a body. Dropping it closes the upstream's connection, which is how an answer is
+/// cancelled; [`EventStream::finish`] keeps the connection.
+pub struct EventStream {
+    reader: BodyReader<'static>,
+    decoder: Decoder,
+    buffer: Box<[u8]>,
+    ended: bool,
+    counters: Arc<Counters>,
+}
+
+impl EventStream {
+    fn new(body: Body, counters: Arc<Counters>) -> Self {
+        Self {
+            reader: body.into_reader(),
+            decoder: Decoder::new(),
+            buffer: vec![0; READ_BYTES].into_boxed_slice(),
+            ended: false,
+            counters,
+        }
+    }
+
+    /// The next event that has already arrived. Never waits.
+    ///
+    /// # Errors
+    /// [`Error::UpstreamProtocol`] for an event without end.
+    pub fn ready(&mut self) -> Result<Option<Event<'_>>> {
+        self.decoder.next_event()
+    }
+
+    /// Waits for more bytes. After `true`, [`EventStream::ready`] may have events; after `false`
+    /// there is nothing more.
+    ///
+    /// # Errors
+    /// [`Error::UpstreamTimeout`] after too long a silence, [`Error::UpstreamClosed`] when the
+    /// connection broke.
+    pub fn wait(&mut self) -> Result<bool> {
+        if self.ended {
+            return Ok(false);
+        }
+        match self.reader.read(&mut self.buffer) {
+            Ok(0) => {
+                self.ended = true;
+                self.decoder.finish();
+            }
+            Ok(length) => self.decoder.push(&self.buffer[..length]),
+            Err(error) => {
+                self.ended = true;
+                Counters::count(&self.counters.errors);
+                return Err(in_body(error));
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads what little follows the last event, so that the connection can serve again. A server
+    /// that goes on sending, or does not end, loses its connection instead.
+    pub fn finish(mut self) {
+        with_patience(LINGER, || {
+            let mut read = 0;
+            while !self.ended && read < LINGER_BYTES {
+                match self.reader.read(&mut self.buffer) {
+                    Ok(0) | Err(_) => self.ended = true,
+                    Ok(length) => read += length,
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,255 @@
+//! Finds the message, code, type and parameter in whatever an upstream calls an error: the eleven
+//! shapes of openai-wire.md 5.1. Judges nothing and hides nothing: the message may still hold a
+//! key, and [`super::failure`] cleans it before it goes anywhere.
+//! Invariant: a message that was found is not blank.
+
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::Details;
+
+/// Where a text may be, the best place first.
+const TEXT_KEYS: [&str; 7] =
+    ["message", "msg", "detail", "error_description", "error", "errors", "title"];
+
+/// What a body was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Form {
+    /// JSON of any shape.
+    Json,
+    /// Plain text, or nothing.
+    #[default]
+    Text,
+    /// Markup; its tags are gone.
+    Html,
+}
+
+/// What was found in a body.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// The texts, at their full length. The message is empty when only a code was sent.
+    pub details: Details,
+    /// The `code`, if it is a number from 400 to 599.
+    pub status: Option<u16>,
+    /// What the body was.
+    pub form: Form,
+}
+
+impl Found {
+    /// Without a text, the code or the type must do; a bare number says nothing.
+    fn speak(&mut self) {
+        let Details { message, code, kind, .. } = &mut self.details;
+        if message.is_empty() {
+            let code = code.clone().filter(|code| code.parse::<f64>().is_err());
+            *message = code.or_else(|| kind.clone()).unwrap_or_default();
+        }
+    }
+}
+
+/// Reads an error body; `None` when it says nothing.
+pub(super) fn extract(body: &[u8]) -> Option<Found> {
+    let text = String::from_utf8_lossy(body);
+    match serde_json::from_str::<Value>(&text) {
+        Ok(value) => from_json(&value),
+        Err(_) => from_text(&text),
+    }
+}
+
+/// Reads the `error` member of an answer, or a whole answer that has one. Nothing is found in a
+/// null, but that it stands there is for the caller to judge.
+pub(super) fn extract_member(error: &[u8]) -> Found {
+    let text = String::from_utf8_lossy(error);
+    let Ok(value) = serde_json::from_str::<Value>(&text) else {
+        return from_text(&text).unwrap_or_default();
+    };
+    let value = value.get(0).unwrap_or(&value);
+    if value.get("error").is_some_and(|inner| !inner.is_null()) {
+        return from_json(value).unwrap_or_default();
+    }
+    let mut found = from_error(value, value);
+    found.speak();
+    found
+}
+
+/// Whether a whole answer is an error. The rest of it, which may be long, is only skipped.
+pub(super) fn is_error(answer: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Answer<'a> {
+        #[serde(borrow)]
+        error: Option<&'a RawValue>,
+        #[serde(borrow)]
+        object: Option<&'a RawValue>,
+    }
+    let answer = answer.trim_ascii();
+    let in_list = answer.strip_prefix(b"[").map(<[u8]>::trim_ascii);
+    // Serde would read a list of two as the two members.
+    if !in_list.unwrap_or(answer).starts_with(b"{") {
+        return false;
+    }
+    let parsed = match in_list {
+        Some(_) => serde_json::from_slice::<(Answer<'_>,)>(answer).map(|(first,)| first),
+        None => serde_json::from_slice(answer),
+    };
+    parsed.is_ok_and(|answer| {
+        let is_said = answer.error.is_some_and(|error| {
+            serde_json::from_str(error.get()).is_ok_and(|error| !says_nothing(&error))
+        });
+        is_said || answer.object.is_some_and(|object| object.get() == r#""error""#)
+    })
+}
+
+/// Null, false, zero and everything empty.
+fn says_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(is_error) => !is_error,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.trim().is_empty(),
+        Value::Array(items) => items.iter().all(says_nothing),
+        Value::Object(members) => members.is_empty(),
+    }
+}
+
+fn from_json(value: &Value) -> Option<Found> {
+    let value = value.get(0).unwrap_or(value);
+    let error = value.get("error").filter(|error| !error.is_null());
+    let mut found = from_error(error.unwrap_or(value), value);
+    if error.is_none() && found.details.message.is_empty() {
+        return None;
+    }
+    found.speak();
+    Some(found)
+}
+
+/// Reads an error whose fields are in `error`, or next to it in `whole`.
+fn from_error(error: &Value, whole: &Value) -> Found {
+    let code = word(error, "code")
+        .or_else(|| word(whole, "code"))
+        .or_else(|| error.as_number().map(ToString::to_string));
+    let first_detail = error.get("detail").and_then(|detail| detail.get(0));
+    let kind = word(error, "type")
+        .or_else(|| word(whole, "type"))
+        .or_else(|| word(error, "error_type"))
+        .or_else(|| word(whole, "error_type"))
+        .or_else(|| word(error.get("metadata")?, "error_type"))
+        .or_else(|| word(error, "status"))
+        .or_else(|| word(first_detail?, "type"));
+    let param = word(error, "param").or_else(|| location(first_detail?));
+    let status = code.as_deref().and_then(as_status);
+    let message = text_of(error).or_else(|| text_of(whole)).unwrap_or_default();
+    let details = Details { message, code, kind, param };
+    let mut found = Found { details, status, form: Form::Json };
+    let raw = error.get("metadata").and_then(|metadata| metadata.get("raw"));
+    if let Some(inner) = raw.and_then(embedded).and_then(|raw| from_json(&raw)) {
+        prefer(&mut found, inner);
+    }
+    found
+}
+
+/// What a gateway passes on from the server behind it is better than what it says itself.
+fn prefer(found: &mut Found, inner: Found) {
+    if inner.details.message.is_empty() {
+        return;
+    }
+    let outer = &mut found.details;
+    outer.message = inner.details.message;
+    outer.code = inner.details.code.or(outer.code.take());
+    outer.kind = inner.details.kind.or(outer.kind.take());
+    outer.param = inner.details.param.or(outer.param.take());
+    found.status = found.status.or(inner.status);
+}
+
+/// The text in a value: itself, that of its list items, or that of its most telling member.
+fn text_of(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => {
+            let inner = embedded(value).and_then(|inner| text_of(&inner));
+            inner.or_else(|| Some(text.trim().to_owned()).filter(|text| !text.is_empty()))
+        }
+        Value::Array(items) => {
+            let texts: Vec<_> = items.iter().filter_map(text_of).collect();
+            Some(texts.join("; ")).filter(|text| !text.is_empty())
+        }
+        Value::Object(members) => {
+            let text = TEXT_KEYS.iter().find_map(|key| text_of(members.get(*key)?))?;
+            Some(match location(value) {
+                Some(place) => format!("{place}: {text}"),
+                None => text,
+            })
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => None,
+    }
+}
+
+/// The JSON object that a string holds, or the object itself.
+fn embedded(value: &Value) -> Option<Value> {
+    match value {
+        Value::String(text) if text.trim_start().starts_with(['{', '[']) => {
+            serde_json::from_str(text).ok()
+        }
+        Value::Object(_) => Some(value.clone()),
+        _ => None,
+    }
+}
+
+/// The last part of the place that a validation error names: `x` of `["body", "x"]`.
+fn location(detail: &Value) -> Option<String> {
+    match detail.get("loc")?.as_array()?.last()? {
+        Value::String(name) => Some(name.clone()),
+        other => Some(other.to_string()),
+    }
+}
+
+/// A member that is a word or a number.
+fn word(value: &Value, key: &str) -> Option<String> {
+    match value.get(key)? {
+        Value::String(word) if !word.trim().is_empty() => Some(word.trim().to_owned()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+fn as_status(code: &str) -> Option<u16> {
+    code.parse().ok().filter(|status| (400..600).contains(status))
+}
+
+fn from_text(text: &str) -> Option<Found> {
+    let message = without_tags(text).split_whitespace().collect::<Vec<_>>().join(" ");
+    if message.is_empty() {
+        return None;
+    }
+    let form = if text.trim_start().starts_with('<') { Form::Html } else { Form::Text };
+    Some(Found { details: Details { message, ..Details::default() }, status: None, form })
+}
+
+/// `text` with a blank for each tag, and without comments, scripts and style sheets.
+fn without_tags(text: &str) -> String {
+    let lower = text.to_ascii_lowercase();
+    let last_end = text.rfind('>').unwrap_or(0);
+    let mut out = String::new();
+    let mut at = 0;
+    while let Some(tag) = text[at..].find('<').map(|n| at + n).filter(|tag| *tag < last_end) {
+        out.push_str(&text[at..tag]);
+        let length = tag_length(&lower[tag..]);
+        out.push(if length.is_some() { ' ' } else { '<' });
+        at = tag + length.unwrap_or(1);
+    }
+    out.push_str(&text[at..]);
+    out
+}
+
+/// The length of the tag that `text`, in lower case, begins with, and of what it encloses that is
+/// not for readers. `None` when that `<` is only a sign in a sentence.
+fn tag_length(text: &str) -> Option<usize> {
+    let is_tag = |c: char| c.is_ascii_alphabetic() || matches!(c, '/' | '!' | '?');
+    if !text[1..].starts_with(is_tag) {
+        return None;
+    }
+    let end = [("<!--", "-->"), ("<script", "</script>"), ("<style", "</style>")]
+        .into_iter()
+        .find(|(start, _)| text.starts_with(start))
+        .map_or(">", |(_, end)| end);
+    // What never ends encloses all the rest.
+    Some(text.find(end).map_or(text.len(), |at| at + end.len()))
+}
