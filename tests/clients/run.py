@@ -127,7 +127,7 @@ def start_proxy(programs, binary, upstream, key=None):
         "RETRY_MAX": "1",
         "RETRY_INITIAL_MS": "10",
         "RETRY_MAX_MS": "50",
-        "LOG_LEVEL": "warn",
+        "LOG_LEVEL": "error",  # The tests cause warnings on purpose.
     }
     if key:
         environment["OPENAI_API_KEY"] = key

@@ -256,6 +256,13 @@ check("an unknown model is 404", async () => {
   }
 });
 
+check("a missing model name is 400 for chat and 404 for generate", async () => {
+  let error = await failure(client.chat({ model: "", messages: user("Hello") }));
+  assert.deepEqual([error.status_code, error.message], [400, "model is required"]);
+  error = await failure(client.generate({ model: "", prompt: "Hello" }));
+  assert.deepEqual([error.status_code, error.message], [404, "model '' not found"]);
+});
+
 check("upstream 429 and 400 pass through", async () => {
   for (const stream of [false, true]) {
     let request = { model: MODEL, messages: user("error 429"), stream };

@@ -459,12 +459,6 @@ def a_broken_whole_answer_is_a_server_error():
         assert 500 <= error.status_code < 600, (command, error.status_code)
 
 
-@check
-def a_missing_model_name_is_400_for_chat():
-    error = raises(ollama.ResponseError, client.chat, "", user("Hello"))
-    assert (error.status_code, error.error) == (400, "model is required"), error
-
-
 # --- Leaving early ------------------------------------------------------------------------------
 
 

@@ -1,0 +1,15 @@
+//! What the wire tests share: a scripted upstream, the proxy in front of it, and a raw client.
+//!
+//! Everything listens on port 0. Order is told by channels; a wait has a deadline only so that a
+//! hang becomes a failure.
+
+#![allow(dead_code)] // Each test file uses its own part.
+
+pub mod proxy;
+pub mod raw;
+pub mod upstream;
+
+use std::time::Duration;
+
+/// After this long a test hangs.
+pub const HANG: Duration = Duration::from_secs(30);

@@ -1,0 +1,272 @@
+//! An upstream that plays scripts and records what it was asked.
+
+use std::collections::VecDeque;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use socket2::SockRef;
+
+use super::HANG;
+
+/// One step of an answer.
+pub enum Step {
+    /// Sends bytes as they are.
+    Send(Vec<u8>),
+    /// Waits until the test says so (or drops its end).
+    Wait(Receiver<()>),
+    /// Waits until the proxy has closed the connection, and tells the test.
+    UntilClosed(Sender<()>),
+    /// Closes the connection.
+    Close,
+    /// Resets the connection.
+    Reset,
+}
+
+/// What the upstream was asked.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    pub method: String,
+    pub path: String,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+    /// Which connection it came on, counted from 0.
+    pub connection: usize,
+}
+
+impl Recorded {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.headers.iter();
+        headers.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).expect("the proxy sends JSON")
+    }
+}
+
+struct Shared {
+    scripts: Mutex<VecDeque<Vec<Step>>>,
+    models: Mutex<Option<String>>,
+    connections: AtomicUsize,
+    sender: Sender<Recorded>,
+}
+
+/// The scripted upstream. Model lists are answered by themselves and not recorded, unless
+/// [`Upstream::script_lists`] was called; all else takes the next script.
+pub struct Upstream {
+    addr: SocketAddr,
+    requests: Receiver<Recorded>,
+    shared: Arc<Shared>,
+}
+
+impl Upstream {
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let addr = listener.local_addr().expect("bound");
+        let (sender, requests) = unbounded();
+        let shared = Arc::new(Shared {
+            scripts: Mutex::default(),
+            models: Mutex::new(Some(MODELS.to_owned())),
+            connections: AtomicUsize::new(0),
+            sender,
+        });
+        let accepted = shared.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let shared = accepted.clone();
+                let number = shared.connections.fetch_add(1, Ordering::SeqCst);
+                thread::spawn(move || serve(&stream, &shared, number));
+            }
+        });
+        Self { addr, requests, shared }
+    }
+
+    pub fn base_url(&self) -> String {
+        format!("http://{}/v1", self.addr)
+    }
+
+    /// Adds the answer to the next request that has none yet.
+    pub fn script(&self, steps: Vec<Step>) -> &Self {
+        self.shared.scripts.lock().expect("no panic").push_back(steps);
+        self
+    }
+
+    /// Answers model lists with `body` from now on.
+    pub fn list(&self, body: &str) {
+        *self.shared.models.lock().expect("no panic") = Some(body.to_owned());
+    }
+
+    /// Takes scripts for model lists, too.
+    pub fn script_lists(&self) {
+        *self.shared.models.lock().expect("no panic") = None;
+    }
+
+    /// The next request that took a script.
+    pub fn request(&self) -> Recorded {
+        self.requests.recv_timeout(HANG).expect("the upstream is asked")
+    }
+
+    /// Whether no request is left that the test did not look at.
+    pub fn is_idle(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+}
+
+/// The list that is answered unless a test says otherwise.
+pub const MODELS: &str = r#"{"object":"list","data":[
+    {"id":"m","object":"model","created":1700000000,"owned_by":"scripted"},
+    {"id":"tagged:8b","object":"model","created":1600000000,"owned_by":"scripted","context_length":8192},
+    {"id":"text-embed","object":"model","owned_by":"scripted"}]}"#;
+
+fn serve(stream: &TcpStream, shared: &Shared, connection: usize) {
+    let mut reader = BufReader::new(stream);
+    while let Some(request) = read_request(&mut reader, connection) {
+        let steps = match &*shared.models.lock().expect("no panic") {
+            Some(models) if request.path.ends_with("/models") => vec![json(models)],
+            _ => {
+                let steps = shared.scripts.lock().expect("no panic").pop_front();
+                let _ = shared.sender.send(request);
+                steps.unwrap_or_else(|| vec![status(500, &[], r#"{"error":"no script left"}"#)])
+            }
+        };
+        for step in steps {
+            if play(stream, &mut reader, step).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn play(mut stream: &TcpStream, reader: &mut impl Read, step: Step) -> io::Result<()> {
+    match step {
+        Step::Send(bytes) => stream.write_all(&bytes),
+        Step::Wait(told) => {
+            let _ = told.recv_timeout(HANG);
+            Ok(())
+        }
+        Step::UntilClosed(closed) => {
+            stream.set_read_timeout(Some(HANG))?;
+            let mut rest = Vec::new();
+            // A reset is a close, too; a deadline is not.
+            let gone = match reader.read_to_end(&mut rest) {
+                Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+                Ok(_) => true,
+            };
+            if gone {
+                let _ = closed.send(());
+            }
+            Err(io::ErrorKind::NotConnected.into())
+        }
+        Step::Close => {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+            Err(io::ErrorKind::NotConnected.into())
+        }
+        Step::Reset => {
+            SockRef::from(stream).set_linger(Some(Duration::ZERO))?;
+            Err(io::ErrorKind::NotConnected.into())
+        }
+    }
+}
+
+fn read_request(reader: &mut impl BufRead, connection: usize) -> Option<Recorded> {
+    let mut line = String::new();
+    reader.read_line(&mut line).ok().filter(|length| *length > 0)?;
+    let mut words = line.split_whitespace().map(str::to_owned);
+    let (method, path) = (words.next()?, words.next()?);
+    let mut headers = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok().filter(|length| *length > 0)?;
+        match line.trim_end().split_once(": ") {
+            Some((name, value)) => headers.push((name.to_owned(), value.to_owned())),
+            None => break,
+        }
+    }
+    let mut recorded = Recorded { method, path, headers, body: String::new(), connection };
+    let length = recorded.header("content-length").and_then(|length| length.parse().ok());
+    let mut body = vec![0; length.unwrap_or(0)];
+    reader.read_exact(&mut body).ok()?;
+    recorded.body = String::from_utf8(body).expect("the proxy sends UTF-8");
+    Some(recorded)
+}
+
+/// A whole answer with status 200.
+pub fn json(body: &str) -> Step {
+    status(200, &[], body)
+}
+
+/// A whole JSON answer.
+pub fn status(status: u16, headers: &[(&str, &str)], body: &str) -> Step {
+    typed(status, "application/json", headers, body)
+}
+
+/// A whole answer of any type.
+pub fn typed(status: u16, kind: &str, headers: &[(&str, &str)], body: &str) -> Step {
+    let extra: String =
+        headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let length = body.len();
+    let head =
+        format!("HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n");
+    Step::Send(format!("{head}{extra}\r\n{body}").into_bytes())
+}
+
+/// The head of a chunked event stream.
+pub fn stream_head() -> Step {
+    let head =
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+    Step::Send(head.into())
+}
+
+/// One frame of a chunked body.
+pub fn frame(bytes: &str) -> Step {
+    Step::Send(format!("{:x}\r\n{bytes}\r\n", bytes.len()).into_bytes())
+}
+
+/// A text delta as a frame.
+pub fn delta(text: &str) -> Step {
+    let text = serde_json::Value::from(text);
+    frame(&format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":{text}}}}}]}}\n\n"))
+}
+
+/// The last frame of a chunked body.
+pub fn last_frame() -> Step {
+    Step::Send(b"0\r\n\r\n".to_vec())
+}
+
+/// What ends an event stream: reason, counts, `[DONE]`, last frame.
+pub fn ending() -> Vec<Step> {
+    vec![
+        frame("data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n"),
+        frame(
+            "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":2,\"total_tokens\":7}}\n\n",
+        ),
+        frame("data: [DONE]\n\n"),
+        last_frame(),
+    ]
+}
+
+/// A whole event stream of text deltas.
+pub fn stream(texts: &[&str]) -> Vec<Step> {
+    let mut steps = vec![stream_head()];
+    steps.extend(texts.iter().map(|text| delta(text)));
+    steps.extend(ending());
+    steps
+}
+
+/// A whole chat answer.
+pub fn answer(text: &str) -> Step {
+    let text = serde_json::Value::from(text);
+    json(&format!(
+        "{{\"choices\":[{{\"index\":0,\"message\":{{\"role\":\"assistant\",\"content\":{text}}},\"finish_reason\":\"stop\"}}],\
+         \"usage\":{{\"prompt_tokens\":5,\"completion_tokens\":2,\"total_tokens\":7}}}}"
+    ))
+}
