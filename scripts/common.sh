@@ -55,7 +55,7 @@ python_env() {
     say "Installing the Python packages of ${requirements##*/} (once)"
     rm -rf "$ENV_DIR"
     mkdir -p "$CACHE"
-    python3 -m venv "$ENV_DIR"
+    python3 -m venv "$ENV_DIR" || die "python3 could not make a virtual environment in $ENV_DIR"
     "$ENV_DIR/bin/python" -m pip install --quiet --disable-pip-version-check \
         --only-binary :all: "$@" -r "$requirements" ||
         die "pip could not install the packages of $requirements; its own message is above"

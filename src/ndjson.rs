@@ -7,7 +7,7 @@
 use std::io;
 
 use serde::Serialize;
-use serde_json::ser::{Formatter, Serializer};
+use serde_json::ser::{CompactFormatter, Formatter, Serializer};
 
 /// Appends `value` as JSON, without a newline.
 pub fn append(out: &mut Vec<u8>, value: &impl Serialize) {
@@ -56,6 +56,31 @@ impl Formatter for Escaping {
         }
         writer.write_all(rest.as_bytes())
     }
+
+    // Go writes whole numbers without a point.
+    fn write_f64<W: ?Sized + io::Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
+        match whole(value) {
+            Some(number) => self.write_i64(writer, number),
+            None => CompactFormatter.write_f64(writer, value),
+        }
+    }
+
+    fn write_f32<W: ?Sized + io::Write>(&mut self, writer: &mut W, value: f32) -> io::Result<()> {
+        match whole(f64::from(value)) {
+            Some(number) => self.write_i64(writer, number),
+            None => CompactFormatter.write_f32(writer, value),
+        }
+    }
+}
+
+/// The number, if it is whole and small enough to be exact; a negative zero keeps its sign.
+fn whole(value: f64) -> Option<i64> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let fits = value.trunc() == value
+        && value.abs() <= EXACT
+        && (value != 0.0 || value.is_sign_positive());
+    #[allow(clippy::cast_possible_truncation)] // Checked above.
+    fits.then_some(value as i64)
 }
 
 /// The bytes with which the characters below begin: `<`, `>`, `&`, U+0085 and U+2028/2029.
@@ -96,6 +121,21 @@ mod tests {
         check("\"\\\n\t\u{1}", "\\\"\\\\\\n\\t\\u0001");
         check("<", "\\u003c");
         check("", "");
+    }
+
+    #[test]
+    fn numbers_are_written_as_go_writes_them() {
+        let check = |value: f64, expected: &str| {
+            assert_eq!(String::from_utf8(to_vec(&value)).expect("JSON is UTF-8"), expected);
+        };
+        check(1.0, "1");
+        check(-3.0, "-3");
+        check(0.0, "0");
+        check(-0.0, "-0.0");
+        check(0.5, "0.5");
+        check(1e300, "1e+300");
+        check(1e-7, "1e-7");
+        assert_eq!(to_vec(&[0.6_f32, 1.0]), b"[0.6,1]");
     }
 
     #[test]

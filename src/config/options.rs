@@ -274,7 +274,7 @@ pub fn help() -> String {
         let _ = writeln!(text, "  {head}\n      {}{default}", row.help.replace('`', ""));
     }
     text.push_str(
-        "  --check\n      Check the configuration, print it and stop.\n  \
+        "  --check\n      Check the configuration, print it, ask the upstream for its models, and stop.\n  \
          -h, --help\n      Print this help.\n  \
          -V, --version\n      Print the version.\n\n\
          A flag is stronger than the environment, and that is stronger than a .env file in the\n\

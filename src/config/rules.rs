@@ -45,6 +45,10 @@ pub fn positive_seconds(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("write seconds above 0 and up to {LONGEST}, such as 300 or 0.5"))
 }
 
+/// The largest size of a body: tiny_http may ask for a buffer of that size when one breaks off
+/// (see [`crate::unread`]).
+const LARGEST: u64 = 1 << 30;
+
 /// A size above zero in bytes, or with a suffix that counts in powers of 1024.
 pub fn size(text: &str) -> Result<usize, String> {
     let (number, suffix) =
@@ -59,10 +63,10 @@ pub fn size(text: &str) -> Result<usize, String> {
     shift
         .zip(digits(number))
         .and_then(|(shift, number)| number.checked_mul(1_u64 << shift))
-        .filter(|bytes| *bytes > 0)
+        .filter(|bytes| (1..=LARGEST).contains(bytes))
         .and_then(|bytes| usize::try_from(bytes).ok())
         .ok_or_else(|| {
-            "write a size above 0 in bytes, or with KiB, MiB, GiB, K, M or G, such as 100MiB"
+            "write a size up to 1GiB in bytes, or with KiB, MiB, GiB, K, M or G, such as 100MiB"
                 .to_owned()
         })
 }
@@ -174,7 +178,7 @@ mod tests {
         check(size("2M"), Some(2 << 20));
         check(size("1g"), Some(1 << 30));
         check(size("1GIB"), Some(1 << 30));
-        for bad in ["0", "0K", "", "K", "1KB", "1 K", "-1", "1.5M", "99999999999G", "1ü"] {
+        for bad in ["0", "0K", "", "K", "1KB", "1 K", "-1", "1.5M", "99999999999G", "1ü", "1073741825"] {
             check(size(bad), None);
         }
     }

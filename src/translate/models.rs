@@ -366,7 +366,11 @@ mod tests {
         check("<html>", 502, &format!("{protocol}a model list that is no JSON"));
         check("7", 502, &format!("{protocol}a model list that is no list"));
         check("{}", 502, &format!("{protocol}an object without a model list"));
-        check(r#"{"error":"Unexpected endpoint"}"#, 502, "Unexpected endpoint");
+        check(
+            r#"{"error":"Unexpected endpoint or method. (GET /x)"}"#,
+            502,
+            "Unexpected endpoint or method. (GET /x)",
+        );
     }
 
     #[test]

@@ -199,7 +199,7 @@ def run_model(programs, options):
     where = {"PROXY_URL": url, "NO_PROXY": "*"}
     test = HERE / "test_real_model.py"
     yield run_test(programs, "ollama for Python, real model", [options.python, test], where)
-    yield run_test(programs, "scripts/smoke, real model", [SCRIPTS / "smoke", url], {})
+    yield run_test(programs, "scripts/smoke, real model", [SCRIPTS / "smoke", url], {"MODEL": ""})
     yield check_drain(proxy)
 
 

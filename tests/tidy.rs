@@ -1,0 +1,153 @@
+//! The house rules that a program can check, by reading the sources.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ollama_openai_proxy::config;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every file below a folder, with its path from the root.
+fn files(folder: &str, ending: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder") {
+            let path: PathBuf = entry.expect("readable").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.to_string_lossy().ends_with(ending) {
+                let name = path.strip_prefix(root()).expect("below the root");
+                let name = name.to_string_lossy().into_owned();
+                found.push((name, fs::read_to_string(&path).expect("text")));
+            }
+        }
+    }
+    assert!(!found.is_empty());
+    found
+}
+
+/// The source without its tests and its comments.
+fn code(source: &str) -> String {
+    let source = source.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let lines = source.lines().filter(|line| !line.trim_start().starts_with("//"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Modules that may do nothing but compute.
+const PURE: &[&str] = &[
+    "src/backoff.rs",
+    "src/base_url.rs",
+    "src/clock.rs",
+    "src/config/host.rs",
+    "src/config/options.rs",
+    "src/config/rules.rs",
+    "src/error.rs",
+    "src/keep_alive.rs",
+    "src/names.rs",
+    "src/ndjson.rs",
+    "src/ollama",
+    "src/openai",
+    "src/profile.rs",
+    "src/redact.rs",
+    "src/route.rs",
+    "src/sse.rs",
+    "src/translate",
+    "src/upstream_error",
+];
+
+#[test]
+fn pure_modules_name_nothing_that_acts() {
+    const ACTING: &[&str] = &[
+        "tiny_http",
+        "ureq::",
+        "crossbeam_channel",
+        "std::net::Tcp",
+        "std::thread",
+        "std::env",
+        "std::fs",
+        "Instant::now",
+        "SystemTime::now",
+        "rand::",
+    ];
+    for (name, source) in files("src", ".rs") {
+        if PURE.iter().any(|pure| name.starts_with(pure)) {
+            for word in ACTING {
+                assert!(!code(&source).contains(word), "{name} names {word}");
+            }
+        }
+    }
+    for pure in PURE {
+        assert!(root().join(pure).exists() || root().join(format!("{pure}.rs")).exists(), "{pure}");
+    }
+}
+
+#[test]
+fn the_http_crates_are_named_in_their_modules_only() {
+    for (name, source) in files("src", ".rs") {
+        let code = code(&source);
+        let upstream = name.starts_with("src/upstream/");
+        assert!(upstream || !code.contains("ureq::"), "{name} names ureq");
+        let downstream = ["src/exchange.rs", "src/unread.rs", "src/server.rs", "src/acceptor"];
+        let downstream = downstream.iter().any(|module| name.starts_with(module));
+        assert!(downstream || !code.contains("tiny_http"), "{name} names tiny_http");
+    }
+}
+
+#[test]
+fn every_module_opens_with_what_it_is_for() {
+    for (name, source) in files("src", ".rs").into_iter().chain(files("tests", ".rs")) {
+        assert!(source.starts_with("//!"), "{name}");
+    }
+}
+
+#[test]
+fn files_and_lines_stay_short() {
+    for (name, source) in
+        files("src", ".rs").into_iter().filter(|(name, _)| !name.ends_with("/tests.rs"))
+    {
+        let lines = code(&source).lines().filter(|line| !line.trim().is_empty()).count();
+        assert!(lines <= 400, "{name} has {lines} lines of code");
+    }
+}
+
+#[test]
+fn running_code_does_not_unwrap() {
+    for (name, source) in files("src", ".rs") {
+        assert!(!code(&source).contains(".unwrap()"), "{name}");
+    }
+}
+
+#[test]
+fn the_readme_tells_what_the_program_prints() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("a README");
+    assert!(readme.contains(&config::markdown_table()), "the option table differs");
+    assert!(readme.contains(env!("CARGO_PKG_VERSION")), "the version is not named");
+}
+
+#[test]
+fn the_top_level_holds_what_the_house_allows() {
+    let allowed =
+        ["Cargo.toml", "Cargo.lock", "LICENSE", "README.md", "scripts", "src", "target", "tests"];
+    for entry in fs::read_dir(root()).expect("a folder") {
+        let name = entry.expect("readable").file_name().to_string_lossy().into_owned();
+        assert!(name.starts_with('.') || allowed.contains(&name.as_str()), "{name}");
+    }
+}
+
+#[test]
+fn scripts_are_executable_and_say_what_they_are_for() {
+    use std::os::unix::fs::PermissionsExt;
+    for entry in fs::read_dir(root().join("scripts")).expect("a folder") {
+        let path = entry.expect("readable").path();
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        if text.starts_with("#!") {
+            let mode = fs::metadata(&path).expect("readable").permissions().mode();
+            assert_ne!(mode & 0o111, 0, "{} is not executable", path.display());
+            let second = text.lines().nth(1).unwrap_or_default();
+            assert!(second.starts_with("# ") || second.starts_with("\"\"\""), "{}", path.display());
+        }
+    }
+}
