@@ -3,7 +3,7 @@
 # stopping programs. It is sourced, not run. A program that it starts does not outlive the script.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-CACHE=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/ollama-openai-proxy
+CACHE=${XDG_CACHE_HOME:-${HOME:-$ROOT/target}/.cache}/ollama-openai-proxy
 # shellcheck disable=SC2034 # For the scripts that source this one.
 PROGRAM=ollama-openai-proxy
 STARTED=()

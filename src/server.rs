@@ -15,7 +15,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::acceptor::Acceptor;
 use crate::config::Config;
-use crate::error::{Error, Side};
+use crate::error::Error;
 use crate::exchange::Exchange;
 use crate::handler::{self, App, Context};
 use crate::pool::{Full, Pool};
@@ -173,15 +173,9 @@ fn serve(app: &App, mut job: Job) {
 
 /// The one line about a request. It names no text of the request but path and model.
 fn log_end(exchange: &Exchange, trace: &Trace, received: Instant, error: Option<&Error>) {
-    let level = match error.map(Error::side) {
-        Some(Side::Proxy) => log::Level::Error,
-        Some(Side::Upstream) => log::Level::Warn,
-        Some(Side::Downstream) | None => log::Level::Info,
-    };
     let path = exchange.target().split('?').next().unwrap_or_default();
     let failure = error.map(|error| format!(" error={error}")).unwrap_or_default();
-    log::log!(
-        level,
+    log::info!(
         "{} {} {path:?} model={:?} status={} attempts={} duration_ms={} tokens={}+{}{failure}",
         exchange.request_id(),
         exchange.method(),

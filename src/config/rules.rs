@@ -178,7 +178,9 @@ mod tests {
         check(size("2M"), Some(2 << 20));
         check(size("1g"), Some(1 << 30));
         check(size("1GIB"), Some(1 << 30));
-        for bad in ["0", "0K", "", "K", "1KB", "1 K", "-1", "1.5M", "99999999999G", "1ü", "1073741825"] {
+        for bad in
+            ["0", "0K", "", "K", "1KB", "1 K", "-1", "1.5M", "99999999999G", "1ü", "1073741825"]
+        {
             check(size(bad), None);
         }
     }

@@ -1,0 +1,210 @@
+//! The program itself: options, exit status, signals, and what it writes to its log.
+
+mod support;
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+
+use crossbeam_channel::bounded;
+use support::proxy::KEY;
+use support::raw::{Client, chat};
+use support::upstream::{self, Step, Upstream, delta, ending, json, status, stream_head};
+
+/// The program with nothing of this environment.
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ollama-openai-proxy"));
+    command.env_clear().current_dir(env!("CARGO_TARGET_TMPDIR")).stdin(Stdio::null());
+    command
+}
+
+fn run(command: &mut Command) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = command.output().expect("it starts");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (status.code(), text(stdout), text(stderr))
+}
+
+/// A running program; it does not outlive its test.
+struct Running {
+    child: Child,
+    log: BufReader<ChildStderr>,
+    addr: SocketAddr,
+}
+
+impl Running {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .env("OLLAMA_HOST", "127.0.0.1:0")
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut log = BufReader::new(child.stderr.take().expect("piped"));
+        let mut line = String::new();
+        log.read_line(&mut line).expect("a log");
+        let addr = line.split("listening on ").nth(1).and_then(|rest| rest.split(',').next());
+        let addr = addr.and_then(|addr| addr.parse().ok()).unwrap_or_else(|| panic!("{line}"));
+        Self { child, log, addr }
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status().expect("kill");
+        assert!(sent.success());
+    }
+
+    /// Waits for the end; gives the exit status and what was logged.
+    fn end(&mut self) -> (Option<i32>, String) {
+        let mut log = String::new();
+        self.log.read_to_string(&mut log).expect("a log");
+        (self.child.wait().expect("it ends").code(), log)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn help_and_version_need_no_configuration() {
+    for flag in ["--help", "-h"] {
+        let (code, out, err) = run(program().arg(flag));
+        assert_eq!((code, err.as_str()), (Some(0), ""));
+        assert!(out.contains("--base-url") && out.contains("OPENAI_API_KEY"), "{out}");
+    }
+    let (code, out, _) = run(program().arg("--version"));
+    assert_eq!(
+        (code, out),
+        (Some(0), format!("ollama-openai-proxy {}\n", env!("CARGO_PKG_VERSION")))
+    );
+}
+
+#[test]
+fn a_missing_key_is_one_sentence_that_says_what_to_do() {
+    let (code, out, err) = run(&mut program());
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(err.starts_with("Error: ") && err.contains("OPENAI_API_KEY"), "{err}");
+    assert_eq!(err.lines().count(), 1);
+}
+
+#[test]
+fn bad_values_are_reported_together() {
+    let mut command = program();
+    command.args(["--port", "70000", "--base-url", "ftp://x"]).env("REQUEST_TIMEOUT", "0");
+    let (code, _, err) = run(command.env("LOG_LEVEL", "loud"));
+    assert_eq!((code, err.lines().count()), (Some(1), 4), "{err}");
+    for name in ["--port", "--base-url", "REQUEST_TIMEOUT", "LOG_LEVEL"] {
+        assert!(
+            err.lines().any(|line| line.starts_with("Error: ") && line.contains(name)),
+            "{err}"
+        );
+    }
+}
+
+#[test]
+fn a_check_shows_the_configuration_and_asks_the_upstream() {
+    let upstream = Upstream::start();
+    let check = || {
+        let mut command = program();
+        command.arg("--check").env("OPENAI_API_KEY", KEY);
+        run(command.env("OPENAI_BASE_URL", upstream.base_url()))
+    };
+    let (code, out, _) = check();
+    assert_eq!(code, Some(0), "{out}");
+    assert!(out.contains(&upstream.base_url()) && out.contains("tagged:8b"), "{out}");
+    assert!(!out.contains(KEY), "{out}");
+    upstream.script_lists();
+    upstream.script(vec![status(401, &[], &format!("{{\"error\":\"bad key {KEY}\"}}"))]);
+    let (code, out, _) = check();
+    assert_eq!(code, Some(1));
+    assert!(out.contains("bad key ***") && !out.contains(KEY), "{out}");
+}
+
+#[test]
+fn a_port_that_is_taken_is_told() {
+    let upstream = Upstream::start();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = taken.local_addr().expect("bound").to_string();
+    let (code, _, err) =
+        run(program().env("OLLAMA_HOST", &addr).env("OPENAI_BASE_URL", upstream.base_url()));
+    assert_eq!(code, Some(1));
+    assert!(
+        err.contains(&format!("Error: listen tcp {addr}: ")) && err.contains("in use"),
+        "{err}"
+    );
+}
+
+#[test]
+fn a_signal_lets_running_answers_finish_and_ends_well() {
+    for signal in ["TERM", "INT"] {
+        let upstream = Upstream::start();
+        let (go_on, told) = bounded(0);
+        let mut steps = vec![stream_head(), delta("one"), Step::Wait(told), delta("two")];
+        steps.extend(ending());
+        upstream.script(steps);
+        let mut program = Running::start(program().env("OPENAI_BASE_URL", upstream.base_url()));
+        let mut client = Client::connect(program.addr);
+        client.post("/api/chat", chat("Hi")).head();
+        client.frame();
+        program.signal(signal);
+        while std::net::TcpStream::connect(program.addr).is_ok() {
+            std::thread::yield_now();
+        }
+        drop(go_on);
+        assert!(client.frame().expect("a line").contains("two"));
+        assert!(client.frame().expect("a line").contains("\"done\":true"));
+        assert_eq!(client.frame(), None);
+        let (code, log) = program.end();
+        assert_eq!(code, Some(0), "{log}");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let upstream = Upstream::start();
+    let (_go_on, told) = bounded(0);
+    upstream.script(vec![stream_head(), delta("one"), Step::Wait(told)]);
+    let mut program = Running::start(program().env("OPENAI_BASE_URL", upstream.base_url()));
+    let mut client = Client::connect(program.addr);
+    client.post("/api/chat", chat("Hi")).head();
+    client.frame();
+    program.signal("TERM");
+    while std::net::TcpStream::connect(program.addr).is_ok() {
+        std::thread::yield_now();
+    }
+    program.signal("TERM");
+    let (code, log) = program.end();
+    assert_eq!(code, Some(128 + 15), "{log}");
+}
+
+#[test]
+fn the_log_holds_no_key_no_prompt_and_no_answer_at_any_level() {
+    let upstream = Upstream::start();
+    let echo = format!("{{\"error\":{{\"message\":\"{KEY} PROMPT\"}}}}");
+    upstream
+        .script(upstream::stream(&["ANSWER"]))
+        .script(vec![upstream::answer("ANSWER")])
+        .script(vec![status(400, &[], &echo)])
+        .script(vec![json(&echo)])
+        .script(vec![stream_head(), delta("ANSWER"), Step::Close])
+        .script(vec![json("ANSWER")]);
+    let mut command = program();
+    command.env("OPENAI_API_KEY", KEY).env("LOG_LEVEL", "trace").env("RUST_BACKTRACE", "1");
+    let mut program = Running::start(command.env("OPENAI_BASE_URL", upstream.base_url()));
+    let mut client = Client::connect(program.addr);
+    for _ in 0..6 {
+        client.post("/api/chat", chat("PROMPT")).answer();
+    }
+    client.post("/api/chat", "{\"model\":\"m\",\"messages\":\"PROMPT").answer();
+    client.post("/api/show", "{\"model\":\"m\"}").answer();
+    program.signal("TERM");
+    let (code, log) = program.end();
+    assert_eq!(code, Some(0));
+    assert!(log.contains("POST \"/api/chat\" model=\"m\" status=200 attempts=1"), "{log}");
+    assert!(log.contains("chat_stream begins") && log.contains("tokens=5+2"), "{log}");
+    for secret in [KEY, "PROMPT", "ANSWER"] {
+        assert!(!log.contains(secret), "{secret} in {log}");
+    }
+}
