@@ -47,10 +47,10 @@ impl Formatter for Escaping {
             let end = at + character.len_utf8();
             match escape(character) {
                 Some(escaped) => {
-                    writer.write_all(rest[..at].as_bytes())?;
+                    writer.write_all(&rest.as_bytes()[..at])?;
                     writer.write_all(escaped)?;
                 }
-                None => writer.write_all(rest[..end].as_bytes())?,
+                None => writer.write_all(&rest.as_bytes()[..end])?,
             }
             rest = &rest[end..];
         }

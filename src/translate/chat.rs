@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `model` | the upstream's id, resolved by the caller |
 //! | `messages` | role in lower case and content; a missing content is empty |
-//! | `format`, `options` | [`format`](super::format), [`options`](super::options) |
+//! | `format`, `options` | `translate::format`, `translate::options` |
 //! | `stream` | always said |
 //! | `think` | decides whether reasoning is shown |
 //! | `tools`, `images`, `tool_calls` | refused by name |

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `prompt`, `system`, `context` | a conversation: system, earlier turns, the prompt as user |
 //! | `raw`, `suffix` | `completions`, prompt verbatim |
-//! | `format`, `options`, `stream`, `think` | as in [`chat`](super::chat) |
+//! | `format`, `options`, `stream`, `think` | as in `translate::chat` |
 //! | `template` | accepted; Go templates cannot be expressed |
 //! | `images` | refused by name |
 

@@ -30,7 +30,7 @@ pub enum Answer {
     /// A whole body, as text.
     Whole(String),
     /// A stream of events.
-    Stream(EventStream),
+    Stream(Box<EventStream>),
 }
 
 impl Answer {
@@ -41,7 +41,7 @@ impl Answer {
         match kind.as_str() {
             "text/html" => Err(Error::protocol("HTML in place of an answer")),
             "text/event-stream" | "application/x-ndjson" => {
-                Ok(Self::Stream(EventStream::new(response.into_body(), counters)))
+                Ok(Self::Stream(Box::new(EventStream::new(response.into_body(), counters))))
             }
             _ => read_whole(response.into_body()).map(Self::Whole),
         }
