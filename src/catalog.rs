@@ -1,9 +1,10 @@
 //! The upstream's model list, kept for a short time.
 //!
 //! No lock is held while the list is fetched: two who find it stale at once both fetch it. A fetch
-//! that fails leaves the old list in place for those who can do with an old one.
+//! that fails leaves the old list in place for those who can do with an old one, and they do not
+//! fetch again for as long as a list would have stayed fresh.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
@@ -16,15 +17,21 @@ pub type List = Arc<Vec<Model>>;
 /// The kept list.
 #[derive(Debug)]
 pub struct Catalog {
-    kept: Mutex<Option<(Instant, List)>>,
+    kept: Mutex<Kept>,
     ttl: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    list: Option<(Instant, List)>,
+    failed: Option<Instant>,
 }
 
 impl Catalog {
     /// An empty catalog whose lists stay fresh for `ttl`.
     #[must_use]
     pub fn new(ttl: Duration) -> Self {
-        Self { kept: Mutex::new(None), ttl }
+        Self { kept: Mutex::default(), ttl }
     }
 
     /// A fresh list: the kept one, or a new one from `fetch`.
@@ -32,9 +39,10 @@ impl Catalog {
     /// # Errors
     /// Those of `fetch`.
     pub fn fresh(&self, fetch: impl FnOnce() -> Result<Vec<Model>>) -> Result<List> {
-        match &*self.kept.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some((since, list)) if since.elapsed() < self.ttl => return Ok(list.clone()),
-            _ => {}
+        if let Some((since, list)) = &self.kept().list
+            && since.elapsed() < self.ttl
+        {
+            return Ok(list.clone());
         }
         self.renew(fetch)
     }
@@ -44,17 +52,40 @@ impl Catalog {
     /// # Errors
     /// Those of `fetch`.
     pub fn renew(&self, fetch: impl FnOnce() -> Result<Vec<Model>>) -> Result<List> {
-        let list = Arc::new(fetch()?);
-        let kept = Some((Instant::now(), list.clone()));
-        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = kept;
-        Ok(list)
+        let fetched = fetch();
+        let now = Instant::now();
+        let mut kept = self.kept();
+        match fetched {
+            Ok(models) => {
+                let list = Arc::new(models);
+                *kept = Kept { list: Some((now, list.clone())), failed: None };
+                Ok(list)
+            }
+            Err(error) => {
+                kept.failed = Some(now);
+                Err(error)
+            }
+        }
+    }
+
+    /// As fresh a list as can be had without trying again what failed a moment ago: for those whom
+    /// a list helps, and who can do without.
+    pub fn any(&self, fetch: impl FnOnce() -> Result<Vec<Model>>) -> Option<List> {
+        if self.kept().failed.is_some_and(|failed| failed.elapsed() < self.ttl) {
+            return self.at_hand();
+        }
+        self.fresh(fetch).ok().or_else(|| self.at_hand())
     }
 
     /// The list that is at hand, fresh or not.
     #[must_use]
     pub fn at_hand(&self) -> Option<List> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.as_ref().map(|(_, list)| list.clone())
+        self.kept().list.as_ref().map(|(_, list)| list.clone())
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        // No code can panic half-way through a change.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -82,6 +113,15 @@ mod tests {
         assert_eq!(catalog.fresh(|| list("b")).expect("kept")[0].id, "a");
         assert_eq!(catalog.renew(|| list("c")).expect("fetched")[0].id, "c");
         assert_eq!(catalog.at_hand().expect("kept")[0].id, "c");
+    }
+
+    #[test]
+    fn what_failed_a_moment_ago_is_not_tried_again_by_those_who_can_do_without() {
+        let catalog = Catalog::new(Duration::from_secs(3600));
+        assert!(catalog.any(|| Err(Error::UpstreamClosed)).is_none());
+        assert!(catalog.any(|| panic!("asked again")).is_none());
+        catalog.renew(|| list("a")).expect("fetched");
+        assert_eq!(catalog.any(|| panic!("it is fresh")).expect("kept")[0].id, "a");
     }
 
     #[test]

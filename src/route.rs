@@ -66,6 +66,7 @@ pub enum Target {
 /// # Errors
 /// [`Error::UnknownRoute`] and [`Error::MethodNotAllowed`].
 pub fn find(method: &str, target: &str) -> Result<Target> {
+    let target = without_authority(target);
     let (path, query) = match target.find(['?', '#']) {
         Some(at) => target.split_at(at),
         None => (target, ""),
@@ -92,6 +93,14 @@ impl Route {
     #[must_use]
     pub fn path(self) -> &'static str {
         ROUTES.iter().find(|(.., route)| *route == self).map_or("?", |(path, ..)| *path)
+    }
+}
+
+/// Clients of a forward proxy put the whole URL into the request line (RFC 9112, 3.2.2).
+fn without_authority(target: &str) -> &str {
+    match target.split_once("://") {
+        Some(("http" | "https", rest)) => rest.find('/').map_or("/", |at| &rest[at..]),
+        _ => target,
     }
 }
 
@@ -133,6 +142,8 @@ mod tests {
         check("POST", "//api//chat", "/api/chat");
         check("GET", "/api/tags/", "301 /api/tags");
         check("POST", "/api/chat/?a=b", "307 /api/chat?a=b");
+        check("GET", "http://localhost:11434/api/tags?x=1", "/api/tags");
+        check("GET", "http://localhost:11434", "/");
         check("GET", "/nothing", "404 page not found");
         check("GET", "/api", "404 page not found");
         check("GET", "", "404 page not found");

@@ -166,12 +166,15 @@ fn an_id_that_ends_in_latest_is_kept() {
 fn chat_works_without_any_model_list() {
     let upstream = Upstream::start();
     upstream.script_lists();
-    upstream.script(vec![status(404, &[], "{}")]).script(vec![answer("ok")]);
+    upstream.script(vec![status(404, &[], "{}")]);
+    upstream.script(vec![answer("ok")]).script(vec![answer("ok")]);
     let proxy = Proxy::start(&upstream);
     let body = json!({"model": "x:latest", "stream": false, "messages": [{"role": "user"}]});
     assert_eq!(post(&proxy, "/api/chat", &body).status(), 200);
     assert!(upstream.request().path.ends_with("/models"));
     assert_eq!(upstream.request().json()["model"], "x");
+    assert_eq!(post(&proxy, "/api/chat", &body).status(), 200);
+    assert!(upstream.request().path.ends_with("/chat/completions"), "the list is not asked again");
 }
 
 #[test]

@@ -196,6 +196,21 @@ fn upstreams_that_stream_unasked_or_not_when_asked_are_understood() {
 }
 
 #[test]
+fn a_stream_without_a_content_type_is_still_a_stream() {
+    let upstream = Upstream::start();
+    let (go_on, told) = bounded(0);
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let mut steps = vec![Step::Send(head.into()), delta("one"), Step::Wait(told)];
+    steps.extend(ending());
+    upstream.script(steps);
+    let proxy = Proxy::start(&upstream);
+    let mut client = proxy.client();
+    client.post("/api/chat", chat("Hi")).head();
+    assert!(client.frame().expect("a line").contains("\"content\":\"one\""));
+    drop(go_on);
+}
+
+#[test]
 fn lines_that_clients_would_split_are_escaped() {
     let answer = ask(upstream::stream(&["a\u{2028}b\u{2029}c\u{85}d"]));
     assert!(answer.body.contains("a\\u2028b\\u2029c\\u0085d"), "{}", answer.body);

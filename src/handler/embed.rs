@@ -56,11 +56,11 @@ fn vectors(
 ) -> Result<(Vec<Vec<f64>>, Option<Usage>)> {
     let app = context.app;
     let id = app.resolve(name, false, context.trace).id;
-    app.touch(&id, keep_alive);
     let count = inputs.len();
     let request = embed::to_openai(&id, inputs);
     let mut answer =
         app.client.embed(&request, context.trace).map_err(|error| not_found(error, name))?;
+    app.touch(&id, keep_alive);
     let usage = answer.usage.take();
     Ok((embed::vectors(answer, count)?, usage))
 }

@@ -73,19 +73,22 @@ impl App {
         self.catalog.fresh(|| self.client.list_models(trace))
     }
 
-    /// Whatever list can be had quickly: the one at hand, or one from a single short attempt. Lists
-    /// help to understand a request; it does not fail without one.
-    fn any_list(&self, trace: &mut Trace) -> Option<List> {
-        self.catalog
-            .at_hand()
-            .or_else(|| self.catalog.renew(|| self.client.list_models_once(trace)).ok())
+    /// Whatever list can be had quickly, in one short attempt. Lists help to understand a request;
+    /// it does not fail without one, and the attempt does not count as the request's own.
+    fn any_list(&self, trace: &Trace) -> Option<List> {
+        let mut aside = Trace {
+            request_id: trace.request_id.clone(),
+            model: trace.model.clone(),
+            ..Trace::default()
+        };
+        self.catalog.any(|| self.client.list_models_once(&mut aside))
     }
 
     /// Finds the upstream's id for a name and the family that serves it. The list is asked for only
     /// where it can change the request: for a name that ends in `:latest`, which may be part of the
     /// id or not, and for parameters that only some families know. A name that no list shows is
     /// forwarded all the same, because lists are often incomplete (ollama-api.md 18.12).
-    fn resolve(&self, name: &str, need_family: bool, trace: &mut Trace) -> Resolved {
+    fn resolve(&self, name: &str, need_family: bool, trace: &Trace) -> Resolved {
         let by_host = profile::by_host(self.config.base_url.host());
         let unsure = names::without_latest(name).is_some() || (need_family && by_host.is_none());
         let list = if unsure { self.any_list(trace) } else { self.catalog.at_hand() };

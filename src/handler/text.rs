@@ -30,13 +30,13 @@ pub(super) fn chat(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let need_family = options::read(request.options.as_ref())?.need_family();
     let Resolved { id, profile } = context.app.resolve(&name, need_family, context.trace);
     let upstream = chat::to_openai(&request, &id, profile)?;
-    context.app.touch(&id, keep_alive);
     let client = &context.app.client;
     let answer = if upstream.stream {
-        client.chat_stream(&upstream, context.trace)?
+        client.chat_stream(&upstream, context.trace)
     } else {
-        client.chat(&upstream, context.trace)?
-    };
+        client.chat(&upstream, context.trace)
+    }?;
+    context.app.touch(&id, keep_alive);
     relay::relay(context, answer, &mut encoder, think, upstream.stream)
 }
 
@@ -59,7 +59,6 @@ pub(super) fn generate(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
         || request.raw == Some(true);
     let Resolved { id, profile } = context.app.resolve(&name, need_family, context.trace);
     let upstream = generate::to_openai(&request, &id, profile)?;
-    context.app.touch(&id, keep_alive);
     let client = &context.app.client;
     let stream = request.stream.unwrap_or(true);
     let answer = match (&upstream, stream) {
@@ -68,6 +67,7 @@ pub(super) fn generate(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
         (Generate::Completion(upstream), true) => client.complete_stream(upstream, context.trace),
         (Generate::Completion(upstream), false) => client.complete(upstream, context.trace),
     }?;
+    context.app.touch(&id, keep_alive);
     let mut encoder = GenerateEncoder::new(shown, generate::remembered(&request));
     relay::relay(context, answer, &mut encoder, think, stream)
 }

@@ -140,7 +140,8 @@ impl<'r> AnswerStream<'r> {
     /// [`Error::UpstreamProtocol`] when it is no answer, [`Error::UpstreamInBand`] when it is an
     /// error.
     pub fn on_whole<'a>(&mut self, body: &'a str) -> Result<Delta<'a>> {
-        let text = body.trim();
+        // A byte-order mark is no white space; blank lines may come first (openai-wire.md 4.1).
+        let text = body.trim_start_matches('\u{feff}').trim();
         let chunk = Chunk::parse(text).map_err(|_| not_an_answer(text))?;
         let has_choice = !chunk.choices.is_empty();
         let delta = self.on_chunk(chunk, text, Duration::ZERO)?;

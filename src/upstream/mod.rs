@@ -97,6 +97,8 @@ struct Call<'a> {
     method: &'static str,
     path: &'static str,
     body: Option<&'a [u8]>,
+    /// Whether a stream is asked for.
+    stream: bool,
     policy: RetryPolicy,
     timeout: Duration,
 }
@@ -161,7 +163,8 @@ impl Client {
         trace: &mut Trace,
     ) -> Result<Vec<Model>> {
         let (operation, path) = ("list_models", "models");
-        let call = Call { operation, method: "GET", path, body: None, policy, timeout };
+        let (body, stream) = (None, false);
+        let call = Call { operation, method: "GET", path, body, stream, policy, timeout };
         let list = self.send(&call, trace)?.into_text().and_then(|body| models::read_list(&body));
         list.map_err(|error| self.failed(self.cleaned(error)))
     }
@@ -222,7 +225,8 @@ impl Client {
         let body = serde_json::to_vec(request)
             .map_err(|_| Error::Internal("a request that cannot be serialised"))?;
         let (policy, timeout) = (self.policy, self.request_timeout);
-        let call = Call { operation, method: "POST", path, body: Some(&body), policy, timeout };
+        let (body, stream) = (Some(body.as_slice()), operation.ends_with("_stream"));
+        let call = Call { operation, method: "POST", path, body, stream, policy, timeout };
         self.send(&call, trace)
     }
 
@@ -268,7 +272,7 @@ impl Client {
             now: SystemTime::now(),
         };
         agent::check(response, &hint, &self.redactor)
-            .and_then(|response| Answer::of(response, self.counters.clone()))
+            .and_then(|response| Answer::of(response, call.stream, self.counters.clone()))
     }
 
     fn log_failure(&self, call: &Call<'_>, trace: &Trace, error: &Error, delay: Option<Duration>) {

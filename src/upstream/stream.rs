@@ -34,16 +34,25 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// Decides by the content type: some servers stream unasked, some do not when asked.
-    pub(super) fn of(response: Response<Body>, counters: Arc<Counters>) -> Result<Self> {
+    /// Decides by the content type: some servers stream unasked, some do not when asked. `asked` is
+    /// whether a stream was asked for, and decides where the type says nothing.
+    pub(super) fn of(
+        response: Response<Body>,
+        asked: bool,
+        counters: Arc<Counters>,
+    ) -> Result<Self> {
         let kind = header(response.headers(), "content-type").unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        match kind.as_str() {
-            "text/html" => Err(Error::protocol("HTML in place of an answer")),
-            "text/event-stream" | "application/x-ndjson" => {
-                Ok(Self::Stream(Box::new(EventStream::new(response.into_body(), counters))))
-            }
-            _ => read_whole(response.into_body()).map(Self::Whole),
+        let streams = match kind.as_str() {
+            "text/html" => return Err(Error::protocol("HTML in place of an answer")),
+            "text/event-stream" | "application/x-ndjson" => true,
+            "application/json" => false,
+            _ => asked,
+        };
+        if streams {
+            Ok(Self::Stream(Box::new(EventStream::new(response.into_body(), counters))))
+        } else {
+            read_whole(response.into_body()).map(Self::Whole)
         }
     }
 
