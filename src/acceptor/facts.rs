@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
+use std::thread;
 
 /// Larger than each of the files read here; what lies beyond would be cut off.
 const BUFFER_BYTES: usize = 4096;
@@ -14,28 +15,75 @@ const BUFFER_BYTES: usize = 4096;
 /// Where the count of context switches starts in a thread's `status`; it is the end of the file.
 const SWITCHES: &str = "voluntary_ctxt_switches";
 
-/// Counters that are shared with other processes, so only their *not* changing proves something.
+/// Counts of threads and connections. Others share them, so only their *not* changing proves
+/// something.
 pub(super) struct Counters {
-    loadavg: Option<File>,
+    threads: Threads,
     snmp: Option<File>,
+}
+
+/// How a new thread of this process can be noticed.
+enum Threads {
+    /// By the id given last to any thread or process: `/proc/loadavg`.
+    LastId(File),
+    /// By how many there are, which says less: another one may have ended at the same time.
+    Count,
+    /// Not at all.
+    Unknown,
 }
 
 impl Counters {
     pub(super) fn open() -> Counters {
+        let last_id = File::open("/proc/loadavg").map_or(Threads::Unknown, Threads::LastId);
+        // Some containers show a made-up or cached file, hence the trial.
+        let threads = [last_id, Threads::Count].into_iter().find(Threads::see_a_new_one);
         Counters {
-            loadavg: File::open("/proc/loadavg").ok(),
+            threads: threads.unwrap_or(Threads::Unknown),
             snmp: File::open("/proc/net/snmp").ok(),
         }
     }
 
-    /// The id given last to a thread or process: unchanged means that no thread was started.
-    pub(super) fn last_thread(&self) -> Option<u64> {
-        last_thread(&read(self.loadavg.as_ref()?).ok()?)
+    /// A mark that changes when a thread is started; `None` where that cannot be noticed.
+    pub(super) fn threads(&self) -> Option<u64> {
+        self.threads.mark()
+    }
+
+    /// How often in a row the mark must stay the same to prove that no thread was started.
+    pub(super) fn proof(&self) -> u32 {
+        match self.threads {
+            Threads::LastId(_) => 1,
+            Threads::Count | Threads::Unknown => 2,
+        }
     }
 
     /// How many connections were ever accepted by this network namespace, ours among them.
     pub(super) fn connections(&self) -> Option<u64> {
         passive_opens(&read(self.snmp.as_ref()?).ok()?)
+    }
+
+    /// Stops reading a count of connections that was seen to stand still.
+    pub(super) fn distrust_connections(&mut self) {
+        self.snmp = None;
+    }
+}
+
+impl Threads {
+    fn mark(&self) -> Option<u64> {
+        match self {
+            Threads::LastId(file) => last_id(&read(file).ok()?),
+            Threads::Count => thread_count(),
+            Threads::Unknown => None,
+        }
+    }
+
+    fn see_a_new_one(&self) -> bool {
+        let before = self.mark();
+        let (release, wait) = crossbeam_channel::bounded::<()>(0);
+        // The probe lives until it is released, so that it is counted too.
+        let probe = thread::Builder::new().spawn(move || wait.iter().for_each(drop));
+        let seen = before.is_some() && self.mark() != before;
+        drop(release);
+        probe.is_ok_and(|probe| probe.join().is_ok()) && seen
     }
 }
 
@@ -80,8 +128,16 @@ impl Watch {
         !matches!(self.read(), Reading::Switches(now) if now == self.baseline)
     }
 
-    pub(super) fn set_baseline(&mut self, switches: String) {
+    /// Whether no baseline was set yet.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.baseline.is_empty()
+    }
+
+    /// Sets the baseline; gives whether it moved.
+    pub(super) fn renew(&mut self, switches: String) -> bool {
+        let moved = self.baseline != switches;
         self.baseline = switches;
+        moved
     }
 }
 
@@ -103,8 +159,19 @@ fn has_name(task: &Path, name: &str) -> bool {
 }
 
 /// The last field of `/proc/loadavg`.
-fn last_thread(loadavg: &str) -> Option<u64> {
+fn last_id(loadavg: &str) -> Option<u64> {
     loadavg.split_whitespace().last()?.parse().ok()
+}
+
+/// The links of the directory of threads: one for each, and two of its own.
+#[cfg(unix)]
+fn thread_count() -> Option<u64> {
+    fs::metadata("/proc/self/task").ok().map(|task| std::os::unix::fs::MetadataExt::nlink(&task))
+}
+
+#[cfg(not(unix))]
+fn thread_count() -> Option<u64> {
+    None
 }
 
 /// The field `PassiveOpens` of `/proc/net/snmp`: a line of names, then a line of values.
@@ -140,8 +207,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn last_thread_is_the_last_field() {
-        let check = |text, expected| assert_eq!(last_thread(text), expected, "{text:?}");
+    fn last_id_is_the_last_field() {
+        let check = |text, expected| assert_eq!(last_id(text), expected, "{text:?}");
         check("0.10 0.22 0.16 2/107 14161\n", Some(14161));
         check("0.10 0.22 0.16 2/107\n", None);
         check("", None);
@@ -168,17 +235,27 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
+    fn a_new_thread_is_noticed_if_anything_is_known() {
+        let loadavg = File::open("/proc/loadavg").expect("every Linux has it");
+        assert!(Threads::LastId(loadavg).see_a_new_one());
+        let constant = File::open("/proc/version").expect("every Linux has it");
+        assert!(!Threads::LastId(constant).see_a_new_one());
+        assert!(!Threads::Unknown.see_a_new_one());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
     fn a_thread_is_seen_to_run_and_to_end() {
         let (go, wait) = crossbeam_channel::bounded::<()>(0);
-        let owner = std::thread::Builder::new().name("facts-test".to_owned()).spawn(move || {
-            let child = std::thread::spawn(move || wait.iter().for_each(drop));
+        let owner = thread::Builder::new().name("facts-test".to_owned()).spawn(move || {
+            let child = thread::spawn(move || wait.iter().for_each(drop));
             (own_thread().and_then(|id| Watch::accept_thread("facts-test", id)), child)
         });
         let (watch, child) = owner.expect("a thread").join().expect("no panic");
         let mut watch = watch.expect("the child is found");
         // The child may still be on its way to sleep, so its count can rise once more.
         while let (true, Reading::Switches(now)) = (watch.stirred(), watch.read()) {
-            watch.set_baseline(now);
+            watch.renew(now);
         }
         go.send(()).expect("the child receives");
         wait_until("it ran", || watch.stirred());
@@ -192,7 +269,7 @@ mod tests {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
         while !condition() {
             assert!(std::time::Instant::now() < deadline, "never seen: {what}");
-            std::thread::yield_now();
+            thread::yield_now();
         }
     }
 }

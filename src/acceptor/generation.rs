@@ -2,7 +2,8 @@
 //!
 //! The receiver builds the server itself, so that the accept thread and the pool threads inherit
 //! its unique name. That name tells later whether any of them is left. A generation whose accept
-//! thread has died still receives from its live connections; it never listens again.
+//! thread has died still receives from its live connections; it never listens again. What was
+//! still queued in its pool then waits until one of its connections closes: no nudge reaches it.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 use tiny_http::Server;
 
 use super::facts::{self, Watch};
-use super::{Event, Shared};
+use super::{Failure, Shared};
 
 /// How long [`Generation::end`] waits for a receiver that is busy delivering.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
@@ -25,7 +26,7 @@ pub(super) struct Generation {
     pub(super) name: String,
     /// Its accept thread, where it can be watched.
     pub(super) watch: Option<Watch>,
-    /// The receiver, which started the accept thread.
+    /// The receiver, which started the accept thread; `None` if that one cannot be watched.
     parent: Option<u32>,
     server: Arc<Server>,
     ending: Arc<AtomicBool>,
@@ -68,6 +69,12 @@ impl Generation {
         self.watch = self.parent.and_then(|parent| Watch::accept_thread(&self.name, parent));
     }
 
+    /// Gives up watching: what was watched is not the accept thread, or does not show its running.
+    pub(super) fn stop_watching(&mut self) {
+        self.watch = None;
+        self.parent = None;
+    }
+
     /// Whether no connection can be left: only the receiver still bears the name. `false` where
     /// threads cannot be listed.
     pub(super) fn is_deserted(&self) -> bool {
@@ -99,11 +106,7 @@ fn receive(name: &str, shared: &Shared, server: &Server, ending: &AtomicBool) {
             Err(_) if ending.load(Ordering::SeqCst) => return,
             // Shutting the socket down at a stop ends the accept thread too: nothing to report.
             Err(_) if shared.is_stopping() => {}
-            Err(error) => {
-                let event = Event::AcceptFailed { generation: name.to_owned(), error };
-                // Fails only once the supervisor has ended, and then nobody listens again.
-                let _ = shared.events.send(event);
-            }
+            Err(error) => shared.note_failure(Failure { generation: name.to_owned(), error }),
         }
     }
 }

@@ -13,10 +13,10 @@
 //! thread is idle it gets a new one, which answers 400, is free at once and takes the oldest
 //! waiting connection along. If threads are idle it goes through the queue, behind everything that
 //! waited: a nudge answered *without a new thread* proves the queue empty. So the
-//! [`supervisor`] nudges until that proof, then rests. It looks when a request arrives and at a
-//! slow tick, and only if the accept thread has run since the last proof ([`facts`]): an idle
+//! `supervisor` nudges until that proof, then rests. It looks when a request arrives and at a
+//! slow tick, and only if the accept thread has run since the last proof (`facts`): an idle
 //! process makes no connection at all. An accept thread that is gone, or whose nudges stay
-//! unanswered, is replaced by a new tiny_http server on the same socket, a [`generation`]; the
+//! unanswered, is replaced by a new tiny_http server on the same socket, a `generation`; the
 //! old one goes on receiving from its live connections.
 //!
 //! **Invariant.** After every proof, each connection that was established before it is being
@@ -31,8 +31,8 @@ use std::fmt;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, JoinHandle, Thread};
 
 use crossbeam_channel::Sender;
 use socket2::SockRef;
@@ -58,20 +58,18 @@ struct Shared {
     /// Kept to start further generations on the same socket; `None` once stopped.
     listener: Mutex<Option<TcpListener>>,
     deliver: Deliver,
-    events: Sender<Event>,
-    /// Whether an [`Event::Request`] is already under way, so that at most one is queued.
+    /// The supervisor's thread, which any of the following wakes.
+    supervisor: OnceLock<Thread>,
+    /// Whether a request was received since the supervisor asked last.
     noted: AtomicBool,
+    failures: Sender<Failure>,
     stopping: AtomicBool,
 }
 
-/// Why the supervisor is woken.
-enum Event {
-    /// A request was received, so a connection may have arrived.
-    Request,
-    /// The accept thread of a generation ended with this error.
-    AcceptFailed { generation: String, error: io::Error },
-    /// The acceptor is being stopped.
-    Stop,
+/// The accept thread of a generation ended with this error.
+struct Failure {
+    generation: String,
+    error: io::Error,
 }
 
 impl Acceptor {
@@ -84,18 +82,20 @@ impl Acceptor {
         // A listener that may not block would end the accept thread with `WouldBlock`.
         listener.set_nonblocking(false)?;
         let addr = listener.local_addr()?;
-        let (sender, events) = crossbeam_channel::unbounded();
+        let (sender, failures) = crossbeam_channel::unbounded();
         let shared = Arc::new(Shared {
             listener: Mutex::new(Some(listener)),
             deliver,
-            events: sender,
+            supervisor: OnceLock::new(),
             noted: AtomicBool::new(false),
+            failures: sender,
             stopping: AtomicBool::new(false),
         });
         let first = Generation::start(&shared)?;
-        let supervisor = Supervisor::new(Arc::clone(&shared), events, addr, first);
+        let supervisor = Supervisor::new(Arc::clone(&shared), failures, addr, first);
         let handle =
             thread::Builder::new().name("acceptor".to_owned()).spawn(move || supervisor.run())?;
+        shared.supervisor.get_or_init(|| handle.thread().clone());
         Ok(Acceptor { addr, shared, supervisor: Mutex::new(Some(handle)) })
     }
 
@@ -120,12 +120,10 @@ impl Acceptor {
                 log::debug!("the listening socket cannot be shut down: {error}");
             }
         }
-        // Fails only if the supervisor is gone already, and then there is nothing left to stop.
-        let _ = self.shared.events.send(Event::Stop);
-        if let Some(handle) = lock(&self.supervisor).take() {
-            if handle.join().is_err() {
-                log::error!("the acceptor's supervisor panicked");
-            }
+        self.shared.wake();
+        let supervisor = lock(&self.supervisor).take();
+        if supervisor.is_some_and(|handle| handle.join().is_err()) {
+            log::error!("the acceptor's supervisor panicked");
         }
     }
 }
@@ -155,11 +153,23 @@ impl Shared {
         }
     }
 
-    /// Wakes the supervisor; the fields it protects need no order, the tick would see them too.
+    /// Tells the supervisor of a request. Before its thread is known here there is no need to wake
+    /// it: it begins with a look.
     fn note_request(&self) {
         if !self.noted.swap(true, Ordering::SeqCst) {
-            // Fails only once the supervisor has ended.
-            let _ = self.events.send(Event::Request);
+            self.wake();
+        }
+    }
+
+    fn note_failure(&self, failure: Failure) {
+        // Fails only once the supervisor has ended, and then nobody listens again.
+        let _ = self.failures.send(failure);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(supervisor) = self.supervisor.get() {
+            supervisor.unpark();
         }
     }
 }

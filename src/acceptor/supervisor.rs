@@ -11,20 +11,20 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::Receiver;
 
 use super::facts::{Counters, Reading, Watch};
 use super::generation::Generation;
 use super::nudge::{Nudge, nudge, targets};
-use super::{Event, Shared};
+use super::{Failure, Shared};
 
 /// How often the accept thread is looked at when nothing tells us to.
-const TICK: Duration = Duration::from_millis(100);
+const TICK: Duration = Duration::from_millis(150);
 /// How soon a look that proved nothing is repeated.
 const RESTLESS_TICK: Duration = Duration::from_millis(25);
 /// The least time between two looks, so that clients without keep-alive do not pay for nudges.
 const PACE: Duration = Duration::from_millis(10);
-/// Most nudges of one look; each one beyond the first two frees one connection.
+/// Most nudges of one look; each one but the last frees one connection.
 const MAX_NUDGES: u64 = 512;
 /// How long a nudge's answer is awaited at first, doubled with each one that stays away.
 const PATIENCE: Duration = Duration::from_millis(4);
@@ -37,7 +37,7 @@ const MISSES_IF_UNKNOWN: u32 = 9;
 /// Unanswered nudges in a row after which we do not believe that the accept thread lives (5 s).
 const MISSES_IF_ALIVE: u32 = 25;
 /// Without proof, the nudges of one look.
-const BLIND_NUDGES: u64 = 16;
+const BLIND_NUDGES: u32 = 16;
 /// Without a thread to watch, how long after a request every tick is a look.
 const BLIND_ACTIVITY: Duration = Duration::from_secs(5);
 /// Without a thread to watch, the time between looks when no request comes.
@@ -53,7 +53,7 @@ const HEADROOM: usize = 8;
 /// The state of the supervising thread.
 pub(super) struct Supervisor {
     shared: Arc<Shared>,
-    events: Receiver<Event>,
+    failures: Receiver<Failure>,
     targets: Vec<SocketAddr>,
     counters: Counters,
     /// Oldest first; the last one is current.
@@ -68,8 +68,8 @@ pub(super) struct Supervisor {
     last_sweep: Instant,
     /// Whether a nudge was ever answered.
     reachable: bool,
-    /// Whether the log was told that nudges fail.
-    told_failure: bool,
+    /// How many rounds in a row could not nudge.
+    failed_rounds: u32,
 }
 
 /// What a round of nudges found out.
@@ -87,14 +87,14 @@ enum Round {
 impl Supervisor {
     pub(super) fn new(
         shared: Arc<Shared>,
-        events: Receiver<Event>,
+        failures: Receiver<Failure>,
         addr: SocketAddr,
         first: Generation,
     ) -> Supervisor {
         let now = Instant::now();
         Supervisor {
             shared,
-            events,
+            failures,
             targets: targets(addr),
             counters: Counters::open(),
             generations: vec![first],
@@ -105,43 +105,45 @@ impl Supervisor {
             last_look: now,
             last_sweep: now,
             reachable: false,
-            told_failure: false,
+            failed_rounds: 0,
         }
     }
 
     /// Runs until the acceptor stops, then ends all generations.
     pub(super) fn run(mut self) {
-        loop {
-            let event = self.events.recv_timeout(self.rest());
-            if self.shared.is_stopping() {
-                break;
+        while !self.shared.is_stopping() {
+            // Cleared before the look, so that a request after it is told anew.
+            let asked = self.shared.noted.swap(false, Ordering::SeqCst);
+            if asked {
+                self.last_request = Instant::now();
             }
-            match event {
-                Ok(Event::Request) => {
-                    // Cleared before the look, so that a request after it is told anew.
-                    self.shared.noted.store(false, Ordering::SeqCst);
-                    self.last_request = Instant::now();
-                    self.tick();
-                    thread::sleep(PACE);
-                }
-                Ok(Event::AcceptFailed { generation, error }) => {
-                    if self.deaf_until.is_none() && generation == self.current().name {
-                        self.bury(&error.to_string());
-                    }
-                }
-                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => self.tick(),
+            self.hear_failures();
+            self.tick();
+            if asked {
+                thread::sleep(PACE);
             }
+            // A wake-up since the last one makes this return at once.
+            thread::park_timeout(self.rest());
         }
         self.generations.drain(..).for_each(Generation::end);
     }
 
-    /// How long to wait for an event.
+    /// How long to rest unless woken.
     fn rest(&self) -> Duration {
-        if let Some(due) = self.deaf_until {
-            return due.saturating_duration_since(Instant::now());
+        match self.deaf_until {
+            Some(due) => due.saturating_duration_since(Instant::now()),
+            None if self.restless => RESTLESS_TICK,
+            None => TICK,
         }
-        if self.restless { RESTLESS_TICK } else { TICK }
+    }
+
+    fn hear_failures(&mut self) {
+        while let Ok(failure) = self.failures.try_recv() {
+            // An old generation's is late news.
+            if self.deaf_until.is_none() && failure.generation == self.current().name {
+                self.bury(&failure.error.to_string());
+            }
+        }
     }
 
     fn tick(&mut self) {
@@ -177,43 +179,65 @@ impl Supervisor {
         let round = self.round();
         let reading = self.current().watch.as_ref().map(Watch::read);
         let after = self.counters.connections();
-        self.restless = match round {
+        let arrived = before.zip(after).map(|(before, after)| after.saturating_sub(before));
+        match round {
             Round::Served(nudges) => {
-                before.zip(after).is_some_and(|(before, after)| after - before != nudges)
+                if arrived == Some(0) {
+                    self.counters.distrust_connections();
+                }
+                self.restless = arrived.is_some_and(|arrived| arrived != nudges);
+                if !self.restless {
+                    self.set_baseline(reading);
+                }
             }
-            Round::Unproven => true,
-            Round::Unreachable => false,
-            Round::Deaf => return self.bury("it does not answer"),
-        };
-        if self.restless {
-            return;
+            Round::Unproven => self.restless = true,
+            Round::Unreachable => {
+                self.restless = false;
+                if let (Some(watch), Some(Reading::Switches(now))) =
+                    (&mut self.current_mut().watch, reading)
+                {
+                    watch.renew(now);
+                }
+            }
+            Round::Deaf => self.bury("it does not answer"),
         }
-        let alive = self.reachable;
+    }
+
+    /// Notes that everything up to this reading has been dealt with.
+    fn set_baseline(&mut self, reading: Option<Reading>) {
+        let proven = self.counters.threads().is_some();
         let current = self.current_mut();
         match (&mut current.watch, reading) {
-            (Some(watch), Some(Reading::Switches(now))) => watch.set_baseline(now),
-            (None, _) if alive => current.watch_again(),
+            // Rest would be unfounded.
+            _ if !proven => current.stop_watching(),
+            (Some(watch), Some(Reading::Switches(now))) => {
+                // The second look shows whether the count moves at all: it must, for our nudges.
+                let fresh = watch.is_fresh();
+                if !watch.renew(now) {
+                    current.stop_watching();
+                }
+                self.restless = fresh;
+            }
+            (None, _) => current.watch_again(),
             _ => {}
         }
     }
 
     fn round(&mut self) -> Round {
-        let mut misses = 0;
+        let (mut misses, mut quiet) = (0, 0);
         for count in 1..=MAX_NUDGES {
             if self.shared.is_stopping() {
                 return Round::Unproven;
             }
-            let last_thread = self.counters.last_thread();
+            let threads = self.counters.threads();
             let gone = self.is_gone();
             match nudge(&self.targets, patience(misses)) {
                 Nudge::Answered => {
                     self.answered(gone);
                     misses = 0;
-                    let served = match last_thread {
-                        Some(_) => last_thread == self.counters.last_thread(),
-                        None => count >= BLIND_NUDGES,
-                    };
-                    if served {
+                    quiet = if threads == self.counters.threads() { quiet + 1 } else { 0 };
+                    let needed = threads.map_or(BLIND_NUDGES, |_| self.counters.proof());
+                    if quiet >= needed {
                         return Round::Served(count);
                     }
                 }
@@ -235,10 +259,10 @@ impl Supervisor {
 
     fn answered(&mut self, gone: bool) {
         self.reachable = true;
-        self.told_failure = false;
+        self.failed_rounds = 0;
         if gone {
             // Somebody accepts, so it was not the accept thread that we watched.
-            self.current_mut().watch = None;
+            self.current_mut().stop_watching();
         }
     }
 
@@ -257,8 +281,9 @@ impl Supervisor {
     }
 
     fn failed(&mut self, cause: &str) -> Round {
-        if !self.told_failure && !self.shared.is_stopping() {
-            self.told_failure = true;
+        self.failed_rounds += 1;
+        // The first one may be the last nudge of a dying accept thread, which is told elsewhere.
+        if self.failed_rounds == 2 && !self.shared.is_stopping() {
             log::warn!("cannot connect to our own port, connections may have to wait: {cause}");
         }
         // What was possible once will be again, say when there are descriptors.
@@ -268,7 +293,10 @@ impl Supervisor {
     /// Notes the death of the current accept thread and decides when to listen again.
     fn bury(&mut self, cause: &str) {
         let delay = self.backoff.next(Instant::now());
-        log::warn!("the accept thread has died ({cause}); listening again in {delay:?}");
+        log::warn!(
+            "the accept thread has died ({cause}); listening again in {} ms",
+            delay.as_millis()
+        );
         self.deaf_until = Some(Instant::now() + delay);
         // Its descriptor is worth more than the view of a dead thread.
         self.current_mut().watch = None;
