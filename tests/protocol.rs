@@ -147,7 +147,7 @@ fn bodies_in_any_form_and_of_any_type_are_read() {
         format!("Content-Type: application/octet-stream\r\nAuthorization: Bearer \r\n{plain}"),
         format!("Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n"),
         format!("Expect: 100-continue\r\n{plain}"),
-        format!("{plain}"),
+        plain.clone(),
     ];
     for request in requests {
         upstream.script(vec![upstream::answer("ok")]);
