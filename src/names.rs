@@ -6,6 +6,9 @@
 
 use crate::error::{Error, Result};
 
+/// The longest name, in bytes: all four of Ollama's parts at their longest stay below it.
+const LONGEST: usize = 1024;
+
 /// The tag that a name without one has.
 const LATEST: &str = ":latest";
 
@@ -35,14 +38,14 @@ pub fn find<'a>(ids: impl Iterator<Item = &'a str> + Clone, name: &str) -> Optio
     exact(name).or_else(|| exact(&other)).or_else(|| any_case(name)).or_else(|| any_case(&other))
 }
 
-/// Refuses names that neither Ollama nor an upstream could mean: control characters, or blanks at
-/// an end (they are trimmed before).
+/// Refuses names that neither Ollama nor an upstream could mean: too long, with control characters,
+/// or with a separator that has nothing on one side. The caller has trimmed blanks.
 ///
 /// # Errors
 /// [`Error::InvalidRequest`] with Ollama's text.
 pub fn check(name: &str) -> Result<()> {
     let separators = name.ends_with([':', '/']) || name.starts_with([':', '/']);
-    if separators || name.chars().any(char::is_control) {
+    if separators || name.len() > LONGEST || name.chars().any(char::is_control) {
         return Err(Error::invalid("invalid model name"));
     }
     Ok(())
@@ -97,6 +100,7 @@ mod tests {
         for name in ["x:", "/x", "a\nb", ":x", "x/"] {
             assert!(check(name).is_err(), "{name:?}");
         }
+        assert!(check(&"x".repeat(LONGEST + 1)).is_err());
         for name in ["x", "a b", "@cf/x/y", "a:b:c", "one/two/three/four"] {
             assert!(check(name).is_ok(), "{name:?}");
         }

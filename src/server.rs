@@ -28,6 +28,9 @@ const BACKLOG: i32 = 1024;
 /// How long a client may take nothing of what it is sent before it counts as gone.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Characters of a path that are logged.
+const LOGGED_PATH: usize = 200;
+
 /// A request on its way to a worker.
 struct Job {
     exchange: Exchange,
@@ -174,6 +177,7 @@ fn serve(app: &App, mut job: Job) {
 /// The one line about a request. It names no text of the request but path and model.
 fn log_end(exchange: &Exchange, trace: &Trace, received: Instant, error: Option<&Error>) {
     let path = exchange.target().split('?').next().unwrap_or_default();
+    let path: String = path.chars().take(LOGGED_PATH).collect();
     let failure = error.map(|error| format!(" error={error}")).unwrap_or_default();
     log::info!(
         "{} {} {path:?} model={:?} status={} attempts={} duration_ms={} tokens={}+{}{failure}",

@@ -123,6 +123,36 @@ fn a_check_shows_the_configuration_and_asks_the_upstream() {
 }
 
 #[test]
+fn a_file_in_the_working_directory_is_read_and_the_environment_wins() {
+    let upstream = Upstream::start();
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("with-dotenv");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let lines =
+        format!("OPENAI_BASE_URL={}\nREQUEST_TIMEOUT=11\nPROXY_WORKERS='7'\n", upstream.base_url());
+    std::fs::write(folder.join(".env"), lines).expect("a file");
+    let mut command = program();
+    command.current_dir(&folder).arg("--check").env("REQUEST_TIMEOUT", "12");
+    let (code, out, err) = run(&mut command);
+    assert_eq!(code, Some(0), "{out}{err}");
+    assert!(out.contains("REQUEST_TIMEOUT=12") && out.contains("PROXY_WORKERS=7"), "{out}");
+}
+
+#[test]
+fn long_names_and_paths_do_not_flood_the_log() {
+    let upstream = Upstream::start();
+    let mut program = Running::start(program().env("OPENAI_BASE_URL", upstream.base_url()));
+    let mut client = Client::connect(program.addr);
+    let long = "x".repeat(50_000);
+    let body = chat("Hi").replacen("\"m\"", &format!("\"{long}\""), 1);
+    let answer = client.post("/api/chat", body).answer();
+    assert_eq!((answer.status(), answer.error().as_str()), (400, "invalid model name"));
+    assert_eq!(client.get(&format!("/{long}")).answer().status(), 404);
+    program.signal("TERM");
+    let (_, log) = program.end();
+    assert!(log.len() < 2_000, "{} bytes", log.len());
+}
+
+#[test]
 fn a_port_that_is_taken_is_told() {
     let upstream = Upstream::start();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -153,8 +153,8 @@ impl Context<'_> {
         if name.is_empty() {
             return Err(missing());
         }
-        name.clone_into(&mut self.trace.model);
         names::check(name)?;
+        name.clone_into(&mut self.trace.model);
         Ok(name.to_owned())
     }
 }
