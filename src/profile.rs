@@ -5,6 +5,29 @@
 //! out because this family refuses or misreads them. An unknown upstream gets OpenAI's core and
 //! nothing else. A new family is a new row.
 
+/// How a family is told whether to reason (openai-wire.md 3.8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Thinking {
+    /// Not known: only a level is passed on, by OpenAI's name.
+    Unknown,
+    /// It cannot be told.
+    Silent,
+    /// `reasoning_effort`, with words that depend on the model.
+    OpenAi,
+    /// `reasoning` with an effort.
+    OpenRouter,
+    /// `chat_template_kwargs`.
+    Template,
+    /// `thinking` with a type.
+    DeepSeek,
+    /// `reasoning_effort` and `reasoning_format`.
+    Groq,
+    /// `reasoning` with a switch.
+    Together,
+    /// `reasoning_effort`, with `none` for off.
+    Gemini,
+}
+
 /// One row of the table.
 #[derive(Debug, PartialEq)]
 pub struct Profile {
@@ -28,6 +51,8 @@ pub struct Profile {
     pub repeat_penalty: Option<&'static str>,
     /// Whether llama.cpp's own parameters are known.
     pub llama: bool,
+    /// How it is told whether to reason.
+    pub thinking: Thinking,
     /// Whether `presence_penalty` and `frequency_penalty` mean what they should.
     pub penalties: bool,
     /// Whether JSON mode must be asked for in a message, too.
@@ -52,6 +77,7 @@ pub const GENERIC: Profile = Profile {
     min_p: None,
     repeat_penalty: None,
     llama: false,
+    thinking: Thinking::Unknown,
     penalties: true,
     json_word: false,
     json_object: true,
@@ -66,13 +92,21 @@ const PROFILES: &[Profile] = &[
         hosts: &["api.openai.com", "openai.azure.com"],
         max_tokens: "max_completion_tokens",
         json_word: true,
+        thinking: Thinking::OpenAi,
         ..GENERIC
     },
-    Profile { name: "deepseek", hosts: &["api.deepseek.com"], json_word: true, ..GENERIC },
+    Profile {
+        name: "deepseek",
+        hosts: &["api.deepseek.com"],
+        json_word: true,
+        thinking: Thinking::DeepSeek,
+        ..GENERIC
+    },
     Profile {
         name: "gemini",
         hosts: &["generativelanguage.googleapis.com"],
         suffix: false,
+        thinking: Thinking::Gemini,
         ..GENERIC
     },
     Profile {
@@ -80,6 +114,7 @@ const PROFILES: &[Profile] = &[
         hosts: &["api.groq.com"],
         max_tokens: "max_completion_tokens",
         suffix: false,
+        thinking: Thinking::Groq,
         ..GENERIC
     },
     Profile {
@@ -92,6 +127,7 @@ const PROFILES: &[Profile] = &[
         llama: true,
         completion_limit: false,
         suffix: false,
+        thinking: Thinking::Template,
         ..GENERIC
     },
     Profile {
@@ -108,6 +144,7 @@ const PROFILES: &[Profile] = &[
         seed: "random_seed",
         json_word: true,
         suffix: false,
+        thinking: Thinking::Silent,
         ..GENERIC
     },
     Profile {
@@ -117,6 +154,7 @@ const PROFILES: &[Profile] = &[
         top_k: Some("top_k"),
         min_p: Some("min_p"),
         repeat_penalty: Some("repetition_penalty"),
+        thinking: Thinking::OpenRouter,
         ..GENERIC
     },
     Profile {
@@ -126,6 +164,7 @@ const PROFILES: &[Profile] = &[
         top_k_off: Some(-1),
         min_p: Some("min_p"),
         repeat_penalty: Some("repetition_penalty"),
+        thinking: Thinking::Template,
         ..GENERIC
     },
     Profile {
@@ -134,6 +173,7 @@ const PROFILES: &[Profile] = &[
         top_k: Some("top_k"),
         min_p: Some("min_p"),
         repeat_penalty: Some("repetition_penalty"),
+        thinking: Thinking::Together,
         ..GENERIC
     },
     Profile {
@@ -144,9 +184,17 @@ const PROFILES: &[Profile] = &[
         min_p: Some("min_p"),
         repeat_penalty: Some("repetition_penalty"),
         suffix: false,
+        thinking: Thinking::Template,
         ..GENERIC
     },
-    Profile { name: "xai", hosts: &["api.x.ai"], penalties: false, suffix: false, ..GENERIC },
+    Profile {
+        name: "xai",
+        hosts: &["api.x.ai"],
+        penalties: false,
+        suffix: false,
+        thinking: Thinking::Silent,
+        ..GENERIC
+    },
 ];
 
 /// The family that owns a host, given in lower case.

@@ -8,7 +8,8 @@
 //!   ollama-api.md 7);
 //! - `list.openai.json` with `tags.json`, `show.json` and `ps.json` (compared as bytes).
 //!
-//! `case.json` may name the upstream's family (`profile`), its `id` for the model, and `think`. The
+//! `case.json` may name the upstream's family (`profile`), its `id` for the model, `think`, and how many
+//! alternatives per token are wanted (`logprobs`). The
 //! clock is the driver's: the request is sent after 1 ms, event number n comes after n times 10 ms,
 //! and everything has ended after 1 s. `UPDATE_GOLDEN=1` rewrites what comes out; the difference is
 //! for review.
@@ -33,7 +34,7 @@ use ollama_openai_proxy::sse::Decoder;
 use ollama_openai_proxy::translate::chat::{self, ChatEncoder};
 use ollama_openai_proxy::translate::generate::{self, Generate, GenerateEncoder};
 use ollama_openai_proxy::translate::models::{self, Setting};
-use ollama_openai_proxy::translate::stream::{AnswerStream, Delta, Encoder};
+use ollama_openai_proxy::translate::stream::{AnswerStream, Delta, Encoder, Wanted};
 use ollama_openai_proxy::translate::{embed, think};
 use serde_json::{Value, json};
 
@@ -67,12 +68,14 @@ impl Case {
         profile::by_owner(name).or_else(|| profile::by_host(name)).expect("a known family")
     }
 
-    fn redactor(&self) -> Redactor {
-        Redactor::default()
+    fn wanted(&self) -> Wanted<'static> {
+        let think = think::read(self.settings.get("think")).expect("a valid think");
+        let logprobs = self.settings["logprobs"].as_u64().map(|top| top as usize);
+        Wanted { think, logprobs, seed: "golden" }
     }
 
-    fn think(&self) -> think::Think {
-        think::read(self.settings.get("think")).expect("a valid think")
+    fn redactor(&self) -> Redactor {
+        Redactor::default()
     }
 
     fn bytes(&self, name: &str, found: &[u8]) {
@@ -109,7 +112,7 @@ impl Case {
     fn whole(&self, encoder: &mut impl Encoder) {
         let Some(body) = self.read("answer.openai.json") else { return };
         let redactor = self.redactor();
-        let mut state = AnswerStream::new(self.think(), &redactor);
+        let mut state = AnswerStream::new(self.wanted(), &redactor);
         let mut out = Vec::new();
         let ended = state.on_whole(&body).and_then(|rest| {
             encoder.last(&mut out, NOW, &rest, &state.finish(SENT, END)?);
@@ -124,7 +127,7 @@ impl Case {
     fn stream(&self, encoder: &mut impl Encoder) {
         let Some(body) = self.read("stream.sse") else { return };
         let redactor = self.redactor();
-        let mut state = AnswerStream::new(self.think(), &redactor);
+        let mut state = AnswerStream::new(self.wanted(), &redactor);
         let mut out = Vec::new();
         if let Err(error) = play(&body, &mut state, encoder, &mut out) {
             ndjson::append_line(&mut out, &ErrorAnswer { error: &error.message() });
@@ -146,11 +149,16 @@ fn play(
     let mut now = Duration::ZERO;
     while let Some(event) = decoder.next_event()? {
         now += Duration::from_millis(10);
-        if let Some(delta) = state.on_event(event, now)? {
-            encoder.delta(out, NOW, &delta);
+        let deltas = [state.on_event(event, now)?, state.take_calls()?];
+        for delta in deltas.iter().flatten().filter(|delta| !delta.is_empty()) {
+            encoder.delta(out, NOW, delta);
         }
     }
     let outcome = state.finish(SENT, END)?;
+    let rest = state.rest()?;
+    if !rest.is_empty() {
+        encoder.delta(out, NOW, &rest);
+    }
     encoder.last(out, NOW, &Delta::default(), &outcome);
     out.push(b'\n');
     Ok(())

@@ -125,10 +125,6 @@ fn what_cannot_be_translated_is_refused_by_name() {
         assert_eq!((answer.status(), answer.error().as_str()), (400, error));
     };
     check(
-        r#"{"model":"m","messages":[{"role":"user"}],"tools":[{}]}"#,
-        "\"m\" does not support tools",
-    );
-    check(
         r#"{"model":"m","messages":[{"role":"user","images":["aGk="]}]}"#,
         "\"m\" does not support images",
     );

@@ -115,7 +115,7 @@ fn show_understands_every_spelling_of_a_name() {
         let show = answer.json();
         let arch = show["model_info"]["general.architecture"].as_str().expect("a family");
         assert!(show["model_info"][format!("{arch}.context_length")].is_u64());
-        assert_eq!(show["capabilities"], json!(["completion"]));
+        assert_eq!(show["capabilities"], json!(["completion", "tools"]));
         for name in ["template", "modelfile", "modified_at"] {
             assert_ne!(show[name].as_str().expect(name), "", "{name}");
         }

@@ -4,14 +4,13 @@
 //! while waiting. A write that fails ends the upstream's call at once, because the stream is dropped
 //! on the way out.
 
-use std::borrow::Cow;
 use std::time::SystemTime;
 
 use super::Context;
 use crate::clock;
 use crate::error::Result;
 use crate::exchange::ContentType;
-use crate::translate::stream::{AnswerStream, Delta, Encoder, Outcome};
+use crate::translate::stream::{AnswerStream, Delta, Encoder, Outcome, Wanted};
 use crate::translate::think::Think;
 use crate::upstream::{Answer, EventStream};
 
@@ -21,11 +20,14 @@ pub(super) fn relay(
     context: &mut Context<'_>,
     answer: Answer,
     encoder: &mut impl Encoder,
-    think: Think,
+    wanted: (Think, Option<usize>),
     stream: bool,
 ) -> Result<()> {
     let app = context.app;
-    let mut state = AnswerStream::new(think, app.client.redactor());
+    let seed = context.trace.request_id.clone();
+    let (think, logprobs) = wanted;
+    let wanted = Wanted { think, logprobs, seed: &seed };
+    let mut state = AnswerStream::new(wanted, app.client.redactor());
     if stream {
         relay_lines(context, answer, encoder, &mut state)
     } else {
@@ -44,10 +46,7 @@ fn relay_lines(
     match answer {
         Answer::Whole(text) => {
             let delta = state.on_whole(&text)?;
-            if delta != Delta::default() {
-                encoder.delta(&mut line, &now(), &delta);
-                context.exchange.line(&line);
-            }
+            write_line(context, encoder, &mut line, delta);
         }
         Answer::Stream(mut events) => {
             pump(context, &mut events, encoder, state, &mut line)?;
@@ -55,6 +54,8 @@ fn relay_lines(
         }
     }
     let outcome = finish(context, state)?;
+    let rest = state.rest()?;
+    write_line(context, encoder, &mut line, rest);
     line.clear();
     encoder.last(&mut line, &now(), &Delta::default(), &outcome);
     line.push(b'\n');
@@ -64,6 +65,24 @@ fn relay_lines(
         events.finish();
     }
     Ok(())
+}
+
+/// Holds back the line of a delta, if that adds anything; calls get a line of their own, as clients
+/// know it from Ollama (ollama-api.md 7).
+fn write_line(
+    context: &mut Context<'_>,
+    encoder: &mut impl Encoder,
+    line: &mut Vec<u8>,
+    mut delta: Delta<'_>,
+) {
+    let calls = std::mem::take(&mut delta.calls);
+    for delta in [delta, Delta { calls, ..Delta::default() }] {
+        if !delta.is_empty() {
+            line.clear();
+            encoder.delta(line, &now(), &delta);
+            context.exchange.line(line);
+        }
+    }
 }
 
 /// Moves events to lines until the terminal one.
@@ -77,9 +96,10 @@ fn pump(
     loop {
         while let Some(event) = events.ready()? {
             if let Some(delta) = state.on_event(event, context.received.elapsed())? {
-                line.clear();
-                encoder.delta(line, &now(), &delta);
-                context.exchange.line(line);
+                write_line(context, encoder, line, delta);
+            }
+            if let Some(calls) = state.take_calls()? {
+                write_line(context, encoder, line, calls);
             }
             if state.is_done() {
                 return Ok(());
@@ -106,8 +126,9 @@ fn relay_whole(
             encoder.last(&mut out, &now(), &rest, &outcome);
         }
         Answer::Stream(mut events) => {
-            let rest = gather(context, &mut events, state)?;
+            let mut rest = gather(context, &mut events, state)?;
             let outcome = finish(context, state)?;
+            rest.append(state.rest()?);
             encoder.last(&mut out, &now(), &rest, &outcome);
             events.finish();
         }
@@ -121,16 +142,15 @@ fn gather(
     events: &mut EventStream,
     state: &mut AnswerStream<'_>,
 ) -> Result<Delta<'static>> {
-    let (mut thinking, mut content) = (String::new(), String::new());
+    let mut whole = Delta::default();
     loop {
         while let Some(event) = events.ready()? {
             if let Some(delta) = state.on_event(event, context.received.elapsed())? {
-                thinking.push_str(&delta.thinking);
-                content.push_str(&delta.content);
+                whole.append(delta);
             }
         }
         if state.is_done() || !wait(events, state)? {
-            return Ok(Delta { thinking: Cow::Owned(thinking), content: Cow::Owned(content) });
+            return Ok(whole);
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::ollama::decode::{self, Int};
 use crate::ollama::request::{ChatRequest, GenerateRequest};
 use crate::translate::chat::{self, ChatEncoder};
 use crate::translate::generate::{self, Generate, GenerateEncoder};
+use crate::translate::think::Think;
 use crate::translate::{options, think};
 
 /// `POST /api/chat`.
@@ -27,7 +28,8 @@ pub(super) fn chat(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
         return answer(context, |out, now| encoder.empty(out, now, reason));
     }
     let think = think::read(request.think.as_ref())?;
-    let need_family = options::read(request.options.as_ref())?.need_family();
+    let need_family =
+        options::read(request.options.as_ref())?.need_family() || think != Think::Unset;
     let Resolved { id, profile } = context.app.resolve(&name, need_family, context.trace);
     let upstream = chat::to_openai(&request, &id, profile)?;
     let client = &context.app.client;
@@ -37,7 +39,8 @@ pub(super) fn chat(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
         client.chat(&upstream, context.trace)
     }?;
     context.app.touch(&id, keep_alive);
-    relay::relay(context, answer, &mut encoder, think, upstream.stream)
+    let logprobs = chat::logprobs(request.logprobs, request.top_logprobs);
+    relay::relay(context, answer, &mut encoder, (think, logprobs), upstream.stream)
 }
 
 /// `POST /api/generate`.
@@ -56,7 +59,8 @@ pub(super) fn generate(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let think = think::read(request.think.as_ref())?;
     let need_family = options::read(request.options.as_ref())?.need_family()
         || request.suffix.as_deref().is_some_and(|suffix| !suffix.is_empty())
-        || request.raw == Some(true);
+        || request.raw == Some(true)
+        || think != Think::Unset;
     let Resolved { id, profile } = context.app.resolve(&name, need_family, context.trace);
     let upstream = generate::to_openai(&request, &id, profile)?;
     let client = &context.app.client;
@@ -69,7 +73,8 @@ pub(super) fn generate(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     }?;
     context.app.touch(&id, keep_alive);
     let mut encoder = GenerateEncoder::new(shown, generate::remembered(&request));
-    relay::relay(context, answer, &mut encoder, think, stream)
+    let logprobs = chat::logprobs(request.logprobs, request.top_logprobs);
+    relay::relay(context, answer, &mut encoder, (think, logprobs), stream)
 }
 
 /// Loads or unloads a model, which the proxy answers by itself: `load` or `unload`. A model that a

@@ -5,6 +5,7 @@
 //! (ollama-api.md 18.12).
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 /// The counters of a final object; durations in nanoseconds, at least 1 (ollama-api.md 6.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -37,6 +38,9 @@ pub struct ChatAnswer<'a> {
     /// Why it is the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub done_reason: Option<&'a str>,
+    /// Log probabilities of this object's tokens.
+    #[serde(skip_serializing_if = "<[Logprob]>::is_empty")]
+    pub logprobs: &'a [Logprob],
     /// The counters, in the last object.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<Metrics>,
@@ -52,6 +56,44 @@ pub struct AnswerMessage<'a> {
     /// Reasoning, if any.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub thinking: &'a str,
+    /// Whole calls, if any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall<'a>>,
+}
+
+/// A call (6.3).
+#[derive(Clone, Debug, Serialize)]
+pub struct ToolCall<'a> {
+    /// Never empty.
+    pub id: &'a str,
+    /// What is called.
+    pub function: FunctionCall<'a>,
+}
+
+/// The function of a [`ToolCall`].
+#[derive(Clone, Debug, Serialize)]
+pub struct FunctionCall<'a> {
+    /// The call's place among those of the answer.
+    pub index: usize,
+    /// The function's name.
+    pub name: &'a str,
+    /// An object.
+    pub arguments: &'a RawValue,
+}
+
+/// The log probability of a token (6.4).
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Logprob {
+    /// The token's text.
+    pub token: String,
+    /// Its log probability.
+    pub logprob: f64,
+    /// The bytes of the text.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub bytes: Vec<u8>,
+    /// The alternatives, the likeliest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub top_logprobs: Vec<Logprob>,
 }
 
 /// A line of `/api/generate`, or its whole answer (9.2).
@@ -77,6 +119,9 @@ pub struct GenerateAnswer<'a> {
     /// The counters, in the last object.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<Metrics>,
+    /// Log probabilities of this object's tokens.
+    #[serde(skip_serializing_if = "<[Logprob]>::is_empty")]
+    pub logprobs: &'a [Logprob],
 }
 
 /// The answer of `/api/embed` (10.1).

@@ -17,7 +17,7 @@ request! {
         /// The conversation.
         pub messages: Vec<Message<'a>>,
         /// Tool definitions (5.7).
-        pub tools: Vec<&'a RawValue>,
+        pub tools: Vec<Tool<'a>>,
         /// Free text, `"json"` or a schema (5.4).
         pub format: &'a RawValue,
         /// Sampling options (5.1).
@@ -45,7 +45,51 @@ request! {
         /// Base64 images (5.5).
         pub images: Vec<&'a RawValue>,
         /// The calls an assistant made.
-        pub tool_calls: Vec<&'a RawValue>,
+        pub tool_calls: Vec<ToolCall<'a>>,
+        /// On a tool's message: which function it answers.
+        pub tool_name: Text<'a>,
+        /// On a tool's message: which call it answers.
+        pub tool_call_id: Text<'a>,
+    }
+}
+
+request! {
+    /// A call that an assistant made (5.6).
+    pub struct ToolCall<'a> {
+        /// Its id; many clients send none.
+        pub id: Text<'a>,
+        /// What was called.
+        pub function: FunctionCall<'a>,
+    }
+}
+
+request! {
+    /// The function of a [`ToolCall`].
+    pub struct FunctionCall<'a> {
+        /// Its name.
+        pub name: Text<'a>,
+        /// An object; some clients send it as a string of JSON.
+        pub arguments: &'a RawValue,
+    }
+}
+
+request! {
+    /// A tool that the model may call (5.7).
+    pub struct Tool<'a> {
+        /// What it is.
+        pub function: FunctionDefinition<'a>,
+    }
+}
+
+request! {
+    /// The function of a [`Tool`].
+    pub struct FunctionDefinition<'a> {
+        /// Its name.
+        pub name: Text<'a>,
+        /// What it is for.
+        pub description: Text<'a>,
+        /// Its parameters as a JSON Schema, which is passed on untouched.
+        pub parameters: &'a RawValue,
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Deref;
 
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, de};
@@ -56,6 +57,9 @@ pub struct Choice<'a> {
     /// Why it ended.
     #[serde(borrow, deserialize_with = "lenient")]
     pub finish_reason: Option<Str<'a>>,
+    /// Log probabilities of the tokens in this chunk.
+    #[serde(deserialize_with = "lenient")]
+    pub logprobs: Option<Logprobs>,
 }
 
 /// A message, whole or in part.
@@ -74,11 +78,83 @@ pub struct Message<'a> {
     /// Why the model would not answer.
     #[serde(borrow)]
     pub refusal: Option<Content<'a>>,
+    /// Calls, or pieces of calls.
+    #[serde(borrow, deserialize_with = "or_default")]
+    pub tool_calls: Vec<ToolFragment<'a>>,
+    /// A call in the form that came before `tool_calls`.
+    #[serde(borrow, deserialize_with = "lenient")]
+    pub function_call: Option<FunctionFragment<'a>>,
+}
+
+/// A call, or a piece of one (openai-wire.md 4.6).
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ToolFragment<'a> {
+    /// Which call it belongs to; missing on some servers, 0 for all calls on others.
+    #[serde(deserialize_with = "lenient")]
+    pub index: Option<u64>,
+    /// The call's id, on its first piece.
+    #[serde(borrow, deserialize_with = "lenient")]
+    pub id: Option<Str<'a>>,
+    /// What is called.
+    #[serde(borrow, deserialize_with = "lenient")]
+    pub function: Option<FunctionFragment<'a>>,
+}
+
+/// The function of a [`ToolFragment`].
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct FunctionFragment<'a> {
+    /// Its name, on the first piece.
+    #[serde(borrow, deserialize_with = "lenient")]
+    pub name: Option<Str<'a>>,
+    /// JSON as a string, or a piece of it; an object on some servers.
+    #[serde(borrow)]
+    pub arguments: Option<&'a RawValue>,
+}
+
+/// Log probabilities in both of OpenAI's shapes (openai-wire.md 4.9).
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Logprobs {
+    /// The shape of `chat/completions`.
+    #[serde(deserialize_with = "or_default")]
+    pub content: Vec<TokenLogprob>,
+    /// The shape of `completions`: tokens, ...
+    #[serde(deserialize_with = "or_default")]
+    pub tokens: Vec<String>,
+    /// ... their log probabilities, ...
+    #[serde(deserialize_with = "or_default")]
+    pub token_logprobs: Vec<Option<f64>>,
+    /// ... and the alternatives of each.
+    #[serde(deserialize_with = "or_default")]
+    pub top_logprobs: Vec<Option<serde_json::Map<String, Value>>>,
+}
+
+/// The log probability of a token.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct TokenLogprob {
+    /// The token's text.
+    pub token: String,
+    /// Its log probability.
+    pub logprob: f64,
+    /// The alternatives.
+    #[serde(deserialize_with = "or_default")]
+    pub top_logprobs: Vec<TokenLogprob>,
 }
 
 /// A string that borrows where it can.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Str<'a>(#[serde(borrow)] pub Cow<'a, str>);
+
+impl Deref for Str<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
 
 /// Text, or parts of text and reasoning (openai-wire.md 4.1).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -24,15 +24,96 @@ pub struct ChatRequest<'a> {
     /// The form of the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_format: Option<ResponseFormat<'a>>,
+    /// Functions the model may call; an empty list is refused by some servers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<Tool<'a>>,
 }
 
 /// One turn.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Message<'a> {
     /// Lower case.
     pub role: Cow<'a, str>,
-    /// The text.
-    pub content: Cow<'a, str>,
+    /// The text, or parts where there are media.
+    pub content: Content<'a>,
+    /// What an assistant called.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall<'a>>,
+    /// Which call a tool's message answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_call_id: Option<Cow<'a, str>>,
+}
+
+impl<'a> Message<'a> {
+    /// A turn of text.
+    #[must_use]
+    pub fn text(role: impl Into<Cow<'a, str>>, text: impl Into<Cow<'a, str>>) -> Self {
+        Self {
+            role: role.into(),
+            content: Content::Text(text.into()),
+            tool_calls: Vec::new(),
+            tool_call_id: None,
+        }
+    }
+
+    /// Its text, whatever form it has.
+    #[must_use]
+    pub fn as_text(&self) -> &str {
+        match &self.content {
+            Content::Text(text) => text,
+        }
+    }
+}
+
+/// Text, or parts: some servers take lists only where there is something else than text.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Content<'a> {
+    /// Only text.
+    Text(Cow<'a, str>),
+}
+
+/// A call that an assistant made.
+#[derive(Clone, Debug, Serialize)]
+pub struct ToolCall<'a> {
+    /// Required, and answered to by one tool message.
+    pub id: Cow<'a, str>,
+    /// Always `function`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// What was called.
+    pub function: FunctionCall<'a>,
+}
+
+/// The function of a [`ToolCall`].
+#[derive(Clone, Debug, Serialize)]
+pub struct FunctionCall<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// JSON as a string.
+    pub arguments: Cow<'a, str>,
+}
+
+/// A function that the model may call.
+#[derive(Clone, Debug, Serialize)]
+pub struct Tool<'a> {
+    /// Always `function`, whatever the client wrote.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// What it is.
+    pub function: FunctionDefinition<'a>,
+}
+
+/// The function of a [`Tool`].
+#[derive(Clone, Debug, Serialize)]
+pub struct FunctionDefinition<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// What it is for.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub description: &'a str,
+    /// Its parameters; the caller's own text.
+    pub parameters: &'a RawValue,
 }
 
 /// Asks for the counts at the end of a stream.

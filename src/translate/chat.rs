@@ -3,45 +3,58 @@
 //! | member | what becomes of it |
 //! | --- | --- |
 //! | `model` | the upstream's id, resolved by the caller |
-//! | `messages` | role in lower case and content; a missing content is empty |
-//! | `format`, `options` | `translate::format`, `translate::options` |
+//! | `messages` | `translate::history`; a missing content is empty |
+//! | `tools` | `translate::tools` |
+//! | `format`, `options`, `think` | `translate::format`, `translate::options`, `translate::think` |
 //! | `stream` | always said |
-//! | `think` | decides whether reasoning is shown |
-//! | `tools`, `images`, `tool_calls` | refused by name |
-//! | `keep_alive`, `truncate`, `shift`, `logprobs` | not for the upstream |
-
-use std::borrow::Cow;
+//! | `logprobs`, `top_logprobs` | the same, with at least one alternative |
+//! | `images` | refused by name |
+//! | `keep_alive`, `truncate`, `shift` | not for the upstream |
 
 use crate::error::{Error, Result};
 use crate::ndjson;
-use crate::ollama::answer::{AnswerMessage, ChatAnswer, Metrics};
+use crate::ollama::answer::{AnswerMessage, ChatAnswer, FunctionCall, Metrics, ToolCall};
+use crate::ollama::decode::Int;
 use crate::ollama::request::{ChatRequest, Message as OllamaMessage};
 use crate::openai::request::{self as openai, Message, StreamOptions};
 use crate::profile::Profile;
+use crate::translate::calls::Call;
 use crate::translate::stream::{Delta, Encoder, Outcome};
-use crate::translate::{format, options};
+use crate::translate::think::{self, Think};
+use crate::translate::{format, history, options, tools};
+
+/// What an upstream is asked to add to the text.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Extras {
+    /// Whether to reason.
+    pub think: Think,
+    /// How many alternatives each token is to have.
+    pub logprobs: Option<usize>,
+}
 
 /// The request for the upstream.
 ///
 /// # Errors
-/// [`Error::InvalidOption`] and [`Error::Unsupported`], in Ollama's words.
+/// [`Error::InvalidRequest`], [`Error::InvalidOption`] and [`Error::Unsupported`], in Ollama's words.
 pub fn to_openai<'a>(
     request: &'a ChatRequest<'a>,
     model: &'a str,
     profile: &Profile,
 ) -> Result<openai::ChatRequest<'a>> {
-    if request.tools.as_ref().is_some_and(|tools| !tools.is_empty()) {
-        return Err(unsupported(request.model.as_deref(), "tools"));
+    if request.messages.iter().flatten().any(has_images) {
+        return Err(unsupported(request.model.as_deref(), "images"));
     }
-    let messages = request
-        .messages
-        .iter()
-        .flatten()
-        .map(|message| to_message(message, request.model.as_deref()))
-        .collect::<Result<Vec<_>>>()?;
+    let messages = history::messages(request.messages.as_deref().unwrap_or_default())?;
     let options = options::read(request.options.as_ref())?;
     let format = format::response_format(request.format, profile)?;
-    Ok(chat(model, messages, &options, format, request.stream.unwrap_or(true), profile))
+    let stream = request.stream.unwrap_or(true);
+    let extras = Extras {
+        think: think::read(request.think.as_ref())?,
+        logprobs: logprobs(request.logprobs, request.top_logprobs),
+    };
+    let mut chat = chat(model, messages, &options, format, stream, profile, extras);
+    chat.tools = tools::definitions(request.tools.as_deref().unwrap_or_default());
+    Ok(chat)
 }
 
 /// A request from its parts; `/api/generate` makes one, too.
@@ -52,38 +65,39 @@ pub(super) fn chat<'a>(
     format: Option<openai::ResponseFormat<'a>>,
     stream: bool,
     profile: &Profile,
+    extras: Extras,
 ) -> openai::ChatRequest<'a> {
-    let texts = messages.iter().map(|message| message.content.as_ref());
+    let texts = messages.iter().map(Message::as_text);
     if format::lacks_json_word(format.as_ref(), profile, texts) {
-        messages.insert(0, Message { role: "system".into(), content: format::JSON_WORD.into() });
+        messages.insert(0, Message::text("system", format::JSON_WORD));
+    }
+    let mut sampling = options.for_chat(profile);
+    sampling.append(&mut think::parameters(extras.think, profile, model));
+    if let Some(top) = extras.logprobs {
+        sampling.insert("logprobs".into(), true.into());
+        // Without a number, llama.cpp sends 20 (openai-wire.md 3.2).
+        sampling.insert("top_logprobs".into(), top.max(1).into());
     }
     openai::ChatRequest {
         model,
         messages,
         stream,
         stream_options: StreamOptions::when(stream),
-        sampling: options.for_chat(profile),
+        sampling,
         response_format: format,
+        tools: Vec::new(),
     }
 }
 
-fn to_message<'a>(message: &'a OllamaMessage<'a>, model: Option<&str>) -> Result<Message<'a>> {
-    let filled = |list: &Option<Vec<_>>| list.as_ref().is_some_and(|list| !list.is_empty());
-    if filled(&message.images) {
-        return Err(unsupported(model, "images"));
-    }
-    if filled(&message.tool_calls) {
-        return Err(unsupported(model, "tools"));
-    }
-    let role = message.role.as_deref().unwrap_or_default();
-    Ok(Message {
-        role: if role.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            Cow::Owned(role.to_ascii_lowercase())
-        } else {
-            Cow::Borrowed(role)
-        },
-        content: Cow::Borrowed(message.content.as_deref().unwrap_or_default()),
-    })
+/// How many alternatives per token the client wants; `None` without log probabilities.
+#[must_use]
+pub fn logprobs(wanted: Option<bool>, top: Option<Int>) -> Option<usize> {
+    let top = top.and_then(|top| usize::try_from(top.0).ok()).unwrap_or(0);
+    wanted.unwrap_or(false).then_some(top)
+}
+
+fn has_images(message: &OllamaMessage<'_>) -> bool {
+    message.images.as_ref().is_some_and(|images| !images.is_empty())
 }
 
 /// Ollama's sentence for something a model cannot do.
@@ -114,15 +128,24 @@ impl ChatEncoder<'_> {
         metrics: Option<Metrics>,
     ) -> ChatAnswer<'a> {
         let (content, thinking) = (delta.content.as_ref(), delta.thinking.as_ref());
+        let tool_calls = delta.calls.iter().filter_map(tool_call).collect();
         ChatAnswer {
             model: self.model,
             created_at,
-            message: AnswerMessage { role: "assistant", content, thinking },
+            message: AnswerMessage { role: "assistant", content, thinking, tool_calls },
             done: done_reason.is_some(),
             done_reason,
+            logprobs: &delta.logprobs,
             metrics,
         }
     }
+}
+
+/// A call as the client sees it. Its arguments were checked when it became whole.
+fn tool_call(call: &Call) -> Option<ToolCall<'_>> {
+    let arguments = serde_json::from_str(&call.arguments).ok()?;
+    let function = FunctionCall { index: call.index, name: &call.name, arguments };
+    Some(ToolCall { id: &call.id, function })
 }
 
 impl Encoder for ChatEncoder<'_> {

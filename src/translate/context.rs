@@ -5,8 +5,6 @@
 //! each number, all of them positive and below 2^31, because clients read 32-bit integers
 //! (ollama-api.md 18.12). A list that was not made here is ignored, never an error.
 
-use std::borrow::Cow;
-
 use crate::openai::request::Message;
 
 /// The first number of every list: marks it as ours, with the version of the encoding.
@@ -19,7 +17,7 @@ const HEADER: usize = 3;
 #[must_use]
 pub fn encode(turns: &[Message<'_>]) -> Vec<i32> {
     let pairs: Vec<(&str, &str)> =
-        turns.iter().map(|turn| (turn.role.as_ref(), turn.content.as_ref())).collect();
+        turns.iter().map(|turn| (turn.role.as_ref(), turn.as_text())).collect();
     let text = serde_json::to_vec(&pairs).expect("pairs of strings always serialise");
     let Ok(length) = i32::try_from(text.len()) else { return Vec::new() };
     let mut out = Vec::with_capacity(HEADER + text.len().div_ceil(3));
@@ -54,8 +52,7 @@ fn conversation(list: &[i64]) -> Option<Vec<Message<'static>>> {
         return None;
     }
     let pairs: Vec<(String, String)> = serde_json::from_slice(&text).ok()?;
-    let turn = |(role, content)| Message { role: Cow::Owned(role), content: Cow::Owned(content) };
-    Some(pairs.into_iter().map(turn).collect())
+    Some(pairs.into_iter().map(|(role, content)| Message::text(role, content)).collect())
 }
 
 /// A checksum (FNV-1a, cut to 31 bits) that tells our lists from chance, not from malice: who can
@@ -71,37 +68,38 @@ fn checksum(text: &[u8]) -> i32 {
 mod tests {
     use super::*;
 
-    fn turn(role: &'static str, content: &'static str) -> Message<'static> {
-        Message { role: role.into(), content: content.into() }
+    fn check(turns: &[(&str, &str)]) -> Vec<i64> {
+        let messages: Vec<Message<'_>> =
+            turns.iter().map(|(role, content)| Message::text(*role, *content)).collect();
+        let list: Vec<i64> = encode(&messages).into_iter().map(i64::from).collect();
+        assert!(list.iter().all(|number| (0..=i64::from(i32::MAX)).contains(number)), "{list:?}");
+        let back = decode(&list);
+        let back: Vec<(&str, &str)> =
+            back.iter().map(|turn| (turn.role.as_ref(), turn.as_text())).collect();
+        assert_eq!(back, turns);
+        list
     }
 
     #[test]
     fn a_conversation_comes_back_whole() {
         for length in 0..12 {
             let content: String = "aé😀\n\"x\\".chars().cycle().take(length).collect();
-            let turns = vec![
-                turn("user", "Hi"),
-                Message { role: "assistant".into(), content: content.into() },
-            ];
-            let list = encode(&turns);
-            assert!(list.iter().all(|number| *number >= 0), "{list:?}");
-            let wide: Vec<i64> = list.iter().map(|number| i64::from(*number)).collect();
-            assert_eq!(decode(&wide), turns);
+            check(&[("user", "Hi"), ("assistant", &content)]);
         }
     }
 
     #[test]
     fn lists_of_anybody_else_are_ignored() {
-        assert_eq!(decode(&[]), vec![]);
-        assert_eq!(decode(&[1, 42, 7]), vec![]);
-        assert_eq!(decode(&[i64::from(MAGIC), i64::MAX, 0]), vec![]);
-        let mut list: Vec<i64> = encode(&[turn("user", "Hi")]).into_iter().map(i64::from).collect();
+        assert!(decode(&[]).is_empty());
+        assert!(decode(&[1, 42, 7]).is_empty());
+        assert!(decode(&[i64::from(MAGIC), i64::MAX, 0]).is_empty());
+        let mut list = check(&[("user", "Hi")]);
         for at in 0..list.len() {
             list[at] ^= 1;
-            assert_eq!(decode(&list), vec![], "number {at} changed");
+            assert!(decode(&list).is_empty(), "number {at} changed");
             list[at] ^= 1;
         }
         list.pop();
-        assert_eq!(decode(&list), vec![]);
+        assert!(decode(&list).is_empty());
     }
 }

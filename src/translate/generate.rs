@@ -8,17 +8,15 @@
 //! | `template` | accepted; Go templates cannot be expressed |
 //! | `images` | refused by name |
 
-use std::borrow::Cow;
-
 use crate::error::{Error, Result};
 use crate::ndjson;
 use crate::ollama::answer::{GenerateAnswer, Metrics};
 use crate::ollama::request::GenerateRequest;
 use crate::openai::request::{self as openai, Message, StreamOptions};
 use crate::profile::Profile;
-use crate::translate::chat::{chat, unsupported};
+use crate::translate::chat::{Extras, chat, logprobs, unsupported};
 use crate::translate::stream::{Delta, Encoder, Outcome};
-use crate::translate::{context, format, options};
+use crate::translate::{context, format, options, think};
 
 /// Where a generate request goes, and what is sent there.
 #[derive(Debug)]
@@ -50,18 +48,26 @@ pub fn to_openai<'a>(
     if suffix.is_some() && !profile.suffix {
         return Err(unsupported(name, "insert"));
     }
+    let logprobs = logprobs(request.logprobs, request.top_logprobs);
     if suffix.is_some() || is_raw(request) {
+        let mut sampling = options.for_completion(profile);
+        if let Some(top) = logprobs {
+            // Here it is one number, up to 5.
+            sampling.insert("logprobs".into(), top.clamp(1, 5).into());
+        }
         return Ok(Generate::Completion(openai::CompletionRequest {
             model,
             prompt: request.prompt.as_deref().unwrap_or_default(),
             suffix,
             stream,
             stream_options: StreamOptions::when(stream),
-            sampling: options.for_completion(profile),
+            sampling,
             response_format,
         }));
     }
-    Ok(Generate::Chat(chat(model, turns(request), &options, response_format, stream, profile)))
+    let extras = Extras { think: think::read(request.think.as_ref())?, logprobs };
+    let chat = chat(model, turns(request), &options, response_format, stream, profile, extras);
+    Ok(Generate::Chat(chat))
 }
 
 /// The conversation that a request continues, the prompt included.
@@ -71,10 +77,10 @@ pub fn turns<'a>(request: &'a GenerateRequest<'a>) -> Vec<Message<'a>> {
     let mut turns: Vec<Message<'a>> = context::decode(&list);
     if let Some(system) = text(request.system.as_deref()) {
         turns.retain(|turn| turn.role != "system");
-        turns.insert(0, Message { role: "system".into(), content: system.into() });
+        turns.insert(0, Message::text("system", system));
     }
     let prompt = request.prompt.as_deref().unwrap_or_default();
-    turns.push(Message { role: "user".into(), content: prompt.into() });
+    turns.push(Message::text("user", prompt));
     turns
 }
 
@@ -110,8 +116,7 @@ impl<'a> GenerateEncoder<'a> {
     fn context(&mut self, rest: &str) -> Vec<i32> {
         let Some(turns) = &mut self.turns else { return Vec::new() };
         self.answer.push_str(rest);
-        let content = Cow::Owned(std::mem::take(&mut self.answer));
-        turns.push(Message { role: "assistant".into(), content });
+        turns.push(Message::text("assistant", std::mem::take(&mut self.answer)));
         context::encode(turns)
     }
 }
@@ -148,6 +153,7 @@ fn object<'a>(
         done_reason,
         context,
         metrics,
+        logprobs: &delta.logprobs,
     }
 }
 

@@ -4,13 +4,18 @@
 //! translated, knowingly ignored, or refused by name. State that a stream needs lives in
 //! [`stream::AnswerStream`], which writes nothing.
 
+pub mod calls;
 pub mod chat;
 pub mod context;
 pub mod embed;
 pub mod format;
 pub mod generate;
+pub mod history;
+pub mod logprobs;
 pub mod metrics;
 pub mod models;
 pub mod options;
 pub mod stream;
 pub mod think;
+pub mod think_tags;
+pub mod tools;

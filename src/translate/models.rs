@@ -208,10 +208,11 @@ impl Model {
         }
     }
 
-    /// What it can do (11.6). An embedding model never claims completion.
+    /// What it can do (11.6). An embedding model never claims completion. Tools are claimed where
+    /// nothing is known: clients with tools show no other models (18.12).
     #[must_use]
     pub fn capabilities(&self) -> Vec<&'static str> {
-        if self.embedding { vec!["embedding"] } else { vec!["completion"] }
+        if self.embedding { vec!["embedding"] } else { vec!["completion", "tools"] }
     }
 
     /// Newest first, as Ollama lists them.
@@ -315,8 +316,10 @@ impl Model {
     }
 }
 
-/// A stand-in for the template, which stays with the upstream: it says what goes in.
-const TEMPLATE: &str = "{{ if .System }}{{ .System }}\n\n{{ end }}{{ .Prompt }}";
+/// A stand-in for the template, which stays with the upstream: it says what goes in. Some clients
+/// look for the word "tools" in it (18.12).
+const TEMPLATE: &str = "{{ if .System }}{{ .System }}\n\n{{ end }}\
+    {{ if .Tools }}# tools\n{{ .Tools }}\n\n{{ end }}{{ .Prompt }}";
 
 /// The parameter size as it stands in an id, such as `8b` or `135M`.
 fn size_word(id: &str) -> Option<String> {
@@ -419,7 +422,7 @@ mod tests {
         let embedding = |body: &str| read_list(body).expect("a list").remove(0).capabilities();
         assert_eq!(embedding(r#"[{"id":"text-embedding-3-small"}]"#), ["embedding"]);
         assert_eq!(embedding(r#"[{"id":"x","type":"embeddings"}]"#), ["embedding"]);
-        assert_eq!(embedding(r#"[{"id":"gpt-4o"}]"#), ["completion"]);
+        assert_eq!(embedding(r#"[{"id":"gpt-4o"}]"#), ["completion", "tools"]);
     }
 
     #[test]

@@ -9,34 +9,66 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::ollama::answer::Metrics;
-use crate::openai::answer::{Choice, Chunk, Content, Message, Timings, Usage};
+use crate::ollama::answer::{Logprob, Metrics};
+use crate::openai::answer::{Choice, Chunk, Content, Message, Timings, ToolFragment, Usage};
 use crate::redact::Redactor;
 use crate::sse::Event;
+use crate::translate::calls::{Call, Gatherer};
+use crate::translate::logprobs;
 use crate::translate::metrics::{self, Marks};
 use crate::translate::think::Think;
+use crate::translate::think_tags::{self, Split, Splitter};
 use crate::upstream_error;
 
 /// What one event adds to the answer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Delta<'a> {
     /// Reasoning.
     pub thinking: Cow<'a, str>,
     /// Text.
     pub content: Cow<'a, str>,
+    /// Whole calls.
+    pub calls: Vec<Call>,
+    /// Log probabilities of the tokens.
+    pub logprobs: Vec<Logprob>,
 }
 
 impl Delta<'_> {
-    fn is_empty(&self) -> bool {
-        self.thinking.is_empty() && self.content.is_empty()
+    /// Whether it adds nothing that a client is shown.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.thinking.is_empty()
+            && self.content.is_empty()
+            && self.calls.is_empty()
+            && self.logprobs.is_empty()
+    }
+
+    /// Adds another one behind it.
+    pub fn append(&mut self, other: Delta<'_>) {
+        self.thinking.to_mut().push_str(&other.thinking);
+        self.content.to_mut().push_str(&other.content);
+        self.calls.extend(other.calls);
+        self.logprobs.extend(other.logprobs);
     }
 
     fn into_owned(self) -> Delta<'static> {
         Delta {
             thinking: Cow::Owned(self.thinking.into_owned()),
             content: Cow::Owned(self.content.into_owned()),
+            ..self
         }
     }
+}
+
+/// What the client asked for that shapes its answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// Whether reasoning is shown.
+    pub think: Think,
+    /// How many alternatives each token has; `None` without log probabilities.
+    pub logprobs: Option<usize>,
+    /// What differs from answer to answer: the request's id.
+    pub seed: &'a str,
 }
 
 /// How an answer ended.
@@ -63,6 +95,9 @@ pub trait Encoder {
 pub struct AnswerStream<'r> {
     redactor: &'r Redactor,
     think: Think,
+    logprobs: Option<usize>,
+    calls: Gatherer,
+    tags: Splitter,
     usage: Option<Usage>,
     timings: Option<Timings>,
     finish: Option<Finish>,
@@ -84,10 +119,13 @@ enum Finish {
 impl<'r> AnswerStream<'r> {
     /// A fresh answer. The redactor cleans errors that come inside it.
     #[must_use]
-    pub fn new(think: Think, redactor: &'r Redactor) -> Self {
+    pub fn new(wanted: Wanted<'_>, redactor: &'r Redactor) -> Self {
         Self {
             redactor,
-            think,
+            think: wanted.think,
+            logprobs: wanted.logprobs,
+            calls: Gatherer::new(wanted.seed),
+            tags: Splitter::default(),
             usage: None,
             timings: None,
             finish: None,
@@ -144,11 +182,12 @@ impl<'r> AnswerStream<'r> {
         let text = body.trim_start_matches('\u{feff}').trim();
         let chunk = Chunk::parse(text).map_err(|_| not_an_answer(text))?;
         let has_choice = !chunk.choices.is_empty();
-        let delta = self.on_chunk(chunk, text, Duration::ZERO)?;
+        let mut delta = self.on_chunk(chunk, text, Duration::ZERO)?;
         if !has_choice {
             return Err(Error::protocol("an answer without choices"));
         }
         (self.done, self.first, self.last) = (true, None, None);
+        delta.append(self.rest()?);
         Ok(delta)
     }
 
@@ -167,18 +206,93 @@ impl<'r> AnswerStream<'r> {
             return Ok(Delta::default());
         };
         if let Some(reason) = &choice.finish_reason {
-            self.finish = finish(&reason.0).or(self.finish);
+            self.finish = finish(reason).or(self.finish);
         }
-        let mut delta = delta_of(choice);
-        if !delta.is_empty() {
+        let blank = choice.finish_reason.as_ref().is_some_and(|reason| reason.is_empty());
+        let is_whole = choice.message.is_some() && choice.delta.is_none();
+        let (mut delta, began) = self.delta_of(choice, is_whole);
+        if began || !delta.is_empty() {
             self.first.get_or_insert(now);
             self.last = Some(now);
+        }
+        // xAI ends an answer that calls tools with an empty reason.
+        if blank && self.calls.any() {
+            self.finish.get_or_insert(Finish::Stop);
         }
         if self.think == Think::Off {
             delta.thinking = Cow::Borrowed("");
         }
         self.refuse_failures(&delta)?;
         Ok(delta)
+    }
+
+    /// What a choice adds, and whether anything of the answer came with it, shown or not.
+    fn delta_of<'a>(&mut self, choice: Choice<'a>, is_whole: bool) -> (Delta<'a>, bool) {
+        let mut message = choice.delta.or(choice.message).unwrap_or_default();
+        let fragments = std::mem::take(&mut message.tool_calls);
+        let legacy = message
+            .function_call
+            .take()
+            .map(|function| ToolFragment { function: Some(function), ..ToolFragment::default() });
+        let mut began = false;
+        for (place, mut fragment) in fragments.into_iter().chain(legacy).enumerate() {
+            began = true;
+            if is_whole {
+                // Each entry of a whole message is a call of its own, whatever it is numbered.
+                fragment.index = Some(place as u64);
+            }
+            self.calls.add(fragment);
+        }
+        let (thinking, text) = texts(message, choice.text);
+        began |= !thinking.is_empty() || !text.is_empty();
+        let (thinking, content) = self.split(thinking, text, is_whole);
+        let logprobs = match (self.logprobs, choice.logprobs) {
+            (Some(top), Some(given)) => logprobs::to_ollama(given, top),
+            _ => Vec::new(),
+        };
+        (Delta { thinking, content, logprobs, calls: Vec::new() }, began)
+    }
+
+    /// Splits reasoning off the text, unless the server sends it apart.
+    fn split<'a>(
+        &mut self,
+        thinking: Cow<'a, str>,
+        text: Cow<'a, str>,
+        is_whole: bool,
+    ) -> (Cow<'a, str>, Cow<'a, str>) {
+        if !thinking.is_empty() && !self.tags.is_through() {
+            let held = self.tags.stop();
+            return (thinking, Cow::Owned(held + &text));
+        }
+        if text.is_empty() || self.tags.is_through() {
+            return (thinking, text);
+        }
+        let split = if is_whole { think_tags::whole(&text) } else { self.tags.push(&text) };
+        if split.thinking.is_empty() && split.content.len() == text.len() {
+            return (thinking, text);
+        }
+        (Cow::Owned(split.thinking), Cow::Owned(split.content))
+    }
+
+    /// Calls that have become whole, to be shown in a line of their own.
+    ///
+    /// # Errors
+    /// [`Error::UpstreamProtocol`] when a call's arguments are no object.
+    pub fn take_calls(&mut self) -> Result<Option<Delta<'static>>> {
+        let calls = self.calls.whole(self.is_complete())?;
+        Ok((!calls.is_empty()).then(|| Delta { calls, ..Delta::default() }))
+    }
+
+    /// What is left at the end of a complete answer: text that was held back, then calls.
+    ///
+    /// # Errors
+    /// [`Error::UpstreamProtocol`] when a call's arguments are no object.
+    pub fn rest(&mut self) -> Result<Delta<'static>> {
+        let Split { thinking, content } = self.tags.finish();
+        let calls = if self.is_complete() { self.calls.whole(true)? } else { Vec::new() };
+        let thinking = if self.think == Think::Off { String::new() } else { thinking };
+        let (thinking, content) = (Cow::Owned(thinking), Cow::Owned(content));
+        Ok(Delta { thinking, content, calls, logprobs: Vec::new() })
     }
 
     /// An error may come inside a success, in several shapes (openai-wire.md 4.7).
@@ -256,23 +370,20 @@ fn finish(reason: &str) -> Option<Finish> {
     }
 }
 
-/// What a choice adds: the first name of the reasoning that holds text, and the text, or what the
-/// model said instead of it.
-fn delta_of(choice: Choice<'_>) -> Delta<'_> {
-    let Message { content, reasoning_content, reasoning, refusal } =
-        choice.delta.or(choice.message).unwrap_or_default();
-    let content = content.or(choice.text).unwrap_or_default();
-    let thinking = [reasoning_content, reasoning]
+/// Reasoning, by the first of its names that holds text, and the text, or what the model said
+/// instead of it.
+fn texts<'a>(message: Message<'a>, text: Option<Content<'a>>) -> (Cow<'a, str>, Cow<'a, str>) {
+    let content = message.content.or(text).unwrap_or_default();
+    let thinking = [message.reasoning_content, message.reasoning]
         .into_iter()
         .flatten()
         .map(|Content { text, .. }| text)
         .find(|text| !text.is_empty())
         .unwrap_or(Cow::Owned(content.thinking));
-    let text = match refusal {
-        Some(refusal) if content.text.is_empty() => refusal.text,
-        _ => content.text,
-    };
-    Delta { thinking, content: text }
+    match message.refusal {
+        Some(refusal) if content.text.is_empty() => (thinking, refusal.text),
+        _ => (thinking, content.text),
+    }
 }
 
 /// What a body that is no JSON object was.

@@ -1,8 +1,13 @@
-//! The `think` member (ollama-api.md 5.3).
+//! The `think` member, and what becomes of it upstream (ollama-api.md 5.3, openai-wire.md 3.8).
+//!
+//! What was not asked for is not sent, and an unknown server is sent as little as possible: whether
+//! a model reasons is its own business unless the client says otherwise. What is shown of its
+//! reasoning does not depend on what was sent.
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
+use crate::profile::{Profile, Thinking};
 
 /// What the client wants of the model's reasoning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +18,8 @@ pub enum Think {
     Off,
     /// Reasoning is wanted.
     On,
+    /// Reasoning is wanted, this much of it: `low`, `medium`, `high` or `max`.
+    Level(&'static str),
 }
 
 /// Reads `think`.
@@ -25,21 +32,115 @@ pub fn read(value: Option<&Value>) -> Result<Think> {
         None | Some(Value::Null) => Ok(Think::Unset),
         Some(Value::Bool(true)) => Ok(Think::On),
         Some(Value::Bool(false)) => Ok(Think::Off),
-        Some(Value::String(level)) if LEVELS.contains(&level.as_str()) => Ok(Think::On),
-        Some(Value::String(level)) => Err(Error::invalid(format!(
-            "invalid think value: {level:?} (must be \"high\", \"medium\", \"low\", \"max\", true, or false)"
-        ))),
+        Some(Value::String(level)) => match LEVELS.iter().find(|known| *known == level) {
+            Some(level) => Ok(Think::Level(level)),
+            None => Err(Error::invalid(format!(
+                "invalid think value: {level:?} (must be \"high\", \"medium\", \"low\", \"max\", true, or false)"
+            ))),
+        },
         Some(_) => Err(Error::invalid(
             "think must be a boolean or string (\"high\", \"medium\", \"low\", \"max\", true, or false)",
         )),
     }
 }
 
+/// The parameters that say it to an upstream of this family; `id` is the model's.
+#[must_use]
+pub fn parameters(think: Think, profile: &Profile, id: &str) -> Map<String, Value> {
+    let said = match profile.thinking {
+        _ if think == Think::Unset => json!({}),
+        Thinking::Unknown => effort(None, None, capped(think)),
+        Thinking::Silent => json!({}),
+        Thinking::OpenAi => openai(think, id),
+        Thinking::OpenRouter => match think {
+            Think::Off => json!({"reasoning_effort": "none"}),
+            Think::Level(level) => {
+                json!({"reasoning": {"effort": if level == "max" { "xhigh" } else { level }}})
+            }
+            _ => json!({"reasoning": {"effort": "medium"}}),
+        },
+        Thinking::Template => template(think),
+        Thinking::DeepSeek => match think {
+            Think::Off => json!({"thinking": {"type": "disabled"}}),
+            Think::Level(_) => {
+                json!({"thinking": {"type": "enabled"}, "reasoning_effort": level(capped(think))})
+            }
+            _ => json!({"thinking": {"type": "enabled"}}),
+        },
+        Thinking::Groq => groq(think, id),
+        Thinking::Together if id.contains("gpt-oss") => effort(None, None, capped(think)),
+        Thinking::Together => json!({"reasoning": {"enabled": think != Think::Off}}),
+        Thinking::Gemini => effort(Some("none"), None, capped(think)),
+    };
+    match said {
+        Value::Object(members) => members,
+        _ => Map::new(),
+    }
+}
+
+/// `reasoning_effort` by what was asked; nothing where the family has no word for it.
+fn effort(off: Option<&str>, on: Option<&str>, think: Think) -> Value {
+    let word = match think {
+        Think::Unset => None,
+        Think::Off => off,
+        Think::On => on,
+        Think::Level(level) => Some(level),
+    };
+    word.map_or_else(|| json!({}), |word| json!({"reasoning_effort": word}))
+}
+
+/// Most know no more than "high".
+fn capped(think: Think) -> Think {
+    if think == Think::Level("max") { Think::Level("high") } else { think }
+}
+
+fn level(think: Think) -> &'static str {
+    if let Think::Level(level) = think { level } else { "medium" }
+}
+
+/// OpenAI's families differ in the words they take; others do not reason.
+fn openai(think: Think, id: &str) -> Value {
+    let name = id.rsplit('/').next().unwrap_or_default();
+    let newer =
+        name.strip_prefix("gpt-5.").is_some_and(|it| it.starts_with(|c: char| c.is_ascii_digit()));
+    let o_series = name.starts_with('o') && name[1..].starts_with(|c: char| c.is_ascii_digit());
+    if newer {
+        let think = if think == Think::Level("max") { Think::Level("xhigh") } else { think };
+        effort(Some("none"), Some("medium"), think)
+    } else if name.starts_with("gpt-5") && !name.starts_with("gpt-5-chat") {
+        effort(Some("minimal"), None, capped(think))
+    } else if o_series {
+        effort(Some("low"), None, capped(think))
+    } else {
+        json!({})
+    }
+}
+
+/// llama.cpp, vLLM and SGLang hand it to the model's chat template, as Ollama itself does.
+fn template(think: Think) -> Value {
+    let mut kwargs = json!({"enable_thinking": think != Think::Off});
+    if let Think::Level(level) = capped(think) {
+        kwargs["reasoning_effort"] = level.into();
+    }
+    json!({"chat_template_kwargs": kwargs})
+}
+
+fn groq(think: Think, id: &str) -> Value {
+    let mut said = if id.contains("qwen") {
+        json!({"reasoning_effort": if think == Think::Off { "none" } else { "default" }})
+    } else if id.contains("gpt-oss") {
+        effort(Some("low"), Some("medium"), capped(think))
+    } else {
+        return json!({});
+    };
+    said["reasoning_format"] = if think == Think::Off { "hidden" } else { "parsed" }.into();
+    said
+}
+
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
+    use crate::profile;
 
     #[test]
     fn every_documented_form_is_read() {
@@ -49,8 +150,8 @@ mod tests {
         check(json!(null), Think::Unset);
         check(json!(true), Think::On);
         check(json!(false), Think::Off);
-        check(json!("low"), Think::On);
-        check(json!("max"), Think::On);
+        check(json!("low"), Think::Level("low"));
+        check(json!("max"), Think::Level("max"));
         assert_eq!(read(None).expect("valid"), Think::Unset);
     }
 
@@ -67,5 +168,112 @@ mod tests {
             json!(1),
             r#"think must be a boolean or string ("high", "medium", "low", "max", true, or false)"#,
         );
+    }
+
+    /// What is sent for absent, false, true, `low` and `max`.
+    fn check(family: &str, id: &str, expected: [&str; 5]) {
+        let profile = match family {
+            "" => &profile::GENERIC,
+            _ => profile::by_owner(family).or_else(|| profile::by_host(family)).expect("known"),
+        };
+        let asked = [Think::Unset, Think::Off, Think::On, Think::Level("low"), Think::Level("max")];
+        let found = asked.map(|think| Value::Object(parameters(think, profile, id)).to_string());
+        assert_eq!(found, expected, "{family} {id}");
+    }
+
+    #[test]
+    fn each_family_is_told_in_its_own_words() {
+        let low = r#"{"reasoning_effort":"low"}"#;
+        let medium = r#"{"reasoning_effort":"medium"}"#;
+        let high = r#"{"reasoning_effort":"high"}"#;
+        let none = r#"{"reasoning_effort":"none"}"#;
+        check("", "any", ["{}", "{}", "{}", low, high]);
+        check("api.openai.com", "gpt-4o", ["{}"; 5]);
+        check(
+            "api.openai.com",
+            "gpt-5.1",
+            ["{}", none, medium, low, r#"{"reasoning_effort":"xhigh"}"#],
+        );
+        check(
+            "api.openai.com",
+            "gpt-5-mini",
+            ["{}", r#"{"reasoning_effort":"minimal"}"#, "{}", low, high],
+        );
+        check("api.openai.com", "gpt-5-chat-latest", ["{}"; 5]);
+        check("api.openai.com", "o4-mini", ["{}", low, "{}", low, high]);
+        check(
+            "openrouter.ai",
+            "x",
+            [
+                "{}",
+                none,
+                r#"{"reasoning":{"effort":"medium"}}"#,
+                r#"{"reasoning":{"effort":"low"}}"#,
+                r#"{"reasoning":{"effort":"xhigh"}}"#,
+            ],
+        );
+        let kwargs = |inner: &str| format!("{{\"chat_template_kwargs\":{{{inner}}}}}");
+        for family in ["llamacpp", "vllm", "sglang"] {
+            check(
+                family,
+                "x",
+                [
+                    "{}",
+                    &kwargs(r#""enable_thinking":false"#),
+                    &kwargs(r#""enable_thinking":true"#),
+                    &kwargs(r#""enable_thinking":true,"reasoning_effort":"low""#),
+                    &kwargs(r#""enable_thinking":true,"reasoning_effort":"high""#),
+                ],
+            );
+        }
+        check(
+            "api.deepseek.com",
+            "x",
+            [
+                "{}",
+                r#"{"thinking":{"type":"disabled"}}"#,
+                r#"{"thinking":{"type":"enabled"}}"#,
+                r#"{"reasoning_effort":"low","thinking":{"type":"enabled"}}"#,
+                r#"{"reasoning_effort":"high","thinking":{"type":"enabled"}}"#,
+            ],
+        );
+        let groq = |word: &str, form: &str| {
+            format!(r#"{{"reasoning_effort":"{word}","reasoning_format":"{form}"}}"#)
+        };
+        check(
+            "api.groq.com",
+            "qwen/qwen3-32b",
+            [
+                "{}",
+                &groq("none", "hidden"),
+                &groq("default", "parsed"),
+                &groq("default", "parsed"),
+                &groq("default", "parsed"),
+            ],
+        );
+        check(
+            "api.groq.com",
+            "openai/gpt-oss-20b",
+            [
+                "{}",
+                &groq("low", "hidden"),
+                &groq("medium", "parsed"),
+                &groq("low", "parsed"),
+                &groq("high", "parsed"),
+            ],
+        );
+        check(
+            "api.together.xyz",
+            "x",
+            [
+                "{}",
+                r#"{"reasoning":{"enabled":false}}"#,
+                r#"{"reasoning":{"enabled":true}}"#,
+                r#"{"reasoning":{"enabled":true}}"#,
+                r#"{"reasoning":{"enabled":true}}"#,
+            ],
+        );
+        check("generativelanguage.googleapis.com", "x", ["{}", none, "{}", low, high]);
+        check("api.x.ai", "x", ["{}"; 5]);
     }
 }

@@ -1,0 +1,369 @@
+//! Tool calls, gathered from the pieces in which upstreams send them (openai-wire.md 4.6).
+//!
+//! Ollama shows a call whole, once. A piece belongs to the call of its index, else of its id, else
+//! to the last one; a new id at a known index begins a new call, because some servers number every
+//! call 0. Invariant: every call that began is given out once, whole, with an object of arguments,
+//! or the answer fails: a call is never lost and never invented.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::error::{Error, Result};
+use crate::openai::answer::{FunctionFragment, ToolFragment};
+
+/// A whole call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// The upstream's id, or one made here.
+    pub id: String,
+    /// Its place among the calls of the answer, from 0.
+    pub index: usize,
+    /// The function's name.
+    pub name: String,
+    /// A JSON object on one line, keys in the upstream's order.
+    pub arguments: String,
+}
+
+/// The calls of one answer.
+#[derive(Debug, Default)]
+pub struct Gatherer {
+    /// Calls that are not given out yet; only the last may be unfinished.
+    open: Vec<Partial>,
+    /// How many were given out.
+    given: usize,
+    /// What makes invented ids differ from answer to answer.
+    seed: u64,
+}
+
+#[derive(Debug, Default)]
+struct Partial {
+    index: Option<u64>,
+    id: String,
+    name: String,
+    arguments: String,
+}
+
+impl Gatherer {
+    /// No calls yet. `seed` should differ from answer to answer.
+    #[must_use]
+    pub fn new(seed: &str) -> Self {
+        Self { seed: hash(seed.as_bytes(), 0), ..Self::default() }
+    }
+
+    /// Whether any call began.
+    #[must_use]
+    pub fn any(&self) -> bool {
+        self.given > 0 || !self.open.is_empty()
+    }
+
+    /// Adds a piece. One that holds neither id nor function only carries metadata, and is passed
+    /// over.
+    pub fn add(&mut self, fragment: ToolFragment<'_>) {
+        let id = fragment.id.as_deref().unwrap_or_default();
+        // "null" is Mistral's way of saying that there is none.
+        let id = if id == "null" { "" } else { id };
+        let Some(function) = fragment.function else { return };
+        let names = function.name.as_ref().is_some_and(|name| !name.is_empty());
+        let place = match self.place(fragment.index, id, names) {
+            Some(place) => place,
+            None => {
+                self.open.push(Partial { index: fragment.index, ..Partial::default() });
+                self.open.len() - 1
+            }
+        };
+        self.open[place].add(id, &function);
+    }
+
+    /// Which open call a piece belongs to; `None` for a new one. `names` is whether the piece names a
+    /// function: behind a whole call that is the only sign of a new one that some servers give.
+    fn place(&self, index: Option<u64>, id: &str, names: bool) -> Option<usize> {
+        let known = |call: &Partial| !id.is_empty() && call.id == id;
+        let other = |call: &Partial| {
+            !id.is_empty() && !call.id.is_empty() && call.id != id && !call.name.is_empty()
+        };
+        match index {
+            Some(_) => {
+                let same = self.open.iter().rposition(|call| call.index == index)?;
+                let begins_anew = other(&self.open[same]);
+                if begins_anew { self.open.iter().position(known) } else { Some(same) }
+            }
+            None if id.is_empty() => {
+                let last = self.open.len().checked_sub(1)?;
+                let begins_anew = names && self.open[last].looks_whole();
+                (!begins_anew).then_some(last)
+            }
+            None => self.open.iter().position(known),
+        }
+    }
+
+    /// Calls that are whole: those before the last whose arguments are, and all when the answer
+    /// `has_ended`. They keep their order.
+    ///
+    /// # Errors
+    /// [`Error::UpstreamProtocol`] when arguments are no object.
+    pub fn whole(&mut self, has_ended: bool) -> Result<Vec<Call>> {
+        let before_last = &self.open[..self.open.len().saturating_sub(1)];
+        let count = match has_ended {
+            true => self.open.len(),
+            // A piece of an earlier call may still follow, though hardly any server does that.
+            false => before_last.iter().take_while(|call| call.looks_whole()).count(),
+        };
+        let partials: Vec<Partial> = self.open.drain(..count).collect();
+        partials.into_iter().map(|partial| self.finished(partial)).collect()
+    }
+
+    fn finished(&mut self, partial: Partial) -> Result<Call> {
+        let index = self.given;
+        self.given += 1;
+        let Some(arguments) = object(&partial.arguments) else {
+            let name = partial.name;
+            return Err(Error::protocol(format!("invalid tool call arguments for {name:?}")));
+        };
+        let id = if partial.id.is_empty() { self.invented(index) } else { partial.id };
+        Ok(Call { id, index, name: partial.name, arguments })
+    }
+
+    /// An id in Ollama's form: `call_` and 8 lower-case letters or digits.
+    fn invented(&self, index: usize) -> String {
+        const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+        let mut number = hash(&index.to_le_bytes(), self.seed);
+        let mut id = String::from("call_");
+        for _ in 0..8 {
+            // The remainder is below 36.
+            id.push(char::from(DIGITS[(number % 36) as usize]));
+            number /= 36;
+        }
+        id
+    }
+}
+
+impl Partial {
+    fn looks_whole(&self) -> bool {
+        !self.arguments.is_empty() && object(&self.arguments).is_some()
+    }
+
+    fn add(&mut self, id: &str, function: &FunctionFragment<'_>) {
+        if self.id.is_empty() {
+            id.clone_into(&mut self.id);
+        }
+        let name = function.name.as_deref().unwrap_or_default();
+        // Some servers repeat the name on every piece; hardly any sends it in pieces itself.
+        if self.name.is_empty() {
+            name.clone_into(&mut self.name);
+        }
+        match function.arguments {
+            Some(raw) if raw.get().starts_with('"') => {
+                let text: Cow<'_, str> = serde_json::from_str(raw.get()).unwrap_or_default();
+                self.arguments.push_str(&text);
+            }
+            Some(raw) if raw.get() != "null" => self.arguments.push_str(raw.get()),
+            _ => {}
+        }
+    }
+}
+
+/// An object on one line, from the arguments as they were gathered: nothing is no arguments, and a
+/// string that holds an object was encoded once too often.
+fn object(text: &str) -> Option<String> {
+    let text = text.trim();
+    if text.is_empty() || text == "null" {
+        return Some("{}".to_owned());
+    }
+    if text.starts_with('"') {
+        return object(&serde_json::from_str::<String>(text).ok()?);
+    }
+    let raw: &RawValue = serde_json::from_str(text).ok()?;
+    // The depth of what a client can read is checked by reading it.
+    let is_object = serde_json::from_str::<Value>(raw.get()).is_ok_and(|it| it.is_object());
+    is_object.then(|| on_one_line(raw.get()))
+}
+
+/// Valid JSON without white space between its parts, and without characters at which clients would
+/// split the line.
+pub(super) fn on_one_line(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    let (mut in_string, mut escaped) = (false, false);
+    for character in json.chars() {
+        match character {
+            _ if escaped => escaped = false,
+            '\\' if in_string => escaped = true,
+            '"' => in_string = !in_string,
+            ' ' | '\n' | '\r' | '\t' if !in_string => continue,
+            '\u{85}' | '\u{2028}' | '\u{2029}' => {
+                out.push_str(&format!("\\u{:04x}", u32::from(character)));
+                continue;
+            }
+            _ => {}
+        }
+        out.push(character);
+    }
+    out
+}
+
+/// FNV-1a: spreads ids, protects nothing.
+fn hash(bytes: &[u8], seed: u64) -> u64 {
+    bytes.iter().fold(seed ^ 0xCBF2_9CE4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Adds each piece and asks for whole calls after it; `|` parts what came before the end from
+    /// what came with it.
+    fn gather(pieces: &[&str]) -> Result<String> {
+        let mut gatherer = Gatherer::new("seed");
+        let mut out = String::new();
+        let show = |calls: Vec<Call>, out: &mut String| {
+            for call in calls {
+                let Call { id, index, name, arguments } = call;
+                out.push_str(&format!("{index}:{id}:{name}({arguments}) "));
+            }
+        };
+        for piece in pieces {
+            gatherer.add(serde_json::from_str(piece).expect("valid"));
+            show(gatherer.whole(false)?, &mut out);
+        }
+        out.push('|');
+        show(gatherer.whole(true)?, &mut out);
+        Ok(out.trim_end().to_owned())
+    }
+
+    fn check(pieces: &[&str], expected: &str) {
+        assert_eq!(gather(pieces).expect("whole calls"), expected, "{pieces:?}");
+    }
+
+    #[test]
+    fn pieces_are_gathered_by_index() {
+        check(
+            &[
+                r#"{"index":0,"id":"a","type":"function","function":{"name":"f","arguments":""}}"#,
+                r#"{"index":0,"function":{"arguments":"{\"x\""}}"#,
+                r#"{"index":0,"function":{"arguments":": 1}"}}"#,
+                r#"{"index":1,"id":"b","function":{"name":"g","arguments":"{}"}}"#,
+            ],
+            r#"0:a:f({"x":1}) |1:b:g({})"#,
+        );
+    }
+
+    #[test]
+    fn pieces_of_two_calls_may_be_mixed() {
+        check(
+            &[
+                r#"{"index":0,"id":"a","function":{"name":"f","arguments":"{\"x\""}}"#,
+                r#"{"index":1,"id":"b","function":{"name":"g","arguments":"{\"y\""}}"#,
+                r#"{"index":0,"function":{"arguments":":1}"}}"#,
+                r#"{"index":1,"function":{"arguments":":2}"}}"#,
+            ],
+            r#"0:a:f({"x":1}) |1:b:g({"y":2})"#,
+        );
+    }
+
+    #[test]
+    fn without_an_index_ids_tell_calls_apart() {
+        check(
+            &[
+                r#"{"id":"a","function":{"name":"f","arguments":"{\"x\":"}}"#,
+                r#"{"function":{"arguments":"1}"}}"#,
+                r#"{"id":"b","function":{"name":"f","arguments":"{}"}}"#,
+            ],
+            r#"0:a:f({"x":1}) |1:b:f({})"#,
+        );
+    }
+
+    #[test]
+    fn without_index_and_id_a_name_behind_a_whole_call_begins_a_new_one() {
+        let pieces = [
+            r#"{"function":{"name":"f","arguments":"{\"x\":1}"}}"#,
+            r#"{"function":{"name":"f","arguments":"{\"x\":2}"}}"#,
+        ];
+        let found = gather(&pieces).expect("whole calls");
+        assert_eq!(found.matches("f({\"x\":").count(), 2, "{found}");
+    }
+
+    #[test]
+    fn calls_that_all_have_index_0_are_told_apart_by_their_ids() {
+        check(
+            &[
+                r#"{"index":0,"id":"a","function":{"name":"f","arguments":"{}"}}"#,
+                r#"{"index":0,"id":"b","function":{"name":"f","arguments":"{}"}}"#,
+            ],
+            "0:a:f({}) |1:b:f({})",
+        );
+    }
+
+    #[test]
+    fn arguments_come_in_every_form() {
+        let one = |arguments: &str| {
+            gather(&[&format!(
+                r#"{{"index":0,"id":"a","function":{{"name":"f","arguments":{arguments}}}}}"#
+            )])
+        };
+        let check = |arguments: &str, expected: &str| {
+            assert_eq!(
+                one(arguments).expect("valid"),
+                format!("|0:a:f({expected})"),
+                "{arguments}"
+            );
+        };
+        check(r#"{"b":1,"a":[ 2 ]}"#, r#"{"b":1,"a":[2]}"#);
+        check(r#""""#, "{}");
+        check("null", "{}");
+        check(r#""null""#, "{}");
+        check(r#""\"{\\\"x\\\":1}\"""#, r#"{"x":1}"#);
+        check(
+            "\"{\\n \\\"x\\\" : \\\"a  b\u{2028}\\\\\\\"\\\"\\n}\"",
+            "{\"x\":\"a  b\\u2028\\\"\"}",
+        );
+        for broken in [r#""{\"x\":""#, r#""[1]""#, r#""x""#, "5"] {
+            let error = one(broken).expect_err("no object");
+            assert!(error.message().ends_with("invalid tool call arguments for \"f\""), "{broken}");
+        }
+    }
+
+    #[test]
+    fn missing_ids_are_made_up_and_differ() {
+        let mut seen = std::collections::HashSet::new();
+        for seed in ["a", "b"] {
+            let mut gatherer = Gatherer::new(seed);
+            for _ in 0..3 {
+                for id in ["", "null"] {
+                    let piece = format!(r#"{{"id":"{id}","function":{{"name":"f"}}}}"#);
+                    gatherer.add(serde_json::from_str(&piece).expect("valid"));
+                    for call in gatherer.whole(true).expect("whole") {
+                        let digits = call.id.strip_prefix("call_").expect("the prefix");
+                        assert!(
+                            digits.len() == 8
+                                && digits
+                                    .bytes()
+                                    .all(|it| it.is_ascii_lowercase() || it.is_ascii_digit())
+                        );
+                        seen.insert(call.id);
+                    }
+                }
+            }
+        }
+        assert_eq!(seen.len(), 12);
+    }
+
+    #[test]
+    fn a_name_that_is_repeated_is_not_doubled() {
+        check(
+            &[
+                r#"{"index":0,"id":"a","function":{"name":"f","arguments":"{"}}"#,
+                r#"{"index":0,"id":"a","function":{"name":"f","arguments":"}"}}"#,
+                r#"{"index":0,"id":"","function":{"name":null,"arguments":null}}"#,
+            ],
+            "|0:a:f({})",
+        );
+    }
+
+    #[test]
+    fn pieces_of_metadata_are_no_calls() {
+        check(&[r#"{"index":0,"extra_content":{"x":1}}"#, "{}"], "|");
+    }
+}

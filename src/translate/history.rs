@@ -1,0 +1,259 @@
+//! A conversation with tool calls to OpenAI's messages (ollama-api.md 5.6, openai-wire.md 3.7).
+//!
+//! An upstream wants an id on every call and, on every result, the id of the call it answers.
+//! Ollama's clients send both, one, or neither. So calls without an id get one from their place in
+//! the conversation, the same each time it is sent; and a result is matched with the calls of the
+//! last assistant message by id, else by name, else by order. Reasoning of earlier turns stays
+//! behind. Invariant: no message is lost, and none is sent that an upstream must refuse for an id.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::error::{Error, Result};
+use crate::ollama::request::{Message as OllamaMessage, ToolCall as OllamaCall};
+use crate::openai::request::{FunctionCall, Message, ToolCall};
+use crate::translate::calls::on_one_line;
+
+/// A call that no result has answered yet.
+struct Open<'a> {
+    id: Cow<'a, str>,
+    name: &'a str,
+}
+
+/// The upstream's messages.
+///
+/// # Errors
+/// [`Error::InvalidRequest`] when a call's arguments are no object.
+pub fn messages<'a>(history: &'a [OllamaMessage<'a>]) -> Result<Vec<Message<'a>>> {
+    let mut out = Vec::with_capacity(history.len());
+    let mut open: Vec<Open<'a>> = Vec::new();
+    for (place, message) in history.iter().enumerate() {
+        let mut turn = Message::text(role(message), content(message));
+        match turn.role.as_ref() {
+            "assistant" => {
+                turn.tool_calls = calls(message, place)?;
+                open = turn.tool_calls.iter().map(open_call).collect();
+            }
+            "tool" => match answered(message, &mut open) {
+                Some(id) => turn.tool_call_id = Some(id),
+                // A result without a call would be refused; its text is worth keeping.
+                None => turn.role = Cow::Borrowed("user"),
+            },
+            _ => {}
+        }
+        out.push(turn);
+    }
+    Ok(out)
+}
+
+/// The role in lower case, as Ollama reads it.
+fn role<'a>(message: &'a OllamaMessage<'a>) -> Cow<'a, str> {
+    let role = message.role.as_deref().unwrap_or_default();
+    if role.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(role.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(role)
+    }
+}
+
+fn content<'a>(message: &'a OllamaMessage<'a>) -> &'a str {
+    message.content.as_deref().unwrap_or_default()
+}
+
+fn calls<'a>(message: &'a OllamaMessage<'a>, place: usize) -> Result<Vec<ToolCall<'a>>> {
+    let calls = message.tool_calls.iter().flatten().enumerate();
+    calls.map(|(number, call)| to_call(call, place, number)).collect()
+}
+
+fn to_call<'a>(call: &'a OllamaCall<'a>, place: usize, number: usize) -> Result<ToolCall<'a>> {
+    let function = call.function.as_ref();
+    let name = function.and_then(|function| function.name.as_deref()).unwrap_or_default();
+    let id = match text(call.id.as_deref()) {
+        Some(id) => Cow::Borrowed(id),
+        None => Cow::Owned(format!("call_{place:04x}{number:04x}")),
+    };
+    let arguments = arguments(function.and_then(|function| function.arguments))?;
+    Ok(ToolCall { id, kind: "function", function: FunctionCall { name, arguments } })
+}
+
+/// The arguments as a string of JSON. An object is what Ollama asks for; a string that holds one is
+/// taken, too.
+fn arguments(raw: Option<&RawValue>) -> Result<Cow<'_, str>> {
+    let text = raw.map_or("{}", RawValue::get);
+    match text.as_bytes().first() {
+        Some(b'{') => Ok(Cow::Owned(on_one_line(text))),
+        Some(b'"') => match serde_json::from_str::<String>(text) {
+            Ok(inner) if inner.trim().is_empty() => Ok(Cow::Borrowed("{}")),
+            Ok(inner) if serde_json::from_str::<Value>(&inner).is_ok_and(|it| it.is_object()) => {
+                Ok(Cow::Owned(inner))
+            }
+            _ => Err(no_object()),
+        },
+        _ => Err(no_object()),
+    }
+}
+
+fn no_object() -> Error {
+    Error::invalid("Value looks like object, but can't find closing '}' symbol")
+}
+
+fn open_call<'a>(call: &ToolCall<'a>) -> Open<'a> {
+    Open { id: call.id.clone(), name: call.function.name }
+}
+
+/// The id of the call that a result answers, which is then no longer open.
+fn answered<'a>(message: &'a OllamaMessage<'a>, open: &mut Vec<Open<'a>>) -> Option<Cow<'a, str>> {
+    let id = text(message.tool_call_id.as_deref());
+    let name = text(message.tool_name.as_deref());
+    let place = open
+        .iter()
+        .position(|call| Some(call.id.as_ref()) == id)
+        .or_else(|| open.iter().position(|call| Some(call.name) == name))
+        .or((!open.is_empty()).then_some(0))?;
+    Some(open.remove(place).id)
+}
+
+/// Clients send empty texts for absent ones.
+fn text(member: Option<&str>) -> Option<&str> {
+    member.filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn check(history: Value, expected: Value) {
+        let text = history.to_string();
+        let history: Vec<OllamaMessage<'_>> = serde_json::from_str(&text).expect("valid");
+        let found = match messages(&history) {
+            Ok(messages) => serde_json::to_value(messages).expect("serialisable"),
+            Err(error) => Value::from(error.message()),
+        };
+        assert_eq!(found, expected, "{text}");
+    }
+
+    fn call(id: &str, name: &str) -> Value {
+        json!({"id": id, "type": "function", "function": {"name": name, "arguments": "{\"a\":1}"}})
+    }
+
+    fn asked(calls: Value) -> Value {
+        json!({"role": "assistant", "content": "", "tool_calls": calls})
+    }
+
+    fn ollama_call(name: &str) -> Value {
+        json!({"function": {"name": name, "arguments": {"a": 1}}})
+    }
+
+    fn result(id: &str, content: &str) -> Value {
+        json!({"role": "tool", "content": content, "tool_call_id": id})
+    }
+
+    #[test]
+    fn results_without_id_and_name_answer_in_order() {
+        check(
+            json!([asked(json!([ollama_call("f"), ollama_call("g")])),
+                {"role": "tool", "content": "1"}, {"role": "tool", "content": "2"}]),
+            json!([
+                asked(json!([call("call_00000000", "f"), call("call_00000001", "g")])),
+                result("call_00000000", "1"),
+                result("call_00000001", "2")
+            ]),
+        );
+    }
+
+    #[test]
+    fn results_with_a_name_answer_the_call_of_that_name() {
+        check(
+            json!([asked(json!([ollama_call("f"), ollama_call("g")])),
+                {"role": "tool", "content": "2", "tool_name": "g"},
+                {"role": "tool", "content": "1", "tool_name": "f"}]),
+            json!([
+                asked(json!([call("call_00000000", "f"), call("call_00000001", "g")])),
+                result("call_00000001", "2"),
+                result("call_00000000", "1")
+            ]),
+        );
+    }
+
+    #[test]
+    fn two_calls_of_one_function_are_answered_one_after_the_other() {
+        check(
+            json!([asked(json!([ollama_call("f"), ollama_call("f")])),
+                {"role": "tool", "content": "1", "tool_name": "f"},
+                {"role": "tool", "content": "2", "tool_name": "f"}]),
+            json!([
+                asked(json!([call("call_00000000", "f"), call("call_00000001", "f")])),
+                result("call_00000000", "1"),
+                result("call_00000001", "2")
+            ]),
+        );
+    }
+
+    #[test]
+    fn the_client_s_own_ids_are_kept() {
+        check(
+            json!([asked(json!([call("mine", "f"), call("yours", "f")])).as_object().map(|it| {
+                    let mut it = it.clone();
+                    it["tool_calls"][0]["function"]["arguments"] = json!({"a": 1});
+                    it["tool_calls"][1]["function"]["arguments"] = json!({"a": 1});
+                    it
+                }),
+                {"role": "tool", "content": "2", "tool_call_id": "yours"},
+                {"role": "tool", "content": "1", "tool_call_id": "mine"}]),
+            json!([
+                asked(json!([call("mine", "f"), call("yours", "f")])),
+                result("yours", "2"),
+                result("mine", "1")
+            ]),
+        );
+    }
+
+    #[test]
+    fn an_id_that_matches_nothing_gives_way_to_name_and_order() {
+        check(
+            json!([asked(json!([ollama_call("f"), ollama_call("g")])),
+                {"role": "tool", "content": "2", "tool_call_id": "nobody", "tool_name": "g"},
+                {"role": "tool", "content": "1", "tool_call_id": "nobody"}]),
+            json!([
+                asked(json!([call("call_00000000", "f"), call("call_00000001", "g")])),
+                result("call_00000001", "2"),
+                result("call_00000000", "1")
+            ]),
+        );
+    }
+
+    #[test]
+    fn a_result_without_a_call_becomes_a_user_s_message() {
+        check(json!([{"role": "tool", "content": "1"}]), json!([{"role": "user", "content": "1"}]));
+    }
+
+    #[test]
+    fn arguments_become_strings() {
+        let arguments = |value: Value| {
+            let history = json!([asked(json!([{"function": {"name": "f", "arguments": value}}]))]);
+            let text = history.to_string();
+            let history: Vec<OllamaMessage<'_>> = serde_json::from_str(&text).expect("valid");
+            messages(&history).map(|it| it[0].tool_calls[0].function.arguments.to_string())
+        };
+        assert_eq!(
+            arguments(json!({"b": [1, {"c": null}]})).expect("valid"),
+            r#"{"b":[1,{"c":null}]}"#
+        );
+        assert_eq!(arguments(json!("{\"b\":1}")).expect("valid"), r#"{"b":1}"#);
+        assert_eq!(arguments(json!("")).expect("valid"), "{}");
+        assert_eq!(arguments(json!(null)).expect("valid"), "{}");
+        assert!(arguments(json!([1])).is_err() && arguments(json!("x")).is_err());
+    }
+
+    #[test]
+    fn roles_are_lower_case_and_thinking_stays_behind() {
+        check(
+            json!([{"role": "USER", "content": "Hi"}, {"role": "Assistant", "thinking": "hm", "content": "Yes"}]),
+            json!([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]),
+        );
+    }
+}

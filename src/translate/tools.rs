@@ -1,0 +1,71 @@
+//! Tool definitions to OpenAI's form (ollama-api.md 5.7, openai-wire.md 3.7).
+//!
+//! The schema of the parameters is the caller's own text, keywords that Ollama does not know
+//! included. Only what an upstream would refuse is mended: `type` is always `function`, and absent
+//! parameters are an object without properties.
+
+use serde_json::value::RawValue;
+
+use crate::ollama::request::Tool as OllamaTool;
+use crate::openai::request::{FunctionDefinition, Tool};
+
+/// Parameters of a function that has none.
+const NONE: &str = r#"{"type":"object","properties":{}}"#;
+
+/// The upstream's tools; a definition without a name is none.
+#[must_use]
+pub fn definitions<'a>(tools: &'a [OllamaTool<'a>]) -> Vec<Tool<'a>> {
+    let definition = |tool: &'a OllamaTool<'a>| {
+        let function = tool.function.as_ref()?;
+        let name = function.name.as_deref().filter(|name| !name.is_empty())?;
+        let description = function.description.as_deref().unwrap_or_default();
+        let given = function.parameters.filter(|raw| !is_empty(raw));
+        let parameters = given.or_else(|| serde_json::from_str(NONE).ok())?;
+        let function = FunctionDefinition { name, description, parameters };
+        Some(Tool { kind: "function", function })
+    };
+    tools.iter().filter_map(definition).collect()
+}
+
+/// Whether a schema says nothing, in one of the ways in which typed clients say that.
+fn is_empty(schema: &RawValue) -> bool {
+    let Ok(value) = serde_json::from_str::<serde_json::Value>(schema.get()) else { return true };
+    let Some(members) = value.as_object() else { return true };
+    members.is_empty() || members.get("properties").is_some_and(serde_json::Value::is_null)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(tools: &str, expected: &str) {
+        let tools: Vec<OllamaTool<'_>> = serde_json::from_str(tools).expect("valid");
+        let found = serde_json::to_string(&definitions(&tools)).expect("serialisable");
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn schemas_are_passed_on_untouched() {
+        check(
+            r#"[{"type":"Function","function":{"name":"f","description":"d","parameters":{"type":"object","required":["b"],"properties":{"b":{"type":["string","null"],"default":1},"a":{"$ref":"x"}},"additionalProperties":false}}}]"#,
+            r#"[{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object","required":["b"],"properties":{"b":{"type":["string","null"],"default":1},"a":{"$ref":"x"}},"additionalProperties":false}}}]"#,
+        );
+    }
+
+    #[test]
+    fn absent_parameters_are_an_empty_object() {
+        let expected = r#"[{"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{}}}}]"#;
+        check(r#"[{"function":{"name":"f"}}]"#, expected);
+        check(r#"[{"function":{"name":"f","parameters":null}}]"#, expected);
+        check(r#"[{"function":{"name":"f","parameters":{}}}]"#, expected);
+        check(
+            r#"[{"function":{"name":"f","parameters":{"type":"object","properties":null}}}]"#,
+            expected,
+        );
+    }
+
+    #[test]
+    fn nameless_definitions_are_none() {
+        check(r#"[{},{"function":{"name":""}},{"function":null}]"#, "[]");
+    }
+}
