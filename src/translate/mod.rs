@@ -9,6 +9,7 @@ pub mod context;
 pub mod embed;
 pub mod format;
 pub mod generate;
+pub mod media;
 pub mod metrics;
 pub mod models;
 pub mod options;
