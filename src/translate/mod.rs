@@ -12,6 +12,7 @@ pub mod format;
 pub mod generate;
 pub mod history;
 pub mod logprobs;
+pub mod media;
 pub mod metrics;
 pub mod models;
 pub mod options;
