@@ -120,14 +120,22 @@ fn what_cannot_be_translated_is_refused_by_name() {
     let upstream = Upstream::start();
     let proxy = proxy(&upstream);
     let mut client = proxy.client();
-    let mut check = |body: &str, error: &str| {
-        let answer = client.post("/api/chat", body).answer();
+    let mut check = |path: &str, body: &str, error: &str| {
+        let answer = client.post(path, body).answer();
         assert_eq!((answer.status(), answer.error().as_str()), (400, error));
     };
+    let image = "iVBORw0KGgo=";
     check(
-        r#"{"model":"m","messages":[{"role":"user","images":["aGk="]}]}"#,
-        "\"m\" does not support images",
+        "/api/generate",
+        &format!(r#"{{"model":"m","prompt":"x","raw":true,"images":["{image}"]}}"#),
+        "\"m\" does not support images without a chat template",
     );
+    check(
+        "/api/chat",
+        r#"{"model":"m","messages":[{"role":"user","images":["data!"]}]}"#,
+        "illegal base64 data at input byte 4",
+    );
+    assert!(upstream.is_idle(), "nothing of this reached the upstream");
 }
 
 #[test]

@@ -6,6 +6,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use crate::translate::media::Part;
+
 /// `POST chat/completions`.
 #[derive(Clone, Debug, Serialize)]
 pub struct ChatRequest<'a> {
@@ -59,9 +61,17 @@ impl<'a> Message<'a> {
     /// Its text, whatever form it has.
     #[must_use]
     pub fn as_text(&self) -> &str {
-        match &self.content {
-            Content::Text(text) => text,
-        }
+        let parts = match &self.content {
+            Content::Text(text) => return text,
+            Content::Parts(parts) => parts,
+        };
+        parts
+            .iter()
+            .find_map(|part| match part {
+                ContentPart::Text(part) => Some(part.text.as_ref()),
+                ContentPart::Media(_) => None,
+            })
+            .unwrap_or_default()
     }
 }
 
@@ -71,6 +81,44 @@ impl<'a> Message<'a> {
 pub enum Content<'a> {
     /// Only text.
     Text(Cow<'a, str>),
+    /// Text, if there is any, then media.
+    Parts(Vec<ContentPart<'a>>),
+}
+
+impl<'a> Content<'a> {
+    /// Text with media behind it, in the order in which Ollama sends them.
+    #[must_use]
+    pub fn with_media(text: &'a str, media: Vec<Part<'a>>) -> Self {
+        if media.is_empty() {
+            return Self::Text(Cow::Borrowed(text));
+        }
+        let text = (!text.is_empty()).then(|| ContentPart::Text(TextPart::new(text)));
+        Self::Parts(text.into_iter().chain(media.into_iter().map(ContentPart::Media)).collect())
+    }
+}
+
+/// A part of a message.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum ContentPart<'a> {
+    /// Text.
+    Text(TextPart<'a>),
+    /// An image or a sound.
+    Media(Part<'a>),
+}
+
+/// A part that is text.
+#[derive(Clone, Debug, Serialize)]
+pub struct TextPart<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    text: Cow<'a, str>,
+}
+
+impl<'a> TextPart<'a> {
+    fn new(text: impl Into<Cow<'a, str>>) -> Self {
+        Self { kind: "text", text: text.into() }
+    }
 }
 
 /// A call that an assistant made.

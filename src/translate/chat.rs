@@ -3,19 +3,18 @@
 //! | member | what becomes of it |
 //! | --- | --- |
 //! | `model` | the upstream's id, resolved by the caller |
-//! | `messages` | `translate::history`; a missing content is empty |
+//! | `messages` | `translate::history` and `translate::media`; a missing content is empty |
 //! | `tools` | `translate::tools` |
 //! | `format`, `options`, `think` | `translate::format`, `translate::options`, `translate::think` |
 //! | `stream` | always said |
 //! | `logprobs`, `top_logprobs` | the same, with at least one alternative |
-//! | `images` | refused by name |
 //! | `keep_alive`, `truncate`, `shift` | not for the upstream |
 
 use crate::error::{Error, Result};
 use crate::ndjson;
 use crate::ollama::answer::{AnswerMessage, ChatAnswer, FunctionCall, Metrics, ToolCall};
 use crate::ollama::decode::Int;
-use crate::ollama::request::{ChatRequest, Message as OllamaMessage};
+use crate::ollama::request::ChatRequest;
 use crate::openai::request::{self as openai, Message, StreamOptions};
 use crate::profile::Profile;
 use crate::translate::calls::Call;
@@ -41,9 +40,6 @@ pub fn to_openai<'a>(
     model: &'a str,
     profile: &Profile,
 ) -> Result<openai::ChatRequest<'a>> {
-    if request.messages.iter().flatten().any(has_images) {
-        return Err(unsupported(request.model.as_deref(), "images"));
-    }
     let messages = history::messages(request.messages.as_deref().unwrap_or_default())?;
     let options = options::read(request.options.as_ref())?;
     let format = format::response_format(request.format, profile)?;
@@ -94,10 +90,6 @@ pub(super) fn chat<'a>(
 pub fn logprobs(wanted: Option<bool>, top: Option<Int>) -> Option<usize> {
     let top = top.and_then(|top| usize::try_from(top.0).ok()).unwrap_or(0);
     wanted.unwrap_or(false).then_some(top)
-}
-
-fn has_images(message: &OllamaMessage<'_>) -> bool {
-    message.images.as_ref().is_some_and(|images| !images.is_empty())
 }
 
 /// Ollama's sentence for something a model cannot do.

@@ -6,17 +6,17 @@
 //! | `raw`, `suffix` | `completions`, prompt verbatim |
 //! | `format`, `options`, `stream`, `think` | as in `translate::chat` |
 //! | `template` | accepted; Go templates cannot be expressed |
-//! | `images` | refused by name |
+//! | `images` | parts of the prompt; refused with `raw` and `suffix` |
 
 use crate::error::{Error, Result};
 use crate::ndjson;
 use crate::ollama::answer::{GenerateAnswer, Metrics};
 use crate::ollama::request::GenerateRequest;
-use crate::openai::request::{self as openai, Message, StreamOptions};
+use crate::openai::request::{self as openai, Content, Message, StreamOptions};
 use crate::profile::Profile;
 use crate::translate::chat::{Extras, chat, logprobs, unsupported};
 use crate::translate::stream::{Delta, Encoder, Outcome};
-use crate::translate::{context, format, options, think};
+use crate::translate::{context, format, media, options, think};
 
 /// Where a generate request goes, and what is sent there.
 #[derive(Debug)]
@@ -37,9 +37,6 @@ pub fn to_openai<'a>(
     profile: &Profile,
 ) -> Result<Generate<'a>> {
     let name = request.model.as_deref();
-    if request.images.as_ref().is_some_and(|images| !images.is_empty()) {
-        return Err(unsupported(name, "images"));
-    }
     check_raw(request)?;
     let options = options::read(request.options.as_ref())?;
     let response_format = format::response_format(request.format, profile)?;
@@ -49,7 +46,12 @@ pub fn to_openai<'a>(
         return Err(unsupported(name, "insert"));
     }
     let logprobs = logprobs(request.logprobs, request.top_logprobs);
+    let media = request.images.iter().flatten().map(|entry| media::part(entry));
+    let media = media.collect::<Result<Vec<_>>>()?;
     if suffix.is_some() || is_raw(request) {
+        if !media.is_empty() {
+            return Err(unsupported(name, "images without a chat template"));
+        }
         let mut sampling = options.for_completion(profile);
         if let Some(top) = logprobs {
             // Here it is one number, up to 5.
@@ -66,7 +68,12 @@ pub fn to_openai<'a>(
         }));
     }
     let extras = Extras { think: think::read(request.think.as_ref())?, logprobs };
-    let chat = chat(model, turns(request), &options, response_format, stream, profile, extras);
+    let mut turns = turns(request);
+    if let Some(prompt) = turns.last_mut() {
+        let text = request.prompt.as_deref().unwrap_or_default();
+        prompt.content = Content::with_media(text, media);
+    }
+    let chat = chat(model, turns, &options, response_format, stream, profile, extras);
     Ok(Generate::Chat(chat))
 }
 

@@ -13,8 +13,9 @@ use serde_json::value::RawValue;
 
 use crate::error::{Error, Result};
 use crate::ollama::request::{Message as OllamaMessage, ToolCall as OllamaCall};
-use crate::openai::request::{FunctionCall, Message, ToolCall};
+use crate::openai::request::{Content, FunctionCall, Message, ToolCall};
 use crate::translate::calls::on_one_line;
+use crate::translate::media::{self, Part};
 
 /// A call that no result has answered yet.
 struct Open<'a> {
@@ -29,9 +30,14 @@ struct Open<'a> {
 pub fn messages<'a>(history: &'a [OllamaMessage<'a>]) -> Result<Vec<Message<'a>>> {
     let mut out = Vec::with_capacity(history.len());
     let mut open: Vec<Open<'a>> = Vec::new();
+    let mut media: Vec<Part<'a>> = Vec::new();
     for (place, message) in history.iter().enumerate() {
         let mut turn = Message::text(role(message), content(message));
+        if turn.role != "tool" && !media.is_empty() {
+            out.push(shown(std::mem::take(&mut media)));
+        }
         match turn.role.as_ref() {
+            "user" => turn.content = Content::with_media(content(message), parts(message)?),
             "assistant" => {
                 turn.tool_calls = calls(message, place)?;
                 open = turn.tool_calls.iter().map(open_call).collect();
@@ -39,13 +45,35 @@ pub fn messages<'a>(history: &'a [OllamaMessage<'a>]) -> Result<Vec<Message<'a>>
             "tool" => match answered(message, &mut open) {
                 Some(id) => turn.tool_call_id = Some(id),
                 // A result without a call would be refused; its text is worth keeping.
-                None => turn.role = Cow::Borrowed("user"),
+                None => {
+                    turn.role = Cow::Borrowed("user");
+                    turn.content = Content::with_media(content(message), parts(message)?);
+                }
             },
             _ => {}
         }
+        if turn.role != "user" {
+            media.extend(parts(message)?);
+        }
         out.push(turn);
     }
+    if !media.is_empty() {
+        out.push(shown(media));
+    }
     Ok(out)
+}
+
+/// A message's images and sounds.
+fn parts<'a>(message: &'a OllamaMessage<'a>) -> Result<Vec<Part<'a>>> {
+    message.images.iter().flatten().map(|entry| media::part(entry)).collect()
+}
+
+/// Media of other roles, which upstreams take from a user only; behind all results of a turn, so
+/// that those still follow their calls.
+fn shown(media: Vec<Part<'_>>) -> Message<'_> {
+    let mut turn = Message::text("user", "");
+    turn.content = Content::with_media("", media);
+    turn
 }
 
 /// The role in lower case, as Ollama reads it.
@@ -247,6 +275,29 @@ mod tests {
         assert_eq!(arguments(json!("")).expect("valid"), "{}");
         assert_eq!(arguments(json!(null)).expect("valid"), "{}");
         assert!(arguments(json!([1])).is_err() && arguments(json!("x")).is_err());
+    }
+
+    #[test]
+    fn images_go_with_their_text_and_those_of_others_with_a_user() {
+        let png = "iVBORw0KGgo=";
+        let image = json!({"type": "image_url", "image_url": {"url": format!("data:image/png;base64,{png}")}});
+        check(
+            json!([{"role": "user", "content": "Hi", "images": [png, png]}, {"role": "user", "images": [png]}]),
+            json!([{"role": "user", "content": [{"type": "text", "text": "Hi"}, image, image]},
+                {"role": "user", "content": [image]}]),
+        );
+        check(
+            json!([asked(json!([ollama_call("f"), ollama_call("g")])),
+                {"role": "tool", "content": "1", "images": [png]}, {"role": "tool", "content": "2"},
+                {"role": "user", "content": "Well?"}]),
+            json!([asked(json!([call("call_00000000", "f"), call("call_00000001", "g")])),
+                result("call_00000000", "1"), result("call_00000001", "2"),
+                {"role": "user", "content": [image]}, {"role": "user", "content": "Well?"}]),
+        );
+        check(
+            json!([{"role": "system", "content": "s", "images": [png]}]),
+            json!([{"role": "system", "content": "s"}, {"role": "user", "content": [image]}]),
+        );
     }
 
     #[test]
