@@ -26,13 +26,28 @@ pub enum Route {
     Embed,
     /// `/api/embeddings`
     Embeddings,
+    /// `/api/status`
+    Status,
+    /// `/api/me`
+    Me,
+    /// `/api/signout`
+    SignOut,
+    /// `/api/user/keys/:encodedKey`
+    UserKey,
+    /// `/api/experimental/web_search`
+    WebSearch,
+    /// `/api/experimental/web_fetch`
+    WebFetch,
+    /// `/api/experimental/model-recommendations`
+    Recommendations,
     /// `/health`, ours
     Health,
     /// `/openai/health`, ours
     UpstreamHealth,
 }
 
-/// Path, methods as the `Allow` header lists them, route.
+/// Path, methods as the `Allow` header lists them, route. A `:name` at the end of a path stands for
+/// one segment, whatever it is.
 const ROUTES: &[(&str, &str, Route)] = &[
     ("/", "HEAD, GET", Route::Root),
     ("/api/version", "HEAD, GET", Route::Version),
@@ -43,6 +58,13 @@ const ROUTES: &[(&str, &str, Route)] = &[
     ("/api/generate", "POST", Route::Generate),
     ("/api/embed", "POST", Route::Embed),
     ("/api/embeddings", "POST", Route::Embeddings),
+    ("/api/status", "GET", Route::Status),
+    ("/api/me", "POST", Route::Me),
+    ("/api/signout", "POST", Route::SignOut),
+    ("/api/user/keys/:encodedKey", "DELETE", Route::UserKey),
+    ("/api/experimental/web_search", "POST", Route::WebSearch),
+    ("/api/experimental/web_fetch", "POST", Route::WebFetch),
+    ("/api/experimental/model-recommendations", "GET", Route::Recommendations),
     ("/health", "HEAD, GET", Route::Health),
     ("/openai/health", "HEAD, GET", Route::UpstreamHealth),
 ];
@@ -72,7 +94,7 @@ pub fn find(method: &str, target: &str) -> Result<Target> {
         None => (target, ""),
     };
     let path = collapse(path);
-    if let Some(&(_, allow, route)) = ROUTES.iter().find(|(known, ..)| *known == path) {
+    if let Some(&(_, allow, route)) = ROUTES.iter().find(|(known, ..)| matches(known, &path)) {
         return if allow.split(", ").any(|allowed| allowed == method) {
             Ok(Target::Route(route))
         } else {
@@ -80,7 +102,7 @@ pub fn find(method: &str, target: &str) -> Result<Target> {
         };
     }
     if let Some(bare) = path.strip_suffix('/')
-        && ROUTES.iter().any(|(known, ..)| *known == bare)
+        && ROUTES.iter().any(|(known, ..)| matches(known, bare))
     {
         let status = if method == "GET" { 301 } else { 307 };
         return Ok(Target::Redirect { status, location: format!("{bare}{query}") });
@@ -93,6 +115,16 @@ impl Route {
     #[must_use]
     pub fn path(self) -> &'static str {
         ROUTES.iter().find(|(.., route)| *route == self).map_or("?", |(path, ..)| *path)
+    }
+}
+
+/// Whether a path is one that a row of the table means.
+fn matches(known: &str, path: &str) -> bool {
+    match known.split_once(':') {
+        Some((before, _)) => path
+            .strip_prefix(before)
+            .is_some_and(|segment| !segment.is_empty() && !segment.contains('/')),
+        None => known == path,
     }
 }
 
@@ -144,6 +176,15 @@ mod tests {
         check("POST", "/api/chat/?a=b", "307 /api/chat?a=b");
         check("GET", "http://localhost:11434/api/tags?x=1", "/api/tags");
         check("GET", "http://localhost:11434", "/");
+        check("DELETE", "/api/user/keys/c3No=-_%2F", "/api/user/keys/:encodedKey");
+        check("DELETE", "/api/user/keys/:encodedKey?x", "/api/user/keys/:encodedKey");
+        check("GET", "/api/user/keys/c3No", "405 DELETE");
+        check("DELETE", "/api/user/keys/c3No/", "307 /api/user/keys/c3No");
+        check("DELETE", "/api/user/keys/", "404 page not found");
+        check("DELETE", "/api/user/keys", "404 page not found");
+        check("DELETE", "/api/user/keys/c3No/x", "404 page not found");
+        check("OPTIONS", "/api/chat", "405 POST");
+        check("OPTIONS", "/nothing", "404 page not found");
         check("GET", "/nothing", "404 page not found");
         check("GET", "/api", "404 page not found");
         check("GET", "", "404 page not found");

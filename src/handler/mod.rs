@@ -3,6 +3,7 @@
 //! A handler either leaves the exchange ended or returns the error with which it is to end; telling
 //! the client is the server's part. State that outlives a request is in [`App`] and nowhere else.
 
+mod account;
 mod embed;
 mod info;
 mod relay;
@@ -137,6 +138,12 @@ fn dispatch(route: Route, context: &mut Context<'_>, body: Vec<u8>) -> Result<()
         Route::Generate => text::generate(context, body),
         Route::Embed => embed::embed(context, body),
         Route::Embeddings => embed::embeddings(context, body),
+        Route::Status => account::status(context),
+        Route::Me => account::me(context),
+        Route::SignOut | Route::UserKey => account::sign_out(context),
+        Route::WebSearch => account::web(context, &body, "web search"),
+        Route::WebFetch => account::web(context, &body, "web fetch"),
+        Route::Recommendations => account::recommendations(context),
         Route::Health => info::health(context),
         Route::UpstreamHealth => info::upstream_health(context),
     }
