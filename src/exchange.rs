@@ -23,6 +23,7 @@ use tiny_http::{HTTPVersion, Method, Request};
 use crate::error::{Error, Result, Retry};
 use crate::ndjson;
 use crate::ollama::answer::ErrorAnswer;
+use crate::origin::Headers;
 use crate::unread;
 
 /// The content types of Ollama's answers (ollama-api.md 1.4).
@@ -30,8 +31,10 @@ use crate::unread;
 pub enum ContentType {
     /// Single answers and errors.
     Json,
-    /// `/` and the router's own answers.
+    /// `/`.
     Text,
+    /// The router's own answers.
+    Plain,
     /// Streams.
     Lines,
 }
@@ -41,6 +44,7 @@ impl ContentType {
         match self {
             Self::Json => "application/json; charset=utf-8",
             Self::Text => "text/plain; charset=utf-8",
+            Self::Plain => "text/plain",
             Self::Lines => "application/x-ndjson",
         }
     }
@@ -57,10 +61,23 @@ pub struct Exchange {
     framing: Framing,
     /// The client, or the protocol's version, wants the connection closed afterwards.
     close: bool,
+    /// Header lines of whatever answer there will be.
+    extra: Headers,
     /// Lines that are not written yet.
     pending: Vec<u8>,
     status: Option<u16>,
     body_read: bool,
+}
+
+/// What the head of an answer tells of its body.
+#[derive(Clone, Copy)]
+enum Body {
+    /// Its type and length in bytes.
+    Whole(ContentType, usize),
+    /// There is none.
+    None,
+    /// Lines, as they come.
+    Lines,
 }
 
 enum State {
@@ -100,6 +117,7 @@ impl Exchange {
             close: connection.contains("close")
                 || connection.contains("upgrade")
                 || (old && !keep_alive),
+            extra: Headers::new(),
             pending: Vec::new(),
             status: None,
             body_read: unread::has_none(&request),
@@ -117,6 +135,20 @@ impl Exchange {
     #[must_use]
     pub fn target(&self) -> &str {
         &self.target
+    }
+
+    /// A header of the request; `None` also once the answer has begun.
+    #[must_use]
+    pub fn header(&self, name: &'static str) -> Option<&str> {
+        match &self.state {
+            State::Waiting(request) => header(request, name),
+            State::Streaming(_) | State::Done => None,
+        }
+    }
+
+    /// Sends these headers with whatever answer there will be, a stream or an error included.
+    pub fn add_headers(&mut self, headers: Headers) {
+        self.extra.extend(headers);
     }
 
     /// `req_` and 8 hex digits.
@@ -200,9 +232,27 @@ impl Exchange {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Result<()> {
+        self.reply(status, Body::Whole(kind, body.len()), headers, body)
+    }
+
+    /// Answers with a status, without a body or a type, and ends.
+    ///
+    /// # Errors
+    /// [`Error::DownstreamGone`].
+    pub fn answer_empty(&mut self, status: u16) -> Result<()> {
+        self.reply(status, Body::None, &[], b"")
+    }
+
+    fn reply(
+        &mut self,
+        status: u16,
+        kind: Body,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<()> {
         // What follows an unread body on its connection cannot be told from it.
         self.close |= !self.body_read;
-        let mut out = self.head(status, Some((kind.value(), body.len())), headers);
+        let mut out = self.head(status, kind, headers);
         if !self.headless {
             out.extend_from_slice(body);
         }
@@ -285,11 +335,11 @@ impl Exchange {
         match error {
             // The router's own answers are plain text (1.5).
             Error::UnknownRoute => {
-                self.answer(status, ContentType::Text, error.message().as_bytes())
+                self.answer(status, ContentType::Plain, error.message().as_bytes())
             }
             Error::MethodNotAllowed { allow } => {
                 let allow = [("Allow", *allow)];
-                self.answer_with(status, ContentType::Text, &allow, error.message().as_bytes())
+                self.answer_with(status, ContentType::Plain, &allow, error.message().as_bytes())
             }
             Error::Busy => {
                 self.answer_with(status, ContentType::Json, &[("Retry-After", "1")], text)
@@ -304,7 +354,7 @@ impl Exchange {
 
     fn write_pending(&mut self) -> Result<()> {
         if matches!(self.state, State::Waiting(_)) {
-            let mut out = self.head(200, None, &[]);
+            let mut out = self.head(200, Body::Lines, &[]);
             out.append(&mut self.pending);
             self.pending = out;
         }
@@ -326,12 +376,7 @@ impl Exchange {
     }
 
     /// The head of an answer: with a length for a whole body, without one for a stream.
-    fn head(
-        &mut self,
-        status: u16,
-        body: Option<(&str, usize)>,
-        headers: &[(&str, &str)],
-    ) -> Vec<u8> {
+    fn head(&mut self, status: u16, body: Body, headers: &[(&str, &str)]) -> Vec<u8> {
         self.status = Some(status);
         let mut out = Vec::with_capacity(512);
         let date = httpdate::fmt_http_date(SystemTime::now());
@@ -339,15 +384,21 @@ impl Exchange {
         let _ = write!(out, "HTTP/1.1 {status} {}\r\nDate: {date}\r\n", reason(status));
         let _ = write!(out, "X-Request-Id: {}\r\n", self.request_id);
         let _ = match body {
-            Some((kind, length)) => {
-                write!(out, "Content-Type: {kind}\r\nContent-Length: {length}\r\n")
+            Body::Whole(kind, length) => {
+                write!(out, "Content-Type: {}\r\nContent-Length: {length}\r\n", kind.value())
             }
-            None => write!(out, "Content-Type: {}\r\n", ContentType::Lines.value()),
+            // A 204 has no length, not even 0 (RFC 9110, 8.6).
+            Body::None if status == 204 => Ok(()),
+            Body::None => write!(out, "Content-Length: 0\r\n"),
+            Body::Lines => write!(out, "Content-Type: {}\r\n", ContentType::Lines.value()),
         };
-        if body.is_none() && self.framing == Framing::Chunked {
+        if matches!(body, Body::Lines) && self.framing == Framing::Chunked {
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         }
-        for (name, value) in headers {
+        let extra = self.extra.iter().map(|(name, value)| (*name, value.as_str()));
+        for (name, value) in headers.iter().copied().chain(extra) {
+            // Part of it may be the client's own text, which must not become a line of its own.
+            let value = value.replace(|character: char| character.is_control(), "");
             let _ = write!(out, "{name}: {value}\r\n");
         }
         if self.close {

@@ -29,6 +29,7 @@
 //! | [`upstream`] | the client of the OpenAI server, over ureq |
 //! | [`catalog`], [`loaded`] | the kept model list; the table behind `/api/ps` |
 //! | [`exchange`], [`unread`] | one request and its reply, over tiny_http |
+//! | [`guard`], [`origin`], [`machine`] | who may ask: CORS, the check of the host, what it knows of this machine |
 //! | [`handler`] | one function for each route |
 //! | [`pool`] | workers on a bounded queue |
 //! | [`acceptor`] | tiny_http's accept side, kept healthy |
@@ -54,14 +55,17 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod exchange;
+pub mod guard;
 pub mod handler;
 pub mod keep_alive;
 pub mod loaded;
 pub mod logging;
+pub mod machine;
 pub mod names;
 pub mod ndjson;
 pub mod ollama;
 pub mod openai;
+pub mod origin;
 pub mod pool;
 pub mod profile;
 pub mod redact;

@@ -17,7 +17,9 @@ use crate::acceptor::Acceptor;
 use crate::config::Config;
 use crate::error::Error;
 use crate::exchange::Exchange;
+use crate::guard::Guard;
 use crate::handler::{self, App, Context};
+use crate::machine;
 use crate::pool::{Full, Pool};
 use crate::stop::Stop;
 use crate::upstream::{Client, Pacing, Trace};
@@ -34,6 +36,8 @@ const LOGGED_PATH: usize = 200;
 /// A request on its way to a worker.
 struct Job {
     exchange: Exchange,
+    /// The status with which the guard answers it; `None` when it goes on to its route.
+    ruled: Option<u16>,
     received: Instant,
 }
 
@@ -66,6 +70,8 @@ impl Server {
     pub fn start_with(config: Config, stop: Stop, pacing: Pacing) -> io::Result<Self> {
         let (host, port) = config.listen_addr();
         let listener = bind(&host, port)?;
+        let guard =
+            Guard::new(config.origins.clone(), listener.local_addr()?.ip(), machine::this());
         let (workers, queue, grace) = (config.workers, config.max_queue, config.shutdown_grace);
         let client = Client::new(&config, pacing);
         let app = App::new(config, client, SystemTime::now());
@@ -73,7 +79,7 @@ impl Server {
         let pool = Arc::new(RwLock::new(Some(pool)));
         let entrance = pool.clone();
         let acceptor =
-            Acceptor::start(listener, Arc::new(move |request| admit(&entrance, request)))?;
+            Acceptor::start(listener, Arc::new(move |request| admit(&guard, &entrance, request)))?;
         Ok(Self { acceptor, pool, stop, grace })
     }
 
@@ -137,24 +143,47 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Hands a request to the pool, or answers that it is full.
-fn admit(pool: &RwLock<Option<Pool<Job>>>, request: tiny_http::Request) {
+/// Hands a request to the pool with the guard's ruling, or answers that it is full. As long as there
+/// is room, the ruling is carried out by a worker, too: a write may wait for the client, and this
+/// thread had better not.
+fn admit(guard: &Guard, pool: &RwLock<Option<Pool<Job>>>, request: tiny_http::Request) {
     let request_id = format!("req_{:08x}", rand::random::<u32>());
-    let job = Job { exchange: Exchange::new(request, request_id), received: Instant::now() };
+    let job = rule(guard, Exchange::new(request, request_id));
     let refused = match &*pool.read().unwrap_or_else(PoisonError::into_inner) {
         Some(pool) => pool.try_submit(job).err().map(|Full(job)| (job, Error::Busy)),
         None => Some((job, Error::Stopping)),
     };
     if let Some((mut job, error)) = refused {
-        job.exchange.fail(&error);
-        log_end(&job.exchange, &Trace::default(), job.received, Some(&error));
+        let error = match job.ruled {
+            Some(status) => job.exchange.answer_empty(status).err(),
+            None => Some(error),
+        };
+        if let Some(error) = &error {
+            job.exchange.fail(error);
+        }
+        log_end(&job.exchange, &Trace::default(), job.received, error.as_ref());
     }
+}
+
+/// Asks the guard about a request.
+fn rule(guard: &Guard, mut exchange: Exchange) -> Job {
+    let received = Instant::now();
+    let (origin, host) = (exchange.header("Origin"), exchange.header("Host"));
+    let ruling = guard.decide(exchange.method(), exchange.target(), origin, host);
+    if let Some(why) = ruling.refusal {
+        log::info!("{} is refused: {why}", exchange.request_id());
+    }
+    exchange.add_headers(ruling.headers);
+    Job { exchange, ruled: ruling.status, received }
 }
 
 /// Handles a request and sees to its end.
 fn serve(app: &App, mut job: Job) {
     let mut trace = Trace { request_id: job.exchange.request_id().to_owned(), ..Trace::default() };
     let result = panic::catch_unwind(AssertUnwindSafe(|| {
+        if let Some(status) = job.ruled {
+            return job.exchange.answer_empty(status);
+        }
         handler::handle(Context {
             app,
             exchange: &mut job.exchange,

@@ -155,8 +155,9 @@ fn bodies_in_any_form_and_of_any_type_are_read() {
     ];
     for request in requests {
         upstream.script(vec![upstream::answer("ok")]);
-        let answer =
-            client.send(format!("POST /api/chat HTTP/1.1\r\nHost: h\r\n{request}")).answer();
+        let answer = client
+            .send(format!("POST /api/chat HTTP/1.1\r\nHost: localhost\r\n{request}"))
+            .answer();
         assert_eq!(answer.json()["message"]["content"], "ok", "{request}");
     }
 }
@@ -176,8 +177,9 @@ fn offers_to_upgrade_are_ignored() {
         let offer =
             "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEA\r\n";
         let mut client = proxy.client();
-        let answer =
-            client.send(format!("POST /api/chat HTTP/1.1\r\nHost: h\r\n{offer}{framing}")).answer();
+        let answer = client
+            .send(format!("POST /api/chat HTTP/1.1\r\nHost: localhost\r\n{offer}{framing}"))
+            .answer();
         assert_eq!(answer.json()["message"]["content"], "ok");
         assert_eq!(answer.head.header("connection"), Some("close"));
     }
@@ -255,12 +257,28 @@ fn unknown_paths_and_methods_are_answered_as_ollama_does() {
             }
         };
     let text = ("content-type", "text/plain; charset=utf-8");
-    check("GET", "/nothing", 404, "404 page not found", Some(text));
+    let plain = ("content-type", "text/plain");
+    check("GET", "/nothing", 404, "404 page not found", Some(plain));
+    check("GET", "/api/chat", 405, "405 method not allowed", Some(plain));
     check("GET", "/api/chat", 405, "405 method not allowed", Some(("allow", "POST")));
     check("DELETE", "/api/tags", 405, "405 method not allowed", Some(("allow", "HEAD, GET")));
     check("GET", "/api/tags/", 301, "", Some(("location", "/api/tags")));
     check("POST", "/api/chat/", 307, "", Some(("location", "/api/chat")));
     check("GET", "//", 200, "Ollama is running", Some(text));
+}
+
+#[test]
+fn what_a_client_sends_does_not_become_a_header_line() {
+    let upstream = Upstream::start();
+    let proxy = proxy(&upstream);
+    let mut client = proxy.client();
+    // Only a whole line break ends a line of a request.
+    for sent in ["a\nSet-Cookie:b", "a\rSet-Cookie:b"] {
+        client.send(format!("GET /api/tags/?{sent} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        let head = client.answer().head;
+        assert_eq!((head.status, head.header("set-cookie")), (301, None));
+        assert_eq!(head.header("location"), Some("/api/tags?aSet-Cookie:b"));
+    }
 }
 
 #[test]
@@ -300,7 +318,7 @@ fn requests_sent_in_one_go_are_answered_in_order() {
     let upstream = Upstream::start();
     let proxy = proxy(&upstream);
     let mut client = proxy.client();
-    let requests = "GET /api/version HTTP/1.1\r\nHost: h\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\nGET /nothing HTTP/1.1\r\nHost: h\r\n\r\n";
+    let requests = "GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\nGET / HTTP/1.1\r\nHost: localhost\r\n\r\nGET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n";
     client.send(requests);
     assert!(client.answer().body.starts_with("{\"version\""));
     assert_eq!(client.answer().body, "Ollama is running");

@@ -29,6 +29,7 @@ use self::raw::{CommandLine, Given, Mode, RawConfig};
 use crate::backoff::RetryPolicy;
 use crate::base_url::{self, BaseUrl};
 use crate::keep_alive::KeepAlive;
+use crate::origin::Origins;
 use crate::redact::{Redactor, Secret};
 
 /// The file beside the program's working directory that may hold variables.
@@ -48,6 +49,8 @@ pub struct Config {
     pub host: String,
     /// The port to listen on; 0 for any free one.
     pub port: u16,
+    /// The origins that may ask.
+    pub origins: Origins,
     /// How long the upstream may stay silent; above zero.
     pub request_timeout: Duration,
     /// How much is logged.
@@ -180,6 +183,7 @@ impl Default for Config {
             base_url: BaseUrl::default(),
             host: "127.0.0.1".to_owned(),
             port: 11434,
+            origins: Origins::default(),
             request_timeout: Duration::from_secs(300),
             log_level: LevelFilter::Info,
             workers: 256,
@@ -316,6 +320,8 @@ mod tests {
     fn flags_win_over_environment_over_dotenv_over_defaults() {
         check_precedence("PROXY_PORT", "--port", ["1", "2", "3", "11434"]);
         check_precedence("OLLAMA_HOST", "--host", ["a:1", "b:2", "[::1]:3", "127.0.0.1:11434"]);
+        let origins = ["http://a", "http://b,*", "app://*", ""];
+        check_precedence("OLLAMA_ORIGINS", "--origins", origins);
         check_precedence("REQUEST_TIMEOUT", "--request-timeout", ["1.5", "2", "3", "300"]);
         check_precedence("LOG_LEVEL", "--log-level", ["TRACE", "ERROR", "WARN", "INFO"]);
         check_precedence("MAX_BODY_BYTES", "--max-body-bytes", ["1", "2", "3", "104857600"]);
@@ -485,6 +491,7 @@ mod tests {
             "--log-level=trace",
         ]);
         check(&["--host=:80", "--keep-alive=1h", "--max-body-bytes=1G", "--context-length=8192"]);
+        check(&["--origins=http://a.test, chrome-extension://*,*"]);
         check(&["--api-key=k", "--base-url=http://[::1]:8080/v1?a=b", "--retry-max=0"]);
     }
 

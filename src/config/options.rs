@@ -13,6 +13,7 @@ use log::LevelFilter;
 use super::{Config, host, rules};
 use crate::base_url::BaseUrl;
 use crate::keep_alive::KeepAlive;
+use crate::origin::Origins;
 
 /// What applying a value gives: nothing, a warning, or the sentence that says what is allowed.
 pub type Applied = Result<Option<String>, String>;
@@ -104,6 +105,15 @@ pub const TABLE: &[Row] = &[
         ..ROW
     },
     Row {
+        variable: "OLLAMA_ORIGINS",
+        flag: Some("origins"),
+        placeholder: "ORIGIN,...",
+        help: "Web origins that may ask besides Ollama's defaults, each with at most one `*`; `*` is any.",
+        apply: apply_origins,
+        show: |c| c.origins.given().to_owned(),
+        ..ROW
+    },
+    Row {
         variable: "REQUEST_TIMEOUT",
         flag: Some("request-timeout"),
         placeholder: "SECONDS",
@@ -148,7 +158,7 @@ pub const TABLE: &[Row] = &[
         placeholder: "N",
         default: "512",
         help: "Requests that may wait for a worker; more are answered 503.",
-        apply: |c, text| set(&mut c.max_queue, rules::whole(text, 0..=65536)),
+        apply: |c, text| set_number(&mut c.max_queue, rules::whole(text, 0..=65536), "512"),
         show: |c| c.max_queue.to_string(),
         ..ROW
     },
@@ -219,7 +229,8 @@ pub const TABLE: &[Row] = &[
         default: "0",
         help: "Context length told for models whose upstream tells none; 0 is a built-in default.",
         apply: |c, text| {
-            set(&mut c.context_length, rules::whole(text, 0..=MAX_TOKENS).map(some_nonzero))
+            let tokens = rules::whole(text, 0..=MAX_TOKENS).map(some_nonzero);
+            set_number(&mut c.context_length, tokens, "0")
         },
         show: |c| c.context_length.unwrap_or(0).to_string(),
         ..ROW
@@ -306,6 +317,15 @@ fn set<T>(slot: &mut T, value: Result<T, String>) -> Applied {
     Ok(None)
 }
 
+/// As [`set`], for Ollama's own numbers: Ollama goes on with its default when one is bad
+/// (ollama-api.md 17), and so does this program.
+fn set_number<T>(slot: &mut T, value: Result<T, String>, default: &str) -> Applied {
+    match value {
+        Ok(number) => set(slot, Ok(number)),
+        Err(allowed) => Ok(Some(format!("{allowed}; {default} is used"))),
+    }
+}
+
 /// Zero is how the environment says "none".
 fn some_nonzero(number: u64) -> Option<u64> {
     (number > 0).then_some(number)
@@ -321,6 +341,11 @@ fn apply_host(config: &mut Config, text: &str) -> Applied {
 fn show_host(config: &Config) -> String {
     let Config { host, port, .. } = config;
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+fn apply_origins(config: &mut Config, text: &str) -> Applied {
+    config.origins = Origins::parse(text)?;
+    Ok(config.origins.warning())
 }
 
 /// A bad value is not an error here: Ollama goes on with five minutes, and so does this program.

@@ -139,7 +139,9 @@ impl Client {
     /// A whole answer.
     pub fn answer(&mut self) -> Answer {
         let head = self.head();
-        let body = if head.header("transfer-encoding") == Some("chunked") {
+        let body = if head.status == 204 {
+            String::new()
+        } else if head.header("transfer-encoding") == Some("chunked") {
             std::iter::from_fn(|| self.frame()).collect()
         } else if let Some(length) = head.header("content-length") {
             let mut body = vec![0; length.parse().expect("a length")];
