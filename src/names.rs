@@ -1,8 +1,9 @@
-//! Model names (ollama-api.md 3), as far as they decide which upstream model is meant.
+//! Model names (ollama-api.md 3), as far as they decide which model is meant.
 //!
 //! An upstream's ids need not follow Ollama's grammar, so exact ids come first and everything else
-//! after. Listed names always carry a tag; on the way in the tag `latest` may be absent or too
-//! much. Pure text: which ids exist is for the caller to know.
+//! after: the grammar and the source suffixes only matter for names that no list shows. Listed names
+//! always carry a tag; on the way in the tag `latest` may be absent or too much, and so may be what
+//! Ollama's registry or Gemini put in front. Pure text: which ids exist is for the caller to know.
 
 use crate::error::{Error, Result};
 
@@ -12,10 +13,33 @@ const LONGEST: usize = 1024;
 /// The tag that a name without one has.
 const LATEST: &str = ":latest";
 
+/// What Ollama's own names may begin with and never show (3.1, 3.3).
+const DEFAULTS: &[&str] = &["https://", "registry.ollama.ai/", "library/"];
+
+/// What Gemini puts before each id of its list; clients may leave it out.
+const GEMINI: &str = "models/";
+
+/// Where a name says that its model lives (3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// It does not say.
+    Unsaid,
+    /// `:local`.
+    Local,
+    /// `:cloud` or a tag that ends in `-cloud`.
+    Cloud,
+}
+
 /// The display form: with a tag (3.3).
 #[must_use]
 pub fn display(id: &str) -> String {
     if tag(id).is_some() { id.to_owned() } else { format!("{id}{LATEST}") }
+}
+
+/// The same for all spellings of one name: without Ollama's defaults, with a tag, in lower case.
+#[must_use]
+pub fn key(name: &str) -> String {
+    display(without_defaults(name)).to_ascii_lowercase()
 }
 
 /// The name without `:latest`, when it ends so.
@@ -26,9 +50,28 @@ pub fn without_latest(name: &str) -> Option<&str> {
     (end.eq_ignore_ascii_case(LATEST) && !bare.is_empty()).then_some(bare)
 }
 
+/// The name without the host and the namespace that Ollama assumes.
+#[must_use]
+pub fn without_defaults(name: &str) -> &str {
+    let rest = |name, prefix| strip_prefix(name, prefix).unwrap_or(name);
+    // What nothing follows is no prefix but the name itself.
+    DEFAULTS.iter().fold(name, |name, prefix| rest(name, prefix))
+}
+
 /// The listed id that a name means: as it is, then with `:latest` removed or added, then either in
-/// any case.
+/// any case; then the same without Ollama's defaults, and with or without Gemini's prefix.
 pub fn find<'a>(ids: impl Iterator<Item = &'a str> + Clone, name: &str) -> Option<&'a str> {
+    let short = without_defaults(name);
+    let gemini = match strip_prefix(short, GEMINI) {
+        Some(bare) => bare.to_owned(),
+        None => format!("{GEMINI}{short}"),
+    };
+    find_one(ids.clone(), name)
+        .or_else(|| (short != name).then(|| find_one(ids.clone(), short)).flatten())
+        .or_else(|| find_one(ids, &gemini))
+}
+
+fn find_one<'a>(ids: impl Iterator<Item = &'a str> + Clone, name: &str) -> Option<&'a str> {
     let other = match without_latest(name) {
         Some(bare) => bare.to_owned(),
         None => display(name),
@@ -46,9 +89,85 @@ pub fn find<'a>(ids: impl Iterator<Item = &'a str> + Clone, name: &str) -> Optio
 pub fn check(name: &str) -> Result<()> {
     let separators = name.ends_with([':', '/']) || name.starts_with([':', '/']);
     if separators || name.len() > LONGEST || name.chars().any(char::is_control) {
-        return Err(Error::invalid("invalid model name"));
+        return Err(invalid());
     }
     Ok(())
+}
+
+/// What Ollama says of a name that breaks its grammar.
+#[must_use]
+pub fn invalid() -> Error {
+    Error::invalid("invalid model name")
+}
+
+/// Whether a name follows Ollama's grammar (3.1).
+#[must_use]
+pub fn is_valid(name: &str) -> bool {
+    let name = ["https://", "http://"]
+        .iter()
+        .find_map(|scheme| strip_prefix(name, scheme))
+        .unwrap_or(name);
+    let (path, tag) = match tag(name) {
+        Some(tag) => (&name[..name.len() - tag.len() - 1], tag),
+        None => (name, "latest"),
+    };
+    let mut parts = path.rsplitn(3, '/');
+    let model = parts.next().unwrap_or_default();
+    let (namespace, host) = (parts.next().unwrap_or("library"), parts.next().unwrap_or("h"));
+    is_part(tag, 80, "_-.")
+        && is_part(model, 80, "_-.")
+        && is_part(namespace, 80, "_-")
+        && is_part(host, 350, "_-.:")
+}
+
+/// Whether a name could be an upstream's id that its list does not show: of the characters that
+/// such ids are made of, however many slashes and colons it has.
+#[must_use]
+pub fn is_plausible(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.:/@#+~,=()".contains(&byte))
+}
+
+/// Takes the source suffix off a name (3.2).
+///
+/// # Errors
+/// [`Error::InvalidRequest`] in Ollama's words when there are two.
+pub fn source(name: &str) -> Result<(&str, Source)> {
+    let (bare, source) = one_source(name);
+    if source != Source::Unsaid && one_source(bare).1 != Source::Unsaid {
+        let text = format!("use either :local or :cloud, not both: {name:?}");
+        return Err(Error::invalid(text));
+    }
+    Ok((bare, source))
+}
+
+fn one_source(name: &str) -> (&str, Source) {
+    const CLOUD_TAG: &str = "-cloud";
+    let Some((bare, tag)) = name.rsplit_once(':').filter(|(bare, _)| !bare.is_empty()) else {
+        return (name, Source::Unsaid);
+    };
+    let start = tag.len().saturating_sub(CLOUD_TAG.len());
+    if tag.eq_ignore_ascii_case("cloud") {
+        (bare, Source::Cloud)
+    } else if tag.eq_ignore_ascii_case("local") {
+        (bare, Source::Local)
+    } else if start > 0 && tag.get(start..).is_some_and(|end| end.eq_ignore_ascii_case(CLOUD_TAG)) {
+        (&name[..name.len() - CLOUD_TAG.len()], Source::Cloud)
+    } else {
+        (name, Source::Unsaid)
+    }
+}
+
+/// One part of a name: its length, its first character and the rest.
+fn is_part(part: &str, longest: usize, more: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || more.contains(c);
+    let first = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    part.len() <= longest && part.starts_with(first) && part.chars().all(allowed)
+}
+
+/// What follows a prefix that may stand in any case, if something does.
+fn strip_prefix<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
+    let (start, rest) = text.split_at_checked(prefix.len())?;
+    (start.eq_ignore_ascii_case(prefix) && !rest.is_empty()).then_some(rest)
 }
 
 /// What follows the last `:`, if that comes after the last `/` (3.1).
@@ -104,5 +223,108 @@ mod tests {
         for name in ["x", "a b", "@cf/x/y", "a:b:c", "one/two/three/four"] {
             assert!(check(name).is_ok(), "{name:?}");
         }
+    }
+
+    #[test]
+    fn what_registries_put_in_front_may_be_there_or_not() {
+        let ids = ["models/gemini-2.0-flash", "plain", "library/own", "models"];
+        let check = |name: &str, expected: Option<&str>| {
+            assert_eq!(find(ids.iter().copied(), name), expected, "{name}");
+        };
+        check("gemini-2.0-flash", Some("models/gemini-2.0-flash"));
+        check("Gemini-2.0-flash:latest", Some("models/gemini-2.0-flash"));
+        check("models/gemini-2.0-flash", Some("models/gemini-2.0-flash"));
+        check("models/gemini-2.0-flash:latest", Some("models/gemini-2.0-flash"));
+        check("models/plain", Some("plain"));
+        check("registry.ollama.ai/library/plain:latest", Some("plain"));
+        check("https://registry.ollama.ai/library/plain", Some("plain"));
+        check("library/plain", Some("plain"));
+        check("library/own", Some("library/own"));
+        check("models", Some("models"));
+        check("models/", None);
+    }
+
+    #[test]
+    fn all_spellings_of_a_name_have_one_key() {
+        for name in [
+            "Mario",
+            "mario:latest",
+            "MARIO:Latest",
+            "library/mario",
+            "registry.ollama.ai/library/mario",
+        ] {
+            assert_eq!(key(name), "mario:latest", "{name}");
+        }
+        assert_eq!(key("team/mario:v1"), "team/mario:v1");
+    }
+
+    #[test]
+    fn the_grammar_is_ollama_s() {
+        for name in [
+            "llama3.2",
+            "qwen/qwen3:8b",
+            "hf.co/bartowski/Llama-3.2-3B-GGUF:Q4_K_M",
+            "localhost:5000/team/m",
+            "http://localhost:5000/team/m:x",
+            "_a:_b",
+        ] {
+            assert!(is_valid(name), "{name}");
+        }
+        let long = "x".repeat(81);
+        for name in [
+            "",
+            "a:b:c",
+            "one/two/three/four",
+            "org.name/model",
+            "@cf/x/y",
+            "a b",
+            "model@sha256:00",
+            "llama3:",
+            "/x",
+            "-x",
+            "x:-y",
+            "é",
+            &long,
+        ] {
+            assert!(!is_valid(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn ids_that_break_the_grammar_are_told_from_nonsense() {
+        for name in ["a:b:c", "accounts/x/models/y", "@cf/x/y", "org.name/model", "m#adapter"] {
+            assert!(is_plausible(name), "{name}");
+        }
+        for name in ["a b", "é", "x?y", "\"x\"", "a\\b"] {
+            assert!(!is_plausible(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn source_suffixes_come_off() {
+        let check = |name: &str, expected: &str, source: Source| {
+            assert_eq!(super::source(name).expect("one at most"), (expected, source), "{name}");
+        };
+        check("gpt-oss:20b:cloud", "gpt-oss:20b", Source::Cloud);
+        check("gpt-oss:120b-cloud", "gpt-oss:120b", Source::Cloud);
+        check("gpt-oss:120b-CLOUD", "gpt-oss:120b", Source::Cloud);
+        check("llama3.2:Local", "llama3.2", Source::Local);
+        check("x:8b:local", "x:8b", Source::Local);
+        check("x", "x", Source::Unsaid);
+        check("x:8b", "x:8b", Source::Unsaid);
+        check("my-cloud", "my-cloud", Source::Unsaid);
+        check("x:-cloud", "x:-cloud", Source::Unsaid);
+        check("x:é-cloud", "x:é", Source::Cloud);
+    }
+
+    #[test]
+    fn two_source_suffixes_are_one_too_many() {
+        let check = |name: &str, expected: &str| {
+            assert_eq!(super::source(name).expect_err("two").message(), expected);
+        };
+        let text = "use either :local or :cloud, not both: ";
+        check("x:local:cloud", &format!("{text}\"x:local:cloud\""));
+        check("x:8b-cloud:local", &format!("{text}\"x:8b-cloud:local\""));
+        check("x:cloud:local", &format!("{text}\"x:cloud:local\""));
     }
 }
