@@ -15,6 +15,12 @@ pub fn rfc3339(time: SystemTime) -> String {
         .unwrap_or_else(|_| "0001-01-01T00:00:00Z".to_owned())
 }
 
+/// The time that a text of RFC 3339 means, in any zone.
+#[must_use]
+pub fn parse(text: &str) -> Option<SystemTime> {
+    OffsetDateTime::parse(text, &Rfc3339).ok().map(SystemTime::from)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -27,9 +33,16 @@ mod tests {
                 + Duration::from_secs(1_787_307_303)
                 + Duration::from_nanos(nanos);
             assert_eq!(rfc3339(time), expected);
+            assert_eq!(parse(expected), Some(time));
         };
         check(123_456_789, "2026-08-21T10:15:03.123456789Z");
         check(500_000_000, "2026-08-21T10:15:03.5Z");
         check(0, "2026-08-21T10:15:03Z");
+    }
+
+    #[test]
+    fn times_are_read_in_any_zone() {
+        assert_eq!(parse("1970-01-01T02:00:01+02:00"), parse("1970-01-01T00:00:01Z"));
+        assert_eq!(parse("yesterday"), None);
     }
 }

@@ -235,8 +235,14 @@ pub struct Process {
 /// The answer of `/api/show` (11.6).
 #[derive(Clone, Debug, Serialize)]
 pub struct ShowAnswer {
+    /// Licences, a line break between two.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub license: String,
     /// As `ollama show --modelfile` prints it.
     pub modelfile: String,
+    /// Default options, one value a line.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub parameters: String,
     /// A template in Go's syntax.
     pub template: String,
     /// The system prompt.
@@ -244,6 +250,9 @@ pub struct ShowAnswer {
     pub system: String,
     /// What kind of model it is.
     pub details: Details,
+    /// Messages that come before every conversation.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub messages: Vec<Box<serde_json::value::RawValue>>,
     /// GGUF-like metadata, keys sorted.
     pub model_info: serde_json::Map<String, serde_json::Value>,
     /// What it can do.

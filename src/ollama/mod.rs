@@ -7,4 +7,5 @@
 
 pub mod answer;
 pub mod decode;
+pub mod manage;
 pub mod request;

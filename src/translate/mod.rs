@@ -20,3 +20,4 @@ pub mod stream;
 pub mod think;
 pub mod think_tags;
 pub mod tools;
+pub mod virtual_model;

@@ -198,6 +198,9 @@ impl Model {
     pub fn show(&self, setting: &Setting<'_>, requested: &str, system: &str) -> ShowAnswer {
         let details = self.details();
         ShowAnswer {
+            license: String::new(),
+            parameters: String::new(),
+            messages: Vec::new(),
             modelfile: self.modelfile(system),
             template: TEMPLATE.to_owned(),
             system: system.to_owned(),

@@ -1,0 +1,177 @@
+//! Lays a virtual model over a request, before the request is translated (ollama-api.md 5.1, 9.1).
+//!
+//! What is left is an ordinary request, so that translation need not know of virtual models. The
+//! request always wins: its options, its system prompt, the conversation that it continues.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+use super::VirtualModel;
+use crate::ollama::decode::{self, Int, Text};
+use crate::ollama::request::{ChatRequest, GenerateRequest, Message};
+use crate::openai::request::Message as Turn;
+use crate::translate::context;
+
+impl VirtualModel {
+    /// Puts the stored messages before those of a chat, the system prompt before all of them unless
+    /// the chat begins with one of its own, and adds the default options.
+    pub fn lay_over_chat<'a>(&'a self, request: &mut ChatRequest<'a>) {
+        self.lay_over_options(&mut request.options);
+        let own = request.messages.take().unwrap_or_default();
+        let role = own.first().and_then(|message| message.role.as_deref()).unwrap_or_default();
+        let has_system = role.eq_ignore_ascii_case("system");
+        let mut messages = Vec::with_capacity(own.len() + self.messages.len() + 1);
+        if !self.system.is_empty() && !has_system {
+            messages.push(Message {
+                role: Some(Text(Cow::Borrowed("system"))),
+                content: Some(Text(Cow::Borrowed(&self.system))),
+                ..Message::default()
+            });
+        }
+        messages.extend(self.stored());
+        messages.extend(own);
+        request.messages = Some(messages);
+    }
+
+    /// Gives a prompt the system prompt, the stored messages (as the conversation that it goes on
+    /// from) and the default options. A raw prompt gets the options only, and one that continues a
+    /// conversation nothing that the conversation carries by itself.
+    pub fn lay_over_generate<'a>(&'a self, request: &mut GenerateRequest<'a>) {
+        self.lay_over_options(&mut request.options);
+        if request.raw == Some(true) {
+            return;
+        }
+        let context = request.context.as_deref().unwrap_or_default();
+        let numbers: Vec<i64> = context.iter().map(|number| number.0).collect();
+        let carried = context::decode(&numbers);
+        if context.is_empty() && !self.messages.is_empty() {
+            let turns: Vec<Turn<'_>> = self.stored().filter_map(turn).collect();
+            let numbers = context::encode(&turns).into_iter();
+            request.context = Some(numbers.map(|number| Int(number.into())).collect());
+        }
+        let no_system = request.system.as_deref().is_none_or(str::is_empty);
+        if no_system && !self.system.is_empty() && carried.is_empty() {
+            request.system = Some(Text(Cow::Borrowed(&self.system)));
+        }
+    }
+
+    /// Adds the default options that the request does not set.
+    fn lay_over_options(&self, options: &mut Option<Map<String, Value>>) {
+        if self.parameters.is_empty() {
+            return;
+        }
+        let options = options.get_or_insert_default();
+        for (name, value) in &self.parameters {
+            if options.get(name).is_none_or(Value::is_null) {
+                options.insert(name.clone(), value.clone());
+            }
+        }
+    }
+
+    /// The stored messages as a chat would bring them. They were checked when they were stored.
+    fn stored(&self) -> impl Iterator<Item = Message<'_>> {
+        self.messages.iter().filter_map(|message| decode::parse(message.get(), "Message").ok())
+    }
+}
+
+/// What a `context` can carry: text, and nobody's result without its call.
+fn turn(message: Message<'_>) -> Option<Turn<'_>> {
+    let (role, content) = (message.role?.0, message.content?.0);
+    (role != "tool" && !content.is_empty()).then(|| Turn::text(role, content))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::ollama::manage::CreateRequest;
+    use crate::profile::GENERIC;
+    use crate::translate::{chat, generate};
+
+    fn mario() -> VirtualModel {
+        let body = r#"{"system":"You are Mario.","parameters":{"temperature":1,"seed":7},
+            "messages":[{"role":"user","content":"Who?"},{"role":"assistant","content":"Me!"}]}"#;
+        let request: CreateRequest<'_> = decode::parse(body, "CreateRequest").expect("valid");
+        VirtualModel::alias("mario", "base", SystemTime::UNIX_EPOCH).changed(&request).expect("ok")
+    }
+
+    /// Role and content of every message that a chat sends, and its options.
+    fn chatted(body: &str) -> (String, Value) {
+        let model = mario();
+        let mut request: ChatRequest<'_> = decode::parse(body, "ChatRequest").expect("valid");
+        model.lay_over_chat(&mut request);
+        sent(&serde_json::to_value(chat::to_openai(&request, "base", &GENERIC).expect("valid")))
+    }
+
+    fn generated(body: &str) -> (String, Value) {
+        let model = mario();
+        let mut request: GenerateRequest<'_> = decode::parse(body, "G").expect("valid");
+        model.lay_over_generate(&mut request);
+        match generate::to_openai(&request, "base", &GENERIC).expect("valid") {
+            generate::Generate::Chat(it) => sent(&serde_json::to_value(it)),
+            generate::Generate::Completion(it) => {
+                let it = serde_json::to_value(it).expect("JSON");
+                (it["prompt"].to_string(), json!([it["temperature"], it["seed"]]))
+            }
+        }
+    }
+
+    fn sent(request: &serde_json::Result<Value>) -> (String, Value) {
+        let request = request.as_ref().expect("JSON");
+        let messages = request["messages"].as_array().expect("messages").iter();
+        let text = |name: &str, message: &Value| message[name].as_str().unwrap_or("?").to_owned();
+        let messages: Vec<String> =
+            messages.map(|it| format!("{}:{}", text("role", it), text("content", it))).collect();
+        (messages.join(" "), json!([request["temperature"], request["seed"]]))
+    }
+
+    #[test]
+    fn a_chat_gets_what_the_model_brings_and_wins_where_both_say_something() {
+        let check = |body: &str, messages: &str, options: Value| {
+            assert_eq!(chatted(body), (messages.to_owned(), options), "{body}");
+        };
+        check(
+            r#"{"messages":[{"role":"user","content":"Hi"}]}"#,
+            "system:You are Mario. user:Who? assistant:Me! user:Hi",
+            json!([1, 7]),
+        );
+        check(
+            r#"{"messages":[{"role":"System","content":"Be Luigi."},{"role":"user","content":"Hi"}],
+                "options":{"temperature":0,"seed":null}}"#,
+            "user:Who? assistant:Me! system:Be Luigi. user:Hi",
+            json!([0, 7]),
+        );
+    }
+
+    #[test]
+    fn a_prompt_gets_what_the_model_brings_and_wins_where_both_say_something() {
+        let check = |body: &str, messages: &str, options: Value| {
+            assert_eq!(generated(body), (messages.to_owned(), options), "{body}");
+        };
+        let stored = "user:Who? assistant:Me!";
+        check(
+            r#"{"prompt":"Hi","system":"","template":"","context":null}"#,
+            &format!("system:You are Mario. {stored} user:Hi"),
+            json!([1, 7]),
+        );
+        check(
+            r#"{"prompt":"Hi","system":"Be Luigi.","options":{"seed":8}}"#,
+            &format!("system:Be Luigi. {stored} user:Hi"),
+            json!([1, 8]),
+        );
+        check(r#"{"prompt":"Hi","context":[1,2]}"#, "system:You are Mario. user:Hi", json!([1, 7]));
+        check(r#"{"prompt":"Hi","raw":true}"#, "\"Hi\"", json!([1, 7]));
+    }
+
+    #[test]
+    fn a_continued_conversation_is_left_as_it_was() {
+        let first = [Turn::text("system", "Be Luigi."), Turn::text("user", "One")];
+        let context = json!(context::encode(&first));
+        let body = json!({"prompt": "Two", "context": context}).to_string();
+        assert_eq!(generated(&body).0, "system:Be Luigi. user:One user:Two");
+    }
+}
