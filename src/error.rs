@@ -99,6 +99,16 @@ pub enum Error {
         /// The sentence for the client.
         message: String,
     },
+    /// Something that must not be done here (ollama-api.md 4.2: 403).
+    Forbidden {
+        /// The sentence for the client.
+        reason: String,
+    },
+    /// The state file cannot be written.
+    State {
+        /// What happened.
+        reason: String,
+    },
     /// No connection to the upstream: refused, no route, no such host, TLS failure.
     Connect {
         /// What happened, without any URL.
@@ -164,8 +174,9 @@ impl Error {
             | Self::BodyTooLarge { .. }
             | Self::BodyBroken(_)
             | Self::ModelNotFound { .. }
+            | Self::Forbidden { .. }
             | Self::DownstreamGone(_) => Side::Downstream,
-            Self::Busy | Self::Stopping | Self::Internal(_) => Side::Proxy,
+            Self::Busy | Self::Stopping | Self::State { .. } | Self::Internal(_) => Side::Proxy,
             Self::Connect { .. }
             | Self::Disconnected(_)
             | Self::UpstreamTimeout { .. }
@@ -184,11 +195,12 @@ impl Error {
             | Self::InvalidRequest { .. }
             | Self::Unsupported { .. }
             | Self::BodyBroken(_) => 400,
+            Self::Forbidden { .. } => 403,
             Self::UnknownRoute | Self::ModelNotFound { .. } => 404,
             Self::MethodNotAllowed { .. } => 405,
             Self::BodyTooLarge { .. } => 413,
             Self::DownstreamGone(_) => return None,
-            Self::InvalidOption { .. } | Self::Internal(_) => 500,
+            Self::InvalidOption { .. } | Self::State { .. } | Self::Internal(_) => 500,
             Self::Busy | Self::Stopping => 503,
             Self::Connect { .. }
             | Self::Disconnected(_)
@@ -219,6 +231,7 @@ impl Error {
             }
             Self::Stopping => "server is shutting down".to_owned(),
             Self::ModelNotFound { message } => message.clone(),
+            Self::Forbidden { reason } | Self::State { reason } => reason.clone(),
             Self::Connect { reason } => format!("cannot reach the upstream: {reason}"),
             Self::Disconnected(_) => {
                 "cannot reach the upstream: it closed the connection without an answer".to_owned()
@@ -256,6 +269,8 @@ impl Error {
             | Self::Busy
             | Self::Stopping
             | Self::ModelNotFound { .. }
+            | Self::Forbidden { .. }
+            | Self::State { .. }
             | Self::UpstreamProtocol { .. }
             | Self::UpstreamClosed
             | Self::UpstreamInBand { .. }
@@ -286,6 +301,8 @@ impl Error {
             Self::Busy => "busy",
             Self::Stopping => "stopping",
             Self::ModelNotFound { .. } => "model_not_found",
+            Self::Forbidden { .. } => "forbidden",
+            Self::State { .. } => "state",
             Self::Connect { .. } => "connect",
             Self::Disconnected(_) => "disconnected",
             Self::UpstreamTimeout { .. } => "timeout",
@@ -353,6 +370,8 @@ mod tests {
         check(Error::BodyBroken(io()), Downstream, Some(400), Never);
         check(Error::DownstreamGone(io()), Downstream, None, Never);
         check(Error::ModelNotFound { message: text() }, Downstream, Some(404), Never);
+        check(Error::Forbidden { reason: text() }, Downstream, Some(403), Never);
+        check(Error::State { reason: text() }, Proxy, Some(500), Never);
         check(Error::Busy, Proxy, Some(503), Never);
         check(Error::Stopping, Proxy, Some(503), Never);
         check(Error::Internal("x"), Proxy, Some(500), Never);

@@ -28,6 +28,7 @@
 //! | [`backoff`], [`upstream_error`] | when to try again; what an upstream's error means |
 //! | [`upstream`] | the client of the OpenAI server, over ureq |
 //! | [`catalog`], [`loaded`] | the kept model list; the table behind `/api/ps` |
+//! | [`store`] | the models that were made here, in memory and in one file |
 //! | [`exchange`], [`unread`] | one request and its reply, over tiny_http |
 //! | [`guard`], [`origin`], [`machine`] | who may ask: CORS, the check of the host, what it knows of this machine |
 //! | [`handler`] | one function for each route |
@@ -73,6 +74,7 @@ pub mod route;
 pub mod server;
 pub mod sse;
 pub mod stop;
+pub mod store;
 pub mod translate;
 pub mod unread;
 pub mod upstream;
