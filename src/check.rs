@@ -1,8 +1,9 @@
-//! `--check`: shows the configuration in force and asks the upstream for its models.
+//! `--check`: shows the configuration in force, reads the state file and asks the upstream for its models.
 
 use std::fmt::Write;
 
 use crate::config::Config;
+use crate::store::Store;
 use crate::upstream::{Client, Pacing, Trace};
 
 /// What a check found.
@@ -10,11 +11,11 @@ use crate::upstream::{Client, Pacing, Trace};
 pub struct Report {
     /// For the reader; holds no key.
     pub text: String,
-    /// Whether the upstream answered.
+    /// Whether the state file can be read and the upstream answered.
     pub good: bool,
 }
 
-/// Describes the configuration and tries the upstream once.
+/// Describes the configuration, reads the state file and tries the upstream once.
 #[must_use]
 pub fn report(config: &Config) -> Report {
     let pacing = Pacing { sleep: Box::new(|_| false), jitter: Box::new(|| 0.0) };
@@ -25,6 +26,11 @@ pub fn report(config: &Config) -> Report {
         // Writing to a String cannot fail.
         let _ = write!(text, "\nwarning: {warning}");
     }
+    let state = Store::open(config.state.clone());
+    let _ = match &state {
+        Ok(store) => write!(text, "\nstate: ok, {} models", store.all().len()),
+        Err(why) => write!(text, "\nstate: {why}"),
+    };
     let found = client.list_models_once(&mut trace);
     let _ = match &found {
         Ok(models) => write!(text, "\nupstream: ok, {} models", models.len()),
@@ -33,5 +39,5 @@ pub fn report(config: &Config) -> Report {
     for model in found.iter().flatten() {
         let _ = write!(text, "\n  {}", model.id);
     }
-    Report { text, good: found.is_ok() }
+    Report { text, good: found.is_ok() && state.is_ok() }
 }

@@ -175,6 +175,29 @@ impl Exchange {
     /// # Errors
     /// [`Error::BodyTooLarge`] above `limit` bytes, [`Error::BodyBroken`] when it breaks off.
     pub fn read_body(&mut self, limit: usize) -> Result<Vec<u8>> {
+        let mut body = Vec::new();
+        self.take_body(limit, &mut |reader, length| {
+            body.reserve(length);
+            reader.read_to_end(&mut body).map(|read| read as u64)
+        })?;
+        Ok(body)
+    }
+
+    /// As [`Exchange::read_body`], but hands the body on as it comes, so that it need not be held.
+    ///
+    /// # Errors
+    /// As [`Exchange::read_body`]; `sink` is to take everything.
+    pub fn copy_body(&mut self, limit: usize, mut sink: impl Write) -> Result<()> {
+        self.take_body(limit, &mut |reader, _| io::copy(reader, &mut sink))
+    }
+
+    /// Lets `take` read the body to its end; it is told the length that the client claims, and tells
+    /// how much there was.
+    fn take_body(
+        &mut self,
+        limit: usize,
+        take: &mut dyn FnMut(&mut dyn Read, usize) -> io::Result<u64>,
+    ) -> Result<()> {
         let State::Waiting(request) = &mut self.state else {
             return Err(Error::Internal("a body read after the answer"));
         };
@@ -187,28 +210,26 @@ impl Exchange {
             .is_some_and(|value| value.to_ascii_lowercase().contains("upgrade"));
         // One byte more than the limit tells a body at the limit from one above it.
         let most = limit as u64 + 1;
-        let mut body = Vec::with_capacity(length.unwrap_or(0));
         let reader = request.as_reader();
         // tiny_http hands the bare connection over when the client offers an upgrade, which Java's
         // clients do on every first request.
-        let read = match (upgrade, chunked, length) {
-            (true, true, _) => {
-                chunked_transfer::Decoder::new(reader).take(most).read_to_end(&mut body)
-            }
-            (true, false, length) => reader.take(length.unwrap_or(0) as u64).read_to_end(&mut body),
-            (false, ..) => reader.take(most).read_to_end(&mut body),
+        let claimed = length.unwrap_or(0);
+        let taken = match (upgrade, chunked) {
+            (true, true) => take(&mut chunked_transfer::Decoder::new(reader).take(most), claimed),
+            (true, false) => take(&mut reader.take(claimed as u64), claimed),
+            (false, _) => take(&mut reader.take(most), claimed),
         };
-        read.map_err(Error::BodyBroken)?;
-        if body.len() > limit {
+        let taken = taken.map_err(Error::BodyBroken)?;
+        if taken >= most {
             return Err(Error::BodyTooLarge { limit });
         }
         match length {
-            Some(length) if body.len() < length => {
+            Some(length) if taken < length as u64 => {
                 Err(Error::BodyBroken(io::ErrorKind::UnexpectedEof.into()))
             }
             _ => {
                 self.body_read = true;
-                Ok(body)
+                Ok(())
             }
         }
     }

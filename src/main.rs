@@ -37,7 +37,6 @@ fn run(config: Config) -> ExitCode {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
-    let (host, port) = config.listen_addr();
     let base = config.base_url.to_string();
     let stop = Stop::default();
     if let Err(error) = watch_signals(stop.clone()) {
@@ -51,7 +50,7 @@ fn run(config: Config) -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        Err(error) => fail(&format!("listen tcp {host}:{port}: {error}")),
+        Err(error) => fail(&error.to_string()),
     }
 }
 

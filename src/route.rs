@@ -40,6 +40,18 @@ pub enum Route {
     WebFetch,
     /// `/api/experimental/model-recommendations`
     Recommendations,
+    /// `/api/create`
+    Create,
+    /// `/api/copy`
+    Copy,
+    /// `/api/delete`
+    Delete,
+    /// `/api/pull`
+    Pull,
+    /// `/api/push`
+    Push,
+    /// `/api/blobs/:digest`
+    Blob,
     /// `/health`, ours
     Health,
     /// `/openai/health`, ours
@@ -65,6 +77,12 @@ const ROUTES: &[(&str, &str, Route)] = &[
     ("/api/experimental/web_search", "POST", Route::WebSearch),
     ("/api/experimental/web_fetch", "POST", Route::WebFetch),
     ("/api/experimental/model-recommendations", "GET", Route::Recommendations),
+    ("/api/create", "POST", Route::Create),
+    ("/api/copy", "POST", Route::Copy),
+    ("/api/delete", "DELETE", Route::Delete),
+    ("/api/pull", "POST", Route::Pull),
+    ("/api/push", "POST", Route::Push),
+    ("/api/blobs/:digest", "HEAD, POST", Route::Blob),
     ("/health", "HEAD, GET", Route::Health),
     ("/openai/health", "HEAD, GET", Route::UpstreamHealth),
 ];
@@ -116,6 +134,13 @@ impl Route {
     pub fn path(self) -> &'static str {
         ROUTES.iter().find(|(.., route)| *route == self).map_or("?", |(path, ..)| *path)
     }
+}
+
+/// The last step of a path, without its query: what stands for the step with the colon.
+#[must_use]
+pub fn last_step(target: &str) -> &str {
+    let path = target.split(['?', '#']).next().unwrap_or_default();
+    path.rsplit('/').next().unwrap_or_default()
 }
 
 /// Whether a path is one that a row of the table means.
@@ -185,6 +210,16 @@ mod tests {
         check("DELETE", "/api/user/keys/c3No/x", "404 page not found");
         check("OPTIONS", "/api/chat", "405 POST");
         check("OPTIONS", "/nothing", "404 page not found");
+        check("DELETE", "/api/delete", "/api/delete");
+        check("POST", "/api/delete", "405 DELETE");
+        check("HEAD", "/api/blobs/sha256:00", "/api/blobs/:digest");
+        check("POST", "/api/blobs/sha256:00?x=/y", "/api/blobs/:digest");
+        check("GET", "/api/blobs/x", "405 HEAD, POST");
+        check("POST", "/api/blobs/", "404 page not found");
+        check("POST", "/api/blobs", "404 page not found");
+        check("POST", "/api/blobs/a/b", "404 page not found");
+        check("POST", "/api/blobs/a/", "307 /api/blobs/a");
+        assert_eq!(last_step("/api/blobs/sha256:00?x=/y"), "sha256:00");
         check("GET", "/nothing", "404 page not found");
         check("GET", "/api", "404 page not found");
         check("GET", "", "404 page not found");

@@ -22,6 +22,7 @@ use crate::handler::{self, App, Context};
 use crate::machine;
 use crate::pool::{Full, Pool};
 use crate::stop::Stop;
+use crate::store::Store;
 use crate::upstream::{Client, Pacing, Trace};
 
 /// Connections that may wait to be accepted.
@@ -53,7 +54,8 @@ impl Server {
     /// Binds, starts all threads and serves until `stop` is given and [`Server::drain`] is called.
     ///
     /// # Errors
-    /// When the address cannot be bound or the system gives no threads.
+    /// When the state file cannot be read, the address cannot be bound or the system gives no
+    /// threads.
     pub fn start(config: Config, stop: Stop) -> io::Result<Self> {
         let sleeper = stop.clone();
         let pacing = Pacing {
@@ -68,13 +70,16 @@ impl Server {
     /// # Errors
     /// As [`Server::start`].
     pub fn start_with(config: Config, stop: Stop, pacing: Pacing) -> io::Result<Self> {
+        let store = Store::open(config.state.clone()).map_err(io::Error::other)?;
         let (host, port) = config.listen_addr();
-        let listener = bind(&host, port)?;
+        let listener = bind(&host, port).map_err(|error| {
+            io::Error::new(error.kind(), format!("listen tcp {host}:{port}: {error}"))
+        })?;
         let guard =
             Guard::new(config.origins.clone(), listener.local_addr()?.ip(), machine::this());
         let (workers, queue, grace) = (config.workers, config.max_queue, config.shutdown_grace);
         let client = Client::new(&config, pacing);
-        let app = App::new(config, client, SystemTime::now());
+        let app = App::new(config, client, store, SystemTime::now());
         let pool = Pool::start(workers, queue, move |job| serve(&app, job))?;
         let pool = Arc::new(RwLock::new(Some(pool)));
         let entrance = pool.clone();

@@ -18,6 +18,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use log::LevelFilter;
@@ -69,6 +70,8 @@ pub struct Config {
     pub keep_alive: KeepAlive,
     /// The context length told for models whose upstream tells none; `None` for a built-in one.
     pub context_length: Option<u64>,
+    /// The file that keeps virtual models; `None` to keep them in memory only.
+    pub state: Option<PathBuf>,
     /// How long running requests may go on after a stop signal.
     pub shutdown_grace: Duration,
     /// What was odd and not refused, a sentence each, for the log.
@@ -140,14 +143,18 @@ pub fn from_sources(
         Mode::Run => Command::Run,
     };
     let raw = RawConfig::gather(&line.values, env, dotenv);
-    let (config, bad_values) = resolve(&raw);
+    let (mut config, bad_values) = resolve(&raw);
+    config.state = match config.state.take() {
+        Some(path) => Some(rules::at_home(path, env("HOME"))),
+        None => rules::default_state(env),
+    };
     let problems: Vec<_> = line.problems.into_iter().chain(bad_values).collect();
     if problems.is_empty() { Ok(command(config)) } else { Err(ConfigError { problems }) }
 }
 
 impl Config {
-    /// The defaults for an upstream, listening on a free port of 127.0.0.1 and without a key: for
-    /// tests, and for programs that embed the server.
+    /// The defaults for an upstream, listening on a free port of 127.0.0.1, without a key and without
+    /// a state file: for tests, and for programs that embed the server.
     ///
     /// # Errors
     /// What to write instead, if `url` is no base URL.
@@ -193,6 +200,7 @@ impl Default for Config {
             models_ttl: Duration::from_secs(30),
             keep_alive: KeepAlive::For(Duration::from_secs(300)),
             context_length: None,
+            state: None,
             shutdown_grace: Duration::from_secs(30),
             warnings: Vec::new(),
         }
@@ -328,6 +336,29 @@ mod tests {
         check_precedence("RETRY_MAX_MS", "--retry-max-ms", ["2001", "2002", "2003", "30000"]);
         check_precedence("OLLAMA_KEEP_ALIVE", "--keep-alive", ["-1", "2s", "3s", "300s"]);
         check_precedence("OLLAMA_CONTEXT_LENGTH", "--context-length", ["1", "2", "3", "0"]);
+    }
+
+    #[test]
+    fn virtual_models_are_kept_in_the_user_s_data_unless_said_otherwise() {
+        let check = |env: Pairs<'_>, expected: Option<&str>| {
+            let found = config(&[], env, &[]).state;
+            assert_eq!(found.as_deref(), expected.map(std::path::Path::new), "{env:?}");
+        };
+        let (home, data) = (("HOME", "/h"), ("XDG_DATA_HOME", "/d"));
+        check(&[], None);
+        check(&[home], Some("/h/.local/share/ollama-openai-proxy/state.json"));
+        check(&[home, data], Some("/d/ollama-openai-proxy/state.json"));
+        check(
+            &[home, ("XDG_DATA_HOME", "relative")],
+            Some("/h/.local/share/ollama-openai-proxy/state.json"),
+        );
+        check(&[home, ("PROXY_STATE", "/s/x.json")], Some("/s/x.json"));
+        check(&[home, ("PROXY_STATE", "~/x.json")], Some("/h/x.json"));
+        check(&[("PROXY_STATE", "é.json")], Some("é.json"));
+        check(&[data, ("PROXY_STATE", rules::STATE)], Some("/d/ollama-openai-proxy/state.json"));
+        let told = problems(&["--state=a\nb", "--api-key=k"], &[], &[]);
+        assert!(told[0].ends_with("write the path of a file, such as /var/lib/proxy/state.json"));
+        assert_eq!(Config::for_base_url("http://h").expect("a URL").state, None);
     }
 
     #[test]

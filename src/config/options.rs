@@ -236,6 +236,16 @@ pub const TABLE: &[Row] = &[
         ..ROW
     },
     Row {
+        variable: "PROXY_STATE",
+        flag: Some("state"),
+        placeholder: "FILE",
+        default: rules::STATE,
+        help: "Keeps created models; `XDG_DATA_HOME` counts.",
+        apply: |c, text| set(&mut c.state, rules::path(text)),
+        show: |c| c.state.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+        ..ROW
+    },
+    Row {
         variable: "SHUTDOWN_GRACE",
         flag: Some("shutdown-grace"),
         placeholder: "SECONDS",

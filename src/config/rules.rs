@@ -2,9 +2,11 @@
 //!
 //! Pure. Each error says what is allowed, in the imperative and without the value: whoever reports
 //! it knows the option's name and whether its value may be shown.
-//! Invariant: no rule accepts a character outside ASCII, so text that was not UTF-8 is never taken.
+//! Invariant: no rule accepts a character outside ASCII (paths: none that stands for a byte that was
+//! no text), so text that was not UTF-8 is never taken.
 
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use log::LevelFilter;
@@ -17,6 +19,12 @@ const LONGEST: u64 = 24 * 60 * 60;
 
 /// Ollama counts in nanoseconds of 63 bits: what lasts longer than this many seconds is for ever.
 const FOREVER: u64 = i64::MAX as u64 / 1_000_000_000;
+
+/// Where virtual models are kept, as one would write it. It stands for what [`default_state`] finds.
+pub const STATE: &str = "~/.local/share/ollama-openai-proxy/state.json";
+
+/// The same below the folder of a user's data.
+const STATE_IN_DATA: &str = "ollama-openai-proxy/state.json";
 
 /// A whole number within bounds.
 pub fn whole<T: TryFrom<u64>>(text: &str, allowed: RangeInclusive<u64>) -> Result<T, String> {
@@ -69,6 +77,32 @@ pub fn size(text: &str) -> Result<usize, String> {
             "write a size up to 1GiB in bytes, or with KiB, MiB, GiB, K, M or G, such as 100MiB"
                 .to_owned()
         })
+}
+
+/// A path; `None` for the one that is used anyway.
+pub fn path(text: &str) -> Result<Option<PathBuf>, String> {
+    if text.contains('\u{fffd}') || text.chars().any(char::is_control) {
+        return Err("write the path of a file, such as /var/lib/proxy/state.json".to_owned());
+    }
+    Ok((text != STATE).then(|| PathBuf::from(text)))
+}
+
+/// A path whose `~/` is replaced by the home folder, as a shell does it where one reads it.
+pub fn at_home(path: PathBuf, home: Option<String>) -> PathBuf {
+    match (path.strip_prefix("~"), home.filter(|home| !home.is_empty())) {
+        (Ok(rest), Some(home)) => PathBuf::from(home).join(rest),
+        _ => path,
+    }
+}
+
+/// Where virtual models are kept unless somebody says otherwise: below the folder of the user's
+/// data. Nowhere when the environment names none, as in many containers.
+pub fn default_state(env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+    // Relative folders count as none, as the XDG specification has it.
+    let folder = |name| env(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let data = folder("XDG_DATA_HOME").or_else(|| Some(folder("HOME")?.join(".local/share")))?;
+    let path = data.join(STATE_IN_DATA);
+    (!path.to_string_lossy().contains('\u{fffd}')).then_some(path)
 }
 
 /// A log level by its name.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use super::{Context, keep_alive, model_is_required, no_model};
+use super::{Context, Resolved, keep_alive, model_is_required, no_model};
 use crate::error::{Error, Result};
 use crate::keep_alive::KeepAlive;
 use crate::ollama::answer::{EmbedAnswer, EmbedMetrics, EmbeddingAnswer};
@@ -55,12 +55,12 @@ fn vectors(
     keep_alive: Option<KeepAlive>,
 ) -> Result<(Vec<Vec<f64>>, Option<Usage>)> {
     let app = context.app;
-    let id = app.resolve(name, false, context.trace).id;
+    let Resolved { id, used, .. } = app.resolve(name, false, context.trace);
     let count = inputs.len();
     let request = embed::to_openai(&id, inputs);
     let mut answer =
         app.client.embed(&request, context.trace).map_err(|error| not_found(error, name))?;
-    app.touch(&id, keep_alive);
+    app.touch(&used, keep_alive);
     let usage = answer.usage.take();
     Ok((embed::vectors(answer, count)?, usage))
 }

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
+use super::named::Known;
 use super::{Context, model_is_required};
 use crate::catalog;
 use crate::error::{Error, Result};
@@ -15,6 +16,7 @@ use crate::ollama::answer::{List, VersionAnswer};
 use crate::ollama::decode;
 use crate::ollama::request::ShowRequest;
 use crate::translate::models::Model;
+use crate::translate::virtual_model::VirtualModel;
 
 /// The Ollama version whose API this is; clients compare it.
 const OLLAMA_VERSION: &str = "0.32.15";
@@ -33,9 +35,18 @@ pub(super) fn version(context: &mut Context<'_>) -> Result<()> {
 pub(super) fn tags(context: &mut Context<'_>) -> Result<()> {
     let list = context.app.list(context.trace)?;
     let setting = context.app.setting();
-    let mut models: Vec<&Model> = list.iter().collect();
-    models.sort_by_key(|model| Reverse(model.modified(&setting)));
-    let models = models.into_iter().map(|model| model.tag(&setting)).collect();
+    let own = context.app.store.all();
+    let hidden = |model: &&Model| own.contains_key(&names::key(&model.id));
+    let listed = list.iter().filter(|model| !hidden(model));
+    let base = |model: &VirtualModel| match catalog::find(&list, &model.from) {
+        Some(base) => model.tag(base, &setting),
+        None => model.tag(&Model::unlisted(&model.from), &setting),
+    };
+    let mut models: Vec<_> =
+        listed.map(|model| (model.modified(&setting), model.tag(&setting))).collect();
+    models.extend(own.values().map(|model| (model.modified(), base(model))));
+    models.sort_by_key(|(modified, _)| Reverse(*modified));
+    let models = models.into_iter().map(|(_, tag)| tag).collect();
     context.answer_json(200, &List { models })
 }
 
@@ -44,9 +55,13 @@ pub(super) fn ps(context: &mut Context<'_>) -> Result<()> {
     let app = context.app;
     let list = app.catalog.at_hand();
     let known = list.as_deref().map_or(&[][..], Vec::as_slice);
-    let process = |(id, expires): (String, SystemTime)| match catalog::find(known, &id) {
-        Some(model) => model.process(&app.setting(), expires),
-        None => Model::unlisted(&id).process(&app.setting(), expires),
+    let model = |id: &str| match catalog::find(known, id) {
+        Some(model) => model.clone(),
+        None => Model::unlisted(id),
+    };
+    let process = |(id, expires): (String, SystemTime)| match app.overlay(&id) {
+        Some(own) => own.process(&model(&own.from), &app.setting(), expires),
+        None => model(&id).process(&app.setting(), expires),
     };
     let models = app.loaded.list(SystemTime::now()).into_iter().map(process).collect();
     context.answer_json(200, &List { models })
@@ -57,20 +72,32 @@ pub(super) fn show(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let text = decode::text(body)?;
     let request: ShowRequest<'_> = decode::parse(&text, "ShowRequest")?;
     let model = request.model.as_deref().filter(|model| !model.is_empty());
-    let name = context.name(model.or(request.name.as_deref()), model_is_required)?;
+    let name = context.name(model.or(request.name.as_deref()), model_is_required);
+    let name = name.map_err(no_details)?;
     let app = context.app;
-    let mut list = app.list(context.trace)?;
-    if catalog::find(&list, &name).is_none() {
-        // It may be new: a miss is worth a fresh look.
-        list = app.catalog.renew(|| app.client.list_models(context.trace))?;
-    }
-    let Some(model) = catalog::find(&list, &name) else {
-        let shown = names::display(&name);
-        return Err(Error::ModelNotFound { message: format!("model '{shown}' not found") });
-    };
     let system = request.system.as_deref().unwrap_or_default();
-    let answer = model.show(&app.setting(), &name, system);
+    let answer = match app.known(&name, context.trace)? {
+        Some(Known::Upstream(model)) => model.show(&app.setting(), &name, system),
+        Some(Known::Virtual(model)) => {
+            model.show(&app.base(&model, context.trace), &app.setting(), &name, system)
+        }
+        None if !names::is_valid(&name) => return Err(names::invalid()),
+        None => {
+            let shown = names::display(&name);
+            return Err(Error::ModelNotFound { message: format!("model '{shown}' not found") });
+        }
+    };
     context.answer_json(200, &answer)
+}
+
+/// This route words it differently where a cloud model is asked for (ollama-api.md 4.2).
+fn no_details(error: Error) -> Error {
+    match error {
+        Error::Forbidden { .. } => Error::Forbidden {
+            reason: "ollama cloud is disabled: remote model details are unavailable".into(),
+        },
+        other => other,
+    }
 }
 
 /// The answer of `GET /health`.

@@ -6,9 +6,13 @@
 mod account;
 mod embed;
 mod info;
+mod manage;
+mod named;
 mod relay;
 mod text;
+mod transfer;
 
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use crate::catalog::{self, Catalog, List};
@@ -21,7 +25,9 @@ use crate::names;
 use crate::ndjson;
 use crate::profile::{self, GENERIC, Profile};
 use crate::route::{self, Route, Target};
+use crate::store::Store;
 use crate::translate::models::{DEFAULT_CONTEXT_LENGTH, Setting};
+use crate::translate::virtual_model::VirtualModel;
 use crate::upstream::{Client, Trace};
 
 /// What all requests share.
@@ -30,6 +36,8 @@ pub struct App {
     client: Client,
     catalog: Catalog,
     loaded: Loaded,
+    store: Store,
+    blobs: transfer::Blobs,
     started: SystemTime,
     base: String,
 }
@@ -50,15 +58,18 @@ pub struct Context<'a> {
 struct Resolved {
     id: String,
     profile: &'static Profile,
+    /// The name under which it counts as loaded: the id, or that of the virtual model.
+    used: String,
 }
 
 impl App {
     /// An application over one upstream.
     #[must_use]
-    pub fn new(config: Config, client: Client, started: SystemTime) -> Self {
+    pub fn new(config: Config, client: Client, store: Store, started: SystemTime) -> Self {
         let base = config.base_url.to_string();
         let catalog = Catalog::new(config.models_ttl);
-        Self { config, client, catalog, loaded: Loaded::default(), started, base }
+        let (loaded, blobs) = (Loaded::default(), transfer::Blobs::default());
+        Self { config, client, catalog, loaded, store, blobs, started, base }
     }
 
     fn setting(&self) -> Setting<'_> {
@@ -90,17 +101,37 @@ impl App {
     /// id or not, and for parameters that only some families know. A name that no list shows is
     /// forwarded all the same, because lists are often incomplete (ollama-api.md 18.12).
     fn resolve(&self, name: &str, need_family: bool, trace: &Trace) -> Resolved {
+        match self.overlay(name) {
+            Some(model) => {
+                let resolved = self.resolve_base(&model.from, need_family, trace);
+                Resolved { used: model.name.clone(), ..resolved }
+            }
+            None => self.resolve_base(name, need_family, trace),
+        }
+    }
+
+    /// The virtual model that a name means, if it means one: those hide the upstream's.
+    fn overlay(&self, name: &str) -> Option<Arc<VirtualModel>> {
+        self.store.get(name)
+    }
+
+    fn resolve_base(&self, name: &str, need_family: bool, trace: &Trace) -> Resolved {
         let by_host = profile::by_host(self.config.base_url.host());
         let unsure = names::without_latest(name).is_some() || (need_family && by_host.is_none());
         let list = if unsure { self.any_list(trace) } else { self.catalog.at_hand() };
         let models = list.as_deref().map_or(&[][..], Vec::as_slice);
         let found = catalog::find(models, name);
         let owner = found.or_else(|| models.first()).map(|model| model.owner.as_str());
+        let id = found.map_or_else(
+            || {
+                let name = names::without_defaults(name);
+                names::without_latest(name).unwrap_or(name).to_owned()
+            },
+            |model| model.id.clone(),
+        );
         Resolved {
-            id: found.map_or_else(
-                || names::without_latest(name).unwrap_or(name).to_owned(),
-                |model| model.id.clone(),
-            ),
+            used: id.clone(),
+            id,
             profile: by_host.or_else(|| profile::by_owner(owner?)).unwrap_or(&GENERIC),
         }
     }
@@ -116,9 +147,14 @@ impl App {
 /// # Errors
 /// Whatever the client is to be told, and [`Error::DownstreamGone`].
 pub fn handle(mut context: Context<'_>) -> Result<()> {
-    // The body is read whatever the route, so that the connection can serve again.
-    let body = context.exchange.read_body(context.app.config.max_body_bytes)?;
-    match route::find(context.exchange.method(), context.exchange.target())? {
+    let target = route::find(context.exchange.method(), context.exchange.target());
+    // The body is read whatever the route, so that the connection can serve again; a blob's by its
+    // own function, which does not keep it.
+    let body = match target {
+        Ok(Target::Route(Route::Blob)) => Vec::new(),
+        _ => context.exchange.read_body(context.app.config.max_body_bytes)?,
+    };
+    match target? {
         Target::Redirect { status, location } => {
             let location = [("Location", location.as_str())];
             context.exchange.answer_with(status, ContentType::Text, &location, b"")
@@ -144,6 +180,12 @@ fn dispatch(route: Route, context: &mut Context<'_>, body: Vec<u8>) -> Result<()
         Route::WebSearch => account::web(context, &body, "web search"),
         Route::WebFetch => account::web(context, &body, "web fetch"),
         Route::Recommendations => account::recommendations(context),
+        Route::Create => manage::create(context, body),
+        Route::Copy => manage::copy(context, body),
+        Route::Delete => manage::delete(context, body),
+        Route::Pull => transfer::pull(context, body),
+        Route::Push => transfer::push(context, body),
+        Route::Blob => transfer::blob(context),
         Route::Health => info::health(context),
         Route::UpstreamHealth => info::upstream_health(context),
     }
@@ -152,17 +194,6 @@ fn dispatch(route: Route, context: &mut Context<'_>, body: Vec<u8>) -> Result<()
 impl Context<'_> {
     fn answer_json(&mut self, status: u16, value: &impl serde::Serialize) -> Result<()> {
         self.exchange.answer(status, ContentType::Json, &ndjson::to_vec(value))
-    }
-
-    /// Checks a model's name and notes it for the log; blanks around it do not count.
-    fn name(&mut self, name: Option<&str>, missing: impl FnOnce() -> Error) -> Result<String> {
-        let name = name.unwrap_or_default().trim();
-        if name.is_empty() {
-            return Err(missing());
-        }
-        names::check(name)?;
-        name.clone_into(&mut self.trace.model);
-        Ok(name.to_owned())
     }
 }
 

@@ -18,19 +18,22 @@ use crate::translate::{options, think};
 /// `POST /api/chat`.
 pub(super) fn chat(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let text = decode::text(body)?;
-    let request: ChatRequest<'_> = decode::parse(&text, "ChatRequest")?;
+    let mut request: ChatRequest<'_> = decode::parse(&text, "ChatRequest")?;
     check_top_logprobs(request.top_logprobs)?;
     let name = context.name(request.model.as_deref(), model_is_required)?;
     let keep_alive = keep_alive(request.keep_alive.as_ref())?;
-    let mut encoder = ChatEncoder { model: request.model.as_deref().unwrap_or_default() };
+    let shown = request.model.as_deref().unwrap_or_default().to_owned();
+    let mut encoder = ChatEncoder { model: &shown };
     if request.messages.as_ref().is_none_or(Vec::is_empty) {
         let reason = load(context, &name, keep_alive, request.think.as_ref())?;
         return answer(context, |out, now| encoder.empty(out, now, reason));
     }
+    let overlay = context.app.overlay(&name);
+    overlay.iter().for_each(|model| model.lay_over_chat(&mut request));
     let think = think::read(request.think.as_ref())?;
     let need_family =
         options::read(request.options.as_ref())?.need_family() || think != Think::Unset;
-    let Resolved { id, profile } = context.app.resolve(&name, need_family, context.trace);
+    let Resolved { id, profile, used } = context.app.resolve(&name, need_family, context.trace);
     let upstream = chat::to_openai(&request, &id, profile)?;
     let client = &context.app.client;
     let answer = if upstream.stream {
@@ -38,7 +41,7 @@ pub(super) fn chat(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     } else {
         client.chat(&upstream, context.trace)
     }?;
-    context.app.touch(&id, keep_alive);
+    context.app.touch(&used, keep_alive);
     let logprobs = chat::logprobs(request.logprobs, request.top_logprobs);
     relay::relay(context, answer, &mut encoder, (think, logprobs), upstream.stream)
 }
@@ -46,22 +49,24 @@ pub(super) fn chat(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
 /// `POST /api/generate`.
 pub(super) fn generate(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let text = decode::text(body)?;
-    let request: GenerateRequest<'_> = decode::parse(&text, "GenerateRequest")?;
+    let mut request: GenerateRequest<'_> = decode::parse(&text, "GenerateRequest")?;
     check_top_logprobs(request.top_logprobs)?;
     let name = context.name(request.model.as_deref(), no_model)?;
     let keep_alive = keep_alive(request.keep_alive.as_ref())?;
-    let shown = request.model.as_deref().unwrap_or_default();
+    let shown = request.model.as_deref().unwrap_or_default().to_owned();
     if request.prompt.as_deref().is_none_or(str::is_empty) {
-        let encoder = GenerateEncoder::new(shown, None);
+        let encoder = GenerateEncoder::new(&shown, None);
         let reason = load(context, &name, keep_alive, request.think.as_ref())?;
         return answer(context, |out, now| encoder.empty(out, now, reason));
     }
+    let overlay = context.app.overlay(&name);
+    overlay.iter().for_each(|model| model.lay_over_generate(&mut request));
     let think = think::read(request.think.as_ref())?;
     let need_family = options::read(request.options.as_ref())?.need_family()
         || request.suffix.as_deref().is_some_and(|suffix| !suffix.is_empty())
         || request.raw == Some(true)
         || think != Think::Unset;
-    let Resolved { id, profile } = context.app.resolve(&name, need_family, context.trace);
+    let Resolved { id, profile, used } = context.app.resolve(&name, need_family, context.trace);
     let upstream = generate::to_openai(&request, &id, profile)?;
     let client = &context.app.client;
     let stream = request.stream.unwrap_or(true);
@@ -71,8 +76,8 @@ pub(super) fn generate(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
         (Generate::Completion(upstream), true) => client.complete_stream(upstream, context.trace),
         (Generate::Completion(upstream), false) => client.complete(upstream, context.trace),
     }?;
-    context.app.touch(&id, keep_alive);
-    let mut encoder = GenerateEncoder::new(shown, generate::remembered(&request));
+    context.app.touch(&used, keep_alive);
+    let mut encoder = GenerateEncoder::new(&shown, generate::remembered(&request));
     let logprobs = chat::logprobs(request.logprobs, request.top_logprobs);
     relay::relay(context, answer, &mut encoder, (think, logprobs), stream)
 }
@@ -86,9 +91,11 @@ fn load(
     think: Option<&Value>,
 ) -> Result<&'static str> {
     let app = context.app;
+    let overlay = app.overlay(name);
+    let base = overlay.as_ref().map_or(name, |model| &model.from);
     if let Some(list) = app.any_list(context.trace)
-        && catalog::find(&list, name).is_none()
-        && app.list(context.trace).is_ok_and(|list| catalog::find(&list, name).is_none())
+        && catalog::find(&list, base).is_none()
+        && app.list(context.trace).is_ok_and(|list| catalog::find(&list, base).is_none())
     {
         return Err(Error::ModelNotFound { message: format!("model '{name}' not found") });
     }
@@ -96,7 +103,7 @@ fn load(
     if !unload {
         think::read(think)?;
     }
-    app.touch(&app.resolve(name, false, context.trace).id, keep_alive);
+    app.touch(&app.resolve(name, false, context.trace).used, keep_alive);
     Ok(if unload { "unload" } else { "load" })
 }
 
