@@ -238,3 +238,19 @@ fn the_log_holds_no_key_no_prompt_and_no_answer_at_any_level() {
         assert!(!log.contains(secret), "{secret} in {log}");
     }
 }
+
+#[test]
+fn a_damaged_state_file_is_an_error_at_the_start_and_stays_as_it_is() {
+    let upstream = Upstream::start();
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("damaged-state.json");
+    std::fs::write(&path, "{\"version\":1,").expect("a file");
+    for flag in [None, Some("--check")] {
+        let mut command = program();
+        command.args(flag).arg("--state").arg(&path);
+        let (code, out, err) = run(command.env("OPENAI_BASE_URL", upstream.base_url()));
+        assert_eq!(code, Some(1), "{out}{err}");
+        let told = format!("the state file {} is damaged: no JSON at line 1", path.display());
+        assert!(format!("{out}{err}").contains(&told), "{out}{err}");
+    }
+    assert_eq!(std::fs::read_to_string(&path).expect("there"), "{\"version\":1,");
+}

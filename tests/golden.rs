@@ -6,6 +6,8 @@
 //! - `answer.openai.json` and `answer.ollama.json` (compared as bytes);
 //! - `stream.sse` and `stream.ndjson` (compared as bytes, and checked against the rules of
 //!   ollama-api.md 7);
+//! - `request.ollama.json` of a create, over `base.json` (the state of the model that it names) or
+//!   over the upstream's model `base`, with `state.json` and `show.json` (compared as bytes);
 //! - `list.openai.json` with `tags.json`, `show.json` and `ps.json` (compared as bytes).
 //!
 //! `case.json` may name the upstream's family (`profile`), its `id` for the model, `think`, and how many
@@ -24,6 +26,7 @@ use ollama_openai_proxy::ollama::answer::{
     EmbedAnswer, EmbedMetrics, EmbeddingAnswer, ErrorAnswer, List,
 };
 use ollama_openai_proxy::ollama::decode;
+use ollama_openai_proxy::ollama::manage::CreateRequest;
 use ollama_openai_proxy::ollama::request::{
     ChatRequest, EmbedRequest, EmbeddingRequest, GenerateRequest,
 };
@@ -35,6 +38,7 @@ use ollama_openai_proxy::translate::chat::{self, ChatEncoder};
 use ollama_openai_proxy::translate::generate::{self, Generate, GenerateEncoder};
 use ollama_openai_proxy::translate::models::{self, Setting};
 use ollama_openai_proxy::translate::stream::{AnswerStream, Delta, Encoder, Wanted};
+use ollama_openai_proxy::translate::virtual_model::{self, VirtualModel};
 use ollama_openai_proxy::translate::{embed, think};
 use serde_json::{Value, json};
 
@@ -308,5 +312,45 @@ fn model_cases() {
         let first = list.first().expect("a model");
         case.bytes("show.json", &ndjson::to_vec(&first.show(&setting, &first.id, "")));
         case.bytes("ps.json", &ndjson::to_vec(&first.process(&setting, setting.started)));
+    }
+}
+
+#[test]
+fn create_cases() {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045);
+    let setting = Setting {
+        base: "http://localhost:8080/v1",
+        started: now,
+        context_length: models::DEFAULT_CONTEXT_LENGTH,
+    };
+    for case in cases("create") {
+        let text = case.read("request.ollama.json").expect("a request");
+        let base = case.read("base.json").map(|base| {
+            let base: VirtualModel = serde_json::from_str(&base).expect("a virtual model");
+            base.check().expect("a good one");
+            base
+        });
+        let made = decode::text(text.into_bytes()).and_then(|text| {
+            let request: CreateRequest<'_> = decode::parse(&text, "CreateRequest")?;
+            virtual_model::check(&request)?;
+            let name = request.model.as_deref().unwrap_or_default();
+            let model = match &base {
+                Some(base) => base.copied(name, now),
+                None => VirtualModel::alias(name, "base", now),
+            };
+            model.changed(&request)
+        });
+        match made {
+            Ok(model) => {
+                let state = serde_json::to_string_pretty(&model).expect("JSON") + "\n";
+                case.bytes("state.json", state.as_bytes());
+                let shown = model.show(&models::Model::unlisted("base"), &setting, "mario", "");
+                case.bytes("show.json", &ndjson::to_vec(&shown));
+            }
+            Err(error) => {
+                let found = json!({"status": error.status(), "error": error.message()});
+                case.value("request.error.json", &found);
+            }
+        }
     }
 }

@@ -127,6 +127,7 @@ def start_proxy(programs, binary, upstream, key=None):
         "RETRY_MAX": "1",
         "RETRY_INITIAL_MS": "10",
         "RETRY_MAX_MS": "50",
+        "PROXY_STATE": os.path.join(programs.folder, "state.json"),
         "LOG_LEVEL": "error",  # The tests cause warnings on purpose.
     }
     if key:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import math
 import re
+import tempfile
 import time
 
 import ollama
@@ -388,6 +389,114 @@ def embeddings_gives_the_vector_of_one_text():
     values = client.embeddings(EMBED_MODEL, "Hello").embedding
     assert close(values, vector("Hello")) or close(values, unit(vector("Hello"))), values
     assert list(client.embeddings(EMBED_MODEL, "").embedding) == []
+
+
+# --- Models of the proxy's own ------------------------------------------------------------------
+
+
+@check
+def a_created_model_is_listed_shown_and_talks():
+    made = client.create(
+        "mario",
+        from_=MODEL,
+        system="You are Mario.",
+        license="MIT",
+        parameters={"temperature": 0.5, "stop": ["END"]},
+        messages=[{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me!"}],
+    )
+    assert made.status == "success", made
+    try:
+        listed = {model.model: model for model in client.list().models}
+        assert set(listed) == NAMES | {"mario:latest"}, listed
+        assert len(listed["mario:latest"].digest) == 64, listed
+        shown = client.show("mario")
+        assert "SYSTEM You are Mario.\n" in shown.modelfile, shown.modelfile
+        assert shown.parameters.splitlines()[0].split() == ["stop", '"END"'], shown.parameters
+        assert shown.license == "MIT", shown
+        sent = json.loads(client.chat("mario", user("messages?")).message.content)
+        assert sent[:3] == [
+            ["system", "You are Mario."],
+            ["user", "Who?"],
+            ["assistant", "Me!"],
+        ], sent
+        sent = json.loads(client.chat("mario", user("params?")).message.content)
+        assert sent == {"temperature": 0.5, "stop": ["END"]}, sent
+        assert client.generate("mario", "system?").response == "You are Mario."
+        assert client.generate("mario").done_reason == "load"
+        assert "mario:latest" in running(), running()
+    finally:
+        assert client.delete("mario").status == "success"
+    assert {model.model for model in client.list().models} == NAMES
+    assert raises(ollama.ResponseError, client.show, "mario").status_code == 404
+
+
+@check
+def create_tells_its_progress():
+    lines = [line.status for line in client.create("a", from_=MODEL, system="x", stream=True)]
+    assert lines[-2:] == ["writing manifest", "success"] and len(lines) == 4, lines
+    client.delete("a")
+
+
+@check
+def what_cannot_be_created_is_refused():
+    error = raises(ollama.ResponseError, client.create, "a", from_=MODEL, quantize="q4_0")
+    assert (error.status_code, "quantize" in error.error) == (400, True), error
+    error = raises(ollama.ResponseError, client.create, "a", from_="nope")
+    assert "file does not exist" in error.error, error
+    error = raises(ollama.ResponseError, client.create, "a")
+    assert error.status_code == 400, error
+
+
+@check
+def a_copy_is_another_name():
+    assert client.copy(MODEL, "gpt-4").status == "success"
+    assert client.chat("gpt-4", user("echo: yes")).message.content == "yes"
+    assert client.copy("gpt-4", "team/again:v1").status == "success"
+    for name in ("gpt-4", "team/again:v1"):
+        assert client.delete(name).status == "success"
+    error = raises(ollama.ResponseError, client.copy, "nope", "b")
+    assert (error.status_code, error.error) == (404, 'model "nope" not found'), error
+
+
+@check
+def only_the_proxy_s_own_models_can_be_deleted():
+    error = raises(ollama.ResponseError, client.delete, MODEL)
+    assert (error.status_code, "belongs to the upstream" in error.error) == (403, True), error
+    error = raises(ollama.ResponseError, client.delete, "nope")
+    assert (error.status_code, error.error) == (404, "model 'nope' not found"), error
+
+
+@check
+def pull_succeeds_for_what_is_there():
+    assert client.pull(MODEL).status == "success"
+    lines = [line.status for line in client.pull("team/other:8b", stream=True)]
+    assert lines[0] == "pulling manifest" and lines[-1] == "success", lines
+    for more in ({}, {"stream": True}):
+        error = raises(ollama.ResponseError, client.pull, "nope", **more)
+        assert error.error == "pull model manifest: file does not exist", error
+
+
+@check
+def push_says_that_there_is_nowhere_to_push_to():
+    for more in ({}, {"stream": True}):
+        error = raises(ollama.ResponseError, client.push, MODEL, **more)
+        assert "no registry" in error.error, error
+
+
+@check
+def blobs_are_taken():
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"abc")
+        file.flush()
+        digest = client.create_blob(file.name)
+        assert digest.startswith("sha256:ba7816bf"), digest
+        assert client.create_blob(file.name) == digest
+
+
+@check
+def a_cloud_model_is_forbidden():
+    error = raises(ollama.ResponseError, client.chat, "gpt-oss:120b-cloud", user("Hello"))
+    assert error.status_code == 403 and "cloud is disabled" in error.error, error
 
 
 # --- Errors -------------------------------------------------------------------------------------
