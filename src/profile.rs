@@ -61,8 +61,21 @@ pub struct Profile {
     pub json_object: bool,
     /// Whether `completions` needs a token limit to say more than a few words.
     pub completion_limit: bool,
-    /// Whether `suffix` on `completions` fills in the middle.
-    pub suffix: bool,
+    /// How the middle of a text is filled in.
+    pub fill_in: FillIn,
+}
+
+/// Where a family fills in the middle of a text, if it can (openai-wire.md 1.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FillIn {
+    /// Nowhere.
+    Nowhere,
+    /// At `completions`, by `suffix`.
+    Suffix,
+    /// At llama.cpp's own `/infill`, beside the base URL.
+    Infill,
+    /// At Mistral's `fim/completions`.
+    Fim,
 }
 
 /// What an unknown upstream gets.
@@ -82,7 +95,7 @@ pub const GENERIC: Profile = Profile {
     json_word: false,
     json_object: true,
     completion_limit: true,
-    suffix: true,
+    fill_in: FillIn::Suffix,
 };
 
 /// The families. OpenAI first, then by alphabet.
@@ -105,7 +118,7 @@ const PROFILES: &[Profile] = &[
     Profile {
         name: "gemini",
         hosts: &["generativelanguage.googleapis.com"],
-        suffix: false,
+        fill_in: FillIn::Nowhere,
         thinking: Thinking::Gemini,
         ..GENERIC
     },
@@ -113,7 +126,7 @@ const PROFILES: &[Profile] = &[
         name: "groq",
         hosts: &["api.groq.com"],
         max_tokens: "max_completion_tokens",
-        suffix: false,
+        fill_in: FillIn::Nowhere,
         thinking: Thinking::Groq,
         ..GENERIC
     },
@@ -126,7 +139,7 @@ const PROFILES: &[Profile] = &[
         repeat_penalty: Some("repeat_penalty"),
         llama: true,
         completion_limit: false,
-        suffix: false,
+        fill_in: FillIn::Infill,
         thinking: Thinking::Template,
         ..GENERIC
     },
@@ -143,7 +156,7 @@ const PROFILES: &[Profile] = &[
         hosts: &["api.mistral.ai"],
         seed: "random_seed",
         json_word: true,
-        suffix: false,
+        fill_in: FillIn::Fim,
         thinking: Thinking::Silent,
         ..GENERIC
     },
@@ -183,7 +196,7 @@ const PROFILES: &[Profile] = &[
         top_k_off: Some(-1),
         min_p: Some("min_p"),
         repeat_penalty: Some("repetition_penalty"),
-        suffix: false,
+        fill_in: FillIn::Nowhere,
         thinking: Thinking::Template,
         ..GENERIC
     },
@@ -191,7 +204,7 @@ const PROFILES: &[Profile] = &[
         name: "xai",
         hosts: &["api.x.ai"],
         penalties: false,
-        suffix: false,
+        fill_in: FillIn::Nowhere,
         thinking: Thinking::Silent,
         ..GENERIC
     },

@@ -11,7 +11,8 @@
 //! - `list.openai.json` with `tags.json`, `show.json` and `ps.json` (compared as bytes).
 //!
 //! `case.json` may name the upstream's family (`profile`), its `id` for the model, `think`, and how many
-//! alternatives per token are wanted (`logprobs`). The
+//! alternatives per token are wanted (`logprobs`); `infill` says that the answer is one of llama.cpp's
+//! `/infill`. The
 //! clock is the driver's: the request is sent after 1 ms, event number n comes after n times 10 ms,
 //! and everything has ended after 1 s. `UPDATE_GOLDEN=1` rewrites what comes out; the difference is
 //! for review.
@@ -33,13 +34,13 @@ use ollama_openai_proxy::ollama::request::{
 use ollama_openai_proxy::openai::answer::Embeddings;
 use ollama_openai_proxy::profile::{self, GENERIC, Profile};
 use ollama_openai_proxy::redact::Redactor;
-use ollama_openai_proxy::sse::Decoder;
+use ollama_openai_proxy::sse::{Decoder, Event};
 use ollama_openai_proxy::translate::chat::{self, ChatEncoder};
 use ollama_openai_proxy::translate::generate::{self, Generate, GenerateEncoder};
 use ollama_openai_proxy::translate::models::{self, Setting};
 use ollama_openai_proxy::translate::stream::{AnswerStream, Delta, Encoder, Wanted};
 use ollama_openai_proxy::translate::virtual_model::{self, VirtualModel};
-use ollama_openai_proxy::translate::{embed, think};
+use ollama_openai_proxy::translate::{embed, infill, think};
 use serde_json::{Value, json};
 
 const NOW: &str = "2026-01-02T03:04:05.6Z";
@@ -82,6 +83,11 @@ impl Case {
         Redactor::default()
     }
 
+    /// The chunk for an event or body of `/infill`.
+    fn chunk(&self, data: &str) -> Option<String> {
+        (self.settings["infill"] == true).then(|| infill::to_chunk(data)).flatten()
+    }
+
     fn bytes(&self, name: &str, found: &[u8]) {
         let found = String::from_utf8(found.to_vec()).expect("UTF-8");
         if self.update {
@@ -118,6 +124,7 @@ impl Case {
         let redactor = self.redactor();
         let mut state = AnswerStream::new(self.wanted(), &redactor);
         let mut out = Vec::new();
+        let body = self.chunk(&body).unwrap_or(body);
         let ended = state.on_whole(&body).and_then(|rest| {
             encoder.last(&mut out, NOW, &rest, &state.finish(SENT, END)?);
             Ok(())
@@ -133,7 +140,7 @@ impl Case {
         let redactor = self.redactor();
         let mut state = AnswerStream::new(self.wanted(), &redactor);
         let mut out = Vec::new();
-        if let Err(error) = play(&body, &mut state, encoder, &mut out) {
+        if let Err(error) = play(self, &body, &mut state, encoder, &mut out) {
             ndjson::append_line(&mut out, &ErrorAnswer { error: &error.message() });
         }
         check_rules(&String::from_utf8_lossy(&out), &self.folder);
@@ -142,6 +149,7 @@ impl Case {
 }
 
 fn play(
+    case: &Case,
     body: &str,
     state: &mut AnswerStream<'_>,
     encoder: &mut impl Encoder,
@@ -153,6 +161,11 @@ fn play(
     let mut now = Duration::ZERO;
     while let Some(event) = decoder.next_event()? {
         now += Duration::from_millis(10);
+        let mapped = match event {
+            Event::Data(data) => case.chunk(&String::from_utf8_lossy(data)),
+            Event::Error(_) => None,
+        };
+        let event = mapped.as_ref().map_or(event, |mapped| Event::Data(mapped.as_bytes()));
         let deltas = [state.on_event(event, now)?, state.take_calls()?];
         for delta in deltas.iter().flatten().filter(|delta| !delta.is_empty()) {
             encoder.delta(out, NOW, delta);
@@ -242,6 +255,10 @@ fn generate_cases() {
                     Generate::Completion(it) => {
                         json!({"path": "completions", "body": to_value(&it)})
                     }
+                    Generate::Fim(it) => {
+                        json!({"path": "fim/completions", "body": to_value(&it)})
+                    }
+                    Generate::Infill(it) => json!({"path": "/infill", "body": to_value(&it)}),
                 })
             }
             Err(error) => Err(Error::invalid(error.message())),

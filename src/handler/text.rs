@@ -13,7 +13,8 @@ use crate::ollama::request::{ChatRequest, GenerateRequest};
 use crate::translate::chat::{self, ChatEncoder};
 use crate::translate::generate::{self, Generate, GenerateEncoder};
 use crate::translate::think::Think;
-use crate::translate::{options, think};
+use crate::translate::{infill, options, think};
+use crate::upstream::Answer;
 
 /// `POST /api/chat`.
 pub(super) fn chat(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
@@ -62,24 +63,34 @@ pub(super) fn generate(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let overlay = context.app.overlay(&name);
     overlay.iter().for_each(|model| model.lay_over_generate(&mut request));
     let think = think::read(request.think.as_ref())?;
-    let need_family = options::read(request.options.as_ref())?.need_family()
-        || request.suffix.as_deref().is_some_and(|suffix| !suffix.is_empty())
+    let fills_in = request.suffix.as_deref().is_some_and(|suffix| !suffix.is_empty());
+    // What is wrong with the options is told in its turn, by the translation.
+    let need_family = options::read(request.options.as_ref()).is_ok_and(|it| it.need_family())
+        || fills_in
         || request.raw == Some(true)
         || think != Think::Unset;
     let Resolved { id, profile, used } = context.app.resolve(&name, need_family, context.trace);
     let upstream = generate::to_openai(&request, &id, profile)?;
-    let client = &context.app.client;
     let stream = request.stream.unwrap_or(true);
-    let answer = match (&upstream, stream) {
-        (Generate::Chat(upstream), true) => client.chat_stream(upstream, context.trace),
-        (Generate::Chat(upstream), false) => client.chat(upstream, context.trace),
-        (Generate::Completion(upstream), true) => client.complete_stream(upstream, context.trace),
-        (Generate::Completion(upstream), false) => client.complete(upstream, context.trace),
-    }?;
+    let answer = ask(context, &upstream, stream);
+    let answer = if fills_in { infill::or_unsupported(answer, &shown) } else { answer }?;
     context.app.touch(&used, keep_alive);
     let mut encoder = GenerateEncoder::new(&shown, generate::remembered(&request));
     let logprobs = chat::logprobs(request.logprobs, request.top_logprobs);
     relay::relay(context, answer, &mut encoder, (think, logprobs), stream)
+}
+
+/// Sends a generate request to where it belongs.
+fn ask(context: &mut Context<'_>, request: &Generate<'_>, stream: bool) -> Result<Answer> {
+    let client = &context.app.client;
+    match (request, stream) {
+        (Generate::Chat(request), true) => client.chat_stream(request, context.trace),
+        (Generate::Chat(request), false) => client.chat(request, context.trace),
+        (Generate::Completion(request), true) => client.complete_stream(request, context.trace),
+        (Generate::Completion(request), false) => client.complete(request, context.trace),
+        (Generate::Fim(request), _) => client.fim(request, context.trace),
+        (Generate::Infill(request), _) => client.infill(request, context.trace),
+    }
 }
 
 /// Loads or unloads a model, which the proxy answers by itself: `load` or `unload`. A model that a

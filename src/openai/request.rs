@@ -227,6 +227,25 @@ pub struct CompletionRequest<'a> {
     pub response_format: Option<ResponseFormat<'a>>,
 }
 
+/// `POST /infill` of llama.cpp (openai-wire.md 1.3).
+#[derive(Clone, Debug, Serialize)]
+pub struct InfillRequest<'a> {
+    /// The upstream's own id; only a server with several models looks at it.
+    pub model: &'a str,
+    /// What precedes the gap.
+    pub input_prefix: &'a str,
+    /// What follows the gap.
+    pub input_suffix: &'a str,
+    /// Always said.
+    pub stream: bool,
+    /// Sampling parameters that the caller set, by llama.cpp's names.
+    #[serde(flatten)]
+    pub sampling: Map<String, Value>,
+    /// The form of the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub json_schema: Option<&'a RawValue>,
+}
+
 /// `POST embeddings`.
 #[derive(Clone, Debug, Serialize)]
 pub struct EmbeddingRequest<'a> {

@@ -3,7 +3,8 @@
 //! | member | what becomes of it |
 //! | --- | --- |
 //! | `prompt`, `system`, `context` | a conversation: system, earlier turns, the prompt as user |
-//! | `raw`, `suffix` | `completions`, prompt verbatim |
+//! | `raw` | `completions`, prompt verbatim |
+//! | `suffix` | where the upstream's family fills in, see `translate::infill` |
 //! | `format`, `options`, `stream`, `think` | as in `translate::chat` |
 //! | `template` | accepted; Go templates cannot be expressed |
 //! | `images` | parts of the prompt; refused with `raw` and `suffix` |
@@ -13,10 +14,10 @@ use crate::ndjson;
 use crate::ollama::answer::{GenerateAnswer, Metrics};
 use crate::ollama::request::GenerateRequest;
 use crate::openai::request::{self as openai, Content, Message, StreamOptions};
-use crate::profile::Profile;
+use crate::profile::{FillIn, Profile};
 use crate::translate::chat::{Extras, chat, logprobs, unsupported};
 use crate::translate::stream::{Delta, Encoder, Outcome};
-use crate::translate::{context, format, media, options, think};
+use crate::translate::{context, format, infill, media, options, think};
 
 /// Where a generate request goes, and what is sent there.
 #[derive(Debug)]
@@ -25,6 +26,10 @@ pub enum Generate<'a> {
     Chat(openai::ChatRequest<'a>),
     /// To `completions`.
     Completion(openai::CompletionRequest<'a>),
+    /// To `fim/completions`.
+    Fim(openai::CompletionRequest<'a>),
+    /// To `/infill`.
+    Infill(openai::InfillRequest<'a>),
 }
 
 /// The request for the upstream.
@@ -38,34 +43,21 @@ pub fn to_openai<'a>(
 ) -> Result<Generate<'a>> {
     let name = request.model.as_deref();
     check_raw(request)?;
+    let fills_in = text(request.suffix.as_deref()).is_some();
+    if fills_in && profile.fill_in == FillIn::Nowhere {
+        return Err(infill::unsupported(name.unwrap_or_default()));
+    }
     let options = options::read(request.options.as_ref())?;
     let response_format = format::response_format(request.format, profile)?;
     let stream = request.stream.unwrap_or(true);
-    let suffix = text(request.suffix.as_deref());
-    if suffix.is_some() && !profile.suffix {
-        return Err(unsupported(name, "insert"));
-    }
     let logprobs = logprobs(request.logprobs, request.top_logprobs);
     let media = request.images.iter().flatten().map(|entry| media::part(entry));
     let media = media.collect::<Result<Vec<_>>>()?;
-    if suffix.is_some() || is_raw(request) {
+    if fills_in || is_raw(request) {
         if !media.is_empty() {
             return Err(unsupported(name, "images without a chat template"));
         }
-        let mut sampling = options.for_completion(profile);
-        if let Some(top) = logprobs {
-            // Here it is one number, up to 5.
-            sampling.insert("logprobs".into(), top.clamp(1, 5).into());
-        }
-        return Ok(Generate::Completion(openai::CompletionRequest {
-            model,
-            prompt: request.prompt.as_deref().unwrap_or_default(),
-            suffix,
-            stream,
-            stream_options: StreamOptions::when(stream),
-            sampling,
-            response_format,
-        }));
+        return Ok(completion(request, model, &options, response_format, logprobs, profile));
     }
     let extras = Extras { think: think::read(request.think.as_ref())?, logprobs };
     let mut turns = turns(request);
@@ -75,6 +67,42 @@ pub fn to_openai<'a>(
     }
     let chat = chat(model, turns, &options, response_format, stream, profile, extras);
     Ok(Generate::Chat(chat))
+}
+
+/// The request for a prompt that goes to the model verbatim, or whose end is known.
+fn completion<'a>(
+    request: &'a GenerateRequest<'a>,
+    model: &'a str,
+    options: &options::Options,
+    response_format: Option<openai::ResponseFormat<'a>>,
+    logprobs: Option<usize>,
+    profile: &Profile,
+) -> Generate<'a> {
+    let stream = request.stream.unwrap_or(true);
+    let suffix = text(request.suffix.as_deref());
+    let mut sampling = options.for_completion(profile);
+    if let Some(top) = logprobs {
+        // Here it is one number, up to 5.
+        sampling.insert("logprobs".into(), top.clamp(1, 5).into());
+    }
+    let completion = openai::CompletionRequest {
+        model,
+        prompt: request.prompt.as_deref().unwrap_or_default(),
+        suffix,
+        stream,
+        stream_options: StreamOptions::when(stream),
+        sampling,
+        response_format,
+    };
+    // The endpoints of their own take no limit for want of one, and no log probabilities.
+    let sampling = || options.for_chat(profile);
+    match profile.fill_in {
+        FillIn::Fim if suffix.is_some() => Generate::Fim(infill::fim(completion, sampling())),
+        FillIn::Infill if suffix.is_some() => {
+            Generate::Infill(infill::infill(completion, sampling(), profile))
+        }
+        _ => Generate::Completion(completion),
+    }
 }
 
 /// The conversation that a request continues, the prompt included.

@@ -11,6 +11,7 @@ pub mod embed;
 pub mod format;
 pub mod generate;
 pub mod history;
+pub mod infill;
 pub mod logprobs;
 pub mod media;
 pub mod metrics;

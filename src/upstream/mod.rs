@@ -21,8 +21,9 @@ use crate::base_url::BaseUrl;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::openai::answer::Embeddings;
-use crate::openai::request::{ChatRequest, CompletionRequest, EmbeddingRequest};
+use crate::openai::request::{ChatRequest, CompletionRequest, EmbeddingRequest, InfillRequest};
 use crate::redact::{Redactor, Secret};
+use crate::translate::infill;
 use crate::translate::models::{self, Model};
 
 /// The longest wait for a model list, which every server has at hand.
@@ -95,6 +96,7 @@ pub struct Client {
 struct Call<'a> {
     operation: &'static str,
     method: &'static str,
+    /// Below the base URL; with a slash in front beside it, at the server's root.
     path: &'static str,
     body: Option<&'a [u8]>,
     /// Whether a stream is asked for.
@@ -205,6 +207,25 @@ impl Client {
         self.post("complete_stream", "completions", request, trace)
     }
 
+    /// `POST fim/completions` of Mistral, for a stream where the request says so.
+    ///
+    /// # Errors
+    /// Those of the upstream.
+    pub fn fim(&self, request: &CompletionRequest<'_>, trace: &mut Trace) -> Result<Answer> {
+        let operation = if request.stream { "fim_stream" } else { "fim" };
+        self.post(operation, "fim/completions", request, trace)
+    }
+
+    /// `POST /infill` of llama.cpp, for a stream where the request says so. The answer comes as one
+    /// of `completions` would.
+    ///
+    /// # Errors
+    /// Those of the upstream.
+    pub fn infill(&self, request: &InfillRequest<'_>, trace: &mut Trace) -> Result<Answer> {
+        let operation = if request.stream { "infill_stream" } else { "infill" };
+        Ok(self.post(operation, "/infill", request, trace)?.mapped(infill::to_chunk))
+    }
+
     /// `POST embeddings`.
     ///
     /// # Errors
@@ -256,7 +277,11 @@ impl Client {
     }
 
     fn attempt(&self, call: &Call<'_>, trace: &Trace) -> Result<Answer> {
-        let url = self.base.join(call.path);
+        let url = if call.path.starts_with('/') {
+            format!("{}{}", self.base.origin(), call.path)
+        } else {
+            self.base.join(call.path)
+        };
         let request = agent::Request {
             url: &url,
             key: self.key.as_ref(),

@@ -25,6 +25,9 @@ const READ_BYTES: usize = 8 * 1024;
 const LINGER: Duration = Duration::from_millis(50);
 const LINGER_BYTES: usize = 16 * 1024;
 
+/// Makes an event of `completions` out of one of another endpoint.
+type Map = fn(&str) -> Option<String>;
+
 /// An answer whose head was good.
 pub enum Answer {
     /// A whole body, as text.
@@ -53,6 +56,18 @@ impl Answer {
             Ok(Self::Stream(Box::new(EventStream::new(response.into_body(), counters))))
         } else {
             read_whole(response.into_body()).map(Self::Whole)
+        }
+    }
+
+    /// The same answer with each event, or the whole body, as `map` makes it; what `map` has
+    /// nothing for stays as it is.
+    pub(super) fn mapped(self, map: Map) -> Self {
+        match self {
+            Self::Whole(text) => Self::Whole(map(&text).unwrap_or(text)),
+            Self::Stream(mut events) => {
+                events.map = Some(map);
+                Self::Stream(events)
+            }
         }
     }
 
@@ -91,6 +106,9 @@ pub(super) fn embeddings(text: &str) -> Result<Embeddings> {
 pub struct EventStream {
     reader: BodyReader<'static>,
     decoder: Decoder,
+    map: Option<Map>,
+    /// The event that `map` made last.
+    mapped: String,
     buffer: Box<[u8]>,
     ended: bool,
     counters: Arc<Counters>,
@@ -101,6 +119,8 @@ impl EventStream {
         Self {
             reader: body.into_reader(),
             decoder: Decoder::new(),
+            map: None,
+            mapped: String::new(),
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
             ended: false,
             counters,
@@ -112,7 +132,14 @@ impl EventStream {
     /// # Errors
     /// [`Error::UpstreamProtocol`] for an event without end.
     pub fn ready(&mut self) -> Result<Option<Event<'_>>> {
-        self.decoder.next_event()
+        let event = self.decoder.next_event()?;
+        if let (Some(map), Some(Event::Data(data))) = (self.map, event)
+            && let Some(mapped) = map(&String::from_utf8_lossy(data))
+        {
+            self.mapped = mapped;
+            return Ok(Some(Event::Data(self.mapped.as_bytes())));
+        }
+        Ok(event)
     }
 
     /// Waits for more bytes. After `true`, [`EventStream::ready`] may have events; after `false`

@@ -117,6 +117,7 @@ mod tests {
                 let it = serde_json::to_value(it).expect("JSON");
                 (it["prompt"].to_string(), json!([it["temperature"], it["seed"]]))
             }
+            other => panic!("nothing is filled in here: {other:?}"),
         }
     }
 

@@ -1,0 +1,239 @@
+//! Filling in the middle where it is not `suffix` on `completions` (openai-wire.md 1.3, 4.11).
+//!
+//! Two families have an endpoint of their own: llama.cpp a native `/infill`, whose parameters and
+//! answers are its own too, and Mistral `fim/completions`, which answers as a chat does. Their
+//! requests are made here out of the one for `completions`. [`to_chunk`] turns an answer of
+//! `/infill` into the chunk that `translate::stream` reads. Invariant: its text goes over as it
+//! stands, unread, and what is no such answer (an error above all) is left alone.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+use crate::openai::request::{CompletionRequest, InfillRequest, ResponseFormat};
+use crate::profile::Profile;
+
+/// What `fim/completions` knows; it refuses anything else.
+const FIM_PARAMETERS: &[&str] = &["max_tokens", "random_seed", "stop", "temperature", "top_p"];
+
+/// The request for `fim/completions`: with `sampling`, and without what it would refuse.
+#[must_use]
+pub fn fim<'a>(
+    request: CompletionRequest<'a>,
+    mut sampling: Map<String, Value>,
+) -> CompletionRequest<'a> {
+    sampling.retain(|name, _| FIM_PARAMETERS.contains(&name.as_str()));
+    CompletionRequest { stream_options: None, response_format: None, sampling, ..request }
+}
+
+/// The request for `/infill`, under llama.cpp's own names.
+#[must_use]
+pub fn infill<'a>(
+    request: CompletionRequest<'a>,
+    mut sampling: Map<String, Value>,
+    profile: &Profile,
+) -> InfillRequest<'a> {
+    if let Some(limit) = sampling.remove(profile.max_tokens) {
+        sampling.insert("n_predict".into(), limit);
+    }
+    InfillRequest {
+        model: request.model,
+        input_prefix: request.prompt,
+        input_suffix: request.suffix.unwrap_or_default(),
+        stream: request.stream,
+        sampling,
+        json_schema: match request.response_format {
+            Some(ResponseFormat::JsonSchema { json_schema }) => Some(json_schema.schema),
+            // The empty schema allows any JSON.
+            Some(ResponseFormat::JsonObject) => serde_json::from_str("{}").ok(),
+            None => None,
+        },
+    }
+}
+
+/// An event of `/infill`, or its whole answer. Members stay as they are: what they mean is read
+/// from the chunk, as leniently as everywhere.
+#[derive(Deserialize)]
+struct Infill<'a> {
+    #[serde(borrow)]
+    content: &'a RawValue,
+    #[serde(borrow)]
+    stop: Option<&'a RawValue>,
+    #[serde(borrow)]
+    stop_type: Option<&'a RawValue>,
+    /// What older servers said instead.
+    #[serde(borrow)]
+    stopped_limit: Option<&'a RawValue>,
+    #[serde(borrow)]
+    tokens_evaluated: Option<&'a RawValue>,
+    #[serde(borrow)]
+    tokens_predicted: Option<&'a RawValue>,
+    #[serde(borrow)]
+    timings: Option<&'a RawValue>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+}
+
+#[derive(Serialize)]
+struct Chunk<'a> {
+    choices: [Choice<'a>; 1],
+    usage: Usage<'a>,
+    timings: Option<&'a RawValue>,
+}
+
+#[derive(Serialize)]
+struct Choice<'a> {
+    index: u8,
+    text: &'a RawValue,
+    finish_reason: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Usage<'a> {
+    prompt_tokens: Option<&'a RawValue>,
+    completion_tokens: Option<&'a RawValue>,
+}
+
+/// The chunk of `completions` that says the same as an event of `/infill`, or as its whole answer;
+/// `None` for anything else.
+#[must_use]
+pub fn to_chunk(data: &str) -> Option<String> {
+    let infill: Infill<'_> = serde_json::from_str(data).ok()?;
+    if infill.error.is_some() {
+        return None;
+    }
+    let is = |member: Option<&RawValue>, value| member.is_some_and(|raw| raw.get() == value);
+    let finish_reason = is(infill.stop, "true").then(|| {
+        let limit = is(infill.stop_type, r#""limit""#) || is(infill.stopped_limit, "true");
+        if limit { "length" } else { "stop" }
+    });
+    let chunk = Chunk {
+        choices: [Choice { index: 0, text: infill.content, finish_reason }],
+        usage: Usage {
+            prompt_tokens: infill.tokens_evaluated,
+            completion_tokens: infill.tokens_predicted,
+        },
+        timings: infill.timings,
+    };
+    serde_json::to_string(&chunk).ok()
+}
+
+/// Ollama's sentence for a model that cannot fill in, which names the model in full
+/// (ollama-api.md 4.2).
+#[must_use]
+pub fn unsupported(model: &str) -> Error {
+    let model = model.trim();
+    let place = match model.matches('/').count() {
+        0 => "registry.ollama.ai/library/",
+        1 => "registry.ollama.ai/",
+        _ => "",
+    };
+    let model = crate::names::display(model);
+    Error::Unsupported { feature: format!("{place}{model} does not support insert") }
+}
+
+/// What became of a request to fill in, where the upstream's refusal is one of filling in at all:
+/// llama.cpp says so with 501, others in words only.
+///
+/// # Errors
+/// The answer's own, or Ollama's sentence in its place.
+pub fn or_unsupported<T>(answer: Result<T>, model: &str) -> Result<T> {
+    answer.map_err(|error| match &error {
+        Error::UpstreamStatus { status: 501, .. } => unsupported(model),
+        Error::UpstreamStatus { status: 400 | 422, message, .. } => {
+            let message = message.to_ascii_lowercase();
+            let says = |word| message.contains(word);
+            let about = says("suffix") || says("infill") || says("fim");
+            if about && says("not") && says("support") { unsupported(model) } else { error }
+        }
+        _ => error,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Retry;
+    use crate::openai::answer::Chunk;
+
+    #[test]
+    fn an_infill_event_is_a_chunk() {
+        let check = |event: &str, text: &str, reason: Option<&str>, counts: (u64, u64)| {
+            let chunk = to_chunk(event).expect("an infill event");
+            let chunk = Chunk::parse(&chunk).expect("a chunk");
+            let choice = &chunk.choices[0];
+            assert_eq!(choice.text.as_ref().expect("text").text, text, "{event}");
+            assert_eq!(choice.finish_reason.as_ref().map(|it| it.0.as_ref()), reason, "{event}");
+            let usage = chunk.usage.expect("counts");
+            let tokens = |count: Option<u64>| count.unwrap_or(0);
+            let found = (tokens(usage.prompt_tokens), tokens(usage.completion_tokens));
+            assert_eq!(found, counts, "{event}");
+        };
+        check(r#"{"content":"a\n\u00e9","stop":false}"#, "a\né", None, (0, 0));
+        check(r#"{"content":" b"}"#, " b", None, (0, 0));
+        let last = r#"{"content":"","stop":true,"stop_type":"TYPE","tokens_predicted":3,"tokens_evaluated":9}"#;
+        for stop_type in ["eos", "word", "none", ""] {
+            check(&last.replace("TYPE", stop_type), "", Some("stop"), (9, 3));
+        }
+        check(&last.replace("TYPE", "limit"), "", Some("length"), (9, 3));
+        check(r#"{"content":"c","stop":true,"stopped_limit":true}"#, "c", Some("length"), (0, 0));
+        check(r#"{"content":"c","stop":true,"stopped_limit":false}"#, "c", Some("stop"), (0, 0));
+        check(r#"{"content":"c","stop":7,"tokens_predicted":"x"}"#, "c", None, (0, 0));
+    }
+
+    #[test]
+    fn times_go_over() {
+        let event = r#"{"content":"","stop":true,"timings":{"prompt_n":4,"prompt_ms":1.5}}"#;
+        let chunk = to_chunk(event).expect("an infill event");
+        let timings = Chunk::parse(&chunk).expect("a chunk").timings.expect("times");
+        assert_eq!((timings.prompt_n, timings.prompt_ms), (Some(4), Some(1.5)));
+    }
+
+    #[test]
+    fn what_is_no_infill_event_is_left_alone() {
+        for data in [
+            "[DONE]",
+            "",
+            "{}",
+            "[]",
+            r#"{"error":{"code":500,"message":"x"}}"#,
+            r#"{"content":"","error":{"code":500,"message":"x"}}"#,
+            r#"{"choices":[{"text":"a"}]}"#,
+        ] {
+            assert_eq!(to_chunk(data), None, "{data}");
+        }
+    }
+
+    #[test]
+    fn the_sentence_names_the_model_in_full() {
+        let check = |model: &str, expected: &str| {
+            let error = unsupported(model);
+            assert_eq!(error.status(), Some(400));
+            assert_eq!(error.message(), format!("{expected} does not support insert"));
+        };
+        check("m", "registry.ollama.ai/library/m:latest");
+        check(" m:8b ", "registry.ollama.ai/library/m:8b");
+        check("qwen/m", "registry.ollama.ai/qwen/m:latest");
+        check("hf.co/qwen/m:q4", "hf.co/qwen/m:q4");
+    }
+
+    #[test]
+    fn only_a_refusal_to_fill_in_is_worded_so() {
+        let check = |status, message: &str, refusal: bool| {
+            let message = message.to_owned();
+            let error = Error::UpstreamStatus { status, message, retry: Retry::Never };
+            let error = or_unsupported::<()>(Err(error), "m").expect_err("stays an error");
+            assert_eq!(matches!(error, Error::Unsupported { .. }), refusal, "{error}");
+        };
+        check(501, "Infill is not supported by this model: prefix token is missing.", true);
+        check(501, "not implemented", true);
+        check(400, "suffix is not currently supported", true);
+        check(422, "suffix not supported", true);
+        check(400, "Model m does not support FIM", true);
+        check(400, "`suffix` is too long", false);
+        check(400, "logprobs are not supported", false);
+        check(500, "suffix is not supported", false);
+        assert_eq!(or_unsupported(Ok(1), "m").ok(), Some(1));
+    }
+}
