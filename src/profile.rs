@@ -63,6 +63,8 @@ pub struct Profile {
     pub completion_limit: bool,
     /// How the middle of a text is filled in.
     pub fill_in: FillIn,
+    /// How many inputs one request for embeddings may have, as far as is known.
+    pub embed_batch: usize,
 }
 
 /// Where a family fills in the middle of a text, if it can (openai-wire.md 1.3).
@@ -96,6 +98,7 @@ pub const GENERIC: Profile = Profile {
     json_object: true,
     completion_limit: true,
     fill_in: FillIn::Suffix,
+    embed_batch: 256,
 };
 
 /// The families. OpenAI first, then by alphabet.
@@ -118,6 +121,7 @@ const PROFILES: &[Profile] = &[
     Profile {
         name: "gemini",
         hosts: &["generativelanguage.googleapis.com"],
+        embed_batch: 100,
         fill_in: FillIn::Nowhere,
         thinking: Thinking::Gemini,
         ..GENERIC
