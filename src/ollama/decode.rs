@@ -284,16 +284,38 @@ fn surrogate(bytes: &[u8], at: usize) -> Option<u32> {
 /// The error in Go's words (ollama-api.md 4.3).
 fn go_text(error: &serde_json::Error, text: &str, name: &str) -> String {
     use serde_json::error::Category;
+    let message = error.to_string();
+    // An error of the syntax that climbed out of a field counts as one of the data.
+    let leaf = message.rsplit(STEP).next().unwrap_or_default();
     match error.classify() {
         Category::Eof | Category::Io => "unexpected EOF".to_owned(),
-        Category::Syntax => syntax_text(error, text),
-        Category::Data => data_text(&error.to_string(), name),
+        Category::Data if leaf.starts_with("EOF while parsing") => "unexpected EOF".to_owned(),
+        Category::Data if !SYNTAX.iter().any(|known| leaf.starts_with(known)) => {
+            data_text(&message, name)
+        }
+        Category::Syntax | Category::Data => syntax_text(error, leaf, text),
     }
 }
 
+/// How serde_json's messages about the syntax begin.
+const SYNTAX: &[&str] = &[
+    "expected `",
+    "expected ident",
+    "expected value",
+    "invalid escape",
+    "invalid number",
+    "number out of range",
+    "invalid unicode code point",
+    "control character",
+    "key must be a string",
+    "lone leading surrogate",
+    "unexpected end of hex escape",
+    "trailing comma",
+    "recursion limit",
+];
+
 /// `invalid character 'x' looking for ...`
-fn syntax_text(error: &serde_json::Error, text: &str) -> String {
-    let message = error.to_string();
+fn syntax_text(error: &serde_json::Error, message: &str, text: &str) -> String {
     if message.starts_with("recursion limit") {
         return "exceeded max depth".to_owned();
     }
@@ -418,6 +440,16 @@ mod tests {
         check("{bad", "invalid character 'b' looking for beginning of object key string");
         check("hello", "invalid character 'h' looking for beginning of value");
         check(r#"{"model":"x""#, "unexpected EOF");
+        check(r#"{"model":"x"#, "unexpected EOF");
+        check(r#"{"model":"#, "unexpected EOF");
+        check(r#"{"messages":[{"content":"x"#, "unexpected EOF");
+        check(r#"{"model":x}"#, "invalid character 'x' looking for beginning of value");
+        check(
+            r#"{"messages":[{"content":x}]}"#,
+            "invalid character 'x' looking for beginning of value",
+        );
+        check(r#"{"model":"\q"}"#, "invalid character 'q' in string escape code");
+        check(r#"{"model" "x"}"#, "invalid character '\"' after object key");
         check(
             r#"{"model":5}"#,
             "json: cannot unmarshal number into Go struct field Outer.model of type string",
