@@ -17,6 +17,8 @@ enum Kind {
     Int,
     List,
     Object,
+    /// Whatever the upstream makes of it.
+    Any,
     /// A string or a list of strings, by a rule of its own.
     Input,
     /// `"json"` or a schema, by a rule of its own.
@@ -35,12 +37,16 @@ enum Kind {
     BoolOption,
 }
 use Kind::{
-    Bool, BoolOption, Duration, FloatOption, Format, Input, Int, IntOption, List, ListOption,
+    Any, Bool, BoolOption, Duration, FloatOption, Format, Input, Int, IntOption, List, ListOption,
     Object, Text, Think,
 };
 
+/// Members and their right types.
+type Fields = &'static [(&'static str, Kind)];
+
 /// Every member of every request: the one table from which wrong types are made.
-const FIELDS: &[(&str, &str, &[(&str, Kind)])] = &[
+/// A route, Go's name of its request, and the request's members.
+const FIELDS: &[(&str, &str, Fields)] = &[
     (
         "/api/chat",
         "ChatRequest",
@@ -50,8 +56,18 @@ const FIELDS: &[(&str, &str, &[(&str, Kind)])] = &[
             ("messages.role", Text),
             ("messages.content", Text),
             ("messages.images", List),
+            ("messages.tool_name", Text),
+            ("messages.tool_call_id", Text),
             ("messages.tool_calls", List),
+            ("messages.tool_calls.id", Text),
+            ("messages.tool_calls.function", Object),
+            ("messages.tool_calls.function.name", Text),
+            ("messages.tool_calls.function.arguments", Any),
             ("tools", List),
+            ("tools.function", Object),
+            ("tools.function.name", Text),
+            ("tools.function.description", Text),
+            ("tools.function.parameters", Any),
             ("format", Format),
             ("options", Object),
             ("options.seed", IntOption),
@@ -162,6 +178,7 @@ fn refusal(request: &str, field: &str, kind: Kind, value: &str, of: &str) -> Opt
         return None;
     }
     match kind {
+        Any => None,
         Text => mismatch("string"),
         Bool => mismatch("bool"),
         Int => mismatch("number"),
@@ -200,10 +217,21 @@ fn good(route: &str) -> Value {
 fn with(route: &str, field: &str, value: &str) -> String {
     const MARK: &str = "the value";
     let mut body = good(route);
-    match field.split_once('.') {
-        Some(("messages", inner)) => body["messages"][0][inner] = MARK.into(),
-        Some((outer, inner)) => body[outer] = json!({inner: MARK}),
-        None => body[field] = MARK.into(),
+    let mut place = &mut body;
+    for name in field.split('.') {
+        if ["messages", "tools", "tool_calls"].contains(&name) && !field.ends_with(name) {
+            place = &mut place[name];
+            if place.is_null() {
+                *place = json!([{}]);
+            }
+            place = &mut place[0];
+        } else {
+            place = &mut place[name];
+        }
+    }
+    *place = MARK.into();
+    if field.starts_with("messages.tool_calls") {
+        body["messages"][0]["role"] = "assistant".into();
     }
     body.to_string().replace(&format!("{MARK:?}"), value)
 }
@@ -257,6 +285,33 @@ fn a_wrong_type_is_refused_for_every_member() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn the_table_of_members_is_complete() {
+    const SOURCE: &str = include_str!("../src/ollama/request.rs");
+    let places = [
+        ("Message", "ChatRequest", "messages."),
+        ("ToolCall", "ChatRequest", "messages.tool_calls."),
+        ("FunctionCall", "ChatRequest", "messages.tool_calls.function."),
+        ("Tool", "ChatRequest", "tools."),
+        ("FunctionDefinition", "ChatRequest", "tools.function."),
+    ];
+    let requests = FIELDS.iter().map(|(_, request, _)| (*request, *request, ""));
+    for (name, request, prefix) in requests.chain(places) {
+        let start = SOURCE.find(&format!("pub struct {name}<")).expect("a request");
+        let body = SOURCE[start..].split("\n    }").next().expect("its members");
+        let members = body.lines().filter_map(|line| line.trim().strip_prefix("pub "));
+        let mut count = 0;
+        for member in members.filter_map(|line| line.split_once(": ")).map(|(member, _)| member) {
+            let (_, _, fields) =
+                FIELDS.iter().find(|(_, known, _)| *known == request).expect("a route");
+            let member = format!("{prefix}{member}");
+            assert!(fields.iter().any(|(field, _)| *field == member), "{request}.{member}");
+            count += 1;
+        }
+        assert!(count > 0, "{name}");
     }
 }
 

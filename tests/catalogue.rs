@@ -239,6 +239,19 @@ fn things_that_a_model_cannot_do() {
 }
 
 #[test]
+fn images_that_are_none() {
+    let check = |image: Value, text| {
+        row(&[GENERATE], json!({"images": [image]}), 400, text).check();
+        let message = json!([{"role": "user", "content": "Hi", "images": [image]}]);
+        row(&[CHAT], json!({"messages": message}), 400, text).check();
+    };
+    check(json!("data:image/png,x"), "illegal base64 data at input byte 4");
+    check(json!("illegal!"), "illegal base64 data at input byte 7");
+    check(json!("AAAAA"), "illegal base64 data at input byte 4");
+    check(json!(""), "an image without data");
+}
+
+#[test]
 fn failures_of_the_backend() {
     for code in [400, 401, 403, 413, 429, 500, 502, 503] {
         row(INFERENCE, json!({}), code, "the reason").answered(code, said("the reason")).check();
