@@ -4,7 +4,7 @@
 //! upstream answers if it is asked at all, and the status and text that a client then reads. Every
 //! row runs against a proxy and an upstream of its own. Told elsewhere: a full queue (`overload.rs`),
 //! a failure in the middle of a stream (`stream.rs`), texts of the decoder beyond the first of each
-//! kind (`bad_input.rs`). [`PENDING`] holds the rows of routes that do not exist yet.
+//! kind (`bad_input.rs`).
 
 mod support;
 
@@ -299,9 +299,8 @@ fn the_first_fault_is_told() {
     row(TEXT, unload, 404, "model 'nope' not found").check();
 }
 
-/// Rows of routes that are not there yet: method, path, body, status, text. Whoever adds such a
-/// route moves its rows into a test above; nothing here counts as covered.
-const PENDING: &[(&str, &str, &str, u16, &str)] = &[
+/// The rows of model management: method, path, body, status, text.
+const MANAGEMENT: &[(&str, &str, &str, u16, &str)] = &[
     ("POST", "/api/pull", "", 400, "missing request body"),
     ("POST", "/api/pull", "{}", 400, "invalid model name"),
     ("POST", "/api/pull", r#"{"model":"m:"}"#, 400, "invalid model name"),
@@ -340,11 +339,9 @@ const PENDING: &[(&str, &str, &str, u16, &str)] = &[
     ("POST", "/api/blobs/sha256:0", "x", 400, "invalid digest format"),
 ];
 
-/// Run it with `--ignored` while such a route is being written.
 #[test]
-#[ignore = "the routes are not there yet"]
-fn the_catalogue_of_routes_to_come() {
-    for (method, path, body, code, text) in PENDING {
+fn faults_of_model_management() {
+    for (method, path, body, code, text) in MANAGEMENT {
         let (upstream, length) = (Upstream::start(), body.len());
         let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n");
         let request = format!("{head}Content-Length: {length}\r\n\r\n{body}");
