@@ -42,6 +42,19 @@ pub fn key(name: &str) -> String {
     display(without_defaults(name)).to_ascii_lowercase()
 }
 
+/// The full form, with the defaults that [`display`] leaves out; some sentences of Ollama's name a
+/// model so (4.2).
+#[must_use]
+pub fn full(name: &str) -> String {
+    let name = name.trim();
+    let place = match name.matches('/').count() {
+        0 => "registry.ollama.ai/library/",
+        1 => "registry.ollama.ai/",
+        _ => "",
+    };
+    format!("{place}{}", display(name))
+}
+
 /// The name without `:latest`, when it ends so.
 #[must_use]
 pub fn without_latest(name: &str) -> Option<&str> {

@@ -12,6 +12,7 @@ mod signs;
 use std::time::Duration;
 
 use crate::error::{Error, Retry};
+use crate::names;
 use crate::redact::Redactor;
 
 use extract::{Form, Found, extract, extract_member, is_error};
@@ -124,7 +125,7 @@ pub fn failure(
             return Error::ModelNotFound { message: format!("model '{model}' not found") };
         }
         Some(model) if signs.is_tools_refusal() => {
-            return never(400, format!("{model} does not support tools"));
+            return never(400, format!("{} does not support tools", names::full(model)));
         }
         _ => {}
     }

@@ -136,7 +136,13 @@ const FIELDS: &[(&str, &str, Fields)] = &[
     (
         "/api/show",
         "ShowRequest",
-        &[("model", Text), ("name", Text), ("system", Text), ("verbose", Bool)],
+        &[
+            ("model", Text),
+            ("name", Text),
+            ("system", Text),
+            ("verbose", Bool),
+            ("options", Object),
+        ],
     ),
 ];
 

@@ -120,6 +120,10 @@ fn show_understands_every_spelling_of_a_name() {
             assert_ne!(show[name].as_str().expect(name), "", "{name}");
         }
     }
+    let options = json!({"model": "m", "options": {"num_ctx": 8192, "stop": ["a", "b c "]}});
+    let modelfile = post(&proxy, "/api/show", &options).json()["modelfile"].clone();
+    let expected = "PARAMETER num_ctx 8192\nPARAMETER stop a\nPARAMETER stop \"b c \"\n";
+    assert!(modelfile.as_str().expect("a text").ends_with(expected), "{modelfile}");
     let named = post(&proxy, "/api/show", &json!({"model": "m:latest"})).json();
     assert_eq!(named["model_info"]["general.basename"], "m:latest");
 }
@@ -234,7 +238,16 @@ fn load_and_unload_are_answered_without_the_upstream() {
     check("/api/chat", json!({"model": "m", "keep_alive": 0}), "unload");
     check("/api/generate", json!({"model": "m", "prompt": "", "suffix": "x"}), "load");
     check("/api/generate", json!({"model": "m", "keep_alive": "0s", "stream": false}), "unload");
-    check("/api/generate", json!({"model": "m", "keep_alive": "0", "think": "nonsense"}), "unload");
+    check(
+        "/api/generate",
+        json!({"model": "m", "keep_alive": "0", "options": {"seed": "x"}}),
+        "unload",
+    );
+    let bad = post(&proxy, "/api/generate", &json!({"model": "m", "options": {"seed": "x"}}));
+    assert_eq!(bad.status(), 500, "a load checks the options");
+    let bad =
+        post(&proxy, "/api/chat", &json!({"model": "", "think": "nonsense", "keep_alive": 0}));
+    assert!(bad.error().starts_with("invalid think value"), "that is read with the body");
     let unknown = post(&proxy, "/api/generate", &json!({"model": "nope"}));
     assert_eq!((unknown.status(), unknown.error().as_str()), (404, "model 'nope' not found"));
     assert!(upstream.is_idle());

@@ -16,7 +16,8 @@ use crate::ollama::answer::{List, VersionAnswer};
 use crate::ollama::decode;
 use crate::ollama::request::ShowRequest;
 use crate::translate::models::Model;
-use crate::translate::virtual_model::VirtualModel;
+
+use crate::translate::virtual_model::{VirtualModel, parameter_lines};
 
 /// The Ollama version whose API this is; clients compare it.
 const OLLAMA_VERSION: &str = "0.32.15";
@@ -76,7 +77,7 @@ pub(super) fn show(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let name = name.map_err(no_details)?;
     let app = context.app;
     let system = request.system.as_deref().unwrap_or_default();
-    let answer = match app.known(&name, context.trace)? {
+    let mut answer = match app.known(&name, context.trace)? {
         Some(Known::Upstream(model)) => model.show(&app.setting(), &name, system),
         Some(Known::Virtual(model)) => {
             model.show(&app.base(&model, context.trace), &app.setting(), &name, system)
@@ -87,6 +88,9 @@ pub(super) fn show(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
             return Err(Error::ModelNotFound { message: format!("model '{shown}' not found") });
         }
     };
+    if let Some(options) = &request.options {
+        answer.modelfile.push_str(&parameter_lines(options));
+    }
     context.answer_json(200, &answer)
 }
 

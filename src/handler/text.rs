@@ -1,6 +1,6 @@
 //! `/api/chat` and `/api/generate`.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{Context, Resolved, keep_alive, model_is_required, no_model, relay};
 use crate::catalog;
@@ -20,18 +20,19 @@ use crate::upstream::Answer;
 pub(super) fn chat(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let text = decode::text(body)?;
     let mut request: ChatRequest<'_> = decode::parse(&text, "ChatRequest")?;
+    // Ollama reads these two with the body, so what is wrong with them comes first.
+    let keep_alive = keep_alive(request.keep_alive.as_ref())?;
+    let think = think::read(request.think.as_ref())?;
     check_top_logprobs(request.top_logprobs)?;
     let name = context.name(request.model.as_deref(), model_is_required)?;
-    let keep_alive = keep_alive(request.keep_alive.as_ref())?;
     let shown = request.model.as_deref().unwrap_or_default().to_owned();
     let mut encoder = ChatEncoder { model: &shown };
     if request.messages.as_ref().is_none_or(Vec::is_empty) {
-        let reason = load(context, &name, keep_alive, request.think.as_ref())?;
+        let reason = load(context, &name, keep_alive, request.options.as_ref())?;
         return answer(context, |out, now| encoder.empty(out, now, reason));
     }
     let overlay = context.app.overlay(&name);
     overlay.iter().for_each(|model| model.lay_over_chat(&mut request));
-    let think = think::read(request.think.as_ref())?;
     let need_family =
         options::read(request.options.as_ref())?.need_family() || think != Think::Unset;
     let Resolved { id, profile, used } = context.app.resolve(&name, need_family, context.trace);
@@ -51,18 +52,18 @@ pub(super) fn chat(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
 pub(super) fn generate(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let text = decode::text(body)?;
     let mut request: GenerateRequest<'_> = decode::parse(&text, "GenerateRequest")?;
+    let keep_alive = keep_alive(request.keep_alive.as_ref())?;
+    let think = think::read(request.think.as_ref())?;
     check_top_logprobs(request.top_logprobs)?;
     let name = context.name(request.model.as_deref(), no_model)?;
-    let keep_alive = keep_alive(request.keep_alive.as_ref())?;
     let shown = request.model.as_deref().unwrap_or_default().to_owned();
     if request.prompt.as_deref().is_none_or(str::is_empty) {
         let encoder = GenerateEncoder::new(&shown, None);
-        let reason = load(context, &name, keep_alive, request.think.as_ref())?;
+        let reason = load(context, &name, keep_alive, request.options.as_ref())?;
         return answer(context, |out, now| encoder.empty(out, now, reason));
     }
     let overlay = context.app.overlay(&name);
     overlay.iter().for_each(|model| model.lay_over_generate(&mut request));
-    let think = think::read(request.think.as_ref())?;
     let fills_in = request.suffix.as_deref().is_some_and(|suffix| !suffix.is_empty());
     // What is wrong with the options is told in its turn, by the translation.
     let need_family = options::read(request.options.as_ref()).is_ok_and(|it| it.need_family())
@@ -99,7 +100,7 @@ fn load(
     context: &mut Context<'_>,
     name: &str,
     keep_alive: Option<KeepAlive>,
-    think: Option<&Value>,
+    options: Option<&Map<String, Value>>,
 ) -> Result<&'static str> {
     let app = context.app;
     let overlay = app.overlay(name);
@@ -112,7 +113,7 @@ fn load(
     }
     let unload = keep_alive.is_some_and(KeepAlive::is_zero);
     if !unload {
-        think::read(think)?;
+        options::read(options)?;
     }
     app.touch(&app.resolve(name, false, context.trace).used, keep_alive);
     Ok(if unload { "unload" } else { "load" })

@@ -172,5 +172,7 @@ request! {
         pub system: Text<'a>,
         /// Whether long arrays are shown.
         pub verbose: bool,
+        /// Parameters to show in the modelfile beside the model's own.
+        pub options: Map<String, Value>,
     }
 }

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::names;
 use crate::openai::request::{CompletionRequest, InfillRequest, ResponseFormat};
 use crate::profile::Profile;
 
@@ -123,14 +124,7 @@ pub fn to_chunk(data: &str) -> Option<String> {
 /// (ollama-api.md 4.2).
 #[must_use]
 pub fn unsupported(model: &str) -> Error {
-    let model = model.trim();
-    let place = match model.matches('/').count() {
-        0 => "registry.ollama.ai/library/",
-        1 => "registry.ollama.ai/",
-        _ => "",
-    };
-    let model = crate::names::display(model);
-    Error::Unsupported { feature: format!("{place}{model} does not support insert") }
+    Error::Unsupported { feature: format!("{} does not support insert", names::full(model)) }
 }
 
 /// What became of a request to fill in, where the upstream's refusal is one of filling in at all:

@@ -379,7 +379,8 @@ fn refused_tools_are_told_as_ollama_does() {
         (404, "No endpoints found that support tool use."),
     ] {
         let body = shaped(text, "server_error", "");
-        check(status, &body, (400, "x:1 does not support tools", Retry::Never));
+        let told = "registry.ollama.ai/library/x:1 does not support tools";
+        check(status, &body, (400, told, Retry::Never));
         let error = fail(status, &body, Hints::default(), None);
         assert_eq!((error.status(), error.message()), (Some(status), text.to_owned()));
         assert_eq!(error.retry(), Retry::Never);

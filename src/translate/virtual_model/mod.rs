@@ -10,6 +10,8 @@
 mod overlay;
 mod shown;
 
+pub use self::shown::parameter_lines;
+
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};

@@ -99,10 +99,10 @@ impl VirtualModel {
                 line(word, text);
             }
         }
-        for (name, value) in items(&self.parameters) {
-            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            line(&format!("PARAMETER {name}"), &value);
-        }
+        out.push_str(&parameter_lines(&self.parameters));
+        let mut line = |word: &str, text: &str| {
+            let _ = writeln!(out, "{word} {}", quoted(text));
+        };
         self.license.iter().for_each(|license| line("LICENSE", license));
         for message in &self.messages {
             // They were checked when they were stored.
@@ -117,6 +117,16 @@ impl VirtualModel {
 /// 64 hex digits.
 pub(super) fn sha256(bytes: &[u8]) -> String {
     digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Parameters as lines of a Modelfile.
+#[must_use]
+pub fn parameter_lines(parameters: &Map<String, Value>) -> String {
+    let line = |(name, value): (&str, &Value)| {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        format!("PARAMETER {name} {}\n", quoted(&value))
+    };
+    items(parameters).map(line).collect()
 }
 
 /// Parameters as Ollama tells them: a line for each value, names padded to a column.
