@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
 """Starts an upstream and the real proxy in front of it, and runs the client tests against them.
 
-Usage: run.py --proxy BINARY [--python PYTHON] [--npm FOLDER] [--real-model PYTHON]
+Usage: run.py --proxy BINARY [--python PYTHON] [--npm FOLDER] [--ollama-rs PROGRAM]
+              [--real-model PYTHON]
 
 --python      a Python that has the packages of requirements.txt (default: this one)
 --npm         a folder with the packages of package.json installed; without it the JavaScript
-              client is left out
+              clients are left out
+--ollama-rs   the client program of the Rust crate, built from the folder ollama-rs; without it
+              that client is left out
 --real-model  a Python that has the packages of scripts/local-model.txt: instead of the scripted
               upstream use that model, with the short pass and scripts/smoke
 
@@ -32,6 +35,17 @@ SCRIPTS = HERE.parent.parent / "scripts"
 TOTALS = re.compile(r"^(\d+) passed, (\d+) failed", re.MULTILINE)
 TEST_SECONDS = 300  # Ends a test program that hangs.
 KEY = "test-key"
+PYTHON_TESTS = {
+    "ollama for Python": "test_ollama_python.py",
+    "langchain-ollama": "test_langchain.py",
+    "llama-index": "test_llama_index.py",
+    "litellm": "test_litellm.py",
+    "llm with llm-ollama": "test_llm.py",
+}
+JAVASCRIPT_TESTS = {
+    "ollama for JavaScript": "test_ollama_js.mjs",
+    "AI SDK": "test_ai_sdk.mjs",
+}
 PR_SET_PDEATHSIG = 1  # From <sys/prctl.h>.
 
 
@@ -179,16 +193,20 @@ def check_drain(program):
 
 
 def run_clients(programs, options):
-    """Both official clients over the scripted upstream."""
+    """Every client over the scripted upstream."""
     upstream = start_scripted(programs)
     proxy, url = start_proxy(programs, options.proxy, upstream, KEY)
     where = {"PROXY_URL": url, "UPSTREAM_URL": upstream, "NO_PROXY": "*"}
-    test = HERE / "test_ollama_python.py"
-    yield run_test(programs, "ollama for Python", [options.python, test], where)
+    for title, name in PYTHON_TESTS.items():
+        yield run_test(programs, title, [options.python, HERE / name], where)
     if options.npm:
+        shutil.copy(HERE / "checks.mjs", options.npm)
+    for title, name in JAVASCRIPT_TESTS.items() if options.npm else ():
         # An import is looked up from where the file lies, so the file goes to its packages.
-        test = shutil.copy(HERE / "test_ollama_js.mjs", options.npm)
-        yield run_test(programs, "ollama for JavaScript", ["node", test], where)
+        test = shutil.copy(HERE / name, options.npm)
+        yield run_test(programs, title, ["node", test], where)
+    if options.ollama_rs:
+        yield run_test(programs, "ollama-rs", [options.ollama_rs], where)
     smoke = [SCRIPTS / "smoke", url]
     yield run_test(programs, "scripts/smoke, scripted upstream", smoke, {"MODEL": "scripted-1:latest"})
     yield check_drain(proxy)
@@ -208,8 +226,9 @@ def main():
     """Run what was asked for; exit status 1 if anything failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--proxy", type=Path, required=True, help="the binary under test")
-    parser.add_argument("--python", default=sys.executable, help="a Python with the ollama package")
-    parser.add_argument("--npm", type=Path, help="a folder with the ollama npm package")
+    parser.add_argument("--python", default=sys.executable, help="a Python with the packages")
+    parser.add_argument("--npm", type=Path, help="a folder with the npm packages")
+    parser.add_argument("--ollama-rs", type=Path, help="the program built from ollama-rs/")
     parser.add_argument("--real-model", metavar="PYTHON", help="use the real model, run by this")
     options = parser.parse_args()
     # Turn a request to end into an ordinary way out, so that the programs get stopped.

@@ -1,10 +1,13 @@
 // The official JavaScript client against the proxy, with the scripted upstream behind it.
 // PROXY_URL and UPSTREAM_URL say where they are; tests/clients/run.py sets both.
 import assert from "node:assert/strict";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { Ollama } from "ollama";
+import { check, checkRules, failure, forget, journal, run, setting } from "./checks.mjs";
 
 const PROXY = setting("PROXY_URL");
-const UPSTREAM = setting("UPSTREAM_URL");
 const MODEL = "scripted-1";
 const EMBED_MODEL = "scripted-embed";
 const NAMES = ["scripted-1:latest", "scripted-embed:latest", "team/other:8b"];
@@ -16,28 +19,12 @@ const COUNTERS = [
   "eval_count",
   "eval_duration",
 ];
-const HANG_MS = 60_000; // Only ends a check that hangs.
 
 const client = new Ollama({ host: PROXY });
-const checks = [];
 const warnings = [];
-const refusals = [];
 
 // The client reports lines that are not JSON as warnings.
 console.warn = (...parts) => warnings.push(parts.join(" "));
-
-function setting(name) {
-  const value = process.env[name];
-  if (!value) {
-    console.error(`${name} is not set; tests/clients/run.py sets it`);
-    process.exit(1);
-  }
-  return value;
-}
-
-function check(name, run) {
-  checks.push({ name, run });
-}
 
 const user = (content) => [{ role: "user", content }];
 
@@ -52,28 +39,8 @@ async function collect(stream) {
   return lines;
 }
 
-async function journal(method = "GET") {
-  const answer = await fetch(`${UPSTREAM}/_requests`, { method });
-  return answer.json();
-}
-
-async function forget() {
-  for (const entry of await journal()) if (entry.refusal) refusals.push(entry.refusal);
-  await journal("DELETE");
-}
-
 async function running() {
   return (await client.ps()).models.map((model) => model.model);
-}
-
-// Checks by hand rather than with assert.rejects, to hand the error on.
-async function failure(promise) {
-  try {
-    await promise;
-  } catch (error) {
-    return error;
-  }
-  throw new Error("nothing was thrown");
 }
 
 function checkFinal(answer) {
@@ -245,6 +212,117 @@ check("embeddings gives one vector", async () => {
   assert.equal(embedding.length, 8);
 });
 
+// --- Tools ---
+
+const STYLES = ["", ":whole", ":noindex", ":object", ":mixed"];
+const number = { type: "integer" };
+const parameters = { type: "object", properties: { a: number, b: number }, required: ["a", "b"] };
+const tools = [{ type: "function", function: { name: "add", description: "Add.", parameters } }];
+const results = (message) =>
+  message.tool_calls.map(({ function: { name, arguments: { a, b } } }) => ({
+    role: "tool",
+    tool_name: name,
+    content: String(a + b),
+  }));
+
+check("a call arrives whole and its result finds it", async () => {
+  for (const style of STYLES) {
+    const messages = user(`call${style} add {"a": 1, "b": 2}`);
+    const { message, done_reason } = await client.chat({ model: MODEL, messages, tools });
+    assert.deepEqual(message.tool_calls[0].function.arguments, { a: 1, b: 2 }, style);
+    assert.equal(done_reason, "stop");
+    messages.push(message, ...results(message));
+    const answer = await client.chat({ model: MODEL, messages, tools });
+    assert.equal(answer.message.content, 'add({"a": 1, "b": 2}) = 3', style);
+  }
+});
+
+check("a stream tells calls in lines of their own", async () => {
+  for (const style of STYLES) {
+    const messages = user(`calls${style} 3`);
+    const lines = await collect(
+      await client.chat({ model: MODEL, messages, tools, stream: true }),
+    );
+    const calling = lines.filter((line) => line.message.tool_calls);
+    assert.ok(calling.length > 0 && calling.every((line) => !line.done), style);
+    const tool_calls = calling.flatMap((line) => line.message.tool_calls);
+    assert.deepEqual(tool_calls.map((call) => call.function.index), [0, 1, 2], style);
+    const message = { role: "assistant", content: "", tool_calls };
+    checkFinal(lines.at(-1));
+    messages.push(message, ...results(message));
+    const text = chatText(await client.chat({ model: MODEL, messages, tools }));
+    const values = text.split("; ").map((part) => part.split(" = ")[1]);
+    assert.deepEqual(values, ["0", "2", "4"], style);
+  }
+});
+
+// --- Thinking, images, logprobs ---
+
+check("thinking is told apart", async () => {
+  for (const style of ["", ":short", ":inline"]) {
+    const messages = user(`think${style} a b`);
+    for (const think of [true, "medium", undefined]) {
+      const { message } = await client.chat({ model: MODEL, messages, think });
+      assert.equal(message.content, "a b", style);
+      assert.equal(message.thinking.trim(), "Let me think about it.", style);
+    }
+    const { message } = await client.chat({ model: MODEL, messages, think: false });
+    assert.deepEqual([message.content, message.thinking], ["a b", undefined], style);
+    const request = { model: MODEL, messages, think: true, stream: true };
+    const lines = await collect(await client.chat(request));
+    checkLines(lines, chatText, "a b");
+    const thought = lines.map((line) => line.message.thinking ?? "").join("");
+    assert.equal(thought.trim(), "Let me think about it.", style);
+  }
+});
+
+check("images as bytes and as a path", async () => {
+  const png = Uint8Array.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a, 0, 0, 0, 13]);
+  const jpeg = Uint8Array.from([0xff, 0xd8, 0xff, 0xe0, 0, 16, 0x4a, 0x46, 0x49, 0x46, 0, 1]);
+  const folder = await mkdtemp(join(tmpdir(), "images-"));
+  try {
+    const path = join(folder, "picture.jpg");
+    await writeFile(path, jpeg);
+    const messages = [{ role: "user", content: "images?", images: [png, path] }];
+    const { message } = await client.chat({ model: MODEL, messages });
+    assert.deepEqual(JSON.parse(message.content), ["image/png", "image/jpeg"]);
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+});
+
+check("logprobs whole and streamed", async () => {
+  const messages = user("echo: one two");
+  const request = { model: MODEL, messages, logprobs: true, top_logprobs: 2 };
+  const { logprobs } = await client.chat(request);
+  const lines = await collect(await client.chat({ ...request, stream: true }));
+  for (const items of [logprobs, lines.flatMap((line) => line.logprobs ?? [])]) {
+    assert.deepEqual(items.map((item) => item.token), ["one", " two"]);
+    assert.ok(items.every((item) => item.logprob <= 0 && item.top_logprobs.length === 2));
+  }
+});
+
+// --- Models of our own ---
+
+check("create, copy, delete and pull", async () => {
+  const made = await client.create({ model: "peach", from: MODEL, system: "You are Peach." });
+  assert.equal(made.status, "success");
+  const messages = user("system?");
+  assert.equal(chatText(await client.chat({ model: "peach", messages })), "You are Peach.");
+  assert.equal((await client.copy({ source: "peach", destination: "daisy" })).status, "success");
+  assert.equal(chatText(await client.chat({ model: "daisy", messages })), "You are Peach.");
+  for (const model of ["peach", "daisy"]) {
+    assert.equal((await client.delete({ model })).status, "success");
+    assert.equal((await failure(client.show({ model }))).status_code, 404);
+  }
+  assert.equal((await failure(client.delete({ model: MODEL }))).status_code, 403);
+  assert.equal((await client.pull({ model: MODEL })).status, "success");
+  const lines = await collect(await client.pull({ model: MODEL, stream: true }));
+  assert.equal(lines.at(-1).status, "success");
+  const wanted = /file does not exist/;
+  assert.match((await failure(client.pull({ model: "nope" }))).message, wanted);
+});
+
 // --- Errors ---
 
 check("an unknown model is 404", async () => {
@@ -346,33 +424,6 @@ check("twenty streams at once keep their texts", async () => {
 
 check("every line was JSON", () => assert.deepEqual(warnings, []));
 
-check("every request obeyed the rules of the upstream", async () => {
-  await forget();
-  const wanted = /on purpose|Rate limit|does not exist|gave up/;
-  assert.deepEqual(refusals.filter((text) => !wanted.test(text)), []);
-});
+check("every request obeyed the rules of the upstream", checkRules);
 
-async function runOne({ name, run }) {
-  let timer;
-  const hang = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error("it hangs")), HANG_MS);
-  });
-  try {
-    await Promise.race([run(), hang]);
-    console.log(`PASS ${name}`);
-    return true;
-  } catch (error) {
-    const where = /test_ollama_js\.mjs:\d+/.exec(error.stack ?? "")?.[0] ?? "";
-    const text = String(error.message).replace(/\s+/g, " ").slice(0, 300);
-    console.log(`FAIL ${name}: ${text} (${where})`);
-    return false;
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
-await journal("DELETE");
-let passed = 0;
-for (const one of checks) if (await runOne(one)) passed += 1;
-console.log(`${passed} passed, ${checks.length - passed} failed`);
-process.exit(passed === checks.length ? 0 : 1);
+await run();

@@ -2,299 +2,33 @@
 """A scripted OpenAI-compatible upstream for tests.
 
 It stands where a model server would, needs nothing but Python's standard library, and answers the
-same way every time. What it says is driven by the last user message (see `script`). It is strict
-where real servers differ in tolerance: a request that breaks the rules gets 400 with the reason, so
-that a mistake of the proxy becomes a failed test. It keeps every request; GET /_requests shows them.
+same way every time. What it says is driven by the last message (upstream_plans.py, see `script`
+there). It is strict where real servers differ in tolerance: a request that breaks the rules
+(upstream_rules.py) gets 400 with the reason, so that a mistake of the proxy becomes a failed test.
+It keeps every request; GET /_requests shows them.
 
 Usage: upstream.py [--port N] [--key KEY]; the first line of output is the port.
 """
 
 import argparse
-import hashlib
 import json
 import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-CHAT_MODELS = ["scripted-1", "team/other:8b"]
-EMBED_MODELS = ["scripted-embed"]
+from upstream_plans import chat_plan, completion_plan, logprobs, text_of, vector, words_in
+from upstream_rules import (
+    CHAT_MODELS,
+    EMBED_MODELS,
+    Refusal,
+    check_chat,
+    check_completion,
+    check_embedding,
+    require,
+)
+
 CREATED = 1750000000
-DIMENSIONS = 8
-
-# What a server with OpenAI's own parameters knows, and nothing else.
-SAMPLING = {
-    "max_tokens": int,
-    "max_completion_tokens": int,
-    "temperature": (int, float),
-    "top_p": (int, float),
-    "seed": int,
-    "stop": list,
-    "presence_penalty": (int, float),
-    "frequency_penalty": (int, float),
-}
-COMMON = {"model": str, "stream": bool, "stream_options": dict, "user": str, **SAMPLING}
-CHAT_FIELDS = {
-    **COMMON,
-    "messages": list,
-    "response_format": dict,
-    "logprobs": bool,
-    "top_logprobs": int,
-    "tools": list,
-    "reasoning_effort": str,
-}
-COMPLETION_FIELDS = {**COMMON, "prompt": str, "suffix": str, "logprobs": int}
-EMBEDDING_FIELDS = {"model": str, "input": list, "encoding_format": str, "user": str}
-MESSAGE_FIELDS = {"role", "content", "name", "tool_calls", "tool_call_id"}
-ROLES = {"system", "developer", "user", "assistant", "tool"}
-
-
-class Refusal(Exception):
-    """An error answer in OpenAI's shape."""
-
-    def __init__(self, status, message, code=None, param=None, kind="invalid_request_error"):
-        super().__init__(message)
-        self.status = status
-        self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
-
-
-def require(condition, message, param=None):
-    """Refuse the request with 400 unless the condition holds."""
-    if not condition:
-        raise Refusal(400, message, param=param)
-
-
-# --- The rules of a request ---------------------------------------------------------------------
-
-
-def check_fields(body, fields):
-    """Top level: known names, right types, no nulls, no empty lists."""
-    require(isinstance(body, dict), "The body must be a JSON object.")
-    for name, value in body.items():
-        require(name in fields, f"Unrecognized request argument supplied: {name}")
-        require(value is not None, f"'{name}' is null; leave it out instead.", name)
-        kind = fields[name]
-        is_right = isinstance(value, kind) and (isinstance(value, bool) == (kind is bool))
-        require(is_right, f"Invalid type for '{name}'.", name)
-        require(value != [], f"'{name}' must not be an empty list.", name)
-    require("model" in body, "You must provide a model parameter.", "model")
-
-
-def check_stream(body):
-    """`stream` is always said; `stream_options` only with it."""
-    require("stream" in body, "This upstream wants 'stream' said explicitly.", "stream")
-    if "stream_options" in body:
-        require(body["stream"], "'stream_options' is only allowed with 'stream': true.")
-        unknown = set(body["stream_options"]) - {"include_usage"}
-        require(not unknown, f"Unrecognized stream_options: {sorted(unknown)}")
-
-
-def check_sampling(body):
-    """Ranges, and the fields that exclude one another."""
-    both = "max_tokens" in body and "max_completion_tokens" in body
-    require(not both, "max_tokens and max_completion_tokens exclude each other.")
-    for name in ("max_tokens", "max_completion_tokens"):
-        require(body.get(name, 1) > 0, f"'{name}' must be positive.", name)
-    stops = body.get("stop", [])
-    require(all(isinstance(s, str) and s for s in stops), "'stop' holds an empty string.", "stop")
-    require(0 <= body.get("temperature", 1) <= 2, "'temperature' is out of range.", "temperature")
-    require(0 <= body.get("top_p", 1) <= 1, "'top_p' is out of range.", "top_p")
-
-
-def check_message(message, where):
-    """One chat message: known fields, string content (or parts with an image), no empty lists."""
-    require(isinstance(message, dict), f"{where} is not an object.")
-    unknown = set(message) - MESSAGE_FIELDS
-    require(not unknown, f"{where} has unknown fields: {sorted(unknown)}")
-    require(message.get("role") in ROLES, f"{where} has an unknown role.")
-    require("content" in message or "tool_calls" in message, f"{where} has no content.")
-    for name, value in message.items():
-        require(value is not None, f"{where}.{name} is null; leave it out instead.")
-        require(value != [], f"{where}.{name} must not be an empty list.")
-    content = message.get("content", "")
-    if isinstance(content, list):
-        require(all(isinstance(part, dict) for part in content), f"{where}.content: odd parts.")
-        kinds = [part.get("type") for part in content]
-        require("image_url" in kinds, f"{where}.content: parts without an image; send a string.")
-    else:
-        require(isinstance(content, str), f"{where}.content must be a string.")
-
-
-def check_format(wanted):
-    """`response_format` in OpenAI's own form."""
-    kind = wanted.get("type")
-    require(kind in ("text", "json_object", "json_schema"), "Unknown response_format.type.")
-    if kind == "json_schema":
-        schema = wanted.get("json_schema")
-        require(isinstance(schema, dict), "response_format.json_schema is missing.")
-        require(bool(schema.get("name")), "response_format.json_schema.name is missing.")
-        require(isinstance(schema.get("schema"), dict), "response_format: no schema given.")
-        require(schema.get("strict", True) is not None, "response_format: strict is null.")
-
-
-def check_model(name, known):
-    """404 as OpenAI words it."""
-    if name not in CHAT_MODELS + EMBED_MODELS:
-        text = f"The model `{name}` does not exist or you do not have access to it."
-        raise Refusal(404, text, code="model_not_found")
-    require(name in known, f"The model `{name}` cannot do this.", "model")
-
-
-def check_chat(body):
-    """The whole of a chat request."""
-    check_fields(body, CHAT_FIELDS)
-    check_stream(body)
-    check_sampling(body)
-    require("messages" in body, "Missing required parameter: 'messages'.", "messages")
-    for index, message in enumerate(body["messages"]):
-        check_message(message, f"messages[{index}]")
-    check_format(body.get("response_format", {"type": "text"}))
-    check_model(body["model"], CHAT_MODELS)
-
-
-def check_completion(body):
-    """The whole of a text completion request."""
-    check_fields(body, COMPLETION_FIELDS)
-    check_stream(body)
-    check_sampling(body)
-    require("prompt" in body, "Missing required parameter: 'prompt'.", "prompt")
-    check_model(body["model"], CHAT_MODELS)
-
-
-def check_embedding(body):
-    """The whole of an embedding request."""
-    check_fields(body, EMBEDDING_FIELDS)
-    require("input" in body, "Missing required parameter: 'input'.", "input")
-    all_texts = all(isinstance(text, str) and text for text in body["input"])
-    require(all_texts, "'$.input' is invalid: it must hold non-empty strings.", "input")
-    wanted = body.get("encoding_format", "float")
-    require(wanted == "float", "This upstream only sends floats.", "encoding_format")
-    check_model(body["model"], EMBED_MODELS)
-
-
-# --- What is said -------------------------------------------------------------------------------
-
-
-def sample(schema):
-    """The same small value for the same JSON schema, every time."""
-    if "enum" in schema:
-        return schema["enum"][0]
-    kind = schema.get("type", "object")
-    if kind == "object":
-        return {name: sample(part) for name, part in schema.get("properties", {}).items()}
-    if kind == "array":
-        return [sample(schema.get("items", {"type": "string"}))]
-    return {"string": "text", "integer": 7, "number": 1.5, "boolean": True}.get(kind)
-
-
-def pieces(text):
-    """The text cut before each blank, so that the pieces join to the whole."""
-    words = text.split(" ")
-    return [words[0]] + [" " + word for word in words[1:]]
-
-
-def text_of(message):
-    """The text of a message, whether it is a string or in parts."""
-    content = message.get("content", "")
-    if isinstance(content, str):
-        return content
-    return "".join(part.get("text", "") for part in content)
-
-
-class Plan:
-    """What one answer will be: pieces of text, a pause before each, and how it ends."""
-
-    def __init__(self, parts, pause=0.0, finish="stop", broken=None):
-        self.parts = parts
-        self.pause = pause
-        self.finish = finish
-        self.broken = broken
-
-    def limited(self, limit):
-        """The plan cut after so many pieces, as a token limit would."""
-        if limit is not None and len(self.parts) > limit:
-            self.parts = self.parts[:limit]
-            self.finish = "length"
-        return self
-
-
-def script(prompt, body):
-    """The plan for the last user message.
-
-    echo: WORDS    those words, one piece each
-    slow N [WORD]  N pieces WORD0, WORD1, ... 20 ms apart
-    length         a text that a limit cut off
-    empty          no text at all
-    error STATUS   an error with that status
-    break mid      two pieces, then the connection ends without a terminal event
-    fail mid       two pieces, then an error event
-    system?        the system messages
-    params?        the sampling parameters that arrived, as JSON
-    messages?      roles and texts of all messages, as JSON
-    anything else  "You said: " and the message
-    """
-    command, _, rest = prompt.strip(" \n").partition(" ")
-    messages = body.get("messages", [])
-    if command == "echo:":
-        return Plan(pieces(rest))
-    if command == "slow":
-        count, _, word = rest.partition(" ")
-        word = word or "n"
-        return Plan(pieces(" ".join(f"{word}{i}" for i in range(int(count)))), pause=0.02)
-    if command == "length":
-        return Plan(["It", " was", " cut"], finish="length")
-    if command == "empty":
-        return Plan([])
-    if command == "error":
-        scripted_error(int(rest))
-    if prompt in ("break mid", "fail mid"):
-        return Plan(["Half", " an"], broken=command)
-    if command == "system?":
-        return Plan(pieces(" ".join(text_of(m) for m in messages if m["role"] == "system")))
-    if command == "params?":
-        sent = {name: value for name, value in body.items() if name in SAMPLING}
-        return Plan([json.dumps(sent, sort_keys=True)])
-    if command == "messages?":
-        return Plan([json.dumps([[m["role"], text_of(m)] for m in messages])])
-    return Plan(pieces("You said: " + prompt))
-
-
-def scripted_error(status):
-    """Refuse with that status, in the words of the real thing."""
-    known = {
-        400: ("The request was refused on purpose.", "invalid_request_error", None),
-        401: ("Incorrect API key provided.", "invalid_request_error", "invalid_api_key"),
-        429: ("Rate limit reached for scripted-1.", "requests", "rate_limit_exceeded"),
-    }
-    text, kind, code = known.get(status, ("The server had an error.", "server_error", None))
-    raise Refusal(status, text, code=code, kind=kind)
-
-
-def chat_plan(body):
-    """The answer to a chat request."""
-    users = [m for m in body["messages"] if m["role"] == "user"]
-    prompt = text_of(users[-1]) if users else ""
-    wanted = body.get("response_format", {"type": "text"})
-    limit = body.get("max_tokens", body.get("max_completion_tokens"))
-    if wanted["type"] == "json_object" and not prompt.startswith("error"):
-        return Plan(['{"ok"', ": true}"]).limited(limit)
-    if wanted["type"] == "json_schema":
-        return Plan(pieces(json.dumps(sample(wanted["json_schema"]["schema"])))).limited(limit)
-    return script(prompt, body).limited(limit)
-
-
-def vector(text):
-    """Eight numbers made from the text; deliberately not of unit length."""
-    digest = hashlib.sha256(text.encode()).digest()
-    return [(byte - 128) / 16 for byte in digest[:DIMENSIONS]]
-
-
-def words_in(texts):
-    """Counts words; that is what this upstream calls a token."""
-    return sum(len(text.split()) for text in texts)
-
-
-# --- The server ---------------------------------------------------------------------------------
 
 
 class Journal:
@@ -415,10 +149,7 @@ class Handler(BaseHTTPRequestHandler):
     def completion(self):
         body = self.entry["body"]
         check_completion(body)
-        plan = script(body["prompt"].split("\n")[-1], body)
-        # Without a limit the real endpoint stops after 16 tokens.
-        plan.limited(body.get("max_tokens", 16))
-        self.answer(body, plan, words_in([body["prompt"]]), Text)
+        self.answer(body, completion_plan(body), words_in([body["prompt"]]), Text)
 
     def embedding(self):
         body = self.entry["body"]
@@ -433,12 +164,16 @@ class Handler(BaseHTTPRequestHandler):
         answer = {"object": "list", "model": body["model"], "data": data, "usage": usage}
         self.send_json(200, answer)
 
-    def answer(self, body, plan, prompt_tokens, shape):
+    def answer(self, body, plan, prompt_tokens, kind):
         usage = {
             "prompt_tokens": prompt_tokens,
-            "completion_tokens": len(plan.parts),
-            "total_tokens": prompt_tokens + len(plan.parts),
+            "completion_tokens": plan.tokens(),
+            "total_tokens": prompt_tokens + plan.tokens(),
         }
+        wanted = body.get("logprobs")
+        # Chat says yes and how many alternatives; the older endpoint says only how many.
+        count = body.get("top_logprobs", 0) if wanted is True else wanted
+        shape = kind(plan, count if wanted else None)
         if body["stream"]:
             with_usage = body.get("stream_options", {}).get("include_usage", False)
             self.stream(body["model"], plan, usage if with_usage else None, shape)
@@ -449,7 +184,7 @@ class Handler(BaseHTTPRequestHandler):
         if plan.broken == "fail":
             raise Refusal(500, "The model gave up.", kind="server_error")
         time.sleep(plan.pause * len(plan.parts))
-        choice = {"index": 0, **shape.whole("".join(plan.parts)), "finish_reason": plan.finish}
+        choice = {"index": 0, **shape.whole(), "finish_reason": plan.finish}
         answer = {"id": "scripted", "object": shape.name, "created": CREATED, "model": model}
         answer.update(choices=[choice], usage=usage)
         if plan.broken != "break":
@@ -469,8 +204,8 @@ class Handler(BaseHTTPRequestHandler):
         base = {"id": "scripted", "object": shape.chunk_name, "created": CREATED, "model": model}
         if usage:
             base["usage"] = None
-        for opening in shape.opening():
-            self.event({**base, "choices": [opening]})
+        for choice in shape.opening():
+            self.event({**base, "choices": [choice]})
         for part in plan.parts:
             time.sleep(plan.pause)
             self.event({**base, "choices": [shape.piece(part)]})
@@ -480,7 +215,8 @@ class Handler(BaseHTTPRequestHandler):
             error = {"message": "The model gave up.", "type": "server_error", "code": None}
             self.event({"error": error})
             return self.send_frame(b"")
-        self.event({**base, "choices": [shape.closing(plan.finish)]})
+        for choice in shape.closing():
+            self.event({**base, "choices": [choice]})
         if usage:
             self.event({**base, "choices": [], "usage": usage})
         self.send_frame(b"data: [DONE]\n\n")
@@ -500,27 +236,45 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Chat:
-    """The shapes of chat/completions."""
+    """The shapes of chat/completions; `count` is how many alternatives each token has, or None."""
 
     name = "chat.completion"
     chunk_name = "chat.completion.chunk"
 
-    @staticmethod
-    def whole(text):
-        return {"message": {"role": "assistant", "content": text, "refusal": None}}
+    def __init__(self, plan, count):
+        self.plan = plan
+        self.count = count
+
+    def whole(self):
+        plan = self.plan
+        # With calls and no text the content is null, as the real thing has it.
+        text = None if plan.calls and not plan.parts else "".join(plan.parts)
+        message = {"role": "assistant", "content": text, "refusal": None}
+        if plan.thinking:
+            message[plan.field] = "".join(plan.thinking)
+        if plan.calls:
+            message["tool_calls"] = plan.whole_calls()
+        return {"message": message, "logprobs": self.logprobs(plan.parts)}
+
+    def logprobs(self, parts):
+        return None if self.count is None else logprobs(parts, self.count)
 
     @staticmethod
-    def opening():
-        delta = {"role": "assistant", "content": ""}
-        return [{"index": 0, "delta": delta, "finish_reason": None}]
+    def delta(finish=None, **members):
+        return {"index": 0, "delta": members, "finish_reason": finish}
 
-    @staticmethod
-    def piece(text):
-        return {"index": 0, "delta": {"content": text}, "finish_reason": None}
+    def opening(self):
+        yield self.delta(role="assistant", content="")
+        for thought in self.plan.thinking:
+            yield self.delta(**{self.plan.field: thought})
 
-    @staticmethod
-    def closing(reason):
-        return {"index": 0, "delta": {}, "finish_reason": reason}
+    def piece(self, text):
+        return {**self.delta(content=text), "logprobs": self.logprobs([text])}
+
+    def closing(self):
+        for calls in self.plan.call_deltas() if self.plan.calls else []:
+            yield self.delta(tool_calls=calls)
+        yield self.delta(finish=self.plan.finish)
 
 
 class Text:
@@ -528,21 +282,30 @@ class Text:
 
     name = chunk_name = "text_completion"
 
-    @staticmethod
-    def whole(text):
-        return {"text": text, "logprobs": None}
+    def __init__(self, plan, count):
+        self.plan = plan
+        self.count = count
 
-    @staticmethod
-    def opening():
+    def whole(self):
+        return {"text": "".join(self.plan.parts), "logprobs": self.logprobs(self.plan.parts)}
+
+    def logprobs(self, parts):
+        if self.count is None:
+            return None
+        content = logprobs(parts, self.count)["content"]
+        tops = [{top["token"]: top["logprob"] for top in one["top_logprobs"]} for one in content]
+        values = [one["logprob"] for one in content]
+        return {"tokens": parts, "token_logprobs": values, "top_logprobs": tops}
+
+    def opening(self):
         return []
 
-    @staticmethod
-    def piece(text):
-        return {"index": 0, "text": text, "logprobs": None, "finish_reason": None}
+    def piece(self, text):
+        logprobs = self.logprobs([text])
+        return {"index": 0, "text": text, "logprobs": logprobs, "finish_reason": None}
 
-    @staticmethod
-    def closing(reason):
-        return {"index": 0, "text": "", "logprobs": None, "finish_reason": reason}
+    def closing(self):
+        yield {"index": 0, "text": "", "logprobs": None, "finish_reason": self.plan.finish}
 
 
 class Server(ThreadingHTTPServer):
