@@ -83,6 +83,7 @@ const FIELDS: &[(&str, &str, Fields)] = &[
             ("think", Think),
             ("logprobs", Bool),
             ("top_logprobs", Int),
+            ("_debug_render_only", Bool),
         ],
     ),
     (
@@ -107,6 +108,7 @@ const FIELDS: &[(&str, &str, Fields)] = &[
             ("think", Think),
             ("logprobs", Bool),
             ("top_logprobs", Int),
+            ("_debug_render_only", Bool),
         ],
     ),
     (

@@ -135,6 +135,13 @@ fn what_cannot_be_translated_is_refused_by_name() {
         r#"{"model":"m","messages":[{"role":"user","images":["data!"]}]}"#,
         "illegal base64 data at input byte 4",
     );
+    for path in ["/api/chat", "/api/generate"] {
+        check(
+            path,
+            r#"{"model":"m","_debug_render_only":true}"#,
+            "\"_debug_render_only\" is not supported by this proxy",
+        );
+    }
     assert!(upstream.is_idle(), "nothing of this reached the upstream");
 }
 

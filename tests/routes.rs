@@ -339,6 +339,47 @@ fn embeddings_come_in_order_and_of_unit_length() {
 }
 
 #[test]
+fn inputs_that_are_too_long_are_cut_unless_that_is_not_wanted() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    let too_long = || {
+        let text = "input (1024 tokens) is too large to process. increase the physical batch size (current batch size: 512)";
+        let body = json!({"error": {"code": 500, "message": text, "type": "server_error"}});
+        vec![status(500, &[], &body.to_string())]
+    };
+    let one = |number: u64| {
+        let body = json!({"data": [{"index": 0, "embedding": [number, 0]}], "usage": {"prompt_tokens": 3}});
+        vec![upstream::json(&body.to_string())]
+    };
+    let long = "é".repeat(1000);
+    // Both together, the first alone (long), cut, then the other.
+    upstream.script(too_long()).script(too_long()).script(one(1)).script(one(2));
+    let body = json!({"model": "e", "input": [long, "short"]});
+    let answer = post(&proxy, "/api/embed", &body).json();
+    assert_eq!(answer["embeddings"], json!([[1, 0], [1, 0]]));
+    assert_eq!(answer["prompt_eval_count"], 6);
+    let inputs: Vec<Value> = (0..4).map(|_| upstream.request().json()["input"].clone()).collect();
+    let cut = inputs[2][0].as_str().expect("a text");
+    assert!(cut.len() <= 950 && long.starts_with(cut) && !cut.is_empty(), "{} bytes", cut.len());
+    assert_eq!((&inputs[1], &inputs[3]), (&json!([long]), &json!(["short"])));
+    // Not cut, and cut in vain: the same sentence.
+    upstream.script(too_long());
+    for _ in 0..6 {
+        upstream.script(too_long());
+    }
+    for (truncate, attempts) in [(false, 1), (true, 6)] {
+        let body = json!({"model": "e", "input": long, "truncate": truncate});
+        let answer = post(&proxy, "/api/embed", &body);
+        let told = (answer.status(), answer.error());
+        assert_eq!(told, (400, "the input length exceeds the context length".to_owned()));
+        for _ in 0..attempts {
+            upstream.request();
+        }
+        assert!(upstream.is_idle(), "{attempts} attempts");
+    }
+}
+
+#[test]
 fn the_old_embeddings_route_answers_the_bare_vector() {
     let upstream = Upstream::start();
     upstream.script(vec![upstream::json(r#"{"data":[{"embedding":[3,-4.5]}]}"#)]);

@@ -9,7 +9,8 @@ use crate::keep_alive::KeepAlive;
 use crate::ollama::answer::{EmbedAnswer, EmbedMetrics, EmbeddingAnswer};
 use crate::ollama::decode;
 use crate::ollama::request::{EmbedRequest, EmbeddingRequest};
-use crate::translate::{embed, options};
+use crate::openai::answer::Usage;
+use crate::translate::{cut, embed, options};
 
 /// Ollama's sentence for an input that does not fit and must not be cut (ollama-api.md 4.2).
 const TOO_LONG: &str = "the input length exceeds the context length";
@@ -26,11 +27,11 @@ pub(super) fn embed(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     if inputs.is_empty() {
         return context.answer_json(200, &EmbedAnswer { model, embeddings: vec![], metrics: None });
     }
-    let whole = request.truncate == Some(false);
-    let (vectors, tokens) = vectors(context, &name, &inputs, keep_alive).map_err(|error| {
-        let too_long = whole && embed::is_too_long(&error);
-        if too_long { Error::invalid(TOO_LONG) } else { error }
-    })?;
+    let may_cut = request.truncate != Some(false);
+    let (vectors, tokens) =
+        vectors(context, &name, inputs, keep_alive, may_cut).map_err(|error| {
+            if embed::is_too_long(&error) { Error::invalid(TOO_LONG) } else { error }
+        })?;
     let dimensions = request.dimensions.map(|dimensions| dimensions.0);
     let embeddings = vectors.into_iter().map(|it| embed::normalised(it, dimensions)).collect();
     let metrics = Some(metrics(context, tokens));
@@ -48,46 +49,67 @@ pub(super) fn embeddings(context: &mut Context<'_>, body: Vec<u8>) -> Result<()>
     if prompt.is_empty() {
         return context.answer_json(200, &EmbeddingAnswer { embedding: vec![] });
     }
-    let (vectors, _) = vectors(context, &name, &[Cow::Borrowed(prompt)], keep_alive)?;
+    let (vectors, _) = vectors(context, &name, vec![Cow::Borrowed(prompt)], keep_alive, false)?;
     let embedding = vectors.into_iter().next().unwrap_or_default();
     context.answer_json(200, &EmbeddingAnswer { embedding })
 }
 
 /// The upstream's vectors, in the order of the inputs, and the tokens it counted. More inputs than
 /// one request may have are sent one batch after another, in smaller ones when the upstream says
-/// that they are too large; one failure fails all.
+/// that they are too large; an input that is too long is cut where it `may_cut`. One failure fails
+/// all.
 fn vectors(
     context: &mut Context<'_>,
     name: &str,
-    inputs: &[Cow<'_, str>],
+    mut inputs: Vec<Cow<'_, str>>,
     keep_alive: Option<KeepAlive>,
+    may_cut: bool,
 ) -> Result<(Vec<Vec<f64>>, Option<u64>)> {
     let app = context.app;
     let Resolved { id, profile, used } = app.resolve(name, false, context.trace);
     let (mut vectors, mut most) = (Vec::with_capacity(inputs.len()), profile.embed_batch);
-    let (mut tokens, mut first_sent) = (None, None);
+    let (mut tokens, mut first_sent, mut cuts) = (None, None, 0);
     while vectors.len() < inputs.len() {
-        let rest = &inputs[vectors.len()..];
-        let batch = &rest[..embed::batch(rest, most)];
-        let texts = batch.iter().map(|text| Cow::Borrowed(text.as_ref())).collect();
-        match app.client.embed(&embed::to_openai(&id, texts), context.trace) {
+        let place = vectors.len();
+        let count = embed::batch(&inputs[place..], most);
+        let texts = inputs[place..place + count].iter().map(|text| Cow::Borrowed(text.as_ref()));
+        let request = embed::to_openai(&id, texts.collect());
+        let error = match app.client.embed(&request, context.trace) {
             Ok(mut answer) => {
                 first_sent = first_sent.or(context.trace.sent);
-                let counted = answer.usage.take().and_then(|usage| usage.prompt_tokens);
-                tokens =
-                    counted.map_or(tokens, |count| Some(count.saturating_add(tokens.unwrap_or(0))));
-                vectors.extend(embed::vectors(answer, batch.len())?);
+                tokens = sum(tokens, answer.usage.take());
+                vectors.extend(embed::vectors(answer, count)?);
+                if cuts > 0 {
+                    // The one that was too long is through; the rest may go together again.
+                    (cuts, most) = (0, profile.embed_batch);
+                }
+                continue;
             }
-            Err(error) if batch.len() > 1 && embed::is_batch_too_large(&error) => {
-                most = batch.len() / 2;
-            }
-            Err(error) => return Err(not_found(error, name)),
+            Err(error) => error,
+        };
+        let too_long = may_cut && embed::is_too_long(&error);
+        if count > 1 && (too_long || embed::is_batch_too_large(&error)) {
+            most = count / 2;
+            continue;
         }
+        match cut::shorter(&inputs[place], &error).filter(|_| too_long && cuts < cut::TRIES) {
+            Some(shorter) => inputs[place] = Cow::Owned(shorter.to_owned()),
+            None => return Err(not_found(error, name)),
+        }
+        cuts += 1;
     }
     // Where the work began is for the times to tell, not where its last batch did.
     context.trace.sent = first_sent.or(context.trace.sent);
     app.touch(&used, keep_alive);
     Ok((vectors, tokens))
+}
+
+/// The tokens so far and those of one more batch, where the upstream counts.
+fn sum(tokens: Option<u64>, usage: Option<Usage>) -> Option<u64> {
+    match usage.and_then(|usage| usage.prompt_tokens) {
+        Some(count) => Some(count.saturating_add(tokens.unwrap_or(0))),
+        None => tokens,
+    }
 }
 
 /// These two routes word it differently (ollama-api.md 4.2).

@@ -24,6 +24,7 @@ pub(super) fn chat(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let keep_alive = keep_alive(request.keep_alive.as_ref())?;
     let think = think::read(request.think.as_ref())?;
     check_top_logprobs(request.top_logprobs)?;
+    refuse_rendering(request._debug_render_only)?;
     let name = context.name(request.model.as_deref(), model_is_required)?;
     let shown = request.model.as_deref().unwrap_or_default().to_owned();
     let mut encoder = ChatEncoder { model: &shown };
@@ -55,6 +56,7 @@ pub(super) fn generate(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let keep_alive = keep_alive(request.keep_alive.as_ref())?;
     let think = think::read(request.think.as_ref())?;
     check_top_logprobs(request.top_logprobs)?;
+    refuse_rendering(request._debug_render_only)?;
     let name = context.name(request.model.as_deref(), no_model)?;
     let shown = request.model.as_deref().unwrap_or_default().to_owned();
     if request.prompt.as_deref().is_none_or(str::is_empty) {
@@ -124,6 +126,16 @@ fn answer(context: &mut Context<'_>, write: impl FnOnce(&mut Vec<u8>, &str)) -> 
     let mut out = Vec::with_capacity(256);
     write(&mut out, &clock::rfc3339(std::time::SystemTime::now()));
     context.exchange.answer(200, ContentType::Json, &out)
+}
+
+/// The prompt is rendered upstream, which shows it to nobody; an answer would be something else.
+fn refuse_rendering(asked: Option<bool>) -> Result<()> {
+    match asked {
+        Some(true) => Err(Error::Unsupported {
+            feature: "\"_debug_render_only\" is not supported by this proxy".into(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn check_top_logprobs(top_logprobs: Option<Int>) -> Result<()> {

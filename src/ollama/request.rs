@@ -32,6 +32,8 @@ request! {
         pub logprobs: bool,
         /// How many alternatives per token, 0 to 20.
         pub top_logprobs: Int,
+        /// Asks for the rendered prompt, which only the upstream knows.
+        pub _debug_render_only: bool,
     }
 }
 
@@ -126,6 +128,8 @@ request! {
         pub logprobs: bool,
         /// How many alternatives per token, 0 to 20.
         pub top_logprobs: Int,
+        /// Asks for the rendered prompt, which only the upstream knows.
+        pub _debug_render_only: bool,
     }
 }
 

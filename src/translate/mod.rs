@@ -7,6 +7,7 @@
 pub mod calls;
 pub mod chat;
 pub mod context;
+pub mod cut;
 pub mod embed;
 pub mod format;
 pub mod generate;
