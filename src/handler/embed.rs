@@ -1,7 +1,6 @@
 //! `/api/embed` and `/api/embeddings`.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use super::{Context, Resolved, keep_alive, model_is_required, no_model};
 use crate::error::{Error, Result};
@@ -10,6 +9,7 @@ use crate::ollama::answer::{EmbedAnswer, EmbedMetrics, EmbeddingAnswer};
 use crate::ollama::decode;
 use crate::ollama::request::{EmbedRequest, EmbeddingRequest};
 use crate::openai::answer::Usage;
+use crate::translate::metrics::nanos;
 use crate::translate::{cut, embed, options};
 
 /// Ollama's sentence for an input that does not fit and must not be cut (ollama-api.md 4.2).
@@ -123,13 +123,11 @@ fn not_found(error: Error, name: &str) -> Error {
 }
 
 fn metrics(context: &mut Context<'_>, tokens: Option<u64>) -> EmbedMetrics {
-    let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX).max(1);
-    let sent = context.trace.sent.map(|sent| sent.saturating_duration_since(context.received));
     let prompt_eval_count = tokens.unwrap_or(0);
     context.trace.tokens = (prompt_eval_count, 0);
     EmbedMetrics {
         total_duration: nanos(context.received.elapsed()),
-        load_duration: nanos(sent.unwrap_or_default()),
+        load_duration: nanos(context.sent_after()),
         prompt_eval_count,
     }
 }

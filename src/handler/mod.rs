@@ -13,7 +13,7 @@ mod text;
 mod transfer;
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::catalog::{self, Catalog, List};
 use crate::config::Config;
@@ -192,6 +192,12 @@ fn dispatch(route: Route, context: &mut Context<'_>, body: Vec<u8>) -> Result<()
 }
 
 impl Context<'_> {
+    /// From the request to the attempt that the upstream answered.
+    fn sent_after(&self) -> Duration {
+        let sent = self.trace.sent.map(|sent| sent.saturating_duration_since(self.received));
+        sent.unwrap_or_default()
+    }
+
     fn answer_json(&mut self, status: u16, value: &impl serde::Serialize) -> Result<()> {
         self.exchange.answer(status, ContentType::Json, &ndjson::to_vec(value))
     }

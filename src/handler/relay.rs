@@ -164,8 +164,7 @@ fn wait(events: &mut EventStream, state: &AnswerStream<'_>) -> Result<bool> {
 }
 
 fn finish(context: &mut Context<'_>, state: &AnswerStream<'_>) -> Result<Outcome> {
-    let sent = context.trace.sent.map(|sent| sent.saturating_duration_since(context.received));
-    let outcome = state.finish(sent.unwrap_or_default(), context.received.elapsed())?;
+    let outcome = state.finish(context.sent_after(), context.received.elapsed())?;
     context.trace.tokens = (outcome.metrics.prompt_eval_count, outcome.metrics.eval_count);
     Ok(outcome)
 }

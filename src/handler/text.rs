@@ -66,7 +66,7 @@ pub(super) fn generate(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     }
     let overlay = context.app.overlay(&name);
     overlay.iter().for_each(|model| model.lay_over_generate(&mut request));
-    let fills_in = request.suffix.as_deref().is_some_and(|suffix| !suffix.is_empty());
+    let fills_in = generate::fills_in(&request);
     // What is wrong with the options is told in its turn, by the translation.
     let need_family = options::read(request.options.as_ref()).is_ok_and(|it| it.need_family())
         || fills_in

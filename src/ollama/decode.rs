@@ -142,6 +142,13 @@ impl Visitor<'_> for Key {
     }
 }
 
+/// A text member that says something. Go's clients always write the key, so an empty text counts as
+/// absent (ollama-api.md 18.1).
+#[must_use]
+pub fn said(member: Option<&str>) -> Option<&str> {
+    member.filter(|text| !text.is_empty())
+}
+
 /// Adds a field's name to an error on its way out.
 pub fn at_field<E: serde::de::Error>(field: &str, error: E) -> E {
     E::custom(format_args!("{field}{STEP}{error}"))

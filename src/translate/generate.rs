@@ -12,6 +12,7 @@
 use crate::error::{Error, Result};
 use crate::ndjson;
 use crate::ollama::answer::{GenerateAnswer, Metrics};
+use crate::ollama::decode::said;
 use crate::ollama::request::GenerateRequest;
 use crate::openai::request::{self as openai, Content, Message, StreamOptions};
 use crate::profile::{FillIn, Profile};
@@ -43,7 +44,7 @@ pub fn to_openai<'a>(
 ) -> Result<Generate<'a>> {
     let name = request.model.as_deref();
     check_raw(request)?;
-    let fills_in = text(request.suffix.as_deref()).is_some();
+    let fills_in = fills_in(request);
     if fills_in && profile.fill_in == FillIn::Nowhere {
         return Err(infill::unsupported(name.unwrap_or_default()));
     }
@@ -79,7 +80,7 @@ fn completion<'a>(
     profile: &Profile,
 ) -> Generate<'a> {
     let stream = request.stream.unwrap_or(true);
-    let suffix = text(request.suffix.as_deref());
+    let suffix = said(request.suffix.as_deref());
     let mut sampling = options.for_completion(profile);
     if let Some(top) = logprobs {
         // Here it is one number, up to 5.
@@ -110,7 +111,7 @@ fn completion<'a>(
 pub fn turns<'a>(request: &'a GenerateRequest<'a>) -> Vec<Message<'a>> {
     let list: Vec<i64> = request.context.iter().flatten().map(|number| number.0).collect();
     let mut turns: Vec<Message<'a>> = context::decode(&list);
-    if let Some(system) = text(request.system.as_deref()) {
+    if let Some(system) = said(request.system.as_deref()) {
         turns.retain(|turn| turn.role != "system");
         turns.insert(0, Message::text("system", system));
     }
@@ -122,7 +123,7 @@ pub fn turns<'a>(request: &'a GenerateRequest<'a>) -> Vec<Message<'a>> {
 /// The turns that the answer's `context` will carry: none where Ollama sends no `context`.
 #[must_use]
 pub fn remembered<'a>(request: &'a GenerateRequest<'a>) -> Option<Vec<Message<'a>>> {
-    let completion = is_raw(request) || text(request.suffix.as_deref()).is_some();
+    let completion = is_raw(request) || fills_in(request);
     (!completion).then(|| turns(request))
 }
 
@@ -192,9 +193,10 @@ fn object<'a>(
     }
 }
 
-/// Go clients always send the key, so an empty text counts as absent (18.1).
-fn text(member: Option<&str>) -> Option<&str> {
-    member.filter(|text| !text.is_empty())
+/// Whether a gap is to be filled.
+#[must_use]
+pub fn fills_in(request: &GenerateRequest<'_>) -> bool {
+    said(request.suffix.as_deref()).is_some()
 }
 
 fn is_raw(request: &GenerateRequest<'_>) -> bool {
@@ -202,8 +204,8 @@ fn is_raw(request: &GenerateRequest<'_>) -> bool {
 }
 
 fn check_raw(request: &GenerateRequest<'_>) -> Result<()> {
-    let conflict = text(request.template.as_deref()).is_some()
-        || text(request.system.as_deref()).is_some()
+    let conflict = said(request.template.as_deref()).is_some()
+        || said(request.system.as_deref()).is_some()
         || request.context.as_ref().is_some_and(|context| !context.is_empty());
     if is_raw(request) && conflict {
         return Err(Error::invalid("raw mode does not support template, system, or context"));

@@ -12,6 +12,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::error::{Error, Result};
+use crate::ollama::decode::said;
 use crate::ollama::request::{Message as OllamaMessage, ToolCall as OllamaCall};
 use crate::openai::request::{Content, FunctionCall, Message, ToolCall};
 use crate::translate::calls::on_one_line;
@@ -98,7 +99,7 @@ fn calls<'a>(message: &'a OllamaMessage<'a>, place: usize) -> Result<Vec<ToolCal
 fn to_call<'a>(call: &'a OllamaCall<'a>, place: usize, number: usize) -> Result<ToolCall<'a>> {
     let function = call.function.as_ref();
     let name = function.and_then(|function| function.name.as_deref()).unwrap_or_default();
-    let id = match text(call.id.as_deref()) {
+    let id = match said(call.id.as_deref()) {
         Some(id) => Cow::Borrowed(id),
         None => Cow::Owned(format!("call_{place:04x}{number:04x}")),
     };
@@ -133,19 +134,14 @@ fn open_call<'a>(call: &ToolCall<'a>) -> Open<'a> {
 
 /// The id of the call that a result answers, which is then no longer open.
 fn answered<'a>(message: &'a OllamaMessage<'a>, open: &mut Vec<Open<'a>>) -> Option<Cow<'a, str>> {
-    let id = text(message.tool_call_id.as_deref());
-    let name = text(message.tool_name.as_deref());
+    let id = said(message.tool_call_id.as_deref());
+    let name = said(message.tool_name.as_deref());
     let place = open
         .iter()
         .position(|call| Some(call.id.as_ref()) == id)
         .or_else(|| open.iter().position(|call| Some(call.name) == name))
         .or((!open.is_empty()).then_some(0))?;
     Some(open.remove(place).id)
-}
-
-/// Clients send empty texts for absent ones.
-fn text(member: Option<&str>) -> Option<&str> {
-    member.filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]

@@ -95,7 +95,9 @@ fn seconds(value: Option<f64>) -> Option<Duration> {
     Duration::try_from_secs_f64(value?).ok()
 }
 
-fn nanos(duration: Duration) -> u64 {
+/// A duration as Ollama writes it: nanoseconds, and never none.
+#[must_use]
+pub fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX).max(1)
 }
 

@@ -234,7 +234,7 @@ impl Model {
     /// those by digest (18.12).
     fn digest(&self, setting: &Setting<'_>) -> String {
         let text = format!("{}\n{}\n{}", setting.base, self.id, self.capabilities().join(","));
-        digest(&SHA256, text.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+        sha256(text.as_bytes())
     }
 
     /// Clients want a size above 0.
@@ -323,6 +323,11 @@ impl Model {
 /// look for the word "tools" in it (18.12).
 const TEMPLATE: &str = "{{ if .System }}{{ .System }}\n\n{{ end }}\
     {{ if .Tools }}# tools\n{{ .Tools }}\n\n{{ end }}{{ .Prompt }}";
+
+/// 64 hex digits.
+pub(super) fn sha256(bytes: &[u8]) -> String {
+    digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
 
 /// The parameter size as it stands in an id, such as `8b` or `135M`.
 fn size_word(id: &str) -> Option<String> {

@@ -45,8 +45,14 @@ impl Delta<'_> {
 
     /// Adds another one behind it.
     pub fn append(&mut self, other: Delta<'_>) {
-        self.thinking.to_mut().push_str(&other.thinking);
-        self.content.to_mut().push_str(&other.content);
+        // A borrowed text becomes a copy only when there is something to put behind it.
+        for (text, more) in
+            [(&mut self.thinking, other.thinking), (&mut self.content, other.content)]
+        {
+            if !more.is_empty() {
+                text.to_mut().push_str(&more);
+            }
+        }
         self.calls.extend(other.calls);
         self.logprobs.extend(other.logprobs);
     }

@@ -18,12 +18,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::models::sha256;
 use super::{history, options};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::names;
 use crate::ndjson;
-use crate::ollama::decode;
+use crate::ollama::decode::{self, said};
 use crate::ollama::manage::{CreateRequest, KeptMessage, MessageRequest};
 use crate::ollama::request::Message;
 
@@ -82,7 +83,7 @@ impl VirtualModel {
     /// # Errors
     /// [`Error::InvalidRequest`] for parameters, messages and licences of the wrong type.
     pub fn changed(mut self, request: &CreateRequest<'_>) -> Result<Self> {
-        let text = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
+        let text = |text: Option<&str>| said(text).map(str::to_owned);
         if let Some(system) = text(request.system.as_deref()) {
             self.system = system;
         }
@@ -139,7 +140,7 @@ pub fn check(request: &CreateRequest<'_>) -> Result<()> {
     for (path, digest) in lists.iter().flat_map(|(_, list)| list.iter().flatten()) {
         check_file(path, digest)?;
     }
-    let given = |text: Option<&str>| text.is_some_and(|text| !text.is_empty());
+    let given = |text: Option<&str>| said(text).is_some();
     let has_files = request.files.as_ref().is_some_and(|files| !files.is_empty());
     if given(request.draft_quantize.as_deref()) && request.draft_files.is_none() {
         return Err(Error::invalid("--draft-quantize requires a DRAFT model"));
@@ -168,7 +169,7 @@ pub fn check(request: &CreateRequest<'_>) -> Result<()> {
 /// brings, and the end.
 #[must_use]
 pub fn progress(request: &CreateRequest<'_>, base: &str, made: &VirtualModel) -> Vec<String> {
-    let given = |text: Option<&str>| text.is_some_and(|text| !text.is_empty());
+    let given = |text: Option<&str>| said(text).is_some();
     let parts = [
         (given(request.template.as_deref()), ndjson::to_vec(&made.template)),
         (given(request.system.as_deref()), ndjson::to_vec(&made.system)),
@@ -178,7 +179,7 @@ pub fn progress(request: &CreateRequest<'_>, base: &str, made: &VirtualModel) ->
     ];
     let mut lines = vec![format!("using existing layer sha256:{base}")];
     for (_, part) in parts.iter().filter(|(is_new, _)| *is_new) {
-        lines.push(format!("creating new layer sha256:{}", shown::sha256(part)));
+        lines.push(format!("creating new layer sha256:{}", sha256(part)));
     }
     lines.extend(["writing manifest".to_owned(), "success".to_owned()]);
     lines

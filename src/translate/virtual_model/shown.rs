@@ -7,7 +7,6 @@
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
-use ring::digest::{SHA256, digest};
 use serde_json::{Map, Value};
 
 use super::VirtualModel;
@@ -17,7 +16,7 @@ use crate::ndjson;
 use crate::ollama::answer::{Process, ShowAnswer, Tag};
 use crate::ollama::decode;
 use crate::ollama::request::Message;
-use crate::translate::models::{Model, Setting};
+use crate::translate::models::{Model, Setting, sha256};
 
 /// The columns that a parameter's name takes (11.6).
 const COLUMNS: usize = 30;
@@ -112,11 +111,6 @@ impl VirtualModel {
         }
         out
     }
-}
-
-/// 64 hex digits.
-pub(super) fn sha256(bytes: &[u8]) -> String {
-    digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Parameters as lines of a Modelfile.
