@@ -2,8 +2,8 @@
 
 use std::time::SystemTime;
 
-use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, UtcOffset};
 
 /// RFC 3339 in UTC with `Z`, up to nine fractional digits, trailing zeros removed
 /// (ollama-api.md 1.3).
@@ -13,6 +13,17 @@ pub fn rfc3339(time: SystemTime) -> String {
         .format(&Rfc3339)
         // Only years above 9999 cannot be written; the zero time is Ollama's own stand-in.
         .unwrap_or_else(|_| "0001-01-01T00:00:00Z".to_owned())
+}
+
+/// The same in a zone that is `offset` seconds ahead of UTC; `Z` where there is no offset.
+#[must_use]
+pub fn rfc3339_at(time: SystemTime, offset: i32) -> String {
+    let whole_minutes = offset / 60 * 60;
+    let shifted = UtcOffset::from_whole_seconds(whole_minutes)
+        .ok()
+        .and_then(|offset| OffsetDateTime::from(time).checked_to_offset(offset))
+        .and_then(|time| time.format(&Rfc3339).ok());
+    shifted.unwrap_or_else(|| rfc3339(time))
 }
 
 /// The time that a text of RFC 3339 means, in any zone.
@@ -38,6 +49,21 @@ mod tests {
         check(123_456_789, "2026-08-21T10:15:03.123456789Z");
         check(500_000_000, "2026-08-21T10:15:03.5Z");
         check(0, "2026-08-21T10:15:03Z");
+    }
+
+    #[test]
+    fn times_are_shown_in_a_zone() {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_787_307_303_500);
+        let check = |offset: i32, expected: &str| {
+            assert_eq!(rfc3339_at(time, offset), expected);
+            assert_eq!(parse(expected), Some(time));
+        };
+        check(0, "2026-08-21T10:15:03.5Z");
+        check(7200, "2026-08-21T12:15:03.5+02:00");
+        check(-12_600, "2026-08-21T06:45:03.5-03:30");
+        // RFC 3339 has no seconds in its offsets, and nobody is ahead by more than a day.
+        check(7210, "2026-08-21T12:15:03.5+02:00");
+        check(i32::MAX, "2026-08-21T10:15:03.5Z");
     }
 
     #[test]

@@ -1,12 +1,15 @@
-//! What the check of the host (`guard`) wants to know of this machine: its name and its addresses.
+//! What is to be known of this machine: its name and its addresses, for the check of the host
+//! (`guard`), and its time zone.
 //!
 //! Asks the system and nobody else: nothing is resolved and nothing is sent. Without a library for
 //! it, the name is read where Linux tells it and in the variables of other systems; a machine whose
 //! name stays unknown is reached by `localhost` and by its addresses all the same.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::SystemTime;
 
 use socket2::{Domain, Protocol, Socket, Type};
+use time::{OffsetDateTime, UtcOffset};
 
 use crate::guard::Machine;
 
@@ -14,6 +17,12 @@ use crate::guard::Machine;
 #[must_use]
 pub fn this() -> Machine {
     Machine { hostname: hostname(), has_address }
+}
+
+/// How far the local zone is ahead of UTC at a time, in seconds; 0 where nobody knows.
+#[must_use]
+pub fn zone(time: SystemTime) -> i32 {
+    UtcOffset::local_offset_at(OffsetDateTime::from(time)).map_or(0, UtcOffset::whole_seconds)
 }
 
 fn hostname() -> String {

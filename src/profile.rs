@@ -65,6 +65,8 @@ pub struct Profile {
     pub fill_in: FillIn,
     /// How many inputs one request for embeddings may have, as far as is known.
     pub embed_batch: usize,
+    /// Whether its model list tells what each model can do, so that it is worth asking for.
+    pub lists_abilities: bool,
 }
 
 /// Where a family fills in the middle of a text, if it can (openai-wire.md 1.3).
@@ -99,6 +101,7 @@ pub const GENERIC: Profile = Profile {
     completion_limit: true,
     fill_in: FillIn::Suffix,
     embed_batch: 256,
+    lists_abilities: false,
 };
 
 /// The families. OpenAI first, then by alphabet.
@@ -159,6 +162,7 @@ const PROFILES: &[Profile] = &[
         name: "mistral",
         hosts: &["api.mistral.ai"],
         seed: "random_seed",
+        lists_abilities: true,
         json_word: true,
         fill_in: FillIn::Fim,
         thinking: Thinking::Silent,
@@ -172,6 +176,7 @@ const PROFILES: &[Profile] = &[
         min_p: Some("min_p"),
         repeat_penalty: Some("repetition_penalty"),
         thinking: Thinking::OpenRouter,
+        lists_abilities: true,
         ..GENERIC
     },
     Profile {

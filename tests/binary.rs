@@ -167,6 +167,28 @@ fn a_port_that_is_taken_is_told() {
 }
 
 #[test]
+fn times_of_models_are_told_in_the_local_zone_and_those_of_answers_in_utc() {
+    let upstream = Upstream::start();
+    upstream.script(vec![upstream::answer("Hi")]);
+    // A zone that needs no file, half an hour off and without summer time.
+    let mut command = program();
+    command.env("OPENAI_BASE_URL", upstream.base_url()).env("TZ", "XYZ-5:30");
+    let running = Running::start(&mut command);
+    let client = || Client::connect(running.addr);
+    let told = client().post("/api/chat", support::raw::chat_whole("Hi")).answer().json();
+    assert!(told["created_at"].as_str().is_some_and(|it| it.ends_with('Z')), "{told}");
+    for (path, member) in [("/api/tags", "modified_at"), ("/api/ps", "expires_at")] {
+        let told = client().get(path).answer().json();
+        let time = told["models"][0][member].as_str().expect(member).to_owned();
+        assert!(time.ends_with("+05:30"), "{path}: {time}");
+    }
+    let tags = client().get("/api/tags").answer().json();
+    let known =
+        tags["models"].as_array().expect("a list").iter().find(|it| it["name"] == "m:latest");
+    assert_eq!(known.expect("listed")["modified_at"], "2023-11-15T03:43:20+05:30");
+}
+
+#[test]
 fn a_signal_lets_running_answers_finish_and_ends_well() {
     for signal in ["TERM", "INT"] {
         let upstream = Upstream::start();

@@ -120,6 +120,7 @@ fn said(message: &str) -> Value {
 }
 
 const VLLM: &str = r#"{"data":[{"id":"m","owned_by":"vllm"}]}"#;
+const PLAIN: &str = r#"{"data":[{"id":"m","supported_parameters":["temperature"]}]}"#;
 const BAD_FORMAT: &str =
     r#"invalid format: "\"xml\""; expected "json" or a valid JSON Schema object"#;
 const BAD_FLOAT: &str = "option \"temperature\" must be of type float32";
@@ -236,6 +237,57 @@ fn members_that_exclude_each_other() {
 #[test]
 fn things_that_a_model_cannot_do() {
     row(&[GENERATE], json!({"suffix": "x"}), 400, NO_INSERT).listed(VLLM).check();
+    // Ollama loads a model only for what it can do, too.
+    let load = || json!({"prompt": null, "messages": null});
+    let with = |mut change: Value, name: &str, value: Value| {
+        change[name] = value;
+        change
+    };
+    for change in [json!({}), load()] {
+        let embeds = |name: &str| with(change.clone(), "model", name.into());
+        for name in ["text-embed", "text-embed:latest", "nomic-embed-text:v1.5"] {
+            let text = |route: &str| -> &'static str {
+                format!("{name:?} does not support {route}").leak()
+            };
+            let list = r#"{"data":[{"id":"text-embed"},{"id":"nomic-embed-text:v1.5"}]}"#;
+            row(&[CHAT], embeds(name), 400, text("chat")).listed(list).check();
+            row(&[GENERATE], embeds(name), 400, text("generate")).listed(list).check();
+        }
+        let no_thinking = "\"m\" does not support thinking";
+        for think in [json!(true), json!("low")] {
+            let change = with(change.clone(), "think", think);
+            row(TEXT, change, 400, no_thinking).listed(PLAIN).check();
+        }
+        let tools = json!([{"type": "function", "function": {"name": "f"}}]);
+        let no_tools = "registry.ollama.ai/library/m:latest does not support tools";
+        row(&[CHAT], with(change, "tools", tools), 400, no_tools).listed(PLAIN).check();
+    }
+    let kind = r#"{"data":[{"id":"m","type":"rerank"}]}"#;
+    let tag = || json!({"model": "m:latest"});
+    row(&[CHAT], tag(), 400, "\"m:latest\" does not support chat").listed(kind).check();
+}
+
+#[test]
+fn what_nobody_denies_is_tried() {
+    let tools = json!([{"type": "function", "function": {"name": "f"}}]);
+    for list in
+        [upstream::MODELS, r#"{"data":[{"id":"m","supported_parameters":["tools","reasoning"]}]}"#]
+    {
+        for change in [json!({"think": true}), json!({"think": "high"}), json!({"tools": tools})] {
+            row(&[CHAT], change, 418, "asked").listed(list).answered(418, said("asked")).check();
+        }
+    }
+    // Not to think is no ability, and unloading needs none.
+    row(TEXT, json!({"think": false}), 418, "asked")
+        .listed(PLAIN)
+        .answered(418, said("asked"))
+        .check();
+    let upstream = Upstream::start();
+    let unload = json!({"model": "text-embed", "keep_alive": 0});
+    for route in TEXT {
+        let answer = Proxy::start(&upstream).client().post(route, unload.to_string()).answer();
+        assert_eq!(answer.json()["done_reason"], "unload", "{route}");
+    }
 }
 
 #[test]
@@ -290,6 +342,10 @@ fn the_first_fault_is_told() {
     let insert = json!({"suffix": "x", "options": options()});
     row(&[GENERATE], insert, 400, NO_INSERT).listed(VLLM).check();
     row(TEXT, json!({"options": options(), "format": "xml"}), 500, BAD_FLOAT).check();
+    let cannot = json!({"think": true, "options": options()});
+    row(TEXT, cannot, 400, "\"m\" does not support thinking").listed(PLAIN).check();
+    let embeds = json!({"model": "text-embed", "options": options()});
+    row(&[CHAT], embeds, 400, "\"text-embed\" does not support chat").check();
     // The type of the input before the model and the options.
     let input = json!({"model": "nope", "input": 5, "options": options()});
     row(&[EMBED], input, 400, "invalid input type").check();

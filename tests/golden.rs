@@ -248,7 +248,7 @@ fn generate_cases() {
         let translated = match &request {
             Ok(request) => {
                 let id = case.setting("id").or(request.model.as_deref()).unwrap_or_default();
-                generate::to_openai(request, id, case.profile()).map(|it| match it {
+                generate::to_openai(request, &[], id, case.profile()).map(|it| match it {
                     Generate::Chat(it) => {
                         json!({"path": "chat/completions", "body": to_value(&it)})
                     }
@@ -267,8 +267,9 @@ fn generate_cases() {
             case.request(translated);
         }
         if let Ok(request) = &request {
-            case.whole(&mut GenerateEncoder::new("m", generate::remembered(request)));
-            case.stream(&mut GenerateEncoder::new("m", generate::remembered(request)));
+            let memory = || generate::remembered(request, &[]).expect("valid");
+            case.whole(&mut GenerateEncoder::new("m", memory()));
+            case.stream(&mut GenerateEncoder::new("m", memory()));
         }
     }
 }
@@ -320,6 +321,7 @@ fn model_cases() {
         base: "http://localhost:8080/v1",
         started: SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045),
         context_length: models::DEFAULT_CONTEXT_LENGTH,
+        zone: |_| 0,
     };
     for case in cases("models") {
         let list = models::read_list(&case.read("list.openai.json").expect("a list"));
@@ -328,7 +330,7 @@ fn model_cases() {
         case.bytes("tags.json", &ndjson::to_vec(&tags));
         let first = list.first().expect("a model");
         case.bytes("show.json", &ndjson::to_vec(&first.show(&setting, &first.id, "")));
-        case.bytes("ps.json", &ndjson::to_vec(&first.process(&setting, setting.started)));
+        case.bytes("ps.json", &ndjson::to_vec(&first.process(&setting, setting.started, None)));
     }
 }
 
@@ -339,6 +341,7 @@ fn create_cases() {
         base: "http://localhost:8080/v1",
         started: now,
         context_length: models::DEFAULT_CONTEXT_LENGTH,
+        zone: |_| 0,
     };
     for case in cases("create") {
         let text = case.read("request.ollama.json").expect("a request");

@@ -173,6 +173,49 @@ fn a_chat_with_a_made_model_brings_all_that_it_was_made_with() {
 }
 
 #[test]
+fn a_prompt_to_a_made_model_brings_its_images_and_calls_and_goes_on_from_them() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    let png = "iVBORw0KGgo=";
+    let call = json!({"function": {"name": "look", "arguments": {"at": "it"}}});
+    create(
+        &proxy,
+        json!({"model": "seer", "from": "m", "system": "See.", "messages": [
+            {"role": "user", "content": "What is it?", "images": [png]},
+            {"role": "assistant", "tool_calls": [call]},
+            {"role": "tool", "content": "a cat", "tool_name": "look"},
+            {"role": "assistant", "content": "A cat."}]}),
+    );
+    let asked = |body: Value| {
+        upstream.script(vec![answer("Yes.")]);
+        let answer = post(&proxy, "/api/generate", &body).json();
+        (upstream.request().json()["messages"].clone(), answer["context"].clone())
+    };
+    let first = json!({"model": "seer", "prompt": "Sure?", "stream": false});
+    let (messages, context) = asked(first);
+    let image =
+        json!({"type": "image_url", "image_url": {"url": format!("data:image/png;base64,{png}")}});
+    let look = json!({"id": "call_00010000", "type": "function",
+        "function": {"name": "look", "arguments": "{\"at\":\"it\"}"}});
+    let mut expected = json!([
+        {"role": "system", "content": "See."},
+        {"role": "user", "content": [{"type": "text", "text": "What is it?"}, image]},
+        {"role": "assistant", "content": "", "tool_calls": [look]},
+        {"role": "tool", "content": "a cat", "tool_call_id": "call_00010000"},
+        {"role": "assistant", "content": "A cat."},
+        {"role": "user", "content": "Sure?"}]);
+    assert_eq!(messages, expected);
+    // As with Ollama's tokens, the text of a turn goes on and its image does not; nothing comes twice.
+    let (messages, _) =
+        asked(json!({"model": "seer", "prompt": "Why?", "context": context, "stream": false}));
+    expected[1]["content"] = "What is it?".into();
+    let expected = expected.as_array_mut().expect("a list");
+    expected.push(json!({"role": "assistant", "content": "Yes."}));
+    expected.push(json!({"role": "user", "content": "Why?"}));
+    assert_eq!(messages, json!(expected));
+}
+
+#[test]
 fn a_made_model_loads_embeds_and_runs_under_its_own_name() {
     let upstream = Upstream::start();
     upstream.script(vec![upstream::json(r#"{"data":[{"embedding":[3,4]}]}"#)]);

@@ -389,16 +389,66 @@ fn the_old_embeddings_route_answers_the_bare_vector() {
 }
 
 #[test]
-fn nothing_to_embed_is_answered_without_the_upstream() {
+fn nothing_to_embed_loads_or_unloads_the_model_without_the_upstream() {
     let upstream = Upstream::start();
     let proxy = Proxy::start(&upstream);
+    let embed = |more: Value| {
+        let mut body = json!({"model": "text-embed"});
+        body.as_object_mut().expect("an object").extend(more.as_object().expect("one").clone());
+        post(&proxy, "/api/embed", &body)
+    };
+    let loaded = |expected: &[&str]| assert_eq!(names(&get(&proxy, "/api/ps")), expected);
     for input in [json!(null), json!(""), json!([])] {
-        let answer = post(&proxy, "/api/embed", &json!({"model": "e", "input": input}));
-        assert_eq!(answer.body, r#"{"model":"e","embeddings":[]}"#);
+        let answer = embed(json!({"input": input}));
+        assert_eq!(answer.body, r#"{"model":"text-embed","embeddings":[]}"#);
+        loaded(&["text-embed:latest"]);
+        embed(json!({"keep_alive": 0}));
+        loaded(&[]);
     }
-    let answer = post(&proxy, "/api/embeddings", &json!({"model": "e", "prompt": ""}));
+    let answer = post(&proxy, "/api/embeddings", &json!({"model": "text-embed", "prompt": ""}));
     assert_eq!(answer.body, r#"{"embedding":[]}"#);
+    loaded(&["text-embed:latest"]);
+    for path in ["/api/embed", "/api/embeddings"] {
+        let unknown = post(&proxy, path, &json!({"model": "nope"}));
+        let text = "model \"nope\" not found, try pulling it first";
+        assert_eq!((unknown.status(), unknown.error().as_str()), (404, text), "{path}");
+    }
     assert!(upstream.is_idle());
+}
+
+#[test]
+fn ps_shows_the_window_that_the_last_request_asked_for() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    let window = |path: &str, body: Value| {
+        upstream.script(vec![upstream::json(
+            r#"{"choices":[{"message":{"content":"ok"},"finish_reason":"stop"}],"data":[{"embedding":[1]}]}"#,
+        )]);
+        assert_eq!(post(&proxy, path, &body).status(), 200, "{path} {body}");
+        upstream.request();
+        get(&proxy, "/api/ps")["models"][0]["context_length"].clone()
+    };
+    let chat = |options: Value| {
+        let message = json!({"role": "user", "content": "Hi"});
+        json!({"model": "tagged:8b", "messages": [message], "options": options})
+    };
+    assert_eq!(window("/api/chat", chat(json!({"num_ctx": 2048}))), 2048);
+    assert_eq!(window("/api/chat", chat(json!({"num_ctx": 4096.7}))), 4096);
+    assert_eq!(window("/api/chat", chat(json!({"num_ctx": 131_072}))), 8192, "the model's most");
+    assert_eq!(window("/api/chat", chat(json!(null))), 8192, "that request asked for none");
+    let prompt = |name: &str| json!({"model": name, "prompt": "Hi", "options": {"num_ctx": 512}});
+    assert_eq!(window("/api/generate", prompt("tagged:8b")), 512);
+    post(&proxy, "/api/generate", &json!({"model": "tagged:8b", "keep_alive": 0}));
+    assert_eq!(window("/api/embeddings", prompt("text-embed")), 512);
+    // A load asks for a window, too, and a made model brings its own.
+    let load = json!({"model": "text-embed", "input": [], "options": {"num_ctx": 256}});
+    post(&proxy, "/api/embed", &load);
+    assert_eq!(get(&proxy, "/api/ps")["models"][0]["context_length"], 256);
+    post(&proxy, "/api/embed", &json!({"model": "text-embed", "keep_alive": 0}));
+    let small = json!({"model": "small", "from": "tagged:8b", "parameters": {"num_ctx": 1024}});
+    post(&proxy, "/api/create", &small);
+    post(&proxy, "/api/chat", &json!({"model": "small"}));
+    assert_eq!(get(&proxy, "/api/ps")["models"][0]["context_length"], 1024);
 }
 
 #[test]

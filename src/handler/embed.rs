@@ -15,6 +15,9 @@ use crate::translate::{cut, embed, options};
 /// Ollama's sentence for an input that does not fit and must not be cut (ollama-api.md 4.2).
 const TOO_LONG: &str = "the input length exceeds the context length";
 
+/// How long a model stays loaded, and the window that it gets.
+type Stay = (Option<KeepAlive>, Option<u64>);
+
 /// `POST /api/embed`.
 pub(super) fn embed(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let text = decode::text(body)?;
@@ -24,14 +27,15 @@ pub(super) fn embed(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let model = request.model.as_deref().unwrap_or_default();
     let inputs = embed::inputs(request.input)?;
     options::read(request.options.as_ref())?;
+    let stay = (keep_alive, options::num_ctx(request.options.as_ref()));
     if inputs.is_empty() {
+        load(context, &name, stay)?;
         return context.answer_json(200, &EmbedAnswer { model, embeddings: vec![], metrics: None });
     }
     let may_cut = request.truncate != Some(false);
-    let (vectors, tokens) =
-        vectors(context, &name, inputs, keep_alive, may_cut).map_err(|error| {
-            if embed::is_too_long(&error) { Error::invalid(TOO_LONG) } else { error }
-        })?;
+    let (vectors, tokens) = vectors(context, &name, inputs, stay, may_cut).map_err(|error| {
+        if embed::is_too_long(&error) { Error::invalid(TOO_LONG) } else { error }
+    })?;
     let dimensions = request.dimensions.map(|dimensions| dimensions.0);
     let embeddings = vectors.into_iter().map(|it| embed::normalised(it, dimensions)).collect();
     let metrics = Some(metrics(context, tokens));
@@ -46,12 +50,26 @@ pub(super) fn embeddings(context: &mut Context<'_>, body: Vec<u8>) -> Result<()>
     let keep_alive = keep_alive(request.keep_alive.as_ref())?;
     options::read(request.options.as_ref())?;
     let prompt = request.prompt.as_deref().unwrap_or_default();
+    let stay = (keep_alive, options::num_ctx(request.options.as_ref()));
     if prompt.is_empty() {
+        load(context, &name, stay)?;
         return context.answer_json(200, &EmbeddingAnswer { embedding: vec![] });
     }
-    let (vectors, _) = vectors(context, &name, vec![Cow::Borrowed(prompt)], keep_alive, false)?;
+    let (vectors, _) = vectors(context, &name, vec![Cow::Borrowed(prompt)], stay, false)?;
     let embedding = vectors.into_iter().next().unwrap_or_default();
     context.answer_json(200, &EmbeddingAnswer { embedding })
+}
+
+/// Loads or unloads a model: what a request without anything to embed does, once the model is known.
+fn load(context: &mut Context<'_>, name: &str, stay: Stay) -> Result<()> {
+    let app = context.app;
+    let overlay = app.overlay(name);
+    if !app.may_exist(name, overlay.as_deref(), context.trace) {
+        return Err(not_found(Error::ModelNotFound { message: String::new() }, name));
+    }
+    let used = app.resolve(name, overlay.as_deref(), false, context.trace).used;
+    app.touch(&used, stay.0, stay.1);
+    Ok(())
 }
 
 /// The upstream's vectors, in the order of the inputs, and the tokens it counted. More inputs than
@@ -62,11 +80,13 @@ fn vectors(
     context: &mut Context<'_>,
     name: &str,
     mut inputs: Vec<Cow<'_, str>>,
-    keep_alive: Option<KeepAlive>,
+    stay: Stay,
     may_cut: bool,
 ) -> Result<(Vec<Vec<f64>>, Option<u64>)> {
     let app = context.app;
-    let Resolved { id, profile, used } = app.resolve(name, false, context.trace);
+    let overlay = app.overlay(name);
+    let Resolved { id, profile, used, .. } =
+        app.resolve(name, overlay.as_deref(), false, context.trace);
     let (mut vectors, mut most) = (Vec::with_capacity(inputs.len()), profile.embed_batch);
     let (mut tokens, mut first_sent, mut cuts) = (None, None, 0);
     while vectors.len() < inputs.len() {
@@ -100,7 +120,7 @@ fn vectors(
     }
     // Where the work began is for the times to tell, not where its last batch did.
     context.trace.sent = first_sent.or(context.trace.sent);
-    app.touch(&used, keep_alive);
+    app.touch(&used, stay.0, stay.1);
     Ok((vectors, tokens))
 }
 

@@ -10,6 +10,7 @@ use super::{Context, model_is_required};
 use crate::catalog;
 use crate::error::{Error, Result};
 use crate::exchange::ContentType;
+use crate::loaded::Stay;
 use crate::names;
 use crate::ndjson;
 use crate::ollama::answer::{List, VersionAnswer};
@@ -54,17 +55,19 @@ pub(super) fn tags(context: &mut Context<'_>) -> Result<()> {
 /// `GET /api/ps`.
 pub(super) fn ps(context: &mut Context<'_>) -> Result<()> {
     let app = context.app;
-    let list = app.catalog.at_hand();
+    let loaded = app.loaded.list(SystemTime::now());
+    // Digests and windows are to be those of the tags; nothing loaded needs none.
+    let list = if loaded.is_empty() { None } else { app.any_list(context.trace) };
     let known = list.as_deref().map_or(&[][..], Vec::as_slice);
     let model = |id: &str| match catalog::find(known, id) {
         Some(model) => model.clone(),
         None => Model::unlisted(id),
     };
-    let process = |(id, expires): (String, SystemTime)| match app.overlay(&id) {
-        Some(own) => own.process(&model(&own.from), &app.setting(), expires),
-        None => model(&id).process(&app.setting(), expires),
+    let process = |(id, stay): (String, Stay)| match app.overlay(&id) {
+        Some(own) => own.process(&model(&own.from), &app.setting(), stay.expires, stay.num_ctx),
+        None => model(&id).process(&app.setting(), stay.expires, stay.num_ctx),
     };
-    let models = app.loaded.list(SystemTime::now()).into_iter().map(process).collect();
+    let models = loaded.into_iter().map(process).collect();
     context.answer_json(200, &List { models })
 }
 

@@ -85,7 +85,7 @@ pub(super) fn delete(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
         && context.app.store.remove(&name)?
     {
         let now = SystemTime::now();
-        context.app.loaded.touch(&model.name, KeepAlive::For(Duration::ZERO), now);
+        context.app.loaded.touch(&model.name, KeepAlive::For(Duration::ZERO), None, now);
         return done(context);
     }
     if context.app.listed(&name, context.trace)?.is_some() {
@@ -121,7 +121,7 @@ fn base(
         Ok(Some(model)) => model,
         Ok(None) if !names::is_valid(&from) => return Err(names::invalid()),
         Ok(None) => return Ok(None),
-        Err(_) => Model::unlisted(&app.resolve(&from, false, context.trace).id),
+        Err(_) => Model::unlisted(&app.resolve(&from, None, false, context.trace).id),
     };
     let alias = VirtualModel::alias(name, &model.id, now);
     Ok(Some((model, alias)))

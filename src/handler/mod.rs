@@ -21,12 +21,13 @@ use crate::error::{Error, Result};
 use crate::exchange::{ContentType, Exchange};
 use crate::keep_alive::KeepAlive;
 use crate::loaded::Loaded;
+use crate::machine;
 use crate::names;
 use crate::ndjson;
 use crate::profile::{self, GENERIC, Profile};
 use crate::route::{self, Route, Target};
 use crate::store::Store;
-use crate::translate::models::{DEFAULT_CONTEXT_LENGTH, Setting};
+use crate::translate::models::{Abilities, DEFAULT_CONTEXT_LENGTH, Setting};
 use crate::translate::virtual_model::VirtualModel;
 use crate::upstream::{Client, Trace};
 
@@ -60,6 +61,8 @@ struct Resolved {
     profile: &'static Profile,
     /// The name under which it counts as loaded: the id, or that of the virtual model.
     used: String,
+    /// What it can do, as far as is known.
+    abilities: Abilities,
 }
 
 impl App {
@@ -77,6 +80,7 @@ impl App {
             base: &self.base,
             started: self.started,
             context_length: self.config.context_length.unwrap_or(DEFAULT_CONTEXT_LENGTH),
+            zone: machine::zone,
         }
     }
 
@@ -96,28 +100,22 @@ impl App {
         self.catalog.any(|| self.client.list_models_once(&mut aside))
     }
 
-    /// Finds the upstream's id for a name and the family that serves it. The list is asked for only
-    /// where it can change the request: for a name that ends in `:latest`, which may be part of the
-    /// id or not, and for parameters that only some families know. A name that no list shows is
-    /// forwarded all the same, because lists are often incomplete (ollama-api.md 18.12).
-    fn resolve(&self, name: &str, need_family: bool, trace: &Trace) -> Resolved {
-        match self.overlay(name) {
-            Some(model) => {
-                let resolved = self.resolve_base(&model.from, need_family, trace);
-                Resolved { used: model.name.clone(), ..resolved }
-            }
-            None => self.resolve_base(name, need_family, trace),
-        }
-    }
-
-    /// The virtual model that a name means, if it means one: those hide the upstream's.
-    fn overlay(&self, name: &str) -> Option<Arc<VirtualModel>> {
-        self.store.get(name)
-    }
-
-    fn resolve_base(&self, name: &str, need_family: bool, trace: &Trace) -> Resolved {
+    /// Finds the upstream's id for a name and the family that serves it; `overlay` is the virtual
+    /// model that the name means. The list is asked for only where it can change the request: for a
+    /// name that ends in `:latest`, which may be part of the id or not, and for what only some
+    /// families know or some models can do. A name that no list shows is forwarded all the same,
+    /// because lists are often incomplete (ollama-api.md 18.12).
+    fn resolve(
+        &self,
+        name: &str,
+        overlay: Option<&VirtualModel>,
+        need_family: bool,
+        trace: &Trace,
+    ) -> Resolved {
+        let name = overlay.map_or(name, |model| &model.from);
         let by_host = profile::by_host(self.config.base_url.host());
-        let unsure = names::without_latest(name).is_some() || (need_family && by_host.is_none());
+        let unsure = names::without_latest(name).is_some()
+            || (need_family && by_host.is_none_or(|profile| profile.lists_abilities));
         let list = if unsure { self.any_list(trace) } else { self.catalog.at_hand() };
         let models = list.as_deref().map_or(&[][..], Vec::as_slice);
         let found = catalog::find(models, name);
@@ -130,15 +128,34 @@ impl App {
             |model| model.id.clone(),
         );
         Resolved {
-            used: id.clone(),
+            used: overlay.map_or_else(|| id.clone(), |model| model.name.clone()),
+            abilities: found.map_or_else(|| Abilities::of_unlisted(&id), |model| model.abilities),
             id,
             profile: by_host.or_else(|| profile::by_owner(owner?)).unwrap_or(&GENERIC),
         }
     }
 
-    /// Notes that a model was used.
-    fn touch(&self, id: &str, keep_alive: Option<KeepAlive>) {
-        self.loaded.touch(id, keep_alive.unwrap_or(self.config.keep_alive), SystemTime::now());
+    /// Whether a model can be there: a list that has others and not this one says no. Without a list
+    /// nobody knows.
+    fn may_exist(&self, name: &str, overlay: Option<&VirtualModel>, trace: &mut Trace) -> bool {
+        let name = overlay.map_or(name, |model| &model.from);
+        let lacks = |list: &List| catalog::find(list, name).is_none();
+        match self.any_list(trace) {
+            // The kept list may be an old one: a miss is worth a fresh look.
+            Some(list) if lacks(&list) => !self.list(trace).is_ok_and(|list| lacks(&list)),
+            _ => true,
+        }
+    }
+
+    /// The virtual model that a name means, if it means one: those hide the upstream's.
+    fn overlay(&self, name: &str) -> Option<Arc<VirtualModel>> {
+        self.store.get(name)
+    }
+
+    /// Notes that a model was used, and with what window.
+    fn touch(&self, id: &str, keep_alive: Option<KeepAlive>, num_ctx: Option<u64>) {
+        let keep_alive = keep_alive.unwrap_or(self.config.keep_alive);
+        self.loaded.touch(id, keep_alive, num_ctx, SystemTime::now());
     }
 }
 

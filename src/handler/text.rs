@@ -1,86 +1,200 @@
 //! `/api/chat` and `/api/generate`.
+//!
+//! Faults are told in Ollama's order (ollama-api.md 4.2): the body, `top_logprobs`, the name, whether
+//! the model is there, what it cannot do, the options, the rest.
+
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use super::{Context, Resolved, keep_alive, model_is_required, no_model, relay};
-use crate::catalog;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::exchange::ContentType;
 use crate::keep_alive::KeepAlive;
-use crate::ollama::decode::{self, Int};
+use crate::names;
+use crate::ollama::decode::{self, Int, Text};
 use crate::ollama::request::{ChatRequest, GenerateRequest};
 use crate::translate::chat::{self, ChatEncoder};
 use crate::translate::generate::{self, Generate, GenerateEncoder};
+use crate::translate::models::Abilities;
 use crate::translate::think::Think;
+use crate::translate::virtual_model::VirtualModel;
 use crate::translate::{infill, options, think};
 use crate::upstream::Answer;
+
+/// What both routes are asked first, and in the same order.
+struct Asked {
+    /// The name, without a source suffix.
+    name: String,
+    /// The name as the client sent it.
+    shown: String,
+    keep_alive: Option<KeepAlive>,
+    think: Think,
+    /// Whether the model is to call functions.
+    tools: bool,
+    /// `chat` or `generate`.
+    route: &'static str,
+    /// The virtual model that the name means.
+    overlay: Option<Arc<VirtualModel>>,
+}
+
+/// Members of both requests.
+struct Common<'a> {
+    model: Option<&'a Text<'a>>,
+    keep_alive: Option<&'a Value>,
+    think: Option<&'a Value>,
+    top_logprobs: Option<Int>,
+    debug: Option<bool>,
+}
 
 /// `POST /api/chat`.
 pub(super) fn chat(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let text = decode::text(body)?;
     let mut request: ChatRequest<'_> = decode::parse(&text, "ChatRequest")?;
-    // Ollama reads these two with the body, so what is wrong with them comes first.
-    let keep_alive = keep_alive(request.keep_alive.as_ref())?;
-    let think = think::read(request.think.as_ref())?;
-    check_top_logprobs(request.top_logprobs)?;
-    refuse_rendering(request._debug_render_only)?;
-    let name = context.name(request.model.as_deref(), model_is_required)?;
-    let shown = request.model.as_deref().unwrap_or_default().to_owned();
-    let mut encoder = ChatEncoder { model: &shown };
+    let common = Common {
+        model: request.model.as_ref(),
+        keep_alive: request.keep_alive.as_ref(),
+        think: request.think.as_ref(),
+        top_logprobs: request.top_logprobs,
+        debug: request._debug_render_only,
+    };
+    let mut asked = Asked::read(context, &common, "chat", model_is_required)?;
+    asked.tools = request.tools.as_ref().is_some_and(|tools| !tools.is_empty());
+    let overlay = asked.overlay.clone();
+    overlay.iter().for_each(|model| model.lay_over_options(&mut request.options));
+    let mut encoder = ChatEncoder { model: &asked.shown };
     if request.messages.as_ref().is_none_or(Vec::is_empty) {
-        let reason = load(context, &name, keep_alive, request.options.as_ref())?;
+        let reason = load(context, &asked, request.options.as_ref())?;
         return answer(context, |out, now| encoder.empty(out, now, reason));
     }
-    let overlay = context.app.overlay(&name);
     overlay.iter().for_each(|model| model.lay_over_chat(&mut request));
-    let need_family =
-        options::read(request.options.as_ref())?.need_family() || think != Think::Unset;
-    let Resolved { id, profile, used } = context.app.resolve(&name, need_family, context.trace);
-    let upstream = chat::to_openai(&request, &id, profile)?;
+    let resolved = resolve(context, &asked, request.options.as_ref(), false)?;
+    let upstream = chat::to_openai(&request, &resolved.id, resolved.profile)?;
     let client = &context.app.client;
     let answer = if upstream.stream {
         client.chat_stream(&upstream, context.trace)
     } else {
         client.chat(&upstream, context.trace)
     }?;
-    context.app.touch(&used, keep_alive);
+    touch(context, &resolved, &asked, request.options.as_ref());
     let logprobs = chat::logprobs(request.logprobs, request.top_logprobs);
-    relay::relay(context, answer, &mut encoder, (think, logprobs), upstream.stream)
+    let stream = upstream.stream;
+    // A long answer need not hold a large question.
+    drop(upstream);
+    drop(request);
+    drop(text);
+    relay::relay(context, answer, &mut encoder, (asked.think, logprobs), stream)
 }
 
 /// `POST /api/generate`.
 pub(super) fn generate(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let text = decode::text(body)?;
     let mut request: GenerateRequest<'_> = decode::parse(&text, "GenerateRequest")?;
-    let keep_alive = keep_alive(request.keep_alive.as_ref())?;
-    let think = think::read(request.think.as_ref())?;
-    check_top_logprobs(request.top_logprobs)?;
-    refuse_rendering(request._debug_render_only)?;
-    let name = context.name(request.model.as_deref(), no_model)?;
-    let shown = request.model.as_deref().unwrap_or_default().to_owned();
+    let common = Common {
+        model: request.model.as_ref(),
+        keep_alive: request.keep_alive.as_ref(),
+        think: request.think.as_ref(),
+        top_logprobs: request.top_logprobs,
+        debug: request._debug_render_only,
+    };
+    let asked = Asked::read(context, &common, "generate", no_model)?;
+    let overlay = asked.overlay.clone();
+    overlay.iter().for_each(|model| model.lay_over_options(&mut request.options));
     if request.prompt.as_deref().is_none_or(str::is_empty) {
-        let encoder = GenerateEncoder::new(&shown, None);
-        let reason = load(context, &name, keep_alive, request.options.as_ref())?;
+        let encoder = GenerateEncoder::new(&asked.shown, None);
+        let reason = load(context, &asked, request.options.as_ref())?;
         return answer(context, |out, now| encoder.empty(out, now, reason));
     }
-    let overlay = context.app.overlay(&name);
     overlay.iter().for_each(|model| model.lay_over_generate(&mut request));
+    let stored = overlay.iter().flat_map(|model| model.stored()).collect::<Vec<_>>();
     let fills_in = generate::fills_in(&request);
-    // What is wrong with the options is told in its turn, by the translation.
-    let need_family = options::read(request.options.as_ref()).is_ok_and(|it| it.need_family())
-        || fills_in
-        || request.raw == Some(true)
-        || think != Think::Unset;
-    let Resolved { id, profile, used } = context.app.resolve(&name, need_family, context.trace);
-    let upstream = generate::to_openai(&request, &id, profile)?;
+    let family_matters = fills_in || request.raw == Some(true);
+    let resolved = resolve(context, &asked, request.options.as_ref(), family_matters)?;
+    let upstream = generate::to_openai(&request, &stored, &resolved.id, resolved.profile)?;
     let stream = request.stream.unwrap_or(true);
     let answer = ask(context, &upstream, stream);
-    let answer = if fills_in { infill::or_unsupported(answer, &shown) } else { answer }?;
-    context.app.touch(&used, keep_alive);
-    let mut encoder = GenerateEncoder::new(&shown, generate::remembered(&request));
+    let answer = if fills_in { infill::or_unsupported(answer, &asked.shown) } else { answer }?;
+    touch(context, &resolved, &asked, request.options.as_ref());
+    let memory = generate::remembered(&request, &stored)?;
+    let mut encoder = GenerateEncoder::new(&asked.shown, memory);
     let logprobs = chat::logprobs(request.logprobs, request.top_logprobs);
-    relay::relay(context, answer, &mut encoder, (think, logprobs), stream)
+    // A long answer need not hold a large question.
+    drop(upstream);
+    drop(stored);
+    drop(request);
+    drop(text);
+    relay::relay(context, answer, &mut encoder, (asked.think, logprobs), stream)
+}
+
+impl Asked {
+    /// Checks what Ollama checks before it looks for the model.
+    fn read(
+        context: &mut Context<'_>,
+        common: &Common<'_>,
+        route: &'static str,
+        missing: fn() -> Error,
+    ) -> Result<Self> {
+        // Ollama reads these two with the body, so what is wrong with them comes first.
+        let keep_alive = keep_alive(common.keep_alive)?;
+        let think = think::read(common.think)?;
+        check_top_logprobs(common.top_logprobs)?;
+        refuse_rendering(common.debug)?;
+        let model = common.model.map(|model| &**model);
+        let name = context.name(model, missing)?;
+        let overlay = context.app.overlay(&name);
+        let shown = model.unwrap_or_default().to_owned();
+        Ok(Self { name, shown, keep_alive, think, tools: false, route, overlay })
+    }
+
+    /// Refuses what the model is known not to do; what is unknown is tried.
+    fn check(&self, abilities: &Abilities) -> Result<()> {
+        let name = Some(self.shown.as_str());
+        let thinks = matches!(self.think, Think::On | Think::Level(_));
+        if thinks && abilities.thinking == Some(false) {
+            return Err(chat::unsupported(name, "thinking"));
+        }
+        if !abilities.talks() {
+            return Err(chat::unsupported(name, self.route));
+        }
+        if self.tools && abilities.tools == Some(false) {
+            let feature = format!("{} does not support tools", names::full(&self.shown));
+            return Err(Error::Unsupported { feature });
+        }
+        Ok(())
+    }
+
+    /// Whether what is asked for is not in every model.
+    fn is_special(&self) -> bool {
+        self.think != Think::Unset || self.tools
+    }
+}
+
+/// The model behind the name, once it is known to do what is asked for.
+fn resolve(
+    context: &Context<'_>,
+    asked: &Asked,
+    options: Option<&Map<String, Value>>,
+    family_matters: bool,
+) -> Result<Resolved> {
+    // What is wrong with the options is told in its turn, by the translation.
+    let need_family = family_matters
+        || asked.is_special()
+        || options::read(options).is_ok_and(|options| options.need_family());
+    let app = context.app;
+    let resolved = app.resolve(&asked.name, asked.overlay.as_deref(), need_family, context.trace);
+    asked.check(&resolved.abilities)?;
+    Ok(resolved)
+}
+
+/// Notes that a model was used.
+fn touch(
+    context: &Context<'_>,
+    resolved: &Resolved,
+    asked: &Asked,
+    options: Option<&Map<String, Value>>,
+) {
+    context.app.touch(&resolved.used, asked.keep_alive, options::num_ctx(options));
 }
 
 /// Sends a generate request to where it belongs.
@@ -96,28 +210,25 @@ fn ask(context: &mut Context<'_>, request: &Generate<'_>, stream: bool) -> Resul
     }
 }
 
-/// Loads or unloads a model, which the proxy answers by itself: `load` or `unload`. A model that a
-/// list is without is unknown.
+/// Loads or unloads a model, which the proxy answers by itself: `load` or `unload`. Loading checks
+/// what a request would check; unloading only that the model is there (8.4).
 fn load(
     context: &mut Context<'_>,
-    name: &str,
-    keep_alive: Option<KeepAlive>,
+    asked: &Asked,
     options: Option<&Map<String, Value>>,
 ) -> Result<&'static str> {
     let app = context.app;
-    let overlay = app.overlay(name);
-    let base = overlay.as_ref().map_or(name, |model| &model.from);
-    if let Some(list) = app.any_list(context.trace)
-        && catalog::find(&list, base).is_none()
-        && app.list(context.trace).is_ok_and(|list| catalog::find(&list, base).is_none())
-    {
-        return Err(Error::ModelNotFound { message: format!("model '{name}' not found") });
+    if !app.may_exist(&asked.name, asked.overlay.as_deref(), context.trace) {
+        let message = format!("model '{}' not found", asked.shown);
+        return Err(Error::ModelNotFound { message });
     }
-    let unload = keep_alive.is_some_and(KeepAlive::is_zero);
+    let unload = asked.keep_alive.is_some_and(KeepAlive::is_zero);
+    let resolved = app.resolve(&asked.name, asked.overlay.as_deref(), false, context.trace);
     if !unload {
+        asked.check(&resolved.abilities)?;
         options::read(options)?;
     }
-    app.touch(&app.resolve(name, false, context.trace).used, keep_alive);
+    touch(context, &resolved, asked, options);
     Ok(if unload { "unload" } else { "load" })
 }
 

@@ -58,6 +58,12 @@ impl<'a> Message<'a> {
         }
     }
 
+    /// Whether there is anything but text.
+    #[must_use]
+    pub fn has_media(&self) -> bool {
+        matches!(self.content, Content::Parts(_))
+    }
+
     /// Its text, whatever form it has.
     #[must_use]
     pub fn as_text(&self) -> &str {
@@ -137,7 +143,7 @@ pub struct ToolCall<'a> {
 #[derive(Clone, Debug, Serialize)]
 pub struct FunctionCall<'a> {
     /// Its name.
-    pub name: &'a str,
+    pub name: Cow<'a, str>,
     /// JSON as a string.
     pub arguments: Cow<'a, str>,
 }

@@ -93,7 +93,8 @@ pub fn logprobs(wanted: Option<bool>, top: Option<Int>) -> Option<usize> {
 }
 
 /// Ollama's sentence for something a model cannot do.
-pub(super) fn unsupported(model: Option<&str>, what: &str) -> Error {
+#[must_use]
+pub fn unsupported(model: Option<&str>, what: &str) -> Error {
     Error::Unsupported {
         feature: format!("{:?} does not support {what}", model.unwrap_or_default()),
     }

@@ -3,9 +3,15 @@
 //! Ollama returns token ids there and takes them back to continue. The proxy keeps no state, so its
 //! list carries the conversation itself: three numbers of header, then three bytes of JSON text in
 //! each number, all of them positive and below 2^31, because clients read 32-bit integers
-//! (ollama-api.md 18.12). A list that was not made here is ignored, never an error.
+//! (ollama-api.md 18.12). Texts, calls and their results are carried; images and sounds are not, as
+//! they are not in Ollama's tokens. A list that was not made here is ignored, never an error.
+//! Invariant: a list stays below what a client takes in one line; the oldest turns make room.
 
-use crate::openai::request::Message;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use crate::openai::request::{FunctionCall, Message, ToolCall};
 
 /// The first number of every list: marks it as ours, with the version of the encoding.
 const MAGIC: i32 = 0x0A11_A001;
@@ -13,21 +19,104 @@ const MAGIC: i32 = 0x0A11_A001;
 /// Numbers before the text: magic, length in bytes, checksum.
 const HEADER: usize = 3;
 
-/// The list for a conversation.
-#[must_use]
-pub fn encode(turns: &[Message<'_>]) -> Vec<i32> {
-    let pairs: Vec<(&str, &str)> =
-        turns.iter().map(|turn| (turn.role.as_ref(), turn.as_text())).collect();
-    let text = serde_json::to_vec(&pairs).expect("pairs of strings always serialise");
-    let Ok(length) = i32::try_from(text.len()) else { return Vec::new() };
-    let mut out = Vec::with_capacity(HEADER + text.len().div_ceil(3));
-    out.extend([MAGIC, length, checksum(&text)]);
-    out.extend(
-        text.chunks(3).map(|bytes| {
+/// Bytes of text in a list. A number takes up to 9 characters of JSON and carries 3 bytes, and Go's
+/// clients read lines of up to 8 MB (ollama-api.md 7).
+const MOST_BYTES: usize = 2 << 20;
+
+/// A turn as it stands in the text: a list of two or three.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Kept<'a> {
+    /// Role and text.
+    Text(Cow<'a, str>, Cow<'a, str>),
+    /// An assistant's turn with its calls: id, name and arguments of each.
+    Calls(Cow<'a, str>, Cow<'a, str>, Vec<(Cow<'a, str>, Cow<'a, str>, Cow<'a, str>)>),
+    /// A result with the id of its call.
+    Result(Cow<'a, str>, Cow<'a, str>, Cow<'a, str>),
+}
+
+/// A conversation as it will be carried: without media, and holding nothing of the request.
+#[derive(Clone, Debug, Default)]
+pub struct Memory(Vec<Turn>);
+
+#[derive(Clone, Debug)]
+struct Turn {
+    is_system: bool,
+    is_result: bool,
+    json: String,
+}
+
+impl Memory {
+    /// What is to be remembered of these turns.
+    #[must_use]
+    pub fn of(turns: &[Message<'_>]) -> Self {
+        let mut memory = Self::default();
+        turns.iter().for_each(|turn| memory.push(turn));
+        memory
+    }
+
+    /// Adds a turn at the end.
+    pub fn push(&mut self, turn: &Message<'_>) {
+        let json = keep(turn).and_then(|kept| serde_json::to_string(&kept).ok());
+        let (is_system, is_result) = (turn.role == "system", turn.tool_call_id.is_some());
+        self.0.extend(json.map(|json| Turn { is_system, is_result, json }));
+    }
+
+    /// The list that carries it.
+    #[must_use]
+    pub fn encode(self) -> Vec<i32> {
+        let text = self.text(MOST_BYTES);
+        let Ok(length) = i32::try_from(text.len()) else { return Vec::new() };
+        let mut out = Vec::with_capacity(HEADER + text.len().div_ceil(3));
+        out.extend([MAGIC, length, checksum(text.as_bytes())]);
+        let number = |bytes: &[u8]| {
             bytes.iter().rev().fold(0, |number, byte| (number << 8) | i32::from(*byte))
-        }),
-    );
-    out
+        };
+        out.extend(text.as_bytes().chunks(3).map(number));
+        out
+    }
+
+    /// The conversation as JSON of at most `most` bytes. The oldest turns are left out until it fits,
+    /// the system prompt last, as Ollama cuts a conversation that outgrows its window; and no result
+    /// stays whose call is gone.
+    fn text(mut self, most: usize) -> String {
+        let brackets = 2;
+        let mut length = brackets + self.0.iter().map(|turn| turn.json.len() + 1).sum::<usize>();
+        let mut cut = false;
+        self.0.retain(|turn| {
+            let goes = !turn.is_system && (length > most || (cut && turn.is_result));
+            if goes {
+                length -= turn.json.len() + 1;
+            }
+            cut = goes || (cut && turn.is_system);
+            !goes
+        });
+        if length > most {
+            self.0.clear();
+        }
+        let turns: Vec<String> = self.0.into_iter().map(|turn| turn.json).collect();
+        format!("[{}]", turns.join(","))
+    }
+}
+
+/// What is carried of a turn; `None` for one that holds nothing but media.
+fn keep<'a>(turn: &'a Message<'_>) -> Option<Kept<'a>> {
+    let (role, text) = (Cow::Borrowed(turn.role.as_ref()), Cow::Borrowed(turn.as_text()));
+    if let Some(id) = &turn.tool_call_id {
+        return Some(Kept::Result(role, text, Cow::Borrowed(id)));
+    }
+    if turn.tool_calls.is_empty() {
+        return (!turn.has_media() || !text.is_empty()).then_some(Kept::Text(role, text));
+    }
+    let calls = turn.tool_calls.iter().map(|call| {
+        let FunctionCall { name, arguments } = &call.function;
+        (
+            Cow::Borrowed(call.id.as_ref()),
+            Cow::Borrowed(name.as_ref()),
+            Cow::Borrowed(arguments.as_ref()),
+        )
+    });
+    Some(Kept::Calls(role, text, calls.collect()))
 }
 
 /// The conversation that a list carries; empty for a list of anybody else's.
@@ -51,8 +140,25 @@ fn conversation(list: &[i64]) -> Option<Vec<Message<'static>>> {
     if i64::from(checksum(&text)) != header[2] {
         return None;
     }
-    let pairs: Vec<(String, String)> = serde_json::from_slice(&text).ok()?;
-    Some(pairs.into_iter().map(|(role, content)| Message::text(role, content)).collect())
+    let turns: Vec<Kept<'static>> = serde_json::from_slice(&text).ok()?;
+    Some(turns.into_iter().map(turn).collect())
+}
+
+fn turn(kept: Kept<'static>) -> Message<'static> {
+    match kept {
+        Kept::Text(role, text) => Message::text(role, text),
+        Kept::Calls(role, text, calls) => {
+            let call = |(id, name, arguments)| {
+                let function = FunctionCall { name, arguments };
+                ToolCall { id, kind: "function", function }
+            };
+            let tool_calls = calls.into_iter().map(call).collect();
+            Message { tool_calls, ..Message::text(role, text) }
+        }
+        Kept::Result(role, text, id) => {
+            Message { tool_call_id: Some(id), ..Message::text(role, text) }
+        }
+    }
 }
 
 /// A checksum (FNV-1a, cut to 31 bits) that tells our lists from chance, not from malice: who can
@@ -66,17 +172,29 @@ fn checksum(text: &[u8]) -> i32 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use serde_json::{Value, json};
 
-    fn check(turns: &[(&str, &str)]) -> Vec<i64> {
-        let messages: Vec<Message<'_>> =
-            turns.iter().map(|(role, content)| Message::text(*role, *content)).collect();
-        let list: Vec<i64> = encode(&messages).into_iter().map(i64::from).collect();
+    use super::*;
+    use crate::translate::history;
+
+    /// The messages that a chat with this history would send.
+    fn turns(history: &Value) -> Value {
+        let text = history.to_string();
+        let history: Vec<_> = serde_json::from_str(&text).expect("valid");
+        serde_json::to_value(history::messages(&history).expect("valid")).expect("JSON")
+    }
+
+    fn list(history: &Value) -> Vec<i64> {
+        let text = history.to_string();
+        let history: Vec<_> = serde_json::from_str(&text).expect("valid");
+        let memory = Memory::of(&history::messages(&history).expect("valid"));
+        memory.encode().into_iter().map(i64::from).collect()
+    }
+
+    fn check(history: &Value) -> Vec<i64> {
+        let list = list(history);
         assert!(list.iter().all(|number| (0..=i64::from(i32::MAX)).contains(number)), "{list:?}");
-        let back = decode(&list);
-        let back: Vec<(&str, &str)> =
-            back.iter().map(|turn| (turn.role.as_ref(), turn.as_text())).collect();
-        assert_eq!(back, turns);
+        assert_eq!(serde_json::to_value(decode(&list)).expect("JSON"), turns(history), "{history}");
         list
     }
 
@@ -84,8 +202,69 @@ mod tests {
     fn a_conversation_comes_back_whole() {
         for length in 0..12 {
             let content: String = "aé😀\n\"x\\".chars().cycle().take(length).collect();
-            check(&[("user", "Hi"), ("assistant", &content)]);
+            check(&json!([{"role": "user", "content": "Hi"},
+                {"role": "assistant", "content": content}]));
         }
+    }
+
+    #[test]
+    fn calls_and_their_results_come_back_linked() {
+        let call = |name: &str| json!({"function": {"name": name, "arguments": {"é": [1, "\""]}}});
+        check(&json!([
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Time?"},
+            {"role": "assistant", "content": "", "tool_calls": [call("f"), call("g")]},
+            {"role": "tool", "content": "2", "tool_name": "g"},
+            {"role": "tool", "content": "", "tool_name": "f"},
+            {"role": "assistant", "content": "Done."},
+        ]));
+    }
+
+    #[test]
+    fn media_stay_behind_and_their_text_does_not() {
+        let image = "iVBORw0KGgo=";
+        let list = list(&json!([{"role": "user", "content": "Look", "images": [image]},
+            {"role": "user", "images": [image]}, {"role": "assistant", "content": ""}]));
+        let back = serde_json::to_value(decode(&list)).expect("JSON");
+        assert_eq!(
+            back,
+            json!([{"role": "user", "content": "Look"},
+            {"role": "assistant", "content": ""}])
+        );
+    }
+
+    #[test]
+    fn the_oldest_turns_make_room_and_take_their_results_along() {
+        let call = json!({"id": "c", "function": {"name": "f", "arguments": {}}});
+        let history =
+            json!([{"role": "system", "content": "S"}, {"role": "user", "content": "one"},
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+            {"role": "tool", "content": "1", "tool_call_id": "c"},
+            {"role": "assistant", "content": "two"}, {"role": "user", "content": "three"}])
+            .to_string();
+        let history: Vec<_> = serde_json::from_str(&history).expect("valid");
+        let messages = history::messages(&history).expect("valid");
+        let text = |most: usize| Memory::of(&messages).text(most);
+        let whole = text(usize::MAX);
+        assert_eq!(text(whole.len() + 1), whole);
+        let check = |most: usize, expected: &str| assert_eq!(text(most), expected);
+        let end = r#"["assistant","two"],["user","three"]]"#;
+        let one = r#"["user","one"],"#.len();
+        let calls = r#"[["system","S"],["assistant","",[["c","f","{}"]]],["tool","1","c"],"#;
+        check(whole.len() + 1 - one, &format!("{calls}{end}"));
+        check(whole.len() - one, &format!(r#"[["system","S"],{end}"#));
+        check(45, r#"[["system","S"],["user","three"]]"#);
+        check(20, r#"[["system","S"]]"#);
+        check(10, "[]");
+    }
+
+    #[test]
+    fn a_list_fits_into_a_line() {
+        let long = "\u{7f}".repeat(MOST_BYTES);
+        let turns = [Message::text("user", "old"), Message::text("user", &long[..MOST_BYTES - 30])];
+        let list = Memory::of(&turns).encode();
+        let line = serde_json::to_string(&list).expect("JSON");
+        assert!(list.len() > MOST_BYTES / 4 && line.len() < 8_000_000, "{}", line.len());
     }
 
     #[test]
@@ -93,7 +272,7 @@ mod tests {
         assert!(decode(&[]).is_empty());
         assert!(decode(&[1, 42, 7]).is_empty());
         assert!(decode(&[i64::from(MAGIC), i64::MAX, 0]).is_empty());
-        let mut list = check(&[("user", "Hi")]);
+        let mut list = check(&json!([{"role": "user", "content": "Hi"}]));
         for at in 0..list.len() {
             list[at] ^= 1;
             assert!(decode(&list).is_empty(), "number {at} changed");

@@ -13,12 +13,13 @@ use crate::error::{Error, Result};
 use crate::ndjson;
 use crate::ollama::answer::{GenerateAnswer, Metrics};
 use crate::ollama::decode::said;
-use crate::ollama::request::GenerateRequest;
+use crate::ollama::request::{GenerateRequest, Message as OllamaMessage};
 use crate::openai::request::{self as openai, Content, Message, StreamOptions};
 use crate::profile::{FillIn, Profile};
 use crate::translate::chat::{Extras, chat, logprobs, unsupported};
+use crate::translate::context::Memory;
 use crate::translate::stream::{Delta, Encoder, Outcome};
-use crate::translate::{context, format, infill, media, options, think};
+use crate::translate::{context, format, history, infill, media, options, think};
 
 /// Where a generate request goes, and what is sent there.
 #[derive(Debug)]
@@ -33,12 +34,13 @@ pub enum Generate<'a> {
     Infill(openai::InfillRequest<'a>),
 }
 
-/// The request for the upstream.
+/// The request for the upstream. `stored` is what the model says before every conversation.
 ///
 /// # Errors
 /// [`Error::InvalidRequest`], [`Error::InvalidOption`] and [`Error::Unsupported`], in Ollama's words.
 pub fn to_openai<'a>(
     request: &'a GenerateRequest<'a>,
+    stored: &'a [OllamaMessage<'a>],
     model: &'a str,
     profile: &Profile,
 ) -> Result<Generate<'a>> {
@@ -61,7 +63,7 @@ pub fn to_openai<'a>(
         return Ok(completion(request, model, &options, response_format, logprobs, profile));
     }
     let extras = Extras { think: think::read(request.think.as_ref())?, logprobs };
-    let mut turns = turns(request);
+    let mut turns = turns(request, stored)?;
     if let Some(prompt) = turns.last_mut() {
         let text = request.prompt.as_deref().unwrap_or_default();
         prompt.content = Content::with_media(text, media);
@@ -106,40 +108,57 @@ fn completion<'a>(
     }
 }
 
-/// The conversation that a request continues, the prompt included.
-#[must_use]
-pub fn turns<'a>(request: &'a GenerateRequest<'a>) -> Vec<Message<'a>> {
+/// The conversation that a request continues, the prompt included: what `context` carries, or else
+/// what is `stored` with the model. A system prompt takes the place of the one that is carried.
+fn turns<'a>(
+    request: &'a GenerateRequest<'a>,
+    stored: &'a [OllamaMessage<'a>],
+) -> Result<Vec<Message<'a>>> {
     let list: Vec<i64> = request.context.iter().flatten().map(|number| number.0).collect();
     let mut turns: Vec<Message<'a>> = context::decode(&list);
-    if let Some(system) = said(request.system.as_deref()) {
+    let system = said(request.system.as_deref());
+    if system.is_some() {
         turns.retain(|turn| turn.role != "system");
+    }
+    if list.is_empty() {
+        turns = history::messages(stored)?;
+    }
+    if let Some(system) = system {
         turns.insert(0, Message::text("system", system));
     }
     let prompt = request.prompt.as_deref().unwrap_or_default();
     turns.push(Message::text("user", prompt));
-    turns
+    Ok(turns)
 }
 
-/// The turns that the answer's `context` will carry: none where Ollama sends no `context`.
-#[must_use]
-pub fn remembered<'a>(request: &'a GenerateRequest<'a>) -> Option<Vec<Message<'a>>> {
-    let completion = is_raw(request) || fills_in(request);
-    (!completion).then(|| turns(request))
+/// What the answer's `context` will carry besides the answer: nothing where Ollama sends no
+/// `context`.
+///
+/// # Errors
+/// As [`to_openai`], which is asked first.
+pub fn remembered(
+    request: &GenerateRequest<'_>,
+    stored: &[OllamaMessage<'_>],
+) -> Result<Option<Memory>> {
+    if is_raw(request) || fills_in(request) {
+        return Ok(None);
+    }
+    turns(request, stored).map(|turns| Some(Memory::of(&turns)))
 }
 
 /// Writes the objects of `/api/generate`.
 #[derive(Debug)]
 pub struct GenerateEncoder<'a> {
     model: &'a str,
-    turns: Option<Vec<Message<'a>>>,
+    memory: Option<Memory>,
     answer: String,
 }
 
 impl<'a> GenerateEncoder<'a> {
-    /// `model` is the name as the client sent it, `turns` what [`remembered`] gave.
+    /// `model` is the name as the client sent it, `memory` what [`remembered`] gave.
     #[must_use]
-    pub fn new(model: &'a str, turns: Option<Vec<Message<'a>>>) -> Self {
-        Self { model, turns, answer: String::new() }
+    pub fn new(model: &'a str, memory: Option<Memory>) -> Self {
+        Self { model, memory, answer: String::new() }
     }
 
     /// Appends the answer to a request without a prompt, `load` or `unload` (9.4).
@@ -150,16 +169,16 @@ impl<'a> GenerateEncoder<'a> {
 
     /// The list for this conversation with the answer at its end.
     fn context(&mut self, rest: &str) -> Vec<i32> {
-        let Some(turns) = &mut self.turns else { return Vec::new() };
+        let Some(mut memory) = self.memory.take() else { return Vec::new() };
         self.answer.push_str(rest);
-        turns.push(Message::text("assistant", std::mem::take(&mut self.answer)));
-        context::encode(turns)
+        memory.push(&Message::text("assistant", self.answer.as_str()));
+        memory.encode()
     }
 }
 
 impl Encoder for GenerateEncoder<'_> {
     fn delta(&mut self, out: &mut Vec<u8>, created_at: &str, delta: &Delta<'_>) {
-        if self.turns.is_some() {
+        if self.memory.is_some() {
             self.answer.push_str(&delta.content);
         }
         ndjson::append_line(out, &object(self.model, created_at, delta, None, None, &[]));

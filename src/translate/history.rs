@@ -21,7 +21,7 @@ use crate::translate::media::{self, Part};
 /// A call that no result has answered yet.
 struct Open<'a> {
     id: Cow<'a, str>,
-    name: &'a str,
+    name: Cow<'a, str>,
 }
 
 /// The upstream's messages.
@@ -103,7 +103,8 @@ fn to_call<'a>(call: &'a OllamaCall<'a>, place: usize, number: usize) -> Result<
         Some(id) => Cow::Borrowed(id),
         None => Cow::Owned(format!("call_{place:04x}{number:04x}")),
     };
-    let arguments = arguments(function.and_then(|function| function.arguments))?;
+    let (name, arguments) =
+        (Cow::Borrowed(name), arguments(function.and_then(|function| function.arguments))?);
     Ok(ToolCall { id, kind: "function", function: FunctionCall { name, arguments } })
 }
 
@@ -129,7 +130,7 @@ fn no_object() -> Error {
 }
 
 fn open_call<'a>(call: &ToolCall<'a>) -> Open<'a> {
-    Open { id: call.id.clone(), name: call.function.name }
+    Open { id: call.id.clone(), name: call.function.name.clone() }
 }
 
 /// The id of the call that a result answers, which is then no longer open.
@@ -139,7 +140,7 @@ fn answered<'a>(message: &'a OllamaMessage<'a>, open: &mut Vec<Open<'a>>) -> Opt
     let place = open
         .iter()
         .position(|call| Some(call.id.as_ref()) == id)
-        .or_else(|| open.iter().position(|call| Some(call.name) == name))
+        .or_else(|| open.iter().position(|call| Some(call.name.as_ref()) == name))
         .or((!open.is_empty()).then_some(0))?;
     Some(open.remove(place).id)
 }

@@ -3,11 +3,13 @@
 //! Clients send base64 in every spelling, `data:` URLs and lists of byte numbers; an upstream gets a
 //! data URL or an audio part in standard, padded base64. The kind is read from the first bytes, as
 //! Ollama does; nothing else is decoded, and no image is converted. URLs are refused, never fetched.
-//! Invariant: text is checked in one pass and copied at most once, into an allocation of exactly the
-//! right size (only a string with escapes costs one more, for its plain form); what can be sent as
-//! it stands is borrowed.
+//! Invariant: text is checked in one pass; base64 that can be sent as it stands is borrowed from the
+//! request and put behind its `data:` only while it is written, and any other is copied once, into an
+//! allocation of exactly the right size (only a string with escapes costs one more, for its plain
+//! form).
 
 use std::borrow::Cow;
+use std::fmt;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 use serde_json::value::RawValue;
@@ -20,8 +22,10 @@ use crate::ollama::decode::Text;
 pub enum Part<'a> {
     /// `image_url`.
     Image {
-        /// A data URL.
-        url: Cow<'a, str>,
+        /// Its MIME type, in lower case.
+        mime: String,
+        /// Standard base64, padded.
+        data: Cow<'a, str>,
     },
     /// `input_audio`.
     Audio {
@@ -58,7 +62,7 @@ pub fn part<'a>(entry: &'a RawValue) -> Result<Part<'a>> {
 impl Part<'_> {
     fn into_owned(self) -> Part<'static> {
         match self {
-            Self::Image { url } => Part::Image { url: Cow::Owned(url.into_owned()) },
+            Self::Image { mime, data } => Part::Image { mime, data: Cow::Owned(data.into_owned()) },
             Self::Audio { data, format } => {
                 Part::Audio { data: Cow::Owned(data.into_owned()), format }
             }
@@ -68,9 +72,17 @@ impl Part<'_> {
 
 impl Serialize for Part<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        struct Url<'a>(&'a str, &'a str);
+        impl fmt::Display for Url<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "data:{};base64,{}", self.0, self.1)
+            }
+        }
         #[derive(serde::Serialize)]
-        struct Url<'a> {
-            url: &'a str,
+        struct Image<'a> {
+            /// Written in pieces: a URL as one text would be a copy of the image.
+            #[serde(serialize_with = "in_pieces")]
+            url: Url<'a>,
         }
         #[derive(serde::Serialize)]
         struct Audio<'a> {
@@ -79,9 +91,9 @@ impl Serialize for Part<'_> {
         }
         let mut part = serializer.serialize_struct("Part", 2)?;
         match self {
-            Self::Image { url } => {
+            Self::Image { mime, data } => {
                 part.serialize_field("type", "image_url")?;
-                part.serialize_field("image_url", &Url { url })?;
+                part.serialize_field("image_url", &Image { url: Url(mime, data) })?;
             }
             Self::Audio { data, format } => {
                 part.serialize_field("type", "input_audio")?;
@@ -90,6 +102,13 @@ impl Serialize for Part<'_> {
         }
         part.end()
     }
+}
+
+fn in_pieces<S: Serializer>(
+    value: &impl fmt::Display,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
 }
 
 /// What the bytes are.
@@ -177,16 +196,17 @@ fn from_text(text: &str) -> Result<Part<'_>> {
     }
     let base64 = &text[start..];
     let (head, known) = head(base64.as_bytes());
+    let data = || {
+        if scan.clean {
+            return Cow::Borrowed(base64);
+        }
+        let mut data = String::with_capacity(scan.length());
+        write_digits(&mut data, base64, &scan);
+        Cow::Owned(data)
+    };
     match sniff(&head[..known]).unwrap_or_else(|| declared(mime)) {
-        Kind::Image(mime) => Ok(Part::Image { url: data_url(text, start, mime, &scan) }),
-        Kind::Audio(format) if scan.clean => {
-            Ok(Part::Audio { data: Cow::Borrowed(base64), format })
-        }
-        Kind::Audio(format) => {
-            let mut data = String::with_capacity(scan.length());
-            write_digits(&mut data, base64, &scan);
-            Ok(Part::Audio { data: Cow::Owned(data), format })
-        }
+        Kind::Image(mime) => Ok(Part::Image { mime: mime.to_ascii_lowercase(), data: data() }),
+        Kind::Audio(format) => Ok(Part::Audio { data: data(), format }),
         Kind::Other(name) => Err(unknown(name)),
     }
 }
@@ -196,18 +216,14 @@ fn from_bytes(bytes: &[u8]) -> Result<Part<'static>> {
     if bytes.is_empty() {
         return Err(no_data());
     }
-    let length = bytes.len().div_ceil(3) * 4;
+    let data = || {
+        let mut data = String::with_capacity(bytes.len().div_ceil(3) * 4);
+        encode(&mut data, bytes);
+        Cow::Owned(data)
+    };
     match sniff(bytes).unwrap_or(FALLBACK) {
-        Kind::Image(mime) => {
-            let mut url = begin_url(mime, length);
-            encode(&mut url, bytes);
-            Ok(Part::Image { url: Cow::Owned(url) })
-        }
-        Kind::Audio(format) => {
-            let mut data = String::with_capacity(length);
-            encode(&mut data, bytes);
-            Ok(Part::Audio { data: Cow::Owned(data), format })
-        }
+        Kind::Image(mime) => Ok(Part::Image { mime: mime.to_owned(), data: data() }),
+        Kind::Audio(format) => Ok(Part::Audio { data: data(), format }),
         Kind::Other(name) => Err(unknown(name)),
     }
 }
@@ -287,35 +303,8 @@ fn scan(text: &[u8], start: usize, len: usize) -> std::result::Result<Scan, usiz
     Ok(Scan { digits, clean })
 }
 
-/// The data URL for the base64 in `text` from `start` on; `text` itself where it is one already.
-fn data_url<'a>(text: &'a str, start: usize, mime: &str, scan: &Scan) -> Cow<'a, str> {
-    let canonical = |before: &str| {
-        before.strip_prefix("data:").and_then(|rest| rest.strip_suffix(";base64,")) == Some(mime)
-    };
-    if scan.clean && canonical(&text[..start]) && !mime.bytes().any(|b| b.is_ascii_uppercase()) {
-        return Cow::Borrowed(text);
-    }
-    let mut url = begin_url(mime, scan.length());
-    write_digits(&mut url, &text[start..], scan);
-    Cow::Owned(url)
-}
-
-/// The beginning of a data URL, with room for `length` bytes of base64 and no more.
-fn begin_url(mime: &str, length: usize) -> String {
-    let (scheme, encoding) = ("data:", ";base64,");
-    let mut url = String::with_capacity(scheme.len() + mime.len() + encoding.len() + length);
-    url.push_str(scheme);
-    url.extend(mime.chars().map(|letter| letter.to_ascii_lowercase()));
-    url.push_str(encoding);
-    url
-}
-
 /// Appends checked base64 in its standard form.
 fn write_digits(out: &mut String, base64: &str, scan: &Scan) {
-    if scan.clean {
-        out.push_str(base64);
-        return;
-    }
     let unused = match scan.digits % 4 {
         2 => 0x0f,
         3 => 0x03,
@@ -669,22 +658,23 @@ mod tests {
     #[test]
     fn nothing_is_allocated_that_is_not_needed() {
         let exact = |json: &str| match part(&raw(json)).expect("valid") {
-            Part::Image { url: Cow::Owned(text) } | Part::Audio { data: Cow::Owned(text), .. } => {
+            Part::Image { data: Cow::Owned(text), .. }
+            | Part::Audio { data: Cow::Owned(text), .. } => {
                 assert_eq!(text.capacity(), text.len(), "{json}");
             }
             other => panic!("{json} is borrowed: {other:?}"),
         };
-        exact(&format!("{PNG:?}"));
         exact(r#""_9j_4AAQ-_8""#);
         exact(r#""i V B O R w""#);
         exact(r#""SUQz Aw""#);
         exact("[137,80,78,71]");
         exact("[73,68,51,3]");
-        for borrowed in [format!("data:image/png;base64,{PNG}"), "SUQzAw==".to_owned()] {
-            let json = raw(&format!("{borrowed:?}"));
+        let url = format!("data:image/png;base64,{PNG}");
+        for (sent, borrowed) in [(PNG, PNG), (url.as_str(), PNG), ("SUQzAw==", "SUQzAw==")] {
+            let json = raw(&format!("{sent:?}"));
             let inside = json.get().as_bytes().as_ptr_range();
             match part(&json).expect("valid") {
-                Part::Image { url: Cow::Borrowed(text) }
+                Part::Image { data: Cow::Borrowed(text), .. }
                 | Part::Audio { data: Cow::Borrowed(text), .. } => {
                     assert_eq!(text, borrowed);
                     assert!(inside.contains(&text.as_ptr()), "it lies in the request");

@@ -83,6 +83,12 @@ pub fn read(options: Option<&Map<String, Value>>) -> Result<Options> {
     Ok(out)
 }
 
+/// The window that a request asks for, in tokens, if it asks for one.
+#[must_use]
+pub fn num_ctx(options: Option<&Map<String, Value>>) -> Option<u64> {
+    u64::try_from(integer(options?.get("num_ctx")?)?).ok()
+}
+
 /// Any JSON number as a whole one.
 fn integer(value: &Value) -> Option<i64> {
     #[allow(clippy::cast_possible_truncation)] // Saturates.

@@ -8,9 +8,8 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 
 use super::VirtualModel;
-use crate::ollama::decode::{self, Int, Text};
+use crate::ollama::decode::{self, Text};
 use crate::ollama::request::{ChatRequest, GenerateRequest, Message};
-use crate::openai::request::Message as Turn;
 use crate::translate::context;
 
 impl VirtualModel {
@@ -34,30 +33,24 @@ impl VirtualModel {
         request.messages = Some(messages);
     }
 
-    /// Gives a prompt the system prompt, the stored messages (as the conversation that it goes on
-    /// from) and the default options. A raw prompt gets the options only, and one that continues a
-    /// conversation nothing that the conversation carries by itself.
+    /// Gives a prompt the system prompt, unless it is raw, has one of its own or continues a
+    /// conversation that brings its own; and the default options. The stored messages go beside it,
+    /// see [`VirtualModel::stored`].
     pub fn lay_over_generate<'a>(&'a self, request: &mut GenerateRequest<'a>) {
         self.lay_over_options(&mut request.options);
-        if request.raw == Some(true) {
+        let no_system = request.system.as_deref().is_none_or(str::is_empty);
+        if request.raw == Some(true) || !no_system || self.system.is_empty() {
             return;
         }
         let context = request.context.as_deref().unwrap_or_default();
         let numbers: Vec<i64> = context.iter().map(|number| number.0).collect();
-        let carried = context::decode(&numbers);
-        if context.is_empty() && !self.messages.is_empty() {
-            let turns: Vec<Turn<'_>> = self.stored().filter_map(turn).collect();
-            let numbers = context::encode(&turns).into_iter();
-            request.context = Some(numbers.map(|number| Int(number.into())).collect());
-        }
-        let no_system = request.system.as_deref().is_none_or(str::is_empty);
-        if no_system && !self.system.is_empty() && carried.is_empty() {
+        if context::decode(&numbers).is_empty() {
             request.system = Some(Text(Cow::Borrowed(&self.system)));
         }
     }
 
     /// Adds the default options that the request does not set.
-    fn lay_over_options(&self, options: &mut Option<Map<String, Value>>) {
+    pub fn lay_over_options(&self, options: &mut Option<Map<String, Value>>) {
         if self.parameters.is_empty() {
             return;
         }
@@ -70,15 +63,13 @@ impl VirtualModel {
     }
 
     /// The stored messages as a chat would bring them. They were checked when they were stored.
-    fn stored(&self) -> impl Iterator<Item = Message<'_>> {
-        self.messages.iter().filter_map(|message| decode::parse(message.get(), "Message").ok())
+    #[must_use]
+    pub fn stored(&self) -> Vec<Message<'_>> {
+        self.messages
+            .iter()
+            .filter_map(|message| decode::parse(message.get(), "Message").ok())
+            .collect()
     }
-}
-
-/// What a `context` can carry: text, and nobody's result without its call.
-fn turn(message: Message<'_>) -> Option<Turn<'_>> {
-    let (role, content) = (message.role?.0, message.content?.0);
-    (role != "tool" && !content.is_empty()).then(|| Turn::text(role, content))
 }
 
 #[cfg(test)]
@@ -89,6 +80,7 @@ mod tests {
 
     use super::*;
     use crate::ollama::manage::CreateRequest;
+    use crate::openai::request::Message as Turn;
     use crate::profile::GENERIC;
     use crate::translate::{chat, generate};
 
@@ -111,7 +103,8 @@ mod tests {
         let model = mario();
         let mut request: GenerateRequest<'_> = decode::parse(body, "G").expect("valid");
         model.lay_over_generate(&mut request);
-        match generate::to_openai(&request, "base", &GENERIC).expect("valid") {
+        let stored = model.stored();
+        match generate::to_openai(&request, &stored, "base", &GENERIC).expect("valid") {
             generate::Generate::Chat(it) => sent(&serde_json::to_value(it)),
             generate::Generate::Completion(it) => {
                 let it = serde_json::to_value(it).expect("JSON");
@@ -171,7 +164,7 @@ mod tests {
     #[test]
     fn a_continued_conversation_is_left_as_it_was() {
         let first = [Turn::text("system", "Be Luigi."), Turn::text("user", "One")];
-        let context = json!(context::encode(&first));
+        let context = json!(context::Memory::of(&first).encode());
         let body = json!({"prompt": "Two", "context": context}).to_string();
         assert_eq!(generated(&body).0, "system:Be Luigi. user:One user:Two");
     }

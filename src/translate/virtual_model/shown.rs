@@ -34,16 +34,22 @@ impl VirtualModel {
         let mut tag = base.tag(setting);
         tag.name.clone_from(&self.name);
         tag.model.clone_from(&self.name);
-        tag.modified_at.clone_from(&self.modified_at);
+        tag.modified_at = setting.local(self.modified());
         tag.digest = self.digest(&tag.digest);
         tag.details.details.parent_model = names::display(&self.from);
         tag
     }
 
-    /// An entry of `/api/ps`.
+    /// An entry of `/api/ps`; the rest as in [`Model::process`].
     #[must_use]
-    pub fn process(&self, base: &Model, setting: &Setting<'_>, expires_at: SystemTime) -> Process {
-        let mut process = base.process(setting, expires_at);
+    pub fn process(
+        &self,
+        base: &Model,
+        setting: &Setting<'_>,
+        expires_at: SystemTime,
+        num_ctx: Option<u64>,
+    ) -> Process {
+        let mut process = base.process(setting, expires_at, num_ctx);
         process.name.clone_from(&self.name);
         process.model.clone_from(&self.name);
         process.digest = self.digest(&process.digest);
@@ -71,7 +77,7 @@ impl VirtualModel {
         answer.parameters = parameters(&self.parameters);
         answer.messages.clone_from(&self.messages);
         answer.details.parent_model = names::display(&self.from);
-        answer.modified_at.clone_from(&self.modified_at);
+        answer.modified_at = setting.local(self.modified());
         answer
     }
 

@@ -1,0 +1,293 @@
+//! What a model can do, as far as its upstream's list tells (openai-wire.md 2.2, 2.4).
+//!
+//! Each ability is known, denied or unknown. What is unknown is claimed where clients need the claim
+//! and never a reason to refuse a request: only a denial is. Pure: a list's entry in, abilities out.
+
+use serde_json::Value;
+
+/// What a model can do; `None` where nobody says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Abilities {
+    /// Text from text.
+    pub completion: Option<bool>,
+    /// Calls of functions.
+    pub tools: Option<bool>,
+    /// The middle of a text.
+    pub insert: Option<bool>,
+    /// Images in a prompt.
+    pub vision: Option<bool>,
+    /// Vectors from text.
+    pub embedding: Option<bool>,
+    /// Reasoning.
+    pub thinking: Option<bool>,
+    /// Sounds in a prompt.
+    pub audio: Option<bool>,
+}
+
+/// Kinds of models, as servers name them, that answer a prompt with text.
+const TALKERS: &[&str] = &["chat", "llm", "vlm", "language", "completion", "responses", "code"];
+
+/// Kinds of models, as servers name them, that do something else entirely.
+const OTHERS: &[&str] = &[
+    "rerank",
+    "moderation",
+    "image",
+    "image_generation",
+    "audio",
+    "audio_transcription",
+    "audio_speech",
+    "transcribe",
+    "video",
+    "video_generation",
+];
+
+/// Words in an id that only embedding models have.
+const EMBEDDERS: &[&str] = &["embed", "bge-", "all-minilm"];
+
+impl Abilities {
+    /// What an entry of a model list says; `mimicked` is the entry of the same model in a list of
+    /// Ollama's shape, which llama.cpp sends beside its own.
+    #[must_use]
+    pub fn read(id: &str, entry: &Value, mimicked: Option<&Value>) -> Self {
+        let mut out = Self::default();
+        out.modalities(entry);
+        out.parameters(entry);
+        out.kind(entry);
+        if let Some(words) = mimicked.and_then(|it| it["capabilities"].as_array()) {
+            out.words(words);
+        }
+        match &entry["capabilities"] {
+            Value::Array(words) => out.words(words),
+            Value::Object(_) => out.flags(&entry["capabilities"]),
+            _ => {}
+        }
+        out.flags(entry);
+        out.or_by_name(id)
+    }
+
+    /// What an id alone tells.
+    #[must_use]
+    pub fn of_unlisted(id: &str) -> Self {
+        Self::default().or_by_name(id)
+    }
+
+    /// As Ollama lists them (ollama-api.md 11.6). An embedding model never claims completion. Tools
+    /// are claimed where nothing is known: clients with tools show no other models (18.12).
+    #[must_use]
+    pub fn listed(&self) -> Vec<&'static str> {
+        let talks = self.talks();
+        let claims = [
+            (talks, "completion"),
+            (talks && self.tools != Some(false), "tools"),
+            (talks && self.insert == Some(true), "insert"),
+            (talks && self.vision == Some(true), "vision"),
+            (self.embeds(), "embedding"),
+            (talks && self.thinking == Some(true), "thinking"),
+            (talks && self.audio == Some(true), "audio"),
+        ];
+        claims.iter().filter(|(claimed, _)| *claimed).map(|(_, name)| *name).collect()
+    }
+
+    /// Whether it answers prompts, unless it is known not to.
+    #[must_use]
+    pub fn talks(&self) -> bool {
+        self.completion.unwrap_or(!self.embeds())
+    }
+
+    /// Whether it makes vectors and nothing else.
+    fn embeds(&self) -> bool {
+        self.embedding == Some(true) && self.completion != Some(true)
+    }
+
+    /// What goes in and comes out, as OpenRouter, llama.cpp and LocalAI tell it.
+    fn modalities(&mut self, entry: &Value) {
+        let list = |name: &str| {
+            let nested = entry["architecture"][name].as_array();
+            nested.or_else(|| entry[name].as_array()).filter(|list| !list.is_empty())
+        };
+        if let Some(input) = list("input_modalities") {
+            self.vision = Some(has(input, &["image"]));
+            self.audio = Some(has(input, &["audio"]));
+        }
+        if let Some(output) = list("output_modalities") {
+            self.embedding = Some(has(output, &["embeddings", "embedding"]));
+            self.completion = Some(has(output, &["text"]));
+        }
+    }
+
+    /// The parameters that a model takes, as OpenRouter tells them.
+    fn parameters(&mut self, entry: &Value) {
+        let list = entry["supported_parameters"].as_array();
+        if let Some(list) = list.filter(|list| !list.is_empty()) {
+            self.tools = Some(has(list, &["tools"]));
+            self.thinking = Some(has(list, &["reasoning", "include_reasoning"]));
+        }
+        if entry["reasoning"].is_object() {
+            self.thinking = Some(true);
+        }
+    }
+
+    /// What kind of model it is, as Together, LM Studio and LiteLLM tell it.
+    fn kind(&mut self, entry: &Value) {
+        let kind = entry["type"].as_str().or_else(|| entry["mode"].as_str()).unwrap_or_default();
+        if kind.starts_with("embedding") {
+            (self.embedding, self.completion) = (Some(true), Some(false));
+        } else if TALKERS.contains(&kind) {
+            self.completion = Some(true);
+        } else if OTHERS.contains(&kind) {
+            self.completion = Some(false);
+        }
+        match kind {
+            "vlm" => self.vision = Some(true),
+            "llm" => self.vision = Some(false),
+            _ => {}
+        }
+    }
+
+    /// A list of words, of which a missing one denies nothing.
+    fn words(&mut self, words: &[Value]) {
+        let known = [
+            (&mut self.completion, &["completion", "chat"][..]),
+            (&mut self.tools, &["tools", "tool_use", "function_calling"]),
+            (&mut self.insert, &["insert", "fim"]),
+            (&mut self.vision, &["vision", "multimodal"]),
+            (&mut self.embedding, &["embedding", "embeddings"]),
+            (&mut self.thinking, &["thinking", "reasoning"]),
+            (&mut self.audio, &["audio"]),
+        ];
+        for (ability, names) in known {
+            if has(words, names) {
+                *ability = Some(true);
+            }
+        }
+    }
+
+    /// Members that say yes or no, as Mistral, LM Studio and LiteLLM have them.
+    fn flags(&mut self, members: &Value) {
+        let flag = |name: &str| members[name].as_bool();
+        let (chat, fim) = (flag("completion_chat"), flag("completion_fim"));
+        let talks = chat.map(|chat| chat || fim == Some(true));
+        let known = [
+            (&mut self.completion, talks),
+            (&mut self.insert, fim),
+            (&mut self.vision, flag("vision").or_else(|| flag("supports_vision"))),
+            (&mut self.audio, flag("audio").or_else(|| flag("supports_audio_input"))),
+            (&mut self.thinking, flag("reasoning").or_else(|| flag("supports_reasoning"))),
+            (
+                &mut self.tools,
+                flag("function_calling")
+                    .or_else(|| flag("trained_for_tool_use"))
+                    .or_else(|| flag("supports_function_calling")),
+            ),
+        ];
+        for (ability, said) in known {
+            *ability = said.or(*ability);
+        }
+    }
+
+    /// An embedding model by its name, where nothing says otherwise.
+    fn or_by_name(mut self, id: &str) -> Self {
+        let id = id.to_ascii_lowercase();
+        if self.completion != Some(true) && EMBEDDERS.iter().any(|word| id.contains(word)) {
+            self.embedding = self.embedding.or(Some(true));
+        }
+        self
+    }
+}
+
+fn has(list: &[Value], words: &[&str]) -> bool {
+    list.iter().filter_map(Value::as_str).any(|word| words.contains(&word))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn check(entry: Value, expected: &[&str]) -> Abilities {
+        let id = entry["id"].as_str().unwrap_or("x");
+        let found = Abilities::read(id, &entry, None);
+        assert_eq!(found.listed(), expected, "{entry}");
+        found
+    }
+
+    #[test]
+    fn nothing_known_is_a_model_that_talks_and_calls() {
+        let found = check(json!({"id": "gpt-4o"}), &["completion", "tools"]);
+        assert_eq!(found, Abilities::default());
+        check(
+            json!({"id": "x", "supported_parameters": [], "type": "base"}),
+            &["completion", "tools"],
+        );
+    }
+
+    #[test]
+    fn openrouter_tells_modalities_and_parameters() {
+        let modalities =
+            json!({"input_modalities": ["text", "image"], "output_modalities": ["text"]});
+        let parameters = json!(["tools", "temperature", "reasoning"]);
+        check(
+            json!({"architecture": modalities, "supported_parameters": parameters}),
+            &["completion", "tools", "vision", "thinking"],
+        );
+        let found = check(json!({"supported_parameters": ["temperature"]}), &["completion"]);
+        assert_eq!((found.tools, found.thinking), (Some(false), Some(false)));
+        check(
+            json!({"architecture": {"input_modalities": ["text"], "output_modalities": ["embeddings"]}}),
+            &["embedding"],
+        );
+        check(json!({"architecture": {"output_modalities": ["image"]}}), &[]);
+    }
+
+    #[test]
+    fn mistral_tells_flags() {
+        let flags = |chat: bool, fim: bool, calls: bool| {
+            json!({"id": "m", "capabilities": {"completion_chat": chat, "completion_fim": fim,
+                "function_calling": calls, "vision": false, "reasoning": false}})
+        };
+        check(flags(true, false, true), &["completion", "tools"]);
+        check(flags(false, true, false), &["completion", "insert"]);
+        check(flags(false, false, false), &[]);
+        let embed = json!({"id": "mistral-embed", "capabilities": {"completion_chat": false}});
+        check(embed, &["embedding"]);
+    }
+
+    #[test]
+    fn kinds_are_known_by_their_names() {
+        check(json!({"type": "embeddings"}), &["embedding"]);
+        check(json!({"type": "embedding", "id": "x-chat"}), &["embedding"]);
+        check(json!({"mode": "embedding"}), &["embedding"]);
+        check(json!({"type": "chat", "id": "embedded-llm"}), &["completion", "tools"]);
+        check(json!({"type": "rerank"}), &[]);
+        check(json!({"mode": "image_generation"}), &[]);
+        check(
+            json!({"type": "vlm", "capabilities": ["tool_use"]}),
+            &["completion", "tools", "vision"],
+        );
+    }
+
+    #[test]
+    fn lists_of_words_and_flags_beside_them_are_read() {
+        let lm_studio = json!({"type": "llm",
+            "capabilities": {"vision": true, "trained_for_tool_use": false}});
+        check(lm_studio, &["completion", "vision"]);
+        let litellm = json!({"mode": "chat", "supports_vision": true, "supports_reasoning": true,
+            "supports_function_calling": null});
+        check(litellm, &["completion", "tools", "vision", "thinking"]);
+        let local = json!({"capabilities": ["chat", "tools", "thinking"],
+            "input_modalities": ["text", "audio"]});
+        check(local, &["completion", "tools", "thinking", "audio"]);
+        let mimicked = json!({"capabilities": ["completion", "multimodal"]});
+        let found = Abilities::read("x", &json!({"id": "x"}), Some(&mimicked));
+        assert_eq!(found.listed(), ["completion", "tools", "vision"]);
+    }
+
+    #[test]
+    fn embedding_models_are_known_by_their_names_where_nothing_is_said() {
+        for id in ["text-embedding-3-small", "nomic-embed-text", "BAAI/bge-m3", "all-minilm:33m"] {
+            assert_eq!(Abilities::of_unlisted(id).listed(), ["embedding"], "{id}");
+        }
+        assert!(Abilities::of_unlisted("llama3").talks());
+    }
+}

@@ -1,0 +1,247 @@
+//! Ollama's answers about a model: `/api/tags`, `/api/ps` and `/api/show` (ollama-api.md 11.4 to 11.6).
+//!
+//! Strings that the upstream does not tell are read from the model's id, or are a word that says so;
+//! clients insist on strings. Never decides anything about a request.
+
+use std::time::SystemTime;
+
+use serde_json::{Map, Value};
+
+use super::{Model, Setting};
+use crate::names;
+use crate::ollama::answer::{Details, Process, ShowAnswer, Tag, TagDetails};
+
+/// What stands where a client wants a word and nothing is known.
+const UNKNOWN: &str = "unknown";
+
+/// Families whose name can be read in an id, the more telling first.
+const FAMILIES: &[&str] = &[
+    "smollm",
+    "codellama",
+    "tinyllama",
+    "llama",
+    "codestral",
+    "devstral",
+    "ministral",
+    "mixtral",
+    "mistral",
+    "deepseek",
+    "qwen",
+    "gemma",
+    "gemini",
+    "granite",
+    "claude",
+    "command",
+    "grok",
+    "phi",
+    "gpt",
+    "yi",
+    "glm",
+    "kimi",
+    "nemotron",
+    "nomic",
+    "bert",
+    "bge",
+    "text-embedding",
+];
+
+impl Model {
+    /// An entry of `/api/tags`.
+    #[must_use]
+    pub fn tag(&self, setting: &Setting<'_>) -> Tag {
+        let name = names::display(&self.id);
+        Tag {
+            model: name.clone(),
+            name,
+            modified_at: setting.local(self.modified(setting)),
+            size: self.size(),
+            digest: self.digest(setting),
+            details: TagDetails {
+                details: self.details(),
+                context_length: self.context_length,
+                embedding_length: self.embedding_length,
+            },
+            capabilities: self.abilities.listed(),
+        }
+    }
+
+    /// An entry of `/api/ps`; `num_ctx` is the window that the last request asked for.
+    #[must_use]
+    pub fn process(
+        &self,
+        setting: &Setting<'_>,
+        expires_at: SystemTime,
+        num_ctx: Option<u64>,
+    ) -> Process {
+        let name = names::display(&self.id);
+        Process {
+            model: name.clone(),
+            name,
+            size: self.size(),
+            digest: self.digest(setting),
+            details: self.details(),
+            expires_at: setting.local(expires_at),
+            size_vram: self.size(),
+            context_length: self.window(setting, num_ctx),
+        }
+    }
+
+    /// The answer of `/api/show`; `requested` is the name that the client used, which VS Code shows
+    /// to its user, and `system` replaces the (empty) system prompt.
+    #[must_use]
+    pub fn show(&self, setting: &Setting<'_>, requested: &str, system: &str) -> ShowAnswer {
+        let details = self.details();
+        ShowAnswer {
+            license: String::new(),
+            parameters: String::new(),
+            messages: Vec::new(),
+            modelfile: self.modelfile(system),
+            template: self.template().to_owned(),
+            system: system.to_owned(),
+            model_info: self.model_info(setting, requested, &details.family),
+            details,
+            capabilities: self.abilities.listed(),
+            modified_at: setting.local(self.modified(setting)),
+        }
+    }
+
+    fn details(&self) -> Details {
+        let family = self.family();
+        Details {
+            parent_model: String::new(),
+            format: "gguf".to_owned(),
+            families: vec![family.clone()],
+            family,
+            parameter_size: self.parameter_size(),
+            quantization_level: self.quantization_level(),
+        }
+    }
+
+    /// The family, read from the id, or the id's own first word.
+    fn family(&self) -> String {
+        let id = self.id.to_ascii_lowercase();
+        let last = id.rsplit('/').next().unwrap_or_default();
+        let known = FAMILIES.iter().find(|family| last.contains(*family));
+        let first = || last.split(|c: char| !c.is_ascii_alphabetic()).find(|word| !word.is_empty());
+        known.copied().or_else(first).unwrap_or(UNKNOWN).to_owned()
+    }
+
+    fn parameter_size(&self) -> String {
+        #[allow(clippy::cast_precision_loss)] // One digit behind the point is shown.
+        match self.parameters {
+            Some(count) if count >= 1_000_000_000 => format!("{:.1}B", count as f64 / 1e9),
+            Some(count) => format!("{:.2}M", count as f64 / 1e6),
+            None => size_word(&self.id).unwrap_or_else(|| UNKNOWN.to_owned()),
+        }
+    }
+
+    /// The quantisation, as listed or as it stands in the id.
+    fn quantization_level(&self) -> String {
+        let word = || {
+            let words = self.id.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            words.map(str::to_ascii_uppercase).find(|word| {
+                let digits = word.strip_prefix("IQ").or_else(|| word.strip_prefix('Q'));
+                digits.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+                    || matches!(word.as_str(), "F16" | "BF16" | "F32" | "FP16" | "FP8" | "MXFP4")
+            })
+        };
+        self.quantization.clone().or_else(word).unwrap_or_else(|| UNKNOWN.to_owned())
+    }
+
+    fn model_info(
+        &self,
+        setting: &Setting<'_>,
+        requested: &str,
+        family: &str,
+    ) -> Map<String, Value> {
+        let mut info = Map::new();
+        info.insert("general.architecture".into(), family.into());
+        info.insert("general.basename".into(), requested.into());
+        if let Some(parameters) = self.parameters {
+            info.insert("general.parameter_count".into(), parameters.into());
+        }
+        let window = self.context_length.unwrap_or(setting.context_length);
+        info.insert(format!("{family}.context_length"), window.into());
+        if let Some(length) = self.embedding_length {
+            info.insert(format!("{family}.embedding_length"), length.into());
+        }
+        info
+    }
+
+    fn template(&self) -> &'static str {
+        if self.abilities.insert == Some(true) { TEMPLATE_WITH_SUFFIX } else { TEMPLATE }
+    }
+
+    fn modelfile(&self, system: &str) -> String {
+        let (name, template) = (names::display(&self.id), self.template());
+        let system = match system {
+            "" => String::new(),
+            text => format!("SYSTEM {text:?}\n"),
+        };
+        format!(
+            "# Modelfile generated by \"ollama show\"\n\
+             # To build a new Modelfile based on this, replace FROM with:\n\
+             # FROM {name}\n\nFROM {name}\nTEMPLATE \"\"\"{template}\"\"\"\n{system}"
+        )
+    }
+}
+
+/// A stand-in for the template, which stays with the upstream: it says what goes in. Some clients
+/// look for the word "tools" in it (18.12).
+const TEMPLATE: &str = "{{ if .System }}{{ .System }}\n\n{{ end }}\
+    {{ if .Tools }}# tools\n{{ .Tools }}\n\n{{ end }}{{ .Prompt }}";
+
+/// The same for a model that fills in the middle, which some clients look for, too (18.9).
+const TEMPLATE_WITH_SUFFIX: &str = "{{ if .System }}{{ .System }}\n\n{{ end }}\
+    {{ if .Tools }}# tools\n{{ .Tools }}\n\n{{ end }}{{ .Prompt }}{{ .Suffix }}";
+
+/// The parameter size as it stands in an id, such as `8b` or `135M`.
+fn size_word(id: &str) -> Option<String> {
+    id.split(|c: char| !c.is_ascii_alphanumeric() && c != '.').map(str::to_ascii_uppercase).find(
+        |word| {
+            let number = word.strip_suffix(['B', 'M']).unwrap_or_default();
+            number.starts_with(|c: char| c.is_ascii_digit()) && number.parse::<f64>().is_ok()
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::SETTING;
+    use super::super::{Abilities, DEFAULT_CONTEXT_LENGTH};
+    use super::*;
+
+    #[test]
+    fn details_are_read_from_the_id() {
+        let check = |id: &str, family: &str, parameters: &str, quantization: &str| {
+            let details = Model::unlisted(id).details();
+            assert_eq!(
+                (details.family.as_str(), details.parameter_size.as_str()),
+                (family, parameters),
+                "{id}"
+            );
+            assert_eq!(details.quantization_level, quantization, "{id}");
+        };
+        check("gpt-4o", "gpt", "unknown", "unknown");
+        check("meta-llama/Llama-3.1-8B-Instruct", "llama", "8B", "unknown");
+        check("Qwen2.5-0.5b-Q4_K_M.gguf", "qwen", "0.5B", "Q4_K_M");
+        check("smollm2:135m", "smollm", "135M", "unknown");
+        check("zebra-7", "zebra", "unknown", "unknown");
+        check("7", "unknown", "unknown", "unknown");
+    }
+
+    #[test]
+    fn show_names_what_clients_read() {
+        let show = Model::unlisted("gpt-4o").show(&SETTING, "gpt-4o:latest", "Be \"brief\".");
+        assert_eq!(show.model_info["general.architecture"], "gpt");
+        assert_eq!(show.model_info["general.basename"], "gpt-4o:latest");
+        assert_eq!(show.model_info["gpt.context_length"], DEFAULT_CONTEXT_LENGTH);
+        assert!(show.modelfile.starts_with("# Modelfile generated by \"ollama show\"\n"));
+        assert!(!show.template.contains(".Suffix"));
+        let abilities = Abilities { insert: Some(true), ..Abilities::default() };
+        let fills_in = Model { abilities, ..Model::unlisted("codestral") };
+        let shown = fills_in.show(&SETTING, "codestral", "");
+        assert!(shown.template.contains(".Suffix") && shown.modelfile.contains(&shown.template));
+        assert!(show.modelfile.ends_with("SYSTEM \"Be \\\"brief\\\".\"\n"));
+    }
+}
