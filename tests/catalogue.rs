@@ -262,9 +262,15 @@ fn things_that_a_model_cannot_do() {
         let no_tools = "registry.ollama.ai/library/m:latest does not support tools";
         row(&[CHAT], with(change, "tools", tools), 400, no_tools).listed(PLAIN).check();
     }
-    let kind = r#"{"data":[{"id":"m","type":"rerank"}]}"#;
+    // The name in this form has the list looked at; where the list is at hand, any form does.
     let tag = || json!({"model": "m:latest"});
-    row(&[CHAT], tag(), 400, "\"m:latest\" does not support chat").listed(kind).check();
+    let draws = r#"{"data":[{"id":"m","type":"image"}]}"#;
+    let no_images = "image generation models are not currently supported";
+    row(&[GENERATE], tag(), 400, no_images).listed(draws).check();
+    let no_chat = "\"m:latest\" does not support chat";
+    row(&[CHAT], tag(), 400, no_chat).listed(draws).check();
+    let kind = r#"{"data":[{"id":"m","type":"rerank"}]}"#;
+    row(&[CHAT], tag(), 400, no_chat).listed(kind).check();
 }
 
 #[test]
@@ -283,7 +289,7 @@ fn what_nobody_denies_is_tried() {
         .answered(418, said("asked"))
         .check();
     let upstream = Upstream::start();
-    let unload = json!({"model": "text-embed", "keep_alive": 0});
+    let unload = json!({"model": "text-embed", "keep_alive": 0, "raw": true, "system": "x"});
     for route in TEXT {
         let answer = Proxy::start(&upstream).client().post(route, unload.to_string()).answer();
         assert_eq!(answer.json()["done_reason"], "unload", "{route}");
@@ -336,7 +342,12 @@ fn the_first_fault_is_told() {
         .check();
     row(INFERENCE, json!({"model": "m:", "options": options()}), 400, "invalid model name").check();
     row(&[EMBED], json!({"model": "", "input": 5}), 404, "model '' not found").check();
-    // The raw conflict and the model's abilities before the options, these before the format.
+    // Loading checks the same, unloading nothing of it.
+    let load = json!({"raw": true, "system": "x", "prompt": "", "options": options()});
+    row(&[GENERATE], load, 400, RAW_CONFLICT).check();
+    // The raw conflict before the model's abilities, these before the options, then the format.
+    let raw = json!({"raw": true, "system": "x", "think": true});
+    row(&[GENERATE], raw, 400, RAW_CONFLICT).listed(PLAIN).check();
     let raw = json!({"raw": true, "system": "x", "options": options(), "format": "xml"});
     row(&[GENERATE], raw, 400, RAW_CONFLICT).check();
     let insert = json!({"suffix": "x", "options": options()});

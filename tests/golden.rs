@@ -248,7 +248,9 @@ fn generate_cases() {
         let translated = match &request {
             Ok(request) => {
                 let id = case.setting("id").or(request.model.as_deref()).unwrap_or_default();
-                generate::to_openai(request, &[], id, case.profile()).map(|it| match it {
+                let translated = generate::check_raw(request)
+                    .and_then(|()| generate::to_openai(request, &[], id, case.profile()));
+                translated.map(|it| match it {
                     Generate::Chat(it) => {
                         json!({"path": "chat/completions", "body": to_value(&it)})
                     }

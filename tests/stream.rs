@@ -270,3 +270,13 @@ fn old_clients_that_keep_the_connection_get_a_length() {
         assert_eq!(texts(&answer.lines()), [text, ""]);
     }
 }
+
+#[test]
+fn a_huge_event_becomes_lines_that_every_client_can_read() {
+    // Each character takes six in JSON.
+    let text = "\u{1}".repeat(3 << 20);
+    let answer = ask(upstream::stream(&[&text]));
+    assert!(answer.body.lines().count() > 3);
+    assert!(answer.body.lines().all(|line| line.len() < 8_000_000));
+    assert_eq!(texts(&answer.lines()).concat(), text);
+}

@@ -76,13 +76,19 @@ fn write_line(
     mut delta: Delta<'_>,
 ) {
     let calls = std::mem::take(&mut delta.calls);
-    for delta in [delta, Delta { calls, ..Delta::default() }] {
+    let mut write = |delta: &Delta<'_>| {
         if !delta.is_empty() {
             line.clear();
-            encoder.delta(line, &now(), &delta);
+            encoder.delta(line, &now(), delta);
             context.exchange.line(line);
         }
+    };
+    if delta.fits() {
+        write(&delta);
+    } else {
+        delta.pieces().iter().for_each(&mut write);
     }
+    write(&Delta { calls, ..Delta::default() });
 }
 
 /// Moves events to lines until the terminal one.

@@ -65,7 +65,7 @@ pub(super) fn chat(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     overlay.iter().for_each(|model| model.lay_over_options(&mut request.options));
     let mut encoder = ChatEncoder { model: &asked.shown };
     if request.messages.as_ref().is_none_or(Vec::is_empty) {
-        let reason = load(context, &asked, request.options.as_ref())?;
+        let reason = load(context, &asked, request.options.as_ref(), Ok(()))?;
         return answer(context, |out, now| encoder.empty(out, now, reason));
     }
     overlay.iter().for_each(|model| model.lay_over_chat(&mut request));
@@ -101,11 +101,13 @@ pub(super) fn generate(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let asked = Asked::read(context, &common, "generate", no_model)?;
     let overlay = asked.overlay.clone();
     overlay.iter().for_each(|model| model.lay_over_options(&mut request.options));
+    let raw_conflict = generate::check_raw(&request);
     if request.prompt.as_deref().is_none_or(str::is_empty) {
         let encoder = GenerateEncoder::new(&asked.shown, None);
-        let reason = load(context, &asked, request.options.as_ref())?;
+        let reason = load(context, &asked, request.options.as_ref(), raw_conflict)?;
         return answer(context, |out, now| encoder.empty(out, now, reason));
     }
+    raw_conflict?;
     overlay.iter().for_each(|model| model.lay_over_generate(&mut request));
     let stored = overlay.iter().flat_map(|model| model.stored()).collect::<Vec<_>>();
     let fills_in = generate::fills_in(&request);
@@ -150,6 +152,10 @@ impl Asked {
     /// Refuses what the model is known not to do; what is unknown is tried.
     fn check(&self, abilities: &Abilities) -> Result<()> {
         let name = Some(self.shown.as_str());
+        if self.route == "generate" && abilities.draws() {
+            let feature = "image generation models are not currently supported".to_owned();
+            return Err(Error::Unsupported { feature });
+        }
         let thinks = matches!(self.think, Think::On | Think::Level(_));
         if thinks && abilities.thinking == Some(false) {
             return Err(chat::unsupported(name, "thinking"));
@@ -211,11 +217,12 @@ fn ask(context: &mut Context<'_>, request: &Generate<'_>, stream: bool) -> Resul
 }
 
 /// Loads or unloads a model, which the proxy answers by itself: `load` or `unload`. Loading checks
-/// what a request would check; unloading only that the model is there (8.4).
+/// what a request would check, `conflict` included; unloading only that the model is there (8.4).
 fn load(
     context: &mut Context<'_>,
     asked: &Asked,
     options: Option<&Map<String, Value>>,
+    conflict: Result<()>,
 ) -> Result<&'static str> {
     let app = context.app;
     if !app.may_exist(&asked.name, asked.overlay.as_deref(), context.trace) {
@@ -225,6 +232,7 @@ fn load(
     let unload = asked.keep_alive.is_some_and(KeepAlive::is_zero);
     let resolved = app.resolve(&asked.name, asked.overlay.as_deref(), false, context.trace);
     if !unload {
+        conflict?;
         asked.check(&resolved.abilities)?;
         options::read(options)?;
     }

@@ -45,7 +45,6 @@ pub fn to_openai<'a>(
     profile: &Profile,
 ) -> Result<Generate<'a>> {
     let name = request.model.as_deref();
-    check_raw(request)?;
     let fills_in = fills_in(request);
     if fills_in && profile.fill_in == FillIn::Nowhere {
         return Err(infill::unsupported(name.unwrap_or_default()));
@@ -222,7 +221,11 @@ fn is_raw(request: &GenerateRequest<'_>) -> bool {
     request.raw == Some(true)
 }
 
-fn check_raw(request: &GenerateRequest<'_>) -> Result<()> {
+/// Refuses what a raw prompt excludes. Ollama looks for it before it looks at the model's abilities.
+///
+/// # Errors
+/// [`Error::InvalidRequest`].
+pub fn check_raw(request: &GenerateRequest<'_>) -> Result<()> {
     let conflict = said(request.template.as_deref()).is_some()
         || said(request.system.as_deref()).is_some()
         || request.context.as_ref().is_some_and(|context| !context.is_empty());

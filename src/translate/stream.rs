@@ -20,6 +20,10 @@ use crate::translate::think::Think;
 use crate::translate::think_tags::{self, Split, Splitter};
 use crate::upstream_error;
 
+/// The longest text of one line, in bytes: even where each of them is escaped, the line stays below
+/// the 8 MB that Go's clients read (ollama-api.md 7).
+const LONGEST_TEXT: usize = 1 << 20;
+
 /// What one event adds to the answer.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Delta<'a> {
@@ -41,6 +45,26 @@ impl Delta<'_> {
             && self.content.is_empty()
             && self.calls.is_empty()
             && self.logprobs.is_empty()
+    }
+
+    /// Whether its text fits into one line.
+    #[must_use]
+    pub fn fits(&self) -> bool {
+        self.thinking.len() + self.content.len() <= LONGEST_TEXT
+    }
+
+    /// The same in pieces that fit, for the rare event that does not. Calls stay whole.
+    #[must_use]
+    pub fn pieces(mut self) -> Vec<Delta<'static>> {
+        let (thinking, content) = (cut(&self.thinking), cut(&self.content));
+        let thinking = thinking.map(|it| Delta { thinking: it.into(), ..Delta::default() });
+        let content = content.map(|it| Delta { content: it.into(), ..Delta::default() });
+        let mut pieces: Vec<Delta<'static>> = thinking.chain(content).collect();
+        if let Some(last) = pieces.last_mut() {
+            last.logprobs = std::mem::take(&mut self.logprobs);
+            last.calls = std::mem::take(&mut self.calls);
+        }
+        pieces
     }
 
     /// Adds another one behind it.
@@ -365,6 +389,17 @@ impl<'r> AnswerStream<'r> {
     }
 }
 
+/// A text in pieces that fit into a line, cut between characters.
+fn cut(text: &str) -> impl Iterator<Item = String> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let end = (0..=LONGEST_TEXT.min(rest.len())).rev().find(|&at| rest.is_char_boundary(at))?;
+        let piece = &rest[..end];
+        rest = &rest[end..];
+        (!piece.is_empty()).then(|| piece.to_owned())
+    })
+}
+
 /// `None` for the empty reason that some servers send while they go on.
 fn finish(reason: &str) -> Option<Finish> {
     match reason {
@@ -399,4 +434,28 @@ fn not_an_answer(text: &str) -> Error {
         Some('<') => "HTML in place of an answer",
         Some(_) => "something that is no JSON object",
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_is_too_long_for_a_line_comes_in_pieces() {
+        let (thinking, content) = ("é".repeat(LONGEST_TEXT), "x".repeat(LONGEST_TEXT + 1));
+        let delta = Delta {
+            thinking: thinking.as_str().into(),
+            content: content.as_str().into(),
+            logprobs: vec![Logprob::default()],
+            ..Delta::default()
+        };
+        assert!(!delta.fits());
+        let pieces = delta.pieces();
+        assert!(pieces.iter().all(|piece| piece.fits() && !piece.is_empty()));
+        assert_eq!(pieces.iter().map(|it| it.thinking.as_ref()).collect::<String>(), thinking);
+        assert_eq!(pieces.iter().map(|it| it.content.as_ref()).collect::<String>(), content);
+        assert_eq!(pieces.iter().map(|it| it.logprobs.len()).sum::<usize>(), 1);
+        let odd = format!("x{}", "é".repeat(LONGEST_TEXT / 2));
+        assert_eq!(cut(&odd).map(|it| it.len()).collect::<Vec<_>>(), [LONGEST_TEXT - 1, 2]);
+    }
 }

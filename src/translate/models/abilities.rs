@@ -22,6 +22,8 @@ pub struct Abilities {
     pub thinking: Option<bool>,
     /// Sounds in a prompt.
     pub audio: Option<bool>,
+    /// Images from text.
+    pub image: Option<bool>,
 }
 
 /// Kinds of models, as servers name them, that answer a prompt with text.
@@ -71,7 +73,7 @@ impl Abilities {
         Self::default().or_by_name(id)
     }
 
-    /// As Ollama lists them (ollama-api.md 11.6). An embedding model never claims completion. Tools
+    /// As Ollama lists them (ollama-api.md 11.6), but for `image`, at which clients stumble. An embedding model never claims completion. Tools
     /// are claimed where nothing is known: clients with tools show no other models (18.12).
     #[must_use]
     pub fn listed(&self) -> Vec<&'static str> {
@@ -94,6 +96,12 @@ impl Abilities {
         self.completion.unwrap_or(!self.embeds())
     }
 
+    /// Whether it makes images and no text.
+    #[must_use]
+    pub fn draws(&self) -> bool {
+        self.image == Some(true) && !self.talks()
+    }
+
     /// Whether it makes vectors and nothing else.
     fn embeds(&self) -> bool {
         self.embedding == Some(true) && self.completion != Some(true)
@@ -112,6 +120,7 @@ impl Abilities {
         if let Some(output) = list("output_modalities") {
             self.embedding = Some(has(output, &["embeddings", "embedding"]));
             self.completion = Some(has(output, &["text"]));
+            self.image = Some(has(output, &["image"]));
         }
     }
 
@@ -138,6 +147,7 @@ impl Abilities {
             self.completion = Some(false);
         }
         match kind {
+            "image" | "image_generation" => self.image = Some(true),
             "vlm" => self.vision = Some(true),
             "llm" => self.vision = Some(false),
             _ => {}
@@ -260,7 +270,9 @@ mod tests {
         check(json!({"mode": "embedding"}), &["embedding"]);
         check(json!({"type": "chat", "id": "embedded-llm"}), &["completion", "tools"]);
         check(json!({"type": "rerank"}), &[]);
-        check(json!({"mode": "image_generation"}), &[]);
+        assert!(check(json!({"mode": "image_generation"}), &[]).draws());
+        assert!(check(json!({"type": "image"}), &[]).draws());
+        assert!(!check(json!({"type": "audio"}), &[]).draws());
         check(
             json!({"type": "vlm", "capabilities": ["tool_use"]}),
             &["completion", "tools", "vision"],
