@@ -209,7 +209,7 @@ const TRANSFER: Fields = &[
     ("password", Skipped),
 ];
 
-/// The routes that manage models, which asks for nobody's answer but the proxy's own.
+/// The routes that manage models. The proxy answers them by itself.
 pub const MANAGEMENT: &[&str] =
     &["/api/create", "/api/copy", "/api/delete", "/api/pull", "/api/push"];
 
