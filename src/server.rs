@@ -72,9 +72,7 @@ impl Server {
     pub fn start_with(config: Config, stop: Stop, pacing: Pacing) -> io::Result<Self> {
         let store = Store::open(config.state.clone()).map_err(io::Error::other)?;
         let (host, port) = config.listen_addr();
-        let listener = bind(&host, port).map_err(|error| {
-            io::Error::new(error.kind(), format!("listen tcp {host}:{port}: {error}"))
-        })?;
+        let listener = bind(&host, port).map_err(|error| told(&config.host, port, &error))?;
         let guard =
             Guard::new(config.origins.clone(), listener.local_addr()?.ip(), machine::this());
         let (workers, queue, grace) = (config.workers, config.max_queue, config.shutdown_grace);
@@ -130,6 +128,21 @@ fn bind(host: &str, port: u16) -> io::Result<TcpListener> {
         }
     }
     Err(failure)
+}
+
+/// Why nothing can be listened on, in Go's words (ollama-api.md 17.1).
+fn told(host: &str, port: u16, error: &io::Error) -> io::Error {
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let reason = error.to_string();
+    // The system's own reasons begin with a capital letter here and end in their number.
+    let reason = match (error.raw_os_error(), reason.split_once(" (os error ")) {
+        (Some(_), Some((text, _))) => {
+            let (first, rest) = text.split_at_checked(1).unwrap_or(("", text));
+            format!("bind: {}{rest}", first.to_ascii_lowercase())
+        }
+        _ => reason,
+    };
+    io::Error::new(error.kind(), format!("listen tcp {host}:{port}: {reason}"))
 }
 
 fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
@@ -224,4 +237,22 @@ fn log_end(exchange: &Exchange, trace: &Trace, received: Instant, error: Option<
         trace.tokens.0,
         trace.tokens.1,
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_listened_on_is_told_in_go_s_words() {
+        let check = |host: &str, error: io::Error, expected: &str| {
+            let found = told(host, 80, &error);
+            assert_eq!((found.kind(), found.to_string().as_str()), (error.kind(), expected));
+        };
+        let denied = || io::Error::from_raw_os_error(13);
+        check("1.2.3.4", denied(), "listen tcp 1.2.3.4:80: bind: permission denied");
+        check("::1", denied(), "listen tcp [::1]:80: bind: permission denied");
+        check("", denied(), "listen tcp :80: bind: permission denied");
+        check("h", io::Error::other("No such name"), "listen tcp h:80: No such name");
+    }
 }

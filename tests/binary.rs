@@ -155,15 +155,16 @@ fn long_names_and_paths_do_not_flood_the_log() {
 #[test]
 fn a_port_that_is_taken_is_told() {
     let upstream = Upstream::start();
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let addr = taken.local_addr().expect("bound").to_string();
-    let (code, _, err) =
-        run(program().env("OLLAMA_HOST", &addr).env("OPENAI_BASE_URL", upstream.base_url()));
-    assert_eq!(code, Some(1));
-    assert!(
-        err.contains(&format!("Error: listen tcp {addr}: ")) && err.contains("in use"),
-        "{err}"
-    );
+    let taken = std::net::TcpListener::bind("0.0.0.0:0").expect("a port");
+    let port = taken.local_addr().expect("bound").port();
+    for host in ["127.0.0.1", ""] {
+        let addr = format!("{host}:{port}");
+        let (code, _, err) =
+            run(program().env("OLLAMA_HOST", &addr).env("OPENAI_BASE_URL", upstream.base_url()));
+        assert_eq!(code, Some(1));
+        let told = format!("Error: listen tcp {addr}: bind: address already in use");
+        assert!(err.lines().any(|line| line == told), "{err}");
+    }
 }
 
 #[test]

@@ -1,4 +1,21 @@
 //! Who may ask: CORS, and the check of the host on a loopback bind (ollama-api.md 16).
+//!
+//! | row | held by |
+//! | --- | --- |
+//! | 16.1 no `Origin` | `without_an_origin_there_are_no_cors_headers` |
+//! | 16.1 the same origin | `the_same_origin_is_not_cross_origin` |
+//! | 16.1 not allowed: 403, empty, any method | `a_foreign_origin_is_refused_whatever_it_asks_for` |
+//! | 16.1 preflights: 204, any path | `a_preflight_is_answered_for_any_path_and_host` |
+//! | 16.1 the headers of a preflight, and no others | `a_preflight_is_answered_for_any_path_and_host`, `the_headers_of_a_preflight_come_in_ollama_s_order` |
+//! | 16.1 other methods | `every_answer_to_an_allowed_origin_says_so` |
+//! | 16.1 defaults | `the_defaults_are_those_of_ollama_and_entries_come_on_top`; `src/origin.rs`: `this_machine_and_desktop_applications_are_allowed_by_default`, `all_others_are_refused_by_default` |
+//! | 16.1 forms of an entry | `src/origin.rs`: `entries_are_added_to_the_defaults`, `a_star_stands_for_anything_in_its_place` |
+//! | 16.1 `*` alone | `a_star_is_told_as_a_star_without_vary` |
+//! | 16.1 bad entries | `src/origin.rs`: `bad_entries_are_refused_with_what_to_write`; `environment.rs`: `a_bad_origin_is_an_error_at_the_start` |
+//! | 16 CORS before the host | `src/guard.rs`: `cors_comes_before_the_host` |
+//! | 16.2 near addresses, own names, all others | `on_loopback_only_near_hosts_are_served`; `src/guard.rs`: `near_addresses_go_on_to_their_route`, `own_names_go_on_and_a_plain_options_is_answered`, `all_others_are_refused_on_loopback` |
+//! | 16.2 an address of an interface | `src/guard.rs`: `near_addresses_go_on_to_their_route`; `src/machine.rs`: `addresses_of_its_own_are_told_from_others` |
+//! | 16.2 no check elsewhere than on loopback | `elsewhere_than_on_loopback_every_host_is_served` |
 
 mod support;
 
@@ -166,6 +183,27 @@ fn a_preflight_is_answered_for_any_path_and_host() {
             assert_eq!(header(&format!("access-control-{absent}")), None);
         }
     }
+}
+
+#[test]
+fn the_headers_of_a_preflight_come_in_ollama_s_order() {
+    let proxy = Proxy::start(&Upstream::start());
+    let answer = from(&mut proxy.client(), NEAR, "OPTIONS", "/api/chat");
+    let is_cors = |name: &str| name.to_ascii_lowercase().starts_with("access-control-");
+    let headers = answer.head.headers.iter().filter(|(name, _)| is_cors(name) || name == "Vary");
+    let names: Vec<&str> = headers.map(|(name, _)| name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "Access-Control-Allow-Methods",
+            "Access-Control-Allow-Headers",
+            "Access-Control-Max-Age",
+            "Access-Control-Allow-Origin",
+            "Vary",
+            "Vary",
+            "Vary",
+        ]
+    );
 }
 
 #[test]

@@ -2,6 +2,24 @@
 //!
 //! A variable is honoured, which shows in the configuration; or it means nothing to a program
 //! without models and graphics cards, and any value of it is accepted without a word.
+//!
+//! | row | held by |
+//! | --- | --- |
+//! | 17 blanks and quotes | `what_has_a_meaning_is_honoured_in_any_quotes`; `src/config/raw.rs`: `blanks_and_then_quotes_are_stripped` |
+//! | 17 booleans | `every_word_for_true_and_false_is_known` |
+//! | 17 bad integers | `bad_values_that_ollama_forgives_are_warnings` |
+//! | 17 defaults | `the_defaults_are_ollama_s` |
+//! | 17 `OLLAMA_ORIGINS` | `cors.rs`, `a_bad_origin_is_an_error_at_the_start` |
+//! | 17 `OLLAMA_KEEP_ALIVE` | `src/config/rules.rs`: `keep_alive_is_a_duration_or_seconds`; `a_model_stays_as_long_as_the_environment_says` |
+//! | 17 `OLLAMA_MAX_QUEUE` | `overload.rs`: `one_request_too_many_is_refused_at_once_and_the_others_are_served` |
+//! | 17 `OLLAMA_CONTEXT_LENGTH` | `an_unknown_window_is_what_the_environment_says` |
+//! | 17 `OLLAMA_DEBUG` | `every_word_for_true_and_false_is_known`; `src/config/rules.rs`: `ollamas_debug_switch_counts_levels` |
+//! | 17 what means nothing here | `what_has_no_meaning_is_accepted_without_a_word` |
+//! | 17 `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY` | `outgoing_requests_take_the_proxy_of_the_environment` |
+//! | 17.1 every value | `src/config/host.rs`: `every_row_of_the_reference_holds`, `other_spellings_follow_the_same_rules`; with quotes: `what_has_a_meaning_is_honoured_in_any_quotes` |
+//! | 17.1 all interfaces, an ephemeral port | `an_empty_host_listens_on_all_interfaces` |
+//! | 17.1 a port that is taken | `binary.rs`: `a_port_that_is_taken_is_told` |
+//! | 17.1 SIGINT and SIGTERM | `binary.rs`: `a_signal_lets_running_answers_finish_and_ends_well` |
 
 mod support;
 
@@ -11,6 +29,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use ollama_openai_proxy::config::{self, Config};
+use serde_json::{Value, json};
+use support::proxy::Proxy;
+use support::raw::Client;
 use support::upstream::{Step, Upstream};
 
 /// Honoured: the variable, a value, the line of the description that it makes.
@@ -82,6 +103,99 @@ fn what_has_a_meaning_is_honoured_in_any_quotes() {
             assert_ne!(config.describe(), with(variable, "").describe(), "{variable}");
         }
     }
+}
+
+/// A line of the description.
+fn line(config: &Config, variable: &str) -> String {
+    let shown = config.describe();
+    let mut lines = shown.lines().filter(|line| line.starts_with(&format!("{variable}=")));
+    lines.next().expect(variable).to_owned()
+}
+
+#[test]
+fn the_defaults_are_ollama_s() {
+    let config = with("", "");
+    for expected in [
+        "OLLAMA_HOST=127.0.0.1:11434",
+        "OLLAMA_ORIGINS=",
+        "OLLAMA_KEEP_ALIVE=300s",
+        "OLLAMA_MAX_QUEUE=512",
+        "OLLAMA_CONTEXT_LENGTH=0",
+        "OLLAMA_DEBUG=false",
+        "LOG_LEVEL=INFO",
+    ] {
+        let variable = expected.split('=').next().expect("a name");
+        assert_eq!(line(&config, variable), expected);
+    }
+}
+
+#[test]
+fn every_word_for_true_and_false_is_known() {
+    let level = |word: &str| line(&with("OLLAMA_DEBUG", word), "LOG_LEVEL");
+    for word in ["1", "t", "T", "true", "True", "TRUE", "yes", "on", "x"] {
+        assert_eq!(level(word), "LOG_LEVEL=DEBUG", "{word}");
+    }
+    for word in ["0", "f", "F", "false", "False", "FALSE", "", " ", "\"\""] {
+        assert_eq!(level(word), "LOG_LEVEL=INFO", "{word}");
+    }
+}
+
+#[test]
+fn a_model_stays_as_long_as_the_environment_says() {
+    let upstream = Upstream::start();
+    let loaded = |value: &str, body: Value| {
+        let keep_alive = with("OLLAMA_KEEP_ALIVE", value).keep_alive;
+        let proxy = Proxy::with(&upstream, |config| config.keep_alive = keep_alive);
+        let answer = proxy.client().post("/api/generate", body.to_string()).answer();
+        assert_eq!(answer.status(), 200, "{}", answer.body);
+        let list = proxy.client().get("/api/ps").answer().json();
+        let expires = list["models"][0]["expires_at"].as_str().map(str::to_owned);
+        // "Forever" is some 292 years.
+        expires.map(|time| if time.starts_with("23") { "for ever" } else { "a while" })
+    };
+    let plain = || json!({"model": "m"});
+    for (value, expected) in [
+        ("", Some("a while")),
+        ("90", Some("a while")),
+        ("1h30m", Some("a while")),
+        ("-1", Some("for ever")),
+        ("-1m", Some("for ever")),
+        ("0", None),
+        ("0s", None),
+        ("soon", Some("a while")),
+    ] {
+        assert_eq!(loaded(value, plain()), expected, "{value:?}");
+        let asked = json!({"model": "m", "keep_alive": 60});
+        assert_eq!(loaded(value, asked), Some("a while"), "a request is stronger than {value:?}");
+    }
+}
+
+#[test]
+fn an_unknown_window_is_what_the_environment_says() {
+    let upstream = Upstream::start();
+    for (value, unknown) in [("4096", 4096), ("0", 32_768), ("4k", 32_768)] {
+        let length = with("OLLAMA_CONTEXT_LENGTH", value).context_length;
+        let proxy = Proxy::with(&upstream, |config| config.context_length = length);
+        for (name, key, expected) in
+            [("m", "m.context_length", unknown), ("tagged:8b", "tagged.context_length", 8192)]
+        {
+            let body = json!({"model": name}).to_string();
+            let shown = proxy.client().post("/api/show", body).answer().json();
+            assert_eq!(shown["model_info"][key], expected, "{value} {name}");
+        }
+    }
+}
+
+#[test]
+fn an_empty_host_listens_on_all_interfaces() {
+    let asked = with("OLLAMA_HOST", ":0");
+    assert_eq!((asked.host.as_str(), asked.port), ("", 0));
+    let proxy = Proxy::with(&Upstream::start(), |config| {
+        (config.host, config.port) = (asked.host, asked.port);
+    });
+    assert!(proxy.addr().ip().is_unspecified() && proxy.addr().port() > 0, "{}", proxy.addr());
+    let mut client = Client::connect(([127, 0, 0, 1], proxy.addr().port()).into());
+    assert_eq!(client.get("/").answer().body, "Ollama is running");
 }
 
 #[test]

@@ -1,12 +1,15 @@
-//! What the wire tests share: a scripted upstream, the proxy in front of it, and a raw client.
+//! What the wire tests share: a scripted upstream, the proxy in front of it, a raw client,
+//! the table of all requests, and the shapes of answers.
 //!
 //! Everything listens on port 0. Order is told by channels; a wait has a deadline only so that a
 //! hang becomes a failure.
 
 #![allow(dead_code)] // Each test file uses its own part.
 
+pub mod members;
 pub mod proxy;
 pub mod raw;
+pub mod shape;
 pub mod upstream;
 
 use std::time::Duration;

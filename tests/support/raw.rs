@@ -80,10 +80,16 @@ impl Client {
 
     /// Sends a request with a body.
     pub fn post(&mut self, path: &str, body: impl AsRef<[u8]>) -> &mut Self {
+        self.call("POST", path, body)
+    }
+
+    /// Sends a request with a body, by any method.
+    pub fn call(&mut self, method: &str, path: &str, body: impl AsRef<[u8]>) -> &mut Self {
         let body = body.as_ref();
         let length = body.len();
-        let head =
-            format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+        );
         self.send([head.as_bytes(), body].concat())
     }
 
