@@ -2,9 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::{Context, Resolved, keep_alive, model_is_required, no_model};
+use super::{Context, Resolved, Stay, keep_alive, model_is_required, no_model};
 use crate::error::{Error, Result};
-use crate::keep_alive::KeepAlive;
 use crate::ollama::answer::{EmbedAnswer, EmbedMetrics, EmbeddingAnswer};
 use crate::ollama::decode;
 use crate::ollama::request::{EmbedRequest, EmbeddingRequest};
@@ -15,9 +14,6 @@ use crate::translate::{cut, embed, options};
 /// Ollama's sentence for an input that does not fit and must not be cut (ollama-api.md 4.2).
 const TOO_LONG: &str = "the input length exceeds the context length";
 
-/// How long a model stays loaded, and the window that it gets.
-type Stay = (Option<KeepAlive>, Option<u64>);
-
 /// `POST /api/embed`.
 pub(super) fn embed(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let text = decode::text(body)?;
@@ -27,7 +23,7 @@ pub(super) fn embed(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let model = request.model.as_deref().unwrap_or_default();
     let inputs = embed::inputs(request.input)?;
     options::read(request.options.as_ref())?;
-    let stay = (keep_alive, options::num_ctx(request.options.as_ref()));
+    let stay = Stay { keep_alive, num_ctx: options::num_ctx(request.options.as_ref()) };
     if inputs.is_empty() {
         load(context, &name, stay)?;
         return context.answer_json(200, &EmbedAnswer { model, embeddings: vec![], metrics: None });
@@ -50,7 +46,7 @@ pub(super) fn embeddings(context: &mut Context<'_>, body: Vec<u8>) -> Result<()>
     let keep_alive = keep_alive(request.keep_alive.as_ref())?;
     options::read(request.options.as_ref())?;
     let prompt = request.prompt.as_deref().unwrap_or_default();
-    let stay = (keep_alive, options::num_ctx(request.options.as_ref()));
+    let stay = Stay { keep_alive, num_ctx: options::num_ctx(request.options.as_ref()) };
     if prompt.is_empty() {
         load(context, &name, stay)?;
         return context.answer_json(200, &EmbeddingAnswer { embedding: vec![] });
@@ -68,7 +64,7 @@ fn load(context: &mut Context<'_>, name: &str, stay: Stay) -> Result<()> {
         return Err(not_found(Error::ModelNotFound { message: String::new() }, name));
     }
     let used = app.resolve(name, overlay.as_deref(), false, context.trace).used;
-    app.touch(&used, stay.0, stay.1);
+    app.touch(&used, stay);
     Ok(())
 }
 
@@ -87,6 +83,7 @@ fn vectors(
     let overlay = app.overlay(name);
     let Resolved { id, profile, used, .. } =
         app.resolve(name, overlay.as_deref(), false, context.trace);
+    let mut in_use = app.begin(used, stay);
     let (mut vectors, mut most) = (Vec::with_capacity(inputs.len()), profile.embed_batch);
     let (mut tokens, mut first_sent, mut cuts) = (None, None, 0);
     while vectors.len() < inputs.len() {
@@ -120,7 +117,7 @@ fn vectors(
     }
     // Where the work began is for the times to tell, not where its last batch did.
     context.trace.sent = first_sent.or(context.trace.sent);
-    app.touch(&used, stay.0, stay.1);
+    in_use.answered();
     Ok((vectors, tokens))
 }
 

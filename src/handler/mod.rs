@@ -152,10 +152,46 @@ impl App {
         self.store.get(name)
     }
 
-    /// Notes that a model was used, and with what window.
-    fn touch(&self, id: &str, keep_alive: Option<KeepAlive>, num_ctx: Option<u64>) {
-        let keep_alive = keep_alive.unwrap_or(self.config.keep_alive);
-        self.loaded.touch(id, keep_alive, num_ctx, SystemTime::now());
+    /// Notes that a model was loaded, and with what window.
+    fn touch(&self, id: &str, stay: Stay) {
+        let keep_alive = stay.keep_alive.unwrap_or(self.config.keep_alive);
+        self.loaded.touch(id, keep_alive, stay.num_ctx, SystemTime::now());
+    }
+
+    /// Notes that a model is in use until the value that is returned is dropped.
+    fn begin(&self, id: String, stay: Stay) -> InUse<'_> {
+        let keep_alive = stay.keep_alive.unwrap_or(self.config.keep_alive);
+        self.loaded.begin(&id, keep_alive, stay.num_ctx, SystemTime::now());
+        InUse { app: self, id, answered: false }
+    }
+}
+
+/// What a request says of how its model is loaded.
+#[derive(Clone, Copy)]
+struct Stay {
+    /// How long it stays; as configured where the request does not say.
+    keep_alive: Option<KeepAlive>,
+    /// The window that it gets.
+    num_ctx: Option<u64>,
+}
+
+/// A model in use, so that `/api/ps` shows it. A panic ends the use, too.
+struct InUse<'a> {
+    app: &'a App,
+    id: String,
+    answered: bool,
+}
+
+impl InUse<'_> {
+    /// The upstream has answered: the model is there.
+    fn answered(&mut self) {
+        self.answered = true;
+    }
+}
+
+impl Drop for InUse<'_> {
+    fn drop(&mut self) {
+        self.app.loaded.end(&self.id, self.answered, SystemTime::now());
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::time::SystemTime;
 
-use super::Context;
+use super::{Context, InUse};
 use crate::clock;
 use crate::error::Result;
 use crate::exchange::ContentType;
@@ -15,23 +15,25 @@ use crate::translate::think::Think;
 use crate::upstream::{Answer, EventStream};
 
 /// Passes an answer on: line by line for `stream`, in one object otherwise, whichever way the
-/// upstream sent it.
+/// upstream sent it. The use of the model ends before the client can know that the answer did.
 pub(super) fn relay(
     context: &mut Context<'_>,
     answer: Answer,
     encoder: &mut impl Encoder,
     wanted: (Think, Option<usize>),
     stream: bool,
+    mut in_use: InUse<'_>,
 ) -> Result<()> {
+    in_use.answered();
     let app = context.app;
     let seed = context.trace.request_id.clone();
     let (think, logprobs) = wanted;
     let wanted = Wanted { think, logprobs, seed: &seed };
     let mut state = AnswerStream::new(wanted, app.client.redactor());
     if stream {
-        relay_lines(context, answer, encoder, &mut state)
+        relay_lines(context, answer, encoder, &mut state, in_use)
     } else {
-        relay_whole(context, answer, encoder, &mut state)
+        relay_whole(context, answer, encoder, &mut state, in_use)
     }
 }
 
@@ -40,6 +42,7 @@ fn relay_lines(
     answer: Answer,
     encoder: &mut impl Encoder,
     state: &mut AnswerStream<'_>,
+    in_use: InUse<'_>,
 ) -> Result<()> {
     let mut line = Vec::with_capacity(512);
     let mut finished = None;
@@ -60,6 +63,7 @@ fn relay_lines(
     encoder.last(&mut line, &now(), &Delta::default(), &outcome);
     line.push(b'\n');
     context.exchange.line(&line);
+    drop(in_use);
     context.exchange.end()?;
     if let Some(events) = finished {
         events.finish();
@@ -123,6 +127,7 @@ fn relay_whole(
     answer: Answer,
     encoder: &mut impl Encoder,
     state: &mut AnswerStream<'_>,
+    in_use: InUse<'_>,
 ) -> Result<()> {
     let mut out = Vec::with_capacity(1024);
     match answer {
@@ -139,6 +144,7 @@ fn relay_whole(
             events.finish();
         }
     }
+    drop(in_use);
     context.exchange.answer(200, ContentType::Json, &out)
 }
 

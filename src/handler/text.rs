@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::{Context, Resolved, keep_alive, model_is_required, no_model, relay};
+use super::{App, Context, InUse, Resolved, Stay, keep_alive, model_is_required, no_model, relay};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::exchange::ContentType;
@@ -70,6 +70,7 @@ pub(super) fn chat(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     }
     overlay.iter().for_each(|model| model.lay_over_chat(&mut request));
     let resolved = resolve(context, &asked, request.options.as_ref(), false)?;
+    let in_use = begin(context.app, &resolved, &asked, request.options.as_ref());
     let upstream = chat::to_openai(&request, &resolved.id, resolved.profile)?;
     let client = &context.app.client;
     let answer = if upstream.stream {
@@ -77,14 +78,13 @@ pub(super) fn chat(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     } else {
         client.chat(&upstream, context.trace)
     }?;
-    touch(context, &resolved, &asked, request.options.as_ref());
     let logprobs = chat::logprobs(request.logprobs, request.top_logprobs);
     let stream = upstream.stream;
     // A long answer need not hold a large question.
     drop(upstream);
     drop(request);
     drop(text);
-    relay::relay(context, answer, &mut encoder, (asked.think, logprobs), stream)
+    relay::relay(context, answer, &mut encoder, (asked.think, logprobs), stream, in_use)
 }
 
 /// `POST /api/generate`.
@@ -113,11 +113,11 @@ pub(super) fn generate(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let fills_in = generate::fills_in(&request);
     let family_matters = fills_in || request.raw == Some(true);
     let resolved = resolve(context, &asked, request.options.as_ref(), family_matters)?;
+    let in_use = begin(context.app, &resolved, &asked, request.options.as_ref());
     let upstream = generate::to_openai(&request, &stored, &resolved.id, resolved.profile)?;
     let stream = request.stream.unwrap_or(true);
     let answer = ask(context, &upstream, stream);
     let answer = if fills_in { infill::or_unsupported(answer, &asked.shown) } else { answer }?;
-    touch(context, &resolved, &asked, request.options.as_ref());
     let memory = generate::remembered(&request, &stored)?;
     let mut encoder = GenerateEncoder::new(&asked.shown, memory);
     let logprobs = chat::logprobs(request.logprobs, request.top_logprobs);
@@ -126,7 +126,7 @@ pub(super) fn generate(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     drop(stored);
     drop(request);
     drop(text);
-    relay::relay(context, answer, &mut encoder, (asked.think, logprobs), stream)
+    relay::relay(context, answer, &mut encoder, (asked.think, logprobs), stream, in_use)
 }
 
 impl Asked {
@@ -170,6 +170,10 @@ impl Asked {
         Ok(())
     }
 
+    fn stay(&self, options: Option<&Map<String, Value>>) -> Stay {
+        Stay { keep_alive: self.keep_alive, num_ctx: options::num_ctx(options) }
+    }
+
     /// Whether what is asked for is not in every model.
     fn is_special(&self) -> bool {
         self.think != Think::Unset || self.tools
@@ -193,14 +197,14 @@ fn resolve(
     Ok(resolved)
 }
 
-/// Notes that a model was used.
-fn touch(
-    context: &Context<'_>,
+/// Notes that the model is in use.
+fn begin<'a>(
+    app: &'a App,
     resolved: &Resolved,
     asked: &Asked,
     options: Option<&Map<String, Value>>,
-) {
-    context.app.touch(&resolved.used, asked.keep_alive, options::num_ctx(options));
+) -> InUse<'a> {
+    app.begin(resolved.used.clone(), asked.stay(options))
 }
 
 /// Sends a generate request to where it belongs.
@@ -236,7 +240,7 @@ fn load(
         asked.check(&resolved.abilities)?;
         options::read(options)?;
     }
-    touch(context, &resolved, asked, options);
+    app.touch(&resolved.used, asked.stay(options));
     Ok(if unload { "unload" } else { "load" })
 }
 
