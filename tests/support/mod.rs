@@ -5,6 +5,7 @@
 
 #![allow(dead_code)] // Each test file uses its own part.
 
+pub mod bench;
 pub mod proxy;
 pub mod raw;
 pub mod upstream;
