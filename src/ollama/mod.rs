@@ -9,3 +9,4 @@ pub mod answer;
 pub mod decode;
 pub mod manage;
 pub mod request;
+pub mod schema;

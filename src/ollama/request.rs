@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::decode::{Int, Text, request};
+use super::schema::Schema;
 
 request! {
     /// `POST /api/chat` (8.1).
@@ -28,6 +29,10 @@ request! {
         pub keep_alive: Value,
         /// Whether to think (5.3).
         pub think: Value,
+        /// Whether messages may be dropped to fit the context; the upstream decides.
+        pub truncate: bool,
+        /// Whether the context may slide when it is full; the upstream decides.
+        pub shift: bool,
         /// Whether to add log probabilities.
         pub logprobs: bool,
         /// How many alternatives per token, 0 to 20.
@@ -44,6 +49,8 @@ request! {
         pub role: Text<'a>,
         /// The text.
         pub content: Text<'a>,
+        /// Reasoning of an earlier turn, which stays behind.
+        pub thinking: Text<'a>,
         /// Base64 images (5.5).
         pub images: Vec<&'a RawValue>,
         /// The calls an assistant made.
@@ -68,6 +75,8 @@ request! {
 request! {
     /// The function of a [`ToolCall`].
     pub struct FunctionCall<'a> {
+        /// Its place among the calls, which their order tells, too.
+        pub index: Int,
         /// Its name.
         pub name: Text<'a>,
         /// An object; some clients send it as a string of JSON.
@@ -91,7 +100,7 @@ request! {
         /// What it is for.
         pub description: Text<'a>,
         /// Its parameters as a JSON Schema, which is passed on untouched.
-        pub parameters: &'a RawValue,
+        pub parameters: Schema<'a>,
     }
 }
 
@@ -124,6 +133,10 @@ request! {
         pub keep_alive: Value,
         /// Whether to think (5.3).
         pub think: Value,
+        /// Whether messages may be dropped to fit the context; the upstream decides.
+        pub truncate: bool,
+        /// Whether the context may slide when it is full; the upstream decides.
+        pub shift: bool,
         /// Whether to add log probabilities.
         pub logprobs: bool,
         /// How many alternatives per token, 0 to 20.

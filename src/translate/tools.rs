@@ -19,7 +19,7 @@ pub fn definitions<'a>(tools: &'a [OllamaTool<'a>]) -> Vec<Tool<'a>> {
         let function = tool.function.as_ref()?;
         let name = function.name.as_deref().filter(|name| !name.is_empty())?;
         let description = function.description.as_deref().unwrap_or_default();
-        let given = function.parameters.filter(|raw| !is_empty(raw));
+        let given = function.parameters.map(|schema| schema.0).filter(|raw| !is_empty(raw));
         let parameters = given.or_else(|| serde_json::from_str(NONE).ok())?;
         let function = FunctionDefinition { name, description, parameters };
         Some(Tool { kind: "function", function })

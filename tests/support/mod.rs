@@ -6,6 +6,7 @@
 
 #![allow(dead_code)] // Each test file uses its own part.
 
+pub mod bench;
 pub mod members;
 pub mod proxy;
 pub mod raw;

@@ -1,0 +1,130 @@
+//! A proxy with its upstream for tables of many rows: what goes upstream for a request, how a
+//! request is refused, and what a client reads of a scripted answer.
+//!
+//! A row says only what it changes in a request that would succeed.
+
+use serde_json::{Value, json};
+
+use super::proxy::Proxy;
+use super::raw::Answer;
+use super::upstream::{self, Step, Upstream, ending, frame, stream_head};
+
+pub const CHAT: &str = "/api/chat";
+pub const GENERATE: &str = "/api/generate";
+pub const EMBED: &str = "/api/embed";
+pub const EMBEDDINGS: &str = "/api/embeddings";
+
+pub const TEXT: &[&str] = &[CHAT, GENERATE];
+pub const INFERENCE: &[&str] = &[CHAT, GENERATE, EMBED, EMBEDDINGS];
+
+/// A list by which llama.cpp is known.
+pub const LLAMA: &str = r#"{"data":[{"id":"m","owned_by":"llamacpp"}]}"#;
+
+/// An answer that will do for every route.
+const ANSWER: &str = r#"{"choices":[{"message":{"content":"ok"},"finish_reason":"stop"}],
+    "data":[{"embedding":[3,4]}],"usage":{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7}}"#;
+
+/// A request that succeeds, with these members changed; null stays null.
+pub fn request(route: &str, change: &Value) -> Value {
+    let mut body = match route {
+        CHAT => json!({"model": "m", "messages": [{"role": "user", "content": "Hi"}]}),
+        EMBED => json!({"model": "m", "input": "Hi"}),
+        _ => json!({"model": "m", "prompt": "Hi"}),
+    };
+    for (name, value) in change.as_object().expect("an object") {
+        body[name] = value.clone();
+    }
+    body
+}
+
+/// A stream of these deltas.
+pub fn deltas(deltas: &[Value]) -> Vec<Step> {
+    let chunk = |delta: &Value| json!({"choices": [{"index": 0, "delta": delta}]});
+    chunks(&deltas.iter().map(chunk).collect::<Vec<_>>())
+}
+
+/// A stream of these chunks.
+pub fn chunks(chunks: &[Value]) -> Vec<Step> {
+    let mut steps = vec![stream_head()];
+    steps.extend(chunks.iter().map(|chunk| frame(&format!("data: {chunk}\n\n"))));
+    steps.extend(ending());
+    steps
+}
+
+pub struct Bench {
+    pub upstream: Upstream,
+    pub proxy: Proxy,
+}
+
+impl Bench {
+    /// Over an upstream of no known family.
+    pub fn new() -> Self {
+        let upstream = Upstream::start();
+        let proxy = Proxy::with(&upstream, |config| config.retry.max = 0);
+        Self { upstream, proxy }
+    }
+
+    /// Over an upstream with this model list.
+    pub fn over(list: &str) -> Self {
+        let bench = Self::new();
+        bench.upstream.list(list);
+        bench
+    }
+
+    pub fn get(&self, path: &str) -> Value {
+        self.proxy.client().get(path).answer().json()
+    }
+
+    pub fn post(&self, path: &str, body: &Value) -> Answer {
+        self.proxy.client().post(path, body.to_string()).answer()
+    }
+
+    /// Asks with a changed request.
+    pub fn ask(&self, route: &str, change: &Value) -> Answer {
+        self.post(route, &request(route, change))
+    }
+
+    /// What goes upstream for a changed request, as it was written.
+    pub fn written(&self, route: &str, change: &Value) -> String {
+        self.upstream.script(vec![upstream::json(ANSWER)]);
+        let answer = self.ask(route, change);
+        assert_eq!(answer.status(), 200, "{route} {change}: {}", answer.body);
+        self.upstream.request().body
+    }
+
+    /// The same as a value.
+    pub fn sent(&self, route: &str, change: &Value) -> Value {
+        serde_json::from_str(&self.written(route, change)).expect("the proxy sends JSON")
+    }
+
+    /// What goes upstream beside what every request has.
+    pub fn added(&self, route: &str, change: &Value) -> Value {
+        let mut sent = self.sent(route, change);
+        let members = sent.as_object_mut().expect("an object");
+        for name in
+            ["model", "messages", "stream", "stream_options", "input", "encoding_format", "prompt"]
+        {
+            members.remove(name);
+        }
+        sent
+    }
+
+    /// Sees that a changed request is refused, without the upstream.
+    pub fn refused(&self, route: &str, change: &Value, status: u16, text: &str) {
+        let answer = self.ask(route, change);
+        let found = (answer.status(), answer.error());
+        assert_eq!(found, (status, text.to_owned()), "{route} {change}");
+        let kind = answer.head.header("content-type");
+        assert_eq!(kind, Some("application/json; charset=utf-8"), "{route} {change}");
+        assert!(self.upstream.is_idle(), "the upstream is not asked: {route} {change}");
+    }
+
+    /// What a client gets for what the upstream plays.
+    pub fn played(&self, route: &str, change: &Value, steps: Vec<Step>) -> Answer {
+        self.upstream.script(steps);
+        let answer = self.ask(route, change);
+        assert_eq!(answer.status(), 200, "{route} {change}: {}", answer.body);
+        self.upstream.request();
+        answer
+    }
+}
