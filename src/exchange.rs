@@ -31,6 +31,8 @@ use crate::unread;
 pub enum ContentType {
     /// Single answers and errors.
     Json,
+    /// What pull, push and create answer in one object.
+    BareJson,
     /// `/`.
     Text,
     /// The router's own answers.
@@ -43,6 +45,7 @@ impl ContentType {
     fn value(self) -> &'static str {
         match self {
             Self::Json => "application/json; charset=utf-8",
+            Self::BareJson => "application/json",
             Self::Text => "text/plain; charset=utf-8",
             Self::Plain => "text/plain",
             Self::Lines => "application/x-ndjson",

@@ -18,8 +18,12 @@ const MOST: usize = 1024;
 const FOREVER: Duration = Duration::from_nanos(i64::MAX as u64);
 
 /// The table.
-#[derive(Debug, Default)]
-pub struct Loaded(Mutex<HashMap<String, Entry>>);
+#[derive(Debug)]
+pub struct Loaded {
+    table: Mutex<HashMap<String, Entry>>,
+    /// For how long a model stays when nobody says so.
+    default: KeepAlive,
+}
 
 /// How a model is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,11 +45,26 @@ struct Entry {
 }
 
 impl Loaded {
+    /// An empty table; `default` is how long a model stays when no request says so.
+    #[must_use]
+    pub fn new(default: KeepAlive) -> Self {
+        Self { table: Mutex::default(), default }
+    }
+
     /// Notes that a request for `id` began at `now`; it wants a window of `num_ctx`, and that the
-    /// model stays for `keep_alive` afterwards. To be followed by [`Loaded::end`].
-    pub fn begin(&self, id: &str, keep_alive: KeepAlive, num_ctx: Option<u64>, now: SystemTime) {
+    /// model stays for `keep_alive` afterwards: as long as was said last where it does not say, unless
+    /// another window has the model loaded anew. To be followed by [`Loaded::end`].
+    pub fn begin(
+        &self,
+        id: &str,
+        keep_alive: Option<KeepAlive>,
+        num_ctx: Option<u64>,
+        now: SystemTime,
+    ) {
         let mut table = self.table();
         make_room(&mut table, id, now);
+        let said = table.get(id).filter(|it| it.stay.num_ctx == num_ctx).map(|it| it.keep_alive);
+        let keep_alive = keep_alive.or(said).unwrap_or(self.default);
         let stay = Stay { expires: now + span(keep_alive), num_ctx };
         let fresh = Entry { stay, keep_alive, users: 0, answered: false };
         let entry = table.entry(id.to_owned()).or_insert(fresh);
@@ -67,7 +86,13 @@ impl Loaded {
 
     /// Notes that `id` was loaded at `now` with a window of `num_ctx` and stays for `keep_alive`; zero
     /// unloads it, once nobody uses it.
-    pub fn touch(&self, id: &str, keep_alive: KeepAlive, num_ctx: Option<u64>, now: SystemTime) {
+    pub fn touch(
+        &self,
+        id: &str,
+        keep_alive: Option<KeepAlive>,
+        num_ctx: Option<u64>,
+        now: SystemTime,
+    ) {
         self.begin(id, keep_alive, num_ctx, now);
         self.end(id, true, now);
     }
@@ -89,7 +114,7 @@ impl Loaded {
 
     fn table(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
         // No code can panic half-way through a change of the table.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -122,7 +147,7 @@ mod tests {
     use super::*;
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
-    const UNLOAD: KeepAlive = KeepAlive::For(Duration::ZERO);
+    const UNLOAD: Option<KeepAlive> = Some(KeepAlive::For(Duration::ZERO));
 
     fn minutes(count: u64) -> KeepAlive {
         KeepAlive::For(Duration::from_secs(60 * count))
@@ -134,22 +159,22 @@ mod tests {
 
     #[test]
     fn models_stay_as_long_as_they_were_asked_to() {
-        let loaded = Loaded::default();
-        loaded.touch("a", minutes(5), None, NOW);
-        loaded.touch("b", KeepAlive::Forever, None, NOW);
-        loaded.touch("c", minutes(9), None, NOW);
+        let loaded = Loaded::new(minutes(1));
+        loaded.touch("a", Some(minutes(5)), None, NOW);
+        loaded.touch("b", Some(KeepAlive::Forever), None, NOW);
+        loaded.touch("c", Some(minutes(9)), None, NOW);
         assert_eq!(ids(&loaded, NOW), ["b", "c", "a"]);
         assert_eq!(ids(&loaded, NOW + Duration::from_secs(301)), ["b", "c"]);
-        loaded.touch("a", minutes(5), None, NOW);
+        loaded.touch("a", Some(minutes(5)), None, NOW);
         loaded.touch("c", UNLOAD, None, NOW);
         assert_eq!(ids(&loaded, NOW), ["b", "a"]);
     }
 
     #[test]
     fn a_model_in_use_is_there_and_its_time_runs_from_the_end() {
-        let loaded = Loaded::default();
+        let loaded = Loaded::new(minutes(1));
         let later = NOW + Duration::from_secs(600);
-        loaded.begin("a", minutes(5), None, NOW);
+        loaded.begin("a", Some(minutes(5)), None, NOW);
         loaded.begin("b", UNLOAD, None, NOW);
         assert_eq!(ids(&loaded, later), ["a", "b"]);
         loaded.end("a", true, later);
@@ -160,8 +185,8 @@ mod tests {
 
     #[test]
     fn an_unload_waits_for_those_who_use_the_model() {
-        let loaded = Loaded::default();
-        loaded.begin("a", minutes(5), None, NOW);
+        let loaded = Loaded::new(minutes(1));
+        loaded.begin("a", Some(minutes(5)), None, NOW);
         loaded.touch("a", UNLOAD, None, NOW);
         assert_eq!(ids(&loaded, NOW), ["a"]);
         loaded.end("a", true, NOW);
@@ -170,32 +195,50 @@ mod tests {
 
     #[test]
     fn what_was_never_answered_was_never_loaded() {
-        let loaded = Loaded::default();
-        loaded.begin("a", minutes(5), None, NOW);
+        let loaded = Loaded::new(minutes(1));
+        loaded.begin("a", Some(minutes(5)), None, NOW);
         loaded.end("a", false, NOW);
         assert!(ids(&loaded, NOW).is_empty());
-        loaded.touch("a", minutes(5), None, NOW);
-        loaded.begin("a", minutes(5), None, NOW);
+        loaded.touch("a", Some(minutes(5)), None, NOW);
+        loaded.begin("a", Some(minutes(5)), None, NOW);
         loaded.end("a", false, NOW);
         assert_eq!(ids(&loaded, NOW), ["a"], "it was there before");
     }
 
     #[test]
     fn the_window_is_that_of_the_last_request() {
-        let loaded = Loaded::default();
+        let loaded = Loaded::new(minutes(1));
         let windows = || -> Vec<_> { loaded.list(NOW).iter().map(|(_, it)| it.num_ctx).collect() };
-        loaded.touch("a", minutes(5), Some(4096), NOW);
+        loaded.touch("a", Some(minutes(5)), Some(4096), NOW);
         assert_eq!(windows(), [Some(4096)]);
-        loaded.touch("a", minutes(5), None, NOW);
+        loaded.touch("a", Some(minutes(5)), None, NOW);
         assert_eq!(windows(), [None]);
     }
 
     #[test]
+    fn who_says_nothing_changes_nothing() {
+        let loaded = Loaded::new(minutes(1));
+        let check = |keep_alive: Option<u64>, num_ctx: Option<u64>, expected: u64| {
+            loaded.touch("a", keep_alive.map(minutes), num_ctx, NOW);
+            let stays = loaded.list(NOW)[0].1.expires.duration_since(NOW).expect("later");
+            assert_eq!(stays.as_secs(), 60 * expected, "{keep_alive:?} {num_ctx:?}");
+        };
+        check(None, None, 1);
+        check(Some(9), None, 9);
+        check(None, None, 9);
+        // Another window has it loaded anew.
+        check(None, Some(512), 1);
+        // So has a time without it.
+        loaded.touch("a", UNLOAD, Some(512), NOW);
+        check(None, Some(512), 1);
+    }
+
+    #[test]
     fn the_table_is_bounded() {
-        let loaded = Loaded::default();
+        let loaded = Loaded::new(minutes(1));
         loaded.begin("in use", UNLOAD, None, NOW);
         for number in 0..MOST as u64 + 9 {
-            loaded.touch(&number.to_string(), minutes(number + 1), None, NOW);
+            loaded.touch(&number.to_string(), Some(minutes(number + 1)), None, NOW);
         }
         let ids = ids(&loaded, NOW);
         assert_eq!(ids.len(), MOST);

@@ -334,6 +334,31 @@ fn the_first_fault_is_told() {
     let wrong =
         "json: cannot unmarshal string into Go struct field ChatRequest.stream of type bool";
     row(&[CHAT], json!({"top_logprobs": 21, "stream": "no"}), 400, wrong).check();
+    let keep = json!({"keep_alive": "abc", "model": "", "top_logprobs": 21});
+    row(INFERENCE, keep, 400, "time: invalid duration \"abc\"").check();
+    // Images and calls are part of the body.
+    let (base64, image) = ("illegal base64 data at input byte 0", json!(["!"]));
+    let arguments = "Value looks like object, but can't find closing '}' symbol";
+    let call = json!({"function": {"name": "f", "arguments": "x"}});
+    for wrong in [
+        json!({"model": ""}),
+        json!({"top_logprobs": 21}),
+        json!({"options": {"temperature": "hot"}}),
+        json!({"think": true}),
+        json!({"raw": true, "system": "x"}),
+        json!({"prompt": ""}),
+    ] {
+        let with = |name: &str, value: Value| {
+            let mut changed = wrong.clone();
+            changed[name] = value;
+            changed
+        };
+        row(&[GENERATE], with("images", image.clone()), 400, base64).listed(PLAIN).check();
+        let messages = json!([{"role": "user", "content": "Hi", "images": image}]);
+        row(&[CHAT], with("messages", messages), 400, base64).listed(PLAIN).check();
+        let messages = json!([{"role": "assistant", "tool_calls": [call]}]);
+        row(&[CHAT], with("messages", messages), 400, arguments).listed(PLAIN).check();
+    }
     // The name before what is asked of the model.
     let options = || json!({"temperature": "hot"});
     row(&[CHAT, EMBEDDINGS], json!({"model": "", "options": options()}), 400, "model is required")

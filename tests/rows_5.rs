@@ -214,7 +214,7 @@ fn a_model_stays_as_long_as_keep_alive_says() {
 }
 
 #[test]
-fn every_use_counts_and_without_a_word_the_default_does() {
+fn every_use_counts_and_without_a_word_the_default_does_for_a_model_that_is_loaded() {
     let upstream = Upstream::start();
     let minutes = |count: u64| Duration::from_secs(60 * count);
     let proxy = Proxy::with(&upstream, |config| config.keep_alive = KeepAlive::For(minutes(7)));
@@ -228,6 +228,23 @@ fn every_use_counts_and_without_a_word_the_default_does() {
             let ask = || drop(bench.sent(route, &change));
             expires_after(&bench, time, ask, &format!("{route} {change}"));
             bench.post(GENERATE, &json!({"model": "m", "keep_alive": 0}));
+        }
+    }
+}
+
+#[test]
+fn a_loaded_model_keeps_its_time_until_another_one_is_said() {
+    let bench = Bench::new();
+    let hours = |count: u64| Duration::from_secs(3600 * count);
+    for (change, time) in [
+        (json!({"keep_alive": "3h"}), hours(3)),
+        (json!({}), hours(3)),
+        (json!({"keep_alive": null}), hours(3)),
+        (json!({"keep_alive": "2h"}), hours(2)),
+        (json!({}), hours(2)),
+    ] {
+        for route in INFERENCE {
+            expires_after(&bench, time, || drop(bench.sent(route, &change)), &change.to_string());
         }
     }
 }

@@ -18,8 +18,9 @@ const TOO_LONG: &str = "the input length exceeds the context length";
 pub(super) fn embed(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let text = decode::text(body)?;
     let request: EmbedRequest<'_> = decode::parse(&text, "EmbedRequest")?;
-    let name = context.name(request.model.as_deref(), no_model)?;
+    // Ollama reads it with the body.
     let keep_alive = keep_alive(request.keep_alive.as_ref())?;
+    let name = context.name(request.model.as_deref(), no_model)?;
     let model = request.model.as_deref().unwrap_or_default();
     let inputs = embed::inputs(request.input)?;
     options::read(request.options.as_ref())?;
@@ -42,8 +43,8 @@ pub(super) fn embed(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
 pub(super) fn embeddings(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let text = decode::text(body)?;
     let request: EmbeddingRequest<'_> = decode::parse(&text, "EmbeddingRequest")?;
-    let name = context.name(request.model.as_deref(), model_is_required)?;
     let keep_alive = keep_alive(request.keep_alive.as_ref())?;
+    let name = context.name(request.model.as_deref(), model_is_required)?;
     options::read(request.options.as_ref())?;
     let prompt = request.prompt.as_deref().unwrap_or_default();
     let stay = Stay { keep_alive, num_ctx: options::num_ctx(request.options.as_ref()) };

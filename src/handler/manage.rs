@@ -85,7 +85,7 @@ pub(super) fn delete(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
         && context.app.store.remove(&name)?
     {
         let now = SystemTime::now();
-        context.app.loaded.touch(&model.name, KeepAlive::For(Duration::ZERO), None, now);
+        context.app.loaded.touch(&model.name, Some(KeepAlive::For(Duration::ZERO)), None, now);
         return done(context);
     }
     if context.app.listed(&name, context.trace)?.is_some() {

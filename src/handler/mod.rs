@@ -71,7 +71,7 @@ impl App {
     pub fn new(config: Config, client: Client, store: Store, started: SystemTime) -> Self {
         let base = config.base_url.to_string();
         let catalog = Catalog::new(config.models_ttl);
-        let (loaded, blobs) = (Loaded::default(), transfer::Blobs::default());
+        let (loaded, blobs) = (Loaded::new(config.keep_alive), transfer::Blobs::default());
         Self { config, client, catalog, loaded, store, blobs, started, base }
     }
 
@@ -154,14 +154,12 @@ impl App {
 
     /// Notes that a model was loaded, and with what window.
     fn touch(&self, id: &str, stay: Stay) {
-        let keep_alive = stay.keep_alive.unwrap_or(self.config.keep_alive);
-        self.loaded.touch(id, keep_alive, stay.num_ctx, SystemTime::now());
+        self.loaded.touch(id, stay.keep_alive, stay.num_ctx, SystemTime::now());
     }
 
     /// Notes that a model is in use until the value that is returned is dropped.
     fn begin(&self, id: String, stay: Stay) -> InUse<'_> {
-        let keep_alive = stay.keep_alive.unwrap_or(self.config.keep_alive);
-        self.loaded.begin(&id, keep_alive, stay.num_ctx, SystemTime::now());
+        self.loaded.begin(&id, stay.keep_alive, stay.num_ctx, SystemTime::now());
         InUse { app: self, id, answered: false }
     }
 }
@@ -169,7 +167,7 @@ impl App {
 /// What a request says of how its model is loaded.
 #[derive(Clone, Copy)]
 struct Stay {
-    /// How long it stays; as configured where the request does not say.
+    /// How long it stays, if the request says so.
     keep_alive: Option<KeepAlive>,
     /// The window that it gets.
     num_ctx: Option<u64>,

@@ -59,7 +59,10 @@ pub(super) fn chat(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
         top_logprobs: request.top_logprobs,
         debug: request._debug_render_only,
     };
-    let mut asked = Asked::read(context, &common, "chat", model_is_required)?;
+    // Ollama looks at images and calls with the body. Here it costs nothing where all is well.
+    let first = |error, request: &_| chat::check_body(request).err().unwrap_or(error);
+    let asked = Asked::read(context, &common, "chat", model_is_required);
+    let mut asked = asked.map_err(|error| first(error, &request))?;
     asked.tools = request.tools.as_ref().is_some_and(|tools| !tools.is_empty());
     let overlay = asked.overlay.clone();
     overlay.iter().for_each(|model| model.lay_over_options(&mut request.options));
@@ -69,7 +72,8 @@ pub(super) fn chat(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
         return answer(context, |out, now| encoder.empty(out, now, reason));
     }
     overlay.iter().for_each(|model| model.lay_over_chat(&mut request));
-    let resolved = resolve(context, &asked, request.options.as_ref(), false)?;
+    let resolved = resolve(context, &asked, request.options.as_ref(), false);
+    let resolved = resolved.map_err(|error| first(error, &request))?;
     let in_use = begin(context.app, &resolved, &asked, request.options.as_ref());
     let upstream = chat::to_openai(&request, &resolved.id, resolved.profile)?;
     let client = &context.app.client;
@@ -98,21 +102,25 @@ pub(super) fn generate(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
         top_logprobs: request.top_logprobs,
         debug: request._debug_render_only,
     };
-    let asked = Asked::read(context, &common, "generate", no_model)?;
+    let first = |error, request: &_| generate::check_body(request).err().unwrap_or(error);
+    let asked = Asked::read(context, &common, "generate", no_model);
+    let asked = asked.map_err(|error| first(error, &request))?;
     let overlay = asked.overlay.clone();
     overlay.iter().for_each(|model| model.lay_over_options(&mut request.options));
     let raw_conflict = generate::check_raw(&request);
     if request.prompt.as_deref().is_none_or(str::is_empty) {
+        generate::check_body(&request)?;
         let encoder = GenerateEncoder::new(&asked.shown, None);
         let reason = load(context, &asked, request.options.as_ref(), raw_conflict)?;
         return answer(context, |out, now| encoder.empty(out, now, reason));
     }
-    raw_conflict?;
+    raw_conflict.map_err(|error| first(error, &request))?;
     overlay.iter().for_each(|model| model.lay_over_generate(&mut request));
     let stored = overlay.iter().flat_map(|model| model.stored()).collect::<Vec<_>>();
     let fills_in = generate::fills_in(&request);
     let family_matters = fills_in || request.raw == Some(true);
-    let resolved = resolve(context, &asked, request.options.as_ref(), family_matters)?;
+    let resolved = resolve(context, &asked, request.options.as_ref(), family_matters);
+    let resolved = resolved.map_err(|error| first(error, &request))?;
     let in_use = begin(context.app, &resolved, &asked, request.options.as_ref());
     let upstream = generate::to_openai(&request, &stored, &resolved.id, resolved.profile)?;
     let stream = request.stream.unwrap_or(true);

@@ -122,11 +122,12 @@ pub(super) fn progress(
         }
         return context.exchange.end();
     }
-    match (ended, lines.last()) {
-        (Ended::Error(error), _) => context.answer_json(500, &ErrorAnswer { error }),
-        (Ended::Well, Some(status)) => context.answer_json(200, &Progress { status }),
-        (Ended::Well, None) => Err(Error::Internal("progress without an end")),
-    }
+    let (status, body) = match (ended, lines.last()) {
+        (Ended::Error(error), _) => (500, ndjson::to_vec(&ErrorAnswer { error })),
+        (Ended::Well, Some(status)) => (200, ndjson::to_vec(&Progress { status })),
+        (Ended::Well, None) => return Err(Error::Internal("progress without an end")),
+    };
+    context.exchange.answer(status, ContentType::BareJson, &body)
 }
 
 /// The digests of the blobs that were uploaded, the oldest first.

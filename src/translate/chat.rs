@@ -53,6 +53,14 @@ pub fn to_openai<'a>(
     Ok(chat)
 }
 
+/// Refuses what Ollama refuses while it still reads the body: media and calls that are none.
+///
+/// # Errors
+/// [`Error::InvalidRequest`].
+pub fn check_body(request: &ChatRequest<'_>) -> Result<()> {
+    history::messages(request.messages.as_deref().unwrap_or_default()).map(drop)
+}
+
 /// A request from its parts; `/api/generate` makes one, too.
 pub(super) fn chat<'a>(
     model: &'a str,

@@ -24,7 +24,8 @@ pub fn response_format<'a>(
         "\"json\"" if profile.json_object => Ok(Some(ResponseFormat::JsonObject)),
         "\"json\"" => Ok(any_object().map(|schema| named("object", schema, None))),
         text if text.starts_with('{') => {
-            let strict = serde_json::from_str::<Value>(text).is_ok_and(|schema| is_strict(&schema));
+            let strict = serde_json::from_str::<Value>(text)
+                .is_ok_and(|schema| schema["type"] == "object" && is_strict(&schema));
             Ok(Some(named("schema", raw, strict.then_some(true))))
         }
         text => Err(Error::InvalidOption {
@@ -120,6 +121,16 @@ mod tests {
             r#"{"type":"object","properties":{"a":{"type":"string"}},"required":["a"],"additionalProperties":false}"#,
             r#"{"type":"json_schema","json_schema":{"name":"schema","schema":{"type":"object","properties":{"a":{"type":"string"}},"required":["a"],"additionalProperties":false},"strict":true}}"#,
         );
+    }
+
+    #[test]
+    fn only_an_object_can_be_strict_at_the_root() {
+        for schema in ["{}", r#"{"type":"string"}"#, r#"{"anyOf":[]}"#] {
+            let expected = format!(
+                r#"{{"type":"json_schema","json_schema":{{"name":"schema","schema":{schema}}}}}"#
+            );
+            check(&GENERIC, schema, &expected);
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::openai::request::{self as openai, Content, Message, StreamOptions};
 use crate::profile::{FillIn, Profile};
 use crate::translate::chat::{Extras, chat, logprobs, unsupported};
 use crate::translate::context::Memory;
+use crate::translate::media::Part;
 use crate::translate::stream::{Delta, Encoder, Outcome};
 use crate::translate::{context, format, history, infill, media, options, think};
 
@@ -49,12 +50,11 @@ pub fn to_openai<'a>(
     if fills_in && profile.fill_in == FillIn::Nowhere {
         return Err(infill::unsupported(name.unwrap_or_default()));
     }
+    let media = media(request)?;
     let options = options::read(request.options.as_ref())?;
     let response_format = format::response_format(request.format, profile)?;
     let stream = request.stream.unwrap_or(true);
     let logprobs = logprobs(request.logprobs, request.top_logprobs);
-    let media = request.images.iter().flatten().map(|entry| media::part(entry));
-    let media = media.collect::<Result<Vec<_>>>()?;
     if fills_in || is_raw(request) {
         if !media.is_empty() {
             return Err(unsupported(name, "images without a chat template"));
@@ -69,6 +69,19 @@ pub fn to_openai<'a>(
     }
     let chat = chat(model, turns, &options, response_format, stream, profile, extras);
     Ok(Generate::Chat(chat))
+}
+
+/// The prompt's images and sounds.
+fn media<'a>(request: &'a GenerateRequest<'a>) -> Result<Vec<Part<'a>>> {
+    request.images.iter().flatten().map(|entry| media::part(entry)).collect()
+}
+
+/// Refuses what Ollama refuses while it still reads the body: media that are none.
+///
+/// # Errors
+/// [`Error::InvalidRequest`].
+pub fn check_body(request: &GenerateRequest<'_>) -> Result<()> {
+    media(request).map(drop)
 }
 
 /// The request for a prompt that goes to the model verbatim, or whose end is known.

@@ -29,7 +29,8 @@ pub fn definitions<'a>(tools: &'a [OllamaTool<'a>]) -> Vec<Tool<'a>> {
 
 /// Whether a schema says nothing, in one of the ways in which typed clients say that.
 fn is_empty(schema: &RawValue) -> bool {
-    let Ok(value) = serde_json::from_str::<serde_json::Value>(schema.get()) else { return true };
+    // What is nested too deep to be read says something.
+    let Ok(value) = serde_json::from_str::<serde_json::Value>(schema.get()) else { return false };
     let Some(members) = value.as_object() else { return true };
     members.is_empty() || members.get("properties").is_some_and(serde_json::Value::is_null)
 }
@@ -50,6 +51,16 @@ mod tests {
             r#"[{"type":"Function","function":{"name":"f","description":"d","parameters":{"type":"object","required":["b"],"properties":{"b":{"type":["string","null"],"default":1},"a":{"$ref":"x"}},"additionalProperties":false}}}]"#,
             r#"[{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object","required":["b"],"properties":{"b":{"type":["string","null"],"default":1},"a":{"$ref":"x"}},"additionalProperties":false}}}]"#,
         );
+    }
+
+    #[test]
+    fn a_schema_nested_deeper_than_can_be_read_is_passed_on_too() {
+        let deep = format!(r#"{{"default":{}1{}}}"#, "[".repeat(200), "]".repeat(200));
+        let function = |parameters: &str| {
+            format!(r#"{{"function":{{"name":"f","parameters":{parameters}}}}}"#)
+        };
+        let sent = format!(r#"[{{"type":"function",{}]"#, &function(&deep)[1..]);
+        check(&format!("[{}]", function(&deep)), &sent);
     }
 
     #[test]
