@@ -27,8 +27,14 @@ request! {
         pub adapters: Map<String, Value>,
         /// Uploaded files of a draft model by name; refused.
         pub draft_files: Map<String, Value>,
-        /// A template in Go's syntax; shown and not used.
+        /// A template in Go's syntax; checked, shown and not used.
         pub template: Text<'a>,
+        /// What renders the prompt in Ollama; shown and not used.
+        pub renderer: Text<'a>,
+        /// What reads the answer in Ollama; shown and not used.
+        pub parser: Text<'a>,
+        /// The oldest Ollama that can run it; shown and not used.
+        pub requires: Text<'a>,
         /// The system prompt.
         pub system: Text<'a>,
         /// A text or a list of texts.

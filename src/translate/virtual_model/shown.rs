@@ -93,7 +93,14 @@ impl VirtualModel {
             // Writing to a string cannot fail.
             let _ = writeln!(out, "{word} {}", quoted(text));
         };
-        for (word, text) in [("TEMPLATE", self.template.as_str()), ("SYSTEM", system)] {
+        // In Ollama's order.
+        for (word, text) in [
+            ("TEMPLATE", self.template.as_str()),
+            ("SYSTEM", system),
+            ("RENDERER", &self.renderer),
+            ("PARSER", &self.parser),
+            ("REQUIRES", &self.requires),
+        ] {
             if !text.is_empty() {
                 line(word, text);
             }
