@@ -64,7 +64,8 @@ pub enum Error {
         /// The sentence for the client, naming the field.
         reason: String,
     },
-    /// An option or format that Ollama itself answers with 500 (ollama-api.md 5.1, 5.4).
+    /// An option, format or template that Ollama itself answers with 500 (ollama-api.md 5.1, 5.4,
+    /// 9.1).
     InvalidOption {
         /// The sentence for the client.
         reason: String,

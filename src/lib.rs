@@ -25,6 +25,7 @@
 //! | [`translate`] | one API to the other, both ways |
 //! | [`sse`], [`ndjson`] | events out of bytes, lines into bytes |
 //! | [`route`], [`names`], [`profile`], [`keep_alive`], [`clock`] | small rules |
+//! | [`go_template`] | whether a template is one, in Go's words |
 //! | [`backoff`], [`upstream_error`] | when to try again; what an upstream's error means |
 //! | [`upstream`] | the client of the OpenAI server, over ureq |
 //! | [`catalog`], [`loaded`] | the kept model list; the table behind `/api/ps` |
@@ -56,6 +57,7 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod exchange;
+pub mod go_template;
 pub mod guard;
 pub mod handler;
 pub mod keep_alive;

@@ -124,6 +124,7 @@ const PLAIN: &str = r#"{"data":[{"id":"m","supported_parameters":["temperature"]
 const BAD_FORMAT: &str =
     r#"invalid format: "\"xml\""; expected "json" or a valid JSON Schema object"#;
 const BAD_FLOAT: &str = "option \"temperature\" must be of type float32";
+const BAD_TEMPLATE: &str = "template: :1: unexpected \"}\" in operand";
 const RAW_CONFLICT: &str = "raw mode does not support template, system, or context";
 const NO_INSERT: &str = "registry.ollama.ai/library/m:latest does not support insert";
 const TOO_LONG: &str = "This model's maximum context length is 8 tokens. However, your messages \
@@ -218,6 +219,9 @@ fn members_that_are_out_of_range() {
     let integer = "option \"num_predict\" must be of type integer";
     row(INFERENCE, json!({"options": {"num_predict": "5"}}), 500, integer).check();
     row(TEXT, json!({"format": "xml"}), 500, BAD_FORMAT).check();
+    row(&[GENERATE], json!({"template": "{{ .Prompt }"}), 500, BAD_TEMPLATE).check();
+    let no_end = "template: :2: unexpected EOF";
+    row(&[GENERATE], json!({"template": "{{ if .System }}\n"}), 500, no_end).check();
     let think =
         r#"invalid think value: "foo" (must be "high", "medium", "low", "max", true, or false)"#;
     row(TEXT, json!({"think": "foo"}), 400, think).check();
@@ -370,7 +374,8 @@ fn the_first_fault_is_told() {
     // Loading checks the same, unloading nothing of it.
     let load = json!({"raw": true, "system": "x", "prompt": "", "options": options()});
     row(&[GENERATE], load, 400, RAW_CONFLICT).check();
-    // The raw conflict before the model's abilities, these before the options, then the format.
+    // The raw conflict before the model's abilities, these before the options, then the template, and
+    // the format last.
     let raw = json!({"raw": true, "system": "x", "think": true});
     row(&[GENERATE], raw, 400, RAW_CONFLICT).listed(PLAIN).check();
     let raw = json!({"raw": true, "system": "x", "options": options(), "format": "xml"});
@@ -382,6 +387,15 @@ fn the_first_fault_is_told() {
     row(TEXT, cannot, 400, "\"m\" does not support thinking").listed(PLAIN).check();
     let embeds = json!({"model": "text-embed", "options": options()});
     row(&[CHAT], embeds, 400, "\"text-embed\" does not support chat").check();
+    let template = || json!("{{ .Prompt }");
+    let raw = json!({"raw": true, "template": template()});
+    row(&[GENERATE], raw, 400, RAW_CONFLICT).check();
+    let insert = json!({"suffix": "x", "template": template()});
+    row(&[GENERATE], insert, 400, NO_INSERT).listed(VLLM).check();
+    let all = json!({"options": options(), "template": template(), "format": "xml"});
+    row(&[GENERATE], all, 500, BAD_FLOAT).check();
+    let both = json!({"template": template(), "format": "xml"});
+    row(&[GENERATE], both, 500, BAD_TEMPLATE).check();
     // The type of the input before the model and the options.
     let input = json!({"model": "nope", "input": 5, "options": options()});
     row(&[EMBED], input, 400, "invalid input type").check();
@@ -407,7 +421,51 @@ const MANAGEMENT: &[(&str, &str, &str, u16, &str)] = &[
     ("POST", "/api/push", "{}", 400, "model is required"),
     ("POST", "/api/create", "", 400, "missing request body"),
     ("POST", "/api/create", r#"{"model":"m:"}"#, 400, "invalid model name"),
+    (
+        "POST",
+        "/api/create",
+        r#"{"model":"new","from":"m","files":{"a":5}}"#,
+        400,
+        "json: cannot unmarshal number into Go struct field CreateRequest.files of type string",
+    ),
     ("POST", "/api/create", r#"{"model":"new"}"#, 400, "neither 'from' or 'files' was specified"),
+    (
+        "POST",
+        "/api/create",
+        r#"{"model":"new","from":"m","template":"{{ .Prompt }"}"#,
+        400,
+        "template error: template: :1: unexpected \"}\" in operand",
+    ),
+    // A file that is refused comes first, other parts that are wrong come later.
+    (
+        "POST",
+        "/api/create",
+        r#"{"model":"new","from":"m","template":"{{","files":{"/a":"sha256:0"}}"#,
+        400,
+        "file path must be relative",
+    ),
+    (
+        "POST",
+        "/api/create",
+        r#"{"model":"new","template":"{{"}"#,
+        400,
+        "neither 'from' or 'files' was specified",
+    ),
+    (
+        "POST",
+        "/api/create",
+        r#"{"model":"new","from":"m","stream":false,"template":"{{","license":5,
+            "parameters":{"seed":"x"},"messages":[{"role":"user","content":"a","images":["illegal!"]}]}"#,
+        400,
+        "template error: template: :1: unclosed action",
+    ),
+    (
+        "POST",
+        "/api/create",
+        r#"{"model":"new","from":"m","renderer":5}"#,
+        400,
+        "json: cannot unmarshal number into Go struct field CreateRequest.renderer of type string",
+    ),
     ("POST", "/api/copy", "", 400, "missing request body"),
     ("POST", "/api/copy", r#"{"source":"m:","destination":"n"}"#, 400, "source \"m:\" is invalid"),
     (

@@ -331,7 +331,8 @@ fn model_cases() {
         let tags = List { models: list.iter().map(|model| model.tag(&setting)).collect() };
         case.bytes("tags.json", &ndjson::to_vec(&tags));
         let first = list.first().expect("a model");
-        case.bytes("show.json", &ndjson::to_vec(&first.show(&setting, &first.id, "")));
+        let asked = models::Asked { name: &first.id, ..models::Asked::default() };
+        case.bytes("show.json", &ndjson::to_vec(&first.show(&setting, &asked)));
         case.bytes("ps.json", &ndjson::to_vec(&first.process(&setting, setting.started, None)));
     }
 }
@@ -366,7 +367,8 @@ fn create_cases() {
             Ok(model) => {
                 let state = serde_json::to_string_pretty(&model).expect("JSON") + "\n";
                 case.bytes("state.json", state.as_bytes());
-                let shown = model.show(&models::Model::unlisted("base"), &setting, "mario", "");
+                let asked = models::Asked { name: "mario", ..models::Asked::default() };
+                let shown = model.show(&models::Model::unlisted("base"), &setting, &asked);
                 case.bytes("show.json", &ndjson::to_vec(&shown));
             }
             Err(error) => {

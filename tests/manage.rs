@@ -368,6 +368,44 @@ fn a_model_from_an_unknown_one_is_not_made() {
 }
 
 #[test]
+fn a_model_with_a_broken_template_is_not_made_and_changes_none() {
+    let proxy = Proxy::start(&Upstream::start());
+    create(&proxy, mario());
+    let (before, listed) = (show(&proxy, "mario"), tags(&proxy));
+    let text = "template error: template: :1: unexpected EOF";
+    for name in ["mario", "new"] {
+        for stream in [true, false] {
+            let body = json!({"model": name, "from": "mario", "system": "You are Luigi.",
+                "template": "{{ if .System }}", "stream": stream});
+            let answer = post(&proxy, "/api/create", &body);
+            check_error(&answer, 400, text);
+            let kind = answer.head.header("content-type");
+            assert_eq!(kind, Some("application/json; charset=utf-8"), "no line was sent");
+        }
+    }
+    assert_eq!((show(&proxy, "mario"), tags(&proxy)), (before, listed));
+}
+
+#[test]
+fn what_only_ollama_s_own_engine_needs_is_kept_and_shown() {
+    let proxy = Proxy::start(&Upstream::start());
+    create(
+        &proxy,
+        json!({"model": "coder", "from": "m", "renderer": "qwen3-coder", "parser": "qwen3",
+            "requires": "0.14.0"}),
+    );
+    create(&proxy, json!({"model": "heir", "from": "coder", "parser": "other"}));
+    let lines = |name: &str| {
+        let shown = show(&proxy, name);
+        let modelfile = shown["modelfile"].as_str().expect("a modelfile").to_owned();
+        modelfile.split_once("\n\n").expect("two parts").1.to_owned()
+    };
+    let expected = "FROM m:latest\nRENDERER qwen3-coder\nPARSER qwen3\nREQUIRES 0.14.0\n";
+    assert_eq!(lines("coder"), expected);
+    assert_eq!(lines("heir"), expected.replace("PARSER qwen3", "PARSER other"));
+}
+
+#[test]
 fn without_a_list_the_upstream_is_believed_to_know() {
     let upstream = Upstream::start();
     upstream.script_lists();

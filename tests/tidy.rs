@@ -45,6 +45,7 @@ const PURE: &[&str] = &[
     "src/config/options.rs",
     "src/config/rules.rs",
     "src/error.rs",
+    "src/go_template",
     "src/guard.rs",
     "src/keep_alive.rs",
     "src/names.rs",

@@ -16,9 +16,8 @@ use crate::ndjson;
 use crate::ollama::answer::{List, VersionAnswer};
 use crate::ollama::decode;
 use crate::ollama::request::ShowRequest;
-use crate::translate::models::Model;
-
-use crate::translate::virtual_model::{VirtualModel, parameter_lines};
+use crate::translate::models::{Asked, Model};
+use crate::translate::virtual_model::VirtualModel;
 
 /// The Ollama version whose API this is; clients compare it.
 const OLLAMA_VERSION: &str = "0.32.15";
@@ -79,11 +78,15 @@ pub(super) fn show(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let name = context.name(model.or(request.name.as_deref()), model_is_required);
     let name = name.map_err(no_details)?;
     let app = context.app;
-    let system = request.system.as_deref().unwrap_or_default();
-    let mut answer = match app.known(&name, context.trace)? {
-        Some(Known::Upstream(model)) => model.show(&app.setting(), &name, system),
+    let asked = Asked {
+        name: &name,
+        system: request.system.as_deref().unwrap_or_default(),
+        options: request.options.clone().unwrap_or_default(),
+    };
+    let answer = match app.known(&name, context.trace)? {
+        Some(Known::Upstream(model)) => model.show(&app.setting(), &asked),
         Some(Known::Virtual(model)) => {
-            model.show(&app.base(&model, context.trace), &app.setting(), &name, system)
+            model.show(&app.base(&model, context.trace), &app.setting(), &asked)
         }
         None if !names::is_valid(&name) => return Err(names::invalid()),
         None => {
@@ -91,9 +94,6 @@ pub(super) fn show(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
             return Err(Error::ModelNotFound { message: format!("model '{shown}' not found") });
         }
     };
-    if let Some(options) = &request.options {
-        answer.modelfile.push_str(&parameter_lines(options));
-    }
     context.answer_json(200, &answer)
 }
 

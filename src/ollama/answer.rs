@@ -259,6 +259,9 @@ pub struct ShowAnswer {
     pub capabilities: Vec<&'static str>,
     /// RFC 3339.
     pub modified_at: String,
+    /// The oldest Ollama that can run it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub requires: String,
 }
 
 /// The answer of `/api/version` (11.2).

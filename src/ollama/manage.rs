@@ -4,11 +4,16 @@
 //! for others to say. `name` is what older clients send for `model`; it counts when `model` is
 //! empty. Members that Ollama has and a proxy has no use for are named, so that they can be refused.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::decode::{Text, request};
+
+/// Names of files with the digests of their blobs.
+pub type Files<'a> = BTreeMap<String, Option<Text<'a>>>;
 
 request! {
     /// `POST /api/create` (12.3).
@@ -22,13 +27,19 @@ request! {
         /// The server of a stub; refused.
         pub remote_host: Text<'a>,
         /// Uploaded model files by name; refused.
-        pub files: Map<String, Value>,
+        pub files: Files<'a>,
         /// Uploaded adapters by name; refused.
-        pub adapters: Map<String, Value>,
+        pub adapters: Files<'a>,
         /// Uploaded files of a draft model by name; refused.
-        pub draft_files: Map<String, Value>,
-        /// A template in Go's syntax; shown and not used.
+        pub draft_files: Files<'a>,
+        /// A template in Go's syntax; checked, shown and not used.
         pub template: Text<'a>,
+        /// What renders the prompt in Ollama; shown and not used.
+        pub renderer: Text<'a>,
+        /// What reads the answer in Ollama; shown and not used.
+        pub parser: Text<'a>,
+        /// The oldest Ollama that can run it; shown and not used.
+        pub requires: Text<'a>,
         /// The system prompt.
         pub system: Text<'a>,
         /// A text or a list of texts.

@@ -115,7 +115,7 @@ request! {
         pub suffix: Text<'a>,
         /// The system prompt.
         pub system: Text<'a>,
-        /// A template in Go's syntax; accepted and not used.
+        /// A template in Go's syntax; checked and not used.
         pub template: Text<'a>,
         /// What an earlier answer returned as `context`.
         pub context: Vec<Int>,

@@ -6,10 +6,11 @@
 //! | `raw` | `completions`, prompt verbatim |
 //! | `suffix` | where the upstream's family fills in, see `translate::infill` |
 //! | `format`, `options`, `stream`, `think` | as in `translate::chat` |
-//! | `template` | accepted; Go templates cannot be expressed |
+//! | `template` | checked and not used: the upstream renders |
 //! | `images` | parts of the prompt; refused with `raw` and `suffix` |
 
 use crate::error::{Error, Result};
+use crate::go_template;
 use crate::ndjson;
 use crate::ollama::answer::{GenerateAnswer, Metrics};
 use crate::ollama::decode::said;
@@ -52,6 +53,7 @@ pub fn to_openai<'a>(
     }
     let media = media(request)?;
     let options = options::read(request.options.as_ref())?;
+    check_template(request)?;
     let response_format = format::response_format(request.format, profile)?;
     let stream = request.stream.unwrap_or(true);
     let logprobs = logprobs(request.logprobs, request.top_logprobs);
@@ -246,4 +248,9 @@ pub fn check_raw(request: &GenerateRequest<'_>) -> Result<()> {
         return Err(Error::invalid("raw mode does not support template, system, or context"));
     }
     Ok(())
+}
+
+fn check_template(request: &GenerateRequest<'_>) -> Result<()> {
+    let template = said(request.template.as_deref()).unwrap_or_default();
+    go_template::check(template).map_err(|reason| Error::InvalidOption { reason })
 }

@@ -16,6 +16,7 @@ pub mod infill;
 pub mod logprobs;
 pub mod media;
 pub mod metrics;
+mod modelfile;
 pub mod models;
 pub mod options;
 pub mod stream;

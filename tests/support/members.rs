@@ -193,9 +193,9 @@ pub const FIELDS: &[(&str, &str, Fields)] = &[
             ("draft_quantize", Text),
             ("stream", Bool),
             // Texts to Ollama.
-            ("renderer", Skipped),
-            ("parser", Skipped),
-            ("requires", Skipped),
+            ("renderer", Text),
+            ("parser", Text),
+            ("requires", Text),
             // An object to Ollama, for stubs of remote models.
             ("info", Skipped),
         ],

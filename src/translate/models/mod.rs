@@ -10,6 +10,7 @@ mod shown;
 
 pub use self::abilities::Abilities;
 pub use self::list::read_list;
+pub use self::shown::Asked;
 
 use std::time::{Duration, SystemTime};
 

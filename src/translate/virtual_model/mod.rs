@@ -10,8 +10,6 @@
 mod overlay;
 mod shown;
 
-pub use self::shown::parameter_lines;
-
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -22,6 +20,7 @@ use super::models::sha256;
 use super::{history, options};
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::go_template;
 use crate::names;
 use crate::ndjson;
 use crate::ollama::decode::{self, said};
@@ -41,9 +40,18 @@ pub struct VirtualModel {
     /// The system prompt.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub system: String,
-    /// A template in Go's syntax; shown and not used.
+    /// A template in Go's syntax, checked when the model was made; shown and not used.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub template: String,
+    /// What renders the prompt in Ollama; shown and not used.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub renderer: String,
+    /// What reads the answer in Ollama; shown and not used.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub parser: String,
+    /// The oldest Ollama that can run it; shown and not used.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub requires: String,
     /// Licences.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub license: Vec<String>,
@@ -65,6 +73,9 @@ impl VirtualModel {
             modified_at: clock::rfc3339(now),
             system: String::new(),
             template: String::new(),
+            renderer: String::new(),
+            parser: String::new(),
+            requires: String::new(),
             license: Vec::new(),
             parameters: Map::new(),
             messages: Vec::new(),
@@ -81,14 +92,24 @@ impl VirtualModel {
     /// Lays over it what a request says; what the request does not say stays.
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`] for parameters, messages and licences of the wrong type.
+    /// [`Error::InvalidRequest`] for a template that is none, for parameters, messages and licences
+    /// of the wrong type.
     pub fn changed(mut self, request: &CreateRequest<'_>) -> Result<Self> {
-        let text = |text: Option<&str>| said(text).map(str::to_owned);
-        if let Some(system) = text(request.system.as_deref()) {
-            self.system = system;
+        if let Some(template) = said(request.template.as_deref()) {
+            go_template::check(template)
+                .map_err(|text| Error::invalid(format!("template error: {text}")))?;
         }
-        if let Some(template) = text(request.template.as_deref()) {
-            self.template = template;
+        let texts = [
+            (&mut self.system, &request.system),
+            (&mut self.template, &request.template),
+            (&mut self.renderer, &request.renderer),
+            (&mut self.parser, &request.parser),
+            (&mut self.requires, &request.requires),
+        ];
+        for (kept, text) in texts {
+            if let Some(text) = said(text.as_deref()) {
+                text.clone_into(kept);
+            }
         }
         if let Some(license) = request.license {
             self.license = licenses(license)?;
@@ -138,7 +159,7 @@ pub fn check(request: &CreateRequest<'_>) -> Result<()> {
         ("draft_files", &request.draft_files),
     ];
     for (path, digest) in lists.iter().flat_map(|(_, list)| list.iter().flatten()) {
-        check_file(path, digest)?;
+        check_file(path, digest.as_deref())?;
     }
     let given = |text: Option<&str>| said(text).is_some();
     let has_files = request.files.as_ref().is_some_and(|files| !files.is_empty());
@@ -185,13 +206,13 @@ pub fn progress(request: &CreateRequest<'_>, base: &str, made: &VirtualModel) ->
     lines
 }
 
-fn check_file(path: &str, digest: &Value) -> Result<()> {
+fn check_file(path: &str, digest: Option<&str>) -> Result<()> {
     let steps_out = path.split(['/', '\\']).any(|step| step == "..");
     if path.is_empty() || path.starts_with(['/', '\\']) || steps_out {
         return Err(Error::invalid("file path must be relative"));
     }
-    match digest.as_str() {
-        Some("") | None => Err(Error::invalid("invalid digest format")),
+    match said(digest) {
+        None => Err(Error::invalid("invalid digest format")),
         Some(_) => Ok(()),
     }
 }
@@ -221,10 +242,17 @@ fn licenses(license: &RawValue) -> Result<Vec<String>> {
     }
 }
 
+/// How Go names the place of a message that is none.
+const FIELD: &str = "Go struct field CreateRequest.messages of type api.Message";
+
 /// A message, checked and in its kept form.
 fn kept(message: &str) -> Result<Box<RawValue>> {
-    // Whatever a chat would refuse later is refused now.
-    let as_sent: Message<'_> = decode::parse(message, "CreateRequest.messages")?;
+    // Whatever a chat would refuse later is refused now. Go would name the whole place.
+    let as_sent: Message<'_> =
+        decode::parse(message, "CreateRequest.messages").map_err(|error| {
+            let (value, field) = ("Go value of type api.CreateRequest.messages", FIELD);
+            Error::invalid(error.message().replace(value, field))
+        })?;
     history::messages(std::slice::from_ref(&as_sent))?;
     let message: MessageRequest<'_> = decode::parse(message, "CreateRequest.messages")?;
     let role = message.role.as_deref().unwrap_or_default().to_lowercase();
@@ -294,6 +322,15 @@ mod tests {
                 "arguments":[1]}}]}]}"#,
             "Value looks like object, but can't find closing '}' symbol",
         );
+        check(
+            r#"{"from":"b","template":"{{ .Prompt }","license":5}"#,
+            "template error: template: :1: unexpected \"}\" in operand",
+        );
+        check(
+            r#"{"from":"b","messages":[1]}"#,
+            "json: cannot unmarshal number into Go struct field CreateRequest.messages of type \
+             api.Message",
+        );
         check(r#"{"from":"b","license":5}"#, "license must be a string or a list of strings");
     }
 
@@ -316,7 +353,7 @@ mod tests {
     #[test]
     fn empty_members_are_none() {
         let body = r#"{"from":"b","quantize":"","files":{},"adapters":null,"remote_host":"",
-            "system":"","template":"","messages":[],"parameters":{"seed":null},"license":""}"#;
+            "system":"","template":"","renderer":"","parser":"","requires":"","messages":[],"parameters":{"seed":null},"license":""}"#;
         let request: CreateRequest<'_> = decode::parse(body, "CreateRequest").expect("a request");
         check(&request).expect("nothing to refuse");
         let base = VirtualModel::alias("x", "b", SystemTime::UNIX_EPOCH);
@@ -332,15 +369,18 @@ mod tests {
         };
         let first = changed(
             VirtualModel::alias("a", "base", SystemTime::UNIX_EPOCH),
-            r#"{"system":"S","license":["L","M"],"parameters":{"seed":1,"top_k":2,"stop":"x"},
+            r#"{"system":"S","template":"T","renderer":"R","parser":"P","requires":"0.1.0",
+                "license":["L","M"],"parameters":{"seed":1,"top_k":2,"stop":"x"},
                 "messages":[{"ROLE":"User","content":"hi","extra":1}]}"#,
         );
         let second = changed(
             first.copied("registry.ollama.ai/library/b", SystemTime::UNIX_EPOCH),
-            r#"{"system":"T","parameters":{"seed":3}}"#,
+            r#"{"system":"T","parser":"Q","template":"","parameters":{"seed":3}}"#,
         );
         assert_eq!((second.name.as_str(), second.from.as_str()), ("b:latest", "base"));
         assert_eq!((second.system.as_str(), second.license.len()), ("T", 2));
+        assert_eq!((second.template.as_str(), second.renderer.as_str()), ("T", "R"));
+        assert_eq!((second.parser.as_str(), second.requires.as_str()), ("Q", "0.1.0"));
         let parameters = Value::Object(second.parameters.clone()).to_string();
         assert_eq!(parameters, r#"{"seed":3,"stop":["x"],"top_k":2}"#);
         assert_eq!(second.messages[0].get(), r#"{"role":"user","content":"hi"}"#);
