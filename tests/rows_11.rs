@@ -15,12 +15,14 @@
 //! | 11.4 members in order, the lengths only where known, no `remote_model`, no `remote_host` | here: `an_entry_of_the_list_has_ollama_s_members_in_order`; values in `golden/models/*/tags.json` |
 //! | 11.5 an empty list, the latest `expires_at` first, `size_vram` = `size`, until unloaded | `routes.rs`: `ps_shows_what_was_used_until_it_is_unloaded` |
 //! | 11.5 members in order, `parent_model` empty, no lengths in `details`, `context_length` always | here: `a_running_model_has_ollama_s_members_in_order` |
-//! | 11.5 a model in use | here: `a_model_in_use_is_listed` |
+//! | 11.5 a model in use, or loading | here: `a_model_in_use_is_listed`, `a_model_that_is_loading_or_to_be_unloaded_is_listed_while_it_is_used` |
+//! | 11.5 `context_length` is the window that was asked for | `routes.rs`: `ps_shows_the_window_that_the_last_request_asked_for` |
 //! | 11.6 `name` for an empty `model`; `options` in the modelfile; `general.basename` | `routes.rs`: `show_understands_every_spelling_of_a_name` |
 //! | 11.6 `system` replaces, `template` and `verbose` change nothing, Copilot's agent | here: `what_is_asked_of_show_changes_what_it_should` |
 //! | 11.6 members in order, those without a value left out, `model_info` with sorted keys | here: `a_shown_model_has_ollama_s_members_in_order`; values in `golden/models/*/show.json` and `golden/create/*/show.json` |
+//! | 11.6 `options` in their place in the modelfile, before the model's own; `requires` last | here: `options_of_a_show_stand_in_the_modelfile_and_requires_comes_last` |
 //! | 11.6 lines of the modelfile | `manage.rs`: `a_made_model_is_listed_and_shown_with_the_details_of_its_base` |
-//! | 11.6 columns and literals of `parameters` | `src/translate/virtual_model/shown.rs`: `parameters_stand_in_columns_with_go_s_literals` |
+//! | 11.6 columns and literals of `parameters` | `src/translate/modelfile.rs`: `parameters_stand_in_columns_with_go_s_literals` |
 //! | 11.6 several licences | `golden/create/everything` |
 //! | 11.6 `capabilities`: `embedding` instead of `completion` | `rows_18_12.rs`: `capabilities_are_always_there_and_of_the_known_ones` |
 //!
@@ -34,7 +36,7 @@ use serde_json::{Value, json};
 use support::proxy::Proxy;
 use support::raw::{Answer, chat};
 use support::shape::{items, shape};
-use support::upstream::{Step, Upstream, delta, ending, stream_head};
+use support::upstream::{Step, Upstream, delta, ending, status, stream_head};
 
 /// A model of which everything is known, and one of which nothing is.
 const LIST: &str = r#"{"data":[
@@ -131,6 +133,68 @@ fn a_model_in_use_is_listed() {
     drop(go_on);
     while client.frame().is_some() {}
     entry(&proxy, "/api/ps", "bare:latest");
+}
+
+#[test]
+fn a_model_that_is_loading_or_to_be_unloaded_is_listed_while_it_is_used() {
+    let (upstream, proxy) = proxy();
+    let names = || {
+        let list = proxy.client().get("/api/ps").answer().json();
+        list["models"].as_array().expect("a list").iter().map(|it| it["name"].to_string()).collect()
+    };
+    for keep_alive in [json!(0), json!("5m")] {
+        let (go_on, told) = bounded(0);
+        let mut steps = vec![Step::Wait(told), stream_head(), delta("one")];
+        steps.extend(ending());
+        upstream.script(steps);
+        let mut client = proxy.client();
+        let message = json!({"role": "user", "content": "Hi"});
+        let body = json!({"model": "bare", "keep_alive": keep_alive, "messages": [message]});
+        client.post("/api/chat", body.to_string());
+        // Once the upstream was asked, the model is in use, though not a byte has come.
+        upstream.request();
+        let loading: Vec<String> = names();
+        assert_eq!(loading, ["\"bare:latest\""], "{keep_alive}");
+        drop(go_on);
+        client.head();
+        while client.frame().is_some() {}
+        let after: Vec<String> = names();
+        assert_eq!(after.len(), usize::from(keep_alive != 0), "{keep_alive}");
+    }
+    // What the upstream does not answer for was never there.
+    upstream.script(vec![status(
+        404,
+        &[],
+        r#"{"error":{"message":"no","code":"model_not_found"}}"#,
+    )]);
+    let body = chat("Hi").replace("\"m\"", "\"full:8b\"");
+    assert_eq!(proxy.client().post("/api/chat", body).answer().status(), 404);
+    let after: Vec<String> = names();
+    assert_eq!(after, ["\"bare:latest\""]);
+}
+
+#[test]
+fn options_of_a_show_stand_in_the_modelfile_and_requires_comes_last() {
+    let (_upstream, proxy) = proxy();
+    let made = json!({"model": "made", "from": "bare", "license": "MIT", "requires": "0.14.0",
+        "parameters": {"temperature": 0.7, "seed": 1},
+        "messages": [{"role": "user", "content": "Hi"}], "stream": false});
+    post(&proxy, "/api/create", &made);
+    let body = json!({"model": "made", "options": {"temperature": 0, "top_k": 3}});
+    let answer = post(&proxy, "/api/show", &body);
+    let shown = answer.json();
+    let modelfile = shown["modelfile"].as_str().expect("a text");
+    let (_, lines) = modelfile.split_once("\n\n").expect("a comment first");
+    assert_eq!(
+        lines,
+        "FROM bare:latest\nREQUIRES 0.14.0\nPARAMETER seed 1\nPARAMETER temperature 0\n\
+         PARAMETER top_k 3\nLICENSE MIT\nMESSAGE user Hi\n"
+    );
+    let parameters = shown["parameters"].as_str().expect("a text");
+    assert!(parameters.ends_with(" 0.7") && !parameters.contains("top_k"), "the model's own");
+    assert!(answer.body.ends_with(r#","requires":"0.14.0"}"#), "{}", answer.body);
+    let without = post(&proxy, "/api/show", &json!({"model": "bare"})).json();
+    assert!(without.get("requires").is_none(), "an empty one is left out");
 }
 
 #[test]
