@@ -162,6 +162,12 @@ impl Error {
         Self::UpstreamProtocol { what: what.into() }
     }
 
+    /// Whether the upstream refused the request as it stands, so that another one may do.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::UpstreamStatus { status: 400 | 422, .. })
+    }
+
     /// Whose fault it is.
     #[must_use]
     pub fn side(&self) -> Side {

@@ -27,6 +27,7 @@
 //! | [`route`], [`names`], [`profile`], [`keep_alive`], [`clock`] | small rules |
 //! | [`go_template`] | whether a template is one, in Go's words |
 //! | [`backoff`], [`upstream_error`] | when to try again; what an upstream's error means |
+//! | [`adapt`] | what to change in a request that an upstream refuses, and what was learnt of it |
 //! | [`upstream`] | the client of the OpenAI server, over ureq |
 //! | [`catalog`], [`loaded`] | the kept model list; the table behind `/api/ps` |
 //! | [`store`] | the models that were made here, in memory and in one file |
@@ -49,6 +50,7 @@
 //! - No prompt, no answer and no key is logged.
 
 pub mod acceptor;
+pub mod adapt;
 pub mod backoff;
 pub mod base_url;
 pub mod catalog;

@@ -168,6 +168,31 @@ fn a_port_that_is_taken_is_told() {
 }
 
 #[test]
+fn a_repair_is_one_line_in_the_log_and_so_is_a_refusal_that_stays() {
+    let upstream = Upstream::start();
+    let refusal = |text: &str| vec![status(400, &[], &format!("{{\"error\":\"{text}\"}}"))];
+    let seed = "Unrecognized request argument supplied: seed";
+    upstream.script(refusal(seed)).script(vec![upstream::answer("Hi")]);
+    upstream.script(refusal("no, because"));
+    let mut command = program();
+    command.env("OPENAI_BASE_URL", upstream.base_url()).env("OPENAI_API_KEY", KEY);
+    let mut program = Running::start(&mut command);
+    for expected in [200, 400] {
+        let body =
+            support::raw::chat_whole("a secret").replacen('{', r#"{"options":{"seed":1},"#, 1);
+        let told = Client::connect(program.addr).post("/api/chat", body).answer();
+        assert_eq!(told.status(), expected);
+    }
+    program.signal("TERM");
+    let (_, log) = program.end();
+    let warnings: Vec<&str> = log.lines().filter(|line| line.contains("[WARN]")).collect();
+    assert_eq!(warnings.len(), 2, "{log}");
+    assert!(warnings[0].ends_with("the upstream refused a parameter: seed is left out"), "{log}");
+    assert!(warnings[1].ends_with("upstream_status: 400 attempt=1 no further attempt"), "{log}");
+    assert!(!log.contains("a secret"), "{log}");
+}
+
+#[test]
 fn times_of_models_are_told_in_the_local_zone_and_those_of_answers_in_utc() {
     let upstream = Upstream::start();
     upstream.script(vec![upstream::answer("Hi")]);

@@ -129,7 +129,7 @@ fn mistral_is_asked_below_its_base_url() {
     let config = Config::for_base_url(&upstream.base_url()).expect("a valid base URL");
     let pacing = Pacing { sleep: Box::new(|_: Duration| false), jitter: Box::new(|| 0.0) };
     let client = Client::new(&config, pacing);
-    let request = CompletionRequest {
+    let mut request = CompletionRequest {
         model: "codestral-latest",
         prompt: "def f(",
         suffix: Some("return 1"),
@@ -137,9 +137,10 @@ fn mistral_is_asked_below_its_base_url() {
         stream_options: None,
         sampling: Map::new(),
         response_format: None,
+        watched_stop: Vec::new(),
     };
     let mut trace = Trace { request_id: "req_0".into(), ..Trace::default() };
-    let answer = client.fim(&request, &mut trace).expect("an answer");
+    let answer = client.fim(&mut request, &mut trace).expect("an answer");
     assert!(matches!(answer, Answer::Whole(text) if text.contains("x):")));
     let request = upstream.request();
     assert_eq!(request.path, "/v1/fim/completions");

@@ -38,6 +38,7 @@ fn code(source: &str) -> String {
 
 /// Modules that may do nothing but compute.
 const PURE: &[&str] = &[
+    "src/adapt",
     "src/backoff.rs",
     "src/base_url.rs",
     "src/clock.rs",

@@ -91,8 +91,8 @@ fn vectors(
         let place = vectors.len();
         let count = embed::batch(&inputs[place..], most);
         let texts = inputs[place..place + count].iter().map(|text| Cow::Borrowed(text.as_ref()));
-        let request = embed::to_openai(&id, texts.collect());
-        let error = match app.client.embed(&request, context.trace) {
+        let mut request = embed::to_openai(&id, texts.collect());
+        let error = match app.client.embed(&mut request, context.trace) {
             Ok(mut answer) => {
                 first_sent = first_sent.or(context.trace.sent);
                 tokens = sum(tokens, answer.usage.take());

@@ -75,12 +75,12 @@ pub(super) fn chat(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let resolved = resolve(context, &asked, request.options.as_ref(), false);
     let resolved = resolved.map_err(|error| first(error, &request))?;
     let in_use = begin(context.app, &resolved, &asked, request.options.as_ref());
-    let upstream = chat::to_openai(&request, &resolved.id, resolved.profile)?;
+    let mut upstream = chat::to_openai(&request, &resolved.id, resolved.profile)?;
     let client = &context.app.client;
     let answer = if upstream.stream {
-        client.chat_stream(&upstream, context.trace)
+        client.chat_stream(&mut upstream, context.trace)
     } else {
-        client.chat(&upstream, context.trace)
+        client.chat(&mut upstream, context.trace)
     }?;
     let logprobs = chat::logprobs(request.logprobs, request.top_logprobs);
     let stream = upstream.stream;
@@ -122,9 +122,9 @@ pub(super) fn generate(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let resolved = resolve(context, &asked, request.options.as_ref(), family_matters);
     let resolved = resolved.map_err(|error| first(error, &request))?;
     let in_use = begin(context.app, &resolved, &asked, request.options.as_ref());
-    let upstream = generate::to_openai(&request, &stored, &resolved.id, resolved.profile)?;
+    let mut upstream = generate::to_openai(&request, &stored, &resolved.id, resolved.profile)?;
     let stream = request.stream.unwrap_or(true);
-    let answer = ask(context, &upstream, stream);
+    let answer = ask(context, &mut upstream, stream);
     let answer = if fills_in { infill::or_unsupported(answer, &asked.shown) } else { answer }?;
     let memory = generate::remembered(&request, &stored)?;
     let mut encoder = GenerateEncoder::new(&asked.shown, memory);
@@ -216,7 +216,7 @@ fn begin<'a>(
 }
 
 /// Sends a generate request to where it belongs.
-fn ask(context: &mut Context<'_>, request: &Generate<'_>, stream: bool) -> Result<Answer> {
+fn ask(context: &mut Context<'_>, request: &mut Generate<'_>, stream: bool) -> Result<Answer> {
     let client = &context.app.client;
     match (request, stream) {
         (Generate::Chat(request), true) => client.chat_stream(request, context.trace),

@@ -29,6 +29,9 @@ pub struct ChatRequest<'a> {
     /// Functions the model may call; an empty list is refused by some servers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tools: Vec<Tool<'a>>,
+    /// Stop sequences that the upstream does not take, and that are watched for in its answer.
+    #[serde(skip)]
+    pub watched_stop: Vec<String>,
 }
 
 /// One turn.
@@ -91,7 +94,21 @@ pub enum Content<'a> {
     Parts(Vec<ContentPart<'a>>),
 }
 
+impl Default for Content<'_> {
+    fn default() -> Self {
+        Self::Text(Cow::Borrowed(""))
+    }
+}
+
 impl<'a> Content<'a> {
+    /// The same with another text.
+    #[must_use]
+    pub fn with_text(self, text: String) -> Self {
+        let Self::Parts(parts) = self else { return Self::Text(text.into()) };
+        let media = parts.into_iter().filter(|part| matches!(part, ContentPart::Media(_)));
+        Self::Parts(std::iter::once(ContentPart::Text(TextPart::new(text))).chain(media).collect())
+    }
+
     /// Text with media behind it, in the order in which Ollama sends them.
     #[must_use]
     pub fn with_media(text: &'a str, media: Vec<Part<'a>>) -> Self {
@@ -231,6 +248,9 @@ pub struct CompletionRequest<'a> {
     /// The form of the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_format: Option<ResponseFormat<'a>>,
+    /// Stop sequences that the upstream does not take, and that are watched for in its answer.
+    #[serde(skip)]
+    pub watched_stop: Vec<String>,
 }
 
 /// `POST /infill` of llama.cpp (openai-wire.md 1.3).
@@ -259,6 +279,7 @@ pub struct EmbeddingRequest<'a> {
     pub model: &'a str,
     /// Always a list of strings: not every server takes one string.
     pub input: Vec<Cow<'a, str>>,
-    /// Said, because servers differ in what they send otherwise.
-    pub encoding_format: &'static str,
+    /// Said, because servers differ in what they send otherwise, unless one does not know it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoding_format: Option<&'static str>,
 }

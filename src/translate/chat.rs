@@ -90,6 +90,7 @@ pub(super) fn chat<'a>(
         sampling,
         response_format: format,
         tools: Vec::new(),
+        watched_stop: Vec::new(),
     }
 }
 

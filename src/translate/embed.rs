@@ -82,7 +82,7 @@ pub fn to_openai<'a>(model: &'a str, inputs: Vec<Cow<'a, str>>) -> EmbeddingRequ
         .into_iter()
         .map(|text| if text.is_empty() { Cow::Borrowed(" ") } else { text })
         .collect();
-    EmbeddingRequest { model, input, encoding_format: "float" }
+    EmbeddingRequest { model, input, encoding_format: Some("float") }
 }
 
 /// The vectors in the order of the inputs.

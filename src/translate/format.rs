@@ -22,7 +22,7 @@ pub fn response_format<'a>(
     match raw.get() {
         "null" | "\"\"" => Ok(None),
         "\"json\"" if profile.json_object => Ok(Some(ResponseFormat::JsonObject)),
-        "\"json\"" => Ok(any_object().map(|schema| named("object", schema, None))),
+        "\"json\"" => Ok(any_object()),
         text if text.starts_with('{') => {
             let strict = serde_json::from_str::<Value>(text)
                 .is_ok_and(|schema| schema["type"] == "object" && is_strict(&schema));
@@ -52,8 +52,10 @@ pub fn lacks_json_word<'a>(
 /// The sentence that then goes first.
 pub const JSON_WORD: &str = "Answer in JSON.";
 
-fn any_object() -> Option<&'static RawValue> {
-    serde_json::from_str(ANY_OBJECT).ok()
+/// Any JSON object, by a schema; always there.
+#[must_use]
+pub fn any_object() -> Option<ResponseFormat<'static>> {
+    serde_json::from_str(ANY_OBJECT).ok().map(|schema| named("object", schema, None))
 }
 
 fn named<'a>(name: &'static str, schema: &'a RawValue, strict: Option<bool>) -> ResponseFormat<'a> {

@@ -110,6 +110,7 @@ fn completion<'a>(
         stream_options: StreamOptions::when(stream),
         sampling,
         response_format,
+        watched_stop: Vec::new(),
     };
     // The endpoints of their own take no limit for want of one, and no log probabilities.
     let sampling = || options.for_chat(profile);

@@ -21,7 +21,7 @@ use crate::backoff;
 use crate::config::Config;
 use crate::error::{Error, Phase, Result};
 use crate::redact::{Redactor, Secret};
-use crate::upstream_error::{self, Hints, RequestHint};
+use crate::upstream_error::{self, Details, Hints, RequestHint};
 
 /// Connecting, TLS included, takes at most this long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -126,11 +126,13 @@ impl Agent {
     }
 }
 
-/// Passes a good head on; turns any other into an error, with what its body says.
+/// Passes a good head on; turns any other into an error, with what its body says. What it says of a
+/// request that was refused is left in `refusal`, too, for those who can mend the request.
 pub(super) fn check(
     response: Response<Body>,
     hint: &FailureHint<'_>,
     redactor: &Redactor,
+    refusal: &mut Option<Details>,
 ) -> Result<Response<Body>> {
     let status = response.status().as_u16();
     if response.status().is_success() {
@@ -147,6 +149,9 @@ pub(super) fn check(
     let method_and_path = format!("{} {}", hint.method, path_of(hint.url));
     let request = RequestHint { method_and_path: &method_and_path, model: hint.model };
     let body = error_body(response);
+    if matches!(status, 400 | 422) {
+        *refusal = upstream_error::details(&body);
+    }
     Err(upstream_error::failure(status, &body, hints, request, redactor))
 }
 

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::Serialize;
 
 pub use self::stream::{Answer, EventStream};
+use crate::adapt::learnt::Learnt;
+use crate::adapt::{self, Adaptable, Repair};
 use crate::backoff::RetryPolicy;
 use crate::base_url::BaseUrl;
 use crate::config::Config;
@@ -25,6 +27,7 @@ use crate::openai::request::{ChatRequest, CompletionRequest, EmbeddingRequest, I
 use crate::redact::{Redactor, Secret};
 use crate::translate::infill;
 use crate::translate::models::{self, Model};
+use crate::upstream_error::Details;
 
 /// The longest wait for a model list, which every server has at hand.
 const LIST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -53,6 +56,8 @@ pub struct Trace {
     pub sent: Option<Instant>,
     /// Tokens of the prompt and of the answer, once they are known.
     pub tokens: (u64, u64),
+    /// What the upstream said when it refused the latest attempt; not redacted, and never shown.
+    pub refusal: Option<Details>,
 }
 
 /// How many attempts were made, and how many of them failed.
@@ -90,6 +95,7 @@ pub struct Client {
     pacing: Pacing,
     request_timeout: Duration,
     counters: Arc<Counters>,
+    learnt: Learnt,
 }
 
 /// One call: what is asked for, and for how long.
@@ -118,6 +124,7 @@ impl Client {
             pacing,
             request_timeout: config.request_timeout,
             counters: Arc::default(),
+            learnt: Learnt::default(),
         }
     }
 
@@ -175,7 +182,7 @@ impl Client {
     ///
     /// # Errors
     /// Those of the upstream.
-    pub fn chat(&self, request: &ChatRequest<'_>, trace: &mut Trace) -> Result<Answer> {
+    pub fn chat(&self, request: &mut ChatRequest<'_>, trace: &mut Trace) -> Result<Answer> {
         self.post("chat", "chat/completions", request, trace)
     }
 
@@ -183,7 +190,7 @@ impl Client {
     ///
     /// # Errors
     /// Those of the upstream, up to the head of its answer.
-    pub fn chat_stream(&self, request: &ChatRequest<'_>, trace: &mut Trace) -> Result<Answer> {
+    pub fn chat_stream(&self, request: &mut ChatRequest<'_>, trace: &mut Trace) -> Result<Answer> {
         self.post("chat_stream", "chat/completions", request, trace)
     }
 
@@ -191,7 +198,11 @@ impl Client {
     ///
     /// # Errors
     /// Those of the upstream.
-    pub fn complete(&self, request: &CompletionRequest<'_>, trace: &mut Trace) -> Result<Answer> {
+    pub fn complete(
+        &self,
+        request: &mut CompletionRequest<'_>,
+        trace: &mut Trace,
+    ) -> Result<Answer> {
         self.post("complete", "completions", request, trace)
     }
 
@@ -201,7 +212,7 @@ impl Client {
     /// Those of the upstream, up to the head of its answer.
     pub fn complete_stream(
         &self,
-        request: &CompletionRequest<'_>,
+        request: &mut CompletionRequest<'_>,
         trace: &mut Trace,
     ) -> Result<Answer> {
         self.post("complete_stream", "completions", request, trace)
@@ -211,7 +222,7 @@ impl Client {
     ///
     /// # Errors
     /// Those of the upstream.
-    pub fn fim(&self, request: &CompletionRequest<'_>, trace: &mut Trace) -> Result<Answer> {
+    pub fn fim(&self, request: &mut CompletionRequest<'_>, trace: &mut Trace) -> Result<Answer> {
         let operation = if request.stream { "fim_stream" } else { "fim" };
         self.post(operation, "fim/completions", request, trace)
     }
@@ -221,7 +232,7 @@ impl Client {
     ///
     /// # Errors
     /// Those of the upstream.
-    pub fn infill(&self, request: &InfillRequest<'_>, trace: &mut Trace) -> Result<Answer> {
+    pub fn infill(&self, request: &mut InfillRequest<'_>, trace: &mut Trace) -> Result<Answer> {
         let operation = if request.stream { "infill_stream" } else { "infill" };
         Ok(self.post(operation, "/infill", request, trace)?.mapped(infill::to_chunk))
     }
@@ -230,25 +241,55 @@ impl Client {
     ///
     /// # Errors
     /// Those of the upstream, and [`Error::UpstreamProtocol`] when the answer holds no embeddings.
-    pub fn embed(&self, request: &EmbeddingRequest<'_>, trace: &mut Trace) -> Result<Embeddings> {
+    pub fn embed(
+        &self,
+        request: &mut EmbeddingRequest<'_>,
+        trace: &mut Trace,
+    ) -> Result<Embeddings> {
         let text = self.post("embed", "embeddings", request, trace)?.into_text()?;
         let answer = stream::embeddings(&text);
         answer.map_err(|error| self.failed(self.cleaned(error)))
     }
 
+    /// Sends a request, and sends it again at once when the upstream refuses a parameter that can be
+    /// mended; what was learnt of the model before is done at the start.
     fn post(
         &self,
         operation: &'static str,
         path: &'static str,
-        request: &impl Serialize,
+        request: &mut (impl Adaptable + Serialize),
         trace: &mut Trace,
     ) -> Result<Answer> {
-        let body = serde_json::to_vec(request)
-            .map_err(|_| Error::Internal("a request that cannot be serialised"))?;
-        let (policy, timeout) = (self.policy, self.request_timeout);
-        let (body, stream) = (Some(body.as_slice()), operation.ends_with("_stream"));
-        let call = Call { operation, method: "POST", path, body, stream, policy, timeout };
-        self.send(&call, trace)
+        let model = request.model().to_owned();
+        for repair in self.learnt.of(path, &model, Instant::now()) {
+            request.apply(&repair);
+        }
+        let (mut tried, mut made) = (Vec::new(), Vec::new());
+        for round in 0.. {
+            let body = serde_json::to_vec(request)
+                .map_err(|_| Error::Internal("a request that cannot be serialised"))?;
+            let (policy, timeout) = (self.policy, self.request_timeout);
+            let (body, stream) = (Some(body.as_slice()), operation.ends_with("_stream"));
+            let call = Call { operation, method: "POST", path, body, stream, policy, timeout };
+            let error = match self.send(&call, trace) {
+                Ok(answer) => {
+                    self.learnt.keep(path, &model, &made, Instant::now());
+                    return Ok(answer);
+                }
+                Err(error) => error,
+            };
+            let may_mend = round < adapt::MOST_ROUNDS && error.is_refusal();
+            match trace.refusal.take() {
+                Some(it) if may_mend && mend(&it, request, &mut tried, &mut made, trace) => {}
+                Some(_) => {
+                    // Which was left to us to tell.
+                    self.log_failure(&call, trace, &error, None);
+                    return Err(error);
+                }
+                None => return Err(error),
+            }
+        }
+        Err(Error::Internal("repairs without end"))
     }
 
     /// Makes attempts until one has a good head or none may follow.
@@ -258,12 +299,16 @@ impl Client {
             trace.attempts += 1;
             trace.sent = Some(Instant::now());
             Counters::count(&self.counters.requests);
+            trace.refusal = None;
             let error = match self.attempt(call, trace) {
                 Ok(answer) => return Ok(answer),
                 Err(error) => self.failed(error),
             };
             let delay = call.policy.delay(retries, (self.pacing.jitter)(), error.retry());
-            self.log_failure(call, trace, &error, delay);
+            // A refusal is told by whoever cannot mend the request.
+            if trace.refusal.is_none() || delay.is_some() {
+                self.log_failure(call, trace, &error, delay);
+            }
             match delay {
                 None => return Err(error),
                 Some(delay) => {
@@ -276,7 +321,7 @@ impl Client {
         Err(Error::Internal("attempts without end"))
     }
 
-    fn attempt(&self, call: &Call<'_>, trace: &Trace) -> Result<Answer> {
+    fn attempt(&self, call: &Call<'_>, trace: &mut Trace) -> Result<Answer> {
         let url = if call.path.starts_with('/') {
             format!("{}{}", self.base.origin(), call.path)
         } else {
@@ -296,8 +341,11 @@ impl Client {
             model: (call.body.is_some()).then_some(trace.model.as_str()),
             now: SystemTime::now(),
         };
-        agent::check(response, &hint, &self.redactor)
-            .and_then(|response| Answer::of(response, call.stream, self.counters.clone()))
+        let mut refusal = None;
+        let checked = agent::check(response, &hint, &self.redactor, &mut refusal);
+        // Only what was sent can be mended.
+        trace.refusal = refusal.filter(|_| call.body.is_some());
+        Answer::of(checked?, call.stream, self.counters.clone())
     }
 
     fn log_failure(&self, call: &Call<'_>, trace: &Trace, error: &Error, delay: Option<Duration>) {
@@ -329,4 +377,30 @@ impl Client {
             other => other,
         }
     }
+}
+
+/// Mends a request that was refused; whether it is worth sending again. `tried` are all repairs so
+/// far, none of which is made twice, and `made` those that count in the end.
+fn mend(
+    refusal: &Details,
+    request: &mut impl Adaptable,
+    tried: &mut Vec<Repair>,
+    made: &mut Vec<Repair>,
+    trace: &Trace,
+) -> bool {
+    let mut mended = false;
+    for repair in adapt::repairs(refusal, request) {
+        if tried.contains(&repair) || !request.apply(&repair) {
+            continue;
+        }
+        log::warn!("{} the upstream refused a parameter: {repair}", trace.request_id);
+        mended = true;
+        tried.push(repair.clone());
+        let before = made.len();
+        made.retain(|known| !repair.undoes(known));
+        if made.len() == before {
+            made.push(repair);
+        }
+    }
+    mended
 }
