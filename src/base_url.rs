@@ -16,6 +16,12 @@ const ENDPOINTS: [&str; 4] = ["/chat/completions", "/completions", "/embeddings"
 /// The path of a base that names only a server.
 const DEFAULT_PATH: &str = "/v1";
 
+/// What the path of Azure's APIs begins with.
+const AZURE_ROOT: &str = "/openai";
+
+/// Where Azure's servers live.
+const AZURE_HOST: &str = ".openai.azure.com";
+
 const OPENAI_HOST: &str = "api.openai.com";
 
 const MASK: &str = "***";
@@ -58,6 +64,11 @@ impl BaseUrl {
             origin.push_str(&format!(":{port}"));
         }
         let query = if query == "?" { "" } else { query };
+        let path = match path.trim_matches('/') {
+            "" if host.ends_with(AZURE_HOST) && query.is_empty() => "/openai/v1",
+            "" if host.ends_with(AZURE_HOST) => AZURE_ROOT,
+            _ => path,
+        };
         Ok(Self { origin, host, port, path: normal_path(path), query: query.to_owned() })
     }
 
@@ -67,6 +78,41 @@ impl BaseUrl {
     pub fn join(&self, path: &str) -> String {
         let Self { origin, path: base, query, .. } = self;
         format!("{origin}{base}/{}{query}", path.trim_start_matches('/'))
+    }
+
+    /// The URL of an endpoint for a model: as [`BaseUrl::join`], but for Azure's dated API, where the
+    /// model is a part of the path unless the base names a deployment, and where the list of models
+    /// stands beside the deployments (openai-wire.md 1.2).
+    #[must_use]
+    pub fn endpoint(&self, path: &str, model: Option<&str>) -> String {
+        let Some((root, deployment)) = self.azure() else { return self.join(path) };
+        let Self { origin, query, .. } = self;
+        let deployment = deployment.map(str::to_owned).or_else(|| model.map(encoded));
+        match deployment.filter(|_| path != "models") {
+            Some(deployment) => format!("{origin}{root}/deployments/{deployment}/{path}{query}"),
+            None => format!("{origin}{root}/{path}{query}"),
+        }
+    }
+
+    /// Whether the upstream speaks Azure's dated API, which wants its key in a header of its own.
+    #[must_use]
+    pub fn is_azure_dated(&self) -> bool {
+        self.azure().is_some()
+    }
+
+    /// Azure's dated API is known by its version in the query: the path down to `/openai`, and the
+    /// deployment that the base names, if it names one.
+    fn azure(&self) -> Option<(&str, Option<&str>)> {
+        let is_dated = self.query.trim_start_matches('?').split('&').any(|part| {
+            part.split_once('=').is_some_and(|(name, _)| name.eq_ignore_ascii_case("api-version"))
+        });
+        let end = self.path.find(AZURE_ROOT)? + AZURE_ROOT.len();
+        let (root, rest) = self.path.split_at(end);
+        match rest.strip_prefix("/deployments/") {
+            Some(deployment) if is_dated => Some((root, Some(deployment))),
+            None if is_dated && rest.is_empty() => Some((root, None)),
+            _ => None,
+        }
     }
 
     /// Scheme, host and port without a path, for what an upstream serves beside its base.
@@ -129,6 +175,19 @@ impl fmt::Debug for BaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "BaseUrl({self})")
     }
+}
+
+/// A text as one step of a path.
+fn encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
 }
 
 /// Any text that may hold a URL, fit to be shown: what could be a user name, a password, a query's
@@ -316,6 +375,39 @@ mod tests {
         check("http://h/v1?a=1&b=2", "http://h/v1/chat/completions?a=1&b=2");
         check("http://h/v1/?a=x/y?z", "http://h/v1/chat/completions?a=x/y?z");
         check("http://h/v1?", "http://h/v1/chat/completions");
+    }
+
+    #[test]
+    fn azure_has_the_model_in_its_path_and_its_list_beside_the_deployments() {
+        let check = |base: &str, path: &str, expected: &str| {
+            assert_eq!(parse(base).endpoint(path, Some("a b/c")), expected, "{base}");
+        };
+        let version = "?api-version=2024-10-21";
+        let root = "https://r.openai.azure.com/openai";
+        for base in [format!("{root}{version}"), format!("https://r.openai.azure.com{version}")] {
+            let chat = format!("{root}/deployments/a%20b%2Fc/chat/completions{version}");
+            check(&base, "chat/completions", &chat);
+            check(&base, "models", &format!("{root}/models{version}"));
+            assert!(parse(&base).is_azure_dated());
+        }
+        let base = format!("{root}/deployments/mine{version}");
+        let chat = format!("{root}/deployments/mine/chat/completions{version}");
+        check(&base, "chat/completions", &chat);
+        check(&base, "models", &format!("{root}/models{version}"));
+        // A gateway in front of it may have a path of its own.
+        let base = format!("http://gw/azure/openai/deployments/mine{version}&x=1");
+        let chat = format!("http://gw/azure/openai/deployments/mine/embeddings{version}&x=1");
+        check(&base, "embeddings", &chat);
+        for base in ["https://r.openai.azure.com", "https://r.openai.azure.com/openai/v1"] {
+            check(base, "models", "https://r.openai.azure.com/openai/v1/models");
+            assert!(!parse(base).is_azure_dated(), "{base}");
+        }
+        check("http://h/v1", "models", "http://h/v1/models");
+        check("https://api.groq.com/openai/v1", "models", "https://api.groq.com/openai/v1/models");
+        assert_eq!(
+            parse(&format!("{root}{version}")).endpoint("chat/completions", None),
+            format!("{root}/chat/completions{version}")
+        );
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub(super) struct Agent(ureq::Agent);
 pub(super) struct Request<'a> {
     pub url: &'a str,
     pub key: Option<&'a Secret>,
+    /// The key goes into Azure's own header and not into the usual one.
+    pub azure: bool,
     pub request_id: &'a str,
     pub body: Option<&'a [u8]>,
     pub timeout: Duration,
@@ -120,6 +122,10 @@ impl Agent {
     ) -> ureq::RequestBuilder<B> {
         let builder = builder.header("x-request-id", request.request_id);
         match request.key {
+            // What is signed by Azure's directory is no key (openai-wire.md 1.2).
+            Some(key) if request.azure && !key.expose().starts_with("eyJ") => {
+                builder.header("api-key", key.expose())
+            }
             Some(key) => builder.header("authorization", format!("Bearer {}", key.expose())),
             None => builder,
         }

@@ -104,6 +104,8 @@ struct Call<'a> {
     method: &'static str,
     /// Below the base URL; with a slash in front beside it, at the server's root.
     path: &'static str,
+    /// The upstream's id of the model, where the request is about one.
+    model: Option<&'a str>,
     body: Option<&'a [u8]>,
     /// Whether a stream is asked for.
     stream: bool,
@@ -173,7 +175,8 @@ impl Client {
     ) -> Result<Vec<Model>> {
         let (operation, path) = ("list_models", "models");
         let (body, stream) = (None, false);
-        let call = Call { operation, method: "GET", path, body, stream, policy, timeout };
+        let (method, model) = ("GET", None);
+        let call = Call { operation, method, path, model, body, stream, policy, timeout };
         let list = self.send(&call, trace)?.into_text().and_then(|body| models::read_list(&body));
         list.map_err(|error| self.failed(self.cleaned(error)))
     }
@@ -260,8 +263,8 @@ impl Client {
         request: &mut (impl Adaptable + Serialize),
         trace: &mut Trace,
     ) -> Result<Answer> {
-        let model = request.model().to_owned();
-        for repair in self.learnt.of(path, &model, Instant::now()) {
+        let id = request.model().to_owned();
+        for repair in self.learnt.of(path, &id, Instant::now()) {
             request.apply(&repair);
         }
         let (mut tried, mut made) = (Vec::new(), Vec::new());
@@ -270,10 +273,11 @@ impl Client {
                 .map_err(|_| Error::Internal("a request that cannot be serialised"))?;
             let (policy, timeout) = (self.policy, self.request_timeout);
             let (body, stream) = (Some(body.as_slice()), operation.ends_with("_stream"));
-            let call = Call { operation, method: "POST", path, body, stream, policy, timeout };
+            let (method, model) = ("POST", Some(id.as_str()));
+            let call = Call { operation, method, path, model, body, stream, policy, timeout };
             let error = match self.send(&call, trace) {
                 Ok(answer) => {
-                    self.learnt.keep(path, &model, &made, Instant::now());
+                    self.learnt.keep(path, &id, &made, Instant::now());
                     return Ok(answer);
                 }
                 Err(error) => error,
@@ -325,11 +329,12 @@ impl Client {
         let url = if call.path.starts_with('/') {
             format!("{}{}", self.base.origin(), call.path)
         } else {
-            self.base.join(call.path)
+            self.base.endpoint(call.path, call.model)
         };
         let request = agent::Request {
             url: &url,
             key: self.key.as_ref(),
+            azure: self.base.is_azure_dated(),
             request_id: &trace.request_id,
             body: call.body,
             timeout: call.timeout,
