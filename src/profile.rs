@@ -67,6 +67,19 @@ pub struct Profile {
     pub embed_batch: usize,
     /// Whether its model list tells what each model can do, so that it is worth asking for.
     pub lists_abilities: bool,
+    /// What it wants of earlier turns.
+    pub history: History,
+}
+
+/// What a family wants of a conversation's earlier turns (openai-wire.md 3.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum History {
+    /// Nothing beyond OpenAI's rules; reasoning stays behind.
+    Usual,
+    /// The reasoning that led to a call, or it refuses the call.
+    Reasoning,
+    /// Ids of nine letters and digits, and no assistant's turn that holds nothing.
+    ShortIds,
 }
 
 /// Where a family fills in the middle of a text, if it can (openai-wire.md 1.3).
@@ -102,6 +115,7 @@ pub const GENERIC: Profile = Profile {
     fill_in: FillIn::Suffix,
     embed_batch: 256,
     lists_abilities: false,
+    history: History::Usual,
 };
 
 /// The families. OpenAI first, then by alphabet.
@@ -119,6 +133,7 @@ const PROFILES: &[Profile] = &[
         hosts: &["api.deepseek.com"],
         json_word: true,
         thinking: Thinking::DeepSeek,
+        history: History::Reasoning,
         ..GENERIC
     },
     Profile {
@@ -166,6 +181,7 @@ const PROFILES: &[Profile] = &[
         json_word: true,
         fill_in: FillIn::Fim,
         thinking: Thinking::Silent,
+        history: History::ShortIds,
         ..GENERIC
     },
     Profile {

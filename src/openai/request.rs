@@ -41,6 +41,9 @@ pub struct Message<'a> {
     pub role: Cow<'a, str>,
     /// The text, or parts where there are media.
     pub content: Content<'a>,
+    /// The reasoning that led to an assistant's calls, for the families that want it back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning_content: Option<Cow<'a, str>>,
     /// What an assistant called.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall<'a>>,
@@ -56,6 +59,7 @@ impl<'a> Message<'a> {
         Self {
             role: role.into(),
             content: Content::Text(text.into()),
+            reasoning_content: None,
             tool_calls: Vec::new(),
             tool_call_id: None,
         }

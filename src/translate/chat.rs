@@ -20,7 +20,7 @@ use crate::profile::Profile;
 use crate::translate::calls::Call;
 use crate::translate::stream::{Delta, Encoder, Outcome};
 use crate::translate::think::{self, Think};
-use crate::translate::{format, history, options, tools};
+use crate::translate::{family, format, history, options, tools};
 
 /// What an upstream is asked to add to the text.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +71,7 @@ pub(super) fn chat<'a>(
     profile: &Profile,
     extras: Extras,
 ) -> openai::ChatRequest<'a> {
+    family::suit(&mut messages, profile);
     let texts = messages.iter().map(Message::as_text);
     if format::lacks_json_word(format.as_ref(), profile, texts) {
         messages.insert(0, Message::text("system", format::JSON_WORD));

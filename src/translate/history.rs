@@ -3,8 +3,8 @@
 //! An upstream wants an id on every call and, on every result, the id of the call it answers.
 //! Ollama's clients send both, one, or neither. So calls without an id get one from their place in
 //! the conversation, the same each time it is sent; and a result is matched with the calls of the
-//! last assistant message by id, else by name, else by order. Reasoning of earlier turns stays
-//! behind. Invariant: no message is lost, and none is sent that an upstream must refuse for an id.
+//! last assistant message by id, else by name, else by order. What a family wants beyond that is for
+//! `translate::family`. Invariant: no message is lost, and none is sent that an upstream must refuse for an id.
 
 use std::borrow::Cow;
 
@@ -41,6 +41,8 @@ pub fn messages<'a>(history: &'a [OllamaMessage<'a>]) -> Result<Vec<Message<'a>>
             "user" => turn.content = Content::with_media(content(message), parts(message)?),
             "assistant" => {
                 turn.tool_calls = calls(message, place)?;
+                // Which is left behind again where the family does not want it.
+                turn.reasoning_content = said(message.thinking.as_deref()).map(Cow::Borrowed);
                 open = turn.tool_calls.iter().map(open_call).collect();
             }
             "tool" => match answered(message, &mut open) {
@@ -150,12 +152,17 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::profile;
+    use crate::translate::family;
 
     fn check(history: Value, expected: Value) {
         let text = history.to_string();
         let history: Vec<OllamaMessage<'_>> = serde_json::from_str(&text).expect("valid");
         let found = match messages(&history) {
-            Ok(messages) => serde_json::to_value(messages).expect("serialisable"),
+            Ok(mut messages) => {
+                family::suit(&mut messages, &profile::GENERIC);
+                serde_json::to_value(messages).expect("serialisable")
+            }
             Err(error) => Value::from(error.message()),
         };
         assert_eq!(found, expected, "{text}");

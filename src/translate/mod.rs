@@ -9,6 +9,7 @@ pub mod chat;
 pub mod context;
 pub mod cut;
 pub mod embed;
+mod family;
 pub mod format;
 pub mod generate;
 pub mod history;
