@@ -53,7 +53,7 @@ const PURE: &[&str] = &[
     "src/ollama",
     "src/openai",
     "src/origin.rs",
-    "src/profile.rs",
+    "src/profile",
     "src/redact.rs",
     "src/route.rs",
     "src/sse.rs",

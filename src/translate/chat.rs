@@ -8,7 +8,8 @@
 //! | `format`, `options`, `think` | `translate::format`, `translate::options`, `translate::think` |
 //! | `stream` | always said |
 //! | `logprobs`, `top_logprobs` | the same, with at least one alternative |
-//! | `keep_alive`, `truncate`, `shift` | not for the upstream |
+//! | `keep_alive` | LM Studio's `ttl`; not for others |
+//! | `truncate`, `shift` | not for the upstream |
 
 use crate::error::{Error, Result};
 use crate::ndjson;
@@ -48,8 +49,12 @@ pub fn to_openai<'a>(
         think: think::read(request.think.as_ref())?,
         logprobs: logprobs(request.logprobs, request.top_logprobs),
     };
+    let tools = tools::definitions(request.tools.as_deref().unwrap_or_default());
+    // To TGI both together are an error, and a client with tools needs those.
+    let format = format.filter(|_| tools.is_empty() || !profile.grammar);
     let mut chat = chat(model, messages, &options, format, stream, profile, extras);
-    chat.tools = tools::definitions(request.tools.as_deref().unwrap_or_default());
+    chat.tools = tools;
+    chat.sampling.append(&mut options::stay(request.keep_alive.as_ref(), profile));
     Ok(chat)
 }
 
