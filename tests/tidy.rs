@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ollama_openai_proxy::config;
+use ollama_openai_proxy::{config, profile};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -128,6 +128,9 @@ fn the_readme_tells_what_the_program_prints() {
     let readme = fs::read_to_string(root().join("README.md")).expect("a README");
     assert!(readme.contains(&config::markdown_table()), "the option table differs");
     assert!(readme.contains(env!("CARGO_PKG_VERSION")), "the version is not named");
+    for name in profile::names() {
+        assert!(readme.contains(&format!("`{name}`")), "the family {name} is not named");
+    }
 }
 
 #[test]
