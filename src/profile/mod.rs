@@ -36,6 +36,17 @@ pub enum Thinking {
     Gemini,
 }
 
+/// How a family is asked for log probabilities in a chat (openai-wire.md 3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logprobs {
+    /// By a flag, and the number of alternatives up to this one.
+    Flag(usize),
+    /// By the number alone.
+    Number,
+    /// It refuses to be asked.
+    Refused,
+}
+
 /// Where a family fills in the middle of a text, if it can (openai-wire.md 1.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FillIn {
@@ -131,6 +142,8 @@ pub struct Profile {
     pub grammar: bool,
     /// Whether `completions` needs a token limit to say more than a few words.
     pub completion_limit: bool,
+    /// How it is asked for log probabilities.
+    pub logprobs: Logprobs,
     /// How the middle of a text is filled in.
     pub fill_in: FillIn,
     /// How many inputs one request for embeddings may have, as far as is known.

@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::{FillIn, Profile, Side, Thinking};
+use super::{FillIn, Logprobs, Profile, Side, Thinking};
 
 /// What an unknown upstream gets.
 pub const GENERIC: Profile = Profile {
@@ -32,6 +32,7 @@ pub const GENERIC: Profile = Profile {
     json_object: true,
     grammar: false,
     completion_limit: true,
+    logprobs: Logprobs::Flag(20),
     fill_in: FillIn::Suffix,
     embed_batch: 256,
     lists_abilities: false,
@@ -71,6 +72,7 @@ pub const PROFILES: &[Profile] = &[
     Profile {
         name: "groq",
         hosts: &["api.groq.com"],
+        logprobs: Logprobs::Refused,
         max_tokens: "max_completion_tokens",
         fill_in: FillIn::Nowhere,
         thinking: Thinking::Groq,
@@ -166,6 +168,7 @@ pub const PROFILES: &[Profile] = &[
         top_p_below_one: true,
         penalties: &["frequency_penalty"],
         grammar: true,
+        logprobs: Logprobs::Flag(5),
         fill_in: FillIn::Nowhere,
         side: Some(Side::Tgi),
         ..GENERIC
@@ -174,6 +177,7 @@ pub const PROFILES: &[Profile] = &[
         name: "together",
         hosts: &["api.together.xyz", "api.together.ai"],
         shape: is_together,
+        logprobs: Logprobs::Number,
         top_k: Some("top_k"),
         min_p: Some("min_p"),
         repeat_penalty: Some("repetition_penalty"),

@@ -189,6 +189,32 @@ mod tests {
     }
 
     #[test]
+    fn what_a_server_cannot_be_asked_for_is_not_claimed() {
+        let insert = |owner: &str| {
+            let body = format!(r#"{{"data":[{{"id":"codestral","owned_by":"{owner}"}}]}}"#);
+            let list = read_list(&body).expect("a list").settled();
+            list[0].capabilities().contains(&"insert")
+        };
+        assert!(insert("me") && insert("llamacpp"));
+        assert!(!insert("vllm"));
+    }
+
+    #[test]
+    fn a_list_of_several_owners_has_several_families() {
+        let list = |known: Option<&str>| {
+            let body = r#"{"data":[{"id":"a","owned_by":"vllm"},{"id":"b","owned_by":"llamacpp"},
+                {"id":"c","owned_by":"me"}]}"#;
+            let mut list = read_list(body).expect("a list");
+            known.and_then(profile::by_name).into_iter().for_each(|it| list.is_of(it));
+            let names = list.iter().map(|model| list.profile_of(Some(model)).expect("known").name);
+            let names: Vec<_> = names.collect();
+            (names, list.profile_of(None).map(|profile| profile.name))
+        };
+        assert_eq!(list(None), (vec!["vllm", "llamacpp", "vllm"], Some("vllm")));
+        assert_eq!(list(Some("litellm")), (vec!["litellm"; 3], Some("litellm")));
+    }
+
+    #[test]
     fn what_is_no_list_is_an_error() {
         let check = |body: &str, status: u16, message: &str| {
             let error = read_list(body).expect_err("no list");
