@@ -2,17 +2,18 @@
 //!
 //! No lock is held while the list is fetched: two who find it stale at once both fetch it. A fetch
 //! that fails leaves the old list in place for those who can do with an old one, and they do not
-//! fetch again for as long as a list would have stayed fresh.
+//! fetch again for as long as a list would have stayed fresh. What a list told of the upstream's
+//! family is kept with it, and stays known while later fetches fail or bring an empty list.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
 use crate::names;
-use crate::translate::models::Model;
+use crate::translate::models::{Listed, Model};
 
-/// The models, as they were listed.
-pub type List = Arc<Vec<Model>>;
+/// The models as they were listed, and the family that listed them.
+pub type List = Arc<Listed>;
 
 /// The kept list.
 #[derive(Debug)]
@@ -38,7 +39,7 @@ impl Catalog {
     ///
     /// # Errors
     /// Those of `fetch`.
-    pub fn fresh(&self, fetch: impl FnOnce() -> Result<Vec<Model>>) -> Result<List> {
+    pub fn fresh(&self, fetch: impl FnOnce() -> Result<Listed>) -> Result<List> {
         if let Some((since, list)) = &self.kept().list
             && since.elapsed() < self.ttl
         {
@@ -51,13 +52,18 @@ impl Catalog {
     ///
     /// # Errors
     /// Those of `fetch`.
-    pub fn renew(&self, fetch: impl FnOnce() -> Result<Vec<Model>>) -> Result<List> {
+    pub fn renew(&self, fetch: impl FnOnce() -> Result<Listed>) -> Result<List> {
         let fetched = fetch();
         let now = Instant::now();
         let mut kept = self.kept();
         match fetched {
-            Ok(models) => {
-                let list = Arc::new(models);
+            Ok(mut listed) => {
+                // A server that has no models just now is still the same server.
+                let before = kept.list.as_ref().and_then(|(_, list)| list.profile);
+                if listed.models.is_empty() {
+                    listed.profile = listed.profile.or(before);
+                }
+                let list = Arc::new(listed);
                 *kept = Kept { list: Some((now, list.clone())), failed: None };
                 Ok(list)
             }
@@ -70,7 +76,7 @@ impl Catalog {
 
     /// As fresh a list as can be had without trying again what failed a moment ago: for those whom
     /// a list helps, and who can do without.
-    pub fn any(&self, fetch: impl FnOnce() -> Result<Vec<Model>>) -> Option<List> {
+    pub fn any(&self, fetch: impl FnOnce() -> Result<Listed>) -> Option<List> {
         if self.kept().failed.is_some_and(|failed| failed.elapsed() < self.ttl) {
             return self.at_hand();
         }
@@ -100,9 +106,28 @@ pub fn find<'a>(list: &'a [Model], name: &str) -> Option<&'a Model> {
 mod tests {
     use super::*;
     use crate::error::Error;
+    use crate::profile;
 
-    fn list(id: &str) -> Result<Vec<Model>> {
-        Ok(vec![Model::unlisted(id)])
+    fn list(id: &str) -> Result<Listed> {
+        Ok(Listed::of(vec![Model::unlisted(id)]))
+    }
+
+    #[test]
+    fn a_family_stays_known_while_lists_fail_or_are_empty() {
+        let catalog = Catalog::new(Duration::ZERO);
+        let family = |list: Option<List>| list.expect("kept").profile.map(|profile| profile.name);
+        let of_vllm = || {
+            let mut listed = list("a")?;
+            listed.is_of(profile::by_name("vllm").expect("a known family"));
+            Ok(listed)
+        };
+        catalog.renew(of_vllm).expect("fetched");
+        assert!(catalog.renew(|| Err(Error::UpstreamClosed)).is_err());
+        assert_eq!(family(catalog.at_hand()), Some("vllm"));
+        catalog.renew(|| Ok(Listed::default())).expect("an empty list");
+        assert_eq!(family(catalog.at_hand()), Some("vllm"));
+        catalog.renew(|| list("a")).expect("fetched");
+        assert_eq!(family(catalog.at_hand()), None, "another server, perhaps");
     }
 
     #[test]

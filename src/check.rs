@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::config::Config;
+use crate::profile::GENERIC;
 use crate::store::Store;
 use crate::upstream::{Client, Pacing, Trace};
 
@@ -33,10 +34,13 @@ pub fn report(config: &Config) -> Report {
     };
     let found = client.list_models_once(&mut trace);
     let _ = match &found {
-        Ok(models) => write!(text, "\nupstream: ok, {} models", models.len()),
+        Ok(listed) => {
+            let family = client.profile().or(listed.profile).unwrap_or(&GENERIC).name;
+            write!(text, "\nupstream: ok, {} models, family {family}", listed.len())
+        }
         Err(error) => write!(text, "\nupstream: {}", error.message()),
     };
-    for model in found.iter().flatten() {
+    for model in found.iter().flat_map(|listed| listed.iter()) {
         let _ = write!(text, "\n  {}", model.id);
     }
     Report { text, good: found.is_ok() && state.is_ok() }

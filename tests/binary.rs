@@ -115,6 +115,11 @@ fn a_check_shows_the_configuration_and_asks_the_upstream() {
     assert_eq!(code, Some(0), "{out}");
     assert!(out.contains(&upstream.base_url()) && out.contains("tagged:8b"), "{out}");
     assert!(!out.contains(KEY), "{out}");
+    assert!(out.contains("UPSTREAM_PROFILE=auto") && out.contains("family generic"), "{out}");
+    let mut command = program();
+    command.args(["--check", "--profile=vLLM"]).env("OPENAI_BASE_URL", upstream.base_url());
+    let (_, out, _) = run(&mut command);
+    assert!(out.contains("UPSTREAM_PROFILE=vllm") && out.contains("family vllm"), "{out}");
     upstream.script_lists();
     upstream.script(vec![status(401, &[], &format!("{{\"error\":\"bad key {KEY}\"}}"))]);
     let (code, out, _) = check();

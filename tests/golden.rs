@@ -8,7 +8,9 @@
 //!   ollama-api.md 7);
 //! - `request.ollama.json` of a create, over `base.json` (the state of the model that it names) or
 //!   over the upstream's model `base`, with `state.json` and `show.json` (compared as bytes);
-//! - `list.openai.json` with `tags.json`, `show.json` and `ps.json` (compared as bytes).
+//! - `list.openai.json`, and `side.json` where the family tells more beside its list, with
+//!   `tags.json`, `show.json` and `ps.json` (compared as bytes). The families have a folder each;
+//!   those that a list does not tell apart are named by `profile`.
 //!
 //! `case.json` may name the upstream's family (`profile`), its `id` for the model, `think`, and how many
 //! alternatives per token are wanted (`logprobs`); `infill` says that the answer is one of llama.cpp's
@@ -37,7 +39,7 @@ use ollama_openai_proxy::redact::Redactor;
 use ollama_openai_proxy::sse::{Decoder, Event};
 use ollama_openai_proxy::translate::chat::{self, ChatEncoder};
 use ollama_openai_proxy::translate::generate::{self, Generate, GenerateEncoder};
-use ollama_openai_proxy::translate::models::{self, Setting};
+use ollama_openai_proxy::translate::models::{self, Setting, Told};
 use ollama_openai_proxy::translate::stream::{AnswerStream, Delta, Encoder, Wanted};
 use ollama_openai_proxy::translate::virtual_model::{self, VirtualModel};
 use ollama_openai_proxy::translate::{embed, infill, think};
@@ -70,7 +72,8 @@ impl Case {
 
     fn profile(&self) -> &'static Profile {
         let Some(name) = self.setting("profile") else { return &GENERIC };
-        profile::by_owner(name).or_else(|| profile::by_host(name)).expect("a known family")
+        let found = profile::by_name(name).or_else(|| profile::by_owner(name));
+        found.or_else(|| profile::by_host(name)).expect("a known family")
     }
 
     fn wanted(&self) -> Wanted<'static> {
@@ -327,7 +330,18 @@ fn model_cases() {
     };
     for case in cases("models") {
         let list = models::read_list(&case.read("list.openai.json").expect("a list"));
-        let list = list.expect("a list");
+        let mut list = list.expect("a list");
+        if case.setting("profile").is_some() {
+            list.is_of(case.profile());
+        }
+        let name = case.folder.file_name().expect("a folder").to_string_lossy().into_owned();
+        if let Some(told) = case.read("side.json") {
+            let side = list.side().expect("somebody to ask");
+            list.learn(&Told::read(side, &told).expect("an answer of this family"));
+        }
+        let family = list.profile.map_or("generic", |profile| profile.name);
+        assert!(name.starts_with(family), "{name} is taken for {family}");
+        let list = list.settled();
         let tags = List { models: list.iter().map(|model| model.tag(&setting)).collect() };
         case.bytes("tags.json", &ndjson::to_vec(&tags));
         let first = list.first().expect("a model");

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ollama_openai_proxy::config;
+use ollama_openai_proxy::{config, profile};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -54,7 +54,7 @@ const PURE: &[&str] = &[
     "src/ollama",
     "src/openai",
     "src/origin.rs",
-    "src/profile.rs",
+    "src/profile",
     "src/redact.rs",
     "src/route.rs",
     "src/sse.rs",
@@ -129,6 +129,9 @@ fn the_readme_tells_what_the_program_prints() {
     let readme = fs::read_to_string(root().join("README.md")).expect("a README");
     assert!(readme.contains(&config::markdown_table()), "the option table differs");
     assert!(readme.contains(env!("CARGO_PKG_VERSION")), "the version is not named");
+    for name in profile::names() {
+        assert!(readme.contains(&format!("`{name}`")), "the family {name} is not named");
+    }
 }
 
 #[test]

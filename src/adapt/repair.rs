@@ -186,6 +186,8 @@ fn of_format(text: &str, request: &impl Adaptable) -> Option<Repair> {
         ResponseFormat::JsonObject => {
             text.contains("json_schema").then_some(Repair::ObjectAsSchema)
         }
+        // TGI's own form, sent to nobody else.
+        ResponseFormat::Json { .. } => None,
     }
 }
 

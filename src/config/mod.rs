@@ -31,6 +31,7 @@ use crate::backoff::RetryPolicy;
 use crate::base_url::{self, BaseUrl};
 use crate::keep_alive::KeepAlive;
 use crate::origin::Origins;
+use crate::profile::Profile;
 use crate::redact::{Redactor, Secret};
 
 /// The file beside the program's working directory that may hold variables.
@@ -46,6 +47,8 @@ pub struct Config {
     pub api_key: Option<Secret>,
     /// Where the upstream lives.
     pub base_url: BaseUrl,
+    /// The upstream's family; `None` to find it out.
+    pub profile: Option<&'static Profile>,
     /// The address or name to listen on; empty for all interfaces.
     pub host: String,
     /// The port to listen on; 0 for any free one.
@@ -188,6 +191,7 @@ impl Default for Config {
         Self {
             api_key: None,
             base_url: BaseUrl::default(),
+            profile: None,
             host: "127.0.0.1".to_owned(),
             port: 11434,
             origins: Origins::default(),
@@ -330,6 +334,7 @@ mod tests {
         check_precedence("OLLAMA_HOST", "--host", ["a:1", "b:2", "[::1]:3", "127.0.0.1:11434"]);
         let origins = ["http://a", "http://b,*", "app://*", ""];
         check_precedence("OLLAMA_ORIGINS", "--origins", origins);
+        check_precedence("UPSTREAM_PROFILE", "--profile", ["vllm", "tgi", "generic", "auto"]);
         check_precedence("REQUEST_TIMEOUT", "--request-timeout", ["1.5", "2", "3", "300"]);
         check_precedence("LOG_LEVEL", "--log-level", ["TRACE", "ERROR", "WARN", "INFO"]);
         check_precedence("MAX_BODY_BYTES", "--max-body-bytes", ["1", "2", "3", "104857600"]);
@@ -382,6 +387,22 @@ mod tests {
         assert_eq!(config(&[], both, &[]).base_url.host(), "a");
         assert_eq!(config(&[], &both[..1], &both[1..]).base_url.host(), "b");
         assert_eq!(config(&["--base-url", "http://c"], both, both).base_url.host(), "c");
+    }
+
+    #[test]
+    fn the_context_length_has_a_second_name() {
+        let both: Pairs<'_> = &[("MODEL_CONTEXT_LENGTH", "1"), ("OLLAMA_CONTEXT_LENGTH", "2")];
+        assert_eq!(config(&[], &both[..1], &[]).context_length, Some(1));
+        assert_eq!(config(&[], both, &[]).context_length, Some(2));
+        assert_eq!(config(&[], &both[..1], &both[1..]).context_length, Some(1));
+    }
+
+    #[test]
+    fn a_family_that_nobody_knows_is_an_error_that_lists_the_names() {
+        let told = problems(&["--profile=lama", "--api-key=k"], &[], &[]);
+        assert_eq!(told.len(), 1);
+        assert!(told[0].starts_with("--profile is \"lama\": write auto or one of "), "{told:?}");
+        assert!(told[0].contains(", llamacpp,") && told[0].ends_with(", generic"), "{told:?}");
     }
 
     #[test]

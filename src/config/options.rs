@@ -85,6 +85,16 @@ pub const TABLE: &[Row] = &[
         ..ROW
     },
     Row {
+        variable: "UPSTREAM_PROFILE",
+        flag: Some("profile"),
+        placeholder: "NAME",
+        default: "auto",
+        help: "The upstream's family, such as `vllm` or `generic`; `auto` finds it out.",
+        apply: |c, text| set(&mut c.profile, rules::profile(text)),
+        show: |c| c.profile.map_or(rules::AUTO, |profile| profile.name).to_owned(),
+        ..ROW
+    },
+    Row {
         variable: "OLLAMA_HOST",
         flag: Some("host"),
         placeholder: "HOST[:PORT]",
@@ -224,10 +234,11 @@ pub const TABLE: &[Row] = &[
     },
     Row {
         variable: "OLLAMA_CONTEXT_LENGTH",
+        aliases: &["MODEL_CONTEXT_LENGTH"],
         flag: Some("context-length"),
         placeholder: "TOKENS",
         default: "0",
-        help: "Context length told for models whose upstream tells none; 0 is a built-in default.",
+        help: "Context length of models of which nobody tells any; 0 is a built-in default.",
         apply: |c, text| {
             let tokens = rules::whole(text, 0..=MAX_TOKENS).map(some_nonzero);
             set_number(&mut c.context_length, tokens, "0")

@@ -12,6 +12,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::keep_alive::{KeepAlive, parse_go_duration};
+use crate::profile::{self, Profile};
 use crate::redact::Secret;
 
 /// The longest time an option may ask for, in seconds: a day.
@@ -56,6 +57,18 @@ pub fn positive_seconds(text: &str) -> Result<Duration, String> {
 /// The largest size of a body: tiny_http may ask for a buffer of that size when one breaks off
 /// (see [`crate::unread`]).
 const LARGEST: u64 = 1 << 30;
+
+/// How one says that the upstream's family is to be found out.
+pub const AUTO: &str = "auto";
+
+/// The name of a family of upstreams; `None` for [`AUTO`].
+pub fn profile(text: &str) -> Result<Option<&'static Profile>, String> {
+    match profile::by_name(text) {
+        None if text.eq_ignore_ascii_case(AUTO) => Ok(None),
+        None => Err(format!("write {AUTO} or one of {}", profile::names().join(", "))),
+        known => Ok(known),
+    }
+}
 
 /// A size above zero in bytes, or with a suffix that counts in powers of 1024.
 pub fn size(text: &str) -> Result<usize, String> {
@@ -200,6 +213,20 @@ mod tests {
         }
         for zero in ["0", "0.0", "0.0000000001"] {
             check(positive_seconds(zero), None);
+        }
+    }
+
+    #[test]
+    fn families_have_names_in_any_case() {
+        check(profile("auto"), Some(None));
+        check(profile("vLLM"), Some(profile::by_name("vllm")));
+        check(profile("generic"), Some(Some(&profile::GENERIC)));
+        for bad in ["", "openai.com", "vllm "] {
+            check(profile(bad), None);
+        }
+        let told = profile("nonsense").expect_err("no family");
+        for name in profile::names() {
+            assert!(told.contains(name), "{told}");
         }
     }
 

@@ -57,7 +57,7 @@ pub(super) fn ps(context: &mut Context<'_>) -> Result<()> {
     let loaded = app.loaded.list(SystemTime::now());
     // Digests and windows are to be those of the tags; nothing loaded needs none.
     let list = if loaded.is_empty() { None } else { app.any_list(context.trace) };
-    let known = list.as_deref().map_or(&[][..], Vec::as_slice);
+    let known = list.as_deref().map_or(&[][..], |list| list);
     let model = |id: &str| match catalog::find(known, id) {
         Some(model) => model.clone(),
         None => Model::unlisted(id),

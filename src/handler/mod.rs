@@ -24,10 +24,10 @@ use crate::loaded::Loaded;
 use crate::machine;
 use crate::names;
 use crate::ndjson;
-use crate::profile::{self, GENERIC, Profile};
+use crate::profile::{GENERIC, Profile};
 use crate::route::{self, Route, Target};
 use crate::store::Store;
-use crate::translate::models::{Abilities, DEFAULT_CONTEXT_LENGTH, Setting};
+use crate::translate::models::{Abilities, DEFAULT_CONTEXT_LENGTH, Model, Setting};
 use crate::translate::virtual_model::VirtualModel;
 use crate::upstream::{Client, Trace};
 
@@ -113,13 +113,12 @@ impl App {
         trace: &Trace,
     ) -> Resolved {
         let name = overlay.map_or(name, |model| &model.from);
-        let by_host = profile::by_host(self.config.base_url.host());
+        let named = self.client.profile();
         let unsure = names::without_latest(name).is_some()
-            || (need_family && by_host.is_none_or(|profile| profile.lists_abilities));
+            || (need_family && named.is_none_or(|profile| profile.lists_abilities));
         let list = if unsure { self.any_list(trace) } else { self.catalog.at_hand() };
-        let models = list.as_deref().map_or(&[][..], Vec::as_slice);
-        let found = catalog::find(models, name);
-        let owner = found.or_else(|| models.first()).map(|model| model.owner.as_str());
+        let found = list.as_deref().and_then(|list| catalog::find(list, name));
+        let listed = list.as_deref().and_then(|list| list.profile_of(found));
         let id = found.map_or_else(
             || {
                 let name = names::without_defaults(name);
@@ -129,9 +128,9 @@ impl App {
         );
         Resolved {
             used: overlay.map_or_else(|| id.clone(), |model| model.name.clone()),
-            abilities: found.map_or_else(|| Abilities::of_unlisted(&id), |model| model.abilities),
+            abilities: found.map_or_else(|| Model::unlisted(&id).abilities, |it| it.abilities),
             id,
-            profile: by_host.or_else(|| profile::by_owner(owner?)).unwrap_or(&GENERIC),
+            profile: named.or(listed).unwrap_or(&GENERIC),
         }
     }
 

@@ -72,7 +72,9 @@ pub(super) fn chat(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
         return answer(context, |out, now| encoder.empty(out, now, reason));
     }
     overlay.iter().for_each(|model| model.lay_over_chat(&mut request));
-    let resolved = resolve(context, &asked, request.options.as_ref(), false);
+    // A format is said to some families in another way.
+    let family_matters = request.format.is_some();
+    let resolved = resolve(context, &asked, request.options.as_ref(), family_matters);
     let resolved = resolved.map_err(|error| first(error, &request))?;
     let in_use = begin(context.app, &resolved, &asked, request.options.as_ref());
     let mut upstream = chat::to_openai(&request, &resolved.id, resolved.profile)?;
@@ -118,7 +120,7 @@ pub(super) fn generate(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     overlay.iter().for_each(|model| model.lay_over_generate(&mut request));
     let stored = overlay.iter().flat_map(|model| model.stored()).collect::<Vec<_>>();
     let fills_in = generate::fills_in(&request);
-    let family_matters = fills_in || request.raw == Some(true);
+    let family_matters = fills_in || request.raw == Some(true) || request.format.is_some();
     let resolved = resolve(context, &asked, request.options.as_ref(), family_matters);
     let resolved = resolved.map_err(|error| first(error, &request))?;
     let in_use = begin(context.app, &resolved, &asked, request.options.as_ref());

@@ -217,6 +217,11 @@ pub enum ResponseFormat<'a> {
         /// The schema with its name.
         json_schema: JsonSchema<'a>,
     },
+    /// The same in TGI's own shape.
+    Json {
+        /// The caller's schema, untouched.
+        value: &'a RawValue,
+    },
 }
 
 /// A named schema.

@@ -7,8 +7,9 @@
 //! | `tools` | `translate::tools` |
 //! | `format`, `options`, `think` | `translate::format`, `translate::options`, `translate::think` |
 //! | `stream` | always said |
-//! | `logprobs`, `top_logprobs` | the same, with at least one alternative |
-//! | `keep_alive`, `truncate`, `shift` | not for the upstream |
+//! | `logprobs`, `top_logprobs` | the same, with at least one alternative, in the family's way |
+//! | `keep_alive` | LM Studio's `ttl`; not for others |
+//! | `truncate`, `shift` | not for the upstream |
 
 use crate::error::{Error, Result};
 use crate::ndjson;
@@ -16,7 +17,7 @@ use crate::ollama::answer::{AnswerMessage, ChatAnswer, FunctionCall, Metrics, To
 use crate::ollama::decode::Int;
 use crate::ollama::request::ChatRequest;
 use crate::openai::request::{self as openai, Message, StreamOptions};
-use crate::profile::Profile;
+use crate::profile::{Logprobs, Profile};
 use crate::translate::calls::Call;
 use crate::translate::stream::{Delta, Encoder, Outcome};
 use crate::translate::think::{self, Think};
@@ -50,6 +51,7 @@ pub fn to_openai<'a>(
     };
     let mut chat = chat(model, messages, &options, format, stream, profile, extras);
     chat.tools = tools::definitions(request.tools.as_deref().unwrap_or_default());
+    chat.sampling.append(&mut options::stay(request.keep_alive.as_ref(), profile));
     Ok(chat)
 }
 
@@ -79,9 +81,16 @@ pub(super) fn chat<'a>(
     let mut sampling = options.for_chat(profile);
     sampling.append(&mut think::parameters(extras.think, profile, model));
     if let Some(top) = extras.logprobs {
-        sampling.insert("logprobs".into(), true.into());
         // Without a number, llama.cpp sends 20 (openai-wire.md 3.2).
-        sampling.insert("top_logprobs".into(), top.max(1).into());
+        let top = top.max(1);
+        match profile.logprobs {
+            Logprobs::Flag(most) => {
+                sampling.insert("logprobs".into(), true.into());
+                sampling.insert("top_logprobs".into(), top.min(most).into());
+            }
+            Logprobs::Number => drop(sampling.insert("logprobs".into(), top.into())),
+            Logprobs::Refused => {}
+        }
     }
     openai::ChatRequest {
         model,
@@ -91,7 +100,7 @@ pub(super) fn chat<'a>(
         sampling,
         response_format: format,
         tools: Vec::new(),
-        watched_stop: Vec::new(),
+        watched_stop: options.watched_stop(profile),
     }
 }
 

@@ -21,8 +21,15 @@ pub fn response_format<'a>(
     let Some(raw) = format else { return Ok(None) };
     match raw.get() {
         "null" | "\"\"" => Ok(None),
+        "\"json\"" if profile.grammar => {
+            let object = serde_json::from_str(ANY_OBJECT).ok();
+            Ok(object.map(|value| ResponseFormat::Json { value }))
+        }
         "\"json\"" if profile.json_object => Ok(Some(ResponseFormat::JsonObject)),
         "\"json\"" => Ok(any_object()),
+        text if text.starts_with('{') && profile.grammar => {
+            Ok(Some(ResponseFormat::Json { value: raw }))
+        }
         text if text.starts_with('{') => {
             let strict = serde_json::from_str::<Value>(text)
                 .is_ok_and(|schema| schema["type"] == "object" && is_strict(&schema));
@@ -122,6 +129,19 @@ mod tests {
             &GENERIC,
             r#"{"type":"object","properties":{"a":{"type":"string"}},"required":["a"],"additionalProperties":false}"#,
             r#"{"type":"json_schema","json_schema":{"name":"schema","schema":{"type":"object","properties":{"a":{"type":"string"}},"required":["a"],"additionalProperties":false},"strict":true}}"#,
+        );
+    }
+
+    #[test]
+    fn tgi_gets_a_grammar_in_its_own_shape() {
+        let tgi = profile::by_name("tgi").expect("known");
+        check(tgi, r#""json""#, r#"{"type":"json","value":{"type":"object"}}"#);
+        check(tgi, r#"{"type":"string"}"#, r#"{"type":"json","value":{"type":"string"}}"#);
+        check(tgi, r#""""#, "null");
+        check(
+            tgi,
+            "5",
+            r#"Some(500) invalid format: "5"; expected "json" or a valid JSON Schema object"#,
         );
     }
 

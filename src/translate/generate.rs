@@ -69,7 +69,8 @@ pub fn to_openai<'a>(
         let text = request.prompt.as_deref().unwrap_or_default();
         prompt.content = Content::with_media(text, media);
     }
-    let chat = chat(model, turns, &options, response_format, stream, profile, extras);
+    let mut chat = chat(model, turns, &options, response_format, stream, profile, extras);
+    chat.sampling.append(&mut options::stay(request.keep_alive.as_ref(), profile));
     Ok(Generate::Chat(chat))
 }
 
@@ -98,6 +99,7 @@ fn completion<'a>(
     let stream = request.stream.unwrap_or(true);
     let suffix = said(request.suffix.as_deref());
     let mut sampling = options.for_completion(profile);
+    sampling.append(&mut options::stay(request.keep_alive.as_ref(), profile));
     if let Some(top) = logprobs {
         // Here it is one number, up to 5.
         sampling.insert("logprobs".into(), top.clamp(1, 5).into());
@@ -110,7 +112,7 @@ fn completion<'a>(
         stream_options: StreamOptions::when(stream),
         sampling,
         response_format,
-        watched_stop: Vec::new(),
+        watched_stop: options.watched_stop(profile),
     };
     // The endpoints of their own take no limit for want of one, and no log probabilities.
     let sampling = || options.for_chat(profile);

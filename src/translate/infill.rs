@@ -46,6 +46,7 @@ pub fn infill<'a>(
         sampling,
         json_schema: match request.response_format {
             Some(ResponseFormat::JsonSchema { json_schema }) => Some(json_schema.schema),
+            Some(ResponseFormat::Json { value }) => Some(value),
             // The empty schema allows any JSON.
             Some(ResponseFormat::JsonObject) => serde_json::from_str("{}").ok(),
             None => None,

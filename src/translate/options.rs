@@ -8,6 +8,7 @@
 use serde_json::{Map, Number, Value};
 
 use crate::error::{Error, Result};
+use crate::keep_alive::KeepAlive;
 use crate::profile::Profile;
 
 /// How many tokens a bare completion may have when the caller set no limit: without one, several
@@ -89,6 +90,20 @@ pub fn num_ctx(options: Option<&Map<String, Value>>) -> Option<u64> {
     u64::try_from(integer(options?.get("num_ctx")?)?).ok()
 }
 
+/// How long the model is to stay loaded, for a family that can be told: in whole seconds, and only
+/// where a time is asked for. "At once" and "for ever" it has no words for.
+#[must_use]
+pub fn stay(keep_alive: Option<&Value>, profile: &Profile) -> Map<String, Value> {
+    let asked = keep_alive.and_then(|value| KeepAlive::from_json(value).ok().flatten());
+    match (profile.ttl, asked) {
+        (Some(name), Some(KeepAlive::For(time))) if !time.is_zero() => {
+            let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+            Map::from_iter([(name.to_owned(), seconds.into())])
+        }
+        _ => Map::new(),
+    }
+}
+
 /// Any JSON number as a whole one.
 fn integer(value: &Value) -> Option<i64> {
     #[allow(clippy::cast_possible_truncation)] // Saturates.
@@ -130,6 +145,21 @@ impl Options {
             &["top_k", "min_p", "typical_p", "repeat_penalty", "repeat_last_n", "num_keep"];
         let integers = self.integers.iter().map(|(name, _)| name);
         integers.chain(self.floats.iter().map(|(name, _)| name)).any(|name| EXTENDED.contains(name))
+            || self.wants_care()
+    }
+
+    /// Whether a value is set that one family would misread or refuse, although it knows the name.
+    fn wants_care(&self) -> bool {
+        self.integer("seed").is_some_and(|seed| seed < -1)
+            || self.float("top_p").and_then(Number::as_f64).is_some_and(|value| value >= 1.0)
+            || self.float("presence_penalty").is_some_and(|value| value.as_f64() != Some(0.0))
+    }
+
+    /// The stop sequences that are more than the family takes, to be watched for in its answer.
+    #[must_use]
+    pub fn watched_stop(&self, profile: &Profile) -> Vec<String> {
+        let most = profile.stops.unwrap_or(usize::MAX);
+        self.stop.iter().skip(most).cloned().collect()
     }
 
     fn limits(&self, profile: &Profile, out: &mut Map<String, Value>) {
@@ -141,19 +171,23 @@ impl Options {
 
     /// What nearly every server knows.
     fn core(&self, profile: &Profile, out: &mut Map<String, Value>) {
-        for name in ["temperature", "top_p"] {
-            self.send(name, name, None, out);
+        self.send("temperature", "temperature", None, out);
+        let below_one = profile.top_p_below_one;
+        let top_p_off = |value: f64| below_one && value >= 1.0;
+        if !self.float("top_p").and_then(Number::as_f64).is_some_and(top_p_off) {
+            self.send("top_p", "top_p", None, out);
         }
-        if let Some(seed) = self.integer("seed").filter(|seed| *seed != -1) {
+        // -1 asks for a seed by chance, which is what comes without one.
+        let bad_seed = |seed: i64| seed == -1 || (profile.seed_unsigned && seed < 0);
+        if let Some(seed) = self.integer("seed").filter(|seed| !bad_seed(*seed)) {
             out.insert(profile.seed.into(), seed.into());
         }
-        if !self.stop.is_empty() {
-            out.insert("stop".into(), self.stop.clone().into());
+        let stops = profile.stops.unwrap_or(usize::MAX).min(self.stop.len());
+        if stops > 0 {
+            out.insert("stop".into(), self.stop[..stops].into());
         }
-        if profile.penalties {
-            for name in ["presence_penalty", "frequency_penalty"] {
-                self.send(name, name, Some(0.0), out);
-            }
+        for name in profile.penalties {
+            self.send(name, name, Some(0.0), out);
         }
     }
 
@@ -192,12 +226,15 @@ impl Options {
 
     /// Sends a float under `name`, unless it has the value that means "off".
     fn send(&self, option: &str, name: &str, off: Option<f64>, out: &mut Map<String, Value>) {
-        let value = self.floats.iter().rfind(|(known, _)| *known == option).map(|(_, value)| value);
-        if let Some(value) = value
+        if let Some(value) = self.float(option)
             && (off.is_none() || value.as_f64() != off)
         {
             out.insert(name.into(), Value::Number(value.clone()));
         }
+    }
+
+    fn float(&self, option: &str) -> Option<&Number> {
+        self.floats.iter().rfind(|(known, _)| *known == option).map(|(_, value)| value)
     }
 
     fn integer(&self, option: &str) -> Option<i64> {
@@ -217,7 +254,8 @@ mod tests {
     }
 
     fn family(name: &str) -> &'static Profile {
-        profile::by_owner(name).or_else(|| profile::by_host(name)).expect("a known family")
+        let found = profile::by_owner(name).or_else(|| profile::by_host(name));
+        found.or_else(|| profile::by_name(name)).expect("a known family")
     }
 
     fn check(profile: &Profile, from: Value, to: Value) {
@@ -280,6 +318,67 @@ mod tests {
     }
 
     #[test]
+    fn the_others_differ_from_an_unknown_server_in_what_they_take() {
+        let all = json!({"num_predict": 5, "top_k": 40, "min_p": 0.1, "repeat_penalty": 1.1,
+            "typical_p": 0.9, "repeat_last_n": 64, "num_keep": 4, "seed": 3, "top_p": 0.5,
+            "presence_penalty": 0.5, "frequency_penalty": 0.25});
+        let core = json!({"max_tokens": 5, "seed": 3, "top_p": 0.5, "presence_penalty": 0.5,
+            "frequency_penalty": 0.25});
+        let with = |change: &Value, without: &[&str]| {
+            let mut out = core.clone();
+            let members = out.as_object_mut().expect("an object");
+            without.iter().for_each(|name| drop(members.remove(*name)));
+            members.extend(change.as_object().expect("an object").clone());
+            out
+        };
+        let azure = with(&json!({"max_completion_tokens": 5}), &["max_tokens"]);
+        check(family("azure"), all.clone(), azure);
+        check(family("tgi"), all.clone(), with(&json!({}), &["presence_penalty"]));
+        let gemini = with(&json!({}), &["presence_penalty", "frequency_penalty"]);
+        check(family("gemini"), all.clone(), gemini);
+        check(family("litellm"), all.clone(), core.clone());
+        check(family("ollama"), all.clone(), core.clone());
+        let lmstudio = with(&json!({"top_k": 40, "repeat_penalty": 1.1}), &[]);
+        check(family("lmstudio"), all.clone(), lmstudio);
+        let localai = json!({"top_k": 40, "min_p": 0.1, "repeat_penalty": 1.1, "typical_p": 0.9,
+            "repeat_last_n": 64, "n_keep": 4});
+        check(family("localai"), all, with(&localai, &[]));
+    }
+
+    #[test]
+    fn values_that_tgi_would_refuse_are_left_out() {
+        let tgi = family("tgi");
+        let odd = json!({"top_p": 1.0, "seed": -7, "presence_penalty": 0});
+        check(tgi, odd.clone(), json!({}));
+        check(tgi, json!({"top_p": 0.99, "seed": 0}), json!({"top_p": 0.99, "seed": 0}));
+        check(&GENERIC, odd, json!({"top_p": 1.0, "seed": -7}));
+    }
+
+    #[test]
+    fn lm_studio_is_told_how_long_a_model_stays() {
+        let said = |name: &str, value: Value| Value::Object(stay(Some(&value), family(name)));
+        assert_eq!(said("lmstudio", json!("5m")), json!({"ttl": 300}));
+        assert_eq!(said("lmstudio", json!(0.5)), json!({"ttl": 1}));
+        for none in [json!(0), json!(-1), json!("-1m"), json!(null)] {
+            assert_eq!(said("lmstudio", none.clone()), json!({}), "{none}");
+        }
+        assert_eq!(said("vllm", json!("5m")), json!({}));
+        assert!(stay(None, family("lmstudio")).is_empty());
+    }
+
+    #[test]
+    fn openai_gets_no_more_stop_sequences_than_it_takes() {
+        let five = json!({"stop": ["a", "b", "c", "d", "e"]});
+        for name in ["openai", "azure"] {
+            check(family(name), five.clone(), json!({"stop": ["a", "b", "c", "d"]}));
+            let options = options(five.clone()).expect("valid");
+            assert_eq!(options.watched_stop(family(name)), ["e"], "it is watched for instead");
+            assert!(options.watched_stop(&GENERIC).is_empty());
+        }
+        check(&GENERIC, five.clone(), five);
+    }
+
+    #[test]
     fn top_k_zero_is_said_in_each_family_s_way() {
         check(family("llamacpp"), json!({"top_k": 0}), json!({"top_k": 0}));
         check(family("sglang"), json!({"top_k": 0}), json!({"top_k": -1}));
@@ -339,5 +438,9 @@ mod tests {
         assert!(!needs(json!({"temperature": 1, "num_predict": 3, "seed": 1})));
         assert!(needs(json!({"top_k": 1})));
         assert!(needs(json!({"min_p": 0.1})));
+        // Only TGI misreads these.
+        assert!(needs(json!({"presence_penalty": 0.1})) && !needs(json!({"presence_penalty": 0})));
+        assert!(needs(json!({"top_p": 1})) && !needs(json!({"top_p": 0.9})));
+        assert!(needs(json!({"seed": -5})) && !needs(json!({"seed": -1})));
     }
 }

@@ -7,6 +7,7 @@
 
 use std::cell::Cell;
 use std::io::{self, Read};
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use ureq::http::Response;
@@ -20,6 +21,7 @@ use ureq::{Body, Timeout};
 use crate::backoff;
 use crate::config::Config;
 use crate::error::{Error, Phase, Result};
+use crate::profile::{self, Profile};
 use crate::redact::{Redactor, Secret};
 use crate::upstream_error::{self, Details, Hints, RequestHint};
 
@@ -47,7 +49,11 @@ thread_local! {
 }
 
 /// ureq's agent with our settings.
-pub(super) struct Agent(ureq::Agent);
+pub(super) struct Agent {
+    agent: ureq::Agent,
+    /// The family that the heads of answers name, once one did.
+    family: OnceLock<&'static Profile>,
+}
 
 /// What is sent.
 pub(super) struct Request<'a> {
@@ -89,7 +95,13 @@ impl Agent {
         // A server on this machine is never behind the company's proxy.
         let builder = if config.base_url.is_loopback() { builder.proxy(None) } else { builder };
         let connector = DefaultConnector::default().chain(PatientConnector);
-        Self(ureq::Agent::with_parts(builder.build(), connector, DefaultResolver::default()))
+        let agent = ureq::Agent::with_parts(builder.build(), connector, DefaultResolver::default());
+        Self { agent, family: OnceLock::new() }
+    }
+
+    /// The upstream's family, as far as the head of any answer named it.
+    pub(super) fn family(&self) -> Option<&'static Profile> {
+        self.family.get().copied()
     }
 
     /// Sends a request and waits for the head of its answer.
@@ -97,7 +109,7 @@ impl Agent {
         let timeout = Some(request.timeout);
         let sent = match request.body {
             Some(body) => self
-                .with_headers(self.0.post(request.url), request)
+                .with_headers(self.agent.post(request.url), request)
                 .content_type("application/json")
                 .config()
                 .timeout_recv_response(timeout)
@@ -105,14 +117,21 @@ impl Agent {
                 .build()
                 .send(body),
             None => self
-                .with_headers(self.0.get(request.url), request)
+                .with_headers(self.agent.get(request.url), request)
                 .config()
                 .timeout_recv_response(timeout)
                 .timeout_per_read(timeout)
                 .build()
                 .call(),
         };
-        sent.map_err(before_head)
+        let response = sent.map_err(before_head)?;
+        let headers = response.headers().iter();
+        let texts = headers.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+        if let Some(family) = profile::by_headers(texts) {
+            // The first one stays: there is one upstream.
+            let _ = self.family.set(family);
+        }
+        Ok(response)
     }
 
     fn with_headers<B>(

@@ -7,6 +7,7 @@
 //! and no answer is logged.
 
 mod agent;
+mod list;
 mod stream;
 
 use std::sync::Arc;
@@ -24,16 +25,10 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::openai::answer::Embeddings;
 use crate::openai::request::{ChatRequest, CompletionRequest, EmbeddingRequest, InfillRequest};
+use crate::profile::{self, Profile};
 use crate::redact::{Redactor, Secret};
 use crate::translate::infill;
-use crate::translate::models::{self, Model};
 use crate::upstream_error::Details;
-
-/// The longest wait for a model list, which every server has at hand.
-const LIST_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// The longest wait for a model list that is only a help, or a sign of life.
-const SHORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Everything about waiting that a test wants to decide.
 pub struct Pacing {
@@ -96,6 +91,8 @@ pub struct Client {
     request_timeout: Duration,
     counters: Arc<Counters>,
     learnt: Learnt,
+    profile: Option<&'static Profile>,
+    asides: list::Asides,
 }
 
 /// One call: what is asked for, and for how long.
@@ -127,7 +124,15 @@ impl Client {
             request_timeout: config.request_timeout,
             counters: Arc::default(),
             learnt: Learnt::default(),
+            profile: config.profile.or_else(|| profile::by_host(config.base_url.host())),
+            asides: list::Asides::default(),
         }
+    }
+
+    /// The upstream's family, where the operator or the base URL names it.
+    #[must_use]
+    pub fn profile(&self) -> Option<&'static Profile> {
+        self.profile
     }
 
     /// The counters.
@@ -140,45 +145,6 @@ impl Client {
     #[must_use]
     pub fn redactor(&self) -> &Redactor {
         &self.redactor
-    }
-
-    /// `GET models`.
-    ///
-    /// # Errors
-    /// Those of the upstream, and [`Error::UpstreamProtocol`] when the answer is no list.
-    pub fn list_models(&self, trace: &mut Trace) -> Result<Vec<Model>> {
-        self.list(self.policy, LIST_TIMEOUT.min(self.request_timeout), trace)
-    }
-
-    /// `GET models`, in one short attempt.
-    ///
-    /// # Errors
-    /// As [`Client::list_models`]; nothing is tried twice.
-    pub fn list_models_once(&self, trace: &mut Trace) -> Result<Vec<Model>> {
-        let once = RetryPolicy { max: 0, ..self.policy };
-        self.list(once, SHORT_TIMEOUT.min(self.request_timeout), trace)
-    }
-
-    /// Whether the upstream answers: how many models it lists.
-    ///
-    /// # Errors
-    /// As [`Client::list_models_once`].
-    pub fn health_check(&self, trace: &mut Trace) -> Result<usize> {
-        self.list_models_once(trace).map(|models| models.len())
-    }
-
-    fn list(
-        &self,
-        policy: RetryPolicy,
-        timeout: Duration,
-        trace: &mut Trace,
-    ) -> Result<Vec<Model>> {
-        let (operation, path) = ("list_models", "models");
-        let (body, stream) = (None, false);
-        let (method, model) = ("GET", None);
-        let call = Call { operation, method, path, model, body, stream, policy, timeout };
-        let list = self.send(&call, trace)?.into_text().and_then(|body| models::read_list(&body));
-        list.map_err(|error| self.failed(self.cleaned(error)))
     }
 
     /// `POST chat/completions` for a whole answer.

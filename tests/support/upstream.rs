@@ -1,6 +1,6 @@
 //! An upstream that plays scripts and records what it was asked.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -51,16 +51,20 @@ impl Recorded {
 
 struct Shared {
     scripts: Mutex<VecDeque<Vec<Step>>>,
-    models: Mutex<Option<String>>,
+    models: Mutex<Option<(String, String)>>,
+    sides: Mutex<HashMap<String, String>>,
     connections: AtomicUsize,
     sender: Sender<Recorded>,
+    aside: Sender<Recorded>,
 }
 
 /// The scripted upstream. Model lists are answered by themselves and not recorded, unless
-/// [`Upstream::script_lists`] was called; all else takes the next script.
+/// [`Upstream::script_lists`] was called; so are the places beside the list, which are recorded apart
+/// and 404 unless [`Upstream::side`] says otherwise. All else takes the next script.
 pub struct Upstream {
     addr: SocketAddr,
     requests: Receiver<Recorded>,
+    asides: Receiver<Recorded>,
     shared: Arc<Shared>,
 }
 
@@ -69,11 +73,14 @@ impl Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let addr = listener.local_addr().expect("bound");
         let (sender, requests) = unbounded();
+        let (aside, asides) = unbounded();
         let shared = Arc::new(Shared {
             scripts: Mutex::default(),
-            models: Mutex::new(Some(MODELS.to_owned())),
+            models: Mutex::new(Some((String::new(), MODELS.to_owned()))),
+            sides: Mutex::default(),
             connections: AtomicUsize::new(0),
             sender,
+            aside,
         });
         let accepted = shared.clone();
         thread::spawn(move || {
@@ -83,7 +90,7 @@ impl Upstream {
                 thread::spawn(move || serve(&stream, &shared, number));
             }
         });
-        Self { addr, requests, shared }
+        Self { addr, requests, asides, shared }
     }
 
     pub fn base_url(&self) -> String {
@@ -98,7 +105,25 @@ impl Upstream {
 
     /// Answers model lists with `body` from now on.
     pub fn list(&self, body: &str) {
-        *self.shared.models.lock().expect("no panic") = Some(body.to_owned());
+        self.list_with("", body);
+    }
+
+    /// The same with these header lines, each with its line break.
+    pub fn list_with(&self, headers: &str, body: &str) {
+        let list = (headers.to_owned(), body.to_owned());
+        *self.shared.models.lock().expect("no panic") = Some(list);
+    }
+
+    /// Answers a place beside the list with `body` from now on.
+    pub fn side(&self, path: &str, body: &str) {
+        let mut sides = self.shared.sides.lock().expect("no panic");
+        sides.insert(path.to_owned(), body.to_owned());
+    }
+
+    /// What was asked beside the list since the last look. Whoever is asked is asked before the proxy
+    /// answers, so that nothing is on its way once it has.
+    pub fn asides(&self) -> Vec<Recorded> {
+        self.asides.try_iter().collect()
     }
 
     /// Takes scripts for model lists, too.
@@ -127,11 +152,34 @@ pub const MODELS: &str = r#"{"object":"list","data":[
     {"id":"tagged:8b","object":"model","created":1600000000,"owned_by":"scripted","context_length":8192},
     {"id":"text-embed","object":"model","owned_by":"scripted"}]}"#;
 
+/// The places beside a list that some families have.
+const SIDES: &[&str] = &[
+    "/props",
+    "/api/v0/models",
+    "/model/info",
+    "/v1/model/info",
+    "/v1/models/capabilities",
+    "/info",
+    "/v1/embeddings/models",
+];
+
+fn aside(shared: &Shared, request: Recorded) -> Step {
+    let body = shared.sides.lock().expect("no panic").get(&request.path).cloned();
+    let _ = shared.aside.send(request);
+    body.map_or_else(|| status(404, &[], r#"{"error":"no such place"}"#), |body| json(&body))
+}
+
 fn serve(stream: &TcpStream, shared: &Shared, connection: usize) {
     let mut reader = BufReader::new(stream);
     while let Some(request) = read_request(&mut reader, connection) {
         let steps = match &*shared.models.lock().expect("no panic") {
-            Some(models) if request.path.ends_with("/models") => vec![json(models)],
+            _ if SIDES.contains(&request.path.as_str()) => vec![aside(shared, request)],
+            Some((headers, models)) if request.path.ends_with("/models") => {
+                let length = models.len();
+                let head = "HTTP/1.1 200 X\r\nContent-Type: application/json\r\n";
+                let text = format!("{head}{headers}Content-Length: {length}\r\n\r\n{models}");
+                vec![Step::Send(text.into_bytes())]
+            }
             _ => {
                 let steps = shared.scripts.lock().expect("no panic").pop_front();
                 let _ = shared.sender.send(request);

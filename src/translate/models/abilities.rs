@@ -58,6 +58,10 @@ impl Abilities {
         if let Some(words) = mimicked.and_then(|it| it["capabilities"].as_array()) {
             out.words(words);
         }
+        if mimicked.is_some() || entry["owned_by"] == "llamacpp" {
+            // It says of every model that it talks, also of those that only embed.
+            (out.completion, out.embedding, out.image) = (None, None, None);
+        }
         match &entry["capabilities"] {
             Value::Array(words) => out.words(words),
             Value::Object(_) => out.flags(&entry["capabilities"]),
@@ -73,8 +77,24 @@ impl Abilities {
         Self::default().or_by_name(id)
     }
 
-    /// As Ollama lists them (ollama-api.md 11.6), but for `image`, at which clients stumble. An embedding model never claims completion. Tools
-    /// are claimed where nothing is known: clients with tools show no other models (18.12).
+    /// These, and where they say nothing those.
+    #[must_use]
+    pub fn or(&self, other: &Self) -> Self {
+        Self {
+            completion: self.completion.or(other.completion),
+            tools: self.tools.or(other.tools),
+            insert: self.insert.or(other.insert),
+            vision: self.vision.or(other.vision),
+            embedding: self.embedding.or(other.embedding),
+            thinking: self.thinking.or(other.thinking),
+            audio: self.audio.or(other.audio),
+            image: self.image.or(other.image),
+        }
+    }
+
+    /// As Ollama lists them (ollama-api.md 11.6), but for `image`, at which clients stumble. An
+    /// embedding model never claims completion. Tools are claimed where nothing is known: clients
+    /// with tools show no other models (18.12).
     #[must_use]
     pub fn listed(&self) -> Vec<&'static str> {
         let talks = self.talks();
@@ -154,7 +174,8 @@ impl Abilities {
         }
     }
 
-    /// A list of words, of which a missing one denies nothing.
+    /// A list of words, of which a missing one denies nothing; but what embeds and is not said to
+    /// talk does not.
     fn words(&mut self, words: &[Value]) {
         let known = [
             (&mut self.completion, &["completion", "chat"][..]),
@@ -169,6 +190,10 @@ impl Abilities {
             if has(words, names) {
                 *ability = Some(true);
             }
+        }
+        let talks = has(words, &["completion", "chat"]);
+        if has(words, &["embedding", "embeddings"]) && !talks {
+            self.completion = Some(false);
         }
     }
 
@@ -290,9 +315,22 @@ mod tests {
         let local = json!({"capabilities": ["chat", "tools", "thinking"],
             "input_modalities": ["text", "audio"]});
         check(local, &["completion", "tools", "thinking", "audio"]);
+        check(
+            json!({"capabilities": ["embeddings"], "output_modalities": ["text"]}),
+            &["embedding"],
+        );
         let mimicked = json!({"capabilities": ["completion", "multimodal"]});
         let found = Abilities::read("x", &json!({"id": "x"}), Some(&mimicked));
         assert_eq!(found.listed(), ["completion", "tools", "vision"]);
+    }
+
+    #[test]
+    fn what_llama_cpp_says_of_every_model_counts_for_none() {
+        let entry = json!({"id": "nomic-embed-text-v1.5", "owned_by": "llamacpp", "architecture":
+            {"input_modalities": ["text"], "output_modalities": ["text"]}});
+        let mimicked = json!({"capabilities": ["completion"]});
+        let found = Abilities::read("nomic-embed-text-v1.5", &entry, Some(&mimicked));
+        assert_eq!(found.listed(), ["embedding"]);
     }
 
     #[test]

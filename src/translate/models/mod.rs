@@ -1,16 +1,20 @@
 //! An upstream's models as Ollama shows them (ollama-api.md 11, openai-wire.md 2).
 //!
-//! Here is what is known of a model; `list` reads it from an upstream's list, `abilities` says what
-//! it can do, and `shown` makes Ollama's answers of it. What is unknown gets a stable stand-in that
+//! Here is what is known of a model; `list` reads it from an upstream's list, `side` from what its
+//! server tells elsewhere, and `known` from a table of well-known models; `abilities` says what it
+//! can do, and `shown` makes Ollama's answers of it. What is unknown gets a stable stand-in that
 //! clients can read, never an empty string where they insist on one.
 
 mod abilities;
+mod known;
 mod list;
 mod shown;
+mod side;
 
 pub use self::abilities::Abilities;
-pub use self::list::read_list;
+pub use self::list::{Listed, read_list};
 pub use self::shown::Asked;
+pub use self::side::Told;
 
 use std::time::{Duration, SystemTime};
 
@@ -41,10 +45,19 @@ pub struct Model {
     pub size: Option<u64>,
     /// Parameters.
     pub parameters: Option<u64>,
+    /// The same as a word, such as "9B".
+    pub parameter_size: Option<String>,
     /// The quantisation.
     pub quantization: Option<String>,
-    /// What it can do.
+    /// The family.
+    pub family: Option<String>,
+    /// The format of its file.
+    pub format: Option<String>,
+    /// What it can do, as its server says: a denial is a reason to refuse a request.
     pub abilities: Abilities,
+    /// What models of its name can do as far as is known, for what the server does not say: shown to
+    /// clients, and never a reason to refuse anything.
+    pub claims: Abilities,
 }
 
 /// What the proxy itself adds to an entry.
@@ -72,7 +85,46 @@ impl Model {
     /// A model that no list shows.
     #[must_use]
     pub fn unlisted(id: &str) -> Self {
-        Self { id: id.to_owned(), abilities: Abilities::of_unlisted(id), ..Self::default() }
+        let abilities = Abilities::of_unlisted(id);
+        let mut model = Self { id: id.to_owned(), abilities, ..Self::default() };
+        model.settle();
+        model
+    }
+
+    /// What it can do, as Ollama lists it.
+    #[must_use]
+    pub fn capabilities(&self) -> Vec<&'static str> {
+        self.abilities.or(&self.claims).listed()
+    }
+
+    /// Fills in what is not known yet.
+    fn fill(&mut self, told: &Self) {
+        self.context_length = self.context_length.or(told.context_length);
+        self.embedding_length = self.embedding_length.or(told.embedding_length);
+        self.size = self.size.or(told.size);
+        self.parameters = self.parameters.or(told.parameters);
+        for (own, told) in [
+            (&mut self.parameter_size, &told.parameter_size),
+            (&mut self.quantization, &told.quantization),
+            (&mut self.family, &told.family),
+            (&mut self.format, &told.format),
+        ] {
+            *own = own.take().or_else(|| told.clone());
+        }
+        self.abilities = self.abilities.or(&told.abilities);
+    }
+
+    /// Fills in what nobody told from the table of well-known models. What that says of abilities
+    /// stays apart, except that an embedding model is one: it is not asked to talk.
+    fn settle(&mut self) {
+        let Some(known) = known::find(&self.id) else { return };
+        self.context_length = self.context_length.or(known.context_length);
+        self.embedding_length = self.embedding_length.or(known.embedding_length);
+        self.family = self.family.take().or_else(|| Some(known.family.to_owned()));
+        self.claims = known.abilities;
+        if known.abilities.embedding == Some(true) && self.abilities.completion != Some(true) {
+            self.abilities.embedding = self.abilities.embedding.or(Some(true));
+        }
     }
 
     /// When it was made, or when the process was started: Ollama lists the newest first.
@@ -97,7 +149,7 @@ impl Model {
     /// 64 hex digits: SHA-256 of base URL and id, and of the capabilities, because a client caches
     /// those by digest (18.12).
     fn digest(&self, setting: &Setting<'_>) -> String {
-        let text = format!("{}\n{}\n{}", setting.base, self.id, self.abilities.listed().join(","));
+        let text = format!("{}\n{}\n{}", setting.base, self.id, self.capabilities().join(","));
         sha256(text.as_bytes())
     }
 
@@ -135,6 +187,38 @@ pub(super) mod tests {
             ..Model::unlisted("a")
         };
         assert_ne!(sees.digest(&SETTING), digest("a"), "clients cache abilities by digest");
+    }
+
+    #[test]
+    fn a_well_known_model_is_shown_as_such_and_refused_nothing() {
+        let shown = |id: &str| Model::unlisted(id).capabilities();
+        assert_eq!(shown("gpt-4o"), ["completion", "tools", "vision"]);
+        assert_eq!(shown("o3-mini"), ["completion", "tools", "thinking"]);
+        assert_eq!(shown("o1-mini"), ["completion", "thinking"]);
+        assert_eq!(shown("nobody-knows-this"), ["completion", "tools"]);
+        for id in ["gpt-4o", "o1-mini", "llama2:7b", "gpt-3.5-turbo-instruct"] {
+            assert_eq!(Model::unlisted(id).abilities, Abilities::default(), "{id}");
+        }
+        let voyage = Model::unlisted("voyage-3-large");
+        assert_eq!((voyage.capabilities(), voyage.abilities.talks()), (vec!["embedding"], false));
+    }
+
+    #[test]
+    fn what_the_server_says_is_stronger_than_what_is_well_known() {
+        let mut model = Model {
+            id: "gpt-4o".into(),
+            context_length: Some(4096),
+            family: Some("mine".into()),
+            abilities: Abilities { vision: Some(false), ..Abilities::default() },
+            ..Model::default()
+        };
+        model.settle();
+        assert_eq!((model.context_length, model.family.as_deref()), (Some(4096), Some("mine")));
+        assert_eq!(model.capabilities(), ["completion", "tools"]);
+        let talks = Abilities { completion: Some(true), ..Abilities::default() };
+        let mut model = Model { id: "bge-m3".into(), abilities: talks, ..Model::default() };
+        model.settle();
+        assert_eq!(model.capabilities(), ["completion", "tools"], "its server says that it talks");
     }
 
     #[test]
