@@ -22,6 +22,15 @@ const UNIT: f64 = 1e-6;
 /// Ollama divides by no less than this (openai-wire.md 7.3).
 const LEAST_LENGTH: f64 = 1e-12;
 
+/// Up to this, 64-bit floats hold every whole number.
+const EXACT: u64 = 1 << 53;
+
+/// The powers of ten that 64-bit floats hold exactly.
+const POWERS: [f64; 23] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
+    1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
+];
+
 /// What a route makes of a vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -77,20 +86,33 @@ pub(super) fn append(out: &mut Vec<u8>, vector: &RawValue, form: Form) -> Result
 
 /// Appends the numbers of a list, which stand in `list` with commas between them.
 fn append_digits(out: &mut Vec<u8>, list: &str, form: Form) -> Result<()> {
-    if list.trim_ascii().is_empty() {
-        return Err(without_numbers());
-    }
-    let numbers = || list.split(',').map(|token| number(token.trim_ascii()));
-    if let Some(length) = divisor(numbers(), form)? {
-        append_divided(out, numbers().take(form.most()).flatten(), length);
+    let mut numbers = Numbers::of(list);
+    if let Some(length) = divisor(&mut numbers, form)? {
+        append_divided(out, Numbers::of(list).take(form.most()).flatten(), length);
         return Ok(());
     }
-    let end = list.match_indices(',').nth(form.most() - 1).map_or(list.len(), |(at, _)| at);
-    // Some servers write one number a line.
-    for piece in list[..end].split_ascii_whitespace() {
-        out.extend_from_slice(piece.as_bytes());
+    let end = match form.most() {
+        usize::MAX => list.len(),
+        most => list.match_indices(',').nth(most - 1).map_or(list.len(), |(at, _)| at),
+    };
+    if numbers.blanks {
+        append_without_blanks(out, &list.as_bytes()[..end]);
+    } else {
+        out.extend_from_slice(&list.as_bytes()[..end]);
     }
     Ok(())
+}
+
+/// Appends what is no blank: Ollama writes none, and some servers write one number a line. It writes
+/// each byte where the next is to stand, since a branch for each would cost more than all the rest.
+fn append_without_blanks(out: &mut Vec<u8>, list: &[u8]) {
+    let mut end = out.len();
+    out.resize(end + list.len(), 0);
+    for byte in list {
+        out[end] = *byte;
+        end += usize::from(!byte.is_ascii_whitespace());
+    }
+    out.truncate(end);
 }
 
 /// Appends numbers that came as bytes.
@@ -98,9 +120,6 @@ fn append_floats(out: &mut Vec<u8>, bytes: &[u8], form: Form) -> Result<()> {
     let (floats, rest) = bytes.as_chunks::<4>();
     if !rest.is_empty() {
         return Err(Error::protocol("base64 that holds no 32-bit floats"));
-    }
-    if floats.is_empty() {
-        return Err(without_numbers());
     }
     let numbers = || floats.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes)));
     let length = divisor(numbers().map(Ok), form)?.unwrap_or(1.0);
@@ -124,19 +143,90 @@ fn append_divided(out: &mut Vec<u8>, numbers: impl Iterator<Item = f64>, length:
 /// looked at, also those that are cut off, as Ollama does.
 fn divisor(numbers: impl Iterator<Item = Result<f64>>, form: Form) -> Result<Option<f64>> {
     let most = form.most();
-    let mut squares = 0.0;
-    for (place, number) in numbers.enumerate() {
+    let (mut squares, mut count) = (0.0, 0);
+    for number in numbers {
         let number = number?;
         #[allow(clippy::cast_possible_truncation)] // What is too large for 32 bits is infinite.
         if !(number as f32).is_finite() {
             return Err(form.not_finite());
         }
-        if place < most {
+        if count < most {
             squares += number * number;
         }
+        count += 1;
+    }
+    if count == 0 {
+        return Err(without_numbers());
     }
     let is_unit = form == Form::Raw || f64::abs(squares - 1.0) <= UNIT;
     Ok((!is_unit).then(|| squares.sqrt().max(LEAST_LENGTH)))
+}
+
+/// The numbers of a list of JSON, which is known to be JSON.
+struct Numbers<'a> {
+    list: &'a str,
+    at: usize,
+    /// Whether there were blanks so far.
+    blanks: bool,
+}
+
+impl<'a> Numbers<'a> {
+    fn of(list: &'a str) -> Self {
+        Self { list, at: 0, blanks: false }
+    }
+
+    fn skip_blanks(&mut self) {
+        while self.list.as_bytes().get(self.at).is_some_and(u8::is_ascii_whitespace) {
+            self.at += 1;
+            self.blanks = true;
+        }
+    }
+}
+
+impl Iterator for Numbers<'_> {
+    type Item = Result<f64>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.skip_blanks();
+        let rest = self.list.as_bytes().get(self.at..).filter(|rest| !rest.is_empty())?;
+        let (number, length) = match plain(rest) {
+            Some((number, length)) => (Ok(number), length),
+            None => {
+                let ends = |byte: &u8| *byte == b',' || byte.is_ascii_whitespace();
+                let length = rest.iter().position(ends).unwrap_or(rest.len());
+                (number(&self.list[self.at..self.at + length]), length)
+            }
+        };
+        self.at += length;
+        self.skip_blanks();
+        // Behind a comma there is a number, and nothing behind the last.
+        self.at += 1;
+        Some(number)
+    }
+}
+
+/// The decimal at the beginning of `text` and its length, where one division gives what the standard
+/// library would: its digits and the power of ten are then exact, and only the quotient is rounded.
+/// This is for speed, and most numbers are such.
+fn plain(text: &[u8]) -> Option<(f64, usize)> {
+    let sign = usize::from(text.first() == Some(&b'-'));
+    let (mut digits, mut point, mut at) = (0_u64, None, sign);
+    let end = loop {
+        match text.get(at) {
+            Some(digit @ b'0'..=b'9') => digits = digits * 10 + u64::from(digit - b'0'),
+            Some(b'.') if point.is_none() => point = Some(at),
+            Some(b',' | b' ' | b'\n' | b'\r' | b'\t') | None => break at,
+            Some(_) => return None,
+        }
+        if digits > EXACT {
+            return None;
+        }
+        at += 1;
+    };
+    let places = point.map_or(0, |point| end - point - 1);
+    #[allow(clippy::cast_precision_loss)] // Not below the bound.
+    let number = digits as f64 / POWERS.get(places).filter(|_| end > sign)?;
+    Some((if sign == 1 { -number } else { number }, end))
 }
 
 /// An item of a list. llama.cpp writes null for a number that is none.
