@@ -1,7 +1,8 @@
 //! `/api/embed` and `/api/embeddings` to `embeddings`, and back (ollama-api.md 10, openai-wire.md 7).
 //!
-//! An [`Answer`] is written while the upstream's answers arrive, batch after batch, into one buffer:
-//! a vector is never held as numbers. Pure; nothing here knows how often the upstream is asked.
+//! An [`Answer`] is written while the upstream's answers arrive, batch after batch, into one buffer;
+//! no more than one vector at a time is held as numbers. Pure; nothing here knows how often the
+//! upstream is asked.
 
 mod batch;
 mod vector;
@@ -11,7 +12,7 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 pub use self::batch::{Bounds, Refusal, refusal};
-pub use self::vector::Form;
+use self::vector::{Form, Writer};
 use crate::error::{Error, Result};
 use crate::ndjson;
 use crate::ollama::answer::EmbedMetrics;
@@ -70,6 +71,7 @@ pub fn to_openai<'a>(model: &'a str, inputs: Vec<Cow<'a, str>>) -> EmbeddingRequ
 /// The answer of one of the two routes, written as the vectors come.
 pub struct Answer {
     out: Vec<u8>,
+    writer: Writer,
     form: Form,
     count: usize,
 }
@@ -81,13 +83,17 @@ impl Answer {
         let mut out = br#"{"model":"#.to_vec();
         ndjson::append(&mut out, &model);
         out.extend_from_slice(br#","embeddings":["#);
-        Self { out, form: Form::Unit { dimensions }, count: 0 }
+        Self::begun(out, Form::Unit { dimensions })
     }
 
     /// The beginning of an answer of `/api/embeddings`.
     #[must_use]
     pub fn embeddings() -> Self {
-        Self { out: br#"{"embedding":"#.to_vec(), form: Form::Raw, count: 0 }
+        Self::begun(br#"{"embedding":"#.to_vec(), Form::Raw)
+    }
+
+    fn begun(out: Vec<u8>, form: Form) -> Self {
+        Self { out, writer: Writer::default(), form, count: 0 }
     }
 
     /// Adds the vectors of an upstream's whole answer to a request with so many inputs, in the order
@@ -105,7 +111,7 @@ impl Answer {
             if self.count > 0 {
                 self.out.push(b',');
             }
-            vector::append(&mut self.out, vector, self.form)?;
+            self.writer.append(&mut self.out, vector, self.form)?;
             self.count += 1;
         }
         Ok(answer.usage.and_then(|usage| usage.prompt_tokens))
@@ -121,7 +127,7 @@ impl Answer {
     /// embedded.
     #[must_use]
     pub fn finish(self, metrics: Option<EmbedMetrics>) -> Vec<u8> {
-        let Self { mut out, form, count } = self;
+        let Self { mut out, form, count, .. } = self;
         match form {
             Form::Unit { .. } => out.push(b']'),
             Form::Raw if count == 0 => out.extend_from_slice(b"[]"),
@@ -131,6 +137,7 @@ impl Answer {
             Some(metrics) => {
                 let members = out.len();
                 ndjson::append(&mut out, &metrics);
+                // They go on in this object instead of beginning their own.
                 out[members] = b',';
             }
             None => out.push(b'}'),

@@ -6,6 +6,8 @@
 //! which is what Ollama's vectors have. Invariant: a list that comes out holds finite numbers, at
 //! least one and no blanks.
 
+use std::ops::Range;
+
 use serde_json::value::RawValue;
 
 use crate::error::{Error, Result};
@@ -33,7 +35,7 @@ const POWERS: [f64; 23] = [
 
 /// What a route makes of a vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub(super) enum Form {
     /// `/api/embed`: of unit length, and no longer than so many numbers.
     Unit {
         /// How many; what is not positive means nothing.
@@ -64,127 +66,136 @@ impl Form {
     }
 }
 
-/// Appends a vector as a JSON list.
-///
-/// # Errors
-/// [`Error::UpstreamProtocol`] for what is no vector, and Ollama's sentence for one with numbers that
-/// are not finite.
-pub(super) fn append(out: &mut Vec<u8>, vector: &RawValue, form: Form) -> Result<()> {
-    let text = vector.get();
-    out.push(b'[');
-    match text.as_bytes().first() {
-        Some(b'[') => append_digits(out, &text[1..text.len() - 1], form)?,
-        Some(b'"') => {
-            let base64: Str<'_> = serde_json::from_str(text).map_err(|_| bad_base64())?;
-            append_floats(out, &decode(base64.as_bytes())?, form)?;
+/// Writes vectors, each as a JSON list.
+#[derive(Default)]
+pub(super) struct Writer {
+    /// The numbers of the vector at hand; one room for all.
+    numbers: Vec<f64>,
+}
+
+impl Writer {
+    /// Appends a vector.
+    ///
+    /// # Errors
+    /// [`Error::UpstreamProtocol`] for what is no vector, and Ollama's sentence for one with numbers
+    /// that are not finite.
+    pub(super) fn append(
+        &mut self,
+        out: &mut Vec<u8>,
+        vector: &RawValue,
+        form: Form,
+    ) -> Result<()> {
+        let text = vector.get();
+        self.numbers.clear();
+        out.push(b'[');
+        match text.as_bytes().first() {
+            Some(b'[') => self.append_digits(out, &text[1..text.len() - 1], form)?,
+            Some(b'"') => {
+                let base64: Str<'_> = serde_json::from_str(text).map_err(|_| bad_base64())?;
+                self.append_floats(out, &decode(base64.as_bytes())?, form)?;
+            }
+            _ => return Err(Error::protocol("an embedding that is no list and no base64")),
         }
-        _ => return Err(Error::protocol("an embedding that is no list and no base64")),
+        out.push(b']');
+        Ok(())
     }
-    out.push(b']');
-    Ok(())
-}
 
-/// Appends the numbers of a list, which stand in `list` with commas between them.
-fn append_digits(out: &mut Vec<u8>, list: &str, form: Form) -> Result<()> {
-    let mut numbers = Numbers::of(list);
-    if let Some(length) = divisor(&mut numbers, form)? {
-        append_divided(out, Numbers::of(list).take(form.most()).flatten(), length);
-        return Ok(());
-    }
-    let end = match form.most() {
-        usize::MAX => list.len(),
-        most => list.match_indices(',').nth(most - 1).map_or(list.len(), |(at, _)| at),
-    };
-    if numbers.blanks {
-        append_without_blanks(out, &list.as_bytes()[..end]);
-    } else {
-        out.extend_from_slice(&list.as_bytes()[..end]);
-    }
-    Ok(())
-}
-
-/// Appends what is no blank: Ollama writes none, and some servers write one number a line. It writes
-/// each byte where the next is to stand, since a branch for each would cost more than all the rest.
-fn append_without_blanks(out: &mut Vec<u8>, list: &[u8]) {
-    let mut end = out.len();
-    out.resize(end + list.len(), 0);
-    for byte in list {
-        out[end] = *byte;
-        end += usize::from(!byte.is_ascii_whitespace());
-    }
-    out.truncate(end);
-}
-
-/// Appends numbers that came as bytes.
-fn append_floats(out: &mut Vec<u8>, bytes: &[u8], form: Form) -> Result<()> {
-    let (floats, rest) = bytes.as_chunks::<4>();
-    if !rest.is_empty() {
-        return Err(Error::protocol("base64 that holds no 32-bit floats"));
-    }
-    let numbers = || floats.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes)));
-    let length = divisor(numbers().map(Ok), form)?.unwrap_or(1.0);
-    append_divided(out, numbers().take(form.most()), length);
-    Ok(())
-}
-
-/// Appends each number divided by `length`, as the shortest digits that read back as the same 32
-/// bits.
-fn append_divided(out: &mut Vec<u8>, numbers: impl Iterator<Item = f64>, length: f64) {
-    for (place, number) in numbers.enumerate() {
-        if place > 0 {
-            out.push(b',');
+    /// Appends what stands in `list` with commas between its numbers, without its blanks: Ollama
+    /// writes none, and some servers write one number a line.
+    fn append_digits(&mut self, out: &mut Vec<u8>, list: &str, form: Form) -> Result<()> {
+        let (start, most, mut run) = (out.len(), form.most(), 0..0);
+        for item in Numbers::of(list) {
+            let (number, place) = item?;
+            self.numbers.push(number);
+            if self.numbers.len() > most {
+                continue;
+            }
+            if place.start > run.end + 1 {
+                if !run.is_empty() {
+                    out.extend_from_slice(&list.as_bytes()[run]);
+                    out.push(b',');
+                }
+                run = place.clone();
+            }
+            run.end = place.end;
         }
-        #[allow(clippy::cast_possible_truncation)] // Ollama's vectors are 32 bits wide.
-        ndjson::append(out, &((number / length) as f32));
+        match self.divisor(form)? {
+            None => out.extend_from_slice(&list.as_bytes()[run]),
+            Some(length) => {
+                out.truncate(start);
+                self.append_divided(out, form, length);
+            }
+        }
+        Ok(())
     }
-}
 
-/// By what each number is to be divided; nothing for a vector that stays as it is. All numbers are
-/// looked at, also those that are cut off, as Ollama does.
-fn divisor(numbers: impl Iterator<Item = Result<f64>>, form: Form) -> Result<Option<f64>> {
-    let most = form.most();
-    let (mut squares, mut count) = (0.0, 0);
-    for number in numbers {
-        let number = number?;
+    /// Appends numbers that came as bytes.
+    fn append_floats(&mut self, out: &mut Vec<u8>, bytes: &[u8], form: Form) -> Result<()> {
+        let (floats, rest) = bytes.as_chunks::<4>();
+        if !rest.is_empty() {
+            return Err(Error::protocol("base64 that holds no 32-bit floats"));
+        }
+        self.numbers.extend(floats.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes))));
+        let length = self.divisor(form)?.unwrap_or(1.0);
+        self.append_divided(out, form, length);
+        Ok(())
+    }
+
+    /// By what each number is to be divided; nothing for a vector that stays as it is. All numbers
+    /// are looked at, also those that are cut off, as Ollama does.
+    fn divisor(&self, form: Form) -> Result<Option<f64>> {
+        if self.numbers.is_empty() {
+            return Err(without_numbers());
+        }
         #[allow(clippy::cast_possible_truncation)] // What is too large for 32 bits is infinite.
-        if !(number as f32).is_finite() {
+        if !self.numbers.iter().all(|number| (*number as f32).is_finite()) {
             return Err(form.not_finite());
         }
-        if count < most {
-            squares += number * number;
+        if form == Form::Raw {
+            return Ok(None);
         }
-        count += 1;
+        let squares: f64 = self.kept(form).map(|number| number * number).sum();
+        let is_unit = (squares - 1.0).abs() <= UNIT;
+        Ok((!is_unit).then(|| squares.sqrt().max(LEAST_LENGTH)))
     }
-    if count == 0 {
-        return Err(without_numbers());
+
+    /// Appends each number divided by `length`, as the shortest digits that read back as the same 32
+    /// bits.
+    fn append_divided(&self, out: &mut Vec<u8>, form: Form, length: f64) {
+        for (place, number) in self.kept(form).enumerate() {
+            if place > 0 {
+                out.push(b',');
+            }
+            #[allow(clippy::cast_possible_truncation)] // Ollama's vectors are 32 bits wide.
+            ndjson::append(out, &((number / length) as f32));
+        }
     }
-    let is_unit = form == Form::Raw || f64::abs(squares - 1.0) <= UNIT;
-    Ok((!is_unit).then(|| squares.sqrt().max(LEAST_LENGTH)))
+
+    fn kept(&self, form: Form) -> impl Iterator<Item = f64> {
+        self.numbers.iter().copied().take(form.most())
+    }
 }
 
-/// The numbers of a list of JSON, which is known to be JSON.
+/// The numbers of a list, which is known to be JSON, and where each stands.
 struct Numbers<'a> {
     list: &'a str,
     at: usize,
-    /// Whether there were blanks so far.
-    blanks: bool,
 }
 
 impl<'a> Numbers<'a> {
     fn of(list: &'a str) -> Self {
-        Self { list, at: 0, blanks: false }
+        Self { list, at: 0 }
     }
 
     fn skip_blanks(&mut self) {
         while self.list.as_bytes().get(self.at).is_some_and(u8::is_ascii_whitespace) {
             self.at += 1;
-            self.blanks = true;
         }
     }
 }
 
 impl Iterator for Numbers<'_> {
-    type Item = Result<f64>;
+    type Item = Result<(f64, Range<usize>)>;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.skip_blanks();
@@ -197,11 +208,12 @@ impl Iterator for Numbers<'_> {
                 (number(&self.list[self.at..self.at + length]), length)
             }
         };
-        self.at += length;
+        let place = self.at..self.at + length;
+        self.at = place.end;
         self.skip_blanks();
         // Behind a comma there is a number, and nothing behind the last.
         self.at += 1;
-        Some(number)
+        Some(number.map(|number| (number, place)))
     }
 }
 
@@ -248,29 +260,31 @@ fn decode(text: &[u8]) -> Result<Vec<u8>> {
     }
     let mut bytes = Vec::with_capacity(groups.len() * 3);
     let last = groups.len().saturating_sub(1);
+    let mut wrong = 0;
     for (place, group) in groups.iter().enumerate() {
         let digits = if place == last { 4 - padding } else { 4 };
-        let mut bits = 0_u32;
+        let mut bits = 0;
         for byte in &group[..digits] {
-            bits = bits << 6 | u32::from(sextet(*byte).ok_or_else(bad_base64)?);
+            let sextet = SEXTETS[usize::from(*byte)];
+            wrong |= sextet;
+            bits = bits << 6 | u32::from(sextet);
         }
         bits <<= 6 * (4 - digits) + 8;
         bytes.extend_from_slice(&bits.to_be_bytes()[..digits - 1]);
     }
-    Ok(bytes)
+    if wrong > 63 { Err(bad_base64()) } else { Ok(bytes) }
 }
 
-/// The six bits that a digit of base64 stands for.
-fn sextet(byte: u8) -> Option<u8> {
-    Some(match byte {
-        b'A'..=b'Z' => byte - b'A',
-        b'a'..=b'z' => byte - b'a' + 26,
-        b'0'..=b'9' => byte - b'0' + 52,
-        b'+' => 62,
-        b'/' => 63,
-        _ => return None,
-    })
-}
+/// The six bits that each digit of base64 stands for; more than six for what is no digit.
+const SEXTETS: [u8; 256] = {
+    let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let (mut table, mut sextet) = ([u8::MAX; 256], 0);
+    while sextet < 64 {
+        table[digits[sextet as usize] as usize] = sextet;
+        sextet += 1;
+    }
+    table
+};
 
 fn bad_base64() -> Error {
     Error::protocol("an embedding in bad base64")
