@@ -242,4 +242,102 @@ mod tests {
         check("no such thing", false);
         assert!(!is_too_long(&Error::UpstreamClosed));
     }
+
+    /// What an answer of `/api/embed` holds after these bodies, each with its number of inputs.
+    fn answered(bodies: &[(&str, usize)]) -> std::result::Result<String, (u16, String)> {
+        let mut answer = Answer::embed("m", None);
+        for (body, inputs) in bodies {
+            answer
+                .add(body, *inputs)
+                .map_err(|error| (error.status().unwrap_or(0), error.message()))?;
+        }
+        let text = String::from_utf8(answer.finish(None)).expect("UTF-8");
+        let list = text.strip_prefix(r#"{"model":"m","embeddings":"#).expect("what begins all");
+        Ok(list.strip_suffix('}').expect("an end").to_owned())
+    }
+
+    #[test]
+    fn vectors_follow_their_index() {
+        let check = |body: &str, inputs: usize, expected: &str| {
+            assert_eq!(answered(&[(body, inputs)]).as_deref(), Ok(expected), "{body}");
+        };
+        let shuffled = r#"{"data":[{"index":1,"embedding":[-1]},{"index":0,"embedding":[1]}]}"#;
+        check(shuffled, 2, "[[1],[-1]]");
+        check(r#"{"data":[{"embedding":[-1]},{"embedding":[1]}]}"#, 2, "[[-1],[1]]");
+        // What is no index counts as none.
+        check(
+            r#"{"data":[{"index":"b","embedding":[-1]},{"index":null,"embedding":[1]}]}"#,
+            2,
+            "[[-1],[1]]",
+        );
+        let one = r#"{"data":[{"index":0,"embedding":[1.0]}]}"#;
+        assert_eq!(answered(&[(shuffled, 2), (one, 1)]).as_deref(), Ok("[[1],[-1],[1.0]]"));
+        assert_eq!(answered(&[]).as_deref(), Ok("[]"));
+    }
+
+    #[test]
+    fn an_order_that_makes_no_sense_is_told() {
+        let check = |body: &str, expected: &str| {
+            let text = format!("invalid response from the upstream: {expected}");
+            assert_eq!(answered(&[(body, 2)]), Err((502, text)), "{body}");
+        };
+        for index in [2, usize::MAX] {
+            let body = format!(
+                r#"{{"data":[{{"index":{index},"embedding":[1]}},{{"index":0,"embedding":[1]}}]}}"#
+            );
+            check(&body, "an embedding of no input");
+        }
+        let some = r#"{"data":[{"index":0,"embedding":[1]},{"embedding":[1]}]}"#;
+        check(some, "an embedding of no input");
+        let twice = r#"{"data":[{"index":1,"embedding":[1]},{"index":1,"embedding":[1]}]}"#;
+        check(twice, "two embeddings of one input");
+        check(r#"{"data":[{"embedding":[1]},{"embedding":null}]}"#, "an embedding without numbers");
+        check(r#"{"data":[{"embedding":[1]},{}]}"#, "an embedding without numbers");
+    }
+
+    #[test]
+    fn what_comes_in_place_of_vectors_is_told() {
+        let check = |body: &str, status: u16, expected: &str| {
+            assert_eq!(answered(&[(body, 1)]), Err((status, expected.to_owned())), "{body}");
+        };
+        let two = r#"{"data":[{"embedding":[1]},{"embedding":[1]}]}"#;
+        check(two, 502, "backend returned 2 embeddings for 1 inputs");
+        check("{}", 502, "backend returned 0 embeddings for 1 inputs");
+        check(r#"{"data":[]}"#, 502, "backend returned 0 embeddings for 1 inputs");
+        let nothing = "invalid response from the upstream: something that holds no embeddings";
+        for body in ["", "nonsense", "5", r#"{"data":[{"embedding":[1"#, r#"{"data":null}"#, "NaN"]
+        {
+            check(body, 502, nothing);
+        }
+        check(r#"{"error":{"message":"slow","code":429}}"#, 429, "slow");
+        check(r#"{"data":[{"embedding":[1]}],"error":"broken"}"#, 500, "broken");
+        check(r#"{"object":"error","message":"broken","code":400}"#, 400, "broken");
+        let not_finite = "embedding contains NaN or Inf values";
+        for word in ["NaN", "Infinity", "-Infinity", "null"] {
+            let body = format!(r#"{{"data":[{{"embedding":[1, {word}]}}]}}"#);
+            check(&body, 400, not_finite);
+        }
+        // An error that says nothing is none.
+        let sound = r#"{"data":[{"embedding":[1]}],"error":null}"#;
+        assert_eq!(answered(&[(sound, 1)]).as_deref(), Ok("[[1]]"));
+        let empty = r#"{"data":[{"embedding":[1]}],"error":{}}"#;
+        assert_eq!(answered(&[(empty, 1)]).as_deref(), Ok("[[1]]"));
+    }
+
+    #[test]
+    fn each_route_has_its_frame() {
+        let body = r#"{"data":[{"embedding":[3,4]}],"usage":{"prompt_tokens":2}}"#;
+        let metrics = EmbedMetrics { total_duration: 9, load_duration: 1, prompt_eval_count: 2 };
+        let mut answer = Answer::embed("a\"<b", Some(1));
+        assert_eq!((answer.add(body, 1).ok(), answer.count()), (Some(Some(2)), 1));
+        assert_eq!(
+            String::from_utf8_lossy(&answer.finish(Some(metrics))),
+            r#"{"model":"a\"\u003cb","embeddings":[[1]],"total_duration":9,"load_duration":1,"prompt_eval_count":2}"#
+        );
+        assert_eq!(Answer::embed("m", None).finish(None), br#"{"model":"m","embeddings":[]}"#);
+        assert_eq!(Answer::embeddings().finish(None), br#"{"embedding":[]}"#);
+        let mut answer = Answer::embeddings();
+        assert_eq!(answer.add(r#"{"data":[{"embedding":[3,4]}]}"#, 1).ok(), Some(None));
+        assert_eq!(answer.finish(None), br#"{"embedding":[3,4]}"#);
+    }
 }

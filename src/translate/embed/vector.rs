@@ -110,14 +110,15 @@ impl Writer {
             if self.numbers.len() > most {
                 continue;
             }
-            if place.start > run.end + 1 {
-                if !run.is_empty() {
-                    out.extend_from_slice(&list.as_bytes()[run]);
-                    out.push(b',');
-                }
-                run = place.clone();
+            if run.is_empty() {
+                run = place;
+            } else if place.start == run.end + 1 {
+                run.end = place.end;
+            } else {
+                out.extend_from_slice(&list.as_bytes()[run]);
+                out.push(b',');
+                run = place;
             }
-            run.end = place.end;
         }
         match self.divisor(form)? {
             None => out.extend_from_slice(&list.as_bytes()[run]),
@@ -292,4 +293,265 @@ fn bad_base64() -> Error {
 
 fn without_numbers() -> Error {
     Error::protocol("an embedding without numbers")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UNCUT: Form = Form::Unit { dimensions: None };
+
+    /// What is written for a vector, or the status and the text of the error.
+    fn written(vector: &str, form: Form) -> std::result::Result<String, (u16, String)> {
+        let vector = RawValue::from_string(vector.to_owned()).expect("valid JSON");
+        let mut out = b"before".to_vec();
+        match Writer::default().append(&mut out, &vector, form) {
+            Ok(()) => {
+                let out = String::from_utf8(out).expect("UTF-8");
+                Ok(out.strip_prefix("before").expect("what stood there").to_owned())
+            }
+            Err(error) => Err((error.status().unwrap_or(0), error.message())),
+        }
+    }
+
+    fn check(vector: &str, form: Form, expected: &str) {
+        assert_eq!(written(vector, form).as_deref(), Ok(expected), "{vector} {form:?}");
+    }
+
+    fn cut(dimensions: i64) -> Form {
+        Form::Unit { dimensions: Some(dimensions) }
+    }
+
+    #[test]
+    fn digits_of_a_unit_vector_pass_untouched() {
+        for vector in [
+            "[1]",
+            "[1.0,-0.0,0e0]",
+            "[0.600000000000000000,-8.0E-1]",
+            "[0.6000003,-0.8]",
+            "[0.5999997,0.8]",
+            "[0.10000000149011612,0.99498743710661997,1e-7,1e-400]",
+        ] {
+            check(vector, UNCUT, vector);
+            check(vector, Form::Raw, vector);
+        }
+    }
+
+    #[test]
+    fn digits_of_any_vector_pass_the_old_route_untouched() {
+        for vector in
+            ["[3,-4.5,1E2,0.10000000149011612]", "[0]", "[1e-400,-0,123456789012345678901]"]
+        {
+            check(vector, Form::Raw, vector);
+        }
+    }
+
+    #[test]
+    fn blanks_are_left_out() {
+        check("[ 0.60 ,\n\t-0.80\r\n]", UNCUT, "[0.60,-0.80]");
+        check("[1, 2,3,  4,5 ]", Form::Raw, "[1,2,3,4,5]");
+        check("[\n 0.6,\n 0.8,\n 0]", cut(2), "[0.6,0.8]");
+        check("[\n 3,\n 4\n]", UNCUT, "[0.6,0.8]");
+    }
+
+    #[test]
+    fn other_vectors_are_brought_to_unit_length() {
+        check("[3,-4]", UNCUT, "[0.6,-0.8]");
+        check("[0.600002,-0.8]", UNCUT, "[0.6000013,-0.79999906]");
+        check("[1,1,1]", UNCUT, "[0.57735026,0.57735026,0.57735026]");
+        check("[3e30,4e30]", UNCUT, "[0.6,0.8]");
+        // Ollama divides by no less than 1e-12.
+        check("[0,0]", UNCUT, "[0,0]");
+        check("[1e-13]", UNCUT, "[0.1]");
+    }
+
+    #[test]
+    fn dimensions_cut_and_what_is_left_has_unit_length() {
+        check("[3,-4,12]", cut(2), "[0.6,-0.8]");
+        check("[3,-4,12]", cut(1), "[1]");
+        check("[0.6,-0.8]", cut(1), "[1]");
+        check("[0.60,-0.80]", cut(2), "[0.60,-0.80]");
+        check("[0.60,-0.80]", cut(3), "[0.60,-0.80]");
+        check("[0.60,-0.80]", cut(0), "[0.60,-0.80]");
+        check("[0.60,-0.80]", cut(-1), "[0.60,-0.80]");
+        // Nothing must change in what is left.
+        check("[0.60,-0.80,0.0]", cut(2), "[0.60,-0.80]");
+        check("[0.60,-0.80]", cut(i64::MAX), "[0.60,-0.80]");
+    }
+
+    /// Base64 of 32-bit floats, by the definition: six bits at a time.
+    fn base64(numbers: &[f32]) -> String {
+        let bits: Vec<bool> = numbers
+            .iter()
+            .flat_map(|number| number.to_le_bytes())
+            .flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1 == 1))
+            .collect();
+        let digit = |bits: &[bool]| {
+            let value = (0..6).fold(0, |sum, bit| sum * 2 + u8::from(bits.get(bit) == Some(&true)));
+            char::from(match value {
+                0..26 => b'A' + value,
+                26..52 => b'a' + value - 26,
+                52..62 => b'0' + value - 52,
+                62 => b'+',
+                _ => b'/',
+            })
+        };
+        let mut text: String = bits.chunks(6).map(digit).collect();
+        while text.len() % 4 != 0 {
+            text.push('=');
+        }
+        format!("\"{text}\"")
+    }
+
+    #[test]
+    fn base64_is_read_as_the_floats_that_it_holds() {
+        check("\"AACAPw==\"", Form::Raw, "[1]");
+        check(&base64(&[0.6, -0.8]), UNCUT, "[0.6,-0.8]");
+        check(&base64(&[3.0, -4.0]), UNCUT, "[0.6,-0.8]");
+        check(&base64(&[3.0, -4.5, 0.1]), Form::Raw, "[3,-4.5,0.1]");
+        check(&base64(&[3.0, -4.0, 12.0]), cut(2), "[0.6,-0.8]");
+        // One number to seven leave every kind of padding.
+        for count in 1..8_u8 {
+            let numbers: Vec<f32> = (0..count).map(|number| f32::from(number) / 7.0).collect();
+            let expected: Vec<f32> =
+                serde_json::from_str(&written(&base64(&numbers), Form::Raw).expect("a vector"))
+                    .expect("a list");
+            assert_eq!(expected, numbers, "the digits read back as the same floats");
+        }
+        // Some servers escape the slash.
+        let slashes = base64(&[f32::from_bits(0x3fff_ffff)]);
+        assert!(slashes.contains('/'), "{slashes}");
+        check(&slashes.replace('/', "\\/"), Form::Raw, "[1.9999999]");
+    }
+
+    #[test]
+    fn what_is_no_vector_is_told() {
+        let check = |vector: &str, expected: &str| {
+            for form in [UNCUT, Form::Raw, cut(1)] {
+                let text = format!("invalid response from the upstream: {expected}");
+                assert_eq!(written(vector, form), Err((502, text)), "{vector}");
+            }
+        };
+        for vector in ["[]", "[ ]", "\"\""] {
+            check(vector, "an embedding without numbers");
+        }
+        for vector in ["[[1]]", "[\"1\"]", "[1,true]", "[{}]", "[1,[2]]"] {
+            check(vector, "an embedding of something else than numbers");
+        }
+        for vector in ["5", "{}", "true"] {
+            check(vector, "an embedding that is no list and no base64");
+        }
+        // No whole groups, foreign digits, padding inside, too much padding, the alphabet of URLs.
+        for text in
+            ["AACAPw=", "AACAPw", "AACA!w==", "AA==AACA", "AACAP===", "====", "AAC_Pw==", "é"]
+        {
+            check(&format!("\"{text}\""), "an embedding in bad base64");
+        }
+        for text in ["AACA", "AACAPwA=", "AACAPwAA"] {
+            check(&format!("\"{text}\""), "base64 that holds no 32-bit floats");
+        }
+    }
+
+    #[test]
+    fn numbers_that_are_none_are_told_as_ollama_does_wherever_they_stand() {
+        let text = "embedding contains NaN or Inf values".to_owned();
+        let vectors = [
+            "[null]".to_owned(),
+            "[0.6,0.8,null]".to_owned(),
+            "[1e400]".to_owned(),
+            "[0.6,0.8,-1e39]".to_owned(),
+            base64(&[0.6, 0.8, f32::NAN]),
+            base64(&[f32::INFINITY]),
+            base64(&[0.6, 0.8, f32::NEG_INFINITY]),
+        ];
+        for vector in &vectors {
+            for (form, status) in [(UNCUT, 400), (cut(2), 400), (Form::Raw, 500)] {
+                assert_eq!(written(vector, form), Err((status, text.clone())), "{vector}");
+            }
+        }
+    }
+
+    /// Numbers without a pattern, from a seed.
+    fn random(state: &mut u64) -> u64 {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        *state
+    }
+
+    /// A number of JSON in some spelling.
+    fn spelled(state: &mut u64) -> String {
+        let bits = random(state);
+        let digits = |count: u64| {
+            let all = bits.to_string();
+            all[..usize::try_from(count).unwrap_or(1).min(all.len())].to_owned()
+        };
+        match random(state) % 8 {
+            0 => format!("{}", f32::from_bits(u32::try_from(bits >> 32).unwrap_or(0))),
+            1 => format!("{}", f64::from_bits(bits)),
+            2 => format!("{:e}", f64::from_bits(bits)),
+            3 => format!(
+                "-0.{:0width$}",
+                bits >> 20,
+                width = usize::try_from(bits % 30).unwrap_or(0)
+            ),
+            4 => format!("{}.{}", bits >> 40, bits % 1_000_000),
+            5 => format!("{}{}", if bits & 1 == 0 { "-" } else { "" }, digits(1 + bits % 19)),
+            6 => format!(
+                "0.{}E{}",
+                digits(1 + bits % 19),
+                i64::try_from(bits % 80).unwrap_or(0) - 40
+            ),
+            // The digits of a unit vector.
+            _ => format!("{}", f64::from_bits(bits >> 2 | 0x3f00_0000_0000_0000)),
+        }
+    }
+
+    #[test]
+    fn numbers_are_read_as_the_standard_parser_reads_them() {
+        let mut state = 0x9e37_79b9_7f4a_7c15;
+        let mut spellings: Vec<String> = [
+            "0",
+            "-0",
+            "-0.0",
+            "0.0000000000000000000001",
+            "0.00000000000000000000001",
+            "9007199254740992",
+            "9007199254740993",
+            "-9007199254740993.0",
+            "0.9007199254740992",
+            "0.9007199254740993",
+            "90071992547409920",
+            "18446744073709551615",
+            "18446744073709551616",
+            "184467440737095516160.5",
+            "1e23",
+            "1E+2",
+            "-1e-2",
+            "1e-400",
+            "2.2250738585072011e-308",
+            "5e-324",
+            "0.1000000000000000055511151231257827021181583404541015625",
+        ]
+        .map(str::to_owned)
+        .into();
+        spellings.extend((0..200_000).map(|_| spelled(&mut state)));
+        spellings.retain(|text| serde_json::from_str::<f64>(text).is_ok());
+        assert!(spellings.len() > 190_000, "nearly all are JSON");
+        for blanks in ["", " ", "\n  "] {
+            let list = spellings.join(&format!("{blanks},{blanks}"));
+            let mut numbers = Numbers::of(&list);
+            for text in &spellings {
+                let (number, place) = numbers.next().expect("a number").expect("a good one");
+                let expected: f64 = text.parse().expect("a number");
+                assert_eq!(number.to_bits(), expected.to_bits(), "{text}");
+                let by_serde: f64 = serde_json::from_str(text).expect("a number");
+                assert_eq!(number.to_bits(), by_serde.to_bits(), "{text}");
+                assert_eq!(&list[place], text);
+            }
+            assert!(numbers.next().is_none());
+        }
+        let fast = spellings.iter().filter(|text| plain(text.as_bytes()).is_some()).count();
+        assert!((20_000..180_000).contains(&fast), "both ways are taken: {fast}");
+    }
 }
