@@ -535,9 +535,9 @@ mod tests {
         ]
         .map(str::to_owned)
         .into();
-        spellings.extend((0..200_000).map(|_| spelled(&mut state)));
+        spellings.extend((0..50_000).map(|_| spelled(&mut state)));
         spellings.retain(|text| serde_json::from_str::<f64>(text).is_ok());
-        assert!(spellings.len() > 190_000, "nearly all are JSON");
+        assert!(spellings.len() > 45_000, "nearly all are JSON");
         for blanks in ["", " ", "\n  "] {
             let list = spellings.join(&format!("{blanks},{blanks}"));
             let mut numbers = Numbers::of(&list);
@@ -552,6 +552,6 @@ mod tests {
             assert!(numbers.next().is_none());
         }
         let fast = spellings.iter().filter(|text| plain(text.as_bytes()).is_some()).count();
-        assert!((20_000..180_000).contains(&fast), "both ways are taken: {fast}");
+        assert!((5_000..45_000).contains(&fast), "both ways are taken: {fast}");
     }
 }
