@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use super::{PHYSICAL_BATCH, told};
+use super::{PHYSICAL_BATCH, is_too_long, told};
 use crate::error::Error;
 
 /// How many bytes the inputs of one request may have together: some 250,000 tokens, where OpenAI
@@ -78,10 +78,11 @@ pub fn refusal(error: &Error) -> Option<Refusal> {
         None
     } else if says(&["batch size", "in one batch"]) {
         Some(Refusal::Items)
-    } else if status == 413 || says(&["max_tokens_per_request", "tokens per request"]) {
+    } else if says(&["max_tokens_per_request", "tokens per request"]) {
         Some(Refusal::Size)
     } else {
-        None
+        // Of one input that is too long a smaller batch would get rid, but not of the fault.
+        (status == 413 && !is_too_long(error)).then_some(Refusal::Size)
     }
 }
 
@@ -148,6 +149,7 @@ mod tests {
         check(413, "batch size 136 > maximum allowed batch size 64", items);
         check(400, "max_tokens_per_request", size);
         check(413, "length limit exceeded", size);
+        check(413, "`inputs` must have less than 512 tokens. Given: 534", None);
         check(
             500,
             "input (596 tokens) is too large to process. increase the physical batch size (current batch size: 512)",
