@@ -397,7 +397,7 @@ mod tests {
             })
         };
         let mut text: String = bits.chunks(6).map(digit).collect();
-        while text.len() % 4 != 0 {
+        while !text.len().is_multiple_of(4) {
             text.push('=');
         }
         format!("\"{text}\"")
