@@ -1,4 +1,5 @@
-//! Long lists of inputs: sent upstream in batches, and answered in order (ollama-api.md 10.1).
+//! Long lists of inputs: sent upstream in batches, and answered in order (ollama-api.md 10.1,
+//! openai-wire.md 7.2).
 
 mod support;
 
@@ -102,4 +103,126 @@ fn inputs_that_are_long_together_are_sent_apart() {
     let body = json!({"model": "e", "input": ["a".repeat(400_000), "b".repeat(400_000)]});
     let answer = proxy.client().post("/api/embed", body.to_string()).answer();
     assert_eq!(numbers(&answer), [0, 1]);
+}
+
+/// How many inputs each of the next requests had.
+fn sizes(upstream: &Upstream, requests: usize) -> Vec<usize> {
+    let size = |request: Value| request["input"].as_array().expect("a list").len();
+    let sizes = (0..requests).map(|_| size(upstream.request().json())).collect();
+    assert!(upstream.is_idle(), "no more than {requests} requests");
+    sizes
+}
+
+/// A refusal of what was sent together.
+fn refusal(code: u16, text: &str) -> Vec<upstream::Step> {
+    vec![status(code, &[], &json!({"error": {"message": text}}).to_string())]
+}
+
+/// Scripts answers for batches of these sizes, one after another.
+fn take(upstream: &Upstream, sizes: &[usize]) {
+    let mut first = 0;
+    for size in sizes {
+        upstream.script(vec![upstream::json(&vectors(first, *size))]);
+        first += size;
+    }
+}
+
+#[test]
+fn the_next_request_begins_with_the_batch_that_worked() {
+    for (code, text) in [
+        (422, "input batch size 10 > maximum allowed batch size 4"),
+        (400, "BatchEmbedContentsRequest.requests: at most 4 requests can be in one batch"),
+    ] {
+        let upstream = Upstream::start();
+        let proxy = Proxy::start(&upstream);
+        let ask = |count| numbers(&proxy.client().post("/api/embed", inputs(count)).answer());
+        upstream.script(refusal(code, text)).script(refusal(code, text));
+        take(&upstream, &[2, 2, 2, 2, 2]);
+        assert_eq!(ask(10), (0..10).collect::<Vec<_>>());
+        assert_eq!(sizes(&upstream, 7), [10, 5, 2, 2, 2, 2, 2]);
+        for count in [1, 3, 10] {
+            let expected: Vec<usize> = (0..count).step_by(2).map(|at| 2.min(count - at)).collect();
+            take(&upstream, &expected);
+            assert_eq!(ask(count), (0..count).collect::<Vec<_>>());
+            assert_eq!(sizes(&upstream, expected.len()), expected, "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_batch_with_too_many_tokens_is_halved_by_its_length() {
+    for (code, text) in [
+        (400, "Requested 313102 tokens, max 300000 tokens per request"),
+        (400, "max_tokens_per_request"),
+        (413, "length limit exceeded"),
+    ] {
+        let upstream = Upstream::start();
+        let proxy = Proxy::start(&upstream);
+        let ask = |texts: Vec<String>| {
+            let body = json!({"model": "e", "input": texts}).to_string();
+            let answer = proxy.client().post("/api/embed", body).answer();
+            assert_eq!(numbers(&answer), (0..texts.len()).collect::<Vec<_>>());
+        };
+        let long = || vec!["x".repeat(1000); 4];
+        upstream.script(refusal(code, text));
+        take(&upstream, &[2, 2]);
+        ask(long());
+        assert_eq!(sizes(&upstream, 3), [4, 2, 2], "{text}");
+        take(&upstream, &[2, 2]);
+        ask(long());
+        assert_eq!(sizes(&upstream, 2), [2, 2], "{text}: not tried again");
+        // It is not the number of inputs that was too large.
+        take(&upstream, &[200]);
+        ask(vec!["x".repeat(10); 200]);
+        assert_eq!(sizes(&upstream, 1), [200], "{text}");
+    }
+}
+
+#[test]
+fn what_was_learnt_of_batches_holds_after_an_input_was_cut() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    let batch = "input batch size 8 > maximum allowed batch size 4";
+    let long =
+        "This model's maximum context length is 512 tokens, however you requested 1024 tokens";
+    // Eight are too many; of the first four the first is too long, also by itself.
+    upstream.script(refusal(422, batch));
+    for _ in 0..3 {
+        upstream.script(refusal(400, long));
+    }
+    take(&upstream, &[1, 4, 3]);
+    let answer = proxy.client().post("/api/embed", inputs(8)).answer();
+    assert_eq!(numbers(&answer), (0..8).collect::<Vec<_>>());
+    assert_eq!(sizes(&upstream, 7), [8, 4, 2, 1, 1, 4, 3]);
+    // An input that is too long says nothing of how many may go together.
+    take(&upstream, &[4, 4]);
+    let answer = proxy.client().post("/api/embed", inputs(8)).answer();
+    assert_eq!(numbers(&answer), (0..8).collect::<Vec<_>>());
+    assert_eq!(sizes(&upstream, 2), [4, 4]);
+}
+
+#[test]
+fn a_size_that_never_worked_is_not_learnt() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    upstream.script(refusal(422, "batch size 4 is too large"));
+    upstream.script(refusal(400, "no"));
+    let answer = proxy.client().post("/api/embed", inputs(4)).answer();
+    assert_eq!((answer.status(), answer.error().as_str()), (400, "no"));
+    assert_eq!(sizes(&upstream, 2), [4, 2]);
+    take(&upstream, &[4]);
+    assert_eq!(numbers(&proxy.client().post("/api/embed", inputs(4)).answer()), [0, 1, 2, 3]);
+    assert_eq!(sizes(&upstream, 1), [4]);
+}
+
+#[test]
+fn batches_that_nobody_counted_add_nothing() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    let uncounted = vectors(0, 256).replace("prompt_tokens", "tokens");
+    upstream.script(vec![upstream::json(&uncounted)]);
+    upstream.script(vec![upstream::json(&vectors(256, 44))]);
+    let answer = proxy.client().post("/api/embed", inputs(300)).answer();
+    assert_eq!(numbers(&answer), (0..300).collect::<Vec<_>>());
+    assert_eq!(answer.json()["prompt_eval_count"], 44);
 }

@@ -25,19 +25,17 @@ use std::time::{Duration, SystemTime};
 
 use ollama_openai_proxy::error::{Error, Result};
 use ollama_openai_proxy::ndjson;
-use ollama_openai_proxy::ollama::answer::{
-    EmbedAnswer, EmbedMetrics, EmbeddingAnswer, ErrorAnswer, List,
-};
+use ollama_openai_proxy::ollama::answer::{EmbedMetrics, ErrorAnswer, List};
 use ollama_openai_proxy::ollama::decode;
 use ollama_openai_proxy::ollama::manage::CreateRequest;
 use ollama_openai_proxy::ollama::request::{
     ChatRequest, EmbedRequest, EmbeddingRequest, GenerateRequest,
 };
-use ollama_openai_proxy::openai::answer::Embeddings;
 use ollama_openai_proxy::profile::{self, GENERIC, Profile};
 use ollama_openai_proxy::redact::Redactor;
 use ollama_openai_proxy::sse::{Decoder, Event};
 use ollama_openai_proxy::translate::chat::{self, ChatEncoder};
+use ollama_openai_proxy::translate::embed::Answer;
 use ollama_openai_proxy::translate::generate::{self, Generate, GenerateEncoder};
 use ollama_openai_proxy::translate::models::{self, Setting, Told};
 use ollama_openai_proxy::translate::stream::{AnswerStream, Delta, Encoder, Wanted};
@@ -288,20 +286,15 @@ fn embed_cases() {
         let count = inputs.len();
         case.request(Ok(to_value(&embed::to_openai("m", inputs))));
         let Some(body) = case.read("answer.openai.json") else { continue };
-        let mut answer: Embeddings = serde_json::from_str(&body).expect("valid");
-        let usage = answer.usage.take();
-        let dimensions = request.dimensions.map(|dimensions| dimensions.0);
-        let vectors = embed::vectors(answer, count).expect("valid");
-        let answer = EmbedAnswer {
-            model: "m",
-            embeddings: vectors.into_iter().map(|it| embed::normalised(it, dimensions)).collect(),
-            metrics: Some(EmbedMetrics {
+        let mut answer = Answer::embed("m", request.dimensions.map(|dimensions| dimensions.0));
+        let written = answer.add(&body, count).map(|tokens| {
+            answer.finish(Some(EmbedMetrics {
                 total_duration: 9,
                 load_duration: 1,
-                prompt_eval_count: usage.and_then(|usage| usage.prompt_tokens).unwrap_or(0),
-            }),
-        };
-        case.bytes("answer.ollama.json", &ndjson::to_vec(&answer));
+                prompt_eval_count: tokens.unwrap_or(0),
+            }))
+        });
+        case.bytes("answer.ollama.json", &written_or_error(written));
     }
 }
 
@@ -314,10 +307,15 @@ fn embeddings_cases() {
         let prompt = request.prompt.as_deref().unwrap_or_default();
         case.request(Ok(to_value(&embed::to_openai("m", vec![prompt.into()]))));
         let body = case.read("answer.openai.json").expect("an answer");
-        let answer: Embeddings = serde_json::from_str(&body).expect("valid");
-        let embedding = embed::vectors(answer, 1).expect("valid").remove(0);
-        case.bytes("answer.ollama.json", &ndjson::to_vec(&EmbeddingAnswer { embedding }));
+        let mut answer = Answer::embeddings();
+        let written = answer.add(&body, 1).map(|_| answer.finish(None));
+        case.bytes("answer.ollama.json", &written_or_error(written));
     }
+}
+
+/// What a client reads of an answer, or in place of it.
+fn written_or_error(written: Result<Vec<u8>>) -> Vec<u8> {
+    written.unwrap_or_else(|error| ndjson::to_vec(&ErrorAnswer { error: &error.message() }))
 }
 
 #[test]

@@ -18,10 +18,10 @@
 //! | 9.1 `raw` with `suffix` or `format` | `golden/generate/request-suffix-llamacpp-raw`, `golden/generate/request-raw-limit` |
 //! | 9.1 `images` | `media.rs` |
 //! | 9.2 `context` in the final object, not with `raw`, not of load | here |
-//! | 10.1 forms of `input` | `golden/embed/*`, `catalogue.rs` `members_that_are_out_of_range`, `routes.rs` `nothing_to_embed_is_answered_without_the_upstream` |
+//! | 10.1 forms of `input` | `golden/embed/*`, `catalogue.rs` `members_that_are_out_of_range`, `routes.rs` `nothing_to_embed_loads_or_unloads_the_model_without_the_upstream` |
 //! | 10.1 `truncate` | `routes.rs` `inputs_that_are_too_long_are_cut_unless_that_is_not_wanted` |
 //! | 10.1 `dimensions`, unit length, order of members, models for chat | here |
-//! | 10.1 all or nothing | `bad_input.rs` `one_failing_batch_fails_all` |
+//! | 10.1 all or nothing | `batches.rs` `one_failing_batch_fails_all` |
 //! | 10.1, 10.2 `keep_alive`, `options` | `rows_5.rs` |
 //! | 10.2 the bare vector as the upstream made it, never cut to fit | here, `golden/embeddings/plain` |
 

@@ -1,18 +1,50 @@
 //! `/api/embed` and `/api/embeddings`.
 
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{Context, Resolved, Stay, keep_alive, model_is_required, no_model};
 use crate::error::{Error, Result};
-use crate::ollama::answer::{EmbedAnswer, EmbedMetrics, EmbeddingAnswer};
+use crate::exchange::ContentType;
+use crate::ollama::answer::EmbedMetrics;
 use crate::ollama::decode;
 use crate::ollama::request::{EmbedRequest, EmbeddingRequest};
-use crate::openai::answer::Usage;
+use crate::translate::embed::{self, Answer, Bounds};
 use crate::translate::metrics::nanos;
-use crate::translate::{cut, embed, options};
+use crate::translate::{cut, options};
 
 /// Ollama's sentence for an input that does not fit and must not be cut (ollama-api.md 4.2).
 const TOO_LONG: &str = "the input length exceeds the context length";
+
+/// The largest batches that the upstream took after it had refused larger ones. They never grow
+/// again while the process lives: smaller batches cost some requests, a refused one costs a try of
+/// all who ask.
+pub(super) struct Learnt {
+    items: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Default for Learnt {
+    fn default() -> Self {
+        Self { items: AtomicUsize::new(usize::MAX), bytes: AtomicUsize::new(usize::MAX) }
+    }
+}
+
+impl Learnt {
+    /// What a request may hold at first, of no more than `most` inputs.
+    fn bounds(&self, most: usize) -> Bounds {
+        let first = Bounds::of_items(most);
+        Bounds {
+            items: first.items.min(self.items.load(Ordering::Relaxed)),
+            bytes: first.bytes.min(self.bytes.load(Ordering::Relaxed)),
+        }
+    }
+
+    fn learn(&self, worked: Bounds) {
+        self.items.fetch_min(worked.items, Ordering::Relaxed);
+        self.bytes.fetch_min(worked.bytes, Ordering::Relaxed);
+    }
+}
 
 /// `POST /api/embed`.
 pub(super) fn embed(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
@@ -25,18 +57,17 @@ pub(super) fn embed(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let inputs = embed::inputs(request.input)?;
     options::read(request.options.as_ref())?;
     let stay = Stay { keep_alive, num_ctx: options::num_ctx(request.options.as_ref()) };
+    let mut answer = Answer::embed(model, request.dimensions.map(|dimensions| dimensions.0));
     if inputs.is_empty() {
         load(context, &name, stay)?;
-        return context.answer_json(200, &EmbedAnswer { model, embeddings: vec![], metrics: None });
+        return context.exchange.answer(200, ContentType::Json, &answer.finish(None));
     }
     let may_cut = request.truncate != Some(false);
-    let (vectors, tokens) = vectors(context, &name, inputs, stay, may_cut).map_err(|error| {
+    let tokens = ask(context, &name, inputs, stay, may_cut, &mut answer).map_err(|error| {
         if embed::is_too_long(&error) { Error::invalid(TOO_LONG) } else { error }
     })?;
-    let dimensions = request.dimensions.map(|dimensions| dimensions.0);
-    let embeddings = vectors.into_iter().map(|it| embed::normalised(it, dimensions)).collect();
-    let metrics = Some(metrics(context, tokens));
-    context.answer_json(200, &EmbedAnswer { model, embeddings, metrics })
+    let metrics = metrics(context, tokens);
+    context.exchange.answer(200, ContentType::Json, &answer.finish(Some(metrics)))
 }
 
 /// `POST /api/embeddings`.
@@ -48,13 +79,13 @@ pub(super) fn embeddings(context: &mut Context<'_>, body: Vec<u8>) -> Result<()>
     options::read(request.options.as_ref())?;
     let prompt = request.prompt.as_deref().unwrap_or_default();
     let stay = Stay { keep_alive, num_ctx: options::num_ctx(request.options.as_ref()) };
+    let mut answer = Answer::embeddings();
     if prompt.is_empty() {
         load(context, &name, stay)?;
-        return context.answer_json(200, &EmbeddingAnswer { embedding: vec![] });
+    } else {
+        ask(context, &name, vec![Cow::Borrowed(prompt)], stay, false, &mut answer)?;
     }
-    let (vectors, _) = vectors(context, &name, vec![Cow::Borrowed(prompt)], stay, false)?;
-    let embedding = vectors.into_iter().next().unwrap_or_default();
-    context.answer_json(200, &EmbeddingAnswer { embedding })
+    context.exchange.answer(200, ContentType::Json, &answer.finish(None))
 }
 
 /// Loads or unloads a model: what a request without anything to embed does, once the model is known.
@@ -69,62 +100,102 @@ fn load(context: &mut Context<'_>, name: &str, stay: Stay) -> Result<()> {
     Ok(())
 }
 
-/// The upstream's vectors, in the order of the inputs, and the tokens it counted. More inputs than
+/// Adds the upstream's vectors to the answer, and gives the tokens that it counted. More inputs than
 /// one request may have are sent one batch after another, in smaller ones when the upstream says
 /// that they are too large; an input that is too long is cut where it `may_cut`. One failure fails
 /// all.
-fn vectors(
+fn ask(
     context: &mut Context<'_>,
     name: &str,
     mut inputs: Vec<Cow<'_, str>>,
     stay: Stay,
     may_cut: bool,
-) -> Result<(Vec<Vec<f64>>, Option<u64>)> {
+    answer: &mut Answer,
+) -> Result<Option<u64>> {
     let app = context.app;
     let overlay = app.overlay(name);
     let Resolved { id, profile, used, .. } =
         app.resolve(name, overlay.as_deref(), false, context.trace);
     let mut in_use = app.begin(used, stay);
-    let (mut vectors, mut most) = (Vec::with_capacity(inputs.len()), profile.embed_batch);
-    let (mut tokens, mut first_sent, mut cuts) = (None, None, 0);
-    while vectors.len() < inputs.len() {
-        let place = vectors.len();
-        let count = embed::batch(&inputs[place..], most);
-        let texts = inputs[place..place + count].iter().map(|text| Cow::Borrowed(text.as_ref()));
+    let (mut tokens, mut first_sent) = (None, None);
+    let mut pace = Pace::new(app.learnt.bounds(profile.embed_batch));
+    while answer.count() < inputs.len() {
+        let rest = &mut inputs[answer.count()..];
+        let count = pace.bounds.count(rest);
+        let texts = rest[..count].iter().map(|text| Cow::Borrowed(text.as_ref()));
         let mut request = embed::to_openai(&id, texts.collect());
-        let error = match app.client.embed(&mut request, context.trace) {
-            Ok(mut answer) => {
+        match app.client.embed(&mut request, context.trace, |text| answer.add(text, count)) {
+            Ok(counted) => {
                 first_sent = first_sent.or(context.trace.sent);
-                tokens = sum(tokens, answer.usage.take());
-                vectors.extend(embed::vectors(answer, count)?);
-                if cuts > 0 {
-                    // The one that was too long is through; the rest may go together again.
-                    (cuts, most) = (0, profile.embed_batch);
-                }
-                continue;
+                tokens = sum(tokens, counted);
+                pace.worked(&app.learnt);
             }
-            Err(error) => error,
-        };
-        let too_long = may_cut && embed::is_too_long(&error);
-        if count > 1 && (too_long || embed::is_batch_too_large(&error)) {
-            most = count / 2;
-            continue;
+            Err(error) => pace
+                .failed(error, &mut rest[..count], may_cut)
+                .map_err(|error| not_found(error, name))?,
         }
-        match cut::shorter(&inputs[place], &error).filter(|_| too_long && cuts < cut::TRIES) {
-            Some(shorter) => inputs[place] = Cow::Owned(shorter.to_owned()),
-            None => return Err(not_found(error, name)),
-        }
-        cuts += 1;
     }
     // Where the work began is for the times to tell, not where its last batch did.
     context.trace.sent = first_sent.or(context.trace.sent);
     in_use.answered();
-    Ok((vectors, tokens))
+    Ok(tokens)
+}
+
+/// How the work goes on: with what batches, and how often the next input was cut.
+struct Pace {
+    /// What the next request may hold.
+    bounds: Bounds,
+    /// What any may hold, as far as is known.
+    known: Bounds,
+    /// Whether that was learnt in this work, and not yet tried.
+    untried: bool,
+    cuts: u32,
+}
+
+impl Pace {
+    fn new(known: Bounds) -> Self {
+        Self { bounds: known, known, untried: false, cuts: 0 }
+    }
+
+    /// A batch is through.
+    fn worked(&mut self, learnt: &Learnt) {
+        if std::mem::take(&mut self.untried) {
+            learnt.learn(self.known);
+        }
+        if std::mem::take(&mut self.cuts) > 0 {
+            // So is the one that was too long; the rest may go together again.
+            self.bounds = self.known;
+        }
+    }
+
+    /// A batch failed: makes the next one smaller, or its only input shorter.
+    ///
+    /// # Errors
+    /// The same error, where nothing is left to be tried.
+    fn failed(&mut self, error: Error, batch: &mut [Cow<'_, str>], may_cut: bool) -> Result<()> {
+        let is_too_long = may_cut && embed::is_too_long(&error);
+        let refusal = embed::refusal(&error);
+        match batch {
+            [only] if is_too_long && self.cuts < cut::TRIES => {
+                let shorter = cut::shorter(only, &error).map(str::to_owned);
+                *only = Cow::Owned(shorter.ok_or(error)?);
+                self.cuts += 1;
+            }
+            [_] => return Err(error),
+            _ if is_too_long => self.bounds.items = batch.len() / 2,
+            _ => {
+                self.known = self.bounds.halved(refusal.ok_or(error)?, batch);
+                self.bounds = self.known;
+                self.untried = true;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The tokens so far and those of one more batch, where the upstream counts.
-fn sum(tokens: Option<u64>, usage: Option<Usage>) -> Option<u64> {
-    match usage.and_then(|usage| usage.prompt_tokens) {
+fn sum(tokens: Option<u64>, counted: Option<u64>) -> Option<u64> {
+    match counted {
         Some(count) => Some(count.saturating_add(tokens.unwrap_or(0))),
         None => tokens,
     }

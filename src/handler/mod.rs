@@ -37,6 +37,7 @@ pub struct App {
     client: Client,
     catalog: Catalog,
     loaded: Loaded,
+    learnt: embed::Learnt,
     store: Store,
     blobs: transfer::Blobs,
     started: SystemTime,
@@ -72,7 +73,8 @@ impl App {
         let base = config.base_url.to_string();
         let catalog = Catalog::new(config.models_ttl);
         let (loaded, blobs) = (Loaded::new(config.keep_alive), transfer::Blobs::default());
-        Self { config, client, catalog, loaded, store, blobs, started, base }
+        let learnt = embed::Learnt::default();
+        Self { config, client, catalog, loaded, learnt, store, blobs, started, base }
     }
 
     fn setting(&self) -> Setting<'_> {

@@ -124,19 +124,8 @@ pub struct GenerateAnswer<'a> {
     pub logprobs: &'a [Logprob],
 }
 
-/// The answer of `/api/embed` (10.1).
-#[derive(Clone, Debug, Serialize)]
-pub struct EmbedAnswer<'a> {
-    /// The name as the client sent it.
-    pub model: &'a str,
-    /// One vector of unit length for each input.
-    pub embeddings: Vec<Vec<f32>>,
-    /// The counters; absent when nothing was embedded.
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    pub metrics: Option<EmbedMetrics>,
-}
-
-/// The counters of an [`EmbedAnswer`].
+/// The counters of `/api/embed` (10.1), whose vectors pass through
+/// [`crate::translate::embed::Answer`] as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct EmbedMetrics {
     /// From the request to its end, in nanoseconds.
@@ -145,13 +134,6 @@ pub struct EmbedMetrics {
     pub load_duration: u64,
     /// Tokens of all inputs.
     pub prompt_eval_count: u64,
-}
-
-/// The answer of `/api/embeddings` (10.2).
-#[derive(Clone, Debug, Serialize)]
-pub struct EmbeddingAnswer {
-    /// The vector as the upstream made it.
-    pub embedding: Vec<f64>,
 }
 
 /// The answer of `/api/tags` (11.4) and `/api/ps` (11.5).

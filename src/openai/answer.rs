@@ -1,4 +1,4 @@
-//! Answers of an upstream (openai-wire.md 2, 4, 7).
+//! Answers of an upstream (openai-wire.md 2, 4); those with vectors are in [`super::embeddings`].
 //!
 //! Everything is optional, and a member of an unexpected type counts as absent: a server that
 //! writes `"created":"now"` must not cost an answer. Strings borrow from the event they came in
@@ -308,30 +308,8 @@ pub struct Groq<'a> {
     pub error: Option<&'a RawValue>,
 }
 
-/// The answer of `embeddings`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Embeddings {
-    /// One entry for each input.
-    pub data: Vec<Embedding>,
-    /// The counts.
-    #[serde(deserialize_with = "lenient")]
-    pub usage: Option<Usage>,
-}
-
-/// One vector.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Embedding {
-    /// Which input it belongs to.
-    #[serde(deserialize_with = "lenient")]
-    pub index: Option<usize>,
-    /// Its numbers.
-    pub embedding: Vec<f64>,
-}
-
 /// Takes a member of the right type and lets any other count as absent.
-fn lenient<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+pub(super) fn lenient<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de>,

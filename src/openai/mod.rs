@@ -5,4 +5,5 @@
 //! and skip what has an unexpected type, because no two servers agree.
 
 pub mod answer;
+pub mod embeddings;
 pub mod request;

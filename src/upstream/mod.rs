@@ -23,7 +23,6 @@ use crate::backoff::RetryPolicy;
 use crate::base_url::BaseUrl;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::openai::answer::Embeddings;
 use crate::openai::request::{ChatRequest, CompletionRequest, EmbeddingRequest, InfillRequest};
 use crate::profile::{self, Profile};
 use crate::redact::{Redactor, Secret};
@@ -206,18 +205,19 @@ impl Client {
         Ok(self.post(operation, "/infill", request, trace)?.mapped(infill::to_chunk))
     }
 
-    /// `POST embeddings`.
+    /// `POST embeddings`. The whole answer goes to `read`, which makes something of it; a failure of
+    /// that is the upstream's.
     ///
     /// # Errors
-    /// Those of the upstream, and [`Error::UpstreamProtocol`] when the answer holds no embeddings.
-    pub fn embed(
+    /// Those of the upstream, and those of `read`.
+    pub fn embed<T>(
         &self,
         request: &mut EmbeddingRequest<'_>,
         trace: &mut Trace,
-    ) -> Result<Embeddings> {
+        read: impl FnOnce(&str) -> Result<T>,
+    ) -> Result<T> {
         let text = self.post("embed", "embeddings", request, trace)?.into_text()?;
-        let answer = stream::embeddings(&text);
-        answer.map_err(|error| self.failed(self.cleaned(error)))
+        read(&text).map_err(|error| self.failed(self.cleaned(error)))
     }
 
     /// Sends a request, and sends it again at once when the upstream refuses a parameter that can be

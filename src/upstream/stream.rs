@@ -10,9 +10,7 @@ use ureq::{Body, BodyReader};
 use super::Counters;
 use super::agent::{header, in_body, with_patience};
 use crate::error::{Error, Result};
-use crate::openai::answer::Embeddings;
 use crate::sse::{Decoder, Event};
-use crate::upstream_error;
 
 /// The largest whole answer that is read, in bytes: some 5,000 embeddings.
 const MAX_ANSWER_BYTES: u64 = 256 * 1024 * 1024;
@@ -91,14 +89,6 @@ fn read_whole(body: Body) -> Result<String> {
         Ok(text) => text,
         Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
     })
-}
-
-/// The embeddings of a whole answer, or the error that came in their place.
-pub(super) fn embeddings(text: &str) -> Result<Embeddings> {
-    if let Some(error) = upstream_error::error_in(text) {
-        return Err(error);
-    }
-    serde_json::from_str(text).map_err(|_| Error::protocol("something that holds no embeddings"))
 }
 
 /// The events of a body. Dropping it closes the upstream's connection, which is how an answer is

@@ -1,0 +1,164 @@
+//! How much goes into one request, and what an upstream says when it was too much
+//! (openai-wire.md 7.2).
+//!
+//! Pure, and without memory: what was learnt of an upstream is kept by the handler. Invariant: a
+//! refusal makes the next batch smaller, so that halving ends.
+
+use std::borrow::Cow;
+
+use super::{PHYSICAL_BATCH, is_too_long, told};
+use crate::error::Error;
+
+/// How many bytes the inputs of one request may have together: some 250,000 tokens, where OpenAI
+/// takes 300,000 (openai-wire.md 7.2).
+const MOST_BYTES: usize = 750_000;
+
+/// What one request may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Inputs.
+    pub items: usize,
+    /// Bytes of all of them, at three to a token.
+    pub bytes: usize,
+}
+
+/// Of what there was too much in a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Inputs.
+    Items,
+    /// Tokens, or bytes.
+    Size,
+}
+
+impl Bounds {
+    /// What a family's requests may hold, of which only the number of inputs is known.
+    #[must_use]
+    pub fn of_items(items: usize) -> Self {
+        Self { items, bytes: MOST_BYTES }
+    }
+
+    /// How many of `inputs`, from the first on, go into one request: no more than fit, and at least
+    /// one.
+    #[must_use]
+    pub fn count(self, inputs: &[Cow<'_, str>]) -> usize {
+        let mut bytes = 0_usize;
+        let fitting = inputs.iter().take_while(|input| {
+            bytes = bytes.saturating_add(size(input));
+            bytes <= self.bytes
+        });
+        fitting.take(self.items).count().max(1)
+    }
+
+    /// The bounds after a batch was refused: half of what that had too much of.
+    #[must_use]
+    pub fn halved(self, refusal: Refusal, refused: &[Cow<'_, str>]) -> Self {
+        match refusal {
+            Refusal::Items => Self { items: refused.len() / 2, ..self },
+            Refusal::Size => {
+                Self { bytes: refused.iter().map(|input| size(input)).sum::<usize>() / 2, ..self }
+            }
+        }
+    }
+}
+
+/// The bytes of an input; an empty one is sent as a blank.
+fn size(input: &str) -> usize {
+    input.len().max(1)
+}
+
+/// Whether a request had too many inputs, or too many tokens in all, so that a smaller one may
+/// succeed.
+#[must_use]
+pub fn refusal(error: &Error) -> Option<Refusal> {
+    let (status, text) = told(error)?;
+    let says = |known: &[&str]| known.iter().any(|known| text.contains(known));
+    // llama.cpp speaks of its batch size when a single input does not fit.
+    if text.contains(PHYSICAL_BATCH) {
+        None
+    } else if says(&["batch size", "in one batch"]) {
+        Some(Refusal::Items)
+    } else if says(&["max_tokens_per_request", "tokens per request"]) {
+        Some(Refusal::Size)
+    } else {
+        // Of one input that is too long a smaller batch would get rid, but not of the fault.
+        (status == 413 && !is_too_long(error)).then_some(Refusal::Size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(lengths: &[usize]) -> Vec<Cow<'static, str>> {
+        lengths.iter().map(|length| "x".repeat(*length).into()).collect()
+    }
+
+    #[test]
+    fn a_batch_has_a_bound_on_items_and_on_bytes() {
+        let check = |lengths: &[usize], most: usize, expected: usize| {
+            let count = Bounds::of_items(most).count(&texts(lengths));
+            assert_eq!(count, expected, "{lengths:?} {most}");
+        };
+        check(&[1, 1, 1], 256, 3);
+        check(&[1, 1, 1], 2, 2);
+        check(&[1, 1, 1], 1, 1);
+        check(&[MOST_BYTES - 1, 0, 1], 256, 2);
+        check(&[MOST_BYTES + 1, 1], 256, 1);
+        check(&[MOST_BYTES / 2, MOST_BYTES / 2, 1], 256, 2);
+        check(&[1], 0, 1);
+    }
+
+    #[test]
+    fn every_refusal_makes_the_next_batch_smaller() {
+        for refusal in [Refusal::Items, Refusal::Size] {
+            for lengths in [&[0, 0, 0][..], &[5, 1, 900_000], &[1; 300], &[900_000, 1], &[0; 2]] {
+                let texts = texts(lengths);
+                let mut bounds = Bounds::of_items(256);
+                let mut count = bounds.count(&texts);
+                while count > 1 {
+                    bounds = bounds.halved(refusal, &texts[..count]);
+                    let next = bounds.count(&texts);
+                    assert!(next < count, "{refusal:?} {lengths:?}: {count}, then {next}");
+                    count = next;
+                }
+            }
+        }
+        let halved = |refusal| Bounds::of_items(256).halved(refusal, &texts(&[10, 20, 30, 40]));
+        assert_eq!(halved(Refusal::Items), Bounds { items: 2, bytes: MOST_BYTES });
+        assert_eq!(halved(Refusal::Size), Bounds { items: 256, bytes: 50 });
+    }
+
+    #[test]
+    fn a_batch_that_is_too_large_is_told_from_other_errors() {
+        let check = |status, message: &str, expected: Option<Refusal>| {
+            let message = message.to_owned();
+            let retry = crate::error::Retry::Never;
+            let error = Error::UpstreamStatus { status, message, retry };
+            assert_eq!(refusal(&error), expected, "{error}");
+        };
+        let (items, size) = (Some(Refusal::Items), Some(Refusal::Size));
+        check(400, "Requested 313102 tokens, max 300000 tokens per request", size);
+        check(
+            400,
+            "* BatchEmbedContentsRequest.requests: at most 100 requests can be in one batch",
+            items,
+        );
+        check(400, "batch size is invalid, it should not be larger than 10", items);
+        check(422, "input batch size 136 > maximum allowed batch size 64", items);
+        check(413, "batch size 136 > maximum allowed batch size 64", items);
+        check(400, "max_tokens_per_request", size);
+        check(413, "length limit exceeded", size);
+        check(413, "`inputs` must have less than 512 tokens. Given: 534", None);
+        check(
+            500,
+            "input (596 tokens) is too large to process. increase the physical batch size (current batch size: 512)",
+            None,
+        );
+        check(400, "This model's maximum context length is 8192 tokens", None);
+        check(429, "Rate limit reached", None);
+        let in_band = Error::UpstreamInBand { status: 400, message: "Batch size 3".into() };
+        assert_eq!(refusal(&in_band), items);
+        assert_eq!(refusal(&Error::UpstreamClosed), None);
+    }
+}

@@ -1,0 +1,343 @@
+//! `/api/embed` and `/api/embeddings` to `embeddings`, and back (ollama-api.md 10, openai-wire.md 7).
+//!
+//! An [`Answer`] is written while the upstream's answers arrive, batch after batch, into one buffer;
+//! no more than one vector at a time is held as numbers. Pure; nothing here knows how often the
+//! upstream is asked.
+
+mod batch;
+mod vector;
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+
+pub use self::batch::{Bounds, Refusal, refusal};
+use self::vector::{Form, Writer};
+use crate::error::{Error, Result};
+use crate::ndjson;
+use crate::ollama::answer::EmbedMetrics;
+use crate::openai::embeddings::{Embedding, Embeddings};
+use crate::openai::request::EmbeddingRequest;
+use crate::upstream_error::{self, Details};
+
+/// What llama.cpp says of an input that does not fit its physical batch.
+const PHYSICAL_BATCH: &str = "too large to process";
+
+/// Reads `input`: nothing, one text or many.
+///
+/// # Errors
+/// [`Error::InvalidRequest`] for anything but a string and a list of strings.
+pub fn inputs(input: Option<&RawValue>) -> Result<Vec<Cow<'_, str>>> {
+    let Some(raw) = input else { return Ok(Vec::new()) };
+    let invalid = |_| Error::invalid("invalid input type");
+    match raw.get().as_bytes().first() {
+        Some(b'n') => Ok(Vec::new()),
+        Some(b'"') => {
+            let text: Cow<'_, str> = serde_json::from_str(raw.get()).map_err(invalid)?;
+            Ok(if text.is_empty() { Vec::new() } else { vec![text] })
+        }
+        _ => serde_json::from_str(raw.get()).map_err(invalid),
+    }
+}
+
+/// Whether an input was longer than the model's context.
+#[must_use]
+pub fn is_too_long(error: &Error) -> bool {
+    let Some((_, message)) = told(error) else { return false };
+    message.contains(PHYSICAL_BATCH)
+        || message.contains("must have less than")
+        || upstream_error::is_context_overflow(&Details { message, ..Details::default() })
+}
+
+/// Status and text of an upstream's error, the text in lower case.
+fn told(error: &Error) -> Option<(u16, String)> {
+    match error {
+        Error::UpstreamStatus { status, message, .. }
+        | Error::UpstreamInBand { status, message } => Some((*status, message.to_lowercase())),
+        _ => None,
+    }
+}
+
+/// The request for the upstream. An empty text becomes a blank: several servers refuse it.
+#[must_use]
+pub fn to_openai<'a>(model: &'a str, inputs: Vec<Cow<'a, str>>) -> EmbeddingRequest<'a> {
+    let input = inputs
+        .into_iter()
+        .map(|text| if text.is_empty() { Cow::Borrowed(" ") } else { text })
+        .collect();
+    EmbeddingRequest { model, input, encoding_format: Some("float") }
+}
+
+/// The answer of one of the two routes, written as the vectors come.
+pub struct Answer {
+    out: Vec<u8>,
+    writer: Writer,
+    form: Form,
+    count: usize,
+}
+
+impl Answer {
+    /// The beginning of an answer of `/api/embed`, which names the model and may cut each vector.
+    #[must_use]
+    pub fn embed(model: &str, dimensions: Option<i64>) -> Self {
+        let mut out = br#"{"model":"#.to_vec();
+        ndjson::append(&mut out, &model);
+        out.extend_from_slice(br#","embeddings":["#);
+        Self::begun(out, Form::Unit { dimensions })
+    }
+
+    /// The beginning of an answer of `/api/embeddings`.
+    #[must_use]
+    pub fn embeddings() -> Self {
+        Self::begun(br#"{"embedding":"#.to_vec(), Form::Raw)
+    }
+
+    fn begun(out: Vec<u8>, form: Form) -> Self {
+        Self { out, writer: Writer::default(), form, count: 0 }
+    }
+
+    /// Adds the vectors of an upstream's whole answer to a request with so many inputs, in the order
+    /// of these, and gives the tokens that it counted.
+    ///
+    /// # Errors
+    /// The error that came in place of vectors, [`Error::UpstreamProtocol`] for what is no answer to
+    /// that request, and Ollama's sentence for numbers that are none. What was written then makes no
+    /// answer.
+    pub fn add(&mut self, text: &str, inputs: usize) -> Result<Option<u64>> {
+        let answer = self.read(text)?;
+        let vectors = in_order(answer.data, inputs)?;
+        self.out.reserve(vectors.iter().map(|vector| vector.get().len() + 1).sum());
+        for vector in vectors {
+            if self.count > 0 {
+                self.out.push(b',');
+            }
+            self.writer.append(&mut self.out, vector, self.form)?;
+            self.count += 1;
+        }
+        Ok(answer.usage.and_then(|usage| usage.prompt_tokens))
+    }
+
+    /// How many vectors there are so far.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The whole answer. Only that of `/api/embed` has counters, and only where something was
+    /// embedded.
+    #[must_use]
+    pub fn finish(self, metrics: Option<EmbedMetrics>) -> Vec<u8> {
+        let Self { mut out, form, count, .. } = self;
+        match form {
+            Form::Unit { .. } => out.push(b']'),
+            Form::Raw if count == 0 => out.extend_from_slice(b"[]"),
+            Form::Raw => {}
+        }
+        match metrics {
+            Some(metrics) => {
+                let members = out.len();
+                ndjson::append(&mut out, &metrics);
+                // They go on in this object instead of beginning their own.
+                out[members] = b',';
+            }
+            None => out.push(b'}'),
+        }
+        out
+    }
+
+    fn read<'a>(&self, text: &'a str) -> Result<Embeddings<'a>> {
+        let parsed = serde_json::from_str::<Embeddings<'_>>(text);
+        match parsed {
+            Ok(answer) if answer.error.is_none() && !answer.data.is_empty() => Ok(answer),
+            // Only what is no plain success is looked through for an error.
+            parsed => match (upstream_error::error_in(text), parsed) {
+                (Some(error), _) => Err(error),
+                (None, Ok(answer)) => Ok(answer),
+                (None, Err(_)) if holds_bare_words(text) => Err(self.form.not_finite()),
+                (None, Err(_)) => Err(Error::protocol("something that holds no embeddings")),
+            },
+        }
+    }
+}
+
+/// Whether a text holds embeddings but for the words that Python writes for numbers that are none.
+fn holds_bare_words(text: &str) -> bool {
+    let plain =
+        text.replace("NaN", "null").replace("-Infinity", "null").replace("Infinity", "null");
+    serde_json::from_str::<Embeddings<'_>>(&plain).is_ok_and(|answer| !answer.data.is_empty())
+}
+
+/// The vectors in the order of the inputs. Where no item says which it is, the order given is the
+/// order meant.
+fn in_order(data: Vec<Embedding<'_>>, inputs: usize) -> Result<Vec<&RawValue>> {
+    if data.len() != inputs {
+        let message = format!("backend returned {} embeddings for {inputs} inputs", data.len());
+        return Err(Error::UpstreamInBand { status: 502, message });
+    }
+    let as_given = data.iter().all(|item| item.index.is_none());
+    let mut places = vec![None; inputs];
+    for (given, item) in data.into_iter().enumerate() {
+        let index = if as_given { Some(given) } else { item.index };
+        let Some(place) = index.and_then(|index| places.get_mut(index)) else {
+            return Err(Error::protocol("an embedding of no input"));
+        };
+        let Some(vector) = item.embedding else {
+            return Err(Error::protocol("an embedding without numbers"));
+        };
+        if place.replace(vector).is_some() {
+            return Err(Error::protocol("two embeddings of one input"));
+        }
+    }
+    Ok(places.into_iter().flatten().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inputs_come_in_every_documented_form() {
+        let check = |input: &str, expected: &[&str]| {
+            let raw = RawValue::from_string(input.to_owned()).expect("valid JSON");
+            assert_eq!(inputs(Some(&raw)).expect("valid"), expected, "{input}");
+        };
+        check("null", &[]);
+        check(r#""""#, &[]);
+        check("[]", &[]);
+        check(r#""a\nb""#, &["a\nb"]);
+        check(r#"["a",""]"#, &["a", ""]);
+        assert_eq!(inputs(None).expect("valid"), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn other_inputs_are_refused() {
+        for input in ["5", "{}", "[1]", r#"["a",null]"#, "true"] {
+            let raw = RawValue::from_string(input.to_owned()).expect("valid JSON");
+            let error = inputs(Some(&raw)).expect_err("refused");
+            assert_eq!(
+                (error.status(), error.message().as_str()),
+                (Some(400), "invalid input type")
+            );
+        }
+    }
+
+    fn said(status: u16, message: &str) -> Error {
+        let message = message.to_owned();
+        Error::UpstreamStatus { status, message, retry: crate::error::Retry::Never }
+    }
+
+    #[test]
+    fn an_input_that_is_too_long_is_told_from_other_errors() {
+        let check = |message: &str, expected: bool| {
+            assert_eq!(is_too_long(&said(400, message)), expected, "{message}");
+        };
+        check(
+            "This model's maximum context length is 8192 tokens, however you requested 51435",
+            true,
+        );
+        check("Invalid 'input[0]': maximum input length is 8192 tokens.", true);
+        check("input (596 tokens) is too large to process. increase the physical batch size", true);
+        check("Input validation error: `inputs` must have less than 512 tokens. Given: 534", true);
+        check("input batch size 136 > maximum allowed batch size 64", false);
+        check("no such thing", false);
+        assert!(!is_too_long(&Error::UpstreamClosed));
+    }
+
+    /// What an answer of `/api/embed` holds after these bodies, each with its number of inputs.
+    fn answered(bodies: &[(&str, usize)]) -> std::result::Result<String, (u16, String)> {
+        let mut answer = Answer::embed("m", None);
+        for (body, inputs) in bodies {
+            answer
+                .add(body, *inputs)
+                .map_err(|error| (error.status().unwrap_or(0), error.message()))?;
+        }
+        let text = String::from_utf8(answer.finish(None)).expect("UTF-8");
+        let list = text.strip_prefix(r#"{"model":"m","embeddings":"#).expect("what begins all");
+        Ok(list.strip_suffix('}').expect("an end").to_owned())
+    }
+
+    #[test]
+    fn vectors_follow_their_index() {
+        let check = |body: &str, inputs: usize, expected: &str| {
+            assert_eq!(answered(&[(body, inputs)]).as_deref(), Ok(expected), "{body}");
+        };
+        let shuffled = r#"{"data":[{"index":1,"embedding":[-1]},{"index":0,"embedding":[1]}]}"#;
+        check(shuffled, 2, "[[1],[-1]]");
+        check(r#"{"data":[{"embedding":[-1]},{"embedding":[1]}]}"#, 2, "[[-1],[1]]");
+        // What is no index counts as none.
+        check(
+            r#"{"data":[{"index":"b","embedding":[-1]},{"index":null,"embedding":[1]}]}"#,
+            2,
+            "[[-1],[1]]",
+        );
+        let one = r#"{"data":[{"index":0,"embedding":[1.0]}]}"#;
+        assert_eq!(answered(&[(shuffled, 2), (one, 1)]).as_deref(), Ok("[[1],[-1],[1.0]]"));
+        assert_eq!(answered(&[]).as_deref(), Ok("[]"));
+    }
+
+    #[test]
+    fn an_order_that_makes_no_sense_is_told() {
+        let check = |body: &str, expected: &str| {
+            let text = format!("invalid response from the upstream: {expected}");
+            assert_eq!(answered(&[(body, 2)]), Err((502, text)), "{body}");
+        };
+        for index in [2, usize::MAX] {
+            let body = format!(
+                r#"{{"data":[{{"index":{index},"embedding":[1]}},{{"index":0,"embedding":[1]}}]}}"#
+            );
+            check(&body, "an embedding of no input");
+        }
+        let some = r#"{"data":[{"index":0,"embedding":[1]},{"embedding":[1]}]}"#;
+        check(some, "an embedding of no input");
+        let twice = r#"{"data":[{"index":1,"embedding":[1]},{"index":1,"embedding":[1]}]}"#;
+        check(twice, "two embeddings of one input");
+        check(r#"{"data":[{"embedding":[1]},{"embedding":null}]}"#, "an embedding without numbers");
+        check(r#"{"data":[{"embedding":[1]},{}]}"#, "an embedding without numbers");
+    }
+
+    #[test]
+    fn what_comes_in_place_of_vectors_is_told() {
+        let check = |body: &str, status: u16, expected: &str| {
+            assert_eq!(answered(&[(body, 1)]), Err((status, expected.to_owned())), "{body}");
+        };
+        let two = r#"{"data":[{"embedding":[1]},{"embedding":[1]}]}"#;
+        check(two, 502, "backend returned 2 embeddings for 1 inputs");
+        check("{}", 502, "backend returned 0 embeddings for 1 inputs");
+        check(r#"{"data":[]}"#, 502, "backend returned 0 embeddings for 1 inputs");
+        let nothing = "invalid response from the upstream: something that holds no embeddings";
+        for body in ["", "nonsense", "5", r#"{"data":[{"embedding":[1"#, r#"{"data":null}"#, "NaN"]
+        {
+            check(body, 502, nothing);
+        }
+        check(r#"{"error":{"message":"slow","code":429}}"#, 429, "slow");
+        check(r#"{"data":[{"embedding":[1]}],"error":"broken"}"#, 500, "broken");
+        check(r#"{"object":"error","message":"broken","code":400}"#, 400, "broken");
+        let not_finite = "embedding contains NaN or Inf values";
+        for word in ["NaN", "Infinity", "-Infinity", "null"] {
+            let body = format!(r#"{{"data":[{{"embedding":[1, {word}]}}]}}"#);
+            check(&body, 400, not_finite);
+        }
+        // An error that says nothing is none.
+        let sound = r#"{"data":[{"embedding":[1]}],"error":null}"#;
+        assert_eq!(answered(&[(sound, 1)]).as_deref(), Ok("[[1]]"));
+        let empty = r#"{"data":[{"embedding":[1]}],"error":{}}"#;
+        assert_eq!(answered(&[(empty, 1)]).as_deref(), Ok("[[1]]"));
+    }
+
+    #[test]
+    fn each_route_has_its_frame() {
+        let body = r#"{"data":[{"embedding":[3,4]}],"usage":{"prompt_tokens":2}}"#;
+        let metrics = EmbedMetrics { total_duration: 9, load_duration: 1, prompt_eval_count: 2 };
+        let mut answer = Answer::embed("a\"<b", Some(1));
+        assert_eq!((answer.add(body, 1).ok(), answer.count()), (Some(Some(2)), 1));
+        assert_eq!(
+            String::from_utf8_lossy(&answer.finish(Some(metrics))),
+            r#"{"model":"a\"\u003cb","embeddings":[[1]],"total_duration":9,"load_duration":1,"prompt_eval_count":2}"#
+        );
+        assert_eq!(Answer::embed("m", None).finish(None), br#"{"model":"m","embeddings":[]}"#);
+        assert_eq!(Answer::embeddings().finish(None), br#"{"embedding":[]}"#);
+        let mut answer = Answer::embeddings();
+        assert_eq!(answer.add(r#"{"data":[{"embedding":[3,4]}]}"#, 1).ok(), Some(None));
+        assert_eq!(answer.finish(None), br#"{"embedding":[3,4]}"#);
+    }
+}

@@ -1,0 +1,557 @@
+//! One vector: from what arrived to what a client reads (openai-wire.md 7.1, 7.3).
+//!
+//! It arrives as a list of numbers or as base64, and only the JSON type that came decides which. Where
+//! nothing about it must change, the digits that came are the digits that go: they are read to be
+//! judged, and never printed again. What must change is worked out with 64 bits and printed with 32,
+//! which is what Ollama's vectors have. Invariant: a list that comes out holds finite numbers, at
+//! least one and no blanks.
+
+use std::ops::Range;
+
+use serde_json::value::RawValue;
+
+use crate::error::{Error, Result};
+use crate::ndjson;
+use crate::openai::answer::Str;
+
+/// What Ollama says of a vector that is none (ollama-api.md 4.2).
+const NOT_FINITE: &str = "embedding contains NaN or Inf values";
+
+/// How far the sum of squares may be from 1 for a vector of unit length: its length is then within
+/// half of this, and what a client rounds to 32 bits still within all of it.
+const UNIT: f64 = 1e-6;
+
+/// Ollama divides by no less than this (openai-wire.md 7.3).
+const LEAST_LENGTH: f64 = 1e-12;
+
+/// Up to this, 64-bit floats hold every whole number.
+const EXACT: u64 = 1 << 53;
+
+/// The powers of ten that 64-bit floats hold exactly.
+const POWERS: [f64; 23] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
+    1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
+];
+
+/// What a route makes of a vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// `/api/embed`: of unit length, and no longer than so many numbers.
+    Unit {
+        /// How many; what is not positive means nothing.
+        dimensions: Option<i64>,
+    },
+    /// `/api/embeddings`: as it came.
+    Raw,
+}
+
+impl Form {
+    /// How many numbers are kept at most.
+    fn most(self) -> usize {
+        match self {
+            Self::Unit { dimensions: Some(most) } if most > 0 => {
+                usize::try_from(most).unwrap_or(usize::MAX)
+            }
+            Self::Unit { .. } | Self::Raw => usize::MAX,
+        }
+    }
+
+    /// The error for numbers that are none; the routes differ in its status (ollama-api.md 4.2).
+    pub(super) fn not_finite(self) -> Error {
+        let status = match self {
+            Self::Unit { .. } => 400,
+            Self::Raw => 500,
+        };
+        Error::UpstreamInBand { status, message: NOT_FINITE.to_owned() }
+    }
+}
+
+/// Writes vectors, each as a JSON list.
+#[derive(Default)]
+pub(super) struct Writer {
+    /// The numbers of the vector at hand; one room for all.
+    numbers: Vec<f64>,
+}
+
+impl Writer {
+    /// Appends a vector.
+    ///
+    /// # Errors
+    /// [`Error::UpstreamProtocol`] for what is no vector, and Ollama's sentence for one with numbers
+    /// that are not finite.
+    pub(super) fn append(
+        &mut self,
+        out: &mut Vec<u8>,
+        vector: &RawValue,
+        form: Form,
+    ) -> Result<()> {
+        let text = vector.get();
+        self.numbers.clear();
+        out.push(b'[');
+        match text.as_bytes().first() {
+            Some(b'[') => self.append_digits(out, &text[1..text.len() - 1], form)?,
+            Some(b'"') => {
+                let base64: Str<'_> = serde_json::from_str(text).map_err(|_| bad_base64())?;
+                self.append_floats(out, &decode(base64.as_bytes())?, form)?;
+            }
+            _ => return Err(Error::protocol("an embedding that is no list and no base64")),
+        }
+        out.push(b']');
+        Ok(())
+    }
+
+    /// Appends what stands in `list` with commas between its numbers, without its blanks: Ollama
+    /// writes none, and some servers write one number a line.
+    fn append_digits(&mut self, out: &mut Vec<u8>, list: &str, form: Form) -> Result<()> {
+        let (start, most, mut run) = (out.len(), form.most(), 0..0);
+        for item in Numbers::of(list) {
+            let (number, place) = item?;
+            self.numbers.push(number);
+            if self.numbers.len() > most {
+                continue;
+            }
+            if run.is_empty() {
+                run = place;
+            } else if place.start == run.end + 1 {
+                run.end = place.end;
+            } else {
+                out.extend_from_slice(&list.as_bytes()[run]);
+                out.push(b',');
+                run = place;
+            }
+        }
+        match self.divisor(form)? {
+            None => out.extend_from_slice(&list.as_bytes()[run]),
+            Some(length) => {
+                out.truncate(start);
+                self.append_divided(out, form, length);
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends numbers that came as bytes.
+    fn append_floats(&mut self, out: &mut Vec<u8>, bytes: &[u8], form: Form) -> Result<()> {
+        let (floats, rest) = bytes.as_chunks::<4>();
+        if !rest.is_empty() {
+            return Err(Error::protocol("base64 that holds no 32-bit floats"));
+        }
+        self.numbers.extend(floats.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes))));
+        let length = self.divisor(form)?.unwrap_or(1.0);
+        self.append_divided(out, form, length);
+        Ok(())
+    }
+
+    /// By what each number is to be divided; nothing for a vector that stays as it is. All numbers
+    /// are looked at, also those that are cut off, as Ollama does.
+    fn divisor(&self, form: Form) -> Result<Option<f64>> {
+        if self.numbers.is_empty() {
+            return Err(without_numbers());
+        }
+        #[allow(clippy::cast_possible_truncation)] // What is too large for 32 bits is infinite.
+        if !self.numbers.iter().all(|number| (*number as f32).is_finite()) {
+            return Err(form.not_finite());
+        }
+        if form == Form::Raw {
+            return Ok(None);
+        }
+        let squares: f64 = self.kept(form).map(|number| number * number).sum();
+        let is_unit = (squares - 1.0).abs() <= UNIT;
+        Ok((!is_unit).then(|| squares.sqrt().max(LEAST_LENGTH)))
+    }
+
+    /// Appends each number divided by `length`, as the shortest digits that read back as the same 32
+    /// bits.
+    fn append_divided(&self, out: &mut Vec<u8>, form: Form, length: f64) {
+        for (place, number) in self.kept(form).enumerate() {
+            if place > 0 {
+                out.push(b',');
+            }
+            #[allow(clippy::cast_possible_truncation)] // Ollama's vectors are 32 bits wide.
+            ndjson::append(out, &((number / length) as f32));
+        }
+    }
+
+    fn kept(&self, form: Form) -> impl Iterator<Item = f64> {
+        self.numbers.iter().copied().take(form.most())
+    }
+}
+
+/// The numbers of a list, which is known to be JSON, and where each stands.
+struct Numbers<'a> {
+    list: &'a str,
+    at: usize,
+}
+
+impl<'a> Numbers<'a> {
+    fn of(list: &'a str) -> Self {
+        Self { list, at: 0 }
+    }
+
+    fn skip_blanks(&mut self) {
+        while self.list.as_bytes().get(self.at).is_some_and(u8::is_ascii_whitespace) {
+            self.at += 1;
+        }
+    }
+}
+
+impl Iterator for Numbers<'_> {
+    type Item = Result<(f64, Range<usize>)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.skip_blanks();
+        let rest = self.list.as_bytes().get(self.at..).filter(|rest| !rest.is_empty())?;
+        let (number, length) = match plain(rest) {
+            Some((number, length)) => (Ok(number), length),
+            None => {
+                let ends = |byte: &u8| *byte == b',' || byte.is_ascii_whitespace();
+                let length = rest.iter().position(ends).unwrap_or(rest.len());
+                (number(&self.list[self.at..self.at + length]), length)
+            }
+        };
+        let place = self.at..self.at + length;
+        self.at = place.end;
+        self.skip_blanks();
+        // Behind a comma there is a number, and nothing behind the last.
+        self.at += 1;
+        Some(number.map(|number| (number, place)))
+    }
+}
+
+/// The decimal at the beginning of `text` and its length, where one division gives what the standard
+/// library would: its digits and the power of ten are then exact, and only the quotient is rounded.
+/// This is for speed, and most numbers are such.
+fn plain(text: &[u8]) -> Option<(f64, usize)> {
+    let sign = usize::from(text.first() == Some(&b'-'));
+    let (mut digits, mut point, mut at) = (0_u64, None, sign);
+    let end = loop {
+        match text.get(at) {
+            Some(digit @ b'0'..=b'9') => digits = digits * 10 + u64::from(digit - b'0'),
+            Some(b'.') if point.is_none() => point = Some(at),
+            Some(b',' | b' ' | b'\n' | b'\r' | b'\t') | None => break at,
+            Some(_) => return None,
+        }
+        if digits > EXACT {
+            return None;
+        }
+        at += 1;
+    };
+    let places = point.map_or(0, |point| end - point - 1);
+    #[allow(clippy::cast_precision_loss)] // Not below the bound.
+    let number = digits as f64 / POWERS.get(places).filter(|_| end > sign)?;
+    Some((if sign == 1 { -number } else { number }, end))
+}
+
+/// An item of a list. llama.cpp writes null for a number that is none.
+fn number(token: &str) -> Result<f64> {
+    match token.as_bytes().first() {
+        // JSON's numbers are among those that the standard library reads.
+        Some(b'-' | b'0'..=b'9') => token.parse().map_err(|_| without_numbers()),
+        Some(b'n') => Ok(f64::NAN),
+        _ => Err(Error::protocol("an embedding of something else than numbers")),
+    }
+}
+
+/// The bytes of standard, padded base64.
+fn decode(text: &[u8]) -> Result<Vec<u8>> {
+    let (groups, rest) = text.as_chunks::<4>();
+    let padding = text.iter().rev().take_while(|byte| **byte == b'=').count();
+    if !rest.is_empty() || padding > 2 {
+        return Err(bad_base64());
+    }
+    let mut bytes = Vec::with_capacity(groups.len() * 3);
+    let last = groups.len().saturating_sub(1);
+    let mut wrong = 0;
+    for (place, group) in groups.iter().enumerate() {
+        let digits = if place == last { 4 - padding } else { 4 };
+        let mut bits = 0;
+        for byte in &group[..digits] {
+            let sextet = SEXTETS[usize::from(*byte)];
+            wrong |= sextet;
+            bits = bits << 6 | u32::from(sextet);
+        }
+        bits <<= 6 * (4 - digits) + 8;
+        bytes.extend_from_slice(&bits.to_be_bytes()[..digits - 1]);
+    }
+    if wrong > 63 { Err(bad_base64()) } else { Ok(bytes) }
+}
+
+/// The six bits that each digit of base64 stands for; more than six for what is no digit.
+const SEXTETS: [u8; 256] = {
+    let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let (mut table, mut sextet) = ([u8::MAX; 256], 0);
+    while sextet < 64 {
+        table[digits[sextet as usize] as usize] = sextet;
+        sextet += 1;
+    }
+    table
+};
+
+fn bad_base64() -> Error {
+    Error::protocol("an embedding in bad base64")
+}
+
+fn without_numbers() -> Error {
+    Error::protocol("an embedding without numbers")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UNCUT: Form = Form::Unit { dimensions: None };
+
+    /// What is written for a vector, or the status and the text of the error.
+    fn written(vector: &str, form: Form) -> std::result::Result<String, (u16, String)> {
+        let vector = RawValue::from_string(vector.to_owned()).expect("valid JSON");
+        let mut out = b"before".to_vec();
+        match Writer::default().append(&mut out, &vector, form) {
+            Ok(()) => {
+                let out = String::from_utf8(out).expect("UTF-8");
+                Ok(out.strip_prefix("before").expect("what stood there").to_owned())
+            }
+            Err(error) => Err((error.status().unwrap_or(0), error.message())),
+        }
+    }
+
+    fn check(vector: &str, form: Form, expected: &str) {
+        assert_eq!(written(vector, form).as_deref(), Ok(expected), "{vector} {form:?}");
+    }
+
+    fn cut(dimensions: i64) -> Form {
+        Form::Unit { dimensions: Some(dimensions) }
+    }
+
+    #[test]
+    fn digits_of_a_unit_vector_pass_untouched() {
+        for vector in [
+            "[1]",
+            "[1.0,-0.0,0e0]",
+            "[0.600000000000000000,-8.0E-1]",
+            "[0.6000003,-0.8]",
+            "[0.5999997,0.8]",
+            "[0.10000000149011612,0.99498743710661997,1e-7,1e-400]",
+        ] {
+            check(vector, UNCUT, vector);
+            check(vector, Form::Raw, vector);
+        }
+    }
+
+    #[test]
+    fn digits_of_any_vector_pass_the_old_route_untouched() {
+        for vector in
+            ["[3,-4.5,1E2,0.10000000149011612]", "[0]", "[1e-400,-0,123456789012345678901]"]
+        {
+            check(vector, Form::Raw, vector);
+        }
+    }
+
+    #[test]
+    fn blanks_are_left_out() {
+        check("[ 0.60 ,\n\t-0.80\r\n]", UNCUT, "[0.60,-0.80]");
+        check("[1, 2,3,  4,5 ]", Form::Raw, "[1,2,3,4,5]");
+        check("[\n 0.6,\n 0.8,\n 0]", cut(2), "[0.6,0.8]");
+        check("[\n 3,\n 4\n]", UNCUT, "[0.6,0.8]");
+    }
+
+    #[test]
+    fn other_vectors_are_brought_to_unit_length() {
+        check("[3,-4]", UNCUT, "[0.6,-0.8]");
+        check("[0.600002,-0.8]", UNCUT, "[0.6000013,-0.79999906]");
+        check("[1,1,1]", UNCUT, "[0.57735026,0.57735026,0.57735026]");
+        check("[3e30,4e30]", UNCUT, "[0.6,0.8]");
+        // Ollama divides by no less than 1e-12.
+        check("[0,0]", UNCUT, "[0,0]");
+        check("[1e-13]", UNCUT, "[0.1]");
+    }
+
+    #[test]
+    fn dimensions_cut_and_what_is_left_has_unit_length() {
+        check("[3,-4,12]", cut(2), "[0.6,-0.8]");
+        check("[3,-4,12]", cut(1), "[1]");
+        check("[0.6,-0.8]", cut(1), "[1]");
+        check("[0.60,-0.80]", cut(2), "[0.60,-0.80]");
+        check("[0.60,-0.80]", cut(3), "[0.60,-0.80]");
+        check("[0.60,-0.80]", cut(0), "[0.60,-0.80]");
+        check("[0.60,-0.80]", cut(-1), "[0.60,-0.80]");
+        // Nothing must change in what is left.
+        check("[0.60,-0.80,0.0]", cut(2), "[0.60,-0.80]");
+        check("[0.60,-0.80]", cut(i64::MAX), "[0.60,-0.80]");
+    }
+
+    /// Base64 of 32-bit floats, by the definition: six bits at a time.
+    fn base64(numbers: &[f32]) -> String {
+        let bits: Vec<bool> = numbers
+            .iter()
+            .flat_map(|number| number.to_le_bytes())
+            .flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1 == 1))
+            .collect();
+        let digit = |bits: &[bool]| {
+            let value = (0..6).fold(0, |sum, bit| sum * 2 + u8::from(bits.get(bit) == Some(&true)));
+            char::from(match value {
+                0..26 => b'A' + value,
+                26..52 => b'a' + value - 26,
+                52..62 => b'0' + value - 52,
+                62 => b'+',
+                _ => b'/',
+            })
+        };
+        let mut text: String = bits.chunks(6).map(digit).collect();
+        while !text.len().is_multiple_of(4) {
+            text.push('=');
+        }
+        format!("\"{text}\"")
+    }
+
+    #[test]
+    fn base64_is_read_as_the_floats_that_it_holds() {
+        check("\"AACAPw==\"", Form::Raw, "[1]");
+        check(&base64(&[0.6, -0.8]), UNCUT, "[0.6,-0.8]");
+        check(&base64(&[3.0, -4.0]), UNCUT, "[0.6,-0.8]");
+        check(&base64(&[3.0, -4.5, 0.1]), Form::Raw, "[3,-4.5,0.1]");
+        check(&base64(&[3.0, -4.0, 12.0]), cut(2), "[0.6,-0.8]");
+        // One number to seven leave every kind of padding.
+        for count in 1..8_u8 {
+            let numbers: Vec<f32> = (0..count).map(|number| f32::from(number) / 7.0).collect();
+            let expected: Vec<f32> =
+                serde_json::from_str(&written(&base64(&numbers), Form::Raw).expect("a vector"))
+                    .expect("a list");
+            assert_eq!(expected, numbers, "the digits read back as the same floats");
+        }
+        // Some servers escape the slash.
+        let slashes = base64(&[f32::from_bits(0x3fff_ffff)]);
+        assert!(slashes.contains('/'), "{slashes}");
+        check(&slashes.replace('/', "\\/"), Form::Raw, "[1.9999999]");
+    }
+
+    #[test]
+    fn what_is_no_vector_is_told() {
+        let check = |vector: &str, expected: &str| {
+            for form in [UNCUT, Form::Raw, cut(1)] {
+                let text = format!("invalid response from the upstream: {expected}");
+                assert_eq!(written(vector, form), Err((502, text)), "{vector}");
+            }
+        };
+        for vector in ["[]", "[ ]", "\"\""] {
+            check(vector, "an embedding without numbers");
+        }
+        for vector in ["[[1]]", "[\"1\"]", "[1,true]", "[{}]", "[1,[2]]"] {
+            check(vector, "an embedding of something else than numbers");
+        }
+        for vector in ["5", "{}", "true"] {
+            check(vector, "an embedding that is no list and no base64");
+        }
+        // No whole groups, foreign digits, padding inside, too much padding, the alphabet of URLs.
+        for text in
+            ["AACAPw=", "AACAPw", "AACA!w==", "AA==AACA", "AACAP===", "====", "AAC_Pw==", "é"]
+        {
+            check(&format!("\"{text}\""), "an embedding in bad base64");
+        }
+        for text in ["AACA", "AACAPwA=", "AACAPwAA"] {
+            check(&format!("\"{text}\""), "base64 that holds no 32-bit floats");
+        }
+    }
+
+    #[test]
+    fn numbers_that_are_none_are_told_as_ollama_does_wherever_they_stand() {
+        let text = "embedding contains NaN or Inf values".to_owned();
+        let vectors = [
+            "[null]".to_owned(),
+            "[0.6,0.8,null]".to_owned(),
+            "[1e400]".to_owned(),
+            "[0.6,0.8,-1e39]".to_owned(),
+            base64(&[0.6, 0.8, f32::NAN]),
+            base64(&[f32::INFINITY]),
+            base64(&[0.6, 0.8, f32::NEG_INFINITY]),
+        ];
+        for vector in &vectors {
+            for (form, status) in [(UNCUT, 400), (cut(2), 400), (Form::Raw, 500)] {
+                assert_eq!(written(vector, form), Err((status, text.clone())), "{vector}");
+            }
+        }
+    }
+
+    /// Numbers without a pattern, from a seed.
+    fn random(state: &mut u64) -> u64 {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        *state
+    }
+
+    /// A number of JSON in some spelling.
+    fn spelled(state: &mut u64) -> String {
+        let bits = random(state);
+        let digits = |count: u64| {
+            let all = bits.to_string();
+            all[..usize::try_from(count).unwrap_or(1).min(all.len())].to_owned()
+        };
+        match random(state) % 8 {
+            0 => format!("{}", f32::from_bits(u32::try_from(bits >> 32).unwrap_or(0))),
+            1 => format!("{}", f64::from_bits(bits)),
+            2 => format!("{:e}", f64::from_bits(bits)),
+            3 => format!(
+                "-0.{:0width$}",
+                bits >> 20,
+                width = usize::try_from(bits % 30).unwrap_or(0)
+            ),
+            4 => format!("{}.{}", bits >> 40, bits % 1_000_000),
+            5 => format!("{}{}", if bits & 1 == 0 { "-" } else { "" }, digits(1 + bits % 19)),
+            6 => format!(
+                "0.{}E{}",
+                digits(1 + bits % 19),
+                i64::try_from(bits % 80).unwrap_or(0) - 40
+            ),
+            // The digits of a unit vector.
+            _ => format!("{}", f64::from_bits(bits >> 2 | 0x3f00_0000_0000_0000)),
+        }
+    }
+
+    #[test]
+    fn numbers_are_read_as_the_standard_parser_reads_them() {
+        let mut state = 0x9e37_79b9_7f4a_7c15;
+        let mut spellings: Vec<String> = [
+            "0",
+            "-0",
+            "-0.0",
+            "0.0000000000000000000001",
+            "0.00000000000000000000001",
+            "9007199254740992",
+            "9007199254740993",
+            "-9007199254740993.0",
+            "0.9007199254740992",
+            "0.9007199254740993",
+            "90071992547409920",
+            "18446744073709551615",
+            "18446744073709551616",
+            "184467440737095516160.5",
+            "1e23",
+            "1E+2",
+            "-1e-2",
+            "1e-400",
+            "2.2250738585072011e-308",
+            "5e-324",
+            "0.1000000000000000055511151231257827021181583404541015625",
+        ]
+        .map(str::to_owned)
+        .into();
+        spellings.extend((0..50_000).map(|_| spelled(&mut state)));
+        spellings.retain(|text| serde_json::from_str::<f64>(text).is_ok());
+        assert!(spellings.len() > 45_000, "nearly all are JSON");
+        for blanks in ["", " ", "\n  "] {
+            let list = spellings.join(&format!("{blanks},{blanks}"));
+            let mut numbers = Numbers::of(&list);
+            for text in &spellings {
+                let (number, place) = numbers.next().expect("a number").expect("a good one");
+                let expected: f64 = text.parse().expect("a number");
+                assert_eq!(number.to_bits(), expected.to_bits(), "{text}");
+                let by_serde: f64 = serde_json::from_str(text).expect("a number");
+                assert_eq!(number.to_bits(), by_serde.to_bits(), "{text}");
+                assert_eq!(&list[place], text);
+            }
+            assert!(numbers.next().is_none());
+        }
+        let fast = spellings.iter().filter(|text| plain(text.as_bytes()).is_some()).count();
+        assert!((5_000..45_000).contains(&fast), "both ways are taken: {fast}");
+    }
+}
