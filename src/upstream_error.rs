@@ -35,6 +35,19 @@ pub struct Details {
     pub kind: Option<String>,
     /// The request field that is to blame.
     pub param: Option<String>,
+    /// Everything that a list of faults names, in its order; empty for all other shapes.
+    pub faults: Vec<Fault>,
+}
+
+/// One entry of a list of faults: FastAPI's `detail`, or Gemini's `fieldViolations`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fault {
+    /// The place in the request, such as `messages.0.content`, without the `body` in front.
+    pub place: String,
+    /// The entry's own `type`, such as `extra_forbidden`.
+    pub kind: Option<String>,
+    /// What is wrong there.
+    pub message: String,
 }
 
 /// What the headers of an error answer say about repeating the request.
@@ -63,6 +76,16 @@ pub fn details(body: &[u8]) -> Option<Details> {
     let mut found = extract(body).filter(Found::has_message)?;
     found.details.message = bounded(&found.details.message, found.form).to_owned();
     Some(found.details)
+}
+
+/// What a refusal of the request itself (400 or 422) says, for whoever can ask again without what
+/// was refused (openai-wire.md 3.9); `None` for other statuses and for bodies that say nothing.
+///
+/// Each line of the message is a fault of its own where the server lists several, and
+/// [`Details::faults`] has those that came with their places.
+#[must_use]
+pub fn refusal(status: u16, body: &[u8]) -> Option<Details> {
+    matches!(status, 400 | 422).then(|| details(body)).flatten()
 }
 
 /// Whether the prompt did not fit: there is no common code for it, so texts decide

@@ -149,7 +149,7 @@ pub(super) struct Signs {
 
 impl Signs {
     pub(super) fn of(details: &Details) -> Self {
-        let Details { message, code, kind, param } = details;
+        let Details { message, code, kind, param, .. } = details;
         let mut codes =
             format!("{} {}", kind.as_deref().unwrap_or(""), code.as_deref().unwrap_or(""));
         codes.make_ascii_lowercase();

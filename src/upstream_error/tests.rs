@@ -13,8 +13,10 @@ fn check_details(body: &str, message: &str, kind: &str, code: &str, param: &str)
         kind: some(kind),
         code: some(code),
         param: some(param),
+        faults: Vec::new(),
     };
-    assert_eq!(details(body.as_bytes()), Some(expected), "{body}");
+    let found = details(body.as_bytes()).map(|it| Details { faults: Vec::new(), ..it });
+    assert_eq!(found, Some(expected), "{body}");
 }
 
 fn fail(status: u16, body: &str, hints: Hints, model: Option<&str>) -> Error {
@@ -135,6 +137,37 @@ fn shape_9_fastapi() {
         "x",
     );
     check_details(r#"{"detail":{"error":{"message":"m"}}}"#, "m", "", "", "");
+}
+
+#[test]
+fn a_refusal_tells_all_places_and_all_lines() {
+    let check = |status, body: &str, message: &str, faults: &[(&str, &str)]| {
+        let found = refusal(status, body.as_bytes()).expect("a refusal");
+        let known = |it: &Fault| (it.place.clone(), it.kind.clone().unwrap_or_default());
+        let known: Vec<_> = found.faults.iter().map(known).collect();
+        let expected: Vec<_> =
+            faults.iter().map(|(place, kind)| ((*place).to_owned(), (*kind).to_owned())).collect();
+        assert_eq!((found.message.as_str(), known), (message, expected), "{body}");
+    };
+    let list = r#"{"detail":[{"type":"extra_forbidden","loc":["body","top_k"],"msg":"no"},
+        {"type":"missing","loc":["body","messages",0,"content"],"msg":"m"},{"loc":["x"],"msg":"n"}]}"#;
+    let expected = [("top_k", "extra_forbidden"), ("messages.0.content", "missing"), ("x", "")];
+    check(422, list, "top_k: no; content: m; x: n", &expected);
+    check(400, &format!(r#"{{"error":{list}}}"#), "top_k: no; content: m; x: n", &expected);
+    check(
+        422,
+        &format!(r#"{{"object":"error","message":{list}}}"#),
+        "top_k: no; content: m; x: n",
+        &expected,
+    );
+    let gemini = r#"[{"error":{"code":400,"message":"Unknown name \"a\"\nUnknown name \"b\"","details":[
+        {"@type":"x"},{"fieldViolations":[{"field":"p","description":"d"}]}]}},{"error":{"message":"c"}}]"#;
+    check(400, gemini, "Unknown name \"a\"\nUnknown name \"b\"\nc", &[("p", "")]);
+    let found = refusal(400, shaped("m", "t", "c").as_bytes()).expect("a refusal");
+    assert_eq!((found.code.as_deref(), found.faults.len()), (Some("c"), 0));
+    for (status, body) in [(404, list), (500, list), (400, "")] {
+        assert_eq!(refusal(status, body.as_bytes()), None, "{status}");
+    }
 }
 
 #[test]
