@@ -19,7 +19,7 @@ pub use self::stream::{Answer, EventStream};
 use crate::backoff::RetryPolicy;
 use crate::base_url::BaseUrl;
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Retry};
 use crate::openai::answer::Embeddings;
 use crate::openai::request::{ChatRequest, CompletionRequest, EmbeddingRequest, InfillRequest};
 use crate::redact::{Redactor, Secret};
@@ -254,7 +254,8 @@ impl Client {
     /// Makes attempts until one has a good head or none may follow.
     fn send(&self, call: &Call<'_>, trace: &mut Trace) -> Result<Answer> {
         log::debug!("{} {} begins: model={:?}", trace.request_id, call.operation, trace.model);
-        for retries in 0.. {
+        let (mut retries, mut polls) = (0, 0);
+        loop {
             trace.attempts += 1;
             trace.sent = Some(Instant::now());
             Counters::count(&self.counters.requests);
@@ -262,7 +263,9 @@ impl Client {
                 Ok(answer) => return Ok(answer),
                 Err(error) => self.failed(error),
             };
-            let delay = call.policy.delay(retries, (self.pacing.jitter)(), error.retry());
+            let made = if error.retry() == Retry::Poll { &mut polls } else { &mut retries };
+            let delay = call.policy.delay(*made, (self.pacing.jitter)(), error.retry());
+            *made += 1;
             self.log_failure(call, trace, &error, delay);
             match delay {
                 None => return Err(error),
@@ -273,7 +276,6 @@ impl Client {
                 }
             }
         }
-        Err(Error::Internal("attempts without end"))
     }
 
     fn attempt(&self, call: &Call<'_>, trace: &Trace) -> Result<Answer> {

@@ -34,6 +34,8 @@ pub(super) struct Found {
     pub status: Option<u16>,
     /// What the body was.
     pub form: Form,
+    /// The error was a string and nothing besides.
+    pub is_bare: bool,
 }
 
 impl Found {
@@ -92,11 +94,14 @@ pub(super) fn is_error(answer: &[u8]) -> bool {
         None => serde_json::from_slice(answer),
     };
     parsed.is_ok_and(|answer| {
-        let is_said = answer.error.is_some_and(|error| {
-            serde_json::from_str(error.get()).is_ok_and(|error| !says_nothing(&error))
-        });
-        is_said || answer.object.is_some_and(|object| object.get() == r#""error""#)
+        answer.error.is_some_and(is_said)
+            || answer.object.is_some_and(|object| object.get() == r#""error""#)
     })
+}
+
+/// Whether an `error` member is one: some servers send an empty one with every answer.
+pub(crate) fn is_said(error: &RawValue) -> bool {
+    serde_json::from_str(error.get()).is_ok_and(|error| !says_nothing(&error))
 }
 
 /// Null, false, zero and everything empty.
@@ -148,7 +153,8 @@ fn from_error(error: &Value, whole: &Value) -> Found {
     let status = code.as_deref().and_then(as_status);
     let message = text_of(error).or_else(|| text_of(whole)).unwrap_or_default();
     let details = Details { message, code, kind, param, faults: faults(error) };
-    let mut found = Found { details, status, form: Form::Json };
+    let is_bare = error.is_string() && details.code.is_none() && details.kind.is_none();
+    let mut found = Found { details, status, form: Form::Json, is_bare };
     let raw = error.get("metadata").and_then(|metadata| metadata.get("raw"));
     if let Some(inner) = raw.and_then(embedded).and_then(|raw| from_json(&raw)) {
         prefer(&mut found, inner);
@@ -261,7 +267,7 @@ fn from_text(text: &str) -> Option<Found> {
         return None;
     }
     let form = if text.trim_start().starts_with('<') { Form::Html } else { Form::Text };
-    Some(Found { details: Details { message, ..Details::default() }, status: None, form })
+    Some(Found { details: Details { message, ..Details::default() }, form, ..Found::default() })
 }
 
 /// `text` with a blank for each tag, and without comments, scripts and style sheets.

@@ -234,10 +234,10 @@ fn bodies_that_say_nothing_give_nothing() {
 #[test]
 fn the_status_and_the_text_pass_through() {
     let body = shaped("the text", "some_error", "c");
-    for status in [400, 401, 402, 403, 404, 405, 413, 418, 422, 424, 498, 501, 505, 524, 529, 599] {
+    for status in [400, 401, 402, 403, 404, 405, 413, 418, 422, 498, 501, 505, 599] {
         check(status, &body, (status, "the text", Retry::Never));
     }
-    for status in [408, 409, 429, 500, 502, 503, 504] {
+    for status in [408, 409, 424, 429, 500, 502, 503, 504, 524, 529] {
         check(status, &body, (status, "the text", Retry::Backoff));
     }
     for status in [0, 100, 204, 299, 600, 999, u16::MAX] {
@@ -276,7 +276,8 @@ fn openai_rows() {
     );
     let rate =
         "Rate limit reached for x in organization y on tokens per min. Please try again in 1.2s.";
-    check_retry(429, &shaped(rate, "tokens", "rate_limit_exceeded"), Retry::Backoff);
+    let asked = Retry::After(Duration::from_millis(1200));
+    check_retry(429, &shaped(rate, "tokens", "rate_limit_exceeded"), asked);
     let quota = "You exceeded your current quota, please check your plan and billing details.";
     check_retry(429, &shaped(quota, "insufficient_quota", "insufficient_quota"), Retry::Never);
     check_retry(429, &shaped("m", "insufficient_quota", ""), Retry::Never);
@@ -294,13 +295,13 @@ fn rows_of_other_backends() {
         format!(r#"{{"error":{{"code":{code},"message":{message:?},"type":{kind:?}}}}}"#)
     };
     let image = "image input is not supported - hint: you may need to provide the mmproj";
-    check_retry(500, &llama(500, "server_error", image), Retry::Never);
+    check(500, &llama(500, "server_error", image), (400, image, Retry::Never));
     let large = "input (596 tokens) is too large to process. increase the physical batch size";
     check_retry(500, &llama(500, "server_error", large), Retry::Never);
     let long = "the request exceeds the available context size, try increasing it";
-    check_retry(500, &llama(500, "exceed_context_size_error", long), Retry::Never);
+    check(500, &llama(500, "exceed_context_size_error", long), (400, long, Retry::Never));
     check_retry(500, &llama(500, "server_error", "slot unavailable"), Retry::Backoff);
-    check_retry(503, &llama(503, "unavailable_error", "Loading model"), Retry::Backoff);
+    check_retry(503, &llama(503, "unavailable_error", "Loading model"), Retry::Poll);
     let embed = "This server does not support embeddings. Start it with `--embeddings`";
     check_retry(501, &llama(501, "not_supported_error", embed), Retry::Never);
     check_retry(500, &llama(500, "server_error", embed), Retry::Never);
@@ -503,7 +504,10 @@ fn errors_in_band_get_a_status() {
     check_in_band(r#"{"message":"m","type":"unavailable_error"}"#, (503, "m"));
     check_in_band(r#"{"message":"m","type":"server_error"}"#, (500, "m"));
     check_in_band(r#"{"message":"m"}"#, (500, "m"));
-    check_in_band(r#""a text""#, (500, "a text"));
+    check_in_band(r#""a text""#, (502, "a text"));
+    check_in_band(r#"{"error":"a text"}"#, (502, "a text"));
+    check_in_band(r#"{"error":"m","type":"t"}"#, (500, "m"));
+    check_in_band(r#""model 'x' not found""#, (404, "model 'x' not found"));
     check_in_band("no JSON at all", (500, "no JSON at all"));
     let route = "Unexpected endpoint or method. (POST /x)";
     check_in_band(&format!("{route:?}"), (502, route));
@@ -537,7 +541,7 @@ fn whole_bodies_with_an_error_are_judged_in_band_too() {
 #[test]
 fn whole_answers_are_told_from_errors() {
     check_error_in(r#"{"error":{"message":"m","code":504},"choices":[]}"#, Some((504, "m")));
-    check_error_in(r#" {"choices":[],"error":"m"} "#, Some((500, "m")));
+    check_error_in(r#" {"choices":[],"error":"m"} "#, Some((502, "m")));
     check_error_in(
         r#"{"error":"Unexpected endpoint or method. (POST /x)"}"#,
         Some((502, "Unexpected endpoint or method. (POST /x)")),
@@ -562,6 +566,58 @@ fn whole_answers_are_told_from_errors() {
     ] {
         check_error_in(answer, None);
     }
+}
+
+#[test]
+fn errors_in_band_are_told_in_ollamas_words_where_it_has_some() {
+    let check = |error: &str, model, status: u16, message: &str| {
+        let redactor = Redactor::new(Some(Secret::new("topsecret-1")));
+        let error = failure_in_band(error, model, &redactor);
+        assert_eq!((error.status(), error.message()), (Some(status), message.to_owned()));
+    };
+    let unknown = shaped("The model `x` does not exist", "", "model_not_found");
+    check(&unknown, Some("x:1"), 404, MODEL_NOT_FOUND);
+    check(&unknown, None, 404, "The model `x` does not exist");
+    check(r#"{"error":"model 'x' not found"}"#, Some("x:1"), 404, MODEL_NOT_FOUND);
+    check(
+        &shaped("tools param requires --jinja flag", "", ""),
+        Some("x:1"),
+        400,
+        "registry.ollama.ai/library/x:1 does not support tools",
+    );
+    check(&shaped("topsecret-1", "server_error", ""), Some("x:1"), 500, "***");
+}
+
+#[test]
+fn a_delay_may_be_asked_for_in_the_message_alone() {
+    let after = |seconds| Retry::After(Duration::from_secs(seconds));
+    let check = |status, text: &str, hints, expected| {
+        assert_eq!(fail(status, &shaped(text, "t", ""), hints, None).retry(), expected, "{text}");
+    };
+    let slow = "Rate limit reached. Please try again in 6m0s.";
+    check(429, slow, Hints::default(), after(360));
+    let header = Hints { retry_after: Some(Duration::from_secs(7)), should_retry: None };
+    check(429, slow, header, after(7));
+    check(400, slow, Hints::default(), Retry::Never);
+    check(429, "Request too large. Please try again in 1s.", Hints::default(), Retry::Never);
+}
+
+#[test]
+fn only_a_prompt_waits_for_a_model_that_is_loading() {
+    let check = |status, text: &str, hints, model, expected| {
+        let error = fail(status, &shaped(text, "unavailable_error", ""), hints, model);
+        assert_eq!(error.retry(), expected, "{status} {text} {hints:?}");
+    };
+    let hints = |should_retry| Hints { retry_after: None, should_retry };
+    let loading = "Loading model";
+    check(503, loading, hints(None), Some("x"), Retry::Poll);
+    check(503, "Model x is currently loading", hints(None), Some("x"), Retry::Poll);
+    check(503, loading, hints(None), None, Retry::Backoff);
+    check(503, loading, hints(Some(false)), Some("x"), Retry::Never);
+    check(500, loading, hints(None), Some("x"), Retry::Backoff);
+    check(503, "slots are busy", hints(None), Some("x"), Retry::Backoff);
+    let after = Hints { retry_after: Some(Duration::from_secs(7)), should_retry: None };
+    check(503, loading, after, Some("x"), Retry::After(Duration::from_secs(7)));
 }
 
 #[test]
@@ -601,5 +657,5 @@ fn long_messages_are_cut_after_cleaning_and_between_words() {
     assert_eq!(message(&words), words);
     assert_eq!(message(&format!("{words} next")), words);
     let in_band_key = format!("{:?}", format!("{} topsecret-1", "x".repeat(4090)));
-    check_in_band(&in_band_key, (500, &"x".repeat(4090)));
+    check_in_band(&in_band_key, (502, &"x".repeat(4090)));
 }
