@@ -88,7 +88,7 @@ pub(super) fn chat(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     drop(upstream);
     drop(request);
     drop(text);
-    relay::relay(context, answer, &mut encoder, (asked.think, logprobs), stream, in_use)
+    relay::relay(context, answer, &mut encoder, (asked.think, logprobs, Vec::new()), stream, in_use)
 }
 
 /// `POST /api/generate`.
@@ -134,7 +134,7 @@ pub(super) fn generate(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     drop(stored);
     drop(request);
     drop(text);
-    relay::relay(context, answer, &mut encoder, (asked.think, logprobs), stream, in_use)
+    relay::relay(context, answer, &mut encoder, (asked.think, logprobs, Vec::new()), stream, in_use)
 }
 
 impl Asked {
