@@ -194,14 +194,18 @@ pub fn failure(
         Retry::Backoff if request.model.is_some() && signs.is_loading(status) => Retry::Poll,
         retry => retry,
     };
-    let status = match status {
+    Error::UpstreamStatus { status: told_status(status, &signs), message, retry }
+}
+
+/// The status for the client.
+fn told_status(status: u16, signs: &Signs) -> u16 {
+    match status {
         // llama.cpp calls its own fault what is wrong with the request (openai-wire.md 5.3).
         500..600 if signs.is_overflow() || signs.is_image_refusal() => 400,
         400..600 => status,
         // A number that is no error status is the upstream's fault too.
         _ => 502,
-    };
-    Error::UpstreamStatus { status, message, retry }
+    }
 }
 
 impl Hints {
