@@ -323,6 +323,7 @@ fn line_9_an_error_has_a_status_first_and_is_the_last_line_after_text() {
         (r#"data: {"error":"m","error_type":"overloaded"}"#, 503, "m"),
         (r#"error: {"code":503,"message":"m","type":"unavailable_error"}"#, 503, "m"),
         (r#"data: {"choices":[],"x_groq":{"error":"m"}}"#, 502, "m"),
+        (r#"data: [{"error":{"code":429,"message":"m","status":"RESOURCE_EXHAUSTED"}}]"#, 429, "m"),
         ("event: error\ndata: {\"type\":\"invalid_request_error\",\"message\":\"m\"}", 400, "m"),
     ] {
         for end in ["", "data: [DONE]\n\n"] {
@@ -358,6 +359,8 @@ fn line_10_a_body_that_is_no_stream_is_an_answer_or_an_error() {
         assert_eq!(answer.lines()[1]["done_reason"], "length");
     }
     let answer = answered(vec![whole(r#"{"error":{"message":"m","code":429}}"#)]);
+    assert_eq!((answer.status(), answer.error().as_str()), (429, "m"));
+    let answer = answered(vec![whole(r#"[{"error":{"message":"m","code":429}}]"#)]);
     assert_eq!((answer.status(), answer.error().as_str()), (429, "m"));
     let answer = answered(vec![typed(200, "text/html", &[], "<html>Gateway</html>")]);
     let page = "invalid response from the upstream: HTML in place of an answer";

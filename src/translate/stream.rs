@@ -211,6 +211,8 @@ impl<'r> AnswerStream<'r> {
                 let delta = self.on_chunk(chunk, text, now, false)?;
                 Ok((!delta.is_empty()).then_some(delta))
             }
+            // Gemini puts its errors into a list.
+            Err(_) if upstream_error::error_in(text).is_some() => Err(self.in_band(text)),
             Err(error) => {
                 log::warn!("an event of the upstream cannot be read, and is skipped: {error}");
                 Ok(None)
@@ -226,7 +228,10 @@ impl<'r> AnswerStream<'r> {
     pub fn on_whole<'a>(&mut self, body: &'a str) -> Result<Delta<'a>> {
         // A byte-order mark is no white space; blank lines may come first (openai-wire.md 4.1).
         let text = body.trim_start_matches('\u{feff}').trim();
-        let chunk = Chunk::parse(text).map_err(|_| not_an_answer(text))?;
+        let chunk = Chunk::parse(text).map_err(|_| match upstream_error::error_in(text) {
+            Some(_) => self.in_band(text),
+            None => not_an_answer(text),
+        })?;
         let has_choice = !chunk.choices.is_empty();
         let mut delta = self.on_chunk(chunk, text, Duration::ZERO, true)?;
         if !has_choice {
