@@ -1,7 +1,8 @@
 //! How long to wait before an attempt is repeated.
 //!
-//! Two pure functions: [`RetryPolicy::delay`] turns what an error allows into a wait or a refusal,
-//! and [`retry_after`] reads the upstream's own wish from its headers (openai-wire.md 6.1).
+//! Three pure functions: [`RetryPolicy::delay`] turns what an error allows into a wait or a refusal,
+//! [`retry_after`] reads the upstream's own wish from its headers (openai-wire.md 6.1), and
+//! [`asked_for`] from a message.
 //! Nothing here sleeps, asks the time or rolls dice: the clock and the jitter are passed in.
 //! Invariant: a delay of our own never exceeds [`RetryPolicy::cap`] nor falls under half of what
 //! it was before jitter, and no input makes the arithmetic overflow.
@@ -17,6 +18,12 @@ pub const LONGEST_SERVER_DELAY: Duration = Duration::from_secs(120);
 /// The shortest wait for an upstream that asked for a delay: a `Retry-After: 0` must not become a
 /// hot loop.
 pub const SHORTEST_SERVER_DELAY: Duration = Duration::from_millis(100);
+
+/// The wait before a server is asked again that is still loading its model (openai-wire.md 6.2).
+pub const POLL: Duration = Duration::from_secs(1);
+
+/// How often such a server is asked again: for five minutes, as long as Ollama waits for a model.
+pub const MOST_POLLS: u32 = 300;
 
 /// More doublings than this bring any non-zero duration to the largest one.
 const MOST_DOUBLINGS: u32 = 96;
@@ -43,15 +50,22 @@ impl RetryPolicy {
     ///
     /// `jitter` is a random number from 0 up to 1 and only shortens: 0 gives the whole wait, 1 half
     /// of it. Anything else is moved into that range, and NaN counts as 0.
+    ///
+    /// Polls are counted apart from all other retries; turning retries off turns them off too.
     #[must_use]
     pub fn delay(&self, retries_so_far: u32, jitter: f64, error: Retry) -> Option<Duration> {
-        if retries_so_far >= self.max {
+        let most = match error {
+            Retry::Poll if self.max > 0 => MOST_POLLS,
+            _ => self.max,
+        };
+        if retries_so_far >= most {
             return None;
         }
         match error {
             Retry::Never => None,
             Retry::AtOnce if retries_so_far == 0 => Some(Duration::ZERO),
             Retry::AtOnce | Retry::Backoff => Some(shorten(self.doubled(retries_so_far), jitter)),
+            Retry::Poll => Some(POLL),
             Retry::After(wanted) if wanted > LONGEST_SERVER_DELAY => None,
             Retry::After(wanted) => Some(wanted.max(SHORTEST_SERVER_DELAY)),
         }
@@ -80,6 +94,37 @@ pub fn retry_after(
         .and_then(|text| number(text, 1000.0))
         .or_else(|| retry_after.and_then(|text| number(text, 1.0)))
         .or_else(|| httpdate::parse_http_date(retry_after?.trim()).ok()?.duration_since(now).ok())
+}
+
+/// The delay that a message asks for, as OpenAI and Groq word it: `Please try again in 6m0s.`, and
+/// Gemini: `Please retry in 23.5s.`
+#[must_use]
+pub fn asked_for(message: &str) -> Option<Duration> {
+    let message = message.to_ascii_lowercase();
+    let (_, wish) = ["try again in ", "retry in "].iter().find_map(|it| message.split_once(it))?;
+    let length = wish.find(|c: char| !(c.is_ascii_alphanumeric() || c == '.'));
+    go_duration(wish[..length.unwrap_or(wish.len())].trim_end_matches('.'))
+}
+
+/// A duration as Go writes it: `350ms`, `1.2s`, `6m0s`, `1h2m3.5s`.
+fn go_duration(text: &str) -> Option<Duration> {
+    let mut sum = Duration::ZERO;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let value = rest.find(|c: char| c.is_ascii_alphabetic())?;
+        let unit = &rest[value..];
+        let unit = &unit[..unit.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(unit.len())];
+        let per_second = match unit {
+            "ms" => 1000.0,
+            "s" => 1.0,
+            "m" => 1.0 / 60.0,
+            "h" => 1.0 / 3600.0,
+            _ => return None,
+        };
+        sum = sum.checked_add(number(&rest[..value], per_second)?)?;
+        rest = &rest[value + unit.len()..];
+    }
+    (!text.is_empty()).then_some(sum)
 }
 
 /// A number of units as a duration; a finite one that is too large becomes the largest duration.
@@ -222,6 +267,44 @@ mod tests {
         check_header(Some("Sunday, 06-Nov-94 08:49:38 GMT"), None, Some(1000));
         check_header(Some("Sun, 06 Nov 1994 08:49:37 GMT"), None, Some(0));
         check_header(Some("Sun, 06 Nov 1994 08:49:36 GMT"), None, None);
+    }
+
+    #[test]
+    fn a_server_that_loads_is_polled_each_second_for_five_minutes() {
+        for polls in [0, 1, 9, 299] {
+            check(polls, 0.9, Retry::Poll, Some(1000));
+        }
+        check(300, 0.0, Retry::Poll, None);
+        let off = RetryPolicy { max: 0, ..POLICY };
+        assert_eq!(off.delay(0, 0.0, Retry::Poll), None);
+    }
+
+    #[test]
+    fn a_message_may_ask_for_a_delay() {
+        let check = |message: &str, expected_ms: Option<u64>| {
+            assert_eq!(asked_for(message), expected_ms.map(Duration::from_millis), "{message}");
+        };
+        check("Rate limit reached. Please try again in 1.2s. Visit https://x.", Some(1200));
+        check("please try again in 350ms.", Some(350));
+        check("Please Try Again in 6m0s", Some(360_000));
+        check("Please try again in 1h2m3.5s, or pay", Some(3_723_500));
+        check("Please retry in 23.5s.", Some(23_500));
+        check("try again in 0s", Some(0));
+        for message in [
+            "Please try again in a moment",
+            "try again in s",
+            "try again in 5",
+            "try again in 5 s",
+            "try again in 1..2s",
+            "try again in 5d",
+            "try again in -5s",
+            "try again in ",
+            "try again in 5é",
+            "in 5s",
+            "",
+        ] {
+            check(message, None);
+        }
     }
 
     #[test]

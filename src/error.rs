@@ -38,6 +38,8 @@ pub enum Retry {
     AtOnce,
     /// After our own backoff.
     Backoff,
+    /// Each second for as long as a model may take to load: the upstream is loading one.
+    Poll,
     /// After the delay that the upstream asked for.
     After(Duration),
 }

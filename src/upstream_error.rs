@@ -11,10 +11,12 @@ mod signs;
 
 use std::time::Duration;
 
+use crate::backoff;
 use crate::error::{Error, Retry};
 use crate::names;
 use crate::redact::Redactor;
 
+pub(crate) use extract::is_said;
 use extract::{Form, Found, extract, extract_member, is_error};
 use signs::Signs;
 
@@ -35,6 +37,19 @@ pub struct Details {
     pub kind: Option<String>,
     /// The request field that is to blame.
     pub param: Option<String>,
+    /// Everything that a list of faults names, in its order; empty for all other shapes.
+    pub faults: Vec<Fault>,
+}
+
+/// One entry of a list of faults: FastAPI's `detail`, or Gemini's `fieldViolations`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fault {
+    /// The place in the request, such as `messages.0.content`, without the `body` in front.
+    pub place: String,
+    /// The entry's own `type`, such as `extra_forbidden`.
+    pub kind: Option<String>,
+    /// What is wrong there.
+    pub message: String,
 }
 
 /// What the headers of an error answer say about repeating the request.
@@ -65,6 +80,16 @@ pub fn details(body: &[u8]) -> Option<Details> {
     Some(found.details)
 }
 
+/// What a refusal of the request itself (400 or 422) says, for whoever can ask again without what
+/// was refused (openai-wire.md 3.9); `None` for other statuses and for bodies that say nothing.
+///
+/// Each line of the message is a fault of its own where the server lists several, and
+/// [`Details::faults`] has those that came with their places.
+#[must_use]
+pub fn refusal(status: u16, body: &[u8]) -> Option<Details> {
+    matches!(status, 400 | 422).then(|| details(body)).flatten()
+}
+
 /// Whether the prompt did not fit: there is no common code for it, so texts decide
 /// (openai-wire.md 5.3).
 #[must_use]
@@ -79,13 +104,39 @@ pub fn is_context_overflow(details: &Details) -> bool {
 /// Gives a status for the case that no line was sent yet, and the details, not redacted.
 #[must_use]
 pub fn in_band(error: impl AsRef<[u8]>) -> (u16, Details) {
-    let Found { mut details, status, form } = extract_member(error.as_ref());
-    let status = status.unwrap_or_else(|| Signs::of(&details).status());
+    let Found { mut details, status, form, is_bare } = extract_member(error.as_ref());
+    let status = status.unwrap_or_else(|| match Signs::of(&details).status() {
+        // A sentence alone, in place of an answer (openai-wire.md 5.4).
+        500 if is_bare => 502,
+        status => status,
+    });
     if details.message.is_empty() {
         "the upstream reported an error".clone_into(&mut details.message);
     }
     details.message = bounded(&details.message, form).to_owned();
     (status, details)
+}
+
+/// What [`in_band`] finds, for the client: redacted, and in Ollama's words where `model`, as the
+/// client named it, is unknown or cannot call tools.
+#[must_use]
+pub fn failure_in_band(error: impl AsRef<[u8]>, model: Option<&str>, redactor: &Redactor) -> Error {
+    let (status, details) = in_band(error);
+    let signs = Signs::of(&details);
+    let worded = model.and_then(|model| in_ollama_s_words(&signs, status, model));
+    worded.unwrap_or_else(|| {
+        let message = redactor.clean(&details.message).into_owned();
+        Error::UpstreamInBand { status, message }
+    })
+}
+
+/// Errors for which Ollama has a sentence of its own.
+fn in_ollama_s_words(signs: &Signs, status: u16, model: &str) -> Option<Error> {
+    if signs.is_unknown_model(status) {
+        return Some(Error::ModelNotFound { message: format!("model '{model}' not found") });
+    }
+    let tools = || never(400, format!("{} does not support tools", names::full(model)));
+    signs.is_tools_refusal().then(tools)
 }
 
 /// The error that a whole answer with a success status is, if it is one; its message is not
@@ -104,6 +155,7 @@ pub fn error_in(answer: impl AsRef<[u8]>) -> Option<Error> {
 /// - An unknown model is [`Error::ModelNotFound`], with the name that the client used.
 /// - A redirect, or a 404 for the route itself, is a wrong base URL: 502.
 /// - A refusal of tools is 400, worded as Ollama does.
+/// - A prompt that is too long, or an image for a model that sees none, is never a 5xx.
 /// - All else keeps its status and its text (openai-wire.md 5.4), and says whether the attempt may
 ///   be repeated (6.2).
 #[must_use]
@@ -119,16 +171,12 @@ pub fn failure(
     }
     let found = extract(body).unwrap_or_default();
     let signs = Signs::of(&found.details);
-    let unknown_model = found.form != Form::Html && signs.is_unknown_model(status);
-    match request.model {
-        Some(model) if unknown_model => {
-            return Error::ModelNotFound { message: format!("model '{model}' not found") };
-        }
-        Some(model) if signs.is_tools_refusal() => {
-            return never(400, format!("{} does not support tools", names::full(model)));
-        }
-        _ => {}
+    let is_page = found.form == Form::Html;
+    let worded = request.model.filter(|_| !is_page);
+    if let Some(error) = worded.and_then(|model| in_ollama_s_words(&signs, status, model)) {
+        return error;
     }
+    let unknown_model = !is_page && signs.is_unknown_model(status);
     let is_explained = found.form == Form::Json && found.has_message() && !signs.names_a_route();
     if status == 404 && !unknown_model && !is_explained {
         let place = redactor.clean(request.method_and_path);
@@ -139,16 +187,36 @@ pub fn failure(
     } else {
         format!("upstream returned HTTP {status}")
     };
-    let retry = if signs.are_permanent(status) { Retry::Never } else { hints.retry(status) };
-    // A number that is no error status is the upstream's fault too.
-    let status = if (400..600).contains(&status) { status } else { 502 };
-    Error::UpstreamStatus { status, message, retry }
+    let hints = hints.or_told_in(&found.details.message);
+    let retry = match hints.retry(status) {
+        _ if signs.are_permanent(status) => Retry::Never,
+        // A list is asked for in passing; only a prompt is worth the time that loading takes.
+        Retry::Backoff if request.model.is_some() && signs.is_loading(status) => Retry::Poll,
+        retry => retry,
+    };
+    Error::UpstreamStatus { status: told_status(status, &signs), message, retry }
+}
+
+/// The status for the client.
+fn told_status(status: u16, signs: &Signs) -> u16 {
+    match status {
+        // llama.cpp calls its own fault what is wrong with the request (openai-wire.md 5.3).
+        500..600 if signs.is_overflow() || signs.is_image_refusal() => 400,
+        400..600 => status,
+        // A number that is no error status is the upstream's fault too.
+        _ => 502,
+    }
 }
 
 impl Hints {
+    /// Without a delay in the headers, the one that the message asks for.
+    fn or_told_in(self, message: &str) -> Self {
+        Self { retry_after: self.retry_after.or_else(|| backoff::asked_for(message)), ..self }
+    }
+
     /// Whether an attempt that got `status` may be repeated, as far as numbers tell.
     fn retry(self, status: u16) -> Retry {
-        let by_status = matches!(status, 408 | 409 | 429 | 500 | 502 | 503 | 504);
+        let by_status = matches!(status, 408 | 409 | 424 | 429 | 500 | 502 | 503 | 504 | 524 | 529);
         match self.retry_after {
             _ if !self.should_retry.unwrap_or(by_status) => Retry::Never,
             Some(delay) => Retry::After(delay),

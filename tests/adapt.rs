@@ -4,10 +4,15 @@
 
 mod support;
 
+use crossbeam_channel::bounded;
+use ollama_openai_proxy::profile;
 use serde_json::{Value, json};
+use support::HANG;
 use support::proxy::Proxy;
 use support::raw::Answer;
-use support::upstream::{self, Recorded, Upstream, answer, status, stream};
+use support::upstream::{
+    self, Recorded, Step, Upstream, answer, delta, status, stream, stream_head,
+};
 
 const VLLM: &str = r#"{"data":[{"id":"m","owned_by":"vllm"},{"id":"n","owned_by":"vllm"}]}"#;
 
@@ -282,6 +287,51 @@ fn a_schema_that_is_not_taken_is_told_in_words() {
     assert!(words.contains(r#""properties":{"a":{"type":"string"}}"#), "{words}");
     chat(&proxy, &schema);
     assert_eq!(upstream.request().json(), second, "and from then on");
+}
+
+#[test]
+fn refused_stop_sequences_are_watched_for_and_end_the_upstream_s_stream() {
+    let text = "Unsupported parameter: 'stop' is not supported with this model.";
+    for (whole, path) in [(false, "/api/chat"), (true, "/api/chat"), (true, "/api/generate")] {
+        let upstream = Upstream::start();
+        let proxy = Proxy::start(&upstream);
+        refuse(&upstream, &openai(text, "stop", "unsupported_parameter"));
+        // The sequence comes in two pieces, and what is behind it is never asked for.
+        let (closed, is_closed) = bounded(1);
+        upstream.script(vec![
+            stream_head(),
+            delta("One. E"),
+            delta("ND and more"),
+            Step::UntilClosed(closed),
+        ]);
+        let body = json!({"model": "m", "prompt": "x", "stream": !whole,
+            "messages": [{"role": "user", "content": "x"}], "options": {"stop": ["END", "zzz"]}});
+        let told = proxy.client().post(path, body.to_string()).answer();
+        assert_eq!(told.status(), 200, "{}", told.body);
+        let lines: Vec<Value> =
+            told.body.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        let text = |line: &Value| {
+            let text = line["message"]["content"].as_str().or(line["response"].as_str());
+            text.unwrap_or_default().to_owned()
+        };
+        assert_eq!(lines.iter().map(text).collect::<String>(), "One. ");
+        let last = lines.last().expect("a line");
+        assert_eq!((&last["done"], &last["done_reason"]), (&true.into(), &"stop".into()));
+        is_closed.recv_timeout(HANG).expect("the upstream's connection is closed");
+        assert_eq!(upstream.request().json()["stop"], json!(["END", "zzz"]));
+        let second = upstream.request().json();
+        assert_eq!((second.get("stop"), &second["stream"]), (None, &true.into()));
+    }
+}
+
+#[test]
+fn more_stop_sequences_than_a_family_takes_are_watched_for() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::with(&upstream, |config| config.profile = profile::by_name("openai"));
+    let stop = json!({"options": {"stop": ["1", "2", "3", "4", "5"]}});
+    upstream.script(stream(&["a5b"]));
+    assert_eq!(chat(&proxy, &stop).json()["message"]["content"], "a");
+    assert_eq!(upstream.request().json()["stop"], json!(["1", "2", "3", "4"]));
 }
 
 #[test]

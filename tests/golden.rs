@@ -13,7 +13,7 @@
 //!   those that a list does not tell apart are named by `profile`.
 //!
 //! `case.json` may name the upstream's family (`profile`), its `id` for the model, `think`, and how many
-//! alternatives per token are wanted (`logprobs`); `infill` says that the answer is one of llama.cpp's
+//! alternatives per token are wanted (`logprobs`), or the strings that end the text here (`stop`); `infill` says that the answer is one of llama.cpp's
 //! `/infill`. The
 //! clock is the driver's: the request is sent after 1 ms, event number n comes after n times 10 ms,
 //! and everything has ended after 1 s. `UPDATE_GOLDEN=1` rewrites what comes out; the difference is
@@ -77,7 +77,9 @@ impl Case {
     fn wanted(&self) -> Wanted<'static> {
         let think = think::read(self.settings.get("think")).expect("a valid think");
         let logprobs = self.settings["logprobs"].as_u64().map(|top| top as usize);
-        Wanted { think, logprobs, seed: "golden" }
+        let stop = self.settings["stop"].as_array().into_iter().flatten();
+        let stop = stop.map(|stop| stop.as_str().expect("a text").to_owned()).collect();
+        Wanted { think, logprobs, seed: "golden", model: Some("m"), stop }
     }
 
     fn redactor(&self) -> Redactor {

@@ -41,7 +41,7 @@ const ERROR: &str = r#"{"error":{"message":"not now","type":"t","param":null,"co
 
 #[test]
 fn passing_failures_are_tried_again_until_one_answer_is_good() {
-    for code in [408, 409, 429, 500, 502, 503, 504] {
+    for code in [408, 409, 424, 429, 500, 502, 503, 504, 524, 529] {
         let it = ask(vec![vec![status(code, &[], ERROR)], vec![answer("ok")]]);
         assert_eq!((it.answer.status(), it.attempts), (200, 2), "{code}");
         assert_eq!(it.answer.json()["message"]["content"], "ok");
@@ -93,6 +93,49 @@ fn the_delay_that_the_upstream_asks_for_wins() {
     check(&[("retry-after-ms", "1500"), ("retry-after", "60")], &[1.5]);
     check(&[("Retry-After", "Thu, 01 Jan 1970 00:00:00 GMT")], &[1.0]);
     check(&[("Retry-After", "soon")], &[1.0]);
+}
+
+#[test]
+fn a_delay_that_only_the_message_asks_for_counts_too() {
+    let error = |text: &str| format!(r#"{{"error":{{"message":"{text}","type":"tokens"}}}}"#);
+    let check = |headers: &[(&str, &str)], text: &str, expected: f64| {
+        let it = ask(vec![vec![status(429, headers, &error(text))], vec![answer("ok")]]);
+        assert_eq!((it.answer.status(), it.sleeps), (200, seconds(&[expected])), "{text}");
+    };
+    check(&[], "Rate limit reached. Please try again in 1.2s.", 1.2);
+    check(&[], "Rate limit reached. Please try again in 350ms.", 0.35);
+    check(&[("Retry-After", "7")], "Please try again in 1.2s.", 7.0);
+    let long = ask(vec![vec![status(429, &[], &error("Please try again in 6m0.5s."))]]);
+    assert_eq!((long.answer.status(), long.attempts), (429, 1));
+    assert_eq!(long.answer.head.header("retry-after"), Some("361"));
+}
+
+#[test]
+fn a_server_that_is_loading_its_model_is_asked_each_second_beside_all_other_retries() {
+    let loading = r#"{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}"#;
+    let mut scripts: Vec<_> = (0..7).map(|_| vec![status(503, &[], loading)]).collect();
+    scripts.insert(3, vec![status(502, &[], ERROR)]);
+    scripts.push(vec![answer("ok")]);
+    let it = ask(scripts);
+    assert_eq!((it.answer.status(), it.attempts), (200, 9));
+    assert_eq!(it.sleeps, seconds(&[1.0; 8]));
+}
+
+#[test]
+fn a_model_that_never_loads_is_given_up_after_five_minutes() {
+    let loading = r#"{"error":{"code":503,"message":"Loading model"}}"#;
+    let it = ask((0..302).map(|_| vec![status(503, &[], loading)]).collect());
+    assert_eq!((it.answer.status(), it.answer.error().as_str()), (503, "Loading model"));
+    assert_eq!((it.attempts, it.sleeps.len()), (301, 300));
+}
+
+#[test]
+fn a_request_that_is_too_large_is_not_tried_again_whatever_it_is_called() {
+    let text = r#"{"error":{"message":"Request too large for model `m`: Limit 6000, Requested 8000. Please try again in 1s.","type":"tokens","code":"rate_limit_exceeded"}}"#;
+    for code in [413, 429] {
+        let it = ask(vec![vec![status(code, &[], text)]]);
+        assert_eq!((it.answer.status(), it.attempts, it.sleeps.len()), (code, 1, 0));
+    }
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! Repairs a request that an upstream refused because of a parameter (openai-wire.md 3.9).
 //!
-//! `refusal` reads which members a refusal names, `repair` decides what may be done about them and
-//! does it, and [`learnt`] remembers what worked, so that the next request pays nothing. Pure: values
+//! `refusal` reads which members a refusal names, `repair` decides what may be done about them,
+//! `apply` does it, and [`learnt`] remembers what worked, so that the next request pays nothing. Pure: values
 //! in, values out, and the time is an argument. Invariant: messages, tools and a wanted form of the
 //! answer are never dropped, so a repaired request still asks for the same; a refusal that only a
 //! person can mend goes back to the client.
 
+mod apply;
 pub mod learnt;
 mod refusal;
 mod repair;

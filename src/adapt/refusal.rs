@@ -60,9 +60,8 @@ pub(super) fn named(details: &Details) -> Vec<Named> {
     if CODES.iter().any(|code| details.code.as_deref() == Some(code)) {
         paths.extend(details.param.clone());
     }
-    if details.kind.as_deref() == Some("extra_forbidden") {
-        paths.extend(details.param.clone());
-    }
+    let extra = details.faults.iter().filter(|it| it.kind.as_deref() == Some("extra_forbidden"));
+    paths.extend(extra.map(|fault| fault.place.clone()));
     let text = details.message.as_str();
     let lower = text.to_ascii_lowercase();
     for (words, form) in BEFORE {

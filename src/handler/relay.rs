@@ -20,15 +20,16 @@ pub(super) fn relay(
     context: &mut Context<'_>,
     answer: Answer,
     encoder: &mut impl Encoder,
-    wanted: (Think, Option<usize>),
+    wanted: (Think, Option<usize>, Vec<String>),
     stream: bool,
     mut in_use: InUse<'_>,
 ) -> Result<()> {
     in_use.answered();
     let app = context.app;
     let seed = context.trace.request_id.clone();
-    let (think, logprobs) = wanted;
-    let wanted = Wanted { think, logprobs, seed: &seed };
+    let model = context.trace.model.clone();
+    let (think, logprobs, stop) = wanted;
+    let wanted = Wanted { think, logprobs, seed: &seed, model: Some(&model), stop };
     let mut state = AnswerStream::new(wanted, app.client.redactor());
     if stream {
         relay_lines(context, answer, encoder, &mut state, in_use)
@@ -53,7 +54,7 @@ fn relay_lines(
         }
         Answer::Stream(mut events) => {
             pump(context, &mut events, encoder, state, &mut line)?;
-            finished = Some(events);
+            finished = kept(events, state);
         }
     }
     let outcome = finish(context, state)?;
@@ -138,10 +139,13 @@ fn relay_whole(
         }
         Answer::Stream(mut events) => {
             let mut rest = gather(context, &mut events, state)?;
+            let events = kept(events, state);
             let outcome = finish(context, state)?;
             rest.append(state.rest()?);
             encoder.last(&mut out, &now(), &rest, &outcome);
-            events.finish();
+            if let Some(events) = events {
+                events.finish();
+            }
         }
     }
     drop(in_use);
@@ -165,6 +169,12 @@ fn gather(
             return Ok(whole);
         }
     }
+}
+
+/// The stream, if the upstream is at its end too. Where a stop string ended the answer here, the
+/// upstream goes on writing until its connection closes.
+fn kept(events: Box<EventStream>, state: &AnswerStream<'_>) -> Option<Box<EventStream>> {
+    (!state.is_cut()).then_some(events)
 }
 
 /// Waits for more. A break behind the end of the answer is no error.

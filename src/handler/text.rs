@@ -78,19 +78,20 @@ pub(super) fn chat(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let resolved = resolved.map_err(|error| first(error, &request))?;
     let in_use = begin(context.app, &resolved, &asked, request.options.as_ref());
     let mut upstream = chat::to_openai(&request, &resolved.id, resolved.profile)?;
+    let stream = request.stream.unwrap_or(true);
     let client = &context.app.client;
-    let answer = if upstream.stream {
+    let answer = if stream {
         client.chat_stream(&mut upstream, context.trace)
     } else {
         client.chat(&mut upstream, context.trace)
     }?;
     let logprobs = chat::logprobs(request.logprobs, request.top_logprobs);
-    let stream = upstream.stream;
+    let wanted = (asked.think, logprobs, std::mem::take(&mut upstream.watched_stop));
     // A long answer need not hold a large question.
     drop(upstream);
     drop(request);
     drop(text);
-    relay::relay(context, answer, &mut encoder, (asked.think, logprobs), stream, in_use)
+    relay::relay(context, answer, &mut encoder, wanted, stream, in_use)
 }
 
 /// `POST /api/generate`.
@@ -131,12 +132,13 @@ pub(super) fn generate(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let memory = generate::remembered(&request, &stored)?;
     let mut encoder = GenerateEncoder::new(&asked.shown, memory);
     let logprobs = chat::logprobs(request.logprobs, request.top_logprobs);
+    let wanted = (asked.think, logprobs, upstream.take_watched_stop());
     // A long answer need not hold a large question.
     drop(upstream);
     drop(stored);
     drop(request);
     drop(text);
-    relay::relay(context, answer, &mut encoder, (asked.think, logprobs), stream, in_use)
+    relay::relay(context, answer, &mut encoder, wanted, stream, in_use)
 }
 
 impl Asked {

@@ -27,6 +27,9 @@ pub struct Chunk<'a> {
     /// llama.cpp's own times.
     #[serde(deserialize_with = "lenient")]
     pub timings: Option<Timings>,
+    /// vLLM's own times.
+    #[serde(deserialize_with = "lenient")]
+    pub metrics: Option<Latencies>,
     /// Groq's extras.
     #[serde(borrow, deserialize_with = "lenient")]
     pub x_groq: Option<Groq<'a>>,
@@ -58,8 +61,11 @@ pub struct Choice<'a> {
     #[serde(borrow, deserialize_with = "lenient")]
     pub finish_reason: Option<Str<'a>>,
     /// Log probabilities of the tokens in this chunk.
-    #[serde(deserialize_with = "lenient")]
+    #[serde(deserialize_with = "logprobs")]
     pub logprobs: Option<Logprobs>,
+    /// The alternatives of the one token in this chunk (Together).
+    #[serde(deserialize_with = "lenient")]
+    pub top_logprobs: Option<serde_json::Map<String, Value>>,
 }
 
 /// A message, whole or in part.
@@ -75,6 +81,9 @@ pub struct Message<'a> {
     /// Reasoning, by its second name.
     #[serde(borrow)]
     pub reasoning: Option<Content<'a>>,
+    /// Reasoning, by its third name, in parts.
+    #[serde(borrow)]
+    pub reasoning_details: Option<Content<'a>>,
     /// Why the model would not answer.
     #[serde(borrow)]
     pub refusal: Option<Content<'a>>,
@@ -113,7 +122,8 @@ pub struct FunctionFragment<'a> {
     pub arguments: Option<&'a RawValue>,
 }
 
-/// Log probabilities in both of OpenAI's shapes (openai-wire.md 4.9).
+/// Log probabilities in both of OpenAI's shapes (openai-wire.md 4.9). One number, or a list of
+/// them, is read as `token_logprobs` without their tokens.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Logprobs {
@@ -136,11 +146,16 @@ pub struct Logprobs {
 #[serde(default)]
 pub struct TokenLogprob {
     /// The token's text.
+    #[serde(deserialize_with = "or_default")]
     pub token: String,
     /// Its log probability.
-    pub logprob: f64,
+    #[serde(deserialize_with = "lenient")]
+    pub logprob: Option<f64>,
+    /// Its probability, which llama.cpp tells instead where it looks at them after sampling.
+    #[serde(deserialize_with = "lenient")]
+    pub prob: Option<f64>,
     /// The alternatives.
-    #[serde(deserialize_with = "or_default")]
+    #[serde(alias = "top_probs", deserialize_with = "or_default")]
     pub top_logprobs: Vec<TokenLogprob>,
 }
 
@@ -264,6 +279,12 @@ pub struct Usage {
     /// Seconds (Groq).
     #[serde(deserialize_with = "lenient")]
     pub completion_time: Option<f64>,
+    /// Milliseconds (LocalAI).
+    #[serde(deserialize_with = "lenient")]
+    pub timing_prompt_processing: Option<f64>,
+    /// Milliseconds (LocalAI).
+    #[serde(deserialize_with = "lenient")]
+    pub timing_token_generation: Option<f64>,
 }
 
 /// The parts of a token count.
@@ -296,6 +317,21 @@ pub struct Timings {
     pub predicted_ms: Option<f64>,
 }
 
+/// vLLM's own measurements, where its server was told to send them.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Latencies {
+    /// Milliseconds until the first token, those in the queue included.
+    #[serde(deserialize_with = "lenient")]
+    pub time_to_first_token_ms: Option<f64>,
+    /// Milliseconds in the queue.
+    #[serde(deserialize_with = "lenient")]
+    pub queue_time_ms: Option<f64>,
+    /// Milliseconds for the answer.
+    #[serde(deserialize_with = "lenient")]
+    pub generation_time_ms: Option<f64>,
+}
+
 /// Groq's extras.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -316,6 +352,17 @@ where
 {
     let raw = <Option<&'de RawValue>>::deserialize(deserializer)?;
     Ok(raw.and_then(|raw| serde_json::from_str(raw.get()).ok()))
+}
+
+/// Log probabilities of any shape: an object, numbers, or one number.
+fn logprobs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Logprobs>, D::Error> {
+    let Some(raw) = <Option<&'de RawValue>>::deserialize(deserializer)? else { return Ok(None) };
+    let numbers = |token_logprobs| Logprobs { token_logprobs, ..Logprobs::default() };
+    Ok(match raw.get().as_bytes().first() {
+        Some(b'{') => serde_json::from_str(raw.get()).ok(),
+        Some(b'[') => serde_json::from_str(raw.get()).ok().map(numbers),
+        _ => serde_json::from_str(raw.get()).ok().map(|number| numbers(vec![Some(number)])),
+    })
 }
 
 /// As [`lenient`], with the type's default instead of nothing; for lists that may be `null`.

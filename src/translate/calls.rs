@@ -65,9 +65,9 @@ impl Gatherer {
         // "null" is Mistral's way of saying that there is none.
         let id = if id == "null" { "" } else { id };
         let Some(function) = fragment.function else { return };
-        let names = function.name.as_ref().is_some_and(|name| !name.is_empty());
-        let place = match self.place(fragment.index, id, names) {
+        let place = match self.place(fragment.index, id, &function) {
             Some(place) => place,
+            None if id.is_empty() && function.is_blank() => return,
             None => {
                 self.open.push(Partial { index: fragment.index, ..Partial::default() });
                 self.open.len() - 1
@@ -76,9 +76,17 @@ impl Gatherer {
         self.open[place].add(id, &function);
     }
 
-    /// Which open call a piece belongs to; `None` for a new one. `names` is whether the piece names a
-    /// function: behind a whole call that is the only sign of a new one that some servers give.
-    fn place(&self, index: Option<u64>, id: &str, names: bool) -> Option<usize> {
+    /// Which open call a piece belongs to; `None` for a new one. Behind a whole call a name is the
+    /// only sign of a new one that some servers give. With an index the same name may be repeated on
+    /// each piece, so that there must be arguments, too.
+    fn place(
+        &self,
+        index: Option<u64>,
+        id: &str,
+        function: &FunctionFragment<'_>,
+    ) -> Option<usize> {
+        let names = function.names();
+        let argues = names && function.argues();
         let known = |call: &Partial| !id.is_empty() && call.id == id;
         let other = |call: &Partial| {
             !id.is_empty() && !call.id.is_empty() && call.id != id && !call.name.is_empty()
@@ -86,7 +94,8 @@ impl Gatherer {
         match index {
             Some(_) => {
                 let same = self.open.iter().rposition(|call| call.index == index)?;
-                let begins_anew = other(&self.open[same]);
+                let begins_unnamed = argues && id.is_empty() && self.open[same].looks_whole();
+                let begins_anew = other(&self.open[same]) || begins_unnamed;
                 if begins_anew { self.open.iter().position(known) } else { Some(same) }
             }
             None if id.is_empty() => {
@@ -96,6 +105,11 @@ impl Gatherer {
             }
             None => self.open.iter().position(known),
         }
+    }
+
+    /// Forgets the calls that are not whole yet, because nothing more will be read.
+    pub fn drop_unfinished(&mut self) {
+        self.open.retain(Partial::looks_whole);
     }
 
     /// Calls that are whole: those before the last whose arguments are, and all when the answer
@@ -117,7 +131,9 @@ impl Gatherer {
     fn finished(&mut self, partial: Partial) -> Result<Call> {
         let index = self.given;
         self.given += 1;
-        let Some(arguments) = object(&partial.arguments) else {
+        let arguments =
+            object(&partial.arguments).or_else(|| object(balanced(&partial.arguments)?));
+        let Some(arguments) = arguments else {
             let name = partial.name;
             return Err(Error::protocol(format!("invalid tool call arguments for {name:?}")));
         };
@@ -152,6 +168,8 @@ impl Partial {
         // Some servers repeat the name on every piece; hardly any sends it in pieces itself.
         if self.name.is_empty() {
             name.clone_into(&mut self.name);
+        } else if self.arguments.is_empty() && name != self.name {
+            self.name.push_str(name);
         }
         match function.arguments {
             Some(raw) if raw.get().starts_with('"') => {
@@ -162,6 +180,42 @@ impl Partial {
             _ => {}
         }
     }
+}
+
+impl FunctionFragment<'_> {
+    fn names(&self) -> bool {
+        self.name.as_ref().is_some_and(|name| !name.is_empty())
+    }
+
+    fn argues(&self) -> bool {
+        self.arguments.is_some_and(|raw| !matches!(raw.get(), "null" | "\"\""))
+    }
+
+    /// Whether it holds nothing of a call.
+    fn is_blank(&self) -> bool {
+        !self.names() && !self.argues()
+    }
+}
+
+/// The object at the beginning of `text`, behind which a weak model wrote something else. The
+/// braces within strings do not count.
+fn balanced(text: &str) -> Option<&str> {
+    let text = text.trim_start();
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' if !in_string => depth += 1,
+            b'}' if !in_string && depth > 0 => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return text.get(..=at);
+        }
+    }
+    None
 }
 
 /// An object on one line, from the arguments as they were gathered: nothing is no arguments, and a
@@ -323,6 +377,74 @@ mod tests {
             let error = one(broken).expect_err("no object");
             assert!(error.message().ends_with("invalid tool call arguments for \"f\""), "{broken}");
         }
+    }
+
+    #[test]
+    fn what_follows_a_whole_object_is_left_out() {
+        let check_one = |arguments: &str, expected: Option<&str>| {
+            let arguments = serde_json::to_string(arguments).expect("a text");
+            let piece = format!(
+                r#"{{"index":0,"id":"a","function":{{"name":"f","arguments":{arguments}}}}}"#
+            );
+            let found = gather(&[&piece]).ok();
+            assert_eq!(found, expected.map(|it| format!("|0:a:f({it})")), "{arguments}");
+        };
+        check_one(r#"{"x":1}}"#, Some(r#"{"x":1}"#));
+        check_one(r#"{"x":{"y":"}\""}} and more"#, Some(r#"{"x":{"y":"}\""}}"#));
+        check_one(r#"{"x":1}{"x":1}"#, Some(r#"{"x":1}"#));
+        check_one(r#"{"x":1"#, None);
+        check_one(r#"{"x":"}"#, None);
+        check_one(r#"{x}"#, None);
+        check_one(r#"x{}"#, None);
+    }
+
+    #[test]
+    fn calls_that_all_have_index_0_and_no_ids_are_told_apart_by_their_names() {
+        let pieces = [
+            r#"{"index":0,"function":{"name":"f","arguments":"{\"x\":1}"}}"#,
+            r#"{"index":0,"function":{"name":"g","arguments":"{}"}}"#,
+        ];
+        let found = gather(&pieces).expect("whole calls");
+        assert!(found.contains(r#":f({"x":1})"#) && found.contains(":g({})"), "{found}");
+    }
+
+    #[test]
+    fn a_piece_behind_a_whole_call_that_holds_nothing_begins_none() {
+        check(
+            &[
+                r#"{"index":0,"id":"a","function":{"name":"f","arguments":"{}"}}"#,
+                r#"{"index":1,"id":"b","function":{"name":"g","arguments":"{}"}}"#,
+                r#"{"index":0,"function":{"name":"","arguments":""}}"#,
+            ],
+            "0:a:f({}) |1:b:g({})",
+        );
+    }
+
+    #[test]
+    fn a_name_in_pieces_is_put_together() {
+        check(
+            &[
+                r#"{"index":0,"id":"a","function":{"name":"get_"}}"#,
+                r#"{"index":0,"function":{"name":"time","arguments":"{"}}"#,
+                r#"{"index":0,"function":{"name":"get_time","arguments":"}"}}"#,
+            ],
+            "|0:a:get_time({})",
+        );
+    }
+
+    #[test]
+    fn calls_that_are_unfinished_can_be_forgotten() {
+        let mut gatherer = Gatherer::new("seed");
+        for piece in [
+            r#"{"index":0,"id":"a","function":{"name":"f","arguments":"{}"}}"#,
+            r#"{"index":1,"id":"b","function":{"name":"g","arguments":"{"}}"#,
+        ] {
+            gatherer.add(serde_json::from_str(piece).expect("valid"));
+        }
+        gatherer.drop_unfinished();
+        let names: Vec<_> =
+            gatherer.whole(true).expect("whole").into_iter().map(|it| it.name).collect();
+        assert_eq!(names, ["f"]);
     }
 
     #[test]

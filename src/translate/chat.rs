@@ -92,6 +92,9 @@ pub(super) fn chat<'a>(
             Logprobs::Refused => {}
         }
     }
+    let watched_stop = options.watched_stop(profile);
+    // An answer that is watched is streamed, so that it can be ended.
+    let stream = stream || !watched_stop.is_empty();
     openai::ChatRequest {
         model,
         messages,
@@ -100,7 +103,7 @@ pub(super) fn chat<'a>(
         sampling,
         response_format: format,
         tools: Vec::new(),
-        watched_stop: options.watched_stop(profile),
+        watched_stop,
     }
 }
 

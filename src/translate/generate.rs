@@ -36,6 +36,20 @@ pub enum Generate<'a> {
     Infill(openai::InfillRequest<'a>),
 }
 
+impl Generate<'_> {
+    /// The stop sequences to be watched for in the answer.
+    #[must_use]
+    pub fn take_watched_stop(&mut self) -> Vec<String> {
+        match self {
+            Self::Chat(request) => std::mem::take(&mut request.watched_stop),
+            Self::Completion(request) | Self::Fim(request) => {
+                std::mem::take(&mut request.watched_stop)
+            }
+            Self::Infill(_) => Vec::new(),
+        }
+    }
+}
+
 /// The request for the upstream. `stored` is what the model says before every conversation.
 ///
 /// # Errors
@@ -104,6 +118,9 @@ fn completion<'a>(
         // Here it is one number, up to 5.
         sampling.insert("logprobs".into(), top.clamp(1, 5).into());
     }
+    let watched_stop = options.watched_stop(profile);
+    // An answer that is watched is streamed, so that it can be ended.
+    let stream = stream || !watched_stop.is_empty();
     let completion = openai::CompletionRequest {
         model,
         prompt: request.prompt.as_deref().unwrap_or_default(),
@@ -112,7 +129,7 @@ fn completion<'a>(
         stream_options: StreamOptions::when(stream),
         sampling,
         response_format,
-        watched_stop: options.watched_stop(profile),
+        watched_stop,
     };
     // The endpoints of their own take no limit for want of one, and no log probabilities.
     let sampling = || options.for_chat(profile);

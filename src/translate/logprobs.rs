@@ -3,25 +3,54 @@
 use crate::ollama::answer::Logprob;
 use crate::openai::answer::{Logprobs, TokenLogprob};
 
-/// The tokens of a chunk, with at most `top` alternatives each, the likeliest first.
+/// What OpenAI writes for a token that is very unlikely. JSON has no infinity.
+const VERY_UNLIKELY: f64 = -9999.0;
+
+/// The tokens of a chunk, with at most `top` alternatives each, the likeliest first. `text` is what
+/// the chunk adds: where one number came without its token, that is the token.
 #[must_use]
-pub fn to_ollama(logprobs: Logprobs, top: usize) -> Vec<Logprob> {
+pub fn to_ollama(mut logprobs: Logprobs, top: usize, text: &str) -> Vec<Logprob> {
+    if logprobs.tokens.is_empty() && logprobs.token_logprobs.len() == 1 && !text.is_empty() {
+        logprobs.tokens.push(text.to_owned());
+    }
     let tokens = if logprobs.content.is_empty() { from_lists(logprobs) } else { logprobs.content };
     tokens.into_iter().map(|token| to_token(token, top)).collect()
 }
 
+/// Leaves out the last tokens, as many as `unseen`, the end of the text that is not shown, is made
+/// of. Where that cannot be told, none is left.
+pub fn cut(tokens: &mut Vec<Logprob>, mut unseen: &str) {
+    while !unseen.is_empty() {
+        let Some(token) = tokens.pop() else { return };
+        // A token that ends no text, such as the end of the turn, belongs to what is behind it.
+        unseen = match unseen.strip_suffix(token.token.as_str()) {
+            Some(rest) => rest,
+            // The first of them is cut in half.
+            None if token.token.ends_with(unseen) => return,
+            None => unseen,
+        };
+    }
+}
+
 fn to_token(token: TokenLogprob, top: usize) -> Logprob {
+    let logprob = logprob(&token);
     let mut others = token.top_logprobs;
-    others.sort_by(|a, b| b.logprob.total_cmp(&a.logprob));
+    others.sort_by(|a, b| self::logprob(b).total_cmp(&self::logprob(a)));
     others.truncate(top);
     Logprob {
         // Some servers write the bytes of half a character; those of the text are what clients
         // compare with.
         bytes: token.token.clone().into_bytes(),
-        logprob: token.logprob,
+        logprob,
         top_logprobs: others.into_iter().map(|other| to_token(other, 0)).collect(),
         token: token.token,
     }
+}
+
+/// The log probability of a token, however it is told.
+fn logprob(token: &TokenLogprob) -> f64 {
+    let logprob = token.logprob.or_else(|| token.prob.map(f64::ln));
+    logprob.filter(|number| number.is_finite()).unwrap_or(VERY_UNLIKELY)
 }
 
 /// The parallel lists of `completions` as tokens; the first may have no probability.
@@ -33,11 +62,16 @@ fn from_lists(logprobs: Logprobs) -> Vec<TokenLogprob> {
             let top = tops.next().flatten().unwrap_or_default();
             let other = |(token, logprob): (String, serde_json::Value)| TokenLogprob {
                 token,
-                logprob: logprob.as_f64().unwrap_or_default(),
+                logprob: logprob.as_f64(),
                 ..TokenLogprob::default()
             };
             let top_logprobs = top.into_iter().map(other).collect();
-            Some(TokenLogprob { token, logprob: logprob?, top_logprobs })
+            Some(TokenLogprob {
+                token,
+                logprob: Some(logprob?),
+                top_logprobs,
+                ..TokenLogprob::default()
+            })
         })
         .collect()
 }
@@ -45,10 +79,11 @@ fn from_lists(logprobs: Logprobs) -> Vec<TokenLogprob> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::openai::answer::Choice;
 
     fn check(logprobs: &str, top: usize, expected: &str) {
         let logprobs: Logprobs = serde_json::from_str(logprobs).expect("valid");
-        let found = serde_json::to_string(&to_ollama(logprobs, top)).expect("serialisable");
+        let found = serde_json::to_string(&to_ollama(logprobs, top, "")).expect("serialisable");
         assert_eq!(found, expected);
     }
 
@@ -76,5 +111,58 @@ mod tests {
             r#"[{"token":"b","logprob":-1.5,"bytes":[98],"top_logprobs":[{"token":"b","logprob":-1.5,"bytes":[98]},{"token":"c","logprob":-2.0,"bytes":[99]}]}]"#,
         );
         check("{}", 2, "[]");
+    }
+
+    /// A choice with these members beside a text, and what is told of its tokens.
+    fn check_choice(members: &str, text: &str, expected: &str) {
+        let choice = format!(r#"{{"index":0,{members}}}"#);
+        let choice: Choice<'_> = serde_json::from_str(&choice).expect("valid");
+        let mut given = choice.logprobs.expect("log probabilities");
+        given.top_logprobs.extend(choice.top_logprobs.map(Some));
+        let found = serde_json::to_string(&to_ollama(given, 2, text)).expect("serialisable");
+        assert_eq!(found, expected, "{members}");
+    }
+
+    #[test]
+    fn one_number_belongs_to_the_text_of_its_chunk() {
+        check_choice(
+            r#""logprobs":-0.5,"top_logprobs":{"b":-2,"a":-0.5}"#,
+            "a",
+            r#"[{"token":"a","logprob":-0.5,"bytes":[97],"top_logprobs":[{"token":"a","logprob":-0.5,"bytes":[97]},{"token":"b","logprob":-2.0,"bytes":[98]}]}]"#,
+        );
+        check_choice(r#""logprobs":[-0.5]"#, "a", r#"[{"token":"a","logprob":-0.5,"bytes":[97]}]"#);
+        check_choice(r#""logprobs":-0.5"#, "", "[]");
+        // Which number is whose cannot be told.
+        check_choice(r#""logprobs":[-0.5,-1]"#, "ab", "[]");
+    }
+
+    #[test]
+    fn probabilities_become_their_logarithms() {
+        check(
+            r#"{"content":[{"id":1,"token":"a","bytes":[97],"prob":1.0,"top_probs":[
+                {"id":2,"token":"b","prob":0.0},{"id":1,"token":"a","prob":1.0}]}]}"#,
+            2,
+            r#"[{"token":"a","logprob":0.0,"bytes":[97],"top_logprobs":[{"token":"a","logprob":0.0,"bytes":[97]},{"token":"b","logprob":-9999.0,"bytes":[98]}]}]"#,
+        );
+        check(
+            r#"{"content":[{"token":"a","logprob":null},{"token":null,"logprob":-1}]}"#,
+            0,
+            r#"[{"token":"a","logprob":-9999.0,"bytes":[97]},{"token":"","logprob":-1.0}]"#,
+        );
+    }
+
+    #[test]
+    fn the_tokens_of_text_that_is_not_shown_are_left_out() {
+        let check = |tokens: &[&str], unseen: &str, expected: &[&str]| {
+            let token = |token: &&str| Logprob { token: (*token).to_owned(), ..Logprob::default() };
+            let mut found: Vec<_> = tokens.iter().map(token).collect();
+            cut(&mut found, unseen);
+            let found: Vec<_> = found.iter().map(|it| it.token.as_str()).collect();
+            assert_eq!(found, expected, "{tokens:?} {unseen:?}");
+        };
+        check(&["a", "b", "c"], "c", &["a", "b"]);
+        check(&["a", "bc", "d", "<eos>"], "cd", &["a"]);
+        check(&["a", "b"], "", &["a", "b"]);
+        check(&["x", "y"], "z", &[]);
     }
 }

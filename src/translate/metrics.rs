@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::ollama::answer::Metrics;
-use crate::openai::answer::{Timings, Usage};
+use crate::openai::answer::{Latencies, Timings, Usage};
 
 /// When things happened, all measured from the moment the request was there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,69 +22,107 @@ pub struct Marks {
     pub end: Duration,
 }
 
+/// What the upstream told of counts and times.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Told<'a> {
+    /// The counts, with the times of Groq and LocalAI.
+    pub usage: Option<&'a Usage>,
+    /// llama.cpp's times and counts.
+    pub timings: Option<&'a Timings>,
+    /// vLLM's times.
+    pub latencies: Option<&'a Latencies>,
+}
+
 /// The counters of a final object.
 #[must_use]
-pub fn metrics(usage: Option<&Usage>, timings: Option<&Timings>, marks: &Marks) -> Metrics {
-    let (prompt, answer) = durations(usage, timings, marks);
+pub fn metrics(told: Told<'_>, marks: &Marks) -> Metrics {
+    let measured = told.durations();
+    let (prompt, answer) = measured.unwrap_or_else(|| marks.durations());
     Metrics {
         total_duration: nanos(marks.end),
         load_duration: nanos(marks.sent),
-        prompt_eval_count: prompt_tokens(usage, timings),
+        prompt_eval_count: told.prompt_tokens(),
         prompt_eval_duration: nanos(prompt),
-        eval_count: answer_tokens(usage, timings),
+        eval_count: told.answer_tokens(),
         eval_duration: nanos(answer),
     }
 }
 
-/// Tokens of the prompt; 0 when the upstream says nothing, which is no guess.
-fn prompt_tokens(usage: Option<&Usage>, timings: Option<&Timings>) -> u64 {
-    let counted = usage.and_then(|usage| usage.prompt_tokens);
-    let timed = || {
-        let timings = timings?;
-        Some(timings.prompt_n?.saturating_add(timings.cache_n.unwrap_or(0)))
-    };
-    counted.or_else(timed).unwrap_or(0)
-}
+impl Told<'_> {
+    /// Tokens of the prompt; 0 when the upstream says nothing, which is no guess.
+    fn prompt_tokens(&self) -> u64 {
+        let counted = self.usage.and_then(|usage| usage.prompt_tokens);
+        let timed = || {
+            let timings = self.timings?;
+            Some(timings.prompt_n?.saturating_add(timings.cache_n.unwrap_or(0)))
+        };
+        counted.or_else(timed).unwrap_or(0)
+    }
 
-/// Tokens of the answer, reasoning included; 0 when the upstream says nothing.
-fn answer_tokens(usage: Option<&Usage>, timings: Option<&Timings>) -> u64 {
-    let Some(usage) = usage else {
-        return timings.and_then(|timings| timings.predicted_n).unwrap_or(0);
-    };
-    let completion = usage
-        .completion_tokens
-        .or_else(|| timings.and_then(|timings| timings.predicted_n))
-        .unwrap_or(0);
-    let reasoning = usage.completion_tokens_details.as_ref().and_then(|it| it.reasoning_tokens);
-    match (usage.prompt_tokens, reasoning, usage.total_tokens) {
-        // xAI counts reasoning apart, and only the total gives it away (openai-wire.md 4.10).
-        (Some(prompt), Some(reasoning), Some(total))
-            if reasoning > 0
-                && prompt.checked_add(completion).and_then(|sum| sum.checked_add(reasoning))
-                    == Some(total) =>
-        {
-            completion + reasoning
+    /// Tokens of the answer, reasoning included; 0 when the upstream says nothing.
+    fn answer_tokens(&self) -> u64 {
+        // A count and a duration that are divided by each other come from one source.
+        let timed = self.timings.and_then(|timings| timings.predicted_n);
+        if let (Some(count), Some(_)) = (timed, self.timings.and_then(from_llama)) {
+            return count;
         }
-        _ => completion,
+        let Some(usage) = self.usage else { return timed.unwrap_or(0) };
+        let completion = usage.completion_tokens.or(timed).unwrap_or(0);
+        let reasoning = usage.completion_tokens_details.as_ref().and_then(|it| it.reasoning_tokens);
+        match (usage.prompt_tokens, reasoning, usage.total_tokens) {
+            // xAI counts reasoning apart, and only the total gives it away (openai-wire.md 4.10).
+            (Some(prompt), Some(reasoning), Some(total))
+                if reasoning > 0
+                    && prompt
+                        .checked_add(completion)
+                        .and_then(|sum| sum.checked_add(reasoning))
+                        == Some(total) =>
+            {
+                completion + reasoning
+            }
+            _ => completion,
+        }
+    }
+
+    /// Time for the prompt and time for the answer, where the upstream measured both.
+    fn durations(&self) -> Option<(Duration, Duration)> {
+        let timings = self.timings.and_then(from_llama);
+        timings
+            .or_else(|| self.usage.and_then(from_groq))
+            .or_else(|| self.latencies.and_then(from_vllm))
+            .or_else(|| self.usage.and_then(from_localai))
     }
 }
 
-/// Time for the prompt and time for the answer.
-fn durations(
-    usage: Option<&Usage>,
-    timings: Option<&Timings>,
-    marks: &Marks,
-) -> (Duration, Duration) {
-    let from_llama = timings
-        .and_then(|timings| Some((millis(timings.prompt_ms)?, millis(timings.predicted_ms)?)));
-    let from_groq = usage
-        .and_then(|usage| Some((seconds(usage.prompt_time)?, seconds(usage.completion_time)?)));
-    from_llama.or(from_groq).unwrap_or_else(|| match (marks.first, marks.last) {
-        (Some(first), Some(last)) if last > first => {
-            (first.saturating_sub(marks.sent), last.saturating_sub(first))
+impl Marks {
+    /// Time for the prompt and time for the answer, by our own clock.
+    fn durations(&self) -> (Duration, Duration) {
+        match (self.first, self.last) {
+            (Some(first), Some(last)) if last > first => {
+                (first.saturating_sub(self.sent), last.saturating_sub(first))
+            }
+            _ => (Duration::ZERO, self.end.saturating_sub(self.sent)),
         }
-        _ => (Duration::ZERO, marks.end.saturating_sub(marks.sent)),
-    })
+    }
+}
+
+fn from_llama(timings: &Timings) -> Option<(Duration, Duration)> {
+    Some((millis(timings.prompt_ms)?, millis(timings.predicted_ms)?))
+}
+
+fn from_groq(usage: &Usage) -> Option<(Duration, Duration)> {
+    Some((seconds(usage.prompt_time)?, seconds(usage.completion_time)?))
+}
+
+/// The first token comes after the queue and the prompt.
+fn from_vllm(latencies: &Latencies) -> Option<(Duration, Duration)> {
+    let queue = millis(latencies.queue_time_ms).unwrap_or_default();
+    let prompt = millis(latencies.time_to_first_token_ms)?.saturating_sub(queue);
+    Some((prompt, millis(latencies.generation_time_ms)?))
+}
+
+fn from_localai(usage: &Usage) -> Option<(Duration, Duration)> {
+    Some((millis(usage.timing_prompt_processing)?, millis(usage.timing_token_generation)?))
 }
 
 fn millis(value: Option<f64>) -> Option<Duration> {
@@ -115,7 +153,12 @@ mod tests {
     fn check(usage: &str, timings: &str, marks: Marks, expected: [u64; 6]) {
         let usage: Option<Usage> = serde_json::from_str(usage).expect("valid");
         let timings: Option<Timings> = serde_json::from_str(timings).expect("valid");
-        let it = metrics(usage.as_ref(), timings.as_ref(), &marks);
+        let told = Told { usage: usage.as_ref(), timings: timings.as_ref(), latencies: None };
+        check_told(told, marks, expected);
+    }
+
+    fn check_told(told: Told<'_>, marks: Marks, expected: [u64; 6]) {
+        let it = metrics(told, &marks);
         let found = [
             it.total_duration,
             it.load_duration,
@@ -124,7 +167,7 @@ mod tests {
             it.eval_count,
             it.eval_duration,
         ];
-        assert_eq!(found, expected, "{usage:?} {timings:?}");
+        assert_eq!(found, expected, "{told:?}");
     }
 
     #[test]
@@ -148,6 +191,30 @@ mod tests {
         let usage =
             r#"{"prompt_tokens":9,"completion_tokens":2,"prompt_time":0.25,"completion_time":0.5}"#;
         check(usage, "null", MARKS, [100, 10, 9, 250_000_000, 2, 500_000_000]);
+    }
+
+    #[test]
+    fn times_of_vllm_and_localai_are_milliseconds() {
+        let check_vllm = |latencies: &str, expected: [u64; 6]| {
+            let latencies: Latencies = serde_json::from_str(latencies).expect("valid");
+            check_told(Told { latencies: Some(&latencies), ..Told::default() }, MARKS, expected);
+        };
+        let whole = r#"{"time_to_first_token_ms":3.5,"queue_time_ms":1,"generation_time_ms":8}"#;
+        check_vllm(whole, [100, 10, 0, 2_500_000, 0, 8_000_000]);
+        let backwards = r#"{"time_to_first_token_ms":1,"queue_time_ms":2,"generation_time_ms":8}"#;
+        check_vllm(backwards, [100, 10, 0, 1, 0, 8_000_000]);
+        check_vllm(r#"{"time_to_first_token_ms":1}"#, [100, 10, 0, 20, 0, 40]);
+        let localai = r#"{"prompt_tokens":9,"completion_tokens":2,
+            "timing_prompt_processing":1.5,"timing_token_generation":2}"#;
+        check(localai, "null", MARKS, [100, 10, 9, 1_500_000, 2, 2_000_000]);
+    }
+
+    #[test]
+    fn a_count_comes_from_where_its_duration_comes() {
+        let usage = r#"{"prompt_tokens":9,"completion_tokens":7}"#;
+        let timings = r#"{"prompt_ms":1,"predicted_n":5,"predicted_ms":2}"#;
+        check(usage, timings, MARKS, [100, 10, 9, 1_000_000, 5, 2_000_000]);
+        check(usage, r#"{"predicted_n":5}"#, MARKS, [100, 10, 9, 20, 7, 40]);
     }
 
     #[test]

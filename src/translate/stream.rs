@@ -8,14 +8,19 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use serde_json::value::RawValue;
+
 use crate::error::{Error, Result};
 use crate::ollama::answer::{Logprob, Metrics};
-use crate::openai::answer::{Choice, Chunk, Content, Message, Timings, ToolFragment, Usage};
+use crate::openai::answer::{
+    Choice, Chunk, Content, Latencies, Message, Timings, ToolFragment, Usage,
+};
 use crate::redact::Redactor;
 use crate::sse::Event;
 use crate::translate::calls::{Call, Gatherer};
 use crate::translate::logprobs;
-use crate::translate::metrics::{self, Marks};
+use crate::translate::metrics::{self, Marks, Told};
+use crate::translate::stop::StopFilter;
 use crate::translate::think::Think;
 use crate::translate::think_tags::{self, Split, Splitter};
 use crate::upstream_error;
@@ -91,7 +96,7 @@ impl Delta<'_> {
 }
 
 /// What the client asked for that shapes its answer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Wanted<'a> {
     /// Whether reasoning is shown.
     pub think: Think,
@@ -99,6 +104,10 @@ pub struct Wanted<'a> {
     pub logprobs: Option<usize>,
     /// What differs from answer to answer: the request's id.
     pub seed: &'a str,
+    /// The model as the client named it, where errors are to name it.
+    pub model: Option<&'a str>,
+    /// Strings that end the text here, because the upstream refused the parameter: usually none.
+    pub stop: Vec<String>,
 }
 
 /// How an answer ended.
@@ -124,12 +133,15 @@ pub trait Encoder {
 #[derive(Debug)]
 pub struct AnswerStream<'r> {
     redactor: &'r Redactor,
+    model: Option<&'r str>,
     think: Think,
     logprobs: Option<usize>,
+    stop: Option<StopFilter>,
     calls: Gatherer,
     tags: Splitter,
     usage: Option<Usage>,
     timings: Option<Timings>,
+    latencies: Option<Latencies>,
     finish: Option<Finish>,
     done: bool,
     understood: usize,
@@ -149,15 +161,18 @@ enum Finish {
 impl<'r> AnswerStream<'r> {
     /// A fresh answer. The redactor cleans errors that come inside it.
     #[must_use]
-    pub fn new(wanted: Wanted<'_>, redactor: &'r Redactor) -> Self {
+    pub fn new(wanted: Wanted<'r>, redactor: &'r Redactor) -> Self {
         Self {
             redactor,
+            model: wanted.model,
             think: wanted.think,
             logprobs: wanted.logprobs,
+            stop: (!wanted.stop.is_empty()).then(|| StopFilter::new(wanted.stop)),
             calls: Gatherer::new(wanted.seed),
             tags: Splitter::default(),
             usage: None,
             timings: None,
+            latencies: None,
             finish: None,
             done: false,
             understood: 0,
@@ -170,7 +185,8 @@ impl<'r> AnswerStream<'r> {
     /// nothing to show give `None`; one that cannot be read is skipped.
     ///
     /// # Errors
-    /// [`Error::UpstreamInBand`] for an error that came in place of an answer.
+    /// [`Error::UpstreamInBand`] for an error that came in place of an answer, or what it means for
+    /// the client ([`upstream_error::failure_in_band`]).
     pub fn on_event<'a>(&mut self, event: Event<'a>, now: Duration) -> Result<Option<Delta<'a>>> {
         let data = match event {
             Event::Data(data) => data,
@@ -192,9 +208,11 @@ impl<'r> AnswerStream<'r> {
         }
         match Chunk::parse(text) {
             Ok(chunk) => {
-                let delta = self.on_chunk(chunk, text, now)?;
+                let delta = self.on_chunk(chunk, text, now, false)?;
                 Ok((!delta.is_empty()).then_some(delta))
             }
+            // Gemini puts its errors into a list.
+            Err(_) if upstream_error::error_in(text).is_some() => Err(self.in_band(text)),
             Err(error) => {
                 log::warn!("an event of the upstream cannot be read, and is skipped: {error}");
                 Ok(None)
@@ -210,9 +228,12 @@ impl<'r> AnswerStream<'r> {
     pub fn on_whole<'a>(&mut self, body: &'a str) -> Result<Delta<'a>> {
         // A byte-order mark is no white space; blank lines may come first (openai-wire.md 4.1).
         let text = body.trim_start_matches('\u{feff}').trim();
-        let chunk = Chunk::parse(text).map_err(|_| not_an_answer(text))?;
+        let chunk = Chunk::parse(text).map_err(|_| match upstream_error::error_in(text) {
+            Some(_) => self.in_band(text),
+            None => not_an_answer(text),
+        })?;
         let has_choice = !chunk.choices.is_empty();
-        let mut delta = self.on_chunk(chunk, text, Duration::ZERO)?;
+        let mut delta = self.on_chunk(chunk, text, Duration::ZERO, true)?;
         if !has_choice {
             return Err(Error::protocol("an answer without choices"));
         }
@@ -221,16 +242,21 @@ impl<'r> AnswerStream<'r> {
         Ok(delta)
     }
 
-    fn on_chunk<'a>(&mut self, chunk: Chunk<'a>, text: &str, now: Duration) -> Result<Delta<'a>> {
+    fn on_chunk<'a>(
+        &mut self,
+        chunk: Chunk<'a>,
+        text: &str,
+        now: Duration,
+        is_whole: bool,
+    ) -> Result<Delta<'a>> {
         self.refuse_errors(&chunk, text)?;
         self.understood += 1;
         let groq = chunk.x_groq.and_then(|groq| groq.usage);
         if let Some(usage) = chunk.usage.or(groq) {
             self.usage = Some(usage);
         }
-        if chunk.timings.is_some() {
-            self.timings = chunk.timings;
-        }
+        self.timings = chunk.timings.or(self.timings.take());
+        self.latencies = chunk.metrics.or(self.latencies.take());
         let mut choices = chunk.choices.into_iter();
         let Some(choice) = choices.find(|choice| choice.index.unwrap_or(0) == 0) else {
             return Ok(Delta::default());
@@ -239,7 +265,6 @@ impl<'r> AnswerStream<'r> {
             self.finish = finish(reason).or(self.finish);
         }
         let blank = choice.finish_reason.as_ref().is_some_and(|reason| reason.is_empty());
-        let is_whole = choice.message.is_some() && choice.delta.is_none();
         let (mut delta, began) = self.delta_of(choice, is_whole);
         if began || !delta.is_empty() {
             self.first.get_or_insert(now);
@@ -253,16 +278,32 @@ impl<'r> AnswerStream<'r> {
             delta.thinking = Cow::Borrowed("");
         }
         self.refuse_failures(&delta)?;
+        self.cut(&mut delta);
         Ok(delta)
+    }
+
+    /// Ends the answer at the first stop string. Nothing behind it is shown, nor a call that it
+    /// left unfinished.
+    fn cut(&mut self, delta: &mut Delta<'_>) {
+        let Some(stop) = &mut self.stop else { return };
+        let (before, text) = (stop.held(), std::mem::take(&mut delta.content));
+        let shown = stop.push(&text);
+        if stop.matched() {
+            let unseen = text.len().min(before + text.len() - shown.len());
+            logprobs::cut(&mut delta.logprobs, &text[text.len() - unseen..]);
+            self.calls.drop_unfinished();
+            self.done = true;
+        }
+        delta.content = Cow::Owned(shown);
     }
 
     /// What a choice adds, and whether anything of the answer came with it, shown or not.
     fn delta_of<'a>(&mut self, choice: Choice<'a>, is_whole: bool) -> (Delta<'a>, bool) {
         let mut message = choice.delta.or(choice.message).unwrap_or_default();
         let fragments = std::mem::take(&mut message.tool_calls);
-        let legacy = message
-            .function_call
-            .take()
+        // Some servers send the same call in both forms.
+        let legacy = message.function_call.take().filter(|_| fragments.is_empty());
+        let legacy = legacy
             .map(|function| ToolFragment { function: Some(function), ..ToolFragment::default() });
         let mut began = false;
         for (place, mut fragment) in fragments.into_iter().chain(legacy).enumerate() {
@@ -275,11 +316,14 @@ impl<'r> AnswerStream<'r> {
         }
         let (thinking, text) = texts(message, choice.text);
         began |= !thinking.is_empty() || !text.is_empty();
-        let (thinking, content) = self.split(thinking, text, is_whole);
         let logprobs = match (self.logprobs, choice.logprobs) {
-            (Some(top), Some(given)) => logprobs::to_ollama(given, top),
+            (Some(top), Some(mut given)) => {
+                given.top_logprobs.extend(choice.top_logprobs.map(Some));
+                logprobs::to_ollama(given, top, if text.is_empty() { &thinking } else { &text })
+            }
             _ => Vec::new(),
         };
+        let (thinking, content) = self.split(thinking, text, is_whole);
         (Delta { thinking, content, logprobs, calls: Vec::new() }, began)
     }
 
@@ -318,7 +362,10 @@ impl<'r> AnswerStream<'r> {
     /// # Errors
     /// [`Error::UpstreamProtocol`] when a call's arguments are no object.
     pub fn rest(&mut self) -> Result<Delta<'static>> {
-        let Split { thinking, content } = self.tags.finish();
+        let Split { thinking, mut content } = self.tags.finish();
+        if let Some(stop) = &mut self.stop {
+            content = stop.push(&content) + &stop.finish();
+        }
         let calls = if self.is_complete() { self.calls.whole(true)? } else { Vec::new() };
         let thinking = if self.think == Think::Off { String::new() } else { thinking };
         let (thinking, content) = (Cow::Owned(thinking), Cow::Owned(content));
@@ -327,14 +374,13 @@ impl<'r> AnswerStream<'r> {
 
     /// An error may come inside a success, in several shapes (openai-wire.md 4.7).
     fn refuse_errors(&self, chunk: &Chunk<'_>, text: &str) -> Result<()> {
-        let groq = chunk.x_groq.as_ref().and_then(|groq| groq.error);
-        if let Some(error) = chunk.error.or(groq) {
-            return Err(self.in_band(error.get()));
-        }
-        if chunk.object.as_deref() == Some("error") {
+        let said = |error: &&RawValue| upstream_error::is_said(error);
+        // Beside the error there may be what tells its kind.
+        if chunk.error.as_ref().is_some_and(said) || chunk.object.as_deref() == Some("error") {
             return Err(self.in_band(text));
         }
-        Ok(())
+        let groq = chunk.x_groq.as_ref().and_then(|groq| groq.error);
+        groq.filter(said).map_or(Ok(()), |error| Err(self.in_band(error.get())))
     }
 
     /// Some servers say only in `finish_reason` that they failed. Where text came before, that text
@@ -352,15 +398,20 @@ impl<'r> AnswerStream<'r> {
     }
 
     fn in_band(&self, error: &str) -> Error {
-        let (status, details) = upstream_error::in_band(error);
-        let message = self.redactor.clean(&details.message).into_owned();
-        Error::UpstreamInBand { status, message }
+        upstream_error::failure_in_band(error, self.model, self.redactor)
     }
 
     /// Whether the terminal event came, so that nothing more is worth waiting for.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.done
+    }
+
+    /// Whether a stop string ended the answer here: the upstream may still be writing, and its call
+    /// should end.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.stop.as_ref().is_some_and(StopFilter::matched)
     }
 
     /// Whether the answer is complete, though its terminal event may be missing.
@@ -382,10 +433,14 @@ impl<'r> AnswerStream<'r> {
             return Err(Error::UpstreamClosed);
         }
         let marks = Marks { sent, first: self.first, last: self.last, end };
-        Ok(Outcome {
-            done_reason: if self.finish == Some(Finish::Length) { "length" } else { "stop" },
-            metrics: metrics::metrics(self.usage.as_ref(), self.timings.as_ref(), &marks),
-        })
+        let told = Told {
+            usage: self.usage.as_ref(),
+            timings: self.timings.as_ref(),
+            latencies: self.latencies.as_ref(),
+        };
+        let is_long = self.finish == Some(Finish::Length) && !self.is_cut();
+        let done_reason = if is_long { "length" } else { "stop" };
+        Ok(Outcome { done_reason, metrics: metrics::metrics(told, &marks) })
     }
 }
 
@@ -415,7 +470,7 @@ fn finish(reason: &str) -> Option<Finish> {
 /// instead of it.
 fn texts<'a>(message: Message<'a>, text: Option<Content<'a>>) -> (Cow<'a, str>, Cow<'a, str>) {
     let content = message.content.or(text).unwrap_or_default();
-    let thinking = [message.reasoning_content, message.reasoning]
+    let thinking = [message.reasoning_content, message.reasoning, message.reasoning_details]
         .into_iter()
         .flatten()
         .map(|Content { text, .. }| text)

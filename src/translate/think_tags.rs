@@ -1,17 +1,38 @@
 //! Reasoning that a server left in the text, between `<think>` and `</think>` (openai-wire.md 4.5).
 //!
 //! Only at the very start of an answer, after white space at most, an opening tag is looked for; a
-//! part of one is held back until it is known. Behind the closing tag white space is dropped.
+//! part of one is held back until it is known. Behind the closing tag white space is dropped, and
+//! what gpt-oss writes to begin its answer.
 //! Invariant: what goes in comes out, as reasoning or as text, but for the tags and the white space
 //! around them; and it does not depend on how it was cut.
 
-/// Opening and closing tags that models are known to write.
-const TAGS: &[(&str, &str)] = &[
-    ("<think>", "</think>"),
-    ("<thinking>", "</thinking>"),
-    ("<thought>", "</thought>"),
-    ("<reasoning>", "</reasoning>"),
-    ("[THINK]", "[/THINK]"),
+/// What stands around reasoning.
+#[derive(Debug, PartialEq, Eq)]
+struct Tags {
+    opening: &'static str,
+    closing: &'static str,
+    /// What may begin the text; empty where nothing does.
+    answer: &'static str,
+}
+
+impl Tags {
+    const fn new(opening: &'static str, closing: &'static str) -> Self {
+        Self { opening, closing, answer: "" }
+    }
+}
+
+/// What models are known to write.
+const TAGS: &[Tags] = &[
+    Tags::new("<think>", "</think>"),
+    Tags::new("<thinking>", "</thinking>"),
+    Tags::new("<thought>", "</thought>"),
+    Tags::new("<reasoning>", "</reasoning>"),
+    Tags::new("[THINK]", "[/THINK]"),
+    Tags {
+        opening: "<|channel|>analysis<|message|>",
+        closing: "<|end|>",
+        answer: "<|start|>assistant<|channel|>final<|message|>",
+    },
 ];
 
 /// The state of one answer.
@@ -28,9 +49,9 @@ enum State {
     #[default]
     Start,
     /// Within reasoning, until this tag; white space at its beginning is dropped.
-    Inside { closing: &'static str, begun: bool },
-    /// Behind the closing tag: white space is dropped.
-    Behind,
+    Inside { tags: &'static Tags, begun: bool },
+    /// Behind the closing tag: white space is dropped, and this where it follows.
+    Behind { answer: &'static str },
     /// In the text.
     Text,
 }
@@ -70,7 +91,10 @@ impl Splitter {
         let held = std::mem::take(&mut self.held);
         match self.state {
             State::Inside { .. } => Split { thinking: held, ..Split::default() },
-            State::Behind => Split::default(),
+            // White space alone is nothing.
+            State::Behind { .. } => {
+                Split { content: held.trim_start().to_owned(), ..Split::default() }
+            }
             State::Start | State::Text => Split { content: held, ..Split::default() },
         }
     }
@@ -79,14 +103,8 @@ impl Splitter {
     fn step(&mut self, out: &mut Split) -> bool {
         match self.state {
             State::Start => self.begin(),
-            State::Inside { closing, begun } => self.inside(closing, begun, out),
-            State::Behind => {
-                self.held = self.held.trim_start().to_owned();
-                if !self.held.is_empty() {
-                    self.state = State::Text;
-                }
-                !self.held.is_empty()
-            }
+            State::Inside { tags, begun } => self.inside(tags, begun, out),
+            State::Behind { answer } => self.behind(answer),
             State::Text => {
                 out.content.push_str(&std::mem::take(&mut self.held));
                 false
@@ -96,32 +114,50 @@ impl Splitter {
 
     fn begin(&mut self) -> bool {
         let text = self.held.trim_start();
-        if let Some((opening, closing)) = TAGS.iter().find(|(opening, _)| text.starts_with(opening))
-        {
-            self.held = text[opening.len()..].to_owned();
-            self.state = State::Inside { closing, begun: false };
+        if let Some(tags) = TAGS.iter().find(|tags| text.starts_with(tags.opening)) {
+            self.held = text[tags.opening.len()..].to_owned();
+            self.state = State::Inside { tags, begun: false };
             return true;
         }
         // White space alone, or the beginning of a tag, has to wait.
-        if text.is_empty() || TAGS.iter().any(|(opening, _)| opening.starts_with(text)) {
+        if text.is_empty() || TAGS.iter().any(|tags| tags.opening.starts_with(text)) {
             return false;
         }
         self.state = State::Text;
         true
     }
 
-    fn inside(&mut self, closing: &'static str, begun: bool, out: &mut Split) -> bool {
+    fn behind(&mut self, answer: &'static str) -> bool {
+        self.held = self.held.trim_start().to_owned();
+        if self.held.is_empty() {
+            return false;
+        }
+        if answer.is_empty() {
+            self.state = State::Text;
+        } else if let Some(text) = self.held.strip_prefix(answer) {
+            self.held = text.to_owned();
+            self.state = State::Behind { answer: "" };
+        } else if answer.starts_with(&self.held) {
+            return false;
+        } else {
+            self.state = State::Text;
+        }
+        true
+    }
+
+    fn inside(&mut self, tags: &'static Tags, begun: bool, out: &mut Split) -> bool {
+        let closing = tags.closing;
         if !begun {
             self.held = self.held.trim_start().to_owned();
             if self.held.is_empty() {
                 return false;
             }
-            self.state = State::Inside { closing, begun: true };
+            self.state = State::Inside { tags, begun: true };
         }
         if let Some(at) = self.held.find(closing) {
             out.thinking.push_str(self.held[..at].trim_end());
             self.held.drain(..at + closing.len());
-            self.state = State::Behind;
+            self.state = State::Behind { answer: tags.answer };
             return true;
         }
         let safe = self.held.len() - undecided(&self.held, closing);
@@ -149,7 +185,7 @@ pub fn whole(text: &str) -> Split {
     if !split.thinking.is_empty() || splitter.state != State::Text {
         return split;
     }
-    match TAGS.iter().find_map(|(_, closing)| split.content.split_once(closing)) {
+    match TAGS.iter().find_map(|tags| split.content.split_once(tags.closing)) {
         Some((thinking, content)) => {
             Split { thinking: thinking.trim().to_owned(), content: content.trim_start().to_owned() }
         }
@@ -190,8 +226,22 @@ mod tests {
         check("<think>hm</think>Yes", "hm", "Yes");
         check("\n <think>a </thin b</think> Yes", "a </thin b", "Yes");
         check("[THINK]hm[/THINK]Yes", "hm", "Yes");
+        check("<thinking>hm</thinking>Yes", "hm", "Yes");
+        check("<thought>hm</thought>Yes", "hm", "Yes");
+        check("<reasoning>hm</reasoning>Yes", "hm", "Yes");
         check("<think>\n\n</think>\n\nYes", "", "Yes");
         check("<think>only", "only", "");
+    }
+
+    #[test]
+    fn the_channels_of_gpt_oss_are_told_apart() {
+        let start = "<|start|>assistant<|channel|>final<|message|>";
+        let hm = "<|channel|>analysis<|message|>hm<|end|>";
+        check(&format!("{hm}{start} Yes"), "hm", "Yes");
+        check(&format!("{hm}Yes"), "hm", "Yes");
+        check(&format!("{hm}<|start|>Yes"), "hm", "<|start|>Yes");
+        check(&format!("{hm}<|sta"), "hm", "<|sta");
+        check("<|channel|>final<|message|>Yes", "", "<|channel|>final<|message|>Yes");
     }
 
     #[test]

@@ -40,6 +40,19 @@ const ERROR_BODY_BYTES: u64 = 64 * 1024;
 /// Silence that is borne while the body of an error is read.
 const ERROR_BODY_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Headers by which whoever runs the upstream finds an error in its own log (openai-wire.md 6.3).
+const IDS: [&str; 6] = [
+    "x-request-id",
+    "apim-request-id",
+    "x-generation-id",
+    "x-litellm-model-id",
+    "x-litellm-call-id",
+    "cf-ray",
+];
+
+/// The longest id that is logged, in bytes.
+const LONGEST_ID: usize = 200;
+
 /// What the program calls itself.
 const USER_AGENT: &str = concat!("ollama-openai-proxy/", env!("CARGO_PKG_VERSION"));
 
@@ -131,6 +144,10 @@ impl Agent {
             // The first one stays: there is one upstream.
             let _ = self.family.set(family);
         }
+        let ids = ids(response.headers());
+        if !response.status().is_success() && !ids.is_empty() {
+            log::warn!("{} upstream's own ids:{ids}", request.request_id);
+        }
         Ok(response)
     }
 
@@ -174,15 +191,20 @@ pub(super) fn check(
     let method_and_path = format!("{} {}", hint.method, path_of(hint.url));
     let request = RequestHint { method_and_path: &method_and_path, model: hint.model };
     let body = error_body(response);
-    if matches!(status, 400 | 422) {
-        *refusal = upstream_error::details(&body);
-    }
+    *refusal = upstream_error::refusal(status, &body);
     Err(upstream_error::failure(status, &body, hints, request, redactor))
 }
 
 /// A header's value, where it is plain text.
 pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
+}
+
+/// The ids among the headers, ready to be logged. What is no id is left out.
+fn ids(headers: &HeaderMap) -> String {
+    let is_id = |id: &&str| !id.is_empty() && id.len() <= LONGEST_ID && !id.contains(' ');
+    let known = IDS.iter().filter_map(|name| Some((name, header(headers, name).filter(is_id)?)));
+    known.map(|(name, id)| format!(" {name}={id}")).collect()
 }
 
 /// Reads what there is of an error's body; what fails on the way is no second error.
@@ -319,6 +341,18 @@ mod tests {
     fn messages_name_the_path_and_nothing_else_of_a_url() {
         assert_eq!(path_of("https://h:1/v1/models?api-version=2"), "/v1/models");
         assert_eq!(path_of("http://h"), "/");
+    }
+
+    #[test]
+    fn ids_of_the_upstream_are_found_and_nothing_else() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("cf-ray", "8a-FRA"), ("x-request-id", "req_1"), ("server", "x")] {
+            headers.insert(name, value.parse().expect("a value"));
+        }
+        headers.insert("x-generation-id", "no id at all".parse().expect("a value"));
+        headers.insert("apim-request-id", "x".repeat(LONGEST_ID + 1).parse().expect("a value"));
+        assert_eq!(ids(&headers), " x-request-id=req_1 cf-ray=8a-FRA");
+        assert_eq!(ids(&HeaderMap::new()), "");
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::adapt::{self, Adaptable, Repair};
 use crate::backoff::RetryPolicy;
 use crate::base_url::BaseUrl;
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Retry};
 use crate::openai::request::{ChatRequest, CompletionRequest, EmbeddingRequest, InfillRequest};
 use crate::profile::{self, Profile};
 use crate::redact::{Redactor, Secret};
@@ -265,7 +265,8 @@ impl Client {
     /// Makes attempts until one has a good head or none may follow.
     fn send(&self, call: &Call<'_>, trace: &mut Trace) -> Result<Answer> {
         log::debug!("{} {} begins: model={:?}", trace.request_id, call.operation, trace.model);
-        for retries in 0.. {
+        let (mut retries, mut polls) = (0, 0);
+        loop {
             trace.attempts += 1;
             trace.sent = Some(Instant::now());
             Counters::count(&self.counters.requests);
@@ -274,7 +275,9 @@ impl Client {
                 Ok(answer) => return Ok(answer),
                 Err(error) => self.failed(error),
             };
-            let delay = call.policy.delay(retries, (self.pacing.jitter)(), error.retry());
+            let made = if error.retry() == Retry::Poll { &mut polls } else { &mut retries };
+            let delay = call.policy.delay(*made, (self.pacing.jitter)(), error.retry());
+            *made += 1;
             // A refusal is told by whoever cannot mend the request.
             if trace.refusal.is_none() || delay.is_some() {
                 self.log_failure(call, trace, &error, delay);
@@ -288,7 +291,6 @@ impl Client {
                 }
             }
         }
-        Err(Error::Internal("attempts without end"))
     }
 
     fn attempt(&self, call: &Call<'_>, trace: &mut Trace) -> Result<Answer> {

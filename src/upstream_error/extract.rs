@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::Details;
+use super::{Details, Fault};
 
 /// Where a text may be, the best place first.
 const TEXT_KEYS: [&str; 7] =
@@ -34,6 +34,8 @@ pub(super) struct Found {
     pub status: Option<u16>,
     /// What the body was.
     pub form: Form,
+    /// The error was a string and nothing besides.
+    pub is_bare: bool,
 }
 
 impl Found {
@@ -92,11 +94,14 @@ pub(super) fn is_error(answer: &[u8]) -> bool {
         None => serde_json::from_slice(answer),
     };
     parsed.is_ok_and(|answer| {
-        let is_said = answer.error.is_some_and(|error| {
-            serde_json::from_str(error.get()).is_ok_and(|error| !says_nothing(&error))
-        });
-        is_said || answer.object.is_some_and(|object| object.get() == r#""error""#)
+        answer.error.is_some_and(is_said)
+            || answer.object.is_some_and(|object| object.get() == r#""error""#)
     })
+}
+
+/// Whether an `error` member is one: some servers send an empty one with every answer.
+pub(crate) fn is_said(error: &RawValue) -> bool {
+    serde_json::from_str(error.get()).is_ok_and(|error| !says_nothing(&error))
 }
 
 /// Null, false, zero and everything empty.
@@ -112,7 +117,16 @@ fn says_nothing(value: &Value) -> bool {
 }
 
 fn from_json(value: &Value) -> Option<Found> {
-    let value = value.get(0).unwrap_or(value);
+    let mut found = from_one(value.get(0).unwrap_or(value))?;
+    // Of a list the first error counts; what the others say is a line each.
+    for other in value.as_array().into_iter().flatten().skip(1).filter_map(from_one) {
+        found.details.message = format!("{}\n{}", found.details.message, other.details.message);
+        found.details.faults.extend(other.details.faults);
+    }
+    Some(found)
+}
+
+fn from_one(value: &Value) -> Option<Found> {
     let error = value.get("error").filter(|error| !error.is_null());
     let mut found = from_error(error.unwrap_or(value), value);
     if error.is_none() && found.details.message.is_empty() {
@@ -138,13 +152,45 @@ fn from_error(error: &Value, whole: &Value) -> Found {
     let param = word(error, "param").or_else(|| location(first_detail?));
     let status = code.as_deref().and_then(as_status);
     let message = text_of(error).or_else(|| text_of(whole)).unwrap_or_default();
-    let details = Details { message, code, kind, param };
-    let mut found = Found { details, status, form: Form::Json };
+    let details = Details { message, code, kind, param, faults: faults(error) };
+    let is_bare = error.is_string() && details.code.is_none() && details.kind.is_none();
+    let mut found = Found { details, status, form: Form::Json, is_bare };
     let raw = error.get("metadata").and_then(|metadata| metadata.get("raw"));
     if let Some(inner) = raw.and_then(embedded).and_then(|raw| from_json(&raw)) {
         prefer(&mut found, inner);
     }
     found
+}
+
+/// The entries of a list of faults: FastAPI's beside nothing else, Gemini's within its details.
+fn faults(error: &Value) -> Vec<Fault> {
+    let list = |value: &Value, key: &str| value.get(key).and_then(Value::as_array).cloned();
+    let violations = list(error, "details").unwrap_or_default();
+    let violations = violations.iter().filter_map(|it| list(it, "fieldViolations")).flatten();
+    // Mistral has the list one step further in.
+    let entries = list(error, "detail").or_else(|| list(error.get("message")?, "detail"));
+    let entries = entries.into_iter().flatten();
+    entries.chain(violations).filter_map(|entry| fault(&entry)).collect()
+}
+
+fn fault(entry: &Value) -> Option<Fault> {
+    let place = match entry.get("loc") {
+        Some(loc) => path(loc)?,
+        None => word(entry, "field")?,
+    };
+    let message = text_of(entry.get("msg").or_else(|| entry.get("description"))?)?;
+    Some(Fault { place, kind: word(entry, "type"), message })
+}
+
+/// `x.0` for `["body", "x", 0]`.
+fn path(loc: &Value) -> Option<String> {
+    let parts = loc.as_array()?.iter().map(|part| match part {
+        Value::String(name) => name.clone(),
+        other => other.to_string(),
+    });
+    let parts: Vec<String> = parts.collect();
+    let inner = parts.strip_prefix(&["body".to_owned()]).unwrap_or(&parts);
+    Some(inner.join("."))
 }
 
 /// What a gateway passes on from the server behind it is better than what it says itself.
@@ -157,6 +203,7 @@ fn prefer(found: &mut Found, inner: Found) {
     outer.code = inner.details.code.or(outer.code.take());
     outer.kind = inner.details.kind.or(outer.kind.take());
     outer.param = inner.details.param.or(outer.param.take());
+    outer.faults = inner.details.faults;
     found.status = found.status.or(inner.status);
 }
 
@@ -220,7 +267,7 @@ fn from_text(text: &str) -> Option<Found> {
         return None;
     }
     let form = if text.trim_start().starts_with('<') { Form::Html } else { Form::Text };
-    Some(Found { details: Details { message, ..Details::default() }, status: None, form })
+    Some(Found { details: Details { message, ..Details::default() }, form, ..Found::default() })
 }
 
 /// `text` with a blank for each tag, and without comments, scripts and style sheets.

@@ -72,6 +72,14 @@ const TOOLS_TEXTS: [&str; 10] = [
     "`tool calling` is not supported",
 ];
 
+const IMAGE_TEXTS: [&str; 3] = [
+    "image input is not supported",
+    "does not support image",
+    "you may need to provide the mmproj",
+];
+
+const LOADING_TEXTS: [&str; 3] = ["loading model", "model is loading", "is currently loading"];
+
 /// Texts that say nothing but "there is no such route".
 const ROUTE_ANSWERS: [&str; 6] =
     ["not found", "404 not found", "file not found", "page not found", "resource not found", "404"];
@@ -149,7 +157,7 @@ pub(super) struct Signs {
 
 impl Signs {
     pub(super) fn of(details: &Details) -> Self {
-        let Details { message, code, kind, param } = details;
+        let Details { message, code, kind, param, .. } = details;
         let mut codes =
             format!("{} {}", kind.as_deref().unwrap_or(""), code.as_deref().unwrap_or(""));
         codes.make_ascii_lowercase();
@@ -175,6 +183,16 @@ impl Signs {
     /// The model, or this server's set-up for it, cannot call tools.
     pub(super) fn is_tools_refusal(&self) -> bool {
         self.says(&TOOLS_TEXTS)
+    }
+
+    /// The model sees no images.
+    pub(super) fn is_image_refusal(&self) -> bool {
+        self.says(&IMAGE_TEXTS)
+    }
+
+    /// The server is up, and its model will be.
+    pub(super) fn is_loading(&self, status: u16) -> bool {
+        status == 503 && self.says(&LOADING_TEXTS)
     }
 
     /// The path is unknown, not a thing behind it.
@@ -211,6 +229,10 @@ impl Signs {
         }
         if self.is_overflow() {
             return 400;
+        }
+        // As strict as with a 400: here, too, anything may be the matter.
+        if self.is_unknown_model(400) {
+            return 404;
         }
         STATUSES.iter().find(|(code, _)| self.codes.contains(code)).map_or(500, |(_, s)| *s)
     }

@@ -13,8 +13,10 @@ fn check_details(body: &str, message: &str, kind: &str, code: &str, param: &str)
         kind: some(kind),
         code: some(code),
         param: some(param),
+        faults: Vec::new(),
     };
-    assert_eq!(details(body.as_bytes()), Some(expected), "{body}");
+    let found = details(body.as_bytes()).map(|it| Details { faults: Vec::new(), ..it });
+    assert_eq!(found, Some(expected), "{body}");
 }
 
 fn fail(status: u16, body: &str, hints: Hints, model: Option<&str>) -> Error {
@@ -138,6 +140,37 @@ fn shape_9_fastapi() {
 }
 
 #[test]
+fn a_refusal_tells_all_places_and_all_lines() {
+    let check = |status, body: &str, message: &str, faults: &[(&str, &str)]| {
+        let found = refusal(status, body.as_bytes()).expect("a refusal");
+        let known = |it: &Fault| (it.place.clone(), it.kind.clone().unwrap_or_default());
+        let known: Vec<_> = found.faults.iter().map(known).collect();
+        let expected: Vec<_> =
+            faults.iter().map(|(place, kind)| ((*place).to_owned(), (*kind).to_owned())).collect();
+        assert_eq!((found.message.as_str(), known), (message, expected), "{body}");
+    };
+    let list = r#"{"detail":[{"type":"extra_forbidden","loc":["body","top_k"],"msg":"no"},
+        {"type":"missing","loc":["body","messages",0,"content"],"msg":"m"},{"loc":["x"],"msg":"n"}]}"#;
+    let expected = [("top_k", "extra_forbidden"), ("messages.0.content", "missing"), ("x", "")];
+    check(422, list, "top_k: no; content: m; x: n", &expected);
+    check(400, &format!(r#"{{"error":{list}}}"#), "top_k: no; content: m; x: n", &expected);
+    check(
+        422,
+        &format!(r#"{{"object":"error","message":{list}}}"#),
+        "top_k: no; content: m; x: n",
+        &expected,
+    );
+    let gemini = r#"[{"error":{"code":400,"message":"Unknown name \"a\"\nUnknown name \"b\"","details":[
+        {"@type":"x"},{"fieldViolations":[{"field":"p","description":"d"}]}]}},{"error":{"message":"c"}}]"#;
+    check(400, gemini, "Unknown name \"a\"\nUnknown name \"b\"\nc", &[("p", "")]);
+    let found = refusal(400, shaped("m", "t", "c").as_bytes()).expect("a refusal");
+    assert_eq!((found.code.as_deref(), found.faults.len()), (Some("c"), 0));
+    for (status, body) in [(404, list), (500, list), (400, "")] {
+        assert_eq!(refusal(status, body.as_bytes()), None, "{status}");
+    }
+}
+
+#[test]
 fn shape_10_plain_text_and_pages() {
     check_details("  upstream\n\n  connect   error ", "upstream connect error", "", "", "");
     check_details("a < b and <3, a > c", "a < b and <3, a > c", "", "", "");
@@ -201,10 +234,10 @@ fn bodies_that_say_nothing_give_nothing() {
 #[test]
 fn the_status_and_the_text_pass_through() {
     let body = shaped("the text", "some_error", "c");
-    for status in [400, 401, 402, 403, 404, 405, 413, 418, 422, 424, 498, 501, 505, 524, 529, 599] {
+    for status in [400, 401, 402, 403, 404, 405, 413, 418, 422, 498, 501, 505, 599] {
         check(status, &body, (status, "the text", Retry::Never));
     }
-    for status in [408, 409, 429, 500, 502, 503, 504] {
+    for status in [408, 409, 424, 429, 500, 502, 503, 504, 524, 529] {
         check(status, &body, (status, "the text", Retry::Backoff));
     }
     for status in [0, 100, 204, 299, 600, 999, u16::MAX] {
@@ -243,7 +276,8 @@ fn openai_rows() {
     );
     let rate =
         "Rate limit reached for x in organization y on tokens per min. Please try again in 1.2s.";
-    check_retry(429, &shaped(rate, "tokens", "rate_limit_exceeded"), Retry::Backoff);
+    let asked = Retry::After(Duration::from_millis(1200));
+    check_retry(429, &shaped(rate, "tokens", "rate_limit_exceeded"), asked);
     let quota = "You exceeded your current quota, please check your plan and billing details.";
     check_retry(429, &shaped(quota, "insufficient_quota", "insufficient_quota"), Retry::Never);
     check_retry(429, &shaped("m", "insufficient_quota", ""), Retry::Never);
@@ -261,13 +295,13 @@ fn rows_of_other_backends() {
         format!(r#"{{"error":{{"code":{code},"message":{message:?},"type":{kind:?}}}}}"#)
     };
     let image = "image input is not supported - hint: you may need to provide the mmproj";
-    check_retry(500, &llama(500, "server_error", image), Retry::Never);
+    check(500, &llama(500, "server_error", image), (400, image, Retry::Never));
     let large = "input (596 tokens) is too large to process. increase the physical batch size";
     check_retry(500, &llama(500, "server_error", large), Retry::Never);
     let long = "the request exceeds the available context size, try increasing it";
-    check_retry(500, &llama(500, "exceed_context_size_error", long), Retry::Never);
+    check(500, &llama(500, "exceed_context_size_error", long), (400, long, Retry::Never));
     check_retry(500, &llama(500, "server_error", "slot unavailable"), Retry::Backoff);
-    check_retry(503, &llama(503, "unavailable_error", "Loading model"), Retry::Backoff);
+    check_retry(503, &llama(503, "unavailable_error", "Loading model"), Retry::Poll);
     let embed = "This server does not support embeddings. Start it with `--embeddings`";
     check_retry(501, &llama(501, "not_supported_error", embed), Retry::Never);
     check_retry(500, &llama(500, "server_error", embed), Retry::Never);
@@ -470,7 +504,10 @@ fn errors_in_band_get_a_status() {
     check_in_band(r#"{"message":"m","type":"unavailable_error"}"#, (503, "m"));
     check_in_band(r#"{"message":"m","type":"server_error"}"#, (500, "m"));
     check_in_band(r#"{"message":"m"}"#, (500, "m"));
-    check_in_band(r#""a text""#, (500, "a text"));
+    check_in_band(r#""a text""#, (502, "a text"));
+    check_in_band(r#"{"error":"a text"}"#, (502, "a text"));
+    check_in_band(r#"{"error":"m","type":"t"}"#, (500, "m"));
+    check_in_band(r#""model 'x' not found""#, (404, "model 'x' not found"));
     check_in_band("no JSON at all", (500, "no JSON at all"));
     let route = "Unexpected endpoint or method. (POST /x)";
     check_in_band(&format!("{route:?}"), (502, route));
@@ -504,7 +541,7 @@ fn whole_bodies_with_an_error_are_judged_in_band_too() {
 #[test]
 fn whole_answers_are_told_from_errors() {
     check_error_in(r#"{"error":{"message":"m","code":504},"choices":[]}"#, Some((504, "m")));
-    check_error_in(r#" {"choices":[],"error":"m"} "#, Some((500, "m")));
+    check_error_in(r#" {"choices":[],"error":"m"} "#, Some((502, "m")));
     check_error_in(
         r#"{"error":"Unexpected endpoint or method. (POST /x)"}"#,
         Some((502, "Unexpected endpoint or method. (POST /x)")),
@@ -529,6 +566,58 @@ fn whole_answers_are_told_from_errors() {
     ] {
         check_error_in(answer, None);
     }
+}
+
+#[test]
+fn errors_in_band_are_told_in_ollamas_words_where_it_has_some() {
+    let check = |error: &str, model, status: u16, message: &str| {
+        let redactor = Redactor::new(Some(Secret::new("topsecret-1")));
+        let error = failure_in_band(error, model, &redactor);
+        assert_eq!((error.status(), error.message()), (Some(status), message.to_owned()));
+    };
+    let unknown = shaped("The model `x` does not exist", "", "model_not_found");
+    check(&unknown, Some("x:1"), 404, MODEL_NOT_FOUND);
+    check(&unknown, None, 404, "The model `x` does not exist");
+    check(r#"{"error":"model 'x' not found"}"#, Some("x:1"), 404, MODEL_NOT_FOUND);
+    check(
+        &shaped("tools param requires --jinja flag", "", ""),
+        Some("x:1"),
+        400,
+        "registry.ollama.ai/library/x:1 does not support tools",
+    );
+    check(&shaped("topsecret-1", "server_error", ""), Some("x:1"), 500, "***");
+}
+
+#[test]
+fn a_delay_may_be_asked_for_in_the_message_alone() {
+    let after = |seconds| Retry::After(Duration::from_secs(seconds));
+    let check = |status, text: &str, hints, expected| {
+        assert_eq!(fail(status, &shaped(text, "t", ""), hints, None).retry(), expected, "{text}");
+    };
+    let slow = "Rate limit reached. Please try again in 6m0s.";
+    check(429, slow, Hints::default(), after(360));
+    let header = Hints { retry_after: Some(Duration::from_secs(7)), should_retry: None };
+    check(429, slow, header, after(7));
+    check(400, slow, Hints::default(), Retry::Never);
+    check(429, "Request too large. Please try again in 1s.", Hints::default(), Retry::Never);
+}
+
+#[test]
+fn only_a_prompt_waits_for_a_model_that_is_loading() {
+    let check = |status, text: &str, hints, model, expected| {
+        let error = fail(status, &shaped(text, "unavailable_error", ""), hints, model);
+        assert_eq!(error.retry(), expected, "{status} {text} {hints:?}");
+    };
+    let hints = |should_retry| Hints { retry_after: None, should_retry };
+    let loading = "Loading model";
+    check(503, loading, hints(None), Some("x"), Retry::Poll);
+    check(503, "Model x is currently loading", hints(None), Some("x"), Retry::Poll);
+    check(503, loading, hints(None), None, Retry::Backoff);
+    check(503, loading, hints(Some(false)), Some("x"), Retry::Never);
+    check(500, loading, hints(None), Some("x"), Retry::Backoff);
+    check(503, "slots are busy", hints(None), Some("x"), Retry::Backoff);
+    let after = Hints { retry_after: Some(Duration::from_secs(7)), should_retry: None };
+    check(503, loading, after, Some("x"), Retry::After(Duration::from_secs(7)));
 }
 
 #[test]
@@ -568,5 +657,5 @@ fn long_messages_are_cut_after_cleaning_and_between_words() {
     assert_eq!(message(&words), words);
     assert_eq!(message(&format!("{words} next")), words);
     let in_band_key = format!("{:?}", format!("{} topsecret-1", "x".repeat(4090)));
-    check_in_band(&in_band_key, (500, &"x".repeat(4090)));
+    check_in_band(&in_band_key, (502, &"x".repeat(4090)));
 }

@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 use super::*;
 use crate::ollama::decode;
 use crate::ollama::request::ChatRequest as OllamaRequest;
+use crate::openai::request::{ChatRequest, EmbeddingRequest};
 use crate::profile;
-use crate::translate::chat;
+use crate::translate::{chat, format};
 
 /// A chat request with all that can be refused.
 fn with_request(change: &Value, check: impl FnOnce(&mut ChatRequest<'_>)) {
@@ -27,7 +28,12 @@ fn with_request(change: &Value, check: impl FnOnce(&mut ChatRequest<'_>)) {
 
 fn details(message: &str, param: &str, code: &str) -> Details {
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    Details { message: message.to_owned(), param: some(param), code: some(code), kind: None }
+    Details {
+        message: message.to_owned(),
+        param: some(param),
+        code: some(code),
+        ..Details::default()
+    }
 }
 
 /// What is done about a refusal, each by its sentence; and then it is done.

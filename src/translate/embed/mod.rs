@@ -310,7 +310,7 @@ mod tests {
             check(body, 502, nothing);
         }
         check(r#"{"error":{"message":"slow","code":429}}"#, 429, "slow");
-        check(r#"{"data":[{"embedding":[1]}],"error":"broken"}"#, 500, "broken");
+        check(r#"{"data":[{"embedding":[1]}],"error":"broken"}"#, 502, "broken");
         check(r#"{"object":"error","message":"broken","code":400}"#, 400, "broken");
         let not_finite = "embedding contains NaN or Inf values";
         for word in ["NaN", "Infinity", "-Infinity", "null"] {

@@ -1,0 +1,167 @@
+//! Stop strings for an upstream that refuses the parameter (openai-wire.md 3.6).
+//!
+//! [`StopFilter`] passes text on until one of the strings is complete in it, and holds back only
+//! what may still become one: the longest end of the text that some string begins with. It knows
+//! neither events nor clients. Invariant: what comes out, put together, is the text before the
+//! first match, or all of it without one, however the text was cut. First is the match that is
+//! complete first, as for a server that looks after each token; of two that are complete at the
+//! same place, the longer one.
+
+/// The filter of one answer.
+#[derive(Clone, Debug)]
+pub struct StopFilter {
+    /// None of them is empty: that would stop everything.
+    stops: Vec<String>,
+    /// The end of the text that is not shown yet.
+    held: String,
+    matched: bool,
+}
+
+impl StopFilter {
+    /// A filter for these strings; empty ones are left out.
+    #[must_use]
+    pub fn new(mut stops: Vec<String>) -> Self {
+        stops.retain(|stop| !stop.is_empty());
+        Self { stops, held: String::new(), matched: false }
+    }
+
+    /// Takes a piece of text and gives back what may be shown now. Behind a match that is nothing.
+    #[must_use]
+    pub fn push(&mut self, text: &str) -> String {
+        if self.matched {
+            return String::new();
+        }
+        self.held.push_str(text);
+        let end = match self.first_match() {
+            Some(at) => {
+                self.matched = true;
+                at
+            }
+            None => self.held.len() - self.undecided(),
+        };
+        let rest = self.held.split_off(end);
+        let shown = std::mem::replace(&mut self.held, rest);
+        if self.matched {
+            self.held.clear();
+        }
+        shown
+    }
+
+    /// Ends the text: what was held back became no stop string.
+    #[must_use]
+    pub fn finish(&mut self) -> String {
+        std::mem::take(&mut self.held)
+    }
+
+    /// Whether a stop string was found.
+    #[must_use]
+    pub fn matched(&self) -> bool {
+        self.matched
+    }
+
+    /// How many bytes are held back.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Where the first match begins.
+    fn first_match(&self) -> Option<usize> {
+        let matches = self.stops.iter().filter_map(|stop| {
+            let at = self.held.find(stop.as_str())?;
+            Some((at + stop.len(), at))
+        });
+        matches.min().map(|(_, at)| at)
+    }
+
+    /// The length of the longest end of the text that some stop string begins with.
+    fn undecided(&self) -> usize {
+        let begins = |stop: &String| {
+            let cuts = (1..stop.len()).rev().filter(|&at| stop.is_char_boundary(at));
+            cuts.into_iter().find(|&at| self.held.ends_with(&stop[..at]))
+        };
+        self.stops.iter().filter_map(begins).max().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cuts `text` at every place and every pair of places, and compares with the expectation.
+    fn check(text: &str, stops: &[&str], expected: &str) {
+        let stops: Vec<String> = stops.iter().map(|stop| (*stop).to_owned()).collect();
+        let places: Vec<usize> = (0..=text.len()).filter(|&at| text.is_char_boundary(at)).collect();
+        for (number, &first) in places.iter().enumerate() {
+            for &second in &places[number..] {
+                let mut filter = StopFilter::new(stops.clone());
+                let mut shown = String::new();
+                for piece in [&text[..first], &text[first..second], &text[second..]] {
+                    shown += &filter.push(piece);
+                    assert!(expected.starts_with(&shown), "{text:?} {stops:?} {first} {second}");
+                }
+                assert_eq!(filter.matched(), expected != text, "{text:?} {stops:?}");
+                shown += &filter.finish();
+                assert_eq!(shown, expected, "{text:?} {stops:?} cut at {first} and {second}");
+                assert_eq!(filter.held(), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn text_is_cut_before_the_first_match_wherever_it_was_cut() {
+        check("one\n\ntwo\n\nthree", &["\n\n"], "one");
+        check("User: a User: b", &["User:"], "");
+        check("ab<|im_end|>cd", &["<|im_end|>", "</s>"], "ab");
+        check("aXbYc", &["Y", "X"], "a");
+        check("é😀né", &["😀n"], "é");
+        check("aaab", &["aab"], "a");
+        check("ababac", &["abac"], "ab");
+    }
+
+    #[test]
+    fn text_without_a_match_comes_out_whole() {
+        check("one two", &["three"], "one two");
+        check("one tw", &["two"], "one tw");
+        check("a<|im_en", &["<|im_end|>"], "a<|im_en");
+        check("eé", &["éé"], "eé");
+        check("any", &[], "any");
+        check("any", &[""], "any");
+        check("", &["x"], "");
+    }
+
+    #[test]
+    fn the_match_that_is_complete_first_counts_and_of_equals_the_longer() {
+        check("abcd", &["abcd", "c"], "ab");
+        check("abc", &["bc", "c"], "a");
+        check("abc", &["c", "bc"], "a");
+    }
+
+    #[test]
+    fn every_text_of_three_letters_is_cut_as_a_plain_search_would_cut_it() {
+        let stops = ["aba", "bb", "cab"];
+        for number in 0..3_usize.pow(7) {
+            let letter = |place: u32| ['a', 'b', 'c'][number / 3_usize.pow(place) % 3];
+            let text: String = (0..7).map(letter).collect();
+            let ends = (0..=text.len()).find_map(|end| {
+                let stop = stops.iter().filter(|stop| text[..end].ends_with(**stop));
+                stop.map(|stop| end - stop.len()).min()
+            });
+            check(&text, &stops, &text[..ends.unwrap_or(text.len())]);
+        }
+    }
+
+    #[test]
+    fn no_more_is_held_back_than_may_become_a_stop_string() {
+        let mut filter = StopFilter::new(vec!["abac".into(), "\n\n".into()]);
+        assert_eq!(filter.push("x\nab"), "x\n");
+        assert_eq!(filter.push("a"), "");
+        assert_eq!(filter.push("ba"), "ab");
+        assert_eq!((filter.push("d\n"), filter.held()), ("abad".to_owned(), 1));
+        assert_eq!(filter.push("\n"), "");
+        assert_eq!(
+            (filter.matched(), filter.push("more"), filter.finish()),
+            (true, String::new(), String::new())
+        );
+    }
+}
