@@ -29,6 +29,7 @@
 //! | [`backoff`], [`upstream_error`] | when to try again; what an upstream's error means |
 //! | [`adapt`] | what to change in a request that an upstream refuses, and what was learnt of it |
 //! | [`upstream`] | the client of the OpenAI server, over ureq |
+//! | [`keepsakes`] | what an upstream wants back with a tool call |
 //! | [`catalog`], [`loaded`] | the kept model list; the table behind `/api/ps` |
 //! | [`store`] | the models that were made here, in memory and in one file |
 //! | [`exchange`], [`unread`] | one request and its reply, over tiny_http |
@@ -63,6 +64,7 @@ pub mod go_template;
 pub mod guard;
 pub mod handler;
 pub mod keep_alive;
+pub mod keepsakes;
 pub mod loaded;
 pub mod logging;
 pub mod machine;

@@ -161,3 +161,39 @@ fn log_probabilities_come_only_when_asked_for() {
         assert_eq!(upstream.request().json().get("logprobs").is_some(), asked_for);
     }
 }
+
+#[test]
+fn what_gemini_sends_with_a_call_comes_back_with_it_and_stays_from_the_client() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    let signature = json!({"google": {"thought_signature": "c2ln"}});
+    let call = json!({"id": "function-call-1", "type": "function", "extra_content": signature,
+        "function": {"name": "f", "arguments": "{\"a\":1}"}});
+    for stream in [true, false] {
+        let choice = |name: &str| {
+            json!({"choices": [{name: {"role": "assistant", "tool_calls": [call]},
+            "finish_reason": "tool_calls"}]})
+        };
+        let body =
+            json!({"model": "m", "stream": stream, "messages": [{"role": "user", "content": "x"}]});
+        upstream.script(if stream {
+            let event = format!("data: {}\n\ndata: [DONE]\n\n", choice("delta"));
+            vec![stream_head(), frame(&event), last_frame()]
+        } else {
+            vec![upstream::json(&choice("message").to_string())]
+        });
+        let told = proxy.client().post("/api/chat", body.to_string()).answer();
+        assert!(told.body.contains(r#""arguments":{"a":1}"#), "{}", told.body);
+        assert!(!told.body.contains("signature") && !told.body.contains("extra"), "{}", told.body);
+        upstream.request();
+        // The client sends neither the id nor what it never saw.
+        let history = json!({"model": "m", "stream": false, "messages": [
+            {"role": "user", "content": "x"},
+            {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {"a": 1}}}]},
+            {"role": "tool", "content": "2"}]});
+        upstream.script(vec![upstream::answer("Done.")]);
+        proxy.client().post("/api/chat", history.to_string()).answer();
+        let sent = upstream.request().json();
+        assert_eq!(sent["messages"][1]["tool_calls"][0]["extra_content"], signature);
+    }
+}

@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::exchange::{ContentType, Exchange};
 use crate::keep_alive::KeepAlive;
+use crate::keepsakes::Keepsakes;
 use crate::loaded::Loaded;
 use crate::machine;
 use crate::names;
@@ -39,6 +40,7 @@ pub struct App {
     loaded: Loaded,
     learnt: embed::Learnt,
     store: Store,
+    keepsakes: Keepsakes,
     blobs: transfer::Blobs,
     started: SystemTime,
     base: String,
@@ -73,8 +75,8 @@ impl App {
         let base = config.base_url.to_string();
         let catalog = Catalog::new(config.models_ttl);
         let (loaded, blobs) = (Loaded::new(config.keep_alive), transfer::Blobs::default());
-        let learnt = embed::Learnt::default();
-        Self { config, client, catalog, loaded, learnt, store, blobs, started, base }
+        let (learnt, keepsakes) = (embed::Learnt::default(), Keepsakes::default());
+        Self { config, client, catalog, loaded, learnt, store, keepsakes, blobs, started, base }
     }
 
     fn setting(&self) -> Setting<'_> {

@@ -81,6 +81,7 @@ fn write_line(
     mut delta: Delta<'_>,
 ) {
     let calls = std::mem::take(&mut delta.calls);
+    context.app.keepsakes.keep(&calls);
     let mut write = |delta: &Delta<'_>| {
         if !delta.is_empty() {
             line.clear();
@@ -135,6 +136,7 @@ fn relay_whole(
         Answer::Whole(text) => {
             let rest = state.on_whole(&text)?;
             let outcome = finish(context, state)?;
+            context.app.keepsakes.keep(&rest.calls);
             encoder.last(&mut out, &now(), &rest, &outcome);
         }
         Answer::Stream(mut events) => {
@@ -142,6 +144,7 @@ fn relay_whole(
             let events = kept(events, state);
             let outcome = finish(context, state)?;
             rest.append(state.rest()?);
+            context.app.keepsakes.keep(&rest.calls);
             encoder.last(&mut out, &now(), &rest, &outcome);
             if let Some(events) = events {
                 events.finish();

@@ -78,6 +78,7 @@ pub(super) fn chat(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let resolved = resolved.map_err(|error| first(error, &request))?;
     let in_use = begin(context.app, &resolved, &asked, request.options.as_ref());
     let mut upstream = chat::to_openai(&request, &resolved.id, resolved.profile)?;
+    context.app.keepsakes.give_back(&mut upstream.messages);
     let stream = request.stream.unwrap_or(true);
     let client = &context.app.client;
     let answer = if stream {

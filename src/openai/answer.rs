@@ -108,6 +108,9 @@ pub struct ToolFragment<'a> {
     /// What is called.
     #[serde(borrow, deserialize_with = "lenient")]
     pub function: Option<FunctionFragment<'a>>,
+    /// What is to come back with the call (Gemini).
+    #[serde(borrow)]
+    pub extra_content: Option<&'a RawValue>,
 }
 
 /// The function of a [`ToolFragment`].

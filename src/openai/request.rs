@@ -158,6 +158,9 @@ pub struct ToolCall<'a> {
     pub kind: &'static str,
     /// What was called.
     pub function: FunctionCall<'a>,
+    /// What came with the call and is to come back with it (Gemini).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extra_content: Option<Box<RawValue>>,
 }
 
 /// The function of a [`ToolCall`].

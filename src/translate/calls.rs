@@ -24,6 +24,8 @@ pub struct Call {
     pub name: String,
     /// A JSON object on one line, keys in the upstream's order.
     pub arguments: String,
+    /// JSON that the upstream wants back with the call; not for clients.
+    pub extra: Option<String>,
 }
 
 /// The calls of one answer.
@@ -43,6 +45,7 @@ struct Partial {
     id: String,
     name: String,
     arguments: String,
+    extra: Option<String>,
 }
 
 impl Gatherer {
@@ -58,22 +61,26 @@ impl Gatherer {
         self.given > 0 || !self.open.is_empty()
     }
 
-    /// Adds a piece. One that holds neither id nor function only carries metadata, and is passed
-    /// over.
+    /// Adds a piece. One without a function begins no call; what it carries for an open one is kept.
     pub fn add(&mut self, fragment: ToolFragment<'_>) {
         let id = fragment.id.as_deref().unwrap_or_default();
         // "null" is Mistral's way of saying that there is none.
         let id = if id == "null" { "" } else { id };
-        let Some(function) = fragment.function else { return };
+        let extra = fragment.extra_content.map(RawValue::get).filter(|extra| *extra != "null");
+        let is_bare = fragment.function.is_none();
+        let function = fragment.function.unwrap_or_default();
         let place = match self.place(fragment.index, id, &function) {
             Some(place) => place,
-            None if id.is_empty() && function.is_blank() => return,
+            None if function.is_blank() && (id.is_empty() || is_bare) => return,
             None => {
                 self.open.push(Partial { index: fragment.index, ..Partial::default() });
                 self.open.len() - 1
             }
         };
         self.open[place].add(id, &function);
+        if let Some(extra) = extra {
+            self.open[place].extra = Some(extra.to_owned());
+        }
     }
 
     /// Which open call a piece belongs to; `None` for a new one. Behind a whole call a name is the
@@ -138,7 +145,8 @@ impl Gatherer {
             return Err(Error::protocol(format!("invalid tool call arguments for {name:?}")));
         };
         let id = if partial.id.is_empty() { self.invented(index) } else { partial.id };
-        Ok(Call { id, index, name: partial.name, arguments })
+        let (name, extra) = (partial.name, partial.extra);
+        Ok(Call { id, index, name, arguments, extra })
     }
 
     /// An id in Ollama's form: `call_` and 8 lower-case letters or digits.
@@ -274,7 +282,7 @@ mod tests {
         let mut out = String::new();
         let show = |calls: Vec<Call>, out: &mut String| {
             for call in calls {
-                let Call { id, index, name, arguments } = call;
+                let Call { id, index, name, arguments, extra: _ } = call;
                 out.push_str(&format!("{index}:{id}:{name}({arguments}) "));
             }
         };

@@ -150,7 +150,7 @@ fn turn(kept: Kept<'static>) -> Message<'static> {
         Kept::Calls(role, text, calls) => {
             let call = |(id, name, arguments)| {
                 let function = FunctionCall { name, arguments };
-                ToolCall { id, kind: "function", function }
+                ToolCall { id, kind: "function", function, extra_content: None }
             };
             let tool_calls = calls.into_iter().map(call).collect();
             Message { tool_calls, ..Message::text(role, text) }

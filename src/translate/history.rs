@@ -107,7 +107,8 @@ fn to_call<'a>(call: &'a OllamaCall<'a>, place: usize, number: usize) -> Result<
     };
     let (name, arguments) =
         (Cow::Borrowed(name), arguments(function.and_then(|function| function.arguments))?);
-    Ok(ToolCall { id, kind: "function", function: FunctionCall { name, arguments } })
+    let function = FunctionCall { name, arguments };
+    Ok(ToolCall { id, kind: "function", function, extra_content: None })
 }
 
 /// The arguments as a string of JSON. An object is what Ollama asks for; a string that holds one is
