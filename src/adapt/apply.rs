@@ -38,12 +38,21 @@ fn apply_to_sampling(sampling: &mut Map<String, Value>, repair: &Repair) -> Opti
     })
 }
 
-/// Takes the stop sequences out; they are watched for in the answer instead (3.6).
-fn watch(sampling: &mut Map<String, Value>, watched: &mut Vec<String>) -> bool {
-    let stop = sampling.remove("stop");
-    let texts = stop.as_ref().and_then(Value::as_array).into_iter().flatten();
+/// Takes the stop sequences out; they are watched for in the answer instead (3.6), which is a stream
+/// from then on, so that it can be ended where one matches.
+fn watch(
+    sampling: &mut Map<String, Value>,
+    watched: &mut Vec<String>,
+    stream: &mut bool,
+    stream_options: &mut Option<StreamOptions>,
+) -> bool {
+    let Some(stop) = sampling.remove("stop") else { return false };
+    let texts = stop.as_array().into_iter().flatten();
     watched.extend(texts.filter_map(Value::as_str).map(str::to_owned));
-    stop.is_some()
+    if !std::mem::replace(stream, true) {
+        *stream_options = StreamOptions::when(true);
+    }
+    true
 }
 
 impl Adaptable for ChatRequest<'_> {
@@ -77,12 +86,8 @@ impl Adaptable for ChatRequest<'_> {
         match repair {
             Repair::LeaveOut("stream_options") => self.stream_options.take().is_some(),
             Repair::LeaveOut("stop") => {
-                let watches = watch(&mut self.sampling, &mut self.watched_stop);
-                // A stream can be ended where one matches.
-                if watches && !std::mem::replace(&mut self.stream, true) {
-                    self.stream_options = StreamOptions::when(true);
-                }
-                watches
+                let Self { sampling, watched_stop, stream, stream_options, .. } = self;
+                watch(sampling, watched_stop, stream, stream_options)
             }
             Repair::NoEffortWithTools => {
                 let changes = !self.tools.is_empty()
@@ -184,25 +189,12 @@ impl Adaptable for CompletionRequest<'_> {
         }
     }
 
-    fn has_role(&self, _: &str) -> bool {
-        false
-    }
-
-    /// There is no message in which a schema could be told.
-    fn format(&self) -> Option<&ResponseFormat<'_>> {
-        None
-    }
-
     fn apply(&mut self, repair: &Repair) -> bool {
         match repair {
             Repair::LeaveOut("stream_options") => self.stream_options.take().is_some(),
             Repair::LeaveOut("stop") => {
-                let watches = watch(&mut self.sampling, &mut self.watched_stop);
-                // A stream can be ended where one matches.
-                if watches && !std::mem::replace(&mut self.stream, true) {
-                    self.stream_options = StreamOptions::when(true);
-                }
-                watches
+                let Self { sampling, watched_stop, stream, stream_options, .. } = self;
+                watch(sampling, watched_stop, stream, stream_options)
             }
             _ => apply_to_sampling(&mut self.sampling, repair).unwrap_or(false),
         }
@@ -222,14 +214,6 @@ impl Adaptable for InfillRequest<'_> {
         ["model", "input_prefix", "input_suffix", "stream", "json_schema"].contains(&member)
     }
 
-    fn has_role(&self, _: &str) -> bool {
-        false
-    }
-
-    fn format(&self) -> Option<&ResponseFormat<'_>> {
-        None
-    }
-
     fn apply(&mut self, repair: &Repair) -> bool {
         // llama.cpp takes stop sequences here, and nobody would watch for them.
         *repair != Repair::LeaveOut("stop")
@@ -242,24 +226,12 @@ impl Adaptable for EmbeddingRequest<'_> {
         self.model
     }
 
-    fn sampling(&self) -> Option<&Map<String, Value>> {
-        None
-    }
-
     fn has(&self, member: &str) -> bool {
         match member {
             "model" | "input" => true,
             "encoding_format" => self.encoding_format.is_some(),
             _ => false,
         }
-    }
-
-    fn has_role(&self, _: &str) -> bool {
-        false
-    }
-
-    fn format(&self) -> Option<&ResponseFormat<'_>> {
-        None
     }
 
     fn apply(&mut self, repair: &Repair) -> bool {

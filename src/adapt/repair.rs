@@ -104,16 +104,22 @@ pub trait Adaptable {
     fn model(&self) -> &str;
 
     /// The parameters beside those that every request has, where there can be any.
-    fn sampling(&self) -> Option<&Map<String, Value>>;
+    fn sampling(&self) -> Option<&Map<String, Value>> {
+        None
+    }
 
     /// Whether a member outside of [`Adaptable::sampling`] is sent.
     fn has(&self, member: &str) -> bool;
 
-    /// The conversation's roles; none where there is no conversation.
-    fn has_role(&self, role: &str) -> bool;
+    /// Whether somebody in the conversation has this role; nobody where there is no conversation.
+    fn has_role(&self, _role: &str) -> bool {
+        false
+    }
 
-    /// The wanted form of the answer.
-    fn format(&self) -> Option<&ResponseFormat<'_>>;
+    /// The wanted form of the answer, where it can be changed.
+    fn format(&self) -> Option<&ResponseFormat<'_>> {
+        None
+    }
 
     /// Makes a change; whether there was anything to change.
     fn apply(&mut self, repair: &Repair) -> bool;
