@@ -14,10 +14,7 @@
 //! | 10 JSON for a stream, HTML with 200 | here |
 //! | 11 an idle upstream | `retry.rs` `silence_within_a_stream_is_a_timeout_and_not_tried_again` |
 //! | 11 a client that leaves | `disconnect.rs` `the_upstream_s_call_ends_when_a_write_fails` |
-//! | 12, 18 to 26, 31, 32 | `appendix_b_rest.rs` |
-//!
-//! Lines 13 to 17 are about parameters that an upstream refuses, 27 to 30 about lists and
-//! embeddings, and are held beside those.
+//! | 12 to 32 | `appendix_b_rest.rs` |
 
 mod support;
 

@@ -4,7 +4,9 @@
 //! | --- | --- |
 //! | 12 an option that is absent | `rows_5.rs` `an_option_that_is_null_or_not_set_is_left_to_the_upstream` |
 //! | 12 an option with its neutral value | here |
-//! | 13 to 17, 27 to 30 | beside parameters, lists and embeddings |
+//! | 13 to 17 parameters that are refused | `adapt.rs` |
+//! | 27 lists | `golden/models`, `src/translate/models/list.rs` |
+//! | 28 to 30 embeddings | `embeddings.rs`, `batches.rs` |
 //! | 18 `json` with and without the word | `golden/chat/request-format-json-openai`, `-asked` |
 //! | 18 schemas that can be strict and that cannot; LM Studio | here, `src/translate/format.rs` |
 //! | 19 each `think` for each family | `src/translate/think.rs` `each_family_is_told_in_its_own_words`, `golden/chat/request-think-*`, `rows_5.rs` `each_form_of_think_is_told_as_the_family_understands_it` |
