@@ -21,7 +21,7 @@
 //! | [`config`], [`base_url`] | the options, one table row each; the upstream's address |
 //! | [`error`] | the one error of an exchange: side, status, message, retry |
 //! | [`redact`] | secrets that do not print, and texts cleaned of them |
-//! | [`ollama`], [`openai`] | the wire types of the two APIs |
+//! | [`ollama`], [`openai`], [`anthropic`] | the wire types of the three APIs |
 //! | [`translate`] | one API to the other, both ways |
 //! | [`sse`], [`ndjson`] | events out of bytes, lines into bytes |
 //! | [`route`], [`names`], [`profile`], [`keep_alive`], [`clock`] | small rules |
@@ -51,6 +51,7 @@
 
 pub mod acceptor;
 pub mod adapt;
+pub mod anthropic;
 pub mod backoff;
 pub mod base_url;
 pub mod catalog;

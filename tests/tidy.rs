@@ -39,6 +39,7 @@ fn code(source: &str) -> String {
 /// Modules that may do nothing but compute.
 const PURE: &[&str] = &[
     "src/adapt",
+    "src/anthropic",
     "src/backoff.rs",
     "src/base_url.rs",
     "src/clock.rs",
