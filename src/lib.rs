@@ -24,6 +24,7 @@
 //! | [`ollama`], [`openai`], [`anthropic`] | the wire types of the three APIs |
 //! | [`translate`] | one API to the other, both ways |
 //! | [`sse`], [`ndjson`] | events out of bytes, lines into bytes |
+//! | [`shape`] | what an error looks like in each of the three protocols |
 //! | [`route`], [`names`], [`profile`], [`keep_alive`], [`clock`] | small rules |
 //! | [`go_template`] | whether a template is one, in Go's words |
 //! | [`backoff`], [`upstream_error`] | when to try again; what an upstream's error means |
@@ -77,6 +78,7 @@ pub mod profile;
 pub mod redact;
 pub mod route;
 pub mod server;
+pub mod shape;
 pub mod sse;
 pub mod stop;
 pub mod store;

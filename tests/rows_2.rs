@@ -10,8 +10,8 @@
 //! | slashes, queries and whole URLs | `src/route.rs`: `methods_and_paths_lead_where_ollama_s_do` |
 //! | plain `OPTIONS` by a name, preflights | `cors.rs`: `on_loopback_only_near_hosts_are_served`, `a_preflight_is_answered_for_any_path_and_host` |
 //!
-//! Three differences are meant: `/health` and `/openai/health` are ours, and the routes of `/v1` are
-//! not there yet.
+//! Differences that are meant: `/health`, `/openai/health` and `/v1/messages/count_tokens` are ours,
+//! and a model below `/v1/models` may have slashes in its name.
 
 mod support;
 
@@ -62,6 +62,34 @@ const ROUTES: &[(&str, &str, Told)] = &[
         Begins(403, r#"{"error":"ollama cloud is disabled: web fetch is unavailable"}"#),
     ),
     ("/api/experimental/model-recommendations", "GET", Begins(200, r#"{"recommendations":[]}"#)),
+    ("/v1/models", "GET", Begins(501, r#"{"error":{"message":"models is not"#)),
+    ("/v1/models/*model", "GET", Begins(501, r#"{"error":{"message":"models/model is not"#)),
+    (
+        "/v1/chat/completions",
+        "POST",
+        Begins(501, r#"{"error":{"message":"chat/completions is not"#),
+    ),
+    ("/v1/completions", "POST", Begins(501, r#"{"error":{"message":"completions is not"#)),
+    ("/v1/embeddings", "POST", Begins(501, r#"{"error":{"message":"embeddings is not"#)),
+    ("/v1/responses", "POST", Begins(501, r#"{"error":{"message":"responses is not"#)),
+    (
+        "/v1/audio/transcriptions",
+        "POST",
+        Begins(501, r#"{"error":{"message":"audio/transcriptions is not"#),
+    ),
+    (
+        "/v1/messages",
+        "POST",
+        Begins(501, r#"{"type":"error","error":{"type":"api_error","message":"messages is not"#),
+    ),
+    (
+        "/v1/messages/count_tokens",
+        "POST",
+        Begins(
+            501,
+            r#"{"type":"error","error":{"type":"api_error","message":"count_tokens is not"#,
+        ),
+    ),
 ];
 
 /// Those that Ollama has not.
@@ -72,7 +100,10 @@ const METHODS: &[&str] = &["HEAD", "GET", "POST", "PUT", "PATCH", "DELETE", "OPT
 
 /// A path that a registered one means.
 fn path(registered: &str) -> String {
-    registered.replace(":digest", "sha256:0").replace(":encodedKey", "c3No")
+    registered
+        .replace(":digest", "sha256:0")
+        .replace(":encodedKey", "c3No")
+        .replace("*model", "a/b%2Fc:8b")
 }
 
 /// Asks by an address, as a plain OPTIONS by a name never gets to the routes. An answer to HEAD has
@@ -141,7 +172,8 @@ fn what_is_not_registered_is_not_found() {
     let proxy = Proxy::start(&Upstream::start());
     let mut client = proxy.client();
     for path in [
-        "/v1/messages/count_tokens",
+        "/v1",
+        "/v1/messages/batches",
         "/v1/images/generations",
         "/v1/images/edits",
         "/v1/moderations",
@@ -163,7 +195,7 @@ fn nothing_else_is_registered() {
     let table = SOURCE.split_once("const ROUTES").expect("a table").1;
     let table = table.split_once("\n];").expect("its end").0;
     let texts = table.split('"').skip(1).step_by(2);
-    let paths = texts.filter(|text| text.starts_with('/') && !text.starts_with("/v1/"));
+    let paths = texts.filter(|text| text.starts_with('/'));
     let mut found: Vec<&str> = paths.filter(|path| !OURS.contains(path)).collect();
     let mut expected: Vec<&str> = ROUTES.iter().map(|(path, ..)| *path).collect();
     expected.sort_unstable();

@@ -58,6 +58,7 @@ const PURE: &[&str] = &[
     "src/profile",
     "src/redact.rs",
     "src/route.rs",
+    "src/shape.rs",
     "src/sse.rs",
     "src/translate",
     "src/upstream_error",

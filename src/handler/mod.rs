@@ -4,11 +4,14 @@
 //! the client is the server's part. State that outlives a request is in [`App`] and nowhere else.
 
 mod account;
+mod anthropic;
 mod embed;
 mod info;
 mod manage;
 mod named;
+mod openai;
 mod relay;
+mod responses;
 mod text;
 mod transfer;
 
@@ -25,7 +28,7 @@ use crate::machine;
 use crate::names;
 use crate::ndjson;
 use crate::profile::{GENERIC, Profile};
-use crate::route::{self, Route, Target};
+use crate::route::{self, Route, Target, V1};
 use crate::store::Store;
 use crate::translate::models::{Abilities, DEFAULT_CONTEXT_LENGTH, Model, Setting};
 use crate::translate::virtual_model::VirtualModel;
@@ -238,9 +241,30 @@ fn dispatch(route: Route, context: &mut Context<'_>, body: Vec<u8>) -> Result<()
         Route::Pull => transfer::pull(context, body),
         Route::Push => transfer::push(context, body),
         Route::Blob => transfer::blob(context),
+        Route::V1(route) => dispatch_v1(route, context, body),
         Route::Health => info::health(context),
         Route::UpstreamHealth => info::upstream_health(context),
     }
+}
+
+fn dispatch_v1(route: V1, context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
+    match route {
+        V1::Models => openai::models(context),
+        V1::Model => openai::model(context),
+        V1::Chat => openai::chat(context, body),
+        V1::Completions => openai::completions(context, body),
+        V1::Embeddings => openai::embeddings(context, body),
+        V1::Responses => openai::responses(context, body),
+        V1::Transcriptions => openai::transcriptions(context),
+        V1::Messages => anthropic::messages(context, body),
+        V1::CountTokens => anthropic::count_tokens(context, body),
+    }
+}
+
+/// What is not there yet.
+fn not_implemented(what: &str) -> Error {
+    let message = format!("{what} is not supported by this proxy yet");
+    Error::UpstreamStatus { status: 501, message, retry: crate::error::Retry::Never }
 }
 
 impl Context<'_> {
