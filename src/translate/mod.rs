@@ -4,6 +4,7 @@
 //! translated, knowingly ignored, or refused by name. State that a stream needs lives in
 //! [`stream::AnswerStream`], which writes nothing.
 
+pub mod anthropic;
 pub mod calls;
 pub mod chat;
 pub mod context;
