@@ -23,29 +23,30 @@ use crate::translate::virtual_model::VirtualModel;
 use crate::translate::{infill, options, think};
 use crate::upstream::Answer;
 
-/// What both routes are asked first, and in the same order.
-struct Asked {
+/// What all such routes are asked first, and in the same order.
+pub(super) struct Asked {
     /// The name, without a source suffix.
     name: String,
     /// The name as the client sent it.
-    shown: String,
+    pub(super) shown: String,
     keep_alive: Option<KeepAlive>,
-    think: Think,
+    pub(super) think: Think,
     /// Whether the model is to call functions.
-    tools: bool,
+    pub(super) tools: bool,
     /// `chat` or `generate`.
     route: &'static str,
     /// The virtual model that the name means.
-    overlay: Option<Arc<VirtualModel>>,
+    pub(super) overlay: Option<Arc<VirtualModel>>,
 }
 
-/// Members of both requests.
-struct Common<'a> {
-    model: Option<&'a Text<'a>>,
-    keep_alive: Option<&'a Value>,
-    think: Option<&'a Value>,
-    top_logprobs: Option<Int>,
-    debug: Option<bool>,
+/// Members of their requests.
+#[derive(Default)]
+pub(super) struct Common<'a> {
+    pub(super) model: Option<&'a Text<'a>>,
+    pub(super) keep_alive: Option<&'a Value>,
+    pub(super) think: Option<&'a Value>,
+    pub(super) top_logprobs: Option<Int>,
+    pub(super) debug: Option<bool>,
 }
 
 /// `POST /api/chat`.
@@ -143,7 +144,7 @@ pub(super) fn generate(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
 
 impl Asked {
     /// Checks what Ollama checks before it looks for the model.
-    fn read(
+    pub(super) fn read(
         context: &mut Context<'_>,
         common: &Common<'_>,
         route: &'static str,
@@ -193,7 +194,7 @@ impl Asked {
 }
 
 /// The model behind the name, once it is known to do what is asked for.
-fn resolve(
+pub(super) fn resolve(
     context: &Context<'_>,
     asked: &Asked,
     options: Option<&Map<String, Value>>,
@@ -210,7 +211,7 @@ fn resolve(
 }
 
 /// Notes that the model is in use.
-fn begin<'a>(
+pub(super) fn begin<'a>(
     app: &'a App,
     resolved: &Resolved,
     asked: &Asked,
