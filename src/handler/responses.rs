@@ -17,11 +17,8 @@ pub(super) fn responses(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> 
     let text = decode::text(body)?;
     let request: ResponsesRequest<'_> = decode::parse(&text, "openai.ResponsesRequest")?;
     let mut chat = responses::to_chat(&request)?;
-    let common = Common {
-        model: request.model.as_ref(),
-        think: chat.think.as_ref(),
-        ..Common::default()
-    };
+    let common =
+        Common { model: request.model.as_ref(), think: chat.think.as_ref(), ..Common::default() };
     let mut asked = Asked::read(context, &common, "chat", model_is_required)?;
     if chat.messages.as_ref().is_none_or(Vec::is_empty) {
         return Err(nothing_is_said());

@@ -97,12 +97,8 @@ impl<'a> Conversation<'a> {
                 Item::Search => {}
             }
         }
-        // Reasoning that led to nothing is a turn of its own, as in Ollama.
-        if self.reasoning.is_some() {
-            let mut message = turn("assistant", None);
-            message.thinking = self.reasoning.take();
-            self.messages.push(message);
-        }
+        // Reasoning that led to nothing would be a turn of its own in Ollama. To an upstream, which
+        // gets none of it, that were an empty turn to be continued.
         Ok(self.messages)
     }
 
