@@ -122,10 +122,15 @@ fn is_run_by_server(tool: &Tool<'_>) -> bool {
 
 fn definition<'a>(tool: &'a Tool<'a>) -> Result<OllamaTool<'a>> {
     let parameters = tool.input_schema.map(|schema| {
-        decode::parse::<Option<Schema<'_>>>(schema.get(), "ToolFunctionParameters").map_err(|error| {
-            let name = tool.name.as_deref().unwrap_or_default();
-            Error::invalid(format!("invalid input_schema for tool {name:?}: {}", error.message()))
-        })
+        decode::parse::<Option<Schema<'_>>>(schema.get(), "ToolFunctionParameters").map_err(
+            |error| {
+                let name = tool.name.as_deref().unwrap_or_default();
+                Error::invalid(format!(
+                    "invalid input_schema for tool {name:?}: {}",
+                    error.message()
+                ))
+            },
+        )
     });
     let function = FunctionDefinition {
         name: tool.name.clone(),
