@@ -6,4 +6,5 @@
 
 pub mod answer;
 pub mod embeddings;
+pub mod raw;
 pub mod request;
