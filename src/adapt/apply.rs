@@ -59,6 +59,7 @@ impl Adaptable for ChatRequest<'_> {
         match member {
             "model" | "messages" | "stream" => true,
             "tools" => !self.tools.is_empty(),
+            "tool_choice" => self.tool_choice.is_some(),
             "stream_options" => self.stream_options.is_some(),
             "response_format" => self.response_format.is_some(),
             _ => false,
@@ -76,6 +77,8 @@ impl Adaptable for ChatRequest<'_> {
     fn apply(&mut self, repair: &Repair) -> bool {
         match repair {
             Repair::LeaveOut("stream_options") => self.stream_options.take().is_some(),
+            // Ollama itself does not look at it (ollama-api.md 15.1).
+            Repair::LeaveOut("tool_choice") => self.tool_choice.take().is_some(),
             Repair::LeaveOut("stop") => {
                 let watches = watch(&mut self.sampling, &mut self.watched_stop);
                 // A stream can be ended where one matches.

@@ -399,7 +399,9 @@ fn data_text(message: &str, name: &str) -> String {
         "a map" => "map[string]interface {}",
         other => other,
     };
-    let (package, name) = name.split_once('.').unwrap_or(("api", name));
+    // A type in place of the package is the one around it.
+    let is_package = |(first, _): &(&str, &str)| first.starts_with(|c: char| c.is_lowercase());
+    let (package, name) = name.split_once('.').filter(is_package).unwrap_or(("api", name));
     if path.is_empty() {
         format!("json: cannot unmarshal {value} into Go value of type {package}.{name}")
     } else {

@@ -7,5 +7,6 @@
 
 pub mod answer;
 pub mod embeddings;
+pub mod raw;
 pub mod request;
 pub mod responses;
