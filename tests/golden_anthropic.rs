@@ -101,7 +101,9 @@ fn check_rules(case: &Case, stream: &str, is_whole: bool) {
                 assert_eq!(index, &json!(next), "{name}: places rise by one");
                 (open, next) = (index.as_u64(), next + 1);
             }
-            "content_block_delta" => assert_eq!(index.as_u64(), open, "{name}: into the open block"),
+            "content_block_delta" => {
+                assert_eq!(index.as_u64(), open, "{name}: into the open block")
+            }
             "content_block_stop" => {
                 assert_eq!(index.as_u64(), open, "{name}: the open block is closed");
                 open = None;
