@@ -318,7 +318,10 @@ fn what_a_model_cannot_do_is_refused_as_on_the_other_routes() {
     let effort = json!({"effort": "low"});
     let said = "\"plain\" does not support thinking";
     refused(json!({"model": "plain", "reasoning": effort}), said);
-    refused(json!({"model": "plain", "tools": tool}), "plain:latest does not support tools");
+    refused(
+        json!({"model": "plain", "tools": tool}),
+        "registry.ollama.ai/library/plain:latest does not support tools",
+    );
     refused(json!({"model": "text-embed"}), "\"text-embed\" does not support chat");
     assert!(bench.upstream.is_idle(), "the upstream is asked nothing");
 }

@@ -80,14 +80,17 @@ const ROUTES: &[(&str, &str, Told)] = &[
     (
         "/v1/messages",
         "POST",
-        Begins(501, r#"{"type":"error","error":{"type":"api_error","message":"messages is not"#),
+        Begins(
+            400,
+            r#"{"type":"error","error":{"type":"invalid_request_error","message":"model is required"}"#,
+        ),
     ),
     (
         "/v1/messages/count_tokens",
         "POST",
         Begins(
-            501,
-            r#"{"type":"error","error":{"type":"api_error","message":"count_tokens is not"#,
+            400,
+            r#"{"type":"error","error":{"type":"invalid_request_error","message":"model is required"}"#,
         ),
     ),
 ];

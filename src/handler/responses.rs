@@ -31,15 +31,10 @@ pub(super) fn responses(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> 
     let in_use = text::begin(context.app, &resolved, &asked, chat.options.as_ref());
     let mut upstream = responses::to_openai(&request, &chat, &resolved.id, resolved.profile)?;
     let stream = request.stream.unwrap_or(false);
-    let client = &context.app.client;
-    let answer = if stream {
-        client.chat_stream(&mut upstream, context.trace)
-    } else {
-        client.chat(&mut upstream, context.trace)
-    }?;
+    let answer = text::ask_chat(context, &mut upstream, stream)?;
     let wanted = (asked.think, None, std::mem::take(&mut upstream.watched_stop));
     let ids = Ids::new(number(&context.trace.request_id));
-    let mut encoder = ResponseEncoder::new(Echo::of(&request, &asked.shown), ids);
+    let mut encoder = ResponseEncoder::new(Echo::of(&request, asked.shown()), ids);
     // A long answer need not hold a large question.
     drop(upstream);
     drop(chat);

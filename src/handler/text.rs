@@ -15,6 +15,7 @@ use crate::keep_alive::KeepAlive;
 use crate::names;
 use crate::ollama::decode::{self, Int, Text};
 use crate::ollama::request::{ChatRequest, GenerateRequest};
+use crate::openai::request as openai;
 use crate::translate::chat::{self, ChatEncoder};
 use crate::translate::generate::{self, Generate, GenerateEncoder};
 use crate::translate::models::Abilities;
@@ -28,7 +29,7 @@ pub(super) struct Asked {
     /// The name, without a source suffix.
     name: String,
     /// The name as the client sent it.
-    pub(super) shown: String,
+    shown: String,
     keep_alive: Option<KeepAlive>,
     pub(super) think: Think,
     /// Whether the model is to call functions.
@@ -80,12 +81,7 @@ pub(super) fn chat(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let in_use = begin(context.app, &resolved, &asked, request.options.as_ref());
     let mut upstream = chat::to_openai(&request, &resolved.id, resolved.profile)?;
     let stream = request.stream.unwrap_or(true);
-    let client = &context.app.client;
-    let answer = if stream {
-        client.chat_stream(&mut upstream, context.trace)
-    } else {
-        client.chat(&mut upstream, context.trace)
-    }?;
+    let answer = ask_chat(context, &mut upstream, stream)?;
     let logprobs = chat::logprobs(request.logprobs, request.top_logprobs);
     let wanted = (asked.think, logprobs, std::mem::take(&mut upstream.watched_stop));
     // A long answer need not hold a large question.
@@ -143,6 +139,23 @@ pub(super) fn generate(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
 }
 
 impl Asked {
+    /// What is asked of a model that is to talk, in another protocol that came to the same: nothing
+    /// of how long it stays, and to think only where it can.
+    pub(super) fn talk(
+        name: String,
+        shown: String,
+        tools: bool,
+        overlay: Option<Arc<VirtualModel>>,
+    ) -> Self {
+        let (keep_alive, think, route) = (None, Think::Unset, "chat");
+        Self { name, shown, keep_alive, think, tools, route, overlay }
+    }
+
+    /// The name as the client sent it.
+    pub(super) fn shown(&self) -> &str {
+        &self.shown
+    }
+
     /// Checks what Ollama checks before it looks for the model.
     pub(super) fn read(
         context: &mut Context<'_>,
@@ -220,12 +233,25 @@ pub(super) fn begin<'a>(
     app.begin(resolved.used.clone(), asked.stay(options))
 }
 
+/// Sends a chat request.
+pub(super) fn ask_chat(
+    context: &mut Context<'_>,
+    request: &mut openai::ChatRequest<'_>,
+    stream: bool,
+) -> Result<Answer> {
+    let client = &context.app.client;
+    if stream {
+        client.chat_stream(request, context.trace)
+    } else {
+        client.chat(request, context.trace)
+    }
+}
+
 /// Sends a generate request to where it belongs.
 fn ask(context: &mut Context<'_>, request: &mut Generate<'_>, stream: bool) -> Result<Answer> {
     let client = &context.app.client;
     match (request, stream) {
-        (Generate::Chat(request), true) => client.chat_stream(request, context.trace),
-        (Generate::Chat(request), false) => client.chat(request, context.trace),
+        (Generate::Chat(request), stream) => ask_chat(context, request, stream),
         (Generate::Completion(request), true) => client.complete_stream(request, context.trace),
         (Generate::Completion(request), false) => client.complete(request, context.trace),
         (Generate::Fim(request), _) => client.fim(request, context.trace),
