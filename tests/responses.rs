@@ -21,9 +21,10 @@ const NO_ROUTE: &str =
 /// A proxy that knows that its upstream lacks the route.
 fn bench() -> Bench {
     let bench = Bench::new();
-    bench.upstream.script(vec![answer("ok")]);
+    bench.upstream.script(vec![status(404, &[], NO_ROUTE)]).script(vec![answer("ok")]);
     let first = bench.post(PATH, &json!({"model": "m", "input": "Hi"}));
     assert_eq!(first.status(), 200, "{}", first.body);
+    assert_eq!(bench.upstream.request().path, PATH);
     assert_eq!(bench.upstream.request().path, CHAT);
     bench
 }
