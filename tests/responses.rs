@@ -72,6 +72,7 @@ fn an_upstream_without_the_route_is_asked_for_it_only_once() {
         status(404, &[], r#"{"detail":"Not Found"}"#),
         typed(404, "text/plain", &[], "404 page not found"),
         status(405, &[], r#"{"detail":"Method Not Allowed"}"#),
+        Step::Send(b"HTTP/1.1 404 X\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n16\r\n{\"detail\":\"Not Found\"}\r\n0\r\n\r\n".to_vec()),
     ];
     for refusal in refusals {
         let bench = Bench::new();
