@@ -126,10 +126,7 @@ impl ChatRequest<'_> {
                 None => false,
             },
             (Repair::SchemaAsWords, ResponseFormat::JsonSchema { json_schema }) => {
-                let words = format!(
-                    "Answer with JSON that this JSON Schema allows, and with nothing else: {}",
-                    json_schema.schema.get()
-                );
+                let words = format::as_words(json_schema.schema.get());
                 *format = ResponseFormat::JsonObject;
                 self.messages.insert(0, Message::text("system", words));
                 true

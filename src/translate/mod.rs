@@ -21,6 +21,7 @@ pub mod metrics;
 mod modelfile;
 pub mod models;
 pub mod options;
+pub mod pass;
 pub mod stop;
 pub mod stream;
 pub mod think;
