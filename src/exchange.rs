@@ -23,9 +23,10 @@ use std::time::SystemTime;
 
 use tiny_http::{HTTPVersion, Method, Request};
 
+pub use self::content::ContentType;
 use self::content::Stream;
-pub use self::content::{ContentType, PassedHead};
 use crate::error::{Error, Result, Retry};
+use crate::openai::head::PassedHead;
 use crate::origin::Headers;
 use crate::shape::Shape;
 use crate::unread;
@@ -181,6 +182,28 @@ impl Exchange {
     /// As [`Exchange::read_body`]; `sink` is to take everything.
     pub fn copy_body(&mut self, limit: usize, mut sink: impl Write) -> Result<()> {
         self.take_body(limit, &mut |reader, _| io::copy(reader, &mut sink))
+    }
+
+    /// The length that the client claims for its body.
+    #[must_use]
+    pub fn claimed(&self) -> Option<usize> {
+        match &self.state {
+            State::Waiting(request) => request.body_length(),
+            State::Streaming(_) | State::Done => None,
+        }
+    }
+
+    /// As [`Exchange::read_body`], but lets `take` read it, who is told the length that the client
+    /// claims and tells how much there was.
+    ///
+    /// # Errors
+    /// As [`Exchange::read_body`].
+    pub fn pass_body(
+        &mut self,
+        limit: usize,
+        mut take: impl FnMut(&mut dyn Read, usize) -> io::Result<u64>,
+    ) -> Result<()> {
+        self.take_body(limit, &mut take)
     }
 
     /// Lets `take` read the body to its end; it is told the length that the client claims, and tells

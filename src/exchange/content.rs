@@ -2,6 +2,8 @@
 //!
 //! Writes nothing; the exchange does.
 
+use crate::openai::head::PassedHead;
+
 /// The content types of Ollama's answers (ollama-api.md 1.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContentType {
@@ -29,33 +31,6 @@ impl ContentType {
             Self::Lines => "application/x-ndjson",
             Self::Events => "text/event-stream",
         }
-    }
-}
-
-/// The head of an upstream's answer, as far as it is passed on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PassedHead {
-    /// The status.
-    pub status: u16,
-    /// `Content-Type` and whatever else the client is to know.
-    pub headers: Vec<(String, String)>,
-}
-
-impl PassedHead {
-    /// A header's value.
-    #[must_use]
-    pub fn header(&self, name: &str) -> Option<&str> {
-        let mut headers = self.headers.iter();
-        headers.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
-    }
-
-    /// Whether the body is a stream of events.
-    #[must_use]
-    pub fn has_events(&self) -> bool {
-        let kind = self.header("content-type").unwrap_or_default();
-        kind.split(';')
-            .next()
-            .is_some_and(|kind| kind.trim().eq_ignore_ascii_case(ContentType::Events.value()))
     }
 }
 

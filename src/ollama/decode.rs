@@ -25,6 +25,18 @@ const STEP: char = '\u{1}';
 /// # Errors
 /// [`Error::MissingBody`] when it is empty, [`Error::InvalidRequest`] when it is nested too deep.
 pub fn text(body: Vec<u8>) -> Result<String> {
+    let text = unmended(body)?;
+    Ok(match mend_surrogates(&text) {
+        Some(mended) => mended,
+        None => text,
+    })
+}
+
+/// The same for a body that is passed on: its escapes stay as they are.
+///
+/// # Errors
+/// As [`text`].
+pub fn unmended(body: Vec<u8>) -> Result<String> {
     if body.is_empty() {
         return Err(Error::MissingBody);
     }
@@ -35,10 +47,7 @@ pub fn text(body: Vec<u8>) -> Result<String> {
     if too_deep(text.as_bytes()) {
         return Err(Error::invalid("exceeded max depth"));
     }
-    Ok(match mend_surrogates(&text) {
-        Some(mended) => mended,
-        None => text,
-    })
+    Ok(text)
 }
 
 /// Reads the first JSON value of `text` as a `T`; `name` is Go's name of the type, for errors, with

@@ -6,5 +6,7 @@
 
 pub mod answer;
 pub mod embeddings;
+pub mod form;
+pub mod head;
 pub mod raw;
 pub mod request;

@@ -192,7 +192,7 @@ impl<'a> RawBody<'a> {
                 _ => name.as_str(),
             };
             let says = |name: &&str| self.object.says(name);
-            if !(is_limit && limit.iter().any(|name| says(&name)) || says(&name)) {
+            if !(is_limit && limit.iter().any(says) || says(&name)) {
                 self.change().set(name, value.to_string());
             }
         }
