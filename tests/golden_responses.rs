@@ -59,6 +59,28 @@ fn requests_become_chat_completions() {
 }
 
 #[test]
+fn a_request_that_is_cut_off_or_damaged_is_refused_as_one_or_taken() {
+    let statuses = |text: &str| match request(text).and_then(|it| responses::to_chat(&it).map(drop))
+    {
+        Ok(()) => None,
+        Err(error) => error.status(),
+    };
+    for case in those("request-") {
+        let text = case.read("request.responses.json").expect("there");
+        assert!(text.is_ascii());
+        let end = text.trim_end().len();
+        for at in 0..end {
+            assert_eq!(statuses(&text[..at]), Some(400), "{}: {at}", case.folder.display());
+            for other in ["5", "\"", "{", "]", "null"] {
+                let damaged = [&text[..at], other, &text[at + 1..]].concat();
+                let status = statuses(&damaged);
+                assert!(matches!(status, None | Some(400)), "{damaged}");
+            }
+        }
+    }
+}
+
+#[test]
 fn whole_answers_become_responses() {
     for case in those("answer-") {
         let answer = case.whole(&mut encoder(&case)).expect("an answer");
