@@ -182,7 +182,8 @@ fn a_large_body_is_mended_by_what_was_learnt_before() {
     upstream.script(refused("seed")).script(vec![json("{}")]);
     let body = |text: &str| format!(r#"{{"model":"m","seed":7,"messages":"{text}"}}"#);
     assert_eq!(proxy.client().post(CHAT, body("x")).answer().status(), 200);
-    (upstream.request(), upstream.request());
+    upstream.request();
+    upstream.request();
     upstream.script(vec![json("{}")]);
     let large = body(&"x".repeat(2_000_000));
     assert_eq!(proxy.client().post(CHAT, &large).answer().status(), 200);
