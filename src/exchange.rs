@@ -13,45 +13,28 @@
 //! Heads and chunked framing are written here, because tiny_http's own answers hold 8 KiB back. The
 //! head goes out with the first lines, so that a failure before them still gets a real status. An
 //! exchange ends exactly once: answered, ended, failed, or the client is gone. Several lines may
-//! share one write; each is a frame of its own.
+//! share one write; each is a frame of its own. What is said of lines here holds for events and for
+//! the pieces of a body that is passed on, too; in which shape an error is told is the path's affair.
+
+mod content;
 
 use std::io::{self, Read, Write};
 use std::time::SystemTime;
 
 use tiny_http::{HTTPVersion, Method, Request};
 
+pub use self::content::ContentType;
+use self::content::Stream;
 use crate::error::{Error, Result, Retry};
-use crate::ndjson;
-use crate::ollama::answer::ErrorAnswer;
+use crate::openai::head::PassedHead;
 use crate::origin::Headers;
+use crate::shape::Shape;
 use crate::unread;
 
-/// The content types of Ollama's answers (ollama-api.md 1.4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ContentType {
-    /// Single answers and errors.
-    Json,
-    /// What pull, push and create answer in one object.
-    BareJson,
-    /// `/`.
-    Text,
-    /// The router's own answers.
-    Plain,
-    /// Streams.
-    Lines,
-}
-
-impl ContentType {
-    fn value(self) -> &'static str {
-        match self {
-            Self::Json => "application/json; charset=utf-8",
-            Self::BareJson => "application/json",
-            Self::Text => "text/plain; charset=utf-8",
-            Self::Plain => "text/plain",
-            Self::Lines => "application/x-ndjson",
-        }
-    }
-}
+/// What stands in the place of a frame where a body breaks off. tiny_http leaves the connection open
+/// when a writer is dropped, so that a client would wait for ever; at what is no frame its reader
+/// fails at once, and never takes the part for the whole.
+const BROKEN_FRAME: &[u8] = b"the upstream ended its answer early\r\n";
 
 /// A request and where it stands.
 pub struct Exchange {
@@ -62,6 +45,9 @@ pub struct Exchange {
     /// HEAD: heads as for GET, and no bodies.
     headless: bool,
     framing: Framing,
+    /// What errors look like.
+    shape: Shape,
+    stream: Stream,
     /// The client, or the protocol's version, wants the connection closed afterwards.
     close: bool,
     /// Header lines of whatever answer there will be.
@@ -79,8 +65,10 @@ enum Body {
     Whole(ContentType, usize),
     /// There is none.
     None,
-    /// Lines, as they come.
-    Lines,
+    /// The stream, as it comes.
+    Stream,
+    /// The stream, in one piece of this length.
+    Gathered(usize),
 }
 
 enum State {
@@ -111,6 +99,8 @@ impl Exchange {
             request_id,
             method: request.method().as_str().to_owned(),
             target: request.url().to_owned(),
+            shape: Shape::of(request.url()),
+            stream: Stream::Lines,
             headless: *request.method() == Method::Head,
             framing: match (old, keep_alive) {
                 (false, _) => Framing::Chunked,
@@ -192,6 +182,28 @@ impl Exchange {
     /// As [`Exchange::read_body`]; `sink` is to take everything.
     pub fn copy_body(&mut self, limit: usize, mut sink: impl Write) -> Result<()> {
         self.take_body(limit, &mut |reader, _| io::copy(reader, &mut sink))
+    }
+
+    /// The length that the client claims for its body.
+    #[must_use]
+    pub fn claimed(&self) -> Option<usize> {
+        match &self.state {
+            State::Waiting(request) => request.body_length(),
+            State::Streaming(_) | State::Done => None,
+        }
+    }
+
+    /// As [`Exchange::read_body`], but lets `take` read it, who is told the length that the client
+    /// claims and tells how much there was.
+    ///
+    /// # Errors
+    /// As [`Exchange::read_body`].
+    pub fn pass_body(
+        &mut self,
+        limit: usize,
+        mut take: impl FnMut(&mut dyn Read, usize) -> io::Result<u64>,
+    ) -> Result<()> {
+        self.take_body(limit, &mut take)
     }
 
     /// Lets `take` read the body to its end; it is told the length that the client claims, and tells
@@ -290,9 +302,31 @@ impl Exchange {
         }
     }
 
+    /// Makes the stream that will follow one of server-sent events.
+    pub fn begin_events(&mut self) {
+        self.stream = Stream::Events;
+    }
+
+    /// Makes the stream that will follow an upstream's body with this head.
+    pub fn begin_passed(&mut self, head: PassedHead) {
+        self.stream = Stream::Passed(head);
+    }
+
+    /// Answers with an upstream's head and its whole body, and ends.
+    ///
+    /// # Errors
+    /// [`Error::DownstreamGone`].
+    pub fn answer_passed(&mut self, head: PassedHead, body: &[u8]) -> Result<()> {
+        let status = head.status;
+        self.stream = Stream::Passed(head);
+        self.reply(status, Body::Gathered(body.len()), &[], body)
+    }
+
     /// Holds a line back until [`Exchange::flush`]. The line ends in its only newline.
     pub fn line(&mut self, line: &[u8]) {
         match self.framing {
+            // A frame of no length would be the last one.
+            _ if line.is_empty() => {}
             Framing::Chunked => {
                 // Writing to a Vec cannot fail.
                 let _ = write!(self.pending, "{:x}\r\n", line.len());
@@ -321,10 +355,14 @@ impl Exchange {
     pub fn end(&mut self) -> Result<()> {
         if self.framing == Framing::AtOnce {
             let body = std::mem::take(&mut self.pending);
-            return self.answer(200, ContentType::Lines, &body);
+            return self.reply(self.stream.status(), Body::Gathered(body.len()), &[], &body);
         }
+        self.end_with(b"0\r\n\r\n")
+    }
+
+    fn end_with(&mut self, last_frame: &[u8]) -> Result<()> {
         if self.framing == Framing::Chunked {
-            self.pending.extend_from_slice(b"0\r\n\r\n");
+            self.pending.extend_from_slice(last_frame);
         }
         let written = self.write_pending();
         self.state = State::Done;
@@ -332,20 +370,27 @@ impl Exchange {
     }
 
     /// Tells the client of an error: with a status before the first line, in a last line after it,
-    /// not at all when it is gone.
+    /// by a body that breaks off where it has no lines, not at all when the client is gone.
     pub fn fail(&mut self, error: &Error) {
         let Some(status) = error.status() else {
             self.state = State::Done;
             return;
         };
-        let message = error.message();
-        let text = ndjson::to_vec(&ErrorAnswer { error: &message });
+        let opaque = self.stream.is_opaque();
         let told = match &self.state {
             State::Done => Ok(()),
-            State::Waiting(_) if self.pending.is_empty() => self.fail_at_once(error, status, &text),
+            State::Waiting(_) if self.pending.is_empty() || opaque => {
+                self.pending.clear();
+                self.fail_at_once(error, status)
+            }
+            State::Waiting(_) | State::Streaming(_) if opaque => self.end_with(BROKEN_FRAME),
             // Lines that are held back are part of the answer, too.
             State::Waiting(_) | State::Streaming(_) => {
-                self.line(&[text.as_slice(), b"\n"].concat());
+                if matches!(self.stream, Stream::Passed(_)) {
+                    // The last event may have come in part.
+                    self.line(b"\n\n");
+                }
+                self.line(&self.shape.event(error, status));
                 self.end()
             }
         };
@@ -355,7 +400,12 @@ impl Exchange {
         }
     }
 
-    fn fail_at_once(&mut self, error: &Error, status: u16, text: &[u8]) -> Result<()> {
+    fn fail_at_once(&mut self, error: &Error, status: u16) -> Result<()> {
+        // The answer is ours, whatever was to be passed on.
+        self.stream = Stream::Lines;
+        let text = self.shape.body(error, status, &self.request_id);
+        let bare = self.shape.is_bare(error);
+        let kind = if bare { ContentType::BareJson } else { ContentType::Json };
         match error {
             // The router's own answers are plain text (1.5).
             Error::UnknownRoute => {
@@ -365,20 +415,18 @@ impl Exchange {
                 let allow = [("Allow", *allow)];
                 self.answer_with(status, ContentType::Plain, &allow, error.message().as_bytes())
             }
-            Error::Busy => {
-                self.answer_with(status, ContentType::Json, &[("Retry-After", "1")], text)
-            }
+            Error::Busy => self.answer_with(status, kind, &[("Retry-After", "1")], &text),
             Error::UpstreamStatus { retry: Retry::After(delay), .. } => {
                 let seconds = delay.as_secs_f64().ceil().to_string();
-                self.answer_with(status, ContentType::Json, &[("Retry-After", &seconds)], text)
+                self.answer_with(status, kind, &[("Retry-After", &seconds)], &text)
             }
-            _ => self.answer(status, ContentType::Json, text),
+            _ => self.answer(status, kind, &text),
         }
     }
 
     fn write_pending(&mut self) -> Result<()> {
         if matches!(self.state, State::Waiting(_)) {
-            let mut out = self.head(200, Body::Lines, &[]);
+            let mut out = self.head(self.stream.status(), Body::Stream, &[]);
             out.append(&mut self.pending);
             self.pending = out;
         }
@@ -406,24 +454,31 @@ impl Exchange {
         let date = httpdate::fmt_http_date(SystemTime::now());
         // Writing to a Vec cannot fail.
         let _ = write!(out, "HTTP/1.1 {status} {}\r\nDate: {date}\r\n", reason(status));
-        let _ = write!(out, "X-Request-Id: {}\r\n", self.request_id);
-        let _ = match body {
+        if !matches!(body, Body::Stream | Body::Gathered(_)) || !self.stream.has_request_id() {
+            let _ = write!(out, "X-Request-Id: {}\r\n", self.request_id);
+        }
+        match body {
             Body::Whole(kind, length) => {
-                write!(out, "Content-Type: {}\r\nContent-Length: {length}\r\n", kind.value())
+                let _ = write!(out, "Content-Type: {}\r\n", kind.value());
+                let _ = write!(out, "Content-Length: {length}\r\n");
             }
             // A 204 has no length, not even 0 (RFC 9110, 8.6).
-            Body::None if status == 204 => Ok(()),
-            Body::None => write!(out, "Content-Length: 0\r\n"),
-            Body::Lines => write!(out, "Content-Type: {}\r\n", ContentType::Lines.value()),
-        };
-        if matches!(body, Body::Lines) && self.framing == Framing::Chunked {
-            out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+            Body::None if status == 204 => {}
+            Body::None => out.extend_from_slice(b"Content-Length: 0\r\n"),
+            Body::Stream => {
+                self.stream_head(&mut out);
+                if self.framing == Framing::Chunked {
+                    out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+                }
+            }
+            Body::Gathered(length) => {
+                self.stream_head(&mut out);
+                let _ = write!(out, "Content-Length: {length}\r\n");
+            }
         }
         let extra = self.extra.iter().map(|(name, value)| (*name, value.as_str()));
         for (name, value) in headers.iter().copied().chain(extra) {
-            // Part of it may be the client's own text, which must not become a line of its own.
-            let value = value.replace(|character: char| character.is_control(), "");
-            let _ = write!(out, "{name}: {value}\r\n");
+            header_line(&mut out, name, value);
         }
         if self.close {
             out.extend_from_slice(b"Connection: close\r\n");
@@ -433,6 +488,31 @@ impl Exchange {
         out.extend_from_slice(b"\r\n");
         out
     }
+
+    /// What the head says of a stream's kind.
+    fn stream_head(&self, out: &mut Vec<u8>) {
+        match &self.stream {
+            Stream::Lines => header_line(out, "Content-Type", ContentType::Lines.value()),
+            Stream::Events => {
+                header_line(out, "Content-Type", ContentType::Events.value());
+                // As Ollama's streams of events have it (14.6, 15.4).
+                header_line(out, "Cache-Control", "no-cache");
+                if !self.close && self.framing != Framing::AtOnce {
+                    header_line(out, "Connection", "keep-alive");
+                }
+            }
+            Stream::Passed(head) => {
+                head.headers.iter().for_each(|(name, value)| header_line(out, name, value));
+            }
+        }
+    }
+}
+
+/// Appends a header. Part of it may be somebody else's text, which must not become a line of its own.
+fn header_line(out: &mut Vec<u8>, name: &str, value: &str) {
+    let value = value.replace(|character: char| character.is_control(), "");
+    // Writing to a Vec cannot fail.
+    let _ = write!(out, "{name}: {value}\r\n");
 }
 
 /// One write, so that a client sees whole lines.

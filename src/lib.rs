@@ -21,9 +21,10 @@
 //! | [`config`], [`base_url`] | the options, one table row each; the upstream's address |
 //! | [`error`] | the one error of an exchange: side, status, message, retry |
 //! | [`redact`] | secrets that do not print, and texts cleaned of them |
-//! | [`ollama`], [`openai`] | the wire types of the two APIs |
+//! | [`ollama`], [`openai`], [`anthropic`] | the wire types of the three APIs |
 //! | [`translate`] | one API to the other, both ways |
 //! | [`sse`], [`ndjson`] | events out of bytes, lines into bytes |
+//! | [`shape`] | what an error looks like in each of the three protocols |
 //! | [`route`], [`names`], [`profile`], [`keep_alive`], [`clock`] | small rules |
 //! | [`go_template`] | whether a template is one, in Go's words |
 //! | [`backoff`], [`upstream_error`] | when to try again; what an upstream's error means |
@@ -52,6 +53,7 @@
 
 pub mod acceptor;
 pub mod adapt;
+pub mod anthropic;
 pub mod backoff;
 pub mod base_url;
 pub mod catalog;
@@ -78,6 +80,7 @@ pub mod profile;
 pub mod redact;
 pub mod route;
 pub mod server;
+pub mod shape;
 pub mod sse;
 pub mod stop;
 pub mod store;

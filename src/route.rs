@@ -52,14 +52,39 @@ pub enum Route {
     Push,
     /// `/api/blobs/:digest`
     Blob,
+    /// What is below `/v1`.
+    V1(V1),
     /// `/health`, ours
     Health,
     /// `/openai/health`, ours
     UpstreamHealth,
 }
 
+/// The routes of the other two protocols.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum V1 {
+    /// `/v1/models`
+    Models,
+    /// `/v1/models/:model`
+    Model,
+    /// `/v1/chat/completions`
+    Chat,
+    /// `/v1/completions`
+    Completions,
+    /// `/v1/embeddings`
+    Embeddings,
+    /// `/v1/responses`
+    Responses,
+    /// `/v1/audio/transcriptions`
+    Transcriptions,
+    /// `/v1/messages`
+    Messages,
+    /// `/v1/messages/count_tokens`, which Ollama has not
+    CountTokens,
+}
+
 /// Path, methods as the `Allow` header lists them, route. A `:name` at the end of a path stands for
-/// one segment, whatever it is.
+/// one segment, whatever it is; a `*name` for any number of them, but not for none.
 const ROUTES: &[(&str, &str, Route)] = &[
     ("/", "HEAD, GET", Route::Root),
     ("/api/version", "HEAD, GET", Route::Version),
@@ -83,6 +108,15 @@ const ROUTES: &[(&str, &str, Route)] = &[
     ("/api/pull", "POST", Route::Pull),
     ("/api/push", "POST", Route::Push),
     ("/api/blobs/:digest", "HEAD, POST", Route::Blob),
+    ("/v1/models", "GET", Route::V1(V1::Models)),
+    ("/v1/models/*model", "GET", Route::V1(V1::Model)),
+    ("/v1/chat/completions", "POST", Route::V1(V1::Chat)),
+    ("/v1/completions", "POST", Route::V1(V1::Completions)),
+    ("/v1/embeddings", "POST", Route::V1(V1::Embeddings)),
+    ("/v1/responses", "POST", Route::V1(V1::Responses)),
+    ("/v1/audio/transcriptions", "POST", Route::V1(V1::Transcriptions)),
+    ("/v1/messages", "POST", Route::V1(V1::Messages)),
+    ("/v1/messages/count_tokens", "POST", Route::V1(V1::CountTokens)),
     ("/health", "HEAD, GET", Route::Health),
     ("/openai/health", "HEAD, GET", Route::UpstreamHealth),
 ];
@@ -143,14 +177,41 @@ pub fn last_step(target: &str) -> &str {
     path.rsplit('/').next().unwrap_or_default()
 }
 
+/// The path of a request target: without host, query and repeated slashes.
+#[must_use]
+pub fn path(target: &str) -> String {
+    let target = without_authority(target);
+    collapse(target.split(['?', '#']).next().unwrap_or_default())
+}
+
+/// What a path has behind `before`, with its percent-encoded bytes decoded; what is encoded badly
+/// stays as it is.
+#[must_use]
+pub fn behind(target: &str, before: &str) -> String {
+    let path = path(target);
+    let mut rest = path.strip_prefix(before).unwrap_or_default().as_bytes().iter();
+    let mut out = Vec::with_capacity(rest.len());
+    while let Some(&byte) = rest.next() {
+        let digits = rest.as_slice().get(..2).filter(|_| byte == b'%');
+        let value = digits
+            .filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        out.push(value.unwrap_or(byte));
+        if value.is_some() {
+            rest.nth(1);
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
 /// Whether a path is one that a row of the table means.
 fn matches(known: &str, path: &str) -> bool {
-    match known.split_once(':') {
-        Some((before, _)) => path
-            .strip_prefix(before)
-            .is_some_and(|segment| !segment.is_empty() && !segment.contains('/')),
-        None => known == path,
-    }
+    let Some((before, _)) = known.split_once([':', '*']) else { return known == path };
+    path.strip_prefix(before).is_some_and(|rest| {
+        let several = known.contains('*') && !rest.ends_with('/');
+        !rest.is_empty() && (several || !rest.contains('/'))
+    })
 }
 
 /// Clients of a forward proxy put the whole URL into the request line (RFC 9112, 3.2.2).
@@ -221,7 +282,33 @@ mod tests {
         check("POST", "/api/blobs/a/", "307 /api/blobs/a");
         assert_eq!(last_step("/api/blobs/sha256:00?x=/y"), "sha256:00");
         check("GET", "/nothing", "404 page not found");
+        check("GET", "/v1/models", "/v1/models");
+        check("HEAD", "/v1/models", "405 GET");
+        check("GET", "/v1/models/", "301 /v1/models");
+        check("GET", "/v1/models/m:8b", "/v1/models/*model");
+        check("GET", "/v1/models/a/b/c%2Fd?x", "/v1/models/*model");
+        check("GET", "/v1/models/a/b/", "301 /v1/models/a/b");
+        check("POST", "/v1/models/a/b", "405 GET");
+        check("POST", "//v1//chat//completions", "/v1/chat/completions");
+        check("POST", "/v1/chat/completions/", "307 /v1/chat/completions");
+        check("GET", "/v1/chat", "404 page not found");
+        check("POST", "/v1/messages?beta=true", "/v1/messages");
+        check("POST", "/v1/messages/count_tokens", "/v1/messages/count_tokens");
+        check("POST", "/v1/messages/other", "404 page not found");
+        check("GET", "/v1/responses/resp_1", "404 page not found");
+        check("GET", "/v1", "404 page not found");
         check("GET", "/api", "404 page not found");
         check("GET", "", "404 page not found");
+    }
+    #[test]
+    fn what_stands_behind_a_path_is_decoded() {
+        let behind = |target: &str| behind(target, "/v1/models/");
+        assert_eq!(behind("/v1/models/m:8b?x=1"), "m:8b");
+        assert_eq!(behind("//v1/models//a/b"), "a/b");
+        assert_eq!(behind("http://h/v1/models/a%2Fb%3a%20%c3%A9"), "a/b: é");
+        assert_eq!(behind("/v1/models/100%25"), "100%");
+        assert_eq!(behind("/v1/models/a%2"), "a%2");
+        assert_eq!(behind("/v1/models/%+1%zz"), "%+1%zz");
+        assert_eq!(behind("/v1/models/%ff"), "\u{fffd}");
     }
 }

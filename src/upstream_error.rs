@@ -150,6 +150,21 @@ pub fn error_in(answer: impl AsRef<[u8]>) -> Option<Error> {
     })
 }
 
+/// Whether an error says that the server has no such route, and not only no such model.
+#[must_use]
+pub fn is_unknown_route(status: u16, body: &[u8]) -> bool {
+    let found = extract(body).unwrap_or_default();
+    status == 405 || (status == 404 && is_unexplained(&found))
+}
+
+/// Whether a 404 can only be about the route.
+fn is_unexplained(found: &Found) -> bool {
+    let signs = Signs::of(&found.details);
+    let unknown_model = found.form != Form::Html && signs.is_unknown_model(404);
+    let is_explained = found.form == Form::Json && found.has_message() && !signs.names_a_route();
+    !unknown_model && !is_explained
+}
+
 /// Judges an answer with an error status.
 ///
 /// - An unknown model is [`Error::ModelNotFound`], with the name that the client used.
@@ -176,9 +191,7 @@ pub fn failure(
     if let Some(error) = worded.and_then(|model| in_ollama_s_words(&signs, status, model)) {
         return error;
     }
-    let unknown_model = !is_page && signs.is_unknown_model(status);
-    let is_explained = found.form == Form::Json && found.has_message() && !signs.names_a_route();
-    if status == 404 && !unknown_model && !is_explained {
+    if status == 404 && is_unexplained(&found) {
         let place = redactor.clean(request.method_and_path);
         return never(502, format!("upstream returned 404 for {place}; check the base URL"));
     }

@@ -19,8 +19,9 @@
 //! and everything has ended after 1 s. `UPDATE_GOLDEN=1` rewrites what comes out; the difference is
 //! for review.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+mod support;
+
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use ollama_openai_proxy::error::{Error, Result};
@@ -31,157 +32,29 @@ use ollama_openai_proxy::ollama::manage::CreateRequest;
 use ollama_openai_proxy::ollama::request::{
     ChatRequest, EmbedRequest, EmbeddingRequest, GenerateRequest,
 };
-use ollama_openai_proxy::profile::{self, GENERIC, Profile};
-use ollama_openai_proxy::redact::Redactor;
-use ollama_openai_proxy::sse::{Decoder, Event};
 use ollama_openai_proxy::translate::chat::{self, ChatEncoder};
 use ollama_openai_proxy::translate::embed::Answer;
 use ollama_openai_proxy::translate::generate::{self, Generate, GenerateEncoder};
 use ollama_openai_proxy::translate::models::{self, Setting, Told};
-use ollama_openai_proxy::translate::stream::{AnswerStream, Delta, Encoder, Wanted};
+use ollama_openai_proxy::translate::stream::Encoder;
 use ollama_openai_proxy::translate::virtual_model::{self, VirtualModel};
-use ollama_openai_proxy::translate::{embed, infill, think};
+use ollama_openai_proxy::translate::{embed, think};
 use serde_json::{Value, json};
+use support::golden::{Case, cases, to_value};
 
-const NOW: &str = "2026-01-02T03:04:05.6Z";
-const SENT: Duration = Duration::from_millis(1);
-const END: Duration = Duration::from_secs(1);
-
-struct Case {
-    folder: PathBuf,
-    settings: Value,
-    update: bool,
-}
-
-impl Case {
-    fn new(folder: PathBuf) -> Self {
-        let settings = fs::read_to_string(folder.join("case.json")).unwrap_or_else(|_| "{}".into());
-        let settings = serde_json::from_str(&settings).expect("case.json is JSON");
-        Self { folder, settings, update: std::env::var_os("UPDATE_GOLDEN").is_some() }
-    }
-
-    fn read(&self, name: &str) -> Option<String> {
-        fs::read_to_string(self.folder.join(name)).ok()
-    }
-
-    fn setting(&self, name: &str) -> Option<&str> {
-        self.settings[name].as_str()
-    }
-
-    fn profile(&self) -> &'static Profile {
-        let Some(name) = self.setting("profile") else { return &GENERIC };
-        let found = profile::by_name(name).or_else(|| profile::by_owner(name));
-        found.or_else(|| profile::by_host(name)).expect("a known family")
-    }
-
-    fn wanted(&self) -> Wanted<'static> {
-        let think = think::read(self.settings.get("think")).expect("a valid think");
-        let logprobs = self.settings["logprobs"].as_u64().map(|top| top as usize);
-        let stop = self.settings["stop"].as_array().into_iter().flatten();
-        let stop = stop.map(|stop| stop.as_str().expect("a text").to_owned()).collect();
-        Wanted { think, logprobs, seed: "golden", model: Some("m"), stop }
-    }
-
-    fn redactor(&self) -> Redactor {
-        Redactor::default()
-    }
-
-    /// The chunk for an event or body of `/infill`.
-    fn chunk(&self, data: &str) -> Option<String> {
-        (self.settings["infill"] == true).then(|| infill::to_chunk(data)).flatten()
-    }
-
-    fn bytes(&self, name: &str, found: &[u8]) {
-        let found = String::from_utf8(found.to_vec()).expect("UTF-8");
-        if self.update {
-            fs::write(self.folder.join(name), found).expect("writable");
-        } else {
-            let expected = self.read(name).unwrap_or_default();
-            assert_eq!(found, expected, "{}/{name}", self.folder.display());
-        }
-    }
-
-    fn value(&self, name: &str, found: &Value) {
-        if self.update {
-            let text = serde_json::to_string_pretty(found).expect("JSON") + "\n";
-            fs::write(self.folder.join(name), text).expect("writable");
-        } else {
-            let expected = self.read(name).unwrap_or_default();
-            let expected: Value = serde_json::from_str(&expected).unwrap_or_default();
-            assert_eq!(found, &expected, "{}/{name}", self.folder.display());
-        }
-    }
-
-    fn request(&self, translated: Result<Value>) {
-        match translated {
-            Ok(value) => self.value("request.openai.json", &value),
-            Err(error) => {
-                let found = json!({"status": error.status(), "error": error.message()});
-                self.value("request.error.json", &found);
-            }
-        }
-    }
-
-    fn whole(&self, encoder: &mut impl Encoder) {
-        let Some(body) = self.read("answer.openai.json") else { return };
-        let redactor = self.redactor();
-        let mut state = AnswerStream::new(self.wanted(), &redactor);
-        let mut out = Vec::new();
-        let body = self.chunk(&body).unwrap_or(body);
-        let ended = state.on_whole(&body).and_then(|rest| {
-            encoder.last(&mut out, NOW, &rest, &state.finish(SENT, END)?);
-            Ok(())
-        });
-        if let Err(error) = ended {
-            out = ndjson::to_vec(&ErrorAnswer { error: &error.message() });
-        }
-        self.bytes("answer.ollama.json", &out);
-    }
-
-    fn stream(&self, encoder: &mut impl Encoder) {
-        let Some(body) = self.read("stream.sse") else { return };
-        let redactor = self.redactor();
-        let mut state = AnswerStream::new(self.wanted(), &redactor);
-        let mut out = Vec::new();
-        if let Err(error) = play(self, &body, &mut state, encoder, &mut out) {
-            ndjson::append_line(&mut out, &ErrorAnswer { error: &error.message() });
-        }
-        check_rules(&String::from_utf8_lossy(&out), &self.folder);
-        self.bytes("stream.ndjson", &out);
+fn whole(case: &Case, encoder: &mut impl Encoder) {
+    if let Some(written) = case.whole(encoder) {
+        case.bytes("answer.ollama.json", &written_or_error(written));
     }
 }
 
-fn play(
-    case: &Case,
-    body: &str,
-    state: &mut AnswerStream<'_>,
-    encoder: &mut impl Encoder,
-    out: &mut Vec<u8>,
-) -> Result<()> {
-    let mut decoder = Decoder::new();
-    decoder.push(body.as_bytes());
-    decoder.finish();
-    let mut now = Duration::ZERO;
-    while let Some(event) = decoder.next_event()? {
-        now += Duration::from_millis(10);
-        let mapped = match event {
-            Event::Data(data) => case.chunk(&String::from_utf8_lossy(data)),
-            Event::Error(_) => None,
-        };
-        let event = mapped.as_ref().map_or(event, |mapped| Event::Data(mapped.as_bytes()));
-        let deltas = [state.on_event(event, now)?, state.take_calls()?];
-        for delta in deltas.iter().flatten().filter(|delta| !delta.is_empty()) {
-            encoder.delta(out, NOW, delta);
-        }
+fn stream(case: &Case, encoder: &mut impl Encoder) {
+    let Some((mut out, ended)) = case.stream(encoder) else { return };
+    if let Err(error) = ended {
+        ndjson::append_line(&mut out, &ErrorAnswer { error: &error.message() });
     }
-    let outcome = state.finish(SENT, END)?;
-    let rest = state.rest()?;
-    if !rest.is_empty() {
-        encoder.delta(out, NOW, &rest);
-    }
-    encoder.last(out, NOW, &Delta::default(), &outcome);
-    out.push(b'\n');
-    Ok(())
+    check_rules(&String::from_utf8_lossy(&out), &case.folder);
+    case.bytes("stream.ndjson", &out);
 }
 
 /// The rules that hold for every stream (ollama-api.md 7).
@@ -208,21 +81,6 @@ fn check_rules(stream: &str, case: &Path) {
     assert!(stream.lines().all(|line| line.len() < 8_000_000));
 }
 
-fn cases(endpoint: &str) -> Vec<Case> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(endpoint);
-    let mut folders: Vec<PathBuf> = fs::read_dir(&folder)
-        .unwrap_or_else(|_| panic!("{} is missing", folder.display()))
-        .map(|entry| entry.expect("readable").path())
-        .collect();
-    folders.sort();
-    assert!(!folders.is_empty());
-    folders.into_iter().map(Case::new).collect()
-}
-
-fn to_value(request: &impl serde::Serialize) -> Value {
-    serde_json::to_value(request).expect("serialisable")
-}
-
 #[test]
 fn chat_cases() {
     for case in cases("chat") {
@@ -236,8 +94,8 @@ fn chat_cases() {
         if case.read("request.ollama.json").is_some() {
             case.request(translated);
         }
-        case.whole(&mut ChatEncoder { model: "m" });
-        case.stream(&mut ChatEncoder { model: "m" });
+        whole(&case, &mut ChatEncoder { model: "m" });
+        stream(&case, &mut ChatEncoder { model: "m" });
     }
 }
 
@@ -273,8 +131,8 @@ fn generate_cases() {
         }
         if let Ok(request) = &request {
             let memory = || generate::remembered(request, &[]).expect("valid");
-            case.whole(&mut GenerateEncoder::new("m", memory()));
-            case.stream(&mut GenerateEncoder::new("m", memory()));
+            whole(&case, &mut GenerateEncoder::new("m", memory()));
+            stream(&case, &mut GenerateEncoder::new("m", memory()));
         }
     }
 }

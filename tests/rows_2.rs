@@ -10,8 +10,8 @@
 //! | slashes, queries and whole URLs | `src/route.rs`: `methods_and_paths_lead_where_ollama_s_do` |
 //! | plain `OPTIONS` by a name, preflights | `cors.rs`: `on_loopback_only_near_hosts_are_served`, `a_preflight_is_answered_for_any_path_and_host` |
 //!
-//! Three differences are meant: `/health` and `/openai/health` are ours, and the routes of `/v1` are
-//! not there yet.
+//! Differences that are meant: `/health`, `/openai/health` and `/v1/messages/count_tokens` are ours,
+//! and a model below `/v1/models` may have slashes in its name.
 
 mod support;
 
@@ -25,8 +25,10 @@ enum Told {
     Begins(u16, &'static str),
     /// By the name of the request's type in the error that a number for this member makes.
     Reads(&'static str),
+    /// The same for the member `model`, in OpenAI's shape.
+    ReadsName(&'static str),
 }
-use Told::{Begins, Reads};
+use Told::{Begins, Reads, ReadsName};
 
 const SIGNED_OUT: Told = Begins(401, r#"{"error":"you are not currently signed in"}"#);
 
@@ -62,6 +64,37 @@ const ROUTES: &[(&str, &str, Told)] = &[
         Begins(403, r#"{"error":"ollama cloud is disabled: web fetch is unavailable"}"#),
     ),
     ("/api/experimental/model-recommendations", "GET", Begins(200, r#"{"recommendations":[]}"#)),
+    ("/v1/models", "GET", Begins(200, r#"{"object":"list","data":[{"id":""#)),
+    (
+        "/v1/models/*model",
+        "GET",
+        Begins(404, r#"{"error":{"message":"model 'a/b/c:8b' not found""#),
+    ),
+    ("/v1/chat/completions", "POST", ReadsName("ChatCompletionRequest")),
+    ("/v1/completions", "POST", ReadsName("CompletionRequest")),
+    ("/v1/embeddings", "POST", ReadsName("EmbedRequest")),
+    ("/v1/responses", "POST", ReadsName("ResponsesRequest")),
+    (
+        "/v1/audio/transcriptions",
+        "POST",
+        Begins(400, r#"{"error":{"message":"failed to parse multipart form"#),
+    ),
+    (
+        "/v1/messages",
+        "POST",
+        Begins(
+            400,
+            r#"{"type":"error","error":{"type":"invalid_request_error","message":"model is required"}"#,
+        ),
+    ),
+    (
+        "/v1/messages/count_tokens",
+        "POST",
+        Begins(
+            400,
+            r#"{"type":"error","error":{"type":"invalid_request_error","message":"model is required"}"#,
+        ),
+    ),
 ];
 
 /// Those that Ollama has not.
@@ -72,7 +105,10 @@ const METHODS: &[&str] = &["HEAD", "GET", "POST", "PUT", "PATCH", "DELETE", "OPT
 
 /// A path that a registered one means.
 fn path(registered: &str) -> String {
-    registered.replace(":digest", "sha256:0").replace(":encodedKey", "c3No")
+    registered
+        .replace(":digest", "sha256:0")
+        .replace(":encodedKey", "c3No")
+        .replace("*model", "a/b%2Fc:8b")
 }
 
 /// Asks by an address, as a plain OPTIONS by a name never gets to the routes. An answer to HEAD has
@@ -101,11 +137,15 @@ fn each_route_is_answered_by_its_own_handler() {
     let upstream = Upstream::start();
     let proxy = Proxy::start(&upstream);
     let mut client = proxy.client();
+    let text = "json: cannot unmarshal number into Go struct field";
     for (registered, methods, told) in ROUTES {
         let (status, begins, body) = match told {
             Begins(status, begins) => (*status, (*begins).to_owned(), "{}".to_owned()),
+            ReadsName(name) => {
+                let begins = format!(r#"{{"error":{{"message":"{text} {name}.model of type"#);
+                (400, begins, r#"{"model":5}"#.to_owned())
+            }
             Reads(place) => {
-                let text = "json: cannot unmarshal number into Go struct field";
                 let begins = format!(r#"{{"error":"{text} {place} of type string"}}"#);
                 let member = place.split('.').next_back().expect("a member");
                 (400, begins, format!(r#"{{"{member}":5}}"#))
@@ -141,7 +181,8 @@ fn what_is_not_registered_is_not_found() {
     let proxy = Proxy::start(&Upstream::start());
     let mut client = proxy.client();
     for path in [
-        "/v1/messages/count_tokens",
+        "/v1",
+        "/v1/messages/batches",
         "/v1/images/generations",
         "/v1/images/edits",
         "/v1/moderations",
@@ -163,7 +204,7 @@ fn nothing_else_is_registered() {
     let table = SOURCE.split_once("const ROUTES").expect("a table").1;
     let table = table.split_once("\n];").expect("its end").0;
     let texts = table.split('"').skip(1).step_by(2);
-    let paths = texts.filter(|text| text.starts_with('/') && !text.starts_with("/v1/"));
+    let paths = texts.filter(|text| text.starts_with('/'));
     let mut found: Vec<&str> = paths.filter(|path| !OURS.contains(path)).collect();
     let mut expected: Vec<&str> = ROUTES.iter().map(|(path, ..)| *path).collect();
     expected.sort_unstable();

@@ -39,6 +39,7 @@ fn code(source: &str) -> String {
 /// Modules that may do nothing but compute.
 const PURE: &[&str] = &[
     "src/adapt",
+    "src/anthropic",
     "src/backoff.rs",
     "src/base_url.rs",
     "src/clock.rs",
@@ -57,6 +58,7 @@ const PURE: &[&str] = &[
     "src/profile",
     "src/redact.rs",
     "src/route.rs",
+    "src/shape.rs",
     "src/sse.rs",
     "src/translate",
     "src/upstream_error",

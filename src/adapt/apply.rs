@@ -68,6 +68,7 @@ impl Adaptable for ChatRequest<'_> {
         match member {
             "model" | "messages" | "stream" => true,
             "tools" => !self.tools.is_empty(),
+            "tool_choice" => self.tool_choice.is_some(),
             "stream_options" => self.stream_options.is_some(),
             "response_format" => self.response_format.is_some(),
             _ => false,
@@ -85,6 +86,8 @@ impl Adaptable for ChatRequest<'_> {
     fn apply(&mut self, repair: &Repair) -> bool {
         match repair {
             Repair::LeaveOut("stream_options") => self.stream_options.take().is_some(),
+            // Ollama itself does not look at it (ollama-api.md 15.1).
+            Repair::LeaveOut("tool_choice") => self.tool_choice.take().is_some(),
             Repair::LeaveOut("stop") => {
                 let Self { sampling, watched_stop, stream, stream_options, .. } = self;
                 watch(sampling, watched_stop, stream, stream_options)
@@ -128,10 +131,7 @@ impl ChatRequest<'_> {
                 None => false,
             },
             (Repair::SchemaAsWords, ResponseFormat::JsonSchema { json_schema }) => {
-                let words = format!(
-                    "Answer with JSON that this JSON Schema allows, and with nothing else: {}",
-                    json_schema.schema.get()
-                );
+                let words = format::as_words(json_schema.schema.get());
                 *format = ResponseFormat::JsonObject;
                 self.messages.insert(0, Message::text("system", words));
                 true

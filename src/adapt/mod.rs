@@ -8,6 +8,7 @@
 
 mod apply;
 pub mod learnt;
+mod raw;
 mod refusal;
 mod repair;
 

@@ -80,6 +80,7 @@ const OPTIONAL: &[&str] = &[
     "logprobs",
     "top_logprobs",
     "stream_options",
+    "tool_choice",
     "parallel_tool_calls",
     "chat_template_kwargs",
     "reasoning_effort",

@@ -4,15 +4,23 @@
 //! the client is the server's part. State that outlives a request is in [`App`] and nowhere else.
 
 mod account;
+mod anthropic;
+mod audio;
 mod embed;
 mod info;
 mod manage;
 mod named;
+mod openai;
+mod pass;
 mod relay;
+mod responses;
 mod text;
 mod transfer;
+mod unpack;
+mod v1_models;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::catalog::{self, Catalog, List};
@@ -26,7 +34,7 @@ use crate::machine;
 use crate::names;
 use crate::ndjson;
 use crate::profile::{GENERIC, Profile};
-use crate::route::{self, Route, Target};
+use crate::route::{self, Route, Target, V1};
 use crate::store::Store;
 use crate::translate::models::{Abilities, DEFAULT_CONTEXT_LENGTH, Model, Setting};
 use crate::translate::virtual_model::VirtualModel;
@@ -44,6 +52,8 @@ pub struct App {
     blobs: transfer::Blobs,
     started: SystemTime,
     base: String,
+    /// The upstream said that it has no `responses`.
+    lacks_responses: AtomicBool,
 }
 
 /// One request on its way through.
@@ -76,7 +86,20 @@ impl App {
         let catalog = Catalog::new(config.models_ttl);
         let (loaded, blobs) = (Loaded::new(config.keep_alive), transfer::Blobs::default());
         let (learnt, keepsakes) = (embed::Learnt::default(), Keepsakes::default());
-        Self { config, client, catalog, loaded, learnt, store, keepsakes, blobs, started, base }
+        let lacks_responses = AtomicBool::new(false);
+        Self {
+            config,
+            client,
+            catalog,
+            loaded,
+            learnt,
+            store,
+            keepsakes,
+            blobs,
+            started,
+            base,
+            lacks_responses,
+        }
     }
 
     fn setting(&self) -> Setting<'_> {
@@ -202,10 +225,16 @@ impl Drop for InUse<'_> {
 /// Whatever the client is to be told, and [`Error::DownstreamGone`].
 pub fn handle(mut context: Context<'_>) -> Result<()> {
     let target = route::find(context.exchange.method(), context.exchange.target());
-    // The body is read whatever the route, so that the connection can serve again; a blob's by its
-    // own function, which does not keep it.
+    // The body is read whatever the route, so that the connection can serve again; by its own
+    // function where it need not be kept.
     let body = match target {
         Ok(Target::Route(Route::Blob)) => Vec::new(),
+        Ok(Target::Route(Route::V1(
+            V1::Chat | V1::Completions | V1::Embeddings | V1::Transcriptions,
+        ))) => Vec::new(),
+        Ok(Target::Route(Route::V1(V1::Responses | V1::Messages | V1::CountTokens))) => {
+            unpack::read(&mut context)?
+        }
         _ => context.exchange.read_body(context.app.config.max_body_bytes)?,
     };
     match target? {
@@ -240,8 +269,23 @@ fn dispatch(route: Route, context: &mut Context<'_>, body: Vec<u8>) -> Result<()
         Route::Pull => transfer::pull(context, body),
         Route::Push => transfer::push(context, body),
         Route::Blob => transfer::blob(context),
+        Route::V1(route) => dispatch_v1(route, context, body),
         Route::Health => info::health(context),
         Route::UpstreamHealth => info::upstream_health(context),
+    }
+}
+
+fn dispatch_v1(route: V1, context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
+    match route {
+        V1::Models => v1_models::list(context),
+        V1::Model => v1_models::one(context),
+        V1::Chat => openai::chat(context),
+        V1::Completions => openai::completions(context),
+        V1::Embeddings => openai::embeddings(context),
+        V1::Responses => openai::responses(context, body),
+        V1::Transcriptions => audio::transcriptions(context),
+        V1::Messages => anthropic::messages(context, body),
+        V1::CountTokens => anthropic::count_tokens(context, body),
     }
 }
 

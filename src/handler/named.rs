@@ -26,22 +26,57 @@ pub(super) enum Known {
 const NO_CLOUD: &str = "ollama cloud is disabled: remote model is unavailable";
 
 impl Context<'_> {
-    /// Checks a model's name and notes it for the log; blanks around it and a source suffix do not
-    /// count. Cloud models there are none.
+    /// As [`App::name`].
     pub(super) fn name(
         &mut self,
         name: Option<&str>,
         missing: impl FnOnce() -> Error,
     ) -> Result<String> {
-        let name = self.any_name(name, missing)?;
+        self.app.name(name, self.trace, missing)
+    }
+
+    /// The same for routes that leave suffixes alone.
+    pub(super) fn any_name(
+        &mut self,
+        name: Option<&str>,
+        missing: impl FnOnce() -> Error,
+    ) -> Result<String> {
+        any_name(name, self.trace, missing)
+    }
+}
+
+fn any_name(
+    name: Option<&str>,
+    trace: &mut Trace,
+    missing: impl FnOnce() -> Error,
+) -> Result<String> {
+    let name = name.unwrap_or_default().trim();
+    if name.is_empty() {
+        return Err(missing());
+    }
+    names::check(name)?;
+    name.clone_into(&mut trace.model);
+    Ok(name.to_owned())
+}
+
+impl App {
+    /// Checks a model's name and notes it for the log; blanks around it and a source suffix do not
+    /// count. Cloud models there are none.
+    pub(super) fn name(
+        &self,
+        name: Option<&str>,
+        trace: &mut Trace,
+        missing: impl FnOnce() -> Error,
+    ) -> Result<String> {
+        let name = any_name(name, trace, missing)?;
         let (bare, source) = names::source(&name).unwrap_or((&name, Source::Cloud));
         if source == Source::Unsaid && names::is_plausible(bare) {
             return Ok(name);
         }
         // Unusual names may be somebody's all the same.
-        let list = self.app.any_list(self.trace);
+        let list = self.any_list(trace);
         let listed = |name| list.as_ref().is_some_and(|list| catalog::find(list, name).is_some());
-        if self.app.overlay(&name).is_some() || listed(&name) {
+        if self.overlay(&name).is_some() || listed(&name) {
             return Ok(name);
         }
         let (bare, source) = names::source(&name)?;
@@ -56,23 +91,6 @@ impl Context<'_> {
         }
     }
 
-    /// The same for routes that leave suffixes alone.
-    pub(super) fn any_name(
-        &mut self,
-        name: Option<&str>,
-        missing: impl FnOnce() -> Error,
-    ) -> Result<String> {
-        let name = name.unwrap_or_default().trim();
-        if name.is_empty() {
-            return Err(missing());
-        }
-        names::check(name)?;
-        name.clone_into(&mut self.trace.model);
-        Ok(name.to_owned())
-    }
-}
-
-impl App {
     /// The model of a name, after a fresh look at the list if the kept one is without it.
     ///
     /// # Errors

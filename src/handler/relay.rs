@@ -38,13 +38,16 @@ pub(super) fn relay(
     }
 }
 
-fn relay_lines(
+fn relay_lines<E: Encoder>(
     context: &mut Context<'_>,
     answer: Answer,
-    encoder: &mut impl Encoder,
+    encoder: &mut E,
     state: &mut AnswerStream<'_>,
     in_use: InUse<'_>,
 ) -> Result<()> {
+    if E::EVENTS {
+        context.exchange.begin_events();
+    }
     let mut line = Vec::with_capacity(512);
     let mut finished = None;
     match answer {
@@ -62,7 +65,9 @@ fn relay_lines(
     write_line(context, encoder, &mut line, rest);
     line.clear();
     encoder.last(&mut line, &now(), &Delta::default(), &outcome);
-    line.push(b'\n');
+    if !E::EVENTS {
+        line.push(b'\n');
+    }
     context.exchange.line(&line);
     drop(in_use);
     context.exchange.end()?;
@@ -124,10 +129,10 @@ fn pump(
     }
 }
 
-fn relay_whole(
+fn relay_whole<E: Encoder>(
     context: &mut Context<'_>,
     answer: Answer,
-    encoder: &mut impl Encoder,
+    encoder: &mut E,
     state: &mut AnswerStream<'_>,
     in_use: InUse<'_>,
 ) -> Result<()> {
@@ -137,7 +142,7 @@ fn relay_whole(
             let rest = state.on_whole(&text)?;
             let outcome = finish(context, state)?;
             context.app.keepsakes.keep(&rest.calls);
-            encoder.last(&mut out, &now(), &rest, &outcome);
+            encoder.whole(&mut out, &now(), &rest, &outcome);
         }
         Answer::Stream(mut events) => {
             let mut rest = gather(context, &mut events, state)?;
@@ -145,13 +150,18 @@ fn relay_whole(
             let outcome = finish(context, state)?;
             rest.append(state.rest()?);
             context.app.keepsakes.keep(&rest.calls);
-            encoder.last(&mut out, &now(), &rest, &outcome);
+            encoder.whole(&mut out, &now(), &rest, &outcome);
             if let Some(events) = events {
                 events.finish();
             }
         }
     }
     drop(in_use);
+    if E::EVENTS {
+        // The answers below `/v1` end in a newline (ollama-api.md 1.2, 1.4).
+        out.push(b'\n');
+        return context.exchange.answer(200, ContentType::BareJson, &out);
+    }
     context.exchange.answer(200, ContentType::Json, &out)
 }
 

@@ -15,6 +15,7 @@ use crate::keep_alive::KeepAlive;
 use crate::names;
 use crate::ollama::decode::{self, Int, Text};
 use crate::ollama::request::{ChatRequest, GenerateRequest};
+use crate::openai::request as openai;
 use crate::translate::chat::{self, ChatEncoder};
 use crate::translate::generate::{self, Generate, GenerateEncoder};
 use crate::translate::models::Abilities;
@@ -23,29 +24,30 @@ use crate::translate::virtual_model::VirtualModel;
 use crate::translate::{infill, options, think};
 use crate::upstream::Answer;
 
-/// What both routes are asked first, and in the same order.
-struct Asked {
+/// What all such routes are asked first, and in the same order.
+pub(super) struct Asked {
     /// The name, without a source suffix.
     name: String,
     /// The name as the client sent it.
     shown: String,
     keep_alive: Option<KeepAlive>,
-    think: Think,
+    pub(super) think: Think,
     /// Whether the model is to call functions.
-    tools: bool,
+    pub(super) tools: bool,
     /// `chat` or `generate`.
     route: &'static str,
     /// The virtual model that the name means.
-    overlay: Option<Arc<VirtualModel>>,
+    pub(super) overlay: Option<Arc<VirtualModel>>,
 }
 
-/// Members of both requests.
-struct Common<'a> {
-    model: Option<&'a Text<'a>>,
-    keep_alive: Option<&'a Value>,
-    think: Option<&'a Value>,
-    top_logprobs: Option<Int>,
-    debug: Option<bool>,
+/// Members of their requests.
+#[derive(Default)]
+pub(super) struct Common<'a> {
+    pub(super) model: Option<&'a Text<'a>>,
+    pub(super) keep_alive: Option<&'a Value>,
+    pub(super) think: Option<&'a Value>,
+    pub(super) top_logprobs: Option<Int>,
+    pub(super) debug: Option<bool>,
 }
 
 /// `POST /api/chat`.
@@ -78,14 +80,8 @@ pub(super) fn chat(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let resolved = resolved.map_err(|error| first(error, &request))?;
     let in_use = begin(context.app, &resolved, &asked, request.options.as_ref());
     let mut upstream = chat::to_openai(&request, &resolved.id, resolved.profile)?;
-    context.app.keepsakes.give_back(&mut upstream.messages);
     let stream = request.stream.unwrap_or(true);
-    let client = &context.app.client;
-    let answer = if stream {
-        client.chat_stream(&mut upstream, context.trace)
-    } else {
-        client.chat(&mut upstream, context.trace)
-    }?;
+    let answer = ask_chat(context, &mut upstream, stream)?;
     let logprobs = chat::logprobs(request.logprobs, request.top_logprobs);
     let wanted = (asked.think, logprobs, std::mem::take(&mut upstream.watched_stop));
     // A long answer need not hold a large question.
@@ -143,8 +139,25 @@ pub(super) fn generate(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
 }
 
 impl Asked {
+    /// What is asked of a model that is to talk, in another protocol that came to the same: nothing
+    /// of how long it stays, and to think only where it can.
+    pub(super) fn talk(
+        name: String,
+        shown: String,
+        tools: bool,
+        overlay: Option<Arc<VirtualModel>>,
+    ) -> Self {
+        let (keep_alive, think, route) = (None, Think::Unset, "chat");
+        Self { name, shown, keep_alive, think, tools, route, overlay }
+    }
+
+    /// The name as the client sent it.
+    pub(super) fn shown(&self) -> &str {
+        &self.shown
+    }
+
     /// Checks what Ollama checks before it looks for the model.
-    fn read(
+    pub(super) fn read(
         context: &mut Context<'_>,
         common: &Common<'_>,
         route: &'static str,
@@ -194,7 +207,7 @@ impl Asked {
 }
 
 /// The model behind the name, once it is known to do what is asked for.
-fn resolve(
+pub(super) fn resolve(
     context: &Context<'_>,
     asked: &Asked,
     options: Option<&Map<String, Value>>,
@@ -211,7 +224,7 @@ fn resolve(
 }
 
 /// Notes that the model is in use.
-fn begin<'a>(
+pub(super) fn begin<'a>(
     app: &'a App,
     resolved: &Resolved,
     asked: &Asked,
@@ -220,12 +233,26 @@ fn begin<'a>(
     app.begin(resolved.used.clone(), asked.stay(options))
 }
 
+/// Sends a chat request, with what the upstream wants back with earlier calls.
+pub(super) fn ask_chat(
+    context: &mut Context<'_>,
+    request: &mut openai::ChatRequest<'_>,
+    stream: bool,
+) -> Result<Answer> {
+    context.app.keepsakes.give_back(&mut request.messages);
+    let client = &context.app.client;
+    if stream {
+        client.chat_stream(request, context.trace)
+    } else {
+        client.chat(request, context.trace)
+    }
+}
+
 /// Sends a generate request to where it belongs.
 fn ask(context: &mut Context<'_>, request: &mut Generate<'_>, stream: bool) -> Result<Answer> {
     let client = &context.app.client;
     match (request, stream) {
-        (Generate::Chat(request), true) => client.chat_stream(request, context.trace),
-        (Generate::Chat(request), false) => client.chat(request, context.trace),
+        (Generate::Chat(request), stream) => ask_chat(context, request, stream),
         (Generate::Completion(request), true) => client.complete_stream(request, context.trace),
         (Generate::Completion(request), false) => client.complete(request, context.trace),
         (Generate::Fim(request), _) => client.fim(request, context.trace),

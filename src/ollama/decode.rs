@@ -25,6 +25,18 @@ const STEP: char = '\u{1}';
 /// # Errors
 /// [`Error::MissingBody`] when it is empty, [`Error::InvalidRequest`] when it is nested too deep.
 pub fn text(body: Vec<u8>) -> Result<String> {
+    let text = unmended(body)?;
+    Ok(match mend_surrogates(&text) {
+        Some(mended) => mended,
+        None => text,
+    })
+}
+
+/// The same for a body that is passed on: its escapes stay as they are.
+///
+/// # Errors
+/// As [`text`].
+pub fn unmended(body: Vec<u8>) -> Result<String> {
     if body.is_empty() {
         return Err(Error::MissingBody);
     }
@@ -35,13 +47,11 @@ pub fn text(body: Vec<u8>) -> Result<String> {
     if too_deep(text.as_bytes()) {
         return Err(Error::invalid("exceeded max depth"));
     }
-    Ok(match mend_surrogates(&text) {
-        Some(mended) => mended,
-        None => text,
-    })
+    Ok(text)
 }
 
-/// Reads the first JSON value of `text` as a `T`; `name` is Go's name of the type, for errors.
+/// Reads the first JSON value of `text` as a `T`; `name` is Go's name of the type, for errors, with
+/// its package where that is not `api`.
 ///
 /// # Errors
 /// [`Error::InvalidRequest`] in Go's words.
@@ -154,10 +164,34 @@ pub fn at_field<E: serde::de::Error>(field: &str, error: E) -> E {
     E::custom(format_args!("{field}{STEP}{error}"))
 }
 
-/// Defines a request type: every member optional, keys in any case, unknown members skipped.
+/// A member's key: its field's name, unless that is a word of Rust.
+macro_rules! key {
+    ($field:ident) => {
+        stringify!($field)
+    };
+    ($field:ident $key:literal) => {
+        $key
+    };
+}
+pub(crate) use key;
+
+/// Go's package of a request type: Ollama's own, unless another one is named.
+macro_rules! package {
+    () => {
+        "api"
+    };
+    ($package:literal) => {
+        $package
+    };
+}
+pub(crate) use package;
+
+/// Defines a request type: every member optional, keys in any case, unknown members skipped. A field
+/// may have another name than its key (`pub kind as "type": ...`), and the type another package than
+/// Ollama's `api` in errors (`in "anthropic";` before it).
 macro_rules! request {
-    ($(#[$meta:meta])* pub struct $name:ident<$life:lifetime> {
-        $($(#[$field_meta:meta])* pub $field:ident: $type:ty,)*
+    ($(in $package:literal;)? $(#[$meta:meta])* pub struct $name:ident<$life:lifetime> {
+        $($(#[$field_meta:meta])* pub $field:ident $(as $key:literal)?: $type:ty,)*
     }) => {
         $(#[$meta])*
         #[derive(Clone, Debug, Default)]
@@ -174,7 +208,11 @@ macro_rules! request {
                     type Value = $name<$life>;
 
                     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                        f.write_str(concat!("api.", stringify!($name)))
+                        f.write_str(concat!(
+                            $crate::ollama::decode::package!($($package)?),
+                            ".",
+                            stringify!($name)
+                        ))
                     }
 
                     // A body of `null` is an empty request.
@@ -187,14 +225,14 @@ macro_rules! request {
                         mut map: A,
                     ) -> std::result::Result<Self::Value, A::Error> {
                         use $crate::ollama::decode::{Key, at_field};
-                        const NAMES: &[&str] = &[$(stringify!($field)),*];
+                        const NAMES: &[&str] = &[$($crate::ollama::decode::key!($field $($key)?)),*];
                         let mut out = $name::default();
                         while let Some(key) = map.next_key_seed(Key(NAMES))? {
                             match key {
-                                $(Some(stringify!($field)) => {
+                                $(Some($crate::ollama::decode::key!($field $($key)?)) => {
                                     let value = map
                                         .next_value::<Option<$type>>()
-                                        .map_err(|error| at_field(stringify!($field), error))?;
+                                        .map_err(|error| at_field($crate::ollama::decode::key!($field $($key)?), error))?;
                                     // On duplicates the last one wins; null changes nothing.
                                     if value.is_some() {
                                         out.$field = value;
@@ -370,8 +408,11 @@ fn data_text(message: &str, name: &str) -> String {
         "a map" => "map[string]interface {}",
         other => other,
     };
+    // A type in place of the package is the one around it.
+    let is_package = |(first, _): &(&str, &str)| first.starts_with(|c: char| c.is_lowercase());
+    let (package, name) = name.split_once('.').filter(is_package).unwrap_or(("api", name));
     if path.is_empty() {
-        format!("json: cannot unmarshal {value} into Go value of type api.{name}")
+        format!("json: cannot unmarshal {value} into Go value of type {package}.{name}")
     } else {
         format!(
             "json: cannot unmarshal {value} into Go struct field {name}.{path} of type {expected}"

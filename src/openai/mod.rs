@@ -1,4 +1,5 @@
-//! OpenAI's wire types: what upstreams are sent and what they answer.
+//! OpenAI's wire types: what upstreams are sent and what they answer; and, in [`responses`], what
+//! clients send and are answered where the upstream lacks a route of OpenAI's.
 //!
 //! Field names are those of OpenAI's own documents and openai-wire.md. Requests hold only what was
 //! asked for: an absent member is not written, never `null`. Answers take everything as optional
@@ -6,4 +7,8 @@
 
 pub mod answer;
 pub mod embeddings;
+pub mod form;
+pub mod head;
+pub mod raw;
 pub mod request;
+pub mod responses;

@@ -29,6 +29,9 @@ pub struct ChatRequest<'a> {
     /// Functions the model may call; an empty list is refused by some servers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tools: Vec<Tool<'a>>,
+    /// Which of them it may or must call; what nobody says is for it to choose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_choice: Option<ToolChoice<'a>>,
     /// Stop sequences that the upstream does not take, and that are watched for in its answer.
     #[serde(skip)]
     pub watched_stop: Vec<String>,
@@ -192,6 +195,38 @@ pub struct FunctionDefinition<'a> {
     pub description: &'a str,
     /// Its parameters; the caller's own text.
     pub parameters: &'a RawValue,
+}
+
+/// Which tools a model may or must call (openai-wire.md 3.7).
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum ToolChoice<'a> {
+    /// `none` or `required`.
+    Mode(&'static str),
+    /// This one.
+    Function(NamedTool<'a>),
+}
+
+impl<'a> ToolChoice<'a> {
+    /// The one function.
+    #[must_use]
+    pub fn function(name: &'a str) -> Self {
+        Self::Function(NamedTool { kind: "function", function: ToolName { name } })
+    }
+}
+
+/// A tool by its name.
+#[derive(Clone, Debug, Serialize)]
+pub struct NamedTool<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    function: ToolName<'a>,
+}
+
+/// The name of a [`NamedTool`].
+#[derive(Clone, Debug, Serialize)]
+struct ToolName<'a> {
+    name: &'a str,
 }
 
 /// Asks for the counts at the end of a stream.

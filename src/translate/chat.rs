@@ -103,6 +103,7 @@ pub(super) fn chat<'a>(
         sampling,
         response_format: format,
         tools: Vec::new(),
+        tool_choice: None,
         watched_stop,
     }
 }

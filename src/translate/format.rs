@@ -65,6 +65,12 @@ pub fn any_object() -> Option<ResponseFormat<'static>> {
     serde_json::from_str(ANY_OBJECT).ok().map(|schema| named("object", schema, None))
 }
 
+/// A schema told in words, for those who take no schema.
+#[must_use]
+pub fn as_words(schema: &str) -> String {
+    format!("Answer with JSON that this JSON Schema allows, and with nothing else: {schema}")
+}
+
 fn named<'a>(name: &'static str, schema: &'a RawValue, strict: Option<bool>) -> ResponseFormat<'a> {
     ResponseFormat::JsonSchema { json_schema: JsonSchema { name, schema, strict } }
 }

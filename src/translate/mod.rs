@@ -4,6 +4,7 @@
 //! translated, knowingly ignored, or refused by name. State that a stream needs lives in
 //! [`stream::AnswerStream`], which writes nothing.
 
+pub mod anthropic;
 pub mod calls;
 pub mod chat;
 pub mod context;
@@ -20,6 +21,8 @@ pub mod metrics;
 mod modelfile;
 pub mod models;
 pub mod options;
+pub mod pass;
+pub mod responses;
 pub mod stop;
 pub mod stream;
 pub mod think;

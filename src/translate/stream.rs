@@ -121,12 +121,21 @@ pub struct Outcome {
 
 /// Turns deltas and outcomes into the objects of one route.
 pub trait Encoder {
-    /// Appends the line for a delta.
+    /// Whether it writes server-sent events, which bring their ends along, in place of lines.
+    const EVENTS: bool = false;
+
+    /// Appends the line, or the events, for a delta.
     fn delta(&mut self, out: &mut Vec<u8>, created_at: &str, delta: &Delta<'_>);
 
-    /// Appends the final object, without a newline. `rest` is text that no line has carried yet: all
+    /// Appends the final object, without a newline, or the last events. `rest` is text that no line has carried yet: all
     /// of it for a whole answer, none at the end of a stream.
     fn last(&mut self, out: &mut Vec<u8>, created_at: &str, rest: &Delta<'_>, outcome: &Outcome);
+
+    /// Appends the one object of an answer that is no stream, where that is another one than ends a
+    /// stream.
+    fn whole(&mut self, out: &mut Vec<u8>, created_at: &str, rest: &Delta<'_>, outcome: &Outcome) {
+        self.last(out, created_at, rest, outcome);
+    }
 }
 
 /// The state of one answer.

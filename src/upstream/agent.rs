@@ -16,7 +16,7 @@ use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport,
 };
-use ureq::{Body, Timeout};
+use ureq::{Body, SendBody, Timeout};
 
 use crate::backoff;
 use crate::config::Config;
@@ -137,6 +137,38 @@ impl Agent {
                 .build()
                 .call(),
         };
+        self.received(sent, request)
+    }
+
+    /// Sends a client's request on, with its own type and whatever else of its headers goes along.
+    pub(super) fn pass(
+        &self,
+        request: &Request<'_>,
+        headers: &[(&'static str, String)],
+        body: SendBody<'_>,
+    ) -> Result<Response<Body>> {
+        let timeout = Some(request.timeout);
+        let builder = self.with_headers(self.agent.post(request.url), request);
+        let with = |builder: ureq::RequestBuilder<_>, (name, value): &(&'static str, String)| {
+            builder.header(*name, value)
+        };
+        let sent = headers
+            .iter()
+            .fold(builder, with)
+            .config()
+            .timeout_recv_response(timeout)
+            .timeout_per_read(timeout)
+            .build()
+            .send(body);
+        self.received(sent, request)
+    }
+
+    /// Notes what the head of an answer tells, if there is one.
+    fn received(
+        &self,
+        sent: std::result::Result<Response<Body>, ureq::Error>,
+        request: &Request<'_>,
+    ) -> Result<Response<Body>> {
         let response = sent.map_err(before_head)?;
         let headers = response.headers().iter();
         let texts = headers.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
@@ -180,7 +212,21 @@ pub(super) fn check(
     if response.status().is_success() {
         return Ok(response);
     }
-    let text = |name: &str| header(response.headers(), name);
+    let headers = response.headers().clone();
+    let body = error_body(response, ERROR_BODY_BYTES);
+    *refusal = upstream_error::refusal(status, &body);
+    Err(judge(status, &headers, &body, hint, redactor))
+}
+
+/// What a head that is no good one means, with what its body says.
+pub(super) fn judge(
+    status: u16,
+    headers: &HeaderMap,
+    body: &[u8],
+    hint: &FailureHint<'_>,
+    redactor: &Redactor,
+) -> Error {
+    let text = |name: &str| header(headers, name);
     let delay = backoff::retry_after(text("retry-after"), text("retry-after-ms"), hint.now);
     let should_retry = match text("x-should-retry") {
         Some("true") => Some(true),
@@ -190,9 +236,7 @@ pub(super) fn check(
     let hints = Hints { retry_after: delay, should_retry };
     let method_and_path = format!("{} {}", hint.method, path_of(hint.url));
     let request = RequestHint { method_and_path: &method_and_path, model: hint.model };
-    let body = error_body(response);
-    *refusal = upstream_error::refusal(status, &body);
-    Err(upstream_error::failure(status, &body, hints, request, redactor))
+    upstream_error::failure(status, body, hints, request, redactor)
 }
 
 /// A header's value, where it is plain text.
@@ -208,10 +252,10 @@ fn ids(headers: &HeaderMap) -> String {
 }
 
 /// Reads what there is of an error's body; what fails on the way is no second error.
-fn error_body(response: Response<Body>) -> Vec<u8> {
+pub(super) fn error_body(response: Response<Body>, most: u64) -> Vec<u8> {
     with_patience(ERROR_BODY_PATIENCE, || {
         let mut body = Vec::new();
-        let mut reader = response.into_body().into_reader().take(ERROR_BODY_BYTES);
+        let mut reader = response.into_body().into_reader().take(most);
         let _ = reader.read_to_end(&mut body);
         body
     })

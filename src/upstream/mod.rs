@@ -8,6 +8,7 @@
 
 mod agent;
 mod list;
+mod pass;
 mod stream;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 
+pub use self::pass::{PassedAnswer, PassedBody, PassedHeaders};
 pub use self::stream::{Answer, EventStream};
 use crate::adapt::learnt::Learnt;
 use crate::adapt::{self, Adaptable, Repair};
@@ -220,8 +222,6 @@ impl Client {
         read(&text).map_err(|error| self.failed(self.cleaned(error)))
     }
 
-    /// Sends a request, and sends it again at once when the upstream refuses a parameter that can be
-    /// mended; what was learnt of the model before is done at the start.
     fn post(
         &self,
         operation: &'static str,
@@ -229,19 +229,34 @@ impl Client {
         request: &mut (impl Adaptable + Serialize),
         trace: &mut Trace,
     ) -> Result<Answer> {
+        self.adapted(operation, path, request, trace, |request, trace| {
+            let body = serde_json::to_vec(request)
+                .map_err(|_| Error::Internal("a request that cannot be serialised"))?;
+            let (policy, timeout) = (self.policy, self.request_timeout);
+            let (body, stream) = (Some(body.as_slice()), operation.ends_with("_stream"));
+            let (method, model) = ("POST", Some(request.model()));
+            let call = Call { operation, method, path, model, body, stream, policy, timeout };
+            self.send(&call, trace)
+        })
+    }
+
+    /// Sends a request, and sends it again at once when the upstream refuses a parameter that can be
+    /// mended; what was learnt of the model before is done at the start.
+    fn adapted<R: Adaptable, T>(
+        &self,
+        operation: &'static str,
+        path: &'static str,
+        request: &mut R,
+        trace: &mut Trace,
+        mut send: impl FnMut(&R, &mut Trace) -> Result<T>,
+    ) -> Result<T> {
         let id = request.model().to_owned();
         for repair in self.learnt.of(path, &id, Instant::now()) {
             request.apply(&repair);
         }
         let (mut tried, mut made) = (Vec::new(), Vec::new());
         for round in 0.. {
-            let body = serde_json::to_vec(request)
-                .map_err(|_| Error::Internal("a request that cannot be serialised"))?;
-            let (policy, timeout) = (self.policy, self.request_timeout);
-            let (body, stream) = (Some(body.as_slice()), operation.ends_with("_stream"));
-            let (method, model) = ("POST", Some(id.as_str()));
-            let call = Call { operation, method, path, model, body, stream, policy, timeout };
-            let error = match self.send(&call, trace) {
+            let error = match send(request, trace) {
                 Ok(answer) => {
                     self.learnt.keep(path, &id, &made, Instant::now());
                     return Ok(answer);
@@ -253,7 +268,7 @@ impl Client {
                 Some(it) if may_mend && mend(&it, request, &mut tried, &mut made, trace) => {}
                 Some(_) => {
                     // Which was left to us to tell.
-                    self.log_failure(&call, trace, &error, None);
+                    self.log_failure(operation, trace, &error, None);
                     return Err(error);
                 }
                 None => return Err(error),
@@ -262,25 +277,35 @@ impl Client {
         Err(Error::Internal("repairs without end"))
     }
 
-    /// Makes attempts until one has a good head or none may follow.
     fn send(&self, call: &Call<'_>, trace: &mut Trace) -> Result<Answer> {
-        log::debug!("{} {} begins: model={:?}", trace.request_id, call.operation, trace.model);
+        self.retried(call.operation, call.policy, trace, |trace| self.attempt(call, trace))
+    }
+
+    /// Makes attempts until one has a good head or none may follow.
+    fn retried<T>(
+        &self,
+        operation: &'static str,
+        policy: RetryPolicy,
+        trace: &mut Trace,
+        mut attempt: impl FnMut(&mut Trace) -> Result<T>,
+    ) -> Result<T> {
+        log::debug!("{} {operation} begins: model={:?}", trace.request_id, trace.model);
         let (mut retries, mut polls) = (0, 0);
         loop {
             trace.attempts += 1;
             trace.sent = Some(Instant::now());
             Counters::count(&self.counters.requests);
             trace.refusal = None;
-            let error = match self.attempt(call, trace) {
+            let error = match attempt(trace) {
                 Ok(answer) => return Ok(answer),
                 Err(error) => self.failed(error),
             };
             let made = if error.retry() == Retry::Poll { &mut polls } else { &mut retries };
-            let delay = call.policy.delay(*made, (self.pacing.jitter)(), error.retry());
+            let delay = policy.delay(*made, (self.pacing.jitter)(), error.retry());
             *made += 1;
             // A refusal is told by whoever cannot mend the request.
             if trace.refusal.is_none() || delay.is_some() {
-                self.log_failure(call, trace, &error, delay);
+                self.log_failure(operation, trace, &error, delay);
             }
             match delay {
                 None => return Err(error),
@@ -294,19 +319,8 @@ impl Client {
     }
 
     fn attempt(&self, call: &Call<'_>, trace: &mut Trace) -> Result<Answer> {
-        let url = if call.path.starts_with('/') {
-            format!("{}{}", self.base.origin(), call.path)
-        } else {
-            self.base.endpoint(call.path, call.model)
-        };
-        let request = agent::Request {
-            url: &url,
-            key: self.key.as_ref(),
-            azure: self.base.is_azure_dated(),
-            request_id: &trace.request_id,
-            body: call.body,
-            timeout: call.timeout,
-        };
+        let url = self.url(call.path, call.model);
+        let request = self.request(&url, call.body, call.timeout, trace);
         let response = self.agent.send(&request)?;
         let hint = agent::FailureHint {
             method: call.method,
@@ -321,15 +335,33 @@ impl Client {
         Answer::of(checked?, call.stream, self.counters.clone())
     }
 
-    fn log_failure(&self, call: &Call<'_>, trace: &Trace, error: &Error, delay: Option<Duration>) {
+    fn url(&self, path: &str, model: Option<&str>) -> String {
+        if path.starts_with('/') {
+            format!("{}{path}", self.base.origin())
+        } else {
+            self.base.endpoint(path, model)
+        }
+    }
+
+    fn request<'a>(
+        &'a self,
+        url: &'a str,
+        body: Option<&'a [u8]>,
+        timeout: Duration,
+        trace: &'a Trace,
+    ) -> agent::Request<'a> {
+        let (key, azure) = (self.key.as_ref(), self.base.is_azure_dated());
+        agent::Request { url, key, azure, request_id: &trace.request_id, body, timeout }
+    }
+
+    fn log_failure(&self, operation: &str, trace: &Trace, error: &Error, delay: Option<Duration>) {
         let next = match delay {
             Some(delay) => format!("next attempt in {} ms", delay.as_millis()),
             None => "no further attempt".to_owned(),
         };
         log::warn!(
-            "{} {} failed: error={} attempt={} {next}",
+            "{} {operation} failed: error={} attempt={} {next}",
             trace.request_id,
-            call.operation,
             self.redactor.clean(&error.to_string()),
             trace.attempts,
         );

@@ -659,3 +659,29 @@ fn long_messages_are_cut_after_cleaning_and_between_words() {
     let in_band_key = format!("{:?}", format!("{} topsecret-1", "x".repeat(4090)));
     check_in_band(&in_band_key, (502, &"x".repeat(4090)));
 }
+
+#[test]
+fn a_missing_route_is_told_from_a_missing_model() {
+    let check = |status: u16, body: &str, expected: bool| {
+        assert_eq!(is_unknown_route(status, body.as_bytes()), expected, "{status} {body}");
+    };
+    check(405, "", true);
+    check(405, r#"{"detail":"Method Not Allowed"}"#, true);
+    check(404, "", true);
+    check(404, "404 page not found", true);
+    check(404, r#"{"detail":"Not Found"}"#, true);
+    check(
+        404,
+        r#"{"error":{"code":404,"message":"File Not Found","type":"not_found_error"}}"#,
+        true,
+    );
+    check(404, r#"{"error":{"message":"Invalid URL (POST /v1/responses)"}}"#, true);
+    check(
+        404,
+        r#"{"error":{"message":"The model `x` does not exist","code":"model_not_found"}}"#,
+        false,
+    );
+    check(404, r#"{"error":{"message":"Previous response with id 'resp_1' not found."}}"#, false);
+    check(400, r#"{"detail":"Not Found"}"#, false);
+    check(200, "", false);
+}

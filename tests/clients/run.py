@@ -41,6 +41,8 @@ PYTHON_TESTS = {
     "llama-index": "test_llama_index.py",
     "litellm": "test_litellm.py",
     "llm with llm-ollama": "test_llm.py",
+    "anthropic for Python": "test_anthropic_python.py",
+    "openai for Python, responses": "test_openai_responses.py",
 }
 JAVASCRIPT_TESTS = {
     "ollama for JavaScript": "test_ollama_js.mjs",

@@ -30,6 +30,7 @@ CHAT_FIELDS = {
     "logprobs": bool,
     "top_logprobs": int,
     "tools": list,
+    "tool_choice": (str, dict),
     "parallel_tool_calls": bool,
     "reasoning_effort": str,
 }

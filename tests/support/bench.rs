@@ -13,6 +13,7 @@ pub const CHAT: &str = "/api/chat";
 pub const GENERATE: &str = "/api/generate";
 pub const EMBED: &str = "/api/embed";
 pub const EMBEDDINGS: &str = "/api/embeddings";
+pub const MESSAGES: &str = "/v1/messages";
 
 pub const TEXT: &[&str] = &[CHAT, GENERATE];
 pub const INFERENCE: &[&str] = &[CHAT, GENERATE, EMBED, EMBEDDINGS];
@@ -28,6 +29,8 @@ const ANSWER: &str = r#"{"choices":[{"message":{"content":"ok"},"finish_reason":
 pub fn request(route: &str, change: &Value) -> Value {
     let mut body = match route {
         CHAT => json!({"model": "m", "messages": [{"role": "user", "content": "Hi"}]}),
+        MESSAGES => json!({"model": "m", "max_tokens": 64,
+            "messages": [{"role": "user", "content": "Hi"}]}),
         EMBED => json!({"model": "m", "input": "Hi"}),
         _ => json!({"model": "m", "prompt": "Hi"}),
     };

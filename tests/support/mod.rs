@@ -7,6 +7,7 @@
 #![allow(dead_code)] // Each test file uses its own part.
 
 pub mod bench;
+pub mod golden;
 pub mod members;
 pub mod proxy;
 pub mod raw;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::ollama::decode;
 use crate::ollama::request::ChatRequest as OllamaRequest;
-use crate::openai::request::{ChatRequest, EmbeddingRequest};
+use crate::openai::request::{ChatRequest, EmbeddingRequest, ToolChoice};
 use crate::profile;
 use crate::translate::{chat, format};
 
@@ -73,6 +73,18 @@ fn optional_parameters_are_left_out() {
     with_request(&json!({}), |request| {
         mended(request, &details("property 'logprobs' is unsupported", "", ""));
         assert!(!request.sends("logprobs") && !request.sends("top_logprobs"));
+    });
+}
+
+#[test]
+fn a_choice_of_tools_is_left_out_and_the_tools_stay() {
+    let text = "Unsupported parameter: 'tool_choice' is not supported with this model.";
+    let refusal = details(text, "tool_choice", "unsupported_parameter");
+    with_request(&json!({}), |request| {
+        assert!(mended(request, &refusal).is_empty(), "nothing was chosen");
+        request.tool_choice = Some(ToolChoice::Mode("required"));
+        assert_eq!(mended(request, &refusal), ["tool_choice is left out"]);
+        assert_eq!(request.tools.len(), 1);
     });
 }
 

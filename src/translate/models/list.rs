@@ -3,13 +3,16 @@
 //! Lists come as an object with `data` or `models`, or as a bare array; entries say much, little or
 //! nothing, and what they say of numbers is believed only where it can be true. Never asks anybody.
 
+use std::collections::HashMap;
 use std::ops::Deref;
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::side::Told;
 use super::{Abilities, Model};
 use crate::error::{Error, Result};
+use crate::openai::raw::{self, Object};
 use crate::profile::{self, FillIn, Profile, Side};
 use crate::upstream_error;
 
@@ -27,6 +30,8 @@ pub struct Listed {
     sure: bool,
     /// The family that it may be, if its side source answers.
     hint: Option<&'static Profile>,
+    /// Each entry as the server wrote it.
+    objects: HashMap<String, Box<RawValue>>,
 }
 
 impl Listed {
@@ -34,6 +39,20 @@ impl Listed {
     #[must_use]
     pub fn of(models: Vec<Model>) -> Self {
         Self { models, ..Self::default() }
+    }
+
+    /// A model as the server wrote it, or as OpenAI would where it wrote it in another form.
+    #[must_use]
+    pub fn object(&self, id: &str) -> String {
+        self.objects.get(id).map_or_else(
+            || {
+                format!(
+                    "{{\"id\":{},\"object\":\"model\",\"created\":0,\"owned_by\":\"\"}}",
+                    raw::quoted(id)
+                )
+            },
+            |object| object.get().to_owned(),
+        )
     }
 
     /// Makes the family of the whole server known, from elsewhere than the list itself.
@@ -106,7 +125,17 @@ pub fn read_list(body: &str) -> Result<Listed> {
     let models: Vec<_> = entries.iter().filter_map(|it| read_model(it, mimicked)).collect();
     let by_owner = || models.iter().find_map(|model| profile::by_owner(&model.owner));
     let (profile, hint) = (profile::by_shape(&value).or_else(by_owner), profile::by_hint(&value));
-    Ok(Listed { models, profile, sure: false, hint })
+    Ok(Listed { models, profile, sure: false, hint, objects: objects(body) })
+}
+
+/// The entries that have an id, as they are written.
+fn objects(body: &str) -> HashMap<String, Box<RawValue>> {
+    let whole = Object::read(body);
+    let members = ["data", "models"].iter().find_map(|name| raw::items(whole.as_ref()?.get(name)?));
+    let entries = members.or_else(|| raw::items(body)).unwrap_or_default();
+    let owned = |text: &str| RawValue::from_string(text.to_owned()).ok();
+    let read = |entry: &str| Some((Object::read(entry)?.text("id")?, owned(entry)?));
+    entries.into_iter().filter_map(read).collect()
 }
 
 /// The entries of a list: the whole, or its `data` or `models`.

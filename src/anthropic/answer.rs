@@ -1,0 +1,151 @@
+//! What Anthropic's clients are answered (ollama-api.md 15.3, 15.4, 15.7).
+//!
+//! Members stand in Ollama's order. `content` is never `null`; what is not there is left out and not
+//! `null`, as Ollama leaves it out.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+/// A whole message, or the one with which a stream begins.
+#[derive(Clone, Debug, Serialize)]
+pub struct Message<'a> {
+    /// `msg_` and 24 hex digits.
+    pub id: &'a str,
+    /// Always `message`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// Always `assistant`.
+    pub role: &'static str,
+    /// The name as the client sent it.
+    pub model: &'a str,
+    /// What the model said.
+    pub content: Vec<Block<'a>>,
+    /// Why it ended; nothing while it goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_reason: Option<&'static str>,
+    /// The counts.
+    pub usage: Usage,
+}
+
+/// Token counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub input_tokens: u64,
+    /// Tokens of the answer.
+    pub output_tokens: u64,
+}
+
+/// A part of what the model said.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Block<'a> {
+    /// Reasoning.
+    Thinking {
+        /// The reasoning.
+        thinking: &'a str,
+    },
+    /// Text.
+    Text {
+        /// The text.
+        text: &'a str,
+    },
+    /// A call.
+    ToolUse {
+        /// Its id.
+        id: &'a str,
+        /// The function.
+        name: &'a str,
+        /// An object.
+        input: &'a RawValue,
+    },
+}
+
+/// An event of a stream.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Event<'a> {
+    /// The first one.
+    MessageStart {
+        /// The message, without content.
+        message: Message<'a>,
+    },
+    /// A block begins.
+    ContentBlockStart {
+        /// Its place among the blocks, from 0.
+        index: usize,
+        /// The block, without what it will hold.
+        content_block: Block<'a>,
+    },
+    /// Something is added to the open block.
+    ContentBlockDelta {
+        /// The block's place.
+        index: usize,
+        /// What is added.
+        delta: Delta<'a>,
+    },
+    /// A block ends.
+    ContentBlockStop {
+        /// Its place.
+        index: usize,
+    },
+    /// How the message ended.
+    MessageDelta {
+        /// Why.
+        delta: Ending,
+        /// The counts.
+        usage: Usage,
+    },
+    /// The last one.
+    MessageStop,
+}
+
+impl Event<'_> {
+    /// The event's name, which its data repeat as `type`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::MessageStart { .. } => "message_start",
+            Self::ContentBlockStart { .. } => "content_block_start",
+            Self::ContentBlockDelta { .. } => "content_block_delta",
+            Self::ContentBlockStop { .. } => "content_block_stop",
+            Self::MessageDelta { .. } => "message_delta",
+            Self::MessageStop => "message_stop",
+        }
+    }
+}
+
+/// What is added to a block.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Delta<'a> {
+    /// Reasoning.
+    ThinkingDelta {
+        /// The reasoning.
+        thinking: &'a str,
+    },
+    /// Text.
+    TextDelta {
+        /// The text.
+        text: &'a str,
+    },
+    /// The arguments of a call, all of them.
+    InputJsonDelta {
+        /// An object as a text.
+        partial_json: &'a str,
+    },
+}
+
+/// Why a message ended.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Ending {
+    /// The reason.
+    pub stop_reason: &'static str,
+}
+
+/// The answer of `/v1/messages/count_tokens`.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Count {
+    /// Tokens of the prompt.
+    pub input_tokens: u64,
+}

@@ -1,0 +1,223 @@
+//! A client's request to the upstream and the answer back, both as they are.
+//!
+//! A small body is held, so that it can be sent again: after a failure, or adapted after a refusal. A
+//! large one whose model needs no other name streams through in bounded memory, and is sent once.
+//! Invariant: every piece of an answer is written before the next one is waited for.
+
+use std::io::{self, Read};
+
+use super::{App, Context, InUse, Resolved, Stay, model_is_required, unpack};
+use crate::error::{Error, Result};
+use crate::ollama::decode;
+use crate::openai::raw;
+use crate::translate::options;
+use crate::translate::pass::{Endpoint, RawBody};
+use crate::translate::virtual_model::VirtualModel;
+use crate::upstream::{PassedAnswer, PassedBody, PassedHeaders, Trace};
+
+/// Bodies above this length are streamed if they can be.
+pub(super) const LARGE: usize = 1024 * 1024;
+
+/// How far into a body the model is looked for.
+pub(super) const BEGINNING: u64 = 64 * 1024;
+
+/// Headers of the client that the upstream is to see.
+const ALONG: &[(&str, &str)] = &[
+    ("Content-Type", "content-type"),
+    ("Accept", "accept"),
+    ("OpenAI-Organization", "openai-organization"),
+    ("OpenAI-Project", "openai-project"),
+    ("OpenAI-Beta", "openai-beta"),
+];
+
+/// Passes a request on, however large it is.
+pub(super) fn pass(context: &mut Context<'_>, endpoint: Endpoint) -> Result<()> {
+    let large = context.exchange.claimed().is_some_and(|length| length > LARGE);
+    let body = if large && !unpack::is_packed(context) {
+        match streamed(context, endpoint)? {
+            Taken::Passed(answer, in_use) => return relay(context, answer, Some(in_use)),
+            Taken::Held(body) => body,
+        }
+    } else {
+        unpack::read(context)?
+    };
+    held(context, endpoint, body).map(drop)
+}
+
+/// Passes on a request that is held. Gives it back where the upstream has no such route and the route
+/// is one that can be had in another way.
+pub(super) fn held(
+    context: &mut Context<'_>,
+    endpoint: Endpoint,
+    body: Vec<u8>,
+) -> Result<Option<Vec<u8>>> {
+    let headers = along(context);
+    let app = context.app;
+    let text = decode::unmended(body)?;
+    let mut request = RawBody::read(&text, endpoint)?;
+    let name = context.name(request.sent(), model_is_required)?;
+    let overlay = app.overlay(&name);
+    let resolved = resolve(app, &name, overlay.as_deref(), context.trace);
+    request.set_model(&resolved.id);
+    if let Some(model) = &overlay {
+        request.lay_over(model, endpoint, resolved.profile)?;
+    }
+    let mut in_use = in_use(app, resolved);
+    let answer = app.client.pass(endpoint, &mut request, &headers, context.trace)?;
+    drop(request);
+    if endpoint == Endpoint::Responses && answer.lacks_route() {
+        return Ok(Some(text.into_bytes()));
+    }
+    // A long answer need not hold a large question.
+    drop(text);
+    in_use.note(&answer);
+    relay(context, answer, Some(in_use)).map(|()| None)
+}
+
+fn resolve(app: &App, name: &str, overlay: Option<&VirtualModel>, trace: &Trace) -> Resolved {
+    let parameters = overlay.map(|model| &model.parameters);
+    let need_family = options::read(parameters).is_ok_and(|options| {
+        // The limit goes by several names.
+        options.need_family() || parameters.is_some_and(|it| it.contains_key("num_predict"))
+    });
+    app.resolve(name, overlay, need_family, trace)
+}
+
+pub(super) fn in_use(app: &App, resolved: Resolved) -> InUse<'_> {
+    app.begin(resolved.used, Stay { keep_alive: None, num_ctx: None })
+}
+
+impl InUse<'_> {
+    /// Notes that the upstream has answered, if it did.
+    pub(super) fn note(&mut self, answer: &PassedAnswer) {
+        if answer.head.status < 400 {
+            self.answered();
+        }
+    }
+}
+
+/// What became of a large body.
+enum Taken<'a> {
+    Passed(PassedAnswer, InUse<'a>),
+    Held(Vec<u8>),
+}
+
+fn streamed<'a>(context: &mut Context<'a>, endpoint: Endpoint) -> Result<Taken<'a>> {
+    let headers = along(context);
+    let (app, trace) = (context.app, &mut *context.trace);
+    let mut taken = None;
+    let read = context.exchange.pass_body(app.config.max_body_bytes, |reader, length| {
+        let mut beginning = Vec::new();
+        (&mut *reader).take(BEGINNING).read_to_end(&mut beginning)?;
+        let Some(resolved) = unchanged(app, endpoint, &beginning, trace) else {
+            reader.read_to_end(&mut beginning)?;
+            let read = beginning.len() as u64;
+            taken = Some(Ok(Taken::Held(beginning)));
+            return Ok(read);
+        };
+        let id = resolved.id.clone();
+        let mut in_use = in_use(app, resolved);
+        let mut body = Whole::new(&beginning, reader, length);
+        let (path, model, sent) = (endpoint.path(), Some(id.as_str()), (&mut body as _, length));
+        let answer = app.client.pass_stream(path, model, &headers, sent, trace);
+        let read = body.end();
+        taken = Some(answer.map(|answer| {
+            in_use.note(&answer);
+            Taken::Passed(answer, in_use)
+        }));
+        read
+    });
+    told(read, taken)
+}
+
+/// What to make of a body that was streamed: a client that broke off is the first to hear of it.
+pub(super) fn told<T>(read: Result<()>, taken: Option<Result<T>>) -> Result<T> {
+    match (read, taken) {
+        (Err(error), _) => Err(error),
+        (Ok(()), Some(taken)) => taken,
+        (Ok(()), None) => Err(Error::Internal("a body that nobody read")),
+    }
+}
+
+/// The model of a large body, if the body can go as it is.
+fn unchanged(
+    app: &App,
+    endpoint: Endpoint,
+    beginning: &[u8],
+    trace: &mut Trace,
+) -> Option<Resolved> {
+    let sent = raw::model_in(beginning)?;
+    let name = app.name(Some(&sent), trace, model_is_required).ok()?;
+    let resolved = app.overlay(&name).is_none().then(|| app.resolve(&name, None, false, trace))?;
+    let same = resolved.id == sent && !app.client.adapts(endpoint.path(), &sent);
+    same.then_some(resolved)
+}
+
+/// A body of which the beginning is already read.
+pub(super) struct Whole<'a> {
+    beginning: &'a [u8],
+    rest: &'a mut dyn Read,
+    length: usize,
+    read: usize,
+}
+
+impl<'a> Whole<'a> {
+    pub(super) fn new(beginning: &'a [u8], rest: &'a mut dyn Read, length: usize) -> Self {
+        Self { beginning, rest, length, read: 0 }
+    }
+
+    /// Reads away what the upstream did not take, and tells how much there was.
+    pub(super) fn end(mut self) -> io::Result<u64> {
+        io::copy(&mut self, &mut io::sink())?;
+        Ok(self.read as u64)
+    }
+}
+
+impl Read for Whole<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = match self.beginning.read(buffer)? {
+            0 => self.rest.read(buffer)?,
+            read => read,
+        };
+        self.read += read;
+        // What is cut off must not look whole to the upstream.
+        let cut = read == 0 && !buffer.is_empty() && self.read < self.length;
+        if cut { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(read) }
+    }
+}
+
+/// The client's headers that go along.
+pub(super) fn along(context: &Context<'_>) -> PassedHeaders {
+    let header = |name| context.exchange.header(name);
+    let mut headers: PassedHeaders =
+        ALONG.iter().filter_map(|(name, ours)| Some((*ours, header(name)?.to_owned()))).collect();
+    if header("Content-Type").is_none_or(|kind| !kind.starts_with("multipart/")) {
+        // `curl -d` says something else, and some servers insist (openai-wire.md 1.2).
+        headers.retain(|(name, _)| *name != "content-type");
+        headers.push(("content-type", "application/json".to_owned()));
+    }
+    headers
+}
+
+/// Passes an answer on, piece by piece.
+pub(super) fn relay(
+    context: &mut Context<'_>,
+    answer: PassedAnswer,
+    in_use: Option<InUse<'_>>,
+) -> Result<()> {
+    let mut stream = match answer.body {
+        PassedBody::Whole(body) => {
+            // The use of the model ends before the client can know that the answer did.
+            drop(in_use);
+            return context.exchange.answer_passed(answer.head, &body);
+        }
+        PassedBody::Stream(stream) => stream,
+    };
+    context.exchange.begin_passed(answer.head);
+    while let Some(piece) = stream.next()? {
+        context.exchange.line(piece);
+        context.exchange.flush()?;
+    }
+    drop(in_use);
+    context.exchange.end()
+}

@@ -1,0 +1,82 @@
+//! Bodies that clients compress (ollama-api.md 1.1).
+//!
+//! Codex sends zstd; nothing else is decoded. What it unfolds to has a bound of its own, because a
+//! small body may unfold to anything.
+
+use std::io::Read;
+
+use ruzstd::decoding::StreamingDecoder;
+
+use super::Context;
+use crate::error::{Error, Result};
+
+/// Bytes that a body may unfold to.
+const MOST: usize = 20 * 1024 * 1024;
+
+/// Whether the body is compressed in a way that is undone here.
+pub(super) fn is_packed(context: &Context<'_>) -> bool {
+    let encoding = context.exchange.header("Content-Encoding").unwrap_or_default();
+    encoding.trim().eq_ignore_ascii_case("zstd")
+}
+
+/// Reads a body and unfolds it.
+///
+/// # Errors
+/// Those of reading it, and [`Error::InvalidRequest`] when it is not what it says.
+pub(super) fn read(context: &mut Context<'_>) -> Result<Vec<u8>> {
+    let packed = is_packed(context);
+    let body = context.exchange.read_body(context.app.config.max_body_bytes)?;
+    if packed { unfold(&body) } else { Ok(body) }
+}
+
+fn unfold(body: &[u8]) -> Result<Vec<u8>> {
+    let wrong = || Error::invalid("failed to decompress request body");
+    let mut rest = body;
+    let mut out = Vec::new();
+    // Frames may follow each other.
+    while !rest.is_empty() {
+        let decoder = StreamingDecoder::new(&mut rest).map_err(|_| wrong())?;
+        let most = (MOST + 1 - out.len()) as u64;
+        decoder.take(most).read_to_end(&mut out).map_err(|_| wrong())?;
+        if out.len() > MOST {
+            return Err(Error::BodyTooLarge { limit: MOST });
+        }
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use ruzstd::encoding::{CompressionLevel, compress_to_vec};
+
+    use super::*;
+
+    fn packed(text: &[u8]) -> Vec<u8> {
+        compress_to_vec(text, CompressionLevel::Fastest)
+    }
+
+    #[test]
+    fn frames_are_unfolded_one_after_the_other() {
+        let both = [packed(b"{\"a\":"), packed(b"1}")].concat();
+        assert_eq!(unfold(&both).expect("good frames"), b"{\"a\":1}");
+        assert_eq!(unfold(b"").expect("nothing"), b"");
+    }
+
+    #[test]
+    fn what_is_no_frame_is_refused() {
+        let cut = packed(&[b'x'; 4096]);
+        for wrong in [b"{\"a\":1}".as_slice(), &cut[..cut.len() - 2], &[0x28, 0xb5, 0x2f, 0xfd]] {
+            let error = unfold(wrong).expect_err("no frame");
+            assert_eq!(error.message(), "failed to decompress request body");
+            assert_eq!(error.status(), Some(400));
+        }
+    }
+
+    #[test]
+    fn a_body_that_unfolds_without_end_is_refused() {
+        let at_the_limit = packed(&vec![0; MOST]);
+        assert_eq!(unfold(&at_the_limit).expect("just so").len(), MOST);
+        let above = [at_the_limit, packed(b"x")].concat();
+        assert_eq!(unfold(&above).expect_err("too much").status(), Some(413));
+    }
+}

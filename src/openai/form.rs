@@ -1,0 +1,75 @@
+//! The name of the model in a multipart form, of which only the beginning need be known.
+//!
+//! Nothing else of a form is ever looked at.
+
+use std::ops::Range;
+
+/// The longest name, in bytes.
+const LONGEST: usize = 1024;
+
+/// The value of the part `model`, and where it stands.
+#[must_use]
+pub fn model_in(form: &[u8]) -> Option<(String, Range<usize>)> {
+    // The form begins with its delimiter, without a line break before it.
+    let end = find(form, b"\r\n")?;
+    let delimiter = [b"\r\n", &form[..end]].concat();
+    let mut at = end + 2;
+    loop {
+        let head = at + find(&form[at..], b"\r\n\r\n")? + 4;
+        let length = find(&form[head..], &delimiter)?;
+        if is_model(&form[at..head]) {
+            let place = head..head + length;
+            let name = std::str::from_utf8(&form[place.clone()]).ok()?;
+            return (length <= LONGEST).then(|| (name.to_owned(), place));
+        }
+        at = head + length + delimiter.len() + 2;
+        if at > form.len() {
+            return None;
+        }
+    }
+}
+
+/// Whether the head of a part says that its name is `model`.
+fn is_model(head: &[u8]) -> bool {
+    let head = String::from_utf8_lossy(head);
+    let mut lines = head.lines().filter_map(|line| line.split_once(':'));
+    lines.any(|(name, value)| {
+        let mut parameters = value.split(';').map(str::trim);
+        name.trim().eq_ignore_ascii_case("content-disposition")
+            && parameters.any(|it| it == "name=\"model\"" || it == "name=model")
+    })
+}
+
+fn find(text: &[u8], part: &[u8]) -> Option<usize> {
+    text.windows(part.len()).position(|window| window == part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"model\"\r\n\
+                        Content-Type: audio/wav\r\n\r\nRIFF\r\n\r\n--c name=\"model\"\r\n";
+
+    #[test]
+    fn the_model_is_found_behind_and_before_other_parts() {
+        for place in ["name=\"model\"", "name=model"] {
+            let part =
+                format!("--b\r\ncontent-disposition: form-data; {place}\r\n\r\nwhisper-1\r\n");
+            for form in [format!("{part}{FILE}"), format!("{FILE}{part}--b--\r\n")] {
+                let (name, place) = model_in(form.as_bytes()).expect(&form);
+                assert_eq!((name.as_str(), &form[place]), ("whisper-1", "whisper-1"));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_or_not_whole_is_not_found() {
+        let part = "--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\n";
+        let long = format!("{part}{}\r\n--b--", "x".repeat(LONGEST + 1));
+        for form in ["", "x", FILE, part, "--b--\r\n", &format!("{part}whisper"), &long] {
+            assert_eq!(model_in(form.as_bytes()), None, "{form}");
+        }
+        assert_eq!(model_in(&[part.as_bytes(), b"\xff\r\n--b--"].concat()), None);
+    }
+}

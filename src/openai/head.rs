@@ -1,0 +1,96 @@
+//! The head of an upstream's answer that is passed on (openai-wire.md 6.3).
+//!
+//! Only what is named here is passed: a status, the type of the body, and the headers by which a
+//! client counts its requests. Cookies, framing and whatever else holds between two hops stays behind.
+
+/// Headers that clients read, beside those that begin with one of [`FAMILIES`].
+const PASSED: &[&str] =
+    &["content-type", "x-request-id", "retry-after", "retry-after-ms", "x-should-retry"];
+
+/// Beginnings of headers that clients read.
+const FAMILIES: &[&str] = &["x-ratelimit-", "openai-"];
+
+/// What is passed on of a head.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PassedHead {
+    /// The status.
+    pub status: u16,
+    /// The headers.
+    pub headers: Vec<(String, String)>,
+}
+
+impl PassedHead {
+    /// Takes from a head what is passed on; names are in lower case.
+    pub fn of<'a>(status: u16, headers: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
+        let is_passed = |name: &str| {
+            PASSED.contains(&name) || FAMILIES.iter().any(|family| name.starts_with(family))
+        };
+        let passed = headers.filter(|(name, _)| is_passed(name));
+        let headers = passed.map(|(name, value)| (named(name), value.to_owned())).collect();
+        Self { status, headers }
+    }
+
+    /// A header's value.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.headers.iter();
+        headers.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether the body is a stream of events.
+    #[must_use]
+    pub fn has_events(&self) -> bool {
+        let kind = self.header("content-type").unwrap_or_default();
+        let kind = kind.split(';').next().unwrap_or_default();
+        kind.trim().eq_ignore_ascii_case("text/event-stream")
+    }
+}
+
+/// The type by the name that all our heads give it, the others as they are.
+fn named(name: &str) -> String {
+    if name == "content-type" { "Content-Type".to_owned() } else { name.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_reads_is_passed_and_nothing_else() {
+        let head = PassedHead::of(
+            429,
+            [
+                ("content-type", "Text/Event-Stream; charset=utf-8"),
+                ("content-length", "5"),
+                ("transfer-encoding", "chunked"),
+                ("connection", "keep-alive"),
+                ("set-cookie", "a=b"),
+                ("server", "x"),
+                ("access-control-allow-origin", "*"),
+                ("x-request-id", "req_u"),
+                ("retry-after", "3"),
+                ("retry-after-ms", "3000"),
+                ("x-should-retry", "false"),
+                ("x-ratelimit-remaining-tokens", "7"),
+                ("openai-processing-ms", "9"),
+                ("openai-organization", "o"),
+            ]
+            .into_iter(),
+        );
+        let names: Vec<&str> = head.headers.iter().map(|(name, _)| name.as_str()).collect();
+        let expected = [
+            "Content-Type",
+            "x-request-id",
+            "retry-after",
+            "retry-after-ms",
+            "x-should-retry",
+            "x-ratelimit-remaining-tokens",
+            "openai-processing-ms",
+            "openai-organization",
+        ];
+        assert_eq!(names, expected);
+        assert_eq!((head.status, head.header("X-Request-ID")), (429, Some("req_u")));
+        assert!(head.has_events());
+        assert!(!PassedHead::default().has_events());
+    }
+}

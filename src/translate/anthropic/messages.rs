@@ -1,0 +1,211 @@
+//! Anthropic's turns of blocks to Ollama's messages (ollama-api.md 15.2).
+//!
+//! | block | what becomes of it |
+//! | --- | --- |
+//! | a text, `text` | the message's text; several stand behind one another |
+//! | `image` | the message's image; only base64 |
+//! | `tool_use`, `server_tool_use` | a call |
+//! | `tool_result`, `web_search_tool_result` | a tool's message; of a failure it says so |
+//! | `thinking` | the message's thinking |
+//! | all others | left out |
+//!
+//! The results in a user's turn come before its text, because they answer the turn before. What
+//! follows a result in an assistant's turn was said after it, and becomes a turn of its own.
+
+use std::borrow::Cow;
+
+use super::{joined, no_messages};
+use crate::anthropic::request::{Content, ContentBlock, ImageSource, Message, MessagesRequest};
+use crate::error::{Error, Result};
+use crate::ollama::decode::{self, Text, said};
+use crate::ollama::request::{FunctionCall, Message as OllamaMessage, ToolCall};
+use crate::translate::media;
+
+/// The conversation, the system prompt before it.
+///
+/// # Errors
+/// [`Error::InvalidRequest`] for an image or a call that is none, and for a conversation of which
+/// nothing is left.
+pub(super) fn messages<'a>(request: &'a MessagesRequest<'a>) -> Result<Vec<OllamaMessage<'a>>> {
+    let mut out = Vec::new();
+    if let Some(system) = request.system.as_ref().and_then(text_of)
+        && !system.is_empty()
+    {
+        let role = Some(Text("system".into()));
+        out.push(OllamaMessage { role, content: Some(system), ..OllamaMessage::default() });
+    }
+    let prompt = out.len();
+    for message in request.messages.iter().flatten() {
+        add(message, &mut out)?;
+    }
+    if out.len() == prompt {
+        return Err(no_messages());
+    }
+    Ok(out)
+}
+
+/// What is gathered of one turn.
+#[derive(Default)]
+struct Turn<'a> {
+    texts: Vec<&'a str>,
+    thinking: Vec<&'a str>,
+    images: Vec<&'a serde_json::value::RawValue>,
+    calls: Vec<ToolCall<'a>>,
+}
+
+impl<'a> Turn<'a> {
+    /// Adds a block that is no result; those of unknown kinds are left out.
+    fn add(&mut self, block: &'a ContentBlock<'a>) -> Result<()> {
+        match kind(block) {
+            "text" => self.texts.extend(block.text.as_deref()),
+            "thinking" => self.thinking.extend(block.thinking.as_deref()),
+            "image" => self.images.push(image(block)?),
+            "tool_use" => self.calls.push(call(block)?),
+            "server_tool_use" => self.calls.push(to_call(block)),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The message, unless nothing is in it.
+    fn finish(self, role: Option<&Text<'a>>) -> Option<OllamaMessage<'a>> {
+        let (content, thinking) = (joined(&self.texts), joined(&self.thinking));
+        let holds = |text: &Option<Text<'_>>| said(text.as_deref()).is_some();
+        let holds_something = holds(&content)
+            || holds(&thinking)
+            || !self.images.is_empty()
+            || !self.calls.is_empty();
+        holds_something.then(|| OllamaMessage {
+            role: role.cloned(),
+            content,
+            thinking,
+            images: Some(self.images),
+            tool_calls: Some(self.calls),
+            ..OllamaMessage::default()
+        })
+    }
+}
+
+/// Adds what a turn says.
+fn add<'a>(message: &'a Message<'a>, out: &mut Vec<OllamaMessage<'a>>) -> Result<()> {
+    let role = message.role.as_ref();
+    let blocks = match &message.content {
+        Some(Content::Blocks(blocks)) => blocks,
+        Some(Content::Text(text)) => {
+            let (role, content) = (role.cloned(), Some(text.clone()));
+            out.push(OllamaMessage { role, content, ..OllamaMessage::default() });
+            return Ok(());
+        }
+        None => return Ok(()),
+    };
+    let goes_on = role.is_some_and(|role| role.eq_ignore_ascii_case("assistant"));
+    let mut turn = Turn::default();
+    for block in blocks {
+        let Some(result) = result(block)? else {
+            turn.add(block)?;
+            continue;
+        };
+        if goes_on {
+            out.extend(std::mem::take(&mut turn).finish(role));
+        }
+        out.push(result);
+    }
+    out.extend(turn.finish(role));
+    Ok(())
+}
+
+fn kind<'a>(block: &'a ContentBlock<'a>) -> &'a str {
+    block.kind.as_deref().unwrap_or_default()
+}
+
+/// The text of a content; blocks of other kinds do not count.
+fn text_of<'a>(content: &'a Content<'a>) -> Option<Text<'a>> {
+    match content {
+        Content::Text(text) => Some(text.clone()),
+        Content::Blocks(blocks) => {
+            let texts = blocks.iter().filter(|block| kind(block) == "text");
+            joined(&texts.filter_map(|block| block.text.as_deref()).collect::<Vec<_>>())
+        }
+    }
+}
+
+/// The base64 of an image, checked here so that what is wrong with it is told in this API's words.
+fn image<'a>(block: &'a ContentBlock<'a>) -> Result<&'a serde_json::value::RawValue> {
+    let invalid = || Error::invalid("invalid image source");
+    let source = block.source.ok_or_else(invalid)?;
+    let source: ImageSource<'a> =
+        decode::parse(source.get(), "anthropic.ImageSource").map_err(|_| invalid())?;
+    let kind = source.kind.as_deref().unwrap_or_default();
+    if kind != "base64" {
+        return Err(Error::invalid(format!(
+            "invalid image source type: {kind}. Only base64 images are supported."
+        )));
+    }
+    let data = source.data.ok_or_else(invalid)?;
+    media::part(data).map_err(|error| {
+        Error::invalid(format!("invalid base64 image data: {}", error.message()))
+    })?;
+    Ok(data)
+}
+
+/// A call, which must have an id and a name.
+fn call<'a>(block: &'a ContentBlock<'a>) -> Result<ToolCall<'a>> {
+    for (name, member) in [("id", &block.id), ("name", &block.name)] {
+        if said(member.as_deref()).is_none() {
+            let reason = format!("tool_use block missing required '{name}' field");
+            return Err(Error::invalid(reason));
+        }
+    }
+    Ok(to_call(block))
+}
+
+fn to_call<'a>(block: &ContentBlock<'a>) -> ToolCall<'a> {
+    let name = block.name.clone();
+    let function = FunctionCall { index: None, name, arguments: block.input };
+    ToolCall { id: block.id.clone(), function: Some(function) }
+}
+
+/// A tool's message, if the block is a result.
+fn result<'a>(block: &'a ContentBlock<'a>) -> Result<Option<OllamaMessage<'a>>> {
+    let mut turn = Turn::default();
+    let text = match (kind(block), &block.content) {
+        ("web_search_tool_result", content) => Text(Cow::Owned(found(content.as_ref()))),
+        ("tool_result", None) => Text::default(),
+        ("tool_result", Some(Content::Text(text))) => text.clone(),
+        ("tool_result", Some(Content::Blocks(blocks))) => {
+            let shown = blocks.iter().filter(|block| matches!(kind(block), "text" | "image"));
+            shown.into_iter().try_for_each(|block| turn.add(block))?;
+            joined(&turn.texts).unwrap_or_default()
+        }
+        _ => return Ok(None),
+    };
+    let failed = block.is_error == Some(true);
+    let text = if failed { Text(Cow::Owned(failure(&text))) } else { text };
+    Ok(Some(OllamaMessage {
+        role: Some(Text("tool".into())),
+        content: Some(text),
+        images: Some(turn.images),
+        tool_call_id: block.tool_use_id.clone(),
+        ..OllamaMessage::default()
+    }))
+}
+
+/// What a tool says that failed: OpenAI's tool messages have no mark for it, so the words tell.
+fn failure(text: &str) -> String {
+    if text.is_empty() { "Error".to_owned() } else { format!("Error: {text}") }
+}
+
+/// What a search found, one line each, or why it found nothing.
+fn found(content: Option<&Content<'_>>) -> String {
+    let Some(Content::Blocks(blocks)) = content else { return String::new() };
+    let mut out = String::new();
+    for block in blocks {
+        if let Some(code) = &block.error_code {
+            out.push_str(&failure(code));
+        } else if kind(block) == "web_search_result" {
+            let text = |member: &Option<Text<'_>>| member.as_deref().unwrap_or_default().to_owned();
+            out.push_str(&format!("- {}: {}\n", text(&block.title), text(&block.url)));
+        }
+    }
+    out
+}

@@ -1,0 +1,197 @@
+//! Anthropic's `/v1/messages` to `chat/completions`, and back (ollama-api.md 15).
+//!
+//! A request becomes what `/api/chat` would have been asked, and goes on from there as Ollama's own
+//! do: options, reasoning, history, media, tools and virtual models are said once, for both.
+//!
+//! | member | what becomes of it |
+//! | --- | --- |
+//! | `model` | the upstream's id, resolved by the caller |
+//! | `max_tokens` | required; `num_predict` |
+//! | `system`, `messages` | [`messages`] |
+//! | `temperature`, `top_p`, `top_k`, `stop_sequences` | options, where they are there |
+//! | `thinking`, `output_config.effort` | `think` |
+//! | `tools` | functions; those that a server would run itself (`web_search...`) are left out |
+//! | `tool_choice` | OpenAI's, which Ollama has not; `auto` needs no word |
+//! | `stream` | false unless said otherwise |
+//! | `metadata`, `mcp_servers`, all others | ignored |
+
+pub mod messages;
+pub mod stream;
+
+use serde_json::{Map, Value};
+
+use crate::anthropic::request::{MessagesRequest, Tool};
+use crate::error::{Error, Result};
+use crate::ollama::decode::{self, Text, said};
+use crate::ollama::request::{ChatRequest, FunctionDefinition, Tool as OllamaTool};
+use crate::ollama::schema::Schema;
+use crate::openai::request::{self as openai, ToolChoice};
+use crate::profile::Profile;
+use crate::translate::{chat, think};
+
+/// What an image counts for in an estimate: about what Anthropic says of a large one.
+const IMAGE_TOKENS: u64 = 1600;
+
+/// Characters in a token, roughly (ollama-api.md 15.4).
+const TOKEN_CHARACTERS: u64 = 4;
+
+/// Refuses a request without what each must have, in Ollama's order (15.1). Only an answer has a
+/// limit: a count needs none.
+///
+/// # Errors
+/// [`Error::InvalidRequest`].
+pub fn check(request: &MessagesRequest<'_>, needs_limit: bool) -> Result<()> {
+    if request.model.as_deref().is_none_or(|name| name.trim().is_empty()) {
+        return Err(Error::invalid("model is required"));
+    }
+    if needs_limit && request.max_tokens.is_none_or(|limit| limit.0 <= 0) {
+        return Err(Error::invalid("max_tokens is required and must be positive"));
+    }
+    if request.messages.as_ref().is_none_or(Vec::is_empty) {
+        return Err(no_messages());
+    }
+    Ok(())
+}
+
+fn no_messages() -> Error {
+    Error::invalid("messages is required")
+}
+
+/// What `/api/chat` would have been asked. A request that [`check`] refuses may give anything.
+///
+/// # Errors
+/// [`Error::InvalidRequest`] for a block or a schema that is none.
+pub fn to_ollama<'a>(request: &'a MessagesRequest<'a>) -> Result<ChatRequest<'a>> {
+    let messages = messages::messages(request)?;
+    let tools = request.tools.iter().flatten().filter(|tool| !is_run_by_server(tool));
+    let tools = tools.map(definition).collect::<Result<Vec<_>>>()?;
+    Ok(ChatRequest {
+        model: request.model.clone(),
+        messages: Some(messages),
+        tools: Some(tools),
+        options: Some(options(request)),
+        stream: Some(request.stream.unwrap_or(false)),
+        think: think(request),
+        ..ChatRequest::default()
+    })
+}
+
+/// The request for the upstream; `chat` is what [`to_ollama`] made of `request`, with a virtual
+/// model laid over it where one is meant.
+///
+/// # Errors
+/// As [`chat::to_openai`].
+pub fn to_openai<'a>(
+    request: &'a MessagesRequest<'a>,
+    chat: &'a ChatRequest<'a>,
+    model: &'a str,
+    profile: &Profile,
+) -> Result<openai::ChatRequest<'a>> {
+    let mut upstream = chat::to_openai(chat, model, profile)?;
+    upstream.tool_choice = tool_choice(request, &upstream.tools);
+    Ok(upstream)
+}
+
+/// About how many tokens a prompt has: a quarter of its characters, at least 1, and a fixed number
+/// for each image.
+#[must_use]
+pub fn estimate(chat: &ChatRequest<'_>) -> u64 {
+    let length = |text: Option<&str>| text.map_or(0, |text| text.chars().count());
+    let mut characters = 0;
+    let mut images = 0;
+    for message in chat.messages.iter().flatten() {
+        characters += length(message.content.as_deref()) + length(message.thinking.as_deref());
+        for function in message.tool_calls.iter().flatten().filter_map(|it| it.function.as_ref()) {
+            let arguments = function.arguments.map(|arguments| arguments.get());
+            characters += length(function.name.as_deref()) + length(arguments);
+        }
+        images += message.images.iter().flatten().count() as u64;
+    }
+    for function in chat.tools.iter().flatten().filter_map(|tool| tool.function.as_ref()) {
+        let parameters = function.parameters.map(|schema| schema.0.get());
+        characters += length(function.name.as_deref()) + length(parameters);
+        characters += length(function.description.as_deref());
+    }
+    (characters as u64 / TOKEN_CHARACTERS).max(1) + images * IMAGE_TOKENS
+}
+
+/// Whether a tool is the search that Ollama runs itself, against a cloud that is off here (15.5).
+fn is_run_by_server(tool: &Tool<'_>) -> bool {
+    tool.kind.as_deref().is_some_and(|kind| kind.starts_with("web_search"))
+}
+
+fn definition<'a>(tool: &'a Tool<'a>) -> Result<OllamaTool<'a>> {
+    let parameters = tool.input_schema.map(|schema| {
+        decode::parse::<Option<Schema<'_>>>(schema.get(), "ToolFunctionParameters").map_err(
+            |error| {
+                let name = tool.name.as_deref().unwrap_or_default();
+                Error::invalid(format!(
+                    "invalid input_schema for tool {name:?}: {}",
+                    error.message()
+                ))
+            },
+        )
+    });
+    let function = FunctionDefinition {
+        name: tool.name.clone(),
+        description: tool.description.clone(),
+        parameters: parameters.transpose()?.flatten(),
+    };
+    Ok(OllamaTool { function: Some(function) })
+}
+
+fn options(request: &MessagesRequest<'_>) -> Map<String, Value> {
+    let float = |float: &crate::anthropic::request::Float| Value::Number(float.0.clone());
+    let stop = request.stop_sequences.as_ref();
+    let stop = stop.map(|stop| stop.iter().map(|text| Value::from(&**text)).collect());
+    let named = [
+        ("num_predict", request.max_tokens.map(|limit| limit.0.into())),
+        ("temperature", request.temperature.as_ref().map(float)),
+        ("top_p", request.top_p.as_ref().map(float)),
+        ("top_k", request.top_k.map(|number| number.0.into())),
+        ("stop", stop.map(Value::Array)),
+    ];
+    named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+}
+
+/// Whether to think, and how much (15.1).
+fn think(request: &MessagesRequest<'_>) -> Option<Value> {
+    match request.thinking.as_ref().and_then(|thinking| thinking.kind.as_deref()) {
+        Some("enabled") => return Some(true.into()),
+        Some("disabled") => return Some(false.into()),
+        _ => {}
+    }
+    let effort = request.output_config.as_ref().and_then(|config| config.effort.as_deref());
+    match effort? {
+        "xhigh" => Some("high".into()),
+        effort => Some(effort.into()).filter(|level| think::read(Some(level)).is_ok()),
+    }
+}
+
+/// Which tools are to be called. Without tools, or for one that is not among them, upstreams refuse
+/// to be told.
+fn tool_choice<'a>(
+    request: &'a MessagesRequest<'a>,
+    tools: &[openai::Tool<'_>],
+) -> Option<ToolChoice<'a>> {
+    let choice = request.tool_choice.as_ref().filter(|_| !tools.is_empty())?;
+    match choice.kind.as_deref()? {
+        "any" => Some(ToolChoice::Mode("required")),
+        "none" => Some(ToolChoice::Mode("none")),
+        "tool" => {
+            let name = said(choice.name.as_deref())?;
+            let known = tools.iter().any(|tool| tool.function.name == name);
+            known.then(|| ToolChoice::function(name))
+        }
+        _ => None,
+    }
+}
+
+/// A text out of several, without anything between them.
+fn joined<'a>(texts: &[&'a str]) -> Option<Text<'a>> {
+    match texts {
+        [] => None,
+        [text] => Some(Text((*text).into())),
+        texts => Some(Text(texts.concat().into())),
+    }
+}

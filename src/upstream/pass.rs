@@ -1,0 +1,248 @@
+//! Requests of clients that the upstream understands as they are, and its answers as they come.
+//!
+//! The body of an answer is handed on in the pieces in which it arrives and never read for what it
+//! says. An error keeps its status and its body, but for keys in it. Invariant: like everywhere,
+//! nothing is tried again once a byte of an answer was handed on; and what streams into the upstream
+//! out of a client is sent once, because nobody holds it.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use ureq::http::Response;
+use ureq::{Body, BodyReader, SendBody};
+
+use super::agent::{self, header, in_body};
+use super::{Client, Counters, Trace};
+use crate::error::{Error, Result};
+use crate::openai::head::PassedHead;
+use crate::translate::pass::{Endpoint, RawBody};
+use crate::upstream_error;
+
+/// Whole answers up to this length are gathered, so that one that breaks off gets a real status.
+const SMALL_ANSWER: u64 = 64 * 1024;
+
+/// Bytes of an error's body that are passed on.
+const ERROR_BYTES: u64 = 1024 * 1024;
+
+/// Bytes that one read takes from an answer.
+const READ_BYTES: usize = 16 * 1024;
+
+/// Headers of the client that go along.
+pub type PassedHeaders = Vec<(&'static str, String)>;
+
+/// An answer as the upstream sent it, an error included.
+pub struct PassedAnswer {
+    /// Its head.
+    pub head: PassedHead,
+    /// Its body.
+    pub body: PassedBody,
+}
+
+/// The body of a [`PassedAnswer`].
+pub enum PassedBody {
+    /// All of it.
+    Whole(Vec<u8>),
+    /// As it comes. Dropping it closes the upstream's connection.
+    Stream(PassedStream),
+}
+
+/// What a client's request needs beside its body.
+struct Passing<'a> {
+    operation: &'static str,
+    path: &'static str,
+    model: Option<&'a str>,
+    headers: &'a PassedHeaders,
+}
+
+impl Client {
+    /// Passes a request on, adapted where the upstream refuses it as it is.
+    ///
+    /// # Errors
+    /// What keeps the upstream from answering; its own errors are answers.
+    pub fn pass(
+        &self,
+        endpoint: Endpoint,
+        request: &mut RawBody<'_>,
+        headers: &PassedHeaders,
+        trace: &mut Trace,
+    ) -> Result<PassedAnswer> {
+        let (operation, path) = ("pass", endpoint.path());
+        let mut refused = None;
+        let answer = self.adapted(operation, path, request, trace, |request, trace| {
+            let passing = Passing { operation, path, model: Some(request.model()), headers };
+            self.pass_held(&passing, &request.bytes(), trace, &mut refused)
+        });
+        or_refused(answer, refused)
+    }
+
+    /// Passes on a body that is no JSON.
+    ///
+    /// # Errors
+    /// As [`Client::pass`].
+    pub fn pass_bytes(
+        &self,
+        path: &'static str,
+        model: Option<&str>,
+        headers: &PassedHeaders,
+        body: &[u8],
+        trace: &mut Trace,
+    ) -> Result<PassedAnswer> {
+        let passing = Passing { operation: "pass", path, model, headers };
+        let mut refused = None;
+        let answer = self.pass_held(&passing, body, trace, &mut refused);
+        or_refused(answer, refused)
+    }
+
+    /// Passes on what `body` reads, of this length. It is sent once and is not mended: nobody holds
+    /// it.
+    ///
+    /// # Errors
+    /// As [`Client::pass`].
+    pub fn pass_stream(
+        &self,
+        path: &'static str,
+        model: Option<&str>,
+        headers: &PassedHeaders,
+        (body, length): (&mut dyn Read, usize),
+        trace: &mut Trace,
+    ) -> Result<PassedAnswer> {
+        let passing = Passing { operation: "pass_stream", path, model, headers };
+        let mut refused = None;
+        trace.attempts += 1;
+        trace.sent = Some(Instant::now());
+        Counters::count(&self.counters.requests);
+        let mut headers = headers.clone();
+        headers.push(("content-length", length.to_string()));
+        let passing = Passing { headers: &headers, ..passing };
+        let body = SendBody::from_reader(body);
+        let answer = self.pass_once(&passing, body, trace, &mut refused).map_err(|error| {
+            self.log_failure(passing.operation, trace, &error, None);
+            self.failed(error)
+        });
+        or_refused(answer, refused)
+    }
+
+    /// Whether a request for this model is sent in another form than it came.
+    #[must_use]
+    pub fn adapts(&self, path: &'static str, model: &str) -> bool {
+        !self.learnt.of(path, model, Instant::now()).is_empty()
+    }
+
+    fn pass_held(
+        &self,
+        passing: &Passing<'_>,
+        body: &[u8],
+        trace: &mut Trace,
+        refused: &mut Option<PassedAnswer>,
+    ) -> Result<PassedAnswer> {
+        self.retried(passing.operation, self.policy, trace, |trace| {
+            let mut reader = body;
+            let length = body.len().to_string();
+            let mut headers = passing.headers.clone();
+            headers.push(("content-length", length));
+            let passing = Passing { headers: &headers, ..*passing };
+            self.pass_once(&passing, SendBody::from_reader(&mut reader), trace, refused)
+        })
+    }
+
+    fn pass_once(
+        &self,
+        passing: &Passing<'_>,
+        body: SendBody<'_>,
+        trace: &mut Trace,
+        refused: &mut Option<PassedAnswer>,
+    ) -> Result<PassedAnswer> {
+        *refused = None;
+        let url = self.url(passing.path, passing.model);
+        let request = self.request(&url, None, self.request_timeout, trace);
+        let response = self.agent.pass(&request, passing.headers, body)?;
+        let status = response.status().as_u16();
+        let headers = response.headers().clone();
+        let texts = headers.iter();
+        let texts = texts.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+        let head = PassedHead::of(status, texts);
+        if response.status().is_success() {
+            return PassedAnswer::of(head, response, self.counters.clone());
+        }
+        let body = agent::error_body(response, ERROR_BYTES);
+        trace.refusal = upstream_error::refusal(status, &body);
+        let (method, url, now) = ("POST", url.as_str(), SystemTime::now());
+        let model = Some(trace.model.as_str());
+        let hint = agent::FailureHint { method, url, model, now };
+        let error = agent::judge(status, &headers, &body, &hint, &self.redactor);
+        // A redirect is nothing that a client could follow.
+        *refused = (status >= 400).then(|| PassedAnswer { head, body: self.cleaned_body(body) });
+        Err(error)
+    }
+
+    fn cleaned_body(&self, body: Vec<u8>) -> PassedBody {
+        let cleaned = match self.redactor.clean(&String::from_utf8_lossy(&body)) {
+            std::borrow::Cow::Owned(cleaned) => Some(cleaned.into_bytes()),
+            std::borrow::Cow::Borrowed(_) => None,
+        };
+        PassedBody::Whole(cleaned.unwrap_or(body))
+    }
+}
+
+/// The upstream's own error is an answer.
+fn or_refused(answer: Result<PassedAnswer>, refused: Option<PassedAnswer>) -> Result<PassedAnswer> {
+    match (answer, refused) {
+        (Err(Error::Stopping), _) => Err(Error::Stopping),
+        (Err(_), Some(refused)) => Ok(refused),
+        (answer, _) => answer,
+    }
+}
+
+impl PassedAnswer {
+    fn of(head: PassedHead, response: Response<Body>, counters: Arc<Counters>) -> Result<Self> {
+        let length = header(response.headers(), "content-length").and_then(|it| it.parse().ok());
+        let small = length.is_some_and(|length: u64| length <= SMALL_ANSWER);
+        let reader = response.into_body().into_reader();
+        let buffer = vec![0; READ_BYTES].into_boxed_slice();
+        let mut stream = PassedStream { reader, buffer, counters };
+        if head.has_events() || !small {
+            return Ok(Self { head, body: PassedBody::Stream(stream) });
+        }
+        let mut body = Vec::new();
+        while let Some(piece) = stream.next()? {
+            body.extend_from_slice(piece);
+        }
+        Ok(Self { head, body: PassedBody::Whole(body) })
+    }
+
+    /// Whether the upstream says that it has no such route, and not only no such model.
+    #[must_use]
+    pub fn lacks_route(&self) -> bool {
+        match &self.body {
+            PassedBody::Whole(body) => upstream_error::is_unknown_route(self.head.status, body),
+            PassedBody::Stream(_) => false,
+        }
+    }
+}
+
+/// The pieces of a body.
+pub struct PassedStream {
+    reader: BodyReader<'static>,
+    buffer: Box<[u8]>,
+    counters: Arc<Counters>,
+}
+
+impl PassedStream {
+    /// Waits for the next piece; `None` at the end.
+    ///
+    /// # Errors
+    /// [`Error::UpstreamTimeout`] after too long a silence, [`Error::UpstreamClosed`] when the
+    /// connection broke.
+    #[allow(clippy::should_implement_trait)] // It lends what it reads.
+    pub fn next(&mut self) -> Result<Option<&[u8]>> {
+        match self.reader.read(&mut self.buffer) {
+            Ok(0) => Ok(None),
+            Ok(length) => Ok(Some(&self.buffer[..length])),
+            Err(error) => {
+                Counters::count(&self.counters.errors);
+                Err(in_body(error))
+            }
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! What the golden tests share: a folder's files, its settings, the clock, and how a stream is played.
+//!
+//! `tests/golden.rs` tells what the folders hold. The clock is the driver's: the request is sent after
+//! 1 ms, event number n comes after n times 10 ms, and everything has ended after 1 s.
+//! `UPDATE_GOLDEN=1` rewrites what comes out.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ollama_openai_proxy::error::Result;
+use ollama_openai_proxy::profile::{self, GENERIC, Profile};
+use ollama_openai_proxy::redact::Redactor;
+use ollama_openai_proxy::sse::{Decoder, Event};
+use ollama_openai_proxy::translate::stream::{AnswerStream, Delta, Encoder, Wanted};
+use ollama_openai_proxy::translate::{infill, think};
+use serde_json::{Value, json};
+
+pub const NOW: &str = "2026-01-02T03:04:05.6Z";
+const SENT: Duration = Duration::from_millis(1);
+const END: Duration = Duration::from_secs(1);
+
+/// What holds of all cases below one folder is for the driver; this is one of them.
+pub struct Case {
+    pub folder: PathBuf,
+    settings: Value,
+    update: bool,
+}
+
+impl Case {
+    fn new(folder: PathBuf) -> Self {
+        let settings = fs::read_to_string(folder.join("case.json")).unwrap_or_else(|_| "{}".into());
+        let settings = serde_json::from_str(&settings).expect("case.json is JSON");
+        Self { folder, settings, update: std::env::var_os("UPDATE_GOLDEN").is_some() }
+    }
+
+    pub fn read(&self, name: &str) -> Option<String> {
+        fs::read_to_string(self.folder.join(name)).ok()
+    }
+
+    pub fn setting(&self, name: &str) -> Option<&str> {
+        self.settings[name].as_str()
+    }
+
+    pub fn profile(&self) -> &'static Profile {
+        let Some(name) = self.setting("profile") else { return &GENERIC };
+        let found = profile::by_name(name).or_else(|| profile::by_owner(name));
+        found.or_else(|| profile::by_host(name)).expect("a known family")
+    }
+
+    fn wanted(&self) -> Wanted<'static> {
+        let think = think::read(self.settings.get("think")).expect("a valid think");
+        let logprobs = self.settings["logprobs"].as_u64().map(|top| top as usize);
+        let stop = self.settings["stop"].as_array().into_iter().flatten();
+        let stop = stop.map(|stop| stop.as_str().expect("a text").to_owned()).collect();
+        Wanted { think, logprobs, seed: "golden", model: Some("m"), stop }
+    }
+
+    /// The chunk for an event or body of `/infill`.
+    fn chunk(&self, data: &str) -> Option<String> {
+        (self.settings["infill"] == true).then(|| infill::to_chunk(data)).flatten()
+    }
+
+    pub fn bytes(&self, name: &str, found: &[u8]) {
+        let found = String::from_utf8(found.to_vec()).expect("UTF-8");
+        if self.update {
+            fs::write(self.folder.join(name), found).expect("writable");
+        } else {
+            let expected = self.read(name).unwrap_or_default();
+            assert_eq!(found, expected, "{}/{name}", self.folder.display());
+        }
+    }
+
+    pub fn value(&self, name: &str, found: &Value) {
+        if self.update {
+            let text = serde_json::to_string_pretty(found).expect("JSON") + "\n";
+            fs::write(self.folder.join(name), text).expect("writable");
+        } else {
+            let expected = self.read(name).unwrap_or_default();
+            let expected: Value = serde_json::from_str(&expected).unwrap_or_default();
+            assert_eq!(found, &expected, "{}/{name}", self.folder.display());
+        }
+    }
+
+    pub fn request(&self, translated: Result<Value>) {
+        match translated {
+            Ok(value) => self.value("request.openai.json", &value),
+            Err(error) => {
+                let found = json!({"status": error.status(), "error": error.message()});
+                self.value("request.error.json", &found);
+            }
+        }
+    }
+
+    /// What a client reads of `answer.openai.json`, or why it is none.
+    pub fn whole(&self, encoder: &mut impl Encoder) -> Option<Result<Vec<u8>>> {
+        let body = self.read("answer.openai.json")?;
+        let redactor = Redactor::default();
+        let mut state = AnswerStream::new(self.wanted(), &redactor);
+        let body = self.chunk(&body).unwrap_or(body);
+        let mut out = Vec::new();
+        Some(state.on_whole(&body).and_then(|rest| {
+            encoder.whole(&mut out, NOW, &rest, &state.finish(SENT, END)?);
+            Ok(out)
+        }))
+    }
+
+    /// What a client reads of `stream.sse`, and how that ends.
+    pub fn stream(&self, encoder: &mut impl Encoder) -> Option<(Vec<u8>, Result<()>)> {
+        let body = self.read("stream.sse")?;
+        let redactor = Redactor::default();
+        let mut state = AnswerStream::new(self.wanted(), &redactor);
+        let mut out = Vec::new();
+        let ended = play(self, &body, &mut state, encoder, &mut out);
+        Some((out, ended))
+    }
+}
+
+fn play<E: Encoder>(
+    case: &Case,
+    body: &str,
+    state: &mut AnswerStream<'_>,
+    encoder: &mut E,
+    out: &mut Vec<u8>,
+) -> Result<()> {
+    let mut decoder = Decoder::new();
+    decoder.push(body.as_bytes());
+    decoder.finish();
+    let mut now = Duration::ZERO;
+    while let Some(event) = decoder.next_event()? {
+        now += Duration::from_millis(10);
+        let mapped = match event {
+            Event::Data(data) => case.chunk(&String::from_utf8_lossy(data)),
+            Event::Error(_) => None,
+        };
+        let event = mapped.as_ref().map_or(event, |mapped| Event::Data(mapped.as_bytes()));
+        let deltas = [state.on_event(event, now)?, state.take_calls()?];
+        for delta in deltas.iter().flatten().filter(|delta| !delta.is_empty()) {
+            encoder.delta(out, NOW, delta);
+        }
+    }
+    let outcome = state.finish(SENT, END)?;
+    let rest = state.rest()?;
+    if !rest.is_empty() {
+        encoder.delta(out, NOW, &rest);
+    }
+    encoder.last(out, NOW, &Delta::default(), &outcome);
+    if !E::EVENTS {
+        out.push(b'\n');
+    }
+    Ok(())
+}
+
+pub fn cases(endpoint: &str) -> Vec<Case> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(endpoint);
+    let mut folders: Vec<PathBuf> = fs::read_dir(&folder)
+        .unwrap_or_else(|_| panic!("{} is missing", folder.display()))
+        .map(|entry| entry.expect("readable").path())
+        .collect();
+    folders.sort();
+    assert!(!folders.is_empty());
+    folders.into_iter().map(Case::new).collect()
+}
+
+pub fn to_value(request: &impl serde::Serialize) -> Value {
+    serde_json::to_value(request).expect("serialisable")
+}
