@@ -25,8 +25,10 @@ enum Told {
     Begins(u16, &'static str),
     /// By the name of the request's type in the error that a number for this member makes.
     Reads(&'static str),
+    /// The same for the member `model`, in OpenAI's shape.
+    ReadsName(&'static str),
 }
-use Told::{Begins, Reads};
+use Told::{Begins, Reads, ReadsName};
 
 const SIGNED_OUT: Told = Begins(401, r#"{"error":"you are not currently signed in"}"#);
 
@@ -62,20 +64,20 @@ const ROUTES: &[(&str, &str, Told)] = &[
         Begins(403, r#"{"error":"ollama cloud is disabled: web fetch is unavailable"}"#),
     ),
     ("/api/experimental/model-recommendations", "GET", Begins(200, r#"{"recommendations":[]}"#)),
-    ("/v1/models", "GET", Begins(501, r#"{"error":{"message":"models is not"#)),
-    ("/v1/models/*model", "GET", Begins(501, r#"{"error":{"message":"models/model is not"#)),
+    ("/v1/models", "GET", Begins(200, r#"{"object":"list","data":[{"id":""#)),
     (
-        "/v1/chat/completions",
-        "POST",
-        Begins(501, r#"{"error":{"message":"chat/completions is not"#),
+        "/v1/models/*model",
+        "GET",
+        Begins(404, r#"{"error":{"message":"model 'a/b/c:8b' not found""#),
     ),
-    ("/v1/completions", "POST", Begins(501, r#"{"error":{"message":"completions is not"#)),
-    ("/v1/embeddings", "POST", Begins(501, r#"{"error":{"message":"embeddings is not"#)),
-    ("/v1/responses", "POST", Begins(501, r#"{"error":{"message":"responses is not"#)),
+    ("/v1/chat/completions", "POST", ReadsName("ChatCompletionRequest")),
+    ("/v1/completions", "POST", ReadsName("CompletionRequest")),
+    ("/v1/embeddings", "POST", ReadsName("EmbedRequest")),
+    ("/v1/responses", "POST", ReadsName("ResponsesRequest")),
     (
         "/v1/audio/transcriptions",
         "POST",
-        Begins(501, r#"{"error":{"message":"audio/transcriptions is not"#),
+        Begins(400, r#"{"error":{"message":"failed to parse multipart form"#),
     ),
     (
         "/v1/messages",
@@ -135,11 +137,15 @@ fn each_route_is_answered_by_its_own_handler() {
     let upstream = Upstream::start();
     let proxy = Proxy::start(&upstream);
     let mut client = proxy.client();
+    let text = "json: cannot unmarshal number into Go struct field";
     for (registered, methods, told) in ROUTES {
         let (status, begins, body) = match told {
             Begins(status, begins) => (*status, (*begins).to_owned(), "{}".to_owned()),
+            ReadsName(name) => {
+                let begins = format!(r#"{{"error":{{"message":"{text} {name}.model of type"#);
+                (400, begins, r#"{"model":5}"#.to_owned())
+            }
             Reads(place) => {
-                let text = "json: cannot unmarshal number into Go struct field";
                 let begins = format!(r#"{{"error":"{text} {place} of type string"}}"#);
                 let member = place.split('.').next_back().expect("a member");
                 (400, begins, format!(r#"{{"{member}":5}}"#))

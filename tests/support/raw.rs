@@ -125,7 +125,7 @@ impl Client {
     }
 
     /// A line of a head, without its end; `None` at the end of the connection.
-    fn line(&mut self) -> Option<String> {
+    pub fn line(&mut self) -> Option<String> {
         let mut line = String::new();
         let length = self.reader.read_line(&mut line).expect("an answer in time");
         (length > 0).then(|| line.trim_end_matches(['\r', '\n']).to_owned())
@@ -133,13 +133,18 @@ impl Client {
 
     /// The next frame of a chunked body; `None` for the last.
     pub fn frame(&mut self) -> Option<String> {
+        self.frame_bytes().map(|bytes| String::from_utf8(bytes).expect("UTF-8"))
+    }
+
+    /// The same for a body that may be cut inside a character.
+    pub fn frame_bytes(&mut self) -> Option<Vec<u8>> {
         let size = self.line().expect("a frame");
         let size = usize::from_str_radix(&size, 16).expect("a frame's size");
         let mut bytes = vec![0; size + 2];
         self.reader.read_exact(&mut bytes).expect("a whole frame");
         assert!(bytes.ends_with(b"\r\n"), "a frame ends");
         bytes.truncate(size);
-        (size > 0).then(|| String::from_utf8(bytes).expect("UTF-8"))
+        (size > 0).then_some(bytes)
     }
 
     /// A whole answer.
