@@ -295,3 +295,28 @@ fn a_stream_of_responses_ends_without_done_where_the_upstream_s_does() {
     let answer = proxy.client().post("/v1/responses", r#"{"model":"m","input":"Hi"}"#).answer();
     assert_eq!(answer.body, events);
 }
+
+#[test]
+fn origins_and_hosts_are_checked_as_everywhere() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    let mut client = proxy.client();
+    let mut ask = |headers: &str| {
+        let length = BODY.len();
+        client.send(format!(
+            "POST {CHAT} HTTP/1.1\r\n{headers}Content-Length: {length}\r\n\r\n{BODY}"
+        ));
+        client.answer()
+    };
+    for headers in ["Host: localhost\r\nOrigin: https://evil.example\r\n", "Host: evil.example\r\n"]
+    {
+        let answer = ask(headers);
+        assert_eq!((answer.status(), answer.body.as_str()), (403, ""), "{headers}");
+    }
+    assert!(upstream.is_idle());
+    upstream.script(vec![stream_head(), frame("data: 1\n\n"), last_frame()]);
+    let answer = ask("Host: localhost\r\nOrigin: http://localhost:3000\r\n");
+    assert_eq!(answer.body, "data: 1\n\n");
+    let allowed = answer.head.header("access-control-allow-origin");
+    assert_eq!(allowed, Some("http://localhost:3000"));
+}

@@ -322,7 +322,7 @@ fn counting_upstream(enough: usize) -> (String, crossbeam_channel::Receiver<usiz
 }
 
 /// Sends half of a body, waits until the upstream has a part of it, and sends the rest.
-fn streams_through(path: &str, headers: &str, body: &[u8]) {
+fn streams_through(path: &str, headers: &str, body: &[u8], shorter: usize) {
     let (base, received) = counting_upstream(body.len() / 4);
     let proxy = Proxy::at(&base, |_| {});
     let mut client = proxy.client();
@@ -332,14 +332,33 @@ fn streams_through(path: &str, headers: &str, body: &[u8]) {
     client.send(format!("Content-Length: {length}\r\n\r\n")).send(first);
     assert_eq!(received.recv_timeout(HANG), Ok(length / 4), "before the client has sent it all");
     client.send(rest);
-    assert_eq!(received.recv_timeout(HANG), Ok(length));
+    assert_eq!(received.recv_timeout(HANG), Ok(length - shorter));
     assert_eq!(client.answer().body, "{}");
 }
 
 #[test]
 fn a_large_body_streams_through() {
-    let body = format!(r#"{{"model":"m","input":"{}"}}"#, "x".repeat(4_000_000));
-    streams_through("/v1/embeddings", "", body.as_bytes());
+    for model in ["m", "library/m"] {
+        let body = format!(r#"{{"model":"{model}","input":"{}"}}"#, "x".repeat(4_000_000));
+        streams_through("/v1/embeddings", "", body.as_bytes(), model.len() - 1);
+    }
+}
+
+#[test]
+fn a_large_body_that_breaks_off_is_never_whole_for_the_upstream() {
+    let (base, received) = counting_upstream(1_000_000);
+    let proxy = Proxy::at(&base, |_| {});
+    let mut client = proxy.client();
+    let beginning = format!(r#"{{"model":"m","input":"{}"#, "x".repeat(2_000_000));
+    client.send("POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\n");
+    client.send("Content-Length: 4000000\r\n\r\n").send(beginning);
+    assert_eq!(received.recv_timeout(HANG), Ok(1_000_000));
+    client.stream().shutdown(std::net::Shutdown::Write).expect("connected");
+    let answer = client.answer();
+    assert_eq!(answer.status(), 400);
+    assert_eq!(answer.json()["error"]["message"], "unexpected EOF");
+    let whole = received.recv_timeout(HANG).unwrap_or_default();
+    assert!(whole < 4_000_000, "{whole}");
 }
 
 /// A form as the OpenAI clients send it.
@@ -354,7 +373,7 @@ const FORM: &str = "Content-Type: multipart/form-data; boundary=b\r\n";
 
 #[test]
 fn a_large_form_streams_through() {
-    streams_through("/v1/audio/transcriptions", FORM, &form("m", 4_000_000));
+    streams_through("/v1/audio/transcriptions", FORM, &form("m", 4_000_000), 0);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! A client's request to the upstream and the answer back, both as they are.
 //!
 //! A small body is held, so that it can be sent again: after a failure, or adapted after a refusal. A
-//! large one whose model needs no other name streams through in bounded memory, and is sent once.
+//! large one of which nothing but the name of the model must change streams through in bounded memory,
+//! and is sent once.
 //! Invariant: every piece of an answer is written before the next one is waited for.
 
 use std::io::{self, Read};
@@ -19,7 +20,7 @@ use crate::upstream::{PassedAnswer, PassedBody, PassedHeaders, Trace};
 pub(super) const LARGE: usize = 1024 * 1024;
 
 /// How far into a body the model is looked for.
-pub(super) const BEGINNING: u64 = 64 * 1024;
+const BEGINNING: u64 = 64 * 1024;
 
 /// Headers of the client that the upstream is to see.
 const ALONG: &[(&str, &str)] = &[
@@ -34,8 +35,9 @@ const ALONG: &[(&str, &str)] = &[
 pub(super) fn pass(context: &mut Context<'_>, endpoint: Endpoint) -> Result<()> {
     let large = context.exchange.claimed().is_some_and(|length| length > LARGE);
     let body = if large && !unpack::is_packed(context) {
-        match streamed(context, endpoint)? {
-            Taken::Passed(answer, in_use) => return relay(context, answer, Some(in_use)),
+        let read = |app, beginning: &mut _, trace: &mut _| renamed(app, endpoint, beginning, trace);
+        match streamed(context, endpoint.path(), read)? {
+            Taken::Passed(answer, in_use) => return relay(context, answer, in_use),
             Taken::Held(body) => body,
         }
     } else {
@@ -97,80 +99,89 @@ impl InUse<'_> {
 }
 
 /// What became of a large body.
-enum Taken<'a> {
-    Passed(PassedAnswer, InUse<'a>),
+pub(super) enum Taken<'a> {
+    Passed(PassedAnswer, Option<InUse<'a>>),
     Held(Vec<u8>),
 }
 
-fn streamed<'a>(context: &mut Context<'a>, endpoint: Endpoint) -> Result<Taken<'a>> {
+/// What the beginning of a large body tells.
+pub(super) enum Told<'a> {
+    /// It can go on, about this model.
+    Go(Option<(String, InUse<'a>)>),
+    /// It must be held and read.
+    Hold,
+}
+
+/// Streams a large body to the upstream, with its beginning as `read` leaves it, or holds it.
+pub(super) fn streamed<'a>(
+    context: &mut Context<'a>,
+    path: &'static str,
+    read: impl Fn(&'a App, &mut Vec<u8>, &mut Trace) -> Result<Told<'a>>,
+) -> Result<Taken<'a>> {
     let headers = along(context);
     let (app, trace) = (context.app, &mut *context.trace);
-    let mut taken = None;
-    let read = context.exchange.pass_body(app.config.max_body_bytes, |reader, length| {
+    let mut taken = Err(Error::Internal("a body that nobody read"));
+    let limit = app.config.max_body_bytes;
+    context.exchange.pass_body(limit, |reader, length| {
         let mut beginning = Vec::new();
         (&mut *reader).take(BEGINNING).read_to_end(&mut beginning)?;
-        let Some(resolved) = unchanged(app, endpoint, &beginning, trace) else {
-            reader.read_to_end(&mut beginning)?;
-            let read = beginning.len() as u64;
-            taken = Some(Ok(Taken::Held(beginning)));
-            return Ok(read);
-        };
-        let id = resolved.id.clone();
-        let mut in_use = in_use(app, resolved);
-        let mut body = Whole::new(&beginning, reader, length);
-        let (path, model, sent) = (endpoint.path(), Some(id.as_str()), (&mut body as _, length));
-        let answer = app.client.pass_stream(path, model, &headers, sent, trace);
-        let read = body.end();
-        taken = Some(answer.map(|answer| {
-            in_use.note(&answer);
-            Taken::Passed(answer, in_use)
-        }));
-        read
-    });
-    told(read, taken)
+        let before = beginning.len();
+        let told = read(app, &mut beginning, trace);
+        let (rest, now) = (length.saturating_sub(before), beginning.len());
+        let mut body = Whole { beginning: &beginning, rest: reader, length: now + rest, read: 0 };
+        match told {
+            Ok(Told::Go(about)) => {
+                let (id, mut in_use) = about.unzip();
+                let sent = (&mut body as _, now + rest);
+                let answer = app.client.pass_stream(path, id.as_deref(), &headers, sent, trace);
+                taken = answer.map(|answer| {
+                    in_use.iter_mut().for_each(|in_use| in_use.note(&answer));
+                    Taken::Passed(answer, in_use)
+                });
+            }
+            Ok(Told::Hold) => {
+                let mut held = Vec::with_capacity(length);
+                body.read_to_end(&mut held)?;
+                taken = Ok(Taken::Held(held));
+            }
+            Err(error) => taken = Err(error),
+        }
+        // What the upstream did not take is read away: the connection is to serve again. A client that
+        // broke off is the first to hear of it.
+        io::copy(&mut body, &mut io::sink())?;
+        Ok((body.read + before - now) as u64)
+    })?;
+    taken
 }
 
-/// What to make of a body that was streamed: a client that broke off is the first to hear of it.
-pub(super) fn told<T>(read: Result<()>, taken: Option<Result<T>>) -> Result<T> {
-    match (read, taken) {
-        (Err(error), _) => Err(error),
-        (Ok(()), Some(taken)) => taken,
-        (Ok(()), None) => Err(Error::Internal("a body that nobody read")),
-    }
-}
-
-/// The model of a large body, if the body can go as it is.
-fn unchanged(
-    app: &App,
+/// Looks for the model of a large body, and puts the upstream's name in its place.
+fn renamed<'a>(
+    app: &'a App,
     endpoint: Endpoint,
-    beginning: &[u8],
+    beginning: &mut Vec<u8>,
     trace: &mut Trace,
-) -> Option<Resolved> {
-    let sent = raw::model_in(beginning)?;
-    let name = app.name(Some(&sent), trace, model_is_required).ok()?;
-    let resolved = app.overlay(&name).is_none().then(|| app.resolve(&name, None, false, trace))?;
-    let same = resolved.id == sent && !app.client.adapts(endpoint.path(), &sent);
-    same.then_some(resolved)
+) -> Result<Told<'a>> {
+    let Some((sent, place)) = raw::model_in(beginning) else { return Ok(Told::Hold) };
+    let name = app.name(Some(&sent), trace, model_is_required)?;
+    if app.overlay(&name).is_some() {
+        return Ok(Told::Hold);
+    }
+    let resolved = app.resolve(&name, None, false, trace);
+    if app.client.adapts(endpoint.path(), &resolved.id) {
+        return Ok(Told::Hold);
+    }
+    if resolved.id != sent {
+        beginning.splice(place, raw::quoted(&resolved.id).into_bytes());
+    }
+    Ok(Told::Go(Some((resolved.id.clone(), in_use(app, resolved)))))
 }
 
 /// A body of which the beginning is already read.
-pub(super) struct Whole<'a> {
+struct Whole<'a> {
     beginning: &'a [u8],
     rest: &'a mut dyn Read,
     length: usize,
     read: usize,
-}
-
-impl<'a> Whole<'a> {
-    pub(super) fn new(beginning: &'a [u8], rest: &'a mut dyn Read, length: usize) -> Self {
-        Self { beginning, rest, length, read: 0 }
-    }
-
-    /// Reads away what the upstream did not take, and tells how much there was.
-    pub(super) fn end(mut self) -> io::Result<u64> {
-        io::copy(&mut self, &mut io::sink())?;
-        Ok(self.read as u64)
-    }
 }
 
 impl Read for Whole<'_> {

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -125,21 +126,23 @@ pub fn list<T: AsRef<str>>(items: &[T]) -> String {
     format!("[{}]", items.join(","))
 }
 
-/// The name of the model, when it stands whole among the first members of a body of which only the
-/// beginning is known.
+/// The name of the model and where its value stands, when it stands whole among the first members of a
+/// body of which only the beginning is known.
 #[must_use]
-pub fn model_in(beginning: &[u8]) -> Option<String> {
+pub fn model_in(beginning: &[u8]) -> Option<(String, Range<usize>)> {
     let mut rest = skip_blanks(beginning).strip_prefix(b"{")?;
     loop {
         let (key, after) = value(skip_blanks(rest))?;
-        let (text, after) = value(skip_blanks(skip_blanks(after).strip_prefix(b":")?))?;
+        let start = skip_blanks(skip_blanks(after).strip_prefix(b":")?);
+        let (text, after) = value(start)?;
         // A number or a word may go on behind what is known.
-        let after = skip_blanks(after).strip_prefix(b",")?;
+        let behind = skip_blanks(after).strip_prefix(b",")?;
         let key: String = serde_json::from_slice(key).ok()?;
         if key.eq_ignore_ascii_case("model") {
-            return (key == "model").then(|| serde_json::from_slice(text).ok()).flatten();
+            let name = (key == "model").then(|| serde_json::from_slice(text).ok()).flatten()?;
+            return Some((name, beginning.len() - start.len()..beginning.len() - after.len()));
         }
-        rest = after;
+        rest = behind;
     }
 }
 
@@ -255,7 +258,12 @@ mod tests {
     #[test]
     fn the_model_is_found_at_the_beginning_of_a_body() {
         let check = |beginning: &str, expected: Option<&str>| {
-            assert_eq!(model_in(beginning.as_bytes()).as_deref(), expected, "{beginning}");
+            let found = model_in(beginning.as_bytes());
+            let name = found.as_ref().map(|(name, _)| name.as_str());
+            assert_eq!(name, expected, "{beginning}");
+            if let (Some((_, place)), Some(name)) = (&found, expected) {
+                assert_eq!(beginning[place.clone()], quoted(name), "{beginning}");
+            }
         };
         check(r#"{"model":"m","messages":[{"ro"#, Some("m"));
         check(r#" { "stream" : true , "model" : "a\"b" , "#, Some("a\"b"));

@@ -37,6 +37,7 @@ TEST_SECONDS = 300  # Ends a test program that hangs.
 KEY = "test-key"
 PYTHON_TESTS = {
     "ollama for Python": "test_ollama_python.py",
+    "openai for Python": "test_openai_python.py",
     "langchain-ollama": "test_langchain.py",
     "llama-index": "test_llama_index.py",
     "litellm": "test_litellm.py",

@@ -269,5 +269,6 @@ def check_embedding(body):
     all_texts = all(isinstance(text, str) and text for text in body["input"])
     require(all_texts, "'$.input' is invalid: it must hold non-empty strings.", "input")
     wanted = body.get("encoding_format", "float")
-    require(wanted == "float", "This upstream only sends floats.", "encoding_format")
+    refused = f"Unsupported value: 'encoding_format' does not support '{wanted}' with this model."
+    require(wanted == "float", refused, "encoding_format")
     check_model(body["model"], EMBED_MODELS)
