@@ -47,6 +47,7 @@ PYTHON_TESTS = {
 JAVASCRIPT_TESTS = {
     "ollama for JavaScript": "test_ollama_js.mjs",
     "AI SDK": "test_ai_sdk.mjs",
+    "openai for JavaScript": "test_openai_js.mjs",
 }
 PR_SET_PDEATHSIG = 1  # From <sys/prctl.h>.
 
