@@ -48,6 +48,7 @@ JAVASCRIPT_TESTS = {
     "ollama for JavaScript": "test_ollama_js.mjs",
     "AI SDK": "test_ai_sdk.mjs",
     "openai for JavaScript": "test_openai_js.mjs",
+    "anthropic for JavaScript": "test_anthropic_js.mjs",
 }
 PR_SET_PDEATHSIG = 1  # From <sys/prctl.h>.
 
