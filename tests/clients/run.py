@@ -38,6 +38,7 @@ KEY = "test-key"
 PYTHON_TESTS = {
     "ollama for Python": "test_ollama_python.py",
     "langchain-ollama": "test_langchain.py",
+    "langchain-openai": "test_langchain_openai.py",
     "llama-index": "test_llama_index.py",
     "litellm": "test_litellm.py",
     "llm with llm-ollama": "test_llm.py",
