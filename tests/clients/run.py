@@ -39,6 +39,7 @@ PYTHON_TESTS = {
     "ollama for Python": "test_ollama_python.py",
     "openai for Python": "test_openai_python.py",
     "langchain-ollama": "test_langchain.py",
+    "langchain-openai": "test_langchain_openai.py",
     "llama-index": "test_llama_index.py",
     "litellm": "test_litellm.py",
     "llm with llm-ollama": "test_llm.py",
@@ -48,6 +49,8 @@ PYTHON_TESTS = {
 JAVASCRIPT_TESTS = {
     "ollama for JavaScript": "test_ollama_js.mjs",
     "AI SDK": "test_ai_sdk.mjs",
+    "openai for JavaScript": "test_openai_js.mjs",
+    "anthropic for JavaScript": "test_anthropic_js.mjs",
 }
 PR_SET_PDEATHSIG = 1  # From <sys/prctl.h>.
 

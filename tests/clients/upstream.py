@@ -29,6 +29,7 @@ from upstream_rules import (
 )
 
 CREATED = 1750000000
+REQUEST_ID = "req_scripted"
 
 
 class Journal:
@@ -129,6 +130,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
+        self.send_header("X-Request-Id", REQUEST_ID)
         self.end_headers()
         self.wfile.write(body)
 
@@ -200,6 +202,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
+        self.send_header("X-Request-Id", REQUEST_ID)
         self.end_headers()
         base = {"id": "scripted", "object": shape.chunk_name, "created": CREATED, "model": model}
         if usage:

@@ -47,7 +47,7 @@ def pieces(text):
 
 def text_of(message):
     """The text of a message, whether it is a string or in parts."""
-    content = message.get("content", "")
+    content = message.get("content") or ""
     if isinstance(content, str):
         return content
     return "".join(part.get("text", "") for part in content)

@@ -107,10 +107,13 @@ def check_message(message, where):
     require(not unknown, f"{where} has unknown fields: {sorted(unknown)}")
     require(message.get("role") in ROLES, f"{where} has an unknown role.")
     require("content" in message or "tool_calls" in message, f"{where} has no content.")
+    # OpenAI's own rule, which clients of /v1 make use of.
+    may_be_null = ["content"] if message["role"] == "assistant" and message.get("tool_calls") else []
     for name, value in message.items():
-        require(value is not None, f"{where}.{name} is null; leave it out instead.")
+        is_there = value is not None or name in may_be_null
+        require(is_there, f"{where}.{name} is null; leave it out instead.")
         require(value != [], f"{where}.{name} must not be an empty list.")
-    content = message.get("content", "")
+    content = "" if message.get("content") is None else message["content"]
     if isinstance(content, list):
         for part in content:
             check_part(part, f"{where}.content")
