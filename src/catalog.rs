@@ -95,11 +95,15 @@ impl Catalog {
     }
 }
 
-/// The model that a name means.
+/// The model that a name means, by its id or else by another of its names.
 #[must_use]
 pub fn find<'a>(list: &'a [Model], name: &str) -> Option<&'a Model> {
-    let id = names::find(list.iter().map(|model| model.id.as_str()), name)?;
-    list.iter().find(|model| model.id == id)
+    if let Some(id) = names::find(list.iter().map(|model| model.id.as_str()), name) {
+        return list.iter().find(|model| model.id == id);
+    }
+    let known =
+        |model: &Model| names::find(model.aliases.iter().map(String::as_str), name).is_some();
+    list.iter().find(|model| known(model))
 }
 
 #[cfg(test)]
@@ -128,6 +132,21 @@ mod tests {
         assert_eq!(family(catalog.at_hand()), Some("vllm"));
         catalog.renew(|| list("a")).expect("fetched");
         assert_eq!(family(catalog.at_hand()), None, "another server, perhaps");
+    }
+
+    #[test]
+    fn a_model_is_found_by_its_other_names_too() {
+        let model = |id: &str, alias: &str| Model {
+            aliases: vec![alias.to_owned()],
+            ..Model::unlisted(id)
+        };
+        let list = [model("a", "b"), model("b", "c")];
+        let found = |name: &str| find(&list, name).map(|model| model.id.as_str());
+        assert_eq!(
+            (found("a"), found("B:latest"), found("c:latest")),
+            (Some("a"), Some("b"), Some("b"))
+        );
+        assert_eq!(found("d"), None);
     }
 
     #[test]

@@ -203,6 +203,14 @@ fn models_that_are_unknown() {
     // The name stands in the sentence as it was sent.
     let tagged = json!({"model": "nope:1b"});
     row(TEXT, tagged, 404, "model 'nope:1b' not found").answered(404, self::unknown()).check();
+    // Some servers answer to any name; their list says that the model is not there.
+    let one = r#"{"data":[{"id":"m","owned_by":"llamacpp","aliases":["other"]}]}"#;
+    let nope_at = || json!({"model": "nope:latest"});
+    row(TEXT, nope_at(), 404, "model 'nope:latest' not found").listed(one).check();
+    let text = "model \"nope:latest\" not found, try pulling it first";
+    row(&[EMBED, EMBEDDINGS], nope_at(), 404, text).listed(one).check();
+    let known = json!({"model": "other:latest"});
+    row(TEXT, known, 418, "asked").listed(one).answered(418, said("asked")).check();
     // Loading asks the list and nothing else.
     let load = json!({"model": "nope", "prompt": "", "messages": null});
     row(TEXT, load, 404, "model 'nope' not found").check();

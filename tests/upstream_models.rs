@@ -316,3 +316,31 @@ fn a_well_known_model_is_shown_as_such_and_nothing_is_refused_for_it() {
     let expected = r#""voyage-3-large" does not support chat"#;
     assert_eq!((refused.status(), refused.error()), (400, expected.to_owned()));
 }
+
+#[test]
+fn a_server_that_answers_to_any_name_is_found_out_by_its_first_answer() {
+    let one = r#"{"data":[{"id":"m","owned_by":"llamacpp"}]}"#;
+    let body = r#"{"choices":[{"message":{"content":"ok"},"finish_reason":"stop"}],"data":[{"embedding":[1]}]}"#;
+    let ask = |path: &str, name: &str| {
+        let upstream = Upstream::start();
+        upstream.list(one);
+        upstream.script(vec![status(200, &[("Server", "llama.cpp")], body)]);
+        let request = json!({"model": name, "prompt": "Hi", "input": "Hi", "max_tokens": 5,
+            "stream": false, "messages": [{"role": "user", "content": "Hi"}]});
+        Proxy::start(&upstream).client().post(path, request.to_string()).answer()
+    };
+    for path in [
+        "/api/chat",
+        "/api/generate",
+        "/api/embed",
+        "/api/embeddings",
+        "/v1/chat/completions",
+        "/v1/embeddings",
+        "/v1/messages",
+    ] {
+        assert_eq!(ask(path, "m").status(), 200, "{path}");
+        let told = ask(path, "nope");
+        assert_eq!(told.status(), 404, "{path}: {}", told.body);
+        assert!(told.body.contains("nope") && told.body.contains("not found"), "{}", told.body);
+    }
+}

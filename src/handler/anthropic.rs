@@ -4,7 +4,7 @@
 //! then whatever `/api/chat` says of the name, the model and the upstream. Keys, versions and beta
 //! features that clients send along are not looked at.
 
-use super::text::{Asked, ask_chat, begin, resolve};
+use super::text::{Asked, ask_chat, begin, confirm, resolve};
 use super::{Context, model_is_required, relay};
 use crate::anthropic::answer::Count;
 use crate::anthropic::request::{MessagesRequest, NAME};
@@ -39,6 +39,7 @@ pub(super) fn messages(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let mut upstream = anthropic::to_openai(&request, &chat, &resolved.id, resolved.profile)?;
     let stream = request.stream.unwrap_or(false);
     let answer = ask_chat(context, &mut upstream, stream)?;
+    confirm(context, &resolved, &asked)?;
     let seed = context.trace.request_id.clone();
     let mut encoder = MessageEncoder::new(asked.shown(), &seed, estimate(&chat));
     let wanted = (think, None, std::mem::take(&mut upstream.watched_stop));

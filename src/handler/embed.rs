@@ -114,8 +114,9 @@ fn ask(
 ) -> Result<Option<u64>> {
     let app = context.app;
     let overlay = app.overlay(name);
-    let Resolved { id, profile, used, .. } =
-        app.resolve(name, overlay.as_deref(), false, context.trace);
+    let resolved = app.resolve(name, overlay.as_deref(), false, context.trace);
+    resolved.exists(name).map_err(|error| not_found(error, name))?;
+    let Resolved { id, profile, used, unlooked, .. } = resolved;
     let mut in_use = app.begin(used, stay);
     let (mut tokens, mut first_sent) = (None, None);
     let mut pace = Pace::new(app.learnt.bounds(profile.embed_batch));
@@ -135,6 +136,8 @@ fn ask(
                 .map_err(|error| not_found(error, name))?,
         }
     }
+    let confirmed = app.confirm(unlooked, (name, name), overlay.as_deref(), context.trace);
+    confirmed.map_err(|error| not_found(error, name))?;
     // Where the work began is for the times to tell, not where its last batch did.
     context.trace.sent = first_sent.or(context.trace.sent);
     in_use.answered();

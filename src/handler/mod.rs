@@ -76,6 +76,21 @@ struct Resolved {
     used: String,
     /// What it can do, as far as is known.
     abilities: Abilities,
+    /// Whether the upstream has no such model and would not say so.
+    unknown: bool,
+    /// Whether there was no list to look into.
+    unlooked: bool,
+}
+
+impl Resolved {
+    /// Refuses a model that the upstream has not, in the words of most routes; `name` is what the
+    /// client sent.
+    fn exists(&self, name: &str) -> Result<()> {
+        if !self.unknown {
+            return Ok(());
+        }
+        Err(Error::ModelNotFound { message: format!("model '{name}' not found") })
+    }
 }
 
 impl App {
@@ -129,9 +144,10 @@ impl App {
 
     /// Finds the upstream's id for a name and the family that serves it; `overlay` is the virtual
     /// model that the name means. The list is asked for only where it can change the request: for a
-    /// name that ends in `:latest`, which may be part of the id or not, and for what only some
-    /// families know or some models can do. A name that no list shows is forwarded all the same,
-    /// because lists are often incomplete (ollama-api.md 18.12).
+    /// name that ends in `:latest`, which may be part of the id or not, for what only some families
+    /// know or some models can do. A name that no list shows is forwarded all the same, because lists
+    /// are often incomplete (ollama-api.md 18.12), except to a family that would answer as if it had the
+    /// model.
     fn resolve(
         &self,
         name: &str,
@@ -141,9 +157,23 @@ impl App {
     ) -> Resolved {
         let name = overlay.map_or(name, |model| &model.from);
         let named = self.client.profile();
+        let at_hand = self.catalog.at_hand();
         let unsure = names::without_latest(name).is_some()
+            || (at_hand.is_none() && self.client.family().is_some_and(|it| it.ignores_model))
             || (need_family && named.is_none_or(|profile| profile.lists_abilities));
-        let list = if unsure { self.any_list(trace) } else { self.catalog.at_hand() };
+        let lacks = |list: &List| catalog::find(list, name).is_none();
+        // A server of several models says itself which it has not.
+        let ignores = |list: &List| {
+            let profile = named.or(list.profile_of(list.first()));
+            list.len() == 1 && profile.is_some_and(|profile| profile.ignores_model)
+        };
+        let list = match at_hand {
+            Some(list) if !(unsure || lacks(&list) && ignores(&list)) => Some(list),
+            // The kept list may be an old one.
+            Some(_) => self.any_list(trace),
+            None if unsure => self.any_list(trace),
+            None => None,
+        };
         let found = list.as_deref().and_then(|list| catalog::find(list, name));
         let listed = list.as_deref().and_then(|list| list.profile_of(found));
         let id = found.map_or_else(
@@ -154,11 +184,31 @@ impl App {
             |model| model.id.clone(),
         );
         Resolved {
+            unknown: list.as_ref().is_some_and(|list| lacks(list) && ignores(list)),
+            unlooked: list.is_none(),
             used: overlay.map_or_else(|| id.clone(), |model| model.name.clone()),
             abilities: found.map_or_else(|| Model::unlisted(&id).abilities, |it| it.abilities),
             id,
             profile: named.or(listed).unwrap_or(&GENERIC),
         }
+    }
+
+    /// Looks for the model once more when the first answer of an upstream has told that it would
+    /// answer to any name. `shown` is what the client sent.
+    ///
+    /// # Errors
+    /// [`Error::ModelNotFound`].
+    fn confirm(
+        &self,
+        unlooked: bool,
+        (name, shown): (&str, &str),
+        overlay: Option<&VirtualModel>,
+        trace: &Trace,
+    ) -> Result<()> {
+        if !unlooked || !self.client.family().is_some_and(|it| it.ignores_model) {
+            return Ok(());
+        }
+        self.resolve(name, overlay, false, trace).exists(shown)
     }
 
     /// Whether a model can be there: a list that has others and not this one says no. Without a list

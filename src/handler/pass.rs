@@ -60,12 +60,15 @@ pub(super) fn held(
     let name = context.name(request.sent(), model_is_required)?;
     let overlay = app.overlay(&name);
     let resolved = resolve(app, &name, overlay.as_deref(), context.trace);
+    resolved.exists(&name)?;
     request.set_model(&resolved.id);
     if let Some(model) = &overlay {
         request.lay_over(model, endpoint, resolved.profile)?;
     }
+    let unlooked = resolved.unlooked;
     let mut in_use = in_use(app, resolved);
     let answer = app.client.pass(endpoint, &mut request, &headers, context.trace)?;
+    app.confirm(unlooked, (&name, &name), overlay.as_deref(), context.trace)?;
     drop(request);
     if endpoint == Endpoint::Responses && answer.lacks_route() {
         return Ok(Some(text.into_bytes()));
@@ -167,6 +170,7 @@ fn renamed<'a>(
         return Ok(Told::Hold);
     }
     let resolved = app.resolve(&name, None, false, trace);
+    resolved.exists(&name)?;
     if app.client.adapts(endpoint.path(), &resolved.id) {
         return Ok(Told::Hold);
     }

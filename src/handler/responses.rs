@@ -32,6 +32,7 @@ pub(super) fn responses(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> 
     let mut upstream = responses::to_openai(&request, &chat, &resolved.id, resolved.profile)?;
     let stream = request.stream.unwrap_or(false);
     let answer = text::ask_chat(context, &mut upstream, stream)?;
+    text::confirm(context, &resolved, &asked)?;
     let wanted = (asked.think, None, std::mem::take(&mut upstream.watched_stop));
     let ids = Ids::new(number(&context.trace.request_id));
     let mut encoder = ResponseEncoder::new(Echo::of(&request, asked.shown()), ids);

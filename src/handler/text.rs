@@ -82,6 +82,7 @@ pub(super) fn chat(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let mut upstream = chat::to_openai(&request, &resolved.id, resolved.profile)?;
     let stream = request.stream.unwrap_or(true);
     let answer = ask_chat(context, &mut upstream, stream)?;
+    confirm(context, &resolved, &asked)?;
     let logprobs = chat::logprobs(request.logprobs, request.top_logprobs);
     let wanted = (asked.think, logprobs, std::mem::take(&mut upstream.watched_stop));
     // A long answer need not hold a large question.
@@ -126,6 +127,7 @@ pub(super) fn generate(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let stream = request.stream.unwrap_or(true);
     let answer = ask(context, &mut upstream, stream);
     let answer = if fills_in { infill::or_unsupported(answer, &asked.shown) } else { answer }?;
+    confirm(context, &resolved, &asked)?;
     let memory = generate::remembered(&request, &stored)?;
     let mut encoder = GenerateEncoder::new(&asked.shown, memory);
     let logprobs = chat::logprobs(request.logprobs, request.top_logprobs);
@@ -219,8 +221,15 @@ pub(super) fn resolve(
         || options::read(options).is_ok_and(|options| options.need_family());
     let app = context.app;
     let resolved = app.resolve(&asked.name, asked.overlay.as_deref(), need_family, context.trace);
+    resolved.exists(&asked.shown)?;
     asked.check(&resolved.abilities)?;
     Ok(resolved)
+}
+
+/// Makes sure that the model which has answered is the one that was asked for.
+pub(super) fn confirm(context: &Context<'_>, resolved: &Resolved, asked: &Asked) -> Result<()> {
+    let (names, overlay) = ((asked.name.as_str(), asked.shown.as_str()), asked.overlay.as_deref());
+    context.app.confirm(resolved.unlooked, names, overlay, context.trace)
 }
 
 /// Notes that the model is in use.

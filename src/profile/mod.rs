@@ -162,6 +162,9 @@ pub struct Profile {
     /// Whether its model list, or what is asked beside it, tells what each model can do, so that it
     /// is worth asking for.
     pub lists_abilities: bool,
+    /// Whether a server of one model answers to any name, so that only its list tells what it has
+    /// (openai-wire.md 5.3).
+    pub ignores_model: bool,
     /// Who else tells of its models.
     pub side: Option<Side>,
     /// What it wants of earlier turns.

@@ -36,6 +36,7 @@ pub const GENERIC: Profile = Profile {
     fill_in: FillIn::Suffix,
     embed_batch: 256,
     lists_abilities: false,
+    ignores_model: false,
     side: None,
     history: History::Usual,
 };
@@ -89,6 +90,7 @@ pub const PROFILES: &[Profile] = &[
     },
     Profile {
         name: "llamacpp",
+        ignores_model: true,
         owners: &["llamacpp"],
         headers: &[("server", "llama.cpp")],
         side: Some(Side::Props),
@@ -166,6 +168,7 @@ pub const PROFILES: &[Profile] = &[
     },
     Profile {
         name: "tgi",
+        ignores_model: true,
         hint: may_be_tgi,
         seed_unsigned: true,
         top_p_below_one: true,

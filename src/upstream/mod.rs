@@ -136,6 +136,12 @@ impl Client {
         self.profile
     }
 
+    /// The same, or as its answers have told so far.
+    #[must_use]
+    pub fn family(&self) -> Option<&'static Profile> {
+        self.profile.or_else(|| self.agent.family())
+    }
+
     /// The counters.
     #[must_use]
     pub fn counters(&self) -> &Counters {

@@ -154,6 +154,7 @@ pub(super) fn read_model(entry: &Value, mimicked: &[Value]) -> Option<Model> {
     let quantization = meta["ftype"].as_str().or_else(|| text("quantization"));
     Some(Model {
         id: id.to_owned(),
+        aliases: strings(&entry["aliases"]),
         owner: owner.to_owned(),
         created: created.filter(|_| !UNSTABLE_CREATED.contains(&owner)),
         context_length: context_length(entry),
@@ -169,6 +170,10 @@ pub(super) fn read_model(entry: &Value, mimicked: &[Value]) -> Option<Model> {
         abilities: Abilities::read(id, entry, mimicked),
         claims: Abilities::default(),
     })
+}
+
+fn strings(list: &Value) -> Vec<String> {
+    list.as_array().into_iter().flatten().filter_map(|it| it.as_str().map(str::to_owned)).collect()
 }
 
 /// The family, as LM Studio and OpenRouter name it (openai-wire.md 2.4).

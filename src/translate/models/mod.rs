@@ -33,6 +33,8 @@ const SMALLEST_WINDOW: u64 = 4;
 pub struct Model {
     /// The upstream's id, verbatim.
     pub id: String,
+    /// Other names that the upstream knows it by.
+    pub aliases: Vec<String>,
     /// `owned_by`.
     pub owner: String,
     /// `created`, in seconds since 1970, where it can be trusted.
