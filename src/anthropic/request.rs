@@ -9,6 +9,7 @@ use std::fmt;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Number;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::ollama::decode::{Int, Text, request};
@@ -30,6 +31,8 @@ request! {
         pub system: Content<'a>,
         /// Whether to stream; false unless said otherwise.
         pub stream: bool,
+        /// Whether the server is to keep the conversation, or to go on with one that it kept.
+        pub thread: Value,
         /// Sampling.
         pub temperature: Float,
         /// Sampling.

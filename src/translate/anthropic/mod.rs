@@ -50,6 +50,12 @@ pub fn check(request: &MessagesRequest<'_>, needs_limit: bool) -> Result<()> {
     if request.messages.as_ref().is_none_or(Vec::is_empty) {
         return Err(no_messages());
     }
+    // What was said before is only there if the client sends it.
+    if request.thread.as_ref().is_some_and(|thread| thread["type"] == "continue") {
+        let feature =
+            "\"thread\" is not supported: no conversation is kept here, send all its messages";
+        return Err(Error::Unsupported { feature: feature.into() });
+    }
     Ok(())
 }
 
