@@ -183,7 +183,10 @@ check("embeddings of many texts", async () => {
   assert.deepEqual(data.map((item) => item.index), [0, 1]);
   assert.ok(data.every((item) => item.embedding.length === 8), data);
   assert.equal(answer.usage.prompt_tokens, 3);
-  assert.deepEqual((await sent()).at(-1), request);
+  // The format may be left out: an earlier client's request has taught the proxy that this upstream
+  // takes no other.
+  const { encoding_format: format = "float", ...rest } = (await sent()).at(-1);
+  assert.deepEqual({ ...rest, encoding_format: format }, request);
 });
 
 // --- Responses ---
