@@ -16,18 +16,6 @@ const COUNT: &str = "/v1/messages/count_tokens";
 /// Lists what its models take, and reasoning and tools are not among it.
 const PLAIN: &str = r#"{"data":[{"id":"m","supported_parameters":["temperature"]}]}"#;
 
-/// The types of a stream's events, and their data.
-fn events(answer: &Answer) -> Vec<Value> {
-    let frames = answer.body.split_terminator("\n\n");
-    let data = frames.map(|frame| {
-        let (name, data) = frame.split_once("\ndata: ").expect("a name and data");
-        let data: Value = serde_json::from_str(data).expect("JSON on one line");
-        assert_eq!(name.strip_prefix("event: "), data["type"].as_str(), "{frame}");
-        data
-    });
-    data.collect()
-}
-
 fn kinds(events: &[Value]) -> Vec<&str> {
     events.iter().filter_map(|event| event["type"].as_str()).collect()
 }
@@ -73,7 +61,7 @@ fn a_stream_is_events_in_anthropic_s_order() {
     let header = |name: &str| answer.head.header(name);
     assert_eq!(header("content-type"), Some("text/event-stream"));
     assert_eq!(header("cache-control"), Some("no-cache"));
-    let events = events(&answer);
+    let events = answer.events();
     let block = ["content_block_start", "content_block_delta", "content_block_stop"];
     let mut expected = vec!["message_start"];
     expected.extend(block.repeat(3));
@@ -116,7 +104,7 @@ fn a_stream_that_fails_ends_with_an_error_and_no_message_stop() {
         (vec![stream_head(), delta("one"), Step::Close], "the upstream ended its answer early"),
     ];
     for (steps, message) in failures {
-        let events = events(&bench.played(MESSAGES, &streamed(), steps));
+        let events = bench.played(MESSAGES, &streamed(), steps).events();
         let (last, before) = events.split_last().expect("events");
         let told = json!({"type": "error", "error": {"type": "api_error", "message": message}});
         assert_eq!(last, &told);
@@ -428,7 +416,7 @@ fn a_stream_begins_with_the_estimate_that_the_count_gives() {
     let bench = Bench::new();
     let change = json!({"stream": true, "system": "s".repeat(400)});
     let count = bench.post(COUNT, &request(MESSAGES, &change)).json();
-    let events = events(&bench.played(MESSAGES, &change, upstream::stream(&["Hi"])));
+    let events = bench.played(MESSAGES, &change, upstream::stream(&["Hi"])).events();
     assert_eq!(events[0]["message"]["usage"], json!({"input_tokens": 100, "output_tokens": 0}));
     assert_eq!(count["input_tokens"], 100);
 }

@@ -93,18 +93,6 @@ fn text(text: &str) -> Vec<Step> {
     said(&[json!({"role": "assistant", "content": text})]).0
 }
 
-/// The data of a stream's events, each of which has the name that its data says.
-fn events(answer: &Answer) -> Vec<Value> {
-    let frames = answer.body.split_terminator("\n\n");
-    let data = frames.map(|frame| {
-        let (name, data) = frame.split_once("\ndata: ").expect("a name and data");
-        let data: Value = serde_json::from_str(data).expect("JSON on one line");
-        assert_eq!(name.strip_prefix("event: "), data["type"].as_str(), "{frame}");
-        data
-    });
-    data.collect()
-}
-
 /// The parts of all events of a kind, joined.
 fn joined(events: &[Value], kind: &str, part: &str) -> String {
     let ours = events.iter().filter(|event| event["type"] == kind);
@@ -185,7 +173,7 @@ fn claude_code_counts_and_runs_a_command() {
     let path = "POST /v1/messages?beta=true";
     let steps = thought_and_call("Bash", ["{\"comm", "and\": \"ls\"}"]);
     let (answer, asked) = claude.turn(path, &claude_request(&messages), steps);
-    let told = events(&answer);
+    let told = answer.events();
     assert_eq!(told[0]["message"]["usage"]["input_tokens"], counted["input_tokens"]);
     assert_eq!(told[0]["message"]["model"], "gpt-4o:latest");
     let delta = "content_block_delta";
@@ -220,7 +208,7 @@ fn claude_code_counts_and_runs_a_command() {
         {"type": "tool_result", "tool_use_id": id, "content": "a.rs", "is_error": false},
         {"type": "text", "text": "Go on."}]}));
     let (answer, asked) = claude.turn(path, &claude_request(&messages), text("One file."));
-    assert_eq!(joined(&events(&answer), delta, "/delta/text"), "One file.");
+    assert_eq!(joined(&answer.events(), delta, "/delta/text"), "One file.");
     let sent = asked.json();
     assert_eq!(sent["messages"][2]["tool_calls"][0]["id"], id);
     assert_eq!(sent["messages"][3], json!({"role": "tool", "tool_call_id": id, "content": "a.rs"}));
@@ -259,7 +247,7 @@ fn codex_runs_a_command_over_an_upstream_without_responses() {
     let steps = thought_and_call("shell", ["{\"command\":", "[\"ls\"]}"]);
     let (answer, asked) = codex.turn(&path, &codex_request(&input), steps);
     assert_eq!((asked.path.as_str(), asked.json()), (RESPONSES, codex_request(&input)));
-    let told = events(&answer);
+    let told = answer.events();
     let numbers: Vec<&Value> = told.iter().map(|event| &event["sequence_number"]).collect();
     assert_eq!(json!(numbers), json!((0..told.len()).collect::<Vec<_>>()));
     let done = told.iter().filter(|event| event["type"] == "response.output_item.done");
@@ -285,7 +273,7 @@ fn codex_runs_a_command_over_an_upstream_without_responses() {
     list.push(json!({"type": "function_call_output", "call_id": call, "output": "a.rs"}));
     let (answer, asked) = codex.turn(&path, &codex_request(&input), text("One file."));
     assert_eq!(asked.path, CHAT, "the missing route was learnt");
-    let told = events(&answer);
+    let told = answer.events();
     assert_eq!(joined(&told, "response.output_text.delta", "/delta"), "One file.");
     let messages = asked.json()["messages"].clone();
     assert_eq!(messages[0], json!({"role": "system", "content": "You are a coding agent."}));

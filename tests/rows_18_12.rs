@@ -1,6 +1,6 @@
 //! Each row of the table in ollama-api.md 18.12, "What real clients trip over", as one test.
 //!
-//! What those rows say of `/v1` is not here, because those routes are not.
+//! What those rows say of `/v1` is held by `replay_v1.rs`.
 
 mod support;
 
@@ -11,17 +11,8 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 use serde_json::{Value, json};
 use socket2::SockRef;
 use support::proxy::Proxy;
-use support::raw::{Answer, chat, chat_whole};
+use support::raw::{Answer, COUNTERS, chat, chat_whole};
 use support::upstream::{self, Step, Upstream, answer, ending, frame, stream, stream_head};
-
-const COUNTERS: &[&str] = &[
-    "total_duration",
-    "load_duration",
-    "prompt_eval_count",
-    "prompt_eval_duration",
-    "eval_count",
-    "eval_duration",
-];
 
 fn post(proxy: &Proxy, path: &str, body: &Value) -> Answer {
     proxy.client().post(path, body.to_string()).answer()

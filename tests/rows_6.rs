@@ -29,16 +29,8 @@ mod support;
 
 use serde_json::{Value, json};
 use support::bench::{Bench, CHAT, GENERATE, TEXT, chunks, deltas};
+use support::raw::COUNTERS;
 use support::upstream::{self, Step, delta, ending, frame, last_frame, stream_head};
-
-const COUNTERS: &[&str] = &[
-    "total_duration",
-    "load_duration",
-    "prompt_eval_count",
-    "prompt_eval_duration",
-    "eval_count",
-    "eval_duration",
-];
 
 /// A whole answer that ended for this reason, and a stream that did.
 fn ended(reason: &str) -> [Vec<Step>; 2] {

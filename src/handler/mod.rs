@@ -168,11 +168,10 @@ impl App {
             list.len() == 1 && profile.is_some_and(|profile| profile.ignores_model)
         };
         let list = match at_hand {
-            Some(list) if !(unsure || lacks(&list) && ignores(&list)) => Some(list),
+            _ if unsure => self.any_list(trace),
             // The kept list may be an old one.
-            Some(_) => self.any_list(trace),
-            None if unsure => self.any_list(trace),
-            None => None,
+            Some(list) if ignores(&list) && lacks(&list) => self.any_list(trace),
+            kept => kept,
         };
         let found = list.as_deref().and_then(|list| catalog::find(list, name));
         let listed = list.as_deref().and_then(|list| list.profile_of(found));
@@ -184,7 +183,7 @@ impl App {
             |model| model.id.clone(),
         );
         Resolved {
-            unknown: list.as_ref().is_some_and(|list| lacks(list) && ignores(list)),
+            unknown: found.is_none() && list.as_ref().is_some_and(ignores),
             unlooked: list.is_none(),
             used: overlay.map_or_else(|| id.clone(), |model| model.name.clone()),
             abilities: found.map_or_else(|| Model::unlisted(&id).abilities, |it| it.abilities),

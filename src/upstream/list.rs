@@ -89,7 +89,7 @@ impl Client {
     /// The list with all that is known besides: its family, what its side source tells, and the
     /// well-known facts.
     fn completed(&self, mut listed: Listed, trace: &Trace) -> Listed {
-        if let Some(profile) = self.profile.or_else(|| self.agent.family()) {
+        if let Some(profile) = self.family() {
             listed.is_of(profile);
         }
         if let Some(told) = listed.side().and_then(|side| self.told(side, trace)) {

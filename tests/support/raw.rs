@@ -7,6 +7,16 @@ use serde_json::Value;
 
 use super::HANG;
 
+/// The counters of a final object (ollama-api.md 6.1).
+pub const COUNTERS: &[&str] = &[
+    "total_duration",
+    "load_duration",
+    "prompt_eval_count",
+    "prompt_eval_duration",
+    "eval_count",
+    "eval_duration",
+];
+
 /// One connection.
 pub struct Client {
     reader: BufReader<TcpStream>,
@@ -49,6 +59,18 @@ impl Answer {
             serde_json::from_str(line).unwrap_or_else(|_| panic!("not a JSON line: {line:?}"))
         };
         self.body.lines().map(parse).collect()
+    }
+
+    /// The data of a stream's events, each of which has the name that its data says.
+    pub fn events(&self) -> Vec<Value> {
+        let frames = self.body.split_terminator("\n\n");
+        let data = frames.map(|frame| {
+            let (name, data) = frame.split_once("\ndata: ").expect("a name and data");
+            let data: Value = serde_json::from_str(data).expect("JSON on one line");
+            assert_eq!(name.strip_prefix("event: "), data["type"].as_str(), "{frame}");
+            data
+        });
+        data.collect()
     }
 
     /// The text of an error, which has no other member.
