@@ -34,7 +34,7 @@
 //! | [`catalog`], [`loaded`] | the kept model list; the table behind `/api/ps` |
 //! | [`store`] | the models that were made here, in memory and in one file |
 //! | [`exchange`], [`unread`] | one request and its reply, over tiny_http |
-//! | [`guard`], [`origin`], [`machine`] | who may ask: CORS, the check of the host, what it knows of this machine |
+//! | [`gate`], [`origin`], [`machine`] | who may ask: CORS, the check of the host, what it knows of this machine |
 //! | [`handler`] | one function for each route |
 //! | [`pool`] | workers on a bounded queue |
 //! | [`acceptor`] | tiny_http's accept side, kept healthy |
@@ -62,8 +62,8 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod exchange;
+pub mod gate;
 pub mod go_template;
-pub mod guard;
 pub mod handler;
 pub mod keep_alive;
 pub mod keepsakes;

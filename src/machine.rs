@@ -1,5 +1,5 @@
 //! What is to be known of this machine: its name and its addresses, for the check of the host
-//! (`guard`), and its time zone.
+//! (`gate`), and its time zone.
 //!
 //! Asks the system and nobody else: nothing is resolved and nothing is sent. Without a library for
 //! it, the name is read where Linux tells it and in the variables of other systems; a machine whose
@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use socket2::{Domain, Protocol, Socket, Type};
 use time::{OffsetDateTime, UtcOffset};
 
-use crate::guard::Machine;
+use crate::gate::Machine;
 
 /// This machine.
 #[must_use]

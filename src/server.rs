@@ -17,7 +17,7 @@ use crate::acceptor::Acceptor;
 use crate::config::Config;
 use crate::error::Error;
 use crate::exchange::Exchange;
-use crate::guard::Guard;
+use crate::gate::Gate;
 use crate::handler::{self, App, Context};
 use crate::machine;
 use crate::pool::{Full, Pool};
@@ -37,7 +37,7 @@ const LOGGED_PATH: usize = 200;
 /// A request on its way to a worker.
 struct Job {
     exchange: Exchange,
-    /// The status with which the guard answers it; `None` when it goes on to its route.
+    /// The status with which the gate answers it; `None` when it goes on to its route.
     ruled: Option<u16>,
     received: Instant,
 }
@@ -73,8 +73,7 @@ impl Server {
         let store = Store::open(config.state.clone()).map_err(io::Error::other)?;
         let (host, port) = config.listen_addr();
         let listener = bind(&host, port).map_err(|error| told(&config.host, port, &error))?;
-        let guard =
-            Guard::new(config.origins.clone(), listener.local_addr()?.ip(), machine::this());
+        let gate = Gate::new(config.origins.clone(), listener.local_addr()?.ip(), machine::this());
         let (workers, queue, grace) = (config.workers, config.max_queue, config.shutdown_grace);
         let client = Client::new(&config, pacing);
         let app = App::new(config, client, store, SystemTime::now());
@@ -82,7 +81,7 @@ impl Server {
         let pool = Arc::new(RwLock::new(Some(pool)));
         let entrance = pool.clone();
         let acceptor =
-            Acceptor::start(listener, Arc::new(move |request| admit(&guard, &entrance, request)))?;
+            Acceptor::start(listener, Arc::new(move |request| admit(&gate, &entrance, request)))?;
         Ok(Self { acceptor, pool, stop, grace })
     }
 
@@ -161,12 +160,12 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Hands a request to the pool with the guard's ruling, or answers that it is full. As long as there
+/// Hands a request to the pool with the gate's ruling, or answers that it is full. As long as there
 /// is room, the ruling is carried out by a worker, too: a write may wait for the client, and this
 /// thread had better not.
-fn admit(guard: &Guard, pool: &RwLock<Option<Pool<Job>>>, request: tiny_http::Request) {
+fn admit(gate: &Gate, pool: &RwLock<Option<Pool<Job>>>, request: tiny_http::Request) {
     let request_id = format!("req_{:08x}", rand::random::<u32>());
-    let job = rule(guard, Exchange::new(request, request_id));
+    let job = rule(gate, Exchange::new(request, request_id));
     let refused = match &*pool.read().unwrap_or_else(PoisonError::into_inner) {
         Some(pool) => pool.try_submit(job).err().map(|Full(job)| (job, Error::Busy)),
         None => Some((job, Error::Stopping)),
@@ -183,11 +182,11 @@ fn admit(guard: &Guard, pool: &RwLock<Option<Pool<Job>>>, request: tiny_http::Re
     }
 }
 
-/// Asks the guard about a request.
-fn rule(guard: &Guard, mut exchange: Exchange) -> Job {
+/// Asks the gate about a request.
+fn rule(gate: &Gate, mut exchange: Exchange) -> Job {
     let received = Instant::now();
     let (origin, host) = (exchange.header("Origin"), exchange.header("Host"));
-    let ruling = guard.decide(exchange.method(), exchange.target(), origin, host);
+    let ruling = gate.decide(exchange.method(), exchange.target(), origin, host);
     if let Some(why) = ruling.refusal {
         log::info!("{} is refused: {why}", exchange.request_id());
     }

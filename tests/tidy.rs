@@ -48,7 +48,7 @@ const PURE: &[&str] = &[
     "src/config/rules.rs",
     "src/error.rs",
     "src/go_template",
-    "src/guard.rs",
+    "src/gate.rs",
     "src/keep_alive.rs",
     "src/names.rs",
     "src/ndjson.rs",

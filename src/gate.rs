@@ -16,7 +16,7 @@ use crate::origin::{Headers, Origins, Verdict};
 const LOCAL_ENDINGS: [&str; 3] = [".localhost", ".local", ".internal"];
 
 /// The rules for one listening socket.
-pub struct Guard {
+pub struct Gate {
     origins: Origins,
     /// `None` where any host will do.
     machine: Option<Machine>,
@@ -42,7 +42,7 @@ pub struct Ruling {
     pub refusal: Option<&'static str>,
 }
 
-impl Guard {
+impl Gate {
     /// The rules for a socket that is bound to `bound`.
     #[must_use]
     pub fn new(origins: Origins, bound: IpAddr, machine: Machine) -> Self {
@@ -140,10 +140,10 @@ fn without_port(host: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn guard(bound: &str) -> Guard {
+    fn guard(bound: &str) -> Gate {
         let has_address = |address: IpAddr| address.to_string() == "203.0.113.5";
         let machine = Machine { hostname: "Workshop".into(), has_address };
-        Guard::new(Origins::default(), bound.parse().expect("an address"), machine)
+        Gate::new(Origins::default(), bound.parse().expect("an address"), machine)
     }
 
     /// The status for a plain GET and a plain OPTIONS; 0 means that it goes on to its route.
@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn a_machine_without_a_known_name_lets_nothing_more_in() {
         let machine = Machine { hostname: String::new(), has_address: |_| false };
-        let guard = Guard::new(Origins::default(), [127, 0, 0, 1].into(), machine);
+        let guard = Gate::new(Origins::default(), [127, 0, 0, 1].into(), machine);
         let status = |host| guard.decide("GET", "/", None, Some(host)).status;
         assert_eq!((status("workshop"), status("localhost")), (Some(403), None));
     }
