@@ -140,7 +140,7 @@ fn without_port(host: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn guard(bound: &str) -> Gate {
+    fn gate(bound: &str) -> Gate {
         let has_address = |address: IpAddr| address.to_string() == "203.0.113.5";
         let machine = Machine { hostname: "Workshop".into(), has_address };
         Gate::new(Origins::default(), bound.parse().expect("an address"), machine)
@@ -200,7 +200,7 @@ mod tests {
         ] {
             check("127.0.0.1", host, 0, 204);
         }
-        let ruling = guard("127.0.0.1").decide("OPTIONS", "/", None, None);
+        let ruling = gate("127.0.0.1").decide("OPTIONS", "/", None, None);
         assert_eq!(ruling.status, Some(204), "no header is an empty one");
     }
 
@@ -245,15 +245,15 @@ mod tests {
     #[test]
     fn a_machine_without_a_known_name_lets_nothing_more_in() {
         let machine = Machine { hostname: String::new(), has_address: |_| false };
-        let guard = Gate::new(Origins::default(), [127, 0, 0, 1].into(), machine);
-        let status = |host| guard.decide("GET", "/", None, Some(host)).status;
+        let gate = Gate::new(Origins::default(), [127, 0, 0, 1].into(), machine);
+        let status = |host| gate.decide("GET", "/", None, Some(host)).status;
         assert_eq!((status("workshop"), status("localhost")), (Some(403), None));
     }
 
     #[test]
     fn a_whole_url_in_the_request_line_is_stronger_than_the_header() {
         let check = |target: &str, header: &str, expected: Option<u16>| {
-            let ruling = guard("127.0.0.1").decide("GET", target, None, Some(header));
+            let ruling = gate("127.0.0.1").decide("GET", target, None, Some(header));
             assert_eq!(ruling.status, expected, "{target} {header}");
         };
         check("http://example.com/api/tags", "localhost", Some(403));
@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn cors_comes_before_the_host() {
         let status = |method: &str, origin: &str, host: &str| {
-            let ruling = guard("127.0.0.1").decide(method, "/", Some(origin), Some(host));
+            let ruling = gate("127.0.0.1").decide(method, "/", Some(origin), Some(host));
             (ruling.status, ruling.headers.len())
         };
         let (near, far) = ("http://localhost:3000", "http://evil.test");

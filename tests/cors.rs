@@ -12,9 +12,9 @@
 //! | 16.1 forms of an entry | `src/origin.rs`: `entries_are_added_to_the_defaults`, `a_star_stands_for_anything_in_its_place` |
 //! | 16.1 `*` alone | `a_star_is_told_as_a_star_without_vary` |
 //! | 16.1 bad entries | `src/origin.rs`: `bad_entries_are_refused_with_what_to_write`; `environment.rs`: `a_bad_origin_is_an_error_at_the_start` |
-//! | 16 CORS before the host | `src/guard.rs`: `cors_comes_before_the_host` |
-//! | 16.2 near addresses, own names, all others | `on_loopback_only_near_hosts_are_served`; `src/guard.rs`: `near_addresses_go_on_to_their_route`, `own_names_go_on_and_a_plain_options_is_answered`, `all_others_are_refused_on_loopback` |
-//! | 16.2 an address of an interface | `src/guard.rs`: `near_addresses_go_on_to_their_route`; `src/machine.rs`: `addresses_of_its_own_are_told_from_others` |
+//! | 16 CORS before the host | `src/gate.rs`: `cors_comes_before_the_host` |
+//! | 16.2 near addresses, own names, all others | `on_loopback_only_near_hosts_are_served`; `src/gate.rs`: `near_addresses_go_on_to_their_route`, `own_names_go_on_and_a_plain_options_is_answered`, `all_others_are_refused_on_loopback` |
+//! | 16.2 an address of an interface | `src/gate.rs`: `near_addresses_go_on_to_their_route`; `src/machine.rs`: `addresses_of_its_own_are_told_from_others` |
 //! | 16.2 no check elsewhere than on loopback | `elsewhere_than_on_loopback_every_host_is_served` |
 
 mod support;
