@@ -56,6 +56,7 @@ pub mod adapt;
 pub mod anthropic;
 pub mod backoff;
 pub mod base_url;
+pub mod cancel;
 pub mod catalog;
 pub mod check;
 pub mod clock;
