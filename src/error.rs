@@ -91,6 +91,10 @@ pub enum Error {
     },
     /// The body broke off or its framing is wrong.
     BodyBroken(io::Error),
+    /// The body came too slowly (ours: Ollama waits for ever).
+    BodyLate,
+    /// The head cannot be understood safely, so that nothing else on its connection can.
+    Malformed,
     /// The client left; nothing can be sent.
     DownstreamGone(io::Error),
     /// Workers and queue are full.
@@ -188,6 +192,8 @@ impl Error {
             | Self::MethodNotAllowed { .. }
             | Self::BodyTooLarge { .. }
             | Self::BodyBroken(_)
+            | Self::BodyLate
+            | Self::Malformed
             | Self::ModelNotFound { .. }
             | Self::Forbidden { .. }
             | Self::DownstreamGone(_) => Side::Downstream,
@@ -209,10 +215,12 @@ impl Error {
             Self::MissingBody
             | Self::InvalidRequest { .. }
             | Self::Unsupported { .. }
+            | Self::Malformed
             | Self::BodyBroken(_) => 400,
             Self::Forbidden { .. } => 403,
             Self::UnknownRoute | Self::ModelNotFound { .. } => 404,
             Self::MethodNotAllowed { .. } => 405,
+            Self::BodyLate => 408,
             Self::BodyTooLarge { .. } => 413,
             Self::DownstreamGone(_) => return None,
             Self::InvalidOption { .. } | Self::State { .. } | Self::Internal(_) => 500,
@@ -239,6 +247,9 @@ impl Error {
                 format!("request body too large: the limit is {limit} bytes")
             }
             Self::BodyBroken(_) => "unexpected EOF".to_owned(),
+            Self::BodyLate => "request body took too long".to_owned(),
+            // Go's own answer.
+            Self::Malformed => "400 Bad Request".to_owned(),
             Self::DownstreamGone(_) => "client closed the connection".to_owned(),
             // The two blanks are Ollama's own (ollama-api.md 4.2).
             Self::Busy => {
@@ -280,6 +291,8 @@ impl Error {
             | Self::MethodNotAllowed { .. }
             | Self::BodyTooLarge { .. }
             | Self::BodyBroken(_)
+            | Self::BodyLate
+            | Self::Malformed
             | Self::DownstreamGone(_)
             | Self::Busy
             | Self::Stopping
@@ -312,6 +325,8 @@ impl Error {
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::BodyBroken(_) => "body_broken",
+            Self::BodyLate => "body_late",
+            Self::Malformed => "malformed",
             Self::DownstreamGone(_) => "client_gone",
             Self::Busy => "busy",
             Self::Stopping => "stopping",

@@ -17,17 +17,22 @@
 //! the pieces of a body that is passed on, too; in which shape an error is told is the path's affair.
 
 mod content;
+mod head;
 
 use std::io::{self, Read, Write};
-use std::time::SystemTime;
+use std::sync::Arc;
 
 use tiny_http::{HTTPVersion, Method, Request};
 
 pub use self::content::ContentType;
 use self::content::Stream;
+use self::head::Body;
+use crate::cancel::Cancel;
 use crate::error::{Error, Result, Retry};
+use crate::guard::{Phase, Ticket, Wire};
 use crate::openai::head::PassedHead;
 use crate::origin::Headers;
+use crate::pool;
 use crate::shape::Shape;
 use crate::unread;
 
@@ -56,19 +61,8 @@ pub struct Exchange {
     pending: Vec<u8>,
     status: Option<u16>,
     body_read: bool,
-}
-
-/// What the head of an answer tells of its body.
-#[derive(Clone, Copy)]
-enum Body {
-    /// Its type and length in bytes.
-    Whole(ContentType, usize),
-    /// There is none.
-    None,
-    /// The stream, as it comes.
-    Stream,
-    /// The stream, in one piece of this length.
-    Gathered(usize),
+    /// Its entry with those who watch over its connection.
+    ticket: Option<Ticket>,
 }
 
 enum State {
@@ -115,6 +109,36 @@ impl Exchange {
             status: None,
             body_read: unread::has_none(&request),
             state: State::Waiting(request),
+            ticket: None,
+        }
+    }
+
+    /// Lets those who watch over its connection know how far it is.
+    pub fn attend(&mut self, ticket: Ticket) {
+        if self.body_read {
+            ticket.in_hand().is_now(Phase::Working);
+        }
+        self.ticket = Some(ticket);
+    }
+
+    /// The sign that the client has left, where anybody can tell.
+    #[must_use]
+    pub fn cancel(&self) -> Option<Arc<Cancel>> {
+        self.ticket.as_ref().map(|ticket| ticket.cancel().clone())
+    }
+
+    /// Makes its answer the last one on its connection: what follows on it is not to be trusted.
+    pub fn condemn(&mut self) {
+        self.close = true;
+        if let Some(ticket) = &self.ticket {
+            ticket.condemn();
+        }
+    }
+
+    /// Ends without an answer, on a connection that had its last one.
+    pub fn discard(mut self) {
+        if let State::Waiting(request) = std::mem::replace(&mut self.state, State::Done) {
+            unread::discard(request, self.body_read, self.ticket.take());
         }
     }
 
@@ -229,11 +253,19 @@ impl Exchange {
         // tiny_http hands the bare connection over when the client offers an upgrade, which Java's
         // clients do on every first request.
         let claimed = length.unwrap_or(0);
-        let taken = match (upgrade, chunked) {
+        let in_hand = self.ticket.as_ref().map(Ticket::in_hand);
+        let is_now = |phase| in_hand.iter().for_each(|request| request.is_now(phase));
+        is_now(Phase::Reading);
+        // A slow client must not keep a worker from others.
+        let taken = pool::lend(|| match (upgrade, chunked) {
             (true, true) => take(&mut chunked_transfer::Decoder::new(reader).take(most), claimed),
             (true, false) => take(&mut reader.take(claimed as u64), claimed),
             (false, _) => take(&mut reader.take(most), claimed),
-        };
+        });
+        is_now(Phase::Waiting);
+        if in_hand.is_some_and(|request| request.was_late()) {
+            return Err(Error::BodyLate);
+        }
         let taken = taken.map_err(Error::BodyBroken)?;
         if taken >= most {
             return Err(Error::BodyTooLarge { limit });
@@ -243,6 +275,7 @@ impl Exchange {
                 Err(Error::BodyBroken(io::ErrorKind::UnexpectedEof.into()))
             }
             _ => {
+                is_now(Phase::Working);
                 self.body_read = true;
                 Ok(())
             }
@@ -286,16 +319,20 @@ impl Exchange {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Result<()> {
-        // What follows an unread body on its connection cannot be told from it.
-        self.close |= !self.body_read;
+        if !self.body_read {
+            // What follows an unread body on its connection cannot be told from it.
+            self.condemn();
+        }
         let mut out = self.head(status, kind, headers);
         if !self.headless {
             out.extend_from_slice(body);
         }
         match std::mem::replace(&mut self.state, State::Done) {
-            State::Waiting(request) if self.body_read => send(request.into_writer().as_mut(), &out),
+            State::Waiting(request) if self.body_read => {
+                self.send(request.into_writer().as_mut(), &out, Wire::Other)
+            }
             State::Waiting(request) => {
-                unread::refuse(request, &out);
+                unread::refuse(request, &out, self.ticket.take());
                 Ok(())
             }
             State::Streaming(_) | State::Done => Err(Error::Internal("a second answer")),
@@ -345,7 +382,8 @@ impl Exchange {
         if self.pending.is_empty() || self.framing == Framing::AtOnce {
             return Ok(());
         }
-        self.write_pending()
+        let between = if self.framing == Framing::Chunked { Wire::Chunks } else { Wire::Other };
+        self.write_pending(between)
     }
 
     /// Ends a stream: what is held back, then the last frame.
@@ -364,7 +402,7 @@ impl Exchange {
         if self.framing == Framing::Chunked {
             self.pending.extend_from_slice(last_frame);
         }
-        let written = self.write_pending();
+        let written = self.write_pending(Wire::Other);
         self.state = State::Done;
         written
     }
@@ -383,7 +421,10 @@ impl Exchange {
                 self.pending.clear();
                 self.fail_at_once(error, status)
             }
-            State::Waiting(_) | State::Streaming(_) if opaque => self.end_with(BROKEN_FRAME),
+            State::Waiting(_) | State::Streaming(_) if opaque => {
+                self.condemn();
+                self.end_with(BROKEN_FRAME)
+            }
             // Lines that are held back are part of the answer, too.
             State::Waiting(_) | State::Streaming(_) => {
                 if matches!(self.stream, Stream::Passed(_)) {
@@ -408,7 +449,7 @@ impl Exchange {
         let kind = if bare { ContentType::BareJson } else { ContentType::Json };
         match error {
             // The router's own answers are plain text (1.5).
-            Error::UnknownRoute => {
+            Error::UnknownRoute | Error::Malformed => {
                 self.answer(status, ContentType::Plain, error.message().as_bytes())
             }
             Error::MethodNotAllowed { allow } => {
@@ -424,7 +465,7 @@ impl Exchange {
         }
     }
 
-    fn write_pending(&mut self) -> Result<()> {
+    fn write_pending(&mut self, next: Wire) -> Result<()> {
         if matches!(self.state, State::Waiting(_)) {
             let mut out = self.head(self.stream.status(), Body::Stream, &[]);
             out.append(&mut self.pending);
@@ -439,7 +480,9 @@ impl Exchange {
             State::Streaming(writer) => writer,
             State::Done => return Err(Error::Internal("a line after the end")),
         };
-        let sent = send(writer.as_mut(), &self.pending);
+        let pending = std::mem::take(&mut self.pending);
+        let sent = self.send(writer.as_mut(), &pending, next);
+        self.pending = pending;
         self.pending.clear();
         if sent.is_ok() {
             self.state = State::Streaming(writer);
@@ -447,86 +490,25 @@ impl Exchange {
         sent
     }
 
-    /// The head of an answer: with a length for a whole body, without one for a stream.
-    fn head(&mut self, status: u16, body: Body, headers: &[(&str, &str)]) -> Vec<u8> {
-        self.status = Some(status);
-        let mut out = Vec::with_capacity(512);
-        let date = httpdate::fmt_http_date(SystemTime::now());
-        // Writing to a Vec cannot fail.
-        let _ = write!(out, "HTTP/1.1 {status} {}\r\nDate: {date}\r\n", reason(status));
-        if !matches!(body, Body::Stream | Body::Gathered(_)) || !self.stream.has_request_id() {
-            let _ = write!(out, "X-Request-Id: {}\r\n", self.request_id);
-        }
-        match body {
-            Body::Whole(kind, length) => {
-                let _ = write!(out, "Content-Type: {}\r\n", kind.value());
-                let _ = write!(out, "Content-Length: {length}\r\n");
-            }
-            // A 204 has no length, not even 0 (RFC 9110, 8.6).
-            Body::None if status == 204 => {}
-            Body::None => out.extend_from_slice(b"Content-Length: 0\r\n"),
-            Body::Stream => {
-                self.stream_head(&mut out);
-                if self.framing == Framing::Chunked {
-                    out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    /// One write, so that a client sees whole lines. After it, the answer is at `next`.
+    fn send(&mut self, writer: &mut dyn Write, bytes: &[u8], next: Wire) -> Result<()> {
+        let mut write =
+            |ahead: usize| writer.write_all(&bytes[ahead..]).and_then(|()| writer.flush());
+        let written = match &mut self.ticket {
+            Some(ticket) => {
+                if next == Wire::Other {
+                    ticket.ending();
                 }
+                ticket.in_hand().send(next, write)
             }
-            Body::Gathered(length) => {
-                self.stream_head(&mut out);
-                let _ = write!(out, "Content-Length: {length}\r\n");
-            }
-        }
-        let extra = self.extra.iter().map(|(name, value)| (*name, value.as_str()));
-        for (name, value) in headers.iter().copied().chain(extra) {
-            header_line(&mut out, name, value);
-        }
-        if self.close {
-            out.extend_from_slice(b"Connection: close\r\n");
-        } else if self.framing == Framing::AtOnce {
-            out.extend_from_slice(b"Connection: keep-alive\r\n");
-        }
-        out.extend_from_slice(b"\r\n");
-        out
+            None => write(0),
+        };
+        written.map_err(Error::DownstreamGone)
     }
-
-    /// What the head says of a stream's kind.
-    fn stream_head(&self, out: &mut Vec<u8>) {
-        match &self.stream {
-            Stream::Lines => header_line(out, "Content-Type", ContentType::Lines.value()),
-            Stream::Events => {
-                header_line(out, "Content-Type", ContentType::Events.value());
-                // As Ollama's streams of events have it (14.6, 15.4).
-                header_line(out, "Cache-Control", "no-cache");
-                if !self.close && self.framing != Framing::AtOnce {
-                    header_line(out, "Connection", "keep-alive");
-                }
-            }
-            Stream::Passed(head) => {
-                head.headers.iter().for_each(|(name, value)| header_line(out, name, value));
-            }
-        }
-    }
-}
-
-/// Appends a header. Part of it may be somebody else's text, which must not become a line of its own.
-fn header_line(out: &mut Vec<u8>, name: &str, value: &str) {
-    let value = value.replace(|character: char| character.is_control(), "");
-    // Writing to a Vec cannot fail.
-    let _ = write!(out, "{name}: {value}\r\n");
-}
-
-/// One write, so that a client sees whole lines.
-fn send(writer: &mut dyn Write, bytes: &[u8]) -> Result<()> {
-    writer.write_all(bytes).and_then(|()| writer.flush()).map_err(Error::DownstreamGone)
 }
 
 /// A request's header.
 fn header<'a>(request: &'a Request, name: &'static str) -> Option<&'a str> {
     let mut headers = request.headers().iter();
     headers.find(|header| header.field.equiv(name)).map(|header| header.value.as_str())
-}
-
-/// The reason phrase; clients ignore it.
-fn reason(status: u16) -> &'static str {
-    tiny_http::StatusCode(status).default_reason_phrase()
 }

@@ -121,6 +121,27 @@ const ROUTES: &[(&str, &str, Route)] = &[
     ("/openai/health", "HEAD, GET", Route::UpstreamHealth),
 ];
 
+/// Who sees to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Desk {
+    /// The workers.
+    Main,
+    /// Those who tell of our own health without waiting for anybody.
+    Health,
+    /// Those who tell of the upstream's, which they have to ask.
+    Upstream,
+}
+
+/// Who sees to a request, by its target as it stands in the request line.
+#[must_use]
+pub fn desk(target: &str) -> Desk {
+    match target.split('?').next().unwrap_or_default() {
+        "/health" | "/ready" | "/metrics" => Desk::Health,
+        "/openai/health" => Desk::Upstream,
+        _ => Desk::Main,
+    }
+}
+
 /// Where a request leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {

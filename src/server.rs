@@ -1,30 +1,27 @@
-//! Builds the program and runs it: socket, acceptor, pool, and the way to the end.
+//! Builds the program and runs it: socket, acceptor, guard, workers, and the way to the end.
 //!
-//! Requests come from the acceptor's threads; each becomes a job for the pool, or a 503 at once when
-//! the pool is full, because a client that is told "busy" can try again and one that waits cannot
-//! tell why. A job tells the client of its own error, writes its own log line, and survives its own
-//! panic: the exchange stays outside the part that may panic, so that a client always gets an end.
+//! Requests come from the acceptor's threads into the [`hall`], which hands each to a worker.
+
+mod hall;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::panic::{self, AssertUnwindSafe};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
+use self::hall::{Crews, Hall};
 use crate::acceptor::Acceptor;
 use crate::cancel;
 use crate::config::Config;
-use crate::error::Error;
-use crate::exchange::Exchange;
 use crate::gate::Gate;
-use crate::handler::{self, App, Context};
+use crate::guard::{Guard, Limits, Registry, Sight, Tally};
+use crate::handler::App;
 use crate::machine;
-use crate::pool::{Full, Pool};
 use crate::stop::Stop;
 use crate::store::Store;
-use crate::upstream::{Client, Pacing, Trace};
+use crate::upstream::{Client, Pacing};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -35,21 +32,11 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a sleeper looks whether its client has left.
 const NAP: Duration = Duration::from_millis(200);
 
-/// Characters of a path that are logged.
-const LOGGED_PATH: usize = 200;
-
-/// A request on its way to a worker.
-struct Job {
-    exchange: Exchange,
-    /// The status with which the gate answers it; `None` when it goes on to its route.
-    ruled: Option<u16>,
-    received: Instant,
-}
-
 /// A running server.
 pub struct Server {
     acceptor: Acceptor,
-    pool: Arc<RwLock<Option<Pool<Job>>>>,
+    hall: Arc<Hall>,
+    guard: Guard,
     stop: Stop,
     grace: Duration,
 }
@@ -79,20 +66,36 @@ impl Server {
         let listener = bind(&host, port).map_err(|error| told(&config.host, port, &error))?;
         let gate = Gate::new(config.origins.clone(), listener.local_addr()?.ip(), machine::this());
         let (workers, queue, grace) = (config.workers, config.max_queue, config.shutdown_grace);
+        let registry = Registry::new(config.max_per_client);
+        let limits = Limits { body_time: config.request_timeout, ..config.limits };
         let client = Client::new(&config, pacing);
-        let app = App::new(config, client, store, SystemTime::now());
-        let pool = Pool::start(workers, queue, move |job| serve(&app, job))?;
-        let pool = Arc::new(RwLock::new(Some(pool)));
-        let entrance = pool.clone();
-        let acceptor =
-            Acceptor::start(listener, Arc::new(move |request| admit(&gate, &entrance, request)))?;
-        Ok(Self { acceptor, pool, stop, grace })
+        let app = Arc::new(App::new(config, client, store, SystemTime::now()));
+        let crews = Crews::start(workers, queue, &app)?;
+        let relief = crews.relief();
+        let heed = Box::new(move |sight: Sight| relief.look(sight.stalled));
+        let guard = Guard::start(listener.try_clone()?, registry.clone(), limits, heed)?;
+        let hall = Arc::new(Hall::new(gate, registry, crews));
+        let entrance = hall.clone();
+        let acceptor = Acceptor::start(listener, Arc::new(move |request| entrance.admit(request)))?;
+        Ok(Self { acceptor, hall, guard, stop, grace })
+    }
+
+    /// What the guard over its connections counts.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        self.guard.tally()
     }
 
     /// Where it listens.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.acceptor.local_addr()
+    }
+
+    /// Requests that run or wait.
+    #[must_use]
+    pub fn load(&self) -> usize {
+        self.hall.load()
     }
 
     /// Waits for the sign to stop, then refuses new connections and lets running answers finish;
@@ -108,9 +111,9 @@ impl Server {
     pub fn drain(self) -> bool {
         self.stop.give();
         self.acceptor.stop();
-        let pool = self.pool.write().unwrap_or_else(PoisonError::into_inner).take();
-        log::info!("stopping: {} requests to finish", pool.as_ref().map_or(0, Pool::load));
-        pool.is_none_or(|pool| pool.drain(self.grace))
+        let crews = self.hall.close();
+        log::info!("stopping: {} requests to finish", crews.as_ref().map_or(0, Crews::load));
+        crews.is_none_or(|crews| crews.drain(self.grace))
     }
 }
 
@@ -163,6 +166,14 @@ fn told(host: &str, port: u16, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("listen tcp {host}:{port}: {reason}"))
 }
 
+/// A client whose machine is gone without a word is found out within two minutes, not hours.
+fn keep_alive() -> TcpKeepalive {
+    let probes = TcpKeepalive::new().with_time(Duration::from_secs(60));
+    #[cfg(unix)]
+    let probes = probes.with_interval(Duration::from_secs(15)).with_retries(4);
+    probes
+}
+
 fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() && address.ip().is_unspecified() {
@@ -172,89 +183,11 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
     socket.set_tcp_nodelay(true)?;
-    socket.set_keepalive(true)?;
+    socket.set_tcp_keepalive(&keep_alive())?;
     socket.set_write_timeout(Some(SEND_TIMEOUT))?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
-}
-
-/// Hands a request to the pool with the gate's ruling, or answers that it is full. As long as there
-/// is room, the ruling is carried out by a worker, too: a write may wait for the client, and this
-/// thread had better not.
-fn admit(gate: &Gate, pool: &RwLock<Option<Pool<Job>>>, request: tiny_http::Request) {
-    let request_id = format!("req_{:08x}", rand::random::<u32>());
-    let job = rule(gate, Exchange::new(request, request_id));
-    let refused = match &*pool.read().unwrap_or_else(PoisonError::into_inner) {
-        Some(pool) => pool.try_submit(job).err().map(|Full(job)| (job, Error::Busy)),
-        None => Some((job, Error::Stopping)),
-    };
-    if let Some((mut job, error)) = refused {
-        let error = match job.ruled {
-            Some(status) => job.exchange.answer_empty(status).err(),
-            None => Some(error),
-        };
-        if let Some(error) = &error {
-            job.exchange.fail(error);
-        }
-        log_end(&job.exchange, &Trace::default(), job.received, error.as_ref());
-    }
-}
-
-/// Asks the gate about a request.
-fn rule(gate: &Gate, mut exchange: Exchange) -> Job {
-    let received = Instant::now();
-    let (origin, host) = (exchange.header("Origin"), exchange.header("Host"));
-    let ruling = gate.decide(exchange.method(), exchange.target(), origin, host);
-    if let Some(why) = ruling.refusal {
-        log::info!("{} is refused: {why}", exchange.request_id());
-    }
-    exchange.add_headers(ruling.headers);
-    Job { exchange, ruled: ruling.status, received }
-}
-
-/// Handles a request and sees to its end.
-fn serve(app: &App, mut job: Job) {
-    let mut trace = Trace { request_id: job.exchange.request_id().to_owned(), ..Trace::default() };
-    let result = panic::catch_unwind(AssertUnwindSafe(|| {
-        if let Some(status) = job.ruled {
-            return job.exchange.answer_empty(status);
-        }
-        handler::handle(Context {
-            app,
-            exchange: &mut job.exchange,
-            trace: &mut trace,
-            received: job.received,
-        })
-    }));
-    let error = match result {
-        Ok(Ok(())) if job.exchange.is_done() => None,
-        Ok(Ok(())) => Some(Error::Internal("a handler left its exchange open")),
-        Ok(Err(error)) => Some(error),
-        Err(_) => Some(Error::Internal("a handler panicked")),
-    };
-    if let Some(error) = &error {
-        job.exchange.fail(error);
-    }
-    log_end(&job.exchange, &trace, job.received, error.as_ref());
-}
-
-/// The one line about a request. It names no text of the request but path and model.
-fn log_end(exchange: &Exchange, trace: &Trace, received: Instant, error: Option<&Error>) {
-    let path = exchange.target().split('?').next().unwrap_or_default();
-    let path: String = path.chars().take(LOGGED_PATH).collect();
-    let failure = error.map(|error| format!(" error={error}")).unwrap_or_default();
-    log::info!(
-        "{} {} {path:?} model={:?} status={} attempts={} duration_ms={} tokens={}+{}{failure}",
-        exchange.request_id(),
-        exchange.method(),
-        trace.model,
-        exchange.status().unwrap_or(0),
-        trace.attempts,
-        received.elapsed().as_millis(),
-        trace.tokens.0,
-        trace.tokens.1,
-    );
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ use self::options::{Row, TABLE};
 use self::raw::{CommandLine, Given, Mode, RawConfig};
 use crate::backoff::RetryPolicy;
 use crate::base_url::{self, BaseUrl};
+use crate::guard::Limits;
 use crate::keep_alive::KeepAlive;
 use crate::origin::Origins;
 use crate::profile::Profile;
@@ -63,6 +64,10 @@ pub struct Config {
     pub workers: usize,
     /// Requests that may wait for a worker.
     pub max_queue: usize,
+    /// What a connection may do; of these, how long a body may take is the request timeout.
+    pub limits: Limits,
+    /// Requests of one address at once; above zero.
+    pub max_per_client: Option<usize>,
     /// The largest request body; above zero.
     pub max_body_bytes: usize,
     /// When and how often an upstream call is repeated; `cap` is not below `initial`.
@@ -199,6 +204,8 @@ impl Default for Config {
             log_level: LevelFilter::Info,
             workers: 256,
             max_queue: 512,
+            limits: Limits::default(),
+            max_per_client: None,
             max_body_bytes: 100 << 20,
             retry: RetryPolicy::default(),
             models_ttl: Duration::from_secs(30),

@@ -173,6 +173,29 @@ pub const TABLE: &[Row] = &[
         ..ROW
     },
     Row {
+        variable: "MAX_CONNECTIONS",
+        flag: Some("max-connections"),
+        placeholder: "N",
+        default: "1024",
+        help: "Connections at once; of more, those that ask nothing are closed, the oldest first.",
+        apply: |c, text| set(&mut c.limits.connections, rules::whole(text, 8..=65_536)),
+        show: |c| c.limits.connections.to_string(),
+        ..ROW
+    },
+    Row {
+        variable: "MAX_PER_CLIENT",
+        flag: Some("max-per-client"),
+        placeholder: "N",
+        default: "0",
+        help: "Requests of one address at once; more are answered 503. 0 is no limit.",
+        apply: |c, text| {
+            let most = rules::whole(text, 0..=65_536);
+            set(&mut c.max_per_client, most.map(|most: usize| (most > 0).then_some(most)))
+        },
+        show: |c| c.max_per_client.unwrap_or(0).to_string(),
+        ..ROW
+    },
+    Row {
         variable: "MAX_BODY_BYTES",
         flag: Some("max-body-bytes"),
         placeholder: "SIZE",

@@ -1,0 +1,122 @@
+//! Watches over the connections, which tiny_http does not: what nginx would do in front, done inside.
+//!
+//! tiny_http starts a thread for each connection, reads heads of any length for any time and never
+//! ends a connection that is silent; and while we wait for the upstream nothing tells that the client
+//! has left. So one thread, the guard, looks at all accepted sockets again and again: what the kernel
+//! knows of each ([`socket`]) and what we have in hand for it ([`registry`]) decides ([`rules`])
+//! whether it is shut down, which ends whatever thread waits on it.
+//!
+//! It looks some fifty times a second while there are connections, less often when a look takes
+//! long, so that it never takes more than some 3 % of a core; while there are none it sleeps until
+//! one comes. A busy connection costs it about a microsecond.
+//!
+//! **A client that has left** is one whose connection was reset. One that has only finished sending
+//! (`SentAll`) may still read: as long as nothing of its answer is out, it is sent the first byte of
+//! it, which is the same for every answer; between two chunks a zero that the next chunk's length may
+//! well begin with. The kernel of a client that is gone answers either with a reset.
+//!
+//! Never reads from a connection. On other systems than Linux there is no guard, and the log says so.
+
+pub mod registry;
+pub mod rules;
+#[cfg(target_os = "linux")]
+mod socket;
+#[cfg(target_os = "linux")]
+mod watch;
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+pub use self::registry::{InHand, Phase, Refused, Registry, Ticket, Wire};
+pub use self::rules::{Limits, Reason};
+
+/// What the guard counts.
+#[derive(Debug, Default)]
+pub struct Tally {
+    connections: AtomicUsize,
+    cuts: [AtomicU64; Reason::ALL.len()],
+    left: AtomicU64,
+}
+
+impl Tally {
+    /// Connections at the last look.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Connections that were cut since the start.
+    #[must_use]
+    pub fn cuts(&self, reason: Reason) -> u64 {
+        self.cuts[reason as usize].load(Ordering::Relaxed)
+    }
+
+    /// Requests whose client left before the end of the answer, since the start.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.left.load(Ordering::Relaxed)
+    }
+}
+
+/// What one look found, for those who have to do something about it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sight {
+    /// Requests that wait for more of their body.
+    pub stalled: usize,
+}
+
+/// Called after each look, on the guard's thread.
+pub type Heed = Box<dyn FnMut(Sight) + Send>;
+
+/// The running guard. Dropping it ends it.
+pub struct Guard {
+    tally: Arc<Tally>,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Guard {
+    /// Watches over the connections that `listener` accepts.
+    ///
+    /// # Errors
+    /// Those of the listener and of starting a thread.
+    #[cfg(target_os = "linux")]
+    pub fn start(
+        listener: TcpListener,
+        registry: Arc<Registry>,
+        limits: Limits,
+        heed: Heed,
+    ) -> io::Result<Self> {
+        let guard = Self { tally: Arc::default(), stopping: Arc::default() };
+        registry.watch();
+        let (tally, stopping) = (guard.tally.clone(), guard.stopping.clone());
+        let watch = watch::Watch::new(listener, registry, limits, tally, heed)?;
+        std::thread::Builder::new().name("guard".into()).spawn(move || watch.run(&stopping))?;
+        Ok(guard)
+    }
+
+    /// Watches over nothing.
+    ///
+    /// # Errors
+    /// None.
+    #[cfg(not(target_os = "linux"))]
+    pub fn start(_: TcpListener, _: Arc<Registry>, _: Limits, _: Heed) -> io::Result<Self> {
+        log::warn!(
+            "no guard over slow or idle connections on this system: put a reverse proxy in front"
+        );
+        Ok(Self { tally: Arc::default(), stopping: Arc::default() })
+    }
+
+    /// What it counts.
+    #[must_use]
+    pub fn tally(&self) -> &Arc<Tally> {
+        &self.tally
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.stopping.store(true, Ordering::SeqCst);
+    }
+}

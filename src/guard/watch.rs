@@ -1,0 +1,266 @@
+//! The guard's thread: look, judge, act, rest.
+//!
+//! Descriptors are looked at by their numbers, from 0 on: the kernel gives the lowest free one, so
+//! that they lie close together, and nothing of `/proc` is needed, which an empty root lacks.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::registry::{InHand, Phase, Registry};
+use super::rules::{Connection, Limits, Look, Peer, Reason, Verdict};
+use super::socket::{Found, Slot, Socket};
+use super::{Heed, Sight, Tally};
+
+/// The least time between two looks: a client that floods us gets through 2 to 4 MiB in it.
+const TICK: Duration = Duration::from_millis(20);
+
+/// The most time between two looks while there are connections.
+const SLOW_TICK: Duration = Duration::from_millis(250);
+
+/// The rest after a look, in times of what the look took.
+const REST: u32 = 30;
+
+/// How long to wait for a connection at most.
+const NOBODY: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
+/// How far beyond the highest number that was in use the search goes.
+const BEYOND: RawFd = 64;
+
+/// A connection and the look at it.
+struct Known {
+    connection: Connection,
+    look: Look,
+    number: RawFd,
+    /// The round in which it was seen last.
+    seen: u64,
+}
+
+/// The state of the guard's thread.
+pub(super) struct Watch {
+    /// Told when somebody connects; `None` once nobody can.
+    listener: Option<TcpListener>,
+    port: u16,
+    registry: Arc<Registry>,
+    limits: Limits,
+    tally: Arc<Tally>,
+    heed: Heed,
+    /// `None` while a round uses it.
+    slot: Option<Slot>,
+    known: HashMap<SocketAddr, Known>,
+    highest: RawFd,
+    round: u64,
+    sight: Sight,
+    /// What was cut in this round.
+    cuts: [u32; Reason::ALL.len()],
+}
+
+impl Watch {
+    pub(super) fn new(
+        listener: TcpListener,
+        registry: Arc<Registry>,
+        limits: Limits,
+        tally: Arc<Tally>,
+        heed: Heed,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            port: listener.local_addr()?.port(),
+            listener: Some(listener),
+            registry,
+            limits,
+            tally,
+            heed,
+            slot: Some(Slot::new()?),
+            known: HashMap::new(),
+            highest: 0,
+            round: 0,
+            sight: Sight::default(),
+            cuts: Default::default(),
+        })
+    }
+
+    /// Watches until it is told to stop.
+    pub(super) fn run(mut self, stopping: &AtomicBool) {
+        while !stopping.load(Ordering::SeqCst) {
+            let began = Instant::now();
+            self.round(began);
+            if self.known.is_empty() && self.listener.is_some() {
+                self.wait_for_somebody();
+            } else {
+                thread::sleep(self.rest(began.elapsed()));
+            }
+        }
+    }
+
+    /// How long to rest after a look that took `cost`. Under a crowd there is no time to rest.
+    fn rest(&self, cost: Duration) -> Duration {
+        if self.known.len() > self.limits.connections / 2 {
+            return TICK.max(cost);
+        }
+        (cost * REST).clamp(TICK, SLOW_TICK)
+    }
+
+    /// Sleeps until a connection arrives.
+    fn wait_for_somebody(&mut self) {
+        let Some(listener) = &self.listener else { return };
+        let mut waits = [PollFd::new(listener, PollFlags::IN)];
+        let woken = poll(&mut waits, Some(&NOBODY));
+        if woken.is_err() || waits[0].revents().intersects(PollFlags::HUP | PollFlags::ERR) {
+            self.listener = None;
+        }
+        // It is to be accepted before we look.
+        thread::sleep(TICK / 4);
+    }
+
+    fn round(&mut self, now: Instant) {
+        // Taken out for the time of the round, since what it shows is judged by the rest of us.
+        let Some(mut slot) = self.slot.take() else { return };
+        self.round += 1;
+        self.sight = Sight::default();
+        self.cuts = Default::default();
+        let (mut number, mut highest) = (0, 0);
+        while number <= self.highest.max(highest) + BEYOND {
+            match slot.look(number, self.port) {
+                Found::Closed => {}
+                Found::Other => highest = number,
+                Found::Connection(socket) => {
+                    highest = number;
+                    self.meet(&socket, number, now);
+                }
+            }
+            number += 1;
+        }
+        self.highest = highest;
+        let round = self.round;
+        self.known.retain(|_, known| known.seen == round);
+        self.miss(now);
+        self.spare_some(&mut slot);
+        slot.clear();
+        self.slot = Some(slot);
+        self.tally.connections.store(self.known.len(), Ordering::Relaxed);
+        self.tell();
+        (self.heed)(self.sight);
+    }
+
+    /// What was there before the round and was not seen in it is gone: a request in hand keeps its
+    /// connection's descriptors open, and one that was reset has no other side any more.
+    fn miss(&mut self, now: Instant) {
+        let known = &self.known;
+        let missed = self.registry.missed(now, |peer| known.contains_key(peer));
+        self.have_left(&missed);
+    }
+
+    fn have_left(&self, requests: &[Arc<InHand>]) {
+        for request in requests.iter().filter(|request| !request.has_left()) {
+            self.tally.left.fetch_add(1, Ordering::Relaxed);
+            request.left();
+        }
+    }
+
+    /// Looks at a connection, once a round: tiny_http has two descriptors of each.
+    fn meet(&mut self, socket: &Socket<'_>, number: RawFd, now: Instant) {
+        let peer = socket.peer;
+        if self.known.get(&peer).is_some_and(|known| known.seen == self.round) {
+            return;
+        }
+        let view = self.registry.view(peer);
+        let in_hand = view.as_ref().map_or(&[][..], |view| &view.in_hand);
+        let phase = in_hand.first().map(|oldest| oldest.phase());
+        let reads = phase == Some(Phase::Reading);
+        // While a head is awaited, what was not taken yet may be a body that we are late with.
+        let unread = if reads || phase.is_none() { socket.unread() } else { 0 };
+        let look = Look {
+            peer: socket.facts.peer,
+            received: socket.facts.received.saturating_sub(unread),
+            waiting: reads && unread > 0,
+            moves: view.as_ref().map_or(0, |view| view.moves),
+            phase,
+            condemned: view.as_ref().is_some_and(|view| view.condemned),
+        };
+        self.sight.stalled += usize::from(reads && !look.waiting);
+        let new = || Known { connection: Connection::new(&look, now), look, number, seen: 0 };
+        let known = self.known.entry(peer).or_insert_with(new);
+        (known.look, known.number, known.seen) = (look, number, self.round);
+        let verdict = known.connection.judge(&look, now, &self.limits);
+        self.act(verdict, socket, in_hand);
+    }
+
+    fn act(&mut self, verdict: Verdict, socket: &Socket<'_>, in_hand: &[Arc<InHand>]) {
+        match verdict {
+            Verdict::Keep => {}
+            Verdict::Cut(reason) => self.cut(reason, socket, in_hand),
+            Verdict::Late => {
+                self.count(Reason::SlowBody);
+                in_hand.iter().for_each(|request| request.is_late());
+                // The answer still goes out.
+                socket.shut(Shutdown::Read);
+            }
+            Verdict::Close => socket.shut(Shutdown::Write),
+            Verdict::Left => self.have_left(in_hand),
+            Verdict::Ask => {
+                // Of several requests only the oldest may be in the middle of its answer.
+                if let Some(oldest) = in_hand.first() {
+                    oldest.poke(|byte| socket.poke(byte));
+                }
+            }
+        }
+    }
+
+    fn cut(&mut self, reason: Reason, socket: &Socket<'_>, in_hand: &[Arc<InHand>]) {
+        self.count(reason);
+        if !matches!(reason, Reason::Idle | Reason::TooMany) {
+            socket.will_reset();
+        }
+        socket.shut(Shutdown::Both);
+        in_hand.iter().for_each(|request| request.is_cut());
+    }
+
+    fn count(&mut self, reason: Reason) {
+        self.cuts[reason as usize] += 1;
+        self.tally.cuts[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Cuts what is above the limit: those that ask nothing, the oldest first.
+    fn spare_some(&mut self, slot: &mut Slot) {
+        let Some(above) = self.known.len().checked_sub(self.limits.connections) else {
+            return;
+        };
+        let spare = |(peer, known): (&SocketAddr, &Known)| {
+            Some((known.connection.spare(&known.look)?, *peer, known.number))
+        };
+        let mut spares: Vec<_> = self.known.iter().filter_map(spare).collect();
+        // Of those that were met in one round, the lower number was accepted earlier.
+        spares.sort_unstable_by_key(|(order, _, number)| (*order, *number));
+        for (_, peer, number) in spares.into_iter().take(above) {
+            let Found::Connection(socket) = slot.look(number, self.port) else { continue };
+            // Its number may be somebody else's by now, and it may have asked by now.
+            let asked = self.registry.view(peer).is_some_and(|view| !view.in_hand.is_empty());
+            if socket.peer == peer && !asked && socket.facts.peer != Peer::Gone {
+                self.cut(Reason::TooMany, &socket, &[]);
+                if let Some(known) = self.known.get_mut(&peer) {
+                    known.connection.is_too_many();
+                }
+            }
+        }
+    }
+
+    /// One line about a round in which somebody misbehaved.
+    fn tell(&self) {
+        let loud = |reason: &Reason| !matches!(reason, Reason::Idle | Reason::Answered);
+        let told = |reason: Reason| match self.cuts[reason as usize] {
+            0 => None,
+            count => Some(format!(" {}={count}", reason.word())),
+        };
+        let words: String = Reason::ALL.into_iter().filter(loud).filter_map(told).collect();
+        if !words.is_empty() {
+            log::warn!("connections cut:{words}; {} are left", self.known.len());
+        }
+    }
+}
