@@ -23,6 +23,8 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
+#[doc(hidden)] // For tests that know no folder.
+pub use self::dotenv::parse as dotenv;
 pub use self::options::{help, markdown_table, version};
 
 use self::options::{Row, TABLE};

@@ -29,7 +29,11 @@ pub(super) fn read(context: &mut Context<'_>) -> Result<Vec<u8>> {
     if packed { unfold(&body) } else { Ok(body) }
 }
 
-fn unfold(body: &[u8]) -> Result<Vec<u8>> {
+/// Unfolds a body.
+///
+/// # Errors
+/// As [`read`].
+pub fn unfold(body: &[u8]) -> Result<Vec<u8>> {
     let wrong = || Error::invalid("failed to decompress request body");
     let mut rest = body;
     let mut out = Vec::new();
