@@ -25,7 +25,7 @@ pub fn config(data: &[u8]) {
     let (lines, file) = text.split_once("\n---\n").unwrap_or((&text, ""));
     let (pairs, problems) = config::dotenv(file.as_bytes());
     assert!(problems.iter().all(|problem| problem.starts_with(".env")), "{problems:?}");
-    for place in 0..5 {
+    for place in 0..8 {
         let mut args: Vec<OsString> = Vec::new();
         let mut env: Vec<(String, String)> = Vec::new();
         for line in lines.lines() {
@@ -42,7 +42,10 @@ pub fn config(data: &[u8]) {
             1 => args.insert(0, format!("--api-key={MARK}{end}").into()),
             2 => args.insert(0, format!("--base-url=https://user:{MARK}{end}@h.test/").into()),
             3 => args.insert(0, format!("--base-url=https://h.test/?code={MARK}{end}").into()),
-            _ => args.insert(0, format!("--base-url=https://{MARK}{end}@h.test").into()),
+            4 => args.insert(0, format!("--base-url=https://{MARK}{end}@h.test").into()),
+            5 => args.insert(0, format!("--base-url=https://h.test/?code={end}{MARK}").into()),
+            6 => args.insert(0, format!("--base-url=https://{end}:{MARK}@h.test").into()),
+            _ => args.insert(0, format!("--base-url=ftp://h.test/?{end}{MARK}").into()),
         }
         check(args, &env, &pairs);
     }
@@ -82,7 +85,8 @@ fn check(args: Vec<OsString>, env: &[(String, String)], file: &[(String, String)
 /// Base URLs: what is taken can be joined and shown, and what is refused is not repeated.
 pub fn base_url(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    for secret in [format!("http://u:{MARK}@{text}"), format!("{text}://h/?k={MARK}")] {
+    let user = format!("http://{text}:{MARK}@h");
+    for secret in [user, format!("http://u:{MARK}@{text}"), format!("http://h/?k={text}{MARK}")] {
         assert!(!base_url::mask(&secret).contains(MARK), "a secret is shown: {secret}");
     }
     let url = match BaseUrl::parse(&text) {
@@ -103,5 +107,6 @@ pub fn base_url(data: &[u8]) {
     let again = BaseUrl::parse(&shown).expect("what is shown can be read");
     assert_eq!(again.to_string(), shown);
     assert_eq!((again.host(), again.port(), again.origin()), (url.host(), url.port(), url.origin()));
-    assert_eq!(base_url::mask(&shown), shown, "what is masked stays as it is");
+    // An at sign may stand in a path; in any text it may as well end a password.
+    assert!(shown.contains('@') || base_url::mask(&shown) == shown, "{shown}");
 }
