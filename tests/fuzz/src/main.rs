@@ -1,5 +1,6 @@
 //! Runs a target on stable Rust: `drive TARGET [--executions N] [--seconds S] [--seed N]`, or
-//! `drive TARGET FILE...` to run files again. `drive --list` names the targets.
+//! `drive TARGET FILE...` to run files again. `drive --list` names the targets, and `drive TARGET
+//! --write-seeds FOLDER` writes all seeds of one for libFuzzer.
 //!
 //! Mutations of the seeds, by chance that the seed fixes, without a look at what code they reach: less
 //! than libFuzzer does, and it runs anywhere. What breaks an invariant is written to a file.
@@ -21,11 +22,13 @@ struct Plan {
     executions: u64,
     seconds: u64,
     seed: u64,
+    seeds: Option<PathBuf>,
     files: Vec<PathBuf>,
 }
 
 fn plan(mut args: impl Iterator<Item = String>) -> Result<Plan, String> {
-    let mut plan = Plan { executions: u64::MAX, seconds: 60, seed: 1, files: Vec::new() };
+    let (executions, seconds, seed) = (u64::MAX, 60, 1);
+    let mut plan = Plan { executions, seconds, seed, seeds: None, files: Vec::new() };
     while let Some(arg) = args.next() {
         let number = |text: Option<String>| {
             text.and_then(|text| text.parse().ok()).ok_or(format!("{arg} needs a number"))
@@ -34,6 +37,7 @@ fn plan(mut args: impl Iterator<Item = String>) -> Result<Plan, String> {
             "--executions" => plan.executions = number(args.next())?,
             "--seconds" => plan.seconds = number(args.next())?,
             "--seed" => plan.seed = number(args.next())?,
+            "--write-seeds" => plan.seeds = args.next().map(PathBuf::from),
             _ if arg.starts_with('-') => return Err(format!("{arg} is no option")),
             _ => plan.files.push(arg.into()),
         }
@@ -53,6 +57,12 @@ fn again(target: &Target, files: &[PathBuf]) -> bool {
         println!("{}: {}", file.display(), if held { "holds" } else { "BROKEN" });
         held
     })
+}
+
+/// Writes each seed to a file of its own.
+fn write_seeds(target: &Target, folder: &Path) -> bool {
+    let write = |(place, seed)| std::fs::write(folder.join(format!("seed-{place}")), seed).is_ok();
+    corpus::seeds(tests(), target).into_iter().enumerate().all(write)
 }
 
 /// Runs until the plan is through or an invariant is broken.
@@ -97,6 +107,10 @@ fn main() -> ExitCode {
         eprintln!("drive TARGET [--executions N] [--seconds S] [--seed N] [FILE...], or --list");
         return ExitCode::from(2);
     };
-    let held = if plan.files.is_empty() { run(target, &plan) } else { again(target, &plan.files) };
+    let held = match (&plan.seeds, plan.files.is_empty()) {
+        (Some(folder), _) => write_seeds(target, folder),
+        (None, true) => run(target, &plan),
+        (None, false) => again(target, &plan.files),
+    };
     if held { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -49,6 +49,7 @@ pub fn origins(data: &[u8]) {
             }
             if let Some(false) = is_near(host.unwrap_or_default(), target)
                 && bound.is_loopback()
+                && (method != "OPTIONS" || ruling.headers.is_empty())
             {
                 assert_eq!(ruling.status, Some(403), "{host:?} is let in");
             }

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use ollama_openai_proxy::anthropic::request::{MessagesRequest, NAME};
 use ollama_openai_proxy::error::Result;
 use ollama_openai_proxy::keep_alive::KeepAlive;
+use ollama_openai_proxy::names;
 use ollama_openai_proxy::ndjson;
 use ollama_openai_proxy::ollama::decode;
 use ollama_openai_proxy::ollama::manage::{
@@ -117,8 +118,11 @@ fn check_sent_chat(request: &ChatRequest<'_>, data: &[u8]) -> Result<()> {
     let translated = chatting::to_openai(request, id, profile_of(data))?;
     let value = sent(&translated);
     check_chat(&value, id);
-    let count = request.messages.as_ref().map_or(0, Vec::len);
-    assert!(translated.messages.len() >= count, "a message is lost");
+    for message in request.messages.iter().flatten() {
+        let said = message.content.as_deref().unwrap_or_default();
+        let kept = translated.messages.iter().any(|it| it.as_text().contains(said));
+        assert!(kept, "what was said is lost: {said:?}");
+    }
     Ok(())
 }
 
@@ -210,7 +214,8 @@ fn create(data: &[u8]) -> Result<()> {
     let request: CreateRequest<'_> = decode::parse(&text, "CreateRequest")?;
     virtual_model::check(&request)?;
     let name = either(request.model.as_ref(), request.name.as_ref());
-    let name = if name.is_empty() { "mario" } else { name };
+    let is_name = names::check(name).is_ok() && names::is_valid(name);
+    let name = if is_name { name } else { "mario" };
     let model = VirtualModel::alias(name, "base", SystemTime::UNIX_EPOCH).changed(&request)?;
     let state = serde_json::to_string(&model).expect("JSON");
     let read: VirtualModel = serde_json::from_str(&state).expect("the state can be read");

@@ -75,6 +75,10 @@ pub fn template(data: &[u8]) {
         assert!(reason.starts_with("template: :"), "{reason}");
         assert!(!reason.contains('\n') && reason.len() < 1024, "{} bytes", reason.len());
     }
+    // A definition may be one of the template itself, whose name is empty.
+    if text.contains("define") || text.contains("block") {
+        return;
+    }
     assert_eq!(go_template::check(&format!("word {text}")).is_ok(), checked.is_ok());
     if checked.is_ok() && !text.ends_with('{') {
         assert!(go_template::check(&format!("{text} word")).is_ok());
