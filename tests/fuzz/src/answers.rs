@@ -18,9 +18,28 @@ use super::streams::{END, NOW, SENT, wanted};
 
 /// Words of answers with vectors.
 pub const VECTOR_WORDS: &[&str] = &[
-    "\"data\":[", "\"embedding\":[", "\"embedding\":\"", "\"index\":0", "\"index\":1", "0.5,",
-    "-1e-7", "1e999", "null", "NaN", "AACAPwAAAAA=", "\"usage\":{\"prompt_tokens\":3}", "{", "}",
-    "[", "]", ",", "\"error\":", "\"object\":\"list\"", "0", "1e38", "1e39",
+    "\"data\":[",
+    "\"embedding\":[",
+    "\"embedding\":\"",
+    "\"index\":0",
+    "\"index\":1",
+    "0.5,",
+    "-1e-7",
+    "1e999",
+    "null",
+    "NaN",
+    "AACAPwAAAAA=",
+    "\"usage\":{\"prompt_tokens\":3}",
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    "\"error\":",
+    "\"object\":\"list\"",
+    "0",
+    "1e38",
+    "1e39",
 ];
 
 fn whole(body: &str, data: &[u8], encoder: &mut impl Encoder) -> Option<Value> {

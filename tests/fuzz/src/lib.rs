@@ -109,12 +109,7 @@ pub const TARGETS: &[Target] = &[
         golden: &[("models", "list.openai"), ("models", "side")],
         words: requests::WORDS,
     },
-    Target {
-        name: "errors",
-        body: upstreams::errors,
-        golden: &[],
-        words: upstreams::ERROR_WORDS,
-    },
+    Target { name: "errors", body: upstreams::errors, golden: &[], words: upstreams::ERROR_WORDS },
     Target { name: "backoff", body: upstreams::backoff, golden: &[], words: upstreams::WAIT_WORDS },
     Target { name: "names", body: texts::names, golden: &[], words: texts::NAME_WORDS },
     Target { name: "template", body: texts::template, golden: &[], words: texts::TEMPLATE_WORDS },
@@ -141,7 +136,10 @@ fn profile_of(data: &[u8]) -> &'static Profile {
 /// What holds of each error that a client is told because of what it sent.
 fn check_refusal(error: &Error) {
     let status = error.status().expect("a client is there");
-    assert!((400..500).contains(&status) || matches!(error, Error::InvalidOption { .. }), "{status}");
+    assert!(
+        (400..500).contains(&status) || matches!(error, Error::InvalidOption { .. }),
+        "{status}"
+    );
     check_message(error);
 }
 

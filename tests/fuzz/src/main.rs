@@ -89,7 +89,8 @@ fn run(target: &Target, plan: &Plan) -> bool {
 fn tried(target: &Target, data: &[u8]) -> bool {
     let held = holds(target, data);
     if !held {
-        let file = std::env::temp_dir().join(format!("fuzz-{}-{}", target.name, Dice::of(data).next()));
+        let file =
+            std::env::temp_dir().join(format!("fuzz-{}-{}", target.name, Dice::of(data).next()));
         let written = std::fs::write(&file, data);
         println!("BROKEN by {} ({:?})", file.display(), written.is_ok());
     }

@@ -11,10 +11,42 @@ use super::check_refusal;
 
 /// Words of origins, hosts and targets.
 pub const WORDS: &[&str] = &[
-    "\n", "http://", "https://", "localhost", "127.0.0.1", "[::1]", ":11434", "*", ",", "@", "/",
-    "//", "?", "#", "%2f", ".localhost", ".local", ".internal", "evil.test", "tauri://", "app://",
-    "file://", "vscode-webview://", "GET", "OPTIONS", "POST", "HEAD", "/api/chat", "/api/tags",
-    "/v1/models/", "/api/blobs/sha256:", "null", "0.0.0.0", "[", "]", "chrome-extension://",
+    "\n",
+    "http://",
+    "https://",
+    "localhost",
+    "127.0.0.1",
+    "[::1]",
+    ":11434",
+    "*",
+    ",",
+    "@",
+    "/",
+    "//",
+    "?",
+    "#",
+    "%2f",
+    ".localhost",
+    ".local",
+    ".internal",
+    "evil.test",
+    "tauri://",
+    "app://",
+    "file://",
+    "vscode-webview://",
+    "GET",
+    "OPTIONS",
+    "POST",
+    "HEAD",
+    "/api/chat",
+    "/api/tags",
+    "/v1/models/",
+    "/api/blobs/sha256:",
+    "null",
+    "0.0.0.0",
+    "[",
+    "]",
+    "chrome-extension://",
 ];
 
 /// Lines: origins as configured, method, target, origin, host.
@@ -67,7 +99,8 @@ fn gate(origins: &Origins, bound: IpAddr) -> Gate {
 /// A host that a browser could send, below a domain that somebody else owns, is never near. `None`
 /// where this cannot tell.
 fn is_near(host: &str, target: &str) -> Option<bool> {
-    let is_name = |it: &str| it.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
+    let is_name =
+        |it: &str| it.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
     let (name, port) = host.rsplit_once(':').unwrap_or((host, ""));
     let is_port = port.bytes().all(|byte| byte.is_ascii_digit());
     (!target.contains("://") && is_port && is_name(name) && name.ends_with(".test"))

@@ -12,8 +12,17 @@ use super::check_refusal;
 
 /// Words of multipart forms.
 pub const FORM_WORDS: &[&str] = &[
-    "--b\r\n", "\r\n\r\n", "\r\n", "--b--\r\n", "Content-Disposition: form-data; ",
-    "name=\"model\"", "name=model", "name=\"file\"; filename=\"a.wav\"", "whisper-1", ";", ":",
+    "--b\r\n",
+    "\r\n\r\n",
+    "\r\n",
+    "--b--\r\n",
+    "Content-Disposition: form-data; ",
+    "name=\"model\"",
+    "name=model",
+    "name=\"file\"; filename=\"a.wav\"",
+    "whisper-1",
+    ";",
+    ":",
 ];
 
 /// What an upstream may call the model.

@@ -7,12 +7,55 @@ use ollama_openai_proxy::config::{self, Command};
 
 /// Words of command lines and files.
 pub const WORDS: &[&str] = &[
-    "--base-url=", "--api-key=", "--host=", "--workers=", "--check", "--", "-h", "HOST=",
-    "OPENAI_API_BASE_URL=", "OPENAI_BASE_URL=", "OPENAI_API_KEY=", "OLLAMA_HOST=", "OLLAMA_ORIGINS=",
-    "MAX_BODY=", "RETRY_MAX_MS=", "RETRY_INITIAL_MS=", "LOG_LEVEL=", "KEEP_ALIVE=", "STATE=",
-    "OLLAMA_KEEP_ALIVE=", "http://", "https://", "localhost", ":8080", "/v1", "?api-version=1",
-    "user:word@", "[::1]", "@", "#", "export ", "\"", "'", "$HOME", "${", "}", "\\", "\n", "\n---\n",
-    "debug", "5m", "-1", "0", "99999999999999999999", "MiB", "*", " ", "\r\n", "\u{feff}",
+    "--base-url=",
+    "--api-key=",
+    "--host=",
+    "--workers=",
+    "--check",
+    "--",
+    "-h",
+    "HOST=",
+    "OPENAI_API_BASE_URL=",
+    "OPENAI_BASE_URL=",
+    "OPENAI_API_KEY=",
+    "OLLAMA_HOST=",
+    "OLLAMA_ORIGINS=",
+    "MAX_BODY=",
+    "RETRY_MAX_MS=",
+    "RETRY_INITIAL_MS=",
+    "LOG_LEVEL=",
+    "KEEP_ALIVE=",
+    "STATE=",
+    "OLLAMA_KEEP_ALIVE=",
+    "http://",
+    "https://",
+    "localhost",
+    ":8080",
+    "/v1",
+    "?api-version=1",
+    "user:word@",
+    "[::1]",
+    "@",
+    "#",
+    "export ",
+    "\"",
+    "'",
+    "$HOME",
+    "${",
+    "}",
+    "\\",
+    "\n",
+    "\n---\n",
+    "debug",
+    "5m",
+    "-1",
+    "0",
+    "99999999999999999999",
+    "MiB",
+    "*",
+    " ",
+    "\r\n",
+    "\u{feff}",
     ".openai.azure.com",
 ];
 
@@ -37,14 +80,16 @@ pub fn config(data: &[u8]) {
             }
         }
         let end: String = lines.chars().rev().take(12).filter(|c| !c.is_whitespace()).collect();
+        // A user name ends at a slash, and then it is none but a host.
+        let user = end.replace(['/', '?', '#'], "");
         match place {
             0 => env.push(("OPENAI_API_KEY".into(), MARK.into())),
             1 => args.insert(0, format!("--api-key={MARK}{end}").into()),
-            2 => args.insert(0, format!("--base-url=https://user:{MARK}{end}@h.test/").into()),
+            2 => args.insert(0, format!("--base-url=https://user:{MARK}{user}@h.test/").into()),
             3 => args.insert(0, format!("--base-url=https://h.test/?code={MARK}{end}").into()),
-            4 => args.insert(0, format!("--base-url=https://{MARK}{end}@h.test").into()),
+            4 => args.insert(0, format!("--base-url=https://{MARK}{user}@h.test").into()),
             5 => args.insert(0, format!("--base-url=https://h.test/?code={end}{MARK}").into()),
-            6 => args.insert(0, format!("--base-url=https://{end}:{MARK}@h.test").into()),
+            6 => args.insert(0, format!("--base-url=https://{user}:{MARK}@h.test").into()),
             _ => args.insert(0, format!("--base-url=ftp://h.test/?{end}{MARK}").into()),
         }
         check(args, &env, &pairs);
@@ -62,10 +107,9 @@ fn check(args: Vec<OsString>, env: &[(String, String)], file: &[(String, String)
             assert!(!told.contains(MARK), "a secret is told: {told}");
             assert!(config.workers > 0 && config.max_body_bytes > 0);
             assert!(config.retry.initial <= config.retry.cap && !config.request_timeout.is_zero());
-            let lines: Vec<(&str, &str)> = told.lines().filter_map(|it| it.split_once('=')).collect();
-            let look = |name: &str| {
-                lines.iter().find(|it| it.0 == name).map(|it| it.1.to_owned())
-            };
+            let lines: Vec<(&str, &str)> =
+                told.lines().filter_map(|it| it.split_once('=')).collect();
+            let look = |name: &str| lines.iter().find(|it| it.0 == name).map(|it| it.1.to_owned());
             match config::from_sources([], &look, &[]) {
                 Ok(Command::Run(again)) => assert_eq!(again.describe(), told, "read back"),
                 other => panic!("{told} cannot be read back: {other:?}"),
@@ -106,7 +150,10 @@ pub fn base_url(data: &[u8]) {
     let shown = url.to_string();
     let again = BaseUrl::parse(&shown).expect("what is shown can be read");
     assert_eq!(again.to_string(), shown);
-    assert_eq!((again.host(), again.port(), again.origin()), (url.host(), url.port(), url.origin()));
+    assert_eq!(
+        (again.host(), again.port(), again.origin()),
+        (url.host(), url.port(), url.origin())
+    );
     // An at sign may stand in a path; in any text it may as well end a password.
     assert!(shown.contains('@') || base_url::mask(&shown) == shown, "{shown}");
 }
