@@ -15,7 +15,7 @@ use bodies::mutate::{Dice, mutated};
 use bodies::{TARGETS, Target, corpus, find};
 
 /// Executions of each target with mutated inputs: what takes a few seconds for all of them.
-const MUTATIONS: usize = 1_500;
+const MUTATIONS: usize = 3_000;
 
 /// Beginnings of each target: of long seeds only some.
 const BEGINNINGS: usize = 1_500;

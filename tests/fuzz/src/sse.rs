@@ -76,4 +76,10 @@ pub fn sse(data: &[u8]) {
     let mut dice = Dice::of(data);
     let pieces = decode(data, limit, || dice.below(24) + 1);
     assert_eq!(whole, pieces, "in pieces");
+    if !data.contains(&b'\r') {
+        for end in [b"\r".as_slice(), b"\r\n"] {
+            let lines: Vec<&[u8]> = data.split(|byte| *byte == b'\n').collect();
+            assert_eq!(decode(&lines.join(end), limit, || 7), whole, "with other line ends");
+        }
+    }
 }
