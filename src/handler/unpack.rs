@@ -32,7 +32,7 @@ pub(super) fn read(context: &mut Context<'_>) -> Result<Vec<u8>> {
 /// Unfolds a body.
 ///
 /// # Errors
-/// As [`read`].
+/// [`Error::InvalidRequest`] when it is none, [`Error::BodyTooLarge`] when it unfolds to too much.
 pub fn unfold(body: &[u8]) -> Result<Vec<u8>> {
     let wrong = || Error::invalid("failed to decompress request body");
     let mut rest = body;
