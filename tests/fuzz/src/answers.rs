@@ -100,7 +100,8 @@ pub fn vectors(data: &[u8]) {
                 let numbers = vector.as_array().expect("a vector");
                 assert!(numbers.iter().all(|it| it.as_f64().is_some_and(f64::is_finite)));
                 let square: f64 = numbers.iter().filter_map(Value::as_f64).map(|it| it * it).sum();
-                assert!(square == 0.0 || (square - 1.0).abs() < 1e-3, "a length of {square}");
+                // A tiny one stays tiny, as in Ollama.
+                assert!(square < 1.001, "a length of {square}");
             }
         }
         Err(error) => check_failure(&error),

@@ -104,6 +104,9 @@ fn check(args: Vec<OsString>, env: &[(String, String)], file: &[(String, String)
     match command {
         Ok(Command::Run(config) | Command::Check(config)) => {
             let told = config.describe();
+            // Blanks at an end are none of a variable's.
+            let told: Vec<&str> = told.lines().map(str::trim_end).collect();
+            let told = told.join("\n");
             assert!(!told.contains(MARK), "a secret is told: {told}");
             assert!(config.workers > 0 && config.max_body_bytes > 0);
             assert!(config.retry.initial <= config.retry.cap && !config.request_timeout.is_zero());
