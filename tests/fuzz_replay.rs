@@ -15,10 +15,10 @@ use bodies::mutate::{Dice, mutated};
 use bodies::{TARGETS, Target, corpus, find};
 
 /// Executions of each target with mutated inputs: what takes a few seconds for all of them.
-const MUTATIONS: usize = 3_000;
+const MUTATIONS: usize = 2_000;
 
 /// Beginnings of each target: of long seeds only some.
-const BEGINNINGS: usize = 1_500;
+const BEGINNINGS: usize = 1_000;
 
 fn tests() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests"))
