@@ -167,7 +167,8 @@ impl Default for BaseUrl {
 impl fmt::Display for BaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { origin, path, query, .. } = self;
-        write!(f, "{origin}{path}{}", mask(query))
+        let query = query.strip_prefix('?').map(|query| format!("?{}", mask_query(query)));
+        write!(f, "{origin}{path}{}", query.unwrap_or_default())
     }
 }
 
@@ -203,6 +204,8 @@ pub fn mask(text: &str) -> Cow<'_, str> {
     };
     // A password may hold any of the other marks, so the last `@` decides.
     let (user, rest) = match rest.rsplit_once('@') {
+        // It may as well stand in a query's value or in a fragment, and its rest behind it.
+        Some((before, _)) if before.contains(['?', '#']) => ("***@", MASK),
         Some((_, rest)) => ("***@", rest),
         None => ("", rest),
     };
@@ -486,6 +489,18 @@ mod tests {
         assert_eq!(url.to_string(), "http://h/v1?key=***&***&v=***");
         assert_eq!(format!("{url:?}"), "BaseUrl(http://h/v1?key=***&***&v=***)");
         assert!(url.join("models").contains("s3cret"), "it is sent all the same");
+    }
+
+    #[test]
+    fn a_secret_with_an_at_sign_in_a_query_is_masked_to_its_end() {
+        let url = BaseUrl::parse("http://h/v1?code=half@s3cret").expect("a base URL");
+        assert_eq!(url.to_string(), "http://h/v1?code=***");
+        assert_eq!(format!("{url:?}"), "BaseUrl(http://h/v1?code=***)");
+        for text in ["ftp://h/?code=half@s3cret", "h?half@s3cret", "http://h#half@s3cret"] {
+            assert!(!mask(text).contains("s3cret"), "{}", mask(text));
+            assert_eq!(mask(&mask(text)), mask(text));
+        }
+        assert_eq!(mask("http://u:p?w@h"), "http://***@***", "whose password it is cannot be told");
     }
 
     #[test]

@@ -14,7 +14,10 @@ const LONGEST: usize = 1024;
 const LATEST: &str = ":latest";
 
 /// What Ollama's own names may begin with and never show (3.1, 3.3).
-const DEFAULTS: &[&str] = &["https://", "registry.ollama.ai/", "library/"];
+const DEFAULTS: &[&str] = &["https://", "registry.ollama.ai/", LIBRARY];
+
+/// The namespace that a name without one has.
+const LIBRARY: &str = "library/";
 
 /// What Gemini puts before each id of its list; clients may leave it out.
 const GEMINI: &str = "models/";
@@ -66,8 +69,11 @@ pub fn without_latest(name: &str) -> Option<&str> {
 /// The name without the host and the namespace that Ollama assumes.
 #[must_use]
 pub fn without_defaults(name: &str) -> &str {
-    let rest = |name, prefix| strip_prefix(name, prefix).unwrap_or(name);
-    // What nothing follows is no prefix but the name itself.
+    // What nothing follows is no prefix but the name itself, and what a namespace follows is a host.
+    let is_default = |rest: &&str, prefix| prefix != LIBRARY || !rest.contains('/');
+    let rest = |name, prefix| {
+        strip_prefix(name, prefix).filter(|rest| is_default(rest, prefix)).unwrap_or(name)
+    };
     DEFAULTS.iter().fold(name, |name, prefix| rest(name, prefix))
 }
 
@@ -236,6 +242,15 @@ mod tests {
         for name in ["x", "a b", "@cf/x/y", "a:b:c", "one/two/three/four"] {
             assert!(check(name).is_ok(), "{name:?}");
         }
+    }
+
+    #[test]
+    fn a_host_called_library_is_no_namespace() {
+        assert_eq!(key("registry.ollama.ai/library/m"), "m:latest");
+        for name in ["library/m", "library/library/m", "library/a/m:1"] {
+            assert_eq!(key(&key(name)), key(name), "{name}");
+        }
+        assert_ne!(key("library/library/m"), key("library/m"));
     }
 
     #[test]

@@ -148,6 +148,13 @@ impl Decoder {
         self.start < self.buffer.len() || !matches!(self.data, Data::None)
     }
 
+    /// How many bytes are kept, for tests of the bound.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.buffer.len() + self.joined.len()
+    }
+
     /// Reads lines until one of them completes an event: where its data is, and whether it is an
     /// error.
     fn advance(&mut self) -> Result<Option<(Data, bool)>> {

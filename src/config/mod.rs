@@ -23,6 +23,8 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
+#[doc(hidden)] // For tests that know no folder.
+pub use self::dotenv::parse as dotenv;
 pub use self::options::{help, markdown_table, version};
 
 use self::options::{Row, TABLE};
@@ -448,7 +450,7 @@ mod tests {
                 "--nonsense is no option (see --help)",
                 "OPENAI_BASE_URL is \"localhost:8080/v1\": begin it with http:// or https://, as \
                  in https://api.openai.com/v1 or http://localhost:8080/v1",
-                "--port is \"abc\": write a whole number from 1 to 65535",
+                "--port is \"abc\": write a whole number from 0 to 65535",
                 "REQUEST_TIMEOUT in .env is \"5m\": write seconds above 0 and up to 86400, such \
                  as 300 or 0.5",
                 "--workers is \"0\": write a whole number from 1 to 4096",
@@ -549,6 +551,7 @@ mod tests {
             "--request-timeout=0.125",
             "--log-level=trace",
         ]);
+        check(&["--host=localhost:0", "--keep-alive=0"]);
         check(&["--host=:80", "--keep-alive=1h", "--max-body-bytes=1G", "--context-length=8192"]);
         check(&["--origins=http://a.test, chrome-extension://*,*"]);
         check(&["--api-key=k", "--base-url=http://[::1]:8080/v1?a=b", "--retry-max=0"]);

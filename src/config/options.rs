@@ -110,7 +110,7 @@ pub const TABLE: &[Row] = &[
         placeholder: "PORT",
         default: "11434",
         help: "Port to listen on; stronger than the one in `OLLAMA_HOST`.",
-        apply: |c, text| set(&mut c.port, rules::whole(text, 1..=65535)),
+        apply: |c, text| set(&mut c.port, rules::whole(text, 0..=65535)),
         show: |c| c.port.to_string(),
         ..ROW
     },

@@ -19,6 +19,9 @@ mod transfer;
 mod unpack;
 mod v1_models;
 
+#[doc(hidden)] // For tests that have no request.
+pub use self::unpack::unfold;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};

@@ -13,6 +13,10 @@ use crate::error::{Error, Result};
 /// Bytes that a body may unfold to.
 const MOST: usize = 20 * 1024 * 1024;
 
+/// The largest window that a frame may ask for. Memory is set aside for it before anything is unfolded,
+/// so that a body of some bytes could have 128 MiB of it.
+const LARGEST_WINDOW: u64 = 32 * 1024 * 1024;
+
 /// Whether the body is compressed in a way that is undone here.
 pub(super) fn is_packed(context: &Context<'_>) -> bool {
     let encoding = context.exchange.header("Content-Encoding").unwrap_or_default();
@@ -29,13 +33,18 @@ pub(super) fn read(context: &mut Context<'_>) -> Result<Vec<u8>> {
     if packed { unfold(&body) } else { Ok(body) }
 }
 
-fn unfold(body: &[u8]) -> Result<Vec<u8>> {
+/// Unfolds a body.
+///
+/// # Errors
+/// [`Error::InvalidRequest`] when it is none, [`Error::BodyTooLarge`] when it unfolds to too much.
+pub fn unfold(body: &[u8]) -> Result<Vec<u8>> {
     let wrong = || Error::invalid("failed to decompress request body");
     let mut rest = body;
     let mut out = Vec::new();
     // Frames may follow each other.
     while !rest.is_empty() {
-        let decoder = StreamingDecoder::new(&mut rest).map_err(|_| wrong())?;
+        let decoder = StreamingDecoder::new_with_max_window_size(&mut rest, LARGEST_WINDOW);
+        let decoder = decoder.map_err(|_| wrong())?;
         let most = (MOST + 1 - out.len()) as u64;
         decoder.take(most).read_to_end(&mut out).map_err(|_| wrong())?;
         if out.len() > MOST {
@@ -70,6 +79,14 @@ mod tests {
             assert_eq!(error.message(), "failed to decompress request body");
             assert_eq!(error.status(), Some(400));
         }
+    }
+
+    #[test]
+    fn a_frame_cannot_have_much_memory_set_aside() {
+        // An empty frame whose second byte behind the magic number is the size of its window.
+        let frame = |window: u8| [0x28, 0xb5, 0x2f, 0xfd, 0, window, 1, 0, 0];
+        assert_eq!(unfold(&frame(15 << 3)).expect("32 MiB"), b"");
+        assert_eq!(unfold(&frame(17 << 3)).expect_err("128 MiB").status(), Some(400));
     }
 
     #[test]

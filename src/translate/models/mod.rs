@@ -132,8 +132,9 @@ impl Model {
     /// When it was made, or when the process was started: Ollama lists the newest first.
     #[must_use]
     pub fn modified(&self, setting: &Setting<'_>) -> SystemTime {
-        let created =
-            self.created.map(|created| SystemTime::UNIX_EPOCH + Duration::from_secs(created));
+        // An upstream may say any number.
+        let time = |created| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(created));
+        let created = self.created.and_then(time);
         created.filter(|created| *created < setting.started).unwrap_or(setting.started)
     }
 
@@ -221,6 +222,14 @@ pub(super) mod tests {
         let mut model = Model { id: "bge-m3".into(), abilities: talks, ..Model::default() };
         model.settle();
         assert_eq!(model.capabilities(), ["completion", "tools"], "its server says that it talks");
+    }
+
+    #[test]
+    fn a_time_that_no_clock_can_tell_is_none() {
+        for created in [u64::MAX, i64::MAX.unsigned_abs(), u64::from(u32::MAX) << 8] {
+            let model = Model { created: Some(created), ..Model::unlisted("a") };
+            assert_eq!(model.modified(&SETTING), SETTING.started, "{created}");
+        }
     }
 
     #[test]

@@ -1,0 +1,139 @@
+//! Who may ask, and where a request goes: origins, hosts and routes.
+
+use std::net::IpAddr;
+
+use ollama_openai_proxy::gate::{Gate, Machine};
+use ollama_openai_proxy::origin::{Origins, Verdict};
+use ollama_openai_proxy::route::{self, Target};
+use ollama_openai_proxy::shape::Shape;
+
+use super::check_refusal;
+
+/// Words of origins, hosts and targets.
+pub const WORDS: &[&str] = &[
+    "\n",
+    "http://",
+    "https://",
+    "localhost",
+    "127.0.0.1",
+    "[::1]",
+    ":11434",
+    "*",
+    ",",
+    "@",
+    "/",
+    "//",
+    "?",
+    "#",
+    "%2f",
+    ".localhost",
+    ".local",
+    ".internal",
+    "evil.test",
+    "tauri://",
+    "app://",
+    "file://",
+    "vscode-webview://",
+    "GET",
+    "OPTIONS",
+    "POST",
+    "HEAD",
+    "/api/chat",
+    "/api/tags",
+    "/v1/models/",
+    "/api/blobs/sha256:",
+    "null",
+    "0.0.0.0",
+    "[",
+    "]",
+    "chrome-extension://",
+];
+
+/// Lines: origins as configured, method, target, origin, host.
+pub fn origins(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let mut lines = text.splitn(5, '\n');
+    let mut line = || lines.next().unwrap_or_default();
+    let (given, method, target, origin, host) = (line(), line(), line(), line(), line());
+    let configured = match Origins::parse(given) {
+        Ok(configured) => configured,
+        Err(reason) => {
+            assert!(reason.len() < 1024 && !reason.contains('\n'));
+            Origins::default()
+        }
+    };
+    let again = Origins::parse(configured.given()).expect("what was taken is taken again");
+    for bound in ["127.0.0.1", "::1", "0.0.0.0", "192.168.1.5"] {
+        let bound: IpAddr = bound.parse().expect("an address");
+        for (origin, host) in [(Some(origin), Some(host)), (None, Some(host)), (None, None)] {
+            let ruling = gate(&configured, bound).decide(method, target, origin, host);
+            let same = gate(&again, bound).decide(method, target, origin, host);
+            assert_eq!(ruling, same, "the entries mean what they show");
+            assert!(matches!(ruling.status, None | Some(204 | 403)), "{ruling:?}");
+            assert_eq!(ruling.refusal.is_some(), ruling.status == Some(403), "{ruling:?}");
+            for (name, value) in &ruling.headers {
+                let is_clean = value.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+                assert!(is_clean, "{name}: {value:?}");
+                let echoed = *name != "Access-Control-Allow-Origin"
+                    || value == "*"
+                    || Some(value.as_str()) == origin;
+                assert!(echoed, "{value} was not asked for");
+            }
+            if let Some(false) = is_near(host.unwrap_or_default(), target)
+                && bound.is_loopback()
+                && (method != "OPTIONS" || ruling.headers.is_empty())
+            {
+                assert_eq!(ruling.status, Some(403), "{host:?} is let in");
+            }
+        }
+    }
+    check_foreign(method, origin, host);
+    check_route(method, target);
+}
+
+fn gate(origins: &Origins, bound: IpAddr) -> Gate {
+    let machine = Machine { hostname: "workshop".into(), has_address: |_| false };
+    Gate::new(origins.clone(), bound, machine)
+}
+
+/// A host that a browser could send, below a domain that somebody else owns, is never near. `None`
+/// where this cannot tell.
+fn is_near(host: &str, target: &str) -> Option<bool> {
+    let is_name =
+        |it: &str| it.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
+    let (name, port) = host.rsplit_once(':').unwrap_or((host, ""));
+    let is_port = port.bytes().all(|byte| byte.is_ascii_digit());
+    (!target.contains("://") && is_port && is_name(name) && name.ends_with(".test"))
+        .then_some(false)
+}
+
+/// By default no page of a foreign domain may ask, whatever it is called.
+fn check_foreign(method: &str, origin: &str, host: &str) {
+    let label: String = origin.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
+    for scheme in ["http", "https"] {
+        let foreign = format!("{scheme}://{label}.evil.test");
+        let verdict = Origins::default().decide(method, Some(&foreign), host);
+        let is_own = host == format!("{label}.evil.test");
+        assert_eq!(verdict == Verdict::Refused, !is_own, "{foreign}: {verdict:?}");
+    }
+}
+
+/// Every target has a route, a redirect to the same server, or an error.
+fn check_route(method: &str, target: &str) {
+    match route::find(method, target) {
+        Ok(Target::Route(route)) => assert_ne!(route.path(), "?"),
+        Ok(Target::Redirect { status, location }) => {
+            assert!(matches!(status, 301 | 307), "{status}");
+            assert!(location.starts_with('/') && !location.starts_with("//"), "{location}");
+            let again = route::find(method, &location);
+            assert!(!matches!(again, Ok(Target::Redirect { .. })), "a redirect to a redirect");
+        }
+        Err(error) => check_refusal(&error),
+    }
+    let path = route::path(target);
+    assert!(!path.contains("//") && !path.contains('?'), "{path}");
+    assert!(route::behind(target, "/v1/models/").len() <= 3 * target.len());
+    assert!(!route::last_step(target).contains('/'));
+    let is_openai = Shape::of(target) == Shape::OpenAi;
+    assert!(!is_openai || path.starts_with("/v1"), "{path}");
+}

@@ -1,0 +1,221 @@
+//! The small readers of texts: names, templates, durations, secrets, contexts.
+
+use ollama_openai_proxy::go_template;
+use ollama_openai_proxy::keep_alive::{self, KeepAlive};
+use ollama_openai_proxy::names;
+use ollama_openai_proxy::redact::{Redactor, Secret};
+use ollama_openai_proxy::translate::context::{self, Memory};
+use serde_json::Value;
+
+use super::mutate::Dice;
+
+/// Words of names.
+pub const NAME_WORDS: &[&str] = &[
+    ":latest",
+    "latest",
+    ":",
+    "/",
+    "https://",
+    "http://",
+    "registry.ollama.ai/",
+    "library/",
+    "models/",
+    ":cloud",
+    "-cloud",
+    ":local",
+    "LATEST",
+    "llama3.2",
+    "3b",
+    "@",
+    ".",
+    "-",
+    "_",
+    " ",
+];
+
+/// Words of templates.
+pub const TEMPLATE_WORDS: &[&str] = &[
+    "{{",
+    "}}",
+    "{{-",
+    "-}}",
+    "{{ if ",
+    "{{ else }}",
+    "{{ end }}",
+    "{{ range ",
+    "{{ with ",
+    "{{ define \"a\" }}",
+    "{{ template \"a\" . }}",
+    "{{ block \"a\" . }}",
+    "{{ break }}",
+    "{{ continue }}",
+    ".Prompt",
+    ".Messages",
+    "$x",
+    ":=",
+    "|",
+    "(",
+    ")",
+    "\"",
+    "`",
+    "'",
+    "/*",
+    "*/",
+    "and",
+    "or",
+    "not",
+    "eq",
+    "index",
+    "len",
+    "json",
+    "0x1p",
+    "1e5",
+    "nil",
+    "true",
+    ".",
+    ",",
+    "=",
+];
+
+/// Words that keys are made of.
+pub const KEY_WORDS: &[&str] = &[
+    "sk-",
+    "Bearer ",
+    "bearer ",
+    "***",
+    "*",
+    "abcdef",
+    "123456",
+    "-",
+    "_",
+    ".",
+    " ",
+    "s3cret-key",
+    "s3cret",
+    "-key",
+    "\n",
+    "\"",
+];
+
+/// Model names: one key for all spellings, and what has the grammar comes back from its forms.
+pub fn names(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let name = text.trim();
+    let shown = names::display(name);
+    assert_eq!(names::display(&shown), shown, "display");
+    assert!(names::full(name).ends_with(&shown));
+    if let Some(bare) = names::without_latest(name) {
+        assert!(name.starts_with(bare) && !bare.is_empty());
+    }
+    assert!(name.ends_with(names::without_defaults(name)));
+    if names::check(name).is_ok() {
+        assert_eq!(names::key(&shown), names::key(name), "the tag may be left out");
+        assert_eq!(names::key(&name.to_ascii_uppercase()), names::key(name), "in any case");
+        assert!(!name.chars().any(char::is_control) && name.len() <= 1024);
+    }
+    if let Ok((bare, _)) = names::source(name) {
+        assert!(name.starts_with(bare));
+    }
+    if name.is_empty() {
+        return;
+    }
+    let others = ["other", "x/y:z"];
+    let ids = || others.into_iter().chain([name]);
+    assert_eq!(names::find(ids(), name), Some(name), "a listed id means itself");
+    if names::is_valid(name) {
+        let key = names::key(name);
+        assert_eq!(names::key(&key), key, "a key is its own");
+        assert!(names::is_valid(&shown) && names::is_plausible(name));
+        let listed = [shown.as_str()];
+        assert_eq!(names::find(listed.into_iter(), name), Some(shown.as_str()), "by its own name");
+        if names::check(name).is_ok() {
+            let found = names::find(listed.into_iter(), &name.to_ascii_uppercase());
+            assert_eq!(found, Some(shown.as_str()), "in capitals");
+        }
+    }
+}
+
+/// Go's templates: an answer for every text, and a plain word before or behind changes nothing.
+pub fn template(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let checked = go_template::check(&text);
+    if let Err(reason) = &checked {
+        assert!(reason.starts_with("template: :"), "{reason}");
+        assert!(!reason.contains('\n') && reason.len() < 1024, "{} bytes", reason.len());
+    }
+    // A definition may be one of the template itself, whose name is empty.
+    if text.contains("define") || text.contains("block") {
+        return;
+    }
+    assert_eq!(go_template::check(&format!("word {text}")).is_ok(), checked.is_ok());
+    if checked.is_ok() && !text.ends_with('{') {
+        assert!(go_template::check(&format!("{text} word")).is_ok());
+        assert!(go_template::check(&format!("{text}\n{{{{ .Prompt }}}}")).is_ok());
+    }
+}
+
+/// `keep_alive`: in bounds, and the same from a setting as from a request.
+pub fn durations(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let read = keep_alive::parse_go_duration(&text);
+    match &read {
+        Ok(KeepAlive::For(time)) => assert!(*time <= keep_alive::LONGEST),
+        Ok(KeepAlive::Forever) => assert!(text.starts_with('-')),
+        Err(reason) => assert!(reason.starts_with("time: "), "{reason}"),
+    }
+    let quoted = KeepAlive::from_json(&Value::from(text.as_ref()));
+    assert_eq!(quoted, read.clone().map(Some));
+    if let (Ok(KeepAlive::For(time)), false) = (&read, text.starts_with(['-', '+'])) {
+        let twice = keep_alive::parse_go_duration(&format!("{text}1s"));
+        let at_least = matches!(&twice, Ok(KeepAlive::For(sum)) if sum >= time);
+        assert!(at_least || text.as_ref() == "0", "{twice:?}");
+    }
+    if let Ok(value) = serde_json::from_str::<Value>(&text)
+        && let Ok(Some(KeepAlive::For(time))) = KeepAlive::from_json(&value)
+    {
+        assert!(time <= keep_alive::LONGEST);
+    }
+}
+
+/// Secrets: what is clean stays as it is, and the key never comes through.
+pub fn redact(data: &[u8]) {
+    const KEY: &str = "s3cret-key";
+    let redactor = Redactor::new(Some(Secret::new(KEY)));
+    let text = String::from_utf8_lossy(data);
+    let planted = {
+        let mut at = Dice::of(data).below(text.len() + 1);
+        while !text.is_char_boundary(at) {
+            at -= 1;
+        }
+        format!("{}{KEY}{}", &text[..at], &text[at..])
+    };
+    for text in [text.as_ref(), &planted] {
+        let clean = redactor.clean(text);
+        assert!(!clean.contains(KEY), "the key comes through");
+        assert_eq!(redactor.clean(&clean), clean, "cleaning twice");
+    }
+}
+
+/// The `context` of a generate request: anybody's numbers, and our own ones back.
+pub fn context(data: &[u8]) {
+    let numbers: Vec<i64> = data
+        .chunks(3)
+        .map(|bytes| bytes.iter().rev().fold(0, |sum, byte| sum << 8 | i64::from(*byte)))
+        .collect();
+    let turns = context::decode(&numbers);
+    let own = Memory::of(&turns).encode();
+    let own: Vec<i64> = own.into_iter().map(i64::from).collect();
+    assert_eq!(context::decode(&own).len(), turns.len());
+    // The same bytes as the text of a turn that is remembered.
+    let text = String::from_utf8_lossy(data);
+    let turn = ollama_openai_proxy::openai::request::Message::text("user", text.as_ref());
+    let kept: Vec<i64> = Memory::of(&[turn]).encode().into_iter().map(i64::from).collect();
+    let back = context::decode(&kept);
+    assert!(back.len() == 1 && back[0].as_text() == text, "what was said comes back");
+    // A list that was changed is nobody's, or says something else; it never panics.
+    let mut dice = Dice::of(data);
+    let mut broken = kept;
+    let place = dice.below(broken.len());
+    broken[place] ^= 1 << dice.below(63);
+    assert!(context::decode(&broken).len() <= data.len() + 1);
+}

@@ -1,0 +1,224 @@
+//! What upstreams say beside their answers: lists, errors and wishes to wait.
+
+use std::time::{Duration, SystemTime};
+
+use ollama_openai_proxy::adapt::{self, Adaptable};
+use ollama_openai_proxy::backoff::{self, LONGEST_SERVER_DELAY, RetryPolicy};
+use ollama_openai_proxy::error::{Error, Retry};
+use ollama_openai_proxy::ndjson;
+use ollama_openai_proxy::ollama::answer::List;
+use ollama_openai_proxy::ollama::decode;
+use ollama_openai_proxy::ollama::request::ChatRequest;
+use ollama_openai_proxy::profile::GENERIC;
+use ollama_openai_proxy::redact::{Redactor, Secret};
+use ollama_openai_proxy::shape::Shape;
+use ollama_openai_proxy::translate::chat;
+use ollama_openai_proxy::translate::models::{self, Asked, Setting, Told};
+use ollama_openai_proxy::upstream_error::{self, Hints, RequestHint};
+use serde_json::Value;
+
+use super::check_failure;
+use super::mutate::Dice;
+
+/// Words of errors.
+pub const ERROR_WORDS: &[&str] = &[
+    "{\"error\":",
+    "\"message\":\"",
+    "\"code\":",
+    "\"type\":",
+    "\"param\":",
+    "\"detail\":[",
+    "\"loc\":[\"body\",\"",
+    "\"msg\":\"",
+    "\"status\":\"",
+    "\"fieldViolations\":[",
+    "<html><title>",
+    "</title>",
+    "Unsupported parameter: 'max_tokens'",
+    "'max_completion_tokens'",
+    "model 'm' not found",
+    "does not support tools",
+    "maximum context length is 4096 tokens",
+    "Extra inputs are not permitted",
+    "reasoning_effort",
+    "try again in 6m0s",
+    "retry in 2.5s",
+    "unknown_model",
+    "sk-abcdef123456",
+    "Bearer abcdef123456",
+    "pl4nted-k3y-0123456789",
+    "\"",
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    ":",
+    "\n",
+    "null",
+    "404",
+    "400",
+];
+
+/// Words of durations and dates.
+pub const WAIT_WORDS: &[&str] = &[
+    "1",
+    "0",
+    "-1",
+    "1.5",
+    "1e9",
+    "1e308",
+    "1e-300",
+    "NaN",
+    "inf",
+    "9223372036854775807",
+    "ms",
+    "s",
+    "m",
+    "h",
+    "ns",
+    "us",
+    "\u{b5}s",
+    "try again in ",
+    "retry in ",
+    ".",
+    " ",
+    "\n",
+    "Sun, 06 Nov 1994 08:49:37 GMT",
+    "Fri, 31 Dec 9999 23:59:59 GMT",
+    "+",
+    "99999999999999999999",
+];
+
+/// The key that an upstream may not bring to light.
+const KEY: &str = "pl4nted-k3y-0123456789";
+
+/// Lists of models, and what is told beside them.
+pub fn models(data: &[u8]) {
+    let body = String::from_utf8_lossy(data);
+    let (list, side) = body.split_once("\n---\n").unwrap_or((&body, &body));
+    let mut list = match models::read_list(list) {
+        Ok(list) => list,
+        Err(error) => return check_failure(&error),
+    };
+    if let Some(told) = list.side().and_then(|place| Told::read(place, side)) {
+        list.learn(&told);
+    }
+    let setting = Setting {
+        base: "http://localhost:8080/v1",
+        started: SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045),
+        context_length: models::DEFAULT_CONTEXT_LENGTH,
+        zone: |_| 0,
+    };
+    let list = list.settled();
+    let tags = List { models: list.iter().map(|model| model.tag(&setting)).collect() };
+    let tags: Value = serde_json::from_slice(&ndjson::to_vec(&tags)).expect("JSON");
+    for (model, tag) in list.iter().zip(tags["models"].as_array().expect("a list")) {
+        assert!(!model.id.is_empty(), "a model without a name");
+        assert!(tag["digest"].as_str().is_some_and(|digest| digest.len() == 64), "{tag}");
+        let asked = Asked { name: &model.id, ..Asked::default() };
+        let shown = ndjson::to_vec(&model.show(&setting, &asked));
+        let shown: Value = serde_json::from_slice(&shown).expect("JSON");
+        assert!(shown["capabilities"].is_array(), "{shown}");
+        let process = ndjson::to_vec(&model.process(&setting, setting.started, None));
+        assert!(serde_json::from_slice::<Value>(&process).is_ok());
+    }
+}
+
+/// Error bodies: bounded, without the key, and a request that is mended is still the same one.
+pub fn errors(data: &[u8]) {
+    const STATUSES: [u16; 8] = [400, 401, 404, 422, 429, 500, 503, 302];
+    let status = STATUSES[data.len() % STATUSES.len()];
+    let redactor = Redactor::new(Some(Secret::new(KEY)));
+    let hint = RequestHint {
+        method_and_path: "POST /v1/chat/completions",
+        model: data.len().is_multiple_of(2).then_some("m"),
+    };
+    let whole = upstream_error::failure(status, data, Hints::default(), hint, &redactor);
+    check_told(&whole);
+    if let Some(error) = upstream_error::error_in(data) {
+        check_failure(&error);
+    }
+    check_told(&upstream_error::failure_in_band(data, hint.model, &redactor));
+    let (in_band, details) = upstream_error::in_band(data);
+    assert!((400..600).contains(&in_band), "{in_band}");
+    assert!(!details.message.trim().is_empty());
+    assert!(!upstream_error::is_unknown_route(500, data), "a 500 is about no route");
+    if let Some(details) = upstream_error::details(data) {
+        assert!(!upstream_error::is_context_overflow(&details) || !details.message.is_empty());
+        mend(&details);
+    }
+}
+
+fn check_told(error: &Error) {
+    check_failure(error);
+    let status = error.status().expect("a status");
+    for shape in [Shape::Ollama, Shape::OpenAi, Shape::Anthropic] {
+        for told in [shape.body(error, status, "req_0000002a"), shape.event(error, status)] {
+            let told = String::from_utf8(told).expect("text");
+            assert!(!told.contains(KEY), "the key is told");
+            let json = told.rsplit_once("data: ").map_or(told.as_str(), |(_, data)| data);
+            assert!(serde_json::from_str::<Value>(json).is_ok(), "{told}");
+        }
+    }
+}
+
+/// A request that says a bit of everything is mended as the error asks; nothing of weight is lost.
+fn mend(details: &upstream_error::Details) {
+    let text = r#"{"model":"m","messages":[{"role":"system","content":"Be brief."},
+        {"role":"user","content":"Hi"}],"tools":[{"type":"function","function":{"name":"f",
+        "parameters":{"type":"object"}}}],"format":{"type":"object"},"think":"high","logprobs":true,
+        "options":{"stop":["END"],"num_predict":5,"temperature":0.5,"top_k":3,"seed":1}}"#;
+    let request: ChatRequest<'_> = decode::parse(text, "ChatRequest").expect("a good request");
+    let mut request = chat::to_openai(&request, "m", &GENERIC).expect("a good request");
+    let before = (request.messages.len(), request.tools.len());
+    for _ in 0..adapt::MOST_ROUNDS {
+        let repairs = adapt::repairs(details, &request);
+        if repairs.is_empty() {
+            break;
+        }
+        repairs.iter().for_each(|repair| {
+            request.apply(repair);
+        });
+    }
+    let after = serde_json::to_value(&request).expect("JSON");
+    assert_eq!(request.tools.len(), before.1, "a tool is lost");
+    assert!(request.response_format.is_some(), "the form of the answer is lost");
+    let said = after["messages"].to_string();
+    assert!(said.contains("Be brief.") && said.contains("Hi"), "a message is lost: {said}");
+    assert!(request.messages.len() <= before.0 + 1);
+}
+
+/// Delays that an upstream asks for, and those of our own: in bounds whatever is written.
+pub fn backoff(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let (seconds, millis) = text.split_once('\n').unwrap_or((&text, ""));
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+    let mut dice = Dice::of(data);
+    let asked = [
+        backoff::retry_after(Some(seconds), None, now),
+        backoff::retry_after(Some(seconds), Some(millis), now),
+        backoff::retry_after(None, Some(millis), now),
+        backoff::asked_for(&text),
+    ];
+    let policy = RetryPolicy {
+        max: dice.below(6) as u32,
+        initial: Duration::from_millis(dice.next()),
+        cap: Duration::from_millis(dice.next()),
+    };
+    for wanted in asked.into_iter().flatten() {
+        for tries in 0..7 {
+            let delay = policy.delay(tries, 0.5, Retry::After(wanted));
+            assert_eq!(delay.is_some(), tries < policy.max && wanted <= LONGEST_SERVER_DELAY);
+            let bounds = backoff::SHORTEST_SERVER_DELAY..=LONGEST_SERVER_DELAY;
+            assert!(delay.is_none_or(|delay| bounds.contains(&delay)), "{delay:?}");
+        }
+    }
+    for error in [Retry::Backoff, Retry::AtOnce, Retry::Poll, Retry::Never] {
+        let tries = dice.next() as u32;
+        let jitter = f64::from_bits(dice.next());
+        let delay = policy.delay(tries, jitter, error);
+        assert!(delay.is_none_or(|delay| delay <= policy.cap.max(backoff::POLL)), "{delay:?}");
+        assert!(delay.is_none() || tries < policy.max.max(backoff::MOST_POLLS));
+    }
+}
