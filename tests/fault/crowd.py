@@ -116,9 +116,10 @@ class Crowd:
             sock.close()
 
 
-def flood(addr, opening, block, most, seconds, source="127.0.0.9"):
+def flood(addr, opening, block, most, seconds, source="127.0.0.9", patience=2):
     """Sends `block` again and again behind `opening`, until the peer closes or the bound is met;
-    gives the bytes sent, the seconds, whether the peer closed, and what it said."""
+    then waits for the close with patience. Gives the bytes sent, the seconds that took, whether the
+    peer closed, and what it said."""
     began = time.monotonic()
     sent, closed, said = 0, False, b""
     with connect(addr, source) as sock:
@@ -132,7 +133,7 @@ def flood(addr, opening, block, most, seconds, source="127.0.0.9"):
         except OSError:
             closed = True
         taken = time.monotonic() - began
-        sock.settimeout(2)
+        sock.settimeout(patience)
         try:
             while data := sock.recv(65536):
                 said = (said + data)[:4096]

@@ -77,8 +77,13 @@ def of_usage(usage, asked, made):
     return counted(usage.get(asked), usage.get(made)) if usage else None
 
 
+def whole(body):
+    """An answer in one piece; half of one is no JSON, and no client takes it for whole."""
+    return next(iter(lines(body)), {"error": "no JSON"})
+
+
 def read_v1(body):
-    answer = next(iter(lines(body)), {})
+    answer = whole(body)
     if "choices" not in answer:
         return Reading("", False, answer.get("error"), None)
     text = answer["choices"][0]["message"]["content"]
@@ -94,14 +99,11 @@ def read_v1_stream(body):
         for choice in event.get("choices", []):
             text += (choice.get("delta") or {}).get("content") or ""
         counts = of_usage(event.get("usage"), "prompt_tokens", "completion_tokens") or counts
-    if not found and not done:
-        # Not a stream: an error before it.
-        return read_v1(body)
     return Reading(text, done and error is None, error, counts)
 
 
 def read_messages(body):
-    answer = next(iter(lines(body)), {})
+    answer = whole(body)
     if answer.get("type") != "message":
         return Reading("", False, answer.get("error"), None)
     text = "".join(block.get("text", "") for block in answer["content"])
@@ -121,8 +123,6 @@ def read_messages_stream(body):
             counts = of_usage(event.get("usage"), "input_tokens", "output_tokens")
         elif kind == "message_stop":
             done = True
-    if not found:
-        return read_messages(body)
     return Reading(text, done and error is None, error, counts)
 
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import logging
 import os
 import resource
 import shutil
@@ -33,6 +34,11 @@ def tied(extra=None):
             extra()
 
     return prepare
+
+
+def quiet():
+    """asyncio warns of every connection that breaks, which is what happens here all the time."""
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
 def stop(process, seconds=5):
@@ -79,7 +85,8 @@ class Reading:
         status = dict(
             line.split(":", 1) for line in open(f"/proc/{pid}/status") if ":" in line
         )
-        self.rss = int(status["VmRSS"].split()[0]) / 1024
+        # A process that has just ended has no memory, but still a place in the table.
+        self.rss = int(status.get("VmRSS", "0").split()[0]) / 1024
         self.threads = int(status["Threads"])
         self.workers = sum(name.startswith("worker-") for name in thread_names(pid))
         links = descriptors(pid)
@@ -173,8 +180,11 @@ class Proxy:
         raise RuntimeError(f"the proxy did not start: {self.log()[-500:]}")
 
     def log(self):
-        with open(self.log_path, errors="replace") as log:
-            return log.read()
+        try:
+            with open(self.log_path, errors="replace") as log:
+                return log.read()
+        except FileNotFoundError:
+            return ""
 
     @property
     def alive(self):

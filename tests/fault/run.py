@@ -31,6 +31,7 @@ LANES = {"quiet": QUIET_AT_ONCE, "heavy": 1}
 def one(name, binary):
     """A single scenario in this process; its result is the last line of output."""
     machine.raise_nofile()
+    machine.quiet()
     bench = Bench(SCENARIOS[name], binary)
     print(json.dumps(asyncio.run(bench.run())), flush=True)
 

@@ -55,7 +55,7 @@ async def emfile(bench):
         bench.figure(f"200 idle: {len(people.held)} held, {served} of 10 chats served meanwhile")
         bench.check(bench.proxy.alive, "the proxy died")
         # The other way to use descriptors up: requests, each of which needs one upstream.
-        found = await bench.chats(60, n=4, wait=0.5)
+        found = await bench.chats(60, timeout=10, n=4, wait=0.5)
         bench.figure(f"60 at once: {kinds(found)}")
         bad = [each for each in found if each.kind in ("damaged", "truncated")]
         bench.check(not bad, f"answers that are wrong: {bad[:1]}")
@@ -127,7 +127,7 @@ async def memory_limit(bench):
             block = b" " * 65536
             most = 16 * MIB - len(block)
             uploads = [
-                asyncio.to_thread(crowd.flood, bench.addr, head, block, most, 20)
+                asyncio.to_thread(crowd.flood, bench.addr, head, block, most, 20, patience=6)
                 for _ in range(48)
             ]
             results, peak = await bench.peak(asyncio.gather(*uploads))

@@ -14,7 +14,7 @@ GREEDY = "127.0.0.3"
 @scenario("burst-500", "three bursts of 500 requests at once are all answered exactly", 3)
 async def burst_500(bench):
     for number in range(3):
-        found = await bench.chats(500, n=8)
+        found = await bench.chats(500, n=8, timeout=30)
         bench.figure(f"burst {number + 1}: {kinds(found)}, worst {worst(found):.1f} s")
         bad = [each for each in found if each.kind != "exact"]
         bench.check(not bad, f"burst {number + 1}: {len(bad)} not exact: {bad[:1]}")
@@ -90,7 +90,7 @@ async def fair_share(bench):
     await bench.upstream_peak(reset=True)
     found = []
     for _ in range(3):
-        found += await bench.chats(60, source=GREEDY, prefix="greedy", n=5, wait=1.0)
+        found += await bench.chats(40, source=GREEDY, timeout=30, prefix="greedy", wait=0.5)
     entries = (await bench.journal("greedy")).values()
     marks = sorted(
         [(at, 1) for entry in entries for at in entry["begin"]]
@@ -100,7 +100,7 @@ async def fair_share(bench):
     for _, step in marks:
         now += step
         most = max(most, now)
-    bench.figure(f"180 greedy requests: {kinds(found)}, {most} at once at the upstream")
+    bench.figure(f"120 greedy requests: {kinds(found)}, {most} at once at the upstream")
     bench.check(most <= 4, f"one address had {most} requests at once")
     bench.check(most >= 3, f"one address had only {most} of its 4")
     bad = [each for each in found if each.kind not in ("exact", "busy")]

@@ -13,7 +13,7 @@ import wire
 from bench import kinds, outcome, scenario
 
 MIB = 1024 * 1024
-IN_FLIGHT = 16 * MIB
+READ_AWAY = 272 * MIB  # Of a refused body, so that its sender hears the answer; and the buffers.
 CUT_WITHIN = 60  # A stalled upload, whatever the floor and the deadline are exactly.
 GONE_WITHIN = 1.0
 
@@ -52,7 +52,7 @@ async def stalled_uploads(bench):
         await trickling.open(bench.addr, 50, head)
         slow = asyncio.create_task(honest())
         await asyncio.sleep(1)
-        found = await bench.chats(8, n=10)
+        found = await bench.chats(8, timeout=10, n=10)
         bench.figure(f"8 chats beside them: {kinds(found)}")
         bench.check(all(each.kind == "exact" for each in found), "chats beside them")
         await asyncio.gather(
@@ -87,19 +87,19 @@ async def body_flood(bench):
     chunked = head + b"Transfer-Encoding: chunked\r\n\r\n"
     ways = [
         ("10 MiB claimed", head + claim % (10 * MIB), b" " * 65536, 10 * MIB),
-        ("a petabyte claimed", head + claim % (1 << 50), b" " * 65536, 256 * MIB),
-        ("chunks without end", chunked, chunk, 256 * MIB),
+        ("a petabyte claimed", head + claim % (1 << 50), b" " * 65536, 1024 * MIB),
+        ("chunks without end", chunked, chunk, 1024 * MIB),
     ]
     for name, opening, block, most in ways:
-        work = asyncio.to_thread(crowd.flood, bench.addr, opening, block, most, 15)
+        work = asyncio.to_thread(crowd.flood, bench.addr, opening, block, most, 15, patience=15)
         (sent, taken, closed, said), peak = await bench.peak(work)
         grown = peak.rss - bench.before.rss
         bench.figure(f"{name}: {sent / MIB:.1f} MiB taken in {taken:.1f} s, +{grown:.0f} MiB")
         # A client that goes on sending may lose the answer to the reset of the close.
-        good = said.startswith(b"HTTP/1.1 413") or not said
+        good = b"HTTP/1.1 413 " in said or not said
         bench.check(good, f"{name}: the answer is {said[:40]!r}")
         bench.check(closed, f"{name}: the connection was not closed")
-        bench.check(sent <= IN_FLIGHT, f"{name}: {sent / MIB:.0f} MiB were taken")
+        bench.check(sent <= READ_AWAY, f"{name}: {sent / MIB:.0f} MiB were taken")
         bench.check(grown < 48, f"{name}: the memory grew by {grown:.0f} MiB")
     for name, opening, _, _ in ways[:2]:
         each = await wire.Wire.open(bench.addr)
@@ -109,7 +109,9 @@ async def body_flood(bench):
         bench.check(await each.ends(10), f"{name}: its connection stays open")
         each.close()
     many = [
-        asyncio.to_thread(crowd.flood, bench.addr, *ways[place % 3][1:3], 32 * MIB, 15)
+        asyncio.to_thread(
+            crowd.flood, bench.addr, *ways[place % 3][1:3], 32 * MIB, 15, patience=15
+        )
         for place in range(100)
     ]
     results, peak = await bench.peak(asyncio.gather(*many))
@@ -194,7 +196,7 @@ async def client_gone(bench):
         if seen:
             delays[-1] += f" within {max(seen):.2f} s"
     bench.figure("cancelled: " + ", ".join(delays))
-    found = await bench.chats(32, wait=0.5)
+    found = await bench.chats(32, timeout=5, wait=0.5)
     bench.check(all(each.kind == "exact" for each in found), f"32 workers after it: {kinds(found)}")
 
 
