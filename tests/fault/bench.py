@@ -31,11 +31,21 @@ Outcome = collections.namedtuple("Outcome", "kind answer reading")
 
 
 def scenario(
-    name, proves, item, lane="heavy", limit=90, env=None, witness=True, grow=32, nofile=None, needs=None
+    name,
+    proves,
+    item,
+    lane="heavy",
+    limit=90,
+    env=None,
+    witness=True,
+    grow=32,
+    nofile=None,
+    needs=None,
 ):
     """Registers a scenario. Heavy ones run alone in their lane, quiet ones beside others; `limit`
-    is the time it may take, `grow` the MiB that may stay behind, and `needs` tells why it cannot
-    run here."""
+    is the time it may take, `grow` the MiB that may stay behind, `nofile` the soft and hard limit
+    of the proxy's descriptors, and `needs` tells why it cannot run here. `witness` is None where
+    the scenario starts the proxy itself."""
 
     def register(run):
         SCENARIOS[name] = Scenario(
@@ -47,9 +57,15 @@ def scenario(
 
 
 def outcome(dialect, spec, answer):
-    """What an answer is: `exact`; `uncounted` (exact, but without the counts); `busy` (503); `error` (told, or broken off so that nobody takes it
-    for whole); `none` (no answer in time); `truncated` (an end that looks like success);
-    `damaged`."""
+    """What an answer is:
+
+    - `exact`, or `uncounted`: exact, but without the counts;
+    - `busy`: 503;
+    - `error`: told, or broken off so that nobody takes it for whole;
+    - `none`: no whole answer in time;
+    - `truncated`: an end that looks like success;
+    - `damaged`: tokens or counts are not those of the upstream.
+    """
     if answer.status is None:
         return Outcome("none" if answer.error == "timeout" else "error", answer, None)
     if answer.status != 200:

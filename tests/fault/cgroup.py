@@ -1,6 +1,7 @@
 """Control groups of our own (version 1), below the root of a controller; removed afterwards."""
 
 import contextlib
+import glob
 import os
 import time
 
@@ -43,6 +44,13 @@ class Group:
             except OSError:
                 # The last process may still be going.
                 time.sleep(0.1)
+
+
+def sweep(pid):
+    """Removes what a process that was killed has left."""
+    for path in glob.glob(f"{ROOT}/*/fault-{pid}-*"):
+        with contextlib.suppress(OSError):
+            os.rmdir(path)
 
 
 @contextlib.contextmanager

@@ -24,8 +24,8 @@ def connect(addr, source, timeout=5):
 
 
 class Crowd:
-    """Connections in the order of their opening. `closed[i]` is when the i-th was seen to be closed
-    by the peer, in seconds after it was opened."""
+    """Connections in the order of their opening. `closed[i]` is when the i-th was seen to be
+    closed by the peer, in seconds after it was opened."""
 
     def __init__(self, first_source=10):
         self.first_source = first_source
@@ -118,8 +118,8 @@ class Crowd:
 
 def flood(addr, opening, block, most, seconds, source="127.0.0.9", patience=2):
     """Sends `block` again and again behind `opening`, until the peer closes or the bound is met;
-    then waits for the close with patience. Gives the bytes sent, the seconds that took, whether the
-    peer closed, and what it said."""
+    then waits for the close with patience. Gives the bytes sent, the seconds that took, whether
+    the peer closed, and what it said."""
     began = time.monotonic()
     sent, closed, said = 0, False, b""
     with connect(addr, source) as sock:

@@ -1,7 +1,7 @@
 """The ways to ask the proxy for an answer, and how to read each one's answer.
 
-A *dialect* builds a request from a spec and turns the answer's body into a `Reading`: the text, the
-counts, whether the protocol says that it is complete, and the error if it says one.
+A *dialect* builds a request from a spec and turns the answer's body into a `Reading`: the text,
+the counts, whether the protocol says that it is complete, and the error if it says one.
 """
 
 import collections

@@ -82,9 +82,7 @@ class Reading:
     """One look at a process: memory in MiB, descriptors, threads."""
 
     def __init__(self, pid, upstream_port=None):
-        status = dict(
-            line.split(":", 1) for line in open(f"/proc/{pid}/status") if ":" in line
-        )
+        status = dict(line.split(":", 1) for line in open(f"/proc/{pid}/status") if ":" in line)
         # A process that has just ended has no memory, but still a place in the table.
         self.rss = int(status.get("VmRSS", "0").split()[0]) / 1024
         self.threads = int(status["Threads"])
@@ -153,7 +151,7 @@ class Proxy:
 
         def before():
             if nofile is not None:
-                resource.setrlimit(NOFILE, (nofile, nofile))
+                resource.setrlimit(NOFILE, nofile)
             if prepare is not None:
                 prepare()
 

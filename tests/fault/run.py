@@ -9,10 +9,13 @@ import argparse
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import traceback
 
+import cgroup
 import machine
 from bench import SCENARIOS, Bench
 
@@ -21,6 +24,7 @@ import scenarios_guard  # noqa: F401
 import scenarios_limits  # noqa: F401
 import scenarios_load  # noqa: F401
 import scenarios_recovery  # noqa: F401
+import scenarios_self  # noqa: F401
 import scenarios_upload  # noqa: F401
 import scenarios_upstream  # noqa: F401
 
@@ -39,6 +43,7 @@ def one(name, binary):
 async def child(name, binary):
     """A single scenario in a process of its own."""
     scenario = SCENARIOS[name]
+    folder = tempfile.mkdtemp(prefix="fault-")
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         os.path.abspath(__file__),
@@ -47,6 +52,7 @@ async def child(name, binary):
         "--one",
         name,
         stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "TMPDIR": folder},
         start_new_session=True,
         preexec_fn=machine.tied(),
     )
@@ -64,6 +70,8 @@ async def child(name, binary):
         except ProcessLookupError:
             pass
         await process.wait()
+        cgroup.sweep(process.pid)
+        shutil.rmtree(folder, ignore_errors=True)
     return {"name": name, "failures": [why], "figures": [], "seconds": scenario.limit}
 
 
@@ -97,7 +105,9 @@ async def everything(names, binary):
                 failed.append(name)
 
     # The longest first, so that they end with the others.
-    await asyncio.gather(*(run(name) for name in sorted(names, key=lambda it: -SCENARIOS[it].limit)))
+    await asyncio.gather(
+        *(run(name) for name in sorted(names, key=lambda it: -SCENARIOS[it].limit))
+    )
     passed = len(names) - len(failed) - len(skipped)
     if skipped:
         print(f"\nleft out: {', '.join(skipped)}")

@@ -64,8 +64,14 @@ BAD = {
     "a header without a colon": header(b"X-None"),
     "a header without a name": header(b": a"),
     "a blank in a name": header(b"X Y: a"),
-    "150 headers": START + b"".join(b"X-%d: a\r\n" % n for n in range(150)) + LENGTH + b"\r\n" + BODY,
-    "a request line of 17 KiB": b"GET /" + b"a" * 17 * 1024 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "150 headers": START
+    + b"".join(b"X-%d: a\r\n" % n for n in range(150))
+    + LENGTH
+    + b"\r\n"
+    + BODY,
+    "a request line of 17 KiB": b"GET /"
+    + b"a" * 17 * 1024
+    + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "a chunk of hexadecimal 0x": chunks(b"0x14\r\n" + BODY + b"\r\n0\r\n\r\n"),
     "a negative chunk": chunks(b"-14\r\n" + BODY + b"\r\n0\r\n\r\n"),
     "a chunk of letters": chunks(b"zz\r\n" + BODY + b"\r\n0\r\n\r\n"),

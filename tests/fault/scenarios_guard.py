@@ -103,7 +103,7 @@ async def idle_keepalive(bench):
 
 @scenario(
     "slow-loris",
-    "1,000 clients that send their head byte by byte are cut after 10 s; an honest slow one is not",
+    "1,000 clients that send their head byte by byte are cut after 10 s; an honest one is not",
     1,
     lane="quiet",
 )

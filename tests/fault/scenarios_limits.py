@@ -41,7 +41,7 @@ async def probe(bench, count=10):
     "at `ulimit -n 64` 200 connections do no harm: old work is kept, new refused, and it recovers",
     3,
     env={"PROXY_WORKERS": "16"},
-    nofile=64,
+    nofile=(64, 64),
     witness=False,
 )
 async def emfile(bench):
@@ -63,6 +63,21 @@ async def emfile(bench):
         people.close()
     await check_old_work(bench, tasks)
     await bench.check_served(5)
+
+
+@scenario(
+    "nofile-raised",
+    "the soft limit of descriptors is raised to the hard one at the start",
+    3,
+    lane="quiet",
+    nofile=(256, 4096),
+    witness=False,
+)
+async def nofile_raised(bench):
+    with open(f"/proc/{bench.proxy.pid}/limits") as limits:
+        line = next(line for line in limits if line.startswith("Max open files"))
+    bench.figure(" ".join(line.split()))
+    bench.check(line.split()[3] == "4096", f"the soft limit is {line.split()[3]}")
 
 
 @scenario(

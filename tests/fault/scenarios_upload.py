@@ -20,7 +20,7 @@ GONE_WITHIN = 1.0
 
 @scenario(
     "stalled-uploads",
-    "200 stalled and trickling uploads hold no worker of 8, and are cut; an honest slow one is not",
+    "200 stalled or trickling uploads hold no worker of 8, and are cut; an honest slow one not",
     1,
     lane="quiet",
     limit=130,
@@ -55,9 +55,7 @@ async def stalled_uploads(bench):
         found = await bench.chats(8, timeout=10, n=10)
         bench.figure(f"8 chats beside them: {kinds(found)}")
         bench.check(all(each.kind == "exact" for each in found), "chats beside them")
-        await asyncio.gather(
-            trickling.drip(CUT_WITHIN, b"x"), stalled.wait(CUT_WITHIN)
-        )
+        await asyncio.gather(trickling.drip(CUT_WITHIN, b"x"), stalled.wait(CUT_WITHIN))
         for name, people in (("stalled", stalled), ("trickling", trickling)):
             times = sorted(people.closed.values())
             last = f", the last after {times[-1]:.0f} s" if times else ""
@@ -73,15 +71,13 @@ async def stalled_uploads(bench):
 
 @scenario(
     "body-flood",
-    "bodies beyond MAX_BODY_BYTES, claimed, chunked without end, or many at once: 413, cut, no growth",
+    "bodies beyond the limit, claimed, chunked without end, or many at once: 413, cut, no growth",
     1,
     limit=120,
     env={"MAX_BODY_BYTES": "1MiB", "PROXY_WORKERS": "16"},
 )
 async def body_flood(bench):
-    head = (
-        b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    )
+    head = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     chunk = b"10000\r\n" + b" " * 65536 + b"\r\n"
     claim = b"Content-Length: %d\r\n\r\n"
     chunked = head + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -158,7 +154,7 @@ async def left_by(bench, how, data):
     "a client that leaves (FIN, RST, kill -9), also before the first byte: upstream ends in 1 s",
     1,
     lane="quiet",
-    env={"PROXY_WORKERS": "32"},
+    env={"PROXY_WORKERS": "48"},
 )
 async def client_gone(bench):
     stages = {
@@ -196,8 +192,10 @@ async def client_gone(bench):
         if seen:
             delays[-1] += f" within {max(seen):.2f} s"
     bench.figure("cancelled: " + ", ".join(delays))
-    found = await bench.chats(32, timeout=5, wait=0.5)
-    bench.check(all(each.kind == "exact" for each in found), f"32 workers after it: {kinds(found)}")
+    found = await bench.chats(48, timeout=5, wait=0.5)
+    bench.check(
+        all(each.kind == "exact" for each in found), f"48 workers after it: {kinds(found)}"
+    )
 
 
 @scenario(

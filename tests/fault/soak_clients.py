@@ -1,7 +1,7 @@
 """The clients of the soak: each does one thing after the other, as its own dice say.
 
-An *act* is one thing that a client does. It tells what it came to: the kind of the outcome, and the
-kinds that were expected of it. Whatever the kind, every token is compared.
+An *act* is one thing that a client does. It tells what it came to: the kind of the outcome, and
+the kinds that were expected of it. Whatever the kind, every token is compared.
 """
 
 import asyncio

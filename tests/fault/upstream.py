@@ -13,17 +13,16 @@ import asyncio
 import collections
 import json
 import random
-import resource
 import socket
 import struct
 import time
 import urllib.parse
 
+import machine
 import spec as specs
 import upstream_wire as wire
 
 REMEMBERED = 50_000
-SERVER = "fault-upstream"
 
 
 class Book:
@@ -243,8 +242,8 @@ async def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--port", type=int, default=0)
     port = arguments.parse_args().port
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    machine.raise_nofile()
+    machine.quiet()
     book = Book()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(

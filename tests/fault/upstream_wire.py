@@ -9,7 +9,7 @@ REASONS = {200: "OK", 404: "Not Found", 429: "Too Many Requests", 503: "Service 
 
 
 def take_request(buffer):
-    """Takes a whole request off the buffer: method, target and body; None while it is not whole."""
+    """Takes a whole request off the buffer: method, target, body; None while it is not whole."""
     end = buffer.find(b"\r\n\r\n")
     if end < 0:
         return None
