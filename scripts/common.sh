@@ -34,6 +34,15 @@ target_dir() {
     esac
 }
 
+# Builds the release binary; leaves its path in BINARY.
+release_binary() {
+    need cargo "install a Rust toolchain with rustup"
+    say "Building the release binary"
+    (cd "$ROOT" && cargo build --release --locked) || die "the release binary cannot be built"
+    # shellcheck disable=SC2034 # For the scripts that source this one.
+    BINARY=$(target_dir)/release/$PROGRAM
+}
+
 # hash_of FILE...: a short name for the contents, and for the Python that would use them.
 hash_of() {
     {

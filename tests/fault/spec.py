@@ -1,0 +1,74 @@
+"""What a request asks of the scripted upstream, and what its answer must therefore be.
+
+A prompt is a JSON object, the *spec*. Seed and number of tokens decide the answer exactly, so that
+upstream and checker need not speak to each other. Each token names its seed and its place: what is
+lost, duplicated or taken from another answer shows by itself.
+"""
+
+import collections
+import json
+import random
+import re
+
+MODEL = "scripted"
+DIMENSIONS = 8
+TAILS = ["", "a", "é", "日本", "😀", "\n", '"', "\\", "<b>", "\t", "data: ", "{}", "\u2028", " "]
+MARK = re.compile(r"\[(\d+)\.(\d+)\]")
+
+
+def tokens(seed, count):
+    """The tokens of an answer; together they are its text."""
+    random_source = random.Random(seed)
+    return [f"[{seed}.{place}]{random_source.choice(TAILS)}" for place in range(count - 1)] + [
+        f"[{seed}.{count - 1}]"
+    ]
+
+
+def text(seed, count):
+    return "".join(tokens(seed, count))
+
+
+def vector(seed, place):
+    """An embedding of unit length, so that nobody needs to scale it."""
+    at = (seed + place) % DIMENSIONS
+    return [1.0 if index == at else 0.0 for index in range(DIMENSIONS)]
+
+
+def counts(spec):
+    """Tokens of the prompt and of the answer, as the upstream's usage tells them."""
+    return 3 + spec["seed"] % 7, spec["n"]
+
+
+def prompt(spec):
+    return json.dumps(spec)
+
+
+def parse(prompt_text):
+    """The spec in a prompt; a short plain answer for any other prompt."""
+    try:
+        spec = json.loads(prompt_text)
+        if isinstance(spec, dict) and "seed" in spec:
+            return {"id": "?", "n": 3, **spec}
+    except (TypeError, ValueError):
+        pass
+    return {"id": "?", "seed": 1, "n": 3}
+
+
+Damage = collections.namedtuple("Damage", "lost duplicated altered")
+NONE = Damage(0, 0, 0)
+
+
+def damage(spec, found, whole=True):
+    """How many tokens of `found` are lost, duplicated or altered. What is not whole may end early,
+    but only that: it must be the beginning of the true text."""
+    true = text(spec["seed"], spec["n"])
+    if found == true or (not whole and true.startswith(found)):
+        return NONE
+    seen = collections.Counter(
+        int(place) for seed, place in MARK.findall(found) if int(seed) == spec["seed"]
+    )
+    last = spec["n"] - 1 if whole else max(seen, default=-1)
+    lost = sum(1 for place in range(last + 1) if not seen[place])
+    duplicated = sum(times - 1 for times in seen.values())
+    altered = 0 if lost or duplicated else 1
+    return Damage(lost, duplicated, altered)
