@@ -28,6 +28,7 @@
 //! | [`route`], [`names`], [`profile`], [`keep_alive`], [`clock`] | small rules |
 //! | [`go_template`] | whether a template is one, in Go's words |
 //! | [`backoff`], [`upstream_error`] | when to try again; what an upstream's error means |
+//! | [`breaker`] | who may still try an upstream that is not there |
 //! | [`adapt`] | what to change in a request that an upstream refuses, and what was learnt of it |
 //! | [`upstream`] | the client of the OpenAI server, over ureq |
 //! | [`keepsakes`] | what an upstream wants back with a tool call |
@@ -56,6 +57,7 @@ pub mod adapt;
 pub mod anthropic;
 pub mod backoff;
 pub mod base_url;
+pub mod breaker;
 pub mod catalog;
 pub mod check;
 pub mod clock;

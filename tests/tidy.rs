@@ -42,6 +42,7 @@ const PURE: &[&str] = &[
     "src/anthropic",
     "src/backoff.rs",
     "src/base_url.rs",
+    "src/breaker.rs",
     "src/clock.rs",
     "src/config/host.rs",
     "src/config/options.rs",
