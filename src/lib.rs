@@ -58,6 +58,7 @@ pub mod anthropic;
 pub mod backoff;
 pub mod base_url;
 pub mod breaker;
+pub mod cancel;
 pub mod catalog;
 pub mod check;
 pub mod clock;
