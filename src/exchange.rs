@@ -416,7 +416,8 @@ impl Exchange {
                 self.answer_with(status, ContentType::Plain, &allow, error.message().as_bytes())
             }
             Error::Busy => self.answer_with(status, kind, &[("Retry-After", "1")], &text),
-            Error::UpstreamStatus { retry: Retry::After(delay), .. } => {
+            Error::UpstreamStatus { retry: Retry::After(delay), .. }
+            | Error::UpstreamDown { retry_in: delay, .. } => {
                 let seconds = delay.as_secs_f64().ceil().to_string();
                 self.answer_with(status, kind, &[("Retry-After", &seconds)], &text)
             }

@@ -37,6 +37,7 @@
 //! | [`exchange`], [`unread`] | one request and its reply, over tiny_http |
 //! | [`gate`], [`origin`], [`machine`] | who may ask: CORS, the check of the host, what it knows of this machine |
 //! | [`handler`] | one function for each route |
+//! | [`metrics`] | what is counted, and whether the server can serve |
 //! | [`pool`] | workers on a bounded queue |
 //! | [`acceptor`] | tiny_http's accept side, kept healthy |
 //! | [`server`], [`stop`], [`logging`], [`check`] | putting it together, and ending it |
@@ -73,6 +74,7 @@ pub mod keepsakes;
 pub mod loaded;
 pub mod logging;
 pub mod machine;
+pub mod metrics;
 pub mod names;
 pub mod ndjson;
 pub mod ollama;
