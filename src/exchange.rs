@@ -19,7 +19,7 @@
 mod content;
 
 use std::io::{self, Read, Write};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use tiny_http::{HTTPVersion, Method, Request};
 
@@ -55,6 +55,8 @@ pub struct Exchange {
     /// Lines that are not written yet.
     pending: Vec<u8>,
     status: Option<u16>,
+    /// When the first line of a stream was written.
+    first_line: Option<Instant>,
     body_read: bool,
 }
 
@@ -113,6 +115,7 @@ impl Exchange {
             extra: Headers::new(),
             pending: Vec::new(),
             status: None,
+            first_line: None,
             body_read: unread::has_none(&request),
             state: State::Waiting(request),
         }
@@ -154,6 +157,12 @@ impl Exchange {
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         self.status
+    }
+
+    /// When the first line of a stream was written, if one was.
+    #[must_use]
+    pub fn first_line(&self) -> Option<Instant> {
+        self.first_line
     }
 
     /// Whether nothing more can be sent.
@@ -427,6 +436,7 @@ impl Exchange {
 
     fn write_pending(&mut self) -> Result<()> {
         if matches!(self.state, State::Waiting(_)) {
+            self.first_line = Some(Instant::now());
             let mut out = self.head(self.stream.status(), Body::Stream, &[]);
             out.append(&mut self.pending);
             self.pending = out;

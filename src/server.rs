@@ -21,7 +21,9 @@ use crate::exchange::Exchange;
 use crate::gate::Gate;
 use crate::handler::{self, App, Context};
 use crate::machine;
+use crate::metrics::{Finished, Metrics};
 use crate::pool::{Full, Pool};
+use crate::route;
 use crate::stop::Stop;
 use crate::store::Store;
 use crate::upstream::{Client, Pacing, Trace};
@@ -46,10 +48,14 @@ struct Job {
     received: Instant,
 }
 
+/// Where requests go in, and where they are counted.
+type Entrance = (Arc<RwLock<Option<Pool<Job>>>>, Arc<Metrics>);
+
 /// A running server.
 pub struct Server {
     acceptor: Acceptor,
     pool: Arc<RwLock<Option<Pool<Job>>>>,
+    metrics: Arc<Metrics>,
     stop: Stop,
     grace: Duration,
 }
@@ -79,14 +85,16 @@ impl Server {
         let listener = bind(&host, port).map_err(|error| told(&config.host, port, &error))?;
         let gate = Gate::new(config.origins.clone(), listener.local_addr()?.ip(), machine::this());
         let (workers, queue, grace) = (config.workers, config.max_queue, config.shutdown_grace);
-        let client = Client::new(&config, pacing);
+        let metrics = Arc::new(Metrics::default());
+        metrics.has_room_for(workers, queue);
+        let client = Client::new(&config, pacing, metrics.clone());
         let app = App::new(config, client, store, SystemTime::now());
         let pool = Pool::start(workers, queue, move |job| serve(&app, job))?;
         let pool = Arc::new(RwLock::new(Some(pool)));
-        let entrance = pool.clone();
+        let entrance = (pool.clone(), metrics.clone());
         let acceptor =
             Acceptor::start(listener, Arc::new(move |request| admit(&gate, &entrance, request)))?;
-        Ok(Self { acceptor, pool, stop, grace })
+        Ok(Self { acceptor, pool, metrics, stop, grace })
     }
 
     /// Where it listens.
@@ -107,6 +115,7 @@ impl Server {
     #[must_use]
     pub fn drain(self) -> bool {
         self.stop.give();
+        self.metrics.stops();
         self.acceptor.stop();
         let pool = self.pool.write().unwrap_or_else(PoisonError::into_inner).take();
         log::info!("stopping: {} requests to finish", pool.as_ref().map_or(0, Pool::load));
@@ -182,14 +191,16 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
 /// Hands a request to the pool with the gate's ruling, or answers that it is full. As long as there
 /// is room, the ruling is carried out by a worker, too: a write may wait for the client, and this
 /// thread had better not.
-fn admit(gate: &Gate, pool: &RwLock<Option<Pool<Job>>>, request: tiny_http::Request) {
+fn admit(gate: &Gate, (pool, metrics): &Entrance, request: tiny_http::Request) {
     let request_id = format!("req_{:08x}", rand::random::<u32>());
     let job = rule(gate, Exchange::new(request, request_id));
+    metrics.queued.up();
     let refused = match &*pool.read().unwrap_or_else(PoisonError::into_inner) {
         Some(pool) => pool.try_submit(job).err().map(|Full(job)| (job, Error::Busy)),
         None => Some((job, Error::Stopping)),
     };
     if let Some((mut job, error)) = refused {
+        metrics.queued.down();
         let error = match job.ruled {
             Some(status) => job.exchange.answer_empty(status).err(),
             None => Some(error),
@@ -197,7 +208,7 @@ fn admit(gate: &Gate, pool: &RwLock<Option<Pool<Job>>>, request: tiny_http::Requ
         if let Some(error) = &error {
             job.exchange.fail(error);
         }
-        log_end(&job.exchange, &Trace::default(), job.received, error.as_ref());
+        end(metrics, &job.exchange, &Trace::default(), job.received, error.as_ref());
     }
 }
 
@@ -215,6 +226,8 @@ fn rule(gate: &Gate, mut exchange: Exchange) -> Job {
 
 /// Handles a request and sees to its end.
 fn serve(app: &App, mut job: Job) {
+    app.metrics().queued.down();
+    let _busy = app.metrics().busy.hold();
     let mut trace = Trace { request_id: job.exchange.request_id().to_owned(), ..Trace::default() };
     let result = panic::catch_unwind(AssertUnwindSafe(|| {
         if let Some(status) = job.ruled {
@@ -236,7 +249,28 @@ fn serve(app: &App, mut job: Job) {
     if let Some(error) = &error {
         job.exchange.fail(error);
     }
-    log_end(&job.exchange, &trace, job.received, error.as_ref());
+    end(app.metrics(), &job.exchange, &trace, job.received, error.as_ref());
+}
+
+/// Counts a request that has ended, and logs it.
+fn end(
+    metrics: &Metrics,
+    exchange: &Exchange,
+    trace: &Trace,
+    received: Instant,
+    error: Option<&Error>,
+) {
+    metrics.finished(&Finished {
+        route: route::row(exchange.target()),
+        model: &trace.model,
+        asked: trace.attempts > 0,
+        status: exchange.status(),
+        error: error.map(Error::kind),
+        duration: received.elapsed(),
+        first: exchange.first_line().map(|first| first.saturating_duration_since(received)),
+        tokens: trace.tokens,
+    });
+    log_end(exchange, trace, received, error);
 }
 
 /// The one line about a request. It names no text of the request but path and model.

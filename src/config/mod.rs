@@ -204,6 +204,7 @@ impl Default for Config {
             max_queue: 512,
             max_body_bytes: 100 << 20,
             retry: RetryPolicy::default(),
+            circuit: breaker::Settings::default(),
             models_ttl: Duration::from_secs(30),
             keep_alive: KeepAlive::For(Duration::from_secs(300)),
             context_length: None,
