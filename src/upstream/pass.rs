@@ -32,6 +32,12 @@ const ERROR_BYTES: u64 = 1024 * 1024;
 /// Bytes that one read takes from an answer.
 const READ_BYTES: usize = 16 * 1024;
 
+/// What ends a stream of events, with the blank line behind it.
+const DONE: [&[u8]; 2] = [b"[DONE]\n\n", b"[DONE]\r\n\r\n"];
+
+/// As many bytes as the longest of them has.
+const TAIL_BYTES: usize = DONE[1].len();
+
 /// Headers of the client that go along.
 pub type PassedHeaders = Vec<(&'static str, String)>;
 
@@ -214,7 +220,7 @@ impl PassedAnswer {
         }
         let buffer = vec![0; READ_BYTES].into_boxed_slice();
         let (events, open) = (head.has_events(), OpenStream::new(metrics.clone()));
-        let stream = PassedStream { reader, buffer, events, bound, open };
+        let stream = PassedStream { reader, buffer, events, tail: Vec::new(), bound, open };
         Ok(Self { head, body: PassedBody::Stream(Box::new(stream)) })
     }
 
@@ -234,6 +240,8 @@ pub struct PassedStream {
     buffer: Box<[u8]>,
     /// Whether it may go on for as long as each of its lines ends in time.
     events: bool,
+    /// The last bytes that came, of events only.
+    tail: Vec<u8>,
     bound: Bound,
     open: OpenStream,
 }
@@ -249,14 +257,30 @@ impl PassedStream {
         match self.bound.read(&mut self.reader, &mut self.buffer) {
             Ok(0) => not_cancelled().map(|()| None),
             Ok(length) => {
-                let piece = &self.buffer[..length];
-                // Mostly the last byte is one.
-                if self.events && piece.iter().rev().any(|byte| matches!(byte, b'\n' | b'\r')) {
-                    self.bound.renew();
+                if self.events {
+                    self.came(length);
                 }
-                Ok(Some(piece))
+                Ok(Some(&self.buffer[..length]))
             }
+            // Behind the mark nothing is missing.
+            Err(_) if self.is_done() => Ok(None),
             Err(error) => Err(self.open.broken(error)),
         }
+    }
+
+    /// Notes what a piece of events, of this length, has at its end.
+    fn came(&mut self, length: usize) {
+        let piece = &self.buffer[..length];
+        // Mostly the last byte is one.
+        if piece.iter().rev().any(|byte| matches!(byte, b'\n' | b'\r')) {
+            self.bound.renew();
+        }
+        self.tail.extend_from_slice(&piece[length.saturating_sub(TAIL_BYTES)..]);
+        self.tail.drain(..self.tail.len().saturating_sub(TAIL_BYTES));
+    }
+
+    /// Whether the mark that ends a stream has come.
+    fn is_done(&self) -> bool {
+        DONE.iter().any(|mark| self.tail.ends_with(mark))
     }
 }
