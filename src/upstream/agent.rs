@@ -53,6 +53,9 @@ const IDS: [&str; 6] = [
 /// The longest id that is logged, in bytes.
 const LONGEST_ID: usize = 200;
 
+/// How the standard library begins to tell that a name could not be looked up, which is of no kind.
+const LOOKUP: &str = "failed to lookup address information";
+
 /// What the program calls itself.
 const USER_AGENT: &str = concat!("ollama-openai-proxy/", env!("CARGO_PKG_VERSION"));
 
@@ -305,7 +308,17 @@ fn from_io(error: io::Error) -> Error {
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
             Error::UpstreamTimeout { phase: Phase::Connect }
         }
-        kind => Error::Connect { reason: kind.to_string() },
+        kind => Error::Connect { reason: told(kind, &error.to_string()) },
+    }
+}
+
+/// Why no connection was made: the kind of error, unless its text says more and no more than it may.
+fn told(kind: io::ErrorKind, text: &str) -> String {
+    match text.strip_prefix(LOOKUP) {
+        Some(why) => format!("its name was not found: {}", why.trim_start_matches(": ")),
+        // What rustls finds wrong in a handshake.
+        None if kind == io::ErrorKind::InvalidData => format!("TLS: {text}"),
+        None => kind.to_string(),
     }
 }
 
