@@ -1,6 +1,7 @@
 //! `--check`: shows the configuration in force, reads the state file and asks the upstream for its models.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use crate::config::Config;
 use crate::profile::GENERIC;
@@ -20,7 +21,7 @@ pub struct Report {
 #[must_use]
 pub fn report(config: &Config) -> Report {
     let pacing = Pacing { sleep: Box::new(|_| false), jitter: Box::new(|| 0.0) };
-    let client = Client::new(config, pacing);
+    let client = Client::new(config, pacing, Arc::default());
     let mut trace = Trace { request_id: "check".into(), ..Trace::default() };
     let mut text = config.describe();
     for warning in &config.warnings {

@@ -123,6 +123,15 @@ pub enum Error {
     },
     /// The upstream closed the connection before it sent a byte of the answer.
     Disconnected(Cause),
+    /// The same on a connection that had served before: it was closed while nobody used it.
+    Stale(Cause),
+    /// The upstream was not asked, because it has not been there for a while.
+    UpstreamDown {
+        /// How the last attempt failed.
+        reason: String,
+        /// When it may be worth asking again.
+        retry_in: Duration,
+    },
     /// The upstream took too long.
     UpstreamTimeout {
         /// At which point.
@@ -180,6 +189,17 @@ impl Error {
         matches!(self, Self::UpstreamStatus { status: 400 | 422, .. })
     }
 
+    /// Whether it tells that the upstream is not there, rather than what it says.
+    #[must_use]
+    pub fn is_absence(&self) -> bool {
+        matches!(
+            self,
+            Self::Connect { .. }
+                | Self::Disconnected(_)
+                | Self::UpstreamTimeout { phase: Phase::Connect | Phase::Head }
+        )
+    }
+
     /// Whose fault it is.
     #[must_use]
     pub fn side(&self) -> Side {
@@ -200,6 +220,8 @@ impl Error {
             Self::Busy | Self::Stopping | Self::State { .. } | Self::Internal(_) => Side::Proxy,
             Self::Connect { .. }
             | Self::Disconnected(_)
+            | Self::Stale(_)
+            | Self::UpstreamDown { .. }
             | Self::UpstreamTimeout { .. }
             | Self::UpstreamStatus { .. }
             | Self::UpstreamProtocol { .. }
@@ -224,9 +246,11 @@ impl Error {
             Self::BodyTooLarge { .. } => 413,
             Self::DownstreamGone(_) => return None,
             Self::InvalidOption { .. } | Self::State { .. } | Self::Internal(_) => 500,
-            Self::Busy | Self::Stopping => 503,
+            // Passing, and with a time at which to come back.
+            Self::Busy | Self::Stopping | Self::UpstreamDown { .. } => 503,
             Self::Connect { .. }
             | Self::Disconnected(_)
+            | Self::Stale(_)
             | Self::UpstreamProtocol { .. }
             | Self::UpstreamClosed => 502,
             Self::UpstreamTimeout { .. } => 504,
@@ -259,7 +283,8 @@ impl Error {
             Self::ModelNotFound { message } => message.clone(),
             Self::Forbidden { reason } | Self::State { reason } => reason.clone(),
             Self::Connect { reason } => format!("cannot reach the upstream: {reason}"),
-            Self::Disconnected(_) => {
+            Self::UpstreamDown { reason, .. } => format!("{reason} (not asked again yet)"),
+            Self::Disconnected(_) | Self::Stale(_) => {
                 "cannot reach the upstream: it closed the connection without an answer".to_owned()
             }
             Self::UpstreamTimeout { phase } => match phase {
@@ -303,8 +328,8 @@ impl Error {
             | Self::UpstreamClosed
             | Self::UpstreamInBand { .. }
             | Self::Internal(_) => Retry::Never,
-            Self::Connect { .. } => Retry::Backoff,
-            Self::Disconnected(_) => Retry::AtOnce,
+            Self::Connect { .. } | Self::UpstreamDown { .. } => Retry::Backoff,
+            Self::Disconnected(_) | Self::Stale(_) => Retry::AtOnce,
             Self::UpstreamTimeout { phase } => match phase {
                 Phase::Connect | Phase::Head => Retry::Backoff,
                 Phase::Body => Retry::Never,
@@ -335,6 +360,8 @@ impl Error {
             Self::State { .. } => "state",
             Self::Connect { .. } => "connect",
             Self::Disconnected(_) => "disconnected",
+            Self::Stale(_) => "stale_connection",
+            Self::UpstreamDown { .. } => "upstream_down",
             Self::UpstreamTimeout { .. } => "timeout",
             Self::UpstreamStatus { .. } => "upstream_status",
             Self::UpstreamProtocol { .. } => "upstream_protocol",
@@ -367,7 +394,7 @@ impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             Self::DownstreamGone(source) | Self::BodyBroken(source) => Some(source),
-            Self::Disconnected(source) => Some(source.as_ref()),
+            Self::Disconnected(source) | Self::Stale(source) => Some(source.as_ref()),
             _ => None,
         }
     }
@@ -407,6 +434,9 @@ mod tests {
         check(Error::Internal("x"), Proxy, Some(500), Never);
         check(Error::Connect { reason: text() }, Upstream, Some(502), Backoff);
         check(Error::Disconnected(Box::new(io())), Upstream, Some(502), AtOnce);
+        check(Error::Stale(Box::new(io())), Upstream, Some(502), AtOnce);
+        let retry_in = Duration::ZERO;
+        check(Error::UpstreamDown { reason: text(), retry_in }, Upstream, Some(503), Backoff);
         check(Error::UpstreamTimeout { phase: Phase::Connect }, Upstream, Some(504), Backoff);
         check(Error::UpstreamTimeout { phase: Phase::Head }, Upstream, Some(504), Backoff);
         check(Error::UpstreamTimeout { phase: Phase::Body }, Upstream, Some(504), Never);

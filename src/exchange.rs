@@ -21,6 +21,7 @@ mod head;
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
+use std::time::Instant;
 
 use tiny_http::{HTTPVersion, Method, Request};
 
@@ -60,6 +61,8 @@ pub struct Exchange {
     /// Lines that are not written yet.
     pending: Vec<u8>,
     status: Option<u16>,
+    /// When the first line of a stream was written.
+    first_line: Option<Instant>,
     body_read: bool,
     /// Its entry with those who watch over its connection.
     ticket: Option<Ticket>,
@@ -107,6 +110,7 @@ impl Exchange {
             extra: Headers::new(),
             pending: Vec::new(),
             status: None,
+            first_line: None,
             body_read: unread::has_none(&request),
             state: State::Waiting(request),
             ticket: None,
@@ -178,6 +182,12 @@ impl Exchange {
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         self.status
+    }
+
+    /// When the first line of a stream was written, if one was.
+    #[must_use]
+    pub fn first_line(&self) -> Option<Instant> {
+        self.first_line
     }
 
     /// Whether nothing more can be sent.
@@ -457,7 +467,8 @@ impl Exchange {
                 self.answer_with(status, ContentType::Plain, &allow, error.message().as_bytes())
             }
             Error::Busy => self.answer_with(status, kind, &[("Retry-After", "1")], &text),
-            Error::UpstreamStatus { retry: Retry::After(delay), .. } => {
+            Error::UpstreamStatus { retry: Retry::After(delay), .. }
+            | Error::UpstreamDown { retry_in: delay, .. } => {
                 let seconds = delay.as_secs_f64().ceil().to_string();
                 self.answer_with(status, kind, &[("Retry-After", &seconds)], &text)
             }
@@ -467,6 +478,7 @@ impl Exchange {
 
     fn write_pending(&mut self, next: Wire) -> Result<()> {
         if matches!(self.state, State::Waiting(_)) {
+            self.first_line = Some(Instant::now());
             let mut out = self.head(self.stream.status(), Body::Stream, &[]);
             out.append(&mut self.pending);
             self.pending = out;

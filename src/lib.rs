@@ -28,6 +28,7 @@
 //! | [`route`], [`names`], [`profile`], [`keep_alive`], [`clock`] | small rules |
 //! | [`go_template`] | whether a template is one, in Go's words |
 //! | [`backoff`], [`upstream_error`] | when to try again; what an upstream's error means |
+//! | [`breaker`] | who may still try an upstream that is not there |
 //! | [`adapt`] | what to change in a request that an upstream refuses, and what was learnt of it |
 //! | [`upstream`] | the client of the OpenAI server, over ureq |
 //! | [`keepsakes`] | what an upstream wants back with a tool call |
@@ -36,6 +37,7 @@
 //! | [`exchange`], [`unread`] | one request and its reply, over tiny_http |
 //! | [`gate`], [`origin`], [`machine`] | who may ask: CORS, the check of the host, what it knows of this machine |
 //! | [`handler`] | one function for each route |
+//! | [`metrics`] | what is counted, and whether the server can serve |
 //! | [`pool`] | workers on a bounded queue |
 //! | [`acceptor`] | tiny_http's accept side, kept healthy |
 //! | [`server`], [`stop`], [`logging`], [`check`] | putting it together, and ending it |
@@ -56,6 +58,7 @@ pub mod adapt;
 pub mod anthropic;
 pub mod backoff;
 pub mod base_url;
+pub mod breaker;
 pub mod cancel;
 pub mod catalog;
 pub mod check;
@@ -73,6 +76,7 @@ pub mod keepsakes;
 pub mod loaded;
 pub mod logging;
 pub mod machine;
+pub mod metrics;
 pub mod names;
 pub mod ndjson;
 pub mod ollama;

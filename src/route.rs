@@ -56,8 +56,12 @@ pub enum Route {
     V1(V1),
     /// `/health`, ours
     Health,
+    /// `/ready`, ours
+    Ready,
     /// `/openai/health`, ours
     UpstreamHealth,
+    /// `/metrics`, ours
+    Metrics,
 }
 
 /// The routes of the other two protocols.
@@ -118,7 +122,9 @@ const ROUTES: &[(&str, &str, Route)] = &[
     ("/v1/messages", "POST", Route::V1(V1::Messages)),
     ("/v1/messages/count_tokens", "POST", Route::V1(V1::CountTokens)),
     ("/health", "HEAD, GET", Route::Health),
+    ("/ready", "HEAD, GET", Route::Ready),
     ("/openai/health", "HEAD, GET", Route::UpstreamHealth),
+    ("/metrics", "HEAD, GET", Route::Metrics),
 ];
 
 /// Who sees to a request.
@@ -189,6 +195,13 @@ impl Route {
     pub fn path(self) -> &'static str {
         ROUTES.iter().find(|(.., route)| *route == self).map_or("?", |(path, ..)| *path)
     }
+}
+
+/// The path of the row that a request target means, whatever its method; `None` where there is none.
+#[must_use]
+pub fn row(target: &str) -> Option<&'static str> {
+    let path = path(target);
+    ROUTES.iter().find(|(known, ..)| matches(known, &path)).map(|(known, ..)| *known)
 }
 
 /// The last step of a path, without its query: what stands for the step with the colon.
@@ -321,6 +334,15 @@ mod tests {
         check("GET", "/api", "404 page not found");
         check("GET", "", "404 page not found");
     }
+
+    #[test]
+    fn a_row_is_found_without_a_method() {
+        assert_eq!(row("//api/chat?x=1"), Some("/api/chat"));
+        assert_eq!(row("/api/blobs/sha256:00"), Some("/api/blobs/:digest"));
+        assert_eq!(row("http://h/v1/models/a/b"), Some("/v1/models/*model"));
+        assert_eq!(row("/nothing"), None);
+    }
+
     #[test]
     fn what_stands_behind_a_path_is_decoded() {
         let behind = |target: &str| behind(target, "/v1/models/");

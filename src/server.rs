@@ -19,6 +19,7 @@ use crate::gate::Gate;
 use crate::guard::{Guard, Limits, Registry, Sight, Tally};
 use crate::handler::App;
 use crate::machine;
+use crate::metrics::Metrics;
 use crate::stop::Stop;
 use crate::store::Store;
 use crate::upstream::{Client, Pacing};
@@ -37,6 +38,7 @@ pub struct Server {
     acceptor: Acceptor,
     hall: Arc<Hall>,
     guard: Guard,
+    metrics: Arc<Metrics>,
     stop: Stop,
     grace: Duration,
 }
@@ -68,16 +70,23 @@ impl Server {
         let (workers, queue, grace) = (config.workers, config.max_queue, config.shutdown_grace);
         let registry = Registry::new(config.max_per_client);
         let limits = Limits { body_time: config.request_timeout, ..config.limits };
-        let client = Client::new(&config, pacing);
+        let metrics = Arc::new(Metrics::default());
+        metrics.has_room_for(workers, queue);
+        let client = Client::new(&config, pacing, metrics.clone());
         let app = Arc::new(App::new(config, client, store, SystemTime::now()));
         let crews = Crews::start(workers, queue, &app)?;
         let relief = crews.relief();
-        let heed = Box::new(move |sight: Sight| relief.look(sight.stalled));
+        let counted = metrics.clone();
+        let heed = Box::new(move |sight: &Sight| {
+            relief.look(sight.stalled);
+            counted.connections.set(sight.connections);
+            sight.cuts().for_each(|(reason, count)| counted.connections_cut(reason.word(), count));
+        });
         let guard = Guard::start(listener.try_clone()?, registry.clone(), limits, heed)?;
-        let hall = Arc::new(Hall::new(gate, registry, crews));
+        let hall = Arc::new(Hall::new(gate, registry, metrics.clone(), crews));
         let entrance = hall.clone();
         let acceptor = Acceptor::start(listener, Arc::new(move |request| entrance.admit(request)))?;
-        Ok(Self { acceptor, hall, guard, stop, grace })
+        Ok(Self { acceptor, hall, guard, metrics, stop, grace })
     }
 
     /// What the guard over its connections counts.
@@ -110,6 +119,7 @@ impl Server {
     #[must_use]
     pub fn drain(self) -> bool {
         self.stop.give();
+        self.metrics.stops();
         self.acceptor.stop();
         let crews = self.hall.close();
         log::info!("stopping: {} requests to finish", crews.as_ref().map_or(0, Crews::load));

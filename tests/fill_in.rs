@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ollama_openai_proxy::config::Config;
@@ -128,7 +129,7 @@ fn mistral_is_asked_below_its_base_url() {
     upstream.script(vec![upstream::answer("x):")]);
     let config = Config::for_base_url(&upstream.base_url()).expect("a valid base URL");
     let pacing = Pacing { sleep: Box::new(|_: Duration| false), jitter: Box::new(|| 0.0) };
-    let client = Client::new(&config, pacing);
+    let client = Client::new(&config, pacing, Arc::default());
     let mut request = CompletionRequest {
         model: "codestral-latest",
         prompt: "def f(",

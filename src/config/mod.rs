@@ -31,6 +31,7 @@ use self::options::{Row, TABLE};
 use self::raw::{CommandLine, Given, Mode, RawConfig};
 use crate::backoff::RetryPolicy;
 use crate::base_url::{self, BaseUrl};
+use crate::breaker;
 use crate::guard::Limits;
 use crate::keep_alive::KeepAlive;
 use crate::origin::Origins;
@@ -74,6 +75,8 @@ pub struct Config {
     pub max_body_bytes: usize,
     /// When and how often an upstream call is repeated; `cap` is not below `initial`.
     pub retry: RetryPolicy,
+    /// When an upstream that is not there is left alone; nothing sets it but tests.
+    pub circuit: breaker::Settings,
     /// How long the upstream's model list is kept; zero for not at all.
     pub models_ttl: Duration,
     /// How long a model shows as loaded when the request does not say.
@@ -210,6 +213,7 @@ impl Default for Config {
             max_per_client: None,
             max_body_bytes: 100 << 20,
             retry: RetryPolicy::default(),
+            circuit: breaker::Settings::default(),
             models_ttl: Duration::from_secs(30),
             keep_alive: KeepAlive::For(Duration::from_secs(300)),
             context_length: None,

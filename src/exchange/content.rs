@@ -2,6 +2,7 @@
 //!
 //! Writes nothing; the exchange does.
 
+use crate::metrics;
 use crate::openai::head::PassedHead;
 
 /// The content types of Ollama's answers (ollama-api.md 1.4).
@@ -19,6 +20,8 @@ pub enum ContentType {
     Lines,
     /// Streams below `/v1`.
     Events,
+    /// `/metrics`, ours.
+    Metrics,
 }
 
 impl ContentType {
@@ -30,6 +33,7 @@ impl ContentType {
             Self::Plain => "text/plain",
             Self::Lines => "application/x-ndjson",
             Self::Events => "text/event-stream",
+            Self::Metrics => metrics::CONTENT_TYPE,
         }
     }
 }

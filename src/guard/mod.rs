@@ -63,12 +63,23 @@ impl Tally {
 /// What one look found, for those who have to do something about it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sight {
+    /// Connections.
+    pub connections: usize,
     /// Requests that wait for more of their body.
     pub stalled: usize,
+    cuts: [u64; Reason::ALL.len()],
+}
+
+impl Sight {
+    /// How many connections were cut, for each reason for which some were.
+    pub fn cuts(&self) -> impl Iterator<Item = (Reason, u64)> {
+        let counts = Reason::ALL.into_iter().map(|reason| (reason, self.cuts[reason as usize]));
+        counts.filter(|(_, count)| *count > 0)
+    }
 }
 
 /// Called after each look, on the guard's thread.
-pub type Heed = Box<dyn FnMut(Sight) + Send>;
+pub type Heed = Box<dyn FnMut(&Sight) + Send>;
 
 /// The running guard. Dropping it ends it.
 pub struct Guard {

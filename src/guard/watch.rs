@@ -58,8 +58,6 @@ pub(super) struct Watch {
     highest: RawFd,
     round: u64,
     sight: Sight,
-    /// What was cut in this round.
-    cuts: [u32; Reason::ALL.len()],
 }
 
 impl Watch {
@@ -82,7 +80,6 @@ impl Watch {
             highest: 0,
             round: 0,
             sight: Sight::default(),
-            cuts: Default::default(),
         })
     }
 
@@ -124,7 +121,6 @@ impl Watch {
         let Some(mut slot) = self.slot.take() else { return };
         self.round += 1;
         self.sight = Sight::default();
-        self.cuts = Default::default();
         let (mut number, mut highest) = (0, 0);
         while number <= self.highest.max(highest) + BEYOND {
             match slot.look(number, self.port) {
@@ -144,9 +140,10 @@ impl Watch {
         self.spare_some(&mut slot);
         slot.clear();
         self.slot = Some(slot);
+        self.sight.connections = self.known.len();
         self.tally.connections.store(self.known.len(), Ordering::Relaxed);
         self.tell();
-        (self.heed)(self.sight);
+        (self.heed)(&self.sight);
     }
 
     /// What was there before the round and was not seen in it is gone: a request in hand keeps its
@@ -223,7 +220,7 @@ impl Watch {
     }
 
     fn count(&mut self, reason: Reason) {
-        self.cuts[reason as usize] += 1;
+        self.sight.cuts[reason as usize] += 1;
         self.tally.cuts[reason as usize].fetch_add(1, Ordering::Relaxed);
     }
 
@@ -253,12 +250,9 @@ impl Watch {
 
     /// One line about a round in which somebody misbehaved.
     fn tell(&self) {
-        let loud = |reason: &Reason| !matches!(reason, Reason::Idle | Reason::Answered);
-        let told = |reason: Reason| match self.cuts[reason as usize] {
-            0 => None,
-            count => Some(format!(" {}={count}", reason.word())),
-        };
-        let words: String = Reason::ALL.into_iter().filter(loud).filter_map(told).collect();
+        let loud = |(reason, _): &(Reason, u64)| !matches!(reason, Reason::Idle | Reason::Answered);
+        let word = |(reason, count): (Reason, u64)| format!(" {}={count}", reason.word());
+        let words: String = self.sight.cuts().filter(loud).map(word).collect();
         if !words.is_empty() {
             log::warn!("connections cut:{words}; {} are left", self.known.len());
         }

@@ -122,10 +122,33 @@ pub(super) fn health(context: &mut Context<'_>) -> Result<()> {
     context.answer_json(200, &health)
 }
 
+/// The answer of `GET /ready`.
+#[derive(Serialize)]
+struct Ready {
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+}
+
+/// `GET /ready`: whether a request would be served now. The upstream is not asked.
+pub(super) fn ready(context: &mut Context<'_>) -> Result<()> {
+    let reason = context.app.metrics().ready(context.app.client.circuit()).err();
+    let (status, word) = if reason.is_none() { (200, "ready") } else { (503, "not ready") };
+    context.answer_json(status, &Ready { status: word, reason })
+}
+
+/// `GET /metrics`.
+pub(super) fn metrics(context: &mut Context<'_>) -> Result<()> {
+    let app = context.app;
+    let text = app.metrics().text(app.client.circuit(), VERSION, app.started);
+    context.exchange.answer(200, ContentType::Metrics, text.as_bytes())
+}
+
 /// The answer of `GET /openai/health`.
 #[derive(Serialize)]
 struct UpstreamHealth {
     status: &'static str,
+    circuit: &'static str,
     models_available: usize,
     request_count: u64,
     error_count: u64,
@@ -138,12 +161,13 @@ struct UpstreamHealth {
 pub(super) fn upstream_health(context: &mut Context<'_>) -> Result<()> {
     let client = &context.app.client;
     let checked = client.health_check(context.trace);
-    let (requests, errors) = (client.counters().requests(), client.counters().errors());
+    let (requests, errors) = (client.metrics().attempts(), client.metrics().failures());
     #[allow(clippy::cast_precision_loss)] // A rate, not a count.
     let error_rate = if requests == 0 { 0.0 } else { errors as f64 / requests as f64 };
     let (status, word) = if checked.is_ok() { (200, "healthy") } else { (503, "unhealthy") };
     let health = UpstreamHealth {
         status: word,
+        circuit: client.circuit().name(),
         models_available: checked.as_ref().copied().unwrap_or(0),
         request_count: requests,
         error_count: errors,

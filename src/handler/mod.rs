@@ -34,6 +34,7 @@ use crate::keep_alive::KeepAlive;
 use crate::keepsakes::Keepsakes;
 use crate::loaded::Loaded;
 use crate::machine;
+use crate::metrics::Metrics;
 use crate::names;
 use crate::ndjson;
 use crate::profile::{GENERIC, Profile};
@@ -118,6 +119,12 @@ impl App {
             base,
             lacks_responses,
         }
+    }
+
+    /// What is counted of the requests.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        self.client.metrics()
     }
 
     fn setting(&self) -> Setting<'_> {
@@ -323,7 +330,9 @@ fn dispatch(route: Route, context: &mut Context<'_>, body: Vec<u8>) -> Result<()
         Route::Blob => transfer::blob(context),
         Route::V1(route) => dispatch_v1(route, context, body),
         Route::Health => info::health(context),
+        Route::Ready => info::ready(context),
         Route::UpstreamHealth => info::upstream_health(context),
+        Route::Metrics => info::metrics(context),
     }
 }
 

@@ -17,6 +17,7 @@ use crate::framing;
 use crate::gate::Gate;
 use crate::guard::{Refused, Registry};
 use crate::handler::{self, App, Context};
+use crate::metrics::{Finished, Metrics};
 use crate::pool::{Full, Pool, Relief};
 use crate::route::{self, Desk};
 use crate::upstream::Trace;
@@ -59,8 +60,14 @@ impl Crews {
             let app = app.clone();
             move |job| serve(&app, job)
         };
+        let counted = app.clone();
+        let main = move |job| {
+            counted.metrics().queued.down();
+            let _busy = counted.metrics().busy.hold();
+            serve(&counted, job);
+        };
         Ok(Self {
-            workers: Pool::start("worker", workers, queue, work())?,
+            workers: Pool::start("worker", workers, queue, main)?,
             desk: Pool::start("desk", DESK.0, DESK.1, work())?,
             probes: Pool::start("probe", DESK.0, DESK.1, work())?,
         })
@@ -99,13 +106,19 @@ impl Crews {
 pub(super) struct Hall {
     gate: Gate,
     registry: Arc<Registry>,
+    metrics: Arc<Metrics>,
     /// `None` once the program is ending.
     crews: RwLock<Option<Crews>>,
 }
 
 impl Hall {
-    pub(super) fn new(gate: Gate, registry: Arc<Registry>, crews: Crews) -> Self {
-        Self { gate, registry, crews: RwLock::new(Some(crews)) }
+    pub(super) fn new(
+        gate: Gate,
+        registry: Arc<Registry>,
+        metrics: Arc<Metrics>,
+        crews: Crews,
+    ) -> Self {
+        Self { gate, registry, metrics, crews: RwLock::new(Some(crews)) }
     }
 
     /// Refuses whatever comes from now on; gives the workers, to be waited for.
@@ -153,15 +166,22 @@ impl Hall {
 
     fn hand_over(&self, job: Job) {
         let desk = route::desk(job.exchange.target());
+        let counts = desk == Desk::Main;
+        if counts {
+            self.metrics.queued.up();
+        }
         let refused = match &*self.crews.read().unwrap_or_else(PoisonError::into_inner) {
             Some(crews) => crews.of(desk).try_submit(job).err().map(|Full(job)| (job, Error::Busy)),
             None => Some((job, Error::Stopping)),
         };
         if let Some((mut job, error)) = refused {
+            if counts {
+                self.metrics.queued.down();
+            }
             if let Ruled::Served = job.ruled {
                 job.ruled = Ruled::Failed(error);
             }
-            finish(job, &mut Trace::default(), |_, _| Ok(()));
+            finish(&self.metrics, job, &mut Trace::default(), |_, _| Ok(()));
         }
     }
 
@@ -191,20 +211,27 @@ fn fault(request: &tiny_http::Request) -> Option<&'static str> {
 /// Handles a request and sees to its end.
 fn serve(app: &App, job: Job) {
     let mut trace = Trace { request_id: job.exchange.request_id().to_owned(), ..Trace::default() };
-    let received = job.received;
+    let (received, metrics) = (job.received, app.metrics());
     let work = |exchange: &mut Exchange, trace: &mut Trace| {
         handler::handle(Context { app, exchange, trace, received })
     };
     match job.exchange.cancel() {
         // Its client has left while it waited.
-        Some(cancel) if cancel.is_given() => finish(job, &mut trace, |_, _| Err(Error::left())),
-        Some(cancel) => cancel.during(|| finish(job, &mut trace, work)),
-        None => finish(job, &mut trace, work),
+        Some(cancel) if cancel.is_given() => {
+            finish(metrics, job, &mut trace, |_, _| Err(Error::left()))
+        }
+        Some(cancel) => cancel.during(|| finish(metrics, job, &mut trace, work)),
+        None => finish(metrics, job, &mut trace, work),
     }
 }
 
 /// Carries out what was ruled, or else does `work`, and sees to the end of the exchange.
-fn finish(job: Job, trace: &mut Trace, work: impl FnOnce(&mut Exchange, &mut Trace) -> Result<()>) {
+fn finish(
+    metrics: &Metrics,
+    job: Job,
+    trace: &mut Trace,
+    work: impl FnOnce(&mut Exchange, &mut Trace) -> Result<()>,
+) {
     let Job { mut exchange, ruled, received } = job;
     let result = panic::catch_unwind(AssertUnwindSafe(|| match ruled {
         Ruled::Served => work(&mut exchange, trace),
@@ -220,6 +247,16 @@ fn finish(job: Job, trace: &mut Trace, work: impl FnOnce(&mut Exchange, &mut Tra
     if let Some(error) = &error {
         exchange.fail(error);
     }
+    metrics.finished(&Finished {
+        route: route::row(exchange.target()),
+        model: &trace.model,
+        asked: trace.attempts > 0,
+        status: exchange.status(),
+        error: error.as_ref().map(Error::kind),
+        duration: received.elapsed(),
+        first: exchange.first_line().map(|first| first.saturating_duration_since(received)),
+        tokens: trace.tokens,
+    });
     log_end(&exchange, trace, received, error.as_ref());
 }
 

@@ -5,7 +5,7 @@
 //! a GET; silence is bounded, never a whole stream; buffers are small, because every live stream has
 //! a pair; and as many idle connections are kept as there are workers.
 
-use std::io::{self, Read};
+use std::io;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
@@ -14,7 +14,9 @@ use ureq::http::header::HeaderMap;
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::{Body, SendBody, Timeout};
 
-use super::transport::{WatchedConnector, with_patience};
+use super::Pooled;
+use super::bound::Bound;
+use super::transport::{WatchedConnector, connecting};
 use crate::backoff;
 use crate::cancel;
 use crate::config::Config;
@@ -35,7 +37,7 @@ const BUFFER_BYTES: usize = 16 * 1024;
 /// Bytes of an error's body that are read.
 const ERROR_BODY_BYTES: u64 = 64 * 1024;
 
-/// Silence that is borne while the body of an error is read.
+/// The time in which the body of an error must be there.
 const ERROR_BODY_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Headers by which whoever runs the upstream finds an error in its own log (openai-wire.md 6.3).
@@ -50,6 +52,9 @@ const IDS: [&str; 6] = [
 
 /// The longest id that is logged, in bytes.
 const LONGEST_ID: usize = 200;
+
+/// How the standard library begins to tell that a name could not be looked up, which is of no kind.
+const LOOKUP: &str = "failed to lookup address information";
 
 /// What the program calls itself.
 const USER_AGENT: &str = concat!("ollama-openai-proxy/", env!("CARGO_PKG_VERSION"));
@@ -70,6 +75,7 @@ pub(super) struct Request<'a> {
     pub request_id: &'a str,
     pub body: Option<&'a [u8]>,
     pub timeout: Duration,
+    pub pooled: Pooled,
 }
 
 /// What helps to understand a failure.
@@ -112,24 +118,16 @@ impl Agent {
 
     /// Sends a request and waits for the head of its answer.
     pub(super) fn send(&self, request: &Request<'_>) -> Result<Response<Body>> {
-        let timeout = Some(request.timeout);
-        let sent = match request.body {
-            Some(body) => self
-                .with_headers(self.agent.post(request.url), request)
-                .content_type("application/json")
-                .config()
-                .timeout_recv_response(timeout)
-                .timeout_per_read(timeout)
-                .build()
-                .send(body),
-            None => self
-                .with_headers(self.agent.get(request.url), request)
-                .config()
-                .timeout_recv_response(timeout)
-                .timeout_per_read(timeout)
-                .build()
-                .call(),
-        };
+        let sent = connecting(|| match request.body {
+            Some(body) => {
+                let builder = self.with_headers(self.agent.post(request.url), request);
+                configured(builder.content_type("application/json"), request).send(body)
+            }
+            None => {
+                let builder = self.with_headers(self.agent.get(request.url), request);
+                configured(builder, request).call()
+            }
+        });
         self.received(sent, request)
     }
 
@@ -140,29 +138,25 @@ impl Agent {
         headers: &[(&'static str, String)],
         body: SendBody<'_>,
     ) -> Result<Response<Body>> {
-        let timeout = Some(request.timeout);
         let builder = self.with_headers(self.agent.post(request.url), request);
         let with = |builder: ureq::RequestBuilder<_>, (name, value): &(&'static str, String)| {
             builder.header(*name, value)
         };
-        let sent = headers
-            .iter()
-            .fold(builder, with)
-            .config()
-            .timeout_recv_response(timeout)
-            .timeout_per_read(timeout)
-            .build()
-            .send(body);
+        let builder = headers.iter().fold(builder, with);
+        let sent = connecting(|| configured(builder, request).send(body));
         self.received(sent, request)
     }
 
     /// Notes what the head of an answer tells, if there is one.
     fn received(
         &self,
-        sent: std::result::Result<Response<Body>, ureq::Error>,
+        (sent, connected): (std::result::Result<Response<Body>, ureq::Error>, bool),
         request: &Request<'_>,
     ) -> Result<Response<Body>> {
-        let response = sent.map_err(before_head)?;
+        let response = sent.map_err(|error| match before_head(error) {
+            Error::Disconnected(cause) if !connected => Error::Stale(cause),
+            other => other,
+        })?;
         let headers = response.headers().iter();
         let texts = headers.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
         if let Some(family) = profile::by_headers(texts) {
@@ -191,6 +185,25 @@ impl Agent {
             None => builder,
         }
     }
+}
+
+/// Sets what differs from request to request.
+fn configured<B>(
+    builder: ureq::RequestBuilder<B>,
+    request: &Request<'_>,
+) -> ureq::RequestBuilder<B> {
+    let config = builder
+        .config()
+        .timeout_recv_response(Some(request.timeout))
+        .timeout_per_read(Some(request.timeout));
+    match request.pooled {
+        Pooled::Any => config,
+        // All of them are older.
+        Pooled::Emptied => config.max_idle_age(Duration::ZERO),
+        // ureq's pool lends to nobody whose buffers have another size.
+        Pooled::Apart => config.output_buffer_size(BUFFER_BYTES + 1),
+    }
+    .build()
 }
 
 /// Passes a good head on; turns any other into an error, with what its body says. What it says of a
@@ -246,12 +259,10 @@ fn ids(headers: &HeaderMap) -> String {
 
 /// Reads what there is of an error's body; what fails on the way is no second error.
 pub(super) fn error_body(response: Response<Body>, most: u64) -> Vec<u8> {
-    with_patience(ERROR_BODY_PATIENCE, || {
-        let mut body = Vec::new();
-        let mut reader = response.into_body().into_reader().take(most);
-        let _ = reader.read_to_end(&mut body);
-        body
-    })
+    let mut body = Vec::new();
+    let mut reader = response.into_body().into_reader();
+    let _ = Bound::new(ERROR_BODY_PATIENCE).read_all(&mut reader, most, &mut body);
+    body
 }
 
 /// The path of a URL, for messages: no host, no query.
@@ -297,7 +308,17 @@ fn from_io(error: io::Error) -> Error {
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
             Error::UpstreamTimeout { phase: Phase::Connect }
         }
-        kind => Error::Connect { reason: kind.to_string() },
+        kind => Error::Connect { reason: told(kind, &error.to_string()) },
+    }
+}
+
+/// Why no connection was made: the kind of error, unless its text says more and no more than it may.
+fn told(kind: io::ErrorKind, text: &str) -> String {
+    match text.strip_prefix(LOOKUP) {
+        Some(why) => format!("its name was not found: {}", why.trim_start_matches(": ")),
+        // What rustls finds wrong in a handshake.
+        None if kind == io::ErrorKind::InvalidData => format!("TLS: {text}"),
+        None => kind.to_string(),
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::{Call, Client, Trace};
 use crate::backoff::RetryPolicy;
+use crate::breaker::Caller;
 use crate::error::Result;
 use crate::profile::Side;
 use crate::translate::models::{self, Listed, Told};
@@ -44,7 +45,7 @@ impl Client {
     /// Those of the upstream, and [`Error::UpstreamProtocol`](crate::error::Error::UpstreamProtocol)
     /// when the answer is no list.
     pub fn list_models(&self, trace: &mut Trace) -> Result<Listed> {
-        let listed = self.list(self.policy, LIST_TIMEOUT, trace)?;
+        let listed = self.list((self.policy, Caller::New), LIST_TIMEOUT, trace)?;
         Ok(self.completed(listed, trace))
     }
 
@@ -53,24 +54,31 @@ impl Client {
     /// # Errors
     /// As [`Client::list_models`]; nothing is tried twice.
     pub fn list_models_once(&self, trace: &mut Trace) -> Result<Listed> {
-        let listed = self.list(self.once(), SHORT_TIMEOUT, trace)?;
+        let listed = self.list((self.no_retry(), Caller::New), SHORT_TIMEOUT, trace)?;
         Ok(self.completed(listed, trace))
     }
 
-    /// Whether the upstream answers: how many models it lists. Nobody else is asked.
+    /// Whether the upstream answers: how many models it lists. Nobody else is asked. It is asked also
+    /// while others are told at once that it is not there.
     ///
     /// # Errors
     /// As [`Client::list_models_once`].
     pub fn health_check(&self, trace: &mut Trace) -> Result<usize> {
-        self.list(self.once(), SHORT_TIMEOUT, trace).map(|listed| listed.len())
+        let how = (self.no_retry(), Caller::Check);
+        self.list(how, SHORT_TIMEOUT, trace).map(|listed| listed.len())
     }
 
-    fn once(&self) -> RetryPolicy {
+    fn no_retry(&self) -> RetryPolicy {
         RetryPolicy { max: 0, ..self.policy }
     }
 
-    fn list(&self, policy: RetryPolicy, timeout: Duration, trace: &mut Trace) -> Result<Listed> {
-        let call = self.get("list_models", "models", policy, timeout);
+    fn list(
+        &self,
+        how: (RetryPolicy, Caller),
+        timeout: Duration,
+        trace: &mut Trace,
+    ) -> Result<Listed> {
+        let call = self.get("list_models", "models", how, timeout);
         let list = self.send(&call, trace)?.into_text().and_then(|body| models::read_list(&body));
         list.map_err(|error| self.failed(self.cleaned(error)))
     }
@@ -79,11 +87,12 @@ impl Client {
         &self,
         operation: &'static str,
         path: &'static str,
-        policy: RetryPolicy,
+        (policy, caller): (RetryPolicy, Caller),
         timeout: Duration,
     ) -> Call<'static> {
         let (body, stream, timeout) = (None, false, timeout.min(self.request_timeout));
-        Call { operation, method: "GET", path, model: None, body, stream, policy, timeout }
+        let (method, model) = ("GET", None);
+        Call { operation, method, path, model, body, stream, policy, caller, timeout }
     }
 
     /// The list with all that is known besides: its family, what its side source tells, and the
@@ -113,7 +122,8 @@ impl Client {
 
     /// One attempt that counts nowhere: a server without such a place is not failing.
     fn ask_aside(&self, side: Side, path: &'static str, trace: &Trace) -> Option<Arc<Told>> {
-        let call = self.get("list_models_aside", path, self.once(), ASIDE_TIMEOUT);
+        let how = (self.no_retry(), Caller::New);
+        let call = self.get("list_models_aside", path, how, ASIDE_TIMEOUT);
         let mut aside = Trace { request_id: trace.request_id.clone(), ..Trace::default() };
         let answer = self.attempt(&call, &mut aside).and_then(|answer| answer.into_text());
         let (told, why) = match answer {

@@ -7,14 +7,14 @@
 //! and no answer is logged.
 
 mod agent;
+mod bound;
 mod list;
 mod pass;
+mod retried;
 mod stream;
 mod transport;
 
-use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
@@ -25,8 +25,10 @@ use crate::adapt::learnt::Learnt;
 use crate::adapt::{self, Adaptable, Repair};
 use crate::backoff::RetryPolicy;
 use crate::base_url::BaseUrl;
+use crate::breaker::{Breaker, Caller, Circuit};
 use crate::config::Config;
-use crate::error::{Error, Result, Retry, Side};
+use crate::error::{Error, Result, Side};
+use crate::metrics::Metrics;
 use crate::openai::request::{ChatRequest, CompletionRequest, EmbeddingRequest, InfillRequest};
 use crate::profile::{self, Profile};
 use crate::redact::{Redactor, Secret};
@@ -56,44 +58,20 @@ pub struct Trace {
     pub tokens: (u64, u64),
     /// What the upstream said when it refused the latest attempt; not redacted, and never shown.
     pub refusal: Option<Details>,
+    /// Which connections the next attempt may use.
+    pub pooled: Pooled,
 }
 
-/// How many attempts were made, and how many of them failed.
-#[derive(Debug, Default)]
-pub struct Counters {
-    requests: AtomicU64,
-    errors: AtomicU64,
-}
-
-impl Counters {
-    /// Attempts since the start.
-    #[must_use]
-    pub fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
-    }
-
-    /// Failed attempts since the start.
-    #[must_use]
-    pub fn errors(&self) -> u64 {
-        self.errors.load(Ordering::Relaxed)
-    }
-
-    fn count(counter: &AtomicU64) {
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts a failure, unless it is the client's.
-    fn failed(&self, error: Error) -> Error {
-        if error.side() == Side::Upstream {
-            Self::count(&self.errors);
-        }
-        error
-    }
-
-    /// The failure of a body that breaks off.
-    fn broken(&self, error: io::Error) -> Error {
-        self.failed(agent::in_body(error))
-    }
+/// Which of the kept connections an attempt may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pooled {
+    /// Any, or a new one.
+    #[default]
+    Any,
+    /// None; they are closed.
+    Emptied,
+    /// None; they stay for others.
+    Apart,
 }
 
 /// A client of one upstream, shared by all workers.
@@ -105,7 +83,8 @@ pub struct Client {
     policy: RetryPolicy,
     pacing: Pacing,
     request_timeout: Duration,
-    counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
+    breaker: Breaker,
     learnt: Learnt,
     profile: Option<&'static Profile>,
     asides: list::Asides,
@@ -123,13 +102,14 @@ struct Call<'a> {
     /// Whether a stream is asked for.
     stream: bool,
     policy: RetryPolicy,
+    caller: Caller,
     timeout: Duration,
 }
 
 impl Client {
     /// A client for the configured upstream.
     #[must_use]
-    pub fn new(config: &Config, pacing: Pacing) -> Self {
+    pub fn new(config: &Config, pacing: Pacing, metrics: Arc<Metrics>) -> Self {
         Self {
             agent: agent::Agent::new(config),
             base: config.base_url.clone(),
@@ -138,7 +118,8 @@ impl Client {
             policy: config.retry,
             pacing,
             request_timeout: config.request_timeout,
-            counters: Arc::default(),
+            metrics,
+            breaker: Breaker::new(config.circuit, config.workers),
             learnt: Learnt::default(),
             profile: config.profile.or_else(|| profile::by_host(config.base_url.host())),
             asides: list::Asides::default(),
@@ -157,10 +138,16 @@ impl Client {
         self.profile.or_else(|| self.agent.family())
     }
 
-    /// The counters.
+    /// Where its calls are counted.
     #[must_use]
-    pub fn counters(&self) -> &Counters {
-        &self.counters
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Whether the upstream is there, as far as the latest attempts told.
+    #[must_use]
+    pub fn circuit(&self) -> Circuit {
+        self.breaker.circuit(Instant::now())
     }
 
     /// What cleans texts of this upstream.
@@ -256,7 +243,9 @@ impl Client {
             let (policy, timeout) = (self.policy, self.request_timeout);
             let (body, stream) = (Some(body.as_slice()), operation.ends_with("_stream"));
             let (method, model) = ("POST", Some(request.model()));
-            let call = Call { operation, method, path, model, body, stream, policy, timeout };
+            let caller = Caller::New;
+            let call =
+                Call { operation, method, path, model, body, stream, policy, caller, timeout };
             self.send(&call, trace)
         })
     }
@@ -299,48 +288,8 @@ impl Client {
     }
 
     fn send(&self, call: &Call<'_>, trace: &mut Trace) -> Result<Answer> {
-        self.retried(call.operation, call.policy, trace, |trace| self.attempt(call, trace))
-    }
-
-    /// Makes attempts until one has a good head or none may follow.
-    fn retried<T>(
-        &self,
-        operation: &'static str,
-        policy: RetryPolicy,
-        trace: &mut Trace,
-        mut attempt: impl FnMut(&mut Trace) -> Result<T>,
-    ) -> Result<T> {
-        log::debug!("{} {operation} begins: model={:?}", trace.request_id, trace.model);
-        let (mut retries, mut polls) = (0, 0);
-        loop {
-            trace.attempts += 1;
-            trace.sent = Some(Instant::now());
-            Counters::count(&self.counters.requests);
-            trace.refusal = None;
-            let error = match attempt(trace) {
-                Ok(answer) => return Ok(answer),
-                Err(error) => self.failed(error),
-            };
-            if let Error::DownstreamGone(_) = error {
-                return Err(error);
-            }
-            let made = if error.retry() == Retry::Poll { &mut polls } else { &mut retries };
-            let delay = policy.delay(*made, (self.pacing.jitter)(), error.retry());
-            *made += 1;
-            // A refusal is told by whoever cannot mend the request.
-            if trace.refusal.is_none() || delay.is_some() {
-                self.log_failure(operation, trace, &error, delay);
-            }
-            match delay {
-                None => return Err(error),
-                Some(delay) => {
-                    if !(self.pacing.sleep)(delay) {
-                        agent::not_cancelled()?;
-                        return Err(Error::Stopping);
-                    }
-                }
-            }
-        }
+        let how = (call.policy, call.caller);
+        self.retried(call.operation, how, trace, |trace| self.attempt(call, trace))
     }
 
     fn attempt(&self, call: &Call<'_>, trace: &mut Trace) -> Result<Answer> {
@@ -357,7 +306,7 @@ impl Client {
         let checked = agent::check(response, &hint, &self.redactor, &mut refusal);
         // Only what was sent can be mended.
         trace.refusal = refusal.filter(|_| call.body.is_some());
-        Answer::of(checked?, call.stream, self.counters.clone())
+        Answer::of(checked?, call.stream, call.timeout, &self.metrics)
     }
 
     fn url(&self, path: &str, model: Option<&str>) -> String {
@@ -376,24 +325,8 @@ impl Client {
         trace: &'a Trace,
     ) -> agent::Request<'a> {
         let (key, azure) = (self.key.as_ref(), self.base.is_azure_dated());
-        agent::Request { url, key, azure, request_id: &trace.request_id, body, timeout }
-    }
-
-    fn log_failure(&self, operation: &str, trace: &Trace, error: &Error, delay: Option<Duration>) {
-        let next = match delay {
-            Some(delay) => format!("next attempt in {} ms", delay.as_millis()),
-            None => "no further attempt".to_owned(),
-        };
-        log::warn!(
-            "{} {operation} failed: error={} attempt={} {next}",
-            trace.request_id,
-            self.redactor.clean(&error.to_string()),
-            trace.attempts,
-        );
-    }
-
-    fn failed(&self, error: Error) -> Error {
-        self.counters.failed(error)
+        let (request_id, pooled) = (trace.request_id.as_str(), trace.pooled);
+        agent::Request { url, key, azure, request_id, body, timeout, pooled }
     }
 
     /// Texts of the upstream that were found inside a success are cleaned like all others.
@@ -406,6 +339,14 @@ impl Client {
             other => other,
         }
     }
+}
+
+/// Counts a failure, if it is the upstream's.
+fn failed(metrics: &Metrics, error: Error) -> Error {
+    if error.side() == Side::Upstream {
+        metrics.upstream_failed(error.kind());
+    }
+    error
 }
 
 /// Mends a request that was refused; whether it is worth sending again. `tried` are all repairs so

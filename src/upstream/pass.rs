@@ -7,14 +7,18 @@
 
 use std::io::Read;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use ureq::http::Response;
 use ureq::{Body, BodyReader, SendBody};
 
 use super::agent::{self, header, not_cancelled};
-use super::{Client, Counters, Trace};
+use super::bound::Bound;
+use super::stream::OpenStream;
+use super::{Client, Trace};
+use crate::breaker::Caller;
 use crate::error::{Error, Result};
+use crate::metrics::Metrics;
 use crate::openai::head::PassedHead;
 use crate::translate::pass::{Endpoint, RawBody};
 use crate::upstream_error;
@@ -27,6 +31,12 @@ const ERROR_BYTES: u64 = 1024 * 1024;
 
 /// Bytes that one read takes from an answer.
 const READ_BYTES: usize = 16 * 1024;
+
+/// What ends a stream of events, with the blank line behind it.
+const DONE: [&[u8]; 2] = [b"[DONE]\n\n", b"[DONE]\r\n\r\n"];
+
+/// As many bytes as the longest of them has.
+const TAIL_BYTES: usize = DONE[1].len();
 
 /// Headers of the client that go along.
 pub type PassedHeaders = Vec<(&'static str, String)>;
@@ -44,7 +54,7 @@ pub enum PassedBody {
     /// All of it.
     Whole(Vec<u8>),
     /// As it comes. Dropping it closes the upstream's connection.
-    Stream(PassedStream),
+    Stream(Box<PassedStream>),
 }
 
 /// What a client's request needs beside its body.
@@ -109,16 +119,12 @@ impl Client {
     ) -> Result<PassedAnswer> {
         let passing = Passing { operation: "pass_stream", path, model, headers };
         let mut refused = None;
-        trace.attempts += 1;
-        trace.sent = Some(Instant::now());
-        Counters::count(&self.counters.requests);
         let mut headers = headers.clone();
         headers.push(("content-length", length.to_string()));
         let passing = Passing { headers: &headers, ..passing };
         let body = SendBody::from_reader(body);
-        let answer = self.pass_once(&passing, body, trace, &mut refused).map_err(|error| {
-            self.log_failure(passing.operation, trace, &error, None);
-            self.failed(error)
+        let answer = self.once(passing.operation, trace, |trace| {
+            self.pass_once(&passing, body, trace, &mut refused)
         });
         or_refused(answer, refused)
     }
@@ -136,7 +142,8 @@ impl Client {
         trace: &mut Trace,
         refused: &mut Option<PassedAnswer>,
     ) -> Result<PassedAnswer> {
-        self.retried(passing.operation, self.policy, trace, |trace| {
+        let how = (self.policy, Caller::New);
+        self.retried(passing.operation, how, trace, |trace| {
             let mut reader = body;
             let length = body.len().to_string();
             let mut headers = passing.headers.clone();
@@ -163,7 +170,7 @@ impl Client {
         let texts = texts.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
         let head = PassedHead::of(status, texts);
         if response.status().is_success() {
-            return PassedAnswer::of(head, response, self.counters.clone());
+            return PassedAnswer::of(head, response, self.request_timeout, &self.metrics);
         }
         let body = agent::error_body(response, ERROR_BYTES);
         trace.refusal = upstream_error::refusal(status, &body);
@@ -195,20 +202,26 @@ fn or_refused(answer: Result<PassedAnswer>, refused: Option<PassedAnswer>) -> Re
 }
 
 impl PassedAnswer {
-    fn of(head: PassedHead, response: Response<Body>, counters: Arc<Counters>) -> Result<Self> {
+    fn of(
+        head: PassedHead,
+        response: Response<Body>,
+        timeout: Duration,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self> {
         let length = header(response.headers(), "content-length").and_then(|it| it.parse().ok());
         let small = length.is_some_and(|length: u64| length <= SMALL_ANSWER);
-        let reader = response.into_body().into_reader();
+        let mut reader = response.into_body().into_reader();
+        let mut bound = Bound::new(timeout);
+        if !head.has_events() && small {
+            let mut body = Vec::new();
+            bound.read_all(&mut reader, SMALL_ANSWER, &mut body)?;
+            agent::not_cancelled()?;
+            return Ok(Self { head, body: PassedBody::Whole(body) });
+        }
         let buffer = vec![0; READ_BYTES].into_boxed_slice();
-        let mut stream = PassedStream { reader, buffer, counters };
-        if head.has_events() || !small {
-            return Ok(Self { head, body: PassedBody::Stream(stream) });
-        }
-        let mut body = Vec::new();
-        while let Some(piece) = stream.next()? {
-            body.extend_from_slice(piece);
-        }
-        Ok(Self { head, body: PassedBody::Whole(body) })
+        let (events, open) = (head.has_events(), OpenStream::new(metrics.clone()));
+        let stream = PassedStream { reader, buffer, events, tail: Vec::new(), bound, open };
+        Ok(Self { head, body: PassedBody::Stream(Box::new(stream)) })
     }
 
     /// Whether the upstream says that it has no such route, and not only no such model.
@@ -225,21 +238,49 @@ impl PassedAnswer {
 pub struct PassedStream {
     reader: BodyReader<'static>,
     buffer: Box<[u8]>,
-    counters: Arc<Counters>,
+    /// Whether it may go on for as long as each of its lines ends in time.
+    events: bool,
+    /// The last bytes that came, of events only.
+    tail: Vec<u8>,
+    bound: Bound,
+    open: OpenStream,
 }
 
 impl PassedStream {
     /// Waits for the next piece; `None` at the end.
     ///
     /// # Errors
-    /// [`Error::UpstreamTimeout`] after too long a silence, [`Error::UpstreamClosed`] when the
-    /// connection broke.
+    /// [`Error::UpstreamTimeout`] after too long a silence or for a line, or a body without lines,
+    /// that takes too long, [`Error::UpstreamClosed`] when the connection broke.
     #[allow(clippy::should_implement_trait)] // It lends what it reads.
     pub fn next(&mut self) -> Result<Option<&[u8]>> {
-        match self.reader.read(&mut self.buffer) {
+        match self.bound.read(&mut self.reader, &mut self.buffer) {
             Ok(0) => not_cancelled().map(|()| None),
-            Ok(length) => Ok(Some(&self.buffer[..length])),
-            Err(error) => Err(self.counters.broken(error)),
+            Ok(length) => {
+                if self.events {
+                    self.came(length);
+                }
+                Ok(Some(&self.buffer[..length]))
+            }
+            // Behind the mark nothing is missing.
+            Err(_) if self.is_done() => Ok(None),
+            Err(error) => Err(self.open.broken(error)),
         }
+    }
+
+    /// Notes what a piece of events, of this length, has at its end.
+    fn came(&mut self, length: usize) {
+        let piece = &self.buffer[..length];
+        // Mostly the last byte is one.
+        if piece.iter().rev().any(|byte| matches!(byte, b'\n' | b'\r')) {
+            self.bound.renew();
+        }
+        self.tail.extend_from_slice(&piece[length.saturating_sub(TAIL_BYTES)..]);
+        self.tail.drain(..self.tail.len().saturating_sub(TAIL_BYTES));
+    }
+
+    /// Whether the mark that ends a stream has come.
+    fn is_done(&self) -> bool {
+        DONE.iter().any(|mark| self.tail.ends_with(mark))
     }
 }

@@ -7,10 +7,12 @@ use std::time::Duration;
 use ureq::http::Response;
 use ureq::{Body, BodyReader};
 
-use super::Counters;
-use super::agent::{header, in_body, not_cancelled};
+use super::agent::{header, not_cancelled};
+use super::bound::Bound;
+use super::failed;
 use super::transport::with_patience;
 use crate::error::{Error, Result};
+use crate::metrics::Metrics;
 use crate::sse::{Decoder, Event};
 
 /// The largest whole answer that is read, in bytes: some 5,000 embeddings.
@@ -41,7 +43,8 @@ impl Answer {
     pub(super) fn of(
         response: Response<Body>,
         asked: bool,
-        counters: Arc<Counters>,
+        timeout: Duration,
+        metrics: &Arc<Metrics>,
     ) -> Result<Self> {
         let kind = header(response.headers(), "content-type").unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -52,9 +55,10 @@ impl Answer {
             _ => asked,
         };
         if streams {
-            Ok(Self::Stream(Box::new(EventStream::new(response.into_body(), counters))))
+            let body = response.into_body();
+            Ok(Self::Stream(Box::new(EventStream::new(body, timeout, metrics.clone()))))
         } else {
-            read_whole(response.into_body()).map(Self::Whole)
+            read_whole(response.into_body(), timeout).map(Self::Whole)
         }
     }
 
@@ -79,10 +83,10 @@ impl Answer {
     }
 }
 
-fn read_whole(body: Body) -> Result<String> {
+fn read_whole(body: Body, timeout: Duration) -> Result<String> {
     let mut bytes = Vec::new();
-    let mut reader = body.into_reader().take(MAX_ANSWER_BYTES + 1);
-    reader.read_to_end(&mut bytes).map_err(in_body)?;
+    let most = MAX_ANSWER_BYTES + 1;
+    Bound::new(timeout).read_all(&mut body.into_reader(), most, &mut bytes)?;
     not_cancelled()?;
     if bytes.len() as u64 > MAX_ANSWER_BYTES {
         return Err(Error::protocol("an answer without end"));
@@ -103,11 +107,33 @@ pub struct EventStream {
     mapped: String,
     buffer: Box<[u8]>,
     ended: bool,
-    counters: Arc<Counters>,
+    bound: Bound,
+    open: OpenStream,
+}
+
+/// A stream that counts as open as long as it lives.
+pub(super) struct OpenStream(Arc<Metrics>);
+
+impl OpenStream {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        metrics.open_streams.up();
+        Self(metrics)
+    }
+
+    /// Counts the failure that broke it off.
+    pub(super) fn broken(&self, error: Error) -> Error {
+        failed(&self.0, error)
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.open_streams.down();
+    }
 }
 
 impl EventStream {
-    fn new(body: Body, counters: Arc<Counters>) -> Self {
+    fn new(body: Body, timeout: Duration, metrics: Arc<Metrics>) -> Self {
         Self {
             reader: body.into_reader(),
             decoder: Decoder::new(),
@@ -115,7 +141,8 @@ impl EventStream {
             mapped: String::new(),
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
             ended: false,
-            counters,
+            bound: Bound::new(timeout),
+            open: OpenStream::new(metrics),
         }
     }
 
@@ -125,6 +152,9 @@ impl EventStream {
     /// [`Error::UpstreamProtocol`] for an event without end.
     pub fn ready(&mut self) -> Result<Option<Event<'_>>> {
         let event = self.decoder.next_event()?;
+        if event.is_some() {
+            self.bound.renew();
+        }
         if let (Some(map), Some(Event::Data(data))) = (self.map, event)
             && let Some(mapped) = map(&String::from_utf8_lossy(data))
         {
@@ -135,7 +165,8 @@ impl EventStream {
     }
 
     /// Waits for more bytes. After `true`, [`EventStream::ready`] may have events; after `false`
-    /// there is nothing more.
+    /// there is nothing more. An event that has begun must be complete in time, too; between events
+    /// a sign of life is enough.
     ///
     /// # Errors
     /// [`Error::UpstreamTimeout`] after too long a silence, [`Error::UpstreamClosed`] when the
@@ -144,7 +175,10 @@ impl EventStream {
         if self.ended {
             return Ok(false);
         }
-        match self.reader.read(&mut self.buffer) {
+        if !self.decoder.has_pending() {
+            self.bound.renew();
+        }
+        match self.bound.read(&mut self.reader, &mut self.buffer) {
             Ok(0) => {
                 self.ended = true;
                 not_cancelled()?;
@@ -153,7 +187,7 @@ impl EventStream {
             Ok(length) => self.decoder.push(&self.buffer[..length]),
             Err(error) => {
                 self.ended = true;
-                return Err(self.counters.broken(error));
+                return Err(self.open.broken(error));
             }
         }
         Ok(true)

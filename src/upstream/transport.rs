@@ -23,6 +23,15 @@ use crate::cancel::{self, Cancel, Hook};
 thread_local! {
     /// A bound on each read of this thread, tighter than the agent's own.
     static PATIENCE: Cell<Option<Duration>> = const { Cell::new(None) };
+
+    /// Whether this thread made a connection since it was last asked.
+    static CONNECTED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does `work`; whether a connection was made for it, or one was used that had served before.
+pub(super) fn connecting<T>(work: impl FnOnce() -> T) -> (T, bool) {
+    CONNECTED.set(false);
+    (work(), CONNECTED.get())
 }
 
 /// Runs `work` with a tighter bound on each read than the agent's own.
@@ -50,6 +59,7 @@ impl Connector<()> for WatchedConnector {
         details: &ConnectionDetails<'_>,
         chained: Option<()>,
     ) -> Result<Option<Self::Out>, Error> {
+        CONNECTED.set(true);
         let socket = Arc::new(Socket::default());
         let hook: Hook = Arc::new({
             let socket = socket.clone();

@@ -11,6 +11,7 @@ pub mod golden;
 pub mod members;
 pub mod proxy;
 pub mod raw;
+pub mod restarting;
 pub mod shape;
 pub mod upstream;
 

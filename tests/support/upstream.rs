@@ -17,6 +17,10 @@ use super::HANG;
 pub enum Step {
     /// Sends bytes as they are.
     Send(Vec<u8>),
+    /// Does nothing for a while.
+    Pause(Duration),
+    /// Sends these bytes again and again, with a pause before each time, until nobody takes them.
+    Drip(Vec<u8>, Duration),
     /// Waits until the test says so (or drops its end).
     Wait(Receiver<()>),
     /// Waits until the proxy has closed the connection, and tells the test.
@@ -197,6 +201,14 @@ fn serve(stream: &TcpStream, shared: &Shared, connection: usize) {
 fn play(mut stream: &TcpStream, reader: &mut impl Read, step: Step) -> io::Result<()> {
     match step {
         Step::Send(bytes) => stream.write_all(&bytes),
+        Step::Pause(pause) => {
+            thread::sleep(pause);
+            Ok(())
+        }
+        Step::Drip(bytes, pause) => loop {
+            thread::sleep(pause);
+            stream.write_all(&bytes)?;
+        },
         Step::Wait(told) => {
             let _ = told.recv_timeout(HANG);
             Ok(())

@@ -1,0 +1,118 @@
+//! OpenMetrics' text format (version 1.0).
+//!
+//! Pure. Invariant: the samples of a family follow its head, and whatever a label says, it stays on
+//! its line.
+
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write};
+
+/// The text, as far as it is written.
+#[derive(Debug, Default)]
+pub(super) struct Text {
+    out: String,
+    /// The family that is being written.
+    family: String,
+}
+
+impl Text {
+    /// Begins a family of samples. A `unit` must be the end of the name.
+    pub(super) fn family(&mut self, name: &str, kind: &str, unit: &str, help: &str) {
+        name.clone_into(&mut self.family);
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.out, "# TYPE {name} {kind}");
+        if !unit.is_empty() {
+            let _ = writeln!(self.out, "# UNIT {name} {unit}");
+        }
+        let _ = writeln!(self.out, "# HELP {name} {help}");
+    }
+
+    /// Writes a sample of the family.
+    pub(super) fn sample(&mut self, suffix: &str, labels: &[(&str, &str)], value: impl Display) {
+        self.out.push_str(&self.family);
+        self.out.push_str(suffix);
+        for (place, (name, value)) in labels.iter().enumerate() {
+            self.out.push(if place == 0 { '{' } else { ',' });
+            self.out.push_str(name);
+            self.out.push_str("=\"");
+            escape(&mut self.out, value);
+            self.out.push('"');
+        }
+        if !labels.is_empty() {
+            self.out.push('}');
+        }
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.out, " {value}");
+    }
+
+    /// A counter without labels.
+    pub(super) fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.family(name, "counter", "", help);
+        self.sample("_total", &[], value);
+    }
+
+    /// A gauge without labels.
+    pub(super) fn gauge(&mut self, name: &str, help: &str, value: u64) {
+        self.family(name, "gauge", "", help);
+        self.sample("", &[], value);
+    }
+
+    /// Counters that differ in one label.
+    pub(super) fn words(
+        &mut self,
+        name: &str,
+        label: &str,
+        help: &str,
+        counts: &BTreeMap<&'static str, u64>,
+    ) {
+        self.family(name, "counter", "", help);
+        for (word, count) in counts {
+            self.sample("_total", &[(label, word)], count);
+        }
+    }
+
+    /// The whole text.
+    pub(super) fn end(mut self) -> String {
+        self.out.push_str("# EOF\n");
+        self.out
+    }
+}
+
+fn escape(out: &mut String, value: &str) {
+    for character in value.chars() {
+        match character {
+            '\\' => out.push_str("\\\\"),
+            '"' => out.push_str("\\\""),
+            '\n' => out.push_str("\\n"),
+            // A carriage return would end the line for some readers.
+            control if control.is_control() => out.push('\u{fffd}'),
+            other => out.push(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_family_has_its_head_and_then_its_samples() {
+        let mut out = Text::default();
+        out.family("a_seconds", "gauge", "seconds", "Of a.");
+        out.sample("", &[("x", "1"), ("y", "2")], 0.5);
+        out.counter("b", "Of b.", 3);
+        out.gauge("c", "Of c.", 0);
+        let expected = "# TYPE a_seconds gauge\n# UNIT a_seconds seconds\n# HELP a_seconds Of a.\n\
+                        a_seconds{x=\"1\",y=\"2\"} 0.5\n\
+                        # TYPE b counter\n# HELP b Of b.\nb_total 3\n\
+                        # TYPE c gauge\n# HELP c Of c.\nc 0\n# EOF\n";
+        assert_eq!(out.end(), expected);
+    }
+
+    #[test]
+    fn whatever_a_label_says_it_stays_in_its_place() {
+        let mut out = Text::default();
+        out.family("a", "gauge", "", "Of a.");
+        out.sample("", &[("x", "q\"b\\n\nr\r{}é")], 1);
+        assert!(out.end().contains("a{x=\"q\\\"b\\\\n\\nr\u{fffd}{}é\"} 1\n"));
+    }
+}

@@ -1,0 +1,116 @@
+//! An upstream's answer cut at every byte: the client gets an error, never a part that looks whole.
+
+mod support;
+
+use ollama_openai_proxy::config::Config;
+use support::proxy::Proxy;
+use support::raw::{Answer, chat, chat_whole};
+use support::upstream::{Step, Upstream, answer, stream};
+
+/// What the answer says.
+const TEXT: [&str; 2] = ["Hel", "lo"];
+
+fn bytes(steps: Vec<Step>) -> Vec<u8> {
+    let sent = steps.into_iter().filter_map(|step| match step {
+        Step::Send(bytes) => Some(bytes),
+        _ => None,
+    });
+    sent.collect::<Vec<_>>().concat()
+}
+
+/// The end of this text in these bytes.
+fn end_of(bytes: &[u8], text: &str) -> usize {
+    let found = bytes.windows(text.len()).position(|window| window == text.as_bytes());
+    found.expect("it is there") + text.len()
+}
+
+/// Plays the answer cut at each of its bytes, and looks at what the client gets with each.
+fn cut(bytes: &[u8], path: &str, body: &str, look: impl Fn(usize, &Answer)) {
+    let upstream = Upstream::start();
+    let proxy = Proxy::with(&upstream, |config: &mut Config| {
+        config.workers = 2;
+        config.retry.max = 0;
+        config.circuit.threshold = u32::MAX;
+    });
+    let mut client = proxy.client();
+    for at in 0..=bytes.len() {
+        upstream.script(vec![Step::Send(bytes[..at].to_vec()), Step::Close]);
+        look(at, &client.post(path, body).answer());
+        upstream.request();
+    }
+    assert!(upstream.is_idle());
+}
+
+/// Cuts a stream. `terminal` ends the upstream's; `done` tells clients that they have all.
+fn cut_stream(path: &str, body: &str, terminal: &str, done: &str) {
+    let bytes = bytes(stream(&TEXT));
+    let complete = end_of(&bytes, terminal);
+    cut(&bytes, path, body, |at, answer| {
+        let text = &answer.body;
+        let (whole, failed) = (text.contains(done), text.contains("\"error\""));
+        if at < complete - "\n\n".len() {
+            assert!(failed && !whole, "{path} at {at}: {text}");
+        } else if at < complete {
+            // What is passed on as it comes has been passed on.
+            assert!(failed, "{path} at {at}: {text}");
+        } else {
+            assert!(whole && !failed && answer.status() == 200, "{path} at {at}: {text}");
+        }
+        if whole {
+            assert!(TEXT.iter().all(|part| text.contains(&format!("\"{part}\""))), "{at}: {text}");
+        }
+    });
+}
+
+/// Cuts a whole answer.
+fn cut_whole(path: &str, body: &str, done: &str) {
+    let bytes = bytes(vec![answer(&TEXT.concat())]);
+    cut(&bytes, path, body, |at, answer| {
+        let text = &answer.body;
+        if at < bytes.len() {
+            assert_eq!(answer.status(), 502, "{path} at {at}: {text}");
+            assert!(text.contains("\"error\"") && !text.contains(done), "{path} at {at}: {text}");
+        } else {
+            assert_eq!(answer.status(), 200, "{path} at {at}: {text}");
+            assert!(text.contains(done) && text.contains("\"Hello\""), "{path} at {at}: {text}");
+        }
+    });
+}
+
+const REASON: &str = "\"finish_reason\":\"stop\"}]}\n\n";
+const MARK: &str = "data: [DONE]\n\n";
+
+fn message(stream: bool) -> String {
+    chat("Hi").replacen('{', &format!("{{\"max_tokens\":9,\"stream\":{stream},"), 1)
+}
+
+#[test]
+fn a_stream_of_chat() {
+    cut_stream("/api/chat", &chat("Hi"), REASON, "\"done\":true");
+}
+
+#[test]
+fn a_stream_of_generate() {
+    let body = r#"{"model":"m","prompt":"Hi"}"#;
+    cut_stream("/api/generate", body, REASON, "\"done\":true");
+}
+
+#[test]
+fn a_stream_that_is_passed_on() {
+    let body = chat("Hi").replacen('{', "{\"stream\":true,", 1);
+    cut_stream("/v1/chat/completions", &body, MARK, "data: [DONE]");
+}
+
+#[test]
+fn a_stream_of_messages() {
+    cut_stream("/v1/messages", &message(true), REASON, "event: message_stop");
+}
+
+#[test]
+fn whole_answers() {
+    cut_whole("/api/chat", &chat_whole("Hi"), "\"done\":true");
+    let body = r#"{"model":"m","prompt":"Hi","stream":false}"#;
+    cut_whole("/api/generate", body, "\"done\":true");
+    cut_whole("/v1/chat/completions", &chat_whole("Hi"), "\"choices\"");
+    cut_whole("/v1/messages", &message(false), "\"stop_reason\"");
+}
