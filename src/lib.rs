@@ -57,6 +57,7 @@ pub mod adapt;
 pub mod anthropic;
 pub mod backoff;
 pub mod base_url;
+pub mod cancel;
 pub mod catalog;
 pub mod check;
 pub mod clock;

@@ -12,7 +12,7 @@ use std::time::{Instant, SystemTime};
 use ureq::http::Response;
 use ureq::{Body, BodyReader, SendBody};
 
-use super::agent::{self, header, in_body};
+use super::agent::{self, header, not_cancelled};
 use super::{Client, Counters, Trace};
 use crate::error::{Error, Result};
 use crate::openai::head::PassedHead;
@@ -237,12 +237,9 @@ impl PassedStream {
     #[allow(clippy::should_implement_trait)] // It lends what it reads.
     pub fn next(&mut self) -> Result<Option<&[u8]>> {
         match self.reader.read(&mut self.buffer) {
-            Ok(0) => Ok(None),
+            Ok(0) => not_cancelled().map(|()| None),
             Ok(length) => Ok(Some(&self.buffer[..length])),
-            Err(error) => {
-                Counters::count(&self.counters.errors);
-                Err(in_body(error))
-            }
+            Err(error) => Err(self.counters.broken(error)),
         }
     }
 }
