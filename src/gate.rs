@@ -150,7 +150,7 @@ mod tests {
     #[track_caller]
     fn check(bound: &str, host: &str, get: u16, options: u16) {
         for (method, expected) in [("GET", get), ("OPTIONS", options)] {
-            let ruling = guard(bound).decide(method, "/", None, Some(host));
+            let ruling = gate(bound).decide(method, "/", None, Some(host));
             assert_eq!(ruling.status.unwrap_or(0), expected, "{bound} {method} {host:?}");
             assert_eq!(ruling.refusal.is_some(), expected == 403, "{bound} {method} {host:?}");
             assert_eq!(ruling.headers, [], "{host:?}");
