@@ -297,7 +297,12 @@ fn from_io(error: io::Error) -> Error {
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
             Error::UpstreamTimeout { phase: Phase::Connect }
         }
-        kind => Error::Connect { reason: kind.to_string() },
+        // What failed above the system, a name's look-up or TLS, has words of its own, and those
+        // say what to do: an unknown name, a certificate that nobody signed.
+        kind => {
+            let reason = error.get_ref().map_or_else(|| kind.to_string(), ToString::to_string);
+            Error::Connect { reason }
+        }
     }
 }
 
