@@ -79,7 +79,7 @@ def kubernetes(binary):
 def service(binary):
     """systemd accepts the unit, finds it hardened, and waits for its end."""
     text = changed("ollama-openai-proxy.service", {"ExecStart=/usr/local/bin/": "ExecStart=/bin/"})
-    options = dict(line.split("=", 1) for line in text.splitlines() if re.match("[A-Z]\\w+=", line))
+    options = dict(re.findall(r"^([A-Z]\w+)=(.*)$", text, re.MULTILINE))
     grace = number(defaults(binary)["SHUTDOWN_GRACE"])
     require(number(options["TimeoutStopSec"]) > grace, "killed before it is done")
     analyze = tool("systemd-analyze")

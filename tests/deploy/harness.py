@@ -273,6 +273,7 @@ class Programs:
         if not os.path.exists(path):
             key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
             names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+            names += ["-addext", "basicConstraints=critical,CA:FALSE"]
             output(
                 ["openssl", "req", "-x509", *key, *names, "-days", "2"]
                 + ["-keyout", path + ".key", "-out", path + ".crt"]

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 from pathlib import Path
 
 from harness import answers, free_ports, output, require, until
@@ -57,8 +58,13 @@ def haproxy(programs, one, two=None):
     output([tool("haproxy"), "-c", "-f", path])
     log = open(os.path.join(programs.folder, "haproxy.log"), "w")
     started(programs, [tool("haproxy"), "-db", "-f", path], port, stdout=log, stderr=log)
-    until(lambda: os.path.exists(f"{programs.folder}/admin.sock"), "HAProxy's socket")
+    until(lambda: takes_orders(programs), "HAProxy's socket")
     return port
+
+
+def takes_orders(programs):
+    with socket.socket(socket.AF_UNIX) as admin:
+        return admin.connect_ex(f"{programs.folder}/admin.sock") == 0
 
 
 def nginx(programs, one):
