@@ -58,8 +58,9 @@ def kubernetes(binary):
     require(service["spec"]["selector"] == labels, "the Service selects other pods")
     pod = deployment["spec"]["template"]["spec"]
     grace = number(defaults(binary)["SHUTDOWN_GRACE"])
-    require(pod["terminationGracePeriodSeconds"] > grace, "killed before it is done")
     (container,) = pod["containers"]
+    grace += container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    require(pod["terminationGracePeriodSeconds"] > grace, "killed before it is done")
     ports = {port["name"] for port in container["ports"]}
     require(service["spec"]["ports"][0]["targetPort"] in ports, "the Service's port")
     for probe in ("startupProbe", "readinessProbe"):

@@ -175,7 +175,10 @@ class Stream:
                 while (data := self.frame()) is not None:
                     self.take(data)
             else:
-                self.take(self.file.read(self.length))
+                data = self.file.read(self.length)
+                require(len(data) == self.length, "broken off")
+                if self.status == 200:
+                    self.take(data)
         except (Failure, OSError, ValueError) as error:
             self.error = str(error)
             self.end = "broken"
