@@ -41,6 +41,7 @@
 //! | [`pool`] | workers on a bounded queue |
 //! | [`acceptor`] | tiny_http's accept side, kept healthy |
 //! | [`server`], [`stop`], [`logging`], [`check`] | putting it together, and ending it |
+//! | [`healthcheck`] | the question whether another process of it lives |
 //!
 //! # Invariants
 //!
@@ -71,6 +72,7 @@ pub mod gate;
 pub mod go_template;
 pub mod guard;
 pub mod handler;
+pub mod healthcheck;
 pub mod keep_alive;
 pub mod keepsakes;
 pub mod loaded;

@@ -7,7 +7,7 @@ use std::thread;
 use ollama_openai_proxy::config::{self, Command, Config};
 use ollama_openai_proxy::server::Server;
 use ollama_openai_proxy::stop::Stop;
-use ollama_openai_proxy::{check, logging};
+use ollama_openai_proxy::{check, healthcheck, logging};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -25,6 +25,11 @@ fn main() -> ExitCode {
             say(&report.text);
             if !report.good {
                 return ExitCode::FAILURE;
+            }
+        }
+        Command::Healthcheck(config) => {
+            if let Err(why) = healthcheck::ask(&config) {
+                return fail(&why);
             }
         }
         Command::Run(config) => return run(config),

@@ -98,6 +98,8 @@ pub enum Command {
     Run(Config),
     /// Say that the configuration is good, and stop.
     Check(Config),
+    /// Ask the server that runs with this configuration whether it lives, and stop.
+    Healthcheck(Config),
     /// Print [`help`].
     Help,
     /// Print [`version`].
@@ -127,7 +129,9 @@ pub fn load(args: impl IntoIterator<Item = OsString>) -> Result<Command, ConfigE
     // Bytes that are not UTF-8 become a character that no option accepts.
     let env = |name: &str| Some(std::env::var_os(name)?.to_string_lossy().into_owned());
     match from_sources(args, &env, &dotenv) {
-        Ok(Command::Run(_) | Command::Check(_)) if !problems.is_empty() => {
+        Ok(Command::Run(_) | Command::Check(_) | Command::Healthcheck(_))
+            if !problems.is_empty() =>
+        {
             Err(ConfigError { problems })
         }
         Err(error) => {
@@ -153,6 +157,7 @@ pub fn from_sources(
         Mode::Help => return Ok(Command::Help),
         Mode::Version => return Ok(Command::Version),
         Mode::Check => Command::Check,
+        Mode::Healthcheck => Command::Healthcheck,
         Mode::Run => Command::Run,
     };
     let raw = RawConfig::gather(&line.values, env, dotenv);

@@ -330,6 +330,7 @@ pub fn help() -> String {
     }
     text.push_str(
         "  --check\n      Check the configuration, print it, ask the upstream for its models, and stop.\n  \
+         --healthcheck\n      Ask the proxy that runs with these options for /health; the exit status tells.\n  \
          -h, --help\n      Print this help.\n  \
          -V, --version\n      Print the version.\n\n\
          A flag is stronger than the environment, and that is stronger than a .env file in the\n\
@@ -435,7 +436,7 @@ mod tests {
             assert!(row.help.ends_with('.') && !row.help.contains('|'), "{}", row.variable);
             assert!(!row.placeholder.is_empty(), "{}", row.variable);
         }
-        for taken in ["help", "version", "check"] {
+        for taken in ["help", "version", "check", "healthcheck"] {
             assert!(!names.contains(taken), "--{taken} is no option");
         }
     }
@@ -452,7 +453,7 @@ mod tests {
             }
             assert!(help.contains(row.default), "{}", row.variable);
         }
-        for flag in ["--check", "-h, --help", "-V, --version"] {
+        for flag in ["--check", "--healthcheck", "-h, --help", "-V, --version"] {
             assert!(help.contains(flag), "{flag}");
         }
         for line in help.lines() {

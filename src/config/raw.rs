@@ -49,6 +49,8 @@ pub enum Mode {
     /// Serve.
     #[default]
     Run,
+    /// Ask the running server whether it lives, and stop.
+    Healthcheck,
     /// Check the configuration and stop.
     Check,
     /// Print the version.
@@ -60,7 +62,7 @@ pub enum Mode {
 /// The command line, taken apart.
 #[derive(Default)]
 pub struct CommandLine {
-    /// Help is stronger than version, and that than check.
+    /// Help is stronger than version, that than check, and that than a health check.
     pub mode: Mode,
     /// Values in the order given; a later one is stronger.
     pub values: Vec<(&'static str, String)>,
@@ -79,6 +81,7 @@ impl CommandLine {
                 Ok(Some(Arg::Long("help") | Arg::Short('h'))) => line.ask(Mode::Help),
                 Ok(Some(Arg::Long("version") | Arg::Short('V'))) => line.ask(Mode::Version),
                 Ok(Some(Arg::Long("check"))) => line.ask(Mode::Check),
+                Ok(Some(Arg::Long("healthcheck"))) => line.ask(Mode::Healthcheck),
                 Ok(Some(Arg::Long(name))) => {
                     let known = by_flag(name).and_then(|row| row.flag).ok_or(format!("--{name}"));
                     line.value(known, value(&mut parser));
@@ -221,7 +224,8 @@ mod tests {
     #[test]
     fn help_is_stronger_than_version_and_that_than_check() {
         assert_eq!(parse(&[]).mode, Mode::Run);
-        assert_eq!(parse(&["--check"]).mode, Mode::Check);
+        assert_eq!(parse(&["--healthcheck"]).mode, Mode::Healthcheck);
+        assert_eq!(parse(&["--check", "--healthcheck"]).mode, Mode::Check);
         assert_eq!(parse(&["-V", "--check"]).mode, Mode::Version);
         assert_eq!(parse(&["--version", "-h", "-V"]).mode, Mode::Help);
         assert_eq!(parse(&["--nonsense", "--help"]).mode, Mode::Help);

@@ -353,6 +353,15 @@ mod tests {
     }
 
     #[test]
+    fn what_a_library_says_is_told_and_of_the_system_its_kind() {
+        let told = |error| from_io(error).to_string();
+        let tls = io::Error::new(io::ErrorKind::InvalidData, "invalid peer certificate");
+        assert!(told(tls).contains("invalid peer certificate"));
+        // 101 is ENETUNREACH.
+        assert!(told(io::Error::from_raw_os_error(101)).contains("network unreachable"));
+    }
+
+    #[test]
     fn ids_of_the_upstream_are_found_and_nothing_else() {
         let mut headers = HeaderMap::new();
         for (name, value) in [("cf-ray", "8a-FRA"), ("x-request-id", "req_1"), ("server", "x")] {

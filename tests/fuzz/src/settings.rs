@@ -102,7 +102,7 @@ fn check(args: Vec<OsString>, env: &[(String, String)], file: &[(String, String)
     let debug = format!("{command:?}");
     assert!(!debug.contains(MARK), "a secret is told: {debug}");
     match command {
-        Ok(Command::Run(config) | Command::Check(config)) => {
+        Ok(Command::Run(config) | Command::Check(config) | Command::Healthcheck(config)) => {
             let told = config.describe();
             // Blanks at an end are none of a variable's.
             let told: Vec<&str> = told.lines().map(str::trim_end).collect();
