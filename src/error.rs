@@ -102,6 +102,8 @@ pub enum Error {
         /// The sentence for the client.
         message: String,
     },
+    /// The request brings no key, or a wrong one, where keys are asked for.
+    Unauthorized,
     /// Something that must not be done here (ollama-api.md 4.2: 403).
     Forbidden {
         /// The sentence for the client.
@@ -183,6 +185,7 @@ impl Error {
             | Self::BodyTooLarge { .. }
             | Self::BodyBroken(_)
             | Self::ModelNotFound { .. }
+            | Self::Unauthorized
             | Self::Forbidden { .. }
             | Self::DownstreamGone(_) => Side::Downstream,
             Self::Busy | Self::Stopping | Self::State { .. } | Self::Internal(_) => Side::Proxy,
@@ -204,6 +207,7 @@ impl Error {
             | Self::InvalidRequest { .. }
             | Self::Unsupported { .. }
             | Self::BodyBroken(_) => 400,
+            Self::Unauthorized => 401,
             Self::Forbidden { .. } => 403,
             Self::UnknownRoute | Self::ModelNotFound { .. } => 404,
             Self::MethodNotAllowed { .. } => 405,
@@ -240,6 +244,8 @@ impl Error {
             }
             Self::Stopping => "server is shutting down".to_owned(),
             Self::ModelNotFound { message } => message.clone(),
+            // Ollama's own word (ollama-api.md 4.1).
+            Self::Unauthorized => "unauthorized".to_owned(),
             Self::Forbidden { reason } | Self::State { reason } => reason.clone(),
             Self::Connect { reason } => format!("cannot reach the upstream: {reason}"),
             Self::Disconnected(_) => {
@@ -278,6 +284,7 @@ impl Error {
             | Self::Busy
             | Self::Stopping
             | Self::ModelNotFound { .. }
+            | Self::Unauthorized
             | Self::Forbidden { .. }
             | Self::State { .. }
             | Self::UpstreamProtocol { .. }
@@ -310,6 +317,7 @@ impl Error {
             Self::Busy => "busy",
             Self::Stopping => "stopping",
             Self::ModelNotFound { .. } => "model_not_found",
+            Self::Unauthorized => "unauthorized",
             Self::Forbidden { .. } => "forbidden",
             Self::State { .. } => "state",
             Self::Connect { .. } => "connect",
@@ -379,6 +387,7 @@ mod tests {
         check(Error::BodyBroken(io()), Downstream, Some(400), Never);
         check(Error::DownstreamGone(io()), Downstream, None, Never);
         check(Error::ModelNotFound { message: text() }, Downstream, Some(404), Never);
+        check(Error::Unauthorized, Downstream, Some(401), Never);
         check(Error::Forbidden { reason: text() }, Downstream, Some(403), Never);
         check(Error::State { reason: text() }, Proxy, Some(500), Never);
         check(Error::Busy, Proxy, Some(503), Never);

@@ -28,7 +28,7 @@ use self::content::Stream;
 use crate::error::{Error, Result, Retry};
 use crate::openai::head::PassedHead;
 use crate::origin::Headers;
-use crate::shape::Shape;
+use crate::shape::{CHALLENGES, Shape};
 use crate::unread;
 
 /// What stands in the place of a frame where a body breaks off. tiny_http leaves the connection open
@@ -415,6 +415,7 @@ impl Exchange {
                 let allow = [("Allow", *allow)];
                 self.answer_with(status, ContentType::Plain, &allow, error.message().as_bytes())
             }
+            Error::Unauthorized => self.answer_with(status, kind, CHALLENGES, &text),
             Error::Busy => self.answer_with(status, kind, &[("Retry-After", "1")], &text),
             Error::UpstreamStatus { retry: Retry::After(delay), .. } => {
                 let seconds = delay.as_secs_f64().ceil().to_string();

@@ -15,10 +15,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::acceptor::Acceptor;
 use crate::config::Config;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::exchange::Exchange;
-use crate::gate::Gate;
+use crate::gate::{self, Asked, Gate};
 use crate::handler::{self, App, Context};
+use crate::keys::Credentials;
 use crate::machine;
 use crate::pool::{Full, Pool};
 use crate::stop::Stop;
@@ -37,8 +38,8 @@ const LOGGED_PATH: usize = 200;
 /// A request on its way to a worker.
 struct Job {
     exchange: Exchange,
-    /// The status with which the gate answers it; `None` when it goes on to its route.
-    ruled: Option<u16>,
+    /// How the gate answers it; `None` when it goes on to its route.
+    ruled: Option<gate::Answer>,
     received: Instant,
 }
 
@@ -73,7 +74,8 @@ impl Server {
         let store = Store::open(config.state.clone()).map_err(io::Error::other)?;
         let (host, port) = config.listen_addr();
         let listener = bind(&host, port).map_err(|error| told(&config.host, port, &error))?;
-        let gate = Gate::new(config.origins.clone(), listener.local_addr()?.ip(), machine::this());
+        let (origins, keys) = (config.origins.clone(), config.proxy_api_keys.clone());
+        let gate = Gate::new(origins, keys, listener.local_addr()?.ip(), machine::this());
         let (workers, queue, grace) = (config.workers, config.max_queue, config.shutdown_grace);
         let client = Client::new(&config, pacing);
         let app = App::new(config, client, store, SystemTime::now());
@@ -172,7 +174,7 @@ fn admit(gate: &Gate, pool: &RwLock<Option<Pool<Job>>>, request: tiny_http::Requ
     };
     if let Some((mut job, error)) = refused {
         let error = match job.ruled {
-            Some(status) => job.exchange.answer_empty(status).err(),
+            Some(answer) => carry_out(&mut job.exchange, answer).err(),
             None => Some(error),
         };
         if let Some(error) = &error {
@@ -185,21 +187,37 @@ fn admit(gate: &Gate, pool: &RwLock<Option<Pool<Job>>>, request: tiny_http::Requ
 /// Asks the gate about a request.
 fn rule(gate: &Gate, mut exchange: Exchange) -> Job {
     let received = Instant::now();
-    let (origin, host) = (exchange.header("Origin"), exchange.header("Host"));
-    let ruling = gate.decide(exchange.method(), exchange.target(), origin, host);
+    let ruling = gate.decide(&Asked {
+        method: exchange.method(),
+        target: exchange.target(),
+        origin: exchange.header("Origin"),
+        host: exchange.header("Host"),
+        credentials: Credentials {
+            authorization: exchange.header("Authorization"),
+            api_key: exchange.header("x-api-key"),
+        },
+    });
     if let Some(why) = ruling.refusal {
         log::info!("{} is refused: {why}", exchange.request_id());
     }
     exchange.add_headers(ruling.headers);
-    Job { exchange, ruled: ruling.status, received }
+    Job { exchange, ruled: ruling.answer, received }
+}
+
+/// Answers a request as the gate has ruled.
+fn carry_out(exchange: &mut Exchange, answer: gate::Answer) -> Result<()> {
+    match answer {
+        gate::Answer::Empty(status) => exchange.answer_empty(status),
+        gate::Answer::Unauthorized => Err(Error::Unauthorized),
+    }
 }
 
 /// Handles a request and sees to its end.
 fn serve(app: &App, mut job: Job) {
     let mut trace = Trace { request_id: job.exchange.request_id().to_owned(), ..Trace::default() };
     let result = panic::catch_unwind(AssertUnwindSafe(|| {
-        if let Some(status) = job.ruled {
-            return job.exchange.answer_empty(status);
+        if let Some(answer) = job.ruled {
+            return carry_out(&mut job.exchange, answer);
         }
         handler::handle(Context {
             app,

@@ -19,6 +19,7 @@ use ureq::unversioned::transport::{
 use ureq::{Body, SendBody, Timeout};
 
 use crate::backoff;
+use crate::bodies::Tap;
 use crate::config::Config;
 use crate::error::{Error, Phase, Result};
 use crate::profile::{self, Profile};
@@ -201,12 +202,13 @@ impl Agent {
 }
 
 /// Passes a good head on; turns any other into an error, with what its body says. What it says of a
-/// request that was refused is left in `refusal`, too, for those who can mend the request.
+/// request that was refused is left in `refusal`, too, for those who can mend the request, and logged
+/// where bodies are.
 pub(super) fn check(
     response: Response<Body>,
     hint: &FailureHint<'_>,
     redactor: &Redactor,
-    refusal: &mut Option<Details>,
+    (refusal, tap): (&mut Option<Details>, Option<&Tap>),
 ) -> Result<Response<Body>> {
     let status = response.status().as_u16();
     if response.status().is_success() {
@@ -214,6 +216,9 @@ pub(super) fn check(
     }
     let headers = response.headers().clone();
     let body = error_body(response, ERROR_BODY_BYTES);
+    if let Some(tap) = tap {
+        tap.log("error of the upstream", &body);
+    }
     *refusal = upstream_error::refusal(status, &body);
     Err(judge(status, &headers, &body, hint, redactor))
 }

@@ -14,6 +14,7 @@ use ureq::{Body, BodyReader, SendBody};
 
 use super::agent::{self, header, in_body};
 use super::{Client, Counters, Trace};
+use crate::bodies::{LineTap, Tap};
 use crate::error::{Error, Result};
 use crate::openai::head::PassedHead;
 use crate::translate::pass::{Endpoint, RawBody};
@@ -142,6 +143,7 @@ impl Client {
             let mut headers = passing.headers.clone();
             headers.push(("content-length", length));
             let passing = Passing { headers: &headers, ..*passing };
+            self.bodies.log(&trace.request_id, "request to the upstream", body);
             self.pass_once(&passing, SendBody::from_reader(&mut reader), trace, refused)
         })
     }
@@ -163,9 +165,11 @@ impl Client {
         let texts = texts.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
         let head = PassedHead::of(status, texts);
         if response.status().is_success() {
-            return PassedAnswer::of(head, response, self.counters.clone());
+            let tap = self.bodies.tap(&trace.request_id);
+            return PassedAnswer::of(head, response, self.counters.clone(), tap);
         }
         let body = agent::error_body(response, ERROR_BYTES);
+        self.bodies.log(&trace.request_id, "error of the upstream", &body);
         trace.refusal = upstream_error::refusal(status, &body);
         let (method, url, now) = ("POST", url.as_str(), SystemTime::now());
         let model = Some(trace.model.as_str());
@@ -195,12 +199,18 @@ fn or_refused(answer: Result<PassedAnswer>, refused: Option<PassedAnswer>) -> Re
 }
 
 impl PassedAnswer {
-    fn of(head: PassedHead, response: Response<Body>, counters: Arc<Counters>) -> Result<Self> {
+    fn of(
+        head: PassedHead,
+        response: Response<Body>,
+        counters: Arc<Counters>,
+        tap: Option<Tap>,
+    ) -> Result<Self> {
         let length = header(response.headers(), "content-length").and_then(|it| it.parse().ok());
         let small = length.is_some_and(|length: u64| length <= SMALL_ANSWER);
         let reader = response.into_body().into_reader();
         let buffer = vec![0; READ_BYTES].into_boxed_slice();
-        let mut stream = PassedStream { reader, buffer, counters };
+        let tap = tap.map(|tap| Box::new(tap.lines("answer of the upstream")));
+        let mut stream = PassedStream { reader, buffer, counters, tap };
         if head.has_events() || !small {
             return Ok(Self { head, body: PassedBody::Stream(stream) });
         }
@@ -226,6 +236,7 @@ pub struct PassedStream {
     reader: BodyReader<'static>,
     buffer: Box<[u8]>,
     counters: Arc<Counters>,
+    tap: Option<Box<LineTap>>,
 }
 
 impl PassedStream {
@@ -238,7 +249,13 @@ impl PassedStream {
     pub fn next(&mut self) -> Result<Option<&[u8]>> {
         match self.reader.read(&mut self.buffer) {
             Ok(0) => Ok(None),
-            Ok(length) => Ok(Some(&self.buffer[..length])),
+            Ok(length) => {
+                let piece = &self.buffer[..length];
+                if let Some(tap) = &mut self.tap {
+                    tap.push(piece);
+                }
+                Ok(Some(piece))
+            }
             Err(error) => {
                 Counters::count(&self.counters.errors);
                 Err(in_body(error))

@@ -9,6 +9,7 @@ use ureq::{Body, BodyReader};
 
 use super::Counters;
 use super::agent::{header, in_body, with_patience};
+use crate::bodies::Tap;
 use crate::error::{Error, Result};
 use crate::sse::{Decoder, Event};
 
@@ -41,6 +42,7 @@ impl Answer {
         response: Response<Body>,
         asked: bool,
         counters: Arc<Counters>,
+        tap: Option<Tap>,
     ) -> Result<Self> {
         let kind = header(response.headers(), "content-type").unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -51,9 +53,13 @@ impl Answer {
             _ => asked,
         };
         if streams {
-            Ok(Self::Stream(Box::new(EventStream::new(response.into_body(), counters))))
+            Ok(Self::Stream(Box::new(EventStream::new(response.into_body(), counters, tap))))
         } else {
-            read_whole(response.into_body()).map(Self::Whole)
+            let text = read_whole(response.into_body())?;
+            if let Some(tap) = tap {
+                tap.log("answer of the upstream", text.as_bytes());
+            }
+            Ok(Self::Whole(text))
         }
     }
 
@@ -102,10 +108,11 @@ pub struct EventStream {
     buffer: Box<[u8]>,
     ended: bool,
     counters: Arc<Counters>,
+    tap: Option<Tap>,
 }
 
 impl EventStream {
-    fn new(body: Body, counters: Arc<Counters>) -> Self {
+    fn new(body: Body, counters: Arc<Counters>, tap: Option<Tap>) -> Self {
         Self {
             reader: body.into_reader(),
             decoder: Decoder::new(),
@@ -114,6 +121,7 @@ impl EventStream {
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
             ended: false,
             counters,
+            tap,
         }
     }
 
@@ -123,6 +131,9 @@ impl EventStream {
     /// [`Error::UpstreamProtocol`] for an event without end.
     pub fn ready(&mut self) -> Result<Option<Event<'_>>> {
         let event = self.decoder.next_event()?;
+        if let (Some(tap), Some(Event::Data(data) | Event::Error(data))) = (&self.tap, event) {
+            tap.log("event of the upstream", data);
+        }
         if let (Some(map), Some(Event::Data(data))) = (self.map, event)
             && let Some(mapped) = map(&String::from_utf8_lossy(data))
         {
