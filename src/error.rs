@@ -343,7 +343,10 @@ impl fmt::Display for Error {
             Self::UpstreamStatus { status, .. } | Self::UpstreamInBand { status, .. } => {
                 write!(f, ": {status}")
             }
-            Self::UpstreamProtocol { what } => write!(f, ": {what}"),
+            // What is quoted is the upstream's.
+            Self::UpstreamProtocol { what } => {
+                write!(f, ": {}", what.split('"').next().unwrap_or_default().trim_end())
+            }
             Self::Internal(what) => write!(f, ": {what}"),
             _ => Ok(()),
         }
@@ -420,5 +423,7 @@ mod tests {
             retry: Retry::Never,
         };
         assert_eq!(error.to_string(), "upstream_status: 400");
+        let error = Error::protocol("arguments for \"a secret\"");
+        assert_eq!(error.to_string(), "upstream_protocol: arguments for");
     }
 }

@@ -270,6 +270,15 @@ fn every_failure_of_the_upstream(stage: &mut Stage) {
         let input = format!(r#"{{"model":"m","input":"{PROMPT}"}}"#);
         stage.ask("POST", "/api/embed", &input, vec![vec![json(text)]]);
     }
+    // A call that makes no sense.
+    let call = format!(
+        r#"{{"index":0,"id":"c","function":{{"name":"{ANSWER}","arguments":"[\\"{ANSWER}\\"]"}}}}"#
+    );
+    let call = format!(r#"data: {{"choices":[{{"index":0,"delta":{{"tool_calls":[{call}]}}}}]}}"#);
+    let mut steps = vec![stream_head(), frame(&format!("{call}\n\n"))];
+    steps.extend(ending());
+    let told = stage.chat(steps);
+    assert!(told.contains("invalid tool call arguments"), "{told}");
     // Errors within a stream, and streams that break off in each of their stages.
     let told = format!(r#"{{"error":{{"message":"{UPSTREAM_KEY} {OWN_KEY} {PROMPT} {ANSWER}"}}}}"#);
     let events = [format!("data: {told}\n\n"), format!("event: error\ndata: {told}\n\n")];
@@ -567,7 +576,7 @@ fn a_check_and_a_start_that_fails_give_no_key_away() {
     let in_wrong_places = [
         &[format!("--port={OWN_KEY}")][..],
         &[format!("--host={UPSTREAM_KEY}@{OWN_KEY}")],
-        &[format!("--log-level={OWN_KEY}"), WRONG_KEY.to_owned(), format!("--{WRONG_KEY}")],
+        &[format!("--log-level={OWN_KEY}"), WRONG_KEY.to_owned(), format!("-{WRONG_KEY}")],
         &[format!("--proxy-api-keys={OWN_KEY} {WRONG_KEY}")],
         &[format!("--base-url={UPSTREAM_KEY}:{OWN_KEY}")],
         &[format!("--base-url=http://me:{WRONG_KEY}@h/v1?{WRONG_KEY}#{WRONG_KEY}")],

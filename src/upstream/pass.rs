@@ -163,7 +163,10 @@ impl Client {
         let headers = response.headers().clone();
         let texts = headers.iter();
         let texts = texts.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
-        let head = PassedHead::of(status, texts);
+        let mut head = PassedHead::of(status, texts);
+        for (_, value) in &mut head.headers {
+            *value = self.redactor.clean(value).into_owned();
+        }
         if response.status().is_success() {
             let tap = self.bodies.tap(&trace.request_id);
             return PassedAnswer::of(head, response, self.counters.clone(), tap);
