@@ -272,7 +272,7 @@ fn every_failure_of_the_upstream(stage: &mut Stage) {
     }
     // A call that makes no sense.
     let call = format!(
-        r#"{{"index":0,"id":"c","function":{{"name":"{ANSWER}","arguments":"[\\"{ANSWER}\\"]"}}}}"#
+        r#"{{"index":0,"id":"c","function":{{"name":"{ANSWER}","arguments":"[\"{ANSWER}\"]"}}}}"#
     );
     let call = format!(r#"data: {{"choices":[{{"index":0,"delta":{{"tool_calls":[{call}]}}}}]}}"#);
     let mut steps = vec![stream_head(), frame(&format!("{call}\n\n"))];

@@ -33,23 +33,25 @@ impl Running {
         if !command.get_envs().any(|(name, _)| name == "OLLAMA_HOST") {
             command.env("OLLAMA_HOST", "127.0.0.1:0");
         }
-        let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
-        let mut reader = BufReader::new(child.stderr.take().expect("piped"));
+        let child = command.stderr(Stdio::piped()).spawn().expect("it starts");
+        // From here on it ends with this value.
+        let mut running = Self { child, log: None, addr: ([0; 4], 0).into() };
+        let mut reader = BufReader::new(running.child.stderr.take().expect("piped"));
         let mut log = String::new();
         let addr = loop {
             let before = log.len();
             let length = reader.read_line(&mut log).expect("a log");
             assert_ne!(length, 0, "it ended: {log}");
-            if let Some((_, rest)) = log[before..].split_once("listening on ") {
+            if let Some((_, rest)) = log[before..].split_once("[INFO] listening on ") {
                 break rest.split(',').next().and_then(|addr| addr.parse().ok());
             }
         };
-        let addr = addr.unwrap_or_else(|| panic!("{log}"));
-        let log = thread::spawn(move || {
+        running.addr = addr.unwrap_or_else(|| panic!("{log}"));
+        running.log = Some(thread::spawn(move || {
             while reader.read_line(&mut log).is_ok_and(|length| length > 0) {}
             log
-        });
-        Self { child, log: Some(log), addr }
+        }));
+        running
     }
 
     pub fn signal(&self, name: &str) {
