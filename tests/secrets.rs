@@ -566,6 +566,7 @@ fn a_check_and_a_start_that_fails_give_no_key_away() {
         absent(&KEYS, "a check", &format!("{out}{err}"));
         out
     };
+    upstream.list(&format!(r#"{{"data":[{{"id":"m"}},{{"id":"{OWN_KEY}"}}]}}"#));
     let good = check(&["--log-bodies=1"]);
     assert!(good.contains("upstream: ok") && good.contains("\nPROXY_API_KEYS=***\n"), "{good}");
     assert!(good.contains("\nwarning: LOG_BODIES is on"), "{good}");
