@@ -160,6 +160,12 @@ impl Error {
         Self::InvalidRequest { reason: reason.into() }
     }
 
+    /// The client has left while it waited.
+    #[must_use]
+    pub fn left() -> Self {
+        Self::DownstreamGone(io::ErrorKind::ConnectionAborted.into())
+    }
+
     /// An upstream answer that makes no sense.
     #[must_use]
     pub fn protocol(what: impl Into<String>) -> Self {

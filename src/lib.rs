@@ -59,6 +59,7 @@ pub mod backoff;
 pub mod base64;
 pub mod base_url;
 pub mod bodies;
+pub mod cancel;
 pub mod catalog;
 pub mod check;
 pub mod clock;

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::acceptor::Acceptor;
+use crate::cancel;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::exchange::Exchange;
@@ -31,6 +32,9 @@ const BACKLOG: i32 = 1024;
 
 /// How long a client may take nothing of what it is sent before it counts as gone.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often a sleeper looks whether its client has left.
+const NAP: Duration = Duration::from_millis(200);
 
 /// Characters of a path that are logged.
 const LOGGED_PATH: usize = 200;
@@ -60,7 +64,7 @@ impl Server {
     pub fn start(config: Config, stop: Stop) -> io::Result<Self> {
         let sleeper = stop.clone();
         let pacing = Pacing {
-            sleep: Box::new(move |duration| sleeper.sleep(duration)),
+            sleep: Box::new(move |duration| sleep(&sleeper, duration)),
             jitter: Box::new(rand::random::<f64>),
         };
         Self::start_with(config, stop, pacing)
@@ -109,6 +113,21 @@ impl Server {
         let pool = self.pool.write().unwrap_or_else(PoisonError::into_inner).take();
         log::info!("stopping: {} requests to finish", pool.as_ref().map_or(0, Pool::load));
         pool.is_none_or(|pool| pool.drain(self.grace))
+    }
+}
+
+/// Sleeps; `false` when the program is to end, or soon after the client has left.
+fn sleep(stop: &Stop, duration: Duration) -> bool {
+    let mut left = duration;
+    loop {
+        let nap = left.min(NAP);
+        if cancel::is_given() || !stop.sleep(nap) {
+            return false;
+        }
+        left -= nap;
+        if left.is_zero() {
+            return true;
+        }
     }
 }
 

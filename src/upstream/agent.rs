@@ -5,7 +5,6 @@
 //! a GET; silence is bounded, never a whole stream; buffers are small, because every live stream has
 //! a pair; and as many idle connections are kept as there are workers.
 
-use std::cell::Cell;
 use std::io::{self, Read};
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
@@ -13,13 +12,12 @@ use std::time::{Duration, SystemTime};
 use ureq::http::Response;
 use ureq::http::header::HeaderMap;
 use ureq::unversioned::resolver::DefaultResolver;
-use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport,
-};
 use ureq::{Body, SendBody, Timeout};
 
+use super::transport::{WatchedConnector, with_patience};
 use crate::backoff;
 use crate::bodies::Tap;
+use crate::cancel;
 use crate::config::Config;
 use crate::error::{Error, Phase, Result};
 use crate::profile::{self, Profile};
@@ -56,11 +54,6 @@ const LONGEST_ID: usize = 200;
 
 /// What the program calls itself.
 const USER_AGENT: &str = concat!("ollama-openai-proxy/", env!("CARGO_PKG_VERSION"));
-
-thread_local! {
-    /// A bound on each read of this thread, tighter than the agent's own.
-    static PATIENCE: Cell<Option<Duration>> = const { Cell::new(None) };
-}
 
 /// ureq's agent with our settings.
 pub(super) struct Agent {
@@ -108,8 +101,8 @@ impl Agent {
             .max_idle_age(MAX_IDLE_AGE);
         // A server on this machine is never behind the company's proxy.
         let builder = if config.base_url.is_loopback() { builder.proxy(None) } else { builder };
-        let connector = DefaultConnector::default().chain(PatientConnector);
-        let agent = ureq::Agent::with_parts(builder.build(), connector, DefaultResolver::default());
+        let (connector, resolver) = (WatchedConnector::default(), DefaultResolver::default());
+        let agent = ureq::Agent::with_parts(builder.build(), connector, resolver);
         Self { agent, family: OnceLock::new() }
     }
 
@@ -275,6 +268,9 @@ fn path_of(url: &str) -> &str {
 
 /// A failure before the head of the answer.
 fn before_head(error: ureq::Error) -> Error {
+    if cancel::is_given() {
+        return Error::left();
+    }
     match error {
         ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
             Error::UpstreamTimeout { phase: Phase::Connect }
@@ -310,75 +306,23 @@ fn from_io(error: io::Error) -> Error {
     }
 }
 
+/// Whether the end of a body is one: where the request was cancelled, we have ended it.
+///
+/// # Errors
+/// [`Error::DownstreamGone`].
+pub(super) fn not_cancelled() -> Result<()> {
+    if cancel::is_given() { Err(Error::left()) } else { Ok(()) }
+}
+
 /// A failure while the body is read.
 pub(super) fn in_body(error: io::Error) -> Error {
+    if cancel::is_given() {
+        return Error::left();
+    }
     match ureq::Error::from(error) {
         ureq::Error::Timeout(_) => Error::UpstreamTimeout { phase: Phase::Body },
         ureq::Error::Io(_) => Error::UpstreamClosed,
         _ => Error::protocol("a body that is not HTTP"),
-    }
-}
-
-/// Runs `work` with a tighter bound on each read than the agent's own.
-pub(super) fn with_patience<T>(patience: Duration, work: impl FnOnce() -> T) -> T {
-    /// Takes the bound back, also when `work` panics.
-    struct Restore(Option<Duration>);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            PATIENCE.set(self.0);
-        }
-    }
-    let _restore = Restore(PATIENCE.replace(Some(patience)));
-    work()
-}
-
-/// Wraps each transport, so that [`with_patience`] reaches it.
-#[derive(Debug)]
-struct PatientConnector;
-
-impl<In: Transport> Connector<In> for PatientConnector {
-    type Out = PatientTransport<In>;
-
-    fn connect(
-        &self,
-        _: &ConnectionDetails<'_>,
-        chained: Option<In>,
-    ) -> std::result::Result<Option<Self::Out>, ureq::Error> {
-        Ok(chained.map(PatientTransport))
-    }
-}
-
-/// A transport whose reads are bounded by the thread that makes them.
-#[derive(Debug)]
-struct PatientTransport<T>(T);
-
-impl<T: Transport> Transport for PatientTransport<T> {
-    fn buffers(&mut self) -> &mut dyn Buffers {
-        self.0.buffers()
-    }
-
-    fn transmit_output(
-        &mut self,
-        amount: usize,
-        timeout: NextTimeout,
-    ) -> std::result::Result<(), ureq::Error> {
-        self.0.transmit_output(amount, timeout)
-    }
-
-    fn await_input(&mut self, timeout: NextTimeout) -> std::result::Result<bool, ureq::Error> {
-        let timeout = match PATIENCE.get() {
-            Some(patience) => NextTimeout { per_read: Some(patience.into()), ..timeout },
-            None => timeout,
-        };
-        self.0.await_input(timeout)
-    }
-
-    fn is_open(&mut self) -> bool {
-        self.0.is_open()
-    }
-
-    fn is_tls(&self) -> bool {
-        self.0.is_tls()
     }
 }
 
@@ -402,14 +346,5 @@ mod tests {
         headers.insert("apim-request-id", "x".repeat(LONGEST_ID + 1).parse().expect("a value"));
         assert_eq!(ids(&headers), " x-request-id=req_1 cf-ray=8a-FRA");
         assert_eq!(ids(&HeaderMap::new()), "");
-    }
-
-    #[test]
-    fn patience_is_taken_back_after_a_panic() {
-        let panicked = std::panic::catch_unwind(|| {
-            with_patience(Duration::ZERO, || panic!("on purpose"));
-        });
-        assert!(panicked.is_err());
-        assert_eq!(PATIENCE.get(), None);
     }
 }

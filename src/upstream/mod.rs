@@ -10,7 +10,9 @@ mod agent;
 mod list;
 mod pass;
 mod stream;
+mod transport;
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -25,7 +27,7 @@ use crate::backoff::RetryPolicy;
 use crate::base_url::BaseUrl;
 use crate::bodies::Bodies;
 use crate::config::Config;
-use crate::error::{Error, Result, Retry};
+use crate::error::{Error, Result, Retry, Side};
 use crate::openai::request::{ChatRequest, CompletionRequest, EmbeddingRequest, InfillRequest};
 use crate::profile::{self, Profile};
 use crate::redact::{Redactor, Secret};
@@ -79,6 +81,19 @@ impl Counters {
 
     fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a failure, unless it is the client's.
+    fn failed(&self, error: Error) -> Error {
+        if error.side() == Side::Upstream {
+            Self::count(&self.errors);
+        }
+        error
+    }
+
+    /// The failure of a body that breaks off.
+    fn broken(&self, error: io::Error) -> Error {
+        self.failed(agent::in_body(error))
     }
 }
 
@@ -315,6 +330,9 @@ impl Client {
                 Ok(answer) => return Ok(answer),
                 Err(error) => self.failed(error),
             };
+            if let Error::DownstreamGone(_) = error {
+                return Err(error);
+            }
             let made = if error.retry() == Retry::Poll { &mut polls } else { &mut retries };
             let delay = policy.delay(*made, (self.pacing.jitter)(), error.retry());
             *made += 1;
@@ -326,6 +344,7 @@ impl Client {
                 None => return Err(error),
                 Some(delay) => {
                     if !(self.pacing.sleep)(delay) {
+                        agent::not_cancelled()?;
                         return Err(Error::Stopping);
                     }
                 }
@@ -389,8 +408,7 @@ impl Client {
     }
 
     fn failed(&self, error: Error) -> Error {
-        Counters::count(&self.counters.errors);
-        error
+        self.counters.failed(error)
     }
 
     /// Texts of the upstream that were found inside a success are cleaned like all others.

@@ -12,7 +12,7 @@ use std::time::{Instant, SystemTime};
 use ureq::http::Response;
 use ureq::{Body, BodyReader, SendBody};
 
-use super::agent::{self, header, in_body};
+use super::agent::{self, header, not_cancelled};
 use super::{Client, Counters, Trace};
 use crate::bodies::{LineTap, Tap};
 use crate::error::{Error, Result};
@@ -251,7 +251,7 @@ impl PassedStream {
     #[allow(clippy::should_implement_trait)] // It lends what it reads.
     pub fn next(&mut self) -> Result<Option<&[u8]>> {
         match self.reader.read(&mut self.buffer) {
-            Ok(0) => Ok(None),
+            Ok(0) => not_cancelled().map(|()| None),
             Ok(length) => {
                 let piece = &self.buffer[..length];
                 if let Some(tap) = &mut self.tap {
@@ -259,10 +259,7 @@ impl PassedStream {
                 }
                 Ok(Some(piece))
             }
-            Err(error) => {
-                Counters::count(&self.counters.errors);
-                Err(in_body(error))
-            }
+            Err(error) => Err(self.counters.broken(error)),
         }
     }
 }

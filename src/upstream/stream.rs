@@ -8,7 +8,8 @@ use ureq::http::Response;
 use ureq::{Body, BodyReader};
 
 use super::Counters;
-use super::agent::{header, in_body, with_patience};
+use super::agent::{header, in_body, not_cancelled};
+use super::transport::with_patience;
 use crate::bodies::Tap;
 use crate::error::{Error, Result};
 use crate::sse::{Decoder, Event};
@@ -88,6 +89,7 @@ fn read_whole(body: Body) -> Result<String> {
     let mut bytes = Vec::new();
     let mut reader = body.into_reader().take(MAX_ANSWER_BYTES + 1);
     reader.read_to_end(&mut bytes).map_err(in_body)?;
+    not_cancelled()?;
     if bytes.len() as u64 > MAX_ANSWER_BYTES {
         return Err(Error::protocol("an answer without end"));
     }
@@ -156,13 +158,13 @@ impl EventStream {
         match self.reader.read(&mut self.buffer) {
             Ok(0) => {
                 self.ended = true;
+                not_cancelled()?;
                 self.decoder.finish();
             }
             Ok(length) => self.decoder.push(&self.buffer[..length]),
             Err(error) => {
                 self.ended = true;
-                Counters::count(&self.counters.errors);
-                return Err(in_body(error));
+                return Err(self.counters.broken(error));
             }
         }
         Ok(true)

@@ -1,0 +1,166 @@
+//! The sign that nobody waits for a request's answer any more.
+//!
+//! A [`Cancel`] belongs to one request. The thread that works on the request carries it
+//! ([`Cancel::during`]), so that whoever waits for the upstream on that thread can leave a [`Hook`]
+//! that ends the wait; whoever learns that the client has left gives the sign. Knows nothing of HTTP
+//! or sockets.
+//! Invariant: a hook is called only between being held and being released, because what it ends may
+//! serve somebody else afterwards.
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Ends a wait. It must not block.
+pub type Hook = Arc<dyn Fn() + Send + Sync>;
+
+thread_local! {
+    /// The sign of the request that this thread works on.
+    static CURRENT: RefCell<Option<Arc<Cancel>>> = const { RefCell::new(None) };
+}
+
+/// One request's sign.
+#[derive(Default)]
+pub struct Cancel {
+    id: u64,
+    given: AtomicBool,
+    hook: Mutex<Option<Hook>>,
+}
+
+impl Cancel {
+    /// A sign that is not given.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let id = LAST.fetch_add(1, Ordering::Relaxed) + 1;
+        Arc::new(Self { id, ..Self::default() })
+    }
+
+    /// A number that no other sign of this process has; never 0.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Gives the sign and ends the wait that is held. May be called more than once.
+    pub fn give(&self) {
+        self.given.store(true, Ordering::SeqCst);
+        // Called under the lock: a release waits until it is over.
+        if let Some(hook) = &*self.held() {
+            hook();
+        }
+    }
+
+    /// Whether the sign was given.
+    #[must_use]
+    pub fn is_given(&self) -> bool {
+        self.given.load(Ordering::SeqCst)
+    }
+
+    /// From now on `hook` is what the sign ends; it is called at once if the sign was given.
+    pub fn hold(&self, hook: &Hook) {
+        let mut held = self.held();
+        *held = Some(hook.clone());
+        if self.is_given() {
+            hook();
+        }
+    }
+
+    /// From now on the sign ends nothing.
+    pub fn release(&self) {
+        *self.held() = None;
+    }
+
+    /// Does `work` on this thread in the name of this request.
+    pub fn during<T>(self: &Arc<Self>, work: impl FnOnce() -> T) -> T {
+        /// Puts back what was there, also when `work` panics.
+        struct Restore(Option<Arc<Cancel>>);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                let ended = CURRENT.replace(self.0.take());
+                if let Some(ended) = ended {
+                    ended.release();
+                }
+            }
+        }
+        let _restore = Restore(CURRENT.replace(Some(self.clone())));
+        work()
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<Hook>> {
+        // A hook that panics leaves nothing half done.
+        self.hook.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the sign of this thread's request was given; `false` where it works on none.
+#[must_use]
+pub fn is_given() -> bool {
+    with_current(Cancel::is_given).unwrap_or(false)
+}
+
+/// Asks the sign of this thread's request; `None` where it works on none.
+pub fn with_current<T>(ask: impl FnOnce(&Cancel) -> T) -> Option<T> {
+    CURRENT.with_borrow(|current| current.as_deref().map(ask))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    fn counter() -> (Arc<AtomicUsize>, Hook) {
+        let count = Arc::new(AtomicUsize::new(0));
+        let hook: Hook = Arc::new({
+            let count = count.clone();
+            move || {
+                count.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        (count, hook)
+    }
+
+    #[test]
+    fn what_is_held_is_ended_by_the_sign_and_by_a_sign_that_came_before() {
+        let (count, hook) = counter();
+        let cancel = Cancel::new();
+        cancel.hold(&hook);
+        assert_eq!((count.load(Ordering::SeqCst), cancel.is_given()), (0, false));
+        cancel.give();
+        assert_eq!((count.load(Ordering::SeqCst), cancel.is_given()), (1, true));
+        cancel.hold(&hook);
+        assert_eq!(count.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn what_was_released_is_left_alone() {
+        let (count, hook) = counter();
+        let cancel = Cancel::new();
+        cancel.hold(&hook);
+        cancel.release();
+        cancel.give();
+        assert_eq!(count.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn a_thread_works_for_one_request_at_a_time_and_lets_go_at_its_end() {
+        let (count, hook) = counter();
+        let (outer, inner) = (Cancel::new(), Cancel::new());
+        assert!(outer.id() != inner.id() && with_current(Cancel::id).is_none() && !is_given());
+        outer.during(|| {
+            outer.hold(&hook);
+            inner.during(|| {
+                assert_eq!(with_current(Cancel::id), Some(inner.id()));
+                inner.give();
+                assert!(is_given());
+            });
+            assert_eq!(with_current(Cancel::id), Some(outer.id()));
+            assert!(!is_given());
+        });
+        outer.give();
+        assert_eq!(count.load(Ordering::SeqCst), 0, "its work has ended");
+        let panicked = std::panic::catch_unwind(|| inner.during(|| panic!("on purpose")));
+        assert!(panicked.is_err() && with_current(Cancel::id).is_none());
+    }
+}
