@@ -101,6 +101,20 @@ impl Stage {
         told
     }
 
+    /// Asks with a good key, however often the upstream is asked for that.
+    fn ask_any(&mut self, method: &str, target: &str, body: &str) -> String {
+        let mut client = self.client();
+        let lines = format!("Authorization: Bearer {OWN_KEY}\r\n");
+        send(&mut client, &lines, method, target, body);
+        let told = client.answer();
+        let told = format!("{:?} {}", told.head, told.body);
+        while !self.upstream.is_idle() {
+            self.upstream.request();
+        }
+        self.answers.push(told.clone());
+        told
+    }
+
     fn chat(&mut self, steps: Steps) -> String {
         self.ask("POST", "/api/chat", &chat(PROMPT), vec![steps])
     }
@@ -292,33 +306,14 @@ fn every_failure_of_the_upstream(stage: &mut Stage) {
     stage.chat(vec![stream_head(), delta(ANSWER), Step::Reset]);
     let junk = || vec![Step::Send(format!("{ANSWER} {keys}\r\n\r\n").into()), Step::Close];
     stage.chat(junk());
-    let twice = || vec![vec![Step::Close], vec![Step::Close]];
     let closed = |stage: &mut Stage, path: &str| {
         // A connection that was kept is tried once more at once.
-        for script in twice() {
-            stage.upstream.script(script);
-        }
+        stage.upstream.script(vec![Step::Close]).script(vec![Step::Close]);
         let told = stage.ask_any("POST", path, &chat(PROMPT));
         assert!(told.contains("status: 50"), "{told}");
     };
     closed(stage, "/api/chat");
     closed(stage, "/v1/chat/completions");
-}
-
-impl Stage {
-    /// Asks with a good key, however often the upstream is asked for that.
-    fn ask_any(&mut self, method: &str, target: &str, body: &str) -> String {
-        let mut client = self.client();
-        let lines = format!("Authorization: Bearer {OWN_KEY}\r\n");
-        send(&mut client, &lines, method, target, body);
-        let told = client.answer();
-        let told = format!("{:?} {}", told.head, told.body);
-        while !self.upstream.is_idle() {
-            self.upstream.request();
-        }
-        self.answers.push(told.clone());
-        told
-    }
 }
 
 /// What the client can do wrong.
@@ -516,7 +511,7 @@ fn silent(mut steps: Steps, told: &Receiver<()>) -> Steps {
 #[test]
 fn an_upstream_that_is_silent_or_down_gives_nothing_away() {
     for bodies in ["0", "1"] {
-        let more = [("REQUEST_TIMEOUT", "0.2"), ("RETRY_MAX", "0"), ("LOG_BODIES", bodies)];
+        let more = [("REQUEST_TIMEOUT", "0.5"), ("RETRY_MAX", "0"), ("LOG_BODIES", bodies)];
         let mut stage = Stage::start(&format!("silent-{bodies}"), &more);
         let (go_on, told) = bounded::<()>(0);
         for path in ["/api/chat", "/v1/chat/completions"] {
