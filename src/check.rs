@@ -44,5 +44,7 @@ pub fn report(config: &Config) -> Report {
     for model in found.iter().flat_map(|listed| listed.iter()) {
         let _ = write!(text, "\n  {}", model.id);
     }
+    // Also where the upstream has one among the names of its models.
+    let text = config.redactor().clean(&text).into_owned();
     Report { text, good: found.is_ok() && state.is_ok() }
 }

@@ -106,6 +106,8 @@ pub enum Error {
         /// The sentence for the client.
         message: String,
     },
+    /// The request brings no key, or a wrong one, where keys are asked for.
+    Unauthorized,
     /// Something that must not be done here (ollama-api.md 4.2: 403).
     Forbidden {
         /// The sentence for the client.
@@ -215,6 +217,7 @@ impl Error {
             | Self::BodyLate
             | Self::Malformed
             | Self::ModelNotFound { .. }
+            | Self::Unauthorized
             | Self::Forbidden { .. }
             | Self::DownstreamGone(_) => Side::Downstream,
             Self::Busy | Self::Stopping | Self::State { .. } | Self::Internal(_) => Side::Proxy,
@@ -239,6 +242,7 @@ impl Error {
             | Self::Unsupported { .. }
             | Self::Malformed
             | Self::BodyBroken(_) => 400,
+            Self::Unauthorized => 401,
             Self::Forbidden { .. } => 403,
             Self::UnknownRoute | Self::ModelNotFound { .. } => 404,
             Self::MethodNotAllowed { .. } => 405,
@@ -281,6 +285,8 @@ impl Error {
             }
             Self::Stopping => "server is shutting down".to_owned(),
             Self::ModelNotFound { message } => message.clone(),
+            // Ollama's own word (ollama-api.md 4.1).
+            Self::Unauthorized => "unauthorized".to_owned(),
             Self::Forbidden { reason } | Self::State { reason } => reason.clone(),
             Self::Connect { reason } => format!("cannot reach the upstream: {reason}"),
             Self::UpstreamDown { reason, .. } => format!("{reason} (not asked again yet)"),
@@ -322,6 +328,7 @@ impl Error {
             | Self::Busy
             | Self::Stopping
             | Self::ModelNotFound { .. }
+            | Self::Unauthorized
             | Self::Forbidden { .. }
             | Self::State { .. }
             | Self::UpstreamProtocol { .. }
@@ -356,6 +363,7 @@ impl Error {
             Self::Busy => "busy",
             Self::Stopping => "stopping",
             Self::ModelNotFound { .. } => "model_not_found",
+            Self::Unauthorized => "unauthorized",
             Self::Forbidden { .. } => "forbidden",
             Self::State { .. } => "state",
             Self::Connect { .. } => "connect",
@@ -383,7 +391,10 @@ impl fmt::Display for Error {
             Self::UpstreamStatus { status, .. } | Self::UpstreamInBand { status, .. } => {
                 write!(f, ": {status}")
             }
-            Self::UpstreamProtocol { what } => write!(f, ": {what}"),
+            // What is quoted is the upstream's.
+            Self::UpstreamProtocol { what } => {
+                write!(f, ": {}", what.split('"').next().unwrap_or_default().trim_end())
+            }
             Self::Internal(what) => write!(f, ": {what}"),
             _ => Ok(()),
         }
@@ -427,6 +438,7 @@ mod tests {
         check(Error::BodyBroken(io()), Downstream, Some(400), Never);
         check(Error::DownstreamGone(io()), Downstream, None, Never);
         check(Error::ModelNotFound { message: text() }, Downstream, Some(404), Never);
+        check(Error::Unauthorized, Downstream, Some(401), Never);
         check(Error::Forbidden { reason: text() }, Downstream, Some(403), Never);
         check(Error::State { reason: text() }, Proxy, Some(500), Never);
         check(Error::Busy, Proxy, Some(503), Never);
@@ -462,5 +474,7 @@ mod tests {
             retry: Retry::Never,
         };
         assert_eq!(error.to_string(), "upstream_status: 400");
+        let error = Error::protocol("arguments for \"a secret\"");
+        assert_eq!(error.to_string(), "upstream_protocol: arguments for");
     }
 }

@@ -34,7 +34,7 @@ use crate::guard::{Phase, Ticket, Wire};
 use crate::openai::head::PassedHead;
 use crate::origin::Headers;
 use crate::pool;
-use crate::shape::Shape;
+use crate::shape::{CHALLENGES, Shape};
 use crate::unread;
 
 /// What stands in the place of a frame where a body breaks off. tiny_http leaves the connection open
@@ -466,6 +466,7 @@ impl Exchange {
                 let allow = [("Allow", *allow)];
                 self.answer_with(status, ContentType::Plain, &allow, error.message().as_bytes())
             }
+            Error::Unauthorized => self.answer_with(status, kind, CHALLENGES, &text),
             Error::Busy => self.answer_with(status, kind, &[("Retry-After", "1")], &text),
             Error::UpstreamStatus { retry: Retry::After(delay), .. }
             | Error::UpstreamDown { retry_in: delay, .. } => {

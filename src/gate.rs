@@ -1,16 +1,19 @@
 //! What happens to a request before it is routed: CORS, then the check of its host
-//! (ollama-api.md 16).
+//! (ollama-api.md 16), then that of its key, where keys are asked for.
 //!
 //! The check of the host keeps web pages from reaching a server on loopback by a name that they make
 //! point there (DNS rebinding). A server that listens elsewhere is meant to be reached by other
 //! names, so there is no check. Pure: what is known of the machine comes in, the machine itself is
 //! never asked here.
-//! Invariant: CORS comes first, so that a preflight and a foreign origin are answered whatever the
-//! host, and a refused host still carries the headers of its allowed origin.
+//! Invariants: CORS comes first, so that a preflight, which never has a key, and a foreign origin are
+//! answered whatever the host, and whatever is refused still carries the headers of its allowed
+//! origin. Without a key nothing is reached but the two routes that only say that the proxy lives.
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use crate::keys::{Credentials, Keys};
 use crate::origin::{Headers, Origins, Verdict};
+use crate::route::{self, Route, Target};
 
 /// Names that end so are of this machine or its network.
 const LOCAL_ENDINGS: [&str; 3] = [".localhost", ".local", ".internal"];
@@ -18,6 +21,7 @@ const LOCAL_ENDINGS: [&str; 3] = [".localhost", ".local", ".internal"];
 /// The rules for one listening socket.
 pub struct Gate {
     origins: Origins,
+    keys: Keys,
     /// `None` where any host will do.
     machine: Option<Machine>,
 }
@@ -31,11 +35,35 @@ pub struct Machine {
     pub has_address: fn(IpAddr) -> bool,
 }
 
+/// What is looked at of a request. It has no `Debug`: it holds a key.
+#[derive(Clone, Copy, Default)]
+pub struct Asked<'a> {
+    /// Its method.
+    pub method: &'a str,
+    /// Its target as it stands in the request line.
+    pub target: &'a str,
+    /// Its header `Origin`.
+    pub origin: Option<&'a str>,
+    /// Its header `Host`.
+    pub host: Option<&'a str>,
+    /// What it brings to show that it may ask.
+    pub credentials: Credentials<'a>,
+}
+
+/// How a request is answered that does not go on to its route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// With this status and no body.
+    Empty(u16),
+    /// With the error of that name.
+    Unauthorized,
+}
+
 /// What is to be done with a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ruling {
-    /// The status of an answer without a body; `None` when the request goes on to its route.
-    pub status: Option<u16>,
+    /// Its answer; `None` when it goes on to its route.
+    pub answer: Option<Answer>,
     /// For whatever answer it gets.
     pub headers: Headers,
     /// Why it is refused, for the log.
@@ -43,35 +71,48 @@ pub struct Ruling {
 }
 
 impl Gate {
-    /// The rules for a socket that is bound to `bound`.
+    /// The rules for a socket that is bound to `bound`; without keys everybody may ask.
     #[must_use]
-    pub fn new(origins: Origins, bound: IpAddr, machine: Machine) -> Self {
+    pub fn new(origins: Origins, keys: Keys, bound: IpAddr, machine: Machine) -> Self {
         let machine = bound.to_canonical().is_loopback().then_some(machine);
-        Self { origins, machine }
+        Self { origins, keys, machine }
     }
 
-    /// Decides about a request: its method, its target as it stands in the request line, and its
-    /// headers `Origin` and `Host`.
+    /// Decides about a request.
     #[must_use]
-    pub fn decide(
-        &self,
-        method: &str,
-        target: &str,
-        origin: Option<&str>,
-        host: Option<&str>,
-    ) -> Ruling {
-        let host = effective_host(target, host);
-        let headers = match self.origins.decide(method, origin, host) {
+    pub fn decide(&self, asked: &Asked<'_>) -> Ruling {
+        let host = effective_host(asked.target, asked.host);
+        let headers = match self.origins.decide(asked.method, asked.origin, host) {
             Verdict::Refused => return refused("its origin is not allowed (OLLAMA_ORIGINS)"),
             Verdict::Preflight(headers) => {
-                return Ruling { status: Some(204), headers, refusal: None };
+                return Ruling { answer: Some(Answer::Empty(204)), headers, refusal: None };
             }
             Verdict::Allowed(headers) => headers,
             Verdict::SameOrigin => Headers::new(),
         };
-        let ruling = self.machine.as_ref().map(|machine| machine.decide(method, host));
-        Ruling { headers, ..ruling.unwrap_or_default() }
+        let ruling = self.machine.as_ref().map(|machine| machine.decide(asked.method, host));
+        let ruling = match ruling.unwrap_or_default() {
+            Ruling { answer: None, .. } if !self.lets_in(asked) => Ruling {
+                answer: Some(Answer::Unauthorized),
+                refusal: Some("it brings no key of PROXY_API_KEYS"),
+                ..Ruling::default()
+            },
+            ruling => ruling,
+        };
+        Ruling { headers, ..ruling }
     }
+
+    /// Whether a request has a key, or needs none.
+    fn lets_in(&self, asked: &Asked<'_>) -> bool {
+        self.keys.admit(asked.credentials) || is_open(asked)
+    }
+}
+
+/// Whether a route is open to those without a key. The router itself tells, so that nothing leads
+/// elsewhere than it seemed to.
+fn is_open(asked: &Asked<'_>) -> bool {
+    let found = route::find(asked.method, asked.target);
+    matches!(found, Ok(Target::Route(Route::Root | Route::Health)))
 }
 
 impl Machine {
@@ -83,8 +124,8 @@ impl Machine {
         if !self.is_own_name(&host.to_ascii_lowercase()) {
             return refused("its host is not this machine (it listens on loopback only)");
         }
-        let status = (method == "OPTIONS").then_some(204);
-        Ruling { status, ..Ruling::default() }
+        let answer = (method == "OPTIONS").then_some(Answer::Empty(204));
+        Ruling { answer, ..Ruling::default() }
     }
 
     fn is_near(&self, address: IpAddr) -> bool {
@@ -105,7 +146,7 @@ impl Machine {
 }
 
 fn refused(why: &'static str) -> Ruling {
-    Ruling { status: Some(403), headers: Headers::new(), refusal: Some(why) }
+    Ruling { answer: Some(Answer::Empty(403)), refusal: Some(why), ..Ruling::default() }
 }
 
 /// The host that a request is for: a whole URL in the request line is stronger than the header
@@ -143,15 +184,29 @@ mod tests {
     fn gate(bound: &str) -> Gate {
         let has_address = |address: IpAddr| address.to_string() == "203.0.113.5";
         let machine = Machine { hostname: "Workshop".into(), has_address };
-        Gate::new(Origins::default(), bound.parse().expect("an address"), machine)
+        let (origins, keys) = (Origins::default(), Keys::default());
+        Gate::new(origins, keys, bound.parse().expect("an address"), machine)
+    }
+
+    fn asked<'a>(method: &'a str, target: &'a str, host: Option<&'a str>) -> Asked<'a> {
+        Asked { method, target, host, ..Asked::default() }
+    }
+
+    /// The status of a ruling; 0 means that the request goes on to its route.
+    fn status(ruling: &Ruling) -> u16 {
+        match ruling.answer {
+            None => 0,
+            Some(Answer::Empty(status)) => status,
+            Some(Answer::Unauthorized) => 401,
+        }
     }
 
     /// The status for a plain GET and a plain OPTIONS; 0 means that it goes on to its route.
     #[track_caller]
     fn check(bound: &str, host: &str, get: u16, options: u16) {
         for (method, expected) in [("GET", get), ("OPTIONS", options)] {
-            let ruling = gate(bound).decide(method, "/", None, Some(host));
-            assert_eq!(ruling.status.unwrap_or(0), expected, "{bound} {method} {host:?}");
+            let ruling = gate(bound).decide(&asked(method, "/", Some(host)));
+            assert_eq!(status(&ruling), expected, "{bound} {method} {host:?}");
             assert_eq!(ruling.refusal.is_some(), expected == 403, "{bound} {method} {host:?}");
             assert_eq!(ruling.headers, [], "{host:?}");
         }
@@ -200,8 +255,8 @@ mod tests {
         ] {
             check("127.0.0.1", host, 0, 204);
         }
-        let ruling = gate("127.0.0.1").decide("OPTIONS", "/", None, None);
-        assert_eq!(ruling.status, Some(204), "no header is an empty one");
+        let ruling = gate("127.0.0.1").decide(&asked("OPTIONS", "/", None));
+        assert_eq!(status(&ruling), 204, "no header is an empty one");
     }
 
     #[test]
@@ -245,41 +300,110 @@ mod tests {
     #[test]
     fn a_machine_without_a_known_name_lets_nothing_more_in() {
         let machine = Machine { hostname: String::new(), has_address: |_| false };
-        let gate = Gate::new(Origins::default(), [127, 0, 0, 1].into(), machine);
-        let status = |host| gate.decide("GET", "/", None, Some(host)).status;
-        assert_eq!((status("workshop"), status("localhost")), (Some(403), None));
+        let (origins, keys) = (Origins::default(), Keys::default());
+        let gate = Gate::new(origins, keys, [127, 0, 0, 1].into(), machine);
+        let status = |host| status(&gate.decide(&asked("GET", "/", Some(host))));
+        assert_eq!((status("workshop"), status("localhost")), (403, 0));
     }
 
     #[test]
     fn a_whole_url_in_the_request_line_is_stronger_than_the_header() {
-        let check = |target: &str, header: &str, expected: Option<u16>| {
-            let ruling = gate("127.0.0.1").decide("GET", target, None, Some(header));
-            assert_eq!(ruling.status, expected, "{target} {header}");
+        let check = |target: &str, header: &str, expected: u16| {
+            let ruling = gate("127.0.0.1").decide(&asked("GET", target, Some(header)));
+            assert_eq!(status(&ruling), expected, "{target} {header}");
         };
-        check("http://example.com/api/tags", "localhost", Some(403));
-        check("https://example.com?x", "localhost", Some(403));
-        check("http://localhost@example.com/", "localhost", Some(403));
-        check("http://localhost:11434/api/tags", "example.com", None);
-        check("http:///api/tags", "example.com", Some(403));
-        check("/http://localhost/", "example.com", Some(403));
-        check("ftp://localhost/", "example.com", Some(403));
+        check("http://example.com/api/tags", "localhost", 403);
+        check("https://example.com?x", "localhost", 403);
+        check("http://localhost@example.com/", "localhost", 403);
+        check("http://localhost:11434/api/tags", "example.com", 0);
+        check("http:///api/tags", "example.com", 403);
+        check("/http://localhost/", "example.com", 403);
+        check("ftp://localhost/", "example.com", 403);
     }
 
     #[test]
     fn cors_comes_before_the_host() {
-        let status = |method: &str, origin: &str, host: &str| {
-            let ruling = gate("127.0.0.1").decide(method, "/", Some(origin), Some(host));
-            (ruling.status, ruling.headers.len())
+        let found = |method: &str, origin: &str, host: &str| {
+            let asked = Asked { origin: Some(origin), ..asked(method, "/", Some(host)) };
+            let ruling = gate("127.0.0.1").decide(&asked);
+            (status(&ruling), ruling.headers.len())
         };
         let (near, far) = ("http://localhost:3000", "http://evil.test");
-        assert_eq!(status("OPTIONS", near, "example.com"), (Some(204), 7));
-        assert_eq!(status("OPTIONS", near, "localhost"), (Some(204), 7));
-        assert_eq!(status("OPTIONS", near, "127.0.0.1"), (Some(204), 7));
-        assert_eq!(status("GET", near, "example.com"), (Some(403), 2));
-        assert_eq!(status("GET", near, "localhost"), (None, 2));
-        assert_eq!(status("GET", far, "localhost"), (Some(403), 0));
-        assert_eq!(status("OPTIONS", far, "localhost"), (Some(403), 0));
-        assert_eq!(status("OPTIONS", "http://localhost", "localhost"), (Some(204), 0));
-        assert_eq!(status("GET", "http://evil.test", "evil.test"), (Some(403), 0));
+        assert_eq!(found("OPTIONS", near, "example.com"), (204, 7));
+        assert_eq!(found("OPTIONS", near, "localhost"), (204, 7));
+        assert_eq!(found("OPTIONS", near, "127.0.0.1"), (204, 7));
+        assert_eq!(found("GET", near, "example.com"), (403, 2));
+        assert_eq!(found("GET", near, "localhost"), (0, 2));
+        assert_eq!(found("GET", far, "localhost"), (403, 0));
+        assert_eq!(found("OPTIONS", far, "localhost"), (403, 0));
+        assert_eq!(found("OPTIONS", "http://localhost", "localhost"), (204, 0));
+        assert_eq!(found("GET", "http://evil.test", "evil.test"), (403, 0));
+    }
+
+    /// A gate that asks for a key, bound elsewhere than to loopback.
+    fn keyed() -> Gate {
+        let keys = Keys::parse("first-key-1").expect("a key");
+        Gate { keys, ..gate("0.0.0.0") }
+    }
+
+    fn with_key<'a>(asked: Asked<'a>, authorization: &'a str) -> Asked<'a> {
+        let credentials = Credentials { authorization: Some(authorization), api_key: None };
+        Asked { credentials, ..asked }
+    }
+
+    #[test]
+    fn without_a_key_only_two_routes_are_open() {
+        let check = |method: &str, target: &str, expected: u16| {
+            let asked = asked(method, target, Some("localhost"));
+            assert_eq!(status(&keyed().decide(&asked)), expected, "{method} {target}");
+            let ruling = keyed().decide(&with_key(asked, "Bearer first-key-1"));
+            assert_eq!(ruling, Ruling::default(), "{method} {target}");
+            let ruling = keyed().decide(&with_key(asked, "Bearer first-key-2"));
+            assert_eq!(status(&ruling), expected, "{method} {target}");
+        };
+        for method in ["GET", "HEAD"] {
+            for open in ["/", "/health", "/health?x=1", "http://h/health", "http://h", "//health"] {
+                check(method, open, 0);
+            }
+        }
+        for (method, target) in [
+            ("POST", "/"),
+            ("PUT", "/health"),
+            ("OPTIONS", "/"),
+            ("GET", "/health/"),
+            ("GET", "/healthy"),
+            ("GET", "/Health"),
+            ("GET", "/health/../api/tags"),
+            ("GET", "/%68ealth"),
+            ("GET", "/openai/health"),
+            ("GET", "/api/version"),
+            ("GET", "/api/tags?/health"),
+            ("GET", "http:///health/api/tags"),
+            ("POST", "/api/chat"),
+            ("GET", "/v1/models"),
+            ("GET", "/nothing"),
+            ("GET", ""),
+        ] {
+            check(method, target, 401);
+        }
+    }
+
+    #[test]
+    fn cors_and_the_host_come_before_the_key() {
+        let near = Some("http://localhost:3000");
+        let found = |gate: &Gate, method: &str, origin, host| {
+            let asked = Asked { origin, ..asked(method, "/api/tags", Some(host)) };
+            let ruling = gate.decide(&asked);
+            assert_eq!(ruling.refusal.is_some(), status(&ruling) > 400);
+            (status(&ruling), ruling.headers.len())
+        };
+        assert_eq!(found(&keyed(), "OPTIONS", near, "example.com"), (204, 7));
+        assert_eq!(found(&keyed(), "GET", near, "example.com"), (401, 2));
+        assert_eq!(found(&keyed(), "GET", None, "example.com"), (401, 0));
+        assert_eq!(found(&keyed(), "GET", Some("http://evil.test"), "example.com"), (403, 0));
+        let loopback = Gate { keys: keyed().keys, ..gate("127.0.0.1") };
+        assert_eq!(found(&loopback, "GET", near, "example.com"), (403, 2));
+        assert_eq!(found(&loopback, "GET", near, "localhost"), (401, 2));
+        assert_eq!(found(&loopback, "OPTIONS", None, "localhost"), (204, 0));
     }
 }

@@ -20,12 +20,13 @@
 //! | `main.rs` | options to configuration, log, signals, exit code |
 //! | [`config`], [`base_url`] | the options, one table row each; the upstream's address |
 //! | [`error`] | the one error of an exchange: side, status, message, retry |
-//! | [`redact`] | secrets that do not print, and texts cleaned of them |
+//! | [`redact`], [`keys`] | secrets that do not print, and texts cleaned of them; the keys of those who may ask |
+//! | [`bodies`] | the log of bodies, for those who ask for it |
 //! | [`ollama`], [`openai`], [`anthropic`] | the wire types of the three APIs |
 //! | [`translate`] | one API to the other, both ways |
 //! | [`sse`], [`ndjson`] | events out of bytes, lines into bytes |
 //! | [`shape`] | what an error looks like in each of the three protocols |
-//! | [`route`], [`names`], [`profile`], [`keep_alive`], [`clock`] | small rules |
+//! | [`route`], [`names`], [`profile`], [`keep_alive`], [`clock`], [`base64`] | small rules |
 //! | [`go_template`] | whether a template is one, in Go's words |
 //! | [`backoff`], [`upstream_error`] | when to try again; what an upstream's error means |
 //! | [`breaker`] | who may still try an upstream that is not there |
@@ -35,7 +36,7 @@
 //! | [`catalog`], [`loaded`] | the kept model list; the table behind `/api/ps` |
 //! | [`store`] | the models that were made here, in memory and in one file |
 //! | [`exchange`], [`unread`] | one request and its reply, over tiny_http |
-//! | [`gate`], [`origin`], [`machine`] | who may ask: CORS, the check of the host, what it knows of this machine |
+//! | [`gate`], [`origin`], [`machine`] | who may ask: CORS, the check of the host, keys; what it knows of this machine |
 //! | [`handler`] | one function for each route |
 //! | [`metrics`] | what is counted, and whether the server can serve |
 //! | [`pool`] | workers on a bounded queue |
@@ -52,13 +53,15 @@
 //! - The head is written with the first line, so that any failure before it gets a real status.
 //! - Nothing is tried again once a byte of an upstream's answer was handed on.
 //! - Every exchange ends exactly once: answered, ended, failed, or the client is gone.
-//! - No prompt, no answer and no key is logged.
+//! - No key is logged, and no prompt and no answer unless the operator asks for bodies.
 
 pub mod acceptor;
 pub mod adapt;
 pub mod anthropic;
 pub mod backoff;
+pub mod base64;
 pub mod base_url;
+pub mod bodies;
 pub mod breaker;
 pub mod cancel;
 pub mod catalog;
@@ -75,6 +78,7 @@ pub mod handler;
 pub mod healthcheck;
 pub mod keep_alive;
 pub mod keepsakes;
+pub mod keys;
 pub mod loaded;
 pub mod logging;
 pub mod machine;

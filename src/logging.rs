@@ -2,16 +2,19 @@
 //!
 //! Lines of other crates are left out: ureq's would repeat URLs and headers. The text of a panic is
 //! left out as well, because it can quote the string that could not be sliced, which may be a
-//! prompt; its place in the source is enough to find it.
+//! prompt; its place in the source is enough to find it. Keys are masked in every line, whoever wrote
+//! it: a client may have sent one as the name of a model.
 
-use std::io;
+use std::io::{self, Write};
 use std::panic;
 
 use log::LevelFilter;
 use simplelog::{ConfigBuilder, WriteLogger};
 
+use crate::redact::Redactor;
+
 /// Sets the log up for the whole process. Later calls change nothing.
-pub fn start(level: LevelFilter) {
+pub fn start(level: LevelFilter, redactor: Redactor) {
     let config = ConfigBuilder::new()
         .add_filter_allow_str(env!("CARGO_CRATE_NAME"))
         .set_time_format_rfc3339()
@@ -20,10 +23,61 @@ pub fn start(level: LevelFilter) {
         .set_thread_level(LevelFilter::Off)
         .build();
     // A second logger in one process is a test's doing.
-    let _ = WriteLogger::init(level, config, io::stderr());
+    let _ = WriteLogger::init(level, config, Cleaned::new(redactor, io::stderr()));
     panic::set_hook(Box::new(|info| {
         let thread = std::thread::current();
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         log::error!("thread {:?} panicked at {place}", thread.name().unwrap_or("unnamed"));
     }));
+}
+
+/// Cleans what is written, line by line: the logger writes a line in several pieces.
+struct Cleaned<W> {
+    redactor: Redactor,
+    inner: W,
+    line: Vec<u8>,
+}
+
+impl<W> Cleaned<W> {
+    fn new(redactor: Redactor, inner: W) -> Self {
+        Self { redactor, inner, line: Vec::new() }
+    }
+}
+
+impl<W: Write> Write for Cleaned<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.line.extend_from_slice(part);
+            if part.ends_with(b"\n") {
+                let line = std::mem::take(&mut self.line);
+                let line = String::from_utf8_lossy(&line);
+                self.inner.write_all(self.redactor.clean(&line).as_bytes())?;
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    /// What is no whole line yet stays here.
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::redact::Secret;
+
+    #[test]
+    fn lines_are_cleaned_however_they_are_written() {
+        let mut out = Cleaned::new(Redactor::new([Secret::new("topsecret-1")]), Vec::new());
+        for piece in
+            ["[INFO] model=\"topsec", "ret-1\"", "\nplain\nit is tops", "ecret-1 again\nrest"]
+        {
+            out.write_all(piece.as_bytes()).expect("a Vec");
+        }
+        out.flush().expect("a Vec");
+        let written = String::from_utf8(out.inner).expect("UTF-8");
+        assert_eq!(written, "[INFO] model=\"***\"\nplain\nit is *** again\n");
+    }
 }

@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         Command::Help => say(&config::help()),
         Command::Version => say(&config::version()),
         Command::Check(config) => {
-            logging::start(log::LevelFilter::Off);
+            logging::start(log::LevelFilter::Off, config.redactor());
             let report = check::report(&config);
             say(&report.text);
             if !report.good {
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
 }
 
 fn run(config: Config) -> ExitCode {
-    logging::start(config.log_level);
+    logging::start(config.log_level, config.redactor());
     for warning in &config.warnings {
         log::warn!("{warning}");
     }

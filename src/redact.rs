@@ -1,13 +1,16 @@
 //! Keeps secrets out of everything that is printed, logged or answered.
 //!
-//! [`Secret`] holds the upstream key: it prints as asterisks and gives its text only to
-//! [`Secret::expose`], which the module that writes the `Authorization` header calls. [`Redactor`]
-//! cleans text that came from elsewhere, above all upstream error messages: OpenAI repeats part of
-//! a wrong key in its 401 (openai-wire.md 5.1). It never needs to be asked twice: cleaning clean
-//! text changes nothing.
+//! [`Secret`] holds a key: it prints as asterisks, is compared in a time that tells nothing of it,
+//! and gives its text only to [`Secret::expose`], which the module that writes the `Authorization`
+//! header calls. [`Redactor`] cleans text that came from elsewhere, above all upstream error
+//! messages: OpenAI repeats part of a wrong key in its 401 (openai-wire.md 5.1). It never needs to be
+//! asked twice: cleaning clean text changes nothing.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::fmt;
+
+use ring::digest::{SHA256, digest};
 
 /// What stands where a secret stood.
 const MASK: &str = "***";
@@ -19,7 +22,7 @@ const SHORTEST_KEY: usize = 6;
 const LONGEST_WORD: usize = 20;
 
 /// A text that never prints itself.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Secret(String);
 
 impl Secret {
@@ -34,7 +37,24 @@ impl Secret {
     pub fn expose(&self) -> &str {
         &self.0
     }
+
+    /// Whether it is this text. How long that takes depends on the lengths alone: what is compared,
+    /// to the last byte, are digests, in which a near miss looks like any other.
+    #[must_use]
+    pub fn is(&self, text: &str) -> bool {
+        let (own, other) = (digest(&SHA256, self.0.as_bytes()), digest(&SHA256, text.as_bytes()));
+        let pairs = own.as_ref().iter().zip(other.as_ref());
+        pairs.fold(0, |differs, (one, other)| differs | (one ^ other)) == 0
+    }
 }
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.is(&other.0)
+    }
+}
+
+impl Eq for Secret {}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -48,27 +68,29 @@ impl fmt::Display for Secret {
     }
 }
 
-/// Masks the configured key, and whatever looks like one.
+/// Masks the keys that it knows, and whatever looks like one.
 #[derive(Clone, Debug, Default)]
 pub struct Redactor {
-    key: Option<Secret>,
+    /// The longest first: one may be part of another.
+    keys: Vec<Secret>,
 }
 
 impl Redactor {
-    /// A redactor that knows the configured key, if there is one.
+    /// A redactor that knows these keys.
     #[must_use]
-    pub fn new(key: Option<Secret>) -> Self {
-        Self { key }
+    pub fn new(keys: impl IntoIterator<Item = Secret>) -> Self {
+        let mut keys: Vec<_> = keys.into_iter().filter(|key| !key.0.is_empty()).collect();
+        keys.sort_by_key(|key| Reverse(key.0.len()));
+        Self { keys }
     }
 
-    /// `text` without the key, without `sk-...` words and without `Bearer ...` values.
+    /// `text` without the keys, without `sk-...` words and without `Bearer ...` values.
     #[must_use]
     pub fn clean<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut text = Cow::Borrowed(text);
-        if let Some(key) = &self.key {
-            let key = key.expose();
-            if !key.is_empty() && text.contains(key) {
-                text = Cow::Owned(text.replace(key, MASK));
+        for key in &self.keys {
+            if text.contains(&key.0) {
+                text = Cow::Owned(text.replace(&key.0, MASK));
             }
         }
         for prefix in ["sk-", "Bearer ", "bearer "] {
@@ -77,6 +99,18 @@ impl Redactor {
             }
         }
         text
+    }
+
+    /// The same for a text that was cut at its end, where the first part of a key may be left.
+    #[must_use]
+    pub fn clean_cut(&self, text: &str) -> String {
+        let begun = |key: &Secret| {
+            let key = key.0.as_bytes();
+            (1..key.len()).rev().find(|length| text.as_bytes().ends_with(&key[..*length]))
+        };
+        let part = self.keys.iter().filter_map(begun).max().unwrap_or(0);
+        // What begins as a key does begins with a character.
+        self.clean(&text[..text.len() - part]).into_owned()
     }
 }
 
@@ -117,6 +151,10 @@ fn is_key_character(c: char) -> bool {
 mod tests {
     use super::*;
 
+    fn redactor() -> Redactor {
+        Redactor::new(["topsecret-1", "top", "", "topsecret-1-and-more"].map(Secret::new))
+    }
+
     fn check(text: &str, expected: &str) {
         let redactor = Redactor::new(Some(Secret::new("topsecret-1")));
         assert_eq!(redactor.clean(text), expected);
@@ -136,8 +174,39 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_is_part_of_another_leaves_nothing_of_it() {
+        let cleaned = redactor().clean("topsecret-1-and-more, topsecret-1, top").into_owned();
+        assert_eq!(cleaned, "***, ***, ***");
+    }
+
+    #[test]
+    fn the_first_part_of_a_key_at_a_cut_is_left_out() {
+        for (text, expected) in [
+            ("it is topsecre", "it is "),
+            ("it is topsecret-1-and-mor", "it is "),
+            ("topsecret-1 and to", "*** and "),
+            ("it is", "it is"),
+            ("to", ""),
+            ("é", "é"),
+        ] {
+            assert_eq!(redactor().clean_cut(text), expected, "{text}");
+        }
+        assert_eq!(Redactor::new([Secret::new("é1")]).clean_cut("aé"), "a");
+    }
+
+    #[test]
     fn a_secret_never_prints_itself() {
         let secret = Secret::new("topsecret-1");
         assert_eq!(format!("{secret} {secret:?}"), "*** ***");
+        assert_eq!(format!("{:?}", Redactor::new([secret])), "Redactor { keys: [***] }");
+    }
+
+    #[test]
+    fn a_secret_is_itself_and_nothing_else() {
+        let secret = Secret::new("topsecret-1");
+        assert!(secret.is("topsecret-1") && secret == Secret::new("topsecret-1"));
+        for other in ["", "topsecret-", "topsecret-11", "topsecret-2", "Topsecret-1"] {
+            assert!(!secret.is(other) && secret != Secret::new(other), "{other}");
+        }
     }
 }

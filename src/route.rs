@@ -204,6 +204,11 @@ pub fn row(target: &str) -> Option<&'static str> {
     ROUTES.iter().find(|(known, ..)| matches(known, &path)).map(|(known, ..)| *known)
 }
 
+/// Every path of the table with its methods, for whoever has to look at all of them.
+pub fn all() -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
+    ROUTES.iter().map(|(path, methods, _)| (*path, methods.split(", ").collect()))
+}
+
 /// The last step of a path, without its query: what stands for the step with the colon.
 #[must_use]
 pub fn last_step(target: &str) -> &str {

@@ -66,7 +66,8 @@ impl Server {
         let store = Store::open(config.state.clone()).map_err(io::Error::other)?;
         let (host, port) = config.listen_addr();
         let listener = bind(&host, port).map_err(|error| told(&config.host, port, &error))?;
-        let gate = Gate::new(config.origins.clone(), listener.local_addr()?.ip(), machine::this());
+        let (origins, keys) = (config.origins.clone(), config.proxy_api_keys.clone());
+        let gate = Gate::new(origins, keys, listener.local_addr()?.ip(), machine::this());
         let (workers, queue, grace) = (config.workers, config.max_queue, config.shutdown_grace);
         let registry = Registry::new(config.max_per_client);
         let limits = Limits { body_time: config.request_timeout, ..config.limits };

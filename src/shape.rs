@@ -10,6 +10,13 @@ use crate::ndjson;
 use crate::ollama::answer::ErrorAnswer;
 use crate::route;
 
+/// How a client without a key is told what it may bring (RFC 9110, 11.6.1): a line for each way,
+/// because not every client takes a list apart.
+pub const CHALLENGES: &[(&str, &str)] = &[
+    ("WWW-Authenticate", "Bearer realm=\"ollama-openai-proxy\""),
+    ("WWW-Authenticate", "Basic realm=\"ollama-openai-proxy\", charset=\"UTF-8\""),
+];
+
 /// A protocol that clients speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
@@ -31,7 +38,7 @@ struct OpenAiError<'a> {
     message: &'a str,
     r#type: &'static str,
     param: Option<()>,
-    code: Option<()>,
+    code: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -71,7 +78,7 @@ impl Shape {
         let message = self.message(error);
         let mut body = match self {
             Self::Ollama => return ndjson::to_vec(&ErrorAnswer { error: &message }),
-            Self::OpenAi => ndjson::to_vec(&openai(status, &message)),
+            Self::OpenAi => ndjson::to_vec(&openai(error, status, &message)),
             Self::Anthropic => {
                 let digits = request_id.trim_start_matches("req_");
                 let request_id = Some(format!("req_{digits:0>24}"));
@@ -95,7 +102,7 @@ impl Shape {
         };
         match self {
             Self::Ollama => ndjson::append(&mut out, &ErrorAnswer { error: &message }),
-            Self::OpenAi => ndjson::append(&mut out, &openai(status, &message)),
+            Self::OpenAi => ndjson::append(&mut out, &openai(error, status, &message)),
             Self::Anthropic => ndjson::append(&mut out, &anthropic(status, &message, None)),
         }
         out.extend_from_slice(end);
@@ -113,6 +120,9 @@ impl Shape {
         match (self, error) {
             // The decoder's own word (ollama-api.md 1.1).
             (Self::OpenAi | Self::Anthropic, Error::MissingBody) => "EOF".to_owned(),
+            (Self::OpenAi | Self::Anthropic, Error::Unauthorized) => {
+                "missing or wrong API key of this proxy".to_owned()
+            }
             _ => error.message(),
         }
     }
@@ -123,13 +133,15 @@ fn is_of_the_request(error: &Error) -> bool {
     matches!(error, Error::MissingBody | Error::InvalidRequest { .. })
 }
 
-fn openai(status: u16, message: &str) -> OpenAiAnswer<'_> {
-    let r#type = match status {
-        400 => "invalid_request_error",
-        404 => "not_found_error",
-        _ => "api_error",
+fn openai<'a>(error: &Error, status: u16, message: &'a str) -> OpenAiAnswer<'a> {
+    let (r#type, code) = match (error, status) {
+        // OpenAI's own words for a key that is none.
+        (Error::Unauthorized, _) => ("invalid_request_error", Some("invalid_api_key")),
+        (_, 400) => ("invalid_request_error", None),
+        (_, 404) => ("not_found_error", None),
+        _ => ("api_error", None),
     };
-    OpenAiAnswer { error: OpenAiError { message, r#type, param: None, code: None } }
+    OpenAiAnswer { error: OpenAiError { message, r#type, param: None, code } }
 }
 
 fn anthropic(status: u16, message: &str, request_id: Option<String>) -> AnthropicAnswer<'_> {
@@ -218,6 +230,22 @@ mod tests {
             );
             assert_eq!(told(Shape::Anthropic, status), expected);
         }
+    }
+
+    #[test]
+    fn a_missing_key_is_told_in_each_protocol_s_words() {
+        let told = |shape: Shape| {
+            String::from_utf8(shape.body(&Error::Unauthorized, 401, "req_0")).expect("UTF-8")
+        };
+        assert_eq!(told(Shape::Ollama), r#"{"error":"unauthorized"}"#);
+        let message = "missing or wrong API key of this proxy";
+        let expected = format!(
+            "{{\"error\":{{\"message\":\"{message}\",\"type\":\"invalid_request_error\",\
+             \"param\":null,\"code\":\"invalid_api_key\"}}}}\n"
+        );
+        assert_eq!(told(Shape::OpenAi), expected);
+        let error = format!("{{\"type\":\"authentication_error\",\"message\":\"{message}\"}}");
+        assert!(told(Shape::Anthropic).contains(&error));
     }
 
     #[test]

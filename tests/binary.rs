@@ -2,70 +2,11 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Read};
-use std::net::SocketAddr;
-use std::process::{Child, ChildStderr, Command, Output, Stdio};
-
 use crossbeam_channel::bounded;
+use support::program::{Running, program, run};
 use support::proxy::KEY;
 use support::raw::{Client, chat};
 use support::upstream::{self, Step, Upstream, delta, ending, json, status, stream_head};
-
-/// The program with nothing of this environment.
-fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ollama-openai-proxy"));
-    command.env_clear().current_dir(env!("CARGO_TARGET_TMPDIR")).stdin(Stdio::null());
-    command
-}
-
-fn run(command: &mut Command) -> (Option<i32>, String, String) {
-    let Output { status, stdout, stderr } = command.output().expect("it starts");
-    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-    (status.code(), text(stdout), text(stderr))
-}
-
-/// A running program; it does not outlive its test.
-struct Running {
-    child: Child,
-    log: BufReader<ChildStderr>,
-    addr: SocketAddr,
-}
-
-impl Running {
-    fn start(command: &mut Command) -> Self {
-        let mut child = command
-            .env("OLLAMA_HOST", "127.0.0.1:0")
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("it starts");
-        let mut log = BufReader::new(child.stderr.take().expect("piped"));
-        let mut line = String::new();
-        log.read_line(&mut line).expect("a log");
-        let addr = line.split("listening on ").nth(1).and_then(|rest| rest.split(',').next());
-        let addr = addr.and_then(|addr| addr.parse().ok()).unwrap_or_else(|| panic!("{line}"));
-        Self { child, log, addr }
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-s", name, &pid]).status().expect("kill");
-        assert!(sent.success());
-    }
-
-    /// Waits for the end; gives the exit status and what was logged.
-    fn end(&mut self) -> (Option<i32>, String) {
-        let mut log = String::new();
-        self.log.read_to_string(&mut log).expect("a log");
-        (self.child.wait().expect("it ends").code(), log)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 #[test]
 fn help_and_version_need_no_configuration() {

@@ -2,11 +2,12 @@
 //!
 //! Two steps: `raw.rs` finds out what was typed, and the rows of the table in `options.rs` turn
 //! each text into a field by the forms of `rules.rs`. All problems are reported together, one line
-//! each. Everything is pure but [`load`], which reads the environment and `./.env` and changes
-//! neither; nothing here prints or ends the process.
-//! Invariant: no error, warning, `Debug` output or description holds the key, nor a user name, a
+//! each. Everything is pure but [`load`], which reads the environment, `./.env` and the file of keys
+//! and changes none of them; nothing here prints or ends the process.
+//! Invariant: no error, warning, `Debug` output or description holds a key, nor a user name, a
 //! password or a query's value from a URL.
 
+mod access;
 mod dotenv;
 mod host;
 mod options;
@@ -34,6 +35,7 @@ use crate::base_url::{self, BaseUrl};
 use crate::breaker;
 use crate::guard::Limits;
 use crate::keep_alive::KeepAlive;
+use crate::keys::Keys;
 use crate::origin::Origins;
 use crate::profile::Profile;
 use crate::redact::{Redactor, Secret};
@@ -59,10 +61,17 @@ pub struct Config {
     pub port: u16,
     /// The origins that may ask.
     pub origins: Origins,
+    /// The keys of those who may ask, those of the file included once that is read; none for
+    /// everybody.
+    pub proxy_api_keys: Keys,
+    /// The file that holds such keys.
+    pub proxy_api_keys_file: Option<PathBuf>,
     /// How long the upstream may stay silent; above zero.
     pub request_timeout: Duration,
     /// How much is logged.
     pub log_level: LevelFilter,
+    /// Whether bodies are logged, too, at the level of trace.
+    pub log_bodies: bool,
     /// Requests worked on at once; at least one.
     pub workers: usize,
     /// Requests that may wait for a worker.
@@ -113,8 +122,8 @@ pub struct ConfigError {
     pub problems: Vec<String>,
 }
 
-/// Reads the environment and `./.env`, and makes of them and `args` (without the program's name)
-/// what is to be done. An absent `.env` file is none; a folder of that name is not one either.
+/// Reads the environment, `./.env` and the file of keys, and makes of them and `args` (without the
+/// program's name) what is to be done. An absent `.env` file is none; a folder of that name is not one either.
 ///
 /// # Errors
 /// All problems of the three sources together.
@@ -128,7 +137,12 @@ pub fn load(args: impl IntoIterator<Item = OsString>) -> Result<Command, ConfigE
     };
     // Bytes that are not UTF-8 become a character that no option accepts.
     let env = |name: &str| Some(std::env::var_os(name)?.to_string_lossy().into_owned());
-    match from_sources(args, &env, &dotenv) {
+    let command = from_sources(args, &env, &dotenv).and_then(|command| match command {
+        Command::Run(config) => access::settled(config).map(Command::Run),
+        Command::Check(config) => access::settled(config).map(Command::Check),
+        other => Ok(other),
+    });
+    match command {
         Ok(Command::Run(_) | Command::Check(_) | Command::Healthcheck(_))
             if !problems.is_empty() =>
         {
@@ -162,6 +176,8 @@ pub fn from_sources(
     };
     let raw = RawConfig::gather(&line.values, env, dotenv);
     let (mut config, bad_values) = resolve(&raw);
+    let keys_file = config.proxy_api_keys_file.take();
+    config.proxy_api_keys_file = keys_file.map(|path| rules::at_home(path, env("HOME")));
     config.state = match config.state.take() {
         Some(path) => Some(rules::at_home(path, env("HOME"))),
         None => rules::default_state(env),
@@ -191,8 +207,14 @@ impl Config {
         (host.to_owned(), self.port)
     }
 
+    /// What masks every key that is known here.
+    #[must_use]
+    pub fn redactor(&self) -> Redactor {
+        Redactor::new(self.api_key.iter().chain(self.proxy_api_keys.secrets()).cloned())
+    }
+
     /// The effective values, `VARIABLE=value` on a line each, in the form that the sources take.
-    /// The key and the secrets of a URL are masked.
+    /// Keys and the secrets of a URL are masked.
     #[must_use]
     pub fn describe(&self) -> String {
         let line = |row: &Row| format!("{}={}", row.variable, (row.show)(self));
@@ -210,8 +232,11 @@ impl Default for Config {
             host: "127.0.0.1".to_owned(),
             port: 11434,
             origins: Origins::default(),
+            proxy_api_keys: Keys::default(),
+            proxy_api_keys_file: None,
             request_timeout: Duration::from_secs(300),
             log_level: LevelFilter::Info,
+            log_bodies: false,
             workers: 256,
             max_queue: 512,
             limits: Limits::default(),
@@ -239,7 +264,7 @@ impl StdError for ConfigError {}
 
 /// Applies what was given, in table order, to the defaults. A bad value leaves its default.
 fn resolve(raw: &RawConfig) -> (Config, Vec<String>) {
-    let redactor = Redactor::new(raw.get("OPENAI_API_KEY").map(|given| Secret::new(&given.text)));
+    let redactor = Redactor::new(secrets(raw));
     let mut config = Config::default();
     let mut problems = Vec::new();
     for (row, given) in raw.rows() {
@@ -250,6 +275,7 @@ fn resolve(raw: &RawConfig) -> (Config, Vec<String>) {
             Err(allowed) => problems.push((row.variable, format!("{}: {allowed}", about()))),
         }
     }
+    config.warnings.extend(logged_bodies(&config));
     let refused = |variable| problems.iter().any(|(name, _)| *name == variable);
     let mut across = Vec::new();
     if !refused("OPENAI_API_BASE_URL") {
@@ -259,6 +285,26 @@ fn resolve(raw: &RawConfig) -> (Config, Vec<String>) {
         across.extend(crossed_waits(&config));
     }
     (config, problems.into_iter().map(|(_, problem)| problem).chain(across).collect())
+}
+
+/// What was given for the rows that hold secrets, whole and in its parts.
+fn secrets(raw: &RawConfig) -> impl Iterator<Item = Secret> {
+    let given = raw.rows().filter(|(row, _)| row.secret).map(|(_, given)| given.text.as_str());
+    // Short parts would mask ordinary words, and are no keys.
+    given.flat_map(|text| {
+        let parts = text.split(',').map(str::trim).filter(|part| part.len() > 5);
+        std::iter::once(text).chain(parts).map(Secret::new)
+    })
+}
+
+/// What whoever reads the log had better know.
+fn logged_bodies(config: &Config) -> Option<String> {
+    let said = if config.log_level == LevelFilter::Trace {
+        "the log will hold prompts and answers"
+    } else {
+        "it does nothing unless LOG_LEVEL is trace"
+    };
+    config.log_bodies.then(|| format!("LOG_BODIES is on: {said}"))
 }
 
 /// OpenAI's own server answers nobody without a key. A bad key is reported as such, not here.
@@ -352,6 +398,9 @@ mod tests {
         check_precedence("OLLAMA_HOST", "--host", ["a:1", "b:2", "[::1]:3", "127.0.0.1:11434"]);
         let origins = ["http://a", "http://b,*", "app://*", ""];
         check_precedence("OLLAMA_ORIGINS", "--origins", origins);
+        let files = ["/a", "/b", "/c", ""];
+        check_precedence("PROXY_API_KEYS_FILE", "--proxy-api-keys-file", files);
+        check_precedence("LOG_BODIES", "--log-bodies", ["true", "false", "true", "false"]);
         check_precedence("UPSTREAM_PROFILE", "--profile", ["vllm", "tgi", "generic", "auto"]);
         check_precedence("REQUEST_TIMEOUT", "--request-timeout", ["1.5", "2", "3", "300"]);
         check_precedence("LOG_LEVEL", "--log-level", ["TRACE", "ERROR", "WARN", "INFO"]);
@@ -531,6 +580,44 @@ mod tests {
         for text in told {
             assert!(!text.contains("s3cr"), "{text}");
         }
+    }
+
+    #[test]
+    fn keys_of_those_who_may_ask_are_never_shown() {
+        let good = config(
+            &["--proxy-api-keys=s3cret-one, s3cret-two", "--keep-alive=s3cret-two"],
+            &[("PROXY_API_KEYS_FILE", "~/keys"), ("HOME", "/h")],
+            &[],
+        );
+        assert_eq!(good.proxy_api_keys.secrets().count(), 2);
+        assert_eq!(shown(&good, "PROXY_API_KEYS"), "***");
+        assert_eq!(shown(&good, "PROXY_API_KEYS_FILE"), "/h/keys");
+        assert_eq!(shown(&config(&[], &[], &[]), "PROXY_API_KEYS"), "");
+        let mut told = vec![good.describe(), format!("{good:?}")];
+        let shown = good.redactor().clean("s3cret-one s3cret-two").into_owned();
+        assert_eq!(shown, "*** ***");
+        let bad = problems(
+            &["--proxy-api-keys=s3cret one,s3cret-two", "--port=s3cret-two", "--api-key=k"],
+            &[("PROXY_API_KEYS_FILE", "/s\n3")],
+            &[],
+        );
+        assert_eq!(bad.len(), 3, "{bad:?}");
+        assert!(bad[1].starts_with("--proxy-api-keys is ***: write 1 to 256 keys "), "{bad:?}");
+        assert!(bad[2].starts_with("PROXY_API_KEYS_FILE is "), "{bad:?}");
+        told.extend(bad);
+        for text in told {
+            assert!(!text.contains("s3cr"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_log_of_bodies_is_a_warning() {
+        let warnings = |args: &[&str]| config(args, &[], &[]).warnings.join("|");
+        assert_eq!(warnings(&["--log-level=trace"]), "");
+        let both = warnings(&["--log-bodies=1", "--log-level=trace"]);
+        assert_eq!(both, "LOG_BODIES is on: the log will hold prompts and answers");
+        let alone = warnings(&["--log-bodies=true"]);
+        assert_eq!(alone, "LOG_BODIES is on: it does nothing unless LOG_LEVEL is trace");
     }
 
     #[test]

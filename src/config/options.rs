@@ -7,12 +7,14 @@
 //! Invariant: applying a row's default text to a default [`Config`] changes nothing.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use log::LevelFilter;
 
 use super::{Config, host, rules};
 use crate::base_url::BaseUrl;
 use crate::keep_alive::KeepAlive;
+use crate::keys::Keys;
 use crate::origin::Origins;
 
 /// What applying a value gives: nothing, a warning, or the sentence that says what is allowed.
@@ -37,7 +39,7 @@ pub struct Row {
     pub secret: bool,
     /// Reads the value into the configuration.
     pub apply: fn(&mut Config, &str) -> Applied,
-    /// The effective value, in a form that `apply` would accept.
+    /// The effective value, in a form that `apply` would accept, unless it is a secret.
     pub show: fn(&Config) -> String,
 }
 
@@ -124,6 +126,25 @@ pub const TABLE: &[Row] = &[
         ..ROW
     },
     Row {
+        variable: "PROXY_API_KEYS",
+        flag: Some("proxy-api-keys"),
+        placeholder: "KEY,...",
+        help: "Keys of those who may ask; none for everybody. As a flag they show in process lists.",
+        secret: true,
+        apply: |c, text| set(&mut c.proxy_api_keys, Keys::parse(text)),
+        show: |c| if c.proxy_api_keys.is_empty() { String::new() } else { "***".to_owned() },
+        ..ROW
+    },
+    Row {
+        variable: "PROXY_API_KEYS_FILE",
+        flag: Some("proxy-api-keys-file"),
+        placeholder: "FILE",
+        help: "A file with more such keys, one on each line; lines with a `#` in front do not count.",
+        apply: |c, text| set(&mut c.proxy_api_keys_file, rules::file(text).map(Some)),
+        show: |c| shown(c.proxy_api_keys_file.as_ref()),
+        ..ROW
+    },
+    Row {
         variable: "REQUEST_TIMEOUT",
         flag: Some("request-timeout"),
         placeholder: "SECONDS",
@@ -150,6 +171,16 @@ pub const TABLE: &[Row] = &[
         help: "How much to log: `error`, `warn`, `info`, `debug` or `trace`.",
         apply: |c, text| set(&mut c.log_level, rules::level(text)),
         show: |c| c.log_level.to_string(),
+        ..ROW
+    },
+    Row {
+        variable: "LOG_BODIES",
+        flag: Some("log-bodies"),
+        placeholder: "BOOL",
+        default: "false",
+        help: "At the level `trace`, log prompts and answers, too. For a short while only.",
+        apply: |c, text| set(&mut c.log_bodies, rules::switch(text)),
+        show: |c| c.log_bodies.to_string(),
         ..ROW
     },
     Row {
@@ -276,7 +307,7 @@ pub const TABLE: &[Row] = &[
         default: rules::STATE,
         help: "Keeps created models; `XDG_DATA_HOME` counts.",
         apply: |c, text| set(&mut c.state, rules::path(text)),
-        show: |c| c.state.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+        show: |c| shown(c.state.as_ref()),
         ..ROW
     },
     Row {
@@ -386,6 +417,11 @@ fn apply_host(config: &mut Config, text: &str) -> Applied {
 fn show_host(config: &Config) -> String {
     let Config { host, port, .. } = config;
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// A path, or nothing where there is none.
+fn shown(path: Option<&PathBuf>) -> String {
+    path.map(|path| path.display().to_string()).unwrap_or_default()
 }
 
 fn apply_origins(config: &mut Config, text: &str) -> Applied {

@@ -92,12 +92,26 @@ pub fn size(text: &str) -> Result<usize, String> {
         })
 }
 
-/// A path; `None` for the one that is used anyway.
+/// The path of the state file; `None` for the one that is used anyway.
 pub fn path(text: &str) -> Result<Option<PathBuf>, String> {
+    file(text).map(|path| (text != STATE).then_some(path))
+}
+
+/// A path.
+pub fn file(text: &str) -> Result<PathBuf, String> {
     if text.contains('\u{fffd}') || text.chars().any(char::is_control) {
         return Err("write the path of a file, such as /var/lib/proxy/state.json".to_owned());
     }
-    Ok((text != STATE).then(|| PathBuf::from(text)))
+    Ok(PathBuf::from(text))
+}
+
+/// A switch, in Go's spellings.
+pub fn switch(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "t" | "true" => Ok(true),
+        "0" | "f" | "false" => Ok(false),
+        _ => Err("write true or false".to_owned()),
+    }
 }
 
 /// A path whose `~/` is replaced by the home folder, as a shell does it where one reads it.
@@ -243,6 +257,16 @@ mod tests {
             ["0", "0K", "", "K", "1KB", "1 K", "-1", "1.5M", "99999999999G", "1ü", "1073741825"]
         {
             check(size(bad), None);
+        }
+    }
+
+    #[test]
+    fn switches_are_on_or_off() {
+        for (text, expected) in [("1", true), ("TRUE", true), ("0", false), ("False", false)] {
+            check(switch(text), Some(expected));
+        }
+        for bad in ["yes", "2", "on", "tru"] {
+            check(switch(bad), None);
         }
     }
 

@@ -19,7 +19,7 @@ pub(super) fn transcriptions(context: &mut Context<'_>) -> Result<()> {
     if is_form && length.is_some_and(|length| length > LARGE) {
         return streamed(context);
     }
-    let mut body = context.exchange.read_body(context.app.config.max_body_bytes)?;
+    let mut body = context.body()?;
     if !is_form {
         let text = "failed to parse multipart form: request Content-Type isn't multipart/form-data";
         return Err(Error::invalid(text));

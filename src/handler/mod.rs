@@ -294,7 +294,7 @@ pub fn handle(mut context: Context<'_>) -> Result<()> {
         Ok(Target::Route(Route::V1(V1::Responses | V1::Messages | V1::CountTokens))) => {
             unpack::read(&mut context)?
         }
-        _ => context.exchange.read_body(context.app.config.max_body_bytes)?,
+        _ => context.body()?,
     };
     match target? {
         Target::Redirect { status, location } => {
@@ -355,6 +355,18 @@ impl Context<'_> {
     fn sent_after(&self) -> Duration {
         let sent = self.trace.sent.map(|sent| sent.saturating_duration_since(self.received));
         sent.unwrap_or_default()
+    }
+
+    /// The request's body.
+    fn body(&mut self) -> Result<Vec<u8>> {
+        let body = self.exchange.read_body(self.app.config.max_body_bytes)?;
+        self.log_body(&body);
+        Ok(body)
+    }
+
+    /// Logs what the client sent, where bodies are logged.
+    fn log_body(&self, body: &[u8]) {
+        self.app.client.bodies().log(&self.trace.request_id, "request of the client", body);
     }
 
     fn answer_json(&mut self, status: u16, value: &impl serde::Serialize) -> Result<()> {

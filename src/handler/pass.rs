@@ -129,6 +129,8 @@ pub(super) fn streamed<'a>(
         let mut beginning = Vec::new();
         (&mut *reader).take(BEGINNING).read_to_end(&mut beginning)?;
         let before = beginning.len();
+        // Of a body that is not held no more is logged.
+        app.client.bodies().log(&trace.request_id, "beginning of the client's request", &beginning);
         let told = read(app, &mut beginning, trace);
         let (rest, now) = (length.saturating_sub(before), beginning.len());
         let mut body = Whole { beginning: &beginning, rest: reader, length: now + rest, read: 0 };

@@ -30,7 +30,9 @@ pub(super) fn is_packed(context: &Context<'_>) -> bool {
 pub(super) fn read(context: &mut Context<'_>) -> Result<Vec<u8>> {
     let packed = is_packed(context);
     let body = context.exchange.read_body(context.app.config.max_body_bytes)?;
-    if packed { unfold(&body) } else { Ok(body) }
+    let body = if packed { unfold(&body)? } else { body };
+    context.log_body(&body);
+    Ok(body)
 }
 
 /// Unfolds a body.

@@ -383,10 +383,10 @@ impl<'a> Chunk<'a> {
     /// # Errors
     /// When it is no JSON object. The error repeats no text of it.
     pub fn parse(data: &'a str) -> Result<Self, serde_json::Error> {
-        let chunk: Self = serde_json::from_str(data)?;
         if data.trim_start().starts_with('{') {
-            Ok(chunk)
+            serde_json::from_str(data)
         } else {
+            // What is read for nothing would be repeated in the error.
             Err(de::Error::custom("not an object"))
         }
     }

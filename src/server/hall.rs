@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::exchange::Exchange;
 use crate::framing;
-use crate::gate::Gate;
+use crate::gate::{self, Asked, Gate};
 use crate::guard::{Refused, Registry};
 use crate::handler::{self, App, Context};
+use crate::keys::Credentials;
 use crate::metrics::{Finished, Metrics};
 use crate::pool::{Full, Pool, Relief};
 use crate::route::{self, Desk};
@@ -187,13 +188,25 @@ impl Hall {
 
     /// Asks the gate about a request.
     fn rule(&self, exchange: &mut Exchange) -> Ruled {
-        let (origin, host) = (exchange.header("Origin"), exchange.header("Host"));
-        let ruling = self.gate.decide(exchange.method(), exchange.target(), origin, host);
+        let ruling = self.gate.decide(&Asked {
+            method: exchange.method(),
+            target: exchange.target(),
+            origin: exchange.header("Origin"),
+            host: exchange.header("Host"),
+            credentials: Credentials {
+                authorization: exchange.header("Authorization"),
+                api_key: exchange.header("x-api-key"),
+            },
+        });
         if let Some(why) = ruling.refusal {
             log::info!("{} is refused: {why}", exchange.request_id());
         }
         exchange.add_headers(ruling.headers);
-        ruling.status.map_or(Ruled::Served, Ruled::Status)
+        match ruling.answer {
+            None => Ruled::Served,
+            Some(gate::Answer::Empty(status)) => Ruled::Status(status),
+            Some(gate::Answer::Unauthorized) => Ruled::Failed(Error::Unauthorized),
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use std::fmt;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 use serde_json::value::RawValue;
 
+use crate::base64::ALPHABET;
 use crate::error::{Error, Result};
 use crate::ollama::decode::Text;
 
@@ -361,8 +362,6 @@ fn head(base64: &[u8]) -> ([u8; HEAD_BYTES], usize) {
     }
     (head, known)
 }
-
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// The largest value of a digit.
 const MOST: u8 = 0x3f;

@@ -223,7 +223,11 @@ impl<'r> AnswerStream<'r> {
             // Gemini puts its errors into a list.
             Err(_) if upstream_error::error_in(text).is_some() => Err(self.in_band(text)),
             Err(error) => {
-                log::warn!("an event of the upstream cannot be read, and is skipped: {error}");
+                // The error's own words may be those of the answer.
+                let (what, column) = (error.classify(), error.column());
+                log::warn!(
+                    "an event of the upstream cannot be read, and is skipped: {what:?} at {column}"
+                );
                 Ok(None)
             }
         }

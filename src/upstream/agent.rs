@@ -18,6 +18,7 @@ use super::Pooled;
 use super::bound::Bound;
 use super::transport::{WatchedConnector, connecting};
 use crate::backoff;
+use crate::bodies::Tap;
 use crate::cancel;
 use crate::config::Config;
 use crate::error::{Error, Phase, Result};
@@ -207,12 +208,13 @@ fn configured<B>(
 }
 
 /// Passes a good head on; turns any other into an error, with what its body says. What it says of a
-/// request that was refused is left in `refusal`, too, for those who can mend the request.
+/// request that was refused is left in `refusal`, too, for those who can mend the request, and logged
+/// where bodies are.
 pub(super) fn check(
     response: Response<Body>,
     hint: &FailureHint<'_>,
     redactor: &Redactor,
-    refusal: &mut Option<Details>,
+    (refusal, tap): (&mut Option<Details>, Option<&Tap>),
 ) -> Result<Response<Body>> {
     let status = response.status().as_u16();
     if response.status().is_success() {
@@ -220,6 +222,9 @@ pub(super) fn check(
     }
     let headers = response.headers().clone();
     let body = error_body(response, ERROR_BODY_BYTES);
+    if let Some(tap) = tap {
+        tap.log("error of the upstream", &body);
+    }
     *refusal = upstream_error::refusal(status, &body);
     Err(judge(status, &headers, &body, hint, redactor))
 }

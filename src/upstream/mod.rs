@@ -4,7 +4,7 @@
 //! attempts; an attempt is repeated only when [`Error::retry`](crate::error::Error::retry) says so,
 //! and never once a byte of the answer's body was handed on: a [`call`](Client) ends with the
 //! answer's head. The key goes into one header here and is never formatted anywhere else. No prompt
-//! and no answer is logged.
+//! and no answer is logged but through [`Bodies`].
 
 mod agent;
 mod bound;
@@ -25,6 +25,7 @@ use crate::adapt::learnt::Learnt;
 use crate::adapt::{self, Adaptable, Repair};
 use crate::backoff::RetryPolicy;
 use crate::base_url::BaseUrl;
+use crate::bodies::Bodies;
 use crate::breaker::{Breaker, Caller, Circuit};
 use crate::config::Config;
 use crate::error::{Error, Result, Side};
@@ -80,6 +81,7 @@ pub struct Client {
     base: BaseUrl,
     key: Option<Secret>,
     redactor: Redactor,
+    bodies: Bodies,
     policy: RetryPolicy,
     pacing: Pacing,
     request_timeout: Duration,
@@ -114,7 +116,8 @@ impl Client {
             agent: agent::Agent::new(config),
             base: config.base_url.clone(),
             key: config.api_key.clone(),
-            redactor: Redactor::new(config.api_key.clone()),
+            redactor: config.redactor(),
+            bodies: Bodies::new(config.log_bodies, config.redactor()),
             policy: config.retry,
             pacing,
             request_timeout: config.request_timeout,
@@ -154,6 +157,12 @@ impl Client {
     #[must_use]
     pub fn redactor(&self) -> &Redactor {
         &self.redactor
+    }
+
+    /// What logs bodies, where the operator wants that.
+    #[must_use]
+    pub fn bodies(&self) -> &Bodies {
+        &self.bodies
     }
 
     /// `POST chat/completions` for a whole answer.
@@ -294,6 +303,11 @@ impl Client {
 
     fn attempt(&self, call: &Call<'_>, trace: &mut Trace) -> Result<Answer> {
         let url = self.url(call.path, call.model);
+        self.bodies.log(
+            &trace.request_id,
+            "request to the upstream",
+            call.body.unwrap_or_default(),
+        );
         let request = self.request(&url, call.body, call.timeout, trace);
         let response = self.agent.send(&request)?;
         let hint = agent::FailureHint {
@@ -303,10 +317,11 @@ impl Client {
             now: SystemTime::now(),
         };
         let mut refusal = None;
-        let checked = agent::check(response, &hint, &self.redactor, &mut refusal);
+        let tap = self.bodies.tap(&trace.request_id);
+        let checked = agent::check(response, &hint, &self.redactor, (&mut refusal, tap.as_ref()));
         // Only what was sent can be mended.
         trace.refusal = refusal.filter(|_| call.body.is_some());
-        Answer::of(checked?, call.stream, call.timeout, &self.metrics)
+        Answer::of(checked?, call.stream, (call.timeout, tap), &self.metrics)
     }
 
     fn url(&self, path: &str, model: Option<&str>) -> String {

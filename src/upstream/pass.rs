@@ -16,6 +16,7 @@ use super::agent::{self, header, not_cancelled};
 use super::bound::Bound;
 use super::stream::OpenStream;
 use super::{Client, Trace};
+use crate::bodies::{LineTap, Tap};
 use crate::breaker::Caller;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
@@ -149,6 +150,7 @@ impl Client {
             let mut headers = passing.headers.clone();
             headers.push(("content-length", length));
             let passing = Passing { headers: &headers, ..*passing };
+            self.bodies.log(&trace.request_id, "request to the upstream", body);
             self.pass_once(&passing, SendBody::from_reader(&mut reader), trace, refused)
         })
     }
@@ -168,11 +170,16 @@ impl Client {
         let headers = response.headers().clone();
         let texts = headers.iter();
         let texts = texts.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
-        let head = PassedHead::of(status, texts);
+        let mut head = PassedHead::of(status, texts);
+        for (_, value) in &mut head.headers {
+            *value = self.redactor.clean(value).into_owned();
+        }
         if response.status().is_success() {
-            return PassedAnswer::of(head, response, self.request_timeout, &self.metrics);
+            let tap = self.bodies.tap(&trace.request_id);
+            return PassedAnswer::of(head, response, (self.request_timeout, tap), &self.metrics);
         }
         let body = agent::error_body(response, ERROR_BYTES);
+        self.bodies.log(&trace.request_id, "error of the upstream", &body);
         trace.refusal = upstream_error::refusal(status, &body);
         let (method, url, now) = ("POST", url.as_str(), SystemTime::now());
         let model = Some(trace.model.as_str());
@@ -205,7 +212,7 @@ impl PassedAnswer {
     fn of(
         head: PassedHead,
         response: Response<Body>,
-        timeout: Duration,
+        (timeout, tap): (Duration, Option<Tap>),
         metrics: &Arc<Metrics>,
     ) -> Result<Self> {
         let length = header(response.headers(), "content-length").and_then(|it| it.parse().ok());
@@ -216,11 +223,15 @@ impl PassedAnswer {
             let mut body = Vec::new();
             bound.read_all(&mut reader, SMALL_ANSWER, &mut body)?;
             agent::not_cancelled()?;
+            if let Some(tap) = tap {
+                tap.log("answer of the upstream", &body);
+            }
             return Ok(Self { head, body: PassedBody::Whole(body) });
         }
         let buffer = vec![0; READ_BYTES].into_boxed_slice();
+        let tap = tap.map(|tap| Box::new(tap.lines("answer of the upstream")));
         let (events, open) = (head.has_events(), OpenStream::new(metrics.clone()));
-        let stream = PassedStream { reader, buffer, events, tail: Vec::new(), bound, open };
+        let stream = PassedStream { reader, buffer, events, tail: Vec::new(), bound, open, tap };
         Ok(Self { head, body: PassedBody::Stream(Box::new(stream)) })
     }
 
@@ -244,6 +255,7 @@ pub struct PassedStream {
     tail: Vec<u8>,
     bound: Bound,
     open: OpenStream,
+    tap: Option<Box<LineTap>>,
 }
 
 impl PassedStream {
@@ -260,7 +272,11 @@ impl PassedStream {
                 if self.events {
                     self.came(length);
                 }
-                Ok(Some(&self.buffer[..length]))
+                let piece = &self.buffer[..length];
+                if let Some(tap) = &mut self.tap {
+                    tap.push(piece);
+                }
+                Ok(Some(piece))
             }
             // Behind the mark nothing is missing.
             Err(_) if self.is_done() => Ok(None),

@@ -11,6 +11,7 @@ use super::agent::{header, not_cancelled};
 use super::bound::Bound;
 use super::failed;
 use super::transport::with_patience;
+use crate::bodies::Tap;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::sse::{Decoder, Event};
@@ -43,7 +44,7 @@ impl Answer {
     pub(super) fn of(
         response: Response<Body>,
         asked: bool,
-        timeout: Duration,
+        (timeout, tap): (Duration, Option<Tap>),
         metrics: &Arc<Metrics>,
     ) -> Result<Self> {
         let kind = header(response.headers(), "content-type").unwrap_or_default();
@@ -56,9 +57,14 @@ impl Answer {
         };
         if streams {
             let body = response.into_body();
-            Ok(Self::Stream(Box::new(EventStream::new(body, timeout, metrics.clone()))))
+            let stream = EventStream::new(body, (timeout, tap), metrics.clone());
+            Ok(Self::Stream(Box::new(stream)))
         } else {
-            read_whole(response.into_body(), timeout).map(Self::Whole)
+            let text = read_whole(response.into_body(), timeout)?;
+            if let Some(tap) = tap {
+                tap.log("answer of the upstream", text.as_bytes());
+            }
+            Ok(Self::Whole(text))
         }
     }
 
@@ -109,6 +115,7 @@ pub struct EventStream {
     ended: bool,
     bound: Bound,
     open: OpenStream,
+    tap: Option<Tap>,
 }
 
 /// A stream that counts as open as long as it lives.
@@ -133,7 +140,7 @@ impl Drop for OpenStream {
 }
 
 impl EventStream {
-    fn new(body: Body, timeout: Duration, metrics: Arc<Metrics>) -> Self {
+    fn new(body: Body, (timeout, tap): (Duration, Option<Tap>), metrics: Arc<Metrics>) -> Self {
         Self {
             reader: body.into_reader(),
             decoder: Decoder::new(),
@@ -143,6 +150,7 @@ impl EventStream {
             ended: false,
             bound: Bound::new(timeout),
             open: OpenStream::new(metrics),
+            tap,
         }
     }
 
@@ -154,6 +162,9 @@ impl EventStream {
         let event = self.decoder.next_event()?;
         if event.is_some() {
             self.bound.renew();
+        }
+        if let (Some(tap), Some(Event::Data(data) | Event::Error(data))) = (&self.tap, event) {
+            tap.log("event of the upstream", data);
         }
         if let (Some(map), Some(Event::Data(data))) = (self.map, event)
             && let Some(mapped) = map(&String::from_utf8_lossy(data))

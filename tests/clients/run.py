@@ -35,6 +35,7 @@ SCRIPTS = HERE.parent.parent / "scripts"
 TOTALS = re.compile(r"^(\d+) passed, (\d+) failed", re.MULTILINE)
 TEST_SECONDS = 300  # Ends a test program that hangs.
 KEY = "test-key"
+PROXY_KEY = "a-key-of-the-proxy"
 PYTHON_TESTS = {
     "ollama for Python": "test_ollama_python.py",
     "openai for Python": "test_openai_python.py",
@@ -137,7 +138,7 @@ def start_model(programs, python):
     return first_line(program, "the model server").removesuffix("/v1")
 
 
-def start_proxy(programs, binary, upstream, key=None):
+def start_proxy(programs, binary, upstream, key=None, more=None):
     """The release binary with nothing of our own environment, and retries that do not wait long."""
     url = f"http://127.0.0.1:{free_port()}"
     environment = {
@@ -149,6 +150,7 @@ def start_proxy(programs, binary, upstream, key=None):
         "RETRY_MAX_MS": "50",
         "PROXY_STATE": os.path.join(programs.folder, "state.json"),
         "LOG_LEVEL": "error",  # The tests cause warnings on purpose.
+        **(more or {}),
     }
     if key:
         environment["OPENAI_API_KEY"] = key
@@ -205,6 +207,11 @@ def run_clients(programs, options):
     where = {"PROXY_URL": url, "UPSTREAM_URL": upstream, "NO_PROXY": "*"}
     for title, name in PYTHON_TESTS.items():
         yield run_test(programs, title, [options.python, HERE / name], where)
+    own = {"PROXY_API_KEYS": PROXY_KEY, "PROXY_STATE": os.path.join(programs.folder, "keyed.json")}
+    _, keyed = start_proxy(programs, options.proxy, upstream, KEY, own)
+    keys = {"KEYED_PROXY_URL": keyed, "PROXY_KEY": PROXY_KEY, "NO_PROXY": "*"}
+    title = "Python clients with keys of the proxy"
+    yield run_test(programs, title, [options.python, HERE / "test_keys.py"], keys)
     if options.npm:
         shutil.copy(HERE / "checks.mjs", options.npm)
     for title, name in JAVASCRIPT_TESTS.items() if options.npm else ():

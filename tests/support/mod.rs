@@ -9,6 +9,7 @@
 pub mod bench;
 pub mod golden;
 pub mod members;
+pub mod program;
 pub mod proxy;
 pub mod raw;
 pub mod restarting;

@@ -176,9 +176,11 @@ fn aside(shared: &Shared, request: Recorded) -> Step {
 fn serve(stream: &TcpStream, shared: &Shared, connection: usize) {
     let mut reader = BufReader::new(stream);
     while let Some(request) = read_request(&mut reader, connection) {
+        // A base URL may have a query.
+        let path = request.path.split('?').next().unwrap_or_default();
         let steps = match &*shared.models.lock().expect("no panic") {
-            _ if SIDES.contains(&request.path.as_str()) => vec![aside(shared, request)],
-            Some((headers, models)) if request.path.ends_with("/models") => {
+            _ if SIDES.contains(&path) => vec![aside(shared, request)],
+            Some((headers, models)) if path.ends_with("/models") => {
                 let length = models.len();
                 let head = "HTTP/1.1 200 X\r\nContent-Type: application/json\r\n";
                 let text = format!("{head}{headers}Content-Length: {length}\r\n\r\n{models}");

@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use serde_json::value::RawValue;
 
+use crate::base64;
 use crate::error::{Error, Result};
 use crate::ndjson;
 use crate::openai::answer::Str;
@@ -91,8 +92,9 @@ impl Writer {
         match text.as_bytes().first() {
             Some(b'[') => self.append_digits(out, &text[1..text.len() - 1], form)?,
             Some(b'"') => {
-                let base64: Str<'_> = serde_json::from_str(text).map_err(|_| bad_base64())?;
-                self.append_floats(out, &decode(base64.as_bytes())?, form)?;
+                let digits: Str<'_> = serde_json::from_str(text).map_err(|_| bad_base64())?;
+                let bytes = base64::decode(digits.as_bytes()).ok_or_else(bad_base64)?;
+                self.append_floats(out, &bytes, form)?;
             }
             _ => return Err(Error::protocol("an embedding that is no list and no base64")),
         }
@@ -251,41 +253,6 @@ fn number(token: &str) -> Result<f64> {
         _ => Err(Error::protocol("an embedding of something else than numbers")),
     }
 }
-
-/// The bytes of standard, padded base64.
-fn decode(text: &[u8]) -> Result<Vec<u8>> {
-    let (groups, rest) = text.as_chunks::<4>();
-    let padding = text.iter().rev().take_while(|byte| **byte == b'=').count();
-    if !rest.is_empty() || padding > 2 {
-        return Err(bad_base64());
-    }
-    let mut bytes = Vec::with_capacity(groups.len() * 3);
-    let last = groups.len().saturating_sub(1);
-    let mut wrong = 0;
-    for (place, group) in groups.iter().enumerate() {
-        let digits = if place == last { 4 - padding } else { 4 };
-        let mut bits = 0;
-        for byte in &group[..digits] {
-            let sextet = SEXTETS[usize::from(*byte)];
-            wrong |= sextet;
-            bits = bits << 6 | u32::from(sextet);
-        }
-        bits <<= 6 * (4 - digits) + 8;
-        bytes.extend_from_slice(&bits.to_be_bytes()[..digits - 1]);
-    }
-    if wrong > 63 { Err(bad_base64()) } else { Ok(bytes) }
-}
-
-/// The six bits that each digit of base64 stands for; more than six for what is no digit.
-const SEXTETS: [u8; 256] = {
-    let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let (mut table, mut sextet) = ([u8::MAX; 256], 0);
-    while sextet < 64 {
-        table[digits[sextet as usize] as usize] = sextet;
-        sextet += 1;
-    }
-    table
-};
 
 fn bad_base64() -> Error {
     Error::protocol("an embedding in bad base64")
