@@ -433,6 +433,42 @@ fn health_is_told_when_every_worker_is_busy() {
 }
 
 #[test]
+fn bodies_that_are_held_have_a_common_bound() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::with(&upstream, |config| {
+        patient(config);
+        config.limits.bodies = Some(50_000);
+    });
+    let half = chat_whole(&"x".repeat(30_000));
+    let length = half.len();
+    let head = format!("POST /api/chat HTTP/1.1\r\nContent-Length: {length}\r\n\r\n");
+    let mut first = proxy.client();
+    first.send(head + &half[..length - 1]);
+    while proxy.server.load() < 1 {
+        std::thread::yield_now();
+    }
+    let mut refused = 0;
+    while refused == 0 {
+        // The first one's bytes may still be on their way.
+        upstream.script(vec![upstream::answer("fine")]);
+        refused = match proxy.client().post("/api/chat", &half).answer().status() {
+            503 => 1,
+            status => {
+                assert_eq!(status, 200);
+                0
+            }
+        };
+    }
+    // The answer that the refused one did not take is there.
+    first.send("}");
+    assert_eq!(first.answer().status(), 200);
+    chats(&proxy, &upstream);
+    let alone = proxy.client().post("/api/chat", chat_whole(&"x".repeat(60_000))).answer();
+    assert_eq!((alone.status(), alone.head.header("connection")), (413, Some("close")));
+    assert_eq!(alone.error(), "request body too large: the limit is 50000 bytes");
+}
+
+#[test]
 fn the_guard_ends_with_its_server() {
     let upstream = Upstream::start();
     let (sender, _sleeps) = bounded(0);

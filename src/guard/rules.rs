@@ -13,6 +13,8 @@ use super::registry::Phase;
 pub struct Limits {
     /// Connections at once.
     pub connections: usize,
+    /// Bytes of bodies that all together may be held at once; `None` for what memory allows.
+    pub bodies: Option<usize>,
     /// Bytes of a head, those of a small body included, which tiny_http reads along with it.
     pub head_bytes: u64,
     /// How long a head may take from its first byte.
@@ -33,6 +35,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 1024,
+            bodies: None,
             head_bytes: 64 * 1024,
             head_time: Duration::from_secs(10),
             idle: Duration::from_secs(75),
