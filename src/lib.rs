@@ -40,6 +40,7 @@
 //! | [`handler`] | one function for each route |
 //! | [`metrics`] | what is counted, and whether the server can serve |
 //! | [`guard`], [`framing`], [`cancel`] | connections that have to go, heads that cannot be trusted, the sign that a client has left |
+//! | [`system`] | the calls of the system that are unsafe |
 //! | [`resources`] | limits of descriptors, threads and memory, and what fits into them |
 //! | [`pool`] | workers on a bounded queue |
 //! | [`acceptor`] | tiny_http's accept side, kept healthy |
@@ -100,6 +101,7 @@ pub mod shape;
 pub mod sse;
 pub mod stop;
 pub mod store;
+pub mod system;
 pub mod translate;
 pub mod unread;
 pub mod upstream;

@@ -7,6 +7,7 @@ use std::thread;
 use ollama_openai_proxy::config::{self, Command, Config};
 use ollama_openai_proxy::server::Server;
 use ollama_openai_proxy::stop::Stop;
+use ollama_openai_proxy::system;
 use ollama_openai_proxy::{check, healthcheck, logging};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
 }
 
 fn run(config: Config) -> ExitCode {
+    system::give_memory_back();
     logging::start(config.log_level, config.redactor());
     for warning in &config.warnings {
         log::warn!("{warning}");

@@ -28,8 +28,8 @@ const SMALL: usize = 1024;
 /// Threads that read bodies away, at most.
 const LINGERERS: usize = 16;
 
-/// Bytes that are read away where no guard ends it.
-const LINGER_BYTES: usize = 256 * 1024 * 1024;
+/// Bytes that are read away.
+const LINGER_BYTES: usize = 64 * 1024 * 1024;
 
 /// How long the guard is waited for.
 const GUARD_TIME: Duration = Duration::from_secs(10);
@@ -44,6 +44,8 @@ struct Rest {
     stream: Box<dyn ReadWrite + Send>,
     claim: usize,
     ticket: Option<Ticket>,
+    /// Whether the end of the body was seen.
+    ended: bool,
 }
 
 /// Whether nothing of the request's body can be unread.
@@ -75,7 +77,7 @@ impl Rest {
     fn of(request: Request, ticket: Option<Ticket>) -> Self {
         let claim = request.body_length().unwrap_or(0);
         let interim = Response::new_empty(StatusCode(100));
-        Self { stream: request.upgrade("close", interim), claim, ticket }
+        Self { stream: request.upgrade("close", interim), claim, ticket, ended: false }
     }
 
     /// Sees to the rest of the body on another thread.
@@ -112,16 +114,22 @@ impl Rest {
         self.ticket.as_ref().is_some_and(Ticket::is_watched)
     }
 
+    /// Reads until the end, which is not the end of the connection where the body is whole or wrong:
+    /// then tiny_http would look for a request behind it as soon as it is dropped.
     fn read_away(mut self) {
         let mut buffer = [0; 16 * 1024];
         let mut read = 0;
-        while self.is_watched() || read < LINGER_BYTES {
+        while !self.ended && read < LINGER_BYTES {
             match self.stream.read(&mut buffer) {
-                Ok(0) | Err(_) => return,
+                Ok(0) | Err(_) => self.ended = true,
                 Ok(length) => read += length,
             }
         }
-        self.let_go();
+        match (self.ended, self.is_watched()) {
+            (_, true) => bury(self),
+            (true, false) => {}
+            (false, false) => self.let_go(),
+        }
     }
 
     fn let_go(self) {
@@ -129,19 +137,19 @@ impl Rest {
         std::mem::forget(self.stream);
     }
 
-    /// Waits until its connection was shut down, and drops it.
-    fn wait(self) {
+    /// Waits until its connection was shut down, and drops it. After its end was seen it is enough
+    /// that nothing can be sent any more.
+    fn wait(mut self) {
         let deadline = Instant::now() + GUARD_TIME;
-        let is_cut = |ticket: &Ticket| ticket.in_hand().was_cut();
-        while self.is_watched() && !self.ticket.as_ref().is_some_and(is_cut) {
-            if Instant::now() >= deadline {
-                break;
+        while self.is_watched() && Instant::now() < deadline {
+            let in_hand = self.ticket.as_ref().map(Ticket::in_hand);
+            if in_hand.is_some_and(|it| it.was_cut() || (self.ended && it.was_closed())) {
+                return;
             }
             thread::sleep(LOOK);
         }
-        if !self.ticket.as_ref().is_some_and(is_cut) {
-            self.let_go();
-        }
+        self.ticket = None;
+        self.let_go();
     }
 }
 

@@ -424,8 +424,8 @@ fn health_is_told_when_every_worker_is_busy() {
     busy.post("/api/chat", chat_whole("Hi"));
     upstream.request();
     let mut client = proxy.client();
-    assert_eq!(client.get("/api/version").answer().status(), 503);
-    for path in ["/health", "/openai/health", "/health?x=1"] {
+    assert_eq!(client.get("/api/tags").answer().status(), 503);
+    for path in ["/", "/api/version", "/health", "/openai/health", "/health?x=1"] {
         assert_eq!(client.get(path).answer().status(), 200, "{path}");
     }
     go_on.send(()).expect("the upstream waits");

@@ -145,6 +145,8 @@ pub(super) struct Connection {
     heading: bool,
     /// When the body that is read began.
     body_since: Instant,
+    /// Whether it was told that its body is late.
+    late: bool,
     closed: bool,
     cut: bool,
 }
@@ -159,6 +161,7 @@ impl Connection {
             since: now,
             heading: false,
             body_since: now,
+            late: false,
             closed: false,
             cut: false,
         }
@@ -184,11 +187,13 @@ impl Connection {
                 Verdict::Cut(Reason::Answered)
             }
             Some(Phase::Lingering) => Verdict::Keep,
+            Some(Phase::Reading) if self.late => Verdict::Keep,
             Some(Phase::Reading) => self.reading(look, now, limits),
             Some(Phase::Waiting | Phase::Working) if look.peer == Peer::SentAll => Verdict::Ask,
             Some(Phase::Waiting | Phase::Working) => Verdict::Keep,
         };
-        self.cut |= matches!(verdict, Verdict::Cut(_) | Verdict::Late);
+        self.late |= verdict == Verdict::Late;
+        self.cut |= matches!(verdict, Verdict::Cut(_));
         verdict
     }
 
@@ -367,6 +372,17 @@ mod tests {
             (20, reading(100 + 10_241), Verdict::Keep),
             (21, reading(100 + 10_241), Verdict::Late),
             (22, reading(100 + 10_241), Verdict::Keep),
+        ]);
+    }
+
+    #[test]
+    fn who_was_late_is_closed_after_the_answer() {
+        let lingering = Look { condemned: true, ..phase(Phase::Lingering, 0) };
+        check(&[
+            (0, phase(Phase::Reading, 0), Verdict::Keep),
+            (11, phase(Phase::Reading, 0), Verdict::Late),
+            (12, lingering, Verdict::Close),
+            (15, lingering, Verdict::Cut(Reason::Answered)),
         ]);
     }
 

@@ -199,7 +199,10 @@ impl Watch {
                 // The answer still goes out.
                 socket.shut(Shutdown::Read);
             }
-            Verdict::Close => socket.shut(Shutdown::Write),
+            Verdict::Close => {
+                socket.shut(Shutdown::Write);
+                in_hand.iter().for_each(|request| request.is_closed());
+            }
             Verdict::Left => self.have_left(in_hand),
             Verdict::Ask => {
                 // Of several requests only the oldest may be in the middle of its answer.
