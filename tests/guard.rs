@@ -260,6 +260,20 @@ fn who_leaves_while_the_upstream_is_silent_is_not_waited_for() {
 }
 
 #[test]
+fn who_leaves_in_the_middle_of_a_whole_answer_is_not_waited_for() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
+    for delimited in ["Content-Length: 500\r\n", "Transfer-Encoding: chunked\r\n", ""] {
+        for leave in [closes as Leave, resets] {
+            let begun = format!("{head}{delimited}\r\n10\r\n{{\"choices\":[");
+            let before = || vec![Step::Send(begun.clone().into_bytes())];
+            check_leaving(before, leave, |client| {
+                client.post("/api/chat", chat_whole("Hi"));
+            });
+        }
+    }
+}
+
+#[test]
 fn who_has_only_stopped_sending_gets_every_byte() {
     let upstream = Upstream::start();
     let (go_on, told) = bounded(1);
