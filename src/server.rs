@@ -24,6 +24,7 @@ use crate::metrics::Metrics;
 use crate::resources::{Ledger, Pressure, Room};
 use crate::stop::Stop;
 use crate::store::Store;
+use crate::unread;
 use crate::upstream::{Client, Pacing};
 
 /// Connections that may wait to be accepted.
@@ -31,6 +32,9 @@ const BACKLOG: i32 = 1024;
 
 /// How long a client may take nothing of what it is sent before it counts as gone.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Requests that were let go of (`unread`) before the program begins anew: some 12 MiB.
+const MOST_LET_GO: usize = 256;
 
 /// How often it is looked whether memory runs short.
 const MEMORY_LOOK: Duration = Duration::from_millis(100);
@@ -86,10 +90,14 @@ impl Server {
         let relief = crews.relief();
         let counted = metrics.clone();
         let (mut memory, short) = (Memory::new(), Arc::new(AtomicBool::new(false)));
-        let told = short.clone();
+        let (told, ending) = (short.clone(), stop.clone());
         let heed = Box::new(move |sight: &Sight| {
             relief.look(sight.stalled);
             memory.look(&told);
+            if unread::let_go() >= MOST_LET_GO && !ending.is_given() {
+                log::error!("too many requests of impossible sizes: the program begins anew");
+                ending.give();
+            }
             counted.connections.set(sight.connections);
             sight.cuts().for_each(|(reason, count)| counted.connections_cut(reason.word(), count));
         });
@@ -118,6 +126,13 @@ impl Server {
     #[must_use]
     pub fn load(&self) -> usize {
         self.hall.load()
+    }
+
+    /// Whether the program had better begin anew after its end, because clients have cost it what
+    /// cannot be had back.
+    #[must_use]
+    pub fn is_worn() -> bool {
+        unread::let_go() >= MOST_LET_GO
     }
 
     /// Waits for the sign to stop, then refuses new connections and lets running answers finish;

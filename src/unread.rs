@@ -8,7 +8,7 @@
 //! the connection down; those for whom there is no thread wait for that. After it, dropping is safe,
 //! unless the claim is more than the process may allocate: then the request is let go of without
 //! being dropped, which costs a parked thread, and is logged. Without a guard the same is done to all
-//! that do not leave by themselves. (tiny_http drops the reader of a body as soon as that sees its end,
+//! that do not leave by themselves. Where there are too many of them, the server begins anew. (tiny_http drops the reader of a body as soon as that sees its end,
 //! also its early end: a claim that cannot be allocated must not be read from either.)
 
 use std::io::{Read, Write};
@@ -39,6 +39,8 @@ const LOOK: Duration = Duration::from_millis(10);
 
 static LINGERING: AtomicUsize = AtomicUsize::new(0);
 
+static LET_GO: AtomicUsize = AtomicUsize::new(0);
+
 /// A request whose body is not read to its end.
 struct Rest {
     stream: Box<dyn ReadWrite + Send>,
@@ -54,6 +56,12 @@ pub fn has_none(request: &Request) -> bool {
     let chunked = request.headers().iter().any(|header| header.field.equiv("Transfer-Encoding"));
     let expects = request.headers().iter().any(|header| header.field.equiv("Expect"));
     !chunked && !expects && request.body_length().is_none_or(|length| length <= SMALL)
+}
+
+/// How many requests this process has let go of; each keeps a thread and two descriptors.
+#[must_use]
+pub fn let_go() -> usize {
+    LET_GO.load(Ordering::Acquire)
 }
 
 /// Sends `answer`, a whole head and body, to a request whose body stays unread.
@@ -133,6 +141,7 @@ impl Rest {
     }
 
     fn let_go(self) {
+        LET_GO.fetch_add(1, Ordering::AcqRel);
         log::warn!("a request of {} bytes is let go of: its thread stays behind", self.claim);
         std::mem::forget(self.stream);
     }

@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::registry::Phase;
 
+/// Bytes of a head that most never have.
+const GROWING: u64 = 8 * 1024;
+
 /// What a connection may do, and how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -181,7 +184,7 @@ impl Connection {
             self.heading = false;
         }
         let verdict = match look.phase {
-            _ if look.condemned => self.ended(now, limits),
+            _ if look.condemned => self.ended(look, now, limits),
             None => self.awaited(look, now, limits),
             Some(Phase::Lingering) if self.lasts(now) >= limits.linger => {
                 Verdict::Cut(Reason::Answered)
@@ -202,6 +205,12 @@ impl Connection {
     pub(super) fn spare(&self, look: &Look) -> Option<(bool, Instant)> {
         let spare = look.phase.is_none() && !self.cut;
         spare.then_some((self.heading, self.since))
+    }
+
+    /// Whether a head is on its way that may become too large before the next look.
+    pub(super) fn is_growing(&self, look: &Look) -> bool {
+        let grown = look.received.saturating_sub(self.before);
+        look.phase.is_none() && !self.cut && grown > GROWING
     }
 
     /// It is one too many.
@@ -245,7 +254,7 @@ impl Connection {
     }
 
     /// The last answer has been, or is being, given.
-    fn ended(&mut self, now: Instant, limits: &Limits) -> Verdict {
+    fn ended(&mut self, look: &Look, now: Instant, limits: &Limits) -> Verdict {
         let answered = matches!(self.phase, None | Some(Phase::Lingering));
         match (answered, self.closed) {
             // The answer is on its way.
@@ -253,6 +262,10 @@ impl Connection {
             (true, false) => {
                 (self.closed, self.since) = (true, now);
                 Verdict::Close
+            }
+            // Nothing that comes now is wanted.
+            (true, true) if look.phase.is_none() && look.received > self.before => {
+                Verdict::Cut(Reason::Answered)
             }
             (true, true) if self.lasts(now) >= limits.linger => Verdict::Cut(Reason::Answered),
             (true, true) => Verdict::Keep,
@@ -428,6 +441,8 @@ mod tests {
             (12, look(Some(Phase::Lingering)), Verdict::Cut(Reason::Answered)),
         ]);
         check(&[(0, look(None), Verdict::Close), (3, look(None), Verdict::Cut(Reason::Answered))]);
+        let more = Look { received: 1, ..look(None) };
+        check(&[(0, look(None), Verdict::Close), (1, more, Verdict::Cut(Reason::Answered))]);
     }
 
     #[test]

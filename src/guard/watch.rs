@@ -58,6 +58,8 @@ pub(super) struct Watch {
     highest: RawFd,
     round: u64,
     sight: Sight,
+    /// Whether a head grows.
+    hurry: bool,
 }
 
 impl Watch {
@@ -80,6 +82,7 @@ impl Watch {
             highest: 0,
             round: 0,
             sight: Sight::default(),
+            hurry: false,
         })
     }
 
@@ -98,6 +101,9 @@ impl Watch {
 
     /// How long to rest after a look that took `cost`. Under a crowd there is no time to rest.
     fn rest(&self, cost: Duration) -> Duration {
+        if self.hurry {
+            return TICK / 10;
+        }
         if self.known.len() > self.limits.connections / 2 {
             return TICK.max(cost);
         }
@@ -121,6 +127,7 @@ impl Watch {
         let Some(mut slot) = self.slot.take() else { return };
         self.round += 1;
         self.sight = Sight::default();
+        self.hurry = false;
         let (mut number, mut highest) = (0, 0);
         while number <= self.highest.max(highest) + BEYOND {
             match slot.look(number, self.port) {
@@ -186,6 +193,7 @@ impl Watch {
         let known = self.known.entry(peer).or_insert_with(new);
         (known.look, known.number, known.seen) = (look, number, self.round);
         let verdict = known.connection.judge(&look, now, &self.limits);
+        self.hurry |= known.connection.is_growing(&look);
         self.act(verdict, socket, in_hand);
     }
 
