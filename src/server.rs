@@ -101,7 +101,7 @@ impl Server {
             counted.connections.set(sight.connections);
             sight.cuts().for_each(|(reason, count)| counted.connections_cut(reason.word(), count));
         });
-        let guard = Guard::start(listener.try_clone()?, registry.clone(), limits, heed)?;
+        let guard = Guard::start(listener.local_addr()?.port(), registry.clone(), limits, heed)?;
         let means =
             Means { bodies: Ledger::new(limits.bodies.unwrap_or_else(|| room.bodies())), short };
         let hall = Arc::new(Hall::new(gate, registry, metrics.clone(), means, crews));

@@ -46,8 +46,6 @@ struct Rest {
     stream: Box<dyn ReadWrite + Send>,
     claim: usize,
     ticket: Option<Ticket>,
-    /// Whether the end of the body was seen.
-    ended: bool,
 }
 
 /// Whether nothing of the request's body can be unread.
@@ -85,7 +83,7 @@ impl Rest {
     fn of(request: Request, ticket: Option<Ticket>) -> Self {
         let claim = request.body_length().unwrap_or(0);
         let interim = Response::new_empty(StatusCode(100));
-        Self { stream: request.upgrade("close", interim), claim, ticket, ended: false }
+        Self { stream: request.upgrade("close", interim), claim, ticket }
     }
 
     /// Sees to the rest of the body on another thread.
@@ -127,13 +125,18 @@ impl Rest {
     fn read_away(mut self) {
         let mut buffer = [0; 16 * 1024];
         let mut read = 0;
-        while !self.ended && read < LINGER_BYTES {
+        let mut ended = false;
+        while !ended && read < LINGER_BYTES {
             match self.stream.read(&mut buffer) {
-                Ok(0) | Err(_) => self.ended = true,
+                Ok(0) | Err(_) => ended = true,
                 Ok(length) => read += length,
             }
         }
-        match (self.ended, self.is_watched()) {
+        if let Some(ticket) = self.ticket.as_ref().filter(|_| ended) {
+            // tiny_http may look for a request behind it from now on.
+            ticket.in_hand().is_now(Phase::Over);
+        }
+        match (ended, self.is_watched()) {
             (_, true) => bury(self),
             (true, false) => {}
             (false, false) => self.let_go(),
@@ -146,13 +149,11 @@ impl Rest {
         std::mem::forget(self.stream);
     }
 
-    /// Waits until its connection was shut down, and drops it. After its end was seen it is enough
-    /// that nothing can be sent any more.
+    /// Waits until its connection was shut down, and drops it.
     fn wait(mut self) {
         let deadline = Instant::now() + GUARD_TIME;
         while self.is_watched() && Instant::now() < deadline {
-            let in_hand = self.ticket.as_ref().map(Ticket::in_hand);
-            if in_hand.is_some_and(|it| it.was_cut() || (self.ended && it.was_closed())) {
+            if self.ticket.as_ref().is_some_and(|ticket| ticket.in_hand().was_cut()) {
                 return;
             }
             thread::sleep(LOOK);

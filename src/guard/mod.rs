@@ -6,9 +6,8 @@
 //! knows of each ([`socket`]) and what we have in hand for it ([`registry`]) decides ([`rules`])
 //! whether it is shut down, which ends whatever thread waits on it.
 //!
-//! It looks some fifty times a second while there are connections, less often when a look takes
-//! long, so that it never takes more than some 3 % of a core; while there are none it sleeps until
-//! one comes. A busy connection costs it about a microsecond.
+//! It looks some fifty times a second, less often when a look takes long, so that it never takes more
+//! than some 3 % of a core. A connection costs it about a microsecond.
 //!
 //! **A client that has left** is one whose connection was reset. One that has only finished sending
 //! (`SentAll`) may still read: as long as nothing of its answer is out, it is sent the first byte of
@@ -25,7 +24,6 @@ mod socket;
 mod watch;
 
 use std::io;
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -88,13 +86,13 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Watches over the connections that `listener` accepts.
+    /// Watches over the connections that are accepted on `port`.
     ///
     /// # Errors
-    /// Those of the listener and of starting a thread.
+    /// Those of a descriptor and a thread of its own.
     #[cfg(target_os = "linux")]
     pub fn start(
-        listener: TcpListener,
+        port: u16,
         registry: Arc<Registry>,
         limits: Limits,
         heed: Heed,
@@ -102,7 +100,7 @@ impl Guard {
         let guard = Self { tally: Arc::default(), stopping: Arc::default() };
         registry.watch();
         let (tally, stopping) = (guard.tally.clone(), guard.stopping.clone());
-        let watch = watch::Watch::new(listener, registry, limits, tally, heed)?;
+        let watch = watch::Watch::new(port, registry, limits, tally, heed)?;
         std::thread::Builder::new().name("guard".into()).spawn(move || watch.run(&stopping))?;
         Ok(guard)
     }
@@ -112,7 +110,7 @@ impl Guard {
     /// # Errors
     /// None.
     #[cfg(not(target_os = "linux"))]
-    pub fn start(_: TcpListener, _: Arc<Registry>, _: Limits, _: Heed) -> io::Result<Self> {
+    pub fn start(_: u16, _: Arc<Registry>, _: Limits, _: Heed) -> io::Result<Self> {
         log::warn!(
             "no guard over slow or idle connections on this system: put a reverse proxy in front"
         );

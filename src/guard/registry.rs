@@ -56,6 +56,8 @@ pub enum Phase {
     Working,
     /// It was answered before its body was read, whose rest is thrown away.
     Lingering,
+    /// That has been done, too.
+    Over,
 }
 
 /// How far its answer is, as the other side sees it.
@@ -79,8 +81,6 @@ pub struct InHand {
     phase: AtomicU8,
     /// Its body took too long.
     late: AtomicBool,
-    /// Nothing more can be sent on its connection.
-    closed: AtomicBool,
     /// Its connection was shut down by the guard, or is gone.
     cut: AtomicBool,
     wire: Mutex<Wire>,
@@ -279,7 +279,6 @@ impl InHand {
             cancel: Cancel::new(),
             phase: AtomicU8::new(Phase::Waiting as u8),
             late: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
             cut: AtomicBool::new(false),
             wire: Mutex::new(Wire::Silent),
         }
@@ -293,8 +292,8 @@ impl InHand {
     /// How far it is.
     #[must_use]
     pub fn phase(&self) -> Phase {
-        const PHASES: [Phase; 4] =
-            [Phase::Waiting, Phase::Reading, Phase::Working, Phase::Lingering];
+        const PHASES: [Phase; 5] =
+            [Phase::Waiting, Phase::Reading, Phase::Working, Phase::Lingering, Phase::Over];
         PHASES[usize::from(self.phase.load(Ordering::SeqCst)) % PHASES.len()]
     }
 
@@ -348,20 +347,8 @@ impl InHand {
         self.late.load(Ordering::SeqCst)
     }
 
-    /// Nothing more can be sent on its connection.
-    pub(super) fn is_closed(&self) {
-        self.closed.store(true, Ordering::SeqCst);
-    }
-
-    /// Whether nothing more can be sent on its connection.
-    #[must_use]
-    pub fn was_closed(&self) -> bool {
-        self.closed.load(Ordering::SeqCst)
-    }
-
     /// Its connection was shut down.
     pub(super) fn is_cut(&self) {
-        self.is_closed();
         self.cut.store(true, Ordering::SeqCst);
     }
 

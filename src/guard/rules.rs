@@ -186,10 +186,10 @@ impl Connection {
         let verdict = match look.phase {
             _ if look.condemned => self.ended(look, now, limits),
             None => self.awaited(look, now, limits),
-            Some(Phase::Lingering) if self.lasts(now) >= limits.linger => {
+            Some(Phase::Lingering | Phase::Over) if self.lasts(now) >= limits.linger => {
                 Verdict::Cut(Reason::Answered)
             }
-            Some(Phase::Lingering) => Verdict::Keep,
+            Some(Phase::Lingering | Phase::Over) => Verdict::Keep,
             Some(Phase::Reading) if self.late => Verdict::Keep,
             Some(Phase::Reading) => self.reading(look, now, limits),
             Some(Phase::Waiting | Phase::Working) if look.peer == Peer::SentAll => Verdict::Ask,
@@ -255,7 +255,8 @@ impl Connection {
 
     /// The last answer has been, or is being, given.
     fn ended(&mut self, look: &Look, now: Instant, limits: &Limits) -> Verdict {
-        let answered = matches!(self.phase, None | Some(Phase::Lingering));
+        let over = matches!(self.phase, None | Some(Phase::Over));
+        let answered = over || self.phase == Some(Phase::Lingering);
         match (answered, self.closed) {
             // The answer is on its way.
             (false, _) => Verdict::Keep,
@@ -263,8 +264,8 @@ impl Connection {
                 (self.closed, self.since) = (true, now);
                 Verdict::Close
             }
-            // Nothing that comes now is wanted.
-            (true, true) if look.phase.is_none() && look.received > self.before => {
+            // Nothing more comes, or nothing that is wanted.
+            (true, true) if look.peer == Peer::SentAll || (over && look.received > self.before) => {
                 Verdict::Cut(Reason::Answered)
             }
             (true, true) if self.lasts(now) >= limits.linger => Verdict::Cut(Reason::Answered),
@@ -441,8 +442,14 @@ mod tests {
             (12, look(Some(Phase::Lingering)), Verdict::Cut(Reason::Answered)),
         ]);
         check(&[(0, look(None), Verdict::Close), (3, look(None), Verdict::Cut(Reason::Answered))]);
-        let more = Look { received: 1, ..look(None) };
-        check(&[(0, look(None), Verdict::Close), (1, more, Verdict::Cut(Reason::Answered))]);
+        let sent_all = Look { peer: Peer::SentAll, ..look(Some(Phase::Lingering)) };
+        check(&[(0, sent_all, Verdict::Close), (1, sent_all, Verdict::Cut(Reason::Answered))]);
+        for over in [None, Some(Phase::Over)] {
+            let (none, more) = (look(over), Look { received: 1, ..look(over) });
+            check(&[(0, none, Verdict::Close), (1, more, Verdict::Cut(Reason::Answered))]);
+        }
+        let rest = |received| Look { received, ..look(Some(Phase::Lingering)) };
+        check(&[(0, rest(0), Verdict::Close), (1, rest(9), Verdict::Keep)]);
     }
 
     #[test]

@@ -1,18 +1,20 @@
 //! The guard's thread: look, judge, act, rest.
 //!
 //! Descriptors are looked at by their numbers, from 0 on: the kernel gives the lowest free one, so
-//! that they lie close together, and nothing of `/proc` is needed, which an empty root lacks.
+//! that they lie close together, and nothing of `/proc` is needed, which an empty root lacks. It looks
+//! also while nobody is connected: nothing tells us in time that somebody is, for whoever waits for the
+//! listening socket beside the accept thread finds it empty again.
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::registry::{InHand, Phase, Registry};
 use super::rules::{Connection, Limits, Look, Peer, Reason, Verdict};
@@ -22,14 +24,11 @@ use super::{Heed, Sight, Tally};
 /// The least time between two looks: a client that floods us gets through 2 to 4 MiB in it.
 const TICK: Duration = Duration::from_millis(20);
 
-/// The most time between two looks while there are connections.
+/// The most time between two looks.
 const SLOW_TICK: Duration = Duration::from_millis(250);
 
 /// The rest after a look, in times of what the look took.
 const REST: u32 = 30;
-
-/// How long to wait for a connection at most.
-const NOBODY: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// How far beyond the highest number that was in use the search goes.
 const BEYOND: RawFd = 64;
@@ -45,8 +44,6 @@ struct Known {
 
 /// The state of the guard's thread.
 pub(super) struct Watch {
-    /// Told when somebody connects; `None` once nobody can.
-    listener: Option<TcpListener>,
     port: u16,
     registry: Arc<Registry>,
     limits: Limits,
@@ -64,15 +61,14 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn new(
-        listener: TcpListener,
+        port: u16,
         registry: Arc<Registry>,
         limits: Limits,
         tally: Arc<Tally>,
         heed: Heed,
     ) -> io::Result<Self> {
         Ok(Self {
-            port: listener.local_addr()?.port(),
-            listener: Some(listener),
+            port,
             registry,
             limits,
             tally,
@@ -89,17 +85,14 @@ impl Watch {
     /// Watches until it is told to stop.
     pub(super) fn run(mut self, stopping: &AtomicBool) {
         while !stopping.load(Ordering::SeqCst) {
-            let began = Instant::now();
-            self.round(began);
-            if self.known.is_empty() && self.listener.is_some() {
-                self.wait_for_somebody();
-            } else {
-                thread::sleep(self.rest(began.elapsed()));
-            }
+            let before = clock_gettime(ClockId::ThreadCPUTime);
+            self.round(Instant::now());
+            let cost = clock_gettime(ClockId::ThreadCPUTime) - before;
+            thread::sleep(self.rest(cost.try_into().unwrap_or_default()));
         }
     }
 
-    /// How long to rest after a look that took `cost`. Under a crowd there is no time to rest.
+    /// How long to rest after a look that took `cost` of a core, however long it had to wait for one. Under a crowd there is no time to rest.
     fn rest(&self, cost: Duration) -> Duration {
         if self.hurry {
             return TICK / 10;
@@ -108,18 +101,6 @@ impl Watch {
             return TICK.max(cost);
         }
         (cost * REST).clamp(TICK, SLOW_TICK)
-    }
-
-    /// Sleeps until a connection arrives.
-    fn wait_for_somebody(&mut self) {
-        let Some(listener) = &self.listener else { return };
-        let mut waits = [PollFd::new(listener, PollFlags::IN)];
-        let woken = poll(&mut waits, Some(&NOBODY));
-        if woken.is_err() || waits[0].revents().intersects(PollFlags::HUP | PollFlags::ERR) {
-            self.listener = None;
-        }
-        // It is to be accepted before we look.
-        thread::sleep(TICK / 4);
     }
 
     fn round(&mut self, now: Instant) {
@@ -207,10 +188,7 @@ impl Watch {
                 // The answer still goes out.
                 socket.shut(Shutdown::Read);
             }
-            Verdict::Close => {
-                socket.shut(Shutdown::Write);
-                in_hand.iter().for_each(|request| request.is_closed());
-            }
+            Verdict::Close => socket.shut(Shutdown::Write),
             Verdict::Left => self.have_left(in_hand),
             Verdict::Ask => {
                 // Of several requests only the oldest may be in the middle of its answer.
