@@ -38,7 +38,7 @@ mod linux {
 
     /// How long a connection that has begun may take until it is made: a few round trips of a near
     /// network. Whoever comes meanwhile loses a second, so it is short.
-    const HANDSHAKE: Duration = Duration::from_millis(10);
+    const HANDSHAKE: Duration = Duration::from_millis(5);
 
     /// Between two looks at the queue.
     const PACE: Duration = Duration::from_millis(1);
