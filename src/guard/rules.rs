@@ -12,7 +12,7 @@ use super::registry::Phase;
 const NEW: Duration = Duration::from_millis(250);
 
 /// How long a connection may be kept without a request by a server that is to end.
-const LAST_IDLE: Duration = Duration::from_secs(1);
+const LAST_IDLE: Duration = Duration::from_secs(5);
 
 /// What a connection may do, and how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -367,9 +367,9 @@ mod tests {
     }
 
     #[test]
-    fn at_the_end_silence_is_borne_for_a_second() {
+    fn at_the_end_silence_is_borne_for_five_seconds() {
         let limits = Limits::default().at_the_end();
-        assert_eq!(limits, Limits { idle: Duration::from_secs(1), ..Limits::default() });
+        assert_eq!(limits, Limits { idle: Duration::from_secs(5), ..Limits::default() });
         let short = Limits { idle: Duration::from_millis(1), ..limits };
         assert_eq!(short.at_the_end(), short);
     }
