@@ -34,6 +34,7 @@ use crate::guard::{Phase, Ticket, Wire};
 use crate::openai::head::PassedHead;
 use crate::origin::Headers;
 use crate::pool;
+use crate::resources::{Lease, Spent};
 use crate::shape::{CHALLENGES, Shape};
 use crate::unread;
 
@@ -66,6 +67,8 @@ pub struct Exchange {
     body_read: bool,
     /// Its entry with those who watch over its connection.
     ticket: Option<Ticket>,
+    /// What its body counts for as long as it is held.
+    lease: Option<Lease>,
 }
 
 enum State {
@@ -114,7 +117,13 @@ impl Exchange {
             body_read: unread::has_none(&request),
             state: State::Waiting(request),
             ticket: None,
+            lease: None,
         }
+    }
+
+    /// Lets the memory of its body count with that of all others, until the answer begins.
+    pub fn account(&mut self, lease: Lease) {
+        self.lease = Some(lease);
     }
 
     /// Lets those who watch over its connection know how far it is.
@@ -200,20 +209,28 @@ impl Exchange {
     /// serve again.
     ///
     /// # Errors
-    /// [`Error::BodyTooLarge`] above `limit` bytes, [`Error::BodyBroken`] when it breaks off.
+    /// [`Error::BodyTooLarge`] above `limit` bytes, [`Error::BodyBroken`] when it breaks off,
+    /// [`Error::BodyLate`] when it takes too long, [`Error::Busy`] when too many are held.
     pub fn read_body(&mut self, limit: usize) -> Result<Vec<u8>> {
         let mut body = Vec::new();
-        self.take_body(limit, &mut |reader, length| {
+        let (mut lease, mut spent) = (self.lease.take(), None);
+        let taken = self.take_body(limit, &mut |reader, length| {
             body.reserve(length);
+            let mut reader = Counted { reader, lease: lease.as_mut(), spent: &mut spent };
             reader.read_to_end(&mut body).map(|read| read as u64)
-        })?;
-        Ok(body)
+        });
+        self.lease = lease;
+        match spent {
+            Some(Spent::ByAll) => Err(Error::Busy),
+            Some(Spent::Alone(limit)) => Err(Error::BodyTooLarge { limit }),
+            None => taken.map(|()| body),
+        }
     }
 
     /// As [`Exchange::read_body`], but hands the body on as it comes, so that it need not be held.
     ///
     /// # Errors
-    /// As [`Exchange::read_body`]; `sink` is to take everything.
+    /// As [`Exchange::read_body`], and never [`Error::Busy`]; `sink` is to take everything.
     pub fn copy_body(&mut self, limit: usize, mut sink: impl Write) -> Result<()> {
         self.take_body(limit, &mut |reader, _| io::copy(reader, &mut sink))
     }
@@ -517,6 +534,24 @@ impl Exchange {
             None => write(0),
         };
         written.map_err(Error::DownstreamGone)
+    }
+}
+
+/// A body that is counted while it is read.
+struct Counted<'a> {
+    reader: &'a mut dyn Read,
+    lease: Option<&'a mut Lease>,
+    spent: &'a mut Option<Spent>,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.reader.read(buffer)?;
+        if let Some(Err(spent)) = self.lease.as_mut().map(|lease| lease.grow(length)) {
+            *self.spent = Some(spent);
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        Ok(length)
     }
 }
 

@@ -39,6 +39,9 @@
 //! | [`gate`], [`origin`], [`machine`] | who may ask: CORS, the check of the host, keys; what it knows of this machine |
 //! | [`handler`] | one function for each route |
 //! | [`metrics`] | what is counted, and whether the server can serve |
+//! | [`guard`], [`framing`], [`cancel`] | connections that have to go, heads that cannot be trusted, the sign that a client has left |
+//! | [`system`] | the calls of the system that are unsafe |
+//! | [`resources`] | limits of descriptors, threads and memory, and what fits into them |
 //! | [`pool`] | workers on a bounded queue |
 //! | [`acceptor`] | tiny_http's accept side, kept healthy |
 //! | [`server`], [`stop`], [`logging`], [`check`] | putting it together, and ending it |
@@ -91,12 +94,14 @@ pub mod origin;
 pub mod pool;
 pub mod profile;
 pub mod redact;
+pub mod resources;
 pub mod route;
 pub mod server;
 pub mod shape;
 pub mod sse;
 pub mod stop;
 pub mod store;
+pub mod system;
 pub mod translate;
 pub mod unread;
 pub mod upstream;

@@ -1,18 +1,20 @@
 //! The program: options to a configuration, log and signals set up, the server run.
 
+use std::env;
 use std::io::{self, Write};
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 use std::thread;
 
 use ollama_openai_proxy::config::{self, Command, Config};
 use ollama_openai_proxy::server::Server;
 use ollama_openai_proxy::stop::Stop;
+use ollama_openai_proxy::system;
 use ollama_openai_proxy::{check, healthcheck, logging};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 fn main() -> ExitCode {
-    let command = match config::load(std::env::args_os().skip(1)) {
+    let command = match config::load(env::args_os().skip(1)) {
         Ok(command) => command,
         Err(error) => return fail(&error.to_string()),
     };
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
 }
 
 fn run(config: Config) -> ExitCode {
+    system::give_memory_back();
     logging::start(config.log_level, config.redactor());
     for warning in &config.warnings {
         log::warn!("{warning}");
@@ -53,10 +56,26 @@ fn run(config: Config) -> ExitCode {
             if !server.run() {
                 log::warn!("some answers were not finished in time");
             }
-            ExitCode::SUCCESS
+            if Server::is_worn() { begin_anew() } else { ExitCode::SUCCESS }
         }
         Err(error) => fail(&error.to_string()),
     }
+}
+
+/// Starts the same program in this process; returns only when that is not possible.
+fn begin_anew() -> ExitCode {
+    let mut args = env::args_os();
+    let name = args.next().unwrap_or_default();
+    let program = env::current_exe().unwrap_or_else(|_| name.into());
+    let mut program = process::Command::new(program);
+    #[cfg(unix)]
+    let error = std::os::unix::process::CommandExt::exec(program.args(args));
+    #[cfg(not(unix))]
+    let error = match program.args(args).spawn() {
+        Ok(_) => return ExitCode::SUCCESS,
+        Err(error) => error,
+    };
+    fail(&format!("the program cannot begin anew: {error}"))
 }
 
 /// The first signal asks for a clean end, the second ends at once.
@@ -65,7 +84,7 @@ fn watch_signals(stop: Stop) -> io::Result<()> {
     thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
             if stop.is_given() {
-                std::process::exit(128 + signal);
+                process::exit(128 + signal);
             }
             stop.give();
         }

@@ -132,7 +132,7 @@ const ROUTES: &[(&str, &str, Route)] = &[
 pub enum Desk {
     /// The workers.
     Main,
-    /// Those who tell of our own health without waiting for anybody.
+    /// Those who tell that we are there and how we are, without waiting for anybody.
     Health,
     /// Those who tell of the upstream's, which they have to ask.
     Upstream,
@@ -142,7 +142,7 @@ pub enum Desk {
 #[must_use]
 pub fn desk(target: &str) -> Desk {
     match target.split('?').next().unwrap_or_default() {
-        "/health" | "/ready" | "/metrics" => Desk::Health,
+        "/" | "/api/version" | "/health" | "/ready" | "/metrics" => Desk::Health,
         "/openai/health" => Desk::Upstream,
         _ => Desk::Main,
     }

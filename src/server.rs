@@ -7,12 +7,13 @@ mod hall;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
-use self::hall::{Crews, Hall};
+use self::hall::{Crews, Hall, Means};
 use crate::acceptor::Acceptor;
 use crate::cancel;
 use crate::config::Config;
@@ -21,8 +22,10 @@ use crate::guard::{Guard, Limits, Registry, Sight, Tally};
 use crate::handler::App;
 use crate::machine;
 use crate::metrics::Metrics;
+use crate::resources::{Ledger, Pressure, Room};
 use crate::stop::Stop;
 use crate::store::Store;
+use crate::unread;
 use crate::upstream::{Client, Pacing};
 
 /// Connections that may wait to be accepted.
@@ -44,6 +47,12 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often is looked whether anything is going on.
 const PACE: Duration = Duration::from_millis(5);
+
+/// Requests that were let go of (`unread`) before the program begins anew: some 12 MiB.
+const MOST_LET_GO: usize = 256;
+
+/// How often it is looked whether memory runs short.
+const MEMORY_LOOK: Duration = Duration::from_millis(100);
 
 /// How often a sleeper looks whether its client has left.
 const NAP: Duration = Duration::from_millis(200);
@@ -77,6 +86,8 @@ impl Server {
     /// # Errors
     /// As [`Server::start`].
     pub fn start_with(config: Config, stop: Stop, pacing: Pacing) -> io::Result<Self> {
+        let room = Room::look();
+        let config = fitted(config, &room);
         let store = Store::open(config.state.clone()).map_err(io::Error::other)?;
         let (host, port) = config.listen_addr();
         let listener = bind(&host, port).map_err(|error| told(&config.host, port, &error))?;
@@ -92,13 +103,22 @@ impl Server {
         let crews = Crews::start(workers, queue, &app)?;
         let relief = crews.relief();
         let counted = metrics.clone();
+        let (mut memory, short) = (Memory::new(), Arc::new(AtomicBool::new(false)));
+        let (told, ending) = (short.clone(), stop.clone());
         let heed = Box::new(move |sight: &Sight| {
             relief.look(sight.stalled);
+            memory.look(&told);
+            if unread::let_go() >= MOST_LET_GO && !ending.is_given() {
+                log::error!("too many requests of impossible sizes: the program begins anew");
+                ending.give();
+            }
             counted.connections.set(sight.connections);
             sight.cuts().for_each(|(reason, count)| counted.connections_cut(reason.word(), count));
         });
         let guard = Guard::start(listener.try_clone()?, registry.clone(), limits, heed)?;
-        let hall = Arc::new(Hall::new(gate, registry, metrics, crews));
+        let means =
+            Means { bodies: Ledger::new(limits.bodies.unwrap_or_else(|| room.bodies())), short };
+        let hall = Arc::new(Hall::new(gate, registry, metrics, means, crews));
         let entrance = hall.clone();
         let acceptor = Acceptor::start(listener, Arc::new(move |request| entrance.admit(request)))?;
         Ok(Self { acceptor, hall, guard, stop, grace })
@@ -120,6 +140,13 @@ impl Server {
     #[must_use]
     pub fn load(&self) -> usize {
         self.hall.load()
+    }
+
+    /// Whether the program had better begin anew after its end, because clients have cost it what
+    /// cannot be had back.
+    #[must_use]
+    pub fn is_worn() -> bool {
+        unread::let_go() >= MOST_LET_GO
     }
 
     /// Waits for the sign to stop, then serves who is there to the end and nobody new; `false` when
@@ -159,6 +186,44 @@ impl Server {
                 return;
             }
             thread::sleep(PACE);
+        }
+    }
+}
+
+/// The configuration, with no more workers and connections than there is room for.
+fn fitted(mut config: Config, room: &Room) -> Config {
+    let (workers, connections) = room.fit(config.workers, config.limits.connections);
+    if workers < config.workers {
+        log::warn!("the limits of this process leave room for {workers} workers: {room:?}");
+    }
+    if connections < config.limits.connections {
+        log::warn!("the limits of this process leave room for {connections} connections: {room:?}");
+    }
+    (config.workers, config.limits.connections) = (workers, connections);
+    config
+}
+
+/// Looks now and then whether memory runs short.
+struct Memory {
+    pressure: Option<Pressure>,
+    last: Instant,
+}
+
+impl Memory {
+    fn new() -> Self {
+        Self { pressure: Pressure::find(), last: Instant::now() }
+    }
+
+    fn look(&mut self, short: &AtomicBool) {
+        let Some(pressure) = &self.pressure else { return };
+        if self.last.elapsed() < MEMORY_LOOK {
+            return;
+        }
+        self.last = Instant::now();
+        let is_high = pressure.is_high();
+        if short.swap(is_high, Ordering::Relaxed) != is_high {
+            let word = if is_high { "short: new requests are refused" } else { "there again" };
+            log::warn!("memory is {word}");
         }
     }
 }

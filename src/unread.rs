@@ -8,7 +8,7 @@
 //! the connection down; those for whom there is no thread wait for that. After it, dropping is safe,
 //! unless the claim is more than the process may allocate: then the request is let go of without
 //! being dropped, which costs a parked thread, and is logged. Without a guard the same is done to all
-//! that do not leave by themselves. (tiny_http drops the reader of a body as soon as that sees its end,
+//! that do not leave by themselves. Where there are too many of them, the server begins anew. (tiny_http drops the reader of a body as soon as that sees its end,
 //! also its early end: a claim that cannot be allocated must not be read from either.)
 
 use std::io::{Read, Write};
@@ -28,8 +28,8 @@ const SMALL: usize = 1024;
 /// Threads that read bodies away, at most.
 const LINGERERS: usize = 16;
 
-/// Bytes that are read away where no guard ends it.
-const LINGER_BYTES: usize = 256 * 1024 * 1024;
+/// Bytes that are read away.
+const LINGER_BYTES: usize = 64 * 1024 * 1024;
 
 /// How long the guard is waited for.
 const GUARD_TIME: Duration = Duration::from_secs(10);
@@ -39,11 +39,15 @@ const LOOK: Duration = Duration::from_millis(10);
 
 static LINGERING: AtomicUsize = AtomicUsize::new(0);
 
+static LET_GO: AtomicUsize = AtomicUsize::new(0);
+
 /// A request whose body is not read to its end.
 struct Rest {
     stream: Box<dyn ReadWrite + Send>,
     claim: usize,
     ticket: Option<Ticket>,
+    /// Whether the end of the body was seen.
+    ended: bool,
 }
 
 /// Whether nothing of the request's body can be unread.
@@ -52,6 +56,12 @@ pub fn has_none(request: &Request) -> bool {
     let chunked = request.headers().iter().any(|header| header.field.equiv("Transfer-Encoding"));
     let expects = request.headers().iter().any(|header| header.field.equiv("Expect"));
     !chunked && !expects && request.body_length().is_none_or(|length| length <= SMALL)
+}
+
+/// How many requests this process has let go of; each keeps a thread and two descriptors.
+#[must_use]
+pub fn let_go() -> usize {
+    LET_GO.load(Ordering::Acquire)
 }
 
 /// Sends `answer`, a whole head and body, to a request whose body stays unread.
@@ -75,7 +85,7 @@ impl Rest {
     fn of(request: Request, ticket: Option<Ticket>) -> Self {
         let claim = request.body_length().unwrap_or(0);
         let interim = Response::new_empty(StatusCode(100));
-        Self { stream: request.upgrade("close", interim), claim, ticket }
+        Self { stream: request.upgrade("close", interim), claim, ticket, ended: false }
     }
 
     /// Sees to the rest of the body on another thread.
@@ -112,36 +122,43 @@ impl Rest {
         self.ticket.as_ref().is_some_and(Ticket::is_watched)
     }
 
+    /// Reads until the end, which is not the end of the connection where the body is whole or wrong:
+    /// then tiny_http would look for a request behind it as soon as it is dropped.
     fn read_away(mut self) {
         let mut buffer = [0; 16 * 1024];
         let mut read = 0;
-        while self.is_watched() || read < LINGER_BYTES {
+        while !self.ended && read < LINGER_BYTES {
             match self.stream.read(&mut buffer) {
-                Ok(0) | Err(_) => return,
+                Ok(0) | Err(_) => self.ended = true,
                 Ok(length) => read += length,
             }
         }
-        self.let_go();
+        match (self.ended, self.is_watched()) {
+            (_, true) => bury(self),
+            (true, false) => {}
+            (false, false) => self.let_go(),
+        }
     }
 
     fn let_go(self) {
+        LET_GO.fetch_add(1, Ordering::AcqRel);
         log::warn!("a request of {} bytes is let go of: its thread stays behind", self.claim);
         std::mem::forget(self.stream);
     }
 
-    /// Waits until its connection was shut down, and drops it.
-    fn wait(self) {
+    /// Waits until its connection was shut down, and drops it. After its end was seen it is enough
+    /// that nothing can be sent any more.
+    fn wait(mut self) {
         let deadline = Instant::now() + GUARD_TIME;
-        let is_cut = |ticket: &Ticket| ticket.in_hand().was_cut();
-        while self.is_watched() && !self.ticket.as_ref().is_some_and(is_cut) {
-            if Instant::now() >= deadline {
-                break;
+        while self.is_watched() && Instant::now() < deadline {
+            let in_hand = self.ticket.as_ref().map(Ticket::in_hand);
+            if in_hand.is_some_and(|it| it.was_cut() || (self.ended && it.was_closed())) {
+                return;
             }
             thread::sleep(LOOK);
         }
-        if !self.ticket.as_ref().is_some_and(is_cut) {
-            self.let_go();
-        }
+        self.ticket = None;
+        self.let_go();
     }
 }
 

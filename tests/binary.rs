@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::io::{Read, Write};
+
 use crossbeam_channel::bounded;
 use support::program::{Running, program, run};
 use support::proxy::KEY;
@@ -247,4 +249,43 @@ fn a_damaged_state_file_is_an_error_at_the_start_and_stays_as_it_is() {
         assert!(format!("{out}{err}").contains(&told), "{out}{err}");
     }
     assert_eq!(std::fs::read_to_string(&path).expect("there"), "{\"version\":1,");
+}
+
+#[test]
+fn what_clients_cost_for_good_is_had_back_by_beginning_anew() {
+    let upstream = Upstream::start();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = free.local_addr().expect("bound");
+    drop(free);
+    let mut command = program();
+    command.env("OPENAI_BASE_URL", upstream.base_url()).env("OLLAMA_HOST", addr.to_string());
+    command.env("SHUTDOWN_GRACE", "1");
+    let mut program = Running::start(&mut command);
+    // Sizes that nobody can hold, and that tiny_http would try to.
+    for _ in 0..256 {
+        let mut client = Client::connect(addr);
+        client.send("POST /api/chat HTTP/1.1\r\nContent-Length: 1000000000000000\r\n\r\n{");
+        assert_eq!(client.answer().status(), 413);
+    }
+    let serves = || {
+        let mut stream = std::net::TcpStream::connect(addr).ok()?;
+        stream.write_all(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        answer.ends_with("Ollama is running").then_some(())
+    };
+    let threads = || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", program.id())).expect("it lives");
+        tasks.count()
+    };
+    // The old one has more than 500 threads.
+    let deadline = std::time::Instant::now() + support::HANG;
+    while threads() > 400 || serves().is_none() {
+        assert!(std::time::Instant::now() < deadline, "it never begins anew");
+        std::thread::yield_now();
+    }
+    program.signal("TERM");
+    let (code, log) = program.end();
+    assert_eq!(code, Some(0));
+    assert_eq!(log.matches("listening on").count(), 2, "{log}");
 }

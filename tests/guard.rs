@@ -260,6 +260,20 @@ fn who_leaves_while_the_upstream_is_silent_is_not_waited_for() {
 }
 
 #[test]
+fn who_leaves_in_the_middle_of_a_whole_answer_is_not_waited_for() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
+    for delimited in ["Content-Length: 500\r\n", "Transfer-Encoding: chunked\r\n", ""] {
+        for leave in [closes as Leave, resets] {
+            let begun = format!("{head}{delimited}\r\n10\r\n{{\"choices\":[");
+            let before = || vec![Step::Send(begun.clone().into_bytes())];
+            check_leaving(before, leave, |client| {
+                client.post("/api/chat", chat_whole("Hi"));
+            });
+        }
+    }
+}
+
+#[test]
 fn who_has_only_stopped_sending_gets_every_byte() {
     let upstream = Upstream::start();
     let (go_on, told) = bounded(1);
@@ -424,12 +438,48 @@ fn health_is_told_when_every_worker_is_busy() {
     busy.post("/api/chat", chat_whole("Hi"));
     upstream.request();
     let mut client = proxy.client();
-    assert_eq!(client.get("/api/version").answer().status(), 503);
-    for path in ["/health", "/openai/health", "/health?x=1"] {
+    assert_eq!(client.get("/api/tags").answer().status(), 503);
+    for path in ["/", "/api/version", "/health", "/openai/health", "/health?x=1"] {
         assert_eq!(client.get(path).answer().status(), 200, "{path}");
     }
     go_on.send(()).expect("the upstream waits");
     assert_eq!(busy.answer().status(), 200);
+}
+
+#[test]
+fn bodies_that_are_held_have_a_common_bound() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::with(&upstream, |config| {
+        patient(config);
+        config.limits.bodies = Some(50_000);
+    });
+    let half = chat_whole(&"x".repeat(30_000));
+    let length = half.len();
+    let head = format!("POST /api/chat HTTP/1.1\r\nContent-Length: {length}\r\n\r\n");
+    let mut first = proxy.client();
+    first.send(head + &half[..length - 1]);
+    while proxy.server.load() < 1 {
+        std::thread::yield_now();
+    }
+    let mut refused = 0;
+    while refused == 0 {
+        // The first one's bytes may still be on their way.
+        upstream.script(vec![upstream::answer("fine")]);
+        refused = match proxy.client().post("/api/chat", &half).answer().status() {
+            503 => 1,
+            status => {
+                assert_eq!(status, 200);
+                0
+            }
+        };
+    }
+    // The answer that the refused one did not take is there.
+    first.send("}");
+    assert_eq!(first.answer().status(), 200);
+    chats(&proxy, &upstream);
+    let alone = proxy.client().post("/api/chat", chat_whole(&"x".repeat(60_000))).answer();
+    assert_eq!((alone.status(), alone.head.header("connection")), (413, Some("close")));
+    assert_eq!(alone.error(), "request body too large: the limit is 50000 bytes");
 }
 
 #[test]

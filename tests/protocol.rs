@@ -278,13 +278,13 @@ fn unknown_paths_and_methods_are_answered_as_ollama_does() {
 fn what_a_client_sends_does_not_become_a_header_line() {
     let upstream = Upstream::start();
     let proxy = proxy(&upstream);
-    let mut client = proxy.client();
-    // Only a whole line break ends a line of a request.
+    // Only a whole line break ends a line of a request for tiny_http.
     for sent in ["a\nSet-Cookie:b", "a\rSet-Cookie:b"] {
+        let mut client = proxy.client();
         client.send(format!("GET /api/tags/?{sent} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         let head = client.answer().head;
-        assert_eq!((head.status, head.header("set-cookie")), (301, None));
-        assert_eq!(head.header("location"), Some("/api/tags?aSet-Cookie:b"));
+        assert_eq!((head.status, head.header("set-cookie")), (400, None));
+        assert_eq!((head.header("location"), head.header("connection")), (None, Some("close")));
     }
 }
 

@@ -43,7 +43,7 @@ const BLIND_ACTIVITY: Duration = Duration::from_secs(5);
 /// Without a thread to watch, the time between looks when no request comes.
 const BLIND_REST: Duration = Duration::from_secs(1);
 /// How often old generations are searched for some that can go.
-const SWEEP: Duration = Duration::from_secs(5);
+const SWEEP: Duration = Duration::from_secs(1);
 /// Most generations kept. Beyond it the oldest goes although it may have live connections, whose
 /// next request would then stay unanswered.
 const MAX_GENERATIONS: usize = 64;
@@ -311,6 +311,7 @@ impl Supervisor {
                 log::info!("listening again");
                 self.deaf_until = None;
                 self.restless = true;
+                self.sweep();
             }
             Err(error) => {
                 let delay = self.backoff.next(Instant::now());
@@ -337,9 +338,11 @@ impl Supervisor {
             return;
         }
         self.last_sweep = Instant::now();
-        let current = self.generations.len() - 1;
-        if let Some(old) = self.generations[..current].iter().position(Generation::is_deserted) {
-            self.generations.remove(old).end();
+        let newest = self.generations.len() - 1;
+        for old in (0..newest).rev() {
+            if self.generations[old].is_deserted() {
+                self.generations.remove(old).end();
+            }
         }
     }
 
@@ -367,7 +370,8 @@ struct Backoff {
 
 impl Backoff {
     const FIRST: Duration = Duration::from_millis(250);
-    const MAX: Duration = Duration::from_secs(5);
+    /// Short: what it ran out of, descriptors above all, the guard frees within a moment.
+    const MAX: Duration = Duration::from_millis(500);
     /// An attempt this long after the last one starts anew.
     const QUIET: Duration = Duration::from_secs(10);
 
@@ -398,13 +402,10 @@ mod tests {
         check(0, 0);
         check(0, 250);
         check(1, 500);
-        check(2, 1000);
-        check(3, 2000);
-        check(5, 4000);
-        check(9, 5000);
-        check(14, 5000);
-        check(24, 0);
-        check(25, 250);
+        check(2, 500);
+        check(11, 500);
+        check(21, 0);
+        check(22, 250);
     }
 
     #[test]

@@ -81,7 +81,9 @@ pub struct InHand {
     phase: AtomicU8,
     /// Its body took too long.
     late: AtomicBool,
-    /// Its connection was shut down by the guard.
+    /// Nothing more can be sent on its connection.
+    closed: AtomicBool,
+    /// Its connection was shut down by the guard, or is gone.
     cut: AtomicBool,
     wire: Mutex<Wire>,
 }
@@ -297,6 +299,7 @@ impl InHand {
             cancel: Cancel::new(),
             phase: AtomicU8::new(Phase::Waiting as u8),
             late: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             cut: AtomicBool::new(false),
             wire: Mutex::new(Wire::Silent),
         }
@@ -350,6 +353,7 @@ impl InHand {
 
     /// The client has left.
     pub(super) fn left(&self) {
+        self.is_cut();
         self.cancel.give();
     }
 
@@ -364,8 +368,20 @@ impl InHand {
         self.late.load(Ordering::SeqCst)
     }
 
+    /// Nothing more can be sent on its connection.
+    pub(super) fn is_closed(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether nothing more can be sent on its connection.
+    #[must_use]
+    pub fn was_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
     /// Its connection was shut down.
     pub(super) fn is_cut(&self) {
+        self.is_closed();
         self.cut.store(true, Ordering::SeqCst);
     }
 

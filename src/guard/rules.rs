@@ -14,11 +14,16 @@ const NEW: Duration = Duration::from_millis(250);
 /// How long a connection may be kept without a request by a server that is to end.
 const LAST_IDLE: Duration = Duration::from_secs(5);
 
+/// Bytes of a head that most never have.
+const GROWING: u64 = 8 * 1024;
+
 /// What a connection may do, and how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections at once.
     pub connections: usize,
+    /// Bytes of bodies that all together may be held at once; `None` for what memory allows.
+    pub bodies: Option<usize>,
     /// Bytes of a head, those of a small body included, which tiny_http reads along with it.
     pub head_bytes: u64,
     /// How long a head may take from its first byte.
@@ -39,6 +44,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 1024,
+            bodies: None,
             head_bytes: 64 * 1024,
             head_time: Duration::from_secs(10),
             idle: Duration::from_secs(75),
@@ -155,6 +161,8 @@ pub(super) struct Connection {
     heading: bool,
     /// When the body that is read began.
     body_since: Instant,
+    /// Whether it was told that its body is late.
+    late: bool,
     closed: bool,
     cut: bool,
 }
@@ -169,6 +177,7 @@ impl Connection {
             since: now,
             heading: false,
             body_since: now,
+            late: false,
             closed: false,
             cut: false,
         }
@@ -188,17 +197,19 @@ impl Connection {
             self.heading = false;
         }
         let verdict = match look.phase {
-            _ if look.condemned => self.ended(now, limits),
+            _ if look.condemned => self.ended(look, now, limits),
             None => self.awaited(look, now, limits),
             Some(Phase::Lingering) if self.lasts(now) >= limits.linger => {
                 Verdict::Cut(Reason::Answered)
             }
             Some(Phase::Lingering) => Verdict::Keep,
+            Some(Phase::Reading) if self.late => Verdict::Keep,
             Some(Phase::Reading) => self.reading(look, now, limits),
             Some(Phase::Waiting | Phase::Working) if look.peer == Peer::SentAll => Verdict::Ask,
             Some(Phase::Waiting | Phase::Working) => Verdict::Keep,
         };
-        self.cut |= matches!(verdict, Verdict::Cut(_) | Verdict::Late);
+        self.late |= verdict == Verdict::Late;
+        self.cut |= matches!(verdict, Verdict::Cut(_));
         verdict
     }
 
@@ -215,6 +226,12 @@ impl Connection {
     pub(super) fn is_asking(&self, look: &Look, unread: bool, now: Instant) -> bool {
         let new = look.moves == 0 && look.peer == Peer::Sends && self.lasts(now) < NEW;
         look.phase.is_none() && !look.condemned && !self.cut && (self.heading || unread || new)
+    }
+
+    /// Whether a head is on its way that may become too large before the next look.
+    pub(super) fn is_growing(&self, look: &Look) -> bool {
+        let grown = look.received.saturating_sub(self.before);
+        look.phase.is_none() && !self.cut && grown > GROWING
     }
 
     /// It is one too many.
@@ -258,7 +275,7 @@ impl Connection {
     }
 
     /// The last answer has been, or is being, given.
-    fn ended(&mut self, now: Instant, limits: &Limits) -> Verdict {
+    fn ended(&mut self, look: &Look, now: Instant, limits: &Limits) -> Verdict {
         let answered = matches!(self.phase, None | Some(Phase::Lingering));
         match (answered, self.closed) {
             // The answer is on its way.
@@ -266,6 +283,10 @@ impl Connection {
             (true, false) => {
                 (self.closed, self.since) = (true, now);
                 Verdict::Close
+            }
+            // Nothing that comes now is wanted.
+            (true, true) if look.phase.is_none() && look.received > self.before => {
+                Verdict::Cut(Reason::Answered)
             }
             (true, true) if self.lasts(now) >= limits.linger => Verdict::Cut(Reason::Answered),
             (true, true) => Verdict::Keep,
@@ -425,6 +446,17 @@ mod tests {
     }
 
     #[test]
+    fn who_was_late_is_closed_after_the_answer() {
+        let lingering = Look { condemned: true, ..phase(Phase::Lingering, 0) };
+        check(&[
+            (0, phase(Phase::Reading, 0), Verdict::Keep),
+            (11, phase(Phase::Reading, 0), Verdict::Late),
+            (12, lingering, Verdict::Close),
+            (15, lingering, Verdict::Cut(Reason::Answered)),
+        ]);
+    }
+
+    #[test]
     fn a_pause_of_ours_is_not_the_client_s() {
         let waiting = Look { waiting: true, ..phase(Phase::Reading, 100) };
         check(&[
@@ -466,6 +498,8 @@ mod tests {
             (12, look(Some(Phase::Lingering)), Verdict::Cut(Reason::Answered)),
         ]);
         check(&[(0, look(None), Verdict::Close), (3, look(None), Verdict::Cut(Reason::Answered))]);
+        let more = Look { received: 1, ..look(None) };
+        check(&[(0, look(None), Verdict::Close), (1, more, Verdict::Cut(Reason::Answered))]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Other people's sockets, looked at and shut down: the one file with unsafe code.
+//! Other people's sockets, looked at and shut down.
 //!
 //! tiny_http keeps the sockets that it accepts to itself, and they are all that can end a connection
 //! whose thread waits in a read. So they are found by their descriptors' numbers. A number may be
@@ -8,8 +8,6 @@
 //! our own, so that it works when there is no other left.
 //! Never reads from a socket, and keeps no duplicate beyond a look: it would keep a connection open.
 
-#![allow(unsafe_code)]
-
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -18,11 +16,9 @@ use std::time::Duration;
 use socket2::{Domain, SockRef, Type};
 
 use super::rules::Peer;
+use crate::system;
 
-/// Bytes of the kernel's `struct tcp_info` that are read; it has grown with the years.
-const INFO_BYTES: usize = 192;
-
-/// Where its `tcpi_bytes_received` lies, which Linux has since 4.1.
+/// Where the `tcpi_bytes_received` of `tcp_info` lies, which Linux has since 4.1.
 const RECEIVED: std::ops::Range<usize> = 128..136;
 
 /// What the kernel knows of a connection.
@@ -67,10 +63,10 @@ impl Slot {
     /// Looks at a descriptor, for a connection that was accepted on `port`.
     pub(super) fn look(&mut self, number: RawFd, port: u16) -> Found<'_> {
         let own = [self.fd.as_raw_fd(), self.nothing.as_raw_fd()].contains(&number);
-        if !own && !self.fill(number) {
+        if !own && !system::duplicate_into(number, &mut self.fd) {
             return Found::Closed;
         }
-        let facts = if own { None } else { self.info().and_then(|info| facts(&info)) };
+        let facts = if own { None } else { facts(&self.fd) };
         match facts.and_then(|facts| accepted(&self.fd, facts, port)) {
             Some(socket) => Found::Connection(socket),
             None => Found::Other,
@@ -79,28 +75,7 @@ impl Slot {
 
     /// Lets go of what was looked at last.
     pub(super) fn clear(&mut self) {
-        self.fill(self.nothing.as_raw_fd());
-    }
-
-    /// Puts a duplicate of a descriptor into the slot; `false` where the number stands for nothing.
-    fn fill(&mut self, number: RawFd) -> bool {
-        // SAFETY: the call takes numbers only. The second one is that of our own descriptor, which
-        // stays open and ours, whatever it stands for afterwards; for a first one that stands for
-        // nothing the kernel says so.
-        (unsafe { libc::dup3(number, self.fd.as_raw_fd(), libc::O_CLOEXEC) }) >= 0
-    }
-
-    /// The kernel's `tcp_info` of what is in the slot; `None` where it is no TCP socket.
-    fn info(&self) -> Option<[u8; INFO_BYTES]> {
-        let mut info = [0; INFO_BYTES];
-        let mut length = libc::socklen_t::try_from(INFO_BYTES).ok()?;
-        let (fd, into) = (self.fd.as_raw_fd(), info.as_mut_ptr().cast());
-        // SAFETY: the call writes at most `length` bytes to `info`, which is that long, and the
-        // length to `length`; both outlive it.
-        let asked = unsafe {
-            libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, into, &raw mut length)
-        };
-        (asked == 0 && length as usize >= RECEIVED.end).then_some(info)
+        let _ = system::duplicate_into(self.nothing.as_raw_fd(), &mut self.fd);
     }
 }
 
@@ -138,8 +113,12 @@ fn accepted(fd: &OwnedFd, facts: Facts, port: u16) -> Option<Socket<'_>> {
     Some(Socket { fd, peer, facts })
 }
 
-/// Reads a `tcp_info`; `None` where it is no connection's.
-fn facts(info: &[u8; INFO_BYTES]) -> Option<Facts> {
+/// What the kernel knows; `None` where it is no connection.
+fn facts(fd: &OwnedFd) -> Option<Facts> {
+    let (info, length) = system::tcp_info(fd)?;
+    if length < RECEIVED.end {
+        return None;
+    }
     // The kernel's numbers of TCP's states.
     let peer = match info[0] {
         1..=5 => Peer::Sends,

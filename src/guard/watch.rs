@@ -60,6 +60,8 @@ pub(super) struct Watch {
     sight: Sight,
     /// Connections of this round on which a request is on its way.
     asking: usize,
+    /// Whether a head grows.
+    hurry: bool,
 }
 
 impl Watch {
@@ -83,6 +85,7 @@ impl Watch {
             round: 0,
             sight: Sight::default(),
             asking: 0,
+            hurry: false,
         })
     }
 
@@ -101,6 +104,9 @@ impl Watch {
 
     /// How long to rest after a look that took `cost`. Under a crowd there is no time to rest.
     fn rest(&self, cost: Duration) -> Duration {
+        if self.hurry {
+            return TICK / 10;
+        }
         if self.known.len() > self.limits.connections / 2 {
             return TICK.max(cost);
         }
@@ -125,6 +131,7 @@ impl Watch {
         self.round += 1;
         self.sight = Sight::default();
         self.asking = 0;
+        self.hurry = false;
         let (mut number, mut highest) = (0, 0);
         while number <= self.highest.max(highest) + BEYOND {
             match slot.look(number, self.port) {
@@ -196,6 +203,7 @@ impl Watch {
         let limits = if ends { self.limits.at_the_end() } else { self.limits };
         let verdict = known.connection.judge(&look, now, &limits);
         self.asking += usize::from(known.connection.is_asking(&look, unread > 0, now));
+        self.hurry |= known.connection.is_growing(&look);
         self.act(verdict, socket, in_hand);
     }
 
@@ -209,7 +217,10 @@ impl Watch {
                 // The answer still goes out.
                 socket.shut(Shutdown::Read);
             }
-            Verdict::Close => socket.shut(Shutdown::Write),
+            Verdict::Close => {
+                socket.shut(Shutdown::Write);
+                in_hand.iter().for_each(|request| request.is_closed());
+            }
             Verdict::Left => self.have_left(in_hand),
             Verdict::Ask => {
                 // Of several requests only the oldest may be in the middle of its answer.

@@ -8,6 +8,7 @@
 
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ use crate::handler::{self, App, Context};
 use crate::keys::Credentials;
 use crate::metrics::{Finished, Metrics};
 use crate::pool::{Full, Pool, Relief};
+use crate::resources::Ledger;
 use crate::route::{self, Desk};
 use crate::upstream::Trace;
 
@@ -103,11 +105,20 @@ impl Crews {
     }
 }
 
+/// What there is for all requests together.
+pub(super) struct Means {
+    /// Bytes of bodies that are held.
+    pub bodies: Arc<Ledger>,
+    /// Whether memory runs short.
+    pub short: Arc<AtomicBool>,
+}
+
 /// Where requests arrive.
 pub(super) struct Hall {
     gate: Gate,
     registry: Arc<Registry>,
     metrics: Arc<Metrics>,
+    means: Means,
     /// `None` once the program is ending.
     crews: RwLock<Option<Crews>>,
 }
@@ -117,9 +128,10 @@ impl Hall {
         gate: Gate,
         registry: Arc<Registry>,
         metrics: Arc<Metrics>,
+        means: Means,
         crews: Crews,
     ) -> Self {
-        Self { gate, registry, metrics, crews: RwLock::new(Some(crews)) }
+        Self { gate, registry, metrics, means, crews: RwLock::new(Some(crews)) }
     }
 
     /// Tells whoever asks that the server is to end; all is served as before, but each answer is the
@@ -148,6 +160,7 @@ impl Hall {
         let fault = fault(&request);
         let peer = request.remote_addr().copied();
         let mut exchange = Exchange::new(request, format!("req_{:08x}", rand::random::<u32>()));
+        exchange.account(self.means.bodies.lease());
         let mut ruled = match fault {
             Some(_) => Ruled::Failed(Error::Malformed),
             None => Ruled::Served,
@@ -178,7 +191,10 @@ impl Hall {
         if counts {
             self.metrics.queued.up();
         }
+        // With nothing in hand there is nothing to wait for.
+        let short = counts && self.means.short.load(Ordering::Relaxed);
         let refused = match &*self.crews.read().unwrap_or_else(PoisonError::into_inner) {
+            Some(crews) if short && crews.workers.load() > 0 => Some((job, Error::Busy)),
             Some(crews) => crews.of(desk).try_submit(job).err().map(|Full(job)| (job, Error::Busy)),
             None => Some((job, Error::Stopping)),
         };
