@@ -8,6 +8,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
@@ -33,6 +34,20 @@ const BACKLOG: i32 = 1024;
 /// How long a client may take nothing of what it is sent before it counts as gone.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long nothing may be going on before the program ends, so that the request that follows an
+/// answer at once is still served.
+const QUIET: Duration = Duration::from_millis(50);
+
+/// Looks of the guard, if there is one, that must find nothing on its way before the program ends; the
+/// first may have begun before.
+const QUIET_LOOKS: u64 = if cfg!(target_os = "linux") { 2 } else { 0 };
+
+/// How long the end waits for the acceptor, and for the guard, at most.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often is looked whether anything is going on.
+const PACE: Duration = Duration::from_millis(5);
+
 /// Requests that were let go of (`unread`) before the program begins anew: some 12 MiB.
 const MOST_LET_GO: usize = 256;
 
@@ -47,7 +62,6 @@ pub struct Server {
     acceptor: Acceptor,
     hall: Arc<Hall>,
     guard: Guard,
-    metrics: Arc<Metrics>,
     stop: Stop,
     grace: Duration,
 }
@@ -104,10 +118,10 @@ impl Server {
         let guard = Guard::start(listener.local_addr()?.port(), registry.clone(), limits, heed)?;
         let means =
             Means { bodies: Ledger::new(limits.bodies.unwrap_or_else(|| room.bodies())), short };
-        let hall = Arc::new(Hall::new(gate, registry, metrics.clone(), means, crews));
+        let hall = Arc::new(Hall::new(gate, registry, metrics, means, crews));
         let entrance = hall.clone();
         let acceptor = Acceptor::start(listener, Arc::new(move |request| entrance.admit(request)))?;
-        Ok(Self { acceptor, hall, guard, metrics, stop, grace })
+        Ok(Self { acceptor, hall, guard, stop, grace })
     }
 
     /// What the guard over its connections counts.
@@ -135,23 +149,44 @@ impl Server {
         unread::let_go() >= MOST_LET_GO
     }
 
-    /// Waits for the sign to stop, then refuses new connections and lets running answers finish;
-    /// `false` when some had to be left.
+    /// Waits for the sign to stop, then serves who is there to the end and nobody new; `false` when
+    /// some answers had to be left.
     #[must_use]
     pub fn run(self) -> bool {
         self.stop.wait();
         self.drain()
     }
 
-    /// Refuses new connections and lets running answers finish; `false` when some had to be left.
+    /// Takes in who has connected, refuses new connections, and serves what is asked on the others
+    /// until nothing is going on, each once and all within the grace; `false` when some answers had
+    /// to be left.
     #[must_use]
     pub fn drain(self) -> bool {
+        let began = Instant::now();
         self.stop.give();
-        self.metrics.stops();
+        self.hall.stops();
+        log::info!("stopping: {} requests to finish", self.hall.load());
+        self.acceptor.close(PATIENCE.min(self.grace));
+        self.settle(began);
         self.acceptor.stop();
-        let crews = self.hall.close();
-        log::info!("stopping: {} requests to finish", crews.as_ref().map_or(0, Crews::load));
-        crews.is_none_or(|crews| crews.drain(self.grace))
+        let left = self.grace.saturating_sub(began.elapsed());
+        self.hall.close().is_none_or(|crews| crews.drain(left))
+    }
+
+    /// Waits until nothing is going on, but no longer than the grace.
+    fn settle(&self, began: Instant) {
+        let tally = self.guard.tally();
+        let mut quiet = (Instant::now(), tally.looks());
+        while began.elapsed() < self.grace {
+            if self.hall.load() > 0 || tally.asking() > 0 {
+                quiet = (Instant::now(), tally.looks());
+            }
+            let (since, looks) = (quiet.0.elapsed(), tally.looks() - quiet.1);
+            if since >= QUIET && (looks >= QUIET_LOOKS || since >= PATIENCE) {
+                return;
+            }
+            thread::sleep(PACE);
+        }
     }
 }
 

@@ -114,3 +114,58 @@ fn whole_answers() {
     cut_whole("/v1/chat/completions", &chat_whole("Hi"), "\"choices\"");
     cut_whole("/v1/messages", &message(false), "\"stop_reason\"");
 }
+
+/// Events of Responses, with one that ends the answer last.
+const RESPONSES: &str = concat!(
+    "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"error\":null}}\n\n",
+    "event: response.output_text.delta\n",
+    "data: {\"type\":\"response.output_text.delta\",\"delta\":\"[DONE] \\\"type\\\":\"}\n\n",
+    "event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{}}\n\n",
+);
+
+/// Cuts a stream that only the end of its connection delimits, and is whole from the end of
+/// `terminal` on.
+fn cut_until_close(path: &str, events: &str, terminal: &str) {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
+    let bytes = format!("{head}{events}");
+    let complete = end_of(bytes.as_bytes(), terminal);
+    cut(bytes.as_bytes(), path, &chat("Hi"), |at, answer| {
+        let (passed, text) = (bytes.get(head.len()..at).unwrap_or_default(), &answer.body);
+        if at >= complete {
+            assert_eq!((answer.status(), text.as_str()), (200, passed), "{path} at {at}");
+        } else if passed.is_empty() {
+            assert_eq!(answer.status(), 502, "{path} at {at}: {text}");
+        } else {
+            assert_eq!(answer.status(), 200, "{path} at {at}: {text}");
+            let told = text.strip_prefix(passed).and_then(|it| it.strip_prefix("\n\ndata: "));
+            let told = told.unwrap_or_else(|| panic!("{path} at {at}: {text}"));
+            let error: serde_json::Value = serde_json::from_str(told).expect("JSON");
+            let message = &error["error"]["message"];
+            assert_eq!(message, "the upstream ended its answer early", "{path} at {at}");
+        }
+    });
+}
+
+#[test]
+fn streams_that_only_the_end_of_their_connection_delimits() {
+    let delta = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"[DONE] \\\"finish_reason\\\
+                 \":\\\"stop\\\"\"},\"finish_reason\":null}]}\n\n";
+    let reason = format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{}},{REASON}");
+    let (chat, completions) = ("/v1/chat/completions", "/v1/completions");
+    cut_until_close(chat, &format!("{delta}{reason}{MARK}"), REASON);
+    cut_until_close(chat, &format!("{delta}{reason}"), REASON);
+    cut_until_close(chat, &format!("{delta}{MARK}"), MARK.trim_end());
+    let events = format!("{delta}{reason}{MARK}").replace('\n', "\r\n");
+    cut_until_close(completions, &events, &REASON.replace("\n\n", "\r\n\r"));
+    cut_until_close("/v1/responses", RESPONSES, RESPONSES);
+}
+
+#[test]
+fn what_is_no_stream_of_events_ends_with_its_connection() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n";
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    upstream.script(vec![Step::Send(format!("{head}{{\"a\":1}}").into_bytes()), Step::Close]);
+    let answer = proxy.client().post("/v1/chat/completions", chat("Hi")).answer();
+    assert_eq!((answer.status(), answer.body.as_str()), (200, "{\"a\":1}"));
+}

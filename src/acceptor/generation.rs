@@ -104,8 +104,8 @@ fn receive(name: &str, shared: &Shared, server: &Server, ending: &AtomicBool) {
                 }
             }
             Err(_) if ending.load(Ordering::SeqCst) => return,
-            // Shutting the socket down at a stop ends the accept thread too: nothing to report.
-            Err(_) if shared.is_stopping() => {}
+            // Shutting the socket down ends the accept thread, too: nothing to report.
+            Err(_) if shared.is_closing() => {}
             Err(error) => shared.note_failure(Failure { generation: name.to_owned(), error }),
         }
     }

@@ -17,11 +17,13 @@
 //! slow tick, and only if the accept thread has run since the last proof (`facts`): an idle
 //! process makes no connection at all. An accept thread that is gone, or whose nudges stay
 //! unanswered, is replaced by a new tiny_http server on the same socket, a `generation`; the
-//! old one goes on receiving from its live connections.
+//! old one goes on receiving from its live connections. The end has two steps: the `door` closes
+//! behind those who have come, and later nothing is received any more.
 //!
 //! **Invariant.** After every proof, each connection that was established before it is being
 //! served. Elsewhere than on Linux there is no proof, and a timer nudges instead.
 
+mod door;
 mod facts;
 mod generation;
 mod nudge;
@@ -29,13 +31,13 @@ mod supervisor;
 
 use std::fmt;
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
-use socket2::SockRef;
 use tiny_http::Request;
 
 use generation::Generation;
@@ -55,7 +57,7 @@ pub struct Acceptor {
 
 /// What the acceptor, its supervisor and the receiver threads hold in common.
 struct Shared {
-    /// Kept to start further generations on the same socket; `None` once stopped.
+    /// Kept to start further generations on the same socket; `None` once closed.
     listener: Mutex<Option<TcpListener>>,
     deliver: Deliver,
     /// The supervisor's thread, which any of the following wakes.
@@ -63,6 +65,9 @@ struct Shared {
     /// Whether a request was received since the supervisor asked last.
     noted: AtomicBool,
     failures: Sender<Failure>,
+    /// Nobody is let in any more.
+    closing: AtomicBool,
+    /// Nothing is received any more.
     stopping: AtomicBool,
 }
 
@@ -89,6 +94,7 @@ impl Acceptor {
             supervisor: OnceLock::new(),
             noted: AtomicBool::new(false),
             failures: sender,
+            closing: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         });
         let first = Generation::start(&shared)?;
@@ -105,22 +111,27 @@ impl Acceptor {
         self.addr
     }
 
+    /// Takes in who has connected by now, for which it waits up to `patience`, and refuses whoever
+    /// comes later. Requests of those who are in are delivered as before.
+    pub fn close(&self, patience: Duration) {
+        self.shared.closing.store(true, Ordering::SeqCst);
+        let listener = lock(&self.shared.listener).take();
+        if let Some(listener) = listener {
+            door::close(&listener, patience);
+        }
+        self.shared.wake();
+    }
+
     /// Refuses new connections from now on, delivers the requests already received and ends the
     /// receiver threads. Requests that were delivered, and their connections, are untouched; a
-    /// further request on such a connection is not delivered any more.
+    /// further request on such a connection is not delivered any more. Who waits to be accepted is
+    /// broken off, unless [`Acceptor::close`] was called before.
     ///
     /// Does not wait for live connections. May be called more than once, but not from `deliver`,
     /// whose thread it waits for (one second at most).
     pub fn stop(&self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
-        if let Some(listener) = lock(&self.shared.listener).take() {
-            // Closing alone would not do: the accept thread holds a clone and sleeps in `accept`.
-            // Where a listening socket cannot be shut down, dropping the servers wakes that thread.
-            if let Err(error) = SockRef::from(&listener).shutdown(Shutdown::Both) {
-                log::debug!("the listening socket cannot be shut down: {error}");
-            }
-        }
-        self.shared.wake();
+        self.close(Duration::ZERO);
         let supervisor = lock(&self.supervisor).take();
         if supervisor.is_some_and(|handle| handle.join().is_err()) {
             log::error!("the acceptor's supervisor panicked");
@@ -141,6 +152,10 @@ impl fmt::Debug for Acceptor {
 }
 
 impl Shared {
+    fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::SeqCst)
+    }
+
     fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
     }
@@ -149,7 +164,7 @@ impl Shared {
     fn listener(&self) -> io::Result<TcpListener> {
         match &*lock(&self.listener) {
             Some(listener) => listener.try_clone(),
-            None => Err(io::Error::other("the acceptor was stopped")),
+            None => Err(io::Error::other("the acceptor was closed")),
         }
     }
 

@@ -111,7 +111,7 @@ impl Supervisor {
 
     /// Runs until the acceptor stops, then ends all generations.
     pub(super) fn run(mut self) {
-        while !self.shared.is_stopping() {
+        while !self.shared.is_closing() {
             // Cleared before the look, so that a request after it is told anew.
             let asked = self.shared.noted.swap(false, Ordering::SeqCst);
             if asked {
@@ -124,6 +124,9 @@ impl Supervisor {
             }
             // A wake-up since the last one makes this return at once.
             thread::park_timeout(self.rest());
+        }
+        while !self.shared.is_stopping() {
+            thread::park();
         }
         self.generations.drain(..).for_each(Generation::end);
     }
@@ -226,7 +229,7 @@ impl Supervisor {
     fn round(&mut self) -> Round {
         let (mut misses, mut quiet) = (0, 0);
         for count in 1..=MAX_NUDGES {
-            if self.shared.is_stopping() {
+            if self.shared.is_closing() {
                 return Round::Unproven;
             }
             let threads = self.counters.threads();
@@ -283,7 +286,7 @@ impl Supervisor {
     fn failed(&mut self, cause: &str) -> Round {
         self.failed_rounds += 1;
         // The first one may be the last nudge of a dying accept thread, which is told elsewhere.
-        if self.failed_rounds == 2 && !self.shared.is_stopping() {
+        if self.failed_rounds == 2 && !self.shared.is_closing() {
             log::warn!("cannot connect to our own port, connections may have to wait: {cause}");
         }
         // What was possible once will be again, say when there are descriptors.

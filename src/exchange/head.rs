@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use super::content::{ContentType, Stream};
 use super::{Exchange, Framing};
+use crate::guard::Ticket;
 
 /// What the head of an answer tells of its body.
 #[derive(Clone, Copy)]
@@ -23,6 +24,9 @@ impl Exchange {
     /// The head of an answer: with a length for a whole body, without one for a stream.
     pub(super) fn head(&mut self, status: u16, body: Body, headers: &[(&str, &str)]) -> Vec<u8> {
         self.status = Some(status);
+        if self.ticket.as_ref().is_some_and(Ticket::is_last) {
+            self.condemn();
+        }
         let mut out = Vec::with_capacity(512);
         let date = httpdate::fmt_http_date(SystemTime::now());
         // Writing to a Vec cannot fail.

@@ -36,6 +36,8 @@ pub struct Tally {
     connections: AtomicUsize,
     cuts: [AtomicU64; Reason::ALL.len()],
     left: AtomicU64,
+    asking: AtomicUsize,
+    looks: AtomicU64,
 }
 
 impl Tally {
@@ -49,6 +51,18 @@ impl Tally {
     #[must_use]
     pub fn cuts(&self, reason: Reason) -> u64 {
         self.cuts[reason as usize].load(Ordering::Relaxed)
+    }
+
+    /// Connections on which a request was on its way at the last look.
+    #[must_use]
+    pub fn asking(&self) -> usize {
+        self.asking.load(Ordering::SeqCst)
+    }
+
+    /// How many looks there were since the start.
+    #[must_use]
+    pub fn looks(&self) -> u64 {
+        self.looks.load(Ordering::SeqCst)
     }
 
     /// Requests whose client left before the end of the answer, since the start.

@@ -33,6 +33,8 @@ pub struct Registry {
     /// Whether somebody forgets the connections that are gone. Without, they are forgotten with
     /// their last request.
     watched: AtomicBool,
+    /// Whether each answer is the last one on its connection.
+    stopping: AtomicBool,
 }
 
 /// A connection.
@@ -119,6 +121,7 @@ impl Registry {
             per_client,
             clients: Mutex::default(),
             watched: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
         })
     }
 
@@ -167,6 +170,17 @@ impl Registry {
     /// From now on connections are forgotten by [`Registry::missed`] only.
     pub(super) fn watch(&self) {
         self.watched.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on each answer is the last one on its connection, because the server is to end.
+    pub fn stops(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the server is to end.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
     }
 
     /// What is known of a connection.
@@ -242,6 +256,12 @@ impl Ticket {
     #[must_use]
     pub fn is_watched(&self) -> bool {
         self.registry.watched.load(Ordering::SeqCst)
+    }
+
+    /// Whether its answer is the last one on its connection, whatever it says.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        self.registry.is_stopping()
     }
 
     /// The request itself.

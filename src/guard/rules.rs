@@ -8,6 +8,12 @@ use std::time::{Duration, Instant};
 
 use super::registry::Phase;
 
+/// How long a new connection is expected to ask something, where it matters whether it will.
+const NEW: Duration = Duration::from_millis(250);
+
+/// How long a connection may be kept without a request by a server that is to end.
+const LAST_IDLE: Duration = Duration::from_secs(5);
+
 /// Bytes of a head that most never have.
 const GROWING: u64 = 8 * 1024;
 
@@ -47,6 +53,13 @@ impl Default for Limits {
             body_time: Duration::from_secs(300),
             linger: Duration::from_secs(3),
         }
+    }
+}
+
+impl Limits {
+    /// Those of a server that is to end.
+    pub(super) fn at_the_end(self) -> Self {
+        Self { idle: self.idle.min(LAST_IDLE), ..self }
     }
 }
 
@@ -207,6 +220,14 @@ impl Connection {
         spare.then_some((self.heading, self.since))
     }
 
+    /// Whether a request is on its way on it, as far as one can tell: it has begun to come, or the
+    /// connection is so new that its first one is to be expected. `unread` is whether something has
+    /// come that nobody has taken: tiny_http may have no thread for it yet.
+    pub(super) fn is_asking(&self, look: &Look, unread: bool, now: Instant) -> bool {
+        let new = look.moves == 0 && look.peer == Peer::Sends && self.lasts(now) < NEW;
+        look.phase.is_none() && !look.condemned && !self.cut && (self.heading || unread || new)
+    }
+
     /// Whether a head is on its way that may become too large before the next look.
     pub(super) fn is_growing(&self, look: &Look) -> bool {
         let grown = look.received.saturating_sub(self.before);
@@ -337,6 +358,42 @@ mod tests {
             (69, again(502), Verdict::Keep),
             (70, again(503), Verdict::Cut(Reason::SlowHead)),
         ]);
+    }
+
+    #[test]
+    fn a_new_connection_and_one_whose_head_has_begun_are_asking() {
+        let start = Instant::now();
+        let mut connection = Connection::new(&NOTHING, start);
+        let mut check = |millis, look: Look, expected| {
+            let now = start + Duration::from_millis(millis);
+            connection.judge(&look, now, &Limits::default());
+            assert_eq!(connection.is_asking(&look, false, now), expected, "{millis} ms: {look:?}");
+        };
+        check(0, NOTHING, true);
+        check(249, NOTHING, true);
+        check(249, Look { peer: Peer::SentAll, ..NOTHING }, false);
+        check(250, NOTHING, false);
+        check(251, received(1), true);
+        check(999, received(1), true);
+        check(1000, phase(Phase::Working, 500), false);
+        let idle = Look { moves: 2, ..received(500) };
+        check(1001, idle, false);
+        check(1002, Look { received: 501, ..idle }, true);
+        check(1003, Look { received: 502, condemned: true, ..idle }, false);
+        let last = Look { peer: Peer::SentAll, received: 502, ..idle };
+        check(1004, last, true);
+        let connection = Connection::new(&idle, start);
+        let asks = |look, unread| connection.is_asking(&look, unread, start);
+        assert!(asks(idle, true) && !asks(idle, false));
+        assert!(!asks(Look { condemned: true, ..idle }, true));
+    }
+
+    #[test]
+    fn at_the_end_silence_is_borne_for_five_seconds() {
+        let limits = Limits::default().at_the_end();
+        assert_eq!(limits, Limits { idle: Duration::from_secs(5), ..Limits::default() });
+        let short = Limits { idle: Duration::from_millis(1), ..limits };
+        assert_eq!(short.at_the_end(), short);
     }
 
     #[test]

@@ -55,6 +55,8 @@ pub(super) struct Watch {
     highest: RawFd,
     round: u64,
     sight: Sight,
+    /// Connections of this round on which a request is on its way.
+    asking: usize,
     /// Whether a head grows.
     hurry: bool,
 }
@@ -78,6 +80,7 @@ impl Watch {
             highest: 0,
             round: 0,
             sight: Sight::default(),
+            asking: 0,
             hurry: false,
         })
     }
@@ -108,6 +111,7 @@ impl Watch {
         let Some(mut slot) = self.slot.take() else { return };
         self.round += 1;
         self.sight = Sight::default();
+        self.asking = 0;
         self.hurry = false;
         let (mut number, mut highest) = (0, 0);
         while number <= self.highest.max(highest) + BEYOND {
@@ -130,6 +134,8 @@ impl Watch {
         self.slot = Some(slot);
         self.sight.connections = self.known.len();
         self.tally.connections.store(self.known.len(), Ordering::Relaxed);
+        self.tally.asking.store(self.asking, Ordering::SeqCst);
+        self.tally.looks.fetch_add(1, Ordering::SeqCst);
         self.tell();
         (self.heed)(&self.sight);
     }
@@ -173,7 +179,11 @@ impl Watch {
         let new = || Known { connection: Connection::new(&look, now), look, number, seen: 0 };
         let known = self.known.entry(peer).or_insert_with(new);
         (known.look, known.number, known.seen) = (look, number, self.round);
-        let verdict = known.connection.judge(&look, now, &self.limits);
+        // One that nobody reads may have asked, and gets a thread as soon as others end.
+        let ends = self.registry.is_stopping() && unread == 0;
+        let limits = if ends { self.limits.at_the_end() } else { self.limits };
+        let verdict = known.connection.judge(&look, now, &limits);
+        self.asking += usize::from(known.connection.is_asking(&look, unread > 0, now));
         self.hurry |= known.connection.is_growing(&look);
         self.act(verdict, socket, in_hand);
     }

@@ -7,6 +7,7 @@
 
 pub mod answer;
 pub mod embeddings;
+pub mod end;
 pub mod form;
 pub mod head;
 pub mod raw;

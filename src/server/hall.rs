@@ -134,6 +134,13 @@ impl Hall {
         Self { gate, registry, metrics, means, crews: RwLock::new(Some(crews)) }
     }
 
+    /// Tells whoever asks that the server is to end; all is served as before, but each answer is the
+    /// last one on its connection.
+    pub(super) fn stops(&self) {
+        self.metrics.stops();
+        self.registry.stops();
+    }
+
     /// Refuses whatever comes from now on; gives the workers, to be waited for.
     pub(super) fn close(&self) -> Option<Crews> {
         self.crews.write().unwrap_or_else(PoisonError::into_inner).take()

@@ -1,7 +1,7 @@
 //! Requests of clients that the upstream understands as they are, and its answers as they come.
 //!
-//! The body of an answer is handed on in the pieces in which it arrives and never read for what it
-//! says. An error keeps its status and its body, but for keys in it. Invariant: like everywhere,
+//! The body of an answer is handed on in the pieces in which it arrives and never changed. What it
+//! says is looked at only where nothing else tells whether it came to its end. An error keeps its status and its body, but for keys in it. Invariant: like everywhere,
 //! nothing is tried again once a byte of an answer was handed on; and what streams into the upstream
 //! out of a client is sent once, because nobody holds it.
 
@@ -20,6 +20,7 @@ use crate::bodies::{LineTap, Tap};
 use crate::breaker::Caller;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
+use crate::openai::end::End;
 use crate::openai::head::PassedHead;
 use crate::translate::pass::{Endpoint, RawBody};
 use crate::upstream_error;
@@ -217,6 +218,7 @@ impl PassedAnswer {
     ) -> Result<Self> {
         let length = header(response.headers(), "content-length").and_then(|it| it.parse().ok());
         let small = length.is_some_and(|length: u64| length <= SMALL_ANSWER);
+        let ends_alone = length.is_none() && !is_chunked(&response);
         let mut reader = response.into_body().into_reader();
         let mut bound = Bound::new(timeout);
         if !head.has_events() && small {
@@ -231,7 +233,9 @@ impl PassedAnswer {
         let buffer = vec![0; READ_BYTES].into_boxed_slice();
         let tap = tap.map(|tap| Box::new(tap.lines("answer of the upstream")));
         let (events, open) = (head.has_events(), OpenStream::new(metrics.clone()));
-        let stream = PassedStream { reader, buffer, events, tail: Vec::new(), bound, open, tap };
+        let end = (events && ends_alone).then(Box::default);
+        let tail = Vec::new();
+        let stream = PassedStream { reader, buffer, events, tail, end, bound, open, tap };
         Ok(Self { head, body: PassedBody::Stream(Box::new(stream)) })
     }
 
@@ -245,6 +249,12 @@ impl PassedAnswer {
     }
 }
 
+/// Whether the end of a body is marked by its coding.
+fn is_chunked(response: &Response<Body>) -> bool {
+    let coding = header(response.headers(), "transfer-encoding").unwrap_or_default();
+    coding.to_ascii_lowercase().contains("chunked")
+}
+
 /// The pieces of a body.
 pub struct PassedStream {
     reader: BodyReader<'static>,
@@ -253,6 +263,8 @@ pub struct PassedStream {
     events: bool,
     /// The last bytes that came, of events only.
     tail: Vec<u8>,
+    /// What was seen of its end, of events only whose end is that of their connection.
+    end: Option<Box<End>>,
     bound: Bound,
     open: OpenStream,
     tap: Option<Box<LineTap>>,
@@ -263,11 +275,18 @@ impl PassedStream {
     ///
     /// # Errors
     /// [`Error::UpstreamTimeout`] after too long a silence or for a line, or a body without lines,
-    /// that takes too long, [`Error::UpstreamClosed`] when the connection broke.
+    /// that takes too long, [`Error::UpstreamClosed`] when the connection broke, or ended
+    /// before events did that only their connection delimits.
     #[allow(clippy::should_implement_trait)] // It lends what it reads.
     pub fn next(&mut self) -> Result<Option<&[u8]>> {
         match self.bound.read(&mut self.reader, &mut self.buffer) {
-            Ok(0) => not_cancelled().map(|()| None),
+            Ok(0) => {
+                not_cancelled()?;
+                match &self.end {
+                    Some(end) if !end.is_seen() => Err(self.open.broken(Error::UpstreamClosed)),
+                    _ => Ok(None),
+                }
+            }
             Ok(length) => {
                 if self.events {
                     self.came(length);
@@ -290,6 +309,9 @@ impl PassedStream {
         // Mostly the last byte is one.
         if piece.iter().rev().any(|byte| matches!(byte, b'\n' | b'\r')) {
             self.bound.renew();
+        }
+        if let Some(end) = &mut self.end {
+            end.see(piece);
         }
         self.tail.extend_from_slice(&piece[length.saturating_sub(TAIL_BYTES)..]);
         self.tail.drain(..self.tail.len().saturating_sub(TAIL_BYTES));

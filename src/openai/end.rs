@@ -1,0 +1,288 @@
+//! Whether a stream of events that is passed on came to its end (openai-wire.md 4.4).
+//!
+//! Where the end of the connection ends the body, a stream that was cut looks like one that is whole;
+//! only what it says can tell. It is whole once `[DONE]` was seen, or an event that ends an answer: a
+//! choice with a `finish_reason`, a last event of Responses or of a transcription, an error. `[DONE]`
+//! counts at once, an event with the blank line behind it, because clients drop one without.
+//!
+//! Pure. Looks at each byte once, wherever the pieces were cut, and keeps no more than a short word.
+
+/// What `type` says in the last event of a stream.
+const LAST: &[&[u8]] = &[
+    b"response.completed",
+    b"response.incomplete",
+    b"response.failed",
+    b"transcript.text.done",
+    b"error",
+];
+
+/// What ends a stream, as data.
+const DONE: &[u8] = b"[DONE]";
+
+/// Where a choice's members stand: `{"choices":[{`.
+const IN_CHOICE: usize = 3;
+
+/// As long as the longest word that matters.
+const WORD_BYTES: usize = 24;
+
+/// What was seen of a stream.
+#[derive(Debug, Default)]
+pub struct End {
+    line: Line,
+    /// The last byte was a CR, after which an LF is no line end of its own.
+    after_cr: bool,
+    json: Json,
+    seen: bool,
+}
+
+/// Where in a line we are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Line {
+    /// Nothing of it has come.
+    #[default]
+    Empty,
+    /// So many bytes of `data:` have come.
+    Field(usize),
+    /// The value of `data:` begins.
+    Data,
+    /// So many bytes of `[DONE]` have come.
+    Done(usize),
+    /// JSON.
+    Json,
+    /// What does not matter.
+    Other,
+}
+
+impl End {
+    /// Looks at the next piece.
+    pub fn see(&mut self, piece: &[u8]) {
+        for &byte in piece {
+            if self.seen {
+                return;
+            }
+            self.byte(byte);
+        }
+    }
+
+    /// Whether the end was seen.
+    #[must_use]
+    pub fn is_seen(&self) -> bool {
+        self.seen
+    }
+
+    fn byte(&mut self, byte: u8) {
+        let crlf = std::mem::replace(&mut self.after_cr, byte == b'\r') && byte == b'\n';
+        if crlf {
+            return;
+        }
+        if matches!(byte, b'\r' | b'\n') {
+            if self.line == Line::Empty {
+                self.seen |= self.json.ends;
+                self.json = Json::default();
+            }
+            self.line = Line::Empty;
+            return;
+        }
+        self.line = match (self.line, byte) {
+            // A mark of the order of bytes may stand before the first line.
+            (Line::Empty, 0xef | 0xbb | 0xbf) => Line::Empty,
+            // Some servers leave the field's name out.
+            (Line::Empty, b'{') => self.in_json(byte),
+            (Line::Empty, _) => field(0, byte),
+            (Line::Field(come), _) => field(come, byte),
+            (Line::Data, b' ') => Line::Data,
+            (Line::Data, _) if byte == DONE[0] => {
+                self.json.byte(byte);
+                Line::Done(1)
+            }
+            (Line::Done(come), _) if byte == DONE[come] => {
+                self.json.byte(byte);
+                self.seen = come + 1 == DONE.len();
+                if self.seen { Line::Other } else { Line::Done(come + 1) }
+            }
+            (Line::Data | Line::Done(_) | Line::Json, _) => self.in_json(byte),
+            (Line::Other, _) => Line::Other,
+        };
+    }
+
+    fn in_json(&mut self, byte: u8) -> Line {
+        self.json.byte(byte);
+        Line::Json
+    }
+}
+
+/// After one more byte of a field's name.
+fn field(come: usize, byte: u8) -> Line {
+    const NAME: &[u8] = b"data:";
+    match NAME.get(come) {
+        Some(&expected) if expected == byte && come + 1 == NAME.len() => Line::Data,
+        Some(&expected) if expected == byte => Line::Field(come + 1),
+        _ => Line::Other,
+    }
+}
+
+/// A member that may end a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Member {
+    FinishReason,
+    Type,
+    Error,
+    Other,
+}
+
+/// Where in an event's JSON we are.
+#[derive(Debug, Default)]
+struct Json {
+    depth: usize,
+    in_text: bool,
+    escaped: bool,
+    /// The last text, its first bytes at least.
+    word: [u8; WORD_BYTES],
+    /// How long it is.
+    length: usize,
+    /// Whose value comes.
+    member: Option<Member>,
+    /// Whether it ends the stream.
+    ends: bool,
+}
+
+impl Json {
+    fn byte(&mut self, byte: u8) {
+        match byte {
+            _ if self.in_text => self.in_text(byte),
+            b'"' => (self.in_text, self.length) = (true, 0),
+            b':' => self.member = Some(self.named()),
+            b',' => self.member = None,
+            b'{' | b'[' => {
+                self.ends |= self.member == Some(Member::Error);
+                (self.member, self.depth) = (None, self.depth + 1);
+            }
+            b'}' | b']' => {
+                (self.member, self.depth) = (None, self.depth.saturating_sub(1));
+            }
+            _ => {}
+        }
+    }
+
+    fn in_text(&mut self, byte: u8) {
+        if !self.escaped && byte == b'"' {
+            self.in_text = false;
+            self.ends |= match self.member {
+                Some(Member::FinishReason | Member::Error) => self.length > 0,
+                Some(Member::Type) => LAST.contains(&self.word()),
+                Some(Member::Other) | None => false,
+            };
+            return;
+        }
+        self.escaped = !self.escaped && byte == b'\\';
+        if let Some(place) = self.word.get_mut(self.length) {
+            *place = byte;
+        }
+        self.length = self.length.saturating_add(1);
+    }
+
+    fn named(&self) -> Member {
+        match (self.depth, self.word()) {
+            (IN_CHOICE, b"finish_reason") => Member::FinishReason,
+            (1, b"type") => Member::Type,
+            (1, b"error") => Member::Error,
+            _ => Member::Other,
+        }
+    }
+
+    /// The last text; nothing where it is longer than any that matters.
+    fn word(&self) -> &[u8] {
+        self.word.get(..self.length).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_seen<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> bool {
+        let mut end = End::default();
+        pieces.into_iter().for_each(|piece| end.see(piece));
+        end.is_seen()
+    }
+
+    /// The shortest beginning of a stream that is whole is this long, however it is cut.
+    #[track_caller]
+    fn check(stream: &str, whole: Option<usize>) {
+        let bytes = stream.as_bytes();
+        for at in 0..=bytes.len() {
+            let expected = whole.is_some_and(|whole| at >= whole);
+            assert_eq!(is_seen([&bytes[..at]]), expected, "{:?}", &stream.get(..at));
+            assert_eq!(is_seen(bytes[..at].chunks(1)), expected, "{:?}", &stream.get(..at));
+            let (first, second) = bytes.split_at(at);
+            assert_eq!(is_seen([first, second]), whole.is_some(), "{at}: {stream}");
+        }
+    }
+
+    #[track_caller]
+    fn ends(stream: &str) {
+        check(stream, Some(stream.len()));
+    }
+
+    const TEXT: &str =
+        r#"data: {"choices":[{"index":0,"delta":{"content":"x"},"finish_reason":null}]}"#;
+
+    #[test]
+    fn the_mark_ends_a_stream() {
+        ends("data: [DONE]");
+        ends("data:[DONE]");
+        ends(&format!("\u{feff}{TEXT}\r\n\r\n: comment\rdata:  [DONE]"));
+        let usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5}}";
+        ends(&format!("{TEXT}\n\n{usage}\n\ndata: [DONE]"));
+    }
+
+    #[test]
+    fn an_event_that_ends_an_answer_ends_a_stream() {
+        let reason = TEXT.replace("null", " \"stop\"");
+        for blank in ["\n\n", "\r\r", "\r\n\n", "\r\n\r"] {
+            ends(&format!("{TEXT}\n\nid: 7\n{reason}{blank}"));
+        }
+        ends(&format!("{}\n\n", &reason["data: ".len()..]));
+        ends(
+            "event: x\ndata: {\"choices\":[{\"text\":\"x\",\ndata: \"finish_reason\":\"length\"}]}\n\n",
+        );
+        for last in LAST {
+            let last = String::from_utf8_lossy(last);
+            ends(&format!(
+                "event: {last}\ndata: {{\"sequence_number\":9,\"type\":\"{last}\"}}\n\n"
+            ));
+        }
+        ends("data: {\"error\":{\"message\":\"m\"}}\n\n");
+        ends("data: {\"error\":\"m\"}\n\n");
+        ends("data: {\"error\":[\"m\"]}\n\n");
+    }
+
+    #[test]
+    fn nothing_else_does() {
+        let said =
+            |text: &str| TEXT.replace("\"x\"", &serde_json::Value::from(text).to_string()) + "\n\n";
+        for text in [
+            "[DONE]",
+            "data: [DONE]\n\n",
+            "\"finish_reason\":\"stop\"",
+            "\\\"finish_reason\":\"stop\"",
+            "{\"type\":\"response.completed\"}",
+            "}]}\n\n",
+        ] {
+            check(&said(text), None);
+        }
+        let data = |data: &str| check(&format!("data: {data}\n\n"), None);
+        data("[DON]");
+        data("[[DONE]]");
+        data(r#"["[DONE]"]"#);
+        data(r#"{"finish_reason":"stop"}"#);
+        data(r#"{"choices":[{"delta":{"finish_reason":"stop"}}]}"#);
+        data(r#"{"choices":[{"finish_reason":""}],"error":null}"#);
+        data(r#"{"choices":[{"finish_reason":null,"x":"stop"}]}"#);
+        data(r#"{"type":"response.output_text.done","response":{"type":"response.completed"}}"#);
+        data(r#"{"type":"response.created","response":{"error":{}},"x":"error"}"#);
+        data(&format!(r#"{{"type":"response.completed{}"}}"#, "x".repeat(99)));
+        check("event: response.completed\ndata: {}\n\n: data: [DONE]\n\nxdata: [DONE]\n\n", None);
+        check(&format!("{}\n", TEXT.replace("null", "\"stop\"")), None);
+    }
+}
