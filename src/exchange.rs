@@ -17,6 +17,7 @@
 //! the pieces of a body that is passed on, too; in which shape an error is told is the path's affair.
 
 mod content;
+mod counted;
 mod head;
 
 use std::io::{self, Read, Write};
@@ -27,6 +28,7 @@ use tiny_http::{HTTPVersion, Method, Request};
 
 pub use self::content::ContentType;
 use self::content::Stream;
+use self::counted::Counted;
 use self::head::Body;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result, Retry};
@@ -219,7 +221,8 @@ impl Exchange {
             let mut reader = Counted { reader, lease: lease.as_mut(), spent: &mut spent };
             reader.read_to_end(&mut body).map(|read| read as u64)
         });
-        self.lease = lease;
+        // What was refused gives its part back at once.
+        self.lease = lease.filter(|_| spent.is_none());
         match spent {
             Some(Spent::ByAll) => Err(Error::Busy),
             Some(Spent::Alone(limit)) => Err(Error::BodyTooLarge { limit }),
@@ -534,24 +537,6 @@ impl Exchange {
             None => write(0),
         };
         written.map_err(Error::DownstreamGone)
-    }
-}
-
-/// A body that is counted while it is read.
-struct Counted<'a> {
-    reader: &'a mut dyn Read,
-    lease: Option<&'a mut Lease>,
-    spent: &'a mut Option<Spent>,
-}
-
-impl Read for Counted<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.reader.read(buffer)?;
-        if let Some(Err(spent)) = self.lease.as_mut().map(|lease| lease.grow(length)) {
-            *self.spent = Some(spent);
-            return Err(io::ErrorKind::OutOfMemory.into());
-        }
-        Ok(length)
     }
 }
 

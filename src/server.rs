@@ -1,6 +1,6 @@
 //! Builds the program and runs it: socket, acceptor, guard, workers, and the way to the end.
 //!
-//! Requests come from the acceptor's threads into the [`hall`], which hands each to a worker.
+//! Requests come from the acceptor's threads into the `hall`, which hands each to a worker.
 
 mod hall;
 

@@ -3,7 +3,7 @@
 //! tiny_http starts a thread for each connection, reads heads of any length for any time and never
 //! ends a connection that is silent; and while we wait for the upstream nothing tells that the client
 //! has left. So one thread, the guard, looks at all accepted sockets again and again: what the kernel
-//! knows of each ([`socket`]) and what we have in hand for it ([`registry`]) decides ([`rules`])
+//! knows of each (`socket`) and what we have in hand for it ([`registry`]) decides ([`rules`])
 //! whether it is shut down, which ends whatever thread waits on it.
 //!
 //! It looks some fifty times a second, less often when a look takes long, so that it never takes more

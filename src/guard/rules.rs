@@ -1,7 +1,7 @@
 //! When a connection has to go.
 //!
 //! Pure: what the kernel and the registry know of one connection comes in with the time of the look,
-//! a [`Verdict`] comes out. A [`Connection`] is what is remembered of it between two looks.
+//! a `Verdict` comes out. A `Connection` is what is remembered of it between two looks.
 //! Invariant: a connection whose request is being worked on is never cut, however long that takes.
 
 use std::time::{Duration, Instant};

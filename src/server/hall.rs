@@ -29,7 +29,7 @@ use crate::upstream::Trace;
 const LOGGED_PATH: usize = 200;
 
 /// Workers and queue of each of the desks.
-const DESK: (usize, usize) = (2, 64);
+const DESK: (usize, usize) = (2, 1024);
 
 /// A request on its way to a worker.
 pub(super) struct Job {
