@@ -3,7 +3,8 @@
 //! Where the end of the connection ends the body, a stream that was cut looks like one that is whole;
 //! only what it says can tell. It is whole once `[DONE]` was seen, or an event that ends an answer: a
 //! choice with a `finish_reason`, a last event of Responses or of a transcription, an error. `[DONE]`
-//! counts at once, an event with the blank line behind it, because clients drop one without.
+//! counts at once, an event with the blank line behind it, because clients drop one without; and what
+//! was begun behind such an event (the counts, mostly) has to be whole, too.
 //!
 //! Pure. Looks at each byte once, wherever the pieces were cut, and keeps no more than a short word.
 
@@ -32,7 +33,12 @@ pub struct End {
     /// The last byte was a CR, after which an LF is no line end of its own.
     after_cr: bool,
     json: Json,
-    seen: bool,
+    /// `[DONE]` was seen.
+    done: bool,
+    /// An event that ends an answer was seen.
+    ended: bool,
+    /// An event was begun and is not whole.
+    open: bool,
 }
 
 /// Where in a line we are.
@@ -57,7 +63,7 @@ impl End {
     /// Looks at the next piece.
     pub fn see(&mut self, piece: &[u8]) {
         for &byte in piece {
-            if self.seen {
+            if self.done {
                 return;
             }
             self.byte(byte);
@@ -67,7 +73,7 @@ impl End {
     /// Whether the end was seen.
     #[must_use]
     pub fn is_seen(&self) -> bool {
-        self.seen
+        self.done || (self.ended && !self.open)
     }
 
     fn byte(&mut self, byte: u8) {
@@ -77,8 +83,8 @@ impl End {
         }
         if matches!(byte, b'\r' | b'\n') {
             if self.line == Line::Empty {
-                self.seen |= self.json.ends;
-                self.json = Json::default();
+                self.ended |= self.json.ends;
+                (self.json, self.open) = (Json::default(), false);
             }
             self.line = Line::Empty;
             return;
@@ -97,12 +103,13 @@ impl End {
             }
             (Line::Done(come), _) if byte == DONE[come] => {
                 self.json.byte(byte);
-                self.seen = come + 1 == DONE.len();
-                if self.seen { Line::Other } else { Line::Done(come + 1) }
+                self.done = come + 1 == DONE.len();
+                if self.done { Line::Other } else { Line::Done(come + 1) }
             }
             (Line::Data | Line::Done(_) | Line::Json, _) => self.in_json(byte),
             (Line::Other, _) => Line::Other,
         };
+        self.open |= !matches!(self.line, Line::Empty | Line::Other);
     }
 
     fn in_json(&mut self, byte: u8) -> Line {
@@ -255,6 +262,20 @@ mod tests {
         ends("data: {\"error\":{\"message\":\"m\"}}\n\n");
         ends("data: {\"error\":\"m\"}\n\n");
         ends("data: {\"error\":[\"m\"]}\n\n");
+    }
+
+    #[test]
+    fn what_was_begun_behind_the_end_has_to_be_whole() {
+        let whole = format!("{}\n\n", TEXT.replace("null", "\"stop\""));
+        let usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5}}\n\n";
+        for at in 0..=usage.len() {
+            let stream = format!("{whole}{}", &usage[..at]);
+            let expected = at == 0 || at == usage.len();
+            assert_eq!(is_seen([stream.as_bytes()]), expected, "{stream}");
+            assert_eq!(is_seen(stream.as_bytes().chunks(1)), expected, "{stream}");
+        }
+        assert!(is_seen([format!("{whole}: a comment\n\ndata: [DONE]").as_bytes()]));
+        assert!(is_seen([format!("{whole}: a comment").as_bytes()]));
     }
 
     #[test]
