@@ -4,7 +4,7 @@
 //! which means that the next look comes without being asked for. It makes no connection while the
 //! accept thread rests.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -49,6 +49,18 @@ const SWEEP: Duration = Duration::from_secs(1);
 const MAX_GENERATIONS: usize = 64;
 /// Descriptors that must be free before we listen again: one connection takes two.
 const HEADROOM: usize = 8;
+
+/// Connections that are turned away at a time.
+const MOST_TURNED_AWAY: usize = 2048;
+/// What they are told.
+const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
+    Retry-After: 1\r\nConnection: close\r\nContent-Length: 77\r\n\r\n\
+    {\"error\":\"server busy, please try again.  maximum pending requests exceeded\"}";
+
+/// Threads of a generation: receiver, accept thread, and the least of tiny_http's pool.
+const THREADS: usize = 6;
+/// Bytes of stack of a thread that does nothing.
+const TRIAL_STACK: usize = 16 * 1024;
 
 /// The state of the supervising thread.
 pub(super) struct Supervisor {
@@ -306,6 +318,9 @@ impl Supervisor {
     }
 
     fn listen_again(&mut self) {
+        if self.backoff.is_waiting() {
+            self.turn_away();
+        }
         match self.succeed() {
             Ok(()) => {
                 log::info!("listening again");
@@ -321,10 +336,34 @@ impl Supervisor {
         }
     }
 
-    /// Starts the next generation, if there are descriptors for it to live on.
+    /// Answers whoever waits to be accepted that we are busy. Without, what waited while there was
+    /// nothing to serve it with, most of it given up by now, would end the next accept thread, too.
+    fn turn_away(&self) {
+        let Ok(listener) = self.shared.listener() else { return };
+        // It is the socket that is changed, not this handle; nobody else accepts at the moment.
+        if listener.set_nonblocking(true).is_err() {
+            return;
+        }
+        let accepted = || listener.accept().ok();
+        let mut count = 0;
+        for (mut stream, _) in std::iter::from_fn(accepted).take(MOST_TURNED_AWAY) {
+            // A client that does not take it at once is not waited for.
+            let _ = stream.set_nonblocking(true).and_then(|()| stream.write(BUSY));
+            count += 1;
+        }
+        if count > 0 {
+            log::warn!("{count} connections were turned away");
+        }
+        if let Err(error) = listener.set_nonblocking(false) {
+            log::error!("the listening socket cannot be waited on: {error}");
+        }
+    }
+
+    /// Starts the next generation, if there are descriptors and threads for it to live on.
     fn succeed(&mut self) -> io::Result<()> {
         let room: io::Result<Vec<_>> = (0..HEADROOM).map(|_| self.shared.listener()).collect();
         drop(room?);
+        threads_are_to_be_had()?;
         self.generations.push(Generation::start(&self.shared)?);
         if self.generations.len() > MAX_GENERATIONS {
             self.generations.remove(0).end();
@@ -356,6 +395,22 @@ impl Supervisor {
     }
 }
 
+/// Whether a generation's threads could be started. One that is started in part leaves threads behind
+/// for 5 seconds, so that trying again and again would use up what becomes free.
+fn threads_are_to_be_had() -> io::Result<()> {
+    let (release, wait) = crossbeam_channel::bounded::<()>(0);
+    let start = |_| {
+        let wait = wait.clone();
+        thread::Builder::new().stack_size(TRIAL_STACK).spawn(move || wait.iter().for_each(drop))
+    };
+    let mut started = Vec::new();
+    let result = (0..THREADS).map(start).try_for_each(|each| each.map(|it| started.push(it)));
+    drop(release);
+    // They have nothing to panic about, and end at once.
+    started.into_iter().for_each(|each| drop(each.join()));
+    result
+}
+
 /// How long to wait for the answer of the next nudge.
 fn patience(misses: u32) -> Duration {
     (PATIENCE * 2_u32.pow(misses.min(8))).min(MAX_PATIENCE)
@@ -374,6 +429,11 @@ impl Backoff {
     const MAX: Duration = Duration::from_millis(500);
     /// An attempt this long after the last one starts anew.
     const QUIET: Duration = Duration::from_secs(10);
+
+    /// Whether the last attempt was not the first one.
+    fn is_waiting(&self) -> bool {
+        !self.delay.is_zero()
+    }
 
     fn next(&mut self, now: Instant) -> Duration {
         let quiet = self.last.is_none_or(|last| now.duration_since(last) >= Self::QUIET);

@@ -27,7 +27,8 @@ def lines(body):
 
 
 def events(body):
-    """The data of a body of events, and whether `[DONE]` was among it."""
+    """The data of a body of events, and whether it came to its end: `[DONE]`, or a reason to finish,
+    since some servers leave the mark out and only the rest of the counts can be missing then."""
     found, done = [], False
     for block in body.decode("utf-8", "replace").split("\n\n"):
         data = [line[5:].strip() for line in block.split("\n") if line.startswith("data:")]
@@ -38,6 +39,9 @@ def events(body):
                 found.append(json.loads("\n".join(data)))
             except ValueError:
                 continue
+            if isinstance(found[-1], dict):
+                choices = found[-1].get("choices") or []
+                done = done or any(choice.get("finish_reason") for choice in choices)
     return found, done
 
 
