@@ -205,6 +205,11 @@ fn plain_text(data: &[u8]) -> Option<String> {
         if data.starts_with("[DONE]") {
             break;
         }
+        // Of two members of one name readers may take either; no server sends such.
+        let names = ["choices", "index", "delta", "content", "finish_reason"];
+        if names.iter().any(|name| data.matches(&format!("\"{name}\"")).count() > 1) {
+            return None;
+        }
         let value: Value = serde_json::from_str(data).ok()?;
         let [choice] = value["choices"].as_array()?.as_slice() else { return None };
         let known = ["index", "delta", "finish_reason"];
