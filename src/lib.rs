@@ -26,7 +26,7 @@
 //! | [`translate`] | one API to the other, both ways |
 //! | [`sse`], [`ndjson`] | events out of bytes, lines into bytes |
 //! | [`shape`] | what an error looks like in each of the three protocols |
-//! | [`route`], [`names`], [`profile`], [`keep_alive`], [`clock`], [`base64`] | small rules |
+//! | [`route`], [`names`], [`profile`], [`keep_alive`], [`clock`], [`base64`], [`lock`] | small rules |
 //! | [`go_template`] | whether a template is one, in Go's words |
 //! | [`backoff`], [`upstream_error`] | when to try again; what an upstream's error means |
 //! | [`breaker`] | who may still try an upstream that is not there |
@@ -83,6 +83,7 @@ pub mod keep_alive;
 pub mod keepsakes;
 pub mod keys;
 pub mod loaded;
+pub mod lock;
 pub mod logging;
 pub mod machine;
 pub mod metrics;

@@ -35,6 +35,9 @@ const CONNECTION_MEMORY: u64 = 96 * 1024;
 /// What there is at least, however little fits.
 const LEAST: usize = 8;
 
+/// The limit of memory, by the names of both versions of control groups.
+const MEMORY_LIMITS: &[&str] = &["memory.max", "memory.limit_in_bytes"];
+
 /// Where control groups are.
 const GROUPS: &str = "/sys/fs/cgroup";
 
@@ -59,7 +62,7 @@ impl Room {
         Self {
             descriptors: descriptors(),
             threads: group("pids", &["pids.max"]),
-            memory: group("memory", &["memory.max", "memory.limit_in_bytes"]),
+            memory: group("memory", MEMORY_LIMITS),
         }
     }
 
@@ -163,7 +166,7 @@ impl Pressure {
     /// The group with the tightest limit; `None` where there is none.
     #[must_use]
     pub fn find() -> Option<Self> {
-        let limit = |folder: &PathBuf| limit(folder, &["memory.max", "memory.limit_in_bytes"]);
+        let limit = |folder: &PathBuf| limit(folder, MEMORY_LIMITS);
         let limits = groups("memory").into_iter().filter_map(|it| Some((limit(&it)?, it)));
         let (limit, folder) = limits.min()?;
         Some(Self { folder, limit })

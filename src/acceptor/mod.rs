@@ -33,7 +33,7 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
@@ -42,6 +42,8 @@ use tiny_http::Request;
 
 use generation::Generation;
 use supervisor::Supervisor;
+
+use crate::lock::lock;
 
 /// What is called with each request, on a receiver thread; it must not block for long, because the
 /// requests of all connections pass through it one after the other. A panic in it costs the
@@ -187,9 +189,4 @@ impl Shared {
             supervisor.unpark();
         }
     }
-}
-
-/// The data of a mutex; none of ours is left half changed by a panic.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -10,10 +10,11 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Instant;
 
 use crate::cancel::Cancel;
+use crate::lock::lock;
 
 /// Keeps one connection's lock out of most others' way.
 const SHARDS: usize = 16;
@@ -377,11 +378,6 @@ impl InHand {
     pub fn was_cut(&self) -> bool {
         self.cut.load(Ordering::SeqCst)
     }
-}
-
-/// The data of a mutex; none of ours is left half changed by a panic.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

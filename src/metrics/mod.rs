@@ -13,13 +13,14 @@ mod process;
 mod text;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use self::histogram::Histogram;
 use self::text::Text;
 use crate::breaker::Circuit;
+use crate::lock::lock;
 
 /// The type of the text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -124,11 +125,11 @@ impl Words {
     }
 
     fn add(&self, word: &'static str, count: u64) {
-        *locked(&self.0).entry(word).or_default() += count;
+        *lock(&self.0).entry(word).or_default() += count;
     }
 
     fn all(&self) -> BTreeMap<&'static str, u64> {
-        locked(&self.0).clone()
+        lock(&self.0).clone()
     }
 }
 
@@ -229,7 +230,7 @@ impl Metrics {
         if let Some(kind) = request.error {
             self.errors.count(kind);
         }
-        locked(&self.finished).count(request);
+        lock(&self.finished).count(request);
     }
 
     /// Whether a request would be served now.
@@ -265,7 +266,7 @@ impl Metrics {
     }
 
     fn tell_requests(&self, out: &mut Text) {
-        locked(&self.finished).tell(out);
+        lock(&self.finished).tell(out);
         let help = "Requests that ended in an error, also behind the first line.";
         out.words("ollama_proxy_request_errors", "kind", help, &self.errors.all());
     }
@@ -385,11 +386,6 @@ impl Finishes {
             out.sample("_total", &[("model", name), ("kind", "completion")], model.tokens.1);
         }
     }
-}
-
-/// Locks what no code can leave half changed.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -79,7 +79,7 @@ fn no_client_can_make_it_grow_without_end() {
         // A model that is known, and a status that an upstream made up.
         metrics.finished(&Finished { model: "model-1", status: Some(number % 5000), ..OK });
     }
-    let finished = locked(&metrics.finished);
+    let finished = lock(&metrics.finished);
     assert_eq!(finished.models.len(), MOST_MODELS);
     assert!(finished.requests.len() <= MOST_SERIES + 100, "{}", finished.requests.len());
     assert_eq!(finished.requests.values().sum::<u64>(), 40_000, "and yet all are counted");

@@ -86,7 +86,7 @@ impl Connector<()> for WatchedConnector {
             }),
         };
         let inner = self.0.connect(&details, chained)?;
-        Ok(inner.map(|inner| WatchedTransport { inner: Box::new(inner), hook, user: 0 }))
+        Ok(inner.map(|inner| WatchedTransport { inner, hook, user: 0 }))
     }
 }
 
