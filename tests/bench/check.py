@@ -1,0 +1,147 @@
+"""Checks what the bench computes: medians, ratios, goals, the table. Nothing is run or measured.
+
+The last line is "N passed, N failed".
+"""
+
+import sys
+import unittest
+
+import figures
+import rows
+import run
+import targets
+from figures import CEILING, NGINX, OURS, Goal, Line
+
+
+def rps(number, cpu=None):
+    return {"load": {"rps": number}, "cpu_us_per_request": cpu}
+
+
+def each(nginx, ours, **more):
+    return {NGINX: rps(nginx, 10), OURS: rps(ours, 20), **more}
+
+
+ROUNDS = [each(100, 90), each(200, 100), each(50, 40)]
+LEAST = Line("short", rows.rps, Goal("ratio", 0.8, least=True), cpu=True)
+
+
+class Numbers(unittest.TestCase):
+    def test_a_ratio_is_taken_within_its_round(self):
+        # The ratio of the medians would be 0.9.
+        found = figures.summary(LEAST, ROUNDS, [NGINX, OURS])
+        self.assertEqual(found["ratios"][OURS], {"middle": 0.8, "low": 0.5, "high": 0.9})
+        self.assertEqual(found["values"][NGINX]["middle"], 100)
+        self.assertEqual(found["cpu"], {NGINX: 10, OURS: 20})
+
+    def test_a_round_without_one_of_both_gives_no_ratio(self):
+        rounds = [{NGINX: rps(10)}, {OURS: rps(10)}, each(0, 5), each(10, 5)]
+        self.assertEqual(figures.ratios(rows.rps, rounds, OURS), [0.5])
+
+    def test_a_missing_number_is_no_zero(self):
+        self.assertEqual(figures.values(rows.peak, [{OURS: rps(1)}], OURS), [])
+        self.assertEqual(figures.values(rows.percentile("gap_ms", "p99"),
+                                        [{OURS: {"load": {"gap_ms": None}}}], OURS), [])
+        self.assertIsNone(figures.spread([]))
+
+    def test_of_the_lost_the_worst_round_counts(self):
+        line = Line("lost", rows.counted("lost"), Goal("ours", 0), worst=True)
+        rounds = [{OURS: {"load": {"lost": lost}}} for lost in (0, 0, 3, 0, 0)]
+        found = figures.summary(line, rounds, [OURS])
+        self.assertEqual(found["values"][OURS]["middle"], 3)
+        self.assertEqual(found["verdict"], "missed")
+
+
+class Goals(unittest.TestCase):
+    def test_the_bound_itself_meets(self):
+        self.assertTrue(Goal("ratio", 0.8, least=True).met(0.8))
+        self.assertFalse(Goal("ratio", 0.8, least=True).met(0.79))
+        self.assertTrue(Goal("ours", 6).met(6))
+        self.assertFalse(Goal("ours", 6).met(6.1))
+
+    def test_the_median_is_judged(self):
+        self.assertEqual(figures.summary(LEAST, ROUNDS, [NGINX, OURS])["verdict"], "met")
+        slower = [*ROUNDS, each(100, 50), each(100, 50)]
+        self.assertEqual(figures.summary(LEAST, slower, [NGINX, OURS])["verdict"], "missed")
+
+    def test_what_was_not_measured_is_not_met(self):
+        self.assertEqual(figures.summary(LEAST, [], [NGINX, OURS])["verdict"], "not measured")
+        free = Line("free", rows.rps)
+        self.assertIsNone(figures.summary(free, ROUNDS, [NGINX, OURS])["verdict"])
+
+    def test_goals_in_words(self):
+        self.assertEqual(str(Goal("ratio", 0.75, least=True)), "at least 0.75 x")
+        self.assertEqual(str(Goal("ours", 10)), "at most 10")
+        self.assertEqual(str(Goal("ours", 0)), "none")
+
+
+class Table(unittest.TestCase):
+    def lines(self, rounds, others=(), judging=True):
+        names = [CEILING, NGINX, OURS, *others]
+        found = [figures.summary(LEAST, rounds, names)]
+        text = figures.table([LEAST], found, others, judging)
+        return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+
+    def test_a_line_says_all(self):
+        head, rule, line = self.lines(ROUNDS)
+        self.assertEqual(head, figures.HEAD)
+        self.assertEqual(set("".join(rule)), {"-", ":"})
+        expected = ["short", "-", "100", "90", "0.80 [0.50 .. 0.90]", "at least 0.8 x", "met"]
+        self.assertEqual(line, [*expected, "10, 20 us"])
+
+    def test_a_single_round_has_no_spread(self):
+        self.assertEqual(self.lines([each(1000, 500)])[2][2:5], ["1,000", "500", "0.50"])
+
+    def test_nothing_is_judged_in_a_quick_run(self):
+        self.assertEqual(self.lines(ROUNDS, judging=False)[2][6], "")
+
+    def test_another_proxy_has_a_column(self):
+        rounds = [each(100, 90, other=rps(25))]
+        head, _, line = self.lines(rounds, ["other"])
+        self.assertEqual((head[-1], line[-1]), ("other (to nginx)", "25 (0.25)"))
+
+    def test_all_lines_are_equally_wide(self):
+        found = figures.summary(LEAST, ROUNDS, [NGINX, OURS])
+        text = figures.table([LEAST, LEAST], [found, found])
+        self.assertEqual(len({len(line) for line in text.splitlines()}), 1)
+
+
+class Rows(unittest.TestCase):
+    def test_names_differ_and_every_kind_is_known(self):
+        for quick in (False, True):
+            every = rows.every(quick)
+            self.assertEqual(len({row.name for row in every}), len(every))
+            self.assertLessEqual({row.kind for row in every}, set(targets.KINDS))
+
+    def test_a_load_as_arguments(self):
+        load = rows.Load("m", 4, seconds=2.5, stream=True)
+        expected = "--model m --connections 4 --seconds 2.5 --stream"
+        self.assertEqual(" ".join(load.arguments()), expected)
+        image = rows.Load("m", requests=1, image_bytes=rows.IMAGE, ramp=1.0, check=True)
+        expected = "--model m --connections 1 --requests 1 --image-bytes 15000000 --ramp 1 --check"
+        self.assertEqual(" ".join(image.arguments()), expected)
+
+    def test_only_many_streams_change_the_defaults(self):
+        self.assertEqual(rows.Load("m", 100).options(), {})
+        self.assertEqual(rows.Load("m", 500).options()["MAX_CONNECTIONS"], "1024")
+        many = rows.Load("m", 2000).options()
+        self.assertEqual(many, {"PROXY_WORKERS": "2064", "MAX_CONNECTIONS": "2064"})
+
+    def test_everybody_begins_once(self):
+        begins = [run.rotated(["a", "b", "c"], number)[0] for number in range(4)]
+        self.assertEqual(begins, ["a", "b", "c", "a"])
+        self.assertEqual(run.rotated(["a", "b", "c"], 1), ["b", "c", "a"])
+
+    def test_another_proxy_is_on_this_machine(self):
+        found = targets.others(["http://127.0.0.1:9/,peer", "http://localhost:8"])
+        self.assertEqual(found, {"peer": "http://127.0.0.1:9", "localhost:8": "http://localhost:8"})
+        for wrong in ("http://example.com:1", "https://127.0.0.1:1", "127.0.0.1:1"):
+            with self.assertRaises(targets.machine.Failure):
+                targets.others([wrong])
+
+
+if __name__ == "__main__":
+    suite = unittest.defaultTestLoader.loadTestsFromModule(sys.modules[__name__])
+    done = unittest.TextTestRunner(stream=sys.stdout).run(suite)
+    failed = len(done.failures) + len(done.errors)
+    print(f"{done.testsRun - failed} passed, {failed} failed")
+    sys.exit(1 if failed else 0)

@@ -1,0 +1,169 @@
+"""From measurements to the table: medians, ratios, goals. Pure: nothing is run or read here.
+
+A round is a dict from a target's name to what was measured there. A ratio is always taken within
+one round, where everybody had the same machine; the median is taken of the ratios.
+"""
+
+import dataclasses
+import statistics
+from collections.abc import Callable
+
+CEILING, NGINX, OURS = "ceiling", "nginx", "ours"
+FIXED = (CEILING, NGINX, OURS)
+HEAD = ["what", *FIXED, "ours / nginx", "goal", "", "CPU nginx, ours"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Goal:
+    """A bound for the ratio of ours to nginx, or for our own value."""
+
+    of: str  # "ratio" or "ours"
+    bound: float
+    least: bool = False  # Whether the bound is the least that will do, not the most.
+
+    def met(self, number):
+        return number >= self.bound if self.least else number <= self.bound
+
+    def __str__(self):
+        if self.bound == 0:
+            return "none"
+        side = "at least" if self.least else "at most"
+        return f"{side} {self.bound:g}" + (" x" if self.of == "ratio" else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One line of the table: how to find its number in a measurement, and what it should be."""
+
+    title: str
+    pick: Callable
+    goal: Goal | None = None
+    digits: int = 0
+    worst: bool = False  # Of several rounds the largest number counts, not the median.
+    cpu: bool = False  # Whether CPU time per request says something here.
+    ratio: bool = True
+
+
+@dataclasses.dataclass
+class Spread:
+    """A number for several rounds."""
+
+    middle: float
+    low: float
+    high: float
+
+
+def spread(numbers, worst=False):
+    """None if there are no numbers."""
+    if not numbers:
+        return None
+    middle = max(numbers) if worst else statistics.median(numbers)
+    return Spread(middle, min(numbers), max(numbers))
+
+
+def picked(pick, measurement):
+    """The number, or None where this target has none."""
+    try:
+        return pick(measurement)
+    except (KeyError, TypeError):
+        return None
+
+
+def values(pick, rounds, target):
+    found = [picked(pick, each[target]) for each in rounds if target in each]
+    return [number for number in found if number is not None]
+
+
+def ratios(pick, rounds, target, base=NGINX):
+    """Target to base, of each round that has both."""
+    found = []
+    for each in rounds:
+        over, under = picked(pick, each.get(target)), picked(pick, each.get(base))
+        if over is not None and under:
+            found.append(over / under)
+    return found
+
+
+def cpu_per_request(measurement):
+    return measurement["cpu_us_per_request"]
+
+
+def summary(line, rounds, targets):
+    """Everything that the table says of a line, as JSON can hold it."""
+    found = {"title": line.title, "goal": str(line.goal) if line.goal else None, "values": {}}
+    for target in targets:
+        number = spread(values(line.pick, rounds, target), line.worst)
+        found["values"][target] = number and dataclasses.asdict(number)
+    found["ratios"] = {}
+    for target in targets:
+        if line.ratio and target not in (CEILING, NGINX):
+            number = spread(ratios(line.pick, rounds, target))
+            found["ratios"][target] = number and dataclasses.asdict(number)
+    found["cpu"] = {}
+    if line.cpu:
+        for target in targets:
+            number = spread(values(cpu_per_request, rounds, target))
+            found["cpu"][target] = number and number.middle
+    found["verdict"] = verdict(line.goal, found)
+    return found
+
+
+def verdict(goal, found):
+    """`met`, `missed`, `not measured`, or None without a goal."""
+    if goal is None:
+        return None
+    number = (found["ratios"] if goal.of == "ratio" else found["values"]).get(OURS)
+    if number is None:
+        return "not measured"
+    return "met" if goal.met(number["middle"]) else "missed"
+
+
+def number_text(number, digits):
+    return "-" if number is None else f"{number:,.{digits}f}"
+
+
+def value_text(found, target, digits):
+    value = found["values"].get(target)
+    return number_text(value and value["middle"], digits)
+
+
+def ratio_text(value):
+    """The median with the least and the greatest, where there were several."""
+    if value is None:
+        return "-"
+    text = f"{value['middle']:.2f}"
+    if value["low"] != value["high"]:
+        text += f" [{value['low']:.2f} .. {value['high']:.2f}]"
+    return text
+
+
+def cells(line, found, others, judging):
+    row = [line.title, *(value_text(found, target, line.digits) for target in FIXED)]
+    row.append(ratio_text(found["ratios"].get(OURS)))
+    row.append(found["goal"] or "")
+    row.append((found["verdict"] or "") if judging else "")
+    cpu = [found["cpu"].get(target) for target in (NGINX, OURS)]
+    row.append(", ".join(number_text(each, 0) for each in cpu) + " us" if any(cpu) else "")
+    for other in others:
+        value, ratio = value_text(found, other, line.digits), found["ratios"].get(other)
+        row.append(f"{value} ({ratio['middle']:.2f})" if ratio else value)
+    return row
+
+
+def table(lines, summaries, others=(), judging=True):
+    """The Markdown, with columns of one width so that it reads in a terminal, too."""
+    rows = [HEAD + [f"{other} (to nginx)" for other in others]]
+    for line, found in zip(lines, summaries):
+        rows.append(cells(line, found, others, judging))
+    widths = [max(3, *(len(row[column]) for row in rows)) for column in range(len(rows[0]))]
+    right = range(1, 4)
+    rule = ["-" * (width - 1) + ":" if column in right else "-" * width
+            for column, width in enumerate(widths)]
+    text = []
+    for row in [rows[0], rule, *rows[1:]]:
+        padded = [
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths))
+        ]
+        text.append("| " + " | ".join(padded) + " |")
+    return "\n".join(text)

@@ -1,0 +1,169 @@
+#!/usr/bin/env python3
+"""Measures all rows in alternation and prints the table; scripts/bench builds and calls it."""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import traceback
+
+import figures
+import machine
+import rows
+import targets
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+NOTES = """\
+Medians of {rounds} in alternation; the ratio is taken within each round, in brackets its least and
+greatest. Only ratios say something: load, upstream and proxies share the cores. `ceiling` is the load
+generator at the upstream itself. CPU is microseconds per request of all the proxy's processes.
+Above {many} streams the proxy has as many workers and connections as there are streams
+(`PROXY_WORKERS`, `MAX_CONNECTIONS`); else its defaults."""
+
+
+def options():
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.splitlines()[0])
+    parser.add_argument("--programs", help="the folder of bench-upstream and bench-load")
+    parser.add_argument("--binary", help="the program to measure")
+    parser.add_argument("--kind", default="given", help="what the binary is, in a word")
+    parser.add_argument("--static-binary", help="whose size is told")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--row", action="append", default=[])
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--judge", action="store_true")
+    parser.add_argument("--json")
+    parser.add_argument("--plot")
+    parser.add_argument("--against", action="append", default=[])
+    parser.add_argument("--upstream-port", type=int, default=0)
+    return parser.parse_args()
+
+
+def chosen(names, quick):
+    every = rows.every(quick)
+    unknown = set(names) - {row.name for row in every}
+    if unknown:
+        raise machine.Failure(f"no such row: {', '.join(sorted(unknown))} (see --list)")
+    return [row for row in every if not names or row.name in names]
+
+
+def rotated(found, by):
+    by %= len(found)
+    return found[by:] + found[:by]
+
+
+def measured(setting, wanted, rounds):
+    """A list of rounds for each row's name; another target begins in each round."""
+    found = {row.name: [] for row in wanted}
+    for number in range(rounds):
+        for row in wanted:
+            print(f"round {number + 1} of {rounds}: {row.name}", file=sys.stderr, flush=True)
+            this = {}
+            for target in rotated(setting.targets(), number):
+                one = targets.measure(setting, target, row)
+                if one is not None:
+                    this[target] = one
+            found[row.name].append(this)
+    return found
+
+
+def summarised(wanted, found, names):
+    """The lines that somebody has a number for, and their summaries."""
+    lines, summaries = [], []
+    for row in wanted:
+        for line in row.lines:
+            summary = figures.summary(line, found[row.name], names)
+            if any(summary["values"].values()):
+                lines.append(line)
+                summaries.append({"row": row.name, **summary})
+    return lines, summaries
+
+
+def machine_text(facts):
+    return (
+        f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gib']} GiB; "
+        f"Linux {facts['kernel']}, nginx {facts['nginx']}, {facts['rustc']}; "
+        f"commit {facts['commit']}, {facts['binary']} binary of {facts['binary_bytes']:,} bytes."
+    )
+
+
+def reported(lines, summaries, others, asked, facts):
+    rounds = "one round" if asked.rounds == 1 else f"{asked.rounds} rounds"
+    print()
+    print(figures.table(lines, summaries, others, judging=not asked.quick))
+    print()
+    print(machine_text(facts))
+    print(NOTES.format(rounds=rounds, many=rows.MANY), flush=True)
+    if asked.quick:
+        print("A quick run at reduced size: it shows that all works, and judges nothing.")
+
+
+def ended(setting, summaries, asked):
+    """Says what went wrong, and gives the exit status."""
+    serious = False
+    for target, problem in setting.problems:
+        print(f"wrong: {problem}")
+        serious = serious or target in figures.FIXED
+    verdicts = [summary["verdict"] for summary in summaries]
+    if not asked.quick:
+        print(f"{verdicts.count('met')} met, {verdicts.count('missed')} missed")
+    return 1 if serious or (asked.judge and "missed" in verdicts) else 0
+
+
+def everything(asked):
+    wanted = chosen(asked.row, asked.quick)
+    if asked.list:
+        for row in wanted:
+            print(f"{row.name:12} {'; '.join(line.title for line in row.lines)}")
+        return 0
+    if asked.quick:
+        asked.rounds = 1
+    if asked.rounds < 1:
+        raise machine.Failure("--rounds must be 1 or more")
+    for name in ("programs", "binary", "static_binary"):
+        if getattr(asked, name):
+            setattr(asked, name, os.path.abspath(getattr(asked, name)))
+    machine.raise_nofile()
+    facts = machine.describe(ROOT, asked.binary, asked.kind)
+    against = targets.others(asked.against)
+    upstream = machine.Upstream(os.path.join(asked.programs, "bench-upstream"), asked.upstream_port)
+    with upstream:
+        setting = targets.Setting(
+            asked.programs, asked.binary, asked.static_binary, upstream, against, asked.quick
+        )
+        if asked.plot:
+            import growth
+
+            return growth.drawn(setting, asked.plot, facts, asked.json)
+        found = measured(setting, wanted, asked.rounds)
+    lines, summaries = summarised(wanted, found, setting.targets())
+    reported(lines, summaries, list(against), asked, facts)
+    if asked.json:
+        kept = {"machine": facts, "rounds": asked.rounds, "lines": summaries, "rows": found}
+        with open(asked.json, "w") as file:
+            json.dump(kept, file, indent=1)
+    return ended(setting, summaries, asked)
+
+
+def told_to_stop(*_):
+    raise KeyboardInterrupt
+
+
+def main():
+    signal.signal(signal.SIGTERM, told_to_stop)
+    signal.signal(signal.SIGHUP, told_to_stop)
+    try:
+        return everything(options())
+    except KeyboardInterrupt:
+        return 130
+    except machine.Failure as failure:
+        print(f"scripts/bench: {failure}", file=sys.stderr)
+        return 1
+    except Exception:
+        traceback.print_exc()
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

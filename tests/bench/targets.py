@@ -1,0 +1,146 @@
+"""What is measured, and how: one target, one row, one round at a time.
+
+Each measurement has nginx or our program started anew, so that the memory is that of this row and
+nobody profits from what was measured before.
+"""
+
+import contextlib
+import os
+import statistics
+import time
+import urllib.parse
+
+import machine
+from figures import CEILING, NGINX, OURS
+
+STARTS = 20  # How often the program is started in a round of the row `start`.
+QUIET = 2.0  # Seconds without a request after which the row `idle` reads the memory.
+KINDS = {}
+
+
+def kind(name):
+    """Registers how rows of a kind are measured: a function of setting, target and row."""
+
+    def register(function):
+        KINDS[name] = function
+        return function
+
+    return register
+
+
+class Setting:
+    """What a run is about: the binaries, the upstream, the other proxies, and what went wrong."""
+
+    def __init__(self, programs, binary, static_binary, upstream, against, quick):
+        self.upstream_program = os.path.join(programs, "bench-upstream")
+        self.load_program = os.path.join(programs, "bench-load")
+        self.binary, self.static_binary = binary, static_binary
+        self.upstream, self.against, self.quick = upstream, against, quick
+        self.problems = []
+
+    def targets(self):
+        return [CEILING, NGINX, OURS, *self.against]
+
+    def api(self, target):
+        return "openai" if target in (CEILING, NGINX) else "ollama"
+
+    @contextlib.contextmanager
+    def running(self, target, options):
+        """A fresh program, as its URL and a function that gives its processes."""
+        if target == CEILING:
+            yield f"http://127.0.0.1:{self.upstream.port}", self.upstream.pids
+        elif target in self.against:
+            yield self.against[target], lambda: []
+        else:
+            port = self.upstream.port
+            nginx = target == NGINX
+            with machine.Nginx(port) if nginx else machine.Ours(self.binary, port, options) as it:
+                yield f"http://127.0.0.1:{it.port}", it.pids
+
+    def send(self, target, row, load, url):
+        """The load; what was wrong or lost is noted."""
+        found = machine.load(self.load_program, url, self.api(target), load)
+        wrong = [f"{count} x {error}" for error, count in found["errors"].items() if count]
+        if found["lost"]:
+            wrong.append(f"{found['lost']} tokens lost")
+        if not found["requests"]:
+            wrong.append("no whole answer")
+        if wrong:
+            self.problems.append((target, f"{row.name}, {target}: {', '.join(wrong)}"))
+        return found
+
+
+def measure(setting, target, row):
+    """None where the row says nothing of the target."""
+    return KINDS[row.kind](setting, target, row)
+
+
+@kind("load")
+def measure_load(setting, target, row):
+    with setting.running(target, row.load.options()) as (url, pids):
+        if row.warm_up:
+            setting.send(target, row, row.warm_up, url)
+        before = machine.cpu_us(pids())
+        found = {"load": setting.send(target, row, row.load, url)}
+        if pids():
+            spent = machine.cpu_us(pids()) - before
+            found["cpu_us_per_request"] = spent / max(1, found["load"]["requests"])
+        if target in (NGINX, OURS):
+            found["peak_mib"] = machine.memory(pids(), "VmHWM")
+        return found
+
+
+@kind("idle")
+def measure_idle(setting, target, row):
+    """After a while in which nothing was asked, and then after one request."""
+    if target not in (NGINX, OURS):
+        return None
+    with setting.running(target, {}) as (url, pids):
+        time.sleep(QUIET)
+        unasked = machine.memory(pids(), "VmHWM")
+        setting.send(target, row, row.load, url)
+        return {"unasked_mib": unasked, "peak_mib": machine.memory(pids(), "VmHWM")}
+
+
+@kind("image")
+def measure_image(setting, target, row):
+    if target not in (NGINX, OURS):
+        return None
+    with setting.running(target, {}) as (url, pids):
+        setting.send(target, row, row.warm_up, url)
+        before = machine.memory(pids(), "VmRSS")
+        found = {"load": setting.send(target, row, row.load, url)}
+        extra = machine.memory(pids(), "VmHWM") - before
+        body = (row.load.image_bytes + 2) // 3 * 4 / 1024 / 1024
+        return {**found, "extra_mib": extra, "body_mib": body, "extra_bodies": extra / body}
+
+
+@kind("start")
+def measure_start(setting, target, row):
+    if target != OURS:
+        return None
+    count = STARTS // 4 if setting.quick else STARTS
+    port = setting.upstream.port
+    samples = [machine.first_answer_ms(setting.binary, port) for _ in range(count)]
+    return {"start_ms": statistics.median(samples), "samples_ms": samples}
+
+
+@kind("size")
+def measure_size(setting, target, row):
+    if target != OURS or not setting.static_binary:
+        return None
+    return {"mib": os.path.getsize(setting.static_binary) / 1024 / 1024}
+
+
+def others(arguments):
+    """`URL[,NAME]` of each other proxy, as names with URLs."""
+    found = {}
+    for argument in arguments:
+        url, _, name = argument.partition(",")
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme != "http" or not parts.hostname:
+            raise machine.Failure(f"--against needs http://HOST:PORT, not {url}")
+        if parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+            raise machine.Failure(f"--against: {url} is not on this machine")
+        found[name or parts.netloc] = f"http://{parts.netloc}"
+    return found
