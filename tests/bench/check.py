@@ -7,6 +7,7 @@ import sys
 import unittest
 
 import figures
+import growth
 import rows
 import run
 import targets
@@ -39,8 +40,12 @@ class Numbers(unittest.TestCase):
 
     def test_a_missing_number_is_no_zero(self):
         self.assertEqual(figures.values(rows.peak, [{OURS: rps(1)}], OURS), [])
-        self.assertEqual(figures.values(rows.percentile("gap_ms", "p99"),
-                                        [{OURS: {"load": {"gap_ms": None}}}], OURS), [])
+        self.assertEqual(
+            figures.values(
+                rows.percentile("gap_ms", "p99"), [{OURS: {"load": {"gap_ms": None}}}], OURS
+            ),
+            [],
+        )
         self.assertIsNone(figures.spread([]))
 
     def test_of_the_lost_the_worst_round_counts(self):
@@ -79,7 +84,9 @@ class Table(unittest.TestCase):
         names = [CEILING, NGINX, OURS, *others]
         found = [figures.summary(LEAST, rounds, names)]
         text = figures.table([LEAST], found, others, judging)
-        return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+        return [
+            [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()
+        ]
 
     def test_a_line_says_all(self):
         head, rule, line = self.lines(ROUNDS)
@@ -131,9 +138,19 @@ class Rows(unittest.TestCase):
         self.assertEqual(begins, ["a", "b", "c", "a"])
         self.assertEqual(run.rotated(["a", "b", "c"], 1), ["b", "c", "a"])
 
+    def test_axes_end_at_round_numbers(self):
+        self.assertEqual(growth.outward(20.5, 150), (20, 200))
+        self.assertEqual(growth.outward(20, 21), (10, 50))
+
+    def test_tokens_are_counted_without_the_ramp(self):
+        point = {"tokens": 300, "seconds": 6.0 + growth.RAMP}
+        self.assertEqual(growth.tokens_per_second(point), 50)
+
     def test_another_proxy_is_on_this_machine(self):
         found = targets.others(["http://127.0.0.1:9/,peer", "http://localhost:8"])
-        self.assertEqual(found, {"peer": "http://127.0.0.1:9", "localhost:8": "http://localhost:8"})
+        self.assertEqual(
+            found, {"peer": "http://127.0.0.1:9", "localhost:8": "http://localhost:8"}
+        )
         for wrong in ("http://example.com:1", "https://127.0.0.1:1", "127.0.0.1:1"):
             with self.assertRaises(targets.machine.Failure):
                 targets.others([wrong])

@@ -157,8 +157,10 @@ def table(lines, summaries, others=(), judging=True):
         rows.append(cells(line, found, others, judging))
     widths = [max(3, *(len(row[column]) for row in rows)) for column in range(len(rows[0]))]
     right = range(1, 4)
-    rule = ["-" * (width - 1) + ":" if column in right else "-" * width
-            for column, width in enumerate(widths)]
+    rule = [
+        "-" * (width - 1) + ":" if column in right else "-" * width
+        for column, width in enumerate(widths)
+    ]
     text = []
     for row in [rows[0], rule, *rows[1:]]:
         padded = [

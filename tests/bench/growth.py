@@ -4,6 +4,8 @@ Drawn with matplotlib, which scripts/bench installs in an environment of its own
 """
 
 import json
+import math
+import os
 import sys
 
 import machine
@@ -14,14 +16,16 @@ from figures import NGINX, OURS
 LEVELS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 1500, 2000)
 QUICK_LEVELS = (1, 10, 100)
 RATE = 50  # Tokens a second of each stream.
+RAMP = 1.0  # Seconds in which the streams begin.
 COLOURS = {NGINX: "#8a6d3b", OURS: "#1f5fa8"}
-NAMES = {NGINX: "nginx (copies)", OURS: "ours (translates)"}
+GREY = "#888888"
+APART = 0.06  # The least distance of two names, as a share of the height.
 BYTES = 150_000  # The picture is part of the repository.
 
 
 def level(setting, target, streams):
     """What the panels show, of fresh programs."""
-    load = rows.paced(streams, 3, 2 * RATE, 1.0)
+    load = rows.paced(streams, 3, 2 * RATE, RAMP)
     row = rows.Row(f"{streams} streams", "load", [], load)
     found = targets.measure(setting, target, row)
     return {"streams": streams, "peak_mib": found["peak_mib"], **found["load"]}
@@ -38,37 +42,59 @@ def measured(setting):
 
 
 def tokens_per_second(point):
-    return point["tokens"] / point["seconds"]
+    """As many as while all streams run: every connection is busy for the same time, but the last
+    one begins later than the first by the ramp."""
+    return point["tokens"] / (point["seconds"] - RAMP)
 
 
-def panel(axis, found, title, pick, style="-", note=""):
-    """A curve for each target, named at its right end."""
-    axis.set_title(title, fontsize=10, loc="left")
+def outward(low, high):
+    """Limits of a logarithmic axis: the next 1, 2 or 5 times a power of ten on both sides."""
+    steps = [factor * 10.0**power for power in range(-3, 9) for factor in (1, 2, 5)]
+    below = max(step for step in steps if step < low)
+    return below, min(step for step in steps if step > high)
+
+
+def curves(axis, found, pick, style="-", note=""):
+    """One for each target; gives where they end, and their names."""
+    ends = []
     for target, points in found.items():
         across, up = [it["streams"] for it in points], [pick(it) for it in points]
-        colour = COLOURS[target]
-        axis.plot(across, up, style, color=colour, marker="o", markersize=3, linewidth=1.4)
-        yield target, across[-1], up[-1], note
-
-
-def named(axis, ends, apart):
-    """Writes the names beside the ends of the curves, from below upwards, never one over another;
-    `apart` is the least distance as a share of the axis's height."""
-    import math
-
-    low, high = (math.log(it) for it in axis.get_ylim())
-    last = -math.inf
-    for target, across, up, note in sorted(ends, key=lambda it: it[2]):
-        place = max((math.log(up) - low) / (high - low), last + apart)
-        last = place
-        axis.annotate(
-            NAMES[target].split(" ")[0] + note,
-            (1.02, place),
-            xycoords="axes fraction",
-            color=COLOURS[target],
-            fontsize=8,
-            va="center",
+        axis.plot(
+            across, up, style, color=COLOURS[target], marker="o", markersize=3, linewidth=1.4
         )
+        ends.append((up[-1], target + note, COLOURS[target]))
+    return ends
+
+
+def panel(axis, title, ends, ideal=None):
+    """Title, limits, and the names beside the curves' ends, never one over another. `ideal` is a
+    dotted curve: what there would be without a proxy."""
+    axis.set_title(title, fontsize=10, loc="left")
+    if ideal:
+        axis.plot(*ideal, ":", color=GREY, linewidth=1.2)
+        ends = [*ends, (ideal[1][-1], "ideal", GREY)]
+    ups = [up for line in axis.get_lines() for up in line.get_ydata()]
+    low, high = outward(min(ups), max(ups))
+    axis.set_ylim(low, high)
+    last = -1.0
+    for up, name, colour in sorted(ends):
+        last = max(math.log(up / low) / math.log(high / low), last + APART)
+        axis.annotate(
+            name, (1.02, last), xycoords="axes fraction", color=colour, fontsize=8, va="center"
+        )
+
+
+def styled(axis, ticker):
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    axis.set_xlabel("streams at once", fontsize=9)
+    axis.grid(True, which="major", color="#dddddd", linewidth=0.6)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.yaxis.set_major_locator(ticker.LogLocator(10, subs=(1, 2, 5), numticks=20))
+    for one in (axis.xaxis, axis.yaxis):
+        one.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.minorticks_off()
+    axis.tick_params(labelsize=8)
 
 
 def drawing(found, facts):
@@ -77,39 +103,35 @@ def drawing(found, facts):
     matplotlib.use("Agg")
     from matplotlib import pyplot, ticker
 
-    figure, axes = pyplot.subplots(1, 3, figsize=(12.5, 4.0))
-    for axis in axes:
-        axis.set_xscale("log")
-        axis.set_yscale("log")
-        axis.set_xlabel("streams at once", fontsize=9)
-        axis.grid(True, which="major", color="#dddddd", linewidth=0.6)
-        axis.spines[["top", "right"]].set_visible(False)
-    first, second, third = axes
-    ends = list(panel(first, found, "tokens per second", tokens_per_second))
+    figure, (first, second, third) = pyplot.subplots(1, 3, figsize=(12.5, 4.2))
+    for axis in (first, second, third):
+        styled(axis, ticker)
     across = [point["streams"] for point in found[OURS]]
-    asked = [RATE * streams for streams in across]
-    first.plot(across, asked, ":", color="#999999", linewidth=1)
-    named(first, ends, 0.06)
-    ends = list(panel(second, found, "first token, ms", lambda it: it["ttft_ms"]["p50"], note=" p50"))
-    ends += panel(second, found, "first token, ms", lambda it: it["ttft_ms"]["p99"], "--", " p99")
-    named(second, ends, 0.06)
-    ends = list(panel(third, found, "peak memory, MiB", lambda it: it["peak_mib"]))
-    named(third, ends, 0.06)
-    for axis in axes:
-        axis.xaxis.set_major_locator(ticker.FixedLocator([1, 10, 100, 1000, 2000]))
-        axis.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        axis.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
-        axis.minorticks_off()
-        axis.tick_params(labelsize=8)
-        for label in axis.get_xticklabels()[-1:]:
-            label.set_horizontalalignment("left")
+    ends = curves(first, found, tokens_per_second)
+    panel(first, "tokens per second", ends, (across, [RATE * streams for streams in across]))
+    first.yaxis.set_major_locator(ticker.LogLocator(10))
+    first.minorticks_off()
+    ends = curves(second, found, lambda it: it["ttft_ms"]["p50"], note=" p50")
+    ends += curves(second, found, lambda it: it["ttft_ms"]["p99"], "--", " p99")
+    panel(second, "first token, ms", ends, (across, [1000 / RATE] * len(across)))
+    ends = curves(third, found, lambda it: it["peak_mib"])
+    panel(third, "peak memory, MiB", ends)
     figure.suptitle(
-        f"Streams of {RATE} tokens/s, {NAMES[OURS]} beside {NAMES[NGINX]}; "
-        f"{facts['cores']} cores for load, upstream and proxy",
+        f"1 to {max(across):,} streams of {RATE} tokens/s: ours (translates) beside nginx (copies)"
+        f", {facts['cores']} cores for load, upstream and proxy",
         fontsize=11,
     )
     figure.tight_layout()
     return figure
+
+
+def told(target, point):
+    first = point["ttft_ms"]
+    return (
+        f"{target:6} {point['streams']:5} streams: {tokens_per_second(point):9,.0f} tokens/s, "
+        f"first {first['p50']:.2f} and {first['p99']:.2f} ms, {point['peak_mib']:.1f} MiB, "
+        f"{point['lost']} lost, {point['late']} late"
+    )
 
 
 def drawn(setting, path, facts, json_path):
@@ -120,16 +142,11 @@ def drawn(setting, path, facts, json_path):
             json.dump({"machine": facts, "levels": found}, file, indent=1)
     figure = drawing(found, facts)
     figure.savefig(path, dpi=90, metadata={"Software": None})
-    with open(path, "rb") as file:
-        size = len(file.read())
+    size = os.path.getsize(path)
     print(f"{path}: {size} bytes")
     for target, points in found.items():
-        for it in points:
-            print(
-                f"{target:6} {it['streams']:5} streams: {tokens_per_second(it):9,.0f} tokens/s, first "
-                f"{it['ttft_ms']['p50']:.2f} and {it['ttft_ms']['p99']:.2f} ms, "
-                f"{it['peak_mib']:.1f} MiB, {it['lost']} lost, {it['late']} late"
-            )
+        for point in points:
+            print(told(target, point))
     for _, problem in setting.problems:
         print(f"wrong: {problem}")
     if size > BYTES:

@@ -112,9 +112,7 @@ class Program:
 
     def run(self, command, env=None, **more):
         more.setdefault("stdin", subprocess.DEVNULL)
-        self.process = subprocess.Popen(
-            command, cwd=self.folder, env=env, preexec_fn=tied, **more
-        )
+        self.process = subprocess.Popen(command, cwd=self.folder, env=env, preexec_fn=tied, **more)
 
     def pids(self):
         return [self.process.pid, *self.helpers]
@@ -231,8 +229,7 @@ class Nginx(Program):
         )
         self.run([tool("nginx"), "-p", self.folder, "-e", "stderr", "-c", str(config)])
         pid = self.process.pid
-        ready = lambda: answers(self.port) and len(children(pid)) == cores  # noqa: E731
-        self.wait_for(ready, "nginx")
+        self.wait_for(lambda: answers(self.port) and len(children(pid)) == cores, "nginx")
         self.helpers = children(pid)
 
 
@@ -295,8 +292,14 @@ def first_answer_ms(binary, upstream_port):
 def load(program, url, api, load, seconds=90):
     """Runs bench-load and gives what it printed; bounded in time."""
     command = [program, "--url", url, "--api", api, *load.arguments()]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True, preexec_fn=tied)
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=tied,
+    )
     try:
         output, told = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:

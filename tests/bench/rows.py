@@ -31,8 +31,10 @@ class Load:
         for name in ("seconds", "requests", "embed", "image_bytes", "ramp"):
             value = getattr(self, name)
             if value is not None:
-                found += ["--" + name.replace("_", "-"), f"{value:g}"
-                          if isinstance(value, float) else str(value)]
+                found += [
+                    "--" + name.replace("_", "-"),
+                    f"{value:g}" if isinstance(value, float) else str(value),
+                ]
         return found + ["--stream"] * self.stream + ["--check"] * self.check
 
     def options(self):
@@ -98,7 +100,9 @@ def streams(connections, goal, quick):
 
 
 def embeddings(connections, quick):
-    title = f"embeddings of 256 x 1,536 numbers/s, {connections} connection{'s' * (connections > 1)}"
+    title = (
+        f"embeddings of 256 x 1,536 numbers/s, {connections} connection{'s' * (connections > 1)}"
+    )
     load = Load("embed-256x1536", connections, embed=256)
     return throughput(f"embed-{connections}", title, 0.7, load, quick)
 
@@ -138,8 +142,13 @@ def crowd(connections, goal, quick):
     size = 200 if quick else connections
     load = paced(size, 1, 50, 0.5) if quick else paced(size, 3, 100, 2.0)
     lines = [
-        Line(f"{size:,} streams of 50 tokens/s: tokens lost", counted("lost"), most(0), worst=True,
-             ratio=False),
+        Line(
+            f"{size:,} streams of 50 tokens/s: tokens lost",
+            counted("lost"),
+            most(0),
+            worst=True,
+            ratio=False,
+        ),
         Line("- over 100 ms late", counted("late"), most(0), worst=True, ratio=False),
         Line("- gap p99, ms", percentile("gap_ms", "p99"), ratio(1.2), 2),
         Line("- on its way p99, ms", percentile("transit_ms", "p99"), digits=2),
@@ -152,7 +161,10 @@ def image():
     # bench-load takes the bytes of the image, of which base64 makes a third more.
     load = Load("short", requests=1, image_bytes=IMAGE * 3 // 4)
     line = Line(
-        "extra memory for a 15 MB image, bodies", lambda it: it["extra_bodies"], most(2), 2,
+        "extra memory for a 15 MB image, bodies",
+        lambda it: it["extra_bodies"],
+        most(2),
+        2,
         ratio=False,
     )
     return Row("image", "image", [line], load, Load("short", requests=1))

@@ -16,8 +16,8 @@ import targets
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 NOTES = """\
 Medians of {rounds} in alternation; the ratio is taken within each round, in brackets its least and
-greatest. Only ratios say something: load, upstream and proxies share the cores. `ceiling` is the load
-generator at the upstream itself. CPU is microseconds per request of all the proxy's processes.
+greatest. Only ratios say something: load, upstream and proxies share the cores. `ceiling` is the
+load generator at the upstream itself. CPU is microseconds a request of all the proxy's processes.
 Above {many} streams the proxy has as many workers and connections as there are streams
 (`PROXY_WORKERS`, `MAX_CONNECTIONS`); else its defaults."""
 
@@ -127,7 +127,9 @@ def everything(asked):
     machine.raise_nofile()
     facts = machine.describe(ROOT, asked.binary, asked.kind)
     against = targets.others(asked.against)
-    upstream = machine.Upstream(os.path.join(asked.programs, "bench-upstream"), asked.upstream_port)
+    upstream = machine.Upstream(
+        os.path.join(asked.programs, "bench-upstream"), asked.upstream_port
+    )
     with upstream:
         setting = targets.Setting(
             asked.programs, asked.binary, asked.static_binary, upstream, against, asked.quick

@@ -50,7 +50,7 @@ class Setting:
         if target == CEILING:
             yield f"http://127.0.0.1:{self.upstream.port}", self.upstream.pids
         elif target in self.against:
-            yield self.against[target], lambda: []
+            yield self.against[target], list
         else:
             port = self.upstream.port
             nginx = target == NGINX
