@@ -5,6 +5,7 @@ The last line is "N passed, N failed".
 
 import sys
 import unittest
+from unittest import mock
 
 import figures
 import growth
@@ -145,6 +146,20 @@ class Rows(unittest.TestCase):
     def test_tokens_are_counted_without_the_ramp(self):
         point = {"tokens": 300, "seconds": 6.0 + growth.RAMP}
         self.assertEqual(growth.tokens_per_second(point), 50)
+
+    def test_one_that_fails_is_told_and_the_others_are_measured(self):
+        def measure(setting, target, row):
+            if target == NGINX:
+                raise targets.machine.Failure("it broke")
+            return {"mib": 1}
+
+        class Setting:
+            problems = []
+
+        with mock.patch.dict(targets.KINDS, size=measure):
+            found = run.one_round(Setting, rows.size(), [CEILING, NGINX, OURS])
+        self.assertEqual(list(found), [CEILING, OURS])
+        self.assertEqual(Setting.problems, [(NGINX, "size, nginx: it broke")])
 
     def test_another_proxy_is_on_this_machine(self):
         found = targets.others(["http://127.0.0.1:9/,peer", "http://localhost:8"])

@@ -59,12 +59,22 @@ def measured(setting, wanted, rounds):
     for number in range(rounds):
         for row in wanted:
             print(f"round {number + 1} of {rounds}: {row.name}", file=sys.stderr, flush=True)
-            this = {}
-            for target in rotated(setting.targets(), number):
-                one = targets.measure(setting, target, row)
-                if one is not None:
-                    this[target] = one
-            found[row.name].append(this)
+            order = rotated(setting.targets(), number)
+            found[row.name].append(one_round(setting, row, order))
+    return found
+
+
+def one_round(setting, row, order):
+    """What could be measured; one that fails does not keep the others from their turn."""
+    found = {}
+    for target in order:
+        try:
+            one = targets.measure(setting, target, row)
+        except machine.Failure as failure:
+            setting.problems.append((target, f"{row.name}, {target}: {failure}"))
+            continue
+        if one is not None:
+            found[target] = one
     return found
 
 
