@@ -3,6 +3,7 @@
 The last line is "N passed, N failed".
 """
 
+import os
 import sys
 import unittest
 from unittest import mock
@@ -120,6 +121,14 @@ class Rows(unittest.TestCase):
             self.assertEqual(len({row.name for row in every}), len(every))
             self.assertLessEqual({row.kind for row in every}, set(targets.KINDS))
 
+    def test_models_are_those_that_the_upstream_lists(self):
+        # Proxies may refuse others.
+        with open(os.path.join(os.path.dirname(__file__), "src", "model.rs")) as source:
+            listed = source.read()
+        for row in [*rows.every(), *rows.every(quick=True)]:
+            if row.load:
+                self.assertIn(f'"{row.load.model}",', listed)
+
     def test_a_load_as_arguments(self):
         load = rows.Load("m", 4, seconds=2.5, stream=True)
         expected = "--model m --connections 4 --seconds 2.5 --stream"
@@ -127,6 +136,10 @@ class Rows(unittest.TestCase):
         image = rows.Load("m", requests=1, image_bytes=rows.IMAGE, ramp=1.0, check=True)
         expected = "--model m --connections 1 --requests 1 --image-bytes 15000000 --ramp 1 --check"
         self.assertEqual(" ".join(image.arguments()), expected)
+
+    def test_an_answer_that_failed_is_lost(self):
+        found = {"load": {"lost": 2, "errors": {"status 503": 3}}}
+        self.assertEqual(rows.failed(found), 5)
 
     def test_only_many_streams_change_the_defaults(self):
         self.assertEqual(rows.Load("m", 100).options(), {})

@@ -25,7 +25,7 @@ BYTES = 150_000  # The picture is part of the repository.
 
 def level(setting, target, streams):
     """What the panels show, of fresh programs."""
-    load = rows.paced(streams, 3, 2 * RATE, RAMP)
+    load = rows.paced(streams, 3, RAMP)
     row = rows.Row(f"{streams} streams", "load", [], load)
     found = targets.measure(setting, target, row)
     return {"streams": streams, "peak_mib": found["peak_mib"], **found["load"]}
