@@ -14,6 +14,7 @@ import rows
 import targets
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUSY = 1.0  # A load average from which on the figures are worth little.
 NOTES = """\
 Medians of {rounds} in alternation; the ratio is taken within each round, in brackets its least and
 greatest. Only ratios say something: load, upstream and proxies share the cores. `ceiling` is the
@@ -105,6 +106,8 @@ def reported(lines, summaries, others, asked, facts):
     print()
     print(machine_text(facts))
     print(NOTES.format(rounds=rounds, many=rows.MANY), flush=True)
+    if facts["load_average"] > BUSY:
+        print(f"The machine was busy at the start (load {facts['load_average']}): do it again.")
     if asked.quick:
         print("A quick run at reduced size: it shows that all works, and judges nothing.")
 
