@@ -275,7 +275,7 @@ pub fn short_chat() -> Value {
 /// A conversation of 40 turns, 20 kB in all.
 pub fn conversation() -> Value {
     let turn = |number: usize| {
-        let role = if number % 2 == 0 { "user" } else { "assistant" };
+        let role = if number.is_multiple_of(2) { "user" } else { "assistant" };
         json!({"role": role, "content": format!("{}\n\"quoted\"", text(480))})
     };
     json!({"model": MODEL, "messages": (0..40).map(turn).collect::<Value>()})
