@@ -79,13 +79,12 @@ pub fn run(options: &Options) -> io::Result<Outcome> {
 impl Run<'_> {
     /// Says when each connection begins.
     fn plan(&mut self, start: u64) {
-        let count = self.options.connections;
-        for slot in (0..count).rev() {
+        for slot in (0..self.options.connections).rev() {
             if self.options.rate.is_some() {
                 self.free.push(slot);
             } else {
-                let due =
-                    pacing::due(start, slot.into(), f64::from(count) / self.options.ramp.max(1e-9));
+                let ramp = self.options.ramp * SECOND as f64;
+                let due = start + (pacing::spread(slot.into()) * ramp) as u64;
                 self.timers.add(due, Key { slot, generation: 0 });
             }
         }
