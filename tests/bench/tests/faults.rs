@@ -109,11 +109,12 @@ fn faults_of_whole_answers_are_counted() {
         vectors("[1.5,2],[3,4]"),
         vectors("[1.5,2]"),
         vectors("[1.5],[3]"),
+        vectors("[1.5,2,3,4]"),
         whole("200 OK", "{\"embeddings\":[[1,2],[3,4]"),
         vectors("[1.5,2],[3,4]").replace("Content-Length: 30", "Content-Length: 31"),
     ];
     let report = load(answers, "--api ollama --model embed-2x2 --embed 2");
-    assert_eq!(report["errors"], json!({"incomplete": 3, "closed": 1}), "{report}");
+    assert_eq!(report["errors"], json!({"incomplete": 4, "closed": 1}), "{report}");
     let answers = vec![whole("200 OK", "{\"message\":{\"content\":\"other\"},\"done\":true}")];
     let report = load(answers, "--api ollama --model short");
     assert_eq!(report["errors"], json!({"order": 1}), "{report}");
