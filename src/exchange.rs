@@ -18,6 +18,7 @@
 
 mod content;
 mod counted;
+mod frame;
 mod head;
 
 use std::io::{self, Read, Write};
@@ -29,6 +30,7 @@ use tiny_http::{HTTPVersion, Method, Request};
 pub use self::content::ContentType;
 use self::content::Stream;
 use self::counted::Counted;
+use self::frame::frame;
 use self::head::Body;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result, Retry};
@@ -395,10 +397,7 @@ impl Exchange {
             // A frame of no length would be the last one.
             _ if line.is_empty() => {}
             Framing::Chunked => {
-                // Writing to a Vec cannot fail.
-                let _ = write!(self.pending, "{:x}\r\n", line.len());
-                self.pending.extend_from_slice(line);
-                self.pending.extend_from_slice(b"\r\n");
+                frame(&mut self.pending, line);
             }
             Framing::UntilClose | Framing::AtOnce => self.pending.extend_from_slice(line),
         }

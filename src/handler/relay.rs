@@ -4,7 +4,7 @@
 //! while waiting. A write that fails ends the upstream's call at once, because the stream is dropped
 //! on the way out.
 
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::{Context, InUse};
 use crate::clock;
@@ -53,7 +53,7 @@ fn relay_lines<E: Encoder>(
     match answer {
         Answer::Whole(text) => {
             let delta = state.on_whole(&text)?;
-            write_line(context, encoder, &mut line, delta);
+            write_line(context, encoder, &mut line, &now(), delta);
         }
         Answer::Stream(mut events) => {
             pump(context, &mut events, encoder, state, &mut line)?;
@@ -61,10 +61,10 @@ fn relay_lines<E: Encoder>(
         }
     }
     let outcome = finish(context, state)?;
-    let rest = state.rest()?;
-    write_line(context, encoder, &mut line, rest);
+    let (rest, now) = (state.rest()?, now());
+    write_line(context, encoder, &mut line, &now, rest);
     line.clear();
-    encoder.last(&mut line, &now(), &Delta::default(), &outcome);
+    encoder.last(&mut line, &now, &Delta::default(), &outcome);
     if !E::EVENTS {
         line.push(b'\n');
     }
@@ -83,6 +83,7 @@ fn write_line(
     context: &mut Context<'_>,
     encoder: &mut impl Encoder,
     line: &mut Vec<u8>,
+    now: &str,
     mut delta: Delta<'_>,
 ) {
     let calls = std::mem::take(&mut delta.calls);
@@ -90,7 +91,7 @@ fn write_line(
     let mut write = |delta: &Delta<'_>| {
         if !delta.is_empty() {
             line.clear();
-            encoder.delta(line, &now(), delta);
+            encoder.delta(line, now, delta);
             context.exchange.line(line);
         }
     };
@@ -102,7 +103,21 @@ fn write_line(
     write(&Delta { calls, ..Delta::default() });
 }
 
-/// Moves events to lines until the terminal one.
+/// When something came.
+struct Arrival {
+    /// Since the request was there.
+    after: Duration,
+    /// As text.
+    text: String,
+}
+
+impl Arrival {
+    fn now(received: Instant) -> Self {
+        Self { after: received.elapsed(), text: now() }
+    }
+}
+
+/// Moves events to lines until the terminal one. Those that came together bear the same time.
 fn pump(
     context: &mut Context<'_>,
     events: &mut EventStream,
@@ -111,12 +126,13 @@ fn pump(
     line: &mut Vec<u8>,
 ) -> Result<()> {
     loop {
+        let arrival = Arrival::now(context.received);
         while let Some(event) = events.ready()? {
-            if let Some(delta) = state.on_event(event, context.received.elapsed())? {
-                write_line(context, encoder, line, delta);
+            if let Some(delta) = state.on_event(event, arrival.after)? {
+                write_line(context, encoder, line, &arrival.text, delta);
             }
             if let Some(calls) = state.take_calls()? {
-                write_line(context, encoder, line, calls);
+                write_line(context, encoder, line, &arrival.text, calls);
             }
             if state.is_done() {
                 return Ok(());
@@ -173,8 +189,9 @@ fn gather(
 ) -> Result<Delta<'static>> {
     let mut whole = Delta::default();
     loop {
+        let after = context.received.elapsed();
         while let Some(event) = events.ready()? {
-            if let Some(delta) = state.on_event(event, context.received.elapsed())? {
+            if let Some(delta) = state.on_event(event, after)? {
                 whole.append(delta);
             }
         }

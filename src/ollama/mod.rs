@@ -7,6 +7,7 @@
 
 pub mod answer;
 pub mod decode;
+pub mod line;
 pub mod manage;
 pub mod request;
 pub mod schema;

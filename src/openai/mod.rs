@@ -11,5 +11,6 @@ pub mod end;
 pub mod form;
 pub mod head;
 pub mod raw;
+pub mod repeated;
 pub mod request;
 pub mod responses;

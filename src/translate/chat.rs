@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::ndjson;
 use crate::ollama::answer::{AnswerMessage, ChatAnswer, FunctionCall, Metrics, ToolCall};
 use crate::ollama::decode::Int;
+use crate::ollama::line;
 use crate::ollama::request::ChatRequest;
 use crate::openai::request::{self as openai, Message, StreamOptions};
 use crate::profile::{Logprobs, Profile};
@@ -166,7 +167,10 @@ fn tool_call(call: &Call) -> Option<ToolCall<'_>> {
 
 impl Encoder for ChatEncoder<'_> {
     fn delta(&mut self, out: &mut Vec<u8>, created_at: &str, delta: &Delta<'_>) {
-        ndjson::append_line(out, &self.object(created_at, delta, None, None));
+        match delta.only_content() {
+            Some(content) => line::chat(out, self.model, created_at, content),
+            None => ndjson::append_line(out, &self.object(created_at, delta, None, None)),
+        }
     }
 
     fn last(&mut self, out: &mut Vec<u8>, created_at: &str, rest: &Delta<'_>, outcome: &Outcome) {

@@ -14,6 +14,7 @@ use crate::go_template;
 use crate::ndjson;
 use crate::ollama::answer::{GenerateAnswer, Metrics};
 use crate::ollama::decode::said;
+use crate::ollama::line;
 use crate::ollama::request::{GenerateRequest, Message as OllamaMessage};
 use crate::openai::request::{self as openai, Content, Message, StreamOptions};
 use crate::profile::{FillIn, Profile};
@@ -215,7 +216,13 @@ impl Encoder for GenerateEncoder<'_> {
         if self.memory.is_some() {
             self.answer.push_str(&delta.content);
         }
-        ndjson::append_line(out, &object(self.model, created_at, delta, None, None, &[]));
+        match delta.only_content() {
+            Some(content) => line::generate(out, self.model, created_at, content),
+            None => {
+                let object = object(self.model, created_at, delta, None, None, &[]);
+                ndjson::append_line(out, &object);
+            }
+        }
     }
 
     fn last(&mut self, out: &mut Vec<u8>, created_at: &str, rest: &Delta<'_>, outcome: &Outcome) {

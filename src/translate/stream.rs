@@ -5,95 +5,29 @@
 //! are the upstream's texts put together; and [`AnswerStream::finish`] succeeds only when the
 //! terminal event was seen (openai-wire.md 4.4, 4.8).
 
+mod delta;
+
 use std::borrow::Cow;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
 
+pub use self::delta::Delta;
 use crate::error::{Error, Result};
-use crate::ollama::answer::{Logprob, Metrics};
+use crate::ollama::answer::Metrics;
 use crate::openai::answer::{
     Choice, Chunk, Content, Latencies, Message, Timings, ToolFragment, Usage,
 };
+use crate::openai::repeated::{Added, Repeated};
 use crate::redact::Redactor;
 use crate::sse::Event;
-use crate::translate::calls::{Call, Gatherer};
+use crate::translate::calls::Gatherer;
 use crate::translate::logprobs;
 use crate::translate::metrics::{self, Marks, Told};
 use crate::translate::stop::StopFilter;
 use crate::translate::think::Think;
 use crate::translate::think_tags::{self, Split, Splitter};
 use crate::upstream_error;
-
-/// The longest text of one line, in bytes: even where each of them is escaped, the line stays below
-/// the 8 MB that Go's clients read (ollama-api.md 7).
-const LONGEST_TEXT: usize = 1 << 20;
-
-/// What one event adds to the answer.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Delta<'a> {
-    /// Reasoning.
-    pub thinking: Cow<'a, str>,
-    /// Text.
-    pub content: Cow<'a, str>,
-    /// Whole calls.
-    pub calls: Vec<Call>,
-    /// Log probabilities of the tokens.
-    pub logprobs: Vec<Logprob>,
-}
-
-impl Delta<'_> {
-    /// Whether it adds nothing that a client is shown.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.thinking.is_empty()
-            && self.content.is_empty()
-            && self.calls.is_empty()
-            && self.logprobs.is_empty()
-    }
-
-    /// Whether its text fits into one line.
-    #[must_use]
-    pub fn fits(&self) -> bool {
-        self.thinking.len() + self.content.len() <= LONGEST_TEXT
-    }
-
-    /// The same in pieces that fit, for the rare event that does not. Calls stay whole.
-    #[must_use]
-    pub fn pieces(mut self) -> Vec<Delta<'static>> {
-        let (thinking, content) = (cut(&self.thinking), cut(&self.content));
-        let thinking = thinking.map(|it| Delta { thinking: it.into(), ..Delta::default() });
-        let content = content.map(|it| Delta { content: it.into(), ..Delta::default() });
-        let mut pieces: Vec<Delta<'static>> = thinking.chain(content).collect();
-        if let Some(last) = pieces.last_mut() {
-            last.logprobs = std::mem::take(&mut self.logprobs);
-            last.calls = std::mem::take(&mut self.calls);
-        }
-        pieces
-    }
-
-    /// Adds another one behind it.
-    pub fn append(&mut self, other: Delta<'_>) {
-        // A borrowed text becomes a copy only when there is something to put behind it.
-        for (text, more) in
-            [(&mut self.thinking, other.thinking), (&mut self.content, other.content)]
-        {
-            if !more.is_empty() {
-                text.to_mut().push_str(&more);
-            }
-        }
-        self.calls.extend(other.calls);
-        self.logprobs.extend(other.logprobs);
-    }
-
-    fn into_owned(self) -> Delta<'static> {
-        Delta {
-            thinking: Cow::Owned(self.thinking.into_owned()),
-            content: Cow::Owned(self.content.into_owned()),
-            ..self
-        }
-    }
-}
 
 /// What the client asked for that shapes its answer.
 #[derive(Clone, Debug)]
@@ -145,6 +79,7 @@ pub struct AnswerStream<'r> {
     model: Option<&'r str>,
     think: Think,
     logprobs: Option<usize>,
+    repeated: Repeated,
     stop: Option<StopFilter>,
     calls: Gatherer,
     tags: Splitter,
@@ -176,6 +111,7 @@ impl<'r> AnswerStream<'r> {
             model: wanted.model,
             think: wanted.think,
             logprobs: wanted.logprobs,
+            repeated: Repeated::default(),
             stop: (!wanted.stop.is_empty()).then(|| StopFilter::new(wanted.stop)),
             calls: Gatherer::new(wanted.seed),
             tags: Splitter::default(),
@@ -215,8 +151,13 @@ impl<'r> AnswerStream<'r> {
         if self.done || text.is_empty() {
             return Ok(None);
         }
+        if let Some(added) = self.repeated.added(text) {
+            let delta = self.on_added(added, now)?;
+            return Ok((!delta.is_empty()).then_some(delta));
+        }
         match Chunk::parse(text) {
             Ok(chunk) => {
+                self.repeated.learn(text, &chunk);
                 let delta = self.on_chunk(chunk, text, now, false)?;
                 Ok((!delta.is_empty()).then_some(delta))
             }
@@ -278,7 +219,7 @@ impl<'r> AnswerStream<'r> {
             self.finish = finish(reason).or(self.finish);
         }
         let blank = choice.finish_reason.as_ref().is_some_and(|reason| reason.is_empty());
-        let (mut delta, began) = self.delta_of(choice, is_whole);
+        let (delta, began) = self.delta_of(choice, is_whole);
         if began || !delta.is_empty() {
             self.first.get_or_insert(now);
             self.last = Some(now);
@@ -287,6 +228,24 @@ impl<'r> AnswerStream<'r> {
         if blank && self.calls.any() {
             self.finish.get_or_insert(Finish::Stop);
         }
+        self.shown(delta)
+    }
+
+    /// A chunk that adds only this text.
+    fn on_added<'a>(&mut self, added: Added<'a>, now: Duration) -> Result<Delta<'a>> {
+        self.understood += 1;
+        let (thinking, text) = match added {
+            Added::Content(text) => ("", text),
+            Added::Thinking(text) => (text, ""),
+        };
+        self.first.get_or_insert(now);
+        self.last = Some(now);
+        let (thinking, content) = self.split(Cow::Borrowed(thinking), Cow::Borrowed(text), false);
+        self.shown(Delta { thinking, content, ..Delta::default() })
+    }
+
+    /// What the client is shown of it.
+    fn shown<'a>(&mut self, mut delta: Delta<'a>) -> Result<Delta<'a>> {
         if self.think == Think::Off {
             delta.thinking = Cow::Borrowed("");
         }
@@ -457,17 +416,6 @@ impl<'r> AnswerStream<'r> {
     }
 }
 
-/// A text in pieces that fit into a line, cut between characters.
-fn cut(text: &str) -> impl Iterator<Item = String> {
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        let end = (0..=LONGEST_TEXT.min(rest.len())).rev().find(|&at| rest.is_char_boundary(at))?;
-        let piece = &rest[..end];
-        rest = &rest[end..];
-        (!piece.is_empty()).then(|| piece.to_owned())
-    })
-}
-
 /// `None` for the empty reason that some servers send while they go on.
 fn finish(reason: &str) -> Option<Finish> {
     match reason {
@@ -502,28 +450,4 @@ fn not_an_answer(text: &str) -> Error {
         Some('<') => "HTML in place of an answer",
         Some(_) => "something that is no JSON object",
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_text_that_is_too_long_for_a_line_comes_in_pieces() {
-        let (thinking, content) = ("é".repeat(LONGEST_TEXT), "x".repeat(LONGEST_TEXT + 1));
-        let delta = Delta {
-            thinking: thinking.as_str().into(),
-            content: content.as_str().into(),
-            logprobs: vec![Logprob::default()],
-            ..Delta::default()
-        };
-        assert!(!delta.fits());
-        let pieces = delta.pieces();
-        assert!(pieces.iter().all(|piece| piece.fits() && !piece.is_empty()));
-        assert_eq!(pieces.iter().map(|it| it.thinking.as_ref()).collect::<String>(), thinking);
-        assert_eq!(pieces.iter().map(|it| it.content.as_ref()).collect::<String>(), content);
-        assert_eq!(pieces.iter().map(|it| it.logprobs.len()).sum::<usize>(), 1);
-        let odd = format!("x{}", "é".repeat(LONGEST_TEXT / 2));
-        assert_eq!(cut(&odd).map(|it| it.len()).collect::<Vec<_>>(), [LONGEST_TEXT - 1, 2]);
-    }
 }

@@ -11,12 +11,11 @@ use std::time::{Duration, SystemTime};
 
 use ureq::http::Response;
 use ureq::http::header::HeaderMap;
-use ureq::unversioned::resolver::DefaultResolver;
 use ureq::{Body, SendBody, Timeout};
 
 use super::Pooled;
 use super::bound::Bound;
-use super::transport::{WatchedConnector, connecting};
+use super::transport::{LaterResolver, WatchedConnector, connecting};
 use crate::backoff;
 use crate::bodies::Tap;
 use crate::cancel;
@@ -97,7 +96,6 @@ impl Agent {
             .accept("application/json")
             .accept_encoding("identity")
             .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_resolve(Some(CONNECT_TIMEOUT))
             .timeout_per_write(Some(config.request_timeout))
             .input_buffer_size(BUFFER_BYTES)
             .output_buffer_size(BUFFER_BYTES)
@@ -107,8 +105,8 @@ impl Agent {
             .max_idle_age(MAX_IDLE_AGE);
         // A server on this machine is never behind the company's proxy.
         let builder = if config.base_url.is_loopback() { builder.proxy(None) } else { builder };
-        let (connector, resolver) = (WatchedConnector::default(), DefaultResolver::default());
-        let agent = ureq::Agent::with_parts(builder.build(), connector, resolver);
+        let connector = WatchedConnector::default();
+        let agent = ureq::Agent::with_parts(builder.build(), connector, LaterResolver);
         Self { agent, family: OnceLock::new() }
     }
 

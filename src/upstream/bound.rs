@@ -12,7 +12,7 @@ use super::transport::with_patience;
 use crate::error::{Error, Phase, Result};
 
 /// Bytes that one read takes from a whole body.
-const READ_BYTES: usize = 32 * 1024;
+const READ_BYTES: usize = 8 * 1024;
 
 /// A bound on the time that reads may take together.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Bound {
         bytes: &mut Vec<u8>,
     ) -> Result<()> {
         let mut reader = reader.take(most);
-        let mut buffer = vec![0; READ_BYTES];
+        let mut buffer = [0; READ_BYTES];
         loop {
             match self.read(&mut reader, &mut buffer)? {
                 0 => return Ok(()),

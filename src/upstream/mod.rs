@@ -8,10 +8,12 @@
 
 mod agent;
 mod bound;
+mod buffers;
 mod list;
 mod pass;
 mod retried;
 mod stream;
+mod tcp;
 mod transport;
 
 use std::sync::Arc;

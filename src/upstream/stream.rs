@@ -1,16 +1,16 @@
 //! The body of an upstream's answer: whole, or event by event.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ureq::http::Response;
 use ureq::{Body, BodyReader};
 
-use super::agent::{header, not_cancelled};
+use super::agent::{header, in_body, not_cancelled};
 use super::bound::Bound;
 use super::failed;
-use super::transport::with_patience;
+use super::transport::{buffered_only, with_patience};
 use crate::bodies::Tap;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
@@ -19,8 +19,12 @@ use crate::sse::{Decoder, Event};
 /// The largest whole answer that is read, in bytes: some 5,000 embeddings.
 const MAX_ANSWER_BYTES: u64 = 256 * 1024 * 1024;
 
-/// Bytes that one read takes from a stream.
-const READ_BYTES: usize = 8 * 1024;
+/// Bytes that one read takes from a stream. ureq hands out one piece of a chunked body at a time,
+/// which is an event at most servers.
+const READ_BYTES: usize = 4 * 1024;
+
+/// Bytes after which what has come is passed on, although more may be there already.
+const MOST_AT_ONCE: usize = 64 * 1024;
 
 /// How long, and for how many bytes, the end of a finished stream is waited for, so that its
 /// connection can serve again.
@@ -111,8 +115,9 @@ pub struct EventStream {
     map: Option<Map>,
     /// The event that `map` made last.
     mapped: String,
-    buffer: Box<[u8]>,
     ended: bool,
+    /// What went wrong behind the events that have come.
+    failure: Option<Error>,
     bound: Bound,
     open: OpenStream,
     tap: Option<Tap>,
@@ -146,8 +151,8 @@ impl EventStream {
             decoder: Decoder::new(),
             map: None,
             mapped: String::new(),
-            buffer: vec![0; READ_BYTES].into_boxed_slice(),
             ended: false,
+            failure: None,
             bound: Bound::new(timeout),
             open: OpenStream::new(metrics),
             tap,
@@ -189,13 +194,21 @@ impl EventStream {
         if !self.decoder.has_pending() {
             self.bound.renew();
         }
-        match self.bound.read(&mut self.reader, &mut self.buffer) {
+        let mut buffer = [0; READ_BYTES];
+        let read = match self.failure.take() {
+            Some(error) => Err(error),
+            None => self.bound.read(&mut self.reader, &mut buffer),
+        };
+        match read {
             Ok(0) => {
                 self.ended = true;
                 not_cancelled()?;
                 self.decoder.finish();
             }
-            Ok(length) => self.decoder.push(&self.buffer[..length]),
+            Ok(length) => {
+                self.decoder.push(&buffer[..length]);
+                self.take_what_has_come(&mut buffer, length);
+            }
             Err(error) => {
                 self.ended = true;
                 return Err(self.open.broken(error));
@@ -204,13 +217,33 @@ impl EventStream {
         Ok(true)
     }
 
+    /// Takes what came together with what was just read, so that all of it is passed on at once. Never
+    /// waits.
+    fn take_what_has_come(&mut self, buffer: &mut [u8], mut taken: usize) {
+        while taken < MOST_AT_ONCE {
+            match buffered_only(|| self.reader.read(buffer)) {
+                // The end is found out by the next wait, behind the events.
+                Ok(0) => return,
+                Ok(length) => {
+                    self.decoder.push(&buffer[..length]);
+                    taken += length;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    self.failure = Some(in_body(error));
+                    return;
+                }
+            }
+        }
+    }
+
     /// Reads what little follows the last event, so that the connection can serve again. A server
     /// that goes on sending, or does not end, loses its connection instead.
     pub fn finish(mut self) {
         with_patience(LINGER, || {
-            let mut read = 0;
+            let (mut read, mut buffer) = (0, [0; READ_BYTES]);
             while !self.ended && read < LINGER_BYTES {
-                match self.reader.read(&mut self.buffer) {
+                match self.reader.read(&mut buffer) {
                     Ok(0) | Err(_) => self.ended = true,
                     Ok(length) => read += length,
                 }

@@ -10,15 +10,27 @@
 use std::cell::Cell;
 use std::fmt;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use ureq::Error;
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, ShutdownHandle, Transport,
+    Buffers, ConnectProxyConnector, ConnectionDetails, Connector, NextTimeout, RustlsConnector,
+    ShutdownHandle, Transport,
 };
+use ureq::{Error, Timeout};
 
+use super::tcp::TcpConnector;
 use crate::cancel::{self, Cancel, Hook};
+
+/// Looking up a name takes at most this long.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Stands for addresses that were not looked up yet. ureq wants some.
+const UNKNOWN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
 
 thread_local! {
     /// A bound on each read of this thread, tighter than the agent's own.
@@ -26,6 +38,57 @@ thread_local! {
 
     /// Whether this thread made a connection since it was last asked.
     static CONNECTED: Cell<bool> = const { Cell::new(false) };
+
+    /// Whether this thread wants only what has come already.
+    static BUFFERED_ONLY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `work`, in which a read that would have to ask the socket fails with `WouldBlock` instead. It
+/// breaks nothing: the next read goes on where this one stopped.
+pub(super) fn buffered_only<T>(work: impl FnOnce() -> T) -> T {
+    /// Takes it back, also when `work` panics.
+    struct Restore;
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            BUFFERED_ONLY.set(false);
+        }
+    }
+    let _restore = Restore;
+    BUFFERED_ONLY.set(true);
+    work()
+}
+
+/// Whether this thread wants only what has come already.
+pub(super) fn is_buffered_only() -> bool {
+    BUFFERED_ONLY.get()
+}
+
+/// Looks no name up: kept connections need none, and whoever makes a new one looks it up then. (ureq
+/// asks before every call, and starts a thread for each question.)
+#[derive(Debug)]
+pub(super) struct LaterResolver;
+
+impl Resolver for LaterResolver {
+    fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
+        let mut addresses = self.empty();
+        addresses.push(UNKNOWN);
+        Ok(addresses)
+    }
+}
+
+/// Looks up the name of a URI. An address is no name, and needs no thread that can be left behind.
+fn look_up(
+    resolver: &DefaultResolver,
+    details: &ConnectionDetails<'_>,
+) -> Result<ResolvedSocketAddrs, Error> {
+    let host = details.uri.host().unwrap_or_default();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let after = match bare.parse::<IpAddr>() {
+        Ok(_) => ureq::unversioned::transport::time::Duration::NotHappening,
+        Err(_) => RESOLVE_TIMEOUT.into(),
+    };
+    let timeout = NextTimeout { after, reason: Timeout::Resolve, ..NextTimeout::default() };
+    resolver.resolve(details.uri, details.config, timeout)
 }
 
 /// Does `work`; whether a connection was made for it, or one was used that had served before.
@@ -47,9 +110,36 @@ pub(super) fn with_patience<T>(patience: Duration, work: impl FnOnce() -> T) -> 
     work()
 }
 
-/// ureq's own connector, its connections wrapped.
-#[derive(Debug, Default)]
-pub(super) struct WatchedConnector(DefaultConnector);
+/// ureq's own connectors around our sockets, their connections wrapped.
+#[derive(Debug)]
+pub(super) struct WatchedConnector {
+    inner: Box<dyn Connector<(), Out = Box<dyn Transport>>>,
+    resolver: DefaultResolver,
+}
+
+impl Default for WatchedConnector {
+    fn default() -> Self {
+        let proxy = ().chain(ConnectProxyConnector::default());
+        let inner = proxy.chain(TcpConnector).chain(RustlsConnector::default()).chain(Boxing);
+        Self { inner: Box::new(inner), resolver: DefaultResolver::default() }
+    }
+}
+
+/// Makes all kinds of connections one.
+#[derive(Debug)]
+struct Boxing;
+
+impl<In: Transport> Connector<In> for Boxing {
+    type Out = Box<dyn Transport>;
+
+    fn connect(
+        &self,
+        _: &ConnectionDetails<'_>,
+        chained: Option<In>,
+    ) -> Result<Option<Self::Out>, Error> {
+        Ok(chained.map(|transport| Box::new(transport) as Box<dyn Transport>))
+    }
+}
 
 impl Connector<()> for WatchedConnector {
     type Out = WatchedTransport;
@@ -67,11 +157,16 @@ impl Connector<()> for WatchedConnector {
         });
         let details = ConnectionDetails {
             uri: details.uri,
-            addrs: details.addrs.clone(),
+            addrs: match details.addrs.first() {
+                Some(&UNKNOWN) => look_up(&self.resolver, details)?,
+                // There are none where a proxy is to look the name up.
+                _ => details.addrs.clone(),
+            },
             config: details.config,
             request_level: details.request_level,
-            resolver: details.resolver,
-            now: details.now,
+            resolver: &self.resolver,
+            // What follows has all its time, however long the name took.
+            now: (details.current_time)(),
             timeout: details.timeout,
             current_time: details.current_time.clone(),
             run_connector: details.run_connector.clone(),
@@ -85,7 +180,7 @@ impl Connector<()> for WatchedConnector {
                 }
             }),
         };
-        let inner = self.0.connect(&details, chained)?;
+        let inner = self.inner.connect(&details, chained)?;
         Ok(inner.map(|inner| WatchedTransport { inner, hook, user: 0 }))
     }
 }

@@ -34,10 +34,16 @@ pub fn find(id: &str) -> Option<&'static Known> {
     let id = plain(id.rsplit('/').next().unwrap_or(id));
     let found = TABLE.iter().find(|(pattern, known)| {
         let anchored = known.pattern.starts_with('^');
-        id.match_indices(pattern.as_str())
-            .any(|(at, _)| (at == 0 || !anchored) && ends(&id, at + pattern.len()))
+        places(&id, pattern).any(|at| (at == 0 || !anchored) && ends(&id, at + pattern.len()))
     });
     found.map(|(_, known)| known)
+}
+
+/// Where a pattern stands in an id. Both are short, and there are many patterns: preparing each for
+/// a search, as the standard library does, took a fifteenth of a whole request.
+fn places(id: &str, pattern: &str) -> impl Iterator<Item = usize> {
+    let windows = id.as_bytes().windows(pattern.len());
+    windows.enumerate().filter(move |(_, window)| *window == pattern.as_bytes()).map(|(at, _)| at)
 }
 
 /// Whether a number is whole before this point: `gpt-4` is not in `gpt-4.1`, nor `o1` in `o10`. A

@@ -14,6 +14,13 @@ pub fn due(start: u64, index: u64, rate: f64) -> u64 {
     start + (index as f64 * SECOND as f64 / rate) as u64
 }
 
+/// A point from 0 to 1 for each index: any run of them is spread evenly, and they follow no period,
+/// so that streams that begin at them do not fall into step with each other.
+pub fn spread(index: u64) -> f64 {
+    const GOLDEN: f64 = 0.618_033_988_749_894_9;
+    (index as f64 * GOLDEN).fract()
+}
+
 /// Who is due when.
 #[derive(Default)]
 pub struct Timers {
@@ -51,6 +58,23 @@ mod tests {
                 assert!(gap.abs_diff((SECOND as f64 / rate) as u64) <= 1, "{rate}: {index}");
             }
             assert!(due(start, second * 100, rate).abs_diff(start + 100 * SECOND) <= 1, "{rate}");
+        }
+    }
+
+    #[test]
+    fn streams_are_spread_evenly_and_not_in_step() {
+        for count in [100, 1000] {
+            for period in [1.0, 0.02, 0.05, 0.1] {
+                let mut tenths = [0u64; 10];
+                for index in 0..count {
+                    tenths[(spread(index) % period / period * 10.0) as usize % 10] += 1;
+                }
+                let even = count / 10;
+                assert!(
+                    tenths.iter().all(|it| it.abs_diff(even) <= even / 2),
+                    "{period}: {tenths:?}"
+                );
+            }
         }
     }
 

@@ -56,6 +56,8 @@ pub struct Connection {
     pub generation: u32,
     socket: Option<TcpStream>,
     phase: Phase,
+    /// A socket was connected once.
+    connected: bool,
     parser: Parser,
     answer: Answer,
     due: u64,
@@ -69,6 +71,7 @@ impl Default for Connection {
             generation: 0,
             socket: None,
             phase: Phase::Idle,
+            connected: false,
             parser: Parser::new(Side::Answer),
             answer: Answer::default(),
             due: 0,
@@ -82,6 +85,11 @@ impl Connection {
     /// A request is under way.
     pub fn busy(&self) -> bool {
         self.phase != Phase::Idle
+    }
+
+    /// It was connected at least once.
+    pub fn connected(&self) -> bool {
+        self.connected
     }
 
     /// Begins a request that was due then, on the socket there is.
@@ -136,6 +144,7 @@ impl Connection {
 
     fn start(&mut self, shared: &mut Shared) -> Progress {
         self.phase = Phase::Asking;
+        self.connected = true;
         self.written = 0;
         self.begun = if shared.from_due { self.due } else { system::now() };
         self.answer.begin(self.begun);

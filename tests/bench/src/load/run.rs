@@ -42,7 +42,6 @@ struct Run<'a> {
     timers: Timers,
     shared: Shared,
     under_way: u64,
-    reached: bool,
     connect_errors: u64,
     last: u64,
 }
@@ -66,26 +65,24 @@ pub fn run(options: &Options) -> io::Result<Outcome> {
             from_due: options.rate.is_some(),
         },
         under_way: 0,
-        reached: false,
         connect_errors: 0,
         last: start,
     };
     run.plan(start);
     run.work()?;
-    let stats = run.shared.stats;
-    Ok(Outcome { stats, elapsed: run.last - start, reached: run.reached })
+    let reached = run.reached();
+    Ok(Outcome { stats: run.shared.stats, elapsed: run.last - start, reached })
 }
 
 impl Run<'_> {
     /// Says when each connection begins.
     fn plan(&mut self, start: u64) {
-        let count = self.options.connections;
-        for slot in (0..count).rev() {
+        for slot in (0..self.options.connections).rev() {
             if self.options.rate.is_some() {
                 self.free.push(slot);
             } else {
-                let due =
-                    pacing::due(start, slot.into(), f64::from(count) / self.options.ramp.max(1e-9));
+                let ramp = self.options.ramp * SECOND as f64;
+                let due = start + (pacing::spread(slot.into()) * ramp) as u64;
                 self.timers.add(due, Key { slot, generation: 0 });
             }
         }
@@ -99,7 +96,7 @@ impl Run<'_> {
             if self.under_way == 0 && self.arrivals.next(now).is_none() {
                 return Ok(());
             }
-            let hopeless = !self.reached && self.connect_errors >= MAX_CONNECT_ERRORS;
+            let hopeless = self.connect_errors >= MAX_CONNECT_ERRORS && !self.reached();
             if hopeless || now >= self.arrivals.deadline() {
                 self.give_up();
                 return Ok(());
@@ -176,20 +173,22 @@ impl Run<'_> {
     }
 
     fn then(&mut self, slot: u32, progress: Progress) {
-        match progress {
-            Progress::Wait | Progress::Gone => return,
-            Progress::Right => self.reached = true,
-            Progress::Failed(Kind::Connect) => self.connect_errors += 1,
-            Progress::Failed(_) => self.reached = true,
+        if matches!(progress, Progress::Wait | Progress::Gone) {
+            return;
         }
         self.under_way -= 1;
         self.last = system::now();
-        match progress {
-            Progress::Failed(Kind::Connect) => {
-                self.timers.add(self.last + CONNECT_PAUSE, Key { slot, generation: 0 });
-            }
-            _ => self.next(slot),
+        if progress == Progress::Failed(Kind::Connect) {
+            self.connect_errors += 1;
+            self.timers.add(self.last + CONNECT_PAUSE, Key { slot, generation: 0 });
+        } else {
+            self.next(slot);
         }
+    }
+
+    /// At least one connection was made.
+    fn reached(&self) -> bool {
+        self.connections.iter().any(Connection::connected)
     }
 
     /// Counts what is still under way as incomplete.
