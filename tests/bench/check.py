@@ -157,8 +157,10 @@ class Rows(unittest.TestCase):
         self.assertEqual(growth.outward(20, 21), (10, 50))
 
     def test_tokens_are_counted_without_the_ramp(self):
-        point = {"tokens": 300, "seconds": 6.0 + growth.RAMP}
-        self.assertEqual(growth.tokens_per_second(point), 50)
+        alone = {"streams": 1, "tokens": 300, "seconds": 6.0}
+        self.assertEqual(growth.tokens_per_second(alone), 50)
+        two = {"streams": 2, "tokens": 600, "seconds": 6.0 + growth.RAMP / 2}
+        self.assertEqual(growth.tokens_per_second(two), 100)
 
     def test_one_that_fails_is_told_and_the_others_are_measured(self):
         def measure(setting, target, row):

@@ -43,8 +43,9 @@ def measured(setting):
 
 def tokens_per_second(point):
     """As many as while all streams run: every connection is busy for the same time, but the last
-    one begins later than the first by the ramp."""
-    return point["tokens"] / (point["seconds"] - RAMP)
+    one begins later than the first by the ramp (without the last step of it)."""
+    later = RAMP * (point["streams"] - 1) / point["streams"]
+    return point["tokens"] / (point["seconds"] - later)
 
 
 def outward(low, high):
