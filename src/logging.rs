@@ -4,14 +4,24 @@
 //! left out as well, because it can quote the string that could not be sliced, which may be a
 //! prompt; its place in the source is enough to find it. Keys are masked in every line, whoever wrote
 //! it: a client may have sent one as the name of a model.
+//!
+//! Lines are written by a thread of their own ([`spool`]), so that neither a slow reader of standard
+//! error nor a system call for each request holds up the workers, who all write to one log.
+
+mod spool;
 
 use std::io::{self, Write};
 use std::panic;
+use std::sync::OnceLock;
 
 use log::LevelFilter;
 use simplelog::{ConfigBuilder, WriteLogger};
 
+use self::spool::Spool;
 use crate::redact::Redactor;
+
+/// Where lines go, once the log was set up.
+static SPOOL: OnceLock<Spool> = OnceLock::new();
 
 /// Sets the log up for the whole process. Later calls change nothing.
 pub fn start(level: LevelFilter, redactor: Redactor) {
@@ -22,13 +32,24 @@ pub fn start(level: LevelFilter, redactor: Redactor) {
         .set_location_level(LevelFilter::Off)
         .set_thread_level(LevelFilter::Off)
         .build();
+    let spool = SPOOL.get_or_init(|| match level {
+        LevelFilter::Off => Spool::direct(io::stderr()),
+        _ => Spool::start(io::stderr()),
+    });
     // A second logger in one process is a test's doing.
-    let _ = WriteLogger::init(level, config, Cleaned::new(redactor, io::stderr()));
+    let _ = WriteLogger::init(level, config, Cleaned::new(redactor, spool));
     panic::set_hook(Box::new(|info| {
         let thread = std::thread::current();
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         log::error!("thread {:?} panicked at {place}", thread.name().unwrap_or("unnamed"));
     }));
+}
+
+/// Waits until all lines so far are written; to be called before the process ends.
+pub fn flush() {
+    if let Some(spool) = SPOOL.get() {
+        spool.flush();
+    }
 }
 
 /// Cleans what is written, line by line: the logger writes a line in several pieces.
@@ -49,9 +70,10 @@ impl<W: Write> Write for Cleaned<W> {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             self.line.extend_from_slice(part);
             if part.ends_with(b"\n") {
-                let line = std::mem::take(&mut self.line);
-                let line = String::from_utf8_lossy(&line);
-                self.inner.write_all(self.redactor.clean(&line).as_bytes())?;
+                let line = String::from_utf8_lossy(&self.line);
+                let written = self.inner.write_all(self.redactor.clean(&line).as_bytes());
+                self.line.clear();
+                written?;
             }
         }
         Ok(bytes.len())

@@ -14,6 +14,12 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 fn main() -> ExitCode {
+    let code = start();
+    logging::flush();
+    code
+}
+
+fn start() -> ExitCode {
     let command = match config::load(env::args_os().skip(1)) {
         Ok(command) => command,
         Err(error) => return fail(&error.to_string()),
@@ -64,6 +70,7 @@ fn run(config: Config) -> ExitCode {
 
 /// Starts the same program in this process; returns only when that is not possible.
 fn begin_anew() -> ExitCode {
+    logging::flush();
     let mut args = env::args_os();
     let name = args.next().unwrap_or_default();
     let program = env::current_exe().unwrap_or_else(|_| name.into());
@@ -84,6 +91,7 @@ fn watch_signals(stop: Stop) -> io::Result<()> {
     thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
             if stop.is_given() {
+                logging::flush();
                 process::exit(128 + signal);
             }
             stop.give();

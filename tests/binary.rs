@@ -278,9 +278,9 @@ fn what_clients_cost_for_good_is_had_back_by_beginning_anew() {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", program.id())).expect("it lives");
         tasks.count()
     };
-    // The old one has more than 500 threads.
+    // The old one has more than 256 threads.
     let deadline = std::time::Instant::now() + support::HANG;
-    while threads() > 400 || serves().is_none() {
+    while threads() > 200 || serves().is_none() {
         assert!(std::time::Instant::now() < deadline, "it never begins anew");
         std::thread::yield_now();
     }

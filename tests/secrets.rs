@@ -641,4 +641,5 @@ fn panic_in_a_worker() {
     let mut client = Client::connect(server.local_addr());
     assert_eq!(client.post("/api/chat", chat(PROMPT)).answer().status(), 500);
     assert!(server.drain());
+    logging::flush();
 }

@@ -137,9 +137,12 @@ impl<'r> AnswerStream<'r> {
             Event::Data(data) => data,
             Event::Error(data) => return Err(self.in_band(&String::from_utf8_lossy(data))),
         };
-        match String::from_utf8_lossy(data) {
-            Cow::Borrowed(text) => self.on_text(text, now),
-            Cow::Owned(text) => Ok(self.on_text(&text, now)?.map(Delta::into_owned)),
+        match str::from_utf8(data) {
+            Ok(text) => self.on_text(text, now),
+            Err(_) => {
+                let text = String::from_utf8_lossy(data);
+                Ok(self.on_text(&text, now)?.map(Delta::into_owned))
+            }
         }
     }
 
