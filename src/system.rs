@@ -63,7 +63,7 @@ pub fn give_stack_back() {
     #[cfg(target_os = "linux")]
     {
         /// Bytes below this frame that are left alone: for the calls in here, and for the next ones.
-        const KEPT_BYTES: usize = 8 * 1024;
+        const KEPT_BYTES: usize = 2 * 1024;
         const PAGE: usize = 4096;
         let marker = 0_u8;
         let here = &raw const marker as usize;

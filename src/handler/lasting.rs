@@ -3,7 +3,7 @@
 use crate::system;
 
 /// Waits after which a stream is one of them.
-const LONG: u32 = 16;
+const LONG: u32 = 4;
 
 /// Counts the waits of a stream. What its beginning took of the stack, some twenty kilobytes, is given
 /// back once it has become a long one: there may be a thousand of them, all waiting.

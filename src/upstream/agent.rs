@@ -62,6 +62,8 @@ const USER_AGENT: &str = concat!("ollama-openai-proxy/", env!("CARGO_PKG_VERSION
 /// ureq's agent with our settings.
 pub(super) struct Agent {
     agent: ureq::Agent,
+    /// How long most requests may take: whatever differs needs a configuration of its own.
+    timeout: Duration,
     /// The family that the heads of answers name, once one did.
     family: OnceLock<&'static Profile>,
 }
@@ -96,6 +98,8 @@ impl Agent {
             .accept("application/json")
             .accept_encoding("identity")
             .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_recv_response(Some(config.request_timeout))
+            .timeout_per_read(Some(config.request_timeout))
             .timeout_per_write(Some(config.request_timeout))
             .input_buffer_size(BUFFER_BYTES)
             .output_buffer_size(BUFFER_BYTES)
@@ -107,7 +111,7 @@ impl Agent {
         let builder = if config.base_url.is_loopback() { builder.proxy(None) } else { builder };
         let connector = WatchedConnector::default();
         let agent = ureq::Agent::with_parts(builder.build(), connector, LaterResolver);
-        Self { agent, family: OnceLock::new() }
+        Self { agent, timeout: config.request_timeout, family: OnceLock::new() }
     }
 
     /// The upstream's family, as far as the head of any answer named it.
@@ -120,11 +124,11 @@ impl Agent {
         let sent = connecting(|| match request.body {
             Some(body) => {
                 let builder = self.with_headers(self.agent.post(request.url), request);
-                configured(builder.content_type("application/json"), request).send(body)
+                self.configured(builder.content_type("application/json"), request).send(body)
             }
             None => {
                 let builder = self.with_headers(self.agent.get(request.url), request);
-                configured(builder, request).call()
+                self.configured(builder, request).call()
             }
         });
         self.received(sent, request)
@@ -142,7 +146,7 @@ impl Agent {
             builder.header(*name, value)
         };
         let builder = headers.iter().fold(builder, with);
-        let sent = connecting(|| configured(builder, request).send(body));
+        let sent = connecting(|| self.configured(builder, request).send(body));
         self.received(sent, request)
     }
 
@@ -169,6 +173,29 @@ impl Agent {
         Ok(response)
     }
 
+    /// Sets what differs from most requests.
+    fn configured<B>(
+        &self,
+        builder: ureq::RequestBuilder<B>,
+        request: &Request<'_>,
+    ) -> ureq::RequestBuilder<B> {
+        if request.pooled == Pooled::Any && request.timeout == self.timeout {
+            return builder;
+        }
+        let config = builder
+            .config()
+            .timeout_recv_response(Some(request.timeout))
+            .timeout_per_read(Some(request.timeout));
+        match request.pooled {
+            Pooled::Any => config,
+            // All of them are older.
+            Pooled::Emptied => config.max_idle_age(Duration::ZERO),
+            // ureq's pool lends to nobody whose buffers have another size.
+            Pooled::Apart => config.output_buffer_size(BUFFER_BYTES + 1),
+        }
+        .build()
+    }
+
     fn with_headers<B>(
         &self,
         builder: ureq::RequestBuilder<B>,
@@ -184,25 +211,6 @@ impl Agent {
             None => builder,
         }
     }
-}
-
-/// Sets what differs from request to request.
-fn configured<B>(
-    builder: ureq::RequestBuilder<B>,
-    request: &Request<'_>,
-) -> ureq::RequestBuilder<B> {
-    let config = builder
-        .config()
-        .timeout_recv_response(Some(request.timeout))
-        .timeout_per_read(Some(request.timeout));
-    match request.pooled {
-        Pooled::Any => config,
-        // All of them are older.
-        Pooled::Emptied => config.max_idle_age(Duration::ZERO),
-        // ureq's pool lends to nobody whose buffers have another size.
-        Pooled::Apart => config.output_buffer_size(BUFFER_BYTES + 1),
-    }
-    .build()
 }
 
 /// Passes a good head on; turns any other into an error, with what its body says. What it says of a
