@@ -94,9 +94,17 @@ def short(connections, goal, quick):
 
 
 def streams(connections, goal, quick):
+    """All tokens in as few writes as the socket takes."""
     title = f"streams of 256 tokens/s, {connections} connection{'s' * (connections > 1)}"
     load = Load("stream-256", connections, stream=True)
     return throughput(f"stream-{connections}", title, goal, load, quick)
+
+
+def tokens(connections, goal, quick):
+    """As servers send them: each token in a write of its own, here without a pause between."""
+    title = f"- a write for each token, {connections} connection{'s' * (connections > 1)}"
+    load = Load("paced-1000000000-256", connections, stream=True)
+    return throughput(f"tokens-{connections}", title, goal, load, quick)
 
 
 def embeddings(connections, quick):
@@ -200,6 +208,8 @@ def every(quick=False):
         *([] if quick else [short(64, 0.75, quick)]),
         *([] if quick else [streams(1, 0.9, quick)]),
         streams(16, 0.8, quick),
+        *([] if quick else [tokens(1, 0.9, quick)]),
+        tokens(16, 0.8, quick),
         first_token(quick),
         *crowds,
         idle(),
