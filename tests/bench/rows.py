@@ -195,8 +195,11 @@ def start():
 
 
 def size():
-    line = Line("stripped static binary, MiB", lambda it: it["mib"], most(4), 2, ratio=False)
-    return Row("size", "size", [line])
+    lines = [
+        Line("stripped static binary, MiB", lambda it: it["mib"], most(4), 2, ratio=False),
+        Line("- its peak memory, idle, MiB", peak, most(6), digits=1, ratio=False),
+    ]
+    return Row("size", "size", lines, Load("short", requests=1))
 
 
 def every(quick=False):
