@@ -8,8 +8,7 @@
 
 use std::ops::Range;
 
-use serde_json::value::RawValue;
-
+use super::glance::Glance;
 use crate::base64;
 use crate::error::{Error, Result};
 use crate::ndjson;
@@ -57,6 +56,14 @@ impl Form {
         }
     }
 
+    /// Whether a list stays as it is, as far as a glance can tell.
+    pub(super) fn passes(self, glance: &Glance) -> bool {
+        match self {
+            Self::Unit { .. } => glance.numbers <= self.most() && glance.is_unit(UNIT),
+            Self::Raw => true,
+        }
+    }
+
     /// The error for numbers that are none; the routes differ in its status (ollama-api.md 4.2).
     pub(super) fn not_finite(self) -> Error {
         let status = match self {
@@ -75,18 +82,12 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Appends a vector.
+    /// Appends a vector, given as JSON.
     ///
     /// # Errors
     /// [`Error::UpstreamProtocol`] for what is no vector, and Ollama's sentence for one with numbers
     /// that are not finite.
-    pub(super) fn append(
-        &mut self,
-        out: &mut Vec<u8>,
-        vector: &RawValue,
-        form: Form,
-    ) -> Result<()> {
-        let text = vector.get();
+    pub(super) fn append(&mut self, out: &mut Vec<u8>, text: &str, form: Form) -> Result<()> {
         self.numbers.clear();
         out.push(b'[');
         match text.as_bytes().first() {
@@ -270,7 +271,7 @@ mod tests {
 
     /// What is written for a vector, or the status and the text of the error.
     fn written(vector: &str, form: Form) -> std::result::Result<String, (u16, String)> {
-        let vector = RawValue::from_string(vector.to_owned()).expect("valid JSON");
+        serde_json::from_str::<serde::de::IgnoredAny>(vector).expect("valid JSON");
         let mut out = b"before".to_vec();
         match Writer::default().append(&mut out, &vector, form) {
             Ok(()) => {
