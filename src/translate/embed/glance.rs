@@ -165,3 +165,104 @@ fn any_number(text: &[u8]) -> Option<(f64, usize)> {
     #[allow(clippy::cast_possible_truncation)] // What is too large for 32 bits is infinite.
     (number as f32).is_finite().then_some((number, at))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(list: &str) -> Option<Glance> {
+        glance(format!("{list} and whatever follows, at some length").as_bytes(), 1)
+    }
+
+    #[test]
+    fn lists_of_numbers_are_seen_whatever_their_spelling() {
+        let check = |list: &str, numbers: usize, has_blanks: bool, sum: f64| {
+            let seen = seen(list).expect(list);
+            assert_eq!((seen.end, seen.numbers), (list.len() - 1, numbers), "{list}");
+            assert_eq!(seen.has_blanks, has_blanks, "{list}");
+            let (least, most) = seen.bounds;
+            assert!(least <= sum * (1.0 + 1e-15) && sum <= most * (1.0 + 1e-15), "{list}");
+            assert!(most - least < 1e-6, "{list}");
+        };
+        check("[1]", 1, false, 1.0);
+        check("[0]", 1, false, 0.0);
+        check("[-0.5,0.5]", 2, false, 0.5);
+        check("[3,-4.5,1E2,-1e-2,2.5e+1]", 5, false, 9.0 + 20.25 + 10_000.0 + 1e-4 + 625.0);
+        check("[0.5e1,-0.25E-1,0.12345678e-05]", 3, false, 25.000_625_000_001_524);
+        check("[0.12345678901234567890123456789]", 1, false, 0.015_241_578_753_238_84);
+        check("[ 0.5 ,\n\t-0.5\r\n]", 2, true, 0.5);
+        check("[0.5, 0.5]", 2, true, 0.5);
+        check("[1e-400,-0]", 2, false, 0.0);
+        // Eight digits are all there is, or more than there are.
+        for digits in 1..23 {
+            let number = format!("0.{}", "98765432123456789012345".split_at(digits).0);
+            let square = number.parse::<f64>().expect("a number").powi(2);
+            check(&format!("[{number}]"), 1, false, square);
+            check(&format!("[-{number},-{number}]"), 2, false, square * 2.0);
+        }
+    }
+
+    #[test]
+    fn what_is_no_list_of_finite_numbers_is_left_to_others() {
+        for list in [
+            "[]",
+            "[ ]",
+            "[1,]",
+            "[,1]",
+            "[1,,1]",
+            "[1 1]",
+            "[null]",
+            "[NaN]",
+            "[\"1\"]",
+            "[[1]]",
+            "[-]",
+            "[+1]",
+            "[01]",
+            "[-01]",
+            "[00.5]",
+            "[0.]",
+            "[-0.]",
+            "[.5]",
+            "[0.5.5]",
+            "[0.5-]",
+            "[1.]",
+            "[1e]",
+            "[1e+]",
+            "[0.5e]",
+            "[0.5e-]",
+            "[1e400]",
+            "[1e39]",
+            "[0.5}",
+            "[0x5]",
+            "[0.5f]",
+            "[0.1234567\u{660}]",
+            "[0.\u{660}]",
+            "[0.5/]",
+            "[0.5:]",
+            "[0.5\u{b}]",
+        ] {
+            assert_eq!(seen(list), None, "{list}");
+        }
+        // It may break off anywhere.
+        let list = b"[0.123456789,-0.123456789012345678901234,1e-05, 7.5 ]";
+        for end in 1..list.len() {
+            assert_eq!(glance(&list[..end], 1), None, "{end}");
+        }
+        assert!(glance(list, 1).is_some());
+    }
+
+    #[test]
+    fn the_first_eight_digits_count() {
+        for number in [0, 1, 9, 10, 12_345_678, 90_000_000, 99_999_999_u32, 10_203_040] {
+            let mut window = [b'7'; WINDOW];
+            window[..11].copy_from_slice(format!("-0.{number:08}").as_bytes());
+            window[20] = b',';
+            assert_eq!(fraction(&window), Some((number, 20)));
+            window[11] = b']';
+            assert_eq!(fraction(&window), Some((number, 11)));
+        }
+        assert_eq!(fraction(b"0.5,99999999999999999999"), Some((50_000_000, 3)));
+        assert_eq!(fraction(b"-0.05]99999999999999999,"), Some((5_000_000, 5)));
+        assert_eq!(fraction(&[b'0'; WINDOW]), None);
+    }
+}

@@ -370,6 +370,88 @@ mod tests {
         assert_eq!(answered(&[(empty, 1)]).as_deref(), Ok("[[1]]"));
     }
 
+    /// Both ways to read a body: each with what it made of it, and whether it has an outline.
+    fn both_ways(body: &str, inputs: usize, begin: fn() -> Answer) -> bool {
+        let read = |mut answer: Answer, add: &dyn Fn(&mut Answer) -> Result<Option<u64>>| {
+            let tokens = add(&mut answer);
+            let tokens = tokens.map_err(|error| (error.status().unwrap_or(0), error.message()))?;
+            let (count, whole) = (answer.count(), answer.finish(None).to_vec());
+            Ok::<_, (u16, String)>((tokens, count, String::from_utf8(whole).expect("UTF-8")))
+        };
+        let quick = read(begin(), &|answer| answer.add(body.to_owned(), inputs));
+        let full = read(begin(), &|answer| answer.add_read(body, inputs));
+        assert_eq!(quick, full, "{body}");
+        Outline::of(body).is_some_and(|outline| outline.read().is_some())
+    }
+
+    #[test]
+    fn an_outline_tells_what_the_answer_does() {
+        let begins =
+            [|| Answer::embed("m", None), || Answer::embed("m", Some(2)), Answer::embeddings];
+        let check = |body: &str, inputs: usize, has_outline: bool| {
+            for begin in begins {
+                assert_eq!(both_ways(body, inputs, begin), has_outline, "{body}");
+            }
+        };
+        let unit = r#"{"object":"embedding","index":0,"embedding":[0.6,-0.80,0.0]}"#;
+        let other = r#"{"embedding":[3,4.0,1e-2],"index":1,"object":"embedding"}"#;
+        let usage = r#""usage":{"prompt_tokens":7,"total_tokens":7}"#;
+        check(&format!(r#"{{"data":[{unit}],{usage}}}"#), 1, true);
+        check(&format!(r#"{{"data":[{unit},{other}],{usage}}}"#), 2, true);
+        check(&format!(r#"{{{usage},"data":[{other},{unit}]}}"#), 2, true);
+        check(&format!(r#"{{"data":[{other},{unit}]}}"#), 3, true);
+        check(&format!(r#"{{"data":[{unit},{unit}]}}"#), 2, true);
+        check("{\n \"data\" : [ {\"embedding\" :\t[ 0.6,\n  -0.8\r\n] } ] }\n", 1, true);
+        check(r#"{"model":"\"[\\","data":[{"embedding":[1]}],"\u00e9é":"embedding"}"#, 1, true);
+        check(r#"{"embedding":[1],"data":[{"x":{"embedding":[2]},"embedding":[1]}]}"#, 1, true);
+        // What stands for a list must not be taken for one, nor a list for what stands for one.
+        check(r#"{"data":[{"embedding":[1]},{"embedding":[0]}]}"#, 2, true);
+        check(r#"{"data":[[0,[0]],{"index":1,"embedding":[1]}]}"#, 2, false);
+        check(r#"{"data":[{"embedding":[1]}],"usage":[5,6]}"#, 1, false);
+        check(r#"{"data":[{"embedding":[1]},{"\u0065mbedding":[0]}]}"#, 2, false);
+        for body in [
+            "",
+            "{}",
+            r#"{"data":[]}"#,
+            r#"{"data":[{}]}"#,
+            r#"{"data":[{"embedding":null}]}"#,
+            r#"{"data":[{"embedding":[]}]}"#,
+            r#"{"data":[{"embedding":[1,null]}]}"#,
+            r#"{"data":[{"embedding":[NaN]}]}"#,
+            r#"{"data":[{"embedding":"AACAPw=="}]}"#,
+            r#"{"data":[{"embedding":[1],"embedding":[1]}]}"#,
+            r#"{"data":[{"embedding":[1]}],"error":{"message":"broken"}}"#,
+            r#"{"data":[{"embedding":[1]}],"error":{"embedding":[1]}}"#,
+            r#"{"data":[{"embedding":[1]}]"#,
+            r#"{"data":[{"embedding":[1]]}"#,
+            r#"{"data":[{"embedding":[1]}]}}"#,
+            r#"{"data":[{"embedding":[1]}],"a":"\x"}"#,
+            r#"{"data":[{"embedding":[1]}],"a":"open"#,
+            r#"{"data":[{"embedding":[1]}],"a":"open\"#,
+        ] {
+            let has_outline = body == r#"{"data":[{}]}"#;
+            check(body, 1, has_outline);
+        }
+    }
+
+    #[test]
+    fn bodies_that_are_kept_and_bodies_that_are_not_make_one_answer() {
+        let vector = |number: &str| format!("[{}]", [number; 100].join(","));
+        let body = |vector: &str| format!(r#"{{"data":[{{"embedding":{vector}}}]}}"#);
+        // Each has a sum of squares of 1, and of 0.25.
+        let (unit, blanks, other) = (vector("0.1"), vector("0.1 "), vector("0.05"));
+        let mut answer = Answer::embed("m", None);
+        for list in [&unit, &blanks, &other, &unit, &unit] {
+            assert!(answer.add(body(list), 1).is_ok());
+        }
+        let whole = answer.finish(None);
+        // Behind each of the three that are kept something is written.
+        assert_eq!(whole.pieces().len(), 7);
+        let all = [unit.as_str(); 5].join(",");
+        let expected = format!(r#"{{"model":"m","embeddings":[{all}]}}"#);
+        assert_eq!(String::from_utf8(whole.to_vec()), Ok(expected));
+    }
+
     #[test]
     fn each_route_has_its_frame() {
         let body = r#"{"data":[{"embedding":[3,4]}],"usage":{"prompt_tokens":2}}"#;

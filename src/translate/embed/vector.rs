@@ -265,6 +265,7 @@ fn without_numbers() -> Error {
 
 #[cfg(test)]
 mod tests {
+    use super::super::glance::glance;
     use super::*;
 
     const UNCUT: Form = Form::Unit { dimensions: None };
@@ -473,6 +474,59 @@ mod tests {
             // The digits of a unit vector.
             _ => format!("{}", f64::from_bits(bits >> 2 | 0x3f00_0000_0000_0000)),
         }
+    }
+
+    /// A vector with this sum of squares, but for the rounding of its digits.
+    fn vector_of(state: &mut u64, size: u64, squares: f64) -> Vec<f64> {
+        #[allow(clippy::cast_precision_loss)] // Any number will do.
+        let draw = |_| random(state) as f64 / u64::MAX as f64 * 2.0 - 1.0;
+        let numbers: Vec<f64> = (0..size).map(draw).collect();
+        let sum: f64 = numbers.iter().map(|number| number * number).sum();
+        numbers.iter().map(|number| number * (squares / sum).sqrt()).collect()
+    }
+
+    /// The same number, spelled in one of several ways; for some the eighth digit is the last one that
+    /// counts, for some what follows it weighs as much as it can.
+    fn spelled_as(number: f64, way: u64) -> String {
+        match way {
+            0 => format!("{number}"),
+            1 => format!("{number:e}"),
+            2..=12 => format!("{number:.*}", usize::try_from(way).unwrap_or(0) + 4),
+            13 => format!("{number:.8}99999999"),
+            #[allow(clippy::cast_possible_truncation)] // As a server with 32 bits has it.
+            _ => format!("{}", number as f32),
+        }
+    }
+
+    #[test]
+    fn what_passes_at_a_glance_is_what_passes() {
+        let mut state = 0x2545_f491_4f6c_dd1d;
+        let (mut passed, mut quick) = (0, 0);
+        for round in 0..2_400_u64 {
+            let size = [1, 2, 3, 17, 300, 1_536][usize::try_from(round % 6).unwrap_or(0)];
+            let offset =
+                [0.0, 1e-9, 3e-7, 7e-7, 9.9e-7, 9.99e-7, 1e-6, 1.001e-6, 1.01e-6, 1.3e-6, 1e-3]
+                    [usize::try_from(random(&mut state) % 11).unwrap_or(0)];
+            let sign = if random(&mut state) & 1 == 0 { 1.0 } else { -1.0 };
+            let way = random(&mut state) % 16;
+            let numbers = vector_of(&mut state, size, 1.0 + sign * offset);
+            let spelled = numbers.iter().map(|number| {
+                spelled_as(*number, if way < 15 { way } else { random(&mut state) % 15 })
+            });
+            let list = format!("[{}]", spelled.collect::<Vec<_>>().join(","));
+            let seen = glance(list.as_bytes(), 1).expect("numbers");
+            assert_eq!((seen.end, seen.numbers as u64), (list.len() - 1, size), "{list}");
+            for form in [UNCUT, cut(2), Form::Raw] {
+                let exact = written(&list, form).expect("a vector") == list;
+                assert!(exact || !form.passes(&seen), "{form:?} {list}");
+                if form == UNCUT {
+                    passed += u32::from(exact);
+                    quick += u32::from(form.passes(&seen));
+                }
+            }
+        }
+        assert!(passed > 800, "many pass: {passed}");
+        assert!(quick > passed / 2, "most of them at a glance: {quick} of {passed}");
     }
 
     #[test]
