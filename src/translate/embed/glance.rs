@@ -4,13 +4,7 @@
 //! point say enough, and are read eight at a time, some nanoseconds a number. Invariant: the bounds are
 //! true ones; whatever is not understood is left to the exact way, and so is what they leave open.
 
-/// Eight times the same byte.
-const fn all(byte: u8) -> u64 {
-    u64::from_le_bytes([byte; 8])
-}
-
-/// Bytes that are looked at together: a sign, `0.` and some twenty digits.
-const WINDOW: usize = 24;
+use super::digits::Fraction;
 
 /// Digits behind the point that count.
 const UNITS: f64 = 1e8;
@@ -51,11 +45,12 @@ pub(super) fn glance(text: &[u8], start: usize) -> Option<Glance> {
     let (mut sum, mut squares, mut exact) = (0_u64, 0.0, 0.0);
     loop {
         let mut rest = text.get(at..)?;
-        let length = if let Some((units, length)) = rest.first_chunk().and_then(fraction) {
+        let length = if let Some(fraction) = rest.first_chunk().and_then(Fraction::at) {
+            let units = fraction.leading();
             cut += 1;
             sum += u64::from(units);
             squares += f64::from(units) * f64::from(units);
-            length
+            fraction.length()
         } else if let blanks @ 1.. = blanks(rest) {
             has_blanks = true;
             at += blanks;
@@ -90,54 +85,6 @@ pub(super) fn glance(text: &[u8], start: usize) -> Option<Glance> {
 pub(super) fn blanks(text: &[u8]) -> usize {
     let is_blank = |byte: &&u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
     text.iter().take_while(is_blank).count()
-}
-
-/// Marks the bytes that are no digits, given what is left of each without the bits of `0`. Marks above
-/// the lowest may be wrong.
-fn marks(word: u64) -> u64 {
-    (word.wrapping_add(all(0x76)) | word) & all(0x80)
-}
-
-/// A decimal fraction below 1 at the beginning of `window`: its first eight digits behind the point, as
-/// a number, and the length of all of it. There is no branch that depends on the number of its digits,
-/// nor on its sign: each would be guessed wrong half of the time.
-#[inline]
-fn fraction(window: &[u8; WINDOW]) -> Option<(u32, usize)> {
-    let (words, _) = window.as_chunks::<8>();
-    let [first, second, third] = [words[0], words[1], words[2]].map(u64::from_le_bytes);
-    let sign = usize::from(window[0] == b'-');
-    if first >> (8 * sign) & 0xffff != u64::from(u16::from_le_bytes(*b"0.")) {
-        return None;
-    }
-    // Neither sign nor point ends it.
-    let begun = marks(first ^ all(b'0')) & (u64::MAX << (8 * (2 + sign)));
-    let near = u128::from(marks(second ^ all(b'0'))) << 64 | u128::from(begun);
-    let length = if near == 0 {
-        let far = marks(third ^ all(b'0'));
-        if far == 0 {
-            return None;
-        }
-        16 + far.trailing_zeros() / 8
-    } else {
-        near.trailing_zeros() / 8
-    } as usize;
-    if length == 2 + sign || window[length] | 0x20 == b'e' {
-        return None;
-    }
-    let digits = *window[2 + sign..].first_chunk()?;
-    let digits = u64::from_le_bytes(digits) ^ all(b'0');
-    // Nothing but the digits before the first mark stays; the others count as zeros.
-    let mark = marks(digits);
-    let kept = ((mark & mark.wrapping_neg()) >> 7).wrapping_sub(1);
-    Some((eight_digits(digits & kept), length))
-}
-
-/// The number that eight digits make, the first one in the lowest byte: pairs, then fours, then all.
-#[allow(clippy::cast_possible_truncation)] // What is above 32 bits was shifted out of use.
-fn eight_digits(digits: u64) -> u32 {
-    let pairs = digits.wrapping_mul(10 << 8 | 1) >> 8 & 0x00ff_00ff_00ff_00ff;
-    let fours = pairs.wrapping_mul(100 << 16 | 1) >> 16 & 0x0000_ffff_0000_ffff;
-    (fours.wrapping_mul(10_000 << 32 | 1) >> 32) as u32
 }
 
 /// A number of JSON at the beginning of `text`, in any spelling, and its length; none where 32 bits do
@@ -249,20 +196,5 @@ mod tests {
             assert_eq!(glance(&list[..end], 1), None, "{end}");
         }
         assert!(glance(list, 1).is_some());
-    }
-
-    #[test]
-    fn the_first_eight_digits_count() {
-        for number in [0, 1, 9, 10, 12_345_678, 90_000_000, 99_999_999_u32, 10_203_040] {
-            let mut window = [b'7'; WINDOW];
-            window[..11].copy_from_slice(format!("-0.{number:08}").as_bytes());
-            window[20] = b',';
-            assert_eq!(fraction(&window), Some((number, 20)));
-            window[11] = b']';
-            assert_eq!(fraction(&window), Some((number, 11)));
-        }
-        assert_eq!(fraction(b"0.5,99999999999999999999"), Some((50_000_000, 3)));
-        assert_eq!(fraction(b"-0.05]99999999999999999,"), Some((5_000_000, 5)));
-        assert_eq!(fraction(&[b'0'; WINDOW]), None);
     }
 }

@@ -5,6 +5,7 @@
 //! numbers. Pure; nothing here knows how often the upstream is asked.
 
 mod batch;
+mod digits;
 mod glance;
 mod outline;
 mod vector;

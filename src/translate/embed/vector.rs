@@ -8,6 +8,7 @@
 
 use std::ops::Range;
 
+use super::digits::{EXACT, Fraction, POWERS};
 use super::glance::Glance;
 use crate::base64;
 use crate::error::{Error, Result};
@@ -23,15 +24,6 @@ const UNIT: f64 = 1e-6;
 
 /// Ollama divides by no less than this (openai-wire.md 7.3).
 const LEAST_LENGTH: f64 = 1e-12;
-
-/// Up to this, 64-bit floats hold every whole number.
-const EXACT: u64 = 1 << 53;
-
-/// The powers of ten that 64-bit floats hold exactly.
-const POWERS: [f64; 23] = [
-    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
-    1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
-];
 
 /// What a route makes of a vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,7 +196,9 @@ impl Iterator for Numbers<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         self.skip_blanks();
         let rest = self.list.as_bytes().get(self.at..).filter(|rest| !rest.is_empty())?;
-        let (number, length) = match plain(rest) {
+        let fraction = rest.first_chunk().and_then(Fraction::at);
+        let quick = fraction.and_then(|it| Some((it.value()?, it.length())));
+        let (number, length) = match quick.or_else(|| plain(rest)) {
             Some((number, length)) => (Ok(number), length),
             None => {
                 let ends = |byte: &u8| *byte == b',' || byte.is_ascii_whitespace();
@@ -460,8 +454,9 @@ mod tests {
             1 => format!("{}", f64::from_bits(bits)),
             2 => format!("{:e}", f64::from_bits(bits)),
             3 => format!(
-                "-0.{:0width$}",
-                bits >> 20,
+                "{}0.{:0width$}",
+                if bits & 1 == 0 { "-" } else { "" },
+                bits >> (20 + bits % 40),
                 width = usize::try_from(bits % 30).unwrap_or(0)
             ),
             4 => format!("{}.{}", bits >> 40, bits % 1_000_000),
