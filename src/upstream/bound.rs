@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::agent::in_body;
 use super::transport::with_patience;
 use crate::error::{Error, Phase, Result};
+use crate::system;
 
 /// Bytes that a body has room for at first, where nobody told its length, and is given more of then.
 const ROOM: usize = 8 * 1024;
@@ -73,6 +74,7 @@ impl Bound {
         // One byte more, because the end is found behind the last one. The system hands out large
         // rooms zeroed, and nothing is spent for what is never filled.
         *bytes = vec![0; told.min(MOST_TRUSTED) + if told > 0 { 1 } else { ROOM }];
+        system::on_large_pages(bytes);
         let mut reader = reader.take(most);
         let mut filled = 0;
         let ended = loop {
@@ -123,6 +125,29 @@ mod tests {
         bytes.clear();
         assert!(long.read_all(&mut Drip(50), (3, None), &mut bytes).is_ok());
         assert_eq!(bytes, b"xxx");
+    }
+
+    #[test]
+    fn a_body_is_read_whole_whatever_length_was_told() {
+        let mut bound = Bound::new(Duration::from_secs(600));
+        let mut check = |length: usize, most: usize, told: Option<u64>| {
+            let body: Vec<u8> = (0..=255).cycle().take(length).collect();
+            let mut read = Vec::new();
+            let done = bound.read_all(&mut body.as_slice(), (most as u64, told), &mut read);
+            assert!(done.is_ok() && read == body[..length.min(most)], "{length} {told:?}");
+            read.capacity()
+        };
+        for length in [0, 1, ROOM - 1, ROOM, ROOM + 1, 5_400_000] {
+            let true_length = length as u64;
+            check(length, 1 << 30, None);
+            let capacity = check(length, 1 << 30, Some(true_length));
+            assert!(length == 0 || capacity == length + 1, "no more room than is needed");
+            check(length, 1 << 30, Some(true_length / 2));
+            check(length, length / 2, Some(true_length));
+        }
+        // A lie gets no more than is trusted.
+        assert_eq!(check(5, 1 << 30, Some(u64::MAX)), MOST_TRUSTED + 1);
+        check(MOST_TRUSTED + 70_000, 1 << 30, Some(MOST_TRUSTED as u64 + 70_000));
     }
 
     #[test]
