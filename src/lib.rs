@@ -26,7 +26,7 @@
 //! | [`translate`] | one API to the other, both ways |
 //! | [`sse`], [`ndjson`] | events out of bytes, lines into bytes |
 //! | [`shape`] | what an error looks like in each of the three protocols |
-//! | [`route`], [`names`], [`profile`], [`keep_alive`], [`clock`], [`base64`], [`lock`] | small rules |
+//! | [`route`], [`names`], [`profile`], [`keep_alive`], [`clock`], [`base64`], [`lock`], [`order`] | small rules |
 //! | [`go_template`] | whether a template is one, in Go's words |
 //! | [`backoff`], [`upstream_error`] | when to try again; what an upstream's error means |
 //! | [`breaker`] | who may still try an upstream that is not there |
@@ -91,6 +91,7 @@ pub mod names;
 pub mod ndjson;
 pub mod ollama;
 pub mod openai;
+pub mod order;
 pub mod origin;
 pub mod pool;
 pub mod profile;

@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::keep_alive::KeepAlive;
+use crate::order;
 
 /// Models remembered at once; beyond that the one that expires first is forgotten.
 const MOST: usize = 1024;
@@ -106,7 +107,7 @@ impl Loaded {
             .filter(|(_, entry)| entry.is_there(now))
             .map(|(id, entry)| (id.clone(), entry.stay))
             .collect();
-        list.sort_by(|(a, first), (b, second)| {
+        order::sort_by(&mut list, |(a, first), (b, second)| {
             second.expires.cmp(&first.expires).then_with(|| a.cmp(b))
         });
         list

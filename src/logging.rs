@@ -6,15 +6,17 @@
 //! it: a client may have sent one as the name of a model.
 //!
 //! Lines are written by a thread of their own ([`spool`]), so that neither a slow reader of standard
-//! error nor a system call for each request holds up the workers, who all write to one log.
+//! error nor a system call for each request holds up the workers, who all write to one log. Each thread
+//! has a logger of its own, so that none waits while another one's line is put together.
 
 mod spool;
 
+use std::cell::OnceCell;
 use std::io::{self, Write};
 use std::panic;
 use std::sync::OnceLock;
 
-use log::LevelFilter;
+use log::{LevelFilter, Log, Metadata, Record};
 use simplelog::{ConfigBuilder, WriteLogger};
 
 use self::spool::Spool;
@@ -36,8 +38,12 @@ pub fn start(level: LevelFilter, redactor: Redactor) {
         LevelFilter::Off => Spool::direct(io::stderr()),
         _ => Spool::start(io::stderr()),
     });
+    let make =
+        move || *WriteLogger::new(level, config.clone(), Cleaned::new(redactor.clone(), spool));
     // A second logger in one process is a test's doing.
-    let _ = WriteLogger::init(level, config, Cleaned::new(redactor, spool));
+    if log::set_boxed_logger(Box::new(Threads { level, make: Box::new(make) })).is_ok() {
+        log::set_max_level(level);
+    }
     panic::set_hook(Box::new(|info| {
         let thread = std::thread::current();
         let place = info.location().map(ToString::to_string).unwrap_or_default();
@@ -49,6 +55,34 @@ pub fn start(level: LevelFilter, redactor: Redactor) {
 pub fn flush() {
     if let Some(spool) = SPOOL.get() {
         spool.flush();
+    }
+}
+
+/// What one thread logs with.
+type Logger = WriteLogger<Cleaned<&'static Spool>>;
+
+thread_local! {
+    static LOGGER: OnceCell<Logger> = const { OnceCell::new() };
+}
+
+/// A logger for each thread that logs.
+struct Threads {
+    level: LevelFilter,
+    make: Box<dyn Fn() -> Logger + Send + Sync>,
+}
+
+impl Log for Threads {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= self.level
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        // A thread at its very end has none any more.
+        let _ = LOGGER.try_with(|logger| logger.get_or_init(&self.make).log(record));
+    }
+
+    fn flush(&self) {
+        flush();
     }
 }
 

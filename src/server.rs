@@ -22,6 +22,7 @@ use crate::guard::{Guard, Limits, Registry, Sight, Tally};
 use crate::handler::App;
 use crate::machine;
 use crate::metrics::Metrics;
+use crate::order;
 use crate::resources::{Ledger, Pressure, Room};
 use crate::stop::Stop;
 use crate::store::Store;
@@ -251,7 +252,8 @@ fn bind(host: &str, port: u16) -> io::Result<TcpListener> {
         addresses.push(SocketAddr::from(([0, 0, 0, 0], port)));
     }
     // As Go does, IPv4 before IPv6 where a name has both.
-    addresses.sort_by_key(|address| host != "::" && address.is_ipv6());
+    let is_late = |address: &SocketAddr| host != "::" && address.is_ipv6();
+    order::sort_by(&mut addresses, |a, b| is_late(a).cmp(&is_late(b)));
     let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in addresses {
         match bind_one(address) {

@@ -322,14 +322,9 @@ fn value_of<'a>(name: &[u8], line: &'a [u8]) -> Option<&'a [u8]> {
     }
 }
 
-/// The place of the first CR or LF. The steps have a fixed size so that the compiler can compare
-/// many bytes at once.
+/// The place of the first CR or LF.
 fn line_end(bytes: &[u8]) -> Option<usize> {
-    const STEP: usize = 32;
-    let ends_line = |byte: &u8| matches!(byte, b'\n' | b'\r');
-    let has_none = |step: &&[u8]| !step.iter().fold(false, |any, byte| any | ends_line(byte));
-    let clear = bytes.chunks_exact(STEP).take_while(has_none).count() * STEP;
-    bytes[clear..].iter().position(ends_line).map(|at| clear + at)
+    memchr::memchr2(b'\n', b'\r', bytes)
 }
 
 #[cfg(test)]

@@ -75,6 +75,47 @@ pub fn on_large_pages(room: &mut [u8]) {
     let _ = room;
 }
 
+/// Gives back what this thread's stack has used below the caller's frame, which is rebuilt, as zeros,
+/// where it is used again. To be called by whoever goes on for long: a call that is over may have gone
+/// deep.
+#[inline(never)] // Its own frame tells where the others end.
+pub fn give_stack_back() {
+    #[cfg(target_os = "linux")]
+    {
+        /// Bytes below this frame that are left alone: for the calls in here, and for the next ones.
+        const KEPT_BYTES: usize = 8 * 1024;
+        const PAGE: usize = 4096;
+        let marker = 0_u8;
+        let here = &raw const marker as usize;
+        let Some((lowest, end)) = stack() else { return };
+        let above = here.saturating_sub(KEPT_BYTES) / PAGE * PAGE;
+        if lowest % PAGE == 0 && lowest < above && here < end {
+            // SAFETY: the range lies within this thread's own stack and wholly below the frames in use,
+            // where nothing is alive; no other thread uses it.
+            let _ = unsafe {
+                libc::madvise(lowest as *mut libc::c_void, above - lowest, libc::MADV_DONTNEED)
+            };
+        }
+    }
+}
+
+/// The lowest address of this thread's stack, and its end.
+#[cfg(target_os = "linux")]
+fn stack() -> Option<(usize, usize)> {
+    let mut attributes = std::mem::MaybeUninit::<libc::pthread_attr_t>::uninit();
+    let (mut lowest, mut size) = (std::ptr::null_mut(), 0);
+    // SAFETY: the first call fills the attributes where it succeeds; only then are they read, and
+    // destroyed once.
+    unsafe {
+        if libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) != 0 {
+            return None;
+        }
+        let got = libc::pthread_attr_getstack(attributes.as_ptr(), &raw mut lowest, &raw mut size);
+        libc::pthread_attr_destroy(attributes.as_mut_ptr());
+        (got == 0).then_some((lowest as usize, lowest as usize + size))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,5 +128,47 @@ mod tests {
             on_large_pages(&mut room);
             assert!(room == before, "{length}");
         }
+    }
+
+    /// Uses some of the stack, and tells what is left of it.
+    #[inline(never)]
+    fn deep(level: usize) -> usize {
+        let bytes = std::hint::black_box([level as u8; 4096]);
+        let below = if level == 0 { 0 } else { deep(level - 1) };
+        below + usize::from(bytes[level % 4096])
+    }
+
+    #[cfg(target_os = "linux")]
+    fn resident() -> usize {
+        let text = std::fs::read_to_string("/proc/thread-self/smaps").unwrap_or_default();
+        let here = std::ptr::from_ref(&text) as usize;
+        let mut is_here = false;
+        for line in text.lines() {
+            let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+            let number = |text| usize::from_str_radix(text, 16).ok();
+            if let Some((Some(from), Some(to))) = range.map(|(from, to)| (number(from), number(to)))
+            {
+                is_here = (from..to).contains(&here);
+            } else if let Some(rest) = line.strip_prefix("Rss:").filter(|_| is_here) {
+                return rest.trim().trim_end_matches(" kB").parse().unwrap_or(0);
+            }
+        }
+        0
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_stack_that_was_deep_is_given_back_and_goes_on_to_work() {
+        let thread = std::thread::Builder::new().stack_size(1024 * 1024).spawn(|| {
+            let kept = std::hint::black_box([7_u8; 1000]);
+            let expected = deep(100);
+            let before = resident();
+            give_stack_back();
+            let after = resident();
+            assert!(before > 400 && after < before - 300, "{before} and {after} kB");
+            assert_eq!(deep(100), expected);
+            assert!(kept.iter().all(|byte| *byte == 7));
+        });
+        thread.expect("a thread").join().expect("no panic");
     }
 }

@@ -62,6 +62,7 @@ const PURE: &[&str] = &[
     "src/ndjson.rs",
     "src/ollama",
     "src/openai",
+    "src/order.rs",
     "src/origin.rs",
     "src/profile",
     "src/redact.rs",

@@ -31,7 +31,12 @@ impl Adaptable for RawBody<'_> {
         let read = |(key, value): (&str, &Cow<'_, str>)| {
             Some((key.to_owned(), serde_json::from_str(value).ok()?))
         };
-        Some(self.sampling.get_or_init(|| short().filter_map(read).collect()))
+        let all = || {
+            let mut members = Map::new();
+            members.extend(short().filter_map(read));
+            members
+        };
+        Some(self.sampling.get_or_init(all))
     }
 
     fn has(&self, member: &str) -> bool {

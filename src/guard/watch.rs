@@ -20,6 +20,7 @@ use super::registry::{InHand, Phase, Registry};
 use super::rules::{Connection, Limits, Look, Peer, Reason, Verdict};
 use super::socket::{Found, Slot, Socket};
 use super::{Heed, Sight, Tally};
+use crate::order;
 
 /// The least time between two looks: a client that floods us gets through 2 to 4 MiB in it.
 const TICK: Duration = Duration::from_millis(20);
@@ -233,7 +234,7 @@ impl Watch {
         };
         let mut spares: Vec<_> = self.known.iter().filter_map(spare).collect();
         // Of those that were met in one round, the lower number was accepted earlier.
-        spares.sort_unstable_by_key(|(order, _, number)| (*order, *number));
+        order::sort_by(&mut spares, |a, b| (a.0, a.2).cmp(&(b.0, b.2)));
         for (_, peer, number) in spares.into_iter().take(above) {
             let Found::Connection(socket) = slot.look(number, self.port) else { continue };
             // Its number may be somebody else's by now, and it may have asked by now.

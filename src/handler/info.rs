@@ -1,6 +1,5 @@
 //! What can be asked about the server and its models.
 
-use std::cmp::Reverse;
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -16,6 +15,7 @@ use crate::ndjson;
 use crate::ollama::answer::{List, VersionAnswer};
 use crate::ollama::decode;
 use crate::ollama::request::ShowRequest;
+use crate::order;
 use crate::translate::models::{Asked, Model};
 use crate::translate::virtual_model::VirtualModel;
 
@@ -46,7 +46,7 @@ pub(super) fn tags(context: &mut Context<'_>) -> Result<()> {
     let mut models: Vec<_> =
         listed.map(|model| (model.modified(&setting), model.tag(&setting))).collect();
     models.extend(own.values().map(|model| (model.modified(), base(model))));
-    models.sort_by_key(|(modified, _)| Reverse(*modified));
+    order::sort_by(&mut models, |(a, _), (b, _)| b.cmp(a));
     let models = models.into_iter().map(|(_, tag)| tag).collect();
     context.answer_json(200, &List { models })
 }

@@ -8,6 +8,7 @@ mod anthropic;
 mod audio;
 mod embed;
 mod info;
+mod lasting;
 mod manage;
 mod named;
 mod openai;

@@ -7,6 +7,7 @@
 
 use std::io::{self, Read};
 
+use super::lasting::Lasting;
 use super::{App, Context, InUse, Resolved, Stay, model_is_required, unpack};
 use crate::error::{Error, Result};
 use crate::ollama::decode;
@@ -231,9 +232,11 @@ pub(super) fn relay(
         PassedBody::Stream(stream) => stream,
     };
     context.exchange.begin_passed(answer.head);
+    let mut lasting = Lasting::default();
     while let Some(piece) = stream.next()? {
         context.exchange.line(piece);
         context.exchange.flush()?;
+        lasting.waits();
     }
     drop(in_use);
     context.exchange.end()

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use super::lasting::Lasting;
 use super::{Context, InUse};
 use crate::clock;
 use crate::error::Result;
@@ -125,6 +126,7 @@ fn pump(
     state: &mut AnswerStream<'_>,
     line: &mut Vec<u8>,
 ) -> Result<()> {
+    let mut lasting = Lasting::default();
     loop {
         let arrival = Arrival::now(context.received);
         while let Some(event) = events.ready()? {
@@ -139,6 +141,7 @@ fn pump(
             }
         }
         context.exchange.flush()?;
+        lasting.waits();
         if !wait(events, state)? {
             return Ok(());
         }

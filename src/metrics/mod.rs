@@ -21,6 +21,7 @@ use self::histogram::Histogram;
 use self::text::Text;
 use crate::breaker::Circuit;
 use crate::lock::lock;
+use crate::order;
 
 /// The type of the text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -360,7 +361,7 @@ impl Finishes {
         let help = "Requests by what became of them; status 0: the client left before.";
         out.family("ollama_proxy_requests", "counter", "", help);
         let mut requests: Vec<_> = self.requests.iter().collect();
-        requests.sort_unstable();
+        order::sort_by(&mut requests, Ord::cmp);
         for ((route, place, status), count) in requests {
             let status = status.to_string();
             let labels = [("route", *route), ("model", self.name(*place)), ("status", &status)];

@@ -2,6 +2,7 @@
 
 use crate::ollama::answer::Logprob;
 use crate::openai::answer::{Logprobs, TokenLogprob};
+use crate::order;
 
 /// What OpenAI writes for a token that is very unlikely. JSON has no infinity.
 const VERY_UNLIKELY: f64 = -9999.0;
@@ -35,7 +36,7 @@ pub fn cut(tokens: &mut Vec<Logprob>, mut unseen: &str) {
 fn to_token(token: TokenLogprob, top: usize) -> Logprob {
     let logprob = logprob(&token);
     let mut others = token.top_logprobs;
-    others.sort_by(|a, b| self::logprob(b).total_cmp(&self::logprob(a)));
+    order::sort_by(&mut others, |a, b| self::logprob(b).total_cmp(&self::logprob(a)));
     others.truncate(top);
     Logprob {
         // Some servers write the bytes of half a character; those of the text are what clients

@@ -98,7 +98,9 @@ pub fn stay(keep_alive: Option<&Value>, profile: &Profile) -> Map<String, Value>
     match (profile.ttl, asked) {
         (Some(name), Some(KeepAlive::For(time))) if !time.is_zero() => {
             let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
-            Map::from_iter([(name.to_owned(), seconds.into())])
+            let mut members = Map::new();
+            members.insert(name.to_owned(), seconds.into());
+            members
         }
         _ => Map::new(),
     }

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
 use super::agent::in_body;
-use super::transport::with_patience;
+use super::transport::{buffered_only, with_patience};
 use crate::error::{Error, Phase, Result};
 use crate::system;
 
@@ -92,9 +92,29 @@ impl Bound {
     }
 }
 
+/// Fills a buffer, of which the first `filled` bytes were just read, with what has come together with
+/// them; tells how much there is, and what went wrong behind it. Never waits.
+pub(super) fn gather(
+    reader: &mut impl Read,
+    buffer: &mut [u8],
+    mut filled: usize,
+) -> (usize, Option<Error>) {
+    while filled < buffer.len() {
+        match buffered_only(|| reader.read(&mut buffer[filled..])) {
+            // The end is found out by the next wait.
+            Ok(0) => break,
+            Ok(length) => filled += length,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => return (filled, Some(in_body(error))),
+        }
+    }
+    (filled, None)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::transport::is_buffered_only;
 
     /// Takes some time for each byte.
     struct Drip(usize);
@@ -158,5 +178,35 @@ mod tests {
             assert_eq!(bound.read(&mut Drip(2), &mut buffer).expect("in time"), 1);
             bound.renew();
         }
+    }
+
+    /// Gives these pieces, and then `end`, to whoever does not want to wait.
+    struct Pieces(Vec<&'static [u8]>, Option<io::Error>);
+
+    impl Read for Pieces {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            assert!(is_buffered_only(), "it may not wait");
+            let Some(piece) = self.0.first_mut() else { return self.1.take().map_or(Ok(0), Err) };
+            let length = piece.len().min(buffer.len());
+            buffer[..length].copy_from_slice(&piece[..length]);
+            *piece = &piece[length..];
+            self.0.retain(|piece| !piece.is_empty());
+            Ok(length)
+        }
+    }
+
+    #[test]
+    fn what_has_come_is_gathered_without_waiting() {
+        let would_block = || Some(io::ErrorKind::WouldBlock.into());
+        let check = |pieces: Vec<&'static [u8]>, end, expected: &[u8], fails: bool| {
+            let mut buffer = *b"ab......";
+            let (filled, failure) = gather(&mut Pieces(pieces, end), &mut buffer, 2);
+            assert_eq!((&buffer[..filled], failure.is_some()), (expected, fails));
+        };
+        check(vec![], would_block(), b"ab", false);
+        check(vec![b"c", b"de"], would_block(), b"abcde", false);
+        check(vec![b"c"], None, b"abc", false);
+        check(vec![b"c", b"defghij"], would_block(), b"abcdefgh", false);
+        check(vec![b"c"], Some(io::ErrorKind::ConnectionReset.into()), b"abc", true);
     }
 }

@@ -16,8 +16,8 @@ const FIRST_OUTPUT: usize = 8 * 1024;
 const MOST: usize = 64 * 1024;
 /// The most that is held back for what follows it: a head.
 const MOST_HELD: usize = 4 * 1024;
-/// Bytes that ureq wants beside the output, when it sends a body whose length nobody knows.
-const SPARE: usize = 10 * 1024;
+/// Bytes that ureq gets beside the output, for the pieces of a body whose length nobody knows.
+const SPARE: usize = FIRST_INPUT;
 
 /// Both buffers of a connection.
 #[derive(Debug, Default)]

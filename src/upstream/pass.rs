@@ -13,7 +13,7 @@ use ureq::http::Response;
 use ureq::{Body, BodyReader, SendBody};
 
 use super::agent::{self, header, not_cancelled};
-use super::bound::Bound;
+use super::bound::{Bound, gather};
 use super::stream::OpenStream;
 use super::{Client, Trace};
 use crate::bodies::{LineTap, Tap};
@@ -235,7 +235,8 @@ impl PassedAnswer {
         let (events, open) = (head.has_events(), OpenStream::new(metrics.clone()));
         let end = (events && ends_alone).then(Box::default);
         let tail = Vec::new();
-        let stream = PassedStream { reader, buffer, events, tail, end, bound, open, tap };
+        let failure = None;
+        let stream = PassedStream { reader, buffer, events, tail, end, failure, bound, open, tap };
         Ok(Self { head, body: PassedBody::Stream(Box::new(stream)) })
     }
 
@@ -265,6 +266,8 @@ pub struct PassedStream {
     tail: Vec<u8>,
     /// What was seen of its end, of events only whose end is that of their connection.
     end: Option<Box<End>>,
+    /// What went wrong behind what has come.
+    failure: Option<Error>,
     bound: Bound,
     open: OpenStream,
     tap: Option<Box<LineTap>>,
@@ -279,7 +282,11 @@ impl PassedStream {
     /// before events did that only their connection delimits.
     #[allow(clippy::should_implement_trait)] // It lends what it reads.
     pub fn next(&mut self) -> Result<Option<&[u8]>> {
-        match self.bound.read(&mut self.reader, &mut self.buffer) {
+        let read = match self.failure.take() {
+            Some(error) => Err(error),
+            None => self.bound.read(&mut self.reader, &mut self.buffer),
+        };
+        match read {
             Ok(0) => {
                 not_cancelled()?;
                 match &self.end {
@@ -287,7 +294,9 @@ impl PassedStream {
                     _ => Ok(None),
                 }
             }
-            Ok(length) => {
+            Ok(first) => {
+                let length;
+                (length, self.failure) = gather(&mut self.reader, &mut self.buffer, first);
                 if self.events {
                     self.came(length);
                 }

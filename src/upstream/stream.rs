@@ -1,16 +1,16 @@
 //! The body of an upstream's answer: whole, or event by event.
 
-use std::io::{self, Read};
+use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ureq::http::Response;
 use ureq::{Body, BodyReader};
 
-use super::agent::{header, in_body, not_cancelled};
-use super::bound::Bound;
+use super::agent::{header, not_cancelled};
+use super::bound::{Bound, gather};
 use super::failed;
-use super::transport::{buffered_only, with_patience};
+use super::transport::with_patience;
 use crate::bodies::Tap;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
@@ -205,10 +205,7 @@ impl EventStream {
                 not_cancelled()?;
                 self.decoder.finish();
             }
-            Ok(length) => {
-                self.decoder.push(&buffer[..length]);
-                self.take_what_has_come(&mut buffer, length);
-            }
+            Ok(length) => self.take(&mut buffer, length),
             Err(error) => {
                 self.ended = true;
                 return Err(self.open.broken(error));
@@ -217,23 +214,18 @@ impl EventStream {
         Ok(true)
     }
 
-    /// Takes what came together with what was just read, so that all of it is passed on at once. Never
-    /// waits.
-    fn take_what_has_come(&mut self, buffer: &mut [u8], mut taken: usize) {
-        while taken < MOST_AT_ONCE {
-            match buffered_only(|| self.reader.read(buffer)) {
-                // The end is found out by the next wait, behind the events.
-                Ok(0) => return,
-                Ok(length) => {
-                    self.decoder.push(&buffer[..length]);
-                    taken += length;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) => {
-                    self.failure = Some(in_body(error));
-                    return;
-                }
+    /// Takes what was just read, and what came together with it, so that all of it is passed on at
+    /// once. Never waits.
+    fn take(&mut self, buffer: &mut [u8], mut filled: usize) {
+        let mut taken = 0;
+        loop {
+            (filled, self.failure) = gather(&mut self.reader, buffer, filled);
+            self.decoder.push(&buffer[..filled]);
+            taken += filled;
+            if filled < buffer.len() || self.failure.is_some() || taken >= MOST_AT_ONCE {
+                return;
             }
+            filled = 0;
         }
     }
 

@@ -110,18 +110,24 @@ pub(super) fn with_patience<T>(patience: Duration, work: impl FnOnce() -> T) -> 
     work()
 }
 
-/// ureq's own connectors around our sockets, their connections wrapped.
+/// Makes connections of whatever kind.
+type AnyConnector = Box<dyn Connector<(), Out = Box<dyn Transport>>>;
+
+/// ureq's own connectors around our sockets, their connections wrapped. Those without TLS have a chain
+/// of their own, because the other one takes ten kilobytes more of a worker's stack.
 #[derive(Debug)]
 pub(super) struct WatchedConnector {
-    inner: Box<dyn Connector<(), Out = Box<dyn Transport>>>,
+    plain: AnyConnector,
+    tls: AnyConnector,
     resolver: DefaultResolver,
 }
 
 impl Default for WatchedConnector {
     fn default() -> Self {
-        let proxy = ().chain(ConnectProxyConnector::default());
-        let inner = proxy.chain(TcpConnector).chain(RustlsConnector::default()).chain(Boxing);
-        Self { inner: Box::new(inner), resolver: DefaultResolver::default() }
+        let socket = || ().chain(ConnectProxyConnector::default()).chain(TcpConnector);
+        let plain = Box::new(socket().chain(Boxing));
+        let tls = Box::new(socket().chain(RustlsConnector::default()).chain(Boxing));
+        Self { plain, tls, resolver: DefaultResolver::default() }
     }
 }
 
@@ -180,7 +186,8 @@ impl Connector<()> for WatchedConnector {
                 }
             }),
         };
-        let inner = self.inner.connect(&details, chained)?;
+        let connector = if details.needs_tls() { &self.tls } else { &self.plain };
+        let inner = connector.connect(&details, chained)?;
         Ok(inner.map(|inner| WatchedTransport { inner, hook, user: 0 }))
     }
 }

@@ -157,7 +157,9 @@ fn options(request: &MessagesRequest<'_>) -> Map<String, Value> {
         ("top_k", request.top_k.map(|number| number.0.into())),
         ("stop", stop.map(Value::Array)),
     ];
-    named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    let mut options = Map::new();
+    options.extend(named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+    options
 }
 
 /// Whether to think, and how much (15.1).

@@ -268,7 +268,7 @@ mod tests {
     fn written(vector: &str, form: Form) -> std::result::Result<String, (u16, String)> {
         serde_json::from_str::<serde::de::IgnoredAny>(vector).expect("valid JSON");
         let mut out = b"before".to_vec();
-        match Writer::default().append(&mut out, &vector, form) {
+        match Writer::default().append(&mut out, vector, form) {
             Ok(()) => {
                 let out = String::from_utf8(out).expect("UTF-8");
                 Ok(out.strip_prefix("before").expect("what stood there").to_owned())

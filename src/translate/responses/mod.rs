@@ -78,7 +78,9 @@ fn options(request: &ResponsesRequest<'_>) -> Option<Map<String, Value>> {
         ("num_predict", request.max_output_tokens.map(|most| most.0.into())),
     ];
     let set = members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
-    Some(set.collect::<Map<_, _>>()).filter(|options| !options.is_empty())
+    let mut options = Map::new();
+    options.extend(set);
+    Some(options).filter(|options| !options.is_empty())
 }
 
 /// How much to reason (14.2).
