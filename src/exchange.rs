@@ -535,28 +535,6 @@ impl Exchange {
         }
         sent
     }
-
-    /// One write unless it is large, so that a client sees whole lines. After it, the answer is at
-    /// `next`.
-    fn send(
-        &mut self,
-        writer: &mut dyn Write,
-        pieces: (&[u8], &[&[u8]]),
-        next: Wire,
-    ) -> Result<()> {
-        let mut write =
-            |ahead: usize| gather::write(writer, pieces, ahead).and_then(|()| writer.flush());
-        let written = match &mut self.ticket {
-            Some(ticket) => {
-                if next == Wire::Other {
-                    ticket.ending();
-                }
-                ticket.in_hand().send(next, write)
-            }
-            None => write(0),
-        };
-        written.map_err(Error::DownstreamGone)
-    }
 }
 
 /// A request's header.

@@ -6,8 +6,35 @@
 
 use std::io::{self, Write};
 
+use super::Exchange;
+use crate::error::{Error, Result};
+use crate::guard::Wire;
+
 /// Bytes that go together in one write, at most; a piece of so many goes alone.
 const TOGETHER: usize = 64 * 1024;
+
+impl Exchange {
+    /// One write unless it is large, so that a client sees whole lines. After it, the answer is at
+    /// `next`.
+    pub(super) fn send(
+        &mut self,
+        writer: &mut dyn Write,
+        pieces: (&[u8], &[&[u8]]),
+        next: Wire,
+    ) -> Result<()> {
+        let mut write = |ahead: usize| write(writer, pieces, ahead).and_then(|()| writer.flush());
+        let written = match &mut self.ticket {
+            Some(ticket) => {
+                if next == Wire::Other {
+                    ticket.ending();
+                }
+                ticket.in_hand().send(next, write)
+            }
+            None => write(0),
+        };
+        written.map_err(Error::DownstreamGone)
+    }
+}
 
 /// Whether all of it goes together.
 pub(super) fn is_small(pieces: &[&[u8]]) -> bool {
@@ -15,7 +42,7 @@ pub(super) fn is_small(pieces: &[&[u8]]) -> bool {
 }
 
 /// Writes `first` but for its first `ahead` bytes, and then the others.
-pub(super) fn write(
+fn write(
     writer: &mut dyn Write,
     (first, others): (&[u8], &[&[u8]]),
     ahead: usize,
