@@ -225,11 +225,16 @@ fn vector(out: &mut String, state: &mut u64, numbers: u64) {
         *state >> 33
     };
     let bits: Vec<u64> = (0..numbers).map(draw).collect();
-    // What has an exponent is too small to matter; the first number has none, so that there is a length.
+    // What has an exponent stays as small as it is, and the others make up the length; the first number
+    // has none.
     let is_small = |place: usize, bits: u64| place > 0 && bits % 64 == 0;
     let value = |bits: u64| (bits as f64 + 0.5) / f64::from(1u32 << 30) - 1.0;
-    let large = bits.iter().enumerate().filter(|(place, bits)| !is_small(*place, **bits));
-    let length = large.map(|(_, bits)| value(*bits).powi(2)).sum::<f64>().sqrt();
+    let (mut large, mut small) = (0.0, 0.0);
+    for (place, &bits) in bits.iter().enumerate() {
+        let of_its_kind = if is_small(place, bits) { &mut small } else { &mut large };
+        *of_its_kind += value(bits).powi(2);
+    }
+    let length = (large / (1.0 - small * 9e-5 * 9e-5)).sqrt();
     for (place, &bits) in bits.iter().enumerate() {
         out.push_str(if place == 0 { "" } else { "," });
         let unit = value(bits) / length;
