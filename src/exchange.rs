@@ -19,6 +19,7 @@
 mod content;
 mod counted;
 mod frame;
+mod gather;
 mod head;
 
 use std::io::{self, Read, Write};
@@ -333,7 +334,16 @@ impl Exchange {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Result<()> {
-        self.reply(status, Body::Whole(kind, body.len()), headers, body)
+        self.reply(status, Body::Whole(kind, body.len()), headers, &[body])
+    }
+
+    /// Answers with a whole body that is in pieces, and ends.
+    ///
+    /// # Errors
+    /// [`Error::DownstreamGone`].
+    pub fn answer_pieces(&mut self, status: u16, kind: ContentType, body: &[&[u8]]) -> Result<()> {
+        let length = body.iter().map(|piece| piece.len()).sum();
+        self.reply(status, Body::Whole(kind, length), &[], body)
     }
 
     /// Answers with a status, without a body or a type, and ends.
@@ -341,7 +351,7 @@ impl Exchange {
     /// # Errors
     /// [`Error::DownstreamGone`].
     pub fn answer_empty(&mut self, status: u16) -> Result<()> {
-        self.reply(status, Body::None, &[], b"")
+        self.reply(status, Body::None, &[], &[])
     }
 
     fn reply(
@@ -349,21 +359,25 @@ impl Exchange {
         status: u16,
         kind: Body,
         headers: &[(&str, &str)],
-        body: &[u8],
+        body: &[&[u8]],
     ) -> Result<()> {
         if !self.body_read {
             // What follows an unread body on its connection cannot be told from it.
             self.condemn();
         }
         let mut out = self.head(status, kind, headers);
-        if !self.headless {
-            out.extend_from_slice(body);
+        let mut body = if self.headless { &[] } else { body };
+        if gather::is_small(body) {
+            body.iter().for_each(|piece| out.extend_from_slice(piece));
+            body = &[];
         }
+        let whole = (out.as_slice(), body);
         match std::mem::replace(&mut self.state, State::Done) {
             State::Waiting(request) if self.body_read => {
-                self.send(request.into_writer().as_mut(), &out, Wire::Other)
+                self.send(request.into_writer().as_mut(), whole, Wire::Other)
             }
             State::Waiting(request) => {
+                out.extend_from_slice(&body.concat());
                 unread::refuse(request, &out, self.ticket.take());
                 Ok(())
             }
@@ -388,7 +402,7 @@ impl Exchange {
     pub fn answer_passed(&mut self, head: PassedHead, body: &[u8]) -> Result<()> {
         let status = head.status;
         self.stream = Stream::Passed(head);
-        self.reply(status, Body::Gathered(body.len()), &[], body)
+        self.reply(status, Body::Gathered(body.len()), &[], &[body])
     }
 
     /// Holds a line back until [`Exchange::flush`]. The line ends in its only newline.
@@ -422,7 +436,7 @@ impl Exchange {
     pub fn end(&mut self) -> Result<()> {
         if self.framing == Framing::AtOnce {
             let body = std::mem::take(&mut self.pending);
-            return self.reply(self.stream.status(), Body::Gathered(body.len()), &[], &body);
+            return self.reply(self.stream.status(), Body::Gathered(body.len()), &[], &[&body]);
         }
         self.end_with(b"0\r\n\r\n")
     }
@@ -513,29 +527,13 @@ impl Exchange {
             State::Done => return Err(Error::Internal("a line after the end")),
         };
         let pending = std::mem::take(&mut self.pending);
-        let sent = self.send(writer.as_mut(), &pending, next);
+        let sent = self.send(writer.as_mut(), (&pending, &[]), next);
         self.pending = pending;
         self.pending.clear();
         if sent.is_ok() {
             self.state = State::Streaming(writer);
         }
         sent
-    }
-
-    /// One write, so that a client sees whole lines. After it, the answer is at `next`.
-    fn send(&mut self, writer: &mut dyn Write, bytes: &[u8], next: Wire) -> Result<()> {
-        let mut write =
-            |ahead: usize| writer.write_all(&bytes[ahead..]).and_then(|()| writer.flush());
-        let written = match &mut self.ticket {
-            Some(ticket) => {
-                if next == Wire::Other {
-                    ticket.ending();
-                }
-                ticket.in_hand().send(next, write)
-            }
-            None => write(0),
-        };
-        written.map_err(Error::DownstreamGone)
     }
 }
 

@@ -5,7 +5,7 @@
 //! prompt; its place in the source is enough to find it. Keys are masked in every line, whoever wrote
 //! it: a client may have sent one as the name of a model.
 //!
-//! Lines are written by a thread of their own ([`spool`]), so that neither a slow reader of standard
+//! Lines are written by a thread of their own (`spool`), so that neither a slow reader of standard
 //! error nor a system call for each request holds up the workers, who all write to one log. Each thread
 //! has a logger of its own, so that none waits while another one's line is put together.
 

@@ -55,6 +55,26 @@ pub fn give_memory_back() {
     }
 }
 
+/// Asks for large pages under whatever part of `room` such pages fit into, so that the first touch of
+/// each costs no more than that of a small one. Elsewhere, and where the system has none, nothing changes.
+pub fn on_large_pages(room: &mut [u8]) {
+    #[cfg(target_os = "linux")]
+    {
+        /// Bytes of a large page; a multiple of any small one.
+        const LARGE: usize = 2 * 1024 * 1024;
+        let ahead = room.as_ptr().align_offset(LARGE);
+        let Some(rest) = room.get_mut(ahead..) else { return };
+        let length = rest.len() / LARGE * LARGE;
+        if length > 0 {
+            // SAFETY: the range lies within `rest`, which is borrowed for us alone, and the advice
+            // changes nothing of what is in it.
+            let _ = unsafe { libc::madvise(rest.as_mut_ptr().cast(), length, libc::MADV_HUGEPAGE) };
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = room;
+}
+
 /// Gives back what this thread's stack has used below the caller's frame, which is rebuilt, as zeros,
 /// where it is used again. To be called by whoever goes on for long: a call that is over may have gone
 /// deep.
@@ -99,6 +119,16 @@ fn stack() -> Option<(usize, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_room_stays_as_it_is_whatever_pages_it_is_on() {
+        for length in [0, 1, 5000, 2 << 20, 7_654_321] {
+            let mut room: Vec<u8> = (0..=255).cycle().take(length).collect();
+            let before = room.clone();
+            on_large_pages(&mut room);
+            assert!(room == before, "{length}");
+        }
+    }
 
     /// Uses some of the stack, and tells what is left of it.
     #[inline(never)]

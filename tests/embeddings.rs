@@ -134,6 +134,38 @@ fn digits_that_need_no_change_are_those_that_came() {
 }
 
 #[test]
+fn many_vectors_pass_byte_for_byte_in_the_order_of_their_index() {
+    let bench = Bench::new();
+    // Each of unit length, and told from the others by where its number that is not 0 stands.
+    let vector = |place: usize| {
+        let number = |at: usize| if at == place { "-1.00000000" } else { "0.000000000" };
+        (0..1_536).map(number).collect::<Vec<_>>().join(",")
+    };
+    let item = |place| format!("{{\"index\":{place},\"embedding\":[{}]}}", vector(place));
+    let items: Vec<String> = (0..40).rev().map(item).collect();
+    let body = format!("{{\"data\":[{}],\"usage\":{{\"prompt_tokens\":9}}}}", items.join(","));
+    let input = json!({"input": vec!["x"; 40]});
+    let head =
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let (some, rest) = body.split_at(100_000);
+    let chunks = [
+        Step::Send(head.into()),
+        upstream::frame(some),
+        upstream::frame(rest),
+        upstream::frame(""),
+    ];
+    for steps in [vec![upstream::json(&body)], chunks.into()] {
+        let answer = bench.played(EMBED, &input, steps);
+        let vectors: Vec<String> = (0..40).map(|place| format!("[{}]", vector(place))).collect();
+        let expected = format!("\"embeddings\":[{}],\"total_duration\"", vectors.join(","));
+        assert!(answer.body.contains(&expected), "{}", answer.body.len());
+        let length = answer.head.header("content-length").and_then(|it| it.parse().ok());
+        assert_eq!(length, Some(answer.body.len()));
+        assert_eq!(answer.json()["prompt_eval_count"], 9);
+    }
+}
+
+#[test]
 fn vectors_come_in_the_order_of_their_index() {
     let bench = Bench::new();
     let change = json!({"input": ["a", "b", "c"]});

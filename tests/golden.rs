@@ -147,12 +147,10 @@ fn embed_cases() {
         case.request(Ok(to_value(&embed::to_openai("m", inputs))));
         let Some(body) = case.read("answer.openai.json") else { continue };
         let mut answer = Answer::embed("m", request.dimensions.map(|dimensions| dimensions.0));
-        let written = answer.add(&body, count).map(|tokens| {
-            answer.finish(Some(EmbedMetrics {
-                total_duration: 9,
-                load_duration: 1,
-                prompt_eval_count: tokens.unwrap_or(0),
-            }))
+        let written = answer.add(body, count).map(|tokens| {
+            let prompt_eval_count = tokens.unwrap_or(0);
+            let metrics = EmbedMetrics { total_duration: 9, load_duration: 1, prompt_eval_count };
+            answer.finish(Some(metrics)).to_vec()
         });
         case.bytes("answer.ollama.json", &written_or_error(written));
     }
@@ -168,7 +166,7 @@ fn embeddings_cases() {
         case.request(Ok(to_value(&embed::to_openai("m", vec![prompt.into()]))));
         let body = case.read("answer.openai.json").expect("an answer");
         let mut answer = Answer::embeddings();
-        let written = answer.add(&body, 1).map(|_| answer.finish(None));
+        let written = answer.add(body, 1).map(|_| answer.finish(None).to_vec());
         case.bytes("answer.ollama.json", &written_or_error(written));
     }
 }

@@ -7,7 +7,7 @@
 //! whether it is shut down, which ends whatever thread waits on it.
 //!
 //! It looks some fifty times a second, less often when a look takes long, so that it never takes more
-//! than some 3 % of a core. A connection costs it about a microsecond.
+//! than some 2 % of a core. A connection costs it about a microsecond.
 //!
 //! **A client that has left** is one whose connection was reset. One that has only finished sending
 //! (`SentAll`) may still read: as long as nothing of its answer is out, it is sent the first byte of

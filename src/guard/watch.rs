@@ -29,7 +29,7 @@ const TICK: Duration = Duration::from_millis(20);
 const SLOW_TICK: Duration = Duration::from_millis(250);
 
 /// The rest after a look, in times of what the look took.
-const REST: u32 = 30;
+const REST: u32 = 60;
 
 /// How far beyond the highest number that was in use the search goes.
 const BEYOND: RawFd = 64;

@@ -9,7 +9,7 @@ use crate::exchange::ContentType;
 use crate::ollama::answer::EmbedMetrics;
 use crate::ollama::decode;
 use crate::ollama::request::{EmbedRequest, EmbeddingRequest};
-use crate::translate::embed::{self, Answer, Bounds};
+use crate::translate::embed::{self, Answer, Bounds, Whole};
 use crate::translate::metrics::nanos;
 use crate::translate::{cut, options};
 
@@ -60,14 +60,14 @@ pub(super) fn embed(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let mut answer = Answer::embed(model, request.dimensions.map(|dimensions| dimensions.0));
     if inputs.is_empty() {
         load(context, &name, stay)?;
-        return context.exchange.answer(200, ContentType::Json, &answer.finish(None));
+        return send(context, &answer.finish(None));
     }
     let may_cut = request.truncate != Some(false);
     let tokens = ask(context, &name, inputs, stay, may_cut, &mut answer).map_err(|error| {
         if embed::is_too_long(&error) { Error::invalid(TOO_LONG) } else { error }
     })?;
     let metrics = metrics(context, tokens);
-    context.exchange.answer(200, ContentType::Json, &answer.finish(Some(metrics)))
+    send(context, &answer.finish(Some(metrics)))
 }
 
 /// `POST /api/embeddings`.
@@ -85,7 +85,11 @@ pub(super) fn embeddings(context: &mut Context<'_>, body: Vec<u8>) -> Result<()>
     } else {
         ask(context, &name, vec![Cow::Borrowed(prompt)], stay, false, &mut answer)?;
     }
-    context.exchange.answer(200, ContentType::Json, &answer.finish(None))
+    send(context, &answer.finish(None))
+}
+
+fn send(context: &mut Context<'_>, answer: &Whole) -> Result<()> {
+    context.exchange.answer_pieces(200, ContentType::Json, &answer.pieces())
 }
 
 /// Loads or unloads a model: what a request without anything to embed does, once the model is known.

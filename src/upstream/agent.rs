@@ -272,7 +272,7 @@ fn ids(headers: &HeaderMap) -> String {
 pub(super) fn error_body(response: Response<Body>, most: u64) -> Vec<u8> {
     let mut body = Vec::new();
     let mut reader = response.into_body().into_reader();
-    let _ = Bound::new(ERROR_BODY_PATIENCE).read_all(&mut reader, most, &mut body);
+    let _ = Bound::new(ERROR_BODY_PATIENCE).read_all(&mut reader, (most, None), &mut body);
     body
 }
 

@@ -10,9 +10,17 @@ use std::time::{Duration, Instant};
 use super::agent::in_body;
 use super::transport::{buffered_only, with_patience};
 use crate::error::{Error, Phase, Result};
+use crate::system;
 
-/// Bytes that one read takes from a whole body.
-const READ_BYTES: usize = 8 * 1024;
+/// Bytes that a body has room for at first, where nobody told its length, and is given more of then.
+const ROOM: usize = 8 * 1024;
+
+/// The most that it is given more of at once: all of it is zeroed, and so counts.
+const MOST_MORE: usize = 256 * 1024;
+
+/// The most room that is made because of a length that was only told. Nobody knows yet whether it
+/// is true.
+const MOST_TRUSTED: usize = 16 * 1024 * 1024;
 
 /// A bound on the time that reads may take together.
 #[derive(Debug)]
@@ -51,25 +59,36 @@ impl Bound {
         read.map_err(in_body)
     }
 
-    /// Reads to the end, but no more than `most` bytes, and leaves what it read in `bytes`, whatever
-    /// comes of it.
+    /// Reads to the end, but no more than `most` bytes, and leaves what it read in `bytes`, which was
+    /// empty, whatever comes of it. `told` is the length that the upstream told.
     ///
     /// # Errors
     /// As [`Bound::read`].
     pub(super) fn read_all(
         &mut self,
         reader: &mut impl Read,
-        most: u64,
+        (most, told): (u64, Option<u64>),
         bytes: &mut Vec<u8>,
     ) -> Result<()> {
+        let told = told.map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX));
+        // One byte more, because the end is found behind the last one. The system hands out large
+        // rooms zeroed, and nothing is spent for what is never filled.
+        *bytes = vec![0; told.min(MOST_TRUSTED) + if told > 0 { 1 } else { ROOM }];
+        system::on_large_pages(bytes);
         let mut reader = reader.take(most);
-        let mut buffer = [0; READ_BYTES];
-        loop {
-            match self.read(&mut reader, &mut buffer)? {
-                0 => return Ok(()),
-                length => bytes.extend_from_slice(&buffer[..length]),
+        let mut filled = 0;
+        let ended = loop {
+            if filled == bytes.len() {
+                bytes.resize(filled + filled.clamp(ROOM, MOST_MORE), 0);
             }
-        }
+            match self.read(&mut reader, &mut bytes[filled..]) {
+                Ok(0) => break Ok(()),
+                Ok(length) => filled += length,
+                Err(error) => break Err(error),
+            }
+        };
+        bytes.truncate(filled);
+        ended
     }
 }
 
@@ -112,17 +131,43 @@ mod tests {
     #[test]
     fn what_drips_is_cut_and_what_ends_in_time_is_not() {
         let mut bytes = Vec::new();
-        let cut =
-            Bound::new(Duration::from_millis(20)).read_all(&mut Drip(1 << 30), 99, &mut bytes);
+        let cut = Bound::new(Duration::from_millis(20)).read_all(
+            &mut Drip(1 << 30),
+            (99, None),
+            &mut bytes,
+        );
         assert!(matches!(cut, Err(Error::UpstreamTimeout { phase: Phase::Body })), "{cut:?}");
         assert!(!bytes.is_empty() && bytes.len() < 20);
         bytes.clear();
         let mut long = Bound::new(Duration::from_secs(600));
-        assert!(long.read_all(&mut Drip(5), 99, &mut bytes).is_ok());
+        assert!(long.read_all(&mut Drip(5), (99, None), &mut bytes).is_ok());
         assert_eq!(bytes, b"xxxx");
         bytes.clear();
-        assert!(long.read_all(&mut Drip(50), 3, &mut bytes).is_ok());
+        assert!(long.read_all(&mut Drip(50), (3, None), &mut bytes).is_ok());
         assert_eq!(bytes, b"xxx");
+    }
+
+    #[test]
+    fn a_body_is_read_whole_whatever_length_was_told() {
+        let mut bound = Bound::new(Duration::from_secs(600));
+        let mut check = |length: usize, most: usize, told: Option<u64>| {
+            let body: Vec<u8> = (0..=255).cycle().take(length).collect();
+            let mut read = Vec::new();
+            let done = bound.read_all(&mut body.as_slice(), (most as u64, told), &mut read);
+            assert!(done.is_ok() && read == body[..length.min(most)], "{length} {told:?}");
+            read.capacity()
+        };
+        for length in [0, 1, ROOM - 1, ROOM, ROOM + 1, 5_400_000] {
+            let true_length = length as u64;
+            check(length, 1 << 30, None);
+            let capacity = check(length, 1 << 30, Some(true_length));
+            assert!(length == 0 || capacity == length + 1, "no more room than is needed");
+            check(length, 1 << 30, Some(true_length / 2));
+            check(length, length / 2, Some(true_length));
+        }
+        // A lie gets no more than is trusted.
+        assert_eq!(check(5, 1 << 30, Some(u64::MAX)), MOST_TRUSTED + 1);
+        check(MOST_TRUSTED + 70_000, 1 << 30, Some(MOST_TRUSTED as u64 + 70_000));
     }
 
     #[test]

@@ -235,10 +235,10 @@ impl Client {
         &self,
         request: &mut EmbeddingRequest<'_>,
         trace: &mut Trace,
-        read: impl FnOnce(&str) -> Result<T>,
+        read: impl FnOnce(String) -> Result<T>,
     ) -> Result<T> {
         let text = self.post("embed", "embeddings", request, trace)?.into_text()?;
-        read(&text).map_err(|error| self.failed(self.cleaned(error)))
+        read(text).map_err(|error| self.failed(self.cleaned(error)))
     }
 
     fn post(

@@ -223,7 +223,7 @@ impl PassedAnswer {
         let mut bound = Bound::new(timeout);
         if !head.has_events() && small {
             let mut body = Vec::new();
-            bound.read_all(&mut reader, SMALL_ANSWER, &mut body)?;
+            bound.read_all(&mut reader, (SMALL_ANSWER, length), &mut body)?;
             agent::not_cancelled()?;
             if let Some(tap) = tap {
                 tap.log("answer of the upstream", &body);

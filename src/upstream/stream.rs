@@ -95,8 +95,8 @@ impl Answer {
 
 fn read_whole(body: Body, timeout: Duration) -> Result<String> {
     let mut bytes = Vec::new();
-    let most = MAX_ANSWER_BYTES + 1;
-    Bound::new(timeout).read_all(&mut body.into_reader(), most, &mut bytes)?;
+    let bounds = (MAX_ANSWER_BYTES + 1, body.content_length());
+    Bound::new(timeout).read_all(&mut body.into_reader(), bounds, &mut bytes)?;
     not_cancelled()?;
     if bytes.len() as u64 > MAX_ANSWER_BYTES {
         return Err(Error::protocol("an answer without end"));

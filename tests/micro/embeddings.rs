@@ -3,7 +3,7 @@
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use ollama_openai_proxy::ollama::answer::EmbedMetrics;
-use ollama_openai_proxy::translate::embed::Answer;
+use ollama_openai_proxy::translate::embed::{Answer, Whole};
 
 use crate::inputs::{self, MODEL};
 
@@ -28,14 +28,15 @@ fn go(bencher: Bencher<'_, '_>, unit_length: bool) {
         let first = body.split('[').nth(2).and_then(|it| it.split(',').next()).unwrap_or_default();
         answer.windows(first.len()).any(|window| window == first.as_bytes())
     };
-    assert_eq!(passes(&translate(&body)), unit_length, "digits pass");
+    assert_eq!(passes(&translate(body.clone()).to_vec()), unit_length, "digits pass");
     bencher
         .counter(BytesCount::new(body.len()))
         .counter(ItemsCount::new(COUNT * SIZE))
-        .bench(|| translate(divan::black_box(&body)));
+        .with_inputs(|| body.clone())
+        .bench_values(translate);
 }
 
-fn translate(body: &str) -> Vec<u8> {
+fn translate(body: String) -> Whole {
     let mut answer = Answer::embed(MODEL, None);
     let tokens = answer.add(body, COUNT).expect("good vectors");
     let prompt_eval_count = tokens.unwrap_or_default();

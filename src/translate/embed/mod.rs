@@ -1,18 +1,24 @@
 //! `/api/embed` and `/api/embeddings` to `embeddings`, and back (ollama-api.md 10, openai-wire.md 7).
 //!
-//! An [`Answer`] is written while the upstream's answers arrive, batch after batch, into one buffer;
-//! no more than one vector at a time is held as numbers. Pure; nothing here knows how often the
-//! upstream is asked.
+//! An [`Answer`] is made while the upstream's answers arrive, batch after batch. Bodies of which all
+//! vectors stay as they are are kept, and not copied; no more than one vector at a time is held as
+//! numbers. Pure; nothing here knows how often the upstream is asked.
 
 mod batch;
+mod digits;
+mod glance;
+mod outline;
 mod vector;
+mod whole;
 
 use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
 pub use self::batch::{Bounds, Refusal, refusal};
+use self::outline::{List, Outline};
 use self::vector::{Form, Writer};
+pub use self::whole::Whole;
 use crate::error::{Error, Result};
 use crate::ndjson;
 use crate::ollama::answer::EmbedMetrics;
@@ -70,7 +76,8 @@ pub fn to_openai<'a>(model: &'a str, inputs: Vec<Cow<'a, str>>) -> EmbeddingRequ
 
 /// The answer of one of the two routes, written as the vectors come.
 pub struct Answer {
-    out: Vec<u8>,
+    /// All but the vectors that are passed on.
+    out: Whole,
     writer: Writer,
     form: Form,
     count: usize,
@@ -93,7 +100,7 @@ impl Answer {
     }
 
     fn begun(out: Vec<u8>, form: Form) -> Self {
-        Self { out, writer: Writer::default(), form, count: 0 }
+        Self { out: Whole::new(out), writer: Writer::default(), form, count: 0 }
     }
 
     /// Adds the vectors of an upstream's whole answer to a request with so many inputs, in the order
@@ -103,18 +110,57 @@ impl Answer {
     /// The error that came in place of vectors, [`Error::UpstreamProtocol`] for what is no answer to
     /// that request, and Ollama's sentence for numbers that are none. What was written then makes no
     /// answer.
-    pub fn add(&mut self, text: &str, inputs: usize) -> Result<Option<u64>> {
+    pub fn add(&mut self, text: String, inputs: usize) -> Result<Option<u64>> {
+        let Some(outline) = Outline::of(&text) else { return self.add_read(&text, inputs) };
+        let Some(answer) = outline.read() else { return self.add_read(&text, inputs) };
+        let vectors = in_order(answer.data, inputs)?;
+        let lists: Option<Vec<&List>> =
+            vectors.iter().map(|vector| outline.list(vector.get())).collect();
+        let Some(lists) = lists else { return self.add_read(&text, inputs) };
+        let tokens = answer.usage.and_then(|usage| usage.prompt_tokens);
+        let passes = |list: &List| self.form.passes(&list.glance);
+        let all_pass = lists.iter().all(|list| !list.glance.has_blanks && passes(list));
+        let digits: usize = lists.iter().map(|list| list.place.len()).sum();
+        if all_pass && digits >= text.len() / 4 * 3 {
+            for list in &lists {
+                self.separate();
+                self.out.pass(list.place.clone());
+                self.count += 1;
+            }
+            self.out.keep(text);
+            return Ok(tokens);
+        }
+        self.out.text.reserve(digits + lists.len());
+        for list in lists {
+            self.separate();
+            let (out, vector) = (&mut self.out.text, &text[list.place.clone()]);
+            if self.form.passes(&list.glance) {
+                out.extend(vector.split_ascii_whitespace().flat_map(str::bytes));
+            } else {
+                self.writer.append(out, vector, self.form)?;
+            }
+            self.count += 1;
+        }
+        Ok(tokens)
+    }
+
+    /// As [`Answer::add`], for what is not the usual.
+    fn add_read(&mut self, text: &str, inputs: usize) -> Result<Option<u64>> {
         let answer = self.read(text)?;
         let vectors = in_order(answer.data, inputs)?;
-        self.out.reserve(vectors.iter().map(|vector| vector.get().len() + 1).sum());
+        self.out.text.reserve(vectors.iter().map(|vector| vector.get().len() + 1).sum());
         for vector in vectors {
-            if self.count > 0 {
-                self.out.push(b',');
-            }
-            self.writer.append(&mut self.out, vector, self.form)?;
+            self.separate();
+            self.writer.append(&mut self.out.text, vector.get(), self.form)?;
             self.count += 1;
         }
         Ok(answer.usage.and_then(|usage| usage.prompt_tokens))
+    }
+
+    fn separate(&mut self) {
+        if self.count > 0 {
+            self.out.text.push(b',');
+        }
     }
 
     /// How many vectors there are so far.
@@ -126,8 +172,9 @@ impl Answer {
     /// The whole answer. Only that of `/api/embed` has counters, and only where something was
     /// embedded.
     #[must_use]
-    pub fn finish(self, metrics: Option<EmbedMetrics>) -> Vec<u8> {
-        let Self { mut out, form, count, .. } = self;
+    pub fn finish(self, metrics: Option<EmbedMetrics>) -> Whole {
+        let Self { out: mut whole, form, count, .. } = self;
+        let out = &mut whole.text;
         match form {
             Form::Unit { .. } => out.push(b']'),
             Form::Raw if count == 0 => out.extend_from_slice(b"[]"),
@@ -136,13 +183,13 @@ impl Answer {
         match metrics {
             Some(metrics) => {
                 let members = out.len();
-                ndjson::append(&mut out, &metrics);
+                ndjson::append(out, &metrics);
                 // They go on in this object instead of beginning their own.
                 out[members] = b',';
             }
             None => out.push(b'}'),
         }
-        out
+        whole
     }
 
     fn read<'a>(&self, text: &'a str) -> Result<Embeddings<'a>> {
@@ -248,10 +295,10 @@ mod tests {
         let mut answer = Answer::embed("m", None);
         for (body, inputs) in bodies {
             answer
-                .add(body, *inputs)
+                .add((*body).to_owned(), *inputs)
                 .map_err(|error| (error.status().unwrap_or(0), error.message()))?;
         }
-        let text = String::from_utf8(answer.finish(None)).expect("UTF-8");
+        let text = String::from_utf8(answer.finish(None).to_vec()).expect("UTF-8");
         let list = text.strip_prefix(r#"{"model":"m","embeddings":"#).expect("what begins all");
         Ok(list.strip_suffix('}').expect("an end").to_owned())
     }
@@ -324,20 +371,105 @@ mod tests {
         assert_eq!(answered(&[(empty, 1)]).as_deref(), Ok("[[1]]"));
     }
 
+    /// Both ways to read a body: each with what it made of it, and whether it has an outline.
+    fn both_ways(body: &str, inputs: usize, begin: fn() -> Answer) -> bool {
+        let read = |mut answer: Answer, add: &dyn Fn(&mut Answer) -> Result<Option<u64>>| {
+            let tokens = add(&mut answer);
+            let tokens = tokens.map_err(|error| (error.status().unwrap_or(0), error.message()))?;
+            let (count, whole) = (answer.count(), answer.finish(None).to_vec());
+            Ok::<_, (u16, String)>((tokens, count, String::from_utf8(whole).expect("UTF-8")))
+        };
+        let quick = read(begin(), &|answer| answer.add(body.to_owned(), inputs));
+        let full = read(begin(), &|answer| answer.add_read(body, inputs));
+        assert_eq!(quick, full, "{body}");
+        Outline::of(body).is_some_and(|outline| outline.read().is_some())
+    }
+
+    #[test]
+    fn an_outline_tells_what_the_answer_does() {
+        let begins =
+            [|| Answer::embed("m", None), || Answer::embed("m", Some(2)), Answer::embeddings];
+        let check = |body: &str, inputs: usize, has_outline: bool| {
+            for begin in begins {
+                assert_eq!(both_ways(body, inputs, begin), has_outline, "{body}");
+            }
+        };
+        let unit = r#"{"object":"embedding","index":0,"embedding":[0.6,-0.80,0.0]}"#;
+        let other = r#"{"embedding":[3,4.0,1e-2],"index":1,"object":"embedding"}"#;
+        let usage = r#""usage":{"prompt_tokens":7,"total_tokens":7}"#;
+        check(&format!(r#"{{"data":[{unit}],{usage}}}"#), 1, true);
+        check(&format!(r#"{{"data":[{unit},{other}],{usage}}}"#), 2, true);
+        check(&format!(r#"{{{usage},"data":[{other},{unit}]}}"#), 2, true);
+        check(&format!(r#"{{"data":[{other},{unit}]}}"#), 3, true);
+        check(&format!(r#"{{"data":[{unit},{unit}]}}"#), 2, true);
+        check("{\n \"data\" : [ {\"embedding\" :\t[ 0.6,\n  -0.8\r\n] } ] }\n", 1, true);
+        check(r#"{"model":"\"[\\","data":[{"embedding":[1]}],"\u00e9é":"embedding"}"#, 1, true);
+        check(r#"{"embedding":[1],"data":[{"x":{"embedding":[2]},"embedding":[1]}]}"#, 1, true);
+        // What stands for a list must not be taken for one, nor a list for what stands for one.
+        check(r#"{"data":[{"embedding":[1]},{"embedding":[0]}]}"#, 2, true);
+        check(r#"{"data":[[0,[0]],{"index":1,"embedding":[1]}]}"#, 2, false);
+        check(r#"{"data":[{"embedding":[1]}],"usage":[5,6]}"#, 1, false);
+        check(r#"{"data":[{"embedding":[1]},{"\u0065mbedding":[0]}]}"#, 2, false);
+        for body in [
+            "",
+            "{}",
+            r#"{"data":[]}"#,
+            r#"{"data":[{}]}"#,
+            r#"{"data":[{"embedding":null}]}"#,
+            r#"{"data":[{"embedding":[]}]}"#,
+            r#"{"data":[{"embedding":[1,null]}]}"#,
+            r#"{"data":[{"embedding":[NaN]}]}"#,
+            r#"{"data":[{"embedding":"AACAPw=="}]}"#,
+            r#"{"data":[{"embedding":[1],"embedding":[1]}]}"#,
+            r#"{"data":[{"embedding":[1]}],"error":{"message":"broken"}}"#,
+            r#"{"data":[{"embedding":[1]}],"error":{"embedding":[1]}}"#,
+            r#"{"data":[{"embedding":[1]}]"#,
+            r#"{"data":[{"embedding":[1]]}"#,
+            r#"{"data":[{"embedding":[1]}]}}"#,
+            r#"{"data":[{"embedding":[1]}],"a":"\x"}"#,
+            r#"{"data":[{"embedding":[1]}],"a":"open"#,
+            r#"{"data":[{"embedding":[1]}],"a":"open\"#,
+        ] {
+            let has_outline = body == r#"{"data":[{}]}"#;
+            check(body, 1, has_outline);
+        }
+    }
+
+    #[test]
+    fn bodies_that_are_kept_and_bodies_that_are_not_make_one_answer() {
+        let vector = |number: &str| format!("[{}]", [number; 100].join(","));
+        let body = |vector: &str| format!(r#"{{"data":[{{"embedding":{vector}}}]}}"#);
+        // Each has a sum of squares of 1, and of 0.25.
+        let (unit, blanks, other) = (vector("0.1"), vector("0.1 "), vector("0.05"));
+        let mut answer = Answer::embed("m", None);
+        for list in [&unit, &blanks, &other, &unit, &unit] {
+            assert!(answer.add(body(list), 1).is_ok());
+        }
+        let whole = answer.finish(None);
+        // Behind each of the three that are kept something is written.
+        assert_eq!(whole.pieces().len(), 7);
+        let all = [unit.as_str(); 5].join(",");
+        let expected = format!(r#"{{"model":"m","embeddings":[{all}]}}"#);
+        assert_eq!(String::from_utf8(whole.to_vec()), Ok(expected));
+    }
+
     #[test]
     fn each_route_has_its_frame() {
         let body = r#"{"data":[{"embedding":[3,4]}],"usage":{"prompt_tokens":2}}"#;
         let metrics = EmbedMetrics { total_duration: 9, load_duration: 1, prompt_eval_count: 2 };
         let mut answer = Answer::embed("a\"<b", Some(1));
-        assert_eq!((answer.add(body, 1).ok(), answer.count()), (Some(Some(2)), 1));
+        assert_eq!((answer.add(body.to_owned(), 1).ok(), answer.count()), (Some(Some(2)), 1));
         assert_eq!(
-            String::from_utf8_lossy(&answer.finish(Some(metrics))),
+            String::from_utf8_lossy(&answer.finish(Some(metrics)).to_vec()),
             r#"{"model":"a\"\u003cb","embeddings":[[1]],"total_duration":9,"load_duration":1,"prompt_eval_count":2}"#
         );
-        assert_eq!(Answer::embed("m", None).finish(None), br#"{"model":"m","embeddings":[]}"#);
-        assert_eq!(Answer::embeddings().finish(None), br#"{"embedding":[]}"#);
+        assert_eq!(
+            Answer::embed("m", None).finish(None).to_vec(),
+            br#"{"model":"m","embeddings":[]}"#
+        );
+        assert_eq!(Answer::embeddings().finish(None).to_vec(), br#"{"embedding":[]}"#);
         let mut answer = Answer::embeddings();
-        assert_eq!(answer.add(r#"{"data":[{"embedding":[3,4]}]}"#, 1).ok(), Some(None));
-        assert_eq!(answer.finish(None), br#"{"embedding":[3,4]}"#);
+        assert_eq!(answer.add(r#"{"data":[{"embedding":[3,4]}]}"#.to_owned(), 1).ok(), Some(None));
+        assert_eq!(answer.finish(None).to_vec(), br#"{"embedding":[3,4]}"#);
     }
 }

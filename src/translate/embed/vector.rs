@@ -8,8 +8,8 @@
 
 use std::ops::Range;
 
-use serde_json::value::RawValue;
-
+use super::digits::{EXACT, Fraction, POWERS};
+use super::glance::Glance;
 use crate::base64;
 use crate::error::{Error, Result};
 use crate::ndjson;
@@ -24,15 +24,6 @@ const UNIT: f64 = 1e-6;
 
 /// Ollama divides by no less than this (openai-wire.md 7.3).
 const LEAST_LENGTH: f64 = 1e-12;
-
-/// Up to this, 64-bit floats hold every whole number.
-const EXACT: u64 = 1 << 53;
-
-/// The powers of ten that 64-bit floats hold exactly.
-const POWERS: [f64; 23] = [
-    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
-    1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
-];
 
 /// What a route makes of a vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +48,14 @@ impl Form {
         }
     }
 
+    /// Whether a list stays as it is, as far as a glance can tell.
+    pub(super) fn passes(self, glance: &Glance) -> bool {
+        match self {
+            Self::Unit { .. } => glance.numbers <= self.most() && glance.is_unit(UNIT),
+            Self::Raw => true,
+        }
+    }
+
     /// The error for numbers that are none; the routes differ in its status (ollama-api.md 4.2).
     pub(super) fn not_finite(self) -> Error {
         let status = match self {
@@ -75,18 +74,12 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Appends a vector.
+    /// Appends a vector, given as JSON.
     ///
     /// # Errors
     /// [`Error::UpstreamProtocol`] for what is no vector, and Ollama's sentence for one with numbers
     /// that are not finite.
-    pub(super) fn append(
-        &mut self,
-        out: &mut Vec<u8>,
-        vector: &RawValue,
-        form: Form,
-    ) -> Result<()> {
-        let text = vector.get();
+    pub(super) fn append(&mut self, out: &mut Vec<u8>, text: &str, form: Form) -> Result<()> {
         self.numbers.clear();
         out.push(b'[');
         match text.as_bytes().first() {
@@ -203,7 +196,9 @@ impl Iterator for Numbers<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         self.skip_blanks();
         let rest = self.list.as_bytes().get(self.at..).filter(|rest| !rest.is_empty())?;
-        let (number, length) = match plain(rest) {
+        let fraction = rest.first_chunk().and_then(Fraction::at);
+        let quick = fraction.and_then(|it| Some((it.value()?, it.length())));
+        let (number, length) = match quick.or_else(|| plain(rest)) {
             Some((number, length)) => (Ok(number), length),
             None => {
                 let ends = |byte: &u8| *byte == b',' || byte.is_ascii_whitespace();
@@ -264,15 +259,16 @@ fn without_numbers() -> Error {
 
 #[cfg(test)]
 mod tests {
+    use super::super::glance::glance;
     use super::*;
 
     const UNCUT: Form = Form::Unit { dimensions: None };
 
     /// What is written for a vector, or the status and the text of the error.
     fn written(vector: &str, form: Form) -> std::result::Result<String, (u16, String)> {
-        let vector = RawValue::from_string(vector.to_owned()).expect("valid JSON");
+        serde_json::from_str::<serde::de::IgnoredAny>(vector).expect("valid JSON");
         let mut out = b"before".to_vec();
-        match Writer::default().append(&mut out, &vector, form) {
+        match Writer::default().append(&mut out, vector, form) {
             Ok(()) => {
                 let out = String::from_utf8(out).expect("UTF-8");
                 Ok(out.strip_prefix("before").expect("what stood there").to_owned())
@@ -458,8 +454,9 @@ mod tests {
             1 => format!("{}", f64::from_bits(bits)),
             2 => format!("{:e}", f64::from_bits(bits)),
             3 => format!(
-                "-0.{:0width$}",
-                bits >> 20,
+                "{}0.{:0width$}",
+                if bits & 1 == 0 { "-" } else { "" },
+                bits >> (20 + bits % 40),
                 width = usize::try_from(bits % 30).unwrap_or(0)
             ),
             4 => format!("{}.{}", bits >> 40, bits % 1_000_000),
@@ -472,6 +469,59 @@ mod tests {
             // The digits of a unit vector.
             _ => format!("{}", f64::from_bits(bits >> 2 | 0x3f00_0000_0000_0000)),
         }
+    }
+
+    /// A vector with this sum of squares, but for the rounding of its digits.
+    fn vector_of(state: &mut u64, size: u64, squares: f64) -> Vec<f64> {
+        #[allow(clippy::cast_precision_loss)] // Any number will do.
+        let draw = |_| random(state) as f64 / u64::MAX as f64 * 2.0 - 1.0;
+        let numbers: Vec<f64> = (0..size).map(draw).collect();
+        let sum: f64 = numbers.iter().map(|number| number * number).sum();
+        numbers.iter().map(|number| number * (squares / sum).sqrt()).collect()
+    }
+
+    /// The same number, spelled in one of several ways; for some the eighth digit is the last one that
+    /// counts, for some what follows it weighs as much as it can.
+    fn spelled_as(number: f64, way: u64) -> String {
+        match way {
+            0 => format!("{number}"),
+            1 => format!("{number:e}"),
+            2..=12 => format!("{number:.*}", usize::try_from(way).unwrap_or(0) + 4),
+            13 => format!("{number:.8}99999999"),
+            #[allow(clippy::cast_possible_truncation)] // As a server with 32 bits has it.
+            _ => format!("{}", number as f32),
+        }
+    }
+
+    #[test]
+    fn what_passes_at_a_glance_is_what_passes() {
+        let mut state = 0x2545_f491_4f6c_dd1d;
+        let (mut passed, mut quick) = (0, 0);
+        for round in 0..2_400_u64 {
+            let size = [1, 2, 3, 17, 300, 1_536][usize::try_from(round % 6).unwrap_or(0)];
+            let offset =
+                [0.0, 1e-9, 3e-7, 7e-7, 9.9e-7, 9.99e-7, 1e-6, 1.001e-6, 1.01e-6, 1.3e-6, 1e-3]
+                    [usize::try_from(random(&mut state) % 11).unwrap_or(0)];
+            let sign = if random(&mut state) & 1 == 0 { 1.0 } else { -1.0 };
+            let way = random(&mut state) % 16;
+            let numbers = vector_of(&mut state, size, 1.0 + sign * offset);
+            let spelled = numbers.iter().map(|number| {
+                spelled_as(*number, if way < 15 { way } else { random(&mut state) % 15 })
+            });
+            let list = format!("[{}]", spelled.collect::<Vec<_>>().join(","));
+            let seen = glance(list.as_bytes(), 1).expect("numbers");
+            assert_eq!((seen.end, seen.numbers as u64), (list.len() - 1, size), "{list}");
+            for form in [UNCUT, cut(2), Form::Raw] {
+                let exact = written(&list, form).expect("a vector") == list;
+                assert!(exact || !form.passes(&seen), "{form:?} {list}");
+                if form == UNCUT {
+                    passed += u32::from(exact);
+                    quick += u32::from(form.passes(&seen));
+                }
+            }
+        }
+        assert!(passed > 800, "many pass: {passed}");
+        assert!(quick > passed / 2, "most of them at a glance: {quick} of {passed}");
     }
 
     #[test]

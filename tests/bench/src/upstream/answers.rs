@@ -206,10 +206,7 @@ fn embeddings(model: &str, vectors: u64, numbers: u64) -> String {
     for index in 0..vectors {
         let comma = if index == 0 { "" } else { "," };
         let _ = write!(out, "{comma}{{\"object\":\"embedding\",\"index\":{index},\"embedding\":[");
-        for place in 0..numbers {
-            out += if place == 0 { "" } else { "," };
-            number(&mut out, &mut state);
-        }
+        vector(&mut out, &mut state, numbers);
         out += "]}";
     }
     let tokens = vectors * 8;
@@ -220,17 +217,34 @@ fn embeddings(model: &str, vectors: u64, numbers: u64) -> String {
     out
 }
 
-/// Some number between -0.1 and 0.1 with 9 to 11 digits that count; some have an exponent.
-fn number(out: &mut String, state: &mut u64) {
-    *state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-    let bits = *state >> 33;
-    let value = bits as f64 / f64::from(1u32 << 30) - 1.0;
-    let _ = match bits % 64 {
-        0 => write!(out, "{:.8}e-05", value * 9.0),
-        1..=20 => write!(out, "{:.10}", value / 10.0),
-        21..=42 => write!(out, "{:.11}", value / 10.0),
-        _ => write!(out, "{:.12}", value / 10.0),
+/// A vector as OpenAI sends them: its length is 1 as far as its digits go. Its numbers have 9 to 11
+/// digits that count, some an exponent.
+fn vector(out: &mut String, state: &mut u64, numbers: u64) {
+    let draw = |_| {
+        *state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        *state >> 33
     };
+    let bits: Vec<u64> = (0..numbers).map(draw).collect();
+    // What has an exponent stays as small as it is, and the others make up the length; the first number
+    // has none.
+    let is_small = |place: usize, bits: u64| place > 0 && bits % 64 == 0;
+    let value = |bits: u64| (bits as f64 + 0.5) / f64::from(1u32 << 30) - 1.0;
+    let (mut large, mut small) = (0.0, 0.0);
+    for (place, &bits) in bits.iter().enumerate() {
+        let of_its_kind = if is_small(place, bits) { &mut small } else { &mut large };
+        *of_its_kind += value(bits).powi(2);
+    }
+    let length = (large / (1.0 - small * 9e-5 * 9e-5)).sqrt();
+    for (place, &bits) in bits.iter().enumerate() {
+        out.push_str(if place == 0 { "" } else { "," });
+        let unit = value(bits) / length;
+        let _ = match bits % 64 {
+            _ if is_small(place, bits) => write!(out, "{:.8}e-05", value(bits) * 9.0),
+            0..=20 => write!(out, "{unit:.10}"),
+            21..=42 => write!(out, "{unit:.11}"),
+            _ => write!(out, "{unit:.12}"),
+        };
+    }
 }
 
 #[cfg(test)]
@@ -327,6 +341,20 @@ mod tests {
             let numbers = item["embedding"].as_array().expect("numbers");
             assert_eq!(numbers.len(), 300);
             assert!(numbers.iter().all(|it| it.as_f64().is_some_and(|it| it.abs() < 0.2)));
+        }
+    }
+
+    #[test]
+    fn vectors_are_of_unit_length() {
+        for model in ["embed-7x1536", "embed-20x1", "embed-20x2"] {
+            let bytes = bytes(Endpoint::Embeddings, model, false);
+            let json = json(&body(&bytes).0);
+            for item in json["data"].as_array().expect("data") {
+                let numbers = item["embedding"].as_array().expect("numbers");
+                let squares = numbers.iter().map(|it| it.as_f64().expect("a number").powi(2));
+                let sum: f64 = squares.sum();
+                assert!((sum - 1.0).abs() < 1e-8, "{model}: {sum}");
+            }
         }
     }
 
