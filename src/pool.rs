@@ -167,6 +167,12 @@ impl<J: Send + 'static> Pool<J> {
     }
 }
 
+impl<J> Drop for Pool<J> {
+    fn drop(&mut self) {
+        self.crew.close();
+    }
+}
+
 /// Fills the places that were lent.
 pub struct Relief(Arc<dyn Places>);
 
@@ -317,6 +323,9 @@ impl<J: Send + 'static> Crew<J> {
         self.alive.fetch_update(Ordering::AcqRel, Ordering::Acquire, fewer).is_ok()
     }
 
+}
+
+impl<J> Crew<J> {
     /// Lets all workers end once no job waits.
     fn close(&self) {
         let mut rest = lock(&self.rest);
@@ -498,6 +507,22 @@ mod tests {
         assert_eq!(names(1), [last.name().unwrap_or_default()]);
         assert_eq!(pool.crew.alive.load(Ordering::Acquire), 3);
         assert!(pool.drain(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn workers_end_with_their_pool() {
+        let pool = pool(2, 2);
+        let (started, starts) = bounded(8);
+        let (release, held_back) = bounded::<()>(0);
+        for _ in 0..2 {
+            assert!(pool.try_submit(held(&started, &held_back)).is_ok());
+            starts.recv().expect("it runs");
+        }
+        let ended = pool.ended.clone();
+        drop(pool);
+        assert!(ended.recv_timeout(Duration::ZERO).is_err_and(|error| error.is_timeout()));
+        drop(release);
+        assert!(ended.recv().is_err(), "all are gone");
     }
 
     #[test]
