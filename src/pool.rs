@@ -322,7 +322,6 @@ impl<J: Send + 'static> Crew<J> {
         let fewer = |alive: usize| (alive.saturating_sub(lent) > self.workers).then(|| alive - 1);
         self.alive.fetch_update(Ordering::AcqRel, Ordering::Acquire, fewer).is_ok()
     }
-
 }
 
 impl<J> Crew<J> {
