@@ -236,10 +236,12 @@ class Bench:
         """What is more than before, beyond the slack."""
         if now.fds > before.fds + SLACK:
             return f"{now.fds - before.fds} descriptors stayed behind"
-        if now.threads > before.threads + SLACK:
-            return f"{now.threads - before.threads} threads stayed behind"
-        if now.workers != before.workers:
-            return f"{now.workers} workers instead of {before.workers}"
+        if now.others > before.others + SLACK:
+            return f"{now.others - before.others} threads stayed behind"
+        if now.workers < before.workers:
+            return f"{before.workers - now.workers} workers were lost"
+        if now.workers > self.proxy.most_workers:
+            return f"{now.workers} workers instead of {self.proxy.most_workers}"
         if now.rss > before.rss + self.scenario.grow:
             return f"{now.rss - before.rss:.0f} MiB stayed behind"
         return None

@@ -86,7 +86,10 @@ class Reading:
         # A process that has just ended has no memory, but still a place in the table.
         self.rss = int(status.get("VmRSS", "0").split()[0]) / 1024
         self.threads = int(status["Threads"])
-        self.workers = sum(name.startswith("worker-") for name in thread_names(pid))
+        names = thread_names(pid)
+        self.workers = sum(name.startswith("worker-") for name in names)
+        # Pools hire when they need somebody, and keep whom they have.
+        self.others = sum(not name.startswith(("worker-", "desk-", "probe-")) for name in names)
         links = descriptors(pid)
         # Idle connections kept for the upstream are no leak.
         pooled = sockets_to(upstream_port) if upstream_port else set()
@@ -148,6 +151,8 @@ class Proxy:
             "SHUTDOWN_GRACE": "2",
             **(env or {}),
         }
+
+        self.most_workers = int(settings.get("PROXY_WORKERS", "256"))
 
         def before():
             if nofile is not None:

@@ -227,7 +227,7 @@ fn vector(out: &mut String, state: &mut u64, numbers: u64) {
     let bits: Vec<u64> = (0..numbers).map(draw).collect();
     // What has an exponent stays as small as it is, and the others make up the length; the first number
     // has none.
-    let is_small = |place: usize, bits: u64| place > 0 && bits % 64 == 0;
+    let is_small = |place: usize, bits: u64| place > 0 && bits.is_multiple_of(64);
     let value = |bits: u64| (bits as f64 + 0.5) / f64::from(1u32 << 30) - 1.0;
     let (mut large, mut small) = (0.0, 0.0);
     for (place, &bits) in bits.iter().enumerate() {
