@@ -116,14 +116,14 @@ impl<J: Send + 'static> Pool<J> {
             work: Box::new(work),
             workers,
             most: capacity,
-            alive: AtomicUsize::new(0),
+            alive: AtomicUsize::new(1),
             hired: AtomicUsize::new(0),
             lent: AtomicUsize::new(0),
             eager: AtomicBool::new(false),
             queue: bounded(capacity),
             rest: Mutex::new(Rest { seats: Vec::new(), alive: Some(alive) }),
         });
-        crew.hire()?;
+        crew.start()?;
         Ok(Self { ended, load: Arc::default(), capacity, crew })
     }
 
@@ -245,7 +245,7 @@ impl<J: Send + 'static> Crew<J> {
         }
         self.queue.0.try_send(task).map_err(|error| error.into_inner())?;
         drop(rest);
-        if self.alive.load(Ordering::Acquire) < self.workers
+        if self.count_one_in(|alive| alive < self.workers)
             && let Err(error) = self.hire()
         {
             log::warn!("one more worker could not be started: {error}");
@@ -253,11 +253,17 @@ impl<J: Send + 'static> Crew<J> {
         Ok(())
     }
 
+    /// Starts the thread of a worker that was counted in, or counts it out again.
     fn hire(self: &Arc<Self>) -> io::Result<()> {
+        self.start().inspect_err(|_| {
+            self.alive.fetch_sub(1, Ordering::AcqRel);
+        })
+    }
+
+    fn start(self: &Arc<Self>) -> io::Result<()> {
         let Some(alive) = lock(&self.rest).alive.clone() else {
             return Err(io::ErrorKind::NotConnected.into());
         };
-        self.alive.fetch_add(1, Ordering::AcqRel);
         let name = format!("{}-{}", self.name, self.hired.fetch_add(1, Ordering::Relaxed));
         let crew = self.clone();
         let serve = move || {
@@ -267,10 +273,7 @@ impl<J: Send + 'static> Crew<J> {
             // A thread's own values outlive its last job.
             CREW.set(None);
         };
-        let thread = thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(serve);
-        thread.map(drop).inspect_err(|_| {
-            self.alive.fetch_sub(1, Ordering::AcqRel);
-        })
+        thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(serve).map(drop)
     }
 
     /// What a worker does.
@@ -303,23 +306,27 @@ impl<J: Send + 'static> Crew<J> {
     /// Hires until no job waits, or as many work as may.
     fn fill(self: &Arc<Self>) {
         let mut left = self.queue.1.len();
-        while left > 0 && self.active() < self.workers {
-            if self.alive.load(Ordering::Acquire) >= self.most || self.hire().is_err() {
-                return;
-            }
+        let may_be = |alive: usize| alive < self.most && self.active(alive) < self.workers;
+        while left > 0 && self.count_one_in(may_be) && self.hire().is_ok() {
             left -= 1;
         }
     }
 
-    fn active(&self) -> usize {
-        let lent = self.lent.load(Ordering::Acquire);
-        self.alive.load(Ordering::Acquire).saturating_sub(lent)
+    /// How many work where `alive` are there: those that have lent their place do not.
+    fn active(&self, alive: usize) -> usize {
+        alive.saturating_sub(self.lent.load(Ordering::Acquire))
+    }
+
+    /// Counts one more worker in where there may be one. To look first and to count then would let
+    /// two at once count in one too many.
+    fn count_one_in(&self, may_be: impl Fn(usize) -> bool) -> bool {
+        let more = |alive| may_be(alive).then_some(alive + 1);
+        self.alive.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
     }
 
     /// Whether a worker that has nothing in hand has to go; it is counted out then.
     fn is_too_many(&self) -> bool {
-        let lent = self.lent.load(Ordering::Acquire);
-        let fewer = |alive: usize| (alive.saturating_sub(lent) > self.workers).then(|| alive - 1);
+        let fewer = |alive| (self.active(alive) > self.workers).then(|| alive - 1);
         self.alive.fetch_update(Ordering::AcqRel, Ordering::Acquire, fewer).is_ok()
     }
 }
@@ -506,6 +513,22 @@ mod tests {
         assert_eq!(names(1), [last.name().unwrap_or_default()]);
         assert_eq!(pool.crew.alive.load(Ordering::Acquire), 3);
         assert!(pool.drain(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn two_that_count_at_once_count_no_more_in_than_there_may_be() {
+        let pool = pool(2, 8);
+        let may_be = |alive| alive < 2;
+        let second = std::cell::Cell::new(None);
+        // The second one comes when the first has looked and not yet counted.
+        let first = pool.crew.count_one_in(|alive| {
+            if second.get().is_none() {
+                second.set(Some(pool.crew.count_one_in(may_be)));
+            }
+            may_be(alive)
+        });
+        assert_eq!((first, second.get()), (false, Some(true)));
+        assert_eq!(pool.crew.alive.load(Ordering::Acquire), 2);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use ureq::{Body, SendBody, Timeout};
 
 use super::Pooled;
 use super::bound::Bound;
-use super::transport::{LaterResolver, WatchedConnector, connecting};
+use super::transport::{CONNECT_TIMEOUT, LaterResolver, WatchedConnector, connecting};
 use crate::backoff;
 use crate::bodies::Tap;
 use crate::cancel;
@@ -24,9 +24,6 @@ use crate::error::{Error, Phase, Result};
 use crate::profile::{self, Profile};
 use crate::redact::{Redactor, Secret};
 use crate::upstream_error::{self, Details, Hints, RequestHint};
-
-/// Connecting, TLS included, takes at most this long.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Idle connections older than this are not used again.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(60);

@@ -26,8 +26,8 @@ use ureq::{Error, Timeout};
 use super::tcp::TcpConnector;
 use crate::cancel::{self, Cancel, Hook};
 
-/// Looking up a name takes at most this long.
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connecting, TLS included, takes at most this long, and so does looking up the name before.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Stands for addresses that were not looked up yet. ureq wants some.
 const UNKNOWN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
@@ -85,7 +85,7 @@ fn look_up(
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let after = match bare.parse::<IpAddr>() {
         Ok(_) => ureq::unversioned::transport::time::Duration::NotHappening,
-        Err(_) => RESOLVE_TIMEOUT.into(),
+        Err(_) => CONNECT_TIMEOUT.into(),
     };
     let timeout = NextTimeout { after, reason: Timeout::Resolve, ..NextTimeout::default() };
     resolver.resolve(details.uri, details.config, timeout)
