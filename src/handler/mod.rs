@@ -8,7 +8,7 @@ mod anthropic;
 mod audio;
 mod embed;
 mod info;
-mod lasting;
+pub mod lasting;
 mod manage;
 mod named;
 mod openai;

@@ -7,8 +7,7 @@
 
 use std::io::{self, Read};
 
-use super::lasting::Lasting;
-use super::{App, Context, InUse, Resolved, Stay, model_is_required, unpack};
+use super::{App, Context, InUse, Resolved, Stay, lasting, model_is_required, unpack};
 use crate::error::{Error, Result};
 use crate::ollama::decode;
 use crate::openai::raw;
@@ -232,11 +231,10 @@ pub(super) fn relay(
         PassedBody::Stream(stream) => stream,
     };
     context.exchange.begin_passed(answer.head);
-    let mut lasting = Lasting::default();
     while let Some(piece) = stream.next()? {
         context.exchange.line(piece);
         context.exchange.flush()?;
-        lasting.waits();
+        lasting::waits(context.trace);
     }
     drop(in_use);
     context.exchange.end()

@@ -6,8 +6,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::lasting::Lasting;
-use super::{Context, InUse};
+use super::{Context, InUse, lasting};
 use crate::clock;
 use crate::error::Result;
 use crate::exchange::ContentType;
@@ -126,7 +125,6 @@ fn pump(
     state: &mut AnswerStream<'_>,
     line: &mut Vec<u8>,
 ) -> Result<()> {
-    let mut lasting = Lasting::default();
     loop {
         let arrival = Arrival::now(context.received);
         while let Some(event) = events.ready()? {
@@ -141,7 +139,7 @@ fn pump(
             }
         }
         context.exchange.flush()?;
-        lasting.waits();
+        lasting::waits(context.trace);
         if !wait(events, state)? {
             return Ok(());
         }

@@ -17,6 +17,7 @@ use crate::ollama::decode::{self, Int, Text};
 use crate::ollama::request::{ChatRequest, GenerateRequest};
 use crate::openai::request as openai;
 use crate::translate::chat::{self, ChatEncoder};
+use crate::translate::context::Memory;
 use crate::translate::generate::{self, Generate, GenerateEncoder};
 use crate::translate::models::Abilities;
 use crate::translate::think::Think;
@@ -50,8 +51,29 @@ pub(super) struct Common<'a> {
     pub(super) debug: Option<bool>,
 }
 
+/// An answer that has begun, and all that is kept of its request: a long answer need not hold a large
+/// question.
+struct Begun<'a, M> {
+    answer: Answer,
+    wanted: (Think, Option<usize>, Vec<String>),
+    stream: bool,
+    in_use: InUse<'a>,
+    /// The model's name as the client sent it.
+    shown: String,
+    /// What the encoder needs besides.
+    more: M,
+}
+
 /// `POST /api/chat`.
 pub(super) fn chat(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
+    let Some(begun) = begin_chat(context, body)? else { return Ok(()) };
+    let mut encoder = ChatEncoder { model: &begun.shown };
+    relay::relay(context, begun.answer, &mut encoder, begun.wanted, begun.stream, begun.in_use)
+}
+
+/// Asks the upstream; `None` where that was not needed and the client has its answer.
+#[inline(never)] // What it needs of the stack is not needed as long as the answer goes on.
+fn begin_chat<'a>(context: &mut Context<'a>, body: Vec<u8>) -> Result<Option<Begun<'a, ()>>> {
     let text = decode::text(body)?;
     let mut request: ChatRequest<'_> = decode::parse(&text, "ChatRequest")?;
     let common = Common {
@@ -68,10 +90,10 @@ pub(super) fn chat(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     asked.tools = request.tools.as_ref().is_some_and(|tools| !tools.is_empty());
     let overlay = asked.overlay.clone();
     overlay.iter().for_each(|model| model.lay_over_options(&mut request.options));
-    let mut encoder = ChatEncoder { model: &asked.shown };
     if request.messages.as_ref().is_none_or(Vec::is_empty) {
         let reason = load(context, &asked, request.options.as_ref(), Ok(()))?;
-        return answer(context, |out, now| encoder.empty(out, now, reason));
+        let encoder = ChatEncoder { model: &asked.shown };
+        return answer(context, |out, now| encoder.empty(out, now, reason)).map(|()| None);
     }
     overlay.iter().for_each(|model| model.lay_over_chat(&mut request));
     // A format is said to some families in another way.
@@ -85,15 +107,22 @@ pub(super) fn chat(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     confirm(context, &resolved, &asked)?;
     let logprobs = chat::logprobs(request.logprobs, request.top_logprobs);
     let wanted = (asked.think, logprobs, std::mem::take(&mut upstream.watched_stop));
-    // A long answer need not hold a large question.
-    drop(upstream);
-    drop(request);
-    drop(text);
-    relay::relay(context, answer, &mut encoder, wanted, stream, in_use)
+    Ok(Some(Begun { answer, wanted, stream, in_use, shown: asked.shown, more: () }))
 }
 
 /// `POST /api/generate`.
 pub(super) fn generate(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
+    let Some(begun) = begin_generate(context, body)? else { return Ok(()) };
+    let mut encoder = GenerateEncoder::new(&begun.shown, begun.more);
+    relay::relay(context, begun.answer, &mut encoder, begun.wanted, begun.stream, begun.in_use)
+}
+
+/// Asks the upstream; `None` where that was not needed and the client has its answer.
+#[inline(never)] // What it needs of the stack is not needed as long as the answer goes on.
+fn begin_generate<'a>(
+    context: &mut Context<'a>,
+    body: Vec<u8>,
+) -> Result<Option<Begun<'a, Option<Memory>>>> {
     let text = decode::text(body)?;
     let mut request: GenerateRequest<'_> = decode::parse(&text, "GenerateRequest")?;
     let common = Common {
@@ -113,7 +142,7 @@ pub(super) fn generate(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
         generate::check_body(&request)?;
         let encoder = GenerateEncoder::new(&asked.shown, None);
         let reason = load(context, &asked, request.options.as_ref(), raw_conflict)?;
-        return answer(context, |out, now| encoder.empty(out, now, reason));
+        return answer(context, |out, now| encoder.empty(out, now, reason)).map(|()| None);
     }
     raw_conflict.map_err(|error| first(error, &request))?;
     overlay.iter().for_each(|model| model.lay_over_generate(&mut request));
@@ -129,15 +158,9 @@ pub(super) fn generate(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let answer = if fills_in { infill::or_unsupported(answer, &asked.shown) } else { answer }?;
     confirm(context, &resolved, &asked)?;
     let memory = generate::remembered(&request, &stored)?;
-    let mut encoder = GenerateEncoder::new(&asked.shown, memory);
     let logprobs = chat::logprobs(request.logprobs, request.top_logprobs);
     let wanted = (asked.think, logprobs, upstream.take_watched_stop());
-    // A long answer need not hold a large question.
-    drop(upstream);
-    drop(stored);
-    drop(request);
-    drop(text);
-    relay::relay(context, answer, &mut encoder, wanted, stream, in_use)
+    Ok(Some(Begun { answer, wanted, stream, in_use, shown: asked.shown, more: memory }))
 }
 
 impl Asked {

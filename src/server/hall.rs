@@ -7,6 +7,7 @@
 //! stays outside the part that may panic, so that a client always gets an end.
 
 use std::io;
+use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -17,7 +18,7 @@ use crate::exchange::Exchange;
 use crate::framing;
 use crate::gate::{self, Asked, Gate};
 use crate::guard::{Refused, Registry};
-use crate::handler::{self, App, Context};
+use crate::handler::{self, App, Context, lasting};
 use crate::keys::Credentials;
 use crate::metrics::{Finished, Metrics};
 use crate::pool::{Full, Pool, Relief};
@@ -31,7 +32,7 @@ const LOGGED_PATH: usize = 200;
 /// Workers and queue of each of the desks.
 const DESK: (usize, usize) = (2, 1024);
 
-/// A request on its way to a worker.
+/// A request on its way to a worker: in a box, because it goes through many hands.
 pub(super) struct Job {
     exchange: Exchange,
     ruled: Ruled,
@@ -50,11 +51,11 @@ enum Ruled {
 
 /// All workers.
 pub(super) struct Crews {
-    workers: Pool<Job>,
+    workers: Pool<Box<Job>>,
     /// For those who ask how we are.
-    desk: Pool<Job>,
+    desk: Pool<Box<Job>>,
     /// For those who ask how the upstream is, which may take a while.
-    probes: Pool<Job>,
+    probes: Pool<Box<Job>>,
 }
 
 impl Crews {
@@ -96,7 +97,7 @@ impl Crews {
         all
     }
 
-    fn of(&self, desk: Desk) -> &Pool<Job> {
+    fn of(&self, desk: Desk) -> &Pool<Box<Job>> {
         match desk {
             Desk::Main => &self.workers,
             Desk::Health => &self.desk,
@@ -182,10 +183,10 @@ impl Hall {
         if let Ruled::Served = ruled {
             ruled = self.rule(&mut exchange);
         }
-        self.hand_over(Job { exchange, ruled, received });
+        self.hand_over(Box::new(Job { exchange, ruled, received }));
     }
 
-    fn hand_over(&self, job: Job) {
+    fn hand_over(&self, job: Box<Job>) {
         let desk = route::desk(job.exchange.target());
         let counts = desk == Desk::Main;
         if counts {
@@ -245,7 +246,7 @@ fn fault(request: &tiny_http::Request) -> Option<&'static str> {
 }
 
 /// Handles a request and sees to its end.
-fn serve(app: &App, job: Job) {
+fn serve(app: &App, job: Box<Job>) {
     let mut trace = Trace { request_id: job.exchange.request_id().to_owned(), ..Trace::default() };
     let (received, metrics) = (job.received, app.metrics());
     let work = |exchange: &mut Exchange, trace: &mut Trace| {
@@ -259,18 +260,20 @@ fn serve(app: &App, job: Job) {
         Some(cancel) => cancel.during(|| finish(metrics, job, &mut trace, work)),
         None => finish(metrics, job, &mut trace, work),
     }
+    lasting::is_over(&trace);
 }
 
 /// Carries out what was ruled, or else does `work`, and sees to the end of the exchange.
 fn finish(
     metrics: &Metrics,
-    job: Job,
+    mut job: Box<Job>,
     trace: &mut Trace,
     work: impl FnOnce(&mut Exchange, &mut Trace) -> Result<()>,
 ) {
-    let Job { mut exchange, ruled, received } = job;
+    let ruled = mem::replace(&mut job.ruled, Ruled::Served);
+    let (exchange, received) = (&mut job.exchange, job.received);
     let result = panic::catch_unwind(AssertUnwindSafe(|| match ruled {
-        Ruled::Served => work(&mut exchange, trace),
+        Ruled::Served => work(exchange, trace),
         Ruled::Status(status) => exchange.answer_empty(status),
         Ruled::Failed(error) => Err(error),
     }));
@@ -293,7 +296,7 @@ fn finish(
         first: exchange.first_line().map(|first| first.saturating_duration_since(received)),
         tokens: trace.tokens,
     });
-    log_end(&exchange, trace, received, error.as_ref());
+    log_end(exchange, trace, received, error.as_ref());
 }
 
 /// The one line about a request. It names no text of the request but path and model.

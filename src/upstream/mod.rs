@@ -59,6 +59,8 @@ pub struct Trace {
     pub sent: Option<Instant>,
     /// Tokens of the prompt and of the answer, once they are known.
     pub tokens: (u64, u64),
+    /// How often a streamed answer was waited for.
+    pub waits: u32,
     /// What the upstream said when it refused the latest attempt; not redacted, and never shown.
     pub refusal: Option<Details>,
     /// Which connections the next attempt may use.

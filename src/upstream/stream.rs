@@ -19,8 +19,11 @@ use crate::sse::{Decoder, Event};
 /// The largest whole answer that is read, in bytes: some 5,000 embeddings.
 const MAX_ANSWER_BYTES: u64 = 256 * 1024 * 1024;
 
-/// Bytes that one read takes from a stream. ureq hands out one piece of a chunked body at a time,
-/// which is an event at most servers.
+/// Bytes that are waited for: an event at most servers. There may be a thousand threads that wait, each
+/// with that much on its stack.
+const FIRST_BYTES: usize = 512;
+
+/// Bytes that one read takes of what has come besides.
 const READ_BYTES: usize = 4 * 1024;
 
 /// Bytes after which what has come is passed on, although more may be there already.
@@ -194,7 +197,7 @@ impl EventStream {
         if !self.decoder.has_pending() {
             self.bound.renew();
         }
-        let mut buffer = [0; READ_BYTES];
+        let mut buffer = [0; FIRST_BYTES];
         let read = match self.failure.take() {
             Some(error) => Err(error),
             None => self.bound.read(&mut self.reader, &mut buffer),
@@ -216,17 +219,25 @@ impl EventStream {
 
     /// Takes what was just read, and what came together with it, so that all of it is passed on at
     /// once. Never waits.
-    fn take(&mut self, buffer: &mut [u8], mut filled: usize) {
-        let mut taken = 0;
-        loop {
-            (filled, self.failure) = gather(&mut self.reader, buffer, filled);
-            self.decoder.push(&buffer[..filled]);
-            taken += filled;
-            if filled < buffer.len() || self.failure.is_some() || taken >= MOST_AT_ONCE {
-                return;
-            }
-            filled = 0;
+    fn take(&mut self, buffer: &mut [u8], filled: usize) {
+        if self.take_one(buffer, filled) {
+            self.take_more();
         }
+    }
+
+    /// Takes a buffer that is filled as far as may be; tells whether there may be more.
+    fn take_one(&mut self, buffer: &mut [u8], filled: usize) -> bool {
+        let (filled, failure) = gather(&mut self.reader, buffer, filled);
+        self.failure = failure;
+        self.decoder.push(&buffer[..filled]);
+        filled == buffer.len() && self.failure.is_none()
+    }
+
+    #[inline(never)] // Its buffer is not to lie on the stack of all who wait.
+    fn take_more(&mut self) {
+        let mut buffer = [0; READ_BYTES];
+        let mut buffers = 0..MOST_AT_ONCE / READ_BYTES;
+        while buffers.next().is_some() && self.take_one(&mut buffer, 0) {}
     }
 
     /// Reads what little follows the last event, so that the connection can serve again. A server
