@@ -50,7 +50,7 @@ fn to_token(token: TokenLogprob, top: usize) -> Logprob {
 
 /// The log probability of a token, however it is told.
 fn logprob(token: &TokenLogprob) -> f64 {
-    let logprob = token.logprob.or_else(|| token.prob.map(f64::ln));
+    let logprob = token.logprob.or_else(|| token.prob.map(libm::log));
     logprob.filter(|number| number.is_finite()).unwrap_or(VERY_UNLIKELY)
 }
 
@@ -141,9 +141,10 @@ mod tests {
     fn probabilities_become_their_logarithms() {
         check(
             r#"{"content":[{"id":1,"token":"a","bytes":[97],"prob":1.0,"top_probs":[
-                {"id":2,"token":"b","prob":0.0},{"id":1,"token":"a","prob":1.0}]}]}"#,
-            2,
-            r#"[{"token":"a","logprob":0.0,"bytes":[97],"top_logprobs":[{"token":"a","logprob":0.0,"bytes":[97]},{"token":"b","logprob":-9999.0,"bytes":[98]}]}]"#,
+                {"id":2,"token":"b","prob":0.0},{"id":3,"token":"c","prob":0.5},
+                {"id":1,"token":"a","prob":1.0}]}]}"#,
+            3,
+            r#"[{"token":"a","logprob":0.0,"bytes":[97],"top_logprobs":[{"token":"a","logprob":0.0,"bytes":[97]},{"token":"c","logprob":-0.6931471805599453,"bytes":[99]},{"token":"b","logprob":-9999.0,"bytes":[98]}]}]"#,
         );
         check(
             r#"{"content":[{"token":"a","logprob":null},{"token":null,"logprob":-1}]}"#,
