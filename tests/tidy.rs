@@ -50,6 +50,7 @@ const PURE: &[&str] = &[
     "src/config/rules.rs",
     "src/error.rs",
     "src/go_template",
+    "src/guard/pace.rs",
     "src/guard/rules.rs",
     "src/framing.rs",
     "src/gate.rs",

@@ -12,24 +12,16 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::time::{ClockId, clock_gettime};
 
+use super::pace::Shown;
 use super::registry::{InHand, Phase, Registry};
 use super::rules::{Connection, Limits, Look, Peer, Reason, Verdict};
 use super::socket::{Found, Slot, Socket};
 use super::{Heed, Sight, Tally};
 use crate::order;
-
-/// The least time between two looks: a client that floods us gets through 2 to 4 MiB in it.
-const TICK: Duration = Duration::from_millis(20);
-
-/// The most time between two looks.
-const SLOW_TICK: Duration = Duration::from_millis(250);
-
-/// The rest after a look, in times of what the look took.
-const REST: u32 = 60;
 
 /// How far beyond the highest number that was in use the search goes.
 const BEYOND: RawFd = 64;
@@ -58,6 +50,8 @@ pub(super) struct Watch {
     sight: Sight,
     /// Connections of this round on which a request is on its way.
     asking: usize,
+    /// Connections of this round whose requests are being answered, or wait for it.
+    served: usize,
     /// Whether a head grows.
     hurry: bool,
 }
@@ -82,6 +76,7 @@ impl Watch {
             round: 0,
             sight: Sight::default(),
             asking: 0,
+            served: 0,
             hurry: false,
         })
     }
@@ -92,19 +87,17 @@ impl Watch {
             let before = clock_gettime(ClockId::ThreadCPUTime);
             self.round(Instant::now());
             let cost = clock_gettime(ClockId::ThreadCPUTime) - before;
-            thread::sleep(self.rest(cost.try_into().unwrap_or_default()));
+            thread::sleep(self.shown().rest(cost.try_into().unwrap_or_default()));
         }
     }
 
-    /// How long to rest after a look that took `cost` of a core, however long it had to wait for one. Under a crowd there is no time to rest.
-    fn rest(&self, cost: Duration) -> Duration {
-        if self.hurry {
-            return TICK / 10;
+    fn shown(&self) -> Shown {
+        Shown {
+            connections: self.known.len(),
+            served: self.served,
+            limit: self.limits.connections,
+            hurry: self.hurry,
         }
-        if self.known.len() > self.limits.connections / 2 {
-            return TICK.max(cost);
-        }
-        (cost * REST).clamp(TICK, SLOW_TICK)
     }
 
     fn round(&mut self, now: Instant) {
@@ -113,6 +106,7 @@ impl Watch {
         self.round += 1;
         self.sight = Sight::default();
         self.asking = 0;
+        self.served = 0;
         self.hurry = false;
         let (mut number, mut highest) = (0, 0);
         while number <= self.highest.max(highest) + BEYOND {
@@ -185,6 +179,7 @@ impl Watch {
         let limits = if ends { self.limits.at_the_end() } else { self.limits };
         let verdict = known.connection.judge(&look, now, &limits);
         self.asking += usize::from(known.connection.is_asking(&look, unread > 0, now));
+        self.served += usize::from(matches!(phase, Some(Phase::Waiting | Phase::Working)));
         self.hurry |= known.connection.is_growing(&look);
         self.act(verdict, socket, in_hand);
     }

@@ -234,7 +234,7 @@ pub(super) fn relay(
     while let Some(piece) = stream.next()? {
         context.exchange.line(piece);
         context.exchange.flush()?;
-        lasting::waits(context.trace);
+        lasting::waits(context.trace, context.received.elapsed());
     }
     drop(in_use);
     context.exchange.end()

@@ -139,7 +139,7 @@ fn pump(
             }
         }
         context.exchange.flush()?;
-        lasting::waits(context.trace);
+        lasting::waits(context.trace, arrival.after);
         if !wait(events, state)? {
             return Ok(());
         }

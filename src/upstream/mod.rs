@@ -61,6 +61,8 @@ pub struct Trace {
     pub tokens: (u64, u64),
     /// How often a streamed answer was waited for.
     pub waits: u32,
+    /// Whether it was a long one.
+    pub is_long: bool,
     /// What the upstream said when it refused the latest attempt; not redacted, and never shown.
     pub refusal: Option<Details>,
     /// Which connections the next attempt may use.
