@@ -56,9 +56,33 @@ impl Bodies {
             tap.log(what, body);
         }
     }
+
+    /// The same for a body that is held in pieces.
+    pub fn log_pieces<'a>(
+        &self,
+        request_id: &str,
+        what: &str,
+        pieces: impl Iterator<Item = &'a [u8]>,
+    ) {
+        if let Some(tap) = self.tap(request_id) {
+            tap.log_pieces(what, pieces);
+        }
+    }
 }
 
 impl Tap {
+    /// Logs a body that is held in pieces.
+    fn log_pieces<'a>(&self, what: &str, pieces: impl Iterator<Item = &'a [u8]>) {
+        let (mut held, mut length) = (Vec::new(), 0);
+        for piece in pieces {
+            // One byte more than is logged tells where a character ends.
+            let room = MOST + 1 - held.len();
+            held.extend_from_slice(&piece[..piece.len().min(room)]);
+            length += piece.len();
+        }
+        self.write(what, &held, length);
+    }
+
     /// Logs a body, or an event of one.
     pub fn log(&self, what: &str, body: &[u8]) {
         self.write(what, body, body.len());
