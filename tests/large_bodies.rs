@@ -197,3 +197,18 @@ fn an_upstream_that_answers_early_is_heard() {
         assert!(proxy.sleeps.is_empty(), "{rest:?} {route}: nothing is tried again");
     }
 }
+
+#[test]
+fn an_upstream_that_takes_nothing_is_not_waited_for_for_ever() {
+    // The system takes the connection, and nobody reads from it.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let base = format!("http://{}/v1", listener.local_addr().expect("bound"));
+    let proxy = Proxy::at(&base, |config| {
+        config.request_timeout = Duration::from_secs(1);
+        config.retry.max = 0;
+    });
+    let large = image(6_000_000);
+    let answer =
+        proxy.client().post("/api/chat", chat([&large, "iVBORw0KGgo="]).to_string()).answer();
+    assert_eq!(answer.status(), 504, "{}", answer.body);
+}
