@@ -56,9 +56,27 @@ impl Bodies {
             tap.log(what, body);
         }
     }
+
+    /// The same for a body that is held in pieces.
+    pub fn log_pieces<'a>(
+        &self,
+        request_id: &str,
+        what: &str,
+        pieces: impl Iterator<Item = &'a [u8]>,
+    ) {
+        if let Some(tap) = self.tap(request_id) {
+            tap.log_pieces(what, pieces);
+        }
+    }
 }
 
 impl Tap {
+    /// Logs a body that is held in pieces.
+    fn log_pieces<'a>(&self, what: &str, pieces: impl Iterator<Item = &'a [u8]>) {
+        let (held, length) = beginning(pieces);
+        self.write(what, &held, length);
+    }
+
     /// Logs a body, or an event of one.
     pub fn log(&self, what: &str, body: &[u8]) {
         self.write(what, body, body.len());
@@ -106,6 +124,18 @@ impl Drop for LineTap {
     }
 }
 
+/// As much of a body as is logged, and how long all of it is.
+fn beginning<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<u8>, usize) {
+    let (mut held, mut length) = (Vec::new(), 0);
+    for piece in pieces {
+        // One byte more than is logged tells where a character ends.
+        let room = MOST + 1 - held.len();
+        held.extend_from_slice(&piece[..piece.len().min(room)]);
+        length += piece.len();
+    }
+    (held, length)
+}
+
 /// A body as the log shows it: on one line, within its bound, without keys.
 fn shown(redactor: &Redactor, held: &[u8], length: usize) -> String {
     if length <= MOST {
@@ -139,6 +169,25 @@ mod tests {
         // The cut goes through the key.
         let cut = format!("{}topsecret-1 and more", "x".repeat(MOST - 5));
         assert_eq!(shown(&cut), format!("\"{}\"...", "x".repeat(MOST - 5)));
+    }
+
+    #[test]
+    fn a_body_in_pieces_is_logged_as_a_whole_one() {
+        let check = |pieces: &[&str]| {
+            let whole = pieces.concat();
+            let (held, length) = beginning(pieces.iter().map(|piece| piece.as_bytes()));
+            assert_eq!(length, whole.len());
+            let whole = shown(&redactor(), whole.as_bytes(), whole.len());
+            assert!(shown(&redactor(), &held, length) == whole);
+        };
+        check(&[]);
+        check(&["a ", "topsec", "ret-1"]);
+        let (most, more) = ("x".repeat(MOST), "é".repeat(MOST));
+        check(&[&most]);
+        check(&["a", &most, "b"]);
+        check(&["a", &more, "b", &more]);
+        check(&[&most[2..], &more]);
+        check(&[&most[5..], "topsecret-1", &most]);
     }
 
     #[test]

@@ -32,9 +32,12 @@ use ollama_openai_proxy::ollama::manage::CreateRequest;
 use ollama_openai_proxy::ollama::request::{
     ChatRequest, EmbedRequest, EmbeddingRequest, GenerateRequest,
 };
+use ollama_openai_proxy::openai::body::{Body, LARGE, Lender};
+use ollama_openai_proxy::openai::request as openai;
 use ollama_openai_proxy::translate::chat::{self, ChatEncoder};
 use ollama_openai_proxy::translate::embed::Answer;
 use ollama_openai_proxy::translate::generate::{self, Generate, GenerateEncoder};
+use ollama_openai_proxy::translate::media::Part;
 use ollama_openai_proxy::translate::models::{self, Setting, Told};
 use ollama_openai_proxy::translate::stream::Encoder;
 use ollama_openai_proxy::translate::virtual_model::{self, VirtualModel};
@@ -81,6 +84,38 @@ fn check_rules(stream: &str, case: &Path) {
     assert!(stream.lines().all(|line| line.len() < 8_000_000));
 }
 
+/// A request as a value, once its body is known to be what serde makes of it.
+fn value(request: &impl Lender) -> Value {
+    let body = Body::of(request).expect("serialisable");
+    let expected = serde_json::to_vec(request).expect("serialisable");
+    assert!(body.pieces().collect::<Vec<_>>().concat() == expected);
+    to_value(request)
+}
+
+/// The same for a chat, and again with media that are large.
+fn chat_value(request: &openai::ChatRequest<'_>) -> Value {
+    let mut large = request.clone();
+    let mut count = 0;
+    for message in &mut large.messages {
+        let openai::Content::Parts(parts) = &mut message.content else { continue };
+        for part in parts {
+            let openai::ContentPart::Media(Part::Image { data, .. } | Part::Audio { data, .. }) =
+                part
+            else {
+                continue;
+            };
+            data.to_mut().insert_str(0, &"Ab3/".repeat(LARGE / 4));
+            count += 1;
+        }
+    }
+    value(&large);
+    let body = Body::of(&large).expect("serialisable");
+    // Its own text before each of the media and behind the last one.
+    let pieces = body.pieces().filter(|piece| !piece.is_empty()).count();
+    assert_eq!(pieces, 2 * count + 1);
+    value(request)
+}
+
 #[test]
 fn chat_cases() {
     for case in cases("chat") {
@@ -89,7 +124,7 @@ fn chat_cases() {
             let request: ChatRequest<'_> = decode::parse(&text, "ChatRequest")?;
             let id = case.setting("id").or(request.model.as_deref()).unwrap_or_default();
             think::read(request.think.as_ref())?;
-            chat::to_openai(&request, id, case.profile()).map(|it| to_value(&it))
+            chat::to_openai(&request, id, case.profile()).map(|it| chat_value(&it))
         });
         if case.read("request.ollama.json").is_some() {
             case.request(translated);
@@ -113,15 +148,15 @@ fn generate_cases() {
                     .and_then(|()| generate::to_openai(request, &[], id, case.profile()));
                 translated.map(|it| match it {
                     Generate::Chat(it) => {
-                        json!({"path": "chat/completions", "body": to_value(&it)})
+                        json!({"path": "chat/completions", "body": chat_value(&it)})
                     }
                     Generate::Completion(it) => {
-                        json!({"path": "completions", "body": to_value(&it)})
+                        json!({"path": "completions", "body": value(&it)})
                     }
                     Generate::Fim(it) => {
-                        json!({"path": "fim/completions", "body": to_value(&it)})
+                        json!({"path": "fim/completions", "body": value(&it)})
                     }
-                    Generate::Infill(it) => json!({"path": "/infill", "body": to_value(&it)}),
+                    Generate::Infill(it) => json!({"path": "/infill", "body": value(&it)}),
                 })
             }
             Err(error) => Err(Error::invalid(error.message())),

@@ -6,6 +6,7 @@
 //! and skip what has an unexpected type, because no two servers agree.
 
 pub mod answer;
+pub mod body;
 pub mod embeddings;
 pub mod end;
 pub mod form;

@@ -4,12 +4,14 @@
 //! data URL or an audio part in standard, padded base64. The kind is read from the first bytes, as
 //! Ollama does; nothing else is decoded, and no image is converted. URLs are refused, never fetched.
 //! Invariant: text is checked in one pass; base64 that can be sent as it stands is borrowed from the
-//! request and put behind its `data:` only while it is written, and any other is copied once, into an
-//! allocation of exactly the right size (only a string with escapes costs one more, for its plain
-//! form).
+//! request and put behind its `data:` only while it is written, and any other is
+//! copied once, into an allocation that ends up with exactly the right size.
+
+mod plain;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 use serde_json::value::RawValue;
@@ -46,9 +48,12 @@ pub enum Part<'a> {
 pub fn part<'a>(entry: &'a RawValue) -> Result<Part<'a>> {
     let json = entry.get();
     match json.as_bytes().first() {
-        Some(b'"') => match serde_json::from_str(json).map_err(|_| not_media("string"))? {
-            Text(Cow::Borrowed(text)) => from_text(text),
-            Text(Cow::Owned(text)) => from_text(&text).map(Part::into_owned),
+        Some(b'"') => match plain::plain(json) {
+            Some(text) => from_text(text),
+            None => {
+                let Text(text) = serde_json::from_str(json).map_err(|_| not_media("string"))?;
+                from_text(text)
+            }
         },
         Some(b'[') => from_bytes(&serde_json::from_str::<Vec<u8>>(json).map_err(|_| {
             Error::invalid("json: cannot unmarshal array into Go value of type uint8")
@@ -57,17 +62,6 @@ pub fn part<'a>(entry: &'a RawValue) -> Result<Part<'a>> {
         Some(b'{') => Err(not_media("object")),
         Some(b't' | b'f') => Err(not_media("bool")),
         _ => Err(not_media("number")),
-    }
-}
-
-impl Part<'_> {
-    fn into_owned(self) -> Part<'static> {
-        match self {
-            Self::Image { mime, data } => Part::Image { mime, data: Cow::Owned(data.into_owned()) },
-            Self::Audio { data, format } => {
-                Part::Audio { data: Cow::Owned(data.into_owned()), format }
-            }
-        }
     }
 }
 
@@ -186,30 +180,42 @@ fn declared(mime: &str) -> Kind<'_> {
 }
 
 /// A part from base64 or from a data URL.
-fn from_text(text: &str) -> Result<Part<'_>> {
-    let len = text.len();
-    // What stands behind the base64 does not count, so that a last newline costs no second copy.
-    let text = text.trim_ascii_end();
-    let (start, mime) = payload(text)?;
-    let scan = scan(text.as_bytes(), start, len).map_err(illegal)?;
+fn from_text(text: Cow<'_, str>) -> Result<Part<'_>> {
+    // What stands behind the base64 does not count, so that a last newline costs no copy.
+    let end = text.trim_ascii_end().len();
+    let (start, mime) = payload(&text[..end])?;
+    let scan = scan(&text.as_bytes()[..end], start, text.len()).map_err(illegal)?;
     if scan.digits == 0 {
         return Err(no_data());
     }
-    let base64 = &text[start..];
-    let (head, known) = head(base64.as_bytes());
-    let data = || {
-        if scan.clean {
-            return Cow::Borrowed(base64);
-        }
-        let mut data = String::with_capacity(scan.length());
-        write_digits(&mut data, base64, &scan);
-        Cow::Owned(data)
-    };
+    let (head, known) = head(&text.as_bytes()[start..end]);
     match sniff(&head[..known]).unwrap_or_else(|| declared(mime)) {
-        Kind::Image(mime) => Ok(Part::Image { mime: mime.to_ascii_lowercase(), data: data() }),
-        Kind::Audio(format) => Ok(Part::Audio { data: data(), format }),
+        Kind::Image(mime) => {
+            let mime = mime.to_ascii_lowercase();
+            Ok(Part::Image { mime, data: standard(text, start..end, &scan)? })
+        }
+        Kind::Audio(format) => Ok(Part::Audio { data: standard(text, start..end, &scan)?, format }),
         Kind::Other(name) => Err(unknown(name)),
     }
+}
+
+/// The checked base64 at a place of a text, in its standard form. It stays where it is if it has that
+/// form, or if the text is ours.
+fn standard<'a>(text: Cow<'a, str>, place: Range<usize>, scan: &Scan) -> Result<Cow<'a, str>> {
+    let mut owned = match text {
+        Cow::Borrowed(text) if scan.clean => return Ok(Cow::Borrowed(&text[place])),
+        Cow::Borrowed(text) => text[place].to_owned(),
+        Cow::Owned(mut text) => {
+            text.truncate(place.end);
+            text.drain(..place.start);
+            text
+        }
+    };
+    if !scan.clean {
+        owned = mended(owned.into_bytes(), scan)?;
+    }
+    owned.shrink_to_fit();
+    Ok(Cow::Owned(owned))
 }
 
 /// A part from bytes.
@@ -268,13 +274,6 @@ struct Scan {
     clean: bool,
 }
 
-impl Scan {
-    /// The length in standard, padded base64.
-    fn length(&self) -> usize {
-        self.digits.div_ceil(4) * 4
-    }
-}
-
 /// Checks the base64 in `text` from `start` on: standard or URL-safe, with white space anywhere,
 /// with or without its padding. `Err` is the byte at which Go would stop, whose `text` is `len` long.
 fn scan(text: &[u8], start: usize, len: usize) -> std::result::Result<Scan, usize> {
@@ -304,19 +303,29 @@ fn scan(text: &[u8], start: usize, len: usize) -> std::result::Result<Scan, usiz
     Ok(Scan { digits, clean })
 }
 
-/// Appends checked base64 in its standard form.
-fn write_digits(out: &mut String, base64: &str, scan: &Scan) {
-    let unused = match scan.digits % 4 {
-        2 => 0x0f,
-        3 => 0x03,
-        _ => 0,
-    };
-    let values = base64.bytes().map(|byte| VALUES[usize::from(byte)]);
-    for (number, value) in values.filter(|value| *value < BLANK).enumerate() {
-        let is_last = number + 1 == scan.digits;
-        push_digit(out, if is_last { value & MOST & !unused } else { value & MOST });
+/// Brings checked base64 into its standard form, in its own memory.
+fn mended(mut bytes: Vec<u8>, scan: &Scan) -> Result<String> {
+    let mut end = 0;
+    for at in 0..bytes.len() {
+        let value = VALUES[usize::from(bytes[at])];
+        if value < BLANK {
+            bytes[end] = digit(value);
+            end += 1;
+        }
     }
-    push_padding(out, scan.digits);
+    bytes.truncate(end);
+    if let Some(last) = bytes.last_mut() {
+        let unused = match scan.digits % 4 {
+            2 => 0x0f,
+            3 => 0x03,
+            _ => 0,
+        };
+        *last = digit(VALUES[usize::from(*last)] & !unused);
+    }
+    let padding = scan.digits.next_multiple_of(4) - scan.digits;
+    bytes.reserve_exact(padding);
+    bytes.extend(std::iter::repeat_n(b'=', padding));
+    String::from_utf8(bytes).map_err(|_| Error::Internal("base64 that is no text"))
 }
 
 /// Appends bytes as base64.
@@ -326,20 +335,15 @@ fn encode(out: &mut String, bytes: &[u8]) {
         let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
         for place in 0..=group.len() {
             #[allow(clippy::cast_possible_truncation)] // Six bits are left.
-            push_digit(out, (bits >> (18 - 6 * place) & 0x3f) as u8);
+            out.push(char::from(digit((bits >> (18 - 6 * place) & 0x3f) as u8)));
         }
-        push_padding(out, group.len() + 1);
+        out.extend(std::iter::repeat_n('=', 3 - group.len()));
     }
 }
 
-fn push_digit(out: &mut String, value: u8) {
-    out.push(char::from(ALPHABET[usize::from(value & MOST)]));
-}
-
-fn push_padding(out: &mut String, digits: usize) {
-    for _ in digits..digits.next_multiple_of(4) {
-        out.push('=');
-    }
+/// The letter for a value, without its marks.
+fn digit(value: u8) -> u8 {
+    ALPHABET[usize::from(value & MOST)]
 }
 
 /// The first bytes of checked base64, and how many there are.
@@ -474,8 +478,8 @@ mod tests {
         );
     }
 
-    fn part_of(text: &str) -> Part<'static> {
-        part(&raw(&format!("{text:?}"))).expect("valid").into_owned()
+    fn part_of(text: &str) -> Part<'_> {
+        from_text(text.into()).expect("valid")
     }
 
     #[test]
@@ -666,6 +670,8 @@ mod tests {
         exact(r#""_9j_4AAQ-_8""#);
         exact(r#""i V B O R w""#);
         exact(r#""SUQz Aw""#);
+        exact(r#""\/9j\/4AAQ""#);
+        exact(r#""data:image\/png;base64,iVBO\nRw""#);
         exact("[137,80,78,71]");
         exact("[73,68,51,3]");
         let url = format!("data:image/png;base64,{PNG}");

@@ -21,6 +21,7 @@ use crate::bodies::Tap;
 use crate::cancel;
 use crate::config::Config;
 use crate::error::{Error, Phase, Result};
+use crate::openai::body::Body as RequestBody;
 use crate::profile::{self, Profile};
 use crate::redact::{Redactor, Secret};
 use crate::upstream_error::{self, Details, Hints, RequestHint};
@@ -72,7 +73,7 @@ pub(super) struct Request<'a> {
     /// The key goes into Azure's own header and not into the usual one.
     pub azure: bool,
     pub request_id: &'a str,
-    pub body: Option<&'a [u8]>,
+    pub body: Option<&'a RequestBody<'a>>,
     pub timeout: Duration,
     pub pooled: Pooled,
 }
@@ -121,7 +122,17 @@ impl Agent {
         let sent = connecting(|| match request.body {
             Some(body) => {
                 let builder = self.with_headers(self.agent.post(request.url), request);
-                self.configured(builder.content_type("application/json"), request).send(body)
+                let builder = builder.content_type("application/json");
+                match body.whole() {
+                    Some(body) => self.configured(builder, request).send(body),
+                    None => {
+                        // Without it ureq would send chunks, which not every server takes.
+                        let builder = builder.header("content-length", body.len().to_string());
+                        let mut reader = body.reader();
+                        let body = SendBody::from_reader(&mut reader);
+                        self.configured(builder, request).send(body)
+                    }
+                }
             }
             None => {
                 let builder = self.with_headers(self.agent.get(request.url), request);

@@ -19,8 +19,6 @@ mod transport;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use serde::Serialize;
-
 pub use self::pass::{PassedAnswer, PassedBody, PassedHeaders};
 pub use self::stream::{Answer, EventStream};
 use crate::adapt::learnt::Learnt;
@@ -32,6 +30,7 @@ use crate::breaker::{Breaker, Caller, Circuit};
 use crate::config::Config;
 use crate::error::{Error, Result, Side};
 use crate::metrics::Metrics;
+use crate::openai::body::{Body, Lender};
 use crate::openai::request::{ChatRequest, CompletionRequest, EmbeddingRequest, InfillRequest};
 use crate::profile::{self, Profile};
 use crate::redact::{Redactor, Secret};
@@ -106,7 +105,7 @@ struct Call<'a> {
     path: &'static str,
     /// The upstream's id of the model, where the request is about one.
     model: Option<&'a str>,
-    body: Option<&'a [u8]>,
+    body: Option<&'a Body<'a>>,
     /// Whether a stream is asked for.
     stream: bool,
     policy: RetryPolicy,
@@ -249,14 +248,14 @@ impl Client {
         &self,
         operation: &'static str,
         path: &'static str,
-        request: &mut (impl Adaptable + Serialize),
+        request: &mut (impl Adaptable + Lender),
         trace: &mut Trace,
     ) -> Result<Answer> {
         self.adapted(operation, path, request, trace, |request, trace| {
-            let body = serde_json::to_vec(request)
+            let body = Body::of(request)
                 .map_err(|_| Error::Internal("a request that cannot be serialised"))?;
             let (policy, timeout) = (self.policy, self.request_timeout);
-            let (body, stream) = (Some(body.as_slice()), operation.ends_with("_stream"));
+            let (body, stream) = (Some(&body), operation.ends_with("_stream"));
             let (method, model) = ("POST", Some(request.model()));
             let caller = Caller::New;
             let call =
@@ -309,11 +308,9 @@ impl Client {
 
     fn attempt(&self, call: &Call<'_>, trace: &mut Trace) -> Result<Answer> {
         let url = self.url(call.path, call.model);
-        self.bodies.log(
-            &trace.request_id,
-            "request to the upstream",
-            call.body.unwrap_or_default(),
-        );
+        if let Some(body) = call.body {
+            self.bodies.log_pieces(&trace.request_id, "request to the upstream", body.pieces());
+        }
         let request = self.request(&url, call.body, call.timeout, trace);
         let response = self.agent.send(&request)?;
         let hint = agent::FailureHint {
@@ -341,7 +338,7 @@ impl Client {
     fn request<'a>(
         &'a self,
         url: &'a str,
-        body: Option<&'a [u8]>,
+        body: Option<&'a Body<'a>>,
         timeout: Duration,
         trace: &'a Trace,
     ) -> agent::Request<'a> {

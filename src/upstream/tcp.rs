@@ -50,6 +50,7 @@ impl<In: Transport> Connector<In> for TcpConnector {
             read_timeout: None,
             write_timeout: None,
             is_used: true,
+            is_deaf: false,
         };
         let handle = Arc::downgrade(&transport.stream) as Weak<dyn ShutdownHandle>;
         (details.register_shutdown)(handle)?;
@@ -112,11 +113,18 @@ pub(super) struct TcpTransport {
     write_timeout: Option<Duration>,
     /// Whether a call uses it; else it is kept.
     is_used: bool,
+    /// Whether the other side answered and then took nothing more.
+    is_deaf: bool,
 }
 
 impl TcpTransport {
     /// Sends what is held back.
+    /// An upstream that has answered need not take the rest: its answer is what counts.
     fn flush(&mut self, timeout: NextTimeout) -> Result<(), Error> {
+        if self.is_deaf {
+            self.buffers.sent();
+            return Ok(());
+        }
         let timeout = timeout.for_write();
         let deadline = deadline(timeout)?;
         if keeps(&mut self.write_timeout, deadline) {
@@ -124,7 +132,11 @@ impl TcpTransport {
         }
         let written = (&self.stream.0).write_all(self.buffers.held());
         self.buffers.sent();
-        written.map_err(|error| failed(error, timeout.reason))
+        self.is_deaf = written.is_err() && has_answer(&self.stream.0);
+        match written {
+            Err(error) if !self.is_deaf => Err(failed(error, timeout.reason)),
+            _ => Ok(()),
+        }
     }
 
     /// Takes what is there, or waits for it.
@@ -209,30 +221,36 @@ impl Transport for TcpTransport {
         if self.is_used {
             self.is_used = false;
             self.buffers.rest();
-            return true;
+            return !self.is_deaf;
         }
         is_silent(&self.stream.0)
     }
 }
 
 /// Whether a connection is open, and nothing has come that nobody asked for.
-#[cfg(target_os = "linux")]
 fn is_silent(stream: &TcpStream) -> bool {
+    look(stream).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// Whether something has come that can be read, though the connection may be broken since.
+fn has_answer(stream: &TcpStream) -> bool {
+    look(stream).is_ok_and(|length| length > 0)
+}
+
+/// Looks for the next byte, and neither takes it nor waits for it; 0 at the end.
+#[cfg(target_os = "linux")]
+fn look(stream: &TcpStream) -> io::Result<usize> {
     let mut byte = [MaybeUninit::uninit()];
     let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK;
-    let looked = SockRef::from(stream).recv_with_flags(&mut byte, flags);
-    looked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    SockRef::from(stream).recv_with_flags(&mut byte, flags)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn is_silent(stream: &TcpStream) -> bool {
-    let look = || {
-        stream.set_nonblocking(true)?;
-        let looked = stream.peek(&mut [0]);
-        stream.set_nonblocking(false)?;
-        looked
-    };
-    look().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+fn look(stream: &TcpStream) -> io::Result<usize> {
+    stream.set_nonblocking(true)?;
+    let looked = stream.peek(&mut [0]);
+    stream.set_nonblocking(false)?;
+    looked
 }
 
 impl fmt::Debug for TcpTransport {

@@ -1,0 +1,79 @@
+//! The plain form of a JSON string, in one allocation that is no longer than the string.
+//!
+//! serde would make it in a buffer that doubles, and copy it from there: for an image whose slashes
+//! are escaped, as PHP does, or whose lines are wrapped that is twice its size. Knows the escapes that
+//! stand for ASCII; base64 has no others. Invariant: what is told is what serde would tell.
+
+use std::borrow::Cow;
+
+/// What a JSON string says; `None` where only serde can tell.
+pub(super) fn plain(json: &str) -> Option<Cow<'_, str>> {
+    let mut rest = json.strip_prefix('"')?.strip_suffix('"')?;
+    let Some(first) = rest.find('\\') else { return Some(Cow::Borrowed(rest)) };
+    let mut out = String::with_capacity(rest.len());
+    let mut next = Some(first);
+    while let Some(at) = next {
+        out.push_str(&rest[..at]);
+        let (character, length) = escape(&rest[at..])?;
+        out.push(character);
+        rest = &rest[at + length..];
+        next = rest.find('\\');
+    }
+    out.push_str(rest);
+    Some(Cow::Owned(out))
+}
+
+/// What the escape at the beginning of a text stands for, and how long it is.
+fn escape(text: &str) -> Option<(char, usize)> {
+    let character = match text.as_bytes().get(1)? {
+        byte @ (b'/' | b'\\' | b'"') => char::from(*byte),
+        b'n' => '\n',
+        b'r' => '\r',
+        b't' => '\t',
+        b'f' => '\u{c}',
+        b'b' => '\u{8}',
+        b'u' => {
+            let code = u8::from_str_radix(text.get(2..6)?, 16).ok().filter(u8::is_ascii)?;
+            return Some((char::from(code), 6));
+        }
+        _ => return None,
+    };
+    Some((character, 2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_is_what_serde_tells() {
+        for json in [
+            r#""""#,
+            r#""AAAA""#,
+            r#""é😀""#,
+            r#""\/""#,
+            r#""A\/B\/\/C""#,
+            r#""\"\\\/\b\f\n\r\t""#,
+            r#""\u002B\u002b\u003dA\u0000\u007f""#,
+            r#""é\ué\n""#,
+        ] {
+            let expected: Option<String> = serde_json::from_str(json).ok();
+            assert_eq!(plain(json).as_deref(), expected.as_deref(), "{json}");
+        }
+        assert!(matches!(plain(r#""AAAA""#), Some(Cow::Borrowed("AAAA"))), "nothing is copied");
+    }
+
+    #[test]
+    fn the_rest_is_for_serde() {
+        for json in [r#""\u00e9""#, r#""\ud83d\ude00""#, r#""\ud83d""#, r#""\x""#, "5", "\"", ""] {
+            assert_eq!(plain(json), None, "{json}");
+        }
+    }
+
+    #[test]
+    fn there_is_no_room_to_spare() {
+        let json = format!("\"{}\"", "AAA\\/\\n".repeat(10_000));
+        let Some(Cow::Owned(text)) = plain(&json) else { panic!("it has escapes") };
+        assert!(text.capacity() < json.len() && text.len() == 50_000);
+    }
+}
