@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, Visitor};
 
 use crate::error::{Error, Result};
 
@@ -164,6 +164,21 @@ pub fn at_field<E: serde::de::Error>(field: &str, error: E) -> E {
     E::custom(format_args!("{field}{STEP}{error}"))
 }
 
+/// Reads the value of a key into its field. On duplicates the last one wins; null changes nothing.
+///
+/// It stays a function of its own: there is one for each type of field, not one for each field.
+#[inline(never)]
+pub(crate) fn member<'de, A: MapAccess<'de>, T: Deserialize<'de>>(
+    map: &mut A,
+    key: &'static str,
+    field: &mut Option<T>,
+) -> std::result::Result<(), A::Error> {
+    if let Some(value) = map.next_value().map_err(|error| at_field(key, error))? {
+        *field = Some(value);
+    }
+    Ok(())
+}
+
 /// A member's key: its field's name, unless that is a word of Rust.
 macro_rules! key {
     ($field:ident) => {
@@ -224,19 +239,13 @@ macro_rules! request {
                         self,
                         mut map: A,
                     ) -> std::result::Result<Self::Value, A::Error> {
-                        use $crate::ollama::decode::{Key, at_field};
+                        use $crate::ollama::decode::{Key, member};
                         const NAMES: &[&str] = &[$($crate::ollama::decode::key!($field $($key)?)),*];
                         let mut out = $name::default();
                         while let Some(key) = map.next_key_seed(Key(NAMES))? {
                             match key {
-                                $(Some($crate::ollama::decode::key!($field $($key)?)) => {
-                                    let value = map
-                                        .next_value::<Option<$type>>()
-                                        .map_err(|error| at_field($crate::ollama::decode::key!($field $($key)?), error))?;
-                                    // On duplicates the last one wins; null changes nothing.
-                                    if value.is_some() {
-                                        out.$field = value;
-                                    }
+                                $(Some(key @ $crate::ollama::decode::key!($field $($key)?)) => {
+                                    member(&mut map, key, &mut out.$field)?;
                                 })*
                                 _ => {
                                     map.next_value::<serde::de::IgnoredAny>()?;
