@@ -8,9 +8,10 @@ use std::time::Duration;
 use crate::system;
 use crate::upstream::Trace;
 
-/// Waits after which all that a stream does was done once, and how long ago its request came: to give
-/// something back costs the other threads a little, too, so a short one keeps what it has.
-const LONG: (u32, Duration) = (4, Duration::from_millis(100));
+/// Waits after which all that a stream does was done once (its first tokens are read in full), and
+/// how long ago its request came: to give something back costs the other threads a little, too, so a
+/// short one keeps what it has.
+const LONG: (u32, Duration) = (4, Duration::from_millis(50));
 
 /// To be told before each wait, with the time since the request was there: once a stream has become a
 /// long one, what its beginning took of the stack is given back.
@@ -37,7 +38,7 @@ mod tests {
     fn a_stream_is_long_after_some_waits_and_some_time() {
         let mut trace = Trace::default();
         // A burst, a slow beginning, and what follows on it.
-        for (waits, millis, expected) in [(100, 99, false), (1, 100, true), (1, 0, true)] {
+        for (waits, millis, expected) in [(100, 49, false), (1, 50, true), (1, 0, true)] {
             (0..waits).for_each(|_| super::waits(&mut trace, Duration::from_millis(millis)));
             assert_eq!(trace.is_long, expected, "{waits} waits after {millis} ms");
         }

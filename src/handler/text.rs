@@ -65,6 +65,7 @@ struct Begun<'a, M> {
 }
 
 /// `POST /api/chat`.
+#[inline(never)] // What other routes need of the stack is not to lie below a long answer.
 pub(super) fn chat(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let Some(begun) = begin_chat(context, body)? else { return Ok(()) };
     let mut encoder = ChatEncoder { model: &begun.shown };
@@ -111,6 +112,7 @@ fn begin_chat<'a>(context: &mut Context<'a>, body: Vec<u8>) -> Result<Option<Beg
 }
 
 /// `POST /api/generate`.
+#[inline(never)] // What other routes need of the stack is not to lie below a long answer.
 pub(super) fn generate(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let Some(begun) = begin_generate(context, body)? else { return Ok(()) };
     let mut encoder = GenerateEncoder::new(&begun.shown, begun.more);
