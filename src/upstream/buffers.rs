@@ -1,8 +1,9 @@
 //! The buffers of a connection to the upstream, as small as what goes through them.
 //!
 //! ureq writes what is to be sent into one and reads what has come from the other. Both begin small
-//! and grow where a transfer fills them; one that holds nothing is given back, so that a kept
-//! connection has none and a live stream has what its events need. What is sent first is held back, for
+//! and are large where a transfer fills them: what comes in one piece is best read in one. One that
+//! holds nothing is given back, so that a kept connection has none and a live stream has what its
+//! events need. What is sent first is held back, for
 //! what follows it, or for the first wait.
 //! Invariant: nothing is lost or reordered; what is held is sent before anything is awaited.
 
@@ -28,6 +29,8 @@ pub(super) struct TcpBuffers {
     end: usize,
     /// How large the input buffer is to be.
     wanted: usize,
+    /// How much the latest read brought.
+    latest: usize,
     /// Whether the latest look at the input took some of it.
     progress: bool,
     /// What is held back comes first.
@@ -78,10 +81,15 @@ impl TcpBuffers {
     /// Makes room behind the input, at least `least` bytes.
     fn make_room(&mut self, least: usize) {
         if self.end == self.input.len() && self.end > 0 {
-            self.wanted = (self.wanted * 2).min(MOST);
+            self.wanted = MOST;
         }
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
+            // A burst is over.
+            if self.wanted > FIRST_INPUT && self.latest < FIRST_INPUT {
+                self.wanted = FIRST_INPUT;
+                self.input = Vec::new();
+            }
         }
         // Moving is cheap where little is left.
         if self.start > 0 && self.input.len() - self.end < self.wanted / 2 {
@@ -114,6 +122,7 @@ impl Buffers for TcpBuffers {
     }
 
     fn input_appended(&mut self, amount: usize) {
+        self.latest = amount;
         self.end = (self.end + amount).min(self.input.len());
     }
 
@@ -183,6 +192,11 @@ mod tests {
             large.input_consume(length);
         }
         assert_eq!(large.input.len(), MOST);
+        for _ in 0..2 {
+            assert_eq!(arrive(&mut large, b"slow"), 4);
+            large.input_consume(4);
+        }
+        assert_eq!(large.input.len(), FIRST_INPUT, "a burst is over");
         large.rest();
         assert_eq!((large.input.len(), large.output.len()), (0, 0), "a kept connection has none");
     }
