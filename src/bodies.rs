@@ -30,9 +30,8 @@ pub struct Tap {
 pub struct LineTap {
     tap: Tap,
     what: &'static str,
-    held: Vec<u8>,
-    /// Bytes of the line so far, those included that are not held.
-    length: usize,
+    /// The line so far.
+    held: Held,
 }
 
 impl Bodies {
@@ -73,8 +72,9 @@ impl Bodies {
 impl Tap {
     /// Logs a body that is held in pieces.
     fn log_pieces<'a>(&self, what: &str, pieces: impl Iterator<Item = &'a [u8]>) {
-        let (held, length) = beginning(pieces);
-        self.write(what, &held, length);
+        let mut held = Held::default();
+        pieces.for_each(|piece| held.add(piece));
+        self.write(what, &held.bytes, held.length);
     }
 
     /// Logs a body, or an event of one.
@@ -85,7 +85,7 @@ impl Tap {
     /// For a body that comes in pieces.
     #[must_use]
     pub fn lines(self, what: &'static str) -> LineTap {
-        LineTap { tap: self, what, held: Vec::new(), length: 0 }
+        LineTap { tap: self, what, held: Held::default() }
     }
 
     fn write(&self, what: &str, held: &[u8], length: usize) {
@@ -100,9 +100,7 @@ impl LineTap {
     /// Takes the next piece.
     pub fn push(&mut self, piece: &[u8]) {
         for part in piece.split_inclusive(|byte| *byte == b'\n') {
-            let room = (MOST + 1).saturating_sub(self.held.len());
-            self.held.extend_from_slice(&part[..part.len().min(room)]);
-            self.length += part.len();
+            self.held.add(part);
             if part.ends_with(b"\n") {
                 self.end();
             }
@@ -112,9 +110,8 @@ impl LineTap {
     /// Logs what is held.
     fn end(&mut self) {
         let held = std::mem::take(&mut self.held);
-        let blank = held.iter().all(u8::is_ascii_whitespace);
-        self.tap.write(self.what, &held, if blank { 0 } else { self.length });
-        self.length = 0;
+        let blank = held.bytes.iter().all(u8::is_ascii_whitespace);
+        self.tap.write(self.what, &held.bytes, if blank { 0 } else { held.length });
     }
 }
 
@@ -125,15 +122,20 @@ impl Drop for LineTap {
 }
 
 /// As much of a body as is logged, and how long all of it is.
-fn beginning<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<u8>, usize) {
-    let (mut held, mut length) = (Vec::new(), 0);
-    for piece in pieces {
+#[derive(Debug, Default)]
+struct Held {
+    bytes: Vec<u8>,
+    /// Bytes of all of it, those included that are not held.
+    length: usize,
+}
+
+impl Held {
+    fn add(&mut self, piece: &[u8]) {
         // One byte more than is logged tells where a character ends.
-        let room = MOST + 1 - held.len();
-        held.extend_from_slice(&piece[..piece.len().min(room)]);
-        length += piece.len();
+        let room = (MOST + 1).saturating_sub(self.bytes.len());
+        self.bytes.extend_from_slice(&piece[..piece.len().min(room)]);
+        self.length += piece.len();
     }
-    (held, length)
 }
 
 /// A body as the log shows it: on one line, within its bound, without keys.
@@ -175,10 +177,11 @@ mod tests {
     fn a_body_in_pieces_is_logged_as_a_whole_one() {
         let check = |pieces: &[&str]| {
             let whole = pieces.concat();
-            let (held, length) = beginning(pieces.iter().map(|piece| piece.as_bytes()));
-            assert_eq!(length, whole.len());
+            let mut held = Held::default();
+            pieces.iter().for_each(|piece| held.add(piece.as_bytes()));
+            assert_eq!(held.length, whole.len());
             let whole = shown(&redactor(), whole.as_bytes(), whole.len());
-            assert!(shown(&redactor(), &held, length) == whole);
+            assert!(shown(&redactor(), &held.bytes, held.length) == whole);
         };
         check(&[]);
         check(&["a ", "topsec", "ret-1"]);
@@ -195,12 +198,15 @@ mod tests {
         let tap = Tap { redactor: redactor(), request_id: String::new() };
         let mut lines = tap.lines("answer");
         lines.push(b"it is topsec");
-        assert_eq!((lines.held.as_slice(), lines.length), (b"it is topsec".as_slice(), 12));
+        assert_eq!(
+            (lines.held.bytes.as_slice(), lines.held.length),
+            (b"it is topsec".as_slice(), 12)
+        );
         lines.push(b"ret-1\nnext");
-        assert_eq!((lines.held.as_slice(), lines.length), (b"next".as_slice(), 4));
+        assert_eq!((lines.held.bytes.as_slice(), lines.held.length), (b"next".as_slice(), 4));
         for _ in 0..10 {
             lines.push(&[b'x'; MOST]);
         }
-        assert_eq!((lines.held.len(), lines.length), (MOST + 1, 10 * MOST + 4));
+        assert_eq!((lines.held.bytes.len(), lines.held.length), (MOST + 1, 10 * MOST + 4));
     }
 }
