@@ -53,15 +53,15 @@ pub(super) struct Common<'a> {
 
 /// An answer that has begun, and all that is kept of its request: a long answer need not hold a large
 /// question.
-struct Begun<'a, M> {
+struct Begun<'a> {
     answer: Answer,
     wanted: (Think, Option<usize>, Vec<String>),
     stream: bool,
     in_use: InUse<'a>,
     /// The model's name as the client sent it.
     shown: String,
-    /// What the encoder needs besides.
-    more: M,
+    /// What `context` is to carry, where it is asked for.
+    memory: Option<Memory>,
 }
 
 /// `POST /api/chat`.
@@ -74,7 +74,7 @@ pub(super) fn chat(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
 
 /// Asks the upstream; `None` where that was not needed and the client has its answer.
 #[inline(never)] // What it needs of the stack is not needed as long as the answer goes on.
-fn begin_chat<'a>(context: &mut Context<'a>, body: Vec<u8>) -> Result<Option<Begun<'a, ()>>> {
+fn begin_chat<'a>(context: &mut Context<'a>, body: Vec<u8>) -> Result<Option<Begun<'a>>> {
     let text = decode::text(body)?;
     let mut request: ChatRequest<'_> = decode::parse(&text, "ChatRequest")?;
     let common = Common {
@@ -108,23 +108,20 @@ fn begin_chat<'a>(context: &mut Context<'a>, body: Vec<u8>) -> Result<Option<Beg
     confirm(context, &resolved, &asked)?;
     let logprobs = chat::logprobs(request.logprobs, request.top_logprobs);
     let wanted = (asked.think, logprobs, std::mem::take(&mut upstream.watched_stop));
-    Ok(Some(Begun { answer, wanted, stream, in_use, shown: asked.shown, more: () }))
+    Ok(Some(Begun { answer, wanted, stream, in_use, shown: asked.shown, memory: None }))
 }
 
 /// `POST /api/generate`.
 #[inline(never)] // What other routes need of the stack is not to lie below a long answer.
 pub(super) fn generate(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let Some(begun) = begin_generate(context, body)? else { return Ok(()) };
-    let mut encoder = GenerateEncoder::new(&begun.shown, begun.more);
+    let mut encoder = GenerateEncoder::new(&begun.shown, begun.memory);
     relay::relay(context, begun.answer, &mut encoder, begun.wanted, begun.stream, begun.in_use)
 }
 
 /// Asks the upstream; `None` where that was not needed and the client has its answer.
 #[inline(never)] // What it needs of the stack is not needed as long as the answer goes on.
-fn begin_generate<'a>(
-    context: &mut Context<'a>,
-    body: Vec<u8>,
-) -> Result<Option<Begun<'a, Option<Memory>>>> {
+fn begin_generate<'a>(context: &mut Context<'a>, body: Vec<u8>) -> Result<Option<Begun<'a>>> {
     let text = decode::text(body)?;
     let mut request: GenerateRequest<'_> = decode::parse(&text, "GenerateRequest")?;
     let common = Common {
@@ -162,7 +159,7 @@ fn begin_generate<'a>(
     let memory = generate::remembered(&request, &stored)?;
     let logprobs = chat::logprobs(request.logprobs, request.top_logprobs);
     let wanted = (asked.think, logprobs, upstream.take_watched_stop());
-    Ok(Some(Begun { answer, wanted, stream, in_use, shown: asked.shown, more: memory }))
+    Ok(Some(Begun { answer, wanted, stream, in_use, shown: asked.shown, memory }))
 }
 
 impl Asked {

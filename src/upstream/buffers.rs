@@ -3,8 +3,7 @@
 //! ureq writes what is to be sent into one and reads what has come from the other. Both begin small
 //! and are large where a transfer fills them: what comes in one piece is best read in one. One that
 //! holds nothing is given back, so that a kept connection has none and a live stream has what its
-//! events need. What is sent first is held back, for
-//! what follows it, or for the first wait.
+//! events need. What is sent first is held back, for what follows it, or for the first wait.
 //! Invariant: nothing is lost or reordered; what is held is sent before anything is awaited.
 
 use ureq::unversioned::transport::Buffers;
