@@ -21,6 +21,24 @@ pub fn duplicate_into(number: std::os::fd::RawFd, place: &mut std::os::fd::Owned
     (unsafe { libc::dup3(number, place.as_raw_fd(), libc::O_CLOEXEC) }) >= 0
 }
 
+/// Whether any of these descriptors is open, as far as the system tells: at most 64, or as many as a
+/// limit of open ones is.
+#[cfg(target_os = "linux")]
+#[must_use]
+pub fn any_open(numbers: std::ops::Range<std::os::fd::RawFd>) -> bool {
+    let mut asked = [libc::pollfd { fd: -1, events: 0, revents: 0 }; 64];
+    let mut count = 0;
+    for (place, number) in asked.iter_mut().zip(numbers) {
+        place.fd = number;
+        count += 1;
+    }
+    // SAFETY: the call reads and writes `count` entries, and there are as many; it takes numbers only,
+    // and marks those that stand for nothing.
+    let closed = unsafe { libc::poll(asked.as_mut_ptr(), count, 0) };
+    let is_open = |it: &libc::pollfd| it.fd >= 0 && it.revents & libc::POLLNVAL == 0;
+    closed < 0 || asked.iter().any(is_open)
+}
+
 /// The kernel's `tcp_info` of a socket, and how much of it there is; `None` where it is no TCP socket.
 #[cfg(target_os = "linux")]
 #[must_use]

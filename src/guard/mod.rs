@@ -19,6 +19,8 @@
 
 #[cfg(target_os = "linux")]
 mod pace;
+#[cfg(target_os = "linux")]
+mod reach;
 pub mod registry;
 pub mod rules;
 #[cfg(target_os = "linux")]
@@ -56,7 +58,8 @@ impl Tally {
         self.cuts[reason as usize].load(Ordering::Relaxed)
     }
 
-    /// Connections on which a request was on its way at the last look.
+    /// Connections on which a request was on its way or in hand at the last look. One that is in hand
+    /// may not have reached the workers yet, who would count it.
     #[must_use]
     pub fn asking(&self) -> usize {
         self.asking.load(Ordering::SeqCst)

@@ -63,6 +63,13 @@ pub enum Phase {
     Over,
 }
 
+impl Phase {
+    /// Whether its answer is still to come, or on its way.
+    pub(super) fn is_open(self) -> bool {
+        matches!(self, Self::Waiting | Self::Reading | Self::Working)
+    }
+}
+
 /// How far its answer is, as the other side sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wire {
@@ -190,6 +197,13 @@ impl Registry {
         let entry = shard.get(&peer)?;
         let (moves, condemned) = (entry.moves, entry.condemned);
         Some(View { moves, in_hand: entry.in_hand.clone(), condemned })
+    }
+
+    /// Whether a connection is known that is older than `before` and not alive.
+    pub(super) fn misses(&self, before: Instant, is_alive: impl Fn(&SocketAddr) -> bool) -> bool {
+        let is_missed =
+            |(peer, entry): (&SocketAddr, &Entry)| entry.since < before && !is_alive(peer);
+        self.shards.iter().any(|shard| lock(shard).iter().any(is_missed))
     }
 
     /// Forgets the connections that are older than `before` and not alive, but for those with a

@@ -1,30 +1,38 @@
 //! The guard's thread: look, judge, act, rest.
 //!
 //! Descriptors are looked at by their numbers, from 0 on: the kernel gives the lowest free one, so
-//! that they lie close together, and nothing of `/proc` is needed, which an empty root lacks. It looks
-//! also while nobody is connected: nothing tells us in time that somebody is, for whoever waits for the
-//! listening socket beside the accept thread finds it empty again.
+//! that they mostly lie close together. Where others that lay between are closed again there is a gap;
+//! so once a second all of them are searched, up to the last one that is open (`reach`), and always
+//! where it matters at once: when a connection that has asked is not found, and at the end. Nothing of
+//! `/proc` is needed, which an empty root lacks. It looks also while nobody is connected: nothing tells
+//! us in time that somebody is, for whoever waits for the listening socket beside the accept thread
+//! finds it empty again.
 
 use std::collections::HashMap;
 use std::io;
+use std::mem;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
 use super::pace::Shown;
+use super::reach;
 use super::registry::{InHand, Phase, Registry};
 use super::rules::{Connection, Limits, Look, Peer, Reason, Verdict};
 use super::socket::{Found, Slot, Socket};
 use super::{Heed, Sight, Tally};
 use crate::order;
 
-/// How far beyond the highest number that was in use the search goes.
+/// How far beyond the highest number that was in use most searches go.
 const BEYOND: RawFd = 64;
+
+/// How often all numbers are searched.
+const WIDE: Duration = Duration::from_secs(1);
 
 /// A connection and the look at it.
 struct Known {
@@ -46,9 +54,11 @@ pub(super) struct Watch {
     slot: Option<Slot>,
     known: HashMap<SocketAddr, Known>,
     highest: RawFd,
+    /// When all numbers were searched last.
+    widely: Option<Instant>,
     round: u64,
     sight: Sight,
-    /// Connections of this round on which a request is on its way.
+    /// Connections of this round on which a request is on its way, or in hand.
     asking: usize,
     /// Connections of this round whose requests are being answered, or wait for it.
     served: usize,
@@ -73,6 +83,7 @@ impl Watch {
             slot: Some(Slot::new()?),
             known: HashMap::new(),
             highest: 0,
+            widely: None,
             round: 0,
             sight: Sight::default(),
             asking: 0,
@@ -108,19 +119,12 @@ impl Watch {
         self.asking = 0;
         self.served = 0;
         self.hurry = false;
-        let (mut number, mut highest) = (0, 0);
-        while number <= self.highest.max(highest) + BEYOND {
-            match slot.look(number, self.port) {
-                Found::Closed => {}
-                Found::Other => highest = number,
-                Found::Connection(socket) => {
-                    highest = number;
-                    self.meet(&socket, number, now);
-                }
-            }
-            number += 1;
+        let last = mem::take(&mut self.highest);
+        let next = self.search(&mut slot, 0, last, now);
+        if self.is_to_search_all(now) {
+            self.widely = Some(now);
+            self.search(&mut slot, next, reach::last_open(next), now);
         }
-        self.highest = highest;
         let round = self.round;
         self.known.retain(|_, known| known.seen == round);
         self.miss(now);
@@ -133,6 +137,35 @@ impl Watch {
         self.tally.looks.fetch_add(1, Ordering::SeqCst);
         self.tell();
         (self.heed)(&self.sight);
+    }
+
+    /// Looks at the numbers from `number` to `last` and some beyond, also beyond those that are found;
+    /// gives the first one that was not looked at.
+    fn search(&mut self, slot: &mut Slot, mut number: RawFd, last: RawFd, now: Instant) -> RawFd {
+        while number <= self.highest.max(last) + BEYOND {
+            match slot.look(number, self.port) {
+                Found::Closed => {}
+                Found::Other => self.highest = number,
+                Found::Connection(socket) => {
+                    self.highest = number;
+                    self.meet(&socket, number, now);
+                }
+            }
+            number += 1;
+        }
+        number
+    }
+
+    /// Whether there may be connections beyond a gap, and it matters.
+    fn is_to_search_all(&self, now: Instant) -> bool {
+        let is_due = self.widely.is_none_or(|last| now.saturating_duration_since(last) >= WIDE);
+        is_due
+            || self.registry.is_stopping()
+            || self.registry.misses(now, |peer| self.was_met(peer))
+    }
+
+    fn was_met(&self, peer: &SocketAddr) -> bool {
+        self.known.get(peer).is_some_and(|known| known.seen == self.round)
     }
 
     /// What was there before the round and was not seen in it is gone: a request in hand keeps its
@@ -153,7 +186,7 @@ impl Watch {
     /// Looks at a connection, once a round: tiny_http has two descriptors of each.
     fn meet(&mut self, socket: &Socket<'_>, number: RawFd, now: Instant) {
         let peer = socket.peer;
-        if self.known.get(&peer).is_some_and(|known| known.seen == self.round) {
+        if self.was_met(&peer) {
             return;
         }
         let view = self.registry.view(peer);
@@ -178,8 +211,10 @@ impl Watch {
         let ends = self.registry.is_stopping() && unread == 0;
         let limits = if ends { self.limits.at_the_end() } else { self.limits };
         let verdict = known.connection.judge(&look, now, &limits);
-        self.asking += usize::from(known.connection.is_asking(&look, unread > 0, now));
-        self.served += usize::from(matches!(phase, Some(Phase::Waiting | Phase::Working)));
+        let in_work = phase.is_some_and(Phase::is_open);
+        let asks = known.connection.is_asking(&look, unread > 0, now);
+        self.asking += usize::from(in_work || asks);
+        self.served += usize::from(in_work && !reads);
         self.hurry |= known.connection.is_growing(&look);
         self.act(verdict, socket, in_hand);
     }
@@ -251,5 +286,92 @@ impl Watch {
         if !words.is_empty() {
             log::warn!("connections cut:{words}; {} are left", self.known.len());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// A watch, its registry, and what opens a connection.
+    fn watch() -> (Watch, Arc<Registry>, TcpListener) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let registry = Registry::new(None);
+        registry.watch();
+        let (tally, heed) = (Arc::default(), Box::new(|_: &Sight| {}));
+        let watch = Watch::new(port, registry.clone(), Limits::default(), tally, heed);
+        (watch.expect("a descriptor"), registry, listener)
+    }
+
+    /// A connection, whose accepted end lies behind a gap of descriptors; and its peer.
+    fn behind_a_gap(listener: &TcpListener) -> (TcpStream, TcpStream, SocketAddr) {
+        let null = |_| File::open("/dev/null").expect("it is there");
+        let addr = listener.local_addr().expect("an address");
+        let client = TcpStream::connect(addr).expect("it listens");
+        let _gap: Vec<File> = (0..10 * BEYOND).map(null).collect();
+        let (accepted, peer) = listener.accept().expect("a connection");
+        (client, accepted, peer)
+    }
+
+    #[test]
+    fn whose_descriptor_lies_behind_a_gap_has_not_left() {
+        let (mut watch, registry, listener) = watch();
+        watch.round(Instant::now());
+        let (_client, _accepted, peer) = behind_a_gap(&listener);
+        let (ticket, refused) = registry.begin(peer, Instant::now());
+        assert_eq!(refused, None);
+        watch.round(Instant::now());
+        assert!(!ticket.cancel().is_given() && watch.known.contains_key(&peer));
+        assert_eq!(watch.tally.left(), 0);
+    }
+
+    #[test]
+    fn who_asks_nothing_behind_a_gap_is_found_within_a_second() {
+        let (mut watch, _registry, listener) = watch();
+        let start = Instant::now();
+        watch.round(start);
+        let (_client, _accepted, peer) = behind_a_gap(&listener);
+        watch.round(start + WIDE);
+        assert!(watch.known.contains_key(&peer));
+    }
+
+    #[test]
+    fn at_the_end_nobody_is_overlooked() {
+        let (mut watch, registry, listener) = watch();
+        let start = Instant::now();
+        watch.round(start);
+        let (_client, _accepted, peer) = behind_a_gap(&listener);
+        registry.stops();
+        watch.round(start);
+        assert!(watch.known.contains_key(&peer));
+        assert_eq!(watch.tally.asking(), 1);
+    }
+
+    #[test]
+    fn a_request_that_no_worker_has_yet_is_something_going_on() {
+        let (mut watch, registry, listener) = watch();
+        let (_client, _accepted, peer) = behind_a_gap(&listener);
+        let asking = |watch: &mut Watch| {
+            watch.round(Instant::now());
+            watch.tally.asking()
+        };
+        let (ticket, _) = registry.begin(peer, Instant::now());
+        for (phase, expected) in [
+            (Phase::Waiting, 1),
+            (Phase::Reading, 1),
+            (Phase::Working, 1),
+            (Phase::Lingering, 0),
+            (Phase::Over, 0),
+        ] {
+            ticket.in_hand().is_now(phase);
+            assert_eq!(asking(&mut watch), expected, "{phase:?}");
+        }
+        ticket.in_hand().is_now(Phase::Working);
+        drop(ticket);
+        assert_eq!(asking(&mut watch), 0);
     }
 }
