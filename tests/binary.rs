@@ -8,6 +8,7 @@ use crossbeam_channel::bounded;
 use support::program::{Running, program, run};
 use support::proxy::KEY;
 use support::raw::{Client, chat};
+use support::reserved::Reserved;
 use support::upstream::{self, Step, Upstream, delta, ending, json, status, stream_head};
 
 #[test]
@@ -254,9 +255,8 @@ fn a_damaged_state_file_is_an_error_at_the_start_and_stays_as_it_is() {
 #[test]
 fn what_clients_cost_for_good_is_had_back_by_beginning_anew() {
     let upstream = Upstream::start();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let addr = free.local_addr().expect("bound");
-    drop(free);
+    let reserved = Reserved::new();
+    let addr = reserved.addr();
     let mut command = program();
     command.env("OPENAI_BASE_URL", upstream.base_url()).env("OLLAMA_HOST", addr.to_string());
     command.env("SHUTDOWN_GRACE", "1");

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use support::proxy::Proxy;
+use support::reserved::Reserved;
 use support::upstream::Upstream;
 
 /// The exit status and what is said on standard error when the program is to listen at `host`.
@@ -70,10 +71,7 @@ fn a_proxy_on_all_interfaces_is_healthy() {
 
 #[test]
 fn nobody_there_is_not_healthy() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let addr = listener.local_addr().expect("bound").to_string();
-    drop(listener);
-    fails(&addr, "refused");
+    fails(&Reserved::new().addr().to_string(), "refused");
     fails("127.0.0.1:0", "port 0");
 }
 

@@ -3,13 +3,13 @@
 
 mod support;
 
-use std::net::TcpListener;
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
 use ollama_openai_proxy::upstream::Pacing;
 use support::proxy::{self, Proxy};
 use support::raw::{Answer, chat, chat_whole};
+use support::reserved::Reserved;
 use support::upstream::{self, Step, Upstream, answer, delta, status, stream_head};
 
 struct Outcome {
@@ -174,11 +174,8 @@ fn a_connection_closed_before_the_answer_is_tried_again_at_once() {
 
 #[test]
 fn a_refused_connection_is_tried_again_and_then_told() {
-    // A port that was free a moment ago.
-    let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let base = format!("http://{}/v1", free.local_addr().expect("bound"));
-    drop(free);
-    let proxy = Proxy::at(&base, |_| {});
+    let nobody = Reserved::new();
+    let proxy = Proxy::at(&nobody.base_url(), |_| {});
     let answer = proxy.client().post("/api/chat", chat("Hi")).answer();
     assert_eq!(answer.status(), 502);
     assert_eq!(answer.error(), "cannot reach the upstream: connection refused");

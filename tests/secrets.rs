@@ -20,6 +20,7 @@ use ollama_openai_proxy::upstream::Pacing;
 use support::program::{Running, program, run};
 use support::proxy;
 use support::raw::{Client, chat, chat_whole};
+use support::reserved::Reserved;
 use support::upstream::{Step, Upstream, answer, delta, frame, json, last_frame, status};
 use support::upstream::{ending, stream, stream_head};
 
@@ -524,11 +525,8 @@ fn an_upstream_that_is_silent_or_down_gives_nothing_away() {
         check_failed(&said, "timeout: Head", bodies == "1");
         assert!(said.log.contains("timeout: Body"), "{}", said.log);
 
-        // Nobody listens where nobody could: a port that was just given back.
-        let gone = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        let base = format!("http://{}/v1", gone.local_addr().expect("bound"));
-        drop(gone);
-        let (mut command, state) = command(&format!("down-{bodies}"), &base);
+        let gone = Reserved::new();
+        let (mut command, state) = command(&format!("down-{bodies}"), &gone.base_url());
         let running = Running::start(command.envs(more));
         let (upstream, answers) = (Upstream::start(), Vec::new());
         let mut stage = Stage { upstream, running, state, answers };

@@ -12,6 +12,7 @@ pub mod members;
 pub mod program;
 pub mod proxy;
 pub mod raw;
+pub mod reserved;
 pub mod restarting;
 pub mod shape;
 pub mod upstream;

@@ -1,11 +1,12 @@
 //! An upstream that can go away and come back at the same address.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
+use super::reserved::Reserved;
 use super::upstream::MODELS;
 
 /// What it answers to everything but lists.
@@ -13,7 +14,7 @@ const ANSWER: &str = r#"{"choices":[{"index":0,"message":{"role":"assistant","co
 
 /// An address, and a server there at times.
 pub struct Restarting {
-    addr: SocketAddr,
+    reserved: Reserved,
     running: Mutex<Option<Running>>,
 }
 
@@ -26,17 +27,15 @@ struct Running {
 impl Restarting {
     /// A free address with nobody there.
     pub fn down() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let addr = listener.local_addr().expect("bound");
-        Self { addr, running: Mutex::default() }
+        Self { reserved: Reserved::new(), running: Mutex::default() }
     }
 
     pub fn base_url(&self) -> String {
-        format!("http://{}/v1", self.addr)
+        self.reserved.base_url()
     }
 
     pub fn start(&self) {
-        let listener = TcpListener::bind(self.addr).expect("the port is still free");
+        let listener = TcpListener::bind(self.reserved.addr()).expect("the port is still free");
         let (ended, streams) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let (told, kept): (_, Arc<Mutex<Vec<TcpStream>>>) = (ended.clone(), Arc::clone(&streams));
         let thread = thread::spawn(move || {
@@ -56,7 +55,7 @@ impl Restarting {
         let running = self.running.lock().expect("no panic").take().expect("it runs");
         running.ended.store(true, Ordering::SeqCst);
         // Wakes it up.
-        let _ = TcpStream::connect(self.addr);
+        let _ = TcpStream::connect(self.reserved.addr());
         running.thread.join().expect("no panic");
         for stream in running.streams.lock().expect("no panic").drain(..) {
             let _ = stream.shutdown(std::net::Shutdown::Both);
