@@ -446,6 +446,13 @@ fn health_is_told_when_every_worker_is_busy() {
     assert_eq!(busy.answer().status(), 200);
 }
 
+fn is_answered(client: &Client) -> bool {
+    client.stream().set_nonblocking(true).expect("a socket");
+    let answered = client.stream().peek(&mut [0]).is_ok();
+    client.stream().set_nonblocking(false).expect("a socket");
+    answered
+}
+
 #[test]
 fn bodies_that_are_held_have_a_common_bound() {
     let upstream = Upstream::start();
@@ -456,30 +463,55 @@ fn bodies_that_are_held_have_a_common_bound() {
     let half = chat_whole(&"x".repeat(30_000));
     let length = half.len();
     let head = format!("POST /api/chat HTTP/1.1\r\nContent-Length: {length}\r\n\r\n");
-    let mut first = proxy.client();
-    first.send(head + &half[..length - 1]);
-    while proxy.server.load() < 1 {
-        std::thread::yield_now();
-    }
-    let mut refused = 0;
-    while refused == 0 {
-        // The first one's bytes may still be on their way.
+    let asks = || {
         upstream.script(vec![upstream::answer("fine")]);
-        refused = match proxy.client().post("/api/chat", &half).answer().status() {
-            503 => 1,
-            status => {
-                assert_eq!(status, 200);
-                0
+        proxy.client().post("/api/chat", &half).answer().status()
+    };
+    // It is the second one that is refused; while the first one's bytes are still on their way it may
+    // be that one, or both.
+    loop {
+        let mut first = proxy.client();
+        first.send(head.clone() + &half[..length - 1]);
+        while proxy.server.load() < 1 {
+            std::thread::yield_now();
+        }
+        let refused = loop {
+            match asks() {
+                503 => break true,
+                status => assert_eq!(status, 200),
+            }
+            if is_answered(&first) {
+                break false;
             }
         };
+        if refused && first.send("}").answer().status() == 200 {
+            break;
+        }
     }
-    // The answer that the refused one did not take is there.
-    first.send("}");
-    assert_eq!(first.answer().status(), 200);
     chats(&proxy, &upstream);
     let alone = proxy.client().post("/api/chat", chat_whole(&"x".repeat(60_000))).answer();
     assert_eq!((alone.status(), alone.head.header("connection")), (413, Some("close")));
     assert_eq!(alone.error(), "request body too large: the limit is 50000 bytes");
+}
+
+#[test]
+fn a_long_answer_does_not_hold_its_question() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::with(&upstream, |config| {
+        patient(config);
+        config.limits.bodies = Some(50_000);
+    });
+    let question = "x".repeat(30_000);
+    let (go_on, told) = bounded::<()>(0);
+    let steps = vec![stream_head(), delta("one"), Step::Wait(told)];
+    upstream.script(steps.into_iter().chain(ending()).collect());
+    let mut long = proxy.client();
+    long.post("/api/chat", chat(&question)).head();
+    upstream.script(vec![upstream::answer("fine")]);
+    let answer = proxy.client().post("/api/chat", chat_whole(&question)).answer();
+    assert_eq!(answer.status(), 200, "{}", answer.body);
+    drop(go_on);
+    while long.frame().is_some() {}
 }
 
 #[test]

@@ -24,6 +24,8 @@ impl Exchange {
     /// The head of an answer: with a length for a whole body, without one for a stream.
     pub(super) fn head(&mut self, status: u16, body: Body, headers: &[(&str, &str)]) -> Vec<u8> {
         self.status = Some(status);
+        // Whoever answers has let go of the question, and whoever is answered may ask the next one.
+        self.lease = None;
         if self.ticket.as_ref().is_some_and(Ticket::is_last) {
             self.condemn();
         }
