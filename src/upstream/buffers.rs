@@ -77,6 +77,11 @@ impl TcpBuffers {
         }
     }
 
+    /// Whether what came last may have been more than there was room for.
+    pub(super) fn is_full(&self) -> bool {
+        self.end == self.input.len() && self.end < MOST
+    }
+
     /// Makes room behind the input, at least `least` bytes.
     fn make_room(&mut self, least: usize) {
         if self.end == self.input.len() && self.end > 0 {

@@ -44,14 +44,7 @@ impl<In: Transport> Connector<In> for TcpConnector {
             return Ok(chained.map(Either::A));
         }
         let stream = connect(&details.addrs, details.timeout)?;
-        let transport = TcpTransport {
-            stream: Arc::new(Socket(stream)),
-            buffers: TcpBuffers::new(),
-            read_timeout: None,
-            write_timeout: None,
-            is_used: true,
-            is_deaf: false,
-        };
+        let transport = TcpTransport::new(stream);
         let handle = Arc::downgrade(&transport.stream) as Weak<dyn ShutdownHandle>;
         (details.register_shutdown)(handle)?;
         Ok(Some(Either::B(transport)))
@@ -118,6 +111,17 @@ pub(super) struct TcpTransport {
 }
 
 impl TcpTransport {
+    fn new(stream: TcpStream) -> Self {
+        Self {
+            stream: Arc::new(Socket(stream)),
+            buffers: TcpBuffers::new(),
+            read_timeout: None,
+            write_timeout: None,
+            is_used: true,
+            is_deaf: false,
+        }
+    }
+
     /// Sends what is held back.
     /// An upstream that has answered need not take the rest: its answer is what counts.
     fn flush(&mut self, timeout: NextTimeout) -> Result<(), Error> {
@@ -160,6 +164,16 @@ impl TcpTransport {
                 Ok(length) => return Ok(length),
             }
         }
+    }
+
+    /// Takes what came together with what was just read, where the buffer was too small for all of it:
+    /// passed on in two writes it would cost two.
+    fn read_on(&mut self) -> io::Result<()> {
+        if has_more(&self.stream.0) {
+            let length = (&self.stream.0).read(self.buffers.input_append_buf())?;
+            self.buffers.input_appended(length);
+        }
+        Ok(())
     }
 }
 
@@ -212,6 +226,9 @@ impl Transport for TcpTransport {
         self.buffers.awaits();
         let length = self.read(timeout)?;
         self.buffers.input_appended(length);
+        if length > 0 && self.buffers.is_full() {
+            self.read_on()?;
+        }
         Ok(length > 0)
     }
 
@@ -237,6 +254,18 @@ fn has_answer(stream: &TcpStream) -> bool {
     look(stream).is_ok_and(|length| length > 0)
 }
 
+/// Whether there are bytes to be read at once. What is behind them, an end or a failure, is left to
+/// the next read to tell, who else would never hear of it.
+#[cfg(target_os = "linux")]
+fn has_more(stream: &TcpStream) -> bool {
+    rustix::io::ioctl_fionread(stream).is_ok_and(|length| length > 0)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn has_more(_: &TcpStream) -> bool {
+    false
+}
+
 /// Looks for the next byte, and neither takes it nor waits for it; 0 at the end.
 #[cfg(target_os = "linux")]
 fn look(stream: &TcpStream) -> io::Result<usize> {
@@ -256,5 +285,53 @@ fn look(stream: &TcpStream) -> io::Result<usize> {
 impl fmt::Debug for TcpTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TcpTransport").finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    /// A connection, and its other side.
+    fn connected() -> (TcpTransport, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let stream = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+        let (other, _) = listener.accept().expect("it is there");
+        (TcpTransport::new(stream), other)
+    }
+
+    /// Sends bytes and waits until they are all there.
+    fn arrive(transport: &TcpTransport, mut other: &TcpStream, bytes: &[u8]) {
+        other.write_all(bytes).expect("it is open");
+        while rustix::io::ioctl_fionread(&transport.stream.0) != Ok(bytes.len() as u64) {
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn what_came_together_is_taken_together() {
+        let (mut transport, other) = connected();
+        let bytes: Vec<u8> = (0..50_000_u32).map(|number| (number % 251) as u8).collect();
+        arrive(&transport, &other, &bytes);
+        assert!(transport.await_input(NextTimeout::default()).expect("bytes"));
+        assert!(transport.buffers().input() == bytes);
+    }
+
+    #[test]
+    fn a_failure_behind_a_full_buffer_is_not_lost() {
+        let (mut transport, other) = connected();
+        let room = transport.buffers().input_append_buf().len();
+        arrive(&transport, &other, &vec![b'x'; room]);
+        SockRef::from(&other).set_linger(Some(Duration::ZERO)).expect("a socket");
+        drop(other);
+        assert!(transport.await_input(NextTimeout::default()).expect("bytes"));
+        assert_eq!(transport.buffers().input().len(), room);
+        transport.buffers().input_consume(room);
+        let failed = transport.await_input(NextTimeout::default());
+        let is_reset = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionReset;
+        assert!(matches!(&failed, Err(Error::Io(error)) if is_reset(error)), "{failed:?}");
     }
 }
