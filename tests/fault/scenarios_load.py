@@ -6,6 +6,7 @@ import time
 import dialects
 import wire
 from bench import SERVED_WITHIN, kinds, outcome, scenario, worst
+from crowd import Crowd
 
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
 GREEDY = "127.0.0.3"
@@ -130,5 +131,27 @@ async def keep_alive_burst(bench):
     taken = time.monotonic() - began
     bench.figure(f"{len(found)} requests in {taken:.1f} s: {kinds(found)}")
     bench.check(len(found) == 4000, f"only {len(found)} of 4000 were made")
+    bad = [each for each in found if each.kind != "exact"]
+    bench.check(not bad, f"{len(bad)} not exact: {bad[:1]}")
+
+
+@scenario(
+    "crowd-around-streams",
+    "60 streams are exact that begin behind 120 connections which are gone a moment later",
+    3,
+)
+async def crowd_around_streams(bench):
+    found = []
+    for _ in range(60):
+        # The stream's descriptor is left alone, far above all others.
+        crowd = Crowd()
+        await crowd.open(bench.addr, 120)
+        spec = bench.spec(n=10, gap=0.02)
+        stream = await wire.Wire.open(bench.addr)
+        await stream.send(bench.opening(spec))
+        crowd.close()
+        found.append(outcome(dialects.CHAT, spec, await stream.answer(5)))
+        stream.close()
+    bench.figure(f"{kinds(found)}, worst {worst(found):.1f} s")
     bad = [each for each in found if each.kind != "exact"]
     bench.check(not bad, f"{len(bad)} not exact: {bad[:1]}")
