@@ -312,7 +312,7 @@ mod tests {
         let null = |_| File::open("/dev/null").expect("it is there");
         let addr = listener.local_addr().expect("an address");
         let client = TcpStream::connect(addr).expect("it listens");
-        let _gap: Vec<File> = (0..10 * BEYOND).map(null).collect();
+        let _gap: Vec<File> = (0..2 * BEYOND).map(null).collect();
         let (accepted, peer) = listener.accept().expect("a connection");
         (client, accepted, peer)
     }
