@@ -275,7 +275,9 @@ fn keys_may_stand_in_a_file() {
         let path = file("keys", &format!("# ours\n\n{OWN}\r\n"), mode);
         let mut command = program();
         command.env("OPENAI_BASE_URL", upstream.base_url()).env("PROXY_API_KEYS_FILE", &path);
-        let running = Running::start(command.env("PROXY_API_KEYS", "another-key"));
+        // As many as fit into any limit, of which a warning would tell.
+        command.env("PROXY_API_KEYS", "another-key").env("MAX_CONNECTIONS", "100");
+        let running = Running::start(&mut command);
         for (key, expected) in [(OWN, 200), ("another-key", 200), ("# ours", 401)] {
             let mut client = Client::connect(running.addr);
             let told = ask(&mut client, "GET", "/api/version", &bearer(key), "");

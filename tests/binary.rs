@@ -125,7 +125,8 @@ fn a_repair_is_one_line_in_the_log_and_so_is_a_refusal_that_stays() {
     upstream.script(refusal("no, because"));
     let mut command = program();
     command.env("OPENAI_BASE_URL", upstream.base_url()).env("OPENAI_API_KEY", KEY);
-    let mut program = Running::start(&mut command);
+    // As many as fit into any limit, of which a warning would tell.
+    let mut program = Running::start(command.env("MAX_CONNECTIONS", "100"));
     for expected in [200, 400] {
         let body =
             support::raw::chat_whole("a secret").replacen('{', r#"{"options":{"seed":1},"#, 1);

@@ -174,9 +174,11 @@ impl Agent {
             // The first one stays: there is one upstream.
             let _ = self.family.set(family);
         }
-        let ids = ids(response.headers());
-        if !response.status().is_success() && !ids.is_empty() {
-            log::warn!("{} upstream's own ids:{ids}", request.request_id);
+        if !response.status().is_success() {
+            let ids = ids(response.headers());
+            if !ids.is_empty() {
+                log::warn!("{} upstream's own ids:{ids}", request.request_id);
+            }
         }
         Ok(response)
     }
