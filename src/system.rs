@@ -21,12 +21,16 @@ pub fn duplicate_into(number: std::os::fd::RawFd, place: &mut std::os::fd::Owned
     (unsafe { libc::dup3(number, place.as_raw_fd(), libc::O_CLOEXEC) }) >= 0
 }
 
-/// Whether any of these descriptors is open, as far as the system tells: at most 64, or as many as a
-/// limit of open ones is.
+/// Descriptors that are asked about at once: few, as a limit of open ones is a limit of that, too.
+#[cfg(target_os = "linux")]
+pub const ASKED_AT_ONCE: usize = 64;
+
+/// Whether any of these descriptors is open; also where the system does not tell. More of them than
+/// [`ASKED_AT_ONCE`] are not asked about.
 #[cfg(target_os = "linux")]
 #[must_use]
 pub fn any_open(numbers: std::ops::Range<std::os::fd::RawFd>) -> bool {
-    let mut asked = [libc::pollfd { fd: -1, events: 0, revents: 0 }; 64];
+    let mut asked = [libc::pollfd { fd: -1, events: 0, revents: 0 }; ASKED_AT_ONCE];
     let mut count = 0;
     for (place, number) in asked.iter_mut().zip(numbers) {
         place.fd = number;

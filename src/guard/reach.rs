@@ -7,19 +7,16 @@
 use std::fs;
 use std::os::fd::RawFd;
 
-use crate::system;
+use crate::system::{self, ASKED_AT_ONCE};
 
 /// How far is searched where nobody tells.
 const FAR: RawFd = 64 * 1024;
-
-/// How many numbers are asked about at once: a limit of open descriptors is a limit of that, too.
-const PIECE: RawFd = 64;
 
 /// The last number that is open, or one not far behind it; `start` where none from there on is.
 pub(super) fn last_open(start: RawFd) -> RawFd {
     let mut end = room().unwrap_or(FAR);
     while end > start {
-        let from = (end - PIECE).max(start);
+        let from = (end - ASKED_AT_ONCE as RawFd).max(start);
         if system::any_open(from..end) {
             return end;
         }

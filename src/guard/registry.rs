@@ -201,9 +201,8 @@ impl Registry {
 
     /// Whether a connection is known that is older than `before` and not alive.
     pub(super) fn misses(&self, before: Instant, is_alive: impl Fn(&SocketAddr) -> bool) -> bool {
-        let is_missed =
-            |(peer, entry): (&SocketAddr, &Entry)| entry.since < before && !is_alive(peer);
-        self.shards.iter().any(|shard| lock(shard).iter().any(is_missed))
+        let misses = |(peer, entry): (&_, &Entry)| entry.is_older(before) && !is_alive(peer);
+        self.shards.iter().any(|shard| lock(shard).iter().any(misses))
     }
 
     /// Forgets the connections that are older than `before` and not alive, but for those with a
@@ -216,7 +215,7 @@ impl Registry {
         let mut missed = Vec::new();
         for shard in &self.shards {
             lock(shard).retain(|peer, entry| {
-                if entry.since >= before || is_alive(peer) {
+                if !entry.is_older(before) || is_alive(peer) {
                     return true;
                 }
                 missed.extend(entry.in_hand.iter().cloned());
@@ -257,6 +256,11 @@ impl Registry {
 impl Entry {
     fn new(since: Instant) -> Self {
         Self { moves: 0, in_hand: Vec::new(), condemned: false, since }
+    }
+
+    /// Whether it was known at that moment: a look that began then meets its connection, or it is gone.
+    fn is_older(&self, than: Instant) -> bool {
+        self.since < than
     }
 }
 

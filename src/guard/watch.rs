@@ -121,13 +121,16 @@ impl Watch {
         self.hurry = false;
         let last = mem::take(&mut self.highest);
         let next = self.search(&mut slot, 0, last, now);
-        if self.is_to_search_all(now) {
+        let misses = self.registry.misses(now, |peer| self.was_met(peer));
+        if misses || self.is_to_search_all(now) {
             self.widely = Some(now);
             self.search(&mut slot, next, reach::last_open(next), now);
         }
         let round = self.round;
         self.known.retain(|_, known| known.seen == round);
-        self.miss(now);
+        if misses {
+            self.miss(now);
+        }
         self.spare_some(&mut slot);
         slot.clear();
         self.slot = Some(slot);
@@ -156,12 +159,10 @@ impl Watch {
         number
     }
 
-    /// Whether there may be connections beyond a gap, and it matters.
+    /// Whether connections beyond a gap are to be found though none is missed.
     fn is_to_search_all(&self, now: Instant) -> bool {
         let is_due = self.widely.is_none_or(|last| now.saturating_duration_since(last) >= WIDE);
-        is_due
-            || self.registry.is_stopping()
-            || self.registry.misses(now, |peer| self.was_met(peer))
+        is_due || self.registry.is_stopping()
     }
 
     fn was_met(&self, peer: &SocketAddr) -> bool {

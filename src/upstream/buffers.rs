@@ -77,14 +77,18 @@ impl TcpBuffers {
         }
     }
 
-    /// Whether what came last may have been more than there was room for.
-    pub(super) fn is_full(&self) -> bool {
-        self.end == self.input.len() && self.end < MOST
+    /// Whether there was too little room for what came, as far as one can tell, and may be more.
+    pub(super) fn lacks_room(&self) -> bool {
+        self.is_full() && self.end < MOST
+    }
+
+    fn is_full(&self) -> bool {
+        self.end == self.input.len() && self.end > 0
     }
 
     /// Makes room behind the input, at least `least` bytes.
     fn make_room(&mut self, least: usize) {
-        if self.end == self.input.len() && self.end > 0 {
+        if self.is_full() {
             self.wanted = MOST;
         }
         if self.start == self.end {

@@ -226,7 +226,7 @@ impl Transport for TcpTransport {
         self.buffers.awaits();
         let length = self.read(timeout)?;
         self.buffers.input_appended(length);
-        if length > 0 && self.buffers.is_full() {
+        if self.buffers.lacks_room() {
             self.read_on()?;
         }
         Ok(length > 0)
