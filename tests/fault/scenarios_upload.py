@@ -107,7 +107,7 @@ async def body_flood(bench):
     many = [
         asyncio.to_thread(
             # A size that nobody can hold costs a thread for good, until the program begins anew
-            # (README, Limits; tests/binary.rs): that is not tried in numbers here.
+            # (README, Limits; tests/it/program/signals.rs): that is not tried in numbers here.
             crowd.flood, bench.addr, *ways[place % 2 * 2][1:3], 32 * MIB, 15, patience=15
         )
         for place in range(100)

@@ -1,0 +1,4 @@
+//! Who may ask: origins, hosts and keys.
+
+mod cors;
+mod keys;

@@ -1,0 +1,437 @@
+//! `/v1/messages` over real sockets: Anthropic's protocol on one side, chat completions on the other
+//! (ollama-api.md 15). What each member becomes is held by the pairs of `tests/golden/anthropic`.
+
+use crate::support::bench::{Bench, LLAMA, MESSAGES, deltas, request};
+use crate::support::members::VALUES;
+use crate::support::proxy::{KEY, Proxy};
+use crate::support::raw::Answer;
+use crate::support::upstream::{
+    self, Step, Upstream, delta, ending, frame, last_frame, stream_head,
+};
+use crossbeam_channel::bounded;
+use serde_json::{Value, json};
+
+const COUNT: &str = "/v1/messages/count_tokens";
+
+/// Lists what its models take, and reasoning and tools are not among it.
+const PLAIN: &str = r#"{"data":[{"id":"m","supported_parameters":["temperature"]}]}"#;
+
+fn kinds(events: &[Value]) -> Vec<&str> {
+    events.iter().filter_map(|event| event["type"].as_str()).collect()
+}
+
+/// The type and the message of an error, which has an id as well and nothing else.
+fn error(answer: &Answer) -> (u16, String, String) {
+    let json = answer.json();
+    assert_eq!(json["type"], "error", "{json}");
+    assert!(json["request_id"].as_str().is_some_and(|id| id.starts_with("req_")), "{json}");
+    let text = |name: &str| json["error"][name].as_str().expect(name).to_owned();
+    (answer.status(), text("type"), text("message"))
+}
+
+fn streamed() -> Value {
+    json!({"stream": true})
+}
+
+#[test]
+fn an_answer_is_one_message() {
+    let bench = Bench::new();
+    let answer = bench.played(MESSAGES, &json!({}), vec![upstream::answer("Hello")]);
+    assert_eq!(answer.head.header("content-type"), Some("application/json"));
+    let id = answer.json()["id"].as_str().expect("an id").to_owned();
+    let digits = id.strip_prefix("msg_").expect("a message's id");
+    assert!(digits.len() == 24 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
+    let message = r#""type":"message","role":"assistant","model":"m","content":[{"type":"text","text":"Hello"}]"#;
+    let end = r#""stop_reason":"end_turn","usage":{"input_tokens":5,"output_tokens":2}"#;
+    assert_eq!(answer.body, format!("{{\"id\":\"{id}\",{message},{end}}}\n"));
+    let other = bench.played(MESSAGES, &json!({}), vec![upstream::answer("Hello")]);
+    assert_ne!(other.json()["id"].as_str(), Some(id.as_str()), "each has an id of its own");
+}
+
+#[test]
+fn a_stream_is_events_in_anthropic_s_order() {
+    let bench = Bench::new();
+    let call = json!({"index": 0, "id": "call_1", "function": {"name": "f", "arguments": "{}"}});
+    let said = [
+        json!({"reasoning_content": "Hm"}),
+        json!({"content": "Hi"}),
+        json!({"tool_calls": [call]}),
+    ];
+    let answer = bench.played(MESSAGES, &streamed(), deltas(&said));
+    let header = |name: &str| answer.head.header(name);
+    assert_eq!(header("content-type"), Some("text/event-stream"));
+    assert_eq!(header("cache-control"), Some("no-cache"));
+    let events = answer.events();
+    let block = ["content_block_start", "content_block_delta", "content_block_stop"];
+    let mut expected = vec!["message_start"];
+    expected.extend(block.repeat(3));
+    expected.extend(["message_delta", "message_stop"]);
+    assert_eq!(kinds(&events), expected);
+    let indices: Vec<_> = events.iter().filter_map(|event| event["index"].as_u64()).collect();
+    assert_eq!(indices, [0, 0, 0, 1, 1, 1, 2, 2, 2]);
+    assert_eq!(events[10]["delta"], json!({"stop_reason": "tool_use"}));
+    assert_eq!(events[10]["usage"], json!({"input_tokens": 5, "output_tokens": 2}));
+}
+
+#[test]
+fn the_first_text_arrives_before_the_upstream_sends_the_second() {
+    let bench = Bench::new();
+    let (go_on, told) = bounded(0);
+    let mut steps = vec![stream_head(), delta("one"), Step::Wait(told), delta("two")];
+    steps.extend(ending());
+    bench.upstream.script(steps);
+    let mut client = bench.proxy.client();
+    let body = request(MESSAGES, &streamed()).to_string();
+    assert_eq!(client.post(MESSAGES, body).head().status, 200);
+    let first = client.frame().expect("events");
+    assert!(first.starts_with("event: message_start\n"), "{first}");
+    assert!(first.contains(r#""text":"one""#) && first.ends_with("\n\n"), "{first}");
+    drop(go_on);
+    let second = client.frame().expect("an event");
+    assert!(second.starts_with("event: content_block_delta\n"), "{second}");
+    assert!(second.contains(r#""text":"two""#), "{second}");
+    let last = client.frame().expect("events");
+    assert!(last.ends_with("data: {\"type\":\"message_stop\"}\n\n"), "{last}");
+    assert_eq!(client.frame(), None);
+}
+
+#[test]
+fn a_stream_that_fails_ends_with_an_error_and_no_message_stop() {
+    let bench = Bench::new();
+    let error_event = frame("data: {\"error\":{\"message\":\"out of memory\",\"code\":500}}\n\n");
+    let failures = [
+        (vec![stream_head(), delta("one"), error_event, last_frame()], "out of memory"),
+        (vec![stream_head(), delta("one"), Step::Close], "the upstream ended its answer early"),
+    ];
+    for (steps, message) in failures {
+        let events = bench.played(MESSAGES, &streamed(), steps).events();
+        let (last, before) = events.split_last().expect("events");
+        let told = json!({"type": "error", "error": {"type": "api_error", "message": message}});
+        assert_eq!(last, &told);
+        assert_eq!(kinds(before), ["message_start", "content_block_start", "content_block_delta"]);
+    }
+}
+
+#[test]
+fn an_error_before_the_first_event_has_a_status_and_anthropic_s_shape() {
+    let check = |status: u16, kind: &str| {
+        let bench = Bench::new();
+        let body = r#"{"error":{"message":"No.","type":"x"}}"#;
+        for change in [json!({}), streamed()] {
+            bench.upstream.script(vec![upstream::status(status, &[], body)]);
+            let answer = bench.ask(MESSAGES, &change);
+            assert_eq!(error(&answer), (status, kind.to_owned(), "No.".to_owned()), "{change}");
+        }
+    };
+    check(400, "invalid_request_error");
+    check(401, "authentication_error");
+    check(403, "permission_error");
+    check(429, "rate_limit_error");
+    check(500, "api_error");
+    check(503, "overloaded_error");
+    let bench = Bench::new();
+    let refusal = frame("data: {\"error\":{\"message\":\"slow down\",\"code\":429}}\n\n");
+    bench.upstream.script(vec![stream_head(), refusal, last_frame()]);
+    let told = error(&bench.ask(MESSAGES, &streamed()));
+    assert_eq!(told, (429, "rate_limit_error".into(), "slow down".into()));
+}
+
+#[test]
+fn an_unknown_model_is_not_found() {
+    let bench = Bench::new();
+    let body = r#"{"error":{"message":"The model does not exist","code":"model_not_found"}}"#;
+    bench.upstream.script(vec![upstream::status(404, &[], body)]);
+    let told = error(&bench.ask(MESSAGES, &json!({"model": "nope"})));
+    assert_eq!(told, (404, "not_found_error".into(), "model 'nope' not found".into()));
+}
+
+#[test]
+fn what_the_model_cannot_do_is_told_as_on_a_chat() {
+    let refused = |list: &str, change: Value, status: u16, kind: &str, message: &str| {
+        let bench = Bench::over(list);
+        let told = error(&bench.ask(MESSAGES, &change));
+        assert_eq!(told, (status, kind.to_owned(), message.to_owned()), "{change}");
+        assert!(bench.upstream.is_idle(), "the upstream is not asked: {change}");
+    };
+    let invalid = "invalid_request_error";
+    refused(
+        upstream::MODELS,
+        json!({"model": "text-embed"}),
+        400,
+        invalid,
+        "\"text-embed\" does not support chat",
+    );
+    let tools = json!([{"name": "f", "input_schema": {"type": "object"}}]);
+    let no_tools = "registry.ollama.ai/library/m:latest does not support tools";
+    refused(PLAIN, json!({"tools": tools}), 400, invalid, no_tools);
+    refused(upstream::MODELS, json!({"model": "b c"}), 400, invalid, "invalid model name");
+    let cloud = "ollama cloud is disabled: remote model is unavailable";
+    refused(upstream::MODELS, json!({"model": "m:cloud"}), 403, "permission_error", cloud);
+}
+
+#[test]
+fn a_model_that_does_not_think_is_not_asked_to() {
+    let wishes = [
+        json!({"thinking": {"type": "enabled", "budget_tokens": 1024}}),
+        json!({"output_config": {"effort": "high"}}),
+    ];
+    for wish in wishes {
+        let bench = Bench::over(PLAIN);
+        assert_eq!(bench.added(MESSAGES, &wish), json!({"max_tokens": 64}), "{wish}");
+    }
+    let thinks = Bench::over(LLAMA);
+    let kwargs = json!({"chat_template_kwargs": {"enable_thinking": true}, "max_tokens": 64});
+    assert_eq!(thinks.added(MESSAGES, &json!({"thinking": {"type": "enabled"}})), kwargs);
+}
+
+#[test]
+fn reasoning_is_shown_unless_it_was_switched_off() {
+    let shown = |wish: Value| {
+        let bench = Bench::new();
+        let said = [json!({"reasoning_content": "Hm"}), json!({"content": "Hi"})];
+        let mut change = streamed();
+        change["thinking"] = wish;
+        let answer = bench.played(MESSAGES, &change, deltas(&said));
+        answer.body.contains("thinking_delta")
+    };
+    assert!(shown(Value::Null) && shown(json!({"type": "enabled"})));
+    assert!(shown(json!({"type": "adaptive"})) && !shown(json!({"type": "disabled"})));
+}
+
+/// Members, the Go type that each is to have, and the JSON types that are taken for it.
+const MEMBERS: &[(&str, &str, &[&str])] = &[
+    ("model", "string", &["string"]),
+    ("max_tokens", "int", &["number"]),
+    ("messages", "slice", &["array"]),
+    ("messages.role", "string", &["string"]),
+    ("messages.content", "[]anthropic.ContentBlock", &["string", "array", "object"]),
+    ("messages.content.type", "string", &["string"]),
+    ("messages.content.text", "string", &["string"]),
+    ("messages.content.id", "string", &["string"]),
+    ("messages.content.name", "string", &["string"]),
+    ("messages.content.tool_use_id", "string", &["string"]),
+    ("messages.content.is_error", "bool", &["bool"]),
+    ("messages.content.thinking", "string", &["string"]),
+    ("system", "[]anthropic.ContentBlock", &["string", "array", "object"]),
+    ("stream", "bool", &["bool"]),
+    ("temperature", "float64", &["number"]),
+    ("top_p", "float64", &["number"]),
+    ("top_k", "int", &["number"]),
+    ("stop_sequences", "slice", &["array"]),
+    ("tools", "slice", &["array"]),
+    ("tools.type", "string", &["string"]),
+    ("tools.name", "string", &["string"]),
+    ("tools.description", "string", &["string"]),
+    ("tool_choice", "anthropic.ToolChoice", &["object"]),
+    ("tool_choice.type", "string", &["string"]),
+    ("tool_choice.name", "string", &["string"]),
+    ("thinking", "anthropic.Thinking", &["object"]),
+    ("thinking.type", "string", &["string"]),
+    ("output_config", "anthropic.OutputConfig", &["object"]),
+    ("output_config.effort", "string", &["string"]),
+];
+
+/// A good request with this value at this place.
+fn with(member: &str, value: &str) -> String {
+    const MARK: &str = "the value";
+    let mut body = request(MESSAGES, &json!({"tools": [{"name": "f"}]}));
+    body["messages"][0]["content"] = json!([{"type": "text", "text": "Hi"}]);
+    let mut place = &mut body;
+    for name in member.split('.') {
+        if place.is_array() {
+            place = &mut place[0];
+        }
+        place = &mut place[name];
+    }
+    *place = MARK.into();
+    body.to_string().replace(&format!("{MARK:?}"), value)
+}
+
+#[test]
+fn a_wrong_type_is_refused_for_every_member_and_the_connection_serves_again() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::with(&upstream, |config| config.retry.max = 0);
+    let mut client = proxy.client();
+    let mut refused = 0;
+    for (member, wanted, taken) in MEMBERS {
+        for (value, of) in VALUES {
+            upstream.script(vec![upstream::answer("ok")]);
+            let body = with(member, value);
+            let answer = client.post(MESSAGES, &body).answer();
+            if *of == "null" || taken.contains(of) {
+                // Taken as a value; what it says may still be refused.
+                let whole = matches!(answer.status(), 200 | 400 | 404);
+                let fits =
+                    !answer.body.contains(&format!("MessagesRequest.{member} of type {wanted}"));
+                assert!(whole && fits, "{body}: {}", answer.body);
+                continue;
+            }
+            let text = format!(
+                "json: cannot unmarshal {of} into Go struct field MessagesRequest.{member} of type {wanted}"
+            );
+            assert_eq!(error(&answer), (400, "invalid_request_error".into(), text), "{body}");
+            refused += 1;
+        }
+    }
+    assert!(refused > 200, "{refused}");
+}
+
+#[test]
+fn what_is_no_request_is_refused_in_go_s_words() {
+    let bench = Bench::new();
+    for route in [MESSAGES, COUNT] {
+        for (body, text) in [
+            ("", "EOF"),
+            ("{bad", "invalid character 'b' looking for beginning of object key string"),
+            (r#"{"model":"x""#, "unexpected EOF"),
+            ("[]", "json: cannot unmarshal array into Go value of type anthropic.MessagesRequest"),
+            ("null", "model is required"),
+            (r#"{"model":"m","max_tokens":1,"messages":[]}"#, "messages is required"),
+        ] {
+            let answer = bench.proxy.client().post(route, body).answer();
+            let told = (400, "invalid_request_error".to_owned(), text.to_owned());
+            assert_eq!(error(&answer), told, "{route} {body}");
+        }
+    }
+    assert!(bench.upstream.is_idle());
+}
+
+#[test]
+fn keys_versions_and_query_parameters_are_ignored() {
+    let bench = Bench::new();
+    bench.upstream.script(vec![upstream::answer("Hi")]);
+    let body = request(MESSAGES, &json!({})).to_string();
+    let head = format!(
+        "POST /v1/messages?beta=true HTTP/1.1\r\nHost: localhost\r\nx-api-key: theirs\r\n\
+         Authorization: Bearer theirs\r\nanthropic-version: 1999-01-01\r\n\
+         anthropic-beta: some-feature\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let answer = bench.proxy.client().send(head + &body).answer();
+    assert_eq!(answer.status(), 200, "{}", answer.body);
+    let asked = bench.upstream.request();
+    assert_eq!(asked.path, "/v1/chat/completions");
+    assert_eq!(asked.header("authorization"), Some(format!("Bearer {KEY}").as_str()));
+    for name in ["x-api-key", "anthropic-version", "anthropic-beta"] {
+        assert_eq!(asked.header(name), None, "{name}");
+    }
+}
+
+#[test]
+fn a_refused_limit_goes_by_its_other_name() {
+    let bench = Bench::new();
+    let refusal = r#"{"error":{"message":"Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.","type":"invalid_request_error","param":"max_tokens","code":"unsupported_parameter"}}"#;
+    bench.upstream.script(vec![upstream::status(400, &[], refusal)]);
+    bench.upstream.script(vec![upstream::answer("Hi")]);
+    assert_eq!(bench.ask(MESSAGES, &json!({})).status(), 200);
+    assert_eq!(bench.upstream.request().json()["max_tokens"], 64);
+    let again = bench.upstream.request().json();
+    assert_eq!((&again["max_completion_tokens"], &again["max_tokens"]), (&64.into(), &Value::Null));
+}
+
+#[test]
+fn a_refused_stop_sequence_is_watched_for() {
+    let bench = Bench::new();
+    let refusal = r#"{"error":{"message":"Unsupported parameter: 'stop' is not supported with this model.","param":"stop","code":"unsupported_parameter"}}"#;
+    bench.upstream.script(vec![upstream::status(400, &[], refusal)]);
+    bench.upstream.script(upstream::stream(&["one ", "two", " three"]));
+    let answer = bench.ask(MESSAGES, &json!({"stop_sequences": ["two"]}));
+    let message = answer.json();
+    assert_eq!(message["content"], json!([{"type": "text", "text": "one "}]));
+    assert_eq!(message["stop_reason"], "end_turn");
+}
+
+/// A virtual model with everything that a request can meet.
+fn mario(bench: &Bench) {
+    let body = json!({"model": "mario", "from": "m", "system": "You are Mario.",
+        "parameters": {"temperature": 0.5, "num_predict": 3, "stop": ["END"]},
+        "messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me!"}]});
+    assert_eq!(bench.post("/api/create", &body).status(), 200);
+}
+
+#[test]
+fn a_virtual_model_brings_its_own_and_the_request_wins() {
+    let bench = Bench::new();
+    mario(&bench);
+    let sent = bench.sent(MESSAGES, &json!({"model": "mario"}));
+    assert_eq!(sent["model"], "m");
+    let says = |sent: &Value| -> Vec<String> {
+        let messages = sent["messages"].as_array().expect("messages").clone();
+        let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
+        messages.iter().map(|it| text(&it["role"]) + ":" + &text(&it["content"])).collect()
+    };
+    assert_eq!(says(&sent), ["system:You are Mario.", "user:Who?", "assistant:Me!", "user:Hi"]);
+    let options = json!([sent["temperature"], sent["max_tokens"], sent["stop"]]);
+    assert_eq!(options, json!([0.5, 64, ["END"]]));
+    let change = json!({"model": "mario", "system": "Be Luigi.", "temperature": 0});
+    let sent = bench.sent(MESSAGES, &change);
+    assert_eq!(says(&sent), ["user:Who?", "assistant:Me!", "system:Be Luigi.", "user:Hi"]);
+    assert_eq!(sent["temperature"], 0);
+    let answer =
+        bench.played(MESSAGES, &json!({"model": "mario"}), vec![upstream::answer("It's me")]);
+    assert_eq!(answer.json()["model"], "mario", "the name as the client sent it");
+}
+
+#[test]
+fn a_model_shows_as_loaded_after_a_message() {
+    let bench = Bench::new();
+    assert_eq!(bench.get("/api/ps")["models"], json!([]));
+    bench.sent(MESSAGES, &json!({}));
+    assert_eq!(bench.get("/api/ps")["models"][0]["name"], "m:latest");
+}
+
+#[test]
+fn tokens_are_counted_without_the_upstream() {
+    let bench = Bench::new();
+    mario(&bench);
+    let image = json!({"type": "image", "source": {"type": "base64", "data": "iVBORw0KGgo="}});
+    let tool = json!({"name": "fn_1", "description": "12345678", "input_schema": {}});
+    let call = json!({"type": "tool_use", "id": "i", "name": "name", "input": {"a": 12}});
+    let rows = [
+        (json!({}), 1),
+        (
+            json!({"max_tokens": null, "messages": [{"role": "user", "content": "ä".repeat(40)}]}),
+            10,
+        ),
+        (json!({"system": "s".repeat(38)}), 10),
+        (json!({"tools": [tool]}), 4),
+        (json!({"messages": [{"role": "user", "content": [image]}]}), 1601),
+        (json!({"messages": [{"role": "assistant", "content": [call]}]}), 3),
+        (json!({"model": "mario"}), 5),
+        (json!({"model": "nobody-has-it"}), 1),
+    ];
+    for (change, tokens) in rows {
+        let answer = bench.post(COUNT, &request(MESSAGES, &change));
+        assert_eq!(answer.status(), 200, "{change}: {}", answer.body);
+        assert_eq!(answer.body, format!("{{\"input_tokens\":{tokens}}}\n"), "{change}");
+    }
+    let bad = json!({"messages": [{"role": "user", "content": [{"type": "image"}]}]});
+    let told = error(&bench.post(COUNT, &request(MESSAGES, &bad)));
+    assert_eq!(told, (400, "invalid_request_error".into(), "invalid image source".into()));
+    assert!(bench.upstream.is_idle());
+}
+
+#[test]
+fn a_stream_begins_with_the_estimate_that_the_count_gives() {
+    let bench = Bench::new();
+    let change = json!({"stream": true, "system": "s".repeat(400)});
+    let count = bench.post(COUNT, &request(MESSAGES, &change)).json();
+    let events = bench.played(MESSAGES, &change, upstream::stream(&["Hi"])).events();
+    assert_eq!(events[0]["message"]["usage"], json!({"input_tokens": 100, "output_tokens": 0}));
+    assert_eq!(count["input_tokens"], 100);
+}
+
+#[test]
+fn a_choice_of_tools_that_is_refused_is_left_out() {
+    let bench = Bench::new();
+    let refusal = r#"{"error":{"message":"Unsupported parameter: 'tool_choice' is not supported with this model.","param":"tool_choice","code":"unsupported_parameter"}}"#;
+    bench.upstream.script(vec![upstream::status(400, &[], refusal)]);
+    let change = json!({"tools": [{"name": "f"}], "tool_choice": {"type": "any"}});
+    let sent = bench.sent(MESSAGES, &change);
+    assert_eq!(sent["tool_choice"], "required", "the first time");
+    let again = bench.upstream.request().json();
+    assert_eq!(
+        (&again["tool_choice"], &again["tools"][0]["type"]),
+        (&Value::Null, &"function".into())
+    );
+}

@@ -1,0 +1,3 @@
+//! Anthropic's protocol, `/v1/messages`.
+
+mod messages;

@@ -1,0 +1,5 @@
+//! Request sequences of known clients.
+
+mod agents;
+mod ollama;
+mod pitfalls;

@@ -1,0 +1,5 @@
+//! Golden pairs: files that go in beside files that must come out.
+
+mod anthropic;
+mod ollama;
+mod responses;

@@ -1,0 +1,283 @@
+//! Golden pairs: what goes in beside what must come out, as files.
+//!
+//! Each folder `tests/golden/<endpoint>/<case>/` holds some of these pairs:
+//!
+//! - `request.ollama.json` and `request.openai.json` (compared as values), or `request.error.json`;
+//! - `answer.openai.json` and `answer.ollama.json` (compared as bytes);
+//! - `stream.sse` and `stream.ndjson` (compared as bytes, and checked against the rules of
+//!   ollama-api.md 7);
+//! - `request.ollama.json` of a create, over `base.json` (the state of the model that it names) or
+//!   over the upstream's model `base`, with `state.json` and `show.json` (compared as bytes);
+//! - `list.openai.json`, and `side.json` where the family tells more beside its list, with
+//!   `tags.json`, `show.json` and `ps.json` (compared as bytes). The families have a folder each;
+//!   those that a list does not tell apart are named by `profile`.
+//!
+//! `case.json` may name the upstream's family (`profile`), its `id` for the model, `think`, and how many
+//! alternatives per token are wanted (`logprobs`), or the strings that end the text here (`stop`); `infill` says that the answer is one of llama.cpp's
+//! `/infill`. The
+//! clock is the driver's: the request is sent after 1 ms, event number n comes after n times 10 ms,
+//! and everything has ended after 1 s. `UPDATE_GOLDEN=1` rewrites what comes out; the difference is
+//! for review.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use crate::support::golden::{Case, cases, to_value};
+use ollama_openai_proxy::error::{Error, Result};
+use ollama_openai_proxy::ndjson;
+use ollama_openai_proxy::ollama::answer::{EmbedMetrics, ErrorAnswer, List};
+use ollama_openai_proxy::ollama::decode;
+use ollama_openai_proxy::ollama::manage::CreateRequest;
+use ollama_openai_proxy::ollama::request::{
+    ChatRequest, EmbedRequest, EmbeddingRequest, GenerateRequest,
+};
+use ollama_openai_proxy::openai::body::{Body, LARGE, Lender};
+use ollama_openai_proxy::openai::request as openai;
+use ollama_openai_proxy::translate::chat::{self, ChatEncoder};
+use ollama_openai_proxy::translate::embed::Answer;
+use ollama_openai_proxy::translate::generate::{self, Generate, GenerateEncoder};
+use ollama_openai_proxy::translate::media::Part;
+use ollama_openai_proxy::translate::models::{self, Setting, Told};
+use ollama_openai_proxy::translate::stream::Encoder;
+use ollama_openai_proxy::translate::virtual_model::{self, VirtualModel};
+use ollama_openai_proxy::translate::{embed, think};
+use serde_json::{Value, json};
+
+fn whole(case: &Case, encoder: &mut impl Encoder) {
+    if let Some(written) = case.whole(encoder) {
+        case.bytes("answer.ollama.json", &written_or_error(written));
+    }
+}
+
+fn stream(case: &Case, encoder: &mut impl Encoder) {
+    let Some((mut out, ended)) = case.stream(encoder) else { return };
+    if let Err(error) = ended {
+        ndjson::append_line(&mut out, &ErrorAnswer { error: &error.message() });
+    }
+    check_rules(&String::from_utf8_lossy(&out), &case.folder);
+    case.bytes("stream.ndjson", &out);
+}
+
+/// The rules that hold for every stream (ollama-api.md 7).
+fn check_rules(stream: &str, case: &Path) {
+    assert!(stream.ends_with('\n'), "{}: the last line ends", case.display());
+    let lines: Vec<Value> = stream
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("every line is JSON"))
+        .collect();
+    let (last, before) = lines.split_last().expect("at least one line");
+    for line in before {
+        assert_eq!(line["done"], false, "{}: {line}", case.display());
+        assert!(line.get("error").is_none() && line.get("done_reason").is_none());
+    }
+    let is_error = last.get("error").is_some();
+    assert_eq!(is_error, last["done"] != true, "{}: {last}", case.display());
+    if !is_error {
+        for counter in ["total_duration", "load_duration", "prompt_eval_duration", "eval_duration"]
+        {
+            assert!(last[counter].as_u64().expect(counter) >= 1, "{}", case.display());
+        }
+        assert!(last["prompt_eval_count"].is_u64() && last["eval_count"].is_u64());
+    }
+    assert!(stream.lines().all(|line| line.len() < 8_000_000));
+}
+
+/// A request as a value, once its body is known to be what serde makes of it.
+fn value(request: &impl Lender) -> Value {
+    let body = Body::of(request).expect("serialisable");
+    let expected = serde_json::to_vec(request).expect("serialisable");
+    assert!(body.pieces().collect::<Vec<_>>().concat() == expected);
+    to_value(request)
+}
+
+/// The same for a chat, and again with media that are large.
+fn chat_value(request: &openai::ChatRequest<'_>) -> Value {
+    let mut large = request.clone();
+    let mut count = 0;
+    for message in &mut large.messages {
+        let openai::Content::Parts(parts) = &mut message.content else { continue };
+        for part in parts {
+            let openai::ContentPart::Media(Part::Image { data, .. } | Part::Audio { data, .. }) =
+                part
+            else {
+                continue;
+            };
+            data.to_mut().insert_str(0, &"Ab3/".repeat(LARGE / 4));
+            count += 1;
+        }
+    }
+    value(&large);
+    let body = Body::of(&large).expect("serialisable");
+    // Its own text before each of the media and behind the last one.
+    let pieces = body.pieces().filter(|piece| !piece.is_empty()).count();
+    assert_eq!(pieces, 2 * count + 1);
+    value(request)
+}
+
+#[test]
+fn chat_cases() {
+    for case in cases("chat") {
+        let text = case.read("request.ollama.json").unwrap_or_else(|| r#"{"model":"m"}"#.into());
+        let translated = decode::text(text.clone().into_bytes()).and_then(|text| {
+            let request: ChatRequest<'_> = decode::parse(&text, "ChatRequest")?;
+            let id = case.setting("id").or(request.model.as_deref()).unwrap_or_default();
+            think::read(request.think.as_ref())?;
+            chat::to_openai(&request, id, case.profile()).map(|it| chat_value(&it))
+        });
+        if case.read("request.ollama.json").is_some() {
+            case.request(translated);
+        }
+        whole(&case, &mut ChatEncoder { model: "m" });
+        stream(&case, &mut ChatEncoder { model: "m" });
+    }
+}
+
+#[test]
+fn generate_cases() {
+    for case in cases("generate") {
+        let text = case
+            .read("request.ollama.json")
+            .unwrap_or_else(|| r#"{"model":"m","prompt":"Why?"}"#.into());
+        let request: Result<GenerateRequest<'_>> = decode::parse(&text, "GenerateRequest");
+        let translated = match &request {
+            Ok(request) => {
+                let id = case.setting("id").or(request.model.as_deref()).unwrap_or_default();
+                let translated = generate::check_raw(request)
+                    .and_then(|()| generate::to_openai(request, &[], id, case.profile()));
+                translated.map(|it| match it {
+                    Generate::Chat(it) => {
+                        json!({"path": "chat/completions", "body": chat_value(&it)})
+                    }
+                    Generate::Completion(it) => {
+                        json!({"path": "completions", "body": value(&it)})
+                    }
+                    Generate::Fim(it) => {
+                        json!({"path": "fim/completions", "body": value(&it)})
+                    }
+                    Generate::Infill(it) => json!({"path": "/infill", "body": value(&it)}),
+                })
+            }
+            Err(error) => Err(Error::invalid(error.message())),
+        };
+        if case.read("request.ollama.json").is_some() {
+            case.request(translated);
+        }
+        if let Ok(request) = &request {
+            let memory = || generate::remembered(request, &[]).expect("valid");
+            whole(&case, &mut GenerateEncoder::new("m", memory()));
+            stream(&case, &mut GenerateEncoder::new("m", memory()));
+        }
+    }
+}
+
+#[test]
+fn embed_cases() {
+    for case in cases("embed") {
+        let text = case.read("request.ollama.json").expect("a request");
+        let request: EmbedRequest<'_> = decode::parse(&text, "EmbedRequest").expect("valid");
+        let inputs = embed::inputs(request.input).expect("valid");
+        let count = inputs.len();
+        case.request(Ok(to_value(&embed::to_openai("m", inputs))));
+        let Some(body) = case.read("answer.openai.json") else { continue };
+        let mut answer = Answer::embed("m", request.dimensions.map(|dimensions| dimensions.0));
+        let written = answer.add(body, count).map(|tokens| {
+            let prompt_eval_count = tokens.unwrap_or(0);
+            let metrics = EmbedMetrics { total_duration: 9, load_duration: 1, prompt_eval_count };
+            answer.finish(Some(metrics)).to_vec()
+        });
+        case.bytes("answer.ollama.json", &written_or_error(written));
+    }
+}
+
+#[test]
+fn embeddings_cases() {
+    for case in cases("embeddings") {
+        let text = case.read("request.ollama.json").expect("a request");
+        let request: EmbeddingRequest<'_> =
+            decode::parse(&text, "EmbeddingRequest").expect("valid");
+        let prompt = request.prompt.as_deref().unwrap_or_default();
+        case.request(Ok(to_value(&embed::to_openai("m", vec![prompt.into()]))));
+        let body = case.read("answer.openai.json").expect("an answer");
+        let mut answer = Answer::embeddings();
+        let written = answer.add(body, 1).map(|_| answer.finish(None).to_vec());
+        case.bytes("answer.ollama.json", &written_or_error(written));
+    }
+}
+
+/// What a client reads of an answer, or in place of it.
+fn written_or_error(written: Result<Vec<u8>>) -> Vec<u8> {
+    written.unwrap_or_else(|error| ndjson::to_vec(&ErrorAnswer { error: &error.message() }))
+}
+
+#[test]
+fn model_cases() {
+    let setting = Setting {
+        base: "http://localhost:8080/v1",
+        started: SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045),
+        context_length: models::DEFAULT_CONTEXT_LENGTH,
+        zone: |_| 0,
+    };
+    for case in cases("models") {
+        let list = models::read_list(&case.read("list.openai.json").expect("a list"));
+        let mut list = list.expect("a list");
+        if case.setting("profile").is_some() {
+            list.is_of(case.profile());
+        }
+        let name = case.folder.file_name().expect("a folder").to_string_lossy().into_owned();
+        if let Some(told) = case.read("side.json") {
+            let side = list.side().expect("somebody to ask");
+            list.learn(&Told::read(side, &told).expect("an answer of this family"));
+        }
+        let family = list.profile.map_or("generic", |profile| profile.name);
+        assert!(name.starts_with(family), "{name} is taken for {family}");
+        let list = list.settled();
+        let tags = List { models: list.iter().map(|model| model.tag(&setting)).collect() };
+        case.bytes("tags.json", &ndjson::to_vec(&tags));
+        let first = list.first().expect("a model");
+        let asked = models::Asked { name: &first.id, ..models::Asked::default() };
+        case.bytes("show.json", &ndjson::to_vec(&first.show(&setting, &asked)));
+        case.bytes("ps.json", &ndjson::to_vec(&first.process(&setting, setting.started, None)));
+    }
+}
+
+#[test]
+fn create_cases() {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045);
+    let setting = Setting {
+        base: "http://localhost:8080/v1",
+        started: now,
+        context_length: models::DEFAULT_CONTEXT_LENGTH,
+        zone: |_| 0,
+    };
+    for case in cases("create") {
+        let text = case.read("request.ollama.json").expect("a request");
+        let base = case.read("base.json").map(|base| {
+            let base: VirtualModel = serde_json::from_str(&base).expect("a virtual model");
+            base.check().expect("a good one");
+            base
+        });
+        let made = decode::text(text.into_bytes()).and_then(|text| {
+            let request: CreateRequest<'_> = decode::parse(&text, "CreateRequest")?;
+            virtual_model::check(&request)?;
+            let name = request.model.as_deref().unwrap_or_default();
+            let model = match &base {
+                Some(base) => base.copied(name, now),
+                None => VirtualModel::alias(name, "base", now),
+            };
+            model.changed(&request)
+        });
+        match made {
+            Ok(model) => {
+                let state = serde_json::to_string_pretty(&model).expect("JSON") + "\n";
+                case.bytes("state.json", state.as_bytes());
+                let asked = models::Asked { name: "mario", ..models::Asked::default() };
+                let shown = model.show(&models::Model::unlisted("base"), &setting, &asked);
+                case.bytes("show.json", &ndjson::to_vec(&shown));
+            }
+            Err(error) => {
+                let found = json!({"status": error.status(), "error": error.message()});
+                case.value("request.error.json", &found);
+            }
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Rules about the sources themselves.
+
+mod dependencies;
+mod tidy;

@@ -1,0 +1,342 @@
+//! HTTP as clients speak it, well and badly: the connection stays usable wherever it can, and
+//! nothing crashes or grows.
+
+use crate::support::proxy::Proxy;
+use crate::support::raw::{chat, chat_whole};
+use crate::support::upstream::{self, Upstream};
+
+fn proxy(upstream: &Upstream) -> Proxy {
+    Proxy::with(upstream, |config| config.max_body_bytes = 100_000)
+}
+
+#[test]
+fn bad_bodies_are_refused_in_ollama_s_words_and_the_connection_stays_usable() {
+    let upstream = Upstream::start();
+    let proxy = proxy(&upstream);
+    let mut client = proxy.client();
+    let mut check = |path: &str, body: &[u8], status: u16, error: &str| {
+        let answer = client.post(path, body).answer();
+        let found = (answer.status(), answer.error());
+        assert_eq!(found, (status, error.to_owned()), "{path} {}", String::from_utf8_lossy(body));
+        assert_eq!(answer.head.header("content-type"), Some("application/json; charset=utf-8"));
+    };
+    for path in ["/api/chat", "/api/generate", "/api/embed", "/api/embeddings", "/api/show"] {
+        check(path, b"", 400, "missing request body");
+        check(
+            path,
+            b"{bad",
+            400,
+            "invalid character 'b' looking for beginning of object key string",
+        );
+        check(path, b"hello", 400, "invalid character 'h' looking for beginning of value");
+        check(path, b"{\"model\":\"m\"", 400, "unexpected EOF");
+        check(path, "[".repeat(90_000).as_bytes(), 400, "exceeded max depth");
+    }
+    let unmarshal = "json: cannot unmarshal";
+    check(
+        "/api/chat",
+        br#"{"model":5}"#,
+        400,
+        &format!("{unmarshal} number into Go struct field ChatRequest.model of type string"),
+    );
+    check(
+        "/api/chat",
+        br#"{"messages":{}}"#,
+        400,
+        &format!("{unmarshal} object into Go struct field ChatRequest.messages of type slice"),
+    );
+    check(
+        "/api/chat",
+        br#"{"messages":[{"content":[]}]}"#,
+        400,
+        &format!(
+            "{unmarshal} array into Go struct field ChatRequest.messages.content of type string"
+        ),
+    );
+    check(
+        "/api/generate",
+        br#"{"prompt":5}"#,
+        400,
+        &format!("{unmarshal} number into Go struct field GenerateRequest.prompt of type string"),
+    );
+    check(
+        "/api/generate",
+        br#"{"stream":"no"}"#,
+        400,
+        &format!("{unmarshal} string into Go struct field GenerateRequest.stream of type bool"),
+    );
+    check("/api/chat", b"{}", 400, "model is required");
+    check("/api/chat", b"null", 400, "model is required");
+    check("/api/show", b"{\"model\":\" \"}", 400, "model is required");
+    check("/api/embeddings", b"{}", 400, "model is required");
+    check("/api/generate", b"{}", 404, "model '' not found");
+    check("/api/embed", b"{}", 404, "model '' not found");
+    check("/api/chat", br#"{"model":"x:","messages":[{}]}"#, 400, "invalid model name");
+    check(
+        "/api/chat",
+        br#"{"model":"m","top_logprobs":21}"#,
+        400,
+        "top_logprobs must be between 0 and 20",
+    );
+    check(
+        "/api/chat",
+        br#"{"model":"m","keep_alive":"10"}"#,
+        400,
+        "time: missing unit in duration \"10\"",
+    );
+    check(
+        "/api/chat",
+        br#"{"model":"m","messages":[{"role":"user"}],"think":1}"#,
+        400,
+        "think must be a boolean or string (\"high\", \"medium\", \"low\", \"max\", true, or false)",
+    );
+    check(
+        "/api/chat",
+        br#"{"model":"m","messages":[{"role":"user"}],"options":{"seed":"x"}}"#,
+        500,
+        "option \"seed\" must be of type integer",
+    );
+    check(
+        "/api/chat",
+        br#"{"model":"m","messages":[{"role":"user"}],"format":"xml"}"#,
+        500,
+        "invalid format: \"\\\"xml\\\"\"; expected \"json\" or a valid JSON Schema object",
+    );
+    check(
+        "/api/generate",
+        br#"{"model":"m","prompt":"x","raw":true,"system":"s"}"#,
+        400,
+        "raw mode does not support template, system, or context",
+    );
+    check("/api/embed", br#"{"model":"m","input":[1]}"#, 400, "invalid input type");
+    assert_eq!(client.get("/").answer().body, "Ollama is running");
+    assert!(upstream.is_idle(), "nothing of this reached the upstream");
+}
+
+#[test]
+fn what_cannot_be_translated_is_refused_by_name() {
+    let upstream = Upstream::start();
+    let proxy = proxy(&upstream);
+    let mut client = proxy.client();
+    let mut check = |path: &str, body: &str, error: &str| {
+        let answer = client.post(path, body).answer();
+        assert_eq!((answer.status(), answer.error().as_str()), (400, error));
+    };
+    let image = "iVBORw0KGgo=";
+    check(
+        "/api/generate",
+        &format!(r#"{{"model":"m","prompt":"x","raw":true,"images":["{image}"]}}"#),
+        "\"m\" does not support images without a chat template",
+    );
+    check(
+        "/api/chat",
+        r#"{"model":"m","messages":[{"role":"user","images":["data!"]}]}"#,
+        "illegal base64 data at input byte 4",
+    );
+    for path in ["/api/chat", "/api/generate"] {
+        check(
+            path,
+            r#"{"model":"m","_debug_render_only":true}"#,
+            "\"_debug_render_only\" is not supported by this proxy",
+        );
+    }
+    assert!(upstream.is_idle(), "nothing of this reached the upstream");
+}
+
+#[test]
+fn bodies_in_any_form_and_of_any_type_are_read() {
+    let upstream = Upstream::start();
+    let proxy = proxy(&upstream);
+    let mut client = proxy.client();
+    let body = chat_whole("Hi");
+    let length = body.len();
+    let plain = format!("Content-Length: {length}\r\n\r\n{body}");
+    let requests = [
+        format!("Content-Type: application/x-www-form-urlencoded\r\n{plain}"),
+        format!("Content-Type: application/octet-stream\r\nAuthorization: Bearer \r\n{plain}"),
+        format!("Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n"),
+        format!("Expect: 100-continue\r\n{plain}"),
+        plain.clone(),
+    ];
+    for request in requests {
+        upstream.script(vec![upstream::answer("ok")]);
+        let answer = client
+            .send(format!("POST /api/chat HTTP/1.1\r\nHost: localhost\r\n{request}"))
+            .answer();
+        assert_eq!(answer.json()["message"]["content"], "ok", "{request}");
+    }
+}
+
+#[test]
+fn offers_to_upgrade_are_ignored() {
+    let upstream = Upstream::start();
+    let proxy = proxy(&upstream);
+    let body = chat_whole("Hi");
+    let length = body.len();
+    let framings = [
+        format!("Content-Length: {length}\r\n\r\n{body}"),
+        format!("Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n"),
+    ];
+    for framing in framings {
+        upstream.script(vec![upstream::answer("ok")]);
+        let offer =
+            "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEA\r\n";
+        let mut client = proxy.client();
+        let answer = client
+            .send(format!("POST /api/chat HTTP/1.1\r\nHost: localhost\r\n{offer}{framing}"))
+            .answer();
+        assert_eq!(answer.json()["message"]["content"], "ok");
+        assert_eq!(answer.head.header("connection"), Some("close"));
+    }
+}
+
+#[test]
+fn bytes_that_are_no_text_are_replaced_as_go_does() {
+    let upstream = Upstream::start();
+    upstream.script(vec![upstream::answer("ok")]);
+    let proxy = proxy(&upstream);
+    let body = b"{\"model\":\"m\",\"stream\":false,\"messages\":[{\"role\":\"user\",\"content\":\"a\xffb\"}]}";
+    assert_eq!(proxy.client().post("/api/chat", body).answer().status(), 200);
+    assert_eq!(upstream.request().json()["messages"][0]["content"], "a\u{fffd}b");
+}
+
+#[test]
+fn bodies_above_the_limit_are_refused_unread() {
+    let upstream = Upstream::start();
+    let proxy = proxy(&upstream);
+    let refused = "request body too large: the limit is 100000 bytes";
+    let check = |request: String| {
+        let mut client = proxy.client();
+        let answer = client.send(&request).answer();
+        assert_eq!((answer.status(), answer.error().as_str()), (413, refused), "{request:.90}");
+        assert_eq!(answer.head.header("connection"), Some("close"));
+    };
+    for claim in ["100001", "1073741824", "99999999999", "1000000000000000", "9223372036854775807"]
+    {
+        check(format!("POST /api/chat HTTP/1.1\r\nContent-Length: {claim}\r\n\r\n{{"));
+        check(format!("GET /nowhere HTTP/1.1\r\nContent-Length: {claim}\r\n\r\n"));
+    }
+    let chunk = "x".repeat(60_000);
+    let chunks = format!("ea60\r\n{chunk}\r\nea60\r\n{chunk}\r\n");
+    check(format!("POST /api/chat HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}"));
+    assert_eq!(proxy.client().get("/").answer().status(), 200);
+}
+
+#[test]
+fn a_body_at_the_limit_is_taken() {
+    let upstream = Upstream::start();
+    upstream.script(vec![upstream::answer("ok")]);
+    let proxy = proxy(&upstream);
+    let body = chat_whole("");
+    let content = "x".repeat(100_000 - body.len());
+    let body = chat_whole(&content);
+    assert_eq!(body.len(), 100_000);
+    assert_eq!(proxy.client().post("/api/chat", body).answer().status(), 200);
+}
+
+#[test]
+fn a_body_that_breaks_off_is_an_error_and_costs_no_worker() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::with(&upstream, |config| config.workers = 1);
+    for _ in 0..3 {
+        let mut client = proxy.client();
+        client.send("POST /api/chat HTTP/1.1\r\nContent-Length: 5000\r\n\r\n{\"model\"");
+        client.stream().shutdown(std::net::Shutdown::Write).expect("a socket");
+        let answer = client.answer();
+        assert_eq!((answer.status(), answer.error().as_str()), (400, "unexpected EOF"));
+    }
+    assert_eq!(proxy.client().get("/").answer().status(), 200);
+}
+
+#[test]
+fn unknown_paths_and_methods_are_answered_as_ollama_does() {
+    let upstream = Upstream::start();
+    let proxy = proxy(&upstream);
+    let mut client = proxy.client();
+    let mut check =
+        |method: &str, path: &str, status: u16, body: &str, header: Option<(&str, &str)>| {
+            let answer = client.request(method, path).answer();
+            assert_eq!((answer.status(), answer.body.as_str()), (status, body), "{method} {path}");
+            if let Some((name, value)) = header {
+                assert_eq!(answer.head.header(name), Some(value), "{method} {path}");
+            }
+        };
+    let text = ("content-type", "text/plain; charset=utf-8");
+    let plain = ("content-type", "text/plain");
+    check("GET", "/nothing", 404, "404 page not found", Some(plain));
+    check("GET", "/api/chat", 405, "405 method not allowed", Some(plain));
+    check("GET", "/api/chat", 405, "405 method not allowed", Some(("allow", "POST")));
+    check("DELETE", "/api/tags", 405, "405 method not allowed", Some(("allow", "HEAD, GET")));
+    check("GET", "/api/tags/", 301, "", Some(("location", "/api/tags")));
+    check("POST", "/api/chat/", 307, "", Some(("location", "/api/chat")));
+    check("GET", "//", 200, "Ollama is running", Some(text));
+}
+
+#[test]
+fn what_a_client_sends_does_not_become_a_header_line() {
+    let upstream = Upstream::start();
+    let proxy = proxy(&upstream);
+    // Only a whole line break ends a line of a request for tiny_http.
+    for sent in ["a\nSet-Cookie:b", "a\rSet-Cookie:b"] {
+        let mut client = proxy.client();
+        client.send(format!("GET /api/tags/?{sent} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        let head = client.answer().head;
+        assert_eq!((head.status, head.header("set-cookie")), (400, None));
+        assert_eq!((head.header("location"), head.header("connection")), (None, Some("close")));
+    }
+}
+
+#[test]
+fn head_has_the_head_of_get_and_no_body() {
+    let upstream = Upstream::start();
+    let proxy = proxy(&upstream);
+    let mut client = proxy.client();
+    for path in ["/", "/api/version", "/api/tags"] {
+        let get = client.get(path).answer();
+        let head = client.request("HEAD", path).head();
+        assert_eq!(
+            (head.status, head.header("content-type")),
+            (200, get.head.header("content-type"))
+        );
+        assert_eq!(head.header("content-length"), get.head.header("content-length"));
+    }
+    assert_eq!(client.get("/").answer().body, "Ollama is running", "no body was left over");
+}
+
+#[test]
+fn every_answer_carries_the_request_s_id_which_goes_upstream_too() {
+    let upstream = Upstream::start();
+    upstream.script(upstream::stream(&["Hi"]));
+    let proxy = proxy(&upstream);
+    let mut client = proxy.client();
+    let head = client.post("/api/chat", chat("Hi")).answer().head;
+    let id = head.header("x-request-id").expect("an id").to_owned();
+    let digits = id.strip_prefix("req_").expect("the prefix");
+    assert!(digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
+    assert_eq!(upstream.request().header("x-request-id"), Some(id.as_str()));
+    let other = client.get("/nothing").answer().head;
+    assert_ne!(other.header("x-request-id"), Some(id.as_str()));
+}
+
+#[test]
+fn requests_sent_in_one_go_are_answered_in_order() {
+    let upstream = Upstream::start();
+    let proxy = proxy(&upstream);
+    let mut client = proxy.client();
+    let requests = "GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\nGET / HTTP/1.1\r\nHost: localhost\r\n\r\nGET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    client.send(requests);
+    assert!(client.answer().body.starts_with("{\"version\""));
+    assert_eq!(client.answer().body, "Ollama is running");
+    assert_eq!(client.answer().status(), 404);
+}
+
+#[test]
+fn a_connection_that_is_to_close_closes() {
+    let upstream = Upstream::start();
+    let proxy = proxy(&upstream);
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nConnection: close\r\n\r\n");
+    let answer = client.answer();
+    assert_eq!(answer.head.header("connection"), Some("close"));
+    assert_eq!(client.rest(), "");
+}

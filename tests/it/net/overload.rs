@@ -1,0 +1,89 @@
+//! More requests than workers and queue: told at once, in Ollama's words, and passing.
+
+use crate::support::proxy::Proxy;
+use crate::support::raw::chat;
+use crate::support::upstream::{self, Step, Upstream, delta, ending, stream_head};
+use crossbeam_channel::bounded;
+
+const BUSY: &str = "server busy, please try again.  maximum pending requests exceeded";
+
+#[test]
+fn one_request_too_many_is_refused_at_once_and_the_others_are_served() {
+    let upstream = Upstream::start();
+    let (go_on, told) = bounded::<()>(0);
+    for _ in 0..3 {
+        let mut steps = vec![Step::Wait(told.clone()), stream_head(), delta("served")];
+        steps.extend(ending());
+        upstream.script(steps);
+    }
+    let proxy = Proxy::with(&upstream, |config| {
+        config.workers = 2;
+        config.max_queue = 1;
+    });
+    let mut served: Vec<_> = (0..2).map(|_| proxy.client()).collect();
+    for client in &mut served {
+        client.post("/api/chat", chat("Hi"));
+        upstream.request(); // Both workers are busy once both requests are here.
+    }
+    // One of these two waits, the other is refused; which, the threads decide.
+    let mut rest: Vec<_> = (0..2).map(|_| proxy.client()).collect();
+    let (sender, refused) = bounded(2);
+    std::thread::scope(|scope| {
+        for client in &mut rest {
+            let sender = sender.clone();
+            scope.spawn(move || {
+                let answer = client.post("/api/chat", chat("Hi")).answer();
+                sender.send(answer).expect("the test listens");
+            });
+        }
+        let answer = refused.recv().expect("an answer");
+        assert_eq!((answer.status(), answer.error().as_str()), (503, BUSY));
+        assert_eq!(answer.head.header("retry-after"), Some("1"));
+        drop(go_on);
+        assert_eq!(refused.recv().expect("an answer").lines().len(), 2);
+    });
+    for client in &mut served {
+        assert_eq!(client.answer().lines().len(), 2);
+    }
+    // A refused connection is good for the next request.
+    for client in &mut rest {
+        assert_eq!(client.get("/api/version").answer().status(), 200);
+    }
+}
+
+#[test]
+fn a_refusal_does_not_wait_for_a_large_body() {
+    let upstream = Upstream::start();
+    let (_go_on, told) = bounded::<()>(0);
+    upstream.script(vec![Step::Wait(told)]);
+    let proxy = Proxy::with(&upstream, |config| {
+        config.workers = 1;
+        config.max_queue = 0;
+    });
+    let mut busy = proxy.client();
+    busy.post("/api/chat", chat("Hi"));
+    upstream.request();
+    let mut client = proxy.client();
+    // The body never comes.
+    let answer =
+        client.send("POST /api/chat HTTP/1.1\r\nContent-Length: 5000000\r\n\r\n{").answer();
+    assert_eq!((answer.status(), answer.error().as_str()), (503, BUSY));
+    assert_eq!(answer.head.header("connection"), Some("close"));
+}
+
+#[test]
+fn a_hundred_at_once_are_all_served_when_there_is_room() {
+    let upstream = Upstream::start();
+    for _ in 0..100 {
+        upstream.script(upstream::stream(&["a", "b", "c"]));
+    }
+    let proxy = Proxy::with(&upstream, |config| config.workers = 8);
+    std::thread::scope(|scope| {
+        for _ in 0..100 {
+            scope.spawn(|| {
+                let answer = proxy.client().post("/api/chat", chat("Hi")).answer();
+                assert_eq!(answer.lines().len(), 4);
+            });
+        }
+    });
+}

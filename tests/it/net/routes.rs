@@ -1,0 +1,210 @@
+//! The table of all routes (ollama-api.md 2), over real sockets: each method and path reaches its
+//! own handler, every other method is a 405, and what is not registered a 404.
+//!
+//! | row | held by |
+//! | --- | --- |
+//! | each method and path of the table | here: `each_route_is_answered_by_its_own_handler` |
+//! | HEAD on the four paths shown only, no other method anywhere | here: `every_other_method_is_refused` |
+//! | "nothing else is registered" | here: `nothing_else_is_registered` |
+//! | the paths that are named as not registered | here: `what_is_not_registered_is_not_found` |
+//! | slashes, queries and whole URLs | `src/route.rs`: `methods_and_paths_lead_where_ollama_s_do` |
+//! | plain `OPTIONS` by a name, preflights | `cors.rs`: `on_loopback_only_near_hosts_are_served`, `a_preflight_is_answered_for_any_path_and_host` |
+//!
+//! Differences that are meant: `/health`, `/openai/health` and `/v1/messages/count_tokens` are ours,
+//! and a model below `/v1/models` may have slashes in its name.
+
+use crate::support::proxy::Proxy;
+use crate::support::raw::{Answer, Client};
+use crate::support::upstream::Upstream;
+
+/// How it shows which handler answered.
+enum Told {
+    /// By a status, and the beginning of an answer that no other handler gives.
+    Begins(u16, &'static str),
+    /// By the name of the request's type in the error that a number for this member makes.
+    Reads(&'static str),
+    /// The same for the member `model`, in OpenAI's shape.
+    ReadsName(&'static str),
+}
+use Told::{Begins, Reads, ReadsName};
+
+const SIGNED_OUT: Told = Begins(401, r#"{"error":"you are not currently signed in"}"#);
+
+/// A path as it is registered, its methods as `Allow` lists them, and what its handler tells.
+const ROUTES: &[(&str, &str, Told)] = &[
+    ("/", "HEAD, GET", Begins(200, "Ollama is running")),
+    ("/api/version", "HEAD, GET", Begins(200, r#"{"version":""#)),
+    ("/api/status", "GET", Begins(200, r#"{"cloud":{"#)),
+    ("/api/tags", "HEAD, GET", Begins(200, r#"{"models":[{"name":""#)),
+    ("/api/ps", "GET", Begins(200, r#"{"models":[]}"#)),
+    ("/api/show", "POST", Reads("ShowRequest.model")),
+    ("/api/generate", "POST", Reads("GenerateRequest.model")),
+    ("/api/chat", "POST", Reads("ChatRequest.model")),
+    ("/api/embed", "POST", Reads("EmbedRequest.model")),
+    ("/api/embeddings", "POST", Reads("EmbeddingRequest.model")),
+    ("/api/pull", "POST", Reads("PullRequest.model")),
+    ("/api/push", "POST", Reads("PushRequest.model")),
+    ("/api/create", "POST", Reads("CreateRequest.from")),
+    ("/api/copy", "POST", Reads("CopyRequest.source")),
+    ("/api/delete", "DELETE", Reads("DeleteRequest.model")),
+    ("/api/blobs/:digest", "HEAD, POST", Begins(400, r#"{"error":"invalid digest format"}"#)),
+    ("/api/me", "POST", Begins(401, r#"{"error":"unauthorized"}"#)),
+    ("/api/signout", "POST", SIGNED_OUT),
+    ("/api/user/keys/:encodedKey", "DELETE", SIGNED_OUT),
+    (
+        "/api/experimental/web_search",
+        "POST",
+        Begins(403, r#"{"error":"ollama cloud is disabled: web search is unavailable"}"#),
+    ),
+    (
+        "/api/experimental/web_fetch",
+        "POST",
+        Begins(403, r#"{"error":"ollama cloud is disabled: web fetch is unavailable"}"#),
+    ),
+    ("/api/experimental/model-recommendations", "GET", Begins(200, r#"{"recommendations":[]}"#)),
+    ("/v1/models", "GET", Begins(200, r#"{"object":"list","data":[{"id":""#)),
+    (
+        "/v1/models/*model",
+        "GET",
+        Begins(404, r#"{"error":{"message":"model 'a/b/c:8b' not found""#),
+    ),
+    ("/v1/chat/completions", "POST", ReadsName("ChatCompletionRequest")),
+    ("/v1/completions", "POST", ReadsName("CompletionRequest")),
+    ("/v1/embeddings", "POST", ReadsName("EmbedRequest")),
+    ("/v1/responses", "POST", ReadsName("ResponsesRequest")),
+    (
+        "/v1/audio/transcriptions",
+        "POST",
+        Begins(400, r#"{"error":{"message":"failed to parse multipart form"#),
+    ),
+    (
+        "/v1/messages",
+        "POST",
+        Begins(
+            400,
+            r#"{"type":"error","error":{"type":"invalid_request_error","message":"model is required"}"#,
+        ),
+    ),
+    (
+        "/v1/messages/count_tokens",
+        "POST",
+        Begins(
+            400,
+            r#"{"type":"error","error":{"type":"invalid_request_error","message":"model is required"}"#,
+        ),
+    ),
+];
+
+/// Those that Ollama has not.
+const OURS: &[&str] = &["/health", "/openai/health", "/ready", "/metrics"];
+
+/// All methods that a route could have.
+const METHODS: &[&str] = &["HEAD", "GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
+/// A path that a registered one means.
+fn path(registered: &str) -> String {
+    registered
+        .replace(":digest", "sha256:0")
+        .replace(":encodedKey", "c3No")
+        .replace("*model", "a/b%2Fc:8b")
+}
+
+/// Asks by an address, as a plain OPTIONS by a name never gets to the routes. An answer to HEAD has
+/// no body.
+fn ask(client: &mut Client, method: &str, path: &str, body: &str) -> Answer {
+    let length = body.len();
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}");
+    client.send(format!("{head}\r\n\r\n{body}"));
+    if method == "HEAD" {
+        Answer { head: client.head(), body: String::new() }
+    } else {
+        client.answer()
+    }
+}
+
+/// The router's own answer, which is no JSON.
+#[track_caller]
+fn assert_plain(answer: &Answer, asked: (&str, &str), status: u16, text: &str) {
+    let text = if asked.0 == "HEAD" { "" } else { text };
+    assert_eq!((answer.status(), answer.body.as_str()), (status, text), "{asked:?}");
+    assert_eq!(answer.head.header("content-type"), Some("text/plain"), "{asked:?}");
+}
+
+#[test]
+fn each_route_is_answered_by_its_own_handler() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    let mut client = proxy.client();
+    let text = "json: cannot unmarshal number into Go struct field";
+    for (registered, methods, told) in ROUTES {
+        let (status, begins, body) = match told {
+            Begins(status, begins) => (*status, (*begins).to_owned(), "{}".to_owned()),
+            ReadsName(name) => {
+                let begins = format!(r#"{{"error":{{"message":"{text} {name}.model of type"#);
+                (400, begins, r#"{"model":5}"#.to_owned())
+            }
+            Reads(place) => {
+                let begins = format!(r#"{{"error":"{text} {place} of type string"}}"#);
+                let member = place.split('.').next_back().expect("a member");
+                (400, begins, format!(r#"{{"{member}":5}}"#))
+            }
+        };
+        for method in methods.split(", ") {
+            let answer = ask(&mut client, method, &path(registered), &body);
+            assert_eq!(answer.status(), status, "{method} {registered}: {}", answer.body);
+            let begins = if method == "HEAD" { "" } else { &begins };
+            assert!(answer.body.starts_with(begins), "{method} {registered}: {}", answer.body);
+        }
+    }
+    assert!(upstream.is_idle());
+}
+
+#[test]
+fn every_other_method_is_refused() {
+    let proxy = Proxy::start(&Upstream::start());
+    let mut client = proxy.client();
+    for (registered, methods, _) in ROUTES {
+        let path = path(registered);
+        let others = METHODS.iter().filter(|other| !methods.split(", ").any(|it| it == **other));
+        for method in others {
+            let answer = ask(&mut client, method, &path, "");
+            assert_plain(&answer, (method, &path), 405, "405 method not allowed");
+            assert_eq!(answer.head.header("allow"), Some(*methods), "{method} {path}");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_registered_is_not_found() {
+    let proxy = Proxy::start(&Upstream::start());
+    let mut client = proxy.client();
+    for path in [
+        "/v1",
+        "/v1/messages/batches",
+        "/v1/images/generations",
+        "/v1/images/edits",
+        "/v1/moderations",
+        "/v1/responses/resp_1",
+        "/api/web_search",
+        "/api/web_fetch",
+    ] {
+        for method in METHODS {
+            let answer = ask(&mut client, method, path, "{}");
+            assert_plain(&answer, (method, path), 404, "404 page not found");
+        }
+    }
+}
+
+#[test]
+fn nothing_else_is_registered() {
+    const SOURCE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/route.rs"));
+    let table = SOURCE.split_once("const ROUTES").expect("a table").1;
+    let table = table.split_once("\n];").expect("its end").0;
+    let texts = table.split('"').skip(1).step_by(2);
+    let paths = texts.filter(|text| text.starts_with('/'));
+    let mut found: Vec<&str> = paths.filter(|path| !OURS.contains(path)).collect();
+    let mut expected: Vec<&str> = ROUTES.iter().map(|(path, ..)| *path).collect();
+    expected.sort_unstable();
+    found.sort_unstable();
+    assert_eq!(found, expected);
+}

@@ -1,0 +1,142 @@
+//! The end of the program: who has connected is served, each once more; new connections are refused.
+
+use std::net::{SocketAddr, TcpStream};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::support::proxy::Proxy;
+use crate::support::raw::{Client, chat};
+use crate::support::upstream::{Step, Upstream, delta, ending, stream_head};
+use crossbeam_channel::{Sender, bounded};
+
+/// A proxy with one live stream that goes on when `go_on` is dropped.
+fn live(upstream: &Upstream, grace: Duration) -> (Proxy, Client, Sender<()>) {
+    let proxy = Proxy::with(upstream, |config| config.shutdown_grace = grace);
+    let (client, go_on) = live_on(&proxy, upstream);
+    (proxy, client, go_on)
+}
+
+/// A live stream of this proxy.
+fn live_on(proxy: &Proxy, upstream: &Upstream) -> (Client, Sender<()>) {
+    let (go_on, told) = bounded(0);
+    let mut steps = vec![stream_head(), delta("one"), Step::Wait(told), delta("two")];
+    steps.extend(ending());
+    upstream.script(steps);
+    let mut client = proxy.client();
+    client.post("/api/chat", chat("Hi")).head();
+    client.frame();
+    (client, go_on)
+}
+
+/// Gives the sign to stop, and waits until new connections are refused.
+fn stopped(proxy: Proxy) -> JoinHandle<bool> {
+    let addr = proxy.addr();
+    let Proxy { server, stop, .. } = proxy;
+    let end = thread::spawn(move || server.run());
+    stop.give();
+    while !is_refused(addr) {
+        thread::yield_now();
+    }
+    end
+}
+
+/// Whether a new connection is refused. One that comes while the port is being closed is held up for
+/// a second by its own system, which is not waited for.
+fn is_refused(addr: SocketAddr) -> bool {
+    TcpStream::connect_timeout(&addr, Duration::from_millis(20))
+        .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+}
+
+#[test]
+fn a_live_stream_is_finished_before_the_end() {
+    let upstream = Upstream::start();
+    let (proxy, mut client, go_on) = live(&upstream, crate::support::HANG);
+    // New connections are refused before the old ones are through.
+    let end = stopped(proxy);
+    drop(go_on);
+    assert!(client.frame().expect("a line").contains("\"content\":\"two\""));
+    assert!(client.frame().expect("a line").contains("\"done\":true"));
+    assert_eq!(client.frame(), None);
+    assert!(end.join().expect("no panic"), "everything was finished");
+}
+
+#[test]
+fn what_takes_longer_than_the_grace_is_left() {
+    let upstream = Upstream::start();
+    let (proxy, _client, _go_on) = live(&upstream, Duration::ZERO);
+    assert!(!proxy.server.drain());
+}
+
+#[test]
+fn an_idle_server_ends_at_once() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    proxy.client().get("/").answer();
+    assert!(proxy.server.drain());
+}
+
+#[test]
+fn who_has_connected_is_served_once_more() {
+    let upstream = Upstream::start();
+    let (proxy, mut live, go_on) = live(&upstream, crate::support::HANG);
+    let (mut other, other_goes_on) = live_on(&proxy, &upstream);
+    let (mut kept, mut new) = (proxy.client(), proxy.client());
+    let before = kept.get("/ready").answer();
+    assert_eq!((before.status(), before.head.header("connection")), (200, None));
+    let end = stopped(proxy);
+    let last = |client: &mut Client, path: &str, status: u16| {
+        let answer = client.get(path).answer();
+        let connection = answer.head.header("connection");
+        assert_eq!((answer.status(), connection), (status, Some("close")), "{}", answer.body);
+        assert_eq!(client.rest(), "", "the server closes, too");
+        answer.body
+    };
+    assert!(last(&mut kept, "/ready", 503).contains("the server is shutting down"));
+    last(&mut new, "/api/version", 200);
+    drop(go_on);
+    while live.frame().is_some() {}
+    // Its head could not say yet that it was the last answer.
+    last(&mut live, "/api/version", 200);
+    drop(other_goes_on);
+    while other.frame().is_some() {}
+    assert!(end.join().expect("no panic"), "everything was finished");
+}
+
+#[test]
+fn a_stream_that_begins_at_the_end_is_the_last_on_its_connection() {
+    let upstream = Upstream::start();
+    let (proxy, mut live, go_on) = live(&upstream, crate::support::HANG);
+    let mut client = proxy.client();
+    client.get("/").answer();
+    let end = stopped(proxy);
+    upstream.script([vec![stream_head(), delta("one")], ending()].into_iter().flatten().collect());
+    assert_eq!(client.post("/api/chat", chat("Hi")).head().header("connection"), Some("close"));
+    while client.frame().is_some() {}
+    assert_eq!(client.rest(), "");
+    drop(go_on);
+    while live.frame().is_some() {}
+    assert!(end.join().expect("no panic"), "everything was finished");
+}
+
+#[test]
+fn none_of_those_who_wait_to_be_accepted_is_lost() {
+    let upstream = Upstream::start();
+    for _ in 0..4 {
+        let proxy = Proxy::with(&upstream, |config| {
+            (config.shutdown_grace, config.max_queue) = (crate::support::HANG, 1000);
+        });
+        let ask = |_| {
+            let mut client = proxy.client();
+            // Not a question about our health, of which fewer may wait.
+            client.get("/api/ps");
+            client
+        };
+        let clients: Vec<Client> = (0..200).map(ask).collect();
+        let end = stopped(proxy);
+        for mut client in clients {
+            let answer = client.answer();
+            assert_eq!(answer.status(), 200, "{}", answer.body);
+        }
+        assert!(end.join().expect("no panic"), "everything was finished");
+    }
+}

@@ -1,0 +1,54 @@
+//! Images over real sockets: large ones, and the spellings that clients use (ollama-api.md 5.5).
+
+use crate::support::proxy::Proxy;
+use crate::support::upstream::{self, Upstream};
+use serde_json::{Value, json};
+
+/// The content part that the upstream gets for an image.
+fn sent(route: &str, image: Value) -> Value {
+    let upstream = Upstream::start();
+    upstream.script(vec![upstream::answer("ok")]);
+    let proxy = Proxy::start(&upstream);
+    let body = match route {
+        "/api/chat" => json!({"model": "m", "stream": false,
+            "messages": [{"role": "user", "content": "What is it?", "images": [image]}]}),
+        _ => json!({"model": "m", "stream": false, "prompt": "What is it?", "images": [image]}),
+    };
+    let answer = proxy.client().post(route, body.to_string()).answer();
+    assert_eq!(answer.status(), 200, "{}", answer.body);
+    let mut request = upstream.request().json();
+    let content = request["messages"][0]["content"].take();
+    assert_eq!(content[0], json!({"type": "text", "text": "What is it?"}));
+    content[1].clone()
+}
+
+#[test]
+fn an_image_of_20_megabytes_arrives_whole() {
+    const SIZE: usize = 20 * 1024 * 1024;
+    // A PNG's signature and then zeros.
+    let image = format!("iVBORw0KGgoA{}", "A".repeat(SIZE / 3 * 4));
+    for route in ["/api/chat", "/api/generate"] {
+        let part = sent(route, image.as_str().into());
+        let url = part["image_url"]["url"].as_str().expect("a URL");
+        assert!(url.strip_prefix("data:image/png;base64,") == Some(&image), "{route}");
+    }
+}
+
+#[test]
+fn every_form_of_an_image_becomes_a_part() {
+    let png =
+        json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}});
+    for route in ["/api/chat", "/api/generate"] {
+        for image in [
+            json!("iVBORw0KGgo="),
+            json!("iVBORw0K\nGgo"),
+            json!("data:image/jpeg;base64,iVBORw0KGgo="),
+            json!(b"\x89PNG\r\n\x1a\n"),
+        ] {
+            assert_eq!(sent(route, image.clone()), png, "{route} {image}");
+        }
+        let sound =
+            json!({"type": "input_audio", "input_audio": {"data": "SUQzAw==", "format": "mp3"}});
+        assert_eq!(sent(route, json!("SUQzAw")), sound, "{route}");
+    }
+}

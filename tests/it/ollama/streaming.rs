@@ -1,0 +1,282 @@
+//! Streams: prompt, in order, complete, and honestly broken when the upstream's are.
+
+use crate::support::proxy::Proxy;
+use crate::support::raw::{Answer, chat, chat_whole};
+use crate::support::upstream::{
+    self, Step, Upstream, delta, ending, frame, last_frame, stream_head,
+};
+use crossbeam_channel::bounded;
+use serde_json::Value;
+
+fn ask(steps: Vec<Step>) -> Answer {
+    let upstream = Upstream::start();
+    upstream.script(steps);
+    let proxy = Proxy::start(&upstream);
+    proxy.client().post("/api/chat", chat("Hi")).answer()
+}
+
+fn texts(lines: &[Value]) -> Vec<&str> {
+    lines.iter().filter_map(|line| line["message"]["content"].as_str()).collect()
+}
+
+#[test]
+fn the_first_line_arrives_before_the_upstream_sends_the_second() {
+    let upstream = Upstream::start();
+    let (go_on, told) = bounded(0);
+    let mut steps = vec![stream_head(), delta("one"), Step::Wait(told), delta("two")];
+    steps.extend(ending());
+    upstream.script(steps);
+    let proxy = Proxy::start(&upstream);
+    let mut client = proxy.client();
+    let head = client.post("/api/chat", chat("Hi")).head();
+    assert_eq!(head.status, 200);
+    assert_eq!(head.header("content-type"), Some("application/x-ndjson"));
+    let first = client.frame().expect("a line");
+    assert!(
+        first.contains("\"content\":\"one\"") && first.ends_with("\"done\":false}\n"),
+        "{first}"
+    );
+    drop(go_on);
+    assert!(client.frame().expect("a line").contains("\"content\":\"two\""));
+    assert!(client.frame().expect("a line").contains("\"done\":true"));
+    assert_eq!(client.frame(), None);
+}
+
+#[test]
+fn a_line_is_not_held_back_by_half_an_event_behind_it() {
+    let upstream = Upstream::start();
+    let (go_on, told) = bounded(0);
+    let whole = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"one\"}}]}\n\n";
+    let mut steps = vec![
+        stream_head(),
+        frame(&format!("{whole}\n\n: comment\n\ndata: {{\"choices\":[{{\"ind")),
+        Step::Wait(told),
+        frame("ex\":0,\"delta\":{\"content\":\"two\"}}]}\n\n"),
+    ];
+    steps.extend(ending());
+    upstream.script(steps);
+    let proxy = Proxy::start(&upstream);
+    let mut client = proxy.client();
+    client.post("/api/chat", chat("Hi")).head();
+    assert!(client.frame().expect("a line").contains("\"content\":\"one\""));
+    drop(go_on);
+    assert!(client.frame().expect("a line").contains("\"content\":\"two\""));
+}
+
+#[test]
+fn the_done_line_comes_with_the_terminal_event_not_with_the_end_of_the_connection() {
+    let upstream = Upstream::start();
+    let (go_on, told) = bounded(0);
+    let mut steps = vec![stream_head(), delta("one")];
+    steps.extend(ending());
+    steps.pop(); // The last frame stays out.
+    steps.push(Step::Wait(told));
+    upstream.script(steps);
+    let proxy = Proxy::start(&upstream);
+    let answer = proxy.client().post("/api/chat", chat("Hi")).answer();
+    assert_eq!(answer.lines().len(), 2);
+    drop(go_on);
+}
+
+#[test]
+fn one_line_is_one_frame_also_when_several_events_came_at_once() {
+    let upstream = Upstream::start();
+    let event = |text: &str| {
+        format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n")
+    };
+    let mut steps = vec![stream_head(), frame(&[event("a"), event("b"), event("c")].concat())];
+    steps.extend(ending());
+    upstream.script(steps);
+    let proxy = Proxy::start(&upstream);
+    let mut client = proxy.client();
+    client.post("/api/chat", chat("Hi")).head();
+    for text in ["a", "b", "c"] {
+        let line = client.frame().expect("a line");
+        assert!(
+            line.contains(&format!("\"content\":\"{text}\"")) && line.ends_with("}\n"),
+            "{line}"
+        );
+        assert_eq!(line.matches('\n').count(), 1);
+    }
+}
+
+#[test]
+fn the_final_line_has_all_six_counters_and_an_empty_text() {
+    let lines = ask(upstream::stream(&["Hel", "lo"])).lines();
+    assert_eq!(texts(&lines), ["Hel", "lo", ""]);
+    let last = lines.last().expect("lines");
+    assert_eq!((&last["done"], &last["done_reason"]), (&Value::Bool(true), &Value::from("stop")));
+    assert_eq!((&last["prompt_eval_count"], &last["eval_count"]), (&5.into(), &2.into()));
+    for name in ["total_duration", "load_duration", "prompt_eval_duration", "eval_duration"] {
+        assert!(last[name].as_u64().expect(name) >= 1);
+    }
+    assert!(
+        lines[..2].iter().all(|line| line["done"] == false && line.get("done_reason").is_none())
+    );
+}
+
+#[test]
+fn a_stream_that_breaks_off_ends_with_an_error_line_and_no_done() {
+    let broken: Vec<(&str, Vec<Step>)> = vec![
+        ("closed", vec![stream_head(), delta("one"), Step::Close]),
+        ("reset", vec![stream_head(), delta("one"), Step::Reset]),
+        ("ended without a terminal event", vec![stream_head(), delta("one"), last_frame()]),
+    ];
+    for (name, steps) in broken {
+        let answer = ask(steps);
+        assert_eq!(answer.status(), 200, "{name}");
+        let lines = answer.lines();
+        assert_eq!(texts(&lines), ["one"], "{name}");
+        let last = lines.last().expect("lines");
+        assert_eq!(
+            last,
+            &serde_json::json!({"error": "the upstream ended its answer early"}),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn an_error_after_the_first_line_is_sent_in_band() {
+    let error = frame("data: {\"error\":{\"message\":\"out of memory\",\"code\":500}}\n\n");
+    let lines = ask(vec![stream_head(), delta("one"), error, last_frame()]).lines();
+    assert_eq!(lines.last().expect("lines"), &serde_json::json!({"error": "out of memory"}));
+    assert!(lines.iter().all(|line| line["done"] != true));
+}
+
+#[test]
+fn text_that_came_together_with_an_error_is_not_lost() {
+    let both = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"one\"}}]}\n\n\
+                data: {\"error\":{\"message\":\"out of memory\"}}\n\n";
+    let lines = ask(vec![stream_head(), frame(both), last_frame()]).lines();
+    assert_eq!(texts(&lines), ["one"]);
+    assert_eq!(lines[1], serde_json::json!({"error": "out of memory"}));
+}
+
+#[test]
+fn an_error_before_the_first_line_has_a_status() {
+    let check = |event: &str, status: u16, message: &str| {
+        let answer = ask(vec![stream_head(), frame(event), last_frame()]);
+        assert_eq!((answer.status(), answer.error().as_str()), (status, message));
+        let kind = answer.head.header("content-type");
+        assert_eq!(kind, Some("application/json; charset=utf-8"));
+    };
+    check("data: {\"error\":{\"message\":\"slow down\",\"code\":429}}\n\n", 429, "slow down");
+    check("event: error\ndata: {\"message\":\"no\",\"code\":400}\n\n", 400, "no");
+    check("error: {\"code\":503,\"message\":\"loading\"}\n\n", 503, "loading");
+    check("", 502, "invalid response from the upstream: an empty stream");
+}
+
+#[test]
+fn an_answer_without_done_marker_is_complete_when_its_reason_was_seen() {
+    let finish =
+        frame("data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"length\"}]}\n\n");
+    for end in [last_frame(), Step::Close, Step::Reset] {
+        let finish = match &finish {
+            Step::Send(bytes) => Step::Send(bytes.clone()),
+            _ => unreachable!("a frame is sent"),
+        };
+        let lines = ask(vec![stream_head(), delta("one"), finish, end]).lines();
+        let last = lines.last().expect("lines");
+        assert_eq!((&last["done"], &last["done_reason"]), (&true.into(), &"length".into()));
+    }
+}
+
+#[test]
+fn upstreams_that_stream_unasked_or_not_when_asked_are_understood() {
+    let upstream = Upstream::start();
+    upstream.script(vec![upstream::answer("whole")]).script(upstream::stream(&["pie", "ces"]));
+    let proxy = Proxy::start(&upstream);
+    let mut client = proxy.client();
+    let lines = client.post("/api/chat", chat("Hi")).answer().lines();
+    assert_eq!(texts(&lines), ["whole", ""]);
+    let answer = client.post("/api/chat", chat_whole("Hi")).answer().json();
+    assert_eq!(answer["message"]["content"], "pieces");
+    assert_eq!(answer["eval_count"], 2);
+}
+
+#[test]
+fn a_stream_without_a_content_type_is_still_a_stream() {
+    let upstream = Upstream::start();
+    let (go_on, told) = bounded(0);
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let mut steps = vec![Step::Send(head.into()), delta("one"), Step::Wait(told)];
+    steps.extend(ending());
+    upstream.script(steps);
+    let proxy = Proxy::start(&upstream);
+    let mut client = proxy.client();
+    client.post("/api/chat", chat("Hi")).head();
+    assert!(client.frame().expect("a line").contains("\"content\":\"one\""));
+    drop(go_on);
+}
+
+#[test]
+fn lines_that_clients_would_split_are_escaped() {
+    let answer = ask(upstream::stream(&["a\u{2028}b\u{2029}c\u{85}d"]));
+    assert!(answer.body.contains("a\\u2028b\\u2029c\\u0085d"), "{}", answer.body);
+    assert_eq!(texts(&answer.lines())[0], "a\u{2028}b\u{2029}c\u{85}d");
+}
+
+#[test]
+fn connections_serve_again_after_a_stream_on_both_sides() {
+    let upstream = Upstream::start();
+    // A second worker could take the next request before the first has put the connection back.
+    let proxy = Proxy::with(&upstream, |config| config.workers = 1);
+    let mut client = proxy.client();
+    for _ in 0..5 {
+        upstream.script(upstream::stream(&["Hi"]));
+        assert_eq!(client.post("/api/chat", chat("Hi")).answer().lines().len(), 2);
+        upstream.request();
+    }
+    assert_eq!(upstream.connections(), 1);
+}
+
+#[test]
+fn a_long_stream_comes_through_whole() {
+    let words: Vec<String> = (0..2000).map(|number| format!("word {number} ")).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let lines = ask(upstream::stream(&words)).lines();
+    assert_eq!(texts(&lines).concat(), words.concat());
+}
+
+#[test]
+fn old_clients_get_their_stream_until_the_connection_closes() {
+    let upstream = Upstream::start();
+    upstream.script(upstream::stream(&["one", "two"]));
+    let proxy = Proxy::start(&upstream);
+    let body = chat("Hi");
+    let request =
+        format!("POST /api/chat HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let answer = proxy.client().send(request).answer();
+    assert_eq!(answer.head.header("transfer-encoding"), None);
+    assert_eq!(answer.head.header("connection"), Some("close"));
+    assert_eq!(texts(&answer.lines()), ["one", "two", ""]);
+}
+
+#[test]
+fn old_clients_that_keep_the_connection_get_a_length() {
+    let upstream = Upstream::start();
+    upstream.script(upstream::stream(&["one"])).script(upstream::stream(&["two"]));
+    let proxy = Proxy::start(&upstream);
+    let mut client = proxy.client();
+    for text in ["one", "two"] {
+        let body = chat("Hi");
+        let length = body.len();
+        let head = format!(
+            "POST /api/chat HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: {length}\r\n\r\n"
+        );
+        let answer = client.send(head + &body).answer();
+        assert!(answer.head.header("content-length").is_some());
+        assert_eq!(texts(&answer.lines()), [text, ""]);
+    }
+}
+
+#[test]
+fn a_huge_event_becomes_lines_that_every_client_can_read() {
+    // Each character takes six in JSON.
+    let text = "\u{1}".repeat(3 << 20);
+    let answer = ask(upstream::stream(&[&text]));
+    assert!(answer.body.lines().count() > 3);
+    assert!(answer.body.lines().all(|line| line.len() < 8_000_000));
+    assert_eq!(texts(&answer.lines()).concat(), text);
+}

@@ -1,0 +1,320 @@
+//! Errors below `/v1` over real sockets (ollama-api.md 4.4, 14.1, 15.6; openai-wire.md 3.9, 5.1, 6.3):
+//! the upstream's as it sent them, ours in the shape of the protocol.
+
+use crate::support::proxy::{KEY, Proxy};
+use crate::support::upstream::{
+    Recorded, Step, Upstream, frame, json, last_frame, status, stream_head, typed,
+};
+
+const CHAT: &str = "/v1/chat/completions";
+const BODY: &str = r#"{"model":"m","messages":[{"role":"user","content":"Hi"}]}"#;
+
+/// The text of an error in OpenAI's shape.
+fn openai(message: &str, kind: &str) -> String {
+    let message = serde_json::Value::from(message);
+    format!(r#"{{"error":{{"message":{message},"type":"{kind}","param":null,"code":null}}}}"#)
+}
+
+#[test]
+fn what_is_wrong_with_a_request_is_told_in_openai_s_shape() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    let mut client = proxy.client();
+    let mut check = |path: &str, body: &str, status: u16, message: &str, kind: &str| {
+        let answer = client.post(path, body).answer();
+        let told = (answer.status(), answer.body.trim_end().to_owned());
+        assert_eq!(told, (status, openai(message, kind)), "{path} {body}");
+        let type_ = answer.head.header("content-type").unwrap_or_default();
+        assert!(type_.starts_with("application/json"), "{type_}");
+    };
+    let invalid = "invalid_request_error";
+    for path in [CHAT, "/v1/completions", "/v1/embeddings", "/v1/responses"] {
+        check(path, "", 400, "EOF", invalid);
+        check(path, "{}", 400, "model is required", invalid);
+        check(path, "null", 400, "model is required", invalid);
+        check(path, r#"{"model":" "}"#, 400, "model is required", invalid);
+        check(path, r#"{"model":"x"#, 400, "unexpected EOF", invalid);
+        check(path, r#"{"model":"/x"}"#, 400, "invalid model name", invalid);
+        let hello = "invalid character 'h' looking for beginning of value";
+        check(path, "hello", 400, hello, invalid);
+        let cloud = "ollama cloud is disabled: remote model is unavailable";
+        check(path, r#"{"model":"x:cloud"}"#, 403, cloud, "api_error");
+    }
+    assert!(upstream.is_idle());
+}
+
+#[test]
+fn a_body_above_the_limit_is_refused_in_each_shape() {
+    let proxy = Proxy::with(&Upstream::start(), |config| config.max_body_bytes = 2000);
+    let body = "x".repeat(2001);
+    let message = "request body too large: the limit is 2000 bytes";
+    let answer = proxy.client().post(CHAT, &body).answer();
+    assert_eq!(
+        (answer.status(), answer.body.trim_end()),
+        (413, openai(message, "api_error").as_str())
+    );
+    let answer = proxy.client().post("/v1/messages", &body).answer();
+    assert_eq!(answer.status(), 413);
+    let json = answer.json();
+    assert_eq!((&json["type"], &json["error"]["type"]), (&"error".into(), &"api_error".into()));
+    assert_eq!(json["error"]["message"], message);
+    let id = json["request_id"].as_str().expect("an id");
+    let ours = answer.head.header("x-request-id").expect("an id").trim_start_matches("req_");
+    assert!(id.len() == 28 && id.starts_with("req_") && id.ends_with(ours), "{id} {ours}");
+}
+
+#[test]
+fn the_router_s_own_answers_are_plain_text() {
+    let proxy = Proxy::start(&Upstream::start());
+    let mut client = proxy.client();
+    let answer = client.get(CHAT).answer();
+    assert_eq!((answer.status(), answer.body.as_str()), (405, "405 method not allowed"));
+    let answer = client.post("/v1/nothing", "{}").answer();
+    assert_eq!((answer.status(), answer.body.as_str()), (404, "404 page not found"));
+    assert_eq!(answer.head.header("content-type"), Some("text/plain"));
+}
+
+#[test]
+fn an_error_of_the_upstream_comes_as_it_was_sent() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::with(&upstream, |config| config.retry.max = 0);
+    for (code, kind, body) in [
+        (400, "application/json", "{ \"error\" : {\"message\":\"bad\", \"code\": 7} }\n"),
+        (401, "application/json", r#"{"error":"Unauthorized"}"#),
+        (404, "application/json", r#"{"error":{"message":"The model `m` does not exist"}}"#),
+        (404, "text/plain", "404 page not found"),
+        (422, "application/json", r#"{"detail":[{"loc":["body","x"],"msg":"no"}]}"#),
+        (429, "application/json", r#"{"error":{"message":"slow down","type":"requests"}}"#),
+        (500, "text/html", "<html>broken</html>"),
+        (503, "application/json", ""),
+    ] {
+        let headers = [
+            ("x-request-id", "req_theirs"),
+            ("retry-after", "7"),
+            ("retry-after-ms", "7000"),
+            ("x-ratelimit-limit-tokens", "9"),
+            ("x-should-retry", "false"),
+            ("set-cookie", "a=b"),
+        ];
+        upstream.script(vec![typed(code, kind, &headers, body)]);
+        let answer = proxy.client().post(CHAT, BODY).answer();
+        assert_eq!((answer.status(), answer.body.as_str()), (code, body));
+        for (name, value) in [("content-type", kind)].iter().chain(&headers[..5]) {
+            assert_eq!(answer.head.header(name), Some(*value), "{code} {name}");
+        }
+        assert_eq!(answer.head.header("set-cookie"), None);
+    }
+}
+
+#[test]
+fn keys_in_an_error_are_masked() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    let told =
+        |key: &str| format!("{{\"error\":{{\"message\":\"Incorrect API key {key} given\"}}}}");
+    for key in [KEY, "sk-ab****wxyz"] {
+        upstream.script(vec![status(401, &[], &told(key))]);
+        let answer = proxy.client().post(CHAT, BODY).answer();
+        let masked = if key == KEY { told("***") } else { told("sk-***") };
+        assert_eq!((answer.status(), answer.body), (401, masked));
+    }
+}
+
+#[test]
+fn the_last_of_several_failures_is_told() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::with(&upstream, |config| config.retry.max = 1);
+    upstream.script(vec![status(503, &[], "first")]).script(vec![status(503, &[], "second")]);
+    let answer = proxy.client().post(CHAT, BODY).answer();
+    assert_eq!((answer.status(), answer.body.as_str()), (503, "second"));
+    assert_eq!(proxy.sleeps.len(), 1);
+    // The connection broke: nothing of the first answer is left.
+    upstream.script(vec![status(503, &[], "first")]).script(vec![Step::Close]);
+    upstream.script(vec![Step::Close]);
+    let answer = proxy.client().post(CHAT, BODY).answer();
+    assert_eq!(answer.status(), 502);
+    assert_eq!(answer.json()["error"]["type"], "api_error");
+}
+
+#[test]
+fn an_upstream_that_cannot_be_reached_is_told_in_openai_s_shape() {
+    let proxy = Proxy::at("http://127.0.0.1:1/v1", |config| config.retry.max = 0);
+    let answer = proxy.client().post(CHAT, BODY).answer();
+    assert_eq!(
+        (answer.status(), answer.json()["error"]["type"].as_str()),
+        (502, Some("api_error"))
+    );
+}
+
+fn refused(parameter: &str) -> Vec<Step> {
+    let message = format!("Unsupported parameter: '{parameter}' is not supported with this model.");
+    let error = serde_json::json!({"error": {"message": message, "type": "invalid_request_error",
+        "param": parameter, "code": "unsupported_parameter"}});
+    vec![status(400, &[], &error.to_string())]
+}
+
+#[test]
+fn a_refused_parameter_is_mended_and_remembered_for_both_protocols() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    let body = r#"{"seed":7, "model":"m","z":[1, 2],"messages":[{"content":"Hi","role":"user"}]}"#;
+    let mended = r#"{"model":"m","z":[1, 2],"messages":[{"content":"Hi","role":"user"}]}"#;
+    upstream.script(refused("seed")).script(vec![json("{}")]);
+    let mut client = proxy.client();
+    assert_eq!(client.post(CHAT, body).answer().body, "{}");
+    let requests = [upstream.request(), upstream.request()].map(|it: Recorded| it.body);
+    assert_eq!(requests, [body, mended]);
+    upstream.script(vec![json("{}")]);
+    assert_eq!(client.post(CHAT, body).answer().body, "{}");
+    assert_eq!(upstream.request().body, mended, "learnt");
+    upstream.script(vec![crate::support::upstream::answer("Hi")]);
+    let chat = r#"{"model":"m","stream":false,"messages":[{"role":"user","content":"Hi"}],"options":{"seed":7}}"#;
+    assert_eq!(client.post("/api/chat", chat).answer().status(), 200);
+    assert_eq!(upstream.request().json().get("seed"), None, "learnt for Ollama's clients, too");
+}
+
+#[test]
+fn a_large_body_is_mended_by_what_was_learnt_before() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    upstream.script(refused("seed")).script(vec![json("{}")]);
+    let body = |text: &str| format!(r#"{{"model":"m","seed":7,"messages":"{text}"}}"#);
+    assert_eq!(proxy.client().post(CHAT, body("x")).answer().status(), 200);
+    upstream.request();
+    upstream.request();
+    upstream.script(vec![json("{}")]);
+    let large = body(&"x".repeat(2_000_000));
+    assert_eq!(proxy.client().post(CHAT, &large).answer().status(), 200);
+    assert!(upstream.request().body == large.replace(r#","seed":7"#, ""));
+}
+
+#[test]
+fn a_refused_stop_sequence_is_the_client_s_to_hear_of() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    upstream.script(refused("stop"));
+    let body = BODY.replacen('{', r#"{"stop":["a"],"#, 1);
+    let answer = proxy.client().post(CHAT, body).answer();
+    assert_eq!((answer.status(), answer.json()["error"]["param"].as_str()), (400, Some("stop")));
+    upstream.request();
+    assert!(upstream.is_idle());
+}
+
+#[test]
+fn a_stream_that_breaks_off_ends_in_an_error_event() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    upstream.script(vec![stream_head(), frame("data: {\"a\":1}\n\ndata: {\"cu"), Step::Close]);
+    let mut client = proxy.client();
+    let answer = client.post(CHAT, BODY).answer();
+    let error = openai("the upstream ended its answer early", "api_error");
+    assert_eq!(answer.body, format!("data: {{\"a\":1}}\n\ndata: {{\"cu\n\ndata: {error}\n\n"));
+    // The connection serves again.
+    upstream.script(vec![json("{}")]);
+    assert_eq!(client.post(CHAT, BODY).answer().body, "{}");
+}
+
+#[test]
+fn a_stream_that_breaks_off_before_its_first_byte_is_a_status() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    upstream.script(vec![stream_head(), Step::Close]);
+    let answer = proxy.client().post(CHAT, BODY).answer();
+    assert_eq!(answer.status(), 502);
+    assert_eq!(answer.json()["error"]["message"], "the upstream ended its answer early");
+}
+
+#[test]
+fn a_long_answer_that_breaks_off_never_looks_whole() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    let head =
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 200000\r\n\r\n{";
+    upstream.script(vec![Step::Send(head.into()), Step::Close]);
+    let mut client = proxy.client();
+    assert_eq!(client.post("/v1/embeddings", BODY).head().status, 200);
+    assert_eq!(client.frame().as_deref(), Some("{"));
+    let size = client.line().expect("something where a frame would begin");
+    assert!(usize::from_str_radix(&size, 16).is_err(), "no frame, and not the last: {size}");
+}
+
+#[test]
+fn a_short_answer_that_breaks_off_is_a_status() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n{";
+    upstream.script(vec![Step::Send(head.into()), Step::Close]);
+    let answer = proxy.client().post("/v1/embeddings", BODY).answer();
+    assert_eq!(answer.status(), 502);
+}
+
+/// Which paths the upstream was asked for.
+fn paths(upstream: &Upstream) -> Vec<String> {
+    let mut paths = vec![upstream.request().path];
+    while !upstream.is_idle() {
+        paths.push(upstream.request().path);
+    }
+    paths
+}
+
+#[test]
+fn an_upstream_without_responses_is_asked_once() {
+    for (code, body) in [(404, r#"{"detail":"Not Found"}"#), (405, "")] {
+        let upstream = Upstream::start();
+        let proxy = Proxy::start(&upstream);
+        upstream.script(vec![status(code, &[], body)]);
+        for _ in 0..2 {
+            proxy.client().post("/v1/responses", r#"{"model":"m","input":"Hi"}"#).answer();
+        }
+        let asked = paths(&upstream);
+        assert_eq!(asked.iter().filter(|path| *path == "/v1/responses").count(), 1, "{asked:?}");
+    }
+}
+
+#[test]
+fn a_model_that_is_missing_does_not_make_responses_missing() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    let error = r#"{"error":{"message":"The model `m` does not exist","code":"model_not_found"}}"#;
+    for _ in 0..2 {
+        upstream.script(vec![status(404, &[], error)]);
+        let answer = proxy.client().post("/v1/responses", r#"{"model":"m","input":"Hi"}"#).answer();
+        assert_eq!((answer.status(), answer.body.as_str()), (404, error));
+        assert_eq!(upstream.request().path, "/v1/responses");
+    }
+}
+
+#[test]
+fn a_stream_of_responses_ends_without_done_where_the_upstream_s_does() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    let events = "event: response.completed\ndata: {\"type\":\"response.completed\"}\n\n";
+    upstream.script(vec![stream_head(), frame(events), last_frame()]);
+    let answer = proxy.client().post("/v1/responses", r#"{"model":"m","input":"Hi"}"#).answer();
+    assert_eq!(answer.body, events);
+}
+
+#[test]
+fn origins_and_hosts_are_checked_as_everywhere() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    let mut client = proxy.client();
+    let mut ask = |headers: &str| {
+        let length = BODY.len();
+        client.send(format!(
+            "POST {CHAT} HTTP/1.1\r\n{headers}Content-Length: {length}\r\n\r\n{BODY}"
+        ));
+        client.answer()
+    };
+    for headers in ["Host: localhost\r\nOrigin: https://evil.example\r\n", "Host: evil.example\r\n"]
+    {
+        let answer = ask(headers);
+        assert_eq!((answer.status(), answer.body.as_str()), (403, ""), "{headers}");
+    }
+    assert!(upstream.is_idle());
+    upstream.script(vec![stream_head(), frame("data: 1\n\n"), last_frame()]);
+    let answer = ask("Host: localhost\r\nOrigin: http://localhost:3000\r\n");
+    assert_eq!(answer.body, "data: 1\n\n");
+    let allowed = answer.head.header("access-control-allow-origin");
+    assert_eq!(allowed, Some("http://localhost:3000"));
+}

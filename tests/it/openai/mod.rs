@@ -1,0 +1,7 @@
+//! OpenAI's routes below `/v1`: passed on, and translated where the upstream lacks them.
+
+mod bad_input;
+mod errors;
+mod models;
+mod pass_through;
+mod responses;

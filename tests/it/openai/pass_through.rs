@@ -1,0 +1,438 @@
+//! OpenAI's own routes over real sockets: bodies and answers go through as they are
+//! (ollama-api.md 14, 14.1, 14.7, 1.1; openai-wire.md 1.2, 6.3).
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::thread;
+
+use crossbeam_channel::bounded;
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
+
+use crate::support::HANG;
+use crate::support::proxy::{KEY, Proxy};
+use crate::support::raw::Client;
+use crate::support::upstream::{Recorded, Step, Upstream, frame, json, last_frame, stream_head};
+
+/// A body that nobody would write again in the same way.
+const ODD: &str = "{ \"zeta\" : 1.50,\n\t\"model\" :\"m\", \"messages\":[ {\"role\":\"user\",\
+                   \"content\":\"\\u00e9 \\ud83d\"} ],\"tools\":[{\"z\":1,\"a\":{\"y\":2,\"b\":3}}],\
+                   \"unknown\":{\"deep\":[null,1e2,{}]} }\n";
+
+fn posted(client: &mut Client, path: &str, headers: &str, body: &[u8]) {
+    let length = body.len();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{headers}\r\n"
+    );
+    client.send([head.as_bytes(), body].concat());
+}
+
+/// What the upstream is sent for a request, which is answered with `{}`.
+fn sent(proxy: &Proxy, upstream: &Upstream, path: &str, body: &str) -> Recorded {
+    upstream.script(vec![json("{}")]);
+    let answer = proxy.client().post(path, body).answer();
+    assert_eq!((answer.status(), answer.body.as_str()), (200, "{}"), "{path} {body}");
+    upstream.request()
+}
+
+#[test]
+fn a_body_goes_up_as_the_very_same_bytes() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    for path in ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"] {
+        let request = sent(&proxy, &upstream, path, ODD);
+        assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", path));
+        assert_eq!(request.body, ODD, "{path}");
+    }
+}
+
+#[test]
+fn our_key_goes_up_and_only_what_is_meant_for_the_upstream() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    upstream.script(vec![json("{}")]);
+    let headers = "Authorization: Bearer theirs\r\nx-api-key: theirs\r\napi-key: theirs\r\n\
+                   Cookie: a=b\r\nanthropic-version: 2023-06-01\r\nAccept: application/x-own\r\n\
+                   Accept-Encoding: gzip\r\nOpenAI-Organization: org\r\nOpenAI-Project: proj\r\n\
+                   OpenAI-Beta: beta\r\nContent-Type: text/plain\r\nTE: trailers\r\n";
+    let mut client = proxy.client();
+    posted(&mut client, "/v1/chat/completions", headers, ODD.as_bytes());
+    assert_eq!(client.answer().status(), 200);
+    let request = upstream.request();
+    let header = |name: &str| request.header(name).unwrap_or_default().to_owned();
+    assert_eq!(header("authorization"), format!("Bearer {KEY}"));
+    assert_eq!(header("accept-encoding"), "identity");
+    assert_eq!(header("accept"), "application/x-own");
+    assert_eq!(header("content-type"), "application/json");
+    assert_eq!(header("openai-organization"), "org");
+    assert_eq!(header("openai-project"), "proj");
+    assert_eq!(header("openai-beta"), "beta");
+    assert_eq!(header("content-length"), ODD.len().to_string());
+    for name in ["x-api-key", "api-key", "cookie", "anthropic-version", "te"] {
+        assert_eq!(request.header(name), None, "{name}");
+    }
+    let hosts = request.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("host"));
+    assert_eq!(hosts.map(|(_, value)| value.as_str()).collect::<Vec<_>>().len(), 1);
+    assert!(!header("host").contains("localhost"), "the upstream's own");
+}
+
+#[test]
+fn azure_gets_its_key_in_its_own_header_and_the_model_in_the_path() {
+    let upstream = Upstream::start();
+    let base = upstream.base_url().replace("/v1", "/openai?api-version=2024-10-21");
+    let proxy = Proxy::at(&base, |_| {});
+    let request = sent(&proxy, &upstream, "/v1/chat/completions", ODD);
+    let path = "/openai/deployments/m/chat/completions?api-version=2024-10-21";
+    assert_eq!(request.path, path);
+    assert_eq!((request.header("api-key"), request.header("authorization")), (Some(KEY), None));
+}
+
+#[test]
+fn only_the_name_of_the_model_changes_where_it_is_another() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    for name in ["m:latest", "M", "library/m", " m ", "m:local"] {
+        let asked = ODD.replace("\"m\"", &format!("\"{name}\""));
+        assert_eq!(sent(&proxy, &upstream, "/v1/chat/completions", &asked).body, ODD, "{name}");
+    }
+    // Lists are often incomplete.
+    let asked = ODD.replace("\"m\"", "\"org/other:8b\"");
+    assert_eq!(sent(&proxy, &upstream, "/v1/chat/completions", &asked).body, asked);
+}
+
+#[test]
+fn a_virtual_model_brings_its_prompt_its_messages_and_its_options() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    let mut client = proxy.client();
+    client.post(
+        "/api/create",
+        r#"{"model":"mario","from":"m","system":"You are Mario.","stream":false,
+            "messages":[{"role":"user","content":"Who?"},{"role":"assistant","content":"Me!"}],
+            "parameters":{"num_predict":9,"temperature":0.5}}"#,
+    );
+    assert_eq!(client.answer().status(), 200);
+    let body =
+        r#"{"model":"mario","tools":[{"z":1,"a":2}],"messages":[{"content":"Hi","role":"user"}]}"#;
+    let expected = r#"{"model":"m","tools":[{"z":1,"a":2}],"messages":[{"role":"system","content":"You are Mario."},{"role":"user","content":"Who?"},{"role":"assistant","content":"Me!"},{"content":"Hi","role":"user"}],"max_tokens":9,"temperature":0.5}"#;
+    assert_eq!(sent(&proxy, &upstream, "/v1/chat/completions", body).body, expected);
+    let body = r#"{"model":"mario:latest","input":"x","unknown":[1, 2]}"#;
+    let expected = r#"{"model":"m","input":"x","unknown":[1, 2]}"#;
+    assert_eq!(sent(&proxy, &upstream, "/v1/embeddings", body).body, expected);
+}
+
+#[test]
+fn a_model_that_is_used_shows_as_loaded() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    sent(&proxy, &upstream, "/v1/chat/completions", ODD);
+    let loaded = proxy.client().get("/api/ps").answer().json();
+    assert_eq!(loaded["models"][0]["name"], "m:latest");
+}
+
+/// Streams that are valid, and odd.
+fn odd_streams() -> Vec<Vec<u8>> {
+    let long = format!("data: {{\"x\":\"{}\"}}\n\n", "é".repeat(512 * 1024));
+    vec![
+        b": comment\r\n\r\nevent: x\r\ndata: {\"a\":1}\r\n\r\ndata: [DONE]\r\n\r\n".to_vec(),
+        "\u{feff}data:{\"usage\":null, \"x\" : \"é\u{2028}\"}\n\n\n\nid: 7\nretry: 10\n\n".into(),
+        b"data: {\"error\":{\"message\":\"in band\"}}\n\ndata: [DONE]\n\n".to_vec(),
+        b"data: cut".to_vec(),
+        b"data: \xff\xfe\n\n".to_vec(),
+        [long.as_bytes(), b"data: [DONE]\n\n"].concat(),
+        Vec::new(),
+    ]
+}
+
+#[test]
+fn a_stream_is_byte_for_byte_that_of_the_upstream() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    let mut client = proxy.client();
+    for stream in odd_streams() {
+        for size in [1, 2, 3, 7, 4096, 100_000, 2_000_000] {
+            if stream.len() / size > 10_000 {
+                continue;
+            }
+            let mut steps = vec![stream_head()];
+            for piece in stream.chunks(size) {
+                let head = format!("{:x}\r\n", piece.len());
+                steps.push(Step::Send([head.as_bytes(), piece, b"\r\n"].concat()));
+            }
+            steps.push(last_frame());
+            upstream.script(steps);
+            let head = client.post("/v1/chat/completions", ODD).head();
+            assert_eq!(
+                (head.status, head.header("content-type")),
+                (200, Some("text/event-stream"))
+            );
+            let body: Vec<u8> = std::iter::from_fn(|| client.frame_bytes()).flatten().collect();
+            assert!(body == stream, "{size}: {} of {} bytes", body.len(), stream.len());
+            upstream.request();
+        }
+    }
+    assert!(upstream.connections() <= 2, "one connection serves all streams");
+}
+
+#[test]
+fn each_piece_is_passed_on_before_the_next_one_comes() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    let (go, told) = bounded(1);
+    upstream.script(vec![
+        stream_head(),
+        frame("data: fir"),
+        Step::Wait(told.clone()),
+        frame("st\n\n"),
+        Step::Wait(told),
+        last_frame(),
+    ]);
+    let mut client = proxy.client();
+    let head = client.post("/v1/chat/completions", ODD).head();
+    assert_eq!(head.status, 200);
+    assert_eq!(client.frame().as_deref(), Some("data: fir"));
+    go.send(()).expect("the upstream waits");
+    assert_eq!(client.frame().as_deref(), Some("st\n\n"));
+    go.send(()).expect("the upstream waits");
+    assert_eq!(client.frame(), None);
+}
+
+#[test]
+fn a_client_that_leaves_ends_the_upstream_s_work() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    let (closed, is_closed) = bounded(1);
+    let (go, told) = bounded(1);
+    let mut steps = vec![stream_head(), frame("data: 1\n\n"), Step::Wait(told)];
+    // A first write into a closed connection may still succeed.
+    steps.extend((0..64).map(|_| frame(&"x".repeat(64 * 1024))));
+    steps.push(Step::UntilClosed(closed));
+    upstream.script(steps);
+    let mut client = proxy.client();
+    client.post("/v1/chat/completions", ODD).head();
+    assert!(client.frame().is_some());
+    drop(client);
+    go.send(()).expect("the upstream waits");
+    // Either a write of the upstream fails, which ends its script, or it sees the close.
+    let ended = is_closed.recv_timeout(HANG / 2);
+    assert!(!matches!(ended, Err(crossbeam_channel::RecvTimeoutError::Timeout)));
+}
+
+#[test]
+fn a_whole_answer_keeps_its_bytes_and_the_headers_that_clients_read() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    let body = "{ \"b\":1.50,\n \"a\":\"\\u00e9\" }\n";
+    let headers = [
+        ("x-request-id", "req_theirs"),
+        ("x-ratelimit-remaining-requests", "7"),
+        ("openai-processing-ms", "12"),
+        ("set-cookie", "a=b"),
+        ("server", "theirs"),
+        ("access-control-allow-origin", "*"),
+    ];
+    upstream.script(vec![crate::support::upstream::status(200, &headers, body)]);
+    let answer = proxy.client().post("/v1/chat/completions", ODD).answer();
+    assert_eq!(answer.body, body);
+    let header = |name: &str| answer.head.header(name);
+    assert_eq!(header("content-type"), Some("application/json"));
+    assert_eq!(header("content-length"), Some(body.len().to_string().as_str()));
+    assert_eq!(header("x-ratelimit-remaining-requests"), Some("7"));
+    assert_eq!(header("openai-processing-ms"), Some("12"));
+    let ids = answer.head.headers.iter().filter(|(it, _)| it.eq_ignore_ascii_case("x-request-id"));
+    assert_eq!(ids.map(|(_, value)| value.as_str()).collect::<Vec<_>>(), ["req_theirs"]);
+    for name in ["set-cookie", "server", "access-control-allow-origin", "transfer-encoding"] {
+        assert_eq!(header(name), None, "{name}");
+    }
+}
+
+#[test]
+fn a_long_answer_is_passed_on_without_being_held() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    let (go, told) = bounded(1);
+    let (first, rest) = ("x".repeat(1000), "y".repeat(200_000));
+    let head =
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 201000\r\n\r\n";
+    let (head, second) = (format!("{head}{first}").into_bytes(), rest.clone().into_bytes());
+    upstream.script(vec![Step::Send(head), Step::Wait(told), Step::Send(second)]);
+    let mut client = proxy.client();
+    assert_eq!(client.post("/v1/embeddings", ODD).head().status, 200);
+    assert_eq!(client.frame(), Some(first));
+    go.send(()).expect("the upstream waits");
+    let body: String = std::iter::from_fn(|| client.frame()).collect();
+    assert!(body == rest);
+}
+
+#[test]
+fn a_packed_body_is_unpacked_and_passed_on() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    let mut client = proxy.client();
+    let packed = compress_to_vec(ODD.as_bytes(), CompressionLevel::Fastest);
+    for path in ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"] {
+        upstream.script(vec![json("{}")]);
+        posted(&mut client, path, "Content-Encoding: zstd\r\n", &packed);
+        assert_eq!(client.answer().body, "{}");
+        let request = upstream.request();
+        assert_eq!((request.body.as_str(), request.header("content-encoding")), (ODD, None));
+        posted(&mut client, path, "Content-Encoding: zstd\r\n", ODD.as_bytes());
+        let answer = client.answer();
+        assert_eq!(answer.status(), 400);
+        assert_eq!(answer.json()["error"]["message"], "failed to decompress request body");
+    }
+    // Nobody else unpacks, and nothing else is unpacked.
+    for (path, encoding) in [("/api/chat", "zstd"), ("/v1/chat/completions", "gzip")] {
+        posted(&mut client, path, &format!("Content-Encoding: {encoding}\r\n"), &packed);
+        assert_eq!(client.answer().status(), 400, "{path} {encoding}");
+    }
+    assert!(upstream.is_idle());
+}
+
+/// An upstream that tells when it has some bytes of the body, and then takes the rest.
+fn counting_upstream(enough: usize) -> (String, crossbeam_channel::Receiver<usize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let base = format!("http://{}/v1", listener.local_addr().expect("bound"));
+    let (sender, receiver) = bounded(2);
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("the proxy comes");
+        let mut reader = BufReader::new(stream.try_clone().expect("a socket"));
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).expect("a head");
+            let line = line.trim_end().to_ascii_lowercase();
+            if let Some(value) = line.strip_prefix("content-length: ") {
+                length = value.parse().expect("a length");
+            }
+            if line.is_empty() {
+                break;
+            }
+        }
+        reader.read_exact(&mut vec![0; enough]).expect("the beginning");
+        sender.send(enough).expect("the test listens");
+        let rest = std::io::copy(&mut reader.take(length - enough as u64), &mut std::io::sink());
+        sender.send(enough + rest.expect("the rest") as usize).expect("the test listens");
+        let answer =
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+        stream.write_all(answer.as_bytes()).expect("an answer");
+    });
+    (base, receiver)
+}
+
+/// Sends half of a body, waits until the upstream has a part of it, and sends the rest.
+fn streams_through(path: &str, headers: &str, body: &[u8], shorter: usize) {
+    let (base, received) = counting_upstream(body.len() / 4);
+    let proxy = Proxy::at(&base, |_| {});
+    let mut client = proxy.client();
+    let (first, rest) = body.split_at(body.len() / 2);
+    let length = body.len();
+    client.send(format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{headers}"));
+    client.send(format!("Content-Length: {length}\r\n\r\n")).send(first);
+    assert_eq!(received.recv_timeout(HANG), Ok(length / 4), "before the client has sent it all");
+    client.send(rest);
+    assert_eq!(received.recv_timeout(HANG), Ok(length - shorter));
+    assert_eq!(client.answer().body, "{}");
+}
+
+#[test]
+fn a_large_body_streams_through() {
+    for model in ["m", "library/m"] {
+        let body = format!(r#"{{"model":"{model}","input":"{}"}}"#, "x".repeat(4_000_000));
+        streams_through("/v1/embeddings", "", body.as_bytes(), model.len() - 1);
+    }
+}
+
+#[test]
+fn a_large_body_that_breaks_off_is_never_whole_for_the_upstream() {
+    let (base, received) = counting_upstream(1_000_000);
+    let proxy = Proxy::at(&base, |_| {});
+    let mut client = proxy.client();
+    let beginning = format!(r#"{{"model":"m","input":"{}"#, "x".repeat(2_000_000));
+    client.send("POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\n");
+    client.send("Content-Length: 4000000\r\n\r\n").send(beginning);
+    assert_eq!(received.recv_timeout(HANG), Ok(1_000_000));
+    client.stream().shutdown(std::net::Shutdown::Write).expect("connected");
+    let answer = client.answer();
+    assert_eq!(answer.status(), 400);
+    assert_eq!(answer.json()["error"]["message"], "unexpected EOF");
+    let whole = received.recv_timeout(HANG).unwrap_or_default();
+    assert!(whole < 4_000_000, "{whole}");
+}
+
+/// A form as the OpenAI clients send it.
+fn form(model: &str, size: usize) -> Vec<u8> {
+    let part = |name: &str| format!("--b\r\nContent-Disposition: form-data; name=\"{name}\"");
+    let file = format!("{}; filename=\"a.wav\"\r\nContent-Type: audio/wav", part("file"));
+    let sound = "RIFF".repeat(size / 4);
+    format!("{}\r\n\r\n{model}\r\n{file}\r\n\r\n{sound}\r\n--b--\r\n", part("model")).into_bytes()
+}
+
+const FORM: &str = "Content-Type: multipart/form-data; boundary=b\r\n";
+
+#[test]
+fn a_large_form_streams_through() {
+    streams_through("/v1/audio/transcriptions", FORM, &form("m", 4_000_000), 0);
+}
+
+#[test]
+fn a_large_body_whose_model_has_another_name_is_sent_all_the_same() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    let body =
+        |model: &str| format!(r#"{{"model":"{model}","input":"{}"}}"#, "x".repeat(2_000_000));
+    let request = sent(&proxy, &upstream, "/v1/embeddings", &body("m:latest"));
+    assert!(request.body == body("m"));
+    let late = format!(r#"{{"input":"{}","model":"m:latest"}}"#, "x".repeat(2_000_000));
+    let request = sent(&proxy, &upstream, "/v1/embeddings", &late);
+    assert!(request.body == late.replace("m:latest", "m"));
+}
+
+#[test]
+fn a_form_is_passed_on_with_the_upstream_s_name_in_it() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    let mut client = proxy.client();
+    for size in [4, 2_000_000] {
+        upstream.script(vec![json("{\"text\":\"Hi\"}")]);
+        posted(&mut client, "/v1/audio/transcriptions", FORM, &form("m:latest", size));
+        assert_eq!(client.answer().body, "{\"text\":\"Hi\"}");
+        let request = upstream.request();
+        assert!(request.body.as_bytes() == form("m", size), "{size}");
+        let kind = request.header("content-type");
+        assert_eq!(kind, Some("multipart/form-data; boundary=b"));
+        assert_eq!(request.path, "/v1/audio/transcriptions");
+    }
+    let unnamed = b"--b\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\nx\r\n--b--\r\n";
+    posted(&mut client, "/v1/audio/transcriptions", FORM, unnamed);
+    let answer = client.answer();
+    assert_eq!(answer.status(), 400);
+    assert_eq!(answer.json()["error"]["message"], "model is required");
+}
+
+#[test]
+fn a_failure_is_tried_again_before_the_first_byte() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    upstream.script(vec![Step::Close]).script(vec![json("{\"ok\":1}")]);
+    let answer = proxy.client().post("/v1/chat/completions", ODD).answer();
+    assert_eq!((answer.status(), answer.body.as_str()), (200, "{\"ok\":1}"));
+    for _ in 0..2 {
+        assert_eq!(upstream.request().body, ODD);
+    }
+}
+
+#[test]
+fn old_clients_get_the_same_bytes() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    for connection in ["close", "keep-alive"] {
+        upstream.script(vec![stream_head(), frame("data: 1\n\n"), frame("x"), last_frame()]);
+        let mut client = proxy.client();
+        let length = ODD.len();
+        client.send(format!(
+            "POST /v1/chat/completions HTTP/1.0\r\nConnection: {connection}\r\n\
+             Content-Length: {length}\r\n\r\n{ODD}"
+        ));
+        assert_eq!(client.answer().body, "data: 1\n\nx", "{connection}");
+    }
+}

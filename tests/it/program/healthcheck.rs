@@ -1,0 +1,88 @@
+//! `--healthcheck`: what the program says of a server that runs, of none, and of odd ones.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Command, Stdio};
+use std::thread;
+
+use crate::support::proxy::Proxy;
+use crate::support::reserved::Reserved;
+use crate::support::upstream::Upstream;
+
+/// The exit status and what is said on standard error when the program is to listen at `host`.
+fn check(host: &str) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_ollama-openai-proxy"))
+        .env_clear()
+        .env("OLLAMA_HOST", host)
+        .env("OPENAI_BASE_URL", "http://upstream.test")
+        .current_dir(env!("CARGO_TARGET_TMPDIR"))
+        .arg("--healthcheck")
+        .stdin(Stdio::null())
+        .output()
+        .expect("it starts");
+    assert!(output.stdout.is_empty());
+    (output.status.code(), String::from_utf8(output.stderr).expect("UTF-8"))
+}
+
+/// A server that reads a request, says `answer` and closes.
+fn says(answer: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = listener.local_addr().expect("bound");
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let mut head = [0; 16];
+        stream.read_exact(&mut head).expect("a request");
+        assert_eq!(&head, b"GET /health HTTP");
+        stream.write_all(answer).expect("written");
+    });
+    addr
+}
+
+#[track_caller]
+fn fails(host: &str, why: &str) {
+    let (code, err) = check(host);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.starts_with("Error: not healthy: ") && err.contains(why), "{err}");
+    assert_eq!(err.lines().count(), 1, "{err}");
+}
+
+#[test]
+fn a_running_proxy_is_healthy_by_each_of_its_addresses() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    let port = proxy.addr().port();
+    for host in ["127.0.0.1", "0.0.0.0", "localhost", "", "[::]"] {
+        assert_eq!(check(&format!("{host}:{port}")), (Some(0), String::new()), "{host}");
+    }
+    assert!(upstream.connections() == 0, "the upstream was asked");
+}
+
+#[test]
+fn a_proxy_on_all_interfaces_is_healthy() {
+    let upstream = Upstream::start();
+    for host in ["", "0.0.0.0"] {
+        let proxy = Proxy::with(&upstream, |config| config.host = host.to_owned());
+        let host = format!("{host}:{}", proxy.addr().port());
+        assert_eq!(check(&host), (Some(0), String::new()), "{host}");
+    }
+}
+
+#[test]
+fn nobody_there_is_not_healthy() {
+    fails(&Reserved::new().addr().to_string(), "refused");
+    fails("127.0.0.1:0", "port 0");
+}
+
+#[test]
+fn another_status_and_no_http_are_not_healthy() {
+    let bad = says(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
+    fails(&bad.to_string(), "status 503");
+    fails(&says(b"220 mail.example.com ESMTP\r\n").to_string(), "no HTTP server");
+    fails(&says(b"HTTP/1.1 2").to_string(), "port ");
+}
+
+#[test]
+fn one_that_takes_the_connection_and_says_nothing_is_not_healthy() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    fails(&listener.local_addr().expect("bound").to_string(), "port ");
+}

@@ -1,0 +1,7 @@
+//! The program as its users start it: options, environment, log, signals.
+
+mod command_line;
+mod environment;
+mod healthcheck;
+mod metrics;
+mod secrets;

@@ -1,0 +1,57 @@
+//! Azure's dated API (openai-wire.md 1.2): the deployment is a part of the path, the version stands in
+//! the query, and the key travels in a header of its own.
+
+use crate::support::proxy::{KEY, Proxy};
+use crate::support::raw::chat_whole;
+use crate::support::upstream::{self, Upstream, answer};
+use ollama_openai_proxy::redact::Secret;
+
+const VERSION: &str = "?api-version=2024-10-21";
+
+#[test]
+fn the_model_is_the_deployment_and_the_key_has_its_own_header() {
+    let upstream = Upstream::start();
+    upstream.script(vec![answer("Hi")]);
+    let base = upstream.base_url().replace("/v1", "/openai");
+    let proxy = Proxy::at(&format!("{base}{VERSION}"), |_| {});
+    assert_eq!(proxy.client().post("/api/chat", chat_whole("Hi")).answer().status(), 200);
+    let asked = upstream.request();
+    assert_eq!(asked.path, format!("/openai/deployments/m/chat/completions{VERSION}"));
+    assert_eq!((asked.header("api-key"), asked.header("authorization")), (Some(KEY), None));
+}
+
+#[test]
+fn a_deployment_in_the_base_serves_every_model_and_the_list_stands_beside_it() {
+    let upstream = Upstream::start();
+    upstream.script_lists();
+    upstream.script(vec![upstream::json(r#"{"data":[{"id":"gpt-4o"}]}"#)]);
+    upstream.script(vec![answer("Hi")]);
+    let base = upstream.base_url().replace("/v1", "/openai/deployments/mine");
+    let proxy = Proxy::at(&format!("{base}{VERSION}"), |_| {});
+    let tags = proxy.client().get("/api/tags").answer().json();
+    assert_eq!(tags["models"][0]["name"], "gpt-4o:latest");
+    let asked = upstream.request();
+    assert_eq!(asked.path, format!("/openai/models{VERSION}"));
+    assert_eq!(asked.header("api-key"), Some(KEY));
+    proxy.client().post("/api/chat", chat_whole("Hi")).answer();
+    assert_eq!(
+        upstream.request().path,
+        format!("/openai/deployments/mine/chat/completions{VERSION}")
+    );
+}
+
+#[test]
+fn a_token_of_the_directory_is_a_bearer_s() {
+    let upstream = Upstream::start();
+    upstream.script(vec![answer("Hi")]);
+    let base = upstream.base_url().replace("/v1", "/openai");
+    let proxy = Proxy::at(&format!("{base}{VERSION}"), |config| {
+        config.api_key = Some(Secret::new("eyJ0eXAi"));
+    });
+    proxy.client().post("/api/chat", chat_whole("Hi")).answer();
+    let asked = upstream.request();
+    assert_eq!(
+        (asked.header("authorization"), asked.header("api-key")),
+        (Some("Bearer eyJ0eXAi"), None)
+    );
+}

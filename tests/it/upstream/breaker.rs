@@ -1,0 +1,208 @@
+//! The circuit to an upstream that is not there: when it opens, whom it turns away, and what closes
+//! it. The numbers are the test's own, so nothing here waits for a pause.
+
+use std::time::Duration;
+
+use crate::support::HANG;
+use crate::support::proxy::{self, Proxy};
+use crate::support::raw::{Answer, Client, chat, chat_whole};
+use crate::support::restarting::Restarting;
+use crate::support::upstream::{Step, Upstream, answer, status};
+use crossbeam_channel::{bounded, unbounded};
+use ollama_openai_proxy::breaker::Settings;
+use ollama_openai_proxy::config::Config;
+use ollama_openai_proxy::upstream::Pacing;
+use serde_json::Value;
+
+const HOUR: Duration = Duration::from_secs(3600);
+const REFUSED: &str = "cannot reach the upstream: connection refused";
+
+/// Opens after this many failures, for long; who has waited may try at once.
+fn opens_after(threshold: u32) -> impl Fn(&mut Config) {
+    move |config| {
+        config.circuit = Settings {
+            threshold,
+            spread: Duration::ZERO,
+            pause: HOUR,
+            longest_pause: HOUR,
+            short_pause: Duration::ZERO,
+            ..Settings::default()
+        };
+    }
+}
+
+fn ask(proxy: &Proxy) -> Answer {
+    proxy.client().post("/api/chat", chat_whole("Hi")).answer()
+}
+
+fn get(proxy: &Proxy, path: &str) -> (u16, Value) {
+    let answer = proxy.client().get(path).answer();
+    (answer.status(), answer.json())
+}
+
+fn metric(proxy: &Proxy, line: &str) -> bool {
+    proxy.client().get("/metrics").answer().body.lines().any(|it| it == line)
+}
+
+#[test]
+fn it_opens_after_failures_in_a_row_and_a_check_closes_it() {
+    let upstream = Restarting::down();
+    let proxy = Proxy::at(&upstream.base_url(), |config| {
+        opens_after(3)(config);
+        config.retry.max = 0;
+    });
+    for _ in 0..3 {
+        let answer = ask(&proxy);
+        assert_eq!((answer.status(), answer.error().as_str()), (502, REFUSED));
+    }
+    let answer = ask(&proxy);
+    let told = format!("{REFUSED} (not asked again yet)");
+    assert_eq!((answer.status(), answer.error()), (503, told));
+    assert_eq!(answer.head.header("retry-after"), Some("3600"));
+    let answer = proxy.client().post("/v1/chat/completions", chat("Hi")).answer();
+    assert_eq!((answer.status(), answer.head.header("retry-after")), (503, Some("3600")));
+    let (code, health) = get(&proxy, "/openai/health");
+    assert_eq!(
+        (code, &health["circuit"], &health["error"]),
+        (503, &"open".into(), &REFUSED.into())
+    );
+    let (code, ready) = get(&proxy, "/ready");
+    assert_eq!((code, &ready["reason"]), (503, &"the upstream does not answer".into()));
+    assert_eq!(get(&proxy, "/health").0, 200, "it is alive");
+    assert!(metric(&proxy, "ollama_proxy_circuit_state{state=\"open\"} 1"));
+    assert!(metric(&proxy, "ollama_proxy_circuit_refusals_total 2"));
+    assert!(metric(&proxy, "ollama_proxy_upstream_failures_total{kind=\"connect\"} 4"));
+    upstream.start();
+    assert_eq!(ask(&proxy).status(), 503, "nobody has looked yet");
+    let (code, health) = get(&proxy, "/openai/health");
+    assert_eq!((code, &health["circuit"]), (200, &"closed".into()));
+    assert_eq!(get(&proxy, "/ready"), (200, serde_json::json!({"status": "ready"})));
+    assert!(metric(&proxy, "ollama_proxy_circuit_state{state=\"closed\"} 1"));
+    assert_eq!(ask(&proxy).status(), 200);
+}
+
+#[test]
+fn after_the_pause_the_next_request_finds_out() {
+    let upstream = Restarting::down();
+    let proxy = Proxy::at(&upstream.base_url(), |config| {
+        opens_after(1)(config);
+        config.circuit.pause = Duration::ZERO;
+        config.retry.max = 0;
+    });
+    for _ in 0..3 {
+        assert_eq!(ask(&proxy).status(), 502);
+        assert!(metric(&proxy, "ollama_proxy_circuit_state{state=\"half_open\"} 1"));
+        assert_eq!(get(&proxy, "/ready").0, 200, "or nobody would come and find out");
+    }
+    upstream.start();
+    assert_eq!(ask(&proxy).status(), 200);
+    assert!(metric(&proxy, "ollama_proxy_circuit_state{state=\"closed\"} 1"));
+}
+
+#[test]
+fn whatever_has_a_status_is_an_answer_of_something_that_lives() {
+    let loading = r#"{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}"#;
+    let upstream = Upstream::start();
+    let proxy = Proxy::with(&upstream, |config| {
+        opens_after(1)(config);
+        config.retry.max = 0;
+    });
+    for code in [503, 429, 502, 504, 500] {
+        upstream.script(vec![status(code, &[], loading)]);
+        assert_eq!(ask(&proxy).status(), code);
+    }
+    // An answer that breaks off is one, too.
+    upstream.script(vec![
+        Step::Send(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{".to_vec()),
+        Step::Close,
+    ]);
+    assert_eq!(ask(&proxy).status(), 502);
+    upstream.script(vec![answer("ok")]);
+    assert_eq!(ask(&proxy).status(), 200);
+}
+
+#[test]
+fn one_answer_forgets_the_failures_before_it() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::with(&upstream, |config| {
+        opens_after(3)(config);
+        config.retry.max = 0;
+    });
+    for _ in 0..4 {
+        for _ in 0..2 {
+            upstream.script(vec![Step::Close]);
+            assert_eq!(ask(&proxy).status(), 502);
+        }
+        // On a connection that is closed afterwards, so that none is kept.
+        upstream.script(vec![answer("ok"), Step::Close]);
+        assert_eq!(ask(&proxy).status(), 200);
+    }
+}
+
+#[test]
+fn few_wait_and_the_others_are_told_at_once() {
+    let upstream = Restarting::down();
+    let (sleeping, sleeps) = unbounded();
+    let (go_on, told) = bounded::<()>(0);
+    let sleep = move |duration: Duration| {
+        sleeping.send(duration).expect("the test listens");
+        told.recv_timeout(HANG).is_ok()
+    };
+    let pacing = Pacing { sleep: Box::new(sleep), jitter: Box::new(|| 0.0) };
+    let change = |config: &mut Config| {
+        opens_after(1)(config);
+        config.workers = 8;
+    };
+    let (server, _stop) = proxy::start(&upstream.base_url(), change, pacing);
+    let mut first = Client::connect(server.local_addr());
+    first.post("/api/chat", chat_whole("Hi"));
+    assert_eq!(sleeps.recv_timeout(HANG), Ok(Duration::from_secs(1)), "it took the only seat");
+    for _ in 0..20 {
+        let answer =
+            Client::connect(server.local_addr()).post("/api/chat", chat_whole("Hi")).answer();
+        assert_eq!(answer.status(), 503);
+    }
+    assert!(sleeps.is_empty(), "nobody else waits");
+    go_on.send(()).expect("it sleeps");
+    assert_eq!(sleeps.recv_timeout(HANG), Ok(Duration::from_secs(2)), "it has tried in vain");
+    upstream.start();
+    go_on.send(()).expect("it sleeps");
+    assert_eq!(first.answer().status(), 200);
+    let mut other = Client::connect(server.local_addr());
+    assert_eq!(other.post("/api/chat", chat_whole("Hi")).answer().status(), 200);
+}
+
+#[test]
+fn an_upload_that_cannot_be_repeated_is_turned_away_too() {
+    let upstream = Restarting::down();
+    let proxy = Proxy::at(&upstream.base_url(), |config| {
+        opens_after(1)(config);
+        config.retry.max = 0;
+    });
+    let large = chat_whole(&"x".repeat(1_500_000));
+    for code in [502, 503] {
+        let answer = proxy.client().post("/v1/chat/completions", &large).answer();
+        assert_eq!(answer.status(), code, "{}", answer.body);
+    }
+}
+
+#[test]
+fn a_black_hole_holds_few_workers() {
+    let upstream = Upstream::start();
+    let (_keep, never) = bounded::<()>(0);
+    let proxy = Proxy::with(&upstream, |config| {
+        opens_after(2)(config);
+        config.workers = 4;
+        config.retry.max = 0;
+        config.request_timeout = Duration::from_millis(100);
+    });
+    for _ in 0..2 {
+        upstream.script(vec![Step::Wait(never.clone())]);
+        assert_eq!(ask(&proxy).status(), 504);
+        upstream.request();
+    }
+    for _ in 0..20 {
+        assert_eq!(ask(&proxy).status(), 503);
+    }
+    assert!(upstream.is_idle(), "nobody asked any more");
+}

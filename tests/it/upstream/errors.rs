@@ -1,0 +1,185 @@
+//! Errors and nonsense of the upstream, as the client is told of them.
+
+use crate::support::proxy::{KEY, Proxy};
+use crate::support::raw::{Answer, chat, chat_whole};
+use crate::support::upstream::{Step, Upstream, json, status, typed};
+
+fn ask(path: &str, body: &str, step: Step) -> Answer {
+    let upstream = Upstream::start();
+    upstream.script(vec![step]);
+    let proxy = Proxy::with(&upstream, |config| config.retry.max = 0);
+    let answer = proxy.client().post(path, body).answer();
+    // Whatever it said, the next request on this proxy is served.
+    upstream.script(vec![crate::support::upstream::answer("ok")]);
+    assert_eq!(proxy.client().post("/api/chat", chat_whole("Hi")).answer().status(), 200);
+    answer
+}
+
+fn check(step: Step, code: u16, message: &str) {
+    let answer = ask("/api/chat", &chat("Hi"), step);
+    assert_eq!((answer.status(), answer.error().as_str()), (code, message));
+    assert_eq!(answer.head.header("content-type"), Some("application/json; charset=utf-8"));
+}
+
+#[test]
+fn statuses_pass_through_with_the_message_unwrapped() {
+    for code in [400, 401, 403, 413, 422, 429, 500, 502, 503, 504] {
+        let body = r#"{"error":{"message":"the reason","type":"t","param":null,"code":null}}"#;
+        check(status(code, &[], body), code, "the reason");
+    }
+}
+
+#[test]
+fn messages_are_found_in_every_shape() {
+    check(status(400, &[], r#"{"object":"error","message":"flat","code":400}"#), 400, "flat");
+    check(
+        status(
+            400,
+            &[],
+            r#"[{"error":{"code":400,"message":"listed","status":"INVALID_ARGUMENT"}}]"#,
+        ),
+        400,
+        "listed",
+    );
+    check(status(400, &[], r#"{"code":"x","error":"a string"}"#), 400, "a string");
+    check(
+        status(422, &[], r#"{"detail":[{"loc":["body","x"],"msg":"is missing","type":"t"}]}"#),
+        422,
+        "x: is missing",
+    );
+    check(typed(503, "text/plain", &[], "overloaded"), 503, "overloaded");
+    check(typed(500, "text/html", &[], "<html><body>Sorry</body></html>"), 500, "Sorry");
+    check(status(500, &[], ""), 500, "upstream returned HTTP 500");
+}
+
+#[test]
+fn an_unknown_model_is_worded_as_each_route_of_ollama_does() {
+    let unknown = || {
+        status(
+            404,
+            &[],
+            r#"{"error":{"message":"The model `m` does not exist","type":"invalid_request_error","param":null,"code":"model_not_found"}}"#,
+        )
+    };
+    check(unknown(), 404, "model 'm' not found");
+    let generate = ask("/api/generate", r#"{"model":"m","prompt":"x"}"#, unknown());
+    assert_eq!((generate.status(), generate.error().as_str()), (404, "model 'm' not found"));
+    for (path, body) in [
+        ("/api/embed", r#"{"model":"m","input":"x"}"#),
+        ("/api/embeddings", r#"{"model":"m","prompt":"x"}"#),
+    ] {
+        let answer = ask(path, body, unknown());
+        assert_eq!(answer.status(), 404);
+        assert_eq!(answer.error(), "model \"m\" not found, try pulling it first");
+    }
+}
+
+#[test]
+fn a_wrong_base_url_is_told_as_such() {
+    let hint = "upstream returned 404 for POST /v1/chat/completions; check the base URL";
+    check(typed(404, "text/html", &[], "<h1>Not Found</h1>"), 502, hint);
+    check(
+        status(
+            404,
+            &[],
+            r#"{"error":{"code":404,"message":"File Not Found","type":"not_found_error"}}"#,
+        ),
+        502,
+        hint,
+    );
+    check(
+        status(307, &[("Location", "http://elsewhere/")], ""),
+        502,
+        "upstream redirects; fix the base URL",
+    );
+}
+
+#[test]
+fn nonsense_is_a_bad_gateway() {
+    let invalid = |what: &str| format!("invalid response from the upstream: {what}");
+    check(json(""), 502, &invalid("an empty answer"));
+    check(json("{\"choices\":"), 502, &invalid("something that is no JSON object"));
+    check(json("[]"), 502, &invalid("something that is no JSON object"));
+    check(json("{\"ok\":true}"), 502, &invalid("an answer without choices"));
+    check(typed(200, "text/html", &[], "<html>"), 502, &invalid("HTML in place of an answer"));
+    check(
+        Step::Send(b"SSH-2.0-OpenSSH_9.2\r\n\r\n".to_vec()),
+        502,
+        &invalid("something that is not HTTP"),
+    );
+    check(typed(200, "text/event-stream", &[], ": nothing\n\n"), 502, &invalid("an empty stream"));
+    check(
+        typed(200, "text/event-stream", &[], "data: nonsense\n\n"),
+        502,
+        &invalid("an empty stream"),
+    );
+}
+
+#[test]
+fn an_error_inside_a_success_is_an_error() {
+    check(
+        json(r#"{"error":"Unexpected endpoint or method. (POST /x)"}"#),
+        502,
+        "Unexpected endpoint or method. (POST /x)",
+    );
+    check(json(r#"{"error":{"code":429,"message":"slow down"}}"#), 429, "slow down");
+    let embed = ask(
+        "/api/embed",
+        r#"{"model":"m","input":"x"}"#,
+        json(r#"{"error":{"code":503,"message":"loading"}}"#),
+    );
+    assert_eq!((embed.status(), embed.error().as_str()), (503, "loading"));
+}
+
+#[test]
+fn an_answer_that_breaks_off_is_no_answer() {
+    let cut = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{\"choices\":[{\"mess";
+    let upstream = Upstream::start();
+    upstream.script(vec![Step::Send(cut.into()), Step::Close]);
+    let proxy = Proxy::start(&upstream);
+    let answer = proxy.client().post("/api/chat", chat_whole("Hi")).answer();
+    assert_eq!(
+        (answer.status(), answer.error().as_str()),
+        (502, "the upstream ended its answer early")
+    );
+}
+
+#[test]
+fn the_key_goes_upstream_and_never_comes_back() {
+    let upstream = Upstream::start();
+    let echo = format!(
+        r#"{{"error":{{"message":"Incorrect API key provided: {KEY}. Also sk-abcdef123456 is wrong."}}}}"#
+    );
+    upstream.script(vec![status(401, &[], &echo)]);
+    upstream.script(vec![json(&echo)]);
+    let proxy = Proxy::start(&upstream);
+    for expected in [401, 500] {
+        let answer = proxy.client().post("/api/chat", chat("Hi")).answer();
+        assert_eq!(answer.status(), expected);
+        assert_eq!(answer.error(), "Incorrect API key provided: ***. Also sk-*** is wrong.");
+        let bearer = format!("Bearer {KEY}");
+        assert_eq!(upstream.request().header("authorization"), Some(bearer.as_str()));
+    }
+}
+
+#[test]
+fn a_list_that_fails_is_told_and_shown_by_the_health_route() {
+    let upstream = Upstream::start();
+    upstream.script_lists();
+    for _ in 0..2 {
+        upstream.script(vec![status(
+            401,
+            &[],
+            &format!(r#"{{"error":{{"message":"bad key {KEY}"}}}}"#),
+        )]);
+    }
+    let proxy = Proxy::start(&upstream);
+    let tags = proxy.client().get("/api/tags").answer();
+    assert_eq!((tags.status(), tags.error().as_str()), (401, "bad key ***"));
+    let health = proxy.client().get("/openai/health").answer();
+    assert_eq!(health.status(), 503);
+    let health = health.json();
+    assert_eq!((&health["status"], &health["error"]), (&"unhealthy".into(), &"bad key ***".into()));
+    assert_eq!(health["models_available"], 0);
+    assert_eq!(health["error_rate"], 1.0);
+}

@@ -1,0 +1,365 @@
+//! Upstreams that fail in every way there is: each request ends in time with the right error, and
+//! every worker comes back.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::support::proxy::{self, Proxy};
+use crate::support::raw::{Client, chat, chat_whole};
+use crate::support::restarting::Restarting;
+use crate::support::upstream::{self, Step, Upstream, answer, delta, frame, stream_head};
+use crossbeam_channel::bounded;
+use ollama_openai_proxy::breaker;
+use ollama_openai_proxy::upstream::Pacing;
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+
+/// How long an upstream may be silent here.
+const TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Two workers, no retries, and no circuit that opens.
+fn patient(upstream: &Upstream) -> Proxy {
+    Proxy::with(upstream, |config| {
+        config.workers = 2;
+        config.retry.max = 0;
+        config.request_timeout = TIMEOUT;
+        config.circuit.threshold = u32::MAX;
+    })
+}
+
+/// Sees that both workers serve, at the same time.
+fn both_serve(upstream: &Upstream, proxy: &Proxy) {
+    let (go_on, told) = bounded::<()>(0);
+    let mut clients: Vec<_> = (0..2).map(|_| proxy.client()).collect();
+    for _ in 0..2 {
+        upstream.script(vec![Step::Wait(told.clone()), answer("ok")]);
+    }
+    for client in &mut clients {
+        client.post("/api/chat", chat_whole("Hi"));
+    }
+    (0..2).for_each(|_| drop(upstream.request()));
+    drop(go_on);
+    for client in &mut clients {
+        assert_eq!(client.answer().json()["message"]["content"], "ok");
+    }
+}
+
+/// Sees what clients of a whole and of a streamed answer are told, and that the workers come back.
+fn check(name: &str, steps: fn() -> Vec<Step>, status: u16, error: &str) {
+    let upstream = Upstream::start();
+    let proxy = patient(&upstream);
+    for body in [chat_whole("Hi"), chat("Hi")] {
+        for _ in 0..3 {
+            upstream.script(steps());
+            let answer = proxy.client().post("/api/chat", &body).answer();
+            assert_eq!((answer.status(), answer.error().as_str()), (status, error), "{name}");
+            upstream.request();
+        }
+    }
+    assert!(upstream.is_idle(), "{name}");
+    both_serve(&upstream, &proxy);
+}
+
+fn never() -> Step {
+    let (sender, receiver) = bounded(0);
+    // The sender must outlive the test.
+    std::mem::forget(sender);
+    Step::Wait(receiver)
+}
+
+fn head(text: &str) -> Step {
+    Step::Send(text.as_bytes().to_vec())
+}
+
+#[test]
+fn a_head_that_never_comes() {
+    let closed = "cannot reach the upstream: it closed the connection without an answer";
+    let late = "timed out waiting for the upstream";
+    check("closed", || vec![Step::Close], 502, closed);
+    check("reset", || vec![Step::Reset], 502, closed);
+    check("closed in the head", || vec![head("HTTP/1.1 200 OK\r\nCont"), Step::Close], 502, closed);
+    check("reset in the head", || vec![head("HTTP/1.1 200 OK\r\nCont"), Step::Reset], 502, closed);
+    check("black hole", || vec![never()], 504, late);
+    let drip = || vec![head("HTTP/1.1 200 OK\r\nX: "), Step::Drip(b"x".to_vec(), MS(20))];
+    check("a byte at a time", drip, 504, late);
+    let not_http = "invalid response from the upstream: something that is not HTTP";
+    check("not HTTP", || vec![head("SSH-2.0-OpenSSH\r\n\r\n"), Step::Close], 502, not_http);
+}
+
+#[test]
+fn a_whole_body_that_does_not_end() {
+    const HEAD: &str =
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n{";
+    let early = "the upstream ended its answer early";
+    let late = "timed out waiting for more of the upstream's answer";
+    check("closed", || vec![head(HEAD), Step::Close], 502, early);
+    check("reset", || vec![head(HEAD), Step::Reset], 502, early);
+    check("silent", || vec![head(HEAD), never()], 504, late);
+    check("a blank at a time", || vec![head(HEAD), Step::Drip(b" ".to_vec(), MS(20))], 504, late);
+}
+
+#[test]
+fn the_body_of_an_error_that_does_not_end_costs_only_its_text() {
+    let upstream = Upstream::start();
+    let proxy = patient(&upstream);
+    let text =
+        "HTTP/1.1 400 X\r\nContent-Type: text/plain\r\nContent-Length: 9999\r\n\r\nno such thing";
+    upstream.script(vec![head(text), Step::Close]);
+    let answer = proxy.client().post("/api/chat", chat("Hi")).answer();
+    assert_eq!((answer.status(), answer.error().as_str()), (400, "no such thing"));
+}
+
+#[test]
+fn what_is_passed_on_must_end_in_time_too() {
+    let upstream = Upstream::start();
+    let proxy = patient(&upstream);
+    let whole =
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{";
+    upstream.script(vec![head(whole), Step::Drip(b" ".to_vec(), MS(20))]);
+    let late = "timed out waiting for more of the upstream's answer";
+    let answer = proxy.client().post("/v1/chat/completions", chat_whole("Hi")).answer();
+    assert_eq!((answer.status(), &answer.json()["error"]["message"]), (504, &late.into()));
+    upstream.request();
+    // A line that has begun, and goes on for ever.
+    upstream.script(vec![
+        stream_head(),
+        delta("a"),
+        frame("data: "),
+        Step::Drip(b"1\r\nx\r\n".to_vec(), MS(20)),
+    ]);
+    let answer = proxy.client().post("/v1/chat/completions", chat("Hi")).answer();
+    assert!(answer.body.contains(late) && !answer.body.contains("[DONE]"), "{}", answer.body);
+    upstream.request();
+    // Without events, nothing but the end of the connection can tell.
+    let long =
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n{";
+    upstream.script(vec![head(long), Step::Drip(b" ".to_vec(), MS(20))]);
+    let mut client = proxy.client();
+    assert_eq!(client.post("/v1/chat/completions", chat_whole("Hi")).head().status, 200);
+    // What is no frame makes a client's reader fail at once.
+    let broken = |line: &String| line == "the upstream ended its answer early";
+    assert!(std::iter::from_fn(|| client.line()).any(|line| broken(&line)));
+    upstream.request();
+    both_serve(&upstream, &proxy);
+}
+
+#[test]
+fn a_stream_that_breaks_off_or_goes_silent_is_told_in_its_last_line() {
+    let check = |name: &str, end: Vec<Step>, error: &str| {
+        let upstream = Upstream::start();
+        let proxy = patient(&upstream);
+        let steps = [stream_head(), delta("one")].into_iter().chain(end).collect();
+        upstream.script(steps);
+        let lines = proxy.client().post("/api/chat", chat("Hi")).answer().lines();
+        assert_eq!(lines.len(), 2, "{name}");
+        assert_eq!(lines[1], serde_json::json!({"error": error}), "{name}");
+        upstream.request();
+        both_serve(&upstream, &proxy);
+    };
+    let early = "the upstream ended its answer early";
+    let late = "timed out waiting for more of the upstream's answer";
+    check("closed", vec![Step::Close], early);
+    check("reset", vec![Step::Reset], early);
+    check("silent", vec![never()], late);
+    let begun = frame("data: {\"choices\"");
+    check("a byte at a time", vec![begun, Step::Drip(b"1\r\nx\r\n".to_vec(), MS(20))], late);
+    let line = b"8\r\ndata: x\n\r\n".to_vec();
+    check("lines without the blank one", vec![Step::Drip(line, MS(20))], late);
+}
+
+#[test]
+fn comments_alone_keep_a_stream_alive() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::with(&upstream, |config| config.request_timeout = Duration::from_secs(1));
+    let mut steps = vec![stream_head()];
+    for _ in 0..15 {
+        steps.push(frame(": still here\n\n"));
+        steps.push(Step::Pause(MS(100)));
+    }
+    steps.extend(upstream::stream(&["at last"]).into_iter().skip(1));
+    upstream.script(steps);
+    let lines = proxy.client().post("/api/chat", chat("Hi")).answer().lines();
+    assert_eq!((lines.len(), &lines[0]["message"]["content"]), (2, &"at last".into()));
+}
+
+#[test]
+fn a_refused_connection_costs_no_worker() {
+    let upstream = Restarting::down();
+    let proxy = Proxy::at(&upstream.base_url(), |config| {
+        config.workers = 2;
+        config.retry.max = 0;
+        config.circuit.threshold = u32::MAX;
+    });
+    for _ in 0..6 {
+        let answer = proxy.client().post("/api/chat", chat("Hi")).answer();
+        let error = "cannot reach the upstream: connection refused";
+        assert_eq!((answer.status(), answer.error().as_str()), (502, error));
+    }
+    upstream.start();
+    let answer = proxy.client().post("/api/chat", chat_whole("Hi")).answer();
+    assert_eq!(answer.json()["message"]["content"], "ok");
+}
+
+#[test]
+fn an_upstream_that_does_not_speak_tls_is_told() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let base = format!("https://{}/v1", listener.local_addr().expect("bound"));
+    std::thread::spawn(move || {
+        for (number, stream) in listener.incoming().map_while(Result::ok).enumerate() {
+            if number % 2 == 0 {
+                let _ = (&stream).write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+            }
+        }
+    });
+    let proxy = Proxy::at(&base, |config| config.retry.max = 0);
+    for told in ["TLS: ", "it closed the connection without an answer"].repeat(2) {
+        let answer = proxy.client().post("/api/chat", chat("Hi")).answer();
+        assert_eq!(answer.status(), 502);
+        let error = answer.error();
+        assert!(error.starts_with(&format!("cannot reach the upstream: {told}")), "{error}");
+    }
+}
+
+/// How the connections of requests go: by the numbers of the connections that each took.
+fn asked(upstream: &Upstream) -> Vec<usize> {
+    let mut connections = Vec::new();
+    while !upstream.is_idle() {
+        connections.push(upstream.request().connection);
+    }
+    connections
+}
+
+#[test]
+fn a_kept_connection_that_was_closed_costs_nobody_anything() {
+    for end in [Step::Close, Step::Reset] {
+        let upstream = Upstream::start();
+        upstream.script(vec![answer("one")]).script(vec![end]).script(vec![answer("two")]);
+        let proxy = patient(&upstream);
+        for text in ["one", "two"] {
+            let answer = proxy.client().post("/api/chat", chat_whole("Hi")).answer();
+            assert_eq!(answer.json()["message"]["content"], text);
+        }
+        assert_eq!(asked(&upstream), [0, 0, 1]);
+        assert!(proxy.sleeps.is_empty());
+    }
+}
+
+#[test]
+fn only_once_and_only_on_a_connection_that_had_served() {
+    let upstream = Upstream::start();
+    upstream.script(vec![Step::Reset]).script(vec![answer("one")]);
+    let proxy = patient(&upstream);
+    let ask = || proxy.client().post("/api/chat", chat_whole("Hi")).answer();
+    assert_eq!(ask().status(), 502, "a new connection is no kept one");
+    assert_eq!(ask().status(), 200);
+    upstream.script(vec![Step::Reset]).script(vec![Step::Reset]).script(vec![answer("never")]);
+    assert_eq!(ask().status(), 502, "once is enough");
+    assert_eq!(asked(&upstream), [0, 1, 1, 2]);
+}
+
+#[test]
+fn what_else_is_kept_is_not_tried_either() {
+    let upstream = Upstream::start();
+    let proxy = patient(&upstream);
+    both_serve(&upstream, &proxy);
+    upstream.script(vec![Step::Reset]).script(vec![answer("ok")]);
+    assert_eq!(proxy.client().post("/api/chat", chat_whole("Hi")).answer().status(), 200);
+    let connections = asked(&upstream);
+    assert_eq!(connections.len(), 2);
+    assert_eq!(connections[1], 2, "a new one, and not the other old one");
+}
+
+#[test]
+fn what_can_be_sent_only_once_goes_over_a_connection_of_its_own() {
+    let upstream = Upstream::start();
+    let proxy = patient(&upstream);
+    let large = chat_whole(&"x".repeat(1_500_000));
+    for (path, body) in [
+        ("/api/chat", chat_whole("Hi")),
+        ("/v1/chat/completions", large),
+        ("/api/chat", chat_whole("Hi")),
+    ] {
+        upstream.script(vec![answer("ok")]);
+        assert_eq!(proxy.client().post(path, body).answer().status(), 200);
+    }
+    assert_eq!(asked(&upstream), [0, 1, 0]);
+}
+
+#[test]
+fn a_lone_request_waits_for_an_upstream_that_restarts_also_while_others_are_turned_away() {
+    // With each of its three retries the upstream may come back; and the circuit may have opened.
+    for (back_at, threshold) in [(1, 1), (2, 1), (3, 1), (3, u32::MAX)] {
+        let upstream = Arc::new(Restarting::down());
+        let slept = AtomicUsize::new(0);
+        let returning = upstream.clone();
+        let sleep = move |_| {
+            if slept.fetch_add(1, Ordering::SeqCst) + 1 == back_at {
+                returning.start();
+            }
+            true
+        };
+        let pacing = Pacing { sleep: Box::new(sleep), jitter: Box::new(|| 0.0) };
+        let change = |config: &mut ollama_openai_proxy::config::Config| {
+            config.circuit = breaker::Settings {
+                threshold,
+                spread: Duration::ZERO,
+                pause: Duration::from_secs(3600),
+                longest_pause: Duration::from_secs(3600),
+                short_pause: Duration::ZERO,
+                ..breaker::Settings::default()
+            };
+        };
+        let (server, _stop) = proxy::start(&upstream.base_url(), change, pacing);
+        let mut client = Client::connect(server.local_addr());
+        let answer = client.post("/api/chat", chat_whole("Hi")).answer();
+        assert_eq!(answer.status(), 200, "{back_at}: {}", answer.body);
+    }
+}
+
+#[test]
+fn an_upstream_that_comes_and_goes_under_load_loses_no_worker() {
+    let upstream = Restarting::down();
+    let pacing = Pacing { sleep: Box::new(|_| true), jitter: Box::new(|| 0.0) };
+    let change = |config: &mut ollama_openai_proxy::config::Config| config.workers = 4;
+    let (server, _stop) = proxy::start(&upstream.base_url(), change, pacing);
+    let addr = server.local_addr();
+    let done = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..40 {
+                    let answer = Client::connect(addr).post("/api/chat", chat_whole("Hi")).answer();
+                    let text = &answer.body;
+                    assert!(matches!(answer.status(), 200 | 502 | 503), "{text}");
+                    assert_eq!(text.contains("\"done\":true"), answer.status() == 200, "{text}");
+                    done.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        let mut running = false;
+        while done.load(Ordering::SeqCst) < 320 {
+            if running {
+                upstream.stop()
+            } else {
+                upstream.start()
+            }
+            running = !running;
+            std::thread::sleep(MS(10));
+        }
+        if !running {
+            upstream.start();
+        }
+    });
+    // A check is never turned away, and closes the circuit if it was open.
+    assert_eq!(Client::connect(addr).get("/openai/health").answer().status(), 200);
+    let mut clients: Vec<_> = (0..4).map(|_| Client::connect(addr)).collect();
+    for client in &mut clients {
+        client.post("/api/chat", chat_whole("Hi"));
+    }
+    for client in &mut clients {
+        assert_eq!(client.answer().status(), 200);
+    }
+}

@@ -1,0 +1,13 @@
+//! What is asked of upstreams, and what becomes of what they answer.
+
+mod azure;
+mod breaker;
+mod cut_answers;
+mod dialects;
+mod errors;
+mod faults;
+mod large_bodies;
+mod models;
+mod repair;
+mod retry;
+mod stream_dialects;
