@@ -1,7 +1,8 @@
 //! What the wire tests share: a scripted upstream, the proxy in front of it, a raw client,
 //! the table of all requests, and the shapes of answers.
 //!
-//! Everything listens on port 0. Order is told by channels; a wait has a deadline only so that a
+//! The tests of one program run side by side: whatever a test starts ends with it, and a crowd of
+//! connections is one test's at a time ([`crowd`]). Everything listens on port 0. Order is told by channels; a wait has a deadline only so that a
 //! hang becomes a failure.
 
 #![allow(dead_code)] // Each test file uses its own part.
@@ -17,7 +18,15 @@ pub mod restarting;
 pub mod shape;
 pub mod upstream;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// After this long a test hangs.
 pub const HANG: Duration = Duration::from_secs(30);
+
+/// Held by tests with hundreds of connections, so that two crowds together do not take more
+/// descriptors than the usual limit of 1,024 allows.
+pub fn crowd() -> MutexGuard<'static, ()> {
+    static CROWD: Mutex<()> = Mutex::new(());
+    CROWD.lock().unwrap_or_else(PoisonError::into_inner)
+}

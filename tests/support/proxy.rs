@@ -1,6 +1,7 @@
 //! The proxy under test: the library's own server, in this process, on port 0.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, unbounded};
@@ -9,8 +10,10 @@ use ollama_openai_proxy::server::Server;
 use ollama_openai_proxy::stop::Stop;
 use ollama_openai_proxy::upstream::Pacing;
 
-use super::raw::Client;
-use super::upstream::Upstream;
+use serde_json::Value;
+
+use super::raw::{Answer, Client};
+use super::upstream::{Listening, Upstream};
 
 /// The key that every test's proxy sends upstream.
 pub const KEY: &str = "test-key-7e57ab1e";
@@ -20,6 +23,22 @@ pub struct Proxy {
     pub stop: Stop,
     /// How long the proxy would have slept; it never does.
     pub sleeps: Receiver<Duration>,
+    /// The upstream stays as long as this proxy.
+    _upstream: Option<Arc<Listening>>,
+}
+
+/// A scripted upstream and a proxy in front of it, with defaults.
+pub fn pair() -> (Upstream, Proxy) {
+    let upstream = Upstream::start();
+    let proxy = Proxy::start(&upstream);
+    (upstream, proxy)
+}
+
+/// The same for a proxy that asks an upstream once.
+pub fn asking_once() -> (Upstream, Proxy) {
+    let upstream = Upstream::start();
+    let proxy = Proxy::with(&upstream, |config| config.retry.max = 0);
+    (upstream, proxy)
 }
 
 impl Proxy {
@@ -30,7 +49,9 @@ impl Proxy {
 
     /// In front of an upstream, with a changed configuration.
     pub fn with(upstream: &Upstream, change: impl FnOnce(&mut Config)) -> Self {
-        Self::at(&upstream.base_url(), change)
+        let mut proxy = Self::at(&upstream.base_url(), change);
+        proxy._upstream = Some(upstream.listening());
+        proxy
     }
 
     /// In front of whatever is at `base`.
@@ -41,7 +62,7 @@ impl Proxy {
             jitter: Box::new(|| 0.0),
         };
         let (server, stop) = start(base, change, pacing);
-        Self { server, stop, sleeps }
+        Self { server, stop, sleeps, _upstream: None }
     }
 
     pub fn addr(&self) -> SocketAddr {
@@ -50,6 +71,36 @@ impl Proxy {
 
     pub fn client(&self) -> Client {
         Client::connect(self.addr())
+    }
+
+    /// Asks on a connection of its own.
+    pub fn post(&self, path: &str, body: &Value) -> Answer {
+        self.client().post(path, body.to_string()).answer()
+    }
+
+    /// What stands at a path, as a value.
+    pub fn get(&self, path: &str) -> Value {
+        let answer = self.client().get(path).answer();
+        assert_eq!(answer.status(), 200, "{path}: {}", answer.body);
+        answer.json()
+    }
+
+    /// What is told of a model.
+    pub fn show(&self, name: &str) -> Value {
+        let shown = self.post("/api/show", &serde_json::json!({ "model": name }));
+        assert_eq!(shown.status(), 200, "{name}: {}", shown.body);
+        shown.json()
+    }
+
+    /// The entries of the list.
+    pub fn tags(&self) -> Vec<Value> {
+        self.get("/api/tags")["models"].as_array().expect("a list").clone()
+    }
+
+    /// The names in the list.
+    pub fn names(&self) -> Vec<String> {
+        let name = |tag: &Value| tag["name"].as_str().expect("a name").to_owned();
+        self.tags().iter().map(name).collect()
     }
 }
 

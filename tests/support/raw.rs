@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::HANG;
 
-/// The counters of a final object (ollama-api.md 6.1).
+/// The counters of a final object.
 pub const COUNTERS: &[&str] = &[
     "total_duration",
     "load_duration",
@@ -113,6 +113,14 @@ impl Client {
             "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
         );
         self.send([head.as_bytes(), body].concat())
+    }
+
+    /// Sends a request with these header lines, each with its line break, and a body.
+    pub fn with(&mut self, method: &str, path: &str, lines: &str, body: &str) -> &mut Self {
+        let length = body.len();
+        self.send(format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\n{lines}Content-Length: {length}\r\n\r\n{body}"
+        ))
     }
 
     /// Sends a request without a body.

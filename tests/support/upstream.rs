@@ -2,13 +2,13 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use socket2::SockRef;
 
 use super::HANG;
@@ -62,6 +62,16 @@ struct Shared {
     aside: Sender<Recorded>,
 }
 
+/// Listens as long as an upstream, or a proxy in front of it, is there.
+pub struct Listening(Arc<TcpListener>);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        // Ends the accept, and with it the thread and its descriptor.
+        let _ = SockRef::from(&*self.0).shutdown(Shutdown::Both);
+    }
+}
+
 /// The scripted upstream. Model lists are answered by themselves and not recorded, unless
 /// [`Upstream::script_lists`] was called; so are the places beside the list, which are recorded apart
 /// and 404 unless [`Upstream::side`] says otherwise. All else takes the next script.
@@ -70,6 +80,7 @@ pub struct Upstream {
     requests: Receiver<Recorded>,
     asides: Receiver<Recorded>,
     shared: Arc<Shared>,
+    listening: Arc<Listening>,
 }
 
 impl Upstream {
@@ -87,6 +98,8 @@ impl Upstream {
             aside,
         });
         let accepted = shared.clone();
+        let listener = Arc::new(listener);
+        let listening = Arc::new(Listening(listener.clone()));
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let shared = accepted.clone();
@@ -94,7 +107,12 @@ impl Upstream {
                 thread::spawn(move || serve(&stream, &shared, number));
             }
         });
-        Self { addr, requests, asides, shared }
+        Self { addr, requests, asides, shared, listening }
+    }
+
+    /// Keeps it listening when the test has no further use for it.
+    pub fn listening(&self) -> Arc<Listening> {
+        self.listening.clone()
     }
 
     pub fn base_url(&self) -> String {
@@ -229,7 +247,7 @@ fn play(mut stream: &TcpStream, reader: &mut impl Read, step: Step) -> io::Resul
             Err(io::ErrorKind::NotConnected.into())
         }
         Step::Close => {
-            let _ = stream.shutdown(std::net::Shutdown::Both);
+            let _ = stream.shutdown(Shutdown::Both);
             Err(io::ErrorKind::NotConnected.into())
         }
         Step::Reset => {
@@ -314,6 +332,18 @@ pub fn ending() -> Vec<Step> {
         frame("data: [DONE]\n\n"),
         last_frame(),
     ]
+}
+
+/// A stream of these steps and the usual end.
+pub fn ended(mut steps: Vec<Step>) -> Vec<Step> {
+    steps.extend(ending());
+    steps
+}
+
+/// A stream of two texts, `one` and `two`, of which the second one comes when the sender is dropped.
+pub fn halting() -> (Sender<()>, Vec<Step>) {
+    let (go_on, told) = bounded(0);
+    (go_on, ended(vec![stream_head(), delta("one"), Step::Wait(told), delta("two")]))
 }
 
 /// A whole event stream of text deltas.

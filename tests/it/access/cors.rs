@@ -17,7 +17,7 @@
 //! | 16.2 an address of an interface | `src/gate.rs`: `near_addresses_go_on_to_their_route`; `src/machine.rs`: `addresses_of_its_own_are_told_from_others` |
 //! | 16.2 no check elsewhere than on loopback | `elsewhere_than_on_loopback_every_host_is_served` |
 
-use crate::support::proxy::{self, Proxy};
+use crate::support::proxy::{self, Proxy, pair};
 use crate::support::raw::{Answer, Client, Head, chat, chat_whole};
 use crate::support::upstream::{self, Step, Upstream, delta, status, stream_head};
 use crossbeam_channel::bounded;
@@ -98,8 +98,7 @@ fn the_same_origin_is_not_cross_origin() {
 
 #[test]
 fn a_foreign_origin_is_refused_whatever_it_asks_for() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let mut client = proxy.client();
     for origin in [FAR, "null", "chrome-extension://abc", "http://192.168.1.5:3000", "http://[::1]"]
     {
@@ -123,8 +122,7 @@ fn a_foreign_origin_is_refused_whatever_it_asks_for() {
 
 #[test]
 fn a_refusal_does_not_wait_for_the_body() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     for framing in
         ["Content-Length: 5000000", "Transfer-Encoding: chunked", "Content-Length: 99999999999"]
     {
@@ -336,8 +334,7 @@ fn an_origin_cannot_write_headers() {
 
 #[test]
 fn on_loopback_only_near_hosts_are_served() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let mut client = proxy.client();
     // The status of a GET, and of a plain OPTIONS to a known and to an unknown path.
     let mut check = |host: &str, expected: [u16; 3]| {

@@ -3,12 +3,9 @@
 
 use crate::support::bench::{Bench, LLAMA, MESSAGES, deltas, request};
 use crate::support::members::VALUES;
-use crate::support::proxy::{KEY, Proxy};
+use crate::support::proxy::{KEY, asking_once};
 use crate::support::raw::Answer;
-use crate::support::upstream::{
-    self, Step, Upstream, delta, ending, frame, last_frame, stream_head,
-};
-use crossbeam_channel::bounded;
+use crate::support::upstream::{self, Step, delta, frame, last_frame, stream_head};
 use serde_json::{Value, json};
 
 const COUNT: &str = "/v1/messages/count_tokens";
@@ -76,9 +73,7 @@ fn a_stream_is_events_in_anthropic_s_order() {
 #[test]
 fn the_first_text_arrives_before_the_upstream_sends_the_second() {
     let bench = Bench::new();
-    let (go_on, told) = bounded(0);
-    let mut steps = vec![stream_head(), delta("one"), Step::Wait(told), delta("two")];
-    steps.extend(ending());
+    let (go_on, steps) = upstream::halting();
     bench.upstream.script(steps);
     let mut client = bench.proxy.client();
     let body = request(MESSAGES, &streamed()).to_string();
@@ -249,8 +244,7 @@ fn with(member: &str, value: &str) -> String {
 
 #[test]
 fn a_wrong_type_is_refused_for_every_member_and_the_connection_serves_again() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::with(&upstream, |config| config.retry.max = 0);
+    let (upstream, proxy) = asking_once();
     let mut client = proxy.client();
     let mut refused = 0;
     for (member, wanted, taken) in MEMBERS {

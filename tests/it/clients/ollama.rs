@@ -5,9 +5,9 @@
 //! went upstream) that the client looks at. All rows of a client go over one connection, as its HTTP
 //! library would send them. What these clients do on `/v1` is not here.
 
-use crate::support::proxy::Proxy;
+use crate::support::proxy::pair;
 use crate::support::raw::{Answer, Client};
-use crate::support::upstream::{Step, Upstream, answer, ending, frame, stream, stream_head};
+use crate::support::upstream::{Step, answer, ending, frame, stream, stream_head};
 use serde_json::{Value, json};
 
 /// What must stand in a place.
@@ -80,8 +80,7 @@ fn local(request: &'static str, body: Value, reads: Vec<(&'static str, Read)>) -
 }
 
 fn replay(headers: &str, rows: Vec<Row>) {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let mut client = proxy.client();
     for row in rows {
         let is_forwarded = !row.upstream.is_empty();

@@ -5,7 +5,7 @@
 use std::io::Read;
 use std::time::Duration;
 
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Proxy, pair};
 use crate::support::raw::{Answer, COUNTERS, chat, chat_whole};
 use crate::support::upstream::{self, Step, Upstream, answer, ending, frame, stream, stream_head};
 use crossbeam_channel::{RecvTimeoutError, bounded};
@@ -26,8 +26,7 @@ fn show(proxy: &Proxy, name: &str) -> Value {
 
 /// What goes upstream for a chat request with these members on top of the least.
 fn sent(more: &Value) -> Value {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let mut body = json!({"model": "m", "stream": false,
                           "messages": [{"role": "user", "content": "Hello"}]});
     for (name, value) in more.as_object().expect("an object") {
@@ -88,8 +87,7 @@ fn line_separators_are_escaped() {
 
 #[test]
 fn every_line_is_a_frame_of_its_own() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     for path in ["/api/chat", "/api/generate"] {
         upstream.script(stream(&["one", " two", " three"]));
         let body = json!({"model": "m", "prompt": "x",
@@ -136,8 +134,7 @@ fn content_is_always_a_string() {
 
 #[test]
 fn all_counters_are_there() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     for path in ["/api/chat", "/api/generate"] {
         upstream.script(stream(&["Hi"])).script(vec![answer("Hi")]);
         for is_stream in [true, false] {
@@ -161,8 +158,7 @@ fn all_counters_are_there() {
 
 #[test]
 fn generate_ends_with_a_context_of_small_ints() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     upstream.script(vec![answer("Hi")]);
     let body = json!({"model": "m", "prompt": "h\u{e9}llo \u{1f600}", "stream": false});
     let answer = post(&proxy, "/api/generate", &body).json();
@@ -290,8 +286,7 @@ fn top_level_settings_of_the_ai_sdk_are_ignored() {
 
 #[test]
 fn names_are_listed_with_a_tag_and_known_in_every_spelling() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (_upstream, proxy) = pair();
     let list = get(&proxy, "/api/tags");
     for model in list["models"].as_array().expect("a list") {
         assert!(model["name"].as_str().is_some_and(|name| name.contains(':')), "{model}");
@@ -402,8 +397,7 @@ fn ps_has_the_names_and_digests_of_tags() {
 
 #[test]
 fn load_and_unload_are_answered_here_as_one_json_object() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     for (path, body, reason) in [
         ("/api/generate", json!({"model": "m"}), "load"),
         ("/api/generate", json!({"model": "m", "prompt": ""}), "load"),
@@ -421,8 +415,7 @@ fn load_and_unload_are_answered_here_as_one_json_object() {
 
 #[test]
 fn errors_are_one_text_in_json() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let detail = r#"{"detail":[{"loc":["body"],"msg":"field required"}]}"#;
     let nested = r#"{"error":{"message":"{\"error\":{\"message\":\"inner\"}}"}}"#;
     for (status, body) in [(400, detail), (400, nested), (422, "{}"), (404, "Not Found")] {
@@ -554,8 +547,7 @@ fn the_root_and_the_version_are_as_everybody_expects() {
 
 #[test]
 fn any_content_type_and_any_bearer_token_will_do() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let body = chat_whole("x");
     for headers in [
         "",
@@ -579,8 +571,7 @@ fn any_content_type_and_any_bearer_token_will_do() {
 
 #[test]
 fn upgrades_are_ignored_and_expectations_met() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let body = chat_whole("x");
     let length = body.len();
     upstream.script(vec![answer("Hi")]).script(vec![answer("Hi")]);
@@ -649,8 +640,7 @@ fn the_upstream_stops_when_the_client_leaves() {
 
 #[test]
 fn unlisted_names_are_forwarded_and_a_404_is_told_in_ollama_s_words() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let vectors = r#"{"data":[{"index":0,"embedding":[1.0]}],"usage":{"prompt_tokens":1}}"#;
     let missing =
         r#"{"error":{"message":"The model `x` does not exist","code":"model_not_found"}}"#;

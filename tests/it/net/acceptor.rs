@@ -18,8 +18,8 @@ use ollama_openai_proxy::acceptor::{Acceptor, Deliver};
 use socket2::{Domain, Socket, Type};
 use tiny_http::{Request, Response};
 
-/// An answer that takes this long never comes.
-const HANG: Duration = Duration::from_secs(5);
+use crate::support::reserved::Reserved;
+use crate::support::{HANG, crowd};
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n";
 const LAST_REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
@@ -116,6 +116,7 @@ fn a_burst_of_64_is_answered_while_all_stay_open() {
 
 #[test]
 fn a_burst_of_200_is_answered_while_all_stay_open() {
+    let _crowd = crowd();
     check_burst(Ipv4Addr::LOCALHOST, 200);
 }
 
@@ -126,6 +127,7 @@ fn a_burst_on_an_unspecified_address_is_answered() {
 
 #[test]
 fn bursts_on_top_of_bursts_are_answered() {
+    let _crowd = crowd();
     let acceptor = answering();
     let mut open = Vec::new();
     for count in [6, 7, 8, 9, 10, 20, 40] {
@@ -139,6 +141,7 @@ fn bursts_on_top_of_bursts_are_answered() {
 
 #[test]
 fn silent_connections_do_not_hold_up_those_behind_them() {
+    let _crowd = crowd();
     let acceptor = answering();
     for count in [5, 20, 50] {
         let silent: Vec<_> = (0..count).map(|_| connect(acceptor.local_addr())).collect();
@@ -160,6 +163,7 @@ fn a_burst_after_a_long_pause_is_answered() {
 
 #[test]
 fn a_burst_amid_connections_that_come_and_go_is_answered() {
+    let _crowd = crowd();
     let acceptor = answering();
     let addr = acceptor.local_addr();
     let (stop, stopped) = mpsc::channel::<()>();
@@ -215,7 +219,15 @@ fn a_stop_refuses_new_connections_and_lets_a_live_one_finish() {
 
 #[test]
 fn a_dropped_acceptor_frees_its_port() {
-    let addr = answering().local_addr();
+    let reserved = Reserved::new();
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&reserved.addr().into()).unwrap();
+    socket.listen(16).unwrap();
+    let acceptor = Acceptor::start(socket.into(), Arc::new(answer)).unwrap();
+    let addr = acceptor.local_addr();
+    assert_eq!(addr, reserved.addr());
+    drop(acceptor);
     let deadline = Instant::now() + HANG;
     // The accept thread lets go of its clone of the socket a moment later.
     while let Err(error) = TcpListener::bind(addr) {
@@ -325,7 +337,7 @@ mod death {
 
     /// Leaves `spare` descriptors and connects, until one more accept thread has died.
     fn starve(addr: SocketAddr, spare: usize) -> (Vec<UdpSocket>, Vec<TcpStream>) {
-        let (before, deadline) = (deaths(), Instant::now() + 4 * HANG);
+        let (before, deadline) = (deaths(), Instant::now() + HANG);
         let (mut fill, mut open) = (Vec::new(), Vec::new());
         while deaths() == before {
             assert!(Instant::now() < deadline, "nobody died");
@@ -339,7 +351,7 @@ mod death {
 
     /// Asks on new connections until one is answered.
     fn answered_again(addr: SocketAddr) {
-        let deadline = Instant::now() + 4 * HANG;
+        let deadline = Instant::now() + HANG;
         while let Err(error) = ask(&connect(addr)) {
             assert!(Instant::now() < deadline, "{error}, {:?}", WARNINGS.lock().unwrap());
         }

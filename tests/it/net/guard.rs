@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::support::HANG;
 use crate::support::proxy::{Proxy, start};
 use crate::support::raw::{Client, chat, chat_whole};
+use crate::support::reserved::Reserved;
 use crate::support::upstream::{self, Step, Upstream, delta, ending, stream_head};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use ollama_openai_proxy::config::Config;
@@ -520,10 +521,15 @@ fn the_guard_ends_with_its_server() {
         sleep: Box::new(move |pause| sender.send(pause).is_ok()),
         jitter: Box::new(|| 0.0),
     };
-    let (server, _stop) = start(&upstream.base_url(), patient, pacing);
-    let port = server.local_addr();
+    let reserved = Reserved::new();
+    let change = |config: &mut Config| {
+        patient(config);
+        config.port = reserved.addr().port();
+    };
+    let (server, _stop) = start(&upstream.base_url(), change, pacing);
+    assert_eq!(server.local_addr(), reserved.addr());
     assert!(server.drain());
-    while std::net::TcpListener::bind(port).is_err() {
+    while std::net::TcpListener::bind(reserved.addr()).is_err() {
         std::thread::yield_now();
     }
 }

@@ -1,5 +1,6 @@
 //! More requests than workers and queue: told at once, in Ollama's words, and passing.
 
+use crate::support::crowd;
 use crate::support::proxy::Proxy;
 use crate::support::raw::chat;
 use crate::support::upstream::{self, Step, Upstream, delta, ending, stream_head};
@@ -73,6 +74,7 @@ fn a_refusal_does_not_wait_for_a_large_body() {
 
 #[test]
 fn a_hundred_at_once_are_all_served_when_there_is_room() {
+    let _crowd = crowd();
     let upstream = Upstream::start();
     for _ in 0..100 {
         upstream.script(upstream::stream(&["a", "b", "c"]));

@@ -13,7 +13,7 @@
 //! Differences that are meant: `/health`, `/openai/health` and `/v1/messages/count_tokens` are ours,
 //! and a model below `/v1/models` may have slashes in its name.
 
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Proxy, pair};
 use crate::support::raw::{Answer, Client};
 use crate::support::upstream::Upstream;
 
@@ -132,8 +132,7 @@ fn assert_plain(answer: &Answer, asked: (&str, &str), status: u16, text: &str) {
 
 #[test]
 fn each_route_is_answered_by_its_own_handler() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let mut client = proxy.client();
     let text = "json: cannot unmarshal number into Go struct field";
     for (registered, methods, told) in ROUTES {

@@ -4,23 +4,27 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Proxy, pair};
 use crate::support::raw::{Client, chat};
-use crate::support::upstream::{Step, Upstream, delta, ending, stream_head};
-use crossbeam_channel::{Sender, bounded};
+use crate::support::reserved::Reserved;
+use crate::support::upstream::{Upstream, delta, ending, halting, stream_head};
+use crate::support::{HANG, crowd};
+use crossbeam_channel::Sender;
 
-/// A proxy with one live stream that goes on when `go_on` is dropped.
-fn live(upstream: &Upstream, grace: Duration) -> (Proxy, Client, Sender<()>) {
-    let proxy = Proxy::with(upstream, |config| config.shutdown_grace = grace);
+/// A proxy with one live stream that goes on when `go_on` is dropped, at an address that no other
+/// test is given once the proxy has left it.
+fn live(upstream: &Upstream, grace: Duration) -> (Proxy, Client, Sender<()>, Reserved) {
+    let reserved = Reserved::new();
+    let proxy = Proxy::with(upstream, |config| {
+        (config.shutdown_grace, config.port) = (grace, reserved.addr().port());
+    });
     let (client, go_on) = live_on(&proxy, upstream);
-    (proxy, client, go_on)
+    (proxy, client, go_on, reserved)
 }
 
 /// A live stream of this proxy.
 fn live_on(proxy: &Proxy, upstream: &Upstream) -> (Client, Sender<()>) {
-    let (go_on, told) = bounded(0);
-    let mut steps = vec![stream_head(), delta("one"), Step::Wait(told), delta("two")];
-    steps.extend(ending());
+    let (go_on, steps) = halting();
     upstream.script(steps);
     let mut client = proxy.client();
     client.post("/api/chat", chat("Hi")).head();
@@ -50,7 +54,7 @@ fn is_refused(addr: SocketAddr) -> bool {
 #[test]
 fn a_live_stream_is_finished_before_the_end() {
     let upstream = Upstream::start();
-    let (proxy, mut client, go_on) = live(&upstream, crate::support::HANG);
+    let (proxy, mut client, go_on, _reserved) = live(&upstream, HANG);
     // New connections are refused before the old ones are through.
     let end = stopped(proxy);
     drop(go_on);
@@ -63,14 +67,13 @@ fn a_live_stream_is_finished_before_the_end() {
 #[test]
 fn what_takes_longer_than_the_grace_is_left() {
     let upstream = Upstream::start();
-    let (proxy, _client, _go_on) = live(&upstream, Duration::ZERO);
+    let (proxy, _client, _go_on, _reserved) = live(&upstream, Duration::ZERO);
     assert!(!proxy.server.drain());
 }
 
 #[test]
 fn an_idle_server_ends_at_once() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (_upstream, proxy) = pair();
     proxy.client().get("/").answer();
     assert!(proxy.server.drain());
 }
@@ -78,7 +81,7 @@ fn an_idle_server_ends_at_once() {
 #[test]
 fn who_has_connected_is_served_once_more() {
     let upstream = Upstream::start();
-    let (proxy, mut live, go_on) = live(&upstream, crate::support::HANG);
+    let (proxy, mut live, go_on, _reserved) = live(&upstream, HANG);
     let (mut other, other_goes_on) = live_on(&proxy, &upstream);
     let (mut kept, mut new) = (proxy.client(), proxy.client());
     let before = kept.get("/ready").answer();
@@ -105,7 +108,7 @@ fn who_has_connected_is_served_once_more() {
 #[test]
 fn a_stream_that_begins_at_the_end_is_the_last_on_its_connection() {
     let upstream = Upstream::start();
-    let (proxy, mut live, go_on) = live(&upstream, crate::support::HANG);
+    let (proxy, mut live, go_on, _reserved) = live(&upstream, HANG);
     let mut client = proxy.client();
     client.get("/").answer();
     let end = stopped(proxy);
@@ -121,9 +124,12 @@ fn a_stream_that_begins_at_the_end_is_the_last_on_its_connection() {
 #[test]
 fn none_of_those_who_wait_to_be_accepted_is_lost() {
     let upstream = Upstream::start();
+    let _crowd = crowd();
     for _ in 0..4 {
+        let reserved = Reserved::new();
         let proxy = Proxy::with(&upstream, |config| {
-            (config.shutdown_grace, config.max_queue) = (crate::support::HANG, 1000);
+            config.port = reserved.addr().port();
+            (config.shutdown_grace, config.max_queue) = (HANG, 1000);
         });
         let ask = |_| {
             let mut client = proxy.client();

@@ -1,6 +1,6 @@
 //! The routes about an account at ollama.com, which a proxy has not (ollama-api.md 11.3, 13).
 
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Proxy, pair};
 use crate::support::raw::Client;
 use crate::support::upstream::Upstream;
 
@@ -18,8 +18,7 @@ fn check(client: &mut Client, request: (&str, &str, &str), status: u16, body: &s
 
 #[test]
 fn every_route_answers_as_a_server_without_an_account() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let client = &mut proxy.client();
     let mut check = |method, path, sent, status, body| {
         check(client, (method, path, sent), status, body);

@@ -28,8 +28,7 @@
 use std::time::SystemTime;
 
 use crate::support::bench::{Bench, CHAT, EMBED, EMBEDDINGS, GENERATE, TEXT, chunks, request};
-use crate::support::upstream::{self, Step, delta, ending, status, stream_head};
-use crossbeam_channel::bounded;
+use crate::support::upstream::{self, Step, ending, status};
 use ollama_openai_proxy::clock;
 use serde_json::{Value, json};
 
@@ -167,9 +166,7 @@ fn a_prompt_is_answered_as_the_example_shows() {
 fn each_object_has_the_time_at_which_it_was_made() {
     let bench = Bench::new();
     for route in TEXT {
-        let (go_on, told) = bounded(0);
-        let mut steps = vec![stream_head(), delta("one"), Step::Wait(told), delta("two")];
-        steps.extend(ending());
+        let (go_on, steps) = upstream::halting();
         bench.upstream.script(steps);
         let mut client = bench.proxy.client();
         let before = SystemTime::now();

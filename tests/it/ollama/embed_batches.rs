@@ -1,7 +1,7 @@
 //! Long lists of inputs: sent upstream in batches, and answered in order (ollama-api.md 10.1,
 //! openai-wire.md 7.2).
 
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Proxy, pair};
 use crate::support::raw::Answer;
 use crate::support::upstream::{self, Upstream, status};
 use serde_json::{Value, json};
@@ -131,8 +131,7 @@ fn the_next_request_begins_with_the_batch_that_worked() {
         (422, "input batch size 10 > maximum allowed batch size 4"),
         (400, "BatchEmbedContentsRequest.requests: at most 4 requests can be in one batch"),
     ] {
-        let upstream = Upstream::start();
-        let proxy = Proxy::start(&upstream);
+        let (upstream, proxy) = pair();
         let ask = |count| numbers(&proxy.client().post("/api/embed", inputs(count)).answer());
         upstream.script(refusal(code, text)).script(refusal(code, text));
         take(&upstream, &[2, 2, 2, 2, 2]);
@@ -154,8 +153,7 @@ fn a_batch_with_too_many_tokens_is_halved_by_its_length() {
         (400, "max_tokens_per_request"),
         (413, "length limit exceeded"),
     ] {
-        let upstream = Upstream::start();
-        let proxy = Proxy::start(&upstream);
+        let (upstream, proxy) = pair();
         let ask = |texts: Vec<String>| {
             let body = json!({"model": "e", "input": texts}).to_string();
             let answer = proxy.client().post("/api/embed", body).answer();
@@ -178,8 +176,7 @@ fn a_batch_with_too_many_tokens_is_halved_by_its_length() {
 
 #[test]
 fn what_was_learnt_of_batches_holds_after_an_input_was_cut() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let batch = "input batch size 8 > maximum allowed batch size 4";
     let long =
         "This model's maximum context length is 512 tokens, however you requested 1024 tokens";
@@ -201,8 +198,7 @@ fn what_was_learnt_of_batches_holds_after_an_input_was_cut() {
 
 #[test]
 fn a_size_that_never_worked_is_not_learnt() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     upstream.script(refusal(422, "batch size 4 is too large"));
     upstream.script(refusal(400, "no"));
     let answer = proxy.client().post("/api/embed", inputs(4)).answer();
@@ -215,8 +211,7 @@ fn a_size_that_never_worked_is_not_learnt() {
 
 #[test]
 fn batches_that_nobody_counted_add_nothing() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let uncounted = vectors(0, 256).replace("prompt_tokens", "tokens");
     upstream.script(vec![upstream::json(&uncounted)]);
     upstream.script(vec![upstream::json(&vectors(256, 44))]);

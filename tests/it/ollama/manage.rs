@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Proxy, pair};
 use crate::support::raw::Answer;
 use crate::support::upstream::{self, MODELS, Upstream, answer, status};
 use serde_json::{Value, json};
@@ -172,8 +172,7 @@ fn a_chat_with_a_made_model_brings_all_that_it_was_made_with() {
 
 #[test]
 fn a_prompt_to_a_made_model_brings_its_images_and_calls_and_goes_on_from_them() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let png = "iVBORw0KGgo=";
     let call = json!({"function": {"name": "look", "arguments": {"at": "it"}}});
     create(
@@ -241,8 +240,7 @@ fn a_made_model_loads_embeds_and_runs_under_its_own_name() {
 
 #[test]
 fn a_model_made_from_a_made_one_outlives_it() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     create(&proxy, mario());
     create(
         &proxy,
@@ -263,8 +261,7 @@ fn a_model_made_from_a_made_one_outlives_it() {
 
 #[test]
 fn a_model_of_the_same_name_hides_the_upstream_s_until_it_is_deleted() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     create(&proxy, json!({"model": "M", "from": "m", "system": "Over."}));
     assert_eq!(names(&proxy), ["M:latest", "text-embed:latest", "tagged:8b"]);
     upstream.script(vec![answer("ok")]);
@@ -280,8 +277,7 @@ fn a_model_of_the_same_name_hides_the_upstream_s_until_it_is_deleted() {
 
 #[test]
 fn copies_are_other_names_for_what_was_copied() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     create(&proxy, mario());
     let copy = |from: &str, to: &str| {
         let body = json!({"source": from, "destination": to});
@@ -353,8 +349,7 @@ fn what_cannot_be_managed_is_refused_as_ollama_does() {
 
 #[test]
 fn a_model_from_an_unknown_one_is_not_made() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let unknown = "pull model manifest: file does not exist";
     let body = json!({"model": "a", "from": "nope"});
     assert_eq!(lines(&post(&proxy, "/api/create", &body)), ["pulling manifest", unknown]);
@@ -468,8 +463,7 @@ fn a_state_that_cannot_be_written_is_a_500_and_changes_nothing() {
 
 #[test]
 fn a_pull_of_what_is_there_succeeds_at_once() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (_upstream, proxy) = pair();
     create(&proxy, mario());
     let all = ["pulling manifest", "verifying sha256 digest", "writing manifest", "success"];
     for body in [
@@ -485,8 +479,7 @@ fn a_pull_of_what_is_there_succeeds_at_once() {
 
 #[test]
 fn a_pull_of_what_is_not_there_is_an_error_after_a_fresh_look() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let unknown = "pull model manifest: file does not exist";
     for name in ["nope", "gpt-oss:120b-cloud"] {
         let pulled = post(&proxy, "/api/pull", &json!({"model": name}));

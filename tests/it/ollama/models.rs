@@ -1,6 +1,6 @@
 //! The routes, each with what clients read of it (ollama-api.md 8 to 11, 18.12).
 
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Proxy, pair};
 use crate::support::raw::{chat, chat_whole};
 use crate::support::upstream::{self, MODELS, Upstream, answer, status};
 use serde_json::{Value, json};
@@ -135,8 +135,7 @@ fn show_of_an_unknown_model_is_not_found() {
 
 #[test]
 fn names_reach_the_upstream_as_its_own_ids() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let check = |name: &str, id: &str| {
         upstream.script(vec![answer("ok")]);
         let body = json!({"model": name, "stream": false, "messages": [{"role": "user"}]});
@@ -209,8 +208,7 @@ fn requests_have_the_headers_that_upstreams_want() {
 
 #[test]
 fn load_and_unload_are_answered_without_the_upstream() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let check = |path: &str, body: Value, reason: &str| {
         let answer = post(&proxy, path, &body);
         assert_eq!(answer.status(), 200, "{body}");
@@ -338,8 +336,7 @@ fn embeddings_come_in_order_and_of_unit_length() {
 
 #[test]
 fn inputs_that_are_too_long_are_cut_unless_that_is_not_wanted() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let too_long = || {
         let text = "input (1024 tokens) is too large to process. increase the physical batch size (current batch size: 512)";
         let body = json!({"error": {"code": 500, "message": text, "type": "server_error"}});
@@ -388,8 +385,7 @@ fn the_old_embeddings_route_answers_the_bare_vector() {
 
 #[test]
 fn nothing_to_embed_loads_or_unloads_the_model_without_the_upstream() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let embed = |more: Value| {
         let mut body = json!({"model": "text-embed"});
         body.as_object_mut().expect("an object").extend(more.as_object().expect("one").clone());
@@ -416,8 +412,7 @@ fn nothing_to_embed_loads_or_unloads_the_model_without_the_upstream() {
 
 #[test]
 fn ps_shows_the_window_that_the_last_request_asked_for() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let window = |path: &str, body: Value| {
         upstream.script(vec![upstream::json(
             r#"{"choices":[{"message":{"content":"ok"},"finish_reason":"stop"}],"data":[{"embedding":[1]}]}"#,

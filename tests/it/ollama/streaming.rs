@@ -22,9 +22,7 @@ fn texts(lines: &[Value]) -> Vec<&str> {
 #[test]
 fn the_first_line_arrives_before_the_upstream_sends_the_second() {
     let upstream = Upstream::start();
-    let (go_on, told) = bounded(0);
-    let mut steps = vec![stream_head(), delta("one"), Step::Wait(told), delta("two")];
-    steps.extend(ending());
+    let (go_on, steps) = upstream::halting();
     upstream.script(steps);
     let proxy = Proxy::start(&upstream);
     let mut client = proxy.client();

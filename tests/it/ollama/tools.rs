@@ -1,7 +1,7 @@
 //! Tools and reasoning over the wire: whole calls in lines of their own, and a round trip in which
 //! the client's ids, or its lack of them, reach the upstream as it wants them.
 
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Proxy, pair};
 use crate::support::upstream::{self, Step, Upstream, ending, frame, last_frame, stream_head};
 use crossbeam_channel::bounded;
 use serde_json::{Value, json};
@@ -119,8 +119,7 @@ fn made_up_ids_differ_from_answer_to_answer() {
 
 #[test]
 fn reasoning_is_shown_as_it_comes_and_hidden_on_request() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     for (think, expected) in [("null", "hm, so"), ("true", "hm, so"), ("false", "")] {
         let mut steps = vec![stream_head()];
         steps.extend(
@@ -144,8 +143,7 @@ fn reasoning_is_shown_as_it_comes_and_hidden_on_request() {
 
 #[test]
 fn log_probabilities_come_only_when_asked_for() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let answer = json!({"choices": [{"message": {"content": "Hi"}, "finish_reason": "stop",
         "logprobs": {"content": [{"token": "Hi", "logprob": -0.5, "top_logprobs": [{"token": "Hi", "logprob": -0.5}]}]}}]});
     for (asked_for, expected) in [
@@ -162,8 +160,7 @@ fn log_probabilities_come_only_when_asked_for() {
 
 #[test]
 fn what_gemini_sends_with_a_call_comes_back_with_it_and_stays_from_the_client() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let signature = json!({"google": {"thought_signature": "c2ln"}});
     let call = json!({"id": "function-call-1", "type": "function", "extra_content": signature,
         "function": {"name": "f", "arguments": "{\"a\":1}"}});

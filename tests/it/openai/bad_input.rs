@@ -4,8 +4,7 @@
 //! Wrong types are tried beside the translations (`anthropic.rs`, `responses.rs`); what is passed on is
 //! the upstream's to judge, once it is an object that names a model.
 
-use crate::support::proxy::Proxy;
-use crate::support::upstream::Upstream;
+use crate::support::proxy::pair;
 use serde_json::{Value, json};
 
 /// A route, and a sample of what it takes.
@@ -44,8 +43,7 @@ fn message(path: &str, error: &Value) -> String {
 
 #[test]
 fn a_body_cut_at_any_byte_is_refused_in_the_shape_of_its_protocol() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     for (path, sample) in samples() {
         let body = sample.to_string();
         let mut client = proxy.client();
@@ -62,8 +60,7 @@ fn a_body_cut_at_any_byte_is_refused_in_the_shape_of_its_protocol() {
 
 #[test]
 fn bodies_that_are_no_object_or_name_no_model_are_refused_in_the_shape_of_their_protocol() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     for (path, _) in samples() {
         let mut client = proxy.client();
         for body in [

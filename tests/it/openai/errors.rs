@@ -1,7 +1,7 @@
 //! Errors below `/v1` over real sockets (ollama-api.md 4.4, 14.1, 15.6; openai-wire.md 3.9, 5.1, 6.3):
 //! the upstream's as it sent them, ours in the shape of the protocol.
 
-use crate::support::proxy::{KEY, Proxy};
+use crate::support::proxy::{KEY, Proxy, asking_once, pair};
 use crate::support::upstream::{
     Recorded, Step, Upstream, frame, json, last_frame, status, stream_head, typed,
 };
@@ -17,8 +17,7 @@ fn openai(message: &str, kind: &str) -> String {
 
 #[test]
 fn what_is_wrong_with_a_request_is_told_in_openai_s_shape() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let mut client = proxy.client();
     let mut check = |path: &str, body: &str, status: u16, message: &str, kind: &str| {
         let answer = client.post(path, body).answer();
@@ -76,8 +75,7 @@ fn the_router_s_own_answers_are_plain_text() {
 
 #[test]
 fn an_error_of_the_upstream_comes_as_it_was_sent() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::with(&upstream, |config| config.retry.max = 0);
+    let (upstream, proxy) = asking_once();
     for (code, kind, body) in [
         (400, "application/json", "{ \"error\" : {\"message\":\"bad\", \"code\": 7} }\n"),
         (401, "application/json", r#"{"error":"Unauthorized"}"#),
@@ -108,8 +106,7 @@ fn an_error_of_the_upstream_comes_as_it_was_sent() {
 
 #[test]
 fn keys_in_an_error_are_masked() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let told =
         |key: &str| format!("{{\"error\":{{\"message\":\"Incorrect API key {key} given\"}}}}");
     for key in [KEY, "sk-ab****wxyz"] {
@@ -155,8 +152,7 @@ fn refused(parameter: &str) -> Vec<Step> {
 
 #[test]
 fn a_refused_parameter_is_mended_and_remembered_for_both_protocols() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let body = r#"{"seed":7, "model":"m","z":[1, 2],"messages":[{"content":"Hi","role":"user"}]}"#;
     let mended = r#"{"model":"m","z":[1, 2],"messages":[{"content":"Hi","role":"user"}]}"#;
     upstream.script(refused("seed")).script(vec![json("{}")]);
@@ -175,8 +171,7 @@ fn a_refused_parameter_is_mended_and_remembered_for_both_protocols() {
 
 #[test]
 fn a_large_body_is_mended_by_what_was_learnt_before() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     upstream.script(refused("seed")).script(vec![json("{}")]);
     let body = |text: &str| format!(r#"{{"model":"m","seed":7,"messages":"{text}"}}"#);
     assert_eq!(proxy.client().post(CHAT, body("x")).answer().status(), 200);
@@ -190,8 +185,7 @@ fn a_large_body_is_mended_by_what_was_learnt_before() {
 
 #[test]
 fn a_refused_stop_sequence_is_the_client_s_to_hear_of() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     upstream.script(refused("stop"));
     let body = BODY.replacen('{', r#"{"stop":["a"],"#, 1);
     let answer = proxy.client().post(CHAT, body).answer();
@@ -202,8 +196,7 @@ fn a_refused_stop_sequence_is_the_client_s_to_hear_of() {
 
 #[test]
 fn a_stream_that_breaks_off_ends_in_an_error_event() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     upstream.script(vec![stream_head(), frame("data: {\"a\":1}\n\ndata: {\"cu"), Step::Close]);
     let mut client = proxy.client();
     let answer = client.post(CHAT, BODY).answer();
@@ -216,8 +209,7 @@ fn a_stream_that_breaks_off_ends_in_an_error_event() {
 
 #[test]
 fn a_stream_that_breaks_off_before_its_first_byte_is_a_status() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     upstream.script(vec![stream_head(), Step::Close]);
     let answer = proxy.client().post(CHAT, BODY).answer();
     assert_eq!(answer.status(), 502);
@@ -226,8 +218,7 @@ fn a_stream_that_breaks_off_before_its_first_byte_is_a_status() {
 
 #[test]
 fn a_long_answer_that_breaks_off_never_looks_whole() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let head =
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 200000\r\n\r\n{";
     upstream.script(vec![Step::Send(head.into()), Step::Close]);
@@ -240,8 +231,7 @@ fn a_long_answer_that_breaks_off_never_looks_whole() {
 
 #[test]
 fn a_short_answer_that_breaks_off_is_a_status() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n{";
     upstream.script(vec![Step::Send(head.into()), Step::Close]);
     let answer = proxy.client().post("/v1/embeddings", BODY).answer();
@@ -260,8 +250,7 @@ fn paths(upstream: &Upstream) -> Vec<String> {
 #[test]
 fn an_upstream_without_responses_is_asked_once() {
     for (code, body) in [(404, r#"{"detail":"Not Found"}"#), (405, "")] {
-        let upstream = Upstream::start();
-        let proxy = Proxy::start(&upstream);
+        let (upstream, proxy) = pair();
         upstream.script(vec![status(code, &[], body)]);
         for _ in 0..2 {
             proxy.client().post("/v1/responses", r#"{"model":"m","input":"Hi"}"#).answer();
@@ -273,8 +262,7 @@ fn an_upstream_without_responses_is_asked_once() {
 
 #[test]
 fn a_model_that_is_missing_does_not_make_responses_missing() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let error = r#"{"error":{"message":"The model `m` does not exist","code":"model_not_found"}}"#;
     for _ in 0..2 {
         upstream.script(vec![status(404, &[], error)]);
@@ -286,8 +274,7 @@ fn a_model_that_is_missing_does_not_make_responses_missing() {
 
 #[test]
 fn a_stream_of_responses_ends_without_done_where_the_upstream_s_does() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let events = "event: response.completed\ndata: {\"type\":\"response.completed\"}\n\n";
     upstream.script(vec![stream_head(), frame(events), last_frame()]);
     let answer = proxy.client().post("/v1/responses", r#"{"model":"m","input":"Hi"}"#).answer();
@@ -296,8 +283,7 @@ fn a_stream_of_responses_ends_without_done_where_the_upstream_s_does() {
 
 #[test]
 fn origins_and_hosts_are_checked_as_everywhere() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let mut client = proxy.client();
     let mut ask = |headers: &str| {
         let length = BODY.len();

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Proxy, pair};
 use crate::support::upstream::{Upstream, status};
 
 fn made(proxy: &Proxy, body: &str) {
@@ -85,8 +85,7 @@ fn one_model_is_found_by_any_of_its_names() {
 
 #[test]
 fn a_list_that_cannot_be_had_is_told_in_openai_s_shape() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     upstream.script_lists();
     upstream.script(vec![status(401, &[], r#"{"error":{"message":"no such key"}}"#)]);
     let answer = proxy.client().get("/v1/models").answer();

@@ -9,7 +9,7 @@ use crossbeam_channel::bounded;
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
 use crate::support::HANG;
-use crate::support::proxy::{KEY, Proxy};
+use crate::support::proxy::{KEY, Proxy, pair};
 use crate::support::raw::Client;
 use crate::support::upstream::{Recorded, Step, Upstream, frame, json, last_frame, stream_head};
 
@@ -36,8 +36,7 @@ fn sent(proxy: &Proxy, upstream: &Upstream, path: &str, body: &str) -> Recorded 
 
 #[test]
 fn a_body_goes_up_as_the_very_same_bytes() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     for path in ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"] {
         let request = sent(&proxy, &upstream, path, ODD);
         assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", path));
@@ -47,8 +46,7 @@ fn a_body_goes_up_as_the_very_same_bytes() {
 
 #[test]
 fn our_key_goes_up_and_only_what_is_meant_for_the_upstream() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     upstream.script(vec![json("{}")]);
     let headers = "Authorization: Bearer theirs\r\nx-api-key: theirs\r\napi-key: theirs\r\n\
                    Cookie: a=b\r\nanthropic-version: 2023-06-01\r\nAccept: application/x-own\r\n\
@@ -88,8 +86,7 @@ fn azure_gets_its_key_in_its_own_header_and_the_model_in_the_path() {
 
 #[test]
 fn only_the_name_of_the_model_changes_where_it_is_another() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     for name in ["m:latest", "M", "library/m", " m ", "m:local"] {
         let asked = ODD.replace("\"m\"", &format!("\"{name}\""));
         assert_eq!(sent(&proxy, &upstream, "/v1/chat/completions", &asked).body, ODD, "{name}");
@@ -101,8 +98,7 @@ fn only_the_name_of_the_model_changes_where_it_is_another() {
 
 #[test]
 fn a_virtual_model_brings_its_prompt_its_messages_and_its_options() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let mut client = proxy.client();
     client.post(
         "/api/create",
@@ -122,8 +118,7 @@ fn a_virtual_model_brings_its_prompt_its_messages_and_its_options() {
 
 #[test]
 fn a_model_that_is_used_shows_as_loaded() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     sent(&proxy, &upstream, "/v1/chat/completions", ODD);
     let loaded = proxy.client().get("/api/ps").answer().json();
     assert_eq!(loaded["models"][0]["name"], "m:latest");
@@ -145,8 +140,7 @@ fn odd_streams() -> Vec<Vec<u8>> {
 
 #[test]
 fn a_stream_is_byte_for_byte_that_of_the_upstream() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let mut client = proxy.client();
     for stream in odd_streams() {
         for size in [1, 2, 3, 7, 4096, 100_000, 2_000_000] {
@@ -175,8 +169,7 @@ fn a_stream_is_byte_for_byte_that_of_the_upstream() {
 
 #[test]
 fn each_piece_is_passed_on_before_the_next_one_comes() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let (go, told) = bounded(1);
     upstream.script(vec![
         stream_head(),
@@ -198,8 +191,7 @@ fn each_piece_is_passed_on_before_the_next_one_comes() {
 
 #[test]
 fn a_client_that_leaves_ends_the_upstream_s_work() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let (closed, is_closed) = bounded(1);
     let (go, told) = bounded(1);
     let mut steps = vec![stream_head(), frame("data: 1\n\n"), Step::Wait(told)];
@@ -219,8 +211,7 @@ fn a_client_that_leaves_ends_the_upstream_s_work() {
 
 #[test]
 fn a_whole_answer_keeps_its_bytes_and_the_headers_that_clients_read() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let body = "{ \"b\":1.50,\n \"a\":\"\\u00e9\" }\n";
     let headers = [
         ("x-request-id", "req_theirs"),
@@ -247,8 +238,7 @@ fn a_whole_answer_keeps_its_bytes_and_the_headers_that_clients_read() {
 
 #[test]
 fn a_long_answer_is_passed_on_without_being_held() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let (go, told) = bounded(1);
     let (first, rest) = ("x".repeat(1000), "y".repeat(200_000));
     let head =
@@ -265,8 +255,7 @@ fn a_long_answer_is_passed_on_without_being_held() {
 
 #[test]
 fn a_packed_body_is_unpacked_and_passed_on() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let mut client = proxy.client();
     let packed = compress_to_vec(ODD.as_bytes(), CompressionLevel::Fastest);
     for path in ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"] {
@@ -376,8 +365,7 @@ fn a_large_form_streams_through() {
 
 #[test]
 fn a_large_body_whose_model_has_another_name_is_sent_all_the_same() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let body =
         |model: &str| format!(r#"{{"model":"{model}","input":"{}"}}"#, "x".repeat(2_000_000));
     let request = sent(&proxy, &upstream, "/v1/embeddings", &body("m:latest"));
@@ -389,8 +377,7 @@ fn a_large_body_whose_model_has_another_name_is_sent_all_the_same() {
 
 #[test]
 fn a_form_is_passed_on_with_the_upstream_s_name_in_it() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let mut client = proxy.client();
     for size in [4, 2_000_000] {
         upstream.script(vec![json("{\"text\":\"Hi\"}")]);
@@ -411,8 +398,7 @@ fn a_form_is_passed_on_with_the_upstream_s_name_in_it() {
 
 #[test]
 fn a_failure_is_tried_again_before_the_first_byte() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     upstream.script(vec![Step::Close]).script(vec![json("{\"ok\":1}")]);
     let answer = proxy.client().post("/v1/chat/completions", ODD).answer();
     assert_eq!((answer.status(), answer.body.as_str()), (200, "{\"ok\":1}"));
@@ -423,8 +409,7 @@ fn a_failure_is_tried_again_before_the_first_byte() {
 
 #[test]
 fn old_clients_get_the_same_bytes() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     for connection in ["close", "keep-alive"] {
         upstream.script(vec![stream_head(), frame("data: 1\n\n"), frame("x"), last_frame()]);
         let mut client = proxy.client();

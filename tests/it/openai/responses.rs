@@ -4,9 +4,8 @@
 use crate::support::bench::{Bench, chunks};
 use crate::support::raw::Answer;
 use crate::support::upstream::{
-    self, Step, answer, delta, ending, frame, last_frame, status, stream, stream_head, typed,
+    self, Step, answer, delta, frame, last_frame, status, stream, stream_head, typed,
 };
-use crossbeam_channel::bounded;
 use serde_json::{Value, json};
 
 const PATH: &str = "/v1/responses";
@@ -123,9 +122,7 @@ fn an_answer_is_one_object_with_the_head_of_one() {
 #[test]
 fn the_first_event_arrives_before_the_upstream_sends_the_second_chunk() {
     let bench = bench();
-    let (go_on, told) = bounded(0);
-    let mut steps = vec![stream_head(), delta("one"), Step::Wait(told), delta("two")];
-    steps.extend(ending());
+    let (go_on, steps) = upstream::halting();
     bench.upstream.script(steps);
     let mut client = bench.proxy.client();
     let request = json!({"model": "m", "input": "Hi", "stream": true});

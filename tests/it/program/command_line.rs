@@ -6,7 +6,7 @@ use crate::support::program::{Running, program, run};
 use crate::support::proxy::KEY;
 use crate::support::raw::{Client, chat};
 use crate::support::reserved::Reserved;
-use crate::support::upstream::{self, Step, Upstream, delta, ending, json, status, stream_head};
+use crate::support::upstream::{self, Step, Upstream, delta, json, status, stream_head};
 use crossbeam_channel::bounded;
 
 #[test]
@@ -169,9 +169,7 @@ fn times_of_models_are_told_in_the_local_zone_and_those_of_answers_in_utc() {
 fn a_signal_lets_running_answers_finish_and_ends_well() {
     for signal in ["TERM", "INT"] {
         let upstream = Upstream::start();
-        let (go_on, told) = bounded(0);
-        let mut steps = vec![stream_head(), delta("one"), Step::Wait(told), delta("two")];
-        steps.extend(ending());
+        let (go_on, steps) = upstream::halting();
         upstream.script(steps);
         let mut program = Running::start(program().env("OPENAI_BASE_URL", upstream.base_url()));
         let mut client = Client::connect(program.addr);

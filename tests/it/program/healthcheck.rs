@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 use std::thread;
 
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Proxy, pair};
 use crate::support::reserved::Reserved;
 use crate::support::upstream::Upstream;
 
@@ -48,8 +48,7 @@ fn fails(host: &str, why: &str) {
 
 #[test]
 fn a_running_proxy_is_healthy_by_each_of_its_addresses() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let port = proxy.addr().port();
     for host in ["127.0.0.1", "0.0.0.0", "localhost", "", "[::]"] {
         assert_eq!(check(&format!("{host}:{port}")), (Some(0), String::new()), "{host}");

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
 
 use crate::support::HANG;
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Proxy, asking_once, pair};
 use crate::support::raw::{chat, chat_whole};
 use crate::support::upstream::{self, Step, Upstream, answer, delta, ending, status, stream_head};
 use crossbeam_channel::bounded;
@@ -229,8 +229,7 @@ fn who_is_turned_away_counts_too() {
 
 #[test]
 fn names_that_clients_make_up_are_not_told() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::with(&upstream, |config| config.retry.max = 0);
+    let (upstream, proxy) = asking_once();
     let body = |name: &str| chat("Hi").replace("\"m\"", &serde_json::Value::from(name).to_string());
     let unknown = r#"{"error":{"message":"The model does not exist","code":"model_not_found"}}"#;
     for number in 0..5 {
@@ -253,8 +252,7 @@ fn names_that_clients_make_up_are_not_told() {
 
 #[test]
 fn a_head_is_that_of_the_text_without_it() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (_upstream, proxy) = pair();
     for (path, kind) in [("/metrics", TYPE), ("/ready", "application/json; charset=utf-8")] {
         let mut client = proxy.client();
         let head = client.request("HEAD", path).head();
@@ -268,8 +266,7 @@ fn a_head_is_that_of_the_text_without_it() {
 
 #[test]
 fn it_is_ready_while_it_can_serve() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let answer = proxy.client().get("/ready").answer();
     assert_eq!((answer.status(), answer.json()), (200, serde_json::json!({"status": "ready"})));
     assert!(upstream.is_idle(), "the upstream is not asked");

@@ -1,6 +1,6 @@
 //! An upstream's answer cut at every byte: the client gets an error, never a part that looks whole.
 
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Proxy, pair};
 use crate::support::raw::{Answer, chat, chat_whole};
 use crate::support::upstream::{Step, Upstream, answer, stream};
 use ollama_openai_proxy::config::Config;
@@ -163,8 +163,7 @@ fn streams_that_only_the_end_of_their_connection_delimits() {
 #[test]
 fn what_is_no_stream_of_events_ends_with_its_connection() {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n";
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     upstream.script(vec![Step::Send(format!("{head}{{\"a\":1}}").into_bytes()), Step::Close]);
     let answer = proxy.client().post("/v1/chat/completions", chat("Hi")).answer();
     assert_eq!((answer.status(), answer.body.as_str()), (200, "{\"a\":1}"));

@@ -3,7 +3,7 @@
 //! person can mend goes back to the client.
 
 use crate::support::HANG;
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Proxy, pair};
 use crate::support::raw::Answer;
 use crate::support::upstream::{
     self, Recorded, Step, Upstream, answer, delta, status, stream, stream_head,
@@ -54,8 +54,7 @@ fn parameters(request: &Recorded) -> Vec<String> {
 
 #[test]
 fn a_renamed_limit_is_sent_by_its_new_name_at_once_and_from_then_on() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let limit = json!({"options": {"num_predict": 5}});
     let text = "Unsupported parameter: 'max_tokens' is not supported with this model. Use \
                 'max_completion_tokens' instead.";
@@ -115,8 +114,7 @@ fn every_backend_s_words_are_understood() {
 #[test]
 fn a_422_is_a_refusal_too_and_others_are_not() {
     for (code, attempts) in [(422, 2), (401, 1), (403, 1), (404, 1)] {
-        let upstream = Upstream::start();
-        let proxy = Proxy::start(&upstream);
+        let (upstream, proxy) = pair();
         upstream.script(vec![status(code, &[], &unrecognized("seed"))]);
         upstream.script(vec![answer("Hi")]);
         chat(&proxy, &json!({"options": {"seed": 1}}));
@@ -129,8 +127,7 @@ fn a_422_is_a_refusal_too_and_others_are_not() {
 
 #[test]
 fn a_value_out_of_range_goes_back_to_who_set_it() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let text = "Invalid 'temperature': decimal above maximum value. Expected a value <= 2, but got \
                 3 instead.";
     refuse(&upstream, &openai(text, "temperature", "decimal_above_max_value"));
@@ -204,8 +201,7 @@ fn what_was_learnt_holds_for_one_model_and_for_every_way_to_ask_it() {
 
 #[test]
 fn a_learnt_repair_changes_only_what_it_was_about() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let think = |level: &str| json!({"think": level});
     let text = "'reasoning_effort' : value is not one of the allowed values [`low`,`medium`]";
     refuse(&upstream, &openai(text, "", ""));
@@ -221,8 +217,7 @@ fn a_learnt_repair_changes_only_what_it_was_about() {
 
 #[test]
 fn nothing_is_learnt_from_a_repair_that_did_not_help() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let seed = json!({"options": {"seed": 1}});
     refuse(&upstream, &unrecognized("seed"));
     upstream.script(vec![status(403, &[], &openai("no", "", ""))]);
@@ -236,8 +231,7 @@ fn nothing_is_learnt_from_a_repair_that_did_not_help() {
 
 #[test]
 fn passing_failures_are_still_tried_again_between_repairs() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     upstream.script(vec![status(503, &[], "{}")]);
     refuse(&upstream, &unrecognized("seed"));
     upstream.script(vec![status(503, &[], "{}")]).script(vec![answer("Hi")]);
@@ -253,8 +247,7 @@ fn tools_images_and_the_form_of_an_answer_are_never_dropped() {
     let tools = json!({"tools": [{"type": "function", "function": {"name": "f"}}]});
     let image = json!({"messages": [{"role": "user", "content": "x", "images": ["iVBORw0KGgo="]}]});
     let check = |more: &Value, body: &str, text: &str| {
-        let upstream = Upstream::start();
-        let proxy = Proxy::start(&upstream);
+        let (upstream, proxy) = pair();
         refuse(&upstream, body);
         let told = chat(&proxy, more);
         assert_eq!((told.status(), told.error().as_str()), (400, text));
@@ -272,8 +265,7 @@ fn tools_images_and_the_form_of_an_answer_are_never_dropped() {
 
 #[test]
 fn a_schema_that_is_not_taken_is_told_in_words() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let schema = json!({"format": {"type": "object", "properties": {"a": {"type": "string"}}}});
     refuse(&upstream, &openai("This response_format type is unavailable now", "", ""));
     upstream.script(vec![answer("{}")]).script(vec![answer("{}")]);
@@ -291,8 +283,7 @@ fn a_schema_that_is_not_taken_is_told_in_words() {
 fn refused_stop_sequences_are_watched_for_and_end_the_upstream_s_stream() {
     let text = "Unsupported parameter: 'stop' is not supported with this model.";
     for (whole, path) in [(false, "/api/chat"), (true, "/api/chat"), (true, "/api/generate")] {
-        let upstream = Upstream::start();
-        let proxy = Proxy::start(&upstream);
+        let (upstream, proxy) = pair();
         refuse(&upstream, &openai(text, "stop", "unsupported_parameter"));
         // The sequence comes in two pieces, and what is behind it is never asked for.
         let (closed, is_closed) = bounded(1);
@@ -334,8 +325,7 @@ fn more_stop_sequences_than_a_family_takes_are_watched_for() {
 
 #[test]
 fn embeddings_do_without_their_format() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::start(&upstream);
+    let (upstream, proxy) = pair();
     let text = "litellm.UnsupportedParamsError: x does not support parameters: ['encoding_format']";
     refuse(&upstream, &openai(text, "", "400"));
     upstream.script(vec![upstream::json(r#"{"data":[{"embedding":[1]}]}"#)]);
