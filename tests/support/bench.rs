@@ -54,6 +54,35 @@ pub fn chunks(chunks: &[Value]) -> Vec<Step> {
     steps
 }
 
+/// Members whose values differ from one time to the next.
+const CHANGING: &[&str] = &[
+    "created_at",
+    "total_duration",
+    "load_duration",
+    "prompt_eval_duration",
+    "eval_duration",
+    "context",
+];
+
+/// The text of an answer with a `_` for each value that differs from one time to the next.
+pub fn masked(body: &str) -> String {
+    let mut out = body.to_owned();
+    for name in CHANGING {
+        let mark = format!("\"{name}\":");
+        let mut pieces = out.split(&mark);
+        let mut text = pieces.next().unwrap_or_default().to_owned();
+        for piece in pieces {
+            let end = match piece.strip_prefix('[') {
+                Some(list) => list.find(']').map(|end| end + 2),
+                None => piece.find([',', '}']),
+            };
+            text.extend([&mark, "_", &piece[end.expect("a value ends")..]]);
+        }
+        out = text;
+    }
+    out
+}
+
 pub struct Bench {
     pub upstream: Upstream,
     pub proxy: Proxy,

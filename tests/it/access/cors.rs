@@ -1,21 +1,4 @@
-//! Who may ask: CORS, and the check of the host on a loopback bind (ollama-api.md 16).
-//!
-//! | row | held by |
-//! | --- | --- |
-//! | 16.1 no `Origin` | `without_an_origin_there_are_no_cors_headers` |
-//! | 16.1 the same origin | `the_same_origin_is_not_cross_origin` |
-//! | 16.1 not allowed: 403, empty, any method | `a_foreign_origin_is_refused_whatever_it_asks_for` |
-//! | 16.1 preflights: 204, any path | `a_preflight_is_answered_for_any_path_and_host` |
-//! | 16.1 the headers of a preflight, and no others | `a_preflight_is_answered_for_any_path_and_host`, `the_headers_of_a_preflight_come_in_ollama_s_order` |
-//! | 16.1 other methods | `every_answer_to_an_allowed_origin_says_so` |
-//! | 16.1 defaults | `the_defaults_are_those_of_ollama_and_entries_come_on_top`; `src/origin.rs`: `this_machine_and_desktop_applications_are_allowed_by_default`, `all_others_are_refused_by_default` |
-//! | 16.1 forms of an entry | `src/origin.rs`: `entries_are_added_to_the_defaults`, `a_star_stands_for_anything_in_its_place` |
-//! | 16.1 `*` alone | `a_star_is_told_as_a_star_without_vary` |
-//! | 16.1 bad entries | `src/origin.rs`: `bad_entries_are_refused_with_what_to_write`; `environment.rs`: `a_bad_origin_is_an_error_at_the_start` |
-//! | 16 CORS before the host | `src/gate.rs`: `cors_comes_before_the_host` |
-//! | 16.2 near addresses, own names, all others | `on_loopback_only_near_hosts_are_served`; `src/gate.rs`: `near_addresses_go_on_to_their_route`, `own_names_go_on_and_a_plain_options_is_answered`, `all_others_are_refused_on_loopback` |
-//! | 16.2 an address of an interface | `src/gate.rs`: `near_addresses_go_on_to_their_route`; `src/machine.rs`: `addresses_of_its_own_are_told_from_others` |
-//! | 16.2 no check elsewhere than on loopback | `elsewhere_than_on_loopback_every_host_is_served` |
+//! CORS: which origins may ask, and what pages can read of each answer.
 
 use crate::support::proxy::{self, Proxy, pair};
 use crate::support::raw::{Answer, Client, Head, chat, chat_whole};
@@ -25,17 +8,37 @@ use ollama_openai_proxy::config::Config;
 use ollama_openai_proxy::origin::Origins;
 use ollama_openai_proxy::upstream::Pacing;
 
-const NEAR: &str = "http://localhost:3000";
-const FAR: &str = "https://evil.test";
+#[test]
+fn browsers_and_editors_may_ask() {
+    let proxy = Proxy::start(&Upstream::start());
+    for origin in ["http://localhost:3000", "app://obsidian.md", "vscode-webview://x"] {
+        let ask = |request: &str| {
+            let more = "Access-Control-Request-Method: POST\r\n";
+            let head = format!(
+                "{request} HTTP/1.1\r\nHost: 127.0.0.1:11434\r\nOrigin: {origin}\r\n{more}\r\n"
+            );
+            proxy.client().send(head).head()
+        };
+        for (request, status) in [("OPTIONS /api/chat", 204), ("GET /api/tags", 200)] {
+            let head = ask(request);
+            assert_eq!(head.status, status, "{origin}: {request}");
+            assert_eq!(head.header("access-control-allow-origin"), Some(origin), "{request}");
+        }
+    }
+}
+
+pub(super) const NEAR: &str = "http://localhost:3000";
+
+pub(super) const FAR: &str = "https://evil.test";
 
 /// Sends a request without a body; `headers` are whole lines.
-fn send(client: &mut Client, method: &str, path: &str, headers: &[String]) -> Answer {
+pub(super) fn send(client: &mut Client, method: &str, path: &str, headers: &[String]) -> Answer {
     let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
     client.send(format!("{method} {path} HTTP/1.1\r\n{headers}\r\n")).answer()
 }
 
 /// Sends a request without a body from a page to `localhost`.
-fn from(client: &mut Client, origin: &str, method: &str, path: &str) -> Answer {
+pub(super) fn from(client: &mut Client, origin: &str, method: &str, path: &str) -> Answer {
     let lines = ["Host: localhost:11434".to_owned(), format!("Origin: {origin}")];
     send(client, method, path, &lines)
 }
@@ -64,7 +67,7 @@ fn origins(entries: &str) -> impl FnOnce(&mut Config) {
 }
 
 #[track_caller]
-fn assert_empty(answer: &Answer, status: u16) {
+pub(super) fn assert_empty(answer: &Answer, status: u16) {
     assert_eq!((answer.status(), answer.body.as_str()), (status, ""));
     assert_eq!(answer.head.header("content-type"), None);
     let length = (status != 204).then_some("0");
@@ -330,76 +333,4 @@ fn an_origin_cannot_write_headers() {
         assert_eq!((answer.status(), answer.body.as_str()), (400, "400 Bad Request"));
         assert_eq!(answer.head.header("set-cookie"), None);
     }
-}
-
-#[test]
-fn on_loopback_only_near_hosts_are_served() {
-    let (upstream, proxy) = pair();
-    let mut client = proxy.client();
-    // The status of a GET, and of a plain OPTIONS to a known and to an unknown path.
-    let mut check = |host: &str, expected: [u16; 3]| {
-        let lines = [format!("Host: {host}")];
-        let asked = [("GET", "/api/version"), ("OPTIONS", "/api/chat"), ("OPTIONS", "/nothing")];
-        let found = asked.map(|(method, path)| {
-            let answer = send(&mut client, method, path, &lines);
-            match answer.status() {
-                status @ (403 | 204) => assert_empty(&answer, status),
-                405 => assert_eq!(answer.head.header("allow"), Some("POST")),
-                _ => assert_ne!(answer.body, ""),
-            }
-            answer.status()
-        });
-        assert_eq!(found, expected, "{host:?}");
-    };
-    for address in [
-        "127.0.0.1",
-        "127.0.0.1:11434",
-        "[::1]:11434",
-        "10.0.0.7:11434",
-        "172.20.1.1",
-        "192.168.1.5",
-        "[fd12::1]:80",
-        "0.0.0.0:11434",
-        "[::]:11434",
-    ] {
-        check(address, [200, 405, 404]);
-    }
-    let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    for name in [
-        "",
-        "localhost",
-        "LOCALHOST:11434",
-        "a.localhost",
-        "box.local:11434",
-        "host.docker.internal:11434",
-        hostname.trim(),
-    ] {
-        check(name, [200, 204, 204]);
-    }
-    for foreign in [
-        "evil.test",
-        "evil.test:11434",
-        "localhost.evil.test",
-        "ollama.com",
-        "203.0.113.77:11434",
-        "[2001:db8::77]:11434",
-    ] {
-        check(foreign, [403, 403, 403]);
-    }
-    assert_empty(&send(&mut client, "GET", "http://evil.test/", &["Host: localhost".into()]), 403);
-    assert!(upstream.is_idle());
-}
-
-#[test]
-fn elsewhere_than_on_loopback_every_host_is_served() {
-    let proxy = Proxy::with(&Upstream::start(), |config| config.host = "0.0.0.0".into());
-    let mut client = Client::connect(([127, 0, 0, 1], proxy.addr().port()).into());
-    for host in ["evil.test", "ollama.example.com:80", "localhost", "203.0.113.77"] {
-        let lines = [format!("Host: {host}")];
-        assert_eq!(send(&mut client, "GET", "/api/version", &lines).status(), 200, "{host}");
-        assert_eq!(send(&mut client, "OPTIONS", "/api/chat", &lines).status(), 405, "{host}");
-        assert_eq!(send(&mut client, "OPTIONS", "/nothing", &lines).status(), 404, "{host}");
-    }
-    assert_empty(&from(&mut client, FAR, "GET", "/"), 403);
-    assert_empty(&from(&mut client, NEAR, "OPTIONS", "/"), 204);
 }

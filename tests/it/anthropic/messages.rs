@@ -1,24 +1,16 @@
-//! `/v1/messages` over real sockets: Anthropic's protocol on one side, chat completions on the other
-//! (ollama-api.md 15). What each member becomes is held by the pairs of `tests/golden/anthropic`.
+//! `/v1/messages` over real sockets: Anthropic's protocol on one side, chat completions on the other.
+//! What each member becomes is held by the pairs of `tests/golden/anthropic`.
 
 use crate::support::bench::{Bench, LLAMA, MESSAGES, deltas, request};
-use crate::support::members::VALUES;
-use crate::support::proxy::{KEY, asking_once};
+use crate::support::proxy::KEY;
 use crate::support::raw::Answer;
 use crate::support::upstream::{self, Step, delta, frame, last_frame, stream_head};
 use serde_json::{Value, json};
 
-const COUNT: &str = "/v1/messages/count_tokens";
-
-/// Lists what its models take, and reasoning and tools are not among it.
-const PLAIN: &str = r#"{"data":[{"id":"m","supported_parameters":["temperature"]}]}"#;
-
-fn kinds(events: &[Value]) -> Vec<&str> {
-    events.iter().filter_map(|event| event["type"].as_str()).collect()
-}
+pub(super) const COUNT: &str = "/v1/messages/count_tokens";
 
 /// The type and the message of an error, which has an id as well and nothing else.
-fn error(answer: &Answer) -> (u16, String, String) {
+pub(super) fn error(answer: &Answer) -> (u16, String, String) {
     let json = answer.json();
     assert_eq!(json["type"], "error", "{json}");
     assert!(json["request_id"].as_str().is_some_and(|id| id.starts_with("req_")), "{json}");
@@ -26,7 +18,14 @@ fn error(answer: &Answer) -> (u16, String, String) {
     (answer.status(), text("type"), text("message"))
 }
 
-fn streamed() -> Value {
+/// Lists what its models take, and reasoning and tools are not among it.
+pub(super) const PLAIN: &str = r#"{"data":[{"id":"m","supported_parameters":["temperature"]}]}"#;
+
+fn kinds(events: &[Value]) -> Vec<&str> {
+    events.iter().filter_map(|event| event["type"].as_str()).collect()
+}
+
+pub(super) fn streamed() -> Value {
     json!({"stream": true})
 }
 
@@ -108,63 +107,6 @@ fn a_stream_that_fails_ends_with_an_error_and_no_message_stop() {
 }
 
 #[test]
-fn an_error_before_the_first_event_has_a_status_and_anthropic_s_shape() {
-    let check = |status: u16, kind: &str| {
-        let bench = Bench::new();
-        let body = r#"{"error":{"message":"No.","type":"x"}}"#;
-        for change in [json!({}), streamed()] {
-            bench.upstream.script(vec![upstream::status(status, &[], body)]);
-            let answer = bench.ask(MESSAGES, &change);
-            assert_eq!(error(&answer), (status, kind.to_owned(), "No.".to_owned()), "{change}");
-        }
-    };
-    check(400, "invalid_request_error");
-    check(401, "authentication_error");
-    check(403, "permission_error");
-    check(429, "rate_limit_error");
-    check(500, "api_error");
-    check(503, "overloaded_error");
-    let bench = Bench::new();
-    let refusal = frame("data: {\"error\":{\"message\":\"slow down\",\"code\":429}}\n\n");
-    bench.upstream.script(vec![stream_head(), refusal, last_frame()]);
-    let told = error(&bench.ask(MESSAGES, &streamed()));
-    assert_eq!(told, (429, "rate_limit_error".into(), "slow down".into()));
-}
-
-#[test]
-fn an_unknown_model_is_not_found() {
-    let bench = Bench::new();
-    let body = r#"{"error":{"message":"The model does not exist","code":"model_not_found"}}"#;
-    bench.upstream.script(vec![upstream::status(404, &[], body)]);
-    let told = error(&bench.ask(MESSAGES, &json!({"model": "nope"})));
-    assert_eq!(told, (404, "not_found_error".into(), "model 'nope' not found".into()));
-}
-
-#[test]
-fn what_the_model_cannot_do_is_told_as_on_a_chat() {
-    let refused = |list: &str, change: Value, status: u16, kind: &str, message: &str| {
-        let bench = Bench::over(list);
-        let told = error(&bench.ask(MESSAGES, &change));
-        assert_eq!(told, (status, kind.to_owned(), message.to_owned()), "{change}");
-        assert!(bench.upstream.is_idle(), "the upstream is not asked: {change}");
-    };
-    let invalid = "invalid_request_error";
-    refused(
-        upstream::MODELS,
-        json!({"model": "text-embed"}),
-        400,
-        invalid,
-        "\"text-embed\" does not support chat",
-    );
-    let tools = json!([{"name": "f", "input_schema": {"type": "object"}}]);
-    let no_tools = "registry.ollama.ai/library/m:latest does not support tools";
-    refused(PLAIN, json!({"tools": tools}), 400, invalid, no_tools);
-    refused(upstream::MODELS, json!({"model": "b c"}), 400, invalid, "invalid model name");
-    let cloud = "ollama cloud is disabled: remote model is unavailable";
-    refused(upstream::MODELS, json!({"model": "m:cloud"}), 403, "permission_error", cloud);
-}
-
-#[test]
 fn a_model_that_does_not_think_is_not_asked_to() {
     let wishes = [
         json!({"thinking": {"type": "enabled", "budget_tokens": 1024}}),
@@ -193,39 +135,6 @@ fn reasoning_is_shown_unless_it_was_switched_off() {
     assert!(shown(json!({"type": "adaptive"})) && !shown(json!({"type": "disabled"})));
 }
 
-/// Members, the Go type that each is to have, and the JSON types that are taken for it.
-const MEMBERS: &[(&str, &str, &[&str])] = &[
-    ("model", "string", &["string"]),
-    ("max_tokens", "int", &["number"]),
-    ("messages", "slice", &["array"]),
-    ("messages.role", "string", &["string"]),
-    ("messages.content", "[]anthropic.ContentBlock", &["string", "array", "object"]),
-    ("messages.content.type", "string", &["string"]),
-    ("messages.content.text", "string", &["string"]),
-    ("messages.content.id", "string", &["string"]),
-    ("messages.content.name", "string", &["string"]),
-    ("messages.content.tool_use_id", "string", &["string"]),
-    ("messages.content.is_error", "bool", &["bool"]),
-    ("messages.content.thinking", "string", &["string"]),
-    ("system", "[]anthropic.ContentBlock", &["string", "array", "object"]),
-    ("stream", "bool", &["bool"]),
-    ("temperature", "float64", &["number"]),
-    ("top_p", "float64", &["number"]),
-    ("top_k", "int", &["number"]),
-    ("stop_sequences", "slice", &["array"]),
-    ("tools", "slice", &["array"]),
-    ("tools.type", "string", &["string"]),
-    ("tools.name", "string", &["string"]),
-    ("tools.description", "string", &["string"]),
-    ("tool_choice", "anthropic.ToolChoice", &["object"]),
-    ("tool_choice.type", "string", &["string"]),
-    ("tool_choice.name", "string", &["string"]),
-    ("thinking", "anthropic.Thinking", &["object"]),
-    ("thinking.type", "string", &["string"]),
-    ("output_config", "anthropic.OutputConfig", &["object"]),
-    ("output_config.effort", "string", &["string"]),
-];
-
 /// A good request with this value at this place.
 fn with(member: &str, value: &str) -> String {
     const MARK: &str = "the value";
@@ -240,54 +149,6 @@ fn with(member: &str, value: &str) -> String {
     }
     *place = MARK.into();
     body.to_string().replace(&format!("{MARK:?}"), value)
-}
-
-#[test]
-fn a_wrong_type_is_refused_for_every_member_and_the_connection_serves_again() {
-    let (upstream, proxy) = asking_once();
-    let mut client = proxy.client();
-    let mut refused = 0;
-    for (member, wanted, taken) in MEMBERS {
-        for (value, of) in VALUES {
-            upstream.script(vec![upstream::answer("ok")]);
-            let body = with(member, value);
-            let answer = client.post(MESSAGES, &body).answer();
-            if *of == "null" || taken.contains(of) {
-                // Taken as a value; what it says may still be refused.
-                let whole = matches!(answer.status(), 200 | 400 | 404);
-                let fits =
-                    !answer.body.contains(&format!("MessagesRequest.{member} of type {wanted}"));
-                assert!(whole && fits, "{body}: {}", answer.body);
-                continue;
-            }
-            let text = format!(
-                "json: cannot unmarshal {of} into Go struct field MessagesRequest.{member} of type {wanted}"
-            );
-            assert_eq!(error(&answer), (400, "invalid_request_error".into(), text), "{body}");
-            refused += 1;
-        }
-    }
-    assert!(refused > 200, "{refused}");
-}
-
-#[test]
-fn what_is_no_request_is_refused_in_go_s_words() {
-    let bench = Bench::new();
-    for route in [MESSAGES, COUNT] {
-        for (body, text) in [
-            ("", "EOF"),
-            ("{bad", "invalid character 'b' looking for beginning of object key string"),
-            (r#"{"model":"x""#, "unexpected EOF"),
-            ("[]", "json: cannot unmarshal array into Go value of type anthropic.MessagesRequest"),
-            ("null", "model is required"),
-            (r#"{"model":"m","max_tokens":1,"messages":[]}"#, "messages is required"),
-        ] {
-            let answer = bench.proxy.client().post(route, body).answer();
-            let told = (400, "invalid_request_error".to_owned(), text.to_owned());
-            assert_eq!(error(&answer), told, "{route} {body}");
-        }
-    }
-    assert!(bench.upstream.is_idle());
 }
 
 #[test]
@@ -336,7 +197,7 @@ fn a_refused_stop_sequence_is_watched_for() {
 }
 
 /// A virtual model with everything that a request can meet.
-fn mario(bench: &Bench) {
+pub(super) fn mario(bench: &Bench) {
     let body = json!({"model": "mario", "from": "m", "system": "You are Mario.",
         "parameters": {"temperature": 0.5, "num_predict": 3, "stop": ["END"]},
         "messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me!"}]});
@@ -372,47 +233,6 @@ fn a_model_shows_as_loaded_after_a_message() {
     assert_eq!(bench.get("/api/ps")["models"], json!([]));
     bench.sent(MESSAGES, &json!({}));
     assert_eq!(bench.get("/api/ps")["models"][0]["name"], "m:latest");
-}
-
-#[test]
-fn tokens_are_counted_without_the_upstream() {
-    let bench = Bench::new();
-    mario(&bench);
-    let image = json!({"type": "image", "source": {"type": "base64", "data": "iVBORw0KGgo="}});
-    let tool = json!({"name": "fn_1", "description": "12345678", "input_schema": {}});
-    let call = json!({"type": "tool_use", "id": "i", "name": "name", "input": {"a": 12}});
-    let rows = [
-        (json!({}), 1),
-        (
-            json!({"max_tokens": null, "messages": [{"role": "user", "content": "ä".repeat(40)}]}),
-            10,
-        ),
-        (json!({"system": "s".repeat(38)}), 10),
-        (json!({"tools": [tool]}), 4),
-        (json!({"messages": [{"role": "user", "content": [image]}]}), 1601),
-        (json!({"messages": [{"role": "assistant", "content": [call]}]}), 3),
-        (json!({"model": "mario"}), 5),
-        (json!({"model": "nobody-has-it"}), 1),
-    ];
-    for (change, tokens) in rows {
-        let answer = bench.post(COUNT, &request(MESSAGES, &change));
-        assert_eq!(answer.status(), 200, "{change}: {}", answer.body);
-        assert_eq!(answer.body, format!("{{\"input_tokens\":{tokens}}}\n"), "{change}");
-    }
-    let bad = json!({"messages": [{"role": "user", "content": [{"type": "image"}]}]});
-    let told = error(&bench.post(COUNT, &request(MESSAGES, &bad)));
-    assert_eq!(told, (400, "invalid_request_error".into(), "invalid image source".into()));
-    assert!(bench.upstream.is_idle());
-}
-
-#[test]
-fn a_stream_begins_with_the_estimate_that_the_count_gives() {
-    let bench = Bench::new();
-    let change = json!({"stream": true, "system": "s".repeat(400)});
-    let count = bench.post(COUNT, &request(MESSAGES, &change)).json();
-    let events = bench.played(MESSAGES, &change, upstream::stream(&["Hi"])).events();
-    assert_eq!(events[0]["message"]["usage"], json!({"input_tokens": 100, "output_tokens": 0}));
-    assert_eq!(count["input_tokens"], 100);
 }
 
 #[test]

@@ -1,3 +1,5 @@
 //! Anthropic's protocol, `/v1/messages`.
 
+mod count_tokens;
+mod errors;
 mod messages;

@@ -2,4 +2,3 @@
 
 mod agents;
 mod ollama;
-mod pitfalls;

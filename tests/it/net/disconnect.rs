@@ -1,14 +1,16 @@
-//! Clients that leave: the upstream's call ends, the worker comes back.
+//! Clients that leave, or only stop sending: the upstream's call ends, or the answer comes whole.
 
-use std::net::Shutdown;
-use std::time::Duration;
-
+use super::guard::{chats, patient};
 use crate::support::HANG;
 use crate::support::proxy::Proxy;
-use crate::support::raw::chat;
-use crate::support::upstream::{self, Step, Upstream, delta, stream_head};
-use crossbeam_channel::bounded;
-use socket2::SockRef;
+use crate::support::raw::{Client, chat, chat_whole};
+use crate::support::upstream::{self, Step, Upstream, delta, ending, stream_head};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use ollama_openai_proxy::config::Config;
+use socket2::{Domain, SockRef, Socket, Type};
+use std::io::Read;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
 
 /// A stream that goes on until the proxy closes the connection.
 fn endless(
@@ -76,4 +78,204 @@ fn a_client_that_stops_reading_does_not_stop_the_others() {
     drop(go_on);
     let lines = proxy.client().post("/api/chat", chat("Hi")).answer().lines();
     assert_eq!(lines[0]["message"]["content"], "next");
+}
+
+/// Ends a client's connection.
+type Leave = fn(Client);
+
+fn closes(client: Client) {
+    drop(client);
+}
+
+fn resets(client: Client) {
+    SockRef::from(client.stream()).set_linger(Some(Duration::ZERO)).expect("a socket");
+}
+
+/// Two clients ask, one after the other; each leaves as told, and each time the upstream has to see
+/// its connection closed before anything else happens.
+fn check_leaving(before: impl Fn() -> Vec<Step>, leave: Leave, ask: impl Fn(&mut Client)) {
+    let upstream = Upstream::start();
+    let proxy = Proxy::with(&upstream, |config| {
+        patient(config);
+        config.workers = 1;
+    });
+    for _ in 0..2 {
+        let (closed, is_closed): (Sender<()>, Receiver<()>) = bounded(1);
+        let mut steps = before();
+        steps.push(Step::UntilClosed(closed));
+        upstream.script(steps);
+        let mut client = proxy.client();
+        ask(&mut client);
+        upstream.request();
+        leave(client);
+        is_closed.recv_timeout(HANG).expect("the upstream's call is cancelled");
+    }
+    chats(&proxy, &upstream);
+    assert_eq!(proxy.server.tally().left(), 2);
+    upstream.request();
+    assert!(upstream.is_idle(), "nobody asks again for a client that has left");
+}
+
+#[test]
+fn who_leaves_before_the_first_byte_is_not_waited_for() {
+    let bodies = [
+        ("/api/chat", chat("Hi")),
+        ("/api/chat", chat_whole("Hi")),
+        ("/api/embed", r#"{"model":"m","input":"Hi"}"#.to_owned()),
+        ("/v1/chat/completions", chat("Hi")),
+        ("/v1/messages", chat("Hi").replacen('{', "{\"max_tokens\":5,", 1)),
+    ];
+    for (path, body) in bodies {
+        for leave in [closes as Leave, resets] {
+            check_leaving(Vec::new, leave, |client| {
+                client.post(path, &body);
+            });
+        }
+    }
+}
+
+#[test]
+fn who_leaves_while_the_upstream_is_silent_is_not_waited_for() {
+    for path in ["/api/chat", "/v1/chat/completions"] {
+        for leave in [closes as Leave, resets] {
+            let before = || vec![stream_head(), delta("one")];
+            check_leaving(before, leave, |client| {
+                let body = chat("Hi").replacen('{', "{\"stream\":true,", 1);
+                client.post(path, body).head();
+                client.frame();
+            });
+        }
+    }
+}
+
+#[test]
+fn who_leaves_in_the_middle_of_a_whole_answer_is_not_waited_for() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
+    for delimited in ["Content-Length: 500\r\n", "Transfer-Encoding: chunked\r\n", ""] {
+        for leave in [closes as Leave, resets] {
+            let begun = format!("{head}{delimited}\r\n10\r\n{{\"choices\":[");
+            let before = || vec![Step::Send(begun.clone().into_bytes())];
+            check_leaving(before, leave, |client| {
+                client.post("/api/chat", chat_whole("Hi"));
+            });
+        }
+    }
+}
+
+#[test]
+fn who_has_only_stopped_sending_gets_every_byte() {
+    let upstream = Upstream::start();
+    let (go_on, told) = bounded(1);
+    let mut steps = vec![Step::Wait(told.clone()), stream_head(), delta("one"), Step::Wait(told)];
+    steps.push(delta("two"));
+    steps.extend(ending());
+    upstream.script(steps);
+    let proxy = Proxy::with(&upstream, patient);
+    let mut client = proxy.client();
+    client.post("/api/chat", chat("Hi"));
+    client.stream().shutdown(Shutdown::Write).expect("it is open");
+    // The byte that asks whether we are there is the first one of our answer.
+    let mut byte = [0; 1];
+    client.stream().read_exact(&mut byte).expect("a byte");
+    assert_eq!(&byte, b"H");
+    go_on.send(()).expect("the upstream waits");
+    assert_eq!(client.line().as_deref(), Some("TTP/1.1 200 OK"));
+    while client.line().is_some_and(|line| !line.is_empty()) {}
+    assert!(client.frame().expect("a line").contains("one"));
+    // Between two chunks it is a zero in front of the next one's length.
+    client.stream().read_exact(&mut byte).expect("a byte");
+    assert_eq!(&byte, b"0");
+    go_on.send(()).expect("the upstream waits");
+    assert!(client.frame().expect("a line").contains("two"));
+    assert!(client.frame().expect("a line").contains("\"done\":true"));
+    assert_eq!(client.frame(), None);
+    assert_eq!(proxy.server.tally().left(), 0);
+}
+
+#[test]
+fn who_has_stopped_sending_gets_a_whole_answer_too() {
+    let upstream = Upstream::start();
+    let (go_on, told) = bounded(1);
+    upstream.script(vec![Step::Wait(told), upstream::answer("whole")]);
+    let proxy = Proxy::with(&upstream, patient);
+    let mut client = proxy.client();
+    client.post("/api/chat", chat_whole("Hi"));
+    client.stream().shutdown(Shutdown::Write).expect("it is open");
+    let mut byte = [0; 1];
+    client.stream().read_exact(&mut byte).expect("a byte");
+    go_on.send(()).expect("the upstream waits");
+    let answer = format!("H{}", client.rest());
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("\"whole\""), "{answer}");
+}
+
+#[test]
+fn nobody_is_asked_for_a_client_that_left_in_the_queue() {
+    let upstream = Upstream::start();
+    let (go_on, told) = bounded(1);
+    upstream.script(vec![Step::Wait(told), upstream::answer("first")]);
+    let proxy = Proxy::with(&upstream, |config| {
+        patient(config);
+        config.workers = 1;
+    });
+    let mut first = proxy.client();
+    first.post("/api/chat", chat_whole("first"));
+    upstream.request();
+    let mut second = proxy.client();
+    second.post("/api/chat", chat_whole("second"));
+    while proxy.server.load() < 2 {
+        std::thread::yield_now();
+    }
+    resets(second);
+    while proxy.server.tally().left() == 0 {
+        std::thread::yield_now();
+    }
+    upstream.script(vec![upstream::answer("third")]);
+    let mut third = proxy.client();
+    third.post("/api/chat", chat_whole("third"));
+    go_on.send(()).expect("the upstream waits");
+    assert_eq!(first.answer().status(), 200);
+    assert_eq!(third.answer().json()["message"]["content"], "third");
+    assert!(upstream.request().body.contains("third"));
+}
+
+#[test]
+fn a_pause_between_attempts_ends_with_its_client() {
+    let upstream = Upstream::start();
+    upstream.script(vec![upstream::status(503, &[("Retry-After", "100")], "{}")]);
+    let mut config = Config::for_base_url(&upstream.base_url()).expect("a base URL");
+    patient(&mut config);
+    config.workers = 1;
+    let stop = ollama_openai_proxy::stop::Stop::default();
+    // With its own pacing, which really sleeps.
+    let server = ollama_openai_proxy::server::Server::start(config, stop).expect("it starts");
+    let mut client = Client::connect(server.local_addr());
+    client.post("/api/chat", chat_whole("Hi"));
+    upstream.request();
+    resets(client);
+    upstream.script(vec![upstream::answer("next")]);
+    let mut next = Client::connect(server.local_addr());
+    let answer = next.post("/api/chat", chat_whole("Hi")).answer();
+    assert_eq!(answer.json()["message"]["content"], "next", "the only worker is back");
+}
+
+#[test]
+fn a_sign_that_comes_late_hits_nobody_else() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::with(&upstream, patient);
+    for round in 0..20 {
+        upstream.script(vec![upstream::answer("short")]);
+        let mut client = proxy.client();
+        client.post("/api/chat", chat_whole("Hi")).answer();
+        resets(client);
+        assert_eq!(upstream.request().connection, upstream.connections() - 1, "round {round}");
+    }
+    assert_eq!(upstream.connections(), 1, "its connection served all of them");
+}
+
+/// A connection from another address of this machine.
+fn from(address: [u8; 4], to: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from((address, 0)).into()).expect("a loopback address");
+    socket.connect(&to.into()).expect("the proxy listens");
+    socket.into()
 }

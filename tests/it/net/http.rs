@@ -1,9 +1,10 @@
 //! HTTP as clients speak it, well and badly: the connection stays usable wherever it can, and
 //! nothing crashes or grows.
 
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Proxy, pair};
 use crate::support::raw::{chat, chat_whole};
-use crate::support::upstream::{self, Upstream};
+use crate::support::upstream::{self, Upstream, answer};
+use std::io::Read;
 
 fn proxy(upstream: &Upstream) -> Proxy {
     Proxy::with(upstream, |config| config.max_body_bytes = 100_000)
@@ -339,4 +340,33 @@ fn a_connection_that_is_to_close_closes() {
     let answer = client.answer();
     assert_eq!(answer.head.header("connection"), Some("close"));
     assert_eq!(client.rest(), "");
+}
+
+#[test]
+fn upgrades_are_ignored_and_expectations_met() {
+    let (upstream, proxy) = pair();
+    let body = chat_whole("x");
+    let length = body.len();
+    upstream.script(vec![answer("Hi")]).script(vec![answer("Hi")]);
+    let upgrade =
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n";
+    let head = format!(
+        "POST /api/chat HTTP/1.1\r\nHost: localhost\r\n{upgrade}Content-Length: {length}\r\n\r\n"
+    );
+    assert_eq!(proxy.client().send(head + &body).answer().status(), 200);
+    let head = format!(
+        "POST /api/chat HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n"
+    );
+    let mut client = proxy.client();
+    client.send(head);
+    // The body follows only once it is asked for.
+    let mut interim = Vec::new();
+    while !interim.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        client.stream().read_exact(&mut byte).expect("an interim answer");
+        interim.push(byte[0]);
+    }
+    assert!(interim.starts_with(b"HTTP/1.1 100 "), "{interim:?}");
+    client.send(body);
+    assert_eq!(client.answer().status(), 200);
 }

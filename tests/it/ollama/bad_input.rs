@@ -2,12 +2,13 @@
 //! hang or a 5xx that Ollama would not give. After each request the same connection serves a good
 //! one.
 
-use crate::support::members::Kind::{Skipped, Text};
 use crate::support::members::{FIELDS, MANAGEMENT, VALUES, least, method, refusal, sample, with};
 use crate::support::proxy::Proxy;
 use crate::support::raw::{Answer, Client, chat_whole};
 use crate::support::upstream::{self, Upstream};
 use serde_json::{Value, json};
+
+use crate::support::members::Kind::{Skipped, Text};
 
 /// A proxy whose upstream has a good answer for everything, and one connection to it.
 struct Bench {
@@ -231,37 +232,4 @@ fn empty_strings_are_taken_everywhere() {
         let answer = bench.ask(route, &body.to_string());
         assert_eq!(answer.status(), 200, "{request} {body}: {}", answer.body);
     }
-}
-
-#[test]
-fn unknown_roles_reach_the_upstream_in_lower_case() {
-    let upstream = Upstream::start();
-    upstream.script(vec![upstream::answer("ok")]);
-    let proxy = Proxy::start(&upstream);
-    let body = json!({"model": "m", "stream": false, "messages": [
-        {"role": "Narrator", "content": "a"}, {"role": "DEVELOPER", "content": "b"},
-        {"role": "", "content": "c"}, {"content": "d"}]});
-    let answer = proxy.client().post("/api/chat", body.to_string()).answer();
-    assert_eq!(answer.status(), 200, "{}", answer.body);
-    let sent = upstream.request().json();
-    let roles: Vec<_> = sent["messages"].as_array().expect("a list").iter().collect();
-    let role = |at: usize| roles[at]["role"].as_str().expect("a role");
-    assert_eq!([role(0), role(1), role(2), role(3)], ["narrator", "developer", "", ""]);
-}
-
-#[test]
-fn a_history_of_a_thousand_messages_arrives_in_order() {
-    let upstream = Upstream::start();
-    upstream.script(vec![upstream::answer("ok")]);
-    let proxy = Proxy::start(&upstream);
-    let messages: Vec<Value> = (0..1000)
-        .map(|number| {
-            let role = if number % 2 == 0 { "user" } else { "assistant" };
-            json!({"role": role, "content": format!("message {number}")})
-        })
-        .collect();
-    let body = json!({"model": "m", "stream": false, "messages": messages});
-    let answer = proxy.client().post("/api/chat", body.to_string()).answer();
-    assert_eq!(answer.status(), 200, "{}", answer.body);
-    assert_eq!(upstream.request().json()["messages"], Value::from(messages));
 }

@@ -1,8 +1,11 @@
-//! Images over real sockets: large ones, and the spellings that clients use (ollama-api.md 5.5).
+//! Images and sounds: large ones, and the spellings that clients use.
 
+use crate::support::bench::{Bench, CHAT};
 use crate::support::proxy::Proxy;
 use crate::support::upstream::{self, Upstream};
 use serde_json::{Value, json};
+
+const PNG: &str = "iVBORw0KGgoAAAANSUhEUg==";
 
 /// The content part that the upstream gets for an image.
 fn sent(route: &str, image: Value) -> Value {
@@ -51,4 +54,19 @@ fn every_form_of_an_image_becomes_a_part() {
             json!({"type": "input_audio", "input_audio": {"data": "SUQzAw==", "format": "mp3"}});
         assert_eq!(sent(route, json!("SUQzAw")), sound, "{route}");
     }
+}
+
+#[test]
+fn line_31_broken_base64_is_refused_and_a_data_url_is_taken() {
+    let bench = Bench::new();
+    let message = |image: &str| json!({"messages": [{"role": "user", "images": [image]}]});
+    for broken in ["!!!!", "iVBOR*", "data:image/png;base64,???"] {
+        let answer = bench.ask(CHAT, &message(broken));
+        assert_eq!(answer.status(), 400, "{broken}");
+        assert!(answer.error().contains("illegal base64 data"), "{}", answer.body);
+    }
+    assert!(bench.upstream.is_idle());
+    let url = format!("data:image/png;base64,{PNG}");
+    let sent = bench.sent(CHAT, &message(&url));
+    assert_eq!(sent["messages"][0]["content"][0]["image_url"]["url"], url);
 }

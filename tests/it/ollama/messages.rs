@@ -1,31 +1,8 @@
-//! The rows of ollama-api.md 5.6, 5.7 and 5.9, messages and tools, over real sockets.
-//!
-//! | row | held by |
-//! | --- | --- |
-//! | 5.6 each member of a message, and what becomes of it | here, `golden/chat/request-history` |
-//! | 5.6 roles in any case, not validated | here, `bad_input.rs` `unknown_roles_reach_the_upstream_in_lower_case` |
-//! | 5.6 a list as `content` | `golden/chat/request-content-list` |
-//! | 5.6 wrong types of every member | `bad_input.rs` `a_wrong_type_is_refused_for_every_member` |
-//! | 5.6 results by id, by name, in order | `rows_18_12.rs` `tool_results_find_their_calls_by_id_then_name_then_order` |
-//! | 5.6 messages of create | `golden/create/*`, `src/translate/virtual_model/mod.rs` |
-//! | 5.7 what is recognised, in its order; other keywords are forwarded | here |
-//! | 5.7 the refusals | here, each depth in `src/ollama/schema.rs` |
-//! | 5.7 no `tool_choice` | `rows_18_12.rs` `top_level_settings_of_the_ai_sdk_are_ignored` |
-//! | 5.9 message, images, `tool_calls`, `tool_call_id`, `thinking` | here; every kind of image in `golden/chat/request-images` |
-//! | 5.9 `tools` only if there are any | here |
-//! | 5.9 `format`, `think`, options | `rows_5.rs` |
-//! | 5.9 `logprobs`, `top_logprobs` | `golden/chat/request-logprobs*` |
-//! | 5.9 `delta.content`, `delta.reasoning_content` | `golden/chat/stream-plain`, `golden/chat/stream-reasoning` |
-//! | 5.9 `delta.tool_calls` by index, whole (each in a line of its own, as 7 prefers) | `golden/chat/stream-tools-*` |
-//! | 5.9 arguments that cannot be parsed | `golden/chat/stream-tools-broken`, `golden/chat/answer-tools-broken` |
-//! | 5.9 `finish_reason` | `rows_6.rs` |
-//! | 5.9 chunks that add nothing | `golden/chat/stream-llamacpp-timings`: its first one |
-//! | 5.9 usage and timings, cached tokens included | `golden/chat/answer-llamacpp-timings`, `src/translate/metrics.rs` |
-//!
-//! An upstream is not sent the `index` of a call nor the `name` of a result, which OpenAI does not
-//! ask for: ids and order say the same (openai-wire.md 3.7).
+//! The messages and tools of a chat: where each member goes, and which are refused.
 
 use crate::support::bench::{Bench, CHAT, LLAMA};
+use crate::support::proxy::Proxy;
+use crate::support::upstream::{self, Upstream};
 use serde_json::{Value, json};
 
 const PNG: &str = "iVBORw0KGgoAAAANSUhEUg==";
@@ -135,4 +112,70 @@ fn a_schema_that_ollama_cannot_read_is_refused() {
         );
         bench.refused(CHAT, &tools(parameters), 400, &text);
     }
+}
+
+#[test]
+fn what_is_empty_stays_here() {
+    let messages = json!([
+        {"role": "user", "content": "x", "images": [], "tool_calls": null, "thinking": null},
+        {"role": "assistant", "content": "y", "tool_calls": [], "thinking": "Hm.", "images": null,
+         "tool_name": ""},
+        {"role": "user", "content": "z", "images": null, "tool_calls": []}]);
+    let body = Bench::new().sent(
+        CHAT,
+        &json!({"messages": messages, "tools": [], "format": "", "options": null,
+                            "keep_alive": null, "think": null}),
+    );
+    let expected = json!([{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"},
+                          {"role": "user", "content": "z"}]);
+    assert_eq!(body["messages"], expected);
+    for name in ["tools", "format", "response_format", "options", "think", "reasoning_effort"] {
+        assert!(body.get(name).is_none(), "{name}: {body}");
+    }
+}
+
+#[test]
+fn a_message_needs_no_content() {
+    let picture = "iVBORw0KGgoAAAANSUhEUg==";
+    let body =
+        Bench::new().sent(CHAT, &json!({"messages": [{"role": "user", "images": [picture]}]}));
+    assert_eq!(body["messages"][0]["content"][0]["type"], "image_url");
+    let messages = json!([{"role": "user", "content": "x"},
+        {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]},
+        {"role": "tool", "content": "1"}]);
+    let body = Bench::new().sent(CHAT, &json!({"messages": messages}));
+    assert_eq!(body["messages"][1]["tool_calls"][0]["function"]["name"], "f");
+}
+
+#[test]
+fn unknown_roles_reach_the_upstream_in_lower_case() {
+    let upstream = Upstream::start();
+    upstream.script(vec![upstream::answer("ok")]);
+    let proxy = Proxy::start(&upstream);
+    let body = json!({"model": "m", "stream": false, "messages": [
+        {"role": "Narrator", "content": "a"}, {"role": "DEVELOPER", "content": "b"},
+        {"role": "", "content": "c"}, {"content": "d"}]});
+    let answer = proxy.client().post("/api/chat", body.to_string()).answer();
+    assert_eq!(answer.status(), 200, "{}", answer.body);
+    let sent = upstream.request().json();
+    let roles: Vec<_> = sent["messages"].as_array().expect("a list").iter().collect();
+    let role = |at: usize| roles[at]["role"].as_str().expect("a role");
+    assert_eq!([role(0), role(1), role(2), role(3)], ["narrator", "developer", "", ""]);
+}
+
+#[test]
+fn a_history_of_a_thousand_messages_arrives_in_order() {
+    let upstream = Upstream::start();
+    upstream.script(vec![upstream::answer("ok")]);
+    let proxy = Proxy::start(&upstream);
+    let messages: Vec<Value> = (0..1000)
+        .map(|number| {
+            let role = if number % 2 == 0 { "user" } else { "assistant" };
+            json!({"role": role, "content": format!("message {number}")})
+        })
+        .collect();
+    let body = json!({"model": "m", "stream": false, "messages": messages});
+    let answer = proxy.client().post("/api/chat", body.to_string()).answer();
+    assert_eq!(answer.status(), 200, "{}", answer.body);
+    assert_eq!(upstream.request().json()["messages"], Value::from(messages));
 }

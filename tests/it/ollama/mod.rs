@@ -1,19 +1,32 @@
 //! Ollama's own routes, as its clients ask and read them.
 
 mod account;
+mod answers;
 mod bad_input;
 mod chat;
+mod create;
 mod embed;
 mod embed_batches;
+mod embed_routes;
+mod embed_too_long;
 mod errors;
 mod fill_in;
+mod format;
+mod generate;
 mod images;
+mod keep_alive;
+mod load;
 mod manage;
-mod manage_lines;
+mod manage_errors;
 mod messages;
-mod models;
+mod names;
 mod options;
-mod show_tags_ps;
+mod ps;
+mod show;
 mod streaming;
-mod streaming_rules;
+mod tags;
+mod think;
 mod tools;
+mod transfers;
+mod two_models;
+mod version;

@@ -1,12 +1,15 @@
-//! Streams: prompt, in order, complete, and honestly broken when the upstream's are.
+//! Streams: prompt, in order, one line a frame, and honestly broken when the upstream's are.
 
-use crate::support::proxy::Proxy;
+use super::tools::{calls, chat_lines, tools};
+use crate::support::bench::{Bench, CHAT, GENERATE, TEXT, deltas};
+use crate::support::proxy::{Proxy, pair};
 use crate::support::raw::{Answer, chat, chat_whole};
 use crate::support::upstream::{
-    self, Step, Upstream, delta, ending, frame, last_frame, stream_head,
+    self, Step, Upstream, delta, ending, frame, last_frame, stream, stream_head,
 };
 use crossbeam_channel::bounded;
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::io::Read;
 
 fn ask(steps: Vec<Step>) -> Answer {
     let upstream = Upstream::start();
@@ -277,4 +280,125 @@ fn a_huge_event_becomes_lines_that_every_client_can_read() {
     assert!(answer.body.lines().count() > 3);
     assert!(answer.body.lines().all(|line| line.len() < 8_000_000));
     assert_eq!(texts(&answer.lines()).concat(), text);
+}
+
+#[test]
+fn every_line_is_a_frame_of_its_own() {
+    let (upstream, proxy) = pair();
+    for path in ["/api/chat", "/api/generate"] {
+        upstream.script(stream(&["one", " two", " three"]));
+        let body = json!({"model": "m", "prompt": "x",
+                          "messages": [{"role": "user", "content": "x"}]});
+        let mut client = proxy.client();
+        client.post(path, body.to_string()).head();
+        let frames: Vec<String> = std::iter::from_fn(|| client.frame()).collect();
+        assert_eq!(frames.len(), 4, "{frames:?}");
+        for frame in frames {
+            assert_eq!(frame.find('\n'), Some(frame.len() - 1), "{frame:?}");
+            assert!(serde_json::from_str::<Value>(&frame).is_ok(), "{frame:?}");
+        }
+    }
+}
+
+#[test]
+fn no_line_is_blank_and_none_has_an_error_key() {
+    for steps in [stream(&["Hi", ""]), calls()] {
+        let upstream = Upstream::start();
+        upstream.script(steps);
+        let body = json!({"model": "m", "messages": [{"role": "user", "content": "x"}],
+                          "tools": tools()});
+        let answer = Proxy::start(&upstream).post("/api/chat", &body);
+        assert!(answer.body.ends_with('\n') && !answer.body.contains("\n\n"), "{:?}", answer.body);
+        assert!(answer.lines().iter().all(|line| line.get("error").is_none()));
+    }
+}
+
+#[test]
+fn content_is_always_a_string() {
+    let thinking = deltas(&[json!({"reasoning_content": "Hm."}), json!({"content": "Hi"})]);
+    for steps in [stream(&["Hi"]), calls(), thinking, stream(&[])] {
+        for line in chat_lines(steps) {
+            assert!(line["message"]["content"].is_string(), "{line}");
+        }
+    }
+    let upstream = Upstream::start();
+    upstream.script(vec![upstream::json(
+        r#"{"choices":[{"message":{"role":"assistant","content":null,"tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}]},"finish_reason":"tool_calls"}]}"#,
+    )]);
+    let answer = Proxy::start(&upstream).client().post("/api/chat", chat_whole("x")).answer();
+    assert_eq!(answer.json()["message"]["content"], "");
+}
+
+#[test]
+fn answers_are_streams_unless_stream_is_false() {
+    let bench = Bench::new();
+    for route in [CHAT, GENERATE, "/api/pull", "/api/push", "/api/create"] {
+        for (stream, kind) in [
+            (None, "application/x-ndjson"),
+            (Some(json!(null)), "application/x-ndjson"),
+            (Some(json!(true)), "application/x-ndjson"),
+            (Some(json!(false)), "application/json"),
+        ] {
+            let mut body = json!({"model": "m", "prompt": "x", "from": "m",
+                "messages": [{"role": "user", "content": "Hi"}]});
+            if let Some(stream) = &stream {
+                body["stream"] = stream.clone();
+            }
+            if TEXT.contains(&route) {
+                bench.upstream.script(vec![upstream::answer("ok")]);
+            }
+            let answer = bench.post(route, &body);
+            let found = answer.head.header("content-type").expect("a type");
+            assert_eq!(found.split(';').next(), Some(kind), "{route} {stream:?}");
+            let is_stream = answer.body.ends_with('\n');
+            assert_eq!(is_stream, kind == "application/x-ndjson", "{route} {stream:?}");
+        }
+        let answer = bench.post(route, &json!({"model": "m", "stream": "no"}));
+        assert_eq!(answer.status(), 400, "{route}: {}", answer.body);
+        assert!(answer.error().ends_with("Request.stream of type bool"), "{}", answer.body);
+    }
+}
+
+/// Until the first piece of the answer is there, nothing is said: what comes then may still be an
+/// error with a status.
+#[test]
+fn a_stream_s_head_waits_for_its_first_line() {
+    let bench = Bench::new();
+    for route in TEXT {
+        let role =
+            json!({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]});
+        bench.upstream.script(vec![
+            stream_head(),
+            frame(&format!("data: {role}\n\n")),
+            frame("data: {\"error\":{\"message\":\"too late\",\"code\":429}}\n\n"),
+            last_frame(),
+        ]);
+        let answer = bench.ask(route, &json!({}));
+        assert_eq!((answer.status(), answer.error().as_str()), (429, "too late"), "{route}");
+        let kind = answer.head.header("content-type");
+        assert_eq!(kind, Some("application/json; charset=utf-8"), "{route}");
+        bench.upstream.request();
+    }
+}
+
+#[test]
+fn an_error_after_the_first_line_is_one_more_line_and_the_last() {
+    let bench = Bench::new();
+    let error = "data: {\"error\":{\"message\":\"out of <memory>\"}}\n\n";
+    let early = "{\"error\":\"the upstream ended its answer early\"}\n";
+    for route in TEXT {
+        // What would have ended it well comes too late.
+        let failed = std::iter::once(frame(error)).chain(ending()).collect();
+        for (end, expected) in [
+            (failed, "{\"error\":\"out of \\u003cmemory\\u003e\"}\n"),
+            (vec![last_frame()], early),
+            (vec![Step::Close], early),
+        ] {
+            let steps = [stream_head(), delta("One")].into_iter().chain(end).collect();
+            let answer = bench.played(route, &json!({}), steps);
+            let (first, rest) = answer.body.split_once('\n').expect("two lines");
+            assert!(first.ends_with("\"done\":false}"), "{route}: {first}");
+            assert_eq!(rest, expected, "{route}");
+        }
+    }
 }

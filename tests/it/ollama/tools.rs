@@ -1,6 +1,7 @@
-//! Tools and reasoning over the wire: whole calls in lines of their own, and a round trip in which
-//! the client's ids, or its lack of them, reach the upstream as it wants them.
+//! Tools: whole calls in lines of their own, and results that find their calls, with ids and without.
 
+use super::answers::objects;
+use crate::support::bench::{Bench, CHAT, deltas};
 use crate::support::proxy::{Proxy, pair};
 use crate::support::upstream::{self, Step, Upstream, ending, frame, last_frame, stream_head};
 use crossbeam_channel::bounded;
@@ -190,5 +191,164 @@ fn what_gemini_sends_with_a_call_comes_back_with_it_and_stays_from_the_client() 
         proxy.client().post("/api/chat", history.to_string()).answer();
         let sent = upstream.request().json();
         assert_eq!(sent["messages"][1]["tool_calls"][0]["extra_content"], signature);
+    }
+}
+
+/// A stream with two calls.
+pub(super) fn calls() -> Vec<Step> {
+    let call = |index: usize, arguments: &str| {
+        json!({"tool_calls": [{"index": index, "id": format!("call_{index}"), "type": "function",
+                               "function": {"name": "f", "arguments": arguments}}]})
+    };
+    deltas(&[
+        json!({"role": "assistant", "content": null}),
+        call(0, "{\"a\": 1}"),
+        call(1, "{\"a\": 2}"),
+    ])
+}
+
+pub(super) fn tools() -> Value {
+    json!([{"type": "function", "function": {"name": "f", "parameters": {
+        "type": "object", "properties": {"a": {"type": "integer"}}}}}])
+}
+
+/// The lines of a chat over what the upstream plays.
+pub(super) fn chat_lines(steps: Vec<Step>) -> Vec<Value> {
+    let upstream = Upstream::start();
+    upstream.script(steps);
+    let body = json!({"model": "m", "messages": [{"role": "user", "content": "Hello"}],
+                      "tools": tools()});
+    Proxy::start(&upstream).post("/api/chat", &body).lines()
+}
+
+/// The history of two calls with these results; what went upstream.
+fn linked(ids: [Option<&str>; 2], results: &Value) -> Value {
+    let call = |id: Option<&str>, name: &str| {
+        let mut call = json!({"function": {"name": name, "arguments": {}}});
+        if let Some(id) = id {
+            call["id"] = json!(id);
+        }
+        call
+    };
+    let mut messages = vec![
+        json!({"role": "user", "content": "x"}),
+        json!({"role": "assistant", "content": "",
+               "tool_calls": [call(ids[0], "f"), call(ids[1], "g")]}),
+    ];
+    messages.extend(results.as_array().expect("a list").iter().cloned());
+    Bench::new().sent(CHAT, &json!({"messages": messages}))["messages"].clone()
+}
+
+#[test]
+fn tool_results_find_their_calls_by_id_then_name_then_order() {
+    let first = |more: Value| {
+        let mut message = json!({"role": "tool", "content": "of f"});
+        message.as_object_mut().expect("made here").extend(
+            more.as_object()
+                .expect("an object")
+                .iter()
+                .map(|(name, it)| (name.clone(), it.clone())),
+        );
+        message
+    };
+    let second = json!({"role": "tool", "content": "of g"});
+    let with = |name: &str, value: &str| {
+        let mut message = second.clone();
+        message[name] = json!(value);
+        message
+    };
+    let ids = [Some("1"), Some("2")];
+    let none = [None, None];
+    for (ids, results) in [
+        (ids, json!([with("tool_call_id", "2"), first(json!({"tool_call_id": "1"}))])),
+        (none, json!([with("tool_name", "g"), first(json!({"tool_name": "f"}))])),
+        (none, json!([first(json!({})), second])),
+        // litellm makes ids up that match nothing.
+        (none, json!([first(json!({"tool_call_id": "?"})), with("tool_call_id", "??")])),
+    ] {
+        let messages = linked(ids, &results);
+        let calls = messages[1]["tool_calls"].as_array().expect("calls");
+        assert_ne!(calls[0]["id"], calls[1]["id"], "{messages}");
+        for message in &messages.as_array().expect("a list")[2..] {
+            let index = usize::from(message["content"] == "of g");
+            assert!(calls[index]["id"].as_str().is_some_and(|id| !id.is_empty()), "{messages}");
+            assert_eq!(message["tool_call_id"], calls[index]["id"], "{messages}");
+        }
+    }
+}
+
+#[test]
+fn arguments_are_an_object_here_and_a_string_there() {
+    let lines = chat_lines(calls());
+    let told: Vec<&Value> = lines
+        .iter()
+        .filter_map(|line| line["message"]["tool_calls"].as_array())
+        .flatten()
+        .collect();
+    assert_eq!(told.len(), 2, "{lines:?}");
+    for (index, call) in told.iter().enumerate() {
+        assert_eq!(call["function"]["arguments"], json!({"a": index + 1}));
+        assert_eq!(call["function"]["index"], json!(index));
+    }
+    let messages = json!([{"role": "user", "content": "x"},
+        {"role": "assistant", "content": "", "tool_calls": [
+            {"type": "Function", "function": {"name": "f", "arguments": {"a": 1}}}]},
+        {"role": "tool", "content": "1"}]);
+    let call = Bench::new().sent(CHAT, &json!({"messages": messages}))["messages"][1]["tool_calls"]
+        [0]
+    .clone();
+    assert_eq!(call["type"], "function");
+    assert_eq!(call["function"]["arguments"], "{\"a\":1}");
+}
+
+const PNG: &str = "iVBORw0KGgoAAAANSUhEUg==";
+
+#[test]
+fn line_20_results_without_ids_find_their_calls_and_images_find_a_user() {
+    let call = json!({"function": {"name": "f", "arguments": {}}});
+    let sent = Bench::new().sent(
+        CHAT,
+        &json!({"messages": [
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": "", "tool_calls": [call, call]},
+            {"role": "tool", "content": "1", "images": [PNG]},
+            {"role": "tool", "content": "2"}]}),
+    );
+    let messages = &sent["messages"];
+    let calls = &messages[1]["tool_calls"];
+    assert_ne!(calls[0]["id"], calls[1]["id"]);
+    for place in [0, 1] {
+        assert_eq!(messages[2 + place]["tool_call_id"], calls[place]["id"], "{sent}");
+        assert_eq!(messages[2 + place]["content"], (place + 1).to_string());
+    }
+    assert_eq!(messages[4]["role"], "user");
+    let url = format!("data:image/png;base64,{PNG}");
+    let image = messages[4]["content"].as_array().expect("a list").last().expect("a part").clone();
+    assert_eq!(image, json!({"type": "image_url", "image_url": {"url": url}}));
+}
+
+#[test]
+fn calls_have_a_line_of_their_own_also_when_all_came_at_once() {
+    let bench = Bench::new();
+    let said = json!({"content": "One moment.", "reasoning": "Hm.", "tool_calls": [
+        {"index": 0, "id": "a", "function": {"name": "f", "arguments": "{}"}},
+        {"index": 1, "id": "b", "function": {"name": "g", "arguments": "{}"}}]});
+    let whole = json!({"choices": [{"message": said, "finish_reason": "tool_calls"}]});
+    for steps in [deltas(&[said]), vec![upstream::json(&whole.to_string())]] {
+        let (last, before) = objects(&bench.played(CHAT, &json!({}), steps).body);
+        assert!(before.iter().all(|line| line["done"] == false), "{before:?}");
+        let (text, calls) = before.split_first().expect("a line before the last");
+        let expected = json!({"role": "assistant", "content": "One moment.", "thinking": "Hm."});
+        assert_eq!(text["message"], expected);
+        // Together or one after the other.
+        let mut told = vec![];
+        for line in calls {
+            let message = &line["message"];
+            assert_eq!((&message["content"], message.get("thinking")), (&"".into(), None));
+            told.extend(message["tool_calls"].as_array().expect("calls").iter().cloned());
+        }
+        let call = |index: u64, id: &str, name: &str| json!({"id": id, "function": {"index": index, "name": name, "arguments": {}}});
+        assert_eq!(told, [call(0, "a", "f"), call(1, "b", "g")]);
+        assert_eq!(last["message"], json!({"role": "assistant", "content": ""}));
     }
 }

@@ -1,5 +1,4 @@
-//! Errors below `/v1` over real sockets (ollama-api.md 4.4, 14.1, 15.6; openai-wire.md 3.9, 5.1, 6.3):
-//! the upstream's as it sent them, ours in the shape of the protocol.
+//! Errors below `/v1`: the upstream's as it sent them, ours in the shape of the protocol.
 
 use crate::support::proxy::{KEY, Proxy, asking_once, pair};
 use crate::support::upstream::{
@@ -7,6 +6,7 @@ use crate::support::upstream::{
 };
 
 const CHAT: &str = "/v1/chat/completions";
+
 const BODY: &str = r#"{"model":"m","messages":[{"role":"user","content":"Hi"}]}"#;
 
 /// The text of an error in OpenAI's shape.
@@ -60,17 +60,6 @@ fn a_body_above_the_limit_is_refused_in_each_shape() {
     let id = json["request_id"].as_str().expect("an id");
     let ours = answer.head.header("x-request-id").expect("an id").trim_start_matches("req_");
     assert!(id.len() == 28 && id.starts_with("req_") && id.ends_with(ours), "{id} {ours}");
-}
-
-#[test]
-fn the_router_s_own_answers_are_plain_text() {
-    let proxy = Proxy::start(&Upstream::start());
-    let mut client = proxy.client();
-    let answer = client.get(CHAT).answer();
-    assert_eq!((answer.status(), answer.body.as_str()), (405, "405 method not allowed"));
-    let answer = client.post("/v1/nothing", "{}").answer();
-    assert_eq!((answer.status(), answer.body.as_str()), (404, "404 page not found"));
-    assert_eq!(answer.head.header("content-type"), Some("text/plain"));
 }
 
 #[test]
@@ -236,40 +225,6 @@ fn a_short_answer_that_breaks_off_is_a_status() {
     upstream.script(vec![Step::Send(head.into()), Step::Close]);
     let answer = proxy.client().post("/v1/embeddings", BODY).answer();
     assert_eq!(answer.status(), 502);
-}
-
-/// Which paths the upstream was asked for.
-fn paths(upstream: &Upstream) -> Vec<String> {
-    let mut paths = vec![upstream.request().path];
-    while !upstream.is_idle() {
-        paths.push(upstream.request().path);
-    }
-    paths
-}
-
-#[test]
-fn an_upstream_without_responses_is_asked_once() {
-    for (code, body) in [(404, r#"{"detail":"Not Found"}"#), (405, "")] {
-        let (upstream, proxy) = pair();
-        upstream.script(vec![status(code, &[], body)]);
-        for _ in 0..2 {
-            proxy.client().post("/v1/responses", r#"{"model":"m","input":"Hi"}"#).answer();
-        }
-        let asked = paths(&upstream);
-        assert_eq!(asked.iter().filter(|path| *path == "/v1/responses").count(), 1, "{asked:?}");
-    }
-}
-
-#[test]
-fn a_model_that_is_missing_does_not_make_responses_missing() {
-    let (upstream, proxy) = pair();
-    let error = r#"{"error":{"message":"The model `m` does not exist","code":"model_not_found"}}"#;
-    for _ in 0..2 {
-        upstream.script(vec![status(404, &[], error)]);
-        let answer = proxy.client().post("/v1/responses", r#"{"model":"m","input":"Hi"}"#).answer();
-        assert_eq!((answer.status(), answer.body.as_str()), (404, error));
-        assert_eq!(upstream.request().path, "/v1/responses");
-    }
 }
 
 #[test]

@@ -5,3 +5,4 @@ mod errors;
 mod models;
 mod pass_through;
 mod responses;
+mod uploads;

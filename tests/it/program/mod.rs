@@ -3,5 +3,7 @@
 mod command_line;
 mod environment;
 mod healthcheck;
+mod log;
 mod metrics;
 mod secrets;
+mod signals;

@@ -1,9 +1,9 @@
-//! Azure's dated API (openai-wire.md 1.2): the deployment is a part of the path, the version stands in
-//! the query, and the key travels in a header of its own.
+//! Azure's dated API: the deployment is a part of the path, the version stands in the query, and the
+//! key travels in a header of its own.
 
 use crate::support::proxy::{KEY, Proxy};
 use crate::support::raw::chat_whole;
-use crate::support::upstream::{self, Upstream, answer};
+use crate::support::upstream::{self, Recorded, Upstream, answer, json};
 use ollama_openai_proxy::redact::Secret;
 
 const VERSION: &str = "?api-version=2024-10-21";
@@ -54,4 +54,28 @@ fn a_token_of_the_directory_is_a_bearer_s() {
         (asked.header("authorization"), asked.header("api-key")),
         (Some("Bearer eyJ0eXAi"), None)
     );
+}
+
+/// A body that nobody would write again in the same way.
+const ODD: &str = "{ \"zeta\" : 1.50,\n\t\"model\" :\"m\", \"messages\":[ {\"role\":\"user\",\
+                   \"content\":\"\\u00e9 \\ud83d\"} ],\"tools\":[{\"z\":1,\"a\":{\"y\":2,\"b\":3}}],\
+                   \"unknown\":{\"deep\":[null,1e2,{}]} }\n";
+
+/// What the upstream is sent for a request, which is answered with `{}`.
+fn sent(proxy: &Proxy, upstream: &Upstream, path: &str, body: &str) -> Recorded {
+    upstream.script(vec![json("{}")]);
+    let answer = proxy.client().post(path, body).answer();
+    assert_eq!((answer.status(), answer.body.as_str()), (200, "{}"), "{path} {body}");
+    upstream.request()
+}
+
+#[test]
+fn azure_gets_its_key_in_its_own_header_and_the_model_in_the_path() {
+    let upstream = Upstream::start();
+    let base = upstream.base_url().replace("/v1", "/openai?api-version=2024-10-21");
+    let proxy = Proxy::at(&base, |_| {});
+    let request = sent(&proxy, &upstream, "/v1/chat/completions", ODD);
+    let path = "/openai/deployments/m/chat/completions?api-version=2024-10-21";
+    assert_eq!(request.path, path);
+    assert_eq!((request.header("api-key"), request.header("authorization")), (Some(KEY), None));
 }

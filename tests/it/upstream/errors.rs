@@ -1,8 +1,12 @@
 //! Errors and nonsense of the upstream, as the client is told of them.
 
-use crate::support::proxy::{KEY, Proxy};
+use crate::support::bench::{Bench, CHAT};
+use crate::support::proxy::{KEY, Proxy, pair};
 use crate::support::raw::{Answer, chat, chat_whole};
-use crate::support::upstream::{Step, Upstream, json, status, typed};
+use crate::support::upstream::{
+    self, Step, Upstream, delta, frame, json, json as whole, last_frame, status, stream_head, typed,
+};
+use serde_json::json;
 
 fn ask(path: &str, body: &str, step: Step) -> Answer {
     let upstream = Upstream::start();
@@ -182,4 +186,126 @@ fn a_list_that_fails_is_told_and_shown_by_the_health_route() {
     assert_eq!((&health["status"], &health["error"]), (&"unhealthy".into(), &"bad key ***".into()));
     assert_eq!(health["models_available"], 0);
     assert_eq!(health["error_rate"], 1.0);
+}
+
+#[test]
+fn errors_are_one_text_in_json() {
+    let (upstream, proxy) = pair();
+    let detail = r#"{"detail":[{"loc":["body"],"msg":"field required"}]}"#;
+    let nested = r#"{"error":{"message":"{\"error\":{\"message\":\"inner\"}}"}}"#;
+    for (status, body) in [(400, detail), (400, nested), (422, "{}"), (404, "Not Found")] {
+        upstream.script(vec![upstream::status(status, &[], body)]);
+        let answer = proxy.client().post("/api/chat", chat("x")).answer();
+        assert!((400..600).contains(&answer.status()), "{body}");
+        let kind = answer.head.header("content-type").expect("a type");
+        assert!(kind.starts_with("application/json"), "{kind}");
+        let text = answer.error();
+        assert!(!text.is_empty() && !text.starts_with('{'), "{body}: {text}");
+        upstream.request();
+    }
+    let broken = vec![stream_head(), upstream::delta("Half"), Step::Close];
+    upstream.script(broken);
+    let lines = proxy.client().post("/api/chat", chat("x")).answer().lines();
+    let last = lines.last().expect("a line");
+    assert!(last["error"].is_string() && last.get("done").is_none(), "{last}");
+}
+
+/// What a client gets for what the upstream plays, of any status.
+fn answered(step: Step) -> Answer {
+    let bench = Bench::new();
+    bench.upstream.script(vec![step]);
+    bench.ask(CHAT, &json!({}))
+}
+
+fn check_error(step: Step, status: u16, message: &str) {
+    let answer = answered(step);
+    assert_eq!((answer.status(), answer.error().as_str()), (status, message));
+}
+
+#[test]
+fn line_22_every_shape_of_an_error_becomes_ollamas() {
+    for (code, body, message) in [
+        (400, r#"{"error":{"message":"m","type":"t","param":"p","code":"c"}}"#, "m"),
+        (400, r#"{"error":{"message":"m","type":"t"}}"#, "m"),
+        (400, r#"{"error":{"message":"m","type":"BadRequestError","param":null,"code":400}}"#, "m"),
+        (400, r#"{"error":{"code":400,"message":"m","type":"t","n_ctx":512}}"#, "m"),
+        (400, r#"{"error":{"message":"m","type":"None","param":"None","code":"400"}}"#, "m"),
+        (400, r#"{"object":"error","message":"m","type":"t","param":null,"code":400}"#, "m"),
+        (
+            429,
+            r#"{"error":{"code":429,"message":"outer","metadata":{"raw":"{\"error\":{\"message\":\"m\"}}","provider_name":"P"}},"user_id":"u"}"#,
+            "m",
+        ),
+        (
+            400,
+            r#"[{"error":{"code":400,"message":"m","status":"INVALID_ARGUMENT","details":[]}}]"#,
+            "m",
+        ),
+        (400, r#"{"code":"Client specified an invalid argument","error":"m"}"#, "m"),
+        (401, r#"{"error":"m"}"#, "m"),
+        (422, r#"{"error":"m","error_type":"validation"}"#, "m"),
+        (400, r#"{"detail":"m"}"#, "m"),
+        (422, r#"{"detail":[{"loc":["body","x"],"msg":"m","type":"t"}]}"#, "x: m"),
+        (400, r#"{"message":"m"}"#, "m"),
+        (400, r#"{"error_description":"m"}"#, "m"),
+        (400, r#"{"msg":"m"}"#, "m"),
+    ] {
+        check_error(status(code, &[], body), code, message);
+    }
+    check_error(
+        typed(422, "text/plain", &[], "Failed to deserialize"),
+        422,
+        "Failed to deserialize",
+    );
+    let page = "<html><style>a{}</style><body><h1>502</h1>Bad Gateway</body></html>";
+    check_error(typed(502, "text/html", &[], page), 502, "502 Bad Gateway");
+    check_error(status(401, &[], ""), 401, "upstream returned HTTP 401");
+}
+
+#[test]
+fn line_25_a_key_that_comes_back_within_a_stream_is_masked() {
+    let error =
+        format!("data: {{\"error\":{{\"message\":\"bad key {KEY}, sk-abcdef123456\"}}}}\n\n");
+    let masked = json!({"error": "bad key ***, sk-***"});
+    let bench = Bench::new();
+    bench.upstream.script(vec![stream_head(), frame(&error), last_frame()]);
+    let first = bench.ask(CHAT, &json!({}));
+    assert_eq!(first.json(), masked);
+    let later = vec![stream_head(), delta("a"), frame(&error), last_frame()];
+    assert_eq!(bench.played(CHAT, &json!({}), later).lines()[1], masked);
+    let wrapped =
+        format!(r#"{{"error":{{"message":"o","metadata":{{"raw":"{{\"error\":\"{KEY}\"}}"}}}}}}"#);
+    check_error(status(400, &[], &wrapped), 400, "***");
+}
+
+#[test]
+fn line_26_an_error_in_a_success_a_wrong_url_and_an_unknown_model_are_told_apart() {
+    let route = "Unexpected endpoint or method. (POST /v1/chat/completions)";
+    check_error(whole(&json!({"error": route}).to_string()), 502, route);
+    check_error(whole(r#"{"error":"No models loaded"}"#), 502, "No models loaded");
+    let hint = "upstream returned 404 for POST /v1/chat/completions; check the base URL";
+    check_error(typed(404, "text/plain", &[], "nothing here"), 502, hint);
+    check_error(status(404, &[], ""), 502, hint);
+    let unknown =
+        r#"{"error":{"message":"The model `m` does not exist","code":"model_not_found"}}"#;
+    check_error(status(404, &[], unknown), 404, "model 'm' not found");
+    check_error(whole(unknown), 404, "model 'm' not found");
+    check_error(
+        status(400, &[], r#"{"error":{"message":"m is not a valid model ID","code":400}}"#),
+        404,
+        "model 'm' not found",
+    );
+}
+
+#[test]
+fn errors_of_the_request_are_the_clients_also_where_llama_cpp_blames_itself() {
+    let llama = |kind: &str, message: &str| {
+        let error = json!({"error": {"code": 500, "message": message, "type": kind}});
+        status(500, &[], &error.to_string())
+    };
+    let image = "image input is not supported - hint: you may need to provide the mmproj";
+    check_error(llama("server_error", image), 400, image);
+    let long = "the request exceeds the available context size";
+    check_error(llama("exceed_context_size_error", long), 400, long);
+    check_error(llama("server_error", "slot failed"), 500, "slot failed");
 }

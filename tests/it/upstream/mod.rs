@@ -3,7 +3,6 @@
 mod azure;
 mod breaker;
 mod cut_answers;
-mod dialects;
 mod errors;
 mod faults;
 mod large_bodies;

@@ -1,14 +1,14 @@
 //! What is tried again, how often, how long is waited between, and what never is. The sleeper is
 //! the test's own, so nothing here waits.
 
-use std::time::Duration;
-
+use crate::support::bench::CHAT;
 use crate::support::proxy::{self, Proxy};
 use crate::support::raw::{Answer, chat, chat_whole};
 use crate::support::reserved::Reserved;
 use crate::support::upstream::{self, Step, Upstream, answer, delta, status, stream_head};
 use crossbeam_channel::bounded;
 use ollama_openai_proxy::upstream::Pacing;
+use std::time::Duration;
 
 struct Outcome {
     answer: Answer,
@@ -273,4 +273,19 @@ fn attempts_and_failures_are_counted() {
     assert_eq!((&health["status"], &health["models_available"]), (&"healthy".into(), &3.into()));
     assert_eq!((&health["request_count"], &health["error_count"]), (&3.into(), &1.into()));
     assert!((health["error_rate"].as_f64().expect("a number") - 1.0 / 3.0).abs() < 1e-9);
+}
+
+#[test]
+fn line_24_a_model_that_is_loading_is_waited_for() {
+    let upstream = Upstream::start();
+    let loading = r#"{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}"#;
+    for _ in 0..3 {
+        upstream.script(vec![status(503, &[], loading)]);
+    }
+    upstream.script(vec![answer("ok")]);
+    // Fewer retries than the model takes.
+    let proxy = Proxy::with(&upstream, |config| config.retry.max = 1);
+    let lines = proxy.client().post(CHAT, chat("Hi")).answer().lines();
+    assert_eq!(lines[0]["message"]["content"], "ok");
+    assert_eq!(proxy.sleeps.try_iter().collect::<Vec<_>>(), [Duration::from_secs(1); 3]);
 }

@@ -1,20 +1,4 @@
-//! The test list of openai-wire.md, appendix B, over real sockets: streams (lines 1 to 11).
-//!
-//! | line | held by |
-//! | --- | --- |
-//! | 1 line ends; cuts between CR and LF, and within a character | here; every pair of cuts in `src/sse/tests.rs` `a_mixed_stream_survives_every_pair_of_cuts` |
-//! | 2 no blank, byte-order mark, comments, a bare `:`, other fields | here |
-//! | 3 two data lines, 5 MB, no blank line at the end, no `[DONE]` | here |
-//! | 4 usage in four places | here |
-//! | 5 first chunk without choices, last with timings only | here |
-//! | 6 content null, list, missing; delta null; empty strings | here |
-//! | 7 reasoning by each name, twice, and between tags | here |
-//! | 8 calls in each form | here; ids in `tools.rs` `made_up_ids_differ_from_answer_to_answer` |
-//! | 9 errors first and after text, `error` field, `x_groq`, cut | here; `stream.rs` `a_stream_that_breaks_off_ends_with_an_error_line_and_no_done` |
-//! | 10 JSON for a stream, HTML with 200 | here |
-//! | 11 an idle upstream | `retry.rs` `silence_within_a_stream_is_a_timeout_and_not_tried_again` |
-//! | 11 a client that leaves | `disconnect.rs` `the_upstream_s_call_ends_when_a_write_fails` |
-//! | 12 to 32 | `appendix_b_rest.rs` |
+//! Streams in every form in which servers send them: line ends, cuts, usage, reasoning, calls, errors.
 
 use crate::support::bench::{Bench, CHAT, chunks};
 use crate::support::proxy::Proxy;

@@ -1,0 +1,162 @@
+//! Errors of `/v1/messages`: statuses, kinds, and wrong types of every member.
+
+use super::messages::{COUNT, PLAIN, error, streamed};
+use crate::support::bench::{Bench, MESSAGES, request};
+use crate::support::members::VALUES;
+use crate::support::proxy::asking_once;
+use crate::support::upstream::{self, frame, last_frame, stream_head};
+use serde_json::{Value, json};
+
+#[test]
+fn an_error_before_the_first_event_has_a_status_and_anthropic_s_shape() {
+    let check = |status: u16, kind: &str| {
+        let bench = Bench::new();
+        let body = r#"{"error":{"message":"No.","type":"x"}}"#;
+        for change in [json!({}), streamed()] {
+            bench.upstream.script(vec![upstream::status(status, &[], body)]);
+            let answer = bench.ask(MESSAGES, &change);
+            assert_eq!(error(&answer), (status, kind.to_owned(), "No.".to_owned()), "{change}");
+        }
+    };
+    check(400, "invalid_request_error");
+    check(401, "authentication_error");
+    check(403, "permission_error");
+    check(429, "rate_limit_error");
+    check(500, "api_error");
+    check(503, "overloaded_error");
+    let bench = Bench::new();
+    let refusal = frame("data: {\"error\":{\"message\":\"slow down\",\"code\":429}}\n\n");
+    bench.upstream.script(vec![stream_head(), refusal, last_frame()]);
+    let told = error(&bench.ask(MESSAGES, &streamed()));
+    assert_eq!(told, (429, "rate_limit_error".into(), "slow down".into()));
+}
+
+#[test]
+fn an_unknown_model_is_not_found() {
+    let bench = Bench::new();
+    let body = r#"{"error":{"message":"The model does not exist","code":"model_not_found"}}"#;
+    bench.upstream.script(vec![upstream::status(404, &[], body)]);
+    let told = error(&bench.ask(MESSAGES, &json!({"model": "nope"})));
+    assert_eq!(told, (404, "not_found_error".into(), "model 'nope' not found".into()));
+}
+
+#[test]
+fn what_the_model_cannot_do_is_told_as_on_a_chat() {
+    let refused = |list: &str, change: Value, status: u16, kind: &str, message: &str| {
+        let bench = Bench::over(list);
+        let told = error(&bench.ask(MESSAGES, &change));
+        assert_eq!(told, (status, kind.to_owned(), message.to_owned()), "{change}");
+        assert!(bench.upstream.is_idle(), "the upstream is not asked: {change}");
+    };
+    let invalid = "invalid_request_error";
+    refused(
+        upstream::MODELS,
+        json!({"model": "text-embed"}),
+        400,
+        invalid,
+        "\"text-embed\" does not support chat",
+    );
+    let tools = json!([{"name": "f", "input_schema": {"type": "object"}}]);
+    let no_tools = "registry.ollama.ai/library/m:latest does not support tools";
+    refused(PLAIN, json!({"tools": tools}), 400, invalid, no_tools);
+    refused(upstream::MODELS, json!({"model": "b c"}), 400, invalid, "invalid model name");
+    let cloud = "ollama cloud is disabled: remote model is unavailable";
+    refused(upstream::MODELS, json!({"model": "m:cloud"}), 403, "permission_error", cloud);
+}
+
+/// Members, the Go type that each is to have, and the JSON types that are taken for it.
+const MEMBERS: &[(&str, &str, &[&str])] = &[
+    ("model", "string", &["string"]),
+    ("max_tokens", "int", &["number"]),
+    ("messages", "slice", &["array"]),
+    ("messages.role", "string", &["string"]),
+    ("messages.content", "[]anthropic.ContentBlock", &["string", "array", "object"]),
+    ("messages.content.type", "string", &["string"]),
+    ("messages.content.text", "string", &["string"]),
+    ("messages.content.id", "string", &["string"]),
+    ("messages.content.name", "string", &["string"]),
+    ("messages.content.tool_use_id", "string", &["string"]),
+    ("messages.content.is_error", "bool", &["bool"]),
+    ("messages.content.thinking", "string", &["string"]),
+    ("system", "[]anthropic.ContentBlock", &["string", "array", "object"]),
+    ("stream", "bool", &["bool"]),
+    ("temperature", "float64", &["number"]),
+    ("top_p", "float64", &["number"]),
+    ("top_k", "int", &["number"]),
+    ("stop_sequences", "slice", &["array"]),
+    ("tools", "slice", &["array"]),
+    ("tools.type", "string", &["string"]),
+    ("tools.name", "string", &["string"]),
+    ("tools.description", "string", &["string"]),
+    ("tool_choice", "anthropic.ToolChoice", &["object"]),
+    ("tool_choice.type", "string", &["string"]),
+    ("tool_choice.name", "string", &["string"]),
+    ("thinking", "anthropic.Thinking", &["object"]),
+    ("thinking.type", "string", &["string"]),
+    ("output_config", "anthropic.OutputConfig", &["object"]),
+    ("output_config.effort", "string", &["string"]),
+];
+
+/// A good request with this value at this place.
+fn with(member: &str, value: &str) -> String {
+    const MARK: &str = "the value";
+    let mut body = request(MESSAGES, &json!({"tools": [{"name": "f"}]}));
+    body["messages"][0]["content"] = json!([{"type": "text", "text": "Hi"}]);
+    let mut place = &mut body;
+    for name in member.split('.') {
+        if place.is_array() {
+            place = &mut place[0];
+        }
+        place = &mut place[name];
+    }
+    *place = MARK.into();
+    body.to_string().replace(&format!("{MARK:?}"), value)
+}
+
+#[test]
+fn a_wrong_type_is_refused_for_every_member_and_the_connection_serves_again() {
+    let (upstream, proxy) = asking_once();
+    let mut client = proxy.client();
+    let mut refused = 0;
+    for (member, wanted, taken) in MEMBERS {
+        for (value, of) in VALUES {
+            upstream.script(vec![upstream::answer("ok")]);
+            let body = with(member, value);
+            let answer = client.post(MESSAGES, &body).answer();
+            if *of == "null" || taken.contains(of) {
+                // Taken as a value; what it says may still be refused.
+                let whole = matches!(answer.status(), 200 | 400 | 404);
+                let fits =
+                    !answer.body.contains(&format!("MessagesRequest.{member} of type {wanted}"));
+                assert!(whole && fits, "{body}: {}", answer.body);
+                continue;
+            }
+            let text = format!(
+                "json: cannot unmarshal {of} into Go struct field MessagesRequest.{member} of type {wanted}"
+            );
+            assert_eq!(error(&answer), (400, "invalid_request_error".into(), text), "{body}");
+            refused += 1;
+        }
+    }
+    assert!(refused > 200, "{refused}");
+}
+
+#[test]
+fn what_is_no_request_is_refused_in_go_s_words() {
+    let bench = Bench::new();
+    for route in [MESSAGES, COUNT] {
+        for (body, text) in [
+            ("", "EOF"),
+            ("{bad", "invalid character 'b' looking for beginning of object key string"),
+            (r#"{"model":"x""#, "unexpected EOF"),
+            ("[]", "json: cannot unmarshal array into Go value of type anthropic.MessagesRequest"),
+            ("null", "model is required"),
+            (r#"{"model":"m","max_tokens":1,"messages":[]}"#, "messages is required"),
+        ] {
+            let answer = bench.proxy.client().post(route, body).answer();
+            let told = (400, "invalid_request_error".to_owned(), text.to_owned());
+            assert_eq!(error(&answer), told, "{route} {body}");
+        }
+    }
+    assert!(bench.upstream.is_idle());
+}

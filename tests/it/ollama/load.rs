@@ -1,0 +1,129 @@
+//! Requests that load or unload a model, which the upstream does not see.
+
+use super::tags::names;
+use crate::support::bench::{Bench, CHAT, GENERATE, masked};
+use crate::support::proxy::pair;
+use serde_json::{Value, json};
+
+#[test]
+fn loading_and_unloading_are_one_object_without_counters() {
+    let bench = Bench::new();
+    let empty = [
+        json!({}),
+        json!({"prompt": null, "messages": null}),
+        json!({"prompt": "", "messages": []}),
+    ];
+    let more = [
+        json!({}),
+        json!({"stream": true}),
+        json!({"stream": false}),
+        json!({"images": ["iVBORw0KGgo="], "suffix": "x"}),
+        json!({"system": "x", "format": "xml"}),
+    ];
+    let reasons = [
+        (json!(null), "load"),
+        (json!("5m"), "load"),
+        (json!(-1), "load"),
+        (json!(0), "unload"),
+        (json!("0"), "unload"),
+        (json!("0s"), "unload"),
+        (json!(0), "unload"),
+    ];
+    for (route, text) in
+        [(CHAT, r#""message":{"role":"assistant","content":""}"#), (GENERATE, r#""response":"""#)]
+    {
+        for (empty, more) in empty.iter().flat_map(|empty| more.iter().map(move |it| (empty, it))) {
+            for (keep_alive, reason) in &reasons {
+                let mut body = json!({"model": "m", "keep_alive": keep_alive});
+                for (name, value) in
+                    [empty, more].into_iter().filter_map(Value::as_object).flatten()
+                {
+                    body[name] = value.clone();
+                }
+                let answer = bench.post(route, &body);
+                let expected = format!(
+                    r#"{{"model":"m","created_at":_,{text},"done":true,"done_reason":"{reason}"}}"#
+                );
+                assert_eq!(
+                    (answer.status(), masked(&answer.body)),
+                    (200, expected),
+                    "{route} {body}"
+                );
+                let kind = answer.head.header("content-type");
+                assert_eq!(kind, Some("application/json; charset=utf-8"), "{route} {body}");
+                let running = bench.get("/api/ps")["models"].as_array().map(Vec::len);
+                assert_eq!(running, Some(usize::from(*reason == "load")), "{route} {body}");
+            }
+        }
+    }
+    assert!(bench.upstream.is_idle());
+}
+
+#[test]
+fn load_and_unload_are_answered_without_the_upstream() {
+    let (upstream, proxy) = pair();
+    let check = |path: &str, body: Value, reason: &str| {
+        let answer = proxy.post(path, &body);
+        assert_eq!(answer.status(), 200, "{body}");
+        let kind = answer.head.header("content-type");
+        assert_eq!(
+            kind,
+            Some("application/json; charset=utf-8"),
+            "also when a stream was asked for"
+        );
+        assert!(!answer.body.ends_with('\n'));
+        let object = answer.json();
+        assert_eq!((&object["done"], &object["done_reason"]), (&true.into(), &reason.into()));
+        assert!(object.get("eval_count").is_none() && object.get("context").is_none());
+        match path {
+            "/api/chat" => {
+                assert_eq!(object["message"], json!({"role": "assistant", "content": ""}));
+            }
+            _ => assert_eq!(object["response"], ""),
+        }
+    };
+    check("/api/chat", json!({"model": "m"}), "load");
+    check("/api/chat", json!({"model": "m", "messages": [], "stream": true}), "load");
+    check("/api/chat", json!({"model": "m", "keep_alive": 0}), "unload");
+    check("/api/generate", json!({"model": "m", "prompt": "", "suffix": "x"}), "load");
+    check("/api/generate", json!({"model": "m", "keep_alive": "0s", "stream": false}), "unload");
+    check(
+        "/api/generate",
+        json!({"model": "m", "keep_alive": "0", "options": {"seed": "x"}}),
+        "unload",
+    );
+    let bad = proxy.post("/api/generate", &json!({"model": "m", "options": {"seed": "x"}}));
+    assert_eq!(bad.status(), 500, "a load checks the options");
+    let bad = proxy.post("/api/chat", &json!({"model": "", "think": "nonsense", "keep_alive": 0}));
+    assert!(bad.error().starts_with("invalid think value"), "that is read with the body");
+    let unknown = proxy.post("/api/generate", &json!({"model": "nope"}));
+    assert_eq!((unknown.status(), unknown.error().as_str()), (404, "model 'nope' not found"));
+    assert!(upstream.is_idle());
+}
+
+#[test]
+fn nothing_to_embed_loads_or_unloads_the_model_without_the_upstream() {
+    let (upstream, proxy) = pair();
+    let embed = |more: Value| {
+        let mut body = json!({"model": "text-embed"});
+        body.as_object_mut().expect("an object").extend(more.as_object().expect("one").clone());
+        proxy.post("/api/embed", &body)
+    };
+    let loaded = |expected: &[&str]| assert_eq!(names(&proxy.get("/api/ps")), expected);
+    for input in [json!(null), json!(""), json!([])] {
+        let answer = embed(json!({"input": input}));
+        assert_eq!(answer.body, r#"{"model":"text-embed","embeddings":[]}"#);
+        loaded(&["text-embed:latest"]);
+        embed(json!({"keep_alive": 0}));
+        loaded(&[]);
+    }
+    let answer = proxy.post("/api/embeddings", &json!({"model": "text-embed", "prompt": ""}));
+    assert_eq!(answer.body, r#"{"embedding":[]}"#);
+    loaded(&["text-embed:latest"]);
+    for path in ["/api/embed", "/api/embeddings"] {
+        let unknown = proxy.post(path, &json!({"model": "nope"}));
+        let text = "model \"nope\" not found, try pulling it first";
+        assert_eq!((unknown.status(), unknown.error().as_str()), (404, text), "{path}");
+    }
+    assert!(upstream.is_idle());
+}

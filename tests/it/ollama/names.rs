@@ -1,0 +1,178 @@
+//! Names of models: tags, spellings, suffixes, and the ids of the upstream that they mean.
+
+use super::manage::{check_error, create, delete};
+use crate::support::bench::{Bench, CHAT};
+use crate::support::proxy::{Proxy, pair};
+use crate::support::upstream::{self, Upstream, answer, status};
+use serde_json::json;
+
+#[test]
+fn names_are_listed_with_a_tag_and_known_in_every_spelling() {
+    let (_upstream, proxy) = pair();
+    let list = proxy.get("/api/tags");
+    for model in list["models"].as_array().expect("a list") {
+        assert!(model["name"].as_str().is_some_and(|name| name.contains(':')), "{model}");
+    }
+    for (name, id) in [("m", "m"), ("m:latest", "m"), ("M:latest", "m"), ("tagged:8b", "tagged:8b")]
+    {
+        assert_eq!(Bench::new().sent(CHAT, &json!({"model": name}))["model"], id);
+        assert!(proxy.show(name)["capabilities"].is_array(), "{name}");
+    }
+}
+
+#[test]
+fn name_counts_where_model_is_missing_or_empty() {
+    let proxy = Proxy::start(&Upstream::start());
+    for more in [json!({}), json!({"model": ""})] {
+        let named = |name: &str, from: Option<&str>| {
+            let mut body = more.clone();
+            body["name"] = json!(name);
+            body["from"] = json!(from);
+            body["stream"] = json!(false);
+            body
+        };
+        let shown = proxy.post("/api/show", &named("m", None)).json();
+        assert_eq!(shown["model_info"]["general.basename"], "m");
+        let success = json!({"status": "success"});
+        assert_eq!(proxy.post("/api/pull", &named("m", None)).json(), success);
+        assert_eq!(proxy.post("/api/create", &named("own", Some("m"))).json(), success);
+        let body = named("own", None).to_string();
+        let length = body.len();
+        let head = format!(
+            "DELETE /api/delete HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+        );
+        assert_eq!(proxy.client().send(head + &body).answer().status(), 200);
+        assert_eq!(proxy.post("/api/show", &named("own", None)).status(), 404);
+    }
+}
+
+#[test]
+fn unlisted_names_are_forwarded_and_a_404_is_told_in_ollama_s_words() {
+    let (upstream, proxy) = pair();
+    let vectors = r#"{"data":[{"index":0,"embedding":[1.0]}],"usage":{"prompt_tokens":1}}"#;
+    let missing =
+        r#"{"error":{"message":"The model `x` does not exist","code":"model_not_found"}}"#;
+    for path in ["/api/chat", "/api/generate", "/api/embed"] {
+        let good = if path == "/api/embed" { upstream::json(vectors) } else { answer("Hi") };
+        upstream.script(vec![good]);
+        let body = json!({"model": "x:latest", "stream": false, "prompt": "x", "input": "x",
+                          "messages": [{"role": "user", "content": "x"}]});
+        assert_eq!(proxy.post(path, &body).status(), 200, "{path}");
+        assert_eq!(upstream.request().json()["model"], "x", "{path}");
+        upstream.script(vec![upstream::status(404, &[], missing)]);
+        let answer = proxy.post(path, &body);
+        assert_eq!(answer.status(), 404, "{path}");
+        assert!(answer.error().contains("not found"), "{path}: {}", answer.body);
+        upstream.request();
+    }
+    assert_eq!(proxy.post("/api/show", &json!({"model": "x"})).status(), 404);
+}
+
+#[test]
+fn names_reach_the_upstream_as_its_own_ids() {
+    let (upstream, proxy) = pair();
+    let check = |name: &str, id: &str| {
+        upstream.script(vec![answer("ok")]);
+        let body = json!({"model": name, "stream": false, "messages": [{"role": "user"}]});
+        let answer = proxy.post("/api/chat", &body);
+        assert_eq!(answer.json()["model"], name, "the answer echoes the name");
+        assert_eq!(upstream.request().json()["model"], id, "{name}");
+    };
+    check("unlisted", "unlisted");
+    check("unlisted:latest", "unlisted");
+    check("org/unlisted:1.5-x", "org/unlisted:1.5-x");
+    check("m", "m");
+    check("m:latest", "m");
+    check("tagged:8b", "tagged:8b");
+    check("TAGGED:8B", "tagged:8b");
+}
+
+#[test]
+fn an_id_that_ends_in_latest_is_kept() {
+    let upstream = Upstream::start();
+    upstream.list(r#"{"data":[{"id":"x:latest"}]}"#);
+    upstream.script(vec![answer("ok")]);
+    let proxy = Proxy::start(&upstream);
+    let body = json!({"model": "x:latest", "stream": false, "messages": [{"role": "user"}]});
+    proxy.post("/api/chat", &body);
+    assert_eq!(upstream.request().json()["model"], "x:latest");
+}
+
+#[test]
+fn chat_works_without_any_model_list() {
+    let upstream = Upstream::start();
+    upstream.script_lists();
+    upstream.script(vec![status(404, &[], "{}")]);
+    upstream.script(vec![answer("ok")]).script(vec![answer("ok")]);
+    let proxy = Proxy::start(&upstream);
+    let body = json!({"model": "x:latest", "stream": false, "messages": [{"role": "user"}]});
+    assert_eq!(proxy.post("/api/chat", &body).status(), 200);
+    assert!(upstream.request().path.ends_with("/models"));
+    assert_eq!(upstream.request().json()["model"], "x");
+    assert_eq!(proxy.post("/api/chat", &body).status(), 200);
+    assert!(upstream.request().path.ends_with("/chat/completions"), "the list is not asked again");
+}
+
+#[test]
+fn source_suffixes_are_understood_where_no_model_is_called_so() {
+    let upstream = Upstream::start();
+    upstream.list(r#"{"data":[{"id":"m"},{"id":"t:8b"},{"id":"real:20b-cloud"}]}"#);
+    let proxy = Proxy::start(&upstream);
+    let body = |model: &str| {
+        json!({"model": model, "stream": false, "messages": [{"role": "user", "content": "x"}],
+            "prompt": "x", "input": "x"})
+    };
+    for (name, id) in [
+        ("m:local", "m"),
+        ("t:8b:LOCAL", "t:8b"),
+        ("real:20b-cloud", "real:20b-cloud"),
+        ("new:local", "new"),
+    ] {
+        upstream.script(vec![answer("ok")]);
+        let chatted = proxy.post("/api/chat", &body(name)).json();
+        assert_eq!(chatted["model"], name, "the name is echoed");
+        assert_eq!(upstream.request().json()["model"], id, "{name}");
+    }
+    let both = "use either :local or :cloud, not both: \"x:local:cloud\"";
+    for path in ["/api/chat", "/api/generate", "/api/embed", "/api/embeddings"] {
+        for name in ["gpt-oss:120b-cloud", "m:cloud"] {
+            let text = "ollama cloud is disabled: remote model is unavailable";
+            check_error(&proxy.post(path, &body(name)), 403, text);
+        }
+        check_error(&proxy.post(path, &body("x:local:cloud")), 400, both);
+        check_error(&proxy.post(path, &body("a b")), 400, "invalid model name");
+    }
+    let text = "ollama cloud is disabled: remote model details are unavailable";
+    check_error(&proxy.post("/api/show", &body("m:cloud")), 403, text);
+    check_error(&proxy.post("/api/show", &body("x:local:cloud")), 400, both);
+    check_error(&proxy.post("/api/show", &body("a:b:c")), 400, "invalid model name");
+    check_error(&delete(&proxy, &body("m:cloud")), 404, "model 'm:cloud' not found");
+    assert!(upstream.is_idle());
+}
+
+#[test]
+fn ids_that_break_the_grammar_are_found_as_they_are() {
+    let upstream = Upstream::start();
+    upstream.list(
+        r#"{"data":[{"id":"models/gemini-2.0-flash"},{"id":"a:b:c"},{"id":"accounts/x/models/y"},
+            {"id":"my model"}]}"#,
+    );
+    let proxy = Proxy::start(&upstream);
+    assert!(proxy.names().contains(&"models/gemini-2.0-flash:latest".to_owned()));
+    for (name, id) in [
+        ("gemini-2.0-flash", "models/gemini-2.0-flash"),
+        ("Gemini-2.0-Flash:latest", "models/gemini-2.0-flash"),
+        ("models/gemini-2.0-flash:latest", "models/gemini-2.0-flash"),
+        ("A:B:C", "a:b:c"),
+        ("accounts/x/models/y:latest", "accounts/x/models/y"),
+        ("my model", "my model"),
+        ("unlisted/x/y/z:1:2", "unlisted/x/y/z:1:2"),
+    ] {
+        upstream.script(vec![answer("ok")]);
+        let chat = json!({"model": name, "stream": false, "messages": [{"role": "user"}]});
+        assert_eq!(proxy.post("/api/chat", &chat).status(), 200, "{name}");
+        assert_eq!(upstream.request().json()["model"], id, "{name}");
+    }
+    create(&proxy, json!({"model": "a:b:c", "from": "my model", "system": "x"}));
+    assert_eq!(proxy.show("a:b:c")["system"], "x", "a name that is there may be overlaid");
+}

@@ -1,0 +1,135 @@
+//! `/api/ps`: models in use, until when, and with which window.
+
+use super::tags::names;
+use super::two_models::{DETAILS, entry, make, post, proxy};
+use crate::support::proxy::{Proxy, pair};
+use crate::support::raw::{chat, chat_whole};
+use crate::support::shape::shape;
+use crate::support::upstream::{self, Step, Upstream, answer, delta, ending, status, stream_head};
+use crossbeam_channel::bounded;
+use serde_json::{Value, json};
+
+#[test]
+fn ps_shows_what_was_used_until_it_is_unloaded() {
+    let upstream = Upstream::start();
+    upstream.script(vec![answer("ok")]).script(upstream::stream(&["ok"]));
+    let proxy = Proxy::start(&upstream);
+    assert_eq!(proxy.client().get("/api/ps").answer().body, r#"{"models":[]}"#);
+    proxy.get("/api/tags");
+    proxy.client().post("/api/chat", chat_whole("Hi")).answer();
+    let keep = json!({"model": "tagged:8b", "prompt": "x", "keep_alive": -1});
+    proxy.post("/api/generate", &keep);
+    let list = proxy.get("/api/ps");
+    assert_eq!(names(&list), ["tagged:8b", "m:latest"], "who stays longest comes first");
+    let first = &list["models"][0];
+    assert!(first["expires_at"].as_str().expect("a time").starts_with("231"), "for ever: {first}");
+    assert_eq!((&first["context_length"], &first["size"]), (&8192.into(), &first["size_vram"]));
+    let tags = proxy.get("/api/tags");
+    assert_eq!(first["digest"], tags["models"][2]["digest"], "the same digest as in the tags");
+    proxy.post("/api/generate", &json!({"model": "tagged:8b", "keep_alive": 0}));
+    assert_eq!(names(&proxy.get("/api/ps")), ["m:latest"]);
+}
+
+#[test]
+fn ps_shows_the_window_that_the_last_request_asked_for() {
+    let (upstream, proxy) = pair();
+    let window = |path: &str, body: Value| {
+        upstream.script(vec![upstream::json(
+            r#"{"choices":[{"message":{"content":"ok"},"finish_reason":"stop"}],"data":[{"embedding":[1]}]}"#,
+        )]);
+        assert_eq!(proxy.post(path, &body).status(), 200, "{path} {body}");
+        upstream.request();
+        proxy.get("/api/ps")["models"][0]["context_length"].clone()
+    };
+    let chat = |options: Value| {
+        let message = json!({"role": "user", "content": "Hi"});
+        json!({"model": "tagged:8b", "messages": [message], "options": options})
+    };
+    assert_eq!(window("/api/chat", chat(json!({"num_ctx": 2048}))), 2048);
+    assert_eq!(window("/api/chat", chat(json!({"num_ctx": 4096.7}))), 4096);
+    assert_eq!(window("/api/chat", chat(json!({"num_ctx": 131_072}))), 8192, "the model's most");
+    assert_eq!(window("/api/chat", chat(json!(null))), 8192, "that request asked for none");
+    let prompt = |name: &str| json!({"model": name, "prompt": "Hi", "options": {"num_ctx": 512}});
+    assert_eq!(window("/api/generate", prompt("tagged:8b")), 512);
+    proxy.post("/api/generate", &json!({"model": "tagged:8b", "keep_alive": 0}));
+    assert_eq!(window("/api/embeddings", prompt("text-embed")), 512);
+    // A load asks for a window, too, and a made model brings its own.
+    let load = json!({"model": "text-embed", "input": [], "options": {"num_ctx": 256}});
+    proxy.post("/api/embed", &load);
+    assert_eq!(proxy.get("/api/ps")["models"][0]["context_length"], 256);
+    proxy.post("/api/embed", &json!({"model": "text-embed", "keep_alive": 0}));
+    let small = json!({"model": "small", "from": "tagged:8b", "parameters": {"num_ctx": 1024}});
+    proxy.post("/api/create", &small);
+    proxy.post("/api/chat", &json!({"model": "small"}));
+    assert_eq!(proxy.get("/api/ps")["models"][0]["context_length"], 1024);
+}
+
+#[test]
+fn a_running_model_has_ollama_s_members_in_order() {
+    let (_upstream, proxy) = proxy();
+    make(&proxy);
+    for name in ["bare", "full:8b", "made"] {
+        post(&proxy, "/api/generate", &json!({"model": name}));
+    }
+    let process = format!(
+        "{{name:text,model:text,size:int,digest:digest,details:{{{DETAILS}}},expires_at:time,\
+         size_vram:int,context_length:int}}"
+    );
+    for name in ["bare:latest", "full:8b", "made:latest"] {
+        assert_eq!(shape(&entry(&proxy, "/api/ps", name)), process, "{name}");
+    }
+}
+
+#[test]
+fn a_model_in_use_is_listed() {
+    let (upstream, proxy) = proxy();
+    let (go_on, told) = bounded(0);
+    let mut steps = vec![stream_head(), delta("one"), Step::Wait(told)];
+    steps.extend(ending());
+    upstream.script(steps);
+    let mut client = proxy.client();
+    client.post("/api/chat", chat("Hi").replace("\"m\"", "\"bare\"")).head();
+    client.frame();
+    entry(&proxy, "/api/ps", "bare:latest");
+    drop(go_on);
+    while client.frame().is_some() {}
+    entry(&proxy, "/api/ps", "bare:latest");
+}
+
+#[test]
+fn a_model_that_is_loading_or_to_be_unloaded_is_listed_while_it_is_used() {
+    let (upstream, proxy) = proxy();
+    let names = || {
+        let list = proxy.client().get("/api/ps").answer().json();
+        list["models"].as_array().expect("a list").iter().map(|it| it["name"].to_string()).collect()
+    };
+    for keep_alive in [json!(0), json!("5m")] {
+        let (go_on, told) = bounded(0);
+        let mut steps = vec![Step::Wait(told), stream_head(), delta("one")];
+        steps.extend(ending());
+        upstream.script(steps);
+        let mut client = proxy.client();
+        let message = json!({"role": "user", "content": "Hi"});
+        let body = json!({"model": "bare", "keep_alive": keep_alive, "messages": [message]});
+        client.post("/api/chat", body.to_string());
+        // Once the upstream was asked, the model is in use, though not a byte has come.
+        upstream.request();
+        let loading: Vec<String> = names();
+        assert_eq!(loading, ["\"bare:latest\""], "{keep_alive}");
+        drop(go_on);
+        client.head();
+        while client.frame().is_some() {}
+        let after: Vec<String> = names();
+        assert_eq!(after.len(), usize::from(keep_alive != 0), "{keep_alive}");
+    }
+    // What the upstream does not answer for was never there.
+    upstream.script(vec![status(
+        404,
+        &[],
+        r#"{"error":{"message":"no","code":"model_not_found"}}"#,
+    )]);
+    let body = chat("Hi").replace("\"m\"", "\"full:8b\"");
+    assert_eq!(proxy.client().post("/api/chat", body).answer().status(), 404);
+    let after: Vec<String> = names();
+    assert_eq!(after, ["\"bare:latest\""]);
+}

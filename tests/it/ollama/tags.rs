@@ -1,0 +1,140 @@
+//! `/api/tags`: members in order, digests, and how long the list is kept.
+
+use super::two_models::{DETAILS, entry, make, proxy};
+use crate::support::proxy::Proxy;
+use crate::support::shape::shape;
+use crate::support::upstream::{self, MODELS, Upstream};
+use serde_json::{Value, json};
+use std::io::Read;
+
+#[test]
+fn digests_differ_are_stable_and_follow_the_capabilities() {
+    let upstream = Upstream::start();
+    let digests = || {
+        let list = Proxy::start(&upstream).get("/api/tags");
+        let models = list["models"].as_array().expect("a list").clone();
+        let mut digests: Vec<(Value, String)> = models
+            .into_iter()
+            .map(|it| (it["name"].clone(), it["digest"].as_str().expect("a digest").to_owned()))
+            .collect();
+        digests.sort_by_key(|(name, _)| name.to_string());
+        digests
+    };
+    upstream.list(r#"{"data":[{"id":"a"},{"id":"b"}]}"#);
+    let before = digests();
+    assert_eq!(before, digests());
+    assert_ne!(before[0].1, before[1].1);
+    for (_, digest) in &before {
+        assert!(digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    }
+    upstream.list(r#"{"data":[{"id":"a","type":"embedding"},{"id":"b"}]}"#);
+    let after = digests();
+    assert_ne!(after[0].1, before[0].1, "the capabilities changed");
+    assert_eq!(after[1].1, before[1].1);
+}
+
+#[test]
+fn details_are_strings_and_entries_are_dated() {
+    const DETAILS: &[&str] = &["format", "family", "parameter_size", "quantization_level"];
+    let proxy = Proxy::start(&Upstream::start());
+    let is_text = |value: &Value| value.as_str().is_some_and(|text| !text.is_empty());
+    for model in proxy.get("/api/tags")["models"].as_array().expect("a list") {
+        assert!(is_text(&model["modified_at"]) && is_text(&model["digest"]), "{model}");
+        assert!(model["size"].is_u64(), "{model}");
+        let shown = proxy.show(model["name"].as_str().expect("a name"));
+        for name in DETAILS {
+            assert!(is_text(&model["details"][name]), "{name}: {model}");
+            assert!(is_text(&shown["details"][name]), "{name}: {shown}");
+        }
+    }
+}
+
+pub(super) fn names(list: &Value) -> Vec<&str> {
+    list["models"].as_array().expect("a list").iter().filter_map(|it| it["name"].as_str()).collect()
+}
+
+#[test]
+fn tags_have_everything_that_clients_insist_on() {
+    let proxy = Proxy::start(&Upstream::start());
+    let list = proxy.get("/api/tags");
+    // Newest first; what has no date counts as new as the process.
+    assert_eq!(names(&list), ["text-embed:latest", "m:latest", "tagged:8b"]);
+    let mut digests = vec![];
+    for model in list["models"].as_array().expect("a list") {
+        assert_eq!(model["name"], model["model"]);
+        assert!(model["size"].as_u64().expect("a size") > 0);
+        let digest = model["digest"].as_str().expect("a digest");
+        assert!(digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        digests.push(digest.to_owned());
+        assert!(model["modified_at"].as_str().expect("a time").ends_with('Z'));
+        for name in ["format", "family", "parameter_size", "quantization_level"] {
+            assert_ne!(model["details"][name].as_str().expect(name), "", "{name}");
+        }
+        assert!(model["details"]["families"].is_array() && model["capabilities"].is_array());
+    }
+    digests.dedup();
+    assert_eq!(digests.len(), 3, "digests differ");
+    assert_eq!(list["models"][2]["modified_at"], "2020-09-13T12:26:40Z");
+    assert_eq!(list["models"][2]["details"]["context_length"], 8192);
+    assert_eq!(list["models"][0]["capabilities"], json!(["embedding"]));
+}
+
+#[test]
+fn an_upstream_without_models_has_an_empty_list() {
+    let upstream = Upstream::start();
+    upstream.list(r#"{"object":"list","data":[]}"#);
+    let proxy = Proxy::start(&upstream);
+    assert_eq!(proxy.client().get("/api/tags").answer().body, r#"{"models":[]}"#);
+}
+
+#[test]
+fn the_list_is_kept_for_a_short_time_and_renewed_on_a_miss() {
+    let upstream = Upstream::start();
+    upstream.script_lists();
+    upstream.script(vec![upstream::json(MODELS)]);
+    let proxy = Proxy::with(&upstream, |config| {
+        config.models_ttl = std::time::Duration::from_secs(3600);
+    });
+    proxy.get("/api/tags");
+    proxy.get("/api/tags");
+    upstream.request();
+    assert!(upstream.is_idle(), "the second list was kept");
+    upstream.script(vec![upstream::json(r#"{"data":[{"id":"new"}]}"#)]);
+    assert_eq!(proxy.post("/api/show", &json!({"model": "new"})).status(), 200);
+    upstream.request();
+    assert_eq!(names(&proxy.get("/api/tags")), ["new:latest"]);
+    assert!(upstream.is_idle());
+}
+
+#[test]
+fn a_list_that_is_not_to_be_kept_is_not() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::with(&upstream, |config| config.models_ttl = std::time::Duration::ZERO);
+    proxy.get("/api/tags");
+    upstream.list(r#"{"data":[{"id":"other"}]}"#);
+    assert_eq!(names(&proxy.get("/api/tags")), ["other:latest"]);
+}
+
+#[test]
+fn an_entry_of_the_list_has_ollama_s_members_in_order() {
+    let (_upstream, proxy) = proxy();
+    make(&proxy);
+    let tag = |details: &str| {
+        format!(
+            "{{name:text,model:text,modified_at:time,size:int,digest:digest,details:{{{details}}},\
+             capabilities:[text]}}"
+        )
+    };
+    let check = |name: &str, details: &str| {
+        assert_eq!(shape(&entry(&proxy, "/api/tags", name)), tag(details), "{name}");
+    };
+    check("bare:latest", DETAILS);
+    check("full:8b", &format!("{DETAILS},context_length:int,embedding_length:int"));
+    let made = DETAILS.replacen("\"\"", "text", 1);
+    check("made:latest", &format!("{made},context_length:int,embedding_length:int"));
+    let full = entry(&proxy, "/api/tags", "full:8b");
+    assert!(full.contains(
+        r#""details":{"parent_model":"","format":"gguf","family":"full","families":["full"],"parameter_size":"8.0B","quantization_level":"Q4_K_M","context_length":8192,"embedding_length":4096}"#
+    ), "{full}");
+    assert!(full.contains(r#","size":4900000000,"#), "{full}");
+}

@@ -1,0 +1,48 @@
+//! A list with a model of which everything is known, one of which nothing is, and one that is made.
+
+use crate::support::proxy::Proxy;
+use crate::support::raw::Answer;
+use crate::support::shape::{items, shape};
+use crate::support::upstream::Upstream;
+use serde_json::{Value, json};
+
+/// A model of which everything is known, and one of which nothing is.
+pub(super) const LIST: &str = r#"{"data":[
+    {"id":"full:8b","created":1700000000,"owned_by":"scripted","quantization":"Q4_K_M","meta":
+        {"n_ctx":8192,"n_params":8000000000,"size":4900000000,"n_embd":4096}},
+    {"id":"bare"}]}"#;
+
+/// `details` as they are everywhere.
+pub(super) const DETAILS: &str = "parent_model:\"\",format:text,family:text,families:[text],\
+                       parameter_size:text,quantization_level:text";
+
+pub(super) fn proxy() -> (Upstream, Proxy) {
+    let upstream = Upstream::start();
+    upstream.list(LIST);
+    let proxy = Proxy::start(&upstream);
+    (upstream, proxy)
+}
+
+pub(super) fn post(proxy: &Proxy, path: &str, body: &Value) -> Answer {
+    let answer = proxy.client().post(path, body.to_string()).answer();
+    assert_eq!(answer.status(), 200, "{path} {body}: {}", answer.body);
+    answer
+}
+
+/// Makes a model with everything that one can have.
+pub(super) fn make(proxy: &Proxy) {
+    let body = json!({"model": "made", "from": "full:8b", "system": "Be brief.", "license": "MIT",
+        "template": "{{ .Prompt }}", "parameters": {"temperature": 0.7},
+        "messages": [{"role": "user", "content": "Hi"}], "stream": false});
+    post(proxy, "/api/create", &body);
+}
+
+/// The entry of a model in a list.
+pub(super) fn entry(proxy: &Proxy, path: &str, name: &str) -> String {
+    let answer = proxy.client().get(path).answer();
+    assert_eq!(answer.head.header("content-type"), Some("application/json; charset=utf-8"));
+    assert_eq!(shape(&answer.body).find("{models:["), Some(0), "{}", answer.body);
+    let begins = format!(r#"{{"name":"{name}","model":"{name}","#);
+    let entry = items(&answer.body, "models").into_iter().find(|item| item.starts_with(&begins));
+    entry.unwrap_or_else(|| panic!("{name}: {}", answer.body))
+}

@@ -1,0 +1,102 @@
+//! What the program writes to its log, and in which zone times are told.
+
+use crate::support::program::{Running, program};
+use crate::support::proxy::KEY;
+use crate::support::raw::{Client, chat};
+use crate::support::upstream::{self, Step, Upstream, delta, json, status, stream_head};
+
+#[test]
+fn long_names_and_paths_do_not_flood_the_log() {
+    let upstream = Upstream::start();
+    let mut program = Running::start(program().env("OPENAI_BASE_URL", upstream.base_url()));
+    let mut client = Client::connect(program.addr);
+    let long = "x".repeat(50_000);
+    let body = chat("Hi").replacen("\"m\"", &format!("\"{long}\""), 1);
+    let answer = client.post("/api/chat", body).answer();
+    assert_eq!((answer.status(), answer.error().as_str()), (400, "invalid model name"));
+    assert_eq!(client.get(&format!("/{}", &long[..15_000])).answer().status(), 404);
+    program.signal("TERM");
+    let (_, log) = program.end();
+    assert!(log.len() < 2_000, "{} bytes", log.len());
+}
+
+#[test]
+fn a_repair_is_one_line_in_the_log_and_so_is_a_refusal_that_stays() {
+    let upstream = Upstream::start();
+    let refusal = |text: &str| vec![status(400, &[], &format!("{{\"error\":\"{text}\"}}"))];
+    let seed = "Unrecognized request argument supplied: seed";
+    upstream.script(refusal(seed)).script(vec![upstream::answer("Hi")]);
+    upstream.script(refusal("no, because"));
+    let mut command = program();
+    command.env("OPENAI_BASE_URL", upstream.base_url()).env("OPENAI_API_KEY", KEY);
+    // As many as fit into any limit, of which a warning would tell.
+    let mut program = Running::start(command.env("MAX_CONNECTIONS", "100"));
+    for expected in [200, 400] {
+        let body = crate::support::raw::chat_whole("a secret").replacen(
+            '{',
+            r#"{"options":{"seed":1},"#,
+            1,
+        );
+        let told = Client::connect(program.addr).post("/api/chat", body).answer();
+        assert_eq!(told.status(), expected);
+    }
+    program.signal("TERM");
+    let (_, log) = program.end();
+    let warnings: Vec<&str> = log.lines().filter(|line| line.contains("[WARN]")).collect();
+    assert_eq!(warnings.len(), 2, "{log}");
+    assert!(warnings[0].ends_with("the upstream refused a parameter: seed is left out"), "{log}");
+    assert!(warnings[1].ends_with("upstream_status: 400 attempt=1 no further attempt"), "{log}");
+    assert!(!log.contains("a secret"), "{log}");
+}
+
+#[test]
+fn times_of_models_are_told_in_the_local_zone_and_those_of_answers_in_utc() {
+    let upstream = Upstream::start();
+    upstream.script(vec![upstream::answer("Hi")]);
+    // A zone that needs no file, half an hour off and without summer time.
+    let mut command = program();
+    command.env("OPENAI_BASE_URL", upstream.base_url()).env("TZ", "XYZ-5:30");
+    let running = Running::start(&mut command);
+    let client = || Client::connect(running.addr);
+    let told = client().post("/api/chat", crate::support::raw::chat_whole("Hi")).answer().json();
+    assert!(told["created_at"].as_str().is_some_and(|it| it.ends_with('Z')), "{told}");
+    for (path, member) in [("/api/tags", "modified_at"), ("/api/ps", "expires_at")] {
+        let told = client().get(path).answer().json();
+        let time = told["models"][0][member].as_str().expect(member).to_owned();
+        assert!(time.ends_with("+05:30"), "{path}: {time}");
+    }
+    let tags = client().get("/api/tags").answer().json();
+    let known =
+        tags["models"].as_array().expect("a list").iter().find(|it| it["name"] == "m:latest");
+    assert_eq!(known.expect("listed")["modified_at"], "2023-11-15T03:43:20+05:30");
+}
+
+#[test]
+fn the_log_holds_no_key_no_prompt_and_no_answer_at_any_level() {
+    let upstream = Upstream::start();
+    let echo = format!("{{\"error\":{{\"message\":\"{KEY} PROMPT\"}}}}");
+    upstream
+        .script(upstream::stream(&["ANSWER"]))
+        .script(vec![upstream::answer("ANSWER")])
+        .script(vec![status(400, &[], &echo)])
+        .script(vec![json(&echo)])
+        .script(vec![stream_head(), delta("ANSWER"), Step::Close])
+        .script(vec![json("ANSWER")]);
+    let mut command = program();
+    command.env("OPENAI_API_KEY", KEY).env("LOG_LEVEL", "trace").env("RUST_BACKTRACE", "1");
+    let mut program = Running::start(command.env("OPENAI_BASE_URL", upstream.base_url()));
+    let mut client = Client::connect(program.addr);
+    for _ in 0..6 {
+        client.post("/api/chat", chat("PROMPT")).answer();
+    }
+    client.post("/api/chat", "{\"model\":\"m\",\"messages\":\"PROMPT").answer();
+    client.post("/api/show", "{\"model\":\"m\"}").answer();
+    program.signal("TERM");
+    let (code, log) = program.end();
+    assert_eq!(code, Some(0));
+    assert!(log.contains("POST \"/api/chat\" model=\"m\" status=200 attempts=1"), "{log}");
+    assert!(log.contains("chat_stream begins") && log.contains("tokens=5+2"), "{log}");
+    for secret in [KEY, "PROMPT", "ANSWER"] {
+        assert!(!log.contains(secret), "{secret} in {log}");
+    }
+}
