@@ -222,7 +222,7 @@ check("the events of a response come in order", async () => {
 });
 
 // Read event by event: the helper of this package wants reasoning_summary_part.added before a
-// thought, which Ollama does not send (ollama-api.md 14.6).
+// thought, which Ollama does not send.
 check("a response's thoughts come before its text", async () => {
   const answer = await respond("think yes indeed");
   const events = await collect(respond("think yes indeed", { stream: true }));

@@ -1,4 +1,4 @@
-//! What the benchmarks are fed: streams as the families send them (openai-wire.md 4), whole answers,
+//! What the benchmarks are fed: streams as the families send them, whole answers,
 //! requests, lists. All of it is made anew from fixed numbers, so that every run has the same bytes.
 
 use std::fmt::Write;

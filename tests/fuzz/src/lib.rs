@@ -2,7 +2,7 @@
 //!
 //! A body is a function of bytes that panics where an invariant does not hold, so that it serves three
 //! drivers: libFuzzer (`fuzz_targets/`, one thin file each), the driver of this crate, which needs
-//! nothing but stable Rust, and `tests/fuzz_replay.rs`, which takes these files in as a module.
+//! nothing but stable Rust, and `tests/it/fuzz_replay.rs`, which takes these files in as a module.
 //! Bodies have no state and ask neither clock nor chance: the same bytes always do the same.
 
 pub mod answers;

@@ -135,22 +135,6 @@ fn reasoning_is_shown_unless_it_was_switched_off() {
     assert!(shown(json!({"type": "adaptive"})) && !shown(json!({"type": "disabled"})));
 }
 
-/// A good request with this value at this place.
-fn with(member: &str, value: &str) -> String {
-    const MARK: &str = "the value";
-    let mut body = request(MESSAGES, &json!({"tools": [{"name": "f"}]}));
-    body["messages"][0]["content"] = json!([{"type": "text", "text": "Hi"}]);
-    let mut place = &mut body;
-    for name in member.split('.') {
-        if place.is_array() {
-            place = &mut place[0];
-        }
-        place = &mut place[name];
-    }
-    *place = MARK.into();
-    body.to_string().replace(&format!("{MARK:?}"), value)
-}
-
 #[test]
 fn keys_versions_and_query_parameters_are_ignored() {
     let bench = Bench::new();

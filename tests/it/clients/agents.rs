@@ -1,7 +1,7 @@
 //! What known clients send over the other two front doors, turn after turn on one connection: VS Code
-//! Copilot (ollama-api.md 18.4, 18.12), Claude Code (15) and Codex (14.6).
+//! Copilot, Claude Code and Codex.
 //!
-//! The shapes of requests follow the public API references of the two protocols and those sections;
+//! The shapes of requests follow the public API references of the two protocols;
 //! nobody's traffic was recorded. What each member becomes is held elsewhere, by pairs; here is
 //! whether a whole conversation goes through.
 

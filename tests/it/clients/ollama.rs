@@ -1,5 +1,5 @@
-//! What known clients send on connect and in a chat, and what they read of the answers
-//! (ollama-api.md 18.1, 18.4 to 18.6, 18.8, 18.9): one table for each.
+//! What known clients send on connect and in a chat, and what they read of the answers: one table
+//! for each.
 //!
 //! A row is a request, what the upstream does meanwhile, and the places in the answer (and in what
 //! went upstream) that the client looks at. All rows of a client go over one connection, as its HTTP

@@ -1,10 +1,11 @@
-//! Golden pairs of Anthropic's protocol: `tests/golden/anthropic/<case>/` (ollama-api.md 15).
+//! Golden pairs of Anthropic's protocol: `tests/golden/anthropic/<case>/`.
 //!
 //! - `request.anthropic.json` and `request.openai.json` (compared as values), or `request.error.json`;
 //! - `answer.openai.json` and `answer.anthropic.json` (compared as bytes);
-//! - `stream.sse` and `stream.events` (compared as bytes, and checked against the rules of 15.4).
+//! - `stream.sse` and `stream.events` (compared as bytes, and checked against the rules of
+//!   Anthropic's API reference, streaming messages).
 //!
-//! `case.json` and the clock are those of `tests/golden.rs`. Where a case has no request, the one of
+//! `case.json` and the clock are those of `ollama.rs`. Where a case has no request, the one of
 //! the answer is `Hi` to `m`; its id comes from the driver.
 
 use crate::support::golden::{Case, cases, to_value};
@@ -73,7 +74,7 @@ fn events(stream: &str) -> Vec<Value> {
     frames.collect()
 }
 
-/// The rules that hold for every stream (ollama-api.md 15.4).
+/// The rules that hold for every stream (Anthropic API reference, streaming messages).
 fn check_rules(case: &Case, stream: &str, is_whole: bool) {
     let events = events(stream);
     let name = case.folder.display();

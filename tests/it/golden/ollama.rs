@@ -5,7 +5,7 @@
 //! - `request.ollama.json` and `request.openai.json` (compared as values), or `request.error.json`;
 //! - `answer.openai.json` and `answer.ollama.json` (compared as bytes);
 //! - `stream.sse` and `stream.ndjson` (compared as bytes, and checked against the rules of
-//!   ollama-api.md 7);
+//!   Ollama's API documentation, streaming responses);
 //! - `request.ollama.json` of a create, over `base.json` (the state of the model that it names) or
 //!   over the upstream's model `base`, with `state.json` and `show.json` (compared as bytes);
 //! - `list.openai.json`, and `side.json` where the family tells more beside its list, with
@@ -58,7 +58,7 @@ fn stream(case: &Case, encoder: &mut impl Encoder) {
     case.bytes("stream.ndjson", &out);
 }
 
-/// The rules that hold for every stream (ollama-api.md 7).
+/// The rules that hold for every stream (Ollama's API documentation, streaming responses).
 fn check_rules(stream: &str, case: &Path) {
     assert!(stream.ends_with('\n'), "{}: the last line ends", case.display());
     let lines: Vec<Value> = stream

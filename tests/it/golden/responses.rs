@@ -1,13 +1,14 @@
-//! Golden pairs of `/v1/responses` over chat completions (ollama-api.md 14.6).
+//! Golden pairs of `/v1/responses` over chat completions.
 //!
-//! Each folder `tests/golden/responses/<case>/` holds some of these pairs; `tests/golden.rs` tells of
+//! Each folder `tests/golden/responses/<case>/` holds some of these pairs; `ollama.rs` tells of
 //! `case.json` and of the clock:
 //!
 //! - `request.responses.json` and `request.openai.json` (compared as values), or
 //!   `request.error.json`;
 //! - `answer.openai.json` and `answer.responses.json` (compared as bytes), to the request beside it,
 //!   else to one that says nothing;
-//! - `stream.sse` and `stream.events` (compared as bytes, and checked against the rules of 14.6).
+//! - `stream.sse` and `stream.events` (compared as bytes, and checked against the rules of OpenAI's
+//!   API reference, Responses, streaming).
 
 use crate::support::golden::{Case, cases, to_value};
 use ollama_openai_proxy::error::{Error, Result};

@@ -170,3 +170,25 @@ fn scripts_are_executable_and_say_what_they_are_for() {
         }
     }
 }
+
+#[test]
+fn the_readme_of_the_tests_names_every_file() {
+    let readme = fs::read_to_string(root().join("tests/README.md")).expect("a README");
+    for (name, _) in files("tests/it", ".rs") {
+        let name = name.trim_start_matches("tests/it/");
+        assert!(name.ends_with("mod.rs") || readme.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
+#[test]
+fn every_test_file_is_part_of_the_program() {
+    for (name, _) in files("tests/it", ".rs") {
+        let (folder, file) = name.rsplit_once('/').expect("a folder");
+        let parent = if file == "mod.rs" { continue } else { folder };
+        let list = ["mod.rs", "main.rs"].map(|it| root().join(parent).join(it));
+        let lists = list.iter().filter_map(|it| fs::read_to_string(it).ok()).collect::<String>();
+        let module = file.trim_end_matches(".rs");
+        let known = file == "main.rs" || lists.contains(&format!("mod {module};"));
+        assert!(known, "{name}");
+    }
+}

@@ -7,9 +7,9 @@ use crate::support::raw::{Client, chat, chat_whole};
 use crate::support::upstream::{self, Step, Upstream, delta, ending, stream_head};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use ollama_openai_proxy::config::Config;
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::SockRef;
 use std::io::Read;
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::Shutdown;
 use std::time::Duration;
 
 /// A stream that goes on until the proxy closes the connection.
@@ -270,12 +270,4 @@ fn a_sign_that_comes_late_hits_nobody_else() {
         assert_eq!(upstream.request().connection, upstream.connections() - 1, "round {round}");
     }
     assert_eq!(upstream.connections(), 1, "its connection served all of them");
-}
-
-/// A connection from another address of this machine.
-fn from(address: [u8; 4], to: SocketAddr) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    socket.bind(&SocketAddr::from((address, 0)).into()).expect("a loopback address");
-    socket.connect(&to.into()).expect("the proxy listens");
-    socket.into()
 }

@@ -1,14 +1,5 @@
-//! The table of all routes (ollama-api.md 2), over real sockets: each method and path reaches its
+//! The table of all routes (Ollama `server/routes.go`, v0.32.15), over real sockets: each method and path reaches its
 //! own handler, every other method is a 405, and what is not registered a 404.
-//!
-//! | row | held by |
-//! | --- | --- |
-//! | each method and path of the table | here: `each_route_is_answered_by_its_own_handler` |
-//! | HEAD on the four paths shown only, no other method anywhere | here: `every_other_method_is_refused` |
-//! | "nothing else is registered" | here: `nothing_else_is_registered` |
-//! | the paths that are named as not registered | here: `what_is_not_registered_is_not_found` |
-//! | slashes, queries and whole URLs | `src/route.rs`: `methods_and_paths_lead_where_ollama_s_do` |
-//! | plain `OPTIONS` by a name, preflights | `cors.rs`: `on_loopback_only_near_hosts_are_served`, `a_preflight_is_answered_for_any_path_and_host` |
 //!
 //! Differences that are meant: `/health`, `/openai/health` and `/v1/messages/count_tokens` are ours,
 //! and a model below `/v1/models` may have slashes in its name.

@@ -34,7 +34,7 @@ fn all_counters_are_there() {
 }
 
 #[test]
-fn line_32_durations_are_measured_converted_or_not_split() {
+fn durations_are_measured_converted_or_not_split() {
     let last = |list: &[Value]| {
         let lines = Bench::new().played(CHAT, &json!({}), chunks(list)).lines();
         lines.last().expect("lines").clone()

@@ -38,6 +38,7 @@ fn members_of_other_routes_are_ignored_whatever_they_hold() {
                 &["system", "template", "tool_choice", "prompt", "suffix", "context", "raw"][..],
             ),
             (CHAT, &["images", "input", "dimensions", "temperature", "name", "response_format"]),
+            (CHAT, &["top_p", "max_output_tokens", "max_tokens"]),
             (GENERATE, &["messages", "tools", "tool_choice", "input", "dimensions", "temperature"]),
             (EMBED, &["prompt", "messages", "stream", "format", "think", "encoding_format"]),
             (EMBEDDINGS, &["input", "truncate", "dimensions", "stream", "messages", "logprobs"]),

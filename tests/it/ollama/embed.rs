@@ -264,6 +264,8 @@ fn dimensions_that_are_smaller_cut_and_others_do_nothing() {
         (json!(3), json!([0.6, -0.8, 0])),
         (json!(4), json!([0.6, -0.8, 0])),
         (json!(1_000_000), json!([0.6, -0.8, 0])),
+        (json!(2.9), json!([0.6, -0.8])),
+        (json!(null), json!([0.6, -0.8, 0])),
         (json!(0), json!([0.6, -0.8, 0])),
         (json!(-2), json!([0.6, -0.8, 0])),
     ] {
@@ -272,6 +274,7 @@ fn dimensions_that_are_smaller_cut_and_others_do_nothing() {
             let change = json!({"dimensions": dimensions});
             let answer = bench.played(EMBED, &change, steps).json();
             assert_eq!(answer["embeddings"], json!([expected]), "{dimensions} {vector}");
+            assert_eq!(bench.added(EMBED, &change), json!({}), "the upstream cuts nothing");
         }
     }
 }

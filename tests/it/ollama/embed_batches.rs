@@ -1,5 +1,4 @@
-//! Long lists of inputs: sent upstream in batches, and answered in order (ollama-api.md 10.1,
-//! openai-wire.md 7.2).
+//! Long lists of inputs: sent upstream in batches, and answered in order.
 
 use crate::support::proxy::{Proxy, pair};
 use crate::support::raw::Answer;

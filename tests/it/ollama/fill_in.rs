@@ -1,5 +1,4 @@
-//! Filling in the middle, over real sockets: where each family is asked, and what it may answer
-//! (ollama-api.md 9, openai-wire.md 1.3 and 4.11).
+//! Filling in the middle, over real sockets: where each family is asked, and what it may answer.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -55,7 +55,7 @@ fn an_answer_in_json_stays_text() {
 const LM_STUDIO: &str = r#"{"data":[{"id":"m","owned_by":"organization_owner"}]}"#;
 
 #[test]
-fn line_18_a_schema_is_strict_where_it_can_be() {
+fn a_schema_is_strict_where_it_can_be() {
     let bench = Bench::new();
     let schema = |required: Value, closed: Value| json!({"type": "object", "properties": {"a": {"type": "string"}}, "required": required, "additionalProperties": closed});
     for (required, closed, strict) in [
@@ -69,7 +69,7 @@ fn line_18_a_schema_is_strict_where_it_can_be() {
 }
 
 #[test]
-fn line_18_lm_studio_gets_a_schema_for_plain_json() {
+fn lm_studio_gets_a_schema_for_plain_json() {
     let bench = Bench::over(LM_STUDIO);
     // The family is asked for once it matters, and known from then on.
     bench.added(CHAT, &json!({"options": {"top_k": 1}}));

@@ -50,6 +50,8 @@ fn every_form_of_an_image_becomes_a_part() {
         ] {
             assert_eq!(sent(route, image.clone()), png, "{route} {image}");
         }
+        let url = sent(route, json!("/9j/4AAQSkZJRgAB"))["image_url"]["url"].clone();
+        assert!(url.as_str().is_some_and(|it| it.starts_with("data:image/jpeg;base64,")), "{url}");
         let sound =
             json!({"type": "input_audio", "input_audio": {"data": "SUQzAw==", "format": "mp3"}});
         assert_eq!(sent(route, json!("SUQzAw")), sound, "{route}");
@@ -57,7 +59,7 @@ fn every_form_of_an_image_becomes_a_part() {
 }
 
 #[test]
-fn line_31_broken_base64_is_refused_and_a_data_url_is_taken() {
+fn broken_base64_is_refused_and_a_data_url_is_taken() {
     let bench = Bench::new();
     let message = |image: &str| json!({"messages": [{"role": "user", "images": [image]}]});
     for broken in ["!!!!", "iVBOR*", "data:image/png;base64,???"] {

@@ -26,6 +26,7 @@ fn a_model_stays_as_long_as_keep_alive_says() {
     let hour = Duration::from_secs(3600);
     for (given, time) in [
         (json!(3600), hour),
+        (json!(33.0), Duration::from_secs(33)),
         (json!(5400.5), Duration::from_millis(5_400_500)),
         (json!("5m"), hour / 12),
         (json!("5m0s"), hour / 12),
@@ -103,8 +104,10 @@ fn forever_shows_as_a_year_far_away() {
 #[test]
 fn a_short_time_is_a_time_too() {
     let bench = Bench::new();
-    bench.sent(CHAT, &json!({"keep_alive": -1}));
-    bench.sent(CHAT, &json!({"keep_alive": "300ms"}));
+    for short in [json!("300ms"), json!(0.5)] {
+        bench.sent(CHAT, &json!({"keep_alive": -1}));
+        bench.sent(CHAT, &json!({"keep_alive": short}));
+    }
     // It may be over by now; what is sure is that it is no longer for ever.
     let soon = SystemTime::now() + Duration::from_secs(60);
     for model in bench.get("/api/ps")["models"].as_array().expect("a list") {

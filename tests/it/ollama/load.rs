@@ -60,48 +60,6 @@ fn loading_and_unloading_are_one_object_without_counters() {
 }
 
 #[test]
-fn load_and_unload_are_answered_without_the_upstream() {
-    let (upstream, proxy) = pair();
-    let check = |path: &str, body: Value, reason: &str| {
-        let answer = proxy.post(path, &body);
-        assert_eq!(answer.status(), 200, "{body}");
-        let kind = answer.head.header("content-type");
-        assert_eq!(
-            kind,
-            Some("application/json; charset=utf-8"),
-            "also when a stream was asked for"
-        );
-        assert!(!answer.body.ends_with('\n'));
-        let object = answer.json();
-        assert_eq!((&object["done"], &object["done_reason"]), (&true.into(), &reason.into()));
-        assert!(object.get("eval_count").is_none() && object.get("context").is_none());
-        match path {
-            "/api/chat" => {
-                assert_eq!(object["message"], json!({"role": "assistant", "content": ""}));
-            }
-            _ => assert_eq!(object["response"], ""),
-        }
-    };
-    check("/api/chat", json!({"model": "m"}), "load");
-    check("/api/chat", json!({"model": "m", "messages": [], "stream": true}), "load");
-    check("/api/chat", json!({"model": "m", "keep_alive": 0}), "unload");
-    check("/api/generate", json!({"model": "m", "prompt": "", "suffix": "x"}), "load");
-    check("/api/generate", json!({"model": "m", "keep_alive": "0s", "stream": false}), "unload");
-    check(
-        "/api/generate",
-        json!({"model": "m", "keep_alive": "0", "options": {"seed": "x"}}),
-        "unload",
-    );
-    let bad = proxy.post("/api/generate", &json!({"model": "m", "options": {"seed": "x"}}));
-    assert_eq!(bad.status(), 500, "a load checks the options");
-    let bad = proxy.post("/api/chat", &json!({"model": "", "think": "nonsense", "keep_alive": 0}));
-    assert!(bad.error().starts_with("invalid think value"), "that is read with the body");
-    let unknown = proxy.post("/api/generate", &json!({"model": "nope"}));
-    assert_eq!((unknown.status(), unknown.error().as_str()), (404, "model 'nope' not found"));
-    assert!(upstream.is_idle());
-}
-
-#[test]
 fn nothing_to_embed_loads_or_unloads_the_model_without_the_upstream() {
     let (upstream, proxy) = pair();
     let embed = |more: Value| {
@@ -125,5 +83,21 @@ fn nothing_to_embed_loads_or_unloads_the_model_without_the_upstream() {
         let text = "model \"nope\" not found, try pulling it first";
         assert_eq!((unknown.status(), unknown.error().as_str()), (404, text), "{path}");
     }
+    assert!(upstream.is_idle());
+}
+
+#[test]
+fn a_load_checks_its_members_and_an_unload_only_what_is_read_with_the_body() {
+    let (upstream, proxy) = pair();
+    let options = json!({"model": "m", "options": {"seed": "x"}});
+    assert_eq!(proxy.post("/api/generate", &options).status(), 500, "a load checks the options");
+    let unload = json!({"model": "m", "keep_alive": "0", "options": {"seed": "x"}});
+    let unloaded = proxy.post("/api/generate", &unload);
+    assert_eq!((unloaded.status(), &unloaded.json()["done_reason"]), (200, &"unload".into()));
+    let think = json!({"model": "", "think": "nonsense", "keep_alive": 0});
+    let bad = proxy.post("/api/chat", &think);
+    assert!(bad.error().starts_with("invalid think value"), "that is read with the body");
+    let unknown = proxy.post("/api/generate", &json!({"model": "nope"}));
+    assert_eq!((unknown.status(), unknown.error().as_str()), (404, "model 'nope' not found"));
     assert!(upstream.is_idle());
 }

@@ -157,7 +157,7 @@ fn the_upstream_decides_what_does_not_fit_its_context() {
 const SGLANG: &str = r#"{"data":[{"id":"m","owned_by":"sglang"}]}"#;
 
 #[test]
-fn line_12_neutral_values_are_left_out() {
+fn neutral_values_are_left_out() {
     let llama = Bench::over(LLAMA);
     for (name, neutral) in [
         ("num_predict", json!(-1)),
@@ -173,8 +173,8 @@ fn line_12_neutral_values_are_left_out() {
         let change = json!({"options": {name: neutral}});
         assert_eq!(llama.added(CHAT, &change), json!({}), "{change}");
     }
-    let change = json!({"options": {"temperature": 0, "top_k": 0, "repeat_last_n": 0}});
-    let kept = json!({"temperature": 0, "top_k": 0, "repeat_last_n": 0});
+    let change = json!({"options": {"temperature": 0, "top_k": 0, "repeat_last_n": 0, "seed": 0}});
+    let kept = json!({"temperature": 0, "top_k": 0, "repeat_last_n": 0, "seed": 0});
     assert_eq!(llama.added(CHAT, &change), kept);
     let change = json!({"options": {"top_k": 0}});
     assert_eq!(Bench::over(SGLANG).added(CHAT, &change), json!({"top_k": -1}));
@@ -182,7 +182,7 @@ fn line_12_neutral_values_are_left_out() {
 }
 
 #[test]
-fn line_21_a_limit_is_sent_when_it_is_one_and_always_to_completions() {
+fn a_limit_is_sent_when_it_is_one_and_always_to_completions() {
     let bench = Bench::new();
     for (limit, expected) in
         [(-1, json!({})), (-2, json!({})), (0, json!({})), (1, json!({"max_tokens": 1}))]

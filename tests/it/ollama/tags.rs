@@ -5,7 +5,6 @@ use crate::support::proxy::Proxy;
 use crate::support::shape::shape;
 use crate::support::upstream::{self, MODELS, Upstream};
 use serde_json::{Value, json};
-use std::io::Read;
 
 #[test]
 fn digests_differ_are_stable_and_follow_the_capabilities() {

@@ -12,6 +12,7 @@ fn reasoning_is_shown_unless_think_is_false() {
             deltas(&[json!({"reasoning_content": "Hm."}), json!({"content": "Hi"})]),
             deltas(&[json!({"reasoning": "Hm."}), json!({"content": "Hi"})]),
             stream(&["<thi", "nk>Hm.</th", "ink>Hi"]),
+            stream(&["<th", "ink>H", "m.</think>", "\n\nHi"]),
         ]
     };
     for think in [Value::Null, json!(true), json!("low"), json!(false)] {

@@ -119,30 +119,6 @@ fn made_up_ids_differ_from_answer_to_answer() {
 }
 
 #[test]
-fn reasoning_is_shown_as_it_comes_and_hidden_on_request() {
-    let (upstream, proxy) = pair();
-    for (think, expected) in [("null", "hm, so"), ("true", "hm, so"), ("false", "")] {
-        let mut steps = vec![stream_head()];
-        steps.extend(
-            ["<th", "ink>hm", ", so</think>", "\n\nYes"]
-                .map(|text| piece(&json!({"content": text}))),
-        );
-        steps.extend(ending());
-        upstream.script(steps);
-        let body = asked(false).replacen('{', &format!("{{\"think\":{think},"), 1);
-        let lines = proxy.client().post("/api/chat", body).answer().lines();
-        let all = |name: &str| -> String {
-            lines.iter().filter_map(|line| line["message"][name].as_str()).collect()
-        };
-        assert_eq!(
-            (all("thinking").as_str(), all("content").as_str()),
-            (expected, "Yes"),
-            "{think}"
-        );
-    }
-}
-
-#[test]
 fn log_probabilities_come_only_when_asked_for() {
     let (upstream, proxy) = pair();
     let answer = json!({"choices": [{"message": {"content": "Hi"}, "finish_reason": "stop",
@@ -304,7 +280,7 @@ fn arguments_are_an_object_here_and_a_string_there() {
 const PNG: &str = "iVBORw0KGgoAAAANSUhEUg==";
 
 #[test]
-fn line_20_results_without_ids_find_their_calls_and_images_find_a_user() {
+fn results_without_ids_find_their_calls_and_images_find_a_user() {
     let call = json!({"function": {"name": "f", "arguments": {}}});
     let sent = Bench::new().sent(
         CHAT,

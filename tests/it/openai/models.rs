@@ -1,4 +1,4 @@
-//! `/v1/models` over real sockets (ollama-api.md 14.5): the upstream's ids and our own names.
+//! `/v1/models` over real sockets: the upstream's ids and our own names.
 
 use serde_json::Value;
 

@@ -1,5 +1,5 @@
 //! `/v1/responses` over an upstream that lacks it: learnt once, then translated to chat completions
-//! and back (ollama-api.md 14.6). What becomes of each member is in `tests/golden/responses`.
+//! and back. What becomes of each member is in `tests/golden/responses`.
 
 use crate::support::bench::{Bench, chunks};
 use crate::support::raw::Answer;
@@ -69,6 +69,7 @@ fn an_upstream_without_the_route_is_asked_for_it_only_once() {
         status(404, &[], r#"{"detail":"Not Found"}"#),
         typed(404, "text/plain", &[], "404 page not found"),
         status(405, &[], r#"{"detail":"Method Not Allowed"}"#),
+        status(405, &[], ""),
         Step::Send(b"HTTP/1.1 404 X\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n16\r\n{\"detail\":\"Not Found\"}\r\n0\r\n\r\n".to_vec()),
     ];
     for refusal in refusals {
@@ -166,7 +167,7 @@ fn a_stream_to_a_client_that_does_not_stream_comes_as_one_object() {
     assert_eq!(response["output"][0]["content"][0]["text"], "Hello");
 }
 
-/// The shape is that of ollama-api.md 14.6 and of OpenAI's public API reference (Responses, function
+/// The shape is that of OpenAI's public API reference (Responses, function
 /// calling), by which an agent such as Codex works: everything is said anew in each turn, items of
 /// the last answer are sent back as they came, and each output names its call.
 #[test]

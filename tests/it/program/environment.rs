@@ -1,25 +1,7 @@
-//! Ollama's environment variables (ollama-api.md 17): each one and what this program does with it.
+//! Ollama's environment variables (Ollama `envconfig/config.go`, v0.32.15): each one and what this program does with it.
 //!
 //! A variable is honoured, which shows in the configuration; or it means nothing to a program
 //! without models and graphics cards, and any value of it is accepted without a word.
-//!
-//! | row | held by |
-//! | --- | --- |
-//! | 17 blanks and quotes | `what_has_a_meaning_is_honoured_in_any_quotes`; `src/config/raw.rs`: `blanks_and_then_quotes_are_stripped` |
-//! | 17 booleans | `every_word_for_true_and_false_is_known` |
-//! | 17 bad integers | `bad_values_that_ollama_forgives_are_warnings` |
-//! | 17 defaults | `the_defaults_are_ollama_s` |
-//! | 17 `OLLAMA_ORIGINS` | `cors.rs`, `a_bad_origin_is_an_error_at_the_start` |
-//! | 17 `OLLAMA_KEEP_ALIVE` | `src/config/rules.rs`: `keep_alive_is_a_duration_or_seconds`; `a_model_stays_as_long_as_the_environment_says` |
-//! | 17 `OLLAMA_MAX_QUEUE` | `overload.rs`: `one_request_too_many_is_refused_at_once_and_the_others_are_served` |
-//! | 17 `OLLAMA_CONTEXT_LENGTH` | `an_unknown_window_is_what_the_environment_says` |
-//! | 17 `OLLAMA_DEBUG` | `every_word_for_true_and_false_is_known`; `src/config/rules.rs`: `ollamas_debug_switch_counts_levels` |
-//! | 17 what means nothing here | `what_has_no_meaning_is_accepted_without_a_word` |
-//! | 17 `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY` | `outgoing_requests_take_the_proxy_of_the_environment` |
-//! | 17.1 every value | `src/config/host.rs`: `every_row_of_the_reference_holds`, `other_spellings_follow_the_same_rules`; with quotes: `what_has_a_meaning_is_honoured_in_any_quotes` |
-//! | 17.1 all interfaces, an ephemeral port | `an_empty_host_listens_on_all_interfaces` |
-//! | 17.1 a port that is taken | `binary.rs`: `a_port_that_is_taken_is_told` |
-//! | 17.1 SIGINT and SIGTERM | `binary.rs`: `a_signal_lets_running_answers_finish_and_ends_well` |
 
 use std::ffi::OsString;
 use std::fs;

@@ -34,29 +34,6 @@ fn statuses_pass_through_with_the_message_unwrapped() {
 }
 
 #[test]
-fn messages_are_found_in_every_shape() {
-    check(status(400, &[], r#"{"object":"error","message":"flat","code":400}"#), 400, "flat");
-    check(
-        status(
-            400,
-            &[],
-            r#"[{"error":{"code":400,"message":"listed","status":"INVALID_ARGUMENT"}}]"#,
-        ),
-        400,
-        "listed",
-    );
-    check(status(400, &[], r#"{"code":"x","error":"a string"}"#), 400, "a string");
-    check(
-        status(422, &[], r#"{"detail":[{"loc":["body","x"],"msg":"is missing","type":"t"}]}"#),
-        422,
-        "x: is missing",
-    );
-    check(typed(503, "text/plain", &[], "overloaded"), 503, "overloaded");
-    check(typed(500, "text/html", &[], "<html><body>Sorry</body></html>"), 500, "Sorry");
-    check(status(500, &[], ""), 500, "upstream returned HTTP 500");
-}
-
-#[test]
 fn an_unknown_model_is_worded_as_each_route_of_ollama_does() {
     let unknown = || {
         status(
@@ -210,20 +187,8 @@ fn errors_are_one_text_in_json() {
     assert!(last["error"].is_string() && last.get("done").is_none(), "{last}");
 }
 
-/// What a client gets for what the upstream plays, of any status.
-fn answered(step: Step) -> Answer {
-    let bench = Bench::new();
-    bench.upstream.script(vec![step]);
-    bench.ask(CHAT, &json!({}))
-}
-
-fn check_error(step: Step, status: u16, message: &str) {
-    let answer = answered(step);
-    assert_eq!((answer.status(), answer.error().as_str()), (status, message));
-}
-
 #[test]
-fn line_22_every_shape_of_an_error_becomes_ollamas() {
+fn every_shape_of_an_error_becomes_ollamas() {
     for (code, body, message) in [
         (400, r#"{"error":{"message":"m","type":"t","param":"p","code":"c"}}"#, "m"),
         (400, r#"{"error":{"message":"m","type":"t"}}"#, "m"),
@@ -249,21 +214,25 @@ fn line_22_every_shape_of_an_error_becomes_ollamas() {
         (400, r#"{"message":"m"}"#, "m"),
         (400, r#"{"error_description":"m"}"#, "m"),
         (400, r#"{"msg":"m"}"#, "m"),
+        (
+            422,
+            r#"{"detail":[{"loc":["body","x"],"msg":"is missing","type":"t"}]}"#,
+            "x: is missing",
+        ),
     ] {
-        check_error(status(code, &[], body), code, message);
+        check(status(code, &[], body), code, message);
     }
-    check_error(
-        typed(422, "text/plain", &[], "Failed to deserialize"),
-        422,
-        "Failed to deserialize",
-    );
+    check(typed(422, "text/plain", &[], "Failed to deserialize"), 422, "Failed to deserialize");
     let page = "<html><style>a{}</style><body><h1>502</h1>Bad Gateway</body></html>";
-    check_error(typed(502, "text/html", &[], page), 502, "502 Bad Gateway");
-    check_error(status(401, &[], ""), 401, "upstream returned HTTP 401");
+    check(typed(502, "text/html", &[], page), 502, "502 Bad Gateway");
+    check(status(401, &[], ""), 401, "upstream returned HTTP 401");
+    check(typed(503, "text/plain", &[], "overloaded"), 503, "overloaded");
+    check(typed(500, "text/html", &[], "<html><body>Sorry</body></html>"), 500, "Sorry");
+    check(status(500, &[], ""), 500, "upstream returned HTTP 500");
 }
 
 #[test]
-fn line_25_a_key_that_comes_back_within_a_stream_is_masked() {
+fn a_key_that_comes_back_within_a_stream_is_masked() {
     let error =
         format!("data: {{\"error\":{{\"message\":\"bad key {KEY}, sk-abcdef123456\"}}}}\n\n");
     let masked = json!({"error": "bad key ***, sk-***"});
@@ -275,22 +244,22 @@ fn line_25_a_key_that_comes_back_within_a_stream_is_masked() {
     assert_eq!(bench.played(CHAT, &json!({}), later).lines()[1], masked);
     let wrapped =
         format!(r#"{{"error":{{"message":"o","metadata":{{"raw":"{{\"error\":\"{KEY}\"}}"}}}}}}"#);
-    check_error(status(400, &[], &wrapped), 400, "***");
+    check(status(400, &[], &wrapped), 400, "***");
 }
 
 #[test]
-fn line_26_an_error_in_a_success_a_wrong_url_and_an_unknown_model_are_told_apart() {
+fn an_error_in_a_success_a_wrong_url_and_an_unknown_model_are_told_apart() {
     let route = "Unexpected endpoint or method. (POST /v1/chat/completions)";
-    check_error(whole(&json!({"error": route}).to_string()), 502, route);
-    check_error(whole(r#"{"error":"No models loaded"}"#), 502, "No models loaded");
+    check(whole(&json!({"error": route}).to_string()), 502, route);
+    check(whole(r#"{"error":"No models loaded"}"#), 502, "No models loaded");
     let hint = "upstream returned 404 for POST /v1/chat/completions; check the base URL";
-    check_error(typed(404, "text/plain", &[], "nothing here"), 502, hint);
-    check_error(status(404, &[], ""), 502, hint);
+    check(typed(404, "text/plain", &[], "nothing here"), 502, hint);
+    check(status(404, &[], ""), 502, hint);
     let unknown =
         r#"{"error":{"message":"The model `m` does not exist","code":"model_not_found"}}"#;
-    check_error(status(404, &[], unknown), 404, "model 'm' not found");
-    check_error(whole(unknown), 404, "model 'm' not found");
-    check_error(
+    check(status(404, &[], unknown), 404, "model 'm' not found");
+    check(whole(unknown), 404, "model 'm' not found");
+    check(
         status(400, &[], r#"{"error":{"message":"m is not a valid model ID","code":400}}"#),
         404,
         "model 'm' not found",
@@ -304,8 +273,8 @@ fn errors_of_the_request_are_the_clients_also_where_llama_cpp_blames_itself() {
         status(500, &[], &error.to_string())
     };
     let image = "image input is not supported - hint: you may need to provide the mmproj";
-    check_error(llama("server_error", image), 400, image);
+    check(llama("server_error", image), 400, image);
     let long = "the request exceeds the available context size";
-    check_error(llama("exceed_context_size_error", long), 400, long);
-    check_error(llama("server_error", "slot failed"), 500, "slot failed");
+    check(llama("exceed_context_size_error", long), 400, long);
+    check(llama("server_error", "slot failed"), 500, "slot failed");
 }

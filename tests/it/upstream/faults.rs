@@ -153,8 +153,10 @@ fn a_stream_that_breaks_off_or_goes_silent_is_told_in_its_last_line() {
         let proxy = patient(&upstream);
         let steps = [stream_head(), delta("one")].into_iter().chain(end).collect();
         upstream.script(steps);
-        let lines = proxy.client().post("/api/chat", chat("Hi")).answer().lines();
-        assert_eq!(lines.len(), 2, "{name}");
+        let answer = proxy.client().post("/api/chat", chat("Hi")).answer();
+        let lines = answer.lines();
+        assert_eq!((answer.status(), lines.len()), (200, 2), "{name}");
+        assert_eq!(lines[0]["message"]["content"], "one", "{name}");
         assert_eq!(lines[1], serde_json::json!({"error": error}), "{name}");
         upstream.request();
         both_serve(&upstream, &proxy);
@@ -163,6 +165,7 @@ fn a_stream_that_breaks_off_or_goes_silent_is_told_in_its_last_line() {
     let late = "timed out waiting for more of the upstream's answer";
     check("closed", vec![Step::Close], early);
     check("reset", vec![Step::Reset], early);
+    check("ended without a terminal event", vec![upstream::last_frame()], early);
     check("silent", vec![never()], late);
     let begun = frame("data: {\"choices\"");
     check("a byte at a time", vec![begun, Step::Drip(b"1\r\nx\r\n".to_vec(), MS(20))], late);

@@ -1,5 +1,4 @@
-//! What happens when an upstream refuses a parameter (openai-wire.md 3.9; Appendix B 13 to 17): the
-//! request is mended and sent again at once, what was learnt is not paid for twice, and what only a
+//! What happens when an upstream refuses a parameter: the request is mended and sent again at once, what was learnt is not paid for twice, and what only a
 //! person can mend goes back to the client.
 
 use crate::support::HANG;

@@ -276,7 +276,7 @@ fn attempts_and_failures_are_counted() {
 }
 
 #[test]
-fn line_24_a_model_that_is_loading_is_waited_for() {
+fn a_model_that_is_loading_is_waited_for() {
     let upstream = Upstream::start();
     let loading = r#"{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}"#;
     for _ in 0..3 {

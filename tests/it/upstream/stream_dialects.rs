@@ -55,7 +55,7 @@ fn last(list: &[Value]) -> Value {
 }
 
 #[test]
-fn line_1_every_line_end_is_understood() {
+fn every_line_end_is_understood() {
     for end in ["\n", "\r", "\r\n"] {
         let events = [event("é"), event("b"), FINISH.to_owned(), "[DONE]".to_owned()];
         let text: String = events.iter().map(|it| format!("data: {it}{end}{end}")).collect();
@@ -64,7 +64,7 @@ fn line_1_every_line_end_is_understood() {
 }
 
 #[test]
-fn line_1_a_cut_within_a_line_end_or_a_character_changes_nothing() {
+fn a_cut_within_a_line_end_or_a_character_changes_nothing() {
     let first = format!("data: {}\r\n\r\n", event("one"));
     let rest = format!("data: {}\r\n\r\ndata: {FINISH}\r\n\r\n", event("😀é"));
     let stream = first.clone() + &rest;
@@ -89,7 +89,7 @@ fn line_1_a_cut_within_a_line_end_or_a_character_changes_nothing() {
 }
 
 #[test]
-fn line_2_blanks_marks_comments_and_other_fields_mean_nothing() {
+fn blanks_marks_comments_and_other_fields_mean_nothing() {
     let (a, b) = (event("a"), event("b"));
     check_body(format!("data:{a}\n\ndata:{b}\n\ndata:{FINISH}\n\n"), &["a", "b"]);
     check_body(format!("\u{feff}data: {a}\n\ndata: {FINISH}\n\n"), &["a"]);
@@ -101,7 +101,7 @@ fn line_2_blanks_marks_comments_and_other_fields_mean_nothing() {
 }
 
 #[test]
-fn line_3_events_of_two_lines_of_5_megabytes_and_without_an_end_are_whole() {
+fn events_of_two_lines_of_5_megabytes_and_without_an_end_are_whole() {
     let two = r#"data: {"choices":[{"index":0,
 data: "delta":{"content":"a"}}]}"#;
     check_body(format!("{two}\n\ndata: {FINISH}\n\n"), &["a"]);
@@ -113,7 +113,7 @@ data: "delta":{"content":"a"}}]}"#;
 }
 
 #[test]
-fn line_4_counts_are_found_wherever_they_are() {
+fn counts_are_found_wherever_they_are() {
     let text = json!({"choices": [{"index": 0, "delta": {"content": "a"}}]});
     let finish = json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]});
     let counts = |answer: u64| json!({"prompt_tokens": 9, "completion_tokens": answer});
@@ -145,7 +145,7 @@ fn line_4_counts_are_found_wherever_they_are() {
 }
 
 #[test]
-fn line_4_the_last_counts_win() {
+fn the_last_counts_win() {
     let counted = |count: u64| json!({"choices": [], "usage": {"prompt_tokens": count, "completion_tokens": count}});
     // The ending adds its own: 5 and 2.
     let line = last(&[counted(70), counted(80)]);
@@ -153,7 +153,7 @@ fn line_4_the_last_counts_win() {
 }
 
 #[test]
-fn line_5_chunks_without_choices_are_no_end_and_no_line() {
+fn chunks_without_choices_are_no_end_and_no_line() {
     let azure = r#"{"id":"","model":"","created":0,"choices":[],"prompt_filter_results":[{"prompt_index":0}]}"#;
     let filter = r#"{"choices":[{"index":0,"content_filter_results":{},"finish_reason":null}]}"#;
     let a = event("a");
@@ -175,7 +175,7 @@ fn line_5_chunks_without_choices_are_no_end_and_no_line() {
 }
 
 #[test]
-fn line_6_content_may_be_anything() {
+fn content_may_be_anything() {
     for delta in [
         json!({"content": null}),
         json!({"content": ""}),
@@ -195,7 +195,7 @@ fn line_6_content_may_be_anything() {
 }
 
 #[test]
-fn line_7_reasoning_is_shown_once_under_whichever_name_it_comes() {
+fn reasoning_is_shown_once_under_whichever_name_it_comes() {
     let deltas = |think: Value, deltas: &[Value]| {
         let list = deltas.iter().map(|it| json!({"choices": [{"index": 0, "delta": it}]}));
         let bench = Bench::new();
@@ -254,7 +254,7 @@ fn calls(fragments: &[Value], reason: &str) -> Result<Vec<(String, String)>, Str
 }
 
 #[test]
-fn line_8_calls_become_whole_in_whatever_form_they_come() {
+fn calls_become_whole_in_whatever_form_they_come() {
     let check = |fragments: &[Value], expected: &[(&str, &str)]| {
         let found = calls(fragments, "stop").expect("calls");
         let found: Vec<(&str, &str)> = found.iter().map(|(a, b)| (&**a, &**b)).collect();
@@ -289,7 +289,7 @@ fn line_8_calls_become_whole_in_whatever_form_they_come() {
 }
 
 #[test]
-fn line_9_an_error_has_a_status_first_and_is_the_last_line_after_text() {
+fn an_error_has_a_status_first_and_is_the_last_line_after_text() {
     for (error, status, message) in [
         (r#"data: {"error":{"message":"m","type":"t","code":429}}"#, 429, "m"),
         (r#"data: {"error":{"object":"error","message":"m","code":500}}"#, 500, "m"),
@@ -318,7 +318,7 @@ fn line_9_an_error_has_a_status_first_and_is_the_last_line_after_text() {
 }
 
 #[test]
-fn line_9_a_cut_connection_is_an_error_with_and_without_text() {
+fn a_cut_connection_is_an_error_with_and_without_text() {
     for end in [Step::Close, Step::Reset] {
         let answer = answered(vec![stream_head(), piece(format!("data: {}\n\n", event("a"))), end]);
         let lines = answer.lines();
@@ -330,7 +330,7 @@ fn line_9_a_cut_connection_is_an_error_with_and_without_text() {
 }
 
 #[test]
-fn line_10_a_body_that_is_no_stream_is_an_answer_or_an_error() {
+fn a_body_that_is_no_stream_is_an_answer_or_an_error() {
     let good = r#"{"choices":[{"index":0,"message":{"content":"a"},"finish_reason":"length"}]}"#;
     for blank in ["", "\n\n  \n"] {
         let answer = answered(vec![whole(&format!("{blank}{good}"))]);
