@@ -5,7 +5,7 @@
 //! nobody's traffic was recorded. What each member becomes is held elsewhere, by pairs; here is
 //! whether a whole conversation goes through.
 
-use crate::support::proxy::{KEY, Proxy};
+use crate::support::proxy::{KEY, Proxy, pair};
 use crate::support::raw::{Answer, Client};
 use crate::support::upstream::{Recorded, Step, Upstream, ending, frame, status, stream_head};
 use serde_json::{Value, json};
@@ -22,9 +22,8 @@ struct Program {
 
 impl Program {
     fn start(headers: &'static str) -> (Self, Proxy) {
-        let upstream = Upstream::start();
+        let (upstream, proxy) = pair();
         upstream.list(r#"{"data":[{"id":"gpt-4o","owned_by":"me"}]}"#);
-        let proxy = Proxy::start(&upstream);
         let client = proxy.client();
         (Self { upstream, client, headers }, proxy)
     }

@@ -2,7 +2,7 @@
 
 use super::guard::{chats, patient};
 use crate::support::HANG;
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Proxy, pair};
 use crate::support::raw::{Client, chat, chat_whole};
 use crate::support::upstream::{self, Step, Upstream, delta, ending, stream_head};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -47,9 +47,8 @@ fn the_upstream_s_call_ends_when_a_write_fails() {
 
 #[test]
 fn a_half_closed_client_still_gets_its_answer() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.script(upstream::stream(&["one", "two"]));
-    let proxy = Proxy::start(&upstream);
     let mut client = proxy.client();
     client.post("/api/chat", chat("Hi")).stream().shutdown(Shutdown::Write).expect("a socket");
     assert_eq!(client.answer().lines().len(), 3);

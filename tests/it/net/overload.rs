@@ -3,7 +3,7 @@
 use crate::support::crowd;
 use crate::support::proxy::Proxy;
 use crate::support::raw::chat;
-use crate::support::upstream::{self, Step, Upstream, delta, ending, stream_head};
+use crate::support::upstream::{self, Step, Upstream, delta, ended, stream_head};
 use crossbeam_channel::bounded;
 
 const BUSY: &str = "server busy, please try again.  maximum pending requests exceeded";
@@ -13,9 +13,7 @@ fn one_request_too_many_is_refused_at_once_and_the_others_are_served() {
     let upstream = Upstream::start();
     let (go_on, told) = bounded::<()>(0);
     for _ in 0..3 {
-        let mut steps = vec![Step::Wait(told.clone()), stream_head(), delta("served")];
-        steps.extend(ending());
-        upstream.script(steps);
+        upstream.script(ended(vec![Step::Wait(told.clone()), stream_head(), delta("served")]));
     }
     let proxy = Proxy::with(&upstream, |config| {
         config.workers = 2;

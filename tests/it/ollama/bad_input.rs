@@ -3,7 +3,7 @@
 //! one.
 
 use crate::support::members::{FIELDS, MANAGEMENT, VALUES, least, method, refusal, sample, with};
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Proxy, asking_once};
 use crate::support::raw::{Answer, Client, chat_whole};
 use crate::support::upstream::{self, Upstream};
 use serde_json::{Value, json};
@@ -19,8 +19,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let upstream = Upstream::start();
-        let proxy = Proxy::with(&upstream, |config| config.retry.max = 0);
+        let (upstream, proxy) = asking_once();
         Self { client: proxy.client(), upstream, _proxy: proxy }
     }
 

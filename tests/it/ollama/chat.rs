@@ -3,9 +3,9 @@
 use crate::support::bench::{
     Bench, CHAT, EMBED, EMBEDDINGS, GENERATE, TEXT, chunks, masked, request,
 };
-use crate::support::proxy::Proxy;
+use crate::support::proxy::pair;
 use crate::support::raw::chat_whole;
-use crate::support::upstream::{self, Step, Upstream, answer, ending};
+use crate::support::upstream::{self, Step, answer, ending};
 use ollama_openai_proxy::clock;
 use serde_json::{Value, json};
 use std::time::SystemTime;
@@ -136,9 +136,8 @@ fn each_object_has_the_time_at_which_it_was_made() {
 
 #[test]
 fn requests_have_the_headers_that_upstreams_want() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.script(vec![answer("ok")]);
-    let proxy = Proxy::start(&upstream);
     proxy.client().post("/api/chat", chat_whole("Hi")).answer();
     let request = upstream.request();
     assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", "/v1/chat/completions"));

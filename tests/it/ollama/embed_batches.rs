@@ -1,6 +1,6 @@
 //! Long lists of inputs: sent upstream in batches, and answered in order.
 
-use crate::support::proxy::{Proxy, pair};
+use crate::support::proxy::pair;
 use crate::support::raw::Answer;
 use crate::support::upstream::{self, Upstream, status};
 use serde_json::{Value, json};
@@ -34,14 +34,13 @@ fn numbers(answer: &Answer) -> Vec<usize> {
 
 #[test]
 fn five_thousand_inputs_go_upstream_in_batches_and_come_back_in_order() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     let sizes: Vec<usize> = std::iter::repeat_n(256, 19).chain([136]).collect();
     let mut first = 0;
     for size in &sizes {
         upstream.script(vec![upstream::json(&vectors(first, *size))]);
         first += size;
     }
-    let proxy = Proxy::start(&upstream);
     let answer = proxy.client().post("/api/embed", inputs(5000)).answer();
     assert_eq!(numbers(&answer), (0..5000).collect::<Vec<_>>());
     assert_eq!(answer.json()["prompt_eval_count"], 5000, "the counts are summed");
@@ -58,7 +57,7 @@ fn five_thousand_inputs_go_upstream_in_batches_and_come_back_in_order() {
 
 #[test]
 fn a_batch_that_is_too_large_is_halved_until_it_fits() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     let refused = r#"{"error":{"message":"input batch size N > maximum allowed batch size 4"}}"#;
     upstream.script(vec![status(422, &[], refused)]);
     let in_one = r#"{"error":{"message":"at most 4 requests can be in one batch"}}"#;
@@ -66,7 +65,6 @@ fn a_batch_that_is_too_large_is_halved_until_it_fits() {
     for (first, count) in [(0, 2), (2, 2), (4, 2), (6, 2), (8, 2)] {
         upstream.script(vec![upstream::json(&vectors(first, count))]);
     }
-    let proxy = Proxy::start(&upstream);
     let answer = proxy.client().post("/api/embed", inputs(10)).answer();
     assert_eq!(numbers(&answer), (0..10).collect::<Vec<_>>());
     let sizes: Vec<usize> = (0..7)
@@ -78,10 +76,9 @@ fn a_batch_that_is_too_large_is_halved_until_it_fits() {
 
 #[test]
 fn one_failing_batch_fails_all() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.script(vec![upstream::json(&vectors(0, 256))]);
     upstream.script(vec![status(400, &[], r#"{"error":{"message":"no"}}"#)]);
-    let proxy = Proxy::start(&upstream);
     let answer = proxy.client().post("/api/embed", inputs(300)).answer();
     assert_eq!((answer.status(), answer.error().as_str()), (400, "no"));
     // A single input that is too large for a batch cannot be split.
@@ -93,10 +90,9 @@ fn one_failing_batch_fails_all() {
 
 #[test]
 fn inputs_that_are_long_together_are_sent_apart() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.script(vec![upstream::json(&vectors(0, 1))]);
     upstream.script(vec![upstream::json(&vectors(1, 1))]);
-    let proxy = Proxy::start(&upstream);
     let body = json!({"model": "e", "input": ["a".repeat(400_000), "b".repeat(400_000)]});
     let answer = proxy.client().post("/api/embed", body.to_string()).answer();
     assert_eq!(numbers(&answer), [0, 1]);

@@ -4,7 +4,7 @@
 //! upstream answers if it is asked at all, and the status and text that a client then reads. Every
 //! row runs against a proxy and an upstream of its own.
 
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Proxy, asking_once};
 use crate::support::upstream::{self, Upstream, status};
 use serde_json::{Value, json};
 
@@ -78,14 +78,13 @@ impl Row {
 
     fn check(&self) {
         for route in self.routes {
-            let upstream = Upstream::start();
+            let (upstream, proxy) = asking_once();
             if let Some(list) = self.list {
                 upstream.list(list);
             }
             if let Some((code, body)) = &self.upstream {
                 upstream.script(vec![status(*code, &[], &body.to_string())]);
             }
-            let proxy = Proxy::with(&upstream, |config| config.retry.max = 0);
             let body = self.body(route);
             let answer = proxy.client().post(route, &body).answer();
             let found = (answer.status(), answer.error());

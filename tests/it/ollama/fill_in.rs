@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::proxy::{KEY, Proxy};
+use crate::support::proxy::{KEY, Proxy, pair};
 use crate::support::upstream::{self, Upstream, status};
 use ollama_openai_proxy::config::Config;
 use ollama_openai_proxy::openai::request::CompletionRequest;
@@ -98,9 +98,8 @@ fn a_model_that_cannot_fill_in_is_told_in_ollama_s_words() {
 
 #[test]
 fn a_family_that_cannot_fill_in_is_not_asked() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.list(r#"{"data":[{"id":"m","owned_by":"vllm"}]}"#);
-    let proxy = Proxy::start(&upstream);
     let answer = ask(&proxy, true);
     let sentence = "registry.ollama.ai/library/m:latest does not support insert";
     assert_eq!((answer.status(), answer.error().as_str()), (400, sentence));

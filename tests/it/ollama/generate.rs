@@ -2,8 +2,8 @@
 
 use super::answers::objects;
 use crate::support::bench::{Bench, GENERATE};
-use crate::support::proxy::{Proxy, pair};
-use crate::support::upstream::{self, Upstream, answer};
+use crate::support::proxy::pair;
+use crate::support::upstream::{self, answer};
 use serde_json::{Value, json};
 
 #[test]
@@ -67,9 +67,8 @@ fn a_conversation_keeps_its_system_prompt_until_another_one_is_given() {
 
 #[test]
 fn a_conversation_goes_on_from_its_context() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.script(upstream::stream(&["Blue", "."])).script(vec![answer("Rayleigh.")]);
-    let proxy = Proxy::start(&upstream);
     let first = json!({"model": "m", "prompt": "What colour?", "system": "Be brief."});
     let lines = proxy.post("/api/generate", &first).lines();
     let context = &lines.last().expect("lines")["context"];
@@ -97,10 +96,9 @@ fn a_conversation_goes_on_from_its_context() {
 
 #[test]
 fn raw_prompts_go_to_completions() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     let text = r#"{"choices":[{"index":0,"text":" yes","finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":1}}"#;
     upstream.script(vec![upstream::json(text)]);
-    let proxy = Proxy::start(&upstream);
     let body = json!({"model": "m", "prompt": "<s>is it?", "raw": true, "stream": false});
     let answer = proxy.post("/api/generate", &body).json();
     assert_eq!(answer["response"], " yes");

@@ -1,17 +1,16 @@
 //! Images and sounds: large ones, and the spellings that clients use.
 
 use crate::support::bench::{Bench, CHAT};
-use crate::support::proxy::Proxy;
-use crate::support::upstream::{self, Upstream};
+use crate::support::proxy::pair;
+use crate::support::upstream::{self};
 use serde_json::{Value, json};
 
 const PNG: &str = "iVBORw0KGgoAAAANSUhEUg==";
 
 /// The content part that the upstream gets for an image.
 fn sent(route: &str, image: Value) -> Value {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.script(vec![upstream::answer("ok")]);
-    let proxy = Proxy::start(&upstream);
     let body = match route {
         "/api/chat" => json!({"model": "m", "stream": false,
             "messages": [{"role": "user", "content": "What is it?", "images": [image]}]}),

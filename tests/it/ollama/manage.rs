@@ -111,9 +111,8 @@ fn progress_is_told_line_by_line_unless_it_is_not_wanted() {
 
 #[test]
 fn a_chat_with_a_made_model_brings_all_that_it_was_made_with() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.script(vec![answer("ok")]).script(vec![answer("ok")]);
-    let proxy = Proxy::start(&upstream);
     create(&proxy, mario());
     let chat = json!({"model": "mario", "stream": false, "messages": [{"role": "user", "content": "Hi"}],
         "options": {"temperature": 0}});
@@ -193,9 +192,8 @@ fn a_prompt_to_a_made_model_brings_its_images_and_calls_and_goes_on_from_them() 
 
 #[test]
 fn a_made_model_loads_embeds_and_runs_under_its_own_name() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.script(vec![upstream::json(r#"{"data":[{"embedding":[3,4]}]}"#)]);
-    let proxy = Proxy::start(&upstream);
     create(&proxy, json!({"model": "vectors", "from": "text-embed"}));
     create(&proxy, mario());
     assert_eq!(proxy.post("/api/embed", &json!({"model": "vectors", "input": "a"})).status(), 200);
@@ -275,38 +273,32 @@ fn copies_are_other_names_for_what_was_copied() {
 #[test]
 fn what_cannot_be_managed_is_refused_as_ollama_does() {
     let proxy = Proxy::start(&Upstream::start());
-    let bad = |path: &str, body: Value, code: u16, text: &str| {
-        check_error(&proxy.post(path, &body), code, text);
-    };
-    bad("/api/create", json!({"from": "m"}), 400, "invalid model name");
-    bad("/api/create", json!({"model": "a:b:c"}), 400, "invalid model name");
-    bad("/api/create", json!({"model": "a:cloud", "from": "m"}), 400, "invalid model name");
-    bad("/api/create", json!({"model": "a", "from": "b c"}), 400, "invalid model name");
-    bad("/api/create", json!({"model": "a"}), 400, "neither 'from' or 'files' was specified");
     let cloud = "ollama cloud is disabled: remote model is unavailable";
-    bad("/api/create", json!({"model": "a", "from": "b:cloud"}), 403, cloud);
-    let type_error =
+    let wrong =
         "json: cannot unmarshal number into Go struct field CreateRequest.system of type string";
-    bad("/api/create", json!({"model": "a", "from": "m", "system": 5}), 400, type_error);
-    bad(
-        "/api/copy",
-        json!({"source": "nope", "destination": "b"}),
-        404,
-        "model \"nope\" not found",
-    );
-    bad(
-        "/api/copy",
-        json!({"source": "a b", "destination": "b"}),
-        400,
-        "source \"a b\" is invalid",
-    );
-    bad("/api/copy", json!({"source": "m"}), 400, "destination \"\" is invalid");
-    bad(
-        "/api/copy",
-        json!({"source": "m", "destination": "a:b:c"}),
-        400,
-        "destination \"a:b:c\" is invalid",
-    );
+    for (path, body, code, text) in [
+        ("/api/create", json!({"from": "m"}), 400, "invalid model name"),
+        ("/api/create", json!({"model": "a:b:c"}), 400, "invalid model name"),
+        ("/api/create", json!({"model": "a:cloud", "from": "m"}), 400, "invalid model name"),
+        ("/api/create", json!({"model": "a", "from": "b c"}), 400, "invalid model name"),
+        ("/api/create", json!({"model": "a", "from": "b:cloud"}), 403, cloud),
+        ("/api/create", json!({"model": "a", "from": "m", "system": 5}), 400, wrong),
+        (
+            "/api/copy",
+            json!({"source": "a b", "destination": "b"}),
+            400,
+            "source \"a b\" is invalid",
+        ),
+        ("/api/copy", json!({"source": "m"}), 400, "destination \"\" is invalid"),
+        (
+            "/api/copy",
+            json!({"source": "m", "destination": "a:b:c"}),
+            400,
+            "destination \"a:b:c\" is invalid",
+        ),
+    ] {
+        check_error(&proxy.post(path, &body), code, text);
+    }
     for path in ["/api/create", "/api/copy", "/api/pull", "/api/push"] {
         check_error(&call(&proxy, "POST", path, ""), 400, "missing request body");
     }
@@ -376,10 +368,9 @@ fn what_only_ollama_s_own_engine_needs_is_kept_and_shown() {
 
 #[test]
 fn without_a_list_the_upstream_is_believed_to_know() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.script_lists();
     upstream.script(vec![status(404, &[], "{}")]);
-    let proxy = Proxy::start(&upstream);
     create(&proxy, json!({"model": "a", "from": "deployment"}));
     upstream.request();
     upstream.script(vec![answer("ok")]);

@@ -1,8 +1,8 @@
 //! The messages and tools of a chat: where each member goes, and which are refused.
 
 use crate::support::bench::{Bench, CHAT, LLAMA};
-use crate::support::proxy::Proxy;
-use crate::support::upstream::{self, Upstream};
+use crate::support::proxy::pair;
+use crate::support::upstream::{self};
 use serde_json::{Value, json};
 
 const PNG: &str = "iVBORw0KGgoAAAANSUhEUg==";
@@ -149,9 +149,8 @@ fn a_message_needs_no_content() {
 
 #[test]
 fn unknown_roles_reach_the_upstream_in_lower_case() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.script(vec![upstream::answer("ok")]);
-    let proxy = Proxy::start(&upstream);
     let body = json!({"model": "m", "stream": false, "messages": [
         {"role": "Narrator", "content": "a"}, {"role": "DEVELOPER", "content": "b"},
         {"role": "", "content": "c"}, {"content": "d"}]});
@@ -165,9 +164,8 @@ fn unknown_roles_reach_the_upstream_in_lower_case() {
 
 #[test]
 fn a_history_of_a_thousand_messages_arrives_in_order() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.script(vec![upstream::answer("ok")]);
-    let proxy = Proxy::start(&upstream);
     let messages: Vec<Value> = (0..1000)
         .map(|number| {
             let role = if number % 2 == 0 { "user" } else { "assistant" };

@@ -89,10 +89,9 @@ fn names_reach_the_upstream_as_its_own_ids() {
 
 #[test]
 fn an_id_that_ends_in_latest_is_kept() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.list(r#"{"data":[{"id":"x:latest"}]}"#);
     upstream.script(vec![answer("ok")]);
-    let proxy = Proxy::start(&upstream);
     let body = json!({"model": "x:latest", "stream": false, "messages": [{"role": "user"}]});
     proxy.post("/api/chat", &body);
     assert_eq!(upstream.request().json()["model"], "x:latest");
@@ -100,11 +99,10 @@ fn an_id_that_ends_in_latest_is_kept() {
 
 #[test]
 fn chat_works_without_any_model_list() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.script_lists();
     upstream.script(vec![status(404, &[], "{}")]);
     upstream.script(vec![answer("ok")]).script(vec![answer("ok")]);
-    let proxy = Proxy::start(&upstream);
     let body = json!({"model": "x:latest", "stream": false, "messages": [{"role": "user"}]});
     assert_eq!(proxy.post("/api/chat", &body).status(), 200);
     assert!(upstream.request().path.ends_with("/models"));
@@ -115,9 +113,8 @@ fn chat_works_without_any_model_list() {
 
 #[test]
 fn source_suffixes_are_understood_where_no_model_is_called_so() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.list(r#"{"data":[{"id":"m"},{"id":"t:8b"},{"id":"real:20b-cloud"}]}"#);
-    let proxy = Proxy::start(&upstream);
     let body = |model: &str| {
         json!({"model": model, "stream": false, "messages": [{"role": "user", "content": "x"}],
             "prompt": "x", "input": "x"})
@@ -152,12 +149,11 @@ fn source_suffixes_are_understood_where_no_model_is_called_so() {
 
 #[test]
 fn ids_that_break_the_grammar_are_found_as_they_are() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.list(
         r#"{"data":[{"id":"models/gemini-2.0-flash"},{"id":"a:b:c"},{"id":"accounts/x/models/y"},
             {"id":"my model"}]}"#,
     );
-    let proxy = Proxy::start(&upstream);
     assert!(proxy.names().contains(&"models/gemini-2.0-flash:latest".to_owned()));
     for (name, id) in [
         ("gemini-2.0-flash", "models/gemini-2.0-flash"),

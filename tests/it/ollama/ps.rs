@@ -2,18 +2,17 @@
 
 use super::tags::names;
 use super::two_models::{DETAILS, entry, make, post, proxy};
-use crate::support::proxy::{Proxy, pair};
+use crate::support::proxy::pair;
 use crate::support::raw::{chat, chat_whole};
 use crate::support::shape::shape;
-use crate::support::upstream::{self, Step, Upstream, answer, delta, ending, status, stream_head};
+use crate::support::upstream::{self, Step, answer, delta, ended, status, stream_head};
 use crossbeam_channel::bounded;
 use serde_json::{Value, json};
 
 #[test]
 fn ps_shows_what_was_used_until_it_is_unloaded() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.script(vec![answer("ok")]).script(upstream::stream(&["ok"]));
-    let proxy = Proxy::start(&upstream);
     assert_eq!(proxy.client().get("/api/ps").answer().body, r#"{"models":[]}"#);
     proxy.get("/api/tags");
     proxy.client().post("/api/chat", chat_whole("Hi")).answer();
@@ -84,9 +83,7 @@ fn a_running_model_has_ollama_s_members_in_order() {
 fn a_model_in_use_is_listed() {
     let (upstream, proxy) = proxy();
     let (go_on, told) = bounded(0);
-    let mut steps = vec![stream_head(), delta("one"), Step::Wait(told)];
-    steps.extend(ending());
-    upstream.script(steps);
+    upstream.script(ended(vec![stream_head(), delta("one"), Step::Wait(told)]));
     let mut client = proxy.client();
     client.post("/api/chat", chat("Hi").replace("\"m\"", "\"bare\"")).head();
     client.frame();
@@ -105,9 +102,7 @@ fn a_model_that_is_loading_or_to_be_unloaded_is_listed_while_it_is_used() {
     };
     for keep_alive in [json!(0), json!("5m")] {
         let (go_on, told) = bounded(0);
-        let mut steps = vec![Step::Wait(told), stream_head(), delta("one")];
-        steps.extend(ending());
-        upstream.script(steps);
+        upstream.script(ended(vec![Step::Wait(told), stream_head(), delta("one")]));
         let mut client = proxy.client();
         let message = json!({"role": "user", "content": "Hi"});
         let body = json!({"model": "bare", "keep_alive": keep_alive, "messages": [message]});

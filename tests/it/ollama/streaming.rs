@@ -5,15 +5,14 @@ use crate::support::bench::{Bench, CHAT, GENERATE, TEXT, deltas};
 use crate::support::proxy::{Proxy, pair};
 use crate::support::raw::{Answer, chat, chat_whole};
 use crate::support::upstream::{
-    self, Step, Upstream, delta, ending, frame, last_frame, stream, stream_head,
+    self, Step, Upstream, delta, ended, ending, frame, last_frame, stream, stream_head,
 };
 use crossbeam_channel::bounded;
 use serde_json::{Value, json};
 
 fn ask(steps: Vec<Step>) -> Answer {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.script(steps);
-    let proxy = Proxy::start(&upstream);
     proxy.client().post("/api/chat", chat("Hi")).answer()
 }
 
@@ -23,10 +22,9 @@ fn texts(lines: &[Value]) -> Vec<&str> {
 
 #[test]
 fn the_first_line_arrives_before_the_upstream_sends_the_second() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     let (go_on, steps) = upstream::halting();
     upstream.script(steps);
-    let proxy = Proxy::start(&upstream);
     let mut client = proxy.client();
     let head = client.post("/api/chat", chat("Hi")).head();
     assert_eq!(head.status, 200);
@@ -44,18 +42,15 @@ fn the_first_line_arrives_before_the_upstream_sends_the_second() {
 
 #[test]
 fn a_line_is_not_held_back_by_half_an_event_behind_it() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     let (go_on, told) = bounded(0);
     let whole = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"one\"}}]}\n\n";
-    let mut steps = vec![
+    upstream.script(ended(vec![
         stream_head(),
         frame(&format!("{whole}\n\n: comment\n\ndata: {{\"choices\":[{{\"ind")),
         Step::Wait(told),
         frame("ex\":0,\"delta\":{\"content\":\"two\"}}]}\n\n"),
-    ];
-    steps.extend(ending());
-    upstream.script(steps);
-    let proxy = Proxy::start(&upstream);
+    ]));
     let mut client = proxy.client();
     client.post("/api/chat", chat("Hi")).head();
     assert!(client.frame().expect("a line").contains("\"content\":\"one\""));
@@ -65,14 +60,13 @@ fn a_line_is_not_held_back_by_half_an_event_behind_it() {
 
 #[test]
 fn the_done_line_comes_with_the_terminal_event_not_with_the_end_of_the_connection() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     let (go_on, told) = bounded(0);
     let mut steps = vec![stream_head(), delta("one")];
     steps.extend(ending());
     steps.pop(); // The last frame stays out.
     steps.push(Step::Wait(told));
     upstream.script(steps);
-    let proxy = Proxy::start(&upstream);
     let answer = proxy.client().post("/api/chat", chat("Hi")).answer();
     assert_eq!(answer.lines().len(), 2);
     drop(go_on);
@@ -80,14 +74,12 @@ fn the_done_line_comes_with_the_terminal_event_not_with_the_end_of_the_connectio
 
 #[test]
 fn one_line_is_one_frame_also_when_several_events_came_at_once() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     let event = |text: &str| {
         format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n")
     };
-    let mut steps = vec![stream_head(), frame(&[event("a"), event("b"), event("c")].concat())];
-    steps.extend(ending());
-    upstream.script(steps);
-    let proxy = Proxy::start(&upstream);
+    upstream
+        .script(ended(vec![stream_head(), frame(&[event("a"), event("b"), event("c")].concat())]));
     let mut client = proxy.client();
     client.post("/api/chat", chat("Hi")).head();
     for text in ["a", "b", "c"] {
@@ -155,9 +147,8 @@ fn an_answer_without_done_marker_is_complete_when_its_reason_was_seen() {
 
 #[test]
 fn upstreams_that_stream_unasked_or_not_when_asked_are_understood() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.script(vec![upstream::answer("whole")]).script(upstream::stream(&["pie", "ces"]));
-    let proxy = Proxy::start(&upstream);
     let mut client = proxy.client();
     let lines = client.post("/api/chat", chat("Hi")).answer().lines();
     assert_eq!(texts(&lines), ["whole", ""]);
@@ -168,13 +159,10 @@ fn upstreams_that_stream_unasked_or_not_when_asked_are_understood() {
 
 #[test]
 fn a_stream_without_a_content_type_is_still_a_stream() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     let (go_on, told) = bounded(0);
     let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let mut steps = vec![Step::Send(head.into()), delta("one"), Step::Wait(told)];
-    steps.extend(ending());
-    upstream.script(steps);
-    let proxy = Proxy::start(&upstream);
+    upstream.script(ended(vec![Step::Send(head.into()), delta("one"), Step::Wait(told)]));
     let mut client = proxy.client();
     client.post("/api/chat", chat("Hi")).head();
     assert!(client.frame().expect("a line").contains("\"content\":\"one\""));
@@ -213,9 +201,8 @@ fn a_long_stream_comes_through_whole() {
 
 #[test]
 fn old_clients_get_their_stream_until_the_connection_closes() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.script(upstream::stream(&["one", "two"]));
-    let proxy = Proxy::start(&upstream);
     let body = chat("Hi");
     let request =
         format!("POST /api/chat HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len());
@@ -227,9 +214,8 @@ fn old_clients_get_their_stream_until_the_connection_closes() {
 
 #[test]
 fn old_clients_that_keep_the_connection_get_a_length() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.script(upstream::stream(&["one"])).script(upstream::stream(&["two"]));
-    let proxy = Proxy::start(&upstream);
     let mut client = proxy.client();
     for text in ["one", "two"] {
         let body = chat("Hi");

@@ -1,7 +1,7 @@
 //! `/api/tags`: members in order, digests, and how long the list is kept.
 
 use super::two_models::{DETAILS, entry, make, proxy};
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Proxy, pair};
 use crate::support::shape::shape;
 use crate::support::upstream::{self, MODELS, Upstream};
 use serde_json::{Value, json};
@@ -80,9 +80,8 @@ fn tags_have_everything_that_clients_insist_on() {
 
 #[test]
 fn an_upstream_without_models_has_an_empty_list() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.list(r#"{"object":"list","data":[]}"#);
-    let proxy = Proxy::start(&upstream);
     assert_eq!(proxy.client().get("/api/tags").answer().body, r#"{"models":[]}"#);
 }
 

@@ -3,7 +3,7 @@
 use super::answers::objects;
 use crate::support::bench::{Bench, CHAT, deltas};
 use crate::support::proxy::{Proxy, pair};
-use crate::support::upstream::{self, Step, Upstream, ending, frame, last_frame, stream_head};
+use crate::support::upstream::{self, Step, Upstream, ended, frame, last_frame, stream_head};
 use crossbeam_channel::bounded;
 use serde_json::{Value, json};
 
@@ -30,16 +30,14 @@ fn a_whole_call_is_shown_before_the_next_one_is_complete() {
         json!({"tool_calls": [{"index": index, "id": format!("call_{index}"), "type": "function",
             "function": {"name": "f", "arguments": arguments}}]})
     };
-    let mut steps = vec![
+    upstream.script(ended(vec![
         stream_head(),
         piece(&call(0, "{\"x\"")),
         piece(&json!({"tool_calls": [{"index": 0, "function": {"arguments": ":1}"}}]})),
         piece(&call(1, "{")),
         Step::Wait(told),
         piece(&json!({"tool_calls": [{"index": 1, "function": {"arguments": "}"}}]})),
-    ];
-    steps.extend(ending());
-    upstream.script(steps);
+    ]));
     let proxy = Proxy::start(&upstream);
     let mut client = proxy.client();
     client.post("/api/chat", asked(true)).head();
@@ -61,13 +59,12 @@ fn a_whole_call_is_shown_before_the_next_one_is_complete() {
 
 #[test]
 fn a_call_that_breaks_off_is_an_error_and_never_half_a_call() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     let half = json!({"tool_calls": [{"index": 0, "id": "a", "function": {"name": "f", "arguments": "{\"x\""}}]});
     let finish =
         frame("data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"length\"}]}\n\n");
     upstream.script(vec![stream_head(), piece(&half), Step::Close]);
     upstream.script(vec![stream_head(), piece(&half), finish, last_frame()]);
-    let proxy = Proxy::start(&upstream);
     for expected in [
         "the upstream ended its answer early",
         "invalid response from the upstream: invalid tool call arguments for \"f\"",
@@ -79,11 +76,10 @@ fn a_call_that_breaks_off_is_an_error_and_never_half_a_call() {
 
 #[test]
 fn a_round_trip_without_any_ids_is_linked() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     let call = json!({"choices": [{"index": 0, "finish_reason": "tool_calls", "message": {"role": "assistant",
         "content": null, "tool_calls": [{"id": "abc", "type": "function", "function": {"name": "f", "arguments": "{\"x\":1}"}}]}}]});
     upstream.script(vec![upstream::json(&call.to_string())]).script(vec![upstream::answer("done")]);
-    let proxy = Proxy::start(&upstream);
     let mut body: Value = serde_json::from_str(&asked(true)).expect("JSON");
     body["stream"] = false.into();
     let first = proxy.client().post("/api/chat", body.to_string()).answer().json();
@@ -105,9 +101,8 @@ fn a_round_trip_without_any_ids_is_linked() {
 
 #[test]
 fn made_up_ids_differ_from_answer_to_answer() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     let call = json!({"choices": [{"message": {"tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}}]});
-    let proxy = Proxy::start(&upstream);
     let mut ids = vec![];
     for _ in 0..2 {
         upstream.script(vec![upstream::json(&call.to_string())]);

@@ -1,6 +1,6 @@
 //! A list with a model of which everything is known, one of which nothing is, and one that is made.
 
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Proxy, pair};
 use crate::support::raw::Answer;
 use crate::support::shape::{items, shape};
 use crate::support::upstream::Upstream;
@@ -17,9 +17,8 @@ pub(super) const DETAILS: &str = "parent_model:\"\",format:text,family:text,fami
                        parameter_size:text,quantization_level:text";
 
 pub(super) fn proxy() -> (Upstream, Proxy) {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.list(LIST);
-    let proxy = Proxy::start(&upstream);
     (upstream, proxy)
 }
 

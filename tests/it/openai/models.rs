@@ -14,9 +14,8 @@ const ODD: &str = "{ \"id\" : \"org/a\",\"created\":1.0, \"zeta\":{\"z\":1,\"a\"
 
 #[test]
 fn the_list_is_the_upstream_s_own_entries_and_our_models() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.list(&format!("{{\"object\":\"list\",\"data\":[{ODD},{{\"id\":\"hidden\"}}]}}"));
-    let proxy = Proxy::start(&upstream);
     let answer = proxy.client().get("/v1/models").answer();
     let expected = format!("{{\"object\":\"list\",\"data\":[{ODD},{{\"id\":\"hidden\"}}]}}\n");
     assert_eq!((answer.status(), answer.body), (200, expected));
@@ -54,9 +53,8 @@ fn lists_of_any_shape_become_openai_s() {
 
 #[test]
 fn one_model_is_found_by_any_of_its_names() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.list(&format!("{{\"data\":[{ODD}]}}"));
-    let proxy = Proxy::start(&upstream);
     made(&proxy, r#"{"model":"mario","from":"org/a","stream":false}"#);
     let one = |path: &str| {
         let answer = proxy.client().get(&format!("/v1/models/{path}")).answer();

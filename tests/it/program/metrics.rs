@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::support::HANG;
 use crate::support::proxy::{Proxy, asking_once, pair};
 use crate::support::raw::{chat, chat_whole};
-use crate::support::upstream::{self, Step, Upstream, answer, delta, ending, status, stream_head};
+use crate::support::upstream::{self, Step, Upstream, answer, delta, ended, status, stream_head};
 use crossbeam_channel::bounded;
 
 const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -134,14 +134,13 @@ fn labels(text: &str) {
 #[test]
 fn what_happened_is_counted() {
     let error = r#"{"error":{"message":"not now"}}"#;
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream
         .script(upstream::stream(&["Hel", "lo"]))
         .script(vec![status(500, &[], error)])
         .script(vec![answer("Hi")])
         .script(vec![status(400, &[], error)])
         .script(vec![stream_head(), delta("a"), Step::Close]);
-    let proxy = Proxy::start(&upstream);
     let mut client = proxy.client();
     assert_eq!(client.post("/api/chat", chat("Hi")).answer().status(), 200);
     assert_eq!(client.post("/api/chat", chat_whole("Hi")).answer().status(), 200);
@@ -178,12 +177,9 @@ fn what_happened_is_counted() {
 
 #[test]
 fn what_is_happening_is_seen() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     let (go_on, told) = bounded::<()>(0);
-    let mut steps = vec![stream_head(), delta("one"), Step::Wait(told)];
-    steps.extend(ending());
-    upstream.script(steps);
-    let proxy = Proxy::start(&upstream);
+    upstream.script(ended(vec![stream_head(), delta("one"), Step::Wait(told)]));
     let mut client = proxy.client();
     client.post("/api/chat", chat("Hi")).head();
     let samples = Samples::of(&proxy);

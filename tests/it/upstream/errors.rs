@@ -1,17 +1,16 @@
 //! Errors and nonsense of the upstream, as the client is told of them.
 
 use crate::support::bench::{Bench, CHAT};
-use crate::support::proxy::{KEY, Proxy, pair};
+use crate::support::proxy::{KEY, asking_once, pair};
 use crate::support::raw::{Answer, chat, chat_whole};
 use crate::support::upstream::{
-    self, Step, Upstream, delta, frame, json, json as whole, last_frame, status, stream_head, typed,
+    self, Step, delta, frame, json, json as whole, last_frame, status, stream_head, typed,
 };
 use serde_json::json;
 
 fn ask(path: &str, body: &str, step: Step) -> Answer {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = asking_once();
     upstream.script(vec![step]);
-    let proxy = Proxy::with(&upstream, |config| config.retry.max = 0);
     let answer = proxy.client().post(path, body).answer();
     // Whatever it said, the next request on this proxy is served.
     upstream.script(vec![crate::support::upstream::answer("ok")]);
@@ -115,9 +114,8 @@ fn an_error_inside_a_success_is_an_error() {
 #[test]
 fn an_answer_that_breaks_off_is_no_answer() {
     let cut = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{\"choices\":[{\"mess";
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.script(vec![Step::Send(cut.into()), Step::Close]);
-    let proxy = Proxy::start(&upstream);
     let answer = proxy.client().post("/api/chat", chat_whole("Hi")).answer();
     assert_eq!(
         (answer.status(), answer.error().as_str()),
@@ -127,13 +125,12 @@ fn an_answer_that_breaks_off_is_no_answer() {
 
 #[test]
 fn the_key_goes_upstream_and_never_comes_back() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     let echo = format!(
         r#"{{"error":{{"message":"Incorrect API key provided: {KEY}. Also sk-abcdef123456 is wrong."}}}}"#
     );
     upstream.script(vec![status(401, &[], &echo)]);
     upstream.script(vec![json(&echo)]);
-    let proxy = Proxy::start(&upstream);
     for expected in [401, 500] {
         let answer = proxy.client().post("/api/chat", chat("Hi")).answer();
         assert_eq!(answer.status(), expected);
@@ -145,7 +142,7 @@ fn the_key_goes_upstream_and_never_comes_back() {
 
 #[test]
 fn a_list_that_fails_is_told_and_shown_by_the_health_route() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.script_lists();
     for _ in 0..2 {
         upstream.script(vec![status(
@@ -154,7 +151,6 @@ fn a_list_that_fails_is_told_and_shown_by_the_health_route() {
             &format!(r#"{{"error":{{"message":"bad key {KEY}"}}}}"#),
         )]);
     }
-    let proxy = Proxy::start(&upstream);
     let tags = proxy.client().get("/api/tags").answer();
     assert_eq!((tags.status(), tags.error().as_str()), (401, "bad key ***"));
     let health = proxy.client().get("/openai/health").answer();

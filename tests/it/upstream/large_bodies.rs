@@ -7,8 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::HANG;
-use crate::support::proxy::Proxy;
-use crate::support::upstream::{Recorded, Step, Upstream, answer, status};
+use crate::support::proxy::{Proxy, pair};
+use crate::support::upstream::{Recorded, Step, answer, status};
 use crossbeam_channel::{Sender, bounded};
 use serde_json::{Value, json};
 
@@ -32,9 +32,8 @@ fn chat(images: [&str; 2]) -> Value {
 
 /// What the upstream gets in one piece for small images.
 fn whole(body: impl Fn([&str; 2]) -> Value, route: &str) -> Recorded {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.script(vec![answer("ok")]);
-    let proxy = Proxy::start(&upstream);
     let body = body(["iVBORw0KGgoAAAAA", "iVBORw0KGgoBBBBB"]).to_string();
     assert_eq!(proxy.client().post(route, body).answer().status(), 200);
     upstream.request()
@@ -71,9 +70,8 @@ fn a_body_in_pieces_arrives_as_it_would_in_one() {
         {
             let images = sizes.map(image);
             let images = [images[0].as_str(), images[1].as_str()];
-            let upstream = Upstream::start();
+            let (upstream, proxy) = pair();
             upstream.script(vec![answer("ok")]);
-            let proxy = Proxy::start(&upstream);
             let body = if *route == "/api/chat" { chat(images) } else { generate(images) };
             let answer = proxy.client().post(route, body.to_string()).answer();
             assert_eq!(answer.status(), 200, "{}", answer.body);
@@ -89,13 +87,12 @@ fn the_same_is_sent_again() {
     let images = [image(1_000_000), image(70_000)];
     let images = [images[0].as_str(), images[1].as_str()];
     let expected = with(&whole(chat, "/api/chat"), images);
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     // A kept connection that turns out to be closed, a failure that passes, and one in the middle.
     upstream.script(vec![answer("first"), Step::Close]);
     upstream.script(vec![status(503, &[], "{}")]);
     upstream.script(vec![Step::Reset]);
     upstream.script(vec![answer("second")]);
-    let proxy = Proxy::start(&upstream);
     for said in ["first", "second"] {
         let answer = proxy.client().post("/api/chat", chat(images).to_string()).answer();
         assert_eq!(answer.json()["message"]["content"], said);
@@ -114,11 +111,10 @@ fn a_mended_request_has_the_same_images() {
     let images = [image(100_000), image(1_000_000)];
     let images = [images[0].as_str(), images[1].as_str()];
     let expected = with(&whole(chat, "/api/chat"), images);
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     let refusal = json!({"error": {"message": "Unknown parameter: 'temperature'.",
         "type": "invalid_request_error", "param": "temperature", "code": "unknown_parameter"}});
     upstream.script(vec![status(400, &[], &refusal.to_string())]).script(vec![answer("ok")]);
-    let proxy = Proxy::start(&upstream);
     let answer = proxy.client().post("/api/chat", chat(images).to_string()).answer();
     assert_eq!(answer.status(), 200, "{}", answer.body);
     assert!(upstream.request().body == expected);

@@ -2,7 +2,7 @@
 //! list, what comes of it, and by which signs a family is known.
 
 use crate::support::bench::{CHAT, request};
-use crate::support::proxy::{KEY, Proxy};
+use crate::support::proxy::{KEY, Proxy, pair};
 use crate::support::upstream::{self, Upstream, status};
 use ollama_openai_proxy::profile;
 use serde_json::{Value, json};
@@ -152,10 +152,9 @@ fn what_was_told_once_stays_while_the_place_fails() {
 
 #[test]
 fn a_kept_list_asks_nobody() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.list(LLAMA);
     upstream.side("/props", PROPS);
-    let proxy = Proxy::start(&upstream);
     for asked in [&["/props"][..], &[]] {
         tags(&proxy);
         assert_eq!(places(&upstream), asked);
@@ -164,9 +163,8 @@ fn a_kept_list_asks_nobody() {
 
 #[test]
 fn a_sign_of_life_asks_nobody_but_the_list() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.list(LLAMA);
-    let proxy = Proxy::start(&upstream);
     assert_eq!(proxy.client().get("/openai/health").answer().status(), 200);
     assert!(places(&upstream).is_empty());
 }
@@ -286,12 +284,11 @@ fn the_stay_of_a_model_is_told_to_lm_studio() {
 
 #[test]
 fn a_well_known_model_is_shown_as_such_and_nothing_is_refused_for_it() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.list(
         r#"{"data":[{"id":"gpt-4o","owned_by":"me"},{"id":"llama-2-7b","owned_by":"me"},
         {"id":"voyage-3-large","owned_by":"me"}]}"#,
     );
-    let proxy = Proxy::start(&upstream);
     let listed = tags(&proxy);
     let of = |name: &str| listed.iter().find(|it| it["name"] == name).expect("listed").clone();
     assert_eq!(of("gpt-4o:latest")["details"]["context_length"], 128_000);

@@ -70,9 +70,8 @@ fn a_renamed_limit_is_sent_by_its_new_name_at_once_and_from_then_on() {
 #[test]
 fn every_backend_s_words_are_understood() {
     let check = |body: &str, gone: &[&str]| {
-        let upstream = Upstream::start();
+        let (upstream, proxy) = pair();
         upstream.list(VLLM);
-        let proxy = Proxy::start(&upstream);
         refuse(&upstream, body);
         upstream.script(vec![answer("Hi")]);
         let told = chat(&proxy, &options());
@@ -138,9 +137,8 @@ fn a_value_out_of_range_goes_back_to_who_set_it() {
 
 #[test]
 fn one_refusal_after_the_other_is_mended_and_none_twice() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.list(VLLM);
-    let proxy = Proxy::start(&upstream);
     for name in ["top_k", "min_p", "seed"] {
         refuse(&upstream, &unrecognized(name));
     }
@@ -161,9 +159,8 @@ fn one_refusal_after_the_other_is_mended_and_none_twice() {
 
 #[test]
 fn a_request_is_mended_a_few_times_and_no_more() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.list(VLLM);
-    let proxy = Proxy::start(&upstream);
     let names = ["top_k", "min_p", "seed", "temperature", "presence_penalty"];
     for name in names {
         refuse(&upstream, &unrecognized(name));
@@ -178,9 +175,8 @@ fn a_request_is_mended_a_few_times_and_no_more() {
 
 #[test]
 fn what_was_learnt_holds_for_one_model_and_for_every_way_to_ask_it() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.list(VLLM);
-    let proxy = Proxy::start(&upstream);
     refuse(&upstream, &unrecognized("top_k"));
     upstream.script(stream(&["Hi"]));
     let ask = |path: &str, model: &str| {

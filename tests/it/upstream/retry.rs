@@ -2,7 +2,7 @@
 //! the test's own, so nothing here waits.
 
 use crate::support::bench::CHAT;
-use crate::support::proxy::{self, Proxy};
+use crate::support::proxy::{self, Proxy, pair};
 use crate::support::raw::{Answer, chat, chat_whole};
 use crate::support::reserved::Reserved;
 use crate::support::upstream::{self, Step, Upstream, answer, delta, status, stream_head};
@@ -17,11 +17,10 @@ struct Outcome {
 }
 
 fn ask(scripts: Vec<Vec<Step>>) -> Outcome {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     for script in scripts {
         upstream.script(script);
     }
-    let proxy = Proxy::start(&upstream);
     let answer = proxy.client().post("/api/chat", chat_whole("Hi")).answer();
     let mut attempts = 0;
     while !upstream.is_idle() {
@@ -224,9 +223,8 @@ fn silence_within_a_stream_is_a_timeout_and_not_tried_again() {
 
 #[test]
 fn nothing_is_tried_again_after_the_first_line() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.script(vec![stream_head(), delta("one"), Step::Close]).script(vec![answer("never")]);
-    let proxy = Proxy::start(&upstream);
     let lines = proxy.client().post("/api/chat", chat("Hi")).answer().lines();
     assert_eq!(lines.len(), 2);
     upstream.request();
@@ -262,9 +260,8 @@ fn a_sleep_that_is_ended_by_the_stop_sign_ends_the_request() {
 
 #[test]
 fn attempts_and_failures_are_counted() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     upstream.script(vec![status(500, &[], ERROR)]).script(upstream::stream(&["ok"]));
-    let proxy = Proxy::start(&upstream);
     let mut client = proxy.client();
     client.post("/api/chat", chat("Hi")).answer();
     let health = client.get("/openai/health").answer();

@@ -1,9 +1,9 @@
 //! Streams in every form in which servers send them: line ends, cuts, usage, reasoning, calls, errors.
 
 use crate::support::bench::{Bench, CHAT, chunks};
-use crate::support::proxy::Proxy;
+use crate::support::proxy::pair;
 use crate::support::raw::{Answer, chat};
-use crate::support::upstream::{Step, Upstream, json as whole, last_frame, stream_head, typed};
+use crate::support::upstream::{Step, json as whole, last_frame, stream_head, typed};
 use crossbeam_channel::bounded;
 use serde_json::{Value, json};
 
@@ -72,13 +72,12 @@ fn a_cut_within_a_line_end_or_a_character_changes_nothing() {
     let accent = stream.find('é').expect("an accent");
     // The first line of the answer tells that what stands before the cut has been read.
     for at in [first.len() - 1, face + 1, face + 2, face + 3, accent + 1, stream.len() - 3] {
-        let upstream = Upstream::start();
+        let (upstream, proxy) = pair();
         let (go_on, told) = bounded(0);
         let (before, behind) = stream.as_bytes().split_at(at);
         let steps =
             vec![stream_head(), piece(before), Step::Wait(told), piece(behind), last_frame()];
         upstream.script(steps);
-        let proxy = Proxy::start(&upstream);
         let mut client = proxy.client();
         client.post(CHAT, chat("Hi")).head();
         assert!(client.frame().expect("a line").contains(r#""content":"one""#), "{at}");
