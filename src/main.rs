@@ -5,11 +5,12 @@ use std::io::{self, Write};
 use std::process::{self, ExitCode};
 use std::thread;
 
+use ollama_openai_proxy::app::server::Server;
+use ollama_openai_proxy::app::shutdown::Stop;
+use ollama_openai_proxy::app::{check, healthcheck};
 use ollama_openai_proxy::config::{self, Command, Config};
-use ollama_openai_proxy::server::Server;
-use ollama_openai_proxy::stop::Stop;
-use ollama_openai_proxy::system;
-use ollama_openai_proxy::{check, healthcheck, logging};
+use ollama_openai_proxy::net::sys;
+use ollama_openai_proxy::observe::logging;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -46,7 +47,7 @@ fn start() -> ExitCode {
 }
 
 fn run(config: Config) -> ExitCode {
-    system::give_memory_back();
+    sys::give_memory_back();
     logging::start(config.log_level, config.redactor());
     for warning in &config.warnings {
         log::warn!("{warning}");

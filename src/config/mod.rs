@@ -7,12 +7,11 @@
 //! Invariant: no error, warning, `Debug` output or description holds a key, nor a user name, a
 //! password or a query's value from a URL.
 
-mod access;
 mod dotenv;
-mod host;
+mod finalize;
 mod options;
+mod parsers;
 mod raw;
-mod rules;
 
 use std::error::Error as StdError;
 use std::ffi::OsString;
@@ -30,15 +29,16 @@ pub use self::options::{help, markdown_table, version};
 
 use self::options::{Row, TABLE};
 use self::raw::{CommandLine, Given, Mode, RawConfig};
-use crate::backoff::RetryPolicy;
-use crate::base_url::{self, BaseUrl};
-use crate::breaker;
-use crate::guard::Limits;
-use crate::keep_alive::KeepAlive;
-use crate::keys::Keys;
-use crate::origin::Origins;
-use crate::profile::Profile;
-use crate::redact::{Redactor, Secret};
+use crate::api::wire::keep_alive::KeepAlive;
+use crate::backends::profiles::Profile;
+use crate::http::client_keys::Keys;
+use crate::http::cors::Origins;
+use crate::net::connection_guard::Limits;
+use crate::observe::redact::{Redactor, Secret};
+use crate::upstream::backoff::RetryPolicy;
+use crate::upstream::base_url;
+use crate::upstream::base_url::BaseUrl;
+use crate::upstream::breaker;
 
 /// The file beside the program's working directory that may hold variables.
 const DOTENV: &str = ".env";
@@ -138,8 +138,8 @@ pub fn load(args: impl IntoIterator<Item = OsString>) -> Result<Command, ConfigE
     // Bytes that are not UTF-8 become a character that no option accepts.
     let env = |name: &str| Some(std::env::var_os(name)?.to_string_lossy().into_owned());
     let command = from_sources(args, &env, &dotenv).and_then(|command| match command {
-        Command::Run(config) => access::settled(config).map(Command::Run),
-        Command::Check(config) => access::settled(config).map(Command::Check),
+        Command::Run(config) => finalize::settled(config).map(Command::Run),
+        Command::Check(config) => finalize::settled(config).map(Command::Check),
         other => Ok(other),
     });
     match command {
@@ -177,10 +177,10 @@ pub fn from_sources(
     let raw = RawConfig::gather(&line.values, env, dotenv);
     let (mut config, bad_values) = resolve(&raw);
     let keys_file = config.proxy_api_keys_file.take();
-    config.proxy_api_keys_file = keys_file.map(|path| rules::at_home(path, env("HOME")));
+    config.proxy_api_keys_file = keys_file.map(|path| parsers::at_home(path, env("HOME")));
     config.state = match config.state.take() {
-        Some(path) => Some(rules::at_home(path, env("HOME"))),
-        None => rules::default_state(env),
+        Some(path) => Some(parsers::at_home(path, env("HOME"))),
+        None => parsers::default_state(env),
     };
     let problems: Vec<_> = line.problems.into_iter().chain(bad_values).collect();
     if problems.is_empty() { Ok(command(config)) } else { Err(ConfigError { problems }) }
@@ -427,7 +427,7 @@ mod tests {
         check(&[home, ("PROXY_STATE", "/s/x.json")], Some("/s/x.json"));
         check(&[home, ("PROXY_STATE", "~/x.json")], Some("/h/x.json"));
         check(&[("PROXY_STATE", "é.json")], Some("é.json"));
-        check(&[data, ("PROXY_STATE", rules::STATE)], Some("/d/ollama-openai-proxy/state.json"));
+        check(&[data, ("PROXY_STATE", parsers::STATE)], Some("/d/ollama-openai-proxy/state.json"));
         let told = problems(&["--state=a\nb", "--api-key=k"], &[], &[]);
         assert!(told[0].ends_with("write the path of a file, such as /var/lib/proxy/state.json"));
         assert_eq!(Config::for_base_url("http://h").expect("a URL").state, None);

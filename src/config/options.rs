@@ -11,11 +11,12 @@ use std::path::PathBuf;
 
 use log::LevelFilter;
 
-use super::{Config, host, rules};
-use crate::base_url::BaseUrl;
-use crate::keep_alive::KeepAlive;
-use crate::keys::Keys;
-use crate::origin::Origins;
+use super::{Config, parsers};
+use crate::api::wire::keep_alive::KeepAlive;
+use crate::http::client_keys::Keys;
+use crate::http::cors::Origins;
+use crate::net::listen_address;
+use crate::upstream::base_url::BaseUrl;
 
 /// What applying a value gives: nothing, a warning, or the sentence that says what is allowed.
 pub type Applied = Result<Option<String>, String>;
@@ -71,7 +72,7 @@ pub const TABLE: &[Row] = &[
         placeholder: "KEY",
         help: "Key of the upstream; api.openai.com needs one. As a flag it shows in process lists.",
         secret: true,
-        apply: |c, text| set(&mut c.api_key, rules::key(text).map(Some)),
+        apply: |c, text| set(&mut c.api_key, parsers::key(text).map(Some)),
         show: |c| c.api_key.as_ref().map(ToString::to_string).unwrap_or_default(),
         ..ROW
     },
@@ -92,8 +93,8 @@ pub const TABLE: &[Row] = &[
         placeholder: "NAME",
         default: "auto",
         help: "The upstream's family, such as `vllm` or `generic`; `auto` finds it out.",
-        apply: |c, text| set(&mut c.profile, rules::profile(text)),
-        show: |c| c.profile.map_or(rules::AUTO, |profile| profile.name).to_owned(),
+        apply: |c, text| set(&mut c.profile, parsers::profile(text)),
+        show: |c| c.profile.map_or(parsers::AUTO, |profile| profile.name).to_owned(),
         ..ROW
     },
     Row {
@@ -112,7 +113,7 @@ pub const TABLE: &[Row] = &[
         placeholder: "PORT",
         default: "11434",
         help: "Port to listen on; stronger than the one in `OLLAMA_HOST`.",
-        apply: |c, text| set(&mut c.port, rules::whole(text, 0..=65535)),
+        apply: |c, text| set(&mut c.port, parsers::whole(text, 0..=65535)),
         show: |c| c.port.to_string(),
         ..ROW
     },
@@ -140,7 +141,7 @@ pub const TABLE: &[Row] = &[
         flag: Some("proxy-api-keys-file"),
         placeholder: "FILE",
         help: "A file with more such keys, one on each line; lines with a `#` in front do not count.",
-        apply: |c, text| set(&mut c.proxy_api_keys_file, rules::file(text).map(Some)),
+        apply: |c, text| set(&mut c.proxy_api_keys_file, parsers::file(text).map(Some)),
         show: |c| shown(c.proxy_api_keys_file.as_ref()),
         ..ROW
     },
@@ -150,7 +151,7 @@ pub const TABLE: &[Row] = &[
         placeholder: "SECONDS",
         default: "300",
         help: "How long the upstream may stay silent.",
-        apply: |c, text| set(&mut c.request_timeout, rules::positive_seconds(text)),
+        apply: |c, text| set(&mut c.request_timeout, parsers::positive_seconds(text)),
         show: |c| c.request_timeout.as_secs_f64().to_string(),
         ..ROW
     },
@@ -159,7 +160,7 @@ pub const TABLE: &[Row] = &[
         placeholder: "LEVEL",
         default: "false",
         help: "`1` or `true` for debug, `2` for trace; `LOG_LEVEL` is stronger.",
-        apply: |c, text| set(&mut c.log_level, Ok(rules::debug_level(text))),
+        apply: |c, text| set(&mut c.log_level, Ok(parsers::debug_level(text))),
         show: |c| (c.log_level >= LevelFilter::Debug).to_string(),
         ..ROW
     },
@@ -169,7 +170,7 @@ pub const TABLE: &[Row] = &[
         placeholder: "LEVEL",
         default: "INFO",
         help: "How much to log: `error`, `warn`, `info`, `debug` or `trace`.",
-        apply: |c, text| set(&mut c.log_level, rules::level(text)),
+        apply: |c, text| set(&mut c.log_level, parsers::level(text)),
         show: |c| c.log_level.to_string(),
         ..ROW
     },
@@ -179,7 +180,7 @@ pub const TABLE: &[Row] = &[
         placeholder: "BOOL",
         default: "false",
         help: "At the level `trace`, log prompts and answers, too. For a short while only.",
-        apply: |c, text| set(&mut c.log_bodies, rules::switch(text)),
+        apply: |c, text| set(&mut c.log_bodies, parsers::switch(text)),
         show: |c| c.log_bodies.to_string(),
         ..ROW
     },
@@ -189,7 +190,7 @@ pub const TABLE: &[Row] = &[
         placeholder: "N",
         default: "256",
         help: "Requests worked on at once, 1 to 4096.",
-        apply: |c, text| set(&mut c.workers, rules::whole(text, 1..=4096)),
+        apply: |c, text| set(&mut c.workers, parsers::whole(text, 1..=4096)),
         show: |c| c.workers.to_string(),
         ..ROW
     },
@@ -199,7 +200,7 @@ pub const TABLE: &[Row] = &[
         placeholder: "N",
         default: "512",
         help: "Requests that may wait for a worker; more are answered 503.",
-        apply: |c, text| set_number(&mut c.max_queue, rules::whole(text, 0..=65536), "512"),
+        apply: |c, text| set_number(&mut c.max_queue, parsers::whole(text, 0..=65536), "512"),
         show: |c| c.max_queue.to_string(),
         ..ROW
     },
@@ -209,7 +210,7 @@ pub const TABLE: &[Row] = &[
         placeholder: "N",
         default: "1024",
         help: "Connections at once; of more, those that ask nothing are closed, the oldest first.",
-        apply: |c, text| set(&mut c.limits.connections, rules::whole(text, 8..=65_536)),
+        apply: |c, text| set(&mut c.limits.connections, parsers::whole(text, 8..=65_536)),
         show: |c| c.limits.connections.to_string(),
         ..ROW
     },
@@ -220,7 +221,7 @@ pub const TABLE: &[Row] = &[
         default: "0",
         help: "Requests of one address at once; more are answered 503. 0 is no limit.",
         apply: |c, text| {
-            let most = rules::whole(text, 0..=65_536);
+            let most = parsers::whole(text, 0..=65_536);
             set(&mut c.max_per_client, most.map(|most: usize| (most > 0).then_some(most)))
         },
         show: |c| c.max_per_client.unwrap_or(0).to_string(),
@@ -232,7 +233,7 @@ pub const TABLE: &[Row] = &[
         placeholder: "SIZE",
         default: "104857600",
         help: "Largest request body; `KiB`, `MiB`, `GiB` (or `K`, `M`, `G`) may follow.",
-        apply: |c, text| set(&mut c.max_body_bytes, rules::size(text)),
+        apply: |c, text| set(&mut c.max_body_bytes, parsers::size(text)),
         show: |c| c.max_body_bytes.to_string(),
         ..ROW
     },
@@ -242,7 +243,7 @@ pub const TABLE: &[Row] = &[
         placeholder: "N",
         default: "3",
         help: "How often a failed upstream call is repeated, 0 to 10.",
-        apply: |c, text| set(&mut c.retry.max, rules::whole(text, 0..=10)),
+        apply: |c, text| set(&mut c.retry.max, parsers::whole(text, 0..=10)),
         show: |c| c.retry.max.to_string(),
         ..ROW
     },
@@ -252,7 +253,7 @@ pub const TABLE: &[Row] = &[
         placeholder: "MS",
         default: "1000",
         help: "Wait before the first repetition, in milliseconds; it doubles each time.",
-        apply: |c, text| set(&mut c.retry.initial, rules::millis(text, 0..=600_000)),
+        apply: |c, text| set(&mut c.retry.initial, parsers::millis(text, 0..=600_000)),
         show: |c| c.retry.initial.as_millis().to_string(),
         ..ROW
     },
@@ -262,7 +263,7 @@ pub const TABLE: &[Row] = &[
         placeholder: "MS",
         default: "30000",
         help: "Longest wait between repetitions, in milliseconds.",
-        apply: |c, text| set(&mut c.retry.cap, rules::millis(text, 0..=600_000)),
+        apply: |c, text| set(&mut c.retry.cap, parsers::millis(text, 0..=600_000)),
         show: |c| c.retry.cap.as_millis().to_string(),
         ..ROW
     },
@@ -272,7 +273,7 @@ pub const TABLE: &[Row] = &[
         placeholder: "SECONDS",
         default: "30",
         help: "How long the upstream's model list is kept.",
-        apply: |c, text| set(&mut c.models_ttl, rules::seconds(text)),
+        apply: |c, text| set(&mut c.models_ttl, parsers::seconds(text)),
         show: |c| c.models_ttl.as_secs_f64().to_string(),
         ..ROW
     },
@@ -294,7 +295,7 @@ pub const TABLE: &[Row] = &[
         default: "0",
         help: "Context length of models of which nobody tells any; 0 is a built-in default.",
         apply: |c, text| {
-            let tokens = rules::whole(text, 0..=MAX_TOKENS).map(some_nonzero);
+            let tokens = parsers::whole(text, 0..=MAX_TOKENS).map(some_nonzero);
             set_number(&mut c.context_length, tokens, "0")
         },
         show: |c| c.context_length.unwrap_or(0).to_string(),
@@ -304,9 +305,9 @@ pub const TABLE: &[Row] = &[
         variable: "PROXY_STATE",
         flag: Some("state"),
         placeholder: "FILE",
-        default: rules::STATE,
+        default: parsers::STATE,
         help: "Keeps created models; `XDG_DATA_HOME` counts.",
-        apply: |c, text| set(&mut c.state, rules::path(text)),
+        apply: |c, text| set(&mut c.state, parsers::path(text)),
         show: |c| shown(c.state.as_ref()),
         ..ROW
     },
@@ -316,7 +317,7 @@ pub const TABLE: &[Row] = &[
         placeholder: "SECONDS",
         default: "30",
         help: "How long running requests may go on after a stop signal.",
-        apply: |c, text| set(&mut c.shutdown_grace, rules::seconds(text)),
+        apply: |c, text| set(&mut c.shutdown_grace, parsers::seconds(text)),
         show: |c| c.shutdown_grace.as_secs_f64().to_string(),
         ..ROW
     },
@@ -408,7 +409,7 @@ fn some_nonzero(number: u64) -> Option<u64> {
 }
 
 fn apply_host(config: &mut Config, text: &str) -> Applied {
-    let listen = host::parse(text)?;
+    let listen = listen_address::parse(text)?;
     config.host = listen.host;
     config.port = listen.port;
     Ok(listen.warning)
@@ -431,7 +432,7 @@ fn apply_origins(config: &mut Config, text: &str) -> Applied {
 
 /// A bad value is not an error here: Ollama goes on with five minutes, and so does this program.
 fn apply_keep_alive(config: &mut Config, text: &str) -> Applied {
-    match rules::keep_alive(text) {
+    match parsers::keep_alive(text) {
         Ok(keep_alive) => set(&mut config.keep_alive, Ok(keep_alive)),
         // The reason repeats the value, which may be a secret in the wrong place.
         Err(_) => Ok(Some("no duration such as 5m or 300; 5m is used".to_owned())),

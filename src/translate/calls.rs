@@ -10,8 +10,8 @@ use std::borrow::Cow;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::api::openai::answer::{FunctionFragment, ToolFragment};
 use crate::error::{Error, Result};
-use crate::openai::answer::{FunctionFragment, ToolFragment};
 
 /// A whole call.
 #[derive(Clone, Debug, PartialEq, Eq)]

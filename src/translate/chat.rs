@@ -11,14 +11,15 @@
 //! | `keep_alive` | LM Studio's `ttl`; not for others |
 //! | `truncate`, `shift` | not for the upstream |
 
+use crate::api::ollama::answer::{AnswerMessage, ChatAnswer, FunctionCall, Metrics, ToolCall};
+use crate::api::ollama::decode::Int;
+use crate::api::ollama::line;
+use crate::api::ollama::request::ChatRequest;
+use crate::api::openai::request as openai;
+use crate::api::openai::request::{Message, StreamOptions};
+use crate::api::wire::ndjson;
+use crate::backends::profiles::{Logprobs, Profile};
 use crate::error::{Error, Result};
-use crate::ndjson;
-use crate::ollama::answer::{AnswerMessage, ChatAnswer, FunctionCall, Metrics, ToolCall};
-use crate::ollama::decode::Int;
-use crate::ollama::line;
-use crate::ollama::request::ChatRequest;
-use crate::openai::request::{self as openai, Message, StreamOptions};
-use crate::profile::{Logprobs, Profile};
 use crate::translate::calls::Call;
 use crate::translate::stream::{Delta, Encoder, Outcome};
 use crate::translate::think::{self, Think};

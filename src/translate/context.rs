@@ -11,7 +11,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::openai::request::{FunctionCall, Message, ToolCall};
+use crate::api::openai::request::{FunctionCall, Message, ToolCall};
 
 /// The first number of every list: marks it as ours, with the version of the encoding.
 const MAGIC: i32 = 0x0A11_A001;

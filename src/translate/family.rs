@@ -5,9 +5,9 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use crate::openai::request::Message;
-use crate::profile::{History, Profile};
-use crate::translate::models::sha256;
+use crate::api::openai::request::Message;
+use crate::backends::profiles::{History, Profile};
+use crate::models::model::sha256;
 
 /// Stands for reasoning that the client did not keep; DeepSeek takes it.
 const NO_REASONING: &str = " ";
@@ -67,11 +67,11 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::profile;
+    use crate::backends::profiles;
     use crate::translate::history;
 
     fn sent(host: &str, history: &Value) -> Value {
-        let profile = profile::by_host(host).expect("known");
+        let profile = profiles::by_host(host).expect("known");
         let text = history.to_string();
         let history: Vec<_> = serde_json::from_str(&text).expect("valid");
         let mut messages = history::messages(&history).expect("valid");

@@ -3,9 +3,9 @@
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::api::openai::request::{JsonSchema, ResponseFormat};
+use crate::backends::profiles::Profile;
 use crate::error::{Error, Result};
-use crate::openai::request::{JsonSchema, ResponseFormat};
-use crate::profile::Profile;
 
 /// The schema that stands for "any object" where plain JSON mode does not exist.
 const ANY_OBJECT: &str = r#"{"type":"object"}"#;
@@ -101,7 +101,8 @@ fn is_closed(object: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::profile::{self, GENERIC};
+    use crate::backends::profiles;
+    use crate::backends::profiles::GENERIC;
 
     fn raw(text: &str) -> Box<RawValue> {
         RawValue::from_string(text.to_owned()).expect("valid JSON")
@@ -122,7 +123,7 @@ mod tests {
         check(&GENERIC, r#""""#, "null");
         check(&GENERIC, r#""json""#, r#"{"type":"json_object"}"#);
         check(
-            profile::by_owner("organization_owner").expect("known"),
+            profiles::by_owner("organization_owner").expect("known"),
             r#""json""#,
             r#"{"type":"json_schema","json_schema":{"name":"object","schema":{"type":"object"}}}"#,
         );
@@ -140,7 +141,7 @@ mod tests {
 
     #[test]
     fn tgi_gets_a_grammar_in_its_own_shape() {
-        let tgi = profile::by_name("tgi").expect("known");
+        let tgi = profiles::by_name("tgi").expect("known");
         check(tgi, r#""json""#, r#"{"type":"json","value":{"type":"object"}}"#);
         check(tgi, r#"{"type":"string"}"#, r#"{"type":"json","value":{"type":"string"}}"#);
         check(tgi, r#""""#, "null");
@@ -189,7 +190,7 @@ mod tests {
 
     #[test]
     fn the_word_json_is_asked_for_only_where_it_is_wanted() {
-        let openai = profile::by_host("api.openai.com").expect("known");
+        let openai = profiles::by_host("api.openai.com").expect("known");
         let format = Some(ResponseFormat::JsonObject);
         let lacks = |profile, text: &'static str| {
             lacks_json_word(format.as_ref(), profile, [text].into_iter())

@@ -9,17 +9,18 @@
 //! | `template` | checked and not used: the upstream renders |
 //! | `images` | parts of the prompt; refused with `raw` and `suffix` |
 
+use crate::api::ollama::answer::{GenerateAnswer, Metrics};
+use crate::api::ollama::decode::said;
+use crate::api::ollama::line;
+use crate::api::ollama::request::{GenerateRequest, Message as OllamaMessage};
+use crate::api::openai::request as openai;
+use crate::api::openai::request::{Content, Message, StreamOptions};
+use crate::api::wire::ndjson;
+use crate::backends::profiles::{FillIn, Profile};
 use crate::error::{Error, Result};
-use crate::go_template;
-use crate::ndjson;
-use crate::ollama::answer::{GenerateAnswer, Metrics};
-use crate::ollama::decode::said;
-use crate::ollama::line;
-use crate::ollama::request::{GenerateRequest, Message as OllamaMessage};
-use crate::openai::request::{self as openai, Content, Message, StreamOptions};
-use crate::profile::{FillIn, Profile};
 use crate::translate::chat::{Extras, chat, logprobs, unsupported};
 use crate::translate::context::Memory;
+use crate::translate::go_template;
 use crate::translate::media::Part;
 use crate::translate::stream::{Delta, Encoder, Outcome};
 use crate::translate::{context, format, history, infill, media, options, think};

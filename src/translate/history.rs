@@ -11,10 +11,10 @@ use std::borrow::Cow;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::api::ollama::decode::said;
+use crate::api::ollama::request::{Message as OllamaMessage, ToolCall as OllamaCall};
+use crate::api::openai::request::{Content, FunctionCall, Message, ToolCall};
 use crate::error::{Error, Result};
-use crate::ollama::decode::said;
-use crate::ollama::request::{Message as OllamaMessage, ToolCall as OllamaCall};
-use crate::openai::request::{Content, FunctionCall, Message, ToolCall};
 use crate::translate::calls::on_one_line;
 use crate::translate::media::{self, Part};
 
@@ -153,7 +153,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::profile;
+    use crate::backends::profiles;
     use crate::translate::family;
 
     fn check(history: Value, expected: Value) {
@@ -161,7 +161,7 @@ mod tests {
         let history: Vec<OllamaMessage<'_>> = serde_json::from_str(&text).expect("valid");
         let found = match messages(&history) {
             Ok(mut messages) => {
-                family::suit(&mut messages, &profile::GENERIC);
+                family::suit(&mut messages, &profiles::GENERIC);
                 serde_json::to_value(messages).expect("serialisable")
             }
             Err(error) => Value::from(error.message()),

@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use crate::api::openai::request::{CompletionRequest, InfillRequest, ResponseFormat};
+use crate::backends::names;
+use crate::backends::profiles::Profile;
 use crate::error::{Error, Result};
-use crate::names;
-use crate::openai::request::{CompletionRequest, InfillRequest, ResponseFormat};
-use crate::profile::Profile;
 
 /// What `fim/completions` knows; it refuses anything else.
 const FIM_PARAMETERS: &[&str] = &["max_tokens", "random_seed", "stop", "temperature", "top_p"];
@@ -149,8 +149,8 @@ pub fn or_unsupported<T>(answer: Result<T>, model: &str) -> Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::openai::answer::Chunk;
     use crate::error::Retry;
-    use crate::openai::answer::Chunk;
 
     #[test]
     fn an_infill_event_is_a_chunk() {

@@ -7,9 +7,9 @@
 
 use serde_json::{Map, Number, Value};
 
+use crate::api::wire::keep_alive::KeepAlive;
+use crate::backends::profiles::Profile;
 use crate::error::{Error, Result};
-use crate::keep_alive::KeepAlive;
-use crate::profile::Profile;
 
 /// How many tokens a bare completion may have when the caller set no limit: without one, several
 /// servers stop after 16 (openai-wire.md 1.3).
@@ -249,15 +249,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::profile::{self, GENERIC};
+    use crate::backends::profiles;
+    use crate::backends::profiles::GENERIC;
 
     fn options(value: Value) -> Result<Options> {
         read(value.as_object())
     }
 
     fn family(name: &str) -> &'static Profile {
-        let found = profile::by_owner(name).or_else(|| profile::by_host(name));
-        found.or_else(|| profile::by_name(name)).expect("a known family")
+        let found = profiles::by_owner(name).or_else(|| profiles::by_host(name));
+        found.or_else(|| profiles::by_name(name)).expect("a known family")
     }
 
     fn check(profile: &Profile, from: Value, to: Value) {

@@ -6,8 +6,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::backends::profiles::{Profile, Thinking};
 use crate::error::{Error, Result};
-use crate::profile::{Profile, Thinking};
 
 /// What the client wants of the model's reasoning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +140,7 @@ fn groq(think: Think, id: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::profile;
+    use crate::backends::profiles;
 
     #[test]
     fn every_documented_form_is_read() {
@@ -173,8 +173,8 @@ mod tests {
     /// What is sent for absent, false, true, `low` and `max`.
     fn check(family: &str, id: &str, expected: [&str; 5]) {
         let profile = match family {
-            "" => &profile::GENERIC,
-            _ => profile::by_owner(family).or_else(|| profile::by_host(family)).expect("known"),
+            "" => &profiles::GENERIC,
+            _ => profiles::by_owner(family).or_else(|| profiles::by_host(family)).expect("known"),
         };
         let asked = [Think::Unset, Think::Off, Think::On, Think::Level("low"), Think::Level("max")];
         let found = asked.map(|think| Value::Object(parameters(think, profile, id)).to_string());

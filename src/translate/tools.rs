@@ -6,8 +6,8 @@
 
 use serde_json::value::RawValue;
 
-use crate::ollama::request::Tool as OllamaTool;
-use crate::openai::request::{FunctionDefinition, Tool};
+use crate::api::ollama::request::Tool as OllamaTool;
+use crate::api::openai::request::{FunctionDefinition, Tool};
 
 /// Parameters of a function that has none.
 const NONE: &str = r#"{"type":"object","properties":{}}"#;

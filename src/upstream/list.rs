@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Call, Client, Trace};
-use crate::backoff::RetryPolicy;
-use crate::breaker::Caller;
+use crate::backends::profiles::Side;
 use crate::error::Result;
-use crate::profile::Side;
-use crate::translate::models::{self, Listed, Told};
+use crate::models::model;
+use crate::models::model::{Listed, Told};
+use crate::upstream::backoff::RetryPolicy;
+use crate::upstream::breaker::Caller;
 
 /// The longest wait for a model list, which every server has at hand.
 const LIST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -79,7 +80,7 @@ impl Client {
         trace: &mut Trace,
     ) -> Result<Listed> {
         let call = self.get("list_models", "models", how, timeout);
-        let list = self.send(&call, trace)?.into_text().and_then(|body| models::read_list(&body));
+        let list = self.send(&call, trace)?.into_text().and_then(|body| model::read_list(&body));
         list.map_err(|error| self.failed(self.cleaned(error)))
     }
 

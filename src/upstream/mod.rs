@@ -6,36 +6,42 @@
 //! answer's head. The key goes into one header here and is never formatted anywhere else. No prompt
 //! and no answer is logged but through [`Bodies`].
 
-mod agent;
-mod bound;
-mod buffers;
+pub mod backoff;
+pub mod base_url;
+pub mod breaker;
 mod list;
 mod pass;
-mod retried;
+pub mod repair;
+mod retry;
 mod stream;
-mod tcp;
+pub mod tool_call_extras;
 mod transport;
+
+use self::transport::agent;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 pub use self::pass::{PassedAnswer, PassedBody, PassedHeaders};
 pub use self::stream::{Answer, EventStream};
-use crate::adapt::learnt::Learnt;
-use crate::adapt::{self, Adaptable, Repair};
-use crate::backoff::RetryPolicy;
-use crate::base_url::BaseUrl;
-use crate::bodies::Bodies;
-use crate::breaker::{Breaker, Caller, Circuit};
+use crate::api::openai::body::{Body, Lender};
+use crate::api::openai::request::{
+    ChatRequest, CompletionRequest, EmbeddingRequest, InfillRequest,
+};
+use crate::backends::errors::Details;
+use crate::backends::profiles;
+use crate::backends::profiles::Profile;
 use crate::config::Config;
 use crate::error::{Error, Result, Side};
-use crate::metrics::Metrics;
-use crate::openai::body::{Body, Lender};
-use crate::openai::request::{ChatRequest, CompletionRequest, EmbeddingRequest, InfillRequest};
-use crate::profile::{self, Profile};
-use crate::redact::{Redactor, Secret};
+use crate::observe::body_log::Bodies;
+use crate::observe::metrics::Metrics;
+use crate::observe::redact::{Redactor, Secret};
 use crate::translate::infill;
-use crate::upstream_error::Details;
+use crate::upstream::backoff::RetryPolicy;
+use crate::upstream::base_url::BaseUrl;
+use crate::upstream::breaker::{Breaker, Caller, Circuit};
+use crate::upstream::repair::cache::Learnt;
+use crate::upstream::repair::{Adaptable, Repair};
 
 /// Everything about waiting that a test wants to decide.
 pub struct Pacing {
@@ -129,7 +135,7 @@ impl Client {
             metrics,
             breaker: Breaker::new(config.circuit, config.workers),
             learnt: Learnt::default(),
-            profile: config.profile.or_else(|| profile::by_host(config.base_url.host())),
+            profile: config.profile.or_else(|| profiles::by_host(config.base_url.host())),
             asides: list::Asides::default(),
         }
     }
@@ -287,7 +293,7 @@ impl Client {
                 }
                 Err(error) => error,
             };
-            let may_mend = round < adapt::MOST_ROUNDS && error.is_refusal();
+            let may_mend = round < repair::MOST_ROUNDS && error.is_refusal();
             match trace.refusal.take() {
                 Some(it) if may_mend && mend(&it, request, &mut tried, &mut made, trace) => {}
                 Some(_) => {
@@ -377,7 +383,7 @@ fn mend(
     trace: &Trace,
 ) -> bool {
     let mut mended = false;
-    for repair in adapt::repairs(refusal, request) {
+    for repair in repair::repairs(refusal, request) {
         if tried.contains(&repair) || !request.apply(&repair) {
             continue;
         }

@@ -12,18 +12,19 @@ use std::time::{Duration, Instant, SystemTime};
 use ureq::http::Response;
 use ureq::{Body, BodyReader, SendBody};
 
-use super::agent::{self, header, not_cancelled};
-use super::bound::{Bound, gather};
 use super::stream::OpenStream;
+use super::transport::agent;
+use super::transport::agent::{header, not_cancelled};
+use super::transport::read_deadline::{Bound, gather};
 use super::{Client, Trace};
-use crate::bodies::{LineTap, Tap};
-use crate::breaker::Caller;
+use crate::api::openai::passed_head::PassedHead;
+use crate::api::openai::sse_end::End;
+use crate::backends::errors;
 use crate::error::{Error, Result};
-use crate::metrics::Metrics;
-use crate::openai::end::End;
-use crate::openai::head::PassedHead;
+use crate::observe::body_log::{LineTap, Tap};
+use crate::observe::metrics::Metrics;
 use crate::translate::pass::{Endpoint, RawBody};
-use crate::upstream_error;
+use crate::upstream::breaker::Caller;
 
 /// Whole answers up to this length are gathered, so that one that breaks off gets a real status.
 const SMALL_ANSWER: u64 = 64 * 1024;
@@ -181,7 +182,7 @@ impl Client {
         }
         let body = agent::error_body(response, ERROR_BYTES);
         self.bodies.log(&trace.request_id, "error of the upstream", &body);
-        trace.refusal = upstream_error::refusal(status, &body);
+        trace.refusal = errors::refusal(status, &body);
         let (method, url, now) = ("POST", url.as_str(), SystemTime::now());
         let model = Some(trace.model.as_str());
         let hint = agent::FailureHint { method, url, model, now };
@@ -244,7 +245,7 @@ impl PassedAnswer {
     #[must_use]
     pub fn lacks_route(&self) -> bool {
         match &self.body {
-            PassedBody::Whole(body) => upstream_error::is_unknown_route(self.head.status, body),
+            PassedBody::Whole(body) => errors::is_unknown_route(self.head.status, body),
             PassedBody::Stream(_) => false,
         }
     }

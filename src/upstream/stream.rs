@@ -7,14 +7,14 @@ use std::time::Duration;
 use ureq::http::Response;
 use ureq::{Body, BodyReader};
 
-use super::agent::{header, not_cancelled};
-use super::bound::{Bound, gather};
 use super::failed;
+use super::transport::agent::{header, not_cancelled};
+use super::transport::read_deadline::{Bound, gather};
 use super::transport::with_patience;
-use crate::bodies::Tap;
+use crate::api::wire::sse::{Decoder, Event};
 use crate::error::{Error, Result};
-use crate::metrics::Metrics;
-use crate::sse::{Decoder, Event};
+use crate::observe::body_log::Tap;
+use crate::observe::metrics::Metrics;
 
 /// The largest whole answer that is read, in bytes: some 5,000 embeddings.
 const MAX_ANSWER_BYTES: u64 = 256 * 1024 * 1024;

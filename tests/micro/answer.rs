@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use divan::Bencher;
 use divan::counter::BytesCount;
-use ollama_openai_proxy::redact::Redactor;
+use ollama_openai_proxy::observe::redact::Redactor;
 use ollama_openai_proxy::translate::stream::Encoder;
 
 use crate::inputs::{self, Kind, TOKENS};

@@ -2,7 +2,7 @@
 
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
-use ollama_openai_proxy::sse::Decoder;
+use ollama_openai_proxy::api::wire::sse::Decoder;
 
 use crate::inputs::{self, Kind, TOKENS};
 

@@ -2,10 +2,11 @@
 
 use divan::Bencher;
 use divan::counter::BytesCount;
-use ollama_openai_proxy::ollama::decode;
-use ollama_openai_proxy::ollama::request::{ChatRequest, EmbedRequest, GenerateRequest};
-use ollama_openai_proxy::openai::body::{Body, Lender};
-use ollama_openai_proxy::profile::{self, Profile};
+use ollama_openai_proxy::api::ollama::decode;
+use ollama_openai_proxy::api::ollama::request::{ChatRequest, EmbedRequest, GenerateRequest};
+use ollama_openai_proxy::api::openai::body::{Body, Lender};
+use ollama_openai_proxy::backends::profiles;
+use ollama_openai_proxy::backends::profiles::Profile;
 use ollama_openai_proxy::translate::generate::Generate;
 use ollama_openai_proxy::translate::{chat, embed, generate};
 use serde_json::Value;
@@ -14,7 +15,7 @@ use crate::inputs::{self, MODEL};
 
 /// The family for which nothing is special.
 fn profile() -> &'static Profile {
-    profile::by_name("openai").expect("a family")
+    profiles::by_name("openai").expect("a family")
 }
 
 #[divan::bench]

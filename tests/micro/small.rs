@@ -6,9 +6,11 @@ use std::time::{Duration, SystemTime};
 
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
-use ollama_openai_proxy::ollama::answer::List;
-use ollama_openai_proxy::translate::models::{self, Setting};
-use ollama_openai_proxy::{clock, ndjson};
+use ollama_openai_proxy::api::ollama::answer::List;
+use ollama_openai_proxy::api::wire::ndjson;
+use ollama_openai_proxy::models::model;
+use ollama_openai_proxy::models::model::Setting;
+use ollama_openai_proxy::observe::clock;
 
 use crate::inputs;
 
@@ -60,19 +62,19 @@ fn read_300_models(bencher: Bencher<'_, '_>) {
     bencher
         .counter(BytesCount::new(body.len()))
         .counter(ItemsCount::new(MODELS))
-        .bench(|| models::read_list(black_box(&body)).expect("a list"));
+        .bench(|| model::read_list(black_box(&body)).expect("a list"));
 }
 
 /// The list that was read, as `/api/tags` shows it.
 #[divan::bench]
 fn tags_of_300_models(bencher: Bencher<'_, '_>) {
-    let list = models::read_list(&inputs::models(MODELS)).expect("a list");
+    let list = model::read_list(&inputs::models(MODELS)).expect("a list");
     assert_eq!(list.len(), MODELS);
     let started = SystemTime::UNIX_EPOCH + Duration::from_secs(1_787_307_303);
     let base = "http://127.0.0.1:8080/v1";
     let setting = Setting { base, started, context_length: 32_768, zone: |_| 0 };
     bencher.counter(ItemsCount::new(MODELS)).bench(|| {
-        let tag = |model: &models::Model| (model.modified(&setting), model.tag(&setting));
+        let tag = |model: &model::Model| (model.modified(&setting), model.tag(&setting));
         let mut tags: Vec<_> = black_box(&list).iter().map(tag).collect();
         tags.sort_by_key(|(modified, _)| Reverse(*modified));
         let models = tags.into_iter().map(|(_, tag)| tag).collect();

@@ -4,11 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
-use ollama_openai_proxy::clock;
-use ollama_openai_proxy::ollama::decode;
-use ollama_openai_proxy::openai::responses::ResponsesRequest;
-use ollama_openai_proxy::redact::Redactor;
-use ollama_openai_proxy::sse::{Decoder, Event};
+use ollama_openai_proxy::api::ollama::decode;
+use ollama_openai_proxy::api::openai::responses::ResponsesRequest;
+use ollama_openai_proxy::api::wire::sse::{Decoder, Event};
+use ollama_openai_proxy::observe::clock;
+use ollama_openai_proxy::observe::redact::Redactor;
 use ollama_openai_proxy::translate::anthropic::stream::MessageEncoder;
 use ollama_openai_proxy::translate::chat::ChatEncoder;
 use ollama_openai_proxy::translate::generate::{self, GenerateEncoder};

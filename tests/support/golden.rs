@@ -8,10 +8,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ollama_openai_proxy::api::wire::sse::{Decoder, Event};
+use ollama_openai_proxy::backends::profiles;
+use ollama_openai_proxy::backends::profiles::{GENERIC, Profile};
 use ollama_openai_proxy::error::Result;
-use ollama_openai_proxy::profile::{self, GENERIC, Profile};
-use ollama_openai_proxy::redact::Redactor;
-use ollama_openai_proxy::sse::{Decoder, Event};
+use ollama_openai_proxy::observe::redact::Redactor;
 use ollama_openai_proxy::translate::stream::{AnswerStream, Delta, Encoder, Wanted};
 use ollama_openai_proxy::translate::{infill, think};
 use serde_json::{Value, json};
@@ -44,8 +45,8 @@ impl Case {
 
     pub fn profile(&self) -> &'static Profile {
         let Some(name) = self.setting("profile") else { return &GENERIC };
-        let found = profile::by_name(name).or_else(|| profile::by_owner(name));
-        found.or_else(|| profile::by_host(name)).expect("a known family")
+        let found = profiles::by_name(name).or_else(|| profiles::by_owner(name));
+        found.or_else(|| profiles::by_host(name)).expect("a known family")
     }
 
     fn wanted(&self) -> Wanted<'static> {

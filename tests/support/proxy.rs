@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, unbounded};
+use ollama_openai_proxy::app::server::Server;
+use ollama_openai_proxy::app::shutdown::Stop;
 use ollama_openai_proxy::config::Config;
-use ollama_openai_proxy::server::Server;
-use ollama_openai_proxy::stop::Stop;
 use ollama_openai_proxy::upstream::Pacing;
 
 use serde_json::Value;
@@ -107,7 +107,7 @@ impl Proxy {
 /// A server with pacing of the test's own.
 pub fn start(base: &str, change: impl FnOnce(&mut Config), pacing: Pacing) -> (Server, Stop) {
     let mut config = Config::for_base_url(base).expect("a valid base URL");
-    config.api_key = Some(ollama_openai_proxy::redact::Secret::new(KEY));
+    config.api_key = Some(ollama_openai_proxy::observe::redact::Secret::new(KEY));
     config.workers = 16;
     change(&mut config);
     let stop = Stop::default();

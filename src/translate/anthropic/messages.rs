@@ -15,10 +15,13 @@
 use std::borrow::Cow;
 
 use super::{joined, no_messages};
-use crate::anthropic::request::{Content, ContentBlock, ImageSource, Message, MessagesRequest};
+use crate::api::anthropic::request::{
+    Content, ContentBlock, ImageSource, Message, MessagesRequest,
+};
+use crate::api::ollama::decode;
+use crate::api::ollama::decode::{Text, said};
+use crate::api::ollama::request::{FunctionCall, Message as OllamaMessage, ToolCall};
 use crate::error::{Error, Result};
-use crate::ollama::decode::{self, Text, said};
-use crate::ollama::request::{FunctionCall, Message as OllamaMessage, ToolCall};
 use crate::translate::media;
 
 /// The conversation, the system prompt before it.

@@ -20,13 +20,15 @@ pub mod stream;
 
 use serde_json::{Map, Value};
 
-use crate::anthropic::request::{MessagesRequest, Tool};
+use crate::api::anthropic::request::{MessagesRequest, Tool};
+use crate::api::ollama::decode;
+use crate::api::ollama::decode::{Text, said};
+use crate::api::ollama::request::{ChatRequest, FunctionDefinition, Tool as OllamaTool};
+use crate::api::ollama::schema::Schema;
+use crate::api::openai::request as openai;
+use crate::api::openai::request::ToolChoice;
+use crate::backends::profiles::Profile;
 use crate::error::{Error, Result};
-use crate::ollama::decode::{self, Text, said};
-use crate::ollama::request::{ChatRequest, FunctionDefinition, Tool as OllamaTool};
-use crate::ollama::schema::Schema;
-use crate::openai::request::{self as openai, ToolChoice};
-use crate::profile::Profile;
 use crate::translate::{chat, think};
 
 /// What an image counts for in an estimate: about what Anthropic says of a large one.
@@ -147,7 +149,7 @@ fn definition<'a>(tool: &'a Tool<'a>) -> Result<OllamaTool<'a>> {
 }
 
 fn options(request: &MessagesRequest<'_>) -> Map<String, Value> {
-    let float = |float: &crate::anthropic::request::Float| Value::Number(float.0.clone());
+    let float = |float: &crate::api::anthropic::request::Float| Value::Number(float.0.clone());
     let stop = request.stop_sequences.as_ref();
     let stop = stop.map(|stop| stop.iter().map(|text| Value::from(&**text)).collect());
     let named = [

@@ -10,10 +10,10 @@
 
 use serde_json::value::RawValue;
 
-use crate::anthropic::answer::{Block, Delta as Added, Ending, Event, Message, Usage};
-use crate::ndjson;
+use crate::api::anthropic::answer::{Block, Delta as Added, Ending, Event, Message, Usage};
+use crate::api::wire::ndjson;
+use crate::models::model::sha256;
 use crate::translate::calls::Call;
-use crate::translate::models::sha256;
 use crate::translate::stream::{Delta, Encoder, Outcome};
 
 /// Hex digits of a message's id.

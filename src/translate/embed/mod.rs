@@ -5,26 +5,27 @@
 //! numbers. Pure; nothing here knows how often the upstream is asked.
 
 mod batch;
-mod digits;
-mod glance;
-mod outline;
+mod float_text;
+mod pieces;
+mod scan;
+mod skeleton;
 mod vector;
-mod whole;
 
 use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
 pub use self::batch::{Bounds, Refusal, refusal};
-use self::outline::{List, Outline};
+pub use self::pieces::Whole;
+use self::skeleton::{List, Outline};
 use self::vector::{Form, Writer};
-pub use self::whole::Whole;
+use crate::api::ollama::answer::EmbedMetrics;
+use crate::api::openai::embeddings::{Embedding, Embeddings};
+use crate::api::openai::request::EmbeddingRequest;
+use crate::api::wire::ndjson;
+use crate::backends::errors;
+use crate::backends::errors::Details;
 use crate::error::{Error, Result};
-use crate::ndjson;
-use crate::ollama::answer::EmbedMetrics;
-use crate::openai::embeddings::{Embedding, Embeddings};
-use crate::openai::request::EmbeddingRequest;
-use crate::upstream_error::{self, Details};
 
 /// What llama.cpp says of an input that does not fit its physical batch.
 const PHYSICAL_BATCH: &str = "too large to process";
@@ -52,7 +53,7 @@ pub fn is_too_long(error: &Error) -> bool {
     let Some((_, message)) = told(error) else { return false };
     message.contains(PHYSICAL_BATCH)
         || message.contains("must have less than")
-        || upstream_error::is_context_overflow(&Details { message, ..Details::default() })
+        || errors::is_context_overflow(&Details { message, ..Details::default() })
 }
 
 /// Status and text of an upstream's error, the text in lower case.
@@ -197,7 +198,7 @@ impl Answer {
         match parsed {
             Ok(answer) if answer.error.is_none() && !answer.data.is_empty() => Ok(answer),
             // Only what is no plain success is looked through for an error.
-            parsed => match (upstream_error::error_in(text), parsed) {
+            parsed => match (errors::error_in(text), parsed) {
                 (Some(error), _) => Err(error),
                 (None, Ok(answer)) => Ok(answer),
                 (None, Err(_)) if holds_bare_words(text) => Err(self.form.not_finite()),

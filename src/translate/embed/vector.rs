@@ -8,12 +8,12 @@
 
 use std::ops::Range;
 
-use super::digits::{EXACT, Fraction, POWERS};
-use super::glance::Glance;
-use crate::base64;
+use super::float_text::{EXACT, Fraction, POWERS};
+use super::scan::Glance;
+use crate::api::openai::answer::Str;
+use crate::api::wire::base64;
+use crate::api::wire::ndjson;
 use crate::error::{Error, Result};
-use crate::ndjson;
-use crate::openai::answer::Str;
 
 /// What Ollama says of a vector that is none (ollama-api.md 4.2).
 const NOT_FINITE: &str = "embedding contains NaN or Inf values";
@@ -259,7 +259,7 @@ fn without_numbers() -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::super::glance::glance;
+    use super::super::scan::glance;
     use super::*;
 
     const UNCUT: Form = Form::Unit { dimensions: None };

@@ -5,7 +5,8 @@ use std::time::SystemTime;
 use serde_json::json;
 
 use super::*;
-use crate::profile::{self, GENERIC};
+use crate::backends::profiles;
+use crate::backends::profiles::GENERIC;
 
 fn named(text: &str, id: &str) -> String {
     let mut body = RawBody::read(text, Endpoint::Chat).expect("a body");
@@ -104,7 +105,7 @@ fn a_chat_gets_prompt_messages_and_options_where_it_says_none() {
 #[test]
 fn other_endpoints_get_what_they_know() {
     let all = json!({"temperature": 0.5, "num_predict": 9, "seed": 3});
-    let openai = profile::by_host("api.openai.com").expect("known");
+    let openai = profiles::by_host("api.openai.com").expect("known");
     assert_eq!(
         laid(r#"{"model":"m","prompt":"x"}"#, all.clone(), Endpoint::Completions, openai),
         r#"{"model":"m","prompt":"x","max_tokens":9,"seed":3,"temperature":0.5}"#,

@@ -8,13 +8,13 @@ use std::time::SystemTime;
 use serde_json::Number;
 use serde_json::value::RawValue;
 
-use crate::clock;
-use crate::ndjson;
-use crate::ollama::decode::said;
-use crate::openai::responses::{
+use crate::api::ollama::decode::said;
+use crate::api::openai::responses::{
     CallItem, InputDetails, Item, MessageItem, Metadata, OutputDetails, OutputText, ReasoningField,
     ReasoningItem, Response, ResponsesRequest, SummaryText, TextField, Usage,
 };
+use crate::api::wire::ndjson;
+use crate::observe::clock;
 use crate::translate::calls::{Call, on_one_line};
 use crate::translate::stream::{Delta, Outcome};
 
@@ -37,10 +37,10 @@ impl Echo {
     /// Of this request, for the model of this name.
     #[must_use]
     pub fn of(request: &ResponsesRequest<'_>, model: &str) -> Self {
-        let own = |text: &Option<crate::ollama::decode::Text<'_>>| {
+        let own = |text: &Option<crate::api::ollama::decode::Text<'_>>| {
             said(text.as_deref()).map(str::to_owned)
         };
-        let float = |number: &Option<crate::openai::responses::Float>| {
+        let float = |number: &Option<crate::api::openai::responses::Float>| {
             number.as_ref().map_or_else(|| Number::from(1), |number| number.0.clone())
         };
         let format = request.text.as_ref().and_then(|text| text.format);

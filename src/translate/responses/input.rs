@@ -16,13 +16,14 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result};
-use crate::ollama::decode::{self, Text, said};
-use crate::ollama::request::{FunctionCall, Message, ToolCall};
-use crate::openai::responses::{
+use crate::api::ollama::decode;
+use crate::api::ollama::decode::{Text, said};
+use crate::api::ollama::request::{FunctionCall, Message, ToolCall};
+use crate::api::openai::responses::{
     ItemKind, ResponsesContent, ResponsesFunctionCall, ResponsesFunctionCallOutput,
     ResponsesInputMessage, ResponsesReasoningInput, ResponsesRequest,
 };
+use crate::error::{Error, Result};
 use crate::translate::media;
 
 /// An item, read.

@@ -17,23 +17,25 @@
 //! | `truncation`, `background` | told back |
 //! | `previous_response_id`, `conversation`, `store`, `include`, `metadata`, `parallel_tool_calls`, all else | ignored: nothing is kept |
 
+pub mod answer;
+pub mod input;
+pub mod stream;
+
 use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use crate::api::ollama::decode;
+use crate::api::ollama::decode::{Text, said};
+use crate::api::ollama::request::{ChatRequest, FunctionDefinition, Tool};
+use crate::api::ollama::schema::Schema;
+use crate::api::openai::request as openai;
+use crate::api::openai::request::ToolChoice;
+use crate::api::openai::responses::{Float, ResponsesRequest, ResponsesTool, TextFormat};
+use crate::backends::profiles::Profile;
 use crate::error::{Error, Result};
-use crate::ollama::decode::{self, Text, said};
-use crate::ollama::request::{ChatRequest, FunctionDefinition, Tool};
-use crate::ollama::schema::Schema;
-use crate::openai::request::{self as openai, ToolChoice};
-use crate::openai::responses::{Float, ResponsesRequest, ResponsesTool, TextFormat};
-use crate::profile::Profile;
 use crate::translate::chat;
-
-pub mod answer;
-pub mod input;
-pub mod stream;
 
 /// The same as a request of `/api/chat`, without the model's name.
 ///

@@ -22,8 +22,8 @@ use super::answer::{
     Done, Echo, Ids, State, function_call, message, output_text, reasoning, seconds, usage,
     write_whole,
 };
-use crate::ndjson;
-use crate::openai::responses::{Event, Item, OfItem, OfPart, OfResponse, OfText};
+use crate::api::openai::responses::{Event, Item, OfItem, OfPart, OfResponse, OfText};
+use crate::api::wire::ndjson;
 use crate::translate::calls::Call;
 use crate::translate::stream::{Delta, Encoder, Outcome};
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::ollama::answer::Logprob;
+use crate::api::ollama::answer::Logprob;
 use crate::translate::calls::Call;
 
 /// The longest text of one line, in bytes: even where each of them is escaped, the line stays below

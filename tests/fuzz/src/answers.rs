@@ -1,9 +1,9 @@
 //! Whole answers of the upstream to what each kind of client reads.
 
+use ollama_openai_proxy::api::ollama::answer::EmbedMetrics;
+use ollama_openai_proxy::api::openai::responses::ResponsesRequest;
 use ollama_openai_proxy::error::Result;
-use ollama_openai_proxy::ollama::answer::EmbedMetrics;
-use ollama_openai_proxy::openai::responses::ResponsesRequest;
-use ollama_openai_proxy::redact::Redactor;
+use ollama_openai_proxy::observe::redact::Redactor;
 use ollama_openai_proxy::translate::anthropic::stream::MessageEncoder;
 use ollama_openai_proxy::translate::chat::ChatEncoder;
 use ollama_openai_proxy::translate::embed::Answer;

@@ -17,8 +17,9 @@ pub mod streams;
 pub mod texts;
 pub mod upstreams;
 
+use ollama_openai_proxy::backends::profiles;
+use ollama_openai_proxy::backends::profiles::{GENERIC, Profile};
 use ollama_openai_proxy::error::Error;
-use ollama_openai_proxy::profile::{self, GENERIC, Profile};
 
 /// One target: its name, its body, and where its inputs begin.
 pub struct Target {
@@ -129,8 +130,8 @@ pub fn find(name: &str) -> Option<&'static Target> {
 
 /// One of the families, chosen by the length of the input so that a seed needs no byte for it.
 fn profile_of(data: &[u8]) -> &'static Profile {
-    let names = profile::names();
-    profile::by_name(names[data.len() % names.len()]).unwrap_or(&GENERIC)
+    let names = profiles::names();
+    profiles::by_name(names[data.len() % names.len()]).unwrap_or(&GENERIC)
 }
 
 /// What holds of each error that a client is told because of what it sent.

@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 
-use ollama_openai_proxy::gate::{Answer, Asked, Gate, Machine};
-use ollama_openai_proxy::keys::Keys;
-use ollama_openai_proxy::origin::{Origins, Verdict};
-use ollama_openai_proxy::route::{self, Target};
-use ollama_openai_proxy::shape::Shape;
+use ollama_openai_proxy::http::access::{Answer, Asked, Gate, Machine};
+use ollama_openai_proxy::http::client_keys::Keys;
+use ollama_openai_proxy::http::cors::{Origins, Verdict};
+use ollama_openai_proxy::http::error_format::Shape;
+use ollama_openai_proxy::http::routes;
+use ollama_openai_proxy::http::routes::Target;
 
 use super::check_refusal;
 
@@ -123,20 +124,20 @@ fn check_foreign(method: &str, origin: &str, host: &str) {
 
 /// Every target has a route, a redirect to the same server, or an error.
 fn check_route(method: &str, target: &str) {
-    match route::find(method, target) {
+    match routes::find(method, target) {
         Ok(Target::Route(route)) => assert_ne!(route.path(), "?"),
         Ok(Target::Redirect { status, location }) => {
             assert!(matches!(status, 301 | 307), "{status}");
             assert!(location.starts_with('/') && !location.starts_with("//"), "{location}");
-            let again = route::find(method, &location);
+            let again = routes::find(method, &location);
             assert!(!matches!(again, Ok(Target::Redirect { .. })), "a redirect to a redirect");
         }
         Err(error) => check_refusal(&error),
     }
-    let path = route::path(target);
+    let path = routes::path(target);
     assert!(!path.contains("//") && !path.contains('?'), "{path}");
-    assert!(route::behind(target, "/v1/models/").len() <= 3 * target.len());
-    assert!(!route::last_step(target).contains('/'));
+    assert!(routes::behind(target, "/v1/models/").len() <= 3 * target.len());
+    assert!(!routes::last_step(target).contains('/'));
     let is_openai = Shape::of(target) == Shape::OpenAi;
     assert!(!is_openai || path.starts_with("/v1"), "{path}");
 }

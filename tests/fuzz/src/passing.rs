@@ -1,10 +1,11 @@
 //! Bodies that are passed on: nothing changes but the name of the model.
 
+use ollama_openai_proxy::api::ollama::decode;
+use ollama_openai_proxy::api::openai::multipart;
+use ollama_openai_proxy::api::openai::raw_object;
+use ollama_openai_proxy::api::openai::raw_object::Object;
 use ollama_openai_proxy::error::Error;
-use ollama_openai_proxy::handler;
-use ollama_openai_proxy::ollama::decode;
-use ollama_openai_proxy::openai::form;
-use ollama_openai_proxy::openai::raw::{self, Object};
+use ollama_openai_proxy::handlers;
 use ollama_openai_proxy::translate::pass::{Endpoint, RawBody};
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
@@ -75,26 +76,27 @@ fn check_members(before: &str, after: &[u8], id: &str) {
 
 /// The model that is found at the beginning of a large body stands there.
 fn check_beginning(data: &[u8]) {
-    let Some((name, place)) = raw::model_in(data) else { return };
+    let Some((name, place)) = raw_object::model_in(data) else { return };
     let value = std::str::from_utf8(&data[place.clone()]).expect("text");
     assert_eq!(serde_json::from_str::<String>(value).expect("a text"), name);
-    let spliced = [&data[..place.start], raw::quoted(ID).as_bytes(), &data[place.end..]].concat();
-    let (found, _) = raw::model_in(&spliced).expect("it is found again");
+    let spliced =
+        [&data[..place.start], raw_object::quoted(ID).as_bytes(), &data[place.end..]].concat();
+    let (found, _) = raw_object::model_in(&spliced).expect("it is found again");
     assert_eq!(found, ID);
 }
 
 /// The model in a multipart form.
 pub fn form(data: &[u8]) {
-    let Some((name, place)) = form::model_in(data) else { return };
+    let Some((name, place)) = multipart::model_in(data) else { return };
     assert_eq!(&data[place.clone()], name.as_bytes());
     let spliced = [&data[..place.start], b"other", &data[place.end..]].concat();
-    let (found, again) = form::model_in(&spliced).expect("it is found again");
+    let (found, again) = multipart::model_in(&spliced).expect("it is found again");
     assert_eq!((found.as_str(), again.start), ("other", place.start));
 }
 
 /// Compressed bodies: unfolded in bounds, or refused.
 pub fn unpack(data: &[u8]) {
-    match handler::unfold(data) {
+    match handlers::unfold(data) {
         Ok(body) => assert!(body.len() <= 20 * 1024 * 1024),
         Err(error) => {
             check_refusal(&error);
@@ -102,5 +104,5 @@ pub fn unpack(data: &[u8]) {
         }
     }
     let packed = compress_to_vec(data, CompressionLevel::Fastest);
-    assert_eq!(handler::unfold(&packed).expect("what was packed here"), data);
+    assert_eq!(handlers::unfold(&packed).expect("what was packed here"), data);
 }

@@ -5,21 +5,22 @@
 
 use std::time::SystemTime;
 
-use ollama_openai_proxy::anthropic::request::{MessagesRequest, NAME};
-use ollama_openai_proxy::error::Result;
-use ollama_openai_proxy::keep_alive::KeepAlive;
-use ollama_openai_proxy::names;
-use ollama_openai_proxy::ollama::decode;
-use ollama_openai_proxy::ollama::manage::{
+use ollama_openai_proxy::api::anthropic::request::{MessagesRequest, NAME};
+use ollama_openai_proxy::api::ollama::decode;
+use ollama_openai_proxy::api::ollama::manage::{
     CopyRequest, CreateRequest, DeleteRequest, TransferRequest, either,
 };
-use ollama_openai_proxy::ollama::request::{
+use ollama_openai_proxy::api::ollama::request::{
     ChatRequest, EmbedRequest, EmbeddingRequest, GenerateRequest, ShowRequest,
 };
-use ollama_openai_proxy::openai::responses::ResponsesRequest;
+use ollama_openai_proxy::api::openai::responses::ResponsesRequest;
+use ollama_openai_proxy::api::wire::keep_alive::KeepAlive;
+use ollama_openai_proxy::backends::names;
+use ollama_openai_proxy::error::Result;
+use ollama_openai_proxy::models::model::{Asked, Model, Setting};
+use ollama_openai_proxy::models::virtual_model;
+use ollama_openai_proxy::models::virtual_model::VirtualModel;
 use ollama_openai_proxy::translate::generate::{self as generating, Generate};
-use ollama_openai_proxy::translate::models::{Asked, Model, Setting};
-use ollama_openai_proxy::translate::virtual_model::{self, VirtualModel};
 use ollama_openai_proxy::translate::{
     anthropic, chat as chatting, context, embed as embedding, options, responses as responding,
     think,

@@ -2,8 +2,9 @@
 
 use std::ffi::OsString;
 
-use ollama_openai_proxy::base_url::{self, BaseUrl};
 use ollama_openai_proxy::config::{self, Command};
+use ollama_openai_proxy::upstream::base_url;
+use ollama_openai_proxy::upstream::base_url::BaseUrl;
 
 /// Words of command lines and files.
 pub const WORDS: &[&str] = &[

@@ -1,6 +1,6 @@
 //! Bytes to events: the same ones wherever the bytes are cut, in bounded memory.
 
-use ollama_openai_proxy::sse::{Decoder, Event};
+use ollama_openai_proxy::api::wire::sse::{Decoder, Event};
 
 use super::mutate::Dice;
 

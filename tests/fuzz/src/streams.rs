@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use ollama_openai_proxy::api::openai::responses::ResponsesRequest;
+use ollama_openai_proxy::api::wire::sse::{Decoder, Event};
 use ollama_openai_proxy::error::Result;
-use ollama_openai_proxy::openai::responses::ResponsesRequest;
-use ollama_openai_proxy::redact::Redactor;
-use ollama_openai_proxy::sse::{Decoder, Event};
+use ollama_openai_proxy::observe::redact::Redactor;
 use ollama_openai_proxy::translate::anthropic::stream::MessageEncoder;
 use ollama_openai_proxy::translate::chat::ChatEncoder;
 use ollama_openai_proxy::translate::context::Memory;

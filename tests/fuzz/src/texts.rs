@@ -1,10 +1,11 @@
 //! The small readers of texts: names, templates, durations, secrets, contexts.
 
-use ollama_openai_proxy::go_template;
-use ollama_openai_proxy::keep_alive::{self, KeepAlive};
-use ollama_openai_proxy::names;
-use ollama_openai_proxy::redact::{Redactor, Secret};
+use ollama_openai_proxy::api::wire::keep_alive;
+use ollama_openai_proxy::api::wire::keep_alive::KeepAlive;
+use ollama_openai_proxy::backends::names;
+use ollama_openai_proxy::observe::redact::{Redactor, Secret};
 use ollama_openai_proxy::translate::context::{self, Memory};
+use ollama_openai_proxy::translate::go_template;
 use serde_json::Value;
 
 use super::mutate::Dice;
@@ -208,7 +209,7 @@ pub fn context(data: &[u8]) {
     assert_eq!(context::decode(&own).len(), turns.len());
     // The same bytes as the text of a turn that is remembered.
     let text = String::from_utf8_lossy(data);
-    let turn = ollama_openai_proxy::openai::request::Message::text("user", text.as_ref());
+    let turn = ollama_openai_proxy::api::openai::request::Message::text("user", text.as_ref());
     let kept: Vec<i64> = Memory::of(&[turn]).encode().into_iter().map(i64::from).collect();
     let back = context::decode(&kept);
     assert!(back.len() == 1 && back[0].as_text() == text, "what was said comes back");

@@ -2,19 +2,23 @@
 
 use std::time::{Duration, SystemTime};
 
-use ollama_openai_proxy::adapt::{self, Adaptable};
-use ollama_openai_proxy::backoff::{self, LONGEST_SERVER_DELAY, RetryPolicy};
+use ollama_openai_proxy::api::ollama::answer::List;
+use ollama_openai_proxy::api::ollama::decode;
+use ollama_openai_proxy::api::ollama::request::ChatRequest;
+use ollama_openai_proxy::api::wire::ndjson;
+use ollama_openai_proxy::backends::errors;
+use ollama_openai_proxy::backends::errors::{Hints, RequestHint};
+use ollama_openai_proxy::backends::profiles::GENERIC;
 use ollama_openai_proxy::error::{Error, Retry};
-use ollama_openai_proxy::ndjson;
-use ollama_openai_proxy::ollama::answer::List;
-use ollama_openai_proxy::ollama::decode;
-use ollama_openai_proxy::ollama::request::ChatRequest;
-use ollama_openai_proxy::profile::GENERIC;
-use ollama_openai_proxy::redact::{Redactor, Secret};
-use ollama_openai_proxy::shape::Shape;
+use ollama_openai_proxy::http::error_format::Shape;
+use ollama_openai_proxy::models::model;
+use ollama_openai_proxy::models::model::{Asked, Setting, Told};
+use ollama_openai_proxy::observe::redact::{Redactor, Secret};
 use ollama_openai_proxy::translate::chat;
-use ollama_openai_proxy::translate::models::{self, Asked, Setting, Told};
-use ollama_openai_proxy::upstream_error::{self, Hints, RequestHint};
+use ollama_openai_proxy::upstream::backoff;
+use ollama_openai_proxy::upstream::backoff::{LONGEST_SERVER_DELAY, RetryPolicy};
+use ollama_openai_proxy::upstream::repair;
+use ollama_openai_proxy::upstream::repair::Adaptable;
 use serde_json::Value;
 
 use super::check_failure;
@@ -97,7 +101,7 @@ const KEY: &str = "pl4nted-k3y-0123456789";
 pub fn models(data: &[u8]) {
     let body = String::from_utf8_lossy(data);
     let (list, side) = body.split_once("\n---\n").unwrap_or((&body, &body));
-    let mut list = match models::read_list(list) {
+    let mut list = match model::read_list(list) {
         Ok(list) => list,
         Err(error) => return check_failure(&error),
     };
@@ -107,7 +111,7 @@ pub fn models(data: &[u8]) {
     let setting = Setting {
         base: "http://localhost:8080/v1",
         started: SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045),
-        context_length: models::DEFAULT_CONTEXT_LENGTH,
+        context_length: model::DEFAULT_CONTEXT_LENGTH,
         zone: |_| 0,
     };
     let list = list.settled();
@@ -134,18 +138,18 @@ pub fn errors(data: &[u8]) {
         method_and_path: "POST /v1/chat/completions",
         model: data.len().is_multiple_of(2).then_some("m"),
     };
-    let whole = upstream_error::failure(status, data, Hints::default(), hint, &redactor);
+    let whole = errors::failure(status, data, Hints::default(), hint, &redactor);
     check_told(&whole);
-    if let Some(error) = upstream_error::error_in(data) {
+    if let Some(error) = errors::error_in(data) {
         check_failure(&error);
     }
-    check_told(&upstream_error::failure_in_band(data, hint.model, &redactor));
-    let (in_band, details) = upstream_error::in_band(data);
+    check_told(&errors::failure_in_band(data, hint.model, &redactor));
+    let (in_band, details) = errors::in_band(data);
     assert!((400..600).contains(&in_band), "{in_band}");
     assert!(!details.message.trim().is_empty());
-    assert!(!upstream_error::is_unknown_route(500, data), "a 500 is about no route");
-    if let Some(details) = upstream_error::details(data) {
-        assert!(!upstream_error::is_context_overflow(&details) || !details.message.is_empty());
+    assert!(!errors::is_unknown_route(500, data), "a 500 is about no route");
+    if let Some(details) = errors::details(data) {
+        assert!(!errors::is_context_overflow(&details) || !details.message.is_empty());
         mend(&details);
     }
 }
@@ -164,7 +168,7 @@ fn check_told(error: &Error) {
 }
 
 /// A request that says a bit of everything is mended as the error asks; nothing of weight is lost.
-fn mend(details: &upstream_error::Details) {
+fn mend(details: &errors::Details) {
     let text = r#"{"model":"m","messages":[{"role":"system","content":"Be brief."},
         {"role":"user","content":"Hi"}],"tools":[{"type":"function","function":{"name":"f",
         "parameters":{"type":"object"}}}],"format":{"type":"object"},"think":"high","logprobs":true,
@@ -172,8 +176,8 @@ fn mend(details: &upstream_error::Details) {
     let request: ChatRequest<'_> = decode::parse(text, "ChatRequest").expect("a good request");
     let mut request = chat::to_openai(&request, "m", &GENERIC).expect("a good request");
     let before = (request.messages.len(), request.tools.len());
-    for _ in 0..adapt::MOST_ROUNDS {
-        let repairs = adapt::repairs(details, &request);
+    for _ in 0..repair::MOST_ROUNDS {
+        let repairs = repair::repairs(details, &request);
         if repairs.is_empty() {
             break;
         }

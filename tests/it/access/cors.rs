@@ -5,7 +5,7 @@ use crate::support::raw::{Answer, Client, Head, chat, chat_whole};
 use crate::support::upstream::{self, Step, Upstream, delta, status, stream_head};
 use crossbeam_channel::bounded;
 use ollama_openai_proxy::config::Config;
-use ollama_openai_proxy::origin::Origins;
+use ollama_openai_proxy::http::cors::Origins;
 use ollama_openai_proxy::upstream::Pacing;
 
 #[test]

@@ -9,10 +9,10 @@
 //! the answer is `Hi` to `m`; its id comes from the driver.
 
 use crate::support::golden::{Case, cases, to_value};
-use ollama_openai_proxy::anthropic::request::{MessagesRequest, NAME};
+use ollama_openai_proxy::api::anthropic::request::{MessagesRequest, NAME};
+use ollama_openai_proxy::api::ollama::decode;
 use ollama_openai_proxy::error::Result;
-use ollama_openai_proxy::ollama::decode;
-use ollama_openai_proxy::shape::Shape;
+use ollama_openai_proxy::http::error_format::Shape;
 use ollama_openai_proxy::translate::anthropic::stream::MessageEncoder;
 use ollama_openai_proxy::translate::anthropic::{check, estimate, to_ollama, to_openai};
 use serde_json::{Value, json};

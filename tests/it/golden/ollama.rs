@@ -23,23 +23,25 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use crate::support::golden::{Case, cases, to_value};
-use ollama_openai_proxy::error::{Error, Result};
-use ollama_openai_proxy::ndjson;
-use ollama_openai_proxy::ollama::answer::{EmbedMetrics, ErrorAnswer, List};
-use ollama_openai_proxy::ollama::decode;
-use ollama_openai_proxy::ollama::manage::CreateRequest;
-use ollama_openai_proxy::ollama::request::{
+use ollama_openai_proxy::api::ollama::answer::{EmbedMetrics, ErrorAnswer, List};
+use ollama_openai_proxy::api::ollama::decode;
+use ollama_openai_proxy::api::ollama::manage::CreateRequest;
+use ollama_openai_proxy::api::ollama::request::{
     ChatRequest, EmbedRequest, EmbeddingRequest, GenerateRequest,
 };
-use ollama_openai_proxy::openai::body::{Body, LARGE, Lender};
-use ollama_openai_proxy::openai::request as openai;
+use ollama_openai_proxy::api::openai::body::{Body, LARGE, Lender};
+use ollama_openai_proxy::api::openai::request as openai;
+use ollama_openai_proxy::api::wire::ndjson;
+use ollama_openai_proxy::error::{Error, Result};
+use ollama_openai_proxy::models::model;
+use ollama_openai_proxy::models::model::{Setting, Told};
+use ollama_openai_proxy::models::virtual_model;
+use ollama_openai_proxy::models::virtual_model::VirtualModel;
 use ollama_openai_proxy::translate::chat::{self, ChatEncoder};
 use ollama_openai_proxy::translate::embed::Answer;
 use ollama_openai_proxy::translate::generate::{self, Generate, GenerateEncoder};
 use ollama_openai_proxy::translate::media::Part;
-use ollama_openai_proxy::translate::models::{self, Setting, Told};
 use ollama_openai_proxy::translate::stream::Encoder;
-use ollama_openai_proxy::translate::virtual_model::{self, VirtualModel};
 use ollama_openai_proxy::translate::{embed, think};
 use serde_json::{Value, json};
 
@@ -214,11 +216,11 @@ fn model_cases() {
     let setting = Setting {
         base: "http://localhost:8080/v1",
         started: SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045),
-        context_length: models::DEFAULT_CONTEXT_LENGTH,
+        context_length: model::DEFAULT_CONTEXT_LENGTH,
         zone: |_| 0,
     };
     for case in cases("models") {
-        let list = models::read_list(&case.read("list.openai.json").expect("a list"));
+        let list = model::read_list(&case.read("list.openai.json").expect("a list"));
         let mut list = list.expect("a list");
         if case.setting("profile").is_some() {
             list.is_of(case.profile());
@@ -234,7 +236,7 @@ fn model_cases() {
         let tags = List { models: list.iter().map(|model| model.tag(&setting)).collect() };
         case.bytes("tags.json", &ndjson::to_vec(&tags));
         let first = list.first().expect("a model");
-        let asked = models::Asked { name: &first.id, ..models::Asked::default() };
+        let asked = model::Asked { name: &first.id, ..model::Asked::default() };
         case.bytes("show.json", &ndjson::to_vec(&first.show(&setting, &asked)));
         case.bytes("ps.json", &ndjson::to_vec(&first.process(&setting, setting.started, None)));
     }
@@ -246,7 +248,7 @@ fn create_cases() {
     let setting = Setting {
         base: "http://localhost:8080/v1",
         started: now,
-        context_length: models::DEFAULT_CONTEXT_LENGTH,
+        context_length: model::DEFAULT_CONTEXT_LENGTH,
         zone: |_| 0,
     };
     for case in cases("create") {
@@ -270,8 +272,8 @@ fn create_cases() {
             Ok(model) => {
                 let state = serde_json::to_string_pretty(&model).expect("JSON") + "\n";
                 case.bytes("state.json", state.as_bytes());
-                let asked = models::Asked { name: "mario", ..models::Asked::default() };
-                let shown = model.show(&models::Model::unlisted("base"), &setting, &asked);
+                let asked = model::Asked { name: "mario", ..model::Asked::default() };
+                let shown = model.show(&model::Model::unlisted("base"), &setting, &asked);
                 case.bytes("show.json", &ndjson::to_vec(&shown));
             }
             Err(error) => {

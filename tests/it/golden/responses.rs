@@ -11,10 +11,10 @@
 //!   API reference, Responses, streaming).
 
 use crate::support::golden::{Case, cases, to_value};
+use ollama_openai_proxy::api::ollama::decode;
+use ollama_openai_proxy::api::openai::responses::ResponsesRequest;
 use ollama_openai_proxy::error::{Error, Result};
-use ollama_openai_proxy::ollama::decode;
-use ollama_openai_proxy::openai::responses::ResponsesRequest;
-use ollama_openai_proxy::shape::Shape;
+use ollama_openai_proxy::http::error_format::Shape;
 use ollama_openai_proxy::translate::responses;
 use ollama_openai_proxy::translate::responses::answer::{Echo, Ids};
 use ollama_openai_proxy::translate::responses::stream::ResponseEncoder;

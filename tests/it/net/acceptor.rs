@@ -14,7 +14,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ollama_openai_proxy::acceptor::{Acceptor, Deliver};
+use ollama_openai_proxy::net::acceptor::{Acceptor, Deliver};
 use socket2::{Domain, Socket, Type};
 use tiny_http::{Request, Response};
 

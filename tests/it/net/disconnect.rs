@@ -244,9 +244,9 @@ fn a_pause_between_attempts_ends_with_its_client() {
     let mut config = Config::for_base_url(&upstream.base_url()).expect("a base URL");
     patient(&mut config);
     config.workers = 1;
-    let stop = ollama_openai_proxy::stop::Stop::default();
+    let stop = ollama_openai_proxy::app::shutdown::Stop::default();
     // With its own pacing, which really sleeps.
-    let server = ollama_openai_proxy::server::Server::start(config, stop).expect("it starts");
+    let server = ollama_openai_proxy::app::server::Server::start(config, stop).expect("it starts");
     let mut client = Client::connect(server.local_addr());
     client.post("/api/chat", chat_whole("Hi"));
     upstream.request();

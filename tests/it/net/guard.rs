@@ -9,7 +9,7 @@ use crate::support::reserved::Reserved;
 use crate::support::upstream::{self, Step, Upstream, delta, ending, stream_head};
 use crossbeam_channel::bounded;
 use ollama_openai_proxy::config::Config;
-use ollama_openai_proxy::guard::Reason;
+use ollama_openai_proxy::net::connection_guard::Reason;
 use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

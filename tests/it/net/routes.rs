@@ -187,7 +187,7 @@ fn what_is_not_registered_is_not_found() {
 
 #[test]
 fn nothing_else_is_registered() {
-    const SOURCE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/route.rs"));
+    const SOURCE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/http/routes.rs"));
     let table = SOURCE.split_once("const ROUTES").expect("a table").1;
     let table = table.split_once("\n];").expect("its end").0;
     let texts = table.split('"').skip(1).step_by(2);

@@ -73,8 +73,8 @@ fn a_wrong_type_is_refused_for_every_member() {
 /// The members of a request type of ours, by the source that defines it.
 fn members(name: &str) -> Vec<&'static str> {
     const SOURCES: &[&str] = &[
-        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/ollama/request.rs")),
-        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/ollama/manage.rs")),
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/api/ollama/request.rs")),
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/api/ollama/manage.rs")),
     ];
     let start = format!("pub struct {name}<");
     let found = SOURCES.iter().find_map(|source| source.split_once(&start));

@@ -6,7 +6,7 @@ use crate::support::bench::{
 use crate::support::proxy::pair;
 use crate::support::raw::chat_whole;
 use crate::support::upstream::{self, Step, answer, ending};
-use ollama_openai_proxy::clock;
+use ollama_openai_proxy::observe::clock;
 use serde_json::{Value, json};
 use std::time::SystemTime;
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::support::proxy::{KEY, Proxy, pair};
 use crate::support::upstream::{self, Upstream, status};
+use ollama_openai_proxy::api::openai::request::CompletionRequest;
 use ollama_openai_proxy::config::Config;
-use ollama_openai_proxy::openai::request::CompletionRequest;
 use ollama_openai_proxy::upstream::{Answer, Client, Pacing, Trace};
 use serde_json::{Map, Value, json};
 

@@ -3,8 +3,8 @@
 use crate::support::bench::{Bench, CHAT, GENERATE, INFERENCE, TEXT};
 use crate::support::proxy::Proxy;
 use crate::support::upstream::Upstream;
-use ollama_openai_proxy::clock;
-use ollama_openai_proxy::keep_alive::{KeepAlive, LONGEST};
+use ollama_openai_proxy::api::wire::keep_alive::{KeepAlive, LONGEST};
+use ollama_openai_proxy::observe::clock;
 use serde_json::json;
 use std::time::{Duration, SystemTime};
 

@@ -17,9 +17,9 @@ use crate::support::upstream::{Step, Upstream, answer, delta, frame, json, last_
 use crate::support::upstream::{ending, stream, stream_head};
 use crossbeam_channel::{Receiver, bounded};
 use ollama_openai_proxy::config::Config;
-use ollama_openai_proxy::logging;
-use ollama_openai_proxy::redact::Redactor;
-use ollama_openai_proxy::route;
+use ollama_openai_proxy::http::routes;
+use ollama_openai_proxy::observe::logging;
+use ollama_openai_proxy::observe::redact::Redactor;
 use ollama_openai_proxy::upstream::Pacing;
 
 const UPSTREAM_KEY: &str = "upstream-key-5ec2e7a1";
@@ -211,7 +211,7 @@ fn sample(path: &str) -> (&str, String, Vec<Steps>) {
 fn every_route(stage: &mut Stage) {
     const WITHOUT_PROMPT: [&str; 5] =
         ["/api/copy", "/api/delete", "/api/me", "/api/signout", "/api/user/keys/:encodedKey"];
-    for (path, methods) in route::all() {
+    for (path, methods) in routes::all() {
         for method in methods {
             let (target, body, scripts) = sample(path);
             let takes_body = matches!(method, "POST" | "DELETE" | "PUT");
@@ -330,7 +330,7 @@ fn every_failure_of_the_client(stage: &mut Stage) {
         format!(r#"{{"model":"made","from":"m","template":"{{{{ {PROMPT}"}}"#),
         PROMPT.to_owned(),
     ];
-    for (path, methods) in route::all().filter(|(_, methods)| methods.contains(&"POST")) {
+    for (path, methods) in routes::all().filter(|(_, methods)| methods.contains(&"POST")) {
         for body in &wrong {
             let target = sample(path).0;
             let lines = [format!("Authorization: Bearer {OWN_KEY}\r\n"), String::new()];

@@ -4,7 +4,7 @@
 use crate::support::proxy::{KEY, Proxy};
 use crate::support::raw::chat_whole;
 use crate::support::upstream::{self, Recorded, Upstream, answer, json};
-use ollama_openai_proxy::redact::Secret;
+use ollama_openai_proxy::observe::redact::Secret;
 
 const VERSION: &str = "?api-version=2024-10-21";
 

@@ -9,9 +9,9 @@ use crate::support::raw::{Answer, Client, chat, chat_whole};
 use crate::support::restarting::Restarting;
 use crate::support::upstream::{Step, Upstream, answer, status};
 use crossbeam_channel::{bounded, unbounded};
-use ollama_openai_proxy::breaker::Settings;
 use ollama_openai_proxy::config::Config;
 use ollama_openai_proxy::upstream::Pacing;
+use ollama_openai_proxy::upstream::breaker::Settings;
 use serde_json::Value;
 
 const HOUR: Duration = Duration::from_secs(3600);

@@ -12,8 +12,8 @@ use crate::support::raw::{Client, chat, chat_whole};
 use crate::support::restarting::Restarting;
 use crate::support::upstream::{self, Step, Upstream, answer, delta, frame, stream_head};
 use crossbeam_channel::bounded;
-use ollama_openai_proxy::breaker;
 use ollama_openai_proxy::upstream::Pacing;
+use ollama_openai_proxy::upstream::breaker;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 

@@ -4,7 +4,7 @@
 use crate::support::bench::{CHAT, request};
 use crate::support::proxy::{KEY, Proxy, pair};
 use crate::support::upstream::{self, Upstream, status};
-use ollama_openai_proxy::profile;
+use ollama_openai_proxy::backends::profiles;
 use serde_json::{Value, json};
 
 /// A list by which nobody is known.
@@ -20,7 +20,7 @@ fn forgetful(upstream: &Upstream, family: Option<&str>) -> Proxy {
     Proxy::with(upstream, |config| {
         config.models_ttl = std::time::Duration::ZERO;
         config.retry.max = 0;
-        config.profile = family.map(|name| profile::by_name(name).expect("a known family"));
+        config.profile = family.map(|name| profiles::by_name(name).expect("a known family"));
     })
 }
 

@@ -3,7 +3,7 @@
 
 use super::options::Options;
 use crate::pacing;
-use crate::system::SECOND;
+use crate::net::sys::SECOND;
 
 /// How long answers may take after the last request was due.
 const GRACE: u64 = 30 * SECOND;

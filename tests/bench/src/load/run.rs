@@ -12,7 +12,8 @@ use super::request;
 use super::stats::{Kind, Stats};
 use crate::pacing::{self, Timers};
 use crate::poll::{Key, Poll, Ready};
-use crate::system::{self, SECOND};
+use crate::net::sys;
+use crate::net::sys::SECOND;
 
 /// What one read takes at most.
 const READ_BYTES: usize = 256 * 1024;
@@ -49,7 +50,7 @@ struct Run<'a> {
 /// Does what the options say.
 pub fn run(options: &Options) -> io::Result<Outcome> {
     let request = request::bytes(options);
-    let start = system::now();
+    let start = sys::now();
     let mut run = Run {
         options,
         poll: Poll::new()?,
@@ -91,7 +92,7 @@ impl Run<'_> {
     fn work(&mut self) -> io::Result<()> {
         let mut ready = Vec::new();
         loop {
-            let now = system::now();
+            let now = sys::now();
             self.begin_due(now);
             if self.under_way == 0 && self.arrivals.next(now).is_none() {
                 return Ok(());
@@ -133,7 +134,7 @@ impl Run<'_> {
 
     /// The connection has nothing to do: it takes the next request that is due, or waits for one.
     fn next(&mut self, slot: u32) {
-        match self.arrivals.take(system::now()) {
+        match self.arrivals.take(sys::now()) {
             Some(due) => self.begin(slot, due),
             None if self.options.rate.is_some() => self.free.push(slot),
             None => {}
@@ -177,7 +178,7 @@ impl Run<'_> {
             return;
         }
         self.under_way -= 1;
-        self.last = system::now();
+        self.last = sys::now();
         if progress == Progress::Failed(Kind::Connect) {
             self.connect_errors += 1;
             self.timers.add(self.last + CONNECT_PAUSE, Key { slot, generation: 0 });
@@ -197,6 +198,6 @@ impl Run<'_> {
             connection.fail(Kind::Incomplete, &mut self.shared);
         }
         self.shared.stats.error(Kind::Incomplete, self.arrivals.never_begun());
-        self.last = system::now();
+        self.last = sys::now();
     }
 }

@@ -1,0 +1,287 @@
+//! Requests of Anthropic's clients (ollama-api.md 15.1, 15.2).
+//!
+//! Every member is optional and unknown ones are skipped, as in [`crate::api::ollama::request`]: `metadata`,
+//! `mcp_servers` and whatever Anthropic adds next. A block's members are those of all kinds of block,
+//! because its kind may stand behind them; a block of an unknown kind must not cost the request.
+
+use std::fmt;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::Number;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::api::ollama::decode::{Int, Text, request};
+
+/// Go's name of the request, for errors.
+pub const NAME: &str = "anthropic.MessagesRequest";
+
+request! {
+    in "anthropic";
+    /// `POST /v1/messages` and `POST /v1/messages/count_tokens`.
+    pub struct MessagesRequest<'a> {
+        /// The model's name.
+        pub model: Text<'a>,
+        /// The limit of the answer; required.
+        pub max_tokens: Int,
+        /// The conversation.
+        pub messages: Vec<Message<'a>>,
+        /// The system prompt.
+        pub system: Content<'a>,
+        /// Whether to stream; false unless said otherwise.
+        pub stream: bool,
+        /// Whether the server is to keep the conversation, or to go on with one that it kept.
+        pub thread: Value,
+        /// Sampling.
+        pub temperature: Float,
+        /// Sampling.
+        pub top_p: Float,
+        /// Sampling.
+        pub top_k: Int,
+        /// Strings that end the answer.
+        pub stop_sequences: Vec<Text<'a>>,
+        /// Tool definitions.
+        pub tools: Vec<Tool<'a>>,
+        /// Which tools the model may or must call.
+        pub tool_choice: ToolChoice<'a>,
+        /// Whether to think.
+        pub thinking: Thinking<'a>,
+        /// How much to think.
+        pub output_config: OutputConfig<'a>,
+    }
+}
+
+request! {
+    in "anthropic";
+    /// One turn of a conversation.
+    pub struct Message<'a> {
+        /// `user`, `assistant` or `system`.
+        pub role: Text<'a>,
+        /// A text, or blocks.
+        pub content: Content<'a>,
+    }
+}
+
+request! {
+    in "anthropic";
+    /// A block of a turn, of whatever kind.
+    pub struct ContentBlock<'a> {
+        /// Which kind it is.
+        pub kind as "type": Text<'a>,
+        /// The text of a `text`.
+        pub text: Text<'a>,
+        /// The source of an `image`, an [`ImageSource`]; other kinds have other sources.
+        pub source: &'a RawValue,
+        /// The id of a `tool_use`.
+        pub id: Text<'a>,
+        /// The function of a `tool_use`.
+        pub name: Text<'a>,
+        /// The arguments of a `tool_use`, an object.
+        pub input: &'a RawValue,
+        /// Which call a `tool_result` answers.
+        pub tool_use_id: Text<'a>,
+        /// What a `tool_result` or `web_search_tool_result` holds.
+        pub content: Content<'a>,
+        /// Whether a `tool_result` tells of a failure.
+        pub is_error: bool,
+        /// The reasoning of a `thinking`.
+        pub thinking: Text<'a>,
+        /// The address of a `web_search_result`.
+        pub url: Text<'a>,
+        /// The title of a `web_search_result`.
+        pub title: Text<'a>,
+        /// Why there is no result of a search.
+        pub error_code: Text<'a>,
+    }
+}
+
+request! {
+    in "anthropic";
+    /// Where an image comes from.
+    pub struct ImageSource<'a> {
+        /// Only `base64` is known.
+        pub kind as "type": Text<'a>,
+        /// The base64.
+        pub data: &'a RawValue,
+    }
+}
+
+request! {
+    in "anthropic";
+    /// A tool that the model may call.
+    pub struct Tool<'a> {
+        /// `web_search...` is one that the server itself would run.
+        pub kind as "type": Text<'a>,
+        /// Its name.
+        pub name: Text<'a>,
+        /// What it is for.
+        pub description: Text<'a>,
+        /// Its parameters as a JSON Schema, which is checked and passed on untouched.
+        pub input_schema: &'a RawValue,
+    }
+}
+
+request! {
+    in "anthropic";
+    /// Which tools the model may or must call.
+    pub struct ToolChoice<'a> {
+        /// `auto`, `any`, `tool` or `none`.
+        pub kind as "type": Text<'a>,
+        /// The one tool, with `tool`.
+        pub name: Text<'a>,
+    }
+}
+
+request! {
+    in "anthropic";
+    /// Whether to think; a budget is not looked at.
+    pub struct Thinking<'a> {
+        /// `enabled` or `disabled`; others, such as `adaptive`, leave it to the model.
+        pub kind as "type": Text<'a>,
+    }
+}
+
+request! {
+    in "anthropic";
+    /// How the answer is made.
+    pub struct OutputConfig<'a> {
+        /// How much to think, where [`Thinking`] does not decide.
+        pub effort: Text<'a>,
+    }
+}
+
+/// A text, or blocks.
+#[derive(Clone, Debug)]
+pub enum Content<'a> {
+    /// A text, which stands for one block of text.
+    Text(Text<'a>),
+    /// Blocks.
+    Blocks(Vec<ContentBlock<'a>>),
+}
+
+impl<'de> Deserialize<'de> for Content<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Content<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("[]anthropic.ContentBlock")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Content::Text(Text(text.into())))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Content::Text(Text(text.to_owned().into())))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut blocks = Vec::new();
+                // A block of `null` is one of no kind.
+                while let Some(block) = list.next_element::<Option<ContentBlock<'de>>>()? {
+                    blocks.push(block.unwrap_or_default());
+                }
+                Ok(Content::Blocks(blocks))
+            }
+
+            // Results of some tools are one block without a list around it.
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                let block = ContentBlock::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Content::Blocks(vec![block]))
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+/// A number with its digits.
+#[derive(Clone, Debug)]
+pub struct Float(pub Number);
+
+impl<'de> Deserialize<'de> for Float {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnyNumber;
+        impl Visitor<'_> for AnyNumber {
+            type Value = Float;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("float64")
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<Float, E> {
+                Ok(Float(number.into()))
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<Float, E> {
+                Ok(Float(number.into()))
+            }
+
+            fn visit_f64<E>(self, number: f64) -> Result<Float, E> {
+                // JSON has no number that is none.
+                Ok(Float(Number::from_f64(number).unwrap_or_else(|| 0.into())))
+            }
+        }
+        deserializer.deserialize_f64(AnyNumber)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::ollama::decode;
+
+    fn error(body: &str) -> String {
+        let read = decode::parse::<MessagesRequest<'_>>(body, NAME);
+        read.expect_err("refused").message()
+    }
+
+    #[test]
+    fn content_is_a_text_or_blocks_or_one_block() {
+        let body = r#"{"messages":[{"content":"a"},{"content":[{"type":"text","text":"b"},null]},
+            {"content":{"type":"text","text":"c"}},{"content":null},{"CONTENT":"d\n"}]}"#;
+        let read: MessagesRequest<'_> = decode::parse(body, NAME).expect("valid");
+        let shown = read.messages.iter().flatten().map(|message| match &message.content {
+            None => "none".to_owned(),
+            Some(Content::Text(text)) => text.to_string(),
+            Some(Content::Blocks(blocks)) => blocks
+                .iter()
+                .map(|block| block.text.as_deref().unwrap_or("-").to_owned())
+                .collect::<Vec<_>>()
+                .join("+"),
+        });
+        assert_eq!(shown.collect::<Vec<_>>(), ["a", "b+-", "c", "none", "d\n"]);
+    }
+
+    #[test]
+    fn errors_are_worded_as_go_words_them() {
+        let wrong = "json: cannot unmarshal";
+        assert_eq!(error("[]"), format!("{wrong} array into Go value of type {NAME}"));
+        let field = "into Go struct field MessagesRequest";
+        let check = |body: &str, found: &str, place: &str| {
+            assert_eq!(error(body), format!("{wrong} {found} {field}.{place}"), "{body}");
+        };
+        check(r#"{"model":5}"#, "number", "model of type string");
+        check(r#"{"temperature":"warm"}"#, "string", "temperature of type float64");
+        check(r#"{"max_tokens":"9"}"#, "string", "max_tokens of type int");
+        check(r#"{"system":true}"#, "bool", "system of type []anthropic.ContentBlock");
+        check(r#"{"messages":[5]}"#, "number", "messages of type anthropic.Message");
+        check(
+            r#"{"messages":[{"content":[{"type":{}}]}]}"#,
+            "object",
+            "messages.content.type of type string",
+        );
+        check(r#"{"thinking":"on"}"#, "string", "thinking of type anthropic.Thinking");
+    }
+
+    #[test]
+    fn numbers_keep_their_digits() {
+        let read: MessagesRequest<'_> =
+            decode::parse(r#"{"temperature":1,"top_p":0.10}"#, NAME).expect("valid");
+        let shown = |float: Option<Float>| float.map(|float| float.0.to_string());
+        assert_eq!(shown(read.temperature).as_deref(), Some("1"));
+        assert_eq!(shown(read.top_p).as_deref(), Some("0.1"));
+    }
+}

@@ -1,0 +1,559 @@
+//! Reads request bodies the way Go's decoder does (ollama-api.md 1.1, 4.3).
+//!
+//! Keys match in any case, `null` counts as absent, unknown members are skipped, bytes that are not
+//! UTF-8 become U+FFFD, text behind the first value is ignored, and errors are worded as Go words
+//! them. No text of a request is ever repeated in an error, but for the one character at which the
+//! JSON went wrong. Decoding borrows from the body: a 20 MB image is not copied here.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Deref;
+
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, Visitor};
+
+use crate::error::{Error, Result};
+
+/// Go refuses values nested deeper than this.
+const MAX_DEPTH: usize = 10_000;
+
+/// Parts a field's name from the rest of an error while it climbs out of nested structures. It
+/// cannot occur in serde's messages about our types.
+const STEP: char = '\u{1}';
+
+/// The body as text, ready for [`parse`].
+///
+/// # Errors
+/// [`Error::MissingBody`] when it is empty, [`Error::InvalidRequest`] when it is nested too deep.
+pub fn text(body: Vec<u8>) -> Result<String> {
+    let text = unmended(body)?;
+    Ok(match mend_surrogates(&text) {
+        Some(mended) => mended,
+        None => text,
+    })
+}
+
+/// The same for a body that is passed on: its escapes stay as they are.
+///
+/// # Errors
+/// As [`text`].
+pub fn unmended(body: Vec<u8>) -> Result<String> {
+    if body.is_empty() {
+        return Err(Error::MissingBody);
+    }
+    let text = match String::from_utf8(body) {
+        Ok(text) => text,
+        Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+    };
+    if too_deep(text.as_bytes()) {
+        return Err(Error::invalid("exceeded max depth"));
+    }
+    Ok(text)
+}
+
+/// Reads the first JSON value of `text` as a `T`; `name` is Go's name of the type, for errors, with
+/// its package where that is not `api`.
+///
+/// # Errors
+/// [`Error::InvalidRequest`] in Go's words.
+pub fn parse<'a, T: Deserialize<'a>>(text: &'a str, name: &str) -> Result<T> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    T::deserialize(&mut deserializer).map_err(|error| Error::invalid(go_text(&error, text, name)))
+}
+
+/// A string that borrows from the body where it can.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Text<'a>(pub Cow<'a, str>);
+
+impl Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Text<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Borrow;
+        impl<'de> Visitor<'de> for Borrow {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> std::result::Result<Self::Value, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> std::result::Result<Self::Value, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(Borrow)
+    }
+}
+
+/// A whole number. Any JSON number is taken and its fraction cut, as clients send `33.0`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Int(pub i64);
+
+impl<'de> Deserialize<'de> for Int {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Number;
+        impl Visitor<'_> for Number {
+            type Value = Int;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("int")
+            }
+
+            fn visit_i64<E>(self, number: i64) -> std::result::Result<Int, E> {
+                Ok(Int(number))
+            }
+
+            fn visit_u64<E>(self, number: u64) -> std::result::Result<Int, E> {
+                Ok(Int(i64::try_from(number).unwrap_or(i64::MAX)))
+            }
+
+            fn visit_f64<E>(self, number: f64) -> std::result::Result<Int, E> {
+                #[allow(clippy::cast_possible_truncation)] // Saturates, which is what is wanted.
+                Ok(Int(number as i64))
+            }
+        }
+        deserializer.deserialize_i64(Number)
+    }
+}
+
+/// Matches a key against the known names in any case; unknown keys give `None`.
+#[derive(Clone, Copy, Debug)]
+pub struct Key(pub &'static [&'static str]);
+
+impl<'de> DeserializeSeed<'de> for Key {
+    type Value = Option<&'static str>;
+
+    fn deserialize<D: Deserializer<'de>>(
+        self,
+        deserializer: D,
+    ) -> std::result::Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Key {
+    type Value = Option<&'static str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E>(self, key: &str) -> std::result::Result<Self::Value, E> {
+        Ok(self.0.iter().find(|name| name.eq_ignore_ascii_case(key)).copied())
+    }
+}
+
+/// A text member that says something. Go's clients always write the key, so an empty text counts as
+/// absent (ollama-api.md 18.1).
+#[must_use]
+pub fn said(member: Option<&str>) -> Option<&str> {
+    member.filter(|text| !text.is_empty())
+}
+
+/// Adds a field's name to an error on its way out.
+pub fn at_field<E: serde::de::Error>(field: &str, error: E) -> E {
+    E::custom(format_args!("{field}{STEP}{error}"))
+}
+
+/// Reads the value of a key into its field. On duplicates the last one wins; null changes nothing.
+///
+/// It stays a function of its own: there is one for each type of field, not one for each field.
+#[inline(never)]
+pub(crate) fn member<'de, A: MapAccess<'de>, T: Deserialize<'de>>(
+    map: &mut A,
+    key: &'static str,
+    field: &mut Option<T>,
+) -> std::result::Result<(), A::Error> {
+    if let Some(value) = map.next_value().map_err(|error| at_field(key, error))? {
+        *field = Some(value);
+    }
+    Ok(())
+}
+
+/// A member's key: its field's name, unless that is a word of Rust.
+macro_rules! key {
+    ($field:ident) => {
+        stringify!($field)
+    };
+    ($field:ident $key:literal) => {
+        $key
+    };
+}
+pub(crate) use key;
+
+/// Go's package of a request type: Ollama's own, unless another one is named.
+macro_rules! package {
+    () => {
+        "api"
+    };
+    ($package:literal) => {
+        $package
+    };
+}
+pub(crate) use package;
+
+/// Defines a request type: every member optional, keys in any case, unknown members skipped. A field
+/// may have another name than its key (`pub kind as "type": ...`), and the type another package than
+/// Ollama's `api` in errors (`in "anthropic";` before it).
+macro_rules! request {
+    ($(in $package:literal;)? $(#[$meta:meta])* pub struct $name:ident<$life:lifetime> {
+        $($(#[$field_meta:meta])* pub $field:ident $(as $key:literal)?: $type:ty,)*
+    }) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, Default)]
+        pub struct $name<$life> {
+            $($(#[$field_meta])* pub $field: Option<$type>,)*
+        }
+
+        impl<$life> serde::de::Deserialize<$life> for $name<$life> {
+            fn deserialize<D: serde::de::Deserializer<$life>>(
+                deserializer: D,
+            ) -> std::result::Result<Self, D::Error> {
+                struct Members;
+                impl<$life> serde::de::Visitor<$life> for Members {
+                    type Value = $name<$life>;
+
+                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        f.write_str(concat!(
+                            $crate::api::ollama::decode::package!($($package)?),
+                            ".",
+                            stringify!($name)
+                        ))
+                    }
+
+                    // A body of `null` is an empty request.
+                    fn visit_unit<E>(self) -> std::result::Result<Self::Value, E> {
+                        Ok($name::default())
+                    }
+
+                    fn visit_map<A: serde::de::MapAccess<$life>>(
+                        self,
+                        mut map: A,
+                    ) -> std::result::Result<Self::Value, A::Error> {
+                        use $crate::api::ollama::decode::{Key, member};
+                        const NAMES: &[&str] = &[$($crate::api::ollama::decode::key!($field $($key)?)),*];
+                        let mut out = $name::default();
+                        while let Some(key) = map.next_key_seed(Key(NAMES))? {
+                            match key {
+                                $(Some(key @ $crate::api::ollama::decode::key!($field $($key)?)) => {
+                                    member(&mut map, key, &mut out.$field)?;
+                                })*
+                                _ => {
+                                    map.next_value::<serde::de::IgnoredAny>()?;
+                                }
+                            }
+                        }
+                        Ok(out)
+                    }
+                }
+                deserializer.deserialize_any(Members)
+            }
+        }
+    };
+}
+pub(crate) use request;
+
+/// Whether brackets nest deeper than Go allows. Texts with few brackets are not walked.
+fn too_deep(text: &[u8]) -> bool {
+    let opening = text.iter().filter(|&&byte| byte == b'[' || byte == b'{').count();
+    if opening <= MAX_DEPTH {
+        return false;
+    }
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for &byte in text {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                if depth > MAX_DEPTH {
+                    return true;
+                }
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
+/// Replaces escaped halves of a surrogate pair that stand alone by `\ufffd`, as Go reads them:
+/// JavaScript clients send them when they cut a string inside an emoji. `None` if there are none.
+fn mend_surrogates(text: &str) -> Option<String> {
+    if !text.contains("\\ud") && !text.contains("\\uD") {
+        return None;
+    }
+    let bytes = text.as_bytes();
+    let mut lone = Vec::new();
+    let mut at = 0;
+    while let Some(found) = text[at..].find('\\').map(|offset| at + offset) {
+        let high = surrogate(bytes, found);
+        at = match high {
+            Some(0xD800..0xDC00) if matches!(surrogate(bytes, found + 6), Some(0xDC00..)) => {
+                found + 12
+            }
+            Some(_) => {
+                lone.push(found);
+                found + 6
+            }
+            // Two bytes of any other escape; a backslash at the very end is the parser's to report.
+            None => (found + 2).min(bytes.len()),
+        };
+        while !text.is_char_boundary(at) {
+            at += 1;
+        }
+    }
+    if lone.is_empty() {
+        return None;
+    }
+    let mut mended = String::with_capacity(text.len());
+    let mut copied = 0;
+    for found in lone {
+        mended.push_str(&text[copied..found]);
+        mended.push_str("\\ufffd");
+        copied = found + 6;
+    }
+    mended.push_str(&text[copied..]);
+    Some(mended)
+}
+
+/// The value of a `\uD8xx`..`\uDFxx` escape that starts at `at`.
+fn surrogate(bytes: &[u8], at: usize) -> Option<u32> {
+    let escape = bytes.get(at..at + 6)?;
+    let digits = std::str::from_utf8(escape.strip_prefix(b"\\u")?).ok()?;
+    let value = u32::from_str_radix(digits, 16).ok()?;
+    (0xD800..0xE000).contains(&value).then_some(value)
+}
+
+/// The error in Go's words (ollama-api.md 4.3).
+fn go_text(error: &serde_json::Error, text: &str, name: &str) -> String {
+    use serde_json::error::Category;
+    let message = error.to_string();
+    // An error of the syntax that climbed out of a field counts as one of the data.
+    let leaf = message.rsplit(STEP).next().unwrap_or_default();
+    match error.classify() {
+        Category::Eof | Category::Io => "unexpected EOF".to_owned(),
+        Category::Data if leaf.starts_with("EOF while parsing") => "unexpected EOF".to_owned(),
+        Category::Data if !SYNTAX.iter().any(|known| leaf.starts_with(known)) => {
+            data_text(&message, name)
+        }
+        Category::Syntax | Category::Data => syntax_text(error, leaf, text),
+    }
+}
+
+/// How serde_json's messages about the syntax begin.
+const SYNTAX: &[&str] = &[
+    "expected `",
+    "expected ident",
+    "expected value",
+    "invalid escape",
+    "invalid number",
+    "number out of range",
+    "invalid unicode code point",
+    "control character",
+    "key must be a string",
+    "lone leading surrogate",
+    "unexpected end of hex escape",
+    "trailing comma",
+    "recursion limit",
+];
+
+/// `invalid character 'x' looking for ...`
+fn syntax_text(error: &serde_json::Error, message: &str, text: &str) -> String {
+    if message.starts_with("recursion limit") {
+        return "exceeded max depth".to_owned();
+    }
+    let line = text.lines().nth(error.line().saturating_sub(1)).unwrap_or_default();
+    let column = error.column().saturating_sub(1).min(line.len());
+    let start = (0..=column).rev().find(|&at| line.is_char_boundary(at)).unwrap_or(0);
+    let place = match message.split(" at line").next().unwrap_or_default() {
+        "key must be a string" => "looking for beginning of object key string",
+        "expected `:`" => "after object key",
+        "expected `,` or `}`" => "after object key:value pair",
+        "expected `,` or `]`" => "after array element",
+        "invalid number" | "number out of range" => "in numeric literal",
+        "invalid escape" | "invalid unicode code point" => "in string escape code",
+        "expected ident" => "in literal",
+        message if message.starts_with("control character") => "in string literal",
+        _ => "looking for beginning of value",
+    };
+    match line[start..].chars().next() {
+        Some(character) => format!("invalid character {character:?} {place}"),
+        None => format!("invalid character '\\n' {place}"),
+    }
+}
+
+/// `json: cannot unmarshal number into Go struct field GenerateRequest.prompt of type string`
+fn data_text(message: &str, name: &str) -> String {
+    let message = message.split(" at line ").next().unwrap_or_default();
+    let (path, leaf) = match message.rfind(STEP) {
+        Some(at) => (message[..at].replace(STEP, "."), &message[at + STEP.len_utf8()..]),
+        None => (String::new(), message),
+    };
+    let Some(mismatch) = leaf.strip_prefix("invalid type: ") else {
+        return leaf.to_owned();
+    };
+    let value = match mismatch.split([' ', ',']).next().unwrap_or_default() {
+        "integer" | "floating" | "number" => "number",
+        "boolean" => "bool",
+        "sequence" => "array",
+        "map" => "object",
+        other => other,
+    };
+    let expected = match mismatch.rsplit("expected ").next().unwrap_or_default() {
+        "a string" => "string",
+        "a boolean" => "bool",
+        "a sequence" => "slice",
+        "a map" => "map[string]interface {}",
+        other => other,
+    };
+    // A type in place of the package is the one around it.
+    let is_package = |(first, _): &(&str, &str)| first.starts_with(|c: char| c.is_lowercase());
+    let (package, name) = name.split_once('.').filter(is_package).unwrap_or(("api", name));
+    if path.is_empty() {
+        format!("json: cannot unmarshal {value} into Go value of type {package}.{name}")
+    } else {
+        format!(
+            "json: cannot unmarshal {value} into Go struct field {name}.{path} of type {expected}"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    request! {
+        /// An inner structure.
+        pub struct Inner<'a> {
+            /// A text.
+            pub content: Text<'a>,
+        }
+    }
+
+    request! {
+        /// An outer structure.
+        pub struct Outer<'a> {
+            /// A text.
+            pub model: Text<'a>,
+            /// A number.
+            pub count: Int,
+            /// A flag.
+            pub stream: bool,
+            /// A list.
+            pub messages: Vec<Inner<'a>>,
+        }
+    }
+
+    fn read(body: &str) -> String {
+        let text = match text(body.as_bytes().to_vec()) {
+            Ok(text) => text,
+            Err(error) => return error.message(),
+        };
+        match parse::<Outer<'_>>(&text, "Outer") {
+            Ok(outer) => format!(
+                "{:?} {:?} {:?} {:?}",
+                outer.model.as_deref(),
+                outer.count.map(|count| count.0),
+                outer.stream,
+                outer.messages.map(|list| list
+                    .iter()
+                    .map(|inner| inner.content.as_deref().unwrap_or("-").to_owned())
+                    .collect::<Vec<_>>())
+            ),
+            Err(error) => error.message(),
+        }
+    }
+
+    #[test]
+    fn go_s_leniency_is_kept() {
+        let check = |body: &str, expected: &str| assert_eq!(read(body), expected, "{body}");
+        check("{}", "None None None None");
+        check("null", "None None None None");
+        check(r#"{"Model":"x","STREAM":true}"#, r#"Some("x") None Some(true) None"#);
+        check(r#"{"model":"x","model":"y"}"#, r#"Some("y") None None None"#);
+        check(r#"{"model":"x","MODEL":null}"#, r#"Some("x") None None None"#);
+        check(r#"{"model":null,"other":{"a":[1,{"b":2}]}}"#, "None None None None");
+        check(r#"{"model":"x"} trailing"#, r#"Some("x") None None None"#);
+        check(r#"{"count":33.0}"#, "None Some(33) None None");
+        check(r#"{"count":33.9}"#, "None Some(33) None None");
+        check(r#"{"messages":[{"CONTENT":"a\nb"},{}]}"#, r#"None None None Some(["a\nb", "-"])"#);
+    }
+
+    #[test]
+    fn errors_are_worded_as_go_words_them() {
+        let check = |body: &str, expected: &str| assert_eq!(read(body), expected, "{body}");
+        check("", "missing request body");
+        check("{bad", "invalid character 'b' looking for beginning of object key string");
+        check("hello", "invalid character 'h' looking for beginning of value");
+        check(r#"{"model":"x""#, "unexpected EOF");
+        check(r#"{"model":"x"#, "unexpected EOF");
+        check(r#"{"model":"#, "unexpected EOF");
+        check(r#"{"messages":[{"content":"x"#, "unexpected EOF");
+        check(r#"{"model":x}"#, "invalid character 'x' looking for beginning of value");
+        check(
+            r#"{"messages":[{"content":x}]}"#,
+            "invalid character 'x' looking for beginning of value",
+        );
+        check(r#"{"model":"\q"}"#, "invalid character 'q' in string escape code");
+        check(r#"{"model" "x"}"#, "invalid character '\"' after object key");
+        check(
+            r#"{"model":5}"#,
+            "json: cannot unmarshal number into Go struct field Outer.model of type string",
+        );
+        check(
+            r#"{"stream":"no"}"#,
+            "json: cannot unmarshal string into Go struct field Outer.stream of type bool",
+        );
+        check(
+            r#"{"count":"5"}"#,
+            "json: cannot unmarshal string into Go struct field Outer.count of type int",
+        );
+        check(
+            r#"{"messages":[{"content":[1]}]}"#,
+            "json: cannot unmarshal array into Go struct field Outer.messages.content of type string",
+        );
+        check(
+            r#"{"messages":{"a":1}}"#,
+            "json: cannot unmarshal object into Go struct field Outer.messages of type slice",
+        );
+        check("[1]", "json: cannot unmarshal array into Go value of type api.Outer");
+        check(
+            r#"{"model":"secret prompt","stream":"secret"}"#,
+            "json: cannot unmarshal string into Go struct field Outer.stream of type bool",
+        );
+        check(&"[".repeat(100_000), "exceeded max depth");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_become_replacement_characters() {
+        let body = b"{\"model\":\"a\xff\xfeb\"}".to_vec();
+        let text = text(body).expect("never refused");
+        let outer: Outer<'_> = parse(&text, "Outer").expect("valid JSON");
+        assert_eq!(outer.model.as_deref(), Some("a\u{fffd}\u{fffd}b"));
+    }
+
+    #[test]
+    fn lone_halves_of_a_surrogate_pair_become_replacement_characters() {
+        let check = |body: &str, expected: &str| assert_eq!(read(body), expected, "{body}");
+        check(r#"{"model":"a\ud83d"}"#, r#"Some("a�") None None None"#);
+        check(r#"{"model":"\uDE00é\\ud83d"}"#, r#"Some("�é\\ud83d") None None None"#);
+        check(r#"{"model":"\ud83d\ud83d\ude00"}"#, r#"Some("�😀") None None None"#);
+    }
+
+    #[test]
+    fn plain_strings_are_borrowed_from_the_body() {
+        let outer: Outer<'_> = parse(r#"{"model":"plain"}"#, "Outer").expect("valid JSON");
+        assert!(matches!(outer.model, Some(Text(Cow::Borrowed("plain")))));
+    }
+}

@@ -1,0 +1,83 @@
+//! Lines that carry nothing but text, written by hand: one for each token of a stream.
+//!
+//! They are what [`super::answer`] prints, byte for byte (a test compares), in a third of the time:
+//! serialising went through a writer, a formatter and a check of each optional member. Measured with
+//! `cargo bench -- chat_delta`. All other lines are serialised.
+
+use crate::api::wire::ndjson;
+
+/// Appends a line of `/api/chat` (ollama-api.md 8.1).
+pub fn chat(out: &mut Vec<u8>, model: &str, created_at: &str, content: &str) {
+    let before = "\",\"message\":{\"role\":\"assistant\",\"content\":";
+    line(out, (model, created_at), (before, content, "},\"done\":false}\n"));
+}
+
+/// Appends a line of `/api/generate` (ollama-api.md 9.1).
+pub fn generate(out: &mut Vec<u8>, model: &str, created_at: &str, response: &str) {
+    line(out, (model, created_at), ("\",\"response\":", response, ",\"done\":false}\n"));
+}
+
+fn line(
+    out: &mut Vec<u8>,
+    (model, created_at): (&str, &str),
+    (before, text, behind): (&str, &str, &str),
+) {
+    out.extend_from_slice(b"{\"model\":");
+    ndjson::append(out, &model);
+    out.extend_from_slice(b",\"created_at\":\"");
+    // A time of ours: nothing in it is to be escaped.
+    out.extend_from_slice(created_at.as_bytes());
+    out.extend_from_slice(before.as_bytes());
+    ndjson::append(out, &text);
+    out.extend_from_slice(behind.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::ollama::answer::{AnswerMessage, ChatAnswer, GenerateAnswer};
+
+    const NOW: &str = "2026-08-21T10:15:03.123456789Z";
+
+    #[test]
+    fn a_line_is_what_serialising_it_gives() {
+        for text in
+            ["", "Hi", " \"q\" \\ \n\t\u{1}", "<a>&b", "é😀\u{2028}\u{85}", "}", "{\"a\":1}"]
+        {
+            for model in ["m", "a/b:latest", "\"<odd>\u{2029}"] {
+                let (mut by_hand, mut serialised) = (b"x".to_vec(), b"x".to_vec());
+                chat(&mut by_hand, model, NOW, text);
+                generate(&mut by_hand, model, NOW, text);
+                let message = AnswerMessage {
+                    role: "assistant",
+                    content: text,
+                    thinking: "",
+                    tool_calls: Vec::new(),
+                };
+                let answer = ChatAnswer {
+                    model,
+                    created_at: NOW,
+                    message,
+                    done: false,
+                    done_reason: None,
+                    logprobs: &[],
+                    metrics: None,
+                };
+                ndjson::append_line(&mut serialised, &answer);
+                let answer = GenerateAnswer {
+                    model,
+                    created_at: NOW,
+                    response: text,
+                    thinking: "",
+                    done: false,
+                    done_reason: None,
+                    context: &[],
+                    metrics: None,
+                    logprobs: &[],
+                };
+                ndjson::append_line(&mut serialised, &answer);
+                assert_eq!(String::from_utf8(by_hand), String::from_utf8(serialised));
+            }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The parameters of a tool, read as Ollama reads them and kept as they were written (ollama-api.md
+//! 5.7).
+//!
+//! Ollama reads a part of JSON Schema into types of its own and refuses what does not fit them:
+//! parameters and properties that are no objects, and `required` that is no list of strings, at any
+//! depth. All other keywords may hold anything. The text itself is never changed, because an upstream
+//! may know more of JSON Schema than Ollama does.
+
+use serde::de::{Deserialize, Deserializer, Error};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::decode::at_field;
+
+/// A schema that Ollama would take.
+#[derive(Clone, Copy, Debug)]
+pub struct Schema<'a>(pub &'a RawValue);
+
+impl<'de> Deserialize<'de> for Schema<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = <&RawValue>::deserialize(deserializer)?;
+        // What is nested too deep for a value is for the upstream to judge.
+        if let Ok(schema) = serde_json::from_str::<Value>(raw.get()) {
+            check(&schema, "api.ToolFunctionParameters")?;
+        }
+        Ok(Self(raw))
+    }
+}
+
+/// Refuses a schema that is not what Go calls `name`.
+fn check<E: Error>(schema: &Value, name: &str) -> Result<(), E> {
+    let Value::Object(members) = schema else { return Err(mismatch(schema, name)) };
+    match members.get("required") {
+        None | Some(Value::Null) => {}
+        Some(Value::Array(items)) => {
+            if let Some(item) = items.iter().find(|item| !item.is_string() && !item.is_null()) {
+                return Err(at_field("required", mismatch(item, "string")));
+            }
+        }
+        Some(other) => return Err(at_field("required", mismatch(other, "[]string"))),
+    }
+    match members.get("properties") {
+        None | Some(Value::Null) => Ok(()),
+        Some(Value::Object(properties)) => properties
+            .values()
+            .filter(|property| !property.is_null())
+            .try_for_each(|property| check(property, "api.ToolProperty"))
+            .map_err(|error| at_field("properties", error)),
+        Some(other) => Err(at_field("properties", mismatch(other, "api.ToolPropertiesMap"))),
+    }
+}
+
+/// The error of a wrong type, in the form in which serde tells of one.
+fn mismatch<E: Error>(found: &Value, expected: &str) -> E {
+    let found = match found {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    E::custom(format_args!("invalid type: {found}, expected {expected}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::api::ollama::decode;
+    use crate::api::ollama::request::Tool;
+
+    /// The parameters as they were kept, or what is wrong with them.
+    fn check(parameters: &str, expected: &str) {
+        let tool = format!(r#"{{"function":{{"name":"f","parameters":{parameters}}}}}"#);
+        let found = match decode::parse::<Tool<'_>>(&tool, "Tool") {
+            Ok(tool) => {
+                let schema = tool.function.and_then(|function| function.parameters);
+                schema.map_or("nothing", |schema| schema.0.get()).to_owned()
+            }
+            Err(error) => error.message(),
+        };
+        assert_eq!(found, expected, "{parameters}");
+    }
+
+    #[test]
+    fn what_ollama_takes_is_kept_as_it_was_written() {
+        for taken in [
+            "{}",
+            r#"{"type":"object","required":null,"properties":null}"#,
+            r#"{ "properties": {"b":{"type":["string","null"],"default": 1},"a":null}, "x": [5] }"#,
+            r#"{"required":["a",null],"properties":{"a":{"properties":{"b":{"required":[]}}}}}"#,
+            r#"{"properties":{"a":{"items":true,"enum":[1,"x",null],"oneOf":5,"$ref":{}}}}"#,
+        ] {
+            check(taken, taken);
+        }
+        check("null", "nothing");
+    }
+
+    #[test]
+    fn what_ollama_refuses_is_named_with_its_place() {
+        let wrong = |found: &str, place: &str, expected: &str| {
+            format!(
+                "json: cannot unmarshal {found} into Go struct field \
+                 Tool.function.parameters{place} of type {expected}"
+            )
+        };
+        let parameters = "api.ToolFunctionParameters";
+        check("[]", &wrong("array", "", parameters));
+        check("\"x\"", &wrong("string", "", parameters));
+        check("true", &wrong("bool", "", parameters));
+        let property = "api.ToolProperty";
+        check(r#"{"properties":{"a":"string"}}"#, &wrong("string", ".properties", property));
+        check(r#"{"properties":{"b":{},"a":[5]}}"#, &wrong("array", ".properties", property));
+        check(
+            r#"{"properties":{"a":{"properties":{"b":true}}}}"#,
+            &wrong("bool", ".properties.properties", property),
+        );
+        check(r#"{"properties":[]}"#, &wrong("array", ".properties", "api.ToolPropertiesMap"));
+        check(r#"{"required":"a"}"#, &wrong("string", ".required", "[]string"));
+        check(r#"{"required":["a",5]}"#, &wrong("number", ".required", "string"));
+        check(
+            r#"{"properties":{"a":{"required":true}}}"#,
+            &wrong("bool", ".properties.required", "[]string"),
+        );
+    }
+}

@@ -1,0 +1,291 @@
+//! JSON objects whose members stay as they were written.
+//!
+//! What is passed on is not read any further than it must be: an [`Object`] knows the keys of one
+//! level and the text of each value. Nothing is put into another order, no number and no escape is
+//! written anew. Knows nothing of what the members mean.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::api::ollama::decode::Text;
+
+/// A JSON object, one level deep, in its own order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Object<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+
+impl<'a> Object<'a> {
+    /// Reads an object; `None` when the text is something else.
+    #[must_use]
+    pub fn read(text: &'a str) -> Option<Self> {
+        if text.trim_start().starts_with('{') { serde_json::from_str(text).ok() } else { None }
+    }
+
+    /// The keys and the texts of their values.
+    pub fn members(&self) -> impl Iterator<Item = (&str, &Cow<'a, str>)> {
+        self.0.iter().map(|(key, value)| (key.as_ref(), value))
+    }
+
+    /// The text of a value; of the last one where a key stands twice.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.0.iter().rfind(|(known, _)| known == key).map(|(_, value)| value.as_ref())
+    }
+
+    /// Whether a member is there that says something.
+    #[must_use]
+    pub fn says(&self, key: &str) -> bool {
+        self.get(key).is_some_and(|value| value != "null")
+    }
+
+    /// A value that is a string.
+    #[must_use]
+    pub fn text(&self, key: &str) -> Option<String> {
+        serde_json::from_str(self.get(key)?).ok()
+    }
+
+    /// Gives a member another value, in its place; a new one comes last.
+    pub fn set(&mut self, key: &str, value: impl Into<Cow<'a, str>>) {
+        match self.0.iter_mut().rfind(|(known, _)| known == key) {
+            Some((_, old)) => *old = value.into(),
+            None => self.0.push((Cow::Owned(key.to_owned()), value.into())),
+        }
+    }
+
+    /// Takes a member out; whether it was there.
+    pub fn remove(&mut self, key: &str) -> bool {
+        let before = self.0.len();
+        self.0.retain(|(known, _)| known != key);
+        self.0.len() < before
+    }
+
+    /// Gives a member another name, in its place; whether it was there.
+    pub fn rename(&mut self, from: &str, to: &str) -> bool {
+        if self.get(from).is_none() {
+            return false;
+        }
+        self.remove(to);
+        for (key, _) in self.0.iter_mut().filter(|(key, _)| key == from) {
+            *key = Cow::Owned(to.to_owned());
+        }
+        true
+    }
+
+    /// Keeps one spelling of a key that the reader would match in any case: that of the last one
+    /// that says something, under the proper name.
+    pub fn settle(&mut self, key: &'static str) {
+        let same = |known: &str| known.eq_ignore_ascii_case(key);
+        let said = |(known, value): &(Cow<'a, str>, Cow<'a, str>)| same(known) && value != "null";
+        let Some(at) = self.0.iter().rposition(said) else { return };
+        self.0[at].0 = Cow::Borrowed(key);
+        let mut place = 0;
+        self.0.retain(|(known, _)| {
+            place += 1;
+            place - 1 == at || !same(known)
+        });
+    }
+
+    /// The object as text.
+    #[must_use]
+    pub fn write(&self) -> String {
+        let mut out = String::with_capacity(self.0.iter().map(|(_, it)| it.len() + 16).sum());
+        out.push('{');
+        for (place, (key, value)) in self.0.iter().enumerate() {
+            if place > 0 {
+                out.push(',');
+            }
+            out.push_str(&quoted(key));
+            out.push(':');
+            out.push_str(value);
+        }
+        out.push('}');
+        out
+    }
+}
+
+/// A text as JSON.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// The items of a list; `None` when the text is something else.
+#[must_use]
+pub fn items(text: &str) -> Option<Vec<&str>> {
+    let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
+    Some(items.into_iter().map(RawValue::get).collect())
+}
+
+/// A list of these items as text.
+#[must_use]
+pub fn list<T: AsRef<str>>(items: &[T]) -> String {
+    let items: Vec<&str> = items.iter().map(AsRef::as_ref).collect();
+    format!("[{}]", items.join(","))
+}
+
+/// The name of the model and where its value stands, when it stands whole among the first members of a
+/// body of which only the beginning is known.
+#[must_use]
+pub fn model_in(beginning: &[u8]) -> Option<(String, Range<usize>)> {
+    let mut rest = skip_blanks(beginning).strip_prefix(b"{")?;
+    loop {
+        let (key, after) = value(skip_blanks(rest))?;
+        let start = skip_blanks(skip_blanks(after).strip_prefix(b":")?);
+        let (text, after) = value(start)?;
+        // A number or a word may go on behind what is known.
+        let behind = skip_blanks(after).strip_prefix(b",")?;
+        let key: String = serde_json::from_slice(key).ok()?;
+        if key.eq_ignore_ascii_case("model") {
+            let name = (key == "model").then(|| serde_json::from_slice(text).ok()).flatten()?;
+            return Some((name, beginning.len() - start.len()..beginning.len() - after.len()));
+        }
+        rest = behind;
+    }
+}
+
+fn skip_blanks(text: &[u8]) -> &[u8] {
+    let blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
+    &text[text.iter().position(|byte| !blank(byte)).unwrap_or(text.len())..]
+}
+
+/// One value, and what follows it. What is no JSON is told by whoever reads it.
+fn value(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for (at, byte) in text.iter().enumerate() {
+        if in_string {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => in_string = false,
+                _ => continue,
+            }
+            if in_string || depth > 0 {
+                continue;
+            }
+            return Some(text.split_at(at + 1));
+        }
+        match byte {
+            b'"' => in_string = true,
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' if depth > 0 => {
+                depth -= 1;
+                if depth == 0 {
+                    return Some(text.split_at(at + 1));
+                }
+            }
+            b',' | b':' | b']' | b'}' | b' ' | b'\t' | b'\r' | b'\n' if depth == 0 => {
+                return (at > 0).then(|| text.split_at(at));
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+impl<'de> Deserialize<'de> for Object<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Object<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            // A body of `null` is an empty request (ollama-api.md 1.1).
+            fn visit_unit<E>(self) -> std::result::Result<Self::Value, E> {
+                Ok(Object::default())
+            }
+
+            fn visit_map<A: MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> std::result::Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some((Text(key), value)) = map.next_entry::<Text<'de>, &RawValue>()? {
+                    members.push((key, Cow::Borrowed(value.get())));
+                }
+                Ok(Object(members))
+            }
+        }
+        deserializer.deserialize_any(Members)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#"{ "b": 1.50, "a": {"z":1,"y":"\u00e9"}, "b" : [1, 2] ,"c":null}"#;
+
+    #[test]
+    fn members_keep_their_order_and_their_text() {
+        let object = Object::read(TEXT).expect("an object");
+        let expected = r#"{"b":1.50,"a":{"z":1,"y":"\u00e9"},"b":[1, 2],"c":null}"#;
+        assert_eq!(object.write(), expected);
+        assert_eq!(object.get("b"), Some("[1, 2]"), "the last one counts");
+        assert!(object.says("a") && !object.says("c") && !object.says("d"));
+        assert_eq!(Object::read("[1]"), None);
+        assert_eq!(Object::read("{\"a\":"), None);
+    }
+
+    #[test]
+    fn members_are_changed_in_their_place() {
+        let mut object = Object::read(r#"{"a":1,"b":2,"c":3}"#).expect("an object");
+        object.set("b", "4");
+        object.set("d", quoted("x\"y"));
+        assert!(object.rename("a", "c") && !object.rename("a", "e"));
+        assert!(object.remove("b") && !object.remove("b"));
+        assert_eq!(object.write(), r#"{"c":1,"d":"x\"y"}"#);
+    }
+
+    #[test]
+    fn one_spelling_of_a_key_is_left() {
+        let settled = |text: &str| {
+            let mut object = Object::read(text).expect("an object");
+            object.settle("model");
+            object.write()
+        };
+        assert_eq!(settled(r#"{"Model":"a","x":1}"#), r#"{"model":"a","x":1}"#);
+        assert_eq!(settled(r#"{"model":"a","x":1,"MODEL":"b"}"#), r#"{"x":1,"model":"b"}"#);
+        assert_eq!(settled(r#"{"model":"a","MODEL":null}"#), r#"{"model":"a"}"#);
+        assert_eq!(settled(r#"{"x":1}"#), r#"{"x":1}"#);
+    }
+
+    #[test]
+    fn the_model_is_found_at_the_beginning_of_a_body() {
+        let check = |beginning: &str, expected: Option<&str>| {
+            let found = model_in(beginning.as_bytes());
+            let name = found.as_ref().map(|(name, _)| name.as_str());
+            assert_eq!(name, expected, "{beginning}");
+            if let (Some((_, place)), Some(name)) = (&found, expected) {
+                assert_eq!(beginning[place.clone()], quoted(name), "{beginning}");
+            }
+        };
+        check(r#"{"model":"m","messages":[{"ro"#, Some("m"));
+        check(r#" { "stream" : true , "model" : "a\"b" , "#, Some("a\"b"));
+        check(r#"{"x":{"model":"no","y":["}"]},"z":-1.5e3,"model":"m","#, Some("m"));
+        check(r#"{"x":"\\","model":"m","#, Some("m"));
+        check(r#"{"messages":[{"content":"long"#, None);
+        check(r#"{"model":"m"#, None);
+        check(r#"{"model":"m""#, None);
+        check(r#"{"model":5,"x":1"#, None);
+        check(r#"{"Model":"m","x":1"#, None);
+        check(r#"{"x":,"model":"m","#, None);
+        check("[1,", None);
+        check("", None);
+        check(r#"{"x" 1,"#, None);
+    }
+
+    #[test]
+    fn lists_come_apart_and_together() {
+        let parts = items(r#"[ {"b":1,"a":2}, "x" ,3]"#).expect("a list");
+        assert_eq!(parts, [r#"{"b":1,"a":2}"#, r#""x""#, "3"]);
+        assert_eq!(list(&parts), r#"[{"b":1,"a":2},"x",3]"#);
+        assert_eq!(items("{}"), None);
+        assert_eq!(list::<&str>(&[]), "[]");
+    }
+}

@@ -1,0 +1,451 @@
+//! `POST /v1/responses`: what clients send and what they are answered (ollama-api.md 14.6).
+//!
+//! Requests are read as leniently as Ollama's own; an item and a part are looked at for their `type`
+//! first, because that decides what their other members mean. Answers and events only print
+//! themselves, members in the law's order, absent ones as `null` where the law has them so. Nothing
+//! here decides anything.
+
+use serde::de::{Deserialize, Deserializer, Error};
+use serde::ser::Serialize;
+use serde_json::value::RawValue;
+use serde_json::{Number, Value};
+
+use crate::api::ollama::decode::{Int, Text, request};
+use crate::api::ollama::schema::Schema;
+
+request! {
+    in "openai";
+    /// The request.
+    pub struct ResponsesRequest<'a> {
+        /// The model's name.
+        pub model: Text<'a>,
+        /// A text, or a list of items.
+        pub input: &'a RawValue,
+        /// The first system message.
+        pub instructions: Text<'a>,
+        /// Whether to stream; false unless said otherwise.
+        pub stream: bool,
+        /// Sampling.
+        pub temperature: Float,
+        /// Sampling.
+        pub top_p: Float,
+        /// The most tokens of the answer.
+        pub max_output_tokens: Int,
+        /// Whether and how much to reason.
+        pub reasoning: Reasoning<'a>,
+        /// The form of the answer.
+        pub text: TextSettings<'a>,
+        /// What the model may call.
+        pub tools: Vec<&'a RawValue>,
+        /// Which of them it must or must not call.
+        pub tool_choice: &'a RawValue,
+        /// Only told back.
+        pub truncation: Text<'a>,
+        /// Only told back.
+        pub background: bool,
+    }
+}
+
+request! {
+    in "openai";
+    /// How much to reason.
+    pub struct Reasoning<'a> {
+        /// `none`, `minimal`, `low` and so on; empty for nothing said.
+        pub effort: Text<'a>,
+        /// Only told back.
+        pub summary: Text<'a>,
+    }
+}
+
+request! {
+    in "openai";
+    /// What the text of the answer is to be.
+    pub struct TextSettings<'a> {
+        /// A [`TextFormat`], which is told back as it was written.
+        pub format: &'a RawValue,
+    }
+}
+
+request! {
+    in "openai";
+    /// The form of the text.
+    pub struct TextFormat<'a> {
+        /// `text`, `json_schema` or `json_object`.
+        pub kind as "type": Text<'a>,
+        /// The schema.
+        pub schema: &'a RawValue,
+    }
+}
+
+request! {
+    in "openai";
+    /// A function, or a namespace of functions.
+    pub struct ResponsesTool<'a> {
+        /// `function`, `namespace`, or something that only a server of OpenAI's can run.
+        pub kind as "type": Text<'a>,
+        /// Its name.
+        pub name: Text<'a>,
+        /// What it is for.
+        pub description: Text<'a>,
+        /// A function's parameters, which are passed on untouched.
+        pub parameters: Schema<'a>,
+        /// A namespace's members.
+        pub tools: Vec<ResponsesTool<'a>>,
+    }
+}
+
+request! {
+    in "openai";
+    /// What tells one kind of item from another.
+    pub struct ItemKind<'a> {
+        /// The kind; may be missing where there is a role.
+        pub kind as "type": Text<'a>,
+        /// Makes a message of it where the kind is missing.
+        pub role: Text<'a>,
+    }
+}
+
+request! {
+    in "openai";
+    /// An item of kind `message`.
+    pub struct ResponsesInputMessage<'a> {
+        /// Who said it.
+        pub role: Text<'a>,
+        /// A text, or a list of parts.
+        pub content: &'a RawValue,
+    }
+}
+
+request! {
+    in "openai";
+    /// An item of kind `function_call`.
+    pub struct ResponsesFunctionCall<'a> {
+        /// The id that its output names.
+        pub call_id: Text<'a>,
+        /// The function's name.
+        pub name: Text<'a>,
+        /// An object, as a string of JSON.
+        pub arguments: &'a RawValue,
+    }
+}
+
+request! {
+    in "openai";
+    /// An item of kind `function_call_output`.
+    pub struct ResponsesFunctionCallOutput<'a> {
+        /// Which call it answers.
+        pub call_id: Text<'a>,
+        /// A text, or a list of parts.
+        pub output: &'a RawValue,
+    }
+}
+
+request! {
+    in "openai";
+    /// An item of kind `reasoning`.
+    pub struct ResponsesReasoningInput<'a> {
+        /// What an earlier answer gave out under this name.
+        pub encrypted_content: Text<'a>,
+    }
+}
+
+request! {
+    in "openai";
+    /// A part of a message or of an output.
+    pub struct ResponsesContent<'a> {
+        /// `input_text`, `output_text`, `input_image` or `input_file`.
+        pub kind as "type": Text<'a>,
+        /// The text of a part that is one.
+        pub text: Text<'a>,
+        /// The data URL of an image; [`Text`] when it is read.
+        pub image_url: &'a RawValue,
+    }
+}
+
+/// A number with the digits that the client wrote.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Float(pub Number);
+
+impl<'de> Deserialize<'de> for Float {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let found = match Value::deserialize(deserializer)? {
+            Value::Number(number) => return Ok(Self(number)),
+            Value::Null => "null",
+            Value::Bool(_) => "boolean",
+            Value::String(_) => "string",
+            Value::Array(_) => "sequence",
+            Value::Object(_) => "map",
+        };
+        Err(D::Error::custom(format_args!("invalid type: {found}, expected float64")))
+    }
+}
+
+/// The response: the whole answer, and what the first events and the last one hold.
+#[derive(Debug, serde::Serialize)]
+pub struct Response<'a> {
+    /// `resp_` and a number.
+    pub id: &'a str,
+    /// Always `response`.
+    pub object: &'static str,
+    /// When the answer began, in Unix seconds.
+    pub created_at: u64,
+    /// When it ended.
+    pub completed_at: Option<u64>,
+    /// `in_progress` or `completed`; the latter also where the limit ended it.
+    pub status: &'static str,
+    /// Always null.
+    pub incomplete_details: (),
+    /// The name as the client sent it.
+    pub model: &'a str,
+    /// Always null: nothing is kept.
+    pub previous_response_id: (),
+    /// As they were sent.
+    pub instructions: Option<&'a str>,
+    /// What was answered.
+    pub output: &'a [Item<'a>],
+    /// Always null: errors are told otherwise.
+    pub error: (),
+    /// As they were sent.
+    pub tools: &'a [Box<RawValue>],
+    /// Always `auto`.
+    pub tool_choice: &'static str,
+    /// As it was sent; else `disabled`.
+    pub truncation: &'a str,
+    /// Always true.
+    pub parallel_tool_calls: bool,
+    /// As it was sent; else plain text.
+    pub text: TextField<'a>,
+    /// As it was sent; else 1.
+    pub top_p: &'a Number,
+    /// Always 0.
+    pub presence_penalty: u8,
+    /// Always 0.
+    pub frequency_penalty: u8,
+    /// Always 0.
+    pub top_logprobs: u8,
+    /// As it was sent; else 1.
+    pub temperature: &'a Number,
+    /// As it was sent.
+    pub reasoning: Option<ReasoningField<'a>>,
+    /// The counts, once they are known.
+    pub usage: Option<Usage>,
+    /// As it was sent.
+    pub max_output_tokens: Option<i64>,
+    /// Always null.
+    pub max_tool_calls: (),
+    /// Always false.
+    pub store: bool,
+    /// As it was sent.
+    pub background: bool,
+    /// Always `default`.
+    pub service_tier: &'static str,
+    /// Always empty.
+    pub metadata: Metadata,
+    /// Always null.
+    pub safety_identifier: (),
+    /// Always null.
+    pub prompt_cache_key: (),
+}
+
+/// `metadata` of a [`Response`]: an object without members.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct Metadata {}
+
+/// `text` of a [`Response`].
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct TextField<'a> {
+    /// The form of the text.
+    pub format: &'a RawValue,
+}
+
+/// `reasoning` of a [`Response`].
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct ReasoningField<'a> {
+    /// As it was sent.
+    pub effort: Option<&'a str>,
+    /// As it was sent.
+    pub summary: Option<&'a str>,
+}
+
+/// The counts.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub input_tokens: u64,
+    /// Tokens of the answer.
+    pub output_tokens: u64,
+    /// Both together.
+    pub total_tokens: u64,
+    /// Always 0, as Ollama tells it.
+    pub input_tokens_details: InputDetails,
+    /// Always 0, as Ollama tells it.
+    pub output_tokens_details: OutputDetails,
+}
+
+/// Part of the [`Usage`].
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+pub struct InputDetails {
+    /// Always 0.
+    pub cached_tokens: u8,
+}
+
+/// Part of the [`Usage`].
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+pub struct OutputDetails {
+    /// Always 0.
+    pub reasoning_tokens: u8,
+}
+
+/// One thing that was answered.
+#[derive(Debug, serde::Serialize)]
+#[serde(untagged)]
+pub enum Item<'a> {
+    /// Reasoning.
+    Reasoning(ReasoningItem<'a>),
+    /// Text.
+    Message(MessageItem<'a>),
+    /// A call.
+    Call(CallItem<'a>),
+}
+
+/// An item that is reasoning.
+#[derive(Debug, serde::Serialize)]
+pub struct ReasoningItem<'a> {
+    /// `rs_` and the response's id.
+    pub id: &'a str,
+    /// Always `reasoning`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// The text, once it is whole.
+    pub summary: Vec<SummaryText<'a>>,
+    /// The same text: what a client sends back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encrypted_content: Option<&'a str>,
+}
+
+/// The text of a [`ReasoningItem`].
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct SummaryText<'a> {
+    /// Always `summary_text`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// The text.
+    pub text: &'a str,
+}
+
+/// An item that is text.
+#[derive(Debug, serde::Serialize)]
+pub struct MessageItem<'a> {
+    /// `msg_` and a number.
+    pub id: &'a str,
+    /// Always `message`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// `in_progress` or `completed`.
+    pub status: &'static str,
+    /// Always `assistant`.
+    pub role: &'static str,
+    /// The text, once it is whole.
+    pub content: Vec<OutputText<'a>>,
+}
+
+/// The text of a [`MessageItem`].
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct OutputText<'a> {
+    /// Always `output_text`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// The text.
+    pub text: &'a str,
+    /// Always empty.
+    pub annotations: [u8; 0],
+    /// Always empty.
+    pub logprobs: [u8; 0],
+}
+
+/// An item that is a call.
+#[derive(Debug, serde::Serialize)]
+pub struct CallItem<'a> {
+    /// `fc_`, the response's id, and the call's place.
+    pub id: &'a str,
+    /// Always `function_call`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// `in_progress` or `completed`.
+    pub status: &'static str,
+    /// What the client's output will name.
+    pub call_id: &'a str,
+    /// The function's name.
+    pub name: &'a str,
+    /// An object, as a string of JSON; empty until it is whole.
+    pub arguments: &'a str,
+}
+
+/// One event.
+#[derive(Debug, serde::Serialize)]
+pub struct Event<'a, T: Serialize> {
+    /// What happened.
+    #[serde(rename = "type")]
+    pub kind: &'a str,
+    /// Its place among the events, from 0.
+    pub sequence_number: u64,
+    /// What belongs to it.
+    #[serde(flatten)]
+    pub body: T,
+}
+
+/// An event of the whole response.
+#[derive(Debug, serde::Serialize)]
+pub struct OfResponse<'a> {
+    /// The response as it is then.
+    pub response: Response<'a>,
+}
+
+/// An item begins or ends.
+#[derive(Debug, serde::Serialize)]
+pub struct OfItem<'a> {
+    /// Its place in the output.
+    pub output_index: usize,
+    /// The item as it is then.
+    pub item: Item<'a>,
+}
+
+/// A part of a message begins or ends.
+#[derive(Debug, serde::Serialize)]
+pub struct OfPart<'a> {
+    /// The message's id.
+    pub item_id: &'a str,
+    /// Its place in the output.
+    pub output_index: usize,
+    /// Always 0.
+    pub content_index: u8,
+    /// The part as it is then.
+    pub part: OutputText<'a>,
+}
+
+/// Something of an item's text, or all of it.
+#[derive(Debug, Default, serde::Serialize)]
+pub struct OfText<'a> {
+    /// The item's id.
+    pub item_id: &'a str,
+    /// Its place in the output.
+    pub output_index: usize,
+    /// 0 for a message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_index: Option<u8>,
+    /// 0 for reasoning.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub summary_index: Option<u8>,
+    /// What is added.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delta: Option<&'a str>,
+    /// The whole text of a message, or of reasoning.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<&'a str>,
+    /// The whole arguments of a call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<&'a str>,
+    /// Empty for a message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logprobs: Option<[u8; 0]>,
+}

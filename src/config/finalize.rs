@@ -1,0 +1,113 @@
+//! What [`super::load`] has to look at beside the options to know who may come in: the file of the
+//! keys, and whether others than this machine can reach the address.
+//!
+//! The only place besides [`super::load`] itself that reads anything. Invariant: a file of keys that
+//! cannot be read, or holds none, is an error, never "no keys"; no message holds a key, nor the path,
+//! in whose place somebody may have written one.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::{IpAddr, ToSocketAddrs};
+use std::path::Path;
+
+use super::{Config, ConfigError};
+use crate::http::client_keys::Keys;
+
+/// The option that names the file.
+const FILE: &str = "PROXY_API_KEYS_FILE";
+
+/// The largest file of keys, in bytes.
+const MOST_BYTES: u64 = 1024 * 1024;
+
+/// The configuration with the keys of the file, and with a warning where everybody may come in.
+///
+/// # Errors
+/// When the file cannot be used.
+pub fn settled(mut config: Config) -> Result<Config, ConfigError> {
+    if let Some(path) = &config.proxy_api_keys_file {
+        match keys_of(path) {
+            Ok((keys, warning)) => {
+                config.proxy_api_keys.extend(keys);
+                config.warnings.extend(warning);
+            }
+            Err(reason) => return Err(ConfigError { problems: vec![format!("{FILE}: {reason}")] }),
+        }
+    }
+    if config.proxy_api_keys.is_empty() && is_exposed(&config.host, resolve) {
+        config.warnings.push(
+            "whoever can reach this address may use the upstream and its key: set PROXY_API_KEYS, or \
+             listen on 127.0.0.1 (OLLAMA_HOST)"
+                .to_owned(),
+        );
+    }
+    Ok(config)
+}
+
+/// The keys of a file, and what is odd about it.
+fn keys_of(path: &Path) -> Result<(Keys, Option<String>), String> {
+    let unreadable = |error: io::Error| format!("the file cannot be read: {}", error.kind());
+    let file = File::open(path).map_err(unreadable)?;
+    let warning = open_to_others(&file);
+    let mut bytes = Vec::new();
+    file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > MOST_BYTES {
+        return Err(format!("the file has more than {MOST_BYTES} bytes"));
+    }
+    let keys =
+        Keys::parse_file(&bytes).map_err(|reason| format!("the file cannot be used: {reason}"))?;
+    Ok((keys, warning))
+}
+
+/// What is to be said of a file that every user of the machine may read or write.
+#[cfg(unix)]
+fn open_to_others(file: &File) -> Option<String> {
+    use std::os::unix::fs::PermissionsExt;
+
+    let mode = file.metadata().ok()?.permissions().mode() & 0o777;
+    (mode & 0o006 != 0).then(|| {
+        format!(
+            "{FILE}: other users of this machine may open the file (mode {mode:o}); chmod 600 it"
+        )
+    })
+}
+
+#[cfg(not(unix))]
+fn open_to_others(_: &File) -> Option<String> {
+    None
+}
+
+/// Whether an address or name to listen on is, or may be, another than loopback.
+fn is_exposed(host: &str, resolve: impl Fn(&str) -> Vec<IpAddr>) -> bool {
+    let found = match host {
+        "" => return true,
+        name if name.eq_ignore_ascii_case("localhost") => return false,
+        host => host.parse().map_or_else(|_| resolve(host), |address: IpAddr| vec![address]),
+    };
+    found.is_empty() || found.iter().any(|address| !address.to_canonical().is_loopback())
+}
+
+/// The addresses of a name; none where nobody knows it.
+fn resolve(name: &str) -> Vec<IpAddr> {
+    let found = (name, 0).to_socket_addrs();
+    found.map(|found| found.map(|address| address.ip()).collect()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_is_not_exposed() {
+        let resolve = |name: &str| match name {
+            "near" => vec![IpAddr::from([127, 0, 1, 1])],
+            "both" => vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from([10, 0, 0, 1])],
+            _ => Vec::new(),
+        };
+        for host in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "localhost", "near"] {
+            assert!(!is_exposed(host, resolve), "{host}");
+        }
+        for host in ["", "0.0.0.0", "::", "192.168.1.5", "2001:db8::1", "both", "nobody-knows"] {
+            assert!(is_exposed(host, resolve), "{host}");
+        }
+    }
+}

@@ -1,0 +1,410 @@
+//! What happens to a request before it is routed: CORS, then the check of its host
+//! (ollama-api.md 16), then that of its key, where keys are asked for.
+//!
+//! The check of the host keeps web pages from reaching a server on loopback by a name that they make
+//! point there (DNS rebinding). A server that listens elsewhere is meant to be reached by other
+//! names, so there is no check. Pure: what is known of the machine comes in, the machine itself is
+//! never asked here.
+//! Invariants: CORS comes first, so that a preflight, which never has a key, and a foreign origin are
+//! answered whatever the host, and whatever is refused still carries the headers of its allowed
+//! origin. Without a key nothing is reached but the two routes that only say that the proxy lives.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use crate::http::client_keys::{Credentials, Keys};
+use crate::http::cors::{Headers, Origins, Verdict};
+use crate::http::routes;
+use crate::http::routes::{Route, Target};
+
+/// Names that end so are of this machine or its network.
+const LOCAL_ENDINGS: [&str; 3] = [".localhost", ".local", ".internal"];
+
+/// The rules for one listening socket.
+pub struct Gate {
+    origins: Origins,
+    keys: Keys,
+    /// `None` where any host will do.
+    machine: Option<Machine>,
+}
+
+/// What the check of the host has to know of the machine.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Its name; empty when unknown.
+    pub hostname: String,
+    /// Whether an address is one of its interfaces'.
+    pub has_address: fn(IpAddr) -> bool,
+}
+
+/// What is looked at of a request. It has no `Debug`: it holds a key.
+#[derive(Clone, Copy, Default)]
+pub struct Asked<'a> {
+    /// Its method.
+    pub method: &'a str,
+    /// Its target as it stands in the request line.
+    pub target: &'a str,
+    /// Its header `Origin`.
+    pub origin: Option<&'a str>,
+    /// Its header `Host`.
+    pub host: Option<&'a str>,
+    /// What it brings to show that it may ask.
+    pub credentials: Credentials<'a>,
+}
+
+/// How a request is answered that does not go on to its route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// With this status and no body.
+    Empty(u16),
+    /// With the error of that name.
+    Unauthorized,
+}
+
+/// What is to be done with a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ruling {
+    /// Its answer; `None` when it goes on to its route.
+    pub answer: Option<Answer>,
+    /// For whatever answer it gets.
+    pub headers: Headers,
+    /// Why it is refused, for the log.
+    pub refusal: Option<&'static str>,
+}
+
+impl Gate {
+    /// The rules for a socket that is bound to `bound`; without keys everybody may ask.
+    #[must_use]
+    pub fn new(origins: Origins, keys: Keys, bound: IpAddr, machine: Machine) -> Self {
+        let machine = bound.to_canonical().is_loopback().then_some(machine);
+        Self { origins, keys, machine }
+    }
+
+    /// Decides about a request.
+    #[must_use]
+    pub fn decide(&self, asked: &Asked<'_>) -> Ruling {
+        let host = effective_host(asked.target, asked.host);
+        let headers = match self.origins.decide(asked.method, asked.origin, host) {
+            Verdict::Refused => return refused("its origin is not allowed (OLLAMA_ORIGINS)"),
+            Verdict::Preflight(headers) => {
+                return Ruling { answer: Some(Answer::Empty(204)), headers, refusal: None };
+            }
+            Verdict::Allowed(headers) => headers,
+            Verdict::SameOrigin => Headers::new(),
+        };
+        let ruling = self.machine.as_ref().map(|machine| machine.decide(asked.method, host));
+        let ruling = match ruling.unwrap_or_default() {
+            Ruling { answer: None, .. } if !self.lets_in(asked) => Ruling {
+                answer: Some(Answer::Unauthorized),
+                refusal: Some("it brings no key of PROXY_API_KEYS"),
+                ..Ruling::default()
+            },
+            ruling => ruling,
+        };
+        Ruling { headers, ..ruling }
+    }
+
+    /// Whether a request has a key, or needs none.
+    fn lets_in(&self, asked: &Asked<'_>) -> bool {
+        self.keys.admit(asked.credentials) || is_open(asked)
+    }
+}
+
+/// Whether a route is open to those without a key. The router itself tells, so that nothing leads
+/// elsewhere than it seemed to.
+fn is_open(asked: &Asked<'_>) -> bool {
+    let found = routes::find(asked.method, asked.target);
+    matches!(found, Ok(Target::Route(Route::Root | Route::Health)))
+}
+
+impl Machine {
+    fn decide(&self, method: &str, host: &str) -> Ruling {
+        let host = without_port(host);
+        if host.parse().is_ok_and(|address: IpAddr| self.is_near(address)) {
+            return Ruling::default();
+        }
+        if !self.is_own_name(&host.to_ascii_lowercase()) {
+            return refused("its host is not this machine (it listens on loopback only)");
+        }
+        let answer = (method == "OPTIONS").then_some(Answer::Empty(204));
+        Ruling { answer, ..Ruling::default() }
+    }
+
+    fn is_near(&self, address: IpAddr) -> bool {
+        let private = match address.to_canonical() {
+            IpAddr::V4(address) => address.is_private(),
+            IpAddr::V6(address) => address.is_unique_local(),
+        };
+        let address = address.to_canonical();
+        private || address.is_loopback() || address.is_unspecified() || (self.has_address)(address)
+    }
+
+    fn is_own_name(&self, host: &str) -> bool {
+        host.is_empty()
+            || host == "localhost"
+            || host == self.hostname.to_ascii_lowercase()
+            || LOCAL_ENDINGS.iter().any(|ending| host.ends_with(ending))
+    }
+}
+
+fn refused(why: &'static str) -> Ruling {
+    Ruling { answer: Some(Answer::Empty(403)), refusal: Some(why), ..Ruling::default() }
+}
+
+/// The host that a request is for: a whole URL in the request line is stronger than the header
+/// (RFC 9112, 3.2.2).
+fn effective_host<'a>(target: &'a str, header: Option<&'a str>) -> &'a str {
+    let authority = match target.split_once("://") {
+        Some(("http" | "https", rest)) => rest.split(['/', '?', '#']).next().unwrap_or_default(),
+        _ => "",
+    };
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    if host.is_empty() { header.unwrap_or_default() } else { host }
+}
+
+/// The host without a port and without the brackets of an IPv6 address. What has several colons and
+/// no brackets is left as it is.
+fn without_port(host: &str) -> &str {
+    if let Some((address, rest)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        let bracketed = address.parse::<Ipv6Addr>().is_ok();
+        return if bracketed && (rest.is_empty() || rest.starts_with(':')) {
+            address
+        } else {
+            host
+        };
+    }
+    match host.split_once(':') {
+        Some((name, port)) if !port.contains(':') => name,
+        _ => host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate(bound: &str) -> Gate {
+        let has_address = |address: IpAddr| address.to_string() == "203.0.113.5";
+        let machine = Machine { hostname: "Workshop".into(), has_address };
+        let (origins, keys) = (Origins::default(), Keys::default());
+        Gate::new(origins, keys, bound.parse().expect("an address"), machine)
+    }
+
+    fn asked<'a>(method: &'a str, target: &'a str, host: Option<&'a str>) -> Asked<'a> {
+        Asked { method, target, host, ..Asked::default() }
+    }
+
+    /// The status of a ruling; 0 means that the request goes on to its route.
+    fn status(ruling: &Ruling) -> u16 {
+        match ruling.answer {
+            None => 0,
+            Some(Answer::Empty(status)) => status,
+            Some(Answer::Unauthorized) => 401,
+        }
+    }
+
+    /// The status for a plain GET and a plain OPTIONS; 0 means that it goes on to its route.
+    #[track_caller]
+    fn check(bound: &str, host: &str, get: u16, options: u16) {
+        for (method, expected) in [("GET", get), ("OPTIONS", options)] {
+            let ruling = gate(bound).decide(&asked(method, "/", Some(host)));
+            assert_eq!(status(&ruling), expected, "{bound} {method} {host:?}");
+            assert_eq!(ruling.refusal.is_some(), expected == 403, "{bound} {method} {host:?}");
+            assert_eq!(ruling.headers, [], "{host:?}");
+        }
+    }
+
+    #[test]
+    fn near_addresses_go_on_to_their_route() {
+        for host in [
+            "127.0.0.1",
+            "127.0.0.1:11434",
+            "127.8.9.1:80",
+            "10.1.2.3",
+            "172.16.0.1:1",
+            "172.31.255.255",
+            "192.168.1.5:11434",
+            "0.0.0.0:11434",
+            "203.0.113.5",
+            "203.0.113.5:11434",
+            "[::1]:11434",
+            "[::1]",
+            "::1",
+            "[::]:1",
+            "[fd00::7]:11434",
+            "[fcff::]",
+            "[::ffff:127.0.0.1]:1",
+        ] {
+            check("127.0.0.1", host, 0, 0);
+            check("::1", host, 0, 0);
+        }
+    }
+
+    #[test]
+    fn own_names_go_on_and_a_plain_options_is_answered() {
+        for host in [
+            "",
+            ":11434",
+            "localhost",
+            "LocalHost:11434",
+            "localhost:",
+            "workshop",
+            "WORKSHOP:80",
+            "app.localhost",
+            "printer.local:11434",
+            "host.docker.internal:11434",
+            "HOST.DOCKER.INTERNAL",
+        ] {
+            check("127.0.0.1", host, 0, 204);
+        }
+        let ruling = gate("127.0.0.1").decide(&asked("OPTIONS", "/", None));
+        assert_eq!(status(&ruling), 204, "no header is an empty one");
+    }
+
+    #[test]
+    fn all_others_are_refused_on_loopback() {
+        for host in [
+            "example.com",
+            "example.com:11434",
+            "localhost.example.com",
+            "evil-localhost",
+            "local",
+            "internal",
+            "workshop.example.com",
+            "203.0.113.6",
+            "8.8.8.8:11434",
+            "172.32.0.1",
+            "[2001:db8::1]:11434",
+            "[fe80::1]",
+            "[localhost]",
+            "[::1]x",
+            "[::1",
+            "a:b:c",
+            "localhost@example.com",
+            "localhost.",
+            "127.0.0.1.nip.io",
+        ] {
+            check("127.0.0.1", host, 403, 403);
+            check("127.9.9.9", host, 403, 403);
+        }
+    }
+
+    #[test]
+    fn elsewhere_than_on_loopback_any_host_will_do() {
+        for bound in ["0.0.0.0", "::", "192.168.1.5"] {
+            for host in ["example.com", "localhost", "8.8.8.8", ""] {
+                check(bound, host, 0, 0);
+            }
+        }
+        check("::ffff:127.0.0.1", "example.com", 403, 403);
+    }
+
+    #[test]
+    fn a_machine_without_a_known_name_lets_nothing_more_in() {
+        let machine = Machine { hostname: String::new(), has_address: |_| false };
+        let (origins, keys) = (Origins::default(), Keys::default());
+        let gate = Gate::new(origins, keys, [127, 0, 0, 1].into(), machine);
+        let status = |host| status(&gate.decide(&asked("GET", "/", Some(host))));
+        assert_eq!((status("workshop"), status("localhost")), (403, 0));
+    }
+
+    #[test]
+    fn a_whole_url_in_the_request_line_is_stronger_than_the_header() {
+        let check = |target: &str, header: &str, expected: u16| {
+            let ruling = gate("127.0.0.1").decide(&asked("GET", target, Some(header)));
+            assert_eq!(status(&ruling), expected, "{target} {header}");
+        };
+        check("http://example.com/api/tags", "localhost", 403);
+        check("https://example.com?x", "localhost", 403);
+        check("http://localhost@example.com/", "localhost", 403);
+        check("http://localhost:11434/api/tags", "example.com", 0);
+        check("http:///api/tags", "example.com", 403);
+        check("/http://localhost/", "example.com", 403);
+        check("ftp://localhost/", "example.com", 403);
+    }
+
+    #[test]
+    fn cors_comes_before_the_host() {
+        let found = |method: &str, origin: &str, host: &str| {
+            let asked = Asked { origin: Some(origin), ..asked(method, "/", Some(host)) };
+            let ruling = gate("127.0.0.1").decide(&asked);
+            (status(&ruling), ruling.headers.len())
+        };
+        let (near, far) = ("http://localhost:3000", "http://evil.test");
+        assert_eq!(found("OPTIONS", near, "example.com"), (204, 7));
+        assert_eq!(found("OPTIONS", near, "localhost"), (204, 7));
+        assert_eq!(found("OPTIONS", near, "127.0.0.1"), (204, 7));
+        assert_eq!(found("GET", near, "example.com"), (403, 2));
+        assert_eq!(found("GET", near, "localhost"), (0, 2));
+        assert_eq!(found("GET", far, "localhost"), (403, 0));
+        assert_eq!(found("OPTIONS", far, "localhost"), (403, 0));
+        assert_eq!(found("OPTIONS", "http://localhost", "localhost"), (204, 0));
+        assert_eq!(found("GET", "http://evil.test", "evil.test"), (403, 0));
+    }
+
+    /// A gate that asks for a key, bound elsewhere than to loopback.
+    fn keyed() -> Gate {
+        let keys = Keys::parse("first-key-1").expect("a key");
+        Gate { keys, ..gate("0.0.0.0") }
+    }
+
+    fn with_key<'a>(asked: Asked<'a>, authorization: &'a str) -> Asked<'a> {
+        let credentials = Credentials { authorization: Some(authorization), api_key: None };
+        Asked { credentials, ..asked }
+    }
+
+    #[test]
+    fn without_a_key_only_two_routes_are_open() {
+        let check = |method: &str, target: &str, expected: u16| {
+            let asked = asked(method, target, Some("localhost"));
+            assert_eq!(status(&keyed().decide(&asked)), expected, "{method} {target}");
+            let ruling = keyed().decide(&with_key(asked, "Bearer first-key-1"));
+            assert_eq!(ruling, Ruling::default(), "{method} {target}");
+            let ruling = keyed().decide(&with_key(asked, "Bearer first-key-2"));
+            assert_eq!(status(&ruling), expected, "{method} {target}");
+        };
+        for method in ["GET", "HEAD"] {
+            for open in ["/", "/health", "/health?x=1", "http://h/health", "http://h", "//health"] {
+                check(method, open, 0);
+            }
+        }
+        for (method, target) in [
+            ("POST", "/"),
+            ("PUT", "/health"),
+            ("OPTIONS", "/"),
+            ("GET", "/health/"),
+            ("GET", "/healthy"),
+            ("GET", "/Health"),
+            ("GET", "/health/../api/tags"),
+            ("GET", "/%68ealth"),
+            ("GET", "/openai/health"),
+            ("GET", "/api/version"),
+            ("GET", "/api/tags?/health"),
+            ("GET", "http:///health/api/tags"),
+            ("POST", "/api/chat"),
+            ("GET", "/v1/models"),
+            ("GET", "/nothing"),
+            ("GET", ""),
+        ] {
+            check(method, target, 401);
+        }
+    }
+
+    #[test]
+    fn cors_and_the_host_come_before_the_key() {
+        let near = Some("http://localhost:3000");
+        let found = |gate: &Gate, method: &str, origin, host| {
+            let asked = Asked { origin, ..asked(method, "/api/tags", Some(host)) };
+            let ruling = gate.decide(&asked);
+            assert_eq!(ruling.refusal.is_some(), status(&ruling) > 400);
+            (status(&ruling), ruling.headers.len())
+        };
+        assert_eq!(found(&keyed(), "OPTIONS", near, "example.com"), (204, 7));
+        assert_eq!(found(&keyed(), "GET", near, "example.com"), (401, 2));
+        assert_eq!(found(&keyed(), "GET", None, "example.com"), (401, 0));
+        assert_eq!(found(&keyed(), "GET", Some("http://evil.test"), "example.com"), (403, 0));
+        let loopback = Gate { keys: keyed().keys, ..gate("127.0.0.1") };
+        assert_eq!(found(&loopback, "GET", near, "example.com"), (403, 2));
+        assert_eq!(found(&loopback, "GET", near, "localhost"), (401, 2));
+        assert_eq!(found(&loopback, "OPTIONS", None, "localhost"), (204, 0));
+    }
+}

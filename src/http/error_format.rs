@@ -1,0 +1,282 @@
+//! In which protocol's shape an error is told (ollama-api.md 4.1, 4.4, 15.6).
+//!
+//! The path decides, so that an error has its shape also where no route was found yet: a queue that
+//! is full, a body that is too large. Pure; what is sent, and with which head, is the exchange's.
+
+use serde::Serialize;
+
+use crate::api::ollama::answer::ErrorAnswer;
+use crate::api::wire::ndjson;
+use crate::error::Error;
+use crate::http::routes;
+
+/// How a client without a key is told what it may bring (RFC 9110, 11.6.1): a line for each way,
+/// because not every client takes a list apart.
+pub const CHALLENGES: &[(&str, &str)] = &[
+    ("WWW-Authenticate", "Bearer realm=\"ollama-openai-proxy\""),
+    ("WWW-Authenticate", "Basic realm=\"ollama-openai-proxy\", charset=\"UTF-8\""),
+];
+
+/// A protocol that clients speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// `/api` and whatever is nowhere.
+    Ollama,
+    /// `/v1`.
+    OpenAi,
+    /// `/v1/messages`.
+    Anthropic,
+}
+
+#[derive(Serialize)]
+struct OpenAiAnswer<'a> {
+    error: OpenAiError<'a>,
+}
+
+#[derive(Serialize)]
+struct OpenAiError<'a> {
+    message: &'a str,
+    r#type: &'static str,
+    param: Option<()>,
+    code: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct AnthropicAnswer<'a> {
+    r#type: &'static str,
+    error: AnthropicError<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
+}
+
+#[derive(Serialize)]
+struct AnthropicError<'a> {
+    r#type: &'static str,
+    message: &'a str,
+}
+
+impl Shape {
+    /// The protocol of a request target.
+    #[must_use]
+    pub fn of(target: &str) -> Self {
+        let path = routes::path(target);
+        let below = |root: &str| {
+            path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        if below("/v1/messages") {
+            Self::Anthropic
+        } else if below("/v1") {
+            Self::OpenAi
+        } else {
+            Self::Ollama
+        }
+    }
+
+    /// The body of an error that is a whole answer. `request_id` is `req_` and 8 hex digits.
+    #[must_use]
+    pub fn body(self, error: &Error, status: u16, request_id: &str) -> Vec<u8> {
+        let message = self.message(error);
+        let mut body = match self {
+            Self::Ollama => return ndjson::to_vec(&ErrorAnswer { error: &message }),
+            Self::OpenAi => ndjson::to_vec(&openai(error, status, &message)),
+            Self::Anthropic => {
+                let digits = request_id.trim_start_matches("req_");
+                let request_id = Some(format!("req_{digits:0>24}"));
+                ndjson::to_vec(&anthropic(status, &message, request_id))
+            }
+        };
+        if !is_of_the_request(error) {
+            body.push(b'\n');
+        }
+        body
+    }
+
+    /// An error inside a stream, as its last line or event.
+    #[must_use]
+    pub fn event(self, error: &Error, status: u16) -> Vec<u8> {
+        let message = self.message(error);
+        let (mut out, end): (_, &[u8]) = match self {
+            Self::Ollama => (Vec::new(), b"\n"),
+            Self::OpenAi => (b"data: ".to_vec(), b"\n\n"),
+            Self::Anthropic => (b"event: error\ndata: ".to_vec(), b"\n\n"),
+        };
+        match self {
+            Self::Ollama => ndjson::append(&mut out, &ErrorAnswer { error: &message }),
+            Self::OpenAi => ndjson::append(&mut out, &openai(error, status, &message)),
+            Self::Anthropic => ndjson::append(&mut out, &anthropic(status, &message, None)),
+        }
+        out.extend_from_slice(end);
+        out
+    }
+
+    /// Whether the body of this error is JSON without a character set, as converted errors are
+    /// (ollama-api.md 1.4).
+    #[must_use]
+    pub fn is_bare(self, error: &Error) -> bool {
+        self != Self::Ollama && !is_of_the_request(error)
+    }
+
+    fn message(self, error: &Error) -> String {
+        match (self, error) {
+            // The decoder's own word (ollama-api.md 1.1).
+            (Self::OpenAi | Self::Anthropic, Error::MissingBody) => "EOF".to_owned(),
+            (Self::OpenAi | Self::Anthropic, Error::Unauthorized) => {
+                "missing or wrong API key of this proxy".to_owned()
+            }
+            _ => error.message(),
+        }
+    }
+}
+
+/// What Ollama's conversion layer raises itself: the request is wrong.
+fn is_of_the_request(error: &Error) -> bool {
+    matches!(error, Error::MissingBody | Error::InvalidRequest { .. })
+}
+
+fn openai<'a>(error: &Error, status: u16, message: &'a str) -> OpenAiAnswer<'a> {
+    let (r#type, code) = match (error, status) {
+        // OpenAI's own words for a key that is none.
+        (Error::Unauthorized, _) => ("invalid_request_error", Some("invalid_api_key")),
+        (_, 400) => ("invalid_request_error", None),
+        (_, 404) => ("not_found_error", None),
+        _ => ("api_error", None),
+    };
+    OpenAiAnswer { error: OpenAiError { message, r#type, param: None, code } }
+}
+
+fn anthropic(status: u16, message: &str, request_id: Option<String>) -> AnthropicAnswer<'_> {
+    let r#type = match status {
+        400 => "invalid_request_error",
+        401 => "authentication_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        429 => "rate_limit_error",
+        503 | 529 => "overloaded_error",
+        _ => "api_error",
+    };
+    AnthropicAnswer { r#type: "error", error: AnthropicError { r#type, message }, request_id }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(shape: Shape, status: u16) -> String {
+        let error = Error::UpstreamInBand { status, message: "a <b>".into() };
+        String::from_utf8(shape.body(&error, status, "req_0123abcd")).expect("UTF-8")
+    }
+
+    #[test]
+    fn the_path_decides_whose_error_it_is() {
+        for (target, shape) in [
+            ("/api/chat", Shape::Ollama),
+            ("/", Shape::Ollama),
+            ("/nothing", Shape::Ollama),
+            ("/v10/models", Shape::Ollama),
+            ("/v1", Shape::OpenAi),
+            ("/v1/chat/completions?x=/v1/messages", Shape::OpenAi),
+            ("//v1//models", Shape::OpenAi),
+            ("/v1/messages_of_mine", Shape::OpenAi),
+            ("/v1/messages", Shape::Anthropic),
+            ("http://localhost/v1/messages?beta=true", Shape::Anthropic),
+            ("/v1/messages/count_tokens", Shape::Anthropic),
+        ] {
+            assert_eq!(Shape::of(target), shape, "{target}");
+        }
+    }
+
+    #[test]
+    fn openai_s_errors_have_a_type_by_status_and_neither_param_nor_code() {
+        for (status, kind) in [
+            (400, "invalid_request_error"),
+            (404, "not_found_error"),
+            (401, "api_error"),
+            (403, "api_error"),
+            (413, "api_error"),
+            (422, "api_error"),
+            (429, "api_error"),
+            (500, "api_error"),
+            (502, "api_error"),
+            (503, "api_error"),
+        ] {
+            let message = r"a \u003cb\u003e";
+            let expected = format!(
+                "{{\"error\":{{\"message\":\"{message}\",\"type\":\"{kind}\",\
+                 \"param\":null,\"code\":null}}}}\n"
+            );
+            assert_eq!(told(Shape::OpenAi, status), expected);
+        }
+    }
+
+    #[test]
+    fn anthropic_s_errors_have_a_type_by_status_and_an_id() {
+        for (status, kind) in [
+            (400, "invalid_request_error"),
+            (401, "authentication_error"),
+            (403, "permission_error"),
+            (404, "not_found_error"),
+            (413, "api_error"),
+            (429, "rate_limit_error"),
+            (500, "api_error"),
+            (502, "api_error"),
+            (503, "overloaded_error"),
+            (504, "api_error"),
+            (529, "overloaded_error"),
+        ] {
+            let message = r"a \u003cb\u003e";
+            let expected = format!(
+                "{{\"type\":\"error\",\"error\":{{\"type\":\"{kind}\",\"message\":\"{message}\"}},\
+                 \"request_id\":\"req_00000000000000000123abcd\"}}\n"
+            );
+            assert_eq!(told(Shape::Anthropic, status), expected);
+        }
+    }
+
+    #[test]
+    fn a_missing_key_is_told_in_each_protocol_s_words() {
+        let told = |shape: Shape| {
+            String::from_utf8(shape.body(&Error::Unauthorized, 401, "req_0")).expect("UTF-8")
+        };
+        assert_eq!(told(Shape::Ollama), r#"{"error":"unauthorized"}"#);
+        let message = "missing or wrong API key of this proxy";
+        let expected = format!(
+            "{{\"error\":{{\"message\":\"{message}\",\"type\":\"invalid_request_error\",\
+             \"param\":null,\"code\":\"invalid_api_key\"}}}}\n"
+        );
+        assert_eq!(told(Shape::OpenAi), expected);
+        let error = format!("{{\"type\":\"authentication_error\",\"message\":\"{message}\"}}");
+        assert!(told(Shape::Anthropic).contains(&error));
+    }
+
+    #[test]
+    fn an_empty_body_is_told_in_each_protocol_s_words() {
+        let told = |shape: Shape| {
+            String::from_utf8(shape.body(&Error::MissingBody, 400, "req_0")).expect("UTF-8")
+        };
+        assert_eq!(told(Shape::Ollama), r#"{"error":"missing request body"}"#);
+        let expected = r#"{"error":{"message":"EOF","type":"invalid_request_error","param":null,"code":null}}"#;
+        assert_eq!(told(Shape::OpenAi), expected);
+        let begins = r#"{"type":"error","error":{"type":"invalid_request_error","message":"EOF"},"#;
+        assert!(told(Shape::Anthropic).starts_with(begins));
+        assert!(!Shape::OpenAi.is_bare(&Error::MissingBody));
+        assert!(Shape::OpenAi.is_bare(&Error::Busy));
+        assert!(!Shape::Ollama.is_bare(&Error::Busy));
+    }
+
+    #[test]
+    fn an_error_in_a_stream_is_its_last_line_or_event() {
+        let told = |shape: Shape| {
+            let error = Error::UpstreamClosed;
+            String::from_utf8(shape.event(&error, 502)).expect("UTF-8")
+        };
+        let message = "the upstream ended its answer early";
+        assert_eq!(told(Shape::Ollama), format!("{{\"error\":\"{message}\"}}\n"));
+        let error = format!(
+            "{{\"message\":\"{message}\",\"type\":\"api_error\",\"param\":null,\"code\":null}}"
+        );
+        assert_eq!(told(Shape::OpenAi), format!("data: {{\"error\":{error}}}\n\n"));
+        let error = format!("{{\"type\":\"api_error\",\"message\":\"{message}\"}}");
+        let data = format!("{{\"type\":\"error\",\"error\":{error}}}");
+        assert_eq!(told(Shape::Anthropic), format!("event: error\ndata: {data}\n\n"));
+    }
+}

@@ -1,0 +1,268 @@
+//! Ollama's answers about a model: `/api/tags`, `/api/ps` and `/api/show` (ollama-api.md 11.4 to 11.6).
+//!
+//! Strings that the upstream does not tell are read from the model's id, or are a word that says so;
+//! clients insist on strings. Never decides anything about a request.
+
+use std::time::SystemTime;
+
+use serde_json::{Map, Value};
+
+use super::model::{Model, Setting};
+use crate::api::ollama::answer::{Details, Process, ShowAnswer, Tag, TagDetails};
+use crate::backends::names;
+use crate::models::modelfile::Modelfile;
+
+/// What stands where a client wants a word and nothing is known.
+const UNKNOWN: &str = "unknown";
+
+/// Families whose name can be read in an id, the more telling first.
+const FAMILIES: &[&str] = &[
+    "smollm",
+    "codellama",
+    "tinyllama",
+    "llama",
+    "codestral",
+    "devstral",
+    "ministral",
+    "mixtral",
+    "mistral",
+    "deepseek",
+    "qwen",
+    "gemma",
+    "gemini",
+    "granite",
+    "claude",
+    "command",
+    "grok",
+    "phi",
+    "gpt",
+    "yi",
+    "glm",
+    "kimi",
+    "nemotron",
+    "nomic",
+    "bert",
+    "bge",
+    "text-embedding",
+];
+
+/// What a client asks to be shown.
+#[derive(Clone, Debug, Default)]
+pub struct Asked<'a> {
+    /// The name that the client used, which VS Code shows to its user.
+    pub name: &'a str,
+    /// A system prompt in place of the model's own; none where it is empty.
+    pub system: &'a str,
+    /// Parameters for the Modelfile in place of the model's own.
+    pub options: Map<String, Value>,
+}
+
+impl Model {
+    /// An entry of `/api/tags`.
+    #[must_use]
+    pub fn tag(&self, setting: &Setting<'_>) -> Tag {
+        let name = names::display(&self.id);
+        Tag {
+            model: name.clone(),
+            name,
+            modified_at: setting.local(self.modified(setting)),
+            size: self.size(),
+            digest: self.digest(setting),
+            details: TagDetails {
+                details: self.details(),
+                context_length: self.context_length,
+                embedding_length: self.embedding_length,
+            },
+            capabilities: self.capabilities(),
+        }
+    }
+
+    /// An entry of `/api/ps`; `num_ctx` is the window that the last request asked for.
+    #[must_use]
+    pub fn process(
+        &self,
+        setting: &Setting<'_>,
+        expires_at: SystemTime,
+        num_ctx: Option<u64>,
+    ) -> Process {
+        let name = names::display(&self.id);
+        Process {
+            model: name.clone(),
+            name,
+            size: self.size(),
+            digest: self.digest(setting),
+            details: self.details(),
+            expires_at: setting.local(expires_at),
+            size_vram: self.size(),
+            context_length: self.window(setting, num_ctx),
+        }
+    }
+
+    /// The answer of `/api/show`.
+    #[must_use]
+    pub fn show(&self, setting: &Setting<'_>, asked: &Asked<'_>) -> ShowAnswer {
+        let details = self.details();
+        ShowAnswer {
+            license: String::new(),
+            parameters: String::new(),
+            messages: Vec::new(),
+            modelfile: self.modelfile(asked),
+            template: self.template().to_owned(),
+            system: asked.system.to_owned(),
+            model_info: self.model_info(setting, asked.name, &details.family),
+            details,
+            capabilities: self.capabilities(),
+            modified_at: setting.local(self.modified(setting)),
+            requires: String::new(),
+        }
+    }
+
+    fn details(&self) -> Details {
+        let family = self.family();
+        Details {
+            parent_model: String::new(),
+            format: self.format.clone().unwrap_or_else(|| "gguf".to_owned()),
+            families: vec![family.clone()],
+            family,
+            parameter_size: self.parameter_size(),
+            quantization_level: self.quantization_level(),
+        }
+    }
+
+    /// The family as it was told, else read from the id, or the id's own first word.
+    fn family(&self) -> String {
+        if let Some(family) = &self.family {
+            return family.clone();
+        }
+        let id = self.id.to_ascii_lowercase();
+        let last = id.rsplit('/').next().unwrap_or_default();
+        let known = FAMILIES.iter().find(|family| last.contains(*family));
+        let first = || last.split(|c: char| !c.is_ascii_alphabetic()).find(|word| !word.is_empty());
+        known.copied().or_else(first).unwrap_or(UNKNOWN).to_owned()
+    }
+
+    fn parameter_size(&self) -> String {
+        #[allow(clippy::cast_precision_loss)] // One digit behind the point is shown.
+        match self.parameters {
+            Some(count) if count >= 1_000_000_000 => format!("{:.1}B", count as f64 / 1e9),
+            Some(count) => format!("{:.2}M", count as f64 / 1e6),
+            None => {
+                let word = || size_word(&self.id).unwrap_or_else(|| UNKNOWN.to_owned());
+                self.parameter_size.clone().unwrap_or_else(word)
+            }
+        }
+    }
+
+    /// The quantisation, as listed or as it stands in the id.
+    fn quantization_level(&self) -> String {
+        let word = || {
+            let words = self.id.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            words.map(str::to_ascii_uppercase).find(|word| {
+                let digits = word.strip_prefix("IQ").or_else(|| word.strip_prefix('Q'));
+                digits.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+                    || matches!(word.as_str(), "F16" | "BF16" | "F32" | "FP16" | "FP8" | "MXFP4")
+            })
+        };
+        self.quantization.clone().or_else(word).unwrap_or_else(|| UNKNOWN.to_owned())
+    }
+
+    fn model_info(
+        &self,
+        setting: &Setting<'_>,
+        requested: &str,
+        family: &str,
+    ) -> Map<String, Value> {
+        let mut info = Map::new();
+        info.insert("general.architecture".into(), family.into());
+        info.insert("general.basename".into(), requested.into());
+        if let Some(parameters) = self.parameters {
+            info.insert("general.parameter_count".into(), parameters.into());
+        }
+        let window = self.context_length.unwrap_or(setting.context_length);
+        info.insert(format!("{family}.context_length"), window.into());
+        if let Some(length) = self.embedding_length {
+            info.insert(format!("{family}.embedding_length"), length.into());
+        }
+        info
+    }
+
+    fn template(&self) -> &'static str {
+        let fills_in = self.abilities.or(&self.claims).insert == Some(true);
+        if fills_in { TEMPLATE_WITH_SUFFIX } else { TEMPLATE }
+    }
+
+    fn modelfile(&self, asked: &Asked<'_>) -> String {
+        let name = names::display(&self.id);
+        let (from, template, system) = (&name, self.template(), asked.system);
+        let parameters = asked.options.clone();
+        let rest = Modelfile::default();
+        Modelfile { name: &name, from, template, system, parameters, ..rest }.text()
+    }
+}
+
+/// A stand-in for the template, which stays with the upstream: it says what goes in. Some clients
+/// look for the word "tools" in it (18.12).
+const TEMPLATE: &str = "{{ if .System }}{{ .System }}\n\n{{ end }}\
+    {{ if .Tools }}# tools\n{{ .Tools }}\n\n{{ end }}{{ .Prompt }}";
+
+/// The same for a model that fills in the middle, which some clients look for, too (18.9).
+const TEMPLATE_WITH_SUFFIX: &str = "{{ if .System }}{{ .System }}\n\n{{ end }}\
+    {{ if .Tools }}# tools\n{{ .Tools }}\n\n{{ end }}{{ .Prompt }}{{ .Suffix }}";
+
+/// The parameter size as it stands in an id, such as `8b` or `135M`.
+fn size_word(id: &str) -> Option<String> {
+    id.split(|c: char| !c.is_ascii_alphanumeric() && c != '.').map(str::to_ascii_uppercase).find(
+        |word| {
+            let number = word.strip_suffix(['B', 'M']).unwrap_or_default();
+            number.starts_with(|c: char| c.is_ascii_digit()) && number.parse::<f64>().is_ok()
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::{Abilities, DEFAULT_CONTEXT_LENGTH};
+    use super::*;
+    use crate::models::model::tests::SETTING;
+
+    #[test]
+    fn details_are_read_from_the_id() {
+        let check = |id: &str, family: &str, parameters: &str, quantization: &str| {
+            let details = Model::unlisted(id).details();
+            assert_eq!(
+                (details.family.as_str(), details.parameter_size.as_str()),
+                (family, parameters),
+                "{id}"
+            );
+            assert_eq!(details.quantization_level, quantization, "{id}");
+        };
+        check("gpt-4o", "gpt", "unknown", "unknown");
+        check("meta-llama/Llama-3.1-8B-Instruct", "llama", "8B", "unknown");
+        check("Qwen2.5-0.5b-Q4_K_M.gguf", "qwen", "0.5B", "Q4_K_M");
+        check("smollm2:135m", "smollm", "135M", "unknown");
+        check("zebra-7", "zebra", "unknown", "unknown");
+        check("7", "unknown", "unknown", "unknown");
+    }
+
+    #[test]
+    fn show_names_what_clients_read() {
+        let mut asked =
+            Asked { name: "gpt-4o:latest", system: "Be \"brief\".\nYes.", ..Asked::default() };
+        asked.options.insert("seed".into(), 7.into());
+        let show = Model::unlisted("gpt-4o").show(&SETTING, &asked);
+        assert_eq!(show.model_info["general.architecture"], "gpt");
+        assert_eq!(show.model_info["general.basename"], "gpt-4o:latest");
+        assert_eq!(show.model_info["gpt.context_length"], 128_000);
+        let unknown = Model::unlisted("zebra").show(&SETTING, &asked);
+        assert_eq!(unknown.model_info["zebra.context_length"], DEFAULT_CONTEXT_LENGTH);
+        assert!(show.modelfile.starts_with("# Modelfile generated by \"ollama show\"\n"));
+        assert!(!show.template.contains(".Suffix"));
+        let abilities = Abilities { insert: Some(true), ..Abilities::default() };
+        let fills_in = Model { abilities, ..Model::unlisted("zebra") };
+        let shown = fills_in.show(&SETTING, &Asked::default());
+        assert!(shown.template.contains(".Suffix") && shown.modelfile.contains(&shown.template));
+        let end = "\nSYSTEM \"\"\"Be \"brief\".\nYes.\"\"\"\nPARAMETER seed 7\n";
+        assert!(show.modelfile.ends_with(end), "{}", show.modelfile);
+        assert_eq!(show.parameters, "", "those are the model's own");
+    }
+}

@@ -1,0 +1,249 @@
+//! Which models count as loaded: the table behind `/api/ps` (ollama-api.md 5.2, 11.5).
+//!
+//! Nothing is loaded in truth; the table remembers which models are or were used, until when a real
+//! server would keep them, and the window they were asked for. As with Ollama, a model is there while
+//! somebody uses it, and its time runs from the end of the last use. It is told the time, and it is
+//! bounded.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use crate::api::wire::keep_alive::KeepAlive;
+use crate::observe::order;
+
+/// Models remembered at once; beyond that the one that expires first is forgotten.
+const MOST: usize = 1024;
+
+/// "Forever", as Ollama stores it: some 292 years.
+const FOREVER: Duration = Duration::from_nanos(i64::MAX as u64);
+
+/// The table.
+#[derive(Debug)]
+pub struct Loaded {
+    table: Mutex<HashMap<String, Entry>>,
+    /// For how long a model stays when nobody says so.
+    default: KeepAlive,
+}
+
+/// How a model is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stay {
+    /// When it is unloaded, if nobody uses it any more.
+    pub expires: SystemTime,
+    /// The window that the last request asked for; a request that asks for none gets the model's.
+    pub num_ctx: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    stay: Stay,
+    keep_alive: KeepAlive,
+    /// Requests that are being answered.
+    users: usize,
+    /// Whether the upstream ever answered for it.
+    answered: bool,
+}
+
+impl Loaded {
+    /// An empty table; `default` is how long a model stays when no request says so.
+    #[must_use]
+    pub fn new(default: KeepAlive) -> Self {
+        Self { table: Mutex::default(), default }
+    }
+
+    /// Notes that a request for `id` began at `now`; it wants a window of `num_ctx`, and that the
+    /// model stays for `keep_alive` afterwards: as long as was said last where it does not say, unless
+    /// another window has the model loaded anew. To be followed by [`Loaded::end`].
+    pub fn begin(
+        &self,
+        id: &str,
+        keep_alive: Option<KeepAlive>,
+        num_ctx: Option<u64>,
+        now: SystemTime,
+    ) {
+        let mut table = self.table();
+        make_room(&mut table, id, now);
+        let said = table.get(id).filter(|it| it.stay.num_ctx == num_ctx).map(|it| it.keep_alive);
+        let keep_alive = keep_alive.or(said).unwrap_or(self.default);
+        let stay = Stay { expires: now + span(keep_alive), num_ctx };
+        let fresh = Entry { stay, keep_alive, users: 0, answered: false };
+        let entry = table.entry(id.to_owned()).or_insert(fresh);
+        *entry = Entry { stay, keep_alive, users: entry.users + 1, ..*entry };
+    }
+
+    /// Notes that a request that began has ended at `now`, and whether the upstream `answered` it.
+    pub fn end(&self, id: &str, answered: bool, now: SystemTime) {
+        let mut table = self.table();
+        let Some(entry) = table.get_mut(id) else { return };
+        entry.users = entry.users.saturating_sub(1);
+        entry.answered |= answered;
+        entry.stay.expires = now + span(entry.keep_alive);
+        // What no upstream ever answered for was never loaded.
+        if entry.users == 0 && (entry.keep_alive.is_zero() || !entry.answered) {
+            table.remove(id);
+        }
+    }
+
+    /// Notes that `id` was loaded at `now` with a window of `num_ctx` and stays for `keep_alive`; zero
+    /// unloads it, once nobody uses it.
+    pub fn touch(
+        &self,
+        id: &str,
+        keep_alive: Option<KeepAlive>,
+        num_ctx: Option<u64>,
+        now: SystemTime,
+    ) {
+        self.begin(id, keep_alive, num_ctx, now);
+        self.end(id, true, now);
+    }
+
+    /// The models that are loaded at `now`, the one that stays longest first.
+    #[must_use]
+    pub fn list(&self, now: SystemTime) -> Vec<(String, Stay)> {
+        let table = self.table();
+        let mut list: Vec<_> = table
+            .iter()
+            .filter(|(_, entry)| entry.is_there(now))
+            .map(|(id, entry)| (id.clone(), entry.stay))
+            .collect();
+        order::sort_by(&mut list, |(a, first), (b, second)| {
+            second.expires.cmp(&first.expires).then_with(|| a.cmp(b))
+        });
+        list
+    }
+
+    fn table(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+        // No code can panic half-way through a change of the table.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn is_there(&self, now: SystemTime) -> bool {
+        self.users > 0 || self.stay.expires > now
+    }
+}
+
+fn span(keep_alive: KeepAlive) -> Duration {
+    match keep_alive {
+        KeepAlive::For(duration) => duration.min(FOREVER),
+        KeepAlive::Forever => FOREVER,
+    }
+}
+
+/// Forgets what has expired, and one more where the table is full and `id` is new.
+fn make_room(table: &mut HashMap<String, Entry>, id: &str, now: SystemTime) {
+    table.retain(|_, entry| entry.is_there(now));
+    if table.len() >= MOST && !table.contains_key(id) {
+        let first = table.iter().min_by_key(|(_, entry)| (entry.users > 0, entry.stay.expires));
+        if let Some(first) = first.map(|(id, _)| id.clone()) {
+            table.remove(&first);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+    const UNLOAD: Option<KeepAlive> = Some(KeepAlive::For(Duration::ZERO));
+
+    fn minutes(count: u64) -> KeepAlive {
+        KeepAlive::For(Duration::from_secs(60 * count))
+    }
+
+    fn ids(loaded: &Loaded, now: SystemTime) -> Vec<String> {
+        loaded.list(now).into_iter().map(|(id, _)| id).collect()
+    }
+
+    #[test]
+    fn models_stay_as_long_as_they_were_asked_to() {
+        let loaded = Loaded::new(minutes(1));
+        loaded.touch("a", Some(minutes(5)), None, NOW);
+        loaded.touch("b", Some(KeepAlive::Forever), None, NOW);
+        loaded.touch("c", Some(minutes(9)), None, NOW);
+        assert_eq!(ids(&loaded, NOW), ["b", "c", "a"]);
+        assert_eq!(ids(&loaded, NOW + Duration::from_secs(301)), ["b", "c"]);
+        loaded.touch("a", Some(minutes(5)), None, NOW);
+        loaded.touch("c", UNLOAD, None, NOW);
+        assert_eq!(ids(&loaded, NOW), ["b", "a"]);
+    }
+
+    #[test]
+    fn a_model_in_use_is_there_and_its_time_runs_from_the_end() {
+        let loaded = Loaded::new(minutes(1));
+        let later = NOW + Duration::from_secs(600);
+        loaded.begin("a", Some(minutes(5)), None, NOW);
+        loaded.begin("b", UNLOAD, None, NOW);
+        assert_eq!(ids(&loaded, later), ["a", "b"]);
+        loaded.end("a", true, later);
+        loaded.end("b", true, later);
+        assert_eq!(ids(&loaded, later + Duration::from_secs(299)), ["a"]);
+        assert!(ids(&loaded, later + Duration::from_secs(300)).is_empty());
+    }
+
+    #[test]
+    fn an_unload_waits_for_those_who_use_the_model() {
+        let loaded = Loaded::new(minutes(1));
+        loaded.begin("a", Some(minutes(5)), None, NOW);
+        loaded.touch("a", UNLOAD, None, NOW);
+        assert_eq!(ids(&loaded, NOW), ["a"]);
+        loaded.end("a", true, NOW);
+        assert!(ids(&loaded, NOW).is_empty());
+    }
+
+    #[test]
+    fn what_was_never_answered_was_never_loaded() {
+        let loaded = Loaded::new(minutes(1));
+        loaded.begin("a", Some(minutes(5)), None, NOW);
+        loaded.end("a", false, NOW);
+        assert!(ids(&loaded, NOW).is_empty());
+        loaded.touch("a", Some(minutes(5)), None, NOW);
+        loaded.begin("a", Some(minutes(5)), None, NOW);
+        loaded.end("a", false, NOW);
+        assert_eq!(ids(&loaded, NOW), ["a"], "it was there before");
+    }
+
+    #[test]
+    fn the_window_is_that_of_the_last_request() {
+        let loaded = Loaded::new(minutes(1));
+        let windows = || -> Vec<_> { loaded.list(NOW).iter().map(|(_, it)| it.num_ctx).collect() };
+        loaded.touch("a", Some(minutes(5)), Some(4096), NOW);
+        assert_eq!(windows(), [Some(4096)]);
+        loaded.touch("a", Some(minutes(5)), None, NOW);
+        assert_eq!(windows(), [None]);
+    }
+
+    #[test]
+    fn who_says_nothing_changes_nothing() {
+        let loaded = Loaded::new(minutes(1));
+        let check = |keep_alive: Option<u64>, num_ctx: Option<u64>, expected: u64| {
+            loaded.touch("a", keep_alive.map(minutes), num_ctx, NOW);
+            let stays = loaded.list(NOW)[0].1.expires.duration_since(NOW).expect("later");
+            assert_eq!(stays.as_secs(), 60 * expected, "{keep_alive:?} {num_ctx:?}");
+        };
+        check(None, None, 1);
+        check(Some(9), None, 9);
+        check(None, None, 9);
+        // Another window has it loaded anew.
+        check(None, Some(512), 1);
+        // So has a time without it.
+        loaded.touch("a", UNLOAD, Some(512), NOW);
+        check(None, Some(512), 1);
+    }
+
+    #[test]
+    fn the_table_is_bounded() {
+        let loaded = Loaded::new(minutes(1));
+        loaded.begin("in use", UNLOAD, None, NOW);
+        for number in 0..MOST as u64 + 9 {
+            loaded.touch(&number.to_string(), Some(minutes(number + 1)), None, NOW);
+        }
+        let ids = ids(&loaded, NOW);
+        assert_eq!(ids.len(), MOST);
+        assert!(!ids.contains(&"9".to_owned()) && ids.contains(&"10".to_owned()));
+        assert!(ids.contains(&"in use".to_owned()));
+    }
+}

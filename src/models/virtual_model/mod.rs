@@ -1,0 +1,413 @@
+//! Models that live in the proxy (ollama-api.md 12.3): a model of the upstream and what is laid over
+//! it, such as a system prompt, default options and first messages.
+//!
+//! Here is what such a model is, how a request makes one and when that is refused; `overlay` lays
+//! it over requests and `shown` shows it. A model made from another one takes that one's parts
+//! over and leads to the same upstream model, so that deleting the other changes nothing. Pure:
+//! where they are kept is for [`crate::models::store`]. Invariant: parameters have the types that
+//! [`crate::translate::options`] takes, and messages are objects that chats take.
+
+mod merge;
+mod render;
+
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use super::model::sha256;
+use crate::api::ollama::decode;
+use crate::api::ollama::decode::said;
+use crate::api::ollama::manage::{CreateRequest, KeptMessage, MessageRequest};
+use crate::api::ollama::request::Message;
+use crate::api::wire::ndjson;
+use crate::backends::names;
+use crate::error::{Error, Result};
+use crate::observe::clock;
+use crate::translate::go_template;
+use crate::translate::{history, options};
+
+/// A model that lives in the proxy, as it is kept in the state file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VirtualModel {
+    /// The name in its display form, with a tag.
+    pub name: String,
+    /// The upstream's id, verbatim.
+    pub from: String,
+    /// When it was made, RFC 3339.
+    pub modified_at: String,
+    /// The system prompt.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub system: String,
+    /// A template in Go's syntax, checked when the model was made; shown and not used.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub template: String,
+    /// What renders the prompt in Ollama; shown and not used.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub renderer: String,
+    /// What reads the answer in Ollama; shown and not used.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub parser: String,
+    /// The oldest Ollama that can run it; shown and not used.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub requires: String,
+    /// Licences.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub license: Vec<String>,
+    /// Default options.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub parameters: Map<String, Value>,
+    /// Messages that come before every conversation.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub messages: Vec<Box<RawValue>>,
+}
+
+impl VirtualModel {
+    /// Another name for a model of the upstream. `name` need not be in its display form.
+    #[must_use]
+    pub fn alias(name: &str, from: &str, now: SystemTime) -> Self {
+        Self {
+            name: names::display(names::without_defaults(name)),
+            from: from.to_owned(),
+            modified_at: clock::rfc3339(now),
+            system: String::new(),
+            template: String::new(),
+            renderer: String::new(),
+            parser: String::new(),
+            requires: String::new(),
+            license: Vec::new(),
+            parameters: Map::new(),
+            messages: Vec::new(),
+        }
+    }
+
+    /// The same model under another name.
+    #[must_use]
+    pub fn copied(&self, name: &str, now: SystemTime) -> Self {
+        let alias = Self::alias(name, &self.from, now);
+        Self { name: alias.name, modified_at: alias.modified_at, ..self.clone() }
+    }
+
+    /// Lays over it what a request says; what the request does not say stays.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`] for a template that is none, for parameters, messages and licences
+    /// of the wrong type.
+    pub fn changed(mut self, request: &CreateRequest<'_>) -> Result<Self> {
+        if let Some(template) = said(request.template.as_deref()) {
+            go_template::check(template)
+                .map_err(|text| Error::invalid(format!("template error: {text}")))?;
+        }
+        let texts = [
+            (&mut self.system, &request.system),
+            (&mut self.template, &request.template),
+            (&mut self.renderer, &request.renderer),
+            (&mut self.parser, &request.parser),
+            (&mut self.requires, &request.requires),
+        ];
+        for (kept, text) in texts {
+            if let Some(text) = said(text.as_deref()) {
+                text.clone_into(kept);
+            }
+        }
+        if let Some(license) = request.license {
+            self.license = licenses(license)?;
+        }
+        if let Some(messages) = request.messages.as_ref().filter(|list| !list.is_empty()) {
+            self.messages =
+                messages.iter().map(|message| kept(message.get())).collect::<Result<_>>()?;
+        }
+        self.parameters.extend(parameters(request.parameters.as_ref())?);
+        Ok(self)
+    }
+
+    /// Whether a model that was read from a file keeps the invariant; what is wrong if not.
+    ///
+    /// # Errors
+    /// A sentence's end, without any text of the model but its name.
+    pub fn check(&self) -> std::result::Result<(), String> {
+        let Self { name, parameters, messages, .. } = self;
+        let wrong = |what: &str| Err(format!("the model {name:?} has {what}"));
+        if names::display(names::without_defaults(name)) != *name || names::check(name).is_err() {
+            return wrong("no proper name");
+        }
+        if self.from.is_empty() {
+            return wrong("an empty \"from\"");
+        }
+        if clock::parse(&self.modified_at).is_none() {
+            return wrong("a \"modified_at\" that is no time");
+        }
+        if options::read(Some(parameters)).is_err() {
+            return wrong("parameters of the wrong type");
+        }
+        if messages.iter().any(|message| kept(message.get()).is_err()) {
+            return wrong("messages that are none");
+        }
+        Ok(())
+    }
+}
+
+/// Refuses what a proxy cannot do, and what Ollama refuses, in Ollama's order.
+///
+/// # Errors
+/// [`Error::InvalidRequest`] in Ollama's words, [`Error::Unsupported`] naming the member.
+pub fn check(request: &CreateRequest<'_>) -> Result<()> {
+    let lists = [
+        ("files", &request.files),
+        ("adapters", &request.adapters),
+        ("draft_files", &request.draft_files),
+    ];
+    for (path, digest) in lists.iter().flat_map(|(_, list)| list.iter().flatten()) {
+        check_file(path, digest.as_deref())?;
+    }
+    let given = |text: Option<&str>| said(text).is_some();
+    let has_files = request.files.as_ref().is_some_and(|files| !files.is_empty());
+    if given(request.draft_quantize.as_deref()) && request.draft_files.is_none() {
+        return Err(Error::invalid("--draft-quantize requires a DRAFT model"));
+    }
+    if !has_files && !given(request.from.as_deref().map(str::trim)) {
+        return Err(Error::invalid("neither 'from' or 'files' was specified"));
+    }
+    if let Some((name, _)) =
+        lists.iter().find(|(_, list)| list.as_ref().is_some_and(|list| !list.is_empty()))
+    {
+        return Err(unsupported(name));
+    }
+    let texts = [
+        ("quantize", request.quantize.as_deref()),
+        ("quantization", request.quantization.as_deref()),
+        ("draft_quantize", request.draft_quantize.as_deref()),
+        ("remote_host", request.remote_host.as_deref()),
+    ];
+    match texts.iter().find(|(_, text)| given(*text)) {
+        Some((name, _)) => Err(unsupported(name)),
+        None => Ok(()),
+    }
+}
+
+/// The progress that Ollama tells of: one layer that is there, one for each part that a request
+/// brings, and the end.
+#[must_use]
+pub fn progress(request: &CreateRequest<'_>, base: &str, made: &VirtualModel) -> Vec<String> {
+    let given = |text: Option<&str>| said(text).is_some();
+    let parts = [
+        (given(request.template.as_deref()), ndjson::to_vec(&made.template)),
+        (given(request.system.as_deref()), ndjson::to_vec(&made.system)),
+        (request.license.is_some(), ndjson::to_vec(&made.license)),
+        (request.parameters.is_some(), ndjson::to_vec(&made.parameters)),
+        (request.messages.is_some(), ndjson::to_vec(&made.messages)),
+    ];
+    let mut lines = vec![format!("using existing layer sha256:{base}")];
+    for (_, part) in parts.iter().filter(|(is_new, _)| *is_new) {
+        lines.push(format!("creating new layer sha256:{}", sha256(part)));
+    }
+    lines.extend(["writing manifest".to_owned(), "success".to_owned()]);
+    lines
+}
+
+fn check_file(path: &str, digest: Option<&str>) -> Result<()> {
+    let steps_out = path.split(['/', '\\']).any(|step| step == "..");
+    if path.is_empty() || path.starts_with(['/', '\\']) || steps_out {
+        return Err(Error::invalid("file path must be relative"));
+    }
+    match said(digest) {
+        None => Err(Error::invalid("invalid digest format")),
+        Some(_) => Ok(()),
+    }
+}
+
+fn unsupported(member: &str) -> Error {
+    Error::Unsupported {
+        feature: format!(
+            "{member:?} is not supported: this proxy holds no model files, it only makes models \
+             \"from\" those of its upstream"
+        ),
+    }
+}
+
+/// The licences in either form.
+fn licenses(license: &RawValue) -> Result<Vec<String>> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum License {
+        One(String),
+        Many(Vec<String>),
+    }
+    match serde_json::from_str(license.get()) {
+        Ok(License::One(text)) if text.is_empty() => Ok(Vec::new()),
+        Ok(License::One(text)) => Ok(vec![text]),
+        Ok(License::Many(texts)) => Ok(texts),
+        Err(_) => Err(Error::invalid("license must be a string or a list of strings")),
+    }
+}
+
+/// How Go names the place of a message that is none.
+const FIELD: &str = "Go struct field CreateRequest.messages of type api.Message";
+
+/// A message, checked and in its kept form.
+fn kept(message: &str) -> Result<Box<RawValue>> {
+    // Whatever a chat would refuse later is refused now. Go would name the whole place.
+    let as_sent: Message<'_> =
+        decode::parse(message, "CreateRequest.messages").map_err(|error| {
+            let (value, field) = ("Go value of type api.CreateRequest.messages", FIELD);
+            Error::invalid(error.message().replace(value, field))
+        })?;
+    history::messages(std::slice::from_ref(&as_sent))?;
+    let message: MessageRequest<'_> = decode::parse(message, "CreateRequest.messages")?;
+    let role = message.role.as_deref().unwrap_or_default().to_lowercase();
+    let text = ndjson::to_vec(&KeptMessage {
+        role: &role,
+        content: message.content.as_deref().unwrap_or_default(),
+        thinking: message.thinking.as_deref().unwrap_or_default(),
+        images: message.images.as_deref().unwrap_or_default(),
+        tool_calls: message.tool_calls.as_deref().unwrap_or_default(),
+        tool_name: message.tool_name.as_deref().unwrap_or_default(),
+        tool_call_id: message.tool_call_id.as_deref().unwrap_or_default(),
+    });
+    String::from_utf8(text)
+        .ok()
+        .and_then(|text| RawValue::from_string(text).ok())
+        .ok_or(Error::Internal("a message that is no JSON"))
+}
+
+/// Default options, checked. A stop sequence may stand alone here, as in a Modelfile.
+fn parameters(parameters: Option<&Map<String, Value>>) -> Result<Map<String, Value>> {
+    let mut out = parameters.cloned().unwrap_or_default();
+    out.retain(|_, value| !value.is_null());
+    if let Some(stop) = out.get_mut("stop").filter(|stop| stop.is_string()) {
+        *stop = Value::Array(vec![stop.take()]);
+    }
+    match options::read(Some(&out)) {
+        Ok(_) => Ok(out),
+        Err(error) => Err(Error::invalid(error.message())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(body: &str) -> String {
+        let request: CreateRequest<'_> = decode::parse(body, "CreateRequest").expect("a request");
+        let base = VirtualModel::alias("x", "base", SystemTime::UNIX_EPOCH);
+        let made = check(&request).and_then(|()| base.changed(&request));
+        let error = made.expect_err(body);
+        assert_eq!(error.status(), Some(400), "{body}");
+        error.message()
+    }
+
+    #[test]
+    fn what_ollama_refuses_is_refused_in_its_words() {
+        let check = |body: &str, expected: &str| assert_eq!(refusal(body), expected, "{body}");
+        let neither = "neither 'from' or 'files' was specified";
+        check("{}", neither);
+        check(r#"{"from":"","files":{}}"#, neither);
+        check(r#"{"from":" ","system":"x"}"#, neither);
+        check(r#"{"files":{"/a":"sha256:0"}}"#, "file path must be relative");
+        check(r#"{"files":{"../a":"sha256:0"}}"#, "file path must be relative");
+        check(r#"{"from":"b","adapters":{"a":""}}"#, "invalid digest format");
+        check(r#"{"from":"b","draft_quantize":"q4_0"}"#, "--draft-quantize requires a DRAFT model");
+        check(
+            r#"{"from":"b","parameters":{"temperature":"hot"}}"#,
+            "option \"temperature\" must be of type float32",
+        );
+        check(
+            r#"{"from":"b","messages":[{"role":"user","content":5}]}"#,
+            "json: cannot unmarshal number into Go struct field CreateRequest.messages.content of \
+             type string",
+        );
+        check(
+            r#"{"from":"b","messages":[{"role":"assistant","tool_calls":[{"function":{"name":"f",
+                "arguments":[1]}}]}]}"#,
+            "Value looks like object, but can't find closing '}' symbol",
+        );
+        check(
+            r#"{"from":"b","template":"{{ .Prompt }","license":5}"#,
+            "template error: template: :1: unexpected \"}\" in operand",
+        );
+        check(
+            r#"{"from":"b","messages":[1]}"#,
+            "json: cannot unmarshal number into Go struct field CreateRequest.messages of type \
+             api.Message",
+        );
+        check(r#"{"from":"b","license":5}"#, "license must be a string or a list of strings");
+    }
+
+    #[test]
+    fn what_a_proxy_cannot_do_is_refused_by_name() {
+        for member in [
+            r#""files":{"a.gguf":"sha256:0"}"#,
+            r#""adapters":{"a.gguf":"sha256:0"}"#,
+            r#""draft_files":{"a.gguf":"sha256:0"}"#,
+            r#""quantize":"q4_0""#,
+            r#""quantization":"q4_0""#,
+            r#""remote_host":"http://h""#,
+        ] {
+            let message = refusal(&format!("{{\"from\":\"b\",{member}}}"));
+            let name = member.split(':').next().unwrap_or_default();
+            assert!(message.starts_with(&format!("{name} is not supported")), "{message}");
+        }
+    }
+
+    #[test]
+    fn empty_members_are_none() {
+        let body = r#"{"from":"b","quantize":"","files":{},"adapters":null,"remote_host":"",
+            "system":"","template":"","renderer":"","parser":"","requires":"","messages":[],"parameters":{"seed":null},"license":""}"#;
+        let request: CreateRequest<'_> = decode::parse(body, "CreateRequest").expect("a request");
+        check(&request).expect("nothing to refuse");
+        let base = VirtualModel::alias("x", "b", SystemTime::UNIX_EPOCH);
+        let made = base.clone().changed(&request).expect("made");
+        assert_eq!(ndjson::to_vec(&made), ndjson::to_vec(&base));
+    }
+
+    #[test]
+    fn a_model_from_another_keeps_what_is_not_said_anew() {
+        let changed = |base: VirtualModel, body: &str| {
+            let request: CreateRequest<'_> = decode::parse(body, "C").expect("a request");
+            base.changed(&request).expect("made")
+        };
+        let first = changed(
+            VirtualModel::alias("a", "base", SystemTime::UNIX_EPOCH),
+            r#"{"system":"S","template":"T","renderer":"R","parser":"P","requires":"0.1.0",
+                "license":["L","M"],"parameters":{"seed":1,"top_k":2,"stop":"x"},
+                "messages":[{"ROLE":"User","content":"hi","extra":1}]}"#,
+        );
+        let second = changed(
+            first.copied("registry.ollama.ai/library/b", SystemTime::UNIX_EPOCH),
+            r#"{"system":"T","parser":"Q","template":"","parameters":{"seed":3}}"#,
+        );
+        assert_eq!((second.name.as_str(), second.from.as_str()), ("b:latest", "base"));
+        assert_eq!((second.system.as_str(), second.license.len()), ("T", 2));
+        assert_eq!((second.template.as_str(), second.renderer.as_str()), ("T", "R"));
+        assert_eq!((second.parser.as_str(), second.requires.as_str()), ("Q", "0.1.0"));
+        let parameters = Value::Object(second.parameters.clone()).to_string();
+        assert_eq!(parameters, r#"{"seed":3,"stop":["x"],"top_k":2}"#);
+        assert_eq!(second.messages[0].get(), r#"{"role":"user","content":"hi"}"#);
+        second.check().expect("the invariant");
+    }
+
+    #[test]
+    fn a_damaged_model_is_told_by_its_name() {
+        let good = VirtualModel::alias("a", "b", SystemTime::UNIX_EPOCH);
+        let check = |change: fn(&mut VirtualModel), expected: &str| {
+            let mut model = good.clone();
+            change(&mut model);
+            let told = model.check().expect_err(expected);
+            assert!(told.ends_with(expected), "{told}");
+        };
+        good.check().expect("good");
+        check(|it| it.name = "a".into(), "no proper name");
+        check(|it| it.from.clear(), "an empty \"from\"");
+        check(|it| it.modified_at = "soon".into(), "a \"modified_at\" that is no time");
+        check(
+            |it| drop(it.parameters.insert("seed".into(), "x".into())),
+            "parameters of the wrong type",
+        );
+        check(
+            |it| it.messages = vec![RawValue::from_string("5".into()).expect("JSON")],
+            "messages that are none",
+        );
+    }
+}

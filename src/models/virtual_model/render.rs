@@ -1,0 +1,105 @@
+//! What clients see of a virtual model: its entry in `/api/tags` and `/api/ps`, and `/api/show` with
+//! the Modelfile from which it could be made again (ollama-api.md 11.4 to 11.6).
+//!
+//! Everything that the model does not say itself is told of the upstream's model that it leads to.
+//! The digest covers all that the model says, so that it changes whenever the model does.
+
+use std::time::SystemTime;
+
+use serde_json::{Map, Value};
+
+use super::VirtualModel;
+use crate::api::ollama::answer::{Process, ShowAnswer, Tag};
+use crate::api::ollama::decode::Text;
+use crate::api::wire::ndjson;
+use crate::backends::names;
+use crate::models::model::{Asked, Model, Setting, sha256};
+use crate::models::modelfile;
+use crate::models::modelfile::Modelfile;
+use crate::observe::clock;
+
+impl VirtualModel {
+    /// When it was made.
+    #[must_use]
+    pub fn modified(&self) -> SystemTime {
+        clock::parse(&self.modified_at).unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    /// An entry of `/api/tags`; `base` is the upstream's model.
+    #[must_use]
+    pub fn tag(&self, base: &Model, setting: &Setting<'_>) -> Tag {
+        let mut tag = base.tag(setting);
+        tag.name.clone_from(&self.name);
+        tag.model.clone_from(&self.name);
+        tag.modified_at = setting.local(self.modified());
+        tag.digest = self.digest(&tag.digest);
+        tag.details.details.parent_model = names::display(&self.from);
+        tag
+    }
+
+    /// An entry of `/api/ps`; the rest as in [`Model::process`].
+    #[must_use]
+    pub fn process(
+        &self,
+        base: &Model,
+        setting: &Setting<'_>,
+        expires_at: SystemTime,
+        num_ctx: Option<u64>,
+    ) -> Process {
+        let mut process = base.process(setting, expires_at, num_ctx);
+        process.name.clone_from(&self.name);
+        process.model.clone_from(&self.name);
+        process.digest = self.digest(&process.digest);
+        process
+    }
+
+    /// The answer of `/api/show`; `base` is the upstream's model.
+    #[must_use]
+    pub fn show(&self, base: &Model, setting: &Setting<'_>, asked: &Asked<'_>) -> ShowAnswer {
+        let mut answer = base.show(setting, asked);
+        if !self.template.is_empty() {
+            answer.template.clone_from(&self.template);
+        }
+        if asked.system.is_empty() {
+            answer.system.clone_from(&self.system);
+        }
+        answer.modelfile = self.modelfile(&answer.system, &asked.options);
+        answer.license = self.license.join("\n");
+        answer.parameters = modelfile::parameters(&self.parameters);
+        answer.messages.clone_from(&self.messages);
+        answer.details.parent_model = names::display(&self.from);
+        answer.modified_at = setting.local(self.modified());
+        answer.requires.clone_from(&self.requires);
+        answer
+    }
+
+    /// SHA-256 of the upstream's model and of everything laid over it, as 64 hex digits.
+    fn digest(&self, base: &str) -> String {
+        let mut bytes = base.as_bytes().to_vec();
+        ndjson::append(&mut bytes, self);
+        sha256(&bytes)
+    }
+
+    fn modelfile(&self, system: &str, options: &Map<String, Value>) -> String {
+        let from = names::display(&self.from);
+        let mut parameters = self.parameters.clone();
+        parameters.extend(options.clone());
+        let messages = self.stored().into_iter().map(|message| {
+            let text = |text: Option<Text<'_>>| text.unwrap_or_default().0.into_owned();
+            (text(message.role), text(message.content))
+        });
+        Modelfile {
+            name: &self.name,
+            from: &from,
+            template: &self.template,
+            system,
+            renderer: &self.renderer,
+            parser: &self.parser,
+            requires: &self.requires,
+            parameters,
+            license: &self.license,
+            messages: messages.collect(),
+        }
+        .text()
+    }
+}

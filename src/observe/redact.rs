@@ -1,0 +1,213 @@
+//! Keeps secrets out of everything that is printed, logged or answered.
+//!
+//! [`Secret`] holds a key: it prints as asterisks, is compared in a time that tells nothing of it,
+//! and gives its text only to [`Secret::expose`], which the module that writes the `Authorization`
+//! header calls. [`Redactor`] cleans text that came from elsewhere, above all upstream error
+//! messages: OpenAI repeats part of a wrong key in its 401 (openai-wire.md 5.1). It never needs to be
+//! asked twice: cleaning clean text changes nothing.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use ring::digest::{SHA256, digest};
+
+use crate::observe::order;
+
+/// What stands where a secret stood.
+const MASK: &str = "***";
+
+/// The shortest run of key characters behind `sk-` or `Bearer ` that counts as a key.
+const SHORTEST_KEY: usize = 6;
+
+/// A run of this length is a key even without a digit: no prose has such words.
+const LONGEST_WORD: usize = 20;
+
+/// A text that never prints itself.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The secret itself. Call it only to write a request header.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it is this text. How long that takes depends on the lengths alone: what is compared,
+    /// to the last byte, are digests, in which a near miss looks like any other.
+    #[must_use]
+    pub fn is(&self, text: &str) -> bool {
+        let (own, other) = (digest(&SHA256, self.0.as_bytes()), digest(&SHA256, text.as_bytes()));
+        let pairs = own.as_ref().iter().zip(other.as_ref());
+        pairs.fold(0, |differs, (one, other)| differs | (one ^ other)) == 0
+    }
+}
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.is(&other.0)
+    }
+}
+
+impl Eq for Secret {}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(MASK)
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(MASK)
+    }
+}
+
+/// Masks the keys that it knows, and whatever looks like one.
+#[derive(Clone, Debug, Default)]
+pub struct Redactor {
+    /// The longest first: one may be part of another.
+    keys: Vec<Secret>,
+}
+
+impl Redactor {
+    /// A redactor that knows these keys.
+    #[must_use]
+    pub fn new(keys: impl IntoIterator<Item = Secret>) -> Self {
+        let mut keys: Vec<_> = keys.into_iter().filter(|key| !key.0.is_empty()).collect();
+        order::sort_by(&mut keys, |a, b| b.0.len().cmp(&a.0.len()));
+        Self { keys }
+    }
+
+    /// `text` without the keys, without `sk-...` words and without `Bearer ...` values.
+    #[must_use]
+    pub fn clean<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let mut text = Cow::Borrowed(text);
+        for key in &self.keys {
+            if text.contains(&key.0) {
+                text = Cow::Owned(text.replace(&key.0, MASK));
+            }
+        }
+        for prefix in ["sk-", "Bearer ", "bearer "] {
+            if let Some(masked) = mask_after(&text, prefix) {
+                text = Cow::Owned(masked);
+            }
+        }
+        text
+    }
+
+    /// The same for a text that was cut at its end, where the first part of a key may be left.
+    #[must_use]
+    pub fn clean_cut(&self, text: &str) -> String {
+        let begun = |key: &Secret| {
+            let key = key.0.as_bytes();
+            (1..key.len()).rev().find(|length| text.as_bytes().ends_with(&key[..*length]))
+        };
+        let part = self.keys.iter().filter_map(begun).max().unwrap_or(0);
+        // What begins as a key does begins with a character.
+        self.clean(&text[..text.len() - part]).into_owned()
+    }
+}
+
+/// Masks every run of key characters that follows `prefix`; `None` when there is nothing to mask.
+fn mask_after(text: &str, prefix: &str) -> Option<String> {
+    let mut out = String::new();
+    let mut rest = text;
+    let mut changed = false;
+    while let Some(at) = rest.find(prefix) {
+        let (head, tail) = rest.split_at(at + prefix.len());
+        let run = tail.find(|c: char| !is_key_character(c)).unwrap_or(tail.len());
+        let inside_word = head[..at].ends_with(|c: char| c.is_ascii_alphanumeric());
+        out.push_str(head);
+        if looks_like_a_key(&tail[..run]) && !inside_word {
+            out.push_str(MASK);
+            changed = true;
+        } else {
+            out.push_str(&tail[..run]);
+        }
+        rest = &tail[run..];
+    }
+    out.push_str(rest);
+    changed.then_some(out)
+}
+
+/// Long enough, and not a plain word: keys hold digits, or stars where a server hid some.
+fn looks_like_a_key(run: &str) -> bool {
+    run.len() >= SHORTEST_KEY
+        && (run.len() >= LONGEST_WORD || run.contains(|c: char| c.is_ascii_digit() || c == '*'))
+}
+
+/// Characters that keys are made of; `*` because OpenAI shows `sk-ab****yz`.
+fn is_key_character(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '*' | '.')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn redactor() -> Redactor {
+        Redactor::new(["topsecret-1", "top", "", "topsecret-1-and-more"].map(Secret::new))
+    }
+
+    fn check(text: &str, expected: &str) {
+        let redactor = Redactor::new(Some(Secret::new("topsecret-1")));
+        assert_eq!(redactor.clean(text), expected);
+        assert_eq!(redactor.clean(&redactor.clean(text)), expected, "cleaning twice");
+    }
+
+    #[test]
+    fn keys_are_masked_and_ordinary_text_is_kept() {
+        check("the key topsecret-1 is wrong", "the key *** is wrong");
+        check("Incorrect API key provided: sk-ab****wxyz.", "Incorrect API key provided: sk-***");
+        check("Authorization: Bearer abc.def-gh1", "Authorization: Bearer ***");
+        check(
+            "bearer tokens and disk-based risk-free things",
+            "bearer tokens and disk-based risk-free things",
+        );
+        check("a model called task-1", "a model called task-1");
+    }
+
+    #[test]
+    fn a_key_that_is_part_of_another_leaves_nothing_of_it() {
+        let cleaned = redactor().clean("topsecret-1-and-more, topsecret-1, top").into_owned();
+        assert_eq!(cleaned, "***, ***, ***");
+    }
+
+    #[test]
+    fn the_first_part_of_a_key_at_a_cut_is_left_out() {
+        for (text, expected) in [
+            ("it is topsecre", "it is "),
+            ("it is topsecret-1-and-mor", "it is "),
+            ("topsecret-1 and to", "*** and "),
+            ("it is", "it is"),
+            ("to", ""),
+            ("é", "é"),
+        ] {
+            assert_eq!(redactor().clean_cut(text), expected, "{text}");
+        }
+        assert_eq!(Redactor::new([Secret::new("é1")]).clean_cut("aé"), "a");
+    }
+
+    #[test]
+    fn a_secret_never_prints_itself() {
+        let secret = Secret::new("topsecret-1");
+        assert_eq!(format!("{secret} {secret:?}"), "*** ***");
+        assert_eq!(format!("{:?}", Redactor::new([secret])), "Redactor { keys: [***] }");
+    }
+
+    #[test]
+    fn a_secret_is_itself_and_nothing_else() {
+        let secret = Secret::new("topsecret-1");
+        assert!(secret.is("topsecret-1") && secret == Secret::new("topsecret-1"));
+        for other in ["", "topsecret-", "topsecret-11", "topsecret-2", "Topsecret-1"] {
+            assert!(!secret.is(other) && secret != Secret::new(other), "{other}");
+        }
+    }
+}

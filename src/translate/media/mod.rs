@@ -1,0 +1,691 @@
+//! One entry of an `images` list to a content part (ollama-api.md 5.5, openai-wire.md 8).
+//!
+//! Clients send base64 in every spelling, `data:` URLs and lists of byte numbers; an upstream gets a
+//! data URL or an audio part in standard, padded base64. The kind is read from the first bytes, as
+//! Ollama does; nothing else is decoded, and no image is converted. URLs are refused, never fetched.
+//! Invariant: text is checked in one pass; base64 that can be sent as it stands is borrowed from the
+//! request and put behind its `data:` only while it is written, and any other is
+//! copied once, into an allocation that ends up with exactly the right size.
+
+mod plain;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+
+use serde::ser::{Serialize, SerializeStruct, Serializer};
+use serde_json::value::RawValue;
+
+use crate::api::ollama::decode::Text;
+use crate::api::wire::base64::ALPHABET;
+use crate::error::{Error, Result};
+
+/// A part of a message's content that is no text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part<'a> {
+    /// `image_url`.
+    Image {
+        /// Its MIME type, in lower case.
+        mime: String,
+        /// Standard base64, padded.
+        data: Cow<'a, str>,
+    },
+    /// `input_audio`.
+    Audio {
+        /// Standard base64, padded.
+        data: Cow<'a, str>,
+        /// `wav` or `mp3`.
+        format: &'static str,
+    },
+}
+
+/// Reads one entry of an `images` list.
+///
+/// # Errors
+/// [`Error::InvalidRequest`]: for bad base64 in Go's words, with the byte that Go would name; for
+/// URLs, for kinds that Ollama has no meaning for, and for entries that are neither a string nor a
+/// list of bytes.
+pub fn part<'a>(entry: &'a RawValue) -> Result<Part<'a>> {
+    let json = entry.get();
+    match json.as_bytes().first() {
+        Some(b'"') => match plain::plain(json) {
+            Some(text) => from_text(text),
+            None => {
+                let Text(text) = serde_json::from_str(json).map_err(|_| not_media("string"))?;
+                from_text(text)
+            }
+        },
+        Some(b'[') => from_bytes(&serde_json::from_str::<Vec<u8>>(json).map_err(|_| {
+            Error::invalid("json: cannot unmarshal array into Go value of type uint8")
+        })?),
+        Some(b'n') => Err(no_data()),
+        Some(b'{') => Err(not_media("object")),
+        Some(b't' | b'f') => Err(not_media("bool")),
+        _ => Err(not_media("number")),
+    }
+}
+
+impl Serialize for Part<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        struct Url<'a>(&'a str, &'a str);
+        impl fmt::Display for Url<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "data:{};base64,{}", self.0, self.1)
+            }
+        }
+        #[derive(serde::Serialize)]
+        struct Image<'a> {
+            /// Written in pieces: a URL as one text would be a copy of the image.
+            #[serde(serialize_with = "in_pieces")]
+            url: Url<'a>,
+        }
+        #[derive(serde::Serialize)]
+        struct Audio<'a> {
+            data: &'a str,
+            format: &'a str,
+        }
+        let mut part = serializer.serialize_struct("Part", 2)?;
+        match self {
+            Self::Image { mime, data } => {
+                part.serialize_field("type", "image_url")?;
+                part.serialize_field("image_url", &Image { url: Url(mime, data) })?;
+            }
+            Self::Audio { data, format } => {
+                part.serialize_field("type", "input_audio")?;
+                part.serialize_field("input_audio", &Audio { data, format })?;
+            }
+        }
+        part.end()
+    }
+}
+
+fn in_pieces<S: Serializer>(
+    value: &impl fmt::Display,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+/// What the bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind<'a> {
+    /// An image of this MIME type.
+    Image(&'a str),
+    /// Audio of this format.
+    Audio(&'static str),
+    /// Something Ollama has no meaning for, by its name.
+    Other(&'a str),
+}
+
+/// What Ollama takes unknown bytes for.
+const FALLBACK: Kind<'static> = Kind::Image("image/jpeg");
+
+/// The kinds that begin with fixed bytes. JPEG comes before MP3: both begin with `FF`.
+const SIGNATURES: &[(&[u8], Kind<'static>)] = &[
+    (b"\x89PNG\r\n\x1a\n", Kind::Image("image/png")),
+    (b"\xff\xd8\xff", Kind::Image("image/jpeg")),
+    (b"GIF87a", Kind::Image("image/gif")),
+    (b"GIF89a", Kind::Image("image/gif")),
+    (b"BM", Kind::Image("image/bmp")),
+    (b"II*\0", Kind::Image("image/tiff")),
+    (b"MM\0*", Kind::Image("image/tiff")),
+    (b"\0\0\x01\0", Kind::Image("image/x-icon")),
+    (b"ID3", Kind::Audio("mp3")),
+    (b"fLaC", Kind::Other("FLAC audio")),
+    (b"OggS", Kind::Other("Ogg media")),
+    (b"\x1a\x45\xdf\xa3", Kind::Other("WebM video")),
+    (b"%PDF", Kind::Other("a PDF document")),
+];
+
+/// How many bytes tell every kind.
+const HEAD_BYTES: usize = 12;
+
+/// The kind that the first bytes tell; `None` when they tell none.
+fn sniff(head: &[u8]) -> Option<Kind<'static>> {
+    if let Some((_, kind)) = SIGNATURES.iter().find(|(signature, _)| head.starts_with(signature)) {
+        return Some(*kind);
+    }
+    let word = |at: usize| head.get(at..at + 4).unwrap_or_default();
+    match (word(0), word(4), word(8)) {
+        (b"RIFF", _, b"WEBP") => Some(Kind::Image("image/webp")),
+        (b"RIFF", _, b"WAVE") => Some(Kind::Audio("wav")),
+        (_, b"ftyp", brand) => Some(match brand {
+            b"heic" | b"heix" | b"hevc" | b"hevx" | b"heim" | b"heis" => Kind::Image("image/heic"),
+            b"mif1" | b"msf1" => Kind::Image("image/heif"),
+            b"avif" | b"avis" => Kind::Image("image/avif"),
+            _ => Kind::Other("MP4 video"),
+        }),
+        _ => match head {
+            [0xff, second, ..] if second & 0xe0 == 0xe0 => Some(Kind::Audio("mp3")),
+            _ => None,
+        },
+    }
+}
+
+/// The kind that a data URL declares, for bytes that tell none.
+fn declared(mime: &str) -> Kind<'_> {
+    let (class, name) = mime.split_once('/').unwrap_or_default();
+    let is_name = !name.is_empty()
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+    let is = |known: &[&str]| known.iter().any(|known| name.eq_ignore_ascii_case(known));
+    match class.to_ascii_lowercase().as_str() {
+        "image" if is_name => Kind::Image(mime),
+        "audio" if is(&["wav", "x-wav", "wave", "vnd.wave"]) => Kind::Audio("wav"),
+        "audio" if is(&["mpeg", "mp3"]) => Kind::Audio("mp3"),
+        "audio" => Kind::Other("this kind of audio"),
+        "video" => Kind::Other("video"),
+        "application" if is(&["pdf"]) => Kind::Other("a PDF document"),
+        _ => FALLBACK,
+    }
+}
+
+/// A part from base64 or from a data URL.
+fn from_text(text: Cow<'_, str>) -> Result<Part<'_>> {
+    // What stands behind the base64 does not count, so that a last newline costs no copy.
+    let end = text.trim_ascii_end().len();
+    let (start, mime) = payload(&text[..end])?;
+    let scan = scan(&text.as_bytes()[..end], start, text.len()).map_err(illegal)?;
+    if scan.digits == 0 {
+        return Err(no_data());
+    }
+    let (head, known) = head(&text.as_bytes()[start..end]);
+    match sniff(&head[..known]).unwrap_or_else(|| declared(mime)) {
+        Kind::Image(mime) => {
+            let mime = mime.to_ascii_lowercase();
+            Ok(Part::Image { mime, data: standard(text, start..end, &scan)? })
+        }
+        Kind::Audio(format) => Ok(Part::Audio { data: standard(text, start..end, &scan)?, format }),
+        Kind::Other(name) => Err(unknown(name)),
+    }
+}
+
+/// The checked base64 at a place of a text, in its standard form. It stays where it is if it has that
+/// form, or if the text is ours.
+fn standard<'a>(text: Cow<'a, str>, place: Range<usize>, scan: &Scan) -> Result<Cow<'a, str>> {
+    let mut owned = match text {
+        Cow::Borrowed(text) if scan.clean => return Ok(Cow::Borrowed(&text[place])),
+        Cow::Borrowed(text) => text[place].to_owned(),
+        Cow::Owned(mut text) => {
+            text.truncate(place.end);
+            text.drain(..place.start);
+            text
+        }
+    };
+    if !scan.clean {
+        owned = mended(owned.into_bytes(), scan)?;
+    }
+    owned.shrink_to_fit();
+    Ok(Cow::Owned(owned))
+}
+
+/// A part from bytes.
+fn from_bytes(bytes: &[u8]) -> Result<Part<'static>> {
+    if bytes.is_empty() {
+        return Err(no_data());
+    }
+    let data = || {
+        let mut data = String::with_capacity(bytes.len().div_ceil(3) * 4);
+        encode(&mut data, bytes);
+        Cow::Owned(data)
+    };
+    match sniff(bytes).unwrap_or(FALLBACK) {
+        Kind::Image(mime) => Ok(Part::Image { mime: mime.to_owned(), data: data() }),
+        Kind::Audio(format) => Ok(Part::Audio { data: data(), format }),
+        Kind::Other(name) => Err(unknown(name)),
+    }
+}
+
+/// Where the base64 begins, and the MIME type declared before it.
+fn payload(text: &str) -> Result<(usize, &str)> {
+    let blanks = text.len() - text.trim_ascii_start().len();
+    let rest = &text[blanks..];
+    let begins =
+        |with: &str| rest.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
+    if begins("http://") || begins("https://") {
+        let colon = text.find(':').unwrap_or(blanks);
+        let reason = format!(
+            "illegal base64 data at input byte {colon}: send the image itself, a URL is not fetched"
+        );
+        return Err(Error::invalid(reason));
+    }
+    if !begins("data:") {
+        return Ok((blanks, ""));
+    }
+    let declaration = &rest["data:".len()..];
+    // Without base64 in it Ollama would stumble over the colon, and nothing here knows better.
+    let Some((declaration, _)) = declaration.split_once(',') else {
+        return Err(illegal(blanks + 4));
+    };
+    let (mime, encoding) = match declaration.rsplit_once(';') {
+        Some((before, last)) => (before.split(';').next().unwrap_or_default(), last),
+        None => ("", declaration),
+    };
+    if !encoding.trim().eq_ignore_ascii_case("base64") {
+        return Err(illegal(blanks + 4));
+    }
+    Ok((blanks + "data:".len() + declaration.len() + 1, mime.trim()))
+}
+
+/// What a pass over base64 found.
+struct Scan {
+    /// Characters that carry bits.
+    digits: usize,
+    /// Whether it is standard base64 from its first character to its last.
+    clean: bool,
+}
+
+/// Checks the base64 in `text` from `start` on: standard or URL-safe, with white space anywhere,
+/// with or without its padding. `Err` is the byte at which Go would stop, whose `text` is `len` long.
+fn scan(text: &[u8], start: usize, len: usize) -> std::result::Result<Scan, usize> {
+    let (mut digits, mut padding, mut last, mut clean) = (0_usize, 0_usize, 0_u8, true);
+    for (at, &byte) in text.iter().enumerate().skip(start) {
+        match VALUES[usize::from(byte)] {
+            value @ ..URL_SAFE if padding == 0 => (digits, last) = (digits + 1, value),
+            value @ URL_SAFE..BLANK if padding == 0 => {
+                (digits, last, clean) = (digits + 1, value & MOST, false);
+            }
+            BLANK => clean = false,
+            PAD if digits % 4 + padding < 4 && digits % 4 > 1 => padding += 1,
+            // Go names the padding when half of it is missing, else what stands at its place.
+            _ if padding == 1 && digits % 4 == 2 => return Err(at - 1),
+            _ => return Err(at),
+        }
+    }
+    let over = digits % 4;
+    match over {
+        1 => return Err(len - 1),
+        // Bits that belong to no byte are to be zero, which strict decoders insist on.
+        2 => clean &= last & 0x0f == 0,
+        3 => clean &= last & 0x03 == 0,
+        _ => {}
+    }
+    clean &= (over + padding) % 4 == 0;
+    Ok(Scan { digits, clean })
+}
+
+/// Brings checked base64 into its standard form, in its own memory.
+fn mended(mut bytes: Vec<u8>, scan: &Scan) -> Result<String> {
+    let mut end = 0;
+    for at in 0..bytes.len() {
+        let value = VALUES[usize::from(bytes[at])];
+        if value < BLANK {
+            bytes[end] = digit(value);
+            end += 1;
+        }
+    }
+    bytes.truncate(end);
+    if let Some(last) = bytes.last_mut() {
+        let unused = match scan.digits % 4 {
+            2 => 0x0f,
+            3 => 0x03,
+            _ => 0,
+        };
+        *last = digit(VALUES[usize::from(*last)] & !unused);
+    }
+    let padding = scan.digits.next_multiple_of(4) - scan.digits;
+    bytes.reserve_exact(padding);
+    bytes.extend(std::iter::repeat_n(b'=', padding));
+    String::from_utf8(bytes).map_err(|_| Error::Internal("base64 that is no text"))
+}
+
+/// Appends bytes as base64.
+fn encode(out: &mut String, bytes: &[u8]) {
+    for group in bytes.chunks(3) {
+        let byte = |at: usize| u32::from(group.get(at).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for place in 0..=group.len() {
+            #[allow(clippy::cast_possible_truncation)] // Six bits are left.
+            out.push(char::from(digit((bits >> (18 - 6 * place) & 0x3f) as u8)));
+        }
+        out.extend(std::iter::repeat_n('=', 3 - group.len()));
+    }
+}
+
+/// The letter for a value, without its marks.
+fn digit(value: u8) -> u8 {
+    ALPHABET[usize::from(value & MOST)]
+}
+
+/// The first bytes of checked base64, and how many there are.
+fn head(base64: &[u8]) -> ([u8; HEAD_BYTES], usize) {
+    let (mut head, mut known) = ([0; HEAD_BYTES], 0);
+    let (mut bits, mut count) = (0_u32, 0);
+    let values = base64.iter().map(|&byte| VALUES[usize::from(byte)]);
+    for value in values.filter(|value| *value < BLANK) {
+        (bits, count) = (bits << 6 | u32::from(value & MOST), count + 6);
+        if count >= 8 {
+            if known == HEAD_BYTES {
+                break;
+            }
+            count -= 8;
+            #[allow(clippy::cast_possible_truncation)] // The lowest byte is what is wanted.
+            let byte = (bits >> count) as u8;
+            head[known] = byte;
+            known += 1;
+        }
+    }
+    (head, known)
+}
+
+/// The largest value of a digit.
+const MOST: u8 = 0x3f;
+
+/// Marks a digit of the URL-safe alphabet.
+const URL_SAFE: u8 = 0x40;
+
+/// White space; below it are the digits.
+const BLANK: u8 = 0x80;
+
+const PAD: u8 = 0x81;
+
+const ILLEGAL: u8 = 0xff;
+
+/// What each byte means in base64.
+const VALUES: [u8; 256] = values();
+
+#[allow(clippy::cast_possible_truncation)] // The alphabet has 64 letters.
+const fn values() -> [u8; 256] {
+    let mut values = [ILLEGAL; 256];
+    let mut digit = 0;
+    while digit < ALPHABET.len() {
+        values[ALPHABET[digit] as usize] = digit as u8;
+        digit += 1;
+    }
+    values[b'-' as usize] = 62 | URL_SAFE;
+    values[b'_' as usize] = 63 | URL_SAFE;
+    values[b'=' as usize] = PAD;
+    values[b' ' as usize] = BLANK;
+    values[b'\t' as usize] = BLANK;
+    values[b'\n' as usize] = BLANK;
+    values[b'\r' as usize] = BLANK;
+    values[b'\x0c' as usize] = BLANK;
+    values
+}
+
+fn illegal(at: usize) -> Error {
+    Error::invalid(format!("illegal base64 data at input byte {at}"))
+}
+
+fn no_data() -> Error {
+    Error::invalid("an image without data")
+}
+
+fn unknown(name: &str) -> Error {
+    Error::invalid(format!("{name} is not supported: send an image, or WAV or MP3 audio"))
+}
+
+fn not_media(kind: &str) -> Error {
+    Error::invalid(format!("json: cannot unmarshal {kind} into Go value of type api.ImageData"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(json: &str) -> Box<RawValue> {
+        RawValue::from_string(json.to_owned()).expect("valid JSON")
+    }
+
+    /// The part for a JSON value, as JSON; or the error.
+    fn read(json: &str) -> String {
+        match part(&raw(json)) {
+            Ok(part) => {
+                let part = serde_json::to_value(&part).expect("serialisable");
+                let audio = &part["input_audio"];
+                match part["image_url"]["url"].as_str() {
+                    Some(url) => url.to_owned(),
+                    None => format!(
+                        "{} {}",
+                        audio["format"].as_str().expect("a format"),
+                        audio["data"].as_str().expect("data")
+                    ),
+                }
+            }
+            Err(error) => {
+                assert_eq!(error.status(), Some(400), "{json}");
+                error.message()
+            }
+        }
+    }
+
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        assert_eq!(read(&serde_json::Value::from(text).to_string()), expected, "{text:?}");
+    }
+
+    /// The base64 of some bytes.
+    fn base64(bytes: &[u8]) -> String {
+        let mut out = String::new();
+        encode(&mut out, bytes);
+        out
+    }
+
+    const PNG: &str = "iVBORw0KGgoAAAANSUhEUg==";
+
+    #[test]
+    fn parts_are_written_as_upstreams_read_them() {
+        let image = part_of(PNG);
+        assert_eq!(
+            serde_json::to_string(&image).expect("serialisable"),
+            format!(
+                r#"{{"type":"image_url","image_url":{{"url":"data:image/png;base64,{PNG}"}}}}"#
+            )
+        );
+        let audio = part_of("SUQzAw==");
+        assert_eq!(
+            serde_json::to_string(&audio).expect("serialisable"),
+            r#"{"type":"input_audio","input_audio":{"data":"SUQzAw==","format":"mp3"}}"#
+        );
+    }
+
+    fn part_of(text: &str) -> Part<'_> {
+        from_text(text.into()).expect("valid")
+    }
+
+    #[test]
+    fn every_signature_tells_its_kind() {
+        let check = |bytes: &[u8], expected: &str| {
+            let data = base64(bytes);
+            let expected = if expected.starts_with("image/") {
+                format!("data:{expected};base64,{data}")
+            } else {
+                format!("{expected} {data}")
+            };
+            assert_eq!(read(&format!("{data:?}")), expected);
+            let numbers = serde_json::to_string(bytes).expect("numbers");
+            assert_eq!(read(&numbers), expected, "the same as a list of bytes");
+        };
+        check(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "image/png");
+        check(b"\x89PNG\r\n\x1a\n", "image/png");
+        check(b"\xff\xd8\xff\xe0\0\x10JFIF", "image/jpeg");
+        check(b"\xff\xd8\xff", "image/jpeg");
+        check(b"GIF87a\x01", "image/gif");
+        check(b"GIF89a\x01", "image/gif");
+        check(b"RIFF\x24\0\0\0WEBPVP8 ", "image/webp");
+        check(b"BM\x36\0", "image/bmp");
+        check(b"II*\0\x08", "image/tiff");
+        check(b"MM\0*\0", "image/tiff");
+        check(b"\0\0\x01\0\x01", "image/x-icon");
+        for brand in ["heic", "heix", "hevc", "hevx", "heim", "heis"] {
+            check(format!("\0\0\0\x18ftyp{brand}\0").as_bytes(), "image/heic");
+        }
+        check(b"\0\0\0\x18ftypmif1\0", "image/heif");
+        check(b"\0\0\0\x18ftypmsf1\0", "image/heif");
+        check(b"\0\0\0\x18ftypavif", "image/avif");
+        check(b"\0\0\0\x18ftypavis\0", "image/avif");
+        check(b"RIFF\x24\0\0\0WAVEfmt ", "wav");
+        check(b"ID3\x03", "mp3");
+        check(b"\xff\xfb\x90\x64", "mp3");
+        check(b"\xff\xe3", "mp3");
+        // All else is what Ollama takes it for.
+        check(b"hello, world!", "image/jpeg");
+        check(b"RIFF\x24\0\0\0AVI LIST", "image/jpeg");
+        check(b"RIFF", "image/jpeg");
+        check(b"\xff\xd8\0", "image/jpeg");
+        check(b"\xff", "image/jpeg");
+        check(b"x", "image/jpeg");
+    }
+
+    #[test]
+    fn kinds_without_a_meaning_are_refused_by_name() {
+        let check = |bytes: &[u8], name: &str| {
+            let expected = format!("{name} is not supported: send an image, or WAV or MP3 audio");
+            assert_eq!(read(&format!("{:?}", base64(bytes))), expected);
+            assert_eq!(read(&serde_json::to_string(bytes).expect("numbers")), expected);
+        };
+        check(b"fLaC\0", "FLAC audio");
+        check(b"OggS\0", "Ogg media");
+        check(b"\0\0\0\x18ftypisom\0", "MP4 video");
+        check(b"\0\0\0\x18ftypmp42\0", "MP4 video");
+        check(b"\x1a\x45\xdf\xa3\x01", "WebM video");
+        check(b"%PDF-1.7", "a PDF document");
+    }
+
+    #[test]
+    fn every_spelling_of_base64_becomes_the_standard_one() {
+        let png = format!("data:image/png;base64,{PNG}");
+        let check_png = |text: &str| check(text, &png);
+        check_png(PNG);
+        check_png("iVBORw0KGgoAAAANSUhEUg");
+        check_png("iVBORw0KGgoAAAANSUhEUg=");
+        check_png("iVBORw0KGgoAAAANSUhEUg= =");
+        check_png("iVBORw0KGgoAAAANSUhEUh==");
+        check_png(" \tiVBORw0K\r\nGgoAAAAN\nSUhE Ug==\r\n");
+        check_png("i\nV\nBORw0KGgoAAAANSUhEUg=\n=");
+        let jpeg = |data: &str| format!("data:image/jpeg;base64,{data}");
+        check("_9j_4AAQ-_8", &jpeg("/9j/4AAQ+/8="));
+        check("/9j_4AAQ+-8=", &jpeg("/9j/4AAQ++8="));
+        check("/9j/", &jpeg("/9j/"));
+        check("/9j/4AB", &jpeg("/9j/4AA="));
+        // Escapes of PHP and of Gson.
+        assert_eq!(read(r#""\/9j\/4AAQ+\/8\u003d""#), jpeg("/9j/4AAQ+/8="));
+        assert_eq!(read(r#""SUQz\nAw=="  "#), "mp3 SUQzAw==");
+        assert_eq!(read(r#""SUQzAw\u003d\u003d""#), "mp3 SUQzAw==");
+    }
+
+    #[test]
+    fn data_urls_are_taken_and_their_bytes_believed_first() {
+        let png = format!("data:image/png;base64,{PNG}");
+        check(&png, &png);
+        check(&format!("data:image/jpeg;base64,{PNG}"), &png);
+        check(&format!("DATA:Image/PNG;Base64,{PNG}"), &png);
+        check(&format!(" data:image/png;name=a.png;base64, {PNG}\n"), &png);
+        check(&format!("data:;base64,{PNG}"), &png);
+        check(&format!("data:base64,{PNG}"), &png);
+        check(&format!("data:video/mp4;base64,{PNG}"), &png);
+        check("data:image/svg+xml;base64,PHN2Zz4=", "data:image/svg+xml;base64,PHN2Zz4=");
+        check("data:image/SVG+xml;base64,PHN2Zz4", "data:image/svg+xml;base64,PHN2Zz4=");
+        check("data:image/a\"b;base64,PHN2Zz4=", "data:image/jpeg;base64,PHN2Zz4=");
+        check("data:image/;base64,PHN2Zz4=", "data:image/jpeg;base64,PHN2Zz4=");
+        check("data:text/plain;base64,PHN2Zz4=", "data:image/jpeg;base64,PHN2Zz4=");
+        check("data:audio/wav;base64,SUQzAw==", "mp3 SUQzAw==");
+        check("data:audio/x-wav;base64,PHN2Zz4=", "wav PHN2Zz4=");
+        check("data:audio/mpeg;base64,PHN2Zz4", "mp3 PHN2Zz4=");
+        let refused =
+            |name: &str| format!("{name} is not supported: send an image, or WAV or MP3 audio");
+        check("data:audio/ogg;base64,PHN2Zz4=", &refused("this kind of audio"));
+        check("data:video/mp4;base64,PHN2Zz4=", &refused("video"));
+        check("data:application/pdf;base64,PHN2Zz4=", &refused("a PDF document"));
+    }
+
+    #[test]
+    fn bad_base64_names_the_byte_that_go_would_name() {
+        let check_at =
+            |text: &str, at: usize| check(text, &format!("illegal base64 data at input byte {at}"));
+        check_at("!", 0);
+        check_at("not base64!", 10);
+        check_at("AAAA?AAA", 4);
+        check_at("AA\nAA\n?", 6);
+        check_at("AAAé", 3);
+        check_at("A", 0);
+        check_at("AAAAA", 4);
+        check_at("AAAAA\n", 5);
+        check_at("=", 0);
+        check_at("A=", 1);
+        check_at("AAAA=", 4);
+        check_at("AA=A", 2);
+        check_at("AA=!", 2);
+        check_at("AA===", 4);
+        check_at("AA==A", 4);
+        check_at("AAA==", 4);
+        check_at("AAA=A", 4);
+        check_at("AAA=\nA", 5);
+        check_at("data:image/png,abc", 4);
+        check_at("data:image/png;base64", 4);
+        check_at("data:;charset=utf-8,abc", 4);
+        check_at("data:image/png;base64,AA!A", 24);
+        check_at("file:///x.png", 4);
+        let url = |at| {
+            format!(
+                "illegal base64 data at input byte {at}: send the image itself, a URL is not fetched"
+            )
+        };
+        check("http://localhost/a.png", &url(4));
+        check("HTTPS://localhost/a.png", &url(5));
+    }
+
+    #[test]
+    fn entries_of_other_types_are_refused() {
+        let check = |json: &str, expected: &str| assert_eq!(read(json), expected, "{json}");
+        let wrong = |kind: &str| {
+            format!("json: cannot unmarshal {kind} into Go value of type api.ImageData")
+        };
+        for empty in [r#""""#, "null", "[]", r#"" \n""#, r#""data:image/png;base64,""#] {
+            check(empty, "an image without data");
+        }
+        check("5", &wrong("number"));
+        check("-5", &wrong("number"));
+        check("true", &wrong("bool"));
+        check("false", &wrong("bool"));
+        check(r#"{"url":"x"}"#, &wrong("object"));
+        for list in ["[256]", "[-1]", "[1.5]", r#"["a"]"#, "[[1]]", "[1,null]"] {
+            check(list, "json: cannot unmarshal array into Go value of type uint8");
+        }
+    }
+
+    #[test]
+    fn bytes_of_every_length_survive() {
+        let bytes: Vec<u8> = (0..=250).rev().collect();
+        for length in 0..bytes.len() {
+            let text = base64(&bytes[..length]);
+            assert_eq!(text.len(), length.div_ceil(3) * 4);
+            let bare = text.trim_end_matches('=').replace('+', "-").replace('/', "_");
+            if length > 0 {
+                check(&bare, &format!("data:image/jpeg;base64,{text}"));
+            }
+            let (head, known) = head(bare.as_bytes());
+            assert_eq!(head[..known], bytes[..length.min(HEAD_BYTES)]);
+        }
+    }
+
+    #[test]
+    fn nothing_is_allocated_that_is_not_needed() {
+        let exact = |json: &str| match part(&raw(json)).expect("valid") {
+            Part::Image { data: Cow::Owned(text), .. }
+            | Part::Audio { data: Cow::Owned(text), .. } => {
+                assert_eq!(text.capacity(), text.len(), "{json}");
+            }
+            other => panic!("{json} is borrowed: {other:?}"),
+        };
+        exact(r#""_9j_4AAQ-_8""#);
+        exact(r#""i V B O R w""#);
+        exact(r#""SUQz Aw""#);
+        exact(r#""\/9j\/4AAQ""#);
+        exact(r#""data:image\/png;base64,iVBO\nRw""#);
+        exact("[137,80,78,71]");
+        exact("[73,68,51,3]");
+        let url = format!("data:image/png;base64,{PNG}");
+        for (sent, borrowed) in [(PNG, PNG), (url.as_str(), PNG), ("SUQzAw==", "SUQzAw==")] {
+            let json = raw(&format!("{sent:?}"));
+            let inside = json.get().as_bytes().as_ptr_range();
+            match part(&json).expect("valid") {
+                Part::Image { data: Cow::Borrowed(text), .. }
+                | Part::Audio { data: Cow::Borrowed(text), .. } => {
+                    assert_eq!(text, borrowed);
+                    assert!(inside.contains(&text.as_ptr()), "it lies in the request");
+                }
+                other => panic!("copied: {other:?}"),
+            }
+        }
+    }
+}

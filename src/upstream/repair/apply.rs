@@ -1,0 +1,240 @@
+//! Makes repairs to each kind of request (openai-wire.md 3.5, 3.6, 3.9).
+//!
+//! What to repair is decided elsewhere; here it is done, and told whether there was anything to do.
+//! Never drops a message, a tool, or that an answer is to be JSON.
+
+use serde_json::{Map, Value};
+
+use super::action::{Adaptable, EFFORT, Repair};
+use crate::api::openai::request::{
+    ChatRequest, CompletionRequest, EmbeddingRequest, InfillRequest, Message, ResponseFormat,
+    StreamOptions,
+};
+use crate::translate::format;
+
+/// Changes to parameters, which all requests share; `None` for other changes.
+fn apply_to_sampling(sampling: &mut Map<String, Value>, repair: &Repair) -> Option<bool> {
+    Some(match repair {
+        Repair::LeaveOut("logprobs") => {
+            let top = sampling.remove("top_logprobs").is_some();
+            sampling.remove("logprobs").is_some() || top
+        }
+        Repair::LeaveOut(member) => sampling.remove(*member).is_some(),
+        Repair::Rename { from, to } => match sampling.remove(*from) {
+            Some(limit) => {
+                sampling.insert((*to).to_owned(), limit);
+                true
+            }
+            None => false,
+        },
+        Repair::Effort { from, to } => match sampling.get_mut(EFFORT) {
+            Some(effort) if effort == from => {
+                *effort = Value::from(to.as_str());
+                true
+            }
+            _ => false,
+        },
+        _ => return None,
+    })
+}
+
+/// Takes the stop sequences out; they are watched for in the answer instead (3.6), which is a stream
+/// from then on, so that it can be ended where one matches.
+fn watch(
+    sampling: &mut Map<String, Value>,
+    watched: &mut Vec<String>,
+    stream: &mut bool,
+    stream_options: &mut Option<StreamOptions>,
+) -> bool {
+    let Some(stop) = sampling.remove("stop") else { return false };
+    let texts = stop.as_array().into_iter().flatten();
+    watched.extend(texts.filter_map(Value::as_str).map(str::to_owned));
+    if !std::mem::replace(stream, true) {
+        *stream_options = StreamOptions::when(true);
+    }
+    true
+}
+
+impl Adaptable for ChatRequest<'_> {
+    fn model(&self) -> &str {
+        self.model
+    }
+
+    fn sampling(&self) -> Option<&Map<String, Value>> {
+        Some(&self.sampling)
+    }
+
+    fn has(&self, member: &str) -> bool {
+        match member {
+            "model" | "messages" | "stream" => true,
+            "tools" => !self.tools.is_empty(),
+            "tool_choice" => self.tool_choice.is_some(),
+            "stream_options" => self.stream_options.is_some(),
+            "response_format" => self.response_format.is_some(),
+            _ => false,
+        }
+    }
+
+    fn has_role(&self, role: &str) -> bool {
+        self.messages.iter().any(|message| message.role == role)
+    }
+
+    fn format(&self) -> Option<&ResponseFormat<'_>> {
+        self.response_format.as_ref()
+    }
+
+    fn apply(&mut self, repair: &Repair) -> bool {
+        match repair {
+            Repair::LeaveOut("stream_options") => self.stream_options.take().is_some(),
+            // Ollama itself does not look at it (ollama-api.md 15.1).
+            Repair::LeaveOut("tool_choice") => self.tool_choice.take().is_some(),
+            Repair::LeaveOut("stop") => {
+                let Self { sampling, watched_stop, stream, stream_options, .. } = self;
+                watch(sampling, watched_stop, stream, stream_options)
+            }
+            Repair::NoEffortWithTools => {
+                let changes = !self.tools.is_empty()
+                    && self.sampling.get(EFFORT).is_none_or(|effort| effort != "none");
+                if changes {
+                    self.sampling.insert(EFFORT.to_owned(), "none".into());
+                }
+                changes
+            }
+            Repair::DeveloperRole => {
+                let system = self.messages.iter_mut().filter(|message| message.role == "system");
+                system.map(|message| message.role = "developer".into()).count() > 0
+            }
+            Repair::FoldSystem => fold_system(&mut self.messages),
+            Repair::NotStrict
+            | Repair::ObjectAsSchema
+            | Repair::SchemaAsWords
+            | Repair::JsonWord => self.apply_to_format(repair),
+            Repair::LeaveOut(_) | Repair::Rename { .. } | Repair::Effort { .. } => {
+                apply_to_sampling(&mut self.sampling, repair).unwrap_or(false)
+            }
+        }
+    }
+}
+
+impl ChatRequest<'_> {
+    fn apply_to_format(&mut self, repair: &Repair) -> bool {
+        let Some(format) = &mut self.response_format else { return false };
+        match (repair, &mut *format) {
+            (Repair::NotStrict, ResponseFormat::JsonSchema { json_schema }) => {
+                json_schema.strict.take().is_some()
+            }
+            (Repair::ObjectAsSchema, ResponseFormat::JsonObject) => match format::any_object() {
+                Some(object) => {
+                    *format = object;
+                    true
+                }
+                None => false,
+            },
+            (Repair::SchemaAsWords, ResponseFormat::JsonSchema { json_schema }) => {
+                let words = format::as_words(json_schema.schema.get());
+                *format = ResponseFormat::JsonObject;
+                self.messages.insert(0, Message::text("system", words));
+                true
+            }
+            (Repair::JsonWord, _) => {
+                let has_word = |message: &Message<'_>| message.as_text().contains("JSON");
+                let lacks = !self.messages.iter().any(has_word);
+                if lacks {
+                    self.messages.insert(0, Message::text("system", format::JSON_WORD));
+                }
+                lacks
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Moves all instructions to the beginning of the first user's message.
+fn fold_system(messages: &mut Vec<Message<'_>>) -> bool {
+    let is_system = |message: &Message<'_>| message.role == "system" || message.role == "developer";
+    let texts: Vec<String> =
+        messages.iter().filter(|it| is_system(it)).map(|it| it.as_text().to_owned()).collect();
+    if texts.is_empty() {
+        return false;
+    }
+    let text = texts.join("\n\n");
+    messages.retain(|message| !is_system(message));
+    match messages.iter_mut().find(|message| message.role == "user") {
+        Some(user) => {
+            let said = user.as_text();
+            let whole = if said.is_empty() { text } else { format!("{text}\n\n{said}") };
+            user.content = std::mem::take(&mut user.content).with_text(whole);
+        }
+        None => messages.insert(0, Message::text("user", text)),
+    }
+    true
+}
+
+impl Adaptable for CompletionRequest<'_> {
+    fn model(&self) -> &str {
+        self.model
+    }
+
+    fn sampling(&self) -> Option<&Map<String, Value>> {
+        Some(&self.sampling)
+    }
+
+    fn has(&self, member: &str) -> bool {
+        match member {
+            "model" | "prompt" | "stream" => true,
+            "suffix" => self.suffix.is_some(),
+            "stream_options" => self.stream_options.is_some(),
+            "response_format" => self.response_format.is_some(),
+            _ => false,
+        }
+    }
+
+    fn apply(&mut self, repair: &Repair) -> bool {
+        match repair {
+            Repair::LeaveOut("stream_options") => self.stream_options.take().is_some(),
+            Repair::LeaveOut("stop") => {
+                let Self { sampling, watched_stop, stream, stream_options, .. } = self;
+                watch(sampling, watched_stop, stream, stream_options)
+            }
+            _ => apply_to_sampling(&mut self.sampling, repair).unwrap_or(false),
+        }
+    }
+}
+
+impl Adaptable for InfillRequest<'_> {
+    fn model(&self) -> &str {
+        self.model
+    }
+
+    fn sampling(&self) -> Option<&Map<String, Value>> {
+        Some(&self.sampling)
+    }
+
+    fn has(&self, member: &str) -> bool {
+        ["model", "input_prefix", "input_suffix", "stream", "json_schema"].contains(&member)
+    }
+
+    fn apply(&mut self, repair: &Repair) -> bool {
+        // llama.cpp takes stop sequences here, and nobody would watch for them.
+        *repair != Repair::LeaveOut("stop")
+            && apply_to_sampling(&mut self.sampling, repair).unwrap_or(false)
+    }
+}
+
+impl Adaptable for EmbeddingRequest<'_> {
+    fn model(&self) -> &str {
+        self.model
+    }
+
+    fn has(&self, member: &str) -> bool {
+        match member {
+            "model" | "input" => true,
+            "encoding_format" => self.encoding_format.is_some(),
+            _ => false,
+        }
+    }
+
+    fn apply(&mut self, repair: &Repair) -> bool {
+        *repair == Repair::LeaveOut("encoding_format") && self.encoding_format.take().is_some()
+    }
+}

@@ -1,0 +1,370 @@
+//! Makes repairs to a body that is passed on (openai-wire.md 3.9).
+//!
+//! The same repairs as to our own requests, made to members as the client wrote them; all others
+//! keep their text and their place. A stop sequence is never taken out: the answer is passed on as it
+//! comes, and nobody could watch for it.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use super::action::{Adaptable, EFFORT, Repair};
+use crate::api::openai::raw_object;
+use crate::api::openai::raw_object::Object;
+use crate::api::openai::request::{JsonSchema, ResponseFormat};
+use crate::translate::format;
+use crate::translate::pass::{RawBody, message};
+
+const FORMAT: &str = "response_format";
+const MESSAGES: &str = "messages";
+
+/// Members that are never parameters, and may be long.
+const LONG: &[&str] = &[MESSAGES, "tools", "input", "prompt", "suffix", "functions", FORMAT];
+
+impl Adaptable for RawBody<'_> {
+    fn model(&self) -> &str {
+        RawBody::model(self)
+    }
+
+    fn sampling(&self) -> Option<&Map<String, Value>> {
+        let short = || self.object.members().filter(|(key, _)| !LONG.contains(key));
+        let read = |(key, value): (&str, &Cow<'_, str>)| {
+            Some((key.to_owned(), serde_json::from_str(value).ok()?))
+        };
+        let all = || {
+            let mut members = Map::new();
+            members.extend(short().filter_map(read));
+            members
+        };
+        Some(self.sampling.get_or_init(all))
+    }
+
+    fn has(&self, member: &str) -> bool {
+        match member {
+            "tools" => self
+                .object
+                .get("tools")
+                .and_then(raw_object::items)
+                .is_some_and(|it| !it.is_empty()),
+            _ => self.object.get(member).is_some(),
+        }
+    }
+
+    fn has_role(&self, role: &str) -> bool {
+        let messages = self.object.get(MESSAGES).and_then(raw_object::items).unwrap_or_default();
+        messages.iter().any(|message| role_of(message).as_deref() == Some(role))
+    }
+
+    fn format(&self) -> Option<&ResponseFormat<'_>> {
+        let read = || self.object.get(FORMAT).and_then(kind_of_format);
+        self.format.get_or_init(read).as_ref()
+    }
+
+    fn apply(&mut self, repair: &Repair) -> bool {
+        match repair {
+            Repair::LeaveOut("stop") => false,
+            Repair::LeaveOut("logprobs") => {
+                let top = self.leave_out("top_logprobs");
+                self.leave_out("logprobs") || top
+            }
+            Repair::LeaveOut(member) => self.leave_out(member),
+            Repair::Rename { from, to } => {
+                self.object.get(from).is_some() && self.change().rename(from, to)
+            }
+            Repair::Effort { from, to } => {
+                let refused = self.object.text(EFFORT).as_ref() == Some(from);
+                if refused {
+                    self.change().set(EFFORT, raw_object::quoted(to));
+                }
+                refused
+            }
+            Repair::NoEffortWithTools => {
+                let none = self.object.text(EFFORT).as_deref() == Some("none");
+                let changes = self.has("tools") && !none;
+                if changes {
+                    self.change().set(EFFORT, raw_object::quoted("none"));
+                }
+                changes
+            }
+            Repair::DeveloperRole => self.change_messages(developers),
+            Repair::FoldSystem => self.change_messages(folded),
+            Repair::NotStrict => self.change_schema(|schema| schema.remove("strict")),
+            Repair::ObjectAsSchema => self.object_as_schema(),
+            Repair::SchemaAsWords => self.schema_as_words(),
+            Repair::JsonWord => self.change_messages(with_json_word),
+        }
+    }
+}
+
+impl RawBody<'_> {
+    fn leave_out(&mut self, member: &str) -> bool {
+        self.object.get(member).is_some() && self.change().remove(member)
+    }
+
+    /// Puts other messages in the place of all, where `change` makes some.
+    fn change_messages(&mut self, change: fn(&[&str]) -> Option<Vec<String>>) -> bool {
+        let messages = self.object.get(MESSAGES).and_then(raw_object::items);
+        let Some(changed) = messages.and_then(|messages| change(&messages)) else { return false };
+        self.change().set(MESSAGES, raw_object::list(&changed));
+        true
+    }
+
+    fn change_schema(&mut self, change: fn(&mut Object<'_>) -> bool) -> bool {
+        let changed = self.object.get(FORMAT).and_then(Object::read).and_then(|mut format| {
+            let mut schema = Object::read(format.get("json_schema")?)?;
+            let text = change(&mut schema).then(|| schema.write())?;
+            format.set("json_schema", text);
+            Some(format.write())
+        });
+        changed.map(|format| self.change().set(FORMAT, format)).is_some()
+    }
+
+    fn object_as_schema(&mut self) -> bool {
+        let is_object = matches!(self.format(), Some(ResponseFormat::JsonObject));
+        let schema = format::any_object().filter(|_| is_object);
+        let text = schema.and_then(|schema| serde_json::to_string(&schema).ok());
+        text.map(|text| self.change().set(FORMAT, text)).is_some()
+    }
+
+    fn schema_as_words(&mut self) -> bool {
+        let words = self.object.get(FORMAT).and_then(Object::read).and_then(|format| {
+            let schema = Object::read(format.get("json_schema")?)?;
+            Some(format::as_words(schema.get("schema")?))
+        });
+        let messages = self.object.get(MESSAGES).and_then(raw_object::items);
+        let (Some(words), Some(messages)) = (words, messages) else { return false };
+        let words = message("system", &words);
+        let all: Vec<&str> = std::iter::once(words.as_str()).chain(messages).collect();
+        let all = raw_object::list(&all);
+        let object = self.change();
+        object.set(MESSAGES, all);
+        object.set(FORMAT, r#"{"type":"json_object"}"#);
+        true
+    }
+}
+
+fn role_of(message: &str) -> Option<String> {
+    Object::read(message)?.text("role")
+}
+
+/// What kind of answer is asked for. The schema itself does not matter for what may be done.
+fn kind_of_format(text: &str) -> Option<ResponseFormat<'static>> {
+    let format = Object::read(text)?;
+    match format.text("type")?.as_str() {
+        "json_object" => Some(ResponseFormat::JsonObject),
+        "json_schema" => {
+            let schema = Object::read(format.get("json_schema")?)?;
+            let strict = schema.get("strict").and_then(|strict| serde_json::from_str(strict).ok());
+            let json_schema = JsonSchema { name: "schema", schema: RawValue::NULL, strict };
+            Some(ResponseFormat::JsonSchema { json_schema })
+        }
+        _ => None,
+    }
+}
+
+fn developers(messages: &[&str]) -> Option<Vec<String>> {
+    let changed = |message: &&str| {
+        let mut object = Object::read(message).filter(|it| is_role(it, "system"))?;
+        object.set("role", raw_object::quoted("developer"));
+        Some(object.write())
+    };
+    let any = messages.iter().any(|message| role_of(message).as_deref() == Some("system"));
+    let all = messages.iter().map(|message| changed(message).unwrap_or_else(|| (*message).into()));
+    any.then(|| all.collect())
+}
+
+fn is_role(message: &Object<'_>, role: &str) -> bool {
+    message.text("role").as_deref() == Some(role)
+}
+
+/// Instructions at the beginning of the first user's message.
+fn folded(messages: &[&str]) -> Option<Vec<String>> {
+    let is_system =
+        |message: &&str| matches!(role_of(message).as_deref(), Some("system" | "developer"));
+    let (instructions, rest): (Vec<&str>, Vec<&str>) =
+        messages.iter().partition(|it| is_system(it));
+    let texts: Option<Vec<String>> = instructions.iter().map(|it| text_of(it)).collect();
+    let text = texts.filter(|texts| !texts.is_empty())?.join("\n\n");
+    let mut rest: Vec<String> = rest.into_iter().map(str::to_owned).collect();
+    match rest.iter_mut().find(|message| role_of(message).as_deref() == Some("user")) {
+        Some(user) => *user = with_text_before(user, &text)?,
+        None => rest.insert(0, message("user", &text)),
+    }
+    Some(rest)
+}
+
+/// The text of a message, if it is nothing but text.
+fn text_of(message: &str) -> Option<String> {
+    let object = Object::read(message)?;
+    let content = object.get("content")?;
+    if content.starts_with('"') {
+        return serde_json::from_str(content).ok();
+    }
+    let parts = raw_object::items(content)?;
+    let texts: Option<Vec<String>> =
+        parts.iter().map(|part| Object::read(part)?.text("text")).collect();
+    texts.map(|texts| texts.concat())
+}
+
+fn with_text_before(message: &str, text: &str) -> Option<String> {
+    let mut object = Object::read(message)?;
+    let content = object.get("content")?;
+    let content = if content.starts_with('"') {
+        let said: String = serde_json::from_str(content).ok()?;
+        raw_object::quoted(&if said.is_empty() {
+            text.to_owned()
+        } else {
+            format!("{text}\n\n{said}")
+        })
+    } else {
+        let part = format!("{{\"type\":\"text\",\"text\":{}}}", raw_object::quoted(text));
+        let parts: Vec<&str> =
+            std::iter::once(part.as_str()).chain(raw_object::items(content)?).collect();
+        raw_object::list(&parts)
+    };
+    object.set("content", content);
+    Some(object.write())
+}
+
+fn with_json_word(messages: &[&str]) -> Option<Vec<String>> {
+    if messages.iter().any(|it| text_of(it).is_some_and(|text| text.contains("JSON"))) {
+        return None;
+    }
+    let word = message("system", format::JSON_WORD);
+    Some(std::iter::once(word).chain(messages.iter().map(|it| (*it).to_owned())).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::translate::pass::Endpoint;
+
+    /// What a repair makes of a body; `None` where there is nothing to do.
+    fn repaired(repair: &Repair, text: &str) -> Option<String> {
+        let mut body = RawBody::read(text, Endpoint::Chat).expect("a body");
+        body.set_model(body.sent().unwrap_or_default().to_owned().as_str());
+        let changed = body.apply(repair);
+        let bytes = String::from_utf8(body.bytes().into_owned()).expect("UTF-8");
+        assert_eq!(changed, bytes != text, "{repair:?} {text}");
+        changed.then_some(bytes)
+    }
+
+    #[track_caller]
+    fn check(repair: Repair, text: &str, expected: &str) {
+        assert_eq!(repaired(&repair, text).as_deref(), Some(expected), "{repair:?}");
+        assert_eq!(repaired(&repair, expected), None, "{repair:?} twice");
+    }
+
+    #[test]
+    fn parameters_are_left_out_renamed_and_lowered() {
+        let model = r#""model":"m""#;
+        check(
+            Repair::LeaveOut("seed"),
+            &format!(r#"{{{model},"seed":7, "x":[1, 2]}}"#),
+            &format!(r#"{{{model},"x":[1, 2]}}"#),
+        );
+        check(
+            Repair::LeaveOut("logprobs"),
+            &format!(r#"{{"logprobs":true,{model},"top_logprobs":2}}"#),
+            &format!("{{{model}}}"),
+        );
+        check(
+            Repair::Rename { from: "max_tokens", to: "max_completion_tokens" },
+            &format!(r#"{{"max_tokens":7,{model}}}"#),
+            &format!(r#"{{"max_completion_tokens":7,{model}}}"#),
+        );
+        check(
+            Repair::Effort { from: "xhigh".into(), to: "high".into() },
+            &format!(r#"{{"reasoning_effort":"xhigh",{model}}}"#),
+            &format!(r#"{{"reasoning_effort":"high",{model}}}"#),
+        );
+        check(
+            Repair::NoEffortWithTools,
+            &format!(r#"{{"tools":[{{"z":1,"a":2}}],{model}}}"#),
+            &format!(r#"{{"tools":[{{"z":1,"a":2}}],{model},"reasoning_effort":"none"}}"#),
+        );
+        assert_eq!(repaired(&Repair::NoEffortWithTools, r#"{"model":"m","tools":[]}"#), None);
+    }
+
+    #[test]
+    fn a_stop_sequence_is_never_taken_out() {
+        assert_eq!(repaired(&Repair::LeaveOut("stop"), r#"{"model":"m","stop":["a"]}"#), None);
+    }
+
+    #[test]
+    fn instructions_move_where_the_upstream_takes_them() {
+        let around = |messages: &str| format!(r#"{{"model":"m","messages":[{messages}]}}"#);
+        check(
+            Repair::DeveloperRole,
+            &around(r#"{"content":"Be","role":"system"},{"role":"user","content":"Hi"}"#),
+            &around(r#"{"content":"Be","role":"developer"},{"role":"user","content":"Hi"}"#),
+        );
+        check(
+            Repair::FoldSystem,
+            &around(
+                r#"{"role":"system","content":"A"},{"role":"developer","content":[{"type":"text","text":"B"}]},{"role":"user","content":"Hi","name":"n"}"#,
+            ),
+            &around(r#"{"role":"user","content":"A\n\nB\n\nHi","name":"n"}"#),
+        );
+        check(
+            Repair::FoldSystem,
+            &around(
+                r#"{"role":"system","content":"A"},{"role":"user","content":[{"type":"image_url","image_url":{"url":"u"}}]}"#,
+            ),
+            &around(
+                r#"{"role":"user","content":[{"type":"text","text":"A"},{"type":"image_url","image_url":{"url":"u"}}]}"#,
+            ),
+        );
+        check(
+            Repair::FoldSystem,
+            &around(r#"{"role":"system","content":"A"}"#),
+            &around(r#"{"role":"user","content":"A"}"#),
+        );
+        check(
+            Repair::JsonWord,
+            &around(r#"{"role":"user","content":"Hi"}"#),
+            &around(
+                r#"{"role":"system","content":"Answer in JSON."},{"role":"user","content":"Hi"}"#,
+            ),
+        );
+        assert_eq!(repaired(&Repair::FoldSystem, r#"{"model":"m","messages":5}"#), None);
+    }
+
+    #[test]
+    fn a_wanted_form_is_asked_for_in_another_way() {
+        let around =
+            |format: &str| format!(r#"{{"response_format":{format},"model":"m","messages":[]}}"#);
+        let schema = |strict: &str| {
+            around(&format!(
+                r#"{{"type":"json_schema","json_schema":{{"name":"n"{strict},"schema":{{"z":1,"a":2}}}}}}"#
+            ))
+        };
+        check(Repair::NotStrict, &schema(r#","strict":true"#), &schema(""));
+        let words = r#"{"role":"system","content":"Answer with JSON that this JSON Schema allows, and with nothing else: {\"z\":1,\"a\":2}"}"#;
+        check(
+            Repair::SchemaAsWords,
+            &schema(""),
+            &format!(
+                r#"{{"response_format":{{"type":"json_object"}},"model":"m","messages":[{words}]}}"#
+            ),
+        );
+        let changed = repaired(&Repair::ObjectAsSchema, &around(r#"{"type":"json_object"}"#));
+        assert!(changed.expect("changed").contains(r#""type":"json_schema""#));
+        assert_eq!(repaired(&Repair::ObjectAsSchema, &around(r#"{"type":"text"}"#)), None);
+    }
+
+    #[test]
+    fn what_a_refusal_can_be_about_is_found() {
+        let text = r#"{"model":"m","messages":[{"role":"system"}],"tools":[],"seed":7,
+            "response_format":{"type":"json_schema","json_schema":{"strict":true}}}"#;
+        let body = RawBody::read(text, Endpoint::Chat).expect("a body");
+        assert!(body.has_role("system") && !body.has_role("user"));
+        assert!(body.has("messages") && body.has("seed") && !body.has("tools"));
+        assert_eq!(body.sampling().expect("some")["seed"], 7);
+        let format = body.format().expect("a form");
+        assert!(
+            matches!(format, ResponseFormat::JsonSchema { json_schema } if json_schema.strict == Some(true))
+        );
+    }
+}
