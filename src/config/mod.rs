@@ -8,7 +8,7 @@
 //! password or a query's value from a URL.
 
 mod dotenv;
-mod finalize;
+mod key_file;
 mod options;
 mod parsers;
 mod raw;
@@ -138,8 +138,8 @@ pub fn load(args: impl IntoIterator<Item = OsString>) -> Result<Command, ConfigE
     // Bytes that are not UTF-8 become a character that no option accepts.
     let env = |name: &str| Some(std::env::var_os(name)?.to_string_lossy().into_owned());
     let command = from_sources(args, &env, &dotenv).and_then(|command| match command {
-        Command::Run(config) => finalize::settled(config).map(Command::Run),
-        Command::Check(config) => finalize::settled(config).map(Command::Check),
+        Command::Run(config) => key_file::settled(config).map(Command::Run),
+        Command::Check(config) => key_file::settled(config).map(Command::Check),
         other => Ok(other),
     });
     match command {

@@ -7,7 +7,7 @@
 use serde::Serialize;
 
 use super::Context;
-use crate::api::ollama::answer::ErrorAnswer;
+use crate::api::ollama::response::ErrorAnswer;
 use crate::error::{Error, Result};
 
 /// The answer of `GET /api/status`.

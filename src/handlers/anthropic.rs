@@ -6,8 +6,8 @@
 
 use super::chat_generate::{Asked, ask_chat, begin, confirm, resolve};
 use super::{Context, model_is_required, relay};
-use crate::api::anthropic::answer::Count;
 use crate::api::anthropic::request::{MessagesRequest, NAME};
+use crate::api::anthropic::response::Count;
 use crate::api::ollama::decode;
 use crate::api::wire::ndjson;
 use crate::error::Result;

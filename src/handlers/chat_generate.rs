@@ -18,9 +18,9 @@ use crate::error::{Error, Result};
 use crate::http::exchange::ContentType;
 use crate::models::model::Abilities;
 use crate::models::virtual_model::VirtualModel;
-use crate::observe::clock;
+use crate::observe::timestamp;
 use crate::translate::chat::{self, ChatEncoder};
-use crate::translate::context::Memory;
+use crate::translate::context_codec::Memory;
 use crate::translate::generate::{self, Generate, GenerateEncoder};
 use crate::translate::think::Think;
 use crate::translate::{infill, options, think};
@@ -319,7 +319,7 @@ fn load(
 /// Answers with one object that `write` makes.
 fn answer(context: &mut Context<'_>, write: impl FnOnce(&mut Vec<u8>, &str)) -> Result<()> {
     let mut out = Vec::with_capacity(256);
-    write(&mut out, &clock::rfc3339(std::time::SystemTime::now()));
+    write(&mut out, &timestamp::rfc3339(std::time::SystemTime::now()));
     context.exchange.answer(200, ContentType::Json, &out)
 }
 

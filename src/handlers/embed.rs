@@ -4,14 +4,14 @@ use std::borrow::Cow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{Context, Resolved, Stay, keep_alive, model_is_required, no_model};
-use crate::api::ollama::answer::EmbedMetrics;
 use crate::api::ollama::decode;
 use crate::api::ollama::request::{EmbedRequest, EmbeddingRequest};
+use crate::api::ollama::response::EmbedMetrics;
 use crate::error::{Error, Result};
 use crate::http::exchange::ContentType;
 use crate::translate::embed::{self, Answer, Bounds, Whole};
-use crate::translate::metrics::nanos;
-use crate::translate::{cut, options};
+use crate::translate::response_metrics::nanos;
+use crate::translate::{options, truncate};
 
 /// Ollama's sentence for an input that does not fit and must not be cut (ollama-api.md 4.2).
 const TOO_LONG: &str = "the input length exceeds the context length";
@@ -183,8 +183,8 @@ impl Pace {
         let is_too_long = may_cut && embed::is_too_long(&error);
         let refusal = embed::refusal(&error);
         match batch {
-            [only] if is_too_long && self.cuts < cut::TRIES => {
-                let shorter = cut::shorter(only, &error).map(str::to_owned);
+            [only] if is_too_long && self.cuts < truncate::TRIES => {
+                let shorter = truncate::shorter(only, &error).map(str::to_owned);
                 *only = Cow::Owned(shorter.ok_or(error)?);
                 self.cuts += 1;
             }

@@ -6,16 +6,16 @@ use serde::Serialize;
 
 use super::model_lookup::Known;
 use super::{Context, model_is_required};
-use crate::api::ollama::answer::{List, VersionAnswer};
 use crate::api::ollama::decode;
 use crate::api::ollama::request::ShowRequest;
+use crate::api::ollama::response::{List, VersionAnswer};
 use crate::api::wire::ndjson;
 use crate::backends::names;
 use crate::error::{Error, Result};
 use crate::http::exchange::ContentType;
 use crate::models::catalog;
 use crate::models::model::{Asked, Model};
-use crate::models::running::Stay;
+use crate::models::running_models::Stay;
 use crate::models::virtual_model::VirtualModel;
 use crate::observe::order;
 

@@ -40,7 +40,7 @@ use crate::http::routes::{Route, Target, V1};
 use crate::models::catalog;
 use crate::models::catalog::{Catalog, List};
 use crate::models::model::{Abilities, DEFAULT_CONTEXT_LENGTH, Model, Setting};
-use crate::models::running::Loaded;
+use crate::models::running_models::Loaded;
 use crate::models::store::Store;
 use crate::models::virtual_model::VirtualModel;
 use crate::observe::metrics::Metrics;

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::{Context, pass_through, responses};
 use crate::error::Result;
-use crate::translate::pass::Endpoint;
+use crate::translate::pass_through::Endpoint;
 
 /// `POST /v1/chat/completions`.
 pub(super) fn chat(context: &mut Context<'_>) -> Result<()> {

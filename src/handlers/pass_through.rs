@@ -13,7 +13,7 @@ use crate::api::openai::raw_object;
 use crate::error::{Error, Result};
 use crate::models::virtual_model::VirtualModel;
 use crate::translate::options;
-use crate::translate::pass::{Endpoint, RawBody};
+use crate::translate::pass_through::{Endpoint, RawBody};
 use crate::upstream::{PassedAnswer, PassedBody, PassedHeaders, Trace};
 
 /// Bodies above this length are streamed if they can be.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::{Context, InUse, stack_trim};
 use crate::error::Result;
 use crate::http::exchange::ContentType;
-use crate::observe::clock;
+use crate::observe::timestamp;
 use crate::translate::stream::{AnswerStream, Delta, Encoder, Outcome, Wanted};
 use crate::translate::think::Think;
 use crate::upstream::{Answer, EventStream};
@@ -223,5 +223,5 @@ fn finish(context: &mut Context<'_>, state: &AnswerStream<'_>) -> Result<Outcome
 }
 
 fn now() -> String {
-    clock::rfc3339(SystemTime::now())
+    timestamp::rfc3339(SystemTime::now())
 }

@@ -10,7 +10,7 @@ use crate::api::ollama::decode;
 use crate::api::openai::responses::ResponsesRequest;
 use crate::error::{Error, Result};
 use crate::translate::responses;
-use crate::translate::responses::answer::{Echo, Ids};
+use crate::translate::responses::response_object::{Echo, Ids};
 use crate::translate::responses::stream::ResponseEncoder;
 
 /// Translates a request to chat completions and the answer back. `body` is decompressed.

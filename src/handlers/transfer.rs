@@ -12,9 +12,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use ring::digest::{self, SHA256};
 
 use super::{Context, model_is_required};
-use crate::api::ollama::answer::ErrorAnswer;
 use crate::api::ollama::decode;
 use crate::api::ollama::manage::{Progress, TransferRequest, either};
+use crate::api::ollama::response::ErrorAnswer;
 use crate::api::wire::ndjson;
 use crate::backends::names;
 use crate::error::{Error, Result};

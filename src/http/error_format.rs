@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use crate::api::ollama::answer::ErrorAnswer;
+use crate::api::ollama::response::ErrorAnswer;
 use crate::api::wire::ndjson;
 use crate::error::Error;
 use crate::http::routes;

@@ -9,6 +9,6 @@ pub mod model;
 pub(crate) mod modelfile;
 pub(crate) mod probes;
 pub(crate) mod render;
-pub mod running;
+pub mod running_models;
 pub mod store;
 pub mod virtual_model;

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use ring::digest::{SHA256, digest};
 
 use crate::backends::known_models;
-use crate::observe::clock;
+use crate::observe::timestamp;
 
 /// The window told for a model whose upstream says nothing: what VS Code assumes, too.
 pub const DEFAULT_CONTEXT_LENGTH: u64 = 32_768;
@@ -74,7 +74,7 @@ impl Setting<'_> {
     /// A time in the local zone.
     #[must_use]
     pub fn local(&self, time: SystemTime) -> String {
-        clock::rfc3339_at(time, (self.zone)(time))
+        timestamp::rfc3339_at(time, (self.zone)(time))
     }
 }
 

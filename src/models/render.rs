@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use serde_json::{Map, Value};
 
 use super::model::{Model, Setting};
-use crate::api::ollama::answer::{Details, Process, ShowAnswer, Tag, TagDetails};
+use crate::api::ollama::response::{Details, Process, ShowAnswer, Tag, TagDetails};
 use crate::backends::names;
 use crate::models::modelfile::Modelfile;
 

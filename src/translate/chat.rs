@@ -11,19 +11,19 @@
 //! | `keep_alive` | LM Studio's `ttl`; not for others |
 //! | `truncate`, `shift` | not for the upstream |
 
-use crate::api::ollama::answer::{AnswerMessage, ChatAnswer, FunctionCall, Metrics, ToolCall};
 use crate::api::ollama::decode::Int;
-use crate::api::ollama::line;
 use crate::api::ollama::request::ChatRequest;
+use crate::api::ollama::response::{AnswerMessage, ChatAnswer, FunctionCall, Metrics, ToolCall};
+use crate::api::ollama::text_line;
 use crate::api::openai::request as openai;
 use crate::api::openai::request::{Message, StreamOptions};
 use crate::api::wire::ndjson;
 use crate::backends::profiles::{Logprobs, Profile};
 use crate::error::{Error, Result};
-use crate::translate::calls::Call;
 use crate::translate::stream::{Delta, Encoder, Outcome};
 use crate::translate::think::{self, Think};
-use crate::translate::{family, format, history, options, tools};
+use crate::translate::tool_calls::Call;
+use crate::translate::{format, history, options, quirks, tools};
 
 /// What an upstream is asked to add to the text.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +75,7 @@ pub(super) fn chat<'a>(
     profile: &Profile,
     extras: Extras,
 ) -> openai::ChatRequest<'a> {
-    family::suit(&mut messages, profile);
+    quirks::suit(&mut messages, profile);
     let texts = messages.iter().map(Message::as_text);
     if format::lacks_json_word(format.as_ref(), profile, texts) {
         messages.insert(0, Message::text("system", format::JSON_WORD));
@@ -169,7 +169,7 @@ fn tool_call(call: &Call) -> Option<ToolCall<'_>> {
 impl Encoder for ChatEncoder<'_> {
     fn delta(&mut self, out: &mut Vec<u8>, created_at: &str, delta: &Delta<'_>) {
         match delta.only_content() {
-            Some(content) => line::chat(out, self.model, created_at, content),
+            Some(content) => text_line::chat(out, self.model, created_at, content),
             None => ndjson::append_line(out, &self.object(created_at, delta, None, None)),
         }
     }

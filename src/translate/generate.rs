@@ -9,21 +9,21 @@
 //! | `template` | checked and not used: the upstream renders |
 //! | `images` | parts of the prompt; refused with `raw` and `suffix` |
 
-use crate::api::ollama::answer::{GenerateAnswer, Metrics};
 use crate::api::ollama::decode::said;
-use crate::api::ollama::line;
 use crate::api::ollama::request::{GenerateRequest, Message as OllamaMessage};
+use crate::api::ollama::response::{GenerateAnswer, Metrics};
+use crate::api::ollama::text_line;
 use crate::api::openai::request as openai;
 use crate::api::openai::request::{Content, Message, StreamOptions};
 use crate::api::wire::ndjson;
 use crate::backends::profiles::{FillIn, Profile};
 use crate::error::{Error, Result};
 use crate::translate::chat::{Extras, chat, logprobs, unsupported};
-use crate::translate::context::Memory;
+use crate::translate::context_codec::Memory;
 use crate::translate::go_template;
 use crate::translate::media::Part;
 use crate::translate::stream::{Delta, Encoder, Outcome};
-use crate::translate::{context, format, history, infill, media, options, think};
+use crate::translate::{context_codec, format, history, infill, media, options, think};
 
 /// Where a generate request goes, and what is sent there.
 #[derive(Debug)]
@@ -151,7 +151,7 @@ fn turns<'a>(
     stored: &'a [OllamaMessage<'a>],
 ) -> Result<Vec<Message<'a>>> {
     let list: Vec<i64> = request.context.iter().flatten().map(|number| number.0).collect();
-    let mut turns: Vec<Message<'a>> = context::decode(&list);
+    let mut turns: Vec<Message<'a>> = context_codec::decode(&list);
     let system = said(request.system.as_deref());
     if system.is_some() {
         turns.retain(|turn| turn.role != "system");
@@ -218,7 +218,7 @@ impl Encoder for GenerateEncoder<'_> {
             self.answer.push_str(&delta.content);
         }
         match delta.only_content() {
-            Some(content) => line::generate(out, self.model, created_at, content),
+            Some(content) => text_line::generate(out, self.model, created_at, content),
             None => {
                 let object = object(self.model, created_at, delta, None, None, &[]);
                 ndjson::append_line(out, &object);

@@ -15,8 +15,8 @@ use crate::api::ollama::decode::said;
 use crate::api::ollama::request::{Message as OllamaMessage, ToolCall as OllamaCall};
 use crate::api::openai::request::{Content, FunctionCall, Message, ToolCall};
 use crate::error::{Error, Result};
-use crate::translate::calls::on_one_line;
 use crate::translate::media::{self, Part};
+use crate::translate::tool_calls::on_one_line;
 
 /// A call that no result has answered yet.
 struct Open<'a> {
@@ -154,14 +154,14 @@ mod tests {
 
     use super::*;
     use crate::backends::profiles;
-    use crate::translate::family;
+    use crate::translate::quirks;
 
     fn check(history: Value, expected: Value) {
         let text = history.to_string();
         let history: Vec<OllamaMessage<'_>> = serde_json::from_str(&text).expect("valid");
         let found = match messages(&history) {
             Ok(mut messages) => {
-                family::suit(&mut messages, &profiles::GENERIC);
+                quirks::suit(&mut messages, &profiles::GENERIC);
                 serde_json::to_value(messages).expect("serialisable")
             }
             Err(error) => Value::from(error.message()),

@@ -149,7 +149,7 @@ pub fn or_unsupported<T>(answer: Result<T>, model: &str) -> Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::openai::answer::Chunk;
+    use crate::api::openai::chunk::Chunk;
     use crate::error::Retry;
 
     #[test]

@@ -1,7 +1,7 @@
 //! Log probabilities in Ollama's shape (ollama-api.md 6.4, openai-wire.md 4.9).
 
-use crate::api::ollama::answer::Logprob;
-use crate::api::openai::answer::{Logprobs, TokenLogprob};
+use crate::api::ollama::response::Logprob;
+use crate::api::openai::chunk::{Logprobs, TokenLogprob};
 use crate::observe::order;
 
 /// What OpenAI writes for a token that is very unlikely. JSON has no infinity.
@@ -80,7 +80,7 @@ fn from_lists(logprobs: Logprobs) -> Vec<TokenLogprob> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::openai::answer::Choice;
+    use crate::api::openai::chunk::Choice;
 
     fn check(logprobs: &str, top: usize, expected: &str) {
         let logprobs: Logprobs = serde_json::from_str(logprobs).expect("valid");

@@ -5,12 +5,9 @@
 //! [`stream::AnswerStream`], which writes nothing.
 
 pub mod anthropic;
-pub mod calls;
 pub mod chat;
-pub mod context;
-pub mod cut;
+pub mod context_codec;
 pub mod embed;
-mod family;
 pub mod format;
 pub mod generate;
 pub mod go_template;
@@ -18,12 +15,15 @@ pub mod history;
 pub mod infill;
 pub mod logprobs;
 pub mod media;
-pub mod metrics;
 pub mod options;
-pub mod pass;
+pub mod pass_through;
+mod quirks;
+pub mod response_metrics;
 pub mod responses;
-pub mod stop;
+pub mod stop_filter;
 pub mod stream;
 pub mod think;
 pub mod think_tags;
+pub mod tool_calls;
 pub mod tools;
+pub mod truncate;

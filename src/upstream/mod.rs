@@ -9,11 +9,11 @@
 pub mod backoff;
 pub mod base_url;
 pub mod breaker;
-mod list;
-mod pass;
+mod model_list;
+mod pass_through;
 pub mod repair;
+mod response;
 mod retry;
-mod stream;
 pub mod tool_call_extras;
 mod transport;
 
@@ -22,12 +22,12 @@ use self::transport::agent;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-pub use self::pass::{PassedAnswer, PassedBody, PassedHeaders};
-pub use self::stream::{Answer, EventStream};
-use crate::api::openai::body::{Body, Lender};
+pub use self::pass_through::{PassedAnswer, PassedBody, PassedHeaders};
+pub use self::response::{Answer, EventStream};
 use crate::api::openai::request::{
     ChatRequest, CompletionRequest, EmbeddingRequest, InfillRequest,
 };
+use crate::api::openai::request_body::{Body, Lender};
 use crate::backends::errors::Details;
 use crate::backends::profiles;
 use crate::backends::profiles::Profile;
@@ -100,7 +100,7 @@ pub struct Client {
     breaker: Breaker,
     learnt: Learnt,
     profile: Option<&'static Profile>,
-    asides: list::Asides,
+    asides: model_list::Asides,
 }
 
 /// One call: what is asked for, and for how long.
@@ -136,7 +136,7 @@ impl Client {
             breaker: Breaker::new(config.circuit, config.workers),
             learnt: Learnt::default(),
             profile: config.profile.or_else(|| profiles::by_host(config.base_url.host())),
-            asides: list::Asides::default(),
+            asides: model_list::Asides::default(),
         }
     }
 

@@ -12,7 +12,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::api::openai::request::Message;
-use crate::translate::calls::Call;
+use crate::translate::tool_calls::Call;
 
 /// Calls that are remembered.
 const MOST: usize = 1024;

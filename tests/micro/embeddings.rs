@@ -2,7 +2,7 @@
 
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
-use ollama_openai_proxy::api::ollama::answer::EmbedMetrics;
+use ollama_openai_proxy::api::ollama::response::EmbedMetrics;
 use ollama_openai_proxy::translate::embed::{Answer, Whole};
 
 use crate::inputs::{self, MODEL};

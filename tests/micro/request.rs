@@ -4,7 +4,7 @@ use divan::Bencher;
 use divan::counter::BytesCount;
 use ollama_openai_proxy::api::ollama::decode;
 use ollama_openai_proxy::api::ollama::request::{ChatRequest, EmbedRequest, GenerateRequest};
-use ollama_openai_proxy::api::openai::body::{Body, Lender};
+use ollama_openai_proxy::api::openai::request_body::{Body, Lender};
 use ollama_openai_proxy::backends::profiles;
 use ollama_openai_proxy::backends::profiles::Profile;
 use ollama_openai_proxy::translate::generate::Generate;

@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime};
 
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
-use ollama_openai_proxy::api::ollama::answer::List;
+use ollama_openai_proxy::api::ollama::response::List;
 use ollama_openai_proxy::api::wire::ndjson;
 use ollama_openai_proxy::models::model;
 use ollama_openai_proxy::models::model::Setting;
-use ollama_openai_proxy::observe::clock;
+use ollama_openai_proxy::observe::timestamp;
 
 use crate::inputs;
 
@@ -19,13 +19,13 @@ const MODELS: usize = 300;
 #[divan::bench]
 fn rfc3339(bencher: Bencher<'_, '_>) {
     let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(1_787_307_303_123_456_789);
-    bencher.bench(|| clock::rfc3339(black_box(time)));
+    bencher.bench(|| timestamp::rfc3339(black_box(time)));
 }
 
 /// As `rfc3339`, with the question to the system in front of it.
 #[divan::bench]
 fn rfc3339_now() -> String {
-    clock::rfc3339(SystemTime::now())
+    timestamp::rfc3339(SystemTime::now())
 }
 
 mod append {

@@ -7,12 +7,12 @@ use divan::counter::{BytesCount, ItemsCount};
 use ollama_openai_proxy::api::ollama::decode;
 use ollama_openai_proxy::api::openai::responses::ResponsesRequest;
 use ollama_openai_proxy::api::wire::sse::{Decoder, Event};
-use ollama_openai_proxy::observe::clock;
 use ollama_openai_proxy::observe::redact::Redactor;
+use ollama_openai_proxy::observe::timestamp;
 use ollama_openai_proxy::translate::anthropic::stream::MessageEncoder;
 use ollama_openai_proxy::translate::chat::ChatEncoder;
 use ollama_openai_proxy::translate::generate::{self, GenerateEncoder};
-use ollama_openai_proxy::translate::responses::answer::{Echo, Ids};
+use ollama_openai_proxy::translate::responses::response_object::{Echo, Ids};
 use ollama_openai_proxy::translate::responses::stream::ResponseEncoder;
 use ollama_openai_proxy::translate::stream::{AnswerStream, Delta, Encoder, Outcome, Wanted};
 use ollama_openai_proxy::translate::think::Think;
@@ -56,7 +56,7 @@ pub fn responses() -> impl Encoder {
 }
 
 fn now() -> String {
-    clock::rfc3339(SystemTime::now())
+    timestamp::rfc3339(SystemTime::now())
 }
 
 /// A chunk to what it adds, without decoder and encoder.

@@ -5,5 +5,5 @@
 //! a missing or an unknown member means is for [`crate::translate`] to say. Nothing here decides
 //! anything.
 
-pub mod answer;
 pub mod request;
+pub mod response;

@@ -9,7 +9,7 @@
 
 use std::borrow::Cow;
 
-use super::answer::{Chunk, Content};
+use super::chunk::{Chunk, Content};
 
 /// Of OpenAI: as long as it takes to hide how long the text is (openai-wire.md 4.2).
 const PADDING: &str = "\"obfuscation\":\"";

@@ -7,7 +7,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::answer::{Usage, lenient};
+use super::chunk::{Usage, lenient};
 
 /// A whole answer.
 #[derive(Debug, Default, Deserialize)]

@@ -5,13 +5,13 @@
 //! asked for: an absent member is not written, never `null`. Answers take everything as optional
 //! and skip what has an unexpected type, because no two servers agree.
 
-pub mod answer;
-pub mod body;
+pub mod chunk;
 pub mod chunk_template;
 pub mod embeddings;
 pub mod multipart;
-pub mod passed_head;
+pub mod pass_head;
 pub mod raw_object;
 pub mod request;
+pub mod request_body;
 pub mod responses;
 pub mod sse_end;

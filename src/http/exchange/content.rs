@@ -2,7 +2,7 @@
 //!
 //! Writes nothing; the exchange does.
 
-use crate::api::openai::passed_head::PassedHead;
+use crate::api::openai::pass_head::PassedHead;
 use crate::observe::metrics;
 
 /// The content types of Ollama's answers (ollama-api.md 1.4).

@@ -33,7 +33,7 @@ pub use self::content::ContentType;
 use self::content::Stream;
 use self::frame::frame;
 use self::head::Body;
-use crate::api::openai::passed_head::PassedHead;
+use crate::api::openai::pass_head::PassedHead;
 use crate::error::{Error, Result, Retry};
 use crate::http::cors::Headers;
 use crate::http::error_format::{CHALLENGES, Shape};

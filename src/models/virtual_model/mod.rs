@@ -7,7 +7,7 @@
 //! where they are kept is for [`crate::models::store`]. Invariant: parameters have the types that
 //! [`crate::translate::options`] takes, and messages are objects that chats take.
 
-mod merge;
+mod defaults;
 mod render;
 
 use std::time::SystemTime;
@@ -24,7 +24,7 @@ use crate::api::ollama::request::Message;
 use crate::api::wire::ndjson;
 use crate::backends::names;
 use crate::error::{Error, Result};
-use crate::observe::clock;
+use crate::observe::timestamp;
 use crate::translate::go_template;
 use crate::translate::{history, options};
 
@@ -71,7 +71,7 @@ impl VirtualModel {
         Self {
             name: names::display(names::without_defaults(name)),
             from: from.to_owned(),
-            modified_at: clock::rfc3339(now),
+            modified_at: timestamp::rfc3339(now),
             system: String::new(),
             template: String::new(),
             renderer: String::new(),
@@ -136,7 +136,7 @@ impl VirtualModel {
         if self.from.is_empty() {
             return wrong("an empty \"from\"");
         }
-        if clock::parse(&self.modified_at).is_none() {
+        if timestamp::parse(&self.modified_at).is_none() {
             return wrong("a \"modified_at\" that is no time");
         }
         if options::read(Some(parameters)).is_err() {

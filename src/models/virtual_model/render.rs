@@ -9,20 +9,20 @@ use std::time::SystemTime;
 use serde_json::{Map, Value};
 
 use super::VirtualModel;
-use crate::api::ollama::answer::{Process, ShowAnswer, Tag};
 use crate::api::ollama::decode::Text;
+use crate::api::ollama::response::{Process, ShowAnswer, Tag};
 use crate::api::wire::ndjson;
 use crate::backends::names;
 use crate::models::model::{Asked, Model, Setting, sha256};
 use crate::models::modelfile;
 use crate::models::modelfile::Modelfile;
-use crate::observe::clock;
+use crate::observe::timestamp;
 
 impl VirtualModel {
     /// When it was made.
     #[must_use]
     pub fn modified(&self) -> SystemTime {
-        clock::parse(&self.modified_at).unwrap_or(SystemTime::UNIX_EPOCH)
+        timestamp::parse(&self.modified_at).unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
     /// An entry of `/api/tags`; `base` is the upstream's model.

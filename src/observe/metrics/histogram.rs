@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::text::Text;
+use super::openmetrics::Text;
 
 /// The upper bounds of the buckets, in seconds: from an answer of our own to the patience of clients.
 const BOUNDS: [f64; 16] = [

@@ -9,10 +9,10 @@
 //! lock at its end, and a piece of a stream nothing.
 
 mod histogram;
+mod openmetrics;
 mod process;
 #[cfg(test)]
 mod tests;
-mod text;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering}
 use std::time::{Duration, SystemTime};
 
 use self::histogram::Histogram;
-use self::text::Text;
+use self::openmetrics::Text;
 use crate::observe::lock::lock;
 use crate::observe::order;
 use crate::upstream::breaker::Circuit;

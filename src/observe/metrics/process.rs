@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::text::Text;
+use super::openmetrics::Text;
 
 /// Writes the families that every program has by these names.
 pub(super) fn tell(out: &mut Text, started: SystemTime) {

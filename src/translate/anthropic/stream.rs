@@ -10,11 +10,11 @@
 
 use serde_json::value::RawValue;
 
-use crate::api::anthropic::answer::{Block, Delta as Added, Ending, Event, Message, Usage};
+use crate::api::anthropic::response::{Block, Delta as Added, Ending, Event, Message, Usage};
 use crate::api::wire::ndjson;
 use crate::models::model::sha256;
-use crate::translate::calls::Call;
 use crate::translate::stream::{Delta, Encoder, Outcome};
+use crate::translate::tool_calls::Call;
 
 /// Hex digits of a message's id.
 const ID_DIGITS: usize = 24;

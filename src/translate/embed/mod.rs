@@ -19,7 +19,7 @@ pub use self::batch::{Bounds, Refusal, refusal};
 pub use self::pieces::Whole;
 use self::skeleton::{List, Outline};
 use self::vector::{Form, Writer};
-use crate::api::ollama::answer::EmbedMetrics;
+use crate::api::ollama::response::EmbedMetrics;
 use crate::api::openai::embeddings::{Embedding, Embeddings};
 use crate::api::openai::request::EmbeddingRequest;
 use crate::api::wire::ndjson;

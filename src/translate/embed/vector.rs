@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use super::float_text::{EXACT, Fraction, POWERS};
 use super::scan::Glance;
-use crate::api::openai::answer::Str;
+use crate::api::openai::chunk::Str;
 use crate::api::wire::base64;
 use crate::api::wire::ndjson;
 use crate::error::{Error, Result};

@@ -7,7 +7,7 @@
 //! request and put behind its `data:` only while it is written, and any other is
 //! copied once, into an allocation that ends up with exactly the right size.
 
-mod plain;
+mod json_string;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -48,7 +48,7 @@ pub enum Part<'a> {
 pub fn part<'a>(entry: &'a RawValue) -> Result<Part<'a>> {
     let json = entry.get();
     match json.as_bytes().first() {
-        Some(b'"') => match plain::plain(json) {
+        Some(b'"') => match json_string::plain(json) {
             Some(text) => from_text(text),
             None => {
                 let Text(text) = serde_json::from_str(json).map_err(|_| not_media("string"))?;

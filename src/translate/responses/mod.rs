@@ -17,8 +17,8 @@
 //! | `truncation`, `background` | told back |
 //! | `previous_response_id`, `conversation`, `store`, `include`, `metadata`, `parallel_tool_calls`, all else | ignored: nothing is kept |
 
-pub mod answer;
 pub mod input;
+pub mod response_object;
 pub mod stream;
 
 use std::borrow::Cow;

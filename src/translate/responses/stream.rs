@@ -18,14 +18,14 @@
 
 use serde::Serialize;
 
-use super::answer::{
+use super::response_object::{
     Done, Echo, Ids, State, function_call, message, output_text, reasoning, seconds, usage,
     write_whole,
 };
 use crate::api::openai::responses::{Event, Item, OfItem, OfPart, OfResponse, OfText};
 use crate::api::wire::ndjson;
-use crate::translate::calls::Call;
 use crate::translate::stream::{Delta, Encoder, Outcome};
+use crate::translate::tool_calls::Call;
 
 /// Writes the events, or the one object.
 #[derive(Debug)]

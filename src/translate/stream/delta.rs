@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use crate::api::ollama::answer::Logprob;
-use crate::translate::calls::Call;
+use crate::api::ollama::response::Logprob;
+use crate::translate::tool_calls::Call;
 
 /// The longest text of one line, in bytes: even where each of them is escaped, the line stays below
 /// the 8 MB that Go's clients read (ollama-api.md 7).

@@ -13,8 +13,8 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 pub use self::delta::Delta;
-use crate::api::ollama::answer::Metrics;
-use crate::api::openai::answer::{
+use crate::api::ollama::response::Metrics;
+use crate::api::openai::chunk::{
     Choice, Chunk, Content, Latencies, Message, Timings, ToolFragment, Usage,
 };
 use crate::api::openai::chunk_template::{Added, Repeated};
@@ -22,12 +22,13 @@ use crate::api::wire::sse::Event;
 use crate::backends::errors;
 use crate::error::{Error, Result};
 use crate::observe::redact::Redactor;
-use crate::translate::calls::Gatherer;
 use crate::translate::logprobs;
-use crate::translate::metrics::{self, Marks, Told};
-use crate::translate::stop::StopFilter;
+use crate::translate::response_metrics;
+use crate::translate::response_metrics::{Marks, Told};
+use crate::translate::stop_filter::StopFilter;
 use crate::translate::think::Think;
 use crate::translate::think_tags::{self, Split, Splitter};
+use crate::translate::tool_calls::Gatherer;
 
 /// What the client asked for that shapes its answer.
 #[derive(Clone, Debug)]
@@ -415,7 +416,7 @@ impl<'r> AnswerStream<'r> {
         };
         let is_long = self.finish == Some(Finish::Length) && !self.is_cut();
         let done_reason = if is_long { "length" } else { "stop" };
-        Ok(Outcome { done_reason, metrics: metrics::metrics(told, &marks) })
+        Ok(Outcome { done_reason, metrics: response_metrics::metrics(told, &marks) })
     }
 }
 

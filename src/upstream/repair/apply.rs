@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use super::action::{Adaptable, EFFORT, Repair};
+use super::plan::{Adaptable, EFFORT, Repair};
 use crate::api::openai::request::{
     ChatRequest, CompletionRequest, EmbeddingRequest, InfillRequest, Message, ResponseFormat,
     StreamOptions,

@@ -6,13 +6,13 @@
 //! answer are never dropped, so a repaired request still asks for the same; a refusal that only a
 //! person can mend goes back to the client.
 
-mod action;
 mod apply;
 pub mod cache;
+mod plan;
 mod raw;
 mod refusal;
 
-pub use self::action::{Adaptable, Repair, repairs};
+pub use self::plan::{Adaptable, Repair, repairs};
 
 /// How many times one request is mended and sent again at the most. Most upstreams name one member at
 /// a time.

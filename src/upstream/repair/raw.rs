@@ -9,12 +9,12 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::action::{Adaptable, EFFORT, Repair};
+use super::plan::{Adaptable, EFFORT, Repair};
 use crate::api::openai::raw_object;
 use crate::api::openai::raw_object::Object;
 use crate::api::openai::request::{JsonSchema, ResponseFormat};
 use crate::translate::format;
-use crate::translate::pass::{RawBody, message};
+use crate::translate::pass_through::{RawBody, message};
 
 const FORMAT: &str = "response_format";
 const MESSAGES: &str = "messages";
@@ -238,7 +238,7 @@ fn with_json_word(messages: &[&str]) -> Option<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::translate::pass::Endpoint;
+    use crate::translate::pass_through::Endpoint;
 
     /// What a repair makes of a body; `None` where there is nothing to do.
     fn repaired(repair: &Repair, text: &str) -> Option<String> {

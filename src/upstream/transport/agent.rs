@@ -15,7 +15,7 @@ use ureq::{Body, SendBody, Timeout};
 
 use super::read_deadline::Bound;
 use super::{CONNECT_TIMEOUT, LaterResolver, WatchedConnector, connecting};
-use crate::api::openai::body::Body as RequestBody;
+use crate::api::openai::request_body::Body as RequestBody;
 use crate::backends::errors;
 use crate::backends::errors::{Details, Hints, RequestHint};
 use crate::backends::profiles;

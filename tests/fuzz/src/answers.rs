@@ -1,6 +1,6 @@
 //! Whole answers of the upstream to what each kind of client reads.
 
-use ollama_openai_proxy::api::ollama::answer::EmbedMetrics;
+use ollama_openai_proxy::api::ollama::response::EmbedMetrics;
 use ollama_openai_proxy::api::openai::responses::ResponsesRequest;
 use ollama_openai_proxy::error::Result;
 use ollama_openai_proxy::observe::redact::Redactor;
@@ -8,7 +8,7 @@ use ollama_openai_proxy::translate::anthropic::stream::MessageEncoder;
 use ollama_openai_proxy::translate::chat::ChatEncoder;
 use ollama_openai_proxy::translate::embed::Answer;
 use ollama_openai_proxy::translate::generate::GenerateEncoder;
-use ollama_openai_proxy::translate::responses::answer::{Echo, Ids};
+use ollama_openai_proxy::translate::responses::response_object::{Echo, Ids};
 use ollama_openai_proxy::translate::responses::stream::ResponseEncoder;
 use ollama_openai_proxy::translate::stream::{AnswerStream, Encoder};
 use serde_json::Value;

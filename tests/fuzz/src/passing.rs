@@ -6,7 +6,7 @@ use ollama_openai_proxy::api::openai::raw_object;
 use ollama_openai_proxy::api::openai::raw_object::Object;
 use ollama_openai_proxy::error::Error;
 use ollama_openai_proxy::handlers;
-use ollama_openai_proxy::translate::pass::{Endpoint, RawBody};
+use ollama_openai_proxy::translate::pass_through::{Endpoint, RawBody};
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
 use super::check_refusal;

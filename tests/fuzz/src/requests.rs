@@ -22,8 +22,8 @@ use ollama_openai_proxy::models::virtual_model;
 use ollama_openai_proxy::models::virtual_model::VirtualModel;
 use ollama_openai_proxy::translate::generate::{self as generating, Generate};
 use ollama_openai_proxy::translate::{
-    anthropic, chat as chatting, context, embed as embedding, options, responses as responding,
-    think,
+    anthropic, chat as chatting, context_codec, embed as embedding, options,
+    responses as responding, think,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -203,7 +203,7 @@ pub fn generate(data: &[u8]) {
         let memory = generating::remembered(&request, &stored).expect("translated before");
         if let Some(memory) = memory {
             let numbers: Vec<i64> = memory.encode().into_iter().map(i64::from).collect();
-            let again = context::Memory::of(&context::decode(&numbers)).encode();
+            let again = context_codec::Memory::of(&context_codec::decode(&numbers)).encode();
             assert_eq!(again, numbers.iter().map(|it| *it as i32).collect::<Vec<_>>());
         }
         Ok(())

@@ -4,7 +4,8 @@ use ollama_openai_proxy::api::wire::keep_alive;
 use ollama_openai_proxy::api::wire::keep_alive::KeepAlive;
 use ollama_openai_proxy::backends::names;
 use ollama_openai_proxy::observe::redact::{Redactor, Secret};
-use ollama_openai_proxy::translate::context::{self, Memory};
+use ollama_openai_proxy::translate::context_codec;
+use ollama_openai_proxy::translate::context_codec::Memory;
 use ollama_openai_proxy::translate::go_template;
 use serde_json::Value;
 
@@ -203,20 +204,20 @@ pub fn context(data: &[u8]) {
         .chunks(3)
         .map(|bytes| bytes.iter().rev().fold(0, |sum, byte| sum << 8 | i64::from(*byte)))
         .collect();
-    let turns = context::decode(&numbers);
+    let turns = context_codec::decode(&numbers);
     let own = Memory::of(&turns).encode();
     let own: Vec<i64> = own.into_iter().map(i64::from).collect();
-    assert_eq!(context::decode(&own).len(), turns.len());
+    assert_eq!(context_codec::decode(&own).len(), turns.len());
     // The same bytes as the text of a turn that is remembered.
     let text = String::from_utf8_lossy(data);
     let turn = ollama_openai_proxy::api::openai::request::Message::text("user", text.as_ref());
     let kept: Vec<i64> = Memory::of(&[turn]).encode().into_iter().map(i64::from).collect();
-    let back = context::decode(&kept);
+    let back = context_codec::decode(&kept);
     assert!(back.len() == 1 && back[0].as_text() == text, "what was said comes back");
     // A list that was changed is nobody's, or says something else; it never panics.
     let mut dice = Dice::of(data);
     let mut broken = kept;
     let place = dice.below(broken.len());
     broken[place] ^= 1 << dice.below(63);
-    assert!(context::decode(&broken).len() <= data.len() + 1);
+    assert!(context_codec::decode(&broken).len() <= data.len() + 1);
 }

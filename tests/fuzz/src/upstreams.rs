@@ -2,9 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use ollama_openai_proxy::api::ollama::answer::List;
 use ollama_openai_proxy::api::ollama::decode;
 use ollama_openai_proxy::api::ollama::request::ChatRequest;
+use ollama_openai_proxy::api::ollama::response::List;
 use ollama_openai_proxy::api::wire::ndjson;
 use ollama_openai_proxy::backends::errors;
 use ollama_openai_proxy::backends::errors::{Hints, RequestHint};

@@ -23,14 +23,14 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use crate::support::golden::{Case, cases, to_value};
-use ollama_openai_proxy::api::ollama::answer::{EmbedMetrics, ErrorAnswer, List};
 use ollama_openai_proxy::api::ollama::decode;
 use ollama_openai_proxy::api::ollama::manage::CreateRequest;
 use ollama_openai_proxy::api::ollama::request::{
     ChatRequest, EmbedRequest, EmbeddingRequest, GenerateRequest,
 };
-use ollama_openai_proxy::api::openai::body::{Body, LARGE, Lender};
+use ollama_openai_proxy::api::ollama::response::{EmbedMetrics, ErrorAnswer, List};
 use ollama_openai_proxy::api::openai::request as openai;
+use ollama_openai_proxy::api::openai::request_body::{Body, LARGE, Lender};
 use ollama_openai_proxy::api::wire::ndjson;
 use ollama_openai_proxy::error::{Error, Result};
 use ollama_openai_proxy::models::model;

@@ -16,7 +16,7 @@ use ollama_openai_proxy::api::openai::responses::ResponsesRequest;
 use ollama_openai_proxy::error::{Error, Result};
 use ollama_openai_proxy::http::error_format::Shape;
 use ollama_openai_proxy::translate::responses;
-use ollama_openai_proxy::translate::responses::answer::{Echo, Ids};
+use ollama_openai_proxy::translate::responses::response_object::{Echo, Ids};
 use ollama_openai_proxy::translate::responses::stream::ResponseEncoder;
 use serde_json::Value;
 

@@ -4,7 +4,7 @@ use crate::support::bench::{Bench, CHAT, GENERATE, INFERENCE, TEXT};
 use crate::support::proxy::Proxy;
 use crate::support::upstream::Upstream;
 use ollama_openai_proxy::api::wire::keep_alive::{KeepAlive, LONGEST};
-use ollama_openai_proxy::observe::clock;
+use ollama_openai_proxy::observe::timestamp;
 use serde_json::json;
 use std::time::{Duration, SystemTime};
 
@@ -16,7 +16,7 @@ fn expires_after(bench: &Bench, time: Duration, used: impl FnOnce(), row: &str) 
     let after = SystemTime::now();
     let running = bench.get("/api/ps");
     let expires = running["models"][0]["expires_at"].as_str().expect("it is loaded");
-    let expires = clock::parse(expires).expect("a time");
+    let expires = timestamp::parse(expires).expect("a time");
     assert!((before + time..=after + time).contains(&expires), "{row}: {running}");
 }
 
@@ -111,7 +111,7 @@ fn a_short_time_is_a_time_too() {
     // It may be over by now; what is sure is that it is no longer for ever.
     let soon = SystemTime::now() + Duration::from_secs(60);
     for model in bench.get("/api/ps")["models"].as_array().expect("a list") {
-        let expires = clock::parse(model["expires_at"].as_str().expect("a time"));
+        let expires = timestamp::parse(model["expires_at"].as_str().expect("a time"));
         assert!(expires.is_some_and(|expires| expires < soon), "{model}");
     }
 }

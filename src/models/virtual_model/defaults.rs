@@ -11,7 +11,7 @@ use super::VirtualModel;
 use crate::api::ollama::decode;
 use crate::api::ollama::decode::Text;
 use crate::api::ollama::request::{ChatRequest, GenerateRequest, Message};
-use crate::translate::context;
+use crate::translate::context_codec;
 
 impl VirtualModel {
     /// Puts the stored messages before those of a chat, the system prompt before all of them unless
@@ -45,7 +45,7 @@ impl VirtualModel {
         }
         let context = request.context.as_deref().unwrap_or_default();
         let numbers: Vec<i64> = context.iter().map(|number| number.0).collect();
-        if context::decode(&numbers).is_empty() {
+        if context_codec::decode(&numbers).is_empty() {
             request.system = Some(Text(Cow::Borrowed(&self.system)));
         }
     }
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn a_continued_conversation_is_left_as_it_was() {
         let first = [Turn::text("system", "Be Luigi."), Turn::text("user", "One")];
-        let context = json!(context::Memory::of(&first).encode());
+        let context = json!(context_codec::Memory::of(&first).encode());
         let body = json!({"prompt": "Two", "context": context}).to_string();
         assert_eq!(generated(&body).0, "system:Be Luigi. user:One user:Two");
     }

@@ -1,6 +1,6 @@
 //! Lines that carry nothing but text, written by hand: one for each token of a stream.
 //!
-//! They are what [`super::answer`] prints, byte for byte (a test compares), in a third of the time:
+//! They are what [`super::response`] prints, byte for byte (a test compares), in a third of the time:
 //! serialising went through a writer, a formatter and a check of each optional member. Measured with
 //! `cargo bench -- chat_delta`. All other lines are serialised.
 
@@ -35,7 +35,7 @@ fn line(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::ollama::answer::{AnswerMessage, ChatAnswer, GenerateAnswer};
+    use crate::api::ollama::response::{AnswerMessage, ChatAnswer, GenerateAnswer};
 
     const NOW: &str = "2026-08-21T10:15:03.123456789Z";
 

@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use crate::api::ollama::answer::Metrics;
-use crate::api::openai::answer::{Latencies, Timings, Usage};
+use crate::api::ollama::response::Metrics;
+use crate::api::openai::chunk::{Latencies, Timings, Usage};
 
 /// When things happened, all measured from the moment the request was there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::api::openai::answer::{FunctionFragment, ToolFragment};
+use crate::api::openai::chunk::{FunctionFragment, ToolFragment};
 use crate::error::{Error, Result};
 
 /// A whole call.

@@ -14,9 +14,9 @@ use crate::api::openai::responses::{
     ReasoningItem, Response, ResponsesRequest, SummaryText, TextField, Usage,
 };
 use crate::api::wire::ndjson;
-use crate::observe::clock;
-use crate::translate::calls::{Call, on_one_line};
+use crate::observe::timestamp;
 use crate::translate::stream::{Delta, Outcome};
+use crate::translate::tool_calls::{Call, on_one_line};
 
 /// What a response tells back of its request.
 #[derive(Clone, Debug)]
@@ -112,7 +112,8 @@ pub struct State {
 
 /// Unix seconds of a time in RFC 3339.
 pub(super) fn seconds(time: &str) -> u64 {
-    let since = clock::parse(time).and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+    let since =
+        timestamp::parse(time).and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
     since.map_or(0, |since| since.as_secs())
 }
 

@@ -12,18 +12,18 @@ use std::time::{Duration, Instant, SystemTime};
 use ureq::http::Response;
 use ureq::{Body, BodyReader, SendBody};
 
-use super::stream::OpenStream;
+use super::response::OpenStream;
 use super::transport::agent;
 use super::transport::agent::{header, not_cancelled};
 use super::transport::read_deadline::{Bound, gather};
 use super::{Client, Trace};
-use crate::api::openai::passed_head::PassedHead;
+use crate::api::openai::pass_head::PassedHead;
 use crate::api::openai::sse_end::End;
 use crate::backends::errors;
 use crate::error::{Error, Result};
 use crate::observe::body_log::{LineTap, Tap};
 use crate::observe::metrics::Metrics;
-use crate::translate::pass::{Endpoint, RawBody};
+use crate::translate::pass_through::{Endpoint, RawBody};
 use crate::upstream::breaker::Caller;
 
 /// Whole answers up to this length are gathered, so that one that breaks off gets a real status.
