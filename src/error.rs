@@ -16,7 +16,7 @@ use std::time::Duration;
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// A cause from another crate.
-pub type Cause = Box<dyn StdError + Send + Sync>;
+pub type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// Whose fault an error is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub enum Retry {
     /// Never.
     Never,
     /// Once, without waiting: a pooled connection had been closed by the upstream.
-    AtOnce,
+    Immediate,
     /// After our own backoff.
     Backoff,
     /// Each second for as long as a model may take to load: the upstream is loading one.
@@ -46,7 +46,7 @@ pub enum Retry {
 
 /// What the upstream was doing when its time ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum TimeoutPhase {
     /// Connecting, including the TLS handshake.
     Connect,
     /// Waiting for the head of the answer (or sending the request).
@@ -75,7 +75,7 @@ pub enum Error {
     /// Something Ollama can do and this proxy, or this upstream, cannot.
     Unsupported {
         /// The sentence for the client.
-        feature: String,
+        reason: String,
     },
     /// No such path.
     UnknownRoute,
@@ -90,17 +90,17 @@ pub enum Error {
         limit: usize,
     },
     /// The body broke off or its framing is wrong.
-    BodyBroken(io::Error),
+    BodyReadFailed(io::Error),
     /// The body came too slowly (ours: Ollama waits for ever).
-    BodyLate,
+    BodyTimeout,
     /// The head cannot be understood safely, so that nothing else on its connection can.
-    Malformed,
+    MalformedHead,
     /// The client left; nothing can be sent.
-    DownstreamGone(io::Error),
+    ClientDisconnected(io::Error),
     /// Workers and queue are full.
     Busy,
     /// The program is stopping and no longer waits for a retry.
-    Stopping,
+    ShuttingDown,
     /// The model is unknown; the wording differs by route (ollama-api.md 4.2).
     ModelNotFound {
         /// The sentence for the client.
@@ -114,7 +114,7 @@ pub enum Error {
         reason: String,
     },
     /// The state file cannot be written.
-    State {
+    StateFile {
         /// What happened.
         reason: String,
     },
@@ -124,20 +124,20 @@ pub enum Error {
         reason: String,
     },
     /// The upstream closed the connection before it sent a byte of the answer.
-    Disconnected(Cause),
+    ClosedBeforeResponse(BoxError),
     /// The same on a connection that had served before: it was closed while nobody used it.
-    Stale(Cause),
+    StaleConnection(BoxError),
     /// The upstream was not asked, because it has not been there for a while.
     UpstreamDown {
         /// How the last attempt failed.
         reason: String,
         /// When it may be worth asking again.
-        retry_in: Duration,
+        retry_after: Duration,
     },
     /// The upstream took too long.
     UpstreamTimeout {
         /// At which point.
-        phase: Phase,
+        phase: TimeoutPhase,
     },
     /// The upstream answered with an error.
     UpstreamStatus {
@@ -151,10 +151,10 @@ pub enum Error {
     /// The upstream's answer makes no sense.
     UpstreamProtocol {
         /// What it sent, in our words.
-        what: String,
+        reason: String,
     },
     /// The upstream ended a stream without its terminal event.
-    UpstreamClosed,
+    IncompleteStream,
     /// An error that the upstream reported inside a stream or inside a success.
     UpstreamInBand {
         /// A status for the case that no line was sent yet.
@@ -169,36 +169,36 @@ pub enum Error {
 impl Error {
     /// A request that cannot be understood.
     #[must_use]
-    pub fn invalid(reason: impl Into<String>) -> Self {
+    pub fn invalid_request(reason: impl Into<String>) -> Self {
         Self::InvalidRequest { reason: reason.into() }
     }
 
     /// The client has left while it waited.
     #[must_use]
-    pub fn left() -> Self {
-        Self::DownstreamGone(io::ErrorKind::ConnectionAborted.into())
+    pub fn client_disconnected() -> Self {
+        Self::ClientDisconnected(io::ErrorKind::ConnectionAborted.into())
     }
 
     /// An upstream answer that makes no sense.
     #[must_use]
-    pub fn protocol(what: impl Into<String>) -> Self {
-        Self::UpstreamProtocol { what: what.into() }
+    pub fn upstream_protocol(what: impl Into<String>) -> Self {
+        Self::UpstreamProtocol { reason: what.into() }
     }
 
     /// Whether the upstream refused the request as it stands, so that another one may do.
     #[must_use]
-    pub fn is_refusal(&self) -> bool {
+    pub fn is_upstream_rejection(&self) -> bool {
         matches!(self, Self::UpstreamStatus { status: 400 | 422, .. })
     }
 
     /// Whether it tells that the upstream is not there, rather than what it says.
     #[must_use]
-    pub fn is_absence(&self) -> bool {
+    pub fn is_unreachable(&self) -> bool {
         matches!(
             self,
             Self::Connect { .. }
-                | Self::Disconnected(_)
-                | Self::UpstreamTimeout { phase: Phase::Connect | Phase::Head }
+                | Self::ClosedBeforeResponse(_)
+                | Self::UpstreamTimeout { phase: TimeoutPhase::Connect | TimeoutPhase::Head }
         )
     }
 
@@ -213,22 +213,24 @@ impl Error {
             | Self::UnknownRoute
             | Self::MethodNotAllowed { .. }
             | Self::BodyTooLarge { .. }
-            | Self::BodyBroken(_)
-            | Self::BodyLate
-            | Self::Malformed
+            | Self::BodyReadFailed(_)
+            | Self::BodyTimeout
+            | Self::MalformedHead
             | Self::ModelNotFound { .. }
             | Self::Unauthorized
             | Self::Forbidden { .. }
-            | Self::DownstreamGone(_) => Side::Downstream,
-            Self::Busy | Self::Stopping | Self::State { .. } | Self::Internal(_) => Side::Proxy,
+            | Self::ClientDisconnected(_) => Side::Downstream,
+            Self::Busy | Self::ShuttingDown | Self::StateFile { .. } | Self::Internal(_) => {
+                Side::Proxy
+            }
             Self::Connect { .. }
-            | Self::Disconnected(_)
-            | Self::Stale(_)
+            | Self::ClosedBeforeResponse(_)
+            | Self::StaleConnection(_)
             | Self::UpstreamDown { .. }
             | Self::UpstreamTimeout { .. }
             | Self::UpstreamStatus { .. }
             | Self::UpstreamProtocol { .. }
-            | Self::UpstreamClosed
+            | Self::IncompleteStream
             | Self::UpstreamInBand { .. } => Side::Upstream,
         }
     }
@@ -240,23 +242,23 @@ impl Error {
             Self::MissingBody
             | Self::InvalidRequest { .. }
             | Self::Unsupported { .. }
-            | Self::Malformed
-            | Self::BodyBroken(_) => 400,
+            | Self::MalformedHead
+            | Self::BodyReadFailed(_) => 400,
             Self::Unauthorized => 401,
             Self::Forbidden { .. } => 403,
             Self::UnknownRoute | Self::ModelNotFound { .. } => 404,
             Self::MethodNotAllowed { .. } => 405,
-            Self::BodyLate => 408,
+            Self::BodyTimeout => 408,
             Self::BodyTooLarge { .. } => 413,
-            Self::DownstreamGone(_) => return None,
-            Self::InvalidOption { .. } | Self::State { .. } | Self::Internal(_) => 500,
+            Self::ClientDisconnected(_) => return None,
+            Self::InvalidOption { .. } | Self::StateFile { .. } | Self::Internal(_) => 500,
             // Passing, and with a time at which to come back.
-            Self::Busy | Self::Stopping | Self::UpstreamDown { .. } => 503,
+            Self::Busy | Self::ShuttingDown | Self::UpstreamDown { .. } => 503,
             Self::Connect { .. }
-            | Self::Disconnected(_)
-            | Self::Stale(_)
+            | Self::ClosedBeforeResponse(_)
+            | Self::StaleConnection(_)
             | Self::UpstreamProtocol { .. }
-            | Self::UpstreamClosed => 502,
+            | Self::IncompleteStream => 502,
             Self::UpstreamTimeout { .. } => 504,
             Self::UpstreamStatus { status, .. } | Self::UpstreamInBand { status, .. } => *status,
         })
@@ -268,43 +270,45 @@ impl Error {
         match self {
             Self::MissingBody => "missing request body".to_owned(),
             Self::InvalidRequest { reason } | Self::InvalidOption { reason } => reason.clone(),
-            Self::Unsupported { feature } => feature.clone(),
+            Self::Unsupported { reason: feature } => feature.clone(),
             Self::UnknownRoute => "404 page not found".to_owned(),
             Self::MethodNotAllowed { .. } => "405 method not allowed".to_owned(),
             Self::BodyTooLarge { limit } => {
                 format!("request body too large: the limit is {limit} bytes")
             }
-            Self::BodyBroken(_) => "unexpected EOF".to_owned(),
-            Self::BodyLate => "request body took too long".to_owned(),
+            Self::BodyReadFailed(_) => "unexpected EOF".to_owned(),
+            Self::BodyTimeout => "request body took too long".to_owned(),
             // Go's own answer.
-            Self::Malformed => "400 Bad Request".to_owned(),
-            Self::DownstreamGone(_) => "client closed the connection".to_owned(),
+            Self::MalformedHead => "400 Bad Request".to_owned(),
+            Self::ClientDisconnected(_) => "client closed the connection".to_owned(),
             // The two blanks are Ollama's own (ollama-api.md 4.2).
             Self::Busy => {
                 "server busy, please try again.  maximum pending requests exceeded".to_owned()
             }
-            Self::Stopping => "server is shutting down".to_owned(),
+            Self::ShuttingDown => "server is shutting down".to_owned(),
             Self::ModelNotFound { message } => message.clone(),
             // Ollama's own word (ollama-api.md 4.1).
             Self::Unauthorized => "unauthorized".to_owned(),
-            Self::Forbidden { reason } | Self::State { reason } => reason.clone(),
+            Self::Forbidden { reason } | Self::StateFile { reason } => reason.clone(),
             Self::Connect { reason } => format!("cannot reach the upstream: {reason}"),
             Self::UpstreamDown { reason, .. } => format!("{reason} (not asked again yet)"),
-            Self::Disconnected(_) | Self::Stale(_) => {
+            Self::ClosedBeforeResponse(_) | Self::StaleConnection(_) => {
                 "cannot reach the upstream: it closed the connection without an answer".to_owned()
             }
             Self::UpstreamTimeout { phase } => match phase {
-                Phase::Connect => "timed out connecting to the upstream".to_owned(),
-                Phase::Head => "timed out waiting for the upstream".to_owned(),
-                Phase::Body => "timed out waiting for more of the upstream's answer".to_owned(),
+                TimeoutPhase::Connect => "timed out connecting to the upstream".to_owned(),
+                TimeoutPhase::Head => "timed out waiting for the upstream".to_owned(),
+                TimeoutPhase::Body => {
+                    "timed out waiting for more of the upstream's answer".to_owned()
+                }
             },
             Self::UpstreamStatus { message, .. } | Self::UpstreamInBand { message, .. } => {
                 message.clone()
             }
-            Self::UpstreamProtocol { what } => {
+            Self::UpstreamProtocol { reason: what } => {
                 format!("invalid response from the upstream: {what}")
             }
-            Self::UpstreamClosed => "the upstream ended its answer early".to_owned(),
+            Self::IncompleteStream => "the upstream ended its answer early".to_owned(),
             Self::Internal(_) => "internal error".to_owned(),
         }
     }
@@ -321,25 +325,25 @@ impl Error {
             | Self::UnknownRoute
             | Self::MethodNotAllowed { .. }
             | Self::BodyTooLarge { .. }
-            | Self::BodyBroken(_)
-            | Self::BodyLate
-            | Self::Malformed
-            | Self::DownstreamGone(_)
+            | Self::BodyReadFailed(_)
+            | Self::BodyTimeout
+            | Self::MalformedHead
+            | Self::ClientDisconnected(_)
             | Self::Busy
-            | Self::Stopping
+            | Self::ShuttingDown
             | Self::ModelNotFound { .. }
             | Self::Unauthorized
             | Self::Forbidden { .. }
-            | Self::State { .. }
+            | Self::StateFile { .. }
             | Self::UpstreamProtocol { .. }
-            | Self::UpstreamClosed
+            | Self::IncompleteStream
             | Self::UpstreamInBand { .. }
             | Self::Internal(_) => Retry::Never,
             Self::Connect { .. } | Self::UpstreamDown { .. } => Retry::Backoff,
-            Self::Disconnected(_) | Self::Stale(_) => Retry::AtOnce,
+            Self::ClosedBeforeResponse(_) | Self::StaleConnection(_) => Retry::Immediate,
             Self::UpstreamTimeout { phase } => match phase {
-                Phase::Connect | Phase::Head => Retry::Backoff,
-                Phase::Body => Retry::Never,
+                TimeoutPhase::Connect | TimeoutPhase::Head => Retry::Backoff,
+                TimeoutPhase::Body => Retry::Never,
             },
             Self::UpstreamStatus { retry, .. } => *retry,
         }
@@ -356,24 +360,24 @@ impl Error {
             Self::UnknownRoute => "unknown_route",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::BodyTooLarge { .. } => "body_too_large",
-            Self::BodyBroken(_) => "body_broken",
-            Self::BodyLate => "body_late",
-            Self::Malformed => "malformed",
-            Self::DownstreamGone(_) => "client_gone",
+            Self::BodyReadFailed(_) => "body_broken",
+            Self::BodyTimeout => "body_late",
+            Self::MalformedHead => "malformed",
+            Self::ClientDisconnected(_) => "client_gone",
             Self::Busy => "busy",
-            Self::Stopping => "stopping",
+            Self::ShuttingDown => "stopping",
             Self::ModelNotFound { .. } => "model_not_found",
             Self::Unauthorized => "unauthorized",
             Self::Forbidden { .. } => "forbidden",
-            Self::State { .. } => "state",
+            Self::StateFile { .. } => "state",
             Self::Connect { .. } => "connect",
-            Self::Disconnected(_) => "disconnected",
-            Self::Stale(_) => "stale_connection",
+            Self::ClosedBeforeResponse(_) => "disconnected",
+            Self::StaleConnection(_) => "stale_connection",
             Self::UpstreamDown { .. } => "upstream_down",
             Self::UpstreamTimeout { .. } => "timeout",
             Self::UpstreamStatus { .. } => "upstream_status",
             Self::UpstreamProtocol { .. } => "upstream_protocol",
-            Self::UpstreamClosed => "upstream_closed",
+            Self::IncompleteStream => "upstream_closed",
             Self::UpstreamInBand { .. } => "upstream_in_band",
             Self::Internal(_) => "internal",
         }
@@ -392,7 +396,7 @@ impl fmt::Display for Error {
                 write!(f, ": {status}")
             }
             // What is quoted is the upstream's.
-            Self::UpstreamProtocol { what } => {
+            Self::UpstreamProtocol { reason: what } => {
                 write!(f, ": {}", what.split('"').next().unwrap_or_default().trim_end())
             }
             Self::Internal(what) => write!(f, ": {what}"),
@@ -404,8 +408,10 @@ impl fmt::Display for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
-            Self::DownstreamGone(source) | Self::BodyBroken(source) => Some(source),
-            Self::Disconnected(source) | Self::Stale(source) => Some(source.as_ref()),
+            Self::ClientDisconnected(source) | Self::BodyReadFailed(source) => Some(source),
+            Self::ClosedBeforeResponse(source) | Self::StaleConnection(source) => {
+                Some(source.as_ref())
+            }
             _ => None,
         }
     }
@@ -424,36 +430,46 @@ mod tests {
 
     #[test]
     fn every_variant_knows_its_side_status_and_retry() {
-        use Retry::{AtOnce, Backoff, Never};
+        use Retry::{Backoff, Immediate, Never};
         use Side::{Downstream, Proxy, Upstream};
         let io = || io::Error::from(io::ErrorKind::BrokenPipe);
         let text = || "x".to_owned();
         check(Error::MissingBody, Downstream, Some(400), Never);
-        check(Error::invalid("x"), Downstream, Some(400), Never);
+        check(Error::invalid_request("x"), Downstream, Some(400), Never);
         check(Error::InvalidOption { reason: text() }, Downstream, Some(500), Never);
-        check(Error::Unsupported { feature: text() }, Downstream, Some(400), Never);
+        check(Error::Unsupported { reason: text() }, Downstream, Some(400), Never);
         check(Error::UnknownRoute, Downstream, Some(404), Never);
         check(Error::MethodNotAllowed { allow: "GET" }, Downstream, Some(405), Never);
         check(Error::BodyTooLarge { limit: 1 }, Downstream, Some(413), Never);
-        check(Error::BodyBroken(io()), Downstream, Some(400), Never);
-        check(Error::DownstreamGone(io()), Downstream, None, Never);
+        check(Error::BodyReadFailed(io()), Downstream, Some(400), Never);
+        check(Error::ClientDisconnected(io()), Downstream, None, Never);
         check(Error::ModelNotFound { message: text() }, Downstream, Some(404), Never);
         check(Error::Unauthorized, Downstream, Some(401), Never);
         check(Error::Forbidden { reason: text() }, Downstream, Some(403), Never);
-        check(Error::State { reason: text() }, Proxy, Some(500), Never);
+        check(Error::StateFile { reason: text() }, Proxy, Some(500), Never);
         check(Error::Busy, Proxy, Some(503), Never);
-        check(Error::Stopping, Proxy, Some(503), Never);
+        check(Error::ShuttingDown, Proxy, Some(503), Never);
         check(Error::Internal("x"), Proxy, Some(500), Never);
         check(Error::Connect { reason: text() }, Upstream, Some(502), Backoff);
-        check(Error::Disconnected(Box::new(io())), Upstream, Some(502), AtOnce);
-        check(Error::Stale(Box::new(io())), Upstream, Some(502), AtOnce);
+        check(Error::ClosedBeforeResponse(Box::new(io())), Upstream, Some(502), Immediate);
+        check(Error::StaleConnection(Box::new(io())), Upstream, Some(502), Immediate);
         let retry_in = Duration::ZERO;
-        check(Error::UpstreamDown { reason: text(), retry_in }, Upstream, Some(503), Backoff);
-        check(Error::UpstreamTimeout { phase: Phase::Connect }, Upstream, Some(504), Backoff);
-        check(Error::UpstreamTimeout { phase: Phase::Head }, Upstream, Some(504), Backoff);
-        check(Error::UpstreamTimeout { phase: Phase::Body }, Upstream, Some(504), Never);
-        check(Error::protocol("x"), Upstream, Some(502), Never);
-        check(Error::UpstreamClosed, Upstream, Some(502), Never);
+        check(
+            Error::UpstreamDown { reason: text(), retry_after: retry_in },
+            Upstream,
+            Some(503),
+            Backoff,
+        );
+        check(
+            Error::UpstreamTimeout { phase: TimeoutPhase::Connect },
+            Upstream,
+            Some(504),
+            Backoff,
+        );
+        check(Error::UpstreamTimeout { phase: TimeoutPhase::Head }, Upstream, Some(504), Backoff);
+        check(Error::UpstreamTimeout { phase: TimeoutPhase::Body }, Upstream, Some(504), Never);
+        check(Error::upstream_protocol("x"), Upstream, Some(502), Never);
+        check(Error::IncompleteStream, Upstream, Some(502), Never);
         check(Error::UpstreamInBand { status: 500, message: text() }, Upstream, Some(500), Never);
         let status = Error::UpstreamStatus { status: 429, message: text(), retry: Backoff };
         check(status, Upstream, Some(429), Backoff);
@@ -474,7 +490,7 @@ mod tests {
             retry: Retry::Never,
         };
         assert_eq!(error.to_string(), "upstream_status: 400");
-        let error = Error::protocol("arguments for \"a secret\"");
+        let error = Error::upstream_protocol("arguments for \"a secret\"");
         assert_eq!(error.to_string(), "upstream_protocol: arguments for");
     }
 }

@@ -6,7 +6,7 @@ use std::process::{self, ExitCode};
 use std::thread;
 
 use ollama_openai_proxy::app::server::Server;
-use ollama_openai_proxy::app::shutdown::Stop;
+use ollama_openai_proxy::app::shutdown::Shutdown;
 use ollama_openai_proxy::app::{check, healthcheck};
 use ollama_openai_proxy::config::{self, Command, Config};
 use ollama_openai_proxy::net::sys;
@@ -15,62 +15,62 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 fn main() -> ExitCode {
-    let code = start();
+    let code = run_command();
     logging::flush();
     code
 }
 
-fn start() -> ExitCode {
+fn run_command() -> ExitCode {
     let command = match config::load(env::args_os().skip(1)) {
         Ok(command) => command,
         Err(error) => return fail(&error.to_string()),
     };
     match command {
-        Command::Help => say(&config::help()),
-        Command::Version => say(&config::version()),
+        Command::Help => print_line(&config::help()),
+        Command::Version => print_line(&config::version()),
         Command::Check(config) => {
-            logging::start(log::LevelFilter::Off, config.redactor());
-            let report = check::report(&config);
-            say(&report.text);
-            if !report.good {
+            logging::init(log::LevelFilter::Off, config.redactor());
+            let report = check::run(&config);
+            print_line(&report.text);
+            if !report.is_ok {
                 return ExitCode::FAILURE;
             }
         }
         Command::Healthcheck(config) => {
-            if let Err(why) = healthcheck::ask(&config) {
+            if let Err(why) = healthcheck::run(&config) {
                 return fail(&why);
             }
         }
-        Command::Run(config) => return run(config),
+        Command::Run(config) => return run_server(config),
     }
     ExitCode::SUCCESS
 }
 
-fn run(config: Config) -> ExitCode {
-    sys::give_memory_back();
-    logging::start(config.log_level, config.redactor());
+fn run_server(config: Config) -> ExitCode {
+    sys::configure_allocator();
+    logging::init(config.log_level, config.redactor());
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
     let base = config.base_url.to_string();
-    let stop = Stop::default();
-    if let Err(error) = watch_signals(stop.clone()) {
+    let shutdown = Shutdown::default();
+    if let Err(error) = handle_signals(shutdown.clone()) {
         return fail(&format!("cannot watch for signals: {error}"));
     }
-    match Server::start(config, stop) {
+    match Server::start(config, shutdown) {
         Ok(server) => {
             log::info!("listening on {}, upstream {base}", server.local_addr());
             if !server.run() {
                 log::warn!("some answers were not finished in time");
             }
-            if Server::is_worn() { begin_anew() } else { ExitCode::SUCCESS }
+            if Server::needs_restart() { restart() } else { ExitCode::SUCCESS }
         }
         Err(error) => fail(&error.to_string()),
     }
 }
 
 /// Starts the same program in this process; returns only when that is not possible.
-fn begin_anew() -> ExitCode {
+fn restart() -> ExitCode {
     logging::flush();
     let mut args = env::args_os();
     let name = args.next().unwrap_or_default();
@@ -87,22 +87,22 @@ fn begin_anew() -> ExitCode {
 }
 
 /// The first signal asks for a clean end, the second ends at once.
-fn watch_signals(stop: Stop) -> io::Result<()> {
+fn handle_signals(shutdown: Shutdown) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
-            if stop.is_given() {
+            if shutdown.is_triggered() {
                 logging::flush();
                 process::exit(128 + signal);
             }
-            stop.give();
+            shutdown.trigger();
         }
     })?;
     Ok(())
 }
 
 /// To standard output; a reader that left early is no error.
-fn say(text: &str) {
+fn print_line(text: &str) {
     let _ = writeln!(io::stdout(), "{text}");
 }
 

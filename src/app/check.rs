@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::backends::profiles::GENERIC;
 use crate::config::Config;
 use crate::models::store::Store;
-use crate::upstream::{Client, Pacing, Trace};
+use crate::upstream::{Client, RetryEnv, Trace};
 
 /// What a check found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,37 +14,37 @@ pub struct Report {
     /// For the reader; holds no key.
     pub text: String,
     /// Whether the state file can be read and the upstream answered.
-    pub good: bool,
+    pub is_ok: bool,
 }
 
 /// Describes the configuration, reads the state file and tries the upstream once.
 #[must_use]
-pub fn report(config: &Config) -> Report {
-    let pacing = Pacing { sleep: Box::new(|_| false), jitter: Box::new(|| 0.0) };
-    let client = Client::new(config, pacing, Arc::default());
+pub fn run(config: &Config) -> Report {
+    let retry_env = RetryEnv { sleep: Box::new(|_| false), jitter: Box::new(|| 0.0) };
+    let client = Client::new(config, retry_env, Arc::default());
     let mut trace = Trace { request_id: "check".into(), ..Trace::default() };
     let mut text = config.describe();
     for warning in &config.warnings {
         // Writing to a String cannot fail.
         let _ = write!(text, "\nwarning: {warning}");
     }
-    let state = Store::open(config.state.clone());
+    let state = Store::open(config.state_file.clone());
     let _ = match &state {
-        Ok(store) => write!(text, "\nstate: ok, {} models", store.all().len()),
+        Ok(store) => write!(text, "\nstate: ok, {} models", store.snapshot().len()),
         Err(why) => write!(text, "\nstate: {why}"),
     };
-    let found = client.list_models_once(&mut trace);
-    let _ = match &found {
+    let models = client.list_models_quickly(&mut trace);
+    let _ = match &models {
         Ok(listed) => {
-            let family = client.profile().or(listed.profile).unwrap_or(&GENERIC).name;
+            let family = client.configured_profile().or(listed.profile).unwrap_or(&GENERIC).name;
             write!(text, "\nupstream: ok, {} models, family {family}", listed.len())
         }
         Err(error) => write!(text, "\nupstream: {}", error.message()),
     };
-    for model in found.iter().flat_map(|listed| listed.iter()) {
+    for model in models.iter().flat_map(|listed| listed.iter()) {
         let _ = write!(text, "\n  {}", model.id);
     }
     // Also where the upstream has one among the names of its models.
-    let text = config.redactor().clean(&text).into_owned();
-    Report { text, good: found.is_ok() && state.is_ok() }
+    let text = config.redactor().redact(&text).into_owned();
+    Report { text, is_ok: models.is_ok() && state.is_ok() }
 }

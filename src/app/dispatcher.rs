@@ -17,205 +17,207 @@ use crate::error::{Error, Result};
 use crate::handlers;
 use crate::handlers::{App, Context, stack_trim};
 use crate::http::access;
-use crate::http::access::{Asked, Gate};
+use crate::http::access::{AccessControl, RequestInfo};
 use crate::http::client_keys::Credentials;
 use crate::http::exchange::Exchange;
 use crate::http::framing;
 use crate::http::routes;
-use crate::http::routes::Desk;
-use crate::net::connection_guard::{Refused, Registry};
-use crate::net::limits::Ledger;
-use crate::net::worker_pool::{Full, Pool, Relief};
-use crate::observe::metrics::{Finished, Metrics};
+use crate::http::routes::Lane;
+use crate::net::connection_guard::{Registry, Rejection};
+use crate::net::limits::MemoryBudget;
+use crate::net::worker_pool::{Overcommit, PoolFull, WorkerPool};
+use crate::observe::metrics::{Metrics, RequestRecord};
 use crate::upstream::Trace;
 
 /// Characters of a path that are logged.
-const LOGGED_PATH: usize = 200;
+const MAX_LOGGED_PATH_CHARS: usize = 200;
 
 /// Workers and queue of each of the desks.
-const DESK: (usize, usize) = (2, 1024);
+const SIDE_LANE_SIZE: (usize, usize) = (2, 1024);
 
 /// A request on its way to a worker: in a box, because it goes through many hands.
 pub(super) struct Job {
     exchange: Exchange,
-    ruled: Ruled,
+    decision: Decision,
     received: Instant,
 }
 
 /// What was decided about a request before its route is looked at.
-enum Ruled {
+enum Decision {
     /// It goes on to its route.
-    Served,
+    Proceed,
     /// It is answered with this status and nothing else.
-    Status(u16),
+    EmptyResponse(u16),
     /// It fails.
-    Failed(Error),
+    Fail(Error),
 }
 
 /// All workers.
-pub(super) struct Crews {
-    workers: Pool<Box<Job>>,
+pub(super) struct WorkerPools {
+    main: WorkerPool<Box<Job>>,
     /// For those who ask how we are.
-    desk: Pool<Box<Job>>,
+    health: WorkerPool<Box<Job>>,
     /// For those who ask how the upstream is, which may take a while.
-    probes: Pool<Box<Job>>,
+    probe: WorkerPool<Box<Job>>,
 }
 
-impl Crews {
+impl WorkerPools {
     pub(super) fn start(workers: usize, queue: usize, app: &Arc<App>) -> io::Result<Self> {
         let work = || {
             let app = app.clone();
             move |job| serve(&app, job)
         };
         let counted = app.clone();
-        let main = move |job| {
-            counted.metrics().queued.down();
-            let _busy = counted.metrics().busy.hold();
+        let serve_counted = move |job| {
+            counted.metrics().queued_requests.dec();
+            let _busy = counted.metrics().busy_workers.track();
             serve(&counted, job);
         };
         Ok(Self {
-            workers: Pool::start("worker", workers, queue, main)?,
-            desk: Pool::start("desk", DESK.0, DESK.1, work())?,
-            probes: Pool::start("probe", DESK.0, DESK.1, work())?,
+            main: WorkerPool::start("worker", workers, queue, serve_counted)?,
+            health: WorkerPool::start("desk", SIDE_LANE_SIZE.0, SIDE_LANE_SIZE.1, work())?,
+            probe: WorkerPool::start("probe", SIDE_LANE_SIZE.0, SIDE_LANE_SIZE.1, work())?,
         })
     }
 
     /// What keeps slow clients from holding all workers.
-    pub(super) fn relief(&self) -> Relief {
-        self.workers.relief()
+    pub(super) fn overcommit(&self) -> Overcommit {
+        self.main.overcommit()
     }
 
     /// Requests that run or wait.
-    pub(super) fn load(&self) -> usize {
-        self.workers.load() + self.desk.load() + self.probes.load()
+    pub(super) fn active_requests(&self) -> usize {
+        self.main.load() + self.health.load() + self.probe.load()
     }
 
     /// Lets running answers finish; `false` when some had to be left.
     pub(super) fn drain(self, grace: Duration) -> bool {
         let began = Instant::now();
-        let mut all = self.workers.drain(grace);
-        for desk in [self.desk, self.probes] {
-            all &= desk.drain(grace.saturating_sub(began.elapsed()));
+        let mut all = self.main.drain(grace);
+        for pool in [self.health, self.probe] {
+            all &= pool.drain(grace.saturating_sub(began.elapsed()));
         }
         all
     }
 
-    fn of(&self, desk: Desk) -> &Pool<Box<Job>> {
-        match desk {
-            Desk::Main => &self.workers,
-            Desk::Health => &self.desk,
-            Desk::Upstream => &self.probes,
+    fn pool(&self, lane: Lane) -> &WorkerPool<Box<Job>> {
+        match lane {
+            Lane::Main => &self.main,
+            Lane::Health => &self.health,
+            Lane::Probe => &self.probe,
         }
     }
 }
 
 /// What there is for all requests together.
-pub(super) struct Means {
+pub(super) struct SharedLimits {
     /// Bytes of bodies that are held.
-    pub bodies: Arc<Ledger>,
+    pub body_budget: Arc<MemoryBudget>,
     /// Whether memory runs short.
-    pub short: Arc<AtomicBool>,
+    pub low_memory: Arc<AtomicBool>,
 }
 
 /// Where requests arrive.
-pub(super) struct Hall {
-    gate: Gate,
+pub(super) struct Dispatcher {
+    access: AccessControl,
     registry: Arc<Registry>,
     metrics: Arc<Metrics>,
-    means: Means,
+    shared: SharedLimits,
     /// `None` once the program is ending.
-    crews: RwLock<Option<Crews>>,
+    pools: RwLock<Option<WorkerPools>>,
 }
 
-impl Hall {
+impl Dispatcher {
     pub(super) fn new(
-        gate: Gate,
+        access: AccessControl,
         registry: Arc<Registry>,
         metrics: Arc<Metrics>,
-        means: Means,
-        crews: Crews,
+        shared: SharedLimits,
+        pools: WorkerPools,
     ) -> Self {
-        Self { gate, registry, metrics, means, crews: RwLock::new(Some(crews)) }
+        Self { access, registry, metrics, shared, pools: RwLock::new(Some(pools)) }
     }
 
     /// Tells whoever asks that the server is to end; all is served as before, but each answer is the
     /// last one on its connection.
-    pub(super) fn stops(&self) {
-        self.metrics.stops();
-        self.registry.stops();
+    pub(super) fn begin_shutdown(&self) {
+        self.metrics.mark_stopping();
+        self.registry.mark_stopping();
     }
 
     /// Refuses whatever comes from now on; gives the workers, to be waited for.
-    pub(super) fn close(&self) -> Option<Crews> {
-        self.crews.write().unwrap_or_else(PoisonError::into_inner).take()
+    pub(super) fn close(&self) -> Option<WorkerPools> {
+        self.pools.write().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Requests that run or wait.
-    pub(super) fn load(&self) -> usize {
-        let crews = self.crews.read().unwrap_or_else(PoisonError::into_inner);
-        crews.as_ref().map_or(0, Crews::load)
+    pub(super) fn active_requests(&self) -> usize {
+        let pools = self.pools.read().unwrap_or_else(PoisonError::into_inner);
+        pools.as_ref().map_or(0, WorkerPools::active_requests)
     }
 
     /// Hands a request to the workers with what was ruled about it, or answers that they are busy.
     /// As long as there is room, the ruling is carried out by a worker, too: a write may wait for the
     /// client, and this thread had better not.
-    pub(super) fn admit(&self, request: tiny_http::Request) {
+    pub(super) fn dispatch(&self, request: tiny_http::Request) {
         let received = Instant::now();
-        let fault = fault(&request);
+        let head_error = check_head(&request);
         let peer = request.remote_addr().copied();
         let mut exchange = Exchange::new(request, format!("req_{:08x}", rand::random::<u32>()));
-        exchange.account(self.means.bodies.lease());
-        let mut ruled = match fault {
-            Some(_) => Ruled::Failed(Error::Malformed),
-            None => Ruled::Served,
+        exchange.set_reservation(self.shared.body_budget.new_reservation());
+        let mut decision = match head_error {
+            Some(_) => Decision::Fail(Error::MalformedHead),
+            None => Decision::Proceed,
         };
         if let Some(peer) = peer {
-            let (ticket, refused) = self.registry.begin(peer, received);
-            exchange.attend(ticket);
+            let (handle, refused) = self.registry.begin_request(peer, received);
+            exchange.attach(handle);
             match refused {
                 None => {}
-                Some(Refused::TooMany) => ruled = Ruled::Failed(Error::Busy),
-                Some(Refused::Condemned) => return exchange.discard(),
+                Some(Rejection::TooManyRequests) => decision = Decision::Fail(Error::Busy),
+                Some(Rejection::Closing) => return exchange.discard(),
             }
         }
-        if let Some(fault) = fault {
+        if let Some(fault) = head_error {
             log::warn!("{} is refused: {fault}", exchange.request_id());
             // Before a worker gets it: the next request may be here already.
-            exchange.condemn();
+            exchange.close_after_response();
         }
-        if let Ruled::Served = ruled {
-            ruled = self.rule(&mut exchange);
+        if let Decision::Proceed = decision {
+            decision = self.check_access(&mut exchange);
         }
-        self.hand_over(Box::new(Job { exchange, ruled, received }));
+        self.submit(Box::new(Job { exchange, decision, received }));
     }
 
-    fn hand_over(&self, job: Box<Job>) {
-        let desk = routes::desk(job.exchange.target());
-        let counts = desk == Desk::Main;
-        if counts {
-            self.metrics.queued.up();
+    fn submit(&self, job: Box<Job>) {
+        let lane = routes::find_lane(job.exchange.target());
+        let is_main = lane == Lane::Main;
+        if is_main {
+            self.metrics.queued_requests.inc();
         }
         // With nothing in hand there is nothing to wait for.
-        let short = counts && self.means.short.load(Ordering::Relaxed);
-        let refused = match &*self.crews.read().unwrap_or_else(PoisonError::into_inner) {
-            Some(crews) if short && crews.workers.load() > 0 => Some((job, Error::Busy)),
-            Some(crews) => crews.of(desk).try_submit(job).err().map(|Full(job)| (job, Error::Busy)),
-            None => Some((job, Error::Stopping)),
+        let low_memory = is_main && self.shared.low_memory.load(Ordering::Relaxed);
+        let refused = match &*self.pools.read().unwrap_or_else(PoisonError::into_inner) {
+            Some(crews) if low_memory && crews.main.load() > 0 => Some((job, Error::Busy)),
+            Some(crews) => {
+                crews.pool(lane).try_submit(job).err().map(|PoolFull(job)| (job, Error::Busy))
+            }
+            None => Some((job, Error::ShuttingDown)),
         };
         if let Some((mut job, error)) = refused {
-            if counts {
-                self.metrics.queued.down();
+            if is_main {
+                self.metrics.queued_requests.dec();
             }
-            if let Ruled::Served = job.ruled {
-                job.ruled = Ruled::Failed(error);
+            if let Decision::Proceed = job.decision {
+                job.decision = Decision::Fail(error);
             }
             finish(&self.metrics, job, &mut Trace::default(), |_, _| Ok(()));
         }
     }
 
     /// Asks the gate about a request.
-    fn rule(&self, exchange: &mut Exchange) -> Ruled {
-        let ruling = self.gate.decide(&Asked {
+    fn check_access(&self, exchange: &mut Exchange) -> Decision {
+        let decision = self.access.decide(&RequestInfo {
             method: exchange.method(),
             target: exchange.target(),
             origin: exchange.header("Origin"),
@@ -225,25 +227,25 @@ impl Hall {
                 api_key: exchange.header("x-api-key"),
             },
         });
-        if let Some(why) = ruling.refusal {
+        if let Some(why) = decision.denial_reason {
             log::info!("{} is refused: {why}", exchange.request_id());
         }
-        exchange.add_headers(ruling.headers);
-        match ruling.answer {
-            None => Ruled::Served,
-            Some(access::Answer::Empty(status)) => Ruled::Status(status),
-            Some(access::Answer::Unauthorized) => Ruled::Failed(Error::Unauthorized),
+        exchange.add_headers(decision.headers);
+        match decision.response {
+            None => Decision::Proceed,
+            Some(access::EarlyResponse::Empty(status)) => Decision::EmptyResponse(status),
+            Some(access::EarlyResponse::Unauthorized) => Decision::Fail(Error::Unauthorized),
         }
     }
 }
 
 /// What is wrong with a request's head.
-fn fault(request: &tiny_http::Request) -> Option<&'static str> {
+fn check_head(request: &tiny_http::Request) -> Option<&'static str> {
     let headers = request.headers().iter();
-    framing::fault(framing::Head {
+    framing::check_head(framing::RequestHead {
         method: request.method().as_str(),
         target: request.url(),
-        old: *request.http_version() < tiny_http::HTTPVersion(1, 1),
+        is_http10: *request.http_version() < tiny_http::HTTPVersion(1, 1),
         headers: headers.map(|it| (it.field.as_str().as_str(), it.value.as_str())),
     })
 }
@@ -253,17 +255,17 @@ fn serve(app: &App, job: Box<Job>) {
     let mut trace = Trace { request_id: job.exchange.request_id().to_owned(), ..Trace::default() };
     let (received, metrics) = (job.received, app.metrics());
     let work = |exchange: &mut Exchange, trace: &mut Trace| {
-        handlers::handle(Context { app, exchange, trace, received })
+        handlers::handle(Context { app, exchange, trace, received_at: received })
     };
-    match job.exchange.cancel() {
+    match job.exchange.cancel_token() {
         // Its client has left while it waited.
-        Some(cancel) if cancel.is_given() => {
-            finish(metrics, job, &mut trace, |_, _| Err(Error::left()))
+        Some(cancel) if cancel.is_cancelled() => {
+            finish(metrics, job, &mut trace, |_, _| Err(Error::client_disconnected()))
         }
-        Some(cancel) => cancel.during(|| finish(metrics, job, &mut trace, work)),
+        Some(cancel) => cancel.scope(|| finish(metrics, job, &mut trace, work)),
         None => finish(metrics, job, &mut trace, work),
     }
-    stack_trim::is_over(&trace);
+    stack_trim::trim_after_request(&trace);
 }
 
 /// Carries out what was ruled, or else does `work`, and sees to the end of the exchange.
@@ -273,12 +275,12 @@ fn finish(
     trace: &mut Trace,
     work: impl FnOnce(&mut Exchange, &mut Trace) -> Result<()>,
 ) {
-    let ruled = mem::replace(&mut job.ruled, Ruled::Served);
+    let decision = mem::replace(&mut job.decision, Decision::Proceed);
     let (exchange, received) = (&mut job.exchange, job.received);
-    let result = panic::catch_unwind(AssertUnwindSafe(|| match ruled {
-        Ruled::Served => work(exchange, trace),
-        Ruled::Status(status) => exchange.answer_empty(status),
-        Ruled::Failed(error) => Err(error),
+    let result = panic::catch_unwind(AssertUnwindSafe(|| match decision {
+        Decision::Proceed => work(exchange, trace),
+        Decision::EmptyResponse(status) => exchange.respond_empty(status),
+        Decision::Fail(error) => Err(error),
     }));
     let error = match result {
         Ok(Ok(())) if exchange.is_done() => None,
@@ -289,23 +291,25 @@ fn finish(
     if let Some(error) = &error {
         exchange.fail(error);
     }
-    metrics.finished(&Finished {
-        route: routes::row(exchange.target()),
+    metrics.record_request(&RequestRecord {
+        route: routes::find_pattern(exchange.target()),
         model: &trace.model,
-        asked: trace.attempts > 0,
+        reached_upstream: trace.attempts > 0,
         status: exchange.status(),
-        error: error.as_ref().map(Error::kind),
+        error_kind: error.as_ref().map(Error::kind),
         duration: received.elapsed(),
-        first: exchange.first_line().map(|first| first.saturating_duration_since(received)),
+        time_to_first_line: exchange
+            .first_line_at()
+            .map(|first| first.saturating_duration_since(received)),
         tokens: trace.tokens,
     });
-    log_end(exchange, trace, received, error.as_ref());
+    log_request(exchange, trace, received, error.as_ref());
 }
 
 /// The one line about a request. It names no text of the request but path and model.
-fn log_end(exchange: &Exchange, trace: &Trace, received: Instant, error: Option<&Error>) {
+fn log_request(exchange: &Exchange, trace: &Trace, received: Instant, error: Option<&Error>) {
     let path = exchange.target().split('?').next().unwrap_or_default();
-    let path: String = path.chars().take(LOGGED_PATH).collect();
+    let path: String = path.chars().take(MAX_LOGGED_PATH_CHARS).collect();
     let failure = error.map(|error| format!(" error={error}")).unwrap_or_default();
     log::info!(
         "{} {} {path:?} model={:?} status={} attempts={} duration_ms={} tokens={}+{}{failure}",

@@ -11,57 +11,57 @@ use std::time::{Duration, Instant, SystemTime};
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
-use crate::app::dispatcher::{Crews, Hall, Means};
-use crate::app::shutdown::Stop;
+use crate::app::dispatcher::{Dispatcher, SharedLimits, WorkerPools};
+use crate::app::shutdown::Shutdown;
 use crate::config::Config;
 use crate::handlers::App;
-use crate::http::access::Gate;
+use crate::http::access::AccessControl;
 use crate::http::host_info;
 use crate::http::unread_body;
 use crate::models::store::Store;
 use crate::net::acceptor::Acceptor;
 use crate::net::cancel;
-use crate::net::connection_guard::{Guard, Limits, Registry, Sight, Tally};
-use crate::net::limits::{Ledger, Pressure, Room};
+use crate::net::connection_guard::{ConnectionGuard, Counters, Limits, Registry, ScanReport};
+use crate::net::limits::{MemoryBudget, MemoryPressure, SystemLimits};
 use crate::observe::metrics::Metrics;
 use crate::observe::order;
-use crate::upstream::{Client, Pacing};
+use crate::upstream::{Client, RetryEnv};
 
 /// Connections that may wait to be accepted.
-const BACKLOG: i32 = 1024;
+const LISTEN_BACKLOG: i32 = 1024;
 
 /// How long a client may take nothing of what it is sent before it counts as gone.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long nothing may be going on before the program ends, so that the request that follows an
 /// answer at once is still served.
-const QUIET: Duration = Duration::from_millis(50);
+const QUIET_PERIOD: Duration = Duration::from_millis(50);
 
 /// Looks of the guard, if there is one, that must find nothing on its way before the program ends; the
 /// first may have begun before.
-const QUIET_LOOKS: u64 = if cfg!(target_os = "linux") { 2 } else { 0 };
+const QUIET_SCANS: u64 = if cfg!(target_os = "linux") { 2 } else { 0 };
 
 /// How long the end waits for the acceptor, and for the guard, at most.
-const PATIENCE: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How often is looked whether anything is going on.
-const PACE: Duration = Duration::from_millis(5);
+const IDLE_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Requests that were let go of (`unread`) before the program begins anew: some 12 MiB.
-const MOST_LET_GO: usize = 256;
+const MAX_LEAKED_REQUESTS: usize = 256;
 
 /// How often it is looked whether memory runs short.
-const MEMORY_LOOK: Duration = Duration::from_millis(100);
+const MEMORY_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How often a sleeper looks whether its client has left.
-const NAP: Duration = Duration::from_millis(200);
+const CANCEL_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A running server.
 pub struct Server {
     acceptor: Acceptor,
-    hall: Arc<Hall>,
-    guard: Guard,
-    stop: Stop,
+    dispatcher: Arc<Dispatcher>,
+    guard: ConnectionGuard,
+    shutdown: Shutdown,
     grace: Duration,
 }
 
@@ -71,62 +71,80 @@ impl Server {
     /// # Errors
     /// When the state file cannot be read, the address cannot be bound or the system gives no
     /// threads.
-    pub fn start(config: Config, stop: Stop) -> io::Result<Self> {
-        let sleeper = stop.clone();
-        let pacing = Pacing {
-            sleep: Box::new(move |duration| sleep(&sleeper, duration)),
+    pub fn start(config: Config, shutdown: Shutdown) -> io::Result<Self> {
+        let sleep_shutdown = shutdown.clone();
+        let pacing = RetryEnv {
+            sleep: Box::new(move |duration| sleep(&sleep_shutdown, duration)),
             jitter: Box::new(rand::random::<f64>),
         };
-        Self::start_with(config, stop, pacing)
+        Self::start_with(config, shutdown, pacing)
     }
 
     /// As [`Server::start`], with sleep and randomness of the caller's own.
     ///
     /// # Errors
     /// As [`Server::start`].
-    pub fn start_with(config: Config, stop: Stop, pacing: Pacing) -> io::Result<Self> {
-        let room = Room::look();
-        let config = fitted(config, &room);
-        let store = Store::open(config.state.clone()).map_err(io::Error::other)?;
+    pub fn start_with(config: Config, shutdown: Shutdown, pacing: RetryEnv) -> io::Result<Self> {
+        let system_limits = SystemLimits::detect();
+        let config = fit_to_limits(config, &system_limits);
+        let store = Store::open(config.state_file.clone()).map_err(io::Error::other)?;
         let (host, port) = config.listen_addr();
-        let listener = bind(&host, port).map_err(|error| told(&config.host, port, &error))?;
+        let listener =
+            bind(&host, port).map_err(|error| listen_error(&config.host, port, &error))?;
         let (origins, keys) = (config.origins.clone(), config.proxy_api_keys.clone());
-        let gate = Gate::new(origins, keys, listener.local_addr()?.ip(), host_info::this());
+        let access =
+            AccessControl::new(origins, keys, listener.local_addr()?.ip(), host_info::detect());
         let (workers, queue, grace) = (config.workers, config.max_queue, config.shutdown_grace);
         let registry = Registry::new(config.max_per_client);
-        let limits = Limits { body_time: config.request_timeout, ..config.limits };
+        let limits = Limits { body_timeout: config.request_timeout, ..config.connection_limits };
         let metrics = Arc::new(Metrics::default());
-        metrics.has_room_for(workers, queue);
+        metrics.set_limits(workers, queue);
         let client = Client::new(&config, pacing, metrics.clone());
         let app = Arc::new(App::new(config, client, store, SystemTime::now()));
-        let crews = Crews::start(workers, queue, &app)?;
-        let relief = crews.relief();
-        let counted = metrics.clone();
-        let (mut memory, short) = (Memory::new(), Arc::new(AtomicBool::new(false)));
-        let (told, ending) = (short.clone(), stop.clone());
-        let heed = Box::new(move |sight: &Sight| {
-            relief.look(sight.stalled);
-            memory.look(&told);
-            if unread_body::let_go() >= MOST_LET_GO && !ending.is_given() {
+        let pools = WorkerPools::start(workers, queue, &app)?;
+        let overcommit = pools.overcommit();
+        let scan_metrics = metrics.clone();
+        let (mut memory, low_memory) = (MemoryMonitor::new(), Arc::new(AtomicBool::new(false)));
+        let (scan_low_memory, scan_shutdown) = (low_memory.clone(), shutdown.clone());
+        let on_scan = Box::new(move |sight: &ScanReport| {
+            overcommit.update(sight.stalled_requests);
+            memory.check(&scan_low_memory);
+            if unread_body::leaked_requests() >= MAX_LEAKED_REQUESTS
+                && !scan_shutdown.is_triggered()
+            {
                 log::error!("too many requests of impossible sizes: the program begins anew");
-                ending.give();
+                scan_shutdown.trigger();
             }
-            counted.connections.set(sight.connections);
-            sight.cuts().for_each(|(reason, count)| counted.connections_cut(reason.word(), count));
+            scan_metrics.connections.set(sight.connections);
+            sight.cuts().for_each(|(reason, count)| {
+                scan_metrics.count_cut_connections(reason.as_str(), count)
+            });
         });
-        let guard = Guard::start(listener.local_addr()?.port(), registry.clone(), limits, heed)?;
-        let means =
-            Means { bodies: Ledger::new(limits.bodies.unwrap_or_else(|| room.bodies())), short };
-        let hall = Arc::new(Hall::new(gate, registry, metrics, means, crews));
-        let entrance = hall.clone();
-        let acceptor = Acceptor::start(listener, Arc::new(move |request| entrance.admit(request)))?;
-        Ok(Self { acceptor, hall, guard, stop, grace })
+        let guard = ConnectionGuard::start(
+            listener.local_addr()?.port(),
+            registry.clone(),
+            limits,
+            on_scan,
+        )?;
+        let shared = SharedLimits {
+            body_budget: MemoryBudget::new(
+                limits.max_body_memory.unwrap_or_else(|| system_limits.max_body_memory()),
+            ),
+            low_memory,
+        };
+        let dispatcher = Arc::new(Dispatcher::new(access, registry, metrics, shared, pools));
+        let request_dispatcher = dispatcher.clone();
+        let acceptor = Acceptor::start(
+            listener,
+            Arc::new(move |request| request_dispatcher.dispatch(request)),
+        )?;
+        Ok(Self { acceptor, dispatcher, guard, shutdown, grace })
     }
 
     /// What the guard over its connections counts.
     #[must_use]
-    pub fn tally(&self) -> &Tally {
-        self.guard.tally()
+    pub fn counters(&self) -> &Counters {
+        self.guard.counters()
     }
 
     /// Where it listens.
@@ -137,22 +155,22 @@ impl Server {
 
     /// Requests that run or wait.
     #[must_use]
-    pub fn load(&self) -> usize {
-        self.hall.load()
+    pub fn active_requests(&self) -> usize {
+        self.dispatcher.active_requests()
     }
 
     /// Whether the program had better begin anew after its end, because clients have cost it what
     /// cannot be had back.
     #[must_use]
-    pub fn is_worn() -> bool {
-        unread_body::let_go() >= MOST_LET_GO
+    pub fn needs_restart() -> bool {
+        unread_body::leaked_requests() >= MAX_LEAKED_REQUESTS
     }
 
     /// Waits for the sign to stop, then serves who is there to the end and nobody new; `false` when
     /// some answers had to be left.
     #[must_use]
     pub fn run(self) -> bool {
-        self.stop.wait();
+        self.shutdown.wait();
         self.drain()
     }
 
@@ -162,65 +180,70 @@ impl Server {
     #[must_use]
     pub fn drain(self) -> bool {
         let began = Instant::now();
-        self.stop.give();
-        self.hall.stops();
-        log::info!("stopping: {} requests to finish", self.hall.load());
-        self.acceptor.close(PATIENCE.min(self.grace));
-        self.settle(began);
+        self.shutdown.trigger();
+        self.dispatcher.begin_shutdown();
+        log::info!("stopping: {} requests to finish", self.dispatcher.active_requests());
+        self.acceptor.close(CLOSE_TIMEOUT.min(self.grace));
+        self.wait_until_idle(began);
         self.acceptor.stop();
         let left = self.grace.saturating_sub(began.elapsed());
-        self.hall.close().is_none_or(|crews| crews.drain(left))
+        self.dispatcher.close().is_none_or(|crews| crews.drain(left))
     }
 
     /// Waits until nothing is going on, but no longer than the grace.
-    fn settle(&self, began: Instant) {
-        let tally = self.guard.tally();
-        let mut quiet = (Instant::now(), tally.looks());
-        while began.elapsed() < self.grace {
-            if self.hall.load() > 0 || tally.asking() > 0 {
-                quiet = (Instant::now(), tally.looks());
+    fn wait_until_idle(&self, drain_started: Instant) {
+        let tally = self.guard.counters();
+        let mut quiet = (Instant::now(), tally.scans());
+        while drain_started.elapsed() < self.grace {
+            if self.dispatcher.active_requests() > 0 || tally.active_connections() > 0 {
+                quiet = (Instant::now(), tally.scans());
             }
-            let (since, looks) = (quiet.0.elapsed(), tally.looks() - quiet.1);
-            if since >= QUIET && (looks >= QUIET_LOOKS || since >= PATIENCE) {
+            let (since, looks) = (quiet.0.elapsed(), tally.scans() - quiet.1);
+            if since >= QUIET_PERIOD && (looks >= QUIET_SCANS || since >= CLOSE_TIMEOUT) {
                 return;
             }
-            thread::sleep(PACE);
+            thread::sleep(IDLE_POLL_INTERVAL);
         }
     }
 }
 
 /// The configuration, with no more workers and connections than there is room for.
-fn fitted(mut config: Config, room: &Room) -> Config {
-    let (workers, connections) = room.fit(config.workers, config.limits.connections);
+fn fit_to_limits(mut config: Config, system_limits: &SystemLimits) -> Config {
+    let (workers, connections) =
+        system_limits.fit(config.workers, config.connection_limits.max_connections);
     if workers < config.workers {
-        log::warn!("the limits of this process leave room for {workers} workers: {room:?}");
+        log::warn!(
+            "the limits of this process leave room for {workers} workers: {system_limits:?}"
+        );
     }
-    if connections < config.limits.connections {
-        log::warn!("the limits of this process leave room for {connections} connections: {room:?}");
+    if connections < config.connection_limits.max_connections {
+        log::warn!(
+            "the limits of this process leave room for {connections} connections: {system_limits:?}"
+        );
     }
-    (config.workers, config.limits.connections) = (workers, connections);
+    (config.workers, config.connection_limits.max_connections) = (workers, connections);
     config
 }
 
 /// Looks now and then whether memory runs short.
-struct Memory {
-    pressure: Option<Pressure>,
-    last: Instant,
+struct MemoryMonitor {
+    pressure: Option<MemoryPressure>,
+    last_check: Instant,
 }
 
-impl Memory {
+impl MemoryMonitor {
     fn new() -> Self {
-        Self { pressure: Pressure::find(), last: Instant::now() }
+        Self { pressure: MemoryPressure::detect(), last_check: Instant::now() }
     }
 
-    fn look(&mut self, short: &AtomicBool) {
+    fn check(&mut self, low_memory: &AtomicBool) {
         let Some(pressure) = &self.pressure else { return };
-        if self.last.elapsed() < MEMORY_LOOK {
+        if self.last_check.elapsed() < MEMORY_CHECK_INTERVAL {
             return;
         }
-        self.last = Instant::now();
+        self.last_check = Instant::now();
         let is_high = pressure.is_high();
-        if short.swap(is_high, Ordering::Relaxed) != is_high {
+        if low_memory.swap(is_high, Ordering::Relaxed) != is_high {
             let word = if is_high { "short: new requests are refused" } else { "there again" };
             log::warn!("memory is {word}");
         }
@@ -228,11 +251,11 @@ impl Memory {
 }
 
 /// Sleeps; `false` when the program is to end, or soon after the client has left.
-fn sleep(stop: &Stop, duration: Duration) -> bool {
+fn sleep(shutdown: &Shutdown, duration: Duration) -> bool {
     let mut left = duration;
     loop {
-        let nap = left.min(NAP);
-        if cancel::is_given() || !stop.sleep(nap) {
+        let nap = left.min(CANCEL_POLL_INTERVAL);
+        if cancel::is_cancelled() || !shutdown.sleep(nap) {
             return false;
         }
         left -= nap;
@@ -250,11 +273,11 @@ fn bind(host: &str, port: u16) -> io::Result<TcpListener> {
         addresses.push(SocketAddr::from(([0, 0, 0, 0], port)));
     }
     // As Go does, IPv4 before IPv6 where a name has both.
-    let is_late = |address: &SocketAddr| host != "::" && address.is_ipv6();
-    order::sort_by(&mut addresses, |a, b| is_late(a).cmp(&is_late(b)));
+    let is_fallback = |address: &SocketAddr| host != "::" && address.is_ipv6();
+    order::sort_by(&mut addresses, |a, b| is_fallback(a).cmp(&is_fallback(b)));
     let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in addresses {
-        match bind_one(address) {
+        match bind_address(address) {
             Ok(listener) => return Ok(listener),
             Err(error) => failure = error,
         }
@@ -263,7 +286,7 @@ fn bind(host: &str, port: u16) -> io::Result<TcpListener> {
 }
 
 /// Why nothing can be listened on, in Go's words (ollama-api.md 17.1).
-fn told(host: &str, port: u16, error: &io::Error) -> io::Error {
+fn listen_error(host: &str, port: u16, error: &io::Error) -> io::Error {
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     let reason = error.to_string();
     // The system's own reasons begin with a capital letter here and end in their number.
@@ -278,14 +301,14 @@ fn told(host: &str, port: u16, error: &io::Error) -> io::Error {
 }
 
 /// A client whose machine is gone without a word is found out within two minutes, not hours.
-fn keep_alive() -> TcpKeepalive {
+fn tcp_keepalive() -> TcpKeepalive {
     let probes = TcpKeepalive::new().with_time(Duration::from_secs(60));
     #[cfg(unix)]
     let probes = probes.with_interval(Duration::from_secs(15)).with_retries(4);
     probes
 }
 
-fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind_address(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() && address.ip().is_unspecified() {
         socket.set_only_v6(false)?;
@@ -294,10 +317,10 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&keep_alive())?;
+    socket.set_tcp_keepalive(&tcp_keepalive())?;
     socket.set_write_timeout(Some(SEND_TIMEOUT))?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(LISTEN_BACKLOG)?;
     Ok(socket.into())
 }
 
@@ -308,7 +331,7 @@ mod tests {
     #[test]
     fn what_cannot_be_listened_on_is_told_in_go_s_words() {
         let check = |host: &str, error: io::Error, expected: &str| {
-            let found = told(host, 80, &error);
+            let found = listen_error(host, 80, &error);
             assert_eq!((found.kind(), found.to_string().as_str()), (error.kind(), expected));
         };
         let denied = || io::Error::from_raw_os_error(13);

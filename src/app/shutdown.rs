@@ -1,6 +1,6 @@
 //! The one sign that the program is to end.
 //!
-//! A [`Stop`] is cloned to whoever waits: a sleep under it ends early when the sign is given. The
+//! A [`Shutdown`] is cloned to whoever waits: a sleep under it ends early when the sign is given. The
 //! sign is a channel that nobody ever sends on; giving it closes the channel.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,27 +10,27 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounde
 
 /// A sign that can be given once and seen by everybody.
 #[derive(Clone, Debug)]
-pub struct Stop {
+pub struct Shutdown {
     sender: Arc<Mutex<Option<Sender<()>>>>,
     receiver: Receiver<()>,
 }
 
-impl Default for Stop {
+impl Default for Shutdown {
     fn default() -> Self {
         let (sender, receiver) = bounded(0);
         Self { sender: Arc::new(Mutex::new(Some(sender))), receiver }
     }
 }
 
-impl Stop {
+impl Shutdown {
     /// Gives the sign.
-    pub fn give(&self) {
+    pub fn trigger(&self) {
         self.sender.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// Whether it was given.
     #[must_use]
-    pub fn is_given(&self) -> bool {
+    pub fn is_triggered(&self) -> bool {
         self.receiver.try_recv() == Err(TryRecvError::Disconnected)
     }
 
@@ -52,17 +52,17 @@ mod tests {
 
     #[test]
     fn a_sleep_ends_when_the_sign_is_given() {
-        let stop = Stop::default();
-        assert!(!stop.is_given());
+        let stop = Shutdown::default();
+        assert!(!stop.is_triggered());
         assert!(stop.sleep(Duration::ZERO));
         let sleeper = std::thread::spawn({
             let stop = stop.clone();
             move || stop.sleep(Duration::from_secs(600))
         });
-        stop.give();
-        stop.give();
+        stop.trigger();
+        stop.trigger();
         assert!(!sleeper.join().expect("no panic"));
-        assert!(stop.is_given() && !stop.sleep(Duration::from_secs(600)));
+        assert!(stop.is_triggered() && !stop.sleep(Duration::from_secs(600)));
         stop.wait();
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// What a model can do; `None` where nobody says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Abilities {
+pub struct Capabilities {
     /// Text from text.
     pub completion: Option<bool>,
     /// Calls of functions.
@@ -27,10 +27,10 @@ pub struct Abilities {
 }
 
 /// Kinds of models, as servers name them, that answer a prompt with text.
-const TALKERS: &[&str] = &["chat", "llm", "vlm", "language", "completion", "responses", "code"];
+const TEXT_KINDS: &[&str] = &["chat", "llm", "vlm", "language", "completion", "responses", "code"];
 
 /// Kinds of models, as servers name them, that do something else entirely.
-const OTHERS: &[&str] = &[
+const NON_TEXT_KINDS: &[&str] = &[
     "rerank",
     "moderation",
     "image",
@@ -44,37 +44,37 @@ const OTHERS: &[&str] = &[
 ];
 
 /// Words in an id that only embedding models have.
-const EMBEDDERS: &[&str] = &["embed", "bge-", "all-minilm"];
+const EMBEDDING_ID_PARTS: &[&str] = &["embed", "bge-", "all-minilm"];
 
-impl Abilities {
+impl Capabilities {
     /// What an entry of a model list says; `mimicked` is the entry of the same model in a list of
     /// Ollama's shape, which llama.cpp sends beside its own.
     #[must_use]
-    pub fn read(id: &str, entry: &Value, mimicked: Option<&Value>) -> Self {
+    pub fn from_entry(id: &str, entry: &Value, ollama_entry: Option<&Value>) -> Self {
         let mut out = Self::default();
-        out.modalities(entry);
-        out.parameters(entry);
-        out.kind(entry);
-        if let Some(words) = mimicked.and_then(|it| it["capabilities"].as_array()) {
-            out.words(words);
+        out.read_modalities(entry);
+        out.read_parameters(entry);
+        out.read_kind(entry);
+        if let Some(words) = ollama_entry.and_then(|it| it["capabilities"].as_array()) {
+            out.read_words(words);
         }
-        if mimicked.is_some() || entry["owned_by"] == "llamacpp" {
+        if ollama_entry.is_some() || entry["owned_by"] == "llamacpp" {
             // It says of every model that it talks, also of those that only embed.
             (out.completion, out.embedding, out.image) = (None, None, None);
         }
         match &entry["capabilities"] {
-            Value::Array(words) => out.words(words),
-            Value::Object(_) => out.flags(&entry["capabilities"]),
+            Value::Array(words) => out.read_words(words),
+            Value::Object(_) => out.read_flags(&entry["capabilities"]),
             _ => {}
         }
-        out.flags(entry);
-        out.or_by_name(id)
+        out.read_flags(entry);
+        out.infer_from_id(id)
     }
 
     /// What an id alone tells.
     #[must_use]
-    pub fn of_unlisted(id: &str) -> Self {
-        Self::default().or_by_name(id)
+    pub fn from_id(id: &str) -> Self {
+        Self::default().infer_from_id(id)
     }
 
     /// These, and where they say nothing those.
@@ -96,14 +96,14 @@ impl Abilities {
     /// embedding model never claims completion. Tools are claimed where nothing is known: clients
     /// with tools show no other models (18.12).
     #[must_use]
-    pub fn listed(&self) -> Vec<&'static str> {
-        let talks = self.talks();
+    pub fn to_names(&self) -> Vec<&'static str> {
+        let talks = self.can_complete();
         let claims = [
             (talks, "completion"),
             (talks && self.tools != Some(false), "tools"),
             (talks && self.insert == Some(true), "insert"),
             (talks && self.vision == Some(true), "vision"),
-            (self.embeds(), "embedding"),
+            (self.is_embedding_only(), "embedding"),
             (talks && self.thinking == Some(true), "thinking"),
             (talks && self.audio == Some(true), "audio"),
         ];
@@ -112,44 +112,44 @@ impl Abilities {
 
     /// Whether it answers prompts, unless it is known not to.
     #[must_use]
-    pub fn talks(&self) -> bool {
-        self.completion.unwrap_or(!self.embeds())
+    pub fn can_complete(&self) -> bool {
+        self.completion.unwrap_or(!self.is_embedding_only())
     }
 
     /// Whether it makes images and no text.
     #[must_use]
-    pub fn draws(&self) -> bool {
-        self.image == Some(true) && !self.talks()
+    pub fn is_image_only(&self) -> bool {
+        self.image == Some(true) && !self.can_complete()
     }
 
     /// Whether it makes vectors and nothing else.
-    fn embeds(&self) -> bool {
+    fn is_embedding_only(&self) -> bool {
         self.embedding == Some(true) && self.completion != Some(true)
     }
 
     /// What goes in and comes out, as OpenRouter, llama.cpp and LocalAI tell it.
-    fn modalities(&mut self, entry: &Value) {
+    fn read_modalities(&mut self, entry: &Value) {
         let list = |name: &str| {
             let nested = entry["architecture"][name].as_array();
             nested.or_else(|| entry[name].as_array()).filter(|list| !list.is_empty())
         };
         if let Some(input) = list("input_modalities") {
-            self.vision = Some(has(input, &["image"]));
-            self.audio = Some(has(input, &["audio"]));
+            self.vision = Some(contains_any(input, &["image"]));
+            self.audio = Some(contains_any(input, &["audio"]));
         }
         if let Some(output) = list("output_modalities") {
-            self.embedding = Some(has(output, &["embeddings", "embedding"]));
-            self.completion = Some(has(output, &["text"]));
-            self.image = Some(has(output, &["image"]));
+            self.embedding = Some(contains_any(output, &["embeddings", "embedding"]));
+            self.completion = Some(contains_any(output, &["text"]));
+            self.image = Some(contains_any(output, &["image"]));
         }
     }
 
     /// The parameters that a model takes, as OpenRouter tells them.
-    fn parameters(&mut self, entry: &Value) {
+    fn read_parameters(&mut self, entry: &Value) {
         let list = entry["supported_parameters"].as_array();
         if let Some(list) = list.filter(|list| !list.is_empty()) {
-            self.tools = Some(has(list, &["tools"]));
-            self.thinking = Some(has(list, &["reasoning", "include_reasoning"]));
+            self.tools = Some(contains_any(list, &["tools"]));
+            self.thinking = Some(contains_any(list, &["reasoning", "include_reasoning"]));
         }
         if entry["reasoning"].is_object() {
             self.thinking = Some(true);
@@ -157,13 +157,13 @@ impl Abilities {
     }
 
     /// What kind of model it is, as Together, LM Studio and LiteLLM tell it.
-    fn kind(&mut self, entry: &Value) {
+    fn read_kind(&mut self, entry: &Value) {
         let kind = entry["type"].as_str().or_else(|| entry["mode"].as_str()).unwrap_or_default();
         if kind.starts_with("embedding") {
             (self.embedding, self.completion) = (Some(true), Some(false));
-        } else if TALKERS.contains(&kind) {
+        } else if TEXT_KINDS.contains(&kind) {
             self.completion = Some(true);
-        } else if OTHERS.contains(&kind) {
+        } else if NON_TEXT_KINDS.contains(&kind) {
             self.completion = Some(false);
         }
         match kind {
@@ -176,7 +176,7 @@ impl Abilities {
 
     /// A list of words, of which a missing one denies nothing; but what embeds and is not said to
     /// talk does not.
-    fn words(&mut self, words: &[Value]) {
+    fn read_words(&mut self, words: &[Value]) {
         let known = [
             (&mut self.completion, &["completion", "chat"][..]),
             (&mut self.tools, &["tools", "tool_use", "function_calling"]),
@@ -187,18 +187,18 @@ impl Abilities {
             (&mut self.audio, &["audio"]),
         ];
         for (ability, names) in known {
-            if has(words, names) {
+            if contains_any(words, names) {
                 *ability = Some(true);
             }
         }
-        let talks = has(words, &["completion", "chat"]);
-        if has(words, &["embedding", "embeddings"]) && !talks {
+        let talks = contains_any(words, &["completion", "chat"]);
+        if contains_any(words, &["embedding", "embeddings"]) && !talks {
             self.completion = Some(false);
         }
     }
 
     /// Members that say yes or no, as Mistral, LM Studio and LiteLLM have them.
-    fn flags(&mut self, members: &Value) {
+    fn read_flags(&mut self, members: &Value) {
         let flag = |name: &str| members[name].as_bool();
         let (chat, fim) = (flag("completion_chat"), flag("completion_fim"));
         let talks = chat.map(|chat| chat || fim == Some(true));
@@ -221,16 +221,17 @@ impl Abilities {
     }
 
     /// An embedding model by its name, where nothing says otherwise.
-    fn or_by_name(mut self, id: &str) -> Self {
+    fn infer_from_id(mut self, id: &str) -> Self {
         let id = id.to_ascii_lowercase();
-        if self.completion != Some(true) && EMBEDDERS.iter().any(|word| id.contains(word)) {
+        if self.completion != Some(true) && EMBEDDING_ID_PARTS.iter().any(|word| id.contains(word))
+        {
             self.embedding = self.embedding.or(Some(true));
         }
         self
     }
 }
 
-fn has(list: &[Value], words: &[&str]) -> bool {
+fn contains_any(list: &[Value], words: &[&str]) -> bool {
     list.iter().filter_map(Value::as_str).any(|word| words.contains(&word))
 }
 
@@ -240,17 +241,17 @@ mod tests {
 
     use super::*;
 
-    fn check(entry: Value, expected: &[&str]) -> Abilities {
+    fn check(entry: Value, expected: &[&str]) -> Capabilities {
         let id = entry["id"].as_str().unwrap_or("x");
-        let found = Abilities::read(id, &entry, None);
-        assert_eq!(found.listed(), expected, "{entry}");
+        let found = Capabilities::from_entry(id, &entry, None);
+        assert_eq!(found.to_names(), expected, "{entry}");
         found
     }
 
     #[test]
     fn nothing_known_is_a_model_that_talks_and_calls() {
         let found = check(json!({"id": "gpt-4o"}), &["completion", "tools"]);
-        assert_eq!(found, Abilities::default());
+        assert_eq!(found, Capabilities::default());
         check(
             json!({"id": "x", "supported_parameters": [], "type": "base"}),
             &["completion", "tools"],
@@ -295,9 +296,9 @@ mod tests {
         check(json!({"mode": "embedding"}), &["embedding"]);
         check(json!({"type": "chat", "id": "embedded-llm"}), &["completion", "tools"]);
         check(json!({"type": "rerank"}), &[]);
-        assert!(check(json!({"mode": "image_generation"}), &[]).draws());
-        assert!(check(json!({"type": "image"}), &[]).draws());
-        assert!(!check(json!({"type": "audio"}), &[]).draws());
+        assert!(check(json!({"mode": "image_generation"}), &[]).is_image_only());
+        assert!(check(json!({"type": "image"}), &[]).is_image_only());
+        assert!(!check(json!({"type": "audio"}), &[]).is_image_only());
         check(
             json!({"type": "vlm", "capabilities": ["tool_use"]}),
             &["completion", "tools", "vision"],
@@ -320,8 +321,8 @@ mod tests {
             &["embedding"],
         );
         let mimicked = json!({"capabilities": ["completion", "multimodal"]});
-        let found = Abilities::read("x", &json!({"id": "x"}), Some(&mimicked));
-        assert_eq!(found.listed(), ["completion", "tools", "vision"]);
+        let found = Capabilities::from_entry("x", &json!({"id": "x"}), Some(&mimicked));
+        assert_eq!(found.to_names(), ["completion", "tools", "vision"]);
     }
 
     #[test]
@@ -329,15 +330,15 @@ mod tests {
         let entry = json!({"id": "nomic-embed-text-v1.5", "owned_by": "llamacpp", "architecture":
             {"input_modalities": ["text"], "output_modalities": ["text"]}});
         let mimicked = json!({"capabilities": ["completion"]});
-        let found = Abilities::read("nomic-embed-text-v1.5", &entry, Some(&mimicked));
-        assert_eq!(found.listed(), ["embedding"]);
+        let found = Capabilities::from_entry("nomic-embed-text-v1.5", &entry, Some(&mimicked));
+        assert_eq!(found.to_names(), ["embedding"]);
     }
 
     #[test]
     fn embedding_models_are_known_by_their_names_where_nothing_is_said() {
         for id in ["text-embedding-3-small", "nomic-embed-text", "BAAI/bge-m3", "all-minilm:33m"] {
-            assert_eq!(Abilities::of_unlisted(id).listed(), ["embedding"], "{id}");
+            assert_eq!(Capabilities::from_id(id).to_names(), ["embedding"], "{id}");
         }
-        assert!(Abilities::of_unlisted("llama3").talks());
+        assert!(Capabilities::from_id("llama3").can_complete());
     }
 }

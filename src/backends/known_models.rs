@@ -6,11 +6,11 @@
 
 use std::sync::LazyLock;
 
-use crate::models::model::Abilities;
+use crate::models::model::Capabilities;
 
 /// What is known of a family of models.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Known {
+pub struct KnownModel {
     /// A part of the id in its plain spelling; after `^` its beginning.
     pattern: &'static str,
     /// The family's name.
@@ -20,35 +20,36 @@ pub struct Known {
     /// Numbers in an embedding.
     pub embedding_length: Option<u64>,
     /// What they can do.
-    pub abilities: Abilities,
+    pub capabilities: Capabilities,
 }
 
 /// The table, and the plain spelling of each pattern.
-static TABLE: LazyLock<Vec<(String, Known)>> = LazyLock::new(|| {
-    let known = include_str!("known_models.txt").lines().filter_map(read);
-    known.map(|known| (plain(known.pattern.trim_start_matches('^')), known)).collect()
+static TABLE: LazyLock<Vec<(String, KnownModel)>> = LazyLock::new(|| {
+    let known = include_str!("known_models.txt").lines().filter_map(parse_line);
+    known.map(|known| (normalize_id(known.pattern.trim_start_matches('^')), known)).collect()
 });
 
 /// What is known of a model of this id.
-pub fn find(id: &str) -> Option<&'static Known> {
-    let id = plain(id.rsplit('/').next().unwrap_or(id));
+pub fn find(id: &str) -> Option<&'static KnownModel> {
+    let id = normalize_id(id.rsplit('/').next().unwrap_or(id));
     let found = TABLE.iter().find(|(pattern, known)| {
         let anchored = known.pattern.starts_with('^');
-        places(&id, pattern).any(|at| (at == 0 || !anchored) && ends(&id, at + pattern.len()))
+        match_positions(&id, pattern)
+            .any(|at| (at == 0 || !anchored) && ends_on_number_boundary(&id, at + pattern.len()))
     });
     found.map(|(_, known)| known)
 }
 
 /// Where a pattern stands in an id. Both are short, and there are many patterns: preparing each for
 /// a search, as the standard library does, took a fifteenth of a whole request.
-fn places(id: &str, pattern: &str) -> impl Iterator<Item = usize> {
+fn match_positions(id: &str, pattern: &str) -> impl Iterator<Item = usize> {
     let windows = id.as_bytes().windows(pattern.len());
     windows.enumerate().filter(move |(_, window)| *window == pattern.as_bytes()).map(|(at, _)| at)
 }
 
 /// Whether a number is whole before this point: `gpt-4` is not in `gpt-4.1`, nor `o1` in `o10`. A
 /// pattern that ends in a point or a letter may go on in any way.
-fn ends(id: &str, at: usize) -> bool {
+fn ends_on_number_boundary(id: &str, at: usize) -> bool {
     let digit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_digit());
     let mut rest = id[at..].chars();
     let next = rest.next();
@@ -58,7 +59,7 @@ fn ends(id: &str, at: usize) -> bool {
 
 /// One spelling for all: lower case, and no signs between words except between two digits, which
 /// they keep apart: `Llama-3.1-8B` and `llama3.1:8b` are both `llama3.1-8b`.
-fn plain(id: &str) -> String {
+fn normalize_id(id: &str) -> String {
     let mut out = String::with_capacity(id.len());
     let mut gap = false;
     for c in id.chars() {
@@ -77,24 +78,24 @@ fn plain(id: &str) -> String {
 }
 
 /// A line of the table; `None` for a remark and for an empty line.
-fn read(line: &'static str) -> Option<Known> {
+fn parse_line(line: &'static str) -> Option<KnownModel> {
     let line = line.split('#').next().unwrap_or_default();
     let mut words = line.split_whitespace();
-    let mut known = Known {
+    let mut known = KnownModel {
         pattern: words.next()?,
         family: words.next()?,
         context_length: words.next()?.parse().ok(),
         embedding_length: words.next()?.parse().ok(),
-        abilities: Abilities::default(),
+        capabilities: Capabilities::default(),
     };
     for word in words {
         let (ability, can) = match word {
-            "vision" => (&mut known.abilities.vision, true),
-            "tools" => (&mut known.abilities.tools, true),
-            "no-tools" => (&mut known.abilities.tools, false),
-            "thinking" => (&mut known.abilities.thinking, true),
-            "insert" => (&mut known.abilities.insert, true),
-            "embedding" => (&mut known.abilities.embedding, true),
+            "vision" => (&mut known.capabilities.vision, true),
+            "tools" => (&mut known.capabilities.tools, true),
+            "no-tools" => (&mut known.capabilities.tools, false),
+            "thinking" => (&mut known.capabilities.thinking, true),
+            "insert" => (&mut known.capabilities.insert, true),
+            "embedding" => (&mut known.capabilities.embedding, true),
             _ => return None,
         };
         *ability = Some(can);
@@ -163,9 +164,9 @@ mod tests {
     #[test]
     fn no_model_is_said_to_embed_and_to_do_something_else() {
         for (_, known) in TABLE.iter() {
-            let other = Abilities { embedding: Some(true), ..Abilities::default() };
-            let embeds = known.abilities.embedding == Some(true);
-            assert!(!embeds || known.abilities == other, "{}", known.pattern);
+            let other = Capabilities { embedding: Some(true), ..Capabilities::default() };
+            let embeds = known.capabilities.embedding == Some(true);
+            assert!(!embeds || known.capabilities == other, "{}", known.pattern);
             assert!(embeds || known.embedding_length.is_none(), "{}", known.pattern);
         }
     }

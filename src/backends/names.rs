@@ -8,25 +8,25 @@
 use crate::error::{Error, Result};
 
 /// The longest name, in bytes: all four of Ollama's parts at their longest stay below it.
-const LONGEST: usize = 1024;
+const MAX_NAME_BYTES: usize = 1024;
 
 /// The tag that a name without one has.
-const LATEST: &str = ":latest";
+const LATEST_TAG: &str = ":latest";
 
 /// What Ollama's own names may begin with and never show (3.1, 3.3).
-const DEFAULTS: &[&str] = &["https://", "registry.ollama.ai/", LIBRARY];
+const DEFAULT_PREFIXES: &[&str] = &["https://", "registry.ollama.ai/", LIBRARY_PREFIX];
 
 /// The namespace that a name without one has.
-const LIBRARY: &str = "library/";
+const LIBRARY_PREFIX: &str = "library/";
 
 /// What Gemini puts before each id of its list; clients may leave it out.
-const GEMINI: &str = "models/";
+const GEMINI_PREFIX: &str = "models/";
 
 /// Where a name says that its model lives (3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum SourceSuffix {
     /// It does not say.
-    Unsaid,
+    None,
     /// `:local`.
     Local,
     /// `:cloud` or a tag that ends in `-cloud`.
@@ -35,65 +35,67 @@ pub enum Source {
 
 /// The display form: with a tag (3.3).
 #[must_use]
-pub fn display(id: &str) -> String {
-    if tag(id).is_some() { id.to_owned() } else { format!("{id}{LATEST}") }
+pub fn display_name(id: &str) -> String {
+    if tag(id).is_some() { id.to_owned() } else { format!("{id}{LATEST_TAG}") }
 }
 
 /// The same for all spellings of one name: without Ollama's defaults, with a tag, in lower case.
 #[must_use]
-pub fn key(name: &str) -> String {
-    display(without_defaults(name)).to_ascii_lowercase()
+pub fn canonical_key(name: &str) -> String {
+    display_name(strip_default_prefixes(name)).to_ascii_lowercase()
 }
 
-/// The full form, with the defaults that [`display`] leaves out; some sentences of Ollama's name a
+/// The full form, with the defaults that [`display_name`] leaves out; some sentences of Ollama's name a
 /// model so (4.2).
 #[must_use]
-pub fn full(name: &str) -> String {
+pub fn full_name(name: &str) -> String {
     let name = name.trim();
     let place = match name.matches('/').count() {
         0 => "registry.ollama.ai/library/",
         1 => "registry.ollama.ai/",
         _ => "",
     };
-    format!("{place}{}", display(name))
+    format!("{place}{}", display_name(name))
 }
 
 /// The name without `:latest`, when it ends so.
 #[must_use]
-pub fn without_latest(name: &str) -> Option<&str> {
-    let cut = name.len().checked_sub(LATEST.len())?;
+pub fn strip_latest_tag(name: &str) -> Option<&str> {
+    let cut = name.len().checked_sub(LATEST_TAG.len())?;
     let (bare, end) = (name.get(..cut)?, name.get(cut..)?);
-    (end.eq_ignore_ascii_case(LATEST) && !bare.is_empty()).then_some(bare)
+    (end.eq_ignore_ascii_case(LATEST_TAG) && !bare.is_empty()).then_some(bare)
 }
 
 /// The name without the host and the namespace that Ollama assumes.
 #[must_use]
-pub fn without_defaults(name: &str) -> &str {
+pub fn strip_default_prefixes(name: &str) -> &str {
     // What nothing follows is no prefix but the name itself, and what a namespace follows is a host.
-    let is_default = |rest: &&str, prefix| prefix != LIBRARY || !rest.contains('/');
+    let is_default = |rest: &&str, prefix| prefix != LIBRARY_PREFIX || !rest.contains('/');
     let rest = |name, prefix| {
-        strip_prefix(name, prefix).filter(|rest| is_default(rest, prefix)).unwrap_or(name)
+        strip_prefix_ignore_case(name, prefix)
+            .filter(|rest| is_default(rest, prefix))
+            .unwrap_or(name)
     };
-    DEFAULTS.iter().fold(name, |name, prefix| rest(name, prefix))
+    DEFAULT_PREFIXES.iter().fold(name, |name, prefix| rest(name, prefix))
 }
 
 /// The listed id that a name means: as it is, then with `:latest` removed or added, then either in
 /// any case; then the same without Ollama's defaults, and with or without Gemini's prefix.
-pub fn find<'a>(ids: impl Iterator<Item = &'a str> + Clone, name: &str) -> Option<&'a str> {
-    let short = without_defaults(name);
-    let gemini = match strip_prefix(short, GEMINI) {
+pub fn find_id<'a>(ids: impl Iterator<Item = &'a str> + Clone, name: &str) -> Option<&'a str> {
+    let short = strip_default_prefixes(name);
+    let gemini = match strip_prefix_ignore_case(short, GEMINI_PREFIX) {
         Some(bare) => bare.to_owned(),
-        None => format!("{GEMINI}{short}"),
+        None => format!("{GEMINI_PREFIX}{short}"),
     };
-    find_one(ids.clone(), name)
-        .or_else(|| (short != name).then(|| find_one(ids.clone(), short)).flatten())
-        .or_else(|| find_one(ids, &gemini))
+    find_id_with_tag(ids.clone(), name)
+        .or_else(|| (short != name).then(|| find_id_with_tag(ids.clone(), short)).flatten())
+        .or_else(|| find_id_with_tag(ids, &gemini))
 }
 
-fn find_one<'a>(ids: impl Iterator<Item = &'a str> + Clone, name: &str) -> Option<&'a str> {
-    let other = match without_latest(name) {
+fn find_id_with_tag<'a>(ids: impl Iterator<Item = &'a str> + Clone, name: &str) -> Option<&'a str> {
+    let other = match strip_latest_tag(name) {
         Some(bare) => bare.to_owned(),
-        None => display(name),
+        None => display_name(name),
     };
     let exact = |wanted: &str| ids.clone().find(|id| *id == wanted);
     let any_case = |wanted: &str| ids.clone().find(|id| id.eq_ignore_ascii_case(wanted));
@@ -105,18 +107,18 @@ fn find_one<'a>(ids: impl Iterator<Item = &'a str> + Clone, name: &str) -> Optio
 ///
 /// # Errors
 /// [`Error::InvalidRequest`] with Ollama's text.
-pub fn check(name: &str) -> Result<()> {
+pub fn validate(name: &str) -> Result<()> {
     let separators = name.ends_with([':', '/']) || name.starts_with([':', '/']);
-    if separators || name.len() > LONGEST || name.chars().any(char::is_control) {
-        return Err(invalid());
+    if separators || name.len() > MAX_NAME_BYTES || name.chars().any(char::is_control) {
+        return Err(invalid_name_error());
     }
     Ok(())
 }
 
 /// What Ollama says of a name that breaks its grammar.
 #[must_use]
-pub fn invalid() -> Error {
-    Error::invalid("invalid model name")
+pub fn invalid_name_error() -> Error {
+    Error::invalid_request("invalid model name")
 }
 
 /// Whether a name follows Ollama's grammar (3.1).
@@ -124,7 +126,7 @@ pub fn invalid() -> Error {
 pub fn is_valid(name: &str) -> bool {
     let name = ["https://", "http://"]
         .iter()
-        .find_map(|scheme| strip_prefix(name, scheme))
+        .find_map(|scheme| strip_prefix_ignore_case(name, scheme))
         .unwrap_or(name);
     let (path, tag) = match tag(name) {
         Some(tag) => (&name[..name.len() - tag.len() - 1], tag),
@@ -133,10 +135,10 @@ pub fn is_valid(name: &str) -> bool {
     let mut parts = path.rsplitn(3, '/');
     let model = parts.next().unwrap_or_default();
     let (namespace, host) = (parts.next().unwrap_or("library"), parts.next().unwrap_or("h"));
-    is_part(tag, 80, "_-.")
-        && is_part(model, 80, "_-.")
-        && is_part(namespace, 80, "_-")
-        && is_part(host, 350, "_-.:")
+    is_valid_part(tag, 80, "_-.")
+        && is_valid_part(model, 80, "_-.")
+        && is_valid_part(namespace, 80, "_-")
+        && is_valid_part(host, 350, "_-.:")
 }
 
 /// Whether a name could be an upstream's id that its list does not show: of the characters that
@@ -150,41 +152,41 @@ pub fn is_plausible(name: &str) -> bool {
 ///
 /// # Errors
 /// [`Error::InvalidRequest`] in Ollama's words when there are two.
-pub fn source(name: &str) -> Result<(&str, Source)> {
-    let (bare, source) = one_source(name);
-    if source != Source::Unsaid && one_source(bare).1 != Source::Unsaid {
+pub fn split_source(name: &str) -> Result<(&str, SourceSuffix)> {
+    let (bare, source) = split_one_source(name);
+    if source != SourceSuffix::None && split_one_source(bare).1 != SourceSuffix::None {
         let text = format!("use either :local or :cloud, not both: {name:?}");
-        return Err(Error::invalid(text));
+        return Err(Error::invalid_request(text));
     }
     Ok((bare, source))
 }
 
-fn one_source(name: &str) -> (&str, Source) {
+fn split_one_source(name: &str) -> (&str, SourceSuffix) {
     const CLOUD_TAG: &str = "-cloud";
     let Some((bare, tag)) = name.rsplit_once(':').filter(|(bare, _)| !bare.is_empty()) else {
-        return (name, Source::Unsaid);
+        return (name, SourceSuffix::None);
     };
     let start = tag.len().saturating_sub(CLOUD_TAG.len());
     if tag.eq_ignore_ascii_case("cloud") {
-        (bare, Source::Cloud)
+        (bare, SourceSuffix::Cloud)
     } else if tag.eq_ignore_ascii_case("local") {
-        (bare, Source::Local)
+        (bare, SourceSuffix::Local)
     } else if start > 0 && tag.get(start..).is_some_and(|end| end.eq_ignore_ascii_case(CLOUD_TAG)) {
-        (&name[..name.len() - CLOUD_TAG.len()], Source::Cloud)
+        (&name[..name.len() - CLOUD_TAG.len()], SourceSuffix::Cloud)
     } else {
-        (name, Source::Unsaid)
+        (name, SourceSuffix::None)
     }
 }
 
 /// One part of a name: its length, its first character and the rest.
-fn is_part(part: &str, longest: usize, more: &str) -> bool {
+fn is_valid_part(part: &str, longest: usize, more: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || more.contains(c);
     let first = |c: char| c.is_ascii_alphanumeric() || c == '_';
     part.len() <= longest && part.starts_with(first) && part.chars().all(allowed)
 }
 
 /// What follows a prefix that may stand in any case, if something does.
-fn strip_prefix<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
+fn strip_prefix_ignore_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
     let (start, rest) = text.split_at_checked(prefix.len())?;
     (start.eq_ignore_ascii_case(prefix) && !rest.is_empty()).then_some(rest)
 }
@@ -201,7 +203,7 @@ mod tests {
 
     #[test]
     fn listed_names_carry_a_tag() {
-        let check = |id: &str, expected: &str| assert_eq!(display(id), expected);
+        let check = |id: &str, expected: &str| assert_eq!(display_name(id), expected);
         check("gpt-4o", "gpt-4o:latest");
         check("smollm2:135m", "smollm2:135m");
         check("qwen/qwen3:8b", "qwen/qwen3:8b");
@@ -213,7 +215,7 @@ mod tests {
     fn exact_ids_win_over_everything_else() {
         let ids = ["a", "a:latest", "B", "c:latest", "d:8b"];
         let check = |name: &str, expected: Option<&str>| {
-            assert_eq!(find(ids.iter().copied(), name), expected, "{name}");
+            assert_eq!(find_id(ids.iter().copied(), name), expected, "{name}");
         };
         check("a", Some("a"));
         check("a:latest", Some("a:latest"));
@@ -230,34 +232,34 @@ mod tests {
 
     #[test]
     fn a_bare_name_finds_an_id_that_has_the_tag() {
-        assert_eq!(find(["c:latest"].into_iter(), "c"), Some("c:latest"));
+        assert_eq!(find_id(["c:latest"].into_iter(), "c"), Some("c:latest"));
     }
 
     #[test]
     fn impossible_names_are_refused() {
         for name in ["x:", "/x", "a\nb", ":x", "x/"] {
-            assert!(check(name).is_err(), "{name:?}");
+            assert!(validate(name).is_err(), "{name:?}");
         }
-        assert!(check(&"x".repeat(LONGEST + 1)).is_err());
+        assert!(validate(&"x".repeat(MAX_NAME_BYTES + 1)).is_err());
         for name in ["x", "a b", "@cf/x/y", "a:b:c", "one/two/three/four"] {
-            assert!(check(name).is_ok(), "{name:?}");
+            assert!(validate(name).is_ok(), "{name:?}");
         }
     }
 
     #[test]
     fn a_host_called_library_is_no_namespace() {
-        assert_eq!(key("registry.ollama.ai/library/m"), "m:latest");
+        assert_eq!(canonical_key("registry.ollama.ai/library/m"), "m:latest");
         for name in ["library/m", "library/library/m", "library/a/m:1"] {
-            assert_eq!(key(&key(name)), key(name), "{name}");
+            assert_eq!(canonical_key(&canonical_key(name)), canonical_key(name), "{name}");
         }
-        assert_ne!(key("library/library/m"), key("library/m"));
+        assert_ne!(canonical_key("library/library/m"), canonical_key("library/m"));
     }
 
     #[test]
     fn what_registries_put_in_front_may_be_there_or_not() {
         let ids = ["models/gemini-2.0-flash", "plain", "library/own", "models"];
         let check = |name: &str, expected: Option<&str>| {
-            assert_eq!(find(ids.iter().copied(), name), expected, "{name}");
+            assert_eq!(find_id(ids.iter().copied(), name), expected, "{name}");
         };
         check("gemini-2.0-flash", Some("models/gemini-2.0-flash"));
         check("Gemini-2.0-flash:latest", Some("models/gemini-2.0-flash"));
@@ -281,9 +283,9 @@ mod tests {
             "library/mario",
             "registry.ollama.ai/library/mario",
         ] {
-            assert_eq!(key(name), "mario:latest", "{name}");
+            assert_eq!(canonical_key(name), "mario:latest", "{name}");
         }
-        assert_eq!(key("team/mario:v1"), "team/mario:v1");
+        assert_eq!(canonical_key("team/mario:v1"), "team/mario:v1");
     }
 
     #[test]
@@ -330,25 +332,29 @@ mod tests {
 
     #[test]
     fn source_suffixes_come_off() {
-        let check = |name: &str, expected: &str, source: Source| {
-            assert_eq!(super::source(name).expect("one at most"), (expected, source), "{name}");
+        let check = |name: &str, expected: &str, source: SourceSuffix| {
+            assert_eq!(
+                super::split_source(name).expect("one at most"),
+                (expected, source),
+                "{name}"
+            );
         };
-        check("gpt-oss:20b:cloud", "gpt-oss:20b", Source::Cloud);
-        check("gpt-oss:120b-cloud", "gpt-oss:120b", Source::Cloud);
-        check("gpt-oss:120b-CLOUD", "gpt-oss:120b", Source::Cloud);
-        check("llama3.2:Local", "llama3.2", Source::Local);
-        check("x:8b:local", "x:8b", Source::Local);
-        check("x", "x", Source::Unsaid);
-        check("x:8b", "x:8b", Source::Unsaid);
-        check("my-cloud", "my-cloud", Source::Unsaid);
-        check("x:-cloud", "x:-cloud", Source::Unsaid);
-        check("x:é-cloud", "x:é", Source::Cloud);
+        check("gpt-oss:20b:cloud", "gpt-oss:20b", SourceSuffix::Cloud);
+        check("gpt-oss:120b-cloud", "gpt-oss:120b", SourceSuffix::Cloud);
+        check("gpt-oss:120b-CLOUD", "gpt-oss:120b", SourceSuffix::Cloud);
+        check("llama3.2:Local", "llama3.2", SourceSuffix::Local);
+        check("x:8b:local", "x:8b", SourceSuffix::Local);
+        check("x", "x", SourceSuffix::None);
+        check("x:8b", "x:8b", SourceSuffix::None);
+        check("my-cloud", "my-cloud", SourceSuffix::None);
+        check("x:-cloud", "x:-cloud", SourceSuffix::None);
+        check("x:é-cloud", "x:é", SourceSuffix::Cloud);
     }
 
     #[test]
     fn two_source_suffixes_are_one_too_many() {
         let check = |name: &str, expected: &str| {
-            assert_eq!(super::source(name).expect_err("two").message(), expected);
+            assert_eq!(super::split_source(name).expect_err("two").message(), expected);
         };
         let text = "use either :local or :cloud, not both: ";
         check("x:local:cloud", &format!("{text}\"x:local:cloud\""));

@@ -16,7 +16,7 @@ pub fn parse(bytes: &[u8]) -> (Vec<(String, String)>, Vec<String>) {
     text.push('\n');
 
     let consumed = Cell::new(0);
-    let lines = Lines { rest: text.as_bytes(), consumed: &consumed };
+    let lines = LineReader { rest: text.as_bytes(), lines_read: &consumed };
     let mut pairs = Vec::new();
     let mut problems = Vec::new();
     for item in dotenvy::from_read_iter(lines) {
@@ -36,12 +36,12 @@ pub fn parse(bytes: &[u8]) -> (Vec<(String, String)>, Vec<String>) {
 }
 
 /// Hands out one line per read, so that a buffered reader is never ahead of the line it works on.
-struct Lines<'a> {
+struct LineReader<'a> {
     rest: &'a [u8],
-    consumed: &'a Cell<usize>,
+    lines_read: &'a Cell<usize>,
 }
 
-impl Read for Lines<'_> {
+impl Read for LineReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let end = self.rest.iter().position(|b| *b == b'\n').map_or(self.rest.len(), |at| at + 1);
         let length = end.min(buffer.len());
@@ -49,7 +49,7 @@ impl Read for Lines<'_> {
         buffer[..length].copy_from_slice(line);
         self.rest = rest;
         if line.ends_with(b"\n") {
-            self.consumed.set(self.consumed.get() + 1);
+            self.lines_read.set(self.lines_read.get() + 1);
         }
         Ok(length)
     }

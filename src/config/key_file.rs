@@ -11,29 +11,31 @@ use std::net::{IpAddr, ToSocketAddrs};
 use std::path::Path;
 
 use super::{Config, ConfigError};
-use crate::http::client_keys::Keys;
+use crate::http::client_keys::ClientKeys;
 
 /// The option that names the file.
-const FILE: &str = "PROXY_API_KEYS_FILE";
+const OPTION_NAME: &str = "PROXY_API_KEYS_FILE";
 
 /// The largest file of keys, in bytes.
-const MOST_BYTES: u64 = 1024 * 1024;
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// The configuration with the keys of the file, and with a warning where everybody may come in.
 ///
 /// # Errors
 /// When the file cannot be used.
-pub fn settled(mut config: Config) -> Result<Config, ConfigError> {
+pub fn finalize(mut config: Config) -> Result<Config, ConfigError> {
     if let Some(path) = &config.proxy_api_keys_file {
-        match keys_of(path) {
+        match read_key_file(path) {
             Ok((keys, warning)) => {
                 config.proxy_api_keys.extend(keys);
                 config.warnings.extend(warning);
             }
-            Err(reason) => return Err(ConfigError { problems: vec![format!("{FILE}: {reason}")] }),
+            Err(reason) => {
+                return Err(ConfigError { problems: vec![format!("{OPTION_NAME}: {reason}")] });
+            }
         }
     }
-    if config.proxy_api_keys.is_empty() && is_exposed(&config.host, resolve) {
+    if config.proxy_api_keys.is_empty() && is_exposed(&config.host, lookup_host) {
         config.warnings.push(
             "whoever can reach this address may use the upstream and its key: set PROXY_API_KEYS, or \
              listen on 127.0.0.1 (OLLAMA_HOST)"
@@ -44,35 +46,35 @@ pub fn settled(mut config: Config) -> Result<Config, ConfigError> {
 }
 
 /// The keys of a file, and what is odd about it.
-fn keys_of(path: &Path) -> Result<(Keys, Option<String>), String> {
+fn read_key_file(path: &Path) -> Result<(ClientKeys, Option<String>), String> {
     let unreadable = |error: io::Error| format!("the file cannot be read: {}", error.kind());
     let file = File::open(path).map_err(unreadable)?;
-    let warning = open_to_others(&file);
+    let warning = permission_warning(&file);
     let mut bytes = Vec::new();
-    file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > MOST_BYTES {
-        return Err(format!("the file has more than {MOST_BYTES} bytes"));
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(format!("the file has more than {MAX_FILE_BYTES} bytes"));
     }
-    let keys =
-        Keys::parse_file(&bytes).map_err(|reason| format!("the file cannot be used: {reason}"))?;
+    let keys = ClientKeys::parse_file(&bytes)
+        .map_err(|reason| format!("the file cannot be used: {reason}"))?;
     Ok((keys, warning))
 }
 
 /// What is to be said of a file that every user of the machine may read or write.
 #[cfg(unix)]
-fn open_to_others(file: &File) -> Option<String> {
+fn permission_warning(file: &File) -> Option<String> {
     use std::os::unix::fs::PermissionsExt;
 
     let mode = file.metadata().ok()?.permissions().mode() & 0o777;
     (mode & 0o006 != 0).then(|| {
         format!(
-            "{FILE}: other users of this machine may open the file (mode {mode:o}); chmod 600 it"
+            "{OPTION_NAME}: other users of this machine may open the file (mode {mode:o}); chmod 600 it"
         )
     })
 }
 
 #[cfg(not(unix))]
-fn open_to_others(_: &File) -> Option<String> {
+fn permission_warning(_: &File) -> Option<String> {
     None
 }
 
@@ -87,7 +89,7 @@ fn is_exposed(host: &str, resolve: impl Fn(&str) -> Vec<IpAddr>) -> bool {
 }
 
 /// The addresses of a name; none where nobody knows it.
-fn resolve(name: &str) -> Vec<IpAddr> {
+fn lookup_host(name: &str) -> Vec<IpAddr> {
     let found = (name, 0).to_socket_addrs();
     found.map(|found| found.map(|address| address.ip()).collect()).unwrap_or_default()
 }

@@ -27,12 +27,12 @@ use log::LevelFilter;
 pub use self::dotenv::parse as dotenv;
 pub use self::options::{help, markdown_table, version};
 
-use self::options::{Row, TABLE};
-use self::raw::{CommandLine, Given, Mode, RawConfig};
+use self::options::{OPTIONS, OptionSpec};
+use self::raw::{CommandLine, Mode, OptionValue, RawConfig};
 use crate::api::wire::keep_alive::KeepAlive;
 use crate::backends::profiles::Profile;
-use crate::http::client_keys::Keys;
-use crate::http::cors::Origins;
+use crate::http::client_keys::ClientKeys;
+use crate::http::cors::CorsPolicy;
 use crate::net::connection_guard::Limits;
 use crate::observe::redact::{Redactor, Secret};
 use crate::upstream::backoff::RetryPolicy;
@@ -41,10 +41,10 @@ use crate::upstream::base_url::BaseUrl;
 use crate::upstream::breaker;
 
 /// The file beside the program's working directory that may hold variables.
-const DOTENV: &str = ".env";
+const DOTENV_FILE: &str = ".env";
 
 /// How much of a bad value an error repeats, in characters.
-const LONGEST_ECHO: usize = 60;
+const MAX_ECHO_CHARS: usize = 60;
 
 /// Everything that can be set, checked and ready for use.
 #[derive(Clone, Debug)]
@@ -60,10 +60,10 @@ pub struct Config {
     /// The port to listen on; 0 for any free one.
     pub port: u16,
     /// The origins that may ask.
-    pub origins: Origins,
+    pub origins: CorsPolicy,
     /// The keys of those who may ask, those of the file included once that is read; none for
     /// everybody.
-    pub proxy_api_keys: Keys,
+    pub proxy_api_keys: ClientKeys,
     /// The file that holds such keys.
     pub proxy_api_keys_file: Option<PathBuf>,
     /// How long the upstream may stay silent; above zero.
@@ -77,7 +77,7 @@ pub struct Config {
     /// Requests that may wait for a worker.
     pub max_queue: usize,
     /// What a connection may do; of these, how long a body may take is the request timeout.
-    pub limits: Limits,
+    pub connection_limits: Limits,
     /// Requests of one address at once; above zero.
     pub max_per_client: Option<usize>,
     /// The largest request body; above zero.
@@ -85,7 +85,7 @@ pub struct Config {
     /// When and how often an upstream call is repeated; `cap` is not below `initial`.
     pub retry: RetryPolicy,
     /// When an upstream that is not there is left alone; nothing sets it but tests.
-    pub circuit: breaker::Settings,
+    pub breaker: breaker::Settings,
     /// How long the upstream's model list is kept; zero for not at all.
     pub models_ttl: Duration,
     /// How long a model shows as loaded when the request does not say.
@@ -93,7 +93,7 @@ pub struct Config {
     /// The context length told for models whose upstream tells none; `None` for a built-in one.
     pub context_length: Option<u64>,
     /// The file that keeps virtual models; `None` to keep them in memory only.
-    pub state: Option<PathBuf>,
+    pub state_file: Option<PathBuf>,
     /// How long running requests may go on after a stop signal.
     pub shutdown_grace: Duration,
     /// What was odd and not refused, a sentence each, for the log.
@@ -128,18 +128,18 @@ pub struct ConfigError {
 /// # Errors
 /// All problems of the three sources together.
 pub fn load(args: impl IntoIterator<Item = OsString>) -> Result<Command, ConfigError> {
-    let (dotenv, mut problems) = match fs::read(DOTENV) {
+    let (dotenv, mut problems) = match fs::read(DOTENV_FILE) {
         Ok(bytes) => dotenv::parse(&bytes),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::IsADirectory) => {
             (Vec::new(), Vec::new())
         }
-        Err(error) => (Vec::new(), vec![format!("{DOTENV} cannot be read: {}", error.kind())]),
+        Err(error) => (Vec::new(), vec![format!("{DOTENV_FILE} cannot be read: {}", error.kind())]),
     };
     // Bytes that are not UTF-8 become a character that no option accepts.
     let env = |name: &str| Some(std::env::var_os(name)?.to_string_lossy().into_owned());
     let command = from_sources(args, &env, &dotenv).and_then(|command| match command {
-        Command::Run(config) => key_file::settled(config).map(Command::Run),
-        Command::Check(config) => key_file::settled(config).map(Command::Check),
+        Command::Run(config) => key_file::finalize(config).map(Command::Run),
+        Command::Check(config) => key_file::finalize(config).map(Command::Check),
         other => Ok(other),
     });
     match command {
@@ -174,13 +174,13 @@ pub fn from_sources(
         Mode::Healthcheck => Command::Healthcheck,
         Mode::Run => Command::Run,
     };
-    let raw = RawConfig::gather(&line.values, env, dotenv);
-    let (mut config, bad_values) = resolve(&raw);
+    let raw = RawConfig::collect(&line.values, env, dotenv);
+    let (mut config, bad_values) = apply_values(&raw);
     let keys_file = config.proxy_api_keys_file.take();
-    config.proxy_api_keys_file = keys_file.map(|path| parsers::at_home(path, env("HOME")));
-    config.state = match config.state.take() {
-        Some(path) => Some(parsers::at_home(path, env("HOME"))),
-        None => parsers::default_state(env),
+    config.proxy_api_keys_file = keys_file.map(|path| parsers::expand_home(path, env("HOME")));
+    config.state_file = match config.state_file.take() {
+        Some(path) => Some(parsers::expand_home(path, env("HOME"))),
+        None => parsers::default_state_path(env),
     };
     let problems: Vec<_> = line.problems.into_iter().chain(bad_values).collect();
     if problems.is_empty() { Ok(command(config)) } else { Err(ConfigError { problems }) }
@@ -217,8 +217,8 @@ impl Config {
     /// Keys and the secrets of a URL are masked.
     #[must_use]
     pub fn describe(&self) -> String {
-        let line = |row: &Row| format!("{}={}", row.variable, (row.show)(self));
-        TABLE.iter().map(line).collect::<Vec<_>>().join("\n")
+        let line = |row: &OptionSpec| format!("{}={}", row.variable, (row.show)(self));
+        OPTIONS.iter().map(line).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -231,23 +231,23 @@ impl Default for Config {
             profile: None,
             host: "127.0.0.1".to_owned(),
             port: 11434,
-            origins: Origins::default(),
-            proxy_api_keys: Keys::default(),
+            origins: CorsPolicy::default(),
+            proxy_api_keys: ClientKeys::default(),
             proxy_api_keys_file: None,
             request_timeout: Duration::from_secs(300),
             log_level: LevelFilter::Info,
             log_bodies: false,
             workers: 256,
             max_queue: 512,
-            limits: Limits::default(),
+            connection_limits: Limits::default(),
             max_per_client: None,
             max_body_bytes: 100 << 20,
             retry: RetryPolicy::default(),
-            circuit: breaker::Settings::default(),
+            breaker: breaker::Settings::default(),
             models_ttl: Duration::from_secs(30),
             keep_alive: KeepAlive::For(Duration::from_secs(300)),
             context_length: None,
-            state: None,
+            state_file: None,
             shutdown_grace: Duration::from_secs(30),
             warnings: Vec::new(),
         }
@@ -263,33 +263,33 @@ impl fmt::Display for ConfigError {
 impl StdError for ConfigError {}
 
 /// Applies what was given, in table order, to the defaults. A bad value leaves its default.
-fn resolve(raw: &RawConfig) -> (Config, Vec<String>) {
-    let redactor = Redactor::new(secrets(raw));
+fn apply_values(raw: &RawConfig) -> (Config, Vec<String>) {
+    let redactor = Redactor::new(secret_values(raw));
     let mut config = Config::default();
     let mut problems = Vec::new();
-    for (row, given) in raw.rows() {
-        let about = || format!("{} is {}", given.label(), echo(row, given, &redactor));
-        match (row.apply)(&mut config, &given.text) {
+    for (row, value) in raw.values() {
+        let about = || format!("{} is {}", value.label(), quote_value(row, value, &redactor));
+        match (row.apply)(&mut config, &value.text) {
             Ok(None) => {}
             Ok(Some(warning)) => config.warnings.push(format!("{}: {warning}", about())),
             Err(allowed) => problems.push((row.variable, format!("{}: {allowed}", about()))),
         }
     }
-    config.warnings.extend(logged_bodies(&config));
+    config.warnings.extend(body_log_warning(&config));
     let refused = |variable| problems.iter().any(|(name, _)| *name == variable);
-    let mut across = Vec::new();
+    let mut cross_checks = Vec::new();
     if !refused("OPENAI_API_BASE_URL") {
-        across.extend(missing_key(raw, &config));
+        cross_checks.extend(missing_key_problem(raw, &config));
     }
     if !refused("RETRY_INITIAL_MS") && !refused("RETRY_MAX_MS") {
-        across.extend(crossed_waits(&config));
+        cross_checks.extend(retry_delay_problem(&config));
     }
-    (config, problems.into_iter().map(|(_, problem)| problem).chain(across).collect())
+    (config, problems.into_iter().map(|(_, problem)| problem).chain(cross_checks).collect())
 }
 
 /// What was given for the rows that hold secrets, whole and in its parts.
-fn secrets(raw: &RawConfig) -> impl Iterator<Item = Secret> {
-    let given = raw.rows().filter(|(row, _)| row.secret).map(|(_, given)| given.text.as_str());
+fn secret_values(raw: &RawConfig) -> impl Iterator<Item = Secret> {
+    let given = raw.values().filter(|(row, _)| row.secret).map(|(_, given)| given.text.as_str());
     // Short parts would mask ordinary words, and are no keys.
     given.flat_map(|text| {
         let parts = text.split(',').map(str::trim).filter(|part| part.len() > 5);
@@ -298,7 +298,7 @@ fn secrets(raw: &RawConfig) -> impl Iterator<Item = Secret> {
 }
 
 /// What whoever reads the log had better know.
-fn logged_bodies(config: &Config) -> Option<String> {
+fn body_log_warning(config: &Config) -> Option<String> {
     let said = if config.log_level == LevelFilter::Trace {
         "the log will hold prompts and answers"
     } else {
@@ -308,7 +308,7 @@ fn logged_bodies(config: &Config) -> Option<String> {
 }
 
 /// OpenAI's own server answers nobody without a key. A bad key is reported as such, not here.
-fn missing_key(raw: &RawConfig, config: &Config) -> Option<String> {
+fn missing_key_problem(raw: &RawConfig, config: &Config) -> Option<String> {
     (config.base_url.is_openai() && raw.get("OPENAI_API_KEY").is_none()).then(|| {
         "OPENAI_API_KEY is not set and api.openai.com needs it: run `export OPENAI_API_KEY=...` \
          with your key, or name another server with OPENAI_API_BASE_URL"
@@ -317,8 +317,8 @@ fn missing_key(raw: &RawConfig, config: &Config) -> Option<String> {
 }
 
 /// The longest wait bounds the first one too.
-fn crossed_waits(config: &Config) -> Option<String> {
-    let RetryPolicy { initial, cap, .. } = config.retry;
+fn retry_delay_problem(config: &Config) -> Option<String> {
+    let RetryPolicy { initial_delay: initial, max_delay: cap, .. } = config.retry;
     (cap < initial).then(|| {
         format!(
             "RETRY_MAX_MS is {}: write no less than RETRY_INITIAL_MS, which is {}",
@@ -329,13 +329,13 @@ fn crossed_waits(config: &Config) -> Option<String> {
 }
 
 /// A value as an error may show it: on one line, not too long, and without any secret.
-fn echo(row: &Row, given: &Given, redactor: &Redactor) -> String {
+fn quote_value(row: &OptionSpec, value: &OptionValue, redactor: &Redactor) -> String {
     if row.secret {
         return "***".to_owned();
     }
-    let masked = base_url::mask(&given.text);
-    let clean = redactor.clean(&masked);
-    match clean.char_indices().nth(LONGEST_ECHO) {
+    let masked = base_url::mask_url(&value.text);
+    let clean = redactor.redact(&masked);
+    match clean.char_indices().nth(MAX_ECHO_CHARS) {
         Some((end, _)) => format!("{:?}...", &clean[..end]),
         None => format!("{clean:?}"),
     }
@@ -413,7 +413,7 @@ mod tests {
     #[test]
     fn virtual_models_are_kept_in_the_user_s_data_unless_said_otherwise() {
         let check = |env: Pairs<'_>, expected: Option<&str>| {
-            let found = config(&[], env, &[]).state;
+            let found = config(&[], env, &[]).state_file;
             assert_eq!(found.as_deref(), expected.map(std::path::Path::new), "{env:?}");
         };
         let (home, data) = (("HOME", "/h"), ("XDG_DATA_HOME", "/d"));
@@ -427,10 +427,13 @@ mod tests {
         check(&[home, ("PROXY_STATE", "/s/x.json")], Some("/s/x.json"));
         check(&[home, ("PROXY_STATE", "~/x.json")], Some("/h/x.json"));
         check(&[("PROXY_STATE", "é.json")], Some("é.json"));
-        check(&[data, ("PROXY_STATE", parsers::STATE)], Some("/d/ollama-openai-proxy/state.json"));
+        check(
+            &[data, ("PROXY_STATE", parsers::DEFAULT_STATE_FILE)],
+            Some("/d/ollama-openai-proxy/state.json"),
+        );
         let told = problems(&["--state=a\nb", "--api-key=k"], &[], &[]);
         assert!(told[0].ends_with("write the path of a file, such as /var/lib/proxy/state.json"));
-        assert_eq!(Config::for_base_url("http://h").expect("a URL").state, None);
+        assert_eq!(Config::for_base_url("http://h").expect("a URL").state_file, None);
     }
 
     #[test]
@@ -443,7 +446,7 @@ mod tests {
     #[test]
     fn the_first_wait_may_be_the_longest_and_zero_tokens_are_none() {
         let config = config(&["--retry-max-ms=1000", "--context-length=0"], &[], &[]);
-        assert_eq!(config.retry.cap, config.retry.initial);
+        assert_eq!(config.retry.max_delay, config.retry.initial_delay);
         assert_eq!(config.context_length, None);
     }
 
@@ -522,7 +525,7 @@ mod tests {
 
     #[test]
     fn every_row_refuses_or_survives_text_that_was_not_utf8() {
-        for row in TABLE.iter().filter(|row| row.default != "false") {
+        for row in OPTIONS.iter().filter(|row| row.default != "false") {
             let env: Pairs<'_> = &[(row.variable, "1\u{fffd}")];
             match sources(&[], env, &[("OPENAI_API_KEY", "k")]) {
                 Err(error) => assert!(error.problems[0].starts_with(row.variable), "{error}"),
@@ -594,7 +597,7 @@ mod tests {
         assert_eq!(shown(&good, "PROXY_API_KEYS_FILE"), "/h/keys");
         assert_eq!(shown(&config(&[], &[], &[]), "PROXY_API_KEYS"), "");
         let mut told = vec![good.describe(), format!("{good:?}")];
-        let shown = good.redactor().clean("s3cret-one s3cret-two").into_owned();
+        let shown = good.redactor().redact("s3cret-one s3cret-two").into_owned();
         assert_eq!(shown, "*** ***");
         let bad = problems(
             &["--proxy-api-keys=s3cret one,s3cret-two", "--port=s3cret-two", "--api-key=k"],

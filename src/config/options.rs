@@ -13,17 +13,17 @@ use log::LevelFilter;
 
 use super::{Config, parsers};
 use crate::api::wire::keep_alive::KeepAlive;
-use crate::http::client_keys::Keys;
-use crate::http::cors::Origins;
+use crate::http::client_keys::ClientKeys;
+use crate::http::cors::CorsPolicy;
 use crate::net::listen_address;
 use crate::upstream::base_url::BaseUrl;
 
 /// What applying a value gives: nothing, a warning, or the sentence that says what is allowed.
-pub type Applied = Result<Option<String>, String>;
+pub type ApplyResult = Result<Option<String>, String>;
 
 /// One option.
 #[derive(Debug)]
-pub struct Row {
+pub struct OptionSpec {
     /// The environment variable.
     pub variable: &'static str,
     /// Other variables with the same meaning, weaker than the first within one source.
@@ -39,12 +39,12 @@ pub struct Row {
     /// Whether the value must never be shown.
     pub secret: bool,
     /// Reads the value into the configuration.
-    pub apply: fn(&mut Config, &str) -> Applied,
+    pub apply: fn(&mut Config, &str) -> ApplyResult,
     /// The effective value, in a form that `apply` would accept, unless it is a secret.
     pub show: fn(&Config) -> String,
 }
 
-impl Row {
+impl OptionSpec {
     /// The variable and its aliases, strongest first.
     pub fn variables(&self) -> impl Iterator<Item = &'static str> {
         std::iter::once(self.variable).chain(self.aliases.iter().copied())
@@ -52,7 +52,7 @@ impl Row {
 }
 
 /// What most rows share; every row overrides the rest.
-const ROW: Row = Row {
+const EMPTY_OPTION: OptionSpec = OptionSpec {
     variable: "",
     aliases: &[],
     flag: None,
@@ -65,18 +65,18 @@ const ROW: Row = Row {
 };
 
 /// Every option, in the order in which values are applied.
-pub const TABLE: &[Row] = &[
-    Row {
+pub const OPTIONS: &[OptionSpec] = &[
+    OptionSpec {
         variable: "OPENAI_API_KEY",
         flag: Some("api-key"),
         placeholder: "KEY",
         help: "Key of the upstream; api.openai.com needs one. As a flag it shows in process lists.",
         secret: true,
-        apply: |c, text| set(&mut c.api_key, parsers::key(text).map(Some)),
+        apply: |c, text| set(&mut c.api_key, parsers::parse_api_key(text).map(Some)),
         show: |c| c.api_key.as_ref().map(ToString::to_string).unwrap_or_default(),
-        ..ROW
+        ..EMPTY_OPTION
     },
-    Row {
+    OptionSpec {
         variable: "OPENAI_API_BASE_URL",
         aliases: &["OPENAI_BASE_URL"],
         flag: Some("base-url"),
@@ -85,19 +85,19 @@ pub const TABLE: &[Row] = &[
         help: "The OpenAI-compatible server; without a path, `/v1` is added.",
         apply: |c, text| set(&mut c.base_url, BaseUrl::parse(text)),
         show: |c| c.base_url.to_string(),
-        ..ROW
+        ..EMPTY_OPTION
     },
-    Row {
+    OptionSpec {
         variable: "UPSTREAM_PROFILE",
         flag: Some("profile"),
         placeholder: "NAME",
         default: "auto",
         help: "The upstream's family, such as `vllm` or `generic`; `auto` finds it out.",
-        apply: |c, text| set(&mut c.profile, parsers::profile(text)),
+        apply: |c, text| set(&mut c.profile, parsers::parse_profile(text)),
         show: |c| c.profile.map_or(parsers::AUTO, |profile| profile.name).to_owned(),
-        ..ROW
+        ..EMPTY_OPTION
     },
-    Row {
+    OptionSpec {
         variable: "OLLAMA_HOST",
         flag: Some("host"),
         placeholder: "HOST[:PORT]",
@@ -105,179 +105,183 @@ pub const TABLE: &[Row] = &[
         help: "Where to listen; `:PORT` means all interfaces, port 0 any free port.",
         apply: apply_host,
         show: show_host,
-        ..ROW
+        ..EMPTY_OPTION
     },
-    Row {
+    OptionSpec {
         variable: "PROXY_PORT",
         flag: Some("port"),
         placeholder: "PORT",
         default: "11434",
         help: "Port to listen on; stronger than the one in `OLLAMA_HOST`.",
-        apply: |c, text| set(&mut c.port, parsers::whole(text, 0..=65535)),
+        apply: |c, text| set(&mut c.port, parsers::parse_integer(text, 0..=65535)),
         show: |c| c.port.to_string(),
-        ..ROW
+        ..EMPTY_OPTION
     },
-    Row {
+    OptionSpec {
         variable: "OLLAMA_ORIGINS",
         flag: Some("origins"),
         placeholder: "ORIGIN,...",
         help: "Web origins that may ask besides Ollama's defaults, each with at most one `*`; `*` is any.",
         apply: apply_origins,
-        show: |c| c.origins.given().to_owned(),
-        ..ROW
+        show: |c| c.origins.as_str().to_owned(),
+        ..EMPTY_OPTION
     },
-    Row {
+    OptionSpec {
         variable: "PROXY_API_KEYS",
         flag: Some("proxy-api-keys"),
         placeholder: "KEY,...",
         help: "Keys of those who may ask; none for everybody. As a flag they show in process lists.",
         secret: true,
-        apply: |c, text| set(&mut c.proxy_api_keys, Keys::parse(text)),
+        apply: |c, text| set(&mut c.proxy_api_keys, ClientKeys::parse(text)),
         show: |c| if c.proxy_api_keys.is_empty() { String::new() } else { "***".to_owned() },
-        ..ROW
+        ..EMPTY_OPTION
     },
-    Row {
+    OptionSpec {
         variable: "PROXY_API_KEYS_FILE",
         flag: Some("proxy-api-keys-file"),
         placeholder: "FILE",
         help: "A file with more such keys, one on each line; lines with a `#` in front do not count.",
-        apply: |c, text| set(&mut c.proxy_api_keys_file, parsers::file(text).map(Some)),
-        show: |c| shown(c.proxy_api_keys_file.as_ref()),
-        ..ROW
+        apply: |c, text| set(&mut c.proxy_api_keys_file, parsers::parse_path(text).map(Some)),
+        show: |c| display_path(c.proxy_api_keys_file.as_ref()),
+        ..EMPTY_OPTION
     },
-    Row {
+    OptionSpec {
         variable: "REQUEST_TIMEOUT",
         flag: Some("request-timeout"),
         placeholder: "SECONDS",
         default: "300",
         help: "How long the upstream may stay silent.",
-        apply: |c, text| set(&mut c.request_timeout, parsers::positive_seconds(text)),
+        apply: |c, text| set(&mut c.request_timeout, parsers::parse_positive_seconds(text)),
         show: |c| c.request_timeout.as_secs_f64().to_string(),
-        ..ROW
+        ..EMPTY_OPTION
     },
-    Row {
+    OptionSpec {
         variable: "OLLAMA_DEBUG",
         placeholder: "LEVEL",
         default: "false",
         help: "`1` or `true` for debug, `2` for trace; `LOG_LEVEL` is stronger.",
-        apply: |c, text| set(&mut c.log_level, Ok(parsers::debug_level(text))),
+        apply: |c, text| set(&mut c.log_level, Ok(parsers::parse_debug_level(text))),
         show: |c| (c.log_level >= LevelFilter::Debug).to_string(),
-        ..ROW
+        ..EMPTY_OPTION
     },
-    Row {
+    OptionSpec {
         variable: "LOG_LEVEL",
         flag: Some("log-level"),
         placeholder: "LEVEL",
         default: "INFO",
         help: "How much to log: `error`, `warn`, `info`, `debug` or `trace`.",
-        apply: |c, text| set(&mut c.log_level, parsers::level(text)),
+        apply: |c, text| set(&mut c.log_level, parsers::parse_log_level(text)),
         show: |c| c.log_level.to_string(),
-        ..ROW
+        ..EMPTY_OPTION
     },
-    Row {
+    OptionSpec {
         variable: "LOG_BODIES",
         flag: Some("log-bodies"),
         placeholder: "BOOL",
         default: "false",
         help: "At the level `trace`, log prompts and answers, too. For a short while only.",
-        apply: |c, text| set(&mut c.log_bodies, parsers::switch(text)),
+        apply: |c, text| set(&mut c.log_bodies, parsers::parse_bool(text)),
         show: |c| c.log_bodies.to_string(),
-        ..ROW
+        ..EMPTY_OPTION
     },
-    Row {
+    OptionSpec {
         variable: "PROXY_WORKERS",
         flag: Some("workers"),
         placeholder: "N",
         default: "256",
         help: "Requests worked on at once, 1 to 4096.",
-        apply: |c, text| set(&mut c.workers, parsers::whole(text, 1..=4096)),
+        apply: |c, text| set(&mut c.workers, parsers::parse_integer(text, 1..=4096)),
         show: |c| c.workers.to_string(),
-        ..ROW
+        ..EMPTY_OPTION
     },
-    Row {
+    OptionSpec {
         variable: "OLLAMA_MAX_QUEUE",
         flag: Some("max-queue"),
         placeholder: "N",
         default: "512",
         help: "Requests that may wait for a worker; more are answered 503.",
-        apply: |c, text| set_number(&mut c.max_queue, parsers::whole(text, 0..=65536), "512"),
+        apply: |c, text| {
+            set_or_warn(&mut c.max_queue, parsers::parse_integer(text, 0..=65536), "512")
+        },
         show: |c| c.max_queue.to_string(),
-        ..ROW
+        ..EMPTY_OPTION
     },
-    Row {
+    OptionSpec {
         variable: "MAX_CONNECTIONS",
         flag: Some("max-connections"),
         placeholder: "N",
         default: "1024",
         help: "Connections at once; of more, those that ask nothing are closed, the oldest first.",
-        apply: |c, text| set(&mut c.limits.connections, parsers::whole(text, 8..=65_536)),
-        show: |c| c.limits.connections.to_string(),
-        ..ROW
+        apply: |c, text| {
+            set(&mut c.connection_limits.max_connections, parsers::parse_integer(text, 8..=65_536))
+        },
+        show: |c| c.connection_limits.max_connections.to_string(),
+        ..EMPTY_OPTION
     },
-    Row {
+    OptionSpec {
         variable: "MAX_PER_CLIENT",
         flag: Some("max-per-client"),
         placeholder: "N",
         default: "0",
         help: "Requests of one address at once; more are answered 503. 0 is no limit.",
         apply: |c, text| {
-            let most = parsers::whole(text, 0..=65_536);
+            let most = parsers::parse_integer(text, 0..=65_536);
             set(&mut c.max_per_client, most.map(|most: usize| (most > 0).then_some(most)))
         },
         show: |c| c.max_per_client.unwrap_or(0).to_string(),
-        ..ROW
+        ..EMPTY_OPTION
     },
-    Row {
+    OptionSpec {
         variable: "MAX_BODY_BYTES",
         flag: Some("max-body-bytes"),
         placeholder: "SIZE",
         default: "104857600",
         help: "Largest request body; `KiB`, `MiB`, `GiB` (or `K`, `M`, `G`) may follow.",
-        apply: |c, text| set(&mut c.max_body_bytes, parsers::size(text)),
+        apply: |c, text| set(&mut c.max_body_bytes, parsers::parse_size(text)),
         show: |c| c.max_body_bytes.to_string(),
-        ..ROW
+        ..EMPTY_OPTION
     },
-    Row {
+    OptionSpec {
         variable: "RETRY_MAX",
         flag: Some("retry-max"),
         placeholder: "N",
         default: "3",
         help: "How often a failed upstream call is repeated, 0 to 10.",
-        apply: |c, text| set(&mut c.retry.max, parsers::whole(text, 0..=10)),
-        show: |c| c.retry.max.to_string(),
-        ..ROW
+        apply: |c, text| set(&mut c.retry.max_retries, parsers::parse_integer(text, 0..=10)),
+        show: |c| c.retry.max_retries.to_string(),
+        ..EMPTY_OPTION
     },
-    Row {
+    OptionSpec {
         variable: "RETRY_INITIAL_MS",
         flag: Some("retry-initial-ms"),
         placeholder: "MS",
         default: "1000",
         help: "Wait before the first repetition, in milliseconds; it doubles each time.",
-        apply: |c, text| set(&mut c.retry.initial, parsers::millis(text, 0..=600_000)),
-        show: |c| c.retry.initial.as_millis().to_string(),
-        ..ROW
+        apply: |c, text| set(&mut c.retry.initial_delay, parsers::parse_millis(text, 0..=600_000)),
+        show: |c| c.retry.initial_delay.as_millis().to_string(),
+        ..EMPTY_OPTION
     },
-    Row {
+    OptionSpec {
         variable: "RETRY_MAX_MS",
         flag: Some("retry-max-ms"),
         placeholder: "MS",
         default: "30000",
         help: "Longest wait between repetitions, in milliseconds.",
-        apply: |c, text| set(&mut c.retry.cap, parsers::millis(text, 0..=600_000)),
-        show: |c| c.retry.cap.as_millis().to_string(),
-        ..ROW
+        apply: |c, text| set(&mut c.retry.max_delay, parsers::parse_millis(text, 0..=600_000)),
+        show: |c| c.retry.max_delay.as_millis().to_string(),
+        ..EMPTY_OPTION
     },
-    Row {
+    OptionSpec {
         variable: "MODELS_TTL",
         flag: Some("models-ttl"),
         placeholder: "SECONDS",
         default: "30",
         help: "How long the upstream's model list is kept.",
-        apply: |c, text| set(&mut c.models_ttl, parsers::seconds(text)),
+        apply: |c, text| set(&mut c.models_ttl, parsers::parse_seconds(text)),
         show: |c| c.models_ttl.as_secs_f64().to_string(),
-        ..ROW
+        ..EMPTY_OPTION
     },
-    Row {
+    OptionSpec {
         variable: "OLLAMA_KEEP_ALIVE",
         flag: Some("keep-alive"),
         placeholder: "DURATION",
@@ -285,9 +289,9 @@ pub const TABLE: &[Row] = &[
         help: "How long a model shows as loaded: `5m`, `1h30m` or seconds; negative is for ever.",
         apply: apply_keep_alive,
         show: show_keep_alive,
-        ..ROW
+        ..EMPTY_OPTION
     },
-    Row {
+    OptionSpec {
         variable: "OLLAMA_CONTEXT_LENGTH",
         aliases: &["MODEL_CONTEXT_LENGTH"],
         flag: Some("context-length"),
@@ -295,31 +299,31 @@ pub const TABLE: &[Row] = &[
         default: "0",
         help: "Context length of models of which nobody tells any; 0 is a built-in default.",
         apply: |c, text| {
-            let tokens = parsers::whole(text, 0..=MAX_TOKENS).map(some_nonzero);
-            set_number(&mut c.context_length, tokens, "0")
+            let tokens = parsers::parse_integer(text, 0..=MAX_TOKENS).map(non_zero);
+            set_or_warn(&mut c.context_length, tokens, "0")
         },
         show: |c| c.context_length.unwrap_or(0).to_string(),
-        ..ROW
+        ..EMPTY_OPTION
     },
-    Row {
+    OptionSpec {
         variable: "PROXY_STATE",
         flag: Some("state"),
         placeholder: "FILE",
-        default: parsers::STATE,
+        default: parsers::DEFAULT_STATE_FILE,
         help: "Keeps created models; `XDG_DATA_HOME` counts.",
-        apply: |c, text| set(&mut c.state, parsers::path(text)),
-        show: |c| shown(c.state.as_ref()),
-        ..ROW
+        apply: |c, text| set(&mut c.state_file, parsers::parse_state_path(text)),
+        show: |c| display_path(c.state_file.as_ref()),
+        ..EMPTY_OPTION
     },
-    Row {
+    OptionSpec {
         variable: "SHUTDOWN_GRACE",
         flag: Some("shutdown-grace"),
         placeholder: "SECONDS",
         default: "30",
         help: "How long running requests may go on after a stop signal.",
-        apply: |c, text| set(&mut c.shutdown_grace, parsers::seconds(text)),
+        apply: |c, text| set(&mut c.shutdown_grace, parsers::parse_seconds(text)),
         show: |c| c.shutdown_grace.as_secs_f64().to_string(),
-        ..ROW
+        ..EMPTY_OPTION
     },
 ];
 
@@ -328,8 +332,8 @@ const MAX_TOKENS: u64 = i32::MAX as u64;
 
 /// The row of a flag, given without its dashes.
 #[must_use]
-pub fn by_flag(flag: &str) -> Option<&'static Row> {
-    TABLE.iter().find(|row| row.flag == Some(flag))
+pub fn find_by_flag(flag: &str) -> Option<&'static OptionSpec> {
+    OPTIONS.iter().find(|row| row.flag == Some(flag))
 }
 
 /// What `--version` prints.
@@ -347,7 +351,7 @@ pub fn help() -> String {
         env!("CARGO_PKG_DESCRIPTION"),
         env!("CARGO_PKG_NAME"),
     );
-    for row in TABLE {
+    for row in OPTIONS {
         let variables = row.variables().collect::<Vec<_>>().join(" or ");
         let head = match row.flag {
             Some(flag) => format!("--{flag} {}  (or {variables})", row.placeholder),
@@ -375,28 +379,29 @@ pub fn help() -> String {
 #[must_use]
 pub fn markdown_table() -> String {
     let mut text = "| Variable | Flag | Default | Meaning |\n| --- | --- | --- | --- |".to_owned();
-    for row in TABLE {
-        let variables = row.variables().map(code).collect::<Vec<_>>().join(" or ");
-        let flag = row.flag.map_or("none".to_owned(), |flag| code(&format!("--{flag}")));
-        let default = if row.default.is_empty() { "none".to_owned() } else { code(row.default) };
+    for row in OPTIONS {
+        let variables = row.variables().map(markdown_code).collect::<Vec<_>>().join(" or ");
+        let flag = row.flag.map_or("none".to_owned(), |flag| markdown_code(&format!("--{flag}")));
+        let default =
+            if row.default.is_empty() { "none".to_owned() } else { markdown_code(row.default) };
         let _ = write!(text, "\n| {variables} | {flag} | {default} | {} |", row.help);
     }
     text
 }
 
-fn code(text: &str) -> String {
+fn markdown_code(text: &str) -> String {
     format!("`{text}`")
 }
 
 /// Puts a value where it belongs, or passes the refusal on.
-fn set<T>(slot: &mut T, value: Result<T, String>) -> Applied {
+fn set<T>(slot: &mut T, value: Result<T, String>) -> ApplyResult {
     *slot = value?;
     Ok(None)
 }
 
 /// As [`set`], for Ollama's own numbers: Ollama goes on with its default when one is bad
 /// (ollama-api.md 17), and so does this program.
-fn set_number<T>(slot: &mut T, value: Result<T, String>, default: &str) -> Applied {
+fn set_or_warn<T>(slot: &mut T, value: Result<T, String>, default: &str) -> ApplyResult {
     match value {
         Ok(number) => set(slot, Ok(number)),
         Err(allowed) => Ok(Some(format!("{allowed}; {default} is used"))),
@@ -404,11 +409,11 @@ fn set_number<T>(slot: &mut T, value: Result<T, String>, default: &str) -> Appli
 }
 
 /// Zero is how the environment says "none".
-fn some_nonzero(number: u64) -> Option<u64> {
+fn non_zero(number: u64) -> Option<u64> {
     (number > 0).then_some(number)
 }
 
-fn apply_host(config: &mut Config, text: &str) -> Applied {
+fn apply_host(config: &mut Config, text: &str) -> ApplyResult {
     let listen = listen_address::parse(text)?;
     config.host = listen.host;
     config.port = listen.port;
@@ -421,18 +426,18 @@ fn show_host(config: &Config) -> String {
 }
 
 /// A path, or nothing where there is none.
-fn shown(path: Option<&PathBuf>) -> String {
+fn display_path(path: Option<&PathBuf>) -> String {
     path.map(|path| path.display().to_string()).unwrap_or_default()
 }
 
-fn apply_origins(config: &mut Config, text: &str) -> Applied {
-    config.origins = Origins::parse(text)?;
+fn apply_origins(config: &mut Config, text: &str) -> ApplyResult {
+    config.origins = CorsPolicy::parse(text)?;
     Ok(config.origins.warning())
 }
 
 /// A bad value is not an error here: Ollama goes on with five minutes, and so does this program.
-fn apply_keep_alive(config: &mut Config, text: &str) -> Applied {
-    match parsers::keep_alive(text) {
+fn apply_keep_alive(config: &mut Config, text: &str) -> ApplyResult {
+    match parsers::parse_keep_alive(text) {
         Ok(keep_alive) => set(&mut config.keep_alive, Ok(keep_alive)),
         // The reason repeats the value, which may be a secret in the wrong place.
         Err(_) => Ok(Some("no duration such as 5m or 300; 5m is used".to_owned())),
@@ -455,7 +460,7 @@ mod tests {
 
     #[test]
     fn default_texts_agree_with_the_default_configuration() {
-        for row in TABLE.iter().filter(|row| !row.default.is_empty()) {
+        for row in OPTIONS.iter().filter(|row| !row.default.is_empty()) {
             let mut config = Config::default();
             let applied = (row.apply)(&mut config, row.default);
             assert_eq!(applied, Ok(None), "{}", row.variable);
@@ -466,7 +471,7 @@ mod tests {
     #[test]
     fn names_are_unique_and_well_formed() {
         let mut names = HashSet::new();
-        for row in TABLE {
+        for row in OPTIONS {
             for name in row.variables().chain(row.flag) {
                 assert!(names.insert(name), "{name} is there twice");
             }
@@ -481,7 +486,7 @@ mod tests {
     #[test]
     fn help_names_every_row_and_fits_a_terminal() {
         let help = help();
-        for row in TABLE {
+        for row in OPTIONS {
             for name in row.variables() {
                 assert!(help.contains(name), "{name}");
             }
@@ -501,7 +506,7 @@ mod tests {
     #[test]
     fn the_markdown_table_has_a_line_per_row_and_four_cells_each() {
         let table = markdown_table();
-        assert_eq!(table.lines().count(), TABLE.len() + 2);
+        assert_eq!(table.lines().count(), OPTIONS.len() + 2);
         for line in table.lines() {
             assert_eq!(line.matches('|').count(), 5, "{line}");
         }

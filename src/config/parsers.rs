@@ -17,20 +17,23 @@ use crate::backends::profiles::Profile;
 use crate::observe::redact::Secret;
 
 /// The longest time an option may ask for, in seconds: a day.
-const LONGEST: u64 = 24 * 60 * 60;
+const MAX_SECONDS: u64 = 24 * 60 * 60;
 
 /// Ollama counts in nanoseconds of 63 bits: what lasts longer than this many seconds is for ever.
-const FOREVER: u64 = i64::MAX as u64 / 1_000_000_000;
+const MAX_KEEP_ALIVE_SECONDS: u64 = i64::MAX as u64 / 1_000_000_000;
 
-/// Where virtual models are kept, as one would write it. It stands for what [`default_state`] finds.
-pub const STATE: &str = "~/.local/share/ollama-openai-proxy/state.json";
+/// Where virtual models are kept, as one would write it. It stands for what [`default_state_path`] finds.
+pub const DEFAULT_STATE_FILE: &str = "~/.local/share/ollama-openai-proxy/state.json";
 
 /// The same below the folder of a user's data.
-const STATE_IN_DATA: &str = "ollama-openai-proxy/state.json";
+const STATE_FILE_IN_DATA_HOME: &str = "ollama-openai-proxy/state.json";
 
 /// A whole number within bounds.
-pub fn whole<T: TryFrom<u64>>(text: &str, allowed: RangeInclusive<u64>) -> Result<T, String> {
-    digits(text)
+pub fn parse_integer<T: TryFrom<u64>>(
+    text: &str,
+    allowed: RangeInclusive<u64>,
+) -> Result<T, String> {
+    parse_digits(text)
         .filter(|number| allowed.contains(number))
         .and_then(|number| T::try_from(number).ok())
         .ok_or_else(|| {
@@ -39,32 +42,33 @@ pub fn whole<T: TryFrom<u64>>(text: &str, allowed: RangeInclusive<u64>) -> Resul
 }
 
 /// Whole milliseconds within bounds.
-pub fn millis(text: &str, allowed: RangeInclusive<u64>) -> Result<Duration, String> {
-    whole(text, allowed).map(Duration::from_millis)
+pub fn parse_millis(text: &str, allowed: RangeInclusive<u64>) -> Result<Duration, String> {
+    parse_integer(text, allowed).map(Duration::from_millis)
 }
 
 /// Seconds with an optional fraction, from 0 to a day.
-pub fn seconds(text: &str) -> Result<Duration, String> {
-    decimal(text).ok_or_else(|| format!("write seconds from 0 to {LONGEST}, such as 30 or 0.5"))
+pub fn parse_seconds(text: &str) -> Result<Duration, String> {
+    parse_decimal_seconds(text)
+        .ok_or_else(|| format!("write seconds from 0 to {MAX_SECONDS}, such as 30 or 0.5"))
 }
 
-/// As [`seconds`], but some time must pass.
-pub fn positive_seconds(text: &str) -> Result<Duration, String> {
-    decimal(text)
+/// As [`parse_seconds`], but some time must pass.
+pub fn parse_positive_seconds(text: &str) -> Result<Duration, String> {
+    parse_decimal_seconds(text)
         .filter(|time| !time.is_zero())
-        .ok_or_else(|| format!("write seconds above 0 and up to {LONGEST}, such as 300 or 0.5"))
+        .ok_or_else(|| format!("write seconds above 0 and up to {MAX_SECONDS}, such as 300 or 0.5"))
 }
 
 /// The largest size of a body: tiny_http may ask for a buffer of that size when one breaks off
 /// (see [`crate::http::unread_body`]).
-const LARGEST: u64 = 1 << 30;
+const MAX_BODY_SIZE: u64 = 1 << 30;
 
 /// How one says that the upstream's family is to be found out.
 pub const AUTO: &str = "auto";
 
 /// The name of a family of upstreams; `None` for [`AUTO`].
-pub fn profile(text: &str) -> Result<Option<&'static Profile>, String> {
-    match profiles::by_name(text) {
+pub fn parse_profile(text: &str) -> Result<Option<&'static Profile>, String> {
+    match profiles::find_by_name(text) {
         None if text.eq_ignore_ascii_case(AUTO) => Ok(None),
         None => Err(format!("write {AUTO} or one of {}", profiles::names().join(", "))),
         known => Ok(known),
@@ -72,7 +76,7 @@ pub fn profile(text: &str) -> Result<Option<&'static Profile>, String> {
 }
 
 /// A size above zero in bytes, or with a suffix that counts in powers of 1024.
-pub fn size(text: &str) -> Result<usize, String> {
+pub fn parse_size(text: &str) -> Result<usize, String> {
     let (number, suffix) =
         text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let shift = match suffix.to_ascii_lowercase().as_str() {
@@ -83,9 +87,9 @@ pub fn size(text: &str) -> Result<usize, String> {
         _ => None,
     };
     shift
-        .zip(digits(number))
+        .zip(parse_digits(number))
         .and_then(|(shift, number)| number.checked_mul(1_u64 << shift))
-        .filter(|bytes| (1..=LARGEST).contains(bytes))
+        .filter(|bytes| (1..=MAX_BODY_SIZE).contains(bytes))
         .and_then(|bytes| usize::try_from(bytes).ok())
         .ok_or_else(|| {
             "write a size up to 1GiB in bytes, or with KiB, MiB, GiB, K, M or G, such as 100MiB"
@@ -94,12 +98,12 @@ pub fn size(text: &str) -> Result<usize, String> {
 }
 
 /// The path of the state file; `None` for the one that is used anyway.
-pub fn path(text: &str) -> Result<Option<PathBuf>, String> {
-    file(text).map(|path| (text != STATE).then_some(path))
+pub fn parse_state_path(text: &str) -> Result<Option<PathBuf>, String> {
+    parse_path(text).map(|path| (text != DEFAULT_STATE_FILE).then_some(path))
 }
 
 /// A path.
-pub fn file(text: &str) -> Result<PathBuf, String> {
+pub fn parse_path(text: &str) -> Result<PathBuf, String> {
     if text.contains('\u{fffd}') || text.chars().any(char::is_control) {
         return Err("write the path of a file, such as /var/lib/proxy/state.json".to_owned());
     }
@@ -107,7 +111,7 @@ pub fn file(text: &str) -> Result<PathBuf, String> {
 }
 
 /// A switch, in Go's spellings.
-pub fn switch(text: &str) -> Result<bool, String> {
+pub fn parse_bool(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "1" | "t" | "true" => Ok(true),
         "0" | "f" | "false" => Ok(false),
@@ -116,7 +120,7 @@ pub fn switch(text: &str) -> Result<bool, String> {
 }
 
 /// A path whose `~/` is replaced by the home folder, as a shell does it where one reads it.
-pub fn at_home(path: PathBuf, home: Option<String>) -> PathBuf {
+pub fn expand_home(path: PathBuf, home: Option<String>) -> PathBuf {
     match (path.strip_prefix("~"), home.filter(|home| !home.is_empty())) {
         (Ok(rest), Some(home)) => PathBuf::from(home).join(rest),
         _ => path,
@@ -125,16 +129,16 @@ pub fn at_home(path: PathBuf, home: Option<String>) -> PathBuf {
 
 /// Where virtual models are kept unless somebody says otherwise: below the folder of the user's
 /// data. Nowhere when the environment names none, as in many containers.
-pub fn default_state(env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+pub fn default_state_path(env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
     // Relative folders count as none, as the XDG specification has it.
     let folder = |name| env(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let data = folder("XDG_DATA_HOME").or_else(|| Some(folder("HOME")?.join(".local/share")))?;
-    let path = data.join(STATE_IN_DATA);
+    let path = data.join(STATE_FILE_IN_DATA_HOME);
     (!path.to_string_lossy().contains('\u{fffd}')).then_some(path)
 }
 
 /// A log level by its name.
-pub fn level(text: &str) -> Result<LevelFilter, String> {
+pub fn parse_log_level(text: &str) -> Result<LevelFilter, String> {
     match text.to_ascii_lowercase().as_str() {
         "error" => Ok(LevelFilter::Error),
         "warn" => Ok(LevelFilter::Warn),
@@ -147,7 +151,7 @@ pub fn level(text: &str) -> Result<LevelFilter, String> {
 
 /// The level that a value of `OLLAMA_DEBUG` asks for (ollama-api.md 17): a boolean, or how many
 /// levels below info; any other text counts as true.
-pub fn debug_level(text: &str) -> LevelFilter {
+pub fn parse_debug_level(text: &str) -> LevelFilter {
     match text {
         "0" | "f" | "F" | "false" | "False" | "FALSE" => return LevelFilter::Info,
         _ => {}
@@ -162,7 +166,7 @@ pub fn debug_level(text: &str) -> LevelFilter {
 }
 
 /// A key that can stand in a header. The error does not repeat it.
-pub fn key(text: &str) -> Result<Secret, String> {
+pub fn parse_api_key(text: &str) -> Result<Secret, String> {
     if text.bytes().all(|b| b.is_ascii_graphic()) {
         return Ok(Secret::new(text));
     }
@@ -170,24 +174,28 @@ pub fn key(text: &str) -> Result<Secret, String> {
 }
 
 /// Whole seconds or a Go duration; negative means for ever (ollama-api.md 17).
-pub fn keep_alive(text: &str) -> Result<KeepAlive, String> {
+pub fn parse_keep_alive(text: &str) -> Result<KeepAlive, String> {
     match text.parse::<i64>().map(u64::try_from) {
-        Ok(Ok(seconds)) if seconds <= FOREVER => Ok(KeepAlive::For(Duration::from_secs(seconds))),
+        Ok(Ok(seconds)) if seconds <= MAX_KEEP_ALIVE_SECONDS => {
+            Ok(KeepAlive::For(Duration::from_secs(seconds)))
+        }
         Ok(_) => Ok(KeepAlive::Forever),
         Err(_) => parse_go_duration(text),
     }
 }
 
 /// A number of digits only: no sign, no blank.
-fn digits(text: &str) -> Option<u64> {
+fn parse_digits(text: &str) -> Option<u64> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
-/// Seconds up to [`LONGEST`] in plain decimal writing: no sign, no exponent, no `inf`.
-fn decimal(text: &str) -> Option<Duration> {
+/// Seconds up to [`MAX_SECONDS`] in plain decimal writing: no sign, no exponent, no `inf`.
+fn parse_decimal_seconds(text: &str) -> Option<Duration> {
     let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     let seconds: f64 = plain.then(|| text.parse().ok()).flatten()?;
-    Duration::try_from_secs_f64(seconds).ok().filter(|time| *time <= Duration::from_secs(LONGEST))
+    Duration::try_from_secs_f64(seconds)
+        .ok()
+        .filter(|time| *time <= Duration::from_secs(MAX_SECONDS))
 }
 
 #[cfg(test)]
@@ -208,38 +216,38 @@ mod tests {
 
     #[test]
     fn whole_numbers_keep_their_bounds() {
-        check(whole("1", 1..=65535), Some(1_u16));
-        check(whole("065535", 1..=65535), Some(65535_u16));
+        check(parse_integer("1", 1..=65535), Some(1_u16));
+        check(parse_integer("065535", 1..=65535), Some(65535_u16));
         for bad in ["0", "65536", "-1", "+1", "1.0", "", "1 ", "x", "١", "99999999999999999999"] {
-            check(whole::<u16>(bad, 1..=65535), None);
+            check(parse_integer::<u16>(bad, 1..=65535), None);
         }
-        check(whole::<u16>("70000", 0..=100_000), None);
+        check(parse_integer::<u16>("70000", 0..=100_000), None);
     }
 
     #[test]
     fn seconds_are_plain_decimals_up_to_a_day() {
-        check(seconds("0"), Some(Duration::ZERO));
-        check(seconds("30"), Some(Duration::from_secs(30)));
-        check(positive_seconds("0.25"), Some(Duration::from_millis(250)));
-        check(positive_seconds("86400"), Some(Duration::from_secs(86_400)));
+        check(parse_seconds("0"), Some(Duration::ZERO));
+        check(parse_seconds("30"), Some(Duration::from_secs(30)));
+        check(parse_positive_seconds("0.25"), Some(Duration::from_millis(250)));
+        check(parse_positive_seconds("86400"), Some(Duration::from_secs(86_400)));
         for bad in ["86400.1", "-1", "1e3", "inf", "nan", "NaN", ".", "", "1s", "1.2.3", "+1"] {
-            check(seconds(bad), None);
-            check(positive_seconds(bad), None);
+            check(parse_seconds(bad), None);
+            check(parse_positive_seconds(bad), None);
         }
         for zero in ["0", "0.0", "0.0000000001"] {
-            check(positive_seconds(zero), None);
+            check(parse_positive_seconds(zero), None);
         }
     }
 
     #[test]
     fn families_have_names_in_any_case() {
-        check(profile("auto"), Some(None));
-        check(profile("vLLM"), Some(profiles::by_name("vllm")));
-        check(profile("generic"), Some(Some(&profiles::GENERIC)));
+        check(parse_profile("auto"), Some(None));
+        check(parse_profile("vLLM"), Some(profiles::find_by_name("vllm")));
+        check(parse_profile("generic"), Some(Some(&profiles::GENERIC)));
         for bad in ["", "openai.com", "vllm "] {
-            check(profile(bad), None);
+            check(parse_profile(bad), None);
         }
-        let told = profile("nonsense").expect_err("no family");
+        let told = parse_profile("nonsense").expect_err("no family");
         for name in profiles::names() {
             assert!(told.contains(name), "{told}");
         }
@@ -247,36 +255,36 @@ mod tests {
 
     #[test]
     fn sizes_count_in_powers_of_1024() {
-        check(size("104857600"), Some(104_857_600));
-        check(size("1k"), Some(1024));
-        check(size("1KiB"), Some(1024));
-        check(size("100mib"), Some(104_857_600));
-        check(size("2M"), Some(2 << 20));
-        check(size("1g"), Some(1 << 30));
-        check(size("1GIB"), Some(1 << 30));
+        check(parse_size("104857600"), Some(104_857_600));
+        check(parse_size("1k"), Some(1024));
+        check(parse_size("1KiB"), Some(1024));
+        check(parse_size("100mib"), Some(104_857_600));
+        check(parse_size("2M"), Some(2 << 20));
+        check(parse_size("1g"), Some(1 << 30));
+        check(parse_size("1GIB"), Some(1 << 30));
         for bad in
             ["0", "0K", "", "K", "1KB", "1 K", "-1", "1.5M", "99999999999G", "1ü", "1073741825"]
         {
-            check(size(bad), None);
+            check(parse_size(bad), None);
         }
     }
 
     #[test]
     fn switches_are_on_or_off() {
         for (text, expected) in [("1", true), ("TRUE", true), ("0", false), ("False", false)] {
-            check(switch(text), Some(expected));
+            check(parse_bool(text), Some(expected));
         }
         for bad in ["yes", "2", "on", "tru"] {
-            check(switch(bad), None);
+            check(parse_bool(bad), None);
         }
     }
 
     #[test]
     fn levels_have_names_in_any_case() {
-        check(level("INFO"), Some(LevelFilter::Info));
-        check(level("Trace"), Some(LevelFilter::Trace));
+        check(parse_log_level("INFO"), Some(LevelFilter::Info));
+        check(parse_log_level("Trace"), Some(LevelFilter::Trace));
         for bad in ["off", "warning", "2", ""] {
-            check(level(bad), None);
+            check(parse_log_level(bad), None);
         }
     }
 
@@ -295,30 +303,30 @@ mod tests {
             ("-9", LevelFilter::Error),
         ];
         for (text, expected) in cases {
-            assert_eq!(debug_level(text), expected, "{text}");
+            assert_eq!(parse_debug_level(text), expected, "{text}");
         }
     }
 
     #[test]
     fn keys_can_stand_in_a_header_or_are_refused_unseen() {
-        check(key("sk-Proj_1.2/3+4="), Some(Secret::new("sk-Proj_1.2/3+4=")));
+        check(parse_api_key("sk-Proj_1.2/3+4="), Some(Secret::new("sk-Proj_1.2/3+4=")));
         for bad in ["s3cret key", "s3cret\nkey", "s3cret\u{7f}", "s3crét", "s3cret\u{fffd}"] {
-            check(key(bad), None);
-            assert!(!key(bad).expect_err(bad).contains("s3cr"));
+            check(parse_api_key(bad), None);
+            assert!(!parse_api_key(bad).expect_err(bad).contains("s3cr"));
         }
     }
 
     #[test]
     fn keep_alive_is_a_duration_or_seconds() {
         let lasting = |seconds| KeepAlive::For(Duration::from_secs(seconds));
-        check(keep_alive("5m"), Some(lasting(300)));
-        check(keep_alive("300"), Some(lasting(300)));
-        check(keep_alive("0"), Some(lasting(0)));
-        check(keep_alive("-1"), Some(KeepAlive::Forever));
-        check(keep_alive("-1m"), Some(KeepAlive::Forever));
-        check(keep_alive("9223372036"), Some(lasting(9_223_372_036)));
-        check(keep_alive("9223372037"), Some(KeepAlive::Forever));
-        assert!(keep_alive("soon").is_err());
-        assert!(keep_alive("99999999999999999999").is_err());
+        check(parse_keep_alive("5m"), Some(lasting(300)));
+        check(parse_keep_alive("300"), Some(lasting(300)));
+        check(parse_keep_alive("0"), Some(lasting(0)));
+        check(parse_keep_alive("-1"), Some(KeepAlive::Forever));
+        check(parse_keep_alive("-1m"), Some(KeepAlive::Forever));
+        check(parse_keep_alive("9223372036"), Some(lasting(9_223_372_036)));
+        check(parse_keep_alive("9223372037"), Some(KeepAlive::Forever));
+        assert!(parse_keep_alive("soon").is_err());
+        assert!(parse_keep_alive("99999999999999999999").is_err());
     }
 }

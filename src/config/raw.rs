@@ -9,7 +9,7 @@ use std::ffi::OsString;
 
 use lexopt::{Arg, Parser};
 
-use super::options::{Row, TABLE, by_flag};
+use super::options::{OPTIONS, OptionSpec, find_by_flag};
 
 /// Where a value came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub enum Source {
 }
 
 /// A value as typed, without surrounding blanks and quotes; never empty.
-pub struct Given {
+pub struct OptionValue {
     /// Where it came from.
     pub source: Source,
     /// The flag without dashes, or the variable: the alias, if that was used.
@@ -32,7 +32,7 @@ pub struct Given {
     pub text: String,
 }
 
-impl Given {
+impl OptionValue {
     /// The option as the user wrote it.
     pub fn label(&self) -> String {
         match self.source {
@@ -78,17 +78,18 @@ impl CommandLine {
         loop {
             match parser.next() {
                 Ok(None) => return line,
-                Ok(Some(Arg::Long("help") | Arg::Short('h'))) => line.ask(Mode::Help),
-                Ok(Some(Arg::Long("version") | Arg::Short('V'))) => line.ask(Mode::Version),
-                Ok(Some(Arg::Long("check"))) => line.ask(Mode::Check),
-                Ok(Some(Arg::Long("healthcheck"))) => line.ask(Mode::Healthcheck),
+                Ok(Some(Arg::Long("help") | Arg::Short('h'))) => line.set_mode(Mode::Help),
+                Ok(Some(Arg::Long("version") | Arg::Short('V'))) => line.set_mode(Mode::Version),
+                Ok(Some(Arg::Long("check"))) => line.set_mode(Mode::Check),
+                Ok(Some(Arg::Long("healthcheck"))) => line.set_mode(Mode::Healthcheck),
                 Ok(Some(Arg::Long(name))) => {
-                    let known = by_flag(name).and_then(|row| row.flag).ok_or(format!("--{name}"));
-                    line.value(known, value(&mut parser));
+                    let known =
+                        find_by_flag(name).and_then(|row| row.flag).ok_or(format!("--{name}"));
+                    line.add_value(known, read_value(&mut parser));
                 }
                 Ok(Some(Arg::Short(name))) => {
                     let name = Err(format!("-{name}"));
-                    line.value(name, value(&mut parser));
+                    line.add_value(name, read_value(&mut parser));
                 }
                 Ok(Some(Arg::Value(_))) => line.problems.push(
                     "an argument that belongs to no option was found; options begin with -- (see \
@@ -103,7 +104,7 @@ impl CommandLine {
         }
     }
 
-    fn ask(&mut self, mode: Mode) {
+    fn set_mode(&mut self, mode: Mode) {
         let strength = |mode| mode as u8;
         if strength(mode) > strength(self.mode) {
             self.mode = mode;
@@ -111,7 +112,7 @@ impl CommandLine {
     }
 
     /// Keeps the value of a known flag; an unknown one takes its value along into oblivion.
-    fn value(&mut self, flag: Result<&'static str, String>, value: Option<String>) {
+    fn add_value(&mut self, flag: Result<&'static str, String>, value: Option<String>) {
         match (flag, value) {
             (Ok(flag), Some(value)) => self.values.push((flag, value)),
             (Ok(flag), None) => self.problems.push(format!("--{flag} needs a value")),
@@ -122,7 +123,7 @@ impl CommandLine {
 
 /// The value of the flag just read: behind `=`, or the next argument unless that is a flag itself
 /// (`-1` is a value). Text that is not UTF-8 keeps a mark that no option accepts.
-fn value(parser: &mut Parser) -> Option<String> {
+fn read_value(parser: &mut Parser) -> Option<String> {
     let value = parser.optional_value().or_else(|| {
         parser.try_raw_args()?.next_if(|arg| !arg.as_encoded_bytes().starts_with(b"--"))
     })?;
@@ -130,49 +131,49 @@ fn value(parser: &mut Parser) -> Option<String> {
 }
 
 /// What was typed for each row of the table, by the strongest source.
-pub struct RawConfig(Vec<Option<Given>>);
+pub struct RawConfig(Vec<Option<OptionValue>>);
 
 impl RawConfig {
     /// Flags before environment before `.env` file; in each, the last value of the first name.
-    pub fn gather(
+    pub fn collect(
         flags: &[(&'static str, String)],
         env: &dyn Fn(&str) -> Option<String>,
         dotenv: &[(String, String)],
     ) -> Self {
-        let find = |row: &'static Row| {
+        let find = |row: &'static OptionSpec| {
             let in_flags = row.flag.into_iter().map(|name| (Source::Flag, name));
             let in_env = row.variables().map(|name| (Source::Environment, name));
             let in_dotenv = row.variables().map(|name| (Source::Dotenv, name));
             in_flags.chain(in_env).chain(in_dotenv).find_map(|(source, name)| {
                 let text = match source {
-                    Source::Flag => last(flags, name),
-                    Source::Environment => env(name).as_deref().and_then(stripped),
-                    Source::Dotenv => last(dotenv, name),
+                    Source::Flag => last_value(flags, name),
+                    Source::Environment => env(name).as_deref().and_then(strip_quotes),
+                    Source::Dotenv => last_value(dotenv, name),
                 }?;
-                Some(Given { source, name, text })
+                Some(OptionValue { source, name, text })
             })
         };
-        Self(TABLE.iter().map(find).collect())
+        Self(OPTIONS.iter().map(find).collect())
     }
 
     /// Every row with what was given for it.
-    pub fn rows(&self) -> impl Iterator<Item = (&'static Row, &Given)> {
-        TABLE.iter().zip(&self.0).filter_map(|(row, given)| Some((row, given.as_ref()?)))
+    pub fn values(&self) -> impl Iterator<Item = (&'static OptionSpec, &OptionValue)> {
+        OPTIONS.iter().zip(&self.0).filter_map(|(row, given)| Some((row, given.as_ref()?)))
     }
 
     /// What was given for a variable's row.
-    pub fn get(&self, variable: &str) -> Option<&Given> {
-        self.rows().find(|(row, _)| row.variable == variable).map(|(_, given)| given)
+    pub fn get(&self, variable: &str) -> Option<&OptionValue> {
+        self.values().find(|(row, _)| row.variable == variable).map(|(_, given)| given)
     }
 }
 
 /// The last value of a name that is not empty.
-fn last<N: AsRef<str>>(pairs: &[(N, String)], name: &str) -> Option<String> {
-    pairs.iter().rev().filter(|(n, _)| n.as_ref() == name).find_map(|(_, text)| stripped(text))
+fn last_value<N: AsRef<str>>(pairs: &[(N, String)], name: &str) -> Option<String> {
+    pairs.iter().rev().filter(|(n, _)| n.as_ref() == name).find_map(|(_, text)| strip_quotes(text))
 }
 
 /// The text without blanks and then quotes around it (ollama-api.md 17), unless it is empty.
-fn stripped(text: &str) -> Option<String> {
+fn strip_quotes(text: &str) -> Option<String> {
     let text = text.trim().trim_matches(['"', '\'']);
     (!text.is_empty()).then(|| text.to_owned())
 }
@@ -242,11 +243,11 @@ mod tests {
 
     #[test]
     fn blanks_and_then_quotes_are_stripped() {
-        assert_eq!(stripped(" \"1.2.3.4\" ").as_deref(), Some("1.2.3.4"));
-        assert_eq!(stripped("'\"x'").as_deref(), Some("x"));
-        assert_eq!(stripped("a'b").as_deref(), Some("a'b"));
+        assert_eq!(strip_quotes(" \"1.2.3.4\" ").as_deref(), Some("1.2.3.4"));
+        assert_eq!(strip_quotes("'\"x'").as_deref(), Some("x"));
+        assert_eq!(strip_quotes("a'b").as_deref(), Some("a'b"));
         for empty in ["", "  ", "\"\"", " '' "] {
-            assert_eq!(stripped(empty), None, "{empty:?}");
+            assert_eq!(strip_quotes(empty), None, "{empty:?}");
         }
     }
 }

@@ -7,7 +7,7 @@
 use serde::Serialize;
 
 use super::Context;
-use crate::api::ollama::response::ErrorAnswer;
+use crate::api::ollama::response::ErrorResponse;
 use crate::error::{Error, Result};
 
 /// The answer of `GET /api/status`.
@@ -36,21 +36,21 @@ pub(super) fn status(context: &mut Context<'_>) -> Result<()> {
 
 /// `POST /api/me`.
 pub(super) fn me(context: &mut Context<'_>) -> Result<()> {
-    context.answer_json(401, &ErrorAnswer { error: "unauthorized" })
+    context.answer_json(401, &ErrorResponse { error: "unauthorized" })
 }
 
 /// `POST /api/signout` and `DELETE /api/user/keys/:encodedKey`.
 pub(super) fn sign_out(context: &mut Context<'_>) -> Result<()> {
-    context.answer_json(401, &ErrorAnswer { error: "you are not currently signed in" })
+    context.answer_json(401, &ErrorResponse { error: "you are not currently signed in" })
 }
 
 /// `POST /api/experimental/web_search` and `web_fetch`. Ollama does not look into the body either.
-pub(super) fn web(context: &mut Context<'_>, body: &[u8], what: &str) -> Result<()> {
+pub(super) fn refuse_web_tool(context: &mut Context<'_>, body: &[u8], what: &str) -> Result<()> {
     if body.trim_ascii().is_empty() {
         return Err(Error::MissingBody);
     }
     let error = format!("ollama cloud is disabled: {what} is unavailable");
-    context.answer_json(403, &ErrorAnswer { error: &error })
+    context.answer_json(403, &ErrorResponse { error: &error })
 }
 
 /// `GET /api/experimental/model-recommendations`.

@@ -11,14 +11,14 @@ use super::Context;
 use crate::error::{Error, Result};
 
 /// Bytes that a body may unfold to.
-const MOST: usize = 20 * 1024 * 1024;
+const MAX_DECOMPRESSED_BYTES: usize = 20 * 1024 * 1024;
 
 /// The largest window that a frame may ask for. Memory is set aside for it before anything is unfolded,
 /// so that a body of some bytes could have 128 MiB of it.
-const LARGEST_WINDOW: u64 = 32 * 1024 * 1024;
+const MAX_WINDOW_BYTES: u64 = 32 * 1024 * 1024;
 
 /// Whether the body is compressed in a way that is undone here.
-pub(super) fn is_packed(context: &Context<'_>) -> bool {
+pub(super) fn is_compressed(context: &Context<'_>) -> bool {
     let encoding = context.exchange.header("Content-Encoding").unwrap_or_default();
     encoding.trim().eq_ignore_ascii_case("zstd")
 }
@@ -27,10 +27,10 @@ pub(super) fn is_packed(context: &Context<'_>) -> bool {
 ///
 /// # Errors
 /// Those of reading it, and [`Error::InvalidRequest`] when it is not what it says.
-pub(super) fn read(context: &mut Context<'_>) -> Result<Vec<u8>> {
-    let packed = is_packed(context);
+pub(super) fn read_body(context: &mut Context<'_>) -> Result<Vec<u8>> {
+    let packed = is_compressed(context);
     let body = context.exchange.read_body(context.app.config.max_body_bytes)?;
-    let body = if packed { unfold(&body)? } else { body };
+    let body = if packed { decompress_zstd(&body)? } else { body };
     context.log_body(&body);
     Ok(body)
 }
@@ -39,18 +39,18 @@ pub(super) fn read(context: &mut Context<'_>) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// [`Error::InvalidRequest`] when it is none, [`Error::BodyTooLarge`] when it unfolds to too much.
-pub fn unfold(body: &[u8]) -> Result<Vec<u8>> {
-    let wrong = || Error::invalid("failed to decompress request body");
+pub fn decompress_zstd(body: &[u8]) -> Result<Vec<u8>> {
+    let wrong = || Error::invalid_request("failed to decompress request body");
     let mut rest = body;
     let mut out = Vec::new();
     // Frames may follow each other.
     while !rest.is_empty() {
-        let decoder = StreamingDecoder::new_with_max_window_size(&mut rest, LARGEST_WINDOW);
+        let decoder = StreamingDecoder::new_with_max_window_size(&mut rest, MAX_WINDOW_BYTES);
         let decoder = decoder.map_err(|_| wrong())?;
-        let most = (MOST + 1 - out.len()) as u64;
+        let most = (MAX_DECOMPRESSED_BYTES + 1 - out.len()) as u64;
         decoder.take(most).read_to_end(&mut out).map_err(|_| wrong())?;
-        if out.len() > MOST {
-            return Err(Error::BodyTooLarge { limit: MOST });
+        if out.len() > MAX_DECOMPRESSED_BYTES {
+            return Err(Error::BodyTooLarge { limit: MAX_DECOMPRESSED_BYTES });
         }
     }
     Ok(out)
@@ -69,15 +69,15 @@ mod tests {
     #[test]
     fn frames_are_unfolded_one_after_the_other() {
         let both = [packed(b"{\"a\":"), packed(b"1}")].concat();
-        assert_eq!(unfold(&both).expect("good frames"), b"{\"a\":1}");
-        assert_eq!(unfold(b"").expect("nothing"), b"");
+        assert_eq!(decompress_zstd(&both).expect("good frames"), b"{\"a\":1}");
+        assert_eq!(decompress_zstd(b"").expect("nothing"), b"");
     }
 
     #[test]
     fn what_is_no_frame_is_refused() {
         let cut = packed(&[b'x'; 4096]);
         for wrong in [b"{\"a\":1}".as_slice(), &cut[..cut.len() - 2], &[0x28, 0xb5, 0x2f, 0xfd]] {
-            let error = unfold(wrong).expect_err("no frame");
+            let error = decompress_zstd(wrong).expect_err("no frame");
             assert_eq!(error.message(), "failed to decompress request body");
             assert_eq!(error.status(), Some(400));
         }
@@ -87,15 +87,15 @@ mod tests {
     fn a_frame_cannot_have_much_memory_set_aside() {
         // An empty frame whose second byte behind the magic number is the size of its window.
         let frame = |window: u8| [0x28, 0xb5, 0x2f, 0xfd, 0, window, 1, 0, 0];
-        assert_eq!(unfold(&frame(15 << 3)).expect("32 MiB"), b"");
-        assert_eq!(unfold(&frame(17 << 3)).expect_err("128 MiB").status(), Some(400));
+        assert_eq!(decompress_zstd(&frame(15 << 3)).expect("32 MiB"), b"");
+        assert_eq!(decompress_zstd(&frame(17 << 3)).expect_err("128 MiB").status(), Some(400));
     }
 
     #[test]
     fn a_body_that_unfolds_without_end_is_refused() {
-        let at_the_limit = packed(&vec![0; MOST]);
-        assert_eq!(unfold(&at_the_limit).expect("just so").len(), MOST);
+        let at_the_limit = packed(&vec![0; MAX_DECOMPRESSED_BYTES]);
+        assert_eq!(decompress_zstd(&at_the_limit).expect("just so").len(), MAX_DECOMPRESSED_BYTES);
         let above = [at_the_limit, packed(b"x")].concat();
-        assert_eq!(unfold(&above).expect_err("too much").status(), Some(413));
+        assert_eq!(decompress_zstd(&above).expect_err("too much").status(), Some(413));
     }
 }

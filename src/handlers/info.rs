@@ -4,18 +4,18 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::model_lookup::Known;
-use super::{Context, model_is_required};
+use super::model_lookup::AnyModel;
+use super::{Context, model_required_error};
 use crate::api::ollama::decode;
 use crate::api::ollama::request::ShowRequest;
-use crate::api::ollama::response::{List, VersionAnswer};
+use crate::api::ollama::response::{ListResponse, VersionResponse};
 use crate::api::wire::ndjson;
 use crate::backends::names;
 use crate::error::{Error, Result};
 use crate::http::exchange::ContentType;
 use crate::models::catalog;
-use crate::models::model::{Asked, Model};
-use crate::models::running_models::Stay;
+use crate::models::model::{Model, ShowOptions};
+use crate::models::running_models::LoadState;
 use crate::models::virtual_model::VirtualModel;
 use crate::observe::order;
 
@@ -27,70 +27,77 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// `GET /api/version`.
 pub(super) fn version(context: &mut Context<'_>) -> Result<()> {
-    let body = ndjson::to_vec(&VersionAnswer { version: OLLAMA_VERSION });
+    let body = ndjson::to_vec(&VersionResponse { version: OLLAMA_VERSION });
     let ours = [("X-Ollama-OpenAI-Proxy-Version", VERSION)];
-    context.exchange.answer_with(200, ContentType::Json, &ours, &body)
+    context.exchange.respond_with_headers(200, ContentType::Json, &ours, &body)
 }
 
 /// `GET /api/tags`.
 pub(super) fn tags(context: &mut Context<'_>) -> Result<()> {
-    let list = context.app.list(context.trace)?;
-    let setting = context.app.setting();
-    let own = context.app.store.all();
-    let hidden = |model: &&Model| own.contains_key(&names::key(&model.id));
+    let list = context.app.get_model_list(context.trace)?;
+    let setting = context.app.render_context();
+    let own = context.app.store.snapshot();
+    let hidden = |model: &&Model| own.contains_key(&names::canonical_key(&model.id));
     let listed = list.iter().filter(|model| !hidden(model));
-    let base = |model: &VirtualModel| match catalog::find(&list, &model.from) {
-        Some(base) => model.tag(base, &setting),
-        None => model.tag(&Model::unlisted(&model.from), &setting),
+    let base = |model: &VirtualModel| match catalog::find_model(&list, &model.from) {
+        Some(base) => model.render_tag(base, &setting),
+        None => model.render_tag(&Model::from_id(&model.from), &setting),
     };
     let mut models: Vec<_> =
-        listed.map(|model| (model.modified(&setting), model.tag(&setting))).collect();
-    models.extend(own.values().map(|model| (model.modified(), base(model))));
+        listed.map(|model| (model.modified_time(&setting), model.render_tag(&setting))).collect();
+    models.extend(own.values().map(|model| (model.modified_time(), base(model))));
     order::sort_by(&mut models, |(a, _), (b, _)| b.cmp(a));
     let models = models.into_iter().map(|(_, tag)| tag).collect();
-    context.answer_json(200, &List { models })
+    context.answer_json(200, &ListResponse { models })
 }
 
 /// `GET /api/ps`.
 pub(super) fn ps(context: &mut Context<'_>) -> Result<()> {
     let app = context.app;
-    let loaded = app.loaded.list(SystemTime::now());
+    let loaded = app.running_models.list(SystemTime::now());
     // Digests and windows are to be those of the tags; nothing loaded needs none.
-    let list = if loaded.is_empty() { None } else { app.any_list(context.trace) };
+    let list = if loaded.is_empty() { None } else { app.try_get_model_list(context.trace) };
     let known = list.as_deref().map_or(&[][..], |list| list);
-    let model = |id: &str| match catalog::find(known, id) {
+    let model = |id: &str| match catalog::find_model(known, id) {
         Some(model) => model.clone(),
-        None => Model::unlisted(id),
+        None => Model::from_id(id),
     };
-    let process = |(id, stay): (String, Stay)| match app.overlay(&id) {
-        Some(own) => own.process(&model(&own.from), &app.setting(), stay.expires, stay.num_ctx),
-        None => model(&id).process(&app.setting(), stay.expires, stay.num_ctx),
+    let process = |(id, stay): (String, LoadState)| match app.find_virtual_model(&id) {
+        Some(own) => own.render_process(
+            &model(&own.from),
+            &app.render_context(),
+            stay.expires_at,
+            stay.num_ctx,
+        ),
+        None => model(&id).render_process(&app.render_context(), stay.expires_at, stay.num_ctx),
     };
     let models = loaded.into_iter().map(process).collect();
-    context.answer_json(200, &List { models })
+    context.answer_json(200, &ListResponse { models })
 }
 
 /// `POST /api/show`.
 pub(super) fn show(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
-    let text = decode::text(body)?;
+    let text = decode::decode_body(body)?;
     let request: ShowRequest<'_> = decode::parse(&text, "ShowRequest")?;
     let model = request.model.as_deref().filter(|model| !model.is_empty());
-    let name = context.name(model.or(request.name.as_deref()), model_is_required);
-    let name = name.map_err(no_details)?;
+    let name = context.parse_model_name(model.or(request.name.as_deref()), model_required_error);
+    let name = name.map_err(reword_cloud_error)?;
     let app = context.app;
-    let asked = Asked {
+    let asked = ShowOptions {
         name: &name,
         system: request.system.as_deref().unwrap_or_default(),
         options: request.options.clone().unwrap_or_default(),
     };
-    let answer = match app.known(&name, context.trace)? {
-        Some(Known::Upstream(model)) => model.show(&app.setting(), &asked),
-        Some(Known::Virtual(model)) => {
-            model.show(&app.base(&model, context.trace), &app.setting(), &asked)
-        }
-        None if !names::is_valid(&name) => return Err(names::invalid()),
+    let answer = match app.find_model(&name, context.trace)? {
+        Some(AnyModel::Upstream(model)) => model.render_show(&app.render_context(), &asked),
+        Some(AnyModel::Virtual(model)) => model.render_show(
+            &app.find_base_model(&model, context.trace),
+            &app.render_context(),
+            &asked,
+        ),
+        None if !names::is_valid(&name) => return Err(names::invalid_name_error()),
         None => {
-            let shown = names::display(&name);
+            let shown = names::display_name(&name);
             return Err(Error::ModelNotFound { message: format!("model '{shown}' not found") });
         }
     };
@@ -98,7 +105,7 @@ pub(super) fn show(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
 }
 
 /// This route words it differently where a cloud model is asked for (ollama-api.md 4.2).
-fn no_details(error: Error) -> Error {
+fn reword_cloud_error(error: Error) -> Error {
     match error {
         Error::Forbidden { .. } => Error::Forbidden {
             reason: "ollama cloud is disabled: remote model details are unavailable".into(),
@@ -132,7 +139,7 @@ struct Ready {
 
 /// `GET /ready`: whether a request would be served now. The upstream is not asked.
 pub(super) fn ready(context: &mut Context<'_>) -> Result<()> {
-    let reason = context.app.metrics().ready(context.app.client.circuit()).err();
+    let reason = context.app.metrics().check_ready(context.app.client.circuit_state()).err();
     let (status, word) = if reason.is_none() { (200, "ready") } else { (503, "not ready") };
     context.answer_json(status, &Ready { status: word, reason })
 }
@@ -140,8 +147,8 @@ pub(super) fn ready(context: &mut Context<'_>) -> Result<()> {
 /// `GET /metrics`.
 pub(super) fn metrics(context: &mut Context<'_>) -> Result<()> {
     let app = context.app;
-    let text = app.metrics().text(app.client.circuit(), VERSION, app.started);
-    context.exchange.answer(200, ContentType::Metrics, text.as_bytes())
+    let text = app.metrics().render(app.client.circuit_state(), VERSION, app.started_at);
+    context.exchange.respond(200, ContentType::Metrics, text.as_bytes())
 }
 
 /// The answer of `GET /openai/health`.
@@ -160,14 +167,14 @@ struct UpstreamHealth {
 /// `GET /openai/health`: one quick attempt at the upstream's model list.
 pub(super) fn upstream_health(context: &mut Context<'_>) -> Result<()> {
     let client = &context.app.client;
-    let checked = client.health_check(context.trace);
+    let checked = client.check_health(context.trace);
     let (requests, errors) = (client.metrics().attempts(), client.metrics().failures());
     #[allow(clippy::cast_precision_loss)] // A rate, not a count.
     let error_rate = if requests == 0 { 0.0 } else { errors as f64 / requests as f64 };
     let (status, word) = if checked.is_ok() { (200, "healthy") } else { (503, "unhealthy") };
     let health = UpstreamHealth {
         status: word,
-        circuit: client.circuit().name(),
+        circuit: client.circuit_state().name(),
         models_available: checked.as_ref().copied().unwrap_or(0),
         request_count: requests,
         error_count: errors,

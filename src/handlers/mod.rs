@@ -21,7 +21,7 @@ mod transfer;
 mod v1_models;
 
 #[doc(hidden)] // For tests that have no request.
-pub use self::decompress::unfold;
+pub use self::decompress::decompress_zstd;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -36,15 +36,15 @@ use crate::error::{Error, Result};
 use crate::http::exchange::{ContentType, Exchange};
 use crate::http::host_info;
 use crate::http::routes;
-use crate::http::routes::{Route, Target, V1};
+use crate::http::routes::{Route, RouteMatch, V1Route};
 use crate::models::catalog;
-use crate::models::catalog::{Catalog, List};
-use crate::models::model::{Abilities, DEFAULT_CONTEXT_LENGTH, Model, Setting};
-use crate::models::running_models::Loaded;
+use crate::models::catalog::{Catalog, SharedModelList};
+use crate::models::model::{Capabilities, DEFAULT_CONTEXT_LENGTH, Model, RenderContext};
+use crate::models::running_models::RunningModels;
 use crate::models::store::Store;
 use crate::models::virtual_model::VirtualModel;
 use crate::observe::metrics::Metrics;
-use crate::upstream::tool_call_extras::Keepsakes;
+use crate::upstream::tool_call_extras::ToolCallExtras;
 use crate::upstream::{Client, Trace};
 
 /// What all requests share.
@@ -52,13 +52,13 @@ pub struct App {
     config: Config,
     client: Client,
     catalog: Catalog,
-    loaded: Loaded,
-    learnt: embed::Learnt,
+    running_models: RunningModels,
+    batch_limits: embed::BatchLimits,
     store: Store,
-    keepsakes: Keepsakes,
-    blobs: transfer::Blobs,
-    started: SystemTime,
-    base: String,
+    tool_call_extras: ToolCallExtras,
+    blobs: transfer::BlobDigests,
+    started_at: SystemTime,
+    base_url: String,
     /// The upstream said that it has no `responses`.
     lacks_responses: AtomicBool,
 }
@@ -72,28 +72,28 @@ pub struct Context<'a> {
     /// What the log is to know.
     pub trace: &'a mut Trace,
     /// When the request was there.
-    pub received: Instant,
+    pub received_at: Instant,
 }
 
 /// The upstream's model that a name means, and what it takes.
-struct Resolved {
+struct ResolvedModel {
     id: String,
     profile: &'static Profile,
     /// The name under which it counts as loaded: the id, or that of the virtual model.
-    used: String,
+    running_name: String,
     /// What it can do, as far as is known.
-    abilities: Abilities,
+    capabilities: Capabilities,
     /// Whether the upstream has no such model and would not say so.
-    unknown: bool,
+    is_missing: bool,
     /// Whether there was no list to look into.
-    unlooked: bool,
+    list_unavailable: bool,
 }
 
-impl Resolved {
+impl ResolvedModel {
     /// Refuses a model that the upstream has not, in the words of most routes; `name` is what the
     /// client sent.
-    fn exists(&self, name: &str) -> Result<()> {
-        if !self.unknown {
+    fn check_exists(&self, name: &str) -> Result<()> {
+        if !self.is_missing {
             return Ok(());
         }
         Err(Error::ModelNotFound { message: format!("model '{name}' not found") })
@@ -103,23 +103,25 @@ impl Resolved {
 impl App {
     /// An application over one upstream.
     #[must_use]
-    pub fn new(config: Config, client: Client, store: Store, started: SystemTime) -> Self {
-        let base = config.base_url.to_string();
+    pub fn new(config: Config, client: Client, store: Store, started_at: SystemTime) -> Self {
+        let base_url = config.base_url.to_string();
         let catalog = Catalog::new(config.models_ttl);
-        let (loaded, blobs) = (Loaded::new(config.keep_alive), transfer::Blobs::default());
-        let (learnt, keepsakes) = (embed::Learnt::default(), Keepsakes::default());
+        let (running_models, blobs) =
+            (RunningModels::new(config.keep_alive), transfer::BlobDigests::default());
+        let (batch_limits, tool_call_extras) =
+            (embed::BatchLimits::default(), ToolCallExtras::default());
         let lacks_responses = AtomicBool::new(false);
         Self {
             config,
             client,
             catalog,
-            loaded,
-            learnt,
+            running_models,
+            batch_limits,
             store,
-            keepsakes,
+            tool_call_extras,
             blobs,
-            started,
-            base,
+            started_at,
+            base_url,
             lacks_responses,
         }
     }
@@ -130,29 +132,29 @@ impl App {
         self.client.metrics()
     }
 
-    fn setting(&self) -> Setting<'_> {
-        Setting {
-            base: &self.base,
-            started: self.started,
-            context_length: self.config.context_length.unwrap_or(DEFAULT_CONTEXT_LENGTH),
-            zone: host_info::zone,
+    fn render_context(&self) -> RenderContext<'_> {
+        RenderContext {
+            base_url: &self.base_url,
+            started_at: self.started_at,
+            default_context_length: self.config.context_length.unwrap_or(DEFAULT_CONTEXT_LENGTH),
+            utc_offset: host_info::utc_offset,
         }
     }
 
     /// A list that is fresh enough.
-    fn list(&self, trace: &mut Trace) -> Result<List> {
-        self.catalog.fresh(|| self.client.list_models(trace))
+    fn get_model_list(&self, trace: &mut Trace) -> Result<SharedModelList> {
+        self.catalog.get_or_fetch(|| self.client.list_models(trace))
     }
 
     /// Whatever list can be had quickly, in one short attempt. Lists help to understand a request;
     /// it does not fail without one, and the attempt does not count as the request's own.
-    fn any_list(&self, trace: &Trace) -> Option<List> {
+    fn try_get_model_list(&self, trace: &Trace) -> Option<SharedModelList> {
         let mut aside = Trace {
             request_id: trace.request_id.clone(),
             model: trace.model.clone(),
             ..Trace::default()
         };
-        self.catalog.any(|| self.client.list_models_once(&mut aside))
+        self.catalog.try_get(|| self.client.list_models_quickly(&mut aside))
     }
 
     /// Finds the upstream's id for a name and the family that serves it; `overlay` is the virtual
@@ -161,45 +163,47 @@ impl App {
     /// know or some models can do. A name that no list shows is forwarded all the same, because lists
     /// are often incomplete (ollama-api.md 18.12), except to a family that would answer as if it had the
     /// model.
-    fn resolve(
+    fn resolve_model(
         &self,
         name: &str,
         overlay: Option<&VirtualModel>,
         need_family: bool,
         trace: &Trace,
-    ) -> Resolved {
+    ) -> ResolvedModel {
         let name = overlay.map_or(name, |model| &model.from);
-        let named = self.client.profile();
-        let at_hand = self.catalog.at_hand();
-        let unsure = names::without_latest(name).is_some()
-            || (at_hand.is_none() && self.client.family().is_some_and(|it| it.ignores_model))
-            || (need_family && named.is_none_or(|profile| profile.lists_abilities));
-        let lacks = |list: &List| catalog::find(list, name).is_none();
+        let named = self.client.configured_profile();
+        let at_hand = self.catalog.get_cached();
+        let unsure = names::strip_latest_tag(name).is_some()
+            || (at_hand.is_none()
+                && self.client.current_profile().is_some_and(|it| it.ignores_model))
+            || (need_family && named.is_none_or(|profile| profile.lists_capabilities));
+        let lacks = |list: &SharedModelList| catalog::find_model(list, name).is_none();
         // A server of several models says itself which it has not.
-        let ignores = |list: &List| {
-            let profile = named.or(list.profile_of(list.first()));
+        let ignores = |list: &SharedModelList| {
+            let profile = named.or(list.profile_for(list.first()));
             list.len() == 1 && profile.is_some_and(|profile| profile.ignores_model)
         };
         let list = match at_hand {
-            _ if unsure => self.any_list(trace),
+            _ if unsure => self.try_get_model_list(trace),
             // The kept list may be an old one.
-            Some(list) if ignores(&list) && lacks(&list) => self.any_list(trace),
+            Some(list) if ignores(&list) && lacks(&list) => self.try_get_model_list(trace),
             kept => kept,
         };
-        let found = list.as_deref().and_then(|list| catalog::find(list, name));
-        let listed = list.as_deref().and_then(|list| list.profile_of(found));
+        let found = list.as_deref().and_then(|list| catalog::find_model(list, name));
+        let listed = list.as_deref().and_then(|list| list.profile_for(found));
         let id = found.map_or_else(
             || {
-                let name = names::without_defaults(name);
-                names::without_latest(name).unwrap_or(name).to_owned()
+                let name = names::strip_default_prefixes(name);
+                names::strip_latest_tag(name).unwrap_or(name).to_owned()
             },
             |model| model.id.clone(),
         );
-        Resolved {
-            unknown: found.is_none() && list.as_ref().is_some_and(ignores),
-            unlooked: list.is_none(),
-            used: overlay.map_or_else(|| id.clone(), |model| model.name.clone()),
-            abilities: found.map_or_else(|| Model::unlisted(&id).abilities, |it| it.abilities),
+        ResolvedModel {
+            is_missing: found.is_none() && list.as_ref().is_some_and(ignores),
+            list_unavailable: list.is_none(),
+            running_name: overlay.map_or_else(|| id.clone(), |model| model.name.clone()),
+            capabilities: found
+                .map_or_else(|| Model::from_id(&id).capabilities, |it| it.capabilities),
             id,
             profile: named.or(listed).unwrap_or(&GENERIC),
         }
@@ -210,51 +214,53 @@ impl App {
     ///
     /// # Errors
     /// [`Error::ModelNotFound`].
-    fn confirm(
+    fn recheck_model(
         &self,
         unlooked: bool,
         (name, shown): (&str, &str),
         overlay: Option<&VirtualModel>,
         trace: &Trace,
     ) -> Result<()> {
-        if !unlooked || !self.client.family().is_some_and(|it| it.ignores_model) {
+        if !unlooked || !self.client.current_profile().is_some_and(|it| it.ignores_model) {
             return Ok(());
         }
-        self.resolve(name, overlay, false, trace).exists(shown)
+        self.resolve_model(name, overlay, false, trace).check_exists(shown)
     }
 
     /// Whether a model can be there: a list that has others and not this one says no. Without a list
     /// nobody knows.
     fn may_exist(&self, name: &str, overlay: Option<&VirtualModel>, trace: &mut Trace) -> bool {
         let name = overlay.map_or(name, |model| &model.from);
-        let lacks = |list: &List| catalog::find(list, name).is_none();
-        match self.any_list(trace) {
+        let lacks = |list: &SharedModelList| catalog::find_model(list, name).is_none();
+        match self.try_get_model_list(trace) {
             // The kept list may be an old one: a miss is worth a fresh look.
-            Some(list) if lacks(&list) => !self.list(trace).is_ok_and(|list| lacks(&list)),
+            Some(list) if lacks(&list) => {
+                !self.get_model_list(trace).is_ok_and(|list| lacks(&list))
+            }
             _ => true,
         }
     }
 
     /// The virtual model that a name means, if it means one: those hide the upstream's.
-    fn overlay(&self, name: &str) -> Option<Arc<VirtualModel>> {
+    fn find_virtual_model(&self, name: &str) -> Option<Arc<VirtualModel>> {
         self.store.get(name)
     }
 
     /// Notes that a model was loaded, and with what window.
-    fn touch(&self, id: &str, stay: Stay) {
-        self.loaded.touch(id, stay.keep_alive, stay.num_ctx, SystemTime::now());
+    fn mark_loaded(&self, id: &str, stay: LoadOptions) {
+        self.running_models.mark_loaded(id, stay.keep_alive, stay.num_ctx, SystemTime::now());
     }
 
     /// Notes that a model is in use until the value that is returned is dropped.
-    fn begin(&self, id: String, stay: Stay) -> InUse<'_> {
-        self.loaded.begin(&id, stay.keep_alive, stay.num_ctx, SystemTime::now());
-        InUse { app: self, id, answered: false }
+    fn begin_use(&self, id: String, stay: LoadOptions) -> ModelUse<'_> {
+        self.running_models.begin_use(&id, stay.keep_alive, stay.num_ctx, SystemTime::now());
+        ModelUse { app: self, id, was_answered: false }
     }
 }
 
 /// What a request says of how its model is loaded.
 #[derive(Clone, Copy)]
-struct Stay {
+struct LoadOptions {
     /// How long it stays, if the request says so.
     keep_alive: Option<KeepAlive>,
     /// The window that it gets.
@@ -262,55 +268,55 @@ struct Stay {
 }
 
 /// A model in use, so that `/api/ps` shows it. A panic ends the use, too.
-struct InUse<'a> {
+struct ModelUse<'a> {
     app: &'a App,
     id: String,
-    answered: bool,
+    was_answered: bool,
 }
 
-impl InUse<'_> {
+impl ModelUse<'_> {
     /// The upstream has answered: the model is there.
-    fn answered(&mut self) {
-        self.answered = true;
+    fn mark_answered(&mut self) {
+        self.was_answered = true;
     }
 }
 
-impl Drop for InUse<'_> {
+impl Drop for ModelUse<'_> {
     fn drop(&mut self) {
-        self.app.loaded.end(&self.id, self.answered, SystemTime::now());
+        self.app.running_models.end_use(&self.id, self.was_answered, SystemTime::now());
     }
 }
 
 /// Handles one request.
 ///
 /// # Errors
-/// Whatever the client is to be told, and [`Error::DownstreamGone`].
+/// Whatever the client is to be told, and [`Error::ClientDisconnected`].
 pub fn handle(mut context: Context<'_>) -> Result<()> {
     let target = routes::find(context.exchange.method(), context.exchange.target());
     // The body is read whatever the route, so that the connection can serve again; by its own
     // function where it need not be kept.
     let body = match target {
-        Ok(Target::Route(Route::Blob)) => Vec::new(),
-        Ok(Target::Route(Route::V1(
-            V1::Chat | V1::Completions | V1::Embeddings | V1::Transcriptions,
+        Ok(RouteMatch::Route(Route::Blob)) => Vec::new(),
+        Ok(RouteMatch::Route(Route::V1(
+            V1Route::Chat | V1Route::Completions | V1Route::Embeddings | V1Route::Transcriptions,
         ))) => Vec::new(),
-        Ok(Target::Route(Route::V1(V1::Responses | V1::Messages | V1::CountTokens))) => {
-            decompress::read(&mut context)?
-        }
-        _ => context.body()?,
+        Ok(RouteMatch::Route(Route::V1(
+            V1Route::Responses | V1Route::Messages | V1Route::CountTokens,
+        ))) => decompress::read_body(&mut context)?,
+        _ => context.read_body()?,
     };
     match target? {
-        Target::Redirect { status, location } => {
+        RouteMatch::Redirect { status, location } => {
             let location = [("Location", location.as_str())];
-            context.exchange.answer_with(status, ContentType::Text, &location, b"")
+            context.exchange.respond_with_headers(status, ContentType::PlainUtf8, &location, b"")
         }
-        Target::Route(route) => dispatch(route, &mut context, body),
+        RouteMatch::Route(route) => call_handler(route, &mut context, body),
     }
 }
 
-fn dispatch(route: Route, context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
+fn call_handler(route: Route, context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     match route {
-        Route::Root => context.exchange.answer(200, ContentType::Text, b"Ollama is running"),
+        Route::Root => context.exchange.respond(200, ContentType::PlainUtf8, b"Ollama is running"),
         Route::Version => info::version(context),
         Route::Tags => info::tags(context),
         Route::Ps => info::ps(context),
@@ -322,8 +328,8 @@ fn dispatch(route: Route, context: &mut Context<'_>, body: Vec<u8>) -> Result<()
         Route::Status => account::status(context),
         Route::Me => account::me(context),
         Route::SignOut | Route::UserKey => account::sign_out(context),
-        Route::WebSearch => account::web(context, &body, "web search"),
-        Route::WebFetch => account::web(context, &body, "web fetch"),
+        Route::WebSearch => account::refuse_web_tool(context, &body, "web search"),
+        Route::WebFetch => account::refuse_web_tool(context, &body, "web fetch"),
         Route::Recommendations => account::recommendations(context),
         Route::Create => manage::create(context, body),
         Route::Copy => manage::copy(context, body),
@@ -331,7 +337,7 @@ fn dispatch(route: Route, context: &mut Context<'_>, body: Vec<u8>) -> Result<()
         Route::Pull => transfer::pull(context, body),
         Route::Push => transfer::push(context, body),
         Route::Blob => transfer::blob(context),
-        Route::V1(route) => dispatch_v1(route, context, body),
+        Route::V1(route) => call_v1_handler(route, context, body),
         Route::Health => info::health(context),
         Route::Ready => info::ready(context),
         Route::UpstreamHealth => info::upstream_health(context),
@@ -339,29 +345,30 @@ fn dispatch(route: Route, context: &mut Context<'_>, body: Vec<u8>) -> Result<()
     }
 }
 
-fn dispatch_v1(route: V1, context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
+fn call_v1_handler(route: V1Route, context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     match route {
-        V1::Models => v1_models::list(context),
-        V1::Model => v1_models::one(context),
-        V1::Chat => openai::chat(context),
-        V1::Completions => openai::completions(context),
-        V1::Embeddings => openai::embeddings(context),
-        V1::Responses => openai::responses(context, body),
-        V1::Transcriptions => audio::transcriptions(context),
-        V1::Messages => anthropic::messages(context, body),
-        V1::CountTokens => anthropic::count_tokens(context, body),
+        V1Route::Models => v1_models::list(context),
+        V1Route::Model => v1_models::retrieve(context),
+        V1Route::Chat => openai::chat(context),
+        V1Route::Completions => openai::completions(context),
+        V1Route::Embeddings => openai::embeddings(context),
+        V1Route::Responses => openai::responses(context, body),
+        V1Route::Transcriptions => audio::transcriptions(context),
+        V1Route::Messages => anthropic::messages(context, body),
+        V1Route::CountTokens => anthropic::count_tokens(context, body),
     }
 }
 
 impl Context<'_> {
     /// From the request to the attempt that the upstream answered.
-    fn sent_after(&self) -> Duration {
-        let sent = self.trace.sent.map(|sent| sent.saturating_duration_since(self.received));
+    fn time_to_last_attempt(&self) -> Duration {
+        let sent =
+            self.trace.last_attempt_at.map(|sent| sent.saturating_duration_since(self.received_at));
         sent.unwrap_or_default()
     }
 
     /// The request's body.
-    fn body(&mut self) -> Result<Vec<u8>> {
+    fn read_body(&mut self) -> Result<Vec<u8>> {
         let body = self.exchange.read_body(self.app.config.max_body_bytes)?;
         self.log_body(&body);
         Ok(body)
@@ -369,28 +376,28 @@ impl Context<'_> {
 
     /// Logs what the client sent, where bodies are logged.
     fn log_body(&self, body: &[u8]) {
-        self.app.client.bodies().log(&self.trace.request_id, "request of the client", body);
+        self.app.client.body_log().log(&self.trace.request_id, "request of the client", body);
     }
 
     fn answer_json(&mut self, status: u16, value: &impl serde::Serialize) -> Result<()> {
-        self.exchange.answer(status, ContentType::Json, &ndjson::to_vec(value))
+        self.exchange.respond(status, ContentType::Json, &ndjson::to_vec(value))
     }
 }
 
 /// A missing name on routes that answer 400.
-fn model_is_required() -> Error {
-    Error::invalid("model is required")
+fn model_required_error() -> Error {
+    Error::invalid_request("model is required")
 }
 
 /// A missing name on routes that answer 404.
-fn no_model() -> Error {
+fn empty_model_error() -> Error {
     Error::ModelNotFound { message: "model '' not found".into() }
 }
 
 /// Reads `keep_alive`.
-fn keep_alive(value: Option<&serde_json::Value>) -> Result<Option<KeepAlive>> {
+fn parse_keep_alive(value: Option<&serde_json::Value>) -> Result<Option<KeepAlive>> {
     match value {
-        Some(value) => KeepAlive::from_json(value).map_err(Error::invalid),
+        Some(value) => KeepAlive::from_json(value).map_err(Error::invalid_request),
         None => Ok(None),
     }
 }

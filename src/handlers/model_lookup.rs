@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::{App, Context};
 use crate::backends::names;
-use crate::backends::names::Source;
+use crate::backends::names::SourceSuffix;
 use crate::error::{Error, Result};
 use crate::models::catalog;
 use crate::models::model::Model;
@@ -16,7 +16,7 @@ use crate::models::virtual_model::VirtualModel;
 use crate::upstream::Trace;
 
 /// A model that exists.
-pub(super) enum Known {
+pub(super) enum AnyModel {
     /// One that lives here, over this model of the upstream.
     Virtual(Arc<VirtualModel>),
     /// One of the upstream.
@@ -24,29 +24,29 @@ pub(super) enum Known {
 }
 
 /// What Ollama says where a cloud model is to answer.
-const NO_CLOUD: &str = "ollama cloud is disabled: remote model is unavailable";
+const CLOUD_DISABLED: &str = "ollama cloud is disabled: remote model is unavailable";
 
 impl Context<'_> {
-    /// As [`App::name`].
-    pub(super) fn name(
+    /// As [`App::parse_model_name`].
+    pub(super) fn parse_model_name(
         &mut self,
         name: Option<&str>,
         missing: impl FnOnce() -> Error,
     ) -> Result<String> {
-        self.app.name(name, self.trace, missing)
+        self.app.parse_model_name(name, self.trace, missing)
     }
 
     /// The same for routes that leave suffixes alone.
-    pub(super) fn any_name(
+    pub(super) fn parse_full_model_name(
         &mut self,
         name: Option<&str>,
         missing: impl FnOnce() -> Error,
     ) -> Result<String> {
-        any_name(name, self.trace, missing)
+        parse_full_model_name(name, self.trace, missing)
     }
 }
 
-fn any_name(
+fn parse_full_model_name(
     name: Option<&str>,
     trace: &mut Trace,
     missing: impl FnOnce() -> Error,
@@ -55,7 +55,7 @@ fn any_name(
     if name.is_empty() {
         return Err(missing());
     }
-    names::check(name)?;
+    names::validate(name)?;
     name.clone_into(&mut trace.model);
     Ok(name.to_owned())
 }
@@ -63,32 +63,33 @@ fn any_name(
 impl App {
     /// Checks a model's name and notes it for the log; blanks around it and a source suffix do not
     /// count. Cloud models there are none.
-    pub(super) fn name(
+    pub(super) fn parse_model_name(
         &self,
         name: Option<&str>,
         trace: &mut Trace,
         missing: impl FnOnce() -> Error,
     ) -> Result<String> {
-        let name = any_name(name, trace, missing)?;
-        let (bare, source) = names::source(&name).unwrap_or((&name, Source::Cloud));
-        if source == Source::Unsaid && names::is_plausible(bare) {
+        let name = parse_full_model_name(name, trace, missing)?;
+        let (bare, source) = names::split_source(&name).unwrap_or((&name, SourceSuffix::Cloud));
+        if source == SourceSuffix::None && names::is_plausible(bare) {
             return Ok(name);
         }
         // Unusual names may be somebody's all the same.
-        let list = self.any_list(trace);
-        let listed = |name| list.as_ref().is_some_and(|list| catalog::find(list, name).is_some());
-        if self.overlay(&name).is_some() || listed(&name) {
+        let list = self.try_get_model_list(trace);
+        let listed =
+            |name| list.as_ref().is_some_and(|list| catalog::find_model(list, name).is_some());
+        if self.find_virtual_model(&name).is_some() || listed(&name) {
             return Ok(name);
         }
-        let (bare, source) = names::source(&name)?;
-        if source == Source::Cloud {
-            return Err(Error::Forbidden { reason: NO_CLOUD.into() });
+        let (bare, source) = names::split_source(&name)?;
+        if source == SourceSuffix::Cloud {
+            return Err(Error::Forbidden { reason: CLOUD_DISABLED.into() });
         }
-        names::check(bare)?;
+        names::validate(bare)?;
         if names::is_plausible(bare) || listed(bare) {
             Ok(bare.to_owned())
         } else {
-            Err(names::invalid())
+            Err(names::invalid_name_error())
         }
     }
 
@@ -96,31 +97,31 @@ impl App {
     ///
     /// # Errors
     /// Those of the upstream. A virtual model is found without it.
-    pub(super) fn known(&self, name: &str, trace: &mut Trace) -> Result<Option<Known>> {
-        if let Some(model) = self.overlay(name) {
-            return Ok(Some(Known::Virtual(model)));
+    pub(super) fn find_model(&self, name: &str, trace: &mut Trace) -> Result<Option<AnyModel>> {
+        if let Some(model) = self.find_virtual_model(name) {
+            return Ok(Some(AnyModel::Virtual(model)));
         }
-        let model = self.listed(name, trace)?;
-        Ok(model.map(|model| Known::Upstream(Box::new(model))))
+        let model = self.find_listed_model(name, trace)?;
+        Ok(model.map(|model| AnyModel::Upstream(Box::new(model))))
     }
 
     /// The upstream's model of a name, whatever virtual model hides it.
     ///
     /// # Errors
     /// Those of the upstream.
-    pub(super) fn listed(&self, name: &str, trace: &mut Trace) -> Result<Option<Model>> {
-        let mut list = self.list(trace)?;
-        if catalog::find(&list, name).is_none() {
+    pub(super) fn find_listed_model(&self, name: &str, trace: &mut Trace) -> Result<Option<Model>> {
+        let mut list = self.get_model_list(trace)?;
+        if catalog::find_model(&list, name).is_none() {
             // It may be new: a miss is worth a fresh look.
-            list = self.catalog.renew(|| self.client.list_models(trace))?;
+            list = self.catalog.refresh(|| self.client.list_models(trace))?;
         }
-        Ok(catalog::find(&list, name).cloned())
+        Ok(catalog::find_model(&list, name).cloned())
     }
 
     /// The upstream's model below a virtual one, as far as it can be known quickly.
-    pub(super) fn base(&self, model: &VirtualModel, trace: &Trace) -> Model {
-        let list = self.any_list(trace);
-        let listed = list.as_deref().and_then(|list| catalog::find(list, &model.from));
-        listed.cloned().unwrap_or_else(|| Model::unlisted(&model.from))
+    pub(super) fn find_base_model(&self, model: &VirtualModel, trace: &Trace) -> Model {
+        let list = self.try_get_model_list(trace);
+        let listed = list.as_deref().and_then(|list| catalog::find_model(list, &model.from));
+        listed.cloned().unwrap_or_else(|| Model::from_id(&model.from))
     }
 }

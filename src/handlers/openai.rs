@@ -28,7 +28,7 @@ pub(super) fn responses(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> 
     if lacks.load(Ordering::Relaxed) {
         return responses::responses(context, body);
     }
-    match pass_through::held(context, Endpoint::Responses, body)? {
+    match pass_through::pass_buffered(context, Endpoint::Responses, body)? {
         None => Ok(()),
         Some(body) => {
             lacks.store(true, Ordering::Relaxed);

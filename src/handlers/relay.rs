@@ -6,31 +6,31 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Context, InUse, stack_trim};
+use super::{Context, ModelUse, stack_trim};
 use crate::error::Result;
 use crate::http::exchange::ContentType;
 use crate::observe::timestamp;
-use crate::translate::stream::{AnswerStream, Delta, Encoder, Outcome, Wanted};
-use crate::translate::think::Think;
-use crate::upstream::{Answer, EventStream};
+use crate::translate::stream::{Completion, Delta, Encoder, ResponseOptions, ResponseTranslator};
+use crate::translate::think::ThinkMode;
+use crate::upstream::{EventStream, UpstreamResponse};
 
 /// Passes an answer on: line by line for `stream`, in one object otherwise, whichever way the
 /// upstream sent it. The use of the model ends before the client can know that the answer did.
 pub(super) fn relay(
     context: &mut Context<'_>,
-    answer: Answer,
+    answer: UpstreamResponse,
     encoder: &mut impl Encoder,
-    wanted: (Think, Option<usize>, Vec<String>),
+    wanted: (ThinkMode, Option<usize>, Vec<String>),
     stream: bool,
-    mut in_use: InUse<'_>,
+    mut in_use: ModelUse<'_>,
 ) -> Result<()> {
-    in_use.answered();
+    in_use.mark_answered();
     let app = context.app;
     let seed = context.trace.request_id.clone();
     let model = context.trace.model.clone();
     let (think, logprobs, stop) = wanted;
-    let wanted = Wanted { think, logprobs, seed: &seed, model: Some(&model), stop };
-    let mut state = AnswerStream::new(wanted, app.client.redactor());
+    let wanted = ResponseOptions { think, logprobs, id_seed: &seed, model: Some(&model), stop };
+    let mut state = ResponseTranslator::new(wanted, app.client.redactor());
     if stream {
         relay_lines(context, answer, encoder, &mut state, in_use)
     } else {
@@ -40,39 +40,39 @@ pub(super) fn relay(
 
 fn relay_lines<E: Encoder>(
     context: &mut Context<'_>,
-    answer: Answer,
+    answer: UpstreamResponse,
     encoder: &mut E,
-    state: &mut AnswerStream<'_>,
-    in_use: InUse<'_>,
+    state: &mut ResponseTranslator<'_>,
+    in_use: ModelUse<'_>,
 ) -> Result<()> {
-    if E::EVENTS {
-        context.exchange.begin_events();
+    if E::IS_SSE {
+        context.exchange.start_events();
     }
     let mut line = Vec::with_capacity(512);
     let mut finished = None;
     match answer {
-        Answer::Whole(text) => {
-            let delta = state.on_whole(&text)?;
-            write_line(context, encoder, &mut line, &now(), delta);
+        UpstreamResponse::Whole(text) => {
+            let delta = state.on_body(&text)?;
+            write_line(context, encoder, &mut line, &format_now(), delta);
         }
-        Answer::Stream(mut events) => {
+        UpstreamResponse::Stream(mut events) => {
             pump(context, &mut events, encoder, state, &mut line)?;
-            finished = kept(events, state);
+            finished = keep_if_reusable(events, state);
         }
     }
-    let outcome = finish(context, state)?;
-    let (rest, now) = (state.rest()?, now());
+    let outcome = finish_answer(context, state)?;
+    let (rest, now) = (state.flush()?, format_now());
     write_line(context, encoder, &mut line, &now, rest);
     line.clear();
-    encoder.last(&mut line, &now, &Delta::default(), &outcome);
-    if !E::EVENTS {
+    encoder.encode_final(&mut line, &now, &Delta::default(), &outcome);
+    if !E::IS_SSE {
         line.push(b'\n');
     }
-    context.exchange.line(&line);
+    context.exchange.push_line(&line);
     drop(in_use);
     context.exchange.end()?;
     if let Some(events) = finished {
-        events.finish();
+        events.drain();
     }
     Ok(())
 }
@@ -87,33 +87,33 @@ fn write_line(
     mut delta: Delta<'_>,
 ) {
     let calls = std::mem::take(&mut delta.calls);
-    context.app.keepsakes.keep(&calls);
+    context.app.tool_call_extras.save(&calls);
     let mut write = |delta: &Delta<'_>| {
         if !delta.is_empty() {
             line.clear();
-            encoder.delta(line, now, delta);
-            context.exchange.line(line);
+            encoder.encode_delta(line, now, delta);
+            context.exchange.push_line(line);
         }
     };
-    if delta.fits() {
+    if delta.fits_in_line() {
         write(&delta);
     } else {
-        delta.pieces().iter().for_each(&mut write);
+        delta.split_into_lines().iter().for_each(&mut write);
     }
     write(&Delta { calls, ..Delta::default() });
 }
 
 /// When something came.
-struct Arrival {
+struct ArrivalTime {
     /// Since the request was there.
-    after: Duration,
+    elapsed: Duration,
     /// As text.
-    text: String,
+    timestamp: String,
 }
 
-impl Arrival {
+impl ArrivalTime {
     fn now(received: Instant) -> Self {
-        Self { after: received.elapsed(), text: now() }
+        Self { elapsed: received.elapsed(), timestamp: format_now() }
     }
 }
 
@@ -122,25 +122,25 @@ fn pump(
     context: &mut Context<'_>,
     events: &mut EventStream,
     encoder: &mut impl Encoder,
-    state: &mut AnswerStream<'_>,
+    state: &mut ResponseTranslator<'_>,
     line: &mut Vec<u8>,
 ) -> Result<()> {
     loop {
-        let arrival = Arrival::now(context.received);
-        while let Some(event) = events.ready()? {
-            if let Some(delta) = state.on_event(event, arrival.after)? {
-                write_line(context, encoder, line, &arrival.text, delta);
+        let arrival = ArrivalTime::now(context.received_at);
+        while let Some(event) = events.try_next()? {
+            if let Some(delta) = state.on_event(event, arrival.elapsed)? {
+                write_line(context, encoder, line, &arrival.timestamp, delta);
             }
-            if let Some(calls) = state.take_calls()? {
-                write_line(context, encoder, line, &arrival.text, calls);
+            if let Some(calls) = state.take_complete_calls()? {
+                write_line(context, encoder, line, &arrival.timestamp, calls);
             }
             if state.is_done() {
                 return Ok(());
             }
         }
         context.exchange.flush()?;
-        stack_trim::waits(context.trace, arrival.after);
-        if !wait(events, state)? {
+        stack_trim::trim_before_wait(context.trace, arrival.elapsed);
+        if !wait_for_events(events, state)? {
             return Ok(());
         }
     }
@@ -148,55 +148,55 @@ fn pump(
 
 fn relay_whole<E: Encoder>(
     context: &mut Context<'_>,
-    answer: Answer,
+    answer: UpstreamResponse,
     encoder: &mut E,
-    state: &mut AnswerStream<'_>,
-    in_use: InUse<'_>,
+    state: &mut ResponseTranslator<'_>,
+    in_use: ModelUse<'_>,
 ) -> Result<()> {
     let mut out = Vec::with_capacity(1024);
     match answer {
-        Answer::Whole(text) => {
-            let rest = state.on_whole(&text)?;
-            let outcome = finish(context, state)?;
-            context.app.keepsakes.keep(&rest.calls);
-            encoder.whole(&mut out, &now(), &rest, &outcome);
+        UpstreamResponse::Whole(text) => {
+            let rest = state.on_body(&text)?;
+            let outcome = finish_answer(context, state)?;
+            context.app.tool_call_extras.save(&rest.calls);
+            encoder.encode_whole(&mut out, &format_now(), &rest, &outcome);
         }
-        Answer::Stream(mut events) => {
-            let mut rest = gather(context, &mut events, state)?;
-            let events = kept(events, state);
-            let outcome = finish(context, state)?;
-            rest.append(state.rest()?);
-            context.app.keepsakes.keep(&rest.calls);
-            encoder.whole(&mut out, &now(), &rest, &outcome);
+        UpstreamResponse::Stream(mut events) => {
+            let mut rest = collect_deltas(context, &mut events, state)?;
+            let events = keep_if_reusable(events, state);
+            let outcome = finish_answer(context, state)?;
+            rest.append(state.flush()?);
+            context.app.tool_call_extras.save(&rest.calls);
+            encoder.encode_whole(&mut out, &format_now(), &rest, &outcome);
             if let Some(events) = events {
-                events.finish();
+                events.drain();
             }
         }
     }
     drop(in_use);
-    if E::EVENTS {
+    if E::IS_SSE {
         // The answers below `/v1` end in a newline (ollama-api.md 1.2, 1.4).
         out.push(b'\n');
-        return context.exchange.answer(200, ContentType::BareJson, &out);
+        return context.exchange.respond(200, ContentType::BareJson, &out);
     }
-    context.exchange.answer(200, ContentType::Json, &out)
+    context.exchange.respond(200, ContentType::Json, &out)
 }
 
 /// Puts a stream together that was to be a whole answer.
-fn gather(
+fn collect_deltas(
     context: &Context<'_>,
     events: &mut EventStream,
-    state: &mut AnswerStream<'_>,
+    state: &mut ResponseTranslator<'_>,
 ) -> Result<Delta<'static>> {
     let mut whole = Delta::default();
     loop {
-        let after = context.received.elapsed();
-        while let Some(event) = events.ready()? {
+        let after = context.received_at.elapsed();
+        while let Some(event) = events.try_next()? {
             if let Some(delta) = state.on_event(event, after)? {
                 whole.append(delta);
             }
         }
-        if state.is_done() || !wait(events, state)? {
+        if state.is_done() || !wait_for_events(events, state)? {
             return Ok(whole);
         }
     }
@@ -204,24 +204,27 @@ fn gather(
 
 /// The stream, if the upstream is at its end too. Where a stop string ended the answer here, the
 /// upstream goes on writing until its connection closes.
-fn kept(events: Box<EventStream>, state: &AnswerStream<'_>) -> Option<Box<EventStream>> {
-    (!state.is_cut()).then_some(events)
+fn keep_if_reusable(
+    events: Box<EventStream>,
+    state: &ResponseTranslator<'_>,
+) -> Option<Box<EventStream>> {
+    (!state.is_stopped()).then_some(events)
 }
 
 /// Waits for more. A break behind the end of the answer is no error.
-fn wait(events: &mut EventStream, state: &AnswerStream<'_>) -> Result<bool> {
-    match events.wait() {
+fn wait_for_events(events: &mut EventStream, state: &ResponseTranslator<'_>) -> Result<bool> {
+    match events.wait_for_data() {
         Err(_) if state.is_complete() => Ok(false),
         other => other,
     }
 }
 
-fn finish(context: &mut Context<'_>, state: &AnswerStream<'_>) -> Result<Outcome> {
-    let outcome = state.finish(context.sent_after(), context.received.elapsed())?;
+fn finish_answer(context: &mut Context<'_>, state: &ResponseTranslator<'_>) -> Result<Completion> {
+    let outcome = state.finish(context.time_to_last_attempt(), context.received_at.elapsed())?;
     context.trace.tokens = (outcome.metrics.prompt_eval_count, outcome.metrics.eval_count);
     Ok(outcome)
 }
 
-fn now() -> String {
-    timestamp::rfc3339(SystemTime::now())
+fn format_now() -> String {
+    timestamp::to_rfc3339(SystemTime::now())
 }

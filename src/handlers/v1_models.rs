@@ -8,7 +8,7 @@ use std::time::UNIX_EPOCH;
 use serde::Serialize;
 
 use super::Context;
-use super::model_lookup::Known;
+use super::model_lookup::AnyModel;
 use crate::api::wire::ndjson;
 use crate::backends::names;
 use crate::error::{Error, Result};
@@ -18,53 +18,55 @@ use crate::models::virtual_model::VirtualModel;
 
 /// A model of our own.
 #[derive(Serialize)]
-struct Own<'a> {
+struct VirtualModelObject<'a> {
     id: &'a str,
     object: &'static str,
     created: u64,
     owned_by: &'static str,
 }
 
-impl<'a> Own<'a> {
-    fn of(model: &VirtualModel, id: &'a str) -> Self {
-        let modified = model.modified().duration_since(UNIX_EPOCH).unwrap_or_default();
+impl<'a> VirtualModelObject<'a> {
+    fn new(model: &VirtualModel, id: &'a str) -> Self {
+        let modified = model.modified_time().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self { id, object: "model", created: modified.as_secs(), owned_by: "library" }
     }
 }
 
 /// `GET /v1/models`.
 pub(super) fn list(context: &mut Context<'_>) -> Result<()> {
-    let list = context.app.list(context.trace)?;
-    let own = context.app.store.all();
+    let list = context.app.get_model_list(context.trace)?;
+    let own = context.app.store.snapshot();
     let mut models: Vec<String> = list
         .iter()
-        .filter(|model| !own.contains_key(&names::key(&model.id)))
-        .map(|model| list.object(&model.id))
+        .filter(|model| !own.contains_key(&names::canonical_key(&model.id)))
+        .map(|model| list.openai_object(&model.id))
         .collect();
     for model in own.values() {
-        let id = names::without_latest(&model.name).unwrap_or(&model.name);
-        models.push(text(&Own::of(model, id)));
+        let id = names::strip_latest_tag(&model.name).unwrap_or(&model.name);
+        models.push(to_json(&VirtualModelObject::new(model, id)));
     }
     let body = format!("{{\"object\":\"list\",\"data\":[{}]}}\n", models.join(","));
-    context.exchange.answer(200, ContentType::BareJson, body.as_bytes())
+    context.exchange.respond(200, ContentType::BareJson, body.as_bytes())
 }
 
 /// `GET /v1/models/{id}`.
-pub(super) fn one(context: &mut Context<'_>) -> Result<()> {
-    let asked = routes::behind(context.exchange.target(), "/v1/models/");
-    let name = context.any_name(Some(&asked), super::no_model)?;
+pub(super) fn retrieve(context: &mut Context<'_>) -> Result<()> {
+    let asked = routes::decode_suffix(context.exchange.target(), "/v1/models/");
+    let name = context.parse_full_model_name(Some(&asked), super::empty_model_error)?;
     let app = context.app;
-    let body = match app.known(&name, context.trace)? {
-        Some(Known::Virtual(model)) => text(&Own::of(&model, &asked)),
-        Some(Known::Upstream(model)) => app.list(context.trace)?.object(&model.id),
+    let body = match app.find_model(&name, context.trace)? {
+        Some(AnyModel::Virtual(model)) => to_json(&VirtualModelObject::new(&model, &asked)),
+        Some(AnyModel::Upstream(model)) => {
+            app.get_model_list(context.trace)?.openai_object(&model.id)
+        }
         None => {
-            let message = format!("model '{}' not found", names::display(&name));
+            let message = format!("model '{}' not found", names::display_name(&name));
             return Err(Error::ModelNotFound { message });
         }
     };
-    context.exchange.answer(200, ContentType::BareJson, format!("{body}\n").as_bytes())
+    context.exchange.respond(200, ContentType::BareJson, format!("{body}\n").as_bytes())
 }
 
-fn text(model: &Own<'_>) -> String {
+fn to_json(model: &VirtualModelObject<'_>) -> String {
     String::from_utf8(ndjson::to_vec(model)).unwrap_or_default()
 }

@@ -11,25 +11,25 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use crate::http::client_keys::{Credentials, Keys};
-use crate::http::cors::{Headers, Origins, Verdict};
+use crate::http::client_keys::{ClientKeys, Credentials};
+use crate::http::cors::{CorsDecision, CorsPolicy, ResponseHeaders};
 use crate::http::routes;
-use crate::http::routes::{Route, Target};
+use crate::http::routes::{Route, RouteMatch};
 
 /// Names that end so are of this machine or its network.
-const LOCAL_ENDINGS: [&str; 3] = [".localhost", ".local", ".internal"];
+const LOCAL_SUFFIXES: [&str; 3] = [".localhost", ".local", ".internal"];
 
 /// The rules for one listening socket.
-pub struct Gate {
-    origins: Origins,
-    keys: Keys,
+pub struct AccessControl {
+    origins: CorsPolicy,
+    keys: ClientKeys,
     /// `None` where any host will do.
-    machine: Option<Machine>,
+    host_info: Option<HostInfo>,
 }
 
 /// What the check of the host has to know of the machine.
 #[derive(Clone, Debug)]
-pub struct Machine {
+pub struct HostInfo {
     /// Its name; empty when unknown.
     pub hostname: String,
     /// Whether an address is one of its interfaces'.
@@ -38,7 +38,7 @@ pub struct Machine {
 
 /// What is looked at of a request. It has no `Debug`: it holds a key.
 #[derive(Clone, Copy, Default)]
-pub struct Asked<'a> {
+pub struct RequestInfo<'a> {
     /// Its method.
     pub method: &'a str,
     /// Its target as it stands in the request line.
@@ -53,7 +53,7 @@ pub struct Asked<'a> {
 
 /// How a request is answered that does not go on to its route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum EarlyResponse {
     /// With this status and no body.
     Empty(u16),
     /// With the error of that name.
@@ -62,74 +62,86 @@ pub enum Answer {
 
 /// What is to be done with a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ruling {
+pub struct AccessDecision {
     /// Its answer; `None` when it goes on to its route.
-    pub answer: Option<Answer>,
+    pub response: Option<EarlyResponse>,
     /// For whatever answer it gets.
-    pub headers: Headers,
+    pub headers: ResponseHeaders,
     /// Why it is refused, for the log.
-    pub refusal: Option<&'static str>,
+    pub denial_reason: Option<&'static str>,
 }
 
-impl Gate {
+impl AccessControl {
     /// The rules for a socket that is bound to `bound`; without keys everybody may ask.
     #[must_use]
-    pub fn new(origins: Origins, keys: Keys, bound: IpAddr, machine: Machine) -> Self {
-        let machine = bound.to_canonical().is_loopback().then_some(machine);
-        Self { origins, keys, machine }
+    pub fn new(
+        origins: CorsPolicy,
+        keys: ClientKeys,
+        listen_address: IpAddr,
+        host_info: HostInfo,
+    ) -> Self {
+        let host_info = listen_address.to_canonical().is_loopback().then_some(host_info);
+        Self { origins, keys, host_info }
     }
 
     /// Decides about a request.
     #[must_use]
-    pub fn decide(&self, asked: &Asked<'_>) -> Ruling {
-        let host = effective_host(asked.target, asked.host);
-        let headers = match self.origins.decide(asked.method, asked.origin, host) {
-            Verdict::Refused => return refused("its origin is not allowed (OLLAMA_ORIGINS)"),
-            Verdict::Preflight(headers) => {
-                return Ruling { answer: Some(Answer::Empty(204)), headers, refusal: None };
+    pub fn decide(&self, request: &RequestInfo<'_>) -> AccessDecision {
+        let host = effective_host(request.target, request.host);
+        let headers = match self.origins.decide(request.method, request.origin, host) {
+            CorsDecision::Refused => return deny("its origin is not allowed (OLLAMA_ORIGINS)"),
+            CorsDecision::Preflight(headers) => {
+                return AccessDecision {
+                    response: Some(EarlyResponse::Empty(204)),
+                    headers,
+                    denial_reason: None,
+                };
             }
-            Verdict::Allowed(headers) => headers,
-            Verdict::SameOrigin => Headers::new(),
+            CorsDecision::Allowed(headers) => headers,
+            CorsDecision::SameOrigin => ResponseHeaders::new(),
         };
-        let ruling = self.machine.as_ref().map(|machine| machine.decide(asked.method, host));
-        let ruling = match ruling.unwrap_or_default() {
-            Ruling { answer: None, .. } if !self.lets_in(asked) => Ruling {
-                answer: Some(Answer::Unauthorized),
-                refusal: Some("it brings no key of PROXY_API_KEYS"),
-                ..Ruling::default()
-            },
-            ruling => ruling,
+        let decision =
+            self.host_info.as_ref().map(|machine| machine.check_host(request.method, host));
+        let decision = match decision.unwrap_or_default() {
+            AccessDecision { response: None, .. } if !self.is_authorized(request) => {
+                AccessDecision {
+                    response: Some(EarlyResponse::Unauthorized),
+                    denial_reason: Some("it brings no key of PROXY_API_KEYS"),
+                    ..AccessDecision::default()
+                }
+            }
+            decision => decision,
         };
-        Ruling { headers, ..ruling }
+        AccessDecision { headers, ..decision }
     }
 
     /// Whether a request has a key, or needs none.
-    fn lets_in(&self, asked: &Asked<'_>) -> bool {
-        self.keys.admit(asked.credentials) || is_open(asked)
+    fn is_authorized(&self, request: &RequestInfo<'_>) -> bool {
+        self.keys.authorize(request.credentials) || is_public_route(request)
     }
 }
 
 /// Whether a route is open to those without a key. The router itself tells, so that nothing leads
 /// elsewhere than it seemed to.
-fn is_open(asked: &Asked<'_>) -> bool {
-    let found = routes::find(asked.method, asked.target);
-    matches!(found, Ok(Target::Route(Route::Root | Route::Health)))
+fn is_public_route(request: &RequestInfo<'_>) -> bool {
+    let found = routes::find(request.method, request.target);
+    matches!(found, Ok(RouteMatch::Route(Route::Root | Route::Health)))
 }
 
-impl Machine {
-    fn decide(&self, method: &str, host: &str) -> Ruling {
-        let host = without_port(host);
-        if host.parse().is_ok_and(|address: IpAddr| self.is_near(address)) {
-            return Ruling::default();
+impl HostInfo {
+    fn check_host(&self, method: &str, host: &str) -> AccessDecision {
+        let host = strip_port(host);
+        if host.parse().is_ok_and(|address: IpAddr| self.is_local(address)) {
+            return AccessDecision::default();
         }
-        if !self.is_own_name(&host.to_ascii_lowercase()) {
-            return refused("its host is not this machine (it listens on loopback only)");
+        if !self.is_local_name(&host.to_ascii_lowercase()) {
+            return deny("its host is not this machine (it listens on loopback only)");
         }
-        let answer = (method == "OPTIONS").then_some(Answer::Empty(204));
-        Ruling { answer, ..Ruling::default() }
+        let answer = (method == "OPTIONS").then_some(EarlyResponse::Empty(204));
+        AccessDecision { response: answer, ..AccessDecision::default() }
     }
 
-    fn is_near(&self, address: IpAddr) -> bool {
+    fn is_local(&self, address: IpAddr) -> bool {
         let private = match address.to_canonical() {
             IpAddr::V4(address) => address.is_private(),
             IpAddr::V6(address) => address.is_unique_local(),
@@ -138,16 +150,20 @@ impl Machine {
         private || address.is_loopback() || address.is_unspecified() || (self.has_address)(address)
     }
 
-    fn is_own_name(&self, host: &str) -> bool {
+    fn is_local_name(&self, host: &str) -> bool {
         host.is_empty()
             || host == "localhost"
             || host == self.hostname.to_ascii_lowercase()
-            || LOCAL_ENDINGS.iter().any(|ending| host.ends_with(ending))
+            || LOCAL_SUFFIXES.iter().any(|ending| host.ends_with(ending))
     }
 }
 
-fn refused(why: &'static str) -> Ruling {
-    Ruling { answer: Some(Answer::Empty(403)), refusal: Some(why), ..Ruling::default() }
+fn deny(why: &'static str) -> AccessDecision {
+    AccessDecision {
+        response: Some(EarlyResponse::Empty(403)),
+        denial_reason: Some(why),
+        ..AccessDecision::default()
+    }
 }
 
 /// The host that a request is for: a whole URL in the request line is stronger than the header
@@ -163,7 +179,7 @@ fn effective_host<'a>(target: &'a str, header: Option<&'a str>) -> &'a str {
 
 /// The host without a port and without the brackets of an IPv6 address. What has several colons and
 /// no brackets is left as it is.
-fn without_port(host: &str) -> &str {
+fn strip_port(host: &str) -> &str {
     if let Some((address, rest)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         let bracketed = address.parse::<Ipv6Addr>().is_ok();
         return if bracketed && (rest.is_empty() || rest.starts_with(':')) {
@@ -182,23 +198,23 @@ fn without_port(host: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn gate(bound: &str) -> Gate {
+    fn gate(bound: &str) -> AccessControl {
         let has_address = |address: IpAddr| address.to_string() == "203.0.113.5";
-        let machine = Machine { hostname: "Workshop".into(), has_address };
-        let (origins, keys) = (Origins::default(), Keys::default());
-        Gate::new(origins, keys, bound.parse().expect("an address"), machine)
+        let machine = HostInfo { hostname: "Workshop".into(), has_address };
+        let (origins, keys) = (CorsPolicy::default(), ClientKeys::default());
+        AccessControl::new(origins, keys, bound.parse().expect("an address"), machine)
     }
 
-    fn asked<'a>(method: &'a str, target: &'a str, host: Option<&'a str>) -> Asked<'a> {
-        Asked { method, target, host, ..Asked::default() }
+    fn asked<'a>(method: &'a str, target: &'a str, host: Option<&'a str>) -> RequestInfo<'a> {
+        RequestInfo { method, target, host, ..RequestInfo::default() }
     }
 
     /// The status of a ruling; 0 means that the request goes on to its route.
-    fn status(ruling: &Ruling) -> u16 {
-        match ruling.answer {
+    fn status(ruling: &AccessDecision) -> u16 {
+        match ruling.response {
             None => 0,
-            Some(Answer::Empty(status)) => status,
-            Some(Answer::Unauthorized) => 401,
+            Some(EarlyResponse::Empty(status)) => status,
+            Some(EarlyResponse::Unauthorized) => 401,
         }
     }
 
@@ -208,7 +224,11 @@ mod tests {
         for (method, expected) in [("GET", get), ("OPTIONS", options)] {
             let ruling = gate(bound).decide(&asked(method, "/", Some(host)));
             assert_eq!(status(&ruling), expected, "{bound} {method} {host:?}");
-            assert_eq!(ruling.refusal.is_some(), expected == 403, "{bound} {method} {host:?}");
+            assert_eq!(
+                ruling.denial_reason.is_some(),
+                expected == 403,
+                "{bound} {method} {host:?}"
+            );
             assert_eq!(ruling.headers, [], "{host:?}");
         }
     }
@@ -300,9 +320,9 @@ mod tests {
 
     #[test]
     fn a_machine_without_a_known_name_lets_nothing_more_in() {
-        let machine = Machine { hostname: String::new(), has_address: |_| false };
-        let (origins, keys) = (Origins::default(), Keys::default());
-        let gate = Gate::new(origins, keys, [127, 0, 0, 1].into(), machine);
+        let machine = HostInfo { hostname: String::new(), has_address: |_| false };
+        let (origins, keys) = (CorsPolicy::default(), ClientKeys::default());
+        let gate = AccessControl::new(origins, keys, [127, 0, 0, 1].into(), machine);
         let status = |host| status(&gate.decide(&asked("GET", "/", Some(host))));
         assert_eq!((status("workshop"), status("localhost")), (403, 0));
     }
@@ -325,7 +345,7 @@ mod tests {
     #[test]
     fn cors_comes_before_the_host() {
         let found = |method: &str, origin: &str, host: &str| {
-            let asked = Asked { origin: Some(origin), ..asked(method, "/", Some(host)) };
+            let asked = RequestInfo { origin: Some(origin), ..asked(method, "/", Some(host)) };
             let ruling = gate("127.0.0.1").decide(&asked);
             (status(&ruling), ruling.headers.len())
         };
@@ -342,14 +362,14 @@ mod tests {
     }
 
     /// A gate that asks for a key, bound elsewhere than to loopback.
-    fn keyed() -> Gate {
-        let keys = Keys::parse("first-key-1").expect("a key");
-        Gate { keys, ..gate("0.0.0.0") }
+    fn keyed() -> AccessControl {
+        let keys = ClientKeys::parse("first-key-1").expect("a key");
+        AccessControl { keys, ..gate("0.0.0.0") }
     }
 
-    fn with_key<'a>(asked: Asked<'a>, authorization: &'a str) -> Asked<'a> {
+    fn with_key<'a>(asked: RequestInfo<'a>, authorization: &'a str) -> RequestInfo<'a> {
         let credentials = Credentials { authorization: Some(authorization), api_key: None };
-        Asked { credentials, ..asked }
+        RequestInfo { credentials, ..asked }
     }
 
     #[test]
@@ -358,7 +378,7 @@ mod tests {
             let asked = asked(method, target, Some("localhost"));
             assert_eq!(status(&keyed().decide(&asked)), expected, "{method} {target}");
             let ruling = keyed().decide(&with_key(asked, "Bearer first-key-1"));
-            assert_eq!(ruling, Ruling::default(), "{method} {target}");
+            assert_eq!(ruling, AccessDecision::default(), "{method} {target}");
             let ruling = keyed().decide(&with_key(asked, "Bearer first-key-2"));
             assert_eq!(status(&ruling), expected, "{method} {target}");
         };
@@ -392,17 +412,17 @@ mod tests {
     #[test]
     fn cors_and_the_host_come_before_the_key() {
         let near = Some("http://localhost:3000");
-        let found = |gate: &Gate, method: &str, origin, host| {
-            let asked = Asked { origin, ..asked(method, "/api/tags", Some(host)) };
+        let found = |gate: &AccessControl, method: &str, origin, host| {
+            let asked = RequestInfo { origin, ..asked(method, "/api/tags", Some(host)) };
             let ruling = gate.decide(&asked);
-            assert_eq!(ruling.refusal.is_some(), status(&ruling) > 400);
+            assert_eq!(ruling.denial_reason.is_some(), status(&ruling) > 400);
             (status(&ruling), ruling.headers.len())
         };
         assert_eq!(found(&keyed(), "OPTIONS", near, "example.com"), (204, 7));
         assert_eq!(found(&keyed(), "GET", near, "example.com"), (401, 2));
         assert_eq!(found(&keyed(), "GET", None, "example.com"), (401, 0));
         assert_eq!(found(&keyed(), "GET", Some("http://evil.test"), "example.com"), (403, 0));
-        let loopback = Gate { keys: keyed().keys, ..gate("127.0.0.1") };
+        let loopback = AccessControl { keys: keyed().keys, ..gate("127.0.0.1") };
         assert_eq!(found(&loopback, "GET", near, "example.com"), (403, 2));
         assert_eq!(found(&loopback, "GET", near, "localhost"), (401, 2));
         assert_eq!(found(&loopback, "OPTIONS", None, "localhost"), (204, 0));

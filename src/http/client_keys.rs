@@ -12,17 +12,17 @@ use crate::api::wire::base64;
 use crate::observe::redact::Secret;
 
 /// Shorter ones could be guessed, and would be masked in ordinary words.
-const SHORTEST: usize = 8;
+const MIN_KEY_LEN: usize = 8;
 
 /// The longest key, in bytes.
-const LONGEST: usize = 512;
+const MAX_KEY_LEN: usize = 512;
 
 /// Keys, at most: each request is compared with all of them.
-const MOST: usize = 256;
+const MAX_KEYS: usize = 256;
 
 /// The keys that let a request in; none where everybody may ask.
 #[derive(Clone, Default)]
-pub struct Keys(Vec<Secret>);
+pub struct ClientKeys(Vec<Secret>);
 
 /// What a request brings to show that it may ask. It has no `Debug`: it holds a key.
 #[derive(Clone, Copy, Default)]
@@ -33,14 +33,15 @@ pub struct Credentials<'a> {
     pub api_key: Option<&'a str>,
 }
 
-impl Keys {
+impl ClientKeys {
     /// Reads keys with commas between them.
     ///
     /// # Errors
     /// What is allowed, without what was given.
     pub fn parse(text: &str) -> Result<Self, String> {
-        Self::of(text.split(',').map(str::trim).filter(|key| !key.is_empty()))
-            .map_err(|_| format!("write 1 to {MOST} keys with commas between them, {}", form()))
+        Self::from_texts(text.split(',').map(str::trim).filter(|key| !key.is_empty())).map_err(
+            |_| format!("write 1 to {MAX_KEYS} keys with commas between them, {}", describe_key()),
+        )
     }
 
     /// Reads a file with a key on each line. Lines that are empty or begin with `#` do not count.
@@ -52,18 +53,22 @@ impl Keys {
         let text = text.trim_start_matches('\u{feff}');
         let lines = (1..).zip(text.lines().map(str::trim));
         let keys = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
-        Self::of(keys.clone().map(|(_, key)| key)).map_err(|wrong| match keys.clone().nth(wrong) {
-            _ if wrong >= MOST => format!("it holds more than {MOST} keys"),
-            Some((number, _)) => format!("line {number} is no key: write one a line, {}", form()),
-            None => "it holds no key".to_owned(),
+        Self::from_texts(keys.clone().map(|(_, key)| key)).map_err(|wrong| {
+            match keys.clone().nth(wrong) {
+                _ if wrong >= MAX_KEYS => format!("it holds more than {MAX_KEYS} keys"),
+                Some((number, _)) => {
+                    format!("line {number} is no key: write one a line, {}", describe_key())
+                }
+                None => "it holds no key".to_owned(),
+            }
         })
     }
 
     /// The keys of a list, each once; else the place of what is wrong.
-    fn of<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Self, usize> {
+    fn from_texts<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Self, usize> {
         let mut keys = Self::default();
         for (place, text) in texts.enumerate() {
-            if !is_key(text) || place >= MOST {
+            if !is_valid_key(text) || place >= MAX_KEYS {
                 return Err(place);
             }
             keys.add(Secret::new(text));
@@ -95,69 +100,75 @@ impl Keys {
 
     /// Whether a request may come in.
     #[must_use]
-    pub fn admit(&self, shown: Credentials<'_>) -> bool {
+    pub fn authorize(&self, credentials: Credentials<'_>) -> bool {
         if self.is_empty() {
             return true;
         }
-        let own = shown.api_key.map(str::trim);
-        let (scheme, rest) = shown.authorization.and_then(|it| it.trim().split_once(' ')).unzip();
+        let own = credentials.api_key.map(str::trim);
+        let (scheme, rest) =
+            credentials.authorization.and_then(|it| it.trim().split_once(' ')).unzip();
         let scheme = scheme.unwrap_or_default().to_ascii_lowercase();
         let bearer = rest.map(str::trim).filter(|_| scheme == "bearer");
-        let basic = rest.map(str::trim).filter(|_| scheme == "basic").and_then(password);
-        let shown = [own, bearer, basic.as_deref()];
+        let basic = rest.map(str::trim).filter(|_| scheme == "basic").and_then(basic_password);
+        let candidates = [own, bearer, basic.as_deref()];
         // Every key is looked at, whatever was found before.
-        shown.into_iter().flatten().fold(false, |found, text| found | self.hold(text))
+        candidates.into_iter().flatten().fold(false, |found, text| found | self.contains(text))
     }
 
-    fn hold(&self, text: &str) -> bool {
-        self.0.iter().fold(false, |found, key| found | key.is(text))
+    fn contains(&self, text: &str) -> bool {
+        self.0.iter().fold(false, |found, key| found | key.matches(text))
     }
 }
 
-impl fmt::Debug for Keys {
+impl fmt::Debug for ClientKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} keys", self.0.len())
     }
 }
 
 /// The password of `Basic` credentials, or the user where that is empty.
-fn password(credentials: &str) -> Option<String> {
+fn basic_password(credentials: &str) -> Option<String> {
     let text = String::from_utf8(base64::decode(credentials.as_bytes())?).ok()?;
     let (user, password) = text.split_once(':')?;
     Some(if password.is_empty() { user } else { password }.to_owned())
 }
 
 /// Whether a text can be a key: it has to fit into a header and between commas.
-fn is_key(text: &str) -> bool {
-    (SHORTEST..=LONGEST).contains(&text.len())
+fn is_valid_key(text: &str) -> bool {
+    (MIN_KEY_LEN..=MAX_KEY_LEN).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',')
 }
 
-fn form() -> String {
-    format!("each {SHORTEST} to {LONGEST} visible ASCII characters without blanks and commas")
+fn describe_key() -> String {
+    format!(
+        "each {MIN_KEY_LEN} to {MAX_KEY_LEN} visible ASCII characters without blanks and commas"
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn keys() -> Keys {
-        Keys::parse("first-key-1, second-key-2").expect("two keys")
+    fn keys() -> ClientKeys {
+        ClientKeys::parse("first-key-1, second-key-2").expect("two keys")
     }
 
-    fn count(keys: Result<Keys, String>) -> usize {
+    fn count(keys: Result<ClientKeys, String>) -> usize {
         keys.map_or(0, |keys| keys.secrets().count())
     }
 
     #[track_caller]
     fn check(authorization: Option<&str>, api_key: Option<&str>, expected: bool) {
-        assert_eq!(keys().admit(Credentials { authorization, api_key }), expected);
+        assert_eq!(keys().authorize(Credentials { authorization, api_key }), expected);
     }
 
     #[test]
     fn without_keys_everybody_may_ask() {
         for authorization in [None, Some("Bearer x"), Some("nonsense")] {
-            assert!(Keys::default().admit(Credentials { authorization, ..Credentials::default() }));
+            assert!(
+                ClientKeys::default()
+                    .authorize(Credentials { authorization, ..Credentials::default() })
+            );
         }
     }
 
@@ -204,15 +215,18 @@ mod tests {
 
     #[test]
     fn a_list_has_commas() {
-        assert_eq!(count(Keys::parse("first-key-1")), 1);
-        assert_eq!(count(Keys::parse(" first-key-1 ,, second-key-2,first-key-1,")), 2);
+        assert_eq!(count(ClientKeys::parse("first-key-1")), 1);
+        assert_eq!(count(ClientKeys::parse(" first-key-1 ,, second-key-2,first-key-1,")), 2);
         let many = |number: usize| (0..number).map(|n| format!("key-number-{n},")).collect();
-        let many: [String; 2] = [many(MOST), many(MOST + 1)];
-        assert_eq!([count(Keys::parse(&many[0])), count(Keys::parse(&many[1]))], [MOST, 0]);
-        assert_eq!(count(Keys::parse(&"x".repeat(LONGEST))), 1);
-        let long = "x".repeat(LONGEST + 1);
+        let many: [String; 2] = [many(MAX_KEYS), many(MAX_KEYS + 1)];
+        assert_eq!(
+            [count(ClientKeys::parse(&many[0])), count(ClientKeys::parse(&many[1]))],
+            [MAX_KEYS, 0]
+        );
+        assert_eq!(count(ClientKeys::parse(&"x".repeat(MAX_KEY_LEN))), 1);
+        let long = "x".repeat(MAX_KEY_LEN + 1);
         for bad in [",", " ", "s3cret1", "s3cret with blanks", "s3crét-and-more", &long] {
-            let told = Keys::parse(bad).expect_err(bad);
+            let told = ClientKeys::parse(bad).expect_err(bad);
             assert!(told.starts_with("write 1 to 256 keys ") && !told.contains("s3cr"), "{told}");
         }
     }
@@ -220,8 +234,8 @@ mod tests {
     #[test]
     fn a_file_has_a_key_on_each_line() {
         let file = "\u{feff}# Who may come in\r\n\r\nfirst-key-1\r\n  second-key-2\n#third-key-3\n";
-        assert_eq!(count(Keys::parse_file(file.as_bytes())), 2);
-        let told = |bytes: &[u8]| Keys::parse_file(bytes).expect_err("no keys");
+        assert_eq!(count(ClientKeys::parse_file(file.as_bytes())), 2);
+        let told = |bytes: &[u8]| ClientKeys::parse_file(bytes).expect_err("no keys");
         for empty in ["", "\n", "# nothing\n \n"] {
             assert_eq!(told(empty.as_bytes()), "it holds no key");
         }
@@ -229,14 +243,14 @@ mod tests {
         let two = told(b"# one\nfirst-key-1\ns3cret one\n");
         assert!(two.starts_with("line 3 is no key: write one a line, each 8 to 512 "), "{two}");
         assert!(told(b"first-key-1,second-key-2").starts_with("line 1 is no key: "));
-        let many: String = (0..=MOST).map(|number| format!("key-number-{number}\n")).collect();
+        let many: String = (0..=MAX_KEYS).map(|number| format!("key-number-{number}\n")).collect();
         assert_eq!(told(many.as_bytes()), "it holds more than 256 keys");
     }
 
     #[test]
     fn two_lists_make_one_and_none_prints_its_keys() {
         let mut keys = keys();
-        keys.extend(Keys::parse("third-key-3,first-key-1").expect("keys"));
+        keys.extend(ClientKeys::parse("third-key-3,first-key-1").expect("keys"));
         assert_eq!(keys.secrets().count(), 3);
         assert_eq!(format!("{keys:?}"), "3 keys");
     }

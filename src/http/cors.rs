@@ -1,13 +1,13 @@
 //! CORS: which web pages may ask, and the headers that tell their browsers so (ollama-api.md 16.1).
 //!
-//! Pure: a method, an `Origin` and a `Host` go in, a [`Verdict`] comes out. `OLLAMA_ORIGINS` adds to
+//! Pure: a method, an `Origin` and a `Host` go in, a [`CorsDecision`] comes out. `OLLAMA_ORIGINS` adds to
 //! Ollama's defaults and takes nothing away. Nothing here looks at paths: a preflight is answered
 //! whether the path exists or not. The headers of a preflight are fixed, never an echo of what it
 //! asks for.
 //! Invariant: an origin that is echoed was allowed, and is visible ASCII.
 
 /// Header lines for an answer, in the order in which they are sent.
-pub type Headers = Vec<(&'static str, String)>;
+pub type ResponseHeaders = Vec<(&'static str, String)>;
 
 /// Ways in which a literal entry may begin.
 const SCHEMES: [&str; 6] = [
@@ -20,15 +20,15 @@ const SCHEMES: [&str; 6] = [
 ];
 
 /// Hosts that are allowed with either scheme of the web and any port.
-const HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "0.0.0.0"];
+const LOCAL_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "0.0.0.0"];
 
 /// Beginnings that are allowed: desktop applications and editors.
-const APPLICATIONS: [&str; 5] =
+const APP_SCHEMES: [&str; 5] =
     ["app://", "file://", "tauri://", "vscode-webview://", "vscode-file://"];
 
-const METHODS: &str = "GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS";
+const ALLOWED_METHODS: &str = "GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS";
 
-const HEADERS: &str = "Authorization,Content-Type,User-Agent,Accept,X-Requested-With,Openai-Beta,\
+const ALLOWED_HEADERS: &str = "Authorization,Content-Type,User-Agent,Accept,X-Requested-With,Openai-Beta,\
     X-Stainless-Arch,X-Stainless-Async,X-Stainless-Custom-Poll-Interval,X-Stainless-Helper-Method,\
     X-Stainless-Lang,X-Stainless-Os,X-Stainless-Package-Version,X-Stainless-Poll-Helper,\
     X-Stainless-Retry-Count,X-Stainless-Runtime,X-Stainless-Runtime-Version,X-Stainless-Timeout";
@@ -38,36 +38,36 @@ const MAX_AGE: &str = "43200";
 
 /// The origins that are allowed.
 #[derive(Clone, Debug)]
-pub struct Origins {
+pub struct CorsPolicy {
     /// The entries as they were given, to be shown.
-    given: String,
+    raw: String,
     /// `*` alone was among them.
-    any: bool,
-    rules: Vec<Rule>,
+    allow_any: bool,
+    rules: Vec<OriginRule>,
 }
 
 #[derive(Clone, Debug)]
-enum Rule {
+enum OriginRule {
     /// This origin and no other.
-    Exactly(String),
+    Exact(String),
     /// What stands before and behind the `*`.
-    Around(String, String),
+    Wildcard(String, String),
 }
 
 /// What CORS has to say about a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum CorsDecision {
     /// Nothing: it does not come from another origin.
     SameOrigin,
     /// It comes from an origin that may not ask: 403.
     Refused,
     /// A preflight: 204 with these headers.
-    Preflight(Headers),
+    Preflight(ResponseHeaders),
     /// It goes on, and its answer carries these headers.
-    Allowed(Headers),
+    Allowed(ResponseHeaders),
 }
 
-impl Origins {
+impl CorsPolicy {
     /// Reads a value of `OLLAMA_ORIGINS`; the defaults are added.
     ///
     /// # Errors
@@ -76,15 +76,16 @@ impl Origins {
     /// a password.
     pub fn parse(text: &str) -> Result<Self, String> {
         let entries = if text.is_empty() { Vec::new() } else { text.split(',').collect() };
-        let mut rules = entries.iter().map(|entry| rule(entry)).collect::<Result<Vec<_>, _>>()?;
-        rules.extend(defaults());
-        Ok(Self { given: text.to_owned(), any: entries.contains(&"*"), rules })
+        let mut rules =
+            entries.iter().map(|entry| parse_rule(entry)).collect::<Result<Vec<_>, _>>()?;
+        rules.extend(default_rules());
+        Ok(Self { raw: text.to_owned(), allow_any: entries.contains(&"*"), rules })
     }
 
     /// The entries as they were given.
     #[must_use]
-    pub fn given(&self) -> &str {
-        &self.given
+    pub fn as_str(&self) -> &str {
+        &self.raw
     }
 
     /// What is odd about the entries and yet not refused, because Ollama takes it.
@@ -94,7 +95,7 @@ impl Origins {
             let path = entry.trim().split_once("://").is_some_and(|(_, host)| host.contains('/'));
             path || (entry.contains('*') && entry.trim() != entry)
         };
-        self.given.split(',').position(never).map(|at| {
+        self.raw.split(',').position(never).map(|at| {
             let number = at + 1;
             format!(
                 "entry {number} allows nothing: an origin has no path, no slash at its end, and \
@@ -105,45 +106,45 @@ impl Origins {
 
     /// Judges a request. An origin with the same host is none of another site.
     #[must_use]
-    pub fn decide(&self, method: &str, origin: Option<&str>, host: &str) -> Verdict {
+    pub fn decide(&self, method: &str, origin: Option<&str>, host: &str) -> CorsDecision {
         let Some(origin) = origin.filter(|origin| !origin.is_empty()) else {
-            return Verdict::SameOrigin;
+            return CorsDecision::SameOrigin;
         };
         let at = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
         if at == Some(host) {
-            return Verdict::SameOrigin;
+            return CorsDecision::SameOrigin;
         }
         if !self.allows(origin) {
-            return Verdict::Refused;
+            return CorsDecision::Refused;
         }
         match method {
-            "OPTIONS" => Verdict::Preflight(self.preflight_headers(origin)),
-            _ => Verdict::Allowed(self.answer_headers(origin)),
+            "OPTIONS" => CorsDecision::Preflight(self.preflight_headers(origin)),
+            _ => CorsDecision::Allowed(self.response_headers(origin)),
         }
     }
 
     fn allows(&self, origin: &str) -> bool {
         // No browser sends anything else, and it is echoed into a header.
         let visible = origin.bytes().all(|byte| byte.is_ascii_graphic());
-        visible && (self.any || self.rules.iter().any(|rule| rule.allows(origin)))
+        visible && (self.allow_any || self.rules.iter().any(|rule| rule.allows(origin)))
     }
 
-    fn answer_headers(&self, origin: &str) -> Headers {
-        let mut headers = self.allow_origin(origin);
-        if !self.any {
+    fn response_headers(&self, origin: &str) -> ResponseHeaders {
+        let mut headers = self.allow_origin_header(origin);
+        if !self.allow_any {
             headers.push(("Vary", "Origin".to_owned()));
         }
         headers
     }
 
-    fn preflight_headers(&self, origin: &str) -> Headers {
+    fn preflight_headers(&self, origin: &str) -> ResponseHeaders {
         let mut headers = vec![
-            ("Access-Control-Allow-Methods", METHODS.to_owned()),
-            ("Access-Control-Allow-Headers", HEADERS.to_owned()),
+            ("Access-Control-Allow-Methods", ALLOWED_METHODS.to_owned()),
+            ("Access-Control-Allow-Headers", ALLOWED_HEADERS.to_owned()),
             ("Access-Control-Max-Age", MAX_AGE.to_owned()),
         ];
-        headers.extend(self.allow_origin(origin));
-        if !self.any {
+        headers.extend(self.allow_origin_header(origin));
+        if !self.allow_any {
             for name in
                 ["Origin", "Access-Control-Request-Method", "Access-Control-Request-Headers"]
             {
@@ -153,24 +154,24 @@ impl Origins {
         headers
     }
 
-    fn allow_origin(&self, origin: &str) -> Headers {
-        let allowed = if self.any { "*" } else { origin };
+    fn allow_origin_header(&self, origin: &str) -> ResponseHeaders {
+        let allowed = if self.allow_any { "*" } else { origin };
         vec![("Access-Control-Allow-Origin", allowed.to_owned())]
     }
 }
 
 /// Ollama's defaults and nothing else.
-impl Default for Origins {
+impl Default for CorsPolicy {
     fn default() -> Self {
-        Self { given: String::new(), any: false, rules: defaults().collect() }
+        Self { raw: String::new(), allow_any: false, rules: default_rules().collect() }
     }
 }
 
-impl Rule {
+impl OriginRule {
     fn allows(&self, origin: &str) -> bool {
         match self {
-            Self::Exactly(known) => known == origin,
-            Self::Around(before, behind) => origin
+            Self::Exact(known) => known == origin,
+            Self::Wildcard(before, behind) => origin
                 .strip_prefix(before.as_str())
                 .is_some_and(|rest| rest.ends_with(behind.as_str())),
         }
@@ -178,7 +179,7 @@ impl Rule {
 }
 
 /// One entry: with a `*` as it stands, else trimmed and in lower case.
-fn rule(entry: &str) -> Result<Rule, String> {
+fn parse_rule(entry: &str) -> Result<OriginRule, String> {
     let refusal = || {
         let schemes = SCHEMES.join(", ");
         format!(
@@ -192,23 +193,23 @@ fn rule(entry: &str) -> Result<Rule, String> {
     }
     match entry.split_once('*') {
         Some((_, behind)) if behind.contains('*') => Err(refusal()),
-        Some((before, behind)) => Ok(Rule::Around(before.to_owned(), behind.to_owned())),
+        Some((before, behind)) => Ok(OriginRule::Wildcard(before.to_owned(), behind.to_owned())),
         None if SCHEMES.iter().any(|scheme| literal.starts_with(scheme)) => {
-            Ok(Rule::Exactly(literal))
+            Ok(OriginRule::Exact(literal))
         }
         None => Err(refusal()),
     }
 }
 
-fn defaults() -> impl Iterator<Item = Rule> {
-    let hosts = HOSTS.iter().flat_map(|host| {
+fn default_rules() -> impl Iterator<Item = OriginRule> {
+    let hosts = LOCAL_HOSTS.iter().flat_map(|host| {
         ["http://", "https://"].into_iter().flat_map(move |scheme| {
-            let plain = Rule::Exactly(format!("{scheme}{host}"));
-            [plain, Rule::Around(format!("{scheme}{host}:"), String::new())]
+            let plain = OriginRule::Exact(format!("{scheme}{host}"));
+            [plain, OriginRule::Wildcard(format!("{scheme}{host}:"), String::new())]
         })
     });
     let applications =
-        APPLICATIONS.iter().map(|scheme| Rule::Around((*scheme).to_owned(), String::new()));
+        APP_SCHEMES.iter().map(|scheme| OriginRule::Wildcard((*scheme).to_owned(), String::new()));
     hosts.chain(applications)
 }
 
@@ -218,14 +219,15 @@ mod tests {
 
     #[track_caller]
     fn check(entries: &str, origin: &str, allowed: bool) {
-        let origins = Origins::parse(entries).unwrap_or_else(|error| panic!("{entries}: {error}"));
+        let origins =
+            CorsPolicy::parse(entries).unwrap_or_else(|error| panic!("{entries}: {error}"));
         let expected = if allowed {
-            Verdict::Allowed(vec![
+            CorsDecision::Allowed(vec![
                 ("Access-Control-Allow-Origin", origin.to_owned()),
                 ("Vary", "Origin".to_owned()),
             ])
         } else {
-            Verdict::Refused
+            CorsDecision::Refused
         };
         let verdict = origins.decide("POST", Some(origin), "127.0.0.1:11434");
         assert_eq!(verdict, expected, "{entries:?} {origin:?}");
@@ -292,11 +294,12 @@ mod tests {
     #[test]
     fn a_star_alone_allows_all_and_tells_so() {
         for entries in ["*", "http://a.test,*"] {
-            let origins = Origins::parse(entries).expect(entries);
+            let origins = CorsPolicy::parse(entries).expect(entries);
             let headers = vec![("Access-Control-Allow-Origin", "*".to_owned())];
             let verdict = origins.decide("GET", Some("null"), "h");
-            assert_eq!(verdict, Verdict::Allowed(headers.clone()));
-            let Verdict::Preflight(preflight) = origins.decide("OPTIONS", Some("null"), "h") else {
+            assert_eq!(verdict, CorsDecision::Allowed(headers.clone()));
+            let CorsDecision::Preflight(preflight) = origins.decide("OPTIONS", Some("null"), "h")
+            else {
                 panic!("a preflight");
             };
             assert!(preflight.contains(&headers[0]), "{preflight:?}");
@@ -308,8 +311,8 @@ mod tests {
 
     #[test]
     fn a_preflight_is_told_the_fixed_lists() {
-        let Verdict::Preflight(headers) =
-            Origins::default().decide("OPTIONS", Some("app://x"), "localhost")
+        let CorsDecision::Preflight(headers) =
+            CorsPolicy::default().decide("OPTIONS", Some("app://x"), "localhost")
         else {
             panic!("a preflight");
         };
@@ -329,8 +332,8 @@ mod tests {
     #[test]
     fn the_same_origin_is_none_of_our_business() {
         let check = |origin: Option<&str>, host: &str, expected: bool| {
-            let verdict = Origins::default().decide("OPTIONS", origin, host);
-            assert_eq!(verdict == Verdict::SameOrigin, expected, "{origin:?} {host}");
+            let verdict = CorsPolicy::default().decide("OPTIONS", origin, host);
+            assert_eq!(verdict == CorsDecision::SameOrigin, expected, "{origin:?} {host}");
         };
         check(None, "localhost", true);
         check(Some(""), "localhost", true);
@@ -345,8 +348,8 @@ mod tests {
     fn an_origin_that_is_no_header_is_refused_even_by_a_star() {
         for origin in ["app://a\nSet-Cookie: b", "app://a\rb", "app://a b", "app://\u{7f}"] {
             for entries in ["", "*"] {
-                let origins = Origins::parse(entries).expect(entries);
-                assert_eq!(origins.decide("GET", Some(origin), "h"), Verdict::Refused);
+                let origins = CorsPolicy::parse(entries).expect(entries);
+                assert_eq!(origins.decide("GET", Some(origin), "h"), CorsDecision::Refused);
             }
         }
     }
@@ -366,14 +369,14 @@ mod tests {
             "http://me:s3cret@h",
             "http://\u{fc}*",
         ] {
-            let error = Origins::parse(bad).expect_err(bad);
+            let error = CorsPolicy::parse(bad).expect_err(bad);
             assert!(error.starts_with("write ") && !error.contains("s3cret"), "{bad}: {error}");
         }
     }
 
     #[test]
     fn entries_that_allow_nothing_are_told() {
-        let warning = |entries: &str| Origins::parse(entries).expect(entries).warning();
+        let warning = |entries: &str| CorsPolicy::parse(entries).expect(entries).warning();
         for fine in ["", "*", "http://a.test, http://b.test", "http://*", "*://a.test"] {
             assert_eq!(warning(fine), None, "{fine}");
         }

@@ -5,21 +5,21 @@
 
 use serde::Serialize;
 
-use crate::api::ollama::response::ErrorAnswer;
+use crate::api::ollama::response::ErrorResponse;
 use crate::api::wire::ndjson;
 use crate::error::Error;
 use crate::http::routes;
 
 /// How a client without a key is told what it may bring (RFC 9110, 11.6.1): a line for each way,
 /// because not every client takes a list apart.
-pub const CHALLENGES: &[(&str, &str)] = &[
+pub const AUTH_CHALLENGES: &[(&str, &str)] = &[
     ("WWW-Authenticate", "Bearer realm=\"ollama-openai-proxy\""),
     ("WWW-Authenticate", "Basic realm=\"ollama-openai-proxy\", charset=\"UTF-8\""),
 ];
 
 /// A protocol that clients speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
+pub enum ErrorFormat {
     /// `/api` and whatever is nowhere.
     Ollama,
     /// `/v1`.
@@ -29,7 +29,7 @@ pub enum Shape {
 }
 
 #[derive(Serialize)]
-struct OpenAiAnswer<'a> {
+struct OpenAiErrorResponse<'a> {
     error: OpenAiError<'a>,
 }
 
@@ -42,7 +42,7 @@ struct OpenAiError<'a> {
 }
 
 #[derive(Serialize)]
-struct AnthropicAnswer<'a> {
+struct AnthropicErrorResponse<'a> {
     r#type: &'static str,
     error: AnthropicError<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -55,11 +55,11 @@ struct AnthropicError<'a> {
     message: &'a str,
 }
 
-impl Shape {
+impl ErrorFormat {
     /// The protocol of a request target.
     #[must_use]
-    pub fn of(target: &str) -> Self {
-        let path = routes::path(target);
+    pub fn for_target(target: &str) -> Self {
+        let path = routes::normalize_path(target);
         let below = |root: &str| {
             path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
@@ -77,15 +77,15 @@ impl Shape {
     pub fn body(self, error: &Error, status: u16, request_id: &str) -> Vec<u8> {
         let message = self.message(error);
         let mut body = match self {
-            Self::Ollama => return ndjson::to_vec(&ErrorAnswer { error: &message }),
-            Self::OpenAi => ndjson::to_vec(&openai(error, status, &message)),
+            Self::Ollama => return ndjson::to_vec(&ErrorResponse { error: &message }),
+            Self::OpenAi => ndjson::to_vec(&openai_error(error, status, &message)),
             Self::Anthropic => {
                 let digits = request_id.trim_start_matches("req_");
                 let request_id = Some(format!("req_{digits:0>24}"));
-                ndjson::to_vec(&anthropic(status, &message, request_id))
+                ndjson::to_vec(&anthropic_error(status, &message, request_id))
             }
         };
-        if !is_of_the_request(error) {
+        if !is_request_error(error) {
             body.push(b'\n');
         }
         body
@@ -101,9 +101,9 @@ impl Shape {
             Self::Anthropic => (b"event: error\ndata: ".to_vec(), b"\n\n"),
         };
         match self {
-            Self::Ollama => ndjson::append(&mut out, &ErrorAnswer { error: &message }),
-            Self::OpenAi => ndjson::append(&mut out, &openai(error, status, &message)),
-            Self::Anthropic => ndjson::append(&mut out, &anthropic(status, &message, None)),
+            Self::Ollama => ndjson::append(&mut out, &ErrorResponse { error: &message }),
+            Self::OpenAi => ndjson::append(&mut out, &openai_error(error, status, &message)),
+            Self::Anthropic => ndjson::append(&mut out, &anthropic_error(status, &message, None)),
         }
         out.extend_from_slice(end);
         out
@@ -112,8 +112,8 @@ impl Shape {
     /// Whether the body of this error is JSON without a character set, as converted errors are
     /// (ollama-api.md 1.4).
     #[must_use]
-    pub fn is_bare(self, error: &Error) -> bool {
-        self != Self::Ollama && !is_of_the_request(error)
+    pub fn has_bare_json(self, error: &Error) -> bool {
+        self != Self::Ollama && !is_request_error(error)
     }
 
     fn message(self, error: &Error) -> String {
@@ -129,11 +129,11 @@ impl Shape {
 }
 
 /// What Ollama's conversion layer raises itself: the request is wrong.
-fn is_of_the_request(error: &Error) -> bool {
+fn is_request_error(error: &Error) -> bool {
     matches!(error, Error::MissingBody | Error::InvalidRequest { .. })
 }
 
-fn openai<'a>(error: &Error, status: u16, message: &'a str) -> OpenAiAnswer<'a> {
+fn openai_error<'a>(error: &Error, status: u16, message: &'a str) -> OpenAiErrorResponse<'a> {
     let (r#type, code) = match (error, status) {
         // OpenAI's own words for a key that is none.
         (Error::Unauthorized, _) => ("invalid_request_error", Some("invalid_api_key")),
@@ -141,10 +141,14 @@ fn openai<'a>(error: &Error, status: u16, message: &'a str) -> OpenAiAnswer<'a> 
         (_, 404) => ("not_found_error", None),
         _ => ("api_error", None),
     };
-    OpenAiAnswer { error: OpenAiError { message, r#type, param: None, code } }
+    OpenAiErrorResponse { error: OpenAiError { message, r#type, param: None, code } }
 }
 
-fn anthropic(status: u16, message: &str, request_id: Option<String>) -> AnthropicAnswer<'_> {
+fn anthropic_error(
+    status: u16,
+    message: &str,
+    request_id: Option<String>,
+) -> AnthropicErrorResponse<'_> {
     let r#type = match status {
         400 => "invalid_request_error",
         401 => "authentication_error",
@@ -154,14 +158,18 @@ fn anthropic(status: u16, message: &str, request_id: Option<String>) -> Anthropi
         503 | 529 => "overloaded_error",
         _ => "api_error",
     };
-    AnthropicAnswer { r#type: "error", error: AnthropicError { r#type, message }, request_id }
+    AnthropicErrorResponse {
+        r#type: "error",
+        error: AnthropicError { r#type, message },
+        request_id,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn told(shape: Shape, status: u16) -> String {
+    fn told(shape: ErrorFormat, status: u16) -> String {
         let error = Error::UpstreamInBand { status, message: "a <b>".into() };
         String::from_utf8(shape.body(&error, status, "req_0123abcd")).expect("UTF-8")
     }
@@ -169,19 +177,19 @@ mod tests {
     #[test]
     fn the_path_decides_whose_error_it_is() {
         for (target, shape) in [
-            ("/api/chat", Shape::Ollama),
-            ("/", Shape::Ollama),
-            ("/nothing", Shape::Ollama),
-            ("/v10/models", Shape::Ollama),
-            ("/v1", Shape::OpenAi),
-            ("/v1/chat/completions?x=/v1/messages", Shape::OpenAi),
-            ("//v1//models", Shape::OpenAi),
-            ("/v1/messages_of_mine", Shape::OpenAi),
-            ("/v1/messages", Shape::Anthropic),
-            ("http://localhost/v1/messages?beta=true", Shape::Anthropic),
-            ("/v1/messages/count_tokens", Shape::Anthropic),
+            ("/api/chat", ErrorFormat::Ollama),
+            ("/", ErrorFormat::Ollama),
+            ("/nothing", ErrorFormat::Ollama),
+            ("/v10/models", ErrorFormat::Ollama),
+            ("/v1", ErrorFormat::OpenAi),
+            ("/v1/chat/completions?x=/v1/messages", ErrorFormat::OpenAi),
+            ("//v1//models", ErrorFormat::OpenAi),
+            ("/v1/messages_of_mine", ErrorFormat::OpenAi),
+            ("/v1/messages", ErrorFormat::Anthropic),
+            ("http://localhost/v1/messages?beta=true", ErrorFormat::Anthropic),
+            ("/v1/messages/count_tokens", ErrorFormat::Anthropic),
         ] {
-            assert_eq!(Shape::of(target), shape, "{target}");
+            assert_eq!(ErrorFormat::for_target(target), shape, "{target}");
         }
     }
 
@@ -204,7 +212,7 @@ mod tests {
                 "{{\"error\":{{\"message\":\"{message}\",\"type\":\"{kind}\",\
                  \"param\":null,\"code\":null}}}}\n"
             );
-            assert_eq!(told(Shape::OpenAi, status), expected);
+            assert_eq!(told(ErrorFormat::OpenAi, status), expected);
         }
     }
 
@@ -228,55 +236,55 @@ mod tests {
                 "{{\"type\":\"error\",\"error\":{{\"type\":\"{kind}\",\"message\":\"{message}\"}},\
                  \"request_id\":\"req_00000000000000000123abcd\"}}\n"
             );
-            assert_eq!(told(Shape::Anthropic, status), expected);
+            assert_eq!(told(ErrorFormat::Anthropic, status), expected);
         }
     }
 
     #[test]
     fn a_missing_key_is_told_in_each_protocol_s_words() {
-        let told = |shape: Shape| {
+        let told = |shape: ErrorFormat| {
             String::from_utf8(shape.body(&Error::Unauthorized, 401, "req_0")).expect("UTF-8")
         };
-        assert_eq!(told(Shape::Ollama), r#"{"error":"unauthorized"}"#);
+        assert_eq!(told(ErrorFormat::Ollama), r#"{"error":"unauthorized"}"#);
         let message = "missing or wrong API key of this proxy";
         let expected = format!(
             "{{\"error\":{{\"message\":\"{message}\",\"type\":\"invalid_request_error\",\
              \"param\":null,\"code\":\"invalid_api_key\"}}}}\n"
         );
-        assert_eq!(told(Shape::OpenAi), expected);
+        assert_eq!(told(ErrorFormat::OpenAi), expected);
         let error = format!("{{\"type\":\"authentication_error\",\"message\":\"{message}\"}}");
-        assert!(told(Shape::Anthropic).contains(&error));
+        assert!(told(ErrorFormat::Anthropic).contains(&error));
     }
 
     #[test]
     fn an_empty_body_is_told_in_each_protocol_s_words() {
-        let told = |shape: Shape| {
+        let told = |shape: ErrorFormat| {
             String::from_utf8(shape.body(&Error::MissingBody, 400, "req_0")).expect("UTF-8")
         };
-        assert_eq!(told(Shape::Ollama), r#"{"error":"missing request body"}"#);
+        assert_eq!(told(ErrorFormat::Ollama), r#"{"error":"missing request body"}"#);
         let expected = r#"{"error":{"message":"EOF","type":"invalid_request_error","param":null,"code":null}}"#;
-        assert_eq!(told(Shape::OpenAi), expected);
+        assert_eq!(told(ErrorFormat::OpenAi), expected);
         let begins = r#"{"type":"error","error":{"type":"invalid_request_error","message":"EOF"},"#;
-        assert!(told(Shape::Anthropic).starts_with(begins));
-        assert!(!Shape::OpenAi.is_bare(&Error::MissingBody));
-        assert!(Shape::OpenAi.is_bare(&Error::Busy));
-        assert!(!Shape::Ollama.is_bare(&Error::Busy));
+        assert!(told(ErrorFormat::Anthropic).starts_with(begins));
+        assert!(!ErrorFormat::OpenAi.has_bare_json(&Error::MissingBody));
+        assert!(ErrorFormat::OpenAi.has_bare_json(&Error::Busy));
+        assert!(!ErrorFormat::Ollama.has_bare_json(&Error::Busy));
     }
 
     #[test]
     fn an_error_in_a_stream_is_its_last_line_or_event() {
-        let told = |shape: Shape| {
-            let error = Error::UpstreamClosed;
+        let told = |shape: ErrorFormat| {
+            let error = Error::IncompleteStream;
             String::from_utf8(shape.event(&error, 502)).expect("UTF-8")
         };
         let message = "the upstream ended its answer early";
-        assert_eq!(told(Shape::Ollama), format!("{{\"error\":\"{message}\"}}\n"));
+        assert_eq!(told(ErrorFormat::Ollama), format!("{{\"error\":\"{message}\"}}\n"));
         let error = format!(
             "{{\"message\":\"{message}\",\"type\":\"api_error\",\"param\":null,\"code\":null}}"
         );
-        assert_eq!(told(Shape::OpenAi), format!("data: {{\"error\":{error}}}\n\n"));
+        assert_eq!(told(ErrorFormat::OpenAi), format!("data: {{\"error\":{error}}}\n\n"));
         let error = format!("{{\"type\":\"api_error\",\"message\":\"{message}\"}}");
         let data = format!("{{\"type\":\"error\",\"error\":{error}}}");
-        assert_eq!(told(Shape::Anthropic), format!("event: error\ndata: {data}\n\n"));
+        assert_eq!(told(ErrorFormat::Anthropic), format!("event: error\ndata: {data}\n\n"));
     }
 }

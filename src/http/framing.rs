@@ -7,29 +7,31 @@
 //! connection. Pure.
 
 /// Header lines of a request.
-const MOST_HEADERS: usize = 100;
+const MAX_HEADERS: usize = 100;
 
 /// Bytes of a request line.
-const LONGEST_LINE: usize = 16 * 1024;
+const MAX_REQUEST_LINE: usize = 16 * 1024;
 
 /// What a head looks like, line by line.
 #[derive(Clone, Copy, Debug)]
-pub struct Head<'a, H> {
+pub struct RequestHead<'a, H> {
     /// The method.
     pub method: &'a str,
     /// Path and query, as they stand in the request line.
     pub target: &'a str,
     /// Whether it is HTTP/1.0 or older, which has no chunks.
-    pub old: bool,
+    pub is_http10: bool,
     /// Names and values, in their order.
     pub headers: H,
 }
 
 /// What is wrong with a head, for the log; `None` when nothing is (RFC 9112, 3 and 6).
 #[must_use]
-pub fn fault<'a>(head: Head<'a, impl Iterator<Item = (&'a str, &'a str)>>) -> Option<&'static str> {
+pub fn check_head<'a>(
+    head: RequestHead<'a, impl Iterator<Item = (&'a str, &'a str)>>,
+) -> Option<&'static str> {
     // Two blanks and `HTTP/1.1`.
-    if head.method.len() + head.target.len() + 10 > LONGEST_LINE {
+    if head.method.len() + head.target.len() + 10 > MAX_REQUEST_LINE {
         return Some("its request line is too long");
     }
     if !is_token(head.method) || head.target.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
@@ -38,13 +40,13 @@ pub fn fault<'a>(head: Head<'a, impl Iterator<Item = (&'a str, &'a str)>>) -> Op
     let (mut count, mut hosts, mut length, mut coding) = (0, 0, None, None);
     for (name, value) in head.headers {
         count += 1;
-        if !is_token(name) || value.bytes().any(is_forbidden) {
+        if !is_token(name) || value.bytes().any(is_forbidden_in_value) {
             return Some("a header is none");
         }
         let (known, holds) = if name.eq_ignore_ascii_case("Content-Length") {
-            (&mut length, is_length(value))
+            (&mut length, is_content_length(value))
         } else if name.eq_ignore_ascii_case("Transfer-Encoding") {
-            (&mut coding, value.eq_ignore_ascii_case("chunked") && !head.old)
+            (&mut coding, value.eq_ignore_ascii_case("chunked") && !head.is_http10)
         } else {
             hosts += usize::from(name.eq_ignore_ascii_case("Host"));
             continue;
@@ -55,19 +57,19 @@ pub fn fault<'a>(head: Head<'a, impl Iterator<Item = (&'a str, &'a str)>>) -> Op
     }
     match (length, coding) {
         (Some(()), Some(())) => Some("the end of its body is not certain"),
-        _ if count > MOST_HEADERS => Some("it has too many headers"),
+        _ if count > MAX_HEADERS => Some("it has too many headers"),
         _ if hosts > 1 => Some("it has several hosts"),
         _ => None,
     }
 }
 
 /// Digits only, and not more than a length can have.
-fn is_length(value: &str) -> bool {
+fn is_content_length(value: &str) -> bool {
     value.bytes().all(|byte| byte.is_ascii_digit()) && value.parse::<usize>().is_ok()
 }
 
 /// A character of a header's value that is none (RFC 9110, 5.5).
-fn is_forbidden(byte: u8) -> bool {
+fn is_forbidden_in_value(byte: u8) -> bool {
     (byte < b' ' && byte != b'\t') || byte == 0x7f
 }
 
@@ -84,8 +86,8 @@ mod tests {
     #[track_caller]
     fn check(headers: &[(&str, &str)], expected: Option<&str>) {
         let (method, target, old) = ("POST", "/api/chat?x=1", false);
-        let head = Head { method, target, old, headers: headers.iter().copied() };
-        assert_eq!(fault(head), expected, "{headers:?}");
+        let head = RequestHead { method, target, is_http10: old, headers: headers.iter().copied() };
+        assert_eq!(check_head(head), expected, "{headers:?}");
     }
 
     const BODY: Option<&str> = Some("the end of its body is not certain");
@@ -114,7 +116,10 @@ mod tests {
             check(&[("Transfer-Encoding", coding)], BODY);
         }
         let headers = [("Transfer-Encoding", "chunked")].into_iter();
-        assert_eq!(fault(Head { method: "POST", target: "/", old: true, headers }), BODY);
+        assert_eq!(
+            check_head(RequestHead { method: "POST", target: "/", is_http10: true, headers }),
+            BODY
+        );
     }
 
     #[test]
@@ -138,13 +143,18 @@ mod tests {
     #[test]
     fn a_request_line_has_16_kib_and_no_odd_characters() {
         let line = |method: &str, target: &str| {
-            fault(Head { method, target, old: false, headers: std::iter::empty() })
+            check_head(RequestHead {
+                method,
+                target,
+                is_http10: false,
+                headers: std::iter::empty(),
+            })
         };
         // `GET`, two blanks and the version are 13.
-        assert_eq!(line("GET", &"x".repeat(LONGEST_LINE - 13)), None);
+        assert_eq!(line("GET", &"x".repeat(MAX_REQUEST_LINE - 13)), None);
         let long = Some("its request line is too long");
-        assert_eq!(line("GET", &"x".repeat(LONGEST_LINE - 12)), long);
-        assert_eq!(line(&"X".repeat(LONGEST_LINE), "/"), long);
+        assert_eq!(line("GET", &"x".repeat(MAX_REQUEST_LINE - 12)), long);
+        assert_eq!(line(&"X".repeat(MAX_REQUEST_LINE), "/"), long);
         assert_eq!(line("OPTIONS", "*"), None);
         let none = Some("its request line is none");
         for (method, target) in

@@ -11,21 +11,21 @@ use std::time::SystemTime;
 use socket2::{Domain, Protocol, Socket, Type};
 use time::{OffsetDateTime, UtcOffset};
 
-use crate::http::access::Machine;
+use crate::http::access::HostInfo;
 
 /// This machine.
 #[must_use]
-pub fn this() -> Machine {
-    Machine { hostname: hostname(), has_address }
+pub fn detect() -> HostInfo {
+    HostInfo { hostname: read_hostname(), has_address }
 }
 
 /// How far the local zone is ahead of UTC at a time, in seconds; 0 where nobody knows.
 #[must_use]
-pub fn zone(time: SystemTime) -> i32 {
+pub fn utc_offset(time: SystemTime) -> i32 {
     UtcOffset::local_offset_at(OffsetDateTime::from(time)).map_or(0, UtcOffset::whole_seconds)
 }
 
-fn hostname() -> String {
+fn read_hostname() -> String {
     let told = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let variable = |name: &str| std::env::var(name).ok();
     let name = told.or_else(|| variable("HOSTNAME")).or_else(|| variable("COMPUTERNAME"));
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn a_name_has_no_blanks_around_it() {
-        let machine = this();
+        let machine = detect();
         assert_eq!(machine.hostname, machine.hostname.trim());
     }
 }

@@ -53,7 +53,7 @@ pub enum Route {
     /// `/api/blobs/:digest`
     Blob,
     /// What is below `/v1`.
-    V1(V1),
+    V1(V1Route),
     /// `/health`, ours
     Health,
     /// `/ready`, ours
@@ -66,7 +66,7 @@ pub enum Route {
 
 /// The routes of the other two protocols.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum V1 {
+pub enum V1Route {
     /// `/v1/models`
     Models,
     /// `/v1/models/:model`
@@ -112,15 +112,15 @@ const ROUTES: &[(&str, &str, Route)] = &[
     ("/api/pull", "POST", Route::Pull),
     ("/api/push", "POST", Route::Push),
     ("/api/blobs/:digest", "HEAD, POST", Route::Blob),
-    ("/v1/models", "GET", Route::V1(V1::Models)),
-    ("/v1/models/*model", "GET", Route::V1(V1::Model)),
-    ("/v1/chat/completions", "POST", Route::V1(V1::Chat)),
-    ("/v1/completions", "POST", Route::V1(V1::Completions)),
-    ("/v1/embeddings", "POST", Route::V1(V1::Embeddings)),
-    ("/v1/responses", "POST", Route::V1(V1::Responses)),
-    ("/v1/audio/transcriptions", "POST", Route::V1(V1::Transcriptions)),
-    ("/v1/messages", "POST", Route::V1(V1::Messages)),
-    ("/v1/messages/count_tokens", "POST", Route::V1(V1::CountTokens)),
+    ("/v1/models", "GET", Route::V1(V1Route::Models)),
+    ("/v1/models/*model", "GET", Route::V1(V1Route::Model)),
+    ("/v1/chat/completions", "POST", Route::V1(V1Route::Chat)),
+    ("/v1/completions", "POST", Route::V1(V1Route::Completions)),
+    ("/v1/embeddings", "POST", Route::V1(V1Route::Embeddings)),
+    ("/v1/responses", "POST", Route::V1(V1Route::Responses)),
+    ("/v1/audio/transcriptions", "POST", Route::V1(V1Route::Transcriptions)),
+    ("/v1/messages", "POST", Route::V1(V1Route::Messages)),
+    ("/v1/messages/count_tokens", "POST", Route::V1(V1Route::CountTokens)),
     ("/health", "HEAD, GET", Route::Health),
     ("/ready", "HEAD, GET", Route::Ready),
     ("/openai/health", "HEAD, GET", Route::UpstreamHealth),
@@ -129,28 +129,28 @@ const ROUTES: &[(&str, &str, Route)] = &[
 
 /// Who sees to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Desk {
+pub enum Lane {
     /// The workers.
     Main,
     /// Those who tell that we are there and how we are, without waiting for anybody.
     Health,
     /// Those who tell of the upstream's, which they have to ask.
-    Upstream,
+    Probe,
 }
 
 /// Who sees to a request, by its target as it stands in the request line.
 #[must_use]
-pub fn desk(target: &str) -> Desk {
+pub fn find_lane(target: &str) -> Lane {
     match target.split('?').next().unwrap_or_default() {
-        "/" | "/api/version" | "/health" | "/ready" | "/metrics" => Desk::Health,
-        "/openai/health" => Desk::Upstream,
-        _ => Desk::Main,
+        "/" | "/api/version" | "/health" | "/ready" | "/metrics" => Lane::Health,
+        "/openai/health" => Lane::Probe,
+        _ => Lane::Main,
     }
 }
 
 /// Where a request leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum RouteMatch {
     /// To a route.
     Route(Route),
     /// Elsewhere: the same path without its last slash, with 301 for GET and 307 for the rest.
@@ -166,25 +166,27 @@ pub enum Target {
 ///
 /// # Errors
 /// [`Error::UnknownRoute`] and [`Error::MethodNotAllowed`].
-pub fn find(method: &str, target: &str) -> Result<Target> {
-    let target = without_authority(target);
+pub fn find(method: &str, target: &str) -> Result<RouteMatch> {
+    let target = strip_authority(target);
     let (path, query) = match target.find(['?', '#']) {
         Some(at) => target.split_at(at),
         None => (target, ""),
     };
-    let path = collapse(path);
-    if let Some(&(_, allow, route)) = ROUTES.iter().find(|(known, ..)| matches(known, &path)) {
+    let path = collapse_slashes(path);
+    if let Some(&(_, allow, route)) =
+        ROUTES.iter().find(|(known, ..)| matches_pattern(known, &path))
+    {
         return if allow.split(", ").any(|allowed| allowed == method) {
-            Ok(Target::Route(route))
+            Ok(RouteMatch::Route(route))
         } else {
             Err(Error::MethodNotAllowed { allow })
         };
     }
     if let Some(bare) = path.strip_suffix('/')
-        && ROUTES.iter().any(|(known, ..)| matches(known, bare))
+        && ROUTES.iter().any(|(known, ..)| matches_pattern(known, bare))
     {
         let status = if method == "GET" { 301 } else { 307 };
-        return Ok(Target::Redirect { status, location: format!("{bare}{query}") });
+        return Ok(RouteMatch::Redirect { status, location: format!("{bare}{query}") });
     }
     Err(Error::UnknownRoute)
 }
@@ -199,36 +201,36 @@ impl Route {
 
 /// The path of the row that a request target means, whatever its method; `None` where there is none.
 #[must_use]
-pub fn row(target: &str) -> Option<&'static str> {
-    let path = path(target);
-    ROUTES.iter().find(|(known, ..)| matches(known, &path)).map(|(known, ..)| *known)
+pub fn find_pattern(target: &str) -> Option<&'static str> {
+    let path = normalize_path(target);
+    ROUTES.iter().find(|(known, ..)| matches_pattern(known, &path)).map(|(known, ..)| *known)
 }
 
 /// Every path of the table with its methods, for whoever has to look at all of them.
-pub fn all() -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
+pub fn iter_routes() -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
     ROUTES.iter().map(|(path, methods, _)| (*path, methods.split(", ").collect()))
 }
 
 /// The last step of a path, without its query: what stands for the step with the colon.
 #[must_use]
-pub fn last_step(target: &str) -> &str {
+pub fn last_segment(target: &str) -> &str {
     let path = target.split(['?', '#']).next().unwrap_or_default();
     path.rsplit('/').next().unwrap_or_default()
 }
 
 /// The path of a request target: without host, query and repeated slashes.
 #[must_use]
-pub fn path(target: &str) -> String {
-    let target = without_authority(target);
-    collapse(target.split(['?', '#']).next().unwrap_or_default())
+pub fn normalize_path(target: &str) -> String {
+    let target = strip_authority(target);
+    collapse_slashes(target.split(['?', '#']).next().unwrap_or_default())
 }
 
 /// What a path has behind `before`, with its percent-encoded bytes decoded; what is encoded badly
 /// stays as it is.
 #[must_use]
-pub fn behind(target: &str, before: &str) -> String {
-    let path = path(target);
-    let mut rest = path.strip_prefix(before).unwrap_or_default().as_bytes().iter();
+pub fn decode_suffix(target: &str, prefix: &str) -> String {
+    let path = normalize_path(target);
+    let mut rest = path.strip_prefix(prefix).unwrap_or_default().as_bytes().iter();
     let mut out = Vec::with_capacity(rest.len());
     while let Some(&byte) = rest.next() {
         let digits = rest.as_slice().get(..2).filter(|_| byte == b'%');
@@ -245,16 +247,16 @@ pub fn behind(target: &str, before: &str) -> String {
 }
 
 /// Whether a path is one that a row of the table means.
-fn matches(known: &str, path: &str) -> bool {
-    let Some((before, _)) = known.split_once([':', '*']) else { return known == path };
+fn matches_pattern(pattern: &str, path: &str) -> bool {
+    let Some((before, _)) = pattern.split_once([':', '*']) else { return pattern == path };
     path.strip_prefix(before).is_some_and(|rest| {
-        let several = known.contains('*') && !rest.ends_with('/');
+        let several = pattern.contains('*') && !rest.ends_with('/');
         !rest.is_empty() && (several || !rest.contains('/'))
     })
 }
 
 /// Clients of a forward proxy put the whole URL into the request line (RFC 9112, 3.2.2).
-fn without_authority(target: &str) -> &str {
+fn strip_authority(target: &str) -> &str {
     match target.split_once("://") {
         Some(("http" | "https", rest)) => rest.find('/').map_or("/", |at| &rest[at..]),
         _ => target,
@@ -262,7 +264,7 @@ fn without_authority(target: &str) -> &str {
 }
 
 /// Repeated slashes count as one: users configure base URLs that end in a slash.
-fn collapse(path: &str) -> String {
+fn collapse_slashes(path: &str) -> String {
     let mut out = String::with_capacity(path.len());
     for character in path.chars() {
         if !(character == '/' && out.ends_with('/')) {
@@ -278,8 +280,8 @@ mod tests {
 
     fn check(method: &str, target: &str, expected: &str) {
         let found = match find(method, target) {
-            Ok(Target::Route(route)) => route.path().to_owned(),
-            Ok(Target::Redirect { status, location }) => format!("{status} {location}"),
+            Ok(RouteMatch::Route(route)) => route.path().to_owned(),
+            Ok(RouteMatch::Redirect { status, location }) => format!("{status} {location}"),
             Err(Error::MethodNotAllowed { allow }) => format!("405 {allow}"),
             Err(error) => error.message(),
         };
@@ -319,7 +321,7 @@ mod tests {
         check("POST", "/api/blobs", "404 page not found");
         check("POST", "/api/blobs/a/b", "404 page not found");
         check("POST", "/api/blobs/a/", "307 /api/blobs/a");
-        assert_eq!(last_step("/api/blobs/sha256:00?x=/y"), "sha256:00");
+        assert_eq!(last_segment("/api/blobs/sha256:00?x=/y"), "sha256:00");
         check("GET", "/nothing", "404 page not found");
         check("GET", "/v1/models", "/v1/models");
         check("HEAD", "/v1/models", "405 GET");
@@ -342,15 +344,15 @@ mod tests {
 
     #[test]
     fn a_row_is_found_without_a_method() {
-        assert_eq!(row("//api/chat?x=1"), Some("/api/chat"));
-        assert_eq!(row("/api/blobs/sha256:00"), Some("/api/blobs/:digest"));
-        assert_eq!(row("http://h/v1/models/a/b"), Some("/v1/models/*model"));
-        assert_eq!(row("/nothing"), None);
+        assert_eq!(find_pattern("//api/chat?x=1"), Some("/api/chat"));
+        assert_eq!(find_pattern("/api/blobs/sha256:00"), Some("/api/blobs/:digest"));
+        assert_eq!(find_pattern("http://h/v1/models/a/b"), Some("/v1/models/*model"));
+        assert_eq!(find_pattern("/nothing"), None);
     }
 
     #[test]
     fn what_stands_behind_a_path_is_decoded() {
-        let behind = |target: &str| behind(target, "/v1/models/");
+        let behind = |target: &str| decode_suffix(target, "/v1/models/");
         assert_eq!(behind("/v1/models/m:8b?x=1"), "m:8b");
         assert_eq!(behind("//v1/models//a/b"), "a/b");
         assert_eq!(behind("http://h/v1/models/a%2Fb%3a%20%c3%A9"), "a/b: é");

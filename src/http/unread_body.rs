@@ -20,164 +20,167 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use tiny_http::{ReadWrite, Request, Response, StatusCode};
 
-use crate::net::connection_guard::{Phase, Ticket};
+use crate::net::connection_guard::{RequestHandle, RequestPhase};
 
 /// Bodies below this are read by tiny_http itself, before we see the request.
-const SMALL: usize = 1024;
+const PREREAD_LIMIT: usize = 1024;
 
 /// Threads that read bodies away, at most.
-const LINGERERS: usize = 16;
+const MAX_DRAIN_THREADS: usize = 16;
 
 /// Bytes that are read away.
-const LINGER_BYTES: usize = 64 * 1024 * 1024;
+const MAX_DRAIN_BYTES: usize = 64 * 1024 * 1024;
 
 /// How long the guard is waited for.
-const GUARD_TIME: Duration = Duration::from_secs(10);
+const GUARD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often it is looked whether it has acted.
-const LOOK: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-static LINGERING: AtomicUsize = AtomicUsize::new(0);
+static DRAIN_THREADS: AtomicUsize = AtomicUsize::new(0);
 
-static LET_GO: AtomicUsize = AtomicUsize::new(0);
+static LEAKED: AtomicUsize = AtomicUsize::new(0);
 
 /// A request whose body is not read to its end.
-struct Rest {
+struct UnreadBody {
     stream: Box<dyn ReadWrite + Send>,
-    claim: usize,
-    ticket: Option<Ticket>,
+    content_length: usize,
+    handle: Option<RequestHandle>,
 }
 
 /// Whether nothing of the request's body can be unread.
 #[must_use]
-pub fn has_none(request: &Request) -> bool {
+pub fn is_fully_read(request: &Request) -> bool {
     let chunked = request.headers().iter().any(|header| header.field.equiv("Transfer-Encoding"));
     let expects = request.headers().iter().any(|header| header.field.equiv("Expect"));
-    !chunked && !expects && request.body_length().is_none_or(|length| length <= SMALL)
+    !chunked && !expects && request.body_length().is_none_or(|length| length <= PREREAD_LIMIT)
 }
 
 /// How many requests this process has let go of; each keeps a thread and two descriptors.
 #[must_use]
-pub fn let_go() -> usize {
-    LET_GO.load(Ordering::Acquire)
+pub fn leaked_requests() -> usize {
+    LEAKED.load(Ordering::Acquire)
 }
 
 /// Sends `answer`, a whole head and body, to a request whose body stays unread.
-pub fn refuse(request: Request, answer: &[u8], ticket: Option<Ticket>) {
-    let mut rest = Rest::of(request, ticket);
+pub fn reject(request: Request, response: &[u8], handle: Option<RequestHandle>) {
+    let mut body = UnreadBody::new(request, handle);
     // A client that is gone cannot be told.
-    let _ = rest.stream.write_all(answer).and_then(|()| rest.stream.flush());
-    rest.linger();
+    let _ = body.stream.write_all(response).and_then(|()| body.stream.flush());
+    body.drain();
 }
 
 /// Ends a request without an answer. Its connection must be condemned.
-pub fn discard(request: Request, body_read: bool, ticket: Option<Ticket>) {
+pub fn discard(request: Request, body_read: bool, handle: Option<RequestHandle>) {
     if body_read {
         drop(request.into_writer());
     } else {
-        Rest::of(request, ticket).linger();
+        UnreadBody::new(request, handle).drain();
     }
 }
 
-impl Rest {
-    fn of(request: Request, ticket: Option<Ticket>) -> Self {
-        let claim = request.body_length().unwrap_or(0);
+impl UnreadBody {
+    fn new(request: Request, handle: Option<RequestHandle>) -> Self {
+        let content_length = request.body_length().unwrap_or(0);
         let interim = Response::new_empty(StatusCode(100));
-        Self { stream: request.upgrade("close", interim), claim, ticket }
+        Self { stream: request.upgrade("close", interim), content_length, handle }
     }
 
     /// Sees to the rest of the body on another thread.
-    fn linger(self) {
+    fn drain(self) {
         // tiny_http will ask for as much, and the process ends where it is not given.
-        if Vec::<u8>::new().try_reserve_exact(self.claim).is_err() {
-            return self.let_go();
+        if Vec::<u8>::new().try_reserve_exact(self.content_length).is_err() {
+            return self.leak();
         }
-        if let Some(ticket) = &self.ticket {
-            ticket.in_hand().is_now(Phase::Lingering);
+        if let Some(ticket) = &self.handle {
+            ticket.in_flight().set_phase(RequestPhase::Draining);
         }
-        if LINGERING.fetch_add(1, Ordering::AcqRel) >= LINGERERS {
-            LINGERING.fetch_sub(1, Ordering::AcqRel);
-            return bury(self);
+        if DRAIN_THREADS.fetch_add(1, Ordering::AcqRel) >= MAX_DRAIN_THREADS {
+            DRAIN_THREADS.fetch_sub(1, Ordering::AcqRel);
+            return close_later(self);
         }
         let (sender, receiver) = crossbeam_channel::bounded::<Self>(1);
         let spawned = thread::Builder::new().name("unread".into()).spawn(move || {
             if let Ok(rest) = receiver.recv() {
-                rest.read_away();
+                rest.discard_remaining();
             }
-            LINGERING.fetch_sub(1, Ordering::AcqRel);
+            DRAIN_THREADS.fetch_sub(1, Ordering::AcqRel);
         });
         match spawned {
             // There is room for it, and the thread waits for it.
-            Ok(_) => sender.send(self).unwrap_or_else(|error| bury(error.0)),
+            Ok(_) => sender.send(self).unwrap_or_else(|error| close_later(error.0)),
             Err(_) => {
-                LINGERING.fetch_sub(1, Ordering::AcqRel);
-                bury(self);
+                DRAIN_THREADS.fetch_sub(1, Ordering::AcqRel);
+                close_later(self);
             }
         }
     }
 
     fn is_watched(&self) -> bool {
-        self.ticket.as_ref().is_some_and(Ticket::is_watched)
+        self.handle.as_ref().is_some_and(RequestHandle::is_guarded)
     }
 
     /// Reads until the end, which is not the end of the connection where the body is whole or wrong:
     /// then tiny_http would look for a request behind it as soon as it is dropped.
-    fn read_away(mut self) {
+    fn discard_remaining(mut self) {
         let mut buffer = [0; 16 * 1024];
         let mut read = 0;
         let mut ended = false;
-        while !ended && read < LINGER_BYTES {
+        while !ended && read < MAX_DRAIN_BYTES {
             match self.stream.read(&mut buffer) {
                 Ok(0) | Err(_) => ended = true,
                 Ok(length) => read += length,
             }
         }
-        if let Some(ticket) = self.ticket.as_ref().filter(|_| ended) {
+        if let Some(ticket) = self.handle.as_ref().filter(|_| ended) {
             // tiny_http may look for a request behind it from now on.
-            ticket.in_hand().is_now(Phase::Over);
+            ticket.in_flight().set_phase(RequestPhase::Drained);
         }
         match (ended, self.is_watched()) {
-            (_, true) => bury(self),
+            (_, true) => close_later(self),
             (true, false) => {}
-            (false, false) => self.let_go(),
+            (false, false) => self.leak(),
         }
     }
 
-    fn let_go(self) {
-        LET_GO.fetch_add(1, Ordering::AcqRel);
-        log::warn!("a request of {} bytes is let go of: its thread stays behind", self.claim);
+    fn leak(self) {
+        LEAKED.fetch_add(1, Ordering::AcqRel);
+        log::warn!(
+            "a request of {} bytes is let go of: its thread stays behind",
+            self.content_length
+        );
         std::mem::forget(self.stream);
     }
 
     /// Waits until its connection was shut down, and drops it.
-    fn wait(mut self) {
-        let deadline = Instant::now() + GUARD_TIME;
+    fn wait_for_guard(mut self) {
+        let deadline = Instant::now() + GUARD_TIMEOUT;
         while self.is_watched() && Instant::now() < deadline {
-            if self.ticket.as_ref().is_some_and(|ticket| ticket.in_hand().was_cut()) {
+            if self.handle.as_ref().is_some_and(|ticket| ticket.in_flight().is_closed()) {
                 return;
             }
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
-        self.ticket = None;
-        self.let_go();
+        self.handle = None;
+        self.leak();
     }
 }
 
 /// Gives it to the one thread that waits for the guard. All of them wait at the same time: the guard
 /// shuts down each on its own.
-fn bury(rest: Rest) {
-    static UNDERTAKER: OnceLock<Option<Sender<Rest>>> = OnceLock::new();
-    let undertaker = UNDERTAKER.get_or_init(|| {
-        let (sender, receiver) = crossbeam_channel::unbounded::<Rest>();
-        let work = move || receiver.into_iter().for_each(Rest::wait);
+fn close_later(body: UnreadBody) {
+    static REAPER: OnceLock<Option<Sender<UnreadBody>>> = OnceLock::new();
+    let reaper = REAPER.get_or_init(|| {
+        let (sender, receiver) = crossbeam_channel::unbounded::<UnreadBody>();
+        let work = move || receiver.into_iter().for_each(UnreadBody::wait_for_guard);
         thread::Builder::new().name("unread".into()).spawn(work).ok().map(|_| sender)
     });
-    match undertaker {
+    match reaper {
         Some(undertaker) => {
-            if let Err(error) = undertaker.send(rest) {
-                error.0.let_go();
+            if let Err(error) = undertaker.send(body) {
+                error.0.leak();
             }
         }
-        None => rest.let_go(),
+        None => body.leak(),
     }
 }

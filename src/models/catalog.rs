@@ -10,52 +10,55 @@ use std::time::{Duration, Instant};
 
 use crate::backends::names;
 use crate::error::Result;
-use crate::models::model::{Listed, Model};
+use crate::models::model::{Model, ModelList};
 
 /// The models as they were listed, and the family that listed them.
-pub type List = Arc<Listed>;
+pub type SharedModelList = Arc<ModelList>;
 
 /// The kept list.
 #[derive(Debug)]
 pub struct Catalog {
-    kept: Mutex<Kept>,
+    state: Mutex<CatalogState>,
     ttl: Duration,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
-    list: Option<(Instant, List)>,
-    failed: Option<Instant>,
+struct CatalogState {
+    list: Option<(Instant, SharedModelList)>,
+    failed_at: Option<Instant>,
 }
 
 impl Catalog {
     /// An empty catalog whose lists stay fresh for `ttl`.
     #[must_use]
     pub fn new(ttl: Duration) -> Self {
-        Self { kept: Mutex::default(), ttl }
+        Self { state: Mutex::default(), ttl }
     }
 
     /// A fresh list: the kept one, or a new one from `fetch`.
     ///
     /// # Errors
     /// Those of `fetch`.
-    pub fn fresh(&self, fetch: impl FnOnce() -> Result<Listed>) -> Result<List> {
-        if let Some((since, list)) = &self.kept().list
+    pub fn get_or_fetch(
+        &self,
+        fetch: impl FnOnce() -> Result<ModelList>,
+    ) -> Result<SharedModelList> {
+        if let Some((since, list)) = &self.lock().list
             && since.elapsed() < self.ttl
         {
             return Ok(list.clone());
         }
-        self.renew(fetch)
+        self.refresh(fetch)
     }
 
     /// A new list.
     ///
     /// # Errors
     /// Those of `fetch`.
-    pub fn renew(&self, fetch: impl FnOnce() -> Result<Listed>) -> Result<List> {
+    pub fn refresh(&self, fetch: impl FnOnce() -> Result<ModelList>) -> Result<SharedModelList> {
         let fetched = fetch();
         let now = Instant::now();
-        let mut kept = self.kept();
+        let mut kept = self.lock();
         match fetched {
             Ok(mut listed) => {
                 // A server that has no models just now is still the same server.
@@ -64,11 +67,11 @@ impl Catalog {
                     listed.profile = listed.profile.or(before);
                 }
                 let list = Arc::new(listed);
-                *kept = Kept { list: Some((now, list.clone())), failed: None };
+                *kept = CatalogState { list: Some((now, list.clone())), failed_at: None };
                 Ok(list)
             }
             Err(error) => {
-                kept.failed = Some(now);
+                kept.failed_at = Some(now);
                 Err(error)
             }
         }
@@ -76,33 +79,33 @@ impl Catalog {
 
     /// As fresh a list as can be had without trying again what failed a moment ago: for those whom
     /// a list helps, and who can do without.
-    pub fn any(&self, fetch: impl FnOnce() -> Result<Listed>) -> Option<List> {
-        if self.kept().failed.is_some_and(|failed| failed.elapsed() < self.ttl) {
-            return self.at_hand();
+    pub fn try_get(&self, fetch: impl FnOnce() -> Result<ModelList>) -> Option<SharedModelList> {
+        if self.lock().failed_at.is_some_and(|failed| failed.elapsed() < self.ttl) {
+            return self.get_cached();
         }
-        self.fresh(fetch).ok().or_else(|| self.at_hand())
+        self.get_or_fetch(fetch).ok().or_else(|| self.get_cached())
     }
 
     /// The list that is at hand, fresh or not.
     #[must_use]
-    pub fn at_hand(&self) -> Option<List> {
-        self.kept().list.as_ref().map(|(_, list)| list.clone())
+    pub fn get_cached(&self) -> Option<SharedModelList> {
+        self.lock().list.as_ref().map(|(_, list)| list.clone())
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn lock(&self) -> MutexGuard<'_, CatalogState> {
         // No code can panic half-way through a change.
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The model that a name means, by its id or else by another of its names.
 #[must_use]
-pub fn find<'a>(list: &'a [Model], name: &str) -> Option<&'a Model> {
-    if let Some(id) = names::find(list.iter().map(|model| model.id.as_str()), name) {
+pub fn find_model<'a>(list: &'a [Model], name: &str) -> Option<&'a Model> {
+    if let Some(id) = names::find_id(list.iter().map(|model| model.id.as_str()), name) {
         return list.iter().find(|model| model.id == id);
     }
     let known =
-        |model: &Model| names::find(model.aliases.iter().map(String::as_str), name).is_some();
+        |model: &Model| names::find_id(model.aliases.iter().map(String::as_str), name).is_some();
     list.iter().find(|model| known(model))
 }
 
@@ -112,36 +115,35 @@ mod tests {
     use crate::backends::profiles;
     use crate::error::Error;
 
-    fn list(id: &str) -> Result<Listed> {
-        Ok(Listed::of(vec![Model::unlisted(id)]))
+    fn list(id: &str) -> Result<ModelList> {
+        Ok(ModelList::from_models(vec![Model::from_id(id)]))
     }
 
     #[test]
     fn a_family_stays_known_while_lists_fail_or_are_empty() {
         let catalog = Catalog::new(Duration::ZERO);
-        let family = |list: Option<List>| list.expect("kept").profile.map(|profile| profile.name);
+        let family =
+            |list: Option<SharedModelList>| list.expect("kept").profile.map(|profile| profile.name);
         let of_vllm = || {
             let mut listed = list("a")?;
-            listed.is_of(profiles::by_name("vllm").expect("a known family"));
+            listed.set_profile(profiles::find_by_name("vllm").expect("a known family"));
             Ok(listed)
         };
-        catalog.renew(of_vllm).expect("fetched");
-        assert!(catalog.renew(|| Err(Error::UpstreamClosed)).is_err());
-        assert_eq!(family(catalog.at_hand()), Some("vllm"));
-        catalog.renew(|| Ok(Listed::default())).expect("an empty list");
-        assert_eq!(family(catalog.at_hand()), Some("vllm"));
-        catalog.renew(|| list("a")).expect("fetched");
-        assert_eq!(family(catalog.at_hand()), None, "another server, perhaps");
+        catalog.refresh(of_vllm).expect("fetched");
+        assert!(catalog.refresh(|| Err(Error::IncompleteStream)).is_err());
+        assert_eq!(family(catalog.get_cached()), Some("vllm"));
+        catalog.refresh(|| Ok(ModelList::default())).expect("an empty list");
+        assert_eq!(family(catalog.get_cached()), Some("vllm"));
+        catalog.refresh(|| list("a")).expect("fetched");
+        assert_eq!(family(catalog.get_cached()), None, "another server, perhaps");
     }
 
     #[test]
     fn a_model_is_found_by_its_other_names_too() {
-        let model = |id: &str, alias: &str| Model {
-            aliases: vec![alias.to_owned()],
-            ..Model::unlisted(id)
-        };
+        let model =
+            |id: &str, alias: &str| Model { aliases: vec![alias.to_owned()], ..Model::from_id(id) };
         let list = [model("a", "b"), model("b", "c")];
-        let found = |name: &str| find(&list, name).map(|model| model.id.as_str());
+        let found = |name: &str| find_model(&list, name).map(|model| model.id.as_str());
         assert_eq!(
             (found("a"), found("B:latest"), found("c:latest")),
             (Some("a"), Some("b"), Some("b"))
@@ -152,27 +154,27 @@ mod tests {
     #[test]
     fn a_fresh_list_is_not_fetched_again() {
         let catalog = Catalog::new(Duration::from_secs(3600));
-        assert!(catalog.at_hand().is_none());
-        assert_eq!(catalog.fresh(|| list("a")).expect("fetched")[0].id, "a");
-        assert_eq!(catalog.fresh(|| list("b")).expect("kept")[0].id, "a");
-        assert_eq!(catalog.renew(|| list("c")).expect("fetched")[0].id, "c");
-        assert_eq!(catalog.at_hand().expect("kept")[0].id, "c");
+        assert!(catalog.get_cached().is_none());
+        assert_eq!(catalog.get_or_fetch(|| list("a")).expect("fetched")[0].id, "a");
+        assert_eq!(catalog.get_or_fetch(|| list("b")).expect("kept")[0].id, "a");
+        assert_eq!(catalog.refresh(|| list("c")).expect("fetched")[0].id, "c");
+        assert_eq!(catalog.get_cached().expect("kept")[0].id, "c");
     }
 
     #[test]
     fn what_failed_a_moment_ago_is_not_tried_again_by_those_who_can_do_without() {
         let catalog = Catalog::new(Duration::from_secs(3600));
-        assert!(catalog.any(|| Err(Error::UpstreamClosed)).is_none());
-        assert!(catalog.any(|| panic!("asked again")).is_none());
-        catalog.renew(|| list("a")).expect("fetched");
-        assert_eq!(catalog.any(|| panic!("it is fresh")).expect("kept")[0].id, "a");
+        assert!(catalog.try_get(|| Err(Error::IncompleteStream)).is_none());
+        assert!(catalog.try_get(|| panic!("asked again")).is_none());
+        catalog.refresh(|| list("a")).expect("fetched");
+        assert_eq!(catalog.try_get(|| panic!("it is fresh")).expect("kept")[0].id, "a");
     }
 
     #[test]
     fn a_failed_fetch_leaves_the_old_list_at_hand() {
         let catalog = Catalog::new(Duration::ZERO);
-        catalog.fresh(|| list("a")).expect("fetched");
-        assert!(catalog.fresh(|| Err(Error::UpstreamClosed)).is_err());
-        assert_eq!(catalog.at_hand().expect("kept")[0].id, "a");
+        catalog.get_or_fetch(|| list("a")).expect("fetched");
+        assert!(catalog.get_or_fetch(|| Err(Error::IncompleteStream)).is_err());
+        assert_eq!(catalog.get_cached().expect("kept")[0].id, "a");
     }
 }

@@ -9,48 +9,48 @@ use std::ops::Deref;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::model::{Abilities, Model};
-use super::probes::Told;
+use super::model::{Capabilities, Model};
+use super::probes::ModelFacts;
 use crate::api::openai::raw_object;
-use crate::api::openai::raw_object::Object;
+use crate::api::openai::raw_object::RawObject;
 use crate::backends::errors;
 use crate::backends::profiles;
-use crate::backends::profiles::{FillIn, Profile, Side};
+use crate::backends::profiles::{DetailsProbe, FimEndpoint, Profile};
 use crate::error::{Error, Result};
 
 /// Servers that stamp `created` with the time of the request (openai-wire.md 2.1).
-const UNSTABLE_CREATED: &[&str] = &["llamacpp", "vllm", "sglang"];
+const UNSTABLE_CREATED_OWNERS: &[&str] = &["llamacpp", "vllm", "sglang"];
 
 /// A model list, and what it tells of the family that sent it.
 #[derive(Debug, Default)]
-pub struct Listed {
+pub struct ModelList {
     /// The models.
     pub models: Vec<Model>,
     /// The family, as far as the list or its head tells.
     pub profile: Option<&'static Profile>,
     /// Whether the family is known of the whole server, whatever owner a model names.
-    sure: bool,
+    is_profile_certain: bool,
     /// The family that it may be, if its side source answers.
-    hint: Option<&'static Profile>,
+    candidate_profile: Option<&'static Profile>,
     /// Each entry as the server wrote it.
-    objects: HashMap<String, Box<RawValue>>,
+    raw_entries: HashMap<String, Box<RawValue>>,
 }
 
-impl Listed {
+impl ModelList {
     /// These models of an unknown family.
     #[must_use]
-    pub fn of(models: Vec<Model>) -> Self {
+    pub fn from_models(models: Vec<Model>) -> Self {
         Self { models, ..Self::default() }
     }
 
     /// A model as the server wrote it, or as OpenAI would where it wrote it in another form.
     #[must_use]
-    pub fn object(&self, id: &str) -> String {
-        self.objects.get(id).map_or_else(
+    pub fn openai_object(&self, id: &str) -> String {
+        self.raw_entries.get(id).map_or_else(
             || {
                 format!(
                     "{{\"id\":{},\"object\":\"model\",\"created\":0,\"owned_by\":\"\"}}",
-                    raw_object::quoted(id)
+                    raw_object::quote_json(id)
                 )
             },
             |object| object.get().to_owned(),
@@ -58,44 +58,44 @@ impl Listed {
     }
 
     /// Makes the family of the whole server known, from elsewhere than the list itself.
-    pub fn is_of(&mut self, profile: &'static Profile) {
-        (self.profile, self.sure) = (Some(profile), true);
+    pub fn set_profile(&mut self, profile: &'static Profile) {
+        (self.profile, self.is_profile_certain) = (Some(profile), true);
     }
 
     /// The family that serves a model: the server's, or that of the model's owner where a list has
     /// several.
     #[must_use]
-    pub fn profile_of(&self, model: Option<&Model>) -> Option<&'static Profile> {
-        let owner = || profiles::by_owner(&model?.owner);
-        self.profile.filter(|_| self.sure).or_else(owner).or(self.profile)
+    pub fn profile_for(&self, model: Option<&Model>) -> Option<&'static Profile> {
+        let owner = || profiles::find_by_owner(&model?.owner);
+        self.profile.filter(|_| self.is_profile_certain).or_else(owner).or(self.profile)
     }
 
     /// Whom to ask for more about these models. One who tells of the only model is not asked about
     /// several: that would make some servers load them all.
     #[must_use]
-    pub fn side(&self) -> Option<Side> {
-        let side = self.profile.or(self.hint)?.side?;
-        let of_one = matches!(side, Side::Props | Side::Tgi);
+    pub fn details_probe(&self) -> Option<DetailsProbe> {
+        let side = self.profile.or(self.candidate_profile)?.details_probe?;
+        let of_one = matches!(side, DetailsProbe::LlamaCppProps | DetailsProbe::TgiInfo);
         (!of_one || self.models.len() == 1).then_some(side)
     }
 
     /// Adds what a side source told.
-    pub fn learn(&mut self, told: &Told) {
+    pub fn merge_facts(&mut self, facts: &ModelFacts) {
         if self.profile.is_none() {
-            self.profile = self.hint;
+            self.profile = self.candidate_profile;
         }
-        told.fill(&mut self.models);
+        facts.merge_into(&mut self.models);
     }
 
     /// What nobody told is filled from the table of well-known models.
     #[must_use]
-    pub fn settled(mut self) -> Self {
-        let fills_in = self.profile.is_none_or(|profile| profile.fill_in != FillIn::Nowhere);
+    pub fn with_defaults(mut self) -> Self {
+        let fills_in = self.profile.is_none_or(|profile| profile.fim != FimEndpoint::Unsupported);
         for model in &mut self.models {
-            model.settle();
+            model.fill_defaults();
             if !fills_in {
                 // The model could; its server has no way to ask for it.
-                model.claims.insert = None;
+                model.assumed.insert = None;
             }
         }
         self
@@ -103,7 +103,7 @@ impl Listed {
 }
 
 /// As a list of models, which it is to most.
-impl Deref for Listed {
+impl Deref for ModelList {
     type Target = [Model];
 
     fn deref(&self) -> &[Model] {
@@ -115,29 +115,37 @@ impl Deref for Listed {
 ///
 /// # Errors
 /// [`Error::UpstreamProtocol`] when it is no list, [`Error::UpstreamInBand`] when it is an error.
-pub fn read_list(body: &str) -> Result<Listed> {
-    let value: Value =
-        serde_json::from_str(body).map_err(|_| Error::protocol("a model list that is no JSON"))?;
+pub fn parse_list(body: &str) -> Result<ModelList> {
+    let value: Value = serde_json::from_str(body)
+        .map_err(|_| Error::upstream_protocol("a model list that is no JSON"))?;
     let entries = entries(&value).ok_or_else(|| match &value {
-        Value::Object(_) => errors::error_in(body)
-            .unwrap_or_else(|| Error::protocol("an object without a model list")),
-        _ => Error::protocol("a model list that is no list"),
+        Value::Object(_) => errors::find_in_band_error(body)
+            .unwrap_or_else(|| Error::upstream_protocol("an object without a model list")),
+        _ => Error::upstream_protocol("a model list that is no list"),
     })?;
-    let mimicked = value["models"].as_array().map_or(&[][..], Vec::as_slice);
-    let models: Vec<_> = entries.iter().filter_map(|it| read_model(it, mimicked)).collect();
-    let by_owner = || models.iter().find_map(|model| profiles::by_owner(&model.owner));
-    let (profile, hint) = (profiles::by_shape(&value).or_else(by_owner), profiles::by_hint(&value));
-    Ok(Listed { models, profile, sure: false, hint, objects: objects(body) })
+    let ollama_entries = value["models"].as_array().map_or(&[][..], Vec::as_slice);
+    let models: Vec<_> = entries.iter().filter_map(|it| parse_model(it, ollama_entries)).collect();
+    let by_owner = || models.iter().find_map(|model| profiles::find_by_owner(&model.owner));
+    let (profile, hint) =
+        (profiles::find_by_list(&value).or_else(by_owner), profiles::find_candidate(&value));
+    Ok(ModelList {
+        models,
+        profile,
+        is_profile_certain: false,
+        candidate_profile: hint,
+        raw_entries: collect_raw_entries(body),
+    })
 }
 
 /// The entries that have an id, as they are written.
-fn objects(body: &str) -> HashMap<String, Box<RawValue>> {
-    let whole = Object::read(body);
-    let members =
-        ["data", "models"].iter().find_map(|name| raw_object::items(whole.as_ref()?.get(name)?));
-    let entries = members.or_else(|| raw_object::items(body)).unwrap_or_default();
+fn collect_raw_entries(body: &str) -> HashMap<String, Box<RawValue>> {
+    let whole = RawObject::parse(body);
+    let members = ["data", "models"]
+        .iter()
+        .find_map(|name| raw_object::parse_items(whole.as_ref()?.get(name)?));
+    let entries = members.or_else(|| raw_object::parse_items(body)).unwrap_or_default();
     let owned = |text: &str| RawValue::from_string(text.to_owned()).ok();
-    let read = |entry: &str| Some((Object::read(entry)?.text("id")?, owned(entry)?));
+    let read = |entry: &str| Some((RawObject::parse(entry)?.get_string("id")?, owned(entry)?));
     entries.into_iter().filter_map(read).collect()
 }
 
@@ -147,31 +155,32 @@ pub(super) fn entries(list: &Value) -> Option<&[Value]> {
     list.as_array().or(members).map(Vec::as_slice)
 }
 
-pub(super) fn read_model(entry: &Value, mimicked: &[Value]) -> Option<Model> {
+pub(super) fn parse_model(entry: &Value, ollama_entries: &[Value]) -> Option<Model> {
     let text = |name: &str| entry[name].as_str().filter(|text| !text.is_empty());
     let id = text("id").or_else(|| text("key")).or_else(|| text("name"))?;
     let owner = text("owned_by").unwrap_or_default();
     let created = entry["created"].as_u64().filter(|created| *created > 0);
     let meta = &entry["meta"];
-    let mimicked = mimicked.iter().find(|other| other["name"] == id || other["model"] == id);
+    let ollama_entry =
+        ollama_entries.iter().find(|other| other["name"] == id || other["model"] == id);
     let quantization = meta["ftype"].as_str().or_else(|| text("quantization"));
     Some(Model {
         id: id.to_owned(),
         aliases: strings(&entry["aliases"]),
         owner: owner.to_owned(),
-        created: created.filter(|_| !UNSTABLE_CREATED.contains(&owner)),
+        created: created.filter(|_| !UNSTABLE_CREATED_OWNERS.contains(&owner)),
         context_length: context_length(entry),
         embedding_length: meta["n_embd"].as_u64().filter(|length| *length > 0),
         size: meta["size"].as_u64().or_else(|| entry["size_bytes"].as_u64()),
-        parameters: meta["n_params"].as_u64().filter(|count| *count > 0),
+        parameter_count: meta["n_params"].as_u64().filter(|count| *count > 0),
         parameter_size: text("params_string").map(str::to_owned),
         quantization: quantization
             .or_else(|| entry["quantization"]["name"].as_str())
             .map(str::to_owned),
         family: family(entry),
         format: text("compatibility_type").or_else(|| text("format")).map(str::to_owned),
-        abilities: Abilities::read(id, entry, mimicked),
-        claims: Abilities::default(),
+        capabilities: Capabilities::from_entry(id, entry, ollama_entry),
+        assumed: Capabilities::default(),
     })
 }
 
@@ -182,10 +191,10 @@ fn strings(list: &Value) -> Vec<String> {
 /// The family, as LM Studio and OpenRouter name it (openai-wire.md 2.4).
 fn family(entry: &Value) -> Option<String> {
     /// OpenRouter's words for tokenizers that name no family.
-    const NONE: &[&str] = &["", "other", "router"];
+    const NON_FAMILIES: &[&str] = &["", "other", "router"];
     let names = [&entry["arch"], &entry["architecture"], &entry["architecture"]["tokenizer"]];
     let name = names.iter().find_map(|name| name.as_str())?.to_ascii_lowercase();
-    (!NONE.contains(&name.as_str())).then_some(name)
+    (!NON_FAMILIES.contains(&name.as_str())).then_some(name)
 }
 
 /// The window, by the names that servers give it (openai-wire.md 2.2).
@@ -209,10 +218,10 @@ fn context_length(entry: &Value) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::models::model::tests::SETTING;
+    use crate::models::model::tests::RENDER_CONTEXT;
 
     fn ids(body: &str) -> Vec<String> {
-        read_list(body).expect("a list").iter().map(|model| model.id.clone()).collect()
+        parse_list(body).expect("a list").iter().map(|model| model.id.clone()).collect()
     }
 
     #[test]
@@ -229,8 +238,8 @@ mod tests {
     fn what_a_server_cannot_be_asked_for_is_not_claimed() {
         let insert = |owner: &str| {
             let body = format!(r#"{{"data":[{{"id":"codestral","owned_by":"{owner}"}}]}}"#);
-            let list = read_list(&body).expect("a list").settled();
-            list[0].capabilities().contains(&"insert")
+            let list = parse_list(&body).expect("a list").with_defaults();
+            list[0].capability_names().contains(&"insert")
         };
         assert!(insert("me") && insert("llamacpp"));
         assert!(!insert("vllm"));
@@ -241,11 +250,11 @@ mod tests {
         let list = |known: Option<&str>| {
             let body = r#"{"data":[{"id":"a","owned_by":"vllm"},{"id":"b","owned_by":"llamacpp"},
                 {"id":"c","owned_by":"me"}]}"#;
-            let mut list = read_list(body).expect("a list");
-            known.and_then(profiles::by_name).into_iter().for_each(|it| list.is_of(it));
-            let names = list.iter().map(|model| list.profile_of(Some(model)).expect("known").name);
+            let mut list = parse_list(body).expect("a list");
+            known.and_then(profiles::find_by_name).into_iter().for_each(|it| list.set_profile(it));
+            let names = list.iter().map(|model| list.profile_for(Some(model)).expect("known").name);
             let names: Vec<_> = names.collect();
-            (names, list.profile_of(None).map(|profile| profile.name))
+            (names, list.profile_for(None).map(|profile| profile.name))
         };
         assert_eq!(list(None), (vec!["vllm", "llamacpp", "vllm"], Some("vllm")));
         assert_eq!(list(Some("litellm")), (vec!["litellm"; 3], Some("litellm")));
@@ -254,7 +263,7 @@ mod tests {
     #[test]
     fn what_is_no_list_is_an_error() {
         let check = |body: &str, status: u16, message: &str| {
-            let error = read_list(body).expect_err("no list");
+            let error = parse_list(body).expect_err("no list");
             assert_eq!(
                 (error.status(), error.message().as_str()),
                 (Some(status), message),
@@ -276,10 +285,10 @@ mod tests {
     fn what_a_list_says_is_kept() {
         let body = r#"{"data":[{"id":"smollm2:135m","owned_by":"llamacpp","created":5,"meta":
             {"n_ctx":4096,"n_ctx_train":8192,"n_params":134515008,"size":144811008,"n_embd":576}}]}"#;
-        let model = read_list(body).expect("a list").models.remove(0);
+        let model = parse_list(body).expect("a list").models.remove(0);
         assert_eq!(model.context_length, Some(4096));
         assert_eq!(model.created, None, "stamped with the time of the request");
-        let tag = model.tag(&SETTING);
+        let tag = model.render_tag(&RENDER_CONTEXT);
         assert_eq!((tag.name.as_str(), tag.size), ("smollm2:135m", 144_811_008));
         assert_eq!(tag.details.details.parameter_size, "134.52M");
         assert_eq!(tag.details.embedding_length, Some(576));

@@ -5,10 +5,10 @@
 //! can do, and `shown` makes Ollama's answers of it. What is unknown gets a stable stand-in that
 //! clients can read, never an empty string where they insist on one.
 
-pub use crate::backends::capabilities::Abilities;
-pub use crate::models::list::{Listed, read_list};
-pub use crate::models::probes::Told;
-pub use crate::models::render::Asked;
+pub use crate::backends::capabilities::Capabilities;
+pub use crate::models::list::{ModelList, parse_list};
+pub use crate::models::probes::ModelFacts;
+pub use crate::models::render::ShowOptions;
 
 use std::time::{Duration, SystemTime};
 
@@ -21,7 +21,7 @@ use crate::observe::timestamp;
 pub const DEFAULT_CONTEXT_LENGTH: u64 = 32_768;
 
 /// The smallest window that Ollama allocates (ollama-api.md 5.1).
-const SMALLEST_WINDOW: u64 = 4;
+const MIN_CONTEXT_LENGTH: u64 = 4;
 
 /// One model as the upstream lists it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -41,7 +41,7 @@ pub struct Model {
     /// Bytes.
     pub size: Option<u64>,
     /// Parameters.
-    pub parameters: Option<u64>,
+    pub parameter_count: Option<u64>,
     /// The same as a word, such as "9B".
     pub parameter_size: Option<String>,
     /// The quantisation.
@@ -51,104 +51,106 @@ pub struct Model {
     /// The format of its file.
     pub format: Option<String>,
     /// What it can do, as its server says: a denial is a reason to refuse a request.
-    pub abilities: Abilities,
+    pub capabilities: Capabilities,
     /// What models of its name can do as far as is known, for what the server does not say: shown to
     /// clients, and never a reason to refuse anything.
-    pub claims: Abilities,
+    pub assumed: Capabilities,
 }
 
 /// What the proxy itself adds to an entry.
 #[derive(Clone, Copy, Debug)]
-pub struct Setting<'a> {
+pub struct RenderContext<'a> {
     /// The base URL; part of the digest.
-    pub base: &'a str,
+    pub base_url: &'a str,
     /// When the process started; stands for an unknown `modified_at`.
-    pub started: SystemTime,
+    pub started_at: SystemTime,
     /// The window of models whose upstream says nothing.
-    pub context_length: u64,
+    pub default_context_length: u64,
     /// The local zone's offset from UTC at a time, in seconds: Ollama shows times so (1.3).
-    pub zone: fn(SystemTime) -> i32,
+    pub utc_offset: fn(SystemTime) -> i32,
 }
 
-impl Setting<'_> {
+impl RenderContext<'_> {
     /// A time in the local zone.
     #[must_use]
-    pub fn local(&self, time: SystemTime) -> String {
-        timestamp::rfc3339_at(time, (self.zone)(time))
+    pub fn format_local_time(&self, time: SystemTime) -> String {
+        timestamp::to_rfc3339_with_offset(time, (self.utc_offset)(time))
     }
 }
 
 impl Model {
     /// A model that no list shows.
     #[must_use]
-    pub fn unlisted(id: &str) -> Self {
-        let abilities = Abilities::of_unlisted(id);
-        let mut model = Self { id: id.to_owned(), abilities, ..Self::default() };
-        model.settle();
+    pub fn from_id(id: &str) -> Self {
+        let abilities = Capabilities::from_id(id);
+        let mut model = Self { id: id.to_owned(), capabilities: abilities, ..Self::default() };
+        model.fill_defaults();
         model
     }
 
     /// What it can do, as Ollama lists it.
     #[must_use]
-    pub fn capabilities(&self) -> Vec<&'static str> {
-        self.abilities.or(&self.claims).listed()
+    pub fn capability_names(&self) -> Vec<&'static str> {
+        self.capabilities.or(&self.assumed).to_names()
     }
 
     /// Fills in what is not known yet.
-    pub(super) fn fill(&mut self, told: &Self) {
-        self.context_length = self.context_length.or(told.context_length);
-        self.embedding_length = self.embedding_length.or(told.embedding_length);
-        self.size = self.size.or(told.size);
-        self.parameters = self.parameters.or(told.parameters);
+    pub(super) fn merge_missing(&mut self, facts: &Self) {
+        self.context_length = self.context_length.or(facts.context_length);
+        self.embedding_length = self.embedding_length.or(facts.embedding_length);
+        self.size = self.size.or(facts.size);
+        self.parameter_count = self.parameter_count.or(facts.parameter_count);
         for (own, told) in [
-            (&mut self.parameter_size, &told.parameter_size),
-            (&mut self.quantization, &told.quantization),
-            (&mut self.family, &told.family),
-            (&mut self.format, &told.format),
+            (&mut self.parameter_size, &facts.parameter_size),
+            (&mut self.quantization, &facts.quantization),
+            (&mut self.family, &facts.family),
+            (&mut self.format, &facts.format),
         ] {
             *own = own.take().or_else(|| told.clone());
         }
-        self.abilities = self.abilities.or(&told.abilities);
+        self.capabilities = self.capabilities.or(&facts.capabilities);
     }
 
     /// Fills in what nobody told from the table of well-known models. What that says of abilities
     /// stays apart, except that an embedding model is one: it is not asked to talk.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn fill_defaults(&mut self) {
         let Some(known) = known_models::find(&self.id) else { return };
         self.context_length = self.context_length.or(known.context_length);
         self.embedding_length = self.embedding_length.or(known.embedding_length);
         self.family = self.family.take().or_else(|| Some(known.family.to_owned()));
-        self.claims = known.abilities;
-        if known.abilities.embedding == Some(true) && self.abilities.completion != Some(true) {
-            self.abilities.embedding = self.abilities.embedding.or(Some(true));
+        self.assumed = known.capabilities;
+        if known.capabilities.embedding == Some(true) && self.capabilities.completion != Some(true)
+        {
+            self.capabilities.embedding = self.capabilities.embedding.or(Some(true));
         }
     }
 
     /// When it was made, or when the process was started: Ollama lists the newest first.
     #[must_use]
-    pub fn modified(&self, setting: &Setting<'_>) -> SystemTime {
+    pub fn modified_time(&self, context: &RenderContext<'_>) -> SystemTime {
         // An upstream may say any number.
         let time = |created| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(created));
         let created = self.created.and_then(time);
-        created.filter(|created| *created < setting.started).unwrap_or(setting.started)
+        created.filter(|created| *created < context.started_at).unwrap_or(context.started_at)
     }
 
     /// The window that counts as allocated when `num_ctx` asked for one: as much as was asked for,
     /// and never more than the model has (ollama-api.md 5.1, 11.5).
     #[must_use]
-    pub fn window(&self, setting: &Setting<'_>, num_ctx: Option<u64>) -> u64 {
+    pub fn context_window(&self, context: &RenderContext<'_>, num_ctx: Option<u64>) -> u64 {
         match (num_ctx, self.context_length) {
-            (Some(asked), Some(most)) => asked.max(SMALLEST_WINDOW).min(most),
-            (Some(asked), None) => asked.max(SMALLEST_WINDOW),
-            (None, known) => known.unwrap_or(setting.context_length),
+            (Some(asked), Some(most)) => asked.max(MIN_CONTEXT_LENGTH).min(most),
+            (Some(asked), None) => asked.max(MIN_CONTEXT_LENGTH),
+            (None, known) => known.unwrap_or(context.default_context_length),
         }
     }
 
     /// 64 hex digits: SHA-256 of base URL and id, and of the capabilities, because a client caches
     /// those by digest (18.12).
-    pub(super) fn digest(&self, setting: &Setting<'_>) -> String {
-        let text = format!("{}\n{}\n{}", setting.base, self.id, self.capabilities().join(","));
-        sha256(text.as_bytes())
+    pub(super) fn digest(&self, context: &RenderContext<'_>) -> String {
+        let text =
+            format!("{}\n{}\n{}", context.base_url, self.id, self.capability_names().join(","));
+        sha256_hex(text.as_bytes())
     }
 
     /// Clients want a size above 0.
@@ -158,7 +160,7 @@ impl Model {
 }
 
 /// 64 hex digits.
-pub(crate) fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
     digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -166,39 +168,42 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 pub(super) mod tests {
     use super::*;
 
-    pub(in crate::models) const SETTING: Setting<'_> = Setting {
-        base: "http://127.0.0.1:8080/v1",
-        started: SystemTime::UNIX_EPOCH,
-        context_length: DEFAULT_CONTEXT_LENGTH,
-        zone: |_| 7200,
+    pub(in crate::models) const RENDER_CONTEXT: RenderContext<'_> = RenderContext {
+        base_url: "http://127.0.0.1:8080/v1",
+        started_at: SystemTime::UNIX_EPOCH,
+        default_context_length: DEFAULT_CONTEXT_LENGTH,
+        utc_offset: |_| 7200,
     };
 
     #[test]
     fn digests_are_64_hex_digits_stable_and_different() {
-        let digest = |id: &str| Model::unlisted(id).digest(&SETTING);
+        let digest = |id: &str| Model::from_id(id).digest(&RENDER_CONTEXT);
         assert_eq!(digest("a").len(), 64);
         assert!(digest("a").bytes().all(|byte| byte.is_ascii_hexdigit()));
         assert_eq!(digest("a"), digest("a"));
         assert_ne!(digest("a"), digest("b"));
         let sees = Model {
-            abilities: Abilities { vision: Some(true), ..Abilities::default() },
-            ..Model::unlisted("a")
+            capabilities: Capabilities { vision: Some(true), ..Capabilities::default() },
+            ..Model::from_id("a")
         };
-        assert_ne!(sees.digest(&SETTING), digest("a"), "clients cache abilities by digest");
+        assert_ne!(sees.digest(&RENDER_CONTEXT), digest("a"), "clients cache abilities by digest");
     }
 
     #[test]
     fn a_well_known_model_is_shown_as_such_and_refused_nothing() {
-        let shown = |id: &str| Model::unlisted(id).capabilities();
+        let shown = |id: &str| Model::from_id(id).capability_names();
         assert_eq!(shown("gpt-4o"), ["completion", "tools", "vision"]);
         assert_eq!(shown("o3-mini"), ["completion", "tools", "thinking"]);
         assert_eq!(shown("o1-mini"), ["completion", "thinking"]);
         assert_eq!(shown("nobody-knows-this"), ["completion", "tools"]);
         for id in ["gpt-4o", "o1-mini", "llama2:7b", "gpt-3.5-turbo-instruct"] {
-            assert_eq!(Model::unlisted(id).abilities, Abilities::default(), "{id}");
+            assert_eq!(Model::from_id(id).capabilities, Capabilities::default(), "{id}");
         }
-        let voyage = Model::unlisted("voyage-3-large");
-        assert_eq!((voyage.capabilities(), voyage.abilities.talks()), (vec!["embedding"], false));
+        let voyage = Model::from_id("voyage-3-large");
+        assert_eq!(
+            (voyage.capability_names(), voyage.capabilities.can_complete()),
+            (vec!["embedding"], false)
+        );
     }
 
     #[test]
@@ -207,31 +212,43 @@ pub(super) mod tests {
             id: "gpt-4o".into(),
             context_length: Some(4096),
             family: Some("mine".into()),
-            abilities: Abilities { vision: Some(false), ..Abilities::default() },
+            capabilities: Capabilities { vision: Some(false), ..Capabilities::default() },
             ..Model::default()
         };
-        model.settle();
+        model.fill_defaults();
         assert_eq!((model.context_length, model.family.as_deref()), (Some(4096), Some("mine")));
-        assert_eq!(model.capabilities(), ["completion", "tools"]);
-        let talks = Abilities { completion: Some(true), ..Abilities::default() };
-        let mut model = Model { id: "bge-m3".into(), abilities: talks, ..Model::default() };
-        model.settle();
-        assert_eq!(model.capabilities(), ["completion", "tools"], "its server says that it talks");
+        assert_eq!(model.capability_names(), ["completion", "tools"]);
+        let talks = Capabilities { completion: Some(true), ..Capabilities::default() };
+        let mut model = Model { id: "bge-m3".into(), capabilities: talks, ..Model::default() };
+        model.fill_defaults();
+        assert_eq!(
+            model.capability_names(),
+            ["completion", "tools"],
+            "its server says that it talks"
+        );
     }
 
     #[test]
     fn a_time_that_no_clock_can_tell_is_none() {
         for created in [u64::MAX, i64::MAX.unsigned_abs(), u64::from(u32::MAX) << 8] {
-            let model = Model { created: Some(created), ..Model::unlisted("a") };
-            assert_eq!(model.modified(&SETTING), SETTING.started, "{created}");
+            let model = Model { created: Some(created), ..Model::from_id("a") };
+            assert_eq!(
+                model.modified_time(&RENDER_CONTEXT),
+                RENDER_CONTEXT.started_at,
+                "{created}"
+            );
         }
     }
 
     #[test]
     fn the_window_is_what_was_asked_for_within_what_there_is() {
         let check = |known: Option<u64>, asked: Option<u64>, expected: u64| {
-            let model = Model { context_length: known, ..Model::unlisted("a") };
-            assert_eq!(model.window(&SETTING, asked), expected, "{known:?} {asked:?}");
+            let model = Model { context_length: known, ..Model::from_id("a") };
+            assert_eq!(
+                model.context_window(&RENDER_CONTEXT, asked),
+                expected,
+                "{known:?} {asked:?}"
+            );
         };
         check(None, None, DEFAULT_CONTEXT_LENGTH);
         check(Some(8192), None, 8192);

@@ -7,8 +7,10 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
-use super::model::{Model, Setting};
-use crate::api::ollama::response::{Details, Process, ShowAnswer, Tag, TagDetails};
+use super::model::{Model, RenderContext};
+use crate::api::ollama::response::{
+    ListModelDetails, ListModelResponse, ModelDetails, ProcessModelResponse, ShowResponse,
+};
 use crate::backends::names;
 use crate::models::modelfile::Modelfile;
 
@@ -48,7 +50,7 @@ const FAMILIES: &[&str] = &[
 
 /// What a client asks to be shown.
 #[derive(Clone, Debug, Default)]
-pub struct Asked<'a> {
+pub struct ShowOptions<'a> {
     /// The name that the client used, which VS Code shows to its user.
     pub name: &'a str,
     /// A system prompt in place of the model's own; none where it is empty.
@@ -60,66 +62,70 @@ pub struct Asked<'a> {
 impl Model {
     /// An entry of `/api/tags`.
     #[must_use]
-    pub fn tag(&self, setting: &Setting<'_>) -> Tag {
-        let name = names::display(&self.id);
-        Tag {
+    pub fn render_tag(&self, context: &RenderContext<'_>) -> ListModelResponse {
+        let name = names::display_name(&self.id);
+        ListModelResponse {
             model: name.clone(),
             name,
-            modified_at: setting.local(self.modified(setting)),
+            modified_at: context.format_local_time(self.modified_time(context)),
             size: self.size(),
-            digest: self.digest(setting),
-            details: TagDetails {
+            digest: self.digest(context),
+            details: ListModelDetails {
                 details: self.details(),
                 context_length: self.context_length,
                 embedding_length: self.embedding_length,
             },
-            capabilities: self.capabilities(),
+            capabilities: self.capability_names(),
         }
     }
 
     /// An entry of `/api/ps`; `num_ctx` is the window that the last request asked for.
     #[must_use]
-    pub fn process(
+    pub fn render_process(
         &self,
-        setting: &Setting<'_>,
+        context: &RenderContext<'_>,
         expires_at: SystemTime,
         num_ctx: Option<u64>,
-    ) -> Process {
-        let name = names::display(&self.id);
-        Process {
+    ) -> ProcessModelResponse {
+        let name = names::display_name(&self.id);
+        ProcessModelResponse {
             model: name.clone(),
             name,
             size: self.size(),
-            digest: self.digest(setting),
+            digest: self.digest(context),
             details: self.details(),
-            expires_at: setting.local(expires_at),
+            expires_at: context.format_local_time(expires_at),
             size_vram: self.size(),
-            context_length: self.window(setting, num_ctx),
+            context_length: self.context_window(context, num_ctx),
         }
     }
 
     /// The answer of `/api/show`.
     #[must_use]
-    pub fn show(&self, setting: &Setting<'_>, asked: &Asked<'_>) -> ShowAnswer {
+    pub fn render_show(
+        &self,
+        context: &RenderContext<'_>,
+        show_options: &ShowOptions<'_>,
+    ) -> ShowResponse {
         let details = self.details();
-        ShowAnswer {
+        ShowResponse {
             license: String::new(),
             parameters: String::new(),
             messages: Vec::new(),
-            modelfile: self.modelfile(asked),
+            modelfile: self.render_modelfile(show_options),
             template: self.template().to_owned(),
-            system: asked.system.to_owned(),
-            model_info: self.model_info(setting, asked.name, &details.family),
+            system: show_options.system.to_owned(),
+            model_info: self.model_info(context, show_options.name, &details.family),
             details,
-            capabilities: self.capabilities(),
-            modified_at: setting.local(self.modified(setting)),
+            capabilities: self.capability_names(),
+            modified_at: context.format_local_time(self.modified_time(context)),
             requires: String::new(),
         }
     }
 
-    fn details(&self) -> Details {
+    fn details(&self) -> ModelDetails {
         let family = self.family();
-        Details {
+        ModelDetails {
             parent_model: String::new(),
             format: self.format.clone().unwrap_or_else(|| "gguf".to_owned()),
             families: vec![family.clone()],
@@ -143,11 +149,11 @@ impl Model {
 
     fn parameter_size(&self) -> String {
         #[allow(clippy::cast_precision_loss)] // One digit behind the point is shown.
-        match self.parameters {
+        match self.parameter_count {
             Some(count) if count >= 1_000_000_000 => format!("{:.1}B", count as f64 / 1e9),
             Some(count) => format!("{:.2}M", count as f64 / 1e6),
             None => {
-                let word = || size_word(&self.id).unwrap_or_else(|| UNKNOWN.to_owned());
+                let word = || size_from_id(&self.id).unwrap_or_else(|| UNKNOWN.to_owned());
                 self.parameter_size.clone().unwrap_or_else(word)
             }
         }
@@ -168,17 +174,17 @@ impl Model {
 
     fn model_info(
         &self,
-        setting: &Setting<'_>,
+        context: &RenderContext<'_>,
         requested: &str,
         family: &str,
     ) -> Map<String, Value> {
         let mut info = Map::new();
         info.insert("general.architecture".into(), family.into());
         info.insert("general.basename".into(), requested.into());
-        if let Some(parameters) = self.parameters {
+        if let Some(parameters) = self.parameter_count {
             info.insert("general.parameter_count".into(), parameters.into());
         }
-        let window = self.context_length.unwrap_or(setting.context_length);
+        let window = self.context_length.unwrap_or(context.default_context_length);
         info.insert(format!("{family}.context_length"), window.into());
         if let Some(length) = self.embedding_length {
             info.insert(format!("{family}.embedding_length"), length.into());
@@ -187,16 +193,16 @@ impl Model {
     }
 
     fn template(&self) -> &'static str {
-        let fills_in = self.abilities.or(&self.claims).insert == Some(true);
+        let fills_in = self.capabilities.or(&self.assumed).insert == Some(true);
         if fills_in { TEMPLATE_WITH_SUFFIX } else { TEMPLATE }
     }
 
-    fn modelfile(&self, asked: &Asked<'_>) -> String {
-        let name = names::display(&self.id);
-        let (from, template, system) = (&name, self.template(), asked.system);
-        let parameters = asked.options.clone();
+    fn render_modelfile(&self, show_options: &ShowOptions<'_>) -> String {
+        let name = names::display_name(&self.id);
+        let (from, template, system) = (&name, self.template(), show_options.system);
+        let parameters = show_options.options.clone();
         let rest = Modelfile::default();
-        Modelfile { name: &name, from, template, system, parameters, ..rest }.text()
+        Modelfile { name: &name, from, template, system, parameters, ..rest }.render()
     }
 }
 
@@ -210,7 +216,7 @@ const TEMPLATE_WITH_SUFFIX: &str = "{{ if .System }}{{ .System }}\n\n{{ end }}\
     {{ if .Tools }}# tools\n{{ .Tools }}\n\n{{ end }}{{ .Prompt }}{{ .Suffix }}";
 
 /// The parameter size as it stands in an id, such as `8b` or `135M`.
-fn size_word(id: &str) -> Option<String> {
+fn size_from_id(id: &str) -> Option<String> {
     id.split(|c: char| !c.is_ascii_alphanumeric() && c != '.').map(str::to_ascii_uppercase).find(
         |word| {
             let number = word.strip_suffix(['B', 'M']).unwrap_or_default();
@@ -221,14 +227,14 @@ fn size_word(id: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::model::{Abilities, DEFAULT_CONTEXT_LENGTH};
+    use super::super::model::{Capabilities, DEFAULT_CONTEXT_LENGTH};
     use super::*;
-    use crate::models::model::tests::SETTING;
+    use crate::models::model::tests::RENDER_CONTEXT;
 
     #[test]
     fn details_are_read_from_the_id() {
         let check = |id: &str, family: &str, parameters: &str, quantization: &str| {
-            let details = Model::unlisted(id).details();
+            let details = Model::from_id(id).details();
             assert_eq!(
                 (details.family.as_str(), details.parameter_size.as_str()),
                 (family, parameters),
@@ -246,20 +252,23 @@ mod tests {
 
     #[test]
     fn show_names_what_clients_read() {
-        let mut asked =
-            Asked { name: "gpt-4o:latest", system: "Be \"brief\".\nYes.", ..Asked::default() };
+        let mut asked = ShowOptions {
+            name: "gpt-4o:latest",
+            system: "Be \"brief\".\nYes.",
+            ..ShowOptions::default()
+        };
         asked.options.insert("seed".into(), 7.into());
-        let show = Model::unlisted("gpt-4o").show(&SETTING, &asked);
+        let show = Model::from_id("gpt-4o").render_show(&RENDER_CONTEXT, &asked);
         assert_eq!(show.model_info["general.architecture"], "gpt");
         assert_eq!(show.model_info["general.basename"], "gpt-4o:latest");
         assert_eq!(show.model_info["gpt.context_length"], 128_000);
-        let unknown = Model::unlisted("zebra").show(&SETTING, &asked);
+        let unknown = Model::from_id("zebra").render_show(&RENDER_CONTEXT, &asked);
         assert_eq!(unknown.model_info["zebra.context_length"], DEFAULT_CONTEXT_LENGTH);
         assert!(show.modelfile.starts_with("# Modelfile generated by \"ollama show\"\n"));
         assert!(!show.template.contains(".Suffix"));
-        let abilities = Abilities { insert: Some(true), ..Abilities::default() };
-        let fills_in = Model { abilities, ..Model::unlisted("zebra") };
-        let shown = fills_in.show(&SETTING, &Asked::default());
+        let abilities = Capabilities { insert: Some(true), ..Capabilities::default() };
+        let fills_in = Model { capabilities: abilities, ..Model::from_id("zebra") };
+        let shown = fills_in.render_show(&RENDER_CONTEXT, &ShowOptions::default());
         assert!(shown.template.contains(".Suffix") && shown.modelfile.contains(&shown.template));
         let end = "\nSYSTEM \"\"\"Be \"brief\".\nYes.\"\"\"\nPARAMETER seed 7\n";
         assert!(show.modelfile.ends_with(end), "{}", show.modelfile);

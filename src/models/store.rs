@@ -19,18 +19,18 @@ use crate::error::{Error, Result};
 use crate::models::virtual_model::VirtualModel;
 
 /// The version of the file's format.
-const VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 1;
 
 /// Models that are kept at once.
-const MOST: usize = 1000;
+const MAX_MODELS: usize = 1000;
 
 /// The largest model, in bytes of JSON.
-const LARGEST: usize = 1 << 20;
+const MAX_MODEL_BYTES: usize = 1 << 20;
 
 /// The largest file, in bytes: what one change may cost.
-const LARGEST_FILE: usize = 64 << 20;
+const MAX_FILE_BYTES: usize = 64 << 20;
 
-/// All models, by [`names::key`] of their name.
+/// All models, by [`names::canonical_key`] of their name.
 pub type Table = BTreeMap<String, Arc<VirtualModel>>;
 
 /// The kept models.
@@ -39,20 +39,20 @@ pub struct Store {
     path: Option<PathBuf>,
     table: RwLock<Arc<Table>>,
     /// Held while a change is made, disk included.
-    change: Mutex<()>,
+    write_lock: Mutex<()>,
 }
 
 /// The file, as it is read.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Kept {
+struct StateFile {
     version: u32,
     models: Vec<VirtualModel>,
 }
 
 /// The file, as it is written.
 #[derive(Serialize)]
-struct Keep<'a> {
+struct StateFileRef<'a> {
     version: u32,
     models: Vec<&'a VirtualModel>,
 }
@@ -66,42 +66,43 @@ impl Store {
     pub fn open(path: Option<PathBuf>) -> std::result::Result<Self, String> {
         let table = match &path {
             Some(path) => {
-                read(path).map_err(|why| format!("the state file {} {why}", path.display()))?
+                read_file(path).map_err(|why| format!("the state file {} {why}", path.display()))?
             }
             None => Table::new(),
         };
-        Ok(Self { path, table: RwLock::new(Arc::new(table)), change: Mutex::default() })
+        Ok(Self { path, table: RwLock::new(Arc::new(table)), write_lock: Mutex::default() })
     }
 
     /// All models as they are now.
     #[must_use]
-    pub fn all(&self) -> Arc<Table> {
+    pub fn snapshot(&self) -> Arc<Table> {
         self.table.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The model that a name means, in any of its spellings.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Arc<VirtualModel>> {
-        self.all().get(&names::key(name)).cloned()
+        self.snapshot().get(&names::canonical_key(name)).cloned()
     }
 
     /// Keeps a model; one of the same name is replaced, and keeps the case of its name.
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`] when it is too large or one too many, [`Error::State`] when it
+    /// [`Error::InvalidRequest`] when it is too large or one too many, [`Error::StateFile`] when it
     /// cannot be written.
     pub fn put(&self, mut model: VirtualModel) -> Result<()> {
-        self.change(|table| {
-            let key = names::key(&model.name);
+        self.update(|table| {
+            let key = names::canonical_key(&model.name);
             if let Some(old) = table.get(&key) {
                 model.name.clone_from(&old.name);
-            } else if table.len() >= MOST {
-                let text = format!("no more than {MOST} models can be made; delete one first");
-                return Err(Error::invalid(text));
+            } else if table.len() >= MAX_MODELS {
+                let text =
+                    format!("no more than {MAX_MODELS} models can be made; delete one first");
+                return Err(Error::invalid_request(text));
             }
-            if pretty(&model)?.len() > LARGEST {
-                let text = format!("the model is larger than {LARGEST} bytes");
-                return Err(Error::invalid(text));
+            if to_pretty_json(&model)?.len() > MAX_MODEL_BYTES {
+                let text = format!("the model is larger than {MAX_MODEL_BYTES} bytes");
+                return Err(Error::invalid_request(text));
             }
             table.insert(key, Arc::new(model));
             Ok(true)
@@ -112,19 +113,19 @@ impl Store {
     /// Forgets a model; whether there was one.
     ///
     /// # Errors
-    /// [`Error::State`] when the file cannot be written.
+    /// [`Error::StateFile`] when the file cannot be written.
     pub fn remove(&self, name: &str) -> Result<bool> {
-        self.change(|table| Ok(table.remove(&names::key(name)).is_some()))
+        self.update(|table| Ok(table.remove(&names::canonical_key(name)).is_some()))
     }
 
     /// Changes a copy of the table, writes it if it did change, and only then shows it.
-    fn change(&self, make: impl FnOnce(&mut Table) -> Result<bool>) -> Result<bool> {
-        let _guard = self.change.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut table = Table::clone(&self.all());
+    fn update(&self, make: impl FnOnce(&mut Table) -> Result<bool>) -> Result<bool> {
+        let _guard = self.write_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = Table::clone(&self.snapshot());
         let changed = make(&mut table)?;
         if changed {
             match &self.path {
-                Some(path) => write(path, &table)?,
+                Some(path) => write_file(path, &table)?,
                 None => log::warn!("models that are made here are kept in memory only"),
             }
             *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
@@ -134,7 +135,7 @@ impl Store {
 }
 
 /// Reads the file; the error ends a sentence that begins with its name.
-fn read(path: &Path) -> std::result::Result<Table, String> {
+fn read_file(path: &Path) -> std::result::Result<Table, String> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Table::new()),
@@ -143,26 +144,29 @@ fn read(path: &Path) -> std::result::Result<Table, String> {
     let mut text = String::new();
     // One byte more than the limit tells a file at the limit from one above it.
     let length = file
-        .take(LARGEST_FILE as u64 + 1)
+        .take(MAX_FILE_BYTES as u64 + 1)
         .read_to_string(&mut text)
         .map_err(|error| format!("cannot be read: {error}"))?;
-    if length > LARGEST_FILE {
-        return Err(format!("is larger than {LARGEST_FILE} bytes"));
+    if length > MAX_FILE_BYTES {
+        return Err(format!("is larger than {MAX_FILE_BYTES} bytes"));
     }
     let advice = "mend it, or move it away to start anew";
-    let kept: Kept = serde_json::from_str(&text)
-        .map_err(|error| format!("is damaged: {}; {advice}", place(&error)))?;
-    if kept.version != VERSION {
-        return Err(format!("has version {}, and this program knows {VERSION}", kept.version));
+    let kept: StateFile = serde_json::from_str(&text)
+        .map_err(|error| format!("is damaged: {}; {advice}", describe_json_error(&error)))?;
+    if kept.version != FORMAT_VERSION {
+        return Err(format!(
+            "has version {}, and this program knows {FORMAT_VERSION}",
+            kept.version
+        ));
     }
-    if kept.models.len() > MOST {
-        return Err(format!("holds more than {MOST} models"));
+    if kept.models.len() > MAX_MODELS {
+        return Err(format!("holds more than {MAX_MODELS} models"));
     }
     let mut table = Table::new();
     for model in kept.models {
-        model.check().map_err(|why| format!("is damaged: {why}; {advice}"))?;
+        model.validate().map_err(|why| format!("is damaged: {why}; {advice}"))?;
         let name = model.name.clone();
-        if table.insert(names::key(&name), Arc::new(model)).is_some() {
+        if table.insert(names::canonical_key(&name), Arc::new(model)).is_some() {
             return Err(format!("is damaged: it holds {name:?} twice; {advice}"));
         }
     }
@@ -170,27 +174,27 @@ fn read(path: &Path) -> std::result::Result<Table, String> {
 }
 
 /// What is wrong with the JSON and where; never a text of the file but names of members.
-fn place(error: &serde_json::Error) -> String {
+fn describe_json_error(error: &serde_json::Error) -> String {
     let (line, column) = (error.line(), error.column());
     let what = if error.is_data() { "not the state of this program" } else { "no JSON" };
     format!("{what} at line {line}, column {column}")
 }
 
 /// Writes the file beside its place and puts it there. What is half-written is removed again.
-fn write(path: &Path, table: &Table) -> Result<()> {
+fn write_file(path: &Path, table: &Table) -> Result<()> {
     let models: Vec<&VirtualModel> = table.values().map(AsRef::as_ref).collect();
-    let text = pretty(&Keep { version: VERSION, models })?;
-    if text.len() > LARGEST_FILE {
-        let text = format!("all models together would be larger than {LARGEST_FILE} bytes");
-        return Err(Error::invalid(text));
+    let text = to_pretty_json(&StateFileRef { version: FORMAT_VERSION, models })?;
+    if text.len() > MAX_FILE_BYTES {
+        let text = format!("all models together would be larger than {MAX_FILE_BYTES} bytes");
+        return Err(Error::invalid_request(text));
     }
-    replace(path, &text).map_err(|error| {
+    replace_file(path, &text).map_err(|error| {
         log::error!("the state file {} cannot be written: {error}", path.display());
-        Error::State { reason: format!("the state file cannot be written: {error}") }
+        Error::StateFile { reason: format!("the state file cannot be written: {error}") }
     })
 }
 
-fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+fn replace_file(path: &Path, text: &[u8]) -> io::Result<()> {
     // A link stays one: what it leads to is replaced.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let folder = match path.parent() {
@@ -201,7 +205,7 @@ fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let beside = folder.join(name);
-    let written = fill(&beside, text).and_then(|()| fs::rename(&beside, &path));
+    let written = write_new_file(&beside, text).and_then(|()| fs::rename(&beside, &path));
     if written.is_err() {
         let _ = fs::remove_file(&beside);
         return written;
@@ -214,7 +218,7 @@ fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
 }
 
 /// A new file that only its owner may read: there are prompts in it.
-fn fill(path: &Path, text: &[u8]) -> io::Result<()> {
+fn write_new_file(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true);
     #[cfg(unix)]
@@ -224,7 +228,7 @@ fn fill(path: &Path, text: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-fn pretty(value: &impl Serialize) -> Result<Vec<u8>> {
+fn to_pretty_json(value: &impl Serialize) -> Result<Vec<u8>> {
     let mut text =
         serde_json::to_vec_pretty(value).map_err(|_| Error::Internal("a state that is no JSON"))?;
     text.push(b'\n');
@@ -249,7 +253,7 @@ mod tests {
     }
 
     fn names(store: &Store) -> Vec<String> {
-        store.all().values().map(|model| model.name.clone()).collect()
+        store.snapshot().values().map(|model| model.name.clone()).collect()
     }
 
     #[test]
@@ -286,8 +290,8 @@ mod tests {
     fn readers_do_not_wait_for_a_change() {
         let store = Store::open(None).expect("memory");
         store.put(model("a")).expect("kept");
-        let _change = store.change.lock().expect("no panic");
-        assert!(store.get("a").is_some() && store.all().len() == 1);
+        let _change = store.write_lock.lock().expect("no panic");
+        assert!(store.get("a").is_some() && store.snapshot().len() == 1);
     }
 
     #[test]
@@ -328,7 +332,7 @@ mod tests {
         let error = store.put(model("a")).expect_err("not writable");
         assert_eq!(error.status(), Some(500));
         assert!(error.message().starts_with("the state file cannot be written: "), "{error}");
-        assert!(store.all().is_empty());
+        assert!(store.snapshot().is_empty());
         let left: Vec<_> = fs::read_dir(&folder).expect("a folder").flatten().collect();
         assert_eq!(left.len(), 1, "nothing half-written remains: {left:?}");
         fs::remove_dir_all(&folder).expect("removable");
@@ -338,9 +342,10 @@ mod tests {
     fn number_and_size_are_bounded() {
         let store = Store::open(None).expect("memory");
         let mut large = model("large");
-        large.system = "x".repeat(LARGEST);
+        large.system = "x".repeat(MAX_MODEL_BYTES);
         assert_eq!(store.put(large).expect_err("too large").status(), Some(400));
-        let full = (0..MOST).map(|n| (format!("m{n}:latest"), Arc::new(model(&format!("m{n}")))));
+        let full =
+            (0..MAX_MODELS).map(|n| (format!("m{n}:latest"), Arc::new(model(&format!("m{n}")))));
         *store.table.write().expect("no panic") = Arc::new(full.collect());
         let error = store.put(model("more")).expect_err("one too many");
         assert_eq!(error.message(), "no more than 1000 models can be made; delete one first");

@@ -1,7 +1,7 @@
 //! The sign that nobody waits for a request's answer any more.
 //!
-//! A [`Cancel`] belongs to one request. The thread that works on the request carries it
-//! ([`Cancel::during`]), so that whoever waits for the upstream on that thread can leave a [`Hook`]
+//! A [`CancellationToken`] belongs to one request. The thread that works on the request carries it
+//! ([`CancellationToken::scope`]), so that whoever waits for the upstream on that thread can leave a [`Hook`]
 //! that ends the wait; whoever learns that the client has left gives the sign. Knows nothing of HTTP
 //! or sockets.
 //! Invariant: a hook is called only between being held and being released, because what it ends may
@@ -16,18 +16,18 @@ pub type Hook = Arc<dyn Fn() + Send + Sync>;
 
 thread_local! {
     /// The sign of the request that this thread works on.
-    static CURRENT: RefCell<Option<Arc<Cancel>>> = const { RefCell::new(None) };
+    static CURRENT: RefCell<Option<Arc<CancellationToken>>> = const { RefCell::new(None) };
 }
 
 /// One request's sign.
 #[derive(Default)]
-pub struct Cancel {
+pub struct CancellationToken {
     id: u64,
-    given: AtomicBool,
+    cancelled: AtomicBool,
     hook: Mutex<Option<Hook>>,
 }
 
-impl Cancel {
+impl CancellationToken {
     /// A sign that is not given.
     #[must_use]
     pub fn new() -> Arc<Self> {
@@ -43,43 +43,43 @@ impl Cancel {
     }
 
     /// Gives the sign and ends the wait that is held. May be called more than once.
-    pub fn give(&self) {
-        self.given.store(true, Ordering::SeqCst);
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::SeqCst);
         // Called under the lock: a release waits until it is over.
-        if let Some(hook) = &*self.held() {
+        if let Some(hook) = &*self.lock_hook() {
             hook();
         }
     }
 
     /// Whether the sign was given.
     #[must_use]
-    pub fn is_given(&self) -> bool {
-        self.given.load(Ordering::SeqCst)
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::SeqCst)
     }
 
     /// From now on `hook` is what the sign ends; it is called at once if the sign was given.
-    pub fn hold(&self, hook: &Hook) {
-        let mut held = self.held();
+    pub fn register(&self, hook: &Hook) {
+        let mut held = self.lock_hook();
         *held = Some(hook.clone());
-        if self.is_given() {
+        if self.is_cancelled() {
             hook();
         }
     }
 
     /// From now on the sign ends nothing.
-    pub fn release(&self) {
-        *self.held() = None;
+    pub fn unregister(&self) {
+        *self.lock_hook() = None;
     }
 
     /// Does `work` on this thread in the name of this request.
-    pub fn during<T>(self: &Arc<Self>, work: impl FnOnce() -> T) -> T {
+    pub fn scope<T>(self: &Arc<Self>, work: impl FnOnce() -> T) -> T {
         /// Puts back what was there, also when `work` panics.
-        struct Restore(Option<Arc<Cancel>>);
+        struct Restore(Option<Arc<CancellationToken>>);
         impl Drop for Restore {
             fn drop(&mut self) {
                 let ended = CURRENT.replace(self.0.take());
                 if let Some(ended) = ended {
-                    ended.release();
+                    ended.unregister();
                 }
             }
         }
@@ -87,7 +87,7 @@ impl Cancel {
         work()
     }
 
-    fn held(&self) -> MutexGuard<'_, Option<Hook>> {
+    fn lock_hook(&self) -> MutexGuard<'_, Option<Hook>> {
         // A hook that panics leaves nothing half done.
         self.hook.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -95,12 +95,12 @@ impl Cancel {
 
 /// Whether the sign of this thread's request was given; `false` where it works on none.
 #[must_use]
-pub fn is_given() -> bool {
-    with_current(Cancel::is_given).unwrap_or(false)
+pub fn is_cancelled() -> bool {
+    with_current(CancellationToken::is_cancelled).unwrap_or(false)
 }
 
 /// Asks the sign of this thread's request; `None` where it works on none.
-pub fn with_current<T>(ask: impl FnOnce(&Cancel) -> T) -> Option<T> {
+pub fn with_current<T>(ask: impl FnOnce(&CancellationToken) -> T) -> Option<T> {
     CURRENT.with_borrow(|current| current.as_deref().map(ask))
 }
 
@@ -124,43 +124,47 @@ mod tests {
     #[test]
     fn what_is_held_is_ended_by_the_sign_and_by_a_sign_that_came_before() {
         let (count, hook) = counter();
-        let cancel = Cancel::new();
-        cancel.hold(&hook);
-        assert_eq!((count.load(Ordering::SeqCst), cancel.is_given()), (0, false));
-        cancel.give();
-        assert_eq!((count.load(Ordering::SeqCst), cancel.is_given()), (1, true));
-        cancel.hold(&hook);
+        let cancel = CancellationToken::new();
+        cancel.register(&hook);
+        assert_eq!((count.load(Ordering::SeqCst), cancel.is_cancelled()), (0, false));
+        cancel.cancel();
+        assert_eq!((count.load(Ordering::SeqCst), cancel.is_cancelled()), (1, true));
+        cancel.register(&hook);
         assert_eq!(count.load(Ordering::SeqCst), 2);
     }
 
     #[test]
     fn what_was_released_is_left_alone() {
         let (count, hook) = counter();
-        let cancel = Cancel::new();
-        cancel.hold(&hook);
-        cancel.release();
-        cancel.give();
+        let cancel = CancellationToken::new();
+        cancel.register(&hook);
+        cancel.unregister();
+        cancel.cancel();
         assert_eq!(count.load(Ordering::SeqCst), 0);
     }
 
     #[test]
     fn a_thread_works_for_one_request_at_a_time_and_lets_go_at_its_end() {
         let (count, hook) = counter();
-        let (outer, inner) = (Cancel::new(), Cancel::new());
-        assert!(outer.id() != inner.id() && with_current(Cancel::id).is_none() && !is_given());
-        outer.during(|| {
-            outer.hold(&hook);
-            inner.during(|| {
-                assert_eq!(with_current(Cancel::id), Some(inner.id()));
-                inner.give();
-                assert!(is_given());
+        let (outer, inner) = (CancellationToken::new(), CancellationToken::new());
+        assert!(
+            outer.id() != inner.id()
+                && with_current(CancellationToken::id).is_none()
+                && !is_cancelled()
+        );
+        outer.scope(|| {
+            outer.register(&hook);
+            inner.scope(|| {
+                assert_eq!(with_current(CancellationToken::id), Some(inner.id()));
+                inner.cancel();
+                assert!(is_cancelled());
             });
-            assert_eq!(with_current(Cancel::id), Some(outer.id()));
-            assert!(!is_given());
+            assert_eq!(with_current(CancellationToken::id), Some(outer.id()));
+            assert!(!is_cancelled());
         });
-        outer.give();
+        outer.cancel();
         assert_eq!(count.load(Ordering::SeqCst), 0, "its work has ended");
-        let panicked = std::panic::catch_unwind(|| inner.during(|| panic!("on purpose")));
-        assert!(panicked.is_err() && with_current(Cancel::id).is_none());
+        let panicked = std::panic::catch_unwind(|| inner.scope(|| panic!("on purpose")));
+        assert!(panicked.is_err() && with_current(CancellationToken::id).is_none());
     }
 }

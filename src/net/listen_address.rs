@@ -12,7 +12,7 @@ const DEFAULT_PORT: u16 = 11434;
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listen {
+pub struct ListenAddress {
     /// A name or an address without brackets; empty for all interfaces.
     pub host: String,
     /// The port; 0 for any free one.
@@ -25,7 +25,7 @@ pub struct Listen {
 ///
 /// # Errors
 /// What is allowed, when the host is neither a name nor an address.
-pub fn parse(text: &str) -> Result<Listen, String> {
+pub fn parse(text: &str) -> Result<ListenAddress, String> {
     let text = text.trim();
     let (default_port, rest) = match text.split_once("://") {
         Some(("http", rest)) => (80, rest),
@@ -41,16 +41,16 @@ pub fn parse(text: &str) -> Result<Listen, String> {
     let host = match host {
         // Only a port behind it makes an empty host mean all interfaces.
         "" if port.is_none() => DEFAULT_HOST.to_owned(),
-        host => checked_host(host)?,
+        host => validate_host(host)?,
     };
     let Some(port) = port else {
-        return Ok(Listen { host, port: default_port, warning: None });
+        return Ok(ListenAddress { host, port: default_port, warning: None });
     };
     Ok(match port.parse() {
-        Ok(port) => Listen { host, port, warning: None },
+        Ok(port) => ListenAddress { host, port, warning: None },
         Err(_) => {
             let warning = Some(format!("no port from 0 to 65535; {default_port} is used"));
-            Listen { host, port: default_port, warning }
+            ListenAddress { host, port: default_port, warning }
         }
     })
 }
@@ -72,7 +72,7 @@ fn split_port(address: &str) -> (&str, Option<&str>) {
 }
 
 /// The host in one spelling; empty stays empty.
-fn checked_host(host: &str) -> Result<String, String> {
+fn validate_host(host: &str) -> Result<String, String> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(address.to_string());
     }

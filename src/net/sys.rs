@@ -23,24 +23,24 @@ pub fn duplicate_into(number: std::os::fd::RawFd, place: &mut std::os::fd::Owned
 
 /// Descriptors that are asked about at once: few, as a limit of open ones is a limit of that, too.
 #[cfg(target_os = "linux")]
-pub const ASKED_AT_ONCE: usize = 64;
+pub const POLL_BATCH: usize = 64;
 
 /// Whether any of these descriptors is open; also where the system does not tell. More of them than
-/// [`ASKED_AT_ONCE`] are not asked about.
+/// [`POLL_BATCH`] are not asked about.
 #[cfg(target_os = "linux")]
 #[must_use]
-pub fn any_open(numbers: std::ops::Range<std::os::fd::RawFd>) -> bool {
-    let mut asked = [libc::pollfd { fd: -1, events: 0, revents: 0 }; ASKED_AT_ONCE];
+pub fn has_open_fd(numbers: std::ops::Range<std::os::fd::RawFd>) -> bool {
+    let mut poll_fds = [libc::pollfd { fd: -1, events: 0, revents: 0 }; POLL_BATCH];
     let mut count = 0;
-    for (place, number) in asked.iter_mut().zip(numbers) {
+    for (place, number) in poll_fds.iter_mut().zip(numbers) {
         place.fd = number;
         count += 1;
     }
     // SAFETY: the call reads and writes `count` entries, and there are as many; it takes numbers only,
     // and marks those that stand for nothing.
-    let closed = unsafe { libc::poll(asked.as_mut_ptr(), count, 0) };
+    let closed = unsafe { libc::poll(poll_fds.as_mut_ptr(), count, 0) };
     let is_open = |it: &libc::pollfd| it.fd >= 0 && it.revents & libc::POLLNVAL == 0;
-    closed < 0 || asked.iter().any(is_open)
+    closed < 0 || poll_fds.iter().any(is_open)
 }
 
 /// The kernel's `tcp_info` of a socket, and how much of it there is; `None` where it is no TCP socket.
@@ -54,22 +54,22 @@ pub fn tcp_info(socket: &std::os::fd::OwnedFd) -> Option<([u8; TCP_INFO_BYTES], 
     let (fd, into) = (socket.as_raw_fd(), info.as_mut_ptr().cast());
     // SAFETY: the call writes at most `length` bytes to `info`, which is that long, and the number
     // of them to `length`; both outlive it.
-    let asked =
+    let result =
         unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, into, &raw mut length) };
-    (asked == 0).then_some((info, length as usize))
+    (result == 0).then_some((info, length as usize))
 }
 
 /// Lets glibc's allocator give what was freed back to the system: blocks above a size are mapped each
 /// on its own, whatever sizes were freed before, and the ends of its arenas are cut. Without, a crowd
 /// or a few large bodies leave the process large for good. Other allocators are left as they are.
-pub fn give_memory_back() {
+pub fn configure_allocator() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         /// Larger than most requests and answers, which are not to pay for it.
-        const MAPPED_BYTES: libc::c_int = 256 * 1024;
-        const KEPT_BYTES: libc::c_int = 512 * 1024;
+        const MMAP_THRESHOLD: libc::c_int = 256 * 1024;
+        const TRIM_THRESHOLD: libc::c_int = 512 * 1024;
         for (option, value) in
-            [(libc::M_MMAP_THRESHOLD, MAPPED_BYTES), (libc::M_TRIM_THRESHOLD, KEPT_BYTES)]
+            [(libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD), (libc::M_TRIM_THRESHOLD, TRIM_THRESHOLD)]
         {
             // SAFETY: the call takes two numbers, and refuses what it does not know.
             let _ = unsafe { libc::mallopt(option, value) };
@@ -79,14 +79,14 @@ pub fn give_memory_back() {
 
 /// Asks for large pages under whatever part of `room` such pages fit into, so that the first touch of
 /// each costs no more than that of a small one. Elsewhere, and where the system has none, nothing changes.
-pub fn on_large_pages(room: &mut [u8]) {
+pub fn advise_huge_pages(buffer: &mut [u8]) {
     #[cfg(target_os = "linux")]
     {
         /// Bytes of a large page; a multiple of any small one.
-        const LARGE: usize = 2 * 1024 * 1024;
-        let ahead = room.as_ptr().align_offset(LARGE);
-        let Some(rest) = room.get_mut(ahead..) else { return };
-        let length = rest.len() / LARGE * LARGE;
+        const HUGE_PAGE: usize = 2 * 1024 * 1024;
+        let ahead = buffer.as_ptr().align_offset(HUGE_PAGE);
+        let Some(rest) = buffer.get_mut(ahead..) else { return };
+        let length = rest.len() / HUGE_PAGE * HUGE_PAGE;
         if length > 0 {
             // SAFETY: the range lies within `rest`, which is borrowed for us alone, and the advice
             // changes nothing of what is in it.
@@ -94,23 +94,23 @@ pub fn on_large_pages(room: &mut [u8]) {
         }
     }
     #[cfg(not(target_os = "linux"))]
-    let _ = room;
+    let _ = buffer;
 }
 
 /// Gives back what this thread's stack has used below the caller's frame, which is rebuilt, as zeros,
 /// where it is used again. To be called by whoever goes on for long: a call that is over may have gone
 /// deep.
 #[inline(never)] // Its own frame tells where the others end.
-pub fn give_stack_back() {
+pub fn trim_stack() {
     #[cfg(target_os = "linux")]
     {
         /// Bytes below this frame that are left alone: for the calls in here, and for the next ones.
-        const KEPT_BYTES: usize = 2 * 1024;
+        const MARGIN_BYTES: usize = 2 * 1024;
         const PAGE: usize = 4096;
         let marker = 0_u8;
         let here = &raw const marker as usize;
-        let Some((lowest, end)) = stack() else { return };
-        let above = here.saturating_sub(KEPT_BYTES) / PAGE * PAGE;
+        let Some((lowest, end)) = stack_bounds() else { return };
+        let above = here.saturating_sub(MARGIN_BYTES) / PAGE * PAGE;
         if lowest % PAGE == 0 && lowest < above && here < end {
             // SAFETY: the range lies within this thread's own stack and wholly below the frames in use,
             // where nothing is alive; no other thread uses it.
@@ -123,7 +123,7 @@ pub fn give_stack_back() {
 
 /// The lowest address of this thread's stack, and its end.
 #[cfg(target_os = "linux")]
-fn stack() -> Option<(usize, usize)> {
+fn stack_bounds() -> Option<(usize, usize)> {
     let mut attributes = std::mem::MaybeUninit::<libc::pthread_attr_t>::uninit();
     let (mut lowest, mut size) = (std::ptr::null_mut(), 0);
     // SAFETY: the first call fills the attributes where it succeeds; only then are they read, and
@@ -147,7 +147,7 @@ mod tests {
         for length in [0, 1, 5000, 2 << 20, 7_654_321] {
             let mut room: Vec<u8> = (0..=255).cycle().take(length).collect();
             let before = room.clone();
-            on_large_pages(&mut room);
+            advise_huge_pages(&mut room);
             assert!(room == before, "{length}");
         }
     }
@@ -185,7 +185,7 @@ mod tests {
             let kept = std::hint::black_box([7_u8; 1000]);
             let expected = deep(100);
             let before = resident();
-            give_stack_back();
+            trim_stack();
             let after = resident();
             assert!(before > 400 && after < before - 300, "{before} and {after} kB");
             assert_eq!(deep(100), expected);

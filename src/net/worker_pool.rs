@@ -3,15 +3,15 @@
 //! Knows nothing of HTTP: a job is a value, and what is done with it is a function given at the start.
 //! A job that panics is logged and its worker lives on. Jobs are admitted by
 //! an exact count of those running and waiting, because a channel alone would refuse a job while a
-//! worker is just about to take one. [`Pool::drain`] closes the queue and waits for what is left.
+//! worker is just about to take one. [`WorkerPool::drain`] closes the queue and waits for what is left.
 //!
 //! A job goes to the worker that began to rest last, whose memory is warm, through a channel of its
 //! own; only when none rests does it wait in the queue. Threads are started when they are needed first,
 //! so that a quiet process is a small one. A resting worker is parked: crossbeam's own blocking receive
 //! would call `sched_yield` some times before, which costs two busy cores a seventh of their time.
 //!
-//! A job that waits for somebody slow lends its place ([`lend`]). Lent places are filled only when
-//! they have to be: when [`Relief::look`] is told that many wait and jobs are queued, spare workers
+//! A job that waits for somebody slow lends its place ([`yield_slot`]). Lent places are filled only when
+//! they have to be: when [`Overcommit::update`] is told that many wait and jobs are queued, spare workers
 //! are hired, and go once those whose places they took are back.
 //! Invariant: never more than the fixed number of jobs run that have not lent their place; and no job
 //! waits while a worker rests.
@@ -33,70 +33,70 @@ const STACK_BYTES: usize = 512 * 1024;
 
 thread_local! {
     /// Those with whom this thread works.
-    static CREW: RefCell<Option<Arc<dyn Places>>> = const { RefCell::new(None) };
+    static CURRENT_POOL: RefCell<Option<Arc<dyn Slots>>> = const { RefCell::new(None) };
 }
 
 /// The workers and their queue.
-pub struct Pool<J> {
+pub struct WorkerPool<J> {
     /// Closed when the last worker has ended.
-    ended: Receiver<()>,
+    done: Receiver<()>,
     load: Arc<AtomicUsize>,
     capacity: usize,
-    crew: Arc<Crew<J>>,
+    state: Arc<PoolState<J>>,
 }
 
 /// The pool is full; the job comes back.
 #[derive(Debug)]
-pub struct Full<J>(pub J);
+pub struct PoolFull<J>(pub J);
 
 /// Counts a job as long as it waits or runs, however it ends.
-struct Admission(Arc<AtomicUsize>);
+struct Permit(Arc<AtomicUsize>);
 
-impl Drop for Admission {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
 /// A job that was admitted.
-type Task<J> = (J, Admission);
+type Task<J> = (J, Permit);
 
 /// The workers of one pool.
-struct Crew<J> {
+struct PoolState<J> {
     name: &'static str,
-    work: Box<dyn Fn(J) + Send + Sync>,
+    run_job: Box<dyn Fn(J) + Send + Sync>,
     /// How many work at once.
-    workers: usize,
+    max_active: usize,
     /// How many there may be with the spare ones.
-    most: usize,
-    alive: AtomicUsize,
+    max_threads: usize,
+    thread_count: AtomicUsize,
     /// How many were hired so far.
-    hired: AtomicUsize,
+    next_thread_id: AtomicUsize,
     /// How many have lent their place.
-    lent: AtomicUsize,
+    yielded_slots: AtomicUsize,
     /// Whether a place that is lent is filled at once.
-    eager: AtomicBool,
+    overcommit: AtomicBool,
     queue: (Sender<Task<J>>, Receiver<Task<J>>),
-    rest: Mutex<Rest<J>>,
+    idle: Mutex<IdleList<J>>,
 }
 
 /// Who rests. Its lock orders those who bring a job and those who look for one.
-struct Rest<J> {
+struct IdleList<J> {
     /// The one that began last is the last.
-    seats: Vec<Arc<Seat<J>>>,
+    workers: Vec<Arc<IdleWorker<J>>>,
     /// Each worker has a copy; `None` once the pool is closed.
-    alive: Option<Sender<()>>,
+    done_sender: Option<Sender<()>>,
 }
 
 /// Where a worker rests, and is handed its next job.
-struct Seat<J> {
-    hand: Sender<Task<J>>,
-    given: Receiver<Task<J>>,
+struct IdleWorker<J> {
+    job_sender: Sender<Task<J>>,
+    job_receiver: Receiver<Task<J>>,
     thread: Thread,
-    dismissed: AtomicBool,
+    should_exit: AtomicBool,
 }
 
-impl<J: Send + 'static> Pool<J> {
+impl<J: Send + 'static> WorkerPool<J> {
     /// Makes room for `workers` threads that do `work`, and for `queue` waiting jobs beyond them. They
     /// are named after `name`; the first one is started now. Where the system gives fewer threads,
     /// those have to do.
@@ -110,34 +110,34 @@ impl<J: Send + 'static> Pool<J> {
         work: impl Fn(J) + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let capacity = workers + queue;
-        let (alive, ended) = bounded::<()>(0);
-        let crew = Arc::new(Crew {
+        let (done_sender, done) = bounded::<()>(0);
+        let state = Arc::new(PoolState {
             name,
-            work: Box::new(work),
-            workers,
-            most: capacity,
-            alive: AtomicUsize::new(1),
-            hired: AtomicUsize::new(0),
-            lent: AtomicUsize::new(0),
-            eager: AtomicBool::new(false),
+            run_job: Box::new(work),
+            max_active: workers,
+            max_threads: capacity,
+            thread_count: AtomicUsize::new(1),
+            next_thread_id: AtomicUsize::new(0),
+            yielded_slots: AtomicUsize::new(0),
+            overcommit: AtomicBool::new(false),
             queue: bounded(capacity),
-            rest: Mutex::new(Rest { seats: Vec::new(), alive: Some(alive) }),
+            idle: Mutex::new(IdleList { workers: Vec::new(), done_sender: Some(done_sender) }),
         });
-        crew.start()?;
-        Ok(Self { ended, load: Arc::default(), capacity, crew })
+        state.spawn_thread()?;
+        Ok(Self { done, load: Arc::default(), capacity, state })
     }
 
     /// Hands a job to the workers without waiting.
     ///
     /// # Errors
-    /// [`Full`] with the job when as many are running and waiting as may be.
-    pub fn try_submit(&self, job: J) -> Result<(), Full<J>> {
+    /// [`PoolFull`] with the job when as many are running and waiting as may be.
+    pub fn try_submit(&self, job: J) -> Result<(), PoolFull<J>> {
         if self.load.fetch_add(1, Ordering::AcqRel) >= self.capacity {
             self.load.fetch_sub(1, Ordering::AcqRel);
-            return Err(Full(job));
+            return Err(PoolFull(job));
         }
-        let admission = Admission(self.load.clone());
-        self.crew.give((job, admission)).map_err(|(job, _)| Full(job))
+        let permit = Permit(self.load.clone());
+        self.state.assign((job, permit)).map_err(|(job, _)| PoolFull(job))
     }
 
     /// Jobs that are running or waiting.
@@ -148,105 +148,105 @@ impl<J: Send + 'static> Pool<J> {
 
     /// Jobs that are waiting.
     #[must_use]
-    pub fn queued(&self) -> usize {
-        self.crew.queue.1.len()
+    pub fn queue_len(&self) -> usize {
+        self.state.queue.1.len()
     }
 
     /// What fills the places that were lent.
     #[must_use]
-    pub fn relief(&self) -> Relief {
-        Relief(self.crew.clone())
+    pub fn overcommit(&self) -> Overcommit {
+        Overcommit(self.state.clone())
     }
 
     /// Closes the queue and waits for running and waiting jobs; `false` when they are not done in
     /// time.
     #[must_use]
     pub fn drain(self, grace: Duration) -> bool {
-        self.crew.close();
-        self.ended.recv_timeout(grace) == Err(RecvTimeoutError::Disconnected)
+        self.state.close();
+        self.done.recv_timeout(grace) == Err(RecvTimeoutError::Disconnected)
     }
 }
 
-impl<J> Drop for Pool<J> {
+impl<J> Drop for WorkerPool<J> {
     fn drop(&mut self) {
-        self.crew.close();
+        self.state.close();
     }
 }
 
 /// Fills the places that were lent.
-pub struct Relief(Arc<dyn Places>);
+pub struct Overcommit(Arc<dyn Slots>);
 
-impl Relief {
+impl Overcommit {
     /// To be told again and again how many jobs wait for somebody slow: where they are half of the
     /// workers or more, their places are filled.
-    pub fn look(&self, stalled: usize) {
-        self.0.clone().look(stalled);
+    pub fn update(&self, stalled: usize) {
+        self.0.clone().update_overcommit(stalled);
     }
 }
 
 /// Waits for somebody slow in `wait`, meanwhile lending this worker's place to others. On a thread
 /// that is no worker it only waits.
-pub fn lend<T>(wait: impl FnOnce() -> T) -> T {
+pub fn yield_slot<T>(wait: impl FnOnce() -> T) -> T {
     /// Takes the place back, also when `wait` panics.
-    struct Back(Arc<dyn Places>);
-    impl Drop for Back {
+    struct ReclaimSlot(Arc<dyn Slots>);
+    impl Drop for ReclaimSlot {
         fn drop(&mut self) {
-            self.0.take_back();
+            self.0.reclaim_slot();
         }
     }
-    let crew = CREW.with_borrow(Clone::clone);
-    let _back = crew.map(|crew| {
-        crew.clone().lend();
-        Back(crew)
+    let pool = CURRENT_POOL.with_borrow(Clone::clone);
+    let _back = pool.map(|crew| {
+        crew.clone().yield_slot();
+        ReclaimSlot(crew)
     });
     wait()
 }
 
 /// What a worker, and the relief, may do with places.
-trait Places: Send + Sync {
-    fn lend(self: Arc<Self>);
-    fn take_back(&self);
-    fn look(self: Arc<Self>, stalled: usize);
+trait Slots: Send + Sync {
+    fn yield_slot(self: Arc<Self>);
+    fn reclaim_slot(&self);
+    fn update_overcommit(self: Arc<Self>, stalled: usize);
 }
 
-impl<J: Send + 'static> Places for Crew<J> {
-    fn lend(self: Arc<Self>) {
-        self.lent.fetch_add(1, Ordering::AcqRel);
-        if self.eager.load(Ordering::Acquire) {
-            self.fill();
+impl<J: Send + 'static> Slots for PoolState<J> {
+    fn yield_slot(self: Arc<Self>) {
+        self.yielded_slots.fetch_add(1, Ordering::AcqRel);
+        if self.overcommit.load(Ordering::Acquire) {
+            self.fill_slots();
         }
     }
 
-    fn take_back(&self) {
-        self.lent.fetch_sub(1, Ordering::AcqRel);
+    fn reclaim_slot(&self) {
+        self.yielded_slots.fetch_sub(1, Ordering::AcqRel);
         // One that rests and is too many now would never find out.
-        let mut rest = lock(&self.rest);
-        if !rest.seats.is_empty() && self.is_too_many() {
-            rest.seats.swap_remove(0).dismiss();
+        let mut idle = lock(&self.idle);
+        if !idle.workers.is_empty() && self.try_retire() {
+            idle.workers.swap_remove(0).stop();
         }
     }
 
-    fn look(self: Arc<Self>, stalled: usize) {
-        let eager = stalled > 0 && stalled * 2 >= self.workers;
-        self.eager.store(eager, Ordering::Release);
+    fn update_overcommit(self: Arc<Self>, stalled: usize) {
+        let eager = stalled > 0 && stalled * 2 >= self.max_active;
+        self.overcommit.store(eager, Ordering::Release);
         if eager {
-            self.fill();
+            self.fill_slots();
         }
     }
 }
 
-impl<J: Send + 'static> Crew<J> {
+impl<J: Send + 'static> PoolState<J> {
     /// Gives a job to a worker that rests, or lets it wait; hires where there may be more.
-    fn give(self: &Arc<Self>, task: Task<J>) -> Result<(), Task<J>> {
-        let mut rest = lock(&self.rest);
-        if let Some(seat) = rest.seats.pop() {
-            drop(rest);
-            return seat.take(task);
+    fn assign(self: &Arc<Self>, task: Task<J>) -> Result<(), Task<J>> {
+        let mut idle = lock(&self.idle);
+        if let Some(worker) = idle.workers.pop() {
+            drop(idle);
+            return worker.send(task);
         }
         self.queue.0.try_send(task).map_err(|error| error.into_inner())?;
-        drop(rest);
-        if self.count_one_in(|alive| alive < self.workers)
-            && let Err(error) = self.hire()
+        drop(idle);
+        if self.reserve_thread(|alive| alive < self.max_active)
+            && let Err(error) = self.spawn_reserved()
         {
             log::warn!("one more worker could not be started: {error}");
         }
@@ -254,111 +254,114 @@ impl<J: Send + 'static> Crew<J> {
     }
 
     /// Starts the thread of a worker that was counted in, or counts it out again.
-    fn hire(self: &Arc<Self>) -> io::Result<()> {
-        self.start().inspect_err(|_| {
-            self.alive.fetch_sub(1, Ordering::AcqRel);
+    fn spawn_reserved(self: &Arc<Self>) -> io::Result<()> {
+        self.spawn_thread().inspect_err(|_| {
+            self.thread_count.fetch_sub(1, Ordering::AcqRel);
         })
     }
 
-    fn start(self: &Arc<Self>) -> io::Result<()> {
-        let Some(alive) = lock(&self.rest).alive.clone() else {
+    fn spawn_thread(self: &Arc<Self>) -> io::Result<()> {
+        let Some(done_sender) = lock(&self.idle).done_sender.clone() else {
             return Err(io::ErrorKind::NotConnected.into());
         };
-        let name = format!("{}-{}", self.name, self.hired.fetch_add(1, Ordering::Relaxed));
-        let crew = self.clone();
-        let serve = move || {
-            let _alive: Sender<()> = alive;
-            CREW.set(Some(crew.clone()));
-            crew.serve();
+        let name = format!("{}-{}", self.name, self.next_thread_id.fetch_add(1, Ordering::Relaxed));
+        let state = self.clone();
+        let run = move || {
+            let _alive: Sender<()> = done_sender;
+            CURRENT_POOL.set(Some(state.clone()));
+            state.run_worker();
             // A thread's own values outlive its last job.
-            CREW.set(None);
+            CURRENT_POOL.set(None);
         };
-        thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(serve).map(drop)
+        thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(run).map(drop)
     }
 
     /// What a worker does.
-    fn serve(&self) {
-        let (hand, given) = bounded(1);
-        let (thread, dismissed) = (thread::current(), AtomicBool::new(false));
-        let seat = Arc::new(Seat { hand, given, thread, dismissed });
-        while let Some((job, _admission)) = self.next(&seat) {
-            if panic::catch_unwind(AssertUnwindSafe(|| (self.work)(job))).is_err() {
+    fn run_worker(&self) {
+        let (job_sender, job_receiver) = bounded(1);
+        let (thread, should_exit) = (thread::current(), AtomicBool::new(false));
+        let worker = Arc::new(IdleWorker { job_sender, job_receiver, thread, should_exit });
+        while let Some((job, _admission)) = self.next_task(&worker) {
+            if panic::catch_unwind(AssertUnwindSafe(|| (self.run_job)(job))).is_err() {
                 log::error!("a job panicked; its worker goes on");
             }
-            if self.is_too_many() {
+            if self.try_retire() {
                 return;
             }
         }
     }
 
     /// The next job, for which it rests where none waits; `None` when it is to end.
-    fn next(&self, seat: &Arc<Seat<J>>) -> Option<Task<J>> {
-        let mut rest = lock(&self.rest);
+    fn next_task(&self, worker: &Arc<IdleWorker<J>>) -> Option<Task<J>> {
+        let mut idle = lock(&self.idle);
         match self.queue.1.try_recv() {
             Ok(task) => return Some(task),
-            Err(_) if rest.alive.is_none() => return None,
-            Err(_) => rest.seats.push(seat.clone()),
+            Err(_) if idle.done_sender.is_none() => return None,
+            Err(_) => idle.workers.push(worker.clone()),
         }
-        drop(rest);
-        seat.wait()
+        drop(idle);
+        worker.wait_for_job()
     }
 
     /// Hires until no job waits, or as many work as may.
-    fn fill(self: &Arc<Self>) {
+    fn fill_slots(self: &Arc<Self>) {
         let mut left = self.queue.1.len();
-        let may_be = |alive: usize| alive < self.most && self.active(alive) < self.workers;
-        while left > 0 && self.count_one_in(may_be) && self.hire().is_ok() {
+        let may_be =
+            |alive: usize| alive < self.max_threads && self.active_workers(alive) < self.max_active;
+        while left > 0 && self.reserve_thread(may_be) && self.spawn_reserved().is_ok() {
             left -= 1;
         }
     }
 
     /// How many work where `alive` are there: those that have lent their place do not.
-    fn active(&self, alive: usize) -> usize {
-        alive.saturating_sub(self.lent.load(Ordering::Acquire))
+    fn active_workers(&self, alive: usize) -> usize {
+        alive.saturating_sub(self.yielded_slots.load(Ordering::Acquire))
     }
 
     /// Counts one more worker in where there may be one. To look first and to count then would let
     /// two at once count in one too many.
-    fn count_one_in(&self, may_be: impl Fn(usize) -> bool) -> bool {
+    fn reserve_thread(&self, may_be: impl Fn(usize) -> bool) -> bool {
         let more = |alive| may_be(alive).then_some(alive + 1);
-        self.alive.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
+        self.thread_count.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
     }
 
     /// Whether a worker that has nothing in hand has to go; it is counted out then.
-    fn is_too_many(&self) -> bool {
-        let fewer = |alive| (self.active(alive) > self.workers).then(|| alive - 1);
-        self.alive.fetch_update(Ordering::AcqRel, Ordering::Acquire, fewer).is_ok()
+    fn try_retire(&self) -> bool {
+        let fewer = |alive| (self.active_workers(alive) > self.max_active).then(|| alive - 1);
+        self.thread_count.fetch_update(Ordering::AcqRel, Ordering::Acquire, fewer).is_ok()
     }
 }
 
-impl<J> Crew<J> {
+impl<J> PoolState<J> {
     /// Lets all workers end once no job waits.
     fn close(&self) {
-        let mut rest = lock(&self.rest);
-        rest.alive = None;
-        rest.seats.drain(..).for_each(|seat| seat.dismiss());
+        let mut idle = lock(&self.idle);
+        idle.done_sender = None;
+        idle.workers.drain(..).for_each(|seat| seat.stop());
     }
 }
 
-impl<J> Seat<J> {
+impl<J> IdleWorker<J> {
     /// Hands a job to the worker that rests here.
-    fn take(&self, task: Task<J>) -> Result<(), Task<J>> {
-        self.hand.try_send(task).map_err(|error| error.into_inner())?;
+    fn send(&self, task: Task<J>) -> Result<(), Task<J>> {
+        self.job_sender.try_send(task).map_err(|error| error.into_inner())?;
         self.thread.unpark();
         Ok(())
     }
 
-    fn dismiss(&self) {
-        self.dismissed.store(true, Ordering::Release);
+    fn stop(&self) {
+        self.should_exit.store(true, Ordering::Release);
         self.thread.unpark();
     }
 
-    fn wait(&self) -> Option<Task<J>> {
+    fn wait_for_job(&self) -> Option<Task<J>> {
         loop {
-            match self.given.try_recv() {
+            match self.job_receiver.try_recv() {
                 Ok(task) => return Some(task),
                 Err(TryRecvError::Disconnected) => return None,
-                Err(TryRecvError::Empty) if self.dismissed.load(Ordering::Acquire) => return None,
+                Err(TryRecvError::Empty) if self.should_exit.load(Ordering::Acquire) => {
+                    return None;
+                }
                 Err(TryRecvError::Empty) => thread::park(),
             }
         }
@@ -371,8 +374,8 @@ mod tests {
 
     type Job = Box<dyn FnOnce() + Send>;
 
-    fn pool(workers: usize, queue: usize) -> Pool<Job> {
-        Pool::start("worker", workers, queue, |job: Job| job()).expect("threads")
+    fn pool(workers: usize, queue: usize) -> WorkerPool<Job> {
+        WorkerPool::start("worker", workers, queue, |job: Job| job()).expect("threads")
     }
 
     /// A job that says when it runs and ends when it is told to.
@@ -438,7 +441,7 @@ mod tests {
     /// A job that lends its place until it is told to go on.
     fn lending(started: &Sender<()>, release: &Receiver<()>) -> Job {
         let job = held(started, release);
-        Box::new(|| lend(job))
+        Box::new(|| yield_slot(job))
     }
 
     #[test]
@@ -450,18 +453,18 @@ mod tests {
             assert!(pool.try_submit(lending(&started, &held_back)).is_ok());
         }
         (0..2).for_each(|_| starts.recv().expect("two run"));
-        assert_eq!(pool.queued(), 2);
-        let relief = pool.relief();
-        relief.look(0);
-        assert_eq!(pool.queued(), 2, "nobody is stalled");
+        assert_eq!(pool.queue_len(), 2);
+        let relief = pool.overcommit();
+        relief.update(0);
+        assert_eq!(pool.queue_len(), 2, "nobody is stalled");
         // Each that is hired lends its place at once, and is followed by another.
-        relief.look(2);
+        relief.update(2);
         (0..2).for_each(|_| starts.recv().expect("their places are filled"));
         let (done, ends) = bounded(1);
         assert!(
             pool.try_submit(Box::new(move || done.send(()).expect("the test listens"))).is_ok()
         );
-        relief.look(4);
+        relief.update(4);
         ends.recv().expect("a job that waits for nobody runs");
         drop(release);
         drop(started);
@@ -474,7 +477,7 @@ mod tests {
             assert!(pool.try_submit(Box::new(job)).is_ok());
             ends.recv().expect("it runs");
         }
-        assert_eq!(pool.crew.lent.load(Ordering::Acquire), 0);
+        assert_eq!(pool.state.yielded_slots.load(Ordering::Acquire), 0);
         assert!(pool.drain(Duration::from_secs(60)));
     }
 
@@ -494,12 +497,12 @@ mod tests {
             }
             let names = (0..count).map(|_| names.recv().expect("it runs")).collect();
             drop(release);
-            while pool.load() > 0 || lock(&pool.crew.rest).seats.len() < count {
+            while pool.load() > 0 || lock(&pool.state.idle).workers.len() < count {
                 thread::yield_now();
             }
             names
         };
-        while lock(&pool.crew.rest).seats.is_empty() {
+        while lock(&pool.state.idle).workers.is_empty() {
             thread::yield_now();
         }
         for _ in 0..5 {
@@ -508,10 +511,10 @@ mod tests {
         let mut three = names(3);
         three.sort();
         assert_eq!(three, ["worker-0", "worker-1", "worker-2"]);
-        let last = lock(&pool.crew.rest).seats.last().map(|seat| seat.thread.clone());
+        let last = lock(&pool.state.idle).workers.last().map(|seat| seat.thread.clone());
         let last = last.expect("three rest");
         assert_eq!(names(1), [last.name().unwrap_or_default()]);
-        assert_eq!(pool.crew.alive.load(Ordering::Acquire), 3);
+        assert_eq!(pool.state.thread_count.load(Ordering::Acquire), 3);
         assert!(pool.drain(Duration::from_secs(60)));
     }
 
@@ -521,14 +524,14 @@ mod tests {
         let may_be = |alive| alive < 2;
         let second = std::cell::Cell::new(None);
         // The second one comes when the first has looked and not yet counted.
-        let first = pool.crew.count_one_in(|alive| {
+        let first = pool.state.reserve_thread(|alive| {
             if second.get().is_none() {
-                second.set(Some(pool.crew.count_one_in(may_be)));
+                second.set(Some(pool.state.reserve_thread(may_be)));
             }
             may_be(alive)
         });
         assert_eq!((first, second.get()), (false, Some(true)));
-        assert_eq!(pool.crew.alive.load(Ordering::Acquire), 2);
+        assert_eq!(pool.state.thread_count.load(Ordering::Acquire), 2);
     }
 
     #[test]
@@ -540,7 +543,7 @@ mod tests {
             assert!(pool.try_submit(held(&started, &held_back)).is_ok());
             starts.recv().expect("it runs");
         }
-        let ended = pool.ended.clone();
+        let ended = pool.done.clone();
         drop(pool);
         assert!(ended.recv_timeout(Duration::ZERO).is_err_and(|error| error.is_timeout()));
         drop(release);
@@ -557,17 +560,17 @@ mod tests {
         let (done, ends) = bounded(1);
         let job = move || done.send(()).expect("the test listens");
         assert!(pool.try_submit(Box::new(job)).is_ok());
-        pool.relief().look(1);
+        pool.overcommit().update(1);
         ends.recv().expect("a spare one works");
-        while lock(&pool.crew.rest).seats.is_empty() {
+        while lock(&pool.state.idle).workers.is_empty() {
             thread::yield_now();
         }
-        assert_eq!(pool.crew.alive.load(Ordering::Acquire), 2);
+        assert_eq!(pool.state.thread_count.load(Ordering::Acquire), 2);
         drop(release);
         while pool.load() > 0 {
             thread::yield_now();
         }
-        assert_eq!(pool.crew.alive.load(Ordering::Acquire), 1);
+        assert_eq!(pool.state.thread_count.load(Ordering::Acquire), 1);
         assert!(pool.drain(Duration::from_secs(60)));
     }
 
@@ -581,11 +584,11 @@ mod tests {
         for _ in 0..2 {
             assert!(pool.try_submit(held(&started, &held_back)).is_ok());
         }
-        let relief = pool.relief();
-        relief.look(1);
+        let relief = pool.overcommit();
+        relief.update(1);
         starts.recv().expect("its place is filled");
-        relief.look(1);
-        assert_eq!(pool.queued(), 1, "one works, and one has lent its place");
+        relief.update(1);
+        assert_eq!(pool.queue_len(), 1, "one works, and one has lent its place");
         drop(release);
         starts.recv().expect("the last follows");
         assert!(pool.drain(Duration::from_secs(60)));

@@ -1,7 +1,7 @@
 //! The log of bodies: what clients ask and the upstream answers, for operators who look for a fault.
 //!
 //! Nothing of it happens unless `LOG_BODIES` is on and the log level is trace: without both there is
-//! no [`Tap`], and whoever holds none cannot log a body. Invariants: a line has a bound, whatever the
+//! no [`BodyLogger`], and whoever holds none cannot log a body. Invariants: a line has a bound, whatever the
 //! body; and no key stands in it, not even the first half of one.
 
 use log::Level;
@@ -9,49 +9,50 @@ use log::Level;
 use crate::observe::redact::Redactor;
 
 /// Bytes of a body, or of an event or line of one, that are logged.
-const MOST: usize = 16 * 1024;
+const MAX_LOGGED_BYTES: usize = 16 * 1024;
 
 /// Whether bodies are logged, and how they are cleaned.
 #[derive(Debug, Default)]
-pub struct Bodies {
-    on: bool,
+pub struct BodyLog {
+    enabled: bool,
     redactor: Redactor,
 }
 
 /// Logs the bodies of one request.
 #[derive(Debug)]
-pub struct Tap {
+pub struct BodyLogger {
     redactor: Redactor,
     request_id: String,
 }
 
 /// Logs a body that comes in pieces line by line, because a piece may end inside a key.
 #[derive(Debug)]
-pub struct LineTap {
-    tap: Tap,
-    what: &'static str,
+pub struct LineLogger {
+    logger: BodyLogger,
+    label: &'static str,
     /// The line so far.
-    held: Held,
+    line: BoundedBuffer,
 }
 
-impl Bodies {
+impl BodyLog {
     /// A log that is written only when `on`.
     #[must_use]
-    pub fn new(on: bool, redactor: Redactor) -> Self {
-        Self { on, redactor }
+    pub fn new(enabled: bool, redactor: Redactor) -> Self {
+        Self { enabled, redactor }
     }
 
     /// What logs the bodies of a request; `None` when they are not to be logged.
     #[must_use]
-    pub fn tap(&self, request_id: &str) -> Option<Tap> {
-        let on = self.on && log::log_enabled!(Level::Trace);
-        let tap = || Tap { redactor: self.redactor.clone(), request_id: request_id.to_owned() };
+    pub fn logger(&self, request_id: &str) -> Option<BodyLogger> {
+        let on = self.enabled && log::log_enabled!(Level::Trace);
+        let tap =
+            || BodyLogger { redactor: self.redactor.clone(), request_id: request_id.to_owned() };
         on.then(tap)
     }
 
     /// Logs one body, if bodies are to be logged.
     pub fn log(&self, request_id: &str, what: &str, body: &[u8]) {
-        if let Some(tap) = self.tap(request_id) {
+        if let Some(tap) = self.logger(request_id) {
             tap.log(what, body);
         }
     }
@@ -63,18 +64,18 @@ impl Bodies {
         what: &str,
         pieces: impl Iterator<Item = &'a [u8]>,
     ) {
-        if let Some(tap) = self.tap(request_id) {
+        if let Some(tap) = self.logger(request_id) {
             tap.log_pieces(what, pieces);
         }
     }
 }
 
-impl Tap {
+impl BodyLogger {
     /// Logs a body that is held in pieces.
     fn log_pieces<'a>(&self, what: &str, pieces: impl Iterator<Item = &'a [u8]>) {
-        let mut held = Held::default();
-        pieces.for_each(|piece| held.add(piece));
-        self.write(what, &held.bytes, held.length);
+        let mut held = BoundedBuffer::default();
+        pieces.for_each(|piece| held.append(piece));
+        self.write(what, &held.bytes, held.total_length);
     }
 
     /// Logs a body, or an event of one.
@@ -84,71 +85,71 @@ impl Tap {
 
     /// For a body that comes in pieces.
     #[must_use]
-    pub fn lines(self, what: &'static str) -> LineTap {
-        LineTap { tap: self, what, held: Held::default() }
+    pub fn into_line_logger(self, label: &'static str) -> LineLogger {
+        LineLogger { logger: self, label, line: BoundedBuffer::default() }
     }
 
     fn write(&self, what: &str, held: &[u8], length: usize) {
         if length > 0 {
-            let text = shown(&self.redactor, held, length);
+            let text = render(&self.redactor, held, length);
             log::trace!("{} {what}, {length} bytes: {text}", self.request_id);
         }
     }
 }
 
-impl LineTap {
+impl LineLogger {
     /// Takes the next piece.
     pub fn push(&mut self, piece: &[u8]) {
         for part in piece.split_inclusive(|byte| *byte == b'\n') {
-            self.held.add(part);
+            self.line.append(part);
             if part.ends_with(b"\n") {
-                self.end();
+                self.log_line();
             }
         }
     }
 
     /// Logs what is held.
-    fn end(&mut self) {
-        let held = std::mem::take(&mut self.held);
+    fn log_line(&mut self) {
+        let held = std::mem::take(&mut self.line);
         let blank = held.bytes.iter().all(u8::is_ascii_whitespace);
-        self.tap.write(self.what, &held.bytes, if blank { 0 } else { held.length });
+        self.logger.write(self.label, &held.bytes, if blank { 0 } else { held.total_length });
     }
 }
 
-impl Drop for LineTap {
+impl Drop for LineLogger {
     fn drop(&mut self) {
-        self.end();
+        self.log_line();
     }
 }
 
 /// As much of a body as is logged, and how long all of it is.
 #[derive(Debug, Default)]
-struct Held {
+struct BoundedBuffer {
     bytes: Vec<u8>,
     /// Bytes of all of it, those included that are not held.
-    length: usize,
+    total_length: usize,
 }
 
-impl Held {
-    fn add(&mut self, piece: &[u8]) {
+impl BoundedBuffer {
+    fn append(&mut self, piece: &[u8]) {
         // One byte more than is logged tells where a character ends.
-        let room = (MOST + 1).saturating_sub(self.bytes.len());
+        let room = (MAX_LOGGED_BYTES + 1).saturating_sub(self.bytes.len());
         self.bytes.extend_from_slice(&piece[..piece.len().min(room)]);
-        self.length += piece.len();
+        self.total_length += piece.len();
     }
 }
 
 /// A body as the log shows it: on one line, within its bound, without keys.
-fn shown(redactor: &Redactor, held: &[u8], length: usize) -> String {
-    if length <= MOST {
-        return format!("{:?}", redactor.clean(&String::from_utf8_lossy(held)));
+fn render(redactor: &Redactor, held: &[u8], length: usize) -> String {
+    if length <= MAX_LOGGED_BYTES {
+        return format!("{:?}", redactor.redact(&String::from_utf8_lossy(held)));
     }
-    let mut end = MOST.min(held.len());
+    let mut end = MAX_LOGGED_BYTES.min(held.len());
     // The cut is not to make a mark of half a character.
     while end > 0 && held.get(end).is_some_and(|byte| byte & 0xc0 == 0x80) {
         end -= 1;
     }
-    format!("{:?}...", redactor.clean_cut(&String::from_utf8_lossy(&held[..end])))
+    format!("{:?}...", redactor.redact_truncated(&String::from_utf8_lossy(&held[..end])))
 }
 
 #[cfg(test)]
@@ -162,30 +163,33 @@ mod tests {
 
     #[test]
     fn a_line_has_a_bound_and_no_key() {
-        let shown = |body: &str| shown(&redactor(), body.as_bytes(), body.len());
+        let shown = |body: &str| render(&redactor(), body.as_bytes(), body.len());
         assert_eq!(shown("a \"b\"\n"), r#""a \"b\"\n""#);
         assert_eq!(shown("it is topsecret-1"), "\"it is ***\"");
-        assert_eq!(shown(&"é".repeat(MOST)), format!("\"{}\"...", "é".repeat(MOST / 2)));
-        let odd = format!("x{}", "é".repeat(MOST));
-        assert_eq!(shown(&odd), format!("\"x{}\"...", "é".repeat(MOST / 2 - 1)));
+        assert_eq!(
+            shown(&"é".repeat(MAX_LOGGED_BYTES)),
+            format!("\"{}\"...", "é".repeat(MAX_LOGGED_BYTES / 2))
+        );
+        let odd = format!("x{}", "é".repeat(MAX_LOGGED_BYTES));
+        assert_eq!(shown(&odd), format!("\"x{}\"...", "é".repeat(MAX_LOGGED_BYTES / 2 - 1)));
         // The cut goes through the key.
-        let cut = format!("{}topsecret-1 and more", "x".repeat(MOST - 5));
-        assert_eq!(shown(&cut), format!("\"{}\"...", "x".repeat(MOST - 5)));
+        let cut = format!("{}topsecret-1 and more", "x".repeat(MAX_LOGGED_BYTES - 5));
+        assert_eq!(shown(&cut), format!("\"{}\"...", "x".repeat(MAX_LOGGED_BYTES - 5)));
     }
 
     #[test]
     fn a_body_in_pieces_is_logged_as_a_whole_one() {
         let check = |pieces: &[&str]| {
             let whole = pieces.concat();
-            let mut held = Held::default();
-            pieces.iter().for_each(|piece| held.add(piece.as_bytes()));
-            assert_eq!(held.length, whole.len());
-            let whole = shown(&redactor(), whole.as_bytes(), whole.len());
-            assert!(shown(&redactor(), &held.bytes, held.length) == whole);
+            let mut held = BoundedBuffer::default();
+            pieces.iter().for_each(|piece| held.append(piece.as_bytes()));
+            assert_eq!(held.total_length, whole.len());
+            let whole = render(&redactor(), whole.as_bytes(), whole.len());
+            assert!(render(&redactor(), &held.bytes, held.total_length) == whole);
         };
         check(&[]);
         check(&["a ", "topsec", "ret-1"]);
-        let (most, more) = ("x".repeat(MOST), "é".repeat(MOST));
+        let (most, more) = ("x".repeat(MAX_LOGGED_BYTES), "é".repeat(MAX_LOGGED_BYTES));
         check(&[&most]);
         check(&["a", &most, "b"]);
         check(&["a", &more, "b", &more]);
@@ -195,18 +199,21 @@ mod tests {
 
     #[test]
     fn pieces_are_put_together_to_lines_of_bounded_size() {
-        let tap = Tap { redactor: redactor(), request_id: String::new() };
-        let mut lines = tap.lines("answer");
+        let tap = BodyLogger { redactor: redactor(), request_id: String::new() };
+        let mut lines = tap.into_line_logger("answer");
         lines.push(b"it is topsec");
         assert_eq!(
-            (lines.held.bytes.as_slice(), lines.held.length),
+            (lines.line.bytes.as_slice(), lines.line.total_length),
             (b"it is topsec".as_slice(), 12)
         );
         lines.push(b"ret-1\nnext");
-        assert_eq!((lines.held.bytes.as_slice(), lines.held.length), (b"next".as_slice(), 4));
+        assert_eq!((lines.line.bytes.as_slice(), lines.line.total_length), (b"next".as_slice(), 4));
         for _ in 0..10 {
-            lines.push(&[b'x'; MOST]);
+            lines.push(&[b'x'; MAX_LOGGED_BYTES]);
         }
-        assert_eq!((lines.held.bytes.len(), lines.held.length), (MOST + 1, 10 * MOST + 4));
+        assert_eq!(
+            (lines.line.bytes.len(), lines.line.total_length),
+            (MAX_LOGGED_BYTES + 1, 10 * MAX_LOGGED_BYTES + 4)
+        );
     }
 }

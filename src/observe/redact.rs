@@ -17,10 +17,10 @@ use crate::observe::order;
 const MASK: &str = "***";
 
 /// The shortest run of key characters behind `sk-` or `Bearer ` that counts as a key.
-const SHORTEST_KEY: usize = 6;
+const MIN_KEY_LENGTH: usize = 6;
 
 /// A run of this length is a key even without a digit: no prose has such words.
-const LONGEST_WORD: usize = 20;
+const MIN_DIGITLESS_KEY_LENGTH: usize = 20;
 
 /// A text that never prints itself.
 #[derive(Clone)]
@@ -42,7 +42,7 @@ impl Secret {
     /// Whether it is this text. How long that takes depends on the lengths alone: what is compared,
     /// to the last byte, are digests, in which a near miss looks like any other.
     #[must_use]
-    pub fn is(&self, text: &str) -> bool {
+    pub fn matches(&self, text: &str) -> bool {
         let (own, other) = (digest(&SHA256, self.0.as_bytes()), digest(&SHA256, text.as_bytes()));
         let pairs = own.as_ref().iter().zip(other.as_ref());
         pairs.fold(0, |differs, (one, other)| differs | (one ^ other)) == 0
@@ -51,7 +51,7 @@ impl Secret {
 
 impl PartialEq for Secret {
     fn eq(&self, other: &Self) -> bool {
-        self.is(&other.0)
+        self.matches(&other.0)
     }
 }
 
@@ -87,7 +87,7 @@ impl Redactor {
 
     /// `text` without the keys, without `sk-...` words and without `Bearer ...` values.
     #[must_use]
-    pub fn clean<'a>(&self, text: &'a str) -> Cow<'a, str> {
+    pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut text = Cow::Borrowed(text);
         for key in &self.keys {
             if text.contains(&key.0) {
@@ -104,14 +104,14 @@ impl Redactor {
 
     /// The same for a text that was cut at its end, where the first part of a key may be left.
     #[must_use]
-    pub fn clean_cut(&self, text: &str) -> String {
+    pub fn redact_truncated(&self, text: &str) -> String {
         let begun = |key: &Secret| {
             let key = key.0.as_bytes();
             (1..key.len()).rev().find(|length| text.as_bytes().ends_with(&key[..*length]))
         };
         let part = self.keys.iter().filter_map(begun).max().unwrap_or(0);
         // What begins as a key does begins with a character.
-        self.clean(&text[..text.len() - part]).into_owned()
+        self.redact(&text[..text.len() - part]).into_owned()
     }
 }
 
@@ -125,7 +125,7 @@ fn mask_after(text: &str, prefix: &str) -> Option<String> {
         let run = tail.find(|c: char| !is_key_character(c)).unwrap_or(tail.len());
         let inside_word = head[..at].ends_with(|c: char| c.is_ascii_alphanumeric());
         out.push_str(head);
-        if looks_like_a_key(&tail[..run]) && !inside_word {
+        if looks_like_key(&tail[..run]) && !inside_word {
             out.push_str(MASK);
             changed = true;
         } else {
@@ -138,9 +138,10 @@ fn mask_after(text: &str, prefix: &str) -> Option<String> {
 }
 
 /// Long enough, and not a plain word: keys hold digits, or stars where a server hid some.
-fn looks_like_a_key(run: &str) -> bool {
-    run.len() >= SHORTEST_KEY
-        && (run.len() >= LONGEST_WORD || run.contains(|c: char| c.is_ascii_digit() || c == '*'))
+fn looks_like_key(run: &str) -> bool {
+    run.len() >= MIN_KEY_LENGTH
+        && (run.len() >= MIN_DIGITLESS_KEY_LENGTH
+            || run.contains(|c: char| c.is_ascii_digit() || c == '*'))
 }
 
 /// Characters that keys are made of; `*` because OpenAI shows `sk-ab****yz`.
@@ -158,8 +159,8 @@ mod tests {
 
     fn check(text: &str, expected: &str) {
         let redactor = Redactor::new(Some(Secret::new("topsecret-1")));
-        assert_eq!(redactor.clean(text), expected);
-        assert_eq!(redactor.clean(&redactor.clean(text)), expected, "cleaning twice");
+        assert_eq!(redactor.redact(text), expected);
+        assert_eq!(redactor.redact(&redactor.redact(text)), expected, "cleaning twice");
     }
 
     #[test]
@@ -176,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_key_that_is_part_of_another_leaves_nothing_of_it() {
-        let cleaned = redactor().clean("topsecret-1-and-more, topsecret-1, top").into_owned();
+        let cleaned = redactor().redact("topsecret-1-and-more, topsecret-1, top").into_owned();
         assert_eq!(cleaned, "***, ***, ***");
     }
 
@@ -190,9 +191,9 @@ mod tests {
             ("to", ""),
             ("é", "é"),
         ] {
-            assert_eq!(redactor().clean_cut(text), expected, "{text}");
+            assert_eq!(redactor().redact_truncated(text), expected, "{text}");
         }
-        assert_eq!(Redactor::new([Secret::new("é1")]).clean_cut("aé"), "a");
+        assert_eq!(Redactor::new([Secret::new("é1")]).redact_truncated("aé"), "a");
     }
 
     #[test]
@@ -205,9 +206,9 @@ mod tests {
     #[test]
     fn a_secret_is_itself_and_nothing_else() {
         let secret = Secret::new("topsecret-1");
-        assert!(secret.is("topsecret-1") && secret == Secret::new("topsecret-1"));
+        assert!(secret.matches("topsecret-1") && secret == Secret::new("topsecret-1"));
         for other in ["", "topsecret-", "topsecret-11", "topsecret-2", "Topsecret-1"] {
-            assert!(!secret.is(other) && secret != Secret::new(other), "{other}");
+            assert!(!secret.matches(other) && secret != Secret::new(other), "{other}");
         }
     }
 }

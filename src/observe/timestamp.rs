@@ -8,7 +8,7 @@ use time::{OffsetDateTime, UtcOffset};
 /// RFC 3339 in UTC with `Z`, up to nine fractional digits, trailing zeros removed
 /// (ollama-api.md 1.3).
 #[must_use]
-pub fn rfc3339(time: SystemTime) -> String {
+pub fn to_rfc3339(time: SystemTime) -> String {
     OffsetDateTime::from(time)
         .format(&Rfc3339)
         // Only years above 9999 cannot be written; the zero time is Ollama's own stand-in.
@@ -17,18 +17,18 @@ pub fn rfc3339(time: SystemTime) -> String {
 
 /// The same in a zone that is `offset` seconds ahead of UTC; `Z` where there is no offset.
 #[must_use]
-pub fn rfc3339_at(time: SystemTime, offset: i32) -> String {
+pub fn to_rfc3339_with_offset(time: SystemTime, offset: i32) -> String {
     let whole_minutes = offset / 60 * 60;
     let shifted = UtcOffset::from_whole_seconds(whole_minutes)
         .ok()
         .and_then(|offset| OffsetDateTime::from(time).checked_to_offset(offset))
         .and_then(|time| time.format(&Rfc3339).ok());
-    shifted.unwrap_or_else(|| rfc3339(time))
+    shifted.unwrap_or_else(|| to_rfc3339(time))
 }
 
 /// The time that a text of RFC 3339 means, in any zone.
 #[must_use]
-pub fn parse(text: &str) -> Option<SystemTime> {
+pub fn parse_rfc3339(text: &str) -> Option<SystemTime> {
     OffsetDateTime::parse(text, &Rfc3339).ok().map(SystemTime::from)
 }
 
@@ -43,8 +43,8 @@ mod tests {
             let time = SystemTime::UNIX_EPOCH
                 + Duration::from_secs(1_787_307_303)
                 + Duration::from_nanos(nanos);
-            assert_eq!(rfc3339(time), expected);
-            assert_eq!(parse(expected), Some(time));
+            assert_eq!(to_rfc3339(time), expected);
+            assert_eq!(parse_rfc3339(expected), Some(time));
         };
         check(123_456_789, "2026-08-21T10:15:03.123456789Z");
         check(500_000_000, "2026-08-21T10:15:03.5Z");
@@ -55,8 +55,8 @@ mod tests {
     fn times_are_shown_in_a_zone() {
         let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_787_307_303_500);
         let check = |offset: i32, expected: &str| {
-            assert_eq!(rfc3339_at(time, offset), expected);
-            assert_eq!(parse(expected), Some(time));
+            assert_eq!(to_rfc3339_with_offset(time, offset), expected);
+            assert_eq!(parse_rfc3339(expected), Some(time));
         };
         check(0, "2026-08-21T10:15:03.5Z");
         check(7200, "2026-08-21T12:15:03.5+02:00");
@@ -68,7 +68,10 @@ mod tests {
 
     #[test]
     fn times_are_read_in_any_zone() {
-        assert_eq!(parse("1970-01-01T02:00:01+02:00"), parse("1970-01-01T00:00:01Z"));
-        assert_eq!(parse("yesterday"), None);
+        assert_eq!(
+            parse_rfc3339("1970-01-01T02:00:01+02:00"),
+            parse_rfc3339("1970-01-01T00:00:01Z")
+        );
+        assert_eq!(parse_rfc3339("yesterday"), None);
     }
 }

@@ -11,25 +11,27 @@
 //! | `keep_alive` | LM Studio's `ttl`; not for others |
 //! | `truncate`, `shift` | not for the upstream |
 
-use crate::api::ollama::decode::Int;
+use crate::api::ollama::decode::GoInt;
 use crate::api::ollama::request::ChatRequest;
-use crate::api::ollama::response::{AnswerMessage, ChatAnswer, FunctionCall, Metrics, ToolCall};
+use crate::api::ollama::response::{
+    ChatResponse, FunctionCall, Metrics, ResponseMessage, ToolCall,
+};
 use crate::api::ollama::text_line;
 use crate::api::openai::request as openai;
 use crate::api::openai::request::{Message, StreamOptions};
 use crate::api::wire::ndjson;
-use crate::backends::profiles::{Logprobs, Profile};
+use crate::backends::profiles::{LogprobsParam, Profile};
 use crate::error::{Error, Result};
-use crate::translate::stream::{Delta, Encoder, Outcome};
-use crate::translate::think::{self, Think};
-use crate::translate::tool_calls::Call;
+use crate::translate::stream::{Completion, Delta, Encoder};
+use crate::translate::think::{self, ThinkMode};
+use crate::translate::tool_calls::CompleteToolCall;
 use crate::translate::{format, history, options, quirks, tools};
 
 /// What an upstream is asked to add to the text.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Extras {
+pub(super) struct ExtraOutputs {
     /// Whether to reason.
-    pub think: Think,
+    pub think: ThinkMode,
     /// How many alternatives each token is to have.
     pub logprobs: Option<usize>,
 }
@@ -43,17 +45,17 @@ pub fn to_openai<'a>(
     model: &'a str,
     profile: &Profile,
 ) -> Result<openai::ChatRequest<'a>> {
-    let messages = history::messages(request.messages.as_deref().unwrap_or_default())?;
-    let options = options::read(request.options.as_ref())?;
-    let format = format::response_format(request.format, profile)?;
+    let messages = history::to_openai(request.messages.as_deref().unwrap_or_default())?;
+    let options = options::parse(request.options.as_ref())?;
+    let format = format::to_response_format(request.format, profile)?;
     let stream = request.stream.unwrap_or(true);
-    let extras = Extras {
-        think: think::read(request.think.as_ref())?,
-        logprobs: logprobs(request.logprobs, request.top_logprobs),
+    let extras = ExtraOutputs {
+        think: think::parse(request.think.as_ref())?,
+        logprobs: top_logprobs(request.logprobs, request.top_logprobs),
     };
-    let mut chat = chat(model, messages, &options, format, stream, profile, extras);
-    chat.tools = tools::definitions(request.tools.as_deref().unwrap_or_default());
-    chat.sampling.append(&mut options::stay(request.keep_alive.as_ref(), profile));
+    let mut chat = build_chat(model, messages, &options, format, stream, profile, extras);
+    chat.tools = tools::to_openai(request.tools.as_deref().unwrap_or_default());
+    chat.sampling.append(&mut options::keep_alive_to_ttl(request.keep_alive.as_ref(), profile));
     Ok(chat)
 }
 
@@ -62,36 +64,36 @@ pub fn to_openai<'a>(
 /// # Errors
 /// [`Error::InvalidRequest`].
 pub fn check_body(request: &ChatRequest<'_>) -> Result<()> {
-    history::messages(request.messages.as_deref().unwrap_or_default()).map(drop)
+    history::to_openai(request.messages.as_deref().unwrap_or_default()).map(drop)
 }
 
 /// A request from its parts; `/api/generate` makes one, too.
-pub(super) fn chat<'a>(
+pub(super) fn build_chat<'a>(
     model: &'a str,
     mut messages: Vec<Message<'a>>,
     options: &options::Options,
     format: Option<openai::ResponseFormat<'a>>,
     stream: bool,
     profile: &Profile,
-    extras: Extras,
+    extras: ExtraOutputs,
 ) -> openai::ChatRequest<'a> {
-    quirks::suit(&mut messages, profile);
+    quirks::apply(&mut messages, profile);
     let texts = messages.iter().map(Message::as_text);
-    if format::lacks_json_word(format.as_ref(), profile, texts) {
-        messages.insert(0, Message::text("system", format::JSON_WORD));
+    if format::needs_json_instruction(format.as_ref(), profile, texts) {
+        messages.insert(0, Message::text("system", format::JSON_INSTRUCTION));
     }
     let mut sampling = options.for_chat(profile);
-    sampling.append(&mut think::parameters(extras.think, profile, model));
+    sampling.append(&mut think::to_parameters(extras.think, profile, model));
     if let Some(top) = extras.logprobs {
         // Without a number, llama.cpp sends 20 (openai-wire.md 3.2).
         let top = top.max(1);
         match profile.logprobs {
-            Logprobs::Flag(most) => {
+            LogprobsParam::FlagAndCount(most) => {
                 sampling.insert("logprobs".into(), true.into());
                 sampling.insert("top_logprobs".into(), top.min(most).into());
             }
-            Logprobs::Number => drop(sampling.insert("logprobs".into(), top.into())),
-            Logprobs::Refused => {}
+            LogprobsParam::Count => drop(sampling.insert("logprobs".into(), top.into())),
+            LogprobsParam::Unsupported => {}
         }
     }
     let watched_stop = options.watched_stop(profile);
@@ -101,7 +103,7 @@ pub(super) fn chat<'a>(
         model,
         messages,
         stream,
-        stream_options: StreamOptions::when(stream),
+        stream_options: StreamOptions::for_stream(stream),
         sampling,
         response_format: format,
         tools: Vec::new(),
@@ -112,16 +114,16 @@ pub(super) fn chat<'a>(
 
 /// How many alternatives per token the client wants; `None` without log probabilities.
 #[must_use]
-pub fn logprobs(wanted: Option<bool>, top: Option<Int>) -> Option<usize> {
+pub fn top_logprobs(wanted: Option<bool>, top: Option<GoInt>) -> Option<usize> {
     let top = top.and_then(|top| usize::try_from(top.0).ok()).unwrap_or(0);
     wanted.unwrap_or(false).then_some(top)
 }
 
 /// Ollama's sentence for something a model cannot do.
 #[must_use]
-pub fn unsupported(model: Option<&str>, what: &str) -> Error {
+pub fn unsupported_error(model: Option<&str>, what: &str) -> Error {
     Error::Unsupported {
-        feature: format!("{:?} does not support {what}", model.unwrap_or_default()),
+        reason: format!("{:?} does not support {what}", model.unwrap_or_default()),
     }
 }
 
@@ -134,23 +136,26 @@ pub struct ChatEncoder<'a> {
 
 impl ChatEncoder<'_> {
     /// Appends the answer to a request without messages, `load` or `unload` (8.4).
-    pub fn empty(&self, out: &mut Vec<u8>, created_at: &str, done_reason: &str) {
-        ndjson::append(out, &self.object(created_at, &Delta::default(), Some(done_reason), None));
+    pub fn encode_empty(&self, out: &mut Vec<u8>, created_at: &str, done_reason: &str) {
+        ndjson::append(
+            out,
+            &self.build_object(created_at, &Delta::default(), Some(done_reason), None),
+        );
     }
 
-    fn object<'a>(
+    fn build_object<'a>(
         &'a self,
         created_at: &'a str,
         delta: &'a Delta<'_>,
         done_reason: Option<&'a str>,
         metrics: Option<Metrics>,
-    ) -> ChatAnswer<'a> {
+    ) -> ChatResponse<'a> {
         let (content, thinking) = (delta.content.as_ref(), delta.thinking.as_ref());
-        let tool_calls = delta.calls.iter().filter_map(tool_call).collect();
-        ChatAnswer {
+        let tool_calls = delta.calls.iter().filter_map(to_tool_call).collect();
+        ChatResponse {
             model: self.model,
             created_at,
-            message: AnswerMessage { role: "assistant", content, thinking, tool_calls },
+            message: ResponseMessage { role: "assistant", content, thinking, tool_calls },
             done: done_reason.is_some(),
             done_reason,
             logprobs: &delta.logprobs,
@@ -160,22 +165,28 @@ impl ChatEncoder<'_> {
 }
 
 /// A call as the client sees it. Its arguments were checked when it became whole.
-fn tool_call(call: &Call) -> Option<ToolCall<'_>> {
+fn to_tool_call(call: &CompleteToolCall) -> Option<ToolCall<'_>> {
     let arguments = serde_json::from_str(&call.arguments).ok()?;
     let function = FunctionCall { index: call.index, name: &call.name, arguments };
     Some(ToolCall { id: &call.id, function })
 }
 
 impl Encoder for ChatEncoder<'_> {
-    fn delta(&mut self, out: &mut Vec<u8>, created_at: &str, delta: &Delta<'_>) {
+    fn encode_delta(&mut self, out: &mut Vec<u8>, created_at: &str, delta: &Delta<'_>) {
         match delta.only_content() {
-            Some(content) => text_line::chat(out, self.model, created_at, content),
-            None => ndjson::append_line(out, &self.object(created_at, delta, None, None)),
+            Some(content) => text_line::append_chat(out, self.model, created_at, content),
+            None => ndjson::append_line(out, &self.build_object(created_at, delta, None, None)),
         }
     }
 
-    fn last(&mut self, out: &mut Vec<u8>, created_at: &str, rest: &Delta<'_>, outcome: &Outcome) {
+    fn encode_final(
+        &mut self,
+        out: &mut Vec<u8>,
+        created_at: &str,
+        rest: &Delta<'_>,
+        outcome: &Completion,
+    ) {
         let (reason, metrics) = (Some(outcome.done_reason), Some(outcome.metrics));
-        ndjson::append(out, &self.object(created_at, rest, reason, metrics));
+        ndjson::append(out, &self.build_object(created_at, rest, reason, metrics));
     }
 }

@@ -17,39 +17,39 @@ use crate::api::openai::request::{FunctionCall, Message, ToolCall};
 const MAGIC: i32 = 0x0A11_A001;
 
 /// Numbers before the text: magic, length in bytes, checksum.
-const HEADER: usize = 3;
+const HEADER_LEN: usize = 3;
 
 /// Bytes of text in a list. A number takes up to 9 characters of JSON and carries 3 bytes, and Go's
 /// clients read lines of up to 8 MB (ollama-api.md 7).
-const MOST_BYTES: usize = 2 << 20;
+const MAX_BYTES: usize = 2 << 20;
 
 /// A turn as it stands in the text: a list of two or three.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
-enum Kept<'a> {
+enum TurnRecord<'a> {
     /// Role and text.
     Text(Cow<'a, str>, Cow<'a, str>),
     /// An assistant's turn with its calls: id, name and arguments of each.
     Calls(Cow<'a, str>, Cow<'a, str>, Vec<(Cow<'a, str>, Cow<'a, str>, Cow<'a, str>)>),
     /// A result with the id of its call.
-    Result(Cow<'a, str>, Cow<'a, str>, Cow<'a, str>),
+    ToolResult(Cow<'a, str>, Cow<'a, str>, Cow<'a, str>),
 }
 
 /// A conversation as it will be carried: without media, and holding nothing of the request.
 #[derive(Clone, Debug, Default)]
-pub struct Memory(Vec<Turn>);
+pub struct Conversation(Vec<EncodedTurn>);
 
 #[derive(Clone, Debug)]
-struct Turn {
+struct EncodedTurn {
     is_system: bool,
     is_result: bool,
     json: String,
 }
 
-impl Memory {
+impl Conversation {
     /// What is to be remembered of these turns.
     #[must_use]
-    pub fn of(turns: &[Message<'_>]) -> Self {
+    pub fn from_messages(turns: &[Message<'_>]) -> Self {
         let mut memory = Self::default();
         turns.iter().for_each(|turn| memory.push(turn));
         memory
@@ -57,17 +57,17 @@ impl Memory {
 
     /// Adds a turn at the end.
     pub fn push(&mut self, turn: &Message<'_>) {
-        let json = keep(turn).and_then(|kept| serde_json::to_string(&kept).ok());
+        let json = to_record(turn).and_then(|kept| serde_json::to_string(&kept).ok());
         let (is_system, is_result) = (turn.role == "system", turn.tool_call_id.is_some());
-        self.0.extend(json.map(|json| Turn { is_system, is_result, json }));
+        self.0.extend(json.map(|json| EncodedTurn { is_system, is_result, json }));
     }
 
     /// The list that carries it.
     #[must_use]
     pub fn encode(self) -> Vec<i32> {
-        let text = self.text(MOST_BYTES);
+        let text = self.into_json(MAX_BYTES);
         let Ok(length) = i32::try_from(text.len()) else { return Vec::new() };
-        let mut out = Vec::with_capacity(HEADER + text.len().div_ceil(3));
+        let mut out = Vec::with_capacity(HEADER_LEN + text.len().div_ceil(3));
         out.extend([MAGIC, length, checksum(text.as_bytes())]);
         let number = |bytes: &[u8]| {
             bytes.iter().rev().fold(0, |number, byte| (number << 8) | i32::from(*byte))
@@ -79,7 +79,7 @@ impl Memory {
     /// The conversation as JSON of at most `most` bytes. The oldest turns are left out until it fits,
     /// the system prompt last, as Ollama cuts a conversation that outgrows its window; and no result
     /// stays whose call is gone.
-    fn text(mut self, most: usize) -> String {
+    fn into_json(mut self, most: usize) -> String {
         let brackets = 2;
         let mut length = brackets + self.0.iter().map(|turn| turn.json.len() + 1).sum::<usize>();
         let mut cut = false;
@@ -100,13 +100,13 @@ impl Memory {
 }
 
 /// What is carried of a turn; `None` for one that holds nothing but media.
-fn keep<'a>(turn: &'a Message<'_>) -> Option<Kept<'a>> {
+fn to_record<'a>(turn: &'a Message<'_>) -> Option<TurnRecord<'a>> {
     let (role, text) = (Cow::Borrowed(turn.role.as_ref()), Cow::Borrowed(turn.as_text()));
     if let Some(id) = &turn.tool_call_id {
-        return Some(Kept::Result(role, text, Cow::Borrowed(id)));
+        return Some(TurnRecord::ToolResult(role, text, Cow::Borrowed(id)));
     }
     if turn.tool_calls.is_empty() {
-        return (!turn.has_media() || !text.is_empty()).then_some(Kept::Text(role, text));
+        return (!turn.has_media() || !text.is_empty()).then_some(TurnRecord::Text(role, text));
     }
     let calls = turn.tool_calls.iter().map(|call| {
         let FunctionCall { name, arguments } = &call.function;
@@ -116,17 +116,17 @@ fn keep<'a>(turn: &'a Message<'_>) -> Option<Kept<'a>> {
             Cow::Borrowed(arguments.as_ref()),
         )
     });
-    Some(Kept::Calls(role, text, calls.collect()))
+    Some(TurnRecord::Calls(role, text, calls.collect()))
 }
 
 /// The conversation that a list carries; empty for a list of anybody else's.
 #[must_use]
 pub fn decode(list: &[i64]) -> Vec<Message<'static>> {
-    conversation(list).unwrap_or_default()
+    try_decode(list).unwrap_or_default()
 }
 
-fn conversation(list: &[i64]) -> Option<Vec<Message<'static>>> {
-    let (header, numbers) = list.split_at_checked(HEADER)?;
+fn try_decode(list: &[i64]) -> Option<Vec<Message<'static>>> {
+    let (header, numbers) = list.split_at_checked(HEADER_LEN)?;
     let length = usize::try_from(header[1]).ok()?;
     if header[0] != i64::from(MAGIC) || numbers.len() != length.div_ceil(3) {
         return None;
@@ -140,14 +140,14 @@ fn conversation(list: &[i64]) -> Option<Vec<Message<'static>>> {
     if i64::from(checksum(&text)) != header[2] {
         return None;
     }
-    let turns: Vec<Kept<'static>> = serde_json::from_slice(&text).ok()?;
-    Some(turns.into_iter().map(turn).collect())
+    let turns: Vec<TurnRecord<'static>> = serde_json::from_slice(&text).ok()?;
+    Some(turns.into_iter().map(to_message).collect())
 }
 
-fn turn(kept: Kept<'static>) -> Message<'static> {
-    match kept {
-        Kept::Text(role, text) => Message::text(role, text),
-        Kept::Calls(role, text, calls) => {
+fn to_message(record: TurnRecord<'static>) -> Message<'static> {
+    match record {
+        TurnRecord::Text(role, text) => Message::text(role, text),
+        TurnRecord::Calls(role, text, calls) => {
             let call = |(id, name, arguments)| {
                 let function = FunctionCall { name, arguments };
                 ToolCall { id, kind: "function", function, extra_content: None }
@@ -155,7 +155,7 @@ fn turn(kept: Kept<'static>) -> Message<'static> {
             let tool_calls = calls.into_iter().map(call).collect();
             Message { tool_calls, ..Message::text(role, text) }
         }
-        Kept::Result(role, text, id) => {
+        TurnRecord::ToolResult(role, text, id) => {
             Message { tool_call_id: Some(id), ..Message::text(role, text) }
         }
     }
@@ -181,13 +181,13 @@ mod tests {
     fn turns(history: &Value) -> Value {
         let text = history.to_string();
         let history: Vec<_> = serde_json::from_str(&text).expect("valid");
-        serde_json::to_value(history::messages(&history).expect("valid")).expect("JSON")
+        serde_json::to_value(history::to_openai(&history).expect("valid")).expect("JSON")
     }
 
     fn list(history: &Value) -> Vec<i64> {
         let text = history.to_string();
         let history: Vec<_> = serde_json::from_str(&text).expect("valid");
-        let memory = Memory::of(&history::messages(&history).expect("valid"));
+        let memory = Conversation::from_messages(&history::to_openai(&history).expect("valid"));
         memory.encode().into_iter().map(i64::from).collect()
     }
 
@@ -243,8 +243,8 @@ mod tests {
             {"role": "assistant", "content": "two"}, {"role": "user", "content": "three"}])
             .to_string();
         let history: Vec<_> = serde_json::from_str(&history).expect("valid");
-        let messages = history::messages(&history).expect("valid");
-        let text = |most: usize| Memory::of(&messages).text(most);
+        let messages = history::to_openai(&history).expect("valid");
+        let text = |most: usize| Conversation::from_messages(&messages).into_json(most);
         let whole = text(usize::MAX);
         assert_eq!(text(whole.len() + 1), whole);
         let check = |most: usize, expected: &str| assert_eq!(text(most), expected);
@@ -260,11 +260,11 @@ mod tests {
 
     #[test]
     fn a_list_fits_into_a_line() {
-        let long = "\u{7f}".repeat(MOST_BYTES);
-        let turns = [Message::text("user", "old"), Message::text("user", &long[..MOST_BYTES - 30])];
-        let list = Memory::of(&turns).encode();
+        let long = "\u{7f}".repeat(MAX_BYTES);
+        let turns = [Message::text("user", "old"), Message::text("user", &long[..MAX_BYTES - 30])];
+        let list = Conversation::from_messages(&turns).encode();
         let line = serde_json::to_string(&list).expect("JSON");
-        assert!(list.len() > MOST_BYTES / 4 && line.len() < 8_000_000, "{}", line.len());
+        assert!(list.len() > MAX_BYTES / 4 && line.len() < 8_000_000, "{}", line.len());
     }
 
     #[test]

@@ -8,32 +8,32 @@ use crate::backends::profiles::Profile;
 use crate::error::{Error, Result};
 
 /// The schema that stands for "any object" where plain JSON mode does not exist.
-const ANY_OBJECT: &str = r#"{"type":"object"}"#;
+const ANY_OBJECT_SCHEMA: &str = r#"{"type":"object"}"#;
 
 /// Translates `format`; absent, `null` and `""` mean free text.
 ///
 /// # Errors
 /// [`Error::InvalidOption`] for anything but `"json"` and an object.
-pub fn response_format<'a>(
+pub fn to_response_format<'a>(
     format: Option<&'a RawValue>,
     profile: &Profile,
 ) -> Result<Option<ResponseFormat<'a>>> {
     let Some(raw) = format else { return Ok(None) };
     match raw.get() {
         "null" | "\"\"" => Ok(None),
-        "\"json\"" if profile.grammar => {
-            let object = serde_json::from_str(ANY_OBJECT).ok();
+        "\"json\"" if profile.uses_tgi_grammar => {
+            let object = serde_json::from_str(ANY_OBJECT_SCHEMA).ok();
             Ok(object.map(|value| ResponseFormat::Json { value }))
         }
-        "\"json\"" if profile.json_object => Ok(Some(ResponseFormat::JsonObject)),
-        "\"json\"" => Ok(any_object()),
-        text if text.starts_with('{') && profile.grammar => {
+        "\"json\"" if profile.has_json_object => Ok(Some(ResponseFormat::JsonObject)),
+        "\"json\"" => Ok(any_object_format()),
+        text if text.starts_with('{') && profile.uses_tgi_grammar => {
             Ok(Some(ResponseFormat::Json { value: raw }))
         }
         text if text.starts_with('{') => {
             let strict = serde_json::from_str::<Value>(text)
                 .is_ok_and(|schema| schema["type"] == "object" && is_strict(&schema));
-            Ok(Some(named("schema", raw, strict.then_some(true))))
+            Ok(Some(json_schema_format("schema", raw, strict.then_some(true))))
         }
         text => Err(Error::InvalidOption {
             reason: format!(
@@ -46,32 +46,38 @@ pub fn response_format<'a>(
 
 /// Whether the upstream wants the word "json" in a message and none has it.
 #[must_use]
-pub fn lacks_json_word<'a>(
+pub fn needs_json_instruction<'a>(
     format: Option<&ResponseFormat<'_>>,
     profile: &Profile,
     mut texts: impl Iterator<Item = &'a str>,
 ) -> bool {
     matches!(format, Some(ResponseFormat::JsonObject))
-        && profile.json_word
+        && profile.needs_json_instruction
         && !texts.any(|text| text.to_ascii_lowercase().contains("json"))
 }
 
 /// The sentence that then goes first.
-pub const JSON_WORD: &str = "Answer in JSON.";
+pub const JSON_INSTRUCTION: &str = "Answer in JSON.";
 
 /// Any JSON object, by a schema; always there.
 #[must_use]
-pub fn any_object() -> Option<ResponseFormat<'static>> {
-    serde_json::from_str(ANY_OBJECT).ok().map(|schema| named("object", schema, None))
+pub fn any_object_format() -> Option<ResponseFormat<'static>> {
+    serde_json::from_str(ANY_OBJECT_SCHEMA)
+        .ok()
+        .map(|schema| json_schema_format("object", schema, None))
 }
 
 /// A schema told in words, for those who take no schema.
 #[must_use]
-pub fn as_words(schema: &str) -> String {
+pub fn schema_to_instruction(schema: &str) -> String {
     format!("Answer with JSON that this JSON Schema allows, and with nothing else: {schema}")
 }
 
-fn named<'a>(name: &'static str, schema: &'a RawValue, strict: Option<bool>) -> ResponseFormat<'a> {
+fn json_schema_format<'a>(
+    name: &'static str,
+    schema: &'a RawValue,
+    strict: Option<bool>,
+) -> ResponseFormat<'a> {
     ResponseFormat::JsonSchema { json_schema: JsonSchema { name, schema, strict } }
 }
 
@@ -110,7 +116,7 @@ mod tests {
 
     fn check(profile: &Profile, format: &str, expected: &str) {
         let raw = raw(format);
-        let written = match response_format(Some(&raw), profile) {
+        let written = match to_response_format(Some(&raw), profile) {
             Ok(format) => serde_json::to_string(&format).expect("serialisable"),
             Err(error) => format!("{:?} {}", error.status(), error.message()),
         };
@@ -123,7 +129,7 @@ mod tests {
         check(&GENERIC, r#""""#, "null");
         check(&GENERIC, r#""json""#, r#"{"type":"json_object"}"#);
         check(
-            profiles::by_owner("organization_owner").expect("known"),
+            profiles::find_by_owner("organization_owner").expect("known"),
             r#""json""#,
             r#"{"type":"json_schema","json_schema":{"name":"object","schema":{"type":"object"}}}"#,
         );
@@ -141,7 +147,7 @@ mod tests {
 
     #[test]
     fn tgi_gets_a_grammar_in_its_own_shape() {
-        let tgi = profiles::by_name("tgi").expect("known");
+        let tgi = profiles::find_by_name("tgi").expect("known");
         check(tgi, r#""json""#, r#"{"type":"json","value":{"type":"object"}}"#);
         check(tgi, r#"{"type":"string"}"#, r#"{"type":"json","value":{"type":"string"}}"#);
         check(tgi, r#""""#, "null");
@@ -190,14 +196,14 @@ mod tests {
 
     #[test]
     fn the_word_json_is_asked_for_only_where_it_is_wanted() {
-        let openai = profiles::by_host("api.openai.com").expect("known");
+        let openai = profiles::find_by_host("api.openai.com").expect("known");
         let format = Some(ResponseFormat::JsonObject);
         let lacks = |profile, text: &'static str| {
-            lacks_json_word(format.as_ref(), profile, [text].into_iter())
+            needs_json_instruction(format.as_ref(), profile, [text].into_iter())
         };
         assert!(lacks(openai, "hello"));
         assert!(!lacks(openai, "give me Json"));
         assert!(!lacks(&GENERIC, "hello"));
-        assert!(!lacks_json_word(None, openai, ["hello"].into_iter()));
+        assert!(!needs_json_instruction(None, openai, ["hello"].into_iter()));
     }
 }

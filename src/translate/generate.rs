@@ -9,25 +9,25 @@
 //! | `template` | checked and not used: the upstream renders |
 //! | `images` | parts of the prompt; refused with `raw` and `suffix` |
 
-use crate::api::ollama::decode::said;
+use crate::api::ollama::decode::non_empty;
 use crate::api::ollama::request::{GenerateRequest, Message as OllamaMessage};
-use crate::api::ollama::response::{GenerateAnswer, Metrics};
+use crate::api::ollama::response::{GenerateResponse, Metrics};
 use crate::api::ollama::text_line;
 use crate::api::openai::request as openai;
 use crate::api::openai::request::{Content, Message, StreamOptions};
 use crate::api::wire::ndjson;
-use crate::backends::profiles::{FillIn, Profile};
+use crate::backends::profiles::{FimEndpoint, Profile};
 use crate::error::{Error, Result};
-use crate::translate::chat::{Extras, chat, logprobs, unsupported};
-use crate::translate::context_codec::Memory;
+use crate::translate::chat::{ExtraOutputs, build_chat, top_logprobs, unsupported_error};
+use crate::translate::context_codec::Conversation;
 use crate::translate::go_template;
-use crate::translate::media::Part;
-use crate::translate::stream::{Delta, Encoder, Outcome};
+use crate::translate::media::MediaPart;
+use crate::translate::stream::{Completion, Delta, Encoder};
 use crate::translate::{context_codec, format, history, infill, media, options, think};
 
 /// Where a generate request goes, and what is sent there.
 #[derive(Debug)]
-pub enum Generate<'a> {
+pub enum UpstreamRequest<'a> {
     /// To `chat/completions`.
     Chat(openai::ChatRequest<'a>),
     /// To `completions`.
@@ -38,7 +38,7 @@ pub enum Generate<'a> {
     Infill(openai::InfillRequest<'a>),
 }
 
-impl Generate<'_> {
+impl UpstreamRequest<'_> {
     /// The stop sequences to be watched for in the answer.
     #[must_use]
     pub fn take_watched_stop(&mut self) -> Vec<String> {
@@ -61,38 +61,38 @@ pub fn to_openai<'a>(
     stored: &'a [OllamaMessage<'a>],
     model: &'a str,
     profile: &Profile,
-) -> Result<Generate<'a>> {
+) -> Result<UpstreamRequest<'a>> {
     let name = request.model.as_deref();
-    let fills_in = fills_in(request);
-    if fills_in && profile.fill_in == FillIn::Nowhere {
-        return Err(infill::unsupported(name.unwrap_or_default()));
+    let fills_in = has_suffix(request);
+    if fills_in && profile.fim == FimEndpoint::Unsupported {
+        return Err(infill::unsupported_error(name.unwrap_or_default()));
     }
-    let media = media(request)?;
-    let options = options::read(request.options.as_ref())?;
+    let media = parse_media(request)?;
+    let options = options::parse(request.options.as_ref())?;
     check_template(request)?;
-    let response_format = format::response_format(request.format, profile)?;
+    let response_format = format::to_response_format(request.format, profile)?;
     let stream = request.stream.unwrap_or(true);
-    let logprobs = logprobs(request.logprobs, request.top_logprobs);
+    let logprobs = top_logprobs(request.logprobs, request.top_logprobs);
     if fills_in || is_raw(request) {
         if !media.is_empty() {
-            return Err(unsupported(name, "images without a chat template"));
+            return Err(unsupported_error(name, "images without a chat template"));
         }
-        return Ok(completion(request, model, &options, response_format, logprobs, profile));
+        return Ok(build_completion(request, model, &options, response_format, logprobs, profile));
     }
-    let extras = Extras { think: think::read(request.think.as_ref())?, logprobs };
-    let mut turns = turns(request, stored)?;
+    let extras = ExtraOutputs { think: think::parse(request.think.as_ref())?, logprobs };
+    let mut turns = build_messages(request, stored)?;
     if let Some(prompt) = turns.last_mut() {
         let text = request.prompt.as_deref().unwrap_or_default();
         prompt.content = Content::with_media(text, media);
     }
-    let mut chat = chat(model, turns, &options, response_format, stream, profile, extras);
-    chat.sampling.append(&mut options::stay(request.keep_alive.as_ref(), profile));
-    Ok(Generate::Chat(chat))
+    let mut chat = build_chat(model, turns, &options, response_format, stream, profile, extras);
+    chat.sampling.append(&mut options::keep_alive_to_ttl(request.keep_alive.as_ref(), profile));
+    Ok(UpstreamRequest::Chat(chat))
 }
 
 /// The prompt's images and sounds.
-fn media<'a>(request: &'a GenerateRequest<'a>) -> Result<Vec<Part<'a>>> {
-    request.images.iter().flatten().map(|entry| media::part(entry)).collect()
+fn parse_media<'a>(request: &'a GenerateRequest<'a>) -> Result<Vec<MediaPart<'a>>> {
+    request.images.iter().flatten().map(|entry| media::parse_part(entry)).collect()
 }
 
 /// Refuses what Ollama refuses while it still reads the body: media that are none.
@@ -100,22 +100,22 @@ fn media<'a>(request: &'a GenerateRequest<'a>) -> Result<Vec<Part<'a>>> {
 /// # Errors
 /// [`Error::InvalidRequest`].
 pub fn check_body(request: &GenerateRequest<'_>) -> Result<()> {
-    media(request).map(drop)
+    parse_media(request).map(drop)
 }
 
 /// The request for a prompt that goes to the model verbatim, or whose end is known.
-fn completion<'a>(
+fn build_completion<'a>(
     request: &'a GenerateRequest<'a>,
     model: &'a str,
     options: &options::Options,
     response_format: Option<openai::ResponseFormat<'a>>,
     logprobs: Option<usize>,
     profile: &Profile,
-) -> Generate<'a> {
+) -> UpstreamRequest<'a> {
     let stream = request.stream.unwrap_or(true);
-    let suffix = said(request.suffix.as_deref());
+    let suffix = non_empty(request.suffix.as_deref());
     let mut sampling = options.for_completion(profile);
-    sampling.append(&mut options::stay(request.keep_alive.as_ref(), profile));
+    sampling.append(&mut options::keep_alive_to_ttl(request.keep_alive.as_ref(), profile));
     if let Some(top) = logprobs {
         // Here it is one number, up to 5.
         sampling.insert("logprobs".into(), top.clamp(1, 5).into());
@@ -128,36 +128,38 @@ fn completion<'a>(
         prompt: request.prompt.as_deref().unwrap_or_default(),
         suffix,
         stream,
-        stream_options: StreamOptions::when(stream),
+        stream_options: StreamOptions::for_stream(stream),
         sampling,
         response_format,
         watched_stop,
     };
     // The endpoints of their own take no limit for want of one, and no log probabilities.
     let sampling = || options.for_chat(profile);
-    match profile.fill_in {
-        FillIn::Fim if suffix.is_some() => Generate::Fim(infill::fim(completion, sampling())),
-        FillIn::Infill if suffix.is_some() => {
-            Generate::Infill(infill::infill(completion, sampling(), profile))
+    match profile.fim {
+        FimEndpoint::MistralFim if suffix.is_some() => {
+            UpstreamRequest::Fim(infill::to_fim(completion, sampling()))
         }
-        _ => Generate::Completion(completion),
+        FimEndpoint::LlamaCppInfill if suffix.is_some() => {
+            UpstreamRequest::Infill(infill::to_infill(completion, sampling(), profile))
+        }
+        _ => UpstreamRequest::Completion(completion),
     }
 }
 
 /// The conversation that a request continues, the prompt included: what `context` carries, or else
 /// what is `stored` with the model. A system prompt takes the place of the one that is carried.
-fn turns<'a>(
+fn build_messages<'a>(
     request: &'a GenerateRequest<'a>,
     stored: &'a [OllamaMessage<'a>],
 ) -> Result<Vec<Message<'a>>> {
     let list: Vec<i64> = request.context.iter().flatten().map(|number| number.0).collect();
     let mut turns: Vec<Message<'a>> = context_codec::decode(&list);
-    let system = said(request.system.as_deref());
+    let system = non_empty(request.system.as_deref());
     if system.is_some() {
         turns.retain(|turn| turn.role != "system");
     }
     if list.is_empty() {
-        turns = history::messages(stored)?;
+        turns = history::to_openai(stored)?;
     }
     if let Some(system) = system {
         turns.insert(0, Message::text("system", system));
@@ -172,40 +174,40 @@ fn turns<'a>(
 ///
 /// # Errors
 /// As [`to_openai`], which is asked first.
-pub fn remembered(
+pub fn build_conversation(
     request: &GenerateRequest<'_>,
     stored: &[OllamaMessage<'_>],
-) -> Result<Option<Memory>> {
-    if is_raw(request) || fills_in(request) {
+) -> Result<Option<Conversation>> {
+    if is_raw(request) || has_suffix(request) {
         return Ok(None);
     }
-    turns(request, stored).map(|turns| Some(Memory::of(&turns)))
+    build_messages(request, stored).map(|turns| Some(Conversation::from_messages(&turns)))
 }
 
 /// Writes the objects of `/api/generate`.
 #[derive(Debug)]
 pub struct GenerateEncoder<'a> {
     model: &'a str,
-    memory: Option<Memory>,
+    conversation: Option<Conversation>,
     answer: String,
 }
 
 impl<'a> GenerateEncoder<'a> {
-    /// `model` is the name as the client sent it, `memory` what [`remembered`] gave.
+    /// `model` is the name as the client sent it, `memory` what [`build_conversation`] gave.
     #[must_use]
-    pub fn new(model: &'a str, memory: Option<Memory>) -> Self {
-        Self { model, memory, answer: String::new() }
+    pub fn new(model: &'a str, conversation: Option<Conversation>) -> Self {
+        Self { model, conversation, answer: String::new() }
     }
 
     /// Appends the answer to a request without a prompt, `load` or `unload` (9.4).
-    pub fn empty(&self, out: &mut Vec<u8>, created_at: &str, done_reason: &str) {
+    pub fn encode_empty(&self, out: &mut Vec<u8>, created_at: &str, done_reason: &str) {
         let (nothing, reason) = (Delta::default(), Some(done_reason));
-        ndjson::append(out, &object(self.model, created_at, &nothing, reason, None, &[]));
+        ndjson::append(out, &build_object(self.model, created_at, &nothing, reason, None, &[]));
     }
 
     /// The list for this conversation with the answer at its end.
-    fn context(&mut self, rest: &str) -> Vec<i32> {
-        let Some(mut memory) = self.memory.take() else { return Vec::new() };
+    fn encode_context(&mut self, rest: &str) -> Vec<i32> {
+        let Some(mut memory) = self.conversation.take() else { return Vec::new() };
         self.answer.push_str(rest);
         memory.push(&Message::text("assistant", self.answer.as_str()));
         memory.encode()
@@ -213,35 +215,41 @@ impl<'a> GenerateEncoder<'a> {
 }
 
 impl Encoder for GenerateEncoder<'_> {
-    fn delta(&mut self, out: &mut Vec<u8>, created_at: &str, delta: &Delta<'_>) {
-        if self.memory.is_some() {
+    fn encode_delta(&mut self, out: &mut Vec<u8>, created_at: &str, delta: &Delta<'_>) {
+        if self.conversation.is_some() {
             self.answer.push_str(&delta.content);
         }
         match delta.only_content() {
-            Some(content) => text_line::generate(out, self.model, created_at, content),
+            Some(content) => text_line::append_generate(out, self.model, created_at, content),
             None => {
-                let object = object(self.model, created_at, delta, None, None, &[]);
+                let object = build_object(self.model, created_at, delta, None, None, &[]);
                 ndjson::append_line(out, &object);
             }
         }
     }
 
-    fn last(&mut self, out: &mut Vec<u8>, created_at: &str, rest: &Delta<'_>, outcome: &Outcome) {
-        let context = self.context(&rest.content);
+    fn encode_final(
+        &mut self,
+        out: &mut Vec<u8>,
+        created_at: &str,
+        rest: &Delta<'_>,
+        outcome: &Completion,
+    ) {
+        let context = self.encode_context(&rest.content);
         let (reason, metrics) = (Some(outcome.done_reason), Some(outcome.metrics));
-        ndjson::append(out, &object(self.model, created_at, rest, reason, metrics, &context));
+        ndjson::append(out, &build_object(self.model, created_at, rest, reason, metrics, &context));
     }
 }
 
-fn object<'a>(
+fn build_object<'a>(
     model: &'a str,
     created_at: &'a str,
     delta: &'a Delta<'_>,
     done_reason: Option<&'a str>,
     metrics: Option<Metrics>,
     context: &'a [i32],
-) -> GenerateAnswer<'a> {
-    GenerateAnswer {
+) -> GenerateResponse<'a> {
+    GenerateResponse {
         model,
         created_at,
         response: &delta.content,
@@ -256,8 +264,8 @@ fn object<'a>(
 
 /// Whether a gap is to be filled.
 #[must_use]
-pub fn fills_in(request: &GenerateRequest<'_>) -> bool {
-    said(request.suffix.as_deref()).is_some()
+pub fn has_suffix(request: &GenerateRequest<'_>) -> bool {
+    non_empty(request.suffix.as_deref()).is_some()
 }
 
 fn is_raw(request: &GenerateRequest<'_>) -> bool {
@@ -269,16 +277,18 @@ fn is_raw(request: &GenerateRequest<'_>) -> bool {
 /// # Errors
 /// [`Error::InvalidRequest`].
 pub fn check_raw(request: &GenerateRequest<'_>) -> Result<()> {
-    let conflict = said(request.template.as_deref()).is_some()
-        || said(request.system.as_deref()).is_some()
+    let conflict = non_empty(request.template.as_deref()).is_some()
+        || non_empty(request.system.as_deref()).is_some()
         || request.context.as_ref().is_some_and(|context| !context.is_empty());
     if is_raw(request) && conflict {
-        return Err(Error::invalid("raw mode does not support template, system, or context"));
+        return Err(Error::invalid_request(
+            "raw mode does not support template, system, or context",
+        ));
     }
     Ok(())
 }
 
 fn check_template(request: &GenerateRequest<'_>) -> Result<()> {
-    let template = said(request.template.as_deref()).unwrap_or_default();
+    let template = non_empty(request.template.as_deref()).unwrap_or_default();
     go_template::check(template).map_err(|reason| Error::InvalidOption { reason })
 }

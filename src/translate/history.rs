@@ -11,15 +11,15 @@ use std::borrow::Cow;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::api::ollama::decode::said;
+use crate::api::ollama::decode::non_empty;
 use crate::api::ollama::request::{Message as OllamaMessage, ToolCall as OllamaCall};
 use crate::api::openai::request::{Content, FunctionCall, Message, ToolCall};
 use crate::error::{Error, Result};
-use crate::translate::media::{self, Part};
-use crate::translate::tool_calls::on_one_line;
+use crate::translate::media::{self, MediaPart};
+use crate::translate::tool_calls::compact_json;
 
 /// A call that no result has answered yet.
-struct Open<'a> {
+struct PendingCall<'a> {
     id: Cow<'a, str>,
     name: Cow<'a, str>,
 }
@@ -28,59 +28,59 @@ struct Open<'a> {
 ///
 /// # Errors
 /// [`Error::InvalidRequest`] when a call's arguments are no object.
-pub fn messages<'a>(history: &'a [OllamaMessage<'a>]) -> Result<Vec<Message<'a>>> {
+pub fn to_openai<'a>(history: &'a [OllamaMessage<'a>]) -> Result<Vec<Message<'a>>> {
     let mut out = Vec::with_capacity(history.len());
-    let mut open: Vec<Open<'a>> = Vec::new();
-    let mut media: Vec<Part<'a>> = Vec::new();
+    let mut open: Vec<PendingCall<'a>> = Vec::new();
+    let mut media: Vec<MediaPart<'a>> = Vec::new();
     for (place, message) in history.iter().enumerate() {
-        let mut turn = Message::text(role(message), content(message));
+        let mut turn = Message::text(lowercase_role(message), content(message));
         if turn.role != "tool" && !media.is_empty() {
-            out.push(shown(std::mem::take(&mut media)));
+            out.push(media_message(std::mem::take(&mut media)));
         }
         match turn.role.as_ref() {
-            "user" => turn.content = Content::with_media(content(message), parts(message)?),
+            "user" => turn.content = Content::with_media(content(message), parse_media(message)?),
             "assistant" => {
-                turn.tool_calls = calls(message, place)?;
+                turn.tool_calls = to_calls(message, place)?;
                 // Which is left behind again where the family does not want it.
-                turn.reasoning_content = said(message.thinking.as_deref()).map(Cow::Borrowed);
-                open = turn.tool_calls.iter().map(open_call).collect();
+                turn.reasoning_content = non_empty(message.thinking.as_deref()).map(Cow::Borrowed);
+                open = turn.tool_calls.iter().map(to_pending).collect();
             }
-            "tool" => match answered(message, &mut open) {
+            "tool" => match take_matching_call(message, &mut open) {
                 Some(id) => turn.tool_call_id = Some(id),
                 // A result without a call would be refused; its text is worth keeping.
                 None => {
                     turn.role = Cow::Borrowed("user");
-                    turn.content = Content::with_media(content(message), parts(message)?);
+                    turn.content = Content::with_media(content(message), parse_media(message)?);
                 }
             },
             _ => {}
         }
         if turn.role != "user" {
-            media.extend(parts(message)?);
+            media.extend(parse_media(message)?);
         }
         out.push(turn);
     }
     if !media.is_empty() {
-        out.push(shown(media));
+        out.push(media_message(media));
     }
     Ok(out)
 }
 
 /// A message's images and sounds.
-fn parts<'a>(message: &'a OllamaMessage<'a>) -> Result<Vec<Part<'a>>> {
-    message.images.iter().flatten().map(|entry| media::part(entry)).collect()
+fn parse_media<'a>(message: &'a OllamaMessage<'a>) -> Result<Vec<MediaPart<'a>>> {
+    message.images.iter().flatten().map(|entry| media::parse_part(entry)).collect()
 }
 
 /// Media of other roles, which upstreams take from a user only; behind all results of a turn, so
 /// that those still follow their calls.
-fn shown(media: Vec<Part<'_>>) -> Message<'_> {
+fn media_message(media: Vec<MediaPart<'_>>) -> Message<'_> {
     let mut turn = Message::text("user", "");
     turn.content = Content::with_media("", media);
     turn
 }
 
 /// The role in lower case, as Ollama reads it.
-fn role<'a>(message: &'a OllamaMessage<'a>) -> Cow<'a, str> {
+fn lowercase_role<'a>(message: &'a OllamaMessage<'a>) -> Cow<'a, str> {
     let role = message.role.as_deref().unwrap_or_default();
     if role.bytes().any(|byte| byte.is_ascii_uppercase()) {
         Cow::Owned(role.to_ascii_lowercase())
@@ -93,7 +93,7 @@ fn content<'a>(message: &'a OllamaMessage<'a>) -> &'a str {
     message.content.as_deref().unwrap_or_default()
 }
 
-fn calls<'a>(message: &'a OllamaMessage<'a>, place: usize) -> Result<Vec<ToolCall<'a>>> {
+fn to_calls<'a>(message: &'a OllamaMessage<'a>, place: usize) -> Result<Vec<ToolCall<'a>>> {
     let calls = message.tool_calls.iter().flatten().enumerate();
     calls.map(|(number, call)| to_call(call, place, number)).collect()
 }
@@ -101,45 +101,48 @@ fn calls<'a>(message: &'a OllamaMessage<'a>, place: usize) -> Result<Vec<ToolCal
 fn to_call<'a>(call: &'a OllamaCall<'a>, place: usize, number: usize) -> Result<ToolCall<'a>> {
     let function = call.function.as_ref();
     let name = function.and_then(|function| function.name.as_deref()).unwrap_or_default();
-    let id = match said(call.id.as_deref()) {
+    let id = match non_empty(call.id.as_deref()) {
         Some(id) => Cow::Borrowed(id),
         None => Cow::Owned(format!("call_{place:04x}{number:04x}")),
     };
     let (name, arguments) =
-        (Cow::Borrowed(name), arguments(function.and_then(|function| function.arguments))?);
+        (Cow::Borrowed(name), to_arguments(function.and_then(|function| function.arguments))?);
     let function = FunctionCall { name, arguments };
     Ok(ToolCall { id, kind: "function", function, extra_content: None })
 }
 
 /// The arguments as a string of JSON. An object is what Ollama asks for; a string that holds one is
 /// taken, too.
-fn arguments(raw: Option<&RawValue>) -> Result<Cow<'_, str>> {
+fn to_arguments(raw: Option<&RawValue>) -> Result<Cow<'_, str>> {
     let text = raw.map_or("{}", RawValue::get);
     match text.as_bytes().first() {
-        Some(b'{') => Ok(Cow::Owned(on_one_line(text))),
+        Some(b'{') => Ok(Cow::Owned(compact_json(text))),
         Some(b'"') => match serde_json::from_str::<String>(text) {
             Ok(inner) if inner.trim().is_empty() => Ok(Cow::Borrowed("{}")),
             Ok(inner) if serde_json::from_str::<Value>(&inner).is_ok_and(|it| it.is_object()) => {
                 Ok(Cow::Owned(inner))
             }
-            _ => Err(no_object()),
+            _ => Err(arguments_error()),
         },
-        _ => Err(no_object()),
+        _ => Err(arguments_error()),
     }
 }
 
-fn no_object() -> Error {
-    Error::invalid("Value looks like object, but can't find closing '}' symbol")
+fn arguments_error() -> Error {
+    Error::invalid_request("Value looks like object, but can't find closing '}' symbol")
 }
 
-fn open_call<'a>(call: &ToolCall<'a>) -> Open<'a> {
-    Open { id: call.id.clone(), name: call.function.name.clone() }
+fn to_pending<'a>(call: &ToolCall<'a>) -> PendingCall<'a> {
+    PendingCall { id: call.id.clone(), name: call.function.name.clone() }
 }
 
 /// The id of the call that a result answers, which is then no longer open.
-fn answered<'a>(message: &'a OllamaMessage<'a>, open: &mut Vec<Open<'a>>) -> Option<Cow<'a, str>> {
-    let id = said(message.tool_call_id.as_deref());
-    let name = said(message.tool_name.as_deref());
+fn take_matching_call<'a>(
+    message: &'a OllamaMessage<'a>,
+    open: &mut Vec<PendingCall<'a>>,
+) -> Option<Cow<'a, str>> {
+    let id = non_empty(message.tool_call_id.as_deref());
+    let name = non_empty(message.tool_name.as_deref());
     let place = open
         .iter()
         .position(|call| Some(call.id.as_ref()) == id)
@@ -159,9 +162,9 @@ mod tests {
     fn check(history: Value, expected: Value) {
         let text = history.to_string();
         let history: Vec<OllamaMessage<'_>> = serde_json::from_str(&text).expect("valid");
-        let found = match messages(&history) {
+        let found = match to_openai(&history) {
             Ok(mut messages) => {
-                quirks::suit(&mut messages, &profiles::GENERIC);
+                quirks::apply(&mut messages, &profiles::GENERIC);
                 serde_json::to_value(messages).expect("serialisable")
             }
             Err(error) => Value::from(error.message()),
@@ -270,7 +273,7 @@ mod tests {
             let history = json!([asked(json!([{"function": {"name": "f", "arguments": value}}]))]);
             let text = history.to_string();
             let history: Vec<OllamaMessage<'_>> = serde_json::from_str(&text).expect("valid");
-            messages(&history).map(|it| it[0].tool_calls[0].function.arguments.to_string())
+            to_openai(&history).map(|it| it[0].tool_calls[0].function.arguments.to_string())
         };
         assert_eq!(
             arguments(json!({"b": [1, {"c": null}]})).expect("valid"),

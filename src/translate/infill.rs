@@ -20,7 +20,7 @@ const FIM_PARAMETERS: &[&str] = &["max_tokens", "random_seed", "stop", "temperat
 
 /// The request for `fim/completions`: with `sampling`, and without what it would refuse.
 #[must_use]
-pub fn fim<'a>(
+pub fn to_fim<'a>(
     request: CompletionRequest<'a>,
     mut sampling: Map<String, Value>,
 ) -> CompletionRequest<'a> {
@@ -30,7 +30,7 @@ pub fn fim<'a>(
 
 /// The request for `/infill`, under llama.cpp's own names.
 #[must_use]
-pub fn infill<'a>(
+pub fn to_infill<'a>(
     request: CompletionRequest<'a>,
     mut sampling: Map<String, Value>,
     profile: &Profile,
@@ -57,7 +57,7 @@ pub fn infill<'a>(
 /// An event of `/infill`, or its whole answer. Members stay as they are: what they mean is read
 /// from the chunk, as leniently as everywhere.
 #[derive(Deserialize)]
-struct Infill<'a> {
+struct InfillEvent<'a> {
     #[serde(borrow)]
     content: &'a RawValue,
     #[serde(borrow)]
@@ -101,7 +101,7 @@ struct Usage<'a> {
 /// `None` for anything else.
 #[must_use]
 pub fn to_chunk(data: &str) -> Option<String> {
-    let infill: Infill<'_> = serde_json::from_str(data).ok()?;
+    let infill: InfillEvent<'_> = serde_json::from_str(data).ok()?;
     if infill.error.is_some() {
         return None;
     }
@@ -124,8 +124,8 @@ pub fn to_chunk(data: &str) -> Option<String> {
 /// Ollama's sentence for a model that cannot fill in, which names the model in full
 /// (ollama-api.md 4.2).
 #[must_use]
-pub fn unsupported(model: &str) -> Error {
-    Error::Unsupported { feature: format!("{} does not support insert", names::full(model)) }
+pub fn unsupported_error(model: &str) -> Error {
+    Error::Unsupported { reason: format!("{} does not support insert", names::full_name(model)) }
 }
 
 /// What became of a request to fill in, where the upstream's refusal is one of filling in at all:
@@ -133,14 +133,14 @@ pub fn unsupported(model: &str) -> Error {
 ///
 /// # Errors
 /// The answer's own, or Ollama's sentence in its place.
-pub fn or_unsupported<T>(answer: Result<T>, model: &str) -> Result<T> {
+pub fn map_unsupported<T>(answer: Result<T>, model: &str) -> Result<T> {
     answer.map_err(|error| match &error {
-        Error::UpstreamStatus { status: 501, .. } => unsupported(model),
+        Error::UpstreamStatus { status: 501, .. } => unsupported_error(model),
         Error::UpstreamStatus { status: 400 | 422, message, .. } => {
             let message = message.to_ascii_lowercase();
             let says = |word| message.contains(word);
             let about = says("suffix") || says("infill") || says("fim");
-            if about && says("not") && says("support") { unsupported(model) } else { error }
+            if about && says("not") && says("support") { unsupported_error(model) } else { error }
         }
         _ => error,
     })
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn the_sentence_names_the_model_in_full() {
         let check = |model: &str, expected: &str| {
-            let error = unsupported(model);
+            let error = unsupported_error(model);
             assert_eq!(error.status(), Some(400));
             assert_eq!(error.message(), format!("{expected} does not support insert"));
         };
@@ -218,7 +218,7 @@ mod tests {
         let check = |status, message: &str, refusal: bool| {
             let message = message.to_owned();
             let error = Error::UpstreamStatus { status, message, retry: Retry::Never };
-            let error = or_unsupported::<()>(Err(error), "m").expect_err("stays an error");
+            let error = map_unsupported::<()>(Err(error), "m").expect_err("stays an error");
             assert_eq!(matches!(error, Error::Unsupported { .. }), refusal, "{error}");
         };
         check(501, "Infill is not supported by this model: prefix token is missing.", true);
@@ -229,6 +229,6 @@ mod tests {
         check(400, "`suffix` is too long", false);
         check(400, "logprobs are not supported", false);
         check(500, "suffix is not supported", false);
-        assert_eq!(or_unsupported(Ok(1), "m").ok(), Some(1));
+        assert_eq!(map_unsupported(Ok(1), "m").ok(), Some(1));
     }
 }

@@ -5,7 +5,7 @@ use crate::api::openai::chunk::{Logprobs, TokenLogprob};
 use crate::observe::order;
 
 /// What OpenAI writes for a token that is very unlikely. JSON has no infinity.
-const VERY_UNLIKELY: f64 = -9999.0;
+const MIN_LOGPROB: f64 = -9999.0;
 
 /// The tokens of a chunk, with at most `top` alternatives each, the likeliest first. `text` is what
 /// the chunk adds: where one number came without its token, that is the token.
@@ -14,48 +14,49 @@ pub fn to_ollama(mut logprobs: Logprobs, top: usize, text: &str) -> Vec<Logprob>
     if logprobs.tokens.is_empty() && logprobs.token_logprobs.len() == 1 && !text.is_empty() {
         logprobs.tokens.push(text.to_owned());
     }
-    let tokens = if logprobs.content.is_empty() { from_lists(logprobs) } else { logprobs.content };
-    tokens.into_iter().map(|token| to_token(token, top)).collect()
+    let tokens =
+        if logprobs.content.is_empty() { tokens_from_lists(logprobs) } else { logprobs.content };
+    tokens.into_iter().map(|token| to_logprob(token, top)).collect()
 }
 
 /// Leaves out the last tokens, as many as `unseen`, the end of the text that is not shown, is made
 /// of. Where that cannot be told, none is left.
-pub fn cut(tokens: &mut Vec<Logprob>, mut unseen: &str) {
-    while !unseen.is_empty() {
+pub fn drop_hidden_tokens(tokens: &mut Vec<Logprob>, mut hidden: &str) {
+    while !hidden.is_empty() {
         let Some(token) = tokens.pop() else { return };
         // A token that ends no text, such as the end of the turn, belongs to what is behind it.
-        unseen = match unseen.strip_suffix(token.token.as_str()) {
+        hidden = match hidden.strip_suffix(token.token.as_str()) {
             Some(rest) => rest,
             // The first of them is cut in half.
-            None if token.token.ends_with(unseen) => return,
-            None => unseen,
+            None if token.token.ends_with(hidden) => return,
+            None => hidden,
         };
     }
 }
 
-fn to_token(token: TokenLogprob, top: usize) -> Logprob {
-    let logprob = logprob(&token);
+fn to_logprob(token: TokenLogprob, top: usize) -> Logprob {
+    let logprob = finite_logprob(&token);
     let mut others = token.top_logprobs;
-    order::sort_by(&mut others, |a, b| self::logprob(b).total_cmp(&self::logprob(a)));
+    order::sort_by(&mut others, |a, b| self::finite_logprob(b).total_cmp(&self::finite_logprob(a)));
     others.truncate(top);
     Logprob {
         // Some servers write the bytes of half a character; those of the text are what clients
         // compare with.
         bytes: token.token.clone().into_bytes(),
         logprob,
-        top_logprobs: others.into_iter().map(|other| to_token(other, 0)).collect(),
+        top_logprobs: others.into_iter().map(|other| to_logprob(other, 0)).collect(),
         token: token.token,
     }
 }
 
 /// The log probability of a token, however it is told.
-fn logprob(token: &TokenLogprob) -> f64 {
+fn finite_logprob(token: &TokenLogprob) -> f64 {
     let logprob = token.logprob.or_else(|| token.prob.map(libm::log));
-    logprob.filter(|number| number.is_finite()).unwrap_or(VERY_UNLIKELY)
+    logprob.filter(|number| number.is_finite()).unwrap_or(MIN_LOGPROB)
 }
 
 /// The parallel lists of `completions` as tokens; the first may have no probability.
-fn from_lists(logprobs: Logprobs) -> Vec<TokenLogprob> {
+fn tokens_from_lists(logprobs: Logprobs) -> Vec<TokenLogprob> {
     let mut tops = logprobs.top_logprobs.into_iter();
     let tokens = logprobs.tokens.into_iter().zip(logprobs.token_logprobs);
     tokens
@@ -158,7 +159,7 @@ mod tests {
         let check = |tokens: &[&str], unseen: &str, expected: &[&str]| {
             let token = |token: &&str| Logprob { token: (*token).to_owned(), ..Logprob::default() };
             let mut found: Vec<_> = tokens.iter().map(token).collect();
-            cut(&mut found, unseen);
+            drop_hidden_tokens(&mut found, unseen);
             let found: Vec<_> = found.iter().map(|it| it.token.as_str()).collect();
             assert_eq!(found, expected, "{tokens:?} {unseen:?}");
         };

@@ -2,7 +2,7 @@
 //!
 //! Pure: no I/O, no clock, no randomness; values in, values out. Every member of a request is
 //! translated, knowingly ignored, or refused by name. State that a stream needs lives in
-//! [`stream::AnswerStream`], which writes nothing.
+//! [`stream::ResponseTranslator`], which writes nothing.
 
 pub mod anthropic;
 pub mod chat;

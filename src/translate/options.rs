@@ -23,7 +23,7 @@ pub struct Options {
     stop: Vec<String>,
 }
 
-const INTEGERS: &[&str] = &[
+const INTEGER_OPTIONS: &[&str] = &[
     "num_ctx",
     "num_predict",
     "num_keep",
@@ -37,7 +37,7 @@ const INTEGERS: &[&str] = &[
     "draft_num_predict",
 ];
 
-const FLOATS: &[&str] = &[
+const FLOAT_OPTIONS: &[&str] = &[
     "temperature",
     "top_p",
     "min_p",
@@ -52,18 +52,18 @@ const FLOATS: &[&str] = &[
 ///
 /// # Errors
 /// [`Error::InvalidOption`] for a value of the wrong type.
-pub fn read(options: Option<&Map<String, Value>>) -> Result<Options> {
+pub fn parse(options: Option<&Map<String, Value>>) -> Result<Options> {
     let mut out = Options::default();
     for (name, value) in options.into_iter().flatten().filter(|(_, value)| !value.is_null()) {
         let wrong = |kind: &str| {
             Err(Error::InvalidOption { reason: format!("option \"{name}\" must be {kind}") })
         };
-        if let Some(&name) = INTEGERS.iter().find(|known| *known == name) {
-            match integer(value) {
+        if let Some(&name) = INTEGER_OPTIONS.iter().find(|known| *known == name) {
+            match to_integer(value) {
                 Some(number) => out.integers.push((name, number)),
                 None => return wrong("of type integer"),
             }
-        } else if let Some(&name) = FLOATS.iter().find(|known| *known == name) {
+        } else if let Some(&name) = FLOAT_OPTIONS.iter().find(|known| *known == name) {
             match value {
                 Value::Number(number) => out.floats.push((name, number.clone())),
                 _ => return wrong("of type float32"),
@@ -87,15 +87,15 @@ pub fn read(options: Option<&Map<String, Value>>) -> Result<Options> {
 /// The window that a request asks for, in tokens, if it asks for one.
 #[must_use]
 pub fn num_ctx(options: Option<&Map<String, Value>>) -> Option<u64> {
-    u64::try_from(integer(options?.get("num_ctx")?)?).ok()
+    u64::try_from(to_integer(options?.get("num_ctx")?)?).ok()
 }
 
 /// How long the model is to stay loaded, for a family that can be told: in whole seconds, and only
 /// where a time is asked for. "At once" and "for ever" it has no words for.
 #[must_use]
-pub fn stay(keep_alive: Option<&Value>, profile: &Profile) -> Map<String, Value> {
+pub fn keep_alive_to_ttl(keep_alive: Option<&Value>, profile: &Profile) -> Map<String, Value> {
     let asked = keep_alive.and_then(|value| KeepAlive::from_json(value).ok().flatten());
-    match (profile.ttl, asked) {
+    match (profile.ttl_param, asked) {
         (Some(name), Some(KeepAlive::For(time))) if !time.is_zero() => {
             let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
             let mut members = Map::new();
@@ -107,7 +107,7 @@ pub fn stay(keep_alive: Option<&Value>, profile: &Profile) -> Map<String, Value>
 }
 
 /// Any JSON number as a whole one.
-fn integer(value: &Value) -> Option<i64> {
+fn to_integer(value: &Value) -> Option<i64> {
     #[allow(clippy::cast_possible_truncation)] // Saturates.
     value.as_i64().or_else(|| value.as_f64().map(|number| number as i64))
 }
@@ -117,11 +117,11 @@ impl Options {
     #[must_use]
     pub fn for_chat(&self, profile: &Profile) -> Map<String, Value> {
         let mut out = Map::new();
-        self.limits(profile, &mut out);
-        self.core(profile, &mut out);
-        self.extended(profile, &mut out);
-        if profile.llama {
-            self.llama(&mut out);
+        self.add_limit(profile, &mut out);
+        self.add_core(profile, &mut out);
+        self.add_extended(profile, &mut out);
+        if profile.takes_llamacpp_params {
+            self.add_llama(&mut out);
         }
         out
     }
@@ -132,7 +132,7 @@ impl Options {
         let mut out = self.for_chat(profile);
         // The old endpoint kept the old name everywhere.
         let limit = out.remove(profile.max_tokens);
-        let default = || profile.completion_limit.then(|| Value::from(COMPLETION_TOKENS));
+        let default = || profile.needs_completion_limit.then(|| Value::from(COMPLETION_TOKENS));
         if let Some(limit) = limit.or_else(default) {
             out.insert("max_tokens".into(), limit);
         }
@@ -142,16 +142,16 @@ impl Options {
     /// Whether a parameter is set that only some families know, so that the family is worth
     /// finding out.
     #[must_use]
-    pub fn need_family(&self) -> bool {
+    pub fn needs_profile(&self) -> bool {
         const EXTENDED: &[&str] =
             &["top_k", "min_p", "typical_p", "repeat_penalty", "repeat_last_n", "num_keep"];
         let integers = self.integers.iter().map(|(name, _)| name);
         integers.chain(self.floats.iter().map(|(name, _)| name)).any(|name| EXTENDED.contains(name))
-            || self.wants_care()
+            || self.has_risky_value()
     }
 
     /// Whether a value is set that one family would misread or refuse, although it knows the name.
-    fn wants_care(&self) -> bool {
+    fn has_risky_value(&self) -> bool {
         self.integer("seed").is_some_and(|seed| seed < -1)
             || self.float("top_p").and_then(Number::as_f64).is_some_and(|value| value >= 1.0)
             || self.float("presence_penalty").is_some_and(|value| value.as_f64() != Some(0.0))
@@ -160,11 +160,11 @@ impl Options {
     /// The stop sequences that are more than the family takes, to be watched for in its answer.
     #[must_use]
     pub fn watched_stop(&self, profile: &Profile) -> Vec<String> {
-        let most = profile.stops.unwrap_or(usize::MAX);
+        let most = profile.max_stop_sequences.unwrap_or(usize::MAX);
         self.stop.iter().skip(most).cloned().collect()
     }
 
-    fn limits(&self, profile: &Profile, out: &mut Map<String, Value>) {
+    fn add_limit(&self, profile: &Profile, out: &mut Map<String, Value>) {
         // Any value below 1 means "no limit", which is an upstream's default.
         if let Some(limit) = self.integer("num_predict").filter(|limit| *limit > 0) {
             out.insert(profile.max_tokens.into(), limit.into());
@@ -172,29 +172,29 @@ impl Options {
     }
 
     /// What nearly every server knows.
-    fn core(&self, profile: &Profile, out: &mut Map<String, Value>) {
-        self.send("temperature", "temperature", None, out);
-        let below_one = profile.top_p_below_one;
+    fn add_core(&self, profile: &Profile, out: &mut Map<String, Value>) {
+        self.add_float("temperature", "temperature", None, out);
+        let below_one = profile.needs_top_p_below_one;
         let top_p_off = |value: f64| below_one && value >= 1.0;
         if !self.float("top_p").and_then(Number::as_f64).is_some_and(top_p_off) {
-            self.send("top_p", "top_p", None, out);
+            self.add_float("top_p", "top_p", None, out);
         }
         // -1 asks for a seed by chance, which is what comes without one.
-        let bad_seed = |seed: i64| seed == -1 || (profile.seed_unsigned && seed < 0);
+        let bad_seed = |seed: i64| seed == -1 || (profile.needs_unsigned_seed && seed < 0);
         if let Some(seed) = self.integer("seed").filter(|seed| !bad_seed(*seed)) {
             out.insert(profile.seed.into(), seed.into());
         }
-        let stops = profile.stops.unwrap_or(usize::MAX).min(self.stop.len());
+        let stops = profile.max_stop_sequences.unwrap_or(usize::MAX).min(self.stop.len());
         if stops > 0 {
             out.insert("stop".into(), self.stop[..stops].into());
         }
         for name in profile.penalties {
-            self.send(name, name, Some(0.0), out);
+            self.add_float(name, name, Some(0.0), out);
         }
     }
 
     /// What some families know, each by its own name.
-    fn extended(&self, profile: &Profile, out: &mut Map<String, Value>) {
+    fn add_extended(&self, profile: &Profile, out: &mut Map<String, Value>) {
         if let (Some(name), Some(top_k)) = (profile.top_k, self.integer("top_k")) {
             match (top_k > 0, profile.top_k_off) {
                 (true, _) => drop(out.insert(name.into(), top_k.into())),
@@ -203,16 +203,16 @@ impl Options {
             }
         }
         if let Some(name) = profile.min_p {
-            self.send("min_p", name, Some(0.0), out);
+            self.add_float("min_p", name, Some(0.0), out);
         }
         if let Some(name) = profile.repeat_penalty {
-            self.send("repeat_penalty", name, Some(1.0), out);
+            self.add_float("repeat_penalty", name, Some(1.0), out);
         }
     }
 
     /// What only llama.cpp knows.
-    fn llama(&self, out: &mut Map<String, Value>) {
-        self.send("typical_p", "typical_p", Some(1.0), out);
+    fn add_llama(&self, out: &mut Map<String, Value>) {
+        self.add_float("typical_p", "typical_p", Some(1.0), out);
         // -1 means the whole context, which newer servers no longer take as a number.
         let last_n = match self.integer("repeat_last_n") {
             Some(..0) => self.integer("num_ctx"),
@@ -227,7 +227,7 @@ impl Options {
     }
 
     /// Sends a float under `name`, unless it has the value that means "off".
-    fn send(&self, option: &str, name: &str, off: Option<f64>, out: &mut Map<String, Value>) {
+    fn add_float(&self, option: &str, name: &str, off: Option<f64>, out: &mut Map<String, Value>) {
         if let Some(value) = self.float(option)
             && (off.is_none() || value.as_f64() != off)
         {
@@ -253,12 +253,12 @@ mod tests {
     use crate::backends::profiles::GENERIC;
 
     fn options(value: Value) -> Result<Options> {
-        read(value.as_object())
+        parse(value.as_object())
     }
 
     fn family(name: &str) -> &'static Profile {
-        let found = profiles::by_owner(name).or_else(|| profiles::by_host(name));
-        found.or_else(|| profiles::by_name(name)).expect("a known family")
+        let found = profiles::find_by_owner(name).or_else(|| profiles::find_by_host(name));
+        found.or_else(|| profiles::find_by_name(name)).expect("a known family")
     }
 
     fn check(profile: &Profile, from: Value, to: Value) {
@@ -359,14 +359,15 @@ mod tests {
 
     #[test]
     fn lm_studio_is_told_how_long_a_model_stays() {
-        let said = |name: &str, value: Value| Value::Object(stay(Some(&value), family(name)));
+        let said =
+            |name: &str, value: Value| Value::Object(keep_alive_to_ttl(Some(&value), family(name)));
         assert_eq!(said("lmstudio", json!("5m")), json!({"ttl": 300}));
         assert_eq!(said("lmstudio", json!(0.5)), json!({"ttl": 1}));
         for none in [json!(0), json!(-1), json!("-1m"), json!(null)] {
             assert_eq!(said("lmstudio", none.clone()), json!({}), "{none}");
         }
         assert_eq!(said("vllm", json!("5m")), json!({}));
-        assert!(stay(None, family("lmstudio")).is_empty());
+        assert!(keep_alive_to_ttl(None, family("lmstudio")).is_empty());
     }
 
     #[test]
@@ -437,7 +438,7 @@ mod tests {
 
     #[test]
     fn the_family_matters_only_for_extended_options() {
-        let needs = |value: Value| options(value).expect("valid").need_family();
+        let needs = |value: Value| options(value).expect("valid").needs_profile();
         assert!(!needs(json!({"temperature": 1, "num_predict": 3, "seed": 1})));
         assert!(needs(json!({"top_k": 1})));
         assert!(needs(json!({"min_p": 0.1})));

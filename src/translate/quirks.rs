@@ -6,31 +6,32 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use crate::api::openai::request::Message;
-use crate::backends::profiles::{History, Profile};
-use crate::models::model::sha256;
+use crate::backends::profiles::{HistoryRules, Profile};
+use crate::models::model::sha256_hex;
 
 /// Stands for reasoning that the client did not keep; DeepSeek takes it.
-const NO_REASONING: &str = " ";
+const PLACEHOLDER_REASONING: &str = " ";
 
 /// The length of an id that Mistral takes.
-const SHORT: usize = 9;
+const SHORT_ID_LEN: usize = 9;
 
 /// Makes the messages fit the family.
-pub(super) fn suit(messages: &mut Vec<Message<'_>>, profile: &Profile) {
+pub(super) fn apply(messages: &mut Vec<Message<'_>>, profile: &Profile) {
     for message in messages.iter_mut() {
-        let wanted = profile.history == History::Reasoning && !message.tool_calls.is_empty();
+        let wanted =
+            profile.history == HistoryRules::ReasoningWithCalls && !message.tool_calls.is_empty();
         let reasoning = message.reasoning_content.take();
         if wanted {
-            message.reasoning_content = reasoning.or(Some(Cow::Borrowed(NO_REASONING)));
+            message.reasoning_content = reasoning.or(Some(Cow::Borrowed(PLACEHOLDER_REASONING)));
         }
     }
-    if profile.history == History::ShortIds {
-        messages.retain(|message| message.role != "assistant" || holds_something(message));
+    if profile.history == HistoryRules::ShortCallIds {
+        messages.retain(|message| message.role != "assistant" || has_content(message));
         shorten_ids(messages);
     }
 }
 
-fn holds_something(message: &Message<'_>) -> bool {
+fn has_content(message: &Message<'_>) -> bool {
     !message.tool_calls.is_empty() || message.has_media() || !message.as_text().is_empty()
 }
 
@@ -39,7 +40,7 @@ fn holds_something(message: &Message<'_>) -> bool {
 fn shorten_ids(messages: &mut [Message<'_>]) {
     let mut given: HashMap<String, String> = HashMap::new();
     let mut short = |id: &mut Cow<'_, str>| {
-        if id.len() == SHORT && id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        if id.len() == SHORT_ID_LEN && id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             given.insert(id.to_string(), id.to_string());
             return;
         }
@@ -48,8 +49,8 @@ fn shorten_ids(messages: &mut [Message<'_>]) {
             return;
         }
         let candidates = (0_u32..).map(|number| {
-            let digest = sha256(format!("{id}\n{number}").as_bytes());
-            digest[..SHORT].to_owned()
+            let digest = sha256_hex(format!("{id}\n{number}").as_bytes());
+            digest[..SHORT_ID_LEN].to_owned()
         });
         let taken = |candidate: &String| given.values().any(|known| known == candidate);
         let new = candidates.into_iter().find(|candidate| !taken(candidate)).unwrap_or_default();
@@ -71,11 +72,11 @@ mod tests {
     use crate::translate::history;
 
     fn sent(host: &str, history: &Value) -> Value {
-        let profile = profiles::by_host(host).expect("known");
+        let profile = profiles::find_by_host(host).expect("known");
         let text = history.to_string();
         let history: Vec<_> = serde_json::from_str(&text).expect("valid");
-        let mut messages = history::messages(&history).expect("valid");
-        suit(&mut messages, profile);
+        let mut messages = history::to_openai(&history).expect("valid");
+        apply(&mut messages, profile);
         serde_json::to_value(messages).expect("JSON")
     }
 

@@ -7,48 +7,48 @@
 use std::time::Duration;
 
 use crate::api::ollama::response::Metrics;
-use crate::api::openai::chunk::{Latencies, Timings, Usage};
+use crate::api::openai::chunk::{Timings, Usage, VllmMetrics};
 
 /// When things happened, all measured from the moment the request was there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Marks {
+pub struct Timeline {
     /// The upstream had been sent the request, on the attempt that succeeded.
     pub sent: Duration,
     /// The first piece of the answer came.
-    pub first: Option<Duration>,
+    pub first_chunk: Option<Duration>,
     /// The last piece of the answer came.
-    pub last: Option<Duration>,
+    pub last_chunk: Option<Duration>,
     /// The answer was complete.
     pub end: Duration,
 }
 
 /// What the upstream told of counts and times.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Told<'a> {
+pub struct UpstreamStats<'a> {
     /// The counts, with the times of Groq and LocalAI.
     pub usage: Option<&'a Usage>,
     /// llama.cpp's times and counts.
     pub timings: Option<&'a Timings>,
     /// vLLM's times.
-    pub latencies: Option<&'a Latencies>,
+    pub latencies: Option<&'a VllmMetrics>,
 }
 
 /// The counters of a final object.
 #[must_use]
-pub fn metrics(told: Told<'_>, marks: &Marks) -> Metrics {
-    let measured = told.durations();
-    let (prompt, answer) = measured.unwrap_or_else(|| marks.durations());
+pub fn compute(stats: UpstreamStats<'_>, timeline: &Timeline) -> Metrics {
+    let measured = stats.durations();
+    let (prompt, answer) = measured.unwrap_or_else(|| timeline.durations());
     Metrics {
-        total_duration: nanos(marks.end),
-        load_duration: nanos(marks.sent),
-        prompt_eval_count: told.prompt_tokens(),
-        prompt_eval_duration: nanos(prompt),
-        eval_count: told.answer_tokens(),
-        eval_duration: nanos(answer),
+        total_duration: to_nanos(timeline.end),
+        load_duration: to_nanos(timeline.sent),
+        prompt_eval_count: stats.prompt_tokens(),
+        prompt_eval_duration: to_nanos(prompt),
+        eval_count: stats.completion_tokens(),
+        eval_duration: to_nanos(answer),
     }
 }
 
-impl Told<'_> {
+impl UpstreamStats<'_> {
     /// Tokens of the prompt; 0 when the upstream says nothing, which is no guess.
     fn prompt_tokens(&self) -> u64 {
         let counted = self.usage.and_then(|usage| usage.prompt_tokens);
@@ -60,10 +60,10 @@ impl Told<'_> {
     }
 
     /// Tokens of the answer, reasoning included; 0 when the upstream says nothing.
-    fn answer_tokens(&self) -> u64 {
+    fn completion_tokens(&self) -> u64 {
         // A count and a duration that are divided by each other come from one source.
         let timed = self.timings.and_then(|timings| timings.predicted_n);
-        if let (Some(count), Some(_)) = (timed, self.timings.and_then(from_llama)) {
+        if let (Some(count), Some(_)) = (timed, self.timings.and_then(llama_durations)) {
             return count;
         }
         let Some(usage) = self.usage else { return timed.unwrap_or(0) };
@@ -86,18 +86,18 @@ impl Told<'_> {
 
     /// Time for the prompt and time for the answer, where the upstream measured both.
     fn durations(&self) -> Option<(Duration, Duration)> {
-        let timings = self.timings.and_then(from_llama);
+        let timings = self.timings.and_then(llama_durations);
         timings
-            .or_else(|| self.usage.and_then(from_groq))
-            .or_else(|| self.latencies.and_then(from_vllm))
-            .or_else(|| self.usage.and_then(from_localai))
+            .or_else(|| self.usage.and_then(groq_durations))
+            .or_else(|| self.latencies.and_then(vllm_durations))
+            .or_else(|| self.usage.and_then(localai_durations))
     }
 }
 
-impl Marks {
+impl Timeline {
     /// Time for the prompt and time for the answer, by our own clock.
     fn durations(&self) -> (Duration, Duration) {
-        match (self.first, self.last) {
+        match (self.first_chunk, self.last_chunk) {
             (Some(first), Some(last)) if last > first => {
                 (first.saturating_sub(self.sent), last.saturating_sub(first))
             }
@@ -106,36 +106,39 @@ impl Marks {
     }
 }
 
-fn from_llama(timings: &Timings) -> Option<(Duration, Duration)> {
-    Some((millis(timings.prompt_ms)?, millis(timings.predicted_ms)?))
+fn llama_durations(timings: &Timings) -> Option<(Duration, Duration)> {
+    Some((duration_from_millis(timings.prompt_ms)?, duration_from_millis(timings.predicted_ms)?))
 }
 
-fn from_groq(usage: &Usage) -> Option<(Duration, Duration)> {
-    Some((seconds(usage.prompt_time)?, seconds(usage.completion_time)?))
+fn groq_durations(usage: &Usage) -> Option<(Duration, Duration)> {
+    Some((duration_from_secs(usage.prompt_time)?, duration_from_secs(usage.completion_time)?))
 }
 
 /// The first token comes after the queue and the prompt.
-fn from_vllm(latencies: &Latencies) -> Option<(Duration, Duration)> {
-    let queue = millis(latencies.queue_time_ms).unwrap_or_default();
-    let prompt = millis(latencies.time_to_first_token_ms)?.saturating_sub(queue);
-    Some((prompt, millis(latencies.generation_time_ms)?))
+fn vllm_durations(latencies: &VllmMetrics) -> Option<(Duration, Duration)> {
+    let queue = duration_from_millis(latencies.queue_time_ms).unwrap_or_default();
+    let prompt = duration_from_millis(latencies.time_to_first_token_ms)?.saturating_sub(queue);
+    Some((prompt, duration_from_millis(latencies.generation_time_ms)?))
 }
 
-fn from_localai(usage: &Usage) -> Option<(Duration, Duration)> {
-    Some((millis(usage.timing_prompt_processing)?, millis(usage.timing_token_generation)?))
+fn localai_durations(usage: &Usage) -> Option<(Duration, Duration)> {
+    Some((
+        duration_from_millis(usage.timing_prompt_processing)?,
+        duration_from_millis(usage.timing_token_generation)?,
+    ))
 }
 
-fn millis(value: Option<f64>) -> Option<Duration> {
-    seconds(value.map(|millis| millis / 1000.0))
+fn duration_from_millis(value: Option<f64>) -> Option<Duration> {
+    duration_from_secs(value.map(|millis| millis / 1000.0))
 }
 
-fn seconds(value: Option<f64>) -> Option<Duration> {
+fn duration_from_secs(value: Option<f64>) -> Option<Duration> {
     Duration::try_from_secs_f64(value?).ok()
 }
 
 /// A duration as Ollama writes it: nanoseconds, and never none.
 #[must_use]
-pub fn nanos(duration: Duration) -> u64 {
+pub fn to_nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX).max(1)
 }
 
@@ -143,22 +146,23 @@ pub fn nanos(duration: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    const MARKS: Marks = Marks {
+    const MARKS: Timeline = Timeline {
         sent: Duration::from_nanos(10),
-        first: Some(Duration::from_nanos(30)),
-        last: Some(Duration::from_nanos(70)),
+        first_chunk: Some(Duration::from_nanos(30)),
+        last_chunk: Some(Duration::from_nanos(70)),
         end: Duration::from_nanos(100),
     };
 
-    fn check(usage: &str, timings: &str, marks: Marks, expected: [u64; 6]) {
+    fn check(usage: &str, timings: &str, marks: Timeline, expected: [u64; 6]) {
         let usage: Option<Usage> = serde_json::from_str(usage).expect("valid");
         let timings: Option<Timings> = serde_json::from_str(timings).expect("valid");
-        let told = Told { usage: usage.as_ref(), timings: timings.as_ref(), latencies: None };
+        let told =
+            UpstreamStats { usage: usage.as_ref(), timings: timings.as_ref(), latencies: None };
         check_told(told, marks, expected);
     }
 
-    fn check_told(told: Told<'_>, marks: Marks, expected: [u64; 6]) {
-        let it = metrics(told, &marks);
+    fn check_told(told: UpstreamStats<'_>, marks: Timeline, expected: [u64; 6]) {
+        let it = compute(told, &marks);
         let found = [
             it.total_duration,
             it.load_duration,
@@ -179,8 +183,18 @@ mod tests {
     #[test]
     fn an_answer_in_one_piece_has_one_duration() {
         let usage = r#"{"prompt_tokens":9,"completion_tokens":2}"#;
-        check(usage, "null", Marks { last: MARKS.first, ..MARKS }, [100, 10, 9, 1, 2, 90]);
-        check(usage, "null", Marks { first: None, last: None, ..MARKS }, [100, 10, 9, 1, 2, 90]);
+        check(
+            usage,
+            "null",
+            Timeline { last_chunk: MARKS.first_chunk, ..MARKS },
+            [100, 10, 9, 1, 2, 90],
+        );
+        check(
+            usage,
+            "null",
+            Timeline { first_chunk: None, last_chunk: None, ..MARKS },
+            [100, 10, 9, 1, 2, 90],
+        );
     }
 
     #[test]
@@ -196,8 +210,12 @@ mod tests {
     #[test]
     fn times_of_vllm_and_localai_are_milliseconds() {
         let check_vllm = |latencies: &str, expected: [u64; 6]| {
-            let latencies: Latencies = serde_json::from_str(latencies).expect("valid");
-            check_told(Told { latencies: Some(&latencies), ..Told::default() }, MARKS, expected);
+            let latencies: VllmMetrics = serde_json::from_str(latencies).expect("valid");
+            check_told(
+                UpstreamStats { latencies: Some(&latencies), ..UpstreamStats::default() },
+                MARKS,
+                expected,
+            );
         };
         let whole = r#"{"time_to_first_token_ms":3.5,"queue_time_ms":1,"generation_time_ms":8}"#;
         check_vllm(whole, [100, 10, 0, 2_500_000, 0, 8_000_000]);
@@ -219,7 +237,7 @@ mod tests {
 
     #[test]
     fn nothing_known_is_nothing_counted() {
-        check("null", "null", Marks::default(), [1, 1, 0, 1, 0, 1]);
+        check("null", "null", Timeline::default(), [1, 1, 0, 1, 0, 1]);
         check("{}", r#"{"prompt_ms":-1,"predicted_ms":5}"#, MARKS, [100, 10, 0, 20, 0, 40]);
     }
 
@@ -235,7 +253,7 @@ mod tests {
 
     #[test]
     fn marks_out_of_order_never_underflow() {
-        let marks = Marks { sent: Duration::from_nanos(500), ..MARKS };
+        let marks = Timeline { sent: Duration::from_nanos(500), ..MARKS };
         check("null", "null", marks, [100, 500, 0, 1, 0, 40]);
     }
 }

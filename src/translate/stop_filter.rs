@@ -13,8 +13,8 @@ pub struct StopFilter {
     /// None of them is empty: that would stop everything.
     stops: Vec<String>,
     /// The end of the text that is not shown yet.
-    held: String,
-    matched: bool,
+    pending: String,
+    has_matched: bool,
 }
 
 impl StopFilter {
@@ -22,27 +22,27 @@ impl StopFilter {
     #[must_use]
     pub fn new(mut stops: Vec<String>) -> Self {
         stops.retain(|stop| !stop.is_empty());
-        Self { stops, held: String::new(), matched: false }
+        Self { stops, pending: String::new(), has_matched: false }
     }
 
     /// Takes a piece of text and gives back what may be shown now. Behind a match that is nothing.
     #[must_use]
     pub fn push(&mut self, text: &str) -> String {
-        if self.matched {
+        if self.has_matched {
             return String::new();
         }
-        self.held.push_str(text);
-        let end = match self.first_match() {
+        self.pending.push_str(text);
+        let end = match self.find_match() {
             Some(at) => {
-                self.matched = true;
+                self.has_matched = true;
                 at
             }
-            None => self.held.len() - self.undecided(),
+            None => self.pending.len() - self.partial_match_len(),
         };
-        let rest = self.held.split_off(end);
-        let shown = std::mem::replace(&mut self.held, rest);
-        if self.matched {
-            self.held.clear();
+        let rest = self.pending.split_off(end);
+        let shown = std::mem::replace(&mut self.pending, rest);
+        if self.has_matched {
+            self.pending.clear();
         }
         shown
     }
@@ -50,35 +50,35 @@ impl StopFilter {
     /// Ends the text: what was held back became no stop string.
     #[must_use]
     pub fn finish(&mut self) -> String {
-        std::mem::take(&mut self.held)
+        std::mem::take(&mut self.pending)
     }
 
     /// Whether a stop string was found.
     #[must_use]
-    pub fn matched(&self) -> bool {
-        self.matched
+    pub fn has_matched(&self) -> bool {
+        self.has_matched
     }
 
     /// How many bytes are held back.
     #[must_use]
-    pub fn held(&self) -> usize {
-        self.held.len()
+    pub fn pending_len(&self) -> usize {
+        self.pending.len()
     }
 
     /// Where the first match begins.
-    fn first_match(&self) -> Option<usize> {
+    fn find_match(&self) -> Option<usize> {
         let matches = self.stops.iter().filter_map(|stop| {
-            let at = self.held.find(stop.as_str())?;
+            let at = self.pending.find(stop.as_str())?;
             Some((at + stop.len(), at))
         });
         matches.min().map(|(_, at)| at)
     }
 
     /// The length of the longest end of the text that some stop string begins with.
-    fn undecided(&self) -> usize {
+    fn partial_match_len(&self) -> usize {
         let begins = |stop: &String| {
             let cuts = (1..stop.len()).rev().filter(|&at| stop.is_char_boundary(at));
-            cuts.into_iter().find(|&at| self.held.ends_with(&stop[..at]))
+            cuts.into_iter().find(|&at| self.pending.ends_with(&stop[..at]))
         };
         self.stops.iter().filter_map(begins).max().unwrap_or(0)
     }
@@ -100,10 +100,10 @@ mod tests {
                     shown += &filter.push(piece);
                     assert!(expected.starts_with(&shown), "{text:?} {stops:?} {first} {second}");
                 }
-                assert_eq!(filter.matched(), expected != text, "{text:?} {stops:?}");
+                assert_eq!(filter.has_matched(), expected != text, "{text:?} {stops:?}");
                 shown += &filter.finish();
                 assert_eq!(shown, expected, "{text:?} {stops:?} cut at {first} and {second}");
-                assert_eq!(filter.held(), 0);
+                assert_eq!(filter.pending_len(), 0);
             }
         }
     }
@@ -157,10 +157,10 @@ mod tests {
         assert_eq!(filter.push("x\nab"), "x\n");
         assert_eq!(filter.push("a"), "");
         assert_eq!(filter.push("ba"), "ab");
-        assert_eq!((filter.push("d\n"), filter.held()), ("abad".to_owned(), 1));
+        assert_eq!((filter.push("d\n"), filter.pending_len()), ("abad".to_owned(), 1));
         assert_eq!(filter.push("\n"), "");
         assert_eq!(
-            (filter.matched(), filter.push("more"), filter.finish()),
+            (filter.has_matched(), filter.push("more"), filter.finish()),
             (true, String::new(), String::new())
         );
     }

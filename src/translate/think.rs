@@ -6,12 +6,12 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::backends::profiles::{Profile, Thinking};
+use crate::backends::profiles::{Profile, ThinkingParam};
 use crate::error::{Error, Result};
 
 /// What the client wants of the model's reasoning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Think {
+pub enum ThinkMode {
     /// Nothing was said: reasoning that comes is shown.
     Unset,
     /// Reasoning is not wanted, and not shown when it comes all the same.
@@ -26,19 +26,19 @@ pub enum Think {
 ///
 /// # Errors
 /// [`Error::InvalidRequest`] in Ollama's words.
-pub fn read(value: Option<&Value>) -> Result<Think> {
+pub fn parse(value: Option<&Value>) -> Result<ThinkMode> {
     const LEVELS: &[&str] = &["high", "medium", "low", "max"];
     match value {
-        None | Some(Value::Null) => Ok(Think::Unset),
-        Some(Value::Bool(true)) => Ok(Think::On),
-        Some(Value::Bool(false)) => Ok(Think::Off),
+        None | Some(Value::Null) => Ok(ThinkMode::Unset),
+        Some(Value::Bool(true)) => Ok(ThinkMode::On),
+        Some(Value::Bool(false)) => Ok(ThinkMode::Off),
         Some(Value::String(level)) => match LEVELS.iter().find(|known| *known == level) {
-            Some(level) => Ok(Think::Level(level)),
-            None => Err(Error::invalid(format!(
+            Some(level) => Ok(ThinkMode::Level(level)),
+            None => Err(Error::invalid_request(format!(
                 "invalid think value: {level:?} (must be \"high\", \"medium\", \"low\", \"max\", true, or false)"
             ))),
         },
-        Some(_) => Err(Error::invalid(
+        Some(_) => Err(Error::invalid_request(
             "think must be a boolean or string (\"high\", \"medium\", \"low\", \"max\", true, or false)",
         )),
     }
@@ -46,31 +46,33 @@ pub fn read(value: Option<&Value>) -> Result<Think> {
 
 /// The parameters that say it to an upstream of this family; `id` is the model's.
 #[must_use]
-pub fn parameters(think: Think, profile: &Profile, id: &str) -> Map<String, Value> {
+pub fn to_parameters(think: ThinkMode, profile: &Profile, id: &str) -> Map<String, Value> {
     let said = match profile.thinking {
-        _ if think == Think::Unset => json!({}),
-        Thinking::Unknown => effort(None, None, capped(think)),
-        Thinking::Silent => json!({}),
-        Thinking::OpenAi => openai(think, id),
-        Thinking::OpenRouter => match think {
-            Think::Off => json!({"reasoning_effort": "none"}),
-            Think::Level(level) => {
+        _ if think == ThinkMode::Unset => json!({}),
+        ThinkingParam::Unknown => effort_parameter(None, None, cap_level(think)),
+        ThinkingParam::Unsupported => json!({}),
+        ThinkingParam::OpenAi => openai_parameters(think, id),
+        ThinkingParam::OpenRouter => match think {
+            ThinkMode::Off => json!({"reasoning_effort": "none"}),
+            ThinkMode::Level(level) => {
                 json!({"reasoning": {"effort": if level == "max" { "xhigh" } else { level }}})
             }
             _ => json!({"reasoning": {"effort": "medium"}}),
         },
-        Thinking::Template => template(think),
-        Thinking::DeepSeek => match think {
-            Think::Off => json!({"thinking": {"type": "disabled"}}),
-            Think::Level(_) => {
-                json!({"thinking": {"type": "enabled"}, "reasoning_effort": level(capped(think))})
+        ThinkingParam::ChatTemplateKwargs => template_parameters(think),
+        ThinkingParam::DeepSeek => match think {
+            ThinkMode::Off => json!({"thinking": {"type": "disabled"}}),
+            ThinkMode::Level(_) => {
+                json!({"thinking": {"type": "enabled"}, "reasoning_effort": level_or_medium(cap_level(think))})
             }
             _ => json!({"thinking": {"type": "enabled"}}),
         },
-        Thinking::Groq => groq(think, id),
-        Thinking::Together if id.contains("gpt-oss") => effort(None, None, capped(think)),
-        Thinking::Together => json!({"reasoning": {"enabled": think != Think::Off}}),
-        Thinking::Gemini => effort(Some("none"), None, capped(think)),
+        ThinkingParam::Groq => groq_parameters(think, id),
+        ThinkingParam::Together if id.contains("gpt-oss") => {
+            effort_parameter(None, None, cap_level(think))
+        }
+        ThinkingParam::Together => json!({"reasoning": {"enabled": think != ThinkMode::Off}}),
+        ThinkingParam::Gemini => effort_parameter(Some("none"), None, cap_level(think)),
     };
     match said {
         Value::Object(members) => members,
@@ -79,61 +81,62 @@ pub fn parameters(think: Think, profile: &Profile, id: &str) -> Map<String, Valu
 }
 
 /// `reasoning_effort` by what was asked; nothing where the family has no word for it.
-fn effort(off: Option<&str>, on: Option<&str>, think: Think) -> Value {
+fn effort_parameter(off: Option<&str>, on: Option<&str>, think: ThinkMode) -> Value {
     let word = match think {
-        Think::Unset => None,
-        Think::Off => off,
-        Think::On => on,
-        Think::Level(level) => Some(level),
+        ThinkMode::Unset => None,
+        ThinkMode::Off => off,
+        ThinkMode::On => on,
+        ThinkMode::Level(level) => Some(level),
     };
     word.map_or_else(|| json!({}), |word| json!({"reasoning_effort": word}))
 }
 
 /// Most know no more than "high".
-fn capped(think: Think) -> Think {
-    if think == Think::Level("max") { Think::Level("high") } else { think }
+fn cap_level(think: ThinkMode) -> ThinkMode {
+    if think == ThinkMode::Level("max") { ThinkMode::Level("high") } else { think }
 }
 
-fn level(think: Think) -> &'static str {
-    if let Think::Level(level) = think { level } else { "medium" }
+fn level_or_medium(think: ThinkMode) -> &'static str {
+    if let ThinkMode::Level(level) = think { level } else { "medium" }
 }
 
 /// OpenAI's families differ in the words they take; others do not reason.
-fn openai(think: Think, id: &str) -> Value {
+fn openai_parameters(think: ThinkMode, id: &str) -> Value {
     let name = id.rsplit('/').next().unwrap_or_default();
     let newer =
         name.strip_prefix("gpt-5.").is_some_and(|it| it.starts_with(|c: char| c.is_ascii_digit()));
     let o_series = name.starts_with('o') && name[1..].starts_with(|c: char| c.is_ascii_digit());
     if newer {
-        let think = if think == Think::Level("max") { Think::Level("xhigh") } else { think };
-        effort(Some("none"), Some("medium"), think)
+        let think =
+            if think == ThinkMode::Level("max") { ThinkMode::Level("xhigh") } else { think };
+        effort_parameter(Some("none"), Some("medium"), think)
     } else if name.starts_with("gpt-5") && !name.starts_with("gpt-5-chat") {
-        effort(Some("minimal"), None, capped(think))
+        effort_parameter(Some("minimal"), None, cap_level(think))
     } else if o_series {
-        effort(Some("low"), None, capped(think))
+        effort_parameter(Some("low"), None, cap_level(think))
     } else {
         json!({})
     }
 }
 
 /// llama.cpp, vLLM and SGLang hand it to the model's chat template, as Ollama itself does.
-fn template(think: Think) -> Value {
-    let mut kwargs = json!({"enable_thinking": think != Think::Off});
-    if let Think::Level(level) = capped(think) {
+fn template_parameters(think: ThinkMode) -> Value {
+    let mut kwargs = json!({"enable_thinking": think != ThinkMode::Off});
+    if let ThinkMode::Level(level) = cap_level(think) {
         kwargs["reasoning_effort"] = level.into();
     }
     json!({"chat_template_kwargs": kwargs})
 }
 
-fn groq(think: Think, id: &str) -> Value {
+fn groq_parameters(think: ThinkMode, id: &str) -> Value {
     let mut said = if id.contains("qwen") {
-        json!({"reasoning_effort": if think == Think::Off { "none" } else { "default" }})
+        json!({"reasoning_effort": if think == ThinkMode::Off { "none" } else { "default" }})
     } else if id.contains("gpt-oss") {
-        effort(Some("low"), Some("medium"), capped(think))
+        effort_parameter(Some("low"), Some("medium"), cap_level(think))
     } else {
         return json!({});
     };
-    said["reasoning_format"] = if think == Think::Off { "hidden" } else { "parsed" }.into();
+    said["reasoning_format"] = if think == ThinkMode::Off { "hidden" } else { "parsed" }.into();
     said
 }
 
@@ -144,21 +147,21 @@ mod tests {
 
     #[test]
     fn every_documented_form_is_read() {
-        let check = |value: Value, expected: Think| {
-            assert_eq!(read(Some(&value)).expect("valid"), expected, "{value}");
+        let check = |value: Value, expected: ThinkMode| {
+            assert_eq!(parse(Some(&value)).expect("valid"), expected, "{value}");
         };
-        check(json!(null), Think::Unset);
-        check(json!(true), Think::On);
-        check(json!(false), Think::Off);
-        check(json!("low"), Think::Level("low"));
-        check(json!("max"), Think::Level("max"));
-        assert_eq!(read(None).expect("valid"), Think::Unset);
+        check(json!(null), ThinkMode::Unset);
+        check(json!(true), ThinkMode::On);
+        check(json!(false), ThinkMode::Off);
+        check(json!("low"), ThinkMode::Level("low"));
+        check(json!("max"), ThinkMode::Level("max"));
+        assert_eq!(parse(None).expect("valid"), ThinkMode::Unset);
     }
 
     #[test]
     fn everything_else_is_refused_in_ollama_s_words() {
         let check = |value: Value, expected: &str| {
-            assert_eq!(read(Some(&value)).expect_err("refused").message(), expected);
+            assert_eq!(parse(Some(&value)).expect_err("refused").message(), expected);
         };
         check(
             json!("foo"),
@@ -174,10 +177,18 @@ mod tests {
     fn check(family: &str, id: &str, expected: [&str; 5]) {
         let profile = match family {
             "" => &profiles::GENERIC,
-            _ => profiles::by_owner(family).or_else(|| profiles::by_host(family)).expect("known"),
+            _ => profiles::find_by_owner(family)
+                .or_else(|| profiles::find_by_host(family))
+                .expect("known"),
         };
-        let asked = [Think::Unset, Think::Off, Think::On, Think::Level("low"), Think::Level("max")];
-        let found = asked.map(|think| Value::Object(parameters(think, profile, id)).to_string());
+        let asked = [
+            ThinkMode::Unset,
+            ThinkMode::Off,
+            ThinkMode::On,
+            ThinkMode::Level("low"),
+            ThinkMode::Level("max"),
+        ];
+        let found = asked.map(|think| Value::Object(to_parameters(think, profile, id)).to_string());
         assert_eq!(found, expected, "{family} {id}");
     }
 

@@ -12,12 +12,12 @@ struct Tags {
     opening: &'static str,
     closing: &'static str,
     /// What may begin the text; empty where nothing does.
-    answer: &'static str,
+    answer_prefix: &'static str,
 }
 
 impl Tags {
     const fn new(opening: &'static str, closing: &'static str) -> Self {
-        Self { opening, closing, answer: "" }
+        Self { opening, closing, answer_prefix: "" }
     }
 }
 
@@ -31,16 +31,16 @@ const TAGS: &[Tags] = &[
     Tags {
         opening: "<|channel|>analysis<|message|>",
         closing: "<|end|>",
-        answer: "<|start|>assistant<|channel|>final<|message|>",
+        answer_prefix: "<|start|>assistant<|channel|>final<|message|>",
     },
 ];
 
 /// The state of one answer.
 #[derive(Debug, Default)]
-pub struct Splitter {
+pub struct ThinkTagSplitter {
     state: State,
     /// Text that may be part of a tag, or white space that may be dropped.
-    held: String,
+    pending: String,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,126 +49,131 @@ enum State {
     #[default]
     Start,
     /// Within reasoning, until this tag; white space at its beginning is dropped.
-    Inside { tags: &'static Tags, begun: bool },
+    Thinking { tags: &'static Tags, has_text: bool },
     /// Behind the closing tag: white space is dropped, and this where it follows.
-    Behind { answer: &'static str },
+    AfterThinking { answer_prefix: &'static str },
     /// In the text.
-    Text,
+    Content,
 }
 
 /// What a piece of text was.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Split {
+pub struct SplitText {
     /// Reasoning.
     pub thinking: String,
     /// Text.
     pub content: String,
 }
 
-impl Splitter {
+impl ThinkTagSplitter {
     /// Whether text passes through as it is, so that nothing need be copied.
     #[must_use]
-    pub fn is_through(&self) -> bool {
-        self.state == State::Text
+    pub fn is_pass_through(&self) -> bool {
+        self.state == State::Content
     }
 
     /// Stops looking: the server sends its reasoning apart. Gives back what was held.
-    pub fn stop(&mut self) -> String {
-        self.state = State::Text;
-        std::mem::take(&mut self.held)
+    pub fn disable(&mut self) -> String {
+        self.state = State::Content;
+        std::mem::take(&mut self.pending)
     }
 
     /// Takes a piece of text.
-    pub fn push(&mut self, text: &str) -> Split {
-        let mut out = Split::default();
-        self.held.push_str(text);
-        while self.step(&mut out) {}
+    pub fn push(&mut self, text: &str) -> SplitText {
+        let mut out = SplitText::default();
+        self.pending.push_str(text);
+        while self.advance(&mut out) {}
         out
     }
 
     /// Ends the answer: what was held back was no tag.
-    pub fn finish(&mut self) -> Split {
-        let held = std::mem::take(&mut self.held);
+    pub fn finish(&mut self) -> SplitText {
+        let held = std::mem::take(&mut self.pending);
         match self.state {
-            State::Inside { .. } => Split { thinking: held, ..Split::default() },
+            State::Thinking { .. } => SplitText { thinking: held, ..SplitText::default() },
             // White space alone is nothing.
-            State::Behind { .. } => {
-                Split { content: held.trim_start().to_owned(), ..Split::default() }
+            State::AfterThinking { .. } => {
+                SplitText { content: held.trim_start().to_owned(), ..SplitText::default() }
             }
-            State::Start | State::Text => Split { content: held, ..Split::default() },
+            State::Start | State::Content => SplitText { content: held, ..SplitText::default() },
         }
     }
 
     /// One step forward; `false` when more text is needed.
-    fn step(&mut self, out: &mut Split) -> bool {
+    fn advance(&mut self, out: &mut SplitText) -> bool {
         match self.state {
-            State::Start => self.begin(),
-            State::Inside { tags, begun } => self.inside(tags, begun, out),
-            State::Behind { answer } => self.behind(answer),
-            State::Text => {
-                out.content.push_str(&std::mem::take(&mut self.held));
+            State::Start => self.find_opening(),
+            State::Thinking { tags, has_text: begun } => self.consume_thinking(tags, begun, out),
+            State::AfterThinking { answer_prefix: answer } => self.skip_answer_prefix(answer),
+            State::Content => {
+                out.content.push_str(&std::mem::take(&mut self.pending));
                 false
             }
         }
     }
 
-    fn begin(&mut self) -> bool {
-        let text = self.held.trim_start();
+    fn find_opening(&mut self) -> bool {
+        let text = self.pending.trim_start();
         if let Some(tags) = TAGS.iter().find(|tags| text.starts_with(tags.opening)) {
-            self.held = text[tags.opening.len()..].to_owned();
-            self.state = State::Inside { tags, begun: false };
+            self.pending = text[tags.opening.len()..].to_owned();
+            self.state = State::Thinking { tags, has_text: false };
             return true;
         }
         // White space alone, or the beginning of a tag, has to wait.
         if text.is_empty() || TAGS.iter().any(|tags| tags.opening.starts_with(text)) {
             return false;
         }
-        self.state = State::Text;
+        self.state = State::Content;
         true
     }
 
-    fn behind(&mut self, answer: &'static str) -> bool {
-        self.held = self.held.trim_start().to_owned();
-        if self.held.is_empty() {
+    fn skip_answer_prefix(&mut self, answer_prefix: &'static str) -> bool {
+        self.pending = self.pending.trim_start().to_owned();
+        if self.pending.is_empty() {
             return false;
         }
-        if answer.is_empty() {
-            self.state = State::Text;
-        } else if let Some(text) = self.held.strip_prefix(answer) {
-            self.held = text.to_owned();
-            self.state = State::Behind { answer: "" };
-        } else if answer.starts_with(&self.held) {
+        if answer_prefix.is_empty() {
+            self.state = State::Content;
+        } else if let Some(text) = self.pending.strip_prefix(answer_prefix) {
+            self.pending = text.to_owned();
+            self.state = State::AfterThinking { answer_prefix: "" };
+        } else if answer_prefix.starts_with(&self.pending) {
             return false;
         } else {
-            self.state = State::Text;
+            self.state = State::Content;
         }
         true
     }
 
-    fn inside(&mut self, tags: &'static Tags, begun: bool, out: &mut Split) -> bool {
+    fn consume_thinking(
+        &mut self,
+        tags: &'static Tags,
+        has_text: bool,
+        out: &mut SplitText,
+    ) -> bool {
         let closing = tags.closing;
-        if !begun {
-            self.held = self.held.trim_start().to_owned();
-            if self.held.is_empty() {
+        if !has_text {
+            self.pending = self.pending.trim_start().to_owned();
+            if self.pending.is_empty() {
                 return false;
             }
-            self.state = State::Inside { tags, begun: true };
+            self.state = State::Thinking { tags, has_text: true };
         }
-        if let Some(at) = self.held.find(closing) {
-            out.thinking.push_str(self.held[..at].trim_end());
-            self.held.drain(..at + closing.len());
-            self.state = State::Behind { answer: tags.answer };
+        if let Some(at) = self.pending.find(closing) {
+            out.thinking.push_str(self.pending[..at].trim_end());
+            self.pending.drain(..at + closing.len());
+            self.state = State::AfterThinking { answer_prefix: tags.answer_prefix };
             return true;
         }
-        let safe = self.held.len() - undecided(&self.held, closing);
-        out.thinking.push_str(&self.held[..safe]);
-        self.held.drain(..safe);
+        let safe = self.pending.len() - partial_match_len(&self.pending, closing);
+        out.thinking.push_str(&self.pending[..safe]);
+        self.pending.drain(..safe);
         false
     }
 }
 
 /// How many bytes at the end may be the beginning of the closing tag, or white space before it.
-fn undecided(text: &str, closing: &str) -> usize {
+fn partial_match_len(text: &str, closing: &str) -> usize {
     let tag = (1..closing.len()).rev().find(|&length| text.ends_with(&closing[..length]));
     let before = &text[..text.len() - tag.unwrap_or(0)];
     text.len() - before.trim_end().len()
@@ -176,19 +181,22 @@ fn undecided(text: &str, closing: &str) -> usize {
 
 /// Splits a whole answer, in which the opening tag may be missing because the template had it.
 #[must_use]
-pub fn whole(text: &str) -> Split {
-    let mut splitter = Splitter::default();
+pub fn split_whole(text: &str) -> SplitText {
+    let mut splitter = ThinkTagSplitter::default();
     let first = splitter.push(text);
     let rest = splitter.finish();
-    let split =
-        Split { thinking: first.thinking + &rest.thinking, content: first.content + &rest.content };
-    if !split.thinking.is_empty() || splitter.state != State::Text {
+    let split = SplitText {
+        thinking: first.thinking + &rest.thinking,
+        content: first.content + &rest.content,
+    };
+    if !split.thinking.is_empty() || splitter.state != State::Content {
         return split;
     }
     match TAGS.iter().find_map(|tags| split.content.split_once(tags.closing)) {
-        Some((thinking, content)) => {
-            Split { thinking: thinking.trim().to_owned(), content: content.trim_start().to_owned() }
-        }
+        Some((thinking, content)) => SplitText {
+            thinking: thinking.trim().to_owned(),
+            content: content.trim_start().to_owned(),
+        },
         None => split,
     }
 }
@@ -202,8 +210,8 @@ mod tests {
         let places: Vec<usize> = (0..=text.len()).filter(|&at| text.is_char_boundary(at)).collect();
         for &first in &places {
             for &second in places.iter().filter(|&&second| second >= first) {
-                let mut splitter = Splitter::default();
-                let (mut found, mut shown) = (Split::default(), 0);
+                let mut splitter = ThinkTagSplitter::default();
+                let (mut found, mut shown) = (SplitText::default(), 0);
                 for piece in [&text[..first], &text[first..second], &text[second..]] {
                     let split = splitter.push(piece);
                     found.thinking.push_str(&split.thinking);
@@ -214,7 +222,7 @@ mod tests {
                 found.thinking.push_str(&rest.thinking);
                 found.content.push_str(&rest.content);
                 assert_eq!(shown, 3);
-                let expected = Split { thinking: thinking.into(), content: content.into() };
+                let expected = SplitText { thinking: thinking.into(), content: content.into() };
                 assert_eq!(found, expected, "{text:?} cut at {first} and {second}");
             }
         }
@@ -256,7 +264,7 @@ mod tests {
 
     #[test]
     fn reasoning_is_shown_before_its_end_is_known() {
-        let mut splitter = Splitter::default();
+        let mut splitter = ThinkTagSplitter::default();
         assert_eq!(splitter.push("<think>one two").thinking, "one two");
         assert_eq!(splitter.push(" three ").thinking, " three");
     }
@@ -264,8 +272,8 @@ mod tests {
     #[test]
     fn a_whole_answer_may_lack_the_opening_tag() {
         let check = |text: &str, thinking: &str, content: &str| {
-            let expected = Split { thinking: thinking.into(), content: content.into() };
-            assert_eq!(whole(text), expected, "{text:?}");
+            let expected = SplitText { thinking: thinking.into(), content: content.into() };
+            assert_eq!(split_whole(text), expected, "{text:?}");
         };
         check("hm\n</think>\n\nYes", "hm", "Yes");
         check("<think>hm</think>Yes </think>", "hm", "Yes </think>");
@@ -274,9 +282,9 @@ mod tests {
 
     #[test]
     fn what_was_held_comes_back_when_reasoning_comes_apart() {
-        let mut splitter = Splitter::default();
-        assert_eq!(splitter.push("<thi"), Split::default());
-        assert_eq!(splitter.stop(), "<thi");
+        let mut splitter = ThinkTagSplitter::default();
+        assert_eq!(splitter.push("<thi"), SplitText::default());
+        assert_eq!(splitter.disable(), "<thi");
         assert_eq!(splitter.push("<think>").content, "<think>");
     }
 }

@@ -10,12 +10,12 @@ use std::borrow::Cow;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::api::openai::chunk::{FunctionFragment, ToolFragment};
+use crate::api::openai::chunk::{FunctionCallDelta, ToolCallDelta};
 use crate::error::{Error, Result};
 
 /// A whole call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Call {
+pub struct CompleteToolCall {
     /// The upstream's id, or one made here.
     pub id: String,
     /// Its place among the calls of the answer, from 0.
@@ -25,98 +25,99 @@ pub struct Call {
     /// A JSON object on one line, keys in the upstream's order.
     pub arguments: String,
     /// JSON that the upstream wants back with the call; not for clients.
-    pub extra: Option<String>,
+    pub extra_content: Option<String>,
 }
 
 /// The calls of one answer.
 #[derive(Debug, Default)]
-pub struct Gatherer {
+pub struct ToolCallAssembler {
     /// Calls that are not given out yet; only the last may be unfinished.
-    open: Vec<Partial>,
+    pending: Vec<PartialToolCall>,
     /// How many were given out.
-    given: usize,
+    emitted: usize,
     /// What makes invented ids differ from answer to answer.
-    seed: u64,
+    id_seed: u64,
 }
 
 #[derive(Debug, Default)]
-struct Partial {
+struct PartialToolCall {
     index: Option<u64>,
     id: String,
     name: String,
     arguments: String,
-    extra: Option<String>,
+    extra_content: Option<String>,
 }
 
-impl Gatherer {
+impl ToolCallAssembler {
     /// No calls yet. `seed` should differ from answer to answer.
     #[must_use]
     pub fn new(seed: &str) -> Self {
-        Self { seed: hash(seed.as_bytes(), 0), ..Self::default() }
+        Self { id_seed: fnv1a(seed.as_bytes(), 0), ..Self::default() }
     }
 
     /// Whether any call began.
     #[must_use]
-    pub fn any(&self) -> bool {
-        self.given > 0 || !self.open.is_empty()
+    pub fn has_calls(&self) -> bool {
+        self.emitted > 0 || !self.pending.is_empty()
     }
 
     /// Adds a piece. One without a function begins no call; what it carries for an open one is kept.
-    pub fn add(&mut self, fragment: ToolFragment<'_>) {
+    pub fn push(&mut self, fragment: ToolCallDelta<'_>) {
         let id = fragment.id.as_deref().unwrap_or_default();
         // "null" is Mistral's way of saying that there is none.
         let id = if id == "null" { "" } else { id };
         let extra = fragment.extra_content.map(RawValue::get).filter(|extra| *extra != "null");
         let is_bare = fragment.function.is_none();
         let function = fragment.function.unwrap_or_default();
-        let place = match self.place(fragment.index, id, &function) {
+        let place = match self.find_pending(fragment.index, id, &function) {
             Some(place) => place,
             None if function.is_blank() && (id.is_empty() || is_bare) => return,
             None => {
-                self.open.push(Partial { index: fragment.index, ..Partial::default() });
-                self.open.len() - 1
+                self.pending
+                    .push(PartialToolCall { index: fragment.index, ..PartialToolCall::default() });
+                self.pending.len() - 1
             }
         };
-        self.open[place].add(id, &function);
+        self.pending[place].append(id, &function);
         if let Some(extra) = extra {
-            self.open[place].extra = Some(extra.to_owned());
+            self.pending[place].extra_content = Some(extra.to_owned());
         }
     }
 
     /// Which open call a piece belongs to; `None` for a new one. Behind a whole call a name is the
     /// only sign of a new one that some servers give. With an index the same name may be repeated on
     /// each piece, so that there must be arguments, too.
-    fn place(
+    fn find_pending(
         &self,
         index: Option<u64>,
         id: &str,
-        function: &FunctionFragment<'_>,
+        function: &FunctionCallDelta<'_>,
     ) -> Option<usize> {
-        let names = function.names();
-        let argues = names && function.argues();
-        let known = |call: &Partial| !id.is_empty() && call.id == id;
-        let other = |call: &Partial| {
+        let names = function.has_name();
+        let argues = names && function.has_arguments();
+        let known = |call: &PartialToolCall| !id.is_empty() && call.id == id;
+        let other = |call: &PartialToolCall| {
             !id.is_empty() && !call.id.is_empty() && call.id != id && !call.name.is_empty()
         };
         match index {
             Some(_) => {
-                let same = self.open.iter().rposition(|call| call.index == index)?;
-                let begins_unnamed = argues && id.is_empty() && self.open[same].looks_whole();
-                let begins_anew = other(&self.open[same]) || begins_unnamed;
-                if begins_anew { self.open.iter().position(known) } else { Some(same) }
+                let same = self.pending.iter().rposition(|call| call.index == index)?;
+                let begins_unnamed = argues && id.is_empty() && self.pending[same].is_complete();
+                let begins_anew = other(&self.pending[same]) || begins_unnamed;
+                if begins_anew { self.pending.iter().position(known) } else { Some(same) }
             }
             None if id.is_empty() => {
-                let last = self.open.len().checked_sub(1)?;
-                let begins_anew = names && self.open[last].looks_whole();
+                let last = self.pending.len().checked_sub(1)?;
+                let begins_anew = names && self.pending[last].is_complete();
                 (!begins_anew).then_some(last)
             }
-            None => self.open.iter().position(known),
+            None => self.pending.iter().position(known),
         }
     }
 
     /// Forgets the calls that are not whole yet, because nothing more will be read.
-    pub fn drop_unfinished(&mut self) {
-        self.open.retain(Partial::looks_whole);
+    pub fn drop_incomplete(&mut self) {
+        self.pending.retain(PartialToolCall::is_complete);
     }
 
     /// Calls that are whole: those before the last whose arguments are, and all when the answer
@@ -124,35 +125,37 @@ impl Gatherer {
     ///
     /// # Errors
     /// [`Error::UpstreamProtocol`] when arguments are no object.
-    pub fn whole(&mut self, has_ended: bool) -> Result<Vec<Call>> {
-        let before_last = &self.open[..self.open.len().saturating_sub(1)];
+    pub fn take_complete(&mut self, has_ended: bool) -> Result<Vec<CompleteToolCall>> {
+        let before_last = &self.pending[..self.pending.len().saturating_sub(1)];
         let count = match has_ended {
-            true => self.open.len(),
+            true => self.pending.len(),
             // A piece of an earlier call may still follow, though hardly any server does that.
-            false => before_last.iter().take_while(|call| call.looks_whole()).count(),
+            false => before_last.iter().take_while(|call| call.is_complete()).count(),
         };
-        let partials: Vec<Partial> = self.open.drain(..count).collect();
-        partials.into_iter().map(|partial| self.finished(partial)).collect()
+        let partials: Vec<PartialToolCall> = self.pending.drain(..count).collect();
+        partials.into_iter().map(|partial| self.complete(partial)).collect()
     }
 
-    fn finished(&mut self, partial: Partial) -> Result<Call> {
-        let index = self.given;
-        self.given += 1;
-        let arguments =
-            object(&partial.arguments).or_else(|| object(balanced(&partial.arguments)?));
+    fn complete(&mut self, partial: PartialToolCall) -> Result<CompleteToolCall> {
+        let index = self.emitted;
+        self.emitted += 1;
+        let arguments = normalize_arguments(&partial.arguments)
+            .or_else(|| normalize_arguments(extract_object(&partial.arguments)?));
         let Some(arguments) = arguments else {
             let name = partial.name;
-            return Err(Error::protocol(format!("invalid tool call arguments for {name:?}")));
+            return Err(Error::upstream_protocol(format!(
+                "invalid tool call arguments for {name:?}"
+            )));
         };
-        let id = if partial.id.is_empty() { self.invented(index) } else { partial.id };
-        let (name, extra) = (partial.name, partial.extra);
-        Ok(Call { id, index, name, arguments, extra })
+        let id = if partial.id.is_empty() { self.generate_id(index) } else { partial.id };
+        let (name, extra) = (partial.name, partial.extra_content);
+        Ok(CompleteToolCall { id, index, name, arguments, extra_content: extra })
     }
 
     /// An id in Ollama's form: `call_` and 8 lower-case letters or digits.
-    fn invented(&self, index: usize) -> String {
+    fn generate_id(&self, index: usize) -> String {
         const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
-        let mut number = hash(&index.to_le_bytes(), self.seed);
+        let mut number = fnv1a(&index.to_le_bytes(), self.id_seed);
         let mut id = String::from("call_");
         for _ in 0..8 {
             // The remainder is below 36.
@@ -163,12 +166,12 @@ impl Gatherer {
     }
 }
 
-impl Partial {
-    fn looks_whole(&self) -> bool {
-        !self.arguments.is_empty() && object(&self.arguments).is_some()
+impl PartialToolCall {
+    fn is_complete(&self) -> bool {
+        !self.arguments.is_empty() && normalize_arguments(&self.arguments).is_some()
     }
 
-    fn add(&mut self, id: &str, function: &FunctionFragment<'_>) {
+    fn append(&mut self, id: &str, function: &FunctionCallDelta<'_>) {
         if self.id.is_empty() {
             id.clone_into(&mut self.id);
         }
@@ -190,24 +193,24 @@ impl Partial {
     }
 }
 
-impl FunctionFragment<'_> {
-    fn names(&self) -> bool {
+impl FunctionCallDelta<'_> {
+    fn has_name(&self) -> bool {
         self.name.as_ref().is_some_and(|name| !name.is_empty())
     }
 
-    fn argues(&self) -> bool {
+    fn has_arguments(&self) -> bool {
         self.arguments.is_some_and(|raw| !matches!(raw.get(), "null" | "\"\""))
     }
 
     /// Whether it holds nothing of a call.
     fn is_blank(&self) -> bool {
-        !self.names() && !self.argues()
+        !self.has_name() && !self.has_arguments()
     }
 }
 
 /// The object at the beginning of `text`, behind which a weak model wrote something else. The
 /// braces within strings do not count.
-fn balanced(text: &str) -> Option<&str> {
+fn extract_object(text: &str) -> Option<&str> {
     let text = text.trim_start();
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     for (at, byte) in text.bytes().enumerate() {
@@ -228,23 +231,23 @@ fn balanced(text: &str) -> Option<&str> {
 
 /// An object on one line, from the arguments as they were gathered: nothing is no arguments, and a
 /// string that holds an object was encoded once too often.
-fn object(text: &str) -> Option<String> {
+fn normalize_arguments(text: &str) -> Option<String> {
     let text = text.trim();
     if text.is_empty() || text == "null" {
         return Some("{}".to_owned());
     }
     if text.starts_with('"') {
-        return object(&serde_json::from_str::<String>(text).ok()?);
+        return normalize_arguments(&serde_json::from_str::<String>(text).ok()?);
     }
     let raw: &RawValue = serde_json::from_str(text).ok()?;
     // The depth of what a client can read is checked by reading it.
     let is_object = serde_json::from_str::<Value>(raw.get()).is_ok_and(|it| it.is_object());
-    is_object.then(|| on_one_line(raw.get()))
+    is_object.then(|| compact_json(raw.get()))
 }
 
 /// Valid JSON without white space between its parts, and without characters at which clients would
 /// split the line.
-pub(super) fn on_one_line(json: &str) -> String {
+pub(super) fn compact_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     let (mut in_string, mut escaped) = (false, false);
     for character in json.chars() {
@@ -265,7 +268,7 @@ pub(super) fn on_one_line(json: &str) -> String {
 }
 
 /// FNV-1a: spreads ids, protects nothing.
-fn hash(bytes: &[u8], seed: u64) -> u64 {
+fn fnv1a(bytes: &[u8], seed: u64) -> u64 {
     bytes.iter().fold(seed ^ 0xCBF2_9CE4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3)
     })
@@ -278,20 +281,20 @@ mod tests {
     /// Adds each piece and asks for whole calls after it; `|` parts what came before the end from
     /// what came with it.
     fn gather(pieces: &[&str]) -> Result<String> {
-        let mut gatherer = Gatherer::new("seed");
+        let mut gatherer = ToolCallAssembler::new("seed");
         let mut out = String::new();
-        let show = |calls: Vec<Call>, out: &mut String| {
+        let show = |calls: Vec<CompleteToolCall>, out: &mut String| {
             for call in calls {
-                let Call { id, index, name, arguments, extra: _ } = call;
+                let CompleteToolCall { id, index, name, arguments, extra_content: _ } = call;
                 out.push_str(&format!("{index}:{id}:{name}({arguments}) "));
             }
         };
         for piece in pieces {
-            gatherer.add(serde_json::from_str(piece).expect("valid"));
-            show(gatherer.whole(false)?, &mut out);
+            gatherer.push(serde_json::from_str(piece).expect("valid"));
+            show(gatherer.take_complete(false)?, &mut out);
         }
         out.push('|');
-        show(gatherer.whole(true)?, &mut out);
+        show(gatherer.take_complete(true)?, &mut out);
         Ok(out.trim_end().to_owned())
     }
 
@@ -442,16 +445,16 @@ mod tests {
 
     #[test]
     fn calls_that_are_unfinished_can_be_forgotten() {
-        let mut gatherer = Gatherer::new("seed");
+        let mut gatherer = ToolCallAssembler::new("seed");
         for piece in [
             r#"{"index":0,"id":"a","function":{"name":"f","arguments":"{}"}}"#,
             r#"{"index":1,"id":"b","function":{"name":"g","arguments":"{"}}"#,
         ] {
-            gatherer.add(serde_json::from_str(piece).expect("valid"));
+            gatherer.push(serde_json::from_str(piece).expect("valid"));
         }
-        gatherer.drop_unfinished();
+        gatherer.drop_incomplete();
         let names: Vec<_> =
-            gatherer.whole(true).expect("whole").into_iter().map(|it| it.name).collect();
+            gatherer.take_complete(true).expect("whole").into_iter().map(|it| it.name).collect();
         assert_eq!(names, ["f"]);
     }
 
@@ -459,12 +462,12 @@ mod tests {
     fn missing_ids_are_made_up_and_differ() {
         let mut seen = std::collections::HashSet::new();
         for seed in ["a", "b"] {
-            let mut gatherer = Gatherer::new(seed);
+            let mut gatherer = ToolCallAssembler::new(seed);
             for _ in 0..3 {
                 for id in ["", "null"] {
                     let piece = format!(r#"{{"id":"{id}","function":{{"name":"f"}}}}"#);
-                    gatherer.add(serde_json::from_str(&piece).expect("valid"));
-                    for call in gatherer.whole(true).expect("whole") {
+                    gatherer.push(serde_json::from_str(&piece).expect("valid"));
+                    for call in gatherer.take_complete(true).expect("whole") {
                         let digits = call.id.strip_prefix("call_").expect("the prefix");
                         assert!(
                             digits.len() == 8

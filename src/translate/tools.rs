@@ -10,17 +10,17 @@ use crate::api::ollama::request::Tool as OllamaTool;
 use crate::api::openai::request::{FunctionDefinition, Tool};
 
 /// Parameters of a function that has none.
-const NONE: &str = r#"{"type":"object","properties":{}}"#;
+const EMPTY_PARAMETERS: &str = r#"{"type":"object","properties":{}}"#;
 
 /// The upstream's tools; a definition without a name is none.
 #[must_use]
-pub fn definitions<'a>(tools: &'a [OllamaTool<'a>]) -> Vec<Tool<'a>> {
+pub fn to_openai<'a>(tools: &'a [OllamaTool<'a>]) -> Vec<Tool<'a>> {
     let definition = |tool: &'a OllamaTool<'a>| {
         let function = tool.function.as_ref()?;
         let name = function.name.as_deref().filter(|name| !name.is_empty())?;
         let description = function.description.as_deref().unwrap_or_default();
-        let given = function.parameters.map(|schema| schema.0).filter(|raw| !is_empty(raw));
-        let parameters = given.or_else(|| serde_json::from_str(NONE).ok())?;
+        let given = function.parameters.map(|schema| schema.0).filter(|raw| !is_empty_schema(raw));
+        let parameters = given.or_else(|| serde_json::from_str(EMPTY_PARAMETERS).ok())?;
         let function = FunctionDefinition { name, description, parameters };
         Some(Tool { kind: "function", function })
     };
@@ -28,7 +28,7 @@ pub fn definitions<'a>(tools: &'a [OllamaTool<'a>]) -> Vec<Tool<'a>> {
 }
 
 /// Whether a schema says nothing, in one of the ways in which typed clients say that.
-fn is_empty(schema: &RawValue) -> bool {
+fn is_empty_schema(schema: &RawValue) -> bool {
     // What is nested too deep to be read says something.
     let Ok(value) = serde_json::from_str::<serde_json::Value>(schema.get()) else { return false };
     let Some(members) = value.as_object() else { return true };
@@ -41,7 +41,7 @@ mod tests {
 
     fn check(tools: &str, expected: &str) {
         let tools: Vec<OllamaTool<'_>> = serde_json::from_str(tools).expect("valid");
-        let found = serde_json::to_string(&definitions(&tools)).expect("serialisable");
+        let found = serde_json::to_string(&to_openai(&tools)).expect("serialisable");
         assert_eq!(found, expected);
     }
 

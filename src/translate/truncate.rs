@@ -8,19 +8,19 @@
 use crate::error::Error;
 
 /// How often one input is cut before it counts as too long for good.
-pub const TRIES: u32 = 5;
+pub const MAX_ATTEMPTS: u32 = 5;
 
 /// Numbers below this in an error are no token counts, but the place of an input, say.
-const LEAST_TOKENS: u64 = 16;
+const MIN_TOKEN_COUNT: u64 = 16;
 
 /// Bytes that a token has at least, on average, in most languages.
 const BYTES_PER_TOKEN: u64 = 3;
 
 /// The beginning of `text` that is to be tried next; `None` when there is nothing left to cut.
 #[must_use]
-pub fn shorter<'a>(text: &'a str, error: &Error) -> Option<&'a str> {
+pub fn shorten<'a>(text: &'a str, error: &Error) -> Option<&'a str> {
     let length = text.len() as u64;
-    let wanted = match tokens(&error.message()) {
+    let wanted = match parse_token_counts(&error.message()) {
         // A twentieth less, because tokens are not spread evenly.
         (Some(limit), Some(given)) => {
             u64::try_from(u128::from(length) * u128::from(limit) * 95 / (u128::from(given) * 100))
@@ -38,11 +38,11 @@ pub fn shorter<'a>(text: &'a str, error: &Error) -> Option<&'a str> {
 
 /// How many tokens there may be and how many there are, as far as a message tells: of two numbers
 /// the smaller is the limit, and a lone one is.
-fn tokens(message: &str) -> (Option<u64>, Option<u64>) {
+fn parse_token_counts(message: &str) -> (Option<u64>, Option<u64>) {
     let words = message.split(|c: char| !c.is_ascii_digit());
     let mut numbers: Vec<u64> = words
         .filter_map(|word| word.parse().ok())
-        .filter(|number| *number >= LEAST_TOKENS)
+        .filter(|number| *number >= MIN_TOKEN_COUNT)
         .collect();
     numbers.sort_unstable();
     let limit = numbers.first().copied();
@@ -61,7 +61,7 @@ mod tests {
 
     fn check(message: &str, length: usize, expected: Option<usize>) {
         let text = "x".repeat(length);
-        let found = shorter(&text, &error(message)).map(str::len);
+        let found = shorten(&text, &error(message)).map(str::len);
         assert_eq!(found, expected, "{message} {length}");
     }
 
@@ -82,7 +82,7 @@ mod tests {
     fn every_cut_is_shorter_and_ends_between_characters() {
         let text = "é😀".repeat(50);
         let mut rest = text.as_str();
-        while let Some(next) = shorter(rest, &error("context length")) {
+        while let Some(next) = shorten(rest, &error("context length")) {
             assert!(next.len() < rest.len() && text.starts_with(next));
             rest = next;
         }

@@ -1,10 +1,10 @@
 //! How long to wait before an attempt is repeated.
 //!
-//! Three pure functions: [`RetryPolicy::delay`] turns what an error allows into a wait or a refusal,
-//! [`retry_after`] reads the upstream's own wish from its headers (openai-wire.md 6.1), and
-//! [`asked_for`] from a message.
+//! Three pure functions: [`RetryPolicy::next_delay`] turns what an error allows into a wait or a refusal,
+//! [`parse_retry_after`] reads the upstream's own wish from its headers (openai-wire.md 6.1), and
+//! [`find_retry_delay`] from a message.
 //! Nothing here sleeps, asks the time or rolls dice: the clock and the jitter are passed in.
-//! Invariant: a delay of our own never exceeds [`RetryPolicy::cap`] nor falls under half of what
+//! Invariant: a delay of our own never exceeds [`RetryPolicy::max_delay`] nor falls under half of what
 //! it was before jitter, and no input makes the arithmetic overflow.
 
 use std::time::{Duration, SystemTime};
@@ -13,35 +13,39 @@ use crate::error::Retry;
 
 /// The longest delay asked for by an upstream that is still waited for; a longer one means that
 /// there is no point in trying (openai-wire.md 6.1).
-pub const LONGEST_SERVER_DELAY: Duration = Duration::from_secs(120);
+pub const MAX_SERVER_DELAY: Duration = Duration::from_secs(120);
 
 /// The shortest wait for an upstream that asked for a delay: a `Retry-After: 0` must not become a
 /// hot loop.
-pub const SHORTEST_SERVER_DELAY: Duration = Duration::from_millis(100);
+pub const MIN_SERVER_DELAY: Duration = Duration::from_millis(100);
 
 /// The wait before a server is asked again that is still loading its model (openai-wire.md 6.2).
-pub const POLL: Duration = Duration::from_secs(1);
+pub const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often such a server is asked again: for five minutes, as long as Ollama waits for a model.
-pub const MOST_POLLS: u32 = 300;
+pub const MAX_POLLS: u32 = 300;
 
 /// More doublings than this bring any non-zero duration to the largest one.
-const MOST_DOUBLINGS: u32 = 96;
+const MAX_DOUBLINGS: u32 = 96;
 
 /// How often, and how patiently, a failed attempt is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
     /// Retries after the first attempt; 0 turns retrying off.
-    pub max: u32,
+    pub max_retries: u32,
     /// The wait before the first retry, without jitter.
-    pub initial: Duration,
+    pub initial_delay: Duration,
     /// The longest wait of our own choice.
-    pub cap: Duration,
+    pub max_delay: Duration,
 }
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { max: 3, initial: Duration::from_secs(1), cap: Duration::from_secs(30) }
+        Self {
+            max_retries: 3,
+            initial_delay: Duration::from_secs(1),
+            max_delay: Duration::from_secs(30),
+        }
     }
 }
 
@@ -53,28 +57,30 @@ impl RetryPolicy {
     ///
     /// Polls are counted apart from all other retries; turning retries off turns them off too.
     #[must_use]
-    pub fn delay(&self, retries_so_far: u32, jitter: f64, error: Retry) -> Option<Duration> {
+    pub fn next_delay(&self, retries_so_far: u32, jitter: f64, error: Retry) -> Option<Duration> {
         let most = match error {
-            Retry::Poll if self.max > 0 => MOST_POLLS,
-            _ => self.max,
+            Retry::Poll if self.max_retries > 0 => MAX_POLLS,
+            _ => self.max_retries,
         };
         if retries_so_far >= most {
             return None;
         }
         match error {
             Retry::Never => None,
-            Retry::AtOnce if retries_so_far == 0 => Some(Duration::ZERO),
-            Retry::AtOnce | Retry::Backoff => Some(shorten(self.doubled(retries_so_far), jitter)),
-            Retry::Poll => Some(POLL),
-            Retry::After(wanted) if wanted > LONGEST_SERVER_DELAY => None,
-            Retry::After(wanted) => Some(wanted.max(SHORTEST_SERVER_DELAY)),
+            Retry::Immediate if retries_so_far == 0 => Some(Duration::ZERO),
+            Retry::Immediate | Retry::Backoff => {
+                Some(apply_jitter(self.exponential_delay(retries_so_far), jitter))
+            }
+            Retry::Poll => Some(POLL_INTERVAL),
+            Retry::After(wanted) if wanted > MAX_SERVER_DELAY => None,
+            Retry::After(wanted) => Some(wanted.max(MIN_SERVER_DELAY)),
         }
     }
 
-    fn doubled(&self, times: u32) -> Duration {
-        (0..times.min(MOST_DOUBLINGS))
-            .fold(self.initial, |wait, _| wait.saturating_mul(2))
-            .min(self.cap)
+    fn exponential_delay(&self, times: u32) -> Duration {
+        (0..times.min(MAX_DOUBLINGS))
+            .fold(self.initial_delay, |wait, _| wait.saturating_mul(2))
+            .min(self.max_delay)
     }
 }
 
@@ -82,32 +88,32 @@ impl RetryPolicy {
 /// seconds or as an HTTP date (openai-wire.md 6.1).
 ///
 /// `None` when neither header holds something usable: a negative, infinite or unreadable number, or
-/// a date before `now`. However long, a delay is returned as it is; [`RetryPolicy::delay`] refuses
-/// those above [`LONGEST_SERVER_DELAY`].
+/// a date before `now`. However long, a delay is returned as it is; [`RetryPolicy::next_delay`] refuses
+/// those above [`MAX_SERVER_DELAY`].
 #[must_use]
-pub fn retry_after(
+pub fn parse_retry_after(
     retry_after: Option<&str>,
     retry_after_ms: Option<&str>,
     now: SystemTime,
 ) -> Option<Duration> {
     retry_after_ms
-        .and_then(|text| number(text, 1000.0))
-        .or_else(|| retry_after.and_then(|text| number(text, 1.0)))
+        .and_then(|text| parse_duration(text, 1000.0))
+        .or_else(|| retry_after.and_then(|text| parse_duration(text, 1.0)))
         .or_else(|| httpdate::parse_http_date(retry_after?.trim()).ok()?.duration_since(now).ok())
 }
 
 /// The delay that a message asks for, as OpenAI and Groq word it: `Please try again in 6m0s.`, and
 /// Gemini: `Please retry in 23.5s.`
 #[must_use]
-pub fn asked_for(message: &str) -> Option<Duration> {
+pub fn find_retry_delay(message: &str) -> Option<Duration> {
     let message = message.to_ascii_lowercase();
     let (_, wish) = ["try again in ", "retry in "].iter().find_map(|it| message.split_once(it))?;
     let length = wish.find(|c: char| !(c.is_ascii_alphanumeric() || c == '.'));
-    go_duration(wish[..length.unwrap_or(wish.len())].trim_end_matches('.'))
+    parse_go_duration(wish[..length.unwrap_or(wish.len())].trim_end_matches('.'))
 }
 
 /// A duration as Go writes it: `350ms`, `1.2s`, `6m0s`, `1h2m3.5s`.
-fn go_duration(text: &str) -> Option<Duration> {
+fn parse_go_duration(text: &str) -> Option<Duration> {
     let mut sum = Duration::ZERO;
     let mut rest = text;
     while !rest.is_empty() {
@@ -121,21 +127,21 @@ fn go_duration(text: &str) -> Option<Duration> {
             "h" => 1.0 / 3600.0,
             _ => return None,
         };
-        sum = sum.checked_add(number(&rest[..value], per_second)?)?;
+        sum = sum.checked_add(parse_duration(&rest[..value], per_second)?)?;
         rest = &rest[value + unit.len()..];
     }
     (!text.is_empty()).then_some(sum)
 }
 
 /// A number of units as a duration; a finite one that is too large becomes the largest duration.
-fn number(text: &str, units_per_second: f64) -> Option<Duration> {
+fn parse_duration(text: &str, units_per_second: f64) -> Option<Duration> {
     let seconds = text.trim().parse::<f64>().ok()? / units_per_second;
     let usable = seconds.is_finite() && seconds >= 0.0;
     usable.then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
 }
 
 /// `wait` times a factor from a half (jitter 1) to one (jitter 0).
-fn shorten(wait: Duration, jitter: f64) -> Duration {
+fn apply_jitter(wait: Duration, jitter: f64) -> Duration {
     let jitter = if jitter.is_nan() { 0.0 } else { jitter.clamp(0.0, 1.0) };
     let factor = 1.0 - jitter / 2.0;
     // Near the largest duration the rounding of a float leaves the range; then nothing is taken off.
@@ -146,11 +152,14 @@ fn shorten(wait: Duration, jitter: f64) -> Duration {
 mod tests {
     use super::*;
 
-    const POLICY: RetryPolicy =
-        RetryPolicy { max: 9, initial: Duration::from_secs(1), cap: Duration::from_secs(30) };
+    const POLICY: RetryPolicy = RetryPolicy {
+        max_retries: 9,
+        initial_delay: Duration::from_secs(1),
+        max_delay: Duration::from_secs(30),
+    };
 
     fn check(retries_so_far: u32, jitter: f64, error: Retry, expected_ms: Option<u64>) {
-        let got = POLICY.delay(retries_so_far, jitter, error);
+        let got = POLICY.next_delay(retries_so_far, jitter, error);
         let case = format!("{retries_so_far} {jitter} {error:?}");
         assert_eq!(got, expected_ms.map(Duration::from_millis), "{case}");
     }
@@ -159,13 +168,16 @@ mod tests {
     fn check_header(seconds: Option<&str>, millis: Option<&str>, expected_ms: Option<u64>) {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
         let expected = expected_ms.map(Duration::from_millis);
-        assert_eq!(retry_after(seconds, millis, now), expected, "{seconds:?} {millis:?}");
+        assert_eq!(parse_retry_after(seconds, millis, now), expected, "{seconds:?} {millis:?}");
     }
 
     #[test]
     fn the_default_is_three_retries_from_one_second_to_thirty() {
-        let expected =
-            RetryPolicy { max: 3, initial: Duration::from_secs(1), cap: Duration::from_secs(30) };
+        let expected = RetryPolicy {
+            max_retries: 3,
+            initial_delay: Duration::from_secs(1),
+            max_delay: Duration::from_secs(30),
+        };
         assert_eq!(RetryPolicy::default(), expected);
     }
 
@@ -189,9 +201,9 @@ mod tests {
 
     #[test]
     fn at_once_holds_for_the_first_retry_only() {
-        check(0, 0.5, Retry::AtOnce, Some(0));
-        check(1, 0.0, Retry::AtOnce, Some(2000));
-        check(3, 1.0, Retry::AtOnce, Some(4000));
+        check(0, 0.5, Retry::Immediate, Some(0));
+        check(1, 0.0, Retry::Immediate, Some(2000));
+        check(3, 1.0, Retry::Immediate, Some(4000));
     }
 
     #[test]
@@ -206,12 +218,12 @@ mod tests {
     #[test]
     fn never_and_a_spent_budget_give_no_retry() {
         check(0, 0.0, Retry::Never, None);
-        for error in [Retry::AtOnce, Retry::Backoff, Retry::After(Duration::from_secs(1))] {
-            assert!(POLICY.delay(8, 0.0, error).is_some(), "{error:?}");
+        for error in [Retry::Immediate, Retry::Backoff, Retry::After(Duration::from_secs(1))] {
+            assert!(POLICY.next_delay(8, 0.0, error).is_some(), "{error:?}");
             check(9, 0.0, error, None);
             check(u32::MAX, 0.0, error, None);
-            let off = RetryPolicy { max: 0, ..POLICY };
-            assert_eq!(off.delay(0, 0.0, error), None, "{error:?}");
+            let off = RetryPolicy { max_retries: 0, ..POLICY };
+            assert_eq!(off.next_delay(0, 0.0, error), None, "{error:?}");
         }
     }
 
@@ -226,15 +238,18 @@ mod tests {
         ];
         let jitters = [0.0, -0.0, 0.25, 0.999_999_999, 1.0, f64::MIN_POSITIVE, f64::NAN, -f64::MAX];
         for (initial, cap) in waits.into_iter().flat_map(|i| waits.map(|cap| (i, cap))) {
-            let policy = RetryPolicy { max: u32::MAX, initial, cap };
+            let policy =
+                RetryPolicy { max_retries: u32::MAX, initial_delay: initial, max_delay: cap };
             for retries in [0, 1, 30, 31, 32, 63, 64, 94, 95, 96, 97, 128, u32::MAX - 1] {
-                let whole = policy.delay(retries, 0.0, Retry::Backoff).expect("retries are left");
+                let whole =
+                    policy.next_delay(retries, 0.0, Retry::Backoff).expect("retries are left");
                 assert!(whole <= cap && whole >= initial.min(cap), "{policy:?} {retries}");
                 if retries >= 94 && initial > Duration::ZERO {
                     assert_eq!(whole, cap, "{policy:?} {retries}");
                 }
                 for jitter in jitters {
-                    let wait = policy.delay(retries, jitter, Retry::Backoff).expect("as above");
+                    let wait =
+                        policy.next_delay(retries, jitter, Retry::Backoff).expect("as above");
                     assert!(wait <= whole && wait >= whole / 2, "{policy:?} {retries} {jitter}");
                 }
             }
@@ -257,7 +272,7 @@ mod tests {
         check_header(Some("0"), None, Some(0));
         check_header(Some("3600"), None, Some(3_600_000));
         let now = SystemTime::UNIX_EPOCH;
-        assert_eq!(retry_after(Some("1e300"), None, now), Some(Duration::MAX));
+        assert_eq!(parse_retry_after(Some("1e300"), None, now), Some(Duration::MAX));
     }
 
     #[test]
@@ -275,14 +290,18 @@ mod tests {
             check(polls, 0.9, Retry::Poll, Some(1000));
         }
         check(300, 0.0, Retry::Poll, None);
-        let off = RetryPolicy { max: 0, ..POLICY };
-        assert_eq!(off.delay(0, 0.0, Retry::Poll), None);
+        let off = RetryPolicy { max_retries: 0, ..POLICY };
+        assert_eq!(off.next_delay(0, 0.0, Retry::Poll), None);
     }
 
     #[test]
     fn a_message_may_ask_for_a_delay() {
         let check = |message: &str, expected_ms: Option<u64>| {
-            assert_eq!(asked_for(message), expected_ms.map(Duration::from_millis), "{message}");
+            assert_eq!(
+                find_retry_delay(message),
+                expected_ms.map(Duration::from_millis),
+                "{message}"
+            );
         };
         check("Rate limit reached. Please try again in 1.2s. Visit https://x.", Some(1200));
         check("please try again in 350ms.", Some(350));

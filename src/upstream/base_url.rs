@@ -11,7 +11,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 /// Endpoints that people paste along with the base; longest first, one of them is cut off.
-const ENDPOINTS: [&str; 4] = ["/chat/completions", "/completions", "/embeddings", "/models"];
+const ENDPOINT_PATHS: [&str; 4] = ["/chat/completions", "/completions", "/embeddings", "/models"];
 
 /// The path of a base that names only a server.
 const DEFAULT_PATH: &str = "/v1";
@@ -44,7 +44,7 @@ impl BaseUrl {
     /// # Errors
     /// A sentence that says what to write instead. It never repeats any of `text`.
     pub fn parse(text: &str) -> Result<Self, String> {
-        if !text.chars().all(is_url_character) {
+        if !text.chars().all(is_url_char) {
             return Err("write a URL without blanks, braces or other characters that must be \
                         percent-encoded"
                 .to_owned());
@@ -59,7 +59,7 @@ impl BaseUrl {
 
         let (host, port) = split_authority(authority)?;
         let port = port.unwrap_or(default_port);
-        let mut origin = format!("{scheme}://{}", bracketed(&host));
+        let mut origin = format!("{scheme}://{}", bracket_ipv6(&host));
         if port != default_port {
             origin.push_str(&format!(":{port}"));
         }
@@ -69,7 +69,7 @@ impl BaseUrl {
             "" if host.ends_with(AZURE_HOST) => AZURE_ROOT,
             _ => path,
         };
-        Ok(Self { origin, host, port, path: normal_path(path), query: query.to_owned() })
+        Ok(Self { origin, host, port, path: normalize_path(path), query: query.to_owned() })
     }
 
     /// The URL of an endpoint: `path` is relative to the base and has no query of its own, such as
@@ -84,10 +84,10 @@ impl BaseUrl {
     /// model is a part of the path unless the base names a deployment, and where the list of models
     /// stands beside the deployments (openai-wire.md 1.2).
     #[must_use]
-    pub fn endpoint(&self, path: &str, model: Option<&str>) -> String {
-        let Some((root, deployment)) = self.azure() else { return self.join(path) };
+    pub fn endpoint_url(&self, path: &str, model: Option<&str>) -> String {
+        let Some((root, deployment)) = self.split_azure_path() else { return self.join(path) };
         let Self { origin, query, .. } = self;
-        let deployment = deployment.map(str::to_owned).or_else(|| model.map(encoded));
+        let deployment = deployment.map(str::to_owned).or_else(|| model.map(percent_encode));
         match deployment.filter(|_| path != "models") {
             Some(deployment) => format!("{origin}{root}/deployments/{deployment}/{path}{query}"),
             None => format!("{origin}{root}/{path}{query}"),
@@ -96,13 +96,13 @@ impl BaseUrl {
 
     /// Whether the upstream speaks Azure's dated API, which wants its key in a header of its own.
     #[must_use]
-    pub fn is_azure_dated(&self) -> bool {
-        self.azure().is_some()
+    pub fn is_azure_versioned(&self) -> bool {
+        self.split_azure_path().is_some()
     }
 
     /// Azure's dated API is known by its version in the query: the path down to `/openai`, and the
     /// deployment that the base names, if it names one.
-    fn azure(&self) -> Option<(&str, Option<&str>)> {
+    fn split_azure_path(&self) -> Option<(&str, Option<&str>)> {
         let is_dated = self.query.trim_start_matches('?').split('&').any(|part| {
             part.split_once('=').is_some_and(|(name, _)| name.eq_ignore_ascii_case("api-version"))
         });
@@ -179,7 +179,7 @@ impl fmt::Debug for BaseUrl {
 }
 
 /// A text as one step of a path.
-fn encoded(text: &str) -> String {
+fn percent_encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
@@ -194,7 +194,7 @@ fn encoded(text: &str) -> String {
 /// Any text that may hold a URL, fit to be shown: what could be a user name, a password, a query's
 /// value or a fragment is masked. It asks for no valid URL, so it serves error messages too.
 #[must_use]
-pub fn mask(text: &str) -> Cow<'_, str> {
+pub fn mask_url(text: &str) -> Cow<'_, str> {
     if !text.contains(['@', '?', '#']) {
         return Cow::Borrowed(text);
     }
@@ -231,7 +231,7 @@ fn mask_query(query: &str) -> String {
 }
 
 /// Printable ASCII that RFC 3986 lets stand in a URL as it is.
-fn is_url_character(c: char) -> bool {
+fn is_url_char(c: char) -> bool {
     c.is_ascii_graphic() && !matches!(c, '"' | '<' | '>' | '\\' | '^' | '`' | '{' | '|' | '}')
 }
 
@@ -298,19 +298,19 @@ fn parse_port(text: &str) -> Result<Option<u16>, String> {
 }
 
 /// One slash between segments, none at the end, no endpoint, and never empty.
-fn normal_path(path: &str) -> String {
+fn normalize_path(path: &str) -> String {
     let mut normal = String::new();
     for segment in path.split('/').filter(|segment| !segment.is_empty()) {
         normal.push('/');
         normal.push_str(segment);
     }
-    if let Some(base) = ENDPOINTS.iter().find_map(|endpoint| normal.strip_suffix(endpoint)) {
+    if let Some(base) = ENDPOINT_PATHS.iter().find_map(|endpoint| normal.strip_suffix(endpoint)) {
         normal.truncate(base.len());
     }
     if normal.is_empty() { DEFAULT_PATH.to_owned() } else { normal }
 }
 
-fn bracketed(host: &str) -> Cow<'_, str> {
+fn bracket_ipv6(host: &str) -> Cow<'_, str> {
     if host.contains(':') { Cow::Owned(format!("[{host}]")) } else { Cow::Borrowed(host) }
 }
 
@@ -340,7 +340,7 @@ mod tests {
         let error = BaseUrl::parse(base).expect_err(base);
         assert!(error.contains(word), "{base}: {error}");
         assert!(!error.contains("s3cret"), "{base}: {error}");
-        let shown = mask(base);
+        let shown = mask_url(base);
         assert!(!shown.contains("s3cret"), "{base}: {shown}");
     }
 
@@ -383,7 +383,7 @@ mod tests {
     #[test]
     fn azure_has_the_model_in_its_path_and_its_list_beside_the_deployments() {
         let check = |base: &str, path: &str, expected: &str| {
-            assert_eq!(parse(base).endpoint(path, Some("a b/c")), expected, "{base}");
+            assert_eq!(parse(base).endpoint_url(path, Some("a b/c")), expected, "{base}");
         };
         let version = "?api-version=2024-10-21";
         let root = "https://r.openai.azure.com/openai";
@@ -391,7 +391,7 @@ mod tests {
             let chat = format!("{root}/deployments/a%20b%2Fc/chat/completions{version}");
             check(&base, "chat/completions", &chat);
             check(&base, "models", &format!("{root}/models{version}"));
-            assert!(parse(&base).is_azure_dated());
+            assert!(parse(&base).is_azure_versioned());
         }
         let base = format!("{root}/deployments/mine{version}");
         let chat = format!("{root}/deployments/mine/chat/completions{version}");
@@ -403,12 +403,12 @@ mod tests {
         check(&base, "embeddings", &chat);
         for base in ["https://r.openai.azure.com", "https://r.openai.azure.com/openai/v1"] {
             check(base, "models", "https://r.openai.azure.com/openai/v1/models");
-            assert!(!parse(base).is_azure_dated(), "{base}");
+            assert!(!parse(base).is_azure_versioned(), "{base}");
         }
         check("http://h/v1", "models", "http://h/v1/models");
         check("https://api.groq.com/openai/v1", "models", "https://api.groq.com/openai/v1/models");
         assert_eq!(
-            parse(&format!("{root}{version}")).endpoint("chat/completions", None),
+            parse(&format!("{root}{version}")).endpoint_url("chat/completions", None),
             format!("{root}/chat/completions{version}")
         );
     }
@@ -497,20 +497,24 @@ mod tests {
         assert_eq!(url.to_string(), "http://h/v1?code=***");
         assert_eq!(format!("{url:?}"), "BaseUrl(http://h/v1?code=***)");
         for text in ["ftp://h/?code=half@s3cret", "h?half@s3cret", "http://h#half@s3cret"] {
-            assert!(!mask(text).contains("s3cret"), "{}", mask(text));
-            assert_eq!(mask(&mask(text)), mask(text));
+            assert!(!mask_url(text).contains("s3cret"), "{}", mask_url(text));
+            assert_eq!(mask_url(&mask_url(text)), mask_url(text));
         }
-        assert_eq!(mask("http://u:p?w@h"), "http://***@***", "whose password it is cannot be told");
+        assert_eq!(
+            mask_url("http://u:p?w@h"),
+            "http://***@***",
+            "whose password it is cannot be told"
+        );
     }
 
     #[test]
     fn masking_leaves_other_text_alone() {
-        assert_eq!(mask("12 MiB"), "12 MiB");
-        assert_eq!(mask("http://h/v1"), "http://h/v1");
-        assert_eq!(mask("http://a:b@h/v1?x=1#f"), "http://***@h/v1?x=***#***");
-        assert_eq!(mask("a@b://c"), "***@b://c");
-        assert_eq!(mask("http://a:b@c@h"), "http://***@h");
-        assert_eq!(mask(&mask("http://a@h?x=1&y#z")), mask("http://a@h?x=1&y#z"));
+        assert_eq!(mask_url("12 MiB"), "12 MiB");
+        assert_eq!(mask_url("http://h/v1"), "http://h/v1");
+        assert_eq!(mask_url("http://a:b@h/v1?x=1#f"), "http://***@h/v1?x=***#***");
+        assert_eq!(mask_url("a@b://c"), "***@b://c");
+        assert_eq!(mask_url("http://a:b@c@h"), "http://***@h");
+        assert_eq!(mask_url(&mask_url("http://a@h?x=1&y#z")), mask_url("http://a@h?x=1&y#z"));
     }
 
     #[test]

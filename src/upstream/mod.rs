@@ -4,7 +4,7 @@
 //! attempts; an attempt is repeated only when [`Error::retry`](crate::error::Error::retry) says so,
 //! and never once a byte of the answer's body was handed on: a [`call`](Client) ends with the
 //! answer's head. The key goes into one header here and is never formatted anywhere else. No prompt
-//! and no answer is logged but through [`Bodies`].
+//! and no answer is logged but through [`BodyLog`].
 
 pub mod backoff;
 pub mod base_url;
@@ -22,29 +22,29 @@ use self::transport::agent;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-pub use self::pass_through::{PassedAnswer, PassedBody, PassedHeaders};
-pub use self::response::{Answer, EventStream};
+pub use self::pass_through::{PassHeaders, PassResponse, PassResponseBody};
+pub use self::response::{EventStream, UpstreamResponse};
 use crate::api::openai::request::{
     ChatRequest, CompletionRequest, EmbeddingRequest, InfillRequest,
 };
-use crate::api::openai::request_body::{Body, Lender};
-use crate::backends::errors::Details;
+use crate::api::openai::request_body::{BorrowedParts, RequestBody};
+use crate::backends::errors::ErrorDetails;
 use crate::backends::profiles;
 use crate::backends::profiles::Profile;
 use crate::config::Config;
 use crate::error::{Error, Result, Side};
-use crate::observe::body_log::Bodies;
+use crate::observe::body_log::BodyLog;
 use crate::observe::metrics::Metrics;
 use crate::observe::redact::{Redactor, Secret};
 use crate::translate::infill;
 use crate::upstream::backoff::RetryPolicy;
 use crate::upstream::base_url::BaseUrl;
-use crate::upstream::breaker::{Breaker, Caller, Circuit};
-use crate::upstream::repair::cache::Learnt;
-use crate::upstream::repair::{Adaptable, Repair};
+use crate::upstream::breaker::{Breaker, Caller, CircuitState};
+use crate::upstream::repair::cache::RepairCache;
+use crate::upstream::repair::{Repair, Repairable};
 
 /// Everything about waiting that a test wants to decide.
-pub struct Pacing {
+pub struct RetryEnv {
     /// Sleeps between attempts; `false` when the program is to end.
     pub sleep: Box<dyn Fn(Duration) -> bool + Send + Sync>,
     /// A random number from 0 up to, not including, 1.
@@ -61,46 +61,46 @@ pub struct Trace {
     /// Attempts so far.
     pub attempts: u32,
     /// When the latest attempt began.
-    pub sent: Option<Instant>,
+    pub last_attempt_at: Option<Instant>,
     /// Tokens of the prompt and of the answer, once they are known.
     pub tokens: (u64, u64),
     /// How often a streamed answer was waited for.
-    pub waits: u32,
+    pub wait_count: u32,
     /// Whether it was a long one.
-    pub is_long: bool,
+    pub is_long_stream: bool,
     /// What the upstream said when it refused the latest attempt; not redacted, and never shown.
-    pub refusal: Option<Details>,
+    pub refusal: Option<ErrorDetails>,
     /// Which connections the next attempt may use.
-    pub pooled: Pooled,
+    pub connection_policy: ConnectionPolicy,
 }
 
 /// Which of the kept connections an attempt may use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Pooled {
+pub enum ConnectionPolicy {
     /// Any, or a new one.
     #[default]
-    Any,
+    Reuse,
     /// None; they are closed.
-    Emptied,
+    Fresh,
     /// None; they stay for others.
-    Apart,
+    Dedicated,
 }
 
 /// A client of one upstream, shared by all workers.
 pub struct Client {
     agent: agent::Agent,
-    base: BaseUrl,
-    key: Option<Secret>,
+    base_url: BaseUrl,
+    api_key: Option<Secret>,
     redactor: Redactor,
-    bodies: Bodies,
-    policy: RetryPolicy,
-    pacing: Pacing,
+    body_log: BodyLog,
+    retry_policy: RetryPolicy,
+    retry_env: RetryEnv,
     request_timeout: Duration,
     metrics: Arc<Metrics>,
     breaker: Breaker,
-    learnt: Learnt,
-    profile: Option<&'static Profile>,
-    asides: model_list::Asides,
+    repair_cache: RepairCache,
+    configured_profile: Option<&'static Profile>,
+    model_details: model_list::ModelDetails,
 }
 
 /// One call: what is asked for, and for how long.
@@ -111,10 +111,10 @@ struct Call<'a> {
     path: &'static str,
     /// The upstream's id of the model, where the request is about one.
     model: Option<&'a str>,
-    body: Option<&'a Body<'a>>,
+    body: Option<&'a RequestBody<'a>>,
     /// Whether a stream is asked for.
     stream: bool,
-    policy: RetryPolicy,
+    retry_policy: RetryPolicy,
     caller: Caller,
     timeout: Duration,
 }
@@ -122,34 +122,36 @@ struct Call<'a> {
 impl Client {
     /// A client for the configured upstream.
     #[must_use]
-    pub fn new(config: &Config, pacing: Pacing, metrics: Arc<Metrics>) -> Self {
+    pub fn new(config: &Config, retry_env: RetryEnv, metrics: Arc<Metrics>) -> Self {
         Self {
             agent: agent::Agent::new(config),
-            base: config.base_url.clone(),
-            key: config.api_key.clone(),
+            base_url: config.base_url.clone(),
+            api_key: config.api_key.clone(),
             redactor: config.redactor(),
-            bodies: Bodies::new(config.log_bodies, config.redactor()),
-            policy: config.retry,
-            pacing,
+            body_log: BodyLog::new(config.log_bodies, config.redactor()),
+            retry_policy: config.retry,
+            retry_env,
             request_timeout: config.request_timeout,
             metrics,
-            breaker: Breaker::new(config.circuit, config.workers),
-            learnt: Learnt::default(),
-            profile: config.profile.or_else(|| profiles::by_host(config.base_url.host())),
-            asides: model_list::Asides::default(),
+            breaker: Breaker::new(config.breaker, config.workers),
+            repair_cache: RepairCache::default(),
+            configured_profile: config
+                .profile
+                .or_else(|| profiles::find_by_host(config.base_url.host())),
+            model_details: model_list::ModelDetails::default(),
         }
     }
 
     /// The upstream's family, where the operator or the base URL names it.
     #[must_use]
-    pub fn profile(&self) -> Option<&'static Profile> {
-        self.profile
+    pub fn configured_profile(&self) -> Option<&'static Profile> {
+        self.configured_profile
     }
 
     /// The same, or as its answers have told so far.
     #[must_use]
-    pub fn family(&self) -> Option<&'static Profile> {
-        self.profile.or_else(|| self.agent.family())
+    pub fn current_profile(&self) -> Option<&'static Profile> {
+        self.configured_profile.or_else(|| self.agent.detected_profile())
     }
 
     /// Where its calls are counted.
@@ -160,8 +162,8 @@ impl Client {
 
     /// Whether the upstream is there, as far as the latest attempts told.
     #[must_use]
-    pub fn circuit(&self) -> Circuit {
-        self.breaker.circuit(Instant::now())
+    pub fn circuit_state(&self) -> CircuitState {
+        self.breaker.circuit_state(Instant::now())
     }
 
     /// What cleans texts of this upstream.
@@ -172,15 +174,19 @@ impl Client {
 
     /// What logs bodies, where the operator wants that.
     #[must_use]
-    pub fn bodies(&self) -> &Bodies {
-        &self.bodies
+    pub fn body_log(&self) -> &BodyLog {
+        &self.body_log
     }
 
     /// `POST chat/completions` for a whole answer.
     ///
     /// # Errors
     /// Those of the upstream.
-    pub fn chat(&self, request: &mut ChatRequest<'_>, trace: &mut Trace) -> Result<Answer> {
+    pub fn chat(
+        &self,
+        request: &mut ChatRequest<'_>,
+        trace: &mut Trace,
+    ) -> Result<UpstreamResponse> {
         self.post("chat", "chat/completions", request, trace)
     }
 
@@ -188,7 +194,11 @@ impl Client {
     ///
     /// # Errors
     /// Those of the upstream, up to the head of its answer.
-    pub fn chat_stream(&self, request: &mut ChatRequest<'_>, trace: &mut Trace) -> Result<Answer> {
+    pub fn chat_stream(
+        &self,
+        request: &mut ChatRequest<'_>,
+        trace: &mut Trace,
+    ) -> Result<UpstreamResponse> {
         self.post("chat_stream", "chat/completions", request, trace)
     }
 
@@ -200,7 +210,7 @@ impl Client {
         &self,
         request: &mut CompletionRequest<'_>,
         trace: &mut Trace,
-    ) -> Result<Answer> {
+    ) -> Result<UpstreamResponse> {
         self.post("complete", "completions", request, trace)
     }
 
@@ -212,7 +222,7 @@ impl Client {
         &self,
         request: &mut CompletionRequest<'_>,
         trace: &mut Trace,
-    ) -> Result<Answer> {
+    ) -> Result<UpstreamResponse> {
         self.post("complete_stream", "completions", request, trace)
     }
 
@@ -220,7 +230,11 @@ impl Client {
     ///
     /// # Errors
     /// Those of the upstream.
-    pub fn fim(&self, request: &mut CompletionRequest<'_>, trace: &mut Trace) -> Result<Answer> {
+    pub fn fim(
+        &self,
+        request: &mut CompletionRequest<'_>,
+        trace: &mut Trace,
+    ) -> Result<UpstreamResponse> {
         let operation = if request.stream { "fim_stream" } else { "fim" };
         self.post(operation, "fim/completions", request, trace)
     }
@@ -230,9 +244,13 @@ impl Client {
     ///
     /// # Errors
     /// Those of the upstream.
-    pub fn infill(&self, request: &mut InfillRequest<'_>, trace: &mut Trace) -> Result<Answer> {
+    pub fn infill(
+        &self,
+        request: &mut InfillRequest<'_>,
+        trace: &mut Trace,
+    ) -> Result<UpstreamResponse> {
         let operation = if request.stream { "infill_stream" } else { "infill" };
-        Ok(self.post(operation, "/infill", request, trace)?.mapped(infill::to_chunk))
+        Ok(self.post(operation, "/infill", request, trace)?.map_events(infill::to_chunk))
     }
 
     /// `POST embeddings`. The whole answer goes to `read`, which makes something of it; a failure of
@@ -247,32 +265,41 @@ impl Client {
         read: impl FnOnce(String) -> Result<T>,
     ) -> Result<T> {
         let text = self.post("embed", "embeddings", request, trace)?.into_text()?;
-        read(text).map_err(|error| self.failed(self.cleaned(error)))
+        read(text).map_err(|error| self.count_failure(self.redact_error(error)))
     }
 
     fn post(
         &self,
         operation: &'static str,
         path: &'static str,
-        request: &mut (impl Adaptable + Lender),
+        request: &mut (impl Repairable + BorrowedParts),
         trace: &mut Trace,
-    ) -> Result<Answer> {
-        self.adapted(operation, path, request, trace, |request, trace| {
-            let body = Body::of(request)
+    ) -> Result<UpstreamResponse> {
+        self.with_repairs(operation, path, request, trace, |request, trace| {
+            let body = RequestBody::from_request(request)
                 .map_err(|_| Error::Internal("a request that cannot be serialised"))?;
-            let (policy, timeout) = (self.policy, self.request_timeout);
+            let (policy, timeout) = (self.retry_policy, self.request_timeout);
             let (body, stream) = (Some(&body), operation.ends_with("_stream"));
             let (method, model) = ("POST", Some(request.model()));
             let caller = Caller::New;
-            let call =
-                Call { operation, method, path, model, body, stream, policy, caller, timeout };
+            let call = Call {
+                operation,
+                method,
+                path,
+                model,
+                body,
+                stream,
+                retry_policy: policy,
+                caller,
+                timeout,
+            };
             self.send(&call, trace)
         })
     }
 
     /// Sends a request, and sends it again at once when the upstream refuses a parameter that can be
     /// mended; what was learnt of the model before is done at the start.
-    fn adapted<R: Adaptable, T>(
+    fn with_repairs<R: Repairable, T>(
         &self,
         operation: &'static str,
         path: &'static str,
@@ -281,21 +308,22 @@ impl Client {
         mut send: impl FnMut(&R, &mut Trace) -> Result<T>,
     ) -> Result<T> {
         let id = request.model().to_owned();
-        for repair in self.learnt.of(path, &id, Instant::now()) {
+        for repair in self.repair_cache.get(path, &id, Instant::now()) {
             request.apply(&repair);
         }
         let (mut tried, mut made) = (Vec::new(), Vec::new());
         for round in 0.. {
             let error = match send(request, trace) {
                 Ok(answer) => {
-                    self.learnt.keep(path, &id, &made, Instant::now());
+                    self.repair_cache.insert(path, &id, &made, Instant::now());
                     return Ok(answer);
                 }
                 Err(error) => error,
             };
-            let may_mend = round < repair::MOST_ROUNDS && error.is_refusal();
+            let may_mend = round < repair::MAX_ROUNDS && error.is_upstream_rejection();
             match trace.refusal.take() {
-                Some(it) if may_mend && mend(&it, request, &mut tried, &mut made, trace) => {}
+                Some(it)
+                    if may_mend && repair_request(&it, request, &mut tried, &mut made, trace) => {}
                 Some(_) => {
                     // Which was left to us to tell.
                     self.log_failure(operation, trace, &error, None);
@@ -307,17 +335,17 @@ impl Client {
         Err(Error::Internal("repairs without end"))
     }
 
-    fn send(&self, call: &Call<'_>, trace: &mut Trace) -> Result<Answer> {
-        let how = (call.policy, call.caller);
-        self.retried(call.operation, how, trace, |trace| self.attempt(call, trace))
+    fn send(&self, call: &Call<'_>, trace: &mut Trace) -> Result<UpstreamResponse> {
+        let how = (call.retry_policy, call.caller);
+        self.retry(call.operation, how, trace, |trace| self.attempt(call, trace))
     }
 
-    fn attempt(&self, call: &Call<'_>, trace: &mut Trace) -> Result<Answer> {
-        let url = self.url(call.path, call.model);
+    fn attempt(&self, call: &Call<'_>, trace: &mut Trace) -> Result<UpstreamResponse> {
+        let url = self.build_url(call.path, call.model);
         if let Some(body) = call.body {
-            self.bodies.log_pieces(&trace.request_id, "request to the upstream", body.pieces());
+            self.body_log.log_pieces(&trace.request_id, "request to the upstream", body.pieces());
         }
-        let request = self.request(&url, call.body, call.timeout, trace);
+        let request = self.build_request(&url, call.body, call.timeout, trace);
         let response = self.agent.send(&request)?;
         let hint = agent::FailureHint {
             method: call.method,
@@ -326,38 +354,47 @@ impl Client {
             now: SystemTime::now(),
         };
         let mut refusal = None;
-        let tap = self.bodies.tap(&trace.request_id);
-        let checked = agent::check(response, &hint, &self.redactor, (&mut refusal, tap.as_ref()));
+        let tap = self.body_log.logger(&trace.request_id);
+        let checked =
+            agent::check_status(response, &hint, &self.redactor, (&mut refusal, tap.as_ref()));
         // Only what was sent can be mended.
         trace.refusal = refusal.filter(|_| call.body.is_some());
-        Answer::of(checked?, call.stream, (call.timeout, tap), &self.metrics)
+        UpstreamResponse::from_response(checked?, call.stream, (call.timeout, tap), &self.metrics)
     }
 
-    fn url(&self, path: &str, model: Option<&str>) -> String {
+    fn build_url(&self, path: &str, model: Option<&str>) -> String {
         if path.starts_with('/') {
-            format!("{}{path}", self.base.origin())
+            format!("{}{path}", self.base_url.origin())
         } else {
-            self.base.endpoint(path, model)
+            self.base_url.endpoint_url(path, model)
         }
     }
 
-    fn request<'a>(
+    fn build_request<'a>(
         &'a self,
         url: &'a str,
-        body: Option<&'a Body<'a>>,
+        body: Option<&'a RequestBody<'a>>,
         timeout: Duration,
         trace: &'a Trace,
     ) -> agent::Request<'a> {
-        let (key, azure) = (self.key.as_ref(), self.base.is_azure_dated());
-        let (request_id, pooled) = (trace.request_id.as_str(), trace.pooled);
-        agent::Request { url, key, azure, request_id, body, timeout, pooled }
+        let (key, azure) = (self.api_key.as_ref(), self.base_url.is_azure_versioned());
+        let (request_id, pooled) = (trace.request_id.as_str(), trace.connection_policy);
+        agent::Request {
+            url,
+            key,
+            azure_key_header: azure,
+            request_id,
+            body,
+            timeout,
+            connection_policy: pooled,
+        }
     }
 
     /// Texts of the upstream that were found inside a success are cleaned like all others.
-    fn cleaned(&self, error: Error) -> Error {
+    fn redact_error(&self, error: Error) -> Error {
         match error {
             Error::UpstreamInBand { status, message } => {
-                let message = self.redactor.clean(&message).into_owned();
+                let message = self.redactor.redact(&message).into_owned();
                 Error::UpstreamInBand { status, message }
             }
             other => other,
@@ -366,24 +403,24 @@ impl Client {
 }
 
 /// Counts a failure, if it is the upstream's.
-fn failed(metrics: &Metrics, error: Error) -> Error {
+fn count_failure(metrics: &Metrics, error: Error) -> Error {
     if error.side() == Side::Upstream {
-        metrics.upstream_failed(error.kind());
+        metrics.count_upstream_failure(error.kind());
     }
     error
 }
 
 /// Mends a request that was refused; whether it is worth sending again. `tried` are all repairs so
 /// far, none of which is made twice, and `made` those that count in the end.
-fn mend(
-    refusal: &Details,
-    request: &mut impl Adaptable,
+fn repair_request(
+    refusal: &ErrorDetails,
+    request: &mut impl Repairable,
     tried: &mut Vec<Repair>,
     made: &mut Vec<Repair>,
     trace: &Trace,
 ) -> bool {
     let mut mended = false;
-    for repair in repair::repairs(refusal, request) {
+    for repair in repair::plan_repairs(refusal, request) {
         if tried.contains(&repair) || !request.apply(&repair) {
             continue;
         }
@@ -391,7 +428,7 @@ fn mend(
         mended = true;
         tried.push(repair.clone());
         let before = made.len();
-        made.retain(|known| !repair.undoes(known));
+        made.retain(|known| !repair.is_inverse_of(known));
         if made.len() == before {
             made.push(repair);
         }

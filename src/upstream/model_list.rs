@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Call, Client, Trace};
-use crate::backends::profiles::Side;
+use crate::backends::profiles::DetailsProbe;
 use crate::error::Result;
 use crate::models::model;
-use crate::models::model::{Listed, Told};
+use crate::models::model::{ModelFacts, ModelList};
 use crate::upstream::backoff::RetryPolicy;
 use crate::upstream::breaker::Caller;
 
@@ -21,22 +21,22 @@ use crate::upstream::breaker::Caller;
 const LIST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The longest wait for a model list that is only a help, or for a sign of life.
-const SHORT_TIMEOUT: Duration = Duration::from_secs(10);
+const QUICK_LIST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The longest wait for what is told beside a list: somebody waits for the list itself.
-const ASIDE_TIMEOUT: Duration = Duration::from_secs(3);
+const DETAILS_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long a place that told nothing is left alone.
-const LEFT_ALONE: Duration = Duration::from_secs(600);
+const DETAILS_RETRY_INTERVAL: Duration = Duration::from_secs(600);
 
 /// What was told beside the list, and where nothing was.
 #[derive(Default)]
-pub(super) struct Asides(Mutex<HashMap<&'static str, Aside>>);
+pub(super) struct ModelDetails(Mutex<HashMap<&'static str, DetailsEntry>>);
 
 #[derive(Clone, Default)]
-struct Aside {
-    told: Option<Arc<Told>>,
-    failed: Option<Instant>,
+struct DetailsEntry {
+    facts: Option<Arc<ModelFacts>>,
+    failed_at: Option<Instant>,
 }
 
 impl Client {
@@ -45,46 +45,47 @@ impl Client {
     /// # Errors
     /// Those of the upstream, and [`Error::UpstreamProtocol`](crate::error::Error::UpstreamProtocol)
     /// when the answer is no list.
-    pub fn list_models(&self, trace: &mut Trace) -> Result<Listed> {
-        let listed = self.list((self.policy, Caller::New), LIST_TIMEOUT, trace)?;
-        Ok(self.completed(listed, trace))
+    pub fn list_models(&self, trace: &mut Trace) -> Result<ModelList> {
+        let listed = self.fetch_list((self.retry_policy, Caller::New), LIST_TIMEOUT, trace)?;
+        Ok(self.add_details(listed, trace))
     }
 
     /// The same, with one short attempt at the list.
     ///
     /// # Errors
     /// As [`Client::list_models`]; nothing is tried twice.
-    pub fn list_models_once(&self, trace: &mut Trace) -> Result<Listed> {
-        let listed = self.list((self.no_retry(), Caller::New), SHORT_TIMEOUT, trace)?;
-        Ok(self.completed(listed, trace))
+    pub fn list_models_quickly(&self, trace: &mut Trace) -> Result<ModelList> {
+        let listed =
+            self.fetch_list((self.no_retry_policy(), Caller::New), QUICK_LIST_TIMEOUT, trace)?;
+        Ok(self.add_details(listed, trace))
     }
 
     /// Whether the upstream answers: how many models it lists. Nobody else is asked. It is asked also
     /// while others are told at once that it is not there.
     ///
     /// # Errors
-    /// As [`Client::list_models_once`].
-    pub fn health_check(&self, trace: &mut Trace) -> Result<usize> {
-        let how = (self.no_retry(), Caller::Check);
-        self.list(how, SHORT_TIMEOUT, trace).map(|listed| listed.len())
+    /// As [`Client::list_models_quickly`].
+    pub fn check_health(&self, trace: &mut Trace) -> Result<usize> {
+        let how = (self.no_retry_policy(), Caller::HealthCheck);
+        self.fetch_list(how, QUICK_LIST_TIMEOUT, trace).map(|listed| listed.len())
     }
 
-    fn no_retry(&self) -> RetryPolicy {
-        RetryPolicy { max: 0, ..self.policy }
+    fn no_retry_policy(&self) -> RetryPolicy {
+        RetryPolicy { max_retries: 0, ..self.retry_policy }
     }
 
-    fn list(
+    fn fetch_list(
         &self,
         how: (RetryPolicy, Caller),
         timeout: Duration,
         trace: &mut Trace,
-    ) -> Result<Listed> {
-        let call = self.get("list_models", "models", how, timeout);
-        let list = self.send(&call, trace)?.into_text().and_then(|body| model::read_list(&body));
-        list.map_err(|error| self.failed(self.cleaned(error)))
+    ) -> Result<ModelList> {
+        let call = self.build_get_call("list_models", "models", how, timeout);
+        let list = self.send(&call, trace)?.into_text().and_then(|body| model::parse_list(&body));
+        list.map_err(|error| self.count_failure(self.redact_error(error)))
     }
 
-    fn get(
+    fn build_get_call(
         &self,
         operation: &'static str,
         path: &'static str,
@@ -93,43 +94,48 @@ impl Client {
     ) -> Call<'static> {
         let (body, stream, timeout) = (None, false, timeout.min(self.request_timeout));
         let (method, model) = ("GET", None);
-        Call { operation, method, path, model, body, stream, policy, caller, timeout }
+        Call { operation, method, path, model, body, stream, retry_policy: policy, caller, timeout }
     }
 
     /// The list with all that is known besides: its family, what its side source tells, and the
     /// well-known facts.
-    fn completed(&self, mut listed: Listed, trace: &Trace) -> Listed {
-        if let Some(profile) = self.family() {
-            listed.is_of(profile);
+    fn add_details(&self, mut listed: ModelList, trace: &Trace) -> ModelList {
+        if let Some(profile) = self.current_profile() {
+            listed.set_profile(profile);
         }
-        if let Some(told) = listed.side().and_then(|side| self.told(side, trace)) {
-            listed.learn(&told);
+        if let Some(told) = listed.details_probe().and_then(|side| self.get_details(side, trace)) {
+            listed.merge_facts(&told);
         }
-        listed.settled()
+        listed.with_defaults()
     }
 
     /// What a side source tells, from the first of its places that answers.
-    fn told(&self, side: Side, trace: &Trace) -> Option<Arc<Told>> {
+    fn get_details(&self, side: DetailsProbe, trace: &Trace) -> Option<Arc<ModelFacts>> {
         side.paths().iter().find_map(|path| {
-            let aside = self.asides.at(path);
-            let left_alone = |failed: Instant| failed.elapsed() < LEFT_ALONE;
-            if aside.failed.is_some_and(left_alone) {
-                return aside.told;
+            let aside = self.model_details.get(path);
+            let left_alone = |failed: Instant| failed.elapsed() < DETAILS_RETRY_INTERVAL;
+            if aside.failed_at.is_some_and(left_alone) {
+                return aside.facts;
             }
-            let told = self.ask_aside(side, path, trace);
-            self.asides.note(path, told)
+            let told = self.fetch_details(side, path, trace);
+            self.model_details.record(path, told)
         })
     }
 
     /// One attempt that counts nowhere: a server without such a place is not failing.
-    fn ask_aside(&self, side: Side, path: &'static str, trace: &Trace) -> Option<Arc<Told>> {
-        let how = (self.no_retry(), Caller::New);
-        let call = self.get("list_models_aside", path, how, ASIDE_TIMEOUT);
+    fn fetch_details(
+        &self,
+        side: DetailsProbe,
+        path: &'static str,
+        trace: &Trace,
+    ) -> Option<Arc<ModelFacts>> {
+        let how = (self.no_retry_policy(), Caller::New);
+        let call = self.build_get_call("list_models_aside", path, how, DETAILS_TIMEOUT);
         let mut aside = Trace { request_id: trace.request_id.clone(), ..Trace::default() };
         let answer = self.attempt(&call, &mut aside).and_then(|answer| answer.into_text());
         let (told, why) = match answer {
-            Ok(body) => (Told::read(side, &body), "not the expected answer".into()),
-            Err(error) => (None, self.redactor.clean(&error.to_string()).into_owned()),
+            Ok(body) => (ModelFacts::parse(side, &body), "not the expected answer".into()),
+            Err(error) => (None, self.redactor.redact(&error.to_string()).into_owned()),
         };
         if told.is_none() {
             log::debug!("{} {path} tells nothing: {why}", trace.request_id);
@@ -138,21 +144,21 @@ impl Client {
     }
 }
 
-impl Asides {
-    fn at(&self, path: &'static str) -> Aside {
-        self.kept().get(path).cloned().unwrap_or_default()
+impl ModelDetails {
+    fn get(&self, path: &'static str) -> DetailsEntry {
+        self.lock().get(path).cloned().unwrap_or_default()
     }
 
     /// Keeps what a place told. Where it told nothing, that is kept and what it told before.
-    fn note(&self, path: &'static str, told: Option<Arc<Told>>) -> Option<Arc<Told>> {
-        let mut kept = self.kept();
+    fn record(&self, path: &'static str, told: Option<Arc<ModelFacts>>) -> Option<Arc<ModelFacts>> {
+        let mut kept = self.lock();
         let aside = kept.entry(path).or_default();
-        aside.failed = told.is_none().then(Instant::now);
-        aside.told = told.or(aside.told.take());
-        aside.told.clone()
+        aside.failed_at = told.is_none().then(Instant::now);
+        aside.facts = told.or(aside.facts.take());
+        aside.facts.clone()
     }
 
-    fn kept(&self) -> MutexGuard<'_, HashMap<&'static str, Aside>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<&'static str, DetailsEntry>> {
         // No code can panic half-way through a change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

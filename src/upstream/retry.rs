@@ -7,18 +7,18 @@
 use std::time::{Duration, Instant};
 
 use super::transport::agent;
-use super::{Client, Pooled, Trace};
+use super::{Client, ConnectionPolicy, Trace};
 use crate::error::{Error, Result, Retry, Side};
 use crate::upstream::backoff::RetryPolicy;
-use crate::upstream::breaker::{Caller, Pass, Refused};
+use crate::upstream::breaker::{Caller, CircuitOpen, Permit};
 
 /// Who tells a client when to come back tells it no less than this.
-const SHORTEST_RETRY_AFTER: Duration = Duration::from_secs(1);
+const MIN_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl Client {
     /// Makes attempts until one has a good head or none may follow. While the circuit is open, only
     /// who finds a seat waits for another one.
-    pub(super) fn retried<T>(
+    pub(super) fn retry<T>(
         &self,
         operation: &'static str,
         (policy, mut caller): (RetryPolicy, Caller),
@@ -34,14 +34,14 @@ impl Client {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            if let Error::DownstreamGone(_) = error {
+            if let Error::ClientDisconnected(_) = error {
                 return Err(error);
             }
             let made = if error.retry() == Retry::Poll { &mut polls } else { &mut retries };
-            let mut delay = policy.delay(*made, (self.pacing.jitter)(), error.retry());
+            let mut delay = policy.next_delay(*made, (self.retry_env.jitter)(), error.retry());
             *made += 1;
-            if let (Some(_), Some(wait)) = (delay, self.breaker.wait(Instant::now())) {
-                seat = seat.or_else(|| self.breaker.seat());
+            if let (Some(_), Some(wait)) = (delay, self.breaker.min_retry_delay(Instant::now())) {
+                seat = seat.or_else(|| self.breaker.try_acquire_retry_slot());
                 delay = delay.filter(|_| seat.is_some()).map(|delay| delay.max(wait));
             }
             // A refusal is told by whoever cannot mend the request.
@@ -49,11 +49,11 @@ impl Client {
                 self.log_failure(operation, trace, &error, delay);
             }
             let Some(delay) = delay else { return Err(error) };
-            if !(self.pacing.sleep)(delay) {
-                agent::not_cancelled()?;
-                return Err(Error::Stopping);
+            if !(self.retry_env.sleep)(delay) {
+                agent::check_cancelled()?;
+                return Err(Error::ShuttingDown);
             }
-            caller = Caller::Returning;
+            caller = Caller::Retrying;
         }
     }
 
@@ -64,41 +64,43 @@ impl Client {
         trace: &mut Trace,
         attempt: &mut impl FnMut(&mut Trace) -> Result<T>,
     ) -> Result<T> {
-        let pass = self.enter(caller)?;
+        let pass = self.acquire_permit(caller)?;
         let mut result = self.counted(again, trace, &mut *attempt);
-        if let Err(Error::Stale(_)) = result {
+        if let Err(Error::StaleConnection(_)) = result {
             log::debug!("{} a kept connection was closed: once more", trace.request_id);
             // What else is kept is as old.
-            trace.pooled = Pooled::Emptied;
+            trace.connection_policy = ConnectionPolicy::Fresh;
             result = self.counted(true, trace, attempt);
-            trace.pooled = Pooled::Any;
+            trace.connection_policy = ConnectionPolicy::Reuse;
         }
-        self.tell(pass, &result);
+        self.record_outcome(pass, &result);
         result
     }
 
     /// Makes one attempt that can be made only once, on a connection of its own.
-    pub(super) fn once<T>(
+    pub(super) fn try_once<T>(
         &self,
         operation: &'static str,
         trace: &mut Trace,
         attempt: impl FnOnce(&mut Trace) -> Result<T>,
     ) -> Result<T> {
-        let result = self.enter(Caller::New).and_then(|pass| {
-            trace.pooled = Pooled::Apart;
+        let result = self.acquire_permit(Caller::New).and_then(|pass| {
+            trace.connection_policy = ConnectionPolicy::Dedicated;
             let result = self.counted(false, trace, attempt);
-            trace.pooled = Pooled::Any;
-            self.tell(pass, &result);
+            trace.connection_policy = ConnectionPolicy::Reuse;
+            self.record_outcome(pass, &result);
             result
         });
         result.inspect_err(|error| self.log_failure(operation, trace, error, None))
     }
 
-    fn enter(&self, caller: Caller) -> Result<Pass<'_>> {
-        self.breaker.enter(caller, Instant::now()).map_err(|Refused { reason, retry_in }| {
-            self.metrics.refused();
-            Error::UpstreamDown { reason, retry_in: retry_in.max(SHORTEST_RETRY_AFTER) }
-        })
+    fn acquire_permit(&self, caller: Caller) -> Result<Permit<'_>> {
+        self.breaker.try_acquire(caller, Instant::now()).map_err(
+            |CircuitOpen { reason, retry_in }| {
+                self.metrics.count_circuit_refusal();
+                Error::UpstreamDown { reason, retry_after: retry_in.max(MIN_RETRY_AFTER) }
+            },
+        )
     }
 
     fn counted<T>(
@@ -108,26 +110,26 @@ impl Client {
         attempt: impl FnOnce(&mut Trace) -> Result<T>,
     ) -> Result<T> {
         trace.attempts += 1;
-        trace.sent = Some(Instant::now());
+        trace.last_attempt_at = Some(Instant::now());
         trace.refusal = None;
-        self.metrics.attempt(again);
-        attempt(trace).map_err(|error| self.failed(error))
+        self.metrics.count_attempt(again);
+        attempt(trace).map_err(|error| self.count_failure(error))
     }
 
     /// Tells the breaker of an attempt. A client that left, and we ourselves, say nothing of the
     /// upstream.
-    fn tell<T>(&self, pass: Pass<'_>, result: &Result<T>) {
+    fn record_outcome<T>(&self, pass: Permit<'_>, result: &Result<T>) {
         let now = Instant::now();
         match result {
-            Err(error) if error.is_absence() => {
-                if pass.failed(&error.message(), now, (self.pacing.jitter)()) {
+            Err(error) if error.is_unreachable() => {
+                if pass.record_failure(&error.message(), now, (self.retry_env.jitter)()) {
                     log::warn!("the upstream is not there and is left alone for a while: {error}");
                 }
             }
             Err(error) if error.side() != Side::Upstream => {}
-            Err(Error::Stale(_)) => {}
+            Err(Error::StaleConnection(_)) => {}
             Ok(_) | Err(_) => {
-                if pass.answered(now) {
+                if pass.record_success(now) {
                     log::info!("the upstream is there again");
                 }
             }
@@ -151,12 +153,12 @@ impl Client {
             if known { log::Level::Debug } else { log::Level::Warn },
             "{} {operation} failed: error={} attempt={} {next}",
             trace.request_id,
-            self.redactor.clean(&error.to_string()),
+            self.redactor.redact(&error.to_string()),
             trace.attempts,
         );
     }
 
-    pub(super) fn failed(&self, error: Error) -> Error {
-        super::failed(&self.metrics, error)
+    pub(super) fn count_failure(&self, error: Error) -> Error {
+        super::count_failure(&self.metrics, error)
     }
 }

@@ -12,67 +12,73 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::api::openai::request::Message;
-use crate::translate::tool_calls::Call;
+use crate::translate::tool_calls::CompleteToolCall;
 
 /// Calls that are remembered.
-const MOST: usize = 1024;
+const MAX_CALLS: usize = 1024;
 
 /// The longest text that is kept with a call, in bytes.
-const LONGEST: usize = 64 * 1024;
+const MAX_EXTRA_BYTES: usize = 64 * 1024;
 
 /// The memory.
 #[derive(Debug, Default)]
-pub struct Keepsakes(Mutex<VecDeque<Keepsake>>);
+pub struct ToolCallExtras(Mutex<VecDeque<ToolCallExtra>>);
 
 #[derive(Debug)]
-struct Keepsake {
+struct ToolCallExtra {
     id: String,
-    function: String,
+    fingerprint: String,
     /// JSON.
     extra: String,
 }
 
-impl Keepsakes {
+impl ToolCallExtras {
     /// Remembers what came with these calls.
-    pub fn keep(&self, calls: &[Call]) {
+    pub fn save(&self, calls: &[CompleteToolCall]) {
         for call in calls {
-            let Some(extra) = call.extra.as_ref().filter(|extra| extra.len() <= LONGEST) else {
+            let Some(extra) =
+                call.extra_content.as_ref().filter(|extra| extra.len() <= MAX_EXTRA_BYTES)
+            else {
                 continue;
             };
-            let function = function(&call.name, &call.arguments);
-            let mut kept = self.kept();
-            if kept.len() >= MOST {
+            let function = fingerprint(&call.name, &call.arguments);
+            let mut kept = self.lock();
+            if kept.len() >= MAX_CALLS {
                 kept.pop_front();
             }
-            kept.push_back(Keepsake { id: call.id.clone(), function, extra: extra.clone() });
+            kept.push_back(ToolCallExtra {
+                id: call.id.clone(),
+                fingerprint: function,
+                extra: extra.clone(),
+            });
         }
     }
 
     /// Puts back what came with the calls of a conversation.
-    pub fn give_back(&self, messages: &mut [Message<'_>]) {
-        let kept = self.kept();
+    pub fn restore(&self, messages: &mut [Message<'_>]) {
+        let kept = self.lock();
         if kept.is_empty() {
             return;
         }
         for call in messages.iter_mut().flat_map(|message| &mut message.tool_calls) {
             let by_id = kept.iter().rev().find(|known| known.id == call.id);
             let found = by_id.or_else(|| {
-                let function = function(&call.function.name, &call.function.arguments);
-                kept.iter().rev().find(|known| known.function == function)
+                let function = fingerprint(&call.function.name, &call.function.arguments);
+                kept.iter().rev().find(|known| known.fingerprint == function)
             });
             call.extra_content =
                 found.and_then(|known| RawValue::from_string(known.extra.clone()).ok());
         }
     }
 
-    fn kept(&self) -> MutexGuard<'_, VecDeque<Keepsake>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<ToolCallExtra>> {
         // No code can panic half-way through a change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The same text for the same function and arguments, in whatever order a client writes them.
-fn function(name: &str, arguments: &str) -> String {
+fn fingerprint(name: &str, arguments: &str) -> String {
     let arguments = serde_json::from_str::<Value>(arguments).map_or_else(
         |_| arguments.to_owned(),
         // Members are sorted here.
@@ -86,43 +92,49 @@ mod tests {
     use super::*;
     use crate::api::openai::request::{FunctionCall, ToolCall};
 
-    fn call(id: &str, arguments: &str, extra: Option<&str>) -> Call {
+    fn call(id: &str, arguments: &str, extra: Option<&str>) -> CompleteToolCall {
         let (id, name, extra) = (id.to_owned(), "f".to_owned(), extra.map(str::to_owned));
-        Call { id, index: 0, name, arguments: arguments.to_owned(), extra }
+        CompleteToolCall {
+            id,
+            index: 0,
+            name,
+            arguments: arguments.to_owned(),
+            extra_content: extra,
+        }
     }
 
-    fn given_back(kept: &Keepsakes, id: &str, arguments: &str) -> Option<String> {
+    fn given_back(kept: &ToolCallExtras, id: &str, arguments: &str) -> Option<String> {
         let function = FunctionCall { name: "f".into(), arguments: arguments.into() };
         let call = ToolCall { id: id.into(), kind: "function", function, extra_content: None };
         let mut message = Message::text("assistant", "");
         message.tool_calls.push(call);
         let mut messages = [message];
-        kept.give_back(&mut messages);
+        kept.restore(&mut messages);
         messages[0].tool_calls[0].extra_content.as_ref().map(|extra| extra.get().to_owned())
     }
 
     #[test]
     fn a_call_is_found_by_its_id_else_by_what_it_says() {
-        let kept = Keepsakes::default();
-        kept.keep(&[call("a", r#"{"x":1,"y":2}"#, Some(r#"{"s":"1"}"#)), call("b", "{}", None)]);
+        let kept = ToolCallExtras::default();
+        kept.save(&[call("a", r#"{"x":1,"y":2}"#, Some(r#"{"s":"1"}"#)), call("b", "{}", None)]);
         assert_eq!(given_back(&kept, "a", "{}").as_deref(), Some(r#"{"s":"1"}"#));
         let other_order = r#"{ "y": 2, "x": 1 }"#;
         assert_eq!(given_back(&kept, "made up", other_order).as_deref(), Some(r#"{"s":"1"}"#));
         assert_eq!(given_back(&kept, "b", "{}"), None, "it never had any");
         assert_eq!(given_back(&kept, "c", r#"{"x":2}"#), None);
-        kept.keep(&[call("c", r#"{"x":1,"y":2}"#, Some(r#"{"s":"2"}"#))]);
+        kept.save(&[call("c", r#"{"x":1,"y":2}"#, Some(r#"{"s":"2"}"#))]);
         assert_eq!(given_back(&kept, "", other_order).as_deref(), Some(r#"{"s":"2"}"#), "the last");
     }
 
     #[test]
     fn number_and_size_are_bounded() {
-        let kept = Keepsakes::default();
-        kept.keep(&[call("long", "{}", Some(&format!("\"{}\"", "x".repeat(LONGEST))))]);
-        assert!(kept.kept().is_empty());
-        for number in 0..=MOST {
-            kept.keep(&[call(&number.to_string(), &format!("{{\"n\":{number}}}"), Some("1"))]);
+        let kept = ToolCallExtras::default();
+        kept.save(&[call("long", "{}", Some(&format!("\"{}\"", "x".repeat(MAX_EXTRA_BYTES))))]);
+        assert!(kept.lock().is_empty());
+        for number in 0..=MAX_CALLS {
+            kept.save(&[call(&number.to_string(), &format!("{{\"n\":{number}}}"), Some("1"))]);
         }
-        assert_eq!(kept.kept().len(), MOST);
+        assert_eq!(kept.lock().len(), MAX_CALLS);
         assert_eq!(given_back(&kept, "0", "{}"), None);
         assert!(given_back(&kept, "1", "{}").is_some());
     }

@@ -3,7 +3,7 @@
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use ollama_openai_proxy::api::ollama::response::EmbedMetrics;
-use ollama_openai_proxy::translate::embed::{Answer, Whole};
+use ollama_openai_proxy::translate::embed::{EmbedResponseBuilder, Pieces};
 
 use crate::inputs::{self, MODEL};
 
@@ -36,9 +36,9 @@ fn go(bencher: Bencher<'_, '_>, unit_length: bool) {
         .bench_values(translate);
 }
 
-fn translate(body: String) -> Whole {
-    let mut answer = Answer::embed(MODEL, None);
-    let tokens = answer.add(body, COUNT).expect("good vectors");
+fn translate(body: String) -> Pieces {
+    let mut answer = EmbedResponseBuilder::for_embed(MODEL, None);
+    let tokens = answer.add_response(body, COUNT).expect("good vectors");
     let prompt_eval_count = tokens.unwrap_or_default();
     answer.finish(Some(EmbedMetrics { total_duration: 7, load_duration: 1, prompt_eval_count }))
 }

@@ -4,10 +4,10 @@ use divan::Bencher;
 use divan::counter::BytesCount;
 use ollama_openai_proxy::api::ollama::decode;
 use ollama_openai_proxy::api::ollama::request::{ChatRequest, EmbedRequest, GenerateRequest};
-use ollama_openai_proxy::api::openai::request_body::{Body, Lender};
+use ollama_openai_proxy::api::openai::request_body::{BorrowedParts, RequestBody};
 use ollama_openai_proxy::backends::profiles;
 use ollama_openai_proxy::backends::profiles::Profile;
-use ollama_openai_proxy::translate::generate::Generate;
+use ollama_openai_proxy::translate::generate::UpstreamRequest;
 use ollama_openai_proxy::translate::{chat, embed, generate};
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ use crate::inputs::{self, MODEL};
 
 /// The family for which nothing is special.
 fn profile() -> &'static Profile {
-    profiles::by_name("openai").expect("a family")
+    profiles::find_by_name("openai").expect("a family")
 }
 
 #[divan::bench]
@@ -41,11 +41,11 @@ fn chat_with_an_image(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn generate_short(bencher: Bencher<'_, '_>) {
     translate(bencher, &inputs::generate(), |body| {
-        let text = decode::text(body).expect("a body");
+        let text = decode::decode_body(body).expect("a body");
         let request: GenerateRequest<'_> =
             decode::parse(&text, "GenerateRequest").expect("a request");
         let upstream = generate::to_openai(&request, &[], MODEL, profile()).expect("a good one");
-        let Generate::Chat(upstream) = upstream else { panic!("not for chat") };
+        let UpstreamRequest::Chat(upstream) = upstream else { panic!("not for chat") };
         sent(&upstream)
     });
 }
@@ -53,9 +53,9 @@ fn generate_short(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn embed_of_256_inputs(bencher: Bencher<'_, '_>) {
     translate(bencher, &inputs::embed(), |body| {
-        let text = decode::text(body).expect("a body");
+        let text = decode::decode_body(body).expect("a body");
         let request: EmbedRequest<'_> = decode::parse(&text, "EmbedRequest").expect("a request");
-        let inputs = embed::inputs(request.input).expect("texts");
+        let inputs = embed::parse_inputs(request.input).expect("texts");
         assert_eq!(inputs.len(), 256);
         sent(&embed::to_openai(MODEL, inputs))
     });
@@ -70,14 +70,14 @@ fn translate(bencher: Bencher<'_, '_>, body: &Value, translate: fn(Vec<u8>) -> u
 }
 
 fn one_chat(body: Vec<u8>) -> usize {
-    let text = decode::text(body).expect("a body");
+    let text = decode::decode_body(body).expect("a body");
     let request: ChatRequest<'_> = decode::parse(&text, "ChatRequest").expect("a request");
     let upstream = chat::to_openai(&request, MODEL, profile()).expect("a good request");
     sent(&upstream)
 }
 
 /// Makes the body as it is sent, and tells how long it is.
-fn sent(request: &impl Lender) -> usize {
-    let body = Body::of(request).expect("no maps with odd keys");
+fn sent(request: &impl BorrowedParts) -> usize {
+    let body = RequestBody::from_request(request).expect("no maps with odd keys");
     divan::black_box(&body).len()
 }

@@ -6,10 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
-use ollama_openai_proxy::api::ollama::response::List;
+use ollama_openai_proxy::api::ollama::response::ListResponse;
 use ollama_openai_proxy::api::wire::ndjson;
 use ollama_openai_proxy::models::model;
-use ollama_openai_proxy::models::model::Setting;
+use ollama_openai_proxy::models::model::RenderContext;
 use ollama_openai_proxy::observe::timestamp;
 
 use crate::inputs;
@@ -19,13 +19,13 @@ const MODELS: usize = 300;
 #[divan::bench]
 fn rfc3339(bencher: Bencher<'_, '_>) {
     let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(1_787_307_303_123_456_789);
-    bencher.bench(|| timestamp::rfc3339(black_box(time)));
+    bencher.bench(|| timestamp::to_rfc3339(black_box(time)));
 }
 
 /// As `rfc3339`, with the question to the system in front of it.
 #[divan::bench]
 fn rfc3339_now() -> String {
-    timestamp::rfc3339(SystemTime::now())
+    timestamp::to_rfc3339(SystemTime::now())
 }
 
 mod append {
@@ -62,22 +62,28 @@ fn read_300_models(bencher: Bencher<'_, '_>) {
     bencher
         .counter(BytesCount::new(body.len()))
         .counter(ItemsCount::new(MODELS))
-        .bench(|| model::read_list(black_box(&body)).expect("a list"));
+        .bench(|| model::parse_list(black_box(&body)).expect("a list"));
 }
 
 /// The list that was read, as `/api/tags` shows it.
 #[divan::bench]
 fn tags_of_300_models(bencher: Bencher<'_, '_>) {
-    let list = model::read_list(&inputs::models(MODELS)).expect("a list");
+    let list = model::parse_list(&inputs::models(MODELS)).expect("a list");
     assert_eq!(list.len(), MODELS);
     let started = SystemTime::UNIX_EPOCH + Duration::from_secs(1_787_307_303);
     let base = "http://127.0.0.1:8080/v1";
-    let setting = Setting { base, started, context_length: 32_768, zone: |_| 0 };
+    let setting = RenderContext {
+        base_url: base,
+        started_at: started,
+        default_context_length: 32_768,
+        utc_offset: |_| 0,
+    };
     bencher.counter(ItemsCount::new(MODELS)).bench(|| {
-        let tag = |model: &model::Model| (model.modified(&setting), model.tag(&setting));
+        let tag =
+            |model: &model::Model| (model.modified_time(&setting), model.render_tag(&setting));
         let mut tags: Vec<_> = black_box(&list).iter().map(tag).collect();
         tags.sort_by_key(|(modified, _)| Reverse(*modified));
         let models = tags.into_iter().map(|(_, tag)| tag).collect();
-        ndjson::to_vec(&List { models })
+        ndjson::to_vec(&ListResponse { models })
     });
 }

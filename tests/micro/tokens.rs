@@ -12,10 +12,12 @@ use ollama_openai_proxy::observe::timestamp;
 use ollama_openai_proxy::translate::anthropic::stream::MessageEncoder;
 use ollama_openai_proxy::translate::chat::ChatEncoder;
 use ollama_openai_proxy::translate::generate::{self, GenerateEncoder};
-use ollama_openai_proxy::translate::responses::response_object::{Echo, Ids};
+use ollama_openai_proxy::translate::responses::response_object::{RequestEcho, ResponseIds};
 use ollama_openai_proxy::translate::responses::stream::ResponseEncoder;
-use ollama_openai_proxy::translate::stream::{AnswerStream, Delta, Encoder, Outcome, Wanted};
-use ollama_openai_proxy::translate::think::Think;
+use ollama_openai_proxy::translate::stream::{
+    Completion, Delta, Encoder, ResponseOptions, ResponseTranslator,
+};
+use ollama_openai_proxy::translate::think::ThinkMode;
 
 use crate::inputs::{self, CALLS, KINDS, Kind, MODEL, TOKENS};
 
@@ -26,10 +28,13 @@ const READ: usize = 8 * 1024;
 const NOW: Duration = Duration::from_millis(7);
 
 /// The state of an answer to a client that asked for all that comes.
-pub fn state<'a>(kind: Kind, redactor: &'a Redactor) -> AnswerStream<'a> {
+pub fn state<'a>(kind: Kind, redactor: &'a Redactor) -> ResponseTranslator<'a> {
     let logprobs = (kind == Kind::Logprobs).then_some(5);
     let (seed, model, stop) = ("req_0123456789abcdef", Some(MODEL), Vec::new());
-    AnswerStream::new(Wanted { think: Think::Unset, logprobs, seed, model, stop }, redactor)
+    ResponseTranslator::new(
+        ResponseOptions { think: ThinkMode::Unset, logprobs, id_seed: seed, model, stop },
+        redactor,
+    )
 }
 
 pub fn chat() -> impl Encoder {
@@ -40,7 +45,7 @@ pub fn chat() -> impl Encoder {
 pub fn generate() -> impl Encoder {
     let body = inputs::generate().to_string();
     let request = decode::parse(&body, "GenerateRequest").expect("a request");
-    let memory = generate::remembered(&request, &[]).expect("a good request");
+    let memory = generate::build_conversation(&request, &[]).expect("a good request");
     GenerateEncoder::new(MODEL, memory)
 }
 
@@ -52,11 +57,11 @@ pub fn responses() -> impl Encoder {
     let body = r#"{"model":"gpt-4o-mini","input":"Why is the sky blue?","stream":true}"#;
     let request: ResponsesRequest<'_> =
         decode::parse(body, "openai.ResponsesRequest").expect("a request");
-    ResponseEncoder::new(Echo::of(&request, MODEL), Ids::new(7))
+    ResponseEncoder::new(RequestEcho::from_request(&request, MODEL), ResponseIds::new(7))
 }
 
 fn now() -> String {
-    timestamp::rfc3339(SystemTime::now())
+    timestamp::to_rfc3339(SystemTime::now())
 }
 
 /// A chunk to what it adds, without decoder and encoder.
@@ -64,7 +69,7 @@ fn now() -> String {
 fn on_event(bencher: Bencher<'_, '_>, kind: Kind) {
     let (body, redactor) = (inputs::stream(kind), Redactor::default());
     let events = inputs::events(&body);
-    let run = |state: &mut AnswerStream<'_>| {
+    let run = |state: &mut ResponseTranslator<'_>| {
         let mut shown = 0;
         for data in divan::black_box(&events) {
             let delta = state.on_event(Event::Data(data), NOW).expect("no error came");
@@ -120,7 +125,7 @@ mod delta {
             .bench_local_values(|(mut encoder, mut line)| {
                 for delta in divan::black_box(&deltas) {
                     line.clear();
-                    encoder.delta(&mut line, &now, delta);
+                    encoder.encode_delta(&mut line, &now, delta);
                     divan::black_box(&line);
                 }
                 (encoder, line)
@@ -167,9 +172,9 @@ mod whole_way {
 
     fn relay(
         body: &[u8],
-        mut state: AnswerStream<'_>,
+        mut state: ResponseTranslator<'_>,
         encoder: &mut impl Encoder,
-    ) -> (usize, Outcome) {
+    ) -> (usize, Completion) {
         let (mut decoder, mut out) = (Decoder::new(), Vec::with_capacity(READ));
         let (mut shown, mut calls) = (0, 0);
         'reads: for piece in body.chunks(READ) {
@@ -177,11 +182,11 @@ mod whole_way {
             while let Some(event) = decoder.next_event().expect("small events") {
                 if let Some(delta) = state.on_event(event, NOW).expect("no error came") {
                     shown += 1;
-                    encoder.delta(&mut out, &now(), &delta);
+                    encoder.encode_delta(&mut out, &now(), &delta);
                 }
-                if let Some(delta) = state.take_calls().expect("good calls") {
+                if let Some(delta) = state.take_complete_calls().expect("good calls") {
                     calls += delta.calls.len();
-                    encoder.delta(&mut out, &now(), &delta);
+                    encoder.encode_delta(&mut out, &now(), &delta);
                 }
                 if state.is_done() {
                     break 'reads;
@@ -191,7 +196,7 @@ mod whole_way {
             out.clear();
         }
         let outcome = state.finish(Duration::ZERO, NOW).expect("a whole answer");
-        encoder.last(&mut out, &now(), &Delta::default(), &outcome);
+        encoder.encode_final(&mut out, &now(), &Delta::default(), &outcome);
         divan::black_box(&out);
         assert!(shown == TOKENS || calls == CALLS, "{shown} tokens and {calls} calls");
         (shown, outcome)

@@ -92,7 +92,7 @@ impl Bench {
     /// Over an upstream of no known family.
     pub fn new() -> Self {
         let upstream = Upstream::start();
-        let proxy = Proxy::with(&upstream, |config| config.retry.max = 0);
+        let proxy = Proxy::with(&upstream, |config| config.retry.max_retries = 0);
         Self { upstream, proxy }
     }
 

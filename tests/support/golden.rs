@@ -13,7 +13,7 @@ use ollama_openai_proxy::backends::profiles;
 use ollama_openai_proxy::backends::profiles::{GENERIC, Profile};
 use ollama_openai_proxy::error::Result;
 use ollama_openai_proxy::observe::redact::Redactor;
-use ollama_openai_proxy::translate::stream::{AnswerStream, Delta, Encoder, Wanted};
+use ollama_openai_proxy::translate::stream::{Delta, Encoder, ResponseOptions, ResponseTranslator};
 use ollama_openai_proxy::translate::{infill, think};
 use serde_json::{Value, json};
 
@@ -45,16 +45,16 @@ impl Case {
 
     pub fn profile(&self) -> &'static Profile {
         let Some(name) = self.setting("profile") else { return &GENERIC };
-        let found = profiles::by_name(name).or_else(|| profiles::by_owner(name));
-        found.or_else(|| profiles::by_host(name)).expect("a known family")
+        let found = profiles::find_by_name(name).or_else(|| profiles::find_by_owner(name));
+        found.or_else(|| profiles::find_by_host(name)).expect("a known family")
     }
 
-    fn wanted(&self) -> Wanted<'static> {
-        let think = think::read(self.settings.get("think")).expect("a valid think");
+    fn wanted(&self) -> ResponseOptions<'static> {
+        let think = think::parse(self.settings.get("think")).expect("a valid think");
         let logprobs = self.settings["logprobs"].as_u64().map(|top| top as usize);
         let stop = self.settings["stop"].as_array().into_iter().flatten();
         let stop = stop.map(|stop| stop.as_str().expect("a text").to_owned()).collect();
-        Wanted { think, logprobs, seed: "golden", model: Some("m"), stop }
+        ResponseOptions { think, logprobs, id_seed: "golden", model: Some("m"), stop }
     }
 
     /// The chunk for an event or body of `/infill`.
@@ -97,11 +97,11 @@ impl Case {
     pub fn whole(&self, encoder: &mut impl Encoder) -> Option<Result<Vec<u8>>> {
         let body = self.read("answer.openai.json")?;
         let redactor = Redactor::default();
-        let mut state = AnswerStream::new(self.wanted(), &redactor);
+        let mut state = ResponseTranslator::new(self.wanted(), &redactor);
         let body = self.chunk(&body).unwrap_or(body);
         let mut out = Vec::new();
-        Some(state.on_whole(&body).and_then(|rest| {
-            encoder.whole(&mut out, NOW, &rest, &state.finish(SENT, END)?);
+        Some(state.on_body(&body).and_then(|rest| {
+            encoder.encode_whole(&mut out, NOW, &rest, &state.finish(SENT, END)?);
             Ok(out)
         }))
     }
@@ -110,7 +110,7 @@ impl Case {
     pub fn stream(&self, encoder: &mut impl Encoder) -> Option<(Vec<u8>, Result<()>)> {
         let body = self.read("stream.sse")?;
         let redactor = Redactor::default();
-        let mut state = AnswerStream::new(self.wanted(), &redactor);
+        let mut state = ResponseTranslator::new(self.wanted(), &redactor);
         let mut out = Vec::new();
         let ended = play(self, &body, &mut state, encoder, &mut out);
         Some((out, ended))
@@ -120,7 +120,7 @@ impl Case {
 fn play<E: Encoder>(
     case: &Case,
     body: &str,
-    state: &mut AnswerStream<'_>,
+    state: &mut ResponseTranslator<'_>,
     encoder: &mut E,
     out: &mut Vec<u8>,
 ) -> Result<()> {
@@ -135,18 +135,18 @@ fn play<E: Encoder>(
             Event::Error(_) => None,
         };
         let event = mapped.as_ref().map_or(event, |mapped| Event::Data(mapped.as_bytes()));
-        let deltas = [state.on_event(event, now)?, state.take_calls()?];
+        let deltas = [state.on_event(event, now)?, state.take_complete_calls()?];
         for delta in deltas.iter().flatten().filter(|delta| !delta.is_empty()) {
-            encoder.delta(out, NOW, delta);
+            encoder.encode_delta(out, NOW, delta);
         }
     }
     let outcome = state.finish(SENT, END)?;
-    let rest = state.rest()?;
+    let rest = state.flush()?;
     if !rest.is_empty() {
-        encoder.delta(out, NOW, &rest);
+        encoder.encode_delta(out, NOW, &rest);
     }
-    encoder.last(out, NOW, &Delta::default(), &outcome);
-    if !E::EVENTS {
+    encoder.encode_final(out, NOW, &Delta::default(), &outcome);
+    if !E::IS_SSE {
         out.push(b'\n');
     }
     Ok(())

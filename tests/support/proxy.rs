@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, unbounded};
 use ollama_openai_proxy::app::server::Server;
-use ollama_openai_proxy::app::shutdown::Stop;
+use ollama_openai_proxy::app::shutdown::Shutdown;
 use ollama_openai_proxy::config::Config;
-use ollama_openai_proxy::upstream::Pacing;
+use ollama_openai_proxy::upstream::RetryEnv;
 
 use serde_json::Value;
 
@@ -20,7 +20,7 @@ pub const KEY: &str = "test-key-7e57ab1e";
 
 pub struct Proxy {
     pub server: Server,
-    pub stop: Stop,
+    pub stop: Shutdown,
     /// How long the proxy would have slept; it never does.
     pub sleeps: Receiver<Duration>,
     /// The upstream stays as long as this proxy.
@@ -37,7 +37,7 @@ pub fn pair() -> (Upstream, Proxy) {
 /// The same for a proxy that asks an upstream once.
 pub fn asking_once() -> (Upstream, Proxy) {
     let upstream = Upstream::start();
-    let proxy = Proxy::with(&upstream, |config| config.retry.max = 0);
+    let proxy = Proxy::with(&upstream, |config| config.retry.max_retries = 0);
     (upstream, proxy)
 }
 
@@ -57,7 +57,7 @@ impl Proxy {
     /// In front of whatever is at `base`.
     pub fn at(base: &str, change: impl FnOnce(&mut Config)) -> Self {
         let (sender, sleeps) = unbounded();
-        let pacing = Pacing {
+        let pacing = RetryEnv {
             sleep: Box::new(move |duration| sender.send(duration).is_ok()),
             jitter: Box::new(|| 0.0),
         };
@@ -105,12 +105,12 @@ impl Proxy {
 }
 
 /// A server with pacing of the test's own.
-pub fn start(base: &str, change: impl FnOnce(&mut Config), pacing: Pacing) -> (Server, Stop) {
+pub fn start(base: &str, change: impl FnOnce(&mut Config), pacing: RetryEnv) -> (Server, Shutdown) {
     let mut config = Config::for_base_url(base).expect("a valid base URL");
     config.api_key = Some(ollama_openai_proxy::observe::redact::Secret::new(KEY));
     config.workers = 16;
     change(&mut config);
-    let stop = Stop::default();
+    let stop = Shutdown::default();
     let server = Server::start_with(config, stop.clone(), pacing).expect("the proxy starts");
     (server, stop)
 }

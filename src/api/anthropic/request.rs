@@ -12,19 +12,19 @@ use serde_json::Number;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::api::ollama::decode::{Int, Text, request};
+use crate::api::ollama::decode::{GoInt, GoString, request};
 
 /// Go's name of the request, for errors.
-pub const NAME: &str = "anthropic.MessagesRequest";
+pub const GO_TYPE_NAME: &str = "anthropic.MessagesRequest";
 
 request! {
     in "anthropic";
     /// `POST /v1/messages` and `POST /v1/messages/count_tokens`.
     pub struct MessagesRequest<'a> {
         /// The model's name.
-        pub model: Text<'a>,
+        pub model: GoString<'a>,
         /// The limit of the answer; required.
-        pub max_tokens: Int,
+        pub max_tokens: GoInt,
         /// The conversation.
         pub messages: Vec<Message<'a>>,
         /// The system prompt.
@@ -34,13 +34,13 @@ request! {
         /// Whether the server is to keep the conversation, or to go on with one that it kept.
         pub thread: Value,
         /// Sampling.
-        pub temperature: Float,
+        pub temperature: GoFloat,
         /// Sampling.
-        pub top_p: Float,
+        pub top_p: GoFloat,
         /// Sampling.
-        pub top_k: Int,
+        pub top_k: GoInt,
         /// Strings that end the answer.
-        pub stop_sequences: Vec<Text<'a>>,
+        pub stop_sequences: Vec<GoString<'a>>,
         /// Tool definitions.
         pub tools: Vec<Tool<'a>>,
         /// Which tools the model may or must call.
@@ -57,7 +57,7 @@ request! {
     /// One turn of a conversation.
     pub struct Message<'a> {
         /// `user`, `assistant` or `system`.
-        pub role: Text<'a>,
+        pub role: GoString<'a>,
         /// A text, or blocks.
         pub content: Content<'a>,
     }
@@ -68,31 +68,31 @@ request! {
     /// A block of a turn, of whatever kind.
     pub struct ContentBlock<'a> {
         /// Which kind it is.
-        pub kind as "type": Text<'a>,
+        pub kind as "type": GoString<'a>,
         /// The text of a `text`.
-        pub text: Text<'a>,
+        pub text: GoString<'a>,
         /// The source of an `image`, an [`ImageSource`]; other kinds have other sources.
         pub source: &'a RawValue,
         /// The id of a `tool_use`.
-        pub id: Text<'a>,
+        pub id: GoString<'a>,
         /// The function of a `tool_use`.
-        pub name: Text<'a>,
+        pub name: GoString<'a>,
         /// The arguments of a `tool_use`, an object.
         pub input: &'a RawValue,
         /// Which call a `tool_result` answers.
-        pub tool_use_id: Text<'a>,
+        pub tool_use_id: GoString<'a>,
         /// What a `tool_result` or `web_search_tool_result` holds.
         pub content: Content<'a>,
         /// Whether a `tool_result` tells of a failure.
         pub is_error: bool,
         /// The reasoning of a `thinking`.
-        pub thinking: Text<'a>,
+        pub thinking: GoString<'a>,
         /// The address of a `web_search_result`.
-        pub url: Text<'a>,
+        pub url: GoString<'a>,
         /// The title of a `web_search_result`.
-        pub title: Text<'a>,
+        pub title: GoString<'a>,
         /// Why there is no result of a search.
-        pub error_code: Text<'a>,
+        pub error_code: GoString<'a>,
     }
 }
 
@@ -101,7 +101,7 @@ request! {
     /// Where an image comes from.
     pub struct ImageSource<'a> {
         /// Only `base64` is known.
-        pub kind as "type": Text<'a>,
+        pub kind as "type": GoString<'a>,
         /// The base64.
         pub data: &'a RawValue,
     }
@@ -112,11 +112,11 @@ request! {
     /// A tool that the model may call.
     pub struct Tool<'a> {
         /// `web_search...` is one that the server itself would run.
-        pub kind as "type": Text<'a>,
+        pub kind as "type": GoString<'a>,
         /// Its name.
-        pub name: Text<'a>,
+        pub name: GoString<'a>,
         /// What it is for.
-        pub description: Text<'a>,
+        pub description: GoString<'a>,
         /// Its parameters as a JSON Schema, which is checked and passed on untouched.
         pub input_schema: &'a RawValue,
     }
@@ -127,9 +127,9 @@ request! {
     /// Which tools the model may or must call.
     pub struct ToolChoice<'a> {
         /// `auto`, `any`, `tool` or `none`.
-        pub kind as "type": Text<'a>,
+        pub kind as "type": GoString<'a>,
         /// The one tool, with `tool`.
-        pub name: Text<'a>,
+        pub name: GoString<'a>,
     }
 }
 
@@ -138,7 +138,7 @@ request! {
     /// Whether to think; a budget is not looked at.
     pub struct Thinking<'a> {
         /// `enabled` or `disabled`; others, such as `adaptive`, leave it to the model.
-        pub kind as "type": Text<'a>,
+        pub kind as "type": GoString<'a>,
     }
 }
 
@@ -147,7 +147,7 @@ request! {
     /// How the answer is made.
     pub struct OutputConfig<'a> {
         /// How much to think, where [`Thinking`] does not decide.
-        pub effort: Text<'a>,
+        pub effort: GoString<'a>,
     }
 }
 
@@ -155,15 +155,15 @@ request! {
 #[derive(Clone, Debug)]
 pub enum Content<'a> {
     /// A text, which stands for one block of text.
-    Text(Text<'a>),
+    Text(GoString<'a>),
     /// Blocks.
     Blocks(Vec<ContentBlock<'a>>),
 }
 
 impl<'de> Deserialize<'de> for Content<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
-        impl<'de> Visitor<'de> for Either {
+        struct ContentVisitor;
+        impl<'de> Visitor<'de> for ContentVisitor {
             type Value = Content<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -171,11 +171,11 @@ impl<'de> Deserialize<'de> for Content<'de> {
             }
 
             fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Content::Text(Text(text.into())))
+                Ok(Content::Text(GoString(text.into())))
             }
 
             fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Content::Text(Text(text.to_owned().into())))
+                Ok(Content::Text(GoString(text.to_owned().into())))
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
@@ -193,38 +193,38 @@ impl<'de> Deserialize<'de> for Content<'de> {
                 Ok(Content::Blocks(vec![block]))
             }
         }
-        deserializer.deserialize_any(Either)
+        deserializer.deserialize_any(ContentVisitor)
     }
 }
 
 /// A number with its digits.
 #[derive(Clone, Debug)]
-pub struct Float(pub Number);
+pub struct GoFloat(pub Number);
 
-impl<'de> Deserialize<'de> for Float {
+impl<'de> Deserialize<'de> for GoFloat {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct AnyNumber;
-        impl Visitor<'_> for AnyNumber {
-            type Value = Float;
+        struct GoFloatVisitor;
+        impl Visitor<'_> for GoFloatVisitor {
+            type Value = GoFloat;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("float64")
             }
 
-            fn visit_i64<E>(self, number: i64) -> Result<Float, E> {
-                Ok(Float(number.into()))
+            fn visit_i64<E>(self, number: i64) -> Result<GoFloat, E> {
+                Ok(GoFloat(number.into()))
             }
 
-            fn visit_u64<E>(self, number: u64) -> Result<Float, E> {
-                Ok(Float(number.into()))
+            fn visit_u64<E>(self, number: u64) -> Result<GoFloat, E> {
+                Ok(GoFloat(number.into()))
             }
 
-            fn visit_f64<E>(self, number: f64) -> Result<Float, E> {
+            fn visit_f64<E>(self, number: f64) -> Result<GoFloat, E> {
                 // JSON has no number that is none.
-                Ok(Float(Number::from_f64(number).unwrap_or_else(|| 0.into())))
+                Ok(GoFloat(Number::from_f64(number).unwrap_or_else(|| 0.into())))
             }
         }
-        deserializer.deserialize_f64(AnyNumber)
+        deserializer.deserialize_f64(GoFloatVisitor)
     }
 }
 
@@ -234,7 +234,7 @@ mod tests {
     use crate::api::ollama::decode;
 
     fn error(body: &str) -> String {
-        let read = decode::parse::<MessagesRequest<'_>>(body, NAME);
+        let read = decode::parse::<MessagesRequest<'_>>(body, GO_TYPE_NAME);
         read.expect_err("refused").message()
     }
 
@@ -242,7 +242,7 @@ mod tests {
     fn content_is_a_text_or_blocks_or_one_block() {
         let body = r#"{"messages":[{"content":"a"},{"content":[{"type":"text","text":"b"},null]},
             {"content":{"type":"text","text":"c"}},{"content":null},{"CONTENT":"d\n"}]}"#;
-        let read: MessagesRequest<'_> = decode::parse(body, NAME).expect("valid");
+        let read: MessagesRequest<'_> = decode::parse(body, GO_TYPE_NAME).expect("valid");
         let shown = read.messages.iter().flatten().map(|message| match &message.content {
             None => "none".to_owned(),
             Some(Content::Text(text)) => text.to_string(),
@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn errors_are_worded_as_go_words_them() {
         let wrong = "json: cannot unmarshal";
-        assert_eq!(error("[]"), format!("{wrong} array into Go value of type {NAME}"));
+        assert_eq!(error("[]"), format!("{wrong} array into Go value of type {GO_TYPE_NAME}"));
         let field = "into Go struct field MessagesRequest";
         let check = |body: &str, found: &str, place: &str| {
             assert_eq!(error(body), format!("{wrong} {found} {field}.{place}"), "{body}");
@@ -279,8 +279,8 @@ mod tests {
     #[test]
     fn numbers_keep_their_digits() {
         let read: MessagesRequest<'_> =
-            decode::parse(r#"{"temperature":1,"top_p":0.10}"#, NAME).expect("valid");
-        let shown = |float: Option<Float>| float.map(|float| float.0.to_string());
+            decode::parse(r#"{"temperature":1,"top_p":0.10}"#, GO_TYPE_NAME).expect("valid");
+        let shown = |float: Option<GoFloat>| float.map(|float| float.0.to_string());
         assert_eq!(shown(read.temperature).as_deref(), Some("1"));
         assert_eq!(shown(read.top_p).as_deref(), Some("0.1"));
     }

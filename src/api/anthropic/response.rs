@@ -19,7 +19,7 @@ pub struct Message<'a> {
     /// The name as the client sent it.
     pub model: &'a str,
     /// What the model said.
-    pub content: Vec<Block<'a>>,
+    pub content: Vec<ContentBlock<'a>>,
     /// Why it ended; nothing while it goes on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_reason: Option<&'static str>,
@@ -39,7 +39,7 @@ pub struct Usage {
 /// A part of what the model said.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub enum Block<'a> {
+pub enum ContentBlock<'a> {
     /// Reasoning.
     Thinking {
         /// The reasoning.
@@ -64,7 +64,7 @@ pub enum Block<'a> {
 /// An event of a stream.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub enum Event<'a> {
+pub enum StreamEvent<'a> {
     /// The first one.
     MessageStart {
         /// The message, without content.
@@ -75,14 +75,14 @@ pub enum Event<'a> {
         /// Its place among the blocks, from 0.
         index: usize,
         /// The block, without what it will hold.
-        content_block: Block<'a>,
+        content_block: ContentBlock<'a>,
     },
     /// Something is added to the open block.
     ContentBlockDelta {
         /// The block's place.
         index: usize,
         /// What is added.
-        delta: Delta<'a>,
+        delta: ContentDelta<'a>,
     },
     /// A block ends.
     ContentBlockStop {
@@ -92,7 +92,7 @@ pub enum Event<'a> {
     /// How the message ended.
     MessageDelta {
         /// Why.
-        delta: Ending,
+        delta: MessageDelta,
         /// The counts.
         usage: Usage,
     },
@@ -100,7 +100,7 @@ pub enum Event<'a> {
     MessageStop,
 }
 
-impl Event<'_> {
+impl StreamEvent<'_> {
     /// The event's name, which its data repeat as `type`.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -118,7 +118,7 @@ impl Event<'_> {
 /// What is added to a block.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub enum Delta<'a> {
+pub enum ContentDelta<'a> {
     /// Reasoning.
     ThinkingDelta {
         /// The reasoning.
@@ -138,14 +138,14 @@ pub enum Delta<'a> {
 
 /// Why a message ended.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Ending {
+pub struct MessageDelta {
     /// The reason.
     pub stop_reason: &'static str,
 }
 
 /// The answer of `/v1/messages/count_tokens`.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Count {
+pub struct CountTokensResponse {
     /// Tokens of the prompt.
     pub input_tokens: u64,
 }

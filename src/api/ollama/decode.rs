@@ -18,15 +18,15 @@ const MAX_DEPTH: usize = 10_000;
 
 /// Parts a field's name from the rest of an error while it climbs out of nested structures. It
 /// cannot occur in serde's messages about our types.
-const STEP: char = '\u{1}';
+const FIELD_SEPARATOR: char = '\u{1}';
 
 /// The body as text, ready for [`parse`].
 ///
 /// # Errors
 /// [`Error::MissingBody`] when it is empty, [`Error::InvalidRequest`] when it is nested too deep.
-pub fn text(body: Vec<u8>) -> Result<String> {
-    let text = unmended(body)?;
-    Ok(match mend_surrogates(&text) {
+pub fn decode_body(body: Vec<u8>) -> Result<String> {
+    let text = decode_body_verbatim(body)?;
+    Ok(match replace_lone_surrogates(&text) {
         Some(mended) => mended,
         None => text,
     })
@@ -35,8 +35,8 @@ pub fn text(body: Vec<u8>) -> Result<String> {
 /// The same for a body that is passed on: its escapes stay as they are.
 ///
 /// # Errors
-/// As [`text`].
-pub fn unmended(body: Vec<u8>) -> Result<String> {
+/// As [`decode_body`].
+pub fn decode_body_verbatim(body: Vec<u8>) -> Result<String> {
     if body.is_empty() {
         return Err(Error::MissingBody);
     }
@@ -44,8 +44,8 @@ pub fn unmended(body: Vec<u8>) -> Result<String> {
         Ok(text) => text,
         Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
     };
-    if too_deep(text.as_bytes()) {
-        return Err(Error::invalid("exceeded max depth"));
+    if exceeds_max_depth(text.as_bytes()) {
+        return Err(Error::invalid_request("exceeded max depth"));
     }
     Ok(text)
 }
@@ -57,14 +57,15 @@ pub fn unmended(body: Vec<u8>) -> Result<String> {
 /// [`Error::InvalidRequest`] in Go's words.
 pub fn parse<'a, T: Deserialize<'a>>(text: &'a str, name: &str) -> Result<T> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    T::deserialize(&mut deserializer).map_err(|error| Error::invalid(go_text(&error, text, name)))
+    T::deserialize(&mut deserializer)
+        .map_err(|error| Error::invalid_request(go_error_text(&error, text, name)))
 }
 
 /// A string that borrows from the body where it can.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Text<'a>(pub Cow<'a, str>);
+pub struct GoString<'a>(pub Cow<'a, str>);
 
-impl Deref for Text<'_> {
+impl Deref for GoString<'_> {
     type Target = str;
 
     fn deref(&self) -> &str {
@@ -72,64 +73,64 @@ impl Deref for Text<'_> {
     }
 }
 
-impl<'de> Deserialize<'de> for Text<'de> {
+impl<'de> Deserialize<'de> for GoString<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Borrow;
-        impl<'de> Visitor<'de> for Borrow {
-            type Value = Text<'de>;
+        struct GoStringVisitor;
+        impl<'de> Visitor<'de> for GoStringVisitor {
+            type Value = GoString<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a string")
             }
 
             fn visit_borrowed_str<E>(self, text: &'de str) -> std::result::Result<Self::Value, E> {
-                Ok(Text(Cow::Borrowed(text)))
+                Ok(GoString(Cow::Borrowed(text)))
             }
 
             fn visit_str<E>(self, text: &str) -> std::result::Result<Self::Value, E> {
-                Ok(Text(Cow::Owned(text.to_owned())))
+                Ok(GoString(Cow::Owned(text.to_owned())))
             }
         }
-        deserializer.deserialize_str(Borrow)
+        deserializer.deserialize_str(GoStringVisitor)
     }
 }
 
 /// A whole number. Any JSON number is taken and its fraction cut, as clients send `33.0`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Int(pub i64);
+pub struct GoInt(pub i64);
 
-impl<'de> Deserialize<'de> for Int {
+impl<'de> Deserialize<'de> for GoInt {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Number;
-        impl Visitor<'_> for Number {
-            type Value = Int;
+        struct GoIntVisitor;
+        impl Visitor<'_> for GoIntVisitor {
+            type Value = GoInt;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("int")
             }
 
-            fn visit_i64<E>(self, number: i64) -> std::result::Result<Int, E> {
-                Ok(Int(number))
+            fn visit_i64<E>(self, number: i64) -> std::result::Result<GoInt, E> {
+                Ok(GoInt(number))
             }
 
-            fn visit_u64<E>(self, number: u64) -> std::result::Result<Int, E> {
-                Ok(Int(i64::try_from(number).unwrap_or(i64::MAX)))
+            fn visit_u64<E>(self, number: u64) -> std::result::Result<GoInt, E> {
+                Ok(GoInt(i64::try_from(number).unwrap_or(i64::MAX)))
             }
 
-            fn visit_f64<E>(self, number: f64) -> std::result::Result<Int, E> {
+            fn visit_f64<E>(self, number: f64) -> std::result::Result<GoInt, E> {
                 #[allow(clippy::cast_possible_truncation)] // Saturates, which is what is wanted.
-                Ok(Int(number as i64))
+                Ok(GoInt(number as i64))
             }
         }
-        deserializer.deserialize_i64(Number)
+        deserializer.deserialize_i64(GoIntVisitor)
     }
 }
 
 /// Matches a key against the known names in any case; unknown keys give `None`.
 #[derive(Clone, Copy, Debug)]
-pub struct Key(pub &'static [&'static str]);
+pub struct KeySeed(pub &'static [&'static str]);
 
-impl<'de> DeserializeSeed<'de> for Key {
+impl<'de> DeserializeSeed<'de> for KeySeed {
     type Value = Option<&'static str>;
 
     fn deserialize<D: Deserializer<'de>>(
@@ -140,7 +141,7 @@ impl<'de> DeserializeSeed<'de> for Key {
     }
 }
 
-impl Visitor<'_> for Key {
+impl Visitor<'_> for KeySeed {
     type Value = Option<&'static str>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -155,25 +156,25 @@ impl Visitor<'_> for Key {
 /// A text member that says something. Go's clients always write the key, so an empty text counts as
 /// absent (ollama-api.md 18.1).
 #[must_use]
-pub fn said(member: Option<&str>) -> Option<&str> {
+pub fn non_empty(member: Option<&str>) -> Option<&str> {
     member.filter(|text| !text.is_empty())
 }
 
 /// Adds a field's name to an error on its way out.
-pub fn at_field<E: serde::de::Error>(field: &str, error: E) -> E {
-    E::custom(format_args!("{field}{STEP}{error}"))
+pub fn prefix_field<E: serde::de::Error>(field: &str, error: E) -> E {
+    E::custom(format_args!("{field}{FIELD_SEPARATOR}{error}"))
 }
 
 /// Reads the value of a key into its field. On duplicates the last one wins; null changes nothing.
 ///
 /// It stays a function of its own: there is one for each type of field, not one for each field.
 #[inline(never)]
-pub(crate) fn member<'de, A: MapAccess<'de>, T: Deserialize<'de>>(
+pub(crate) fn read_member<'de, A: MapAccess<'de>, T: Deserialize<'de>>(
     map: &mut A,
     key: &'static str,
     field: &mut Option<T>,
 ) -> std::result::Result<(), A::Error> {
-    if let Some(value) = map.next_value().map_err(|error| at_field(key, error))? {
+    if let Some(value) = map.next_value().map_err(|error| prefix_field(key, error))? {
         *field = Some(value);
     }
     Ok(())
@@ -239,13 +240,13 @@ macro_rules! request {
                         self,
                         mut map: A,
                     ) -> std::result::Result<Self::Value, A::Error> {
-                        use $crate::api::ollama::decode::{Key, member};
+                        use $crate::api::ollama::decode::{KeySeed, read_member};
                         const NAMES: &[&str] = &[$($crate::api::ollama::decode::key!($field $($key)?)),*];
                         let mut out = $name::default();
-                        while let Some(key) = map.next_key_seed(Key(NAMES))? {
+                        while let Some(key) = map.next_key_seed(KeySeed(NAMES))? {
                             match key {
                                 $(Some(key @ $crate::api::ollama::decode::key!($field $($key)?)) => {
-                                    member(&mut map, key, &mut out.$field)?;
+                                    read_member(&mut map, key, &mut out.$field)?;
                                 })*
                                 _ => {
                                     map.next_value::<serde::de::IgnoredAny>()?;
@@ -263,7 +264,7 @@ macro_rules! request {
 pub(crate) use request;
 
 /// Whether brackets nest deeper than Go allows. Texts with few brackets are not walked.
-fn too_deep(text: &[u8]) -> bool {
+fn exceeds_max_depth(text: &[u8]) -> bool {
     let opening = text.iter().filter(|&&byte| byte == b'[' || byte == b'{').count();
     if opening <= MAX_DEPTH {
         return false;
@@ -289,7 +290,7 @@ fn too_deep(text: &[u8]) -> bool {
 
 /// Replaces escaped halves of a surrogate pair that stand alone by `\ufffd`, as Go reads them:
 /// JavaScript clients send them when they cut a string inside an emoji. `None` if there are none.
-fn mend_surrogates(text: &str) -> Option<String> {
+fn replace_lone_surrogates(text: &str) -> Option<String> {
     if !text.contains("\\ud") && !text.contains("\\uD") {
         return None;
     }
@@ -297,9 +298,9 @@ fn mend_surrogates(text: &str) -> Option<String> {
     let mut lone = Vec::new();
     let mut at = 0;
     while let Some(found) = text[at..].find('\\').map(|offset| at + offset) {
-        let high = surrogate(bytes, found);
+        let high = parse_surrogate(bytes, found);
         at = match high {
-            Some(0xD800..0xDC00) if matches!(surrogate(bytes, found + 6), Some(0xDC00..)) => {
+            Some(0xD800..0xDC00) if matches!(parse_surrogate(bytes, found + 6), Some(0xDC00..)) => {
                 found + 12
             }
             Some(_) => {
@@ -328,7 +329,7 @@ fn mend_surrogates(text: &str) -> Option<String> {
 }
 
 /// The value of a `\uD8xx`..`\uDFxx` escape that starts at `at`.
-fn surrogate(bytes: &[u8], at: usize) -> Option<u32> {
+fn parse_surrogate(bytes: &[u8], at: usize) -> Option<u32> {
     let escape = bytes.get(at..at + 6)?;
     let digits = std::str::from_utf8(escape.strip_prefix(b"\\u")?).ok()?;
     let value = u32::from_str_radix(digits, 16).ok()?;
@@ -336,23 +337,23 @@ fn surrogate(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 /// The error in Go's words (ollama-api.md 4.3).
-fn go_text(error: &serde_json::Error, text: &str, name: &str) -> String {
+fn go_error_text(error: &serde_json::Error, text: &str, name: &str) -> String {
     use serde_json::error::Category;
     let message = error.to_string();
     // An error of the syntax that climbed out of a field counts as one of the data.
-    let leaf = message.rsplit(STEP).next().unwrap_or_default();
+    let leaf = message.rsplit(FIELD_SEPARATOR).next().unwrap_or_default();
     match error.classify() {
         Category::Eof | Category::Io => "unexpected EOF".to_owned(),
         Category::Data if leaf.starts_with("EOF while parsing") => "unexpected EOF".to_owned(),
-        Category::Data if !SYNTAX.iter().any(|known| leaf.starts_with(known)) => {
-            data_text(&message, name)
+        Category::Data if !SYNTAX_ERROR_PREFIXES.iter().any(|known| leaf.starts_with(known)) => {
+            type_error_text(&message, name)
         }
-        Category::Syntax | Category::Data => syntax_text(error, leaf, text),
+        Category::Syntax | Category::Data => syntax_error_text(error, leaf, text),
     }
 }
 
 /// How serde_json's messages about the syntax begin.
-const SYNTAX: &[&str] = &[
+const SYNTAX_ERROR_PREFIXES: &[&str] = &[
     "expected `",
     "expected ident",
     "expected value",
@@ -369,7 +370,7 @@ const SYNTAX: &[&str] = &[
 ];
 
 /// `invalid character 'x' looking for ...`
-fn syntax_text(error: &serde_json::Error, message: &str, text: &str) -> String {
+fn syntax_error_text(error: &serde_json::Error, message: &str, text: &str) -> String {
     if message.starts_with("recursion limit") {
         return "exceeded max depth".to_owned();
     }
@@ -394,10 +395,13 @@ fn syntax_text(error: &serde_json::Error, message: &str, text: &str) -> String {
 }
 
 /// `json: cannot unmarshal number into Go struct field GenerateRequest.prompt of type string`
-fn data_text(message: &str, name: &str) -> String {
+fn type_error_text(message: &str, name: &str) -> String {
     let message = message.split(" at line ").next().unwrap_or_default();
-    let (path, leaf) = match message.rfind(STEP) {
-        Some(at) => (message[..at].replace(STEP, "."), &message[at + STEP.len_utf8()..]),
+    let (path, leaf) = match message.rfind(FIELD_SEPARATOR) {
+        Some(at) => (
+            message[..at].replace(FIELD_SEPARATOR, "."),
+            &message[at + FIELD_SEPARATOR.len_utf8()..],
+        ),
         None => (String::new(), message),
     };
     let Some(mismatch) = leaf.strip_prefix("invalid type: ") else {
@@ -437,7 +441,7 @@ mod tests {
         /// An inner structure.
         pub struct Inner<'a> {
             /// A text.
-            pub content: Text<'a>,
+            pub content: GoString<'a>,
         }
     }
 
@@ -445,9 +449,9 @@ mod tests {
         /// An outer structure.
         pub struct Outer<'a> {
             /// A text.
-            pub model: Text<'a>,
+            pub model: GoString<'a>,
             /// A number.
-            pub count: Int,
+            pub count: GoInt,
             /// A flag.
             pub stream: bool,
             /// A list.
@@ -456,7 +460,7 @@ mod tests {
     }
 
     fn read(body: &str) -> String {
-        let text = match text(body.as_bytes().to_vec()) {
+        let text = match decode_body(body.as_bytes().to_vec()) {
             Ok(text) => text,
             Err(error) => return error.message(),
         };
@@ -538,7 +542,7 @@ mod tests {
     #[test]
     fn bytes_that_are_no_text_become_replacement_characters() {
         let body = b"{\"model\":\"a\xff\xfeb\"}".to_vec();
-        let text = text(body).expect("never refused");
+        let text = decode_body(body).expect("never refused");
         let outer: Outer<'_> = parse(&text, "Outer").expect("valid JSON");
         assert_eq!(outer.model.as_deref(), Some("a\u{fffd}\u{fffd}b"));
     }
@@ -554,6 +558,6 @@ mod tests {
     #[test]
     fn plain_strings_are_borrowed_from_the_body() {
         let outer: Outer<'_> = parse(r#"{"model":"plain"}"#, "Outer").expect("valid JSON");
-        assert!(matches!(outer.model, Some(Text(Cow::Borrowed("plain")))));
+        assert!(matches!(outer.model, Some(GoString(Cow::Borrowed("plain")))));
     }
 }

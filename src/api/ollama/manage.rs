@@ -10,38 +10,38 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::decode::{Text, request};
+use super::decode::{GoString, request};
 
 /// Names of files with the digests of their blobs.
-pub type Files<'a> = BTreeMap<String, Option<Text<'a>>>;
+pub type FileDigests<'a> = BTreeMap<String, Option<GoString<'a>>>;
 
 request! {
     /// `POST /api/create` (12.3).
     pub struct CreateRequest<'a> {
         /// The name to create.
-        pub model: Text<'a>,
+        pub model: GoString<'a>,
         /// Its name from older clients.
-        pub name: Text<'a>,
+        pub name: GoString<'a>,
         /// The model to start from.
-        pub from: Text<'a>,
+        pub from: GoString<'a>,
         /// The server of a stub; refused.
-        pub remote_host: Text<'a>,
+        pub remote_host: GoString<'a>,
         /// Uploaded model files by name; refused.
-        pub files: Files<'a>,
+        pub files: FileDigests<'a>,
         /// Uploaded adapters by name; refused.
-        pub adapters: Files<'a>,
+        pub adapters: FileDigests<'a>,
         /// Uploaded files of a draft model by name; refused.
-        pub draft_files: Files<'a>,
+        pub draft_files: FileDigests<'a>,
         /// A template in Go's syntax; checked, shown and not used.
-        pub template: Text<'a>,
+        pub template: GoString<'a>,
         /// What renders the prompt in Ollama; shown and not used.
-        pub renderer: Text<'a>,
+        pub renderer: GoString<'a>,
         /// What reads the answer in Ollama; shown and not used.
-        pub parser: Text<'a>,
+        pub parser: GoString<'a>,
         /// The oldest Ollama that can run it; shown and not used.
-        pub requires: Text<'a>,
+        pub requires: GoString<'a>,
         /// The system prompt.
-        pub system: Text<'a>,
+        pub system: GoString<'a>,
         /// A text or a list of texts.
         pub license: &'a RawValue,
         /// Default options (5.1).
@@ -49,11 +49,11 @@ request! {
         /// Messages that come before every conversation (5.6).
         pub messages: Vec<&'a RawValue>,
         /// The wanted quantisation; refused.
-        pub quantize: Text<'a>,
+        pub quantize: GoString<'a>,
         /// Its older name; refused.
-        pub quantization: Text<'a>,
+        pub quantization: GoString<'a>,
         /// The wanted quantisation of a draft model; refused.
-        pub draft_quantize: Text<'a>,
+        pub draft_quantize: GoString<'a>,
         /// Whether to tell of progress; true unless said otherwise.
         pub stream: bool,
     }
@@ -63,19 +63,19 @@ request! {
     /// One of the messages of a [`CreateRequest`], as it is checked and kept.
     pub struct MessageRequest<'a> {
         /// `system`, `user`, `assistant` or `tool`, in any case.
-        pub role: Text<'a>,
+        pub role: GoString<'a>,
         /// The text.
-        pub content: Text<'a>,
+        pub content: GoString<'a>,
         /// The reasoning of an assistant.
-        pub thinking: Text<'a>,
+        pub thinking: GoString<'a>,
         /// Base64 images.
         pub images: Vec<&'a RawValue>,
         /// The calls an assistant made.
         pub tool_calls: Vec<&'a RawValue>,
         /// Which function a result came from.
-        pub tool_name: Text<'a>,
+        pub tool_name: GoString<'a>,
         /// Which call a result answers.
-        pub tool_call_id: Text<'a>,
+        pub tool_call_id: GoString<'a>,
     }
 }
 
@@ -83,9 +83,9 @@ request! {
     /// `POST /api/copy` (12.4).
     pub struct CopyRequest<'a> {
         /// The model that is there.
-        pub source: Text<'a>,
+        pub source: GoString<'a>,
         /// The name it gets, too.
-        pub destination: Text<'a>,
+        pub destination: GoString<'a>,
     }
 }
 
@@ -93,9 +93,9 @@ request! {
     /// `DELETE /api/delete` (12.5).
     pub struct DeleteRequest<'a> {
         /// The model's name.
-        pub model: Text<'a>,
+        pub model: GoString<'a>,
         /// Its name from older clients.
-        pub name: Text<'a>,
+        pub name: GoString<'a>,
     }
 }
 
@@ -103,9 +103,9 @@ request! {
     /// `POST /api/pull` (12.1) and `POST /api/push` (12.2).
     pub struct TransferRequest<'a> {
         /// The model's name.
-        pub model: Text<'a>,
+        pub model: GoString<'a>,
         /// Its name from older clients.
-        pub name: Text<'a>,
+        pub name: GoString<'a>,
         /// Whether a registry without TLS will do.
         pub insecure: bool,
         /// Whether to tell of progress; true unless said otherwise.
@@ -115,8 +115,11 @@ request! {
 
 /// The name that a request gives, in either of its two members.
 #[must_use]
-pub fn either<'a>(model: Option<&'a Text<'_>>, name: Option<&'a Text<'_>>) -> &'a str {
-    let text = |text: Option<&'a Text<'_>>| text.map_or("", |text| text.trim());
+pub fn model_or_name<'a>(
+    model: Option<&'a GoString<'_>>,
+    name: Option<&'a GoString<'_>>,
+) -> &'a str {
+    let text = |text: Option<&'a GoString<'_>>| text.map_or("", |text| text.trim());
     match text(model) {
         "" => text(name),
         model => model,
@@ -125,7 +128,7 @@ pub fn either<'a>(model: Option<&'a Text<'_>>, name: Option<&'a Text<'_>>) -> &'
 
 /// A line about how far something is.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Progress<'a> {
+pub struct ProgressResponse<'a> {
     /// What happens now; `success` at the end.
     pub status: &'a str,
 }
@@ -133,7 +136,7 @@ pub struct Progress<'a> {
 /// A message as `/api/create` keeps it and `/api/show` tells it: members in Ollama's order, those
 /// that are empty left out.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct KeptMessage<'a> {
+pub struct StoredMessage<'a> {
     /// Lower case.
     pub role: &'a str,
     /// The text; always there.

@@ -7,14 +7,14 @@
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::decode::{Int, Text, request};
+use super::decode::{GoInt, GoString, request};
 use super::schema::Schema;
 
 request! {
     /// `POST /api/chat` (8.1).
     pub struct ChatRequest<'a> {
         /// The model's name.
-        pub model: Text<'a>,
+        pub model: GoString<'a>,
         /// The conversation.
         pub messages: Vec<Message<'a>>,
         /// Tool definitions (5.7).
@@ -36,7 +36,7 @@ request! {
         /// Whether to add log probabilities.
         pub logprobs: bool,
         /// How many alternatives per token, 0 to 20.
-        pub top_logprobs: Int,
+        pub top_logprobs: GoInt,
         /// Asks for the rendered prompt, which only the upstream knows.
         pub _debug_render_only: bool,
     }
@@ -46,19 +46,19 @@ request! {
     /// One turn of a conversation (5.6).
     pub struct Message<'a> {
         /// `system`, `user`, `assistant` or `tool`, in any case.
-        pub role: Text<'a>,
+        pub role: GoString<'a>,
         /// The text.
-        pub content: Text<'a>,
+        pub content: GoString<'a>,
         /// Reasoning of an earlier turn, which stays behind.
-        pub thinking: Text<'a>,
+        pub thinking: GoString<'a>,
         /// Base64 images (5.5).
         pub images: Vec<&'a RawValue>,
         /// The calls an assistant made.
         pub tool_calls: Vec<ToolCall<'a>>,
         /// On a tool's message: which function it answers.
-        pub tool_name: Text<'a>,
+        pub tool_name: GoString<'a>,
         /// On a tool's message: which call it answers.
-        pub tool_call_id: Text<'a>,
+        pub tool_call_id: GoString<'a>,
     }
 }
 
@@ -66,7 +66,7 @@ request! {
     /// A call that an assistant made (5.6).
     pub struct ToolCall<'a> {
         /// Its id; many clients send none.
-        pub id: Text<'a>,
+        pub id: GoString<'a>,
         /// What was called.
         pub function: FunctionCall<'a>,
     }
@@ -76,9 +76,9 @@ request! {
     /// The function of a [`ToolCall`].
     pub struct FunctionCall<'a> {
         /// Its place among the calls, which their order tells, too.
-        pub index: Int,
+        pub index: GoInt,
         /// Its name.
-        pub name: Text<'a>,
+        pub name: GoString<'a>,
         /// An object; some clients send it as a string of JSON.
         pub arguments: &'a RawValue,
     }
@@ -96,9 +96,9 @@ request! {
     /// The function of a [`Tool`].
     pub struct FunctionDefinition<'a> {
         /// Its name.
-        pub name: Text<'a>,
+        pub name: GoString<'a>,
         /// What it is for.
-        pub description: Text<'a>,
+        pub description: GoString<'a>,
         /// Its parameters as a JSON Schema, which is passed on untouched.
         pub parameters: Schema<'a>,
     }
@@ -108,17 +108,17 @@ request! {
     /// `POST /api/generate` (9.1).
     pub struct GenerateRequest<'a> {
         /// The model's name.
-        pub model: Text<'a>,
+        pub model: GoString<'a>,
         /// The prompt; empty means load only.
-        pub prompt: Text<'a>,
+        pub prompt: GoString<'a>,
         /// What follows the text to be filled in.
-        pub suffix: Text<'a>,
+        pub suffix: GoString<'a>,
         /// The system prompt.
-        pub system: Text<'a>,
+        pub system: GoString<'a>,
         /// A template in Go's syntax; checked and not used.
-        pub template: Text<'a>,
+        pub template: GoString<'a>,
         /// What an earlier answer returned as `context`.
-        pub context: Vec<Int>,
+        pub context: Vec<GoInt>,
         /// Whether the prompt goes to the model verbatim.
         pub raw: bool,
         /// Base64 images (5.5).
@@ -140,7 +140,7 @@ request! {
         /// Whether to add log probabilities.
         pub logprobs: bool,
         /// How many alternatives per token, 0 to 20.
-        pub top_logprobs: Int,
+        pub top_logprobs: GoInt,
         /// Asks for the rendered prompt, which only the upstream knows.
         pub _debug_render_only: bool,
     }
@@ -150,13 +150,13 @@ request! {
     /// `POST /api/embed` (10.1).
     pub struct EmbedRequest<'a> {
         /// The model's name.
-        pub model: Text<'a>,
+        pub model: GoString<'a>,
         /// A string or a list of strings.
         pub input: &'a RawValue,
         /// Whether too long inputs are cut; true unless said otherwise.
         pub truncate: bool,
         /// To how many numbers each vector is cut.
-        pub dimensions: Int,
+        pub dimensions: GoInt,
         /// Sampling options, checked and not used.
         pub options: Map<String, Value>,
         /// How long the model stays loaded (5.2).
@@ -168,9 +168,9 @@ request! {
     /// `POST /api/embeddings` (10.2).
     pub struct EmbeddingRequest<'a> {
         /// The model's name.
-        pub model: Text<'a>,
+        pub model: GoString<'a>,
         /// The one input.
-        pub prompt: Text<'a>,
+        pub prompt: GoString<'a>,
         /// Sampling options, checked and not used.
         pub options: Map<String, Value>,
         /// How long the model stays loaded (5.2).
@@ -182,11 +182,11 @@ request! {
     /// `POST /api/show` (11.6).
     pub struct ShowRequest<'a> {
         /// The model's name.
-        pub model: Text<'a>,
+        pub model: GoString<'a>,
         /// Its name from older clients; counts when `model` is empty.
-        pub name: Text<'a>,
+        pub name: GoString<'a>,
         /// A system prompt to show instead of the model's own.
-        pub system: Text<'a>,
+        pub system: GoString<'a>,
         /// Whether long arrays are shown.
         pub verbose: bool,
         /// Parameters to show in the modelfile beside the model's own.

@@ -26,13 +26,13 @@ pub struct Metrics {
 
 /// A line of `/api/chat`, or its whole answer (8.2).
 #[derive(Clone, Debug, Serialize)]
-pub struct ChatAnswer<'a> {
+pub struct ChatResponse<'a> {
     /// The name as the client sent it.
     pub model: &'a str,
     /// When this line was made, RFC 3339.
     pub created_at: &'a str,
     /// What the model said.
-    pub message: AnswerMessage<'a>,
+    pub message: ResponseMessage<'a>,
     /// Whether this is the last object.
     pub done: bool,
     /// Why it is the last.
@@ -46,9 +46,9 @@ pub struct ChatAnswer<'a> {
     pub metrics: Option<Metrics>,
 }
 
-/// The message of a [`ChatAnswer`].
+/// The message of a [`ChatResponse`].
 #[derive(Clone, Debug, Serialize)]
-pub struct AnswerMessage<'a> {
+pub struct ResponseMessage<'a> {
     /// Always `assistant`.
     pub role: &'static str,
     /// The text; never absent.
@@ -98,7 +98,7 @@ pub struct Logprob {
 
 /// A line of `/api/generate`, or its whole answer (9.2).
 #[derive(Clone, Debug, Serialize)]
-pub struct GenerateAnswer<'a> {
+pub struct GenerateResponse<'a> {
     /// The name as the client sent it.
     pub model: &'a str,
     /// When this line was made, RFC 3339.
@@ -125,7 +125,7 @@ pub struct GenerateAnswer<'a> {
 }
 
 /// The counters of `/api/embed` (10.1), whose vectors pass through
-/// [`crate::translate::embed::Answer`] as text.
+/// [`crate::translate::embed::EmbedResponseBuilder`] as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct EmbedMetrics {
     /// From the request to its end, in nanoseconds.
@@ -138,14 +138,14 @@ pub struct EmbedMetrics {
 
 /// The answer of `/api/tags` (11.4) and `/api/ps` (11.5).
 #[derive(Clone, Debug, Serialize)]
-pub struct List<T> {
+pub struct ListResponse<T> {
     /// The entries; never `null`.
     pub models: Vec<T>,
 }
 
 /// An entry of `/api/tags`.
 #[derive(Clone, Debug, Serialize)]
-pub struct Tag {
+pub struct ListModelResponse {
     /// The name, with its tag.
     pub name: String,
     /// The same.
@@ -157,17 +157,17 @@ pub struct Tag {
     /// 64 hex digits.
     pub digest: String,
     /// What kind of model it is.
-    pub details: TagDetails,
+    pub details: ListModelDetails,
     /// What it can do.
     pub capabilities: Vec<&'static str>,
 }
 
-/// The details of a [`Tag`]: those of [`Details`] and two lengths.
+/// The details of a [`ListModelResponse`]: those of [`ModelDetails`] and two lengths.
 #[derive(Clone, Debug, Serialize)]
-pub struct TagDetails {
+pub struct ListModelDetails {
     /// The details.
     #[serde(flatten)]
-    pub details: Details,
+    pub details: ModelDetails,
     /// Tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context_length: Option<u64>,
@@ -178,7 +178,7 @@ pub struct TagDetails {
 
 /// What kind of model it is; strings are never empty where clients insist on them.
 #[derive(Clone, Debug, Serialize)]
-pub struct Details {
+pub struct ModelDetails {
     /// Always empty.
     pub parent_model: String,
     /// The file format.
@@ -195,7 +195,7 @@ pub struct Details {
 
 /// An entry of `/api/ps`.
 #[derive(Clone, Debug, Serialize)]
-pub struct Process {
+pub struct ProcessModelResponse {
     /// The name, with its tag.
     pub name: String,
     /// The same.
@@ -205,7 +205,7 @@ pub struct Process {
     /// 64 hex digits.
     pub digest: String,
     /// What kind of model it is.
-    pub details: Details,
+    pub details: ModelDetails,
     /// RFC 3339.
     pub expires_at: String,
     /// Bytes; equal to `size`, so that clients show "100% GPU".
@@ -216,7 +216,7 @@ pub struct Process {
 
 /// The answer of `/api/show` (11.6).
 #[derive(Clone, Debug, Serialize)]
-pub struct ShowAnswer {
+pub struct ShowResponse {
     /// Licences, a line break between two.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub license: String,
@@ -231,7 +231,7 @@ pub struct ShowAnswer {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub system: String,
     /// What kind of model it is.
-    pub details: Details,
+    pub details: ModelDetails,
     /// Messages that come before every conversation.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub messages: Vec<Box<serde_json::value::RawValue>>,
@@ -248,14 +248,14 @@ pub struct ShowAnswer {
 
 /// The answer of `/api/version` (11.2).
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct VersionAnswer {
+pub struct VersionResponse {
     /// Digits and dots only.
     pub version: &'static str,
 }
 
 /// Every error (4.1).
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct ErrorAnswer<'a> {
+pub struct ErrorResponse<'a> {
     /// The sentence.
     pub error: &'a str,
 }

@@ -10,7 +10,7 @@ use serde::de::{Deserialize, Deserializer, Error};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::decode::at_field;
+use super::decode::prefix_field;
 
 /// A schema that Ollama would take.
 #[derive(Clone, Copy, Debug)]
@@ -21,37 +21,37 @@ impl<'de> Deserialize<'de> for Schema<'de> {
         let raw = <&RawValue>::deserialize(deserializer)?;
         // What is nested too deep for a value is for the upstream to judge.
         if let Ok(schema) = serde_json::from_str::<Value>(raw.get()) {
-            check(&schema, "api.ToolFunctionParameters")?;
+            check_schema(&schema, "api.ToolFunctionParameters")?;
         }
         Ok(Self(raw))
     }
 }
 
 /// Refuses a schema that is not what Go calls `name`.
-fn check<E: Error>(schema: &Value, name: &str) -> Result<(), E> {
-    let Value::Object(members) = schema else { return Err(mismatch(schema, name)) };
+fn check_schema<E: Error>(schema: &Value, name: &str) -> Result<(), E> {
+    let Value::Object(members) = schema else { return Err(type_error(schema, name)) };
     match members.get("required") {
         None | Some(Value::Null) => {}
         Some(Value::Array(items)) => {
             if let Some(item) = items.iter().find(|item| !item.is_string() && !item.is_null()) {
-                return Err(at_field("required", mismatch(item, "string")));
+                return Err(prefix_field("required", type_error(item, "string")));
             }
         }
-        Some(other) => return Err(at_field("required", mismatch(other, "[]string"))),
+        Some(other) => return Err(prefix_field("required", type_error(other, "[]string"))),
     }
     match members.get("properties") {
         None | Some(Value::Null) => Ok(()),
         Some(Value::Object(properties)) => properties
             .values()
             .filter(|property| !property.is_null())
-            .try_for_each(|property| check(property, "api.ToolProperty"))
-            .map_err(|error| at_field("properties", error)),
-        Some(other) => Err(at_field("properties", mismatch(other, "api.ToolPropertiesMap"))),
+            .try_for_each(|property| check_schema(property, "api.ToolProperty"))
+            .map_err(|error| prefix_field("properties", error)),
+        Some(other) => Err(prefix_field("properties", type_error(other, "api.ToolPropertiesMap"))),
     }
 }
 
 /// The error of a wrong type, in the form in which serde tells of one.
-fn mismatch<E: Error>(found: &Value, expected: &str) -> E {
+fn type_error<E: Error>(found: &Value, expected: &str) -> E {
     let found = match found {
         Value::Null => "null",
         Value::Bool(_) => "bool",

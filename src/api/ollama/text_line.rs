@@ -7,17 +7,17 @@
 use crate::api::wire::ndjson;
 
 /// Appends a line of `/api/chat` (ollama-api.md 8.1).
-pub fn chat(out: &mut Vec<u8>, model: &str, created_at: &str, content: &str) {
+pub fn append_chat(out: &mut Vec<u8>, model: &str, created_at: &str, content: &str) {
     let before = "\",\"message\":{\"role\":\"assistant\",\"content\":";
-    line(out, (model, created_at), (before, content, "},\"done\":false}\n"));
+    append_line(out, (model, created_at), (before, content, "},\"done\":false}\n"));
 }
 
 /// Appends a line of `/api/generate` (ollama-api.md 9.1).
-pub fn generate(out: &mut Vec<u8>, model: &str, created_at: &str, response: &str) {
-    line(out, (model, created_at), ("\",\"response\":", response, ",\"done\":false}\n"));
+pub fn append_generate(out: &mut Vec<u8>, model: &str, created_at: &str, response: &str) {
+    append_line(out, (model, created_at), ("\",\"response\":", response, ",\"done\":false}\n"));
 }
 
-fn line(
+fn append_line(
     out: &mut Vec<u8>,
     (model, created_at): (&str, &str),
     (before, text, behind): (&str, &str, &str),
@@ -35,7 +35,7 @@ fn line(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::ollama::response::{AnswerMessage, ChatAnswer, GenerateAnswer};
+    use crate::api::ollama::response::{ChatResponse, GenerateResponse, ResponseMessage};
 
     const NOW: &str = "2026-08-21T10:15:03.123456789Z";
 
@@ -46,15 +46,15 @@ mod tests {
         {
             for model in ["m", "a/b:latest", "\"<odd>\u{2029}"] {
                 let (mut by_hand, mut serialised) = (b"x".to_vec(), b"x".to_vec());
-                chat(&mut by_hand, model, NOW, text);
-                generate(&mut by_hand, model, NOW, text);
-                let message = AnswerMessage {
+                append_chat(&mut by_hand, model, NOW, text);
+                append_generate(&mut by_hand, model, NOW, text);
+                let message = ResponseMessage {
                     role: "assistant",
                     content: text,
                     thinking: "",
                     tool_calls: Vec::new(),
                 };
-                let answer = ChatAnswer {
+                let answer = ChatResponse {
                     model,
                     created_at: NOW,
                     message,
@@ -64,7 +64,7 @@ mod tests {
                     metrics: None,
                 };
                 ndjson::append_line(&mut serialised, &answer);
-                let answer = GenerateAnswer {
+                let answer = GenerateResponse {
                     model,
                     created_at: NOW,
                     response: text,

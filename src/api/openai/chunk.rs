@@ -29,10 +29,10 @@ pub struct Chunk<'a> {
     pub timings: Option<Timings>,
     /// vLLM's own times.
     #[serde(deserialize_with = "lenient")]
-    pub metrics: Option<Latencies>,
+    pub metrics: Option<VllmMetrics>,
     /// Groq's extras.
     #[serde(borrow, deserialize_with = "lenient")]
-    pub x_groq: Option<Groq<'a>>,
+    pub x_groq: Option<GroqExtension<'a>>,
     /// An error inside a success.
     #[serde(borrow)]
     pub error: Option<&'a RawValue>,
@@ -59,7 +59,7 @@ pub struct Choice<'a> {
     pub text: Option<Content<'a>>,
     /// Why it ended.
     #[serde(borrow, deserialize_with = "lenient")]
-    pub finish_reason: Option<Str<'a>>,
+    pub finish_reason: Option<BorrowedString<'a>>,
     /// Log probabilities of the tokens in this chunk.
     #[serde(deserialize_with = "logprobs")]
     pub logprobs: Option<Logprobs>,
@@ -89,37 +89,37 @@ pub struct Message<'a> {
     pub refusal: Option<Content<'a>>,
     /// Calls, or pieces of calls.
     #[serde(borrow, deserialize_with = "or_default")]
-    pub tool_calls: Vec<ToolFragment<'a>>,
+    pub tool_calls: Vec<ToolCallDelta<'a>>,
     /// A call in the form that came before `tool_calls`.
     #[serde(borrow, deserialize_with = "lenient")]
-    pub function_call: Option<FunctionFragment<'a>>,
+    pub function_call: Option<FunctionCallDelta<'a>>,
 }
 
 /// A call, or a piece of one (openai-wire.md 4.6).
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct ToolFragment<'a> {
+pub struct ToolCallDelta<'a> {
     /// Which call it belongs to; missing on some servers, 0 for all calls on others.
     #[serde(deserialize_with = "lenient")]
     pub index: Option<u64>,
     /// The call's id, on its first piece.
     #[serde(borrow, deserialize_with = "lenient")]
-    pub id: Option<Str<'a>>,
+    pub id: Option<BorrowedString<'a>>,
     /// What is called.
     #[serde(borrow, deserialize_with = "lenient")]
-    pub function: Option<FunctionFragment<'a>>,
+    pub function: Option<FunctionCallDelta<'a>>,
     /// What is to come back with the call (Gemini).
     #[serde(borrow)]
     pub extra_content: Option<&'a RawValue>,
 }
 
-/// The function of a [`ToolFragment`].
+/// The function of a [`ToolCallDelta`].
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct FunctionFragment<'a> {
+pub struct FunctionCallDelta<'a> {
     /// Its name, on the first piece.
     #[serde(borrow, deserialize_with = "lenient")]
-    pub name: Option<Str<'a>>,
+    pub name: Option<BorrowedString<'a>>,
     /// JSON as a string, or a piece of it; an object on some servers.
     #[serde(borrow)]
     pub arguments: Option<&'a RawValue>,
@@ -164,9 +164,9 @@ pub struct TokenLogprob {
 
 /// A string that borrows where it can.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct Str<'a>(#[serde(borrow)] pub Cow<'a, str>);
+pub struct BorrowedString<'a>(#[serde(borrow)] pub Cow<'a, str>);
 
-impl Deref for Str<'_> {
+impl Deref for BorrowedString<'_> {
     type Target = str;
 
     fn deref(&self) -> &str {
@@ -275,7 +275,7 @@ pub struct Usage {
     pub total_tokens: Option<u64>,
     /// The parts of `completion_tokens`.
     #[serde(deserialize_with = "lenient")]
-    pub completion_tokens_details: Option<CompletionDetails>,
+    pub completion_tokens_details: Option<CompletionTokensDetails>,
     /// Seconds (Groq).
     #[serde(deserialize_with = "lenient")]
     pub prompt_time: Option<f64>,
@@ -293,7 +293,7 @@ pub struct Usage {
 /// The parts of a token count.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct CompletionDetails {
+pub struct CompletionTokensDetails {
     /// Tokens of hidden or shown reasoning.
     #[serde(deserialize_with = "lenient")]
     pub reasoning_tokens: Option<u64>,
@@ -323,7 +323,7 @@ pub struct Timings {
 /// vLLM's own measurements, where its server was told to send them.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Latencies {
+pub struct VllmMetrics {
     /// Milliseconds until the first token, those in the queue included.
     #[serde(deserialize_with = "lenient")]
     pub time_to_first_token_ms: Option<f64>,
@@ -338,7 +338,7 @@ pub struct Latencies {
 /// Groq's extras.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Groq<'a> {
+pub struct GroqExtension<'a> {
     /// The counts, on the last chunk.
     #[serde(deserialize_with = "lenient")]
     pub usage: Option<Usage>,

@@ -12,11 +12,11 @@ use std::borrow::Cow;
 use super::chunk::{Chunk, Content};
 
 /// Of OpenAI: as long as it takes to hide how long the text is (openai-wire.md 4.2).
-const PADDING: &str = "\"obfuscation\":\"";
+const PADDING_KEY: &str = "\"obfuscation\":\"";
 
 /// The only thing that a chunk adds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Added<'a> {
+pub enum TextDelta<'a> {
     /// Text.
     Content(&'a str),
     /// Reasoning.
@@ -25,24 +25,24 @@ pub enum Added<'a> {
 
 /// The chunk that others may be like; empty at first, which none is.
 #[derive(Clone, Debug, Default)]
-pub struct Repeated {
+pub struct ChunkTemplate {
     /// Up to the first character of the text.
-    front: String,
+    prefix: String,
     /// From the quote behind the text, to the first character of the padding where there is one.
-    behind: String,
+    suffix: String,
     /// From the quote behind the padding.
-    end: Option<String>,
+    after_padding: Option<String>,
     is_thinking: bool,
 }
 
-impl Repeated {
+impl ChunkTemplate {
     /// Remembers a chunk that adds nothing but text, and `event`, from which it was read.
-    pub fn learn(&mut self, event: &str, chunk: &Chunk<'_>) {
-        self.front.clear();
-        let Some(added) = added(chunk) else { return };
+    pub fn capture(&mut self, event: &str, chunk: &Chunk<'_>) {
+        self.prefix.clear();
+        let Some(added) = extract_text_delta(chunk) else { return };
         let (text, is_thinking) = match added {
-            Added::Content(text) => (text, false),
-            Added::Thinking(text) => (text, true),
+            TextDelta::Content(text) => (text, false),
+            TextDelta::Thinking(text) => (text, true),
         };
         // It borrows from the event, so this is where it stands there.
         let start = (text.as_ptr() as usize).wrapping_sub(event.as_ptr() as usize);
@@ -52,46 +52,46 @@ impl Repeated {
             return;
         }
         self.is_thinking = is_thinking;
-        let cut = behind.find(PADDING).map(|at| behind.split_at(at + PADDING.len()));
-        let (behind, end) = match cut.map(|(behind, rest)| (behind, plain(rest))) {
+        let cut = behind.find(PADDING_KEY).map(|at| behind.split_at(at + PADDING_KEY.len()));
+        let (behind, end) = match cut.map(|(behind, rest)| (behind, split_plain_string(rest))) {
             Some((behind, Some((_, end)))) => (behind, Some(end.to_owned())),
             _ => (behind, None),
         };
-        self.end = end;
-        self.behind.clear();
-        self.behind.push_str(behind);
-        self.front.push_str(front);
+        self.after_padding = end;
+        self.suffix.clear();
+        self.suffix.push_str(behind);
+        self.prefix.push_str(front);
     }
 
     /// What a chunk adds, if it is like the one that was learnt.
     #[must_use]
-    pub fn added<'a>(&self, event: &'a str) -> Option<Added<'a>> {
-        if self.front.is_empty() {
+    pub fn match_event<'a>(&self, event: &'a str) -> Option<TextDelta<'a>> {
+        if self.prefix.is_empty() {
             return None;
         }
-        let (text, rest) = plain(event.strip_prefix(self.front.as_str())?)?;
-        let is_like = match &self.end {
-            None => rest == self.behind,
-            Some(end) => plain(rest.strip_prefix(self.behind.as_str())?)?.1 == end,
+        let (text, rest) = split_plain_string(event.strip_prefix(self.prefix.as_str())?)?;
+        let is_like = match &self.after_padding {
+            None => rest == self.suffix,
+            Some(end) => split_plain_string(rest.strip_prefix(self.suffix.as_str())?)?.1 == end,
         };
         // Without text it would be another kind of chunk.
         if !is_like || text.is_empty() {
             return None;
         }
-        Some(if self.is_thinking { Added::Thinking(text) } else { Added::Content(text) })
+        Some(if self.is_thinking { TextDelta::Thinking(text) } else { TextDelta::Content(text) })
     }
 }
 
 /// What stands before the quote that ends a string, and the rest from there, if nothing in the string
 /// means anything but itself.
-fn plain(text: &str) -> Option<(&str, &str)> {
+fn split_plain_string(text: &str) -> Option<(&str, &str)> {
     let special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20);
     let end = text.as_bytes().iter().position(special)?;
     (text.as_bytes()[end] == b'"').then(|| text.split_at(end))
 }
 
 /// The text, or the reasoning, of a chunk that says nothing else.
-fn added<'a>(chunk: &Chunk<'a>) -> Option<Added<'a>> {
+fn extract_text_delta<'a>(chunk: &Chunk<'a>) -> Option<TextDelta<'a>> {
     let says_more = chunk.usage.is_some()
         || chunk.timings.is_some()
         || chunk.metrics.is_some()
@@ -108,17 +108,19 @@ fn added<'a>(chunk: &Chunk<'a>) -> Option<Added<'a>> {
     if says_more {
         return None;
     }
-    let Some(delta) = &choice.delta else { return only([&choice.text]).map(Added::Content) };
+    let Some(delta) = &choice.delta else {
+        return single_borrowed_text([&choice.text]).map(TextDelta::Content);
+    };
     if !delta.tool_calls.is_empty() || delta.function_call.is_some() || delta.refusal.is_some() {
         return None;
     }
     let reasoning = [&delta.reasoning_content, &delta.reasoning, &delta.reasoning_details];
     let is_silent = reasoning.iter().all(|content| is_empty(content));
     if is_silent && is_empty(&choice.text) {
-        return only([&delta.content]).map(Added::Content);
+        return single_borrowed_text([&delta.content]).map(TextDelta::Content);
     }
     let is_thinking = is_empty(&delta.content) && is_empty(&choice.text);
-    if is_thinking { only(reasoning).map(Added::Thinking) } else { None }
+    if is_thinking { single_borrowed_text(reasoning).map(TextDelta::Thinking) } else { None }
 }
 
 fn is_empty(content: &Option<Content<'_>>) -> bool {
@@ -126,7 +128,9 @@ fn is_empty(content: &Option<Content<'_>>) -> bool {
 }
 
 /// The one text among these, where it stands in the event as it is.
-fn only<'a, const N: usize>(contents: [&Option<Content<'a>>; N]) -> Option<&'a str> {
+fn single_borrowed_text<'a, const N: usize>(
+    contents: [&Option<Content<'a>>; N],
+) -> Option<&'a str> {
     let mut texts = contents.into_iter().filter(|content| !is_empty(content)).flatten();
     match (texts.next(), texts.next()) {
         (Some(Content { text: Cow::Borrowed(text), thinking }), None) if thinking.is_empty() => {
@@ -146,15 +150,15 @@ mod tests {
     const OPENROUTER: &str = r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":"","reasoning":"a"},"finish_reason":null,"native_finish_reason":null}]}"#;
     const LEARNABLE: [&str; 4] = [OPENAI, DEEPSEEK, COMPLETION, OPENROUTER];
 
-    fn learnt(event: &str) -> Repeated {
-        let mut repeated = Repeated::default();
-        repeated.learn(event, &Chunk::parse(event).expect("valid JSON"));
+    fn learnt(event: &str) -> ChunkTemplate {
+        let mut repeated = ChunkTemplate::default();
+        repeated.capture(event, &Chunk::parse(event).expect("valid JSON"));
         repeated
     }
 
     /// What reading it in full gives.
-    fn in_full(event: &str) -> Option<Added<'_>> {
-        added(&Chunk::parse(event).ok()?)
+    fn in_full(event: &str) -> Option<TextDelta<'_>> {
+        extract_text_delta(&Chunk::parse(event).ok()?)
     }
 
     #[test]
@@ -162,20 +166,20 @@ mod tests {
         for event in LEARNABLE {
             let repeated = learnt(event);
             let own = in_full(event).expect("it adds text");
-            assert_eq!(repeated.added(event), Some(own), "{event}");
-            let (Added::Content(text) | Added::Thinking(text)) = own;
+            assert_eq!(repeated.match_event(event), Some(own), "{event}");
+            let (TextDelta::Content(text) | TextDelta::Thinking(text)) = own;
             let quoted = format!("\"{text}\"");
             for other in [" world", "😀", "}", "[DONE]", "<b>&", "a,b:c"] {
                 let changed = event.replacen(&quoted, &format!("\"{other}\""), 1);
                 let expected = match own {
-                    Added::Content(_) => Added::Content(other),
-                    Added::Thinking(_) => Added::Thinking(other),
+                    TextDelta::Content(_) => TextDelta::Content(other),
+                    TextDelta::Thinking(_) => TextDelta::Thinking(other),
                 };
-                assert_eq!(repeated.added(&changed), Some(expected), "{changed}");
+                assert_eq!(repeated.match_event(&changed), Some(expected), "{changed}");
             }
         }
         let padded = OPENAI.replace("x9Kd", "").replace(" Hi", "longer");
-        assert_eq!(learnt(OPENAI).added(&padded), Some(Added::Content("longer")));
+        assert_eq!(learnt(OPENAI).match_event(&padded), Some(TextDelta::Content("longer")));
     }
 
     /// One byte is taken out, put in or changed, at each place; and each end is cut off.
@@ -199,7 +203,7 @@ mod tests {
         for event in LEARNABLE {
             let repeated = learnt(event);
             for changed in mutations(event) {
-                if let Some(added) = repeated.added(&changed) {
+                if let Some(added) = repeated.match_event(&changed) {
                     assert_eq!(Some(added), in_full(&changed), "{changed}");
                     recognised += 1;
                 }
@@ -211,7 +215,7 @@ mod tests {
     #[test]
     fn a_chunk_that_says_more_is_not_learnt() {
         let choice = |rest: &str| format!(r#"{{"choices":[{{"delta":{{"content":"a"}}{rest}}}]}}"#);
-        assert_eq!(learnt(&choice("")).added(&choice("")), Some(Added::Content("a")));
+        assert_eq!(learnt(&choice("")).match_event(&choice("")), Some(TextDelta::Content("a")));
         for more in [
             choice(r#","finish_reason":"stop""#),
             choice(r#","finish_reason":"""#),
@@ -231,8 +235,8 @@ mod tests {
             r#"{"choices":[{"delta":{"content":[{"type":"text","text":"a"}]}}]}"#.into(),
             r#"{"choices":[]}"#.into(),
         ] {
-            assert_eq!(learnt(&more).added(&more), None, "{more}");
+            assert_eq!(learnt(&more).match_event(&more), None, "{more}");
         }
-        assert_eq!(Repeated::default().added("\"\""), None);
+        assert_eq!(ChunkTemplate::default().match_event("\"\""), None);
     }
 }

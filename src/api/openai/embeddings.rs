@@ -12,7 +12,7 @@ use super::chunk::{Usage, lenient};
 /// A whole answer.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Embeddings<'a> {
+pub struct EmbeddingsResponse<'a> {
     /// One entry for each input, in any order.
     #[serde(borrow)]
     pub data: Vec<Embedding<'a>>,

@@ -5,11 +5,11 @@
 use std::ops::Range;
 
 /// The longest name, in bytes.
-const LONGEST: usize = 1024;
+const MAX_NAME_BYTES: usize = 1024;
 
 /// The value of the part `model`, and where it stands.
 #[must_use]
-pub fn model_in(form: &[u8]) -> Option<(String, Range<usize>)> {
+pub fn find_model(form: &[u8]) -> Option<(String, Range<usize>)> {
     // The form begins with its delimiter, without a line break before it.
     let end = find(form, b"\r\n")?;
     let delimiter = [b"\r\n", &form[..end]].concat();
@@ -17,10 +17,10 @@ pub fn model_in(form: &[u8]) -> Option<(String, Range<usize>)> {
     loop {
         let head = at + find(&form[at..], b"\r\n\r\n")? + 4;
         let length = find(&form[head..], &delimiter)?;
-        if is_model(&form[at..head]) {
+        if is_model_part(&form[at..head]) {
             let place = head..head + length;
             let name = std::str::from_utf8(&form[place.clone()]).ok()?;
-            return (length <= LONGEST).then(|| (name.to_owned(), place));
+            return (length <= MAX_NAME_BYTES).then(|| (name.to_owned(), place));
         }
         at = head + length + delimiter.len() + 2;
         if at > form.len() {
@@ -30,7 +30,7 @@ pub fn model_in(form: &[u8]) -> Option<(String, Range<usize>)> {
 }
 
 /// Whether the head of a part says that its name is `model`.
-fn is_model(head: &[u8]) -> bool {
+fn is_model_part(head: &[u8]) -> bool {
     let head = String::from_utf8_lossy(head);
     let mut lines = head.lines().filter_map(|line| line.split_once(':'));
     lines.any(|(name, value)| {
@@ -57,7 +57,7 @@ mod tests {
             let part =
                 format!("--b\r\ncontent-disposition: form-data; {place}\r\n\r\nwhisper-1\r\n");
             for form in [format!("{part}{FILE}"), format!("{FILE}{part}--b--\r\n")] {
-                let (name, place) = model_in(form.as_bytes()).expect(&form);
+                let (name, place) = find_model(form.as_bytes()).expect(&form);
                 assert_eq!((name.as_str(), &form[place]), ("whisper-1", "whisper-1"));
             }
         }
@@ -66,10 +66,10 @@ mod tests {
     #[test]
     fn what_is_not_there_or_not_whole_is_not_found() {
         let part = "--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\n";
-        let long = format!("{part}{}\r\n--b--", "x".repeat(LONGEST + 1));
+        let long = format!("{part}{}\r\n--b--", "x".repeat(MAX_NAME_BYTES + 1));
         for form in ["", "x", FILE, part, "--b--\r\n", &format!("{part}whisper"), &long] {
-            assert_eq!(model_in(form.as_bytes()), None, "{form}");
+            assert_eq!(find_model(form.as_bytes()), None, "{form}");
         }
-        assert_eq!(model_in(&[part.as_bytes(), b"\xff\r\n--b--"].concat()), None);
+        assert_eq!(find_model(&[part.as_bytes(), b"\xff\r\n--b--"].concat()), None);
     }
 }

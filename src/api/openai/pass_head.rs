@@ -3,30 +3,35 @@
 //! Only what is named here is passed: a status, the type of the body, and the headers by which a
 //! client counts its requests. Cookies, framing and whatever else holds between two hops stays behind.
 
-/// Headers that clients read, beside those that begin with one of [`FAMILIES`].
-const PASSED: &[&str] =
+/// Headers that clients read, beside those that begin with one of [`PASS_HEADER_PREFIXES`].
+const PASS_HEADERS: &[&str] =
     &["content-type", "x-request-id", "retry-after", "retry-after-ms", "x-should-retry"];
 
 /// Beginnings of headers that clients read.
-const FAMILIES: &[&str] = &["x-ratelimit-", "openai-"];
+const PASS_HEADER_PREFIXES: &[&str] = &["x-ratelimit-", "openai-"];
 
 /// What is passed on of a head.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PassedHead {
+pub struct PassHead {
     /// The status.
     pub status: u16,
     /// The headers.
     pub headers: Vec<(String, String)>,
 }
 
-impl PassedHead {
+impl PassHead {
     /// Takes from a head what is passed on; names are in lower case.
-    pub fn of<'a>(status: u16, headers: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
+    pub fn from_headers<'a>(
+        status: u16,
+        headers: impl Iterator<Item = (&'a str, &'a str)>,
+    ) -> Self {
         let is_passed = |name: &str| {
-            PASSED.contains(&name) || FAMILIES.iter().any(|family| name.starts_with(family))
+            PASS_HEADERS.contains(&name)
+                || PASS_HEADER_PREFIXES.iter().any(|family| name.starts_with(family))
         };
         let passed = headers.filter(|(name, _)| is_passed(name));
-        let headers = passed.map(|(name, value)| (named(name), value.to_owned())).collect();
+        let headers =
+            passed.map(|(name, value)| (canonical_name(name), value.to_owned())).collect();
         Self { status, headers }
     }
 
@@ -39,7 +44,7 @@ impl PassedHead {
 
     /// Whether the body is a stream of events.
     #[must_use]
-    pub fn has_events(&self) -> bool {
+    pub fn is_event_stream(&self) -> bool {
         let kind = self.header("content-type").unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default();
         kind.trim().eq_ignore_ascii_case("text/event-stream")
@@ -47,7 +52,7 @@ impl PassedHead {
 }
 
 /// The type by the name that all our heads give it, the others as they are.
-fn named(name: &str) -> String {
+fn canonical_name(name: &str) -> String {
     if name == "content-type" { "Content-Type".to_owned() } else { name.to_owned() }
 }
 
@@ -57,7 +62,7 @@ mod tests {
 
     #[test]
     fn what_a_client_reads_is_passed_and_nothing_else() {
-        let head = PassedHead::of(
+        let head = PassHead::from_headers(
             429,
             [
                 ("content-type", "Text/Event-Stream; charset=utf-8"),
@@ -90,7 +95,7 @@ mod tests {
         ];
         assert_eq!(names, expected);
         assert_eq!((head.status, head.header("X-Request-ID")), (429, Some("req_u")));
-        assert!(head.has_events());
-        assert!(!PassedHead::default().has_events());
+        assert!(head.is_event_stream());
+        assert!(!PassHead::default().is_event_stream());
     }
 }

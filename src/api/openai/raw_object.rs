@@ -1,6 +1,6 @@
 //! JSON objects whose members stay as they were written.
 //!
-//! What is passed on is not read any further than it must be: an [`Object`] knows the keys of one
+//! What is passed on is not read any further than it must be: an [`RawObject`] knows the keys of one
 //! level and the text of each value. Nothing is put into another order, no number and no escape is
 //! written anew. Knows nothing of what the members mean.
 
@@ -11,16 +11,16 @@ use std::ops::Range;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::api::ollama::decode::Text;
+use crate::api::ollama::decode::GoString;
 
 /// A JSON object, one level deep, in its own order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Object<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+pub struct RawObject<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
-impl<'a> Object<'a> {
+impl<'a> RawObject<'a> {
     /// Reads an object; `None` when the text is something else.
     #[must_use]
-    pub fn read(text: &'a str) -> Option<Self> {
+    pub fn parse(text: &'a str) -> Option<Self> {
         if text.trim_start().starts_with('{') { serde_json::from_str(text).ok() } else { None }
     }
 
@@ -37,13 +37,13 @@ impl<'a> Object<'a> {
 
     /// Whether a member is there that says something.
     #[must_use]
-    pub fn says(&self, key: &str) -> bool {
+    pub fn has_value(&self, key: &str) -> bool {
         self.get(key).is_some_and(|value| value != "null")
     }
 
     /// A value that is a string.
     #[must_use]
-    pub fn text(&self, key: &str) -> Option<String> {
+    pub fn get_string(&self, key: &str) -> Option<String> {
         serde_json::from_str(self.get(key)?).ok()
     }
 
@@ -76,7 +76,7 @@ impl<'a> Object<'a> {
 
     /// Keeps one spelling of a key that the reader would match in any case: that of the last one
     /// that says something, under the proper name.
-    pub fn settle(&mut self, key: &'static str) {
+    pub fn canonicalize_key(&mut self, key: &'static str) {
         let same = |known: &str| known.eq_ignore_ascii_case(key);
         let said = |(known, value): &(Cow<'a, str>, Cow<'a, str>)| same(known) && value != "null";
         let Some(at) = self.0.iter().rposition(said) else { return };
@@ -90,14 +90,14 @@ impl<'a> Object<'a> {
 
     /// The object as text.
     #[must_use]
-    pub fn write(&self) -> String {
+    pub fn to_json(&self) -> String {
         let mut out = String::with_capacity(self.0.iter().map(|(_, it)| it.len() + 16).sum());
         out.push('{');
         for (place, (key, value)) in self.0.iter().enumerate() {
             if place > 0 {
                 out.push(',');
             }
-            out.push_str(&quoted(key));
+            out.push_str(&quote_json(key));
             out.push(':');
             out.push_str(value);
         }
@@ -108,20 +108,20 @@ impl<'a> Object<'a> {
 
 /// A text as JSON.
 #[must_use]
-pub fn quoted(text: &str) -> String {
+pub fn quote_json(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
 /// The items of a list; `None` when the text is something else.
 #[must_use]
-pub fn items(text: &str) -> Option<Vec<&str>> {
+pub fn parse_items(text: &str) -> Option<Vec<&str>> {
     let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
     Some(items.into_iter().map(RawValue::get).collect())
 }
 
 /// A list of these items as text.
 #[must_use]
-pub fn list<T: AsRef<str>>(items: &[T]) -> String {
+pub fn join_items<T: AsRef<str>>(items: &[T]) -> String {
     let items: Vec<&str> = items.iter().map(AsRef::as_ref).collect();
     format!("[{}]", items.join(","))
 }
@@ -129,14 +129,14 @@ pub fn list<T: AsRef<str>>(items: &[T]) -> String {
 /// The name of the model and where its value stands, when it stands whole among the first members of a
 /// body of which only the beginning is known.
 #[must_use]
-pub fn model_in(beginning: &[u8]) -> Option<(String, Range<usize>)> {
-    let mut rest = skip_blanks(beginning).strip_prefix(b"{")?;
+pub fn find_model(beginning: &[u8]) -> Option<(String, Range<usize>)> {
+    let mut rest = skip_whitespace(beginning).strip_prefix(b"{")?;
     loop {
-        let (key, after) = value(skip_blanks(rest))?;
-        let start = skip_blanks(skip_blanks(after).strip_prefix(b":")?);
-        let (text, after) = value(start)?;
+        let (key, after) = split_value(skip_whitespace(rest))?;
+        let start = skip_whitespace(skip_whitespace(after).strip_prefix(b":")?);
+        let (text, after) = split_value(start)?;
         // A number or a word may go on behind what is known.
-        let behind = skip_blanks(after).strip_prefix(b",")?;
+        let behind = skip_whitespace(after).strip_prefix(b",")?;
         let key: String = serde_json::from_slice(key).ok()?;
         if key.eq_ignore_ascii_case("model") {
             let name = (key == "model").then(|| serde_json::from_slice(text).ok()).flatten()?;
@@ -146,13 +146,13 @@ pub fn model_in(beginning: &[u8]) -> Option<(String, Range<usize>)> {
     }
 }
 
-fn skip_blanks(text: &[u8]) -> &[u8] {
+fn skip_whitespace(text: &[u8]) -> &[u8] {
     let blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
     &text[text.iter().position(|byte| !blank(byte)).unwrap_or(text.len())..]
 }
 
 /// One value, and what follows it. What is no JSON is told by whoever reads it.
-fn value(text: &[u8]) -> Option<(&[u8], &[u8])> {
+fn split_value(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     for (at, byte) in text.iter().enumerate() {
         if in_string {
@@ -185,11 +185,11 @@ fn value(text: &[u8]) -> Option<(&[u8], &[u8])> {
     None
 }
 
-impl<'de> Deserialize<'de> for Object<'de> {
+impl<'de> Deserialize<'de> for RawObject<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
-            type Value = Object<'de>;
+        struct RawObjectVisitor;
+        impl<'de> Visitor<'de> for RawObjectVisitor {
+            type Value = RawObject<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
@@ -197,7 +197,7 @@ impl<'de> Deserialize<'de> for Object<'de> {
 
             // A body of `null` is an empty request (ollama-api.md 1.1).
             fn visit_unit<E>(self) -> std::result::Result<Self::Value, E> {
-                Ok(Object::default())
+                Ok(RawObject::default())
             }
 
             fn visit_map<A: MapAccess<'de>>(
@@ -205,13 +205,15 @@ impl<'de> Deserialize<'de> for Object<'de> {
                 mut map: A,
             ) -> std::result::Result<Self::Value, A::Error> {
                 let mut members = Vec::new();
-                while let Some((Text(key), value)) = map.next_entry::<Text<'de>, &RawValue>()? {
+                while let Some((GoString(key), value)) =
+                    map.next_entry::<GoString<'de>, &RawValue>()?
+                {
                     members.push((key, Cow::Borrowed(value.get())));
                 }
-                Ok(Object(members))
+                Ok(RawObject(members))
             }
         }
-        deserializer.deserialize_any(Members)
+        deserializer.deserialize_any(RawObjectVisitor)
     }
 }
 
@@ -223,31 +225,31 @@ mod tests {
 
     #[test]
     fn members_keep_their_order_and_their_text() {
-        let object = Object::read(TEXT).expect("an object");
+        let object = RawObject::parse(TEXT).expect("an object");
         let expected = r#"{"b":1.50,"a":{"z":1,"y":"\u00e9"},"b":[1, 2],"c":null}"#;
-        assert_eq!(object.write(), expected);
+        assert_eq!(object.to_json(), expected);
         assert_eq!(object.get("b"), Some("[1, 2]"), "the last one counts");
-        assert!(object.says("a") && !object.says("c") && !object.says("d"));
-        assert_eq!(Object::read("[1]"), None);
-        assert_eq!(Object::read("{\"a\":"), None);
+        assert!(object.has_value("a") && !object.has_value("c") && !object.has_value("d"));
+        assert_eq!(RawObject::parse("[1]"), None);
+        assert_eq!(RawObject::parse("{\"a\":"), None);
     }
 
     #[test]
     fn members_are_changed_in_their_place() {
-        let mut object = Object::read(r#"{"a":1,"b":2,"c":3}"#).expect("an object");
+        let mut object = RawObject::parse(r#"{"a":1,"b":2,"c":3}"#).expect("an object");
         object.set("b", "4");
-        object.set("d", quoted("x\"y"));
+        object.set("d", quote_json("x\"y"));
         assert!(object.rename("a", "c") && !object.rename("a", "e"));
         assert!(object.remove("b") && !object.remove("b"));
-        assert_eq!(object.write(), r#"{"c":1,"d":"x\"y"}"#);
+        assert_eq!(object.to_json(), r#"{"c":1,"d":"x\"y"}"#);
     }
 
     #[test]
     fn one_spelling_of_a_key_is_left() {
         let settled = |text: &str| {
-            let mut object = Object::read(text).expect("an object");
-            object.settle("model");
-            object.write()
+            let mut object = RawObject::parse(text).expect("an object");
+            object.canonicalize_key("model");
+            object.to_json()
         };
         assert_eq!(settled(r#"{"Model":"a","x":1}"#), r#"{"model":"a","x":1}"#);
         assert_eq!(settled(r#"{"model":"a","x":1,"MODEL":"b"}"#), r#"{"x":1,"model":"b"}"#);
@@ -258,11 +260,11 @@ mod tests {
     #[test]
     fn the_model_is_found_at_the_beginning_of_a_body() {
         let check = |beginning: &str, expected: Option<&str>| {
-            let found = model_in(beginning.as_bytes());
+            let found = find_model(beginning.as_bytes());
             let name = found.as_ref().map(|(name, _)| name.as_str());
             assert_eq!(name, expected, "{beginning}");
             if let (Some((_, place)), Some(name)) = (&found, expected) {
-                assert_eq!(beginning[place.clone()], quoted(name), "{beginning}");
+                assert_eq!(beginning[place.clone()], quote_json(name), "{beginning}");
             }
         };
         check(r#"{"model":"m","messages":[{"ro"#, Some("m"));
@@ -282,10 +284,10 @@ mod tests {
 
     #[test]
     fn lists_come_apart_and_together() {
-        let parts = items(r#"[ {"b":1,"a":2}, "x" ,3]"#).expect("a list");
+        let parts = parse_items(r#"[ {"b":1,"a":2}, "x" ,3]"#).expect("a list");
         assert_eq!(parts, [r#"{"b":1,"a":2}"#, r#""x""#, "3"]);
-        assert_eq!(list(&parts), r#"[{"b":1,"a":2},"x",3]"#);
-        assert_eq!(items("{}"), None);
-        assert_eq!(list::<&str>(&[]), "[]");
+        assert_eq!(join_items(&parts), r#"[{"b":1,"a":2},"x",3]"#);
+        assert_eq!(parse_items("{}"), None);
+        assert_eq!(join_items::<&str>(&[]), "[]");
     }
 }

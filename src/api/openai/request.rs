@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::translate::media::Part;
+use crate::translate::media::MediaPart;
 
 /// `POST chat/completions`.
 #[derive(Clone, Debug, Serialize)]
@@ -118,7 +118,7 @@ impl<'a> Content<'a> {
 
     /// Text with media behind it, in the order in which Ollama sends them.
     #[must_use]
-    pub fn with_media(text: &'a str, media: Vec<Part<'a>>) -> Self {
+    pub fn with_media(text: &'a str, media: Vec<MediaPart<'a>>) -> Self {
         if media.is_empty() {
             return Self::Text(Cow::Borrowed(text));
         }
@@ -134,7 +134,7 @@ pub enum ContentPart<'a> {
     /// Text.
     Text(TextPart<'a>),
     /// An image or a sound.
-    Media(Part<'a>),
+    Media(MediaPart<'a>),
 }
 
 /// A part that is text.
@@ -204,26 +204,26 @@ pub enum ToolChoice<'a> {
     /// `none` or `required`.
     Mode(&'static str),
     /// This one.
-    Function(NamedTool<'a>),
+    Function(NamedToolChoice<'a>),
 }
 
 impl<'a> ToolChoice<'a> {
     /// The one function.
     #[must_use]
     pub fn function(name: &'a str) -> Self {
-        Self::Function(NamedTool { kind: "function", function: ToolName { name } })
+        Self::Function(NamedToolChoice { kind: "function", function: ToolName { name } })
     }
 }
 
 /// A tool by its name.
 #[derive(Clone, Debug, Serialize)]
-pub struct NamedTool<'a> {
+pub struct NamedToolChoice<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     function: ToolName<'a>,
 }
 
-/// The name of a [`NamedTool`].
+/// The name of a [`NamedToolChoice`].
 #[derive(Clone, Debug, Serialize)]
 struct ToolName<'a> {
     name: &'a str,
@@ -239,7 +239,7 @@ pub struct StreamOptions {
 impl StreamOptions {
     /// What goes with `stream`: nothing for a whole answer.
     #[must_use]
-    pub fn when(stream: bool) -> Option<Self> {
+    pub fn for_stream(stream: bool) -> Option<Self> {
         stream.then_some(Self { include_usage: true })
     }
 }

@@ -10,7 +10,7 @@ use serde::ser::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Number, Value};
 
-use crate::api::ollama::decode::{Int, Text, request};
+use crate::api::ollama::decode::{GoInt, GoString, request};
 use crate::api::ollama::schema::Schema;
 
 request! {
@@ -18,19 +18,19 @@ request! {
     /// The request.
     pub struct ResponsesRequest<'a> {
         /// The model's name.
-        pub model: Text<'a>,
+        pub model: GoString<'a>,
         /// A text, or a list of items.
         pub input: &'a RawValue,
         /// The first system message.
-        pub instructions: Text<'a>,
+        pub instructions: GoString<'a>,
         /// Whether to stream; false unless said otherwise.
         pub stream: bool,
         /// Sampling.
-        pub temperature: Float,
+        pub temperature: GoFloat,
         /// Sampling.
-        pub top_p: Float,
+        pub top_p: GoFloat,
         /// The most tokens of the answer.
-        pub max_output_tokens: Int,
+        pub max_output_tokens: GoInt,
         /// Whether and how much to reason.
         pub reasoning: Reasoning<'a>,
         /// The form of the answer.
@@ -40,7 +40,7 @@ request! {
         /// Which of them it must or must not call.
         pub tool_choice: &'a RawValue,
         /// Only told back.
-        pub truncation: Text<'a>,
+        pub truncation: GoString<'a>,
         /// Only told back.
         pub background: bool,
     }
@@ -51,9 +51,9 @@ request! {
     /// How much to reason.
     pub struct Reasoning<'a> {
         /// `none`, `minimal`, `low` and so on; empty for nothing said.
-        pub effort: Text<'a>,
+        pub effort: GoString<'a>,
         /// Only told back.
-        pub summary: Text<'a>,
+        pub summary: GoString<'a>,
     }
 }
 
@@ -71,7 +71,7 @@ request! {
     /// The form of the text.
     pub struct TextFormat<'a> {
         /// `text`, `json_schema` or `json_object`.
-        pub kind as "type": Text<'a>,
+        pub kind as "type": GoString<'a>,
         /// The schema.
         pub schema: &'a RawValue,
     }
@@ -82,11 +82,11 @@ request! {
     /// A function, or a namespace of functions.
     pub struct ResponsesTool<'a> {
         /// `function`, `namespace`, or something that only a server of OpenAI's can run.
-        pub kind as "type": Text<'a>,
+        pub kind as "type": GoString<'a>,
         /// Its name.
-        pub name: Text<'a>,
+        pub name: GoString<'a>,
         /// What it is for.
-        pub description: Text<'a>,
+        pub description: GoString<'a>,
         /// A function's parameters, which are passed on untouched.
         pub parameters: Schema<'a>,
         /// A namespace's members.
@@ -99,9 +99,9 @@ request! {
     /// What tells one kind of item from another.
     pub struct ItemKind<'a> {
         /// The kind; may be missing where there is a role.
-        pub kind as "type": Text<'a>,
+        pub kind as "type": GoString<'a>,
         /// Makes a message of it where the kind is missing.
-        pub role: Text<'a>,
+        pub role: GoString<'a>,
     }
 }
 
@@ -110,7 +110,7 @@ request! {
     /// An item of kind `message`.
     pub struct ResponsesInputMessage<'a> {
         /// Who said it.
-        pub role: Text<'a>,
+        pub role: GoString<'a>,
         /// A text, or a list of parts.
         pub content: &'a RawValue,
     }
@@ -121,9 +121,9 @@ request! {
     /// An item of kind `function_call`.
     pub struct ResponsesFunctionCall<'a> {
         /// The id that its output names.
-        pub call_id: Text<'a>,
+        pub call_id: GoString<'a>,
         /// The function's name.
-        pub name: Text<'a>,
+        pub name: GoString<'a>,
         /// An object, as a string of JSON.
         pub arguments: &'a RawValue,
     }
@@ -134,7 +134,7 @@ request! {
     /// An item of kind `function_call_output`.
     pub struct ResponsesFunctionCallOutput<'a> {
         /// Which call it answers.
-        pub call_id: Text<'a>,
+        pub call_id: GoString<'a>,
         /// A text, or a list of parts.
         pub output: &'a RawValue,
     }
@@ -145,7 +145,7 @@ request! {
     /// An item of kind `reasoning`.
     pub struct ResponsesReasoningInput<'a> {
         /// What an earlier answer gave out under this name.
-        pub encrypted_content: Text<'a>,
+        pub encrypted_content: GoString<'a>,
     }
 }
 
@@ -154,19 +154,19 @@ request! {
     /// A part of a message or of an output.
     pub struct ResponsesContent<'a> {
         /// `input_text`, `output_text`, `input_image` or `input_file`.
-        pub kind as "type": Text<'a>,
+        pub kind as "type": GoString<'a>,
         /// The text of a part that is one.
-        pub text: Text<'a>,
-        /// The data URL of an image; [`Text`] when it is read.
+        pub text: GoString<'a>,
+        /// The data URL of an image; `GoString` when it is read.
         pub image_url: &'a RawValue,
     }
 }
 
 /// A number with the digits that the client wrote.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Float(pub Number);
+pub struct GoFloat(pub Number);
 
-impl<'de> Deserialize<'de> for Float {
+impl<'de> Deserialize<'de> for GoFloat {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let found = match Value::deserialize(deserializer)? {
             Value::Number(number) => return Ok(Self(number)),
@@ -202,7 +202,7 @@ pub struct Response<'a> {
     /// As they were sent.
     pub instructions: Option<&'a str>,
     /// What was answered.
-    pub output: &'a [Item<'a>],
+    pub output: &'a [ResponseItem<'a>],
     /// Always null: errors are told otherwise.
     pub error: (),
     /// As they were sent.
@@ -214,7 +214,7 @@ pub struct Response<'a> {
     /// Always true.
     pub parallel_tool_calls: bool,
     /// As it was sent; else plain text.
-    pub text: TextField<'a>,
+    pub text: TextConfig<'a>,
     /// As it was sent; else 1.
     pub top_p: &'a Number,
     /// Always 0.
@@ -226,7 +226,7 @@ pub struct Response<'a> {
     /// As it was sent; else 1.
     pub temperature: &'a Number,
     /// As it was sent.
-    pub reasoning: Option<ReasoningField<'a>>,
+    pub reasoning: Option<ReasoningConfig<'a>>,
     /// The counts, once they are known.
     pub usage: Option<Usage>,
     /// As it was sent.
@@ -253,14 +253,14 @@ pub struct Metadata {}
 
 /// `text` of a [`Response`].
 #[derive(Clone, Copy, Debug, serde::Serialize)]
-pub struct TextField<'a> {
+pub struct TextConfig<'a> {
     /// The form of the text.
     pub format: &'a RawValue,
 }
 
 /// `reasoning` of a [`Response`].
 #[derive(Clone, Copy, Debug, serde::Serialize)]
-pub struct ReasoningField<'a> {
+pub struct ReasoningConfig<'a> {
     /// As it was sent.
     pub effort: Option<&'a str>,
     /// As it was sent.
@@ -277,21 +277,21 @@ pub struct Usage {
     /// Both together.
     pub total_tokens: u64,
     /// Always 0, as Ollama tells it.
-    pub input_tokens_details: InputDetails,
+    pub input_tokens_details: InputTokensDetails,
     /// Always 0, as Ollama tells it.
-    pub output_tokens_details: OutputDetails,
+    pub output_tokens_details: OutputTokensDetails,
 }
 
 /// Part of the [`Usage`].
 #[derive(Clone, Copy, Debug, Default, serde::Serialize)]
-pub struct InputDetails {
+pub struct InputTokensDetails {
     /// Always 0.
     pub cached_tokens: u8,
 }
 
 /// Part of the [`Usage`].
 #[derive(Clone, Copy, Debug, Default, serde::Serialize)]
-pub struct OutputDetails {
+pub struct OutputTokensDetails {
     /// Always 0.
     pub reasoning_tokens: u8,
 }
@@ -299,13 +299,13 @@ pub struct OutputDetails {
 /// One thing that was answered.
 #[derive(Debug, serde::Serialize)]
 #[serde(untagged)]
-pub enum Item<'a> {
+pub enum ResponseItem<'a> {
     /// Reasoning.
     Reasoning(ReasoningItem<'a>),
     /// Text.
     Message(MessageItem<'a>),
     /// A call.
-    Call(CallItem<'a>),
+    FunctionCall(FunctionCallItem<'a>),
 }
 
 /// An item that is reasoning.
@@ -365,7 +365,7 @@ pub struct OutputText<'a> {
 
 /// An item that is a call.
 #[derive(Debug, serde::Serialize)]
-pub struct CallItem<'a> {
+pub struct FunctionCallItem<'a> {
     /// `fc_`, the response's id, and the call's place.
     pub id: &'a str,
     /// Always `function_call`.
@@ -383,7 +383,7 @@ pub struct CallItem<'a> {
 
 /// One event.
 #[derive(Debug, serde::Serialize)]
-pub struct Event<'a, T: Serialize> {
+pub struct StreamEvent<'a, T: Serialize> {
     /// What happened.
     #[serde(rename = "type")]
     pub kind: &'a str,
@@ -396,23 +396,23 @@ pub struct Event<'a, T: Serialize> {
 
 /// An event of the whole response.
 #[derive(Debug, serde::Serialize)]
-pub struct OfResponse<'a> {
+pub struct ResponseEvent<'a> {
     /// The response as it is then.
     pub response: Response<'a>,
 }
 
 /// An item begins or ends.
 #[derive(Debug, serde::Serialize)]
-pub struct OfItem<'a> {
+pub struct ItemEvent<'a> {
     /// Its place in the output.
     pub output_index: usize,
     /// The item as it is then.
-    pub item: Item<'a>,
+    pub item: ResponseItem<'a>,
 }
 
 /// A part of a message begins or ends.
 #[derive(Debug, serde::Serialize)]
-pub struct OfPart<'a> {
+pub struct ContentPartEvent<'a> {
     /// The message's id.
     pub item_id: &'a str,
     /// Its place in the output.
@@ -425,7 +425,7 @@ pub struct OfPart<'a> {
 
 /// Something of an item's text, or all of it.
 #[derive(Debug, Default, serde::Serialize)]
-pub struct OfText<'a> {
+pub struct TextEvent<'a> {
     /// The item's id.
     pub item_id: &'a str,
     /// Its place in the output.

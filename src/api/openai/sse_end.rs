@@ -9,7 +9,7 @@
 //! Pure. Looks at each byte once, wherever the pieces were cut, and keeps no more than a short word.
 
 /// What `type` says in the last event of a stream.
-const LAST: &[&[u8]] = &[
+const FINAL_EVENT_TYPES: &[&[u8]] = &[
     b"response.completed",
     b"response.incomplete",
     b"response.failed",
@@ -18,35 +18,35 @@ const LAST: &[&[u8]] = &[
 ];
 
 /// What ends a stream, as data.
-const DONE: &[u8] = b"[DONE]";
+const DONE_MARKER: &[u8] = b"[DONE]";
 
 /// Where a choice's members stand: `{"choices":[{`.
-const IN_CHOICE: usize = 3;
+const CHOICE_DEPTH: usize = 3;
 
 /// As long as the longest word that matters.
-const WORD_BYTES: usize = 24;
+const MAX_STRING_BYTES: usize = 24;
 
 /// What was seen of a stream.
 #[derive(Debug, Default)]
-pub struct End {
-    line: Line,
+pub struct EndDetector {
+    line_state: LineState,
     /// The last byte was a CR, after which an LF is no line end of its own.
     after_cr: bool,
-    json: Json,
+    json: JsonScanner,
     /// `[DONE]` was seen.
-    done: bool,
+    has_done_marker: bool,
     /// An event that ends an answer was seen.
-    ended: bool,
+    has_final_event: bool,
     /// An event was begun and is not whole.
-    open: bool,
+    is_event_open: bool,
 }
 
 /// Where in a line we are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Line {
+enum LineState {
     /// Nothing of it has come.
     #[default]
-    Empty,
+    Start,
     /// So many bytes of `data:` have come.
     Field(usize),
     /// The value of `data:` begins.
@@ -59,72 +59,74 @@ enum Line {
     Other,
 }
 
-impl End {
+impl EndDetector {
     /// Looks at the next piece.
-    pub fn see(&mut self, piece: &[u8]) {
+    pub fn push(&mut self, piece: &[u8]) {
         for &byte in piece {
-            if self.done {
+            if self.has_done_marker {
                 return;
             }
-            self.byte(byte);
+            self.push_byte(byte);
         }
     }
 
     /// Whether the end was seen.
     #[must_use]
-    pub fn is_seen(&self) -> bool {
-        self.done || (self.ended && !self.open)
+    pub fn is_complete(&self) -> bool {
+        self.has_done_marker || (self.has_final_event && !self.is_event_open)
     }
 
-    fn byte(&mut self, byte: u8) {
+    fn push_byte(&mut self, byte: u8) {
         let crlf = std::mem::replace(&mut self.after_cr, byte == b'\r') && byte == b'\n';
         if crlf {
             return;
         }
         if matches!(byte, b'\r' | b'\n') {
-            if self.line == Line::Empty {
-                self.ended |= self.json.ends;
-                (self.json, self.open) = (Json::default(), false);
+            if self.line_state == LineState::Start {
+                self.has_final_event |= self.json.is_final;
+                (self.json, self.is_event_open) = (JsonScanner::default(), false);
             }
-            self.line = Line::Empty;
+            self.line_state = LineState::Start;
             return;
         }
-        self.line = match (self.line, byte) {
+        self.line_state = match (self.line_state, byte) {
             // A mark of the order of bytes may stand before the first line.
-            (Line::Empty, 0xef | 0xbb | 0xbf) => Line::Empty,
+            (LineState::Start, 0xef | 0xbb | 0xbf) => LineState::Start,
             // Some servers leave the field's name out.
-            (Line::Empty, b'{') => self.in_json(byte),
-            (Line::Empty, _) => field(0, byte),
-            (Line::Field(come), _) => field(come, byte),
-            (Line::Data, b' ') => Line::Data,
-            (Line::Data, _) if byte == DONE[0] => {
-                self.json.byte(byte);
-                Line::Done(1)
+            (LineState::Start, b'{') => self.push_json_byte(byte),
+            (LineState::Start, _) => match_field_name(0, byte),
+            (LineState::Field(come), _) => match_field_name(come, byte),
+            (LineState::Data, b' ') => LineState::Data,
+            (LineState::Data, _) if byte == DONE_MARKER[0] => {
+                self.json.push_byte(byte);
+                LineState::Done(1)
             }
-            (Line::Done(come), _) if byte == DONE[come] => {
-                self.json.byte(byte);
-                self.done = come + 1 == DONE.len();
-                if self.done { Line::Other } else { Line::Done(come + 1) }
+            (LineState::Done(come), _) if byte == DONE_MARKER[come] => {
+                self.json.push_byte(byte);
+                self.has_done_marker = come + 1 == DONE_MARKER.len();
+                if self.has_done_marker { LineState::Other } else { LineState::Done(come + 1) }
             }
-            (Line::Data | Line::Done(_) | Line::Json, _) => self.in_json(byte),
-            (Line::Other, _) => Line::Other,
+            (LineState::Data | LineState::Done(_) | LineState::Json, _) => {
+                self.push_json_byte(byte)
+            }
+            (LineState::Other, _) => LineState::Other,
         };
-        self.open |= !matches!(self.line, Line::Empty | Line::Other);
+        self.is_event_open |= !matches!(self.line_state, LineState::Start | LineState::Other);
     }
 
-    fn in_json(&mut self, byte: u8) -> Line {
-        self.json.byte(byte);
-        Line::Json
+    fn push_json_byte(&mut self, byte: u8) -> LineState {
+        self.json.push_byte(byte);
+        LineState::Json
     }
 }
 
 /// After one more byte of a field's name.
-fn field(come: usize, byte: u8) -> Line {
+fn match_field_name(come: usize, byte: u8) -> LineState {
     const NAME: &[u8] = b"data:";
     match NAME.get(come) {
-        Some(&expected) if expected == byte && come + 1 == NAME.len() => Line::Data,
-        Some(&expected) if expected == byte => Line::Field(come + 1),
-        _ => Line::Other,
+        Some(&expected) if expected == byte && come + 1 == NAME.len() => LineState::Data,
+        Some(&expected) if expected == byte => LineState::Field(come + 1),
+        _ => LineState::Other,
     }
 }
 
@@ -139,29 +141,29 @@ enum Member {
 
 /// Where in an event's JSON we are.
 #[derive(Debug, Default)]
-struct Json {
+struct JsonScanner {
     depth: usize,
-    in_text: bool,
+    in_string: bool,
     escaped: bool,
     /// The last text, its first bytes at least.
-    word: [u8; WORD_BYTES],
+    string: [u8; MAX_STRING_BYTES],
     /// How long it is.
-    length: usize,
+    string_len: usize,
     /// Whose value comes.
     member: Option<Member>,
     /// Whether it ends the stream.
-    ends: bool,
+    is_final: bool,
 }
 
-impl Json {
-    fn byte(&mut self, byte: u8) {
+impl JsonScanner {
+    fn push_byte(&mut self, byte: u8) {
         match byte {
-            _ if self.in_text => self.in_text(byte),
-            b'"' => (self.in_text, self.length) = (true, 0),
-            b':' => self.member = Some(self.named()),
+            _ if self.in_string => self.push_string_byte(byte),
+            b'"' => (self.in_string, self.string_len) = (true, 0),
+            b':' => self.member = Some(self.member_of_string()),
             b',' => self.member = None,
             b'{' | b'[' => {
-                self.ends |= self.member == Some(Member::Error);
+                self.is_final |= self.member == Some(Member::Error);
                 (self.member, self.depth) = (None, self.depth + 1);
             }
             b'}' | b']' => {
@@ -171,26 +173,26 @@ impl Json {
         }
     }
 
-    fn in_text(&mut self, byte: u8) {
+    fn push_string_byte(&mut self, byte: u8) {
         if !self.escaped && byte == b'"' {
-            self.in_text = false;
-            self.ends |= match self.member {
-                Some(Member::FinishReason | Member::Error) => self.length > 0,
-                Some(Member::Type) => LAST.contains(&self.word()),
+            self.in_string = false;
+            self.is_final |= match self.member {
+                Some(Member::FinishReason | Member::Error) => self.string_len > 0,
+                Some(Member::Type) => FINAL_EVENT_TYPES.contains(&self.last_string()),
                 Some(Member::Other) | None => false,
             };
             return;
         }
         self.escaped = !self.escaped && byte == b'\\';
-        if let Some(place) = self.word.get_mut(self.length) {
+        if let Some(place) = self.string.get_mut(self.string_len) {
             *place = byte;
         }
-        self.length = self.length.saturating_add(1);
+        self.string_len = self.string_len.saturating_add(1);
     }
 
-    fn named(&self) -> Member {
-        match (self.depth, self.word()) {
-            (IN_CHOICE, b"finish_reason") => Member::FinishReason,
+    fn member_of_string(&self) -> Member {
+        match (self.depth, self.last_string()) {
+            (CHOICE_DEPTH, b"finish_reason") => Member::FinishReason,
             (1, b"type") => Member::Type,
             (1, b"error") => Member::Error,
             _ => Member::Other,
@@ -198,8 +200,8 @@ impl Json {
     }
 
     /// The last text; nothing where it is longer than any that matters.
-    fn word(&self) -> &[u8] {
-        self.word.get(..self.length).unwrap_or_default()
+    fn last_string(&self) -> &[u8] {
+        self.string.get(..self.string_len).unwrap_or_default()
     }
 }
 
@@ -208,9 +210,9 @@ mod tests {
     use super::*;
 
     fn is_seen<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> bool {
-        let mut end = End::default();
-        pieces.into_iter().for_each(|piece| end.see(piece));
-        end.is_seen()
+        let mut end = EndDetector::default();
+        pieces.into_iter().for_each(|piece| end.push(piece));
+        end.is_complete()
     }
 
     /// The shortest beginning of a stream that is whole is this long, however it is cut.
@@ -253,7 +255,7 @@ mod tests {
         ends(
             "event: x\ndata: {\"choices\":[{\"text\":\"x\",\ndata: \"finish_reason\":\"length\"}]}\n\n",
         );
-        for last in LAST {
+        for last in FINAL_EVENT_TYPES {
             let last = String::from_utf8_lossy(last);
             ends(&format!(
                 "event: {last}\ndata: {{\"sequence_number\":9,\"type\":\"{last}\"}}\n\n"

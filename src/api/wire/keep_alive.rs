@@ -2,14 +2,14 @@
 //! (ollama-api.md 5.2), with Go's grammar of durations and Go's error texts.
 //!
 //! Reads values and counts nothing down: the clock is elsewhere. Invariant: no duration is longer
-//! than [`LONGEST`]; one that would be, which Go calls invalid in a string, ends there.
+//! than [`MAX_DURATION`]; one that would be, which Go calls invalid in a string, ends there.
 
 use std::time::Duration;
 
 use serde_json::Value;
 
 /// The longest time that Go's 64-bit nanoseconds can tell, about 292 years.
-pub const LONGEST: Duration = Duration::from_nanos(i64::MAX.unsigned_abs());
+pub const MAX_DURATION: Duration = Duration::from_nanos(i64::MAX.unsigned_abs());
 
 /// Go's units, in nanoseconds; micro is written with either of two Greek letters, or without one.
 const UNITS: [(&str, u64); 8] = [
@@ -71,18 +71,18 @@ impl KeepAlive {
     }
 
     fn from_nanos(nanos: u64) -> Self {
-        Self::For(Duration::from_nanos(nanos).min(LONGEST))
+        Self::For(Duration::from_nanos(nanos).min(MAX_DURATION))
     }
 }
 
 /// Reads a duration as Go writes it: a sign, and numbers with fractions and units, such as `1h30m`.
-/// A negative one means for ever; zero needs no unit; one that is too long becomes [`LONGEST`].
+/// A negative one means for ever; zero needs no unit; one that is too long becomes [`MAX_DURATION`].
 ///
 /// # Errors
 ///
 /// Go's sentence about what is wrong.
 pub fn parse_go_duration(text: &str) -> Result<KeepAlive, String> {
-    let invalid = || format!("time: invalid duration {}", quote(text));
+    let invalid = || format!("time: invalid duration {}", go_quote(text));
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     if unsigned == "0" {
         return Ok(KeepAlive::For(Duration::ZERO));
@@ -97,12 +97,12 @@ pub fn parse_go_duration(text: &str) -> Result<KeepAlive, String> {
         let end = after.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(after.len());
         let (name, after) = after.split_at(end);
         if name.is_empty() {
-            return Err(format!("time: missing unit in duration {}", quote(text)));
+            return Err(format!("time: missing unit in duration {}", go_quote(text)));
         }
         let (_, unit) = UNITS.iter().find(|(known, _)| *known == name).ok_or_else(|| {
-            format!("time: unknown unit {} in duration {}", quote(name), quote(text))
+            format!("time: unknown unit {} in duration {}", go_quote(name), go_quote(text))
         })?;
-        nanos = nanos.saturating_add(number.times(*unit));
+        nanos = nanos.saturating_add(number.to_nanos(*unit));
         rest = after;
     }
     if text.starts_with('-') && nanos > 0 {
@@ -112,22 +112,22 @@ pub fn parse_go_duration(text: &str) -> Result<KeepAlive, String> {
 }
 
 /// A decimal number, not yet multiplied.
-struct Number<'a> {
+struct Decimal<'a> {
     whole: &'a str,
     fraction: &'a str,
 }
 
-impl Number<'_> {
+impl Decimal<'_> {
     /// The number in units of `unit`, without what is smaller than one of them.
-    fn times(&self, unit: u64) -> u64 {
+    fn to_nanos(&self, unit: u64) -> u64 {
         // Nothing but digits: only their number can be wrong, and no digit means zero.
         let whole = if self.whole.is_empty() { 0 } else { self.whole.parse().unwrap_or(u64::MAX) };
-        whole.saturating_mul(unit).saturating_add(self.part_of(unit))
+        whole.saturating_mul(unit).saturating_add(self.fraction_nanos(unit))
     }
 
     /// The fraction of `unit`, in Go's own steps, so that the last nanosecond is the same: digits up
     /// to 63 bits, the rest as floats.
-    fn part_of(&self, unit: u64) -> u64 {
+    fn fraction_nanos(&self, unit: u64) -> u64 {
         let mut part = 0_u64;
         let mut scale = 1.0;
         for digit in self.fraction.bytes() {
@@ -142,11 +142,11 @@ impl Number<'_> {
 }
 
 /// Splits off the number at the beginning; `None` when there is no digit.
-fn split_number(text: &str) -> Option<(Number<'_>, &str)> {
+fn split_number(text: &str) -> Option<(Decimal<'_>, &str)> {
     let (whole, rest) = split_digits(text);
     let (fraction, rest) = rest.strip_prefix('.').map_or(("", rest), split_digits);
     let has_digits = !whole.is_empty() || !fraction.is_empty();
-    has_digits.then_some((Number { whole, fraction }, rest))
+    has_digits.then_some((Decimal { whole, fraction }, rest))
 }
 
 fn split_digits(text: &str) -> (&str, &str) {
@@ -155,7 +155,7 @@ fn split_digits(text: &str) -> (&str, &str) {
 
 /// `text` in quotes as Go's `time` package prints it: every byte that is not ASCII, or is a control
 /// character, as a hexadecimal escape.
-fn quote(text: &str) -> String {
+fn go_quote(text: &str) -> String {
     let mut out = String::from('"');
     for byte in text.bytes() {
         match byte {

@@ -11,7 +11,7 @@ use serde_json::ser::{CompactFormatter, Formatter, Serializer};
 
 /// Appends `value` as JSON, without a newline.
 pub fn append(out: &mut Vec<u8>, value: &impl Serialize) {
-    let mut serializer = Serializer::with_formatter(&mut *out, Escaping);
+    let mut serializer = Serializer::with_formatter(&mut *out, GoFormatter);
     value
         .serialize(&mut serializer)
         .expect("our answer types have string keys, and a Vec takes every byte");
@@ -32,9 +32,9 @@ pub fn to_vec(value: &impl Serialize) -> Vec<u8> {
 }
 
 /// serde_json's compact form with our escapes.
-struct Escaping;
+struct GoFormatter;
 
-impl Formatter for Escaping {
+impl Formatter for GoFormatter {
     fn write_string_fragment<W: ?Sized + io::Write>(
         &mut self,
         writer: &mut W,
@@ -45,7 +45,7 @@ impl Formatter for Escaping {
         while let Some(at) = rest.bytes().position(may_need_escape) {
             let Some(character) = rest[at..].chars().next() else { break };
             let end = at + character.len_utf8();
-            match escape(character) {
+            match escape_sequence(character) {
                 Some(escaped) => {
                     writer.write_all(&rest.as_bytes()[..at])?;
                     writer.write_all(escaped)?;
@@ -59,14 +59,14 @@ impl Formatter for Escaping {
 
     // Go writes whole numbers without a point.
     fn write_f64<W: ?Sized + io::Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
-        match whole(value) {
+        match exact_integer(value) {
             Some(number) => self.write_i64(writer, number),
             None => CompactFormatter.write_f64(writer, value),
         }
     }
 
     fn write_f32<W: ?Sized + io::Write>(&mut self, writer: &mut W, value: f32) -> io::Result<()> {
-        match whole(f64::from(value)) {
+        match exact_integer(f64::from(value)) {
             Some(number) => self.write_i64(writer, number),
             None => CompactFormatter.write_f32(writer, value),
         }
@@ -74,10 +74,10 @@ impl Formatter for Escaping {
 }
 
 /// The number, if it is whole and small enough to be exact; a negative zero keeps its sign.
-fn whole(value: f64) -> Option<i64> {
-    const EXACT: f64 = 9_007_199_254_740_992.0;
+fn exact_integer(value: f64) -> Option<i64> {
+    const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
     let fits = value.trunc() == value
-        && value.abs() <= EXACT
+        && value.abs() <= MAX_EXACT
         && (value != 0.0 || value.is_sign_positive());
     #[allow(clippy::cast_possible_truncation)] // Checked above.
     fits.then_some(value as i64)
@@ -89,7 +89,7 @@ fn may_need_escape(byte: u8) -> bool {
 }
 
 /// The escape of a character, if it has one.
-fn escape(character: char) -> Option<&'static [u8]> {
+fn escape_sequence(character: char) -> Option<&'static [u8]> {
     Some(match character {
         '<' => b"\\u003c",
         '>' => b"\\u003e",

@@ -1,9 +1,9 @@
 //! What an error of the upstream means: for the client, and for a retry.
 //!
-//! [`details`] reads any of the error shapes of openai-wire.md 5.1, [`failure`] judges an error
-//! status, and [`in_band`] and [`error_in`] an error inside a success. They know texts and codes,
+//! [`parse_details`] reads any of the error shapes of openai-wire.md 5.1, [`to_error`] judges an error
+//! status, and [`parse_in_band`] and [`find_in_band_error`] an error inside a success. They know texts and codes,
 //! not connections: headers come already parsed, and nothing is sent, repeated or logged here.
-//! Invariant: every message is bounded and not blank, and what [`failure`] gives holds no key. The
+//! Invariant: every message is bounded and not blank, and what [`to_error`] gives holds no key. The
 //! other functions know no key; whoever passes their messages on cleans them first.
 
 mod extract;
@@ -18,19 +18,19 @@ use crate::error::{Error, Retry};
 use crate::observe::redact::Redactor;
 use crate::upstream::backoff;
 
-pub(crate) use extract::is_said;
-use extract::{Form, Found, extract, extract_member, is_error};
-use phrases::Signs;
+pub(crate) use extract::is_error_value;
+use extract::{BodyFormat, ExtractedError, extract, extract_member, is_error_body};
+use phrases::ErrorClassifier;
 
 /// The longest message passed on, in bytes: some servers send the whole prompt back.
-const LONGEST_MESSAGE: usize = 4096;
+const MAX_MESSAGE_BYTES: usize = 4096;
 
 /// How much of a page or a plain text is passed on, in characters (openai-wire.md 5.1).
-const LONGEST_PLAIN_TEXT: usize = 200;
+const MAX_PLAIN_TEXT_CHARS: usize = 200;
 
 /// What an upstream says about an error. Nothing is redacted here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Details {
+pub struct ErrorDetails {
     /// The sentence for a reader.
     pub message: String,
     /// The `code`, as text even if it was a number.
@@ -40,14 +40,14 @@ pub struct Details {
     /// The request field that is to blame.
     pub param: Option<String>,
     /// Everything that a list of faults names, in its order; empty for all other shapes.
-    pub faults: Vec<Fault>,
+    pub field_errors: Vec<FieldError>,
 }
 
 /// One entry of a list of faults: FastAPI's `detail`, or Gemini's `fieldViolations`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Fault {
+pub struct FieldError {
     /// The place in the request, such as `messages.0.content`, without the `body` in front.
-    pub place: String,
+    pub path: String,
     /// The entry's own `type`, such as `extra_forbidden`.
     pub kind: Option<String>,
     /// What is wrong there.
@@ -56,8 +56,8 @@ pub struct Fault {
 
 /// What the headers of an error answer say about repeating the request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Hints {
-    /// The delay asked for, as [`crate::upstream::backoff::retry_after`] reads it.
+pub struct RetryHints {
+    /// The delay asked for, as [`crate::upstream::backoff::parse_retry_after`] reads it.
     pub retry_after: Option<Duration>,
     /// The value of `x-should-retry`.
     pub should_retry: Option<bool>,
@@ -65,7 +65,7 @@ pub struct Hints {
 
 /// What a message may say about the request that failed.
 #[derive(Clone, Copy, Debug)]
-pub struct RequestHint<'a> {
+pub struct RequestSummary<'a> {
     /// Such as `POST /v1/chat/completions`.
     pub method_and_path: &'a str,
     /// The model as the client named it, when the request is about one.
@@ -76,9 +76,9 @@ pub struct RequestHint<'a> {
 ///
 /// The text of a page comes without its tags, and of it and of plain text only the beginning.
 #[must_use]
-pub fn details(body: &[u8]) -> Option<Details> {
-    let mut found = extract(body).filter(Found::has_message)?;
-    found.details.message = bounded(&found.details.message, found.form).to_owned();
+pub fn parse_details(body: &[u8]) -> Option<ErrorDetails> {
+    let mut found = extract(body).filter(ExtractedError::has_message)?;
+    found.details.message = truncate_message(&found.details.message, found.format).to_owned();
     Some(found.details)
 }
 
@@ -86,17 +86,17 @@ pub fn details(body: &[u8]) -> Option<Details> {
 /// was refused (openai-wire.md 3.9); `None` for other statuses and for bodies that say nothing.
 ///
 /// Each line of the message is a fault of its own where the server lists several, and
-/// [`Details::faults`] has those that came with their places.
+/// [`ErrorDetails::field_errors`] has those that came with their places.
 #[must_use]
-pub fn refusal(status: u16, body: &[u8]) -> Option<Details> {
-    matches!(status, 400 | 422).then(|| details(body)).flatten()
+pub fn parse_rejection(status: u16, body: &[u8]) -> Option<ErrorDetails> {
+    matches!(status, 400 | 422).then(|| parse_details(body)).flatten()
 }
 
 /// Whether the prompt did not fit: there is no common code for it, so texts decide
 /// (openai-wire.md 5.3).
 #[must_use]
-pub fn is_context_overflow(details: &Details) -> bool {
-    Signs::of(details).is_overflow()
+pub fn is_context_overflow(details: &ErrorDetails) -> bool {
+    ErrorClassifier::new(details).is_context_overflow()
 }
 
 /// Judges the `error` member of an answer with a success status, or of a stream chunk: an object, a
@@ -105,9 +105,10 @@ pub fn is_context_overflow(details: &Details) -> bool {
 ///
 /// Gives a status for the case that no line was sent yet, and the details, not redacted.
 #[must_use]
-pub fn in_band(error: impl AsRef<[u8]>) -> (u16, Details) {
-    let Found { mut details, status, form, is_bare } = extract_member(error.as_ref());
-    let status = status.unwrap_or_else(|| match Signs::of(&details).status() {
+pub fn parse_in_band(error: impl AsRef<[u8]>) -> (u16, ErrorDetails) {
+    let ExtractedError { mut details, status, format: form, is_bare_string: is_bare } =
+        extract_member(error.as_ref());
+    let status = status.unwrap_or_else(|| match ErrorClassifier::new(&details).infer_status() {
         // A sentence alone, in place of an answer (openai-wire.md 5.4).
         500 if is_bare => 502,
         status => status,
@@ -115,39 +116,44 @@ pub fn in_band(error: impl AsRef<[u8]>) -> (u16, Details) {
     if details.message.is_empty() {
         "the upstream reported an error".clone_into(&mut details.message);
     }
-    details.message = bounded(&details.message, form).to_owned();
+    details.message = truncate_message(&details.message, form).to_owned();
     (status, details)
 }
 
-/// What [`in_band`] finds, for the client: redacted, and in Ollama's words where `model`, as the
+/// What [`parse_in_band`] finds, for the client: redacted, and in Ollama's words where `model`, as the
 /// client named it, is unknown or cannot call tools.
 #[must_use]
-pub fn failure_in_band(error: impl AsRef<[u8]>, model: Option<&str>, redactor: &Redactor) -> Error {
-    let (status, details) = in_band(error);
-    let signs = Signs::of(&details);
-    let worded = model.and_then(|model| in_ollama_s_words(&signs, status, model));
+pub fn to_in_band_error(
+    error: impl AsRef<[u8]>,
+    model: Option<&str>,
+    redactor: &Redactor,
+) -> Error {
+    let (status, details) = parse_in_band(error);
+    let classifier = ErrorClassifier::new(&details);
+    let worded = model.and_then(|model| to_ollama_error(&classifier, status, model));
     worded.unwrap_or_else(|| {
-        let message = redactor.clean(&details.message).into_owned();
+        let message = redactor.redact(&details.message).into_owned();
         Error::UpstreamInBand { status, message }
     })
 }
 
 /// Errors for which Ollama has a sentence of its own.
-fn in_ollama_s_words(signs: &Signs, status: u16, model: &str) -> Option<Error> {
-    if signs.is_unknown_model(status) {
+fn to_ollama_error(classifier: &ErrorClassifier, status: u16, model: &str) -> Option<Error> {
+    if classifier.is_unknown_model(status) {
         return Some(Error::ModelNotFound { message: format!("model '{model}' not found") });
     }
-    let tools = || never(400, format!("{} does not support tools", names::full(model)));
-    signs.is_tools_refusal().then(tools)
+    let tools =
+        || permanent_error(400, format!("{} does not support tools", names::full_name(model)));
+    classifier.is_tools_refusal().then(tools)
 }
 
 /// The error that a whole answer with a success status is, if it is one; its message is not
 /// redacted. An `error` that is null, false, zero or empty is none.
 #[must_use]
-pub fn error_in(answer: impl AsRef<[u8]>) -> Option<Error> {
+pub fn find_in_band_error(answer: impl AsRef<[u8]>) -> Option<Error> {
     let answer = answer.as_ref();
-    is_error(answer).then(|| {
-        let (status, details) = in_band(answer);
+    is_error_body(answer).then(|| {
+        let (status, details) = parse_in_band(answer);
         Error::UpstreamInBand { status, message: details.message }
     })
 }
@@ -156,14 +162,15 @@ pub fn error_in(answer: impl AsRef<[u8]>) -> Option<Error> {
 #[must_use]
 pub fn is_unknown_route(status: u16, body: &[u8]) -> bool {
     let found = extract(body).unwrap_or_default();
-    status == 405 || (status == 404 && is_unexplained(&found))
+    status == 405 || (status == 404 && is_missing_route(&found))
 }
 
 /// Whether a 404 can only be about the route.
-fn is_unexplained(found: &Found) -> bool {
-    let signs = Signs::of(&found.details);
-    let unknown_model = found.form != Form::Html && signs.is_unknown_model(404);
-    let is_explained = found.form == Form::Json && found.has_message() && !signs.names_a_route();
+fn is_missing_route(found: &ExtractedError) -> bool {
+    let classifier = ErrorClassifier::new(&found.details);
+    let unknown_model = found.format != BodyFormat::Html && classifier.is_unknown_model(404);
+    let is_explained =
+        found.format == BodyFormat::Json && found.has_message() && !classifier.is_route_error();
     !unknown_model && !is_explained
 }
 
@@ -176,61 +183,67 @@ fn is_unexplained(found: &Found) -> bool {
 /// - All else keeps its status and its text (openai-wire.md 5.4), and says whether the attempt may
 ///   be repeated (6.2).
 #[must_use]
-pub fn failure(
+pub fn to_error(
     status: u16,
     body: &[u8],
-    hints: Hints,
-    request: RequestHint<'_>,
+    hints: RetryHints,
+    request: RequestSummary<'_>,
     redactor: &Redactor,
 ) -> Error {
     if (300..400).contains(&status) {
-        return never(502, "upstream redirects; fix the base URL".to_owned());
+        return permanent_error(502, "upstream redirects; fix the base URL".to_owned());
     }
     let found = extract(body).unwrap_or_default();
-    let signs = Signs::of(&found.details);
-    let is_page = found.form == Form::Html;
+    let classifier = ErrorClassifier::new(&found.details);
+    let is_page = found.format == BodyFormat::Html;
     let worded = request.model.filter(|_| !is_page);
-    if let Some(error) = worded.and_then(|model| in_ollama_s_words(&signs, status, model)) {
+    if let Some(error) = worded.and_then(|model| to_ollama_error(&classifier, status, model)) {
         return error;
     }
-    if status == 404 && is_unexplained(&found) {
-        let place = redactor.clean(request.method_and_path);
-        return never(502, format!("upstream returned 404 for {place}; check the base URL"));
+    if status == 404 && is_missing_route(&found) {
+        let place = redactor.redact(request.method_and_path);
+        return permanent_error(
+            502,
+            format!("upstream returned 404 for {place}; check the base URL"),
+        );
     }
     let message = if found.has_message() {
-        found.clean_message(redactor)
+        found.redacted_message(redactor)
     } else {
         format!("upstream returned HTTP {status}")
     };
-    let hints = hints.or_told_in(&found.details.message);
-    let retry = match hints.retry(status) {
-        _ if signs.are_permanent(status) => Retry::Never,
+    let hints = hints.or_from_message(&found.details.message);
+    let retry = match hints.to_retry(status) {
+        _ if classifier.is_permanent(status) => Retry::Never,
         // A list is asked for in passing; only a prompt is worth the time that loading takes.
-        Retry::Backoff if request.model.is_some() && signs.is_loading(status) => Retry::Poll,
+        Retry::Backoff if request.model.is_some() && classifier.is_loading(status) => Retry::Poll,
         retry => retry,
     };
-    Error::UpstreamStatus { status: told_status(status, &signs), message, retry }
+    Error::UpstreamStatus { status: downstream_status(status, &classifier), message, retry }
 }
 
 /// The status for the client.
-fn told_status(status: u16, signs: &Signs) -> u16 {
+fn downstream_status(status: u16, classifier: &ErrorClassifier) -> u16 {
     match status {
         // llama.cpp calls its own fault what is wrong with the request (openai-wire.md 5.3).
-        500..600 if signs.is_overflow() || signs.is_image_refusal() => 400,
+        500..600 if classifier.is_context_overflow() || classifier.is_image_refusal() => 400,
         400..600 => status,
         // A number that is no error status is the upstream's fault too.
         _ => 502,
     }
 }
 
-impl Hints {
+impl RetryHints {
     /// Without a delay in the headers, the one that the message asks for.
-    fn or_told_in(self, message: &str) -> Self {
-        Self { retry_after: self.retry_after.or_else(|| backoff::asked_for(message)), ..self }
+    fn or_from_message(self, message: &str) -> Self {
+        Self {
+            retry_after: self.retry_after.or_else(|| backoff::find_retry_delay(message)),
+            ..self
+        }
     }
 
     /// Whether an attempt that got `status` may be repeated, as far as numbers tell.
-    fn retry(self, status: u16) -> Retry {
+    fn to_retry(self, status: u16) -> Retry {
         let by_status = matches!(status, 408 | 409 | 424 | 429 | 500 | 502 | 503 | 504 | 524 | 529);
         match self.retry_after {
             _ if !self.should_retry.unwrap_or(by_status) => Retry::Never,
@@ -240,28 +253,30 @@ impl Hints {
     }
 }
 
-impl Found {
+impl ExtractedError {
     fn has_message(&self) -> bool {
         !self.details.message.is_empty()
     }
 
     /// The message for a client. It is cleaned first and cut then, since half a key would not be
     /// recognised.
-    fn clean_message(&self, redactor: &Redactor) -> String {
-        bounded(&redactor.clean(&self.details.message), self.form).to_owned()
+    fn redacted_message(&self, redactor: &Redactor) -> String {
+        truncate_message(&redactor.redact(&self.details.message), self.format).to_owned()
     }
 }
 
-fn never(status: u16, message: String) -> Error {
+fn permanent_error(status: u16, message: String) -> Error {
     Error::UpstreamStatus { status, message, retry: Retry::Never }
 }
 
 /// The beginning of a message, as long as its form allows, without a word cut in half: that could
 /// be half a key, which nobody would recognise later.
-fn bounded(message: &str, form: Form) -> &str {
+fn truncate_message(message: &str, form: BodyFormat) -> &str {
     let allowed = match form {
-        Form::Json => message.char_indices().find(|(at, c)| at + c.len_utf8() > LONGEST_MESSAGE),
-        Form::Text | Form::Html => message.char_indices().nth(LONGEST_PLAIN_TEXT),
+        BodyFormat::Json => {
+            message.char_indices().find(|(at, c)| at + c.len_utf8() > MAX_MESSAGE_BYTES)
+        }
+        BodyFormat::Text | BodyFormat::Html => message.char_indices().nth(MAX_PLAIN_TEXT_CHARS),
     };
     let Some((end, next)) = allowed else { return message };
     let cut = &message[..end];

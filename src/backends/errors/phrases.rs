@@ -2,7 +2,7 @@
 //! phrases, each compared in lower case (openai-wire.md 5.2 to 5.4, 6.2, 7.2 and 8.3).
 //! Invariant: the answers depend on the words alone, and never on which backend is configured.
 
-use super::Details;
+use super::ErrorDetails;
 
 /// Codes and types of requests that will fail again, without the signs between their words.
 const PERMANENT_CODES: [&str; 10] = [
@@ -81,7 +81,7 @@ const IMAGE_TEXTS: [&str; 3] = [
 const LOADING_TEXTS: [&str; 3] = ["loading model", "model is loading", "is currently loading"];
 
 /// Texts that say nothing but "there is no such route".
-const ROUTE_ANSWERS: [&str; 6] =
+const ROUTE_ONLY_TEXTS: [&str; 6] =
     ["not found", "404 not found", "file not found", "page not found", "resource not found", "404"];
 
 /// Parts of texts that name a route.
@@ -102,7 +102,7 @@ const ROUTE_TEXTS: [&str; 13] = [
 ];
 
 /// What is said of an unknown model.
-const UNKNOWN_TEXTS: [&str; 7] = [
+const UNKNOWN_MODEL_TEXTS: [&str; 7] = [
     "not exist",
     "doesn't exist",
     "not found",
@@ -113,11 +113,12 @@ const UNKNOWN_TEXTS: [&str; 7] = [
 ];
 
 /// What is said of a model that exists and is used at the wrong place.
-const MISUSED_TEXTS: [&str; 3] = ["not a chat model", "only supported in", "did you mean to use"];
+const MISUSED_MODEL_TEXTS: [&str; 3] =
+    ["not a chat model", "only supported in", "did you mean to use"];
 
 /// Statuses by code or type, in the order of precedence: OpenAI sends its unknown models and its
 /// refused keys as an `invalid_request_error` with a code.
-const STATUSES: [(&str, u16); 24] = [
+const STATUS_BY_CODE: [(&str, u16); 24] = [
     ("ratelimit", 429),
     ("toomanyrequests", 429),
     ("insufficientquota", 429),
@@ -146,7 +147,7 @@ const STATUSES: [(&str, u16); 24] = [
 
 /// The words of one error, ready to be compared.
 #[derive(Debug)]
-pub(super) struct Signs {
+pub(super) struct ErrorClassifier {
     /// Type and code in lower case, without the signs between their words.
     codes: String,
     /// The message in lower case.
@@ -155,9 +156,9 @@ pub(super) struct Signs {
     blames_model: bool,
 }
 
-impl Signs {
-    pub(super) fn of(details: &Details) -> Self {
-        let Details { message, code, kind, param, .. } = details;
+impl ErrorClassifier {
+    pub(super) fn new(details: &ErrorDetails) -> Self {
+        let ErrorDetails { message, code, kind, param, .. } = details;
         let mut codes =
             format!("{} {}", kind.as_deref().unwrap_or(""), code.as_deref().unwrap_or(""));
         codes.make_ascii_lowercase();
@@ -167,79 +168,81 @@ impl Signs {
     }
 
     /// The prompt did not fit into the context.
-    pub(super) fn is_overflow(&self) -> bool {
+    pub(super) fn is_context_overflow(&self) -> bool {
         self.has_code(&OVERFLOW_CODES)
-            || (self.says(&OVERFLOW_TEXTS) && !self.says(&["rate limit", "per min"]))
+            || (self.contains_any(&OVERFLOW_TEXTS)
+                && !self.contains_any(&["rate limit", "per min"]))
     }
 
     /// The same request will fail again, however often it is sent.
-    pub(super) fn are_permanent(&self, status: u16) -> bool {
+    pub(super) fn is_permanent(&self, status: u16) -> bool {
         PERMANENT_STATUSES.contains(&status)
             || self.has_code(&PERMANENT_CODES)
-            || self.says(&PERMANENT_TEXTS)
-            || self.is_overflow()
+            || self.contains_any(&PERMANENT_TEXTS)
+            || self.is_context_overflow()
     }
 
     /// The model, or this server's set-up for it, cannot call tools.
     pub(super) fn is_tools_refusal(&self) -> bool {
-        self.says(&TOOLS_TEXTS)
+        self.contains_any(&TOOLS_TEXTS)
     }
 
     /// The model sees no images.
     pub(super) fn is_image_refusal(&self) -> bool {
-        self.says(&IMAGE_TEXTS)
+        self.contains_any(&IMAGE_TEXTS)
     }
 
     /// The server is up, and its model will be.
     pub(super) fn is_loading(&self, status: u16) -> bool {
-        status == 503 && self.says(&LOADING_TEXTS)
+        status == 503 && self.contains_any(&LOADING_TEXTS)
     }
 
     /// The path is unknown, not a thing behind it.
-    pub(super) fn names_a_route(&self) -> bool {
+    pub(super) fn is_route_error(&self) -> bool {
         let text = self.text.trim_end_matches('.');
-        ROUTE_ANSWERS.contains(&text) || self.says(&ROUTE_TEXTS)
+        ROUTE_ONLY_TEXTS.contains(&text) || self.contains_any(&ROUTE_TEXTS)
     }
 
     /// The model is unknown to the upstream. Only 404 means that by itself; among the many reasons
     /// for a 400 it must be said outright.
     pub(super) fn is_unknown_model(&self, status: u16) -> bool {
         let by_code = self.has_code(&["modelnotfound", "deploymentnotfound"]);
-        let by_text = self.says(&UNKNOWN_TEXTS);
+        let by_text = self.contains_any(&UNKNOWN_MODEL_TEXTS);
         match status {
             404 => {
                 let by_field = self.blames_model && self.has_code(&["notfound"]);
                 // Of a parameter this would be said with a 400.
-                let by_text = by_text || self.says(&["not supported"]);
-                let by_text = by_text && self.mentions_a_model() && !self.says(&MISUSED_TEXTS);
+                let by_text = by_text || self.contains_any(&["not supported"]);
+                let by_text =
+                    by_text && self.mentions_model() && !self.contains_any(&MISUSED_MODEL_TEXTS);
                 by_code || by_field || by_text
             }
             400 => {
                 let begins_so = ["model ", "the model "].iter().any(|m| self.text.starts_with(m));
-                by_code || self.says(&["not a valid model"]) || (by_text && begins_so)
+                by_code || self.contains_any(&["not a valid model"]) || (by_text && begins_so)
             }
             _ => false,
         }
     }
 
     /// A status for an error that came without one.
-    pub(super) fn status(&self) -> u16 {
-        if self.names_a_route() {
+    pub(super) fn infer_status(&self) -> u16 {
+        if self.is_route_error() {
             return 502;
         }
-        if self.is_overflow() {
+        if self.is_context_overflow() {
             return 400;
         }
         // As strict as with a 400: here, too, anything may be the matter.
         if self.is_unknown_model(400) {
             return 404;
         }
-        STATUSES.iter().find(|(code, _)| self.codes.contains(code)).map_or(500, |(_, s)| *s)
+        STATUS_BY_CODE.iter().find(|(code, _)| self.codes.contains(code)).map_or(500, |(_, s)| *s)
     }
 
     /// Whether the text has the word "model" or "deployment", or Gemini's `models/x`: not as a part
     /// of a path, which would be a route.
-    fn mentions_a_model(&self) -> bool {
+    fn mentions_model(&self) -> bool {
         let is_word = |start: &str, end: &str| {
             let joins = |c: char| c.is_ascii_alphanumeric() || c == '/';
             !start.ends_with(joins) && (end.starts_with("s/") || !end.starts_with(joins))
@@ -254,7 +257,7 @@ impl Signs {
         codes.iter().any(|code| self.codes.contains(code))
     }
 
-    fn says(&self, phrases: &[&str]) -> bool {
+    fn contains_any(&self, phrases: &[&str]) -> bool {
         phrases.iter().any(|phrase| self.text.contains(phrase))
     }
 }

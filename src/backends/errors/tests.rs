@@ -8,41 +8,42 @@ const BASE_URL: &str = "upstream returned 404 for POST /v1/chat/completions; che
 
 fn check_details(body: &str, message: &str, kind: &str, code: &str, param: &str) {
     let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-    let expected = Details {
+    let expected = ErrorDetails {
         message: message.to_owned(),
         kind: some(kind),
         code: some(code),
         param: some(param),
-        faults: Vec::new(),
+        field_errors: Vec::new(),
     };
-    let found = details(body.as_bytes()).map(|it| Details { faults: Vec::new(), ..it });
+    let found =
+        parse_details(body.as_bytes()).map(|it| ErrorDetails { field_errors: Vec::new(), ..it });
     assert_eq!(found, Some(expected), "{body}");
 }
 
-fn fail(status: u16, body: &str, hints: Hints, model: Option<&str>) -> Error {
-    let request = RequestHint { method_and_path: "POST /v1/chat/completions", model };
+fn fail(status: u16, body: &str, hints: RetryHints, model: Option<&str>) -> Error {
+    let request = RequestSummary { method_and_path: "POST /v1/chat/completions", model };
     let redactor = Redactor::new(Some(Secret::new("topsecret-1")));
-    failure(status, body.as_bytes(), hints, request, &redactor)
+    to_error(status, body.as_bytes(), hints, request, &redactor)
 }
 
 /// The status, message and retry for an answer without hints; a model is known.
 fn check(status: u16, body: &str, expected: (u16, &str, Retry)) {
-    let error = fail(status, body, Hints::default(), Some("x:1"));
+    let error = fail(status, body, RetryHints::default(), Some("x:1"));
     let got = (error.status(), error.message(), error.retry());
     assert_eq!(got, (Some(expected.0), expected.1.to_owned(), expected.2), "{status} {body}");
 }
 
 fn check_unknown_model(status: u16, body: &str) {
-    let error = fail(status, body, Hints::default(), Some("x:1"));
+    let error = fail(status, body, RetryHints::default(), Some("x:1"));
     assert!(matches!(error, Error::ModelNotFound { .. }), "{status} {body} {error:?}");
     assert_eq!(error.message(), MODEL_NOT_FOUND);
-    let error = fail(status, body, Hints::default(), None);
+    let error = fail(status, body, RetryHints::default(), None);
     assert!(matches!(error, Error::UpstreamStatus { .. }), "{status} {body} {error:?}");
     assert_eq!((error.status(), error.retry()), (Some(status), Retry::Never), "{status} {body}");
 }
 
 fn check_retry(status: u16, body: &str, expected: Retry) {
-    let error = fail(status, body, Hints::default(), Some("x:1"));
+    let error = fail(status, body, RetryHints::default(), Some("x:1"));
     assert_eq!((error.status(), error.retry()), (Some(status), expected), "{body}");
 }
 
@@ -142,9 +143,9 @@ fn shape_9_fastapi() {
 #[test]
 fn a_refusal_tells_all_places_and_all_lines() {
     let check = |status, body: &str, message: &str, faults: &[(&str, &str)]| {
-        let found = refusal(status, body.as_bytes()).expect("a refusal");
-        let known = |it: &Fault| (it.place.clone(), it.kind.clone().unwrap_or_default());
-        let known: Vec<_> = found.faults.iter().map(known).collect();
+        let found = parse_rejection(status, body.as_bytes()).expect("a refusal");
+        let known = |it: &FieldError| (it.path.clone(), it.kind.clone().unwrap_or_default());
+        let known: Vec<_> = found.field_errors.iter().map(known).collect();
         let expected: Vec<_> =
             faults.iter().map(|(place, kind)| ((*place).to_owned(), (*kind).to_owned())).collect();
         assert_eq!((found.message.as_str(), known), (message, expected), "{body}");
@@ -163,10 +164,10 @@ fn a_refusal_tells_all_places_and_all_lines() {
     let gemini = r#"[{"error":{"code":400,"message":"Unknown name \"a\"\nUnknown name \"b\"","details":[
         {"@type":"x"},{"fieldViolations":[{"field":"p","description":"d"}]}]}},{"error":{"message":"c"}}]"#;
     check(400, gemini, "Unknown name \"a\"\nUnknown name \"b\"\nc", &[("p", "")]);
-    let found = refusal(400, shaped("m", "t", "c").as_bytes()).expect("a refusal");
-    assert_eq!((found.code.as_deref(), found.faults.len()), (Some("c"), 0));
+    let found = parse_rejection(400, shaped("m", "t", "c").as_bytes()).expect("a refusal");
+    assert_eq!((found.code.as_deref(), found.field_errors.len()), (Some("c"), 0));
     for (status, body) in [(404, list), (500, list), (400, "")] {
-        assert_eq!(refusal(status, body.as_bytes()), None, "{status}");
+        assert_eq!(parse_rejection(status, body.as_bytes()), None, "{status}");
     }
 }
 
@@ -223,12 +224,12 @@ fn bodies_that_say_nothing_give_nothing() {
         r#"{"error":""}"#,
         r#"{"code":"c"}"#,
     ] {
-        assert_eq!(details(body.as_bytes()), None, "{body}");
+        assert_eq!(parse_details(body.as_bytes()), None, "{body}");
         check(502, body, (502, "upstream returned HTTP 502", Retry::Backoff));
         check(401, body, (401, "upstream returned HTTP 401", Retry::Never));
         check(404, body, (502, BASE_URL, Retry::Never));
     }
-    assert_eq!(details(b"\xFF\xFE").map(|d| d.message), Some("\u{FFFD}\u{FFFD}".to_owned()));
+    assert_eq!(parse_details(b"\xFF\xFE").map(|d| d.message), Some("\u{FFFD}\u{FFFD}".to_owned()));
 }
 
 #[test]
@@ -415,7 +416,7 @@ fn refused_tools_are_told_as_ollama_does() {
         let body = shaped(text, "server_error", "");
         let told = "registry.ollama.ai/library/x:1 does not support tools";
         check(status, &body, (400, told, Retry::Never));
-        let error = fail(status, &body, Hints::default(), None);
+        let error = fail(status, &body, RetryHints::default(), None);
         assert_eq!((error.status(), error.message()), (Some(status), text.to_owned()));
         assert_eq!(error.retry(), Retry::Never);
     }
@@ -426,10 +427,10 @@ fn refused_tools_are_told_as_ollama_does() {
 #[test]
 fn hints_decide_about_retries_within_limits() {
     let after = Duration::from_secs(3600);
-    let hints = |should_retry| Hints { retry_after: None, should_retry };
+    let hints = |should_retry| RetryHints { retry_after: None, should_retry };
     let plain = shaped("m", "t", "c");
     let quota = shaped("m", "insufficient_quota", "");
-    let check = |status, body: &str, hints: Hints, expected| {
+    let check = |status, body: &str, hints: RetryHints, expected| {
         assert_eq!(fail(status, body, hints, None).retry(), expected, "{status} {hints:?} {body}");
     };
     check(500, &plain, hints(Some(false)), Retry::Never);
@@ -439,7 +440,7 @@ fn hints_decide_about_retries_within_limits() {
     check(501, &plain, hints(Some(true)), Retry::Never);
     check(429, &quota, hints(Some(true)), Retry::Never);
     check(302, &plain, hints(Some(true)), Retry::Never);
-    let hints = |should_retry| Hints { retry_after: Some(after), should_retry };
+    let hints = |should_retry| RetryHints { retry_after: Some(after), should_retry };
     check(429, &plain, hints(None), Retry::After(after));
     check(503, &plain, hints(Some(true)), Retry::After(after));
     check(503, &plain, hints(Some(false)), Retry::Never);
@@ -451,7 +452,11 @@ fn hints_decide_about_retries_within_limits() {
 fn context_overflow_is_recognised() {
     let is_overflow = |message: &str, code: &str| {
         let code = Some(code.to_owned());
-        is_context_overflow(&Details { message: message.to_owned(), code, ..Details::default() })
+        is_context_overflow(&ErrorDetails {
+            message: message.to_owned(),
+            code,
+            ..ErrorDetails::default()
+        })
     };
     for text in [
         "This model's maximum context length is 8192 tokens. However, you requested more",
@@ -470,12 +475,13 @@ fn context_overflow_is_recognised() {
 }
 
 fn check_in_band(error: &str, expected: (u16, &str)) {
-    let (status, details) = in_band(error);
+    let (status, details) = parse_in_band(error);
     assert_eq!((status, details.message.as_str()), expected, "{error}");
 }
 
 fn check_error_in(answer: &str, expected: Option<(u16, &str)>) {
-    let got = error_in(answer).map(|error| (error.status(), error.message(), error.kind()));
+    let got =
+        find_in_band_error(answer).map(|error| (error.status(), error.message(), error.kind()));
     let expected =
         expected.map(|(status, message)| (Some(status), message.to_owned(), "upstream_in_band"));
     assert_eq!(got, expected, "{answer}");
@@ -572,7 +578,7 @@ fn whole_answers_are_told_from_errors() {
 fn errors_in_band_are_told_in_ollamas_words_where_it_has_some() {
     let check = |error: &str, model, status: u16, message: &str| {
         let redactor = Redactor::new(Some(Secret::new("topsecret-1")));
-        let error = failure_in_band(error, model, &redactor);
+        let error = to_in_band_error(error, model, &redactor);
         assert_eq!((error.status(), error.message()), (Some(status), message.to_owned()));
     };
     let unknown = shaped("The model `x` does not exist", "", "model_not_found");
@@ -595,11 +601,11 @@ fn a_delay_may_be_asked_for_in_the_message_alone() {
         assert_eq!(fail(status, &shaped(text, "t", ""), hints, None).retry(), expected, "{text}");
     };
     let slow = "Rate limit reached. Please try again in 6m0s.";
-    check(429, slow, Hints::default(), after(360));
-    let header = Hints { retry_after: Some(Duration::from_secs(7)), should_retry: None };
+    check(429, slow, RetryHints::default(), after(360));
+    let header = RetryHints { retry_after: Some(Duration::from_secs(7)), should_retry: None };
     check(429, slow, header, after(7));
-    check(400, slow, Hints::default(), Retry::Never);
-    check(429, "Request too large. Please try again in 1s.", Hints::default(), Retry::Never);
+    check(400, slow, RetryHints::default(), Retry::Never);
+    check(429, "Request too large. Please try again in 1s.", RetryHints::default(), Retry::Never);
 }
 
 #[test]
@@ -608,7 +614,7 @@ fn only_a_prompt_waits_for_a_model_that_is_loading() {
         let error = fail(status, &shaped(text, "unavailable_error", ""), hints, model);
         assert_eq!(error.retry(), expected, "{status} {text} {hints:?}");
     };
-    let hints = |should_retry| Hints { retry_after: None, should_retry };
+    let hints = |should_retry| RetryHints { retry_after: None, should_retry };
     let loading = "Loading model";
     check(503, loading, hints(None), Some("x"), Retry::Poll);
     check(503, "Model x is currently loading", hints(None), Some("x"), Retry::Poll);
@@ -616,7 +622,7 @@ fn only_a_prompt_waits_for_a_model_that_is_loading() {
     check(503, loading, hints(Some(false)), Some("x"), Retry::Never);
     check(500, loading, hints(None), Some("x"), Retry::Backoff);
     check(503, "slots are busy", hints(None), Some("x"), Retry::Backoff);
-    let after = Hints { retry_after: Some(Duration::from_secs(7)), should_retry: None };
+    let after = RetryHints { retry_after: Some(Duration::from_secs(7)), should_retry: None };
     check(503, loading, after, Some("x"), Retry::After(Duration::from_secs(7)));
 }
 
@@ -633,16 +639,16 @@ fn keys_never_reach_a_message() {
         check(401, &body, (401, clean, Retry::Never));
     }
     let page = format!("<b>{}</b>", text.replace("topsecret", "top<i></i>secret"));
-    assert!(!fail(500, &page, Hints::default(), None).message().contains("wxyz1"));
+    assert!(!fail(500, &page, RetryHints::default(), None).message().contains("wxyz1"));
     let redactor = Redactor::new(Some(Secret::new("topsecret-1")));
-    let request = RequestHint { method_and_path: "POST /topsecret-1/v1/x", model: None };
-    let error = failure(404, b"", Hints::default(), request, &redactor);
+    let request = RequestSummary { method_and_path: "POST /topsecret-1/v1/x", model: None };
+    let error = to_error(404, b"", RetryHints::default(), request, &redactor);
     assert_eq!(error.message(), "upstream returned 404 for POST /***/v1/x; check the base URL");
 }
 
 #[test]
 fn long_messages_are_cut_after_cleaning_and_between_words() {
-    let message = |body: &str| fail(400, body, Hints::default(), None).message();
+    let message = |body: &str| fail(400, body, RetryHints::default(), None).message();
     let long = format!("{}{}", "x".repeat(4095), "č".repeat(10));
     assert_eq!(message(&shaped(&long, "", "")), "x".repeat(4095));
     assert_eq!(message(&shaped(&"x".repeat(4096), "", "")), "x".repeat(4096));

@@ -15,17 +15,17 @@ pub use self::table::{GENERIC, PROFILES};
 
 /// How a family is told whether to reason (openai-wire.md 3.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Thinking {
+pub enum ThinkingParam {
     /// Not known: only a level is passed on, by OpenAI's name.
     Unknown,
     /// It cannot be told.
-    Silent,
+    Unsupported,
     /// `reasoning_effort`, with words that depend on the model.
     OpenAi,
     /// `reasoning` with an effort.
     OpenRouter,
     /// `chat_template_kwargs`.
-    Template,
+    ChatTemplateKwargs,
     /// `thinking` with a type.
     DeepSeek,
     /// `reasoning_effort` and `reasoning_format`.
@@ -38,44 +38,44 @@ pub enum Thinking {
 
 /// How a family is asked for log probabilities in a chat (openai-wire.md 3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Logprobs {
+pub enum LogprobsParam {
     /// By a flag, and the number of alternatives up to this one.
-    Flag(usize),
+    FlagAndCount(usize),
     /// By the number alone.
-    Number,
+    Count,
     /// It refuses to be asked.
-    Refused,
+    Unsupported,
 }
 
 /// What a family wants of a conversation's earlier turns (openai-wire.md 3.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum History {
+pub enum HistoryRules {
     /// Nothing beyond OpenAI's rules; reasoning stays behind.
-    Usual,
+    Standard,
     /// The reasoning that led to a call, or it refuses the call.
-    Reasoning,
+    ReasoningWithCalls,
     /// Ids of nine letters and digits, and no assistant's turn that holds nothing.
-    ShortIds,
+    ShortCallIds,
 }
 
 /// Where a family fills in the middle of a text, if it can (openai-wire.md 1.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FillIn {
+pub enum FimEndpoint {
     /// Nowhere.
-    Nowhere,
+    Unsupported,
     /// At `completions`, by `suffix`.
-    Suffix,
+    CompletionsSuffix,
     /// At llama.cpp's own `/infill`, beside the base URL.
-    Infill,
+    LlamaCppInfill,
     /// At Mistral's `fim/completions`.
-    Fim,
+    MistralFim,
 }
 
 /// Who tells of a family's models what the list does not (openai-wire.md 2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
+pub enum DetailsProbe {
     /// llama.cpp's `/props`.
-    Props,
+    LlamaCppProps,
     /// LM Studio's own list.
     LmStudio,
     /// LiteLLM's table of models.
@@ -83,23 +83,23 @@ pub enum Side {
     /// LocalAI's list with capabilities.
     LocalAi,
     /// TGI's `/info`.
-    Tgi,
+    TgiInfo,
     /// OpenRouter's list of embedding models, which its main list leaves out.
-    Embeddings,
+    OpenRouterEmbeddings,
 }
 
-impl Side {
+impl DetailsProbe {
     /// Where it is asked: below the base URL, or with a slash in front at the server's root. The
     /// first that answers is enough.
     #[must_use]
     pub fn paths(self) -> &'static [&'static str] {
         match self {
-            Self::Props => &["/props"],
+            Self::LlamaCppProps => &["/props"],
             Self::LmStudio => &["/api/v0/models"],
             Self::LiteLlm => &["/model/info", "model/info"],
             Self::LocalAi => &["models/capabilities"],
-            Self::Tgi => &["/info"],
-            Self::Embeddings => &["embeddings/models"],
+            Self::TgiInfo => &["/info"],
+            Self::OpenRouterEmbeddings => &["embeddings/models"],
         }
     }
 }
@@ -116,17 +116,17 @@ pub struct Profile {
     /// Headers of its answers: how a name begins, in lower case, and how its value begins.
     headers: &'static [(&'static str, &'static str)],
     /// Whether a model list looks like this family's and like no other's.
-    shape: fn(&Value) -> bool,
+    matches_list: fn(&Value) -> bool,
     /// Whether a model list may be this family's, if `side` answers as this family does.
-    hint: fn(&Value) -> bool,
+    may_match_list: fn(&Value) -> bool,
     /// The name of the token limit.
     pub max_tokens: &'static str,
     /// The name of `seed`.
     pub seed: &'static str,
     /// Whether a seed must not be negative.
-    pub seed_unsigned: bool,
+    pub needs_unsigned_seed: bool,
     /// Whether `top_p` must be below 1, which means "off" and is then left out.
-    pub top_p_below_one: bool,
+    pub needs_top_p_below_one: bool,
     /// The name of `top_k`, where it is known.
     pub top_k: Option<&'static str>,
     /// What `top_k: 0` (off) becomes, where it can be said.
@@ -136,39 +136,39 @@ pub struct Profile {
     /// The name of `repeat_penalty`, where it is known.
     pub repeat_penalty: Option<&'static str>,
     /// Whether llama.cpp's own parameters are known.
-    pub llama: bool,
+    pub takes_llamacpp_params: bool,
     /// How many stop sequences it takes, where there is a limit; the others are watched for.
-    pub stops: Option<usize>,
+    pub max_stop_sequences: Option<usize>,
     /// How it is told how long a model is to stay loaded, where it can be.
-    pub ttl: Option<&'static str>,
+    pub ttl_param: Option<&'static str>,
     /// How it is told whether to reason.
-    pub thinking: Thinking,
+    pub thinking: ThinkingParam,
     /// Which of `presence_penalty` and `frequency_penalty` mean what they should.
     pub penalties: &'static [&'static str],
     /// Whether JSON mode must be asked for in a message, too.
-    pub json_word: bool,
+    pub needs_json_instruction: bool,
     /// Whether plain JSON mode exists.
-    pub json_object: bool,
+    pub has_json_object: bool,
     /// Whether a format is a grammar of TGI's own shape.
-    pub grammar: bool,
+    pub uses_tgi_grammar: bool,
     /// Whether `completions` needs a token limit to say more than a few words.
-    pub completion_limit: bool,
+    pub needs_completion_limit: bool,
     /// How it is asked for log probabilities.
-    pub logprobs: Logprobs,
+    pub logprobs: LogprobsParam,
     /// How the middle of a text is filled in.
-    pub fill_in: FillIn,
+    pub fim: FimEndpoint,
     /// How many inputs one request for embeddings may have, as far as is known.
-    pub embed_batch: usize,
+    pub max_embed_inputs: usize,
     /// Whether its model list, or what is asked beside it, tells what each model can do, so that it
     /// is worth asking for.
-    pub lists_abilities: bool,
+    pub lists_capabilities: bool,
     /// Whether a server of one model answers to any name, so that only its list tells what it has
     /// (openai-wire.md 5.3).
     pub ignores_model: bool,
     /// Who else tells of its models.
-    pub side: Option<Side>,
+    pub details_probe: Option<DetailsProbe>,
     /// What it wants of earlier turns.
-    pub history: History,
+    pub history: HistoryRules,
 }
 
 /// Names are unique, so they tell rows apart.
@@ -180,7 +180,7 @@ impl PartialEq for Profile {
 
 /// The family that owns a host, given in lower case.
 #[must_use]
-pub fn by_host(host: &str) -> Option<&'static Profile> {
+pub fn find_by_host(host: &str) -> Option<&'static Profile> {
     PROFILES.iter().find(|profile| {
         profile.hosts.iter().any(|known| {
             host.strip_suffix(known).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
@@ -190,18 +190,18 @@ pub fn by_host(host: &str) -> Option<&'static Profile> {
 
 /// The family whose model lists name this owner.
 #[must_use]
-pub fn by_owner(owner: &str) -> Option<&'static Profile> {
+pub fn find_by_owner(owner: &str) -> Option<&'static Profile> {
     PROFILES.iter().find(|profile| profile.owners.contains(&owner))
 }
 
 /// The family of this name, or the one that stands for none.
 #[must_use]
-pub fn by_name(name: &str) -> Option<&'static Profile> {
+pub fn find_by_name(name: &str) -> Option<&'static Profile> {
     let mut all = PROFILES.iter().chain([&GENERIC]);
     all.find(|profile| profile.name.eq_ignore_ascii_case(name))
 }
 
-/// All names that [`by_name`] knows.
+/// All names that [`find_by_name`] knows.
 #[must_use]
 pub fn names() -> Vec<&'static str> {
     PROFILES.iter().chain([&GENERIC]).map(|profile| profile.name).collect()
@@ -209,28 +209,28 @@ pub fn names() -> Vec<&'static str> {
 
 /// The family that answers with one of these headers; names in lower case.
 #[must_use]
-pub fn by_headers<'a>(
+pub fn find_by_headers<'a>(
     headers: impl Iterator<Item = (&'a str, &'a str)>,
 ) -> Option<&'static Profile> {
-    let told: Vec<_> = headers.collect();
+    let headers: Vec<_> = headers.collect();
     PROFILES.iter().find(|profile| {
         profile.headers.iter().any(|(name, value)| {
-            told.iter().any(|(found, text)| found.starts_with(name) && text.starts_with(value))
+            headers.iter().any(|(found, text)| found.starts_with(name) && text.starts_with(value))
         })
     })
 }
 
 /// The family whose model lists alone look like this one.
 #[must_use]
-pub fn by_shape(list: &Value) -> Option<&'static Profile> {
-    PROFILES.iter().find(|profile| (profile.shape)(list))
+pub fn find_by_list(list: &Value) -> Option<&'static Profile> {
+    PROFILES.iter().find(|profile| (profile.matches_list)(list))
 }
 
 /// The family whose model lists may look like this one: worth asking its side source, whose answer
 /// decides.
 #[must_use]
-pub fn by_hint(list: &Value) -> Option<&'static Profile> {
-    PROFILES.iter().find(|profile| (profile.hint)(list))
+pub fn find_candidate(list: &Value) -> Option<&'static Profile> {
+    PROFILES.iter().find(|profile| (profile.may_match_list)(list))
 }
 
 #[cfg(test)]
@@ -245,21 +245,23 @@ mod tests {
 
     #[test]
     fn families_are_known_by_host_and_by_owner() {
-        let host = |host: &str| name(by_host(host));
+        let host = |host: &str| name(find_by_host(host));
         assert_eq!(host("api.openai.com"), Some("openai"));
         assert_eq!(host("my-resource.openai.azure.com"), Some("azure"));
         assert_eq!(host("notapi.openai.com"), None);
         assert_eq!(host("openrouter.ai"), Some("openrouter"));
         assert_eq!(host("127.0.0.1"), None);
-        assert_eq!(name(by_owner("llamacpp")), Some("llamacpp"));
-        assert_eq!(name(by_owner("organization-owner")), Some("lmstudio"));
-        assert_eq!(by_owner("somebody"), None);
+        assert_eq!(name(find_by_owner("llamacpp")), Some("llamacpp"));
+        assert_eq!(name(find_by_owner("organization-owner")), Some("lmstudio"));
+        assert_eq!(find_by_owner("somebody"), None);
     }
 
     #[test]
     fn families_are_known_by_their_headers() {
         let headers = |name_of: &str, value: &str| {
-            name(by_headers([("content-type", "application/json"), (name_of, value)].into_iter()))
+            name(find_by_headers(
+                [("content-type", "application/json"), (name_of, value)].into_iter(),
+            ))
         };
         assert_eq!(headers("server", "llama.cpp"), Some("llamacpp"));
         assert_eq!(headers("server", "uvicorn"), None);
@@ -271,15 +273,16 @@ mod tests {
     #[test]
     fn families_are_known_by_the_shape_of_their_lists() {
         let together = json!([{"id": "a/b", "type": "chat", "display_name": "B", "pricing": {}}]);
-        assert_eq!(name(by_shape(&together)), Some("together"));
+        assert_eq!(name(find_by_list(&together)), Some("together"));
         for other in [json!([]), json!([{"id": "a"}]), json!({"data": together}), json!("chat")] {
-            assert_eq!(by_shape(&other), None, "{other}");
+            assert_eq!(find_by_list(&other), None, "{other}");
         }
     }
 
     #[test]
     fn some_lists_are_a_reason_to_ask_further() {
-        let list = |entries: Value| name(by_hint(&json!({"object": "list", "data": entries})));
+        let list =
+            |entries: Value| name(find_candidate(&json!({"object": "list", "data": entries})));
         let tgi = |owner: &str| json!([{"id": "a/b", "object": "model", "created": 0, "owned_by": owner}]);
         assert_eq!(list(tgi("a/b")), Some("tgi"));
         assert_eq!(list(tgi("a")), None);
@@ -307,10 +310,10 @@ mod tests {
     #[test]
     fn every_family_has_a_name_that_means_it() {
         for known in names() {
-            assert_eq!(name(by_name(&known.to_uppercase())), Some(known));
+            assert_eq!(name(find_by_name(&known.to_uppercase())), Some(known));
         }
-        assert_eq!(by_name("nonsense"), None);
-        assert_eq!(by_name(""), None);
+        assert_eq!(find_by_name("nonsense"), None);
+        assert_eq!(find_by_name(""), None);
     }
 
     #[test]
@@ -320,8 +323,8 @@ mod tests {
                 json!({"data": [{"id": "a", "object": "model", "created": 0, "owned_by": "a"}]}),
                 json!({"data": [{"id": "a", "object": "model"}]}),
             ];
-            if hints.iter().any(profile.hint) {
-                assert!(profile.side.is_some(), "{}", profile.name);
+            if hints.iter().any(profile.may_match_list) {
+                assert!(profile.details_probe.is_some(), "{}", profile.name);
             }
         }
     }

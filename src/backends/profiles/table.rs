@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::{FillIn, History, Logprobs, Profile, Side, Thinking};
+use super::{DetailsProbe, FimEndpoint, HistoryRules, LogprobsParam, Profile, ThinkingParam};
 
 /// What an unknown upstream gets.
 pub const GENERIC: Profile = Profile {
@@ -13,41 +13,41 @@ pub const GENERIC: Profile = Profile {
     hosts: &[],
     owners: &[],
     headers: &[],
-    shape: |_| false,
-    hint: |_| false,
+    matches_list: |_| false,
+    may_match_list: |_| false,
     max_tokens: "max_tokens",
     seed: "seed",
-    seed_unsigned: false,
-    top_p_below_one: false,
+    needs_unsigned_seed: false,
+    needs_top_p_below_one: false,
     top_k: None,
     top_k_off: None,
     min_p: None,
     repeat_penalty: None,
-    llama: false,
-    stops: None,
-    ttl: None,
-    thinking: Thinking::Unknown,
+    takes_llamacpp_params: false,
+    max_stop_sequences: None,
+    ttl_param: None,
+    thinking: ThinkingParam::Unknown,
     penalties: &["presence_penalty", "frequency_penalty"],
-    json_word: false,
-    json_object: true,
-    grammar: false,
-    completion_limit: true,
-    logprobs: Logprobs::Flag(20),
-    fill_in: FillIn::Suffix,
-    embed_batch: 256,
-    lists_abilities: false,
+    needs_json_instruction: false,
+    has_json_object: true,
+    uses_tgi_grammar: false,
+    needs_completion_limit: true,
+    logprobs: LogprobsParam::FlagAndCount(20),
+    fim: FimEndpoint::CompletionsSuffix,
+    max_embed_inputs: 256,
+    lists_capabilities: false,
     ignores_model: false,
-    side: None,
-    history: History::Usual,
+    details_probe: None,
+    history: HistoryRules::Standard,
 };
 
 /// What OpenAI takes, at home and at Azure.
 const OPENAI: Profile = Profile {
     name: "openai",
     max_tokens: "max_completion_tokens",
-    stops: Some(4),
-    json_word: true,
-    thinking: Thinking::OpenAi,
+    max_stop_sequences: Some(4),
+    needs_json_instruction: true,
+    thinking: ThinkingParam::OpenAi,
     ..GENERIC
 };
 
@@ -58,34 +58,34 @@ pub const PROFILES: &[Profile] = &[
     Profile {
         name: "deepseek",
         hosts: &["api.deepseek.com"],
-        json_word: true,
-        thinking: Thinking::DeepSeek,
-        history: History::Reasoning,
+        needs_json_instruction: true,
+        thinking: ThinkingParam::DeepSeek,
+        history: HistoryRules::ReasoningWithCalls,
         ..GENERIC
     },
     Profile {
         name: "gemini",
         hosts: &["generativelanguage.googleapis.com"],
-        embed_batch: 100,
-        fill_in: FillIn::Nowhere,
+        max_embed_inputs: 100,
+        fim: FimEndpoint::Unsupported,
         penalties: &[],
-        thinking: Thinking::Gemini,
+        thinking: ThinkingParam::Gemini,
         ..GENERIC
     },
     Profile {
         name: "groq",
         hosts: &["api.groq.com"],
-        logprobs: Logprobs::Refused,
+        logprobs: LogprobsParam::Unsupported,
         max_tokens: "max_completion_tokens",
-        fill_in: FillIn::Nowhere,
-        thinking: Thinking::Groq,
+        fim: FimEndpoint::Unsupported,
+        thinking: ThinkingParam::Groq,
         ..GENERIC
     },
     Profile {
         name: "litellm",
         headers: &[("x-litellm-", "")],
-        lists_abilities: true,
-        side: Some(Side::LiteLlm),
+        lists_capabilities: true,
+        details_probe: Some(DetailsProbe::LiteLlm),
         ..GENERIC
     },
     Profile {
@@ -93,15 +93,15 @@ pub const PROFILES: &[Profile] = &[
         ignores_model: true,
         owners: &["llamacpp"],
         headers: &[("server", "llama.cpp")],
-        side: Some(Side::Props),
+        details_probe: Some(DetailsProbe::LlamaCppProps),
         top_k: Some("top_k"),
         top_k_off: Some(0),
         min_p: Some("min_p"),
         repeat_penalty: Some("repeat_penalty"),
-        llama: true,
-        completion_limit: false,
-        fill_in: FillIn::Infill,
-        thinking: Thinking::Template,
+        takes_llamacpp_params: true,
+        needs_completion_limit: false,
+        fim: FimEndpoint::LlamaCppInfill,
+        thinking: ThinkingParam::ChatTemplateKwargs,
         ..GENERIC
     },
     Profile {
@@ -109,39 +109,39 @@ pub const PROFILES: &[Profile] = &[
         owners: &["organization_owner", "organization-owner"],
         top_k: Some("top_k"),
         repeat_penalty: Some("repeat_penalty"),
-        ttl: Some("ttl"),
-        json_object: false,
-        lists_abilities: true,
-        side: Some(Side::LmStudio),
+        ttl_param: Some("ttl"),
+        has_json_object: false,
+        lists_capabilities: true,
+        details_probe: Some(DetailsProbe::LmStudio),
         ..GENERIC
     },
     Profile {
         name: "localai",
-        hint: may_be_localai,
+        may_match_list: may_be_localai,
         top_k: Some("top_k"),
         min_p: Some("min_p"),
         repeat_penalty: Some("repeat_penalty"),
-        llama: true,
-        lists_abilities: true,
-        side: Some(Side::LocalAi),
+        takes_llamacpp_params: true,
+        lists_capabilities: true,
+        details_probe: Some(DetailsProbe::LocalAi),
         ..GENERIC
     },
     Profile {
         name: "mistral",
         hosts: &["api.mistral.ai"],
         seed: "random_seed",
-        lists_abilities: true,
-        json_word: true,
-        fill_in: FillIn::Fim,
-        thinking: Thinking::Silent,
-        history: History::ShortIds,
+        lists_capabilities: true,
+        needs_json_instruction: true,
+        fim: FimEndpoint::MistralFim,
+        thinking: ThinkingParam::Unsupported,
+        history: HistoryRules::ShortCallIds,
         ..GENERIC
     },
     Profile {
         // Another Ollama: its own layer reads `reasoning_effort`, with `none` for off.
         name: "ollama",
         owners: &["library"],
-        thinking: Thinking::Gemini,
+        thinking: ThinkingParam::Gemini,
         ..GENERIC
     },
     Profile {
@@ -151,9 +151,9 @@ pub const PROFILES: &[Profile] = &[
         top_k: Some("top_k"),
         min_p: Some("min_p"),
         repeat_penalty: Some("repetition_penalty"),
-        thinking: Thinking::OpenRouter,
-        lists_abilities: true,
-        side: Some(Side::Embeddings),
+        thinking: ThinkingParam::OpenRouter,
+        lists_capabilities: true,
+        details_probe: Some(DetailsProbe::OpenRouterEmbeddings),
         ..GENERIC
     },
     Profile {
@@ -163,31 +163,31 @@ pub const PROFILES: &[Profile] = &[
         top_k_off: Some(-1),
         min_p: Some("min_p"),
         repeat_penalty: Some("repetition_penalty"),
-        thinking: Thinking::Template,
+        thinking: ThinkingParam::ChatTemplateKwargs,
         ..GENERIC
     },
     Profile {
         name: "tgi",
         ignores_model: true,
-        hint: may_be_tgi,
-        seed_unsigned: true,
-        top_p_below_one: true,
+        may_match_list: may_be_tgi,
+        needs_unsigned_seed: true,
+        needs_top_p_below_one: true,
         penalties: &["frequency_penalty"],
-        grammar: true,
-        logprobs: Logprobs::Flag(5),
-        fill_in: FillIn::Nowhere,
-        side: Some(Side::Tgi),
+        uses_tgi_grammar: true,
+        logprobs: LogprobsParam::FlagAndCount(5),
+        fim: FimEndpoint::Unsupported,
+        details_probe: Some(DetailsProbe::TgiInfo),
         ..GENERIC
     },
     Profile {
         name: "together",
         hosts: &["api.together.xyz", "api.together.ai"],
-        shape: is_together,
-        logprobs: Logprobs::Number,
+        matches_list: looks_like_together,
+        logprobs: LogprobsParam::Count,
         top_k: Some("top_k"),
         min_p: Some("min_p"),
         repeat_penalty: Some("repetition_penalty"),
-        thinking: Thinking::Together,
+        thinking: ThinkingParam::Together,
         ..GENERIC
     },
     Profile {
@@ -197,22 +197,22 @@ pub const PROFILES: &[Profile] = &[
         top_k_off: Some(-1),
         min_p: Some("min_p"),
         repeat_penalty: Some("repetition_penalty"),
-        fill_in: FillIn::Nowhere,
-        thinking: Thinking::Template,
+        fim: FimEndpoint::Unsupported,
+        thinking: ThinkingParam::ChatTemplateKwargs,
         ..GENERIC
     },
     Profile {
         name: "xai",
         hosts: &["api.x.ai"],
         penalties: &[],
-        fill_in: FillIn::Nowhere,
-        thinking: Thinking::Silent,
+        fim: FimEndpoint::Unsupported,
+        thinking: ThinkingParam::Unsupported,
         ..GENERIC
     },
 ];
 
 /// A bare array of entries that say what kind of model they are, and whose.
-fn is_together(list: &Value) -> bool {
+fn looks_like_together(list: &Value) -> bool {
     let first = list.as_array().and_then(|list| list.first());
     first.is_some_and(|entry| {
         entry["type"].is_string()

@@ -2,20 +2,20 @@
 
 use std::io::{self, Read};
 
-use crate::net::limits::{Lease, Spent};
+use crate::net::limits::{BudgetExceeded, Reservation};
 
 /// A body that is counted while it is read.
-pub(super) struct Counted<'a> {
+pub(super) struct BudgetedReader<'a> {
     pub reader: &'a mut dyn Read,
-    pub lease: Option<&'a mut Lease>,
-    pub spent: &'a mut Option<Spent>,
+    pub reservation: Option<&'a mut Reservation>,
+    pub exceeded: &'a mut Option<BudgetExceeded>,
 }
 
-impl Read for Counted<'_> {
+impl Read for BudgetedReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.reader.read(buffer)?;
-        if let Some(Err(spent)) = self.lease.as_mut().map(|lease| lease.grow(length)) {
-            *self.spent = Some(spent);
+        if let Some(Err(spent)) = self.reservation.as_mut().map(|lease| lease.grow(length)) {
+            *self.exceeded = Some(spent);
             return Err(io::ErrorKind::OutOfMemory.into());
         }
         Ok(length)

@@ -2,7 +2,7 @@
 
 /// Appends a frame of a chunked body. Written by hand, for each token: formatting the length took as
 /// long as all the rest.
-pub(super) fn frame(out: &mut Vec<u8>, line: &[u8]) {
+pub(super) fn append_frame(out: &mut Vec<u8>, line: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let length = line.len();
     let nibbles = (usize::BITS - length.leading_zeros()).div_ceil(4).max(1);
@@ -20,7 +20,7 @@ mod tests {
     fn a_frame_tells_its_length_in_hexadecimal() {
         for length in [1, 9, 15, 16, 255, 256, 4095, 4096, 0xF_FFFF, 0x10_0000] {
             let (line, mut out) = (vec![b'x'; length], b"before".to_vec());
-            frame(&mut out, &line);
+            append_frame(&mut out, &line);
             let expected = format!("before{length:x}\r\n{}\r\n", "x".repeat(length));
             assert!(out == expected.as_bytes(), "{length}");
         }

@@ -3,65 +3,72 @@
 use std::io::Write;
 use std::time::SystemTime;
 
-use super::content::{ContentType, Stream};
+use super::content::{ContentType, StreamFormat};
 use super::{Exchange, Framing};
-use crate::net::connection_guard::Ticket;
+use crate::net::connection_guard::RequestHandle;
 
 /// What the head of an answer tells of its body.
 #[derive(Clone, Copy)]
-pub(super) enum Body {
+pub(super) enum BodyKind {
     /// Its type and length in bytes.
-    Whole(ContentType, usize),
+    Full(ContentType, usize),
     /// There is none.
-    None,
+    Empty,
     /// The stream, as it comes.
     Stream,
     /// The stream, in one piece of this length.
-    Gathered(usize),
+    Buffered(usize),
 }
 
 impl Exchange {
     /// The head of an answer: with a length for a whole body, without one for a stream.
-    pub(super) fn head(&mut self, status: u16, body: Body, headers: &[(&str, &str)]) -> Vec<u8> {
+    pub(super) fn build_head(
+        &mut self,
+        status: u16,
+        body: BodyKind,
+        headers: &[(&str, &str)],
+    ) -> Vec<u8> {
         self.status = Some(status);
         // Whoever answers has let go of the question, and whoever is answered may ask the next one.
-        self.lease = None;
-        if self.ticket.as_ref().is_some_and(Ticket::is_last) {
-            self.condemn();
+        self.reservation = None;
+        if self.handle.as_ref().is_some_and(RequestHandle::is_last_response) {
+            self.close_after_response();
         }
         let mut out = Vec::with_capacity(512);
         let date = httpdate::fmt_http_date(SystemTime::now());
         // Writing to a Vec cannot fail.
-        let _ = write!(out, "HTTP/1.1 {status} {}\r\nDate: {date}\r\n", reason(status));
-        if !matches!(body, Body::Stream | Body::Gathered(_)) || !self.stream.has_request_id() {
+        let _ = write!(out, "HTTP/1.1 {status} {}\r\nDate: {date}\r\n", reason_phrase(status));
+        if !matches!(body, BodyKind::Stream | BodyKind::Buffered(_))
+            || !self.stream_format.has_request_id()
+        {
             let _ = write!(out, "X-Request-Id: {}\r\n", self.request_id);
         }
         match body {
-            Body::Whole(kind, length) => {
-                let _ = write!(out, "Content-Type: {}\r\n", kind.value());
+            BodyKind::Full(kind, length) => {
+                let _ = write!(out, "Content-Type: {}\r\n", kind.as_str());
                 let _ = write!(out, "Content-Length: {length}\r\n");
             }
             // A 204 has no length, not even 0 (RFC 9110, 8.6).
-            Body::None if status == 204 => {}
-            Body::None => out.extend_from_slice(b"Content-Length: 0\r\n"),
-            Body::Stream => {
-                self.stream_head(&mut out);
+            BodyKind::Empty if status == 204 => {}
+            BodyKind::Empty => out.extend_from_slice(b"Content-Length: 0\r\n"),
+            BodyKind::Stream => {
+                self.write_stream_headers(&mut out);
                 if self.framing == Framing::Chunked {
                     out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
                 }
             }
-            Body::Gathered(length) => {
-                self.stream_head(&mut out);
+            BodyKind::Buffered(length) => {
+                self.write_stream_headers(&mut out);
                 let _ = write!(out, "Content-Length: {length}\r\n");
             }
         }
-        let extra = self.extra.iter().map(|(name, value)| (*name, value.as_str()));
+        let extra = self.extra_headers.iter().map(|(name, value)| (*name, value.as_str()));
         for (name, value) in headers.iter().copied().chain(extra) {
-            header_line(&mut out, name, value);
+            write_header(&mut out, name, value);
         }
-        if self.close {
+        if self.close_after {
             out.extend_from_slice(b"Connection: close\r\n");
-        } else if self.framing == Framing::AtOnce {
+        } else if self.framing == Framing::Buffered {
             out.extend_from_slice(b"Connection: keep-alive\r\n");
         }
         out.extend_from_slice(b"\r\n");
@@ -69,32 +76,32 @@ impl Exchange {
     }
 
     /// What the head says of a stream's kind.
-    fn stream_head(&self, out: &mut Vec<u8>) {
-        match &self.stream {
-            Stream::Lines => header_line(out, "Content-Type", ContentType::Lines.value()),
-            Stream::Events => {
-                header_line(out, "Content-Type", ContentType::Events.value());
+    fn write_stream_headers(&self, out: &mut Vec<u8>) {
+        match &self.stream_format {
+            StreamFormat::Lines => write_header(out, "Content-Type", ContentType::Lines.as_str()),
+            StreamFormat::Events => {
+                write_header(out, "Content-Type", ContentType::Events.as_str());
                 // As Ollama's streams of events have it (14.6, 15.4).
-                header_line(out, "Cache-Control", "no-cache");
-                if !self.close && self.framing != Framing::AtOnce {
-                    header_line(out, "Connection", "keep-alive");
+                write_header(out, "Cache-Control", "no-cache");
+                if !self.close_after && self.framing != Framing::Buffered {
+                    write_header(out, "Connection", "keep-alive");
                 }
             }
-            Stream::Passed(head) => {
-                head.headers.iter().for_each(|(name, value)| header_line(out, name, value));
+            StreamFormat::Passthrough(head) => {
+                head.headers.iter().for_each(|(name, value)| write_header(out, name, value));
             }
         }
     }
 }
 
 /// Appends a header. Part of it may be somebody else's text, which must not become a line of its own.
-fn header_line(out: &mut Vec<u8>, name: &str, value: &str) {
+fn write_header(out: &mut Vec<u8>, name: &str, value: &str) {
     let value = value.replace(|character: char| character.is_control(), "");
     // Writing to a Vec cannot fail.
     let _ = write!(out, "{name}: {value}\r\n");
 }
 
 /// The reason phrase; clients ignore it.
-fn reason(status: u16) -> &'static str {
+fn reason_phrase(status: u16) -> &'static str {
     tiny_http::StatusCode(status).default_reason_phrase()
 }

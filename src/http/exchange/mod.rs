@@ -28,25 +28,25 @@ use std::time::Instant;
 
 use tiny_http::{HTTPVersion, Method, Request};
 
-use self::budgeted_reader::Counted;
+use self::budgeted_reader::BudgetedReader;
 pub use self::content::ContentType;
-use self::content::Stream;
-use self::frame::frame;
-use self::head::Body;
-use crate::api::openai::pass_head::PassedHead;
+use self::content::StreamFormat;
+use self::frame::append_frame;
+use self::head::BodyKind;
+use crate::api::openai::pass_head::PassHead;
 use crate::error::{Error, Result, Retry};
-use crate::http::cors::Headers;
-use crate::http::error_format::{CHALLENGES, Shape};
+use crate::http::cors::ResponseHeaders;
+use crate::http::error_format::{AUTH_CHALLENGES, ErrorFormat};
 use crate::http::unread_body;
-use crate::net::cancel::Cancel;
-use crate::net::connection_guard::{Phase, Ticket, Wire};
-use crate::net::limits::{Lease, Spent};
+use crate::net::cancel::CancellationToken;
+use crate::net::connection_guard::{RequestHandle, RequestPhase, ResponseState};
+use crate::net::limits::{BudgetExceeded, Reservation};
 use crate::net::worker_pool;
 
 /// What stands in the place of a frame where a body breaks off. tiny_http leaves the connection open
 /// when a writer is dropped, so that a client would wait for ever; at what is no frame its reader
 /// fails at once, and never takes the part for the whole.
-const BROKEN_FRAME: &[u8] = b"the upstream ended its answer early\r\n";
+const INVALID_FRAME: &[u8] = b"the upstream ended its answer early\r\n";
 
 /// A request and where it stands.
 pub struct Exchange {
@@ -55,25 +55,25 @@ pub struct Exchange {
     method: String,
     target: String,
     /// HEAD: heads as for GET, and no bodies.
-    headless: bool,
+    is_head_request: bool,
     framing: Framing,
     /// What errors look like.
-    shape: Shape,
-    stream: Stream,
+    error_format: ErrorFormat,
+    stream_format: StreamFormat,
     /// The client, or the protocol's version, wants the connection closed afterwards.
-    close: bool,
+    close_after: bool,
     /// Header lines of whatever answer there will be.
-    extra: Headers,
+    extra_headers: ResponseHeaders,
     /// Lines that are not written yet.
     pending: Vec<u8>,
     status: Option<u16>,
     /// When the first line of a stream was written.
-    first_line: Option<Instant>,
-    body_read: bool,
+    first_line_at: Option<Instant>,
+    is_body_read: bool,
     /// Its entry with those who watch over its connection.
-    ticket: Option<Ticket>,
+    handle: Option<RequestHandle>,
     /// What its body counts for as long as it is held.
-    lease: Option<Lease>,
+    reservation: Option<Reservation>,
 }
 
 enum State {
@@ -90,73 +90,74 @@ enum Framing {
     /// HTTP/1.0: the end of the connection is the end of the answer.
     UntilClose,
     /// HTTP/1.0 with keep-alive, where neither is possible: all lines at once, with their length.
-    AtOnce,
+    Buffered,
 }
 
 impl Exchange {
     /// Takes a request over.
     #[must_use]
     pub fn new(request: Request, request_id: String) -> Self {
-        let connection = header(&request, "Connection").unwrap_or_default().to_ascii_lowercase();
-        let old = *request.http_version() < HTTPVersion(1, 1);
+        let connection =
+            find_header(&request, "Connection").unwrap_or_default().to_ascii_lowercase();
+        let is_http10 = *request.http_version() < HTTPVersion(1, 1);
         let keep_alive = connection.contains("keep-alive");
         Self {
             request_id,
             method: request.method().as_str().to_owned(),
             target: request.url().to_owned(),
-            shape: Shape::of(request.url()),
-            stream: Stream::Lines,
-            headless: *request.method() == Method::Head,
-            framing: match (old, keep_alive) {
+            error_format: ErrorFormat::for_target(request.url()),
+            stream_format: StreamFormat::Lines,
+            is_head_request: *request.method() == Method::Head,
+            framing: match (is_http10, keep_alive) {
                 (false, _) => Framing::Chunked,
                 (true, false) => Framing::UntilClose,
-                (true, true) => Framing::AtOnce,
+                (true, true) => Framing::Buffered,
             },
-            close: connection.contains("close")
+            close_after: connection.contains("close")
                 || connection.contains("upgrade")
-                || (old && !keep_alive),
-            extra: Headers::new(),
+                || (is_http10 && !keep_alive),
+            extra_headers: ResponseHeaders::new(),
             pending: Vec::new(),
             status: None,
-            first_line: None,
-            body_read: unread_body::has_none(&request),
+            first_line_at: None,
+            is_body_read: unread_body::is_fully_read(&request),
             state: State::Waiting(request),
-            ticket: None,
-            lease: None,
+            handle: None,
+            reservation: None,
         }
     }
 
     /// Lets the memory of its body count with that of all others, until the answer begins.
-    pub fn account(&mut self, lease: Lease) {
-        self.lease = Some(lease);
+    pub fn set_reservation(&mut self, reservation: Reservation) {
+        self.reservation = Some(reservation);
     }
 
     /// Lets those who watch over its connection know how far it is.
-    pub fn attend(&mut self, ticket: Ticket) {
-        if self.body_read {
-            ticket.in_hand().is_now(Phase::Working);
+    pub fn attach(&mut self, handle: RequestHandle) {
+        if self.is_body_read {
+            handle.in_flight().set_phase(RequestPhase::Working);
         }
-        self.ticket = Some(ticket);
+        self.handle = Some(handle);
     }
 
     /// The sign that the client has left, where anybody can tell.
     #[must_use]
-    pub fn cancel(&self) -> Option<Arc<Cancel>> {
-        self.ticket.as_ref().map(|ticket| ticket.cancel().clone())
+    pub fn cancel_token(&self) -> Option<Arc<CancellationToken>> {
+        self.handle.as_ref().map(|ticket| ticket.cancellation().clone())
     }
 
     /// Makes its answer the last one on its connection: what follows on it is not to be trusted.
-    pub fn condemn(&mut self) {
-        self.close = true;
-        if let Some(ticket) = &self.ticket {
-            ticket.condemn();
+    pub fn close_after_response(&mut self) {
+        self.close_after = true;
+        if let Some(ticket) = &self.handle {
+            ticket.close_after_response();
         }
     }
 
     /// Ends without an answer, on a connection that had its last one.
     pub fn discard(mut self) {
         if let State::Waiting(request) = std::mem::replace(&mut self.state, State::Done) {
-            unread_body::discard(request, self.body_read, self.ticket.take());
+            unread_body::discard(request, self.is_body_read, self.handle.take());
         }
     }
 
@@ -176,14 +177,14 @@ impl Exchange {
     #[must_use]
     pub fn header(&self, name: &'static str) -> Option<&str> {
         match &self.state {
-            State::Waiting(request) => header(request, name),
+            State::Waiting(request) => find_header(request, name),
             State::Streaming(_) | State::Done => None,
         }
     }
 
     /// Sends these headers with whatever answer there will be, a stream or an error included.
-    pub fn add_headers(&mut self, headers: Headers) {
-        self.extra.extend(headers);
+    pub fn add_headers(&mut self, headers: ResponseHeaders) {
+        self.extra_headers.extend(headers);
     }
 
     /// `req_` and 8 hex digits.
@@ -200,8 +201,8 @@ impl Exchange {
 
     /// When the first line of a stream was written, if one was.
     #[must_use]
-    pub fn first_line(&self) -> Option<Instant> {
-        self.first_line
+    pub fn first_line_at(&self) -> Option<Instant> {
+        self.first_line_at
     }
 
     /// Whether nothing more can be sent.
@@ -214,21 +215,25 @@ impl Exchange {
     /// serve again.
     ///
     /// # Errors
-    /// [`Error::BodyTooLarge`] above `limit` bytes, [`Error::BodyBroken`] when it breaks off,
-    /// [`Error::BodyLate`] when it takes too long, [`Error::Busy`] when too many are held.
+    /// [`Error::BodyTooLarge`] above `limit` bytes, [`Error::BodyReadFailed`] when it breaks off,
+    /// [`Error::BodyTimeout`] when it takes too long, [`Error::Busy`] when too many are held.
     pub fn read_body(&mut self, limit: usize) -> Result<Vec<u8>> {
         let mut body = Vec::new();
-        let (mut lease, mut spent) = (self.lease.take(), None);
-        let taken = self.take_body(limit, &mut |reader, length| {
+        let (mut reservation, mut exceeded) = (self.reservation.take(), None);
+        let taken = self.read_body_dyn(limit, &mut |reader, length| {
             body.reserve(length);
-            let mut reader = Counted { reader, lease: lease.as_mut(), spent: &mut spent };
+            let mut reader = BudgetedReader {
+                reader,
+                reservation: reservation.as_mut(),
+                exceeded: &mut exceeded,
+            };
             reader.read_to_end(&mut body).map(|read| read as u64)
         });
         // What was refused gives its part back at once.
-        self.lease = lease.filter(|_| spent.is_none());
-        match spent {
-            Some(Spent::ByAll) => Err(Error::Busy),
-            Some(Spent::Alone(limit)) => Err(Error::BodyTooLarge { limit }),
+        self.reservation = reservation.filter(|_| exceeded.is_none());
+        match exceeded {
+            Some(BudgetExceeded::Exhausted) => Err(Error::Busy),
+            Some(BudgetExceeded::TooLarge(limit)) => Err(Error::BodyTooLarge { limit }),
             None => taken.map(|()| body),
         }
     }
@@ -238,12 +243,12 @@ impl Exchange {
     /// # Errors
     /// As [`Exchange::read_body`], and never [`Error::Busy`]; `sink` is to take everything.
     pub fn copy_body(&mut self, limit: usize, mut sink: impl Write) -> Result<()> {
-        self.take_body(limit, &mut |reader, _| io::copy(reader, &mut sink))
+        self.read_body_dyn(limit, &mut |reader, _| io::copy(reader, &mut sink))
     }
 
     /// The length that the client claims for its body.
     #[must_use]
-    pub fn claimed(&self) -> Option<usize> {
+    pub fn content_length(&self) -> Option<usize> {
         match &self.state {
             State::Waiting(request) => request.body_length(),
             State::Streaming(_) | State::Done => None,
@@ -255,17 +260,17 @@ impl Exchange {
     ///
     /// # Errors
     /// As [`Exchange::read_body`].
-    pub fn pass_body(
+    pub fn read_body_with(
         &mut self,
         limit: usize,
         mut take: impl FnMut(&mut dyn Read, usize) -> io::Result<u64>,
     ) -> Result<()> {
-        self.take_body(limit, &mut take)
+        self.read_body_dyn(limit, &mut take)
     }
 
     /// Lets `take` read the body to its end; it is told the length that the client claims, and tells
     /// how much there was.
-    fn take_body(
+    fn read_body_dyn(
         &mut self,
         limit: usize,
         take: &mut dyn FnMut(&mut dyn Read, usize) -> io::Result<u64>,
@@ -277,39 +282,41 @@ impl Exchange {
         if length.is_some_and(|length| length > limit) {
             return Err(Error::BodyTooLarge { limit });
         }
-        let chunked = header(request, "Transfer-Encoding").is_some();
-        let upgrade = header(request, "Connection")
+        let chunked = find_header(request, "Transfer-Encoding").is_some();
+        let upgrade = find_header(request, "Connection")
             .is_some_and(|value| value.to_ascii_lowercase().contains("upgrade"));
         // One byte more than the limit tells a body at the limit from one above it.
         let most = limit as u64 + 1;
         let reader = request.as_reader();
         // tiny_http hands the bare connection over when the client offers an upgrade, which Java's
         // clients do on every first request.
-        let claimed = length.unwrap_or(0);
-        let in_hand = self.ticket.as_ref().map(Ticket::in_hand);
-        let is_now = |phase| in_hand.iter().for_each(|request| request.is_now(phase));
-        is_now(Phase::Reading);
+        let content_length = length.unwrap_or(0);
+        let in_hand = self.handle.as_ref().map(RequestHandle::in_flight);
+        let is_now = |phase| in_hand.iter().for_each(|request| request.set_phase(phase));
+        is_now(RequestPhase::Reading);
         // A slow client must not keep a worker from others.
-        let taken = worker_pool::lend(|| match (upgrade, chunked) {
-            (true, true) => take(&mut chunked_transfer::Decoder::new(reader).take(most), claimed),
-            (true, false) => take(&mut reader.take(claimed as u64), claimed),
-            (false, _) => take(&mut reader.take(most), claimed),
+        let taken = worker_pool::yield_slot(|| match (upgrade, chunked) {
+            (true, true) => {
+                take(&mut chunked_transfer::Decoder::new(reader).take(most), content_length)
+            }
+            (true, false) => take(&mut reader.take(content_length as u64), content_length),
+            (false, _) => take(&mut reader.take(most), content_length),
         });
-        is_now(Phase::Waiting);
-        if in_hand.is_some_and(|request| request.was_late()) {
-            return Err(Error::BodyLate);
+        is_now(RequestPhase::Waiting);
+        if in_hand.is_some_and(|request| request.is_body_late()) {
+            return Err(Error::BodyTimeout);
         }
-        let taken = taken.map_err(Error::BodyBroken)?;
+        let taken = taken.map_err(Error::BodyReadFailed)?;
         if taken >= most {
             return Err(Error::BodyTooLarge { limit });
         }
         match length {
             Some(length) if taken < length as u64 => {
-                Err(Error::BodyBroken(io::ErrorKind::UnexpectedEof.into()))
+                Err(Error::BodyReadFailed(io::ErrorKind::UnexpectedEof.into()))
             }
             _ => {
-                is_now(Phase::Working);
-                self.body_read = true;
+                is_now(RequestPhase::Working);
+                self.is_body_read = true;
                 Ok(())
             }
         }
@@ -318,67 +325,72 @@ impl Exchange {
     /// Answers with a whole body and ends.
     ///
     /// # Errors
-    /// [`Error::DownstreamGone`].
-    pub fn answer(&mut self, status: u16, kind: ContentType, body: &[u8]) -> Result<()> {
-        self.answer_with(status, kind, &[], body)
+    /// [`Error::ClientDisconnected`].
+    pub fn respond(&mut self, status: u16, kind: ContentType, body: &[u8]) -> Result<()> {
+        self.respond_with_headers(status, kind, &[], body)
     }
 
     /// Answers with extra headers, a whole body, and ends.
     ///
     /// # Errors
-    /// [`Error::DownstreamGone`].
-    pub fn answer_with(
+    /// [`Error::ClientDisconnected`].
+    pub fn respond_with_headers(
         &mut self,
         status: u16,
         kind: ContentType,
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Result<()> {
-        self.reply(status, Body::Whole(kind, body.len()), headers, &[body])
+        self.send_response(status, BodyKind::Full(kind, body.len()), headers, &[body])
     }
 
     /// Answers with a whole body that is in pieces, and ends.
     ///
     /// # Errors
-    /// [`Error::DownstreamGone`].
-    pub fn answer_pieces(&mut self, status: u16, kind: ContentType, body: &[&[u8]]) -> Result<()> {
+    /// [`Error::ClientDisconnected`].
+    pub fn respond_vectored(
+        &mut self,
+        status: u16,
+        kind: ContentType,
+        body: &[&[u8]],
+    ) -> Result<()> {
         let length = body.iter().map(|piece| piece.len()).sum();
-        self.reply(status, Body::Whole(kind, length), &[], body)
+        self.send_response(status, BodyKind::Full(kind, length), &[], body)
     }
 
     /// Answers with a status, without a body or a type, and ends.
     ///
     /// # Errors
-    /// [`Error::DownstreamGone`].
-    pub fn answer_empty(&mut self, status: u16) -> Result<()> {
-        self.reply(status, Body::None, &[], &[])
+    /// [`Error::ClientDisconnected`].
+    pub fn respond_empty(&mut self, status: u16) -> Result<()> {
+        self.send_response(status, BodyKind::Empty, &[], &[])
     }
 
-    fn reply(
+    fn send_response(
         &mut self,
         status: u16,
-        kind: Body,
+        kind: BodyKind,
         headers: &[(&str, &str)],
         body: &[&[u8]],
     ) -> Result<()> {
-        if !self.body_read {
+        if !self.is_body_read {
             // What follows an unread body on its connection cannot be told from it.
-            self.condemn();
+            self.close_after_response();
         }
-        let mut out = self.head(status, kind, headers);
-        let mut body = if self.headless { &[] } else { body };
-        if coalesce::is_small(body) {
+        let mut out = self.build_head(status, kind, headers);
+        let mut body = if self.is_head_request { &[] } else { body };
+        if coalesce::fits_one_write(body) {
             body.iter().for_each(|piece| out.extend_from_slice(piece));
             body = &[];
         }
         let whole = (out.as_slice(), body);
         match std::mem::replace(&mut self.state, State::Done) {
-            State::Waiting(request) if self.body_read => {
-                self.send(request.into_writer().as_mut(), whole, Wire::Other)
+            State::Waiting(request) if self.is_body_read => {
+                self.send_pieces(request.into_writer().as_mut(), whole, ResponseState::Other)
             }
             State::Waiting(request) => {
                 out.extend_from_slice(&body.concat());
-                unread_body::refuse(request, &out, self.ticket.take());
+                unread_body::reject(request, &out, self.handle.take());
                 Ok(())
             }
             State::Streaming(_) | State::Done => Err(Error::Internal("a second answer")),
@@ -386,66 +398,75 @@ impl Exchange {
     }
 
     /// Makes the stream that will follow one of server-sent events.
-    pub fn begin_events(&mut self) {
-        self.stream = Stream::Events;
+    pub fn start_events(&mut self) {
+        self.stream_format = StreamFormat::Events;
     }
 
     /// Makes the stream that will follow an upstream's body with this head.
-    pub fn begin_passed(&mut self, head: PassedHead) {
-        self.stream = Stream::Passed(head);
+    pub fn start_passthrough(&mut self, head: PassHead) {
+        self.stream_format = StreamFormat::Passthrough(head);
     }
 
     /// Answers with an upstream's head and its whole body, and ends.
     ///
     /// # Errors
-    /// [`Error::DownstreamGone`].
-    pub fn answer_passed(&mut self, head: PassedHead, body: &[u8]) -> Result<()> {
+    /// [`Error::ClientDisconnected`].
+    pub fn respond_passthrough(&mut self, head: PassHead, body: &[u8]) -> Result<()> {
         let status = head.status;
-        self.stream = Stream::Passed(head);
-        self.reply(status, Body::Gathered(body.len()), &[], &[body])
+        self.stream_format = StreamFormat::Passthrough(head);
+        self.send_response(status, BodyKind::Buffered(body.len()), &[], &[body])
     }
 
     /// Holds a line back until [`Exchange::flush`]. The line ends in its only newline.
-    pub fn line(&mut self, line: &[u8]) {
+    pub fn push_line(&mut self, line: &[u8]) {
         match self.framing {
             // A frame of no length would be the last one.
             _ if line.is_empty() => {}
             Framing::Chunked => {
-                frame(&mut self.pending, line);
+                append_frame(&mut self.pending, line);
             }
-            Framing::UntilClose | Framing::AtOnce => self.pending.extend_from_slice(line),
+            Framing::UntilClose | Framing::Buffered => self.pending.extend_from_slice(line),
         }
     }
 
     /// Writes the lines held back, in one write, the head before the first of them.
     ///
     /// # Errors
-    /// [`Error::DownstreamGone`].
+    /// [`Error::ClientDisconnected`].
     pub fn flush(&mut self) -> Result<()> {
-        if self.pending.is_empty() || self.framing == Framing::AtOnce {
+        if self.pending.is_empty() || self.framing == Framing::Buffered {
             return Ok(());
         }
-        let between = if self.framing == Framing::Chunked { Wire::Chunks } else { Wire::Other };
-        self.write_pending(between)
+        let next = if self.framing == Framing::Chunked {
+            ResponseState::BetweenChunks
+        } else {
+            ResponseState::Other
+        };
+        self.write_pending(next)
     }
 
     /// Ends a stream: what is held back, then the last frame.
     ///
     /// # Errors
-    /// [`Error::DownstreamGone`].
+    /// [`Error::ClientDisconnected`].
     pub fn end(&mut self) -> Result<()> {
-        if self.framing == Framing::AtOnce {
+        if self.framing == Framing::Buffered {
             let body = std::mem::take(&mut self.pending);
-            return self.reply(self.stream.status(), Body::Gathered(body.len()), &[], &[&body]);
+            return self.send_response(
+                self.stream_format.status(),
+                BodyKind::Buffered(body.len()),
+                &[],
+                &[&body],
+            );
         }
-        self.end_with(b"0\r\n\r\n")
+        self.end_with_frame(b"0\r\n\r\n")
     }
 
-    fn end_with(&mut self, last_frame: &[u8]) -> Result<()> {
+    fn end_with_frame(&mut self, last_frame: &[u8]) -> Result<()> {
         if self.framing == Framing::Chunked {
             self.pending.extend_from_slice(last_frame);
         }
-        let written = self.write_pending(Wire::Other);
+        let written = self.write_pending(ResponseState::Other);
         self.state = State::Done;
         written
     }
@@ -457,68 +478,73 @@ impl Exchange {
             self.state = State::Done;
             return;
         };
-        let opaque = self.stream.is_opaque();
-        let told = match &self.state {
+        let opaque = self.stream_format.is_opaque();
+        let sent = match &self.state {
             State::Done => Ok(()),
             State::Waiting(_) if self.pending.is_empty() || opaque => {
                 self.pending.clear();
-                self.fail_at_once(error, status)
+                self.respond_with_error(error, status)
             }
             State::Waiting(_) | State::Streaming(_) if opaque => {
-                self.condemn();
-                self.end_with(BROKEN_FRAME)
+                self.close_after_response();
+                self.end_with_frame(INVALID_FRAME)
             }
             // Lines that are held back are part of the answer, too.
             State::Waiting(_) | State::Streaming(_) => {
-                if matches!(self.stream, Stream::Passed(_)) {
+                if matches!(self.stream_format, StreamFormat::Passthrough(_)) {
                     // The last event may have come in part.
-                    self.line(b"\n\n");
+                    self.push_line(b"\n\n");
                 }
-                self.line(&self.shape.event(error, status));
+                self.push_line(&self.error_format.event(error, status));
                 self.end()
             }
         };
-        if told.is_err() {
+        if sent.is_err() {
             // A client that is gone by now cannot be told.
             self.state = State::Done;
         }
     }
 
-    fn fail_at_once(&mut self, error: &Error, status: u16) -> Result<()> {
+    fn respond_with_error(&mut self, error: &Error, status: u16) -> Result<()> {
         // The answer is ours, whatever was to be passed on.
-        self.stream = Stream::Lines;
-        let text = self.shape.body(error, status, &self.request_id);
-        let bare = self.shape.is_bare(error);
+        self.stream_format = StreamFormat::Lines;
+        let text = self.error_format.body(error, status, &self.request_id);
+        let bare = self.error_format.has_bare_json(error);
         let kind = if bare { ContentType::BareJson } else { ContentType::Json };
         match error {
             // The router's own answers are plain text (1.5).
-            Error::UnknownRoute | Error::Malformed => {
-                self.answer(status, ContentType::Plain, error.message().as_bytes())
+            Error::UnknownRoute | Error::MalformedHead => {
+                self.respond(status, ContentType::Plain, error.message().as_bytes())
             }
             Error::MethodNotAllowed { allow } => {
                 let allow = [("Allow", *allow)];
-                self.answer_with(status, ContentType::Plain, &allow, error.message().as_bytes())
+                self.respond_with_headers(
+                    status,
+                    ContentType::Plain,
+                    &allow,
+                    error.message().as_bytes(),
+                )
             }
-            Error::Unauthorized => self.answer_with(status, kind, CHALLENGES, &text),
-            Error::Busy => self.answer_with(status, kind, &[("Retry-After", "1")], &text),
+            Error::Unauthorized => self.respond_with_headers(status, kind, AUTH_CHALLENGES, &text),
+            Error::Busy => self.respond_with_headers(status, kind, &[("Retry-After", "1")], &text),
             Error::UpstreamStatus { retry: Retry::After(delay), .. }
-            | Error::UpstreamDown { retry_in: delay, .. } => {
+            | Error::UpstreamDown { retry_after: delay, .. } => {
                 let seconds = delay.as_secs_f64().ceil().to_string();
-                self.answer_with(status, kind, &[("Retry-After", &seconds)], &text)
+                self.respond_with_headers(status, kind, &[("Retry-After", &seconds)], &text)
             }
-            _ => self.answer(status, kind, &text),
+            _ => self.respond(status, kind, &text),
         }
     }
 
-    fn write_pending(&mut self, next: Wire) -> Result<()> {
+    fn write_pending(&mut self, next: ResponseState) -> Result<()> {
         if matches!(self.state, State::Waiting(_)) {
-            self.first_line = Some(Instant::now());
-            let mut out = self.head(self.stream.status(), Body::Stream, &[]);
+            self.first_line_at = Some(Instant::now());
+            let mut out = self.build_head(self.stream_format.status(), BodyKind::Stream, &[]);
             out.append(&mut self.pending);
             self.pending = out;
         }
         let mut writer = match std::mem::replace(&mut self.state, State::Done) {
-            State::Waiting(request) if self.body_read => request.into_writer(),
+            State::Waiting(request) if self.is_body_read => request.into_writer(),
             State::Waiting(request) => {
                 self.state = State::Waiting(request);
                 return Err(Error::Internal("a stream before the body was read"));
@@ -527,7 +553,7 @@ impl Exchange {
             State::Done => return Err(Error::Internal("a line after the end")),
         };
         let pending = std::mem::take(&mut self.pending);
-        let sent = self.send(writer.as_mut(), (&pending, &[]), next);
+        let sent = self.send_pieces(writer.as_mut(), (&pending, &[]), next);
         self.pending = pending;
         self.pending.clear();
         if sent.is_ok() {
@@ -538,7 +564,7 @@ impl Exchange {
 }
 
 /// A request's header.
-fn header<'a>(request: &'a Request, name: &'static str) -> Option<&'a str> {
+fn find_header<'a>(request: &'a Request, name: &'static str) -> Option<&'a str> {
     let mut headers = request.headers().iter();
     headers.find(|header| header.field.equiv(name)).map(|header| header.value.as_str())
 }

@@ -9,36 +9,36 @@ use serde_json::{Map, Value};
 
 use super::VirtualModel;
 use crate::api::ollama::decode;
-use crate::api::ollama::decode::Text;
+use crate::api::ollama::decode::GoString;
 use crate::api::ollama::request::{ChatRequest, GenerateRequest, Message};
 use crate::translate::context_codec;
 
 impl VirtualModel {
     /// Puts the stored messages before those of a chat, the system prompt before all of them unless
     /// the chat begins with one of its own, and adds the default options.
-    pub fn lay_over_chat<'a>(&'a self, request: &mut ChatRequest<'a>) {
-        self.lay_over_options(&mut request.options);
+    pub fn apply_to_chat<'a>(&'a self, request: &mut ChatRequest<'a>) {
+        self.apply_to_options(&mut request.options);
         let own = request.messages.take().unwrap_or_default();
         let role = own.first().and_then(|message| message.role.as_deref()).unwrap_or_default();
         let has_system = role.eq_ignore_ascii_case("system");
         let mut messages = Vec::with_capacity(own.len() + self.messages.len() + 1);
         if !self.system.is_empty() && !has_system {
             messages.push(Message {
-                role: Some(Text(Cow::Borrowed("system"))),
-                content: Some(Text(Cow::Borrowed(&self.system))),
+                role: Some(GoString(Cow::Borrowed("system"))),
+                content: Some(GoString(Cow::Borrowed(&self.system))),
                 ..Message::default()
             });
         }
-        messages.extend(self.stored());
+        messages.extend(self.stored_messages());
         messages.extend(own);
         request.messages = Some(messages);
     }
 
     /// Gives a prompt the system prompt, unless it is raw, has one of its own or continues a
     /// conversation that brings its own; and the default options. The stored messages go beside it,
-    /// see [`VirtualModel::stored`].
-    pub fn lay_over_generate<'a>(&'a self, request: &mut GenerateRequest<'a>) {
-        self.lay_over_options(&mut request.options);
+    /// see [`VirtualModel::stored_messages`].
+    pub fn apply_to_generate<'a>(&'a self, request: &mut GenerateRequest<'a>) {
+        self.apply_to_options(&mut request.options);
         let no_system = request.system.as_deref().is_none_or(str::is_empty);
         if request.raw == Some(true) || !no_system || self.system.is_empty() {
             return;
@@ -46,12 +46,12 @@ impl VirtualModel {
         let context = request.context.as_deref().unwrap_or_default();
         let numbers: Vec<i64> = context.iter().map(|number| number.0).collect();
         if context_codec::decode(&numbers).is_empty() {
-            request.system = Some(Text(Cow::Borrowed(&self.system)));
+            request.system = Some(GoString(Cow::Borrowed(&self.system)));
         }
     }
 
     /// Adds the default options that the request does not set.
-    pub fn lay_over_options(&self, options: &mut Option<Map<String, Value>>) {
+    pub fn apply_to_options(&self, options: &mut Option<Map<String, Value>>) {
         if self.parameters.is_empty() {
             return;
         }
@@ -65,7 +65,7 @@ impl VirtualModel {
 
     /// The stored messages as a chat would bring them. They were checked when they were stored.
     #[must_use]
-    pub fn stored(&self) -> Vec<Message<'_>> {
+    pub fn stored_messages(&self) -> Vec<Message<'_>> {
         self.messages
             .iter()
             .filter_map(|message| decode::parse(message.get(), "Message").ok())
@@ -89,25 +89,27 @@ mod tests {
         let body = r#"{"system":"You are Mario.","parameters":{"temperature":1,"seed":7},
             "messages":[{"role":"user","content":"Who?"},{"role":"assistant","content":"Me!"}]}"#;
         let request: CreateRequest<'_> = decode::parse(body, "CreateRequest").expect("valid");
-        VirtualModel::alias("mario", "base", SystemTime::UNIX_EPOCH).changed(&request).expect("ok")
+        VirtualModel::alias("mario", "base", SystemTime::UNIX_EPOCH)
+            .apply_request(&request)
+            .expect("ok")
     }
 
     /// Role and content of every message that a chat sends, and its options.
     fn chatted(body: &str) -> (String, Value) {
         let model = mario();
         let mut request: ChatRequest<'_> = decode::parse(body, "ChatRequest").expect("valid");
-        model.lay_over_chat(&mut request);
+        model.apply_to_chat(&mut request);
         sent(&serde_json::to_value(chat::to_openai(&request, "base", &GENERIC).expect("valid")))
     }
 
     fn generated(body: &str) -> (String, Value) {
         let model = mario();
         let mut request: GenerateRequest<'_> = decode::parse(body, "G").expect("valid");
-        model.lay_over_generate(&mut request);
-        let stored = model.stored();
+        model.apply_to_generate(&mut request);
+        let stored = model.stored_messages();
         match generate::to_openai(&request, &stored, "base", &GENERIC).expect("valid") {
-            generate::Generate::Chat(it) => sent(&serde_json::to_value(it)),
-            generate::Generate::Completion(it) => {
+            generate::UpstreamRequest::Chat(it) => sent(&serde_json::to_value(it)),
+            generate::UpstreamRequest::Completion(it) => {
                 let it = serde_json::to_value(it).expect("JSON");
                 (it["prompt"].to_string(), json!([it["temperature"], it["seed"]]))
             }
@@ -165,7 +167,7 @@ mod tests {
     #[test]
     fn a_continued_conversation_is_left_as_it_was() {
         let first = [Turn::text("system", "Be Luigi."), Turn::text("user", "One")];
-        let context = json!(context_codec::Memory::of(&first).encode());
+        let context = json!(context_codec::Conversation::from_messages(&first).encode());
         let body = json!({"prompt": "Two", "context": context}).to_string();
         assert_eq!(generated(&body).0, "system:Be Luigi. user:One user:Two");
     }

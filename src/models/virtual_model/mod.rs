@@ -16,10 +16,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::model::sha256;
+use super::model::sha256_hex;
 use crate::api::ollama::decode;
-use crate::api::ollama::decode::said;
-use crate::api::ollama::manage::{CreateRequest, KeptMessage, MessageRequest};
+use crate::api::ollama::decode::non_empty;
+use crate::api::ollama::manage::{CreateRequest, MessageRequest, StoredMessage};
 use crate::api::ollama::request::Message;
 use crate::api::wire::ndjson;
 use crate::backends::names;
@@ -69,9 +69,9 @@ impl VirtualModel {
     #[must_use]
     pub fn alias(name: &str, from: &str, now: SystemTime) -> Self {
         Self {
-            name: names::display(names::without_defaults(name)),
+            name: names::display_name(names::strip_default_prefixes(name)),
             from: from.to_owned(),
-            modified_at: timestamp::rfc3339(now),
+            modified_at: timestamp::to_rfc3339(now),
             system: String::new(),
             template: String::new(),
             renderer: String::new(),
@@ -85,7 +85,7 @@ impl VirtualModel {
 
     /// The same model under another name.
     #[must_use]
-    pub fn copied(&self, name: &str, now: SystemTime) -> Self {
+    pub fn copy_as(&self, name: &str, now: SystemTime) -> Self {
         let alias = Self::alias(name, &self.from, now);
         Self { name: alias.name, modified_at: alias.modified_at, ..self.clone() }
     }
@@ -95,10 +95,10 @@ impl VirtualModel {
     /// # Errors
     /// [`Error::InvalidRequest`] for a template that is none, for parameters, messages and licences
     /// of the wrong type.
-    pub fn changed(mut self, request: &CreateRequest<'_>) -> Result<Self> {
-        if let Some(template) = said(request.template.as_deref()) {
+    pub fn apply_request(mut self, request: &CreateRequest<'_>) -> Result<Self> {
+        if let Some(template) = non_empty(request.template.as_deref()) {
             go_template::check(template)
-                .map_err(|text| Error::invalid(format!("template error: {text}")))?;
+                .map_err(|text| Error::invalid_request(format!("template error: {text}")))?;
         }
         let texts = [
             (&mut self.system, &request.system),
@@ -108,18 +108,20 @@ impl VirtualModel {
             (&mut self.requires, &request.requires),
         ];
         for (kept, text) in texts {
-            if let Some(text) = said(text.as_deref()) {
+            if let Some(text) = non_empty(text.as_deref()) {
                 text.clone_into(kept);
             }
         }
         if let Some(license) = request.license {
-            self.license = licenses(license)?;
+            self.license = parse_licenses(license)?;
         }
         if let Some(messages) = request.messages.as_ref().filter(|list| !list.is_empty()) {
-            self.messages =
-                messages.iter().map(|message| kept(message.get())).collect::<Result<_>>()?;
+            self.messages = messages
+                .iter()
+                .map(|message| normalize_message(message.get()))
+                .collect::<Result<_>>()?;
         }
-        self.parameters.extend(parameters(request.parameters.as_ref())?);
+        self.parameters.extend(parse_parameters(request.parameters.as_ref())?);
         Ok(self)
     }
 
@@ -127,22 +129,24 @@ impl VirtualModel {
     ///
     /// # Errors
     /// A sentence's end, without any text of the model but its name.
-    pub fn check(&self) -> std::result::Result<(), String> {
+    pub fn validate(&self) -> std::result::Result<(), String> {
         let Self { name, parameters, messages, .. } = self;
         let wrong = |what: &str| Err(format!("the model {name:?} has {what}"));
-        if names::display(names::without_defaults(name)) != *name || names::check(name).is_err() {
+        if names::display_name(names::strip_default_prefixes(name)) != *name
+            || names::validate(name).is_err()
+        {
             return wrong("no proper name");
         }
         if self.from.is_empty() {
             return wrong("an empty \"from\"");
         }
-        if timestamp::parse(&self.modified_at).is_none() {
+        if timestamp::parse_rfc3339(&self.modified_at).is_none() {
             return wrong("a \"modified_at\" that is no time");
         }
-        if options::read(Some(parameters)).is_err() {
+        if options::parse(Some(parameters)).is_err() {
             return wrong("parameters of the wrong type");
         }
-        if messages.iter().any(|message| kept(message.get()).is_err()) {
+        if messages.iter().any(|message| normalize_message(message.get()).is_err()) {
             return wrong("messages that are none");
         }
         Ok(())
@@ -153,7 +157,7 @@ impl VirtualModel {
 ///
 /// # Errors
 /// [`Error::InvalidRequest`] in Ollama's words, [`Error::Unsupported`] naming the member.
-pub fn check(request: &CreateRequest<'_>) -> Result<()> {
+pub fn validate_request(request: &CreateRequest<'_>) -> Result<()> {
     let lists = [
         ("files", &request.files),
         ("adapters", &request.adapters),
@@ -162,18 +166,18 @@ pub fn check(request: &CreateRequest<'_>) -> Result<()> {
     for (path, digest) in lists.iter().flat_map(|(_, list)| list.iter().flatten()) {
         check_file(path, digest.as_deref())?;
     }
-    let given = |text: Option<&str>| said(text).is_some();
+    let given = |text: Option<&str>| non_empty(text).is_some();
     let has_files = request.files.as_ref().is_some_and(|files| !files.is_empty());
     if given(request.draft_quantize.as_deref()) && request.draft_files.is_none() {
-        return Err(Error::invalid("--draft-quantize requires a DRAFT model"));
+        return Err(Error::invalid_request("--draft-quantize requires a DRAFT model"));
     }
     if !has_files && !given(request.from.as_deref().map(str::trim)) {
-        return Err(Error::invalid("neither 'from' or 'files' was specified"));
+        return Err(Error::invalid_request("neither 'from' or 'files' was specified"));
     }
     if let Some((name, _)) =
         lists.iter().find(|(_, list)| list.as_ref().is_some_and(|list| !list.is_empty()))
     {
-        return Err(unsupported(name));
+        return Err(unsupported_error(name));
     }
     let texts = [
         ("quantize", request.quantize.as_deref()),
@@ -182,7 +186,7 @@ pub fn check(request: &CreateRequest<'_>) -> Result<()> {
         ("remote_host", request.remote_host.as_deref()),
     ];
     match texts.iter().find(|(_, text)| given(*text)) {
-        Some((name, _)) => Err(unsupported(name)),
+        Some((name, _)) => Err(unsupported_error(name)),
         None => Ok(()),
     }
 }
@@ -190,18 +194,22 @@ pub fn check(request: &CreateRequest<'_>) -> Result<()> {
 /// The progress that Ollama tells of: one layer that is there, one for each part that a request
 /// brings, and the end.
 #[must_use]
-pub fn progress(request: &CreateRequest<'_>, base: &str, made: &VirtualModel) -> Vec<String> {
-    let given = |text: Option<&str>| said(text).is_some();
+pub fn progress_lines(
+    request: &CreateRequest<'_>,
+    base: &str,
+    created: &VirtualModel,
+) -> Vec<String> {
+    let given = |text: Option<&str>| non_empty(text).is_some();
     let parts = [
-        (given(request.template.as_deref()), ndjson::to_vec(&made.template)),
-        (given(request.system.as_deref()), ndjson::to_vec(&made.system)),
-        (request.license.is_some(), ndjson::to_vec(&made.license)),
-        (request.parameters.is_some(), ndjson::to_vec(&made.parameters)),
-        (request.messages.is_some(), ndjson::to_vec(&made.messages)),
+        (given(request.template.as_deref()), ndjson::to_vec(&created.template)),
+        (given(request.system.as_deref()), ndjson::to_vec(&created.system)),
+        (request.license.is_some(), ndjson::to_vec(&created.license)),
+        (request.parameters.is_some(), ndjson::to_vec(&created.parameters)),
+        (request.messages.is_some(), ndjson::to_vec(&created.messages)),
     ];
     let mut lines = vec![format!("using existing layer sha256:{base}")];
     for (_, part) in parts.iter().filter(|(is_new, _)| *is_new) {
-        lines.push(format!("creating new layer sha256:{}", sha256(part)));
+        lines.push(format!("creating new layer sha256:{}", sha256_hex(part)));
     }
     lines.extend(["writing manifest".to_owned(), "success".to_owned()]);
     lines
@@ -210,17 +218,17 @@ pub fn progress(request: &CreateRequest<'_>, base: &str, made: &VirtualModel) ->
 fn check_file(path: &str, digest: Option<&str>) -> Result<()> {
     let steps_out = path.split(['/', '\\']).any(|step| step == "..");
     if path.is_empty() || path.starts_with(['/', '\\']) || steps_out {
-        return Err(Error::invalid("file path must be relative"));
+        return Err(Error::invalid_request("file path must be relative"));
     }
-    match said(digest) {
-        None => Err(Error::invalid("invalid digest format")),
+    match non_empty(digest) {
+        None => Err(Error::invalid_request("invalid digest format")),
         Some(_) => Ok(()),
     }
 }
 
-fn unsupported(member: &str) -> Error {
+fn unsupported_error(member: &str) -> Error {
     Error::Unsupported {
-        feature: format!(
+        reason: format!(
             "{member:?} is not supported: this proxy holds no model files, it only makes models \
              \"from\" those of its upstream"
         ),
@@ -228,7 +236,7 @@ fn unsupported(member: &str) -> Error {
 }
 
 /// The licences in either form.
-fn licenses(license: &RawValue) -> Result<Vec<String>> {
+fn parse_licenses(license: &RawValue) -> Result<Vec<String>> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum License {
@@ -239,25 +247,25 @@ fn licenses(license: &RawValue) -> Result<Vec<String>> {
         Ok(License::One(text)) if text.is_empty() => Ok(Vec::new()),
         Ok(License::One(text)) => Ok(vec![text]),
         Ok(License::Many(texts)) => Ok(texts),
-        Err(_) => Err(Error::invalid("license must be a string or a list of strings")),
+        Err(_) => Err(Error::invalid_request("license must be a string or a list of strings")),
     }
 }
 
 /// How Go names the place of a message that is none.
-const FIELD: &str = "Go struct field CreateRequest.messages of type api.Message";
+const GO_MESSAGE_FIELD: &str = "Go struct field CreateRequest.messages of type api.Message";
 
 /// A message, checked and in its kept form.
-fn kept(message: &str) -> Result<Box<RawValue>> {
+fn normalize_message(message: &str) -> Result<Box<RawValue>> {
     // Whatever a chat would refuse later is refused now. Go would name the whole place.
     let as_sent: Message<'_> =
         decode::parse(message, "CreateRequest.messages").map_err(|error| {
-            let (value, field) = ("Go value of type api.CreateRequest.messages", FIELD);
-            Error::invalid(error.message().replace(value, field))
+            let (value, field) = ("Go value of type api.CreateRequest.messages", GO_MESSAGE_FIELD);
+            Error::invalid_request(error.message().replace(value, field))
         })?;
-    history::messages(std::slice::from_ref(&as_sent))?;
+    history::to_openai(std::slice::from_ref(&as_sent))?;
     let message: MessageRequest<'_> = decode::parse(message, "CreateRequest.messages")?;
     let role = message.role.as_deref().unwrap_or_default().to_lowercase();
-    let text = ndjson::to_vec(&KeptMessage {
+    let text = ndjson::to_vec(&StoredMessage {
         role: &role,
         content: message.content.as_deref().unwrap_or_default(),
         thinking: message.thinking.as_deref().unwrap_or_default(),
@@ -273,15 +281,15 @@ fn kept(message: &str) -> Result<Box<RawValue>> {
 }
 
 /// Default options, checked. A stop sequence may stand alone here, as in a Modelfile.
-fn parameters(parameters: Option<&Map<String, Value>>) -> Result<Map<String, Value>> {
+fn parse_parameters(parameters: Option<&Map<String, Value>>) -> Result<Map<String, Value>> {
     let mut out = parameters.cloned().unwrap_or_default();
     out.retain(|_, value| !value.is_null());
     if let Some(stop) = out.get_mut("stop").filter(|stop| stop.is_string()) {
         *stop = Value::Array(vec![stop.take()]);
     }
-    match options::read(Some(&out)) {
+    match options::parse(Some(&out)) {
         Ok(_) => Ok(out),
-        Err(error) => Err(Error::invalid(error.message())),
+        Err(error) => Err(Error::invalid_request(error.message())),
     }
 }
 
@@ -292,7 +300,7 @@ mod tests {
     fn refusal(body: &str) -> String {
         let request: CreateRequest<'_> = decode::parse(body, "CreateRequest").expect("a request");
         let base = VirtualModel::alias("x", "base", SystemTime::UNIX_EPOCH);
-        let made = check(&request).and_then(|()| base.changed(&request));
+        let made = validate_request(&request).and_then(|()| base.apply_request(&request));
         let error = made.expect_err(body);
         assert_eq!(error.status(), Some(400), "{body}");
         error.message()
@@ -356,9 +364,9 @@ mod tests {
         let body = r#"{"from":"b","quantize":"","files":{},"adapters":null,"remote_host":"",
             "system":"","template":"","renderer":"","parser":"","requires":"","messages":[],"parameters":{"seed":null},"license":""}"#;
         let request: CreateRequest<'_> = decode::parse(body, "CreateRequest").expect("a request");
-        check(&request).expect("nothing to refuse");
+        validate_request(&request).expect("nothing to refuse");
         let base = VirtualModel::alias("x", "b", SystemTime::UNIX_EPOCH);
-        let made = base.clone().changed(&request).expect("made");
+        let made = base.clone().apply_request(&request).expect("made");
         assert_eq!(ndjson::to_vec(&made), ndjson::to_vec(&base));
     }
 
@@ -366,7 +374,7 @@ mod tests {
     fn a_model_from_another_keeps_what_is_not_said_anew() {
         let changed = |base: VirtualModel, body: &str| {
             let request: CreateRequest<'_> = decode::parse(body, "C").expect("a request");
-            base.changed(&request).expect("made")
+            base.apply_request(&request).expect("made")
         };
         let first = changed(
             VirtualModel::alias("a", "base", SystemTime::UNIX_EPOCH),
@@ -375,7 +383,7 @@ mod tests {
                 "messages":[{"ROLE":"User","content":"hi","extra":1}]}"#,
         );
         let second = changed(
-            first.copied("registry.ollama.ai/library/b", SystemTime::UNIX_EPOCH),
+            first.copy_as("registry.ollama.ai/library/b", SystemTime::UNIX_EPOCH),
             r#"{"system":"T","parser":"Q","template":"","parameters":{"seed":3}}"#,
         );
         assert_eq!((second.name.as_str(), second.from.as_str()), ("b:latest", "base"));
@@ -385,7 +393,7 @@ mod tests {
         let parameters = Value::Object(second.parameters.clone()).to_string();
         assert_eq!(parameters, r#"{"seed":3,"stop":["x"],"top_k":2}"#);
         assert_eq!(second.messages[0].get(), r#"{"role":"user","content":"hi"}"#);
-        second.check().expect("the invariant");
+        second.validate().expect("the invariant");
     }
 
     #[test]
@@ -394,10 +402,10 @@ mod tests {
         let check = |change: fn(&mut VirtualModel), expected: &str| {
             let mut model = good.clone();
             change(&mut model);
-            let told = model.check().expect_err(expected);
+            let told = model.validate().expect_err(expected);
             assert!(told.ends_with(expected), "{told}");
         };
-        good.check().expect("good");
+        good.validate().expect("good");
         check(|it| it.name = "a".into(), "no proper name");
         check(|it| it.from.clear(), "an empty \"from\"");
         check(|it| it.modified_at = "soon".into(), "a \"modified_at\" that is no time");

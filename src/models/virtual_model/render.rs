@@ -9,11 +9,11 @@ use std::time::SystemTime;
 use serde_json::{Map, Value};
 
 use super::VirtualModel;
-use crate::api::ollama::decode::Text;
-use crate::api::ollama::response::{Process, ShowAnswer, Tag};
+use crate::api::ollama::decode::GoString;
+use crate::api::ollama::response::{ListModelResponse, ProcessModelResponse, ShowResponse};
 use crate::api::wire::ndjson;
 use crate::backends::names;
-use crate::models::model::{Asked, Model, Setting, sha256};
+use crate::models::model::{Model, RenderContext, ShowOptions, sha256_hex};
 use crate::models::modelfile;
 use crate::models::modelfile::Modelfile;
 use crate::observe::timestamp;
@@ -21,32 +21,32 @@ use crate::observe::timestamp;
 impl VirtualModel {
     /// When it was made.
     #[must_use]
-    pub fn modified(&self) -> SystemTime {
-        timestamp::parse(&self.modified_at).unwrap_or(SystemTime::UNIX_EPOCH)
+    pub fn modified_time(&self) -> SystemTime {
+        timestamp::parse_rfc3339(&self.modified_at).unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
     /// An entry of `/api/tags`; `base` is the upstream's model.
     #[must_use]
-    pub fn tag(&self, base: &Model, setting: &Setting<'_>) -> Tag {
-        let mut tag = base.tag(setting);
+    pub fn render_tag(&self, base: &Model, context: &RenderContext<'_>) -> ListModelResponse {
+        let mut tag = base.render_tag(context);
         tag.name.clone_from(&self.name);
         tag.model.clone_from(&self.name);
-        tag.modified_at = setting.local(self.modified());
+        tag.modified_at = context.format_local_time(self.modified_time());
         tag.digest = self.digest(&tag.digest);
-        tag.details.details.parent_model = names::display(&self.from);
+        tag.details.details.parent_model = names::display_name(&self.from);
         tag
     }
 
-    /// An entry of `/api/ps`; the rest as in [`Model::process`].
+    /// An entry of `/api/ps`; the rest as in [`Model::render_process`].
     #[must_use]
-    pub fn process(
+    pub fn render_process(
         &self,
         base: &Model,
-        setting: &Setting<'_>,
+        context: &RenderContext<'_>,
         expires_at: SystemTime,
         num_ctx: Option<u64>,
-    ) -> Process {
-        let mut process = base.process(setting, expires_at, num_ctx);
+    ) -> ProcessModelResponse {
+        let mut process = base.render_process(context, expires_at, num_ctx);
         process.name.clone_from(&self.name);
         process.model.clone_from(&self.name);
         process.digest = self.digest(&process.digest);
@@ -55,20 +55,25 @@ impl VirtualModel {
 
     /// The answer of `/api/show`; `base` is the upstream's model.
     #[must_use]
-    pub fn show(&self, base: &Model, setting: &Setting<'_>, asked: &Asked<'_>) -> ShowAnswer {
-        let mut answer = base.show(setting, asked);
+    pub fn render_show(
+        &self,
+        base: &Model,
+        context: &RenderContext<'_>,
+        show_options: &ShowOptions<'_>,
+    ) -> ShowResponse {
+        let mut answer = base.render_show(context, show_options);
         if !self.template.is_empty() {
             answer.template.clone_from(&self.template);
         }
-        if asked.system.is_empty() {
+        if show_options.system.is_empty() {
             answer.system.clone_from(&self.system);
         }
-        answer.modelfile = self.modelfile(&answer.system, &asked.options);
+        answer.modelfile = self.render_modelfile(&answer.system, &show_options.options);
         answer.license = self.license.join("\n");
-        answer.parameters = modelfile::parameters(&self.parameters);
+        answer.parameters = modelfile::render_parameters(&self.parameters);
         answer.messages.clone_from(&self.messages);
-        answer.details.parent_model = names::display(&self.from);
-        answer.modified_at = setting.local(self.modified());
+        answer.details.parent_model = names::display_name(&self.from);
+        answer.modified_at = context.format_local_time(self.modified_time());
         answer.requires.clone_from(&self.requires);
         answer
     }
@@ -77,15 +82,15 @@ impl VirtualModel {
     fn digest(&self, base: &str) -> String {
         let mut bytes = base.as_bytes().to_vec();
         ndjson::append(&mut bytes, self);
-        sha256(&bytes)
+        sha256_hex(&bytes)
     }
 
-    fn modelfile(&self, system: &str, options: &Map<String, Value>) -> String {
-        let from = names::display(&self.from);
+    fn render_modelfile(&self, system: &str, options: &Map<String, Value>) -> String {
+        let from = names::display_name(&self.from);
         let mut parameters = self.parameters.clone();
         parameters.extend(options.clone());
-        let messages = self.stored().into_iter().map(|message| {
-            let text = |text: Option<Text<'_>>| text.unwrap_or_default().0.into_owned();
+        let messages = self.stored_messages().into_iter().map(|message| {
+            let text = |text: Option<GoString<'_>>| text.unwrap_or_default().0.into_owned();
             (text(message.role), text(message.content))
         });
         Modelfile {
@@ -100,6 +105,6 @@ impl VirtualModel {
             license: &self.license,
             messages: messages.collect(),
         }
-        .text()
+        .render()
     }
 }

@@ -15,11 +15,11 @@ use std::time::Duration;
 use socket2::SockRef;
 
 /// Shuts the socket down, after up to `patience` for those who have come already.
-pub(super) fn close(listener: &TcpListener, patience: Duration) {
+pub(super) fn close_listener(listener: &TcpListener, timeout: Duration) {
     #[cfg(target_os = "linux")]
-    linux::take_in(listener, patience);
+    linux::drain_backlog(listener, timeout);
     #[cfg(not(target_os = "linux"))]
-    let _ = patience;
+    let _ = timeout;
     // Closing alone would not do: the accept thread holds a clone and sleeps in `accept`. Where a
     // listening socket cannot be shut down, dropping the servers wakes that thread.
     if let Err(error) = SockRef::from(listener).shutdown(Shutdown::Both) {
@@ -38,43 +38,43 @@ mod linux {
 
     /// How long a connection that has begun may take until it is made: a few round trips of a near
     /// network. Whoever comes meanwhile loses a second, so it is short.
-    const HANDSHAKE: Duration = Duration::from_millis(5);
+    const HANDSHAKE_TIME: Duration = Duration::from_millis(5);
 
     /// Between two looks at the queue.
-    const PACE: Duration = Duration::from_millis(1);
+    const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
     /// Where TCP's flags lie in a packet.
-    const FLAGS_AT: u32 = 13;
+    const FLAGS_OFFSET: u32 = 13;
     const SYN: u32 = 0x02;
     const ACK: u32 = 0x10;
 
     /// Drops what has SYN without ACK and keeps all else, as a program of the kernel's classic
     /// packet filter; it sees packets from TCP's header on.
-    const NOBODY_NEW: [SockFilter; 5] = [
-        SockFilter::new(0x30, 0, 0, FLAGS_AT),  // Load a byte.
-        SockFilter::new(0x54, 0, 0, SYN | ACK), // Keep these bits of it.
-        SockFilter::new(0x15, 0, 1, SYN),       // Skip the next line unless only SYN is left.
-        SockFilter::new(0x06, 0, 0, 0),         // Drop.
-        SockFilter::new(0x06, 0, 0, u32::MAX),  // Keep.
+    const DROP_SYN: [SockFilter; 5] = [
+        SockFilter::new(0x30, 0, 0, FLAGS_OFFSET), // Load a byte.
+        SockFilter::new(0x54, 0, 0, SYN | ACK),    // Keep these bits of it.
+        SockFilter::new(0x15, 0, 1, SYN),          // Skip the next line unless only SYN is left.
+        SockFilter::new(0x06, 0, 0, 0),            // Drop.
+        SockFilter::new(0x06, 0, 0, u32::MAX),     // Keep.
     ];
 
     /// Lets nobody new in, and waits until all who had come are accepted.
-    pub(super) fn take_in(listener: &TcpListener, patience: Duration) {
-        let deadline = Instant::now() + patience;
+    pub(super) fn drain_backlog(listener: &TcpListener, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
         // Without the filter those who are in the queue are still taken in.
-        if let Err(error) = SockRef::from(listener).attach_filter(&NOBODY_NEW) {
+        if let Err(error) = SockRef::from(listener).attach_filter(&DROP_SYN) {
             log::debug!("no filter on the listening socket: {error}");
         }
-        thread::sleep(HANDSHAKE.min(patience));
-        while somebody_waits(listener) && Instant::now() < deadline {
-            thread::sleep(PACE);
+        thread::sleep(HANDSHAKE_TIME.min(timeout));
+        while has_pending_connection(listener) && Instant::now() < deadline {
+            thread::sleep(POLL_INTERVAL);
         }
     }
 
-    fn somebody_waits(listener: &TcpListener) -> bool {
-        const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+    fn has_pending_connection(listener: &TcpListener) -> bool {
+        const NO_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
         let mut waits = [PollFd::new(listener, PollFlags::IN)];
-        poll(&mut waits, Some(&AT_ONCE)).is_ok() && waits[0].revents().contains(PollFlags::IN)
+        poll(&mut waits, Some(&NO_WAIT)).is_ok() && waits[0].revents().contains(PollFlags::IN)
     }
 
     #[cfg(test)]
@@ -90,8 +90,8 @@ mod linux {
             let addr = listener.local_addr().expect("an address");
             let mut early = TcpStream::connect(addr).expect("it listens");
             early.write_all(b"x").expect("it is made");
-            take_in(&listener, Duration::ZERO);
-            assert!(somebody_waits(&listener));
+            drain_backlog(&listener, Duration::ZERO);
+            assert!(has_pending_connection(&listener));
             // Not refused, so that it comes again.
             let late = |addr: &SocketAddr| {
                 TcpStream::connect_timeout(addr, Duration::from_millis(20))
@@ -100,8 +100,8 @@ mod linux {
             };
             assert_eq!(late(&addr), ErrorKind::TimedOut);
             let (mut accepted, _) = listener.accept().expect("the early one");
-            assert!(!somebody_waits(&listener));
-            super::super::close(&listener, Duration::from_secs(60));
+            assert!(!has_pending_connection(&listener));
+            super::super::close_listener(&listener, Duration::from_secs(60));
             assert_eq!(late(&addr), ErrorKind::ConnectionRefused);
             let mut byte = [0];
             accepted.read_exact(&mut byte).expect("what it sent");

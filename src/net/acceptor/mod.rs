@@ -48,7 +48,7 @@ use crate::observe::lock::lock;
 /// What is called with each request, on a receiver thread; it must not block for long, because the
 /// requests of all connections pass through it one after the other. A panic in it costs the
 /// request (tiny_http then answers 500), not the thread.
-pub type Deliver = Arc<dyn Fn(Request) + Send + Sync>;
+pub type OnRequest = Arc<dyn Fn(Request) + Send + Sync>;
 
 /// A listening tiny_http server under supervision. Dropping it stops it.
 pub struct Acceptor {
@@ -61,12 +61,12 @@ pub struct Acceptor {
 struct Shared {
     /// Kept to start further generations on the same socket; `None` once closed.
     listener: Mutex<Option<TcpListener>>,
-    deliver: Deliver,
+    on_request: OnRequest,
     /// The supervisor's thread, which any of the following wakes.
     supervisor: OnceLock<Thread>,
     /// Whether a request was received since the supervisor asked last.
-    noted: AtomicBool,
-    failures: Sender<Failure>,
+    request_noted: AtomicBool,
+    failures: Sender<AcceptFailure>,
     /// Nobody is let in any more.
     closing: AtomicBool,
     /// Nothing is received any more.
@@ -74,7 +74,7 @@ struct Shared {
 }
 
 /// The accept thread of a generation ended with this error.
-struct Failure {
+struct AcceptFailure {
     generation: String,
     error: io::Error,
 }
@@ -85,16 +85,16 @@ impl Acceptor {
     /// # Errors
     ///
     /// The listener's own errors, and those of starting a thread.
-    pub fn start(listener: TcpListener, deliver: Deliver) -> io::Result<Acceptor> {
+    pub fn start(listener: TcpListener, on_request: OnRequest) -> io::Result<Acceptor> {
         // A listener that may not block would end the accept thread with `WouldBlock`.
         listener.set_nonblocking(false)?;
         let addr = listener.local_addr()?;
         let (sender, failures) = crossbeam_channel::unbounded();
         let shared = Arc::new(Shared {
             listener: Mutex::new(Some(listener)),
-            deliver,
+            on_request,
             supervisor: OnceLock::new(),
-            noted: AtomicBool::new(false),
+            request_noted: AtomicBool::new(false),
             failures: sender,
             closing: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -115,11 +115,11 @@ impl Acceptor {
 
     /// Takes in who has connected by now, for which it waits up to `patience`, and refuses whoever
     /// comes later. Requests of those who are in are delivered as before.
-    pub fn close(&self, patience: Duration) {
+    pub fn close(&self, timeout: Duration) {
         self.shared.closing.store(true, Ordering::SeqCst);
         let listener = lock(&self.shared.listener).take();
         if let Some(listener) = listener {
-            drain::close(&listener, patience);
+            drain::close_listener(&listener, timeout);
         }
         self.shared.wake();
     }
@@ -163,7 +163,7 @@ impl Shared {
     }
 
     /// Another handle of the listening socket.
-    fn listener(&self) -> io::Result<TcpListener> {
+    fn clone_listener(&self) -> io::Result<TcpListener> {
         match &*lock(&self.listener) {
             Some(listener) => listener.try_clone(),
             None => Err(io::Error::other("the acceptor was closed")),
@@ -173,12 +173,12 @@ impl Shared {
     /// Tells the supervisor of a request. Before its thread is known here there is no need to wake
     /// it: it begins with a look.
     fn note_request(&self) {
-        if !self.noted.swap(true, Ordering::SeqCst) {
+        if !self.request_noted.swap(true, Ordering::SeqCst) {
             self.wake();
         }
     }
 
-    fn note_failure(&self, failure: Failure) {
+    fn note_failure(&self, failure: AcceptFailure) {
         // Fails only once the supervisor has ended, and then nobody listens again.
         let _ = self.failures.send(failure);
         self.wake();

@@ -12,13 +12,13 @@ use std::time::Duration;
 use socket2::SockRef;
 
 /// No method, no path, no version: refused whatever a later tiny_http tolerates.
-const LINE: &[u8] = b"nudge\r\n";
+const MALFORMED_LINE: &[u8] = b"nudge\r\n";
 
 /// How long a connect to ourselves may take; it hangs only if the backlog is full.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// What became of a nudge.
-pub(super) enum Nudge {
+pub(super) enum NudgeResult {
     /// A pool thread took it and closed it.
     Answered,
     /// It was established, but not answered in time; it may still be taken later.
@@ -28,20 +28,20 @@ pub(super) enum Nudge {
 }
 
 /// Connects to the port and waits up to `patience` for the answer.
-pub(super) fn nudge(targets: &[SocketAddr], patience: Duration) -> Nudge {
-    match connect(targets).and_then(|stream| exchange(stream, patience)) {
-        Ok(()) => Nudge::Answered,
+pub(super) fn nudge(targets: &[SocketAddr], timeout: Duration) -> NudgeResult {
+    match connect(targets).and_then(|stream| send_and_wait(stream, timeout)) {
+        Ok(()) => NudgeResult::Answered,
         Err(error) => match error.kind() {
             ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted => {
-                Nudge::Unanswered
+                NudgeResult::Unanswered
             }
-            _ => Nudge::Failed(error),
+            _ => NudgeResult::Failed(error),
         },
     }
 }
 
 /// Where a listener bound to `addr` can be reached from this machine, best first.
-pub(super) fn targets(addr: SocketAddr) -> Vec<SocketAddr> {
+pub(super) fn loopback_targets(addr: SocketAddr) -> Vec<SocketAddr> {
     let v4 = SocketAddr::from((Ipv4Addr::LOCALHOST, addr.port()));
     let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, addr.port()));
     match addr.ip() {
@@ -63,10 +63,10 @@ fn connect(targets: &[SocketAddr]) -> io::Result<TcpStream> {
     result
 }
 
-fn exchange(mut stream: TcpStream, patience: Duration) -> io::Result<()> {
+fn send_and_wait(mut stream: TcpStream, timeout: Duration) -> io::Result<()> {
     SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
-    stream.set_read_timeout(Some(patience))?;
-    stream.write_all(LINE)?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.write_all(MALFORMED_LINE)?;
     // The first bytes are enough; the reset on drop throws the rest away.
     stream.read(&mut [0; 16]).map(drop)
 }
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn unspecified_addresses_are_reached_over_loopback() {
         let check = |addr: &str, expected: &[&str]| {
-            let targets = targets(addr.parse().expect("an address"));
+            let targets = loopback_targets(addr.parse().expect("an address"));
             let texts: Vec<String> = targets.iter().map(SocketAddr::to_string).collect();
             assert_eq!(texts, expected, "{addr}");
         };
@@ -94,8 +94,8 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let addr = listener.local_addr().expect("an address");
         let patience = Duration::from_millis(1);
-        assert!(matches!(nudge(&[addr], patience), Nudge::Unanswered));
+        assert!(matches!(nudge(&[addr], patience), NudgeResult::Unanswered));
         drop(listener);
-        assert!(matches!(nudge(&[addr], patience), Nudge::Failed(_)));
+        assert!(matches!(nudge(&[addr], patience), NudgeResult::Failed(_)));
     }
 }

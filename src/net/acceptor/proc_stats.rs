@@ -13,17 +13,17 @@ use std::thread;
 const BUFFER_BYTES: usize = 4096;
 
 /// Where the count of context switches starts in a thread's `status`; it is the end of the file.
-const SWITCHES: &str = "voluntary_ctxt_switches";
+const SWITCHES_FIELD: &str = "voluntary_ctxt_switches";
 
 /// Counts of threads and connections. Others share them, so only their *not* changing proves
 /// something.
-pub(super) struct Counters {
-    threads: Threads,
+pub(super) struct ProcCounters {
+    threads: ThreadDetector,
     snmp: Option<File>,
 }
 
 /// How a new thread of this process can be noticed.
-enum Threads {
+enum ThreadDetector {
     /// By the id given last to any thread or process: `/proc/loadavg`.
     LastId(File),
     /// By how many there are, which says less: another one may have ended at the same time.
@@ -32,51 +32,53 @@ enum Threads {
     Unknown,
 }
 
-impl Counters {
-    pub(super) fn open() -> Counters {
-        let last_id = File::open("/proc/loadavg").map_or(Threads::Unknown, Threads::LastId);
+impl ProcCounters {
+    pub(super) fn open() -> ProcCounters {
+        let last_id =
+            File::open("/proc/loadavg").map_or(ThreadDetector::Unknown, ThreadDetector::LastId);
         // Some containers show a made-up or cached file, hence the trial.
-        let threads = [last_id, Threads::Count].into_iter().find(Threads::see_a_new_one);
-        Counters {
-            threads: threads.unwrap_or(Threads::Unknown),
+        let threads =
+            [last_id, ThreadDetector::Count].into_iter().find(ThreadDetector::detects_new_thread);
+        ProcCounters {
+            threads: threads.unwrap_or(ThreadDetector::Unknown),
             snmp: File::open("/proc/net/snmp").ok(),
         }
     }
 
     /// A mark that changes when a thread is started; `None` where that cannot be noticed.
-    pub(super) fn threads(&self) -> Option<u64> {
+    pub(super) fn thread_mark(&self) -> Option<u64> {
         self.threads.mark()
     }
 
     /// How often in a row the mark must stay the same to prove that no thread was started.
-    pub(super) fn proof(&self) -> u32 {
+    pub(super) fn required_repeats(&self) -> u32 {
         match self.threads {
-            Threads::LastId(_) => 1,
-            Threads::Count | Threads::Unknown => 2,
+            ThreadDetector::LastId(_) => 1,
+            ThreadDetector::Count | ThreadDetector::Unknown => 2,
         }
     }
 
     /// How many connections were ever accepted by this network namespace, ours among them.
-    pub(super) fn connections(&self) -> Option<u64> {
-        passive_opens(&read(self.snmp.as_ref()?).ok()?)
+    pub(super) fn connection_count(&self) -> Option<u64> {
+        parse_passive_opens(&read_proc_file(self.snmp.as_ref()?).ok()?)
     }
 
     /// Stops reading a count of connections that was seen to stand still.
-    pub(super) fn distrust_connections(&mut self) {
+    pub(super) fn stop_counting_connections(&mut self) {
         self.snmp = None;
     }
 }
 
-impl Threads {
+impl ThreadDetector {
     fn mark(&self) -> Option<u64> {
         match self {
-            Threads::LastId(file) => last_id(&read(file).ok()?),
-            Threads::Count => thread_count(),
-            Threads::Unknown => None,
+            ThreadDetector::LastId(file) => parse_last_id(&read_proc_file(file).ok()?),
+            ThreadDetector::Count => thread_count(),
+            ThreadDetector::Unknown => None,
         }
     }
 
-    fn see_a_new_one(&self) -> bool {
+    fn detects_new_thread(&self) -> bool {
         let before = self.mark();
         let (release, wait) = crossbeam_channel::bounded::<()>(0);
         // The probe lives until it is released, so that it is counted too.
@@ -88,44 +90,44 @@ impl Threads {
 }
 
 /// A thread observed from outside.
-pub(super) struct Watch {
+pub(super) struct ThreadMonitor {
     status: File,
     /// The thread's context switches when everything up to then had been dealt with.
     baseline: String,
 }
 
-/// What a [`Watch`] sees.
-pub(super) enum Reading {
+/// What a [`ThreadMonitor`] sees.
+pub(super) enum ThreadSample {
     /// The thread has ended, or cannot be seen any more.
     Gone,
     /// Its count of context switches: changed if and only if it ran.
     Switches(String),
 }
 
-impl Watch {
+impl ThreadMonitor {
     /// Finds the accept thread that the thread `parent` started. It inherited its parent's name,
     /// as threads without a name of their own do; the name must be unique in this process.
-    pub(super) fn accept_thread(name: &str, parent: u32) -> Option<Watch> {
-        let candidates = threads_named(name)?.into_iter().filter(|&id| id != parent);
+    pub(super) fn find_accept_thread(name: &str, parent: u32) -> Option<ThreadMonitor> {
+        let candidates = find_threads(name)?.into_iter().filter(|&id| id != parent);
         // The accept thread starts the pool threads, so it is the next one after its parent. Ids
         // are given in ascending order and wrap around, hence the distance.
         let id = candidates.min_by_key(|id| id.wrapping_sub(parent))?;
         let status = File::open(format!("/proc/self/task/{id}/status")).ok()?;
-        let watch = Watch { status, baseline: String::new() };
-        matches!(watch.read(), Reading::Switches(_)).then_some(watch)
+        let watch = ThreadMonitor { status, baseline: String::new() };
+        matches!(watch.sample(), ThreadSample::Switches(_)).then_some(watch)
     }
 
-    pub(super) fn read(&self) -> Reading {
-        let text = read(&self.status).ok();
-        match text.as_deref().and_then(switches) {
-            Some(switches) => Reading::Switches(switches.to_owned()),
-            None => Reading::Gone,
+    pub(super) fn sample(&self) -> ThreadSample {
+        let text = read_proc_file(&self.status).ok();
+        match text.as_deref().and_then(find_switches) {
+            Some(switches) => ThreadSample::Switches(switches.to_owned()),
+            None => ThreadSample::Gone,
         }
     }
 
     /// Whether the thread ran or ended since the baseline.
-    pub(super) fn stirred(&self) -> bool {
-        !matches!(self.read(), Reading::Switches(now) if now == self.baseline)
+    pub(super) fn has_run(&self) -> bool {
+        !matches!(self.sample(), ThreadSample::Switches(now) if now == self.baseline)
     }
 
     /// Whether no baseline was set yet.
@@ -134,7 +136,7 @@ impl Watch {
     }
 
     /// Sets the baseline; gives whether it moved.
-    pub(super) fn renew(&mut self, switches: String) -> bool {
+    pub(super) fn set_baseline(&mut self, switches: String) -> bool {
         let moved = self.baseline != switches;
         self.baseline = switches;
         moved
@@ -142,12 +144,12 @@ impl Watch {
 }
 
 /// The calling thread's id.
-pub(super) fn own_thread() -> Option<u32> {
+pub(super) fn current_thread_id() -> Option<u32> {
     fs::read_link("/proc/thread-self").ok()?.file_name()?.to_str()?.parse().ok()
 }
 
 /// The ids of this process's threads of that name; `None` where they cannot be listed.
-pub(super) fn threads_named(name: &str) -> Option<Vec<u32>> {
+pub(super) fn find_threads(name: &str) -> Option<Vec<u32>> {
     let tasks = fs::read_dir("/proc/self/task").ok()?;
     let ids = tasks.flatten().filter(|task| has_name(&task.path(), name));
     Some(ids.filter_map(|task| task.file_name().to_str()?.parse().ok()).collect())
@@ -159,7 +161,7 @@ fn has_name(task: &Path, name: &str) -> bool {
 }
 
 /// The last field of `/proc/loadavg`.
-fn last_id(loadavg: &str) -> Option<u64> {
+fn parse_last_id(loadavg: &str) -> Option<u64> {
     loadavg.split_whitespace().last()?.parse().ok()
 }
 
@@ -175,18 +177,18 @@ fn thread_count() -> Option<u64> {
 }
 
 /// The field `PassiveOpens` of `/proc/net/snmp`: a line of names, then a line of values.
-fn passive_opens(snmp: &str) -> Option<u64> {
+fn parse_passive_opens(snmp: &str) -> Option<u64> {
     let mut lines = snmp.lines().filter(|line| line.starts_with("Tcp:"));
     let position = lines.next()?.split_whitespace().position(|name| name == "PassiveOpens")?;
     lines.next()?.split_whitespace().nth(position)?.parse().ok()
 }
 
-fn switches(status: &str) -> Option<&str> {
-    status.find(SWITCHES).map(|start| &status[start..])
+fn find_switches(status: &str) -> Option<&str> {
+    status.find(SWITCHES_FIELD).map(|start| &status[start..])
 }
 
 /// Reads an open file of `/proc` anew from its start.
-fn read(file: &File) -> io::Result<String> {
+fn read_proc_file(file: &File) -> io::Result<String> {
     let mut buffer = [0; BUFFER_BYTES];
     let len = read_at_start(file, &mut buffer)?;
     String::from_utf8(buffer[..len].to_vec()).map_err(io::Error::other)
@@ -208,7 +210,7 @@ mod tests {
 
     #[test]
     fn last_id_is_the_last_field() {
-        let check = |text, expected| assert_eq!(last_id(text), expected, "{text:?}");
+        let check = |text, expected| assert_eq!(parse_last_id(text), expected, "{text:?}");
         check("0.10 0.22 0.16 2/107 14161\n", Some(14161));
         check("0.10 0.22 0.16 2/107\n", None);
         check("", None);
@@ -216,7 +218,7 @@ mod tests {
 
     #[test]
     fn passive_opens_is_found_by_its_name() {
-        let check = |text, expected| assert_eq!(passive_opens(text), expected, "{text:?}");
+        let check = |text, expected| assert_eq!(parse_passive_opens(text), expected, "{text:?}");
         check("Ip: A PassiveOpens\nIp: 1 2\nTcp: A PassiveOpens B\nTcp: 1 31 4\n", Some(31));
         check("Tcp: A B\nTcp: 1 31\n", None);
         check("Tcp: A PassiveOpens\n", None);
@@ -226,7 +228,7 @@ mod tests {
 
     #[test]
     fn switches_are_the_rest_of_the_status() {
-        let check = |text, expected| assert_eq!(switches(text), expected, "{text:?}");
+        let check = |text, expected| assert_eq!(find_switches(text), expected, "{text:?}");
         let tail = "voluntary_ctxt_switches:\t2\nnonvoluntary_ctxt_switches:\t0\n";
         let status = format!("Name:\thead\nVmRSS:\t1 kB\n{tail}");
         check(&status, Some(tail));
@@ -237,10 +239,10 @@ mod tests {
     #[test]
     fn a_new_thread_is_noticed_if_anything_is_known() {
         let loadavg = File::open("/proc/loadavg").expect("every Linux has it");
-        assert!(Threads::LastId(loadavg).see_a_new_one());
+        assert!(ThreadDetector::LastId(loadavg).detects_new_thread());
         let constant = File::open("/proc/version").expect("every Linux has it");
-        assert!(!Threads::LastId(constant).see_a_new_one());
-        assert!(!Threads::Unknown.see_a_new_one());
+        assert!(!ThreadDetector::LastId(constant).detects_new_thread());
+        assert!(!ThreadDetector::Unknown.detects_new_thread());
     }
 
     #[cfg(target_os = "linux")]
@@ -249,19 +251,23 @@ mod tests {
         let (go, wait) = crossbeam_channel::bounded::<()>(0);
         let owner = thread::Builder::new().name("facts-test".to_owned()).spawn(move || {
             let child = thread::spawn(move || wait.iter().for_each(drop));
-            (own_thread().and_then(|id| Watch::accept_thread("facts-test", id)), child)
+            (
+                current_thread_id()
+                    .and_then(|id| ThreadMonitor::find_accept_thread("facts-test", id)),
+                child,
+            )
         });
         let (watch, child) = owner.expect("a thread").join().expect("no panic");
         let mut watch = watch.expect("the child is found");
         // The child may still be on its way to sleep, so its count can rise once more.
-        while let (true, Reading::Switches(now)) = (watch.stirred(), watch.read()) {
-            watch.renew(now);
+        while let (true, ThreadSample::Switches(now)) = (watch.has_run(), watch.sample()) {
+            watch.set_baseline(now);
         }
         go.send(()).expect("the child receives");
-        wait_until("it ran", || watch.stirred());
+        wait_until("it ran", || watch.has_run());
         drop(go);
         child.join().expect("no panic");
-        wait_until("it ended", || matches!(watch.read(), Reading::Gone));
+        wait_until("it ended", || matches!(watch.sample(), ThreadSample::Gone));
     }
 
     #[cfg(target_os = "linux")]

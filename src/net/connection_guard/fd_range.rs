@@ -8,17 +8,17 @@ use std::fs;
 use std::os::fd::RawFd;
 
 use crate::net::sys;
-use crate::net::sys::ASKED_AT_ONCE;
+use crate::net::sys::POLL_BATCH;
 
 /// How far is searched where nobody tells.
-const FAR: RawFd = 64 * 1024;
+const DEFAULT_TABLE_SIZE: RawFd = 64 * 1024;
 
 /// The last number that is open, or one not far behind it; `start` where none from there on is.
-pub(super) fn last_open(start: RawFd) -> RawFd {
-    let mut end = room().unwrap_or(FAR);
+pub(super) fn last_open_fd(start: RawFd) -> RawFd {
+    let mut end = fd_table_size().unwrap_or(DEFAULT_TABLE_SIZE);
     while end > start {
-        let from = (end - ASKED_AT_ONCE as RawFd).max(start);
-        if sys::any_open(from..end) {
+        let from = (end - POLL_BATCH as RawFd).max(start);
+        if sys::has_open_fd(from..end) {
             return end;
         }
         end = from;
@@ -27,7 +27,7 @@ pub(super) fn last_open(start: RawFd) -> RawFd {
 }
 
 /// For how many descriptors the kernel's table has room.
-fn room() -> Option<RawFd> {
+fn fd_table_size() -> Option<RawFd> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let size = status.lines().find_map(|line| line.strip_prefix("FDSize:"))?;
     size.trim().parse().ok().filter(|&size| size > 0)
@@ -48,10 +48,10 @@ mod tests {
         let behind = null();
         drop(gap);
         assert!(behind.as_raw_fd() >= far);
-        assert!(room().is_some_and(|room| room > behind.as_raw_fd()));
-        let found = last_open(0);
+        assert!(fd_table_size().is_some_and(|room| room > behind.as_raw_fd()));
+        let found = last_open_fd(0);
         assert!(found >= behind.as_raw_fd(), "{found}");
-        let beyond = room().expect("it was told") + 10;
-        assert_eq!(last_open(beyond), beyond);
+        let beyond = fd_table_size().expect("it was told") + 10;
+        assert_eq!(last_open_fd(beyond), beyond);
     }
 }

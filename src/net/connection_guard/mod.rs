@@ -32,20 +32,22 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-pub use self::registry::{InHand, Phase, Refused, Registry, Ticket, Wire};
-pub use self::rules::{Limits, Reason};
+pub use self::registry::{
+    InFlight, Registry, Rejection, RequestHandle, RequestPhase, ResponseState,
+};
+pub use self::rules::{CutReason, Limits};
 
 /// What the guard counts.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct Counters {
     connections: AtomicUsize,
-    cuts: [AtomicU64; Reason::ALL.len()],
-    left: AtomicU64,
-    asking: AtomicUsize,
-    looks: AtomicU64,
+    cuts: [AtomicU64; CutReason::ALL.len()],
+    disconnects: AtomicU64,
+    active_connections: AtomicUsize,
+    scans: AtomicU64,
 }
 
-impl Tally {
+impl Counters {
     /// Connections at the last look.
     #[must_use]
     pub fn connections(&self) -> usize {
@@ -54,58 +56,58 @@ impl Tally {
 
     /// Connections that were cut since the start.
     #[must_use]
-    pub fn cuts(&self, reason: Reason) -> u64 {
+    pub fn cuts(&self, reason: CutReason) -> u64 {
         self.cuts[reason as usize].load(Ordering::Relaxed)
     }
 
     /// Connections on which a request was on its way or in hand at the last look. One that is in hand
     /// may not have reached the workers yet, who would count it.
     #[must_use]
-    pub fn asking(&self) -> usize {
-        self.asking.load(Ordering::SeqCst)
+    pub fn active_connections(&self) -> usize {
+        self.active_connections.load(Ordering::SeqCst)
     }
 
     /// How many looks there were since the start.
     #[must_use]
-    pub fn looks(&self) -> u64 {
-        self.looks.load(Ordering::SeqCst)
+    pub fn scans(&self) -> u64 {
+        self.scans.load(Ordering::SeqCst)
     }
 
     /// Requests whose client left before the end of the answer, since the start.
     #[must_use]
-    pub fn left(&self) -> u64 {
-        self.left.load(Ordering::Relaxed)
+    pub fn disconnects(&self) -> u64 {
+        self.disconnects.load(Ordering::Relaxed)
     }
 }
 
 /// What one look found, for those who have to do something about it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sight {
+pub struct ScanReport {
     /// Connections.
     pub connections: usize,
     /// Requests that wait for more of their body.
-    pub stalled: usize,
-    cuts: [u64; Reason::ALL.len()],
+    pub stalled_requests: usize,
+    cuts: [u64; CutReason::ALL.len()],
 }
 
-impl Sight {
+impl ScanReport {
     /// How many connections were cut, for each reason for which some were.
-    pub fn cuts(&self) -> impl Iterator<Item = (Reason, u64)> {
-        let counts = Reason::ALL.into_iter().map(|reason| (reason, self.cuts[reason as usize]));
+    pub fn cuts(&self) -> impl Iterator<Item = (CutReason, u64)> {
+        let counts = CutReason::ALL.into_iter().map(|reason| (reason, self.cuts[reason as usize]));
         counts.filter(|(_, count)| *count > 0)
     }
 }
 
 /// Called after each look, on the guard's thread.
-pub type Heed = Box<dyn FnMut(&Sight) + Send>;
+pub type OnScan = Box<dyn FnMut(&ScanReport) + Send>;
 
 /// The running guard. Dropping it ends it.
-pub struct Guard {
-    tally: Arc<Tally>,
+pub struct ConnectionGuard {
+    counters: Arc<Counters>,
     stopping: Arc<AtomicBool>,
 }
 
-impl Guard {
+impl ConnectionGuard {
     /// Watches over the connections that are accepted on `port`.
     ///
     /// # Errors
@@ -115,13 +117,13 @@ impl Guard {
         port: u16,
         registry: Arc<Registry>,
         limits: Limits,
-        heed: Heed,
+        on_scan: OnScan,
     ) -> io::Result<Self> {
-        let guard = Self { tally: Arc::default(), stopping: Arc::default() };
-        registry.watch();
-        let (tally, stopping) = (guard.tally.clone(), guard.stopping.clone());
-        let watch = scanner::Watch::new(port, registry, limits, tally, heed)?;
-        std::thread::Builder::new().name("guard".into()).spawn(move || watch.run(&stopping))?;
+        let guard = Self { counters: Arc::default(), stopping: Arc::default() };
+        registry.set_guarded();
+        let (counters, stopping) = (guard.counters.clone(), guard.stopping.clone());
+        let scanner = scanner::Scanner::new(port, registry, limits, counters, on_scan)?;
+        std::thread::Builder::new().name("guard".into()).spawn(move || scanner.run(&stopping))?;
         Ok(guard)
     }
 
@@ -130,7 +132,7 @@ impl Guard {
     /// # Errors
     /// None.
     #[cfg(not(target_os = "linux"))]
-    pub fn start(_: u16, _: Arc<Registry>, _: Limits, _: Heed) -> io::Result<Self> {
+    pub fn start(_: u16, _: Arc<Registry>, _: Limits, _: OnScan) -> io::Result<Self> {
         log::warn!(
             "no guard over slow or idle connections on this system: put a reverse proxy in front"
         );
@@ -139,12 +141,12 @@ impl Guard {
 
     /// What it counts.
     #[must_use]
-    pub fn tally(&self) -> &Arc<Tally> {
-        &self.tally
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
     }
 }
 
-impl Drop for Guard {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::SeqCst);
     }

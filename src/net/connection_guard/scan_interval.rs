@@ -6,44 +6,48 @@
 use std::time::Duration;
 
 /// The least time between two looks: a client that floods us gets through 2 to 4 MiB in it.
-const TICK: Duration = Duration::from_millis(20);
+const MIN_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The most time between two looks,
-const SLOW_TICK: Duration = Duration::from_millis(250);
+const MAX_INTERVAL: Duration = Duration::from_millis(250);
 
 /// and where most connections are taken, so that new ones cannot get far beyond their limit.
-const FULL_TICK: Duration = Duration::from_millis(100);
+const MAX_BUSY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The rest after a look, in times of what the look took.
-const REST: u32 = 60;
+const REST_FACTOR: u32 = 60;
 
 /// What a look has shown.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Shown {
+pub(super) struct Load {
     /// Connections.
     pub connections: usize,
     /// Those of them whose requests are being answered, or wait for it.
     pub served: usize,
     /// How many connections there may be.
-    pub limit: usize,
+    pub max_connections: usize,
     /// Whether a head is on its way that may become too large.
-    pub hurry: bool,
+    pub head_growing: bool,
 }
 
-impl Shown {
+impl Load {
     /// How long to rest after a look that took `cost` of a core, however long it had to wait for one.
     /// Under a crowd there is no time to rest; but a thousand streams are no crowd: looking all the
     /// time would take them a fifth of a core.
-    pub(super) fn rest(self, cost: Duration) -> Duration {
-        if self.hurry {
-            return TICK / 10;
+    pub(super) fn next_interval(self, cost: Duration) -> Duration {
+        if self.head_growing {
+            return MIN_INTERVAL / 10;
         }
         let others = self.connections.saturating_sub(self.served);
-        if others > self.limit.saturating_sub(self.served) / 2 {
-            return TICK.max(cost);
+        if others > self.max_connections.saturating_sub(self.served) / 2 {
+            return MIN_INTERVAL.max(cost);
         }
-        let most = if self.connections > self.limit / 2 { FULL_TICK } else { SLOW_TICK };
-        (cost * REST).clamp(TICK, most)
+        let most = if self.connections > self.max_connections / 2 {
+            MAX_BUSY_INTERVAL
+        } else {
+            MAX_INTERVAL
+        };
+        (cost * REST_FACTOR).clamp(MIN_INTERVAL, most)
     }
 }
 
@@ -53,8 +57,8 @@ mod tests {
 
     #[track_caller]
     fn check(connections: usize, served: usize, cost_us: u64, expected_ms: u64) {
-        let shown = Shown { connections, served, limit: 1000, hurry: false };
-        let rest = shown.rest(Duration::from_micros(cost_us));
+        let shown = Load { connections, served, max_connections: 1000, head_growing: false };
+        let rest = shown.next_interval(Duration::from_micros(cost_us));
         assert_eq!(rest, Duration::from_millis(expected_ms), "{shown:?}");
     }
 
@@ -86,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_head_that_grows_is_not_let_out_of_sight() {
-        let shown = Shown { connections: 1, served: 0, limit: 1000, hurry: true };
-        assert_eq!(shown.rest(Duration::ZERO), Duration::from_millis(2));
+        let shown = Load { connections: 1, served: 0, max_connections: 1000, head_growing: true };
+        assert_eq!(shown.next_interval(Duration::ZERO), Duration::from_millis(2));
     }
 }

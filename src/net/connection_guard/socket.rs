@@ -4,7 +4,7 @@
 //! whose thread waits in a read. So they are found by their descriptors' numbers. A number may be
 //! closed and given out again at any moment; therefore a descriptor is duplicated first, everything
 //! is asked of the duplicate, and only the duplicate is acted upon: whatever happens to the number
-//! meanwhile, it is this socket that is meant. All duplicates go into one [`Slot`], a descriptor of
+//! meanwhile, it is this socket that is meant. All duplicates go into one [`DupFd`], a descriptor of
 //! our own, so that it works when there is no other left.
 //! Never reads from a socket, and keeps no duplicate beyond a look: it would keep a connection open.
 
@@ -15,119 +15,119 @@ use std::time::Duration;
 
 use socket2::{Domain, SockRef, Type};
 
-use super::rules::Peer;
+use super::rules::PeerState;
 use crate::net::sys;
 
 /// Where the `tcpi_bytes_received` of `tcp_info` lies, which Linux has since 4.1.
-const RECEIVED: std::ops::Range<usize> = 128..136;
+const BYTES_RECEIVED_RANGE: std::ops::Range<usize> = 128..136;
 
 /// What the kernel knows of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Facts {
-    pub peer: Peer,
+pub(super) struct TcpInfo {
+    pub peer: PeerState,
     /// Bytes that came in since it was opened.
     pub received: u64,
 }
 
 /// The place for one duplicate at a time.
-pub(super) struct Slot {
+pub(super) struct DupFd {
     fd: OwnedFd,
     /// What is in the slot while nothing is looked at.
-    nothing: OwnedFd,
+    placeholder: OwnedFd,
 }
 
 /// A connection that was accepted on the port, for the time of one look.
-pub(super) struct Socket<'a> {
+pub(super) struct AcceptedSocket<'a> {
     fd: &'a OwnedFd,
     /// The other side's address.
     pub peer: SocketAddr,
-    pub facts: Facts,
+    pub info: TcpInfo,
 }
 
 /// What a descriptor's number stands for.
-pub(super) enum Found<'a> {
+pub(super) enum FdKind<'a> {
     /// Nothing.
     Closed,
     /// Something that is none of ours, or a connection that was reset, which has no other side.
     Other,
     /// A connection.
-    Connection(Socket<'a>),
+    Connection(AcceptedSocket<'a>),
 }
 
-impl Slot {
+impl DupFd {
     pub(super) fn new() -> io::Result<Self> {
-        let nothing = OwnedFd::from(socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?);
-        Ok(Self { fd: nothing.try_clone()?, nothing })
+        let placeholder = OwnedFd::from(socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?);
+        Ok(Self { fd: placeholder.try_clone()?, placeholder })
     }
 
     /// Looks at a descriptor, for a connection that was accepted on `port`.
-    pub(super) fn look(&mut self, number: RawFd, port: u16) -> Found<'_> {
-        let own = [self.fd.as_raw_fd(), self.nothing.as_raw_fd()].contains(&number);
-        if !own && !sys::duplicate_into(number, &mut self.fd) {
-            return Found::Closed;
+    pub(super) fn inspect(&mut self, fd: RawFd, port: u16) -> FdKind<'_> {
+        let own = [self.fd.as_raw_fd(), self.placeholder.as_raw_fd()].contains(&fd);
+        if !own && !sys::duplicate_into(fd, &mut self.fd) {
+            return FdKind::Closed;
         }
-        let facts = if own { None } else { facts(&self.fd) };
-        match facts.and_then(|facts| accepted(&self.fd, facts, port)) {
-            Some(socket) => Found::Connection(socket),
-            None => Found::Other,
+        let info = if own { None } else { read_tcp_info(&self.fd) };
+        match info.and_then(|facts| identify_connection(&self.fd, facts, port)) {
+            Some(socket) => FdKind::Connection(socket),
+            None => FdKind::Other,
         }
     }
 
     /// Lets go of what was looked at last.
     pub(super) fn clear(&mut self) {
-        let _ = sys::duplicate_into(self.nothing.as_raw_fd(), &mut self.fd);
+        let _ = sys::duplicate_into(self.placeholder.as_raw_fd(), &mut self.fd);
     }
 }
 
-impl Socket<'_> {
+impl AcceptedSocket<'_> {
     /// Shuts the connection down, whoever waits on it.
-    pub(super) fn shut(&self, how: Shutdown) {
+    pub(super) fn shutdown(&self, how: Shutdown) {
         // One that is down already is as wanted.
         let _ = SockRef::from(self.fd).shutdown(how);
     }
 
     /// From now on, the connection's end is a reset: what is still on its way to us, or waits to be
     /// sent by the other side, is not waited for.
-    pub(super) fn will_reset(&self) {
+    pub(super) fn reset_on_close(&self) {
         let _ = SockRef::from(self.fd).set_linger(Some(Duration::ZERO));
     }
 
     /// Bytes that came in and were not taken yet.
-    pub(super) fn unread(&self) -> u64 {
+    pub(super) fn unread_bytes(&self) -> u64 {
         rustix::io::ioctl_fionread(self.fd).unwrap_or(0)
     }
 
     /// Sends a byte, if that is possible without waiting.
-    pub(super) fn poke(&self, byte: u8) -> bool {
+    pub(super) fn send_byte(&self, byte: u8) -> bool {
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
         SockRef::from(self.fd).send_with_flags(&[byte], flags).is_ok()
     }
 }
 
-fn accepted(fd: &OwnedFd, facts: Facts, port: u16) -> Option<Socket<'_>> {
+fn identify_connection(fd: &OwnedFd, info: TcpInfo, port: u16) -> Option<AcceptedSocket<'_>> {
     let socket = SockRef::from(fd);
     if socket.local_addr().ok()?.as_socket()?.port() != port {
         return None;
     }
     let peer = socket.peer_addr().ok()?.as_socket()?;
-    Some(Socket { fd, peer, facts })
+    Some(AcceptedSocket { fd, peer, info })
 }
 
 /// What the kernel knows; `None` where it is no connection.
-fn facts(fd: &OwnedFd) -> Option<Facts> {
+fn read_tcp_info(fd: &OwnedFd) -> Option<TcpInfo> {
     let (info, length) = sys::tcp_info(fd)?;
-    if length < RECEIVED.end {
+    if length < BYTES_RECEIVED_RANGE.end {
         return None;
     }
     // The kernel's numbers of TCP's states.
     let peer = match info[0] {
-        1..=5 => Peer::Sends,
-        8 => Peer::SentAll,
-        6 | 7 | 9 | 11 => Peer::Gone,
+        1..=5 => PeerState::Open,
+        8 => PeerState::HalfClosed,
+        6 | 7 | 9 | 11 => PeerState::Closed,
         _ => return None,
     };
-    let received = info[RECEIVED].try_into().ok()?;
-    Some(Facts { peer, received: u64::from_ne_bytes(received) })
+    let received = info[BYTES_RECEIVED_RANGE].try_into().ok()?;
+    Some(TcpInfo { peer, received: u64::from_ne_bytes(received) })
 }
 
 #[cfg(test)]
@@ -148,11 +148,11 @@ mod tests {
 
     /// Looks at one end of a connection.
     #[track_caller]
-    fn found<T>(stream: &TcpStream, port: u16, see: impl FnOnce(&Socket<'_>) -> T) -> T {
-        let mut slot = Slot::new().expect("a descriptor");
-        match slot.look(stream.as_raw_fd(), port) {
-            Found::Connection(socket) => see(&socket),
-            Found::Closed | Found::Other => panic!("it is a connection"),
+    fn found<T>(stream: &TcpStream, port: u16, see: impl FnOnce(&AcceptedSocket<'_>) -> T) -> T {
+        let mut slot = DupFd::new().expect("a descriptor");
+        match slot.inspect(stream.as_raw_fd(), port) {
+            FdKind::Connection(socket) => see(&socket),
+            FdKind::Closed | FdKind::Other => panic!("it is a connection"),
         }
     }
 
@@ -164,8 +164,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let own = listener.local_addr().expect("an address").port();
         let file = std::fs::File::open("/proc/self/stat").expect("a file");
-        let mut slot = Slot::new().expect("a descriptor");
-        let slots = [slot.fd.as_raw_fd(), slot.nothing.as_raw_fd()];
+        let mut slot = DupFd::new().expect("a descriptor");
+        let slots = [slot.fd.as_raw_fd(), slot.placeholder.as_raw_fd()];
         for (number, port) in [
             (client.as_raw_fd(), port),
             (server.as_raw_fd(), port ^ 1),
@@ -174,17 +174,17 @@ mod tests {
             (slots[0], port),
             (slots[1], port),
         ] {
-            assert!(matches!(slot.look(number, port), Found::Other));
+            assert!(matches!(slot.inspect(number, port), FdKind::Other));
         }
-        assert!(matches!(slot.look(RawFd::MAX, port), Found::Closed));
-        assert!(matches!(slot.look(-1, port), Found::Closed));
+        assert!(matches!(slot.inspect(RawFd::MAX, port), FdKind::Closed));
+        assert!(matches!(slot.inspect(-1, port), FdKind::Closed));
     }
 
     #[test]
     fn a_slot_keeps_nothing_open_once_it_is_cleared() {
         let (port, mut client, server) = connection();
-        let mut slot = Slot::new().expect("a descriptor");
-        assert!(matches!(slot.look(server.as_raw_fd(), port), Found::Connection(_)));
+        let mut slot = DupFd::new().expect("a descriptor");
+        assert!(matches!(slot.inspect(server.as_raw_fd(), port), FdKind::Connection(_)));
         drop(server);
         slot.clear();
         assert_eq!(client.read(&mut [0; 1]).expect("an end"), 0);
@@ -196,8 +196,8 @@ mod tests {
         client.write_all(&[b'x'; 1000]).expect("it is open");
         // Reading one byte proves that all have come.
         server.read_exact(&mut [0; 1]).expect("a byte");
-        let (facts, unread) = found(&server, port, |socket| (socket.facts, socket.unread()));
-        assert_eq!(facts, Facts { peer: Peer::Sends, received: 1000 });
+        let (facts, unread) = found(&server, port, |socket| (socket.info, socket.unread_bytes()));
+        assert_eq!(facts, TcpInfo { peer: PeerState::Open, received: 1000 });
         assert_eq!(unread, 999);
     }
 
@@ -206,17 +206,17 @@ mod tests {
         let (port, client, mut server) = connection();
         client.shutdown(Shutdown::Write).expect("it is open");
         assert_eq!(server.read(&mut [0; 1]).expect("an end"), 0);
-        let poke = |byte| found(&server, port, |socket| (socket.facts.peer, socket.poke(byte)));
-        assert_eq!(poke(b'H'), (Peer::SentAll, true));
+        let poke = |byte| found(&server, port, |socket| (socket.info.peer, socket.send_byte(byte)));
+        assert_eq!(poke(b'H'), (PeerState::HalfClosed, true));
         let mut byte = [0; 1];
         (&client).read_exact(&mut byte).expect("a byte");
         assert_eq!(byte, [b'H']);
-        assert_eq!(found(&server, port, |socket| socket.facts.peer), Peer::SentAll);
+        assert_eq!(found(&server, port, |socket| socket.info.peer), PeerState::HalfClosed);
         drop(client);
-        assert!(found(&server, port, |socket| socket.poke(b'0')));
+        assert!(found(&server, port, |socket| socket.send_byte(b'0')));
         // The answer to it is on its way; after it the connection has no other side any more.
-        let mut slot = Slot::new().expect("a descriptor");
-        while matches!(slot.look(server.as_raw_fd(), port), Found::Connection(_)) {
+        let mut slot = DupFd::new().expect("a descriptor");
+        while matches!(slot.inspect(server.as_raw_fd(), port), FdKind::Connection(_)) {
             std::thread::yield_now();
         }
     }
@@ -224,12 +224,12 @@ mod tests {
     #[test]
     fn a_shut_socket_ends_the_read_that_waits_on_it() {
         let (port, _client, mut server) = connection();
-        let mut slot = Slot::new().expect("a descriptor");
-        let Found::Connection(socket) = slot.look(server.as_raw_fd(), port) else {
+        let mut slot = DupFd::new().expect("a descriptor");
+        let FdKind::Connection(socket) = slot.inspect(server.as_raw_fd(), port) else {
             panic!("it is a connection");
         };
         let reader = std::thread::spawn(move || server.read(&mut [0; 1]));
-        socket.shut(Shutdown::Both);
+        socket.shutdown(Shutdown::Both);
         assert_eq!(reader.join().expect("no panic").expect("an end"), 0);
     }
 }

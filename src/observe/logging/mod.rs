@@ -19,14 +19,14 @@ use std::sync::OnceLock;
 use log::{LevelFilter, Log, Metadata, Record};
 use simplelog::{ConfigBuilder, WriteLogger};
 
-use self::async_writer::Spool;
+use self::async_writer::AsyncWriter;
 use crate::observe::redact::Redactor;
 
 /// Where lines go, once the log was set up.
-static SPOOL: OnceLock<Spool> = OnceLock::new();
+static WRITER: OnceLock<AsyncWriter> = OnceLock::new();
 
 /// Sets the log up for the whole process. Later calls change nothing.
-pub fn start(level: LevelFilter, redactor: Redactor) {
+pub fn init(level: LevelFilter, redactor: Redactor) {
     let config = ConfigBuilder::new()
         .add_filter_allow_str(env!("CARGO_CRATE_NAME"))
         .set_time_format_rfc3339()
@@ -34,14 +34,17 @@ pub fn start(level: LevelFilter, redactor: Redactor) {
         .set_location_level(LevelFilter::Off)
         .set_thread_level(LevelFilter::Off)
         .build();
-    let spool = SPOOL.get_or_init(|| match level {
-        LevelFilter::Off => Spool::direct(io::stderr()),
-        _ => Spool::start(io::stderr()),
+    let writer = WRITER.get_or_init(|| match level {
+        LevelFilter::Off => AsyncWriter::new_unbuffered(io::stderr()),
+        _ => AsyncWriter::start(io::stderr()),
     });
-    let make =
-        move || *WriteLogger::new(level, config.clone(), Cleaned::new(redactor.clone(), spool));
+    let new_logger = move || {
+        *WriteLogger::new(level, config.clone(), RedactingWriter::new(redactor.clone(), writer))
+    };
     // A second logger in one process is a test's doing.
-    if log::set_boxed_logger(Box::new(Threads { level, make: Box::new(make) })).is_ok() {
+    if log::set_boxed_logger(Box::new(PerThreadLogger { level, new_logger: Box::new(new_logger) }))
+        .is_ok()
+    {
         log::set_max_level(level);
     }
     panic::set_hook(Box::new(|info| {
@@ -53,32 +56,32 @@ pub fn start(level: LevelFilter, redactor: Redactor) {
 
 /// Waits until all lines so far are written; to be called before the process ends.
 pub fn flush() {
-    if let Some(spool) = SPOOL.get() {
+    if let Some(spool) = WRITER.get() {
         spool.flush();
     }
 }
 
 /// What one thread logs with.
-type Logger = WriteLogger<Cleaned<&'static Spool>>;
+type ThreadLogger = WriteLogger<RedactingWriter<&'static AsyncWriter>>;
 
 thread_local! {
-    static LOGGER: OnceCell<Logger> = const { OnceCell::new() };
+    static LOGGER: OnceCell<ThreadLogger> = const { OnceCell::new() };
 }
 
 /// A logger for each thread that logs.
-struct Threads {
+struct PerThreadLogger {
     level: LevelFilter,
-    make: Box<dyn Fn() -> Logger + Send + Sync>,
+    new_logger: Box<dyn Fn() -> ThreadLogger + Send + Sync>,
 }
 
-impl Log for Threads {
+impl Log for PerThreadLogger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.level() <= self.level
     }
 
     fn log(&self, record: &Record<'_>) {
         // A thread at its very end has none any more.
-        let _ = LOGGER.try_with(|logger| logger.get_or_init(&self.make).log(record));
+        let _ = LOGGER.try_with(|logger| logger.get_or_init(&self.new_logger).log(record));
     }
 
     fn flush(&self) {
@@ -87,25 +90,25 @@ impl Log for Threads {
 }
 
 /// Cleans what is written, line by line: the logger writes a line in several pieces.
-struct Cleaned<W> {
+struct RedactingWriter<W> {
     redactor: Redactor,
     inner: W,
     line: Vec<u8>,
 }
 
-impl<W> Cleaned<W> {
+impl<W> RedactingWriter<W> {
     fn new(redactor: Redactor, inner: W) -> Self {
         Self { redactor, inner, line: Vec::new() }
     }
 }
 
-impl<W: Write> Write for Cleaned<W> {
+impl<W: Write> Write for RedactingWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             self.line.extend_from_slice(part);
             if part.ends_with(b"\n") {
                 let line = String::from_utf8_lossy(&self.line);
-                let written = self.inner.write_all(self.redactor.clean(&line).as_bytes());
+                let written = self.inner.write_all(self.redactor.redact(&line).as_bytes());
                 self.line.clear();
                 written?;
             }
@@ -126,7 +129,7 @@ mod tests {
 
     #[test]
     fn lines_are_cleaned_however_they_are_written() {
-        let mut out = Cleaned::new(Redactor::new([Secret::new("topsecret-1")]), Vec::new());
+        let mut out = RedactingWriter::new(Redactor::new([Secret::new("topsecret-1")]), Vec::new());
         for piece in
             ["[INFO] model=\"topsec", "ret-1\"", "\nplain\nit is tops", "ecret-1 again\nrest"]
         {

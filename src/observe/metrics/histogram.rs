@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::openmetrics::Text;
+use super::openmetrics::Encoder;
 
 /// The upper bounds of the buckets, in seconds: from an answer of our own to the patience of clients.
 const BOUNDS: [f64; 16] = [
@@ -32,15 +32,15 @@ impl Histogram {
     }
 
     /// Writes it as one more set of the family that was begun.
-    pub(super) fn tell(&self, out: &mut Text, label: (&str, &str)) {
+    pub(super) fn write(&self, out: &mut Encoder, label: (&str, &str)) {
         let mut total = 0;
         for (place, count) in self.buckets.iter().enumerate() {
             total += count;
             let bound = BOUNDS.get(place).map_or_else(|| "+Inf".to_owned(), |it| format!("{it:?}"));
-            out.sample("_bucket", &[label, ("le", &bound)], total);
+            out.write_sample("_bucket", &[label, ("le", &bound)], total);
         }
-        out.sample("_sum", &[label], self.sum);
-        out.sample("_count", &[label], total);
+        out.write_sample("_sum", &[label], self.sum);
+        out.write_sample("_count", &[label], total);
     }
 }
 
@@ -55,10 +55,10 @@ mod tests {
         for millis in [5, 6, 1000, 700_000] {
             histogram.observe(Duration::from_millis(millis));
         }
-        let mut out = Text::default();
-        out.family("d", "histogram", "", "Of durations.");
-        histogram.tell(&mut out, ("route", "/"));
-        let text = out.end();
+        let mut out = Encoder::default();
+        out.begin_family("d", "histogram", "", "Of durations.");
+        histogram.write(&mut out, ("route", "/"));
+        let text = out.finish();
         for line in [
             "d_bucket{route=\"/\",le=\"0.005\"} 1",
             "d_bucket{route=\"/\",le=\"0.01\"} 2",

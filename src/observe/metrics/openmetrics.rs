@@ -8,16 +8,16 @@ use std::fmt::{Display, Write};
 
 /// The text, as far as it is written.
 #[derive(Debug, Default)]
-pub(super) struct Text {
+pub(super) struct Encoder {
     out: String,
     /// The family that is being written.
-    family: String,
+    family_name: String,
 }
 
-impl Text {
+impl Encoder {
     /// Begins a family of samples. A `unit` must be the end of the name.
-    pub(super) fn family(&mut self, name: &str, kind: &str, unit: &str, help: &str) {
-        name.clone_into(&mut self.family);
+    pub(super) fn begin_family(&mut self, name: &str, kind: &str, unit: &str, help: &str) {
+        name.clone_into(&mut self.family_name);
         // Writing to a String cannot fail.
         let _ = writeln!(self.out, "# TYPE {name} {kind}");
         if !unit.is_empty() {
@@ -27,14 +27,19 @@ impl Text {
     }
 
     /// Writes a sample of the family.
-    pub(super) fn sample(&mut self, suffix: &str, labels: &[(&str, &str)], value: impl Display) {
-        self.out.push_str(&self.family);
+    pub(super) fn write_sample(
+        &mut self,
+        suffix: &str,
+        labels: &[(&str, &str)],
+        value: impl Display,
+    ) {
+        self.out.push_str(&self.family_name);
         self.out.push_str(suffix);
         for (place, (name, value)) in labels.iter().enumerate() {
             self.out.push(if place == 0 { '{' } else { ',' });
             self.out.push_str(name);
             self.out.push_str("=\"");
-            escape(&mut self.out, value);
+            write_escaped(&mut self.out, value);
             self.out.push('"');
         }
         if !labels.is_empty() {
@@ -45,39 +50,39 @@ impl Text {
     }
 
     /// A counter without labels.
-    pub(super) fn counter(&mut self, name: &str, help: &str, value: u64) {
-        self.family(name, "counter", "", help);
-        self.sample("_total", &[], value);
+    pub(super) fn write_counter(&mut self, name: &str, help: &str, value: u64) {
+        self.begin_family(name, "counter", "", help);
+        self.write_sample("_total", &[], value);
     }
 
     /// A gauge without labels.
-    pub(super) fn gauge(&mut self, name: &str, help: &str, value: u64) {
-        self.family(name, "gauge", "", help);
-        self.sample("", &[], value);
+    pub(super) fn write_gauge(&mut self, name: &str, help: &str, value: u64) {
+        self.begin_family(name, "gauge", "", help);
+        self.write_sample("", &[], value);
     }
 
     /// Counters that differ in one label.
-    pub(super) fn words(
+    pub(super) fn write_counter_vec(
         &mut self,
         name: &str,
         label: &str,
         help: &str,
         counts: &BTreeMap<&'static str, u64>,
     ) {
-        self.family(name, "counter", "", help);
+        self.begin_family(name, "counter", "", help);
         for (word, count) in counts {
-            self.sample("_total", &[(label, word)], count);
+            self.write_sample("_total", &[(label, word)], count);
         }
     }
 
     /// The whole text.
-    pub(super) fn end(mut self) -> String {
+    pub(super) fn finish(mut self) -> String {
         self.out.push_str("# EOF\n");
         self.out
     }
 }
 
-fn escape(out: &mut String, value: &str) {
+fn write_escaped(out: &mut String, value: &str) {
     for character in value.chars() {
         match character {
             '\\' => out.push_str("\\\\"),
@@ -96,23 +101,23 @@ mod tests {
 
     #[test]
     fn a_family_has_its_head_and_then_its_samples() {
-        let mut out = Text::default();
-        out.family("a_seconds", "gauge", "seconds", "Of a.");
-        out.sample("", &[("x", "1"), ("y", "2")], 0.5);
-        out.counter("b", "Of b.", 3);
-        out.gauge("c", "Of c.", 0);
+        let mut out = Encoder::default();
+        out.begin_family("a_seconds", "gauge", "seconds", "Of a.");
+        out.write_sample("", &[("x", "1"), ("y", "2")], 0.5);
+        out.write_counter("b", "Of b.", 3);
+        out.write_gauge("c", "Of c.", 0);
         let expected = "# TYPE a_seconds gauge\n# UNIT a_seconds seconds\n# HELP a_seconds Of a.\n\
                         a_seconds{x=\"1\",y=\"2\"} 0.5\n\
                         # TYPE b counter\n# HELP b Of b.\nb_total 3\n\
                         # TYPE c gauge\n# HELP c Of c.\nc 0\n# EOF\n";
-        assert_eq!(out.end(), expected);
+        assert_eq!(out.finish(), expected);
     }
 
     #[test]
     fn whatever_a_label_says_it_stays_in_its_place() {
-        let mut out = Text::default();
-        out.family("a", "gauge", "", "Of a.");
-        out.sample("", &[("x", "q\"b\\n\nr\r{}é")], 1);
-        assert!(out.end().contains("a{x=\"q\\\"b\\\\n\\nr\u{fffd}{}é\"} 1\n"));
+        let mut out = Encoder::default();
+        out.begin_family("a", "gauge", "", "Of a.");
+        out.write_sample("", &[("x", "q\"b\\n\nr\r{}é")], 1);
+        assert!(out.finish().contains("a{x=\"q\\\"b\\\\n\\nr\u{fffd}{}é\"} 1\n"));
     }
 }

@@ -2,19 +2,19 @@
 
 use super::*;
 
-const OK: Finished<'static> = Finished {
+const OK: RequestRecord<'static> = RequestRecord {
     route: Some("/api/chat"),
     model: "m",
-    asked: true,
+    reached_upstream: true,
     status: Some(200),
-    error: None,
+    error_kind: None,
     duration: Duration::from_millis(20),
-    first: Some(Duration::from_millis(10)),
+    time_to_first_line: Some(Duration::from_millis(10)),
     tokens: (5, 2),
 };
 
 fn told(metrics: &Metrics) -> String {
-    metrics.text(Circuit::Closed, "0", SystemTime::UNIX_EPOCH)
+    metrics.render(CircuitState::Closed, "0", SystemTime::UNIX_EPOCH)
 }
 
 #[track_caller]
@@ -25,11 +25,22 @@ fn has(text: &str, line: &str) {
 #[test]
 fn a_request_counts_once_by_route_model_and_status() {
     let metrics = Metrics::default();
-    metrics.finished(&OK);
-    metrics.finished(&Finished { model: "m:latest", ..OK });
-    metrics.finished(&Finished { status: Some(502), error: Some("connect"), tokens: (0, 0), ..OK });
-    metrics.finished(&Finished { route: None, model: "", status: Some(404), first: None, ..OK });
-    metrics.finished(&Finished { status: None, error: Some("client_gone"), ..OK });
+    metrics.record_request(&OK);
+    metrics.record_request(&RequestRecord { model: "m:latest", ..OK });
+    metrics.record_request(&RequestRecord {
+        status: Some(502),
+        error_kind: Some("connect"),
+        tokens: (0, 0),
+        ..OK
+    });
+    metrics.record_request(&RequestRecord {
+        route: None,
+        model: "",
+        status: Some(404),
+        time_to_first_line: None,
+        ..OK
+    });
+    metrics.record_request(&RequestRecord { status: None, error_kind: Some("client_gone"), ..OK });
     let text = told(&metrics);
     let requests = "ollama_proxy_requests_total";
     has(&text, &format!("{requests}{{route=\"/api/chat\",model=\"m\",status=\"200\"}} 2"));
@@ -47,23 +58,23 @@ fn a_request_counts_once_by_route_model_and_status() {
 #[test]
 fn only_streams_of_text_have_a_first_token() {
     let metrics = Metrics::default();
-    metrics.finished(&Finished { route: Some("/api/pull"), ..OK });
-    metrics.finished(&Finished { first: None, ..OK });
+    metrics.record_request(&RequestRecord { route: Some("/api/pull"), ..OK });
+    metrics.record_request(&RequestRecord { time_to_first_line: None, ..OK });
     assert!(!told(&metrics).contains("first_token_seconds_count"));
 }
 
 #[test]
 fn a_name_that_no_upstream_answered_for_is_not_told() {
     let metrics = Metrics::default();
-    metrics.finished(&Finished { model: "x\"}\n", status: Some(404), ..OK });
-    metrics.finished(&Finished { model: "unasked", asked: false, ..OK });
-    metrics.finished(&Finished { model: &"l".repeat(LONGEST_NAME + 1), ..OK });
-    metrics.finished(&Finished { model: OTHER, ..OK });
+    metrics.record_request(&RequestRecord { model: "x\"}\n", status: Some(404), ..OK });
+    metrics.record_request(&RequestRecord { model: "unasked", reached_upstream: false, ..OK });
+    metrics.record_request(&RequestRecord { model: &"l".repeat(MAX_NAME_BYTES + 1), ..OK });
+    metrics.record_request(&RequestRecord { model: OTHER, ..OK });
     let text = told(&metrics);
     has(&text, "ollama_proxy_requests_total{route=\"/api/chat\",model=\"other\",status=\"200\"} 3");
     assert!(!text.contains("unasked") && !text.contains("lll") && !text.contains("x\\\""));
-    metrics.finished(&Finished { model: "x\"}\n", ..OK });
-    metrics.finished(&Finished { model: "x\"}\n", status: Some(500), ..OK });
+    metrics.record_request(&RequestRecord { model: "x\"}\n", ..OK });
+    metrics.record_request(&RequestRecord { model: "x\"}\n", status: Some(500), ..OK });
     has(
         &told(&metrics),
         "ollama_proxy_requests_total{route=\"/api/chat\",model=\"x\\\"}\\n\",status=\"500\"} 1",
@@ -75,39 +86,43 @@ fn no_client_can_make_it_grow_without_end() {
     let metrics = Metrics::default();
     for number in 0..20_000_u16 {
         let name = format!("model-{number}");
-        metrics.finished(&Finished { model: &name, ..OK });
+        metrics.record_request(&RequestRecord { model: &name, ..OK });
         // A model that is known, and a status that an upstream made up.
-        metrics.finished(&Finished { model: "model-1", status: Some(number % 5000), ..OK });
+        metrics.record_request(&RequestRecord {
+            model: "model-1",
+            status: Some(number % 5000),
+            ..OK
+        });
     }
-    let finished = lock(&metrics.finished);
-    assert_eq!(finished.models.len(), MOST_MODELS);
-    assert!(finished.requests.len() <= MOST_SERIES + 100, "{}", finished.requests.len());
-    assert_eq!(finished.requests.values().sum::<u64>(), 40_000, "and yet all are counted");
+    let finished = lock(&metrics.requests);
+    assert_eq!(finished.models.len(), MAX_MODELS);
+    assert!(finished.counts.len() <= MAX_SERIES + 100, "{}", finished.counts.len());
+    assert_eq!(finished.counts.values().sum::<u64>(), 40_000, "and yet all are counted");
     assert_eq!(finished.durations.len(), 1);
 }
 
 #[test]
 fn it_is_ready_unless_there_is_a_reason() {
     let metrics = Metrics::default();
-    metrics.has_room_for(1, 1);
-    assert_eq!(metrics.ready(Circuit::Closed), Ok(()));
-    assert_eq!(metrics.ready(Circuit::HalfOpen), Ok(()), "or nobody would ever try");
-    assert_eq!(metrics.ready(Circuit::Open), Err("the upstream does not answer"));
-    let busy = metrics.busy.hold();
-    assert_eq!(metrics.ready(Circuit::Closed), Ok(()));
-    let _queued = metrics.queued.hold();
-    assert_eq!(metrics.ready(Circuit::Closed), Err("workers and queue are full"));
+    metrics.set_limits(1, 1);
+    assert_eq!(metrics.check_ready(CircuitState::Closed), Ok(()));
+    assert_eq!(metrics.check_ready(CircuitState::HalfOpen), Ok(()), "or nobody would ever try");
+    assert_eq!(metrics.check_ready(CircuitState::Open), Err("the upstream does not answer"));
+    let busy = metrics.busy_workers.track();
+    assert_eq!(metrics.check_ready(CircuitState::Closed), Ok(()));
+    let _queued = metrics.queued_requests.track();
+    assert_eq!(metrics.check_ready(CircuitState::Closed), Err("workers and queue are full"));
     drop(busy);
-    assert_eq!(metrics.ready(Circuit::Closed), Ok(()));
-    metrics.stops();
-    assert_eq!(metrics.ready(Circuit::Closed), Err("the server is shutting down"));
+    assert_eq!(metrics.check_ready(CircuitState::Closed), Ok(()));
+    metrics.mark_stopping();
+    assert_eq!(metrics.check_ready(CircuitState::Closed), Err("the server is shutting down"));
 }
 
 #[test]
 fn a_gauge_never_shows_fewer_than_none() {
     let gauge = Gauge::default();
-    gauge.down();
-    assert_eq!(gauge.number(), 0);
+    gauge.dec();
+    assert_eq!(gauge.get(), 0);
     gauge.set(7);
-    assert_eq!(gauge.number(), 7);
+    assert_eq!(gauge.get(), 7);
 }

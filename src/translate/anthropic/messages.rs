@@ -14,12 +14,12 @@
 
 use std::borrow::Cow;
 
-use super::{joined, no_messages};
+use super::{concat_texts, missing_messages_error};
 use crate::api::anthropic::request::{
     Content, ContentBlock, ImageSource, Message, MessagesRequest,
 };
 use crate::api::ollama::decode;
-use crate::api::ollama::decode::{Text, said};
+use crate::api::ollama::decode::{GoString, non_empty};
 use crate::api::ollama::request::{FunctionCall, Message as OllamaMessage, ToolCall};
 use crate::error::{Error, Result};
 use crate::translate::media;
@@ -29,41 +29,43 @@ use crate::translate::media;
 /// # Errors
 /// [`Error::InvalidRequest`] for an image or a call that is none, and for a conversation of which
 /// nothing is left.
-pub(super) fn messages<'a>(request: &'a MessagesRequest<'a>) -> Result<Vec<OllamaMessage<'a>>> {
+pub(super) fn to_ollama_messages<'a>(
+    request: &'a MessagesRequest<'a>,
+) -> Result<Vec<OllamaMessage<'a>>> {
     let mut out = Vec::new();
-    if let Some(system) = request.system.as_ref().and_then(text_of)
+    if let Some(system) = request.system.as_ref().and_then(content_text)
         && !system.is_empty()
     {
-        let role = Some(Text("system".into()));
+        let role = Some(GoString("system".into()));
         out.push(OllamaMessage { role, content: Some(system), ..OllamaMessage::default() });
     }
-    let prompt = out.len();
+    let system_count = out.len();
     for message in request.messages.iter().flatten() {
-        add(message, &mut out)?;
+        push_message(message, &mut out)?;
     }
-    if out.len() == prompt {
-        return Err(no_messages());
+    if out.len() == system_count {
+        return Err(missing_messages_error());
     }
     Ok(out)
 }
 
 /// What is gathered of one turn.
 #[derive(Default)]
-struct Turn<'a> {
+struct TurnBuilder<'a> {
     texts: Vec<&'a str>,
     thinking: Vec<&'a str>,
     images: Vec<&'a serde_json::value::RawValue>,
     calls: Vec<ToolCall<'a>>,
 }
 
-impl<'a> Turn<'a> {
+impl<'a> TurnBuilder<'a> {
     /// Adds a block that is no result; those of unknown kinds are left out.
-    fn add(&mut self, block: &'a ContentBlock<'a>) -> Result<()> {
-        match kind(block) {
+    fn push_block(&mut self, block: &'a ContentBlock<'a>) -> Result<()> {
+        match block_kind(block) {
             "text" => self.texts.extend(block.text.as_deref()),
             "thinking" => self.thinking.extend(block.thinking.as_deref()),
-            "image" => self.images.push(image(block)?),
-            "tool_use" => self.calls.push(call(block)?),
+            "image" => self.images.push(image_data(block)?),
+            "tool_use" => self.calls.push(parse_call(block)?),
             "server_tool_use" => self.calls.push(to_call(block)),
             _ => {}
         }
@@ -71,9 +73,9 @@ impl<'a> Turn<'a> {
     }
 
     /// The message, unless nothing is in it.
-    fn finish(self, role: Option<&Text<'a>>) -> Option<OllamaMessage<'a>> {
-        let (content, thinking) = (joined(&self.texts), joined(&self.thinking));
-        let holds = |text: &Option<Text<'_>>| said(text.as_deref()).is_some();
+    fn finish(self, role: Option<&GoString<'a>>) -> Option<OllamaMessage<'a>> {
+        let (content, thinking) = (concat_texts(&self.texts), concat_texts(&self.thinking));
+        let holds = |text: &Option<GoString<'_>>| non_empty(text.as_deref()).is_some();
         let holds_something = holds(&content)
             || holds(&thinking)
             || !self.images.is_empty()
@@ -90,7 +92,7 @@ impl<'a> Turn<'a> {
 }
 
 /// Adds what a turn says.
-fn add<'a>(message: &'a Message<'a>, out: &mut Vec<OllamaMessage<'a>>) -> Result<()> {
+fn push_message<'a>(message: &'a Message<'a>, out: &mut Vec<OllamaMessage<'a>>) -> Result<()> {
     let role = message.role.as_ref();
     let blocks = match &message.content {
         Some(Content::Blocks(blocks)) => blocks,
@@ -102,10 +104,10 @@ fn add<'a>(message: &'a Message<'a>, out: &mut Vec<OllamaMessage<'a>>) -> Result
         None => return Ok(()),
     };
     let goes_on = role.is_some_and(|role| role.eq_ignore_ascii_case("assistant"));
-    let mut turn = Turn::default();
+    let mut turn = TurnBuilder::default();
     for block in blocks {
-        let Some(result) = result(block)? else {
-            turn.add(block)?;
+        let Some(result) = parse_result(block)? else {
+            turn.push_block(block)?;
             continue;
         };
         if goes_on {
@@ -117,46 +119,46 @@ fn add<'a>(message: &'a Message<'a>, out: &mut Vec<OllamaMessage<'a>>) -> Result
     Ok(())
 }
 
-fn kind<'a>(block: &'a ContentBlock<'a>) -> &'a str {
+fn block_kind<'a>(block: &'a ContentBlock<'a>) -> &'a str {
     block.kind.as_deref().unwrap_or_default()
 }
 
 /// The text of a content; blocks of other kinds do not count.
-fn text_of<'a>(content: &'a Content<'a>) -> Option<Text<'a>> {
+fn content_text<'a>(content: &'a Content<'a>) -> Option<GoString<'a>> {
     match content {
         Content::Text(text) => Some(text.clone()),
         Content::Blocks(blocks) => {
-            let texts = blocks.iter().filter(|block| kind(block) == "text");
-            joined(&texts.filter_map(|block| block.text.as_deref()).collect::<Vec<_>>())
+            let texts = blocks.iter().filter(|block| block_kind(block) == "text");
+            concat_texts(&texts.filter_map(|block| block.text.as_deref()).collect::<Vec<_>>())
         }
     }
 }
 
 /// The base64 of an image, checked here so that what is wrong with it is told in this API's words.
-fn image<'a>(block: &'a ContentBlock<'a>) -> Result<&'a serde_json::value::RawValue> {
-    let invalid = || Error::invalid("invalid image source");
+fn image_data<'a>(block: &'a ContentBlock<'a>) -> Result<&'a serde_json::value::RawValue> {
+    let invalid = || Error::invalid_request("invalid image source");
     let source = block.source.ok_or_else(invalid)?;
     let source: ImageSource<'a> =
         decode::parse(source.get(), "anthropic.ImageSource").map_err(|_| invalid())?;
     let kind = source.kind.as_deref().unwrap_or_default();
     if kind != "base64" {
-        return Err(Error::invalid(format!(
+        return Err(Error::invalid_request(format!(
             "invalid image source type: {kind}. Only base64 images are supported."
         )));
     }
     let data = source.data.ok_or_else(invalid)?;
-    media::part(data).map_err(|error| {
-        Error::invalid(format!("invalid base64 image data: {}", error.message()))
+    media::parse_part(data).map_err(|error| {
+        Error::invalid_request(format!("invalid base64 image data: {}", error.message()))
     })?;
     Ok(data)
 }
 
 /// A call, which must have an id and a name.
-fn call<'a>(block: &'a ContentBlock<'a>) -> Result<ToolCall<'a>> {
+fn parse_call<'a>(block: &'a ContentBlock<'a>) -> Result<ToolCall<'a>> {
     for (name, member) in [("id", &block.id), ("name", &block.name)] {
-        if said(member.as_deref()).is_none() {
+        if non_empty(member.as_deref()).is_none() {
             let reason = format!("tool_use block missing required '{name}' field");
-            return Err(Error::invalid(reason));
+            return Err(Error::invalid_request(reason));
         }
     }
     Ok(to_call(block))
@@ -169,23 +171,25 @@ fn to_call<'a>(block: &ContentBlock<'a>) -> ToolCall<'a> {
 }
 
 /// A tool's message, if the block is a result.
-fn result<'a>(block: &'a ContentBlock<'a>) -> Result<Option<OllamaMessage<'a>>> {
-    let mut turn = Turn::default();
-    let text = match (kind(block), &block.content) {
-        ("web_search_tool_result", content) => Text(Cow::Owned(found(content.as_ref()))),
-        ("tool_result", None) => Text::default(),
+fn parse_result<'a>(block: &'a ContentBlock<'a>) -> Result<Option<OllamaMessage<'a>>> {
+    let mut turn = TurnBuilder::default();
+    let text = match (block_kind(block), &block.content) {
+        ("web_search_tool_result", content) => {
+            GoString(Cow::Owned(search_results_text(content.as_ref())))
+        }
+        ("tool_result", None) => GoString::default(),
         ("tool_result", Some(Content::Text(text))) => text.clone(),
         ("tool_result", Some(Content::Blocks(blocks))) => {
-            let shown = blocks.iter().filter(|block| matches!(kind(block), "text" | "image"));
-            shown.into_iter().try_for_each(|block| turn.add(block))?;
-            joined(&turn.texts).unwrap_or_default()
+            let shown = blocks.iter().filter(|block| matches!(block_kind(block), "text" | "image"));
+            shown.into_iter().try_for_each(|block| turn.push_block(block))?;
+            concat_texts(&turn.texts).unwrap_or_default()
         }
         _ => return Ok(None),
     };
     let failed = block.is_error == Some(true);
-    let text = if failed { Text(Cow::Owned(failure(&text))) } else { text };
+    let text = if failed { GoString(Cow::Owned(error_text(&text))) } else { text };
     Ok(Some(OllamaMessage {
-        role: Some(Text("tool".into())),
+        role: Some(GoString("tool".into())),
         content: Some(text),
         images: Some(turn.images),
         tool_call_id: block.tool_use_id.clone(),
@@ -194,19 +198,20 @@ fn result<'a>(block: &'a ContentBlock<'a>) -> Result<Option<OllamaMessage<'a>>> 
 }
 
 /// What a tool says that failed: OpenAI's tool messages have no mark for it, so the words tell.
-fn failure(text: &str) -> String {
+fn error_text(text: &str) -> String {
     if text.is_empty() { "Error".to_owned() } else { format!("Error: {text}") }
 }
 
 /// What a search found, one line each, or why it found nothing.
-fn found(content: Option<&Content<'_>>) -> String {
+fn search_results_text(content: Option<&Content<'_>>) -> String {
     let Some(Content::Blocks(blocks)) = content else { return String::new() };
     let mut out = String::new();
     for block in blocks {
         if let Some(code) = &block.error_code {
-            out.push_str(&failure(code));
-        } else if kind(block) == "web_search_result" {
-            let text = |member: &Option<Text<'_>>| member.as_deref().unwrap_or_default().to_owned();
+            out.push_str(&error_text(code));
+        } else if block_kind(block) == "web_search_result" {
+            let text =
+                |member: &Option<GoString<'_>>| member.as_deref().unwrap_or_default().to_owned();
             out.push_str(&format!("- {}: {}\n", text(&block.title), text(&block.url)));
         }
     }

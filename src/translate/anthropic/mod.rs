@@ -22,7 +22,7 @@ use serde_json::{Map, Value};
 
 use crate::api::anthropic::request::{MessagesRequest, Tool};
 use crate::api::ollama::decode;
-use crate::api::ollama::decode::{Text, said};
+use crate::api::ollama::decode::{GoString, non_empty};
 use crate::api::ollama::request::{ChatRequest, FunctionDefinition, Tool as OllamaTool};
 use crate::api::ollama::schema::Schema;
 use crate::api::openai::request as openai;
@@ -32,54 +32,54 @@ use crate::error::{Error, Result};
 use crate::translate::{chat, think};
 
 /// What an image counts for in an estimate: about what Anthropic says of a large one.
-const IMAGE_TOKENS: u64 = 1600;
+const TOKENS_PER_IMAGE: u64 = 1600;
 
 /// Characters in a token, roughly (ollama-api.md 15.4).
-const TOKEN_CHARACTERS: u64 = 4;
+const CHARS_PER_TOKEN: u64 = 4;
 
 /// Refuses a request without what each must have, in Ollama's order (15.1). Only an answer has a
 /// limit: a count needs none.
 ///
 /// # Errors
 /// [`Error::InvalidRequest`].
-pub fn check(request: &MessagesRequest<'_>, needs_limit: bool) -> Result<()> {
+pub fn validate(request: &MessagesRequest<'_>, needs_limit: bool) -> Result<()> {
     if request.model.as_deref().is_none_or(|name| name.trim().is_empty()) {
-        return Err(Error::invalid("model is required"));
+        return Err(Error::invalid_request("model is required"));
     }
     if needs_limit && request.max_tokens.is_none_or(|limit| limit.0 <= 0) {
-        return Err(Error::invalid("max_tokens is required and must be positive"));
+        return Err(Error::invalid_request("max_tokens is required and must be positive"));
     }
     if request.messages.as_ref().is_none_or(Vec::is_empty) {
-        return Err(no_messages());
+        return Err(missing_messages_error());
     }
     // What was said before is only there if the client sends it.
     if request.thread.as_ref().is_some_and(|thread| thread["type"] == "continue") {
         let feature =
             "\"thread\" is not supported: no conversation is kept here, send all its messages";
-        return Err(Error::Unsupported { feature: feature.into() });
+        return Err(Error::Unsupported { reason: feature.into() });
     }
     Ok(())
 }
 
-fn no_messages() -> Error {
-    Error::invalid("messages is required")
+fn missing_messages_error() -> Error {
+    Error::invalid_request("messages is required")
 }
 
-/// What `/api/chat` would have been asked. A request that [`check`] refuses may give anything.
+/// What `/api/chat` would have been asked. A request that [`validate`] refuses may give anything.
 ///
 /// # Errors
 /// [`Error::InvalidRequest`] for a block or a schema that is none.
 pub fn to_ollama<'a>(request: &'a MessagesRequest<'a>) -> Result<ChatRequest<'a>> {
-    let messages = messages::messages(request)?;
-    let tools = request.tools.iter().flatten().filter(|tool| !is_run_by_server(tool));
-    let tools = tools.map(definition).collect::<Result<Vec<_>>>()?;
+    let messages = messages::to_ollama_messages(request)?;
+    let tools = request.tools.iter().flatten().filter(|tool| !is_server_tool(tool));
+    let tools = tools.map(to_tool).collect::<Result<Vec<_>>>()?;
     Ok(ChatRequest {
         model: request.model.clone(),
         messages: Some(messages),
         tools: Some(tools),
-        options: Some(options(request)),
+        options: Some(to_options(request)),
         stream: Some(request.stream.unwrap_or(false)),
-        think: think(request),
+        think: to_think(request),
         ..ChatRequest::default()
     })
 }
@@ -96,14 +96,14 @@ pub fn to_openai<'a>(
     profile: &Profile,
 ) -> Result<openai::ChatRequest<'a>> {
     let mut upstream = chat::to_openai(chat, model, profile)?;
-    upstream.tool_choice = tool_choice(request, &upstream.tools);
+    upstream.tool_choice = to_tool_choice(request, &upstream.tools);
     Ok(upstream)
 }
 
 /// About how many tokens a prompt has: a quarter of its characters, at least 1, and a fixed number
 /// for each image.
 #[must_use]
-pub fn estimate(chat: &ChatRequest<'_>) -> u64 {
+pub fn estimate_tokens(chat: &ChatRequest<'_>) -> u64 {
     let length = |text: Option<&str>| text.map_or(0, |text| text.chars().count());
     let mut characters = 0;
     let mut images = 0;
@@ -120,20 +120,20 @@ pub fn estimate(chat: &ChatRequest<'_>) -> u64 {
         characters += length(function.name.as_deref()) + length(parameters);
         characters += length(function.description.as_deref());
     }
-    (characters as u64 / TOKEN_CHARACTERS).max(1) + images * IMAGE_TOKENS
+    (characters as u64 / CHARS_PER_TOKEN).max(1) + images * TOKENS_PER_IMAGE
 }
 
 /// Whether a tool is the search that Ollama runs itself, against a cloud that is off here (15.5).
-fn is_run_by_server(tool: &Tool<'_>) -> bool {
+fn is_server_tool(tool: &Tool<'_>) -> bool {
     tool.kind.as_deref().is_some_and(|kind| kind.starts_with("web_search"))
 }
 
-fn definition<'a>(tool: &'a Tool<'a>) -> Result<OllamaTool<'a>> {
+fn to_tool<'a>(tool: &'a Tool<'a>) -> Result<OllamaTool<'a>> {
     let parameters = tool.input_schema.map(|schema| {
         decode::parse::<Option<Schema<'_>>>(schema.get(), "ToolFunctionParameters").map_err(
             |error| {
                 let name = tool.name.as_deref().unwrap_or_default();
-                Error::invalid(format!(
+                Error::invalid_request(format!(
                     "invalid input_schema for tool {name:?}: {}",
                     error.message()
                 ))
@@ -148,8 +148,8 @@ fn definition<'a>(tool: &'a Tool<'a>) -> Result<OllamaTool<'a>> {
     Ok(OllamaTool { function: Some(function) })
 }
 
-fn options(request: &MessagesRequest<'_>) -> Map<String, Value> {
-    let float = |float: &crate::api::anthropic::request::Float| Value::Number(float.0.clone());
+fn to_options(request: &MessagesRequest<'_>) -> Map<String, Value> {
+    let float = |float: &crate::api::anthropic::request::GoFloat| Value::Number(float.0.clone());
     let stop = request.stop_sequences.as_ref();
     let stop = stop.map(|stop| stop.iter().map(|text| Value::from(&**text)).collect());
     let named = [
@@ -165,7 +165,7 @@ fn options(request: &MessagesRequest<'_>) -> Map<String, Value> {
 }
 
 /// Whether to think, and how much (15.1).
-fn think(request: &MessagesRequest<'_>) -> Option<Value> {
+fn to_think(request: &MessagesRequest<'_>) -> Option<Value> {
     match request.thinking.as_ref().and_then(|thinking| thinking.kind.as_deref()) {
         Some("enabled") => return Some(true.into()),
         Some("disabled") => return Some(false.into()),
@@ -174,13 +174,13 @@ fn think(request: &MessagesRequest<'_>) -> Option<Value> {
     let effort = request.output_config.as_ref().and_then(|config| config.effort.as_deref());
     match effort? {
         "xhigh" => Some("high".into()),
-        effort => Some(effort.into()).filter(|level| think::read(Some(level)).is_ok()),
+        effort => Some(effort.into()).filter(|level| think::parse(Some(level)).is_ok()),
     }
 }
 
 /// Which tools are to be called. Without tools, or for one that is not among them, upstreams refuse
 /// to be told.
-fn tool_choice<'a>(
+fn to_tool_choice<'a>(
     request: &'a MessagesRequest<'a>,
     tools: &[openai::Tool<'_>],
 ) -> Option<ToolChoice<'a>> {
@@ -189,7 +189,7 @@ fn tool_choice<'a>(
         "any" => Some(ToolChoice::Mode("required")),
         "none" => Some(ToolChoice::Mode("none")),
         "tool" => {
-            let name = said(choice.name.as_deref())?;
+            let name = non_empty(choice.name.as_deref())?;
             let known = tools.iter().any(|tool| tool.function.name == name);
             known.then(|| ToolChoice::function(name))
         }
@@ -198,10 +198,10 @@ fn tool_choice<'a>(
 }
 
 /// A text out of several, without anything between them.
-fn joined<'a>(texts: &[&'a str]) -> Option<Text<'a>> {
+fn concat_texts<'a>(texts: &[&'a str]) -> Option<GoString<'a>> {
     match texts {
         [] => None,
-        [text] => Some(Text((*text).into())),
-        texts => Some(Text(texts.concat().into())),
+        [text] => Some(GoString((*text).into())),
+        texts => Some(GoString(texts.concat().into())),
     }
 }

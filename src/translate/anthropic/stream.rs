@@ -10,18 +10,20 @@
 
 use serde_json::value::RawValue;
 
-use crate::api::anthropic::response::{Block, Delta as Added, Ending, Event, Message, Usage};
+use crate::api::anthropic::response::{
+    ContentBlock, ContentDelta as Added, Message, MessageDelta, StreamEvent, Usage,
+};
 use crate::api::wire::ndjson;
-use crate::models::model::sha256;
-use crate::translate::stream::{Delta, Encoder, Outcome};
-use crate::translate::tool_calls::Call;
+use crate::models::model::sha256_hex;
+use crate::translate::stream::{Completion, Delta, Encoder};
+use crate::translate::tool_calls::CompleteToolCall;
 
 /// Hex digits of a message's id.
 const ID_DIGITS: usize = 24;
 
 /// What the open block holds. Calls are closed where they are opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Open {
+enum BlockKind {
     Thinking,
     Text,
 }
@@ -33,13 +35,13 @@ pub struct MessageEncoder<'a> {
     id: String,
     /// About how many tokens the prompt has, for as long as nobody counted.
     estimate: u64,
-    begun: bool,
-    open: Option<Open>,
+    has_started: bool,
+    open_block: Option<BlockKind>,
     /// How many blocks were closed: the place of the open one, or of the next.
-    index: usize,
-    has_thought: bool,
+    block_index: usize,
+    has_thinking: bool,
     /// The ids of the calls that were shown.
-    called: Vec<String>,
+    call_ids: Vec<String>,
 }
 
 impl<'a> MessageEncoder<'a> {
@@ -49,19 +51,19 @@ impl<'a> MessageEncoder<'a> {
     pub fn new(model: &'a str, seed: &str, estimate: u64) -> Self {
         Self {
             model,
-            id: format!("msg_{}", &sha256(seed.as_bytes())[..ID_DIGITS]),
+            id: format!("msg_{}", &sha256_hex(seed.as_bytes())[..ID_DIGITS]),
             estimate,
-            begun: false,
-            open: None,
-            index: 0,
-            has_thought: false,
-            called: Vec::new(),
+            has_started: false,
+            open_block: None,
+            block_index: 0,
+            has_thinking: false,
+            call_ids: Vec::new(),
         }
     }
 
-    fn message<'b>(
+    fn build_message<'b>(
         &'b self,
-        content: Vec<Block<'b>>,
+        content: Vec<ContentBlock<'b>>,
         stop_reason: Option<&'static str>,
         usage: Usage,
     ) -> Message<'b> {
@@ -70,7 +72,7 @@ impl<'a> MessageEncoder<'a> {
     }
 
     /// The upstream's counts; what it does not tell of the prompt stays an estimate.
-    fn usage(&self, outcome: &Outcome) -> Usage {
+    fn usage(&self, outcome: &Completion) -> Usage {
         let input = match outcome.metrics.prompt_eval_count {
             0 => self.estimate,
             counted => counted,
@@ -79,95 +81,104 @@ impl<'a> MessageEncoder<'a> {
     }
 
     /// Begins the message, once.
-    fn begin(&mut self, out: &mut Vec<u8>) {
-        if !std::mem::replace(&mut self.begun, true) {
+    fn start_message(&mut self, out: &mut Vec<u8>) {
+        if !std::mem::replace(&mut self.has_started, true) {
             let usage = Usage { input_tokens: self.estimate, output_tokens: 0 };
-            let message = self.message(Vec::new(), None, usage);
-            append(out, &Event::MessageStart { message });
+            let message = self.build_message(Vec::new(), None, usage);
+            write_event(out, &StreamEvent::MessageStart { message });
         }
     }
 
     /// Adds to the open block, after opening one where another kind is open or none.
-    fn add(&mut self, out: &mut Vec<u8>, kind: Open, text: &str) {
+    fn append_text(&mut self, out: &mut Vec<u8>, kind: BlockKind, text: &str) {
         if text.is_empty() {
             return;
         }
-        if self.open != Some(kind) {
-            if kind == Open::Thinking && std::mem::replace(&mut self.has_thought, true) {
+        if self.open_block != Some(kind) {
+            if kind == BlockKind::Thinking && std::mem::replace(&mut self.has_thinking, true) {
                 return;
             }
-            self.close(out);
+            self.close_block(out);
             let content_block = match kind {
-                Open::Thinking => Block::Thinking { thinking: "" },
-                Open::Text => Block::Text { text: "" },
+                BlockKind::Thinking => ContentBlock::Thinking { thinking: "" },
+                BlockKind::Text => ContentBlock::Text { text: "" },
             };
-            append(out, &Event::ContentBlockStart { index: self.index, content_block });
-            self.open = Some(kind);
+            write_event(
+                out,
+                &StreamEvent::ContentBlockStart { index: self.block_index, content_block },
+            );
+            self.open_block = Some(kind);
         }
         let delta = match kind {
-            Open::Thinking => Added::ThinkingDelta { thinking: text },
-            Open::Text => Added::TextDelta { text },
+            BlockKind::Thinking => Added::ThinkingDelta { thinking: text },
+            BlockKind::Text => Added::TextDelta { text },
         };
-        append(out, &Event::ContentBlockDelta { index: self.index, delta });
+        write_event(out, &StreamEvent::ContentBlockDelta { index: self.block_index, delta });
     }
 
     /// Shows a call, unless one of its id was shown.
-    fn call(&mut self, out: &mut Vec<u8>, call: &Call) {
-        if self.called.contains(&call.id) {
+    fn write_call(&mut self, out: &mut Vec<u8>, call: &CompleteToolCall) {
+        if self.call_ids.contains(&call.id) {
             return;
         }
-        self.close(out);
-        let index = self.index;
+        self.close_block(out);
+        let index = self.block_index;
         let (id, name) = (call.id.as_str(), call.name.as_str());
-        let content_block = Block::ToolUse { id, name, input: no_input() };
-        append(out, &Event::ContentBlockStart { index, content_block });
+        let content_block = ContentBlock::ToolUse { id, name, input: empty_object() };
+        write_event(out, &StreamEvent::ContentBlockStart { index, content_block });
         let delta = Added::InputJsonDelta { partial_json: &call.arguments };
-        append(out, &Event::ContentBlockDelta { index, delta });
-        append(out, &Event::ContentBlockStop { index });
-        self.index += 1;
-        self.called.push(call.id.clone());
+        write_event(out, &StreamEvent::ContentBlockDelta { index, delta });
+        write_event(out, &StreamEvent::ContentBlockStop { index });
+        self.block_index += 1;
+        self.call_ids.push(call.id.clone());
     }
 
-    fn close(&mut self, out: &mut Vec<u8>) {
-        if self.open.take().is_some() {
-            append(out, &Event::ContentBlockStop { index: self.index });
-            self.index += 1;
+    fn close_block(&mut self, out: &mut Vec<u8>) {
+        if self.open_block.take().is_some() {
+            write_event(out, &StreamEvent::ContentBlockStop { index: self.block_index });
+            self.block_index += 1;
         }
     }
 }
 
 impl Encoder for MessageEncoder<'_> {
-    const EVENTS: bool = true;
+    const IS_SSE: bool = true;
 
-    fn delta(&mut self, out: &mut Vec<u8>, _: &str, delta: &Delta<'_>) {
-        self.begin(out);
-        self.add(out, Open::Thinking, &delta.thinking);
-        self.add(out, Open::Text, &delta.content);
-        delta.calls.iter().for_each(|call| self.call(out, call));
+    fn encode_delta(&mut self, out: &mut Vec<u8>, _: &str, delta: &Delta<'_>) {
+        self.start_message(out);
+        self.append_text(out, BlockKind::Thinking, &delta.thinking);
+        self.append_text(out, BlockKind::Text, &delta.content);
+        delta.calls.iter().for_each(|call| self.write_call(out, call));
     }
 
-    fn last(&mut self, out: &mut Vec<u8>, created_at: &str, rest: &Delta<'_>, outcome: &Outcome) {
-        self.delta(out, created_at, rest);
-        self.close(out);
-        let stop_reason = stop_reason(outcome, !self.called.is_empty());
-        let (delta, usage) = (Ending { stop_reason }, self.usage(outcome));
-        append(out, &Event::MessageDelta { delta, usage });
-        append(out, &Event::MessageStop);
+    fn encode_final(
+        &mut self,
+        out: &mut Vec<u8>,
+        created_at: &str,
+        rest: &Delta<'_>,
+        outcome: &Completion,
+    ) {
+        self.encode_delta(out, created_at, rest);
+        self.close_block(out);
+        let stop_reason = stop_reason(outcome, !self.call_ids.is_empty());
+        let (delta, usage) = (MessageDelta { stop_reason }, self.usage(outcome));
+        write_event(out, &StreamEvent::MessageDelta { delta, usage });
+        write_event(out, &StreamEvent::MessageStop);
     }
 
-    fn whole(&mut self, out: &mut Vec<u8>, _: &str, rest: &Delta<'_>, outcome: &Outcome) {
+    fn encode_whole(&mut self, out: &mut Vec<u8>, _: &str, rest: &Delta<'_>, outcome: &Completion) {
         let (thinking, text) = (rest.thinking.as_ref(), rest.content.as_ref());
-        let thinking = (!thinking.is_empty()).then_some(Block::Thinking { thinking });
-        let text = (!text.is_empty()).then_some(Block::Text { text });
-        let content = thinking.into_iter().chain(text).chain(rest.calls.iter().map(tool_use));
+        let thinking = (!thinking.is_empty()).then_some(ContentBlock::Thinking { thinking });
+        let text = (!text.is_empty()).then_some(ContentBlock::Text { text });
+        let content = thinking.into_iter().chain(text).chain(rest.calls.iter().map(to_tool_use));
         let stop_reason = Some(stop_reason(outcome, !rest.calls.is_empty()));
-        let message = self.message(content.collect(), stop_reason, self.usage(outcome));
+        let message = self.build_message(content.collect(), stop_reason, self.usage(outcome));
         ndjson::append(out, &message);
     }
 }
 
 /// Which stop string ended an answer is not told by upstreams, so that it ends its turn.
-fn stop_reason(outcome: &Outcome, calls: bool) -> &'static str {
+fn stop_reason(outcome: &Completion, calls: bool) -> &'static str {
     match outcome.done_reason {
         _ if calls => "tool_use",
         "length" => "max_tokens",
@@ -175,19 +186,19 @@ fn stop_reason(outcome: &Outcome, calls: bool) -> &'static str {
     }
 }
 
-fn tool_use(call: &Call) -> Block<'_> {
+fn to_tool_use(call: &CompleteToolCall) -> ContentBlock<'_> {
     // The arguments were checked when the call became whole.
-    let input = serde_json::from_str(&call.arguments).unwrap_or(no_input());
-    Block::ToolUse { id: &call.id, name: &call.name, input }
+    let input = serde_json::from_str(&call.arguments).unwrap_or(empty_object());
+    ContentBlock::ToolUse { id: &call.id, name: &call.name, input }
 }
 
 /// An object without members.
-fn no_input() -> &'static RawValue {
+fn empty_object() -> &'static RawValue {
     serde_json::from_str("{}").expect("valid JSON")
 }
 
 /// Appends an event with the blank line that ends it.
-fn append(out: &mut Vec<u8>, event: &Event<'_>) {
+fn write_event(out: &mut Vec<u8>, event: &StreamEvent<'_>) {
     out.extend_from_slice(b"event: ");
     out.extend_from_slice(event.name().as_bytes());
     out.extend_from_slice(b"\ndata: ");

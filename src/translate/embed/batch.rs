@@ -6,16 +6,16 @@
 
 use std::borrow::Cow;
 
-use super::{PHYSICAL_BATCH, is_too_long, told};
+use super::{PHYSICAL_BATCH_TEXT, is_too_long, status_and_text};
 use crate::error::Error;
 
 /// How many bytes the inputs of one request may have together: some 250,000 tokens, where OpenAI
 /// takes 300,000 (openai-wire.md 7.2).
-const MOST_BYTES: usize = 750_000;
+const MAX_BATCH_BYTES: usize = 750_000;
 
 /// What one request may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
+pub struct BatchBounds {
     /// Inputs.
     pub items: usize,
     /// Bytes of all of them, at three to a token.
@@ -24,27 +24,27 @@ pub struct Bounds {
 
 /// Of what there was too much in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum BatchRejection {
     /// Inputs.
     Items,
     /// Tokens, or bytes.
     Size,
 }
 
-impl Bounds {
+impl BatchBounds {
     /// What a family's requests may hold, of which only the number of inputs is known.
     #[must_use]
-    pub fn of_items(items: usize) -> Self {
-        Self { items, bytes: MOST_BYTES }
+    pub fn with_max_items(items: usize) -> Self {
+        Self { items, bytes: MAX_BATCH_BYTES }
     }
 
     /// How many of `inputs`, from the first on, go into one request: no more than fit, and at least
     /// one.
     #[must_use]
-    pub fn count(self, inputs: &[Cow<'_, str>]) -> usize {
+    pub fn count_fitting(self, inputs: &[Cow<'_, str>]) -> usize {
         let mut bytes = 0_usize;
         let fitting = inputs.iter().take_while(|input| {
-            bytes = bytes.saturating_add(size(input));
+            bytes = bytes.saturating_add(input_bytes(input));
             bytes <= self.bytes
         });
         fitting.take(self.items).count().max(1)
@@ -52,37 +52,38 @@ impl Bounds {
 
     /// The bounds after a batch was refused: half of what that had too much of.
     #[must_use]
-    pub fn halved(self, refusal: Refusal, refused: &[Cow<'_, str>]) -> Self {
+    pub fn halve(self, refusal: BatchRejection, rejected: &[Cow<'_, str>]) -> Self {
         match refusal {
-            Refusal::Items => Self { items: refused.len() / 2, ..self },
-            Refusal::Size => {
-                Self { bytes: refused.iter().map(|input| size(input)).sum::<usize>() / 2, ..self }
-            }
+            BatchRejection::Items => Self { items: rejected.len() / 2, ..self },
+            BatchRejection::Size => Self {
+                bytes: rejected.iter().map(|input| input_bytes(input)).sum::<usize>() / 2,
+                ..self
+            },
         }
     }
 }
 
 /// The bytes of an input; an empty one is sent as a blank.
-fn size(input: &str) -> usize {
+fn input_bytes(input: &str) -> usize {
     input.len().max(1)
 }
 
 /// Whether a request had too many inputs, or too many tokens in all, so that a smaller one may
 /// succeed.
 #[must_use]
-pub fn refusal(error: &Error) -> Option<Refusal> {
-    let (status, text) = told(error)?;
+pub fn classify_rejection(error: &Error) -> Option<BatchRejection> {
+    let (status, text) = status_and_text(error)?;
     let says = |known: &[&str]| known.iter().any(|known| text.contains(known));
     // llama.cpp speaks of its batch size when a single input does not fit.
-    if text.contains(PHYSICAL_BATCH) {
+    if text.contains(PHYSICAL_BATCH_TEXT) {
         None
     } else if says(&["batch size", "in one batch"]) {
-        Some(Refusal::Items)
+        Some(BatchRejection::Items)
     } else if says(&["max_tokens_per_request", "tokens per request"]) {
-        Some(Refusal::Size)
+        Some(BatchRejection::Size)
     } else {
         // Of one input that is too long a smaller batch would get rid, but not of the fault.
-        (status == 413 && !is_too_long(error)).then_some(Refusal::Size)
+        (status == 413 && !is_too_long(error)).then_some(BatchRejection::Size)
     }
 }
 
@@ -97,47 +98,48 @@ mod tests {
     #[test]
     fn a_batch_has_a_bound_on_items_and_on_bytes() {
         let check = |lengths: &[usize], most: usize, expected: usize| {
-            let count = Bounds::of_items(most).count(&texts(lengths));
+            let count = BatchBounds::with_max_items(most).count_fitting(&texts(lengths));
             assert_eq!(count, expected, "{lengths:?} {most}");
         };
         check(&[1, 1, 1], 256, 3);
         check(&[1, 1, 1], 2, 2);
         check(&[1, 1, 1], 1, 1);
-        check(&[MOST_BYTES - 1, 0, 1], 256, 2);
-        check(&[MOST_BYTES + 1, 1], 256, 1);
-        check(&[MOST_BYTES / 2, MOST_BYTES / 2, 1], 256, 2);
+        check(&[MAX_BATCH_BYTES - 1, 0, 1], 256, 2);
+        check(&[MAX_BATCH_BYTES + 1, 1], 256, 1);
+        check(&[MAX_BATCH_BYTES / 2, MAX_BATCH_BYTES / 2, 1], 256, 2);
         check(&[1], 0, 1);
     }
 
     #[test]
     fn every_refusal_makes_the_next_batch_smaller() {
-        for refusal in [Refusal::Items, Refusal::Size] {
+        for refusal in [BatchRejection::Items, BatchRejection::Size] {
             for lengths in [&[0, 0, 0][..], &[5, 1, 900_000], &[1; 300], &[900_000, 1], &[0; 2]] {
                 let texts = texts(lengths);
-                let mut bounds = Bounds::of_items(256);
-                let mut count = bounds.count(&texts);
+                let mut bounds = BatchBounds::with_max_items(256);
+                let mut count = bounds.count_fitting(&texts);
                 while count > 1 {
-                    bounds = bounds.halved(refusal, &texts[..count]);
-                    let next = bounds.count(&texts);
+                    bounds = bounds.halve(refusal, &texts[..count]);
+                    let next = bounds.count_fitting(&texts);
                     assert!(next < count, "{refusal:?} {lengths:?}: {count}, then {next}");
                     count = next;
                 }
             }
         }
-        let halved = |refusal| Bounds::of_items(256).halved(refusal, &texts(&[10, 20, 30, 40]));
-        assert_eq!(halved(Refusal::Items), Bounds { items: 2, bytes: MOST_BYTES });
-        assert_eq!(halved(Refusal::Size), Bounds { items: 256, bytes: 50 });
+        let halved =
+            |refusal| BatchBounds::with_max_items(256).halve(refusal, &texts(&[10, 20, 30, 40]));
+        assert_eq!(halved(BatchRejection::Items), BatchBounds { items: 2, bytes: MAX_BATCH_BYTES });
+        assert_eq!(halved(BatchRejection::Size), BatchBounds { items: 256, bytes: 50 });
     }
 
     #[test]
     fn a_batch_that_is_too_large_is_told_from_other_errors() {
-        let check = |status, message: &str, expected: Option<Refusal>| {
+        let check = |status, message: &str, expected: Option<BatchRejection>| {
             let message = message.to_owned();
             let retry = crate::error::Retry::Never;
             let error = Error::UpstreamStatus { status, message, retry };
-            assert_eq!(refusal(&error), expected, "{error}");
+            assert_eq!(classify_rejection(&error), expected, "{error}");
         };
-        let (items, size) = (Some(Refusal::Items), Some(Refusal::Size));
+        let (items, size) = (Some(BatchRejection::Items), Some(BatchRejection::Size));
         check(400, "Requested 313102 tokens, max 300000 tokens per request", size);
         check(
             400,
@@ -158,7 +160,7 @@ mod tests {
         check(400, "This model's maximum context length is 8192 tokens", None);
         check(429, "Rate limit reached", None);
         let in_band = Error::UpstreamInBand { status: 400, message: "Batch size 3".into() };
-        assert_eq!(refusal(&in_band), items);
-        assert_eq!(refusal(&Error::UpstreamClosed), None);
+        assert_eq!(classify_rejection(&in_band), items);
+        assert_eq!(classify_rejection(&Error::IncompleteStream), None);
     }
 }

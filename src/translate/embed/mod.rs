@@ -1,6 +1,6 @@
 //! `/api/embed` and `/api/embeddings` to `embeddings`, and back (ollama-api.md 10, openai-wire.md 7).
 //!
-//! An [`Answer`] is made while the upstream's answers arrive, batch after batch. Bodies of which all
+//! An [`EmbedResponseBuilder`] is made while the upstream's answers arrive, batch after batch. Bodies of which all
 //! vectors stay as they are are kept, and not copied; no more than one vector at a time is held as
 //! numbers. Pure; nothing here knows how often the upstream is asked.
 
@@ -15,28 +15,28 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-pub use self::batch::{Bounds, Refusal, refusal};
-pub use self::pieces::Whole;
-use self::skeleton::{List, Outline};
-use self::vector::{Form, Writer};
+pub use self::batch::{BatchBounds, BatchRejection, classify_rejection};
+pub use self::pieces::Pieces;
+use self::skeleton::{NumberList, Skeleton};
+use self::vector::{VectorFormat, VectorWriter};
 use crate::api::ollama::response::EmbedMetrics;
-use crate::api::openai::embeddings::{Embedding, Embeddings};
+use crate::api::openai::embeddings::{Embedding, EmbeddingsResponse};
 use crate::api::openai::request::EmbeddingRequest;
 use crate::api::wire::ndjson;
 use crate::backends::errors;
-use crate::backends::errors::Details;
+use crate::backends::errors::ErrorDetails;
 use crate::error::{Error, Result};
 
 /// What llama.cpp says of an input that does not fit its physical batch.
-const PHYSICAL_BATCH: &str = "too large to process";
+const PHYSICAL_BATCH_TEXT: &str = "too large to process";
 
 /// Reads `input`: nothing, one text or many.
 ///
 /// # Errors
 /// [`Error::InvalidRequest`] for anything but a string and a list of strings.
-pub fn inputs(input: Option<&RawValue>) -> Result<Vec<Cow<'_, str>>> {
+pub fn parse_inputs(input: Option<&RawValue>) -> Result<Vec<Cow<'_, str>>> {
     let Some(raw) = input else { return Ok(Vec::new()) };
-    let invalid = |_| Error::invalid("invalid input type");
+    let invalid = |_| Error::invalid_request("invalid input type");
     match raw.get().as_bytes().first() {
         Some(b'n') => Ok(Vec::new()),
         Some(b'"') => {
@@ -50,14 +50,14 @@ pub fn inputs(input: Option<&RawValue>) -> Result<Vec<Cow<'_, str>>> {
 /// Whether an input was longer than the model's context.
 #[must_use]
 pub fn is_too_long(error: &Error) -> bool {
-    let Some((_, message)) = told(error) else { return false };
-    message.contains(PHYSICAL_BATCH)
+    let Some((_, message)) = status_and_text(error) else { return false };
+    message.contains(PHYSICAL_BATCH_TEXT)
         || message.contains("must have less than")
-        || errors::is_context_overflow(&Details { message, ..Details::default() })
+        || errors::is_context_overflow(&ErrorDetails { message, ..ErrorDetails::default() })
 }
 
 /// Status and text of an upstream's error, the text in lower case.
-fn told(error: &Error) -> Option<(u16, String)> {
+fn status_and_text(error: &Error) -> Option<(u16, String)> {
     match error {
         Error::UpstreamStatus { status, message, .. }
         | Error::UpstreamInBand { status, message } => Some((*status, message.to_lowercase())),
@@ -76,32 +76,32 @@ pub fn to_openai<'a>(model: &'a str, inputs: Vec<Cow<'a, str>>) -> EmbeddingRequ
 }
 
 /// The answer of one of the two routes, written as the vectors come.
-pub struct Answer {
+pub struct EmbedResponseBuilder {
     /// All but the vectors that are passed on.
-    out: Whole,
-    writer: Writer,
-    form: Form,
-    count: usize,
+    out: Pieces,
+    writer: VectorWriter,
+    format: VectorFormat,
+    vector_count: usize,
 }
 
-impl Answer {
+impl EmbedResponseBuilder {
     /// The beginning of an answer of `/api/embed`, which names the model and may cut each vector.
     #[must_use]
-    pub fn embed(model: &str, dimensions: Option<i64>) -> Self {
+    pub fn for_embed(model: &str, dimensions: Option<i64>) -> Self {
         let mut out = br#"{"model":"#.to_vec();
         ndjson::append(&mut out, &model);
         out.extend_from_slice(br#","embeddings":["#);
-        Self::begun(out, Form::Unit { dimensions })
+        Self::with_prefix(out, VectorFormat::Unit { dimensions })
     }
 
     /// The beginning of an answer of `/api/embeddings`.
     #[must_use]
-    pub fn embeddings() -> Self {
-        Self::begun(br#"{"embedding":"#.to_vec(), Form::Raw)
+    pub fn for_embeddings() -> Self {
+        Self::with_prefix(br#"{"embedding":"#.to_vec(), VectorFormat::Raw)
     }
 
-    fn begun(out: Vec<u8>, form: Form) -> Self {
-        Self { out: Whole::new(out), writer: Writer::default(), form, count: 0 }
+    fn with_prefix(out: Vec<u8>, format: VectorFormat) -> Self {
+        Self { out: Pieces::new(out), writer: VectorWriter::default(), format, vector_count: 0 }
     }
 
     /// Adds the vectors of an upstream's whole answer to a request with so many inputs, in the order
@@ -111,75 +111,75 @@ impl Answer {
     /// The error that came in place of vectors, [`Error::UpstreamProtocol`] for what is no answer to
     /// that request, and Ollama's sentence for numbers that are none. What was written then makes no
     /// answer.
-    pub fn add(&mut self, text: String, inputs: usize) -> Result<Option<u64>> {
-        let Some(outline) = Outline::of(&text) else { return self.add_read(&text, inputs) };
-        let Some(answer) = outline.read() else { return self.add_read(&text, inputs) };
-        let vectors = in_order(answer.data, inputs)?;
-        let lists: Option<Vec<&List>> =
-            vectors.iter().map(|vector| outline.list(vector.get())).collect();
-        let Some(lists) = lists else { return self.add_read(&text, inputs) };
+    pub fn add_response(&mut self, text: String, inputs: usize) -> Result<Option<u64>> {
+        let Some(outline) = Skeleton::extract(&text) else { return self.add_parsed(&text, inputs) };
+        let Some(answer) = outline.parse() else { return self.add_parsed(&text, inputs) };
+        let vectors = sort_by_index(answer.data, inputs)?;
+        let lists: Option<Vec<&NumberList>> =
+            vectors.iter().map(|vector| outline.find_list(vector.get())).collect();
+        let Some(lists) = lists else { return self.add_parsed(&text, inputs) };
         let tokens = answer.usage.and_then(|usage| usage.prompt_tokens);
-        let passes = |list: &List| self.form.passes(&list.glance);
-        let all_pass = lists.iter().all(|list| !list.glance.has_blanks && passes(list));
-        let digits: usize = lists.iter().map(|list| list.place.len()).sum();
+        let passes = |list: &NumberList| self.format.accepts_unchanged(&list.scan);
+        let all_pass = lists.iter().all(|list| !list.scan.has_blanks && passes(list));
+        let digits: usize = lists.iter().map(|list| list.range.len()).sum();
         if all_pass && digits >= text.len() / 4 * 3 {
             for list in &lists {
-                self.separate();
-                self.out.pass(list.place.clone());
-                self.count += 1;
+                self.push_separator();
+                self.out.push_slice(list.range.clone());
+                self.vector_count += 1;
             }
-            self.out.keep(text);
+            self.out.push_body(text);
             return Ok(tokens);
         }
-        self.out.text.reserve(digits + lists.len());
+        self.out.written.reserve(digits + lists.len());
         for list in lists {
-            self.separate();
-            let (out, vector) = (&mut self.out.text, &text[list.place.clone()]);
-            if self.form.passes(&list.glance) {
+            self.push_separator();
+            let (out, vector) = (&mut self.out.written, &text[list.range.clone()]);
+            if self.format.accepts_unchanged(&list.scan) {
                 out.extend(vector.split_ascii_whitespace().flat_map(str::bytes));
             } else {
-                self.writer.append(out, vector, self.form)?;
+                self.writer.append(out, vector, self.format)?;
             }
-            self.count += 1;
+            self.vector_count += 1;
         }
         Ok(tokens)
     }
 
-    /// As [`Answer::add`], for what is not the usual.
-    fn add_read(&mut self, text: &str, inputs: usize) -> Result<Option<u64>> {
-        let answer = self.read(text)?;
-        let vectors = in_order(answer.data, inputs)?;
-        self.out.text.reserve(vectors.iter().map(|vector| vector.get().len() + 1).sum());
+    /// As [`EmbedResponseBuilder::add_response`], for what is not the usual.
+    fn add_parsed(&mut self, text: &str, inputs: usize) -> Result<Option<u64>> {
+        let answer = self.parse_response(text)?;
+        let vectors = sort_by_index(answer.data, inputs)?;
+        self.out.written.reserve(vectors.iter().map(|vector| vector.get().len() + 1).sum());
         for vector in vectors {
-            self.separate();
-            self.writer.append(&mut self.out.text, vector.get(), self.form)?;
-            self.count += 1;
+            self.push_separator();
+            self.writer.append(&mut self.out.written, vector.get(), self.format)?;
+            self.vector_count += 1;
         }
         Ok(answer.usage.and_then(|usage| usage.prompt_tokens))
     }
 
-    fn separate(&mut self) {
-        if self.count > 0 {
-            self.out.text.push(b',');
+    fn push_separator(&mut self) {
+        if self.vector_count > 0 {
+            self.out.written.push(b',');
         }
     }
 
     /// How many vectors there are so far.
     #[must_use]
-    pub fn count(&self) -> usize {
-        self.count
+    pub fn vector_count(&self) -> usize {
+        self.vector_count
     }
 
     /// The whole answer. Only that of `/api/embed` has counters, and only where something was
     /// embedded.
     #[must_use]
-    pub fn finish(self, metrics: Option<EmbedMetrics>) -> Whole {
-        let Self { out: mut whole, form, count, .. } = self;
-        let out = &mut whole.text;
+    pub fn finish(self, metrics: Option<EmbedMetrics>) -> Pieces {
+        let Self { out: mut whole, format: form, vector_count: count, .. } = self;
+        let out = &mut whole.written;
         match form {
-            Form::Unit { .. } => out.push(b']'),
-            Form::Raw if count == 0 => out.extend_from_slice(b"[]"),
-            Form::Raw => {}
+            VectorFormat::Unit { .. } => out.push(b']'),
+            VectorFormat::Raw if count == 0 => out.extend_from_slice(b"[]"),
+            VectorFormat::Raw => {}
         }
         match metrics {
             Some(metrics) => {
@@ -193,31 +193,34 @@ impl Answer {
         whole
     }
 
-    fn read<'a>(&self, text: &'a str) -> Result<Embeddings<'a>> {
-        let parsed = serde_json::from_str::<Embeddings<'_>>(text);
+    fn parse_response<'a>(&self, text: &'a str) -> Result<EmbeddingsResponse<'a>> {
+        let parsed = serde_json::from_str::<EmbeddingsResponse<'_>>(text);
         match parsed {
             Ok(answer) if answer.error.is_none() && !answer.data.is_empty() => Ok(answer),
             // Only what is no plain success is looked through for an error.
-            parsed => match (errors::error_in(text), parsed) {
+            parsed => match (errors::find_in_band_error(text), parsed) {
                 (Some(error), _) => Err(error),
                 (None, Ok(answer)) => Ok(answer),
-                (None, Err(_)) if holds_bare_words(text) => Err(self.form.not_finite()),
-                (None, Err(_)) => Err(Error::protocol("something that holds no embeddings")),
+                (None, Err(_)) if has_python_literals(text) => Err(self.format.non_finite_error()),
+                (None, Err(_)) => {
+                    Err(Error::upstream_protocol("something that holds no embeddings"))
+                }
             },
         }
     }
 }
 
 /// Whether a text holds embeddings but for the words that Python writes for numbers that are none.
-fn holds_bare_words(text: &str) -> bool {
+fn has_python_literals(text: &str) -> bool {
     let plain =
         text.replace("NaN", "null").replace("-Infinity", "null").replace("Infinity", "null");
-    serde_json::from_str::<Embeddings<'_>>(&plain).is_ok_and(|answer| !answer.data.is_empty())
+    serde_json::from_str::<EmbeddingsResponse<'_>>(&plain)
+        .is_ok_and(|answer| !answer.data.is_empty())
 }
 
 /// The vectors in the order of the inputs. Where no item says which it is, the order given is the
 /// order meant.
-fn in_order(data: Vec<Embedding<'_>>, inputs: usize) -> Result<Vec<&RawValue>> {
+fn sort_by_index(data: Vec<Embedding<'_>>, inputs: usize) -> Result<Vec<&RawValue>> {
     if data.len() != inputs {
         let message = format!("backend returned {} embeddings for {inputs} inputs", data.len());
         return Err(Error::UpstreamInBand { status: 502, message });
@@ -227,13 +230,13 @@ fn in_order(data: Vec<Embedding<'_>>, inputs: usize) -> Result<Vec<&RawValue>> {
     for (given, item) in data.into_iter().enumerate() {
         let index = if as_given { Some(given) } else { item.index };
         let Some(place) = index.and_then(|index| places.get_mut(index)) else {
-            return Err(Error::protocol("an embedding of no input"));
+            return Err(Error::upstream_protocol("an embedding of no input"));
         };
         let Some(vector) = item.embedding else {
-            return Err(Error::protocol("an embedding without numbers"));
+            return Err(Error::upstream_protocol("an embedding without numbers"));
         };
         if place.replace(vector).is_some() {
-            return Err(Error::protocol("two embeddings of one input"));
+            return Err(Error::upstream_protocol("two embeddings of one input"));
         }
     }
     Ok(places.into_iter().flatten().collect())
@@ -247,21 +250,21 @@ mod tests {
     fn inputs_come_in_every_documented_form() {
         let check = |input: &str, expected: &[&str]| {
             let raw = RawValue::from_string(input.to_owned()).expect("valid JSON");
-            assert_eq!(inputs(Some(&raw)).expect("valid"), expected, "{input}");
+            assert_eq!(parse_inputs(Some(&raw)).expect("valid"), expected, "{input}");
         };
         check("null", &[]);
         check(r#""""#, &[]);
         check("[]", &[]);
         check(r#""a\nb""#, &["a\nb"]);
         check(r#"["a",""]"#, &["a", ""]);
-        assert_eq!(inputs(None).expect("valid"), Vec::<&str>::new());
+        assert_eq!(parse_inputs(None).expect("valid"), Vec::<&str>::new());
     }
 
     #[test]
     fn other_inputs_are_refused() {
         for input in ["5", "{}", "[1]", r#"["a",null]"#, "true"] {
             let raw = RawValue::from_string(input.to_owned()).expect("valid JSON");
-            let error = inputs(Some(&raw)).expect_err("refused");
+            let error = parse_inputs(Some(&raw)).expect_err("refused");
             assert_eq!(
                 (error.status(), error.message().as_str()),
                 (Some(400), "invalid input type")
@@ -288,15 +291,15 @@ mod tests {
         check("Input validation error: `inputs` must have less than 512 tokens. Given: 534", true);
         check("input batch size 136 > maximum allowed batch size 64", false);
         check("no such thing", false);
-        assert!(!is_too_long(&Error::UpstreamClosed));
+        assert!(!is_too_long(&Error::IncompleteStream));
     }
 
     /// What an answer of `/api/embed` holds after these bodies, each with its number of inputs.
     fn answered(bodies: &[(&str, usize)]) -> std::result::Result<String, (u16, String)> {
-        let mut answer = Answer::embed("m", None);
+        let mut answer = EmbedResponseBuilder::for_embed("m", None);
         for (body, inputs) in bodies {
             answer
-                .add((*body).to_owned(), *inputs)
+                .add_response((*body).to_owned(), *inputs)
                 .map_err(|error| (error.status().unwrap_or(0), error.message()))?;
         }
         let text = String::from_utf8(answer.finish(None).to_vec()).expect("UTF-8");
@@ -373,23 +376,29 @@ mod tests {
     }
 
     /// Both ways to read a body: each with what it made of it, and whether it has an outline.
-    fn both_ways(body: &str, inputs: usize, begin: fn() -> Answer) -> bool {
-        let read = |mut answer: Answer, add: &dyn Fn(&mut Answer) -> Result<Option<u64>>| {
-            let tokens = add(&mut answer);
-            let tokens = tokens.map_err(|error| (error.status().unwrap_or(0), error.message()))?;
-            let (count, whole) = (answer.count(), answer.finish(None).to_vec());
-            Ok::<_, (u16, String)>((tokens, count, String::from_utf8(whole).expect("UTF-8")))
-        };
-        let quick = read(begin(), &|answer| answer.add(body.to_owned(), inputs));
-        let full = read(begin(), &|answer| answer.add_read(body, inputs));
+    fn both_ways(body: &str, inputs: usize, begin: fn() -> EmbedResponseBuilder) -> bool {
+        let read =
+            |mut answer: EmbedResponseBuilder,
+             add: &dyn Fn(&mut EmbedResponseBuilder) -> Result<Option<u64>>| {
+                let tokens = add(&mut answer);
+                let tokens =
+                    tokens.map_err(|error| (error.status().unwrap_or(0), error.message()))?;
+                let (count, whole) = (answer.vector_count(), answer.finish(None).to_vec());
+                Ok::<_, (u16, String)>((tokens, count, String::from_utf8(whole).expect("UTF-8")))
+            };
+        let quick = read(begin(), &|answer| answer.add_response(body.to_owned(), inputs));
+        let full = read(begin(), &|answer| answer.add_parsed(body, inputs));
         assert_eq!(quick, full, "{body}");
-        Outline::of(body).is_some_and(|outline| outline.read().is_some())
+        Skeleton::extract(body).is_some_and(|outline| outline.parse().is_some())
     }
 
     #[test]
     fn an_outline_tells_what_the_answer_does() {
-        let begins =
-            [|| Answer::embed("m", None), || Answer::embed("m", Some(2)), Answer::embeddings];
+        let begins = [
+            || EmbedResponseBuilder::for_embed("m", None),
+            || EmbedResponseBuilder::for_embed("m", Some(2)),
+            EmbedResponseBuilder::for_embeddings,
+        ];
         let check = |body: &str, inputs: usize, has_outline: bool| {
             for begin in begins {
                 assert_eq!(both_ways(body, inputs, begin), has_outline, "{body}");
@@ -442,13 +451,13 @@ mod tests {
         let body = |vector: &str| format!(r#"{{"data":[{{"embedding":{vector}}}]}}"#);
         // Each has a sum of squares of 1, and of 0.25.
         let (unit, blanks, other) = (vector("0.1"), vector("0.1 "), vector("0.05"));
-        let mut answer = Answer::embed("m", None);
+        let mut answer = EmbedResponseBuilder::for_embed("m", None);
         for list in [&unit, &blanks, &other, &unit, &unit] {
-            assert!(answer.add(body(list), 1).is_ok());
+            assert!(answer.add_response(body(list), 1).is_ok());
         }
         let whole = answer.finish(None);
         // Behind each of the three that are kept something is written.
-        assert_eq!(whole.pieces().len(), 7);
+        assert_eq!(whole.as_slices().len(), 7);
         let all = [unit.as_str(); 5].join(",");
         let expected = format!(r#"{{"model":"m","embeddings":[{all}]}}"#);
         assert_eq!(String::from_utf8(whole.to_vec()), Ok(expected));
@@ -458,19 +467,28 @@ mod tests {
     fn each_route_has_its_frame() {
         let body = r#"{"data":[{"embedding":[3,4]}],"usage":{"prompt_tokens":2}}"#;
         let metrics = EmbedMetrics { total_duration: 9, load_duration: 1, prompt_eval_count: 2 };
-        let mut answer = Answer::embed("a\"<b", Some(1));
-        assert_eq!((answer.add(body.to_owned(), 1).ok(), answer.count()), (Some(Some(2)), 1));
+        let mut answer = EmbedResponseBuilder::for_embed("a\"<b", Some(1));
+        assert_eq!(
+            (answer.add_response(body.to_owned(), 1).ok(), answer.vector_count()),
+            (Some(Some(2)), 1)
+        );
         assert_eq!(
             String::from_utf8_lossy(&answer.finish(Some(metrics)).to_vec()),
             r#"{"model":"a\"\u003cb","embeddings":[[1]],"total_duration":9,"load_duration":1,"prompt_eval_count":2}"#
         );
         assert_eq!(
-            Answer::embed("m", None).finish(None).to_vec(),
+            EmbedResponseBuilder::for_embed("m", None).finish(None).to_vec(),
             br#"{"model":"m","embeddings":[]}"#
         );
-        assert_eq!(Answer::embeddings().finish(None).to_vec(), br#"{"embedding":[]}"#);
-        let mut answer = Answer::embeddings();
-        assert_eq!(answer.add(r#"{"data":[{"embedding":[3,4]}]}"#.to_owned(), 1).ok(), Some(None));
+        assert_eq!(
+            EmbedResponseBuilder::for_embeddings().finish(None).to_vec(),
+            br#"{"embedding":[]}"#
+        );
+        let mut answer = EmbedResponseBuilder::for_embeddings();
+        assert_eq!(
+            answer.add_response(r#"{"data":[{"embedding":[3,4]}]}"#.to_owned(), 1).ok(),
+            Some(None)
+        );
         assert_eq!(answer.finish(None).to_vec(), br#"{"embedding":[3,4]}"#);
     }
 }

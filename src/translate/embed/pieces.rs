@@ -6,54 +6,58 @@
 use std::ops::Range;
 
 /// What is written here, and what is passed on between it.
-pub struct Whole {
+pub struct Pieces {
     /// What is written here.
-    pub(super) text: Vec<u8>,
-    passed: Vec<Passed>,
+    pub(super) written: Vec<u8>,
+    slices: Vec<BodySlice>,
     bodies: Vec<String>,
 }
 
 /// A part of a body.
-struct Passed {
+struct BodySlice {
     /// Before which byte of the text it stands.
-    before: usize,
-    body: usize,
-    place: Range<usize>,
+    offset: usize,
+    body_index: usize,
+    range: Range<usize>,
 }
 
-impl Whole {
+impl Pieces {
     /// An answer that begins so.
-    pub(super) fn new(text: Vec<u8>) -> Self {
-        Self { text, passed: Vec::new(), bodies: Vec::new() }
+    pub(super) fn new(written: Vec<u8>) -> Self {
+        Self { written, slices: Vec::new(), bodies: Vec::new() }
     }
 
     /// Appends a part of the body that is kept next.
-    pub(super) fn pass(&mut self, place: Range<usize>) {
-        self.passed.push(Passed { before: self.text.len(), body: self.bodies.len(), place });
+    pub(super) fn push_slice(&mut self, place: Range<usize>) {
+        self.slices.push(BodySlice {
+            offset: self.written.len(),
+            body_index: self.bodies.len(),
+            range: place,
+        });
     }
 
     /// Keeps the body that parts were passed of.
-    pub(super) fn keep(&mut self, body: String) {
+    pub(super) fn push_body(&mut self, body: String) {
         self.bodies.push(body);
     }
 
     /// All of it.
     #[must_use]
-    pub fn pieces(&self) -> Vec<&[u8]> {
-        let mut pieces = Vec::with_capacity(self.passed.len() * 2 + 1);
+    pub fn as_slices(&self) -> Vec<&[u8]> {
+        let mut pieces = Vec::with_capacity(self.slices.len() * 2 + 1);
         let mut from = 0;
-        for Passed { before, body, place } in &self.passed {
-            pieces.push(&self.text[from..*before]);
+        for BodySlice { offset: before, body_index: body, range: place } in &self.slices {
+            pieces.push(&self.written[from..*before]);
             pieces.push(&self.bodies[*body].as_bytes()[place.clone()]);
             from = *before;
         }
-        pieces.push(&self.text[from..]);
+        pieces.push(&self.written[from..]);
         pieces
     }
 
     /// All of it in one piece.
     #[must_use]
     pub fn to_vec(&self) -> Vec<u8> {
-        self.pieces().concat()
+        self.as_slices().concat()
     }
 }

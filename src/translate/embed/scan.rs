@@ -10,15 +10,15 @@ use super::float_text::Fraction;
 const UNITS: f64 = 1e8;
 
 /// Lists longer than this are left to the exact way: what rounding can do grows with the length.
-const MOST_NUMBERS: usize = 1 << 20;
+const MAX_NUMBERS: usize = 1 << 20;
 
 /// More than rounding can do to a sum of squares near 1, here and in the exact way together: each
 /// adds less than 2^-52 a number.
-const ROUNDING: f64 = 1e-9;
+const MAX_ROUNDING_ERROR: f64 = 1e-9;
 
 /// What a glance tells of a list: it is one of finite numbers, at least one.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Glance {
+pub(super) struct ListScan {
     /// Where its closing bracket stands.
     pub(super) end: usize,
     /// Whether there are blanks between its brackets.
@@ -29,17 +29,17 @@ pub(super) struct Glance {
     bounds: (f64, f64),
 }
 
-impl Glance {
+impl ListScan {
     /// Whether the sum of squares is surely within `tolerance` of 1, however it is worked out.
     pub(super) fn is_unit(&self, tolerance: f64) -> bool {
         let (least, most) = self.bounds;
-        let margin = tolerance - ROUNDING;
-        self.numbers <= MOST_NUMBERS && least >= 1.0 - margin && most <= 1.0 + margin
+        let margin = tolerance - MAX_ROUNDING_ERROR;
+        self.numbers <= MAX_NUMBERS && least >= 1.0 - margin && most <= 1.0 + margin
     }
 }
 
 /// Looks at the list whose opening bracket stands before `start`.
-pub(super) fn glance(text: &[u8], start: usize) -> Option<Glance> {
+pub(super) fn scan_list(text: &[u8], start: usize) -> Option<ListScan> {
     // What was cut off of `sum` units is less than one of them for each of `cut` numbers.
     let (mut at, mut cut, mut others, mut has_blanks) = (start, 0_u64, 0_usize, false);
     let (mut sum, mut squares, mut exact) = (0_u64, 0.0, 0.0);
@@ -51,12 +51,12 @@ pub(super) fn glance(text: &[u8], start: usize) -> Option<Glance> {
             sum += u64::from(units);
             squares += f64::from(units) * f64::from(units);
             fraction.length()
-        } else if let blanks @ 1.. = blanks(rest) {
+        } else if let blanks @ 1.. = count_whitespace(rest) {
             has_blanks = true;
             at += blanks;
             continue;
         } else {
-            let (number, length) = any_number(rest)?;
+            let (number, length) = parse_number(rest)?;
             others += 1;
             exact += number * number;
             length
@@ -65,7 +65,7 @@ pub(super) fn glance(text: &[u8], start: usize) -> Option<Glance> {
         at += length;
         if let Some(b' ' | b'\n' | b'\r' | b'\t') = rest.first() {
             has_blanks = true;
-            at += blanks(rest);
+            at += count_whitespace(rest);
             rest = text.get(at..)?;
         }
         match rest.first()? {
@@ -78,18 +78,18 @@ pub(super) fn glance(text: &[u8], start: usize) -> Option<Glance> {
     let open = 2.0 * sum as f64 + cut as f64;
     let bound = |squares: f64| squares / (UNITS * UNITS) + exact;
     let numbers = usize::try_from(cut).ok()?.checked_add(others)?;
-    Some(Glance { end: at, has_blanks, numbers, bounds: (bound(squares), bound(squares + open)) })
+    Some(ListScan { end: at, has_blanks, numbers, bounds: (bound(squares), bound(squares + open)) })
 }
 
 /// How many blanks stand at the beginning.
-pub(super) fn blanks(text: &[u8]) -> usize {
+pub(super) fn count_whitespace(text: &[u8]) -> usize {
     let is_blank = |byte: &&u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
     text.iter().take_while(is_blank).count()
 }
 
 /// A number of JSON at the beginning of `text`, in any spelling, and its length; none where 32 bits do
 /// not hold it.
-fn any_number(text: &[u8]) -> Option<(f64, usize)> {
+fn parse_number(text: &[u8]) -> Option<(f64, usize)> {
     let digits = |at: usize| text[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
     let mut at = usize::from(text.first() == Some(&b'-'));
     match (text.get(at)?, digits(at)) {
@@ -117,8 +117,8 @@ fn any_number(text: &[u8]) -> Option<(f64, usize)> {
 mod tests {
     use super::*;
 
-    fn seen(list: &str) -> Option<Glance> {
-        glance(format!("{list} and whatever follows, at some length").as_bytes(), 1)
+    fn seen(list: &str) -> Option<ListScan> {
+        scan_list(format!("{list} and whatever follows, at some length").as_bytes(), 1)
     }
 
     #[test]
@@ -193,8 +193,8 @@ mod tests {
         // It may break off anywhere.
         let list = b"[0.123456789,-0.123456789012345678901234,1e-05, 7.5 ]";
         for end in 1..list.len() {
-            assert_eq!(glance(&list[..end], 1), None, "{end}");
+            assert_eq!(scan_list(&list[..end], 1), None, "{end}");
         }
-        assert!(glance(list, 1).is_some());
+        assert!(scan_list(list, 1).is_some());
     }
 }

@@ -7,14 +7,14 @@
 use std::borrow::Cow;
 
 /// What a JSON string says; `None` where only serde can tell.
-pub(super) fn plain(json: &str) -> Option<Cow<'_, str>> {
+pub(super) fn unescape(json: &str) -> Option<Cow<'_, str>> {
     let mut rest = json.strip_prefix('"')?.strip_suffix('"')?;
     let Some(first) = rest.find('\\') else { return Some(Cow::Borrowed(rest)) };
     let mut out = String::with_capacity(rest.len());
     let mut next = Some(first);
     while let Some(at) = next {
         out.push_str(&rest[..at]);
-        let (character, length) = escape(&rest[at..])?;
+        let (character, length) = decode_escape(&rest[at..])?;
         out.push(character);
         rest = &rest[at + length..];
         next = rest.find('\\');
@@ -24,7 +24,7 @@ pub(super) fn plain(json: &str) -> Option<Cow<'_, str>> {
 }
 
 /// What the escape at the beginning of a text stands for, and how long it is.
-fn escape(text: &str) -> Option<(char, usize)> {
+fn decode_escape(text: &str) -> Option<(char, usize)> {
     let character = match text.as_bytes().get(1)? {
         byte @ (b'/' | b'\\' | b'"') => char::from(*byte),
         b'n' => '\n',
@@ -58,22 +58,22 @@ mod tests {
             r#""é\ué\n""#,
         ] {
             let expected: Option<String> = serde_json::from_str(json).ok();
-            assert_eq!(plain(json).as_deref(), expected.as_deref(), "{json}");
+            assert_eq!(unescape(json).as_deref(), expected.as_deref(), "{json}");
         }
-        assert!(matches!(plain(r#""AAAA""#), Some(Cow::Borrowed("AAAA"))), "nothing is copied");
+        assert!(matches!(unescape(r#""AAAA""#), Some(Cow::Borrowed("AAAA"))), "nothing is copied");
     }
 
     #[test]
     fn the_rest_is_for_serde() {
         for json in [r#""\u00e9""#, r#""\ud83d\ude00""#, r#""\ud83d""#, r#""\x""#, "5", "\"", ""] {
-            assert_eq!(plain(json), None, "{json}");
+            assert_eq!(unescape(json), None, "{json}");
         }
     }
 
     #[test]
     fn there_is_no_room_to_spare() {
         let json = format!("\"{}\"", "AAA\\/\\n".repeat(10_000));
-        let Some(Cow::Owned(text)) = plain(&json) else { panic!("it has escapes") };
+        let Some(Cow::Owned(text)) = unescape(&json) else { panic!("it has escapes") };
         assert!(text.capacity() < json.len() && text.len() == 50_000);
     }
 }

@@ -16,13 +16,13 @@ use std::ops::Range;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 use serde_json::value::RawValue;
 
-use crate::api::ollama::decode::Text;
+use crate::api::ollama::decode::GoString;
 use crate::api::wire::base64::ALPHABET;
 use crate::error::{Error, Result};
 
 /// A part of a message's content that is no text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Part<'a> {
+pub enum MediaPart<'a> {
     /// `image_url`.
     Image {
         /// Its MIME type, in lower case.
@@ -45,27 +45,28 @@ pub enum Part<'a> {
 /// [`Error::InvalidRequest`]: for bad base64 in Go's words, with the byte that Go would name; for
 /// URLs, for kinds that Ollama has no meaning for, and for entries that are neither a string nor a
 /// list of bytes.
-pub fn part<'a>(entry: &'a RawValue) -> Result<Part<'a>> {
+pub fn parse_part<'a>(entry: &'a RawValue) -> Result<MediaPart<'a>> {
     let json = entry.get();
     match json.as_bytes().first() {
-        Some(b'"') => match json_string::plain(json) {
+        Some(b'"') => match json_string::unescape(json) {
             Some(text) => from_text(text),
             None => {
-                let Text(text) = serde_json::from_str(json).map_err(|_| not_media("string"))?;
+                let GoString(text) =
+                    serde_json::from_str(json).map_err(|_| type_error("string"))?;
                 from_text(text)
             }
         },
         Some(b'[') => from_bytes(&serde_json::from_str::<Vec<u8>>(json).map_err(|_| {
-            Error::invalid("json: cannot unmarshal array into Go value of type uint8")
+            Error::invalid_request("json: cannot unmarshal array into Go value of type uint8")
         })?),
-        Some(b'n') => Err(no_data()),
-        Some(b'{') => Err(not_media("object")),
-        Some(b't' | b'f') => Err(not_media("bool")),
-        _ => Err(not_media("number")),
+        Some(b'n') => Err(empty_media_error()),
+        Some(b'{') => Err(type_error("object")),
+        Some(b't' | b'f') => Err(type_error("bool")),
+        _ => Err(type_error("number")),
     }
 }
 
-impl Serialize for Part<'_> {
+impl Serialize for MediaPart<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         struct Url<'a>(&'a str, &'a str);
         impl fmt::Display for Url<'_> {
@@ -76,7 +77,7 @@ impl Serialize for Part<'_> {
         #[derive(serde::Serialize)]
         struct Image<'a> {
             /// Written in pieces: a URL as one text would be a copy of the image.
-            #[serde(serialize_with = "in_pieces")]
+            #[serde(serialize_with = "serialize_display")]
             url: Url<'a>,
         }
         #[derive(serde::Serialize)]
@@ -99,7 +100,7 @@ impl Serialize for Part<'_> {
     }
 }
 
-fn in_pieces<S: Serializer>(
+fn serialize_display<S: Serializer>(
     value: &impl fmt::Display,
     serializer: S,
 ) -> std::result::Result<S::Ok, S::Error> {
@@ -108,102 +109,110 @@ fn in_pieces<S: Serializer>(
 
 /// What the bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind<'a> {
+enum MediaKind<'a> {
     /// An image of this MIME type.
     Image(&'a str),
     /// Audio of this format.
     Audio(&'static str),
     /// Something Ollama has no meaning for, by its name.
-    Other(&'a str),
+    Unsupported(&'a str),
 }
 
 /// What Ollama takes unknown bytes for.
-const FALLBACK: Kind<'static> = Kind::Image("image/jpeg");
+const DEFAULT_KIND: MediaKind<'static> = MediaKind::Image("image/jpeg");
 
 /// The kinds that begin with fixed bytes. JPEG comes before MP3: both begin with `FF`.
-const SIGNATURES: &[(&[u8], Kind<'static>)] = &[
-    (b"\x89PNG\r\n\x1a\n", Kind::Image("image/png")),
-    (b"\xff\xd8\xff", Kind::Image("image/jpeg")),
-    (b"GIF87a", Kind::Image("image/gif")),
-    (b"GIF89a", Kind::Image("image/gif")),
-    (b"BM", Kind::Image("image/bmp")),
-    (b"II*\0", Kind::Image("image/tiff")),
-    (b"MM\0*", Kind::Image("image/tiff")),
-    (b"\0\0\x01\0", Kind::Image("image/x-icon")),
-    (b"ID3", Kind::Audio("mp3")),
-    (b"fLaC", Kind::Other("FLAC audio")),
-    (b"OggS", Kind::Other("Ogg media")),
-    (b"\x1a\x45\xdf\xa3", Kind::Other("WebM video")),
-    (b"%PDF", Kind::Other("a PDF document")),
+const SIGNATURES: &[(&[u8], MediaKind<'static>)] = &[
+    (b"\x89PNG\r\n\x1a\n", MediaKind::Image("image/png")),
+    (b"\xff\xd8\xff", MediaKind::Image("image/jpeg")),
+    (b"GIF87a", MediaKind::Image("image/gif")),
+    (b"GIF89a", MediaKind::Image("image/gif")),
+    (b"BM", MediaKind::Image("image/bmp")),
+    (b"II*\0", MediaKind::Image("image/tiff")),
+    (b"MM\0*", MediaKind::Image("image/tiff")),
+    (b"\0\0\x01\0", MediaKind::Image("image/x-icon")),
+    (b"ID3", MediaKind::Audio("mp3")),
+    (b"fLaC", MediaKind::Unsupported("FLAC audio")),
+    (b"OggS", MediaKind::Unsupported("Ogg media")),
+    (b"\x1a\x45\xdf\xa3", MediaKind::Unsupported("WebM video")),
+    (b"%PDF", MediaKind::Unsupported("a PDF document")),
 ];
 
 /// How many bytes tell every kind.
-const HEAD_BYTES: usize = 12;
+const SNIFF_LEN: usize = 12;
 
 /// The kind that the first bytes tell; `None` when they tell none.
-fn sniff(head: &[u8]) -> Option<Kind<'static>> {
+fn sniff(head: &[u8]) -> Option<MediaKind<'static>> {
     if let Some((_, kind)) = SIGNATURES.iter().find(|(signature, _)| head.starts_with(signature)) {
         return Some(*kind);
     }
     let word = |at: usize| head.get(at..at + 4).unwrap_or_default();
     match (word(0), word(4), word(8)) {
-        (b"RIFF", _, b"WEBP") => Some(Kind::Image("image/webp")),
-        (b"RIFF", _, b"WAVE") => Some(Kind::Audio("wav")),
+        (b"RIFF", _, b"WEBP") => Some(MediaKind::Image("image/webp")),
+        (b"RIFF", _, b"WAVE") => Some(MediaKind::Audio("wav")),
         (_, b"ftyp", brand) => Some(match brand {
-            b"heic" | b"heix" | b"hevc" | b"hevx" | b"heim" | b"heis" => Kind::Image("image/heic"),
-            b"mif1" | b"msf1" => Kind::Image("image/heif"),
-            b"avif" | b"avis" => Kind::Image("image/avif"),
-            _ => Kind::Other("MP4 video"),
+            b"heic" | b"heix" | b"hevc" | b"hevx" | b"heim" | b"heis" => {
+                MediaKind::Image("image/heic")
+            }
+            b"mif1" | b"msf1" => MediaKind::Image("image/heif"),
+            b"avif" | b"avis" => MediaKind::Image("image/avif"),
+            _ => MediaKind::Unsupported("MP4 video"),
         }),
         _ => match head {
-            [0xff, second, ..] if second & 0xe0 == 0xe0 => Some(Kind::Audio("mp3")),
+            [0xff, second, ..] if second & 0xe0 == 0xe0 => Some(MediaKind::Audio("mp3")),
             _ => None,
         },
     }
 }
 
 /// The kind that a data URL declares, for bytes that tell none.
-fn declared(mime: &str) -> Kind<'_> {
+fn kind_from_mime(mime: &str) -> MediaKind<'_> {
     let (class, name) = mime.split_once('/').unwrap_or_default();
     let is_name = !name.is_empty()
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
     let is = |known: &[&str]| known.iter().any(|known| name.eq_ignore_ascii_case(known));
     match class.to_ascii_lowercase().as_str() {
-        "image" if is_name => Kind::Image(mime),
-        "audio" if is(&["wav", "x-wav", "wave", "vnd.wave"]) => Kind::Audio("wav"),
-        "audio" if is(&["mpeg", "mp3"]) => Kind::Audio("mp3"),
-        "audio" => Kind::Other("this kind of audio"),
-        "video" => Kind::Other("video"),
-        "application" if is(&["pdf"]) => Kind::Other("a PDF document"),
-        _ => FALLBACK,
+        "image" if is_name => MediaKind::Image(mime),
+        "audio" if is(&["wav", "x-wav", "wave", "vnd.wave"]) => MediaKind::Audio("wav"),
+        "audio" if is(&["mpeg", "mp3"]) => MediaKind::Audio("mp3"),
+        "audio" => MediaKind::Unsupported("this kind of audio"),
+        "video" => MediaKind::Unsupported("video"),
+        "application" if is(&["pdf"]) => MediaKind::Unsupported("a PDF document"),
+        _ => DEFAULT_KIND,
     }
 }
 
 /// A part from base64 or from a data URL.
-fn from_text(text: Cow<'_, str>) -> Result<Part<'_>> {
+fn from_text(text: Cow<'_, str>) -> Result<MediaPart<'_>> {
     // What stands behind the base64 does not count, so that a last newline costs no copy.
     let end = text.trim_ascii_end().len();
-    let (start, mime) = payload(&text[..end])?;
-    let scan = scan(&text.as_bytes()[..end], start, text.len()).map_err(illegal)?;
+    let (start, mime) = split_data_url(&text[..end])?;
+    let scan = scan_base64(&text.as_bytes()[..end], start, text.len()).map_err(illegal_base64)?;
     if scan.digits == 0 {
-        return Err(no_data());
+        return Err(empty_media_error());
     }
-    let (head, known) = head(&text.as_bytes()[start..end]);
-    match sniff(&head[..known]).unwrap_or_else(|| declared(mime)) {
-        Kind::Image(mime) => {
+    let (head, known) = decode_head(&text.as_bytes()[start..end]);
+    match sniff(&head[..known]).unwrap_or_else(|| kind_from_mime(mime)) {
+        MediaKind::Image(mime) => {
             let mime = mime.to_ascii_lowercase();
-            Ok(Part::Image { mime, data: standard(text, start..end, &scan)? })
+            Ok(MediaPart::Image { mime, data: to_standard(text, start..end, &scan)? })
         }
-        Kind::Audio(format) => Ok(Part::Audio { data: standard(text, start..end, &scan)?, format }),
-        Kind::Other(name) => Err(unknown(name)),
+        MediaKind::Audio(format) => {
+            Ok(MediaPart::Audio { data: to_standard(text, start..end, &scan)?, format })
+        }
+        MediaKind::Unsupported(name) => Err(unsupported_error(name)),
     }
 }
 
 /// The checked base64 at a place of a text, in its standard form. It stays where it is if it has that
 /// form, or if the text is ours.
-fn standard<'a>(text: Cow<'a, str>, place: Range<usize>, scan: &Scan) -> Result<Cow<'a, str>> {
+fn to_standard<'a>(
+    text: Cow<'a, str>,
+    place: Range<usize>,
+    scan: &Base64Scan,
+) -> Result<Cow<'a, str>> {
     let mut owned = match text {
-        Cow::Borrowed(text) if scan.clean => return Ok(Cow::Borrowed(&text[place])),
+        Cow::Borrowed(text) if scan.is_standard => return Ok(Cow::Borrowed(&text[place])),
         Cow::Borrowed(text) => text[place].to_owned(),
         Cow::Owned(mut text) => {
             text.truncate(place.end);
@@ -211,32 +220,32 @@ fn standard<'a>(text: Cow<'a, str>, place: Range<usize>, scan: &Scan) -> Result<
             text
         }
     };
-    if !scan.clean {
-        owned = mended(owned.into_bytes(), scan)?;
+    if !scan.is_standard {
+        owned = normalize(owned.into_bytes(), scan)?;
     }
     owned.shrink_to_fit();
     Ok(Cow::Owned(owned))
 }
 
 /// A part from bytes.
-fn from_bytes(bytes: &[u8]) -> Result<Part<'static>> {
+fn from_bytes(bytes: &[u8]) -> Result<MediaPart<'static>> {
     if bytes.is_empty() {
-        return Err(no_data());
+        return Err(empty_media_error());
     }
     let data = || {
         let mut data = String::with_capacity(bytes.len().div_ceil(3) * 4);
-        encode(&mut data, bytes);
+        encode_base64(&mut data, bytes);
         Cow::Owned(data)
     };
-    match sniff(bytes).unwrap_or(FALLBACK) {
-        Kind::Image(mime) => Ok(Part::Image { mime: mime.to_owned(), data: data() }),
-        Kind::Audio(format) => Ok(Part::Audio { data: data(), format }),
-        Kind::Other(name) => Err(unknown(name)),
+    match sniff(bytes).unwrap_or(DEFAULT_KIND) {
+        MediaKind::Image(mime) => Ok(MediaPart::Image { mime: mime.to_owned(), data: data() }),
+        MediaKind::Audio(format) => Ok(MediaPart::Audio { data: data(), format }),
+        MediaKind::Unsupported(name) => Err(unsupported_error(name)),
     }
 }
 
 /// Where the base64 begins, and the MIME type declared before it.
-fn payload(text: &str) -> Result<(usize, &str)> {
+fn split_data_url(text: &str) -> Result<(usize, &str)> {
     let blanks = text.len() - text.trim_ascii_start().len();
     let rest = &text[blanks..];
     let begins =
@@ -246,7 +255,7 @@ fn payload(text: &str) -> Result<(usize, &str)> {
         let reason = format!(
             "illegal base64 data at input byte {colon}: send the image itself, a URL is not fetched"
         );
-        return Err(Error::invalid(reason));
+        return Err(Error::invalid_request(reason));
     }
     if !begins("data:") {
         return Ok((blanks, ""));
@@ -254,35 +263,35 @@ fn payload(text: &str) -> Result<(usize, &str)> {
     let declaration = &rest["data:".len()..];
     // Without base64 in it Ollama would stumble over the colon, and nothing here knows better.
     let Some((declaration, _)) = declaration.split_once(',') else {
-        return Err(illegal(blanks + 4));
+        return Err(illegal_base64(blanks + 4));
     };
     let (mime, encoding) = match declaration.rsplit_once(';') {
         Some((before, last)) => (before.split(';').next().unwrap_or_default(), last),
         None => ("", declaration),
     };
     if !encoding.trim().eq_ignore_ascii_case("base64") {
-        return Err(illegal(blanks + 4));
+        return Err(illegal_base64(blanks + 4));
     }
     Ok((blanks + "data:".len() + declaration.len() + 1, mime.trim()))
 }
 
 /// What a pass over base64 found.
-struct Scan {
+struct Base64Scan {
     /// Characters that carry bits.
     digits: usize,
     /// Whether it is standard base64 from its first character to its last.
-    clean: bool,
+    is_standard: bool,
 }
 
 /// Checks the base64 in `text` from `start` on: standard or URL-safe, with white space anywhere,
 /// with or without its padding. `Err` is the byte at which Go would stop, whose `text` is `len` long.
-fn scan(text: &[u8], start: usize, len: usize) -> std::result::Result<Scan, usize> {
+fn scan_base64(text: &[u8], start: usize, len: usize) -> std::result::Result<Base64Scan, usize> {
     let (mut digits, mut padding, mut last, mut clean) = (0_usize, 0_usize, 0_u8, true);
     for (at, &byte) in text.iter().enumerate().skip(start) {
-        match VALUES[usize::from(byte)] {
-            value @ ..URL_SAFE if padding == 0 => (digits, last) = (digits + 1, value),
-            value @ URL_SAFE..BLANK if padding == 0 => {
-                (digits, last, clean) = (digits + 1, value & MOST, false);
+        match DECODE_TABLE[usize::from(byte)] {
+            value @ ..URL_SAFE_FLAG if padding == 0 => (digits, last) = (digits + 1, value),
+            value @ URL_SAFE_FLAG..BLANK if padding == 0 => {
+                (digits, last, clean) = (digits + 1, value & VALUE_MASK, false);
             }
             BLANK => clean = false,
             PAD if digits % 4 + padding < 4 && digits % 4 > 1 => padding += 1,
@@ -300,16 +309,16 @@ fn scan(text: &[u8], start: usize, len: usize) -> std::result::Result<Scan, usiz
         _ => {}
     }
     clean &= (over + padding) % 4 == 0;
-    Ok(Scan { digits, clean })
+    Ok(Base64Scan { digits, is_standard: clean })
 }
 
 /// Brings checked base64 into its standard form, in its own memory.
-fn mended(mut bytes: Vec<u8>, scan: &Scan) -> Result<String> {
+fn normalize(mut bytes: Vec<u8>, scan: &Base64Scan) -> Result<String> {
     let mut end = 0;
     for at in 0..bytes.len() {
-        let value = VALUES[usize::from(bytes[at])];
+        let value = DECODE_TABLE[usize::from(bytes[at])];
         if value < BLANK {
-            bytes[end] = digit(value);
+            bytes[end] = to_digit(value);
             end += 1;
         }
     }
@@ -320,7 +329,7 @@ fn mended(mut bytes: Vec<u8>, scan: &Scan) -> Result<String> {
             3 => 0x03,
             _ => 0,
         };
-        *last = digit(VALUES[usize::from(*last)] & !unused);
+        *last = to_digit(DECODE_TABLE[usize::from(*last)] & !unused);
     }
     let padding = scan.digits.next_multiple_of(4) - scan.digits;
     bytes.reserve_exact(padding);
@@ -329,32 +338,32 @@ fn mended(mut bytes: Vec<u8>, scan: &Scan) -> Result<String> {
 }
 
 /// Appends bytes as base64.
-fn encode(out: &mut String, bytes: &[u8]) {
+fn encode_base64(out: &mut String, bytes: &[u8]) {
     for group in bytes.chunks(3) {
         let byte = |at: usize| u32::from(group.get(at).copied().unwrap_or(0));
         let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
         for place in 0..=group.len() {
             #[allow(clippy::cast_possible_truncation)] // Six bits are left.
-            out.push(char::from(digit((bits >> (18 - 6 * place) & 0x3f) as u8)));
+            out.push(char::from(to_digit((bits >> (18 - 6 * place) & 0x3f) as u8)));
         }
         out.extend(std::iter::repeat_n('=', 3 - group.len()));
     }
 }
 
 /// The letter for a value, without its marks.
-fn digit(value: u8) -> u8 {
-    ALPHABET[usize::from(value & MOST)]
+fn to_digit(value: u8) -> u8 {
+    ALPHABET[usize::from(value & VALUE_MASK)]
 }
 
 /// The first bytes of checked base64, and how many there are.
-fn head(base64: &[u8]) -> ([u8; HEAD_BYTES], usize) {
-    let (mut head, mut known) = ([0; HEAD_BYTES], 0);
+fn decode_head(base64: &[u8]) -> ([u8; SNIFF_LEN], usize) {
+    let (mut head, mut known) = ([0; SNIFF_LEN], 0);
     let (mut bits, mut count) = (0_u32, 0);
-    let values = base64.iter().map(|&byte| VALUES[usize::from(byte)]);
+    let values = base64.iter().map(|&byte| DECODE_TABLE[usize::from(byte)]);
     for value in values.filter(|value| *value < BLANK) {
-        (bits, count) = (bits << 6 | u32::from(value & MOST), count + 6);
+        (bits, count) = (bits << 6 | u32::from(value & VALUE_MASK), count + 6);
         if count >= 8 {
-            if known == HEAD_BYTES {
+            if known == SNIFF_LEN {
                 break;
             }
             count -= 8;
@@ -368,10 +377,10 @@ fn head(base64: &[u8]) -> ([u8; HEAD_BYTES], usize) {
 }
 
 /// The largest value of a digit.
-const MOST: u8 = 0x3f;
+const VALUE_MASK: u8 = 0x3f;
 
 /// Marks a digit of the URL-safe alphabet.
-const URL_SAFE: u8 = 0x40;
+const URL_SAFE_FLAG: u8 = 0x40;
 
 /// White space; below it are the digits.
 const BLANK: u8 = 0x80;
@@ -381,18 +390,18 @@ const PAD: u8 = 0x81;
 const ILLEGAL: u8 = 0xff;
 
 /// What each byte means in base64.
-const VALUES: [u8; 256] = values();
+const DECODE_TABLE: [u8; 256] = build_decode_table();
 
 #[allow(clippy::cast_possible_truncation)] // The alphabet has 64 letters.
-const fn values() -> [u8; 256] {
+const fn build_decode_table() -> [u8; 256] {
     let mut values = [ILLEGAL; 256];
     let mut digit = 0;
     while digit < ALPHABET.len() {
         values[ALPHABET[digit] as usize] = digit as u8;
         digit += 1;
     }
-    values[b'-' as usize] = 62 | URL_SAFE;
-    values[b'_' as usize] = 63 | URL_SAFE;
+    values[b'-' as usize] = 62 | URL_SAFE_FLAG;
+    values[b'_' as usize] = 63 | URL_SAFE_FLAG;
     values[b'=' as usize] = PAD;
     values[b' ' as usize] = BLANK;
     values[b'\t' as usize] = BLANK;
@@ -402,20 +411,22 @@ const fn values() -> [u8; 256] {
     values
 }
 
-fn illegal(at: usize) -> Error {
-    Error::invalid(format!("illegal base64 data at input byte {at}"))
+fn illegal_base64(at: usize) -> Error {
+    Error::invalid_request(format!("illegal base64 data at input byte {at}"))
 }
 
-fn no_data() -> Error {
-    Error::invalid("an image without data")
+fn empty_media_error() -> Error {
+    Error::invalid_request("an image without data")
 }
 
-fn unknown(name: &str) -> Error {
-    Error::invalid(format!("{name} is not supported: send an image, or WAV or MP3 audio"))
+fn unsupported_error(name: &str) -> Error {
+    Error::invalid_request(format!("{name} is not supported: send an image, or WAV or MP3 audio"))
 }
 
-fn not_media(kind: &str) -> Error {
-    Error::invalid(format!("json: cannot unmarshal {kind} into Go value of type api.ImageData"))
+fn type_error(kind: &str) -> Error {
+    Error::invalid_request(format!(
+        "json: cannot unmarshal {kind} into Go value of type api.ImageData"
+    ))
 }
 
 #[cfg(test)]
@@ -428,7 +439,7 @@ mod tests {
 
     /// The part for a JSON value, as JSON; or the error.
     fn read(json: &str) -> String {
-        match part(&raw(json)) {
+        match parse_part(&raw(json)) {
             Ok(part) => {
                 let part = serde_json::to_value(&part).expect("serialisable");
                 let audio = &part["input_audio"];
@@ -456,7 +467,7 @@ mod tests {
     /// The base64 of some bytes.
     fn base64(bytes: &[u8]) -> String {
         let mut out = String::new();
-        encode(&mut out, bytes);
+        encode_base64(&mut out, bytes);
         out
     }
 
@@ -478,7 +489,7 @@ mod tests {
         );
     }
 
-    fn part_of(text: &str) -> Part<'_> {
+    fn part_of(text: &str) -> MediaPart<'_> {
         from_text(text.into()).expect("valid")
     }
 
@@ -653,16 +664,16 @@ mod tests {
             if length > 0 {
                 check(&bare, &format!("data:image/jpeg;base64,{text}"));
             }
-            let (head, known) = head(bare.as_bytes());
-            assert_eq!(head[..known], bytes[..length.min(HEAD_BYTES)]);
+            let (head, known) = decode_head(bare.as_bytes());
+            assert_eq!(head[..known], bytes[..length.min(SNIFF_LEN)]);
         }
     }
 
     #[test]
     fn nothing_is_allocated_that_is_not_needed() {
-        let exact = |json: &str| match part(&raw(json)).expect("valid") {
-            Part::Image { data: Cow::Owned(text), .. }
-            | Part::Audio { data: Cow::Owned(text), .. } => {
+        let exact = |json: &str| match parse_part(&raw(json)).expect("valid") {
+            MediaPart::Image { data: Cow::Owned(text), .. }
+            | MediaPart::Audio { data: Cow::Owned(text), .. } => {
                 assert_eq!(text.capacity(), text.len(), "{json}");
             }
             other => panic!("{json} is borrowed: {other:?}"),
@@ -678,9 +689,9 @@ mod tests {
         for (sent, borrowed) in [(PNG, PNG), (url.as_str(), PNG), ("SUQzAw==", "SUQzAw==")] {
             let json = raw(&format!("{sent:?}"));
             let inside = json.get().as_bytes().as_ptr_range();
-            match part(&json).expect("valid") {
-                Part::Image { data: Cow::Borrowed(text), .. }
-                | Part::Audio { data: Cow::Borrowed(text), .. } => {
+            match parse_part(&json).expect("valid") {
+                MediaPart::Image { data: Cow::Borrowed(text), .. }
+                | MediaPart::Audio { data: Cow::Borrowed(text), .. } => {
                     assert_eq!(text, borrowed);
                     assert!(inside.contains(&text.as_ptr()), "it lies in the request");
                 }

@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use super::{history, options};
 use crate::api::ollama::decode;
 use crate::api::openai::raw_object;
-use crate::api::openai::raw_object::Object;
+use crate::api::openai::raw_object::RawObject;
 use crate::api::openai::request::ResponseFormat;
 use crate::backends::profiles::Profile;
 use crate::error::{Error, Result};
@@ -49,7 +49,7 @@ impl Endpoint {
     }
 
     /// Ollama's name of the request, for errors.
-    fn name(self) -> &'static str {
+    fn go_type(self) -> &'static str {
         match self {
             Self::Chat => "ChatCompletionRequest",
             Self::Completions => "CompletionRequest",
@@ -60,11 +60,11 @@ impl Endpoint {
 }
 
 /// A body and what is to be changed in it.
-pub struct RawBody<'a> {
+pub struct PassBody<'a> {
     text: &'a str,
-    pub(crate) object: Object<'a>,
+    pub(crate) object: RawObject<'a>,
     /// As the client named it.
-    sent: Option<String>,
+    requested_model: Option<String>,
     /// The upstream's id.
     model: String,
     edit: Edit,
@@ -75,33 +75,33 @@ pub struct RawBody<'a> {
 
 /// How far a body differs from what was sent.
 enum Edit {
-    Nothing,
+    Unchanged,
     /// Only in the name of the model, which stands here.
-    Model(Range<usize>),
+    ModelName(Range<usize>),
     /// In more.
-    Members,
+    Rewrite,
 }
 
-impl<'a> RawBody<'a> {
+impl<'a> PassBody<'a> {
     /// Reads the members of a body.
     ///
     /// # Errors
     /// [`Error::InvalidRequest`] in Go's words.
-    pub fn read(text: &'a str, endpoint: Endpoint) -> Result<Self> {
-        let object: Object<'a> = decode::parse(text, endpoint.name())?;
+    pub fn parse(text: &'a str, endpoint: Endpoint) -> Result<Self> {
+        let object: RawObject<'a> = decode::parse(text, endpoint.go_type())?;
         let spelled = |(key, value): &(&str, &Cow<'_, str>)| {
             key.eq_ignore_ascii_case("model") && value.as_ref() != "null"
         };
         let sent = match object.members().filter(spelled).last() {
-            Some((_, value)) => Some(model_name(value, endpoint)?),
+            Some((_, value)) => Some(parse_model_name(value, endpoint)?),
             None => None,
         };
         Ok(Self {
             text,
             object,
-            sent,
+            requested_model: sent,
             model: String::new(),
-            edit: Edit::Nothing,
+            edit: Edit::Unchanged,
             sampling: OnceCell::new(),
             format: OnceCell::new(),
         })
@@ -109,8 +109,8 @@ impl<'a> RawBody<'a> {
 
     /// The model as the client named it.
     #[must_use]
-    pub fn sent(&self) -> Option<&str> {
-        self.sent.as_deref()
+    pub fn requested_model(&self) -> Option<&str> {
+        self.requested_model.as_deref()
     }
 
     /// The upstream's id of the model.
@@ -122,39 +122,42 @@ impl<'a> RawBody<'a> {
     /// Names the model as the upstream does.
     pub fn set_model(&mut self, id: &str) {
         id.clone_into(&mut self.model);
-        let spellings: Vec<_> = self.object.members().filter(|(key, _)| is_model(key)).collect();
+        let spellings: Vec<_> =
+            self.object.members().filter(|(key, _)| is_model_key(key)).collect();
         self.edit = match spellings[..] {
-            [("model", _)] if self.sent.as_deref() == Some(id) => return,
-            [("model", Cow::Borrowed(value))] => Edit::Model(place_in(self.text, value)),
-            _ => Edit::Members,
+            [("model", _)] if self.requested_model.as_deref() == Some(id) => return,
+            [("model", Cow::Borrowed(value))] => Edit::ModelName(subslice_range(self.text, value)),
+            _ => Edit::Rewrite,
         };
-        self.object.settle("model");
-        self.object.set("model", raw_object::quoted(id));
+        self.object.canonicalize_key("model");
+        self.object.set("model", raw_object::quote_json(id));
     }
 
     /// The members, to be changed.
-    pub(crate) fn change(&mut self) -> &mut Object<'a> {
-        self.edit = Edit::Members;
+    pub(crate) fn object_mut(&mut self) -> &mut RawObject<'a> {
+        self.edit = Edit::Rewrite;
         (self.sampling, self.format) = (OnceCell::new(), OnceCell::new());
         &mut self.object
     }
 
     /// Whether it is still what the client sent, byte for byte.
     #[must_use]
-    pub fn is_untouched(&self) -> bool {
-        matches!(self.edit, Edit::Nothing)
+    pub fn is_unmodified(&self) -> bool {
+        matches!(self.edit, Edit::Unchanged)
     }
 
     /// What is sent upstream.
     #[must_use]
-    pub fn bytes(&self) -> Cow<'a, [u8]> {
+    pub fn to_bytes(&self) -> Cow<'a, [u8]> {
         match &self.edit {
-            Edit::Nothing => Cow::Borrowed(self.text.as_bytes()),
-            Edit::Model(place) => {
+            Edit::Unchanged => Cow::Borrowed(self.text.as_bytes()),
+            Edit::ModelName(place) => {
                 let (before, after) = (&self.text[..place.start], &self.text[place.end..]);
-                Cow::Owned([before, &raw_object::quoted(&self.model), after].concat().into_bytes())
+                Cow::Owned(
+                    [before, &raw_object::quote_json(&self.model), after].concat().into_bytes(),
+                )
             }
-            Edit::Members => Cow::Owned(self.object.write().into_bytes()),
+            Edit::Rewrite => Cow::Owned(self.object.to_json().into_bytes()),
         }
     }
 
@@ -164,25 +167,25 @@ impl<'a> RawBody<'a> {
     ///
     /// # Errors
     /// None that a stored model could make: what it holds was checked.
-    pub fn lay_over(
+    pub fn apply_defaults(
         &mut self,
         model: &VirtualModel,
         endpoint: Endpoint,
         profile: &Profile,
     ) -> Result<()> {
         match endpoint {
-            Endpoint::Chat => self.lay_messages(model)?,
+            Endpoint::Chat => self.apply_default_messages(model)?,
             Endpoint::Responses
-                if !model.system.is_empty() && !self.object.says("instructions") =>
+                if !model.system.is_empty() && !self.object.has_value("instructions") =>
             {
-                self.change().set("instructions", raw_object::quoted(&model.system));
+                self.object_mut().set("instructions", raw_object::quote_json(&model.system));
             }
             Endpoint::Completions | Endpoint::Responses | Endpoint::Embeddings => {}
         }
         if endpoint == Endpoint::Embeddings || model.parameters.is_empty() {
             return Ok(());
         }
-        let options = options::read(Some(&model.parameters))?.for_chat(profile);
+        let options = options::parse(Some(&model.parameters))?.for_chat(profile);
         for (name, value) in options {
             let limit = ["max_tokens", "max_completion_tokens", "max_output_tokens"];
             let is_limit = limit.contains(&name.as_str());
@@ -195,27 +198,27 @@ impl<'a> RawBody<'a> {
                 }
                 _ => name.as_str(),
             };
-            let says = |name: &&str| self.object.says(name);
+            let says = |name: &&str| self.object.has_value(name);
             if !(is_limit && limit.iter().any(says) || says(&name)) {
-                self.change().set(name, value.to_string());
+                self.object_mut().set(name, value.to_string());
             }
         }
         Ok(())
     }
 
-    fn lay_messages(&mut self, model: &VirtualModel) -> Result<()> {
-        let Some(own) = self.object.get("messages").and_then(raw_object::items) else {
+    fn apply_default_messages(&mut self, model: &VirtualModel) -> Result<()> {
+        let Some(own) = self.object.get("messages").and_then(raw_object::parse_items) else {
             return Ok(());
         };
-        let role = |message: &str| Object::read(message).and_then(|it| it.text("role"));
+        let role = |message: &str| RawObject::parse(message).and_then(|it| it.get_string("role"));
         let first = own.first().and_then(|message| role(message)).unwrap_or_default();
         let instructed = ["system", "developer"].iter().any(|it| first.eq_ignore_ascii_case(it));
         let mut messages = Vec::with_capacity(own.len() + model.messages.len() + 1);
         if !model.system.is_empty() && !instructed {
-            messages.push(message("system", &model.system));
+            messages.push(encode_message("system", &model.system));
         }
-        let stored = model.stored();
-        for message in history::messages(&stored)? {
+        let stored = model.stored_messages();
+        for message in history::to_openai(&stored)? {
             let text = serde_json::to_string(&message);
             messages.push(text.map_err(|_| Error::Internal("a message that is no JSON"))?);
         }
@@ -223,41 +226,45 @@ impl<'a> RawBody<'a> {
             return Ok(());
         }
         messages.extend(own.into_iter().map(str::to_owned));
-        let messages = raw_object::list(&messages);
-        self.change().set("messages", messages);
+        let messages = raw_object::join_items(&messages);
+        self.object_mut().set("messages", messages);
         Ok(())
     }
 }
 
 /// A message of text.
 #[must_use]
-pub(crate) fn message(role: &str, text: &str) -> String {
-    format!("{{\"role\":{},\"content\":{}}}", raw_object::quoted(role), raw_object::quoted(text))
+pub(crate) fn encode_message(role: &str, text: &str) -> String {
+    format!(
+        "{{\"role\":{},\"content\":{}}}",
+        raw_object::quote_json(role),
+        raw_object::quote_json(text)
+    )
 }
 
-fn is_model(key: &str) -> bool {
+fn is_model_key(key: &str) -> bool {
     key.eq_ignore_ascii_case("model")
 }
 
-fn model_name(value: &str, endpoint: Endpoint) -> Result<String> {
+fn parse_model_name(value: &str, endpoint: Endpoint) -> Result<String> {
     let kind = match value.as_bytes().first() {
         Some(b'"') => {
             return serde_json::from_str(value)
-                .map_err(|_| Error::invalid("invalid character in string escape code"));
+                .map_err(|_| Error::invalid_request("invalid character in string escape code"));
         }
         Some(b'{') => "object",
         Some(b'[') => "array",
         Some(b't' | b'f') => "bool",
         _ => "number",
     };
-    let place = endpoint.name();
-    Err(Error::invalid(format!(
+    let place = endpoint.go_type();
+    Err(Error::invalid_request(format!(
         "json: cannot unmarshal {kind} into Go struct field {place}.model of type string"
     )))
 }
 
 /// Where a part of a text stands in it.
-fn place_in(text: &str, part: &str) -> Range<usize> {
+fn subslice_range(text: &str, part: &str) -> Range<usize> {
     let start = part.as_ptr().addr() - text.as_ptr().addr();
     start..start + part.len()
 }

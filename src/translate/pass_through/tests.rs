@@ -9,19 +9,19 @@ use crate::backends::profiles;
 use crate::backends::profiles::GENERIC;
 
 fn named(text: &str, id: &str) -> String {
-    let mut body = RawBody::read(text, Endpoint::Chat).expect("a body");
+    let mut body = PassBody::parse(text, Endpoint::Chat).expect("a body");
     body.set_model(id);
-    String::from_utf8(body.bytes().into_owned()).expect("UTF-8")
+    String::from_utf8(body.to_bytes().into_owned()).expect("UTF-8")
 }
 
 #[test]
 fn a_body_whose_model_has_the_same_name_is_the_same_bytes() {
     let text = "\n{ \"x\":1.50,\"model\" : \"\\u006d\", \"x\":[ ] } trailing";
-    let mut body = RawBody::read(text, Endpoint::Chat).expect("a body");
-    assert_eq!(body.sent(), Some("m"));
+    let mut body = PassBody::parse(text, Endpoint::Chat).expect("a body");
+    assert_eq!(body.requested_model(), Some("m"));
     body.set_model("m");
-    assert!(body.is_untouched());
-    assert!(matches!(body.bytes(), Cow::Borrowed(same) if std::ptr::eq(same, text.as_bytes())));
+    assert!(body.is_unmodified());
+    assert!(matches!(body.to_bytes(), Cow::Borrowed(same) if std::ptr::eq(same, text.as_bytes())));
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn another_name_is_put_in_the_place_of_the_old_one_and_nothing_else_moves() {
 #[test]
 fn what_is_no_name_is_refused_in_go_s_words() {
     let check = |text: &str, expected: &str| {
-        let error = RawBody::read(text, Endpoint::Completions).err().expect(text);
+        let error = PassBody::parse(text, Endpoint::Completions).err().expect(text);
         assert_eq!(error.message(), expected, "{text}");
         assert_eq!(error.status(), Some(400));
     };
@@ -54,7 +54,11 @@ fn what_is_no_name_is_refused_in_go_s_words() {
     check("{bad", "invalid character 'b' looking for beginning of object key string");
     check(r#"{"model":"x""#, "unexpected EOF");
     for text in ["null", "{}", r#"{"model":null}"#] {
-        assert_eq!(RawBody::read(text, Endpoint::Chat).expect("a body").sent(), None, "{text}");
+        assert_eq!(
+            PassBody::parse(text, Endpoint::Chat).expect("a body").requested_model(),
+            None,
+            "{text}"
+        );
     }
 }
 
@@ -68,10 +72,10 @@ fn mario(parameters: Value) -> VirtualModel {
 }
 
 fn laid(text: &str, parameters: Value, endpoint: Endpoint, profile: &Profile) -> String {
-    let mut body = RawBody::read(text, endpoint).expect("a body");
+    let mut body = PassBody::parse(text, endpoint).expect("a body");
     body.set_model("m");
-    body.lay_over(&mario(parameters), endpoint, profile).expect("laid");
-    String::from_utf8(body.bytes().into_owned()).expect("UTF-8")
+    body.apply_defaults(&mario(parameters), endpoint, profile).expect("laid");
+    String::from_utf8(body.to_bytes().into_owned()).expect("UTF-8")
 }
 
 #[test]
@@ -105,7 +109,7 @@ fn a_chat_gets_prompt_messages_and_options_where_it_says_none() {
 #[test]
 fn other_endpoints_get_what_they_know() {
     let all = json!({"temperature": 0.5, "num_predict": 9, "seed": 3});
-    let openai = profiles::by_host("api.openai.com").expect("known");
+    let openai = profiles::find_by_host("api.openai.com").expect("known");
     assert_eq!(
         laid(r#"{"model":"m","prompt":"x"}"#, all.clone(), Endpoint::Completions, openai),
         r#"{"model":"m","prompt":"x","max_tokens":9,"seed":3,"temperature":0.5}"#,

@@ -27,12 +27,12 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::api::ollama::decode;
-use crate::api::ollama::decode::{Text, said};
+use crate::api::ollama::decode::{GoString, non_empty};
 use crate::api::ollama::request::{ChatRequest, FunctionDefinition, Tool};
 use crate::api::ollama::schema::Schema;
 use crate::api::openai::request as openai;
 use crate::api::openai::request::ToolChoice;
-use crate::api::openai::responses::{Float, ResponsesRequest, ResponsesTool, TextFormat};
+use crate::api::openai::responses::{GoFloat, ResponsesRequest, ResponsesTool, TextFormat};
 use crate::backends::profiles::Profile;
 use crate::error::{Error, Result};
 use crate::translate::chat;
@@ -44,12 +44,12 @@ use crate::translate::chat;
 pub fn to_chat<'a>(request: &'a ResponsesRequest<'a>) -> Result<ChatRequest<'a>> {
     let effort = request.reasoning.as_ref().and_then(|it| it.effort.as_deref());
     Ok(ChatRequest {
-        messages: Some(input::messages(request)?),
-        tools: Some(tools(request.tools.as_deref().unwrap_or_default())?),
-        format: format(request)?,
-        options: options(request),
+        messages: Some(input::to_ollama_messages(request)?),
+        tools: Some(to_tools(request.tools.as_deref().unwrap_or_default())?),
+        format: to_format(request)?,
+        options: to_options(request),
         stream: Some(request.stream.unwrap_or(false)),
-        think: think(effort)?,
+        think: to_think(effort)?,
         ..ChatRequest::default()
     })
 }
@@ -67,13 +67,13 @@ pub fn to_openai<'a>(
 ) -> Result<openai::ChatRequest<'a>> {
     let mut chat = chat::to_openai(chat, model, profile)?;
     if !chat.tools.is_empty() {
-        chat.tool_choice = request.tool_choice.and_then(|raw| tool_choice(raw, &chat.tools));
+        chat.tool_choice = request.tool_choice.and_then(|raw| to_tool_choice(raw, &chat.tools));
     }
     Ok(chat)
 }
 
-fn options(request: &ResponsesRequest<'_>) -> Option<Map<String, Value>> {
-    let float = |it: &Float| Value::Number(it.0.clone());
+fn to_options(request: &ResponsesRequest<'_>) -> Option<Map<String, Value>> {
+    let float = |it: &GoFloat| Value::Number(it.0.clone());
     let members = [
         ("temperature", request.temperature.as_ref().map(float)),
         ("top_p", request.top_p.as_ref().map(float)),
@@ -86,7 +86,7 @@ fn options(request: &ResponsesRequest<'_>) -> Option<Map<String, Value>> {
 }
 
 /// How much to reason (14.2).
-fn think(effort: Option<&str>) -> Result<Option<Value>> {
+fn to_think(effort: Option<&str>) -> Result<Option<Value>> {
     Ok(Some(match effort {
         None | Some("") => return Ok(None),
         Some("none") => false.into(),
@@ -94,7 +94,7 @@ fn think(effort: Option<&str>) -> Result<Option<Value>> {
         Some(level @ ("low" | "medium" | "high" | "max")) => level.into(),
         Some("xhigh" | "ultra") => "max".into(),
         Some(other) => {
-            return Err(Error::invalid(format!(
+            return Err(Error::invalid_request(format!(
                 "invalid reasoning value: {other:?} (must be \"minimal\", \"low\", \"medium\", \
                  \"high\", \"xhigh\", \"ultra\", \"max\", or \"none\")"
             )));
@@ -102,7 +102,7 @@ fn think(effort: Option<&str>) -> Result<Option<Value>> {
     }))
 }
 
-fn format<'a>(request: &'a ResponsesRequest<'a>) -> Result<Option<&'a RawValue>> {
+fn to_format<'a>(request: &'a ResponsesRequest<'a>) -> Result<Option<&'a RawValue>> {
     let Some(raw) = request.text.as_ref().and_then(|text| text.format) else { return Ok(None) };
     let format: TextFormat<'a> = decode::parse(raw.get(), "openai.ResponsesRequest.text.format")?;
     Ok(match format.kind.as_deref() {
@@ -114,22 +114,22 @@ fn format<'a>(request: &'a ResponsesRequest<'a>) -> Result<Option<&'a RawValue>>
 }
 
 /// The functions.
-fn tools<'a>(raw: &[&'a RawValue]) -> Result<Vec<Tool<'a>>> {
+fn to_tools<'a>(raw: &[&'a RawValue]) -> Result<Vec<Tool<'a>>> {
     let mut out = Vec::with_capacity(raw.len());
     for raw in raw {
         let tool: ResponsesTool<'a> = decode::parse(raw.get(), "openai.ResponsesRequest.tools")?;
         match (tool.kind.as_deref(), tool.tools) {
             (Some("function"), _) => {
                 let name = tool.name.unwrap_or_default();
-                out.push(function(name, tool.description, tool.parameters));
+                out.push(new_tool(name, tool.description, tool.parameters));
             }
             (Some("namespace"), members) => {
                 let namespace = tool.name.unwrap_or_default();
                 let members = members.into_iter().flatten();
                 for member in members.filter(|it| it.kind.as_deref() == Some("function")) {
-                    let Some(name) = said(member.name.as_deref()) else { continue };
-                    let name = Text(Cow::Owned(format!("{}.{name}", &*namespace)));
-                    out.push(function(name, member.description, member.parameters));
+                    let Some(name) = non_empty(member.name.as_deref()) else { continue };
+                    let name = GoString(Cow::Owned(format!("{}.{name}", &*namespace)));
+                    out.push(new_tool(name, member.description, member.parameters));
                 }
             }
             _ => {}
@@ -138,16 +138,16 @@ fn tools<'a>(raw: &[&'a RawValue]) -> Result<Vec<Tool<'a>>> {
     Ok(out)
 }
 
-fn function<'a>(
-    name: Text<'a>,
-    description: Option<Text<'a>>,
+fn new_tool<'a>(
+    name: GoString<'a>,
+    description: Option<GoString<'a>>,
     parameters: Option<Schema<'a>>,
 ) -> Tool<'a> {
     Tool { function: Some(FunctionDefinition { name: Some(name), description, parameters }) }
 }
 
 /// The choice in chat's form, of one of these tools.
-fn tool_choice<'a>(raw: &RawValue, tools: &[openai::Tool<'a>]) -> Option<ToolChoice<'a>> {
+fn to_tool_choice<'a>(raw: &RawValue, tools: &[openai::Tool<'a>]) -> Option<ToolChoice<'a>> {
     let chosen: Value = serde_json::from_str(raw.get()).ok()?;
     match chosen.as_str() {
         Some("none") => Some(ToolChoice::Mode("none")),

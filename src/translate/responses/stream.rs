@@ -19,37 +19,39 @@
 use serde::Serialize;
 
 use super::response_object::{
-    Done, Echo, Ids, State, function_call, message, output_text, reasoning, seconds, usage,
-    write_whole,
+    OutputItem, RequestEcho, ResponseIds, ResponseStatus, function_call_item, message_item,
+    output_text_part, reasoning_item, to_usage, unix_seconds, write_response,
 };
-use crate::api::openai::responses::{Event, Item, OfItem, OfPart, OfResponse, OfText};
+use crate::api::openai::responses::{
+    ContentPartEvent, ItemEvent, ResponseEvent, ResponseItem, StreamEvent, TextEvent,
+};
 use crate::api::wire::ndjson;
-use crate::translate::stream::{Delta, Encoder, Outcome};
-use crate::translate::tool_calls::Call;
+use crate::translate::stream::{Completion, Delta, Encoder};
+use crate::translate::tool_calls::CompleteToolCall;
 
 /// Writes the events, or the one object.
 #[derive(Debug)]
 pub struct ResponseEncoder {
-    echo: Echo,
-    ids: Ids,
+    echo: RequestEcho,
+    ids: ResponseIds,
     /// When the answer began, once it has.
     created_at: Option<u64>,
-    sequence: u64,
-    done: Vec<Done>,
-    open: Option<Open>,
-    has_called: bool,
+    sequence_number: u64,
+    output: Vec<OutputItem>,
+    open_item: Option<OpenItem>,
+    has_calls: bool,
 }
 
 /// The item that is being written.
 #[derive(Debug)]
-struct Open {
-    kind: Kind,
+struct OpenItem {
+    kind: TextItemKind,
     id: String,
     text: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum TextItemKind {
     Reasoning,
     Message,
 }
@@ -57,178 +59,216 @@ enum Kind {
 impl ResponseEncoder {
     /// For the answer to one request.
     #[must_use]
-    pub fn new(echo: Echo, ids: Ids) -> Self {
-        let (done, open) = (Vec::new(), None);
-        Self { echo, ids, created_at: None, sequence: 0, done, open, has_called: false }
+    pub fn new(echo: RequestEcho, ids: ResponseIds) -> Self {
+        let (output, open_item) = (Vec::new(), None);
+        Self {
+            echo,
+            ids,
+            created_at: None,
+            sequence_number: 0,
+            output,
+            open_item,
+            has_calls: false,
+        }
     }
 
     /// The two events that come before anything else.
-    fn begin(&mut self, out: &mut Vec<u8>, now: &str) -> u64 {
+    fn start_response(&mut self, out: &mut Vec<u8>, now: &str) -> u64 {
         if let Some(created_at) = self.created_at {
             return created_at;
         }
-        let created_at = seconds(now);
+        let created_at = unix_seconds(now);
         self.created_at = Some(created_at);
         for kind in ["response.created", "response.in_progress"] {
-            let state = State { created_at, completed: None };
-            let response = self.echo.response(&self.ids, state, &[]);
-            write(out, &mut self.sequence, kind, OfResponse { response });
+            let state = ResponseStatus { created_at, completed: None };
+            let response = self.echo.build_response(&self.ids, state, &[]);
+            write_event(out, &mut self.sequence_number, kind, ResponseEvent { response });
         }
         created_at
     }
 
-    fn text(&mut self, out: &mut Vec<u8>, kind: Kind, text: &str) {
-        if text.is_empty() || (kind == Kind::Message && self.has_called) {
+    fn append_text(&mut self, out: &mut Vec<u8>, kind: TextItemKind, text: &str) {
+        if text.is_empty() || (kind == TextItemKind::Message && self.has_calls) {
             return;
         }
-        if self.open.as_ref().is_none_or(|open| open.kind != kind) {
-            self.close(out);
-            self.open(out, kind);
+        if self.open_item.as_ref().is_none_or(|open| open.kind != kind) {
+            self.close_item(out);
+            self.open_item(out, kind);
         }
-        let Some(open) = &mut self.open else { return };
+        let Some(open) = &mut self.open_item else { return };
         open.text.push_str(text);
-        let delta = OfText { delta: Some(text), ..open.of_text(self.done.len()) };
-        write(out, &mut self.sequence, kind.delta(), delta);
+        let delta = TextEvent { delta: Some(text), ..open.text_event(self.output.len()) };
+        write_event(out, &mut self.sequence_number, kind.delta_event(), delta);
     }
 
-    fn open(&mut self, out: &mut Vec<u8>, kind: Kind) {
-        let output_index = self.done.len();
-        let is_first = !self.done.iter().any(|done| kind.is_of(done));
+    fn open_item(&mut self, out: &mut Vec<u8>, kind: TextItemKind) {
+        let output_index = self.output.len();
+        let is_first = !self.output.iter().any(|done| kind.matches(done));
         let id = match kind {
-            Kind::Reasoning => self.ids.reasoning(output_index, is_first),
-            Kind::Message => self.ids.message(output_index, is_first),
+            TextItemKind::Reasoning => self.ids.reasoning_id(output_index, is_first),
+            TextItemKind::Message => self.ids.message_id(output_index, is_first),
         };
-        let open = Open { kind, id, text: String::new() };
-        let item = OfItem { output_index, item: open.begun() };
-        write(out, &mut self.sequence, "response.output_item.added", item);
-        if kind == Kind::Message {
-            self.part(out, "response.content_part.added", &open);
+        let open = OpenItem { kind, id, text: String::new() };
+        let item = ItemEvent { output_index, item: open.to_item() };
+        write_event(out, &mut self.sequence_number, "response.output_item.added", item);
+        if kind == TextItemKind::Message {
+            self.write_part(out, "response.content_part.added", &open);
         }
-        self.open = Some(open);
+        self.open_item = Some(open);
     }
 
     /// Ends the item that is open, if one is.
-    fn close(&mut self, out: &mut Vec<u8>) {
-        let Some(open) = self.open.take() else { return };
-        let of_text = OfText { text: Some(&open.text), ..open.of_text(self.done.len()) };
-        write(out, &mut self.sequence, open.kind.done(), of_text);
-        if open.kind == Kind::Message {
-            self.part(out, "response.content_part.done", &open);
+    fn close_item(&mut self, out: &mut Vec<u8>) {
+        let Some(open) = self.open_item.take() else { return };
+        let of_text = TextEvent { text: Some(&open.text), ..open.text_event(self.output.len()) };
+        write_event(out, &mut self.sequence_number, open.kind.done_event(), of_text);
+        if open.kind == TextItemKind::Message {
+            self.write_part(out, "response.content_part.done", &open);
         }
-        let Open { kind, id, text } = open;
-        self.finish(
+        let OpenItem { kind, id, text } = open;
+        self.finish_item(
             out,
             match kind {
-                Kind::Reasoning => Done::Reasoning { id, text },
-                Kind::Message => Done::Message { id, text },
+                TextItemKind::Reasoning => OutputItem::Reasoning { id, text },
+                TextItemKind::Message => OutputItem::Message { id, text },
             },
         );
     }
 
-    fn part(&mut self, out: &mut Vec<u8>, kind: &str, open: &Open) {
-        let (item_id, output_index) = (open.id.as_str(), self.done.len());
-        let part = output_text(&open.text);
-        let part = OfPart { item_id, output_index, content_index: 0, part };
-        write(out, &mut self.sequence, kind, part);
+    fn write_part(&mut self, out: &mut Vec<u8>, kind: &str, open: &OpenItem) {
+        let (item_id, output_index) = (open.id.as_str(), self.output.len());
+        let part = output_text_part(&open.text);
+        let part = ContentPartEvent { item_id, output_index, content_index: 0, part };
+        write_event(out, &mut self.sequence_number, kind, part);
     }
 
     /// A call comes whole.
-    fn call(&mut self, out: &mut Vec<u8>, call: &Call) {
-        self.close(out);
-        self.has_called = true;
-        let (output_index, id) = (self.done.len(), self.ids.call(call.index));
-        let item = OfItem { output_index, item: function_call(&id, call, false) };
-        write(out, &mut self.sequence, "response.output_item.added", item);
+    fn write_call(&mut self, out: &mut Vec<u8>, call: &CompleteToolCall) {
+        self.close_item(out);
+        self.has_calls = true;
+        let (output_index, id) = (self.output.len(), self.ids.call_id(call.index));
+        let item = ItemEvent { output_index, item: function_call_item(&id, call, false) };
+        write_event(out, &mut self.sequence_number, "response.output_item.added", item);
         let arguments = Some(call.arguments.as_str());
-        let of_text = || OfText { item_id: &id, output_index, ..OfText::default() };
-        let delta = OfText { delta: arguments, ..of_text() };
-        write(out, &mut self.sequence, "response.function_call_arguments.delta", delta);
-        let done = OfText { arguments, ..of_text() };
-        write(out, &mut self.sequence, "response.function_call_arguments.done", done);
-        self.finish(out, Done::Call { id, call: call.clone() });
+        let of_text = || TextEvent { item_id: &id, output_index, ..TextEvent::default() };
+        let delta = TextEvent { delta: arguments, ..of_text() };
+        write_event(
+            out,
+            &mut self.sequence_number,
+            "response.function_call_arguments.delta",
+            delta,
+        );
+        let done = TextEvent { arguments, ..of_text() };
+        write_event(out, &mut self.sequence_number, "response.function_call_arguments.done", done);
+        self.finish_item(out, OutputItem::Call { id, call: call.clone() });
     }
 
-    fn finish(&mut self, out: &mut Vec<u8>, done: Done) {
-        let item = OfItem { output_index: self.done.len(), item: done.item() };
-        write(out, &mut self.sequence, "response.output_item.done", item);
-        self.done.push(done);
+    fn finish_item(&mut self, out: &mut Vec<u8>, done: OutputItem) {
+        let item = ItemEvent { output_index: self.output.len(), item: done.to_item() };
+        write_event(out, &mut self.sequence_number, "response.output_item.done", item);
+        self.output.push(done);
     }
 }
 
 impl Encoder for ResponseEncoder {
-    const EVENTS: bool = true;
+    const IS_SSE: bool = true;
 
-    fn delta(&mut self, out: &mut Vec<u8>, created_at: &str, delta: &Delta<'_>) {
-        self.begin(out, created_at);
-        self.text(out, Kind::Reasoning, &delta.thinking);
-        self.text(out, Kind::Message, &delta.content);
-        delta.calls.iter().for_each(|call| self.call(out, call));
+    fn encode_delta(&mut self, out: &mut Vec<u8>, created_at: &str, delta: &Delta<'_>) {
+        self.start_response(out, created_at);
+        self.append_text(out, TextItemKind::Reasoning, &delta.thinking);
+        self.append_text(out, TextItemKind::Message, &delta.content);
+        delta.calls.iter().for_each(|call| self.write_call(out, call));
     }
 
-    fn last(&mut self, out: &mut Vec<u8>, created_at: &str, rest: &Delta<'_>, outcome: &Outcome) {
-        self.delta(out, created_at, rest);
-        self.close(out);
-        let output: Vec<Item<'_>> = self.done.iter().map(Done::item).collect();
-        let now = seconds(created_at);
+    fn encode_final(
+        &mut self,
+        out: &mut Vec<u8>,
+        created_at: &str,
+        rest: &Delta<'_>,
+        outcome: &Completion,
+    ) {
+        self.encode_delta(out, created_at, rest);
+        self.close_item(out);
+        let output: Vec<ResponseItem<'_>> = self.output.iter().map(OutputItem::to_item).collect();
+        let now = unix_seconds(created_at);
         let created_at = self.created_at.unwrap_or(now);
-        let state = State { created_at, completed: Some((now, usage(outcome))) };
-        let response = self.echo.response(&self.ids, state, &output);
-        write(out, &mut self.sequence, "response.completed", OfResponse { response });
+        let state = ResponseStatus { created_at, completed: Some((now, to_usage(outcome))) };
+        let response = self.echo.build_response(&self.ids, state, &output);
+        write_event(
+            out,
+            &mut self.sequence_number,
+            "response.completed",
+            ResponseEvent { response },
+        );
     }
 
-    fn whole(&mut self, out: &mut Vec<u8>, created_at: &str, rest: &Delta<'_>, outcome: &Outcome) {
-        write_whole(out, (&self.echo, &self.ids), seconds(created_at), rest, usage(outcome));
+    fn encode_whole(
+        &mut self,
+        out: &mut Vec<u8>,
+        created_at: &str,
+        rest: &Delta<'_>,
+        outcome: &Completion,
+    ) {
+        write_response(
+            out,
+            (&self.echo, &self.ids),
+            unix_seconds(created_at),
+            rest,
+            to_usage(outcome),
+        );
     }
 }
 
-impl Open {
-    fn begun(&self) -> Item<'_> {
+impl OpenItem {
+    fn to_item(&self) -> ResponseItem<'_> {
         match self.kind {
-            Kind::Reasoning => reasoning(&self.id, None),
-            Kind::Message => message(&self.id, None),
+            TextItemKind::Reasoning => reasoning_item(&self.id, None),
+            TextItemKind::Message => message_item(&self.id, None),
         }
     }
 
     /// An event of its text, which says nothing yet.
-    fn of_text(&self, output_index: usize) -> OfText<'_> {
-        let of_text = OfText { item_id: &self.id, output_index, ..OfText::default() };
+    fn text_event(&self, output_index: usize) -> TextEvent<'_> {
+        let of_text = TextEvent { item_id: &self.id, output_index, ..TextEvent::default() };
         match self.kind {
-            Kind::Reasoning => OfText { summary_index: Some(0), ..of_text },
-            Kind::Message => OfText { content_index: Some(0), logprobs: Some([]), ..of_text },
+            TextItemKind::Reasoning => TextEvent { summary_index: Some(0), ..of_text },
+            TextItemKind::Message => {
+                TextEvent { content_index: Some(0), logprobs: Some([]), ..of_text }
+            }
         }
     }
 }
 
-impl Kind {
-    fn delta(self) -> &'static str {
+impl TextItemKind {
+    fn delta_event(self) -> &'static str {
         match self {
             Self::Reasoning => "response.reasoning_summary_text.delta",
             Self::Message => "response.output_text.delta",
         }
     }
 
-    fn done(self) -> &'static str {
+    fn done_event(self) -> &'static str {
         match self {
             Self::Reasoning => "response.reasoning_summary_text.done",
             Self::Message => "response.output_text.done",
         }
     }
 
-    fn is_of(self, done: &Done) -> bool {
+    fn matches(self, done: &OutputItem) -> bool {
         match done {
-            Done::Reasoning { .. } => self == Self::Reasoning,
-            Done::Message { .. } => self == Self::Message,
-            Done::Call { .. } => false,
+            OutputItem::Reasoning { .. } => self == Self::Reasoning,
+            OutputItem::Message { .. } => self == Self::Message,
+            OutputItem::Call { .. } => false,
         }
     }
 }
 
 /// Appends one event.
-fn write(out: &mut Vec<u8>, sequence: &mut u64, kind: &str, body: impl Serialize) {
+fn write_event(out: &mut Vec<u8>, sequence: &mut u64, kind: &str, body: impl Serialize) {
     out.extend_from_slice(b"event: ");
     out.extend_from_slice(kind.as_bytes());
     out.extend_from_slice(b"\ndata: ");
-    ndjson::append(out, &Event { kind, sequence_number: *sequence, body });
+    ndjson::append(out, &StreamEvent { kind, sequence_number: *sequence, body });
     out.extend_from_slice(b"\n\n");
     *sequence += 1;
 }

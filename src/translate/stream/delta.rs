@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 
 use crate::api::ollama::response::Logprob;
-use crate::translate::tool_calls::Call;
+use crate::translate::tool_calls::CompleteToolCall;
 
 /// The longest text of one line, in bytes: even where each of them is escaped, the line stays below
 /// the 8 MB that Go's clients read (ollama-api.md 7).
-const LONGEST_TEXT: usize = 1 << 20;
+const MAX_LINE_TEXT: usize = 1 << 20;
 
 /// What one event adds to the answer.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -17,7 +17,7 @@ pub struct Delta<'a> {
     /// Text.
     pub content: Cow<'a, str>,
     /// Whole calls.
-    pub calls: Vec<Call>,
+    pub calls: Vec<CompleteToolCall>,
     /// Log probabilities of the tokens.
     pub logprobs: Vec<Logprob>,
 }
@@ -42,14 +42,14 @@ impl Delta<'_> {
 
     /// Whether its text fits into one line.
     #[must_use]
-    pub fn fits(&self) -> bool {
-        self.thinking.len() + self.content.len() <= LONGEST_TEXT
+    pub fn fits_in_line(&self) -> bool {
+        self.thinking.len() + self.content.len() <= MAX_LINE_TEXT
     }
 
     /// The same in pieces that fit, for the rare event that does not. Calls stay whole.
     #[must_use]
-    pub fn pieces(mut self) -> Vec<Delta<'static>> {
-        let (thinking, content) = (cut(&self.thinking), cut(&self.content));
+    pub fn split_into_lines(mut self) -> Vec<Delta<'static>> {
+        let (thinking, content) = (split_text(&self.thinking), split_text(&self.content));
         let thinking = thinking.map(|it| Delta { thinking: it.into(), ..Delta::default() });
         let content = content.map(|it| Delta { content: it.into(), ..Delta::default() });
         let mut pieces: Vec<Delta<'static>> = thinking.chain(content).collect();
@@ -84,10 +84,11 @@ impl Delta<'_> {
 }
 
 /// A text in pieces that fit into a line, cut between characters.
-fn cut(text: &str) -> impl Iterator<Item = String> {
+fn split_text(text: &str) -> impl Iterator<Item = String> {
     let mut rest = text;
     std::iter::from_fn(move || {
-        let end = (0..=LONGEST_TEXT.min(rest.len())).rev().find(|&at| rest.is_char_boundary(at))?;
+        let end =
+            (0..=MAX_LINE_TEXT.min(rest.len())).rev().find(|&at| rest.is_char_boundary(at))?;
         let piece = &rest[..end];
         rest = &rest[end..];
         (!piece.is_empty()).then(|| piece.to_owned())
@@ -100,20 +101,20 @@ mod tests {
 
     #[test]
     fn a_text_that_is_too_long_for_a_line_comes_in_pieces() {
-        let (thinking, content) = ("é".repeat(LONGEST_TEXT), "x".repeat(LONGEST_TEXT + 1));
+        let (thinking, content) = ("é".repeat(MAX_LINE_TEXT), "x".repeat(MAX_LINE_TEXT + 1));
         let delta = Delta {
             thinking: thinking.as_str().into(),
             content: content.as_str().into(),
             logprobs: vec![Logprob::default()],
             ..Delta::default()
         };
-        assert!(!delta.fits());
-        let pieces = delta.pieces();
-        assert!(pieces.iter().all(|piece| piece.fits() && !piece.is_empty()));
+        assert!(!delta.fits_in_line());
+        let pieces = delta.split_into_lines();
+        assert!(pieces.iter().all(|piece| piece.fits_in_line() && !piece.is_empty()));
         assert_eq!(pieces.iter().map(|it| it.thinking.as_ref()).collect::<String>(), thinking);
         assert_eq!(pieces.iter().map(|it| it.content.as_ref()).collect::<String>(), content);
         assert_eq!(pieces.iter().map(|it| it.logprobs.len()).sum::<usize>(), 1);
-        let odd = format!("x{}", "é".repeat(LONGEST_TEXT / 2));
-        assert_eq!(cut(&odd).map(|it| it.len()).collect::<Vec<_>>(), [LONGEST_TEXT - 1, 2]);
+        let odd = format!("x{}", "é".repeat(MAX_LINE_TEXT / 2));
+        assert_eq!(split_text(&odd).map(|it| it.len()).collect::<Vec<_>>(), [MAX_LINE_TEXT - 1, 2]);
     }
 }

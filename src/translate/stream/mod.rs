@@ -1,8 +1,8 @@
 //! An upstream's answer, event by event, to what a client is shown of it.
 //!
-//! [`AnswerStream`] is told each event and the time it came, and gives back what the event adds. It
+//! [`ResponseTranslator`] is told each event and the time it came, and gives back what the event adds. It
 //! writes nothing, so a test is a list in and a list out. Invariant: the added texts, put together,
-//! are the upstream's texts put together; and [`AnswerStream::finish`] succeeds only when the
+//! are the upstream's texts put together; and [`ResponseTranslator::finish`] succeeds only when the
 //! terminal event was seen (openai-wire.md 4.4, 4.8).
 
 mod delta;
@@ -15,30 +15,30 @@ use serde_json::value::RawValue;
 pub use self::delta::Delta;
 use crate::api::ollama::response::Metrics;
 use crate::api::openai::chunk::{
-    Choice, Chunk, Content, Latencies, Message, Timings, ToolFragment, Usage,
+    Choice, Chunk, Content, Message, Timings, ToolCallDelta, Usage, VllmMetrics,
 };
-use crate::api::openai::chunk_template::{Added, Repeated};
+use crate::api::openai::chunk_template::{ChunkTemplate, TextDelta};
 use crate::api::wire::sse::Event;
 use crate::backends::errors;
 use crate::error::{Error, Result};
 use crate::observe::redact::Redactor;
 use crate::translate::logprobs;
 use crate::translate::response_metrics;
-use crate::translate::response_metrics::{Marks, Told};
+use crate::translate::response_metrics::{Timeline, UpstreamStats};
 use crate::translate::stop_filter::StopFilter;
-use crate::translate::think::Think;
-use crate::translate::think_tags::{self, Split, Splitter};
-use crate::translate::tool_calls::Gatherer;
+use crate::translate::think::ThinkMode;
+use crate::translate::think_tags::{self, SplitText, ThinkTagSplitter};
+use crate::translate::tool_calls::ToolCallAssembler;
 
 /// What the client asked for that shapes its answer.
 #[derive(Clone, Debug)]
-pub struct Wanted<'a> {
+pub struct ResponseOptions<'a> {
     /// Whether reasoning is shown.
-    pub think: Think,
+    pub think: ThinkMode,
     /// How many alternatives each token has; `None` without log probabilities.
     pub logprobs: Option<usize>,
     /// What differs from answer to answer: the request's id.
-    pub seed: &'a str,
+    pub id_seed: &'a str,
     /// The model as the client named it, where errors are to name it.
     pub model: Option<&'a str>,
     /// Strings that end the text here, because the upstream refused the parameter: usually none.
@@ -47,7 +47,7 @@ pub struct Wanted<'a> {
 
 /// How an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub struct Completion {
     /// Ollama's `done_reason`: `stop` or `length`.
     pub done_reason: &'static str,
     /// The counters.
@@ -57,73 +57,85 @@ pub struct Outcome {
 /// Turns deltas and outcomes into the objects of one route.
 pub trait Encoder {
     /// Whether it writes server-sent events, which bring their ends along, in place of lines.
-    const EVENTS: bool = false;
+    const IS_SSE: bool = false;
 
     /// Appends the line, or the events, for a delta.
-    fn delta(&mut self, out: &mut Vec<u8>, created_at: &str, delta: &Delta<'_>);
+    fn encode_delta(&mut self, out: &mut Vec<u8>, created_at: &str, delta: &Delta<'_>);
 
     /// Appends the final object, without a newline, or the last events. `rest` is text that no line has carried yet: all
     /// of it for a whole answer, none at the end of a stream.
-    fn last(&mut self, out: &mut Vec<u8>, created_at: &str, rest: &Delta<'_>, outcome: &Outcome);
+    fn encode_final(
+        &mut self,
+        out: &mut Vec<u8>,
+        created_at: &str,
+        rest: &Delta<'_>,
+        outcome: &Completion,
+    );
 
     /// Appends the one object of an answer that is no stream, where that is another one than ends a
     /// stream.
-    fn whole(&mut self, out: &mut Vec<u8>, created_at: &str, rest: &Delta<'_>, outcome: &Outcome) {
-        self.last(out, created_at, rest, outcome);
+    fn encode_whole(
+        &mut self,
+        out: &mut Vec<u8>,
+        created_at: &str,
+        rest: &Delta<'_>,
+        outcome: &Completion,
+    ) {
+        self.encode_final(out, created_at, rest, outcome);
     }
 }
 
 /// The state of one answer.
 #[derive(Debug)]
-pub struct AnswerStream<'r> {
+pub struct ResponseTranslator<'r> {
     redactor: &'r Redactor,
     model: Option<&'r str>,
-    think: Think,
+    think: ThinkMode,
     logprobs: Option<usize>,
-    repeated: Repeated,
-    stop: Option<StopFilter>,
-    calls: Gatherer,
-    tags: Splitter,
+    chunk_template: ChunkTemplate,
+    stop_filter: Option<StopFilter>,
+    tool_calls: ToolCallAssembler,
+    think_tags: ThinkTagSplitter,
     usage: Option<Usage>,
     timings: Option<Timings>,
-    latencies: Option<Latencies>,
-    finish: Option<Finish>,
+    latencies: Option<VllmMetrics>,
+    finish_reason: Option<FinishReason>,
     done: bool,
-    understood: usize,
-    first: Option<Duration>,
-    last: Option<Duration>,
+    chunk_count: usize,
+    first_at: Option<Duration>,
+    last_at: Option<Duration>,
 }
 
 /// What a `finish_reason` means (openai-wire.md 4.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Finish {
+enum FinishReason {
     Stop,
     Length,
     Failed,
     Exhausted,
 }
 
-impl<'r> AnswerStream<'r> {
+impl<'r> ResponseTranslator<'r> {
     /// A fresh answer. The redactor cleans errors that come inside it.
     #[must_use]
-    pub fn new(wanted: Wanted<'r>, redactor: &'r Redactor) -> Self {
+    pub fn new(options: ResponseOptions<'r>, redactor: &'r Redactor) -> Self {
         Self {
             redactor,
-            model: wanted.model,
-            think: wanted.think,
-            logprobs: wanted.logprobs,
-            repeated: Repeated::default(),
-            stop: (!wanted.stop.is_empty()).then(|| StopFilter::new(wanted.stop)),
-            calls: Gatherer::new(wanted.seed),
-            tags: Splitter::default(),
+            model: options.model,
+            think: options.think,
+            logprobs: options.logprobs,
+            chunk_template: ChunkTemplate::default(),
+            stop_filter: (!options.stop.is_empty()).then(|| StopFilter::new(options.stop)),
+            tool_calls: ToolCallAssembler::new(options.id_seed),
+            think_tags: ThinkTagSplitter::default(),
             usage: None,
             timings: None,
             latencies: None,
-            finish: None,
+            finish_reason: None,
             done: false,
-            understood: 0,
-            first: None,
-            last: None,
+            chunk_count: 0,
+            first_at: None,
+            last_at: None,
         }
     }
 
@@ -132,22 +144,22 @@ impl<'r> AnswerStream<'r> {
     ///
     /// # Errors
     /// [`Error::UpstreamInBand`] for an error that came in place of an answer, or what it means for
-    /// the client ([`errors::failure_in_band`]).
+    /// the client ([`errors::to_in_band_error`]).
     pub fn on_event<'a>(&mut self, event: Event<'a>, now: Duration) -> Result<Option<Delta<'a>>> {
         let data = match event {
             Event::Data(data) => data,
-            Event::Error(data) => return Err(self.in_band(&String::from_utf8_lossy(data))),
+            Event::Error(data) => return Err(self.in_band_error(&String::from_utf8_lossy(data))),
         };
         match str::from_utf8(data) {
-            Ok(text) => self.on_text(text, now),
+            Ok(text) => self.on_data(text, now),
             Err(_) => {
                 let text = String::from_utf8_lossy(data);
-                Ok(self.on_text(&text, now)?.map(Delta::into_owned))
+                Ok(self.on_data(&text, now)?.map(Delta::into_owned))
             }
         }
     }
 
-    fn on_text<'a>(&mut self, text: &'a str, now: Duration) -> Result<Option<Delta<'a>>> {
+    fn on_data<'a>(&mut self, text: &'a str, now: Duration) -> Result<Option<Delta<'a>>> {
         let text = text.trim();
         if text.starts_with("[DONE]") {
             self.done = true;
@@ -155,18 +167,18 @@ impl<'r> AnswerStream<'r> {
         if self.done || text.is_empty() {
             return Ok(None);
         }
-        if let Some(added) = self.repeated.added(text) {
-            let delta = self.on_added(added, now)?;
+        if let Some(added) = self.chunk_template.match_event(text) {
+            let delta = self.on_text_chunk(added, now)?;
             return Ok((!delta.is_empty()).then_some(delta));
         }
         match Chunk::parse(text) {
             Ok(chunk) => {
-                self.repeated.learn(text, &chunk);
+                self.chunk_template.capture(text, &chunk);
                 let delta = self.on_chunk(chunk, text, now, false)?;
                 Ok((!delta.is_empty()).then_some(delta))
             }
             // Gemini puts its errors into a list.
-            Err(_) if errors::error_in(text).is_some() => Err(self.in_band(text)),
+            Err(_) if errors::find_in_band_error(text).is_some() => Err(self.in_band_error(text)),
             Err(error) => {
                 // The error's own words may be those of the answer.
                 let (what, column) = (error.classify(), error.column());
@@ -183,20 +195,20 @@ impl<'r> AnswerStream<'r> {
     /// # Errors
     /// [`Error::UpstreamProtocol`] when it is no answer, [`Error::UpstreamInBand`] when it is an
     /// error.
-    pub fn on_whole<'a>(&mut self, body: &'a str) -> Result<Delta<'a>> {
+    pub fn on_body<'a>(&mut self, body: &'a str) -> Result<Delta<'a>> {
         // A byte-order mark is no white space; blank lines may come first (openai-wire.md 4.1).
         let text = body.trim_start_matches('\u{feff}').trim();
-        let chunk = Chunk::parse(text).map_err(|_| match errors::error_in(text) {
-            Some(_) => self.in_band(text),
-            None => not_an_answer(text),
+        let chunk = Chunk::parse(text).map_err(|_| match errors::find_in_band_error(text) {
+            Some(_) => self.in_band_error(text),
+            None => not_json_error(text),
         })?;
         let has_choice = !chunk.choices.is_empty();
         let mut delta = self.on_chunk(chunk, text, Duration::ZERO, true)?;
         if !has_choice {
-            return Err(Error::protocol("an answer without choices"));
+            return Err(Error::upstream_protocol("an answer without choices"));
         }
-        (self.done, self.first, self.last) = (true, None, None);
-        delta.append(self.rest()?);
+        (self.done, self.first_at, self.last_at) = (true, None, None);
+        delta.append(self.flush()?);
         Ok(delta)
     }
 
@@ -207,8 +219,8 @@ impl<'r> AnswerStream<'r> {
         now: Duration,
         is_whole: bool,
     ) -> Result<Delta<'a>> {
-        self.refuse_errors(&chunk, text)?;
-        self.understood += 1;
+        self.check_for_error(&chunk, text)?;
+        self.chunk_count += 1;
         let groq = chunk.x_groq.and_then(|groq| groq.usage);
         if let Some(usage) = chunk.usage.or(groq) {
             self.usage = Some(usage);
@@ -220,67 +232,68 @@ impl<'r> AnswerStream<'r> {
             return Ok(Delta::default());
         };
         if let Some(reason) = &choice.finish_reason {
-            self.finish = finish(reason).or(self.finish);
+            self.finish_reason = parse_finish_reason(reason).or(self.finish_reason);
         }
         let blank = choice.finish_reason.as_ref().is_some_and(|reason| reason.is_empty());
-        let (delta, began) = self.delta_of(choice, is_whole);
+        let (delta, began) = self.extract_delta(choice, is_whole);
         if began || !delta.is_empty() {
-            self.first.get_or_insert(now);
-            self.last = Some(now);
+            self.first_at.get_or_insert(now);
+            self.last_at = Some(now);
         }
         // xAI ends an answer that calls tools with an empty reason.
-        if blank && self.calls.any() {
-            self.finish.get_or_insert(Finish::Stop);
+        if blank && self.tool_calls.has_calls() {
+            self.finish_reason.get_or_insert(FinishReason::Stop);
         }
-        self.shown(delta)
+        self.filter_delta(delta)
     }
 
     /// A chunk that adds only this text.
-    fn on_added<'a>(&mut self, added: Added<'a>, now: Duration) -> Result<Delta<'a>> {
-        self.understood += 1;
+    fn on_text_chunk<'a>(&mut self, added: TextDelta<'a>, now: Duration) -> Result<Delta<'a>> {
+        self.chunk_count += 1;
         let (thinking, text) = match added {
-            Added::Content(text) => ("", text),
-            Added::Thinking(text) => (text, ""),
+            TextDelta::Content(text) => ("", text),
+            TextDelta::Thinking(text) => (text, ""),
         };
-        self.first.get_or_insert(now);
-        self.last = Some(now);
-        let (thinking, content) = self.split(Cow::Borrowed(thinking), Cow::Borrowed(text), false);
-        self.shown(Delta { thinking, content, ..Delta::default() })
+        self.first_at.get_or_insert(now);
+        self.last_at = Some(now);
+        let (thinking, content) =
+            self.split_thinking(Cow::Borrowed(thinking), Cow::Borrowed(text), false);
+        self.filter_delta(Delta { thinking, content, ..Delta::default() })
     }
 
     /// What the client is shown of it.
-    fn shown<'a>(&mut self, mut delta: Delta<'a>) -> Result<Delta<'a>> {
-        if self.think == Think::Off {
+    fn filter_delta<'a>(&mut self, mut delta: Delta<'a>) -> Result<Delta<'a>> {
+        if self.think == ThinkMode::Off {
             delta.thinking = Cow::Borrowed("");
         }
-        self.refuse_failures(&delta)?;
-        self.cut(&mut delta);
+        self.check_for_failure(&delta)?;
+        self.apply_stop(&mut delta);
         Ok(delta)
     }
 
     /// Ends the answer at the first stop string. Nothing behind it is shown, nor a call that it
     /// left unfinished.
-    fn cut(&mut self, delta: &mut Delta<'_>) {
-        let Some(stop) = &mut self.stop else { return };
-        let (before, text) = (stop.held(), std::mem::take(&mut delta.content));
+    fn apply_stop(&mut self, delta: &mut Delta<'_>) {
+        let Some(stop) = &mut self.stop_filter else { return };
+        let (before, text) = (stop.pending_len(), std::mem::take(&mut delta.content));
         let shown = stop.push(&text);
-        if stop.matched() {
+        if stop.has_matched() {
             let unseen = text.len().min(before + text.len() - shown.len());
-            logprobs::cut(&mut delta.logprobs, &text[text.len() - unseen..]);
-            self.calls.drop_unfinished();
+            logprobs::drop_hidden_tokens(&mut delta.logprobs, &text[text.len() - unseen..]);
+            self.tool_calls.drop_incomplete();
             self.done = true;
         }
         delta.content = Cow::Owned(shown);
     }
 
     /// What a choice adds, and whether anything of the answer came with it, shown or not.
-    fn delta_of<'a>(&mut self, choice: Choice<'a>, is_whole: bool) -> (Delta<'a>, bool) {
+    fn extract_delta<'a>(&mut self, choice: Choice<'a>, is_whole: bool) -> (Delta<'a>, bool) {
         let mut message = choice.delta.or(choice.message).unwrap_or_default();
         let fragments = std::mem::take(&mut message.tool_calls);
         // Some servers send the same call in both forms.
         let legacy = message.function_call.take().filter(|_| fragments.is_empty());
         let legacy = legacy
-            .map(|function| ToolFragment { function: Some(function), ..ToolFragment::default() });
+            .map(|function| ToolCallDelta { function: Some(function), ..ToolCallDelta::default() });
         let mut began = false;
         for (place, mut fragment) in fragments.into_iter().chain(legacy).enumerate() {
             began = true;
@@ -288,9 +301,9 @@ impl<'r> AnswerStream<'r> {
                 // Each entry of a whole message is a call of its own, whatever it is numbered.
                 fragment.index = Some(place as u64);
             }
-            self.calls.add(fragment);
+            self.tool_calls.push(fragment);
         }
-        let (thinking, text) = texts(message, choice.text);
+        let (thinking, text) = extract_texts(message, choice.text);
         began |= !thinking.is_empty() || !text.is_empty();
         let logprobs = match (self.logprobs, choice.logprobs) {
             (Some(top), Some(mut given)) => {
@@ -299,25 +312,26 @@ impl<'r> AnswerStream<'r> {
             }
             _ => Vec::new(),
         };
-        let (thinking, content) = self.split(thinking, text, is_whole);
+        let (thinking, content) = self.split_thinking(thinking, text, is_whole);
         (Delta { thinking, content, logprobs, calls: Vec::new() }, began)
     }
 
     /// Splits reasoning off the text, unless the server sends it apart.
-    fn split<'a>(
+    fn split_thinking<'a>(
         &mut self,
         thinking: Cow<'a, str>,
         text: Cow<'a, str>,
         is_whole: bool,
     ) -> (Cow<'a, str>, Cow<'a, str>) {
-        if !thinking.is_empty() && !self.tags.is_through() {
-            let held = self.tags.stop();
+        if !thinking.is_empty() && !self.think_tags.is_pass_through() {
+            let held = self.think_tags.disable();
             return (thinking, Cow::Owned(held + &text));
         }
-        if text.is_empty() || self.tags.is_through() {
+        if text.is_empty() || self.think_tags.is_pass_through() {
             return (thinking, text);
         }
-        let split = if is_whole { think_tags::whole(&text) } else { self.tags.push(&text) };
+        let split =
+            if is_whole { think_tags::split_whole(&text) } else { self.think_tags.push(&text) };
         if split.thinking.is_empty() && split.content.len() == text.len() {
             return (thinking, text);
         }
@@ -328,8 +342,8 @@ impl<'r> AnswerStream<'r> {
     ///
     /// # Errors
     /// [`Error::UpstreamProtocol`] when a call's arguments are no object.
-    pub fn take_calls(&mut self) -> Result<Option<Delta<'static>>> {
-        let calls = self.calls.whole(self.is_complete())?;
+    pub fn take_complete_calls(&mut self) -> Result<Option<Delta<'static>>> {
+        let calls = self.tool_calls.take_complete(self.is_complete())?;
         Ok((!calls.is_empty()).then(|| Delta { calls, ..Delta::default() }))
     }
 
@@ -337,44 +351,45 @@ impl<'r> AnswerStream<'r> {
     ///
     /// # Errors
     /// [`Error::UpstreamProtocol`] when a call's arguments are no object.
-    pub fn rest(&mut self) -> Result<Delta<'static>> {
-        let Split { thinking, mut content } = self.tags.finish();
-        if let Some(stop) = &mut self.stop {
+    pub fn flush(&mut self) -> Result<Delta<'static>> {
+        let SplitText { thinking, mut content } = self.think_tags.finish();
+        if let Some(stop) = &mut self.stop_filter {
             content = stop.push(&content) + &stop.finish();
         }
-        let calls = if self.is_complete() { self.calls.whole(true)? } else { Vec::new() };
-        let thinking = if self.think == Think::Off { String::new() } else { thinking };
+        let calls =
+            if self.is_complete() { self.tool_calls.take_complete(true)? } else { Vec::new() };
+        let thinking = if self.think == ThinkMode::Off { String::new() } else { thinking };
         let (thinking, content) = (Cow::Owned(thinking), Cow::Owned(content));
         Ok(Delta { thinking, content, calls, logprobs: Vec::new() })
     }
 
     /// An error may come inside a success, in several shapes (openai-wire.md 4.7).
-    fn refuse_errors(&self, chunk: &Chunk<'_>, text: &str) -> Result<()> {
-        let said = |error: &&RawValue| errors::is_said(error);
+    fn check_for_error(&self, chunk: &Chunk<'_>, text: &str) -> Result<()> {
+        let said = |error: &&RawValue| errors::is_error_value(error);
         // Beside the error there may be what tells its kind.
         if chunk.error.as_ref().is_some_and(said) || chunk.object.as_deref() == Some("error") {
-            return Err(self.in_band(text));
+            return Err(self.in_band_error(text));
         }
         let groq = chunk.x_groq.as_ref().and_then(|groq| groq.error);
-        groq.filter(said).map_or(Ok(()), |error| Err(self.in_band(error.get())))
+        groq.filter(said).map_or(Ok(()), |error| Err(self.in_band_error(error.get())))
     }
 
     /// Some servers say only in `finish_reason` that they failed. Where text came before, that text
     /// is an answer.
-    fn refuse_failures(&self, delta: &Delta<'_>) -> Result<()> {
+    fn check_for_failure(&self, delta: &Delta<'_>) -> Result<()> {
         let failure =
             |status, message: &str| Error::UpstreamInBand { status, message: message.into() };
-        match self.finish {
-            Some(Finish::Exhausted) => Err(failure(503, "the upstream ran out of resources")),
-            Some(Finish::Failed) if delta.is_empty() && self.first.is_none() => {
+        match self.finish_reason {
+            Some(FinishReason::Exhausted) => Err(failure(503, "the upstream ran out of resources")),
+            Some(FinishReason::Failed) if delta.is_empty() && self.first_at.is_none() => {
                 Err(failure(502, "the upstream failed to answer"))
             }
             _ => Ok(()),
         }
     }
 
-    fn in_band(&self, error: &str) -> Error {
-        errors::failure_in_band(error, self.model, self.redactor)
+    fn in_band_error(&self, error: &str) -> Error {
+        errors::to_in_band_error(error, self.model, self.redactor)
     }
 
     /// Whether the terminal event came, so that nothing more is worth waiting for.
@@ -386,54 +401,57 @@ impl<'r> AnswerStream<'r> {
     /// Whether a stop string ended the answer here: the upstream may still be writing, and its call
     /// should end.
     #[must_use]
-    pub fn is_cut(&self) -> bool {
-        self.stop.as_ref().is_some_and(StopFilter::matched)
+    pub fn is_stopped(&self) -> bool {
+        self.stop_filter.as_ref().is_some_and(StopFilter::has_matched)
     }
 
     /// Whether the answer is complete, though its terminal event may be missing.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.done || self.finish.is_some()
+        self.done || self.finish_reason.is_some()
     }
 
     /// Ends the answer at `end`; `sent` is when the upstream had the request.
     ///
     /// # Errors
-    /// [`Error::UpstreamClosed`] when the answer broke off, [`Error::UpstreamProtocol`] when there
+    /// [`Error::IncompleteStream`] when the answer broke off, [`Error::UpstreamProtocol`] when there
     /// was none.
-    pub fn finish(&self, sent: Duration, end: Duration) -> Result<Outcome> {
-        if self.understood == 0 {
-            return Err(Error::protocol("an empty stream"));
+    pub fn finish(&self, sent: Duration, end: Duration) -> Result<Completion> {
+        if self.chunk_count == 0 {
+            return Err(Error::upstream_protocol("an empty stream"));
         }
         if !self.is_complete() {
-            return Err(Error::UpstreamClosed);
+            return Err(Error::IncompleteStream);
         }
-        let marks = Marks { sent, first: self.first, last: self.last, end };
-        let told = Told {
+        let timeline = Timeline { sent, first_chunk: self.first_at, last_chunk: self.last_at, end };
+        let stats = UpstreamStats {
             usage: self.usage.as_ref(),
             timings: self.timings.as_ref(),
             latencies: self.latencies.as_ref(),
         };
-        let is_long = self.finish == Some(Finish::Length) && !self.is_cut();
+        let is_long = self.finish_reason == Some(FinishReason::Length) && !self.is_stopped();
         let done_reason = if is_long { "length" } else { "stop" };
-        Ok(Outcome { done_reason, metrics: response_metrics::metrics(told, &marks) })
+        Ok(Completion { done_reason, metrics: response_metrics::compute(stats, &timeline) })
     }
 }
 
 /// `None` for the empty reason that some servers send while they go on.
-fn finish(reason: &str) -> Option<Finish> {
+fn parse_finish_reason(reason: &str) -> Option<FinishReason> {
     match reason {
         "" => None,
-        "length" | "max_tokens" | "model_length" => Some(Finish::Length),
-        "error" | "abort" => Some(Finish::Failed),
-        "insufficient_system_resource" => Some(Finish::Exhausted),
-        _ => Some(Finish::Stop),
+        "length" | "max_tokens" | "model_length" => Some(FinishReason::Length),
+        "error" | "abort" => Some(FinishReason::Failed),
+        "insufficient_system_resource" => Some(FinishReason::Exhausted),
+        _ => Some(FinishReason::Stop),
     }
 }
 
 /// Reasoning, by the first of its names that holds text, and the text, or what the model said
 /// instead of it.
-fn texts<'a>(message: Message<'a>, text: Option<Content<'a>>) -> (Cow<'a, str>, Cow<'a, str>) {
+fn extract_texts<'a>(
+    message: Message<'a>,
+    text: Option<Content<'a>>,
+) -> (Cow<'a, str>, Cow<'a, str>) {
     let content = message.content.or(text).unwrap_or_default();
     let thinking = [message.reasoning_content, message.reasoning, message.reasoning_details]
         .into_iter()
@@ -448,8 +466,8 @@ fn texts<'a>(message: Message<'a>, text: Option<Content<'a>>) -> (Cow<'a, str>, 
 }
 
 /// What a body that is no JSON object was.
-fn not_an_answer(text: &str) -> Error {
-    Error::protocol(match text.chars().next() {
+fn not_json_error(text: &str) -> Error {
+    Error::upstream_protocol(match text.chars().next() {
         None => "an empty answer",
         Some('<') => "HTML in place of an answer",
         Some(_) => "something that is no JSON object",

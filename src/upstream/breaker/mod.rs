@@ -26,7 +26,7 @@
 //! - The pause grows up to no more than what connecting may take.
 //!
 //! Invariants: one answered attempt closes the circuit, whoever made it. A probe is never lost: its
-//! [`Pass`] gives it back when it is dropped, by a panic, too; and one that takes longer than a
+//! [`Permit`] gives it back when it is dropped, by a panic, too; and one that takes longer than a
 //! connection may take no longer keeps others from trying, up to the number of seats.
 
 #[cfg(test)]
@@ -42,40 +42,40 @@ use crate::upstream::backoff::RetryPolicy;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Failures in a row that open the circuit.
-    pub threshold: u32,
+    pub failure_threshold: u32,
     /// For how long they must have gone on.
-    pub spread: Duration,
+    pub min_failure_span: Duration,
     /// After a silence this long, earlier failures are forgotten.
-    pub memory: Duration,
+    pub forget_after: Duration,
     /// The first pause; it doubles with each probe that fails.
-    pub pause: Duration,
+    pub cooldown: Duration,
     /// The longest pause.
-    pub longest_pause: Duration,
+    pub max_cooldown: Duration,
     /// The pause for a request that has waited already.
-    pub short_pause: Duration,
+    pub retry_cooldown: Duration,
     /// How long a probe keeps others from trying.
-    pub lease: Duration,
+    pub probe_timeout: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
             // One more than a request makes attempts by default.
-            threshold: 5,
-            spread: Duration::from_secs(1),
-            memory: Duration::from_secs(60),
-            pause: Duration::from_secs(1),
+            failure_threshold: 5,
+            min_failure_span: Duration::from_secs(1),
+            forget_after: Duration::from_secs(60),
+            cooldown: Duration::from_secs(1),
             // As long as connecting may take.
-            longest_pause: Duration::from_secs(10),
-            short_pause: Duration::from_millis(500),
-            lease: Duration::from_secs(10),
+            max_cooldown: Duration::from_secs(10),
+            retry_cooldown: Duration::from_millis(500),
+            probe_timeout: Duration::from_secs(10),
         }
     }
 }
 
 /// Where a circuit stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Circuit {
+pub enum CircuitState {
     /// Everybody may try.
     Closed,
     /// The next one may try, or one is trying.
@@ -84,7 +84,7 @@ pub enum Circuit {
     Open,
 }
 
-impl Circuit {
+impl CircuitState {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Closed, Self::HalfOpen, Self::Open];
 
@@ -105,14 +105,14 @@ pub enum Caller {
     /// A request that has not waited yet.
     New,
     /// One that has waited for its next attempt.
-    Returning,
+    Retrying,
     /// A check whose very purpose it is to find out; never refused.
-    Check,
+    HealthCheck,
 }
 
 /// Why an attempt must not be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
+pub struct CircuitOpen {
     /// How the last attempt failed.
     pub reason: String,
     /// When it may be worth asking again.
@@ -123,33 +123,33 @@ pub struct Refused {
 #[derive(Debug)]
 pub struct Breaker {
     settings: Settings,
-    seats: usize,
-    state: Mutex<State>,
+    retry_slots: usize,
+    state: Mutex<BreakerState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct BreakerState {
     /// Failures since the last answer, while the circuit is closed.
     failures: u32,
     /// When the first of them began, and when the latest ended.
-    span: Option<(Instant, Instant)>,
+    failure_span: Option<(Instant, Instant)>,
     /// The last answer.
-    answered: Option<Instant>,
-    open: Option<Open>,
+    last_success_at: Option<Instant>,
+    open: Option<OpenState>,
     /// Seats that are taken.
-    seated: usize,
+    retry_slots_in_use: usize,
     /// Probes that are running, and the number of the next one.
-    probes: usize,
-    next: u64,
+    running_probes: usize,
+    last_probe_id: u64,
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenState {
     /// When a new request may try, and when one that has waited.
-    until: Instant,
-    returning: Instant,
+    next_probe_at: Instant,
+    next_retry_at: Instant,
     /// Probes that failed so far.
-    failed: u32,
+    failed_probes: u32,
     reason: String,
     /// The number of the running probe, and when it began.
     probe: Option<(u64, Instant)>,
@@ -159,134 +159,141 @@ impl Breaker {
     /// A closed circuit; `workers` decide how many may wait for an upstream that is not there.
     #[must_use]
     pub fn new(settings: Settings, workers: usize) -> Self {
-        Self { settings, seats: (workers / 8).max(1), state: Mutex::default() }
+        Self { settings, retry_slots: (workers / 8).max(1), state: Mutex::default() }
     }
 
     /// Asks to make an attempt.
     ///
     /// # Errors
-    /// [`Refused`] while the circuit is open.
-    pub fn enter(&self, caller: Caller, now: Instant) -> Result<Pass<'_>, Refused> {
-        let mut state = self.state();
-        let State { open, probes, next, .. } = &mut *state;
-        let mut pass = Pass { breaker: self, began: now, probe: None };
+    /// [`CircuitOpen`] while the circuit is open.
+    pub fn try_acquire(&self, caller: Caller, now: Instant) -> Result<Permit<'_>, CircuitOpen> {
+        let mut state = self.lock_state();
+        let BreakerState { open, running_probes: probes, last_probe_id: next, .. } = &mut *state;
+        let mut pass = Permit { breaker: self, started_at: now, probe_id: None };
         let Some(open) = open else { return Ok(pass) };
-        if caller == Caller::Check {
+        if caller == Caller::HealthCheck {
             return Ok(pass);
         }
-        let due = if caller == Caller::Returning { open.returning } else { open.until };
+        let due = if caller == Caller::Retrying { open.next_retry_at } else { open.next_probe_at };
         let lasts = |began: Instant| {
-            now.saturating_duration_since(began) < self.settings.lease || *probes >= self.seats
+            now.saturating_duration_since(began) < self.settings.probe_timeout
+                || *probes >= self.retry_slots
         };
         if now < due || open.probe.is_some_and(|(_, began)| lasts(began)) {
-            let retry_in = open.until.saturating_duration_since(now);
-            return Err(Refused { reason: open.reason.clone(), retry_in });
+            let retry_in = open.next_probe_at.saturating_duration_since(now);
+            return Err(CircuitOpen { reason: open.reason.clone(), retry_in });
         }
         *probes += 1;
         *next += 1;
         open.probe = Some((*next, now));
-        pass.probe = Some(*next);
+        pass.probe_id = Some(*next);
         Ok(pass)
     }
 
     /// Where the circuit stands.
     #[must_use]
-    pub fn circuit(&self, now: Instant) -> Circuit {
-        match &self.state().open {
-            None => Circuit::Closed,
-            Some(open) if open.probe.is_some() || now >= open.until => Circuit::HalfOpen,
-            Some(_) => Circuit::Open,
+    pub fn circuit_state(&self, now: Instant) -> CircuitState {
+        match &self.lock_state().open {
+            None => CircuitState::Closed,
+            Some(open) if open.probe.is_some() || now >= open.next_probe_at => {
+                CircuitState::HalfOpen
+            }
+            Some(_) => CircuitState::Open,
         }
     }
 
     /// How long one must wait at least who has a seat; `None` when the circuit is closed and nobody
     /// needs one.
     #[must_use]
-    pub fn wait(&self, now: Instant) -> Option<Duration> {
-        self.state().open.as_ref().map(|open| open.returning.saturating_duration_since(now))
+    pub fn min_retry_delay(&self, now: Instant) -> Option<Duration> {
+        self.lock_state()
+            .open
+            .as_ref()
+            .map(|open| open.next_retry_at.saturating_duration_since(now))
     }
 
     /// Takes a seat, if one is free.
     #[must_use]
-    pub fn seat(&self) -> Option<Seat<'_>> {
-        let mut state = self.state();
-        (state.seated < self.seats).then(|| {
-            state.seated += 1;
-            Seat(self)
+    pub fn try_acquire_retry_slot(&self) -> Option<RetrySlot<'_>> {
+        let mut state = self.lock_state();
+        (state.retry_slots_in_use < self.retry_slots).then(|| {
+            state.retry_slots_in_use += 1;
+            RetrySlot(self)
         })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn lock_state(&self) -> MutexGuard<'_, BreakerState> {
         // No code can panic half-way through a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn pause(&self, failed: u32, jitter: f64) -> Duration {
-        let Settings { pause, longest_pause, .. } = self.settings;
-        let policy = RetryPolicy { max: u32::MAX, initial: pause, cap: longest_pause };
-        policy.delay(failed, jitter, Retry::Backoff).unwrap_or(longest_pause)
+    fn cooldown(&self, failed: u32, jitter: f64) -> Duration {
+        let Settings { cooldown: pause, max_cooldown: longest_pause, .. } = self.settings;
+        let policy =
+            RetryPolicy { max_retries: u32::MAX, initial_delay: pause, max_delay: longest_pause };
+        policy.next_delay(failed, jitter, Retry::Backoff).unwrap_or(longest_pause)
     }
 
-    fn opened(&self, reason: &str, failed: u32, now: Instant, jitter: f64) -> Open {
-        Open {
-            until: now + self.pause(failed, jitter),
-            returning: now + self.settings.short_pause,
-            failed,
+    fn new_open_state(&self, reason: &str, failed: u32, now: Instant, jitter: f64) -> OpenState {
+        OpenState {
+            next_probe_at: now + self.cooldown(failed, jitter),
+            next_retry_at: now + self.settings.retry_cooldown,
+            failed_probes: failed,
             reason: reason.to_owned(),
             probe: None,
         }
     }
 }
 
-impl State {
+impl BreakerState {
     /// Counts a failure; whether there are enough of them.
-    fn count(&mut self, settings: &Settings, began: Instant, now: Instant) -> bool {
-        let began = self.answered.map_or(began, |answered| began.max(answered));
-        let known = self.span.filter(|(_, last)| {
-            now.saturating_duration_since(*last) <= settings.memory && self.failures > 0
+    fn count_failure(&mut self, settings: &Settings, began: Instant, now: Instant) -> bool {
+        let began = self.last_success_at.map_or(began, |answered| began.max(answered));
+        let known = self.failure_span.filter(|(_, last)| {
+            now.saturating_duration_since(*last) <= settings.forget_after && self.failures > 0
         });
         self.failures = if known.is_some() { self.failures.saturating_add(1) } else { 1 };
         let first = known.map_or(began, |(first, _)| first.min(began));
-        self.span = Some((first, now));
-        let long_enough = now.saturating_duration_since(first) >= settings.spread;
-        self.failures >= settings.threshold && long_enough
+        self.failure_span = Some((first, now));
+        let long_enough = now.saturating_duration_since(first) >= settings.min_failure_span;
+        self.failures >= settings.failure_threshold && long_enough
     }
 }
 
 /// Leave to make one attempt. Dropped without a word, it says nothing of the upstream.
 #[derive(Debug)]
-pub struct Pass<'a> {
+pub struct Permit<'a> {
     breaker: &'a Breaker,
-    began: Instant,
-    probe: Option<u64>,
+    started_at: Instant,
+    probe_id: Option<u64>,
 }
 
-impl Pass<'_> {
+impl Permit<'_> {
     /// The upstream has answered; whether that closed an open circuit.
-    pub fn answered(self, now: Instant) -> bool {
-        let mut state = self.breaker.state();
+    pub fn record_success(self, now: Instant) -> bool {
+        let mut state = self.breaker.lock_state();
         state.failures = 0;
-        state.answered = Some(now);
+        state.last_success_at = Some(now);
         state.open.take().is_some()
     }
 
     /// The upstream is not there, for this reason; whether that opened the circuit.
-    pub fn failed(self, reason: &str, now: Instant, jitter: f64) -> bool {
+    pub fn record_failure(self, reason: &str, now: Instant, jitter: f64) -> bool {
         let breaker = self.breaker;
-        let mut state = breaker.state();
+        let mut state = breaker.lock_state();
         match &mut state.open {
             None => {
-                let opens = state.count(&breaker.settings, self.began, now);
+                let opens = state.count_failure(&breaker.settings, self.started_at, now);
                 if opens {
-                    state.open = Some(breaker.opened(reason, 0, now, jitter));
+                    state.open = Some(breaker.new_open_state(reason, 0, now, jitter));
                 }
                 opens
             }
             Some(open) => {
                 // Others began before the circuit opened, and their failures are no news.
-                if open.probe.is_some_and(|(number, _)| Some(number) == self.probe) {
-                    let failed = open.failed.saturating_add(1);
-                    *open = breaker.opened(reason, failed, now, jitter);
+                if open.probe.is_some_and(|(number, _)| Some(number) == self.probe_id) {
+                    let failed = open.failed_probes.saturating_add(1);
+                    *open = breaker.new_open_state(reason, failed, now, jitter);
                 }
                 false
             }
@@ -294,11 +301,11 @@ impl Pass<'_> {
     }
 }
 
-impl Drop for Pass<'_> {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        let Some(mine) = self.probe else { return };
-        let mut state = self.breaker.state();
-        state.probes = state.probes.saturating_sub(1);
+        let Some(mine) = self.probe_id else { return };
+        let mut state = self.breaker.lock_state();
+        state.running_probes = state.running_probes.saturating_sub(1);
         if let Some(open) = &mut state.open
             && open.probe.is_some_and(|(number, _)| number == mine)
         {
@@ -309,11 +316,11 @@ impl Drop for Pass<'_> {
 
 /// Leave to wait for an upstream that is not there.
 #[derive(Debug)]
-pub struct Seat<'a>(&'a Breaker);
+pub struct RetrySlot<'a>(&'a Breaker);
 
-impl Drop for Seat<'_> {
+impl Drop for RetrySlot<'_> {
     fn drop(&mut self) {
-        let mut state = self.0.state();
-        state.seated = state.seated.saturating_sub(1);
+        let mut state = self.0.lock_state();
+        state.retry_slots_in_use = state.retry_slots_in_use.saturating_sub(1);
     }
 }

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use super::plan::{Adaptable, EFFORT, Repair};
+use super::plan::{EFFORT_FIELD, Repair, Repairable};
 use crate::api::openai::request::{
     ChatRequest, CompletionRequest, EmbeddingRequest, InfillRequest, Message, ResponseFormat,
     StreamOptions,
@@ -15,11 +15,11 @@ use crate::translate::format;
 /// Changes to parameters, which all requests share; `None` for other changes.
 fn apply_to_sampling(sampling: &mut Map<String, Value>, repair: &Repair) -> Option<bool> {
     Some(match repair {
-        Repair::LeaveOut("logprobs") => {
+        Repair::Omit("logprobs") => {
             let top = sampling.remove("top_logprobs").is_some();
             sampling.remove("logprobs").is_some() || top
         }
-        Repair::LeaveOut(member) => sampling.remove(*member).is_some(),
+        Repair::Omit(member) => sampling.remove(*member).is_some(),
         Repair::Rename { from, to } => match sampling.remove(*from) {
             Some(limit) => {
                 sampling.insert((*to).to_owned(), limit);
@@ -27,7 +27,7 @@ fn apply_to_sampling(sampling: &mut Map<String, Value>, repair: &Repair) -> Opti
             }
             None => false,
         },
-        Repair::Effort { from, to } => match sampling.get_mut(EFFORT) {
+        Repair::SetEffort { from, to } => match sampling.get_mut(EFFORT_FIELD) {
             Some(effort) if effort == from => {
                 *effort = Value::from(to.as_str());
                 true
@@ -40,7 +40,7 @@ fn apply_to_sampling(sampling: &mut Map<String, Value>, repair: &Repair) -> Opti
 
 /// Takes the stop sequences out; they are watched for in the answer instead (3.6), which is a stream
 /// from then on, so that it can be ended where one matches.
-fn watch(
+fn watch_stop_locally(
     sampling: &mut Map<String, Value>,
     watched: &mut Vec<String>,
     stream: &mut bool,
@@ -50,12 +50,12 @@ fn watch(
     let texts = stop.as_array().into_iter().flatten();
     watched.extend(texts.filter_map(Value::as_str).map(str::to_owned));
     if !std::mem::replace(stream, true) {
-        *stream_options = StreamOptions::when(true);
+        *stream_options = StreamOptions::for_stream(true);
     }
     true
 }
 
-impl Adaptable for ChatRequest<'_> {
+impl Repairable for ChatRequest<'_> {
     fn model(&self) -> &str {
         self.model
     }
@@ -64,7 +64,7 @@ impl Adaptable for ChatRequest<'_> {
         Some(&self.sampling)
     }
 
-    fn has(&self, member: &str) -> bool {
+    fn has_fixed_field(&self, member: &str) -> bool {
         match member {
             "model" | "messages" | "stream" => true,
             "tools" => !self.tools.is_empty(),
@@ -79,37 +79,37 @@ impl Adaptable for ChatRequest<'_> {
         self.messages.iter().any(|message| message.role == role)
     }
 
-    fn format(&self) -> Option<&ResponseFormat<'_>> {
+    fn response_format(&self) -> Option<&ResponseFormat<'_>> {
         self.response_format.as_ref()
     }
 
     fn apply(&mut self, repair: &Repair) -> bool {
         match repair {
-            Repair::LeaveOut("stream_options") => self.stream_options.take().is_some(),
+            Repair::Omit("stream_options") => self.stream_options.take().is_some(),
             // Ollama itself does not look at it (ollama-api.md 15.1).
-            Repair::LeaveOut("tool_choice") => self.tool_choice.take().is_some(),
-            Repair::LeaveOut("stop") => {
+            Repair::Omit("tool_choice") => self.tool_choice.take().is_some(),
+            Repair::Omit("stop") => {
                 let Self { sampling, watched_stop, stream, stream_options, .. } = self;
-                watch(sampling, watched_stop, stream, stream_options)
+                watch_stop_locally(sampling, watched_stop, stream, stream_options)
             }
-            Repair::NoEffortWithTools => {
+            Repair::DisableEffortWithTools => {
                 let changes = !self.tools.is_empty()
-                    && self.sampling.get(EFFORT).is_none_or(|effort| effort != "none");
+                    && self.sampling.get(EFFORT_FIELD).is_none_or(|effort| effort != "none");
                 if changes {
-                    self.sampling.insert(EFFORT.to_owned(), "none".into());
+                    self.sampling.insert(EFFORT_FIELD.to_owned(), "none".into());
                 }
                 changes
             }
-            Repair::DeveloperRole => {
+            Repair::UseDeveloperRole => {
                 let system = self.messages.iter_mut().filter(|message| message.role == "system");
                 system.map(|message| message.role = "developer".into()).count() > 0
             }
-            Repair::FoldSystem => fold_system(&mut self.messages),
-            Repair::NotStrict
-            | Repair::ObjectAsSchema
-            | Repair::SchemaAsWords
-            | Repair::JsonWord => self.apply_to_format(repair),
-            Repair::LeaveOut(_) | Repair::Rename { .. } | Repair::Effort { .. } => {
+            Repair::FoldSystemIntoUser => fold_system_into_user(&mut self.messages),
+            Repair::DropStrict
+            | Repair::ObjectToSchema
+            | Repair::SchemaToPrompt
+            | Repair::MentionJson => self.apply_to_format(repair),
+            Repair::Omit(_) | Repair::Rename { .. } | Repair::SetEffort { .. } => {
                 apply_to_sampling(&mut self.sampling, repair).unwrap_or(false)
             }
         }
@@ -120,27 +120,29 @@ impl ChatRequest<'_> {
     fn apply_to_format(&mut self, repair: &Repair) -> bool {
         let Some(format) = &mut self.response_format else { return false };
         match (repair, &mut *format) {
-            (Repair::NotStrict, ResponseFormat::JsonSchema { json_schema }) => {
+            (Repair::DropStrict, ResponseFormat::JsonSchema { json_schema }) => {
                 json_schema.strict.take().is_some()
             }
-            (Repair::ObjectAsSchema, ResponseFormat::JsonObject) => match format::any_object() {
-                Some(object) => {
-                    *format = object;
-                    true
+            (Repair::ObjectToSchema, ResponseFormat::JsonObject) => {
+                match format::any_object_format() {
+                    Some(object) => {
+                        *format = object;
+                        true
+                    }
+                    None => false,
                 }
-                None => false,
-            },
-            (Repair::SchemaAsWords, ResponseFormat::JsonSchema { json_schema }) => {
-                let words = format::as_words(json_schema.schema.get());
+            }
+            (Repair::SchemaToPrompt, ResponseFormat::JsonSchema { json_schema }) => {
+                let words = format::schema_to_instruction(json_schema.schema.get());
                 *format = ResponseFormat::JsonObject;
                 self.messages.insert(0, Message::text("system", words));
                 true
             }
-            (Repair::JsonWord, _) => {
+            (Repair::MentionJson, _) => {
                 let has_word = |message: &Message<'_>| message.as_text().contains("JSON");
                 let lacks = !self.messages.iter().any(has_word);
                 if lacks {
-                    self.messages.insert(0, Message::text("system", format::JSON_WORD));
+                    self.messages.insert(0, Message::text("system", format::JSON_INSTRUCTION));
                 }
                 lacks
             }
@@ -150,7 +152,7 @@ impl ChatRequest<'_> {
 }
 
 /// Moves all instructions to the beginning of the first user's message.
-fn fold_system(messages: &mut Vec<Message<'_>>) -> bool {
+fn fold_system_into_user(messages: &mut Vec<Message<'_>>) -> bool {
     let is_system = |message: &Message<'_>| message.role == "system" || message.role == "developer";
     let texts: Vec<String> =
         messages.iter().filter(|it| is_system(it)).map(|it| it.as_text().to_owned()).collect();
@@ -170,7 +172,7 @@ fn fold_system(messages: &mut Vec<Message<'_>>) -> bool {
     true
 }
 
-impl Adaptable for CompletionRequest<'_> {
+impl Repairable for CompletionRequest<'_> {
     fn model(&self) -> &str {
         self.model
     }
@@ -179,7 +181,7 @@ impl Adaptable for CompletionRequest<'_> {
         Some(&self.sampling)
     }
 
-    fn has(&self, member: &str) -> bool {
+    fn has_fixed_field(&self, member: &str) -> bool {
         match member {
             "model" | "prompt" | "stream" => true,
             "suffix" => self.suffix.is_some(),
@@ -191,17 +193,17 @@ impl Adaptable for CompletionRequest<'_> {
 
     fn apply(&mut self, repair: &Repair) -> bool {
         match repair {
-            Repair::LeaveOut("stream_options") => self.stream_options.take().is_some(),
-            Repair::LeaveOut("stop") => {
+            Repair::Omit("stream_options") => self.stream_options.take().is_some(),
+            Repair::Omit("stop") => {
                 let Self { sampling, watched_stop, stream, stream_options, .. } = self;
-                watch(sampling, watched_stop, stream, stream_options)
+                watch_stop_locally(sampling, watched_stop, stream, stream_options)
             }
             _ => apply_to_sampling(&mut self.sampling, repair).unwrap_or(false),
         }
     }
 }
 
-impl Adaptable for InfillRequest<'_> {
+impl Repairable for InfillRequest<'_> {
     fn model(&self) -> &str {
         self.model
     }
@@ -210,23 +212,23 @@ impl Adaptable for InfillRequest<'_> {
         Some(&self.sampling)
     }
 
-    fn has(&self, member: &str) -> bool {
+    fn has_fixed_field(&self, member: &str) -> bool {
         ["model", "input_prefix", "input_suffix", "stream", "json_schema"].contains(&member)
     }
 
     fn apply(&mut self, repair: &Repair) -> bool {
         // llama.cpp takes stop sequences here, and nobody would watch for them.
-        *repair != Repair::LeaveOut("stop")
+        *repair != Repair::Omit("stop")
             && apply_to_sampling(&mut self.sampling, repair).unwrap_or(false)
     }
 }
 
-impl Adaptable for EmbeddingRequest<'_> {
+impl Repairable for EmbeddingRequest<'_> {
     fn model(&self) -> &str {
         self.model
     }
 
-    fn has(&self, member: &str) -> bool {
+    fn has_fixed_field(&self, member: &str) -> bool {
         match member {
             "model" | "input" => true,
             "encoding_format" => self.encoding_format.is_some(),
@@ -235,6 +237,6 @@ impl Adaptable for EmbeddingRequest<'_> {
     }
 
     fn apply(&mut self, repair: &Repair) -> bool {
-        *repair == Repair::LeaveOut("encoding_format") && self.encoding_format.take().is_some()
+        *repair == Repair::Omit("encoding_format") && self.encoding_format.take().is_some()
     }
 }

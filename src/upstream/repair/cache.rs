@@ -11,46 +11,46 @@ use std::time::{Duration, Instant};
 use super::Repair;
 
 /// For how long a repair is made without asking again.
-const LIFETIME: Duration = Duration::from_secs(3600);
+const TTL: Duration = Duration::from_secs(3600);
 
 /// Models that something is known of; beyond that the one learnt first is forgotten.
-const MOST_MODELS: usize = 1024;
+const MAX_MODELS: usize = 1024;
 
 /// Repairs of one model.
-const MOST_REPAIRS: usize = 32;
+const MAX_REPAIRS_PER_MODEL: usize = 32;
 
 /// The memory.
 #[derive(Debug, Default)]
-pub struct Learnt(RwLock<HashMap<Key, Vec<(Repair, Instant)>>>);
+pub struct RepairCache(RwLock<HashMap<Key, Vec<(Repair, Instant)>>>);
 
 /// An operation, such as `chat/completions`, and a model: what one path refuses, another may take.
 type Key = (&'static str, String);
 
-impl Learnt {
+impl RepairCache {
     /// What is known to be needed for a model, in the order in which it was learnt.
     #[must_use]
-    pub fn of(&self, path: &'static str, model: &str, now: Instant) -> Vec<Repair> {
+    pub fn get(&self, path: &'static str, model: &str, now: Instant) -> Vec<Repair> {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
         if known.is_empty() {
             return Vec::new();
         }
         let repairs = known.get(&(path, model.to_owned())).into_iter().flatten();
-        let fresh = repairs.filter(|(_, since)| now.duration_since(*since) < LIFETIME);
+        let fresh = repairs.filter(|(_, since)| now.duration_since(*since) < TTL);
         fresh.map(|(repair, _)| repair.clone()).collect()
     }
 
     /// Remembers what made an upstream take a request.
-    pub fn keep(&self, path: &'static str, model: &str, repairs: &[Repair], now: Instant) {
+    pub fn insert(&self, path: &'static str, model: &str, repairs: &[Repair], now: Instant) {
         if repairs.is_empty() {
             return;
         }
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
         for list in known.values_mut() {
-            list.retain(|(_, since)| now.duration_since(*since) < LIFETIME);
+            list.retain(|(_, since)| now.duration_since(*since) < TTL);
         }
         known.retain(|_, list| !list.is_empty());
         let key = (path, model.to_owned());
-        if known.len() >= MOST_MODELS && !known.contains_key(&key) {
+        if known.len() >= MAX_MODELS && !known.contains_key(&key) {
             let first = known.iter().min_by_key(|(_, list)| list.first().map(|(_, since)| *since));
             if let Some(first) = first.map(|(key, _)| key.clone()) {
                 known.remove(&first);
@@ -58,8 +58,8 @@ impl Learnt {
         }
         let list = known.entry(key).or_default();
         for repair in repairs {
-            list.retain(|(known, _)| known != repair && !repair.undoes(known));
-            if list.len() < MOST_REPAIRS {
+            list.retain(|(known, _)| known != repair && !repair.is_inverse_of(known));
+            if list.len() < MAX_REPAIRS_PER_MODEL {
                 list.push((repair.clone(), now));
             }
         }
@@ -74,45 +74,45 @@ mod tests {
 
     #[test]
     fn what_was_learnt_of_a_model_is_known_for_an_hour() {
-        let learnt = Learnt::default();
+        let learnt = RepairCache::default();
         let now = Instant::now();
-        assert!(learnt.of(CHAT, "a", now).is_empty());
-        let seed = [Repair::LeaveOut("seed")];
-        let both = [Repair::LeaveOut("seed"), Repair::LeaveOut("top_k")];
-        learnt.keep(CHAT, "a", &seed, now);
-        learnt.keep(CHAT, "a", &[], now);
-        learnt.keep(CHAT, "a", &both[1..], now + LIFETIME / 2);
-        assert_eq!(learnt.of(CHAT, "a", now + LIFETIME / 2), both);
-        assert_eq!(learnt.of(CHAT, "a", now + LIFETIME), both[1..]);
-        assert!(learnt.of(CHAT, "b", now).is_empty(), "another model");
-        assert!(learnt.of("completions", "a", now).is_empty(), "another path");
+        assert!(learnt.get(CHAT, "a", now).is_empty());
+        let seed = [Repair::Omit("seed")];
+        let both = [Repair::Omit("seed"), Repair::Omit("top_k")];
+        learnt.insert(CHAT, "a", &seed, now);
+        learnt.insert(CHAT, "a", &[], now);
+        learnt.insert(CHAT, "a", &both[1..], now + TTL / 2);
+        assert_eq!(learnt.get(CHAT, "a", now + TTL / 2), both);
+        assert_eq!(learnt.get(CHAT, "a", now + TTL), both[1..]);
+        assert!(learnt.get(CHAT, "b", now).is_empty(), "another model");
+        assert!(learnt.get("completions", "a", now).is_empty(), "another path");
     }
 
     #[test]
     fn nothing_is_known_twice_and_the_last_word_counts() {
-        let learnt = Learnt::default();
+        let learnt = RepairCache::default();
         let now = Instant::now();
         let (old, new) = ("max_tokens", "max_completion_tokens");
         let there = Repair::Rename { from: old, to: new };
         let back = Repair::Rename { from: new, to: old };
         let (there, back) = ([there], [back]);
-        learnt.keep(CHAT, "a", &there, now);
-        learnt.keep(CHAT, "a", &there, now);
-        assert_eq!(learnt.of(CHAT, "a", now), there);
-        learnt.keep(CHAT, "a", &back, now);
-        assert_eq!(learnt.of(CHAT, "a", now), back, "the upstream has changed its mind");
+        learnt.insert(CHAT, "a", &there, now);
+        learnt.insert(CHAT, "a", &there, now);
+        assert_eq!(learnt.get(CHAT, "a", now), there);
+        learnt.insert(CHAT, "a", &back, now);
+        assert_eq!(learnt.get(CHAT, "a", now), back, "the upstream has changed its mind");
     }
 
     #[test]
     fn the_memory_is_bounded() {
-        let learnt = Learnt::default();
+        let learnt = RepairCache::default();
         let now = Instant::now();
-        for number in 0..MOST_MODELS as u64 + 5 {
+        for number in 0..MAX_MODELS as u64 + 5 {
             let later = now + Duration::from_millis(number);
-            learnt.keep(CHAT, &number.to_string(), &[Repair::FoldSystem], later);
+            learnt.insert(CHAT, &number.to_string(), &[Repair::FoldSystemIntoUser], later);
         }
-        assert!(learnt.of(CHAT, "4", now).is_empty());
-        assert!(!learnt.of(CHAT, "5", now).is_empty());
-        assert_eq!(learnt.0.read().expect("no panic").len(), MOST_MODELS);
+        assert!(learnt.get(CHAT, "4", now).is_empty());
+        assert!(!learnt.get(CHAT, "5", now).is_empty());
+        assert_eq!(learnt.0.read().expect("no panic").len(), MAX_MODELS);
     }
 }

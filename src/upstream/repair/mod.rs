@@ -12,8 +12,8 @@ mod plan;
 mod raw;
 mod refusal;
 
-pub use self::plan::{Adaptable, Repair, repairs};
+pub use self::plan::{Repair, Repairable, plan_repairs};
 
 /// How many times one request is mended and sent again at the most. Most upstreams name one member at
 /// a time.
-pub const MOST_ROUNDS: usize = 4;
+pub const MAX_ROUNDS: usize = 4;

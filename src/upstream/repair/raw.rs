@@ -9,26 +9,27 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::plan::{Adaptable, EFFORT, Repair};
+use super::plan::{EFFORT_FIELD, Repair, Repairable};
 use crate::api::openai::raw_object;
-use crate::api::openai::raw_object::Object;
+use crate::api::openai::raw_object::RawObject;
 use crate::api::openai::request::{JsonSchema, ResponseFormat};
 use crate::translate::format;
-use crate::translate::pass_through::{RawBody, message};
+use crate::translate::pass_through::{PassBody, encode_message};
 
-const FORMAT: &str = "response_format";
+const RESPONSE_FORMAT: &str = "response_format";
 const MESSAGES: &str = "messages";
 
 /// Members that are never parameters, and may be long.
-const LONG: &[&str] = &[MESSAGES, "tools", "input", "prompt", "suffix", "functions", FORMAT];
+const LONG_FIELDS: &[&str] =
+    &[MESSAGES, "tools", "input", "prompt", "suffix", "functions", RESPONSE_FORMAT];
 
-impl Adaptable for RawBody<'_> {
+impl Repairable for PassBody<'_> {
     fn model(&self) -> &str {
-        RawBody::model(self)
+        PassBody::model(self)
     }
 
     fn sampling(&self) -> Option<&Map<String, Value>> {
-        let short = || self.object.members().filter(|(key, _)| !LONG.contains(key));
+        let short = || self.object.members().filter(|(key, _)| !LONG_FIELDS.contains(key));
         let read = |(key, value): (&str, &Cow<'_, str>)| {
             Some((key.to_owned(), serde_json::from_str(value).ok()?))
         };
@@ -40,121 +41,124 @@ impl Adaptable for RawBody<'_> {
         Some(self.sampling.get_or_init(all))
     }
 
-    fn has(&self, member: &str) -> bool {
+    fn has_fixed_field(&self, member: &str) -> bool {
         match member {
             "tools" => self
                 .object
                 .get("tools")
-                .and_then(raw_object::items)
+                .and_then(raw_object::parse_items)
                 .is_some_and(|it| !it.is_empty()),
             _ => self.object.get(member).is_some(),
         }
     }
 
     fn has_role(&self, role: &str) -> bool {
-        let messages = self.object.get(MESSAGES).and_then(raw_object::items).unwrap_or_default();
+        let messages =
+            self.object.get(MESSAGES).and_then(raw_object::parse_items).unwrap_or_default();
         messages.iter().any(|message| role_of(message).as_deref() == Some(role))
     }
 
-    fn format(&self) -> Option<&ResponseFormat<'_>> {
-        let read = || self.object.get(FORMAT).and_then(kind_of_format);
+    fn response_format(&self) -> Option<&ResponseFormat<'_>> {
+        let read = || self.object.get(RESPONSE_FORMAT).and_then(parse_response_format);
         self.format.get_or_init(read).as_ref()
     }
 
     fn apply(&mut self, repair: &Repair) -> bool {
         match repair {
-            Repair::LeaveOut("stop") => false,
-            Repair::LeaveOut("logprobs") => {
-                let top = self.leave_out("top_logprobs");
-                self.leave_out("logprobs") || top
+            Repair::Omit("stop") => false,
+            Repair::Omit("logprobs") => {
+                let top = self.omit("top_logprobs");
+                self.omit("logprobs") || top
             }
-            Repair::LeaveOut(member) => self.leave_out(member),
+            Repair::Omit(member) => self.omit(member),
             Repair::Rename { from, to } => {
-                self.object.get(from).is_some() && self.change().rename(from, to)
+                self.object.get(from).is_some() && self.object_mut().rename(from, to)
             }
-            Repair::Effort { from, to } => {
-                let refused = self.object.text(EFFORT).as_ref() == Some(from);
+            Repair::SetEffort { from, to } => {
+                let refused = self.object.get_string(EFFORT_FIELD).as_ref() == Some(from);
                 if refused {
-                    self.change().set(EFFORT, raw_object::quoted(to));
+                    self.object_mut().set(EFFORT_FIELD, raw_object::quote_json(to));
                 }
                 refused
             }
-            Repair::NoEffortWithTools => {
-                let none = self.object.text(EFFORT).as_deref() == Some("none");
-                let changes = self.has("tools") && !none;
+            Repair::DisableEffortWithTools => {
+                let none = self.object.get_string(EFFORT_FIELD).as_deref() == Some("none");
+                let changes = self.has_fixed_field("tools") && !none;
                 if changes {
-                    self.change().set(EFFORT, raw_object::quoted("none"));
+                    self.object_mut().set(EFFORT_FIELD, raw_object::quote_json("none"));
                 }
                 changes
             }
-            Repair::DeveloperRole => self.change_messages(developers),
-            Repair::FoldSystem => self.change_messages(folded),
-            Repair::NotStrict => self.change_schema(|schema| schema.remove("strict")),
-            Repair::ObjectAsSchema => self.object_as_schema(),
-            Repair::SchemaAsWords => self.schema_as_words(),
-            Repair::JsonWord => self.change_messages(with_json_word),
+            Repair::UseDeveloperRole => self.change_messages(use_developer_role),
+            Repair::FoldSystemIntoUser => self.change_messages(fold_system_into_user),
+            Repair::DropStrict => self.change_schema(|schema| schema.remove("strict")),
+            Repair::ObjectToSchema => self.object_to_schema(),
+            Repair::SchemaToPrompt => self.schema_to_prompt(),
+            Repair::MentionJson => self.change_messages(mention_json),
         }
     }
 }
 
-impl RawBody<'_> {
-    fn leave_out(&mut self, member: &str) -> bool {
-        self.object.get(member).is_some() && self.change().remove(member)
+impl PassBody<'_> {
+    fn omit(&mut self, member: &str) -> bool {
+        self.object.get(member).is_some() && self.object_mut().remove(member)
     }
 
     /// Puts other messages in the place of all, where `change` makes some.
     fn change_messages(&mut self, change: fn(&[&str]) -> Option<Vec<String>>) -> bool {
-        let messages = self.object.get(MESSAGES).and_then(raw_object::items);
+        let messages = self.object.get(MESSAGES).and_then(raw_object::parse_items);
         let Some(changed) = messages.and_then(|messages| change(&messages)) else { return false };
-        self.change().set(MESSAGES, raw_object::list(&changed));
+        self.object_mut().set(MESSAGES, raw_object::join_items(&changed));
         true
     }
 
-    fn change_schema(&mut self, change: fn(&mut Object<'_>) -> bool) -> bool {
-        let changed = self.object.get(FORMAT).and_then(Object::read).and_then(|mut format| {
-            let mut schema = Object::read(format.get("json_schema")?)?;
-            let text = change(&mut schema).then(|| schema.write())?;
-            format.set("json_schema", text);
-            Some(format.write())
-        });
-        changed.map(|format| self.change().set(FORMAT, format)).is_some()
+    fn change_schema(&mut self, change: fn(&mut RawObject<'_>) -> bool) -> bool {
+        let changed =
+            self.object.get(RESPONSE_FORMAT).and_then(RawObject::parse).and_then(|mut format| {
+                let mut schema = RawObject::parse(format.get("json_schema")?)?;
+                let text = change(&mut schema).then(|| schema.to_json())?;
+                format.set("json_schema", text);
+                Some(format.to_json())
+            });
+        changed.map(|format| self.object_mut().set(RESPONSE_FORMAT, format)).is_some()
     }
 
-    fn object_as_schema(&mut self) -> bool {
-        let is_object = matches!(self.format(), Some(ResponseFormat::JsonObject));
-        let schema = format::any_object().filter(|_| is_object);
+    fn object_to_schema(&mut self) -> bool {
+        let is_object = matches!(self.response_format(), Some(ResponseFormat::JsonObject));
+        let schema = format::any_object_format().filter(|_| is_object);
         let text = schema.and_then(|schema| serde_json::to_string(&schema).ok());
-        text.map(|text| self.change().set(FORMAT, text)).is_some()
+        text.map(|text| self.object_mut().set(RESPONSE_FORMAT, text)).is_some()
     }
 
-    fn schema_as_words(&mut self) -> bool {
-        let words = self.object.get(FORMAT).and_then(Object::read).and_then(|format| {
-            let schema = Object::read(format.get("json_schema")?)?;
-            Some(format::as_words(schema.get("schema")?))
-        });
-        let messages = self.object.get(MESSAGES).and_then(raw_object::items);
+    fn schema_to_prompt(&mut self) -> bool {
+        let words =
+            self.object.get(RESPONSE_FORMAT).and_then(RawObject::parse).and_then(|format| {
+                let schema = RawObject::parse(format.get("json_schema")?)?;
+                Some(format::schema_to_instruction(schema.get("schema")?))
+            });
+        let messages = self.object.get(MESSAGES).and_then(raw_object::parse_items);
         let (Some(words), Some(messages)) = (words, messages) else { return false };
-        let words = message("system", &words);
+        let words = encode_message("system", &words);
         let all: Vec<&str> = std::iter::once(words.as_str()).chain(messages).collect();
-        let all = raw_object::list(&all);
-        let object = self.change();
+        let all = raw_object::join_items(&all);
+        let object = self.object_mut();
         object.set(MESSAGES, all);
-        object.set(FORMAT, r#"{"type":"json_object"}"#);
+        object.set(RESPONSE_FORMAT, r#"{"type":"json_object"}"#);
         true
     }
 }
 
 fn role_of(message: &str) -> Option<String> {
-    Object::read(message)?.text("role")
+    RawObject::parse(message)?.get_string("role")
 }
 
 /// What kind of answer is asked for. The schema itself does not matter for what may be done.
-fn kind_of_format(text: &str) -> Option<ResponseFormat<'static>> {
-    let format = Object::read(text)?;
-    match format.text("type")?.as_str() {
+fn parse_response_format(text: &str) -> Option<ResponseFormat<'static>> {
+    let format = RawObject::parse(text)?;
+    match format.get_string("type")?.as_str() {
         "json_object" => Some(ResponseFormat::JsonObject),
         "json_schema" => {
-            let schema = Object::read(format.get("json_schema")?)?;
+            let schema = RawObject::parse(format.get("json_schema")?)?;
             let strict = schema.get("strict").and_then(|strict| serde_json::from_str(strict).ok());
             let json_schema = JsonSchema { name: "schema", schema: RawValue::NULL, strict };
             Some(ResponseFormat::JsonSchema { json_schema })
@@ -163,75 +167,75 @@ fn kind_of_format(text: &str) -> Option<ResponseFormat<'static>> {
     }
 }
 
-fn developers(messages: &[&str]) -> Option<Vec<String>> {
+fn use_developer_role(messages: &[&str]) -> Option<Vec<String>> {
     let changed = |message: &&str| {
-        let mut object = Object::read(message).filter(|it| is_role(it, "system"))?;
-        object.set("role", raw_object::quoted("developer"));
-        Some(object.write())
+        let mut object = RawObject::parse(message).filter(|it| is_role(it, "system"))?;
+        object.set("role", raw_object::quote_json("developer"));
+        Some(object.to_json())
     };
     let any = messages.iter().any(|message| role_of(message).as_deref() == Some("system"));
     let all = messages.iter().map(|message| changed(message).unwrap_or_else(|| (*message).into()));
     any.then(|| all.collect())
 }
 
-fn is_role(message: &Object<'_>, role: &str) -> bool {
-    message.text("role").as_deref() == Some(role)
+fn is_role(message: &RawObject<'_>, role: &str) -> bool {
+    message.get_string("role").as_deref() == Some(role)
 }
 
 /// Instructions at the beginning of the first user's message.
-fn folded(messages: &[&str]) -> Option<Vec<String>> {
+fn fold_system_into_user(messages: &[&str]) -> Option<Vec<String>> {
     let is_system =
         |message: &&str| matches!(role_of(message).as_deref(), Some("system" | "developer"));
     let (instructions, rest): (Vec<&str>, Vec<&str>) =
         messages.iter().partition(|it| is_system(it));
-    let texts: Option<Vec<String>> = instructions.iter().map(|it| text_of(it)).collect();
+    let texts: Option<Vec<String>> = instructions.iter().map(|it| message_text(it)).collect();
     let text = texts.filter(|texts| !texts.is_empty())?.join("\n\n");
     let mut rest: Vec<String> = rest.into_iter().map(str::to_owned).collect();
     match rest.iter_mut().find(|message| role_of(message).as_deref() == Some("user")) {
-        Some(user) => *user = with_text_before(user, &text)?,
-        None => rest.insert(0, message("user", &text)),
+        Some(user) => *user = prepend_text(user, &text)?,
+        None => rest.insert(0, encode_message("user", &text)),
     }
     Some(rest)
 }
 
 /// The text of a message, if it is nothing but text.
-fn text_of(message: &str) -> Option<String> {
-    let object = Object::read(message)?;
+fn message_text(message: &str) -> Option<String> {
+    let object = RawObject::parse(message)?;
     let content = object.get("content")?;
     if content.starts_with('"') {
         return serde_json::from_str(content).ok();
     }
-    let parts = raw_object::items(content)?;
+    let parts = raw_object::parse_items(content)?;
     let texts: Option<Vec<String>> =
-        parts.iter().map(|part| Object::read(part)?.text("text")).collect();
+        parts.iter().map(|part| RawObject::parse(part)?.get_string("text")).collect();
     texts.map(|texts| texts.concat())
 }
 
-fn with_text_before(message: &str, text: &str) -> Option<String> {
-    let mut object = Object::read(message)?;
+fn prepend_text(message: &str, text: &str) -> Option<String> {
+    let mut object = RawObject::parse(message)?;
     let content = object.get("content")?;
     let content = if content.starts_with('"') {
         let said: String = serde_json::from_str(content).ok()?;
-        raw_object::quoted(&if said.is_empty() {
+        raw_object::quote_json(&if said.is_empty() {
             text.to_owned()
         } else {
             format!("{text}\n\n{said}")
         })
     } else {
-        let part = format!("{{\"type\":\"text\",\"text\":{}}}", raw_object::quoted(text));
+        let part = format!("{{\"type\":\"text\",\"text\":{}}}", raw_object::quote_json(text));
         let parts: Vec<&str> =
-            std::iter::once(part.as_str()).chain(raw_object::items(content)?).collect();
-        raw_object::list(&parts)
+            std::iter::once(part.as_str()).chain(raw_object::parse_items(content)?).collect();
+        raw_object::join_items(&parts)
     };
     object.set("content", content);
-    Some(object.write())
+    Some(object.to_json())
 }
 
-fn with_json_word(messages: &[&str]) -> Option<Vec<String>> {
-    if messages.iter().any(|it| text_of(it).is_some_and(|text| text.contains("JSON"))) {
+fn mention_json(messages: &[&str]) -> Option<Vec<String>> {
+    if messages.iter().any(|it| message_text(it).is_some_and(|text| text.contains("JSON"))) {
         return None;
     }
-    let word = message("system", format::JSON_WORD);
+    let word = encode_message("system", format::JSON_INSTRUCTION);
     Some(std::iter::once(word).chain(messages.iter().map(|it| (*it).to_owned())).collect())
 }
 
@@ -242,10 +246,10 @@ mod tests {
 
     /// What a repair makes of a body; `None` where there is nothing to do.
     fn repaired(repair: &Repair, text: &str) -> Option<String> {
-        let mut body = RawBody::read(text, Endpoint::Chat).expect("a body");
-        body.set_model(body.sent().unwrap_or_default().to_owned().as_str());
+        let mut body = PassBody::parse(text, Endpoint::Chat).expect("a body");
+        body.set_model(body.requested_model().unwrap_or_default().to_owned().as_str());
         let changed = body.apply(repair);
-        let bytes = String::from_utf8(body.bytes().into_owned()).expect("UTF-8");
+        let bytes = String::from_utf8(body.to_bytes().into_owned()).expect("UTF-8");
         assert_eq!(changed, bytes != text, "{repair:?} {text}");
         changed.then_some(bytes)
     }
@@ -260,12 +264,12 @@ mod tests {
     fn parameters_are_left_out_renamed_and_lowered() {
         let model = r#""model":"m""#;
         check(
-            Repair::LeaveOut("seed"),
+            Repair::Omit("seed"),
             &format!(r#"{{{model},"seed":7, "x":[1, 2]}}"#),
             &format!(r#"{{{model},"x":[1, 2]}}"#),
         );
         check(
-            Repair::LeaveOut("logprobs"),
+            Repair::Omit("logprobs"),
             &format!(r#"{{"logprobs":true,{model},"top_logprobs":2}}"#),
             &format!("{{{model}}}"),
         );
@@ -275,40 +279,40 @@ mod tests {
             &format!(r#"{{"max_completion_tokens":7,{model}}}"#),
         );
         check(
-            Repair::Effort { from: "xhigh".into(), to: "high".into() },
+            Repair::SetEffort { from: "xhigh".into(), to: "high".into() },
             &format!(r#"{{"reasoning_effort":"xhigh",{model}}}"#),
             &format!(r#"{{"reasoning_effort":"high",{model}}}"#),
         );
         check(
-            Repair::NoEffortWithTools,
+            Repair::DisableEffortWithTools,
             &format!(r#"{{"tools":[{{"z":1,"a":2}}],{model}}}"#),
             &format!(r#"{{"tools":[{{"z":1,"a":2}}],{model},"reasoning_effort":"none"}}"#),
         );
-        assert_eq!(repaired(&Repair::NoEffortWithTools, r#"{"model":"m","tools":[]}"#), None);
+        assert_eq!(repaired(&Repair::DisableEffortWithTools, r#"{"model":"m","tools":[]}"#), None);
     }
 
     #[test]
     fn a_stop_sequence_is_never_taken_out() {
-        assert_eq!(repaired(&Repair::LeaveOut("stop"), r#"{"model":"m","stop":["a"]}"#), None);
+        assert_eq!(repaired(&Repair::Omit("stop"), r#"{"model":"m","stop":["a"]}"#), None);
     }
 
     #[test]
     fn instructions_move_where_the_upstream_takes_them() {
         let around = |messages: &str| format!(r#"{{"model":"m","messages":[{messages}]}}"#);
         check(
-            Repair::DeveloperRole,
+            Repair::UseDeveloperRole,
             &around(r#"{"content":"Be","role":"system"},{"role":"user","content":"Hi"}"#),
             &around(r#"{"content":"Be","role":"developer"},{"role":"user","content":"Hi"}"#),
         );
         check(
-            Repair::FoldSystem,
+            Repair::FoldSystemIntoUser,
             &around(
                 r#"{"role":"system","content":"A"},{"role":"developer","content":[{"type":"text","text":"B"}]},{"role":"user","content":"Hi","name":"n"}"#,
             ),
             &around(r#"{"role":"user","content":"A\n\nB\n\nHi","name":"n"}"#),
         );
         check(
-            Repair::FoldSystem,
+            Repair::FoldSystemIntoUser,
             &around(
                 r#"{"role":"system","content":"A"},{"role":"user","content":[{"type":"image_url","image_url":{"url":"u"}}]}"#,
             ),
@@ -317,18 +321,18 @@ mod tests {
             ),
         );
         check(
-            Repair::FoldSystem,
+            Repair::FoldSystemIntoUser,
             &around(r#"{"role":"system","content":"A"}"#),
             &around(r#"{"role":"user","content":"A"}"#),
         );
         check(
-            Repair::JsonWord,
+            Repair::MentionJson,
             &around(r#"{"role":"user","content":"Hi"}"#),
             &around(
                 r#"{"role":"system","content":"Answer in JSON."},{"role":"user","content":"Hi"}"#,
             ),
         );
-        assert_eq!(repaired(&Repair::FoldSystem, r#"{"model":"m","messages":5}"#), None);
+        assert_eq!(repaired(&Repair::FoldSystemIntoUser, r#"{"model":"m","messages":5}"#), None);
     }
 
     #[test]
@@ -340,29 +344,33 @@ mod tests {
                 r#"{{"type":"json_schema","json_schema":{{"name":"n"{strict},"schema":{{"z":1,"a":2}}}}}}"#
             ))
         };
-        check(Repair::NotStrict, &schema(r#","strict":true"#), &schema(""));
+        check(Repair::DropStrict, &schema(r#","strict":true"#), &schema(""));
         let words = r#"{"role":"system","content":"Answer with JSON that this JSON Schema allows, and with nothing else: {\"z\":1,\"a\":2}"}"#;
         check(
-            Repair::SchemaAsWords,
+            Repair::SchemaToPrompt,
             &schema(""),
             &format!(
                 r#"{{"response_format":{{"type":"json_object"}},"model":"m","messages":[{words}]}}"#
             ),
         );
-        let changed = repaired(&Repair::ObjectAsSchema, &around(r#"{"type":"json_object"}"#));
+        let changed = repaired(&Repair::ObjectToSchema, &around(r#"{"type":"json_object"}"#));
         assert!(changed.expect("changed").contains(r#""type":"json_schema""#));
-        assert_eq!(repaired(&Repair::ObjectAsSchema, &around(r#"{"type":"text"}"#)), None);
+        assert_eq!(repaired(&Repair::ObjectToSchema, &around(r#"{"type":"text"}"#)), None);
     }
 
     #[test]
     fn what_a_refusal_can_be_about_is_found() {
         let text = r#"{"model":"m","messages":[{"role":"system"}],"tools":[],"seed":7,
             "response_format":{"type":"json_schema","json_schema":{"strict":true}}}"#;
-        let body = RawBody::read(text, Endpoint::Chat).expect("a body");
+        let body = PassBody::parse(text, Endpoint::Chat).expect("a body");
         assert!(body.has_role("system") && !body.has_role("user"));
-        assert!(body.has("messages") && body.has("seed") && !body.has("tools"));
+        assert!(
+            body.has_fixed_field("messages")
+                && body.has_fixed_field("seed")
+                && !body.has_fixed_field("tools")
+        );
         assert_eq!(body.sampling().expect("some")["seed"], 7);
-        let format = body.format().expect("a form");
+        let format = body.response_format().expect("a form");
         assert!(
             matches!(format, ResponseFormat::JsonSchema { json_schema } if json_schema.strict == Some(true))
         );

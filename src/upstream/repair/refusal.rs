@@ -3,25 +3,26 @@
 //! Reads sentences; knows nothing of what was sent. A refusal that merely mentions a member, such as
 //! one of a value out of range, names none: only the sentences below do, and three codes.
 
-use crate::backends::errors::Details;
+use crate::backends::errors::ErrorDetails;
 
 /// One member that a refusal names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Named {
+pub(super) struct RejectedField {
     /// The member as it was written, such as `top_k` or `messages[0].role`.
     pub path: String,
     /// The name that the upstream wants instead.
-    pub instead: Option<String>,
+    pub replacement: Option<String>,
     /// The values that it would take, where it lists them.
-    pub allowed: Vec<String>,
+    pub allowed_values: Vec<String>,
 }
 
 /// Codes that say that `param` is at fault, whatever the sentence says.
-const CODES: &[&str] = &["unsupported_parameter", "unknown_parameter", "unsupported_value"];
+const FIELD_ERROR_CODES: &[&str] =
+    &["unsupported_parameter", "unknown_parameter", "unsupported_value"];
 
 /// How a name stands behind the words of a sentence.
 #[derive(Clone, Copy, PartialEq)]
-enum Form {
+enum NameFormat {
     /// In quotes of any kind.
     Quoted,
     /// Several, a comma between two, with or without quotes.
@@ -31,23 +32,23 @@ enum Form {
 }
 
 /// What stands before a name, in lower case.
-const BEFORE: &[(&str, Form)] = &[
-    ("unsupported parameter: ", Form::Quoted),
-    ("unsupported value: ", Form::Quoted),
-    ("unrecognized request argument supplied: ", Form::List),
-    ("unrecognized request arguments supplied: ", Form::List),
-    ("unknown parameter: ", Form::Quoted),
-    ("unknown name ", Form::Quoted),
-    ("unknown field ", Form::Quoted),
-    ("argument not supported on this model: ", Form::Word),
-    ("does not support parameter ", Form::Word),
-    ("does not support parameters: ", Form::List),
-    ("doesn't support parameters: ", Form::List),
-    ("property ", Form::Quoted),
+const NAME_PREFIXES: &[(&str, NameFormat)] = &[
+    ("unsupported parameter: ", NameFormat::Quoted),
+    ("unsupported value: ", NameFormat::Quoted),
+    ("unrecognized request argument supplied: ", NameFormat::List),
+    ("unrecognized request arguments supplied: ", NameFormat::List),
+    ("unknown parameter: ", NameFormat::Quoted),
+    ("unknown name ", NameFormat::Quoted),
+    ("unknown field ", NameFormat::Quoted),
+    ("argument not supported on this model: ", NameFormat::Word),
+    ("does not support parameter ", NameFormat::Word),
+    ("does not support parameters: ", NameFormat::List),
+    ("doesn't support parameters: ", NameFormat::List),
+    ("property ", NameFormat::Quoted),
 ];
 
 /// What stands behind a name, in lower case.
-const BEHIND: &[&str] = &[
+const NAME_SUFFIXES: &[&str] = &[
     " is not supported with this model",
     " : value is not one of the allowed values",
     ": extra inputs are not permitted",
@@ -55,49 +56,50 @@ const BEHIND: &[&str] = &[
 ];
 
 /// The members that a refusal names, each once.
-pub(super) fn named(details: &Details) -> Vec<Named> {
+pub(super) fn find_rejected_fields(details: &ErrorDetails) -> Vec<RejectedField> {
     let mut paths: Vec<String> = Vec::new();
-    if CODES.iter().any(|code| details.code.as_deref() == Some(code)) {
+    if FIELD_ERROR_CODES.iter().any(|code| details.code.as_deref() == Some(code)) {
         paths.extend(details.param.clone());
     }
-    let extra = details.faults.iter().filter(|it| it.kind.as_deref() == Some("extra_forbidden"));
-    paths.extend(extra.map(|fault| fault.place.clone()));
+    let extra =
+        details.field_errors.iter().filter(|it| it.kind.as_deref() == Some("extra_forbidden"));
+    paths.extend(extra.map(|fault| fault.path.clone()));
     let text = details.message.as_str();
     let lower = text.to_ascii_lowercase();
-    for (words, form) in BEFORE {
+    for (words, form) in NAME_PREFIXES {
         for (at, _) in lower.match_indices(words) {
-            paths.extend(behind(&text[at + words.len()..], *form));
+            paths.extend(parse_leading_names(&text[at + words.len()..], *form));
         }
     }
-    for words in BEHIND {
+    for words in NAME_SUFFIXES {
         for (at, _) in lower.match_indices(words) {
-            paths.extend(before(&text[..at]));
+            paths.extend(parse_trailing_name(&text[..at]));
         }
     }
-    let mut out: Vec<Named> = Vec::new();
-    for path in paths.into_iter().map(|path| snake_case(&path)) {
+    let mut out: Vec<RejectedField> = Vec::new();
+    for path in paths.into_iter().map(|path| to_snake_case(&path)) {
         if !path.is_empty() && out.iter().all(|known| known.path != path) {
-            out.push(Named { path, ..Named::default() });
+            out.push(RejectedField { path, ..RejectedField::default() });
         }
     }
     if let [only] = out.as_mut_slice() {
-        only.instead = instead(text, &lower);
-        only.allowed = allowed(text, &lower);
+        only.replacement = find_replacement(text, &lower);
+        only.allowed_values = find_allowed_values(text, &lower);
     }
     out
 }
 
 /// The names that stand at the beginning of a text.
-fn behind(text: &str, form: Form) -> Vec<String> {
+fn parse_leading_names(text: &str, form: NameFormat) -> Vec<String> {
     match form {
-        Form::Word => vec![word(text).to_owned()],
-        Form::Quoted => quoted(text).map(str::to_owned).into_iter().collect(),
-        Form::List => {
+        NameFormat::Word => vec![parse_word(text).to_owned()],
+        NameFormat::Quoted => parse_quoted(text).map(str::to_owned).into_iter().collect(),
+        NameFormat::List => {
             let list = text.trim_start_matches('[');
             let end = list.find([']', '\n']).unwrap_or(list.len());
             let names = list[..end].split(',').map(|name| {
                 let name = name.trim();
-                quoted(name).unwrap_or_else(|| word(name)).to_owned()
+                parse_quoted(name).unwrap_or_else(|| parse_word(name)).to_owned()
             });
             names.collect()
         }
@@ -105,41 +107,42 @@ fn behind(text: &str, form: Form) -> Vec<String> {
 }
 
 /// The name that stands at the end of a text, with or without quotes.
-fn before(text: &str) -> Option<String> {
+fn parse_trailing_name(text: &str) -> Option<String> {
     let quotes = ['\'', '"', '`'];
     let bare = text.trim_end_matches(quotes);
-    let start = bare.rfind(|c: char| !is_name(c) || quotes.contains(&c)).map_or(0, |at| at + 1);
+    let start =
+        bare.rfind(|c: char| !is_name_char(c) || quotes.contains(&c)).map_or(0, |at| at + 1);
     // The sign may be longer than a byte; what is no boundary is no name.
     let name = bare.get(start..)?;
     (!name.is_empty()).then(|| name.to_owned())
 }
 
 /// What stands in quotes at the beginning of a text.
-fn quoted(text: &str) -> Option<&str> {
+fn parse_quoted(text: &str) -> Option<&str> {
     let quote = text.chars().next().filter(|c| ['\'', '"', '`'].contains(c))?;
     let inner = &text[1..];
     Some(&inner[..inner.find(quote)?])
 }
 
 /// The word at the beginning of a text, without the full stop behind it.
-fn word(text: &str) -> &str {
-    let end = text.find(|c: char| !is_name(c)).unwrap_or(text.len());
+fn parse_word(text: &str) -> &str {
+    let end = text.find(|c: char| !is_name_char(c)).unwrap_or(text.len());
     text[..end].trim_end_matches('.')
 }
 
-fn is_name(c: char) -> bool {
+fn is_name_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || "_.[]-".contains(c)
 }
 
 /// `Use 'x' instead`.
-fn instead(text: &str, lower: &str) -> Option<String> {
+fn find_replacement(text: &str, lower: &str) -> Option<String> {
     let at = lower.find("use ")? + "use ".len();
-    let name = quoted(text.get(at..)?)?;
+    let name = parse_quoted(text.get(at..)?)?;
     lower[at..].contains("instead").then(|| name.to_owned())
 }
 
 /// The quoted words behind "supported values" or "allowed values".
-fn allowed(text: &str, lower: &str) -> Vec<String> {
+fn find_allowed_values(text: &str, lower: &str) -> Vec<String> {
     let begin = ["supported values", "allowed values", "must be one of", "should be one of"]
         .iter()
         .find_map(|words| lower.find(words));
@@ -148,7 +151,7 @@ fn allowed(text: &str, lower: &str) -> Vec<String> {
     let mut rest = &text[begin..];
     while let Some(at) = rest.find(['\'', '"', '`']) {
         rest = &rest[at..];
-        let Some(value) = quoted(rest) else { break };
+        let Some(value) = parse_quoted(rest) else { break };
         out.push(value.to_owned());
         rest = &rest[value.len() + 2..];
     }
@@ -156,7 +159,7 @@ fn allowed(text: &str, lower: &str) -> Vec<String> {
 }
 
 /// `presencePenalty` as `presence_penalty`; xAI names members so.
-fn snake_case(name: &str) -> String {
+fn to_snake_case(name: &str) -> String {
     let mut out = String::with_capacity(name.len() + 4);
     for c in name.chars() {
         if c.is_ascii_uppercase() && !out.is_empty() {
@@ -174,14 +177,14 @@ mod tests {
 
     /// What is read from an error's body, each as `path`, `path>instead` or `path=allowed|...`.
     fn read(body: &str) -> String {
-        let details = errors::details(body.as_bytes()).expect("an error");
-        let show = |named: Named| {
-            let instead = named.instead.map(|name| format!(">{name}")).unwrap_or_default();
-            let allowed = named.allowed.join("|");
+        let details = errors::parse_details(body.as_bytes()).expect("an error");
+        let show = |named: RejectedField| {
+            let instead = named.replacement.map(|name| format!(">{name}")).unwrap_or_default();
+            let allowed = named.allowed_values.join("|");
             let allowed = if allowed.is_empty() { allowed } else { format!("={allowed}") };
             format!("{}{instead}{allowed}", named.path)
         };
-        named(&details).into_iter().map(show).collect::<Vec<_>>().join(" ")
+        find_rejected_fields(&details).into_iter().map(show).collect::<Vec<_>>().join(" ")
     }
 
     /// An error of OpenAI's shape.
@@ -302,7 +305,7 @@ mod tests {
         for end in (0..=text.len()).filter(|&at| text.is_char_boundary(at)) {
             for begin in (0..=end).filter(|&at| text.is_char_boundary(at)) {
                 let message = text[begin..end].to_owned();
-                named(&Details { message, ..Details::default() });
+                find_rejected_fields(&ErrorDetails { message, ..ErrorDetails::default() });
             }
         }
     }

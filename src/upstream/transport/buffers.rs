@@ -9,102 +9,103 @@
 use ureq::unversioned::transport::Buffers;
 
 /// Bytes that an input buffer begins with: some twenty chunks.
-const FIRST_INPUT: usize = 4 * 1024;
+const INITIAL_INPUT_BYTES: usize = 4 * 1024;
 /// Bytes that an output buffer begins with: most requests, their head included.
-const FIRST_OUTPUT: usize = 8 * 1024;
+const INITIAL_OUTPUT_BYTES: usize = 8 * 1024;
 /// Bytes that either may grow to.
-const MOST: usize = 64 * 1024;
+const MAX_BUFFER_BYTES: usize = 64 * 1024;
 /// The most that is held back for what follows it: a head.
-const MOST_HELD: usize = 4 * 1024;
+const MAX_PENDING_BYTES: usize = 4 * 1024;
 /// Bytes that ureq gets beside the output, for the pieces of a body whose length nobody knows.
-const SPARE: usize = FIRST_INPUT;
+const SCRATCH_BYTES: usize = INITIAL_INPUT_BYTES;
 
 /// Both buffers of a connection.
 #[derive(Debug, Default)]
 pub(in crate::upstream) struct TcpBuffers {
     /// What has come is in `start..end`.
     input: Vec<u8>,
-    start: usize,
-    end: usize,
+    input_start: usize,
+    input_end: usize,
     /// How large the input buffer is to be.
-    wanted: usize,
+    target_input_size: usize,
     /// How much the latest read brought.
-    latest: usize,
+    last_read: usize,
     /// Whether the latest look at the input took some of it.
-    progress: bool,
+    made_progress: bool,
     /// What is held back comes first.
     output: Vec<u8>,
-    held: usize,
+    pending: usize,
     /// Nothing was sent yet since something was awaited.
-    is_fresh: bool,
+    is_first_write: bool,
     /// The output buffer was too small for what was sent.
-    is_large: bool,
+    is_output_large: bool,
 }
 
 impl TcpBuffers {
     pub(in crate::upstream) fn new() -> Self {
-        Self { wanted: FIRST_INPUT, is_fresh: true, ..Self::default() }
+        Self { target_input_size: INITIAL_INPUT_BYTES, is_first_write: true, ..Self::default() }
     }
 
     /// Takes the first `amount` bytes behind those that are held; whether they may wait. If not, all
     /// of them are to be sent.
-    pub(in crate::upstream) fn hold(&mut self, amount: usize) -> bool {
-        self.is_large |= self.held + amount == self.output.len();
-        self.held += amount;
-        std::mem::take(&mut self.is_fresh) && self.held <= MOST_HELD
+    pub(in crate::upstream) fn append_output(&mut self, amount: usize) -> bool {
+        self.is_output_large |= self.pending + amount == self.output.len();
+        self.pending += amount;
+        std::mem::take(&mut self.is_first_write) && self.pending <= MAX_PENDING_BYTES
     }
 
     /// What is to be sent.
-    pub(in crate::upstream) fn held(&self) -> &[u8] {
-        &self.output[..self.held]
+    pub(in crate::upstream) fn pending_output(&self) -> &[u8] {
+        &self.output[..self.pending]
     }
 
     /// It was sent.
-    pub(in crate::upstream) fn sent(&mut self) {
-        self.held = 0;
+    pub(in crate::upstream) fn clear_pending(&mut self) {
+        self.pending = 0;
     }
 
     /// Something is awaited: nothing more is sent for the time being.
-    pub(in crate::upstream) fn awaits(&mut self) {
+    pub(in crate::upstream) fn begin_read(&mut self) {
         self.output = Vec::new();
-        (self.is_fresh, self.is_large) = (true, false);
+        (self.is_first_write, self.is_output_large) = (true, false);
     }
 
     /// The connection is kept, and nothing is to come.
-    pub(in crate::upstream) fn rest(&mut self) {
-        if self.start == self.end {
+    pub(in crate::upstream) fn release_if_empty(&mut self) {
+        if self.input_start == self.input_end {
             *self = Self::new();
         }
     }
 
     /// Whether there was too little room for what came, as far as one can tell, and may be more.
-    pub(in crate::upstream) fn lacks_room(&self) -> bool {
-        self.is_full() && self.end < MOST
+    pub(in crate::upstream) fn is_short_of_room(&self) -> bool {
+        self.is_input_full() && self.input_end < MAX_BUFFER_BYTES
     }
 
-    fn is_full(&self) -> bool {
-        self.end == self.input.len() && self.end > 0
+    fn is_input_full(&self) -> bool {
+        self.input_end == self.input.len() && self.input_end > 0
     }
 
     /// Makes room behind the input, at least `least` bytes.
-    fn make_room(&mut self, least: usize) {
-        if self.is_full() {
-            self.wanted = MOST;
+    fn reserve_input(&mut self, least: usize) {
+        if self.is_input_full() {
+            self.target_input_size = MAX_BUFFER_BYTES;
         }
-        if self.start == self.end {
-            (self.start, self.end) = (0, 0);
+        if self.input_start == self.input_end {
+            (self.input_start, self.input_end) = (0, 0);
             // A burst is over.
-            if self.wanted > FIRST_INPUT && self.latest < FIRST_INPUT {
-                self.wanted = FIRST_INPUT;
+            if self.target_input_size > INITIAL_INPUT_BYTES && self.last_read < INITIAL_INPUT_BYTES
+            {
+                self.target_input_size = INITIAL_INPUT_BYTES;
                 self.input = Vec::new();
             }
         }
         // Moving is cheap where little is left.
-        if self.start > 0 && self.input.len() - self.end < self.wanted / 2 {
-            self.input.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
+        if self.input_start > 0 && self.input.len() - self.input_end < self.target_input_size / 2 {
+            self.input.copy_within(self.input_start..self.input_end, 0);
+            (self.input_start, self.input_end) = (0, self.input_end - self.input_start);
         }
-        let size = self.wanted.max(self.end + least);
+        let size = self.target_input_size.max(self.input_end + least);
         if self.input.len() < size {
             self.input.resize(size, 0);
         }
@@ -113,40 +114,40 @@ impl TcpBuffers {
 
 impl Buffers for TcpBuffers {
     fn output(&mut self) -> &mut [u8] {
-        let size = if self.is_large { MOST } else { FIRST_OUTPUT };
+        let size = if self.is_output_large { MAX_BUFFER_BYTES } else { INITIAL_OUTPUT_BYTES };
         if self.output.len() < size {
             self.output.resize(size, 0);
         }
-        &mut self.output[self.held..]
+        &mut self.output[self.pending..]
     }
 
     fn input(&self) -> &[u8] {
-        &self.input[self.start..self.end]
+        &self.input[self.input_start..self.input_end]
     }
 
     fn input_append_buf(&mut self) -> &mut [u8] {
-        self.make_room(1);
-        &mut self.input[self.end..]
+        self.reserve_input(1);
+        &mut self.input[self.input_end..]
     }
 
     fn input_appended(&mut self, amount: usize) {
-        self.latest = amount;
-        self.end = (self.end + amount).min(self.input.len());
+        self.last_read = amount;
+        self.input_end = (self.input_end + amount).min(self.input.len());
     }
 
     fn input_consume(&mut self, amount: usize) {
-        self.progress = amount > 0;
-        self.start = (self.start + amount).min(self.end);
+        self.made_progress = amount > 0;
+        self.input_start = (self.input_start + amount).min(self.input_end);
     }
 
     fn tmp_and_output(&mut self) -> (&mut [u8], &mut [u8]) {
         self.output();
-        self.make_room(SPARE);
-        (&mut self.input[self.end..], &mut self.output[self.held..])
+        self.reserve_input(SCRATCH_BYTES);
+        (&mut self.input[self.input_end..], &mut self.output[self.pending..])
     }
 
     fn can_use_input(&self) -> bool {
-        self.start < self.end && self.progress
+        self.input_start < self.input_end && self.made_progress
     }
 }
 
@@ -182,7 +183,7 @@ mod tests {
                 buffers.input_consume(amount);
             }
             assert!(out == bytes, "{piece} {taken}");
-            assert!(buffers.input.len() <= 2 * MOST);
+            assert!(buffers.input.len() <= 2 * MAX_BUFFER_BYTES);
         }
     }
 
@@ -193,19 +194,19 @@ mod tests {
             let length = arrive(&mut small, &[b'x'; 250]);
             small.input_consume(length);
         }
-        assert_eq!(small.input.len(), FIRST_INPUT);
+        assert_eq!(small.input.len(), INITIAL_INPUT_BYTES);
         let mut large = TcpBuffers::new();
         for _ in 0..10 {
             let length = arrive(&mut large, &[b'x'; 100_000]);
             large.input_consume(length);
         }
-        assert_eq!(large.input.len(), MOST);
+        assert_eq!(large.input.len(), MAX_BUFFER_BYTES);
         for _ in 0..2 {
             assert_eq!(arrive(&mut large, b"slow"), 4);
             large.input_consume(4);
         }
-        assert_eq!(large.input.len(), FIRST_INPUT, "a burst is over");
-        large.rest();
+        assert_eq!(large.input.len(), INITIAL_INPUT_BYTES, "a burst is over");
+        large.release_if_empty();
         assert_eq!((large.input.len(), large.output.len()), (0, 0), "a kept connection has none");
     }
 
@@ -214,30 +215,30 @@ mod tests {
         let mut buffers = TcpBuffers::new();
         let write = |buffers: &mut TcpBuffers, bytes: &[u8]| {
             buffers.output()[..bytes.len()].copy_from_slice(bytes);
-            buffers.hold(bytes.len())
+            buffers.append_output(bytes.len())
         };
         assert!(write(&mut buffers, b"head"));
         assert!(!write(&mut buffers, b"body"));
-        assert_eq!(buffers.held(), b"headbody");
-        buffers.sent();
+        assert_eq!(buffers.pending_output(), b"headbody");
+        buffers.clear_pending();
         assert!(!write(&mut buffers, b"more"), "only the first one waits");
-        assert_eq!(buffers.held(), b"more");
-        buffers.sent();
-        buffers.awaits();
+        assert_eq!(buffers.pending_output(), b"more");
+        buffers.clear_pending();
+        buffers.begin_read();
         assert!(write(&mut buffers, b"next"));
-        buffers.sent();
-        buffers.awaits();
-        assert!(!write(&mut buffers, &[b'x'; MOST_HELD + 1]), "it is no head");
+        buffers.clear_pending();
+        buffers.begin_read();
+        assert!(!write(&mut buffers, &[b'x'; MAX_PENDING_BYTES + 1]), "it is no head");
     }
 
     #[test]
     fn a_large_body_gets_a_large_buffer() {
         let mut buffers = TcpBuffers::new();
         let length = buffers.output().len();
-        assert!(!buffers.hold(length));
-        buffers.sent();
-        assert_eq!(buffers.output().len(), MOST);
+        assert!(!buffers.append_output(length));
+        buffers.clear_pending();
+        assert_eq!(buffers.output().len(), MAX_BUFFER_BYTES);
         let (spare, output) = buffers.tmp_and_output();
-        assert!(spare.len() >= SPARE && output.len() == MOST);
+        assert!(spare.len() >= SCRATCH_BYTES && output.len() == MAX_BUFFER_BYTES);
     }
 }

@@ -1,7 +1,7 @@
 //! ureq's connections, made to end when we say so.
 //!
 //! Every transport is wrapped: each of its reads may be bounded tighter than the agent's own bound
-//! ([`with_patience`]), and all of its waits end when the request that uses it is cancelled
+//! ([`with_read_timeout`]), and all of its waits end when the request that uses it is cancelled
 //! ([`crate::net::cancel`]), the TLS handshake included. A connection on its way back to ureq's pool is
 //! let go of, so that no late sign can hit the next request that uses it.
 //! Not cancelled: looking up a name and connecting, during which nothing has been sent yet; both are
@@ -30,60 +30,60 @@ use ureq::{Error, Timeout};
 
 use super::transport::tcp::TcpConnector;
 use crate::net::cancel;
-use crate::net::cancel::{Cancel, Hook};
+use crate::net::cancel::{CancellationToken, Hook};
 
 /// Connecting, TLS included, takes at most this long, and so does looking up the name before.
 pub(in crate::upstream) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Stands for addresses that were not looked up yet. ureq wants some.
-const UNKNOWN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
+const UNRESOLVED: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
 
 thread_local! {
     /// A bound on each read of this thread, tighter than the agent's own.
-    static PATIENCE: Cell<Option<Duration>> = const { Cell::new(None) };
+    static READ_TIMEOUT: Cell<Option<Duration>> = const { Cell::new(None) };
 
     /// Whether this thread made a connection since it was last asked.
     static CONNECTED: Cell<bool> = const { Cell::new(false) };
 
     /// Whether this thread wants only what has come already.
-    static BUFFERED_ONLY: Cell<bool> = const { Cell::new(false) };
+    static NONBLOCKING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Runs `work`, in which a read that would have to ask the socket fails with `WouldBlock` instead. It
 /// breaks nothing: the next read goes on where this one stopped.
-pub(in crate::upstream) fn buffered_only<T>(work: impl FnOnce() -> T) -> T {
+pub(in crate::upstream) fn without_blocking<T>(work: impl FnOnce() -> T) -> T {
     /// Takes it back, also when `work` panics.
     struct Restore;
     impl Drop for Restore {
         fn drop(&mut self) {
-            BUFFERED_ONLY.set(false);
+            NONBLOCKING.set(false);
         }
     }
     let _restore = Restore;
-    BUFFERED_ONLY.set(true);
+    NONBLOCKING.set(true);
     work()
 }
 
 /// Whether this thread wants only what has come already.
-pub(in crate::upstream) fn is_buffered_only() -> bool {
-    BUFFERED_ONLY.get()
+pub(in crate::upstream) fn is_nonblocking() -> bool {
+    NONBLOCKING.get()
 }
 
 /// Looks no name up: kept connections need none, and whoever makes a new one looks it up then. (ureq
 /// asks before every call, and starts a thread for each question.)
 #[derive(Debug)]
-pub(in crate::upstream) struct LaterResolver;
+pub(in crate::upstream) struct DeferredResolver;
 
-impl Resolver for LaterResolver {
+impl Resolver for DeferredResolver {
     fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
         let mut addresses = self.empty();
-        addresses.push(UNKNOWN);
+        addresses.push(UNRESOLVED);
         Ok(addresses)
     }
 }
 
 /// Looks up the name of a URI. An address is no name, and needs no thread that can be left behind.
-fn look_up(
+fn resolve_host(
     resolver: &DefaultResolver,
     details: &ConnectionDetails<'_>,
 ) -> Result<ResolvedSocketAddrs, Error> {
@@ -98,50 +98,50 @@ fn look_up(
 }
 
 /// Does `work`; whether a connection was made for it, or one was used that had served before.
-pub(in crate::upstream) fn connecting<T>(work: impl FnOnce() -> T) -> (T, bool) {
+pub(in crate::upstream) fn detect_connect<T>(work: impl FnOnce() -> T) -> (T, bool) {
     CONNECTED.set(false);
     (work(), CONNECTED.get())
 }
 
 /// Runs `work` with a tighter bound on each read than the agent's own.
-pub(in crate::upstream) fn with_patience<T>(patience: Duration, work: impl FnOnce() -> T) -> T {
+pub(in crate::upstream) fn with_read_timeout<T>(patience: Duration, work: impl FnOnce() -> T) -> T {
     /// Takes the bound back, also when `work` panics.
     struct Restore(Option<Duration>);
     impl Drop for Restore {
         fn drop(&mut self) {
-            PATIENCE.set(self.0);
+            READ_TIMEOUT.set(self.0);
         }
     }
-    let _restore = Restore(PATIENCE.replace(Some(patience)));
+    let _restore = Restore(READ_TIMEOUT.replace(Some(patience)));
     work()
 }
 
 /// Makes connections of whatever kind.
-type AnyConnector = Box<dyn Connector<(), Out = Box<dyn Transport>>>;
+type BoxedConnector = Box<dyn Connector<(), Out = Box<dyn Transport>>>;
 
 /// ureq's own connectors around our sockets, their connections wrapped. Those without TLS have a chain
 /// of their own, because the other one takes ten kilobytes more of a worker's stack.
 #[derive(Debug)]
-pub(in crate::upstream) struct WatchedConnector {
-    plain: AnyConnector,
-    tls: AnyConnector,
+pub(in crate::upstream) struct CancellableConnector {
+    plain: BoxedConnector,
+    tls: BoxedConnector,
     resolver: DefaultResolver,
 }
 
-impl Default for WatchedConnector {
+impl Default for CancellableConnector {
     fn default() -> Self {
         let socket = || ().chain(ConnectProxyConnector::default()).chain(TcpConnector);
-        let plain = Box::new(socket().chain(Boxing));
-        let tls = Box::new(socket().chain(RustlsConnector::default()).chain(Boxing));
+        let plain = Box::new(socket().chain(BoxingConnector));
+        let tls = Box::new(socket().chain(RustlsConnector::default()).chain(BoxingConnector));
         Self { plain, tls, resolver: DefaultResolver::default() }
     }
 }
 
 /// Makes all kinds of connections one.
 #[derive(Debug)]
-struct Boxing;
+struct BoxingConnector;
 
-impl<In: Transport> Connector<In> for Boxing {
+impl<In: Transport> Connector<In> for BoxingConnector {
     type Out = Box<dyn Transport>;
 
     fn connect(
@@ -153,8 +153,8 @@ impl<In: Transport> Connector<In> for Boxing {
     }
 }
 
-impl Connector<()> for WatchedConnector {
-    type Out = WatchedTransport;
+impl Connector<()> for CancellableConnector {
+    type Out = CancellableTransport;
 
     fn connect(
         &self,
@@ -162,7 +162,7 @@ impl Connector<()> for WatchedConnector {
         chained: Option<()>,
     ) -> Result<Option<Self::Out>, Error> {
         CONNECTED.set(true);
-        let socket = Arc::new(Socket::default());
+        let socket = Arc::new(SocketCloser::default());
         let hook: Hook = Arc::new({
             let socket = socket.clone();
             move || socket.close()
@@ -170,7 +170,7 @@ impl Connector<()> for WatchedConnector {
         let details = ConnectionDetails {
             uri: details.uri,
             addrs: match details.addrs.first() {
-                Some(&UNKNOWN) => look_up(&self.resolver, details)?,
+                Some(&UNRESOLVED) => resolve_host(&self.resolver, details)?,
                 // There are none where a proxy is to look the name up.
                 _ => details.addrs.clone(),
             },
@@ -185,25 +185,25 @@ impl Connector<()> for WatchedConnector {
             register_shutdown: Arc::new({
                 let (register, hook) = (details.register_shutdown.clone(), hook.clone());
                 move |handle| {
-                    socket.is(&handle);
+                    socket.set_handle(&handle);
                     // The handshakes that follow can be ended, too.
-                    cancel::with_current(|cancel| cancel.hold(&hook));
+                    cancel::with_current(|cancel| cancel.register(&hook));
                     register(handle)
                 }
             }),
         };
         let connector = if details.needs_tls() { &self.tls } else { &self.plain };
         let inner = connector.connect(&details, chained)?;
-        Ok(inner.map(|inner| WatchedTransport { inner, hook, user: 0 }))
+        Ok(inner.map(|inner| CancellableTransport { inner, hook, cancel_id: 0 }))
     }
 }
 
 /// What can close a connection under whoever waits for it.
 #[derive(Default)]
-struct Socket(Mutex<Option<Weak<dyn ShutdownHandle>>>);
+struct SocketCloser(Mutex<Option<Weak<dyn ShutdownHandle>>>);
 
-impl Socket {
-    fn is(&self, handle: &Weak<dyn ShutdownHandle>) {
+impl SocketCloser {
+    fn set_handle(&self, handle: &Weak<dyn ShutdownHandle>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle.clone());
     }
 
@@ -216,22 +216,22 @@ impl Socket {
 }
 
 /// A connection that its request can be cancelled on.
-pub(in crate::upstream) struct WatchedTransport {
+pub(in crate::upstream) struct CancellableTransport {
     inner: Box<dyn Transport>,
     hook: Hook,
     /// The sign that holds the hook; 0 for none.
-    user: u64,
+    cancel_id: u64,
 }
 
-impl WatchedTransport {
+impl CancellableTransport {
     /// Makes sure that this thread's request holds the connection.
-    fn used(&mut self) -> Result<(), Error> {
+    fn register_cancel(&mut self) -> Result<(), Error> {
         let given = cancel::with_current(|cancel| {
-            if self.user != cancel.id() {
-                cancel.hold(&self.hook);
-                self.user = cancel.id();
+            if self.cancel_id != cancel.id() {
+                cancel.register(&self.hook);
+                self.cancel_id = cancel.id();
             }
-            cancel.is_given()
+            cancel.is_cancelled()
         });
         if given == Some(true) {
             return Err(Error::Io(io::ErrorKind::ConnectionAborted.into()));
@@ -240,25 +240,25 @@ impl WatchedTransport {
     }
 }
 
-impl fmt::Debug for WatchedTransport {
+impl fmt::Debug for CancellableTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.inner.fmt(f)
     }
 }
 
-impl Transport for WatchedTransport {
+impl Transport for CancellableTransport {
     fn buffers(&mut self) -> &mut dyn Buffers {
         self.inner.buffers()
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        self.used()?;
+        self.register_cancel()?;
         self.inner.transmit_output(amount, timeout)
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        self.used()?;
-        let timeout = match PATIENCE.get() {
+        self.register_cancel()?;
+        let timeout = match READ_TIMEOUT.get() {
             Some(patience) => NextTimeout { per_read: Some(patience.into()), ..timeout },
             None => timeout,
         };
@@ -267,8 +267,8 @@ impl Transport for WatchedTransport {
 
     /// ureq asks this before a connection goes into its pool and when it comes out of it.
     fn is_open(&mut self) -> bool {
-        cancel::with_current(Cancel::release);
-        self.user = 0;
+        cancel::with_current(CancellationToken::unregister);
+        self.cancel_id = 0;
         self.inner.is_open()
     }
 
@@ -284,9 +284,9 @@ mod tests {
     #[test]
     fn patience_is_taken_back_after_a_panic() {
         let panicked = std::panic::catch_unwind(|| {
-            with_patience(Duration::ZERO, || panic!("on purpose"));
+            with_read_timeout(Duration::ZERO, || panic!("on purpose"));
         });
         assert!(panicked.is_err());
-        assert_eq!(PATIENCE.get(), None);
+        assert_eq!(READ_TIMEOUT.get(), None);
     }
 }

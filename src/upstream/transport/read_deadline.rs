@@ -7,36 +7,36 @@
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
-use super::agent::in_body;
-use super::{buffered_only, with_patience};
-use crate::error::{Error, Phase, Result};
+use super::agent::map_body_error;
+use super::{with_read_timeout, without_blocking};
+use crate::error::{Error, Result, TimeoutPhase};
 use crate::net::sys;
 
 /// Bytes that a body has room for at first, where nobody told its length, and is given more of then.
-const ROOM: usize = 8 * 1024;
+const INITIAL_BODY_BYTES: usize = 8 * 1024;
 
 /// The most that it is given more of at once: all of it is zeroed, and so counts.
-const MOST_MORE: usize = 256 * 1024;
+const MAX_GROWTH_BYTES: usize = 256 * 1024;
 
 /// The most room that is made because of a length that was only told. Nobody knows yet whether it
 /// is true.
-const MOST_TRUSTED: usize = 16 * 1024 * 1024;
+const MAX_PREALLOCATED_BYTES: usize = 16 * 1024 * 1024;
 
 /// A bound on the time that reads may take together.
 #[derive(Debug)]
-pub(in crate::upstream) struct Bound {
+pub(in crate::upstream) struct ReadDeadline {
     timeout: Duration,
-    spent: Duration,
+    elapsed: Duration,
 }
 
-impl Bound {
+impl ReadDeadline {
     pub(in crate::upstream) fn new(timeout: Duration) -> Self {
-        Self { timeout, spent: Duration::ZERO }
+        Self { timeout, elapsed: Duration::ZERO }
     }
 
     /// Something is complete: the next one has all its time.
-    pub(in crate::upstream) fn renew(&mut self) {
-        self.spent = Duration::ZERO;
+    pub(in crate::upstream) fn reset(&mut self) {
+        self.elapsed = Duration::ZERO;
     }
 
     /// Reads what comes next.
@@ -48,42 +48,47 @@ impl Bound {
         reader: &mut impl Read,
         buffer: &mut [u8],
     ) -> Result<usize> {
-        let left = self.timeout.saturating_sub(self.spent);
+        let left = self.timeout.saturating_sub(self.elapsed);
         if left.is_zero() {
-            return Err(Error::UpstreamTimeout { phase: Phase::Body });
+            return Err(Error::UpstreamTimeout { phase: TimeoutPhase::Body });
         }
         let began = Instant::now();
         let read = loop {
-            match with_patience(left, || reader.read(buffer)) {
+            match with_read_timeout(left, || reader.read(buffer)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 read => break read,
             }
         };
-        self.spent += began.elapsed();
-        read.map_err(in_body)
+        self.elapsed += began.elapsed();
+        read.map_err(map_body_error)
     }
 
     /// Reads to the end, but no more than `most` bytes, and leaves what it read in `bytes`, which was
     /// empty, whatever comes of it. `told` is the length that the upstream told.
     ///
     /// # Errors
-    /// As [`Bound::read`].
-    pub(in crate::upstream) fn read_all(
+    /// As [`ReadDeadline::read`].
+    pub(in crate::upstream) fn read_to_end(
         &mut self,
         reader: &mut impl Read,
-        (most, told): (u64, Option<u64>),
+        (most, declared_length): (u64, Option<u64>),
         bytes: &mut Vec<u8>,
     ) -> Result<()> {
-        let told = told.map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX));
+        let declared_length =
+            declared_length.map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX));
         // One byte more, because the end is found behind the last one. The system hands out large
         // rooms zeroed, and nothing is spent for what is never filled.
-        *bytes = vec![0; told.min(MOST_TRUSTED) + if told > 0 { 1 } else { ROOM }];
-        sys::on_large_pages(bytes);
+        *bytes = vec![
+            0;
+            declared_length.min(MAX_PREALLOCATED_BYTES)
+                + if declared_length > 0 { 1 } else { INITIAL_BODY_BYTES }
+        ];
+        sys::advise_huge_pages(bytes);
         let mut reader = reader.take(most);
         let mut filled = 0;
         let ended = loop {
             if filled == bytes.len() {
-                bytes.resize(filled + filled.clamp(ROOM, MOST_MORE), 0);
+                bytes.resize(filled + filled.clamp(INITIAL_BODY_BYTES, MAX_GROWTH_BYTES), 0);
             }
             match self.read(&mut reader, &mut bytes[filled..]) {
                 Ok(0) => break Ok(()),
@@ -98,18 +103,18 @@ impl Bound {
 
 /// Fills a buffer, of which the first `filled` bytes were just read, with what has come together with
 /// them; tells how much there is, and what went wrong behind it. Never waits.
-pub(in crate::upstream) fn gather(
+pub(in crate::upstream) fn fill_available(
     reader: &mut impl Read,
     buffer: &mut [u8],
     mut filled: usize,
 ) -> (usize, Option<Error>) {
     while filled < buffer.len() {
-        match buffered_only(|| reader.read(&mut buffer[filled..])) {
+        match without_blocking(|| reader.read(&mut buffer[filled..])) {
             // The end is found out by the next wait.
             Ok(0) => break,
             Ok(length) => filled += length,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            Err(error) => return (filled, Some(in_body(error))),
+            Err(error) => return (filled, Some(map_body_error(error))),
         }
     }
     (filled, None)
@@ -118,7 +123,7 @@ pub(in crate::upstream) fn gather(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::transport::is_buffered_only;
+    use crate::upstream::transport::is_nonblocking;
 
     /// Takes some time for each byte.
     struct Drip(usize);
@@ -135,33 +140,38 @@ mod tests {
     #[test]
     fn what_drips_is_cut_and_what_ends_in_time_is_not() {
         let mut bytes = Vec::new();
-        let cut = Bound::new(Duration::from_millis(20)).read_all(
+        let cut = ReadDeadline::new(Duration::from_millis(20)).read_to_end(
             &mut Drip(1 << 30),
             (99, None),
             &mut bytes,
         );
-        assert!(matches!(cut, Err(Error::UpstreamTimeout { phase: Phase::Body })), "{cut:?}");
+        assert!(
+            matches!(cut, Err(Error::UpstreamTimeout { phase: TimeoutPhase::Body })),
+            "{cut:?}"
+        );
         assert!(!bytes.is_empty() && bytes.len() < 20);
         bytes.clear();
-        let mut long = Bound::new(Duration::from_secs(600));
-        assert!(long.read_all(&mut Drip(5), (99, None), &mut bytes).is_ok());
+        let mut long = ReadDeadline::new(Duration::from_secs(600));
+        assert!(long.read_to_end(&mut Drip(5), (99, None), &mut bytes).is_ok());
         assert_eq!(bytes, b"xxxx");
         bytes.clear();
-        assert!(long.read_all(&mut Drip(50), (3, None), &mut bytes).is_ok());
+        assert!(long.read_to_end(&mut Drip(50), (3, None), &mut bytes).is_ok());
         assert_eq!(bytes, b"xxx");
     }
 
     #[test]
     fn a_body_is_read_whole_whatever_length_was_told() {
-        let mut bound = Bound::new(Duration::from_secs(600));
+        let mut bound = ReadDeadline::new(Duration::from_secs(600));
         let mut check = |length: usize, most: usize, told: Option<u64>| {
             let body: Vec<u8> = (0..=255).cycle().take(length).collect();
             let mut read = Vec::new();
-            let done = bound.read_all(&mut body.as_slice(), (most as u64, told), &mut read);
+            let done = bound.read_to_end(&mut body.as_slice(), (most as u64, told), &mut read);
             assert!(done.is_ok() && read == body[..length.min(most)], "{length} {told:?}");
             read.capacity()
         };
-        for length in [0, 1, ROOM - 1, ROOM, ROOM + 1, 5_400_000] {
+        for length in
+            [0, 1, INITIAL_BODY_BYTES - 1, INITIAL_BODY_BYTES, INITIAL_BODY_BYTES + 1, 5_400_000]
+        {
             let true_length = length as u64;
             check(length, 1 << 30, None);
             let capacity = check(length, 1 << 30, Some(true_length));
@@ -170,17 +180,21 @@ mod tests {
             check(length, length / 2, Some(true_length));
         }
         // A lie gets no more than is trusted.
-        assert_eq!(check(5, 1 << 30, Some(u64::MAX)), MOST_TRUSTED + 1);
-        check(MOST_TRUSTED + 70_000, 1 << 30, Some(MOST_TRUSTED as u64 + 70_000));
+        assert_eq!(check(5, 1 << 30, Some(u64::MAX)), MAX_PREALLOCATED_BYTES + 1);
+        check(
+            MAX_PREALLOCATED_BYTES + 70_000,
+            1 << 30,
+            Some(MAX_PREALLOCATED_BYTES as u64 + 70_000),
+        );
     }
 
     #[test]
     fn what_is_complete_gives_the_next_one_all_its_time() {
-        let mut bound = Bound::new(Duration::from_millis(10));
+        let mut bound = ReadDeadline::new(Duration::from_millis(10));
         let mut buffer = [0];
         for _ in 0..20 {
             assert_eq!(bound.read(&mut Drip(2), &mut buffer).expect("in time"), 1);
-            bound.renew();
+            bound.reset();
         }
     }
 
@@ -189,7 +203,7 @@ mod tests {
 
     impl Read for Pieces {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            assert!(is_buffered_only(), "it may not wait");
+            assert!(is_nonblocking(), "it may not wait");
             let Some(piece) = self.0.first_mut() else { return self.1.take().map_or(Ok(0), Err) };
             let length = piece.len().min(buffer.len());
             buffer[..length].copy_from_slice(&piece[..length]);
@@ -204,7 +218,7 @@ mod tests {
         let would_block = || Some(io::ErrorKind::WouldBlock.into());
         let check = |pieces: Vec<&'static [u8]>, end, expected: &[u8], fails: bool| {
             let mut buffer = *b"ab......";
-            let (filled, failure) = gather(&mut Pieces(pieces, end), &mut buffer, 2);
+            let (filled, failure) = fill_available(&mut Pieces(pieces, end), &mut buffer, 2);
             assert_eq!((&buffer[..filled], failure.is_some()), (expected, fails));
         };
         check(vec![], would_block(), b"ab", false);

@@ -23,10 +23,10 @@ use ureq::unversioned::transport::{
 use ureq::{Error, Timeout};
 
 use super::buffers::TcpBuffers;
-use super::is_buffered_only;
+use super::is_nonblocking;
 
 /// The least time that each of several addresses gets.
-const SHORTEST_TRY: Duration = Duration::from_millis(10);
+const MIN_CONNECT_TIMEOUT: Duration = Duration::from_millis(10);
 
 /// Makes connections, unless one was made before it.
 #[derive(Debug, Default)]
@@ -62,10 +62,10 @@ fn connect(addresses: &[SocketAddr], timeout: NextTimeout) -> Result<TcpStream, 
             return Err(Error::Timeout(timeout.reason));
         }
         let is_last = place + 1 == addresses.len();
-        let patience = if is_last { left } else { (left / 2).max(SHORTEST_TRY) };
+        let patience = if is_last { left } else { (left / 2).max(MIN_CONNECT_TIMEOUT) };
         match connect_to(*address, timeout.not_zero().map(|_| patience)) {
             Ok(stream) => return Ok(stream),
-            Err(error) if is_late(&error) => failure = Error::Timeout(timeout.reason),
+            Err(error) if is_timeout(&error) => failure = Error::Timeout(timeout.reason),
             Err(error) => failure = Error::Io(error),
         }
     }
@@ -82,14 +82,14 @@ fn connect_to(address: SocketAddr, patience: Option<Duration>) -> io::Result<Tcp
 }
 
 /// Whether a deadline has passed; a socket's own is told as one that would block.
-fn is_late(error: &io::Error) -> bool {
+fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
 }
 
 /// A socket that others may close.
-struct Socket(TcpStream);
+struct SharedSocket(TcpStream);
 
-impl ShutdownHandle for Socket {
+impl ShutdownHandle for SharedSocket {
     fn shutdown(&self) {
         // It fails only where there is nothing left to close.
         let _ = self.0.shutdown(Shutdown::Both);
@@ -99,46 +99,46 @@ impl ShutdownHandle for Socket {
 /// A connection.
 pub(in crate::upstream) struct TcpTransport {
     /// Others hold it weakly.
-    stream: Arc<Socket>,
+    stream: Arc<SharedSocket>,
     buffers: TcpBuffers,
     /// What the socket was told last.
     read_timeout: Option<Duration>,
     write_timeout: Option<Duration>,
     /// Whether a call uses it; else it is kept.
-    is_used: bool,
+    is_checked_out: bool,
     /// Whether the other side answered and then took nothing more.
-    is_deaf: bool,
+    peer_stopped_reading: bool,
 }
 
 impl TcpTransport {
     fn new(stream: TcpStream) -> Self {
         Self {
-            stream: Arc::new(Socket(stream)),
+            stream: Arc::new(SharedSocket(stream)),
             buffers: TcpBuffers::new(),
             read_timeout: None,
             write_timeout: None,
-            is_used: true,
-            is_deaf: false,
+            is_checked_out: true,
+            peer_stopped_reading: false,
         }
     }
 
     /// Sends what is held back.
     /// An upstream that has answered need not take the rest: its answer is what counts.
     fn flush(&mut self, timeout: NextTimeout) -> Result<(), Error> {
-        if self.is_deaf {
-            self.buffers.sent();
+        if self.peer_stopped_reading {
+            self.buffers.clear_pending();
             return Ok(());
         }
         let timeout = timeout.for_write();
-        let deadline = deadline(timeout)?;
-        if keeps(&mut self.write_timeout, deadline) {
+        let deadline = to_timeout(timeout)?;
+        if update_timeout(&mut self.write_timeout, deadline) {
             self.stream.0.set_write_timeout(deadline)?;
         }
-        let written = (&self.stream.0).write_all(self.buffers.held());
-        self.buffers.sent();
-        self.is_deaf = written.is_err() && has_answer(&self.stream.0);
+        let written = (&self.stream.0).write_all(self.buffers.pending_output());
+        self.buffers.clear_pending();
+        self.peer_stopped_reading = written.is_err() && has_input(&self.stream.0);
         match written {
-            Err(error) if !self.is_deaf => Err(failed(error, timeout.reason)),
+            Err(error) if !self.peer_stopped_reading => Err(map_io_error(error, timeout.reason)),
             _ => Ok(()),
         }
     }
@@ -146,21 +146,21 @@ impl TcpTransport {
     /// Takes what is there, or waits for it.
     fn read(&mut self, timeout: NextTimeout) -> Result<usize, Error> {
         let timeout = timeout.for_read();
-        let deadline = deadline(timeout)?;
+        let deadline = to_timeout(timeout)?;
         let (began, mut left) = (Instant::now(), deadline);
         loop {
-            if keeps(&mut self.read_timeout, left) {
+            if update_timeout(&mut self.read_timeout, left) {
                 self.stream.0.set_read_timeout(left)?;
             }
             match (&self.stream.0).read(self.buffers.input_append_buf()) {
-                Err(error) if is_late(&error) || error.kind() == io::ErrorKind::Interrupted => {
+                Err(error) if is_timeout(&error) || error.kind() == io::ErrorKind::Interrupted => {
                     // The socket's own deadline may be a little short of this one.
                     left = deadline.map(|deadline| deadline.saturating_sub(began.elapsed()));
                     if left.is_some_and(|left| left.is_zero()) {
                         return Err(Error::Timeout(timeout.reason));
                     }
                 }
-                Err(error) => return Err(failed(error, timeout.reason)),
+                Err(error) => return Err(map_io_error(error, timeout.reason)),
                 Ok(length) => return Ok(length),
             }
         }
@@ -168,8 +168,8 @@ impl TcpTransport {
 
     /// Takes what came together with what was just read, where the buffer was too small for all of it:
     /// passed on in two writes it would cost two.
-    fn read_on(&mut self) -> io::Result<()> {
-        if has_more(&self.stream.0) {
+    fn read_more(&mut self) -> io::Result<()> {
+        if has_unread_bytes(&self.stream.0) {
             let length = (&self.stream.0).read(self.buffers.input_append_buf())?;
             self.buffers.input_appended(length);
         }
@@ -178,7 +178,7 @@ impl TcpTransport {
 }
 
 /// How long to wait; `None` for ever.
-fn deadline(timeout: NextTimeout) -> Result<Option<Duration>, Error> {
+fn to_timeout(timeout: NextTimeout) -> Result<Option<Duration>, Error> {
     if timeout.after.is_not_happening() {
         Ok(None)
     } else if timeout.after.is_zero() {
@@ -190,7 +190,7 @@ fn deadline(timeout: NextTimeout) -> Result<Option<Duration>, Error> {
 
 /// Whether the socket has to be told of a deadline: one that is as good as that which it knows, no
 /// more than a sixteenth later or earlier, will do. Notes it if so.
-fn keeps(known: &mut Option<Duration>, wanted: Option<Duration>) -> bool {
+fn update_timeout(known: &mut Option<Duration>, wanted: Option<Duration>) -> bool {
     let near = |known: Duration, wanted: Duration| known.abs_diff(wanted) <= wanted / 16;
     let is_known = match (*known, wanted) {
         (Some(known), Some(wanted)) => near(known, wanted),
@@ -202,32 +202,32 @@ fn keeps(known: &mut Option<Duration>, wanted: Option<Duration>) -> bool {
     !is_known
 }
 
-fn failed(error: io::Error, reason: Timeout) -> Error {
-    if is_late(&error) { Error::Timeout(reason) } else { Error::Io(error) }
+fn map_io_error(error: io::Error, reason: Timeout) -> Error {
+    if is_timeout(&error) { Error::Timeout(reason) } else { Error::Io(error) }
 }
 
 impl Transport for TcpTransport {
     fn buffers(&mut self) -> &mut dyn Buffers {
-        self.is_used = true;
+        self.is_checked_out = true;
         &mut self.buffers
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        if self.buffers.hold(amount) { Ok(()) } else { self.flush(timeout) }
+        if self.buffers.append_output(amount) { Ok(()) } else { self.flush(timeout) }
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        if is_buffered_only() {
+        if is_nonblocking() {
             return Err(Error::Io(io::ErrorKind::WouldBlock.into()));
         }
-        if !self.buffers.held().is_empty() {
+        if !self.buffers.pending_output().is_empty() {
             self.flush(timeout)?;
         }
-        self.buffers.awaits();
+        self.buffers.begin_read();
         let length = self.read(timeout)?;
         self.buffers.input_appended(length);
-        if self.buffers.lacks_room() {
-            self.read_on()?;
+        if self.buffers.is_short_of_room() {
+            self.read_more()?;
         }
         Ok(length > 0)
     }
@@ -235,47 +235,47 @@ impl Transport for TcpTransport {
     /// ureq asks this before it keeps a connection and before it uses a kept one. Once will do: what
     /// comes, or ends, in between is seen by the second look.
     fn is_open(&mut self) -> bool {
-        if self.is_used {
-            self.is_used = false;
-            self.buffers.rest();
-            return !self.is_deaf;
+        if self.is_checked_out {
+            self.is_checked_out = false;
+            self.buffers.release_if_empty();
+            return !self.peer_stopped_reading;
         }
-        is_silent(&self.stream.0)
+        is_idle(&self.stream.0)
     }
 }
 
 /// Whether a connection is open, and nothing has come that nobody asked for.
-fn is_silent(stream: &TcpStream) -> bool {
-    look(stream).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+fn is_idle(stream: &TcpStream) -> bool {
+    peek(stream).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// Whether something has come that can be read, though the connection may be broken since.
-fn has_answer(stream: &TcpStream) -> bool {
-    look(stream).is_ok_and(|length| length > 0)
+fn has_input(stream: &TcpStream) -> bool {
+    peek(stream).is_ok_and(|length| length > 0)
 }
 
 /// Whether there are bytes to be read at once. What is behind them, an end or a failure, is left to
 /// the next read to tell, who else would never hear of it.
 #[cfg(target_os = "linux")]
-fn has_more(stream: &TcpStream) -> bool {
+fn has_unread_bytes(stream: &TcpStream) -> bool {
     rustix::io::ioctl_fionread(stream).is_ok_and(|length| length > 0)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn has_more(_: &TcpStream) -> bool {
+fn has_unread_bytes(_: &TcpStream) -> bool {
     false
 }
 
 /// Looks for the next byte, and neither takes it nor waits for it; 0 at the end.
 #[cfg(target_os = "linux")]
-fn look(stream: &TcpStream) -> io::Result<usize> {
+fn peek(stream: &TcpStream) -> io::Result<usize> {
     let mut byte = [MaybeUninit::uninit()];
     let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK;
     SockRef::from(stream).recv_with_flags(&mut byte, flags)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn look(stream: &TcpStream) -> io::Result<usize> {
+fn peek(stream: &TcpStream) -> io::Result<usize> {
     stream.set_nonblocking(true)?;
     let looked = stream.peek(&mut [0]);
     stream.set_nonblocking(false)?;

@@ -6,11 +6,11 @@ use ollama_openai_proxy::error::Result;
 use ollama_openai_proxy::observe::redact::Redactor;
 use ollama_openai_proxy::translate::anthropic::stream::MessageEncoder;
 use ollama_openai_proxy::translate::chat::ChatEncoder;
-use ollama_openai_proxy::translate::embed::Answer;
+use ollama_openai_proxy::translate::embed::EmbedResponseBuilder;
 use ollama_openai_proxy::translate::generate::GenerateEncoder;
-use ollama_openai_proxy::translate::responses::response_object::{Echo, Ids};
+use ollama_openai_proxy::translate::responses::response_object::{RequestEcho, ResponseIds};
 use ollama_openai_proxy::translate::responses::stream::ResponseEncoder;
-use ollama_openai_proxy::translate::stream::{AnswerStream, Encoder};
+use ollama_openai_proxy::translate::stream::{Encoder, ResponseTranslator};
 use serde_json::Value;
 
 use super::check_failure;
@@ -44,11 +44,11 @@ pub const VECTOR_WORDS: &[&str] = &[
 
 fn whole(body: &str, data: &[u8], encoder: &mut impl Encoder) -> Option<Value> {
     let redactor = Redactor::default();
-    let mut state = AnswerStream::new(wanted(data, false), &redactor);
+    let mut state = ResponseTranslator::new(wanted(data, false), &redactor);
     let mut write = || -> Result<Vec<u8>> {
-        let rest = state.on_whole(body)?;
+        let rest = state.on_body(body)?;
         let mut out = Vec::new();
-        encoder.whole(&mut out, NOW, &rest, &state.finish(SENT, END)?);
+        encoder.encode_whole(&mut out, NOW, &rest, &state.finish(SENT, END)?);
         Ok(out)
     };
     match write() {
@@ -69,8 +69,8 @@ pub fn answer(data: &[u8]) {
     let chat = whole(&body, data, &mut ChatEncoder { model: "m" });
     let generate = whole(&body, data, &mut GenerateEncoder::new("m", None));
     let messages = whole(&body, data, &mut MessageEncoder::new("m", "fuzz", 3));
-    let echo = Echo::of(&ResponsesRequest::default(), "m");
-    let response = whole(&body, data, &mut ResponseEncoder::new(echo, Ids::new(7)));
+    let echo = RequestEcho::from_request(&ResponsesRequest::default(), "m");
+    let response = whole(&body, data, &mut ResponseEncoder::new(echo, ResponseIds::new(7)));
     assert_eq!(chat.is_some(), generate.is_some());
     assert_eq!(chat.is_some(), messages.is_some());
     assert_eq!(chat.is_some(), response.is_some());
@@ -84,10 +84,10 @@ pub fn vectors(data: &[u8]) {
     let body = String::from_utf8_lossy(data);
     let inputs = data.len() % 3 + 1;
     let dimensions = data.len().is_multiple_of(5).then_some(2);
-    let mut many = Answer::embed("m", dimensions);
-    match many.add(body.clone().into_owned(), inputs) {
+    let mut many = EmbedResponseBuilder::for_embed("m", dimensions);
+    match many.add_response(body.clone().into_owned(), inputs) {
         Ok(tokens) => {
-            assert_eq!(many.count(), inputs);
+            assert_eq!(many.vector_count(), inputs);
             let metrics = EmbedMetrics {
                 total_duration: 9,
                 load_duration: 1,
@@ -107,8 +107,8 @@ pub fn vectors(data: &[u8]) {
         }
         Err(error) => check_failure(&error),
     }
-    let mut one = Answer::embeddings();
-    match one.add(body.into_owned(), 1) {
+    let mut one = EmbedResponseBuilder::for_embeddings();
+    match one.add_response(body.into_owned(), 1) {
         Ok(_) => {
             let written: Value = serde_json::from_slice(&one.finish(None).to_vec()).expect("JSON");
             assert!(written["embedding"].is_array());

@@ -131,7 +131,7 @@ pub fn find(name: &str) -> Option<&'static Target> {
 /// One of the families, chosen by the length of the input so that a seed needs no byte for it.
 fn profile_of(data: &[u8]) -> &'static Profile {
     let names = profiles::names();
-    profiles::by_name(names[data.len() % names.len()]).unwrap_or(&GENERIC)
+    profiles::find_by_name(names[data.len() % names.len()]).unwrap_or(&GENERIC)
 }
 
 /// What holds of each error that a client is told because of what it sent.

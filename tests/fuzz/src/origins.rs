@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
-use ollama_openai_proxy::http::access::{Answer, Asked, Gate, Machine};
-use ollama_openai_proxy::http::client_keys::Keys;
-use ollama_openai_proxy::http::cors::{Origins, Verdict};
-use ollama_openai_proxy::http::error_format::Shape;
+use ollama_openai_proxy::http::access::{AccessControl, EarlyResponse, HostInfo, RequestInfo};
+use ollama_openai_proxy::http::client_keys::ClientKeys;
+use ollama_openai_proxy::http::cors::{CorsDecision, CorsPolicy};
+use ollama_openai_proxy::http::error_format::ErrorFormat;
 use ollama_openai_proxy::http::routes;
-use ollama_openai_proxy::http::routes::Target;
+use ollama_openai_proxy::http::routes::RouteMatch;
 
 use super::check_refusal;
 
@@ -57,24 +57,25 @@ pub fn origins(data: &[u8]) {
     let mut lines = text.splitn(5, '\n');
     let mut line = || lines.next().unwrap_or_default();
     let (given, method, target, origin, host) = (line(), line(), line(), line(), line());
-    let configured = match Origins::parse(given) {
+    let configured = match CorsPolicy::parse(given) {
         Ok(configured) => configured,
         Err(reason) => {
             assert!(reason.len() < 1024 && !reason.contains('\n'));
-            Origins::default()
+            CorsPolicy::default()
         }
     };
-    let again = Origins::parse(configured.given()).expect("what was taken is taken again");
+    let again = CorsPolicy::parse(configured.as_str()).expect("what was taken is taken again");
     for bound in ["127.0.0.1", "::1", "0.0.0.0", "192.168.1.5"] {
         let bound: IpAddr = bound.parse().expect("an address");
         for (origin, host) in [(Some(origin), Some(host)), (None, Some(host)), (None, None)] {
-            let asked = Asked { method, target, origin, host, ..Asked::default() };
+            let asked = RequestInfo { method, target, origin, host, ..RequestInfo::default() };
             let ruling = gate(&configured, bound).decide(&asked);
             let same = gate(&again, bound).decide(&asked);
             assert_eq!(ruling, same, "the entries mean what they show");
-            let refused = ruling.answer == Some(Answer::Empty(403));
-            let known = refused || matches!(ruling.answer, None | Some(Answer::Empty(204)));
-            assert!(known && ruling.refusal.is_some() == refused, "{ruling:?}");
+            let refused = ruling.response == Some(EarlyResponse::Empty(403));
+            let known =
+                refused || matches!(ruling.response, None | Some(EarlyResponse::Empty(204)));
+            assert!(known && ruling.denial_reason.is_some() == refused, "{ruling:?}");
             for (name, value) in &ruling.headers {
                 let is_clean = value.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
                 assert!(is_clean, "{name}: {value:?}");
@@ -95,9 +96,9 @@ pub fn origins(data: &[u8]) {
     check_route(method, target);
 }
 
-fn gate(origins: &Origins, bound: IpAddr) -> Gate {
-    let machine = Machine { hostname: "workshop".into(), has_address: |_| false };
-    Gate::new(origins.clone(), Keys::default(), bound, machine)
+fn gate(origins: &CorsPolicy, bound: IpAddr) -> AccessControl {
+    let machine = HostInfo { hostname: "workshop".into(), has_address: |_| false };
+    AccessControl::new(origins.clone(), ClientKeys::default(), bound, machine)
 }
 
 /// A host that a browser could send, below a domain that somebody else owns, is never near. `None`
@@ -116,28 +117,28 @@ fn check_foreign(method: &str, origin: &str, host: &str) {
     let label: String = origin.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
     for scheme in ["http", "https"] {
         let foreign = format!("{scheme}://{label}.evil.test");
-        let verdict = Origins::default().decide(method, Some(&foreign), host);
+        let verdict = CorsPolicy::default().decide(method, Some(&foreign), host);
         let is_own = host == format!("{label}.evil.test");
-        assert_eq!(verdict == Verdict::Refused, !is_own, "{foreign}: {verdict:?}");
+        assert_eq!(verdict == CorsDecision::Refused, !is_own, "{foreign}: {verdict:?}");
     }
 }
 
 /// Every target has a route, a redirect to the same server, or an error.
 fn check_route(method: &str, target: &str) {
     match routes::find(method, target) {
-        Ok(Target::Route(route)) => assert_ne!(route.path(), "?"),
-        Ok(Target::Redirect { status, location }) => {
+        Ok(RouteMatch::Route(route)) => assert_ne!(route.path(), "?"),
+        Ok(RouteMatch::Redirect { status, location }) => {
             assert!(matches!(status, 301 | 307), "{status}");
             assert!(location.starts_with('/') && !location.starts_with("//"), "{location}");
             let again = routes::find(method, &location);
-            assert!(!matches!(again, Ok(Target::Redirect { .. })), "a redirect to a redirect");
+            assert!(!matches!(again, Ok(RouteMatch::Redirect { .. })), "a redirect to a redirect");
         }
         Err(error) => check_refusal(&error),
     }
-    let path = routes::path(target);
+    let path = routes::normalize_path(target);
     assert!(!path.contains("//") && !path.contains('?'), "{path}");
-    assert!(routes::behind(target, "/v1/models/").len() <= 3 * target.len());
-    assert!(!routes::last_step(target).contains('/'));
-    let is_openai = Shape::of(target) == Shape::OpenAi;
+    assert!(routes::decode_suffix(target, "/v1/models/").len() <= 3 * target.len());
+    assert!(!routes::last_segment(target).contains('/'));
+    let is_openai = ErrorFormat::for_target(target) == ErrorFormat::OpenAi;
     assert!(!is_openai || path.starts_with("/v1"), "{path}");
 }

@@ -3,10 +3,10 @@
 use ollama_openai_proxy::api::ollama::decode;
 use ollama_openai_proxy::api::openai::multipart;
 use ollama_openai_proxy::api::openai::raw_object;
-use ollama_openai_proxy::api::openai::raw_object::Object;
+use ollama_openai_proxy::api::openai::raw_object::RawObject;
 use ollama_openai_proxy::error::Error;
 use ollama_openai_proxy::handlers;
-use ollama_openai_proxy::translate::pass_through::{Endpoint, RawBody};
+use ollama_openai_proxy::translate::pass_through::{Endpoint, PassBody};
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
 use super::check_refusal;
@@ -35,34 +35,34 @@ pub fn pass(data: &[u8]) {
         [Endpoint::Chat, Endpoint::Completions, Endpoint::Embeddings, Endpoint::Responses];
     let endpoint = ENDPOINTS[data.len() % 4];
     check_beginning(data);
-    let text = match decode::unmended(data.to_vec()) {
+    let text = match decode::decode_body_verbatim(data.to_vec()) {
         Ok(text) => text,
         Err(error) => return check_refusal(&error),
     };
-    let mut body = match RawBody::read(&text, endpoint) {
+    let mut body = match PassBody::parse(&text, endpoint) {
         Ok(body) => body,
         Err(error) => return check_refusal(&error),
     };
-    assert!(body.is_untouched());
-    assert_eq!(body.bytes(), text.as_bytes(), "what is untouched goes on as it is");
-    if let Some(sent) = body.sent().map(str::to_owned) {
+    assert!(body.is_unmodified());
+    assert_eq!(body.to_bytes(), text.as_bytes(), "what is untouched goes on as it is");
+    if let Some(sent) = body.requested_model().map(str::to_owned) {
         body.set_model(&sent);
-        check_members(&text, &body.bytes(), &sent);
+        check_members(&text, &body.to_bytes(), &sent);
     }
     body.set_model(ID);
     assert_eq!(body.model(), ID);
-    let bytes = body.bytes();
+    let bytes = body.to_bytes();
     check_members(&text, &bytes, ID);
     let bytes = String::from_utf8(bytes.into_owned()).expect("text");
-    let again = RawBody::read(&bytes, endpoint).expect("what is sent can be read");
-    assert_eq!(again.sent(), Some(ID));
+    let again = PassBody::parse(&bytes, endpoint).expect("what is sent can be read");
+    assert_eq!(again.requested_model(), Some(ID));
 }
 
 /// Every member but the model is as it was, in its place.
 fn check_members(before: &str, after: &[u8], id: &str) {
     let after = std::str::from_utf8(after).expect("text");
     let read = |text: &str| -> (Vec<(String, String)>, Vec<String>) {
-        let object: Object<'_> = decode::parse(text, "Request").expect("an object");
+        let object: RawObject<'_> = decode::parse(text, "Request").expect("an object");
         let own = object.members().map(|(key, value)| (key.to_owned(), value.to_string()));
         let (models, others) = own.partition(|(key, _)| key.eq_ignore_ascii_case("model"));
         let models: Vec<(String, String)> = models;
@@ -76,27 +76,27 @@ fn check_members(before: &str, after: &[u8], id: &str) {
 
 /// The model that is found at the beginning of a large body stands there.
 fn check_beginning(data: &[u8]) {
-    let Some((name, place)) = raw_object::model_in(data) else { return };
+    let Some((name, place)) = raw_object::find_model(data) else { return };
     let value = std::str::from_utf8(&data[place.clone()]).expect("text");
     assert_eq!(serde_json::from_str::<String>(value).expect("a text"), name);
     let spliced =
-        [&data[..place.start], raw_object::quoted(ID).as_bytes(), &data[place.end..]].concat();
-    let (found, _) = raw_object::model_in(&spliced).expect("it is found again");
+        [&data[..place.start], raw_object::quote_json(ID).as_bytes(), &data[place.end..]].concat();
+    let (found, _) = raw_object::find_model(&spliced).expect("it is found again");
     assert_eq!(found, ID);
 }
 
 /// The model in a multipart form.
 pub fn form(data: &[u8]) {
-    let Some((name, place)) = multipart::model_in(data) else { return };
+    let Some((name, place)) = multipart::find_model(data) else { return };
     assert_eq!(&data[place.clone()], name.as_bytes());
     let spliced = [&data[..place.start], b"other", &data[place.end..]].concat();
-    let (found, again) = multipart::model_in(&spliced).expect("it is found again");
+    let (found, again) = multipart::find_model(&spliced).expect("it is found again");
     assert_eq!((found.as_str(), again.start), ("other", place.start));
 }
 
 /// Compressed bodies: unfolded in bounds, or refused.
 pub fn unpack(data: &[u8]) {
-    match handlers::unfold(data) {
+    match handlers::decompress_zstd(data) {
         Ok(body) => assert!(body.len() <= 20 * 1024 * 1024),
         Err(error) => {
             check_refusal(&error);
@@ -104,5 +104,5 @@ pub fn unpack(data: &[u8]) {
         }
     }
     let packed = compress_to_vec(data, CompressionLevel::Fastest);
-    assert_eq!(handlers::unfold(&packed).expect("what was packed here"), data);
+    assert_eq!(handlers::decompress_zstd(&packed).expect("what was packed here"), data);
 }

@@ -5,10 +5,10 @@
 
 use std::time::SystemTime;
 
-use ollama_openai_proxy::api::anthropic::request::{MessagesRequest, NAME};
+use ollama_openai_proxy::api::anthropic::request::{GO_TYPE_NAME, MessagesRequest};
 use ollama_openai_proxy::api::ollama::decode;
 use ollama_openai_proxy::api::ollama::manage::{
-    CopyRequest, CreateRequest, DeleteRequest, TransferRequest, either,
+    CopyRequest, CreateRequest, DeleteRequest, TransferRequest, model_or_name,
 };
 use ollama_openai_proxy::api::ollama::request::{
     ChatRequest, EmbedRequest, EmbeddingRequest, GenerateRequest, ShowRequest,
@@ -17,10 +17,10 @@ use ollama_openai_proxy::api::openai::responses::ResponsesRequest;
 use ollama_openai_proxy::api::wire::keep_alive::KeepAlive;
 use ollama_openai_proxy::backends::names;
 use ollama_openai_proxy::error::Result;
-use ollama_openai_proxy::models::model::{Asked, Model, Setting};
+use ollama_openai_proxy::models::model::{Model, RenderContext, ShowOptions};
 use ollama_openai_proxy::models::virtual_model;
 use ollama_openai_proxy::models::virtual_model::VirtualModel;
-use ollama_openai_proxy::translate::generate::{self as generating, Generate};
+use ollama_openai_proxy::translate::generate::{self as generating, UpstreamRequest};
 use ollama_openai_proxy::translate::{
     anthropic, chat as chatting, context_codec, embed as embedding, options,
     responses as responding, think,
@@ -152,14 +152,14 @@ fn overlay() -> VirtualModel {
 /// `POST /api/chat`.
 pub fn chat(data: &[u8]) {
     let translate = || {
-        let text = decode::text(data.to_vec())?;
+        let text = decode::decode_body(data.to_vec())?;
         let mut request: ChatRequest<'_> = decode::parse(&text, "ChatRequest")?;
-        think::read(request.think.as_ref())?;
+        think::parse(request.think.as_ref())?;
         chatting::check_body(&request)?;
         check_sent_chat(&request, data)?;
         let overlay = overlay();
-        overlay.lay_over_options(&mut request.options);
-        overlay.lay_over_chat(&mut request);
+        overlay.apply_to_options(&mut request.options);
+        overlay.apply_to_chat(&mut request);
         check_sent_chat(&request, data)
     };
     judge(translate());
@@ -181,29 +181,31 @@ fn check_sent_chat(request: &ChatRequest<'_>, data: &[u8]) -> Result<()> {
 /// `POST /api/generate`.
 pub fn generate(data: &[u8]) {
     let translate = || {
-        let text = decode::text(data.to_vec())?;
+        let text = decode::decode_body(data.to_vec())?;
         let mut request: GenerateRequest<'_> = decode::parse(&text, "GenerateRequest")?;
-        think::read(request.think.as_ref())?;
+        think::parse(request.think.as_ref())?;
         generating::check_body(&request)?;
         generating::check_raw(&request)?;
         let overlay = overlay();
-        overlay.lay_over_generate(&mut request);
+        overlay.apply_to_generate(&mut request);
         let id = request.model.as_deref().unwrap_or_default();
-        let stored = overlay.stored();
+        let stored = overlay.stored_messages();
         let translated = generating::to_openai(&request, &stored, id, profile_of(data))?;
         match &translated {
-            Generate::Chat(request) => check_chat(&sent(request), id),
-            Generate::Completion(request) | Generate::Fim(request) => {
+            UpstreamRequest::Chat(request) => check_chat(&sent(request), id),
+            UpstreamRequest::Completion(request) | UpstreamRequest::Fim(request) => {
                 let value = sent(request);
                 let is_whole = value["model"] == id && value["prompt"].is_string();
                 assert!(is_whole || value.is_null(), "{value}");
             }
-            Generate::Infill(request) => assert!(!sent(request).is_array()),
+            UpstreamRequest::Infill(request) => assert!(!sent(request).is_array()),
         }
-        let memory = generating::remembered(&request, &stored).expect("translated before");
+        let memory = generating::build_conversation(&request, &stored).expect("translated before");
         if let Some(memory) = memory {
             let numbers: Vec<i64> = memory.encode().into_iter().map(i64::from).collect();
-            let again = context_codec::Memory::of(&context_codec::decode(&numbers)).encode();
+            let again =
+                context_codec::Conversation::from_messages(&context_codec::decode(&numbers))
+                    .encode();
             assert_eq!(again, numbers.iter().map(|it| *it as i32).collect::<Vec<_>>());
         }
         Ok(())
@@ -214,10 +216,10 @@ pub fn generate(data: &[u8]) {
 /// `POST /api/embed` and `POST /api/embeddings`.
 pub fn embed(data: &[u8]) {
     let many = || {
-        let text = decode::text(data.to_vec())?;
+        let text = decode::decode_body(data.to_vec())?;
         let request: EmbedRequest<'_> = decode::parse(&text, "EmbedRequest")?;
-        options::read(request.options.as_ref())?;
-        let inputs = embedding::inputs(request.input)?;
+        options::parse(request.options.as_ref())?;
+        let inputs = embedding::parse_inputs(request.input)?;
         let count = inputs.len();
         let value = sent(&embedding::to_openai("m", inputs));
         match &value["input"] {
@@ -233,9 +235,9 @@ pub fn embed(data: &[u8]) {
     };
     judge(many());
     let one = || {
-        let text = decode::text(data.to_vec())?;
+        let text = decode::decode_body(data.to_vec())?;
         let request: EmbeddingRequest<'_> = decode::parse(&text, "EmbeddingRequest")?;
-        options::read(request.options.as_ref())?;
+        options::parse(request.options.as_ref())?;
         let stay = request.keep_alive.as_ref().map(KeepAlive::from_json);
         assert!(!matches!(stay, Some(Err(reason)) if reason.is_empty()));
         let prompt = request.prompt.as_deref().unwrap_or_default();
@@ -249,11 +251,11 @@ pub fn embed(data: &[u8]) {
 pub fn manage(data: &[u8]) {
     judge(create(data));
     let others = || {
-        let text = decode::text(data.to_vec())?;
+        let text = decode::decode_body(data.to_vec())?;
         decode::parse::<ShowRequest<'_>>(&text, "ShowRequest")?;
         decode::parse::<CopyRequest<'_>>(&text, "CopyRequest")?;
         let request: DeleteRequest<'_> = decode::parse(&text, "DeleteRequest")?;
-        let name = either(request.model.as_ref(), request.name.as_ref());
+        let name = model_or_name(request.model.as_ref(), request.name.as_ref());
         assert_eq!(name, name.trim());
         decode::parse::<TransferRequest<'_>>(&text, "PullRequest").map(drop)
     };
@@ -262,30 +264,31 @@ pub fn manage(data: &[u8]) {
 
 /// A model that is made is one that a state file may hold, and comes back from there the same.
 fn create(data: &[u8]) -> Result<()> {
-    let text = decode::text(data.to_vec())?;
+    let text = decode::decode_body(data.to_vec())?;
     let request: CreateRequest<'_> = decode::parse(&text, "CreateRequest")?;
-    virtual_model::check(&request)?;
-    let name = either(request.model.as_ref(), request.name.as_ref());
-    let is_name = names::check(name).is_ok() && names::is_valid(name);
+    virtual_model::validate_request(&request)?;
+    let name = model_or_name(request.model.as_ref(), request.name.as_ref());
+    let is_name = names::validate(name).is_ok() && names::is_valid(name);
     let name = if is_name { name } else { "mario" };
-    let model = VirtualModel::alias(name, "base", SystemTime::UNIX_EPOCH).changed(&request)?;
+    let model =
+        VirtualModel::alias(name, "base", SystemTime::UNIX_EPOCH).apply_request(&request)?;
     let state = serde_json::to_string(&model).expect("JSON");
     let read: VirtualModel = serde_json::from_str(&state).expect("the state can be read");
     assert_eq!(serde_json::to_string(&read).expect("JSON"), state);
-    read.check().expect("what was made is good");
-    let setting = Setting {
-        base: "http://localhost:8080/v1",
-        started: SystemTime::UNIX_EPOCH,
-        context_length: 4096,
-        zone: |_| 0,
+    read.validate().expect("what was made is good");
+    let setting = RenderContext {
+        base_url: "http://localhost:8080/v1",
+        started_at: SystemTime::UNIX_EPOCH,
+        default_context_length: 4096,
+        utc_offset: |_| 0,
     };
-    let shown = read.show(&Model::unlisted("base"), &setting, &Asked::default());
+    let shown = read.render_show(&Model::from_id("base"), &setting, &ShowOptions::default());
     let shown = sent(&shown);
     assert!(shown.is_null() || shown["modelfile"].is_string() && shown["details"].is_object());
-    assert!(!virtual_model::progress(&request, "sha256:0", &read).is_empty());
+    assert!(!virtual_model::progress_lines(&request, "sha256:0", &read).is_empty());
     let mut chat: ChatRequest<'_> = ChatRequest::default();
-    read.lay_over_options(&mut chat.options);
-    read.lay_over_chat(&mut chat);
+    read.apply_to_options(&mut chat.options);
+    read.apply_to_chat(&mut chat);
     let translated = chatting::to_openai(&chat, "base", profile_of(data));
     check_chat(&sent(&translated.expect("what was checked can be sent")), "base");
     Ok(())
@@ -294,15 +297,15 @@ fn create(data: &[u8]) -> Result<()> {
 /// `POST /v1/messages`.
 pub fn messages(data: &[u8]) {
     let translate = || {
-        let text = decode::text(data.to_vec())?;
-        let request: MessagesRequest<'_> = decode::parse(&text, NAME)?;
-        anthropic::check(&request, true)?;
+        let text = decode::decode_body(data.to_vec())?;
+        let request: MessagesRequest<'_> = decode::parse(&text, GO_TYPE_NAME)?;
+        anthropic::validate(&request, true)?;
         let chat = anthropic::to_ollama(&request)?;
-        think::read(chat.think.as_ref())?;
+        think::parse(chat.think.as_ref())?;
         let id = request.model.as_deref().unwrap_or_default();
         let upstream = anthropic::to_openai(&request, &chat, id, profile_of(data))?;
         check_chat(&sent(&upstream), id);
-        assert!(anthropic::estimate(&chat) > 0);
+        assert!(anthropic::estimate_tokens(&chat) > 0);
         Ok(())
     };
     judge(translate());
@@ -311,10 +314,10 @@ pub fn messages(data: &[u8]) {
 /// `POST /v1/responses`, where the upstream has only chat completions.
 pub fn responses(data: &[u8]) {
     let translate = || {
-        let text = decode::text(data.to_vec())?;
+        let text = decode::decode_body(data.to_vec())?;
         let request: ResponsesRequest<'_> = decode::parse(&text, "openai.ResponsesRequest")?;
         let chat = responding::to_chat(&request)?;
-        think::read(chat.think.as_ref())?;
+        think::parse(chat.think.as_ref())?;
         let id = request.model.as_deref().unwrap_or_default();
         let upstream = responding::to_openai(&request, &chat, id, profile_of(data))?;
         check_chat(&sent(&upstream), id);

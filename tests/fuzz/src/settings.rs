@@ -110,7 +110,10 @@ fn check(args: Vec<OsString>, env: &[(String, String)], file: &[(String, String)
             let told = told.join("\n");
             assert!(!told.contains(MARK), "a secret is told: {told}");
             assert!(config.workers > 0 && config.max_body_bytes > 0);
-            assert!(config.retry.initial <= config.retry.cap && !config.request_timeout.is_zero());
+            assert!(
+                config.retry.initial_delay <= config.retry.max_delay
+                    && !config.request_timeout.is_zero()
+            );
             let lines: Vec<(&str, &str)> =
                 told.lines().filter_map(|it| it.split_once('=')).collect();
             let look = |name: &str| lines.iter().find(|it| it.0 == name).map(|it| it.1.to_owned());
@@ -135,7 +138,7 @@ pub fn base_url(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let user = format!("http://{text}:{MARK}@h");
     for secret in [user, format!("http://u:{MARK}@{text}"), format!("http://h/?k={text}{MARK}")] {
-        assert!(!base_url::mask(&secret).contains(MARK), "a secret is shown: {secret}");
+        assert!(!base_url::mask_url(&secret).contains(MARK), "a secret is shown: {secret}");
     }
     let url = match BaseUrl::parse(&text) {
         Ok(url) => url,
@@ -146,10 +149,10 @@ pub fn base_url(data: &[u8]) {
     };
     assert!(!url.host().is_empty() && url.host() == url.host().to_lowercase());
     assert!(url.origin().starts_with("http://") || url.origin().starts_with("https://"));
-    let models = url.endpoint("models", None);
+    let models = url.endpoint_url("models", None);
     assert!(models.starts_with(url.origin()));
     assert!(models.bytes().all(|byte| byte.is_ascii_graphic()), "{models}");
-    let chat = url.endpoint("chat/completions", Some("a/b c?d#e\u{e9}"));
+    let chat = url.endpoint_url("chat/completions", Some("a/b c?d#e\u{e9}"));
     assert!(chat.bytes().all(|byte| byte.is_ascii_graphic()), "{chat}");
     let shown = url.to_string();
     let again = BaseUrl::parse(&shown).expect("what is shown can be read");
@@ -159,5 +162,5 @@ pub fn base_url(data: &[u8]) {
         (url.host(), url.port(), url.origin())
     );
     // An at sign may stand in a path; in any text it may as well end a password.
-    assert!(shown.contains('@') || base_url::mask(&shown) == shown, "{shown}");
+    assert!(shown.contains('@') || base_url::mask_url(&shown) == shown, "{shown}");
 }

@@ -59,7 +59,11 @@ fn decode(data: &[u8], limit: usize, mut cut: impl FnMut() -> usize) -> Outcome 
         rest = behind;
         // A line and what gathers of an event, each in a buffer that may be half consumed.
         let most = 4 * limit + 2 * piece.len() + 16;
-        assert!(outcome.1 || decoder.held() <= most, "{} bytes are held", decoder.held());
+        assert!(
+            outcome.1 || decoder.buffered_len() <= most,
+            "{} bytes are held",
+            decoder.buffered_len()
+        );
     }
     decoder.finish();
     take(&mut decoder, &mut outcome, limit);

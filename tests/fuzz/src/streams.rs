@@ -8,13 +8,13 @@ use ollama_openai_proxy::error::Result;
 use ollama_openai_proxy::observe::redact::Redactor;
 use ollama_openai_proxy::translate::anthropic::stream::MessageEncoder;
 use ollama_openai_proxy::translate::chat::ChatEncoder;
-use ollama_openai_proxy::translate::context_codec::Memory;
+use ollama_openai_proxy::translate::context_codec::Conversation;
 use ollama_openai_proxy::translate::generate::GenerateEncoder;
 use ollama_openai_proxy::translate::infill;
-use ollama_openai_proxy::translate::responses::response_object::{Echo, Ids};
+use ollama_openai_proxy::translate::responses::response_object::{RequestEcho, ResponseIds};
 use ollama_openai_proxy::translate::responses::stream::ResponseEncoder;
-use ollama_openai_proxy::translate::stream::{AnswerStream, Delta, Encoder, Wanted};
-use ollama_openai_proxy::translate::think::Think;
+use ollama_openai_proxy::translate::stream::{Delta, Encoder, ResponseOptions, ResponseTranslator};
+use ollama_openai_proxy::translate::think::ThinkMode;
 use serde_json::Value;
 
 use super::check_failure;
@@ -69,15 +69,15 @@ pub const SENT: Duration = Duration::from_millis(1);
 pub const END: Duration = Duration::from_secs(1);
 
 /// What the client wants, chosen by the length of the input.
-pub fn wanted(data: &[u8], stop: bool) -> Wanted<'static> {
+pub fn wanted(data: &[u8], stop: bool) -> ResponseOptions<'static> {
     let think = match data.len() % 3 {
-        0 => Think::Unset,
-        1 => Think::On,
-        _ => Think::Off,
+        0 => ThinkMode::Unset,
+        1 => ThinkMode::On,
+        _ => ThinkMode::Off,
     };
     let logprobs = data.len().is_multiple_of(2).then_some(2);
     let stop = if stop { vec!["END".to_owned(), "<|x".to_owned()] } else { Vec::new() };
-    Wanted { think, logprobs, seed: "fuzz", model: Some("m"), stop }
+    ResponseOptions { think, logprobs, id_seed: "fuzz", model: Some("m"), stop }
 }
 
 /// What one client reads, and the text and reasoning that the translation gave for it.
@@ -88,9 +88,9 @@ struct Played {
     ended: Result<()>,
 }
 
-fn play<E: Encoder>(data: &[u8], wanted: Wanted<'_>, encoder: &mut E) -> Played {
+fn play<E: Encoder>(data: &[u8], wanted: ResponseOptions<'_>, encoder: &mut E) -> Played {
     let redactor = Redactor::default();
-    let mut state = AnswerStream::new(wanted, &redactor);
+    let mut state = ResponseTranslator::new(wanted, &redactor);
     let mut played =
         Played { out: Vec::new(), content: String::new(), thinking: String::new(), ended: Ok(()) };
     played.ended = step(data, &mut state, encoder, &mut played);
@@ -99,7 +99,7 @@ fn play<E: Encoder>(data: &[u8], wanted: Wanted<'_>, encoder: &mut E) -> Played 
 
 fn step<E: Encoder>(
     data: &[u8],
-    state: &mut AnswerStream<'_>,
+    state: &mut ResponseTranslator<'_>,
     encoder: &mut E,
     played: &mut Played,
 ) -> Result<()> {
@@ -110,11 +110,11 @@ fn step<E: Encoder>(
     let mut show = |delta: &Delta<'_>, encoder: &mut E| {
         played.content += &delta.content;
         played.thinking += &delta.thinking;
-        encoder.delta(&mut played.out, NOW, delta);
+        encoder.encode_delta(&mut played.out, NOW, delta);
     };
     while let Some(event) = decoder.next_event()? {
         now += Duration::from_millis(10);
-        let deltas = [state.on_event(event, now)?, state.take_calls()?];
+        let deltas = [state.on_event(event, now)?, state.take_complete_calls()?];
         for delta in deltas.iter().flatten().filter(|delta| !delta.is_empty()) {
             show(delta, encoder);
         }
@@ -123,12 +123,12 @@ fn step<E: Encoder>(
         }
     }
     let outcome = state.finish(SENT, END)?;
-    let rest = state.rest()?;
+    let rest = state.flush()?;
     if !rest.is_empty() {
         show(&rest, encoder);
     }
-    encoder.last(&mut played.out, NOW, &Delta::default(), &outcome);
-    if !E::EVENTS {
+    encoder.encode_final(&mut played.out, NOW, &Delta::default(), &outcome);
+    if !E::IS_SSE {
         played.out.push(b'\n');
     }
     Ok(())
@@ -147,7 +147,7 @@ pub fn stream(data: &[u8]) {
     if let Some(plain) = plain_text(data) {
         assert_eq!(seen.0, plain, "the text is not what the upstream sent");
     }
-    let memory = Some(Memory::default());
+    let memory = Some(Conversation::default());
     let generate = play(data, wanted(data, false), &mut GenerateEncoder::new("m", memory));
     let other =
         check_lines(&generate, |line| (line["response"].as_str(), line["thinking"].as_str()));
@@ -159,8 +159,8 @@ pub fn stream(data: &[u8]) {
 
     let messages = play(data, wanted(data, false), &mut MessageEncoder::new("m", "fuzz", 3));
     check_messages(&messages);
-    let echo = Echo::of(&ResponsesRequest::default(), "m");
-    let mut encoder = ResponseEncoder::new(echo, Ids::new(7));
+    let echo = RequestEcho::from_request(&ResponsesRequest::default(), "m");
+    let mut encoder = ResponseEncoder::new(echo, ResponseIds::new(7));
     check_responses(&play(data, wanted(data, false), &mut encoder));
 
     if let Some(chunk) = std::str::from_utf8(data).ok().and_then(infill::to_chunk) {

@@ -5,7 +5,7 @@ use ollama_openai_proxy::api::wire::keep_alive::KeepAlive;
 use ollama_openai_proxy::backends::names;
 use ollama_openai_proxy::observe::redact::{Redactor, Secret};
 use ollama_openai_proxy::translate::context_codec;
-use ollama_openai_proxy::translate::context_codec::Memory;
+use ollama_openai_proxy::translate::context_codec::Conversation;
 use ollama_openai_proxy::translate::go_template;
 use serde_json::Value;
 
@@ -103,19 +103,27 @@ pub const KEY_WORDS: &[&str] = &[
 pub fn names(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let name = text.trim();
-    let shown = names::display(name);
-    assert_eq!(names::display(&shown), shown, "display");
-    assert!(names::full(name).ends_with(&shown));
-    if let Some(bare) = names::without_latest(name) {
+    let shown = names::display_name(name);
+    assert_eq!(names::display_name(&shown), shown, "display");
+    assert!(names::full_name(name).ends_with(&shown));
+    if let Some(bare) = names::strip_latest_tag(name) {
         assert!(name.starts_with(bare) && !bare.is_empty());
     }
-    assert!(name.ends_with(names::without_defaults(name)));
-    if names::check(name).is_ok() {
-        assert_eq!(names::key(&shown), names::key(name), "the tag may be left out");
-        assert_eq!(names::key(&name.to_ascii_uppercase()), names::key(name), "in any case");
+    assert!(name.ends_with(names::strip_default_prefixes(name)));
+    if names::validate(name).is_ok() {
+        assert_eq!(
+            names::canonical_key(&shown),
+            names::canonical_key(name),
+            "the tag may be left out"
+        );
+        assert_eq!(
+            names::canonical_key(&name.to_ascii_uppercase()),
+            names::canonical_key(name),
+            "in any case"
+        );
         assert!(!name.chars().any(char::is_control) && name.len() <= 1024);
     }
-    if let Ok((bare, _)) = names::source(name) {
+    if let Ok((bare, _)) = names::split_source(name) {
         assert!(name.starts_with(bare));
     }
     if name.is_empty() {
@@ -123,15 +131,19 @@ pub fn names(data: &[u8]) {
     }
     let others = ["other", "x/y:z"];
     let ids = || others.into_iter().chain([name]);
-    assert_eq!(names::find(ids(), name), Some(name), "a listed id means itself");
+    assert_eq!(names::find_id(ids(), name), Some(name), "a listed id means itself");
     if names::is_valid(name) {
-        let key = names::key(name);
-        assert_eq!(names::key(&key), key, "a key is its own");
+        let key = names::canonical_key(name);
+        assert_eq!(names::canonical_key(&key), key, "a key is its own");
         assert!(names::is_valid(&shown) && names::is_plausible(name));
         let listed = [shown.as_str()];
-        assert_eq!(names::find(listed.into_iter(), name), Some(shown.as_str()), "by its own name");
-        if names::check(name).is_ok() {
-            let found = names::find(listed.into_iter(), &name.to_ascii_uppercase());
+        assert_eq!(
+            names::find_id(listed.into_iter(), name),
+            Some(shown.as_str()),
+            "by its own name"
+        );
+        if names::validate(name).is_ok() {
+            let found = names::find_id(listed.into_iter(), &name.to_ascii_uppercase());
             assert_eq!(found, Some(shown.as_str()), "in capitals");
         }
     }
@@ -161,7 +173,7 @@ pub fn durations(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let read = keep_alive::parse_go_duration(&text);
     match &read {
-        Ok(KeepAlive::For(time)) => assert!(*time <= keep_alive::LONGEST),
+        Ok(KeepAlive::For(time)) => assert!(*time <= keep_alive::MAX_DURATION),
         Ok(KeepAlive::Forever) => assert!(text.starts_with('-')),
         Err(reason) => assert!(reason.starts_with("time: "), "{reason}"),
     }
@@ -175,7 +187,7 @@ pub fn durations(data: &[u8]) {
     if let Ok(value) = serde_json::from_str::<Value>(&text)
         && let Ok(Some(KeepAlive::For(time))) = KeepAlive::from_json(&value)
     {
-        assert!(time <= keep_alive::LONGEST);
+        assert!(time <= keep_alive::MAX_DURATION);
     }
 }
 
@@ -192,9 +204,9 @@ pub fn redact(data: &[u8]) {
         format!("{}{KEY}{}", &text[..at], &text[at..])
     };
     for text in [text.as_ref(), &planted] {
-        let clean = redactor.clean(text);
+        let clean = redactor.redact(text);
         assert!(!clean.contains(KEY), "the key comes through");
-        assert_eq!(redactor.clean(&clean), clean, "cleaning twice");
+        assert_eq!(redactor.redact(&clean), clean, "cleaning twice");
     }
 }
 
@@ -205,13 +217,14 @@ pub fn context(data: &[u8]) {
         .map(|bytes| bytes.iter().rev().fold(0, |sum, byte| sum << 8 | i64::from(*byte)))
         .collect();
     let turns = context_codec::decode(&numbers);
-    let own = Memory::of(&turns).encode();
+    let own = Conversation::from_messages(&turns).encode();
     let own: Vec<i64> = own.into_iter().map(i64::from).collect();
     assert_eq!(context_codec::decode(&own).len(), turns.len());
     // The same bytes as the text of a turn that is remembered.
     let text = String::from_utf8_lossy(data);
     let turn = ollama_openai_proxy::api::openai::request::Message::text("user", text.as_ref());
-    let kept: Vec<i64> = Memory::of(&[turn]).encode().into_iter().map(i64::from).collect();
+    let kept: Vec<i64> =
+        Conversation::from_messages(&[turn]).encode().into_iter().map(i64::from).collect();
     let back = context_codec::decode(&kept);
     assert!(back.len() == 1 && back[0].as_text() == text, "what was said comes back");
     // A list that was changed is nobody's, or says something else; it never panics.

@@ -4,21 +4,21 @@ use std::time::{Duration, SystemTime};
 
 use ollama_openai_proxy::api::ollama::decode;
 use ollama_openai_proxy::api::ollama::request::ChatRequest;
-use ollama_openai_proxy::api::ollama::response::List;
+use ollama_openai_proxy::api::ollama::response::ListResponse;
 use ollama_openai_proxy::api::wire::ndjson;
 use ollama_openai_proxy::backends::errors;
-use ollama_openai_proxy::backends::errors::{Hints, RequestHint};
+use ollama_openai_proxy::backends::errors::{RequestSummary, RetryHints};
 use ollama_openai_proxy::backends::profiles::GENERIC;
 use ollama_openai_proxy::error::{Error, Retry};
-use ollama_openai_proxy::http::error_format::Shape;
+use ollama_openai_proxy::http::error_format::ErrorFormat;
 use ollama_openai_proxy::models::model;
-use ollama_openai_proxy::models::model::{Asked, Setting, Told};
+use ollama_openai_proxy::models::model::{ModelFacts, RenderContext, ShowOptions};
 use ollama_openai_proxy::observe::redact::{Redactor, Secret};
 use ollama_openai_proxy::translate::chat;
 use ollama_openai_proxy::upstream::backoff;
-use ollama_openai_proxy::upstream::backoff::{LONGEST_SERVER_DELAY, RetryPolicy};
+use ollama_openai_proxy::upstream::backoff::{MAX_SERVER_DELAY, RetryPolicy};
 use ollama_openai_proxy::upstream::repair;
-use ollama_openai_proxy::upstream::repair::Adaptable;
+use ollama_openai_proxy::upstream::repair::Repairable;
 use serde_json::Value;
 
 use super::check_failure;
@@ -101,30 +101,31 @@ const KEY: &str = "pl4nted-k3y-0123456789";
 pub fn models(data: &[u8]) {
     let body = String::from_utf8_lossy(data);
     let (list, side) = body.split_once("\n---\n").unwrap_or((&body, &body));
-    let mut list = match model::read_list(list) {
+    let mut list = match model::parse_list(list) {
         Ok(list) => list,
         Err(error) => return check_failure(&error),
     };
-    if let Some(told) = list.side().and_then(|place| Told::read(place, side)) {
-        list.learn(&told);
+    if let Some(told) = list.details_probe().and_then(|place| ModelFacts::parse(place, side)) {
+        list.merge_facts(&told);
     }
-    let setting = Setting {
-        base: "http://localhost:8080/v1",
-        started: SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045),
-        context_length: model::DEFAULT_CONTEXT_LENGTH,
-        zone: |_| 0,
+    let setting = RenderContext {
+        base_url: "http://localhost:8080/v1",
+        started_at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045),
+        default_context_length: model::DEFAULT_CONTEXT_LENGTH,
+        utc_offset: |_| 0,
     };
-    let list = list.settled();
-    let tags = List { models: list.iter().map(|model| model.tag(&setting)).collect() };
+    let list = list.with_defaults();
+    let tags =
+        ListResponse { models: list.iter().map(|model| model.render_tag(&setting)).collect() };
     let tags: Value = serde_json::from_slice(&ndjson::to_vec(&tags)).expect("JSON");
     for (model, tag) in list.iter().zip(tags["models"].as_array().expect("a list")) {
         assert!(!model.id.is_empty(), "a model without a name");
         assert!(tag["digest"].as_str().is_some_and(|digest| digest.len() == 64), "{tag}");
-        let asked = Asked { name: &model.id, ..Asked::default() };
-        let shown = ndjson::to_vec(&model.show(&setting, &asked));
+        let asked = ShowOptions { name: &model.id, ..ShowOptions::default() };
+        let shown = ndjson::to_vec(&model.render_show(&setting, &asked));
         let shown: Value = serde_json::from_slice(&shown).expect("JSON");
         assert!(shown["capabilities"].is_array(), "{shown}");
-        let process = ndjson::to_vec(&model.process(&setting, setting.started, None));
+        let process = ndjson::to_vec(&model.render_process(&setting, setting.started_at, None));
         assert!(serde_json::from_slice::<Value>(&process).is_ok());
     }
 }
@@ -134,21 +135,21 @@ pub fn errors(data: &[u8]) {
     const STATUSES: [u16; 8] = [400, 401, 404, 422, 429, 500, 503, 302];
     let status = STATUSES[data.len() % STATUSES.len()];
     let redactor = Redactor::new(Some(Secret::new(KEY)));
-    let hint = RequestHint {
+    let hint = RequestSummary {
         method_and_path: "POST /v1/chat/completions",
         model: data.len().is_multiple_of(2).then_some("m"),
     };
-    let whole = errors::failure(status, data, Hints::default(), hint, &redactor);
+    let whole = errors::to_error(status, data, RetryHints::default(), hint, &redactor);
     check_told(&whole);
-    if let Some(error) = errors::error_in(data) {
+    if let Some(error) = errors::find_in_band_error(data) {
         check_failure(&error);
     }
-    check_told(&errors::failure_in_band(data, hint.model, &redactor));
-    let (in_band, details) = errors::in_band(data);
+    check_told(&errors::to_in_band_error(data, hint.model, &redactor));
+    let (in_band, details) = errors::parse_in_band(data);
     assert!((400..600).contains(&in_band), "{in_band}");
     assert!(!details.message.trim().is_empty());
     assert!(!errors::is_unknown_route(500, data), "a 500 is about no route");
-    if let Some(details) = errors::details(data) {
+    if let Some(details) = errors::parse_details(data) {
         assert!(!errors::is_context_overflow(&details) || !details.message.is_empty());
         mend(&details);
     }
@@ -157,7 +158,7 @@ pub fn errors(data: &[u8]) {
 fn check_told(error: &Error) {
     check_failure(error);
     let status = error.status().expect("a status");
-    for shape in [Shape::Ollama, Shape::OpenAi, Shape::Anthropic] {
+    for shape in [ErrorFormat::Ollama, ErrorFormat::OpenAi, ErrorFormat::Anthropic] {
         for told in [shape.body(error, status, "req_0000002a"), shape.event(error, status)] {
             let told = String::from_utf8(told).expect("text");
             assert!(!told.contains(KEY), "the key is told");
@@ -168,7 +169,7 @@ fn check_told(error: &Error) {
 }
 
 /// A request that says a bit of everything is mended as the error asks; nothing of weight is lost.
-fn mend(details: &errors::Details) {
+fn mend(details: &errors::ErrorDetails) {
     let text = r#"{"model":"m","messages":[{"role":"system","content":"Be brief."},
         {"role":"user","content":"Hi"}],"tools":[{"type":"function","function":{"name":"f",
         "parameters":{"type":"object"}}}],"format":{"type":"object"},"think":"high","logprobs":true,
@@ -176,8 +177,8 @@ fn mend(details: &errors::Details) {
     let request: ChatRequest<'_> = decode::parse(text, "ChatRequest").expect("a good request");
     let mut request = chat::to_openai(&request, "m", &GENERIC).expect("a good request");
     let before = (request.messages.len(), request.tools.len());
-    for _ in 0..repair::MOST_ROUNDS {
-        let repairs = repair::repairs(details, &request);
+    for _ in 0..repair::MAX_ROUNDS {
+        let repairs = repair::plan_repairs(details, &request);
         if repairs.is_empty() {
             break;
         }
@@ -200,29 +201,32 @@ pub fn backoff(data: &[u8]) {
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
     let mut dice = Dice::of(data);
     let asked = [
-        backoff::retry_after(Some(seconds), None, now),
-        backoff::retry_after(Some(seconds), Some(millis), now),
-        backoff::retry_after(None, Some(millis), now),
-        backoff::asked_for(&text),
+        backoff::parse_retry_after(Some(seconds), None, now),
+        backoff::parse_retry_after(Some(seconds), Some(millis), now),
+        backoff::parse_retry_after(None, Some(millis), now),
+        backoff::find_retry_delay(&text),
     ];
     let policy = RetryPolicy {
-        max: dice.below(6) as u32,
-        initial: Duration::from_millis(dice.next()),
-        cap: Duration::from_millis(dice.next()),
+        max_retries: dice.below(6) as u32,
+        initial_delay: Duration::from_millis(dice.next()),
+        max_delay: Duration::from_millis(dice.next()),
     };
     for wanted in asked.into_iter().flatten() {
         for tries in 0..7 {
-            let delay = policy.delay(tries, 0.5, Retry::After(wanted));
-            assert_eq!(delay.is_some(), tries < policy.max && wanted <= LONGEST_SERVER_DELAY);
-            let bounds = backoff::SHORTEST_SERVER_DELAY..=LONGEST_SERVER_DELAY;
+            let delay = policy.next_delay(tries, 0.5, Retry::After(wanted));
+            assert_eq!(delay.is_some(), tries < policy.max_retries && wanted <= MAX_SERVER_DELAY);
+            let bounds = backoff::MIN_SERVER_DELAY..=MAX_SERVER_DELAY;
             assert!(delay.is_none_or(|delay| bounds.contains(&delay)), "{delay:?}");
         }
     }
-    for error in [Retry::Backoff, Retry::AtOnce, Retry::Poll, Retry::Never] {
+    for error in [Retry::Backoff, Retry::Immediate, Retry::Poll, Retry::Never] {
         let tries = dice.next() as u32;
         let jitter = f64::from_bits(dice.next());
-        let delay = policy.delay(tries, jitter, error);
-        assert!(delay.is_none_or(|delay| delay <= policy.cap.max(backoff::POLL)), "{delay:?}");
-        assert!(delay.is_none() || tries < policy.max.max(backoff::MOST_POLLS));
+        let delay = policy.next_delay(tries, jitter, error);
+        assert!(
+            delay.is_none_or(|delay| delay <= policy.max_delay.max(backoff::POLL_INTERVAL)),
+            "{delay:?}"
+        );
+        assert!(delay.is_none() || tries < policy.max_retries.max(backoff::MAX_POLLS));
     }
 }

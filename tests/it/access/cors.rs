@@ -5,8 +5,8 @@ use crate::support::raw::{Answer, Client, Head, chat, chat_whole};
 use crate::support::upstream::{self, Step, Upstream, delta, status, stream_head};
 use crossbeam_channel::bounded;
 use ollama_openai_proxy::config::Config;
-use ollama_openai_proxy::http::cors::Origins;
-use ollama_openai_proxy::upstream::Pacing;
+use ollama_openai_proxy::http::cors::CorsPolicy;
+use ollama_openai_proxy::upstream::RetryEnv;
 
 #[test]
 fn browsers_and_editors_may_ask() {
@@ -62,7 +62,7 @@ fn cors(answer: &Answer) -> (Vec<&str>, Vec<&str>) {
 }
 
 fn origins(entries: &str) -> impl FnOnce(&mut Config) {
-    let origins = Origins::parse(entries).expect("good entries");
+    let origins = CorsPolicy::parse(entries).expect("good entries");
     |config| config.origins = origins
 }
 
@@ -264,7 +264,7 @@ fn a_page_can_read_that_the_proxy_is_busy_and_still_ask_beforehand() {
 fn a_panic_is_readable_too() {
     let upstream = Upstream::start();
     upstream.script(vec![status(500, &[], "{}")]);
-    let pacing = Pacing { sleep: Box::new(|_| true), jitter: Box::new(|| panic!("on purpose")) };
+    let pacing = RetryEnv { sleep: Box::new(|_| true), jitter: Box::new(|| panic!("on purpose")) };
     let (server, _stop) = proxy::start(&upstream.base_url(), |_| {}, pacing);
     let mut client = Client::connect(server.local_addr());
     let answer = chat_from(&mut client, NEAR, &chat("Hi"));

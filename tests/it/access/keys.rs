@@ -10,14 +10,14 @@ use crate::support::raw::{Answer, Client, chat, chat_whole};
 use crate::support::upstream::{Recorded, Step, Upstream, status};
 use crossbeam_channel::bounded;
 use ollama_openai_proxy::config::Config;
-use ollama_openai_proxy::http::client_keys::Keys;
+use ollama_openai_proxy::http::client_keys::ClientKeys;
 use ollama_openai_proxy::http::routes;
 
 /// A key of the proxy's own.
 const OWN: &str = "own-key-0f-the-proxy";
 
 fn keyed(config: &mut Config) {
-    config.proxy_api_keys = Keys::parse(OWN).expect("a key");
+    config.proxy_api_keys = ClientKeys::parse(OWN).expect("a key");
 }
 
 fn bearer(key: &str) -> String {
@@ -50,7 +50,7 @@ fn every_route_but_two_asks_for_a_key() {
     let upstream = Upstream::start();
     let proxy = Proxy::with(&upstream, keyed);
     let mut seen = 0;
-    for (path, methods) in routes::all() {
+    for (path, methods) in routes::iter_routes() {
         for method in methods.iter().copied().chain(["PUT"]) {
             let target = path.replace([':', '*'], "");
             let ask = |lines: &str| ask(&mut proxy.client(), method, &target, lines, "");

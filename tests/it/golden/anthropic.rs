@@ -9,28 +9,28 @@
 //! the answer is `Hi` to `m`; its id comes from the driver.
 
 use crate::support::golden::{Case, cases, to_value};
-use ollama_openai_proxy::api::anthropic::request::{MessagesRequest, NAME};
+use ollama_openai_proxy::api::anthropic::request::{GO_TYPE_NAME, MessagesRequest};
 use ollama_openai_proxy::api::ollama::decode;
 use ollama_openai_proxy::error::Result;
-use ollama_openai_proxy::http::error_format::Shape;
+use ollama_openai_proxy::http::error_format::ErrorFormat;
 use ollama_openai_proxy::translate::anthropic::stream::MessageEncoder;
-use ollama_openai_proxy::translate::anthropic::{check, estimate, to_ollama, to_openai};
+use ollama_openai_proxy::translate::anthropic::{estimate_tokens, to_ollama, to_openai, validate};
 use serde_json::{Value, json};
 
 const HI: &str = r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"Hi"}]}"#;
 
 /// The request for the upstream, and about how many tokens its prompt has.
 fn translated(case: &Case, body: &str) -> Result<(Value, u64)> {
-    let request: MessagesRequest<'_> = decode::parse(body, NAME)?;
-    check(&request, true)?;
+    let request: MessagesRequest<'_> = decode::parse(body, GO_TYPE_NAME)?;
+    validate(&request, true)?;
     let chat = to_ollama(&request)?;
     let id = case.setting("id").or(request.model.as_deref()).unwrap_or_default();
     let upstream = to_openai(&request, &chat, id, case.profile())?;
-    Ok((to_value(&upstream), estimate(&chat)))
+    Ok((to_value(&upstream), estimate_tokens(&chat)))
 }
 
-fn shape(error: &ollama_openai_proxy::error::Error) -> (Shape, u16) {
-    (Shape::Anthropic, error.status().expect("somebody is there"))
+fn shape(error: &ollama_openai_proxy::error::Error) -> (ErrorFormat, u16) {
+    (ErrorFormat::Anthropic, error.status().expect("somebody is there"))
 }
 
 #[test]

@@ -28,19 +28,21 @@ use ollama_openai_proxy::api::ollama::manage::CreateRequest;
 use ollama_openai_proxy::api::ollama::request::{
     ChatRequest, EmbedRequest, EmbeddingRequest, GenerateRequest,
 };
-use ollama_openai_proxy::api::ollama::response::{EmbedMetrics, ErrorAnswer, List};
+use ollama_openai_proxy::api::ollama::response::{EmbedMetrics, ErrorResponse, ListResponse};
 use ollama_openai_proxy::api::openai::request as openai;
-use ollama_openai_proxy::api::openai::request_body::{Body, LARGE, Lender};
+use ollama_openai_proxy::api::openai::request_body::{
+    BorrowedParts, MIN_BORROWED_BYTES, RequestBody,
+};
 use ollama_openai_proxy::api::wire::ndjson;
 use ollama_openai_proxy::error::{Error, Result};
 use ollama_openai_proxy::models::model;
-use ollama_openai_proxy::models::model::{Setting, Told};
+use ollama_openai_proxy::models::model::{ModelFacts, RenderContext};
 use ollama_openai_proxy::models::virtual_model;
 use ollama_openai_proxy::models::virtual_model::VirtualModel;
 use ollama_openai_proxy::translate::chat::{self, ChatEncoder};
-use ollama_openai_proxy::translate::embed::Answer;
-use ollama_openai_proxy::translate::generate::{self, Generate, GenerateEncoder};
-use ollama_openai_proxy::translate::media::Part;
+use ollama_openai_proxy::translate::embed::EmbedResponseBuilder;
+use ollama_openai_proxy::translate::generate::{self, GenerateEncoder, UpstreamRequest};
+use ollama_openai_proxy::translate::media::MediaPart;
 use ollama_openai_proxy::translate::stream::Encoder;
 use ollama_openai_proxy::translate::{embed, think};
 use serde_json::{Value, json};
@@ -54,7 +56,7 @@ fn whole(case: &Case, encoder: &mut impl Encoder) {
 fn stream(case: &Case, encoder: &mut impl Encoder) {
     let Some((mut out, ended)) = case.stream(encoder) else { return };
     if let Err(error) = ended {
-        ndjson::append_line(&mut out, &ErrorAnswer { error: &error.message() });
+        ndjson::append_line(&mut out, &ErrorResponse { error: &error.message() });
     }
     check_rules(&String::from_utf8_lossy(&out), &case.folder);
     case.bytes("stream.ndjson", &out);
@@ -85,8 +87,8 @@ fn check_rules(stream: &str, case: &Path) {
 }
 
 /// A request as a value, once its body is known to be what serde makes of it.
-fn value(request: &impl Lender) -> Value {
-    let body = Body::of(request).expect("serialisable");
+fn value(request: &impl BorrowedParts) -> Value {
+    let body = RequestBody::from_request(request).expect("serialisable");
     let expected = serde_json::to_vec(request).expect("serialisable");
     assert!(body.pieces().collect::<Vec<_>>().concat() == expected);
     to_value(request)
@@ -99,17 +101,18 @@ fn chat_value(request: &openai::ChatRequest<'_>) -> Value {
     for message in &mut large.messages {
         let openai::Content::Parts(parts) = &mut message.content else { continue };
         for part in parts {
-            let openai::ContentPart::Media(Part::Image { data, .. } | Part::Audio { data, .. }) =
-                part
+            let openai::ContentPart::Media(
+                MediaPart::Image { data, .. } | MediaPart::Audio { data, .. },
+            ) = part
             else {
                 continue;
             };
-            data.to_mut().insert_str(0, &"Ab3/".repeat(LARGE / 4));
+            data.to_mut().insert_str(0, &"Ab3/".repeat(MIN_BORROWED_BYTES / 4));
             count += 1;
         }
     }
     value(&large);
-    let body = Body::of(&large).expect("serialisable");
+    let body = RequestBody::from_request(&large).expect("serialisable");
     // Its own text before each of the media and behind the last one.
     let pieces = body.pieces().filter(|piece| !piece.is_empty()).count();
     assert_eq!(pieces, 2 * count + 1);
@@ -120,10 +123,10 @@ fn chat_value(request: &openai::ChatRequest<'_>) -> Value {
 fn chat_cases() {
     for case in cases("chat") {
         let text = case.read("request.ollama.json").unwrap_or_else(|| r#"{"model":"m"}"#.into());
-        let translated = decode::text(text.clone().into_bytes()).and_then(|text| {
+        let translated = decode::decode_body(text.clone().into_bytes()).and_then(|text| {
             let request: ChatRequest<'_> = decode::parse(&text, "ChatRequest")?;
             let id = case.setting("id").or(request.model.as_deref()).unwrap_or_default();
-            think::read(request.think.as_ref())?;
+            think::parse(request.think.as_ref())?;
             chat::to_openai(&request, id, case.profile()).map(|it| chat_value(&it))
         });
         if case.read("request.ollama.json").is_some() {
@@ -147,25 +150,25 @@ fn generate_cases() {
                 let translated = generate::check_raw(request)
                     .and_then(|()| generate::to_openai(request, &[], id, case.profile()));
                 translated.map(|it| match it {
-                    Generate::Chat(it) => {
+                    UpstreamRequest::Chat(it) => {
                         json!({"path": "chat/completions", "body": chat_value(&it)})
                     }
-                    Generate::Completion(it) => {
+                    UpstreamRequest::Completion(it) => {
                         json!({"path": "completions", "body": value(&it)})
                     }
-                    Generate::Fim(it) => {
+                    UpstreamRequest::Fim(it) => {
                         json!({"path": "fim/completions", "body": value(&it)})
                     }
-                    Generate::Infill(it) => json!({"path": "/infill", "body": value(&it)}),
+                    UpstreamRequest::Infill(it) => json!({"path": "/infill", "body": value(&it)}),
                 })
             }
-            Err(error) => Err(Error::invalid(error.message())),
+            Err(error) => Err(Error::invalid_request(error.message())),
         };
         if case.read("request.ollama.json").is_some() {
             case.request(translated);
         }
         if let Ok(request) = &request {
-            let memory = || generate::remembered(request, &[]).expect("valid");
+            let memory = || generate::build_conversation(request, &[]).expect("valid");
             whole(&case, &mut GenerateEncoder::new("m", memory()));
             stream(&case, &mut GenerateEncoder::new("m", memory()));
         }
@@ -177,12 +180,13 @@ fn embed_cases() {
     for case in cases("embed") {
         let text = case.read("request.ollama.json").expect("a request");
         let request: EmbedRequest<'_> = decode::parse(&text, "EmbedRequest").expect("valid");
-        let inputs = embed::inputs(request.input).expect("valid");
+        let inputs = embed::parse_inputs(request.input).expect("valid");
         let count = inputs.len();
         case.request(Ok(to_value(&embed::to_openai("m", inputs))));
         let Some(body) = case.read("answer.openai.json") else { continue };
-        let mut answer = Answer::embed("m", request.dimensions.map(|dimensions| dimensions.0));
-        let written = answer.add(body, count).map(|tokens| {
+        let mut answer =
+            EmbedResponseBuilder::for_embed("m", request.dimensions.map(|dimensions| dimensions.0));
+        let written = answer.add_response(body, count).map(|tokens| {
             let prompt_eval_count = tokens.unwrap_or(0);
             let metrics = EmbedMetrics { total_duration: 9, load_duration: 1, prompt_eval_count };
             answer.finish(Some(metrics)).to_vec()
@@ -200,80 +204,84 @@ fn embeddings_cases() {
         let prompt = request.prompt.as_deref().unwrap_or_default();
         case.request(Ok(to_value(&embed::to_openai("m", vec![prompt.into()]))));
         let body = case.read("answer.openai.json").expect("an answer");
-        let mut answer = Answer::embeddings();
-        let written = answer.add(body, 1).map(|_| answer.finish(None).to_vec());
+        let mut answer = EmbedResponseBuilder::for_embeddings();
+        let written = answer.add_response(body, 1).map(|_| answer.finish(None).to_vec());
         case.bytes("answer.ollama.json", &written_or_error(written));
     }
 }
 
 /// What a client reads of an answer, or in place of it.
 fn written_or_error(written: Result<Vec<u8>>) -> Vec<u8> {
-    written.unwrap_or_else(|error| ndjson::to_vec(&ErrorAnswer { error: &error.message() }))
+    written.unwrap_or_else(|error| ndjson::to_vec(&ErrorResponse { error: &error.message() }))
 }
 
 #[test]
 fn model_cases() {
-    let setting = Setting {
-        base: "http://localhost:8080/v1",
-        started: SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045),
-        context_length: model::DEFAULT_CONTEXT_LENGTH,
-        zone: |_| 0,
+    let setting = RenderContext {
+        base_url: "http://localhost:8080/v1",
+        started_at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045),
+        default_context_length: model::DEFAULT_CONTEXT_LENGTH,
+        utc_offset: |_| 0,
     };
     for case in cases("models") {
-        let list = model::read_list(&case.read("list.openai.json").expect("a list"));
+        let list = model::parse_list(&case.read("list.openai.json").expect("a list"));
         let mut list = list.expect("a list");
         if case.setting("profile").is_some() {
-            list.is_of(case.profile());
+            list.set_profile(case.profile());
         }
         let name = case.folder.file_name().expect("a folder").to_string_lossy().into_owned();
         if let Some(told) = case.read("side.json") {
-            let side = list.side().expect("somebody to ask");
-            list.learn(&Told::read(side, &told).expect("an answer of this family"));
+            let side = list.details_probe().expect("somebody to ask");
+            list.merge_facts(&ModelFacts::parse(side, &told).expect("an answer of this family"));
         }
         let family = list.profile.map_or("generic", |profile| profile.name);
         assert!(name.starts_with(family), "{name} is taken for {family}");
-        let list = list.settled();
-        let tags = List { models: list.iter().map(|model| model.tag(&setting)).collect() };
+        let list = list.with_defaults();
+        let tags =
+            ListResponse { models: list.iter().map(|model| model.render_tag(&setting)).collect() };
         case.bytes("tags.json", &ndjson::to_vec(&tags));
         let first = list.first().expect("a model");
-        let asked = model::Asked { name: &first.id, ..model::Asked::default() };
-        case.bytes("show.json", &ndjson::to_vec(&first.show(&setting, &asked)));
-        case.bytes("ps.json", &ndjson::to_vec(&first.process(&setting, setting.started, None)));
+        let asked = model::ShowOptions { name: &first.id, ..model::ShowOptions::default() };
+        case.bytes("show.json", &ndjson::to_vec(&first.render_show(&setting, &asked)));
+        case.bytes(
+            "ps.json",
+            &ndjson::to_vec(&first.render_process(&setting, setting.started_at, None)),
+        );
     }
 }
 
 #[test]
 fn create_cases() {
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045);
-    let setting = Setting {
-        base: "http://localhost:8080/v1",
-        started: now,
-        context_length: model::DEFAULT_CONTEXT_LENGTH,
-        zone: |_| 0,
+    let setting = RenderContext {
+        base_url: "http://localhost:8080/v1",
+        started_at: now,
+        default_context_length: model::DEFAULT_CONTEXT_LENGTH,
+        utc_offset: |_| 0,
     };
     for case in cases("create") {
         let text = case.read("request.ollama.json").expect("a request");
         let base = case.read("base.json").map(|base| {
             let base: VirtualModel = serde_json::from_str(&base).expect("a virtual model");
-            base.check().expect("a good one");
+            base.validate().expect("a good one");
             base
         });
-        let made = decode::text(text.into_bytes()).and_then(|text| {
+        let made = decode::decode_body(text.into_bytes()).and_then(|text| {
             let request: CreateRequest<'_> = decode::parse(&text, "CreateRequest")?;
-            virtual_model::check(&request)?;
+            virtual_model::validate_request(&request)?;
             let name = request.model.as_deref().unwrap_or_default();
             let model = match &base {
-                Some(base) => base.copied(name, now),
+                Some(base) => base.copy_as(name, now),
                 None => VirtualModel::alias(name, "base", now),
             };
-            model.changed(&request)
+            model.apply_request(&request)
         });
         match made {
             Ok(model) => {
                 let state = serde_json::to_string_pretty(&model).expect("JSON") + "\n";
                 case.bytes("state.json", state.as_bytes());
-                let asked = model::Asked { name: "mario", ..model::Asked::default() };
-                let shown = model.show(&model::Model::unlisted("base"), &setting, &asked);
+                let asked = model::ShowOptions { name: "mario", ..model::ShowOptions::default() };
+                let shown = model.render_show(&model::Model::from_id("base"), &setting, &asked);
                 case.bytes("show.json", &ndjson::to_vec(&shown));
             }
             Err(error) => {

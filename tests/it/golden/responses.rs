@@ -14,9 +14,9 @@ use crate::support::golden::{Case, cases, to_value};
 use ollama_openai_proxy::api::ollama::decode;
 use ollama_openai_proxy::api::openai::responses::ResponsesRequest;
 use ollama_openai_proxy::error::{Error, Result};
-use ollama_openai_proxy::http::error_format::Shape;
+use ollama_openai_proxy::http::error_format::ErrorFormat;
 use ollama_openai_proxy::translate::responses;
-use ollama_openai_proxy::translate::responses::response_object::{Echo, Ids};
+use ollama_openai_proxy::translate::responses::response_object::{RequestEcho, ResponseIds};
 use ollama_openai_proxy::translate::responses::stream::ResponseEncoder;
 use serde_json::Value;
 
@@ -42,12 +42,15 @@ fn translated(case: &Case, text: &str) -> Result<Value> {
 
 fn encoder(case: &Case) -> ResponseEncoder {
     let text = case.read("request.responses.json").unwrap_or_else(|| "{}".into());
-    ResponseEncoder::new(Echo::of(&request(&text).expect("valid"), "m"), Ids::new(7))
+    ResponseEncoder::new(
+        RequestEcho::from_request(&request(&text).expect("valid"), "m"),
+        ResponseIds::new(7),
+    )
 }
 
 /// An error as a client reads it in place of an answer.
 fn body(error: &Error) -> Vec<u8> {
-    Shape::OpenAi.body(error, error.status().expect("a status"), "req_00000007")
+    ErrorFormat::OpenAi.body(error, error.status().expect("a status"), "req_00000007")
 }
 
 #[test]
@@ -97,7 +100,7 @@ fn streams_become_events_that_keep_the_rules() {
         check_items(&events, ended.is_ok(), &name);
         if let Err(error) = ended {
             let status = error.status().expect("a status");
-            out.extend(Shape::OpenAi.event(&error, status));
+            out.extend(ErrorFormat::OpenAi.event(&error, status));
         }
         case.bytes("stream.events", &out);
     }
@@ -186,12 +189,12 @@ fn said(item: &Value) -> &str {
 #[test]
 fn ids_differ_within_an_answer_and_between_answers() {
     let ids = |number: u64| {
-        let ids = Ids::new(number);
+        let ids = ResponseIds::new(number);
         let places = [(0, true), (2, false)];
-        let reasoning = places.map(|(place, is_first)| ids.reasoning(place, is_first));
-        let messages = places.map(|(place, is_first)| ids.message(place, is_first));
-        let calls = [ids.call(0), ids.call(1)];
-        [reasoning, messages, calls, [ids.response.clone(), String::new()]].concat()
+        let reasoning = places.map(|(place, is_first)| ids.reasoning_id(place, is_first));
+        let messages = places.map(|(place, is_first)| ids.message_id(place, is_first));
+        let calls = [ids.call_id(0), ids.call_id(1)];
+        [reasoning, messages, calls, [ids.response_id.clone(), String::new()]].concat()
     };
     let mut all = [ids(7), ids(8)].concat();
     all.retain(|id| !id.is_empty());

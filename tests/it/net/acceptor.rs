@@ -14,7 +14,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ollama_openai_proxy::net::acceptor::{Acceptor, Deliver};
+use ollama_openai_proxy::net::acceptor::{Acceptor, OnRequest};
 use socket2::{Domain, Socket, Type};
 use tiny_http::{Request, Response};
 
@@ -184,7 +184,7 @@ fn a_burst_amid_connections_that_come_and_go_is_answered() {
 
 #[test]
 fn a_delivery_that_panics_costs_its_request_only() {
-    let deliver: Deliver = Arc::new(|request| {
+    let deliver: OnRequest = Arc::new(|request| {
         assert_ne!(request.url(), "/panic", "this panic is part of the test");
         answer(request);
     });
@@ -200,7 +200,7 @@ fn a_delivery_that_panics_costs_its_request_only() {
 #[test]
 fn a_stop_refuses_new_connections_and_lets_a_live_one_finish() {
     let (sender, requests) = mpsc::channel();
-    let deliver: Deliver = Arc::new(move |request| drop(sender.send(request)));
+    let deliver: OnRequest = Arc::new(move |request| drop(sender.send(request)));
     let acceptor = Acceptor::start(listener(Ipv4Addr::LOCALHOST), deliver).unwrap();
     let addr = acceptor.local_addr();
     let mut live = connect(addr);

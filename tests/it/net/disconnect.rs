@@ -110,7 +110,7 @@ fn check_leaving(before: impl Fn() -> Vec<Step>, leave: Leave, ask: impl Fn(&mut
         is_closed.recv_timeout(HANG).expect("the upstream's call is cancelled");
     }
     chats(&proxy, &upstream);
-    assert_eq!(proxy.server.tally().left(), 2);
+    assert_eq!(proxy.server.counters().disconnects(), 2);
     upstream.request();
     assert!(upstream.is_idle(), "nobody asks again for a client that has left");
 }
@@ -188,7 +188,7 @@ fn who_has_only_stopped_sending_gets_every_byte() {
     assert!(client.frame().expect("a line").contains("two"));
     assert!(client.frame().expect("a line").contains("\"done\":true"));
     assert_eq!(client.frame(), None);
-    assert_eq!(proxy.server.tally().left(), 0);
+    assert_eq!(proxy.server.counters().disconnects(), 0);
 }
 
 #[test]
@@ -221,11 +221,11 @@ fn nobody_is_asked_for_a_client_that_left_in_the_queue() {
     upstream.request();
     let mut second = proxy.client();
     second.post("/api/chat", chat_whole("second"));
-    while proxy.server.load() < 2 {
+    while proxy.server.active_requests() < 2 {
         std::thread::yield_now();
     }
     resets(second);
-    while proxy.server.tally().left() == 0 {
+    while proxy.server.counters().disconnects() == 0 {
         std::thread::yield_now();
     }
     upstream.script(vec![upstream::answer("third")]);
@@ -244,7 +244,7 @@ fn a_pause_between_attempts_ends_with_its_client() {
     let mut config = Config::for_base_url(&upstream.base_url()).expect("a base URL");
     patient(&mut config);
     config.workers = 1;
-    let stop = ollama_openai_proxy::app::shutdown::Stop::default();
+    let stop = ollama_openai_proxy::app::shutdown::Shutdown::default();
     // With its own pacing, which really sleeps.
     let server = ollama_openai_proxy::app::server::Server::start(config, stop).expect("it starts");
     let mut client = Client::connect(server.local_addr());

@@ -9,7 +9,7 @@ use crate::support::reserved::Reserved;
 use crate::support::upstream::{self, Step, Upstream, delta, ending, stream_head};
 use crossbeam_channel::bounded;
 use ollama_openai_proxy::config::Config;
-use ollama_openai_proxy::net::connection_guard::Reason;
+use ollama_openai_proxy::net::connection_guard::CutReason;
 use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -21,8 +21,9 @@ pub(super) const NEVER: Duration = Duration::from_secs(3600);
 const SOON: Duration = Duration::from_millis(100);
 
 pub(super) fn patient(config: &mut Config) {
-    let limits = &mut config.limits;
-    (limits.head_time, limits.idle, limits.grace, limits.linger) = (NEVER, NEVER, NEVER, NEVER);
+    let limits = &mut config.connection_limits;
+    (limits.head_timeout, limits.idle_timeout, limits.body_rate_grace, limits.linger_timeout) =
+        (NEVER, NEVER, NEVER, NEVER);
 }
 
 /// What the connection still gives until it closes.
@@ -48,7 +49,7 @@ fn a_head_that_takes_too_long_is_cut() {
     let upstream = Upstream::start();
     let proxy = Proxy::with(&upstream, |config| {
         patient(config);
-        config.limits.head_time = SOON;
+        config.connection_limits.head_timeout = SOON;
     });
     let mut silent = proxy.client();
     let mut slow: Vec<_> = (0..20).map(|_| proxy.client()).collect();
@@ -58,7 +59,7 @@ fn a_head_that_takes_too_long_is_cut() {
     for client in &slow {
         assert_eq!(rest(client.stream()), "");
     }
-    assert_eq!(proxy.server.tally().cuts(Reason::SlowHead), 20);
+    assert_eq!(proxy.server.counters().cuts(CutReason::SlowHead), 20);
     assert_eq!(silent.get("/api/version").answer().status(), 200, "silence is no head");
     chats(&proxy, &upstream);
 }
@@ -68,7 +69,7 @@ fn a_small_body_counts_with_its_head() {
     let upstream = Upstream::start();
     let proxy = Proxy::with(&upstream, |config| {
         patient(config);
-        config.limits.head_time = SOON;
+        config.connection_limits.head_timeout = SOON;
     });
     let mut client = proxy.client();
     client.send("POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\n{");
@@ -87,7 +88,7 @@ fn an_endless_head_is_cut() {
         // Ended by the guard, which nothing else here can do.
         while stream.write_all(flood.as_bytes()).is_ok() {}
     }
-    assert_eq!(proxy.server.tally().cuts(Reason::LargeHead), 2);
+    assert_eq!(proxy.server.counters().cuts(CutReason::LargeHead), 2);
     chats(&proxy, &upstream);
 }
 
@@ -98,7 +99,7 @@ fn a_silent_connection_is_closed_and_a_busy_one_is_not() {
     upstream.script(vec![stream_head(), delta("one"), Step::Wait(told), Step::Close]);
     let proxy = Proxy::with(&upstream, |config| {
         patient(config);
-        config.limits.idle = SOON;
+        config.connection_limits.idle_timeout = SOON;
     });
     let mut busy = proxy.client();
     busy.post("/api/chat", chat("Hi")).head();
@@ -115,7 +116,7 @@ fn a_body_that_stalls_is_told_so() {
     let upstream = Upstream::start();
     let proxy = Proxy::with(&upstream, |config| {
         patient(config);
-        (config.limits.grace, config.workers) = (SOON, 1);
+        (config.connection_limits.body_rate_grace, config.workers) = (SOON, 1);
     });
     for head in ["Content-Length: 5000", "Transfer-Encoding: chunked"] {
         let mut client = proxy.client();
@@ -132,7 +133,7 @@ fn a_body_has_its_time_however_it_comes() {
     let upstream = Upstream::start();
     let proxy = Proxy::with(&upstream, |config| {
         patient(config);
-        config.limits.floor = 0;
+        config.connection_limits.min_body_rate = 0;
         config.request_timeout = SOON;
     });
     let mut client = proxy.client();
@@ -169,18 +170,18 @@ fn of_too_many_connections_the_oldest_that_ask_nothing_go() {
     upstream.script(vec![stream_head(), delta("one"), Step::Wait(told), Step::Close]);
     let proxy = Proxy::with(&upstream, |config| {
         patient(config);
-        config.limits.connections = 8;
+        config.connection_limits.max_connections = 8;
     });
     let mut busy = proxy.client();
     busy.post("/api/chat", chat("Hi")).head();
     busy.frame();
     let eldest = proxy.client();
-    while proxy.server.tally().connections() < 2 {
+    while proxy.server.counters().connections() < 2 {
         std::thread::yield_now();
     }
     let silent: Vec<_> = (0..30).map(|_| proxy.client()).collect();
     assert_eq!(rest(eldest.stream()), "");
-    while proxy.server.tally().cuts(Reason::TooMany) < 24 {
+    while proxy.server.counters().cuts(CutReason::TooMany) < 24 {
         std::thread::yield_now();
     }
     assert_eq!(proxy.client().get("/api/version").answer().status(), 200);
@@ -264,7 +265,7 @@ fn bodies_that_are_held_have_a_common_bound() {
     let upstream = Upstream::start();
     let proxy = Proxy::with(&upstream, |config| {
         patient(config);
-        config.limits.bodies = Some(50_000);
+        config.connection_limits.max_body_memory = Some(50_000);
     });
     let half = chat_whole(&"x".repeat(30_000));
     let length = half.len();
@@ -278,7 +279,7 @@ fn bodies_that_are_held_have_a_common_bound() {
     loop {
         let mut first = proxy.client();
         first.send(head.clone() + &half[..length - 1]);
-        while proxy.server.load() < 1 {
+        while proxy.server.active_requests() < 1 {
             std::thread::yield_now();
         }
         let refused = loop {
@@ -305,7 +306,7 @@ fn a_long_answer_does_not_hold_its_question() {
     let upstream = Upstream::start();
     let proxy = Proxy::with(&upstream, |config| {
         patient(config);
-        config.limits.bodies = Some(50_000);
+        config.connection_limits.max_body_memory = Some(50_000);
     });
     let question = "x".repeat(30_000);
     let (go_on, told) = bounded::<()>(0);
@@ -324,7 +325,7 @@ fn a_long_answer_does_not_hold_its_question() {
 fn the_guard_ends_with_its_server() {
     let upstream = Upstream::start();
     let (sender, _sleeps) = bounded(0);
-    let pacing = ollama_openai_proxy::upstream::Pacing {
+    let pacing = ollama_openai_proxy::upstream::RetryEnv {
         sleep: Box::new(move |pause| sender.send(pause).is_ok()),
         jitter: Box::new(|| 0.0),
     };

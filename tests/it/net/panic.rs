@@ -3,7 +3,7 @@
 use crate::support::proxy;
 use crate::support::raw::{Client, chat};
 use crate::support::upstream::{self, Upstream, status};
-use ollama_openai_proxy::upstream::Pacing;
+use ollama_openai_proxy::upstream::RetryEnv;
 
 #[test]
 fn a_panic_is_answered_and_its_worker_goes_on() {
@@ -13,7 +13,7 @@ fn a_panic_is_answered_and_its_worker_goes_on() {
     }
     upstream.script(upstream::stream(&["fine"]));
     let pacing =
-        Pacing { sleep: Box::new(|_| true), jitter: Box::new(|| panic!("on purpose: secret")) };
+        RetryEnv { sleep: Box::new(|_| true), jitter: Box::new(|| panic!("on purpose: secret")) };
     let one_worker = |config: &mut ollama_openai_proxy::config::Config| config.workers = 1;
     let (server, _stop) = proxy::start(&upstream.base_url(), one_worker, pacing);
     let mut client = Client::connect(server.local_addr());

@@ -37,7 +37,7 @@ fn stopped(proxy: Proxy) -> JoinHandle<bool> {
     let addr = proxy.addr();
     let Proxy { server, stop, .. } = proxy;
     let end = thread::spawn(move || server.run());
-    stop.give();
+    stop.trigger();
     while !is_refused(addr) {
         thread::yield_now();
     }

@@ -7,7 +7,7 @@ use crate::support::proxy::{KEY, Proxy, pair};
 use crate::support::upstream::{self, Upstream, status};
 use ollama_openai_proxy::api::openai::request::CompletionRequest;
 use ollama_openai_proxy::config::Config;
-use ollama_openai_proxy::upstream::{Answer, Client, Pacing, Trace};
+use ollama_openai_proxy::upstream::{Client, RetryEnv, Trace, UpstreamResponse};
 use serde_json::{Map, Value, json};
 
 const LLAMA: &str = r#"{"data":[{"id":"m","owned_by":"llamacpp"}]}"#;
@@ -124,7 +124,7 @@ fn mistral_is_asked_below_its_base_url() {
     let upstream = Upstream::start();
     upstream.script(vec![upstream::answer("x):")]);
     let config = Config::for_base_url(&upstream.base_url()).expect("a valid base URL");
-    let pacing = Pacing { sleep: Box::new(|_: Duration| false), jitter: Box::new(|| 0.0) };
+    let pacing = RetryEnv { sleep: Box::new(|_: Duration| false), jitter: Box::new(|| 0.0) };
     let client = Client::new(&config, pacing, Arc::default());
     let mut request = CompletionRequest {
         model: "codestral-latest",
@@ -138,7 +138,7 @@ fn mistral_is_asked_below_its_base_url() {
     };
     let mut trace = Trace { request_id: "req_0".into(), ..Trace::default() };
     let answer = client.fim(&mut request, &mut trace).expect("an answer");
-    assert!(matches!(answer, Answer::Whole(text) if text.contains("x):")));
+    assert!(matches!(answer, UpstreamResponse::Whole(text) if text.contains("x):")));
     let request = upstream.request();
     assert_eq!(request.path, "/v1/fim/completions");
     assert_eq!(request.json()["suffix"], "return 1");

@@ -3,7 +3,7 @@
 use crate::support::bench::{Bench, CHAT, GENERATE, INFERENCE, TEXT};
 use crate::support::proxy::Proxy;
 use crate::support::upstream::Upstream;
-use ollama_openai_proxy::api::wire::keep_alive::{KeepAlive, LONGEST};
+use ollama_openai_proxy::api::wire::keep_alive::{KeepAlive, MAX_DURATION};
 use ollama_openai_proxy::observe::timestamp;
 use serde_json::json;
 use std::time::{Duration, SystemTime};
@@ -16,7 +16,7 @@ fn expires_after(bench: &Bench, time: Duration, used: impl FnOnce(), row: &str) 
     let after = SystemTime::now();
     let running = bench.get("/api/ps");
     let expires = running["models"][0]["expires_at"].as_str().expect("it is loaded");
-    let expires = timestamp::parse(expires).expect("a time");
+    let expires = timestamp::parse_rfc3339(expires).expect("a time");
     assert!((before + time..=after + time).contains(&expires), "{row}: {running}");
 }
 
@@ -42,10 +42,10 @@ fn a_model_stays_as_long_as_keep_alive_says() {
         (json!("60m"), hour),
         (json!("1h"), hour),
         // For ever.
-        (json!(-1), LONGEST),
-        (json!(-0.5), LONGEST),
-        (json!("-1m"), LONGEST),
-        (json!("-1s"), LONGEST),
+        (json!(-1), MAX_DURATION),
+        (json!(-0.5), MAX_DURATION),
+        (json!("-1m"), MAX_DURATION),
+        (json!("-1s"), MAX_DURATION),
     ] {
         for route in TEXT {
             let load = json!({"prompt": "", "messages": [], "keep_alive": given});
@@ -111,7 +111,7 @@ fn a_short_time_is_a_time_too() {
     // It may be over by now; what is sure is that it is no longer for ever.
     let soon = SystemTime::now() + Duration::from_secs(60);
     for model in bench.get("/api/ps")["models"].as_array().expect("a list") {
-        let expires = timestamp::parse(model["expires_at"].as_str().expect("a time"));
+        let expires = timestamp::parse_rfc3339(model["expires_at"].as_str().expect("a time"));
         assert!(expires.is_some_and(|expires| expires < soon), "{model}");
     }
 }

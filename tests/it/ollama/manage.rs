@@ -384,7 +384,7 @@ fn without_a_list_the_upstream_is_believed_to_know() {
 fn made_models_are_there_after_a_new_start() {
     let upstream = Upstream::start();
     let path = state("start");
-    let proxy = Proxy::with(&upstream, |config| config.state = Some(path.clone()));
+    let proxy = Proxy::with(&upstream, |config| config.state_file = Some(path.clone()));
     assert_eq!(proxy.names().len(), 3);
     assert!(!path.exists(), "the file is made when it is first needed");
     create(&proxy, mario());
@@ -393,7 +393,7 @@ fn made_models_are_there_after_a_new_start() {
         text.contains("\n      \"system\": \"You are Mario.\",\n"),
         "for people to read: {text}"
     );
-    let again = Proxy::with(&upstream, |config| config.state = Some(path.clone()));
+    let again = Proxy::with(&upstream, |config| config.state_file = Some(path.clone()));
     assert_eq!(again.show("mario"), proxy.show("mario"));
     let made = proxy.tags().into_iter().find(|tag| tag["name"] == "mario:latest");
     assert!(made.is_some_and(|made| again.tags().contains(&made)));
@@ -404,7 +404,7 @@ fn a_state_that_cannot_be_written_is_a_500_and_changes_nothing() {
     let upstream = Upstream::start();
     let path = state("unwritable");
     let folder = path.parent().expect("a folder").to_owned();
-    let proxy = Proxy::with(&upstream, |config| config.state = Some(path.clone()));
+    let proxy = Proxy::with(&upstream, |config| config.state_file = Some(path.clone()));
     create(&proxy, mario());
     // A file where the folder was.
     fs::remove_dir_all(&folder).expect("removable");

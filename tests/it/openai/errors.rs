@@ -109,7 +109,7 @@ fn keys_in_an_error_are_masked() {
 #[test]
 fn the_last_of_several_failures_is_told() {
     let upstream = Upstream::start();
-    let proxy = Proxy::with(&upstream, |config| config.retry.max = 1);
+    let proxy = Proxy::with(&upstream, |config| config.retry.max_retries = 1);
     upstream.script(vec![status(503, &[], "first")]).script(vec![status(503, &[], "second")]);
     let answer = proxy.client().post(CHAT, BODY).answer();
     assert_eq!((answer.status(), answer.body.as_str()), (503, "second"));
@@ -124,7 +124,7 @@ fn the_last_of_several_failures_is_told() {
 
 #[test]
 fn an_upstream_that_cannot_be_reached_is_told_in_openai_s_shape() {
-    let proxy = Proxy::at("http://127.0.0.1:1/v1", |config| config.retry.max = 0);
+    let proxy = Proxy::at("http://127.0.0.1:1/v1", |config| config.retry.max_retries = 0);
     let answer = proxy.client().post(CHAT, BODY).answer();
     assert_eq!(
         (answer.status(), answer.json()["error"]["type"].as_str()),

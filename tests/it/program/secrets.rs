@@ -20,7 +20,7 @@ use ollama_openai_proxy::config::Config;
 use ollama_openai_proxy::http::routes;
 use ollama_openai_proxy::observe::logging;
 use ollama_openai_proxy::observe::redact::Redactor;
-use ollama_openai_proxy::upstream::Pacing;
+use ollama_openai_proxy::upstream::RetryEnv;
 
 const UPSTREAM_KEY: &str = "upstream-key-5ec2e7a1";
 const OWN_KEY: &str = "own-key-5ec2e7b2";
@@ -211,7 +211,7 @@ fn sample(path: &str) -> (&str, String, Vec<Steps>) {
 fn every_route(stage: &mut Stage) {
     const WITHOUT_PROMPT: [&str; 5] =
         ["/api/copy", "/api/delete", "/api/me", "/api/signout", "/api/user/keys/:encodedKey"];
-    for (path, methods) in routes::all() {
+    for (path, methods) in routes::iter_routes() {
         for method in methods {
             let (target, body, scripts) = sample(path);
             let takes_body = matches!(method, "POST" | "DELETE" | "PUT");
@@ -330,7 +330,7 @@ fn every_failure_of_the_client(stage: &mut Stage) {
         format!(r#"{{"model":"made","from":"m","template":"{{{{ {PROMPT}"}}"#),
         PROMPT.to_owned(),
     ];
-    for (path, methods) in routes::all().filter(|(_, methods)| methods.contains(&"POST")) {
+    for (path, methods) in routes::iter_routes().filter(|(_, methods)| methods.contains(&"POST")) {
         for body in &wrong {
             let target = sample(path).0;
             let lines = [format!("Authorization: Bearer {OWN_KEY}\r\n"), String::new()];
@@ -630,11 +630,11 @@ fn a_panic_tells_its_place_and_nothing_of_what_it_quotes() {
 
 /// The child's part: the log of the program, and its server with a worker that panics.
 fn panic_in_a_worker() {
-    logging::start(log::LevelFilter::Trace, Redactor::default());
+    logging::init(log::LevelFilter::Trace, Redactor::default());
     let upstream = Upstream::start();
     upstream.script(vec![status(500, &[], "{}")]);
     let jitter = Box::new(panic_as_core_does);
-    let pacing = Pacing { sleep: Box::new(|_| true), jitter };
+    let pacing = RetryEnv { sleep: Box::new(|_| true), jitter };
     let (server, _stop) = proxy::start(&upstream.base_url(), |_: &mut Config| {}, pacing);
     let mut client = Client::connect(server.local_addr());
     assert_eq!(client.post("/api/chat", chat(PROMPT)).answer().status(), 500);

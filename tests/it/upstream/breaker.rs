@@ -10,7 +10,7 @@ use crate::support::restarting::Restarting;
 use crate::support::upstream::{Step, Upstream, answer, status};
 use crossbeam_channel::{bounded, unbounded};
 use ollama_openai_proxy::config::Config;
-use ollama_openai_proxy::upstream::Pacing;
+use ollama_openai_proxy::upstream::RetryEnv;
 use ollama_openai_proxy::upstream::breaker::Settings;
 use serde_json::Value;
 
@@ -20,12 +20,12 @@ const REFUSED: &str = "cannot reach the upstream: connection refused";
 /// Opens after this many failures, for long; who has waited may try at once.
 fn opens_after(threshold: u32) -> impl Fn(&mut Config) {
     move |config| {
-        config.circuit = Settings {
-            threshold,
-            spread: Duration::ZERO,
-            pause: HOUR,
-            longest_pause: HOUR,
-            short_pause: Duration::ZERO,
+        config.breaker = Settings {
+            failure_threshold: threshold,
+            min_failure_span: Duration::ZERO,
+            cooldown: HOUR,
+            max_cooldown: HOUR,
+            retry_cooldown: Duration::ZERO,
             ..Settings::default()
         };
     }
@@ -49,7 +49,7 @@ fn it_opens_after_failures_in_a_row_and_a_check_closes_it() {
     let upstream = Restarting::down();
     let proxy = Proxy::at(&upstream.base_url(), |config| {
         opens_after(3)(config);
-        config.retry.max = 0;
+        config.retry.max_retries = 0;
     });
     for _ in 0..3 {
         let answer = ask(&proxy);
@@ -86,8 +86,8 @@ fn after_the_pause_the_next_request_finds_out() {
     let upstream = Restarting::down();
     let proxy = Proxy::at(&upstream.base_url(), |config| {
         opens_after(1)(config);
-        config.circuit.pause = Duration::ZERO;
-        config.retry.max = 0;
+        config.breaker.cooldown = Duration::ZERO;
+        config.retry.max_retries = 0;
     });
     for _ in 0..3 {
         assert_eq!(ask(&proxy).status(), 502);
@@ -105,7 +105,7 @@ fn whatever_has_a_status_is_an_answer_of_something_that_lives() {
     let upstream = Upstream::start();
     let proxy = Proxy::with(&upstream, |config| {
         opens_after(1)(config);
-        config.retry.max = 0;
+        config.retry.max_retries = 0;
     });
     for code in [503, 429, 502, 504, 500] {
         upstream.script(vec![status(code, &[], loading)]);
@@ -126,7 +126,7 @@ fn one_answer_forgets_the_failures_before_it() {
     let upstream = Upstream::start();
     let proxy = Proxy::with(&upstream, |config| {
         opens_after(3)(config);
-        config.retry.max = 0;
+        config.retry.max_retries = 0;
     });
     for _ in 0..4 {
         for _ in 0..2 {
@@ -148,7 +148,7 @@ fn few_wait_and_the_others_are_told_at_once() {
         sleeping.send(duration).expect("the test listens");
         told.recv_timeout(HANG).is_ok()
     };
-    let pacing = Pacing { sleep: Box::new(sleep), jitter: Box::new(|| 0.0) };
+    let pacing = RetryEnv { sleep: Box::new(sleep), jitter: Box::new(|| 0.0) };
     let change = |config: &mut Config| {
         opens_after(1)(config);
         config.workers = 8;
@@ -177,7 +177,7 @@ fn an_upload_that_cannot_be_repeated_is_turned_away_too() {
     let upstream = Restarting::down();
     let proxy = Proxy::at(&upstream.base_url(), |config| {
         opens_after(1)(config);
-        config.retry.max = 0;
+        config.retry.max_retries = 0;
     });
     let large = chat_whole(&"x".repeat(1_500_000));
     for code in [502, 503] {
@@ -193,7 +193,7 @@ fn a_black_hole_holds_few_workers() {
     let proxy = Proxy::with(&upstream, |config| {
         opens_after(2)(config);
         config.workers = 4;
-        config.retry.max = 0;
+        config.retry.max_retries = 0;
         config.request_timeout = Duration::from_millis(100);
     });
     for _ in 0..2 {

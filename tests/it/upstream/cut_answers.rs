@@ -27,8 +27,8 @@ fn cut(bytes: &[u8], path: &str, body: &str, look: impl Fn(usize, &Answer)) {
     let upstream = Upstream::start();
     let proxy = Proxy::with(&upstream, |config: &mut Config| {
         config.workers = 2;
-        config.retry.max = 0;
-        config.circuit.threshold = u32::MAX;
+        config.retry.max_retries = 0;
+        config.breaker.failure_threshold = u32::MAX;
     });
     let mut client = proxy.client();
     for at in 0..=bytes.len() {

@@ -12,7 +12,7 @@ use crate::support::raw::{Client, chat, chat_whole};
 use crate::support::restarting::Restarting;
 use crate::support::upstream::{self, Step, Upstream, answer, delta, frame, stream_head};
 use crossbeam_channel::bounded;
-use ollama_openai_proxy::upstream::Pacing;
+use ollama_openai_proxy::upstream::RetryEnv;
 use ollama_openai_proxy::upstream::breaker;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -24,9 +24,9 @@ const TIMEOUT: Duration = Duration::from_millis(500);
 fn patient(upstream: &Upstream) -> Proxy {
     Proxy::with(upstream, |config| {
         config.workers = 2;
-        config.retry.max = 0;
+        config.retry.max_retries = 0;
         config.request_timeout = TIMEOUT;
-        config.circuit.threshold = u32::MAX;
+        config.breaker.failure_threshold = u32::MAX;
     })
 }
 
@@ -193,8 +193,8 @@ fn a_refused_connection_costs_no_worker() {
     let upstream = Restarting::down();
     let proxy = Proxy::at(&upstream.base_url(), |config| {
         config.workers = 2;
-        config.retry.max = 0;
-        config.circuit.threshold = u32::MAX;
+        config.retry.max_retries = 0;
+        config.breaker.failure_threshold = u32::MAX;
     });
     for _ in 0..6 {
         let answer = proxy.client().post("/api/chat", chat("Hi")).answer();
@@ -217,7 +217,7 @@ fn an_upstream_that_does_not_speak_tls_is_told() {
             }
         }
     });
-    let proxy = Proxy::at(&base, |config| config.retry.max = 0);
+    let proxy = Proxy::at(&base, |config| config.retry.max_retries = 0);
     for told in ["TLS: ", "it closed the connection without an answer"].repeat(2) {
         let answer = proxy.client().post("/api/chat", chat("Hi")).answer();
         assert_eq!(answer.status(), 502);
@@ -304,14 +304,14 @@ fn a_lone_request_waits_for_an_upstream_that_restarts_also_while_others_are_turn
             }
             true
         };
-        let pacing = Pacing { sleep: Box::new(sleep), jitter: Box::new(|| 0.0) };
+        let pacing = RetryEnv { sleep: Box::new(sleep), jitter: Box::new(|| 0.0) };
         let change = |config: &mut ollama_openai_proxy::config::Config| {
-            config.circuit = breaker::Settings {
-                threshold,
-                spread: Duration::ZERO,
-                pause: Duration::from_secs(3600),
-                longest_pause: Duration::from_secs(3600),
-                short_pause: Duration::ZERO,
+            config.breaker = breaker::Settings {
+                failure_threshold: threshold,
+                min_failure_span: Duration::ZERO,
+                cooldown: Duration::from_secs(3600),
+                max_cooldown: Duration::from_secs(3600),
+                retry_cooldown: Duration::ZERO,
                 ..breaker::Settings::default()
             };
         };
@@ -325,7 +325,7 @@ fn a_lone_request_waits_for_an_upstream_that_restarts_also_while_others_are_turn
 #[test]
 fn an_upstream_that_comes_and_goes_under_load_loses_no_worker() {
     let upstream = Restarting::down();
-    let pacing = Pacing { sleep: Box::new(|_| true), jitter: Box::new(|| 0.0) };
+    let pacing = RetryEnv { sleep: Box::new(|_| true), jitter: Box::new(|| 0.0) };
     let change = |config: &mut ollama_openai_proxy::config::Config| config.workers = 4;
     let (server, _stop) = proxy::start(&upstream.base_url(), change, pacing);
     let addr = server.local_addr();

@@ -199,7 +199,7 @@ fn an_upstream_that_takes_nothing_is_not_waited_for_for_ever() {
     let base = format!("http://{}/v1", listener.local_addr().expect("bound"));
     let proxy = Proxy::at(&base, |config| {
         config.request_timeout = Duration::from_secs(1);
-        config.retry.max = 0;
+        config.retry.max_retries = 0;
     });
     let large = image(6_000_000);
     let answer =

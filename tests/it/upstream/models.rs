@@ -19,8 +19,8 @@ const PROPS: &str = r#"{"default_generation_settings":{"n_ctx":1234},"model_ftyp
 fn forgetful(upstream: &Upstream, family: Option<&str>) -> Proxy {
     Proxy::with(upstream, |config| {
         config.models_ttl = std::time::Duration::ZERO;
-        config.retry.max = 0;
-        config.profile = family.map(|name| profiles::by_name(name).expect("a known family"));
+        config.retry.max_retries = 0;
+        config.profile = family.map(|name| profiles::find_by_name(name).expect("a known family"));
     })
 }
 

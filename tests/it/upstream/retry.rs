@@ -7,7 +7,7 @@ use crate::support::raw::{Answer, chat, chat_whole};
 use crate::support::reserved::Reserved;
 use crate::support::upstream::{self, Step, Upstream, answer, delta, status, stream_head};
 use crossbeam_channel::bounded;
-use ollama_openai_proxy::upstream::Pacing;
+use ollama_openai_proxy::upstream::RetryEnv;
 use std::time::Duration;
 
 struct Outcome {
@@ -181,7 +181,7 @@ fn a_refused_connection_is_tried_again_and_then_told() {
 
 #[test]
 fn an_unknown_host_is_told() {
-    let proxy = Proxy::at("http://no-such-host.invalid/v1", |config| config.retry.max = 0);
+    let proxy = Proxy::at("http://no-such-host.invalid/v1", |config| config.retry.max_retries = 0);
     let answer = proxy.client().post("/api/chat", chat("Hi")).answer();
     assert_eq!(answer.status(), 502);
     let told = "cannot reach the upstream: its name was not found: ";
@@ -196,7 +196,7 @@ fn a_head_that_does_not_come_in_time_is_a_timeout() {
     upstream.script(vec![Step::Wait(never)]).script(vec![Step::Wait(never_too)]);
     let proxy = Proxy::with(&upstream, |config| {
         config.request_timeout = Duration::from_millis(100);
-        config.retry.max = 1;
+        config.retry.max_retries = 1;
     });
     let answer = proxy.client().post("/api/chat", chat("Hi")).answer();
     assert_eq!(
@@ -238,9 +238,9 @@ fn the_numbers_are_configurable() {
         upstream.script(vec![status(500, &[], ERROR)]);
     }
     let proxy = Proxy::with(&upstream, |config| {
-        config.retry.max = 4;
-        config.retry.initial = Duration::from_millis(100);
-        config.retry.cap = Duration::from_millis(300);
+        config.retry.max_retries = 4;
+        config.retry.initial_delay = Duration::from_millis(100);
+        config.retry.max_delay = Duration::from_millis(300);
     });
     assert_eq!(proxy.client().post("/api/chat", chat("Hi")).answer().status(), 500);
     let sleeps: Vec<_> = proxy.sleeps.try_iter().collect();
@@ -251,7 +251,7 @@ fn the_numbers_are_configurable() {
 fn a_sleep_that_is_ended_by_the_stop_sign_ends_the_request() {
     let upstream = Upstream::start();
     upstream.script(vec![status(500, &[], ERROR)]);
-    let pacing = Pacing { sleep: Box::new(|_| false), jitter: Box::new(|| 0.0) };
+    let pacing = RetryEnv { sleep: Box::new(|_| false), jitter: Box::new(|| 0.0) };
     let (server, _stop) = proxy::start(&upstream.base_url(), |_| {}, pacing);
     let mut client = crate::support::raw::Client::connect(server.local_addr());
     let answer = client.post("/api/chat", chat("Hi")).answer();
@@ -281,7 +281,7 @@ fn a_model_that_is_loading_is_waited_for() {
     }
     upstream.script(vec![answer("ok")]);
     // Fewer retries than the model takes.
-    let proxy = Proxy::with(&upstream, |config| config.retry.max = 1);
+    let proxy = Proxy::with(&upstream, |config| config.retry.max_retries = 1);
     let lines = proxy.client().post(CHAT, chat("Hi")).answer().lines();
     assert_eq!(lines[0]["message"]["content"], "ok");
     assert_eq!(proxy.sleeps.try_iter().collect::<Vec<_>>(), [Duration::from_secs(1); 3]);

@@ -39,20 +39,20 @@ pub struct Decoder {
     /// What was pushed and is still needed, after a consumed part that awaits dropping.
     buffer: Vec<u8>,
     /// Where the first line begins that was not consumed yet.
-    start: usize,
+    line_start: usize,
     /// No line end stands between `start` and here.
-    searched: usize,
+    scanned_to: usize,
     /// The last line ended with CR: an LF at `start` belongs to it.
     after_cr: bool,
     /// Nothing was consumed yet: a byte-order mark may stand at `start`.
     at_beginning: bool,
     /// No more bytes will come.
-    finished: bool,
+    is_finished: bool,
     /// The data of the event that is being gathered.
-    data: Data,
+    data: DataLocation,
     /// Whether that event is of type `error`.
     is_error: bool,
-    /// The text behind [`Data::Joined`].
+    /// The text behind [`DataLocation::Joined`].
     joined: Vec<u8>,
     /// The longest line and the longest event.
     limit: usize,
@@ -60,7 +60,7 @@ pub struct Decoder {
 
 /// Where the data of an event is.
 #[derive(Debug, Default)]
-enum Data {
+enum DataLocation {
     #[default]
     None,
     /// One line, in the buffer.
@@ -70,15 +70,15 @@ enum Data {
 }
 
 /// What one line asks for. Numbers are the length of the value, which is the end of the line.
-enum Line {
+enum LineKind {
     Blank,
     Data(usize),
     /// An event in itself.
-    Alone {
+    Standalone {
         value: usize,
         is_error: bool,
     },
-    Type {
+    EventType {
         is_error: bool,
     },
     Ignored,
@@ -102,12 +102,12 @@ impl Decoder {
     pub fn with_limit(limit: usize) -> Self {
         Self {
             buffer: Vec::new(),
-            start: 0,
-            searched: 0,
+            line_start: 0,
+            scanned_to: 0,
             after_cr: false,
             at_beginning: true,
-            finished: false,
-            data: Data::None,
+            is_finished: false,
+            data: DataLocation::None,
             is_error: false,
             joined: Vec::new(),
             limit,
@@ -124,7 +124,7 @@ impl Decoder {
     /// Says that the body has ended: what has no line end or no blank line behind it now counts as
     /// whole. Nothing may be pushed afterwards.
     pub fn finish(&mut self) {
-        self.finished = true;
+        self.is_finished = true;
     }
 
     /// The next event, or `None` when more bytes are needed, or when all is done after
@@ -135,11 +135,11 @@ impl Decoder {
     /// [`Error::UpstreamProtocol`] when a line or an event is above the limit. The decoder stays at
     /// that place: every later call fails too.
     pub fn next_event(&mut self) -> Result<Option<Event<'_>>> {
-        let Some((place, is_error)) = self.advance()? else { return Ok(None) };
+        let Some((place, is_error)) = self.read_event()? else { return Ok(None) };
         let data = match place {
-            Data::None => return Ok(None),
-            Data::Line(line) => &self.buffer[line],
-            Data::Joined => self.joined.as_slice(),
+            DataLocation::None => return Ok(None),
+            DataLocation::Line(line) => &self.buffer[line],
+            DataLocation::Joined => self.joined.as_slice(),
         };
         Ok(Some(if is_error { Event::Error(data) } else { Event::Data(data) }))
     }
@@ -148,34 +148,34 @@ impl Decoder {
     /// event without its blank line, or bytes that [`Decoder::next_event`] was not asked for yet.
     #[must_use]
     pub fn has_pending(&self) -> bool {
-        self.start < self.buffer.len() || !matches!(self.data, Data::None)
+        self.line_start < self.buffer.len() || !matches!(self.data, DataLocation::None)
     }
 
     /// How many bytes are kept, for tests of the bound.
     #[doc(hidden)]
     #[must_use]
-    pub fn held(&self) -> usize {
+    pub fn buffered_len(&self) -> usize {
         self.buffer.len() + self.joined.len()
     }
 
     /// Reads lines until one of them completes an event: where its data is, and whether it is an
     /// error.
-    fn advance(&mut self) -> Result<Option<(Data, bool)>> {
+    fn read_event(&mut self) -> Result<Option<(DataLocation, bool)>> {
         while let Some(line) = self.next_line()? {
-            match Line::read(&self.buffer[line.clone()]) {
-                Line::Data(value) => self.add(line.end - value..line.end)?,
-                Line::Type { is_error } => self.is_error = is_error,
-                Line::Ignored => {}
-                Line::Alone { value, is_error } => {
+            match LineKind::parse(&self.buffer[line.clone()]) {
+                LineKind::Data(value) => self.add_data(line.end - value..line.end)?,
+                LineKind::EventType { is_error } => self.is_error = is_error,
+                LineKind::Ignored => {}
+                LineKind::Standalone { value, is_error } => {
                     if let Some(earlier) = self.dispatch() {
                         // The line is read again by the next call.
                         return Ok(Some(earlier));
                     }
                     let is_error = mem::take(&mut self.is_error) || is_error;
                     self.consume(line.end);
-                    return Ok(Some((Data::Line(line.end - value..line.end), is_error)));
+                    return Ok(Some((DataLocation::Line(line.end - value..line.end), is_error)));
                 }
-                Line::Blank => {
+                LineKind::Blank => {
                     self.consume(line.end);
                     let event = self.dispatch();
                     self.is_error = false;
@@ -187,32 +187,32 @@ impl Decoder {
             }
             self.consume(line.end);
         }
-        Ok(if self.finished { self.dispatch() } else { None })
+        Ok(if self.is_finished { self.dispatch() } else { None })
     }
 
     /// The next whole line, without its end and not yet consumed.
     fn next_line(&mut self) -> Result<Option<Range<usize>>> {
-        if !self.skip_marks() {
+        if !self.skip_line_prefix() {
             return Ok(None);
         }
-        let end = line_end(&self.buffer[self.searched..]).map(|at| self.searched + at);
-        self.searched = end.unwrap_or(self.buffer.len());
-        let line = self.start..self.searched;
+        let end = find_line_end(&self.buffer[self.scanned_to..]).map(|at| self.scanned_to + at);
+        self.scanned_to = end.unwrap_or(self.buffer.len());
+        let line = self.line_start..self.scanned_to;
         if line.len() > self.limit {
-            return Err(self.too_large());
+            return Err(self.too_large_error());
         }
-        let is_last = self.finished && !line.is_empty();
+        let is_last = self.is_finished && !line.is_empty();
         Ok((end.is_some() || is_last).then_some(line))
     }
 
     /// Steps over what stands before a line and is no part of it. False when more bytes must come
     /// before that can be told.
-    fn skip_marks(&mut self) -> bool {
-        let rest = &self.buffer[self.start..];
+    fn skip_line_prefix(&mut self) -> bool {
+        let rest = &self.buffer[self.line_start..];
         let mut skipped = 0;
         if self.at_beginning {
             if rest.len() < BYTE_ORDER_MARK.len() && BYTE_ORDER_MARK.starts_with(rest) {
-                if !self.finished {
+                if !self.is_finished {
                     return false;
                 }
             } else if rest.starts_with(BYTE_ORDER_MARK) {
@@ -223,30 +223,30 @@ impl Decoder {
             skipped = usize::from(rest[0] == b'\n');
             self.after_cr = false;
         }
-        self.start += skipped;
-        self.searched = self.searched.max(self.start);
+        self.line_start += skipped;
+        self.scanned_to = self.scanned_to.max(self.line_start);
         true
     }
 
     /// Moves on to what follows the line that ends at `end`.
     fn consume(&mut self, end: usize) {
         self.after_cr = self.buffer.get(end) == Some(&b'\r');
-        self.start = self.buffer.len().min(end + 1);
-        self.searched = self.start;
+        self.line_start = self.buffer.len().min(end + 1);
+        self.scanned_to = self.line_start;
     }
 
     /// Adds a data line to the event.
-    fn add(&mut self, value: Range<usize>) -> Result<()> {
+    fn add_data(&mut self, value: Range<usize>) -> Result<()> {
         let before = match &self.data {
-            Data::None => {
-                self.data = Data::Line(value);
+            DataLocation::None => {
+                self.data = DataLocation::Line(value);
                 return Ok(());
             }
-            Data::Line(first) => first.len(),
-            Data::Joined => self.joined.len(),
+            DataLocation::Line(first) => first.len(),
+            DataLocation::Joined => self.joined.len(),
         };
         if before + 1 + value.len() > self.limit {
-            return Err(self.too_large());
+            return Err(self.too_large_error());
         }
         self.move_to_joined();
         self.joined.push(b'\n');
@@ -255,19 +255,19 @@ impl Decoder {
     }
 
     /// Ends the event; `None` when it had no data.
-    fn dispatch(&mut self) -> Option<(Data, bool)> {
+    fn dispatch(&mut self) -> Option<(DataLocation, bool)> {
         match mem::take(&mut self.data) {
-            Data::None => None,
+            DataLocation::None => None,
             data => Some((data, mem::take(&mut self.is_error))),
         }
     }
 
     /// Copies data that still lies in the buffer, so that the buffer need not keep it.
     fn move_to_joined(&mut self) {
-        if let Data::Line(line) = &self.data {
+        if let DataLocation::Line(line) = &self.data {
             self.joined.clear();
             self.joined.extend_from_slice(&self.buffer[line.clone()]);
-            self.data = Data::Joined;
+            self.data = DataLocation::Joined;
         }
     }
 
@@ -275,41 +275,41 @@ impl Decoder {
     fn drop_consumed(&mut self) {
         let keep_from = match &self.data {
             // Only its line end, of two bytes at most, was consumed since.
-            Data::Line(line) if self.start <= line.end + 2 => line.start,
+            DataLocation::Line(line) if self.line_start <= line.end + 2 => line.start,
             // Other lines follow the data; they may be many before the blank one comes.
             _ => {
                 self.move_to_joined();
-                self.start
+                self.line_start
             }
         };
         if keep_from < self.buffer.len() - keep_from {
             return;
         }
         self.buffer.drain(..keep_from);
-        self.start -= keep_from;
-        self.searched -= keep_from;
-        if let Data::Line(line) = &mut self.data {
+        self.line_start -= keep_from;
+        self.scanned_to -= keep_from;
+        if let DataLocation::Line(line) = &mut self.data {
             *line = line.start - keep_from..line.end - keep_from;
         }
     }
 
-    fn too_large(&self) -> Error {
-        Error::protocol(format!("an event of more than {} bytes", self.limit))
+    fn too_large_error(&self) -> Error {
+        Error::upstream_protocol(format!("an event of more than {} bytes", self.limit))
     }
 }
 
-impl Line {
-    fn read(line: &[u8]) -> Self {
+impl LineKind {
+    fn parse(line: &[u8]) -> Self {
         if line.is_empty() {
             Self::Blank
-        } else if let Some(value) = value_of(b"data", line) {
+        } else if let Some(value) = field_value(b"data", line) {
             Self::Data(value.len())
         } else if line[0] == b'{' {
-            Self::Alone { value: line.len(), is_error: false }
-        } else if let Some(value) = value_of(b"error", line) {
-            Self::Alone { value: value.len(), is_error: true }
-        } else if let Some(value) = value_of(b"event", line) {
-            Self::Type { is_error: value.trim_ascii() == b"error" }
+            Self::Standalone { value: line.len(), is_error: false }
+        } else if let Some(value) = field_value(b"error", line) {
+            Self::Standalone { value: value.len(), is_error: true }
+        } else if let Some(value) = field_value(b"event", line) {
+            Self::EventType { is_error: value.trim_ascii() == b"error" }
         } else {
             Self::Ignored
         }
@@ -317,7 +317,7 @@ impl Line {
 }
 
 /// The value of the field `name`, without the one blank that may follow the colon.
-fn value_of<'a>(name: &[u8], line: &'a [u8]) -> Option<&'a [u8]> {
+fn field_value<'a>(name: &[u8], line: &'a [u8]) -> Option<&'a [u8]> {
     match line.strip_prefix(name)? {
         [] => Some(&[]),
         [b':', b' ', value @ ..] | [b':', value @ ..] => Some(value),
@@ -326,6 +326,6 @@ fn value_of<'a>(name: &[u8], line: &'a [u8]) -> Option<&'a [u8]> {
 }
 
 /// The place of the first CR or LF.
-fn line_end(bytes: &[u8]) -> Option<usize> {
+fn find_line_end(bytes: &[u8]) -> Option<usize> {
     memchr::memchr2(b'\n', b'\r', bytes)
 }

@@ -313,9 +313,9 @@ fn bytes_are_searched_once() {
     assert_eq!(drain(&mut decoder), [data("a")]);
     for length in 1..1000 {
         assert_eq!(drain(&mut decoder), []);
-        assert_eq!(decoder.searched, decoder.buffer.len());
+        assert_eq!(decoder.scanned_to, decoder.buffer.len());
         decoder.push(&[b'x'; 1024]);
-        assert_eq!(decoder.searched + 1024, decoder.buffer.len(), "after {length} pieces");
+        assert_eq!(decoder.scanned_to + 1024, decoder.buffer.len(), "after {length} pieces");
     }
     decoder.push(b"\n\n");
     assert_eq!(drain(&mut decoder), [data(&"x".repeat(999 * 1024))]);
@@ -358,10 +358,10 @@ fn what_is_buffered_shows() {
 fn line_ends_are_found_at_every_place() {
     for length in 0..100 {
         let mut bytes = vec![b'x'; length];
-        assert_eq!(line_end(&bytes), None);
+        assert_eq!(find_line_end(&bytes), None);
         for at in (0..length).rev() {
             bytes[at] = if at % 2 == 0 { b'\n' } else { b'\r' };
-            assert_eq!(line_end(&bytes), Some(at));
+            assert_eq!(find_line_end(&bytes), Some(at));
         }
     }
 }

@@ -11,16 +11,16 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use super::refusal::{self, Named};
+use super::refusal::{self, RejectedField};
 use crate::api::openai::request::ResponseFormat;
-use crate::backends::errors::Details;
+use crate::backends::errors::ErrorDetails;
 
 /// One change to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Repair {
     /// A parameter is left out; `stop` is then watched for in the answer, and `logprobs` takes its
     /// alternatives along.
-    LeaveOut(&'static str),
+    Omit(&'static str),
     /// The limit of tokens goes by its other name.
     Rename {
         /// The refused name.
@@ -29,32 +29,32 @@ pub enum Repair {
         to: &'static str,
     },
     /// `reasoning_effort` gets the nearest value that is allowed.
-    Effort {
+    SetEffort {
         /// The refused value.
         from: String,
         /// The nearest one.
         to: String,
     },
     /// The model reasons or calls tools, not both: it does not reason while there are tools.
-    NoEffortWithTools,
+    DisableEffortWithTools,
     /// Instructions come from the `developer` and not from the `system`.
-    DeveloperRole,
+    UseDeveloperRole,
     /// Instructions stand at the beginning of the first user's message.
-    FoldSystem,
+    FoldSystemIntoUser,
     /// A schema is no longer said to be strict.
-    NotStrict,
+    DropStrict,
     /// Any JSON object is asked for by a schema.
-    ObjectAsSchema,
+    ObjectToSchema,
     /// A schema is told in words, and any JSON object asked for.
-    SchemaAsWords,
+    SchemaToPrompt,
     /// The word "JSON" stands in a message, as some servers insist.
-    JsonWord,
+    MentionJson,
 }
 
 impl Repair {
     /// Whether it takes another one back.
     #[must_use]
-    pub fn undoes(&self, other: &Self) -> bool {
+    pub fn is_inverse_of(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Rename { from, to }, Self::Rename { from: back, to: forth }) => {
                 from == forth && to == back
@@ -65,7 +65,7 @@ impl Repair {
 }
 
 /// Parameters that may be left out: without them the model's own default holds.
-const OPTIONAL: &[&str] = &[
+const OPTIONAL_PARAMETERS: &[&str] = &[
     "temperature",
     "top_p",
     "top_k",
@@ -95,15 +95,15 @@ const OPTIONAL: &[&str] = &[
 ];
 
 /// The two names of the limit.
-const LIMITS: [&str; 2] = ["max_tokens", "max_completion_tokens"];
+const TOKEN_LIMIT_FIELDS: [&str; 2] = ["max_tokens", "max_completion_tokens"];
 
 /// Efforts from the least to the most.
-const EFFORTS: &[&str] = &["none", "minimal", "low", "medium", "high", "xhigh", "max"];
+const EFFORT_LEVELS: &[&str] = &["none", "minimal", "low", "medium", "high", "xhigh", "max"];
 
-pub(super) const EFFORT: &str = "reasoning_effort";
+pub(super) const EFFORT_FIELD: &str = "reasoning_effort";
 
 /// A request that can be repaired.
-pub trait Adaptable {
+pub trait Repairable {
     /// The upstream's id of the model.
     fn model(&self) -> &str;
 
@@ -112,8 +112,8 @@ pub trait Adaptable {
         None
     }
 
-    /// Whether a member outside of [`Adaptable::sampling`] is sent.
-    fn has(&self, member: &str) -> bool;
+    /// Whether a member outside of [`Repairable::sampling`] is sent.
+    fn has_fixed_field(&self, member: &str) -> bool;
 
     /// Whether somebody in the conversation has this role; nobody where there is no conversation.
     fn has_role(&self, _role: &str) -> bool {
@@ -121,7 +121,7 @@ pub trait Adaptable {
     }
 
     /// The wanted form of the answer, where it can be changed.
-    fn format(&self) -> Option<&ResponseFormat<'_>> {
+    fn response_format(&self) -> Option<&ResponseFormat<'_>> {
         None
     }
 
@@ -129,29 +129,30 @@ pub trait Adaptable {
     fn apply(&mut self, repair: &Repair) -> bool;
 
     /// Whether a member is sent.
-    fn sends(&self, member: &str) -> bool {
-        self.sampling().is_some_and(|sampling| sampling.contains_key(member)) || self.has(member)
+    fn has_field(&self, member: &str) -> bool {
+        self.sampling().is_some_and(|sampling| sampling.contains_key(member))
+            || self.has_fixed_field(member)
     }
 }
 
 /// What may be done about a refusal; nothing where only a person can.
 #[must_use]
-pub fn repairs(details: &Details, request: &impl Adaptable) -> Vec<Repair> {
+pub fn plan_repairs(details: &ErrorDetails, request: &impl Repairable) -> Vec<Repair> {
     let text = details.message.to_ascii_lowercase();
-    if let Some(repair) = by_sentence(&text, request) {
+    if let Some(repair) = match_known_sentence(&text, request) {
         return vec![repair];
     }
-    let blames_format = details.param.as_deref().is_some_and(is_format);
-    if request.format().is_some() && (blames_format || is_format(&text)) {
-        return of_format(&text, request).into_iter().collect();
+    let blames_format = details.param.as_deref().is_some_and(mentions_response_format);
+    if request.response_format().is_some() && (blames_format || mentions_response_format(&text)) {
+        return plan_format_repair(&text, request).into_iter().collect();
     }
     let mut out = Vec::new();
-    for named in refusal::named(details) {
+    for named in refusal::find_rejected_fields(details) {
         let root = named.path.split(['.', '[']).next().unwrap_or_default();
         if named.path.ends_with(".role") {
-            out.extend(of_role(request));
-        } else if request.sends(root) {
-            match of_member(root, &named, request) {
+            out.extend(plan_role_repair(request));
+        } else if request.has_field(root) {
+            match plan_field_repair(root, &named, request) {
                 Some(repair) => out.push(repair),
                 // One member that must stay is enough to be refused again.
                 None => return Vec::new(),
@@ -162,69 +163,76 @@ pub fn repairs(details: &Details, request: &impl Adaptable) -> Vec<Repair> {
 }
 
 /// Refusals that are known by a whole sentence.
-fn by_sentence(text: &str, request: &impl Adaptable) -> Option<Repair> {
+fn match_known_sentence(text: &str, request: &impl Repairable) -> Option<Repair> {
     let says = |words: &str| text.contains(words);
-    if says("function tools with reasoning_effort are not supported") && request.has("tools") {
-        return Some(Repair::NoEffortWithTools);
+    if says("function tools with reasoning_effort are not supported")
+        && request.has_fixed_field("tools")
+    {
+        return Some(Repair::DisableEffortWithTools);
     }
     if says("system role not supported") || says("system role is not supported") {
-        return Some(Repair::FoldSystem).filter(|_| request.has_role("system"));
+        return Some(Repair::FoldSystemIntoUser).filter(|_| request.has_role("system"));
     }
-    let word = says("must contain the word 'json'") && request.format().is_some();
-    word.then_some(Repair::JsonWord)
+    let word = says("must contain the word 'json'") && request.response_format().is_some();
+    word.then_some(Repair::MentionJson)
 }
 
-fn is_format(text: &str) -> bool {
+fn mentions_response_format(text: &str) -> bool {
     ["response_format", "json_schema", "json_object"].iter().any(|word| text.contains(word))
 }
 
 /// The next step down, as long as the answer is sure to be JSON.
-fn of_format(text: &str, request: &impl Adaptable) -> Option<Repair> {
+fn plan_format_repair(text: &str, request: &impl Repairable) -> Option<Repair> {
     if text.contains("mutually exclusive") {
         return None;
     }
-    match request.format()? {
+    match request.response_format()? {
         ResponseFormat::JsonSchema { json_schema } if json_schema.strict.is_some() => {
-            Some(Repair::NotStrict)
+            Some(Repair::DropStrict)
         }
         // The schema itself is wrong, which its writer must learn.
         ResponseFormat::JsonSchema { .. } if text.contains("invalid schema") => None,
-        ResponseFormat::JsonSchema { .. } => Some(Repair::SchemaAsWords),
+        ResponseFormat::JsonSchema { .. } => Some(Repair::SchemaToPrompt),
         ResponseFormat::JsonObject => {
-            text.contains("json_schema").then_some(Repair::ObjectAsSchema)
+            text.contains("json_schema").then_some(Repair::ObjectToSchema)
         }
         // TGI's own form, sent to nobody else.
         ResponseFormat::Json { .. } => None,
     }
 }
 
-fn of_role(request: &impl Adaptable) -> Option<Repair> {
+fn plan_role_repair(request: &impl Repairable) -> Option<Repair> {
     if request.has_role("system") {
-        Some(Repair::DeveloperRole)
+        Some(Repair::UseDeveloperRole)
     } else {
-        request.has_role("developer").then_some(Repair::FoldSystem)
+        request.has_role("developer").then_some(Repair::FoldSystemIntoUser)
     }
 }
 
-fn of_member(member: &str, named: &Named, request: &impl Adaptable) -> Option<Repair> {
-    if let Some(at) = LIMITS.iter().position(|limit| *limit == member) {
-        let (from, to) = (LIMITS[at], LIMITS[1 - at]);
-        let other = named.instead.as_deref().is_none_or(|name| name == to);
+fn plan_field_repair(
+    member: &str,
+    named: &RejectedField,
+    request: &impl Repairable,
+) -> Option<Repair> {
+    if let Some(at) = TOKEN_LIMIT_FIELDS.iter().position(|limit| *limit == member) {
+        let (from, to) = (TOKEN_LIMIT_FIELDS[at], TOKEN_LIMIT_FIELDS[1 - at]);
+        let other = named.replacement.as_deref().is_none_or(|name| name == to);
         return other.then_some(Repair::Rename { from, to });
     }
-    if member == EFFORT
-        && let Some(from) = request.sampling().and_then(|sampling| sampling.get(EFFORT)?.as_str())
-        && let Some(to) = nearest(from, &named.allowed)
+    if member == EFFORT_FIELD
+        && let Some(from) =
+            request.sampling().and_then(|sampling| sampling.get(EFFORT_FIELD)?.as_str())
+        && let Some(to) = find_nearest_effort(from, &named.allowed_values)
     {
-        return Some(Repair::Effort { from: from.to_owned(), to });
+        return Some(Repair::SetEffort { from: from.to_owned(), to });
     }
-    let member = OPTIONAL.iter().find(|known| **known == member)?;
-    Some(Repair::LeaveOut(if *member == "top_logprobs" { "logprobs" } else { member }))
+    let member = OPTIONAL_PARAMETERS.iter().find(|known| **known == member)?;
+    Some(Repair::Omit(if *member == "top_logprobs" { "logprobs" } else { member }))
 }
 
 /// The allowed effort that is nearest to the refused one; where two are as near, the smaller.
-fn nearest(refused: &str, allowed: &[String]) -> Option<String> {
-    let place = |word: &str| EFFORTS.iter().position(|known| *known == word);
+fn find_nearest_effort(refused: &str, allowed: &[String]) -> Option<String> {
+    let place = |word: &str| EFFORT_LEVELS.iter().position(|known| *known == word);
     let wanted = place(refused)?;
     let known = allowed.iter().filter(|word| *word != refused);
     let ranked = known.filter_map(|word| Some((place(word)?.abs_diff(wanted), place(word)?, word)));
@@ -241,16 +249,20 @@ fn nearest(refused: &str, allowed: &[String]) -> Option<String> {
 impl fmt::Display for Repair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::LeaveOut(member) => write!(f, "{member} is left out"),
+            Self::Omit(member) => write!(f, "{member} is left out"),
             Self::Rename { from, to } => write!(f, "{from} is sent as {to}"),
-            Self::Effort { from, to } => write!(f, "{EFFORT} {from} is sent as {to}"),
-            Self::NoEffortWithTools => write!(f, "{EFFORT} is none where there are tools"),
-            Self::DeveloperRole => f.write_str("the system speaks as developer"),
-            Self::FoldSystem => f.write_str("the system prompt goes to the first user's message"),
-            Self::NotStrict => f.write_str("response_format is not strict"),
-            Self::ObjectAsSchema => f.write_str("json_object is sent as a json_schema"),
-            Self::SchemaAsWords => f.write_str("a json_schema is told in words"),
-            Self::JsonWord => f.write_str("the word JSON is in a message"),
+            Self::SetEffort { from, to } => write!(f, "{EFFORT_FIELD} {from} is sent as {to}"),
+            Self::DisableEffortWithTools => {
+                write!(f, "{EFFORT_FIELD} is none where there are tools")
+            }
+            Self::UseDeveloperRole => f.write_str("the system speaks as developer"),
+            Self::FoldSystemIntoUser => {
+                f.write_str("the system prompt goes to the first user's message")
+            }
+            Self::DropStrict => f.write_str("response_format is not strict"),
+            Self::ObjectToSchema => f.write_str("json_object is sent as a json_schema"),
+            Self::SchemaToPrompt => f.write_str("a json_schema is told in words"),
+            Self::MentionJson => f.write_str("the word JSON is in a message"),
         }
     }
 }

@@ -22,23 +22,23 @@ fn with_request(change: &Value, check: impl FnOnce(&mut ChatRequest<'_>)) {
     }
     let body = body.to_string();
     let request: OllamaRequest<'_> = decode::parse(&body, "ChatRequest").expect("valid");
-    let openai = profiles::by_host("api.openai.com").expect("known");
+    let openai = profiles::find_by_host("api.openai.com").expect("known");
     check(&mut chat::to_openai(&request, "gpt-5.1", openai).expect("valid"));
 }
 
-fn details(message: &str, param: &str, code: &str) -> Details {
+fn details(message: &str, param: &str, code: &str) -> ErrorDetails {
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    Details {
+    ErrorDetails {
         message: message.to_owned(),
         param: some(param),
         code: some(code),
-        ..Details::default()
+        ..ErrorDetails::default()
     }
 }
 
 /// What is done about a refusal, each by its sentence; and then it is done.
-fn mended(request: &mut ChatRequest<'_>, refusal: &Details) -> Vec<String> {
-    let repairs = repairs(refusal, request);
+fn mended(request: &mut ChatRequest<'_>, refusal: &ErrorDetails) -> Vec<String> {
+    let repairs = plan_repairs(refusal, request);
     for repair in &repairs {
         assert!(request.apply(repair), "{repair} changes something");
         assert!(!request.apply(repair), "{repair} is made once");
@@ -72,7 +72,7 @@ fn optional_parameters_are_left_out() {
     );
     with_request(&json!({}), |request| {
         mended(request, &details("property 'logprobs' is unsupported", "", ""));
-        assert!(!request.sends("logprobs") && !request.sends("top_logprobs"));
+        assert!(!request.has_field("logprobs") && !request.has_field("top_logprobs"));
     });
 }
 
@@ -119,7 +119,7 @@ fn the_limit_goes_by_its_other_name() {
 fn an_effort_becomes_the_nearest_that_is_allowed() {
     let check = |sent: &str, allowed: &[&str], expected: Option<&str>| {
         let allowed: Vec<String> = allowed.iter().map(|word| (*word).to_owned()).collect();
-        assert_eq!(nearest(sent, &allowed).as_deref(), expected, "{sent} {allowed:?}");
+        assert_eq!(find_nearest_effort(sent, &allowed).as_deref(), expected, "{sent} {allowed:?}");
     };
     check("xhigh", &["low", "medium", "high"], Some("high"));
     check("minimal", &["low", "medium", "high"], Some("low"));
@@ -148,10 +148,10 @@ fn tools_and_reasoning_that_exclude_each_other_keep_the_tools() {
                 /v1/chat/completions. Please use /v1/responses or set reasoning_effort to 'none'.";
     with_request(&json!({}), |request| {
         mended(request, &details(text, "", ""));
-        assert_eq!((&request.sampling[EFFORT], request.tools.len()), (&"none".into(), 1));
+        assert_eq!((&request.sampling[EFFORT_FIELD], request.tools.len()), (&"none".into(), 1));
     });
     with_request(&json!({"tools": []}), |request| {
-        assert!(repairs(&details(text, "", ""), request).is_empty());
+        assert!(plan_repairs(&details(text, "", ""), request).is_empty());
     });
 }
 
@@ -170,7 +170,7 @@ fn instructions_find_a_role_that_is_taken() {
         assert_eq!(told(request), "developer:Be brief.|user:Hi");
         mended(request, &text("developer"));
         assert_eq!(told(request), "user:Be brief.\n\nHi");
-        assert!(repairs(&text("user"), request).is_empty());
+        assert!(plan_repairs(&text("user"), request).is_empty());
     });
     with_request(&json!({}), |request| {
         mended(request, &details("System role not supported", "", ""));
@@ -239,7 +239,7 @@ fn the_word_json_is_added_where_it_is_insisted_on() {
         request.messages.remove(0);
         let refusal = details(text, "messages", "");
         assert_eq!(mended(request, &refusal), ["the word JSON is in a message"]);
-        assert_eq!(request.messages[0].as_text(), format::JSON_WORD);
+        assert_eq!(request.messages[0].as_text(), format::JSON_INSTRUCTION);
     });
 }
 
@@ -265,9 +265,9 @@ fn other_requests_are_mended_in_their_parts() {
     let mut embedding =
         EmbeddingRequest { model: "e", input: vec!["a".into()], encoding_format: Some("float") };
     let refusal = details("Unknown parameter: 'encoding_format'.", "", "");
-    assert_eq!(repairs(&refusal, &embedding), [Repair::LeaveOut("encoding_format")]);
-    assert!(embedding.apply(&Repair::LeaveOut("encoding_format")));
+    assert_eq!(plan_repairs(&refusal, &embedding), [Repair::Omit("encoding_format")]);
+    assert!(embedding.apply(&Repair::Omit("encoding_format")));
     let sent = serde_json::to_string(&embedding).expect("JSON");
     assert_eq!(sent, r#"{"model":"e","input":["a"]}"#);
-    assert!(repairs(&details("Unknown parameter: 'input'.", "", ""), &embedding).is_empty());
+    assert!(plan_repairs(&details("Unknown parameter: 'input'.", "", ""), &embedding).is_empty());
 }
