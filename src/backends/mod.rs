@@ -11,3 +11,4 @@ pub mod errors;
 pub(crate) mod known_models;
 pub mod names;
 pub mod profiles;
+pub mod retry_after;

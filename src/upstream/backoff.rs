@@ -1,13 +1,11 @@
 //! How long to wait before an attempt is repeated.
 //!
-//! Three pure functions: [`RetryPolicy::next_delay`] turns what an error allows into a wait or a refusal,
-//! [`parse_retry_after`] reads the upstream's own wish from its headers (openai-wire.md 6.1), and
-//! [`find_retry_delay`] from a message.
+//! Pure: [`RetryPolicy::next_delay`] turns what an error allows into a wait or a refusal.
 //! Nothing here sleeps, asks the time or rolls dice: the clock and the jitter are passed in.
 //! Invariant: a delay of our own never exceeds [`RetryPolicy::max_delay`] nor falls under half of what
 //! it was before jitter, and no input makes the arithmetic overflow.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crate::error::Retry;
 
@@ -84,62 +82,6 @@ impl RetryPolicy {
     }
 }
 
-/// The delay that the upstream asks for: `retry-after-ms` in milliseconds, else `Retry-After` in
-/// seconds or as an HTTP date (openai-wire.md 6.1).
-///
-/// `None` when neither header holds something usable: a negative, infinite or unreadable number, or
-/// a date before `now`. However long, a delay is returned as it is; [`RetryPolicy::next_delay`] refuses
-/// those above [`MAX_SERVER_DELAY`].
-#[must_use]
-pub fn parse_retry_after(
-    retry_after: Option<&str>,
-    retry_after_ms: Option<&str>,
-    now: SystemTime,
-) -> Option<Duration> {
-    retry_after_ms
-        .and_then(|text| parse_duration(text, 1000.0))
-        .or_else(|| retry_after.and_then(|text| parse_duration(text, 1.0)))
-        .or_else(|| httpdate::parse_http_date(retry_after?.trim()).ok()?.duration_since(now).ok())
-}
-
-/// The delay that a message asks for, as OpenAI and Groq word it: `Please try again in 6m0s.`, and
-/// Gemini: `Please retry in 23.5s.`
-#[must_use]
-pub fn find_retry_delay(message: &str) -> Option<Duration> {
-    let message = message.to_ascii_lowercase();
-    let (_, wish) = ["try again in ", "retry in "].iter().find_map(|it| message.split_once(it))?;
-    let length = wish.find(|c: char| !(c.is_ascii_alphanumeric() || c == '.'));
-    parse_go_duration(wish[..length.unwrap_or(wish.len())].trim_end_matches('.'))
-}
-
-/// A duration as Go writes it: `350ms`, `1.2s`, `6m0s`, `1h2m3.5s`.
-fn parse_go_duration(text: &str) -> Option<Duration> {
-    let mut sum = Duration::ZERO;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let value = rest.find(|c: char| c.is_ascii_alphabetic())?;
-        let unit = &rest[value..];
-        let unit = &unit[..unit.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(unit.len())];
-        let per_second = match unit {
-            "ms" => 1000.0,
-            "s" => 1.0,
-            "m" => 1.0 / 60.0,
-            "h" => 1.0 / 3600.0,
-            _ => return None,
-        };
-        sum = sum.checked_add(parse_duration(&rest[..value], per_second)?)?;
-        rest = &rest[value + unit.len()..];
-    }
-    (!text.is_empty()).then_some(sum)
-}
-
-/// A number of units as a duration; a finite one that is too large becomes the largest duration.
-fn parse_duration(text: &str, units_per_second: f64) -> Option<Duration> {
-    let seconds = text.trim().parse::<f64>().ok()? / units_per_second;
-    let usable = seconds.is_finite() && seconds >= 0.0;
-    usable.then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
-}
-
 /// `wait` times a factor from a half (jitter 1) to one (jitter 0).
 fn apply_jitter(wait: Duration, jitter: f64) -> Duration {
     let jitter = if jitter.is_nan() { 0.0 } else { jitter.clamp(0.0, 1.0) };
@@ -162,13 +104,6 @@ mod tests {
         let got = POLICY.next_delay(retries_so_far, jitter, error);
         let case = format!("{retries_so_far} {jitter} {error:?}");
         assert_eq!(got, expected_ms.map(Duration::from_millis), "{case}");
-    }
-
-    /// The clock of these cases stands at Sun, 06 Nov 1994 08:49:37 GMT.
-    fn check_header(seconds: Option<&str>, millis: Option<&str>, expected_ms: Option<u64>) {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
-        let expected = expected_ms.map(Duration::from_millis);
-        assert_eq!(parse_retry_after(seconds, millis, now), expected, "{seconds:?} {millis:?}");
     }
 
     #[test]
@@ -257,34 +192,6 @@ mod tests {
     }
 
     #[test]
-    fn milliseconds_win_over_seconds_when_they_are_usable() {
-        check_header(Some("20"), Some("1500"), Some(1500));
-        check_header(None, Some("0.25e3"), Some(250));
-        check_header(Some("20"), Some("soon"), Some(20_000));
-        check_header(Some("20"), Some("-5"), Some(20_000));
-        check_header(Some("20"), Some("NaN"), Some(20_000));
-    }
-
-    #[test]
-    fn seconds_may_have_a_fraction_and_any_length() {
-        check_header(Some("1.5"), None, Some(1500));
-        check_header(Some(" 20 "), None, Some(20_000));
-        check_header(Some("0"), None, Some(0));
-        check_header(Some("3600"), None, Some(3_600_000));
-        let now = SystemTime::UNIX_EPOCH;
-        assert_eq!(parse_retry_after(Some("1e300"), None, now), Some(Duration::MAX));
-    }
-
-    #[test]
-    fn a_date_counts_from_now() {
-        check_header(Some("Sun, 06 Nov 1994 08:49:47 GMT"), None, Some(10_000));
-        check_header(Some("Sun, 06 Nov 1994 09:49:37 GMT"), None, Some(3_600_000));
-        check_header(Some("Sunday, 06-Nov-94 08:49:38 GMT"), None, Some(1000));
-        check_header(Some("Sun, 06 Nov 1994 08:49:37 GMT"), None, Some(0));
-        check_header(Some("Sun, 06 Nov 1994 08:49:36 GMT"), None, None);
-    }
-
-    #[test]
     fn a_server_that_loads_is_polled_each_second_for_five_minutes() {
         for polls in [0, 1, 9, 299] {
             check(polls, 0.9, Retry::Poll, Some(1000));
@@ -292,47 +199,5 @@ mod tests {
         check(300, 0.0, Retry::Poll, None);
         let off = RetryPolicy { max_retries: 0, ..POLICY };
         assert_eq!(off.next_delay(0, 0.0, Retry::Poll), None);
-    }
-
-    #[test]
-    fn a_message_may_ask_for_a_delay() {
-        let check = |message: &str, expected_ms: Option<u64>| {
-            assert_eq!(
-                find_retry_delay(message),
-                expected_ms.map(Duration::from_millis),
-                "{message}"
-            );
-        };
-        check("Rate limit reached. Please try again in 1.2s. Visit https://x.", Some(1200));
-        check("please try again in 350ms.", Some(350));
-        check("Please Try Again in 6m0s", Some(360_000));
-        check("Please try again in 1h2m3.5s, or pay", Some(3_723_500));
-        check("Please retry in 23.5s.", Some(23_500));
-        check("try again in 0s", Some(0));
-        for message in [
-            "Please try again in a moment",
-            "try again in s",
-            "try again in 5",
-            "try again in 5 s",
-            "try again in 1..2s",
-            "try again in 5d",
-            "try again in -5s",
-            "try again in ",
-            "try again in 5é",
-            "in 5s",
-            "",
-        ] {
-            check(message, None);
-        }
-    }
-
-    #[test]
-    fn headers_without_a_usable_delay_give_none() {
-        check_header(None, None, None);
-        for text in ["", " ", "-1", "-0.001", "NaN", "inf", "-inf", "infinity", "1e999", "soon"] {
-            check_header(Some(text), None, None);
-            check_header(None, Some(text), None);
-        }
-        check_header(None, Some("Sun, 06 Nov 1994 08:49:47 GMT"), None);
     }
 }

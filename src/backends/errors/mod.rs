@@ -13,10 +13,9 @@ mod tests;
 
 use std::time::Duration;
 
-use crate::backends::names;
+use crate::backends::{names, retry_after};
 use crate::error::{Error, Retry};
 use crate::observe::redact::Redactor;
-use crate::upstream::backoff;
 
 pub(crate) use extract::is_error_value;
 use extract::{BodyFormat, ExtractedError, extract, extract_member, is_error_body};
@@ -57,7 +56,7 @@ pub struct FieldError {
 /// What the headers of an error answer say about repeating the request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RetryHints {
-    /// The delay asked for, as [`crate::upstream::backoff::parse_retry_after`] reads it.
+    /// The delay asked for, as [`retry_after::parse_retry_after`] reads it.
     pub retry_after: Option<Duration>,
     /// The value of `x-should-retry`.
     pub should_retry: Option<bool>,
@@ -237,7 +236,7 @@ impl RetryHints {
     /// Without a delay in the headers, the one that the message asks for.
     fn or_from_message(self, message: &str) -> Self {
         Self {
-            retry_after: self.retry_after.or_else(|| backoff::find_retry_delay(message)),
+            retry_after: self.retry_after.or_else(|| retry_after::find_retry_delay(message)),
             ..self
         }
     }

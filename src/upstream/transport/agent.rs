@@ -20,13 +20,13 @@ use crate::backends::errors;
 use crate::backends::errors::{ErrorDetails, RequestSummary, RetryHints};
 use crate::backends::profiles;
 use crate::backends::profiles::Profile;
+use crate::backends::retry_after;
 use crate::config::Config;
 use crate::error::{Error, Result, TimeoutPhase};
 use crate::net::cancel;
 use crate::observe::body_log::BodyLogger;
 use crate::observe::redact::{Redactor, Secret};
 use crate::upstream::ConnectionPolicy;
-use crate::upstream::backoff;
 
 /// Idle connections older than this are not used again.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(60);
@@ -256,7 +256,8 @@ pub(in crate::upstream) fn error_from_head(
     redactor: &Redactor,
 ) -> Error {
     let text = |name: &str| header(headers, name);
-    let delay = backoff::parse_retry_after(text("retry-after"), text("retry-after-ms"), hint.now);
+    let delay =
+        retry_after::parse_retry_after(text("retry-after"), text("retry-after-ms"), hint.now);
     let should_retry = match text("x-should-retry") {
         Some("true") => Some(true),
         Some("false") => Some(false),

@@ -9,6 +9,7 @@ use ollama_openai_proxy::api::wire::ndjson;
 use ollama_openai_proxy::backends::errors;
 use ollama_openai_proxy::backends::errors::{RequestSummary, RetryHints};
 use ollama_openai_proxy::backends::profiles::GENERIC;
+use ollama_openai_proxy::backends::retry_after;
 use ollama_openai_proxy::error::{Error, Retry};
 use ollama_openai_proxy::http::error_format::ErrorFormat;
 use ollama_openai_proxy::models::model;
@@ -201,10 +202,10 @@ pub fn backoff(data: &[u8]) {
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
     let mut dice = Dice::of(data);
     let asked = [
-        backoff::parse_retry_after(Some(seconds), None, now),
-        backoff::parse_retry_after(Some(seconds), Some(millis), now),
-        backoff::parse_retry_after(None, Some(millis), now),
-        backoff::find_retry_delay(&text),
+        retry_after::parse_retry_after(Some(seconds), None, now),
+        retry_after::parse_retry_after(Some(seconds), Some(millis), now),
+        retry_after::parse_retry_after(None, Some(millis), now),
+        retry_after::find_retry_delay(&text),
     ];
     let policy = RetryPolicy {
         max_retries: dice.below(6) as u32,
