@@ -10,7 +10,7 @@ use std::io;
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
@@ -26,6 +26,7 @@ use crate::http::routes::Lane;
 use crate::net::connection_guard::{Registry, Rejection};
 use crate::net::limits::MemoryBudget;
 use crate::net::worker_pool::{Overcommit, PoolFull, WorkerPool};
+use crate::observe::lock;
 use crate::observe::metrics::{Metrics, RequestRecord};
 use crate::upstream::Trace;
 
@@ -147,12 +148,12 @@ impl Dispatcher {
 
     /// Refuses whatever comes from now on; gives the workers, to be waited for.
     pub(super) fn close(&self) -> Option<WorkerPools> {
-        self.pools.write().unwrap_or_else(PoisonError::into_inner).take()
+        lock::write(&self.pools).take()
     }
 
     /// Requests that run or wait.
     pub(super) fn active_requests(&self) -> usize {
-        let pools = self.pools.read().unwrap_or_else(PoisonError::into_inner);
+        let pools = lock::read(&self.pools);
         pools.as_ref().map_or(0, WorkerPools::active_requests)
     }
 
@@ -197,7 +198,7 @@ impl Dispatcher {
         }
         // With nothing in hand there is nothing to wait for.
         let low_memory = is_main && self.shared.low_memory.load(Ordering::Relaxed);
-        let refused = match &*self.pools.read().unwrap_or_else(PoisonError::into_inner) {
+        let refused = match &*lock::read(&self.pools) {
             Some(crews) if low_memory && crews.main.load() > 0 => Some((job, Error::Busy)),
             Some(crews) => {
                 crews.pool(lane).try_submit(job).err().map(|PoolFull(job)| (job, Error::Busy))

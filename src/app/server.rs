@@ -24,7 +24,6 @@ use crate::net::cancel;
 use crate::net::connection_guard::{ConnectionGuard, Counters, Limits, Registry, ScanReport};
 use crate::net::limits::{MemoryBudget, MemoryPressure, SystemLimits};
 use crate::observe::metrics::Metrics;
-use crate::observe::order;
 use crate::upstream::{Client, RetryEnv};
 
 /// Connections that may wait to be accepted.
@@ -274,7 +273,7 @@ fn bind(host: &str, port: u16) -> io::Result<TcpListener> {
     }
     // As Go does, IPv4 before IPv6 where a name has both.
     let is_fallback = |address: &SocketAddr| host != "::" && address.is_ipv6();
-    order::sort_by(&mut addresses, |a, b| is_fallback(a).cmp(&is_fallback(b)));
+    addresses.sort_by_key(is_fallback);
     let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in addresses {
         match bind_address(address) {

@@ -3,10 +3,12 @@
 //! A [`Shutdown`] is cloned to whoever waits: a sleep under it ends early when the sign is given. The
 //! sign is a channel that nobody ever sends on; giving it closes the channel.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+
+use crate::observe::lock::lock;
 
 /// A sign that can be given once and seen by everybody.
 #[derive(Clone, Debug)]
@@ -25,7 +27,7 @@ impl Default for Shutdown {
 impl Shutdown {
     /// Gives the sign.
     pub fn trigger(&self) {
-        self.sender.lock().unwrap_or_else(PoisonError::into_inner).take();
+        lock(&self.sender).take();
     }
 
     /// Whether it was given.

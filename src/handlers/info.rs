@@ -1,5 +1,6 @@
 //! What can be asked about the server and its models.
 
+use std::cmp::Reverse;
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -17,7 +18,6 @@ use crate::models::catalog;
 use crate::models::model::{Model, ShowOptions};
 use crate::models::running_models::LoadState;
 use crate::models::virtual_model::VirtualModel;
-use crate::observe::order;
 
 /// The Ollama version whose API this is; clients compare it.
 const OLLAMA_VERSION: &str = "0.32.15";
@@ -46,7 +46,7 @@ pub(super) fn tags(context: &mut Context<'_>) -> Result<()> {
     let mut models: Vec<_> =
         listed.map(|model| (model.modified_time(&setting), model.render_tag(&setting))).collect();
     models.extend(own.values().map(|model| (model.modified_time(), base(model))));
-    order::sort_by(&mut models, |(a, _), (b, _)| b.cmp(a));
+    models.sort_by_key(|(modified, _)| Reverse(*modified));
     let models = models.into_iter().map(|(_, tag)| tag).collect();
     context.answer_json(200, &ListResponse { models })
 }

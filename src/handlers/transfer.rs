@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use ring::digest::{self, SHA256};
 
@@ -20,6 +20,7 @@ use crate::backends::names;
 use crate::error::{Error, Result};
 use crate::http::exchange::ContentType;
 use crate::http::routes;
+use crate::observe::lock::lock;
 
 /// How Ollama says that nobody knows a model; its command line looks for this text.
 pub(super) const NO_MANIFEST: &str = "pull model manifest: file does not exist";
@@ -137,11 +138,11 @@ pub(super) struct BlobDigests(Mutex<VecDeque<String>>);
 
 impl BlobDigests {
     fn contains(&self, digest: &str) -> bool {
-        self.lock().iter().any(|known| known == digest)
+        lock(&self.0).iter().any(|known| known == digest)
     }
 
     fn insert(&self, digest: String) {
-        let mut digests = self.lock();
+        let mut digests = lock(&self.0);
         if digests.contains(&digest) {
             return;
         }
@@ -149,11 +150,6 @@ impl BlobDigests {
             digests.pop_front();
         }
         digests.push_back(digest);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, VecDeque<String>> {
-        // No code can panic half-way through a change.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -220,6 +216,6 @@ mod tests {
         assert!(
             !blobs.contains("0") && blobs.contains("1") && blobs.contains(&MAX_BLOBS.to_string())
         );
-        assert_eq!(blobs.lock().len(), MAX_BLOBS);
+        assert_eq!(lock(&blobs.0).len(), MAX_BLOBS);
     }
 }

@@ -5,12 +5,13 @@
 //! fetch again for as long as a list would have stayed fresh. What a list told of the upstream's
 //! family is kept with it, and stays known while later fetches fail or bring an empty list.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::backends::names;
 use crate::error::Result;
 use crate::models::model::{Model, ModelList};
+use crate::observe::lock::lock;
 
 /// The models as they were listed, and the family that listed them.
 pub type SharedModelList = Arc<ModelList>;
@@ -43,7 +44,7 @@ impl Catalog {
         &self,
         fetch: impl FnOnce() -> Result<ModelList>,
     ) -> Result<SharedModelList> {
-        if let Some((since, list)) = &self.lock().list
+        if let Some((since, list)) = &lock(&self.state).list
             && since.elapsed() < self.ttl
         {
             return Ok(list.clone());
@@ -58,7 +59,7 @@ impl Catalog {
     pub fn refresh(&self, fetch: impl FnOnce() -> Result<ModelList>) -> Result<SharedModelList> {
         let fetched = fetch();
         let now = Instant::now();
-        let mut kept = self.lock();
+        let mut kept = lock(&self.state);
         match fetched {
             Ok(mut listed) => {
                 // A server that has no models just now is still the same server.
@@ -80,7 +81,7 @@ impl Catalog {
     /// As fresh a list as can be had without trying again what failed a moment ago: for those whom
     /// a list helps, and who can do without.
     pub fn try_get(&self, fetch: impl FnOnce() -> Result<ModelList>) -> Option<SharedModelList> {
-        if self.lock().failed_at.is_some_and(|failed| failed.elapsed() < self.ttl) {
+        if lock(&self.state).failed_at.is_some_and(|failed| failed.elapsed() < self.ttl) {
             return self.get_cached();
         }
         self.get_or_fetch(fetch).ok().or_else(|| self.get_cached())
@@ -89,12 +90,7 @@ impl Catalog {
     /// The list that is at hand, fresh or not.
     #[must_use]
     pub fn get_cached(&self) -> Option<SharedModelList> {
-        self.lock().list.as_ref().map(|(_, list)| list.clone())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, CatalogState> {
-        // No code can panic half-way through a change.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state).list.as_ref().map(|(_, list)| list.clone())
     }
 }
 

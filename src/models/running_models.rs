@@ -6,11 +6,11 @@
 //! bounded.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use crate::api::wire::keep_alive::KeepAlive;
-use crate::observe::order;
+use crate::observe::lock::lock;
 
 /// Models remembered at once; beyond that the one that expires first is forgotten.
 const MAX_MODELS: usize = 1024;
@@ -62,7 +62,7 @@ impl RunningModels {
         num_ctx: Option<u64>,
         now: SystemTime,
     ) {
-        let mut table = self.lock();
+        let mut table = lock(&self.table);
         evict(&mut table, id, now);
         let said = table.get(id).filter(|it| it.state.num_ctx == num_ctx).map(|it| it.keep_alive);
         let keep_alive = keep_alive.or(said).unwrap_or(self.default_keep_alive);
@@ -74,7 +74,7 @@ impl RunningModels {
 
     /// Notes that a request that began has ended at `now`, and whether the upstream `answered` it.
     pub fn end_use(&self, id: &str, answered: bool, now: SystemTime) {
-        let mut table = self.lock();
+        let mut table = lock(&self.table);
         let Some(entry) = table.get_mut(id) else { return };
         entry.in_flight = entry.in_flight.saturating_sub(1);
         entry.was_answered |= answered;
@@ -101,21 +101,16 @@ impl RunningModels {
     /// The models that are loaded at `now`, the one that stays longest first.
     #[must_use]
     pub fn list(&self, now: SystemTime) -> Vec<(String, LoadState)> {
-        let table = self.lock();
+        let table = lock(&self.table);
         let mut list: Vec<_> = table
             .iter()
             .filter(|(_, entry)| entry.is_running(now))
             .map(|(id, entry)| (id.clone(), entry.state))
             .collect();
-        order::sort_by(&mut list, |(a, first), (b, second)| {
+        list.sort_by(|(a, first), (b, second)| {
             second.expires_at.cmp(&first.expires_at).then_with(|| a.cmp(b))
         });
         list
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
-        // No code can panic half-way through a change of the table.
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -10,13 +10,14 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use serde::{Deserialize, Serialize};
 
 use crate::backends::names;
 use crate::error::{Error, Result};
 use crate::models::virtual_model::VirtualModel;
+use crate::observe::lock;
 
 /// The version of the file's format.
 const FORMAT_VERSION: u32 = 1;
@@ -76,7 +77,7 @@ impl Store {
     /// All models as they are now.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Table> {
-        self.table.read().unwrap_or_else(PoisonError::into_inner).clone()
+        lock::read(&self.table).clone()
     }
 
     /// The model that a name means, in any of its spellings.
@@ -120,7 +121,7 @@ impl Store {
 
     /// Changes a copy of the table, writes it if it did change, and only then shows it.
     fn update(&self, make: impl FnOnce(&mut Table) -> Result<bool>) -> Result<bool> {
-        let _guard = self.write_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = lock::lock(&self.write_lock);
         let mut table = Table::clone(&self.snapshot());
         let changed = make(&mut table)?;
         if changed {
@@ -128,7 +129,7 @@ impl Store {
                 Some(path) => write_file(path, &table)?,
                 None => log::warn!("models that are made here are kept in memory only"),
             }
-            *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+            *lock::write(&self.table) = Arc::new(table);
         }
         Ok(changed)
     }

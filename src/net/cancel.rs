@@ -9,7 +9,9 @@
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
+
+use crate::observe::lock::lock;
 
 /// Ends a wait. It must not block.
 pub type Hook = Arc<dyn Fn() + Send + Sync>;
@@ -46,7 +48,7 @@ impl CancellationToken {
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::SeqCst);
         // Called under the lock: a release waits until it is over.
-        if let Some(hook) = &*self.lock_hook() {
+        if let Some(hook) = &*lock(&self.hook) {
             hook();
         }
     }
@@ -59,7 +61,7 @@ impl CancellationToken {
 
     /// From now on `hook` is what the sign ends; it is called at once if the sign was given.
     pub fn register(&self, hook: &Hook) {
-        let mut held = self.lock_hook();
+        let mut held = lock(&self.hook);
         *held = Some(hook.clone());
         if self.is_cancelled() {
             hook();
@@ -68,7 +70,7 @@ impl CancellationToken {
 
     /// From now on the sign ends nothing.
     pub fn unregister(&self) {
-        *self.lock_hook() = None;
+        *lock(&self.hook) = None;
     }
 
     /// Does `work` on this thread in the name of this request.
@@ -85,11 +87,6 @@ impl CancellationToken {
         }
         let _restore = Restore(CURRENT.replace(Some(self.clone())));
         work()
-    }
-
-    fn lock_hook(&self) -> MutexGuard<'_, Option<Hook>> {
-        // A hook that panics leaves nothing half done.
-        self.hook.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -4,9 +4,9 @@
 //! written anywhere, and no prompt and no answer unless the operator asks for bodies.
 
 pub mod body_log;
+pub mod circuit_state;
 pub mod lock;
 pub mod logging;
 pub mod metrics;
-pub mod order;
 pub mod redact;
 pub mod timestamp;

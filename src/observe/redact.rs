@@ -7,11 +7,10 @@
 //! asked twice: cleaning clean text changes nothing.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::fmt;
 
 use ring::digest::{SHA256, digest};
-
-use crate::observe::order;
 
 /// What stands where a secret stood.
 const MASK: &str = "***";
@@ -81,7 +80,7 @@ impl Redactor {
     #[must_use]
     pub fn new(keys: impl IntoIterator<Item = Secret>) -> Self {
         let mut keys: Vec<_> = keys.into_iter().filter(|key| !key.0.is_empty()).collect();
-        order::sort_by(&mut keys, |a, b| b.0.len().cmp(&a.0.len()));
+        keys.sort_by_key(|key| Reverse(key.0.len()));
         Self { keys }
     }
 

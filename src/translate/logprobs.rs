@@ -2,7 +2,6 @@
 
 use crate::api::ollama::response::Logprob;
 use crate::api::openai::chunk::{Logprobs, TokenLogprob};
-use crate::observe::order;
 
 /// What OpenAI writes for a token that is very unlikely. JSON has no infinity.
 const MIN_LOGPROB: f64 = -9999.0;
@@ -37,7 +36,7 @@ pub fn drop_hidden_tokens(tokens: &mut Vec<Logprob>, mut hidden: &str) {
 fn to_logprob(token: TokenLogprob, top: usize) -> Logprob {
     let logprob = finite_logprob(&token);
     let mut others = token.top_logprobs;
-    order::sort_by(&mut others, |a, b| self::finite_logprob(b).total_cmp(&self::finite_logprob(a)));
+    others.sort_by(|a, b| finite_logprob(b).total_cmp(&finite_logprob(a)));
     others.truncate(top);
     Logprob {
         // Some servers write the bytes of half a character; those of the text are what clients

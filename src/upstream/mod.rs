@@ -34,12 +34,13 @@ use crate::backends::profiles::Profile;
 use crate::config::Config;
 use crate::error::{Error, Result, Side};
 use crate::observe::body_log::BodyLog;
+use crate::observe::circuit_state::CircuitState;
 use crate::observe::metrics::Metrics;
 use crate::observe::redact::{Redactor, Secret};
 use crate::translate::infill;
 use crate::upstream::backoff::RetryPolicy;
 use crate::upstream::base_url::BaseUrl;
-use crate::upstream::breaker::{Breaker, Caller, CircuitState};
+use crate::upstream::breaker::{Breaker, Caller};
 use crate::upstream::repair::cache::RepairCache;
 use crate::upstream::repair::{Repair, Repairable};
 

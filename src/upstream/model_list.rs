@@ -6,7 +6,7 @@
 //! asked.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::{Call, Client, Trace};
@@ -14,6 +14,7 @@ use crate::backends::profiles::DetailsProbe;
 use crate::error::Result;
 use crate::models::model;
 use crate::models::model::{ModelFacts, ModelList};
+use crate::observe::lock::lock;
 use crate::upstream::backoff::RetryPolicy;
 use crate::upstream::breaker::Caller;
 
@@ -146,20 +147,15 @@ impl Client {
 
 impl ModelDetails {
     fn get(&self, path: &'static str) -> DetailsEntry {
-        self.lock().get(path).cloned().unwrap_or_default()
+        lock(&self.0).get(path).cloned().unwrap_or_default()
     }
 
     /// Keeps what a place told. Where it told nothing, that is kept and what it told before.
     fn record(&self, path: &'static str, told: Option<Arc<ModelFacts>>) -> Option<Arc<ModelFacts>> {
-        let mut kept = self.lock();
+        let mut kept = lock(&self.0);
         let aside = kept.entry(path).or_default();
         aside.failed_at = told.is_none().then(Instant::now);
         aside.facts = told.or(aside.facts.take());
         aside.facts.clone()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<&'static str, DetailsEntry>> {
-        // No code can panic half-way through a change.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

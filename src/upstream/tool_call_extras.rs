@@ -6,12 +6,13 @@
 //! nothing goes to a call that never had any. Bounded in number and size; the oldest goes first.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::api::openai::request::Message;
+use crate::observe::lock::lock;
 use crate::translate::tool_calls::CompleteToolCall;
 
 /// Calls that are remembered.
@@ -42,7 +43,7 @@ impl ToolCallExtras {
                 continue;
             };
             let function = fingerprint(&call.name, &call.arguments);
-            let mut kept = self.lock();
+            let mut kept = lock(&self.0);
             if kept.len() >= MAX_CALLS {
                 kept.pop_front();
             }
@@ -56,7 +57,7 @@ impl ToolCallExtras {
 
     /// Puts back what came with the calls of a conversation.
     pub fn restore(&self, messages: &mut [Message<'_>]) {
-        let kept = self.lock();
+        let kept = lock(&self.0);
         if kept.is_empty() {
             return;
         }
@@ -69,11 +70,6 @@ impl ToolCallExtras {
             call.extra_content =
                 found.and_then(|known| RawValue::from_string(known.extra.clone()).ok());
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, VecDeque<ToolCallExtra>> {
-        // No code can panic half-way through a change.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -130,11 +126,11 @@ mod tests {
     fn number_and_size_are_bounded() {
         let kept = ToolCallExtras::default();
         kept.save(&[call("long", "{}", Some(&format!("\"{}\"", "x".repeat(MAX_EXTRA_BYTES))))]);
-        assert!(kept.lock().is_empty());
+        assert!(lock(&kept.0).is_empty());
         for number in 0..=MAX_CALLS {
             kept.save(&[call(&number.to_string(), &format!("{{\"n\":{number}}}"), Some("1"))]);
         }
-        assert_eq!(kept.lock().len(), MAX_CALLS);
+        assert_eq!(lock(&kept.0).len(), MAX_CALLS);
         assert_eq!(given_back(&kept, "0", "{}"), None);
         assert!(given_back(&kept, "1", "{}").is_some());
     }

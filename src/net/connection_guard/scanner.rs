@@ -26,7 +26,6 @@ use super::rules::{ConnectionState, CutReason, Limits, Observation, PeerState, V
 use super::scan_interval::Load;
 use super::socket::{AcceptedSocket, DupFd, FdKind};
 use super::{Counters, OnScan, ScanReport};
-use crate::observe::order;
 
 /// How far beyond the highest number that was in use most searches go.
 const SEARCH_MARGIN: RawFd = 64;
@@ -283,7 +282,7 @@ impl Scanner {
         };
         let mut spares: Vec<_> = self.tracked.iter().filter_map(spare).collect();
         // Of those that were met in one round, the lower number was accepted earlier.
-        order::sort_by(&mut spares, |a, b| (a.0, a.2).cmp(&(b.0, b.2)));
+        spares.sort_by_key(|spare| (spare.0, spare.2));
         for (_, peer, number) in spares.into_iter().take(above) {
             let FdKind::Connection(socket) = dup_fd.inspect(number, self.port) else { continue };
             // Its number may be somebody else's by now, and it may have asked by now.

@@ -21,9 +21,8 @@ use std::time::{Duration, SystemTime};
 
 use self::histogram::Histogram;
 use self::openmetrics::Encoder;
+use crate::observe::circuit_state::CircuitState;
 use crate::observe::lock::lock;
-use crate::observe::order;
-use crate::upstream::breaker::CircuitState;
 
 /// The type of the text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -388,7 +387,7 @@ impl RequestStats {
         let help = "Requests by what became of them; status 0: the client left before.";
         out.begin_family("ollama_proxy_requests", "counter", "", help);
         let mut requests: Vec<_> = self.counts.iter().collect();
-        order::sort_by(&mut requests, Ord::cmp);
+        requests.sort();
         for ((route, place, status), count) in requests {
             let status = status.to_string();
             let labels =

@@ -32,10 +32,12 @@
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::error::Retry;
+use crate::observe::circuit_state::CircuitState;
+use crate::observe::lock::lock;
 use crate::upstream::backoff::RetryPolicy;
 
 /// The numbers of a breaker.
@@ -69,32 +71,6 @@ impl Default for Settings {
             max_cooldown: Duration::from_secs(10),
             retry_cooldown: Duration::from_millis(500),
             probe_timeout: Duration::from_secs(10),
-        }
-    }
-}
-
-/// Where a circuit stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CircuitState {
-    /// Everybody may try.
-    Closed,
-    /// The next one may try, or one is trying.
-    HalfOpen,
-    /// Nobody new may try.
-    Open,
-}
-
-impl CircuitState {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Closed, Self::HalfOpen, Self::Open];
-
-    /// Its name for the outside.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::HalfOpen => "half_open",
-            Self::Open => "open",
         }
     }
 }
@@ -167,7 +143,7 @@ impl Breaker {
     /// # Errors
     /// [`CircuitOpen`] while the circuit is open.
     pub fn try_acquire(&self, caller: Caller, now: Instant) -> Result<Permit<'_>, CircuitOpen> {
-        let mut state = self.lock_state();
+        let mut state = lock(&self.state);
         let BreakerState { open, running_probes: probes, last_probe_id: next, .. } = &mut *state;
         let mut pass = Permit { breaker: self, started_at: now, probe_id: None };
         let Some(open) = open else { return Ok(pass) };
@@ -193,7 +169,7 @@ impl Breaker {
     /// Where the circuit stands.
     #[must_use]
     pub fn circuit_state(&self, now: Instant) -> CircuitState {
-        match &self.lock_state().open {
+        match &lock(&self.state).open {
             None => CircuitState::Closed,
             Some(open) if open.probe.is_some() || now >= open.next_probe_at => {
                 CircuitState::HalfOpen
@@ -206,7 +182,7 @@ impl Breaker {
     /// needs one.
     #[must_use]
     pub fn min_retry_delay(&self, now: Instant) -> Option<Duration> {
-        self.lock_state()
+        lock(&self.state)
             .open
             .as_ref()
             .map(|open| open.next_retry_at.saturating_duration_since(now))
@@ -215,16 +191,11 @@ impl Breaker {
     /// Takes a seat, if one is free.
     #[must_use]
     pub fn try_acquire_retry_slot(&self) -> Option<RetrySlot<'_>> {
-        let mut state = self.lock_state();
+        let mut state = lock(&self.state);
         (state.retry_slots_in_use < self.retry_slots).then(|| {
             state.retry_slots_in_use += 1;
             RetrySlot(self)
         })
-    }
-
-    fn lock_state(&self) -> MutexGuard<'_, BreakerState> {
-        // No code can panic half-way through a change.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn cooldown(&self, failed: u32, jitter: f64) -> Duration {
@@ -271,7 +242,7 @@ pub struct Permit<'a> {
 impl Permit<'_> {
     /// The upstream has answered; whether that closed an open circuit.
     pub fn record_success(self, now: Instant) -> bool {
-        let mut state = self.breaker.lock_state();
+        let mut state = lock(&self.breaker.state);
         state.failures = 0;
         state.last_success_at = Some(now);
         state.open.take().is_some()
@@ -280,7 +251,7 @@ impl Permit<'_> {
     /// The upstream is not there, for this reason; whether that opened the circuit.
     pub fn record_failure(self, reason: &str, now: Instant, jitter: f64) -> bool {
         let breaker = self.breaker;
-        let mut state = breaker.lock_state();
+        let mut state = lock(&breaker.state);
         match &mut state.open {
             None => {
                 let opens = state.count_failure(&breaker.settings, self.started_at, now);
@@ -304,7 +275,7 @@ impl Permit<'_> {
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
         let Some(mine) = self.probe_id else { return };
-        let mut state = self.breaker.lock_state();
+        let mut state = lock(&self.breaker.state);
         state.running_probes = state.running_probes.saturating_sub(1);
         if let Some(open) = &mut state.open
             && open.probe.is_some_and(|(number, _)| number == mine)
@@ -320,7 +291,7 @@ pub struct RetrySlot<'a>(&'a Breaker);
 
 impl Drop for RetrySlot<'_> {
     fn drop(&mut self) {
-        let mut state = self.0.lock_state();
+        let mut state = lock(&self.0.state);
         state.retry_slots_in_use = state.retry_slots_in_use.saturating_sub(1);
     }
 }

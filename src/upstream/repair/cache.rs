@@ -5,10 +5,12 @@
 //! was mended heals. It is told the time. The lock is held for a look, never while anything is sent.
 
 use std::collections::HashMap;
-use std::sync::{PoisonError, RwLock};
+use std::sync::RwLock;
 use std::time::{Duration, Instant};
 
 use super::Repair;
+
+use crate::observe::lock;
 
 /// For how long a repair is made without asking again.
 const TTL: Duration = Duration::from_secs(3600);
@@ -30,7 +32,7 @@ impl RepairCache {
     /// What is known to be needed for a model, in the order in which it was learnt.
     #[must_use]
     pub fn get(&self, path: &'static str, model: &str, now: Instant) -> Vec<Repair> {
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let known = lock::read(&self.0);
         if known.is_empty() {
             return Vec::new();
         }
@@ -44,7 +46,7 @@ impl RepairCache {
         if repairs.is_empty() {
             return;
         }
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock::write(&self.0);
         for list in known.values_mut() {
             list.retain(|(_, since)| now.duration_since(*since) < TTL);
         }

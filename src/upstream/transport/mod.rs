@@ -16,7 +16,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use ureq::config::Config;
@@ -31,6 +31,7 @@ use ureq::{Error, Timeout};
 use super::transport::tcp::TcpConnector;
 use crate::net::cancel;
 use crate::net::cancel::{CancellationToken, Hook};
+use crate::observe::lock::lock;
 
 /// Connecting, TLS included, takes at most this long, and so does looking up the name before.
 pub(in crate::upstream) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -204,11 +205,11 @@ struct SocketCloser(Mutex<Option<Weak<dyn ShutdownHandle>>>);
 
 impl SocketCloser {
     fn set_handle(&self, handle: &Weak<dyn ShutdownHandle>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle.clone());
+        *lock(&self.0) = Some(handle.clone());
     }
 
     fn close(&self) {
-        let handle = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let handle = lock(&self.0).clone();
         if let Some(handle) = handle.and_then(|handle| handle.upgrade()) {
             handle.shutdown();
         }
