@@ -3,7 +3,7 @@
 //! # Rooms
 //!
 //! Each room may import those below it in this table, and none above; a folder's `mod.rs` says what
-//! it owns, what it never does and its one invariant. `tests/it/house/tidy.rs` checks the arrows, who
+//! it owns, what it never does and its one invariant. `tests/it/house/rooms.rs` checks the arrows, who
 //! names ureq and tiny_http, and which rooms are pure.
 //!
 //! | room | owns |

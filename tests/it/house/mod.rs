@@ -1,4 +1,5 @@
 //! Rules about the sources themselves.
 
 mod dependencies;
+mod rooms;
 mod tidy;

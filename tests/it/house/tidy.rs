@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use ollama_openai_proxy::backends::profiles;
 use ollama_openai_proxy::config;
 
-fn root() -> &'static Path {
+pub(super) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// Every file below a folder, with its path from the root.
-fn files(folder: &str, ending: &str) -> Vec<(String, String)> {
+pub(super) fn files(folder: &str, ending: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut folders = vec![root().join(folder)];
     while let Some(folder) = folders.pop() {
@@ -31,84 +31,10 @@ fn files(folder: &str, ending: &str) -> Vec<(String, String)> {
 }
 
 /// The source without its tests and its comments.
-fn code(source: &str) -> String {
+pub(super) fn code(source: &str) -> String {
     let source = source.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     let lines = source.lines().filter(|line| !line.trim_start().starts_with("//"));
     lines.collect::<Vec<_>>().join("\n")
-}
-
-/// Modules that may do nothing but compute.
-const PURE: &[&str] = &[
-    "src/api",
-    "src/backends",
-    "src/config/options.rs",
-    "src/config/parsers.rs",
-    "src/error.rs",
-    "src/http/access.rs",
-    "src/http/client_keys.rs",
-    "src/http/cors.rs",
-    "src/http/error_format.rs",
-    "src/http/framing.rs",
-    "src/http/routes.rs",
-    "src/models/list.rs",
-    "src/models/model.rs",
-    "src/models/modelfile.rs",
-    "src/models/probes.rs",
-    "src/models/render.rs",
-    "src/models/virtual_model",
-    "src/net/connection_guard/rules.rs",
-    "src/net/connection_guard/scan_interval.rs",
-    "src/net/listen_address.rs",
-    "src/observe/timestamp.rs",
-    "src/observe/metrics/histogram.rs",
-    "src/observe/metrics/mod.rs",
-    "src/observe/metrics/openmetrics.rs",
-    "src/observe/redact.rs",
-    "src/translate",
-    "src/upstream/backoff.rs",
-    "src/upstream/base_url.rs",
-    "src/upstream/breaker",
-    "src/upstream/repair",
-];
-
-#[test]
-fn pure_modules_name_nothing_that_acts() {
-    const ACTING: &[&str] = &[
-        "tiny_http",
-        "ureq::",
-        "crossbeam_channel",
-        "std::net::Tcp",
-        "std::thread",
-        "std::env",
-        "std::fs",
-        "Instant::now",
-        "SystemTime::now",
-        "rand::",
-    ];
-    for (name, source) in files("src", ".rs") {
-        let is_test = name.ends_with("/tests.rs");
-        if !is_test && PURE.iter().any(|pure| name.starts_with(pure)) {
-            for word in ACTING {
-                assert!(!code(&source).contains(word), "{name} names {word}");
-            }
-        }
-    }
-    for pure in PURE {
-        assert!(root().join(pure).exists() || root().join(format!("{pure}.rs")).exists(), "{pure}");
-    }
-}
-
-#[test]
-fn the_http_crates_are_named_in_their_modules_only() {
-    for (name, source) in files("src", ".rs") {
-        let code = code(&source);
-        let upstream = name.starts_with("src/upstream/");
-        assert!(upstream || !code.contains("ureq::"), "{name} names ureq");
-        let downstream =
-            ["src/http/", "src/app/server.rs", "src/app/dispatcher.rs", "src/net/acceptor/"];
-        let downstream = downstream.iter().any(|module| name.starts_with(module));
-        assert!(downstream || !code.contains("tiny_http"), "{name} names tiny_http");
-    }
 }
 
 #[test]
