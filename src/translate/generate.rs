@@ -20,10 +20,9 @@ use crate::backends::profiles::{FimEndpoint, Profile};
 use crate::error::{Error, Result};
 use crate::translate::chat::{ExtraOutputs, build_chat, top_logprobs, unsupported_error};
 use crate::translate::context_codec::Conversation;
-use crate::translate::go_template;
 use crate::translate::media::MediaPart;
 use crate::translate::stream::{Completion, Delta, Encoder};
-use crate::translate::{context_codec, format, history, infill, media, options, think};
+use crate::translate::{context_codec, format, history, infill, media, options, template, think};
 
 /// Where a generate request goes, and what is sent there.
 #[derive(Debug)]
@@ -290,5 +289,5 @@ pub fn check_raw(request: &GenerateRequest<'_>) -> Result<()> {
 
 fn check_template(request: &GenerateRequest<'_>) -> Result<()> {
     let template = non_empty(request.template.as_deref()).unwrap_or_default();
-    go_template::check(template).map_err(|reason| Error::InvalidOption { reason })
+    template::check(template).map_err(|reason| Error::InvalidOption { reason })
 }

@@ -25,8 +25,7 @@ use crate::api::wire::ndjson;
 use crate::backends::names;
 use crate::error::{Error, Result};
 use crate::observe::timestamp;
-use crate::translate::go_template;
-use crate::translate::{history, options};
+use crate::translate::{history, options, template};
 
 /// A model that lives in the proxy, as it is kept in the state file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -97,7 +96,7 @@ impl VirtualModel {
     /// of the wrong type.
     pub fn apply_request(mut self, request: &CreateRequest<'_>) -> Result<Self> {
         if let Some(template) = non_empty(request.template.as_deref()) {
-            go_template::check(template)
+            template::check(template)
                 .map_err(|text| Error::invalid_request(format!("template error: {text}")))?;
         }
         let texts = [

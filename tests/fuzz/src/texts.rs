@@ -6,7 +6,7 @@ use ollama_openai_proxy::backends::names;
 use ollama_openai_proxy::observe::redact::{Redactor, Secret};
 use ollama_openai_proxy::translate::context_codec;
 use ollama_openai_proxy::translate::context_codec::Conversation;
-use ollama_openai_proxy::translate::go_template;
+use ollama_openai_proxy::translate::template;
 use serde_json::Value;
 
 use super::mutate::Dice;
@@ -152,7 +152,7 @@ pub fn names(data: &[u8]) {
 /// Go's templates: an answer for every text, and a plain word before or behind changes nothing.
 pub fn template(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    let checked = go_template::check(&text);
+    let checked = template::check(&text);
     if let Err(reason) = &checked {
         assert!(reason.starts_with("template: :"), "{reason}");
         assert!(!reason.contains('\n') && reason.len() < 1024, "{} bytes", reason.len());
@@ -161,10 +161,10 @@ pub fn template(data: &[u8]) {
     if text.contains("define") || text.contains("block") {
         return;
     }
-    assert_eq!(go_template::check(&format!("word {text}")).is_ok(), checked.is_ok());
+    assert_eq!(template::check(&format!("word {text}")).is_ok(), checked.is_ok());
     if checked.is_ok() && !text.ends_with('{') {
-        assert!(go_template::check(&format!("{text} word")).is_ok());
-        assert!(go_template::check(&format!("{text}\n{{{{ .Prompt }}}}")).is_ok());
+        assert!(template::check(&format!("{text} word")).is_ok());
+        assert!(template::check(&format!("{text}\n{{{{ .Prompt }}}}")).is_ok());
     }
 }
 
