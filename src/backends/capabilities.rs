@@ -1,35 +1,36 @@
-//! What a model can do, as far as its upstream's list tells (openai-wire.md 2.2, 2.4).
+//! The capabilities of a model, as its upstream's model list tells them.
 //!
-//! Each ability is known, denied or unknown. What is unknown is claimed where clients need the claim
-//! and never a reason to refuse a request: only a denial is. Pure: a list's entry in, abilities out.
+//! Each capability is present, absent or unknown. An unknown one is shown to clients where they
+//! depend on it, and never a reason to reject a request: only an absent one is. Pure: an entry of a
+//! list in, capabilities out.
 
 use serde_json::Value;
 
-/// What a model can do; `None` where nobody says.
+/// What a model can do; `None` means unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {
-    /// Text from text.
+    /// Completes text.
     pub completion: Option<bool>,
-    /// Calls of functions.
+    /// Calls tools.
     pub tools: Option<bool>,
-    /// The middle of a text.
+    /// Completes text between a prompt and a suffix.
     pub insert: Option<bool>,
-    /// Images in a prompt.
+    /// Accepts images.
     pub vision: Option<bool>,
-    /// Vectors from text.
+    /// Creates embeddings.
     pub embedding: Option<bool>,
-    /// Reasoning.
+    /// Reasons before it responds.
     pub thinking: Option<bool>,
-    /// Sounds in a prompt.
+    /// Accepts audio.
     pub audio: Option<bool>,
-    /// Images from text.
+    /// Generates images.
     pub image: Option<bool>,
 }
 
-/// Kinds of models, as servers name them, that answer a prompt with text.
+/// Values of `type` or `mode` of models that complete text.
 const TEXT_KINDS: &[&str] = &["chat", "llm", "vlm", "language", "completion", "responses", "code"];
 
-/// Kinds of models, as servers name them, that do something else entirely.
+/// Values of `type` or `mode` of models that neither complete text nor create embeddings.
 const NON_TEXT_KINDS: &[&str] = &[
     "rerank",
     "moderation",
@@ -43,12 +44,12 @@ const NON_TEXT_KINDS: &[&str] = &[
     "video_generation",
 ];
 
-/// Words in an id that only embedding models have.
+/// Parts of ids that only embedding models have.
 const EMBEDDING_ID_PARTS: &[&str] = &["embed", "bge-", "all-minilm"];
 
 impl Capabilities {
-    /// What an entry of a model list says; `mimicked` is the entry of the same model in a list of
-    /// Ollama's shape, which llama.cpp sends beside its own.
+    /// Reads an entry of a model list; `ollama_entry` is the entry of the same model in the list in
+    /// Ollama's format that llama.cpp adds to its own.
     #[must_use]
     pub fn from_entry(id: &str, entry: &Value, ollama_entry: Option<&Value>) -> Self {
         let mut out = Self::default();
@@ -59,7 +60,7 @@ impl Capabilities {
             out.read_words(words);
         }
         if ollama_entry.is_some() || entry["owned_by"] == "llamacpp" {
-            // It says of every model that it talks, also of those that only embed.
+            // llama.cpp claims completion for every model, embedding models included.
             (out.completion, out.embedding, out.image) = (None, None, None);
         }
         match &entry["capabilities"] {
@@ -71,13 +72,13 @@ impl Capabilities {
         out.infer_from_id(id)
     }
 
-    /// What an id alone tells.
+    /// The capabilities that an id alone implies.
     #[must_use]
     pub fn from_id(id: &str) -> Self {
         Self::default().infer_from_id(id)
     }
 
-    /// These, and where they say nothing those.
+    /// Replaces unknown capabilities by those of `other`.
     #[must_use]
     pub fn or(&self, other: &Self) -> Self {
         Self {
@@ -92,42 +93,42 @@ impl Capabilities {
         }
     }
 
-    /// As Ollama lists them (ollama-api.md 11.6), but for `image`, at which clients stumble. An
-    /// embedding model never claims completion. Tools are claimed where nothing is known: clients
-    /// with tools show no other models (18.12).
+    /// The names under which Ollama lists capabilities (types/model/capability.go), without `image`,
+    /// which clients do not expect. An embedding model never claims completion. Unknown tool support
+    /// is claimed, because clients that use tools hide all other models.
     #[must_use]
     pub fn to_names(&self) -> Vec<&'static str> {
-        let talks = self.can_complete();
-        let claims = [
-            (talks, "completion"),
-            (talks && self.tools != Some(false), "tools"),
-            (talks && self.insert == Some(true), "insert"),
-            (talks && self.vision == Some(true), "vision"),
+        let completes = self.can_complete();
+        let names = [
+            (completes, "completion"),
+            (completes && self.tools != Some(false), "tools"),
+            (completes && self.insert == Some(true), "insert"),
+            (completes && self.vision == Some(true), "vision"),
             (self.is_embedding_only(), "embedding"),
-            (talks && self.thinking == Some(true), "thinking"),
-            (talks && self.audio == Some(true), "audio"),
+            (completes && self.thinking == Some(true), "thinking"),
+            (completes && self.audio == Some(true), "audio"),
         ];
-        claims.iter().filter(|(claimed, _)| *claimed).map(|(_, name)| *name).collect()
+        names.iter().filter(|(is_listed, _)| *is_listed).map(|(_, name)| *name).collect()
     }
 
-    /// Whether it answers prompts, unless it is known not to.
+    /// True unless the model is known not to complete text.
     #[must_use]
     pub fn can_complete(&self) -> bool {
         self.completion.unwrap_or(!self.is_embedding_only())
     }
 
-    /// Whether it makes images and no text.
+    /// True if the model generates images and no text.
     #[must_use]
     pub fn is_image_only(&self) -> bool {
         self.image == Some(true) && !self.can_complete()
     }
 
-    /// Whether it makes vectors and nothing else.
+    /// True if the model creates embeddings and is not known to complete text.
     fn is_embedding_only(&self) -> bool {
         self.embedding == Some(true) && self.completion != Some(true)
     }
 
-    /// What goes in and comes out, as OpenRouter, llama.cpp and LocalAI tell it.
+    /// Reads input and output modalities (OpenRouter, llama.cpp, LocalAI).
     fn read_modalities(&mut self, entry: &Value) {
         let list = |name: &str| {
             let nested = entry["architecture"][name].as_array();
@@ -144,7 +145,7 @@ impl Capabilities {
         }
     }
 
-    /// The parameters that a model takes, as OpenRouter tells them.
+    /// Reads the supported parameters (OpenRouter).
     fn read_parameters(&mut self, entry: &Value) {
         let list = entry["supported_parameters"].as_array();
         if let Some(list) = list.filter(|list| !list.is_empty()) {
@@ -156,7 +157,7 @@ impl Capabilities {
         }
     }
 
-    /// What kind of model it is, as Together, LM Studio and LiteLLM tell it.
+    /// Reads the type of model (Together, LM Studio, LiteLLM).
     fn read_kind(&mut self, entry: &Value) {
         let kind = entry["type"].as_str().or_else(|| entry["mode"].as_str()).unwrap_or_default();
         if kind.starts_with("embedding") {
@@ -174,8 +175,8 @@ impl Capabilities {
         }
     }
 
-    /// A list of words, of which a missing one denies nothing; but what embeds and is not said to
-    /// talk does not.
+    /// Reads a list of capability names. A missing name leaves the capability unknown, except that an
+    /// embedding model without completion cannot complete text.
     fn read_words(&mut self, words: &[Value]) {
         let known = [
             (&mut self.completion, &["completion", "chat"][..]),
@@ -186,24 +187,24 @@ impl Capabilities {
             (&mut self.thinking, &["thinking", "reasoning"]),
             (&mut self.audio, &["audio"]),
         ];
-        for (ability, names) in known {
+        for (capability, names) in known {
             if contains_any(words, names) {
-                *ability = Some(true);
+                *capability = Some(true);
             }
         }
-        let talks = contains_any(words, &["completion", "chat"]);
-        if contains_any(words, &["embedding", "embeddings"]) && !talks {
+        let completes = contains_any(words, &["completion", "chat"]);
+        if contains_any(words, &["embedding", "embeddings"]) && !completes {
             self.completion = Some(false);
         }
     }
 
-    /// Members that say yes or no, as Mistral, LM Studio and LiteLLM have them.
+    /// Reads boolean members (Mistral, LM Studio, LiteLLM).
     fn read_flags(&mut self, members: &Value) {
         let flag = |name: &str| members[name].as_bool();
         let (chat, fim) = (flag("completion_chat"), flag("completion_fim"));
-        let talks = chat.map(|chat| chat || fim == Some(true));
+        let completes = chat.map(|chat| chat || fim == Some(true));
         let known = [
-            (&mut self.completion, talks),
+            (&mut self.completion, completes),
             (&mut self.insert, fim),
             (&mut self.vision, flag("vision").or_else(|| flag("supports_vision"))),
             (&mut self.audio, flag("audio").or_else(|| flag("supports_audio_input"))),
@@ -215,12 +216,12 @@ impl Capabilities {
                     .or_else(|| flag("supports_function_calling")),
             ),
         ];
-        for (ability, said) in known {
-            *ability = said.or(*ability);
+        for (capability, flag) in known {
+            *capability = flag.or(*capability);
         }
     }
 
-    /// An embedding model by its name, where nothing says otherwise.
+    /// Recognises an embedding model by its id, unless the list says otherwise.
     fn infer_from_id(mut self, id: &str) -> Self {
         let id = id.to_ascii_lowercase();
         if self.completion != Some(true) && EMBEDDING_ID_PARTS.iter().any(|word| id.contains(word))

@@ -1,10 +1,8 @@
-//! Knowledge of the families of upstreams: what they take, what their errors mean, what is known of
-//! their models.
+//! Knowledge of upstream families: their parameters, their errors, their models and model names.
 //!
-//! Profiles, phrases and shapes of errors, delays told in texts, names and well-known models, all of
-//! it data and pure functions. Never sends anything and never decides about a request; the rooms
-//! above ask. Invariant: an unknown family is treated by the OpenAI API reference, and what nobody
-//! has seen is not claimed.
+//! Profiles, shapes and phrases of errors, delays before a retry, names and well-known models, all as
+//! data and pure functions. Never sends a request and never decides about one. Invariant: an unknown
+//! family is treated as the OpenAI API reference describes.
 
 pub(crate) mod capabilities;
 pub mod errors;

@@ -1,31 +1,31 @@
-//! Model names (ollama-api.md 3), as far as they decide which model is meant.
+//! Model names: Ollama's grammar (types/model/name.go), and which upstream id a name means.
 //!
-//! An upstream's ids need not follow Ollama's grammar, so exact ids come first and everything else
-//! after: the grammar and the source suffixes only matter for names that no list shows. Listed names
-//! always carry a tag; on the way in the tag `latest` may be absent or too much, and so may be what
-//! Ollama's registry or Gemini put in front. Pure text: which ids exist is for the caller to know.
+//! Upstream ids need not follow Ollama's grammar, so an exact id always wins; the grammar and source
+//! suffixes matter only for names that no list contains. Names shown to clients always have a tag;
+//! in requests the tag `latest`, the prefixes of Ollama's registry and Gemini's `models/` may be
+//! present or absent. Pure text: callers supply the existing ids.
 
 use crate::error::{Error, Result};
 
-/// The longest name, in bytes: all four of Ollama's parts at their longest stay below it.
+/// The longest name, in bytes; the longest name that Ollama's grammar allows is shorter.
 const MAX_NAME_BYTES: usize = 1024;
 
-/// The tag that a name without one has.
+/// The tag of a name without one.
 const LATEST_TAG: &str = ":latest";
 
-/// What Ollama's own names may begin with and never show (3.1, 3.3).
+/// Prefixes that Ollama accepts in a name and does not display.
 const DEFAULT_PREFIXES: &[&str] = &["https://", "registry.ollama.ai/", LIBRARY_PREFIX];
 
-/// The namespace that a name without one has.
+/// The namespace of a name without one.
 const LIBRARY_PREFIX: &str = "library/";
 
-/// What Gemini puts before each id of its list; clients may leave it out.
+/// The prefix of each id in Gemini's model list; optional in requests.
 const GEMINI_PREFIX: &str = "models/";
 
-/// Where a name says that its model lives (3.2).
+/// The location of a model that a suffix of its name demands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SourceSuffix {
-    /// It does not say.
+    /// No suffix.
     None,
     /// `:local`.
     Local,
@@ -33,32 +33,32 @@ pub enum SourceSuffix {
     Cloud,
 }
 
-/// The display form: with a tag (3.3).
+/// The form shown to clients: with a tag.
 #[must_use]
 pub fn display_name(id: &str) -> String {
     if tag(id).is_some() { id.to_owned() } else { format!("{id}{LATEST_TAG}") }
 }
 
-/// The same for all spellings of one name: without Ollama's defaults, with a tag, in lower case.
+/// A key that is equal for all spellings of a name: without default prefixes, with a tag, in lower
+/// case.
 #[must_use]
 pub fn canonical_key(name: &str) -> String {
     display_name(strip_default_prefixes(name)).to_ascii_lowercase()
 }
 
-/// The full form, with the defaults that [`display_name`] leaves out; some sentences of Ollama's name a
-/// model so (4.2).
+/// The full form with registry host and namespace, as used in some of Ollama's error texts.
 #[must_use]
 pub fn full_name(name: &str) -> String {
     let name = name.trim();
-    let place = match name.matches('/').count() {
+    let prefix = match name.matches('/').count() {
         0 => "registry.ollama.ai/library/",
         1 => "registry.ollama.ai/",
         _ => "",
     };
-    format!("{place}{}", display_name(name))
+    format!("{prefix}{}", display_name(name))
 }
 
-/// The name without `:latest`, when it ends so.
+/// The name without a trailing `:latest`; `None` if it has another tag or none.
 #[must_use]
 pub fn strip_latest_tag(name: &str) -> Option<&str> {
     let cut = name.len().checked_sub(LATEST_TAG.len())?;
@@ -66,10 +66,10 @@ pub fn strip_latest_tag(name: &str) -> Option<&str> {
     (end.eq_ignore_ascii_case(LATEST_TAG) && !bare.is_empty()).then_some(bare)
 }
 
-/// The name without the host and the namespace that Ollama assumes.
+/// The name without Ollama's default host and namespace.
 #[must_use]
 pub fn strip_default_prefixes(name: &str) -> &str {
-    // What nothing follows is no prefix but the name itself, and what a namespace follows is a host.
+    // A prefix must be followed by a name, and `library/` before a namespace is a host name.
     let is_default = |rest: &&str, prefix| prefix != LIBRARY_PREFIX || !rest.contains('/');
     let rest = |name, prefix| {
         strip_prefix_ignore_case(name, prefix)
@@ -79,8 +79,9 @@ pub fn strip_default_prefixes(name: &str) -> &str {
     DEFAULT_PREFIXES.iter().fold(name, |name, prefix| rest(name, prefix))
 }
 
-/// The listed id that a name means: as it is, then with `:latest` removed or added, then either in
-/// any case; then the same without Ollama's defaults, and with or without Gemini's prefix.
+/// The id that a name means: the name itself, then with `:latest` removed or added, then both
+/// ignoring case; then the same without Ollama's default prefixes, and with Gemini's prefix added or
+/// removed.
 pub fn find_id<'a>(ids: impl Iterator<Item = &'a str> + Clone, name: &str) -> Option<&'a str> {
     let short = strip_default_prefixes(name);
     let gemini = match strip_prefix_ignore_case(short, GEMINI_PREFIX) {
@@ -102,26 +103,26 @@ fn find_id_with_tag<'a>(ids: impl Iterator<Item = &'a str> + Clone, name: &str) 
     exact(name).or_else(|| exact(&other)).or_else(|| any_case(name)).or_else(|| any_case(&other))
 }
 
-/// Refuses names that neither Ollama nor an upstream could mean: too long, with control characters,
-/// or with a separator that has nothing on one side. The caller has trimmed blanks.
+/// Rejects names that are invalid for Ollama and for every upstream: too long, with control
+/// characters, or with a separator at the start or the end. The caller has trimmed white space.
 ///
 /// # Errors
 /// [`Error::InvalidRequest`] with Ollama's text.
 pub fn validate(name: &str) -> Result<()> {
-    let separators = name.ends_with([':', '/']) || name.starts_with([':', '/']);
-    if separators || name.len() > MAX_NAME_BYTES || name.chars().any(char::is_control) {
+    let has_outer_separator = name.ends_with([':', '/']) || name.starts_with([':', '/']);
+    if has_outer_separator || name.len() > MAX_NAME_BYTES || name.chars().any(char::is_control) {
         return Err(invalid_name_error());
     }
     Ok(())
 }
 
-/// What Ollama says of a name that breaks its grammar.
+/// Ollama's error for a name that violates its grammar.
 #[must_use]
 pub fn invalid_name_error() -> Error {
     Error::invalid_request("invalid model name")
 }
 
-/// Whether a name follows Ollama's grammar (3.1).
+/// True if a name follows Ollama's grammar.
 #[must_use]
 pub fn is_valid(name: &str) -> bool {
     let name = ["https://", "http://"]
@@ -141,17 +142,17 @@ pub fn is_valid(name: &str) -> bool {
         && is_valid_part(host, 350, "_-.:")
 }
 
-/// Whether a name could be an upstream's id that its list does not show: of the characters that
-/// such ids are made of, however many slashes and colons it has.
+/// True if a name could be an upstream id that the model list omits: it consists of characters that
+/// occur in such ids.
 #[must_use]
 pub fn is_plausible(name: &str) -> bool {
     name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.:/@#+~,=()".contains(&byte))
 }
 
-/// Takes the source suffix off a name (3.2).
+/// Splits the source suffix from a name.
 ///
 /// # Errors
-/// [`Error::InvalidRequest`] in Ollama's words when there are two.
+/// [`Error::InvalidRequest`] with Ollama's text if there are two.
 pub fn split_source(name: &str) -> Result<(&str, SourceSuffix)> {
     let (bare, source) = split_one_source(name);
     if source != SourceSuffix::None && split_one_source(bare).1 != SourceSuffix::None {
@@ -178,20 +179,20 @@ fn split_one_source(name: &str) -> (&str, SourceSuffix) {
     }
 }
 
-/// One part of a name: its length, its first character and the rest.
-fn is_valid_part(part: &str, longest: usize, more: &str) -> bool {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || more.contains(c);
+/// Checks one part of a name: at most `max_length` bytes, of letters, digits and `separators`.
+fn is_valid_part(part: &str, max_length: usize, separators: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || separators.contains(c);
     let first = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    part.len() <= longest && part.starts_with(first) && part.chars().all(allowed)
+    part.len() <= max_length && part.starts_with(first) && part.chars().all(allowed)
 }
 
-/// What follows a prefix that may stand in any case, if something does.
+/// Removes a prefix, ignoring case; `None` if nothing would remain.
 fn strip_prefix_ignore_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
     let (start, rest) = text.split_at_checked(prefix.len())?;
     (start.eq_ignore_ascii_case(prefix) && !rest.is_empty()).then_some(rest)
 }
 
-/// What follows the last `:`, if that comes after the last `/` (3.1).
+/// The text after the last `:`, if that follows the last `/`.
 fn tag(name: &str) -> Option<&str> {
     let (_, tag) = name.rsplit_once(':')?;
     (!tag.contains('/')).then_some(tag)

@@ -1,7 +1,9 @@
-//! Finds the message, code, type and parameter in whatever an upstream calls an error: the eleven
-//! shapes of openai-wire.md 5.1. Judges nothing and hides nothing: the message may still hold a
-//! key, and [`super::to_error`] cleans it before it goes anywhere.
-//! Invariant: a message that was found is not blank.
+//! Extracts message, code, type and parameter from an error body in any of the shapes that
+//! OpenAI-compatible servers send: OpenAI's object, flat objects, strings, FastAPI's `detail`,
+//! Gemini's arrays, gateways that embed another server's error, HTML and plain text.
+//!
+//! Neither classifies nor redacts: the message may hold a key. Invariant: an extracted message is
+//! not blank.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -9,37 +11,37 @@ use serde_json::value::RawValue;
 
 use super::{ErrorDetails, FieldError};
 
-/// Where a text may be, the best place first.
+/// Members that may hold the message, the most specific first.
 const MESSAGE_KEYS: [&str; 7] =
     ["message", "msg", "detail", "error_description", "error", "errors", "title"];
 
-/// What a body was.
+/// The format of an error body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum BodyFormat {
     /// JSON of any shape.
     Json,
-    /// Plain text, or nothing.
+    /// Plain text, or an empty body.
     #[default]
     Text,
-    /// Markup; its tags are gone.
+    /// HTML or XML; the tags are removed from the message.
     Html,
 }
 
-/// What was found in a body.
+/// The contents of an error body.
 #[derive(Debug, Default)]
 pub(super) struct ExtractedError {
-    /// The texts, at their full length. The message is empty when only a code was sent.
+    /// The fields, not truncated. The message is empty if the body holds neither a text nor a code
+    /// that can replace it.
     pub details: ErrorDetails,
-    /// The `code`, if it is a number from 400 to 599.
+    /// `code`, if it is a number from 400 to 599.
     pub status: Option<u16>,
-    /// What the body was.
     pub format: BodyFormat,
-    /// The error was a string and nothing besides.
+    /// True if the error is a string without code and type.
     pub is_bare_string: bool,
 }
 
 impl ExtractedError {
-    /// Without a text, the code or the type must do; a bare number says nothing.
+    /// Replaces an empty message by the code, unless that is a number, or by the type.
     fn fill_message(&mut self) {
         let ErrorDetails { message, code, kind, .. } = &mut self.details;
         if message.is_empty() {
@@ -49,7 +51,7 @@ impl ExtractedError {
     }
 }
 
-/// Reads an error body; `None` when it says nothing.
+/// Reads an error body; `None` if it is blank or JSON without an error.
 pub(super) fn extract(body: &[u8]) -> Option<ExtractedError> {
     let text = String::from_utf8_lossy(body);
     match serde_json::from_str::<Value>(&text) {
@@ -58,8 +60,7 @@ pub(super) fn extract(body: &[u8]) -> Option<ExtractedError> {
     }
 }
 
-/// Reads the `error` member of an answer, or a whole answer that has one. Nothing is found in a
-/// null, but that it stands there is for the caller to judge.
+/// Reads the `error` member of a response, or a whole response that has one.
 pub(super) fn extract_member(error: &[u8]) -> ExtractedError {
     let text = String::from_utf8_lossy(error);
     let Ok(value) = serde_json::from_str::<Value>(&text) else {
@@ -74,32 +75,34 @@ pub(super) fn extract_member(error: &[u8]) -> ExtractedError {
     found
 }
 
-/// Whether a whole answer is an error. The rest of it, which may be long, is only skipped.
-pub(super) fn is_error_body(answer: &[u8]) -> bool {
+/// True if a whole response is an error. Other members are skipped without being parsed into
+/// values.
+pub(super) fn is_error_body(response: &[u8]) -> bool {
     #[derive(Deserialize)]
-    struct Answer<'a> {
+    struct Response<'a> {
         #[serde(borrow)]
         error: Option<&'a RawValue>,
         #[serde(borrow)]
         object: Option<&'a RawValue>,
     }
-    let answer = answer.trim_ascii();
-    let in_list = answer.strip_prefix(b"[").map(<[u8]>::trim_ascii);
-    // Serde would read a list of two as the two members.
-    if !in_list.unwrap_or(answer).starts_with(b"{") {
+    let response = response.trim_ascii();
+    let in_array = response.strip_prefix(b"[").map(<[u8]>::trim_ascii);
+    // Serde would accept an array of two values as this struct.
+    if !in_array.unwrap_or(response).starts_with(b"{") {
         return false;
     }
-    let parsed = match in_list {
-        Some(_) => serde_json::from_slice::<(Answer<'_>,)>(answer).map(|(first,)| first),
-        None => serde_json::from_slice(answer),
+    let parsed = match in_array {
+        Some(_) => serde_json::from_slice::<(Response<'_>,)>(response).map(|(first,)| first),
+        None => serde_json::from_slice(response),
     };
-    parsed.is_ok_and(|answer| {
-        answer.error.is_some_and(is_error_value)
-            || answer.object.is_some_and(|object| object.get() == r#""error""#)
+    parsed.is_ok_and(|response| {
+        response.error.is_some_and(is_error_value)
+            || response.object.is_some_and(|object| object.get() == r#""error""#)
     })
 }
 
-/// Whether an `error` member is one: some servers send an empty one with every answer.
+/// True if an `error` member reports an error: some servers send a null or empty one with every
+/// response.
 pub(crate) fn is_error_value(error: &RawValue) -> bool {
     serde_json::from_str(error.get()).is_ok_and(|error| !is_blank(&error))
 }
@@ -118,7 +121,7 @@ fn is_blank(value: &Value) -> bool {
 
 fn from_json(value: &Value) -> Option<ExtractedError> {
     let mut found = from_entry(value.get(0).unwrap_or(value))?;
-    // Of a list the first error counts; what the others say is a line each.
+    // In an array, the first error gives code and type; each further one adds a line.
     for other in value.as_array().into_iter().flatten().skip(1).filter_map(from_entry) {
         found.details.message = format!("{}\n{}", found.details.message, other.details.message);
         found.details.field_errors.extend(other.details.field_errors);
@@ -136,7 +139,7 @@ fn from_entry(value: &Value) -> Option<ExtractedError> {
     Some(found)
 }
 
-/// Reads an error whose fields are in `error`, or next to it in `whole`.
+/// Reads an error whose fields are members of `error` or of `whole`, which contains it.
 fn from_error(error: &Value, whole: &Value) -> ExtractedError {
     let code = scalar_member(error, "code")
         .or_else(|| scalar_member(whole, "code"))
@@ -154,9 +157,8 @@ fn from_error(error: &Value, whole: &Value) -> ExtractedError {
     let message = find_text(error).or_else(|| find_text(whole)).unwrap_or_default();
     let details =
         ErrorDetails { message, code, kind, param, field_errors: parse_field_errors(error) };
-    let is_bare = error.is_string() && details.code.is_none() && details.kind.is_none();
-    let mut found =
-        ExtractedError { details, status, format: BodyFormat::Json, is_bare_string: is_bare };
+    let is_bare_string = error.is_string() && details.code.is_none() && details.kind.is_none();
+    let mut found = ExtractedError { details, status, format: BodyFormat::Json, is_bare_string };
     let raw = error.get("metadata").and_then(|metadata| metadata.get("raw"));
     if let Some(inner) = raw.and_then(parse_embedded).and_then(|raw| from_json(&raw)) {
         prefer_inner(&mut found, inner);
@@ -164,38 +166,44 @@ fn from_error(error: &Value, whole: &Value) -> ExtractedError {
     found
 }
 
-/// The entries of a list of faults: FastAPI's beside nothing else, Gemini's within its details.
+/// The entries of FastAPI's `detail`, which Mistral sends inside `message`, and those of Gemini's
+/// `details`.
 fn parse_field_errors(error: &Value) -> Vec<FieldError> {
-    let list = |value: &Value, key: &str| value.get(key).and_then(Value::as_array).cloned();
-    let violations = list(error, "details").unwrap_or_default();
-    let violations = violations.iter().filter_map(|it| list(it, "fieldViolations")).flatten();
-    // Mistral has the list one step further in.
-    let entries = list(error, "detail").or_else(|| list(error.get("message")?, "detail"));
-    let entries = entries.into_iter().flatten();
-    entries.chain(violations).filter_map(|entry| parse_field_error(&entry)).collect()
+    fn array<'a>(value: &'a Value, key: &str) -> Option<&'a Vec<Value>> {
+        value.get(key)?.as_array()
+    }
+    let details = array(error, "details").into_iter().flatten();
+    let violations = details.filter_map(|detail| array(detail, "fieldViolations")).flatten();
+    let entries = array(error, "detail").or_else(|| array(error.get("message")?, "detail"));
+    entries.into_iter().flatten().chain(violations).filter_map(parse_field_error).collect()
 }
 
 fn parse_field_error(entry: &Value) -> Option<FieldError> {
-    let place = match entry.get("loc") {
-        Some(loc) => join_location(loc)?,
+    let path = match entry.get("loc") {
+        Some(location) => join_location(location)?,
         None => scalar_member(entry, "field")?,
     };
     let message = find_text(entry.get("msg").or_else(|| entry.get("description"))?)?;
-    Some(FieldError { path: place, kind: scalar_member(entry, "type"), message })
+    Some(FieldError { path, kind: scalar_member(entry, "type"), message })
 }
 
 /// `x.0` for `["body", "x", 0]`.
-fn join_location(loc: &Value) -> Option<String> {
-    let parts = loc.as_array()?.iter().map(|part| match part {
-        Value::String(name) => name.clone(),
-        other => other.to_string(),
-    });
-    let parts: Vec<String> = parts.collect();
+fn join_location(location: &Value) -> Option<String> {
+    let parts: Vec<String> = location.as_array()?.iter().map(location_part).collect();
     let inner = parts.strip_prefix(&["body".to_owned()]).unwrap_or(&parts);
     Some(inner.join("."))
 }
 
-/// What a gateway passes on from the server behind it is better than what it says itself.
+/// `x` for `{"loc": ["body", "x"]}`.
+fn last_location(detail: &Value) -> Option<String> {
+    detail.get("loc")?.as_array()?.last().map(location_part)
+}
+
+fn location_part(part: &Value) -> String {
+    part.as_str().map_or_else(|| part.to_string(), str::to_owned)
+}
+
+/// Prefers the error of the server behind a gateway over the gateway's own.
 fn prefer_inner(found: &mut ExtractedError, inner: ExtractedError) {
     if inner.details.message.is_empty() {
         return;
@@ -209,7 +217,8 @@ fn prefer_inner(found: &mut ExtractedError, inner: ExtractedError) {
     found.status = found.status.or(inner.status);
 }
 
-/// The text in a value: itself, that of its list items, or that of its most telling member.
+/// The text in a value: a string itself, the texts of an array's items, or the text of an object's
+/// most specific member.
 fn find_text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => {
@@ -223,7 +232,7 @@ fn find_text(value: &Value) -> Option<String> {
         Value::Object(members) => {
             let text = MESSAGE_KEYS.iter().find_map(|key| find_text(members.get(*key)?))?;
             Some(match last_location(value) {
-                Some(place) => format!("{place}: {text}"),
+                Some(field) => format!("{field}: {text}"),
                 None => text,
             })
         }
@@ -231,7 +240,7 @@ fn find_text(value: &Value) -> Option<String> {
     }
 }
 
-/// The JSON object that a string holds, or the object itself.
+/// The JSON object or array encoded in a string, or the object itself.
 fn parse_embedded(value: &Value) -> Option<Value> {
     match value {
         Value::String(text) if text.trim_start().starts_with(['{', '[']) => {
@@ -242,15 +251,7 @@ fn parse_embedded(value: &Value) -> Option<Value> {
     }
 }
 
-/// The last part of the place that a validation error names: `x` of `["body", "x"]`.
-fn last_location(detail: &Value) -> Option<String> {
-    match detail.get("loc")?.as_array()?.last()? {
-        Value::String(name) => Some(name.clone()),
-        other => Some(other.to_string()),
-    }
-}
-
-/// A member that is a word or a number.
+/// A member that is a number or a string that is not blank.
 fn scalar_member(value: &Value, key: &str) -> Option<String> {
     match value.get(key)? {
         Value::String(word) if !word.trim().is_empty() => Some(word.trim().to_owned()),
@@ -268,15 +269,15 @@ fn from_text(text: &str) -> Option<ExtractedError> {
     if message.is_empty() {
         return None;
     }
-    let form = if text.trim_start().starts_with('<') { BodyFormat::Html } else { BodyFormat::Text };
+    let is_html = text.trim_start().starts_with('<');
     Some(ExtractedError {
         details: ErrorDetails { message, ..ErrorDetails::default() },
-        format: form,
+        format: if is_html { BodyFormat::Html } else { BodyFormat::Text },
         ..ExtractedError::default()
     })
 }
 
-/// `text` with a blank for each tag, and without comments, scripts and style sheets.
+/// Replaces each tag by a space and removes comments, scripts and style sheets.
 fn strip_tags(text: &str) -> String {
     let lower = text.to_ascii_lowercase();
     let last_end = text.rfind('>').unwrap_or(0);
@@ -292,8 +293,8 @@ fn strip_tags(text: &str) -> String {
     out
 }
 
-/// The length of the tag that `text`, in lower case, begins with, and of what it encloses that is
-/// not for readers. `None` when that `<` is only a sign in a sentence.
+/// The length of the tag at the start of `text`, which is in lower case, including the contents of a
+/// comment, script or style sheet. `None` if the `<` does not open a tag.
 fn tag_length(text: &str) -> Option<usize> {
     let is_tag = |c: char| c.is_ascii_alphabetic() || matches!(c, '/' | '!' | '?');
     if !text[1..].starts_with(is_tag) {
@@ -303,6 +304,6 @@ fn tag_length(text: &str) -> Option<usize> {
         .into_iter()
         .find(|(start, _)| text.starts_with(start))
         .map_or(">", |(_, end)| end);
-    // What never ends encloses all the rest.
+    // A tag without an end extends to the end of the text.
     Some(text.find(end).map_or(text.len(), |at| at + end.len()))
 }

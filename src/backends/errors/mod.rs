@@ -1,10 +1,12 @@
-//! What an error of the upstream means: for the client, and for a retry.
+//! Turns an upstream's error responses into [`Error`]: a status and a message for the client, and
+//! whether the request may be sent again.
 //!
-//! [`parse_details`] reads any of the error shapes of openai-wire.md 5.1, [`to_error`] judges an error
-//! status, and [`parse_in_band`] and [`find_in_band_error`] an error inside a success. They know texts and codes,
-//! not connections: headers come already parsed, and nothing is sent, repeated or logged here.
-//! Invariant: every message is bounded and not blank, and what [`to_error`] gives holds no key. The
-//! other functions know no key; whoever passes their messages on cleans them first.
+//! [`parse_details`] reads an error body of any known shape, [`to_error`] classifies a response with
+//! an error status, [`parse_in_band`] and [`find_in_band_error`] an error inside a response with
+//! status 200. Pure: headers arrive parsed, and nothing is sent, retried or logged here.
+//! Invariant: every message is bounded and not blank, and the messages of [`to_error`] and
+//! [`to_in_band_error`] are redacted. Callers of the other functions redact before they pass a
+//! message on.
 
 mod extract;
 mod phrases;
@@ -21,59 +23,59 @@ pub(crate) use extract::is_error_value;
 use extract::{BodyFormat, ExtractedError, extract, extract_member, is_error_body};
 use phrases::ErrorClassifier;
 
-/// The longest message passed on, in bytes: some servers send the whole prompt back.
+/// The longest message passed on, in bytes: some servers include the whole prompt.
 const MAX_MESSAGE_BYTES: usize = 4096;
 
-/// How much of a page or a plain text is passed on, in characters (openai-wire.md 5.1).
+/// The longest text of an HTML page or a plain-text body passed on, in characters.
 const MAX_PLAIN_TEXT_CHARS: usize = 200;
 
-/// What an upstream says about an error. Nothing is redacted here.
+/// The fields of an error response, not redacted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ErrorDetails {
-    /// The sentence for a reader.
+    /// The human-readable message.
     pub message: String,
-    /// The `code`, as text even if it was a number.
+    /// `code`; a number is converted to text.
     pub code: Option<String>,
-    /// The `type`, or what stands for it (`error_type`, Gemini's `status`).
+    /// `type`, `error_type` or Gemini's `status`.
     pub kind: Option<String>,
-    /// The request field that is to blame.
+    /// The name of the offending request field.
     pub param: Option<String>,
-    /// Everything that a list of faults names, in its order; empty for all other shapes.
+    /// Errors listed for each field, in the order sent; empty for all other shapes.
     pub field_errors: Vec<FieldError>,
 }
 
-/// One entry of a list of faults: FastAPI's `detail`, or Gemini's `fieldViolations`.
+/// One entry of FastAPI's `detail` list or of Gemini's `fieldViolations`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldError {
-    /// The place in the request, such as `messages.0.content`, without the `body` in front.
+    /// The field's path in the request, such as `messages.0.content`, without a leading `body`.
     pub path: String,
     /// The entry's own `type`, such as `extra_forbidden`.
     pub kind: Option<String>,
-    /// What is wrong there.
+    /// The message about this field.
     pub message: String,
 }
 
-/// What the headers of an error answer say about repeating the request.
+/// What the headers of an error response say about sending the request again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RetryHints {
-    /// The delay asked for, as [`retry_after::parse_retry_after`] reads it.
+    /// The delay, as read by [`retry_after::parse_retry_after`].
     pub retry_after: Option<Duration>,
     /// The value of `x-should-retry`.
     pub should_retry: Option<bool>,
 }
 
-/// What a message may say about the request that failed.
+/// The facts about a failed request that an error message may name.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestSummary<'a> {
     /// Such as `POST /v1/chat/completions`.
     pub method_and_path: &'a str,
-    /// The model as the client named it, when the request is about one.
+    /// The model name that the client sent, for requests that name one.
     pub model: Option<&'a str>,
 }
 
-/// Reads an error body of any shape; `None` when it says nothing.
+/// Reads an error body of any shape; `None` if it holds no message.
 ///
-/// The text of a page comes without its tags, and of it and of plain text only the beginning.
+/// HTML tags are removed, and HTML and plain text are truncated.
 #[must_use]
 pub fn parse_details(body: &[u8]) -> Option<ErrorDetails> {
     let mut found = extract(body).filter(ExtractedError::has_message)?;
@@ -81,46 +83,46 @@ pub fn parse_details(body: &[u8]) -> Option<ErrorDetails> {
     Some(found.details)
 }
 
-/// What a refusal of the request itself (400 or 422) says, for whoever can ask again without what
-/// was refused (openai-wire.md 3.9); `None` for other statuses and for bodies that say nothing.
+/// Reads the body of a response that rejects the request itself (400 or 422), so that the request
+/// can be repaired; `None` for other statuses and for bodies without a message.
 ///
-/// Each line of the message is a fault of its own where the server lists several, and
-/// [`ErrorDetails::field_errors`] has those that came with their places.
+/// If the server lists several errors, each is a line of the message, and
+/// [`ErrorDetails::field_errors`] holds those that name a field.
 #[must_use]
 pub fn parse_rejection(status: u16, body: &[u8]) -> Option<ErrorDetails> {
     matches!(status, 400 | 422).then(|| parse_details(body)).flatten()
 }
 
-/// Whether the prompt did not fit: there is no common code for it, so texts decide
-/// (openai-wire.md 5.3).
+/// True if the prompt exceeds the context window. Servers share no code for this error, so codes and
+/// message texts are compared.
 #[must_use]
 pub fn is_context_overflow(details: &ErrorDetails) -> bool {
     ErrorClassifier::new(details).is_context_overflow()
 }
 
-/// Judges the `error` member of an answer with a success status, or of a stream chunk: an object, a
-/// text or a number. A whole body or chunk with such a member will do as well. Call it only when
-/// there is such a member and it is not null.
+/// Reads the `error` member of a stream chunk or of a response with a success status: an object, a
+/// string or a number. The whole chunk or response is accepted as well. The member must exist and
+/// must not be null.
 ///
-/// Gives a status for the case that no line was sent yet, and the details, not redacted.
+/// Returns the status to send if no line has been sent yet, and the details, not redacted.
 #[must_use]
 pub fn parse_in_band(error: impl AsRef<[u8]>) -> (u16, ErrorDetails) {
-    let ExtractedError { mut details, status, format: form, is_bare_string: is_bare } =
+    let ExtractedError { mut details, status, format, is_bare_string } =
         extract_member(error.as_ref());
     let status = status.unwrap_or_else(|| match ErrorClassifier::new(&details).infer_status() {
-        // A sentence alone, in place of an answer (openai-wire.md 5.4).
-        500 if is_bare => 502,
+        // A bare string in place of a completion.
+        500 if is_bare_string => 502,
         status => status,
     });
     if details.message.is_empty() {
-        "the upstream reported an error".clone_into(&mut details.message);
+        "the upstream reported an error without a message".clone_into(&mut details.message);
     }
-    details.message = truncate_message(&details.message, form).to_owned();
+    details.message = truncate_message(&details.message, format).to_owned();
     (status, details)
 }
 
-/// What [`parse_in_band`] finds, for the client: redacted, and in Ollama's words where `model`, as the
-/// client named it, is unknown or cannot call tools.
+/// The error of [`parse_in_band`] for the client: redacted, and in Ollama's wording if `model`, the
+/// name that the client sent, is unknown or cannot call tools.
 #[must_use]
 pub fn to_in_band_error(
     error: impl AsRef<[u8]>,
@@ -129,42 +131,42 @@ pub fn to_in_band_error(
 ) -> Error {
     let (status, details) = parse_in_band(error);
     let classifier = ErrorClassifier::new(&details);
-    let worded = model.and_then(|model| to_ollama_error(&classifier, status, model));
-    worded.unwrap_or_else(|| {
+    let known = model.and_then(|model| to_ollama_error(&classifier, status, model));
+    known.unwrap_or_else(|| {
         let message = redactor.redact(&details.message).into_owned();
         Error::UpstreamInBand { status, message }
     })
 }
 
-/// Errors for which Ollama has a sentence of its own.
+/// Rewords errors for which Ollama has a fixed text (server/routes.go).
 fn to_ollama_error(classifier: &ErrorClassifier, status: u16, model: &str) -> Option<Error> {
     if classifier.is_unknown_model(status) {
         return Some(Error::ModelNotFound { message: format!("model '{model}' not found") });
     }
-    let tools =
-        || permanent_error(400, format!("{} does not support tools", names::full_name(model)));
-    classifier.is_tools_refusal().then(tools)
+    classifier.rejects_tools().then(|| {
+        permanent_error(400, format!("{} does not support tools", names::full_name(model)))
+    })
 }
 
-/// The error that a whole answer with a success status is, if it is one; its message is not
-/// redacted. An `error` that is null, false, zero or empty is none.
+/// The error in a whole response with a success status, not redacted; `None` if its `error` is
+/// absent, null, false, zero or empty.
 #[must_use]
-pub fn find_in_band_error(answer: impl AsRef<[u8]>) -> Option<Error> {
-    let answer = answer.as_ref();
-    is_error_body(answer).then(|| {
-        let (status, details) = parse_in_band(answer);
+pub fn find_in_band_error(response: impl AsRef<[u8]>) -> Option<Error> {
+    let response = response.as_ref();
+    is_error_body(response).then(|| {
+        let (status, details) = parse_in_band(response);
         Error::UpstreamInBand { status, message: details.message }
     })
 }
 
-/// Whether an error says that the server has no such route, and not only no such model.
+/// True if an error response means that the server lacks the route, as opposed to the model.
 #[must_use]
 pub fn is_unknown_route(status: u16, body: &[u8]) -> bool {
     let found = extract(body).unwrap_or_default();
     status == 405 || (status == 404 && is_missing_route(&found))
 }
 
-/// Whether a 404 can only be about the route.
+/// True if a 404 can only be about the route.
 fn is_missing_route(found: &ExtractedError) -> bool {
     let classifier = ErrorClassifier::new(&found.details);
     let unknown_model = found.format != BodyFormat::Html && classifier.is_unknown_model(404);
@@ -173,14 +175,13 @@ fn is_missing_route(found: &ExtractedError) -> bool {
     !unknown_model && !is_explained
 }
 
-/// Judges an answer with an error status.
+/// Classifies a response with an error status.
 ///
-/// - An unknown model is [`Error::ModelNotFound`], with the name that the client used.
-/// - A redirect, or a 404 for the route itself, is a wrong base URL: 502.
-/// - A refusal of tools is 400, worded as Ollama does.
-/// - A prompt that is too long, or an image for a model that sees none, is never a 5xx.
-/// - All else keeps its status and its text (openai-wire.md 5.4), and says whether the attempt may
-///   be repeated (6.2).
+/// - An unknown model becomes [`Error::ModelNotFound`] with the name that the client sent.
+/// - A redirect, or a 404 for the route itself, means a wrong base URL: 502.
+/// - Rejected tools become 400 in Ollama's wording.
+/// - A prompt that is too long, or an image for a model without vision, is never a 5xx.
+/// - Every other error keeps its status and its text, and says whether the request may be sent again.
 #[must_use]
 pub fn to_error(
     status: u16,
@@ -190,65 +191,56 @@ pub fn to_error(
     redactor: &Redactor,
 ) -> Error {
     if (300..400).contains(&status) {
-        return permanent_error(502, "upstream redirects; fix the base URL".to_owned());
+        return permanent_error(
+            502,
+            "the upstream answered with a redirect; correct the base URL".to_owned(),
+        );
     }
     let found = extract(body).unwrap_or_default();
     let classifier = ErrorClassifier::new(&found.details);
     let is_page = found.format == BodyFormat::Html;
-    let worded = request.model.filter(|_| !is_page);
-    if let Some(error) = worded.and_then(|model| to_ollama_error(&classifier, status, model)) {
+    let model = request.model.filter(|_| !is_page);
+    if let Some(error) = model.and_then(|model| to_ollama_error(&classifier, status, model)) {
         return error;
     }
     if status == 404 && is_missing_route(&found) {
-        let place = redactor.redact(request.method_and_path);
-        return permanent_error(
-            502,
-            format!("upstream returned 404 for {place}; check the base URL"),
-        );
+        let route = redactor.redact(request.method_and_path);
+        let message = format!("upstream returned 404 for {route}; check the base URL");
+        return permanent_error(502, message);
     }
     let message = if found.has_message() {
         found.redacted_message(redactor)
     } else {
         format!("upstream returned HTTP {status}")
     };
-    let hints = hints.or_from_message(&found.details.message);
-    let retry = match hints.to_retry(status) {
+    let retry = match hints.to_retry(status, &found.details.message) {
         _ if classifier.is_permanent(status) => Retry::Never,
-        // A list is asked for in passing; only a prompt is worth the time that loading takes.
+        // Requests without a model, such as for the model list, do not wait for a model to load.
         Retry::Backoff if request.model.is_some() && classifier.is_loading(status) => Retry::Poll,
         retry => retry,
     };
     Error::UpstreamStatus { status: downstream_status(status, &classifier), message, retry }
 }
 
-/// The status for the client.
 fn downstream_status(status: u16, classifier: &ErrorClassifier) -> u16 {
     match status {
-        // llama.cpp calls its own fault what is wrong with the request (openai-wire.md 5.3).
-        500..600 if classifier.is_context_overflow() || classifier.is_image_refusal() => 400,
+        // llama.cpp reports these errors of the request with status 500.
+        500..600 if classifier.is_context_overflow() || classifier.rejects_images() => 400,
         400..600 => status,
-        // A number that is no error status is the upstream's fault too.
         _ => 502,
     }
 }
 
 impl RetryHints {
-    /// Without a delay in the headers, the one that the message asks for.
-    fn or_from_message(self, message: &str) -> Self {
-        Self {
-            retry_after: self.retry_after.or_else(|| retry_after::find_retry_delay(message)),
-            ..self
-        }
-    }
-
-    /// Whether an attempt that got `status` may be repeated, as far as numbers tell.
-    fn to_retry(self, status: u16) -> Retry {
+    /// The retry decision by status, headers and a delay named in the message. `x-should-retry`
+    /// overrides the status, a delay in the headers overrides one in the message.
+    fn to_retry(self, status: u16, message: &str) -> Retry {
         let by_status = matches!(status, 408 | 409 | 424 | 429 | 500 | 502 | 503 | 504 | 524 | 529);
-        match self.retry_after {
-            _ if !self.should_retry.unwrap_or(by_status) => Retry::Never,
-            Some(delay) => Retry::After(delay),
-            None => Retry::Backoff,
+        if !self.should_retry.unwrap_or(by_status) {
+            return Retry::Never;
         }
+        let delay = self.retry_after.or_else(|| retry_after::find_retry_delay(message));
+        delay.map_or(Retry::Backoff, Retry::After)
     }
 }
 
@@ -257,7 +249,7 @@ impl ExtractedError {
         !self.details.message.is_empty()
     }
 
-    /// The message for a client. It is cleaned first and cut then, since half a key would not be
+    /// The message for the client: redacted before it is truncated, since half a key would not be
     /// recognised.
     fn redacted_message(&self, redactor: &Redactor) -> String {
         truncate_message(&redactor.redact(&self.details.message), self.format).to_owned()
@@ -268,16 +260,16 @@ fn permanent_error(status: u16, message: String) -> Error {
     Error::UpstreamStatus { status, message, retry: Retry::Never }
 }
 
-/// The beginning of a message, as long as its form allows, without a word cut in half: that could
-/// be half a key, which nobody would recognise later.
-fn truncate_message(message: &str, form: BodyFormat) -> &str {
-    let allowed = match form {
+/// Truncates a message at a word boundary: half a word could be half a key, which the redactor
+/// would not recognise later.
+fn truncate_message(message: &str, format: BodyFormat) -> &str {
+    let end = match format {
         BodyFormat::Json => {
             message.char_indices().find(|(at, c)| at + c.len_utf8() > MAX_MESSAGE_BYTES)
         }
         BodyFormat::Text | BodyFormat::Html => message.char_indices().nth(MAX_PLAIN_TEXT_CHARS),
     };
-    let Some((end, next)) = allowed else { return message };
+    let Some((end, next)) = end else { return message };
     let cut = &message[..end];
     match cut.rfind(char::is_whitespace) {
         Some(blank) if !next.is_whitespace() => cut[..blank].trim_end(),

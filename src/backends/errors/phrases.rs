@@ -1,10 +1,13 @@
-//! What the words of an error mean. No two servers agree on codes, so this is a set of tables of
-//! phrases, each compared in lower case (openai-wire.md 5.2 to 5.4, 6.2, 7.2 and 8.3).
-//! Invariant: the answers depend on the words alone, and never on which backend is configured.
+//! Classifies an error by its codes and by phrases in its message, since servers share no set of
+//! codes. The phrases are collected from the responses of the supported servers; all are compared in
+//! lower case.
+//!
+//! Never looks at the configured backend. Invariant: the result depends on the error's text, codes
+//! and status only.
 
 use super::ErrorDetails;
 
-/// Codes and types of requests that will fail again, without the signs between their words.
+/// Codes and types of errors that a retry cannot cure. Codes are compared without `_`, `-` and `.`.
 const PERMANENT_CODES: [&str; 10] = [
     "insufficientquota",
     "insufficientbalance",
@@ -18,8 +21,8 @@ const PERMANENT_CODES: [&str; 10] = [
     "contentpolicyviolation",
 ];
 
-/// Texts of requests that will fail again, whatever their status: spent money, sizes, and what
-/// llama.cpp reports with a 500.
+/// Texts of errors that a retry cannot cure, whatever their status: spent credit, sizes, and missing
+/// features that llama.cpp reports with status 500.
 const PERMANENT_TEXTS: [&str; 14] = [
     "billing",
     "exceeded your current quota",
@@ -37,7 +40,8 @@ const PERMANENT_TEXTS: [&str; 14] = [
     "are not supported",
 ];
 
-/// Statuses that no hint of the upstream turns into a retry: no money, too large, not implemented.
+/// Statuses that are never retried, even if the upstream's headers ask for it: payment required,
+/// content too large, not implemented.
 const PERMANENT_STATUSES: [u16; 3] = [402, 413, 501];
 
 const OVERFLOW_CODES: [&str; 3] =
@@ -80,11 +84,11 @@ const IMAGE_TEXTS: [&str; 3] = [
 
 const LOADING_TEXTS: [&str; 3] = ["loading model", "model is loading", "is currently loading"];
 
-/// Texts that say nothing but "there is no such route".
+/// Whole messages that mean an unknown route.
 const ROUTE_ONLY_TEXTS: [&str; 6] =
     ["not found", "404 not found", "file not found", "page not found", "resource not found", "404"];
 
-/// Parts of texts that name a route.
+/// Parts of messages that mean an unknown route.
 const ROUTE_TEXTS: [&str; 13] = [
     "404 page not found",
     "unexpected endpoint or method",
@@ -101,7 +105,7 @@ const ROUTE_TEXTS: [&str; 13] = [
     "requested url",
 ];
 
-/// What is said of an unknown model.
+/// Parts of messages about an unknown model.
 const UNKNOWN_MODEL_TEXTS: [&str; 7] = [
     "not exist",
     "doesn't exist",
@@ -112,12 +116,12 @@ const UNKNOWN_MODEL_TEXTS: [&str; 7] = [
     "could not find",
 ];
 
-/// What is said of a model that exists and is used at the wrong place.
+/// Parts of messages about a model that exists but does not serve this endpoint.
 const MISUSED_MODEL_TEXTS: [&str; 3] =
     ["not a chat model", "only supported in", "did you mean to use"];
 
-/// Statuses by code or type, in the order of precedence: OpenAI sends its unknown models and its
-/// refused keys as an `invalid_request_error` with a code.
+/// Statuses by code or type, in order of precedence: OpenAI reports unknown models and invalid keys
+/// with the type `invalid_request_error` and a more specific code.
 const STATUS_BY_CODE: [(&str, u16); 24] = [
     ("ratelimit", 429),
     ("toomanyrequests", 429),
@@ -145,14 +149,14 @@ const STATUS_BY_CODE: [(&str, u16); 24] = [
     ("timeout", 504),
 ];
 
-/// The words of one error, ready to be compared.
+/// The codes and the message of one error, normalized for comparison.
 #[derive(Debug)]
 pub(super) struct ErrorClassifier {
-    /// Type and code in lower case, without the signs between their words.
+    /// Type and code in lower case, without `_`, `-` and `.`.
     codes: String,
     /// The message in lower case.
     text: String,
-    /// Whether the request field to blame is `model`.
+    /// True if the offending request field is `model`.
     blames_model: bool,
 }
 
@@ -167,14 +171,14 @@ impl ErrorClassifier {
         Self { codes, text: message.to_ascii_lowercase(), blames_model }
     }
 
-    /// The prompt did not fit into the context.
+    /// The prompt exceeds the context window.
     pub(super) fn is_context_overflow(&self) -> bool {
         self.has_code(&OVERFLOW_CODES)
             || (self.contains_any(&OVERFLOW_TEXTS)
                 && !self.contains_any(&["rate limit", "per min"]))
     }
 
-    /// The same request will fail again, however often it is sent.
+    /// A retry of the same request would fail again.
     pub(super) fn is_permanent(&self, status: u16) -> bool {
         PERMANENT_STATUSES.contains(&status)
             || self.has_code(&PERMANENT_CODES)
@@ -182,50 +186,51 @@ impl ErrorClassifier {
             || self.is_context_overflow()
     }
 
-    /// The model, or this server's set-up for it, cannot call tools.
-    pub(super) fn is_tools_refusal(&self) -> bool {
+    /// The model, or the server's configuration of it, does not support tools.
+    pub(super) fn rejects_tools(&self) -> bool {
         self.contains_any(&TOOLS_TEXTS)
     }
 
-    /// The model sees no images.
-    pub(super) fn is_image_refusal(&self) -> bool {
+    /// The model does not accept images.
+    pub(super) fn rejects_images(&self) -> bool {
         self.contains_any(&IMAGE_TEXTS)
     }
 
-    /// The server is up, and its model will be.
+    /// The server is still loading the model.
     pub(super) fn is_loading(&self, status: u16) -> bool {
         status == 503 && self.contains_any(&LOADING_TEXTS)
     }
 
-    /// The path is unknown, not a thing behind it.
+    /// The server does not know the route.
     pub(super) fn is_route_error(&self) -> bool {
         let text = self.text.trim_end_matches('.');
         ROUTE_ONLY_TEXTS.contains(&text) || self.contains_any(&ROUTE_TEXTS)
     }
 
-    /// The model is unknown to the upstream. Only 404 means that by itself; among the many reasons
-    /// for a 400 it must be said outright.
+    /// The upstream does not know the model. A 400 has many other causes, so its message must say so
+    /// more explicitly than that of a 404.
     pub(super) fn is_unknown_model(&self, status: u16) -> bool {
         let by_code = self.has_code(&["modelnotfound", "deploymentnotfound"]);
         let by_text = self.contains_any(&UNKNOWN_MODEL_TEXTS);
         match status {
             404 => {
                 let by_field = self.blames_model && self.has_code(&["notfound"]);
-                // Of a parameter this would be said with a 400.
+                // With a 404 this is about the model; servers report a parameter with a 400.
                 let by_text = by_text || self.contains_any(&["not supported"]);
                 let by_text =
                     by_text && self.mentions_model() && !self.contains_any(&MISUSED_MODEL_TEXTS);
                 by_code || by_field || by_text
             }
             400 => {
-                let begins_so = ["model ", "the model "].iter().any(|m| self.text.starts_with(m));
-                by_code || self.contains_any(&["not a valid model"]) || (by_text && begins_so)
+                let is_about_model =
+                    ["model ", "the model "].iter().any(|start| self.text.starts_with(start));
+                by_code || self.contains_any(&["not a valid model"]) || (by_text && is_about_model)
             }
             _ => false,
         }
     }
 
-    /// A status for an error that came without one.
+    /// The status for an error that was sent without one.
     pub(super) fn infer_status(&self) -> u16 {
         if self.is_route_error() {
             return 502;
@@ -233,15 +238,16 @@ impl ErrorClassifier {
         if self.is_context_overflow() {
             return 400;
         }
-        // As strict as with a 400: here, too, anything may be the matter.
+        // The strict rules of a 400, since the error may have any cause.
         if self.is_unknown_model(400) {
             return 404;
         }
-        STATUS_BY_CODE.iter().find(|(code, _)| self.codes.contains(code)).map_or(500, |(_, s)| *s)
+        let known = STATUS_BY_CODE.iter().find(|(code, _)| self.codes.contains(code));
+        known.map_or(500, |(_, status)| *status)
     }
 
-    /// Whether the text has the word "model" or "deployment", or Gemini's `models/x`: not as a part
-    /// of a path, which would be a route.
+    /// True if the message has the word "model" or "deployment", or Gemini's `models/x`, outside of a
+    /// path: a path would be a route.
     fn mentions_model(&self) -> bool {
         let is_word = |start: &str, end: &str| {
             let joins = |c: char| c.is_ascii_alphanumeric() || c == '/';

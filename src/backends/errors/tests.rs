@@ -1,4 +1,5 @@
-//! Tables over the shapes and rows of openai-wire.md 5.1 to 5.4.
+//! Error responses as the supported servers send them: each shape of body, and for each error the
+//! status, the message and the retry decision.
 
 use super::*;
 use crate::observe::redact::Secret;
@@ -47,7 +48,7 @@ fn check_retry(status: u16, body: &str, expected: Retry) {
     assert_eq!((error.status(), error.retry()), (Some(status), expected), "{body}");
 }
 
-/// A body of the first shape.
+/// A body in OpenAI's shape.
 fn shaped(message: &str, kind: &str, code: &str) -> String {
     format!(r#"{{"error":{{"message":{message:?},"type":{kind:?},"param":null,"code":{code:?}}}}}"#)
 }
@@ -252,7 +253,11 @@ fn the_status_and_the_text_pass_through() {
 fn redirects_are_a_wrong_base_url() {
     for status in [300, 301, 302, 307, 308, 399] {
         let body = "<a href=\"https://u:p@other\">moved</a>";
-        check(status, body, (502, "upstream redirects; fix the base URL", Retry::Never));
+        check(
+            status,
+            body,
+            (502, "the upstream answered with a redirect; correct the base URL", Retry::Never),
+        );
     }
 }
 
@@ -517,12 +522,12 @@ fn errors_in_band_get_a_status() {
     check_in_band("no JSON at all", (500, "no JSON at all"));
     let route = "Unexpected endpoint or method. (POST /x)";
     check_in_band(&format!("{route:?}"), (502, route));
-    check_in_band("503", (503, "the upstream reported an error"));
-    check_in_band("7", (500, "the upstream reported an error"));
-    check_in_band("true", (500, "the upstream reported an error"));
-    check_in_band(r#"{"code":502}"#, (502, "the upstream reported an error"));
-    check_in_band("null", (500, "the upstream reported an error"));
-    check_in_band("", (500, "the upstream reported an error"));
+    check_in_band("503", (503, "the upstream reported an error without a message"));
+    check_in_band("7", (500, "the upstream reported an error without a message"));
+    check_in_band("true", (500, "the upstream reported an error without a message"));
+    check_in_band(r#"{"code":502}"#, (502, "the upstream reported an error without a message"));
+    check_in_band("null", (500, "the upstream reported an error without a message"));
+    check_in_band("", (500, "the upstream reported an error without a message"));
     check_in_band(r#"{"type":"overloaded_error"}"#, (503, "overloaded_error"));
 }
 
@@ -530,8 +535,14 @@ fn errors_in_band_get_a_status() {
 fn whole_bodies_with_an_error_are_judged_in_band_too() {
     check_in_band(r#"{"error":{"message":"m","code":504},"choices":[]}"#, (504, "m"));
     check_in_band(r#"{"object":"error","message":"m","code":400}"#, (400, "m"));
-    check_in_band(r#"{"error":null,"code":502}"#, (502, "the upstream reported an error"));
-    check_in_band(r#"{"error":{"code":502}}"#, (502, "the upstream reported an error"));
+    check_in_band(
+        r#"{"error":null,"code":502}"#,
+        (502, "the upstream reported an error without a message"),
+    );
+    check_in_band(
+        r#"{"error":{"code":502}}"#,
+        (502, "the upstream reported an error without a message"),
+    );
     check_in_band(r#"[{"error":{"message":"m","code":400}}]"#, (400, "m"));
     check_in_band(r#"{"error":null,"message":"m","code":400}"#, (400, "m"));
     check_in_band(r#"{"error":"m","error_type":"generation"}"#, (500, "m"));
@@ -555,7 +566,10 @@ fn whole_answers_are_told_from_errors() {
     check_error_in(r#"{"object":"error","message":"m","code":400}"#, Some((400, "m")));
     check_error_in(r#"[ {"error":{"message":"m","code":400}} ]"#, Some((400, "m")));
     check_error_in(r#"{"error":true,"message":"m"}"#, Some((500, "m")));
-    check_error_in(r#"{"error":503}"#, Some((503, "the upstream reported an error")));
+    check_error_in(
+        r#"{"error":503}"#,
+        Some((503, "the upstream reported an error without a message")),
+    );
     for member in ["null", "false", "0", "\"\"", "\" \"", "{}", "[]", "[null]"] {
         check_error_in(&format!(r#"{{"error":{member},"object":"list","data":[]}}"#), None);
     }

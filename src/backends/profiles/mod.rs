@@ -1,11 +1,11 @@
-//! What each family of upstreams takes and tells (openai-wire.md 0, 3.2 and 3.3).
+//! Profiles of the known upstream families: which parameters each accepts, under which names, and
+//! which endpoints tell more about its models.
 //!
-//! A family is recognised by the host of the base URL, by a header, or by what its model list says
-//! and how it looks; it never changes what a request means, only under which names its parameters
-//! travel, which are left out because this family refuses or misreads them, and who else is asked
-//! about its models. An unknown upstream gets OpenAI's core and nothing else. Reasoning and timings
-//! need no member here: every family's are read wherever they come (openai-wire.md 4.3, 9.2).
-//! The families are rows of `table`; a new one is a new row there and a folder of golden files.
+//! A family is recognised by the host of the base URL, by a response header, or by the owners and
+//! the shape of its model list. A profile never changes the meaning of a request. An unknown
+//! upstream receives only parameters of the OpenAI API reference. Reasoning and timings in responses
+//! need no field here, because every family's form of them is always read.
+//! To add a family, add a row to `table` and a folder of golden files.
 
 mod table;
 
@@ -13,84 +13,84 @@ use serde_json::Value;
 
 pub use self::table::{GENERIC, PROFILES};
 
-/// How a family is told whether to reason (openai-wire.md 3.8).
+/// The parameter that switches reasoning on and off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ThinkingParam {
-    /// Not known: only a level is passed on, by OpenAI's name.
+    /// Unknown: a level is sent as `reasoning_effort`, on and off are not sent.
     Unknown,
-    /// It cannot be told.
+    /// There is no such parameter.
     Unsupported,
-    /// `reasoning_effort`, with words that depend on the model.
+    /// `reasoning_effort`, with values that depend on the model.
     OpenAi,
-    /// `reasoning` with an effort.
+    /// `reasoning.effort`.
     OpenRouter,
     /// `chat_template_kwargs`.
     ChatTemplateKwargs,
-    /// `thinking` with a type.
+    /// `thinking.type`.
     DeepSeek,
     /// `reasoning_effort` and `reasoning_format`.
     Groq,
-    /// `reasoning` with a switch.
+    /// `reasoning.enabled`.
     Together,
     /// `reasoning_effort`, with `none` for off.
     Gemini,
 }
 
-/// How a family is asked for log probabilities in a chat (openai-wire.md 3.2).
+/// How log probabilities of a chat completion are requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogprobsParam {
-    /// By a flag, and the number of alternatives up to this one.
+    /// `logprobs: true` and `top_logprobs`, at most this many.
     FlagAndCount(usize),
-    /// By the number alone.
+    /// The number of alternatives as `logprobs`.
     Count,
-    /// It refuses to be asked.
+    /// The parameter is rejected.
     Unsupported,
 }
 
-/// What a family wants of a conversation's earlier turns (openai-wire.md 3.7).
+/// Rules for the earlier messages of a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HistoryRules {
-    /// Nothing beyond OpenAI's rules; reasoning stays behind.
+    /// OpenAI's rules; reasoning is removed.
     Standard,
-    /// The reasoning that led to a call, or it refuses the call.
+    /// An assistant message with tool calls must carry its reasoning.
     ReasoningWithCalls,
-    /// Ids of nine letters and digits, and no assistant's turn that holds nothing.
+    /// Tool call ids have nine letters and digits, and empty assistant messages are rejected.
     ShortCallIds,
 }
 
-/// Where a family fills in the middle of a text, if it can (openai-wire.md 1.3).
+/// The endpoint that completes text between a prompt and a suffix (fill in the middle).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FimEndpoint {
-    /// Nowhere.
+    /// None.
     Unsupported,
-    /// At `completions`, by `suffix`.
+    /// `completions` with `suffix`.
     CompletionsSuffix,
-    /// At llama.cpp's own `/infill`, beside the base URL.
+    /// llama.cpp's `/infill` at the server's root.
     LlamaCppInfill,
-    /// At Mistral's `fim/completions`.
+    /// Mistral's `fim/completions`.
     MistralFim,
 }
 
-/// Who tells of a family's models what the list does not (openai-wire.md 2.2).
+/// An endpoint that tells more about a family's models than the model list does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DetailsProbe {
     /// llama.cpp's `/props`.
     LlamaCppProps,
-    /// LM Studio's own list.
+    /// LM Studio's `/api/v0/models`.
     LmStudio,
-    /// LiteLLM's table of models.
+    /// LiteLLM's `/model/info`.
     LiteLlm,
-    /// LocalAI's list with capabilities.
+    /// LocalAI's `models/capabilities`.
     LocalAi,
     /// TGI's `/info`.
     TgiInfo,
-    /// OpenRouter's list of embedding models, which its main list leaves out.
+    /// OpenRouter's list of embedding models, which are missing in its model list.
     OpenRouterEmbeddings,
 }
 
 impl DetailsProbe {
-    /// Where it is asked: below the base URL, or with a slash in front at the server's root. The
-    /// first that answers is enough.
+    /// The paths to try in order until one responds: relative to the base URL, or with a leading
+    /// slash relative to the server's root.
     #[must_use]
     pub fn paths(self) -> &'static [&'static str] {
         match self {
@@ -104,81 +104,81 @@ impl DetailsProbe {
     }
 }
 
-/// One row of the table.
+/// What is known of one upstream family.
 #[derive(Debug)]
 pub struct Profile {
-    /// The family's name, by which an operator may name it.
+    /// The name, as accepted by the configuration.
     pub name: &'static str,
-    /// Host names, each matched as itself or as the end of a longer one after a dot.
+    /// Host names; subdomains match as well.
     hosts: &'static [&'static str],
     /// Values of `owned_by` in the model list.
     owners: &'static [&'static str],
-    /// Headers of its answers: how a name begins, in lower case, and how its value begins.
+    /// Response headers: prefixes of a name, in lower case, and of its value.
     headers: &'static [(&'static str, &'static str)],
-    /// Whether a model list looks like this family's and like no other's.
+    /// True if a model list has a shape that only this family sends.
     matches_list: fn(&Value) -> bool,
-    /// Whether a model list may be this family's, if `side` answers as this family does.
+    /// True if a model list may be this family's, to be confirmed by `details_probe`.
     may_match_list: fn(&Value) -> bool,
     /// The name of the token limit.
     pub max_tokens: &'static str,
     /// The name of `seed`.
     pub seed: &'static str,
-    /// Whether a seed must not be negative.
+    /// True if negative seeds are rejected.
     pub needs_unsigned_seed: bool,
-    /// Whether `top_p` must be below 1, which means "off" and is then left out.
+    /// True if `top_p` must be below 1; 1 means "off" and is not sent.
     pub needs_top_p_below_one: bool,
-    /// The name of `top_k`, where it is known.
+    /// The name of `top_k`, if supported.
     pub top_k: Option<&'static str>,
-    /// What `top_k: 0` (off) becomes, where it can be said.
+    /// The value sent for `top_k: 0` (off); `None` if it is not sent.
     pub top_k_off: Option<i64>,
-    /// The name of `min_p`, where it is known.
+    /// The name of `min_p`, if supported.
     pub min_p: Option<&'static str>,
-    /// The name of `repeat_penalty`, where it is known.
+    /// The name of `repeat_penalty`, if supported.
     pub repeat_penalty: Option<&'static str>,
-    /// Whether llama.cpp's own parameters are known.
+    /// True if llama.cpp's own sampling parameters are supported.
     pub takes_llamacpp_params: bool,
-    /// How many stop sequences it takes, where there is a limit; the others are watched for.
+    /// The most stop sequences in a request; the proxy itself watches for further ones.
     pub max_stop_sequences: Option<usize>,
-    /// How it is told how long a model is to stay loaded, where it can be.
+    /// The name of the parameter that sets how long a model stays loaded, if there is one.
     pub ttl_param: Option<&'static str>,
-    /// How it is told whether to reason.
+    /// How reasoning is switched.
     pub thinking: ThinkingParam,
-    /// Which of `presence_penalty` and `frequency_penalty` mean what they should.
+    /// Which of `presence_penalty` and `frequency_penalty` are supported with OpenAI's meaning.
     pub penalties: &'static [&'static str],
-    /// Whether JSON mode must be asked for in a message, too.
+    /// True if JSON mode requires the word "JSON" in a message.
     pub needs_json_instruction: bool,
-    /// Whether plain JSON mode exists.
+    /// True if `response_format: json_object` is supported.
     pub has_json_object: bool,
-    /// Whether a format is a grammar of TGI's own shape.
+    /// True if a response format is sent as TGI's `grammar` type.
     pub uses_tgi_grammar: bool,
-    /// Whether `completions` needs a token limit to say more than a few words.
+    /// True if `completions` has a default token limit of a few words.
     pub needs_completion_limit: bool,
-    /// How it is asked for log probabilities.
+    /// How log probabilities are requested.
     pub logprobs: LogprobsParam,
-    /// How the middle of a text is filled in.
+    /// How text is completed between a prompt and a suffix.
     pub fim: FimEndpoint,
-    /// How many inputs one request for embeddings may have, as far as is known.
+    /// The most inputs in one embeddings request.
     pub max_embed_inputs: usize,
-    /// Whether its model list, or what is asked beside it, tells what each model can do, so that it
-    /// is worth asking for.
+    /// True if the model list or `details_probe` tells each model's capabilities, so that the list is
+    /// fetched before a request that depends on them.
     pub lists_capabilities: bool,
-    /// Whether a server of one model answers to any name, so that only its list tells what it has
-    /// (openai-wire.md 5.3).
+    /// True if a server with one model accepts any model name, so that only its list can show that a
+    /// model is missing.
     pub ignores_model: bool,
-    /// Who else tells of its models.
+    /// The endpoint that tells more about the models.
     pub details_probe: Option<DetailsProbe>,
-    /// What it wants of earlier turns.
+    /// Rules for the earlier messages of a conversation.
     pub history: HistoryRules,
 }
 
-/// Names are unique, so they tell rows apart.
+/// Compares names, which are unique.
 impl PartialEq for Profile {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name
     }
 }
 
-/// The family that owns a host, given in lower case.
+/// The family of a host name in lower case.
 #[must_use]
 pub fn find_by_host(host: &str) -> Option<&'static Profile> {
     PROFILES.iter().find(|profile| {
@@ -188,26 +188,26 @@ pub fn find_by_host(host: &str) -> Option<&'static Profile> {
     })
 }
 
-/// The family whose model lists name this owner.
+/// The family whose model lists have this `owned_by`.
 #[must_use]
 pub fn find_by_owner(owner: &str) -> Option<&'static Profile> {
     PROFILES.iter().find(|profile| profile.owners.contains(&owner))
 }
 
-/// The family of this name, or the one that stands for none.
+/// The family of this name, including [`GENERIC`]; case is ignored.
 #[must_use]
 pub fn find_by_name(name: &str) -> Option<&'static Profile> {
     let mut all = PROFILES.iter().chain([&GENERIC]);
     all.find(|profile| profile.name.eq_ignore_ascii_case(name))
 }
 
-/// All names that [`find_by_name`] knows.
+/// All names that [`find_by_name`] accepts.
 #[must_use]
 pub fn names() -> Vec<&'static str> {
     PROFILES.iter().chain([&GENERIC]).map(|profile| profile.name).collect()
 }
 
-/// The family that answers with one of these headers; names in lower case.
+/// The family that sends one of these response headers; names are in lower case.
 #[must_use]
 pub fn find_by_headers<'a>(
     headers: impl Iterator<Item = (&'a str, &'a str)>,
@@ -220,14 +220,13 @@ pub fn find_by_headers<'a>(
     })
 }
 
-/// The family whose model lists alone look like this one.
+/// The family that alone sends model lists of this shape.
 #[must_use]
 pub fn find_by_list(list: &Value) -> Option<&'static Profile> {
     PROFILES.iter().find(|profile| (profile.matches_list)(list))
 }
 
-/// The family whose model lists may look like this one: worth asking its side source, whose answer
-/// decides.
+/// The family that may have sent this model list; its [`DetailsProbe`] has to confirm it.
 #[must_use]
 pub fn find_candidate(list: &Value) -> Option<&'static Profile> {
     PROFILES.iter().find(|profile| (profile.may_match_list)(list))
@@ -303,7 +302,7 @@ mod tests {
         claims.sort_unstable();
         let all = claims.len();
         claims.dedup();
-        // Three families' names are their owners' too: llamacpp, sglang, vllm.
+        // The names of llamacpp, sglang and vllm are also their owners.
         assert_eq!(claims.len(), all - 3, "{claims:?}");
     }
 

@@ -1,13 +1,13 @@
-//! The table of families: a row each, which says only what differs from an unknown upstream.
+//! The table of upstream families: one row each, with what differs from an unknown upstream.
 //!
-//! What a member means is told beside it in [`Profile`]. Facts are those of openai-wire.md; a row
-//! never claims what nobody has seen.
+//! [`Profile`] documents the fields. Data only. Invariant: a row states only what the family's
+//! documentation or observed responses show.
 
 use serde_json::Value;
 
 use super::{DetailsProbe, FimEndpoint, HistoryRules, LogprobsParam, Profile, ThinkingParam};
 
-/// What an unknown upstream gets.
+/// The profile of an unknown upstream.
 pub const GENERIC: Profile = Profile {
     name: "generic",
     hosts: &[],
@@ -41,7 +41,7 @@ pub const GENERIC: Profile = Profile {
     history: HistoryRules::Standard,
 };
 
-/// What OpenAI takes, at home and at Azure.
+/// Common to OpenAI and Azure OpenAI.
 const OPENAI: Profile = Profile {
     name: "openai",
     max_tokens: "max_completion_tokens",
@@ -51,7 +51,7 @@ const OPENAI: Profile = Profile {
     ..GENERIC
 };
 
-/// The families. OpenAI first, then by alphabet.
+/// All known families: OpenAI and Azure first, then in alphabetical order.
 pub const PROFILES: &[Profile] = &[
     Profile { name: "openai", hosts: &["api.openai.com"], ..OPENAI },
     Profile { name: "azure", hosts: &["openai.azure.com"], ..OPENAI },
@@ -138,7 +138,7 @@ pub const PROFILES: &[Profile] = &[
         ..GENERIC
     },
     Profile {
-        // Another Ollama: its own layer reads `reasoning_effort`, with `none` for off.
+        // Ollama's OpenAI-compatible API reads `reasoning_effort`, with `none` for off.
         name: "ollama",
         owners: &["library"],
         thinking: ThinkingParam::Gemini,
@@ -211,7 +211,7 @@ pub const PROFILES: &[Profile] = &[
     },
 ];
 
-/// A bare array of entries that say what kind of model they are, and whose.
+/// An array without an enclosing object, whose entries have a type and an organization.
 fn looks_like_together(list: &Value) -> bool {
     let first = list.as_array().and_then(|list| list.first());
     first.is_some_and(|entry| {
@@ -220,7 +220,7 @@ fn looks_like_together(list: &Value) -> bool {
     })
 }
 
-/// TGI serves one model, which it lists as its own owner.
+/// TGI lists one model, with its id as the owner.
 fn may_be_tgi(list: &Value) -> bool {
     match list["data"].as_array().map(Vec::as_slice) {
         Some([only]) => {
@@ -230,7 +230,7 @@ fn may_be_tgi(list: &Value) -> bool {
     }
 }
 
-/// LocalAI says of its models that they are models, and nothing else.
+/// LocalAI's entries have an id and `object` only.
 fn may_be_localai(list: &Value) -> bool {
     let bare = |entry: &Value| {
         entry["object"] == "model" && entry.as_object().is_some_and(|entry| entry.len() == 2)

@@ -70,7 +70,7 @@ fn a_wrong_base_url_is_told_as_such() {
     check(
         status(307, &[("Location", "http://elsewhere/")], ""),
         502,
-        "upstream redirects; fix the base URL",
+        "the upstream answered with a redirect; correct the base URL",
     );
 }
 
