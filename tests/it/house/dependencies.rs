@@ -1,9 +1,11 @@
-//! The review of dependencies in the README: it names every crate of `Cargo.lock` in its version, so
-//! that a new crate, or a new version of one, is a reason to look at it again.
+//! The review of dependencies, `scripts/dependencies.md`, names every crate of `Cargo.lock` in its
+//! version, so that a new crate, or a new version of one, is reviewed again.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+
+const REVIEW: &str = "scripts/dependencies.md";
 
 fn read(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).expect(name)
@@ -23,11 +25,9 @@ fn locked() -> BTreeSet<String> {
         .expect("each package has a name and a version")
 }
 
-/// What the review names: each `name version` between back ticks in its tables.
+/// What the review names: each `name version` between back ticks in the first column of its tables.
 fn reviewed() -> BTreeSet<String> {
-    let readme = read("README.md");
-    let (_, review) = readme.split_once("\n### Dependencies\n").expect("a review");
-    let review = review.split("\n## ").next().unwrap_or_default();
+    let review = read(REVIEW);
     let cells = review.lines().filter(|line| line.starts_with("| "));
     let names = cells.filter_map(|line| line.split('|').nth(1));
     let ticked = names.flat_map(|cell| cell.split('`').skip(1).step_by(2));
@@ -41,8 +41,8 @@ fn every_crate_is_named_in_the_review_in_its_version() {
     let reviewed = reviewed();
     let missing: Vec<_> = locked.difference(&reviewed).collect();
     let gone: Vec<_> = reviewed.difference(&locked).collect();
-    assert!(missing.is_empty(), "not in the review of the README: {missing:?}");
-    assert!(gone.is_empty(), "in the review of the README and not in Cargo.lock: {gone:?}");
+    assert!(missing.is_empty(), "not in {REVIEW}: {missing:?}");
+    assert!(gone.is_empty(), "in {REVIEW} and not in Cargo.lock: {gone:?}");
 }
 
 #[test]
