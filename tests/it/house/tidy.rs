@@ -61,13 +61,51 @@ fn running_code_does_not_unwrap() {
     }
 }
 
+/// What stands between two comments in the README, with the comments cut off.
+fn between<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
+    let (_, rest) = text.split_once(begin).expect(begin);
+    rest.split_once(end).expect(end).0
+}
+
+/// `UPDATE_README=1 cargo test --test it readme` writes the option table anew.
 #[test]
 fn the_readme_tells_what_the_program_prints() {
-    let readme = fs::read_to_string(root().join("README.md")).expect("a README");
-    assert!(readme.contains(&config::markdown_table()), "the option table differs");
+    const OPTIONS: [&str; 2] = ["<!-- options -->\n", "\n<!-- /options -->"];
+    let path = root().join("README.md");
+    let mut readme = fs::read_to_string(&path).expect("a README");
+    let table = config::markdown_table();
+    let [begin, end] = OPTIONS;
+    if std::env::var_os("UPDATE_README").is_some() {
+        let old = format!("{begin}{}{end}", between(&readme, begin, end));
+        readme = readme.replace(&old, &format!("{begin}{table}{end}"));
+        fs::write(&path, &readme).expect("written");
+    }
+    let found = between(&readme, begin, end);
+    assert_eq!(found, table, "run `UPDATE_README=1 cargo test --test it readme`");
     assert!(readme.contains(env!("CARGO_PKG_VERSION")), "the version is not named");
     for name in profiles::names() {
         assert!(readme.contains(&format!("`{name}`")), "the family {name} is not named");
+    }
+}
+
+#[test]
+fn the_readme_stays_short() {
+    let length = fs::metadata(root().join("README.md")).expect("a README").len();
+    assert!(length <= 14 * 1024, "README.md has {length} bytes; details belong into rustdoc");
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("a README");
+    let mut documents = vec![("README.md".to_owned(), readme)];
+    documents.extend(["scripts", "tests"].into_iter().flat_map(|folder| files(folder, ".md")));
+    for (name, text) in documents {
+        let folder = root().join(&name).parent().expect("a folder").to_path_buf();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let target = link.split('#').next().unwrap_or_default();
+            let is_url = target.contains("://");
+            assert!(is_url || folder.join(target).exists(), "{name} links to {link}");
+        }
     }
 }
 
