@@ -89,7 +89,7 @@ def throughput(name, title, goal, load, quick):
 
 
 def short(connections, goal, quick):
-    title = f"short answers/s, {connections} connection{'s' * (connections > 1)}"
+    title = f"short responses/s, {connections} connection{'s' * (connections > 1)}"
     return throughput(f"short-{connections}", title, goal, Load("short", connections), quick)
 
 
@@ -102,7 +102,7 @@ def streams(connections, goal, quick):
 
 def tokens(connections, goal, quick):
     """As servers send them: each token in a write of its own, here without a pause between."""
-    title = f"- a write for each token, {connections} connection{'s' * (connections > 1)}"
+    title = f"- one write per token, {connections} connection{'s' * (connections > 1)}"
     load = Load("paced-1000000000-256", connections, stream=True)
     return throughput(f"tokens-{connections}", title, goal, load, quick)
 
@@ -145,8 +145,8 @@ def first_token(quick):
     lines = [
         Line(f"first token p50, {what}, ms", percentile("ttft_ms", "p50"), ratio(1.05), 2),
         Line(f"first token p99, {what}, ms", percentile("ttft_ms", "p99"), ratio(1.2), 2),
-        Line("- on its way p50, ms", percentile("transit_ms", "p50"), digits=2),
-        Line("- on its way p99, ms", percentile("transit_ms", "p99"), digits=2),
+        Line("- in transit p50, ms", percentile("transit_ms", "p50"), digits=2),
+        Line("- in transit p99, ms", percentile("transit_ms", "p99"), digits=2),
         memory(connections, 14),
     ]
     return Row("first-token", "load", lines, load)
@@ -165,7 +165,7 @@ def crowd(connections, goal, quick):
         ),
         Line("- over 100 ms late", counted("late"), most(0), worst=True, ratio=False),
         Line("- gap p99, ms", percentile("gap_ms", "p99"), ratio(1.2), 2),
-        Line("- on its way p99, ms", percentile("transit_ms", "p99"), digits=2),
+        Line("- in transit p99, ms", percentile("transit_ms", "p99"), digits=2),
         memory(size, goal),
     ]
     return Row(f"crowd-{connections}", "load", lines, load)
@@ -190,7 +190,7 @@ def idle():
 
 
 def start():
-    line = Line("start to first answer, ms", lambda it: it["start_ms"], most(10), 1, ratio=False)
+    line = Line("start to first response, ms", lambda it: it["start_ms"], most(10), 1, ratio=False)
     return Row("start", "start", [line])
 
 

@@ -16,9 +16,10 @@ import targets
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUSY = 1.0  # A load average from which on the figures are worth little.
 NOTES = """\
-Medians of {rounds} in alternation; the ratio is taken within each round, in brackets its least and
-greatest. Only ratios say something: load, upstream and proxies share the cores. `ceiling` is the
-load generator at the upstream itself. CPU is microseconds a request of all the proxy's processes.
+Medians of {rounds} in alternation. A ratio is computed within each round; in brackets its least and
+greatest. Only ratios are meaningful: load, upstream and proxies share the cores. `ceiling` is the
+load generator against the upstream itself. CPU is microseconds per request, of all processes of
+the proxy.
 Above {many} streams the proxy has as many workers and connections as there are streams
 (`PROXY_WORKERS`, `MAX_CONNECTIONS`); else its defaults."""
 
@@ -107,9 +108,9 @@ def reported(lines, summaries, others, asked, facts):
     print(machine_text(facts))
     print(NOTES.format(rounds=rounds, many=rows.MANY), flush=True)
     if facts["load_average"] > BUSY:
-        print(f"The machine was busy at the start (load {facts['load_average']}): do it again.")
+        print(f"The machine was busy at the start (load {facts['load_average']}): measure again.")
     if asked.quick:
-        print("A quick run at reduced size: it shows that all works, and judges nothing.")
+        print("A quick run at reduced size: it checks that everything works and judges no goals.")
 
 
 def ended(setting, summaries, asked):
