@@ -25,7 +25,7 @@ use crate::http::routes;
 use crate::http::routes::Lane;
 use crate::net::connection_guard::{Registry, Rejection};
 use crate::net::limits::MemoryBudget;
-use crate::net::worker_pool::{Overcommit, PoolFull, WorkerPool};
+use crate::net::worker_pool::{Overcommit, WorkerPool};
 use crate::observe::lock;
 use crate::observe::metrics::{Metrics, RequestRecord};
 use crate::upstream::Trace;
@@ -53,31 +53,22 @@ enum Decision {
     Fail(Error),
 }
 
-/// All workers.
+/// The worker pools of all lanes.
 pub(super) struct WorkerPools {
-    main: WorkerPool<Box<Job>>,
-    /// For those who ask how we are.
-    health: WorkerPool<Box<Job>>,
-    /// For those who ask how the upstream is, which may take a while.
-    probe: WorkerPool<Box<Job>>,
+    app: Arc<App>,
+    main: WorkerPool,
+    health: WorkerPool,
+    /// Checks of the upstream, which may take a while.
+    probe: WorkerPool,
 }
 
 impl WorkerPools {
-    pub(super) fn start(workers: usize, queue: usize, app: &Arc<App>) -> io::Result<Self> {
-        let work = || {
-            let app = app.clone();
-            move |job| serve(&app, job)
-        };
-        let counted = app.clone();
-        let serve_counted = move |job| {
-            counted.metrics().queued_requests.dec();
-            let _busy = counted.metrics().busy_workers.track();
-            serve(&counted, job);
-        };
+    pub(super) fn start(workers: usize, queue: usize, app: Arc<App>) -> io::Result<Self> {
         Ok(Self {
-            main: WorkerPool::start("worker", workers, queue, serve_counted)?,
-            health: WorkerPool::start("desk", SIDE_LANE_SIZE.0, SIDE_LANE_SIZE.1, work())?,
-            probe: WorkerPool::start("probe", SIDE_LANE_SIZE.0, SIDE_LANE_SIZE.1, work())?,
+            app,
+            main: WorkerPool::start("worker", workers, queue)?,
+            health: WorkerPool::start("desk", SIDE_LANE_SIZE.0, SIDE_LANE_SIZE.1)?,
+            probe: WorkerPool::start("probe", SIDE_LANE_SIZE.0, SIDE_LANE_SIZE.1)?,
         })
     }
 
@@ -101,7 +92,7 @@ impl WorkerPools {
         all
     }
 
-    fn pool(&self, lane: Lane) -> &WorkerPool<Box<Job>> {
+    fn pool(&self, lane: Lane) -> &WorkerPool {
         match lane {
             Lane::Main => &self.main,
             Lane::Health => &self.health,
@@ -190,30 +181,38 @@ impl Dispatcher {
         self.submit(Box::new(Job { exchange, decision, received }));
     }
 
-    fn submit(&self, job: Box<Job>) {
-        let lane = routes::find_lane(job.exchange.target());
-        let is_main = lane == Lane::Main;
-        if is_main {
-            self.metrics.queued_requests.inc();
-        }
-        // With nothing in hand there is nothing to wait for.
-        let low_memory = is_main && self.shared.low_memory.load(Ordering::Relaxed);
-        let refused = match &*lock::read(&self.pools) {
-            Some(crews) if low_memory && crews.main.load() > 0 => Some((job, Error::Busy)),
-            Some(crews) => {
-                crews.pool(lane).try_submit(job).err().map(|PoolFull(job)| (job, Error::Busy))
+    fn submit(&self, mut job: Box<Job>) {
+        let error = {
+            let lane = routes::find_lane(job.exchange.target());
+            let is_main = lane == Lane::Main;
+            // With no request running, refusing this one would free no memory.
+            let low_memory = is_main && self.shared.low_memory.load(Ordering::Relaxed);
+            let pools = lock::read(&self.pools);
+            let permit = match &*pools {
+                Some(pools) if low_memory && pools.main.load() > 0 => Err(Error::Busy),
+                Some(pools) => {
+                    let permit = pools.pool(lane).try_reserve().ok_or(Error::Busy);
+                    permit.map(|permit| (permit, pools.app.clone()))
+                }
+                None => Err(Error::ShuttingDown),
+            };
+            match permit {
+                Ok((permit, app)) if is_main => {
+                    self.metrics.queued_requests.inc();
+                    return permit.run(move || {
+                        app.metrics().queued_requests.dec();
+                        let _busy = app.metrics().busy_workers.track();
+                        serve(&app, job);
+                    });
+                }
+                Ok((permit, app)) => return permit.run(move || serve(&app, job)),
+                Err(error) => error,
             }
-            None => Some((job, Error::ShuttingDown)),
         };
-        if let Some((mut job, error)) = refused {
-            if is_main {
-                self.metrics.queued_requests.dec();
-            }
-            if let Decision::Proceed = job.decision {
-                job.decision = Decision::Fail(error);
-            }
-            finish(&self.metrics, job, &mut Trace::default(), |_, _| Ok(()));
+        if let Decision::Proceed = job.decision {
+            job.decision = Decision::Fail(error);
         }
+        finish(&self.metrics, job, &mut Trace::default(), |_, _| Ok(()));
     }
 
     /// Asks the gate about a request.

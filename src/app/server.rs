@@ -100,7 +100,7 @@ impl Server {
         metrics.set_limits(workers, queue);
         let client = Client::new(&config, pacing, metrics.clone());
         let app = Arc::new(App::new(config, client, store, SystemTime::now()));
-        let pools = WorkerPools::start(workers, queue, &app)?;
+        let pools = WorkerPools::start(workers, queue, app)?;
         let overcommit = pools.overcommit();
         let scan_metrics = metrics.clone();
         let (mut memory, low_memory) = (MemoryMonitor::new(), Arc::new(AtomicBool::new(false)));

@@ -1,30 +1,29 @@
-//! A fixed number of named threads taking jobs from a bounded queue.
+//! A bounded pool of named threads with a bounded queue.
 //!
-//! Knows nothing of HTTP: a job is a value, and what is done with it is a function given at the start.
-//! A job that panics is logged and its worker lives on. Jobs are admitted by
-//! an exact count of those running and waiting, because a channel alone would refuse a job while a
-//! worker is just about to take one. [`WorkerPool::drain`] closes the queue and waits for what is left.
+//! Knows nothing of HTTP: a job is a closure. A job that panics is logged and its worker continues.
+//! A caller first reserves a place ([`WorkerPool::try_reserve`]), so that a refused job never leaves
+//! its owner. [`WorkerPool::drain`] closes the pool and waits for queued and running jobs.
 //!
-//! A job goes to the worker that began to rest last, whose memory is warm, through a channel of its
-//! own; only when none rests does it wait in the queue. Threads are started when they are needed first,
-//! so that a quiet process is a small one. A resting worker is parked: crossbeam's own blocking receive
-//! would call `sched_yield` some times before, which costs two busy cores a seventh of their time.
+//! A job goes to the worker that became idle last, whose memory is warm; without an idle worker it
+//! is queued. A thread starts when a job first needs it, so that a quiet process stays small. An idle
+//! worker sleeps on a condition variable of its own: a blocking receive of crossbeam-channel calls
+//! `sched_yield` several times first, which costs two busy cores a seventh of their time.
 //!
-//! A job that waits for somebody slow lends its place ([`yield_slot`]). Lent places are filled only when
-//! they have to be: when [`Overcommit::update`] is told that many wait and jobs are queued, spare workers
-//! are hired, and go once those whose places they took are back.
-//! Invariant: never more than the fixed number of jobs run that have not lent their place; and no job
-//! waits while a worker rests.
+//! A job that waits for a slow client yields its slot ([`yield_slot`]). While many jobs do so
+//! ([`Overcommit::update`]), extra threads take the yielded slots, and end once the jobs that yielded
+//! resume. Invariant: at most the configured number of jobs run without having yielded their slot,
+//! and no job is queued while a worker is idle.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io;
+use std::mem;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::{self, Thread};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::observe::lock::lock;
 
@@ -32,339 +31,304 @@ use crate::observe::lock::lock;
 const STACK_BYTES: usize = 512 * 1024;
 
 thread_local! {
-    /// Those with whom this thread works.
-    static CURRENT_POOL: RefCell<Option<Arc<dyn Slots>>> = const { RefCell::new(None) };
+    /// The pool whose worker this thread is.
+    static CURRENT_POOL: RefCell<Option<Arc<Shared>>> = const { RefCell::new(None) };
 }
 
-/// The workers and their queue.
-pub struct WorkerPool<J> {
-    /// Closed when the last worker has ended.
-    done: Receiver<()>,
-    load: Arc<AtomicUsize>,
-    capacity: usize,
-    state: Arc<PoolState<J>>,
+type Job = Box<dyn FnOnce() + Send>;
+
+/// The workers and their queue. Dropping it lets queued jobs finish and then ends the threads.
+pub struct WorkerPool {
+    shared: Arc<Shared>,
+    /// Disconnected when the last thread has ended.
+    all_ended: Receiver<()>,
 }
 
-/// The pool is full; the job comes back.
-#[derive(Debug)]
-pub struct PoolFull<J>(pub J);
+/// A place for one job; returned to the pool if it is dropped unused.
+#[must_use]
+pub struct Permit<'a>(&'a WorkerPool);
 
-/// Counts a job as long as it waits or runs, however it ends.
-struct Permit(Arc<AtomicUsize>);
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// A job that was admitted.
-type Task<J> = (J, Permit);
-
-/// The workers of one pool.
-struct PoolState<J> {
+/// What the pool shares with its threads.
+struct Shared {
     name: &'static str,
-    run_job: Box<dyn Fn(J) + Send + Sync>,
-    /// How many work at once.
+    /// Most jobs that run without having yielded their slot.
     max_active: usize,
-    /// How many there may be with the spare ones.
-    max_threads: usize,
-    thread_count: AtomicUsize,
-    /// How many were hired so far.
-    next_thread_id: AtomicUsize,
-    /// How many have lent their place.
-    yielded_slots: AtomicUsize,
-    /// Whether a place that is lent is filled at once.
-    overcommit: AtomicBool,
-    queue: (Sender<Task<J>>, Receiver<Task<J>>),
-    idle: Mutex<IdleList<J>>,
+    /// Most jobs that run or wait, and most threads.
+    capacity: usize,
+    state: Mutex<PoolState>,
 }
 
-/// Who rests. Its lock orders those who bring a job and those who look for one.
-struct IdleList<J> {
-    /// The one that began last is the last.
-    workers: Vec<Arc<IdleWorker<J>>>,
-    /// Each worker has a copy; `None` once the pool is closed.
-    done_sender: Option<Sender<()>>,
+struct PoolState {
+    queue: VecDeque<Job>,
+    /// The worker that became idle last is the last one.
+    idle: Vec<Arc<IdleWorker>>,
+    /// Threads that run, start, or are idle; without those told to end.
+    threads: usize,
+    next_thread_id: usize,
+    /// Jobs that run or wait, and reserved places.
+    load: usize,
+    yielded_slots: usize,
+    /// Whether a yielded slot is filled at once.
+    overcommit: bool,
+    /// Each thread holds a clone; `None` once the pool is closed.
+    alive: Option<Sender<()>>,
 }
 
-/// Where a worker rests, and is handed its next job.
-struct IdleWorker<J> {
-    job_sender: Sender<Task<J>>,
-    job_receiver: Receiver<Task<J>>,
-    thread: Thread,
-    should_exit: AtomicBool,
+/// Where an idle worker waits for what to do next.
+#[derive(Default)]
+struct IdleWorker {
+    /// `Some(None)` tells the worker to end.
+    next: Mutex<Option<Option<Job>>>,
+    changed: Condvar,
 }
 
-impl<J: Send + 'static> WorkerPool<J> {
-    /// Makes room for `workers` threads that do `work`, and for `queue` waiting jobs beyond them. They
-    /// are named after `name`; the first one is started now. Where the system gives fewer threads,
-    /// those have to do.
+impl WorkerPool {
+    /// Starts a pool of up to `workers` threads, named after `name`, with room for `queue` waiting
+    /// jobs. Only the first thread starts now. If the system refuses further threads later, the pool
+    /// continues with those that it has.
     ///
     /// # Errors
-    /// When the system gives none.
-    pub fn start(
-        name: &'static str,
-        workers: usize,
-        queue: usize,
-        work: impl Fn(J) + Send + Sync + 'static,
-    ) -> io::Result<Self> {
-        let capacity = workers + queue;
-        let (done_sender, done) = bounded::<()>(0);
-        let state = Arc::new(PoolState {
-            name,
-            run_job: Box::new(work),
-            max_active: workers,
-            max_threads: capacity,
-            thread_count: AtomicUsize::new(1),
-            next_thread_id: AtomicUsize::new(0),
-            yielded_slots: AtomicUsize::new(0),
-            overcommit: AtomicBool::new(false),
-            queue: bounded(capacity),
-            idle: Mutex::new(IdleList { workers: Vec::new(), done_sender: Some(done_sender) }),
-        });
-        state.spawn_thread()?;
-        Ok(Self { done, load: Arc::default(), capacity, state })
+    /// If the system refuses the first thread.
+    pub fn start(name: &'static str, workers: usize, queue: usize) -> io::Result<Self> {
+        let (alive, all_ended) = bounded(0);
+        let state = PoolState {
+            queue: VecDeque::new(),
+            idle: Vec::new(),
+            threads: 1,
+            next_thread_id: 0,
+            load: 0,
+            yielded_slots: 0,
+            overcommit: false,
+            alive: Some(alive),
+        };
+        let (max_active, capacity, state) = (workers, workers + queue, Mutex::new(state));
+        let shared = Arc::new(Shared { name, max_active, capacity, state });
+        shared.spawn_thread()?;
+        Ok(Self { shared, all_ended })
     }
 
-    /// Hands a job to the workers without waiting.
-    ///
-    /// # Errors
-    /// [`PoolFull`] with the job when as many are running and waiting as may be.
-    pub fn try_submit(&self, job: J) -> Result<(), PoolFull<J>> {
-        if self.load.fetch_add(1, Ordering::AcqRel) >= self.capacity {
-            self.load.fetch_sub(1, Ordering::AcqRel);
-            return Err(PoolFull(job));
+    /// A place for one more job; `None` when workers and queue are full. Never waits.
+    #[must_use]
+    pub fn try_reserve(&self) -> Option<Permit<'_>> {
+        let mut state = lock(&self.shared.state);
+        if state.load >= self.shared.capacity {
+            return None;
         }
-        let permit = Permit(self.load.clone());
-        self.state.assign((job, permit)).map_err(|(job, _)| PoolFull(job))
+        state.load += 1;
+        Some(Permit(self))
     }
 
-    /// Jobs that are running or waiting.
+    /// Jobs that run or wait.
     #[must_use]
     pub fn load(&self) -> usize {
-        self.load.load(Ordering::Acquire)
+        lock(&self.shared.state).load
     }
 
-    /// Jobs that are waiting.
-    #[must_use]
-    pub fn queue_len(&self) -> usize {
-        self.state.queue.1.len()
-    }
-
-    /// What fills the places that were lent.
+    /// The control of the extra threads that take yielded slots.
     #[must_use]
     pub fn overcommit(&self) -> Overcommit {
-        Overcommit(self.state.clone())
+        Overcommit(self.shared.clone())
     }
 
-    /// Closes the queue and waits for running and waiting jobs; `false` when they are not done in
-    /// time.
+    /// Closes the pool and waits for running and queued jobs; `false` if some are not done in time.
     #[must_use]
     pub fn drain(self, grace: Duration) -> bool {
-        self.state.close();
-        self.done.recv_timeout(grace) == Err(RecvTimeoutError::Disconnected)
+        self.shared.close();
+        self.all_ended.recv_timeout(grace) == Err(RecvTimeoutError::Disconnected)
     }
 }
 
-impl<J> Drop for WorkerPool<J> {
+impl Drop for WorkerPool {
     fn drop(&mut self) {
-        self.state.close();
+        self.shared.close();
     }
 }
 
-/// Fills the places that were lent.
-pub struct Overcommit(Arc<dyn Slots>);
+impl Permit<'_> {
+    /// Runs a job on an idle worker, or queues it.
+    pub fn run(self, job: impl FnOnce() + Send + 'static) {
+        self.0.shared.assign(Box::new(job));
+        // The worker returns the place after the job.
+        mem::forget(self);
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.shared.state).load -= 1;
+    }
+}
+
+/// Controls the extra threads that take yielded slots.
+pub struct Overcommit(Arc<Shared>);
 
 impl Overcommit {
-    /// To be told again and again how many jobs wait for somebody slow: where they are half of the
-    /// workers or more, their places are filled.
+    /// Takes the number of jobs that currently wait for a slow client. From half of the workers on,
+    /// extra threads take their slots.
     pub fn update(&self, stalled: usize) {
-        self.0.clone().update_overcommit(stalled);
+        let overcommit = stalled > 0 && stalled * 2 >= self.0.max_active;
+        lock(&self.0.state).overcommit = overcommit;
+        if overcommit {
+            self.0.fill_slots();
+        }
     }
 }
 
-/// Waits for somebody slow in `wait`, meanwhile lending this worker's place to others. On a thread
-/// that is no worker it only waits.
+/// Runs `wait`, which waits for a slow client, and lets other jobs use this worker's slot meanwhile.
+/// On a thread that is no worker it only runs `wait`.
 pub fn yield_slot<T>(wait: impl FnOnce() -> T) -> T {
-    /// Takes the place back, also when `wait` panics.
-    struct ReclaimSlot(Arc<dyn Slots>);
+    /// Takes the slot back, also when `wait` panics.
+    struct ReclaimSlot(Arc<Shared>);
     impl Drop for ReclaimSlot {
         fn drop(&mut self) {
             self.0.reclaim_slot();
         }
     }
     let pool = CURRENT_POOL.with_borrow(Clone::clone);
-    let _back = pool.map(|crew| {
-        crew.clone().yield_slot();
-        ReclaimSlot(crew)
+    let _reclaim = pool.map(|pool| {
+        pool.give_up_slot();
+        ReclaimSlot(pool)
     });
     wait()
 }
 
-/// What a worker, and the relief, may do with places.
-trait Slots: Send + Sync {
-    fn yield_slot(self: Arc<Self>);
-    fn reclaim_slot(&self);
-    fn update_overcommit(self: Arc<Self>, stalled: usize);
-}
-
-impl<J: Send + 'static> Slots for PoolState<J> {
-    fn yield_slot(self: Arc<Self>) {
-        self.yielded_slots.fetch_add(1, Ordering::AcqRel);
-        if self.overcommit.load(Ordering::Acquire) {
+impl Shared {
+    fn give_up_slot(self: &Arc<Self>) {
+        let overcommit = {
+            let mut state = lock(&self.state);
+            state.yielded_slots += 1;
+            state.overcommit
+        };
+        if overcommit {
             self.fill_slots();
         }
     }
 
     fn reclaim_slot(&self) {
-        self.yielded_slots.fetch_sub(1, Ordering::AcqRel);
-        // One that rests and is too many now would never find out.
-        let mut idle = lock(&self.idle);
-        if !idle.workers.is_empty() && self.try_retire() {
-            idle.workers.swap_remove(0).stop();
+        let mut state = lock(&self.state);
+        state.yielded_slots -= 1;
+        // A surplus worker that is idle would not notice by itself.
+        if !state.idle.is_empty() && self.retire_surplus(&mut state) {
+            state.idle.swap_remove(0).send(None);
         }
     }
 
-    fn update_overcommit(self: Arc<Self>, stalled: usize) {
-        let eager = stalled > 0 && stalled * 2 >= self.max_active;
-        self.overcommit.store(eager, Ordering::Release);
-        if eager {
-            self.fill_slots();
+    /// Gives a job to an idle worker, or queues it and starts a thread if there may be one more.
+    fn assign(self: &Arc<Self>, job: Job) {
+        let mut state = lock(&self.state);
+        if let Some(worker) = state.idle.pop() {
+            drop(state);
+            worker.send(Some(job));
+            return;
+        }
+        state.queue.push_back(job);
+        if state.threads >= self.max_active {
+            return;
+        }
+        state.threads += 1;
+        drop(state);
+        if let Err(error) = self.spawn_thread() {
+            lock(&self.state).threads -= 1;
+            log::warn!("cannot start another worker thread: {error}");
         }
     }
-}
 
-impl<J: Send + 'static> PoolState<J> {
-    /// Gives a job to a worker that rests, or lets it wait; hires where there may be more.
-    fn assign(self: &Arc<Self>, task: Task<J>) -> Result<(), Task<J>> {
-        let mut idle = lock(&self.idle);
-        if let Some(worker) = idle.workers.pop() {
-            drop(idle);
-            return worker.send(task);
-        }
-        self.queue.0.try_send(task).map_err(|error| error.into_inner())?;
-        drop(idle);
-        if self.reserve_thread(|alive| alive < self.max_active)
-            && let Err(error) = self.spawn_reserved()
-        {
-            log::warn!("one more worker could not be started: {error}");
-        }
-        Ok(())
-    }
-
-    /// Starts the thread of a worker that was counted in, or counts it out again.
-    fn spawn_reserved(self: &Arc<Self>) -> io::Result<()> {
-        self.spawn_thread().inspect_err(|_| {
-            self.thread_count.fetch_sub(1, Ordering::AcqRel);
-        })
-    }
-
-    fn spawn_thread(self: &Arc<Self>) -> io::Result<()> {
-        let Some(done_sender) = lock(&self.idle).done_sender.clone() else {
-            return Err(io::ErrorKind::NotConnected.into());
+    /// Starts threads for queued jobs, as far as yielded slots allow.
+    fn fill_slots(self: &Arc<Self>) {
+        let count = {
+            let mut state = lock(&self.state);
+            let slots = self.max_active.saturating_sub(state.active());
+            let count =
+                slots.min(self.capacity.saturating_sub(state.threads)).min(state.queue.len());
+            state.threads += count;
+            count
         };
-        let name = format!("{}-{}", self.name, self.next_thread_id.fetch_add(1, Ordering::Relaxed));
-        let state = self.clone();
-        let run = move || {
-            let _alive: Sender<()> = done_sender;
-            CURRENT_POOL.set(Some(state.clone()));
-            state.run_worker();
-            // A thread's own values outlive its last job.
-            CURRENT_POOL.set(None);
-        };
-        thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(run).map(drop)
-    }
-
-    /// What a worker does.
-    fn run_worker(&self) {
-        let (job_sender, job_receiver) = bounded(1);
-        let (thread, should_exit) = (thread::current(), AtomicBool::new(false));
-        let worker = Arc::new(IdleWorker { job_sender, job_receiver, thread, should_exit });
-        while let Some((job, _admission)) = self.next_task(&worker) {
-            if panic::catch_unwind(AssertUnwindSafe(|| (self.run_job)(job))).is_err() {
-                log::error!("a job panicked; its worker goes on");
-            }
-            if self.try_retire() {
+        for started in 0..count {
+            if self.spawn_thread().is_err() {
+                lock(&self.state).threads -= count - started;
                 return;
             }
         }
     }
 
-    /// The next job, for which it rests where none waits; `None` when it is to end.
-    fn next_task(&self, worker: &Arc<IdleWorker<J>>) -> Option<Task<J>> {
-        let mut idle = lock(&self.idle);
-        match self.queue.1.try_recv() {
-            Ok(task) => return Some(task),
-            Err(_) if idle.done_sender.is_none() => return None,
-            Err(_) => idle.workers.push(worker.clone()),
-        }
-        drop(idle);
-        worker.wait_for_job()
+    /// Starts a thread that `threads` already counts.
+    fn spawn_thread(self: &Arc<Self>) -> io::Result<()> {
+        let (alive, id) = {
+            let mut state = lock(&self.state);
+            state.next_thread_id += 1;
+            (state.alive.clone(), state.next_thread_id - 1)
+        };
+        let Some(alive) = alive else { return Err(io::ErrorKind::NotConnected.into()) };
+        let shared = self.clone();
+        let run = move || {
+            let _alive = alive;
+            CURRENT_POOL.set(Some(shared.clone()));
+            shared.run_worker();
+            // The thread-local value would outlive `_alive`.
+            CURRENT_POOL.set(None);
+        };
+        let name = format!("{}-{id}", self.name);
+        thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(run).map(drop)
     }
 
-    /// Hires until no job waits, or as many work as may.
-    fn fill_slots(self: &Arc<Self>) {
-        let mut left = self.queue.1.len();
-        let may_be =
-            |alive: usize| alive < self.max_threads && self.active_workers(alive) < self.max_active;
-        while left > 0 && self.reserve_thread(may_be) && self.spawn_reserved().is_ok() {
-            left -= 1;
-        }
-    }
-
-    /// How many work where `alive` are there: those that have lent their place do not.
-    fn active_workers(&self, alive: usize) -> usize {
-        alive.saturating_sub(self.yielded_slots.load(Ordering::Acquire))
-    }
-
-    /// Counts one more worker in where there may be one. To look first and to count then would let
-    /// two at once count in one too many.
-    fn reserve_thread(&self, may_be: impl Fn(usize) -> bool) -> bool {
-        let more = |alive| may_be(alive).then_some(alive + 1);
-        self.thread_count.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
-    }
-
-    /// Whether a worker that has nothing in hand has to go; it is counted out then.
-    fn try_retire(&self) -> bool {
-        let fewer = |alive| (self.active_workers(alive) > self.max_active).then(|| alive - 1);
-        self.thread_count.fetch_update(Ordering::AcqRel, Ordering::Acquire, fewer).is_ok()
-    }
-}
-
-impl<J> PoolState<J> {
-    /// Lets all workers end once no job waits.
-    fn close(&self) {
-        let mut idle = lock(&self.idle);
-        idle.done_sender = None;
-        idle.workers.drain(..).for_each(|seat| seat.stop());
-    }
-}
-
-impl<J> IdleWorker<J> {
-    /// Hands a job to the worker that rests here.
-    fn send(&self, task: Task<J>) -> Result<(), Task<J>> {
-        self.job_sender.try_send(task).map_err(|error| error.into_inner())?;
-        self.thread.unpark();
-        Ok(())
-    }
-
-    fn stop(&self) {
-        self.should_exit.store(true, Ordering::Release);
-        self.thread.unpark();
-    }
-
-    fn wait_for_job(&self) -> Option<Task<J>> {
-        loop {
-            match self.job_receiver.try_recv() {
-                Ok(task) => return Some(task),
-                Err(TryRecvError::Disconnected) => return None,
-                Err(TryRecvError::Empty) if self.should_exit.load(Ordering::Acquire) => {
-                    return None;
-                }
-                Err(TryRecvError::Empty) => thread::park(),
+    fn run_worker(&self) {
+        let worker = Arc::new(IdleWorker::default());
+        while let Some(job) = self.next_job(&worker) {
+            if panic::catch_unwind(AssertUnwindSafe(job)).is_err() {
+                log::error!("a request handler panicked; the worker continues");
+            }
+            let mut state = lock(&self.state);
+            state.load -= 1;
+            if self.retire_surplus(&mut state) {
+                return;
             }
         }
+    }
+
+    /// The next job, for which the worker waits if none is queued; `None` when the worker has to end.
+    fn next_job(&self, worker: &Arc<IdleWorker>) -> Option<Job> {
+        let mut state = lock(&self.state);
+        if let Some(job) = state.queue.pop_front() {
+            return Some(job);
+        }
+        state.alive.as_ref()?;
+        state.idle.push(worker.clone());
+        drop(state);
+        worker.wait()
+    }
+
+    /// Counts one worker out if more are active than may be; that worker then has to end.
+    fn retire_surplus(&self, state: &mut PoolState) -> bool {
+        let surplus = state.active() > self.max_active;
+        state.threads -= usize::from(surplus);
+        surplus
+    }
+
+    /// Lets each worker end once no job is queued.
+    fn close(&self) {
+        let mut state = lock(&self.state);
+        state.alive = None;
+        state.idle.drain(..).for_each(|worker| worker.send(None));
+    }
+}
+
+impl PoolState {
+    /// Threads that have not yielded their slot.
+    fn active(&self) -> usize {
+        self.threads.saturating_sub(self.yielded_slots)
+    }
+}
+
+impl IdleWorker {
+    /// Wakes the worker with a job, or with `None` to end it.
+    fn send(&self, job: Option<Job>) {
+        *lock(&self.next) = Some(job);
+        self.changed.notify_one();
+    }
+
+    fn wait(&self) -> Option<Job> {
+        let next = self.changed.wait_while(lock(&self.next), |next| next.is_none());
+        next.unwrap_or_else(PoisonError::into_inner).take().flatten()
     }
 }
 
@@ -372,10 +336,19 @@ impl<J> IdleWorker<J> {
 mod tests {
     use super::*;
 
-    type Job = Box<dyn FnOnce() + Send>;
+    fn pool(workers: usize, queue: usize) -> WorkerPool {
+        WorkerPool::start("worker", workers, queue).expect("threads")
+    }
 
-    fn pool(workers: usize, queue: usize) -> WorkerPool<Job> {
-        WorkerPool::start("worker", workers, queue, |job: Job| job()).expect("threads")
+    /// Whether the job was admitted.
+    fn submit(pool: &WorkerPool, job: impl FnOnce() + Send + 'static) -> bool {
+        pool.try_reserve().map(|permit| permit.run(job)).is_some()
+    }
+
+    impl WorkerPool {
+        fn state(&self) -> std::sync::MutexGuard<'_, PoolState> {
+            lock(&self.shared.state)
+        }
     }
 
     /// A job that says when it runs and ends when it is told to.
@@ -392,8 +365,7 @@ mod tests {
         let pool = pool(2, 1);
         let (started, starts) = bounded(8);
         let (release, held_back) = bounded::<()>(0);
-        let admitted =
-            (0..5).filter(|_| pool.try_submit(held(&started, &held_back)).is_ok()).count();
+        let admitted = (0..5).filter(|_| submit(&pool, held(&started, &held_back))).count();
         assert_eq!(admitted, 3);
         for _ in 0..2 {
             starts.recv().expect("two run");
@@ -408,8 +380,8 @@ mod tests {
         let pool = pool(1, 0);
         let (started, starts) = bounded(8);
         let (release, held_back) = bounded::<()>(0);
-        assert!(pool.try_submit(held(&started, &held_back)).is_ok());
-        assert!(pool.try_submit(held(&started, &held_back)).is_err());
+        assert!(submit(&pool, held(&started, &held_back)));
+        assert!(!submit(&pool, held(&started, &held_back)));
         starts.recv().expect("the first runs");
         drop(release);
         assert!(pool.drain(Duration::from_secs(60)));
@@ -419,10 +391,8 @@ mod tests {
     fn a_panic_costs_no_worker() {
         let pool = pool(1, 4);
         let (sender, done) = bounded(1);
-        assert!(pool.try_submit(Box::new(|| panic!("on purpose"))).is_ok());
-        assert!(
-            pool.try_submit(Box::new(move || sender.send(1).expect("the test listens"))).is_ok()
-        );
+        assert!(submit(&pool, || panic!("on purpose")));
+        assert!(submit(&pool, move || sender.send(1).expect("the test listens")));
         assert_eq!(done.recv(), Ok(1));
         assert!(pool.drain(Duration::from_secs(60)));
     }
@@ -432,7 +402,7 @@ mod tests {
         let pool = pool(1, 0);
         let (started, starts) = bounded(1);
         let (release, held_back) = bounded::<()>(0);
-        assert!(pool.try_submit(held(&started, &held_back)).is_ok());
+        assert!(submit(&pool, held(&started, &held_back)));
         starts.recv().expect("it runs");
         assert!(!pool.drain(Duration::ZERO));
         drop(release);
@@ -450,21 +420,19 @@ mod tests {
         let (started, starts) = bounded(8);
         let (release, held_back) = bounded::<()>(0);
         for _ in 0..4 {
-            assert!(pool.try_submit(lending(&started, &held_back)).is_ok());
+            assert!(submit(&pool, lending(&started, &held_back)));
         }
         (0..2).for_each(|_| starts.recv().expect("two run"));
-        assert_eq!(pool.queue_len(), 2);
-        let relief = pool.overcommit();
-        relief.update(0);
-        assert_eq!(pool.queue_len(), 2, "nobody is stalled");
+        assert_eq!(pool.state().queue.len(), 2);
+        let overcommit = pool.overcommit();
+        overcommit.update(0);
+        assert_eq!(pool.state().queue.len(), 2, "nobody is stalled");
         // Each that is hired lends its place at once, and is followed by another.
-        relief.update(2);
+        overcommit.update(2);
         (0..2).for_each(|_| starts.recv().expect("their places are filled"));
         let (done, ends) = bounded(1);
-        assert!(
-            pool.try_submit(Box::new(move || done.send(()).expect("the test listens"))).is_ok()
-        );
-        relief.update(4);
+        assert!(submit(&pool, move || done.send(()).expect("the test listens")));
+        overcommit.update(4);
         ends.recv().expect("a job that waits for nobody runs");
         drop(release);
         drop(started);
@@ -474,10 +442,10 @@ mod tests {
         for _ in 0..8 {
             let (done, ends) = bounded(1);
             let job = move || done.send(()).expect("the test listens");
-            assert!(pool.try_submit(Box::new(job)).is_ok());
+            assert!(submit(&pool, job));
             ends.recv().expect("it runs");
         }
-        assert_eq!(pool.state.yielded_slots.load(Ordering::Acquire), 0);
+        assert_eq!(pool.state().yielded_slots, 0);
         assert!(pool.drain(Duration::from_secs(60)));
     }
 
@@ -493,16 +461,16 @@ mod tests {
                     told.send(name.unwrap_or_default()).expect("the test listens");
                     let _ = held_back.recv();
                 };
-                assert!(pool.try_submit(Box::new(job)).is_ok());
+                assert!(submit(&pool, job));
             }
             let names = (0..count).map(|_| names.recv().expect("it runs")).collect();
             drop(release);
-            while pool.load() > 0 || lock(&pool.state.idle).workers.len() < count {
+            while pool.load() > 0 || pool.state().idle.len() < count {
                 thread::yield_now();
             }
             names
         };
-        while lock(&pool.state.idle).workers.is_empty() {
+        while pool.state().idle.is_empty() {
             thread::yield_now();
         }
         for _ in 0..5 {
@@ -511,27 +479,15 @@ mod tests {
         let mut three = names(3);
         three.sort();
         assert_eq!(three, ["worker-0", "worker-1", "worker-2"]);
-        let last = lock(&pool.state.idle).workers.last().map(|seat| seat.thread.clone());
-        let last = last.expect("three rest");
-        assert_eq!(names(1), [last.name().unwrap_or_default()]);
-        assert_eq!(pool.state.thread_count.load(Ordering::Acquire), 3);
+        let last = || pool.state().idle.last().cloned().expect("three are idle");
+        let before = last();
+        names(1);
+        while pool.state().idle.len() < 3 {
+            thread::yield_now();
+        }
+        assert!(Arc::ptr_eq(&before, &last()), "another one was taken and is the last now");
+        assert_eq!(pool.state().threads, 3);
         assert!(pool.drain(Duration::from_secs(60)));
-    }
-
-    #[test]
-    fn two_that_count_at_once_count_no_more_in_than_there_may_be() {
-        let pool = pool(2, 8);
-        let may_be = |alive| alive < 2;
-        let second = std::cell::Cell::new(None);
-        // The second one comes when the first has looked and not yet counted.
-        let first = pool.state.reserve_thread(|alive| {
-            if second.get().is_none() {
-                second.set(Some(pool.state.reserve_thread(may_be)));
-            }
-            may_be(alive)
-        });
-        assert_eq!((first, second.get()), (false, Some(true)));
-        assert_eq!(pool.state.thread_count.load(Ordering::Acquire), 2);
     }
 
     #[test]
@@ -540,10 +496,10 @@ mod tests {
         let (started, starts) = bounded(8);
         let (release, held_back) = bounded::<()>(0);
         for _ in 0..2 {
-            assert!(pool.try_submit(held(&started, &held_back)).is_ok());
+            assert!(submit(&pool, held(&started, &held_back)));
             starts.recv().expect("it runs");
         }
-        let ended = pool.done.clone();
+        let ended = pool.all_ended.clone();
         drop(pool);
         assert!(ended.recv_timeout(Duration::ZERO).is_err_and(|error| error.is_timeout()));
         drop(release);
@@ -555,22 +511,22 @@ mod tests {
         let pool = pool(1, 8);
         let (started, starts) = bounded(8);
         let (release, held_back) = bounded::<()>(0);
-        assert!(pool.try_submit(lending(&started, &held_back)).is_ok());
+        assert!(submit(&pool, lending(&started, &held_back)));
         starts.recv().expect("it runs");
         let (done, ends) = bounded(1);
         let job = move || done.send(()).expect("the test listens");
-        assert!(pool.try_submit(Box::new(job)).is_ok());
+        assert!(submit(&pool, job));
         pool.overcommit().update(1);
         ends.recv().expect("a spare one works");
-        while lock(&pool.state.idle).workers.is_empty() {
+        while pool.state().idle.is_empty() {
             thread::yield_now();
         }
-        assert_eq!(pool.state.thread_count.load(Ordering::Acquire), 2);
+        assert_eq!(pool.state().threads, 2);
         drop(release);
         while pool.load() > 0 {
             thread::yield_now();
         }
-        assert_eq!(pool.state.thread_count.load(Ordering::Acquire), 1);
+        assert_eq!(pool.state().threads, 1);
         assert!(pool.drain(Duration::from_secs(60)));
     }
 
@@ -579,16 +535,16 @@ mod tests {
         let pool = pool(1, 8);
         let (started, starts) = bounded(8);
         let (release, held_back) = bounded::<()>(0);
-        assert!(pool.try_submit(lending(&started, &held_back)).is_ok());
+        assert!(submit(&pool, lending(&started, &held_back)));
         starts.recv().expect("it runs");
         for _ in 0..2 {
-            assert!(pool.try_submit(held(&started, &held_back)).is_ok());
+            assert!(submit(&pool, held(&started, &held_back)));
         }
-        let relief = pool.overcommit();
-        relief.update(1);
+        let overcommit = pool.overcommit();
+        overcommit.update(1);
         starts.recv().expect("its place is filled");
-        relief.update(1);
-        assert_eq!(pool.queue_len(), 1, "one works, and one has lent its place");
+        overcommit.update(1);
+        assert_eq!(pool.state().queue.len(), 1, "one works, and one has lent its place");
         drop(release);
         starts.recv().expect("the last follows");
         assert!(pool.drain(Duration::from_secs(60)));
