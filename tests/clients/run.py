@@ -101,11 +101,20 @@ def stop(program):
         return None
 
 
+RESERVED = []  # Sockets that hold the ports of `free_port` until this process ends.
+
+
 def free_port():
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nothing listens on.
+
+    It stays bound, without listening: the kernel gives it to nothing else, and the proxy, which sets
+    SO_REUSEADDR, can listen there.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    RESERVED.append(held)
+    return held.getsockname()[1]
 
 
 def fetch(url):

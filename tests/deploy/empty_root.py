@@ -17,7 +17,16 @@ import sys
 import threading
 from pathlib import Path
 
-from harness import PATIENCE, Failure, Programs, Stream, Upstream, in_background, require, run
+from harness import (
+    PATIENCE,
+    Programs,
+    Stream,
+    Upstream,
+    free_ports,
+    in_background,
+    require,
+    run,
+)
 
 NOBODY = 65534
 STREAMS = 64
@@ -28,7 +37,10 @@ EXPECTED = [f" word{number}" for number in range(WORDS)]
 
 
 class Memory:
-    """A memory limit around processes: a cgroup of version 1 or 2, whichever can be written."""
+    """A cgroup of version 1 or 2 that limits the memory of the processes in it, without swap.
+
+    `why` tells the reason where no cgroup can be written; then nothing is limited.
+    """
 
     def __init__(self, limit):
         name = f"proxy-deploy-{os.getpid()}"
@@ -42,6 +54,10 @@ class Memory:
         try:
             self.folder.mkdir()
             (self.folder / files[0]).write_text(str(limit))
+            # With swap, pages above the limit would be moved there instead of ending the process.
+            for no_swap in ("memory.swappiness", "memory.swap.max"):
+                if (self.folder / no_swap).exists():
+                    (self.folder / no_swap).write_text("0")
             self.entrance = os.open(self.folder / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
         except OSError as error:
             self.why = f"no cgroup can be written ({error}); only resident memory is checked"
@@ -52,10 +68,18 @@ class Memory:
         if not self.why:
             os.write(self.entrance, b"0")
 
+    def holds(self, program):
+        """Whether the program is inside; true where nothing is limited."""
+        return bool(self.why) or str(program.pid) in self.entrants()
+
+    def entrants(self):
+        return (self.folder / "cgroup.procs").read_text().split()
+
     def peak(self):
         return int(self.peak_file.read_text()) if not self.why else None
 
     def kills(self):
+        """How many processes the kernel has killed here for memory."""
         for name in ("memory.oom_control", "memory.events"):
             if not self.why and (self.folder / name).exists():
                 lines = (self.folder / name).read_text().splitlines()
@@ -139,6 +163,7 @@ def live_streams(binary):
                 thread.join(PATIENCE)
             ends = [stream.end for stream in streams]
             require(program.poll() is None, f"the proxy died: {program.poll()}")
+            require(memory.holds(program), "the proxy runs outside the memory limit")
             require(ends == ["complete"] * STREAMS, f"{ends}")
             require(all(stream.words == EXPECTED for stream in streams), "words differ")
             require(health == (0, "", ""), f"health check: {health}")
@@ -159,8 +184,7 @@ def health_check_of_nothing(binary):
     """Inside the empty root it tells that nobody listens."""
     with Programs() as programs:
         root = Root(programs, binary, "root")
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            address = "127.0.0.1:%d" % free.getsockname()[1]
+        address = f"127.0.0.1:{free_ports(1)[0]}"
         code, out, err = root.ask(
             ["--healthcheck"], OLLAMA_HOST=address, OPENAI_API_BASE_URL="http://127.0.0.1:9/v1"
         )
@@ -168,20 +192,27 @@ def health_check_of_nothing(binary):
         require(err.startswith("Error: not healthy") and err.count("\n") == 1, err)
 
 
-def bad_memory_is_noticed(binary):
-    """The limit is real: under a much smaller one the proxy cannot even start."""
-    memory = Memory(1 << 20)
-    if memory.why:
-        return "not checked: " + memory.why
+def fill(size, enter=None):
+    """The exit status of a process that enters a cgroup and writes to `size` bytes of memory.
+
+    The bytes are anonymous memory, so that no page of a file that is cached already counts.
+    """
+    command = [sys.executable, "-S", "-E", "-c", f"block = b'x' * {size}"]
+    return subprocess.run(command, preexec_fn=enter, timeout=PATIENCE).returncode
+
+
+def the_limit_is_enforced(_):
+    """The kernel kills what writes to more memory than the limit, and nothing else."""
+    memory = Memory(MEMORY)
     try:
-        with Programs() as programs:
-            root = Root(programs, binary, "root")
-            try:
-                base = "http://127.0.0.1:9/v1"
-                programs.proxy("/proxy", base, before=lambda: root.enter(memory))
-            except (Failure, subprocess.SubprocessError):
-                return None
-            raise Failure("1 MiB was enough")
+        if memory.why:
+            return "not checked: " + memory.why
+        statuses = [fill(MEMORY // 4, memory.enter), fill(2 * MEMORY)]
+        require(statuses == [0, 0], f"within the limit, and outside the cgroup: {statuses}")
+        require(memory.kills() == 0, "the kernel killed a process within the limit")
+        status = fill(2 * MEMORY, memory.enter)
+        require(status == -signal.SIGKILL, f"{2 * MEMORY >> 20} MiB were written: {status}")
+        require(memory.kills() == 1, f"{memory.kills()} processes were killed for memory")
     finally:
         memory.close()
 
@@ -282,7 +313,7 @@ def main():
     run(
         [
             (f"{STREAMS} live streams in 32 MiB", as_root(live_streams)),
-            ("the limit is a real one", as_root(bad_memory_is_noticed)),
+            ("the memory limit is enforced", as_root(the_limit_is_enforced)),
             ("the health check tells when nobody listens", as_root(health_check_of_nothing)),
             ("an upstream is found by its name", as_root(in_a_network_of_its_own)),
             ("certificates are checked", as_root(certificates_are_checked)),

@@ -8,7 +8,6 @@ import ctypes
 import http.client
 import json
 import os
-import random
 import shutil
 import signal
 import socket
@@ -213,18 +212,22 @@ def get(port, path, tls=None):
         connection.close()
 
 
+RESERVED = []  # Sockets that hold the ports of `free_ports` until this process ends.
+
+
 def free_ports(count):
-    """Ports of 127.0.0.1 that nothing listens on, and that no outgoing connection will be given:
-    below the kernel's range for those, so that a program can come back to its port."""
-    held = []
-    while len(held) < count:
-        try:
-            held.append(socket.create_server(("127.0.0.1", random.randrange(15000, 32000))))
-        except OSError:
-            continue
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
+    """Ports of 127.0.0.1 that nothing listens on.
+
+    Each stays bound, without listening: the kernel gives it to no other program and to no outgoing
+    connection, and a program that sets SO_REUSEADDR, as servers do, can listen there again and again.
+    """
+    ports = []
+    for _ in range(count):
+        held = socket.socket()
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        RESERVED.append(held)
+        ports.append(held.getsockname()[1])
     return ports
 
 

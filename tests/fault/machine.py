@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -53,10 +54,17 @@ def stop(process, seconds=5):
 
 
 class Upstream:
-    """The scripted upstream, on a port that stays the same when it is started again."""
+    """The scripted upstream, on a port that stays the same when it is started again.
+
+    A bound socket that does not listen holds the port, so that the kernel gives it to no other
+    program and to no outgoing connection while the upstream is down.
+    """
 
     def __init__(self):
-        self.port = 0
+        self.reserved = socket.socket()
+        self.reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.reserved.bind(("127.0.0.1", 0))
+        self.port = self.reserved.getsockname()[1]
         self.process = None
         self.start()
 

@@ -27,17 +27,22 @@ const ANSWER: &str = r#"{"choices":[{"message":{"content":"ok"},"finish_reason":
 
 /// A request that succeeds, with these members changed; null stays null.
 pub fn request(route: &str, change: &Value) -> Value {
-    let mut body = match route {
+    let body = match route {
         CHAT => json!({"model": "m", "messages": [{"role": "user", "content": "Hi"}]}),
         MESSAGES => json!({"model": "m", "max_tokens": 64,
             "messages": [{"role": "user", "content": "Hi"}]}),
         EMBED => json!({"model": "m", "input": "Hi"}),
         _ => json!({"model": "m", "prompt": "Hi"}),
     };
-    for (name, value) in change.as_object().expect("an object") {
-        body[name] = value.clone();
+    with(body, change)
+}
+
+/// An object with the members of another one, which replace its own.
+pub fn with(mut object: Value, members: &Value) -> Value {
+    for (name, value) in members.as_object().expect("an object") {
+        object[name] = value.clone();
     }
-    body
+    object
 }
 
 /// A stream of these deltas.

@@ -18,6 +18,13 @@ pub mod restarting;
 pub mod shape;
 pub mod upstream;
 
+pub use bench::*;
+pub use crossbeam_channel::bounded;
+pub use proxy::{KEY, Proxy, asking_once, pair};
+pub use raw::*;
+pub use serde_json::{Value, json};
+pub use upstream::*;
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 

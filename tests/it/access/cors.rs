@@ -1,9 +1,6 @@
 //! CORS: which origins may ask, and what pages can read of each answer.
 
-use crate::support::proxy::{self, Proxy, pair};
-use crate::support::raw::{Answer, Client, Head, chat, chat_whole};
-use crate::support::upstream::{self, Step, Upstream, delta, status, stream_head};
-use crossbeam_channel::bounded;
+use crate::support::*;
 use ollama_openai_proxy::config::Config;
 use ollama_openai_proxy::http::cors::CorsPolicy;
 use ollama_openai_proxy::upstream::RetryEnv;

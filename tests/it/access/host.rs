@@ -1,9 +1,7 @@
 //! The check of the `Host` header, which a bind to loopback has.
 
 use super::cors::{FAR, NEAR, assert_empty, from, send};
-use crate::support::proxy::{Proxy, pair};
-use crate::support::raw::Client;
-use crate::support::upstream::Upstream;
+use crate::support::*;
 
 #[test]
 fn on_loopback_only_near_hosts_are_served() {

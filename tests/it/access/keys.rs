@@ -1,14 +1,11 @@
 //! Keys of those who may ask: which routes want one, how it may come, and where it never goes.
 
+use crate::support::*;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use crate::support::program::{Running, program, run};
-use crate::support::proxy::{KEY, Proxy};
-use crate::support::raw::{Answer, Client, chat, chat_whole};
-use crate::support::upstream::{Recorded, Step, Upstream, status};
-use crossbeam_channel::bounded;
 use ollama_openai_proxy::config::Config;
 use ollama_openai_proxy::http::client_keys::ClientKeys;
 use ollama_openai_proxy::http::routes;

@@ -1,9 +1,7 @@
 //! `/v1/messages/count_tokens`, and the estimate with which a stream begins.
 
 use super::messages::{COUNT, error, mario};
-use crate::support::bench::{Bench, MESSAGES, request};
-use crate::support::upstream::{self};
-use serde_json::json;
+use crate::support::*;
 
 #[test]
 fn tokens_are_counted_without_the_upstream() {

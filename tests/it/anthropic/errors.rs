@@ -1,11 +1,8 @@
 //! Errors of `/v1/messages`: statuses, kinds, and wrong types of every member.
 
 use super::messages::{COUNT, PLAIN, error, streamed};
-use crate::support::bench::{Bench, MESSAGES, request};
 use crate::support::members::VALUES;
-use crate::support::proxy::asking_once;
-use crate::support::upstream::{self, frame, last_frame, stream_head};
-use serde_json::{Value, json};
+use crate::support::*;
 
 #[test]
 fn an_error_before_the_first_event_has_a_status_and_anthropic_s_shape() {

@@ -1,11 +1,7 @@
 //! `/v1/messages` over real sockets: Anthropic's protocol on one side, chat completions on the other.
 //! What each member becomes is held by the pairs of `tests/golden/anthropic`.
 
-use crate::support::bench::{Bench, LLAMA, MESSAGES, deltas, request};
-use crate::support::proxy::KEY;
-use crate::support::raw::Answer;
-use crate::support::upstream::{self, Step, delta, frame, last_frame, stream_head};
-use serde_json::{Value, json};
+use crate::support::*;
 
 pub(super) const COUNT: &str = "/v1/messages/count_tokens";
 

@@ -5,10 +5,7 @@
 //! nobody's traffic was recorded. What each member becomes is held elsewhere, by pairs; here is
 //! whether a whole conversation goes through.
 
-use crate::support::proxy::{KEY, Proxy, pair};
-use crate::support::raw::{Answer, Client};
-use crate::support::upstream::{Recorded, Step, Upstream, ending, frame, status, stream_head};
-use serde_json::{Value, json};
+use crate::support::*;
 
 const CHAT: &str = "/v1/chat/completions";
 const RESPONSES: &str = "/v1/responses";

@@ -5,10 +5,7 @@
 //! went upstream) that the client looks at. All rows of a client go over one connection, as its HTTP
 //! library would send them. What these clients do on `/v1` is not here.
 
-use crate::support::proxy::pair;
-use crate::support::raw::{Answer, Client};
-use crate::support::upstream::{Step, answer, ending, frame, stream, stream_head};
-use serde_json::{Value, json};
+use crate::support::*;
 
 /// What must stand in a place.
 enum Read {

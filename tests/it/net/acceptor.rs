@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed step of a test may panic")]
 #![allow(clippy::print_stdout, reason = "figures are for reading")]
 
+use crate::support::*;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -19,7 +20,6 @@ use socket2::{Domain, Socket, Type};
 use tiny_http::{Request, Response};
 
 use crate::support::reserved::Reserved;
-use crate::support::{HANG, crowd};
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n";
 const LAST_REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";

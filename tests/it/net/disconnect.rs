@@ -1,10 +1,7 @@
 //! Clients that leave, or only stop sending: the upstream's call ends, or the answer comes whole.
 
 use super::guard::{chats, patient};
-use crate::support::HANG;
-use crate::support::proxy::{Proxy, pair};
-use crate::support::raw::{Client, chat, chat_whole};
-use crate::support::upstream::{self, Step, Upstream, delta, ending, stream_head};
+use crate::support::*;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use ollama_openai_proxy::config::Config;
 use socket2::SockRef;

@@ -2,12 +2,8 @@
 //!
 //! Limits are made short and ended by what the client sees, never by a clock of the test.
 
-use crate::support::HANG;
-use crate::support::proxy::{Proxy, start};
-use crate::support::raw::{Client, chat, chat_whole};
 use crate::support::reserved::Reserved;
-use crate::support::upstream::{self, Step, Upstream, delta, ending, stream_head};
-use crossbeam_channel::bounded;
+use crate::support::*;
 use ollama_openai_proxy::config::Config;
 use ollama_openai_proxy::net::connection_guard::CutReason;
 use socket2::{Domain, Socket, Type};
@@ -99,7 +95,8 @@ fn a_silent_connection_is_closed_and_a_busy_one_is_not() {
     upstream.script(vec![stream_head(), delta("one"), Step::Wait(told), Step::Close]);
     let proxy = Proxy::with(&upstream, |config| {
         patient(config);
-        config.connection_limits.idle_timeout = SOON;
+        // Longer than a busy machine may take between a connect and the request behind it.
+        config.connection_limits.idle_timeout = 10 * SOON;
     });
     let mut busy = proxy.client();
     busy.post("/api/chat", chat("Hi")).head();
@@ -334,7 +331,7 @@ fn the_guard_ends_with_its_server() {
         patient(config);
         config.port = reserved.addr().port();
     };
-    let (server, _stop) = start(&upstream.base_url(), change, pacing);
+    let (server, _stop) = proxy::start(&upstream.base_url(), change, pacing);
     assert_eq!(server.local_addr(), reserved.addr());
     assert!(server.drain());
     while std::net::TcpListener::bind(reserved.addr()).is_err() {

@@ -1,9 +1,7 @@
 //! HTTP as clients speak it, well and badly: the connection stays usable wherever it can, and
 //! nothing crashes or grows.
 
-use crate::support::proxy::{KEY, Proxy, pair};
-use crate::support::raw::{chat, chat_whole};
-use crate::support::upstream::{self, Upstream, answer};
+use crate::support::*;
 use std::io::Read;
 
 fn proxy(upstream: &Upstream) -> Proxy {
@@ -104,7 +102,8 @@ fn bodies_in_any_form_and_of_any_type_are_read() {
     let plain = format!("Content-Length: {length}\r\n\r\n{body}");
     let requests = [
         format!("Content-Type: application/x-www-form-urlencoded\r\n{plain}"),
-        format!("Content-Type: application/octet-stream\r\nAuthorization: Bearer \r\n{plain}"),
+        format!("Content-Type: application/octet-stream\r\n{plain}"),
+        format!("Authorization: Bearer \r\n{plain}"),
         format!("Content-Type: text/plain;charset=UTF-8\r\n{plain}"),
         format!("Authorization: Bearer a-users-key\r\n{plain}"),
         format!("Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n"),

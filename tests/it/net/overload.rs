@@ -1,10 +1,6 @@
 //! More requests than workers and queue: told at once, in Ollama's words, and passing.
 
-use crate::support::crowd;
-use crate::support::proxy::Proxy;
-use crate::support::raw::chat;
-use crate::support::upstream::{self, Step, Upstream, delta, ended, stream_head};
-use crossbeam_channel::bounded;
+use crate::support::*;
 
 const BUSY: &str = "server busy, please try again.  maximum pending requests exceeded";
 

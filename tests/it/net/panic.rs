@@ -1,8 +1,6 @@
 //! A panic costs one answer, and neither a worker nor the process.
 
-use crate::support::proxy;
-use crate::support::raw::{Client, chat};
-use crate::support::upstream::{self, Upstream, status};
+use crate::support::*;
 use ollama_openai_proxy::upstream::RetryEnv;
 
 #[test]

@@ -4,9 +4,7 @@
 //! Differences that are meant: `/health`, `/openai/health` and `/v1/messages/count_tokens` are ours,
 //! and a model below `/v1/models` may have slashes in its name.
 
-use crate::support::proxy::{Proxy, pair};
-use crate::support::raw::{Answer, Client};
-use crate::support::upstream::Upstream;
+use crate::support::*;
 
 /// How it shows which handler answered.
 enum Told {

@@ -1,14 +1,11 @@
 //! The end of the program: who has connected is served, each once more; new connections are refused.
 
+use crate::support::*;
 use std::net::{SocketAddr, TcpStream};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::support::proxy::{Proxy, pair};
-use crate::support::raw::{Client, chat};
 use crate::support::reserved::Reserved;
-use crate::support::upstream::{Upstream, delta, ending, halting, stream_head};
-use crate::support::{HANG, crowd};
 use crossbeam_channel::Sender;
 
 /// A proxy with one live stream that goes on when `go_on` is dropped, at an address that no other

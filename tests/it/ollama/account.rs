@@ -1,8 +1,6 @@
 //! The routes about an account at ollama.com, which a proxy has not.
 
-use crate::support::proxy::{Proxy, pair};
-use crate::support::raw::Client;
-use crate::support::upstream::Upstream;
+use crate::support::*;
 
 const JSON: Option<&str> = Some("application/json; charset=utf-8");
 

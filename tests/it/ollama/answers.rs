@@ -1,13 +1,8 @@
 //! What the objects of an answer hold: reasons, counters and durations, log probabilities, and a whole
 //! answer as the sum of a stream.
 
-use crate::support::bench::{Bench, CHAT, GENERATE, TEXT, chunks, deltas};
-use crate::support::proxy::pair;
-use crate::support::raw::COUNTERS;
-use crate::support::upstream::{
-    self, Step, answer, frame, json as whole, last_frame, stream, stream_head,
-};
-use serde_json::{Value, json};
+use crate::support::upstream::json as whole;
+use crate::support::*;
 
 #[test]
 fn all_counters_are_there() {

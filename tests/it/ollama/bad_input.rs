@@ -3,10 +3,7 @@
 //! one.
 
 use crate::support::members::{FIELDS, MANAGEMENT, VALUES, least, method, refusal, sample, with};
-use crate::support::proxy::{Proxy, asking_once};
-use crate::support::raw::{Answer, Client, chat_whole};
-use crate::support::upstream::{self, Upstream};
-use serde_json::{Value, json};
+use crate::support::*;
 
 use crate::support::members::Kind::{Skipped, Text};
 

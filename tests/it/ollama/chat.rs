@@ -1,13 +1,7 @@
 //! `/api/chat` and `/api/generate` as the examples of Ollama's API documentation show them.
 
-use crate::support::bench::{
-    Bench, CHAT, EMBED, EMBEDDINGS, GENERATE, TEXT, chunks, masked, request,
-};
-use crate::support::proxy::pair;
-use crate::support::raw::chat_whole;
-use crate::support::upstream::{self, Step, answer, ending};
+use crate::support::*;
 use ollama_openai_proxy::observe::timestamp;
-use serde_json::{Value, json};
 use std::time::SystemTime;
 
 const METRICS: &str = r#""total_duration":_,"load_duration":_,"prompt_eval_count":88,"prompt_eval_duration":_,"eval_count":31,"eval_duration":_}"#;

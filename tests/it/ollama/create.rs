@@ -1,10 +1,7 @@
 //! `/api/create` and `/api/delete`: lines and refusals, compared as bytes.
 
 use super::transfers::{SUCCESS, assert_whole};
-use crate::support::proxy::Proxy;
-use crate::support::raw::Answer;
-use crate::support::upstream::Upstream;
-use serde_json::{Value, json};
+use crate::support::*;
 
 fn call(proxy: &Proxy, method: &str, path: &str, body: &Value) -> Answer {
     proxy.client().call(method, path, body.to_string()).answer()

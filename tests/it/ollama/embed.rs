@@ -1,9 +1,6 @@
 //! Vectors: digits, order, unit length, dimensions, counts, and what is none.
 
-use crate::support::bench::{Bench, EMBED, EMBEDDINGS, LLAMA};
-use crate::support::raw::Answer;
-use crate::support::upstream::{self, Step};
-use serde_json::{Value, json};
+use crate::support::*;
 
 /// A vector in standard, padded base64.
 fn base64(vector: &[f32]) -> String {

@@ -1,9 +1,6 @@
 //! Long lists of inputs: sent upstream in batches, and answered in order.
 
-use crate::support::proxy::pair;
-use crate::support::raw::Answer;
-use crate::support::upstream::{self, Upstream, status};
-use serde_json::{Value, json};
+use crate::support::*;
 
 /// Vectors for the inputs from `first` on: each says its number, and they come in reverse.
 fn vectors(first: usize, count: usize) -> String {

@@ -1,8 +1,6 @@
 //! `/api/embed` and `/api/embeddings`: the members of their answers in order.
 
-use crate::support::bench::{Bench, EMBED, EMBEDDINGS, masked};
-use crate::support::upstream::{self, Step, status};
-use serde_json::{Value, json};
+use crate::support::*;
 
 /// Vectors with their count, as an upstream tells of them.
 fn vectors(vectors: &Value) -> Vec<Step> {
@@ -34,6 +32,27 @@ fn embeddings_are_of_unit_length_and_told_in_ollama_s_order() {
         let kind = answer.head.header("content-type");
         assert_eq!(kind, Some("application/json; charset=utf-8"));
     }
+}
+
+/// A model that the list does not name, items out of order, and a second answer that does not fit.
+#[test]
+fn vectors_of_an_unlisted_model_come_in_order_with_counts_and_durations() {
+    let (upstream, proxy) = pair();
+    let given = r#"{"data":[{"index":1,"embedding":[0,2]},{"index":0,"embedding":[3,4]}],"usage":{"prompt_tokens":7,"total_tokens":7}}"#;
+    upstream.script(vec![upstream::json(given)]).script(vec![upstream::json(given)]);
+    let answer = proxy.post(EMBED, &json!({"model": "e", "input": ["a", "b"]})).json();
+    assert_eq!(answer["embeddings"], json!([[0.6, 0.8], [0, 1]]));
+    assert_eq!(answer["prompt_eval_count"], 7);
+    for name in ["total_duration", "load_duration"] {
+        assert!(answer[name].as_u64() >= Some(1), "{name}: {answer}");
+    }
+    let sent = upstream.request().json();
+    assert_eq!(sent, json!({"model": "e", "input": ["a", "b"], "encoding_format": "float"}));
+    let few = proxy.post(EMBED, &json!({"model": "e", "input": "a"}));
+    assert_eq!(few.status(), 502, "{}", few.body);
+    upstream.script(vec![upstream::json(r#"{"data":[{"embedding":[3,-4.5]}]}"#)]);
+    let answer = proxy.post(EMBEDDINGS, &json!({"model": "e", "prompt": "a"}));
+    assert_eq!(answer.body, r#"{"embedding":[3,-4.5]}"#);
 }
 
 #[test]

@@ -1,9 +1,7 @@
 //! Inputs that are too long for an embedding model: cut, or refused.
 
 use super::embed::{failure, items};
-use crate::support::bench::{Bench, EMBED, EMBEDDINGS};
-use crate::support::upstream::{Step, status};
-use serde_json::{Value, json};
+use crate::support::*;
 
 const TOO_LONG: &str = "the input length exceeds the context length";
 

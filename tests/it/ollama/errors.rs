@@ -4,9 +4,7 @@
 //! upstream answers if it is asked at all, and the status and text that a client then reads. Every
 //! row runs against a proxy and an upstream of its own.
 
-use crate::support::proxy::{Proxy, asking_once};
-use crate::support::upstream::{self, Upstream, status};
-use serde_json::{Value, json};
+use crate::support::*;
 
 const CHAT: &str = "/api/chat";
 

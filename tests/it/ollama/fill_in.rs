@@ -1,10 +1,9 @@
 //! Filling in the middle, over real sockets: where each family is asked, and what it may answer.
 
+use crate::support::*;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::proxy::{KEY, Proxy, pair};
-use crate::support::upstream::{self, Upstream, status};
 use ollama_openai_proxy::api::openai::request::CompletionRequest;
 use ollama_openai_proxy::config::Config;
 use ollama_openai_proxy::upstream::{Client, RetryEnv, Trace, UpstreamResponse};

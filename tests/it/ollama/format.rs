@@ -1,8 +1,6 @@
 //! `format`: JSON and schemas, as the families take them, and the texts of bad ones.
 
-use crate::support::bench::{Bench, CHAT, GENERATE, TEXT};
-use crate::support::upstream::{self};
-use serde_json::{Value, json};
+use crate::support::*;
 
 #[test]
 fn each_form_of_format_becomes_a_response_format() {

@@ -1,10 +1,7 @@
 //! `/api/generate`: prompts, system prompts, raw prompts, and conversations that go on from a `context`.
 
 use super::answers::objects;
-use crate::support::bench::{Bench, GENERATE};
-use crate::support::proxy::pair;
-use crate::support::upstream::{self, answer};
-use serde_json::{Value, json};
+use crate::support::*;
 
 #[test]
 fn generate_ends_with_a_context_of_small_ints() {

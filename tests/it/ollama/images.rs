@@ -1,9 +1,6 @@
 //! Images and sounds: large ones, and the spellings that clients use.
 
-use crate::support::bench::{Bench, CHAT};
-use crate::support::proxy::pair;
-use crate::support::upstream::{self};
-use serde_json::{Value, json};
+use crate::support::*;
 
 const PNG: &str = "iVBORw0KGgoAAAANSUhEUg==";
 

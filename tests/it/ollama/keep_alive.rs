@@ -1,11 +1,8 @@
 //! `keep_alive`: its forms, how long a model stays, and the texts of bad ones.
 
-use crate::support::bench::{Bench, CHAT, GENERATE, INFERENCE, TEXT};
-use crate::support::proxy::Proxy;
-use crate::support::upstream::Upstream;
+use crate::support::*;
 use ollama_openai_proxy::api::wire::keep_alive::{KeepAlive, MAX_DURATION};
 use ollama_openai_proxy::observe::timestamp;
-use serde_json::json;
 use std::time::{Duration, SystemTime};
 
 /// Sees that the one loaded model stays for `time` from `used` on: the clock is read before and after,
@@ -107,6 +104,8 @@ fn a_short_time_is_a_time_too() {
     for short in [json!("300ms"), json!(0.5)] {
         bench.sent(CHAT, &json!({"keep_alive": -1}));
         bench.sent(CHAT, &json!({"keep_alive": short}));
+        let load = bench.post(GENERATE, &json!({"model": "m", "keep_alive": short}));
+        assert_eq!(load.json()["done_reason"], "load", "{short}");
     }
     // It may be over by now; what is sure is that it is no longer for ever.
     let soon = SystemTime::now() + Duration::from_secs(60);

@@ -1,9 +1,7 @@
 //! Requests that load or unload a model, which the upstream does not see.
 
 use super::tags::names;
-use crate::support::bench::{Bench, CHAT, GENERATE, masked};
-use crate::support::proxy::pair;
-use serde_json::{Value, json};
+use crate::support::*;
 
 #[test]
 fn loading_and_unloading_are_one_object_without_counters() {
@@ -17,29 +15,29 @@ fn loading_and_unloading_are_one_object_without_counters() {
         json!({}),
         json!({"stream": true}),
         json!({"stream": false}),
+        json!({"suffix": "x"}),
         json!({"images": ["iVBORw0KGgo="], "suffix": "x"}),
         json!({"system": "x", "format": "xml"}),
     ];
     let reasons = [
-        (json!(null), "load"),
-        (json!("5m"), "load"),
-        (json!(-1), "load"),
-        (json!(0), "unload"),
-        (json!("0"), "unload"),
-        (json!("0s"), "unload"),
-        (json!(0), "unload"),
+        (json!({}), "load"),
+        (json!({"keep_alive": null}), "load"),
+        (json!({"keep_alive": 300}), "load"),
+        (json!({"keep_alive": 33.0}), "load"),
+        (json!({"keep_alive": "5m"}), "load"),
+        (json!({"keep_alive": "5m0s"}), "load"),
+        (json!({"keep_alive": -1}), "load"),
+        (json!({"keep_alive": "-1m"}), "load"),
+        (json!({"keep_alive": 0}), "unload"),
+        (json!({"keep_alive": "0"}), "unload"),
+        (json!({"keep_alive": "0s"}), "unload"),
     ];
     for (route, text) in
         [(CHAT, r#""message":{"role":"assistant","content":""}"#), (GENERATE, r#""response":"""#)]
     {
         for (empty, more) in empty.iter().flat_map(|empty| more.iter().map(move |it| (empty, it))) {
             for (keep_alive, reason) in &reasons {
-                let mut body = json!({"model": "m", "keep_alive": keep_alive});
-                for (name, value) in
-                    [empty, more].into_iter().filter_map(Value::as_object).flatten()
-                {
-                    body[name] = value.clone();
-                }
+                let body = [empty, more, keep_alive].into_iter().fold(json!({"model": "m"}), with);
                 let answer = bench.post(route, &body);
                 let expected = format!(
                     r#"{{"model":"m","created_at":_,{text},"done":true,"done_reason":"{reason}"}}"#
@@ -93,7 +91,17 @@ fn a_load_checks_its_members_and_an_unload_only_what_is_read_with_the_body() {
     assert_eq!(proxy.post("/api/generate", &options).status(), 500, "a load checks the options");
     let unload = json!({"model": "m", "keep_alive": "0", "options": {"seed": "x"}});
     let unloaded = proxy.post("/api/generate", &unload);
-    assert_eq!((unloaded.status(), &unloaded.json()["done_reason"]), (200, &"unload".into()));
+    let expected =
+        r#"{"model":"m","created_at":_,"response":"","done":true,"done_reason":"unload"}"#;
+    assert_eq!((unloaded.status(), masked(&unloaded.body).as_str()), (200, expected));
+    assert_eq!(unloaded.head.header("content-type"), Some("application/json; charset=utf-8"));
+    for (wrong, text) in [
+        (json!({"top_logprobs": 21}), "top_logprobs must be between 0 and 20"),
+        (json!({"keep_alive": "10"}), "time: missing unit in duration \"10\""),
+    ] {
+        let bad = proxy.post("/api/chat", &with(json!({"model": "m"}), &wrong));
+        assert_eq!((bad.status(), bad.error().as_str()), (400, text));
+    }
     let think = json!({"model": "", "think": "nonsense", "keep_alive": 0});
     let bad = proxy.post("/api/chat", &think);
     assert!(bad.error().starts_with("invalid think value"), "that is read with the body");

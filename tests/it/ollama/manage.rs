@@ -1,9 +1,6 @@
 //! Made models: listed, shown, used, copied, deleted, and kept over a start.
 
-use crate::support::proxy::{Proxy, pair};
-use crate::support::raw::Answer;
-use crate::support::upstream::{self, MODELS, Upstream, answer, status};
-use serde_json::{Value, json};
+use crate::support::*;
 use std::fs;
 use std::path::PathBuf;
 

@@ -1,7 +1,6 @@
 //! Errors of model management, one row each.
 
-use crate::support::proxy::Proxy;
-use crate::support::upstream::Upstream;
+use crate::support::*;
 
 /// The rows of model management: method, path, body, status, text.
 const MANAGEMENT: &[(&str, &str, &str, u16, &str)] = &[

@@ -1,9 +1,6 @@
 //! The messages and tools of a chat: where each member goes, and which are refused.
 
-use crate::support::bench::{Bench, CHAT, LLAMA};
-use crate::support::proxy::pair;
-use crate::support::upstream::{self};
-use serde_json::{Value, json};
+use crate::support::*;
 
 const PNG: &str = "iVBORw0KGgoAAAANSUhEUg==";
 

@@ -1,10 +1,7 @@
 //! Names of models: tags, spellings, suffixes, and the ids of the upstream that they mean.
 
 use super::manage::{check_error, create, delete};
-use crate::support::bench::{Bench, CHAT};
-use crate::support::proxy::{Proxy, pair};
-use crate::support::upstream::{self, Upstream, answer, status};
-use serde_json::json;
+use crate::support::*;
 
 #[test]
 fn names_are_listed_with_a_tag_and_known_in_every_spelling() {

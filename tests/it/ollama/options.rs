@@ -1,7 +1,6 @@
 //! Options: each one's type, where it goes upstream, and which values are left out.
 
-use crate::support::bench::{Bench, CHAT, GENERATE, INFERENCE, LLAMA, TEXT};
-use serde_json::{Value, json};
+use crate::support::*;
 
 /// The type of an option, as its refusal calls it.
 #[derive(Clone, Copy)]
@@ -26,7 +25,7 @@ const OPTIONS: &[(&str, Kind, &str, &str, &str)] = &[
     ("min_p", Float, "0.05", r#"{"min_p":0.05}"#, "{}"),
     ("typical_p", Float, "0.75", r#"{"typical_p":0.75}"#, "{}"),
     ("repeat_last_n", Integer, "64.9", r#"{"repeat_last_n":64}"#, "{}"),
-    ("repeat_penalty", Float, "1.5", r#"{"repeat_penalty":1.5}"#, "{}"),
+    ("repeat_penalty", Float, "1.1", r#"{"repeat_penalty":1.1}"#, "{}"),
     ("presence_penalty", Float, "1", r#"{"presence_penalty":1}"#, r#"{"presence_penalty":1}"#),
     (
         "frequency_penalty",
@@ -62,6 +61,14 @@ fn each_option_goes_where_it_is_known_with_its_fraction_cut() {
             assert_eq!(unknown.added(route, &change), value(to_unknown), "{route} {change}");
         }
     }
+}
+
+#[test]
+fn several_options_go_together() {
+    let change = json!({"stream": false, "messages": [{"role": "user"}],
+        "options": {"top_k": 40, "repeat_penalty": 1.1, "num_predict": 5}});
+    let expected = json!({"top_k": 40, "repeat_penalty": 1.1, "max_tokens": 5});
+    assert_eq!(Bench::over(LLAMA).added(CHAT, &change), expected);
 }
 
 #[test]
@@ -179,6 +186,8 @@ fn neutral_values_are_left_out() {
     let change = json!({"options": {"top_k": 0}});
     assert_eq!(Bench::over(SGLANG).added(CHAT, &change), json!({"top_k": -1}));
     assert_eq!(Bench::new().added(CHAT, &change), json!({}));
+    let change = json!({"options": {"num_predict": -1, "temperature": 0, "seed": 0}});
+    assert_eq!(Bench::new().added(CHAT, &change), json!({"temperature": 0, "seed": 0}));
 }
 
 #[test]

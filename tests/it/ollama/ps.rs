@@ -2,12 +2,8 @@
 
 use super::tags::names;
 use super::two_models::{DETAILS, entry, make, post, proxy};
-use crate::support::proxy::pair;
-use crate::support::raw::{chat, chat_whole};
 use crate::support::shape::shape;
-use crate::support::upstream::{self, Step, answer, delta, ended, status, stream_head};
-use crossbeam_channel::bounded;
-use serde_json::{Value, json};
+use crate::support::*;
 
 #[test]
 fn ps_shows_what_was_used_until_it_is_unloaded() {

@@ -4,10 +4,8 @@
 //! values.
 
 use super::two_models::{DETAILS, make, post, proxy};
-use crate::support::proxy::Proxy;
 use crate::support::shape::shape;
-use crate::support::upstream::Upstream;
-use serde_json::{Value, json};
+use crate::support::*;
 
 #[test]
 fn capabilities_are_always_there_and_of_the_known_ones() {

@@ -1,14 +1,7 @@
 //! Streams: prompt, in order, one line a frame, and honestly broken when the upstream's are.
 
 use super::tools::{calls, chat_lines, tools};
-use crate::support::bench::{Bench, CHAT, GENERATE, TEXT, deltas};
-use crate::support::proxy::{Proxy, pair};
-use crate::support::raw::{Answer, chat, chat_whole};
-use crate::support::upstream::{
-    self, Step, Upstream, delta, ended, ending, frame, last_frame, stream, stream_head,
-};
-use crossbeam_channel::bounded;
-use serde_json::{Value, json};
+use crate::support::*;
 
 fn ask(steps: Vec<Step>) -> Answer {
     let (upstream, proxy) = pair();

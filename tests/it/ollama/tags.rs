@@ -1,10 +1,8 @@
 //! `/api/tags`: members in order, digests, and how long the list is kept.
 
 use super::two_models::{DETAILS, entry, make, proxy};
-use crate::support::proxy::{Proxy, pair};
 use crate::support::shape::shape;
-use crate::support::upstream::{self, MODELS, Upstream};
-use serde_json::{Value, json};
+use crate::support::*;
 
 #[test]
 fn digests_differ_are_stable_and_follow_the_capabilities() {

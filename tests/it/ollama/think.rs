@@ -1,9 +1,6 @@
 //! `think`: its forms, what families are told, and which reasoning is shown.
 
-use crate::support::bench::{Bench, GENERATE, LLAMA, TEXT, deltas};
-use crate::support::proxy::Proxy;
-use crate::support::upstream::{Upstream, stream};
-use serde_json::{Value, json};
+use crate::support::*;
 
 #[test]
 fn reasoning_is_shown_unless_think_is_false() {
@@ -27,7 +24,7 @@ fn reasoning_is_shown_unless_think_is_false() {
             };
             let thought = if think == json!(false) { "" } else { "Hm." };
             assert_eq!(
-                (join("content").as_str(), join("thinking").trim()),
+                (join("content").as_str(), join("thinking").as_str()),
                 ("Hi", thought),
                 "{lines:?}"
             );

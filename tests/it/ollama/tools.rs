@@ -1,11 +1,7 @@
 //! Tools: whole calls in lines of their own, and results that find their calls, with ids and without.
 
 use super::answers::objects;
-use crate::support::bench::{Bench, CHAT, deltas};
-use crate::support::proxy::{Proxy, pair};
-use crate::support::upstream::{self, Step, Upstream, ended, frame, last_frame, stream_head};
-use crossbeam_channel::bounded;
-use serde_json::{Value, json};
+use crate::support::*;
 
 fn piece(delta: &Value) -> Step {
     let chunk = json!({"choices": [{"index": 0, "delta": delta}]});

@@ -1,10 +1,7 @@
 //! Pull, push and blobs; lines are compared as bytes.
 
 use super::manage::{call, check_error, create, lines, mario};
-use crate::support::proxy::{Proxy, pair};
-use crate::support::raw::Answer;
-use crate::support::upstream::Upstream;
-use serde_json::{Value, json};
+use crate::support::*;
 
 /// A stream of exactly these lines.
 #[track_caller]

@@ -1,10 +1,7 @@
 //! A list with a model of which everything is known, one of which nothing is, and one that is made.
 
-use crate::support::proxy::{Proxy, pair};
-use crate::support::raw::Answer;
 use crate::support::shape::{items, shape};
-use crate::support::upstream::Upstream;
-use serde_json::{Value, json};
+use crate::support::*;
 
 /// A model of which everything is known, and one of which nothing is.
 pub(super) const LIST: &str = r#"{"data":[

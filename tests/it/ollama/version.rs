@@ -1,7 +1,6 @@
 //! The root, the version, and the sign of life.
 
-use crate::support::proxy::Proxy;
-use crate::support::upstream::Upstream;
+use crate::support::*;
 
 #[test]
 fn the_root_says_what_monitors_look_for() {

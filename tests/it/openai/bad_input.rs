@@ -4,8 +4,7 @@
 //! Wrong types are tried beside the translations (`anthropic.rs`, `responses.rs`); what is passed on is
 //! the upstream's to judge, once it is an object that names a model.
 
-use crate::support::proxy::pair;
-use serde_json::{Value, json};
+use crate::support::*;
 
 /// A route, and a sample of what it takes.
 fn samples() -> Vec<(&'static str, Value)> {

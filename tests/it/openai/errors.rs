@@ -1,9 +1,7 @@
 //! Errors below `/v1`: the upstream's as it sent them, ours in the shape of the protocol.
 
-use crate::support::proxy::{KEY, Proxy, asking_once, pair};
-use crate::support::upstream::{
-    Recorded, Step, Upstream, frame, json, last_frame, status, stream_head, typed,
-};
+use crate::support::reserved::Reserved;
+use crate::support::*;
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -124,7 +122,8 @@ fn the_last_of_several_failures_is_told() {
 
 #[test]
 fn an_upstream_that_cannot_be_reached_is_told_in_openai_s_shape() {
-    let proxy = Proxy::at("http://127.0.0.1:1/v1", |config| config.retry.max_retries = 0);
+    let reserved = Reserved::new();
+    let proxy = Proxy::at(&reserved.base_url(), |config| config.retry.max_retries = 0);
     let answer = proxy.client().post(CHAT, BODY).answer();
     assert_eq!(
         (answer.status(), answer.json()["error"]["type"].as_str()),

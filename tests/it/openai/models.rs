@@ -1,9 +1,6 @@
 //! `/v1/models` over real sockets: the upstream's ids and our own names.
 
-use serde_json::Value;
-
-use crate::support::proxy::{Proxy, pair};
-use crate::support::upstream::{Upstream, status};
+use crate::support::*;
 
 fn made(proxy: &Proxy, body: &str) {
     let answer = proxy.client().post("/api/create", body).answer();

@@ -1,10 +1,6 @@
 //! OpenAI's own routes over real sockets: bodies and answers go through as they are.
 
-use crate::support::HANG;
-use crate::support::proxy::{KEY, Proxy, pair};
-use crate::support::raw::Client;
-use crate::support::upstream::{Recorded, Step, Upstream, frame, json, last_frame, stream_head};
-use crossbeam_channel::bounded;
+use crate::support::*;
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
 /// A body that nobody would write again in the same way.

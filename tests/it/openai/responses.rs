@@ -1,12 +1,7 @@
 //! `/v1/responses` over an upstream that lacks it: learnt once, then translated to chat completions
 //! and back. What becomes of each member is in `tests/golden/responses`.
 
-use crate::support::bench::{Bench, chunks};
-use crate::support::raw::Answer;
-use crate::support::upstream::{
-    self, Step, answer, delta, frame, last_frame, status, stream, stream_head, typed,
-};
-use serde_json::{Value, json};
+use crate::support::*;
 
 const PATH: &str = "/v1/responses";
 const CHAT: &str = "/v1/chat/completions";

@@ -1,10 +1,7 @@
 //! Large bodies and forms, which are passed on while they come.
 
 use super::pass_through::{posted, sent};
-use crate::support::HANG;
-use crate::support::proxy::{Proxy, pair};
-use crate::support::upstream::json;
-use crossbeam_channel::bounded;
+use crate::support::*;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::thread;

@@ -1,8 +1,7 @@
 //! The command line: options, `--check`, the `.env` file, and errors at the start.
 
 use crate::support::program::{program, run};
-use crate::support::proxy::KEY;
-use crate::support::upstream::{Upstream, status};
+use crate::support::*;
 
 #[test]
 fn help_and_version_need_no_configuration() {

@@ -3,16 +3,13 @@
 //! A variable is honoured, which shows in the configuration; or it means nothing to a program
 //! without models and graphics cards, and any value of it is accepted without a word.
 
+use crate::support::*;
 use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::support::proxy::Proxy;
-use crate::support::raw::Client;
-use crate::support::upstream::{Step, Upstream};
 use ollama_openai_proxy::config::{self, Config};
-use serde_json::{Value, json};
 
 /// Honoured: the variable, a value, the line of the description that it makes.
 const HONOURED: &[(&str, &str, &str)] = &[

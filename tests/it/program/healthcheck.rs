@@ -1,13 +1,12 @@
 //! `--healthcheck`: what the program says of a server that runs, of none, and of odd ones.
 
+use crate::support::*;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 use std::thread;
 
-use crate::support::proxy::{Proxy, pair};
 use crate::support::reserved::Reserved;
-use crate::support::upstream::Upstream;
 
 /// The exit status and what is said on standard error when the program is to listen at `host`.
 fn check(host: &str) -> (Option<i32>, String) {

@@ -1,9 +1,7 @@
 //! What the program writes to its log, and in which zone times are told.
 
 use crate::support::program::{Running, program};
-use crate::support::proxy::KEY;
-use crate::support::raw::{Client, chat};
-use crate::support::upstream::{self, Step, Upstream, delta, json, status, stream_head};
+use crate::support::*;
 
 #[test]
 fn long_names_and_paths_do_not_flood_the_log() {

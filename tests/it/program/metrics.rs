@@ -1,13 +1,8 @@
 //! `/metrics`: its form, and that its numbers are those of what happened.
 
+use crate::support::*;
 use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
-
-use crate::support::HANG;
-use crate::support::proxy::{Proxy, asking_once, pair};
-use crate::support::raw::{chat, chat_whole};
-use crate::support::upstream::{self, Step, Upstream, answer, delta, ended, status, stream_head};
-use crossbeam_channel::bounded;
 
 const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 

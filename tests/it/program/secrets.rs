@@ -4,17 +4,14 @@
 //! Each secret is a mark. The keys may stand nowhere; prompts and answers only in answers to clients,
 //! and in the log where `LOG_BODIES` asks for them; what makes a model may stand in the state file.
 
+use crate::support::*;
 use std::fs;
 use std::net::Shutdown;
 use std::path::PathBuf;
 use std::process::Command;
 
 use crate::support::program::{Running, program, run};
-use crate::support::proxy;
-use crate::support::raw::{Client, chat, chat_whole};
 use crate::support::reserved::Reserved;
-use crate::support::upstream::{Step, Upstream, answer, delta, frame, json, last_frame, status};
-use crate::support::upstream::{ending, stream, stream_head};
 use crossbeam_channel::{Receiver, bounded};
 use ollama_openai_proxy::config::Config;
 use ollama_openai_proxy::http::routes;

@@ -1,10 +1,8 @@
 //! Signals, and the start anew once clients have cost too much for good.
 
 use crate::support::program::{Running, program};
-use crate::support::raw::{Client, chat};
 use crate::support::reserved::Reserved;
-use crate::support::upstream::{self, Step, Upstream, delta, stream_head};
-use crossbeam_channel::bounded;
+use crate::support::*;
 use std::io::{Read, Write};
 
 #[test]

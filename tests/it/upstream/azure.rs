@@ -1,9 +1,7 @@
 //! Azure's dated API: the deployment is a part of the path, the version stands in the query, and the
 //! key travels in a header of its own.
 
-use crate::support::proxy::{KEY, Proxy};
-use crate::support::raw::chat_whole;
-use crate::support::upstream::{self, Recorded, Upstream, answer, json};
+use crate::support::*;
 use ollama_openai_proxy::observe::redact::Secret;
 
 const VERSION: &str = "?api-version=2024-10-21";

@@ -1,18 +1,14 @@
 //! The circuit to an upstream that is not there: when it opens, whom it turns away, and what closes
 //! it. The numbers are the test's own, so nothing here waits for a pause.
 
+use crate::support::*;
 use std::time::Duration;
 
-use crate::support::HANG;
-use crate::support::proxy::{self, Proxy};
-use crate::support::raw::{Answer, Client, chat, chat_whole};
 use crate::support::restarting::Restarting;
-use crate::support::upstream::{Step, Upstream, answer, status};
 use crossbeam_channel::{bounded, unbounded};
 use ollama_openai_proxy::config::Config;
 use ollama_openai_proxy::upstream::RetryEnv;
 use ollama_openai_proxy::upstream::breaker::Settings;
-use serde_json::Value;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const REFUSED: &str = "cannot reach the upstream: connection refused";

@@ -1,8 +1,6 @@
 //! An upstream's answer cut at every byte: the client gets an error, never a part that looks whole.
 
-use crate::support::proxy::{Proxy, pair};
-use crate::support::raw::{Answer, chat, chat_whole};
-use crate::support::upstream::{Step, Upstream, answer, stream};
+use crate::support::*;
 use ollama_openai_proxy::config::Config;
 
 /// What the answer says.

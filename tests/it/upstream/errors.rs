@@ -1,12 +1,7 @@
 //! Errors and nonsense of the upstream, as the client is told of them.
 
-use crate::support::bench::{Bench, CHAT};
-use crate::support::proxy::{KEY, asking_once, pair};
-use crate::support::raw::{Answer, chat, chat_whole};
-use crate::support::upstream::{
-    self, Step, delta, frame, json, json as whole, last_frame, status, stream_head, typed,
-};
-use serde_json::json;
+use crate::support::upstream::json as whole;
+use crate::support::*;
 
 fn ask(path: &str, body: &str, step: Step) -> Answer {
     let (upstream, proxy) = asking_once();

@@ -1,17 +1,14 @@
 //! Upstreams that fail in every way there is: each request ends in time with the right error, and
 //! every worker comes back.
 
+use crate::support::*;
 use std::io::Write;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::support::proxy::{self, Proxy};
-use crate::support::raw::{Client, chat, chat_whole};
 use crate::support::restarting::Restarting;
-use crate::support::upstream::{self, Step, Upstream, answer, delta, frame, stream_head};
-use crossbeam_channel::bounded;
 use ollama_openai_proxy::upstream::RetryEnv;
 use ollama_openai_proxy::upstream::breaker;
 
@@ -176,11 +173,12 @@ fn a_stream_that_breaks_off_or_goes_silent_is_told_in_its_last_line() {
 #[test]
 fn comments_alone_keep_a_stream_alive() {
     let upstream = Upstream::start();
-    let proxy = Proxy::with(&upstream, |config| config.request_timeout = Duration::from_secs(1));
+    let proxy = Proxy::with(&upstream, |config| config.request_timeout = MS(2000));
     let mut steps = vec![stream_head()];
+    // Longer in all than the deadline; each pause is far shorter, for a machine that is busy.
     for _ in 0..15 {
         steps.push(frame(": still here\n\n"));
-        steps.push(Step::Pause(MS(100)));
+        steps.push(Step::Pause(MS(150)));
     }
     steps.extend(upstream::stream(&["at last"]).into_iter().skip(1));
     upstream.script(steps);

@@ -1,16 +1,13 @@
 //! Requests with large images, whose bodies are sent in pieces: what arrives is what would arrive in
 //! one piece, again and again, and an upstream need not read all of it.
 
+use crate::support::*;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
 
-use crate::support::HANG;
-use crate::support::proxy::{Proxy, pair};
-use crate::support::upstream::{Recorded, Step, answer, status};
 use crossbeam_channel::{Sender, bounded};
-use serde_json::{Value, json};
 
 /// A PNG of this many characters of base64.
 fn image(size: usize) -> String {

@@ -1,11 +1,8 @@
 //! What is asked of an upstream about its models, over real sockets: whom each family asks beside its
 //! list, what comes of it, and by which signs a family is known.
 
-use crate::support::bench::{CHAT, request};
-use crate::support::proxy::{KEY, Proxy, pair};
-use crate::support::upstream::{self, Upstream, status};
+use crate::support::*;
 use ollama_openai_proxy::backends::profiles;
-use serde_json::{Value, json};
 
 /// A list by which nobody is known.
 const PLAIN: &str = r#"{"data":[{"id":"m","object":"model","created":5,"owned_by":"me"}]}"#;

@@ -1,15 +1,8 @@
 //! What happens when an upstream refuses a parameter: the request is mended and sent again at once, what was learnt is not paid for twice, and what only a
 //! person can mend goes back to the client.
 
-use crate::support::HANG;
-use crate::support::proxy::{Proxy, pair};
-use crate::support::raw::Answer;
-use crate::support::upstream::{
-    self, Recorded, Step, Upstream, answer, delta, status, stream, stream_head,
-};
-use crossbeam_channel::bounded;
+use crate::support::*;
 use ollama_openai_proxy::backends::profiles;
-use serde_json::{Value, json};
 
 const VLLM: &str = r#"{"data":[{"id":"m","owned_by":"vllm"},{"id":"n","owned_by":"vllm"}]}"#;
 

@@ -1,12 +1,8 @@
 //! What is tried again, how often, how long is waited between, and what never is. The sleeper is
 //! the test's own, so nothing here waits.
 
-use crate::support::bench::CHAT;
-use crate::support::proxy::{self, Proxy, pair};
-use crate::support::raw::{Answer, chat, chat_whole};
 use crate::support::reserved::Reserved;
-use crate::support::upstream::{self, Step, Upstream, answer, delta, status, stream_head};
-use crossbeam_channel::bounded;
+use crate::support::*;
 use ollama_openai_proxy::upstream::RetryEnv;
 use std::time::Duration;
 

@@ -1,11 +1,7 @@
 //! Streams in every form in which servers send them: line ends, cuts, usage, reasoning, calls, errors.
 
-use crate::support::bench::{Bench, CHAT, chunks};
-use crate::support::proxy::pair;
-use crate::support::raw::{Answer, chat};
-use crate::support::upstream::{Step, json as whole, last_frame, stream_head, typed};
-use crossbeam_channel::bounded;
-use serde_json::{Value, json};
+use crate::support::upstream::json as whole;
+use crate::support::*;
 
 const FINISH: &str = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#;
 
