@@ -61,11 +61,7 @@ pub fn chunks(chunks: &[Value]) -> Vec<Step> {
 
 /// Members whose values differ from one time to the next.
 const CHANGING: &[&str] = &[
-    "created_at",
-    "total_duration",
-    "load_duration",
-    "prompt_eval_duration",
-    "eval_duration",
+    "created_at", "total_duration", "load_duration", "prompt_eval_duration", "eval_duration",
     "context",
 ];
 

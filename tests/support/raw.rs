@@ -9,11 +9,7 @@ use super::HANG;
 
 /// The counters of a final object.
 pub const COUNTERS: &[&str] = &[
-    "total_duration",
-    "load_duration",
-    "prompt_eval_count",
-    "prompt_eval_duration",
-    "eval_count",
+    "total_duration", "load_duration", "prompt_eval_count", "prompt_eval_duration", "eval_count",
     "eval_duration",
 ];
 

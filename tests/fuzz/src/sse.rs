@@ -6,25 +6,8 @@ use super::mutate::Dice;
 
 /// Words of the grammar.
 pub const WORDS: &[&str] = &[
-    "data: ",
-    "data:",
-    "data",
-    "event: error\n",
-    "event: ",
-    "error: ",
-    "\n\n",
-    "\r\n\r\n",
-    "\r\r",
-    "\r\n",
-    "\n",
-    "\r",
-    "\u{feff}",
-    ": comment\n",
-    "[DONE]",
-    "{",
-    "{}\n",
-    "id: 1\n",
-    "retry: 5\n",
+    "data: ", "data:", "data", "event: error\n", "event: ", "error: ", "\n\n", "\r\n\r\n", "\r\r",
+    "\r\n", "\n", "\r", "\u{feff}", ": comment\n", "[DONE]", "{", "{}\n", "id: 1\n", "retry: 5\n",
 ];
 
 /// What came out: the events, and whether an error ended them.

@@ -281,28 +281,17 @@ fn the_defaults_are_those_of_ollama_and_entries_come_on_top() {
         }
     };
     let defaults = [
-        "http://localhost",
-        "https://localhost:8443",
-        "http://127.0.0.1:5173",
-        "https://127.0.0.1",
-        "http://0.0.0.0",
-        "https://0.0.0.0:1",
-        "app://obsidian.md",
-        "file://",
-        "tauri://localhost",
-        "vscode-webview://1a2b3c",
-        "vscode-file://vscode-app",
+        "http://localhost", "https://localhost:8443", "http://127.0.0.1:5173", "https://127.0.0.1",
+        "http://0.0.0.0", "https://0.0.0.0:1", "app://obsidian.md", "file://", "tauri://localhost",
+        "vscode-webview://1a2b3c", "vscode-file://vscode-app",
     ];
     check("", &defaults, &[FAR, "null", "http://localhost.evil.test", "moz-extension://x"]);
     check(FAR, &defaults, &["http://evil.test"]);
     check(
         "https://Chat.Example.com,http://192.168.1.*,*.intra.test,http://a.*:80",
         &[
-            "https://chat.example.com",
-            "http://192.168.1.5:3000",
-            "https://x.intra.test",
-            "http://a.b.c:80",
-            "http://localhost:1",
+            "https://chat.example.com", "http://192.168.1.5:3000", "https://x.intra.test",
+            "http://a.b.c:80", "http://localhost:1",
         ],
         &["https://chat.example.com:444", "http://192.168.2.5", "http://a.b.c:81"],
     );

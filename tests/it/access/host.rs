@@ -23,15 +23,8 @@ fn on_loopback_only_near_hosts_are_served() {
         assert_eq!(found, expected, "{host:?}");
     };
     for address in [
-        "127.0.0.1",
-        "127.0.0.1:11434",
-        "[::1]:11434",
-        "10.0.0.7:11434",
-        "172.20.1.1",
-        "192.168.1.5",
-        "[fd12::1]:80",
-        "0.0.0.0:11434",
-        "[::]:11434",
+        "127.0.0.1", "127.0.0.1:11434", "[::1]:11434", "10.0.0.7:11434", "172.20.1.1",
+        "192.168.1.5", "[fd12::1]:80", "0.0.0.0:11434", "[::]:11434",
     ] {
         check(address, [200, 405, 404]);
     }
@@ -48,11 +41,7 @@ fn on_loopback_only_near_hosts_are_served() {
         check(name, [200, 204, 204]);
     }
     for foreign in [
-        "evil.test",
-        "evil.test:11434",
-        "localhost.evil.test",
-        "ollama.com",
-        "203.0.113.77:11434",
+        "evil.test", "evil.test:11434", "localhost.evil.test", "ollama.com", "203.0.113.77:11434",
         "[2001:db8::77]:11434",
     ] {
         check(foreign, [403, 403, 403]);

@@ -50,16 +50,8 @@ const PURE: &[&str] = &[
 
 /// What a pure file does not name.
 const IMPURE: &[&str] = &[
-    "tiny_http",
-    "ureq::",
-    "crossbeam_channel",
-    "std::net::Tcp",
-    "std::thread",
-    "std::env",
-    "std::fs",
-    "Instant::now",
-    "SystemTime::now",
-    "rand::",
+    "tiny_http", "ureq::", "crossbeam_channel", "std::net::Tcp", "std::thread", "std::env",
+    "std::fs", "Instant::now", "SystemTime::now", "rand::",
 ];
 
 /// Arrows that still run up; each is to be removed.

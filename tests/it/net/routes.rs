@@ -167,14 +167,8 @@ fn what_is_not_registered_is_not_found() {
     let proxy = Proxy::start(&Upstream::start());
     let mut client = proxy.client();
     for path in [
-        "/v1",
-        "/v1/messages/batches",
-        "/v1/images/generations",
-        "/v1/images/edits",
-        "/v1/moderations",
-        "/v1/responses/resp_1",
-        "/api/web_search",
-        "/api/web_fetch",
+        "/v1", "/v1/messages/batches", "/v1/images/generations", "/v1/images/edits",
+        "/v1/moderations", "/v1/responses/resp_1", "/api/web_search", "/api/web_fetch",
     ] {
         for method in METHODS {
             let answer = ask(&mut client, method, path, "{}");

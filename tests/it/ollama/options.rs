@@ -111,18 +111,8 @@ fn an_option_of_a_wrong_type_is_refused_by_its_name() {
 fn former_and_unknown_options_are_ignored_whatever_they_hold() {
     let (llama, unknown) = (Bench::over(LLAMA), Bench::new());
     for name in [
-        "mirostat",
-        "mirostat_eta",
-        "mirostat_tau",
-        "tfs_z",
-        "penalize_newline",
-        "numa",
-        "low_vram",
-        "f16_kv",
-        "vocab_only",
-        "use_mlock",
-        "logits_all",
-        "embedding_only",
+        "mirostat", "mirostat_eta", "mirostat_tau", "tfs_z", "penalize_newline", "numa",
+        "low_vram", "f16_kv", "vocab_only", "use_mlock", "logits_all", "embedding_only",
         "no_such_option",
     ] {
         for held in [json!("x"), json!(2), json!(true), json!([1]), json!({"a": 1})] {

@@ -322,13 +322,8 @@ fn a_server_that_answers_to_any_name_is_found_out_by_its_first_answer() {
         Proxy::start(&upstream).client().post(path, request.to_string()).answer()
     };
     for path in [
-        "/api/chat",
-        "/api/generate",
-        "/api/embed",
-        "/api/embeddings",
-        "/v1/chat/completions",
-        "/v1/embeddings",
-        "/v1/messages",
+        "/api/chat", "/api/generate", "/api/embed", "/api/embeddings", "/v1/chat/completions",
+        "/v1/embeddings", "/v1/messages",
     ] {
         assert_eq!(ask(path, "m").status(), 200, "{path}");
         let told = ask(path, "nope");

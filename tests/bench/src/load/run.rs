@@ -10,10 +10,10 @@ use super::connection::{Connection, Progress, Shared};
 use super::options::Options;
 use super::request;
 use super::stats::{Kind, Stats};
-use crate::pacing::{self, Timers};
-use crate::poll::{Key, Poll, Ready};
 use crate::net::sys;
 use crate::net::sys::SECOND;
+use crate::pacing::{self, Timers};
+use crate::poll::{Key, Poll, Ready};
 
 /// What one read takes at most.
 const READ_BYTES: usize = 256 * 1024;

@@ -11,8 +11,8 @@ use std::rc::Rc;
 use super::answers::{Answer, Answers};
 use super::request::{Needles, Reading, Request};
 use crate::http::{Parser, Side};
-use crate::pacing;
 use crate::net::sys;
+use crate::pacing;
 
 /// What all connections use.
 #[derive(Default)]

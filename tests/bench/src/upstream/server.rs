@@ -7,9 +7,9 @@ use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener};
 
 use super::connection::{Connection, Next, Shared};
+use crate::net::sys;
 use crate::pacing::Timers;
 use crate::poll::{Key, Poll, Ready};
-use crate::net::sys;
 
 /// What one read takes at most.
 const READ_BYTES: usize = 256 * 1024;
