@@ -67,7 +67,7 @@ fn between<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
     rest.split_once(end).expect(end).0
 }
 
-/// `UPDATE_README=1 cargo test --test it readme` writes the option table anew.
+/// `UPDATE_README=1 cargo test --test it the_readme_tells` writes the option table anew.
 #[test]
 fn the_readme_tells_what_the_program_prints() {
     const OPTIONS: [&str; 2] = ["<!-- options -->\n", "\n<!-- /options -->"];
@@ -81,7 +81,7 @@ fn the_readme_tells_what_the_program_prints() {
         fs::write(&path, &readme).expect("written");
     }
     let found = between(&readme, begin, end);
-    assert_eq!(found, table, "run `UPDATE_README=1 cargo test --test it readme`");
+    assert_eq!(found, table, "run `UPDATE_README=1 cargo test --test it the_readme_tells`");
     assert!(readme.contains(env!("CARGO_PKG_VERSION")), "the version is not named");
     for name in profiles::names() {
         assert!(readme.contains(&format!("`{name}`")), "the family {name} is not named");
