@@ -96,8 +96,7 @@ impl Server {
         let (workers, queue, grace) = (config.workers, config.max_queue, config.shutdown_grace);
         let registry = Registry::new(config.max_per_client);
         let limits = Limits { body_timeout: config.request_timeout, ..config.connection_limits };
-        let metrics = Arc::new(Metrics::default());
-        metrics.set_limits(workers, queue);
+        let metrics = Arc::new(Metrics::new(workers, queue));
         let client = Client::new(&config, pacing, metrics.clone());
         let app = Arc::new(App::new(config, client, store, SystemTime::now()));
         let pools = WorkerPools::start(workers, queue, app)?;

@@ -1,22 +1,21 @@
-//! The log of bodies: what clients ask and the upstream answers, for operators who look for a fault.
+//! The log of bodies, which the operator turns on to find a fault.
 //!
-//! Nothing of it happens unless `LOG_BODIES` is on and the log level is trace: without both there is
-//! no [`BodyLogger`], and whoever holds none cannot log a body. Invariants: a line has a bound, whatever the
-//! body; and no key stands in it, not even the first half of one.
+//! Without `LOG_BODIES` and log level trace there is no [`BodyLogger`], and without a logger no body
+//! can be logged. Invariants: a log line has a size limit, whatever the size of the body; and no line
+//! contains a key, not even the first half of one.
+
+use std::iter;
 
 use log::Level;
 
 use crate::observe::redact::Redactor;
 
-/// Bytes of a body, or of an event or line of one, that are logged.
+/// Logged bytes of a body, or of an event or line of a stream.
 const MAX_LOGGED_BYTES: usize = 16 * 1024;
 
-/// Whether bodies are logged, and how they are cleaned.
+/// Makes the loggers of requests, if bodies are logged.
 #[derive(Debug, Default)]
-pub struct BodyLog {
-    enabled: bool,
-    redactor: Redactor,
-}
+pub struct BodyLog(Option<Redactor>);
 
 /// Logs the bodies of one request.
 #[derive(Debug)]
@@ -25,7 +24,7 @@ pub struct BodyLogger {
     request_id: String,
 }
 
-/// Logs a body that comes in pieces line by line, because a piece may end inside a key.
+/// Logs a body that arrives in pieces line by line, because a piece may end inside a key.
 #[derive(Debug)]
 pub struct LineLogger {
     logger: BodyLogger,
@@ -35,70 +34,59 @@ pub struct LineLogger {
 }
 
 impl BodyLog {
-    /// A log that is written only when `on`.
+    /// A log that masks keys; it logs nothing unless `enabled`.
     #[must_use]
     pub fn new(enabled: bool, redactor: Redactor) -> Self {
-        Self { enabled, redactor }
+        Self(enabled.then_some(redactor))
     }
 
-    /// What logs the bodies of a request; `None` when they are not to be logged.
+    /// The logger of a request; `None` if bodies are not logged.
     #[must_use]
     pub fn logger(&self, request_id: &str) -> Option<BodyLogger> {
-        let on = self.enabled && log::log_enabled!(Level::Trace);
-        let tap =
-            || BodyLogger { redactor: self.redactor.clone(), request_id: request_id.to_owned() };
-        on.then(tap)
+        let redactor = self.0.as_ref().filter(|_| log::log_enabled!(Level::Trace))?;
+        Some(BodyLogger { redactor: redactor.clone(), request_id: request_id.to_owned() })
     }
 
-    /// Logs one body, if bodies are to be logged.
+    /// Logs one body, if bodies are logged.
     pub fn log(&self, request_id: &str, what: &str, body: &[u8]) {
-        if let Some(tap) = self.logger(request_id) {
-            tap.log(what, body);
-        }
+        self.log_pieces(request_id, what, iter::once(body));
     }
 
-    /// The same for a body that is held in pieces.
+    /// Logs one body that is held in pieces, if bodies are logged.
     pub fn log_pieces<'a>(
         &self,
         request_id: &str,
         what: &str,
         pieces: impl Iterator<Item = &'a [u8]>,
     ) {
-        if let Some(tap) = self.logger(request_id) {
-            tap.log_pieces(what, pieces);
+        if let Some(logger) = self.logger(request_id) {
+            logger.write(what, &BoundedBuffer::collect(pieces));
         }
     }
 }
 
 impl BodyLogger {
-    /// Logs a body that is held in pieces.
-    fn log_pieces<'a>(&self, what: &str, pieces: impl Iterator<Item = &'a [u8]>) {
-        let mut held = BoundedBuffer::default();
-        pieces.for_each(|piece| held.append(piece));
-        self.write(what, &held.bytes, held.total_length);
-    }
-
-    /// Logs a body, or an event of one.
+    /// Logs a body, or an event of a stream.
     pub fn log(&self, what: &str, body: &[u8]) {
-        self.write(what, body, body.len());
+        self.write(what, &BoundedBuffer::collect(iter::once(body)));
     }
 
-    /// For a body that comes in pieces.
+    /// A logger for a body that arrives in pieces.
     #[must_use]
     pub fn into_line_logger(self, label: &'static str) -> LineLogger {
         LineLogger { logger: self, label, line: BoundedBuffer::default() }
     }
 
-    fn write(&self, what: &str, held: &[u8], length: usize) {
-        if length > 0 {
-            let text = render(&self.redactor, held, length);
-            log::trace!("{} {what}, {length} bytes: {text}", self.request_id);
+    fn write(&self, what: &str, body: &BoundedBuffer) {
+        if body.length > 0 {
+            let text = body.render(&self.redactor);
+            log::trace!("{} {what}, {} bytes: {text}", self.request_id, body.length);
         }
     }
 }
 
 impl LineLogger {
-    /// Takes the next piece.
+    /// Takes the next piece, and logs the lines that it completes.
     pub fn push(&mut self, piece: &[u8]) {
         for part in piece.split_inclusive(|byte| *byte == b'\n') {
             self.line.append(part);
@@ -108,11 +96,11 @@ impl LineLogger {
         }
     }
 
-    /// Logs what is held.
     fn log_line(&mut self) {
-        let held = std::mem::take(&mut self.line);
-        let blank = held.bytes.iter().all(u8::is_ascii_whitespace);
-        self.logger.write(self.label, &held.bytes, if blank { 0 } else { held.total_length });
+        let line = std::mem::take(&mut self.line);
+        if !line.start.iter().all(u8::is_ascii_whitespace) {
+            self.logger.write(self.label, &line);
+        }
     }
 }
 
@@ -122,34 +110,39 @@ impl Drop for LineLogger {
     }
 }
 
-/// As much of a body as is logged, and how long all of it is.
+/// The part of a body that is logged, and the length of the whole body.
 #[derive(Debug, Default)]
 struct BoundedBuffer {
-    bytes: Vec<u8>,
-    /// Bytes of all of it, those included that are not held.
-    total_length: usize,
+    /// One byte more than is logged, which shows where a character ends.
+    start: Vec<u8>,
+    length: usize,
 }
 
 impl BoundedBuffer {
-    fn append(&mut self, piece: &[u8]) {
-        // One byte more than is logged tells where a character ends.
-        let room = (MAX_LOGGED_BYTES + 1).saturating_sub(self.bytes.len());
-        self.bytes.extend_from_slice(&piece[..piece.len().min(room)]);
-        self.total_length += piece.len();
+    fn collect<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Self {
+        let mut buffer = Self::default();
+        pieces.for_each(|piece| buffer.append(piece));
+        buffer
     }
-}
 
-/// A body as the log shows it: on one line, within its bound, without keys.
-fn render(redactor: &Redactor, held: &[u8], length: usize) -> String {
-    if length <= MAX_LOGGED_BYTES {
-        return format!("{:?}", redactor.redact(&String::from_utf8_lossy(held)));
+    fn append(&mut self, piece: &[u8]) {
+        let free = (MAX_LOGGED_BYTES + 1).saturating_sub(self.start.len());
+        self.start.extend_from_slice(&piece[..piece.len().min(free)]);
+        self.length += piece.len();
     }
-    let mut end = MAX_LOGGED_BYTES.min(held.len());
-    // The cut is not to make a mark of half a character.
-    while end > 0 && held.get(end).is_some_and(|byte| byte & 0xc0 == 0x80) {
-        end -= 1;
+
+    /// The body as the log shows it: on one line, within the size limit, without keys.
+    fn render(&self, redactor: &Redactor) -> String {
+        if self.length <= MAX_LOGGED_BYTES {
+            return format!("{:?}", redactor.redact(&String::from_utf8_lossy(&self.start)));
+        }
+        let mut end = MAX_LOGGED_BYTES;
+        // Cut between two characters.
+        while end > 0 && self.start[end] & 0xc0 == 0x80 {
+            end -= 1;
+        }
+        format!("{:?}...", redactor.redact_truncated(&String::from_utf8_lossy(&self.start[..end])))
     }
-    format!("{:?}...", redactor.redact_truncated(&String::from_utf8_lossy(&held[..end])))
 }
 
 #[cfg(test)]
@@ -161,9 +154,14 @@ mod tests {
         Redactor::new([Secret::new("topsecret-1")])
     }
 
+    fn render(pieces: &[&str]) -> String {
+        let pieces = pieces.iter().map(|piece| piece.as_bytes());
+        BoundedBuffer::collect(pieces).render(&redactor())
+    }
+
     #[test]
     fn a_line_has_a_bound_and_no_key() {
-        let shown = |body: &str| render(&redactor(), body.as_bytes(), body.len());
+        let shown = |body: &str| render(&[body]);
         assert_eq!(shown("a \"b\"\n"), r#""a \"b\"\n""#);
         assert_eq!(shown("it is topsecret-1"), "\"it is ***\"");
         assert_eq!(
@@ -181,11 +179,9 @@ mod tests {
     fn a_body_in_pieces_is_logged_as_a_whole_one() {
         let check = |pieces: &[&str]| {
             let whole = pieces.concat();
-            let mut held = BoundedBuffer::default();
-            pieces.iter().for_each(|piece| held.append(piece.as_bytes()));
-            assert_eq!(held.total_length, whole.len());
-            let whole = render(&redactor(), whole.as_bytes(), whole.len());
-            assert!(render(&redactor(), &held.bytes, held.total_length) == whole);
+            let parts = pieces.iter().map(|piece| piece.as_bytes());
+            assert_eq!(BoundedBuffer::collect(parts).length, whole.len());
+            assert!(render(pieces) == render(&[&whole]));
         };
         check(&[]);
         check(&["a ", "topsec", "ret-1"]);
@@ -199,20 +195,20 @@ mod tests {
 
     #[test]
     fn pieces_are_put_together_to_lines_of_bounded_size() {
-        let tap = BodyLogger { redactor: redactor(), request_id: String::new() };
-        let mut lines = tap.into_line_logger("answer");
+        let logger = BodyLogger { redactor: redactor(), request_id: String::new() };
+        let mut lines = logger.into_line_logger("answer");
         lines.push(b"it is topsec");
         assert_eq!(
-            (lines.line.bytes.as_slice(), lines.line.total_length),
+            (lines.line.start.as_slice(), lines.line.length),
             (b"it is topsec".as_slice(), 12)
         );
         lines.push(b"ret-1\nnext");
-        assert_eq!((lines.line.bytes.as_slice(), lines.line.total_length), (b"next".as_slice(), 4));
+        assert_eq!((lines.line.start.as_slice(), lines.line.length), (b"next".as_slice(), 4));
         for _ in 0..10 {
             lines.push(&[b'x'; MAX_LOGGED_BYTES]);
         }
         assert_eq!(
-            (lines.line.bytes.len(), lines.line.total_length),
+            (lines.line.start.len(), lines.line.length),
             (MAX_LOGGED_BYTES + 1, 10 * MAX_LOGGED_BYTES + 4)
         );
     }

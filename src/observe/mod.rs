@@ -8,5 +8,6 @@ pub mod circuit_state;
 pub mod lock;
 pub mod logging;
 pub mod metrics;
+pub mod proc_field;
 pub mod redact;
 pub mod timestamp;

@@ -1,13 +1,12 @@
-//! The log: this crate's lines to standard error, and panics without their messages.
+//! The program's log: lines of this crate to standard error, and panics without their messages.
 //!
-//! Lines of other crates are left out: ureq's would repeat URLs and headers. The text of a panic is
-//! left out as well, because it can quote the string that could not be sliced, which may be a
-//! prompt; its place in the source is enough to find it. Keys are masked in every line, whoever wrote
-//! it: a client may have sent one as the name of a model.
+//! Lines of other crates are left out: those of ureq would repeat URLs and headers. The message of a
+//! panic is left out because it can quote a string, which may be a prompt; the place in the source is
+//! enough to find the cause. Keys are masked in every line: a client may send one as a model name.
 //!
-//! Lines are written by a thread of their own (`spool`), so that neither a slow reader of standard
-//! error nor a system call for each request holds up the workers, who all write to one log. Each thread
-//! has a logger of its own, so that none waits while another one's line is put together.
+//! A thread of its own ([`async_writer`]) writes the lines, so that neither a slow reader of standard
+//! error nor a system call for each request delays the workers. Each thread formats with a logger of
+//! its own, so that no thread waits for another one's line.
 
 mod async_writer;
 
@@ -17,35 +16,29 @@ use std::panic;
 use std::sync::OnceLock;
 
 use log::{LevelFilter, Log, Metadata, Record};
-use simplelog::{ConfigBuilder, WriteLogger};
+use simplelog::{Config, ConfigBuilder, WriteLogger};
 
 use self::async_writer::AsyncWriter;
 use crate::observe::redact::Redactor;
 
-/// Where lines go, once the log was set up.
-static WRITER: OnceLock<AsyncWriter> = OnceLock::new();
+/// The writer of the process; `None` inside if its thread could not be started.
+static WRITER: OnceLock<Option<AsyncWriter>> = OnceLock::new();
 
-/// Sets the log up for the whole process. Later calls change nothing.
+/// Sets up the log for the whole process. Later calls change nothing.
 pub fn init(level: LevelFilter, redactor: Redactor) {
-    let config = ConfigBuilder::new()
-        .add_filter_allow_str(env!("CARGO_CRATE_NAME"))
-        .set_time_format_rfc3339()
-        .set_target_level(LevelFilter::Off)
-        .set_location_level(LevelFilter::Off)
-        .set_thread_level(LevelFilter::Off)
-        .build();
-    let writer = WRITER.get_or_init(|| match level {
-        LevelFilter::Off => AsyncWriter::new_unbuffered(io::stderr()),
-        _ => AsyncWriter::start(io::stderr()),
-    });
-    let new_logger = move || {
-        *WriteLogger::new(level, config.clone(), RedactingWriter::new(redactor.clone(), writer))
-    };
-    // A second logger in one process is a test's doing.
-    if log::set_boxed_logger(Box::new(PerThreadLogger { level, new_logger: Box::new(new_logger) }))
-        .is_ok()
-    {
-        log::set_max_level(level);
+    if level != LevelFilter::Off {
+        WRITER.get_or_init(|| AsyncWriter::start(io::stderr()).ok());
+        let config = ConfigBuilder::new()
+            .add_filter_allow_str(env!("CARGO_CRATE_NAME"))
+            .set_time_format_rfc3339()
+            .set_target_level(LevelFilter::Off)
+            .set_location_level(LevelFilter::Off)
+            .set_thread_level(LevelFilter::Off)
+            .build();
+        // Only a test sets a second logger in one process.
+        if log::set_boxed_logger(Box::new(PerThreadLogger { level, config, redactor })).is_ok() {
+            log::set_max_level(level);
+        }
     }
     panic::set_hook(Box::new(|info| {
         let thread = std::thread::current();
@@ -54,24 +47,22 @@ pub fn init(level: LevelFilter, redactor: Redactor) {
     }));
 }
 
-/// Waits until all lines so far are written; to be called before the process ends.
+/// Waits until all lines logged so far are written, at most a second. Call it before the process ends.
 pub fn flush() {
-    if let Some(spool) = WRITER.get() {
-        spool.flush();
+    if let Some(Some(writer)) = WRITER.get() {
+        writer.flush();
     }
 }
 
-/// What one thread logs with.
-type ThreadLogger = WriteLogger<RedactingWriter<&'static AsyncWriter>>;
-
 thread_local! {
-    static LOGGER: OnceCell<ThreadLogger> = const { OnceCell::new() };
+    static LOGGER: OnceCell<WriteLogger<RedactingWriter>> = const { OnceCell::new() };
 }
 
-/// A logger for each thread that logs.
+/// Formats each line with a logger of the calling thread.
 struct PerThreadLogger {
     level: LevelFilter,
-    new_logger: Box<dyn Fn() -> ThreadLogger + Send + Sync>,
+    config: Config,
+    redactor: Redactor,
 }
 
 impl Log for PerThreadLogger {
@@ -80,8 +71,16 @@ impl Log for PerThreadLogger {
     }
 
     fn log(&self, record: &Record<'_>) {
-        // A thread at its very end has none any more.
-        let _ = LOGGER.try_with(|logger| logger.get_or_init(&self.new_logger).log(record));
+        let new_logger = || {
+            let out: Box<dyn Write + Send> = match WRITER.get() {
+                Some(Some(writer)) => Box::new(writer),
+                _ => Box::new(io::stderr()),
+            };
+            let writer = RedactingWriter::new(self.redactor.clone(), out);
+            *WriteLogger::new(self.level, self.config.clone(), writer)
+        };
+        // A thread that is ending has no logger any more: its last lines are dropped.
+        let _ = LOGGER.try_with(|logger| logger.get_or_init(new_logger).log(record));
     }
 
     fn flush(&self) {
@@ -89,8 +88,8 @@ impl Log for PerThreadLogger {
     }
 }
 
-/// Cleans what is written, line by line: the logger writes a line in several pieces.
-struct RedactingWriter<W> {
+/// Masks keys in whole lines, because simplelog writes a line in several pieces.
+struct RedactingWriter<W = Box<dyn Write + Send>> {
     redactor: Redactor,
     inner: W,
     line: Vec<u8>,
@@ -116,7 +115,7 @@ impl<W: Write> Write for RedactingWriter<W> {
         Ok(bytes.len())
     }
 
-    /// What is no whole line yet stays here.
+    /// Keeps an incomplete line.
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
     }

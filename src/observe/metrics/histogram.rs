@@ -1,20 +1,20 @@
-//! How many durations were how long.
+//! A histogram of durations with fixed buckets.
 //!
-//! Pure; the bounds of the buckets are the same for all.
+//! Pure. Invariant: all histograms have the same bounds.
 
 use std::time::Duration;
 
 use super::openmetrics::Encoder;
 
-/// The upper bounds of the buckets, in seconds: from an answer of our own to the patience of clients.
+/// Upper bounds of the buckets, in seconds: from responses without an upstream to client timeouts.
 const BOUNDS: [f64; 16] = [
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
 ];
 
-/// Counts by length.
+/// Counts of durations by bucket.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Histogram {
-    /// Each duration counts in one bucket; the last is for those above all bounds.
+    /// Each duration counts in one bucket, the last of which has no upper bound.
     buckets: [u64; BOUNDS.len() + 1],
     sum: f64,
 }
@@ -31,7 +31,7 @@ impl Histogram {
         self.buckets.iter().all(|count| *count == 0)
     }
 
-    /// Writes it as one more set of the family that was begun.
+    /// Writes the samples of this histogram into the current family, told apart by `label`.
     pub(super) fn write(&self, out: &mut Encoder, label: (&str, &str)) {
         let mut total = 0;
         for (place, count) in self.buckets.iter().enumerate() {

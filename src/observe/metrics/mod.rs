@@ -1,12 +1,11 @@
-//! What the program counts of itself, and whether it can serve.
+//! Counters of one server, for `/metrics`, `/openai/health` and `/ready`.
 //!
-//! Written by everybody, read by `/metrics`, `/openai/health` and `/ready`. Our own few lines and no
-//! library: the well-kept one (`prometheus-client`) brings four crates and a macro, and leaves the part
-//! that matters here, bounded labels, to us all the same.
-//! Invariant: no client can make this grow. A route is a row of the route table, a model gets a name
-//! of its own only once an upstream has answered for it and only the first [`MAX_MODELS`] do, and the
-//! number of series has a bound; what is beyond counts as `other`. Counting costs a request one short
+//! Hand-written: the maintained library (`prometheus-client`) brings four crates and a macro, and
+//! leaves bounded labels, the part that matters here, to its user. Counting costs a request one short
 //! lock at its end, and a piece of a stream nothing.
+//! Invariant: no client can make this grow without bound. A route is a row of the route table; a
+//! model gets a label of its own only after an upstream answered for it, and only the first
+//! [`MAX_MODELS`] do; the number of series has a limit. All others count as `other`.
 
 mod histogram;
 mod openmetrics;
@@ -14,9 +13,9 @@ mod process;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use self::histogram::Histogram;
@@ -24,19 +23,19 @@ use self::openmetrics::Encoder;
 use crate::observe::circuit_state::CircuitState;
 use crate::observe::lock::lock;
 
-/// The type of the text.
+/// `Content-Type` of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Models that are counted by their names.
+/// Most models that have a label of their own.
 pub const MAX_MODELS: usize = 100;
 
-/// The longest name that is counted as such, in bytes.
+/// Longest model name used as a label, in bytes.
 const MAX_NAME_BYTES: usize = 128;
 
-/// Sets of route, model and status that are counted apart.
+/// Most combinations of route, model and status that are counted separately.
 const MAX_SERIES: usize = 2000;
 
-/// What is beyond the bounds.
+/// Label of everything beyond these limits.
 const OTHER: &str = "other";
 
 /// Routes whose streams have a first token.
@@ -54,29 +53,28 @@ const GENERATION_ROUTES: &[&str] = &[
 pub struct Gauge(AtomicI64);
 
 impl Gauge {
-    /// One more.
+    /// Adds one.
     pub fn inc(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One less.
+    /// Subtracts one.
     pub fn dec(&self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// This many.
+    /// Sets the number.
     pub fn set(&self, number: usize) {
         self.0.store(i64::try_from(number).unwrap_or(i64::MAX), Ordering::Relaxed);
     }
 
-    /// How many there are. Two that change it at once may be seen in the wrong order, never as fewer
-    /// than none.
+    /// The number; 0 while concurrent changes make it negative for a moment.
     #[must_use]
     pub fn get(&self) -> u64 {
         u64::try_from(self.0.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
-    /// One more until what is returned is dropped.
+    /// Adds one until the guard is dropped.
     #[must_use]
     pub fn track(&self) -> GaugeGuard<'_> {
         self.inc();
@@ -84,7 +82,7 @@ impl Gauge {
     }
 }
 
-/// One of a [`Gauge`].
+/// One unit of a [`Gauge`].
 #[derive(Debug)]
 pub struct GaugeGuard<'a>(&'a Gauge);
 
@@ -97,16 +95,16 @@ impl Drop for GaugeGuard<'_> {
 /// All counters of one server.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    /// Connections of clients.
+    /// Open client connections.
     pub connections: Gauge,
-    /// Answers that are streaming out of the upstream.
+    /// Upstream responses being streamed.
     pub open_streams: Gauge,
-    /// Requests that are worked on.
+    /// Workers handling a request.
     pub busy_workers: Gauge,
-    /// Requests that wait for a worker.
+    /// Requests in the queue.
     pub queued_requests: Gauge,
-    max_workers: AtomicUsize,
-    max_queue: AtomicUsize,
+    max_workers: u64,
+    max_queue: u64,
     stopping: AtomicBool,
     attempts: AtomicU64,
     retries: AtomicU64,
@@ -117,17 +115,13 @@ pub struct Metrics {
     requests: Mutex<RequestStats>,
 }
 
-/// Counts by a word of our own.
+/// Counters by the value of one label.
 #[derive(Debug, Default)]
 struct CounterVec(Mutex<BTreeMap<&'static str, u64>>);
 
 impl CounterVec {
-    fn inc(&self, word: &'static str) {
-        self.add(word, 1);
-    }
-
-    fn add(&self, word: &'static str, count: u64) {
-        *lock(&self.0).entry(word).or_default() += count;
+    fn add(&self, label: &'static str, count: u64) {
+        *lock(&self.0).entry(label).or_default() += count;
     }
 
     fn snapshot(&self) -> BTreeMap<&'static str, u64> {
@@ -135,66 +129,56 @@ impl CounterVec {
     }
 }
 
-/// A request at its end.
+/// A request that has ended.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestRecord<'a> {
     /// The path of its row in the route table, if it has one.
     pub route: Option<&'static str>,
     /// The model's name as the client sent it.
     pub model: &'a str,
-    /// Whether an upstream was asked.
+    /// Whether it was sent to an upstream.
     pub reached_upstream: bool,
-    /// The status that was sent, if one was.
+    /// The status of the response, if one was sent.
     pub status: Option<u16>,
-    /// What kind of error ended it.
+    /// The kind of the error that ended it.
     pub error_kind: Option<&'static str>,
-    /// From its arrival to its end.
+    /// Time from its arrival to the end of its response.
     pub duration: Duration,
-    /// From its arrival to the first line of a stream.
+    /// Time from its arrival to the first line of its stream.
     pub time_to_first_line: Option<Duration>,
-    /// Tokens of the prompt and of the answer.
+    /// Tokens of the prompt and of the response.
     pub tokens: (u64, u64),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct RequestStats {
-    /// The models by their names; their place in `models`.
-    model_indexes: HashMap<String, usize>,
-    models: Vec<ModelStats>,
-    /// The model that stands for all others.
-    other_models: ModelStats,
-    counts: HashMap<(&'static str, ModelLabel, u16), u64>,
+    /// By label; [`OTHER`] is always one of them.
+    models: BTreeMap<Arc<str>, ModelStats>,
+    /// By route, model and status.
+    counts: BTreeMap<(&'static str, Option<Arc<str>>, u16), u64>,
     durations: BTreeMap<&'static str, Histogram>,
-}
-
-/// Which model a request was about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum ModelLabel {
-    None,
-    Index(usize),
-    Other,
 }
 
 #[derive(Debug, Default)]
 struct ModelStats {
-    name: String,
     tokens: (u64, u64),
     time_to_first_token: Histogram,
 }
 
 impl Metrics {
-    /// Says how much there is room for.
-    pub fn set_limits(&self, workers: usize, queue: usize) {
-        self.max_workers.store(workers, Ordering::Relaxed);
-        self.max_queue.store(queue, Ordering::Relaxed);
+    /// Counters at 0, for a server with these limits.
+    #[must_use]
+    pub fn new(max_workers: usize, max_queue: usize) -> Self {
+        let (max_workers, max_queue) = (max_workers as u64, max_queue as u64);
+        Self { max_workers, max_queue, ..Self::default() }
     }
 
-    /// Says that the program is to end.
+    /// Makes [`Metrics::check_ready`] report the shutdown.
     pub fn mark_stopping(&self) {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
-    /// Counts an attempt at the upstream; whether it is a repetition.
+    /// Counts a request sent to the upstream.
     pub fn count_attempt(&self, is_retry: bool) {
         self.attempts.fetch_add(1, Ordering::Relaxed);
         self.retries.fetch_add(u64::from(is_retry), Ordering::Relaxed);
@@ -202,20 +186,20 @@ impl Metrics {
 
     /// Counts a failure of the upstream.
     pub fn count_upstream_failure(&self, kind: &'static str) {
-        self.upstream_failures.inc(kind);
+        self.upstream_failures.add(kind, 1);
     }
 
-    /// Counts an attempt that was not made, because the circuit is open.
+    /// Counts a request that was not sent because the circuit breaker is open.
     pub fn count_circuit_refusal(&self) {
         self.circuit_refusals.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts clients' connections that were cut.
+    /// Counts client connections that the connection guard closed.
     pub fn count_cut_connections(&self, reason: &'static str, count: u64) {
         self.connections_cut.add(reason, count);
     }
 
-    /// Attempts at the upstream since the start.
+    /// Requests sent to the upstream since the start.
     #[must_use]
     pub fn attempts(&self) -> u64 {
         self.attempts.load(Ordering::Relaxed)
@@ -230,40 +214,38 @@ impl Metrics {
     /// Counts a request that has ended.
     pub fn record_request(&self, request: &RequestRecord<'_>) {
         if let Some(kind) = request.error_kind {
-            self.request_errors.inc(kind);
+            self.request_errors.add(kind, 1);
         }
         lock(&self.requests).record(request);
     }
 
-    /// Whether a request would be served now.
+    /// Checks whether a request would be served now.
     ///
     /// # Errors
-    /// Why not, in a few words.
+    /// The reason, in a few words, if it would not.
     pub fn check_ready(&self, circuit: CircuitState) -> Result<(), &'static str> {
-        let full = |gauge: &Gauge, bound: &AtomicUsize| {
-            gauge.get() >= bound.load(Ordering::Relaxed) as u64
-        };
+        let is_full = self.busy_workers.get() >= self.max_workers
+            && self.queued_requests.get() >= self.max_queue;
         if self.stopping.load(Ordering::Relaxed) {
             Err("the server is shutting down")
         } else if circuit == CircuitState::Open {
             Err("the upstream does not answer")
-        } else if full(&self.busy_workers, &self.max_workers)
-            && full(&self.queued_requests, &self.max_queue)
-        {
+        } else if is_full {
             Err("workers and queue are full")
         } else {
             Ok(())
         }
     }
 
-    /// All of it in OpenMetrics' text format.
+    /// All metrics in the OpenMetrics text format.
     #[must_use]
     pub fn render(&self, circuit: CircuitState, version: &str, started: SystemTime) -> String {
         let mut out = Encoder::default();
         self.write_requests(&mut out);
         self.write_upstream(&mut out, circuit);
         self.write_load(&mut out);
-        out.begin_family("ollama_proxy_build", "info", "", "The running program.");
+        let help = "Version of the running program.";
+        out.begin_family("ollama_proxy_build", "info", "", help);
         out.write_sample("_info", &[("version", version)], 1);
         process::write_metrics(&mut out, started);
         out.finish()
@@ -271,31 +253,35 @@ impl Metrics {
 
     fn write_requests(&self, out: &mut Encoder) {
         lock(&self.requests).write(out);
-        let help = "Requests that ended in an error, also behind the first line.";
-        out.write_counter_vec(
-            "ollama_proxy_request_errors",
-            "kind",
-            help,
-            &self.request_errors.snapshot(),
-        );
+        let help = "Requests that ended in an error, including after streaming began.";
+        let errors = self.request_errors.snapshot();
+        out.write_counter_vec("ollama_proxy_request_errors", "kind", help, &errors);
     }
 
     fn write_upstream(&self, out: &mut Encoder, circuit: CircuitState) {
-        let number = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let help = "Attempts at the upstream.";
-        out.write_counter("ollama_proxy_upstream_attempts", help, number(&self.attempts));
-        let help = "Those among them that were repetitions.";
-        out.write_counter("ollama_proxy_upstream_retries", help, number(&self.retries));
-        let help = "Failures of the upstream, also in the middle of an answer.";
-        out.write_counter_vec(
-            "ollama_proxy_upstream_failures",
-            "kind",
-            help,
-            &self.upstream_failures.snapshot(),
-        );
-        let help = "Attempts that were not made, because the circuit was open.";
-        out.write_counter("ollama_proxy_circuit_refusals", help, number(&self.circuit_refusals));
-        let help = "1 for the state of the circuit to the upstream.";
+        for (name, help, counter) in [
+            (
+                "ollama_proxy_upstream_attempts",
+                "Requests sent to the upstream, retries included.",
+                &self.attempts,
+            ),
+            (
+                "ollama_proxy_upstream_retries",
+                "Requests to the upstream that were retries.",
+                &self.retries,
+            ),
+            (
+                "ollama_proxy_circuit_refusals",
+                "Requests not sent because the circuit breaker was open.",
+                &self.circuit_refusals,
+            ),
+        ] {
+            out.write_counter(name, help, counter.load(Ordering::Relaxed));
+        }
+        let help = "Upstream failures, including in the middle of a response.";
+        let failures = self.upstream_failures.snapshot();
+        out.write_counter_vec("ollama_proxy_upstream_failures", "kind", help, &failures);
+        let help = "State of the circuit breaker: 1 for the current state, 0 for the others.";
         out.begin_family("ollama_proxy_circuit_state", "gauge", "", help);
         for state in CircuitState::ALL {
             out.write_sample("", &[("state", state.name())], u64::from(state == circuit));
@@ -303,125 +289,100 @@ impl Metrics {
     }
 
     fn write_load(&self, out: &mut Encoder) {
-        let bound = |bound: &AtomicUsize| bound.load(Ordering::Relaxed) as u64;
-        out.write_gauge(
-            "ollama_proxy_workers",
-            "Requests that can be worked on.",
-            bound(&self.max_workers),
-        );
-        let help = "Requests that are worked on.";
-        out.write_gauge("ollama_proxy_workers_busy", help, self.busy_workers.get());
-        let help = "Requests that wait for a worker.";
-        out.write_gauge("ollama_proxy_queue_length", help, self.queued_requests.get());
-        let help = "Requests that may wait for a worker.";
-        out.write_gauge("ollama_proxy_queue_limit", help, bound(&self.max_queue));
-        let help = "Open connections of clients.";
-        out.write_gauge("ollama_proxy_connections", help, self.connections.get());
-        let help = "Connections of clients that were cut.";
-        out.write_counter_vec(
-            "ollama_proxy_connections_cut",
-            "reason",
-            help,
-            &self.connections_cut.snapshot(),
-        );
-        let help = "Answers that are streaming out of the upstream.";
-        out.write_gauge("ollama_proxy_open_streams", help, self.open_streams.get());
+        for (name, help, value) in [
+            ("ollama_proxy_workers", "Worker limit.", self.max_workers),
+            ("ollama_proxy_workers_busy", "Workers handling a request.", self.busy_workers.get()),
+            ("ollama_proxy_queue_length", "Requests in the queue.", self.queued_requests.get()),
+            ("ollama_proxy_queue_limit", "Queue limit.", self.max_queue),
+            ("ollama_proxy_connections", "Open client connections.", self.connections.get()),
+            (
+                "ollama_proxy_open_streams",
+                "Upstream responses being streamed.",
+                self.open_streams.get(),
+            ),
+        ] {
+            out.write_gauge(name, help, value);
+        }
+        let help = "Client connections closed by the connection guard.";
+        let cut = self.connections_cut.snapshot();
+        out.write_counter_vec("ollama_proxy_connections_cut", "reason", help, &cut);
+    }
+}
+
+impl Default for RequestStats {
+    fn default() -> Self {
+        let models = BTreeMap::from([(Arc::from(OTHER), ModelStats::default())]);
+        Self { models, counts: BTreeMap::new(), durations: BTreeMap::new() }
     }
 }
 
 impl RequestStats {
     fn record(&mut self, request: &RequestRecord<'_>) {
         let route = request.route.unwrap_or(OTHER);
-        let label = self.assign_label(request);
+        let label = self.model_label(request);
         let status = request.status.unwrap_or(0);
-        let series = (route, label, status);
-        let room = self.counts.len() < MAX_SERIES || self.counts.contains_key(&series);
-        let series = if room { series } else { (route, ModelLabel::Other, status / 100 * 100) };
-        *self.counts.entry(series).or_default() += 1;
-        self.durations.entry(route).or_default().observe(request.duration);
-        let model = match label {
-            ModelLabel::Index(place) => {
-                self.models.get_mut(place).unwrap_or(&mut self.other_models)
-            }
-            ModelLabel::None | ModelLabel::Other => &mut self.other_models,
-        };
+        let model = self.models.entry(label.clone().unwrap_or_else(|| OTHER.into())).or_default();
         model.tokens.0 = model.tokens.0.saturating_add(request.tokens.0);
         model.tokens.1 = model.tokens.1.saturating_add(request.tokens.1);
-        if let Some(first) =
-            request.time_to_first_line.filter(|_| GENERATION_ROUTES.contains(&route))
+        if let Some(first) = request.time_to_first_line
+            && GENERATION_ROUTES.contains(&route)
         {
             model.time_to_first_token.observe(first);
         }
+        let mut series = (route, label, status);
+        if self.counts.len() >= MAX_SERIES && !self.counts.contains_key(&series) {
+            series = (route, Some(OTHER.into()), status / 100 * 100);
+        }
+        *self.counts.entry(series).or_default() += 1;
+        self.durations.entry(route).or_default().observe(request.duration);
     }
 
-    /// Where the model of a request is, or will be from now on.
-    fn assign_label(&mut self, request: &RequestRecord<'_>) -> ModelLabel {
-        // One model, two spellings.
+    /// The label under which a request's model is counted; `None` for a request without a model.
+    fn model_label(&self, request: &RequestRecord<'_>) -> Option<Arc<str>> {
+        // Both spellings are one model.
         let name = request.model.strip_suffix(":latest").unwrap_or(request.model);
         if name.is_empty() {
-            return ModelLabel::None;
+            return None;
         }
-        if let Some(place) = self.model_indexes.get(name) {
-            return ModelLabel::Index(*place);
+        if let Some((label, _)) = self.models.get_key_value(name) {
+            return Some(label.clone());
         }
-        let real = request.reached_upstream && request.status.is_some_and(|status| status < 400);
-        let fits = name.len() <= MAX_NAME_BYTES && name != OTHER;
-        if !real || !fits || self.models.len() >= MAX_MODELS {
-            return ModelLabel::Other;
-        }
-        let place = self.models.len();
-        self.models.push(ModelStats { name: name.to_owned(), ..ModelStats::default() });
-        self.model_indexes.insert(name.to_owned(), place);
-        ModelLabel::Index(place)
-    }
-
-    fn label_text(&self, label: ModelLabel) -> &str {
-        match label {
-            ModelLabel::None => "",
-            ModelLabel::Index(place) => self.models.get(place).map_or(OTHER, |model| &model.name),
-            ModelLabel::Other => OTHER,
-        }
+        let exists = request.reached_upstream && request.status.is_some_and(|status| status < 400);
+        let fits = name.len() <= MAX_NAME_BYTES && self.models.len() <= MAX_MODELS;
+        Some(if exists && fits { name } else { OTHER }.into())
     }
 
     fn write(&self, out: &mut Encoder) {
-        let help = "Requests by what became of them; status 0: the client left before.";
+        let help = "Requests by route, model and status; \
+                    status 0: the client disconnected before the response.";
         out.begin_family("ollama_proxy_requests", "counter", "", help);
-        let mut requests: Vec<_> = self.counts.iter().collect();
-        requests.sort();
-        for ((route, place, status), count) in requests {
-            let status = status.to_string();
-            let labels =
-                [("route", *route), ("model", self.label_text(*place)), ("status", &status)];
-            out.write_sample("_total", &labels, *count);
+        for ((route, model, status), count) in &self.counts {
+            let (model, status) = (model.as_deref().unwrap_or_default(), status.to_string());
+            let labels = [("route", *route), ("model", model), ("status", status.as_str())];
+            out.write_sample("_total", &labels, count);
         }
         let name = "ollama_proxy_request_duration_seconds";
-        out.begin_family(name, "histogram", "seconds", "From a request's arrival to its end.");
+        let help = "Time from a request's arrival to the end of its response.";
+        out.begin_family(name, "histogram", "seconds", help);
         for (route, histogram) in &self.durations {
             histogram.write(out, ("route", route));
         }
-        let models = || {
-            let known = self.models.iter().map(|model| (model.name.as_str(), model));
-            known.chain([(OTHER, &self.other_models)])
-        };
         let name = "ollama_proxy_time_to_first_token_seconds";
-        out.begin_family(
-            name,
-            "histogram",
-            "seconds",
-            "From a request's arrival to its first line.",
-        );
-        for (name, model) in models().filter(|(_, model)| !model.time_to_first_token.is_empty()) {
-            model.time_to_first_token.write(out, ("model", name));
+        let help = "Time from a request's arrival to the first line of its stream.";
+        out.begin_family(name, "histogram", "seconds", help);
+        for (name, model) in &self.models {
+            if !model.time_to_first_token.is_empty() {
+                model.time_to_first_token.write(out, ("model", name));
+            }
         }
-        out.begin_family(
-            "ollama_proxy_tokens",
-            "counter",
-            "",
-            "Tokens as the upstream counted them.",
-        );
-        for (name, model) in models().filter(|(_, model)| model.tokens != (0, 0)) {
-            out.write_sample("_total", &[("model", name), ("kind", "prompt")], model.tokens.0);
-            out.write_sample("_total", &[("model", name), ("kind", "completion")], model.tokens.1);
+        let help = "Tokens, as reported by the upstream.";
+        out.begin_family("ollama_proxy_tokens", "counter", "", help);
+        for (name, model) in &self.models {
+            if model.tokens != (0, 0) {
+                out.write_sample("_total", &[("model", name), ("kind", "prompt")], model.tokens.0);
+                let labels = [("model", name.as_ref()), ("kind", "completion")];
+                out.write_sample("_total", &labels, model.tokens.1);
+            }
         }
     }
 }

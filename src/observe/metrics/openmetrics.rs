@@ -1,21 +1,20 @@
-//! OpenMetrics' text format (version 1.0).
+//! An encoder for the OpenMetrics text format, version 1.0.
 //!
-//! Pure. Invariant: the samples of a family follow its head, and whatever a label says, it stays on
-//! its line.
+//! Pure. Invariant: the samples of a family follow its header, and no label value ends its line.
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 
-/// The text, as far as it is written.
+/// The text so far.
 #[derive(Debug, Default)]
 pub(super) struct Encoder {
     out: String,
-    /// The family that is being written.
+    /// Name of the current family.
     family_name: String,
 }
 
 impl Encoder {
-    /// Begins a family of samples. A `unit` must be the end of the name.
+    /// Begins a family of samples. The name must end in `unit`, if there is one.
     pub(super) fn begin_family(&mut self, name: &str, kind: &str, unit: &str, help: &str) {
         name.clone_into(&mut self.family_name);
         // Writing to a String cannot fail.
@@ -26,7 +25,7 @@ impl Encoder {
         let _ = writeln!(self.out, "# HELP {name} {help}");
     }
 
-    /// Writes a sample of the family.
+    /// Writes a sample of the current family.
     pub(super) fn write_sample(
         &mut self,
         suffix: &str,
@@ -49,19 +48,19 @@ impl Encoder {
         let _ = writeln!(self.out, " {value}");
     }
 
-    /// A counter without labels.
+    /// Writes a counter without labels.
     pub(super) fn write_counter(&mut self, name: &str, help: &str, value: u64) {
         self.begin_family(name, "counter", "", help);
         self.write_sample("_total", &[], value);
     }
 
-    /// A gauge without labels.
+    /// Writes a gauge without labels.
     pub(super) fn write_gauge(&mut self, name: &str, help: &str, value: u64) {
         self.begin_family(name, "gauge", "", help);
         self.write_sample("", &[], value);
     }
 
-    /// Counters that differ in one label.
+    /// Writes counters that differ in the value of one label.
     pub(super) fn write_counter_vec(
         &mut self,
         name: &str,
@@ -75,7 +74,7 @@ impl Encoder {
         }
     }
 
-    /// The whole text.
+    /// Ends the text.
     pub(super) fn finish(mut self) -> String {
         self.out.push_str("# EOF\n");
         self.out
@@ -88,7 +87,7 @@ fn write_escaped(out: &mut String, value: &str) {
             '\\' => out.push_str("\\\\"),
             '"' => out.push_str("\\\""),
             '\n' => out.push_str("\\n"),
-            // A carriage return would end the line for some readers.
+            // Some parsers end a line at a carriage return.
             control if control.is_control() => out.push('\u{fffd}'),
             other => out.push(other),
         }

@@ -1,4 +1,4 @@
-//! What is counted, and that nobody can make it much.
+//! Tests of what is counted, and that no client can make it grow.
 
 use super::*;
 
@@ -13,7 +13,7 @@ const OK: RequestRecord<'static> = RequestRecord {
     tokens: (5, 2),
 };
 
-fn told(metrics: &Metrics) -> String {
+fn render(metrics: &Metrics) -> String {
     metrics.render(CircuitState::Closed, "0", SystemTime::UNIX_EPOCH)
 }
 
@@ -41,7 +41,7 @@ fn a_request_counts_once_by_route_model_and_status() {
         ..OK
     });
     metrics.record_request(&RequestRecord { status: None, error_kind: Some("client_gone"), ..OK });
-    let text = told(&metrics);
+    let text = render(&metrics);
     let requests = "ollama_proxy_requests_total";
     has(&text, &format!("{requests}{{route=\"/api/chat\",model=\"m\",status=\"200\"}} 2"));
     has(&text, &format!("{requests}{{route=\"/api/chat\",model=\"m\",status=\"502\"}} 1"));
@@ -60,7 +60,7 @@ fn only_streams_of_text_have_a_first_token() {
     let metrics = Metrics::default();
     metrics.record_request(&RequestRecord { route: Some("/api/pull"), ..OK });
     metrics.record_request(&RequestRecord { time_to_first_line: None, ..OK });
-    assert!(!told(&metrics).contains("first_token_seconds_count"));
+    assert!(!render(&metrics).contains("first_token_seconds_count"));
 }
 
 #[test]
@@ -70,13 +70,13 @@ fn a_name_that_no_upstream_answered_for_is_not_told() {
     metrics.record_request(&RequestRecord { model: "unasked", reached_upstream: false, ..OK });
     metrics.record_request(&RequestRecord { model: &"l".repeat(MAX_NAME_BYTES + 1), ..OK });
     metrics.record_request(&RequestRecord { model: OTHER, ..OK });
-    let text = told(&metrics);
+    let text = render(&metrics);
     has(&text, "ollama_proxy_requests_total{route=\"/api/chat\",model=\"other\",status=\"200\"} 3");
     assert!(!text.contains("unasked") && !text.contains("lll") && !text.contains("x\\\""));
     metrics.record_request(&RequestRecord { model: "x\"}\n", ..OK });
     metrics.record_request(&RequestRecord { model: "x\"}\n", status: Some(500), ..OK });
     has(
-        &told(&metrics),
+        &render(&metrics),
         "ollama_proxy_requests_total{route=\"/api/chat\",model=\"x\\\"}\\n\",status=\"500\"} 1",
     );
 }
@@ -95,7 +95,7 @@ fn no_client_can_make_it_grow_without_end() {
         });
     }
     let finished = lock(&metrics.requests);
-    assert_eq!(finished.models.len(), MAX_MODELS);
+    assert_eq!(finished.models.len(), MAX_MODELS + 1, "these and `other`");
     assert!(finished.counts.len() <= MAX_SERIES + 100, "{}", finished.counts.len());
     assert_eq!(finished.counts.values().sum::<u64>(), 40_000, "and yet all are counted");
     assert_eq!(finished.durations.len(), 1);
@@ -103,8 +103,7 @@ fn no_client_can_make_it_grow_without_end() {
 
 #[test]
 fn it_is_ready_unless_there_is_a_reason() {
-    let metrics = Metrics::default();
-    metrics.set_limits(1, 1);
+    let metrics = Metrics::new(1, 1);
     assert_eq!(metrics.check_ready(CircuitState::Closed), Ok(()));
     assert_eq!(metrics.check_ready(CircuitState::HalfOpen), Ok(()), "or nobody would ever try");
     assert_eq!(metrics.check_ready(CircuitState::Open), Err("the upstream does not answer"));
