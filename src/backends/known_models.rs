@@ -6,7 +6,7 @@
 
 use std::sync::LazyLock;
 
-use crate::models::model::Capabilities;
+use super::capabilities::Capabilities;
 
 /// One row of the table.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,9 +1,9 @@
-//! The upstream's model list, kept for a short time.
+//! A cache of the upstream's model list.
 //!
-//! No lock is held while the list is fetched: two who find it stale at once both fetch it. A fetch
-//! that fails leaves the old list in place for those who can do with an old one, and they do not
-//! fetch again for as long as a list would have stayed fresh. What a list told of the upstream's
-//! family is kept with it, and stays known while later fetches fail or bring an empty list.
+//! Never fetches by itself: callers pass the function that does. No lock is held during a fetch, so
+//! concurrent callers with a stale list all fetch. A failed fetch keeps the previous list, and
+//! [`Catalog::try_get`] returns it without another attempt for the time that a list stays fresh.
+//! Invariant: the upstream family known from a list survives failed fetches and empty lists.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,10 +13,10 @@ use crate::error::Result;
 use crate::models::model::{Model, ModelList};
 use crate::observe::lock::lock;
 
-/// The models as they were listed, and the family that listed them.
+/// A list shared between requests.
 pub type SharedModelList = Arc<ModelList>;
 
-/// The kept list.
+/// The cached list.
 #[derive(Debug)]
 pub struct Catalog {
     state: Mutex<CatalogState>,
@@ -30,13 +30,13 @@ struct CatalogState {
 }
 
 impl Catalog {
-    /// An empty catalog whose lists stay fresh for `ttl`.
+    /// An empty cache whose lists stay fresh for `ttl`.
     #[must_use]
     pub fn new(ttl: Duration) -> Self {
         Self { state: Mutex::default(), ttl }
     }
 
-    /// A fresh list: the kept one, or a new one from `fetch`.
+    /// The cached list if it is fresh, otherwise a new one from `fetch`.
     ///
     /// # Errors
     /// Those of `fetch`.
@@ -52,34 +52,33 @@ impl Catalog {
         self.refresh(fetch)
     }
 
-    /// A new list.
+    /// Fetches a new list and caches it.
     ///
     /// # Errors
     /// Those of `fetch`.
     pub fn refresh(&self, fetch: impl FnOnce() -> Result<ModelList>) -> Result<SharedModelList> {
         let fetched = fetch();
         let now = Instant::now();
-        let mut kept = lock(&self.state);
+        let mut state = lock(&self.state);
         match fetched {
-            Ok(mut listed) => {
-                // A server that has no models just now is still the same server.
-                let before = kept.list.as_ref().and_then(|(_, list)| list.profile);
-                if listed.models.is_empty() {
-                    listed.profile = listed.profile.or(before);
+            Ok(mut list) => {
+                if list.models.is_empty() {
+                    let previous = state.list.as_ref().and_then(|(_, list)| list.profile);
+                    list.profile = list.profile.or(previous);
                 }
-                let list = Arc::new(listed);
-                *kept = CatalogState { list: Some((now, list.clone())), failed_at: None };
+                let list = Arc::new(list);
+                *state = CatalogState { list: Some((now, list.clone())), failed_at: None };
                 Ok(list)
             }
             Err(error) => {
-                kept.failed_at = Some(now);
+                state.failed_at = Some(now);
                 Err(error)
             }
         }
     }
 
-    /// As fresh a list as can be had without trying again what failed a moment ago: for those whom
-    /// a list helps, and who can do without.
+    /// As [`Catalog::get_or_fetch`], but falls back to a stale list, and does not fetch if the last
+    /// fetch failed less than the time to live ago.
     pub fn try_get(&self, fetch: impl FnOnce() -> Result<ModelList>) -> Option<SharedModelList> {
         if lock(&self.state).failed_at.is_some_and(|failed| failed.elapsed() < self.ttl) {
             return self.get_cached();
@@ -87,22 +86,21 @@ impl Catalog {
         self.get_or_fetch(fetch).ok().or_else(|| self.get_cached())
     }
 
-    /// The list that is at hand, fresh or not.
+    /// The cached list, fresh or stale.
     #[must_use]
     pub fn get_cached(&self) -> Option<SharedModelList> {
         lock(&self.state).list.as_ref().map(|(_, list)| list.clone())
     }
 }
 
-/// The model that a name means, by its id or else by another of its names.
+/// The model that a name means: by its id, otherwise by one of its aliases.
 #[must_use]
 pub fn find_model<'a>(list: &'a [Model], name: &str) -> Option<&'a Model> {
     if let Some(id) = names::find_id(list.iter().map(|model| model.id.as_str()), name) {
         return list.iter().find(|model| model.id == id);
     }
-    let known =
-        |model: &Model| names::find_id(model.aliases.iter().map(String::as_str), name).is_some();
-    list.iter().find(|model| known(model))
+    list.iter()
+        .find(|model| names::find_id(model.aliases.iter().map(String::as_str), name).is_some())
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
-//! Reads an upstream's model list (openai-wire.md 2.1 to 2.3).
+//! Parses an upstream's model list.
 //!
-//! Lists come as an object with `data` or `models`, or as a bare array; entries say much, little or
-//! nothing, and what they say of numbers is believed only where it can be true. Never asks anybody.
+//! A list is an object with `data` or `models`, or an array. Entries have many forms; implausible
+//! numbers are ignored. Never fetches anything. Invariant: an entry with an id is never dropped, and
+//! its original JSON text is kept for `/v1/models`.
 
 use std::collections::HashMap;
 use std::ops::Deref;
 
 use serde_json::Value;
-use serde_json::value::RawValue;
 
 use super::model::{Capabilities, Model};
 use super::probes::ModelFacts;
@@ -18,68 +18,68 @@ use crate::backends::profiles;
 use crate::backends::profiles::{DetailsProbe, FimEndpoint, Profile};
 use crate::error::{Error, Result};
 
-/// Servers that stamp `created` with the time of the request (openai-wire.md 2.1).
+/// Owners whose servers set `created` to the time of the request.
 const UNSTABLE_CREATED_OWNERS: &[&str] = &["llamacpp", "vllm", "sglang"];
 
-/// A model list, and what it tells of the family that sent it.
+/// Members of a list that hold its entries, in order of precedence.
+const LIST_MEMBERS: [&str; 2] = ["data", "models"];
+
+/// A model list and the upstream family that sent it.
 #[derive(Debug, Default)]
 pub struct ModelList {
     /// The models.
     pub models: Vec<Model>,
-    /// The family, as far as the list or its head tells.
+    /// The family, as far as the list or its response headers tell.
     pub profile: Option<&'static Profile>,
-    /// Whether the family is known of the whole server, whatever owner a model names.
+    /// True if `profile` applies to every model, whatever its owner.
     is_profile_certain: bool,
-    /// The family that it may be, if its side source answers.
+    /// A family to be confirmed by its [`DetailsProbe`].
     candidate_profile: Option<&'static Profile>,
-    /// Each entry as the server wrote it.
-    raw_entries: HashMap<String, Box<RawValue>>,
+    /// The JSON text of each entry by id.
+    raw_entries: HashMap<String, String>,
 }
 
 impl ModelList {
-    /// These models of an unknown family.
+    /// A list of an unknown family.
     #[must_use]
     pub fn from_models(models: Vec<Model>) -> Self {
         Self { models, ..Self::default() }
     }
 
-    /// A model as the server wrote it, or as OpenAI would where it wrote it in another form.
+    /// The model object of OpenAI's API: the entry as the upstream sent it, or a minimal object if the
+    /// entry has no `id` member.
     #[must_use]
     pub fn openai_object(&self, id: &str) -> String {
-        self.raw_entries.get(id).map_or_else(
-            || {
-                format!(
-                    "{{\"id\":{},\"object\":\"model\",\"created\":0,\"owned_by\":\"\"}}",
-                    raw_object::quote_json(id)
-                )
-            },
-            |object| object.get().to_owned(),
-        )
+        if let Some(entry) = self.raw_entries.get(id) {
+            return entry.clone();
+        }
+        let id = raw_object::quote_json(id);
+        format!("{{\"id\":{id},\"object\":\"model\",\"created\":0,\"owned_by\":\"\"}}")
     }
 
-    /// Makes the family of the whole server known, from elsewhere than the list itself.
+    /// Sets the family of the whole server, known from elsewhere than the entries.
     pub fn set_profile(&mut self, profile: &'static Profile) {
         (self.profile, self.is_profile_certain) = (Some(profile), true);
     }
 
-    /// The family that serves a model: the server's, or that of the model's owner where a list has
-    /// several.
+    /// The family that serves a model: the server's if it is certain, otherwise that of the model's
+    /// owner, since a gateway lists models of several families.
     #[must_use]
     pub fn profile_for(&self, model: Option<&Model>) -> Option<&'static Profile> {
         let owner = || profiles::find_by_owner(&model?.owner);
         self.profile.filter(|_| self.is_profile_certain).or_else(owner).or(self.profile)
     }
 
-    /// Whom to ask for more about these models. One who tells of the only model is not asked about
-    /// several: that would make some servers load them all.
+    /// The endpoint that tells more about these models. An endpoint that describes a single model is
+    /// not used for several: some servers would load each of them.
     #[must_use]
     pub fn details_probe(&self) -> Option<DetailsProbe> {
-        let side = self.profile.or(self.candidate_profile)?.details_probe?;
-        let of_one = matches!(side, DetailsProbe::LlamaCppProps | DetailsProbe::TgiInfo);
-        (!of_one || self.models.len() == 1).then_some(side)
+        let probe = self.profile.or(self.candidate_profile)?.details_probe?;
+        let is_single = matches!(probe, DetailsProbe::LlamaCppProps | DetailsProbe::TgiInfo);
+        (!is_single || self.models.len() == 1).then_some(probe)
     }
 
-    /// Adds what a side source told.
+    /// Adds the facts from `details_probe`, which also confirm a candidate family.
     pub fn merge_facts(&mut self, facts: &ModelFacts) {
         if self.profile.is_none() {
             self.profile = self.candidate_profile;
@@ -87,14 +87,14 @@ impl ModelList {
         facts.merge_into(&mut self.models);
     }
 
-    /// What nobody told is filled from the table of well-known models.
+    /// Fills unknown facts from the table of well-known models.
     #[must_use]
     pub fn with_defaults(mut self) -> Self {
-        let fills_in = self.profile.is_none_or(|profile| profile.fim != FimEndpoint::Unsupported);
+        let has_fim = self.profile.is_none_or(|profile| profile.fim != FimEndpoint::Unsupported);
         for model in &mut self.models {
             model.fill_defaults();
-            if !fills_in {
-                // The model could; its server has no way to ask for it.
+            if !has_fim {
+                // The model supports it, but its server has no endpoint for it.
                 model.assumed.insert = None;
             }
         }
@@ -102,7 +102,6 @@ impl ModelList {
     }
 }
 
-/// As a list of models, which it is to most.
 impl Deref for ModelList {
     type Target = [Model];
 
@@ -111,50 +110,54 @@ impl Deref for ModelList {
     }
 }
 
-/// Reads a list in any of its shapes. Entries without an id are skipped.
+/// Parses a list of any shape. Entries without an id are skipped.
 ///
 /// # Errors
-/// [`Error::UpstreamProtocol`] when it is no list, [`Error::UpstreamInBand`] when it is an error.
+/// [`Error::UpstreamInBand`] if the body is an error, [`Error::UpstreamProtocol`] if it is neither an
+/// error nor a list.
 pub fn parse_list(body: &str) -> Result<ModelList> {
     let value: Value = serde_json::from_str(body)
-        .map_err(|_| Error::upstream_protocol("a model list that is no JSON"))?;
+        .map_err(|_| Error::upstream_protocol("the model list is not valid JSON"))?;
     let entries = entries(&value).ok_or_else(|| match &value {
-        Value::Object(_) => errors::find_in_band_error(body)
-            .unwrap_or_else(|| Error::upstream_protocol("an object without a model list")),
-        _ => Error::upstream_protocol("a model list that is no list"),
+        Value::Object(_) => errors::find_in_band_error(body).unwrap_or_else(|| {
+            Error::upstream_protocol("the model list has neither \"data\" nor \"models\"")
+        }),
+        _ => Error::upstream_protocol("the model list is neither an array nor an object"),
     })?;
     let ollama_entries = value["models"].as_array().map_or(&[][..], Vec::as_slice);
-    let models: Vec<_> = entries.iter().filter_map(|it| parse_model(it, ollama_entries)).collect();
+    let models: Vec<_> =
+        entries.iter().filter_map(|entry| parse_model(entry, ollama_entries)).collect();
     let by_owner = || models.iter().find_map(|model| profiles::find_by_owner(&model.owner));
-    let (profile, hint) =
-        (profiles::find_by_list(&value).or_else(by_owner), profiles::find_candidate(&value));
     Ok(ModelList {
+        profile: profiles::find_by_list(&value).or_else(by_owner),
         models,
-        profile,
         is_profile_certain: false,
-        candidate_profile: hint,
-        raw_entries: collect_raw_entries(body),
+        candidate_profile: profiles::find_candidate(&value),
+        raw_entries: raw_entries(body, entries),
     })
 }
 
-/// The entries that have an id, as they are written.
-fn collect_raw_entries(body: &str) -> HashMap<String, Box<RawValue>> {
-    let whole = RawObject::parse(body);
-    let members = ["data", "models"]
+/// The JSON text of each entry that has an `id` member.
+fn raw_entries(body: &str, entries: &[Value]) -> HashMap<String, String> {
+    let object = RawObject::parse(body);
+    let texts = LIST_MEMBERS
         .iter()
-        .find_map(|name| raw_object::parse_items(whole.as_ref()?.get(name)?));
-    let entries = members.or_else(|| raw_object::parse_items(body)).unwrap_or_default();
-    let owned = |text: &str| RawValue::from_string(text.to_owned()).ok();
-    let read = |entry: &str| Some((RawObject::parse(entry)?.get_string("id")?, owned(entry)?));
-    entries.into_iter().filter_map(read).collect()
+        .find_map(|name| raw_object::parse_items(object.as_ref()?.get(name)?))
+        .or_else(|| raw_object::parse_items(body))
+        .unwrap_or_default();
+    let ids = entries.iter().map(|entry| entry["id"].as_str());
+    let with_text = ids.zip(texts).filter_map(|(id, text)| Some((id?.to_owned(), text.to_owned())));
+    with_text.collect()
 }
 
-/// The entries of a list: the whole, or its `data` or `models`.
+/// The entries of a list: the list itself if it is an array, otherwise its `data` or `models`.
 pub(super) fn entries(list: &Value) -> Option<&[Value]> {
-    let members = ["data", "models"].iter().find_map(|name| list[name].as_array());
+    let members = LIST_MEMBERS.iter().find_map(|name| list[name].as_array());
     list.as_array().or(members).map(Vec::as_slice)
 }
 
+/// Parses an entry; `None` if it has no id. `ollama_entries` is the list in Ollama's format that
+/// llama.cpp adds to its own.
 pub(super) fn parse_model(entry: &Value, ollama_entries: &[Value]) -> Option<Model> {
     let text = |name: &str| entry[name].as_str().filter(|text| !text.is_empty());
     let id = text("id").or_else(|| text("key")).or_else(|| text("name"))?;
@@ -188,19 +191,19 @@ fn strings(list: &Value) -> Vec<String> {
     list.as_array().into_iter().flatten().filter_map(|it| it.as_str().map(str::to_owned)).collect()
 }
 
-/// The family, as LM Studio and OpenRouter name it (openai-wire.md 2.4).
+/// The model family, as LM Studio and OpenRouter name it.
 fn family(entry: &Value) -> Option<String> {
-    /// OpenRouter's words for tokenizers that name no family.
+    /// OpenRouter's tokenizers that do not name a family.
     const NON_FAMILIES: &[&str] = &["", "other", "router"];
     let names = [&entry["arch"], &entry["architecture"], &entry["architecture"]["tokenizer"]];
     let name = names.iter().find_map(|name| name.as_str())?.to_ascii_lowercase();
     (!NON_FAMILIES.contains(&name.as_str())).then_some(name)
 }
 
-/// The window, by the names that servers give it (openai-wire.md 2.2).
+/// The context length, under the names that servers use.
 fn context_length(entry: &Value) -> Option<u64> {
     const PATHS: &[&[&str]] = &[
-        // Where a model is loaded with a smaller window than it could have, that one counts.
+        // The configured length of a loaded model counts before the model's maximum.
         &["loaded_context_length"],
         &["context_length"],
         &["max_model_len"],
@@ -271,9 +274,10 @@ mod tests {
             );
         };
         let protocol = "invalid response from the upstream: ";
-        check("<html>", 502, &format!("{protocol}a model list that is no JSON"));
-        check("7", 502, &format!("{protocol}a model list that is no list"));
-        check("{}", 502, &format!("{protocol}an object without a model list"));
+        check("<html>", 502, &format!("{protocol}the model list is not valid JSON"));
+        check("7", 502, &format!("{protocol}the model list is neither an array nor an object"));
+        let neither = "the model list has neither \"data\" nor \"models\"";
+        check("{}", 502, &format!("{protocol}{neither}"));
         check(
             r#"{"error":"Unexpected endpoint or method. (GET /x)"}"#,
             502,

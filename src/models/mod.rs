@@ -1,7 +1,8 @@
-//! What is known of models: the upstream's list, the running ones, and the virtual ones made here.
+//! Models: the upstream's model list, the running models, and the virtual models created here.
 //!
-//! Also what Ollama's routes show of them. Never sends a request: who fetches a list or a fact passes
-//! it in. Invariant: a model that is shown can be asked for under the name that is shown.
+//! Parses model lists and model details, keeps the current list, and renders models for Ollama's
+//! `/api/tags`, `/api/ps` and `/api/show`. Never sends a request: callers pass in what they fetched.
+//! Invariant: a request that names a model as it is shown reaches that model.
 
 pub mod catalog;
 pub(crate) mod list;

@@ -1,9 +1,9 @@
-//! An upstream's models as Ollama shows them (ollama-api.md 11, openai-wire.md 2).
+//! One model of the upstream, and the facts known about it.
 //!
-//! Here is what is known of a model; `list` reads it from an upstream's list, `side` from what its
-//! server tells elsewhere, and `known` from a table of well-known models; `abilities` says what it
-//! can do, and `shown` makes Ollama's answers of it. What is unknown gets a stable stand-in that
-//! clients can read, never an empty string where they insist on one.
+//! The facts come from the upstream's model list (`list`), from further endpoints (`probes`) and from
+//! the table of well-known models; `render` converts them to Ollama's responses. Pure: times and the
+//! time zone are passed in. Invariant: a value that is unknown gets a stable substitute wherever
+//! clients require one.
 
 pub use crate::backends::capabilities::Capabilities;
 pub use crate::models::list::{ModelList, parse_list};
@@ -17,61 +17,62 @@ use ring::digest::{SHA256, digest};
 use crate::backends::known_models;
 use crate::observe::timestamp;
 
-/// The window told for a model whose upstream says nothing: what VS Code assumes, too.
+/// The context length shown for a model of unknown context length, in tokens; VS Code assumes the
+/// same.
 pub const DEFAULT_CONTEXT_LENGTH: u64 = 32_768;
 
-/// The smallest window that Ollama allocates (ollama-api.md 5.1).
+/// The smallest context length that Ollama allocates, in tokens.
 const MIN_CONTEXT_LENGTH: u64 = 4;
 
 /// One model as the upstream lists it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Model {
-    /// The upstream's id, verbatim.
+    /// The upstream's id, unchanged.
     pub id: String,
-    /// Other names that the upstream knows it by.
+    /// Further names that the upstream accepts.
     pub aliases: Vec<String>,
     /// `owned_by`.
     pub owner: String,
-    /// `created`, in seconds since 1970, where it can be trusted.
+    /// `created` in seconds since 1970; `None` if the server sends the time of the request.
     pub created: Option<u64>,
-    /// The window in tokens.
+    /// Context length in tokens.
     pub context_length: Option<u64>,
-    /// Numbers in an embedding.
+    /// Dimensions of an embedding.
     pub embedding_length: Option<u64>,
-    /// Bytes.
+    /// Size in bytes.
     pub size: Option<u64>,
-    /// Parameters.
+    /// Number of parameters.
     pub parameter_count: Option<u64>,
-    /// The same as a word, such as "9B".
+    /// The number of parameters as text, such as `9B`.
     pub parameter_size: Option<String>,
-    /// The quantisation.
+    /// Quantization, such as `Q4_K_M`.
     pub quantization: Option<String>,
-    /// The family.
+    /// Model family, such as `llama`.
     pub family: Option<String>,
-    /// The format of its file.
+    /// File format, such as `gguf`.
     pub format: Option<String>,
-    /// What it can do, as its server says: a denial is a reason to refuse a request.
+    /// Capabilities as the server tells them; an absent one is a reason to reject a request.
     pub capabilities: Capabilities,
-    /// What models of its name can do as far as is known, for what the server does not say: shown to
-    /// clients, and never a reason to refuse anything.
+    /// Capabilities from the table of well-known models, for what the server does not tell: shown to
+    /// clients, never a reason to reject a request.
     pub assumed: Capabilities,
 }
 
-/// What the proxy itself adds to an entry.
+/// The facts about the proxy that rendered models depend on.
 #[derive(Clone, Copy, Debug)]
 pub struct RenderContext<'a> {
-    /// The base URL; part of the digest.
+    /// The upstream's base URL; part of the digest.
     pub base_url: &'a str,
-    /// When the process started; stands for an unknown `modified_at`.
+    /// When the process started; replaces an unknown `modified_at`.
     pub started_at: SystemTime,
-    /// The window of models whose upstream says nothing.
+    /// The context length of models of unknown context length, in tokens.
     pub default_context_length: u64,
-    /// The local zone's offset from UTC at a time, in seconds: Ollama shows times so (1.3).
+    /// The local time zone's offset from UTC at a time, in seconds: Ollama shows local times.
     pub utc_offset: fn(SystemTime) -> i32,
 }
 
 impl RenderContext<'_> {
-    /// A time in the local zone.
+    /// Formats a time in the local time zone.
     #[must_use]
     pub fn format_local_time(&self, time: SystemTime) -> String {
         timestamp::to_rfc3339_with_offset(time, (self.utc_offset)(time))
@@ -79,40 +80,40 @@ impl RenderContext<'_> {
 }
 
 impl Model {
-    /// A model that no list shows.
+    /// A model that no list contains.
     #[must_use]
     pub fn from_id(id: &str) -> Self {
-        let abilities = Capabilities::from_id(id);
-        let mut model = Self { id: id.to_owned(), capabilities: abilities, ..Self::default() };
+        let capabilities = Capabilities::from_id(id);
+        let mut model = Self { id: id.to_owned(), capabilities, ..Self::default() };
         model.fill_defaults();
         model
     }
 
-    /// What it can do, as Ollama lists it.
+    /// The capabilities under Ollama's names, assumed ones included.
     #[must_use]
     pub fn capability_names(&self) -> Vec<&'static str> {
         self.capabilities.or(&self.assumed).to_names()
     }
 
-    /// Fills in what is not known yet.
+    /// Fills unknown facts.
     pub(super) fn merge_missing(&mut self, facts: &Self) {
         self.context_length = self.context_length.or(facts.context_length);
         self.embedding_length = self.embedding_length.or(facts.embedding_length);
         self.size = self.size.or(facts.size);
         self.parameter_count = self.parameter_count.or(facts.parameter_count);
-        for (own, told) in [
+        for (own, other) in [
             (&mut self.parameter_size, &facts.parameter_size),
             (&mut self.quantization, &facts.quantization),
             (&mut self.family, &facts.family),
             (&mut self.format, &facts.format),
         ] {
-            *own = own.take().or_else(|| told.clone());
+            *own = own.take().or_else(|| other.clone());
         }
         self.capabilities = self.capabilities.or(&facts.capabilities);
     }
 
-    /// Fills in what nobody told from the table of well-known models. What that says of abilities
-    /// stays apart, except that an embedding model is one: it is not asked to talk.
+    /// Fills unknown facts from the table of well-known models. The table's capabilities are only
+    /// assumed, except for embedding models, which are not to receive prompts.
     pub(super) fn fill_defaults(&mut self) {
         let Some(known) = known_models::find(&self.id) else { return };
         self.context_length = self.context_length.or(known.context_length);
@@ -125,35 +126,35 @@ impl Model {
         }
     }
 
-    /// When it was made, or when the process was started: Ollama lists the newest first.
+    /// The time of creation, or the start of the process if that is unknown or later.
     #[must_use]
     pub fn modified_time(&self, context: &RenderContext<'_>) -> SystemTime {
-        // An upstream may say any number.
+        // `None` for a number beyond the range of the system's clock.
         let time = |created| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(created));
         let created = self.created.and_then(time);
         created.filter(|created| *created < context.started_at).unwrap_or(context.started_at)
     }
 
-    /// The window that counts as allocated when `num_ctx` asked for one: as much as was asked for,
-    /// and never more than the model has (ollama-api.md 5.1, 11.5).
+    /// The allocated context length in tokens: `num_ctx` of the request, limited to what the model
+    /// has.
     #[must_use]
     pub fn context_window(&self, context: &RenderContext<'_>, num_ctx: Option<u64>) -> u64 {
         match (num_ctx, self.context_length) {
-            (Some(asked), Some(most)) => asked.max(MIN_CONTEXT_LENGTH).min(most),
-            (Some(asked), None) => asked.max(MIN_CONTEXT_LENGTH),
-            (None, known) => known.unwrap_or(context.default_context_length),
+            (Some(num_ctx), Some(own)) => num_ctx.max(MIN_CONTEXT_LENGTH).min(own),
+            (Some(num_ctx), None) => num_ctx.max(MIN_CONTEXT_LENGTH),
+            (None, own) => own.unwrap_or(context.default_context_length),
         }
     }
 
-    /// 64 hex digits: SHA-256 of base URL and id, and of the capabilities, because a client caches
-    /// those by digest (18.12).
+    /// SHA-256 of base URL, id and capabilities as 64 hexadecimal digits. Clients cache capabilities by
+    /// digest, so it depends on them.
     pub(super) fn digest(&self, context: &RenderContext<'_>) -> String {
         let text =
             format!("{}\n{}\n{}", context.base_url, self.id, self.capability_names().join(","));
         sha256_hex(text.as_bytes())
     }
 
-    /// Clients want a size above 0.
+    /// The size in bytes, at least 1: clients require a size above 0.
     pub(super) fn size(&self) -> u64 {
         self.size.unwrap_or(0).max(1)
     }

@@ -1,9 +1,8 @@
-//! Reads what a server tells of its models beside the list (openai-wire.md 2.2).
+//! Parses the responses of the endpoints that tell more about models than the model list does.
 //!
-//! Each source has a shape of its own; all of them become facts about models, which fill what the
-//! list left open. The list's own words win, but for what a running server knows better than the
-//! file that it runs: its window, and what may go in. Never asks anybody, and never denies what only
-//! a table of somebody's denies.
+//! The facts fill what the list leaves unknown; the list wins, except that a running llama.cpp knows
+//! its context length and accepted media better than the model file. Never fetches anything.
+//! Invariant: a missing entry in a gateway's static table never marks a capability as absent.
 
 use serde_json::Value;
 
@@ -11,10 +10,10 @@ use super::list::{entries, parse_model};
 use super::model::{Capabilities, Model};
 use crate::backends::profiles::DetailsProbe;
 
-/// Signs in a chat template that the model reasons.
+/// Parts of a chat template that show that the model reasons.
 const REASONING_MARKERS: &[&str] = &["enable_thinking", "<think>", "reasoning_effort"];
 
-/// What a side source told.
+/// What a probe told about models.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelFacts {
     probe: DetailsProbe,
@@ -22,60 +21,61 @@ pub struct ModelFacts {
 }
 
 impl ModelFacts {
-    /// Reads an answer; `None` when it is not one of this source.
+    /// Parses a response; `None` if it is not of this probe's format.
     #[must_use]
-    pub fn parse(side: DetailsProbe, body: &str) -> Option<Self> {
+    pub fn parse(probe: DetailsProbe, body: &str) -> Option<Self> {
         let value: Value = serde_json::from_str(body).ok()?;
-        let models = match side {
+        let models = match probe {
             DetailsProbe::LlamaCppProps => vec![parse_props(&value)?],
             DetailsProbe::TgiInfo => vec![parse_tgi_info(&value)?],
             DetailsProbe::LiteLlm => {
                 entries(&value)?.iter().filter_map(parse_litellm_entry).collect()
             }
             DetailsProbe::LmStudio | DetailsProbe::LocalAi => {
-                entries(&value)?.iter().filter_map(|it| parse_model(it, &[])).collect()
+                entries(&value)?.iter().filter_map(|entry| parse_model(entry, &[])).collect()
             }
             DetailsProbe::OpenRouterEmbeddings => {
                 entries(&value)?.iter().filter_map(parse_embedding_model).collect()
             }
         };
-        Some(Self { probe: side, models })
+        Some(Self { probe, models })
     }
 
-    /// Fills in what the list did not tell.
+    /// Fills what the list leaves unknown.
     pub(super) fn merge_into(&self, models: &mut Vec<Model>) {
         match (self.probe, models.as_mut_slice(), self.models.as_slice()) {
-            (DetailsProbe::LlamaCppProps, [only], [told]) => {
-                only.context_length = told.context_length.or(only.context_length);
-                only.capabilities.vision = told.capabilities.vision.or(only.capabilities.vision);
-                only.capabilities.audio = told.capabilities.audio.or(only.capabilities.audio);
-                only.merge_missing(told);
+            (DetailsProbe::LlamaCppProps, [model], [facts]) => {
+                let (own, running) = (&mut model.capabilities, &facts.capabilities);
+                own.vision = running.vision.or(own.vision);
+                own.audio = running.audio.or(own.audio);
+                model.context_length = facts.context_length.or(model.context_length);
+                model.merge_missing(facts);
             }
-            (DetailsProbe::TgiInfo, [only], [told]) => only.merge_missing(told),
+            (DetailsProbe::TgiInfo, [model], [facts]) => model.merge_missing(facts),
             (DetailsProbe::LlamaCppProps | DetailsProbe::TgiInfo, ..) => {}
-            (_, listed, told) => {
+            (_, listed, all_facts) => {
                 for model in listed {
-                    if let Some(told) = told.iter().find(|told| told.id == model.id) {
-                        model.merge_missing(told);
+                    if let Some(facts) = all_facts.iter().find(|facts| facts.id == model.id) {
+                        model.merge_missing(facts);
                     }
                 }
             }
         }
         if self.probe == DetailsProbe::OpenRouterEmbeddings {
-            let is_new = |told: &&Model| !models.iter().any(|model| model.id == told.id);
+            let is_new = |facts: &&Model| !models.iter().any(|model| model.id == facts.id);
             let new: Vec<_> = self.models.iter().filter(is_new).cloned().collect();
             models.extend(new);
         }
     }
 }
 
-/// llama.cpp's `/props`: what is running.
+/// llama.cpp's `/props`, which describes the running model.
 fn parse_props(value: &Value) -> Option<Model> {
     let settings = value.get("default_generation_settings")?;
     let flag = |name: &str| value["modalities"][name].as_bool();
     let caps = |name: &str| value["chat_template_caps"][name] == true;
     let template = value["chat_template"].as_str().unwrap_or_default();
-    // A template without tools denies nothing: the server then describes them in words.
+    // Without tools in the template, llama.cpp describes them in the prompt: not a denial.
     let tools = caps("supports_tools") || caps("supports_tool_calls");
     let thinking = caps("supports_preserve_reasoning")
         || caps("supports_reasoning_effort")
@@ -94,7 +94,7 @@ fn parse_props(value: &Value) -> Option<Model> {
     })
 }
 
-/// TGI's `/info`; others have one, too, so it must say whose it is.
+/// TGI's `/info`; other servers have an endpoint of this name, so `router` must be TGI's.
 fn parse_tgi_info(value: &Value) -> Option<Model> {
     value["router"].as_str().filter(|router| router.starts_with("text-generation-router"))?;
     let kind = value["model_pipeline_tag"].as_str().unwrap_or_default();
@@ -109,23 +109,23 @@ fn parse_tgi_info(value: &Value) -> Option<Model> {
     })
 }
 
-/// An entry of LiteLLM's `/model/info`. Its flags stem from a table in which older versions wrote
-/// "no" for what nobody knew; so only a "yes" counts, and what kind of model it is.
+/// An entry of LiteLLM's `/model/info`. Older versions send `false` for unknown capabilities, so only
+/// `true` counts, and the type of model.
 fn parse_litellm_entry(entry: &Value) -> Option<Model> {
     let info = &entry["model_info"];
     let mut named = info.clone();
     named.as_object_mut()?.insert("id".into(), entry["model_name"].clone());
     let model = parse_model(&named, &[])?;
     let Capabilities { tools, vision, thinking, audio, .. } = model.capabilities;
-    let yes = |told: Option<bool>| told.filter(|yes| *yes);
+    let only_true = |flag: Option<bool>| flag.filter(|is_supported| *is_supported);
     let length = info["output_vector_size"].as_u64().filter(|length| *length > 0);
     Some(Model {
         embedding_length: length,
         capabilities: Capabilities {
-            tools: yes(tools),
-            vision: yes(vision),
-            thinking: yes(thinking),
-            audio: yes(audio),
+            tools: only_true(tools),
+            vision: only_true(vision),
+            thinking: only_true(thinking),
+            audio: only_true(audio),
             ..model.capabilities
         },
         ..model
@@ -146,7 +146,7 @@ mod tests {
     use super::super::model::parse_list;
     use super::*;
 
-    /// The only model of a list after a side source has told of it.
+    /// The only model of a list, with the facts of a probe.
     fn filled(list: &Value, side: DetailsProbe, told: &Value) -> Model {
         let mut listed = parse_list(&list.to_string()).expect("a list");
         listed.merge_facts(&ModelFacts::parse(side, &told.to_string()).expect("an answer"));

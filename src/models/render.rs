@@ -1,7 +1,7 @@
-//! Ollama's answers about a model: `/api/tags`, `/api/ps` and `/api/show` (ollama-api.md 11.4 to 11.6).
+//! Renders an upstream model for `/api/tags`, `/api/ps` and `/api/show` (Ollama docs, API).
 //!
-//! Strings that the upstream does not tell are read from the model's id, or are a word that says so;
-//! clients insist on strings. Never decides anything about a request.
+//! A string that the upstream does not provide is derived from the model's id, or is "unknown",
+//! because clients require strings. Never decides anything about a request.
 
 use std::time::SystemTime;
 
@@ -14,10 +14,10 @@ use crate::api::ollama::response::{
 use crate::backends::names;
 use crate::models::modelfile::Modelfile;
 
-/// What stands where a client wants a word and nothing is known.
+/// Replaces an unknown string that clients require.
 const UNKNOWN: &str = "unknown";
 
-/// Families whose name can be read in an id, the more telling first.
+/// Families that occur in ids, the more specific first.
 const FAMILIES: &[&str] = &[
     "smollm",
     "codellama",
@@ -48,14 +48,14 @@ const FAMILIES: &[&str] = &[
     "text-embedding",
 ];
 
-/// What a client asks to be shown.
+/// The parts of an `/api/show` request that change the response.
 #[derive(Clone, Debug, Default)]
 pub struct ShowOptions<'a> {
-    /// The name that the client used, which VS Code shows to its user.
+    /// The name that the client sent; VS Code shows it to its user.
     pub name: &'a str,
-    /// A system prompt in place of the model's own; none where it is empty.
+    /// Replaces the model's system prompt unless empty.
     pub system: &'a str,
-    /// Parameters for the Modelfile in place of the model's own.
+    /// Parameters that override the model's in the Modelfile.
     pub options: Map<String, Value>,
 }
 
@@ -79,7 +79,7 @@ impl Model {
         }
     }
 
-    /// An entry of `/api/ps`; `num_ctx` is the window that the last request asked for.
+    /// An entry of `/api/ps`; `num_ctx` is that of the last request.
     #[must_use]
     pub fn render_process(
         &self,
@@ -100,7 +100,7 @@ impl Model {
         }
     }
 
-    /// The answer of `/api/show`.
+    /// The response of `/api/show`.
     #[must_use]
     pub fn render_show(
         &self,
@@ -135,7 +135,7 @@ impl Model {
         }
     }
 
-    /// The family as it was told, else read from the id, or the id's own first word.
+    /// The family as listed, otherwise a known family in the id, otherwise the id's first word.
     fn family(&self) -> String {
         if let Some(family) = &self.family {
             return family.clone();
@@ -148,20 +148,20 @@ impl Model {
     }
 
     fn parameter_size(&self) -> String {
-        #[allow(clippy::cast_precision_loss)] // One digit behind the point is shown.
+        #[allow(clippy::cast_precision_loss)] // Two decimals are shown at most.
         match self.parameter_count {
             Some(count) if count >= 1_000_000_000 => format!("{:.1}B", count as f64 / 1e9),
             Some(count) => format!("{:.2}M", count as f64 / 1e6),
             None => {
-                let word = || size_from_id(&self.id).unwrap_or_else(|| UNKNOWN.to_owned());
-                self.parameter_size.clone().unwrap_or_else(word)
+                let listed = self.parameter_size.clone();
+                listed.or_else(|| size_from_id(&self.id)).unwrap_or_else(|| UNKNOWN.to_owned())
             }
         }
     }
 
-    /// The quantisation, as listed or as it stands in the id.
+    /// The quantization as listed, otherwise as found in the id.
     fn quantization_level(&self) -> String {
-        let word = || {
+        let from_id = || {
             let words = self.id.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
             words.map(str::to_ascii_uppercase).find(|word| {
                 let digits = word.strip_prefix("IQ").or_else(|| word.strip_prefix('Q'));
@@ -169,7 +169,7 @@ impl Model {
                     || matches!(word.as_str(), "F16" | "BF16" | "F32" | "FP16" | "FP8" | "MXFP4")
             })
         };
-        self.quantization.clone().or_else(word).unwrap_or_else(|| UNKNOWN.to_owned())
+        self.quantization.clone().or_else(from_id).unwrap_or_else(|| UNKNOWN.to_owned())
     }
 
     fn model_info(
@@ -193,8 +193,8 @@ impl Model {
     }
 
     fn template(&self) -> &'static str {
-        let fills_in = self.capabilities.or(&self.assumed).insert == Some(true);
-        if fills_in { TEMPLATE_WITH_SUFFIX } else { TEMPLATE }
+        let has_insert = self.capabilities.or(&self.assumed).insert == Some(true);
+        if has_insert { TEMPLATE_WITH_SUFFIX } else { TEMPLATE }
     }
 
     fn render_modelfile(&self, show_options: &ShowOptions<'_>) -> String {
@@ -206,16 +206,16 @@ impl Model {
     }
 }
 
-/// A stand-in for the template, which stays with the upstream: it says what goes in. Some clients
-/// look for the word "tools" in it (18.12).
+/// Replaces the real template, which only the upstream knows. Some clients look for `.Tools` to
+/// detect tool support.
 const TEMPLATE: &str = "{{ if .System }}{{ .System }}\n\n{{ end }}\
     {{ if .Tools }}# tools\n{{ .Tools }}\n\n{{ end }}{{ .Prompt }}";
 
-/// The same for a model that fills in the middle, which some clients look for, too (18.9).
+/// The template of a model with `insert`, which some clients detect by `.Suffix`.
 const TEMPLATE_WITH_SUFFIX: &str = "{{ if .System }}{{ .System }}\n\n{{ end }}\
     {{ if .Tools }}# tools\n{{ .Tools }}\n\n{{ end }}{{ .Prompt }}{{ .Suffix }}";
 
-/// The parameter size as it stands in an id, such as `8b` or `135M`.
+/// The parameter size in an id, such as `8b` or `135M`, in upper case.
 fn size_from_id(id: &str) -> Option<String> {
     id.split(|c: char| !c.is_ascii_alphanumeric() && c != '.').map(str::to_ascii_uppercase).find(
         |word| {

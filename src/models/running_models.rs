@@ -1,37 +1,34 @@
-//! Which models count as loaded: the table behind `/api/ps` (ollama-api.md 5.2, 11.5).
+//! The running models, as `/api/ps` lists them.
 //!
-//! Nothing is loaded in truth; the table remembers which models are or were used, until when a real
-//! server would keep them, and the window they were asked for. As with Ollama, a model is there while
-//! somebody uses it, and its time runs from the end of the last use. It is told the time, and it is
-//! bounded.
+//! The proxy loads nothing; this table records which models requests have used, with which context
+//! length, and until when Ollama would keep them loaded. As in Ollama (server/sched.go), a model
+//! stays while a request uses it, and `keep_alive` counts from the end of its last use. Never reads
+//! the clock. Invariant: the table has at most [`MAX_MODELS`] entries.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
-use crate::api::wire::keep_alive::KeepAlive;
+use crate::api::wire::keep_alive::{KeepAlive, MAX_DURATION};
 use crate::observe::lock::lock;
 
-/// Models remembered at once; beyond that the one that expires first is forgotten.
+/// The most models in the table; beyond that, the model that expires first is removed.
 const MAX_MODELS: usize = 1024;
 
-/// "Forever", as Ollama stores it: some 292 years.
-const FOREVER: Duration = Duration::from_nanos(i64::MAX as u64);
-
-/// The table.
+/// The running models by id.
 #[derive(Debug)]
 pub struct RunningModels {
     table: Mutex<HashMap<String, Entry>>,
-    /// For how long a model stays when nobody says so.
+    /// Applies to requests without `keep_alive`.
     default_keep_alive: KeepAlive,
 }
 
-/// How a model is loaded.
+/// The state of a running model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoadState {
-    /// When it is unloaded, if nobody uses it any more.
+    /// When the model is unloaded, unless a request uses it.
     pub expires_at: SystemTime,
-    /// The window that the last request asked for; a request that asks for none gets the model's.
+    /// The context length in tokens that the last request set; `None` for the model's own.
     pub num_ctx: Option<u64>,
 }
 
@@ -39,22 +36,23 @@ pub struct LoadState {
 struct Entry {
     state: LoadState,
     keep_alive: KeepAlive,
-    /// Requests that are being answered.
+    /// The number of requests in progress.
     in_flight: usize,
-    /// Whether the upstream ever answered for it.
+    /// True if the upstream has responded to a request with this model.
     was_answered: bool,
 }
 
 impl RunningModels {
-    /// An empty table; `default` is how long a model stays when no request says so.
+    /// An empty table.
     #[must_use]
     pub fn new(default_keep_alive: KeepAlive) -> Self {
         Self { table: Mutex::default(), default_keep_alive }
     }
 
-    /// Notes that a request for `id` began at `now`; it wants a window of `num_ctx`, and that the
-    /// model stays for `keep_alive` afterwards: as long as was said last where it does not say, unless
-    /// another window has the model loaded anew. To be followed by [`RunningModels::end_use`].
+    /// Records the start of a request for `id`; [`RunningModels::end_use`] must follow.
+    ///
+    /// Without a `keep_alive`, the previous one of the model applies, unless another `num_ctx` means
+    /// that Ollama would load the model again; then the default applies.
     pub fn begin_use(
         &self,
         id: &str,
@@ -64,29 +62,35 @@ impl RunningModels {
     ) {
         let mut table = lock(&self.table);
         evict(&mut table, id, now);
-        let said = table.get(id).filter(|it| it.state.num_ctx == num_ctx).map(|it| it.keep_alive);
-        let keep_alive = keep_alive.or(said).unwrap_or(self.default_keep_alive);
-        let stay = LoadState { expires_at: now + keep_alive_duration(keep_alive), num_ctx };
-        let fresh = Entry { state: stay, keep_alive, in_flight: 0, was_answered: false };
-        let entry = table.entry(id.to_owned()).or_insert(fresh);
-        *entry = Entry { state: stay, keep_alive, in_flight: entry.in_flight + 1, ..*entry };
+        let previous = table.get(id).copied();
+        let same_context = previous.filter(|entry| entry.state.num_ctx == num_ctx);
+        let keep_alive = keep_alive
+            .or(same_context.map(|entry| entry.keep_alive))
+            .unwrap_or(self.default_keep_alive);
+        let entry = Entry {
+            state: LoadState { expires_at: now + keep_alive_duration(keep_alive), num_ctx },
+            keep_alive,
+            in_flight: previous.map_or(0, |entry| entry.in_flight) + 1,
+            was_answered: previous.is_some_and(|entry| entry.was_answered),
+        };
+        table.insert(id.to_owned(), entry);
     }
 
-    /// Notes that a request that began has ended at `now`, and whether the upstream `answered` it.
+    /// Records the end of a request for `id`, and whether the upstream responded to it.
     pub fn end_use(&self, id: &str, answered: bool, now: SystemTime) {
         let mut table = lock(&self.table);
         let Some(entry) = table.get_mut(id) else { return };
         entry.in_flight = entry.in_flight.saturating_sub(1);
         entry.was_answered |= answered;
         entry.state.expires_at = now + keep_alive_duration(entry.keep_alive);
-        // What no upstream ever answered for was never loaded.
+        // Without any response of the upstream, the model was never loaded.
         if entry.in_flight == 0 && (entry.keep_alive.is_zero() || !entry.was_answered) {
             table.remove(id);
         }
     }
 
-    /// Notes that `id` was loaded at `now` with a window of `num_ctx` and stays for `keep_alive`; zero
-    /// unloads it, once nobody uses it.
+    /// Records that `id` is loaded without a prompt; a `keep_alive` of zero unloads it as soon as no
+    /// request uses it.
     pub fn mark_loaded(
         &self,
         id: &str,
@@ -98,7 +102,7 @@ impl RunningModels {
         self.end_use(id, true, now);
     }
 
-    /// The models that are loaded at `now`, the one that stays longest first.
+    /// The models running at `now`, those that expire last first.
     #[must_use]
     pub fn list(&self, now: SystemTime) -> Vec<(String, LoadState)> {
         let table = lock(&self.table);
@@ -122,12 +126,12 @@ impl Entry {
 
 fn keep_alive_duration(keep_alive: KeepAlive) -> Duration {
     match keep_alive {
-        KeepAlive::For(duration) => duration.min(FOREVER),
-        KeepAlive::Forever => FOREVER,
+        KeepAlive::For(duration) => duration.min(MAX_DURATION),
+        KeepAlive::Forever => MAX_DURATION,
     }
 }
 
-/// Forgets what has expired, and one more where the table is full and `id` is new.
+/// Removes expired models, and one more if the table is full and `id` is not in it.
 fn evict(table: &mut HashMap<String, Entry>, id: &str, now: SystemTime) {
     table.retain(|_, entry| entry.is_running(now));
     if table.len() >= MAX_MODELS && !table.contains_key(id) {

@@ -1,10 +1,10 @@
-//! The virtual models, in memory and in one JSON file that a person can read.
+//! Stores the virtual models in memory and in one indented JSON file.
 //!
-//! The file is read once, at the start, and written whole at every change: to a new file in the same
-//! folder, flushed to the disk, then renamed, so that a reader or a crash meets either the old state
-//! or the new one. It is made when it is first needed. A file that cannot be understood is an error
-//! and never overwritten. Invariant: memory changes only after the disk did. Readers take a finished
-//! table and never wait for the disk. Two processes must not share a file: the last to write wins.
+//! The file is read once at start and written as a whole at every change: to a temporary file in the
+//! same directory, synced, then renamed, so that a crash leaves either the old or the new state. It is
+//! created at the first change. A file that cannot be parsed is an error and never overwritten.
+//! Readers share an immutable table and never wait for the disk. Two processes must not share a file:
+//! the last to write wins. Invariant: memory changes only after the file has been written.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -19,91 +19,82 @@ use crate::error::{Error, Result};
 use crate::models::virtual_model::VirtualModel;
 use crate::observe::lock;
 
-/// The version of the file's format.
+/// The version of the file format.
 const FORMAT_VERSION: u32 = 1;
 
-/// Models that are kept at once.
+/// The most models in the store.
 const MAX_MODELS: usize = 1000;
 
-/// The largest model, in bytes of JSON.
+/// The largest model in bytes of JSON: 1 MiB.
 const MAX_MODEL_BYTES: usize = 1 << 20;
 
-/// The largest file, in bytes: what one change may cost.
+/// The largest file in bytes: 64 MiB, since each change writes the whole file.
 const MAX_FILE_BYTES: usize = 64 << 20;
 
-/// All models, by [`names::canonical_key`] of their name.
+/// All models by [`names::canonical_key`] of their names.
 pub type Table = BTreeMap<String, Arc<VirtualModel>>;
 
-/// The kept models.
+/// The stored models.
 #[derive(Debug)]
 pub struct Store {
     path: Option<PathBuf>,
     table: RwLock<Arc<Table>>,
-    /// Held while a change is made, disk included.
+    /// Serializes changes, including the write to the disk.
     write_lock: Mutex<()>,
 }
 
-/// The file, as it is read.
-#[derive(Deserialize)]
+/// The contents of the file; `M` is a model or a reference to one.
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct StateFile {
+struct StateFile<M> {
     version: u32,
-    models: Vec<VirtualModel>,
-}
-
-/// The file, as it is written.
-#[derive(Serialize)]
-struct StateFileRef<'a> {
-    version: u32,
-    models: Vec<&'a VirtualModel>,
+    models: Vec<M>,
 }
 
 impl Store {
-    /// Reads the file at `path`; one that is not there holds nothing. Without a path, models are
-    /// kept in memory only.
+    /// Reads the file at `path`; a missing file means an empty store. Without a path, models are
+    /// stored in memory only.
     ///
     /// # Errors
-    /// A sentence for whoever starts the program.
+    /// A message that names the file and what is wrong with it.
     pub fn open(path: Option<PathBuf>) -> std::result::Result<Self, String> {
         let table = match &path {
             Some(path) => {
-                read_file(path).map_err(|why| format!("the state file {} {why}", path.display()))?
+                read_file(path).map_err(|why| format!("state file {} {why}", path.display()))?
             }
             None => Table::new(),
         };
         Ok(Self { path, table: RwLock::new(Arc::new(table)), write_lock: Mutex::default() })
     }
 
-    /// All models as they are now.
+    /// All current models.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Table> {
         lock::read(&self.table).clone()
     }
 
-    /// The model that a name means, in any of its spellings.
+    /// The model of a name in any of its spellings.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Arc<VirtualModel>> {
         self.snapshot().get(&names::canonical_key(name)).cloned()
     }
 
-    /// Keeps a model; one of the same name is replaced, and keeps the case of its name.
+    /// Stores a model. A model of the same name is replaced; the spelling of its name is kept.
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`] when it is too large or one too many, [`Error::StateFile`] when it
-    /// cannot be written.
+    /// [`Error::InvalidRequest`] if the model is too large or the store is full, [`Error::StateFile`]
+    /// if the file cannot be written.
     pub fn put(&self, mut model: VirtualModel) -> Result<()> {
         self.update(|table| {
             let key = names::canonical_key(&model.name);
             if let Some(old) = table.get(&key) {
                 model.name.clone_from(&old.name);
             } else if table.len() >= MAX_MODELS {
-                let text =
-                    format!("no more than {MAX_MODELS} models can be made; delete one first");
+                let text = "the limit of 1,000 created models is reached; delete one first";
                 return Err(Error::invalid_request(text));
             }
             if to_pretty_json(&model)?.len() > MAX_MODEL_BYTES {
-                let text = format!("the model is larger than {MAX_MODEL_BYTES} bytes");
-                return Err(Error::invalid_request(text));
+                return Err(Error::invalid_request("the model exceeds 1 MiB"));
             }
             table.insert(key, Arc::new(model));
             Ok(true)
@@ -111,23 +102,26 @@ impl Store {
         .map(drop)
     }
 
-    /// Forgets a model; whether there was one.
+    /// Removes a model; returns whether it existed.
     ///
     /// # Errors
-    /// [`Error::StateFile`] when the file cannot be written.
+    /// [`Error::StateFile`] if the file cannot be written.
     pub fn remove(&self, name: &str) -> Result<bool> {
         self.update(|table| Ok(table.remove(&names::canonical_key(name)).is_some()))
     }
 
-    /// Changes a copy of the table, writes it if it did change, and only then shows it.
-    fn update(&self, make: impl FnOnce(&mut Table) -> Result<bool>) -> Result<bool> {
+    /// Applies `change` to a copy of the table, writes the copy if `change` returns true, and then
+    /// publishes it.
+    fn update(&self, change: impl FnOnce(&mut Table) -> Result<bool>) -> Result<bool> {
         let _guard = lock::lock(&self.write_lock);
         let mut table = Table::clone(&self.snapshot());
-        let changed = make(&mut table)?;
+        let changed = change(&mut table)?;
         if changed {
             match &self.path {
                 Some(path) => write_file(path, &table)?,
-                None => log::warn!("models that are made here are kept in memory only"),
+                None => log::warn!(
+                    "no state file (--state, PROXY_STATE): created models are lost at exit"
+                ),
             }
             *lock::write(&self.table) = Arc::new(table);
         }
@@ -135,7 +129,7 @@ impl Store {
     }
 }
 
-/// Reads the file; the error ends a sentence that begins with its name.
+/// Reads the file. The error continues the text "state file PATH".
 fn read_file(path: &Path) -> std::result::Result<Table, String> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -143,51 +137,53 @@ fn read_file(path: &Path) -> std::result::Result<Table, String> {
         Err(error) => return Err(format!("cannot be read: {error}")),
     };
     let mut text = String::new();
-    // One byte more than the limit tells a file at the limit from one above it.
+    // One byte above the limit shows that the file exceeds it.
     let length = file
         .take(MAX_FILE_BYTES as u64 + 1)
         .read_to_string(&mut text)
         .map_err(|error| format!("cannot be read: {error}"))?;
     if length > MAX_FILE_BYTES {
-        return Err(format!("is larger than {MAX_FILE_BYTES} bytes"));
+        return Err("exceeds 64 MiB".to_owned());
     }
-    let advice = "mend it, or move it away to start anew";
-    let kept: StateFile = serde_json::from_str(&text)
-        .map_err(|error| format!("is damaged: {}; {advice}", describe_json_error(&error)))?;
-    if kept.version != FORMAT_VERSION {
+    let state: StateFile<VirtualModel> =
+        serde_json::from_str(&text).map_err(|error| with_advice(&describe_json_error(&error)))?;
+    if state.version != FORMAT_VERSION {
         return Err(format!(
-            "has version {}, and this program knows {FORMAT_VERSION}",
-            kept.version
+            "has format version {}, but only version {FORMAT_VERSION} is supported",
+            state.version
         ));
     }
-    if kept.models.len() > MAX_MODELS {
-        return Err(format!("holds more than {MAX_MODELS} models"));
+    if state.models.len() > MAX_MODELS {
+        return Err("has more than 1,000 models".to_owned());
     }
     let mut table = Table::new();
-    for model in kept.models {
-        model.validate().map_err(|why| format!("is damaged: {why}; {advice}"))?;
+    for model in state.models {
+        model.validate().map_err(|why| with_advice(&format!("has an invalid model: {why}")))?;
         let name = model.name.clone();
         if table.insert(names::canonical_key(&name), Arc::new(model)).is_some() {
-            return Err(format!("is damaged: it holds {name:?} twice; {advice}"));
+            return Err(with_advice(&format!("has the model {name:?} twice")));
         }
     }
     Ok(table)
 }
 
-/// What is wrong with the JSON and where; never a text of the file but names of members.
-fn describe_json_error(error: &serde_json::Error) -> String {
-    let (line, column) = (error.line(), error.column());
-    let what = if error.is_data() { "not the state of this program" } else { "no JSON" };
-    format!("{what} at line {line}, column {column}")
+fn with_advice(problem: &str) -> String {
+    format!("{problem}: repair it, or move it away to start with an empty one")
 }
 
-/// Writes the file beside its place and puts it there. What is half-written is removed again.
+/// Says what is wrong and where, without quoting the file, which holds prompts.
+fn describe_json_error(error: &serde_json::Error) -> String {
+    let (line, column) = (error.line(), error.column());
+    let problem =
+        if error.is_data() { "does not hold created models" } else { "is not valid JSON" };
+    format!("{problem} (line {line}, column {column})")
+}
+
 fn write_file(path: &Path, table: &Table) -> Result<()> {
     let models: Vec<&VirtualModel> = table.values().map(AsRef::as_ref).collect();
-    let text = to_pretty_json(&StateFileRef { version: FORMAT_VERSION, models })?;
+    let text = to_pretty_json(&StateFile { version: FORMAT_VERSION, models })?;
     if text.len() > MAX_FILE_BYTES {
-        let text = format!("all models together would be larger than {MAX_FILE_BYTES} bytes");
-        return Err(Error::invalid_request(text));
+        return Err(Error::invalid_request("all created models together exceed 64 MiB"));
     }
     replace_file(path, &text).map_err(|error| {
         log::error!("the state file {} cannot be written: {error}", path.display());
@@ -196,29 +192,29 @@ fn write_file(path: &Path, table: &Table) -> Result<()> {
 }
 
 fn replace_file(path: &Path, text: &[u8]) -> io::Result<()> {
-    // A link stays one: what it leads to is replaced.
+    // Follow a symbolic link, so that its target is replaced and not the link.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
     fs::create_dir_all(folder)?;
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    let beside = folder.join(name);
-    let written = write_new_file(&beside, text).and_then(|()| fs::rename(&beside, &path));
+    let mut temporary = path.clone().into_os_string();
+    temporary.push(format!(".{}.new", std::process::id()));
+    let written =
+        write_new_file(Path::new(&temporary), text).and_then(|()| fs::rename(&temporary, &path));
     if written.is_err() {
-        let _ = fs::remove_file(&beside);
+        let _ = fs::remove_file(&temporary);
         return written;
     }
-    // The rename itself; not every file system can, and the state is whole either way.
+    // Sync the rename. Not every file system supports this, and the file is complete either way.
     if let Ok(folder) = File::open(folder) {
         let _ = folder.sync_all();
     }
     Ok(())
 }
 
-/// A new file that only its owner may read: there are prompts in it.
+/// Creates a file that only its owner may read, because it holds prompts.
 fn write_new_file(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true);
@@ -230,8 +226,8 @@ fn write_new_file(path: &Path, text: &[u8]) -> io::Result<()> {
 }
 
 fn to_pretty_json(value: &impl Serialize) -> Result<Vec<u8>> {
-    let mut text =
-        serde_json::to_vec_pretty(value).map_err(|_| Error::Internal("a state that is no JSON"))?;
+    let mut text = serde_json::to_vec_pretty(value)
+        .map_err(|_| Error::Internal("cannot serialize the state file"))?;
     text.push(b'\n');
     Ok(text)
 }
@@ -242,7 +238,7 @@ mod tests {
 
     use super::*;
 
-    /// A folder of a test's own.
+    /// A directory for one test.
     fn folder(name: &str) -> PathBuf {
         let folder = std::env::temp_dir().join(format!("store-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&folder);
@@ -303,20 +299,26 @@ mod tests {
         let check = |text: &str, expected: &str| {
             fs::write(&path, text).expect("writable");
             let told = Store::open(Some(path.clone())).expect_err(text);
-            assert!(told.starts_with("the state file ") && told.contains(expected), "{told}");
+            assert!(told.starts_with("state file ") && told.contains(expected), "{told}");
             assert_eq!(fs::read_to_string(&path).expect("there"), text);
         };
         let one = r#"{"name":"a:b","from":"x","modified_at":"2026-01-02T03:04:05Z"}"#;
-        check("", "is damaged: no JSON at line 1");
-        check("{\"version\":1,\"models\":[", "is damaged: no JSON at line 1");
-        check("[]", "not the state of this program");
-        check("{\"version\":2,\"models\":[]}", "has version 2, and this program knows 1");
-        check("{\"version\":1,\"models\":[{\"name\":5}]}", "not the state of this program");
-        check(&format!("{{\"version\":1,\"models\":[{one},{one}]}}"), "holds \"a:b\" twice");
+        let advice = ": repair it, or move it away to start with an empty one";
+        check("", &format!("is not valid JSON (line 1, column 0){advice}"));
+        check("{\"version\":1,\"models\":[", "is not valid JSON (line 1, column 23)");
+        check("[]", "does not hold created models (line 1, ");
+        let other = "has format version 2, but only version 1 is supported";
+        check("{\"version\":2,\"models\":[]}", other);
+        check(
+            "{\"version\":1,\"models\":[{\"name\":5}]}",
+            "does not hold created models (line 1, ",
+        );
+        let twice = format!("has the model \"a:b\" twice{advice}");
+        check(&format!("{{\"version\":1,\"models\":[{one},{one}]}}"), &twice);
         let no_time = one.replace("2026", "someday");
         check(
             &format!("{{\"version\":1,\"models\":[{no_time}]}}"),
-            "\"a:b\" has a \"modified_at\"",
+            "\"a:b\" has an invalid \"modified_at\"",
         );
         let told = Store::open(Some(folder.clone())).expect_err("a folder is no file");
         assert!(told.contains("cannot be read"), "{told}");
@@ -349,7 +351,10 @@ mod tests {
             (0..MAX_MODELS).map(|n| (format!("m{n}:latest"), Arc::new(model(&format!("m{n}")))));
         *store.table.write().expect("no panic") = Arc::new(full.collect());
         let error = store.put(model("more")).expect_err("one too many");
-        assert_eq!(error.message(), "no more than 1000 models can be made; delete one first");
+        assert_eq!(
+            error.message(),
+            "the limit of 1,000 created models is reached; delete one first"
+        );
         store.put(model("m1")).expect("replaced");
     }
 }

@@ -1,7 +1,7 @@
-//! Lays a virtual model over a request, before the request is translated (ollama-api.md 5.1, 9.1).
+//! Applies the defaults of a virtual model to a request before the request is translated.
 //!
-//! What is left is an ordinary request, so that translation need not know of virtual models. The
-//! request always wins: its options, its system prompt, the conversation that it continues.
+//! The result is an ordinary request, so translation does not know about virtual models. Invariant:
+//! the request's own options, system prompt and continued conversation win.
 
 use std::borrow::Cow;
 
@@ -14,8 +14,8 @@ use crate::api::ollama::request::{ChatRequest, GenerateRequest, Message};
 use crate::translate::context_codec;
 
 impl VirtualModel {
-    /// Puts the stored messages before those of a chat, the system prompt before all of them unless
-    /// the chat begins with one of its own, and adds the default options.
+    /// Inserts the stored messages before those of the request, and the system prompt before all of
+    /// them unless the request starts with a system message; adds the default options.
     pub fn apply_to_chat<'a>(&'a self, request: &mut ChatRequest<'a>) {
         self.apply_to_options(&mut request.options);
         let own = request.messages.take().unwrap_or_default();
@@ -34,13 +34,12 @@ impl VirtualModel {
         request.messages = Some(messages);
     }
 
-    /// Gives a prompt the system prompt, unless it is raw, has one of its own or continues a
-    /// conversation that brings its own; and the default options. The stored messages go beside it,
-    /// see [`VirtualModel::stored_messages`].
+    /// Adds the default options, and the system prompt unless the request is raw, has a system prompt
+    /// or continues a conversation. Callers add [`VirtualModel::stored_messages`] themselves.
     pub fn apply_to_generate<'a>(&'a self, request: &mut GenerateRequest<'a>) {
         self.apply_to_options(&mut request.options);
-        let no_system = request.system.as_deref().is_none_or(str::is_empty);
-        if request.raw == Some(true) || !no_system || self.system.is_empty() {
+        let has_system = request.system.as_deref().is_some_and(|system| !system.is_empty());
+        if request.raw == Some(true) || has_system || self.system.is_empty() {
             return;
         }
         let context = request.context.as_deref().unwrap_or_default();
@@ -50,7 +49,7 @@ impl VirtualModel {
         }
     }
 
-    /// Adds the default options that the request does not set.
+    /// Adds the default options for those that are absent or null.
     pub fn apply_to_options(&self, options: &mut Option<Map<String, Value>>) {
         if self.parameters.is_empty() {
             return;
@@ -63,7 +62,7 @@ impl VirtualModel {
         }
     }
 
-    /// The stored messages as a chat would bring them. They were checked when they were stored.
+    /// The stored messages as messages of a chat request. They were checked when they were stored.
     #[must_use]
     pub fn stored_messages(&self) -> Vec<Message<'_>> {
         self.messages
@@ -94,7 +93,7 @@ mod tests {
             .expect("ok")
     }
 
-    /// Role and content of every message that a chat sends, and its options.
+    /// Role and content of every message sent to the upstream, and two options.
     fn chatted(body: &str) -> (String, Value) {
         let model = mario();
         let mut request: ChatRequest<'_> = decode::parse(body, "ChatRequest").expect("valid");

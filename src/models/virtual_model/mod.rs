@@ -1,11 +1,11 @@
-//! Models that live in the proxy (ollama-api.md 12.3): a model of the upstream and what is laid over
-//! it, such as a system prompt, default options and first messages.
+//! Virtual models, created with `/api/create` or `/api/copy`: an upstream model with a name of its
+//! own, and defaults such as a system prompt, options and first messages.
 //!
-//! Here is what such a model is, how a request makes one and when that is refused; `overlay` lays
-//! it over requests and `shown` shows it. A model made from another one takes that one's parts
-//! over and leads to the same upstream model, so that deleting the other changes nothing. Pure:
-//! where they are kept is for [`crate::models::store`]. Invariant: parameters have the types that
-//! [`crate::translate::options`] takes, and messages are objects that chats take.
+//! This module defines them and checks and applies create requests; `defaults` applies a model to
+//! requests, `render` shows it. A model created from a virtual one copies its contents and refers to
+//! the same upstream model, so deleting the former changes nothing. Pure: [`crate::models::store`]
+//! stores them. Invariant: [`crate::translate::options`] accepts the parameters, and chat requests
+//! accept the messages.
 
 mod defaults;
 mod render;
@@ -27,58 +27,51 @@ use crate::error::{Error, Result};
 use crate::observe::timestamp;
 use crate::translate::{history, options, template};
 
-/// A model that lives in the proxy, as it is kept in the state file.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// A virtual model. Its serialized form is the format of the state file.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VirtualModel {
-    /// The name in its display form, with a tag.
+    /// The display name, with a tag.
     pub name: String,
-    /// The upstream's id, verbatim.
+    /// The upstream's id, unchanged.
     pub from: String,
-    /// When it was made, RFC 3339.
+    /// The time of creation in RFC 3339 format.
     pub modified_at: String,
     /// The system prompt.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub system: String,
-    /// A template in Go's syntax, checked when the model was made; shown and not used.
+    /// A template in Go's syntax, checked at creation; shown but not used.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub template: String,
-    /// What renders the prompt in Ollama; shown and not used.
+    /// The name of Ollama's prompt renderer; shown but not used.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub renderer: String,
-    /// What reads the answer in Ollama; shown and not used.
+    /// The name of Ollama's response parser; shown but not used.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub parser: String,
-    /// The oldest Ollama that can run it; shown and not used.
+    /// The oldest version of Ollama that can run the model; shown but not used.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub requires: String,
-    /// Licences.
+    /// License texts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub license: Vec<String>,
     /// Default options.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub parameters: Map<String, Value>,
-    /// Messages that come before every conversation.
+    /// Messages that precede every conversation.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub messages: Vec<Box<RawValue>>,
 }
 
 impl VirtualModel {
-    /// Another name for a model of the upstream. `name` need not be in its display form.
+    /// Another name for an upstream model. `name` may have any spelling.
     #[must_use]
     pub fn alias(name: &str, from: &str, now: SystemTime) -> Self {
         Self {
             name: names::display_name(names::strip_default_prefixes(name)),
             from: from.to_owned(),
             modified_at: timestamp::to_rfc3339(now),
-            system: String::new(),
-            template: String::new(),
-            renderer: String::new(),
-            parser: String::new(),
-            requires: String::new(),
-            license: Vec::new(),
-            parameters: Map::new(),
-            messages: Vec::new(),
+            ..Self::default()
         }
     }
 
@@ -89,10 +82,10 @@ impl VirtualModel {
         Self { name: alias.name, modified_at: alias.modified_at, ..self.clone() }
     }
 
-    /// Lays over it what a request says; what the request does not say stays.
+    /// Overrides the fields that a create request sets.
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`] for a template that is none, for parameters, messages and licences
+    /// [`Error::InvalidRequest`] for an invalid template, and for parameters, messages and licenses
     /// of the wrong type.
     pub fn apply_request(mut self, request: &CreateRequest<'_>) -> Result<Self> {
         if let Some(template) = non_empty(request.template.as_deref()) {
@@ -106,9 +99,9 @@ impl VirtualModel {
             (&mut self.parser, &request.parser),
             (&mut self.requires, &request.requires),
         ];
-        for (kept, text) in texts {
+        for (field, text) in texts {
             if let Some(text) = non_empty(text.as_deref()) {
-                text.clone_into(kept);
+                text.clone_into(field);
             }
         }
         if let Some(license) = request.license {
@@ -124,38 +117,39 @@ impl VirtualModel {
         Ok(self)
     }
 
-    /// Whether a model that was read from a file keeps the invariant; what is wrong if not.
+    /// Checks the invariant for a model that was read from a file.
     ///
     /// # Errors
-    /// A sentence's end, without any text of the model but its name.
+    /// What is wrong, without quoting anything of the model but its name.
     pub fn validate(&self) -> std::result::Result<(), String> {
         let Self { name, parameters, messages, .. } = self;
         let wrong = |what: &str| Err(format!("the model {name:?} has {what}"));
         if names::display_name(names::strip_default_prefixes(name)) != *name
             || names::validate(name).is_err()
         {
-            return wrong("no proper name");
+            return wrong("an invalid name");
         }
         if self.from.is_empty() {
             return wrong("an empty \"from\"");
         }
         if timestamp::parse_rfc3339(&self.modified_at).is_none() {
-            return wrong("a \"modified_at\" that is no time");
+            return wrong("an invalid \"modified_at\" (not RFC 3339)");
         }
         if options::parse(Some(parameters)).is_err() {
-            return wrong("parameters of the wrong type");
+            return wrong("invalid parameters");
         }
         if messages.iter().any(|message| normalize_message(message.get()).is_err()) {
-            return wrong("messages that are none");
+            return wrong("an invalid message");
         }
         Ok(())
     }
 }
 
-/// Refuses what a proxy cannot do, and what Ollama refuses, in Ollama's order.
+/// Rejects create requests that Ollama rejects, in Ollama's order of checks, and those that a proxy
+/// cannot serve.
 ///
 /// # Errors
-/// [`Error::InvalidRequest`] in Ollama's words, [`Error::Unsupported`] naming the member.
+/// [`Error::InvalidRequest`] with Ollama's text, [`Error::Unsupported`] with the member's name.
 pub fn validate_request(request: &CreateRequest<'_>) -> Result<()> {
     let lists = [
         ("files", &request.files),
@@ -165,12 +159,11 @@ pub fn validate_request(request: &CreateRequest<'_>) -> Result<()> {
     for (path, digest) in lists.iter().flat_map(|(_, list)| list.iter().flatten()) {
         check_file(path, digest.as_deref())?;
     }
-    let given = |text: Option<&str>| non_empty(text).is_some();
     let has_files = request.files.as_ref().is_some_and(|files| !files.is_empty());
-    if given(request.draft_quantize.as_deref()) && request.draft_files.is_none() {
+    if has_text(request.draft_quantize.as_deref()) && request.draft_files.is_none() {
         return Err(Error::invalid_request("--draft-quantize requires a DRAFT model"));
     }
-    if !has_files && !given(request.from.as_deref().map(str::trim)) {
+    if !has_files && !has_text(request.from.as_deref().map(str::trim)) {
         return Err(Error::invalid_request("neither 'from' or 'files' was specified"));
     }
     if let Some((name, _)) =
@@ -184,24 +177,27 @@ pub fn validate_request(request: &CreateRequest<'_>) -> Result<()> {
         ("draft_quantize", request.draft_quantize.as_deref()),
         ("remote_host", request.remote_host.as_deref()),
     ];
-    match texts.iter().find(|(_, text)| given(*text)) {
+    match texts.iter().find(|(_, text)| has_text(*text)) {
         Some((name, _)) => Err(unsupported_error(name)),
         None => Ok(()),
     }
 }
 
-/// The progress that Ollama tells of: one layer that is there, one for each part that a request
-/// brings, and the end.
+fn has_text(text: Option<&str>) -> bool {
+    non_empty(text).is_some()
+}
+
+/// Ollama's progress messages for a create request: the layer of the base model, one layer for each
+/// part that the request sets, and the end.
 #[must_use]
 pub fn progress_lines(
     request: &CreateRequest<'_>,
     base: &str,
     created: &VirtualModel,
 ) -> Vec<String> {
-    let given = |text: Option<&str>| non_empty(text).is_some();
     let parts = [
-        (given(request.template.as_deref()), ndjson::to_vec(&created.template)),
-        (given(request.system.as_deref()), ndjson::to_vec(&created.system)),
+        (has_text(request.template.as_deref()), ndjson::to_vec(&created.template)),
+        (has_text(request.system.as_deref()), ndjson::to_vec(&created.system)),
         (request.license.is_some(), ndjson::to_vec(&created.license)),
         (request.parameters.is_some(), ndjson::to_vec(&created.parameters)),
         (request.messages.is_some(), ndjson::to_vec(&created.messages)),
@@ -215,8 +211,8 @@ pub fn progress_lines(
 }
 
 fn check_file(path: &str, digest: Option<&str>) -> Result<()> {
-    let steps_out = path.split(['/', '\\']).any(|step| step == "..");
-    if path.is_empty() || path.starts_with(['/', '\\']) || steps_out {
+    let leaves_directory = path.split(['/', '\\']).any(|step| step == "..");
+    if path.is_empty() || path.starts_with(['/', '\\']) || leaves_directory {
         return Err(Error::invalid_request("file path must be relative"));
     }
     match non_empty(digest) {
@@ -228,13 +224,13 @@ fn check_file(path: &str, digest: Option<&str>) -> Result<()> {
 fn unsupported_error(member: &str) -> Error {
     Error::Unsupported {
         reason: format!(
-            "{member:?} is not supported: this proxy holds no model files, it only makes models \
-             \"from\" those of its upstream"
+            "{member:?} is not supported: this proxy stores no model files; create the model \
+             \"from\" one of the upstream's"
         ),
     }
 }
 
-/// The licences in either form.
+/// Parses `license`, a string or an array of strings.
 fn parse_licenses(license: &RawValue) -> Result<Vec<String>> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -250,12 +246,12 @@ fn parse_licenses(license: &RawValue) -> Result<Vec<String>> {
     }
 }
 
-/// How Go names the place of a message that is none.
+/// Go's description of a message of the wrong type in a create request.
 const GO_MESSAGE_FIELD: &str = "Go struct field CreateRequest.messages of type api.Message";
 
-/// A message, checked and in its kept form.
+/// Checks a message and converts it to its stored form.
 fn normalize_message(message: &str) -> Result<Box<RawValue>> {
-    // Whatever a chat would refuse later is refused now. Go would name the whole place.
+    // A message that a chat request would reject is rejected here, with the path that Go would name.
     let as_sent: Message<'_> =
         decode::parse(message, "CreateRequest.messages").map_err(|error| {
             let (value, field) = ("Go value of type api.CreateRequest.messages", GO_MESSAGE_FIELD);
@@ -276,10 +272,10 @@ fn normalize_message(message: &str) -> Result<Box<RawValue>> {
     String::from_utf8(text)
         .ok()
         .and_then(|text| RawValue::from_string(text).ok())
-        .ok_or(Error::Internal("a message that is no JSON"))
+        .ok_or(Error::Internal("cannot serialize a message"))
 }
 
-/// Default options, checked. A stop sequence may stand alone here, as in a Modelfile.
+/// Checks the default options. As in a Modelfile, `stop` may be a single string.
 fn parse_parameters(parameters: Option<&Map<String, Value>>) -> Result<Map<String, Value>> {
     let mut out = parameters.cloned().unwrap_or_default();
     out.retain(|_, value| !value.is_null());
@@ -405,16 +401,13 @@ mod tests {
             assert!(told.ends_with(expected), "{told}");
         };
         good.validate().expect("good");
-        check(|it| it.name = "a".into(), "no proper name");
+        check(|it| it.name = "a".into(), "an invalid name");
         check(|it| it.from.clear(), "an empty \"from\"");
-        check(|it| it.modified_at = "soon".into(), "a \"modified_at\" that is no time");
-        check(
-            |it| drop(it.parameters.insert("seed".into(), "x".into())),
-            "parameters of the wrong type",
-        );
+        check(|it| it.modified_at = "soon".into(), "an invalid \"modified_at\" (not RFC 3339)");
+        check(|it| drop(it.parameters.insert("seed".into(), "x".into())), "invalid parameters");
         check(
             |it| it.messages = vec![RawValue::from_string("5".into()).expect("JSON")],
-            "messages that are none",
+            "an invalid message",
         );
     }
 }

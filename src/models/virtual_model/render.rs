@@ -1,8 +1,8 @@
-//! What clients see of a virtual model: its entry in `/api/tags` and `/api/ps`, and `/api/show` with
-//! the Modelfile from which it could be made again (ollama-api.md 11.4 to 11.6).
+//! Renders a virtual model for `/api/tags`, `/api/ps` and `/api/show`, whose Modelfile would create
+//! the model again.
 //!
-//! Everything that the model does not say itself is told of the upstream's model that it leads to.
-//! The digest covers all that the model says, so that it changes whenever the model does.
+//! Fields that the virtual model does not set are those of its upstream model. Invariant: the digest
+//! covers all fields, so it changes whenever the model does.
 
 use std::time::SystemTime;
 
@@ -19,7 +19,7 @@ use crate::models::modelfile::Modelfile;
 use crate::observe::timestamp;
 
 impl VirtualModel {
-    /// When it was made.
+    /// The time of creation.
     #[must_use]
     pub fn modified_time(&self) -> SystemTime {
         timestamp::parse_rfc3339(&self.modified_at).unwrap_or(SystemTime::UNIX_EPOCH)
@@ -37,7 +37,7 @@ impl VirtualModel {
         tag
     }
 
-    /// An entry of `/api/ps`; the rest as in [`Model::render_process`].
+    /// An entry of `/api/ps`; `base` is the upstream's model.
     #[must_use]
     pub fn render_process(
         &self,
@@ -53,7 +53,7 @@ impl VirtualModel {
         process
     }
 
-    /// The answer of `/api/show`; `base` is the upstream's model.
+    /// The response of `/api/show`; `base` is the upstream's model.
     #[must_use]
     pub fn render_show(
         &self,
@@ -61,24 +61,24 @@ impl VirtualModel {
         context: &RenderContext<'_>,
         show_options: &ShowOptions<'_>,
     ) -> ShowResponse {
-        let mut answer = base.render_show(context, show_options);
+        let mut response = base.render_show(context, show_options);
         if !self.template.is_empty() {
-            answer.template.clone_from(&self.template);
+            response.template.clone_from(&self.template);
         }
         if show_options.system.is_empty() {
-            answer.system.clone_from(&self.system);
+            response.system.clone_from(&self.system);
         }
-        answer.modelfile = self.render_modelfile(&answer.system, &show_options.options);
-        answer.license = self.license.join("\n");
-        answer.parameters = modelfile::render_parameters(&self.parameters);
-        answer.messages.clone_from(&self.messages);
-        answer.details.parent_model = names::display_name(&self.from);
-        answer.modified_at = context.format_local_time(self.modified_time());
-        answer.requires.clone_from(&self.requires);
-        answer
+        response.modelfile = self.render_modelfile(&response.system, &show_options.options);
+        response.license = self.license.join("\n");
+        response.parameters = modelfile::render_parameters(&self.parameters);
+        response.messages.clone_from(&self.messages);
+        response.details.parent_model = names::display_name(&self.from);
+        response.modified_at = context.format_local_time(self.modified_time());
+        response.requires.clone_from(&self.requires);
+        response
     }
 
-    /// SHA-256 of the upstream's model and of everything laid over it, as 64 hex digits.
+    /// SHA-256 of the base model's digest and of all fields, as 64 hexadecimal digits.
     fn digest(&self, base: &str) -> String {
         let mut bytes = base.as_bytes().to_vec();
         ndjson::append(&mut bytes, self);

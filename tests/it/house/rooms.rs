@@ -59,8 +59,6 @@ const UPWARD: &[(&str, &str)] = &[
     ("handlers", "config"),
     ("upstream", "config"),
     ("translate", "models"),
-    ("backends", "models"),
-    ("backends", "upstream"),
     ("api", "translate"),
     ("observe", "upstream"),
 ];

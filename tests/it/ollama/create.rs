@@ -109,8 +109,8 @@ fn what_a_proxy_cannot_make_is_refused_by_name() {
         ("remote_host", json!({"from": "m", "remote_host": "http://localhost:11434"})),
     ] {
         let text = format!(
-            "{name:?} is not supported: this proxy holds no model files, it only makes models \
-             \"from\" those of its upstream"
+            "{name:?} is not supported: this proxy stores no model files; create the model \
+             \"from\" one of the upstream's"
         );
         assert_refused(&proxy, &body, &text);
     }

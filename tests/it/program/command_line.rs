@@ -103,7 +103,7 @@ fn a_damaged_state_file_is_an_error_at_the_start_and_stays_as_it_is() {
         command.args(flag).arg("--state").arg(&path);
         let (code, out, err) = run(command.env("OPENAI_BASE_URL", upstream.base_url()));
         assert_eq!(code, Some(1), "{out}{err}");
-        let told = format!("the state file {} is damaged: no JSON at line 1", path.display());
+        let told = format!("state file {} is not valid JSON (line 1", path.display());
         assert!(format!("{out}{err}").contains(&told), "{out}{err}");
     }
     assert_eq!(std::fs::read_to_string(&path).expect("there"), "{\"version\":1,");

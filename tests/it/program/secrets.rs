@@ -578,7 +578,7 @@ fn a_check_and_a_start_that_fails_give_no_key_away() {
         fs::write(&state, text).expect("a file");
         let (code, out, err) = run(&mut command);
         assert_eq!((code, out.as_str()), (Some(1), ""));
-        assert!(err.contains("is damaged"), "{err}");
+        assert!(err.contains(": repair it, or move it away"), "{err}");
         absent(&[PROMPT, OWN_KEY], "an error at the start", &err);
     }
 }
