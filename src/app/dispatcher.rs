@@ -9,7 +9,6 @@
 use std::io;
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
@@ -24,7 +23,7 @@ use crate::http::framing;
 use crate::http::routes;
 use crate::http::routes::Lane;
 use crate::net::connection_guard::{Registry, Rejection};
-use crate::net::limits::MemoryBudget;
+use crate::net::limits::{MemoryBudget, MemoryPressure};
 use crate::net::worker_pool::{Overcommit, WorkerPool};
 use crate::observe::lock;
 use crate::observe::metrics::{Metrics, RequestRecord};
@@ -105,8 +104,7 @@ impl WorkerPools {
 pub(super) struct SharedLimits {
     /// Bytes of bodies that are held.
     pub body_budget: Arc<MemoryBudget>,
-    /// Whether memory runs short.
-    pub low_memory: Arc<AtomicBool>,
+    pub memory_pressure: Arc<MemoryPressure>,
 }
 
 /// Where requests arrive.
@@ -186,7 +184,7 @@ impl Dispatcher {
             let lane = routes::find_lane(job.exchange.target());
             let is_main = lane == Lane::Main;
             // With no request running, refusing this one would free no memory.
-            let low_memory = is_main && self.shared.low_memory.load(Ordering::Relaxed);
+            let low_memory = is_main && self.shared.memory_pressure.is_high();
             let pools = lock::read(&self.pools);
             let permit = match &*pools {
                 Some(pools) if low_memory && pools.main.load() > 0 => Err(Error::Busy),

@@ -5,7 +5,6 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -49,9 +48,6 @@ const IDLE_POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// Requests that were let go of (`unread`) before the program begins anew: some 12 MiB.
 const MAX_LEAKED_REQUESTS: usize = 256;
 
-/// How often it is looked whether memory runs short.
-const MEMORY_CHECK_INTERVAL: Duration = Duration::from_millis(100);
-
 /// How often a sleeper looks whether its client has left.
 const CANCEL_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -83,9 +79,15 @@ impl Server {
     ///
     /// # Errors
     /// As [`Server::start`].
-    pub fn start_with(config: Config, shutdown: Shutdown, pacing: RetryEnv) -> io::Result<Self> {
+    pub fn start_with(
+        mut config: Config,
+        shutdown: Shutdown,
+        pacing: RetryEnv,
+    ) -> io::Result<Self> {
         let system_limits = SystemLimits::detect();
-        let config = fit_to_limits(config, &system_limits);
+        let max_connections = config.connection_limits.max_connections;
+        (config.workers, config.connection_limits.max_connections) =
+            system_limits.fit(config.workers, max_connections);
         let store = Store::open(config.state_file.clone()).map_err(io::Error::other)?;
         let (host, port) = config.listen_addr();
         let listener =
@@ -102,15 +104,17 @@ impl Server {
         let pools = WorkerPools::start(workers, queue, app)?;
         let overcommit = pools.overcommit();
         let scan_metrics = metrics.clone();
-        let (mut memory, low_memory) = (MemoryMonitor::new(), Arc::new(AtomicBool::new(false)));
-        let (scan_low_memory, scan_shutdown) = (low_memory.clone(), shutdown.clone());
+        let memory_pressure = MemoryPressure::detect();
+        let (scan_memory, scan_shutdown) = (memory_pressure.clone(), shutdown.clone());
         let on_scan = Box::new(move |sight: &ScanReport| {
             overcommit.update(sight.stalled_requests);
-            memory.check(&scan_low_memory);
+            scan_memory.update();
             if unread_body::leaked_requests() >= MAX_LEAKED_REQUESTS
                 && !scan_shutdown.is_triggered()
             {
-                log::error!("too many requests of impossible sizes: the program begins anew");
+                log::error!(
+                    "{MAX_LEAKED_REQUESTS} requests with impossible body sizes hold threads: restarting"
+                );
                 scan_shutdown.trigger();
             }
             scan_metrics.connections.set(sight.connections);
@@ -128,7 +132,7 @@ impl Server {
             body_budget: MemoryBudget::new(
                 limits.max_body_memory.unwrap_or_else(|| system_limits.max_body_memory()),
             ),
-            low_memory,
+            memory_pressure,
         };
         let dispatcher = Arc::new(Dispatcher::new(access, registry, metrics, shared, pools));
         let request_dispatcher = dispatcher.clone();
@@ -201,49 +205,6 @@ impl Server {
                 return;
             }
             thread::sleep(IDLE_POLL_INTERVAL);
-        }
-    }
-}
-
-/// The configuration, with no more workers and connections than there is room for.
-fn fit_to_limits(mut config: Config, system_limits: &SystemLimits) -> Config {
-    let (workers, connections) =
-        system_limits.fit(config.workers, config.connection_limits.max_connections);
-    if workers < config.workers {
-        log::warn!(
-            "the limits of this process leave room for {workers} workers: {system_limits:?}"
-        );
-    }
-    if connections < config.connection_limits.max_connections {
-        log::warn!(
-            "the limits of this process leave room for {connections} connections: {system_limits:?}"
-        );
-    }
-    (config.workers, config.connection_limits.max_connections) = (workers, connections);
-    config
-}
-
-/// Looks now and then whether memory runs short.
-struct MemoryMonitor {
-    pressure: Option<MemoryPressure>,
-    last_check: Instant,
-}
-
-impl MemoryMonitor {
-    fn new() -> Self {
-        Self { pressure: MemoryPressure::detect(), last_check: Instant::now() }
-    }
-
-    fn check(&mut self, low_memory: &AtomicBool) {
-        let Some(pressure) = &self.pressure else { return };
-        if self.last_check.elapsed() < MEMORY_CHECK_INTERVAL {
-            return;
-        }
-        self.last_check = Instant::now();
-        let is_high = pressure.is_high();
-        if low_memory.swap(is_high, Ordering::Relaxed) != is_high {
-            let word = if is_high { "short: new requests are refused" } else { "there again" };
-            log::warn!("memory is {word}");
         }
     }
 }

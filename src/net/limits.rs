@@ -1,50 +1,60 @@
-//! What this process may use: descriptors, threads, memory; and what fits into that.
+//! Limits of the system and of memory, and what fits into them.
 //!
-//! A program that is given too little is not to die of it: what was configured is fitted to the
-//! limits at the start ([`SystemLimits::fit`]), bodies that are held have a common bound ([`MemoryBudget`]), and
-//! near the limit of memory no new work is taken ([`MemoryPressure`]). Limits of memory and threads are
-//! those of the control group, of whichever version; elsewhere than on Linux, and where `/proc` or
-//! `/sys` is missing, there are none. Never changes any limit but that of descriptors, upwards.
+//! The configuration is fitted to the limits of open files, threads and memory at the start
+//! ([`SystemLimits::fit`]); request bodies share one memory budget ([`MemoryBudget`]); close to the
+//! memory limit new requests are refused ([`MemoryPressure`]). Limits of threads and memory are those
+//! of the control group, version 1 or 2; without `/proc` or `/sys/fs/cgroup`, and on other systems
+//! than Linux, there are none. Changes no limit except that of open files, which it raises.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::observe::lock::lock;
+use crate::observe::proc_field;
 
 const MIB: u64 = 1024 * 1024;
 
-/// Descriptors that are not for connections: standard streams, sockets, files.
+/// Open files that are not connections: standard streams, listening sockets, files.
 const OTHER_DESCRIPTORS: u64 = 32;
 
-/// Descriptors of one request: two of its client's connection, which tiny_http needs, one upstream.
+/// Open files for each request: two for the client's connection, as tiny_http duplicates it, and one
+/// for the upstream's.
 const DESCRIPTORS_PER_REQUEST: u64 = 3;
 
-/// Threads that are neither workers' nor connections'.
+/// Threads that serve neither requests nor connections.
 const OTHER_THREADS: u64 = 24;
 
-/// Memory of the program when it has nothing to do.
+/// One thread for each worker and one for each connection: either may use half of the limit.
+const THREADS_PER_REQUEST: u64 = 2;
+
+/// Memory of the idle program.
 const BASE_MEMORY: u64 = 10 * MIB;
 
-/// Memory of one live stream, the kernel's part included (measured: 140 KiB).
+/// Memory of one live stream, including the kernel's buffers (measured: 140 KiB).
 const STREAM_MEMORY: u64 = 160 * 1024;
 
-/// Memory of one connection, the kernel's part included, when there are many.
+/// Memory of one of many connections, including the kernel's buffers.
 const CONNECTION_MEMORY: u64 = 96 * 1024;
 
-/// What there is at least, however little fits.
+/// Workers, and connections, that are allowed even if they do not fit.
 const MINIMUM: usize = 8;
 
-/// The limit of memory, by the names of both versions of control groups.
+/// The memory limit's file in control groups of version 2 and 1.
 const MEMORY_LIMIT_FILES: &[&str] = &["memory.max", "memory.limit_in_bytes"];
 
-/// Where control groups are.
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
-/// Limits; `None` where there is none, or where it is not told.
+/// Shortest time between two readings of the memory in use.
+const MEMORY_CHECK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Limits of the process; `None` for no limit, or an unknown one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SystemLimits {
-    /// Descriptors.
+    /// Open files.
     pub descriptors: Option<u64>,
     /// Threads and processes.
     pub threads: Option<u64>,
@@ -53,80 +63,104 @@ pub struct SystemLimits {
 }
 
 impl SystemLimits {
-    /// Raises the limit of descriptors as far as it goes, and looks at all limits.
+    /// Raises the limit of open files to its maximum and reads all limits.
     #[must_use]
     pub fn detect() -> Self {
-        let group = |controller, names: &[&str]| {
-            cgroup_dirs(controller).iter().filter_map(|folder| read_limit(folder, names)).min()
+        let lowest = |controller, names: &[&str]| {
+            cgroup_dirs(controller).iter().filter_map(|dir| read_limit(dir, names)).min()
         };
         Self {
             descriptors: raise_descriptor_limit(),
-            threads: group("pids", &["pids.max"]),
-            memory: group("memory", MEMORY_LIMIT_FILES),
+            threads: lowest("pids", &["pids.max"]),
+            memory: lowest("memory", MEMORY_LIMIT_FILES),
         }
     }
 
-    /// How many workers and connections fit, of those that are wished for.
+    /// The numbers of workers and connections that fit, at most those wanted. Logs a warning for each
+    /// that has to be lower.
     #[must_use]
     pub fn fit(&self, workers: usize, connections: usize) -> (usize, usize) {
-        let most = |wish: usize, limits: [Option<u64>; 3]| {
-            let least = limits.into_iter().flatten().min().unwrap_or(u64::MAX);
-            wish.min(usize::try_from(least).unwrap_or(usize::MAX).max(MINIMUM.min(wish)))
+        let fit = |what, wanted, memory_each| {
+            let (count, warning) = self.fit_one(what, wanted, memory_each);
+            if let Some(warning) = warning {
+                log::warn!("{warning}");
+            }
+            count
         };
-        let each = |room: u64, own: u64, each: u64| room.saturating_sub(own) / each;
-        let descriptors =
-            self.descriptors.map(|it| each(it, OTHER_DESCRIPTORS, DESCRIPTORS_PER_REQUEST));
-        // Half for those who work, half for those who are connected.
-        let threads = self.threads.map(|it| each(it, OTHER_THREADS, 2));
-        let memory = |each_one| self.memory.map(|it| each(it, BASE_MEMORY, each_one));
-        (
-            most(workers, [descriptors, threads, memory(STREAM_MEMORY)]),
-            most(connections, [descriptors, threads, memory(CONNECTION_MEMORY)]),
-        )
+        (fit("workers", workers, STREAM_MEMORY), fit("connections", connections, CONNECTION_MEMORY))
     }
 
-    /// Bytes of bodies that may be held at once: each is there twice when it is sent on.
+    fn fit_one(&self, what: &str, wanted: usize, memory_each: u64) -> (usize, Option<String>) {
+        let limits = [
+            (
+                self.descriptors,
+                OTHER_DESCRIPTORS,
+                DESCRIPTORS_PER_REQUEST,
+                "limit of open files",
+                1,
+                "",
+            ),
+            (self.threads, OTHER_THREADS, THREADS_PER_REQUEST, "limit of threads", 1, ""),
+            (self.memory, BASE_MEMORY, memory_each, "memory limit", MIB, " MiB"),
+        ];
+        let room = |(limit, base, each, name, unit, suffix): (Option<u64>, _, _, _, _, _)| {
+            let limit = limit?;
+            let room = limit.saturating_sub(base) / each;
+            Some((room, format!("{name} ({}{suffix})", limit / unit)))
+        };
+        let Some((room, name)) = limits.into_iter().filter_map(room).min() else {
+            return (wanted, None);
+        };
+        let room = usize::try_from(room).unwrap_or(usize::MAX).max(MINIMUM);
+        if room >= wanted {
+            return (wanted, None);
+        }
+        (room, Some(format!("using {room} {what} instead of {wanted}: the {name} allows no more")))
+    }
+
+    /// Bytes of request bodies that may be held at once: a third of the memory limit, because a body
+    /// is in memory twice while it is sent on.
     #[must_use]
     pub fn max_body_memory(&self) -> usize {
         let bytes = match self.memory {
             Some(limit) => limit.saturating_sub(BASE_MEMORY) / 3,
-            None => total_memory().map_or(u64::MAX, |all| all / 4),
+            None => proc_field::read("/proc/meminfo", "MemTotal").map_or(u64::MAX, |kib| kib * 256),
         };
         usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 }
 
-/// A common bound for what many hold.
+/// A number of bytes that many reservations share.
 #[derive(Debug)]
 pub struct MemoryBudget {
     limit: usize,
     used: AtomicUsize,
 }
 
-/// A part of a [`MemoryBudget`], given back when it is dropped.
+/// A part of a [`MemoryBudget`], returned when it is dropped.
 #[derive(Debug)]
 pub struct Reservation {
     budget: Arc<MemoryBudget>,
     bytes: usize,
 }
 
-/// There is no more.
+/// The budget does not allow a reservation to grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BudgetExceeded {
-    /// There would be if others had given theirs back.
+    /// Other reservations hold too much at the moment.
     Exhausted,
-    /// It is more than all of it, which is this much.
+    /// The reservation would exceed the whole budget, which is this many bytes.
     TooLarge(usize),
 }
 
 impl MemoryBudget {
-    /// A bound of so many bytes.
+    /// A budget of `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self { limit, used: AtomicUsize::new(0) })
     }
 
-    /// Nothing yet.
+    /// A reservation of 0 bytes.
     #[must_use]
     pub fn new_reservation(self: &Arc<Self>) -> Reservation {
         Reservation { budget: self.clone(), bytes: 0 }
@@ -134,10 +168,10 @@ impl MemoryBudget {
 }
 
 impl Reservation {
-    /// Takes more.
+    /// Reserves `by` more bytes.
     ///
     /// # Errors
-    /// [`BudgetExceeded`]; then nothing more was taken.
+    /// [`BudgetExceeded`]; the reservation then stays as it is.
     pub fn grow(&mut self, by: usize) -> Result<(), BudgetExceeded> {
         let all = self.budget.used.fetch_add(by, Ordering::AcqRel).saturating_add(by);
         if all > self.budget.limit {
@@ -160,51 +194,66 @@ impl Drop for Reservation {
     }
 }
 
-/// How close the group is to its limit of memory.
+/// Whether the control group is close to its memory limit.
 #[derive(Debug)]
 pub struct MemoryPressure {
-    cgroup: PathBuf,
-    limit: u64,
+    /// The lowest limit in bytes and its group; `None` without a limit.
+    cgroup: Option<(u64, PathBuf)>,
+    last_check: Mutex<Instant>,
+    is_high: AtomicBool,
 }
 
 impl MemoryPressure {
-    /// The group with the tightest limit; `None` where there is none.
+    /// Finds the control group with the lowest memory limit.
     #[must_use]
-    pub fn detect() -> Option<Self> {
-        let limit = |folder: &PathBuf| read_limit(folder, MEMORY_LIMIT_FILES);
-        let limits = cgroup_dirs("memory").into_iter().filter_map(|it| Some((limit(&it)?, it)));
-        let (limit, cgroup) = limits.min()?;
-        Some(Self { cgroup, limit })
+    pub fn detect() -> Arc<Self> {
+        let limit = |dir: PathBuf| Some((read_limit(&dir, MEMORY_LIMIT_FILES)?, dir));
+        let cgroup = cgroup_dirs("memory").into_iter().filter_map(limit).min();
+        let (last_check, is_high) = (Mutex::new(Instant::now()), AtomicBool::new(false));
+        Arc::new(Self { cgroup, last_check, is_high })
     }
 
-    /// Whether less than an eighth of it is left, what the kernel can drop at once not counted.
+    /// Whether less than an eighth of the limit was left when [`MemoryPressure::update`] last read it.
     #[must_use]
     pub fn is_high(&self) -> bool {
-        let read = |name| fs::read_to_string(self.cgroup.join(name)).ok();
-        let number = |text: String| text.trim().parse::<u64>().ok();
-        let used = read("memory.current").or_else(|| read("memory.usage_in_bytes"));
-        let Some(used) = used.and_then(number) else { return false };
-        let reclaimable = read("memory.stat").map_or(0, |stat| page_cache_bytes(&stat));
-        used.saturating_sub(reclaimable) > self.limit - self.limit / 8
+        self.is_high.load(Ordering::Relaxed)
+    }
+
+    /// Reads the memory in use, at most every 100 ms, and logs when it becomes low or sufficient.
+    pub fn update(&self) {
+        let Some((limit, cgroup)) = &self.cgroup else { return };
+        let mut last_check = lock(&self.last_check);
+        if last_check.elapsed() < MEMORY_CHECK_INTERVAL {
+            return;
+        }
+        *last_check = Instant::now();
+        let is_high = used_memory(cgroup).is_some_and(|used| used > limit - limit / 8);
+        match (self.is_high.swap(is_high, Ordering::Relaxed), is_high) {
+            (false, true) => log::warn!("memory is low: new requests are refused"),
+            (true, false) => log::warn!("memory is sufficient again"),
+            (true, true) | (false, false) => {}
+        }
     }
 }
 
-/// Pages of files, by the names of both versions; those of version 1 that count children, too, where
-/// they are told.
-fn page_cache_bytes(stat: &str) -> u64 {
-    let value = |wanted: &str| {
-        let mut lines = stat.lines().filter_map(|line| line.split_once(' '));
-        lines
-            .find(|(name, _)| *name == wanted)
-            .and_then(|(_, text)| text.trim().parse::<u64>().ok())
-    };
-    ["inactive_file", "active_file"]
-        .iter()
-        .filter_map(|name| value(&format!("total_{name}")).or_else(|| value(name)))
-        .sum()
+/// Bytes of memory that a control group uses, without the page cache, which the kernel can drop.
+fn used_memory(cgroup: &Path) -> Option<u64> {
+    let read = |name| fs::read_to_string(cgroup.join(name)).ok();
+    let used = read("memory.current").or_else(|| read("memory.usage_in_bytes"))?;
+    let cached = read("memory.stat").map_or(0, |stat| page_cache_bytes(&stat));
+    Some(used.trim().parse::<u64>().ok()?.saturating_sub(cached))
 }
 
-/// The folders of this process's group and of those around it.
+/// Bytes of the page cache. Where version 1 has fields that include child groups, those count.
+fn page_cache_bytes(stat: &str) -> u64 {
+    let field = |name: &&str| {
+        let total = proc_field::parse(stat, &format!("total_{name}"));
+        total.or_else(|| proc_field::parse(stat, name))
+    };
+    ["inactive_file", "active_file"].iter().filter_map(field).sum()
+}
+
+/// The directories of the process's control group and of the groups around it.
 fn cgroup_dirs(controller: &str) -> Vec<PathBuf> {
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let mut dirs = Vec::new();
@@ -216,49 +265,44 @@ fn cgroup_dirs(controller: &str) -> Vec<PathBuf> {
     dirs
 }
 
-/// Where a line of `/proc/self/cgroup` says that a controller's group is: its root, and the path
-/// below it.
+/// Root directory and path of a controller's group, from a line of `/proc/self/cgroup` (cgroups(7)).
 fn parse_cgroup_line<'a>(line: &'a str, controller: &str) -> Option<(PathBuf, &'a str)> {
     let (_, rest) = line.split_once(':')?;
     let (controllers, path) = rest.split_once(':')?;
-    let groups = Path::new(CGROUP_ROOT);
+    let root = Path::new(CGROUP_ROOT);
     match controllers {
-        "" => Some((groups.to_owned(), path)),
+        "" => Some((root.to_owned(), path)),
         _ if controllers.split(',').any(|it| it == controller) => {
-            Some((groups.join(controller), path))
+            Some((root.join(controller), path))
         }
         _ => None,
     }
 }
 
-/// A group's limit. What is beyond an exbibyte is version 1's way to say that there is none.
-fn read_limit(folder: &Path, names: &[&str]) -> Option<u64> {
-    let read = |name: &&str| fs::read_to_string(folder.join(name)).ok();
+/// A group's limit. Version 1 expresses "no limit" by a number close to the largest.
+fn read_limit(dir: &Path, names: &[&str]) -> Option<u64> {
+    let read = |name: &&str| fs::read_to_string(dir.join(name)).ok();
     let number = names.iter().find_map(read)?.trim().parse::<u64>().ok()?;
     (number < 1 << 60).then_some(number)
-}
-
-/// All memory of this machine.
-fn total_memory() -> Option<u64> {
-    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
 #[cfg(target_os = "linux")]
 fn raise_descriptor_limit() -> Option<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-    let now = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: now.maximum, maximum: now.maximum };
-    if now.current != now.maximum {
-        let set = setrlimit(Resource::Nofile, raised).map_err(io::Error::from);
-        if let Err(error) = set {
-            log::warn!("the limit of descriptors cannot be raised: {error}");
-            return now.current;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum {
+        let raised = Rlimit { current: maximum, maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, raised).map_err(io::Error::from) {
+            let text = |limit: Option<u64>| limit.map_or("unlimited".into(), |it| it.to_string());
+            let (current_text, maximum) = (text(current), text(maximum));
+            log::warn!(
+                "cannot raise the limit of open files to {maximum}, keeping {current_text}: {error}"
+            );
+            return current;
         }
     }
-    now.maximum
+    maximum
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -299,6 +343,28 @@ mod tests {
     }
 
     #[test]
+    fn a_warning_names_the_limit_that_allows_no_more() {
+        let check = |limits: SystemLimits, expected| {
+            let warning = limits.fit_one("workers", 256, STREAM_MEMORY).1;
+            assert_eq!(warning.as_deref(), expected);
+        };
+        let none = SystemLimits::default();
+        check(none, None);
+        check(
+            SystemLimits { descriptors: Some(452), threads: Some(700), ..none },
+            Some("using 140 workers instead of 256: the limit of open files (452) allows no more"),
+        );
+        check(
+            SystemLimits { descriptors: Some(452), threads: Some(100), ..none },
+            Some("using 38 workers instead of 256: the limit of threads (100) allows no more"),
+        );
+        check(
+            SystemLimits { memory: Some(32 * MIB), ..none },
+            Some("using 140 workers instead of 256: the memory limit (32 MiB) allows no more"),
+        );
+    }
+
+    #[test]
     fn bodies_get_a_third_of_what_is_left() {
         let bodies = |mib| {
             SystemLimits { memory: Some(mib * MIB), ..SystemLimits::default() }.max_body_memory()
@@ -309,9 +375,9 @@ mod tests {
     }
 
     #[test]
-    fn a_ledger_has_one_bound_for_all() {
-        let ledger = MemoryBudget::new(10);
-        let (mut first, mut second) = (ledger.new_reservation(), ledger.new_reservation());
+    fn a_budget_has_one_limit_for_all() {
+        let budget = MemoryBudget::new(10);
+        let (mut first, mut second) = (budget.new_reservation(), budget.new_reservation());
         assert_eq!((first.grow(6), second.grow(4)), (Ok(()), Ok(())));
         assert_eq!(
             (first.grow(1), second.grow(1)),
@@ -321,7 +387,7 @@ mod tests {
         drop(first);
         assert_eq!((second.grow(6), second.grow(1)), (Ok(()), Err(BudgetExceeded::TooLarge(10))));
         drop(second);
-        assert_eq!(ledger.used.load(Ordering::Acquire), 0);
+        assert_eq!(budget.used.load(Ordering::Acquire), 0);
     }
 
     #[test]

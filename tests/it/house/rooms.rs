@@ -60,7 +60,6 @@ const UPWARD: &[(&str, &str)] = &[
     ("upstream", "config"),
     ("translate", "models"),
     ("api", "translate"),
-    ("observe", "upstream"),
 ];
 
 /// The sources by their module's path, such as `upstream/retry`; tests are left out.
