@@ -14,14 +14,14 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::handlers;
-use crate::handlers::{App, Context, stack_trim};
+use crate::handlers::{App, Context, Handler, ROUTES, stack_trim};
 use crate::http::access;
 use crate::http::access::{AccessControl, RequestInfo};
 use crate::http::client_keys::Credentials;
-use crate::http::exchange::Exchange;
-use crate::http::framing;
+use crate::http::exchange;
+use crate::http::exchange::{Exchange, IncomingRequest};
 use crate::http::routes;
-use crate::http::routes::Lane;
+use crate::http::routes::{Lane, ResolvedRoute};
 use crate::net::connection_guard::{Registry, Rejection};
 use crate::net::limits::{MemoryBudget, MemoryPressure};
 use crate::net::worker_pool::{Overcommit, WorkerPool};
@@ -38,6 +38,7 @@ const SIDE_LANE_SIZE: (usize, usize) = (2, 1024);
 /// A request on its way to a worker: in a box, because it goes through many hands.
 pub(super) struct Job {
     exchange: Exchange,
+    route: ResolvedRoute<Handler>,
     decision: Decision,
     received: Instant,
 }
@@ -149,11 +150,13 @@ impl Dispatcher {
     /// Hands a request to the workers with what was ruled about it, or answers that they are busy.
     /// As long as there is room, the ruling is carried out by a worker, too: a write may wait for the
     /// client, and this thread had better not.
-    pub(super) fn dispatch(&self, request: tiny_http::Request) {
+    pub(super) fn dispatch(&self, request: IncomingRequest) {
         let received = Instant::now();
-        let head_error = check_head(&request);
+        let head_error = exchange::check_head(&request);
         let peer = request.remote_addr().copied();
-        let mut exchange = Exchange::new(request, format!("req_{:08x}", rand::random::<u32>()));
+        let route = routes::resolve(ROUTES, request.method().as_str(), request.url());
+        let request_id = format!("req_{:08x}", rand::random::<u32>());
+        let mut exchange = Exchange::new(request, request_id, route.error_format);
         exchange.set_reservation(self.shared.body_budget.new_reservation());
         let mut decision = match head_error {
             Some(_) => Decision::Fail(Error::MalformedHead),
@@ -174,14 +177,14 @@ impl Dispatcher {
             exchange.close_after_response();
         }
         if let Decision::Proceed = decision {
-            decision = self.check_access(&mut exchange);
+            decision = self.check_access(&mut exchange, route.is_public());
         }
-        self.submit(Box::new(Job { exchange, decision, received }));
+        self.submit(Box::new(Job { exchange, route, decision, received }));
     }
 
     fn submit(&self, mut job: Box<Job>) {
         let error = {
-            let lane = routes::find_lane(job.exchange.target());
+            let lane = job.route.lane();
             let is_main = lane == Lane::Main;
             // With no request running, refusing this one would free no memory.
             let low_memory = is_main && self.shared.memory_pressure.is_high();
@@ -210,11 +213,11 @@ impl Dispatcher {
         if let Decision::Proceed = job.decision {
             job.decision = Decision::Fail(error);
         }
-        finish(&self.metrics, job, &mut Trace::default(), |_, _| Ok(()));
+        finish(&self.metrics, job, &mut Trace::default(), |_, _, _| Ok(()));
     }
 
     /// Asks the gate about a request.
-    fn check_access(&self, exchange: &mut Exchange) -> Decision {
+    fn check_access(&self, exchange: &mut Exchange, is_public: bool) -> Decision {
         let decision = self.access.decide(&RequestInfo {
             method: exchange.method(),
             target: exchange.target(),
@@ -224,6 +227,7 @@ impl Dispatcher {
                 authorization: exchange.header("Authorization"),
                 api_key: exchange.header("x-api-key"),
             },
+            is_public,
         });
         if let Some(why) = decision.denial_reason {
             log::info!("{} is refused: {why}", exchange.request_id());
@@ -237,28 +241,17 @@ impl Dispatcher {
     }
 }
 
-/// What is wrong with a request's head.
-fn check_head(request: &tiny_http::Request) -> Option<&'static str> {
-    let headers = request.headers().iter();
-    framing::check_head(framing::RequestHead {
-        method: request.method().as_str(),
-        target: request.url(),
-        is_http10: *request.http_version() < tiny_http::HTTPVersion(1, 1),
-        headers: headers.map(|it| (it.field.as_str().as_str(), it.value.as_str())),
-    })
-}
-
 /// Handles a request and sees to its end.
 fn serve(app: &App, job: Box<Job>) {
     let mut trace = Trace { request_id: job.exchange.request_id().to_owned(), ..Trace::default() };
     let (received, metrics) = (job.received, app.metrics());
-    let work = |exchange: &mut Exchange, trace: &mut Trace| {
-        handlers::handle(Context { app, exchange, trace, received_at: received })
+    let work = |route: &ResolvedRoute<Handler>, exchange: &mut Exchange, trace: &mut Trace| {
+        handlers::handle(Context { app, route, exchange, trace, received_at: received })
     };
     match job.exchange.cancel_token() {
         // Its client has left while it waited.
         Some(cancel) if cancel.is_cancelled() => {
-            finish(metrics, job, &mut trace, |_, _| Err(Error::client_disconnected()))
+            finish(metrics, job, &mut trace, |_, _, _| Err(Error::client_disconnected()))
         }
         Some(cancel) => cancel.scope(|| finish(metrics, job, &mut trace, work)),
         None => finish(metrics, job, &mut trace, work),
@@ -271,12 +264,12 @@ fn finish(
     metrics: &Metrics,
     mut job: Box<Job>,
     trace: &mut Trace,
-    work: impl FnOnce(&mut Exchange, &mut Trace) -> Result<()>,
+    work: impl FnOnce(&ResolvedRoute<Handler>, &mut Exchange, &mut Trace) -> Result<()>,
 ) {
     let decision = mem::replace(&mut job.decision, Decision::Proceed);
     let (exchange, received) = (&mut job.exchange, job.received);
     let result = panic::catch_unwind(AssertUnwindSafe(|| match decision {
-        Decision::Proceed => work(exchange, trace),
+        Decision::Proceed => work(&job.route, exchange, trace),
         Decision::EmptyResponse(status) => exchange.respond_empty(status),
         Decision::Fail(error) => Err(error),
     }));
@@ -290,7 +283,7 @@ fn finish(
         exchange.fail(error);
     }
     metrics.record_request(&RequestRecord {
-        route: routes::find_pattern(exchange.target()),
+        route: job.route.pattern(),
         model: &trace.model,
         reached_upstream: trace.attempts > 0,
         status: exchange.status(),

@@ -16,12 +16,14 @@ mod openai;
 mod pass_through;
 mod relay;
 mod responses;
+mod route_table;
 pub mod stack_trim;
 mod transfer;
 mod v1_models;
 
 #[doc(hidden)] // For tests that have no request.
 pub use self::decompress::decompress_zstd;
+pub use self::route_table::{Handler, ROUTES, handle};
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -35,8 +37,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::http::exchange::{ContentType, Exchange};
 use crate::http::host_info;
-use crate::http::routes;
-use crate::http::routes::{Route, RouteMatch, V1Route};
+use crate::http::routes::ResolvedRoute;
 use crate::models::catalog;
 use crate::models::catalog::{Catalog, SharedModelList};
 use crate::models::model::{Capabilities, DEFAULT_CONTEXT_LENGTH, Model, RenderContext};
@@ -67,6 +68,8 @@ pub struct App {
 pub struct Context<'a> {
     /// What all requests share.
     pub app: &'a App,
+    /// Where the request leads.
+    pub route: &'a ResolvedRoute<Handler>,
     /// The request and its reply.
     pub exchange: &'a mut Exchange,
     /// What the log is to know.
@@ -284,78 +287,6 @@ impl ModelUse<'_> {
 impl Drop for ModelUse<'_> {
     fn drop(&mut self) {
         self.app.running_models.end_use(&self.id, self.was_answered, SystemTime::now());
-    }
-}
-
-/// Handles one request.
-///
-/// # Errors
-/// Whatever the client is to be told, and [`Error::ClientDisconnected`].
-pub fn handle(mut context: Context<'_>) -> Result<()> {
-    let target = routes::find(context.exchange.method(), context.exchange.target());
-    // The body is read whatever the route, so that the connection can serve again; by its own
-    // function where it need not be kept.
-    let body = match target {
-        Ok(RouteMatch::Route(Route::Blob)) => Vec::new(),
-        Ok(RouteMatch::Route(Route::V1(
-            V1Route::Chat | V1Route::Completions | V1Route::Embeddings | V1Route::Transcriptions,
-        ))) => Vec::new(),
-        Ok(RouteMatch::Route(Route::V1(
-            V1Route::Responses | V1Route::Messages | V1Route::CountTokens,
-        ))) => decompress::read_body(&mut context)?,
-        _ => context.read_body()?,
-    };
-    match target? {
-        RouteMatch::Redirect { status, location } => {
-            let location = [("Location", location.as_str())];
-            context.exchange.respond_with_headers(status, ContentType::PlainUtf8, &location, b"")
-        }
-        RouteMatch::Route(route) => call_handler(route, &mut context, body),
-    }
-}
-
-fn call_handler(route: Route, context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
-    match route {
-        Route::Root => context.exchange.respond(200, ContentType::PlainUtf8, b"Ollama is running"),
-        Route::Version => info::version(context),
-        Route::Tags => info::tags(context),
-        Route::Ps => info::ps(context),
-        Route::Show => info::show(context, body),
-        Route::Chat => chat_generate::chat(context, body),
-        Route::Generate => chat_generate::generate(context, body),
-        Route::Embed => embed::embed(context, body),
-        Route::Embeddings => embed::embeddings(context, body),
-        Route::Status => account::status(context),
-        Route::Me => account::me(context),
-        Route::SignOut | Route::UserKey => account::sign_out(context),
-        Route::WebSearch => account::refuse_web_tool(context, &body, "web search"),
-        Route::WebFetch => account::refuse_web_tool(context, &body, "web fetch"),
-        Route::Recommendations => account::recommendations(context),
-        Route::Create => manage::create(context, body),
-        Route::Copy => manage::copy(context, body),
-        Route::Delete => manage::delete(context, body),
-        Route::Pull => transfer::pull(context, body),
-        Route::Push => transfer::push(context, body),
-        Route::Blob => transfer::blob(context),
-        Route::V1(route) => call_v1_handler(route, context, body),
-        Route::Health => info::health(context),
-        Route::Ready => info::ready(context),
-        Route::UpstreamHealth => info::upstream_health(context),
-        Route::Metrics => info::metrics(context),
-    }
-}
-
-fn call_v1_handler(route: V1Route, context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
-    match route {
-        V1Route::Models => v1_models::list(context),
-        V1Route::Model => v1_models::retrieve(context),
-        V1Route::Chat => openai::chat(context),
-        V1Route::Completions => openai::completions(context),
-        V1Route::Embeddings => openai::embeddings(context),
-        V1Route::Responses => openai::responses(context, body),
-        V1Route::Transcriptions => audio::transcriptions(context),
-        V1Route::Messages => anthropic::messages(context, body),
-        V1Route::CountTokens => anthropic::count_tokens(context, body),
     }
 }
 

@@ -19,7 +19,6 @@ use crate::api::wire::ndjson;
 use crate::backends::names;
 use crate::error::{Error, Result};
 use crate::http::exchange::ContentType;
-use crate::http::routes;
 use crate::observe::lock::lock;
 
 /// How Ollama says that nobody knows a model; its command line looks for this text.
@@ -80,7 +79,7 @@ pub(super) fn push(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
 /// `HEAD` and `POST /api/blobs/:digest`.
 pub(super) fn blob(context: &mut Context<'_>) -> Result<()> {
     let limit = context.app.config.max_body_bytes;
-    let wanted = parse_digest(routes::last_segment(context.exchange.target()));
+    let wanted = parse_digest(context.route.parameter());
     let known = wanted.as_ref().is_ok_and(|wanted| context.app.blobs.contains(wanted));
     if context.exchange.method() == "HEAD" || wanted.is_err() || known {
         // Read all the same, so that the connection can serve again.

@@ -13,7 +13,6 @@ use crate::api::wire::ndjson;
 use crate::backends::names;
 use crate::error::{Error, Result};
 use crate::http::exchange::ContentType;
-use crate::http::routes;
 use crate::models::virtual_model::VirtualModel;
 
 /// A model of our own.
@@ -51,7 +50,7 @@ pub(super) fn list(context: &mut Context<'_>) -> Result<()> {
 
 /// `GET /v1/models/{id}`.
 pub(super) fn retrieve(context: &mut Context<'_>) -> Result<()> {
-    let asked = routes::decode_suffix(context.exchange.target(), "/v1/models/");
+    let asked = context.route.decoded_parameter();
     let name = context.parse_full_model_name(Some(&asked), super::empty_model_error)?;
     let app = context.app;
     let body = match app.find_model(&name, context.trace)? {

@@ -8,7 +8,6 @@ use serde::Serialize;
 use crate::api::ollama::response::ErrorResponse;
 use crate::api::wire::ndjson;
 use crate::error::Error;
-use crate::http::routes;
 
 /// How a client without a key is told what it may bring (RFC 9110, 11.6.1): a line for each way,
 /// because not every client takes a list apart.
@@ -56,10 +55,9 @@ struct AnthropicError<'a> {
 }
 
 impl ErrorFormat {
-    /// The protocol of a request target.
+    /// The format of errors on a normalized path.
     #[must_use]
-    pub fn for_target(target: &str) -> Self {
-        let path = routes::normalize_path(target);
+    pub fn for_path(path: &str) -> Self {
         let below = |root: &str| {
             path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
@@ -168,6 +166,7 @@ fn anthropic_error(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::routes;
 
     fn told(shape: ErrorFormat, status: u16) -> String {
         let error = Error::UpstreamInBand { status, message: "a <b>".into() };
@@ -189,7 +188,8 @@ mod tests {
             ("http://localhost/v1/messages?beta=true", ErrorFormat::Anthropic),
             ("/v1/messages/count_tokens", ErrorFormat::Anthropic),
         ] {
-            assert_eq!(ErrorFormat::for_target(target), shape, "{target}");
+            let route = routes::resolve::<()>(&[], "GET", target);
+            assert_eq!(route.error_format, shape, "{target}");
         }
     }
 

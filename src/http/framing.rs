@@ -12,33 +12,23 @@ const MAX_HEADERS: usize = 100;
 /// Bytes of a request line.
 const MAX_REQUEST_LINE: usize = 16 * 1024;
 
-/// What a head looks like, line by line.
-#[derive(Clone, Copy, Debug)]
-pub struct RequestHead<'a, H> {
-    /// The method.
-    pub method: &'a str,
-    /// Path and query, as they stand in the request line.
-    pub target: &'a str,
-    /// Whether it is HTTP/1.0 or older, which has no chunks.
-    pub is_http10: bool,
-    /// Names and values, in their order.
-    pub headers: H,
-}
-
 /// What is wrong with a head, for the log; `None` when nothing is (RFC 9112, 3 and 6).
 #[must_use]
 pub fn check_head<'a>(
-    head: RequestHead<'a, impl Iterator<Item = (&'a str, &'a str)>>,
+    method: &str,
+    target: &str,
+    is_http10: bool,
+    headers: impl Iterator<Item = (&'a str, &'a str)>,
 ) -> Option<&'static str> {
     // Two blanks and `HTTP/1.1`.
-    if head.method.len() + head.target.len() + 10 > MAX_REQUEST_LINE {
+    if method.len() + target.len() + 10 > MAX_REQUEST_LINE {
         return Some("its request line is too long");
     }
-    if !is_token(head.method) || head.target.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
+    if !is_token(method) || target.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
         return Some("its request line is none");
     }
     let (mut count, mut hosts, mut length, mut coding) = (0, 0, None, None);
-    for (name, value) in head.headers {
+    for (name, value) in headers {
         count += 1;
         if !is_token(name) || value.bytes().any(is_forbidden_in_value) {
             return Some("a header is none");
@@ -46,7 +36,7 @@ pub fn check_head<'a>(
         let (known, holds) = if name.eq_ignore_ascii_case("Content-Length") {
             (&mut length, is_content_length(value))
         } else if name.eq_ignore_ascii_case("Transfer-Encoding") {
-            (&mut coding, value.eq_ignore_ascii_case("chunked") && !head.is_http10)
+            (&mut coding, value.eq_ignore_ascii_case("chunked") && !is_http10)
         } else {
             hosts += usize::from(name.eq_ignore_ascii_case("Host"));
             continue;
@@ -86,8 +76,8 @@ mod tests {
     #[track_caller]
     fn check(headers: &[(&str, &str)], expected: Option<&str>) {
         let (method, target, old) = ("POST", "/api/chat?x=1", false);
-        let head = RequestHead { method, target, is_http10: old, headers: headers.iter().copied() };
-        assert_eq!(check_head(head), expected, "{headers:?}");
+        let found = check_head(method, target, old, headers.iter().copied());
+        assert_eq!(found, expected, "{headers:?}");
     }
 
     const BODY: Option<&str> = Some("the end of its body is not certain");
@@ -116,10 +106,7 @@ mod tests {
             check(&[("Transfer-Encoding", coding)], BODY);
         }
         let headers = [("Transfer-Encoding", "chunked")].into_iter();
-        assert_eq!(
-            check_head(RequestHead { method: "POST", target: "/", is_http10: true, headers }),
-            BODY
-        );
+        assert_eq!(check_head("POST", "/", true, headers), BODY);
     }
 
     #[test]
@@ -142,14 +129,8 @@ mod tests {
 
     #[test]
     fn a_request_line_has_16_kib_and_no_odd_characters() {
-        let line = |method: &str, target: &str| {
-            check_head(RequestHead {
-                method,
-                target,
-                is_http10: false,
-                headers: std::iter::empty(),
-            })
-        };
+        let line =
+            |method: &str, target: &str| check_head(method, target, false, std::iter::empty());
         // `GET`, two blanks and the version are 13.
         assert_eq!(line("GET", &"x".repeat(MAX_REQUEST_LINE - 13)), None);
         let long = Some("its request line is too long");

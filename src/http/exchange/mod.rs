@@ -26,6 +26,7 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::time::Instant;
 
+pub use tiny_http::Request as IncomingRequest;
 use tiny_http::{HTTPVersion, Method, Request};
 
 use self::budgeted_reader::BudgetedReader;
@@ -37,7 +38,7 @@ use crate::api::openai::pass_head::PassHead;
 use crate::error::{Error, Result, Retry};
 use crate::http::cors::ResponseHeaders;
 use crate::http::error_format::{AUTH_CHALLENGES, ErrorFormat};
-use crate::http::unread_body;
+use crate::http::{framing, unread_body};
 use crate::net::cancel::CancellationToken;
 use crate::net::connection_guard::{RequestHandle, RequestPhase, ResponseState};
 use crate::net::limits::{BudgetExceeded, Reservation};
@@ -94,9 +95,9 @@ enum Framing {
 }
 
 impl Exchange {
-    /// Takes a request over.
+    /// Takes a request over; its errors have the given format.
     #[must_use]
-    pub fn new(request: Request, request_id: String) -> Self {
+    pub fn new(request: IncomingRequest, request_id: String, error_format: ErrorFormat) -> Self {
         let connection =
             find_header(&request, "Connection").unwrap_or_default().to_ascii_lowercase();
         let is_http10 = *request.http_version() < HTTPVersion(1, 1);
@@ -105,7 +106,7 @@ impl Exchange {
             request_id,
             method: request.method().as_str().to_owned(),
             target: request.url().to_owned(),
-            error_format: ErrorFormat::for_target(request.url()),
+            error_format,
             stream_format: StreamFormat::Lines,
             is_head_request: *request.method() == Method::Head,
             framing: match (is_http10, keep_alive) {
@@ -561,6 +562,18 @@ impl Exchange {
         }
         sent
     }
+}
+
+/// What is wrong with a request's head; `None` when nothing is.
+#[must_use]
+pub fn check_head(request: &IncomingRequest) -> Option<&'static str> {
+    let headers = request.headers().iter();
+    framing::check_head(
+        request.method().as_str(),
+        request.url(),
+        *request.http_version() < HTTPVersion(1, 1),
+        headers.map(|header| (header.field.as_str().as_str(), header.value.as_str())),
+    )
 }
 
 /// A request's header.

@@ -2,14 +2,13 @@
 
 use std::net::IpAddr;
 
+use ollama_openai_proxy::handlers::{Handler, ROUTES};
 use ollama_openai_proxy::http::access::{AccessControl, EarlyResponse, HostInfo, RequestInfo};
 use ollama_openai_proxy::http::client_keys::ClientKeys;
 use ollama_openai_proxy::http::cors::{CorsDecision, CorsPolicy};
 use ollama_openai_proxy::http::error_format::ErrorFormat;
 use ollama_openai_proxy::http::routes;
-use ollama_openai_proxy::http::routes::RouteMatch;
-
-use super::check_refusal;
+use ollama_openai_proxy::http::routes::{Outcome, ResolvedRoute};
 
 /// Words of origins, hosts and targets.
 pub const WORDS: &[&str] = &[
@@ -93,20 +92,18 @@ fn check_foreign(method: &str, origin: &str, host: &str) {
 
 /// Every target has a route, a redirect to the same server, or an error.
 fn check_route(method: &str, target: &str) {
-    match routes::find(method, target) {
-        Ok(RouteMatch::Route(route)) => assert_ne!(route.path(), "?"),
-        Ok(RouteMatch::Redirect { status, location }) => {
-            assert!(matches!(status, 301 | 307), "{status}");
-            assert!(location.starts_with('/') && !location.starts_with("//"), "{location}");
-            let again = routes::find(method, &location);
-            assert!(!matches!(again, Ok(RouteMatch::Redirect { .. })), "a redirect to a redirect");
-        }
-        Err(error) => check_refusal(&error),
+    let resolve =
+        |target: &str| -> ResolvedRoute<Handler> { routes::resolve(ROUTES, method, target) };
+    let route = resolve(target);
+    if let Outcome::Redirect { status, location } = &route.outcome {
+        assert!(matches!(status, 301 | 307), "{status}");
+        assert!(location.starts_with('/') && !location.starts_with("//"), "{location}");
+        let again = resolve(location).outcome;
+        assert!(!matches!(again, Outcome::Redirect { .. }), "a redirect to a redirect");
     }
-    let path = routes::normalize_path(target);
+    let path = &route.path;
     assert!(!path.contains("//") && !path.contains('?'), "{path}");
-    assert!(routes::decode_suffix(target, "/v1/models/").len() <= 3 * target.len());
-    assert!(!routes::last_segment(target).contains('/'));
-    let is_openai = ErrorFormat::for_target(target) == ErrorFormat::OpenAi;
+    assert!(route.decoded_parameter().len() <= 3 * target.len());
+    let is_openai = route.error_format == ErrorFormat::OpenAi;
     assert!(!is_openai || path.starts_with("/v1"), "{path}");
 }

@@ -14,7 +14,7 @@ use crate::support::program::{Running, program, run};
 use crate::support::reserved::Reserved;
 use crossbeam_channel::{Receiver, bounded};
 use ollama_openai_proxy::config::Config;
-use ollama_openai_proxy::http::routes;
+use ollama_openai_proxy::handlers::ROUTES;
 use ollama_openai_proxy::observe::logging;
 use ollama_openai_proxy::observe::redact::Redactor;
 use ollama_openai_proxy::upstream::RetryEnv;
@@ -208,8 +208,9 @@ fn sample(path: &str) -> (&str, String, Vec<Steps>) {
 fn every_route(stage: &mut Stage) {
     const WITHOUT_PROMPT: [&str; 5] =
         ["/api/copy", "/api/delete", "/api/me", "/api/signout", "/api/user/keys/:encodedKey"];
-    for (path, methods) in routes::iter_routes() {
-        for method in methods {
+    for route in ROUTES {
+        let path = route.pattern;
+        for method in route.methods() {
             let (target, body, scripts) = sample(path);
             let takes_body = matches!(method, "POST" | "DELETE" | "PUT");
             let has_prompt = body.contains(PROMPT) || WITHOUT_PROMPT.contains(&path);
@@ -327,13 +328,13 @@ fn every_failure_of_the_client(stage: &mut Stage) {
         format!(r#"{{"model":"made","from":"m","template":"{{{{ {PROMPT}"}}"#),
         PROMPT.to_owned(),
     ];
-    for (path, methods) in routes::iter_routes().filter(|(_, methods)| methods.contains(&"POST")) {
+    for route in ROUTES.iter().filter(|route| route.methods().any(|method| method == "POST")) {
         for body in &wrong {
-            let target = sample(path).0;
+            let target = sample(route.pattern).0;
             let lines = [format!("Authorization: Bearer {OWN_KEY}\r\n"), String::new()];
             for line in &lines {
                 let mut client = stage.client();
-                send(&mut client, line, methods.last().expect("one"), target, body);
+                send(&mut client, line, route.methods().last().expect("one"), target, body);
                 let told = client.answer();
                 stage.answers.push(format!("{:?} {}", told.head, told.body));
             }

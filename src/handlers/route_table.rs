@@ -1,0 +1,234 @@
+//! The table of routes, and what calls their handlers.
+//!
+//! Paths and methods are those of Ollama (server/routes.go, v0.32.15), of OpenAI and Anthropic below
+//! `/v1`, and our own at the end. Invariant: the body of every request is read before the request is
+//! answered, so that the connection can serve the next one.
+
+use Handler::{Decompressed, NoBody, ReadsBody, WithBody};
+
+use super::{
+    Context, account, anthropic, audio, chat_generate, decompress, embed, info, manage, openai,
+    transfer, v1_models,
+};
+use crate::error::{Error, Result};
+use crate::http::exchange::ContentType;
+use crate::http::routes::{Lane, Outcome, Route};
+
+/// A function that serves a route, by what it needs of the request's body.
+#[derive(Clone, Copy)]
+pub enum Handler {
+    /// Needs none; the body is read and dropped.
+    NoBody(fn(&mut Context<'_>) -> Result<()>),
+    /// Needs the whole body.
+    WithBody(fn(&mut Context<'_>, Vec<u8>) -> Result<()>),
+    /// Needs the whole body, decompressed if it is compressed.
+    Decompressed(fn(&mut Context<'_>, Vec<u8>) -> Result<()>),
+    /// Reads the body itself.
+    ReadsBody(fn(&mut Context<'_>) -> Result<()>),
+}
+
+/// Every route.
+pub static ROUTES: &[Route<Handler>] = &[
+    Route::new("/", "HEAD, GET", NoBody(root)).lane(Lane::Health).public(),
+    Route::new("/api/version", "HEAD, GET", NoBody(info::version)).lane(Lane::Health),
+    Route::new("/api/tags", "HEAD, GET", NoBody(info::tags)),
+    Route::new("/api/ps", "GET", NoBody(info::ps)),
+    Route::new("/api/show", "POST", WithBody(info::show)),
+    Route::new("/api/chat", "POST", WithBody(chat_generate::chat)),
+    Route::new("/api/generate", "POST", WithBody(chat_generate::generate)),
+    Route::new("/api/embed", "POST", WithBody(embed::embed)),
+    Route::new("/api/embeddings", "POST", WithBody(embed::embeddings)),
+    Route::new("/api/status", "GET", NoBody(account::status)),
+    Route::new("/api/me", "POST", NoBody(account::me)),
+    Route::new("/api/signout", "POST", NoBody(account::sign_out)),
+    Route::new("/api/user/keys/:encodedKey", "DELETE", NoBody(account::sign_out)),
+    Route::new("/api/experimental/web_search", "POST", WithBody(web_search)),
+    Route::new("/api/experimental/web_fetch", "POST", WithBody(web_fetch)),
+    Route::new("/api/experimental/model-recommendations", "GET", NoBody(account::recommendations)),
+    Route::new("/api/create", "POST", WithBody(manage::create)),
+    Route::new("/api/copy", "POST", WithBody(manage::copy)),
+    Route::new("/api/delete", "DELETE", WithBody(manage::delete)),
+    Route::new("/api/pull", "POST", WithBody(transfer::pull)),
+    Route::new("/api/push", "POST", WithBody(transfer::push)),
+    Route::new("/api/blobs/:digest", "HEAD, POST", ReadsBody(transfer::blob)),
+    Route::new("/v1/models", "GET", NoBody(v1_models::list)),
+    Route::new("/v1/models/*model", "GET", NoBody(v1_models::retrieve)),
+    Route::new("/v1/chat/completions", "POST", ReadsBody(openai::chat)),
+    Route::new("/v1/completions", "POST", ReadsBody(openai::completions)),
+    Route::new("/v1/embeddings", "POST", ReadsBody(openai::embeddings)),
+    Route::new("/v1/responses", "POST", Decompressed(openai::responses)),
+    Route::new("/v1/audio/transcriptions", "POST", ReadsBody(audio::transcriptions)),
+    Route::new("/v1/messages", "POST", Decompressed(anthropic::messages)),
+    Route::new("/v1/messages/count_tokens", "POST", Decompressed(anthropic::count_tokens)),
+    Route::new("/health", "HEAD, GET", NoBody(info::health)).lane(Lane::Health).public(),
+    Route::new("/ready", "HEAD, GET", NoBody(info::ready)).lane(Lane::Health),
+    Route::new("/openai/health", "HEAD, GET", NoBody(info::upstream_health)).lane(Lane::Probe),
+    Route::new("/metrics", "HEAD, GET", NoBody(info::metrics)).lane(Lane::Health),
+];
+
+/// Handles one request.
+///
+/// # Errors
+/// The error that the client gets, or [`Error::ClientDisconnected`].
+pub fn handle(mut context: Context<'_>) -> Result<()> {
+    let route = context.route;
+    let context = &mut context;
+    let Outcome::Found(Route { handler, .. }) = &route.outcome else {
+        context.read_body()?;
+        return match &route.outcome {
+            Outcome::Redirect { status, location } => {
+                let headers = [("Location", location.as_str())];
+                context.exchange.respond_with_headers(
+                    *status,
+                    ContentType::PlainUtf8,
+                    &headers,
+                    b"",
+                )
+            }
+            Outcome::MethodNotAllowed(route) => Err(Error::MethodNotAllowed { allow: route.allow }),
+            Outcome::Found(_) | Outcome::NotFound => Err(Error::UnknownRoute),
+        };
+    };
+    match handler {
+        NoBody(serve) => {
+            context.read_body()?;
+            serve(context)
+        }
+        WithBody(serve) => {
+            let body = context.read_body()?;
+            serve(context, body)
+        }
+        Decompressed(serve) => {
+            let body = decompress::read_body(context)?;
+            serve(context, body)
+        }
+        ReadsBody(serve) => serve(context),
+    }
+}
+
+fn root(context: &mut Context<'_>) -> Result<()> {
+    context.exchange.respond(200, ContentType::PlainUtf8, b"Ollama is running")
+}
+
+fn web_search(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
+    account::refuse_web_tool(context, &body, "web search")
+}
+
+fn web_fetch(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
+    account::refuse_web_tool(context, &body, "web fetch")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::routes;
+
+    fn check(method: &str, target: &str, expected: &str) {
+        let route = routes::resolve(ROUTES, method, target);
+        let found = match &route.outcome {
+            Outcome::Found(route) => route.pattern.to_owned(),
+            Outcome::Redirect { status, location } => format!("{status} {location}"),
+            Outcome::MethodNotAllowed(route) => format!("405 {}", route.allow),
+            Outcome::NotFound => Error::UnknownRoute.message(),
+        };
+        assert_eq!(found, expected, "{method} {target}");
+    }
+
+    #[test]
+    fn methods_and_paths_lead_where_ollama_s_do() {
+        check("GET", "/", "/");
+        check("HEAD", "/", "/");
+        check("POST", "/", "405 HEAD, GET");
+        check("GET", "/api/tags", "/api/tags");
+        check("GET", "/api/tags?x=1", "/api/tags");
+        check("HEAD", "/api/ps", "405 GET");
+        check("GET", "/api/chat", "405 POST");
+        check("get", "/api/tags", "405 HEAD, GET");
+        check("POST", "//api//chat", "/api/chat");
+        check("GET", "/api/tags/", "301 /api/tags");
+        check("POST", "/api/chat/?a=b", "307 /api/chat?a=b");
+        check("GET", "http://localhost:11434/api/tags?x=1", "/api/tags");
+        check("GET", "http://localhost:11434", "/");
+        check("DELETE", "/api/user/keys/c3No=-_%2F", "/api/user/keys/:encodedKey");
+        check("DELETE", "/api/user/keys/:encodedKey?x", "/api/user/keys/:encodedKey");
+        check("GET", "/api/user/keys/c3No", "405 DELETE");
+        check("DELETE", "/api/user/keys/c3No/", "307 /api/user/keys/c3No");
+        check("DELETE", "/api/user/keys/", "404 page not found");
+        check("DELETE", "/api/user/keys", "404 page not found");
+        check("DELETE", "/api/user/keys/c3No/x", "404 page not found");
+        check("OPTIONS", "/api/chat", "405 POST");
+        check("OPTIONS", "/nothing", "404 page not found");
+        check("DELETE", "/api/delete", "/api/delete");
+        check("POST", "/api/delete", "405 DELETE");
+        check("HEAD", "/api/blobs/sha256:00", "/api/blobs/:digest");
+        check("POST", "/api/blobs/sha256:00?x=/y", "/api/blobs/:digest");
+        check("GET", "/api/blobs/x", "405 HEAD, POST");
+        check("POST", "/api/blobs/", "404 page not found");
+        check("POST", "/api/blobs", "404 page not found");
+        check("POST", "/api/blobs/a/b", "404 page not found");
+        check("POST", "/api/blobs/a/", "307 /api/blobs/a");
+        check("GET", "/nothing", "404 page not found");
+        check("GET", "/v1/models", "/v1/models");
+        check("HEAD", "/v1/models", "405 GET");
+        check("GET", "/v1/models/", "301 /v1/models");
+        check("GET", "/v1/models/m:8b", "/v1/models/*model");
+        check("GET", "/v1/models/a/b/c%2Fd?x", "/v1/models/*model");
+        check("GET", "/v1/models/a/b/", "301 /v1/models/a/b");
+        check("POST", "/v1/models/a/b", "405 GET");
+        check("POST", "//v1//chat//completions", "/v1/chat/completions");
+        check("POST", "/v1/chat/completions/", "307 /v1/chat/completions");
+        check("GET", "/v1/chat", "404 page not found");
+        check("POST", "/v1/messages?beta=true", "/v1/messages");
+        check("POST", "/v1/messages/count_tokens", "/v1/messages/count_tokens");
+        check("POST", "/v1/messages/other", "404 page not found");
+        check("GET", "/v1/responses/resp_1", "404 page not found");
+        check("GET", "/v1", "404 page not found");
+        check("GET", "/api", "404 page not found");
+        check("GET", "", "404 page not found");
+    }
+
+    #[test]
+    fn a_row_is_found_without_a_method() {
+        let pattern = |target| routes::resolve(ROUTES, "?", target).pattern();
+        assert_eq!(pattern("//api/chat?x=1"), Some("/api/chat"));
+        assert_eq!(pattern("/api/blobs/sha256:00"), Some("/api/blobs/:digest"));
+        assert_eq!(pattern("http://h/v1/models/a/b"), Some("/v1/models/*model"));
+        assert_eq!(pattern("/nothing"), None);
+    }
+
+    #[test]
+    fn a_digest_is_the_last_segment() {
+        let route = routes::resolve(ROUTES, "POST", "/api/blobs/sha256:00?x=/y");
+        assert_eq!(route.parameter(), "sha256:00");
+    }
+
+    #[test]
+    fn only_two_routes_are_public() {
+        let is_public = |method, target| routes::resolve(ROUTES, method, target).is_public();
+        for method in ["GET", "HEAD"] {
+            for open in ["/", "/health", "/health?x=1", "http://h/health", "http://h", "//health"] {
+                assert!(is_public(method, open), "{method} {open}");
+            }
+        }
+        for (method, target) in [
+            ("POST", "/"),
+            ("PUT", "/health"),
+            ("OPTIONS", "/"),
+            ("GET", "/health/"),
+            ("GET", "/healthy"),
+            ("GET", "/Health"),
+            ("GET", "/health/../api/tags"),
+            ("GET", "/%68ealth"),
+            ("GET", "/openai/health"),
+            ("GET", "/api/version"),
+            ("GET", "/api/tags?/health"),
+            ("GET", "http:///health/api/tags"),
+            ("POST", "/api/chat"),
+            ("GET", "/v1/models"),
+            ("GET", "/nothing"),
+            ("GET", ""),
+        ] {
+            assert!(!is_public(method, target), "{method} {target}");
+        }
+    }
+}
