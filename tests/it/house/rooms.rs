@@ -241,7 +241,7 @@ fn every_room_says_what_it_owns_what_it_never_does_and_its_invariant() {
 #[test]
 fn the_http_crates_are_named_in_their_rooms_only() {
     let upstream = ["upstream/"];
-    let downstream = ["http/", "net/acceptor", "app/server", "app/dispatcher"];
+    let downstream = ["http/", "net/acceptor", "app/server"];
     for (module, code) in modules() {
         let within = |list: &[&str]| list.iter().any(|name| module.starts_with(name));
         assert!(within(&upstream) || !code.contains("ureq::"), "{module} names ureq");
