@@ -8,7 +8,9 @@
 
 use std::fmt;
 
-use crate::api::wire::base64;
+use base64::Engine as _;
+
+use crate::api::wire::base64::BASE64;
 use crate::observe::redact::Secret;
 
 /// Shorter ones could be guessed, and would be masked in ordinary words.
@@ -128,7 +130,7 @@ impl fmt::Debug for ClientKeys {
 
 /// The password of `Basic` credentials, or the user where that is empty.
 fn basic_password(credentials: &str) -> Option<String> {
-    let text = String::from_utf8(base64::decode(credentials.as_bytes())?).ok()?;
+    let text = String::from_utf8(BASE64.decode(credentials).ok()?).ok()?;
     let (user, password) = text.split_once(':')?;
     Some(if password.is_empty() { user } else { password }.to_owned())
 }

@@ -12,8 +12,7 @@ pub use crate::models::render::ShowOptions;
 
 use std::time::{Duration, SystemTime};
 
-use ring::digest::{SHA256, digest};
-
+use crate::api::wire::digest::sha256_hex;
 use crate::backends::known_models;
 use crate::observe::timestamp;
 
@@ -158,11 +157,6 @@ impl Model {
     pub(super) fn size(&self) -> u64 {
         self.size.unwrap_or(0).max(1)
     }
-}
-
-/// 64 hex digits.
-pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
-    digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

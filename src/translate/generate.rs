@@ -14,13 +14,12 @@ use crate::api::ollama::request::{GenerateRequest, Message as OllamaMessage};
 use crate::api::ollama::response::{GenerateResponse, Metrics};
 use crate::api::ollama::text_line;
 use crate::api::openai::request as openai;
-use crate::api::openai::request::{Content, Message, StreamOptions};
+use crate::api::openai::request::{Content, ContentPart, Message, StreamOptions};
 use crate::api::wire::ndjson;
 use crate::backends::profiles::{FimEndpoint, Profile};
 use crate::error::{Error, Result};
 use crate::translate::chat::{ExtraOutputs, build_chat, top_logprobs, unsupported_error};
 use crate::translate::context_codec::Conversation;
-use crate::translate::media::MediaPart;
 use crate::translate::stream::{Completion, Delta, Encoder};
 use crate::translate::{context_codec, format, history, infill, media, options, template, think};
 
@@ -90,7 +89,7 @@ pub fn to_openai<'a>(
 }
 
 /// The prompt's images and sounds.
-fn parse_media<'a>(request: &'a GenerateRequest<'a>) -> Result<Vec<MediaPart<'a>>> {
+fn parse_media<'a>(request: &'a GenerateRequest<'a>) -> Result<Vec<ContentPart<'a>>> {
     request.images.iter().flatten().map(|entry| media::parse_part(entry)).collect()
 }
 

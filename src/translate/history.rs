@@ -13,9 +13,9 @@ use serde_json::value::RawValue;
 
 use crate::api::ollama::decode::non_empty;
 use crate::api::ollama::request::{Message as OllamaMessage, ToolCall as OllamaCall};
-use crate::api::openai::request::{Content, FunctionCall, Message, ToolCall};
+use crate::api::openai::request::{Content, ContentPart, FunctionCall, Message, ToolCall};
 use crate::error::{Error, Result};
-use crate::translate::media::{self, MediaPart};
+use crate::translate::media;
 use crate::translate::tool_calls::compact_json;
 
 /// A call that no result has answered yet.
@@ -31,7 +31,7 @@ struct PendingCall<'a> {
 pub fn to_openai<'a>(history: &'a [OllamaMessage<'a>]) -> Result<Vec<Message<'a>>> {
     let mut out = Vec::with_capacity(history.len());
     let mut open: Vec<PendingCall<'a>> = Vec::new();
-    let mut media: Vec<MediaPart<'a>> = Vec::new();
+    let mut media: Vec<ContentPart<'a>> = Vec::new();
     for (place, message) in history.iter().enumerate() {
         let mut turn = Message::text(lowercase_role(message), content(message));
         if turn.role != "tool" && !media.is_empty() {
@@ -67,13 +67,13 @@ pub fn to_openai<'a>(history: &'a [OllamaMessage<'a>]) -> Result<Vec<Message<'a>
 }
 
 /// A message's images and sounds.
-fn parse_media<'a>(message: &'a OllamaMessage<'a>) -> Result<Vec<MediaPart<'a>>> {
+fn parse_media<'a>(message: &'a OllamaMessage<'a>) -> Result<Vec<ContentPart<'a>>> {
     message.images.iter().flatten().map(|entry| media::parse_part(entry)).collect()
 }
 
 /// Media of other roles, which upstreams take from a user only; behind all results of a turn, so
 /// that those still follow their calls.
-fn media_message(media: Vec<MediaPart<'_>>) -> Message<'_> {
+fn media_message(media: Vec<ContentPart<'_>>) -> Message<'_> {
     let mut turn = Message::text("user", "");
     turn.content = Content::with_media("", media);
     turn

@@ -6,8 +6,8 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use crate::api::openai::request::Message;
+use crate::api::wire::digest::sha256_hex;
 use crate::backends::profiles::{HistoryRules, Profile};
-use crate::models::model::sha256_hex;
 
 /// Stands for reasoning that the client did not keep; DeepSeek takes it.
 const PLACEHOLDER_REASONING: &str = " ";

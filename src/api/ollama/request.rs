@@ -1,6 +1,6 @@
 //! What Ollama clients send (ollama-api.md 5, 8 to 11).
 //!
-//! Every member is optional here; what a missing one means is for [`crate::translate`] to say.
+//! Every member is optional here; what a missing one means is decided by `translate`.
 //! Members that are passed on, or read by rules of their own, stay raw JSON. Members that Ollama
 //! does not know on a route are skipped, such as `temperature` at the top level of `/api/chat`.
 

@@ -125,7 +125,7 @@ pub struct GenerateResponse<'a> {
 }
 
 /// The counters of `/api/embed` (10.1), whose vectors pass through
-/// [`crate::translate::embed::EmbedResponseBuilder`] as text.
+/// `translate::embed` as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct EmbedMetrics {
     /// From the request to its end, in nanoseconds.

@@ -1,12 +1,11 @@
 //! Requests to an upstream (openai-wire.md 3 and 7).
 
 use std::borrow::Cow;
+use std::fmt;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-
-use crate::translate::media::MediaPart;
 
 /// `POST chat/completions`.
 #[derive(Clone, Debug, Serialize)]
@@ -81,13 +80,11 @@ impl<'a> Message<'a> {
             Content::Text(text) => return text,
             Content::Parts(parts) => parts,
         };
-        parts
-            .iter()
-            .find_map(|part| match part {
-                ContentPart::Text(part) => Some(part.text.as_ref()),
-                ContentPart::Media(_) => None,
-            })
-            .unwrap_or_default()
+        let text = parts.iter().find_map(|part| match part {
+            ContentPart::Text { text } => Some(text.as_ref()),
+            _ => None,
+        });
+        text.unwrap_or_default()
     }
 }
 
@@ -112,43 +109,102 @@ impl<'a> Content<'a> {
     #[must_use]
     pub fn with_text(self, text: String) -> Self {
         let Self::Parts(parts) = self else { return Self::Text(text.into()) };
-        let media = parts.into_iter().filter(|part| matches!(part, ContentPart::Media(_)));
-        Self::Parts(std::iter::once(ContentPart::Text(TextPart::new(text))).chain(media).collect())
+        let media = parts.into_iter().filter(|part| part.base64().is_some());
+        Self::Parts(std::iter::once(ContentPart::Text { text: text.into() }).chain(media).collect())
     }
 
     /// Text with media behind it, in the order in which Ollama sends them.
     #[must_use]
-    pub fn with_media(text: &'a str, media: Vec<MediaPart<'a>>) -> Self {
+    pub fn with_media(text: &'a str, media: Vec<ContentPart<'a>>) -> Self {
         if media.is_empty() {
             return Self::Text(Cow::Borrowed(text));
         }
-        let text = (!text.is_empty()).then(|| ContentPart::Text(TextPart::new(text)));
-        Self::Parts(text.into_iter().chain(media.into_iter().map(ContentPart::Media)).collect())
+        let text = (!text.is_empty()).then(|| ContentPart::Text { text: text.into() });
+        Self::Parts(text.into_iter().chain(media).collect())
     }
 }
 
 /// A part of a message.
-#[derive(Clone, Debug, Serialize)]
-#[serde(untagged)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
 pub enum ContentPart<'a> {
     /// Text.
-    Text(TextPart<'a>),
-    /// An image or a sound.
-    Media(MediaPart<'a>),
+    Text {
+        /// The text.
+        text: Cow<'a, str>,
+    },
+    /// An image.
+    ImageUrl {
+        /// Where it is.
+        image_url: ImageUrl<'a>,
+    },
+    /// A sound.
+    InputAudio {
+        /// The sound itself.
+        input_audio: InputAudio<'a>,
+    },
 }
 
-/// A part that is text.
-#[derive(Clone, Debug, Serialize)]
-pub struct TextPart<'a> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    text: Cow<'a, str>,
-}
-
-impl<'a> TextPart<'a> {
-    fn new(text: impl Into<Cow<'a, str>>) -> Self {
-        Self { kind: "text", text: text.into() }
+impl<'a> ContentPart<'a> {
+    /// An image of a MIME type, from standard, padded base64.
+    #[must_use]
+    pub fn image(mime: String, data: Cow<'a, str>) -> Self {
+        Self::ImageUrl { image_url: ImageUrl { url: DataUrl { mime, data } } }
     }
+
+    /// A sound, from standard, padded base64.
+    #[must_use]
+    pub fn audio(data: Cow<'a, str>, format: &'static str) -> Self {
+        Self::InputAudio { input_audio: InputAudio { data, format } }
+    }
+
+    /// The base64 of an image or a sound.
+    #[must_use]
+    pub fn base64(&self) -> Option<&Cow<'a, str>> {
+        match self {
+            Self::Text { .. } => None,
+            Self::ImageUrl { image_url } => Some(&image_url.url.data),
+            Self::InputAudio { input_audio } => Some(&input_audio.data),
+        }
+    }
+}
+
+/// The image of a [`ContentPart`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ImageUrl<'a> {
+    /// The image itself.
+    pub url: DataUrl<'a>,
+}
+
+/// A `data:` URL. It is put together only while it is written: as one text it would be a copy of the
+/// image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataUrl<'a> {
+    /// The MIME type, in lower case.
+    pub mime: String,
+    /// Standard base64, padded.
+    pub data: Cow<'a, str>,
+}
+
+impl fmt::Display for DataUrl<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "data:{};base64,{}", self.mime, self.data)
+    }
+}
+
+impl Serialize for DataUrl<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// The sound of a [`ContentPart`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InputAudio<'a> {
+    /// Standard base64, padded.
+    pub data: Cow<'a, str>,
+    /// `wav` or `mp3`.
+    pub format: &'static str,
 }
 
 /// A call that an assistant made.
@@ -203,30 +259,29 @@ pub struct FunctionDefinition<'a> {
 pub enum ToolChoice<'a> {
     /// `none` or `required`.
     Mode(&'static str),
-    /// This one.
-    Function(NamedToolChoice<'a>),
+    /// One function.
+    Function {
+        /// Always `function`.
+        #[serde(rename = "type")]
+        kind: &'static str,
+        /// Which one.
+        function: ToolName<'a>,
+    },
 }
 
 impl<'a> ToolChoice<'a> {
-    /// The one function.
+    /// The function of this name.
     #[must_use]
     pub fn function(name: &'a str) -> Self {
-        Self::Function(NamedToolChoice { kind: "function", function: ToolName { name } })
+        Self::Function { kind: "function", function: ToolName { name } }
     }
 }
 
-/// A tool by its name.
+/// The name of a function that must be called.
 #[derive(Clone, Debug, Serialize)]
-pub struct NamedToolChoice<'a> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    function: ToolName<'a>,
-}
-
-/// The name of a [`NamedToolChoice`].
-#[derive(Clone, Debug, Serialize)]
-struct ToolName<'a> {
-    name: &'a str,
+pub struct ToolName<'a> {
+    /// As it stands in the list of tools.
+    pub name: &'a str,
 }
 
 /// Asks for the counts at the end of a stream.

@@ -12,7 +12,6 @@ use serde::Serialize;
 use super::request::{
     ChatRequest, CompletionRequest, Content, ContentPart, EmbeddingRequest, InfillRequest, Message,
 };
-use crate::translate::media::MediaPart;
 
 /// Bytes from which on a text is lent: below, a copy costs less than one more piece.
 pub const MIN_BORROWED_BYTES: usize = 64 * 1024;
@@ -43,12 +42,7 @@ fn media_base64<'a>(message: &'a Message<'_>) -> impl Iterator<Item = &'a str> {
         Content::Text(_) => &[],
         Content::Parts(parts) => parts.as_slice(),
     };
-    parts.iter().filter_map(|part| match part {
-        ContentPart::Text(_) => None,
-        ContentPart::Media(MediaPart::Image { data, .. } | MediaPart::Audio { data, .. }) => {
-            Some(&**data)
-        }
-    })
+    parts.iter().filter_map(ContentPart::base64).map(AsRef::as_ref)
 }
 
 /// The body of a request.
@@ -167,8 +161,8 @@ mod tests {
     use crate::api::openai::request::StreamOptions;
     use serde_json::Value;
 
-    fn image(data: &str) -> MediaPart<'_> {
-        MediaPart::Image { mime: "image/png".to_owned(), data: data.into() }
+    fn image(data: &str) -> ContentPart<'_> {
+        ContentPart::image("image/png".to_owned(), data.into())
     }
 
     fn request<'a>(messages: Vec<Message<'a>>) -> ChatRequest<'a> {
@@ -186,7 +180,7 @@ mod tests {
         }
     }
 
-    fn turn<'a>(text: &'a str, media: Vec<MediaPart<'a>>) -> Message<'a> {
+    fn turn<'a>(text: &'a str, media: Vec<ContentPart<'a>>) -> Message<'a> {
         let content = Content::with_media(text, media);
         Message { content, ..Message::text("user", "") }
     }
@@ -223,7 +217,7 @@ mod tests {
             "b+/=".repeat(MIN_BORROWED_BYTES),
             "C".repeat(MIN_BORROWED_BYTES - 1),
         );
-        let sound = || MediaPart::Audio { data: large.as_str().into(), format: "wav" };
+        let sound = || ContentPart::audio(large.as_str().into(), "wav");
         let check = |messages: Vec<Message<'_>>, expected: usize| {
             assert_eq!(lent(&request(messages)), expected);
         };

@@ -16,11 +16,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::model::sha256_hex;
 use crate::api::ollama::decode;
 use crate::api::ollama::decode::non_empty;
 use crate::api::ollama::manage::{CreateRequest, MessageRequest, StoredMessage};
 use crate::api::ollama::request::Message;
+use crate::api::wire::digest::sha256_hex;
 use crate::api::wire::ndjson;
 use crate::backends::names;
 use crate::error::{Error, Result};

@@ -13,8 +13,8 @@ use serde_json::value::RawValue;
 use crate::api::anthropic::response::{
     ContentBlock, ContentDelta as Added, Message, MessageDelta, StreamEvent, Usage,
 };
+use crate::api::wire::digest::sha256_hex;
 use crate::api::wire::ndjson;
-use crate::models::model::sha256_hex;
 use crate::translate::stream::{Completion, Delta, Encoder};
 use crate::translate::tool_calls::CompleteToolCall;
 

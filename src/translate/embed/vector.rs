@@ -8,10 +8,12 @@
 
 use std::ops::Range;
 
+use base64::Engine as _;
+
 use super::float_text::{EXACT, Fraction, POWERS};
 use super::scan::ListScan;
 use crate::api::openai::chunk::BorrowedString;
-use crate::api::wire::base64;
+use crate::api::wire::base64::BASE64;
 use crate::api::wire::ndjson;
 use crate::error::{Error, Result};
 
@@ -92,7 +94,7 @@ impl VectorWriter {
             Some(b'"') => {
                 let digits: BorrowedString<'_> =
                     serde_json::from_str(text).map_err(|_| bad_base64_error())?;
-                let bytes = base64::decode(digits.as_bytes()).ok_or_else(bad_base64_error)?;
+                let bytes = BASE64.decode(digits.as_bytes()).map_err(|_| bad_base64_error())?;
                 self.append_float_bytes(out, &bytes, form)?;
             }
             _ => {

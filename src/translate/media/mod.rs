@@ -10,34 +10,17 @@
 mod json_string;
 
 use std::borrow::Cow;
-use std::fmt;
 use std::ops::Range;
 
-use serde::ser::{Serialize, SerializeStruct, Serializer};
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::general_purpose::{GeneralPurpose, NO_PAD, STANDARD as STRICT};
 use serde_json::value::RawValue;
 
 use crate::api::ollama::decode::GoString;
-use crate::api::wire::base64::ALPHABET;
+use crate::api::openai::request::ContentPart;
+use crate::api::wire::base64::BASE64;
 use crate::error::{Error, Result};
-
-/// A part of a message's content that is no text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MediaPart<'a> {
-    /// `image_url`.
-    Image {
-        /// Its MIME type, in lower case.
-        mime: String,
-        /// Standard base64, padded.
-        data: Cow<'a, str>,
-    },
-    /// `input_audio`.
-    Audio {
-        /// Standard base64, padded.
-        data: Cow<'a, str>,
-        /// `wav` or `mp3`.
-        format: &'static str,
-    },
-}
 
 /// Reads one entry of an `images` list.
 ///
@@ -45,7 +28,7 @@ pub enum MediaPart<'a> {
 /// [`Error::InvalidRequest`]: for bad base64 in Go's words, with the byte that Go would name; for
 /// URLs, for kinds that Ollama has no meaning for, and for entries that are neither a string nor a
 /// list of bytes.
-pub fn parse_part<'a>(entry: &'a RawValue) -> Result<MediaPart<'a>> {
+pub fn parse_part<'a>(entry: &'a RawValue) -> Result<ContentPart<'a>> {
     let json = entry.get();
     match json.as_bytes().first() {
         Some(b'"') => match json_string::unescape(json) {
@@ -56,55 +39,17 @@ pub fn parse_part<'a>(entry: &'a RawValue) -> Result<MediaPart<'a>> {
                 from_text(text)
             }
         },
-        Some(b'[') => from_bytes(&serde_json::from_str::<Vec<u8>>(json).map_err(|_| {
-            Error::invalid_request("json: cannot unmarshal array into Go value of type uint8")
-        })?),
+        Some(b'[') => {
+            let bytes: Vec<u8> = serde_json::from_str(json).map_err(|_| {
+                Error::invalid_request("json: cannot unmarshal array into Go value of type uint8")
+            })?;
+            from_text(Cow::Owned(BASE64.encode(bytes)))
+        }
         Some(b'n') => Err(empty_media_error()),
         Some(b'{') => Err(type_error("object")),
         Some(b't' | b'f') => Err(type_error("bool")),
         _ => Err(type_error("number")),
     }
-}
-
-impl Serialize for MediaPart<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        struct Url<'a>(&'a str, &'a str);
-        impl fmt::Display for Url<'_> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "data:{};base64,{}", self.0, self.1)
-            }
-        }
-        #[derive(serde::Serialize)]
-        struct Image<'a> {
-            /// Written in pieces: a URL as one text would be a copy of the image.
-            #[serde(serialize_with = "serialize_display")]
-            url: Url<'a>,
-        }
-        #[derive(serde::Serialize)]
-        struct Audio<'a> {
-            data: &'a str,
-            format: &'a str,
-        }
-        let mut part = serializer.serialize_struct("Part", 2)?;
-        match self {
-            Self::Image { mime, data } => {
-                part.serialize_field("type", "image_url")?;
-                part.serialize_field("image_url", &Image { url: Url(mime, data) })?;
-            }
-            Self::Audio { data, format } => {
-                part.serialize_field("type", "input_audio")?;
-                part.serialize_field("input_audio", &Audio { data, format })?;
-            }
-        }
-        part.end()
-    }
-}
-
-fn serialize_display<S: Serializer>(
-    value: &impl fmt::Display,
-    serializer: S,
-) -> std::result::Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
 }
 
 /// What the bytes are.
@@ -183,7 +128,7 @@ fn kind_from_mime(mime: &str) -> MediaKind<'_> {
 }
 
 /// A part from base64 or from a data URL.
-fn from_text(text: Cow<'_, str>) -> Result<MediaPart<'_>> {
+fn from_text(text: Cow<'_, str>) -> Result<ContentPart<'_>> {
     // What stands behind the base64 does not count, so that a last newline costs no copy.
     let end = text.trim_ascii_end().len();
     let (start, mime) = split_data_url(&text[..end])?;
@@ -191,14 +136,14 @@ fn from_text(text: Cow<'_, str>) -> Result<MediaPart<'_>> {
     if scan.digits == 0 {
         return Err(empty_media_error());
     }
-    let (head, known) = decode_head(&text.as_bytes()[start..end]);
-    match sniff(&head[..known]).unwrap_or_else(|| kind_from_mime(mime)) {
+    let head = decode_head(&text.as_bytes()[start..end]);
+    match sniff(&head).unwrap_or_else(|| kind_from_mime(mime)) {
         MediaKind::Image(mime) => {
             let mime = mime.to_ascii_lowercase();
-            Ok(MediaPart::Image { mime, data: to_standard(text, start..end, &scan)? })
+            Ok(ContentPart::image(mime, to_standard(text, start..end, &scan)?))
         }
         MediaKind::Audio(format) => {
-            Ok(MediaPart::Audio { data: to_standard(text, start..end, &scan)?, format })
+            Ok(ContentPart::audio(to_standard(text, start..end, &scan)?, format))
         }
         MediaKind::Unsupported(name) => Err(unsupported_error(name)),
     }
@@ -221,27 +166,10 @@ fn to_standard<'a>(
         }
     };
     if !scan.is_standard {
-        owned = normalize(owned.into_bytes(), scan)?;
+        owned = normalize(owned)?;
     }
     owned.shrink_to_fit();
     Ok(Cow::Owned(owned))
-}
-
-/// A part from bytes.
-fn from_bytes(bytes: &[u8]) -> Result<MediaPart<'static>> {
-    if bytes.is_empty() {
-        return Err(empty_media_error());
-    }
-    let data = || {
-        let mut data = String::with_capacity(bytes.len().div_ceil(3) * 4);
-        encode_base64(&mut data, bytes);
-        Cow::Owned(data)
-    };
-    match sniff(bytes).unwrap_or(DEFAULT_KIND) {
-        MediaKind::Image(mime) => Ok(MediaPart::Image { mime: mime.to_owned(), data: data() }),
-        MediaKind::Audio(format) => Ok(MediaPart::Audio { data: data(), format }),
-        MediaKind::Unsupported(name) => Err(unsupported_error(name)),
-    }
 }
 
 /// Where the base64 begins, and the MIME type declared before it.
@@ -286,130 +214,77 @@ struct Base64Scan {
 /// Checks the base64 in `text` from `start` on: standard or URL-safe, with white space anywhere,
 /// with or without its padding. `Err` is the byte at which Go would stop, whose `text` is `len` long.
 fn scan_base64(text: &[u8], start: usize, len: usize) -> std::result::Result<Base64Scan, usize> {
-    let (mut digits, mut padding, mut last, mut clean) = (0_usize, 0_usize, 0_u8, true);
+    let (mut digits, mut padding, mut clean) = (0_usize, 0_usize, true);
     for (at, &byte) in text.iter().enumerate().skip(start) {
-        match DECODE_TABLE[usize::from(byte)] {
-            value @ ..URL_SAFE_FLAG if padding == 0 => (digits, last) = (digits + 1, value),
-            value @ URL_SAFE_FLAG..BLANK if padding == 0 => {
-                (digits, last, clean) = (digits + 1, value & VALUE_MASK, false);
+        match (STANDARD_DIGITS[usize::from(byte)], byte) {
+            (digit @ 1.., _) if padding == 0 => {
+                digits += 1;
+                clean &= digit == byte;
             }
-            BLANK => clean = false,
-            PAD if digits % 4 + padding < 4 && digits % 4 > 1 => padding += 1,
+            (_, b' ' | b'\t' | b'\n' | b'\r' | b'\x0c') => clean = false,
+            (_, b'=') if digits % 4 + padding < 4 && digits % 4 > 1 => padding += 1,
             // Go names the padding when half of it is missing, else what stands at its place.
             _ if padding == 1 && digits % 4 == 2 => return Err(at - 1),
             _ => return Err(at),
         }
     }
-    let over = digits % 4;
-    match over {
-        1 => return Err(len - 1),
-        // Bits that belong to no byte are to be zero, which strict decoders insist on.
-        2 => clean &= last & 0x0f == 0,
-        3 => clean &= last & 0x03 == 0,
-        _ => {}
+    if digits % 4 == 1 {
+        return Err(len - 1);
     }
-    clean &= (over + padding) % 4 == 0;
-    Ok(Base64Scan { digits, is_standard: clean })
+    // Strict decoders insist on padding, and on zero for bits that belong to no byte.
+    let last_group = text.last_chunk::<4>().is_none_or(|group| STRICT.decode(group).is_ok());
+    let is_standard = clean && (digits + padding) % 4 == 0 && last_group;
+    Ok(Base64Scan { digits, is_standard })
 }
 
 /// Brings checked base64 into its standard form, in its own memory.
-fn normalize(mut bytes: Vec<u8>, scan: &Base64Scan) -> Result<String> {
-    let mut end = 0;
-    for at in 0..bytes.len() {
-        let value = DECODE_TABLE[usize::from(bytes[at])];
-        if value < BLANK {
-            bytes[end] = to_digit(value);
-            end += 1;
-        }
-    }
-    bytes.truncate(end);
-    if let Some(last) = bytes.last_mut() {
-        let unused = match scan.digits % 4 {
-            2 => 0x0f,
-            3 => 0x03,
+fn normalize(text: String) -> Result<String> {
+    let standard = |byte: u8| STANDARD_DIGITS[usize::from(byte)];
+    let mut digits = text.into_bytes();
+    digits.retain_mut(|byte| {
+        *byte = standard(*byte);
+        *byte != 0
+    });
+    // Decoding and encoding the last group clears its unused bits and adds the padding.
+    let last_group = decode_group(&digits.split_off(digits.len() / 4 * 4));
+    let mut text =
+        String::from_utf8(digits).map_err(|_| Error::Internal("normalized base64 is not UTF-8"))?;
+    text.reserve_exact(4);
+    BASE64.encode_string(last_group, &mut text);
+    Ok(text)
+}
+
+/// The first bytes of checked base64, enough to tell every kind.
+fn decode_head(base64: &[u8]) -> Vec<u8> {
+    let digits = base64.iter().map(|byte| STANDARD_DIGITS[usize::from(*byte)]);
+    let head: Vec<u8> = digits.filter(|digit| *digit != 0).take(SNIFF_LEN / 3 * 4).collect();
+    decode_group(&head)
+}
+
+/// The bytes of checked base64 without padding.
+fn decode_group(digits: &[u8]) -> Vec<u8> {
+    UNPADDED.decode(digits).unwrap_or_default()
+}
+
+/// Base64 without padding, whose last digit may have bits that belong to no byte.
+const UNPADDED: GeneralPurpose =
+    GeneralPurpose::new(&alphabet::STANDARD, NO_PAD.with_decode_allow_trailing_bits(true));
+
+/// The standard spelling of each digit of base64, standard or URL-safe; 0 for all other bytes.
+const STANDARD_DIGITS: [u8; 256] = {
+    let mut digits = [0; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        digits[byte as usize] = match byte {
+            b'-' => b'+',
+            b'_' => b'/',
+            b'+' | b'/' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => byte,
             _ => 0,
         };
-        *last = to_digit(DECODE_TABLE[usize::from(*last)] & !unused);
+        byte += 1;
     }
-    let padding = scan.digits.next_multiple_of(4) - scan.digits;
-    bytes.reserve_exact(padding);
-    bytes.extend(std::iter::repeat_n(b'=', padding));
-    String::from_utf8(bytes).map_err(|_| Error::Internal("base64 that is no text"))
-}
-
-/// Appends bytes as base64.
-fn encode_base64(out: &mut String, bytes: &[u8]) {
-    for group in bytes.chunks(3) {
-        let byte = |at: usize| u32::from(group.get(at).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for place in 0..=group.len() {
-            #[allow(clippy::cast_possible_truncation)] // Six bits are left.
-            out.push(char::from(to_digit((bits >> (18 - 6 * place) & 0x3f) as u8)));
-        }
-        out.extend(std::iter::repeat_n('=', 3 - group.len()));
-    }
-}
-
-/// The letter for a value, without its marks.
-fn to_digit(value: u8) -> u8 {
-    ALPHABET[usize::from(value & VALUE_MASK)]
-}
-
-/// The first bytes of checked base64, and how many there are.
-fn decode_head(base64: &[u8]) -> ([u8; SNIFF_LEN], usize) {
-    let (mut head, mut known) = ([0; SNIFF_LEN], 0);
-    let (mut bits, mut count) = (0_u32, 0);
-    let values = base64.iter().map(|&byte| DECODE_TABLE[usize::from(byte)]);
-    for value in values.filter(|value| *value < BLANK) {
-        (bits, count) = (bits << 6 | u32::from(value & VALUE_MASK), count + 6);
-        if count >= 8 {
-            if known == SNIFF_LEN {
-                break;
-            }
-            count -= 8;
-            #[allow(clippy::cast_possible_truncation)] // The lowest byte is what is wanted.
-            let byte = (bits >> count) as u8;
-            head[known] = byte;
-            known += 1;
-        }
-    }
-    (head, known)
-}
-
-/// The largest value of a digit.
-const VALUE_MASK: u8 = 0x3f;
-
-/// Marks a digit of the URL-safe alphabet.
-const URL_SAFE_FLAG: u8 = 0x40;
-
-/// White space; below it are the digits.
-const BLANK: u8 = 0x80;
-
-const PAD: u8 = 0x81;
-
-const ILLEGAL: u8 = 0xff;
-
-/// What each byte means in base64.
-const DECODE_TABLE: [u8; 256] = build_decode_table();
-
-#[allow(clippy::cast_possible_truncation)] // The alphabet has 64 letters.
-const fn build_decode_table() -> [u8; 256] {
-    let mut values = [ILLEGAL; 256];
-    let mut digit = 0;
-    while digit < ALPHABET.len() {
-        values[ALPHABET[digit] as usize] = digit as u8;
-        digit += 1;
-    }
-    values[b'-' as usize] = 62 | URL_SAFE_FLAG;
-    values[b'_' as usize] = 63 | URL_SAFE_FLAG;
-    values[b'=' as usize] = PAD;
-    values[b' ' as usize] = BLANK;
-    values[b'\t' as usize] = BLANK;
-    values[b'\n' as usize] = BLANK;
-    values[b'\r' as usize] = BLANK;
-    values[b'\x0c' as usize] = BLANK;
-    values
-}
+    digits
+};
 
 fn illegal_base64(at: usize) -> Error {
     Error::invalid_request(format!("illegal base64 data at input byte {at}"))
@@ -464,11 +339,8 @@ mod tests {
         assert_eq!(read(&serde_json::Value::from(text).to_string()), expected, "{text:?}");
     }
 
-    /// The base64 of some bytes.
     fn base64(bytes: &[u8]) -> String {
-        let mut out = String::new();
-        encode_base64(&mut out, bytes);
-        out
+        BASE64.encode(bytes)
     }
 
     const PNG: &str = "iVBORw0KGgoAAAANSUhEUg==";
@@ -489,7 +361,7 @@ mod tests {
         );
     }
 
-    fn part_of(text: &str) -> MediaPart<'_> {
+    fn part_of(text: &str) -> ContentPart<'_> {
         from_text(text.into()).expect("valid")
     }
 
@@ -664,18 +536,14 @@ mod tests {
             if length > 0 {
                 check(&bare, &format!("data:image/jpeg;base64,{text}"));
             }
-            let (head, known) = decode_head(bare.as_bytes());
-            assert_eq!(head[..known], bytes[..length.min(SNIFF_LEN)]);
+            assert_eq!(decode_head(bare.as_bytes()), bytes[..length.min(SNIFF_LEN)]);
         }
     }
 
     #[test]
     fn nothing_is_allocated_that_is_not_needed() {
-        let exact = |json: &str| match parse_part(&raw(json)).expect("valid") {
-            MediaPart::Image { data: Cow::Owned(text), .. }
-            | MediaPart::Audio { data: Cow::Owned(text), .. } => {
-                assert_eq!(text.capacity(), text.len(), "{json}");
-            }
+        let exact = |json: &str| match parse_part(&raw(json)).expect("valid").base64() {
+            Some(Cow::Owned(text)) => assert_eq!(text.capacity(), text.len(), "{json}"),
             other => panic!("{json} is borrowed: {other:?}"),
         };
         exact(r#""_9j_4AAQ-_8""#);
@@ -689,10 +557,9 @@ mod tests {
         for (sent, borrowed) in [(PNG, PNG), (url.as_str(), PNG), ("SUQzAw==", "SUQzAw==")] {
             let json = raw(&format!("{sent:?}"));
             let inside = json.get().as_bytes().as_ptr_range();
-            match parse_part(&json).expect("valid") {
-                MediaPart::Image { data: Cow::Borrowed(text), .. }
-                | MediaPart::Audio { data: Cow::Borrowed(text), .. } => {
-                    assert_eq!(text, borrowed);
+            match parse_part(&json).expect("valid").base64() {
+                Some(Cow::Borrowed(text)) => {
+                    assert_eq!(*text, borrowed);
                     assert!(inside.contains(&text.as_ptr()), "it lies in the request");
                 }
                 other => panic!("copied: {other:?}"),

@@ -42,7 +42,6 @@ use ollama_openai_proxy::models::virtual_model::VirtualModel;
 use ollama_openai_proxy::translate::chat::{self, ChatEncoder};
 use ollama_openai_proxy::translate::embed::EmbedResponseBuilder;
 use ollama_openai_proxy::translate::generate::{self, GenerateEncoder, UpstreamRequest};
-use ollama_openai_proxy::translate::media::MediaPart;
 use ollama_openai_proxy::translate::stream::Encoder;
 use ollama_openai_proxy::translate::{embed, think};
 use serde_json::{Value, json};
@@ -101,11 +100,10 @@ fn chat_value(request: &openai::ChatRequest<'_>) -> Value {
     for message in &mut large.messages {
         let openai::Content::Parts(parts) = &mut message.content else { continue };
         for part in parts {
-            let openai::ContentPart::Media(
-                MediaPart::Image { data, .. } | MediaPart::Audio { data, .. },
-            ) = part
-            else {
-                continue;
+            let data = match part {
+                openai::ContentPart::Text { .. } => continue,
+                openai::ContentPart::ImageUrl { image_url } => &mut image_url.url.data,
+                openai::ContentPart::InputAudio { input_audio } => &mut input_audio.data,
             };
             data.to_mut().insert_str(0, &"Ab3/".repeat(MIN_BORROWED_BYTES / 4));
             count += 1;

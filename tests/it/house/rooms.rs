@@ -59,7 +59,6 @@ const UPWARD: &[(&str, &str)] = &[
     ("handlers", "config"),
     ("upstream", "config"),
     ("translate", "models"),
-    ("api", "translate"),
 ];
 
 /// The sources by their module's path, such as `upstream/retry`; tests are left out.
