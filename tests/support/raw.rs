@@ -103,20 +103,34 @@ impl Client {
 
     /// Sends a request with a body, by any method.
     pub fn call(&mut self, method: &str, path: &str, body: impl AsRef<[u8]>) -> &mut Self {
-        let body = body.as_ref();
-        let length = body.len();
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
-        );
-        self.send([head.as_bytes(), body].concat())
+        self.with(method, path, "", body)
     }
 
     /// Sends a request with these header lines, each with its line break, and a body.
-    pub fn with(&mut self, method: &str, path: &str, lines: &str, body: &str) -> &mut Self {
-        let length = body.len();
-        self.send(format!(
-            "{method} {path} HTTP/1.1\r\nHost: localhost\r\n{lines}Content-Length: {length}\r\n\r\n{body}"
-        ))
+    pub fn with(
+        &mut self,
+        method: &str,
+        path: &str,
+        lines: &str,
+        body: impl AsRef<[u8]>,
+    ) -> &mut Self {
+        self.with_host("localhost", method, path, lines, body)
+    }
+
+    /// The same to another host.
+    pub fn with_host(
+        &mut self,
+        host: &str,
+        method: &str,
+        path: &str,
+        lines: &str,
+        body: impl AsRef<[u8]>,
+    ) -> &mut Self {
+        let (body, length) = (body.as_ref(), body.as_ref().len());
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\n{lines}Content-Length: {length}\r\n\r\n"
+        );
+        self.send([head.as_bytes(), body].concat())
     }
 
     /// Sends a request without a body.
@@ -171,6 +185,14 @@ impl Client {
         assert!(bytes.ends_with(b"\r\n"), "a frame ends");
         bytes.truncate(size);
         (size > 0).then_some(bytes)
+    }
+
+    /// The answer to a request by this method: one to HEAD has no body.
+    pub fn any_answer(&mut self, method: &str) -> Answer {
+        match method {
+            "HEAD" => Answer { head: self.head(), body: String::new() },
+            _ => self.answer(),
+        }
     }
 
     /// A whole answer.

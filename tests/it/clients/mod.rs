@@ -2,3 +2,5 @@
 
 mod agents;
 mod ollama;
+mod ollama_cli;
+mod replay;
