@@ -34,11 +34,16 @@ pub fn pair() -> (Upstream, Proxy) {
     (upstream, proxy)
 }
 
+/// The same with a changed configuration of the proxy.
+pub fn pair_with(change: impl FnOnce(&mut Config)) -> (Upstream, Proxy) {
+    let upstream = Upstream::start();
+    let proxy = Proxy::with(&upstream, change);
+    (upstream, proxy)
+}
+
 /// The same for a proxy that asks an upstream once.
 pub fn asking_once() -> (Upstream, Proxy) {
-    let upstream = Upstream::start();
-    let proxy = Proxy::with(&upstream, |config| config.retry.max_retries = 0);
-    (upstream, proxy)
+    pair_with(|config| config.retry.max_retries = 0)
 }
 
 impl Proxy {
@@ -73,14 +78,24 @@ impl Proxy {
         Client::connect(self.addr())
     }
 
-    /// Asks on a connection of its own.
+    /// The answer to a request on a connection of its own.
+    pub fn ask(&self, path: &str, body: impl AsRef<[u8]>) -> Answer {
+        self.client().post(path, body).answer()
+    }
+
+    /// The same for a body of JSON.
     pub fn post(&self, path: &str, body: &Value) -> Answer {
-        self.client().post(path, body.to_string()).answer()
+        self.ask(path, body.to_string())
+    }
+
+    /// The same for a request without a body.
+    pub fn fetch(&self, path: &str) -> Answer {
+        self.client().get(path).answer()
     }
 
     /// What stands at a path, as a value.
     pub fn get(&self, path: &str) -> Value {
-        let answer = self.client().get(path).answer();
+        let answer = self.fetch(path);
         assert_eq!(answer.status(), 200, "{path}: {}", answer.body);
         answer.json()
     }

@@ -69,6 +69,18 @@ impl Answer {
         data.collect()
     }
 
+    /// Asserts that this is an error with this status and text.
+    #[track_caller]
+    pub fn assert_error(&self, status: u16, text: &str) {
+        assert_eq!((self.status(), self.error().as_str()), (status, text));
+    }
+
+    /// Asserts that this answer has this status and body.
+    #[track_caller]
+    pub fn assert_body(&self, status: u16, body: &str) {
+        assert_eq!((self.status(), self.body.as_str()), (status, body));
+    }
+
     /// The text of an error, which has no other member.
     pub fn error(&self) -> String {
         let json = self.json();

@@ -23,15 +23,7 @@ fn bearer(key: &str) -> String {
 
 /// A request with these header lines and a body.
 fn ask(client: &mut Client, method: &str, path: &str, lines: &str, body: &str) -> Answer {
-    let length = body.len();
-    client.send(format!(
-        "{method} {path} HTTP/1.1\r\nHost: localhost\r\n{lines}Content-Length: {length}\r\n\r\n{body}"
-    ));
-    if method == "HEAD" {
-        let head = client.head();
-        return Answer { head, body: String::new() };
-    }
-    client.answer()
+    client.with(method, path, lines, body).any_answer(method)
 }
 
 /// Whether an answer says that a key is missing, and how one may be brought.
@@ -44,8 +36,7 @@ fn asks_for_a_key(answer: &Answer) -> bool {
 
 #[test]
 fn every_route_but_two_asks_for_a_key() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::with(&upstream, keyed);
+    let (_upstream, proxy) = pair_with(keyed);
     let mut seen = 0;
     for route in ROUTES {
         let path = route.pattern;
@@ -101,11 +92,10 @@ fn a_key_may_come_as_bearer_as_x_api_key_and_as_a_password() {
 
 #[test]
 fn a_missing_key_is_told_in_each_protocol_s_shape() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::with(&upstream, keyed);
+    let (upstream, proxy) = pair_with(keyed);
     let told = |path: &str| ask(&mut proxy.client(), "POST", path, "", &chat("Hi"));
     let native = told("/api/chat");
-    assert_eq!((native.status(), native.body.as_str()), (401, r#"{"error":"unauthorized"}"#));
+    native.assert_body(401, r#"{"error":"unauthorized"}"#);
     assert_eq!(native.head.header("content-type"), Some("application/json; charset=utf-8"));
     let openai = told("/v1/chat/completions").json();
     assert_eq!(openai["error"]["code"], "invalid_api_key");
@@ -118,8 +108,7 @@ fn a_missing_key_is_told_in_each_protocol_s_shape() {
 
 #[test]
 fn a_body_without_a_key_stays_unread() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::with(&upstream, keyed);
+    let (upstream, proxy) = pair_with(keyed);
     for framing in ["Content-Length: 5000000", "Transfer-Encoding: chunked"] {
         for path in ["/api/chat", "/v1/chat/completions", "/api/blobs/sha256:00"] {
             // The body never comes.
@@ -174,11 +163,7 @@ fn a_full_queue_is_not_told_to_those_without_a_key() {
         (config.workers, config.max_queue) = (1, 0);
     });
     let mut busy = proxy.client();
-    let body = chat("Hi");
-    let (lines, length) = (bearer(OWN), body.len());
-    busy.send(format!(
-        "POST /api/chat HTTP/1.1\r\nHost: localhost\r\n{lines}Content-Length: {length}\r\n\r\n{body}"
-    ));
+    busy.with("POST", "/api/chat", &bearer(OWN), chat("Hi"));
     upstream.request();
     let mut client = proxy.client();
     assert!(asks_for_a_key(&ask(&mut client, "GET", "/api/tags", "", "")));
@@ -213,8 +198,7 @@ fn the_client_s_key_never_goes_upstream() {
         ("/v1/audio/transcriptions", form.to_owned()),
     ];
     for key in [Some(KEY), None] {
-        let upstream = Upstream::start();
-        let proxy = Proxy::with(&upstream, |config| {
+        let (upstream, proxy) = pair_with(|config| {
             keyed(config);
             config.api_key = config.api_key.take().filter(|_| key.is_some());
         });
@@ -241,8 +225,7 @@ fn the_client_s_key_never_goes_upstream() {
 
 #[test]
 fn a_key_that_the_upstream_repeats_is_masked() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::with(&upstream, keyed);
+    let (upstream, proxy) = pair_with(keyed);
     for path in ["/api/chat", "/v1/chat/completions", "/v1/messages"] {
         let text = format!(r#"{{"error":{{"message":"neither {OWN} nor {KEY} will do"}}}}"#);
         upstream.script(vec![status(401, &[], &text)]);

@@ -150,7 +150,7 @@ fn what_is_no_request_is_refused_in_go_s_words() {
             ("null", "model is required"),
             (r#"{"model":"m","max_tokens":1,"messages":[]}"#, "messages is required"),
         ] {
-            let answer = bench.proxy.client().post(route, body).answer();
+            let answer = bench.proxy.ask(route, body);
             let told = (400, "invalid_request_error".to_owned(), text.to_owned());
             assert_eq!(error(&answer), told, "{route} {body}");
         }

@@ -136,13 +136,9 @@ fn keys_versions_and_query_parameters_are_ignored() {
     let bench = Bench::new();
     bench.upstream.script(vec![upstream::answer("Hi")]);
     let body = request(MESSAGES, &json!({})).to_string();
-    let head = format!(
-        "POST /v1/messages?beta=true HTTP/1.1\r\nHost: localhost\r\nx-api-key: theirs\r\n\
-         Authorization: Bearer theirs\r\nanthropic-version: 1999-01-01\r\n\
-         anthropic-beta: some-feature\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
-    let answer = bench.proxy.client().send(head + &body).answer();
+    let lines = "x-api-key: theirs\r\nAuthorization: Bearer theirs\r\n\
+                 anthropic-version: 1999-01-01\r\nanthropic-beta: some-feature\r\n";
+    let answer = bench.proxy.client().with("POST", "/v1/messages?beta=true", lines, body).answer();
     assert_eq!(answer.status(), 200, "{}", answer.body);
     let asked = bench.upstream.request();
     assert_eq!(asked.path, "/v1/chat/completions");

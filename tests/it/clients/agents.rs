@@ -27,11 +27,9 @@ impl Program {
 
     fn ask(&mut self, request: &str, body: &Value) -> Answer {
         let body = if body.is_null() { String::new() } else { body.to_string() };
-        let (headers, length) = (self.headers, body.len());
-        self.client.send(format!(
-            "{request} HTTP/1.1\r\nHost: localhost:11434\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
-        ));
-        let answer = self.client.answer();
+        let (method, path) = request.split_once(' ').expect("a method and a path");
+        let host = "localhost:11434";
+        let answer = self.client.with_host(host, method, path, self.headers, body).answer();
         assert_eq!(answer.status(), 200, "{request}: {}", answer.body);
         answer
     }

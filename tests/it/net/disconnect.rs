@@ -35,7 +35,7 @@ fn the_upstream_s_call_ends_when_a_write_fails() {
     drop(go_on);
     // The only worker serves again, which it can only do once it has let go of the stream.
     upstream.script(upstream::stream(&["next"]));
-    let lines = proxy.client().post("/api/chat", chat("Hi")).answer().lines();
+    let lines = proxy.ask("/api/chat", chat("Hi")).lines();
     assert_eq!(lines[0]["message"]["content"], "next");
     drop(closed);
     // Either the upstream's own writes failed, or it saw the close: both drop its end.
@@ -53,13 +53,12 @@ fn a_half_closed_client_still_gets_its_answer() {
 
 #[test]
 fn clients_that_leave_in_the_middle_of_a_body_cost_nothing() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::with(&upstream, |config| config.workers = 1);
+    let (_upstream, proxy) = pair_with(|config| config.workers = 1);
     for _ in 0..5 {
         let mut client = proxy.client();
         client.send("POST /api/chat HTTP/1.1\r\nContent-Length: 5000\r\n\r\n{\"model\"");
     }
-    assert_eq!(proxy.client().get("/api/version").answer().status(), 200);
+    assert_eq!(proxy.fetch("/api/version").status(), 200);
 }
 
 #[test]
@@ -72,7 +71,7 @@ fn a_client_that_stops_reading_does_not_stop_the_others() {
     let mut stuck = proxy.client();
     stuck.post("/api/chat", chat("Hi")).head();
     drop(go_on);
-    let lines = proxy.client().post("/api/chat", chat("Hi")).answer().lines();
+    let lines = proxy.ask("/api/chat", chat("Hi")).lines();
     assert_eq!(lines[0]["message"]["content"], "next");
 }
 
@@ -90,8 +89,7 @@ fn resets(client: Client) {
 /// Two clients ask, one after the other; each leaves as told, and each time the upstream has to see
 /// its connection closed before anything else happens.
 fn check_leaving(before: impl Fn() -> Vec<Step>, leave: Leave, ask: impl Fn(&mut Client)) {
-    let upstream = Upstream::start();
-    let proxy = Proxy::with(&upstream, |config| {
+    let (upstream, proxy) = pair_with(|config| {
         patient(config);
         config.workers = 1;
     });
@@ -256,8 +254,7 @@ fn a_pause_between_attempts_ends_with_its_client() {
 
 #[test]
 fn a_sign_that_comes_late_hits_nobody_else() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::with(&upstream, patient);
+    let (upstream, proxy) = pair_with(patient);
     for round in 0..20 {
         upstream.script(vec![upstream::answer("short")]);
         let mut client = proxy.client();

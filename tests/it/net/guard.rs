@@ -36,14 +36,13 @@ pub(super) fn rest(mut stream: &TcpStream) -> String {
 
 pub(super) fn chats(proxy: &Proxy, upstream: &Upstream) {
     upstream.script(vec![upstream::answer("fine")]);
-    let answer = proxy.client().post("/api/chat", chat_whole("Hi")).answer();
+    let answer = proxy.ask("/api/chat", chat_whole("Hi"));
     assert_eq!(answer.json()["message"]["content"], "fine");
 }
 
 #[test]
 fn a_head_that_takes_too_long_is_cut() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::with(&upstream, |config| {
+    let (upstream, proxy) = pair_with(|config| {
         patient(config);
         config.connection_limits.head_timeout = SOON;
     });
@@ -62,8 +61,7 @@ fn a_head_that_takes_too_long_is_cut() {
 
 #[test]
 fn a_small_body_counts_with_its_head() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::with(&upstream, |config| {
+    let (_upstream, proxy) = pair_with(|config| {
         patient(config);
         config.connection_limits.head_timeout = SOON;
     });
@@ -74,8 +72,7 @@ fn a_small_body_counts_with_its_head() {
 
 #[test]
 fn an_endless_head_is_cut() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::with(&upstream, patient);
+    let (upstream, proxy) = pair_with(patient);
     for piece in ["X: y\r\n", "y"] {
         let client = proxy.client();
         let mut stream = client.stream();
@@ -110,8 +107,7 @@ fn a_silent_connection_is_closed_and_a_busy_one_is_not() {
 
 #[test]
 fn a_body_that_stalls_is_told_so() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::with(&upstream, |config| {
+    let (upstream, proxy) = pair_with(|config| {
         patient(config);
         (config.connection_limits.body_rate_grace, config.workers) = (SOON, 1);
     });
@@ -119,7 +115,7 @@ fn a_body_that_stalls_is_told_so() {
         let mut client = proxy.client();
         client.send(format!("POST /api/chat HTTP/1.1\r\nHost: localhost\r\n{head}\r\n\r\n1"));
         let answer = client.answer();
-        assert_eq!((answer.status(), answer.error().as_str()), (408, "request body took too long"));
+        answer.assert_error(408, "request body took too long");
         assert_eq!(answer.head.header("connection"), Some("close"));
     }
     chats(&proxy, &upstream);
@@ -127,8 +123,7 @@ fn a_body_that_stalls_is_told_so() {
 
 #[test]
 fn a_body_has_its_time_however_it_comes() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::with(&upstream, |config| {
+    let (_upstream, proxy) = pair_with(|config| {
         patient(config);
         config.connection_limits.min_body_rate = 0;
         config.request_timeout = SOON;
@@ -140,8 +135,7 @@ fn a_body_has_its_time_however_it_comes() {
 
 #[test]
 fn stalled_bodies_hold_no_worker() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::with(&upstream, |config| {
+    let (upstream, proxy) = pair_with(|config| {
         patient(config);
         config.workers = 2;
     });
@@ -181,7 +175,7 @@ fn of_too_many_connections_the_oldest_that_ask_nothing_go() {
     while proxy.server.counters().cuts(CutReason::TooMany) < 24 {
         std::thread::yield_now();
     }
-    assert_eq!(proxy.client().get("/api/version").answer().status(), 200);
+    assert_eq!(proxy.fetch("/api/version").status(), 200);
     drop(silent);
     drop(go_on);
     assert!(busy.frame().expect("the end of a broken stream").contains("error"));
@@ -199,7 +193,7 @@ fn one_address_cannot_take_all_workers() {
     let mut first = proxy.client();
     first.post("/api/chat", chat_whole("first"));
     upstream.request();
-    let refused = proxy.client().post("/api/chat", chat_whole("second")).answer();
+    let refused = proxy.ask("/api/chat", chat_whole("second"));
     assert_eq!(refused.status(), 503);
     assert_eq!(
         refused.error(),
@@ -259,8 +253,7 @@ fn is_answered(client: &Client) -> bool {
 
 #[test]
 fn bodies_that_are_held_have_a_common_bound() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::with(&upstream, |config| {
+    let (upstream, proxy) = pair_with(|config| {
         patient(config);
         config.connection_limits.max_body_memory = Some(50_000);
     });
@@ -269,7 +262,7 @@ fn bodies_that_are_held_have_a_common_bound() {
     let head = format!("POST /api/chat HTTP/1.1\r\nContent-Length: {length}\r\n\r\n");
     let asks = || {
         upstream.script(vec![upstream::answer("fine")]);
-        proxy.client().post("/api/chat", &half).answer().status()
+        proxy.ask("/api/chat", &half).status()
     };
     // It is the second one that is refused; while the first one's bytes are still on their way it may
     // be that one, or both.
@@ -293,15 +286,14 @@ fn bodies_that_are_held_have_a_common_bound() {
         }
     }
     chats(&proxy, &upstream);
-    let alone = proxy.client().post("/api/chat", chat_whole(&"x".repeat(60_000))).answer();
+    let alone = proxy.ask("/api/chat", chat_whole(&"x".repeat(60_000)));
     assert_eq!((alone.status(), alone.head.header("connection")), (413, Some("close")));
     assert_eq!(alone.error(), "request body too large: the limit is 50000 bytes");
 }
 
 #[test]
 fn a_long_answer_does_not_hold_its_question() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::with(&upstream, |config| {
+    let (upstream, proxy) = pair_with(|config| {
         patient(config);
         config.connection_limits.max_body_memory = Some(50_000);
     });
@@ -312,7 +304,7 @@ fn a_long_answer_does_not_hold_its_question() {
     let mut long = proxy.client();
     long.post("/api/chat", chat(&question)).head();
     upstream.script(vec![upstream::answer("fine")]);
-    let answer = proxy.client().post("/api/chat", chat_whole(&question)).answer();
+    let answer = proxy.ask("/api/chat", chat_whole(&question));
     assert_eq!(answer.status(), 200, "{}", answer.body);
     drop(go_on);
     while long.frame().is_some() {}

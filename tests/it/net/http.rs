@@ -68,8 +68,7 @@ fn what_cannot_be_translated_is_refused_by_name() {
     let proxy = proxy(&upstream);
     let mut client = proxy.client();
     let mut check = |path: &str, body: &str, error: &str| {
-        let answer = client.post(path, body).answer();
-        assert_eq!((answer.status(), answer.error().as_str()), (400, error));
+        client.post(path, body).answer().assert_error(400, error);
     };
     let image = "iVBORw0KGgo=";
     check(
@@ -150,7 +149,7 @@ fn bytes_that_are_no_text_are_replaced_as_go_does() {
     upstream.script(vec![upstream::answer("ok")]);
     let proxy = proxy(&upstream);
     let body = b"{\"model\":\"m\",\"stream\":false,\"messages\":[{\"role\":\"user\",\"content\":\"a\xffb\"}]}";
-    assert_eq!(proxy.client().post("/api/chat", body).answer().status(), 200);
+    assert_eq!(proxy.ask("/api/chat", body).status(), 200);
     assert_eq!(upstream.request().json()["messages"][0]["content"], "a\u{fffd}b");
 }
 
@@ -173,7 +172,7 @@ fn bodies_above_the_limit_are_refused_unread() {
     let chunk = "x".repeat(60_000);
     let chunks = format!("ea60\r\n{chunk}\r\nea60\r\n{chunk}\r\n");
     check(format!("POST /api/chat HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}"));
-    assert_eq!(proxy.client().get("/").answer().status(), 200);
+    assert_eq!(proxy.fetch("/").status(), 200);
 }
 
 #[test]
@@ -185,21 +184,20 @@ fn a_body_at_the_limit_is_taken() {
     let content = "x".repeat(100_000 - body.len());
     let body = chat_whole(&content);
     assert_eq!(body.len(), 100_000);
-    assert_eq!(proxy.client().post("/api/chat", body).answer().status(), 200);
+    assert_eq!(proxy.ask("/api/chat", body).status(), 200);
 }
 
 #[test]
 fn a_body_that_breaks_off_is_an_error_and_costs_no_worker() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::with(&upstream, |config| config.workers = 1);
+    let (_upstream, proxy) = pair_with(|config| config.workers = 1);
     for _ in 0..3 {
         let mut client = proxy.client();
         client.send("POST /api/chat HTTP/1.1\r\nContent-Length: 5000\r\n\r\n{\"model\"");
         client.stream().shutdown(std::net::Shutdown::Write).expect("a socket");
         let answer = client.answer();
-        assert_eq!((answer.status(), answer.error().as_str()), (400, "unexpected EOF"));
+        answer.assert_error(400, "unexpected EOF");
     }
-    assert_eq!(proxy.client().get("/").answer().status(), 200);
+    assert_eq!(proxy.fetch("/").status(), 200);
 }
 
 #[test]

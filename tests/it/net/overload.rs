@@ -32,7 +32,7 @@ fn one_request_too_many_is_refused_at_once_and_the_others_are_served() {
             });
         }
         let answer = refused.recv().expect("an answer");
-        assert_eq!((answer.status(), answer.error().as_str()), (503, BUSY));
+        answer.assert_error(503, BUSY);
         assert_eq!(answer.head.header("retry-after"), Some("1"));
         drop(go_on);
         assert_eq!(refused.recv().expect("an answer").lines().len(), 2);
@@ -62,7 +62,7 @@ fn a_refusal_does_not_wait_for_a_large_body() {
     // The body never comes.
     let answer =
         client.send("POST /api/chat HTTP/1.1\r\nContent-Length: 5000000\r\n\r\n{").answer();
-    assert_eq!((answer.status(), answer.error().as_str()), (503, BUSY));
+    answer.assert_error(503, BUSY);
     assert_eq!(answer.head.header("connection"), Some("close"));
 }
 
@@ -77,7 +77,7 @@ fn a_hundred_at_once_are_all_served_when_there_is_room() {
     std::thread::scope(|scope| {
         for _ in 0..100 {
             scope.spawn(|| {
-                let answer = proxy.client().post("/api/chat", chat("Hi")).answer();
+                let answer = proxy.ask("/api/chat", chat("Hi"));
                 assert_eq!(answer.lines().len(), 4);
             });
         }

@@ -17,7 +17,7 @@ fn a_panic_is_answered_and_its_worker_goes_on() {
     let mut client = Client::connect(server.local_addr());
     for _ in 0..3 {
         let answer = client.post("/api/chat", chat("Hi")).answer();
-        assert_eq!((answer.status(), answer.error().as_str()), (500, "internal error"));
+        answer.assert_error(500, "internal error");
     }
     assert_eq!(client.post("/api/chat", chat("Hi")).answer().lines().len(), 2);
 }

@@ -103,14 +103,7 @@ fn path(registered: &str) -> String {
 /// Asks by an address, as a plain OPTIONS by a name never gets to the routes. An answer to HEAD has
 /// no body.
 fn ask(client: &mut Client, method: &str, path: &str, body: &str) -> Answer {
-    let length = body.len();
-    let head = format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}");
-    client.send(format!("{head}\r\n\r\n{body}"));
-    if method == "HEAD" {
-        Answer { head: client.head(), body: String::new() }
-    } else {
-        client.answer()
-    }
+    client.with_host("127.0.0.1", method, path, "", body).any_answer(method)
 }
 
 /// The router's own answer, which is no JSON.

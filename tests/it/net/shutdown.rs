@@ -71,7 +71,7 @@ fn what_takes_longer_than_the_grace_is_left() {
 #[test]
 fn an_idle_server_ends_at_once() {
     let (_upstream, proxy) = pair();
-    proxy.client().get("/").answer();
+    proxy.fetch("/");
     assert!(proxy.server.drain());
 }
 

@@ -7,9 +7,7 @@ const JSON: Option<&str> = Some("application/json; charset=utf-8");
 #[track_caller]
 fn check(client: &mut Client, request: (&str, &str, &str), status: u16, body: &str) {
     let (method, path, sent) = request;
-    let length = sent.len();
-    let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}");
-    let answer = client.send(format!("{head}\r\n\r\n{sent}")).answer();
+    let answer = client.call(method, path, sent).answer();
     assert_eq!((answer.status(), answer.body.as_str()), (status, body), "{request:?}");
     assert_eq!(answer.head.header("content-type"), JSON, "{request:?}");
 }

@@ -132,7 +132,7 @@ fn each_object_has_the_time_at_which_it_was_made() {
 fn requests_have_the_headers_that_upstreams_want() {
     let (upstream, proxy) = pair();
     upstream.script(vec![answer("ok")]);
-    proxy.client().post("/api/chat", chat_whole("Hi")).answer();
+    proxy.ask("/api/chat", chat_whole("Hi"));
     let request = upstream.request();
     assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", "/v1/chat/completions"));
     assert_eq!(request.header("content-type"), Some("application/json"));

@@ -1,11 +1,8 @@
 //! `/api/create` and `/api/delete`: lines and refusals, compared as bytes.
 
+use super::manage::delete;
 use super::transfers::{SUCCESS, assert_whole};
 use crate::support::*;
-
-fn call(proxy: &Proxy, method: &str, path: &str, body: &Value) -> Answer {
-    proxy.client().call(method, path, body.to_string()).answer()
-}
 
 /// The lines with stars for digests.
 fn starred(answer: &Answer) -> Vec<String> {
@@ -30,10 +27,7 @@ fn the_lines_of_create_are_ollama_s() {
     const WRITING: &str = r#"{"status":"writing manifest"}"#;
     let proxy = Proxy::start(&Upstream::start());
     let create = |more: Value| {
-        let mut body = json!({"model": "made", "from": "m"});
-        let members = more.as_object().expect("an object");
-        members.iter().for_each(|(name, value)| body[name] = value.clone());
-        proxy.post("/api/create", &body)
+        proxy.post("/api/create", &with(json!({"model": "made", "from": "m"}), &more))
     };
     assert_eq!(starred(&create(json!({}))), [EXISTING, WRITING, SUCCESS]);
     let system = create(json!({"system": "x", "stream": null}));
@@ -58,7 +52,7 @@ fn create_overwrites() {
     for gone in ["system", "license"] {
         assert_eq!(shown.get(gone), None, "{gone}");
     }
-    let list = proxy.client().get("/api/tags").answer().json();
+    let list = proxy.fetch("/api/tags").json();
     assert_eq!(list["models"].as_array().map(Vec::len), Some(4), "one more than the upstream's");
 }
 
@@ -82,9 +76,7 @@ fn a_license_is_a_text_or_several() {
 #[track_caller]
 fn assert_refused(proxy: &Proxy, more: &Value, text: &str) {
     for stream in [json!(null), json!(false)] {
-        let mut body = json!({"model": "made", "stream": stream});
-        let members = more.as_object().expect("an object");
-        members.iter().for_each(|(name, value)| body[name] = value.clone());
+        let body = with(json!({"model": "made", "stream": stream}), more);
         let answer = proxy.post("/api/create", &body);
         assert_eq!((answer.status(), answer.error().as_str()), (400, text), "{body}");
         let kind = answer.head.header("content-type");
@@ -150,12 +142,11 @@ fn a_delete_by_either_member_is_an_empty_200() {
         json!({"model": "made", "name": "nobody"}),
     ] {
         let copy = json!({"source": "m", "destination": "made"});
-        let copied = proxy.post("/api/copy", &copy);
-        assert_eq!((copied.status(), copied.body.as_str()), (200, ""));
-        let deleted = call(&proxy, "DELETE", "/api/delete", &body);
+        proxy.post("/api/copy", &copy).assert_body(200, "");
+        let deleted = delete(&proxy, &body);
         assert_eq!((deleted.status(), deleted.body.as_str()), (200, ""), "{body}");
         assert_eq!(deleted.head.header("content-length"), Some("0"));
-        let again = call(&proxy, "DELETE", "/api/delete", &body);
+        let again = delete(&proxy, &body);
         assert_eq!(again.status(), 404, "it is gone: {body}");
     }
 }

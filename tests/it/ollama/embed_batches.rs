@@ -38,7 +38,7 @@ fn five_thousand_inputs_go_upstream_in_batches_and_come_back_in_order() {
         upstream.script(vec![upstream::json(&vectors(first, *size))]);
         first += size;
     }
-    let answer = proxy.client().post("/api/embed", inputs(5000)).answer();
+    let answer = proxy.ask("/api/embed", inputs(5000));
     assert_eq!(numbers(&answer), (0..5000).collect::<Vec<_>>());
     assert_eq!(answer.json()["prompt_eval_count"], 5000, "the counts are summed");
     let mut next = 0;
@@ -62,7 +62,7 @@ fn a_batch_that_is_too_large_is_halved_until_it_fits() {
     for (first, count) in [(0, 2), (2, 2), (4, 2), (6, 2), (8, 2)] {
         upstream.script(vec![upstream::json(&vectors(first, count))]);
     }
-    let answer = proxy.client().post("/api/embed", inputs(10)).answer();
+    let answer = proxy.ask("/api/embed", inputs(10));
     assert_eq!(numbers(&answer), (0..10).collect::<Vec<_>>());
     let sizes: Vec<usize> = (0..7)
         .map(|_| upstream.request().json()["input"].as_array().expect("a list").len())
@@ -76,13 +76,11 @@ fn one_failing_batch_fails_all() {
     let (upstream, proxy) = pair();
     upstream.script(vec![upstream::json(&vectors(0, 256))]);
     upstream.script(vec![status(400, &[], r#"{"error":{"message":"no"}}"#)]);
-    let answer = proxy.client().post("/api/embed", inputs(300)).answer();
-    assert_eq!((answer.status(), answer.error().as_str()), (400, "no"));
+    proxy.ask("/api/embed", inputs(300)).assert_error(400, "no");
     // A single input that is too large for a batch cannot be split.
     let single = r#"{"error":{"message":"batch size 1 is too large"}}"#;
     upstream.script(vec![status(400, &[], single)]);
-    let answer = proxy.client().post("/api/embed", inputs(1)).answer();
-    assert_eq!((answer.status(), answer.error().as_str()), (400, "batch size 1 is too large"));
+    proxy.ask("/api/embed", inputs(1)).assert_error(400, "batch size 1 is too large");
 }
 
 #[test]
@@ -91,7 +89,7 @@ fn inputs_that_are_long_together_are_sent_apart() {
     upstream.script(vec![upstream::json(&vectors(0, 1))]);
     upstream.script(vec![upstream::json(&vectors(1, 1))]);
     let body = json!({"model": "e", "input": ["a".repeat(400_000), "b".repeat(400_000)]});
-    let answer = proxy.client().post("/api/embed", body.to_string()).answer();
+    let answer = proxy.post("/api/embed", &body);
     assert_eq!(numbers(&answer), [0, 1]);
 }
 
@@ -124,7 +122,7 @@ fn the_next_request_begins_with_the_batch_that_worked() {
         (400, "BatchEmbedContentsRequest.requests: at most 4 requests can be in one batch"),
     ] {
         let (upstream, proxy) = pair();
-        let ask = |count| numbers(&proxy.client().post("/api/embed", inputs(count)).answer());
+        let ask = |count| numbers(&proxy.ask("/api/embed", inputs(count)));
         upstream.script(refusal(code, text)).script(refusal(code, text));
         take(&upstream, &[2, 2, 2, 2, 2]);
         assert_eq!(ask(10), (0..10).collect::<Vec<_>>());
@@ -148,7 +146,7 @@ fn a_batch_with_too_many_tokens_is_halved_by_its_length() {
         let (upstream, proxy) = pair();
         let ask = |texts: Vec<String>| {
             let body = json!({"model": "e", "input": texts}).to_string();
-            let answer = proxy.client().post("/api/embed", body).answer();
+            let answer = proxy.ask("/api/embed", body);
             assert_eq!(numbers(&answer), (0..texts.len()).collect::<Vec<_>>());
         };
         let long = || vec!["x".repeat(1000); 4];
@@ -178,12 +176,12 @@ fn what_was_learnt_of_batches_holds_after_an_input_was_cut() {
         upstream.script(refusal(400, long));
     }
     take(&upstream, &[1, 4, 3]);
-    let answer = proxy.client().post("/api/embed", inputs(8)).answer();
+    let answer = proxy.ask("/api/embed", inputs(8));
     assert_eq!(numbers(&answer), (0..8).collect::<Vec<_>>());
     assert_eq!(sizes(&upstream, 7), [8, 4, 2, 1, 1, 4, 3]);
     // An input that is too long says nothing of how many may go together.
     take(&upstream, &[4, 4]);
-    let answer = proxy.client().post("/api/embed", inputs(8)).answer();
+    let answer = proxy.ask("/api/embed", inputs(8));
     assert_eq!(numbers(&answer), (0..8).collect::<Vec<_>>());
     assert_eq!(sizes(&upstream, 2), [4, 4]);
 }
@@ -193,11 +191,11 @@ fn a_size_that_never_worked_is_not_learnt() {
     let (upstream, proxy) = pair();
     upstream.script(refusal(422, "batch size 4 is too large"));
     upstream.script(refusal(400, "no"));
-    let answer = proxy.client().post("/api/embed", inputs(4)).answer();
-    assert_eq!((answer.status(), answer.error().as_str()), (400, "no"));
+    let answer = proxy.ask("/api/embed", inputs(4));
+    answer.assert_error(400, "no");
     assert_eq!(sizes(&upstream, 2), [4, 2]);
     take(&upstream, &[4]);
-    assert_eq!(numbers(&proxy.client().post("/api/embed", inputs(4)).answer()), [0, 1, 2, 3]);
+    assert_eq!(numbers(&proxy.ask("/api/embed", inputs(4))), [0, 1, 2, 3]);
     assert_eq!(sizes(&upstream, 1), [4]);
 }
 
@@ -207,7 +205,7 @@ fn batches_that_nobody_counted_add_nothing() {
     let uncounted = vectors(0, 256).replace("prompt_tokens", "tokens");
     upstream.script(vec![upstream::json(&uncounted)]);
     upstream.script(vec![upstream::json(&vectors(256, 44))]);
-    let answer = proxy.client().post("/api/embed", inputs(300)).answer();
+    let answer = proxy.ask("/api/embed", inputs(300));
     assert_eq!(numbers(&answer), (0..300).collect::<Vec<_>>());
     assert_eq!(answer.json()["prompt_eval_count"], 44);
 }

@@ -64,8 +64,7 @@ fn the_old_route_answers_the_vector_alone_and_cuts_nothing() {
     let text = "This model's maximum context length is 8 tokens, however you requested 9";
     let error = json!({"error": {"message": text, "type": "invalid_request_error"}});
     bench.upstream.script(vec![status(400, &[], &error.to_string())]);
-    let answer = bench.ask(EMBEDDINGS, &change);
-    assert_eq!((answer.status(), answer.error().as_str()), (400, text));
+    bench.ask(EMBEDDINGS, &change).assert_error(400, text);
     assert_eq!(bench.upstream.request().json()["input"], json!(["Hi"]));
     assert!(bench.upstream.is_idle(), "a shorter prompt is not tried");
 }

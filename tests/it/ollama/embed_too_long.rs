@@ -111,7 +111,7 @@ fn an_input_is_cut_five_times_at_most_and_between_characters() {
         if tries <= 5 {
             assert_eq!(answer.json()["embeddings"], json!([[1]]), "{tries}");
         } else {
-            assert_eq!((answer.status(), answer.error()), (400, TOO_LONG.to_owned()));
+            answer.assert_error(400, TOO_LONG);
             // The answer that was not fetched goes to nobody.
             bench.ask(EMBED, &json!({}));
             bench.upstream.request();

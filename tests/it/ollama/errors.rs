@@ -84,7 +84,7 @@ impl Row {
                 upstream.script(vec![status(*code, &[], &body.to_string())]);
             }
             let body = self.body(route);
-            let answer = proxy.client().post(route, &body).answer();
+            let answer = proxy.ask(route, &body);
             let found = (answer.status(), answer.error());
             assert_eq!(found, (self.status, self.text.to_owned()), "POST {route} {body}");
             let kind = answer.head.header("content-type");

@@ -13,7 +13,7 @@ const LLAMA: &str = r#"{"data":[{"id":"m","owned_by":"llamacpp"}]}"#;
 
 fn ask(proxy: &Proxy, stream: bool) -> crate::support::raw::Answer {
     let body = json!({"model": "m", "prompt": "def f(", "suffix": "return 1", "stream": stream});
-    proxy.client().post("/api/generate", body.to_string()).answer()
+    proxy.post("/api/generate", &body)
 }
 
 fn llama() -> Upstream {
@@ -101,7 +101,7 @@ fn a_family_that_cannot_fill_in_is_not_asked() {
     upstream.list(r#"{"data":[{"id":"m","owned_by":"vllm"}]}"#);
     let answer = ask(&proxy, true);
     let sentence = "registry.ollama.ai/library/m:latest does not support insert";
-    assert_eq!((answer.status(), answer.error().as_str()), (400, sentence));
+    answer.assert_error(400, sentence);
     assert!(upstream.is_idle());
 }
 

@@ -13,7 +13,7 @@ fn sent(route: &str, image: Value) -> Value {
             "messages": [{"role": "user", "content": "What is it?", "images": [image]}]}),
         _ => json!({"model": "m", "stream": false, "prompt": "What is it?", "images": [image]}),
     };
-    let answer = proxy.client().post(route, body.to_string()).answer();
+    let answer = proxy.post(route, &body);
     assert_eq!(answer.status(), 200, "{}", answer.body);
     let mut request = upstream.request().json();
     let content = request["messages"][0]["content"].take();

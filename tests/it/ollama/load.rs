@@ -99,13 +99,13 @@ fn a_load_checks_its_members_and_an_unload_only_what_is_read_with_the_body() {
         (json!({"top_logprobs": 21}), "top_logprobs must be between 0 and 20"),
         (json!({"keep_alive": "10"}), "time: missing unit in duration \"10\""),
     ] {
-        let bad = proxy.post("/api/chat", &with(json!({"model": "m"}), &wrong));
-        assert_eq!((bad.status(), bad.error().as_str()), (400, text));
+        proxy.post("/api/chat", &with(json!({"model": "m"}), &wrong)).assert_error(400, text);
     }
     let think = json!({"model": "", "think": "nonsense", "keep_alive": 0});
     let bad = proxy.post("/api/chat", &think);
     assert!(bad.error().starts_with("invalid think value"), "that is read with the body");
-    let unknown = proxy.post("/api/generate", &json!({"model": "nope"}));
-    assert_eq!((unknown.status(), unknown.error().as_str()), (404, "model 'nope' not found"));
+    proxy
+        .post("/api/generate", &json!({"model": "nope"}))
+        .assert_error(404, "model 'nope' not found");
     assert!(upstream.is_idle());
 }

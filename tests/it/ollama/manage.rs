@@ -4,15 +4,8 @@ use crate::support::*;
 use std::fs;
 use std::path::PathBuf;
 
-pub(super) fn call(proxy: &Proxy, method: &str, path: &str, body: &str) -> Answer {
-    let length = body.len();
-    let head =
-        format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
-    proxy.client().send(head + body).answer()
-}
-
 pub(super) fn delete(proxy: &Proxy, body: &Value) -> Answer {
-    call(proxy, "DELETE", "/api/delete", &body.to_string())
+    proxy.client().call("DELETE", "/api/delete", body.to_string()).answer()
 }
 
 /// Makes a model, without lines.
@@ -29,10 +22,6 @@ pub(super) fn lines(answer: &Answer) -> Vec<String> {
     assert_eq!(answer.head.header("content-type"), Some("application/x-ndjson"));
     let word = |line: &Value| line["status"].as_str().or(line["error"].as_str()).map(str::to_owned);
     answer.lines().iter().map(|line| word(line).expect("one of the two")).collect()
-}
-
-pub(super) fn check_error(answer: &Answer, status: u16, text: &str) {
-    assert_eq!((answer.status(), answer.error().as_str()), (status, text));
 }
 
 pub(super) fn mario() -> Value {
@@ -197,7 +186,7 @@ fn a_made_model_loads_embeds_and_runs_under_its_own_name() {
     assert_eq!(upstream.request().json()["model"], "text-embed");
     let load = json!({"model": "mario", "keep_alive": -1});
     assert_eq!(proxy.post("/api/generate", &load).json()["done_reason"], "load");
-    let running = proxy.client().get("/api/ps").answer().json();
+    let running = proxy.fetch("/api/ps").json();
     assert_eq!(running["models"][0]["name"], "mario:latest");
     assert_eq!(running["models"][0]["context_length"], 8192);
     assert_eq!(running["models"][1]["name"], "vectors:latest");
@@ -205,7 +194,7 @@ fn a_made_model_loads_embeds_and_runs_under_its_own_name() {
     let made = tags.iter().find(|tag| tag["name"] == "mario:latest").expect("listed");
     assert_eq!(running["models"][0]["digest"], made["digest"]);
     assert_eq!(delete(&proxy, &json!({"model": "mario"})).status(), 200);
-    let running = proxy.client().get("/api/ps").answer().json();
+    let running = proxy.fetch("/api/ps").json();
     assert_eq!(running["models"].as_array().map(Vec::len), Some(1), "deleted is unloaded");
 }
 
@@ -240,8 +229,7 @@ fn a_model_of_the_same_name_hides_the_upstream_s_until_it_is_deleted() {
     proxy.post("/api/chat", &chat);
     let sent = upstream.request().json();
     assert_eq!((&sent["model"], &sent["messages"][0]["content"]), (&"m".into(), &"Over.".into()));
-    let deleted = delete(&proxy, &json!({"model": "m:latest"}));
-    assert_eq!((deleted.status(), deleted.body.as_str()), (200, ""));
+    delete(&proxy, &json!({"model": "m:latest"})).assert_body(200, "");
     assert!(proxy.names().contains(&"m:latest".to_owned()));
     assert_eq!(proxy.show("m").get("system"), None);
 }
@@ -294,12 +282,12 @@ fn what_cannot_be_managed_is_refused_as_ollama_does() {
             "destination \"a:b:c\" is invalid",
         ),
     ] {
-        check_error(&proxy.post(path, &body), code, text);
+        proxy.post(path, &body).assert_error(code, text);
     }
     for path in ["/api/create", "/api/copy", "/api/pull", "/api/push"] {
-        check_error(&call(&proxy, "POST", path, ""), 400, "missing request body");
+        proxy.ask(path, "").assert_error(400, "missing request body");
     }
-    let bad = |body: Value, code: u16, text: &str| check_error(&delete(&proxy, &body), code, text);
+    let bad = |body: Value, code: u16, text: &str| delete(&proxy, &body).assert_error(code, text);
     bad(json!({"model": "nope"}), 404, "model 'nope' not found");
     bad(json!({"model": ""}), 400, "model is required");
     bad(json!({"model": "a b"}), 400, "name \"a b\" is invalid");
@@ -319,7 +307,7 @@ fn a_model_from_an_unknown_one_is_not_made() {
     let body = json!({"model": "a", "from": "nope"});
     assert_eq!(lines(&proxy.post("/api/create", &body)), ["pulling manifest", unknown]);
     let body = json!({"model": "a", "from": "nope", "stream": false});
-    check_error(&proxy.post("/api/create", &body), 500, unknown);
+    proxy.post("/api/create", &body).assert_error(500, unknown);
     assert!(!proxy.names().contains(&"a:latest".to_owned()));
     upstream.list(&MODELS.replace("\"m\"", "\"nope\""));
     create(&proxy, body);
@@ -336,7 +324,7 @@ fn a_model_with_a_broken_template_is_not_made_and_changes_none() {
             let body = json!({"model": name, "from": "mario", "system": "You are Luigi.",
                 "template": "{{ if .System }}", "stream": stream});
             let answer = proxy.post("/api/create", &body);
-            check_error(&answer, 400, text);
+            answer.assert_error(400, text);
             let kind = answer.head.header("content-type");
             assert_eq!(kind, Some("application/json; charset=utf-8"), "no line was sent");
         }

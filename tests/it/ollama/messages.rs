@@ -70,7 +70,7 @@ fn a_tool_is_forwarded_with_all_of_its_schema_in_its_order() {
     );
     let bench = Bench::new();
     bench.upstream.script(vec![crate::support::upstream::answer("ok")]);
-    let answer = bench.proxy.client().post(CHAT, body).answer();
+    let answer = bench.proxy.ask(CHAT, body);
     assert_eq!(answer.status(), 200, "{}", answer.body);
     let sent = bench.upstream.request().body;
     let expected = format!(
@@ -151,7 +151,7 @@ fn unknown_roles_reach_the_upstream_in_lower_case() {
     let body = json!({"model": "m", "stream": false, "messages": [
         {"role": "Narrator", "content": "a"}, {"role": "DEVELOPER", "content": "b"},
         {"role": "", "content": "c"}, {"content": "d"}]});
-    let answer = proxy.client().post("/api/chat", body.to_string()).answer();
+    let answer = proxy.post("/api/chat", &body);
     assert_eq!(answer.status(), 200, "{}", answer.body);
     let sent = upstream.request().json();
     let roles: Vec<_> = sent["messages"].as_array().expect("a list").iter().collect();
@@ -170,7 +170,7 @@ fn a_history_of_a_thousand_messages_arrives_in_order() {
         })
         .collect();
     let body = json!({"model": "m", "stream": false, "messages": messages});
-    let answer = proxy.client().post("/api/chat", body.to_string()).answer();
+    let answer = proxy.post("/api/chat", &body);
     assert_eq!(answer.status(), 200, "{}", answer.body);
     assert_eq!(upstream.request().json()["messages"], Value::from(messages));
 }

@@ -1,6 +1,6 @@
 //! Names of models: tags, spellings, suffixes, and the ids of the upstream that they mean.
 
-use super::manage::{check_error, create, delete};
+use super::manage::{create, delete};
 use crate::support::*;
 
 #[test]
@@ -33,12 +33,7 @@ fn name_counts_where_model_is_missing_or_empty() {
         let success = json!({"status": "success"});
         assert_eq!(proxy.post("/api/pull", &named("m", None)).json(), success);
         assert_eq!(proxy.post("/api/create", &named("own", Some("m"))).json(), success);
-        let body = named("own", None).to_string();
-        let length = body.len();
-        let head = format!(
-            "DELETE /api/delete HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
-        );
-        assert_eq!(proxy.client().send(head + &body).answer().status(), 200);
+        assert_eq!(delete(&proxy, &named("own", None)).status(), 200);
         assert_eq!(proxy.post("/api/show", &named("own", None)).status(), 404);
     }
 }
@@ -131,16 +126,16 @@ fn source_suffixes_are_understood_where_no_model_is_called_so() {
     for path in ["/api/chat", "/api/generate", "/api/embed", "/api/embeddings"] {
         for name in ["gpt-oss:120b-cloud", "m:cloud"] {
             let text = "ollama cloud is disabled: remote model is unavailable";
-            check_error(&proxy.post(path, &body(name)), 403, text);
+            proxy.post(path, &body(name)).assert_error(403, text);
         }
-        check_error(&proxy.post(path, &body("x:local:cloud")), 400, both);
-        check_error(&proxy.post(path, &body("a b")), 400, "invalid model name");
+        proxy.post(path, &body("x:local:cloud")).assert_error(400, both);
+        proxy.post(path, &body("a b")).assert_error(400, "invalid model name");
     }
     let text = "ollama cloud is disabled: remote model details are unavailable";
-    check_error(&proxy.post("/api/show", &body("m:cloud")), 403, text);
-    check_error(&proxy.post("/api/show", &body("x:local:cloud")), 400, both);
-    check_error(&proxy.post("/api/show", &body("a:b:c")), 400, "invalid model name");
-    check_error(&delete(&proxy, &body("m:cloud")), 404, "model 'm:cloud' not found");
+    proxy.post("/api/show", &body("m:cloud")).assert_error(403, text);
+    proxy.post("/api/show", &body("x:local:cloud")).assert_error(400, both);
+    proxy.post("/api/show", &body("a:b:c")).assert_error(400, "invalid model name");
+    delete(&proxy, &body("m:cloud")).assert_error(404, "model 'm:cloud' not found");
     assert!(upstream.is_idle());
 }
 

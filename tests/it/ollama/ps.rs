@@ -9,9 +9,9 @@ use crate::support::*;
 fn ps_shows_what_was_used_until_it_is_unloaded() {
     let (upstream, proxy) = pair();
     upstream.script(vec![answer("ok")]).script(upstream::stream(&["ok"]));
-    assert_eq!(proxy.client().get("/api/ps").answer().body, r#"{"models":[]}"#);
+    assert_eq!(proxy.fetch("/api/ps").body, r#"{"models":[]}"#);
     proxy.get("/api/tags");
-    proxy.client().post("/api/chat", chat_whole("Hi")).answer();
+    proxy.ask("/api/chat", chat_whole("Hi"));
     let keep = json!({"model": "tagged:8b", "prompt": "x", "keep_alive": -1});
     proxy.post("/api/generate", &keep);
     let list = proxy.get("/api/ps");
@@ -93,7 +93,7 @@ fn a_model_in_use_is_listed() {
 fn a_model_that_is_loading_or_to_be_unloaded_is_listed_while_it_is_used() {
     let (upstream, proxy) = proxy();
     let names = || {
-        let list = proxy.client().get("/api/ps").answer().json();
+        let list = proxy.fetch("/api/ps").json();
         list["models"].as_array().expect("a list").iter().map(|it| it["name"].to_string()).collect()
     };
     for keep_alive in [json!(0), json!("5m")] {
@@ -120,7 +120,7 @@ fn a_model_that_is_loading_or_to_be_unloaded_is_listed_while_it_is_used() {
         r#"{"error":{"message":"no","code":"model_not_found"}}"#,
     )]);
     let body = chat("Hi").replace("\"m\"", "\"full:8b\"");
-    assert_eq!(proxy.client().post("/api/chat", body).answer().status(), 404);
+    assert_eq!(proxy.ask("/api/chat", body).status(), 404);
     let after: Vec<String> = names();
     assert_eq!(after, ["\"bare:latest\""]);
 }

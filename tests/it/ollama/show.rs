@@ -76,8 +76,9 @@ fn show_understands_every_spelling_of_a_name() {
 #[test]
 fn show_of_an_unknown_model_is_not_found() {
     let proxy = Proxy::start(&Upstream::start());
-    let answer = proxy.post("/api/show", &json!({"model": "nope"}));
-    assert_eq!((answer.status(), answer.error().as_str()), (404, "model 'nope:latest' not found"));
+    proxy
+        .post("/api/show", &json!({"model": "nope"}))
+        .assert_error(404, "model 'nope:latest' not found");
 }
 
 #[test]
@@ -162,8 +163,7 @@ fn what_is_asked_of_show_changes_what_it_should() {
         assert!(!modelfile.contains("Be brief."), "{modelfile}");
     }
     let body = json!({"model": "BARE:latest"}).to_string();
-    let head = "POST /api/show HTTP/1.1\r\nHost: localhost\r\nUser-Agent: GitHubCopilotChat/0.30";
-    let request = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-    let shown = proxy.client().send(request).answer().json();
+    let copilot = "User-Agent: GitHubCopilotChat/0.30\r\n";
+    let shown = proxy.client().with("POST", "/api/show", copilot, body).answer().json();
     assert_eq!(shown["model_info"]["general.basename"], "BARE:latest");
 }

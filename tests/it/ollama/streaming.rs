@@ -6,7 +6,7 @@ use crate::support::*;
 fn ask(steps: Vec<Step>) -> Answer {
     let (upstream, proxy) = pair();
     upstream.script(steps);
-    proxy.client().post("/api/chat", chat("Hi")).answer()
+    proxy.ask("/api/chat", chat("Hi"))
 }
 
 fn texts(lines: &[Value]) -> Vec<&str> {
@@ -60,7 +60,7 @@ fn the_done_line_comes_with_the_terminal_event_not_with_the_end_of_the_connectio
     steps.pop(); // The last frame stays out.
     steps.push(Step::Wait(told));
     upstream.script(steps);
-    let answer = proxy.client().post("/api/chat", chat("Hi")).answer();
+    let answer = proxy.ask("/api/chat", chat("Hi"));
     assert_eq!(answer.lines().len(), 2);
     drop(go_on);
 }
@@ -113,7 +113,7 @@ fn text_that_came_together_with_an_error_is_not_lost() {
 fn an_error_before_the_first_line_has_a_status() {
     let check = |event: &str, status: u16, message: &str| {
         let answer = ask(vec![stream_head(), frame(event), last_frame()]);
-        assert_eq!((answer.status(), answer.error().as_str()), (status, message));
+        answer.assert_error(status, message);
         let kind = answer.head.header("content-type");
         assert_eq!(kind, Some("application/json; charset=utf-8"));
     };

@@ -80,7 +80,7 @@ fn tags_have_everything_that_clients_insist_on() {
 fn an_upstream_without_models_has_an_empty_list() {
     let (upstream, proxy) = pair();
     upstream.list(r#"{"object":"list","data":[]}"#);
-    assert_eq!(proxy.client().get("/api/tags").answer().body, r#"{"models":[]}"#);
+    assert_eq!(proxy.fetch("/api/tags").body, r#"{"models":[]}"#);
 }
 
 #[test]
@@ -104,8 +104,7 @@ fn the_list_is_kept_for_a_short_time_and_renewed_on_a_miss() {
 
 #[test]
 fn a_list_that_is_not_to_be_kept_is_not() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::with(&upstream, |config| config.models_ttl = std::time::Duration::ZERO);
+    let (upstream, proxy) = pair_with(|config| config.models_ttl = std::time::Duration::ZERO);
     proxy.get("/api/tags");
     upstream.list(r#"{"data":[{"id":"other"}]}"#);
     assert_eq!(names(&proxy.get("/api/tags")), ["other:latest"]);

@@ -65,8 +65,7 @@ fn a_call_that_breaks_off_is_an_error_and_never_half_a_call() {
         "the upstream ended its answer early",
         "invalid response from the upstream: invalid tool call arguments for \"f\"",
     ] {
-        let answer = proxy.client().post("/api/chat", asked(true)).answer();
-        assert_eq!((answer.status(), answer.error().as_str()), (502, expected));
+        proxy.ask("/api/chat", asked(true)).assert_error(502, expected);
     }
 }
 
@@ -78,7 +77,7 @@ fn a_round_trip_without_any_ids_is_linked() {
     upstream.script(vec![upstream::json(&call.to_string())]).script(vec![upstream::answer("done")]);
     let mut body: Value = serde_json::from_str(&asked(true)).expect("JSON");
     body["stream"] = false.into();
-    let first = proxy.client().post("/api/chat", body.to_string()).answer().json();
+    let first = proxy.post("/api/chat", &body).json();
     let mut message = first["message"].clone();
     assert_eq!(message["tool_calls"][0]["function"]["arguments"], json!({"x": 1}));
     // As Home Assistant does: the call without its id, the result with nothing but its text.
@@ -86,7 +85,7 @@ fn a_round_trip_without_any_ids_is_linked() {
     let messages = body["messages"].as_array_mut().expect("a list");
     messages.push(message);
     messages.push(json!({"role": "tool", "content": "42"}));
-    let second = proxy.client().post("/api/chat", body.to_string()).answer();
+    let second = proxy.post("/api/chat", &body);
     assert_eq!(second.status(), 200);
     upstream.request();
     let sent = upstream.request().json();
@@ -102,7 +101,7 @@ fn made_up_ids_differ_from_answer_to_answer() {
     let mut ids = vec![];
     for _ in 0..2 {
         upstream.script(vec![upstream::json(&call.to_string())]);
-        let lines = proxy.client().post("/api/chat", asked(true)).answer().lines();
+        let lines = proxy.ask("/api/chat", asked(true)).lines();
         assert_eq!(lines.len(), 2, "the call has a line of its own");
         ids.push(lines[0]["message"]["tool_calls"][0]["id"].clone());
     }
@@ -120,7 +119,7 @@ fn log_probabilities_come_only_when_asked_for() {
     ] {
         upstream.script(vec![upstream::json(&answer.to_string())]);
         let body = json!({"model": "m", "stream": false, "logprobs": asked_for, "messages": [{"role": "user"}]});
-        let found = proxy.client().post("/api/chat", body.to_string()).answer().json();
+        let found = proxy.post("/api/chat", &body).json();
         assert_eq!(found["logprobs"], expected);
         assert_eq!(upstream.request().json().get("logprobs").is_some(), asked_for);
     }
@@ -145,7 +144,7 @@ fn what_gemini_sends_with_a_call_comes_back_with_it_and_stays_from_the_client() 
         } else {
             vec![upstream::json(&choice("message").to_string())]
         });
-        let told = proxy.client().post("/api/chat", body.to_string()).answer();
+        let told = proxy.post("/api/chat", &body);
         assert!(told.body.contains(r#""arguments":{"a":1}"#), "{}", told.body);
         assert!(!told.body.contains("signature") && !told.body.contains("extra"), "{}", told.body);
         upstream.request();
@@ -155,7 +154,7 @@ fn what_gemini_sends_with_a_call_comes_back_with_it_and_stays_from_the_client() 
             {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {"a": 1}}}]},
             {"role": "tool", "content": "2"}]});
         upstream.script(vec![upstream::answer("Done.")]);
-        proxy.client().post("/api/chat", history.to_string()).answer();
+        proxy.post("/api/chat", &history);
         let sent = upstream.request().json();
         assert_eq!(sent["messages"][1]["tool_calls"][0]["extra_content"], signature);
     }

@@ -1,20 +1,20 @@
 //! Pull, push and blobs; lines are compared as bytes.
 
-use super::manage::{call, check_error, create, lines, mario};
+use super::manage::{create, lines, mario};
 use crate::support::*;
 
 /// A stream of exactly these lines.
 #[track_caller]
 fn assert_lines(answer: &Answer, lines: &[&str]) {
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
-    assert_eq!((answer.status(), answer.body.as_str()), (200, text.as_str()));
+    answer.assert_body(200, text.as_str());
     assert_eq!(answer.head.header("content-type"), Some("application/x-ndjson"));
 }
 
 /// An answer in one piece, without a newline.
 #[track_caller]
 pub(super) fn assert_whole(answer: &Answer, status: u16, body: &str) {
-    assert_eq!((answer.status(), answer.body.as_str()), (status, body));
+    answer.assert_body(status, body);
     assert_eq!(answer.head.header("content-type"), Some("application/json"));
 }
 
@@ -77,8 +77,7 @@ fn a_push_is_told_in_ollama_s_lines() {
     assert_lines(&proxy.post("/api/push", &body(true)), &[retrieving, plain]);
     assert_whole(&proxy.post("/api/push", &body(false)), 500, plain);
     for body in [json!({}), json!({"model": "", "name": " "})] {
-        let answer = proxy.post("/api/push", &body);
-        assert_eq!((answer.status(), answer.error().as_str()), (400, "model is required"));
+        proxy.post("/api/push", &body).assert_error(400, "model is required");
     }
 }
 
@@ -107,9 +106,9 @@ fn a_pull_of_what_is_not_there_is_an_error_after_a_fresh_look() {
         assert_eq!(pulled.lines()[1], json!({"error": unknown}));
     }
     let whole = proxy.post("/api/pull", &json!({"model": "nope", "stream": false}));
-    check_error(&whole, 500, unknown);
-    check_error(&proxy.post("/api/pull", &json!({})), 400, "invalid model name");
-    check_error(&proxy.post("/api/pull", &json!({"model": "a:b:c"})), 400, "invalid model name");
+    whole.assert_error(500, unknown);
+    proxy.post("/api/pull", &json!({})).assert_error(400, "invalid model name");
+    proxy.post("/api/pull", &json!({"model": "a:b:c"})).assert_error(400, "invalid model name");
     upstream.list(r#"{"data":[{"id":"nope"}]}"#);
     assert_eq!(lines(&proxy.post("/api/pull", &json!({"model": "nope"}))).len(), 4);
 }
@@ -132,8 +131,8 @@ fn a_push_never_claims_success() {
     assert_eq!(push(plain), ["retrieving manifest", "insecure protocol http"]);
     assert_eq!(push(json!({"model": "http://h/n/m", "insecure": true})).len(), 3);
     let whole = proxy.post("/api/push", &json!({"model": "m", "stream": false}));
-    check_error(&whole, 500, nowhere);
-    check_error(&proxy.post("/api/push", &json!({})), 400, "model is required");
+    whole.assert_error(500, nowhere);
+    proxy.post("/api/push", &json!({})).assert_error(400, "model is required");
 }
 
 #[test]
@@ -143,16 +142,8 @@ fn blobs_are_checked_and_known_by_their_digest() {
     let path = format!("/api/blobs/sha256:{ABC}");
     let mut client = proxy.client();
     let mut answer = |method: &str, path: &str, body: &str| {
-        let length = body.len();
-        client.send(format!(
-            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}"
-        ));
-        if method == "HEAD" {
-            (client.head().status, String::new())
-        } else {
-            let answer = client.answer();
-            (answer.status(), answer.body)
-        }
+        let answer = client.call(method, path, body).any_answer(method);
+        (answer.status(), answer.body)
     };
     assert_eq!(answer("HEAD", &path, "").0, 404);
     assert_eq!(
@@ -171,6 +162,6 @@ fn blobs_are_checked_and_known_by_their_digest() {
     let invalid = r#"{"error":"invalid digest format"}"#.to_owned();
     assert_eq!(answer("POST", "/api/blobs/sha256:abc", "abc"), (400, invalid));
     assert_eq!(answer("HEAD", "/api/blobs/x", "").0, 400);
-    let large = call(&proxy, "POST", &path.replace("ba78", "0000"), &"x".repeat(101));
+    let large = proxy.ask(&path.replace("ba78", "0000"), "x".repeat(101));
     assert_eq!(large.status(), 413);
 }

@@ -20,7 +20,7 @@ pub(super) fn proxy() -> (Upstream, Proxy) {
 }
 
 pub(super) fn post(proxy: &Proxy, path: &str, body: &Value) -> Answer {
-    let answer = proxy.client().post(path, body.to_string()).answer();
+    let answer = proxy.post(path, &body);
     assert_eq!(answer.status(), 200, "{path} {body}: {}", answer.body);
     answer
 }
@@ -35,7 +35,7 @@ pub(super) fn make(proxy: &Proxy) {
 
 /// The entry of a model in a list.
 pub(super) fn entry(proxy: &Proxy, path: &str, name: &str) -> String {
-    let answer = proxy.client().get(path).answer();
+    let answer = proxy.fetch(path);
     assert_eq!(answer.head.header("content-type"), Some("application/json; charset=utf-8"));
     assert_eq!(shape(&answer.body).find("{models:["), Some(0), "{}", answer.body);
     let begins = format!(r#"{{"name":"{name}","model":"{name}","#);

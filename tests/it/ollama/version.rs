@@ -5,14 +5,13 @@ use crate::support::*;
 #[test]
 fn the_root_says_what_monitors_look_for() {
     let proxy = Proxy::start(&Upstream::start());
-    let answer = proxy.client().get("/").answer();
-    assert_eq!((answer.status(), answer.body.as_str()), (200, "Ollama is running"));
+    proxy.fetch("/").assert_body(200, "Ollama is running");
 }
 
 #[test]
 fn the_version_is_ollama_s_and_ours_is_in_a_header() {
     let proxy = Proxy::start(&Upstream::start());
-    let answer = proxy.client().get("/api/version").answer();
+    let answer = proxy.fetch("/api/version");
     assert_eq!(answer.body, r#"{"version":"0.32.15"}"#);
     let ours = answer.head.header("x-ollama-openai-proxy-version");
     assert_eq!(ours, Some(env!("CARGO_PKG_VERSION")));
@@ -23,7 +22,7 @@ fn health_says_so_without_the_upstream() {
     let proxy = Proxy::at("http://127.0.0.1:1/v1", |_| {});
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!(
-        proxy.client().get("/health").answer().body,
+        proxy.fetch("/health").body,
         format!(r#"{{"status":"healthy","version":"{version}","configured":true}}"#)
     );
 }

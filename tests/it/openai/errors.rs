@@ -45,12 +45,12 @@ fn a_body_above_the_limit_is_refused_in_each_shape() {
     let proxy = Proxy::with(&Upstream::start(), |config| config.max_body_bytes = 2000);
     let body = "x".repeat(2001);
     let message = "request body too large: the limit is 2000 bytes";
-    let answer = proxy.client().post(CHAT, &body).answer();
+    let answer = proxy.ask(CHAT, &body);
     assert_eq!(
         (answer.status(), answer.body.trim_end()),
         (413, openai(message, "api_error").as_str())
     );
-    let answer = proxy.client().post("/v1/messages", &body).answer();
+    let answer = proxy.ask("/v1/messages", &body);
     assert_eq!(answer.status(), 413);
     let json = answer.json();
     assert_eq!((&json["type"], &json["error"]["type"]), (&"error".into(), &"api_error".into()));
@@ -82,8 +82,8 @@ fn an_error_of_the_upstream_comes_as_it_was_sent() {
             ("set-cookie", "a=b"),
         ];
         upstream.script(vec![typed(code, kind, &headers, body)]);
-        let answer = proxy.client().post(CHAT, BODY).answer();
-        assert_eq!((answer.status(), answer.body.as_str()), (code, body));
+        let answer = proxy.ask(CHAT, BODY);
+        answer.assert_body(code, body);
         for (name, value) in [("content-type", kind)].iter().chain(&headers[..5]) {
             assert_eq!(answer.head.header(name), Some(*value), "{code} {name}");
         }
@@ -98,7 +98,7 @@ fn keys_in_an_error_are_masked() {
         |key: &str| format!("{{\"error\":{{\"message\":\"Incorrect API key {key} given\"}}}}");
     for key in [KEY, "sk-ab****wxyz"] {
         upstream.script(vec![status(401, &[], &told(key))]);
-        let answer = proxy.client().post(CHAT, BODY).answer();
+        let answer = proxy.ask(CHAT, BODY);
         let masked = if key == KEY { told("***") } else { told("sk-***") };
         assert_eq!((answer.status(), answer.body), (401, masked));
     }
@@ -106,16 +106,15 @@ fn keys_in_an_error_are_masked() {
 
 #[test]
 fn the_last_of_several_failures_is_told() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::with(&upstream, |config| config.retry.max_retries = 1);
+    let (upstream, proxy) = pair_with(|config| config.retry.max_retries = 1);
     upstream.script(vec![status(503, &[], "first")]).script(vec![status(503, &[], "second")]);
-    let answer = proxy.client().post(CHAT, BODY).answer();
-    assert_eq!((answer.status(), answer.body.as_str()), (503, "second"));
+    let answer = proxy.ask(CHAT, BODY);
+    answer.assert_body(503, "second");
     assert_eq!(proxy.sleeps.len(), 1);
     // The connection broke: nothing of the first answer is left.
     upstream.script(vec![status(503, &[], "first")]).script(vec![Step::Close]);
     upstream.script(vec![Step::Close]);
-    let answer = proxy.client().post(CHAT, BODY).answer();
+    let answer = proxy.ask(CHAT, BODY);
     assert_eq!(answer.status(), 502);
     assert_eq!(answer.json()["error"]["type"], "api_error");
 }
@@ -124,7 +123,7 @@ fn the_last_of_several_failures_is_told() {
 fn an_upstream_that_cannot_be_reached_is_told_in_openai_s_shape() {
     let reserved = Reserved::new();
     let proxy = Proxy::at(&reserved.base_url(), |config| config.retry.max_retries = 0);
-    let answer = proxy.client().post(CHAT, BODY).answer();
+    let answer = proxy.ask(CHAT, BODY);
     assert_eq!(
         (answer.status(), answer.json()["error"]["type"].as_str()),
         (502, Some("api_error"))
@@ -162,12 +161,12 @@ fn a_large_body_is_mended_by_what_was_learnt_before() {
     let (upstream, proxy) = pair();
     upstream.script(refused("seed")).script(vec![json("{}")]);
     let body = |text: &str| format!(r#"{{"model":"m","seed":7,"messages":"{text}"}}"#);
-    assert_eq!(proxy.client().post(CHAT, body("x")).answer().status(), 200);
+    assert_eq!(proxy.ask(CHAT, body("x")).status(), 200);
     upstream.request();
     upstream.request();
     upstream.script(vec![json("{}")]);
     let large = body(&"x".repeat(2_000_000));
-    assert_eq!(proxy.client().post(CHAT, &large).answer().status(), 200);
+    assert_eq!(proxy.ask(CHAT, &large).status(), 200);
     assert!(upstream.request().body == large.replace(r#","seed":7"#, ""));
 }
 
@@ -176,7 +175,7 @@ fn a_refused_stop_sequence_is_the_client_s_to_hear_of() {
     let (upstream, proxy) = pair();
     upstream.script(refused("stop"));
     let body = BODY.replacen('{', r#"{"stop":["a"],"#, 1);
-    let answer = proxy.client().post(CHAT, body).answer();
+    let answer = proxy.ask(CHAT, body);
     assert_eq!((answer.status(), answer.json()["error"]["param"].as_str()), (400, Some("stop")));
     upstream.request();
     assert!(upstream.is_idle());
@@ -199,7 +198,7 @@ fn a_stream_that_breaks_off_ends_in_an_error_event() {
 fn a_stream_that_breaks_off_before_its_first_byte_is_a_status() {
     let (upstream, proxy) = pair();
     upstream.script(vec![stream_head(), Step::Close]);
-    let answer = proxy.client().post(CHAT, BODY).answer();
+    let answer = proxy.ask(CHAT, BODY);
     assert_eq!(answer.status(), 502);
     assert_eq!(answer.json()["error"]["message"], "the upstream ended its answer early");
 }
@@ -222,7 +221,7 @@ fn a_short_answer_that_breaks_off_is_a_status() {
     let (upstream, proxy) = pair();
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n{";
     upstream.script(vec![Step::Send(head.into()), Step::Close]);
-    let answer = proxy.client().post("/v1/embeddings", BODY).answer();
+    let answer = proxy.ask("/v1/embeddings", BODY);
     assert_eq!(answer.status(), 502);
 }
 
@@ -231,7 +230,7 @@ fn a_stream_of_responses_ends_without_done_where_the_upstream_s_does() {
     let (upstream, proxy) = pair();
     let events = "event: response.completed\ndata: {\"type\":\"response.completed\"}\n\n";
     upstream.script(vec![stream_head(), frame(events), last_frame()]);
-    let answer = proxy.client().post("/v1/responses", r#"{"model":"m","input":"Hi"}"#).answer();
+    let answer = proxy.ask("/v1/responses", r#"{"model":"m","input":"Hi"}"#);
     assert_eq!(answer.body, events);
 }
 

@@ -3,7 +3,7 @@
 use crate::support::*;
 
 fn made(proxy: &Proxy, body: &str) {
-    let answer = proxy.client().post("/api/create", body).answer();
+    let answer = proxy.ask("/api/create", body);
     assert_eq!(answer.status(), 200, "{}", answer.body);
 }
 
@@ -13,14 +13,14 @@ const ODD: &str = "{ \"id\" : \"org/a\",\"created\":1.0, \"zeta\":{\"z\":1,\"a\"
 fn the_list_is_the_upstream_s_own_entries_and_our_models() {
     let (upstream, proxy) = pair();
     upstream.list(&format!("{{\"object\":\"list\",\"data\":[{ODD},{{\"id\":\"hidden\"}}]}}"));
-    let answer = proxy.client().get("/v1/models").answer();
+    let answer = proxy.fetch("/v1/models");
     let expected = format!("{{\"object\":\"list\",\"data\":[{ODD},{{\"id\":\"hidden\"}}]}}\n");
     assert_eq!((answer.status(), answer.body), (200, expected));
     assert_eq!(answer.head.header("content-type"), Some("application/json"));
     made(&proxy, r#"{"model":"mario","from":"org/a","stream":false}"#);
     made(&proxy, r#"{"model":"hidden","from":"org/a","stream":false}"#);
     made(&proxy, r#"{"model":"luigi:8b","from":"org/a","stream":false}"#);
-    let answer = proxy.client().get("/v1/models").answer();
+    let answer = proxy.fetch("/v1/models");
     assert!(answer.body.starts_with(&format!("{{\"object\":\"list\",\"data\":[{ODD},")));
     let data = answer.json()["data"].as_array().expect("a list").clone();
     let mut ids: Vec<&str> = data.iter().filter_map(|it| it["id"].as_str()).collect();
@@ -35,11 +35,10 @@ fn the_list_is_the_upstream_s_own_entries_and_our_models() {
 
 #[test]
 fn lists_of_any_shape_become_openai_s() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::with(&upstream, |config| config.models_ttl = std::time::Duration::ZERO);
+    let (upstream, proxy) = pair_with(|config| config.models_ttl = std::time::Duration::ZERO);
     let listed = |body: &str| -> Value {
         upstream.list(body);
-        proxy.client().get("/v1/models").answer().json()
+        proxy.fetch("/v1/models").json()
     };
     assert_eq!(listed("[]").to_string(), r#"{"data":[],"object":"list"}"#);
     assert_eq!(listed(r#"[{"id":"a","x":1}]"#)["data"][0]["x"], 1);
@@ -54,7 +53,7 @@ fn one_model_is_found_by_any_of_its_names() {
     upstream.list(&format!("{{\"data\":[{ODD}]}}"));
     made(&proxy, r#"{"model":"mario","from":"org/a","stream":false}"#);
     let one = |path: &str| {
-        let answer = proxy.client().get(&format!("/v1/models/{path}")).answer();
+        let answer = proxy.fetch(&format!("/v1/models/{path}"));
         assert_eq!(answer.head.header("content-type"), Some("application/json"));
         (answer.status(), answer.body)
     };
@@ -83,7 +82,7 @@ fn a_list_that_cannot_be_had_is_told_in_openai_s_shape() {
     let (upstream, proxy) = pair();
     upstream.script_lists();
     upstream.script(vec![status(401, &[], r#"{"error":{"message":"no such key"}}"#)]);
-    let answer = proxy.client().get("/v1/models").answer();
+    let answer = proxy.fetch("/v1/models");
     assert_eq!(answer.status(), 401);
     let expected =
         r#"{"error":{"message":"no such key","type":"api_error","param":null,"code":null}}"#;

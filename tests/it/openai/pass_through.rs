@@ -9,17 +9,13 @@ pub(super) const ODD: &str = "{ \"zeta\" : 1.50,\n\t\"model\" :\"m\", \"messages
                    \"unknown\":{\"deep\":[null,1e2,{}]} }\n";
 
 pub(super) fn posted(client: &mut Client, path: &str, headers: &str, body: &[u8]) {
-    let length = body.len();
-    let head = format!(
-        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{headers}\r\n"
-    );
-    client.send([head.as_bytes(), body].concat());
+    client.with("POST", path, headers, body);
 }
 
 /// What the upstream is sent for a request, which is answered with `{}`.
 pub(super) fn sent(proxy: &Proxy, upstream: &Upstream, path: &str, body: &str) -> Recorded {
     upstream.script(vec![json("{}")]);
-    let answer = proxy.client().post(path, body).answer();
+    let answer = proxy.ask(path, body);
     assert_eq!((answer.status(), answer.body.as_str()), (200, "{}"), "{path} {body}");
     upstream.request()
 }
@@ -99,7 +95,7 @@ fn a_virtual_model_brings_its_prompt_its_messages_and_its_options() {
 fn a_model_that_is_used_shows_as_loaded() {
     let (upstream, proxy) = pair();
     sent(&proxy, &upstream, "/v1/chat/completions", ODD);
-    let loaded = proxy.client().get("/api/ps").answer().json();
+    let loaded = proxy.fetch("/api/ps").json();
     assert_eq!(loaded["models"][0]["name"], "m:latest");
 }
 
@@ -201,7 +197,7 @@ fn a_whole_answer_keeps_its_bytes_and_the_headers_that_clients_read() {
         ("access-control-allow-origin", "*"),
     ];
     upstream.script(vec![crate::support::upstream::status(200, &headers, body)]);
-    let answer = proxy.client().post("/v1/chat/completions", ODD).answer();
+    let answer = proxy.ask("/v1/chat/completions", ODD);
     assert_eq!(answer.body, body);
     let header = |name: &str| answer.head.header(name);
     assert_eq!(header("content-type"), Some("application/json"));
@@ -260,8 +256,7 @@ fn a_packed_body_is_unpacked_and_passed_on() {
 fn a_failure_is_tried_again_before_the_first_byte() {
     let (upstream, proxy) = pair();
     upstream.script(vec![Step::Close]).script(vec![json("{\"ok\":1}")]);
-    let answer = proxy.client().post("/v1/chat/completions", ODD).answer();
-    assert_eq!((answer.status(), answer.body.as_str()), (200, "{\"ok\":1}"));
+    proxy.ask("/v1/chat/completions", ODD).assert_body(200, "{\"ok\":1}");
     for _ in 0..2 {
         assert_eq!(upstream.request().body, ODD);
     }

@@ -88,8 +88,7 @@ fn a_model_that_is_unknown_is_no_route_that_is_missing() {
     let unknown = r#"{"error":{"message":"The model `m` does not exist or you do not have access to it.","type":"invalid_request_error","param":null,"code":"model_not_found"}}"#;
     for _ in 0..2 {
         bench.upstream.script(vec![status(404, &[], unknown)]);
-        let answer = ask(&bench, json!({}));
-        assert_eq!((answer.status(), answer.body.as_str()), (404, unknown));
+        ask(&bench, json!({})).assert_body(404, unknown);
         assert_eq!(bench.upstream.request().path, PATH);
     }
     assert!(bench.upstream.is_idle());
@@ -287,7 +286,7 @@ fn what_is_wrong_with_a_request_is_told_in_openai_s_shape() {
         }
     }
     for (body, text) in [("", "EOF"), ("{", "unexpected EOF")] {
-        let answer = bench.proxy.client().post(PATH, body).answer();
+        let answer = bench.proxy.ask(PATH, body);
         assert_eq!(answer.status(), 400, "{body:?}");
         assert_eq!(message(&answer.body, "invalid_request_error"), text);
     }

@@ -123,9 +123,9 @@ fn a_model_stays_as_long_as_the_environment_says() {
     let loaded = |value: &str, body: Value| {
         let keep_alive = with("OLLAMA_KEEP_ALIVE", value).keep_alive;
         let proxy = Proxy::with(&upstream, |config| config.keep_alive = keep_alive);
-        let answer = proxy.client().post("/api/generate", body.to_string()).answer();
+        let answer = proxy.post("/api/generate", &body);
         assert_eq!(answer.status(), 200, "{}", answer.body);
-        let list = proxy.client().get("/api/ps").answer().json();
+        let list = proxy.fetch("/api/ps").json();
         let expires = list["models"][0]["expires_at"].as_str().map(str::to_owned);
         // "Forever" is some 292 years.
         expires.map(|time| if time.starts_with("23") { "for ever" } else { "a while" })
@@ -157,7 +157,7 @@ fn an_unknown_window_is_what_the_environment_says() {
             [("m", "m.context_length", unknown), ("tagged:8b", "tagged.context_length", 8192)]
         {
             let body = json!({"model": name}).to_string();
-            let shown = proxy.client().post("/api/show", body).answer().json();
+            let shown = proxy.ask("/api/show", body).json();
             assert_eq!(shown["model_info"][key], expected, "{value} {name}");
         }
     }

@@ -11,7 +11,7 @@ fn long_names_and_paths_do_not_flood_the_log() {
     let long = "x".repeat(50_000);
     let body = chat("Hi").replacen("\"m\"", &format!("\"{long}\""), 1);
     let answer = client.post("/api/chat", body).answer();
-    assert_eq!((answer.status(), answer.error().as_str()), (400, "invalid model name"));
+    answer.assert_error(400, "invalid model name");
     assert_eq!(client.get(&format!("/{}", &long[..15_000])).answer().status(), 404);
     program.signal("TERM");
     let (_, log) = program.end();

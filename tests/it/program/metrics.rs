@@ -11,7 +11,7 @@ struct Samples(BTreeMap<String, f64>);
 
 impl Samples {
     fn of(proxy: &Proxy) -> Self {
-        let answer = proxy.client().get("/metrics").answer();
+        let answer = proxy.fetch("/metrics");
         assert_eq!((answer.status(), answer.head.header("content-type")), (200, Some(TYPE)));
         Self::read(&answer.body)
     }
@@ -200,14 +200,14 @@ fn who_is_turned_away_counts_too() {
     let mut busy = proxy.client();
     busy.post("/api/chat", chat("Hi"));
     upstream.request();
-    let answer = proxy.client().post("/api/generate", "{}").answer();
+    let answer = proxy.ask("/api/generate", "{}");
     assert_eq!(answer.status(), 503);
     drop(go_on);
     assert_eq!(busy.answer().lines().len(), 2);
     // The worker may not be back yet.
     let deadline = Instant::now() + HANG;
     let samples = loop {
-        let answer = proxy.client().get("/metrics").answer();
+        let answer = proxy.fetch("/metrics");
         if answer.status() == 200 {
             break Samples::read(&answer.body);
         }
@@ -226,13 +226,13 @@ fn names_that_clients_make_up_are_not_told() {
     for number in 0..5 {
         upstream.script(vec![status(404, &[], unknown)]);
         let name = format!("invented-{number}");
-        assert_eq!(proxy.client().post("/api/chat", body(&name)).answer().status(), 404);
+        assert_eq!(proxy.ask("/api/chat", body(&name)).status(), 404);
     }
     // One that exists, and says a lot.
     let odd = "o\"d}\\d,x=\"";
     upstream.list(r#"{"data":[{"id":"m"},{"id":"o\"d}\\d,x=\""}]}"#);
     upstream.script(upstream::stream(&["ok"]));
-    assert_eq!(proxy.client().post("/api/chat", body(odd)).answer().status(), 200);
+    assert_eq!(proxy.ask("/api/chat", body(odd)).status(), 200);
     let samples = Samples::after(&proxy, 6.0);
     assert!(!samples.0.keys().any(|series| series.contains("invented")));
     samples.is("requests_total{route=\"/api/chat\",model=\"other\",status=\"404\"}", 5.0);
@@ -258,7 +258,7 @@ fn a_head_is_that_of_the_text_without_it() {
 #[test]
 fn it_is_ready_while_it_can_serve() {
     let (upstream, proxy) = pair();
-    let answer = proxy.client().get("/ready").answer();
+    let answer = proxy.fetch("/ready");
     assert_eq!((answer.status(), answer.json()), (200, serde_json::json!({"status": "ready"})));
     assert!(upstream.is_idle(), "the upstream is not asked");
 }

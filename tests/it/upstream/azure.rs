@@ -12,7 +12,7 @@ fn the_model_is_the_deployment_and_the_key_has_its_own_header() {
     upstream.script(vec![answer("Hi")]);
     let base = upstream.base_url().replace("/v1", "/openai");
     let proxy = Proxy::at(&format!("{base}{VERSION}"), |_| {});
-    assert_eq!(proxy.client().post("/api/chat", chat_whole("Hi")).answer().status(), 200);
+    assert_eq!(proxy.ask("/api/chat", chat_whole("Hi")).status(), 200);
     let asked = upstream.request();
     assert_eq!(asked.path, format!("/openai/deployments/m/chat/completions{VERSION}"));
     assert_eq!((asked.header("api-key"), asked.header("authorization")), (Some(KEY), None));
@@ -26,12 +26,12 @@ fn a_deployment_in_the_base_serves_every_model_and_the_list_stands_beside_it() {
     upstream.script(vec![answer("Hi")]);
     let base = upstream.base_url().replace("/v1", "/openai/deployments/mine");
     let proxy = Proxy::at(&format!("{base}{VERSION}"), |_| {});
-    let tags = proxy.client().get("/api/tags").answer().json();
+    let tags = proxy.fetch("/api/tags").json();
     assert_eq!(tags["models"][0]["name"], "gpt-4o:latest");
     let asked = upstream.request();
     assert_eq!(asked.path, format!("/openai/models{VERSION}"));
     assert_eq!(asked.header("api-key"), Some(KEY));
-    proxy.client().post("/api/chat", chat_whole("Hi")).answer();
+    proxy.ask("/api/chat", chat_whole("Hi"));
     assert_eq!(
         upstream.request().path,
         format!("/openai/deployments/mine/chat/completions{VERSION}")
@@ -46,7 +46,7 @@ fn a_token_of_the_directory_is_a_bearer_s() {
     let proxy = Proxy::at(&format!("{base}{VERSION}"), |config| {
         config.api_key = Some(Secret::new("eyJ0eXAi"));
     });
-    proxy.client().post("/api/chat", chat_whole("Hi")).answer();
+    proxy.ask("/api/chat", chat_whole("Hi"));
     let asked = upstream.request();
     assert_eq!(
         (asked.header("authorization"), asked.header("api-key")),
@@ -62,7 +62,7 @@ const ODD: &str = "{ \"zeta\" : 1.50,\n\t\"model\" :\"m\", \"messages\":[ {\"rol
 /// What the upstream is sent for a request, which is answered with `{}`.
 fn sent(proxy: &Proxy, upstream: &Upstream, path: &str, body: &str) -> Recorded {
     upstream.script(vec![json("{}")]);
-    let answer = proxy.client().post(path, body).answer();
+    let answer = proxy.ask(path, body);
     assert_eq!((answer.status(), answer.body.as_str()), (200, "{}"), "{path} {body}");
     upstream.request()
 }

@@ -28,16 +28,16 @@ fn opens_after(threshold: u32) -> impl Fn(&mut Config) {
 }
 
 fn ask(proxy: &Proxy) -> Answer {
-    proxy.client().post("/api/chat", chat_whole("Hi")).answer()
+    proxy.ask("/api/chat", chat_whole("Hi"))
 }
 
 fn get(proxy: &Proxy, path: &str) -> (u16, Value) {
-    let answer = proxy.client().get(path).answer();
+    let answer = proxy.fetch(path);
     (answer.status(), answer.json())
 }
 
 fn metric(proxy: &Proxy, line: &str) -> bool {
-    proxy.client().get("/metrics").answer().body.lines().any(|it| it == line)
+    proxy.fetch("/metrics").body.lines().any(|it| it == line)
 }
 
 #[test]
@@ -48,14 +48,13 @@ fn it_opens_after_failures_in_a_row_and_a_check_closes_it() {
         config.retry.max_retries = 0;
     });
     for _ in 0..3 {
-        let answer = ask(&proxy);
-        assert_eq!((answer.status(), answer.error().as_str()), (502, REFUSED));
+        ask(&proxy).assert_error(502, REFUSED);
     }
     let answer = ask(&proxy);
     let told = format!("{REFUSED} (not asked again yet)");
-    assert_eq!((answer.status(), answer.error()), (503, told));
+    answer.assert_error(503, &told);
     assert_eq!(answer.head.header("retry-after"), Some("3600"));
-    let answer = proxy.client().post("/v1/chat/completions", chat("Hi")).answer();
+    let answer = proxy.ask("/v1/chat/completions", chat("Hi"));
     assert_eq!((answer.status(), answer.head.header("retry-after")), (503, Some("3600")));
     let (code, health) = get(&proxy, "/openai/health");
     assert_eq!(
@@ -98,8 +97,7 @@ fn after_the_pause_the_next_request_finds_out() {
 #[test]
 fn whatever_has_a_status_is_an_answer_of_something_that_lives() {
     let loading = r#"{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}"#;
-    let upstream = Upstream::start();
-    let proxy = Proxy::with(&upstream, |config| {
+    let (upstream, proxy) = pair_with(|config| {
         opens_after(1)(config);
         config.retry.max_retries = 0;
     });
@@ -119,8 +117,7 @@ fn whatever_has_a_status_is_an_answer_of_something_that_lives() {
 
 #[test]
 fn one_answer_forgets_the_failures_before_it() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::with(&upstream, |config| {
+    let (upstream, proxy) = pair_with(|config| {
         opens_after(3)(config);
         config.retry.max_retries = 0;
     });
@@ -177,7 +174,7 @@ fn an_upload_that_cannot_be_repeated_is_turned_away_too() {
     });
     let large = chat_whole(&"x".repeat(1_500_000));
     for code in [502, 503] {
-        let answer = proxy.client().post("/v1/chat/completions", &large).answer();
+        let answer = proxy.ask("/v1/chat/completions", &large);
         assert_eq!(answer.status(), code, "{}", answer.body);
     }
 }

@@ -22,8 +22,7 @@ fn end_of(bytes: &[u8], text: &str) -> usize {
 
 /// Plays the answer cut at each of its bytes, and looks at what the client gets with each.
 fn cut(bytes: &[u8], path: &str, body: &str, look: impl Fn(usize, &Answer)) {
-    let upstream = Upstream::start();
-    let proxy = Proxy::with(&upstream, |config: &mut Config| {
+    let (upstream, proxy) = pair_with(|config: &mut Config| {
         config.workers = 2;
         config.retry.max_retries = 0;
         config.breaker.failure_threshold = u32::MAX;
@@ -163,6 +162,5 @@ fn what_is_no_stream_of_events_ends_with_its_connection() {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n";
     let (upstream, proxy) = pair();
     upstream.script(vec![Step::Send(format!("{head}{{\"a\":1}}").into_bytes()), Step::Close]);
-    let answer = proxy.client().post("/v1/chat/completions", chat("Hi")).answer();
-    assert_eq!((answer.status(), answer.body.as_str()), (200, "{\"a\":1}"));
+    proxy.ask("/v1/chat/completions", chat("Hi")).assert_body(200, "{\"a\":1}");
 }

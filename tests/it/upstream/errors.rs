@@ -6,16 +6,16 @@ use crate::support::*;
 fn ask(path: &str, body: &str, step: Step) -> Answer {
     let (upstream, proxy) = asking_once();
     upstream.script(vec![step]);
-    let answer = proxy.client().post(path, body).answer();
+    let answer = proxy.ask(path, body);
     // Whatever it said, the next request on this proxy is served.
     upstream.script(vec![crate::support::upstream::answer("ok")]);
-    assert_eq!(proxy.client().post("/api/chat", chat_whole("Hi")).answer().status(), 200);
+    assert_eq!(proxy.ask("/api/chat", chat_whole("Hi")).status(), 200);
     answer
 }
 
 fn check(step: Step, code: u16, message: &str) {
     let answer = ask("/api/chat", &chat("Hi"), step);
-    assert_eq!((answer.status(), answer.error().as_str()), (code, message));
+    answer.assert_error(code, message);
     assert_eq!(answer.head.header("content-type"), Some("application/json; charset=utf-8"));
 }
 
@@ -37,8 +37,8 @@ fn an_unknown_model_is_worded_as_each_route_of_ollama_does() {
         )
     };
     check(unknown(), 404, "model 'm' not found");
-    let generate = ask("/api/generate", r#"{"model":"m","prompt":"x"}"#, unknown());
-    assert_eq!((generate.status(), generate.error().as_str()), (404, "model 'm' not found"));
+    ask("/api/generate", r#"{"model":"m","prompt":"x"}"#, unknown())
+        .assert_error(404, "model 'm' not found");
     for (path, body) in [
         ("/api/embed", r#"{"model":"m","input":"x"}"#),
         ("/api/embeddings", r#"{"model":"m","prompt":"x"}"#),
@@ -98,12 +98,12 @@ fn an_error_inside_a_success_is_an_error() {
         "Unexpected endpoint or method. (POST /x)",
     );
     check(json(r#"{"error":{"code":429,"message":"slow down"}}"#), 429, "slow down");
-    let embed = ask(
+    ask(
         "/api/embed",
         r#"{"model":"m","input":"x"}"#,
         json(r#"{"error":{"code":503,"message":"loading"}}"#),
-    );
-    assert_eq!((embed.status(), embed.error().as_str()), (503, "loading"));
+    )
+    .assert_error(503, "loading");
 }
 
 #[test]
@@ -111,11 +111,9 @@ fn an_answer_that_breaks_off_is_no_answer() {
     let cut = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{\"choices\":[{\"mess";
     let (upstream, proxy) = pair();
     upstream.script(vec![Step::Send(cut.into()), Step::Close]);
-    let answer = proxy.client().post("/api/chat", chat_whole("Hi")).answer();
-    assert_eq!(
-        (answer.status(), answer.error().as_str()),
-        (502, "the upstream ended its answer early")
-    );
+    proxy
+        .ask("/api/chat", chat_whole("Hi"))
+        .assert_error(502, "the upstream ended its answer early");
 }
 
 #[test]
@@ -127,7 +125,7 @@ fn the_key_goes_upstream_and_never_comes_back() {
     upstream.script(vec![status(401, &[], &echo)]);
     upstream.script(vec![json(&echo)]);
     for expected in [401, 500] {
-        let answer = proxy.client().post("/api/chat", chat("Hi")).answer();
+        let answer = proxy.ask("/api/chat", chat("Hi"));
         assert_eq!(answer.status(), expected);
         assert_eq!(answer.error(), "Incorrect API key provided: ***. Also sk-*** is wrong.");
         let bearer = format!("Bearer {KEY}");
@@ -146,9 +144,8 @@ fn a_list_that_fails_is_told_and_shown_by_the_health_route() {
             &format!(r#"{{"error":{{"message":"bad key {KEY}"}}}}"#),
         )]);
     }
-    let tags = proxy.client().get("/api/tags").answer();
-    assert_eq!((tags.status(), tags.error().as_str()), (401, "bad key ***"));
-    let health = proxy.client().get("/openai/health").answer();
+    proxy.fetch("/api/tags").assert_error(401, "bad key ***");
+    let health = proxy.fetch("/openai/health");
     assert_eq!(health.status(), 503);
     let health = health.json();
     assert_eq!((&health["status"], &health["error"]), (&"unhealthy".into(), &"bad key ***".into()));
@@ -163,7 +160,7 @@ fn errors_are_one_text_in_json() {
     let nested = r#"{"error":{"message":"{\"error\":{\"message\":\"inner\"}}"}}"#;
     for (status, body) in [(400, detail), (400, nested), (422, "{}"), (404, "Not Found")] {
         upstream.script(vec![upstream::status(status, &[], body)]);
-        let answer = proxy.client().post("/api/chat", chat("x")).answer();
+        let answer = proxy.ask("/api/chat", chat("x"));
         assert!((400..600).contains(&answer.status()), "{body}");
         let kind = answer.head.header("content-type").expect("a type");
         assert!(kind.starts_with("application/json"), "{kind}");
@@ -173,7 +170,7 @@ fn errors_are_one_text_in_json() {
     }
     let broken = vec![stream_head(), upstream::delta("Half"), Step::Close];
     upstream.script(broken);
-    let lines = proxy.client().post("/api/chat", chat("x")).answer().lines();
+    let lines = proxy.ask("/api/chat", chat("x")).lines();
     let last = lines.last().expect("a line");
     assert!(last["error"].is_string() && last.get("done").is_none(), "{last}");
 }

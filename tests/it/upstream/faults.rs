@@ -51,7 +51,7 @@ fn check(name: &str, steps: fn() -> Vec<Step>, status: u16, error: &str) {
     for body in [chat_whole("Hi"), chat("Hi")] {
         for _ in 0..3 {
             upstream.script(steps());
-            let answer = proxy.client().post("/api/chat", &body).answer();
+            let answer = proxy.ask("/api/chat", &body);
             assert_eq!((answer.status(), answer.error().as_str()), (status, error), "{name}");
             upstream.request();
         }
@@ -105,8 +105,7 @@ fn the_body_of_an_error_that_does_not_end_costs_only_its_text() {
     let text =
         "HTTP/1.1 400 X\r\nContent-Type: text/plain\r\nContent-Length: 9999\r\n\r\nno such thing";
     upstream.script(vec![head(text), Step::Close]);
-    let answer = proxy.client().post("/api/chat", chat("Hi")).answer();
-    assert_eq!((answer.status(), answer.error().as_str()), (400, "no such thing"));
+    proxy.ask("/api/chat", chat("Hi")).assert_error(400, "no such thing");
 }
 
 #[test]
@@ -117,7 +116,7 @@ fn what_is_passed_on_must_end_in_time_too() {
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{";
     upstream.script(vec![head(whole), Step::Drip(b" ".to_vec(), MS(20))]);
     let late = "timed out waiting for more of the upstream's answer";
-    let answer = proxy.client().post("/v1/chat/completions", chat_whole("Hi")).answer();
+    let answer = proxy.ask("/v1/chat/completions", chat_whole("Hi"));
     assert_eq!((answer.status(), &answer.json()["error"]["message"]), (504, &late.into()));
     upstream.request();
     // A line that has begun, and goes on for ever.
@@ -127,7 +126,7 @@ fn what_is_passed_on_must_end_in_time_too() {
         frame("data: "),
         Step::Drip(b"1\r\nx\r\n".to_vec(), MS(20)),
     ]);
-    let answer = proxy.client().post("/v1/chat/completions", chat("Hi")).answer();
+    let answer = proxy.ask("/v1/chat/completions", chat("Hi"));
     assert!(answer.body.contains(late) && !answer.body.contains("[DONE]"), "{}", answer.body);
     upstream.request();
     // Without events, nothing but the end of the connection can tell.
@@ -150,7 +149,7 @@ fn a_stream_that_breaks_off_or_goes_silent_is_told_in_its_last_line() {
         let proxy = patient(&upstream);
         let steps = [stream_head(), delta("one")].into_iter().chain(end).collect();
         upstream.script(steps);
-        let answer = proxy.client().post("/api/chat", chat("Hi")).answer();
+        let answer = proxy.ask("/api/chat", chat("Hi"));
         let lines = answer.lines();
         assert_eq!((answer.status(), lines.len()), (200, 2), "{name}");
         assert_eq!(lines[0]["message"]["content"], "one", "{name}");
@@ -172,8 +171,7 @@ fn a_stream_that_breaks_off_or_goes_silent_is_told_in_its_last_line() {
 
 #[test]
 fn comments_alone_keep_a_stream_alive() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::with(&upstream, |config| config.request_timeout = MS(2000));
+    let (upstream, proxy) = pair_with(|config| config.request_timeout = MS(2000));
     let mut steps = vec![stream_head()];
     // Longer in all than the deadline; each pause is far shorter, for a machine that is busy.
     for _ in 0..15 {
@@ -182,7 +180,7 @@ fn comments_alone_keep_a_stream_alive() {
     }
     steps.extend(upstream::stream(&["at last"]).into_iter().skip(1));
     upstream.script(steps);
-    let lines = proxy.client().post("/api/chat", chat("Hi")).answer().lines();
+    let lines = proxy.ask("/api/chat", chat("Hi")).lines();
     assert_eq!((lines.len(), &lines[0]["message"]["content"]), (2, &"at last".into()));
 }
 
@@ -195,12 +193,12 @@ fn a_refused_connection_costs_no_worker() {
         config.breaker.failure_threshold = u32::MAX;
     });
     for _ in 0..6 {
-        let answer = proxy.client().post("/api/chat", chat("Hi")).answer();
+        let answer = proxy.ask("/api/chat", chat("Hi"));
         let error = "cannot reach the upstream: connection refused";
-        assert_eq!((answer.status(), answer.error().as_str()), (502, error));
+        answer.assert_error(502, error);
     }
     upstream.start();
-    let answer = proxy.client().post("/api/chat", chat_whole("Hi")).answer();
+    let answer = proxy.ask("/api/chat", chat_whole("Hi"));
     assert_eq!(answer.json()["message"]["content"], "ok");
 }
 
@@ -217,7 +215,7 @@ fn an_upstream_that_does_not_speak_tls_is_told() {
     });
     let proxy = Proxy::at(&base, |config| config.retry.max_retries = 0);
     for told in ["TLS: ", "it closed the connection without an answer"].repeat(2) {
-        let answer = proxy.client().post("/api/chat", chat("Hi")).answer();
+        let answer = proxy.ask("/api/chat", chat("Hi"));
         assert_eq!(answer.status(), 502);
         let error = answer.error();
         assert!(error.starts_with(&format!("cannot reach the upstream: {told}")), "{error}");
@@ -240,7 +238,7 @@ fn a_kept_connection_that_was_closed_costs_nobody_anything() {
         upstream.script(vec![answer("one")]).script(vec![end]).script(vec![answer("two")]);
         let proxy = patient(&upstream);
         for text in ["one", "two"] {
-            let answer = proxy.client().post("/api/chat", chat_whole("Hi")).answer();
+            let answer = proxy.ask("/api/chat", chat_whole("Hi"));
             assert_eq!(answer.json()["message"]["content"], text);
         }
         assert_eq!(asked(&upstream), [0, 0, 1]);
@@ -253,7 +251,7 @@ fn only_once_and_only_on_a_connection_that_had_served() {
     let upstream = Upstream::start();
     upstream.script(vec![Step::Reset]).script(vec![answer("one")]);
     let proxy = patient(&upstream);
-    let ask = || proxy.client().post("/api/chat", chat_whole("Hi")).answer();
+    let ask = || proxy.ask("/api/chat", chat_whole("Hi"));
     assert_eq!(ask().status(), 502, "a new connection is no kept one");
     assert_eq!(ask().status(), 200);
     upstream.script(vec![Step::Reset]).script(vec![Step::Reset]).script(vec![answer("never")]);
@@ -267,7 +265,7 @@ fn what_else_is_kept_is_not_tried_either() {
     let proxy = patient(&upstream);
     both_serve(&upstream, &proxy);
     upstream.script(vec![Step::Reset]).script(vec![answer("ok")]);
-    assert_eq!(proxy.client().post("/api/chat", chat_whole("Hi")).answer().status(), 200);
+    assert_eq!(proxy.ask("/api/chat", chat_whole("Hi")).status(), 200);
     let connections = asked(&upstream);
     assert_eq!(connections.len(), 2);
     assert_eq!(connections[1], 2, "a new one, and not the other old one");
@@ -284,7 +282,7 @@ fn what_can_be_sent_only_once_goes_over_a_connection_of_its_own() {
         ("/api/chat", chat_whole("Hi")),
     ] {
         upstream.script(vec![answer("ok")]);
-        assert_eq!(proxy.client().post(path, body).answer().status(), 200);
+        assert_eq!(proxy.ask(path, body).status(), 200);
     }
     assert_eq!(asked(&upstream), [0, 1, 0]);
 }

@@ -32,7 +32,7 @@ fn whole(body: impl Fn([&str; 2]) -> Value, route: &str) -> Recorded {
     let (upstream, proxy) = pair();
     upstream.script(vec![answer("ok")]);
     let body = body(["iVBORw0KGgoAAAAA", "iVBORw0KGgoBBBBB"]).to_string();
-    assert_eq!(proxy.client().post(route, body).answer().status(), 200);
+    assert_eq!(proxy.ask(route, body).status(), 200);
     upstream.request()
 }
 
@@ -70,7 +70,7 @@ fn a_body_in_pieces_arrives_as_it_would_in_one() {
             let (upstream, proxy) = pair();
             upstream.script(vec![answer("ok")]);
             let body = if *route == "/api/chat" { chat(images) } else { generate(images) };
-            let answer = proxy.client().post(route, body.to_string()).answer();
+            let answer = proxy.post(route, &body);
             assert_eq!(answer.status(), 200, "{}", answer.body);
             let request = upstream.request();
             assert!(request.body == with(whole, images), "{route} {sizes:?}");
@@ -91,7 +91,7 @@ fn the_same_is_sent_again() {
     upstream.script(vec![Step::Reset]);
     upstream.script(vec![answer("second")]);
     for said in ["first", "second"] {
-        let answer = proxy.client().post("/api/chat", chat(images).to_string()).answer();
+        let answer = proxy.ask("/api/chat", chat(images).to_string());
         assert_eq!(answer.json()["message"]["content"], said);
     }
     for attempt in 0..4 {
@@ -112,7 +112,7 @@ fn a_mended_request_has_the_same_images() {
     let refusal = json!({"error": {"message": "Unknown parameter: 'temperature'.",
         "type": "invalid_request_error", "param": "temperature", "code": "unknown_parameter"}});
     upstream.script(vec![status(400, &[], &refusal.to_string())]).script(vec![answer("ok")]);
-    let answer = proxy.client().post("/api/chat", chat(images).to_string()).answer();
+    let answer = proxy.ask("/api/chat", chat(images).to_string());
     assert_eq!(answer.status(), 200, "{}", answer.body);
     assert!(upstream.request().body == expected);
     let mended = upstream.request();
@@ -182,7 +182,7 @@ fn an_upstream_that_answers_early_is_heard() {
             // It ends the wait for who takes nothing.
             config.request_timeout = Duration::from_secs(1);
         });
-        let answer = proxy.client().post(route, body).answer();
+        let answer = proxy.ask(route, body);
         assert_eq!(answer.status(), 413, "{rest:?} {route}: {}", answer.body);
         assert!(answer.body.contains("too much"), "{rest:?} {route}: {}", answer.body);
         assert!(proxy.sleeps.is_empty(), "{rest:?} {route}: nothing is tried again");
@@ -199,7 +199,6 @@ fn an_upstream_that_takes_nothing_is_not_waited_for_for_ever() {
         config.retry.max_retries = 0;
     });
     let large = image(6_000_000);
-    let answer =
-        proxy.client().post("/api/chat", chat([&large, "iVBORw0KGgo="]).to_string()).answer();
+    let answer = proxy.ask("/api/chat", chat([&large, "iVBORw0KGgo="]).to_string());
     assert_eq!(answer.status(), 504, "{}", answer.body);
 }

@@ -22,7 +22,7 @@ fn forgetful(upstream: &Upstream, family: Option<&str>) -> Proxy {
 }
 
 fn tags(proxy: &Proxy) -> Vec<Value> {
-    let answer = proxy.client().get("/api/tags").answer();
+    let answer = proxy.fetch("/api/tags");
     assert_eq!(answer.status(), 200, "{}", answer.body);
     answer.json()["models"].as_array().expect("a list").clone()
 }
@@ -42,7 +42,7 @@ fn sampling(upstream: &Upstream, proxy: &Proxy) -> Value {
     let options = json!({"top_k": 7, "repeat_penalty": 1.5, "num_predict": 9});
     let body = request(CHAT, &json!({"options": options, "stream": false}));
     upstream.script(vec![upstream::answer("ok")]);
-    let answer = proxy.client().post(CHAT, body.to_string()).answer();
+    let answer = proxy.post(CHAT, &body);
     assert_eq!(answer.status(), 200, "{}", answer.body);
     let mut sent = upstream.request().json();
     for name in ["model", "messages", "stream"] {
@@ -125,7 +125,7 @@ fn a_place_that_tells_nothing_harms_nobody_and_is_left_alone() {
         assert_eq!(places(&upstream), ["/props"], "one attempt: {told:?}");
         assert_eq!(tags(&proxy)[0]["name"], "m:latest", "{told:?}");
         assert!(places(&upstream).is_empty(), "asked again: {told:?}");
-        let health = proxy.client().get("/openai/health").answer().json();
+        let health = proxy.fetch("/openai/health").json();
         assert_eq!((&health["status"], &health["error_count"]), (&json!("healthy"), &json!(0)));
         assert!(proxy.sleeps.is_empty(), "nothing is tried twice: {told:?}");
     }
@@ -162,7 +162,7 @@ fn a_kept_list_asks_nobody() {
 fn a_sign_of_life_asks_nobody_but_the_list() {
     let (upstream, proxy) = pair();
     upstream.list(LLAMA);
-    assert_eq!(proxy.client().get("/openai/health").answer().status(), 200);
+    assert_eq!(proxy.fetch("/openai/health").status(), 200);
     assert!(places(&upstream).is_empty());
 }
 
@@ -228,12 +228,12 @@ fn a_family_stays_known_while_its_list_fails() {
     assert_eq!(sampling(&upstream, &proxy), llama);
     upstream.script_lists();
     upstream.script(vec![status(500, &[], "{}")]);
-    assert_eq!(proxy.client().get("/api/tags").answer().status(), 500);
+    assert_eq!(proxy.fetch("/api/tags").status(), 500);
     assert_eq!(upstream.request().path, "/v1/models");
     upstream.script(vec![status(500, &[], "{}")]).script(vec![upstream::answer("ok")]);
     let options = json!({"top_k": 7});
     let body = request(CHAT, &json!({"options": options, "stream": false}));
-    assert_eq!(proxy.client().post(CHAT, body.to_string()).answer().status(), 200);
+    assert_eq!(proxy.post(CHAT, &body).status(), 200);
     assert_eq!(upstream.request().path, "/v1/models");
     assert_eq!(upstream.request().json()["top_k"], 7);
 }
@@ -247,7 +247,7 @@ fn a_format_is_said_to_tgi_and_lm_studio_in_their_own_way_from_the_first_request
         upstream.script(vec![upstream::answer("ok")]);
         let proxy = forgetful(&upstream, None);
         let body = request(CHAT, &change);
-        assert_eq!(proxy.client().post(CHAT, body.to_string()).answer().status(), 200);
+        assert_eq!(proxy.post(CHAT, &body).status(), 200);
         upstream.request().json()
     };
     let tgi = r#"{"data":[{"id":"m","object":"model","created":0,"owned_by":"m"}]}"#;
@@ -274,7 +274,7 @@ fn the_stay_of_a_model_is_told_to_lm_studio() {
         upstream.script(vec![upstream::answer("ok")]);
         let body = request(path, &json!({"keep_alive": "2m", "stream": false}));
         assert!(body.get(text).is_some());
-        assert_eq!(proxy.client().post(path, body.to_string()).answer().status(), 200);
+        assert_eq!(proxy.post(path, &body).status(), 200);
         assert_eq!(upstream.request().json()["ttl"], 120, "{path}");
     }
 }
@@ -294,7 +294,7 @@ fn a_well_known_model_is_shown_as_such_and_nothing_is_refused_for_it() {
     let ask = |model: &str, change: &Value| {
         let mut body = request(CHAT, change);
         body["model"] = model.into();
-        proxy.client().post(CHAT, body.to_string()).answer()
+        proxy.post(CHAT, &body)
     };
     let tool = json!({"type": "function", "function": {"name": "f"}});
     for change in [json!({"think": true}), json!({"tools": [tool]})] {
@@ -306,7 +306,7 @@ fn a_well_known_model_is_shown_as_such_and_nothing_is_refused_for_it() {
     }
     let refused = ask("voyage-3-large", &json!({}));
     let expected = r#""voyage-3-large" does not support chat"#;
-    assert_eq!((refused.status(), refused.error()), (400, expected.to_owned()));
+    refused.assert_error(400, expected);
 }
 
 #[test]

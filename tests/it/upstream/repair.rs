@@ -28,7 +28,7 @@ fn chat(proxy: &Proxy, more: &Value) -> Answer {
     for (name, value) in more.as_object().expect("an object") {
         body[name] = value.clone();
     }
-    proxy.client().post("/api/chat", body.to_string()).answer()
+    proxy.post("/api/chat", &body)
 }
 
 /// All parameters that a family like vLLM is sent.
@@ -122,8 +122,7 @@ fn a_value_out_of_range_goes_back_to_who_set_it() {
     let text = "Invalid 'temperature': decimal above maximum value. Expected a value <= 2, but got \
                 3 instead.";
     refuse(&upstream, &openai(text, "temperature", "decimal_above_max_value"));
-    let told = chat(&proxy, &json!({"options": {"temperature": 3}}));
-    assert_eq!((told.status(), told.error().as_str()), (400, text));
+    chat(&proxy, &json!({"options": {"temperature": 3}})).assert_error(400, text);
     upstream.request();
     assert!(upstream.is_idle());
 }
@@ -141,11 +140,7 @@ fn one_refusal_after_the_other_is_mended_and_none_twice() {
     assert_eq!(sent, [8, 7, 6, 5]);
     // The same refusal again, though nothing of it was sent: no loop.
     refuse(&upstream, &unrecognized("seed"));
-    let told = chat(&proxy, &options());
-    assert_eq!(
-        (told.status(), told.error().as_str()),
-        (400, "Unrecognized request argument supplied: seed")
-    );
+    chat(&proxy, &options()).assert_error(400, "Unrecognized request argument supplied: seed");
     assert_eq!(parameters(&upstream.request()).len(), 5);
     assert!(upstream.is_idle());
 }
@@ -175,7 +170,7 @@ fn what_was_learnt_holds_for_one_model_and_for_every_way_to_ask_it() {
     let ask = |path: &str, model: &str| {
         let body = json!({"model": model, "prompt": "Hi", "options": {"top_k": 3},
             "messages": [{"role": "user", "content": "Hi"}]});
-        assert_eq!(proxy.client().post(path, body.to_string()).answer().status(), 200);
+        assert_eq!(proxy.post(path, &body).status(), 200);
         parameters(&upstream.request())
     };
     let with = ["stream_options", "top_k"];
@@ -237,8 +232,7 @@ fn tools_images_and_the_form_of_an_answer_are_never_dropped() {
     let check = |more: &Value, body: &str, text: &str| {
         let (upstream, proxy) = pair();
         refuse(&upstream, body);
-        let told = chat(&proxy, more);
-        assert_eq!((told.status(), told.error().as_str()), (400, text));
+        chat(&proxy, more).assert_error(400, text);
         upstream.request();
         assert!(upstream.is_idle(), "{body}");
     };
@@ -283,7 +277,7 @@ fn refused_stop_sequences_are_watched_for_and_end_the_upstream_s_stream() {
         ]);
         let body = json!({"model": "m", "prompt": "x", "stream": !whole,
             "messages": [{"role": "user", "content": "x"}], "options": {"stop": ["END", "zzz"]}});
-        let told = proxy.client().post(path, body.to_string()).answer();
+        let told = proxy.post(path, &body);
         assert_eq!(told.status(), 200, "{}", told.body);
         let lines: Vec<Value> =
             told.body.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
@@ -303,8 +297,7 @@ fn refused_stop_sequences_are_watched_for_and_end_the_upstream_s_stream() {
 
 #[test]
 fn more_stop_sequences_than_a_family_takes_are_watched_for() {
-    let upstream = Upstream::start();
-    let proxy = Proxy::with(&upstream, |config| config.profile = profiles::find_by_name("openai"));
+    let (upstream, proxy) = pair_with(|config| config.profile = profiles::find_by_name("openai"));
     let stop = json!({"options": {"stop": ["1", "2", "3", "4", "5"]}});
     upstream.script(stream(&["a5b"]));
     assert_eq!(chat(&proxy, &stop).json()["message"]["content"], "a");
@@ -318,7 +311,7 @@ fn embeddings_do_without_their_format() {
     refuse(&upstream, &openai(text, "", "400"));
     upstream.script(vec![upstream::json(r#"{"data":[{"embedding":[1]}]}"#)]);
     let body = json!({"model": "text-embed", "input": "x"}).to_string();
-    assert_eq!(proxy.client().post("/api/embed", body).answer().status(), 200);
+    assert_eq!(proxy.ask("/api/embed", body).status(), 200);
     assert_eq!(upstream.request().json()["encoding_format"], "float");
     assert!(upstream.request().json().get("encoding_format").is_none());
 }

@@ -17,7 +17,7 @@ fn ask(scripts: Vec<Vec<Step>>) -> Outcome {
     for script in scripts {
         upstream.script(script);
     }
-    let answer = proxy.client().post("/api/chat", chat_whole("Hi")).answer();
+    let answer = proxy.ask("/api/chat", chat_whole("Hi"));
     let mut attempts = 0;
     while !upstream.is_idle() {
         upstream.request();
@@ -169,7 +169,7 @@ fn a_connection_closed_before_the_answer_is_tried_again_at_once() {
 fn a_refused_connection_is_tried_again_and_then_told() {
     let nobody = Reserved::new();
     let proxy = Proxy::at(&nobody.base_url(), |_| {});
-    let answer = proxy.client().post("/api/chat", chat("Hi")).answer();
+    let answer = proxy.ask("/api/chat", chat("Hi"));
     assert_eq!(answer.status(), 502);
     assert_eq!(answer.error(), "cannot reach the upstream: connection refused");
     assert_eq!(proxy.sleeps.try_iter().collect::<Vec<_>>(), seconds(&[1.0, 2.0, 4.0]));
@@ -178,7 +178,7 @@ fn a_refused_connection_is_tried_again_and_then_told() {
 #[test]
 fn an_unknown_host_is_told() {
     let proxy = Proxy::at("http://no-such-host.invalid/v1", |config| config.retry.max_retries = 0);
-    let answer = proxy.client().post("/api/chat", chat("Hi")).answer();
+    let answer = proxy.ask("/api/chat", chat("Hi"));
     assert_eq!(answer.status(), 502);
     let told = "cannot reach the upstream: its name was not found: ";
     assert!(answer.error().starts_with(told), "{}", answer.error());
@@ -194,11 +194,7 @@ fn a_head_that_does_not_come_in_time_is_a_timeout() {
         config.request_timeout = Duration::from_millis(100);
         config.retry.max_retries = 1;
     });
-    let answer = proxy.client().post("/api/chat", chat("Hi")).answer();
-    assert_eq!(
-        (answer.status(), answer.error().as_str()),
-        (504, "timed out waiting for the upstream")
-    );
+    proxy.ask("/api/chat", chat("Hi")).assert_error(504, "timed out waiting for the upstream");
     assert_eq!(proxy.sleeps.len(), 1);
 }
 
@@ -210,7 +206,7 @@ fn silence_within_a_stream_is_a_timeout_and_not_tried_again() {
     let proxy = Proxy::with(&upstream, |config| {
         config.request_timeout = Duration::from_millis(100);
     });
-    let lines = proxy.client().post("/api/chat", chat("Hi")).answer().lines();
+    let lines = proxy.ask("/api/chat", chat("Hi")).lines();
     let error = "timed out waiting for more of the upstream's answer";
     assert_eq!(lines.last().expect("lines"), &serde_json::json!({"error": error}));
     upstream.request();
@@ -221,7 +217,7 @@ fn silence_within_a_stream_is_a_timeout_and_not_tried_again() {
 fn nothing_is_tried_again_after_the_first_line() {
     let (upstream, proxy) = pair();
     upstream.script(vec![stream_head(), delta("one"), Step::Close]).script(vec![answer("never")]);
-    let lines = proxy.client().post("/api/chat", chat("Hi")).answer().lines();
+    let lines = proxy.ask("/api/chat", chat("Hi")).lines();
     assert_eq!(lines.len(), 2);
     upstream.request();
     assert!(upstream.is_idle() && proxy.sleeps.is_empty());
@@ -238,7 +234,7 @@ fn the_numbers_are_configurable() {
         config.retry.initial_delay = Duration::from_millis(100);
         config.retry.max_delay = Duration::from_millis(300);
     });
-    assert_eq!(proxy.client().post("/api/chat", chat("Hi")).answer().status(), 500);
+    assert_eq!(proxy.ask("/api/chat", chat("Hi")).status(), 500);
     let sleeps: Vec<_> = proxy.sleeps.try_iter().collect();
     assert_eq!(sleeps, seconds(&[0.1, 0.2, 0.3, 0.3]));
 }
@@ -250,8 +246,7 @@ fn a_sleep_that_is_ended_by_the_stop_sign_ends_the_request() {
     let pacing = RetryEnv { sleep: Box::new(|_| false), jitter: Box::new(|| 0.0) };
     let (server, _stop) = proxy::start(&upstream.base_url(), |_| {}, pacing);
     let mut client = crate::support::raw::Client::connect(server.local_addr());
-    let answer = client.post("/api/chat", chat("Hi")).answer();
-    assert_eq!((answer.status(), answer.error().as_str()), (503, "server is shutting down"));
+    client.post("/api/chat", chat("Hi")).answer().assert_error(503, "server is shutting down");
 }
 
 #[test]
@@ -278,7 +273,7 @@ fn a_model_that_is_loading_is_waited_for() {
     upstream.script(vec![answer("ok")]);
     // Fewer retries than the model takes.
     let proxy = Proxy::with(&upstream, |config| config.retry.max_retries = 1);
-    let lines = proxy.client().post(CHAT, chat("Hi")).answer().lines();
+    let lines = proxy.ask(CHAT, chat("Hi")).lines();
     assert_eq!(lines[0]["message"]["content"], "ok");
     assert_eq!(proxy.sleeps.try_iter().collect::<Vec<_>>(), [Duration::from_secs(1); 3]);
 }

@@ -332,11 +332,9 @@ fn a_body_that_is_no_stream_is_an_answer_or_an_error() {
         assert_eq!(texts(&answer), ["a"]);
         assert_eq!(answer.lines()[1]["done_reason"], "length");
     }
-    let answer = answered(vec![whole(r#"{"error":{"message":"m","code":429}}"#)]);
-    assert_eq!((answer.status(), answer.error().as_str()), (429, "m"));
-    let answer = answered(vec![whole(r#"[{"error":{"message":"m","code":429}}]"#)]);
-    assert_eq!((answer.status(), answer.error().as_str()), (429, "m"));
+    answered(vec![whole(r#"{"error":{"message":"m","code":429}}"#)]).assert_error(429, "m");
+    answered(vec![whole(r#"[{"error":{"message":"m","code":429}}]"#)]).assert_error(429, "m");
     let answer = answered(vec![typed(200, "text/html", &[], "<html>Gateway</html>")]);
     let page = "invalid response from the upstream: HTML in place of an answer";
-    assert_eq!((answer.status(), answer.error().as_str()), (502, page));
+    answer.assert_error(502, page);
 }
