@@ -44,177 +44,106 @@ use Kind::{
     ListOption, Object, Skipped, Stops, Text, Think,
 };
 
-/// Members and their right types.
-pub type Fields = &'static [(&'static str, Kind)];
+/// Members of one type, by blanks; a member inside another one has its path.
+type Group = (Kind, &'static str);
 
-/// A route, Go's name of its request, and the request's members.
-pub const FIELDS: &[(&str, &str, Fields)] = &[
-    (
-        "/api/chat",
-        "ChatRequest",
-        &[
-            ("model", Text),
-            ("messages", List),
-            ("messages.role", Text),
-            ("messages.content", Text),
-            ("messages.thinking", Text),
-            ("messages.images", List),
-            ("messages.tool_name", Text),
-            ("messages.tool_call_id", Text),
-            ("messages.tool_calls", List),
-            ("messages.tool_calls.id", Text),
-            ("messages.tool_calls.function", Object),
-            ("messages.tool_calls.function.index", Int),
-            ("messages.tool_calls.function.name", Text),
-            ("messages.tool_calls.function.arguments", Any),
-            ("tools", List),
-            ("tools.function", Object),
-            ("tools.function.name", Text),
-            ("tools.function.description", Text),
-            ("tools.function.parameters", Object),
-            ("format", Format),
-            ("options", Object),
-            ("options.seed", IntOption),
-            ("options.top_k", IntOption),
-            ("options.num_predict", IntOption),
-            ("options.temperature", FloatOption),
-            ("options.top_p", FloatOption),
-            ("options.repeat_penalty", FloatOption),
-            ("options.stop", ListOption),
-            ("options.use_mmap", BoolOption),
-            ("stream", Bool),
-            ("keep_alive", Duration),
-            ("think", Think),
-            ("truncate", Bool),
-            ("shift", Bool),
-            ("logprobs", Bool),
-            ("top_logprobs", Int),
-            ("_debug_render_only", Bool),
-        ],
-    ),
-    (
-        "/api/generate",
-        "GenerateRequest",
-        &[
-            ("model", Text),
-            ("prompt", Text),
-            ("suffix", Text),
-            ("system", Text),
-            ("template", Text),
-            ("context", List),
-            ("raw", Bool),
-            ("images", List),
-            ("format", Format),
-            ("options", Object),
-            ("options.num_ctx", IntOption),
-            ("options.min_p", FloatOption),
-            ("options.stop", ListOption),
-            ("stream", Bool),
-            ("keep_alive", Duration),
-            ("think", Think),
-            ("truncate", Bool),
-            ("shift", Bool),
-            ("logprobs", Bool),
-            ("top_logprobs", Int),
-            ("_debug_render_only", Bool),
-        ],
-    ),
+/// The members of a message, in a chat and in a model that is made.
+const MESSAGES: &[Group] = &[
+    (List, "messages messages.images messages.tool_calls"),
+    (Text, "messages.role messages.content messages.thinking messages.tool_name"),
+    (Text, "messages.tool_call_id messages.tool_calls.id messages.tool_calls.function.name"),
+    (Object, "messages.tool_calls.function"),
+    (Int, "messages.tool_calls.function.index"),
+    (Any, "messages.tool_calls.function.arguments"),
+];
+
+/// What chat and generate have in common.
+const INFERENCE: &[Group] = &[
+    (Text, "model"),
+    (Format, "format"),
+    (Object, "options"),
+    (ListOption, "options.stop"),
+    (Duration, "keep_alive"),
+    (Think, "think"),
+    (Bool, "stream truncate shift logprobs _debug_render_only"),
+    (Int, "top_logprobs"),
+];
+
+const CHAT: &[Group] = &[
+    (List, "tools"),
+    (Object, "tools.function tools.function.parameters"),
+    (Text, "tools.function.name tools.function.description"),
+    (IntOption, "options.seed options.top_k options.num_predict"),
+    (FloatOption, "options.temperature options.top_p options.repeat_penalty"),
+    (BoolOption, "options.use_mmap"),
+];
+
+const GENERATE: &[Group] = &[
+    (Text, "prompt suffix system template"),
+    (List, "context images"),
+    (Bool, "raw"),
+    (IntOption, "options.num_ctx"),
+    (FloatOption, "options.min_p"),
+];
+
+const EMBEDDING: &[Group] = &[
+    (Text, "model"),
+    (Object, "options"),
+    (IntOption, "options.num_ctx"),
+    (Duration, "keep_alive"),
+];
+
+const CREATE: &[Group] = &[
+    (Text, "model name from remote_host template system quantize quantization draft_quantize"),
+    (Text, "renderer parser requires"),
+    (Object, "files adapters draft_files parameters"),
+    (License, "license"),
+    (IntOption, "parameters.seed parameters.num_ctx"),
+    (FloatOption, "parameters.temperature parameters.min_p"),
+    (BoolOption, "parameters.use_mmap"),
+    (Stops, "parameters.stop"),
+    (Bool, "stream"),
+    // An object to Ollama, for stubs of remote models.
+    (Skipped, "info"),
+];
+
+/// Ollama types the last two as texts, and does not use them either.
+const TRANSFER: &[Group] =
+    &[(Text, "model name"), (Bool, "insecure stream"), (Skipped, "username password")];
+
+/// A route, Go's name of its request, and the request's members in groups.
+const REQUESTS: &[(&str, &str, &[&[Group]])] = &[
+    ("/api/chat", "ChatRequest", &[INFERENCE, MESSAGES, CHAT]),
+    ("/api/generate", "GenerateRequest", &[INFERENCE, GENERATE]),
     (
         "/api/embed",
         "EmbedRequest",
-        &[
-            ("model", Text),
-            ("input", Input),
-            ("truncate", Bool),
-            ("dimensions", Int),
-            ("options", Object),
-            ("options.num_ctx", IntOption),
-            ("keep_alive", Duration),
-        ],
+        &[EMBEDDING, &[(Input, "input"), (Bool, "truncate"), (Int, "dimensions")]],
     ),
-    (
-        "/api/embeddings",
-        "EmbeddingRequest",
-        &[
-            ("model", Text),
-            ("prompt", Text),
-            ("options", Object),
-            ("options.num_ctx", IntOption),
-            ("keep_alive", Duration),
-        ],
-    ),
+    ("/api/embeddings", "EmbeddingRequest", &[EMBEDDING, &[(Text, "prompt")]]),
     (
         "/api/show",
         "ShowRequest",
-        &[
-            ("model", Text),
-            ("name", Text),
-            ("system", Text),
-            ("verbose", Bool),
-            ("options", Object),
-        ],
+        &[&[(Text, "model name system"), (Bool, "verbose"), (Object, "options")]],
     ),
-    (
-        "/api/create",
-        "CreateRequest",
-        &[
-            ("model", Text),
-            ("name", Text),
-            ("from", Text),
-            ("remote_host", Text),
-            ("files", Object),
-            ("adapters", Object),
-            ("draft_files", Object),
-            ("template", Text),
-            ("system", Text),
-            ("license", License),
-            ("parameters", Object),
-            ("parameters.seed", IntOption),
-            ("parameters.num_ctx", IntOption),
-            ("parameters.temperature", FloatOption),
-            ("parameters.min_p", FloatOption),
-            ("parameters.use_mmap", BoolOption),
-            ("parameters.stop", Stops),
-            ("messages", List),
-            ("messages.role", Text),
-            ("messages.content", Text),
-            ("messages.thinking", Text),
-            ("messages.images", List),
-            ("messages.tool_name", Text),
-            ("messages.tool_call_id", Text),
-            ("messages.tool_calls", List),
-            ("messages.tool_calls.id", Text),
-            ("messages.tool_calls.function", Object),
-            ("messages.tool_calls.function.index", Int),
-            ("messages.tool_calls.function.name", Text),
-            ("messages.tool_calls.function.arguments", Any),
-            ("quantize", Text),
-            ("quantization", Text),
-            ("draft_quantize", Text),
-            ("stream", Bool),
-            // Texts to Ollama.
-            ("renderer", Text),
-            ("parser", Text),
-            ("requires", Text),
-            // An object to Ollama, for stubs of remote models.
-            ("info", Skipped),
-        ],
-    ),
-    ("/api/copy", "CopyRequest", &[("source", Text), ("destination", Text)]),
-    ("/api/delete", "DeleteRequest", &[("model", Text), ("name", Text)]),
-    ("/api/pull", "PullRequest", TRANSFER),
-    ("/api/push", "PushRequest", TRANSFER),
+    ("/api/create", "CreateRequest", &[CREATE, MESSAGES]),
+    ("/api/copy", "CopyRequest", &[&[(Text, "source destination")]]),
+    ("/api/delete", "DeleteRequest", &[&[(Text, "model name")]]),
+    ("/api/pull", "PullRequest", &[TRANSFER]),
+    ("/api/push", "PushRequest", &[TRANSFER]),
 ];
 
-const TRANSFER: Fields = &[
-    ("model", Text),
-    ("name", Text),
-    ("insecure", Bool),
-    ("stream", Bool),
-    // Texts to Ollama, which does not use them either.
-    ("username", Skipped),
-    ("password", Skipped),
-];
+/// A route, Go's name of its request, and the request's members with their right types.
+pub type Request = (&'static str, &'static str, Vec<(&'static str, Kind)>);
+
+/// Every request that Ollama reads.
+pub fn requests() -> Vec<Request> {
+    let expand = |(kind, names): &Group| -> Vec<(&'static str, Kind)> {
+        names.split(' ').map(|name| (name, *kind)).collect()
+    };
+    let members = |groups: &[&[Group]]| groups.concat().iter().flat_map(expand).collect();
+    REQUESTS.iter().map(|(route, name, groups)| (*route, *name, members(groups))).collect()
+}
 
 /// The routes that manage models. The proxy answers them by itself.
 pub const MANAGEMENT: &[&str] =

@@ -34,92 +34,75 @@ pub struct Target {
     pub words: &'static [&'static str],
 }
 
+type Body = fn(&[u8]);
+type Golden = &'static [(&'static str, &'static str)];
+type Words = &'static [&'static str];
+
+const fn target(name: &'static str, body: Body, golden: Golden, words: Words) -> Target {
+    Target { name, body, golden, words }
+}
+
 /// All of them.
 pub const TARGETS: &[Target] = &[
-    Target {
-        name: "chat",
-        body: requests::chat,
-        golden: &[("chat", "request.ollama")],
-        words: requests::WORDS,
-    },
-    Target {
-        name: "generate",
-        body: requests::generate,
-        golden: &[("generate", "request.ollama")],
-        words: requests::WORDS,
-    },
-    Target {
-        name: "embed",
-        body: requests::embed,
-        golden: &[("embed", "request.ollama"), ("embeddings", "request.ollama")],
-        words: requests::WORDS,
-    },
-    Target {
-        name: "manage",
-        body: requests::manage,
-        golden: &[("create", "request.ollama")],
-        words: requests::WORDS,
-    },
-    Target {
-        name: "messages",
-        body: requests::messages,
-        golden: &[("anthropic", "request.anthropic")],
-        words: requests::WORDS,
-    },
-    Target {
-        name: "responses",
-        body: requests::responses,
-        golden: &[("responses", "request.responses")],
-        words: requests::WORDS,
-    },
-    Target {
-        name: "pass",
-        body: passing::pass,
-        golden: &[("chat", "request.openai"), ("responses", "request.responses")],
-        words: requests::WORDS,
-    },
-    Target { name: "form", body: passing::form, golden: &[], words: passing::FORM_WORDS },
-    Target { name: "unpack", body: passing::unpack, golden: &[], words: &[] },
-    Target {
-        name: "sse",
-        body: sse::sse,
-        golden: &[("chat", "stream.sse"), ("generate", "stream.sse")],
-        words: sse::WORDS,
-    },
-    Target {
-        name: "stream",
-        body: streams::stream,
-        golden: &[("chat", "stream.sse"), ("generate", "stream.sse"), ("anthropic", "stream.sse")],
-        words: streams::WORDS,
-    },
-    Target {
-        name: "answer",
-        body: answers::answer,
-        golden: &[("chat", "answer.openai"), ("generate", "answer.openai")],
-        words: streams::WORDS,
-    },
-    Target {
-        name: "vectors",
-        body: answers::vectors,
-        golden: &[("embed", "answer.openai"), ("embeddings", "answer.openai")],
-        words: answers::VECTOR_WORDS,
-    },
-    Target {
-        name: "models",
-        body: upstreams::models,
-        golden: &[("models", "list.openai"), ("models", "side")],
-        words: requests::WORDS,
-    },
-    Target { name: "errors", body: upstreams::errors, golden: &[], words: upstreams::ERROR_WORDS },
-    Target { name: "backoff", body: upstreams::backoff, golden: &[], words: upstreams::WAIT_WORDS },
-    Target { name: "names", body: texts::names, golden: &[], words: texts::NAME_WORDS },
-    Target { name: "template", body: texts::template, golden: &[], words: texts::TEMPLATE_WORDS },
-    Target { name: "durations", body: texts::durations, golden: &[], words: upstreams::WAIT_WORDS },
-    Target { name: "redact", body: texts::redact, golden: &[], words: texts::KEY_WORDS },
-    Target { name: "context", body: texts::context, golden: &[], words: &[] },
-    Target { name: "origins", body: origins::origins, golden: &[], words: origins::WORDS },
-    Target { name: "config", body: settings::config, golden: &[], words: settings::WORDS },
-    Target { name: "base_url", body: settings::base_url, golden: &[], words: settings::WORDS },
+    target("chat", requests::chat, &[("chat", "request.ollama")], requests::WORDS),
+    target("generate", requests::generate, &[("generate", "request.ollama")], requests::WORDS),
+    target(
+        "embed",
+        requests::embed,
+        &[("embed", "request.ollama"), ("embeddings", "request.ollama")],
+        requests::WORDS,
+    ),
+    target("manage", requests::manage, &[("create", "request.ollama")], requests::WORDS),
+    target("messages", requests::messages, &[("anthropic", "request.anthropic")], requests::WORDS),
+    target(
+        "responses",
+        requests::responses,
+        &[("responses", "request.responses")],
+        requests::WORDS,
+    ),
+    target(
+        "pass",
+        passing::pass,
+        &[("chat", "request.openai"), ("responses", "request.responses")],
+        requests::WORDS,
+    ),
+    target("form", passing::form, &[], passing::FORM_WORDS),
+    target("unpack", passing::unpack, &[], &[]),
+    target("sse", sse::sse, &[("chat", "stream.sse"), ("generate", "stream.sse")], sse::WORDS),
+    target(
+        "stream",
+        streams::stream,
+        &[("chat", "stream.sse"), ("generate", "stream.sse"), ("anthropic", "stream.sse")],
+        streams::WORDS,
+    ),
+    target(
+        "answer",
+        answers::answer,
+        &[("chat", "answer.openai"), ("generate", "answer.openai")],
+        streams::WORDS,
+    ),
+    target(
+        "vectors",
+        answers::vectors,
+        &[("embed", "answer.openai"), ("embeddings", "answer.openai")],
+        answers::VECTOR_WORDS,
+    ),
+    target(
+        "models",
+        upstreams::models,
+        &[("models", "list.openai"), ("models", "side")],
+        requests::WORDS,
+    ),
+    target("errors", upstreams::errors, &[], upstreams::ERROR_WORDS),
+    target("backoff", upstreams::backoff, &[], upstreams::WAIT_WORDS),
+    target("names", texts::names, &[], texts::NAME_WORDS),
+    target("template", texts::template, &[], texts::TEMPLATE_WORDS),
+    target("durations", texts::durations, &[], upstreams::WAIT_WORDS),
+    target("redact", texts::redact, &[], texts::KEY_WORDS),
+    target("context", texts::context, &[], &[]),
+    target("origins", origins::origins, &[], origins::WORDS),
+    target("config", settings::config, &[], settings::WORDS),
+    target("base_url", settings::base_url, &[], settings::WORDS),
 ];
 
 /// The target of this name.

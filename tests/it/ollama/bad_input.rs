@@ -2,7 +2,7 @@
 //! hang or a 5xx that Ollama would not give. After each request the same connection serves a good
 //! one.
 
-use crate::support::members::{FIELDS, MANAGEMENT, VALUES, least, method, refusal, sample, with};
+use crate::support::members::{MANAGEMENT, VALUES, least, method, refusal, requests, sample, with};
 use crate::support::*;
 
 use crate::support::members::Kind::{Skipped, Text};
@@ -49,8 +49,8 @@ impl Bench {
 #[test]
 fn a_wrong_type_is_refused_for_every_member() {
     let mut bench = Bench::new();
-    for (route, request, fields) in FIELDS {
-        for (field, kind) in *fields {
+    for (route, request, fields) in &requests() {
+        for (field, kind) in fields {
             for (value, of) in VALUES {
                 let body = with(route, field, value);
                 let answer = bench.ask(route, &body);
@@ -92,14 +92,15 @@ fn the_table_of_members_is_complete() {
         ("ToolCall", "CreateRequest", "messages.tool_calls."),
         ("FunctionCall", "CreateRequest", "messages.tool_calls.function."),
     ];
-    let requests = FIELDS.iter().map(|(_, request, _)| match *request {
+    let all = requests();
+    let requests = all.iter().map(|(_, request, _)| match *request {
         "PullRequest" | "PushRequest" => ("TransferRequest", *request, ""),
         request => (request, request, ""),
     });
     for (name, request, prefix) in requests.chain(places) {
         let members = members(name);
         assert!(!members.is_empty(), "{name}");
-        let (.., fields) = FIELDS.iter().find(|(_, known, _)| *known == request).expect("a route");
+        let (.., fields) = all.iter().find(|(_, known, _)| *known == request).expect("a route");
         for member in &members {
             let member = format!("{prefix}{member}");
             assert!(fields.iter().any(|(field, _)| *field == member), "{request}.{member}");
@@ -147,7 +148,7 @@ fn is_no_failure(answer: &Answer, route: &str, body: &str) {
 #[test]
 fn a_body_of_another_type_is_refused() {
     let mut bench = Bench::new();
-    for (route, request, _) in FIELDS {
+    for (route, request, _) in &requests() {
         for (value, of) in VALUES.iter().filter(|(_, of)| !["null", "object"].contains(of)) {
             let answer = bench.ask(route, value);
             assert_eq!(answer.status(), 400, "{route} {value}: {}", answer.body);
@@ -163,7 +164,7 @@ fn a_body_of_another_type_is_refused() {
 #[test]
 fn a_body_cut_at_any_byte_is_refused() {
     let mut bench = Bench::new();
-    for (route, ..) in FIELDS {
+    for (route, ..) in &requests() {
         let whole = sample(route);
         let answer = bench.ask(route, &whole);
         assert_eq!(answer.status(), 200, "{route} {whole}: {}", answer.body);
@@ -184,7 +185,7 @@ fn a_body_cut_at_any_byte_is_refused() {
 #[test]
 fn a_sample_with_any_byte_replaced_is_no_failure() {
     let mut bench = Bench::new();
-    for (route, ..) in FIELDS {
+    for (route, ..) in &requests() {
         let whole = sample(route).into_bytes();
         for at in 0..whole.len() {
             for byte in [b'"', b'}', b'\\', 0, 0xff] {
@@ -207,7 +208,7 @@ fn a_sample_with_any_byte_replaced_is_no_failure() {
 #[test]
 fn empty_strings_are_taken_everywhere() {
     let mut bench = Bench::new();
-    for (route, request, fields) in FIELDS {
+    for (route, request, fields) in &requests() {
         let empty = |prefix: &str| {
             let texts = fields.iter().filter(|(_, kind)| *kind == Text);
             let members = texts.filter_map(|(field, _)| field.strip_prefix(prefix));

@@ -1,0 +1,106 @@
+//! What `--check`, a start that fails, and a panic say.
+
+use std::fs;
+use std::process::Command;
+
+use super::stage::*;
+use crate::support::program::run;
+use crate::support::*;
+use ollama_openai_proxy::config::Config;
+use ollama_openai_proxy::observe::logging;
+use ollama_openai_proxy::observe::redact::Redactor;
+use ollama_openai_proxy::upstream::RetryEnv;
+
+#[test]
+fn a_check_and_a_start_that_fails_give_no_key_away() {
+    let upstream = Upstream::start();
+    let check = |more: &[&str]| {
+        let (mut command, _) = command("check", &upstream.base_url());
+        let (_, out, err) = run(command.arg("--check").args(more));
+        absent(&KEYS, "a check", &format!("{out}{err}"));
+        out
+    };
+    upstream.list(&format!(r#"{{"data":[{{"id":"m"}},{{"id":"{OWN_KEY}"}}]}}"#));
+    let good = check(&["--log-bodies=1"]);
+    assert!(good.contains("upstream: ok") && good.contains("\nPROXY_API_KEYS=***\n"), "{good}");
+    assert!(good.contains("\nwarning: LOG_BODIES is on"), "{good}");
+    upstream.script_lists();
+    let text = format!(r#"{{"error":"{UPSTREAM_KEY} or {OWN_KEY} or {FILE_KEY}"}}"#);
+    upstream.script(vec![status(401, &[], &text)]);
+    assert!(check(&[]).contains("upstream: *** or *** or ***"));
+    let in_wrong_places = [
+        &[format!("--port={OWN_KEY}")][..],
+        &[format!("--host={UPSTREAM_KEY}@{OWN_KEY}")],
+        &[format!("--log-level={OWN_KEY}"), WRONG_KEY.to_owned(), format!("-{WRONG_KEY}")],
+        &[format!("--proxy-api-keys={OWN_KEY} {WRONG_KEY}")],
+        &[format!("--base-url={UPSTREAM_KEY}:{OWN_KEY}")],
+        &[format!("--base-url=http://me:{WRONG_KEY}@h/v1?{WRONG_KEY}#{WRONG_KEY}")],
+        &[format!("--proxy-api-keys-file=/nowhere/{WRONG_KEY}")],
+    ];
+    for wrong in in_wrong_places {
+        let (mut command, state) = command("wrong", &upstream.base_url());
+        // What the file of keys holds is not known yet when options are judged.
+        let (code, out, err) = run(command.args(wrong));
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{wrong:?}");
+        absent(&KEYS, "an error at the start", &err);
+        assert!(!state.exists());
+    }
+    let (mut command, state) = command("damaged", &upstream.base_url());
+    for text in [
+        format!(r#"{{"version":1,"models":["{PROMPT}"]}}"#),
+        format!(r#"{{"version":1,"models":[{{"name":"{PROMPT}","from":1}}]}}"#),
+        format!("{PROMPT} {OWN_KEY}"),
+    ] {
+        fs::write(&state, text).expect("a file");
+        let (code, out, err) = run(&mut command);
+        assert_eq!((code, out.as_str()), (Some(1), ""));
+        assert!(err.contains(": repair it, or move it away"), "{err}");
+        absent(&[PROMPT, OWN_KEY], "an error at the start", &err);
+    }
+}
+
+/// Set in the process that is to panic.
+const CHILD: &str = "SECRETS_TEST_CHILD";
+
+/// A panic as the core library words it: it quotes the text that could not be cut.
+fn panic_as_core_does() -> f64 {
+    let text = format!("é{PROMPT}{OWN_KEY}{ANSWER}");
+    let cut = &text[std::hint::black_box(1)..];
+    cut.len() as f64
+}
+
+#[test]
+fn a_panic_tells_its_place_and_nothing_of_what_it_quotes() {
+    if std::env::var_os(CHILD).is_some() {
+        return panic_in_a_worker();
+    }
+    // The name of this module without that of the program.
+    let (_, here) = module_path!().split_once("::").expect("a path");
+    let name = format!("{here}::a_panic_tells_its_place_and_nothing_of_what_it_quotes");
+    let own = std::env::current_exe().expect("this program");
+    let mut command = Command::new(own);
+    let (code, out, log) = run(command.args(["--exact", &name, "--nocapture"]).env(CHILD, "1"));
+    assert_eq!(code, Some(0), "{out}{log}");
+    assert!(log.contains(concat!("panicked at ", file!(), ":")), "{log}");
+    assert!(log.contains("error=internal: a handler panicked"), "{log}");
+    let all = format!("{out}{log}");
+    absent(&[PROMPT, ANSWER, OWN_KEY, proxy::KEY], "what a panic says", &all);
+    // The message that is left out would hold all of them.
+    let caught = std::panic::catch_unwind(panic_as_core_does).expect_err("a panic");
+    let told = caught.downcast_ref::<String>().expect("a formatted message");
+    assert!(told.contains(PROMPT) && told.contains(OWN_KEY), "{told}");
+}
+
+/// The child's part: the log of the program, and its server with a worker that panics.
+fn panic_in_a_worker() {
+    logging::init(log::LevelFilter::Trace, Redactor::default());
+    let upstream = Upstream::start();
+    upstream.script(vec![status(500, &[], "{}")]);
+    let jitter = Box::new(panic_as_core_does);
+    let pacing = RetryEnv { sleep: Box::new(|_| true), jitter };
+    let (server, _stop) = proxy::start(&upstream.base_url(), |_: &mut Config| {}, pacing);
+    let mut client = Client::connect(server.local_addr());
+    assert_eq!(client.post("/api/chat", chat(PROMPT)).answer().status(), 500);
+    assert!(server.drain());
+    logging::flush();
+}
