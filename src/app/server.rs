@@ -96,7 +96,7 @@ impl Server {
         let access =
             AccessControl::new(origins, keys, listener.local_addr()?.ip(), host_info::detect());
         let (workers, queue, grace) = (config.workers, config.max_queue, config.shutdown_grace);
-        let registry = Registry::new(config.max_per_client);
+        let registry = Registry::new(config.max_per_client, cfg!(target_os = "linux"));
         let limits = Limits { body_timeout: config.request_timeout, ..config.connection_limits };
         let metrics = Arc::new(Metrics::new(workers, queue));
         let client = Client::new(&config, pacing, metrics.clone());
@@ -106,8 +106,8 @@ impl Server {
         let scan_metrics = metrics.clone();
         let memory_pressure = MemoryPressure::detect();
         let (scan_memory, scan_shutdown) = (memory_pressure.clone(), shutdown.clone());
-        let on_scan = Box::new(move |sight: &ScanReport| {
-            overcommit.update(sight.stalled_requests);
+        let on_scan = Box::new(move |report: &ScanReport| {
+            overcommit.update(report.stalled_requests);
             scan_memory.update();
             if unread_body::leaked_requests() >= MAX_LEAKED_REQUESTS
                 && !scan_shutdown.is_triggered()
@@ -117,8 +117,8 @@ impl Server {
                 );
                 scan_shutdown.trigger();
             }
-            scan_metrics.connections.set(sight.connections);
-            sight.cuts().for_each(|(reason, count)| {
+            scan_metrics.connections.set(report.connections);
+            report.cuts().for_each(|(reason, count)| {
                 scan_metrics.count_cut_connections(reason.as_str(), count)
             });
         });
@@ -145,7 +145,7 @@ impl Server {
 
     /// What the guard over its connections counts.
     #[must_use]
-    pub fn counters(&self) -> &Counters {
+    pub fn counters(&self) -> Counters {
         self.guard.counters()
     }
 
@@ -194,14 +194,15 @@ impl Server {
 
     /// Waits until nothing is going on, but no longer than the grace.
     fn wait_until_idle(&self, drain_started: Instant) {
-        let tally = self.guard.counters();
-        let mut quiet = (Instant::now(), tally.scans());
+        let mut quiet = (Instant::now(), self.guard.counters().scans);
         while drain_started.elapsed() < self.grace {
-            if self.dispatcher.active_requests() > 0 || tally.active_connections() > 0 {
-                quiet = (Instant::now(), tally.scans());
+            let has_requests = self.dispatcher.active_requests() > 0;
+            let counters = self.guard.counters();
+            if has_requests || counters.active_connections > 0 {
+                quiet = (Instant::now(), counters.scans);
             }
-            let (since, looks) = (quiet.0.elapsed(), tally.scans() - quiet.1);
-            if since >= QUIET_PERIOD && (looks >= QUIET_SCANS || since >= CLOSE_TIMEOUT) {
+            let (since, scans) = (quiet.0.elapsed(), counters.scans - quiet.1);
+            if since >= QUIET_PERIOD && (scans >= QUIET_SCANS || since >= CLOSE_TIMEOUT) {
                 return;
             }
             thread::sleep(IDLE_POLL_INTERVAL);

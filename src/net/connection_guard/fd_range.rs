@@ -1,19 +1,19 @@
-//! How far the numbers of descriptors go.
+//! The highest open descriptor of the process.
 //!
-//! The kernel gives the lowest free number, so the last one that is open may lie far behind a gap that
-//! others have left. Asks the kernel which numbers are open, and `/proc`, where there is one, how many
-//! its table has room for. Never touches what a number stands for.
+//! The kernel assigns the lowest free number, so after other files are closed the last connection can
+//! lie far behind a gap. Asks the kernel which numbers are open (`poll`), and `/proc`, if mounted, for
+//! the size of the descriptor table. Never touches what a number stands for.
 
-use std::fs;
 use std::os::fd::RawFd;
 
-use crate::net::sys;
-use crate::net::sys::POLL_BATCH;
+use crate::net::sys::{self, POLL_BATCH};
+use crate::observe::proc_field;
 
-/// How far is searched where nobody tells.
+/// Size of the descriptor table that is assumed without `/proc`.
 const DEFAULT_TABLE_SIZE: RawFd = 64 * 1024;
 
-/// The last number that is open, or one not far behind it; `start` where none from there on is.
+/// The highest open descriptor or a number up to [`POLL_BATCH`] above it; `start` if none from
+/// `start` on is open.
 pub(super) fn last_open_fd(start: RawFd) -> RawFd {
     let mut end = fd_table_size().unwrap_or(DEFAULT_TABLE_SIZE);
     while end > start {
@@ -26,11 +26,10 @@ pub(super) fn last_open_fd(start: RawFd) -> RawFd {
     start
 }
 
-/// For how many descriptors the kernel's table has room.
+/// Size of the kernel's descriptor table for this process.
 fn fd_table_size() -> Option<RawFd> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let size = status.lines().find_map(|line| line.strip_prefix("FDSize:"))?;
-    size.trim().parse().ok().filter(|&size| size > 0)
+    let size = proc_field::read("/proc/self/status", "FDSize")?;
+    RawFd::try_from(size).ok().filter(|&size| size > 0)
 }
 
 #[cfg(test)]

@@ -1,19 +1,18 @@
-//! Watches over the connections, which tiny_http does not: what nginx would do in front, done inside.
+//! Closes connections that are slow, idle or too many, and notices clients that disconnect; tiny_http
+//! does neither.
 //!
-//! tiny_http starts a thread for each connection, reads heads of any length for any time and never
-//! ends a connection that is silent; and while we wait for the upstream nothing tells that the client
-//! has left. So one thread, the guard, looks at all accepted sockets again and again: what the kernel
-//! knows of each (`socket`) and what we have in hand for it ([`registry`]) decides ([`rules`])
-//! whether it is shut down, which ends whatever thread waits on it.
+//! tiny_http gives each connection a thread, reads heads of any length for any time, and never closes
+//! an idle connection. One thread, the guard, scans all accepted sockets: what the kernel knows of
+//! each (`socket`) and which request it has in flight ([`registry`]) decide ([`rules`]) whether the
+//! guard shuts it down, which ends the read of the thread that waits on it.
 //!
-//! It looks some fifty times a second, less often when a look takes long, so that it takes no more
-//! than some 2 % of a core (`pace`), unless there is a crowd that asks nothing. A connection costs it
-//! some microseconds.
+//! A scan costs some microseconds for each connection. The pause after it (`scan_interval`) limits the
+//! guard to about 2 % of a core, unless many connections are idle.
 //!
-//! **A client that has left** is one whose connection was reset. One that has only finished sending
-//! (`SentAll`) may still read: as long as nothing of its answer is out, it is sent the first byte of
-//! it, which is the same for every answer; between two chunks a zero that the next chunk's length may
-//! well begin with. The kernel of a client that is gone answers either with a reset.
+//! **A client has disconnected** if its connection was reset. A client that only finished sending
+//! (half-closed) may still read, so the guard sends it a byte: before the response the first byte,
+//! which all responses share; between two chunks a zero, which the next chunk length may begin with
+//! (RFC 9112 section 7.1). The kernel of a client that is gone replies with a reset.
 //!
 //! Never reads from a connection. On other systems than Linux there is no guard, and the log says so.
 
@@ -29,89 +28,79 @@ mod scanner;
 mod socket;
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 pub use self::registry::{
     InFlight, Registry, Rejection, RequestHandle, RequestPhase, ResponseState,
 };
 pub use self::rules::{CutReason, Limits};
+use crate::observe::lock::lock;
 
-/// What the guard counts.
-#[derive(Debug, Default)]
+/// What the guard has counted since its start.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Counters {
-    connections: AtomicUsize,
-    cuts: [AtomicU64; CutReason::ALL.len()],
-    disconnects: AtomicU64,
-    active_connections: AtomicUsize,
-    scans: AtomicU64,
+    /// Open connections at the last scan.
+    pub connections: usize,
+    /// Connections with a request arriving or in flight at the last scan. A request in flight may not
+    /// have reached a worker yet.
+    pub active_connections: usize,
+    /// Scans since the start.
+    pub scans: u64,
+    /// Requests whose client disconnected before the end of the response, since the start.
+    pub disconnects: u64,
+    cuts: CutCounts,
 }
 
 impl Counters {
-    /// Connections at the last look.
-    #[must_use]
-    pub fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
-    }
-
-    /// Connections that were cut since the start.
+    /// Connections closed for this reason since the start.
     #[must_use]
     pub fn cuts(&self, reason: CutReason) -> u64 {
-        self.cuts[reason as usize].load(Ordering::Relaxed)
-    }
-
-    /// Connections on which a request was on its way or in hand at the last look. One that is in hand
-    /// may not have reached the workers yet, who would count it.
-    #[must_use]
-    pub fn active_connections(&self) -> usize {
-        self.active_connections.load(Ordering::SeqCst)
-    }
-
-    /// How many looks there were since the start.
-    #[must_use]
-    pub fn scans(&self) -> u64 {
-        self.scans.load(Ordering::SeqCst)
-    }
-
-    /// Requests whose client left before the end of the answer, since the start.
-    #[must_use]
-    pub fn disconnects(&self) -> u64 {
-        self.disconnects.load(Ordering::Relaxed)
+        self.cuts[reason as usize]
     }
 }
 
-/// What one look found, for those who have to do something about it.
+/// Closed connections by [`CutReason`].
+type CutCounts = [u64; CutReason::ALL.len()];
+
+/// What one scan found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ScanReport {
-    /// Connections.
+    /// Open connections.
     pub connections: usize,
     /// Requests that wait for more of their body.
     pub stalled_requests: usize,
-    cuts: [u64; CutReason::ALL.len()],
+    /// Connections with a request arriving or in flight.
+    active: usize,
+    /// Connections whose request is being answered or waits for it.
+    served: usize,
+    /// Whether a head grows that may become too large before the next scan.
+    head_growing: bool,
+    cuts: CutCounts,
 }
 
 impl ScanReport {
-    /// How many connections were cut, for each reason for which some were.
+    /// The reasons for which connections were closed, and how many.
     pub fn cuts(&self) -> impl Iterator<Item = (CutReason, u64)> {
         let counts = CutReason::ALL.into_iter().map(|reason| (reason, self.cuts[reason as usize]));
         counts.filter(|(_, count)| *count > 0)
     }
 }
 
-/// Called after each look, on the guard's thread.
+/// Called after each scan, on the guard's thread.
 pub type OnScan = Box<dyn FnMut(&ScanReport) + Send>;
 
-/// The running guard. Dropping it ends it.
+/// The running guard. Dropping it stops its thread.
 pub struct ConnectionGuard {
-    counters: Arc<Counters>,
+    counters: Arc<Mutex<Counters>>,
     stopping: Arc<AtomicBool>,
 }
 
 impl ConnectionGuard {
-    /// Watches over the connections that are accepted on `port`.
+    /// Starts to guard the connections that are accepted on `port`.
     ///
     /// # Errors
-    /// Those of a descriptor and a thread of its own.
+    /// If the system refuses a descriptor or the thread.
     #[cfg(target_os = "linux")]
     pub fn start(
         port: u16,
@@ -120,29 +109,31 @@ impl ConnectionGuard {
         on_scan: OnScan,
     ) -> io::Result<Self> {
         let guard = Self { counters: Arc::default(), stopping: Arc::default() };
-        registry.set_guarded();
         let (counters, stopping) = (guard.counters.clone(), guard.stopping.clone());
-        let scanner = scanner::Scanner::new(port, registry, limits, counters, on_scan)?;
-        std::thread::Builder::new().name("guard".into()).spawn(move || scanner.run(&stopping))?;
+        let dup_fd = socket::DupFd::new()?;
+        let scanner = scanner::Scanner::new(port, registry, limits, counters, on_scan);
+        let run = move || scanner.run(dup_fd, &stopping);
+        std::thread::Builder::new().name("guard".into()).spawn(run)?;
         Ok(guard)
     }
 
-    /// Watches over nothing.
+    /// Guards nothing, and logs a warning about it.
     ///
     /// # Errors
     /// None.
     #[cfg(not(target_os = "linux"))]
     pub fn start(_: u16, _: Arc<Registry>, _: Limits, _: OnScan) -> io::Result<Self> {
         log::warn!(
-            "no guard over slow or idle connections on this system: put a reverse proxy in front"
+            "slow and idle connections are not closed on this operating system: \
+             put a reverse proxy in front"
         );
-        Ok(Self { tally: Arc::default(), stopping: Arc::default() })
+        Ok(Self { counters: Arc::default(), stopping: Arc::default() })
     }
 
-    /// What it counts.
+    /// The counters as they are now.
     #[must_use]
-    pub fn counters(&self) -> &Arc<Counters> {
-        &self.counters
+    pub fn counters(&self) -> Counters {
+        *lock(&self.counters)
     }
 }
 

@@ -1,44 +1,43 @@
-//! Which connection has a request in hand, and how far it is.
+//! The requests in flight on each connection, and how far each is.
 //!
-//! The server notes each request here when it arrives and when it is done; the guard reads it to tell
-//! a connection that waits for us from one that we wait for. A [`RequestHandle`] is one request's entry;
-//! dropping it ends it. All locks are held for a few instructions, but for a request's own one, under
-//! which its answer is written.
-//! Invariant: the guard's byte never lands inside a piece of an answer, because it is sent under the
-//! lock under which each piece is written.
+//! The server registers each request when it arrives; its [`RequestHandle`] removes it when dropped.
+//! The guard reads the registry to tell a connection that waits for this proxy from one that the proxy
+//! waits for. Locks are held for a few instructions, except the lock of a request's response, which
+//! is held while a piece of the response is written.
+//! Invariant: a byte of the guard never lands inside a piece of a response, because both are written
+//! under that lock.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Instant;
 
 use crate::net::cancel::CancellationToken;
 use crate::observe::lock::lock;
 
-/// Keeps one connection's lock out of most others' way.
+/// Number of maps with a lock each, so that connections rarely wait for each other.
 const SHARDS: usize = 16;
 
-/// The first byte of whatever answer there will be: `HTTP/1.1 ...`.
+/// The first byte of every response: `HTTP/1.1 ...`.
 const FIRST_BYTE: u8 = b'H';
 
-/// A byte that changes nothing between two chunks: the length of the next one gets a leading zero.
+/// A byte that changes nothing between two chunks: it becomes a leading zero of the next chunk length.
 const LEADING_ZERO: u8 = b'0';
 
-/// All connections that had a request.
+/// All connections that have had a request.
 pub struct Registry {
     shards: [Mutex<HashMap<SocketAddr, ConnectionEntry>>; SHARDS],
-    /// How many requests of one address may be in hand.
+    /// Most requests in flight from one address.
     max_per_client: Option<usize>,
     requests_per_client: Mutex<HashMap<IpAddr, usize>>,
-    /// Whether somebody forgets the connections that are gone. Without, they are forgotten with
-    /// their last request.
-    guarded: AtomicBool,
-    /// Whether each answer is the last one on its connection.
+    /// True if the guard removes closed connections; otherwise an entry is removed with its last
+    /// request.
+    guarded: bool,
+    /// Whether each response is the last one on its connection.
     stopping: AtomicBool,
 }
 
-/// A connection.
 struct ConnectionEntry {
     /// Changes whenever a request begins or ends.
     generation: u64,
@@ -49,54 +48,53 @@ struct ConnectionEntry {
 
 /// How far a request is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub enum RequestPhase {
-    /// Its body was not asked for yet.
+    /// Nothing has started to read its body.
     Waiting,
     /// Its body is being read.
     Reading,
-    /// All of it has been read.
+    /// Its body has been read.
     Working,
-    /// It was answered before its body was read, whose rest is thrown away.
+    /// It was answered before its body was read; the rest of the body is read and discarded.
     Draining,
-    /// That has been done, too.
+    /// The rest of the body has been discarded.
     Drained,
 }
 
 impl RequestPhase {
-    /// Whether its answer is still to come, or on its way.
+    /// Whether its response is still to be finished.
     pub(super) fn is_active(self) -> bool {
         matches!(self, Self::Waiting | Self::Reading | Self::Working)
     }
 }
 
-/// How far its answer is, as the other side sees it.
+/// How much of a response the client has been sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResponseState {
-    /// Not begun.
+    /// Nothing.
     NotStarted,
-    /// Only the very first byte was sent.
+    /// Only the first byte, by the guard.
     FirstByteSent,
-    /// Between two chunks.
+    /// A number of whole chunks.
     BetweenChunks,
-    /// Between two chunks, the first zero of the next one's length sent.
+    /// A number of whole chunks, and a leading zero of the next chunk length, by the guard.
     ZeroSent,
-    /// Somewhere where no byte fits in.
+    /// Any other part, into which the guard cannot insert a byte.
     Other,
 }
 
-/// A request in hand.
+/// A request in flight.
 pub struct InFlight {
     cancellation: Arc<CancellationToken>,
-    phase: AtomicU8,
-    /// Its body took too long.
+    phase: Mutex<RequestPhase>,
+    /// Whether its body took too long.
     body_late: AtomicBool,
-    /// Its connection was shut down by the guard, or is gone.
+    /// Whether its connection is closed.
     closed: AtomicBool,
     response_state: Mutex<ResponseState>,
 }
 
-/// A request's entry in the registry.
+/// A request's entry in the registry, removed when the handle is dropped.
 pub struct RequestHandle {
     registry: Arc<Registry>,
     peer: SocketAddr,
@@ -104,7 +102,7 @@ pub struct RequestHandle {
     counts_for_client: bool,
 }
 
-/// What the guard learns of a connection.
+/// A connection's entry as the guard reads it.
 pub(super) struct ConnectionSnapshot {
     pub generation: u64,
     pub in_flight: Vec<Arc<InFlight>>,
@@ -114,26 +112,27 @@ pub(super) struct ConnectionSnapshot {
 /// Why a request is not served.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Rejection {
-    /// An earlier request ended its connection.
+    /// The response to an earlier request closes the connection.
     Closing,
-    /// Its address has as many requests in hand as it may.
+    /// Its address has the most requests in flight that it may have.
     TooManyRequests,
 }
 
 impl Registry {
-    /// A registry in which one address may have `per_client` requests in hand.
+    /// A registry that allows each address `max_per_client` requests in flight. `guarded` says whether
+    /// a guard removes closed connections.
     #[must_use]
-    pub fn new(max_per_client: Option<usize>) -> Arc<Self> {
+    pub fn new(max_per_client: Option<usize>, guarded: bool) -> Arc<Self> {
         Arc::new(Self {
             shards: Default::default(),
             max_per_client,
             requests_per_client: Mutex::default(),
-            guarded: AtomicBool::new(false),
+            guarded,
             stopping: AtomicBool::new(false),
         })
     }
 
-    /// Notes a request, and whether it may be served.
+    /// Registers a request, and says why it may not be served, if so.
     #[must_use]
     pub fn begin_request(
         self: &Arc<Self>,
@@ -157,7 +156,7 @@ impl Registry {
         (RequestHandle { registry: self.clone(), peer, in_flight, counts_for_client }, refused)
     }
 
-    /// Counts a request of an address, if there may be one more.
+    /// Counts one more request of an address, if it may have one more.
     fn acquire_client_slot(&self, client: IpAddr) -> bool {
         let Some(most) = self.max_per_client else {
             return true;
@@ -179,23 +178,18 @@ impl Registry {
         }
     }
 
-    /// From now on connections are forgotten by [`Registry::remove_missing`] only.
-    pub(super) fn set_guarded(&self) {
-        self.guarded.store(true, Ordering::SeqCst);
-    }
-
-    /// From now on each answer is the last one on its connection, because the server is to end.
+    /// Makes each response from now on the last one on its connection, because the server stops.
     pub fn mark_stopping(&self) {
         self.stopping.store(true, Ordering::SeqCst);
     }
 
-    /// Whether the server is to end.
+    /// Whether the server stops.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    /// What is known of a connection.
+    /// The entry of a connection.
     pub(super) fn snapshot(&self, peer: SocketAddr) -> Option<ConnectionSnapshot> {
         let shard = self.shard(peer);
         let entry = shard.get(&peer)?;
@@ -203,7 +197,7 @@ impl Registry {
         Some(ConnectionSnapshot { generation, in_flight: entry.in_flight.clone(), closing })
     }
 
-    /// Whether a connection is known that is older than `before` and not alive.
+    /// Whether any connection registered before `before` is not alive.
     pub(super) fn has_missing(
         &self,
         before: Instant,
@@ -214,8 +208,8 @@ impl Registry {
         self.shards.iter().any(|shard| lock(shard).iter().any(misses))
     }
 
-    /// Forgets the connections that are older than `before` and not alive, but for those with a
-    /// request in hand: gives these requests.
+    /// Removes connections registered before `before` that are not alive and have no request in
+    /// flight; returns the requests of those that have one.
     pub(super) fn remove_missing(
         &self,
         before: Instant,
@@ -234,18 +228,6 @@ impl Registry {
         missing
     }
 
-    /// How many connections are known.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).len()).sum()
-    }
-
-    /// Whether none is.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     fn shard(&self, peer: SocketAddr) -> MutexGuard<'_, HashMap<SocketAddr, ConnectionEntry>> {
         lock(&self.shards[usize::from(peer.port()) % SHARDS])
     }
@@ -255,7 +237,7 @@ impl Registry {
         if let Some(entry) = shard.get_mut(&peer) {
             entry.generation += 1;
             entry.in_flight.retain(|known| !Arc::ptr_eq(known, in_flight));
-            if entry.in_flight.is_empty() && !self.guarded.load(Ordering::SeqCst) {
+            if entry.in_flight.is_empty() && !self.guarded {
                 shard.remove(&peer);
             }
         }
@@ -267,46 +249,47 @@ impl ConnectionEntry {
         Self { generation: 0, in_flight: Vec::new(), closing: false, created_at }
     }
 
-    /// Whether it was known at that moment: a look that began then meets its connection, or it is gone.
+    /// Whether it was registered before that moment: a scan that began then meets the connection, or
+    /// the connection is closed.
     fn is_older(&self, than: Instant) -> bool {
         self.created_at < than
     }
 }
 
 impl RequestHandle {
-    /// The sign that the client has left.
+    /// Cancelled when the client disconnects.
     #[must_use]
     pub fn cancellation(&self) -> &Arc<CancellationToken> {
         &self.in_flight.cancellation
     }
 
-    /// Whether somebody shuts its connection down when it has to end.
+    /// Whether a guard shuts its connection down when its time is over.
     #[must_use]
     pub fn is_guarded(&self) -> bool {
-        self.registry.guarded.load(Ordering::SeqCst)
+        self.registry.guarded
     }
 
-    /// Whether its answer is the last one on its connection, whatever it says.
+    /// Whether its response must be the last one on its connection, because the server stops.
     #[must_use]
     pub fn is_last_response(&self) -> bool {
         self.registry.is_stopping()
     }
 
-    /// The request itself.
+    /// The request.
     #[must_use]
     pub fn in_flight(&self) -> &Arc<InFlight> {
         &self.in_flight
     }
 
-    /// This is the last answer on its connection, which is then shut down.
+    /// Closes the connection after the response; a later request on it is refused.
     pub fn close_after_response(&self) {
         if let Some(entry) = self.registry.shard(self.peer).get_mut(&self.peer) {
             entry.closing = true;
         }
     }
 
-    /// The last bytes of the answer are about to be written: the client may ask anew before we hear
-    /// that they were.
+    /// Stops counting the request for its address. To be called before the last bytes of the response
+    /// are written, because the client may send its next request as soon as it has them.
     pub fn release_client_slot(&mut self) {
         if std::mem::take(&mut self.counts_for_client) {
             self.registry.release_client_slot(self.peer.ip());
@@ -325,33 +308,26 @@ impl InFlight {
     fn new() -> Self {
         Self {
             cancellation: CancellationToken::new(),
-            phase: AtomicU8::new(RequestPhase::Waiting as u8),
+            phase: Mutex::new(RequestPhase::Waiting),
             body_late: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             response_state: Mutex::new(ResponseState::NotStarted),
         }
     }
 
-    /// Notes how far the request is.
+    /// Sets how far the request is.
     pub fn set_phase(&self, phase: RequestPhase) {
-        self.phase.store(phase as u8, Ordering::SeqCst);
+        *lock(&self.phase) = phase;
     }
 
-    /// How far it is.
+    /// How far the request is.
     #[must_use]
     pub fn phase(&self) -> RequestPhase {
-        const PHASES: [RequestPhase; 5] = [
-            RequestPhase::Waiting,
-            RequestPhase::Reading,
-            RequestPhase::Working,
-            RequestPhase::Draining,
-            RequestPhase::Drained,
-        ];
-        PHASES[usize::from(self.phase.load(Ordering::SeqCst)) % PHASES.len()]
+        *lock(&self.phase)
     }
 
-    /// Writes a piece of the answer, after which it is at `next`. `write` is told how many of its
-    /// first bytes were sent ahead.
+    /// Writes a piece of the response, after which it is in state `next`. `write` receives the number
+    /// of the piece's first bytes that the guard has sent already.
     pub fn write_response<T>(&self, next: ResponseState, write: impl FnOnce(usize) -> T) -> T {
         let mut response_state = lock(&self.response_state);
         let written = write(usize::from(*response_state == ResponseState::FirstByteSent));
@@ -359,12 +335,13 @@ impl InFlight {
         written
     }
 
-    /// Sends a byte that does no harm, where there is one: only the answer to it tells a client that
-    /// is gone from one that has nothing more to say.
-    pub(super) fn probe_peer(&self, poke: impl FnOnce(u8) -> bool) {
-        // While a piece is written there is no need.
+    /// Sends the client a byte that does not change the response, if the response is in a state that
+    /// has one: the client's kernel resets the connection if the client is gone. `send_byte` returns
+    /// whether it sent the byte.
+    pub(super) fn probe_peer(&self, send_byte: impl FnOnce(u8) -> bool) {
+        // While a piece is being written, the write itself will fail.
         let mut response_state = match self.response_state.try_lock() {
-            Ok(wire) => wire,
+            Ok(state) => state,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return,
         };
@@ -378,23 +355,23 @@ impl InFlight {
             | ResponseState::ZeroSent
             | ResponseState::Other => return,
         };
-        if poke(byte) {
+        if send_byte(byte) {
             *response_state = next;
         }
     }
 
-    /// Whether it was told already.
+    /// Whether the client's disconnect has been noted.
     pub(super) fn is_disconnected(&self) -> bool {
         self.cancellation.is_cancelled()
     }
 
-    /// The client has left.
+    /// Notes that the client disconnected, and cancels the request.
     pub(super) fn mark_disconnected(&self) {
         self.mark_closed();
         self.cancellation.cancel();
     }
 
-    /// Its body took too long: reading it ends.
+    /// Notes that its body took too long.
     pub(super) fn mark_body_late(&self) {
         self.body_late.store(true, Ordering::SeqCst);
     }
@@ -405,12 +382,12 @@ impl InFlight {
         self.body_late.load(Ordering::SeqCst)
     }
 
-    /// Its connection was shut down.
+    /// Notes that its connection is closed.
     pub(super) fn mark_closed(&self) {
         self.closed.store(true, Ordering::SeqCst);
     }
 
-    /// Whether its connection was shut down.
+    /// Whether its connection is closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::SeqCst)
@@ -425,11 +402,16 @@ mod tests {
         SocketAddr::from(([127, 0, 0, 1], port))
     }
 
+    /// How many connections the registry has.
+    fn count(registry: &Registry) -> usize {
+        registry.shards.iter().map(|shard| lock(shard).len()).sum()
+    }
+
     #[track_caller]
     fn begin(registry: &Arc<Registry>, port: u16) -> RequestHandle {
-        let (ticket, refused) = registry.begin_request(peer(port), Instant::now());
+        let (handle, refused) = registry.begin_request(peer(port), Instant::now());
         assert_eq!(refused, None);
-        ticket
+        handle
     }
 
     #[track_caller]
@@ -438,15 +420,14 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_in_hand_until_its_ticket_is_dropped() {
-        let registry = Registry::new(None);
-        registry.set_guarded();
+    fn a_request_is_in_flight_until_its_handle_is_dropped() {
+        let registry = Registry::new(None, true);
         assert!(registry.snapshot(peer(1)).is_none());
-        let ticket = begin(&registry, 1);
+        let handle = begin(&registry, 1);
         let view = registry.snapshot(peer(1)).expect("an entry");
         assert_eq!((view.generation, view.in_flight.len(), view.closing), (1, 1, false));
         let second = begin(&registry, 1);
-        drop(ticket);
+        drop(handle);
         let view = registry.snapshot(peer(1)).expect("an entry");
         assert_eq!((view.generation, view.in_flight.len()), (3, 1));
         assert!(Arc::ptr_eq(&view.in_flight[0], second.in_flight()));
@@ -456,13 +437,12 @@ mod tests {
 
     #[test]
     fn connections_are_forgotten_when_they_are_gone_idle_and_old() {
-        let registry = Registry::new(None);
-        registry.set_guarded();
+        let registry = Registry::new(None, true);
         let now = Instant::now();
         let held = begin(&registry, 1);
         (2..4).for_each(|port| drop(begin(&registry, port)));
         assert!(registry.remove_missing(now, |_| false).is_empty());
-        assert_eq!(registry.len(), 3, "they are younger than the look");
+        assert_eq!(count(&registry), 3, "they are younger than the look");
         let later = now + std::time::Duration::from_secs(60);
         let missed = registry.remove_missing(later, |known| *known == peer(2));
         assert!(missed.len() == 1 && Arc::ptr_eq(&missed[0], held.in_flight()));
@@ -470,15 +450,15 @@ mod tests {
         assert!(registry.snapshot(peer(3)).is_none());
         drop(held);
         assert!(registry.remove_missing(later, |_| false).is_empty());
-        assert!(registry.is_empty());
-        let unwatched = Registry::new(None);
-        drop(begin(&unwatched, 1));
-        assert!(unwatched.is_empty(), "nobody else would forget it");
+        assert_eq!(count(&registry), 0);
+        let unguarded = Registry::new(None, false);
+        drop(begin(&unguarded, 1));
+        assert_eq!(count(&unguarded), 0, "no guard would remove it");
     }
 
     #[test]
     fn one_address_gets_its_share_and_no_more() {
-        let registry = Registry::new(Some(2));
+        let registry = Registry::new(Some(2), true);
         let (mut first, second) = (begin(&registry, 1), begin(&registry, 2));
         refused(&registry, 3, Rejection::TooManyRequests);
         let elsewhere = SocketAddr::from(([127, 0, 0, 2], 3));
@@ -493,22 +473,21 @@ mod tests {
     }
 
     #[test]
-    fn nothing_follows_on_a_condemned_connection() {
-        let registry = Registry::new(None);
-        registry.set_guarded();
-        let ticket = begin(&registry, 1);
-        ticket.close_after_response();
+    fn nothing_follows_on_a_connection_that_closes() {
+        let registry = Registry::new(None, true);
+        let handle = begin(&registry, 1);
+        handle.close_after_response();
         refused(&registry, 1, Rejection::Closing);
         drop(begin(&registry, 2));
-        drop(ticket);
+        drop(handle);
         refused(&registry, 1, Rejection::Closing);
     }
 
-    /// The bytes of two pokes, each tried twice.
-    fn pokes(in_hand: &InFlight) -> Vec<u8> {
+    /// The bytes that two probes send.
+    fn probes(in_flight: &InFlight) -> Vec<u8> {
         let mut sent = Vec::new();
         for _ in 0..2 {
-            in_hand.probe_peer(|byte| {
+            in_flight.probe_peer(|byte| {
                 sent.push(byte);
                 true
             });
@@ -518,21 +497,21 @@ mod tests {
 
     #[test]
     fn a_byte_is_sent_ahead_only_where_it_fits() {
-        let in_hand = InFlight::new();
-        assert_eq!(pokes(&in_hand), b"", "the body is still to come");
-        in_hand.set_phase(RequestPhase::Reading);
-        assert_eq!(pokes(&in_hand), b"");
-        in_hand.set_phase(RequestPhase::Working);
-        in_hand.probe_peer(|_| false);
-        assert_eq!(pokes(&in_hand), b"H", "once, and again after one that was not sent");
-        in_hand.write_response(ResponseState::BetweenChunks, |ahead| assert_eq!(ahead, 1));
-        assert_eq!(pokes(&in_hand), b"0");
-        in_hand.write_response(ResponseState::BetweenChunks, |ahead| {
+        let in_flight = InFlight::new();
+        assert_eq!(probes(&in_flight), b"", "the body is still to come");
+        in_flight.set_phase(RequestPhase::Reading);
+        assert_eq!(probes(&in_flight), b"");
+        in_flight.set_phase(RequestPhase::Working);
+        in_flight.probe_peer(|_| false);
+        assert_eq!(probes(&in_flight), b"H", "once, and again after one that was not sent");
+        in_flight.write_response(ResponseState::BetweenChunks, |ahead| assert_eq!(ahead, 1));
+        assert_eq!(probes(&in_flight), b"0");
+        in_flight.write_response(ResponseState::BetweenChunks, |ahead| {
             assert_eq!(ahead, 0, "a zero is part of the next length");
-            assert_eq!(pokes(&in_hand), b"", "a piece is being written");
+            assert_eq!(probes(&in_flight), b"", "a piece is being written");
         });
-        assert_eq!(pokes(&in_hand), b"0");
-        in_hand.write_response(ResponseState::Other, |_| ());
-        assert_eq!(pokes(&in_hand), b"");
+        assert_eq!(probes(&in_flight), b"0");
+        in_flight.write_response(ResponseState::Other, |_| ());
+        assert_eq!(probes(&in_flight), b"");
     }
 }

@@ -1,42 +1,44 @@
-//! When a connection has to go.
+//! The rules by which connections are closed.
 //!
-//! Pure: what the kernel and the registry know of one connection comes in with the time of the look,
-//! a `Verdict` comes out. A `Connection` is what is remembered of it between two looks.
-//! Invariant: a connection whose request is being worked on is never cut, however long that takes.
+//! Pure: what the kernel and the registry know of one connection comes in with the time of the scan, a
+//! [`Verdict`] comes out. [`ConnectionState`] is what is remembered of a connection between scans.
+//! Invariant: a connection is never closed while its request is being worked on, however long it takes.
 
 use std::time::{Duration, Instant};
 
 use super::registry::RequestPhase;
 
-/// How long a new connection is expected to ask something, where it matters whether it will.
+/// How long a new connection counts as active, because its first request is expected.
 const NEW_CONNECTION_TIME: Duration = Duration::from_millis(250);
 
-/// How long a connection may be kept without a request by a server that is to end.
+/// Longest time without a request during shutdown.
 const SHUTDOWN_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Bytes of a head that most never have.
+/// A head of more bytes is unusual, and may exceed its limit before the next scan.
 const LARGE_HEAD_BYTES: u64 = 8 * 1024;
 
-/// What a connection may do, and how long.
+/// Limits of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at once.
+    /// Most open connections; above it, idle ones are closed.
     pub max_connections: usize,
-    /// Bytes of bodies that all together may be held at once; `None` for what memory allows.
+    /// Most bytes of request bodies in memory; `None` for a share of the memory limit.
     pub max_body_memory: Option<usize>,
-    /// Bytes of a head, those of a small body included, which tiny_http reads along with it.
+    /// Most bytes of a head, including a small body, which tiny_http reads along with it.
     pub max_head_bytes: u64,
-    /// How long a head may take from its first byte.
+    /// Longest time for a head, from its first byte.
     pub head_timeout: Duration,
-    /// How long a connection may be kept without a request.
+    /// Longest time without a request.
     pub idle_timeout: Duration,
-    /// Bytes a second that a body must come with, on the average,
+    /// Average bytes per second with which a body must arrive after `body_rate_grace`.
     pub min_body_rate: u64,
-    /// after this time, and after each pause that was ours.
+    /// How long a body may be slower than `min_body_rate`, from its start and from each time that this
+    /// proxy was slow to read it.
     pub body_rate_grace: Duration,
-    /// How long a body may take altogether.
+    /// Longest time for a whole body.
     pub body_timeout: Duration,
-    /// How long the rest of an unread body, or a connection that we have closed, is borne.
+    /// Longest time for the rest of an unread body, and for the client to close a connection that this
+    /// proxy has half-closed.
     pub linger_timeout: Duration,
 }
 
@@ -57,31 +59,31 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Those of a server that is to end.
+    /// The limits during shutdown.
     pub(super) fn for_shutdown(self) -> Self {
         Self { idle_timeout: self.idle_timeout.min(SHUTDOWN_IDLE_TIMEOUT), ..self }
     }
 }
 
-/// Why a connection is cut.
+/// Why the guard closes a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CutReason {
     /// Its head is too large.
     LargeHead,
     /// Its head takes too long.
     SlowHead,
-    /// It asked nothing for too long.
+    /// It had no request for too long.
     Idle,
     /// Its body takes too long.
     SlowBody,
-    /// There are too many.
+    /// There are too many connections.
     TooMany,
-    /// It was answered for the last time.
+    /// Its last response was sent.
     Answered,
 }
 
 impl CutReason {
-    /// All of them.
+    /// All reasons, in the order of their discriminants.
     pub const ALL: [Self; 6] = [
         Self::LargeHead,
         Self::SlowHead,
@@ -91,7 +93,7 @@ impl CutReason {
         Self::Answered,
     ];
 
-    /// A word for the log and the metrics.
+    /// Its name in the log and in `/metrics`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -105,63 +107,64 @@ impl CutReason {
     }
 }
 
-/// What has become of the other side of a connection.
+/// The client's side of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PeerState {
-    /// It may still send.
+    /// The client may still send.
     Open,
-    /// It sends no more. Whether it still reads only a byte to it can tell.
+    /// The client has finished sending. Only a byte sent to it tells whether it still reads.
     HalfClosed,
-    /// It is gone.
+    /// The client has closed or reset the connection.
     Closed,
 }
 
-/// What is to be done with a connection.
+/// What the guard has to do with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Nothing.
     Keep,
-    /// It is shut down.
+    /// Shut it down.
     Cut(CutReason),
-    /// No more of its body is read; it is told why.
+    /// Stop reading its body; the response tells the client why.
     LateBody,
-    /// It is told that nothing more will come.
+    /// Shut down the write side.
     HalfClose,
-    /// Its client has left.
+    /// Cancel its requests: the client has disconnected.
     Disconnected,
-    /// Its client may have left: a byte will tell.
+    /// Find out whether the client has disconnected, by sending it a byte.
     Probe,
 }
 
-/// What one look at a connection shows.
+/// What one scan sees of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Observation {
     pub peer: PeerState,
-    /// Bytes received, and taken as far as that is known, since it was opened.
+    /// Bytes received since it was opened, without those known to be unread.
     pub received: u64,
-    /// Whether bytes wait that we have not taken, while a body is read.
+    /// Whether a body is being read and some of it waits to be read.
     pub has_unread: bool,
     /// Changes whenever a request begins or ends.
     pub generation: u64,
-    /// How far the oldest of its requests is; `None` when none is in hand.
+    /// How far the oldest request in flight is; `None` without one.
     pub phase: Option<RequestPhase>,
+    /// Whether the connection closes after the current response.
     pub closing: bool,
 }
 
-/// What is remembered of a connection.
+/// What is remembered of a connection between scans.
 #[derive(Debug)]
 pub(super) struct ConnectionState {
     generation: u64,
     phase: Option<RequestPhase>,
-    /// Bytes received up to the head that is awaited, or the body that is read.
+    /// Value of [`Observation::received`] before the current head or body.
     received_before: u64,
-    /// Since when what we are at now lasts: silence, a head, a body, a lingering.
+    /// Start of the current state: idle, head, body (or its last pause), lingering.
     since: Instant,
-    /// Whether a head has begun.
+    /// Whether a head has begun to arrive.
     head_started: bool,
-    /// When the body that is read began.
+    /// Start of the current body.
     body_since: Instant,
-    /// Whether it was told that its body is late.
+    /// Whether the body was found late.
     is_late: bool,
     half_closed: bool,
     cut: bool,
@@ -172,7 +175,7 @@ impl ConnectionState {
         Self {
             generation: observation.generation,
             phase: None,
-            // What came before the first look was a head, unless there was a request already.
+            // Bytes received before the first scan are a head, unless there was a request.
             received_before: if observation.generation == 0 { 0 } else { observation.received },
             since: now,
             head_started: false,
@@ -183,7 +186,7 @@ impl ConnectionState {
         }
     }
 
-    /// Judges what a look shows.
+    /// Judges what a scan sees.
     pub(super) fn judge(
         &mut self,
         observation: &Observation,
@@ -224,38 +227,37 @@ impl ConnectionState {
         verdict
     }
 
-    /// Whether it waits for its client, and since when; those with a half-sent head come after all
-    /// others.
+    /// Order in which idle connections are closed if there are too many: first those without a
+    /// half-sent head, and among them the one idle for longest. `None` while it has a request.
     pub(super) fn shed_priority(&self, observation: &Observation) -> Option<(bool, Instant)> {
-        let spare = observation.phase.is_none() && !self.cut;
-        spare.then_some((self.head_started, self.since))
+        let is_idle = observation.phase.is_none() && !self.cut;
+        is_idle.then_some((self.head_started, self.since))
     }
 
-    /// Whether a request is on its way on it, as far as one can tell: it has begun to come, or the
-    /// connection is so new that its first one is to be expected. `unread` is whether something has
-    /// come that nobody has taken: tiny_http may have no thread for it yet.
+    /// Whether a request is arriving: its head has begun, or has arrived and waits for a thread of
+    /// tiny_http (`has_unread`), or the connection is so new that its first request is expected.
     pub(super) fn is_active(
         &self,
         observation: &Observation,
         has_unread: bool,
         now: Instant,
     ) -> bool {
-        let new = observation.generation == 0
+        let is_new = observation.generation == 0
             && observation.peer == PeerState::Open
             && self.elapsed(now) < NEW_CONNECTION_TIME;
         observation.phase.is_none()
             && !observation.closing
             && !self.cut
-            && (self.head_started || has_unread || new)
+            && (self.head_started || has_unread || is_new)
     }
 
-    /// Whether a head is on its way that may become too large before the next look.
+    /// Whether a head is arriving that may become too large before the next scan.
     pub(super) fn is_head_growing(&self, observation: &Observation) -> bool {
         let grown = observation.received.saturating_sub(self.received_before);
         observation.phase.is_none() && !self.cut && grown > LARGE_HEAD_BYTES
     }
 
-    /// It is one too many.
+    /// Notes that the connection was closed because there are too many.
     pub(super) fn mark_cut(&mut self) {
         self.cut = true;
     }
@@ -264,7 +266,7 @@ impl ConnectionState {
         now.saturating_duration_since(self.since)
     }
 
-    /// No request is in hand.
+    /// Judges a connection without a request.
     fn judge_idle(&mut self, observation: &Observation, now: Instant, limits: &Limits) -> Verdict {
         let head = observation.received.saturating_sub(self.received_before);
         if head > limits.max_head_bytes {
@@ -280,7 +282,8 @@ impl ConnectionState {
         }
     }
 
-    /// A body is being read. A client that cannot send because we do not take is not to blame.
+    /// Judges a connection whose body is being read. While received bytes wait to be read, the proxy is
+    /// slow and not the client.
     fn judge_body(&mut self, observation: &Observation, now: Instant, limits: &Limits) -> Verdict {
         if now.saturating_duration_since(self.body_since) >= limits.body_timeout {
             return Verdict::LateBody;
@@ -289,32 +292,36 @@ impl ConnectionState {
             (self.received_before, self.since) = (observation.received, now);
             return Verdict::Keep;
         }
-        let counts = self.elapsed(now).saturating_sub(limits.body_rate_grace).as_millis();
-        let wanted = u128::from(limits.min_body_rate) * counts / 1000;
-        let came = observation.received.saturating_sub(self.received_before);
-        if counts > 0 && u128::from(came) <= wanted { Verdict::LateBody } else { Verdict::Keep }
+        let millis = self.elapsed(now).saturating_sub(limits.body_rate_grace).as_millis();
+        let required = u128::from(limits.min_body_rate) * millis / 1000;
+        let received = observation.received.saturating_sub(self.received_before);
+        if millis > 0 && u128::from(received) <= required {
+            Verdict::LateBody
+        } else {
+            Verdict::Keep
+        }
     }
 
-    /// The last answer has been, or is being, given.
+    /// Judges a connection that closes after its current response.
     fn judge_closing(
         &mut self,
         observation: &Observation,
         now: Instant,
         limits: &Limits,
     ) -> Verdict {
-        let over = matches!(self.phase, None | Some(RequestPhase::Drained));
-        let answered = over || self.phase == Some(RequestPhase::Draining);
-        match (answered, self.half_closed) {
-            // The answer is on its way.
+        let is_over = matches!(self.phase, None | Some(RequestPhase::Drained));
+        let is_answered = is_over || self.phase == Some(RequestPhase::Draining);
+        match (is_answered, self.half_closed) {
+            // The response is not finished.
             (false, _) => Verdict::Keep,
             (true, false) => {
                 (self.half_closed, self.since) = (true, now);
                 Verdict::HalfClose
             }
-            // Nothing more comes, or nothing that is wanted.
+            // The client has finished sending, or sends another request.
             (true, true)
                 if observation.peer == PeerState::HalfClosed
-                    || (over && observation.received > self.received_before) =>
+                    || (is_over && observation.received > self.received_before) =>
             {
                 Verdict::Cut(CutReason::Answered)
             }
@@ -330,15 +337,15 @@ impl ConnectionState {
 mod tests {
     use super::*;
 
-    /// Looks at one connection, each with its time in seconds, and the verdicts they bring.
+    /// Observations of one connection, each with its time in seconds and its verdict.
     #[track_caller]
-    fn check(looks: &[(u64, Observation, Verdict)]) {
+    fn check(scans: &[(u64, Observation, Verdict)]) {
         let start = Instant::now();
-        let mut connection = ConnectionState::new(&looks[0].1, start);
-        for (index, (seconds, look, expected)) in looks.iter().enumerate() {
+        let mut connection = ConnectionState::new(&scans[0].1, start);
+        for (index, (seconds, observation, expected)) in scans.iter().enumerate() {
             let now = start + Duration::from_secs(*seconds);
-            let found = connection.judge(look, now, &Limits::default());
-            assert_eq!(found, *expected, "look {index} at {seconds} s: {look:?}");
+            let found = connection.judge(observation, now, &Limits::default());
+            assert_eq!(found, *expected, "scan {index} at {seconds} s: {observation:?}");
         }
     }
 

@@ -1,54 +1,46 @@
-//! How often the guard looks.
+//! The pause between two scans.
 //!
-//! Pure: what a look has shown and taken comes in, the time to rest until the next one comes out.
-//! Invariant: without a crowd of those that ask nothing, looking takes a small part of one core.
+//! Pure: what a scan found and cost comes in, the pause before the next scan comes out.
+//! Invariant: unless many connections are idle, scanning takes about 1/60 of a core.
 
 use std::time::Duration;
 
-/// The least time between two looks: a client that floods us gets through 2 to 4 MiB in it.
+use super::ScanReport;
+
+/// Shortest interval: a client can send 2 to 4 MiB in it.
 const MIN_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The most time between two looks,
+/// Interval while a large head arrives, which may exceed its limit soon.
+const HEAD_INTERVAL: Duration = Duration::from_millis(2);
+
+/// Longest interval.
 const MAX_INTERVAL: Duration = Duration::from_millis(250);
 
-/// and where most connections are taken, so that new ones cannot get far beyond their limit.
+/// Longest interval when more than half of `MAX_CONNECTIONS` are open, so that new connections cannot
+/// exceed the limit by many.
 const MAX_BUSY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The rest after a look, in times of what the look took.
+/// The pause after a scan, as a multiple of the CPU time of the scan.
 const REST_FACTOR: u32 = 60;
 
-/// What a look has shown.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Load {
-    /// Connections.
-    pub connections: usize,
-    /// Those of them whose requests are being answered, or wait for it.
-    pub served: usize,
-    /// How many connections there may be.
-    pub max_connections: usize,
-    /// Whether a head is on its way that may become too large.
-    pub head_growing: bool,
-}
-
-impl Load {
-    /// How long to rest after a look that took `cost` of a core, however long it had to wait for one.
-    /// Under a crowd there is no time to rest; but a thousand streams are no crowd: looking all the
-    /// time would take them a fifth of a core.
-    pub(super) fn next_interval(self, cost: Duration) -> Duration {
-        if self.head_growing {
-            return MIN_INTERVAL / 10;
-        }
-        let others = self.connections.saturating_sub(self.served);
-        if others > self.max_connections.saturating_sub(self.served) / 2 {
-            return MIN_INTERVAL.max(cost);
-        }
-        let most = if self.connections > self.max_connections / 2 {
-            MAX_BUSY_INTERVAL
-        } else {
-            MAX_INTERVAL
-        };
-        (cost * REST_FACTOR).clamp(MIN_INTERVAL, most)
+/// The pause after a scan that took `cost` of CPU time. While more than half of the connections that
+/// requests leave free are idle, it is short. Connections that are being served do not count as idle:
+/// scanning all the time would cost a thousand streams a fifth of a core.
+pub(super) fn next_interval(
+    report: &ScanReport,
+    max_connections: usize,
+    cost: Duration,
+) -> Duration {
+    if report.head_growing {
+        return HEAD_INTERVAL;
     }
+    let idle = report.connections.saturating_sub(report.served);
+    if idle > max_connections.saturating_sub(report.served) / 2 {
+        return MIN_INTERVAL.max(cost);
+    }
+    let is_busy = report.connections > max_connections / 2;
+    let longest = if is_busy { MAX_BUSY_INTERVAL } else { MAX_INTERVAL };
+    (cost * REST_FACTOR).clamp(MIN_INTERVAL, longest)
 }
 
 #[cfg(test)]
@@ -57,9 +49,9 @@ mod tests {
 
     #[track_caller]
     fn check(connections: usize, served: usize, cost_us: u64, expected_ms: u64) {
-        let shown = Load { connections, served, max_connections: 1000, head_growing: false };
-        let rest = shown.next_interval(Duration::from_micros(cost_us));
-        assert_eq!(rest, Duration::from_millis(expected_ms), "{shown:?}");
+        let report = ScanReport { connections, served, ..ScanReport::default() };
+        let pause = next_interval(&report, 1000, Duration::from_micros(cost_us));
+        assert_eq!(pause, Duration::from_millis(expected_ms), "{report:?}");
     }
 
     #[test]
@@ -90,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_head_that_grows_is_not_let_out_of_sight() {
-        let shown = Load { connections: 1, served: 0, max_connections: 1000, head_growing: true };
-        assert_eq!(shown.next_interval(Duration::ZERO), Duration::from_millis(2));
+        let report = ScanReport { connections: 1, head_growing: true, ..ScanReport::default() };
+        assert_eq!(next_interval(&report, 1000, Duration::ZERO), Duration::from_millis(2));
     }
 }

@@ -1,12 +1,11 @@
-//! Other people's sockets, looked at and shut down.
+//! Inspects and shuts down sockets that tiny_http has accepted.
 //!
-//! tiny_http keeps the sockets that it accepts to itself, and they are all that can end a connection
-//! whose thread waits in a read. So they are found by their descriptors' numbers. A number may be
-//! closed and given out again at any moment; therefore a descriptor is duplicated first, everything
-//! is asked of the duplicate, and only the duplicate is acted upon: whatever happens to the number
-//! meanwhile, it is this socket that is meant. All duplicates go into one [`DupFd`], a descriptor of
-//! our own, so that it works when there is no other left.
-//! Never reads from a socket, and keeps no duplicate beyond a look: it would keep a connection open.
+//! tiny_http keeps its sockets private, and only through a socket can another thread end a read that
+//! waits on it. So the guard finds sockets by descriptor number. A number may be closed and assigned
+//! again at any moment; therefore each descriptor is duplicated first, and only the duplicate is
+//! inspected and acted on. All duplicates go into one descriptor ([`DupFd`]), so that inspecting works
+//! when no descriptor is free.
+//! Never reads from a socket, and keeps no duplicate after a scan: it would keep a connection open.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};
@@ -18,39 +17,39 @@ use socket2::{Domain, SockRef, Type};
 use super::rules::PeerState;
 use crate::net::sys;
 
-/// Where the `tcpi_bytes_received` of `tcp_info` lies, which Linux has since 4.1.
+/// Position of `tcpi_bytes_received` in the kernel's `struct tcp_info`, since Linux 4.1.
 const BYTES_RECEIVED_RANGE: std::ops::Range<usize> = 128..136;
 
 /// What the kernel knows of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TcpInfo {
     pub peer: PeerState,
-    /// Bytes that came in since it was opened.
+    /// Bytes received since it was opened.
     pub received: u64,
 }
 
-/// The place for one duplicate at a time.
+/// A descriptor that is made a duplicate of one other descriptor at a time.
 pub(super) struct DupFd {
     fd: OwnedFd,
-    /// What is in the slot while nothing is looked at.
+    /// What `fd` duplicates while nothing is inspected.
     placeholder: OwnedFd,
 }
 
-/// A connection that was accepted on the port, for the time of one look.
+/// A connection that was accepted on the port.
 pub(super) struct AcceptedSocket<'a> {
     fd: &'a OwnedFd,
-    /// The other side's address.
+    /// The client's address.
     pub peer: SocketAddr,
     pub info: TcpInfo,
 }
 
-/// What a descriptor's number stands for.
+/// What a descriptor number stands for.
 pub(super) enum FdKind<'a> {
     /// Nothing.
     Closed,
-    /// Something that is none of ours, or a connection that was reset, which has no other side.
+    /// Not a client connection, or one that was reset and has no peer address any more.
     Other,
-    /// A connection.
+    /// A client connection.
     Connection(AcceptedSocket<'a>),
 }
 
@@ -60,44 +59,43 @@ impl DupFd {
         Ok(Self { fd: placeholder.try_clone()?, placeholder })
     }
 
-    /// Looks at a descriptor, for a connection that was accepted on `port`.
+    /// Finds out whether a descriptor is a connection that was accepted on `port`.
     pub(super) fn inspect(&mut self, fd: RawFd, port: u16) -> FdKind<'_> {
         let own = [self.fd.as_raw_fd(), self.placeholder.as_raw_fd()].contains(&fd);
         if !own && !sys::duplicate_into(fd, &mut self.fd) {
             return FdKind::Closed;
         }
         let info = if own { None } else { read_tcp_info(&self.fd) };
-        match info.and_then(|facts| identify_connection(&self.fd, facts, port)) {
+        match info.and_then(|info| identify_connection(&self.fd, info, port)) {
             Some(socket) => FdKind::Connection(socket),
             None => FdKind::Other,
         }
     }
 
-    /// Lets go of what was looked at last.
+    /// Closes the duplicate of the last inspection.
     pub(super) fn clear(&mut self) {
         let _ = sys::duplicate_into(self.placeholder.as_raw_fd(), &mut self.fd);
     }
 }
 
 impl AcceptedSocket<'_> {
-    /// Shuts the connection down, whoever waits on it.
+    /// Shuts the connection down, which ends reads and writes that wait on it.
     pub(super) fn shutdown(&self, how: Shutdown) {
-        // One that is down already is as wanted.
+        // It fails only if the connection is down already.
         let _ = SockRef::from(self.fd).shutdown(how);
     }
 
-    /// From now on, the connection's end is a reset: what is still on its way to us, or waits to be
-    /// sent by the other side, is not waited for.
+    /// Makes closing the connection reset it, without waiting for data in transit.
     pub(super) fn reset_on_close(&self) {
         let _ = SockRef::from(self.fd).set_linger(Some(Duration::ZERO));
     }
 
-    /// Bytes that came in and were not taken yet.
+    /// Received bytes that have not been read.
     pub(super) fn unread_bytes(&self) -> u64 {
         rustix::io::ioctl_fionread(self.fd).unwrap_or(0)
     }
 
-    /// Sends a byte, if that is possible without waiting.
+    /// Sends a byte if that is possible without waiting; returns whether it did.
     pub(super) fn send_byte(&self, byte: u8) -> bool {
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
         SockRef::from(self.fd).send_with_flags(&[byte], flags).is_ok()
@@ -113,13 +111,13 @@ fn identify_connection(fd: &OwnedFd, info: TcpInfo, port: u16) -> Option<Accepte
     Some(AcceptedSocket { fd, peer, info })
 }
 
-/// What the kernel knows; `None` where it is no connection.
+/// What the kernel knows of a connection; `None` for anything else.
 fn read_tcp_info(fd: &OwnedFd) -> Option<TcpInfo> {
     let (info, length) = sys::tcp_info(fd)?;
     if length < BYTES_RECEIVED_RANGE.end {
         return None;
     }
-    // The kernel's numbers of TCP's states.
+    // TCP states as in the kernel's include/net/tcp_states.h.
     let peer = match info[0] {
         1..=5 => PeerState::Open,
         8 => PeerState::HalfClosed,
@@ -148,10 +146,14 @@ mod tests {
 
     /// Looks at one end of a connection.
     #[track_caller]
-    fn found<T>(stream: &TcpStream, port: u16, see: impl FnOnce(&AcceptedSocket<'_>) -> T) -> T {
-        let mut slot = DupFd::new().expect("a descriptor");
-        match slot.inspect(stream.as_raw_fd(), port) {
-            FdKind::Connection(socket) => see(&socket),
+    fn found<T>(
+        stream: &TcpStream,
+        port: u16,
+        inspect: impl FnOnce(&AcceptedSocket<'_>) -> T,
+    ) -> T {
+        let mut dup_fd = DupFd::new().expect("a descriptor");
+        match dup_fd.inspect(stream.as_raw_fd(), port) {
+            FdKind::Connection(socket) => inspect(&socket),
             FdKind::Closed | FdKind::Other => panic!("it is a connection"),
         }
     }
@@ -164,29 +166,29 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let own = listener.local_addr().expect("an address").port();
         let file = std::fs::File::open("/proc/self/stat").expect("a file");
-        let mut slot = DupFd::new().expect("a descriptor");
-        let slots = [slot.fd.as_raw_fd(), slot.placeholder.as_raw_fd()];
+        let mut dup_fd = DupFd::new().expect("a descriptor");
+        let own_fds = [dup_fd.fd.as_raw_fd(), dup_fd.placeholder.as_raw_fd()];
         for (number, port) in [
             (client.as_raw_fd(), port),
             (server.as_raw_fd(), port ^ 1),
             (listener.as_raw_fd(), own),
             (file.as_raw_fd(), port),
-            (slots[0], port),
-            (slots[1], port),
+            (own_fds[0], port),
+            (own_fds[1], port),
         ] {
-            assert!(matches!(slot.inspect(number, port), FdKind::Other));
+            assert!(matches!(dup_fd.inspect(number, port), FdKind::Other));
         }
-        assert!(matches!(slot.inspect(RawFd::MAX, port), FdKind::Closed));
-        assert!(matches!(slot.inspect(-1, port), FdKind::Closed));
+        assert!(matches!(dup_fd.inspect(RawFd::MAX, port), FdKind::Closed));
+        assert!(matches!(dup_fd.inspect(-1, port), FdKind::Closed));
     }
 
     #[test]
-    fn a_slot_keeps_nothing_open_once_it_is_cleared() {
+    fn a_duplicate_keeps_nothing_open_once_it_is_cleared() {
         let (port, mut client, server) = connection();
-        let mut slot = DupFd::new().expect("a descriptor");
-        assert!(matches!(slot.inspect(server.as_raw_fd(), port), FdKind::Connection(_)));
+        let mut dup_fd = DupFd::new().expect("a descriptor");
+        assert!(matches!(dup_fd.inspect(server.as_raw_fd(), port), FdKind::Connection(_)));
         drop(server);
-        slot.clear();
+        dup_fd.clear();
         assert_eq!(client.read(&mut [0; 1]).expect("an end"), 0);
     }
 
@@ -196,8 +198,8 @@ mod tests {
         client.write_all(&[b'x'; 1000]).expect("it is open");
         // Reading one byte proves that all have come.
         server.read_exact(&mut [0; 1]).expect("a byte");
-        let (facts, unread) = found(&server, port, |socket| (socket.info, socket.unread_bytes()));
-        assert_eq!(facts, TcpInfo { peer: PeerState::Open, received: 1000 });
+        let (info, unread) = found(&server, port, |socket| (socket.info, socket.unread_bytes()));
+        assert_eq!(info, TcpInfo { peer: PeerState::Open, received: 1000 });
         assert_eq!(unread, 999);
     }
 
@@ -206,8 +208,9 @@ mod tests {
         let (port, client, mut server) = connection();
         client.shutdown(Shutdown::Write).expect("it is open");
         assert_eq!(server.read(&mut [0; 1]).expect("an end"), 0);
-        let poke = |byte| found(&server, port, |socket| (socket.info.peer, socket.send_byte(byte)));
-        assert_eq!(poke(b'H'), (PeerState::HalfClosed, true));
+        let probe =
+            |byte| found(&server, port, |socket| (socket.info.peer, socket.send_byte(byte)));
+        assert_eq!(probe(b'H'), (PeerState::HalfClosed, true));
         let mut byte = [0; 1];
         (&client).read_exact(&mut byte).expect("a byte");
         assert_eq!(byte, [b'H']);
@@ -215,8 +218,8 @@ mod tests {
         drop(client);
         assert!(found(&server, port, |socket| socket.send_byte(b'0')));
         // The answer to it is on its way; after it the connection has no other side any more.
-        let mut slot = DupFd::new().expect("a descriptor");
-        while matches!(slot.inspect(server.as_raw_fd(), port), FdKind::Connection(_)) {
+        let mut dup_fd = DupFd::new().expect("a descriptor");
+        while matches!(dup_fd.inspect(server.as_raw_fd(), port), FdKind::Connection(_)) {
             std::thread::yield_now();
         }
     }
@@ -224,8 +227,8 @@ mod tests {
     #[test]
     fn a_shut_socket_ends_the_read_that_waits_on_it() {
         let (port, _client, mut server) = connection();
-        let mut slot = DupFd::new().expect("a descriptor");
-        let FdKind::Connection(socket) = slot.inspect(server.as_raw_fd(), port) else {
+        let mut dup_fd = DupFd::new().expect("a descriptor");
+        let FdKind::Connection(socket) = dup_fd.inspect(server.as_raw_fd(), port) else {
             panic!("it is a connection");
         };
         let reader = std::thread::spawn(move || server.read(&mut [0; 1]));

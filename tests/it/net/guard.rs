@@ -167,7 +167,7 @@ fn of_too_many_connections_the_oldest_that_ask_nothing_go() {
     busy.post("/api/chat", chat("Hi")).head();
     busy.frame();
     let eldest = proxy.client();
-    while proxy.server.counters().connections() < 2 {
+    while proxy.server.counters().connections < 2 {
         std::thread::yield_now();
     }
     let silent: Vec<_> = (0..30).map(|_| proxy.client()).collect();
