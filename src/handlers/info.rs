@@ -15,7 +15,8 @@ use crate::backends::names;
 use crate::error::{Error, Result};
 use crate::http::exchange::ContentType;
 use crate::models::catalog;
-use crate::models::model::{Model, ShowOptions};
+use crate::models::model::Model;
+use crate::models::render::ShowOptions;
 use crate::models::running_models::LoadState;
 use crate::models::virtual_model::VirtualModel;
 

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use crate::backends::names;
 use crate::error::Result;
-use crate::models::model::{Model, ModelList};
+use crate::models::list::ModelList;
+use crate::models::model::Model;
 use crate::observe::lock::lock;
 
 /// A list shared between requests.

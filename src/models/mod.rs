@@ -5,11 +5,12 @@
 //! Invariant: a request that names a model as it is shown reaches that model.
 
 pub mod catalog;
-pub(crate) mod list;
+mod entry;
+pub mod list;
 pub mod model;
 pub(crate) mod modelfile;
-pub(crate) mod probes;
-pub(crate) mod render;
+pub mod probes;
+pub mod render;
 pub mod running_models;
 pub mod store;
 pub mod virtual_model;

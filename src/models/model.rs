@@ -6,9 +6,6 @@
 //! clients require one.
 
 pub use crate::backends::capabilities::Capabilities;
-pub use crate::models::list::{ModelList, parse_list};
-pub use crate::models::probes::ModelFacts;
-pub use crate::models::render::ShowOptions;
 
 use std::time::{Duration, SystemTime};
 

@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use super::list::{entries, parse_model};
+use super::entry::{entries, parse_model};
 use super::model::{Capabilities, Model};
 use crate::backends::profiles::DetailsProbe;
 
@@ -143,7 +143,7 @@ fn parse_embedding_model(entry: &Value) -> Option<Model> {
 mod tests {
     use serde_json::json;
 
-    use super::super::model::parse_list;
+    use super::super::list::parse_list;
     use super::*;
 
     /// The only model of a list, with the facts of a probe.

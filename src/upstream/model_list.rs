@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use super::{Call, Client, Trace};
 use crate::backends::profiles::DetailsProbe;
 use crate::error::Result;
-use crate::models::model;
-use crate::models::model::{ModelFacts, ModelList};
+use crate::models::list::{self, ModelList};
+use crate::models::probes::ModelFacts;
 use crate::observe::lock::lock;
 use crate::upstream::backoff::RetryPolicy;
 use crate::upstream::breaker::Caller;
@@ -82,7 +82,7 @@ impl Client {
         trace: &mut Trace,
     ) -> Result<ModelList> {
         let call = self.build_get_call("list_models", "models", how, timeout);
-        let list = self.send(&call, trace)?.into_text().and_then(|body| model::parse_list(&body));
+        let list = self.send(&call, trace)?.into_text().and_then(|body| list::parse_list(&body));
         list.map_err(|error| self.count_failure(self.redact_error(error)))
     }
 

@@ -8,6 +8,7 @@ use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use ollama_openai_proxy::api::ollama::response::ListResponse;
 use ollama_openai_proxy::api::wire::ndjson;
+use ollama_openai_proxy::models::list;
 use ollama_openai_proxy::models::model;
 use ollama_openai_proxy::models::model::RenderContext;
 use ollama_openai_proxy::observe::timestamp;
@@ -62,13 +63,13 @@ fn read_300_models(bencher: Bencher<'_, '_>) {
     bencher
         .counter(BytesCount::new(body.len()))
         .counter(ItemsCount::new(MODELS))
-        .bench(|| model::parse_list(black_box(&body)).expect("a list"));
+        .bench(|| list::parse_list(black_box(&body)).expect("a list"));
 }
 
 /// The list that was read, as `/api/tags` shows it.
 #[divan::bench]
 fn tags_of_300_models(bencher: Bencher<'_, '_>) {
-    let list = model::parse_list(&inputs::models(MODELS)).expect("a list");
+    let list = list::parse_list(&inputs::models(MODELS)).expect("a list");
     assert_eq!(list.len(), MODELS);
     let started = SystemTime::UNIX_EPOCH + Duration::from_secs(1_787_307_303);
     let base = "http://127.0.0.1:8080/v1";

@@ -14,9 +14,10 @@ use crate::api::ollama::response::{ListModelResponse, ProcessModelResponse, Show
 use crate::api::wire::digest::sha256_hex;
 use crate::api::wire::ndjson;
 use crate::backends::names;
-use crate::models::model::{Model, RenderContext, ShowOptions};
+use crate::models::model::{Model, RenderContext};
 use crate::models::modelfile;
 use crate::models::modelfile::Modelfile;
+use crate::models::render::ShowOptions;
 use crate::observe::timestamp;
 
 impl VirtualModel {

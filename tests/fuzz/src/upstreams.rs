@@ -12,8 +12,11 @@ use ollama_openai_proxy::backends::profiles::GENERIC;
 use ollama_openai_proxy::backends::retry_after;
 use ollama_openai_proxy::error::{Error, Retry};
 use ollama_openai_proxy::http::error_format::ErrorFormat;
+use ollama_openai_proxy::models::list;
 use ollama_openai_proxy::models::model;
-use ollama_openai_proxy::models::model::{ModelFacts, RenderContext, ShowOptions};
+use ollama_openai_proxy::models::model::RenderContext;
+use ollama_openai_proxy::models::probes::ModelFacts;
+use ollama_openai_proxy::models::render::ShowOptions;
 use ollama_openai_proxy::observe::redact::{Redactor, Secret};
 use ollama_openai_proxy::translate::chat;
 use ollama_openai_proxy::upstream::backoff;
@@ -102,7 +105,7 @@ const KEY: &str = "pl4nted-k3y-0123456789";
 pub fn models(data: &[u8]) {
     let body = String::from_utf8_lossy(data);
     let (list, side) = body.split_once("\n---\n").unwrap_or((&body, &body));
-    let mut list = match model::parse_list(list) {
+    let mut list = match list::parse_list(list) {
         Ok(list) => list,
         Err(error) => return check_failure(&error),
     };

@@ -35,8 +35,11 @@ use ollama_openai_proxy::api::openai::request_body::{
 };
 use ollama_openai_proxy::api::wire::ndjson;
 use ollama_openai_proxy::error::{Error, Result};
+use ollama_openai_proxy::models::list;
 use ollama_openai_proxy::models::model;
-use ollama_openai_proxy::models::model::{ModelFacts, RenderContext};
+use ollama_openai_proxy::models::model::RenderContext;
+use ollama_openai_proxy::models::probes::ModelFacts;
+use ollama_openai_proxy::models::render::ShowOptions;
 use ollama_openai_proxy::models::virtual_model;
 use ollama_openai_proxy::models::virtual_model::VirtualModel;
 use ollama_openai_proxy::translate::chat::{self, ChatEncoder};
@@ -222,7 +225,7 @@ fn model_cases() {
         utc_offset: |_| 0,
     };
     for case in cases("models") {
-        let list = model::parse_list(&case.read("list.openai.json").expect("a list"));
+        let list = list::parse_list(&case.read("list.openai.json").expect("a list"));
         let mut list = list.expect("a list");
         if case.setting("profile").is_some() {
             list.set_profile(case.profile());
@@ -239,7 +242,7 @@ fn model_cases() {
             ListResponse { models: list.iter().map(|model| model.render_tag(&setting)).collect() };
         case.bytes("tags.json", &ndjson::to_vec(&tags));
         let first = list.first().expect("a model");
-        let asked = model::ShowOptions { name: &first.id, ..model::ShowOptions::default() };
+        let asked = ShowOptions { name: &first.id, ..ShowOptions::default() };
         case.bytes("show.json", &ndjson::to_vec(&first.render_show(&setting, &asked)));
         case.bytes(
             "ps.json",
@@ -278,7 +281,7 @@ fn create_cases() {
             Ok(model) => {
                 let state = serde_json::to_string_pretty(&model).expect("JSON") + "\n";
                 case.bytes("state.json", state.as_bytes());
-                let asked = model::ShowOptions { name: "mario", ..model::ShowOptions::default() };
+                let asked = ShowOptions { name: "mario", ..ShowOptions::default() };
                 let shown = model.render_show(&model::Model::from_id("base"), &setting, &asked);
                 case.bytes("show.json", &ndjson::to_vec(&shown));
             }

@@ -27,6 +27,7 @@ const PURE: &[&str] = &[
     "src/http/error_format.rs",
     "src/http/framing.rs",
     "src/http/routes.rs",
+    "src/models/entry.rs",
     "src/models/list.rs",
     "src/models/model.rs",
     "src/models/modelfile.rs",
