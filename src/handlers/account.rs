@@ -1,37 +1,18 @@
-//! What Ollama does with an account at ollama.com (ollama-api.md 11.3, 13), of which a proxy has
-//! none: every answer is that of a server where nobody is signed in and the cloud is off.
+//! Routes about an account at ollama.com: the responses are those of an Ollama server that is signed
+//! out and has its cloud features disabled.
 //!
-//! Nobody else is ever asked. No address to sign in at is given, because signing in there would
-//! change nothing here.
+//! Never contacts ollama.com or the upstream. No sign-in URL is given, because signing in would not
+//! change anything here.
 
-use serde::Serialize;
+use serde_json::json;
 
 use super::Context;
 use crate::api::ollama::response::ErrorResponse;
 use crate::error::{Error, Result};
 
-/// The answer of `GET /api/status`.
-#[derive(Serialize)]
-struct Status {
-    cloud: Cloud,
-}
-
-#[derive(Serialize)]
-struct Cloud {
-    disabled: bool,
-    source: &'static str,
-}
-
-/// The answer of `GET /api/experimental/model-recommendations`.
-#[derive(Serialize)]
-struct Recommendations {
-    recommendations: [(); 0],
-}
-
-/// `GET /api/status`: clients that see the cloud disabled hide what needs it.
+/// `GET /api/status`: clients hide cloud features when the cloud is disabled.
 pub(super) fn status(context: &mut Context<'_>) -> Result<()> {
-    let cloud = Cloud { disabled: true, source: "config" };
-    context.answer_json(200, &Status { cloud })
+    context.answer_json(200, &json!({"cloud": {"disabled": true, "source": "config"}}))
 }
 
 /// `POST /api/me`.
@@ -44,7 +25,7 @@ pub(super) fn sign_out(context: &mut Context<'_>) -> Result<()> {
     context.answer_json(401, &ErrorResponse { error: "you are not currently signed in" })
 }
 
-/// `POST /api/experimental/web_search` and `web_fetch`. Ollama does not look into the body either.
+/// `POST /api/experimental/web_search` and `web_fetch`. As in Ollama, the body is not parsed.
 pub(super) fn refuse_web_tool(context: &mut Context<'_>, body: &[u8], what: &str) -> Result<()> {
     if body.trim_ascii().is_empty() {
         return Err(Error::MissingBody);
@@ -55,5 +36,5 @@ pub(super) fn refuse_web_tool(context: &mut Context<'_>, body: &[u8], what: &str
 
 /// `GET /api/experimental/model-recommendations`.
 pub(super) fn recommendations(context: &mut Context<'_>) -> Result<()> {
-    context.answer_json(200, &Recommendations { recommendations: [] })
+    context.answer_json(200, &json!({"recommendations": []}))
 }

@@ -1,4 +1,7 @@
-//! What can be asked about the server and its models.
+//! Routes that describe the server and its models: version, tags, ps, show, health and metrics.
+//!
+//! Never sends a prompt to the upstream; the model list is the only thing fetched from it. Invariant:
+//! `/health`, `/ready` and `/metrics` respond without a request to the upstream.
 
 use std::cmp::Reverse;
 use std::time::SystemTime;
@@ -20,17 +23,17 @@ use crate::models::render::ShowOptions;
 use crate::models::running_models::LoadState;
 use crate::models::virtual_model::VirtualModel;
 
-/// The Ollama version whose API this is; clients compare it.
+/// The version of Ollama whose API is served; clients compare it with the version they need.
 const OLLAMA_VERSION: &str = "0.32.15";
 
-/// Our own version.
+/// The proxy's own version.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// `GET /api/version`.
 pub(super) fn version(context: &mut Context<'_>) -> Result<()> {
     let body = ndjson::to_vec(&VersionResponse { version: OLLAMA_VERSION });
-    let ours = [("X-Ollama-OpenAI-Proxy-Version", VERSION)];
-    context.exchange.respond_with_headers(200, ContentType::Json, &ours, &body)
+    let headers = [("X-Ollama-OpenAI-Proxy-Version", VERSION)];
+    context.exchange.respond_with_headers(200, ContentType::Json, &headers, &body)
 }
 
 /// `GET /api/tags`.
@@ -56,21 +59,22 @@ pub(super) fn tags(context: &mut Context<'_>) -> Result<()> {
 pub(super) fn ps(context: &mut Context<'_>) -> Result<()> {
     let app = context.app;
     let loaded = app.running_models.list(SystemTime::now());
-    // Digests and windows are to be those of the tags; nothing loaded needs none.
+    // The list gives the same digests and context lengths as `/api/tags`.
     let list = if loaded.is_empty() { None } else { app.try_get_model_list(context.trace) };
     let known = list.as_deref().map_or(&[][..], |list| list);
     let model = |id: &str| match catalog::find_model(known, id) {
         Some(model) => model.clone(),
         None => Model::from_id(id),
     };
-    let process = |(id, stay): (String, LoadState)| match app.find_virtual_model(&id) {
-        Some(own) => own.render_process(
-            &model(&own.from),
-            &app.render_context(),
-            stay.expires_at,
-            stay.num_ctx,
-        ),
-        None => model(&id).render_process(&app.render_context(), stay.expires_at, stay.num_ctx),
+    let render_context = app.render_context();
+    let process = |(id, state): (String, LoadState)| {
+        let (expires_at, num_ctx) = (state.expires_at, state.num_ctx);
+        match app.find_virtual_model(&id) {
+            Some(own) => {
+                own.render_process(&model(&own.from), &render_context, expires_at, num_ctx)
+            }
+            None => model(&id).render_process(&render_context, expires_at, num_ctx),
+        }
     };
     let models = loaded.into_iter().map(process).collect();
     context.answer_json(200, &ListResponse { models })
@@ -84,28 +88,28 @@ pub(super) fn show(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let name = context.parse_model_name(model.or(request.name.as_deref()), model_required_error);
     let name = name.map_err(reword_cloud_error)?;
     let app = context.app;
-    let asked = ShowOptions {
+    let show_options = ShowOptions {
         name: &name,
         system: request.system.as_deref().unwrap_or_default(),
         options: request.options.clone().unwrap_or_default(),
     };
-    let answer = match app.find_model(&name, context.trace)? {
-        Some(AnyModel::Upstream(model)) => model.render_show(&app.render_context(), &asked),
-        Some(AnyModel::Virtual(model)) => model.render_show(
-            &app.find_base_model(&model, context.trace),
-            &app.render_context(),
-            &asked,
-        ),
+    let render_context = app.render_context();
+    let response = match app.find_model(&name, context.trace)? {
+        Some(AnyModel::Upstream(model)) => model.render_show(&render_context, &show_options),
+        Some(AnyModel::Virtual(model)) => {
+            let base = app.find_base_model(&model, context.trace);
+            model.render_show(&base, &render_context, &show_options)
+        }
         None if !names::is_valid(&name) => return Err(names::invalid_name_error()),
         None => {
             let shown = names::display_name(&name);
             return Err(Error::ModelNotFound { message: format!("model '{shown}' not found") });
         }
     };
-    context.answer_json(200, &answer)
+    context.answer_json(200, &response)
 }
 
-/// This route words it differently where a cloud model is asked for (ollama-api.md 4.2).
+/// Ollama's wording for a cloud model on `/api/show` differs from that of other routes.
 fn reword_cloud_error(error: Error) -> Error {
     match error {
         Error::Forbidden { .. } => Error::Forbidden {
@@ -115,7 +119,7 @@ fn reword_cloud_error(error: Error) -> Error {
     }
 }
 
-/// The answer of `GET /health`.
+/// The response of `GET /health`.
 #[derive(Serialize)]
 struct Health {
     status: &'static str,
@@ -123,14 +127,14 @@ struct Health {
     configured: bool,
 }
 
-/// `GET /health`: the process is alive. The upstream is not asked.
+/// `GET /health`: the process is running.
 pub(super) fn health(context: &mut Context<'_>) -> Result<()> {
-    // A process whose configuration is not valid does not get here.
+    // With an invalid configuration the process does not start.
     let health = Health { status: "healthy", version: VERSION, configured: true };
     context.answer_json(200, &health)
 }
 
-/// The answer of `GET /ready`.
+/// The response of `GET /ready`.
 #[derive(Serialize)]
 struct Ready {
     status: &'static str,
@@ -138,7 +142,7 @@ struct Ready {
     reason: Option<&'static str>,
 }
 
-/// `GET /ready`: whether a request would be served now. The upstream is not asked.
+/// `GET /ready`: whether a request would be served now.
 pub(super) fn ready(context: &mut Context<'_>) -> Result<()> {
     let reason = context.app.metrics().check_ready(context.app.client.circuit_state()).err();
     let (status, word) = if reason.is_none() { (200, "ready") } else { (503, "not ready") };
@@ -152,7 +156,7 @@ pub(super) fn metrics(context: &mut Context<'_>) -> Result<()> {
     context.exchange.respond(200, ContentType::Metrics, text.as_bytes())
 }
 
-/// The answer of `GET /openai/health`.
+/// The response of `GET /openai/health`.
 #[derive(Serialize)]
 struct UpstreamHealth {
     status: &'static str,
@@ -165,7 +169,7 @@ struct UpstreamHealth {
     error: Option<String>,
 }
 
-/// `GET /openai/health`: one quick attempt at the upstream's model list.
+/// `GET /openai/health`: tries once to fetch the upstream's model list.
 pub(super) fn upstream_health(context: &mut Context<'_>) -> Result<()> {
     let client = &context.app.client;
     let checked = client.check_health(context.trace);

@@ -1,13 +1,12 @@
-//! `/api/create`, `/api/copy` and `/api/delete`: virtual models come and go (ollama-api.md 12.3 to
-//! 12.5).
+//! `/api/create`, `/api/copy` and `/api/delete`, which manage the virtual models.
 //!
-//! Nothing here changes the upstream: its models can be given other names and overlaid, never
-//! deleted. A change is on the disk before the first line of its answer.
+//! Never changes the upstream: its models can be copied and used as a base, but not deleted.
+//! Invariant: a change is on the disk before the first byte of its response is sent.
 
 use std::time::{Duration, SystemTime};
 
 use super::model_lookup::AnyModel;
-use super::transfer::{NO_MANIFEST, ProgressEnd, send_progress};
+use super::transfer::{NO_MANIFEST, send_progress};
 use super::{Context, model_required_error};
 use crate::api::ollama::decode;
 use crate::api::ollama::manage::{CopyRequest, CreateRequest, DeleteRequest, model_or_name};
@@ -31,20 +30,15 @@ pub(super) fn create(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let stream = request.stream.unwrap_or(true);
     let from = request.from.as_deref().unwrap_or_default().trim();
     let Some((base, model)) = find_base(context, from, &name)? else {
-        // Ollama would pull it first.
-        return send_progress(
-            context,
-            stream,
-            &["pulling manifest"],
-            ProgressEnd::Error(NO_MANIFEST),
-        );
+        // Ollama would pull an unknown base model first.
+        return send_progress(context, stream, &["pulling manifest"], Some(NO_MANIFEST));
     };
     let model = model.apply_request(&request)?;
     let digest = base.render_tag(&context.app.render_context()).digest;
     let lines = virtual_model::progress_lines(&request, &digest, &model);
     context.app.store.put(model)?;
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-    send_progress(context, stream, &lines, ProgressEnd::Success)
+    send_progress(context, stream, &lines, None)
 }
 
 /// `POST /api/copy`.
@@ -92,13 +86,9 @@ pub(super) fn delete(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     if let Some(model) = context.app.find_virtual_model(&name)
         && context.app.store.remove(&name)?
     {
-        let now = SystemTime::now();
-        context.app.running_models.mark_loaded(
-            &model.name,
-            Some(KeepAlive::For(Duration::ZERO)),
-            None,
-            now,
-        );
+        let unload = Some(KeepAlive::For(Duration::ZERO));
+        let running_models = &context.app.running_models;
+        running_models.mark_loaded(&model.name, unload, None, SystemTime::now());
         return send_empty_success(context);
     }
     if context.app.find_listed_model(&name, context.trace)?.is_some() {
@@ -115,8 +105,8 @@ pub(super) fn delete(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     }
 }
 
-/// The upstream's model that `from` means, and what is there before the request is laid over it;
-/// `None` for an unknown one. Where no list can be had, the upstream will know.
+/// The upstream model that `from` means, and the virtual model before the request is applied to it;
+/// `None` for an unknown model. Without a model list, any name is accepted.
 fn find_base(
     context: &mut Context<'_>,
     from: &str,
@@ -124,7 +114,7 @@ fn find_base(
 ) -> Result<Option<(Model, VirtualModel)>> {
     let now = SystemTime::now();
     let from = context.parse_model_name(Some(from), names::invalid_name_error)?;
-    // The log is to name the model that is made.
+    // Log the created model instead of its base.
     name.clone_into(&mut context.trace.model);
     let app = context.app;
     if let Some(model) = app.find_virtual_model(&from) {
@@ -140,22 +130,21 @@ fn find_base(
     Ok(Some((model, alias)))
 }
 
-/// Whether a new model may have this name: one of Ollama's grammar, or one that is there already.
+/// Accepts names that follow Ollama's grammar, and names of existing models.
 fn check_new_name(
     context: &mut Context<'_>,
     name: &str,
     invalid: impl FnOnce() -> Error,
 ) -> Result<()> {
     let suffix = names::split_source(name).map_or(SourceSuffix::Cloud, |(_, source)| source);
-    let usual = names::is_valid(name) && suffix == SourceSuffix::None;
-    if usual || model_exists(context, name)? { Ok(()) } else { Err(invalid()) }
+    let is_regular = names::is_valid(name) && suffix == SourceSuffix::None;
+    if is_regular || model_exists(context, name)? { Ok(()) } else { Err(invalid()) }
 }
 
 fn model_exists(context: &mut Context<'_>, name: &str) -> Result<bool> {
     Ok(context.app.find_model(name, context.trace)?.is_some())
 }
 
-/// Success without a body.
 fn send_empty_success(context: &mut Context<'_>) -> Result<()> {
     context.exchange.respond(200, ContentType::PlainUtf8, b"")
 }

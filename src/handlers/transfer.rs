@@ -1,11 +1,10 @@
-//! `/api/pull`, `/api/push` and `/api/blobs/:digest` (ollama-api.md 12.1, 12.2, 12.6).
+//! `/api/pull`, `/api/push` and `/api/blobs/:digest`.
 //!
-//! No model is ever moved: what the upstream has is there, so that pulling it is done at once, and
-//! there is no registry to push to. Of an uploaded blob only the digest is kept, because nothing here
-//! would read it; it is computed while the blob comes in, and the number of digests is bounded.
+//! Never transfers a model: a pull succeeds at once if the upstream has the model, and a push always
+//! fails. Of an uploaded blob only the digest is stored; it is computed while the blob arrives.
+//! Invariant: at most [`MAX_BLOBS`] digests are stored.
 
 use std::collections::VecDeque;
-use std::fmt::Write as _;
 use std::io;
 use std::sync::Mutex;
 
@@ -21,20 +20,11 @@ use crate::error::{Error, Result};
 use crate::http::exchange::ContentType;
 use crate::observe::lock::lock;
 
-/// How Ollama says that nobody knows a model; its command line looks for this text.
+/// Ollama's error for an unknown model; its command line looks for this text.
 pub(super) const NO_MANIFEST: &str = "pull model manifest: file does not exist";
 
-/// Digests that are remembered; beyond that the oldest is forgotten.
+/// The most digests stored; beyond that the oldest is removed.
 const MAX_BLOBS: usize = 1024;
-
-/// How a row of progress lines ends.
-#[derive(Clone, Copy)]
-pub(super) enum ProgressEnd<'a> {
-    /// With the last of the lines.
-    Success,
-    /// With an error.
-    Error(&'a str),
-}
 
 /// `POST /api/pull`.
 pub(super) fn pull(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
@@ -45,9 +35,9 @@ pub(super) fn pull(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let stream = request.stream.unwrap_or(true);
     if context.app.find_model(&name, context.trace)?.is_some() {
         let lines = ["pulling manifest", "verifying sha256 digest", "writing manifest", "success"];
-        send_progress(context, stream, &lines, ProgressEnd::Success)
+        send_progress(context, stream, &lines, None)
     } else if names::is_valid(&name) {
-        send_progress(context, stream, &["pulling manifest"], ProgressEnd::Error(NO_MANIFEST))
+        send_progress(context, stream, &["pulling manifest"], Some(NO_MANIFEST))
     } else {
         Err(names::invalid_name_error())
     }
@@ -62,18 +52,16 @@ pub(super) fn push(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let stream = request.stream.unwrap_or(true);
     let plain = name.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("http://"));
     if plain && request.insecure != Some(true) {
-        let ended = ProgressEnd::Error("insecure protocol http");
-        return send_progress(context, stream, &["retrieving manifest"], ended);
+        let error = Some("insecure protocol http");
+        return send_progress(context, stream, &["retrieving manifest"], error);
     }
     if context.app.find_model(&name, context.trace)?.is_some() {
-        // Success would be a lie: nothing went anywhere.
-        let ended =
-            ProgressEnd::Error("push is not supported: this proxy has no registry to push to");
-        return send_progress(context, stream, &["retrieving manifest"], ended);
+        let error = Some("push is not supported: this proxy has no registry to push to");
+        return send_progress(context, stream, &["retrieving manifest"], error);
     }
     let lines = ["retrieving manifest", "couldn't retrieve manifest"];
     let error = format!("open {}: no such file or directory", names::display_name(&name));
-    send_progress(context, stream, &lines, ProgressEnd::Error(&error))
+    send_progress(context, stream, &lines, Some(&error))
 }
 
 /// `HEAD` and `POST /api/blobs/:digest`.
@@ -82,7 +70,7 @@ pub(super) fn blob(context: &mut Context<'_>) -> Result<()> {
     let wanted = parse_digest(context.route.parameter());
     let known = wanted.as_ref().is_ok_and(|wanted| context.app.blobs.contains(wanted));
     if context.exchange.method() == "HEAD" || wanted.is_err() || known {
-        // Read all the same, so that the connection can serve again.
+        // Read the body, so that the connection can serve the next request.
         context.exchange.copy_body(limit, io::sink())?;
         let wanted = wanted?;
         return if known {
@@ -94,44 +82,39 @@ pub(super) fn blob(context: &mut Context<'_>) -> Result<()> {
     let wanted = wanted?;
     let mut hash = Sha256Writer(digest::Context::new(&SHA256));
     context.exchange.copy_body(limit, &mut hash)?;
-    let found = hash.into_hex();
-    if found != wanted {
-        let text = format!("digest mismatch, expected \"sha256:{wanted}\", got \"sha256:{found}\"");
+    let actual = hash.into_hex();
+    if actual != wanted {
+        let text =
+            format!("digest mismatch, expected \"sha256:{wanted}\", got \"sha256:{actual}\"");
         return Err(Error::invalid_request(text));
     }
     context.app.blobs.insert(wanted);
     context.exchange.respond(201, ContentType::PlainUtf8, b"")
 }
 
-/// Writes progress: all lines, or only what comes last for those who want no stream.
+/// Sends progress lines, followed by `error` if there is one; without streaming, only the last line.
 pub(super) fn send_progress(
     context: &mut Context<'_>,
     stream: bool,
     lines: &[&str],
-    ended: ProgressEnd<'_>,
+    error: Option<&str>,
 ) -> Result<()> {
-    if stream {
-        for status in lines {
-            let mut line = Vec::with_capacity(128);
-            ndjson::append_line(&mut line, &ProgressResponse { status });
-            context.exchange.push_line(&line);
-        }
-        if let ProgressEnd::Error(error) = ended {
-            let mut line = Vec::with_capacity(128);
-            ndjson::append_line(&mut line, &ErrorResponse { error });
-            context.exchange.push_line(&line);
-        }
-        return context.exchange.end();
+    let progress = lines.iter().map(|status| ndjson::to_vec(&ProgressResponse { status }));
+    let mut values: Vec<Vec<u8>> = progress.collect();
+    values.extend(error.map(|error| ndjson::to_vec(&ErrorResponse { error })));
+    if !stream {
+        let status = if error.is_some() { 500 } else { 200 };
+        let last = values.pop().unwrap_or_default();
+        return context.exchange.respond(status, ContentType::BareJson, &last);
     }
-    let (status, body) = match (ended, lines.last()) {
-        (ProgressEnd::Error(error), _) => (500, ndjson::to_vec(&ErrorResponse { error })),
-        (ProgressEnd::Success, Some(status)) => (200, ndjson::to_vec(&ProgressResponse { status })),
-        (ProgressEnd::Success, None) => return Err(Error::Internal("progress without an end")),
-    };
-    context.exchange.respond(status, ContentType::BareJson, &body)
+    for mut line in values {
+        line.push(b'\n');
+        context.exchange.push_line(&line);
+    }
+    context.exchange.end()
 }
 
-/// The digests of the blobs that were uploaded, the oldest first.
+/// The digests of uploaded blobs, the oldest first.
 #[derive(Default)]
 pub(super) struct BlobDigests(Mutex<VecDeque<String>>);
 
@@ -152,7 +135,7 @@ impl BlobDigests {
     }
 }
 
-/// The 64 hex digits of a digest, in lower case.
+/// The 64 hexadecimal digits of a digest, in lower case.
 fn parse_digest(digest: &str) -> Result<String> {
     let digits = digest.strip_prefix("sha256").and_then(|rest| rest.strip_prefix([':', '-']));
     match digits {
@@ -163,17 +146,12 @@ fn parse_digest(digest: &str) -> Result<String> {
     }
 }
 
-/// Takes bytes and keeps their hash.
+/// Hashes everything written to it.
 struct Sha256Writer(digest::Context);
 
 impl Sha256Writer {
     fn into_hex(self) -> String {
-        let mut out = String::with_capacity(64);
-        for byte in self.0.finish().as_ref() {
-            // Writing to a string cannot fail.
-            let _ = write!(out, "{byte:02x}");
-        }
-        out
+        self.0.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 

@@ -1,7 +1,8 @@
-//! `/v1/models` and `/v1/models/{id}` (ollama-api.md 14.5).
+//! `/v1/models` and `/v1/models/{id}` (OpenAI API reference, models).
 //!
-//! What the upstream lists comes as the upstream wrote it, under its own ids; our own models follow
-//! it, and hide what has the same name. They are named without `:latest`, as the upstream's are.
+//! Never alters the upstream's entries, which keep their ids and members. Virtual models follow them
+//! and hide upstream models of the same name. Invariant: an id is never listed with `:latest`, unless
+//! the upstream's own id has it.
 
 use std::time::UNIX_EPOCH;
 
@@ -15,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::http::exchange::ContentType;
 use crate::models::virtual_model::VirtualModel;
 
-/// A model of our own.
+/// A virtual model as OpenAI's model object.
 #[derive(Serialize)]
 struct VirtualModelObject<'a> {
     id: &'a str,
