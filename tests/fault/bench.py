@@ -1,8 +1,8 @@
-"""What a scenario works with: proxy, upstream and witness of its own, checks and figures.
+"""The bench of a scenario: its own proxy, upstream and witness, its checks and figures.
 
-`scenario` registers one. Its function gets a `Bench`; it calls `check` for what must hold and
-`figure` for what is to be told. Around it the bench warms the proxy up, reads memory, descriptors
-and threads, lets the witness run, and afterwards waits for the readings to come back.
+`scenario` registers a function that gets a `Bench`; it calls `check` for each requirement and `figure`
+for each number to report. Around it the bench warms the proxy up, reads memory, descriptors and
+threads, runs the witness, and afterwards waits until the readings are back at their start.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Control groups of our own (version 1), below the root of a controller; removed afterwards."""
+"""Control groups (version 1) of one scenario, below the root of a controller; removed afterwards."""
 
 import contextlib
 import glob

@@ -1,4 +1,4 @@
-"""Processes and what /proc tells of them: the proxy, the upstream, the witness."""
+"""Processes (proxy, upstream, witness), and their figures from /proc."""
 
 import ctypes
 import json
@@ -211,7 +211,7 @@ class Proxy:
 
 
 class Witness:
-    """A normal client in a process of its own, so that no load of ours slows it down."""
+    """A normal client in its own process, so that the load of this process does not slow it down."""
 
     def __init__(self, addr, source="127.0.0.2"):
         command = [sys.executable, os.path.join(HERE, "witness.py"), str(addr[1]), source]

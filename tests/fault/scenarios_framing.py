@@ -1,4 +1,4 @@
-"""Item 2: requests whose framing two servers could understand in two ways."""
+"""Request smuggling: requests whose framing two servers could read in two ways."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Item 1: what the guard cuts, and what it must leave alone. Uploads are in scenarios_upload."""
+"""The connection guard: which connections it closes, and which it keeps. Uploads have their own file."""
 
 import asyncio
 import time

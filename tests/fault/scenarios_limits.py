@@ -1,5 +1,5 @@
-"""Item 3 as well: descriptors, threads and memory run out. New work is refused, old work kept,
-and afterwards everything is as before without anybody's help."""
+"""Descriptors, threads and memory run out: new requests are refused, running ones continue, and
+afterwards the proxy recovers by itself."""
 
 import asyncio
 

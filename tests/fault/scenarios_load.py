@@ -1,4 +1,4 @@
-"""Item 3: more requests than can be done."""
+"""More requests than the proxy can handle."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""Item 4 as well: an upstream that comes and goes, and what the proxy remembers of it."""
+"""An upstream that stops and restarts, and what the proxy remembers of it."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""Whether the checker itself sees what is wrong. Without this, a PASS would prove nothing."""
+"""Tests of the checker itself: it must detect every kind of wrong response."""
 
 import asyncio
 import json

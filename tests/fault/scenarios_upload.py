@@ -1,4 +1,4 @@
-"""Item 1 as well: uploads, and clients that leave or only seem to."""
+"""Uploads, and clients that close the connection or only stop sending."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Item 4: an upstream that fails, in each way on its own."""
+"""Upstream failures, each on its own."""
 
 import asyncio
 import collections

@@ -1,7 +1,7 @@
-"""The clients of the soak: each does one thing after the other, as its own dice say.
+"""The clients of the soak test: each performs random acts one after the other.
 
-An *act* is one thing that a client does. It tells what it came to: the kind of the outcome, and
-the kinds that were expected of it. Whatever the kind, every token is compared.
+An *act* is one thing that a client does, such as a chat or a broken upload. It returns the kind of
+its outcome and the kinds that are allowed. Every token is compared, whatever the kind.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 //! The fuzz targets on stable Rust: the seeds of each, all their beginnings, and mutations of them by
 //! a chance that is always the same. `scripts/fuzz` runs the same bodies for longer.
 
-// Not all of it is for this driver.
+// This driver uses only a part of the crate.
 #[allow(dead_code, clippy::unwrap_used)]
 #[path = "../fuzz/src/lib.rs"]
 mod bodies;
@@ -14,17 +14,17 @@ use std::path::Path;
 use bodies::mutate::{Dice, mutated};
 use bodies::{TARGETS, Target, corpus, find};
 
-/// Executions of each target with mutated inputs: what takes a few seconds for all of them.
+/// Runs of each target with mutated inputs; all targets together take a few seconds.
 const MUTATIONS: usize = 2_000;
 
-/// Beginnings of each target: of long seeds only some.
+/// Prefixes of each seed; of long seeds only some.
 const BEGINNINGS: usize = 1_000;
 
 fn tests() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests"))
 }
 
-/// Shows the input that breaks an invariant, which the panic itself does not.
+/// Prints the input that breaks an invariant; the panic message does not contain it.
 fn hold(target: &Target, data: &[u8]) {
     let held = panic::catch_unwind(AssertUnwindSafe(|| (target.body)(data)));
     assert!(held.is_ok(), "{} is broken by b\"{}\"", target.name, data.escape_ascii());

@@ -1,4 +1,4 @@
-//! Whole answers: one body to one object.
+//! Whole responses: one upstream body to one object.
 
 use std::time::Duration;
 

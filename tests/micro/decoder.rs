@@ -1,4 +1,4 @@
-//! Bytes to events: the same stream in pieces of several sizes.
+//! The SSE decoder: the same stream in pieces of several sizes.
 
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};

@@ -1,4 +1,4 @@
-//! An answer with 256 vectors of 1,536 numbers to that of `/api/embed`.
+//! A response with 256 vectors of 1,536 numbers, translated to `/api/embed`.
 
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};

@@ -1,5 +1,5 @@
-//! What the benchmarks are fed: streams as the families send them, whole answers,
-//! requests, lists. All of it is made anew from fixed numbers, so that every run has the same bytes.
+//! The inputs of the benchmarks: streams of each upstream family, whole responses, requests and
+//! lists. All are generated from fixed numbers, so every run has the same bytes.
 
 use std::fmt::Write;
 

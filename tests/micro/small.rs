@@ -1,4 +1,4 @@
-//! Small things that are done often: times, strings, the model list.
+//! Small frequent operations: timestamps, strings, the model list.
 
 use std::cmp::Reverse;
 use std::hint::black_box;

@@ -1,4 +1,4 @@
-//! Chunks to lines: each step by itself, then the whole way as `handler::relay` goes it.
+//! Stream chunks to lines: each step alone, then the whole path of `handlers::relay`.
 
 use std::time::{Duration, SystemTime};
 

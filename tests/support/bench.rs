@@ -1,5 +1,5 @@
-//! A proxy with its upstream for tables of many rows: what goes upstream for a request, how a
-//! request is refused, and what a client reads of a scripted answer.
+//! A proxy with its upstream for table tests: the upstream request of a client's request, how a
+//! request is refused, and the client's view of a scripted response.
 //!
 //! A row says only what it changes in a request that would succeed.
 

@@ -1,4 +1,5 @@
-//! What the golden tests share: a folder's files, its settings, the clock, and how a stream is played.
+//! What the golden tests share: the files and settings of a case, the clock, and how a stream is
+//! played.
 //!
 //! `tests/it/golden/ollama.rs` tells what the folders hold. The clock is the driver's: the request is sent after
 //! 1 ms, event number n comes after n times 10 ms, and everything has ended after 1 s.

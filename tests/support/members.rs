@@ -1,5 +1,5 @@
-//! The members of every request that Ollama reads, with their types: the one table from which bad
-//! input is made, and what is expected of it.
+//! The members of every request that Ollama reads, with their types: the table that invalid input is
+//! generated from, and the expected errors.
 //!
 //! Members that Ollama types but that mean nothing to a proxy may be taken whatever they are; they
 //! are [`Kind::Skipped`] here. Knows nothing of sockets.

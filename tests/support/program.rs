@@ -1,4 +1,4 @@
-//! The program itself, as its users start it.
+//! The program as users start it, as a child process.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;

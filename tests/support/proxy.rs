@@ -23,7 +23,7 @@ pub struct Proxy {
     pub stop: Shutdown,
     /// How long the proxy would have slept; it never does.
     pub sleeps: Receiver<Duration>,
-    /// The upstream stays as long as this proxy.
+    /// Keeps the upstream alive as long as this proxy.
     _upstream: Option<Arc<Listening>>,
 }
 
@@ -100,7 +100,7 @@ impl Proxy {
         answer.json()
     }
 
-    /// What is told of a model.
+    /// The response of `/api/show`.
     pub fn show(&self, name: &str) -> Value {
         let shown = self.post("/api/show", &serde_json::json!({ "model": name }));
         assert_eq!(shown.status(), 200, "{name}: {}", shown.body);

@@ -1,4 +1,4 @@
-//! A client that sees every byte.
+//! An HTTP client that exposes every byte.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,10 +1,10 @@
-//! An address where nobody listens, and that nobody else is given meanwhile.
+//! An address where nothing listens, and that the kernel gives to nothing else.
 
 use std::net::SocketAddr;
 
 use socket2::{Domain, Socket, Type};
 
-/// Holds the address; whoever comes there is refused, and not served by another test.
+/// Holds the address: connections to it are refused, and no other test gets it.
 pub struct Reserved {
     socket: Socket,
 }

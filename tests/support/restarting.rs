@@ -1,4 +1,4 @@
-//! An upstream that can go away and come back at the same address.
+//! An upstream that can stop and start again at the same address.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -25,7 +25,7 @@ struct Running {
 }
 
 impl Restarting {
-    /// A free address with nobody there.
+    /// A free address where nothing listens.
     pub fn down() -> Self {
         Self { reserved: Reserved::new(), running: Mutex::default() }
     }

@@ -1,5 +1,4 @@
-//! What a JSON text looks like, without its values: members in the order in which they stand, and
-//! the type of each. Two texts of one shape differ in nothing but values.
+//! The shape of a JSON text: its members in order, with the type of each instead of its value.
 
 use serde_json::value::RawValue;
 use time::OffsetDateTime;

@@ -1,4 +1,4 @@
-//! An upstream that plays scripts and records what it was asked.
+//! An upstream that plays scripts and records its requests.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -19,7 +19,7 @@ pub enum Step {
     Send(Vec<u8>),
     /// Does nothing for a while.
     Pause(Duration),
-    /// Sends these bytes again and again, with a pause before each time, until nobody takes them.
+    /// Sends these bytes repeatedly, with a pause before each, until the connection fails.
     Drip(Vec<u8>, Duration),
     /// Waits until the test says so (or drops its end).
     Wait(Receiver<()>),
@@ -142,8 +142,8 @@ impl Upstream {
         sides.insert(path.to_owned(), body.to_owned());
     }
 
-    /// What was asked beside the list since the last look. Whoever is asked is asked before the proxy
-    /// answers, so that nothing is on its way once it has.
+    /// The requests to metadata endpoints since the last call. The proxy sends them before it responds, so
+    /// none is in transit afterwards.
     pub fn asides(&self) -> Vec<Recorded> {
         self.asides.try_iter().collect()
     }

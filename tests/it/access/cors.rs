@@ -1,4 +1,4 @@
-//! CORS: which origins may ask, and what pages can read of each answer.
+//! CORS: which origins are allowed, and which headers a page can read of each response.
 
 use crate::support::*;
 use ollama_openai_proxy::config::Config;
@@ -115,7 +115,7 @@ fn a_foreign_origin_is_refused_whatever_it_asks_for() {
     }
     assert_empty(&chat_from(&mut client, FAR, &chat("Hi")), 403);
     assert_eq!(client.get("/").answer().status(), 200, "the connection stays usable");
-    assert!(upstream.is_idle(), "nothing of this reached the upstream");
+    assert!(upstream.is_idle(), "the upstream gets no request");
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn a_refusal_does_not_wait_for_the_body() {
         ["Content-Length: 5000000", "Transfer-Encoding: chunked", "Content-Length: 99999999999"]
     {
         for lines in [format!("Host: localhost\r\nOrigin: {FAR}"), "Host: evil.test".to_owned()] {
-            // The body never comes.
+            // The body is never sent.
             let mut client = proxy.client();
             client.send(format!("POST /api/chat HTTP/1.1\r\n{lines}\r\n{framing}\r\n\r\n"));
             let answer = client.answer();

@@ -1,4 +1,4 @@
-//! The check of the `Host` header, which a bind to loopback has.
+//! The `Host` check of a server that listens on loopback only.
 
 use super::cors::{FAR, NEAR, assert_empty, from, send};
 use crate::support::*;

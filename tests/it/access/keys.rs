@@ -1,4 +1,5 @@
-//! Keys of those who may ask: which routes want one, how it may come, and where it never goes.
+//! Client API keys: which routes require one, in which headers it is accepted, and that it never
+//! goes upstream.
 
 use crate::support::*;
 use std::fs;
@@ -10,7 +11,7 @@ use ollama_openai_proxy::config::Config;
 use ollama_openai_proxy::handlers::ROUTES;
 use ollama_openai_proxy::http::client_keys::ClientKeys;
 
-/// A key of the proxy's own.
+/// A client key of the proxy.
 const OWN: &str = "own-key-0f-the-proxy";
 
 fn keyed(config: &mut Config) {
@@ -26,7 +27,7 @@ fn ask(client: &mut Client, method: &str, path: &str, lines: &str, body: &str) -
     client.with(method, path, lines, body).any_answer(method)
 }
 
-/// Whether an answer says that a key is missing, and how one may be brought.
+/// Whether a response is a 401 that lists how to send a key.
 fn asks_for_a_key(answer: &Answer) -> bool {
     let headers = answer.head.headers.iter().filter(|(name, _)| name == "WWW-Authenticate");
     let ways: Vec<&str> = headers.filter_map(|(_, value)| value.split(' ').next()).collect();
@@ -86,7 +87,7 @@ fn a_key_may_come_as_bearer_as_x_api_key_and_as_a_password() {
     check(&format!("Authorization: Bearer {KEY}"), 401);
     check(&format!("X-Api-Key: {OWN}x"), 401);
     check(&format!("Cookie: key={OWN}"), 401);
-    // The connection goes on.
+    // The connection stays open.
     check(&format!("Authorization: Bearer {OWN}"), 200);
 }
 
@@ -111,7 +112,7 @@ fn a_body_without_a_key_stays_unread() {
     let (upstream, proxy) = pair_with(keyed);
     for framing in ["Content-Length: 5000000", "Transfer-Encoding: chunked"] {
         for path in ["/api/chat", "/v1/chat/completions", "/api/blobs/sha256:00"] {
-            // The body never comes.
+            // The body is never sent.
             let mut client = proxy.client();
             client.send(format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n"));
             let told = client.answer();
@@ -170,7 +171,7 @@ fn a_full_queue_is_not_told_to_those_without_a_key() {
     assert_eq!(ask(&mut client, "GET", "/api/tags", &bearer(OWN), "").status(), 503);
 }
 
-/// What the upstream was sent holds its own key, or none, and nothing of the client's.
+/// Asserts that the upstream request holds the upstream's key, or none, and nothing of the client's.
 fn check_upstream(request: &Recorded, key: Option<&str>) {
     let expected = key.map(|key| format!("Bearer {key}"));
     assert_eq!(request.header("authorization"), expected.as_deref(), "{}", request.path);
@@ -232,7 +233,7 @@ fn a_key_that_the_upstream_repeats_is_masked() {
         let body = chat("Hi").replacen('{', "{\"max_tokens\":9,", 1);
         let told = ask(&mut proxy.client(), "POST", path, &bearer(OWN), &body);
         assert_eq!(told.status(), 401);
-        assert!(!asks_for_a_key(&told), "it is not our key that is wrong");
+        assert!(!asks_for_a_key(&told), "the client key is right");
         assert!(told.body.contains("neither *** nor *** will do"), "{}", told.body);
         upstream.request();
     }
@@ -254,7 +255,7 @@ fn keys_may_stand_in_a_file() {
         let path = file("keys", &format!("# ours\n\n{OWN}\r\n"), mode);
         let mut command = program();
         command.env("OPENAI_BASE_URL", upstream.base_url()).env("PROXY_API_KEYS_FILE", &path);
-        // As many as fit into any limit, of which a warning would tell.
+        // Below any limit of descriptors, so that no warning is logged.
         command.env("PROXY_API_KEYS", "another-key").env("MAX_CONNECTIONS", "100");
         let running = Running::start(&mut command);
         for (key, expected) in [(OWN, 200), ("another-key", 200), ("# ours", 401)] {

@@ -1,4 +1,4 @@
-//! Who may ask: origins, hosts and keys.
+//! Access control: origins, hosts and client keys.
 
 mod cors;
 mod host;

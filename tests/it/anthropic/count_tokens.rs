@@ -1,4 +1,4 @@
-//! `/v1/messages/count_tokens`, and the estimate with which a stream begins.
+//! `/v1/messages/count_tokens`, and the token estimate in the first event of a stream.
 
 use super::messages::{COUNT, error, mario};
 use crate::support::*;

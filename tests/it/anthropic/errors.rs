@@ -1,4 +1,4 @@
-//! Errors of `/v1/messages`: statuses, kinds, and wrong types of every member.
+//! Errors of `/v1/messages`: statuses, error types, and a wrong JSON type in every member.
 
 use super::messages::{COUNT, PLAIN, error, streamed};
 use crate::support::members::VALUES;

@@ -1,5 +1,5 @@
-//! `/v1/messages` over real sockets: Anthropic's protocol on one side, chat completions on the other.
-//! What each member becomes is held by the pairs of `tests/golden/anthropic`.
+//! `/v1/messages` over real sockets: Anthropic's protocol downstream, chat completions upstream. The
+//! golden pairs in `tests/golden/anthropic` check the translation of each member.
 
 use crate::support::*;
 
@@ -14,7 +14,7 @@ pub(super) fn error(answer: &Answer) -> (u16, String, String) {
     (answer.status(), text("type"), text("message"))
 }
 
-/// Lists what its models take, and reasoning and tools are not among it.
+/// A list with the supported parameters, without reasoning and tools.
 pub(super) const PLAIN: &str = r#"{"data":[{"id":"m","supported_parameters":["temperature"]}]}"#;
 
 fn kinds(events: &[Value]) -> Vec<&str> {
@@ -172,7 +172,7 @@ fn a_refused_stop_sequence_is_watched_for() {
     assert_eq!(message["stop_reason"], "end_turn");
 }
 
-/// A virtual model with everything that a request can meet.
+/// A created model with every member that changes a request.
 pub(super) fn mario(bench: &Bench) {
     let body = json!({"model": "mario", "from": "m", "system": "You are Mario.",
         "parameters": {"temperature": 0.5, "num_predict": 3, "stop": ["END"]},

@@ -1,5 +1,5 @@
-//! What known clients send over the other two front doors, turn after turn on one connection: VS Code
-//! Copilot, Claude Code and Codex.
+//! Whole conversations of VS Code Copilot, Claude Code and Codex over OpenAI's and Anthropic's
+//! routes, each on one connection.
 //!
 //! The shapes of requests follow the public API references of the two protocols;
 //! nobody's traffic was recorded. What each member becomes is held elsewhere, by pairs; here is
@@ -34,21 +34,25 @@ impl Program {
         answer
     }
 
-    /// Asks something that the proxy knows by itself.
+    /// Sends a request that the proxy answers by itself.
     fn local(&mut self, request: &str, body: &Value) -> Value {
         let answer = self.ask(request, body).json();
         assert!(self.upstream.is_idle(), "{request} asked the upstream");
         answer
     }
 
-    /// A turn of a conversation: what a client reads, and what went upstream in the end.
+    /// A turn of a conversation: the client's response, and the upstream's request.
     fn turn(&mut self, request: &str, body: &Value, steps: Vec<Step>) -> (Answer, Recorded) {
         self.upstream.script(steps);
         let answer = self.ask(request, body);
         assert_eq!(answer.head.header("content-type"), Some("text/event-stream"), "{request}");
         let asked = self.upstream.request();
         let key = format!("Bearer {KEY}");
-        assert_eq!(asked.header("authorization"), Some(key.as_str()), "our key, not theirs");
+        assert_eq!(
+            asked.header("authorization"),
+            Some(key.as_str()),
+            "the proxy's key, not the client's"
+        );
         (answer, asked)
     }
 }
@@ -186,7 +190,7 @@ fn claude_code_counts_and_runs_a_command() {
     assert_eq!(sent["messages"], json!([system, user]));
     let schema = &claude_request(&messages)["tools"][0]["input_schema"];
     assert_eq!(&sent["tools"][0]["function"]["parameters"], schema);
-    // gpt-4o does not think: asking it to is no error, and nothing that it would refuse goes up.
+    // gpt-4o has no reasoning: the request is accepted, and no parameter that gpt-4o refuses is sent.
     for name in ["cache_control", "metadata", "budget_tokens", "input_schema", "reasoning_effort"] {
         assert!(!asked.body.contains(name), "{name} in {}", asked.body);
     }
@@ -264,7 +268,7 @@ fn codex_runs_a_command_over_an_upstream_without_responses() {
     list.extend(items);
     list.push(json!({"type": "function_call_output", "call_id": call, "output": "a.rs"}));
     let (answer, asked) = codex.turn(&path, &codex_request(&input), text("One file."));
-    assert_eq!(asked.path, CHAT, "the missing route was learnt");
+    assert_eq!(asked.path, CHAT, "the missing route is remembered");
     let told = answer.events();
     assert_eq!(joined(&told, "response.output_text.delta", "/delta"), "One file.");
     let messages = asked.json()["messages"].clone();

@@ -24,7 +24,7 @@ fn vs_code_copilot_finds_its_models() {
             ("/capabilities", Holds("completion")),
             ("/capabilities", Holds("tools")),
             ("/model_info", Window(window)),
-            // What its user sees.
+            // The name that the user sees.
             is("/model_info/general.basename", name),
             ("/remote_model", Absent),
         ];
@@ -165,7 +165,7 @@ fn continue_chats_and_embeds() {
         "messages": [{"role": "user", "content": "Hello"}]
     });
     let mut lines = usage();
-    // `"error" in line` is what it asks of each; that the last one ends is checked for all.
+    // It tests `"error" in line` for each line.
     lines.extend([("/lines/0/error", Absent), ("/last/error", Absent)]);
     let sent = [is("/max_tokens", 2048), is("/stop", json!(["<|end|>"]))];
     let vectors = upstream::json(

@@ -121,7 +121,7 @@ fn errors_before_and_within_a_stream_are_told_as_clients_read_them() {
         row(json!({}), vec![status(400, &[], refusal)], vec![is("/error", "Too fast.")])
             .with_status(400),
         row(json!({}), broken, half),
-        // The connection is as good as new.
+        // The connection serves the next request.
         row(json!({"stream": false}), vec![answer("Hi")], vec![is("/message/content", "Hi")]),
     ];
     replay(CLI, rows);

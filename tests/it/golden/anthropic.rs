@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 const HI: &str = r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"Hi"}]}"#;
 
-/// The request for the upstream, and about how many tokens its prompt has.
+/// The upstream request, and the estimated number of tokens of its prompt.
 fn translated(case: &Case, body: &str) -> Result<(Value, u64)> {
     let request: MessagesRequest<'_> = decode::parse(body, GO_TYPE_NAME)?;
     validate(&request, true)?;

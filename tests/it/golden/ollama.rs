@@ -1,4 +1,4 @@
-//! Golden pairs: what goes in beside what must come out, as files.
+//! Golden pairs of Ollama's routes: input files and the expected output files.
 //!
 //! Each folder `tests/golden/<endpoint>/<case>/` holds some of these pairs:
 //!

@@ -20,7 +20,7 @@ use ollama_openai_proxy::translate::responses::response_object::{RequestEcho, Re
 use ollama_openai_proxy::translate::responses::stream::ResponseEncoder;
 use serde_json::Value;
 
-/// The cases whose names begin so.
+/// The cases whose names begin with this prefix.
 fn those(begin: &str) -> Vec<Case> {
     let name = |case: &Case| case.folder.file_name().map(|it| it.to_string_lossy().into_owned());
     let mut those = cases("responses");
@@ -48,7 +48,7 @@ fn encoder(case: &Case) -> ResponseEncoder {
     )
 }
 
-/// An error as a client reads it in place of an answer.
+/// An error as a client reads it.
 fn body(error: &Error) -> Vec<u8> {
     ErrorFormat::OpenAi.body(error, error.status().expect("a status"), "req_00000007")
 }
@@ -106,7 +106,7 @@ fn streams_become_events_that_keep_the_rules() {
     }
 }
 
-/// The events of a stream; each says its type twice.
+/// The events of a stream; name and data must state the same type.
 fn read(stream: &str, case: &str) -> Vec<Value> {
     assert!(stream.ends_with("\n\n"), "{case}: the last event ends");
     let read = |event: &str| {
@@ -176,7 +176,7 @@ fn check_items(events: &[Value], is_whole: bool, case: &str) {
     }
 }
 
-/// What an item says.
+/// The text of an item.
 fn said(item: &Value) -> &str {
     let said = match item["type"].as_str() {
         Some("reasoning") => &item["summary"][0]["text"],

@@ -1,4 +1,4 @@
-//! The acceptor against many connections at once, a dying accept thread and a stop.
+//! The acceptor: bursts of connections, an accept thread that dies, and a stop.
 //!
 //! Deadlines here only catch a hang: without the acceptor's nudges the connections in question
 //! would wait until another one closes, which none does before the end of its test.
@@ -340,7 +340,7 @@ mod death {
         let (before, deadline) = (deaths(), Instant::now() + HANG);
         let (mut fill, mut open) = (Vec::new(), Vec::new());
         while deaths() == before {
-            assert!(Instant::now() < deadline, "nobody died");
+            assert!(Instant::now() < deadline, "the accept thread did not die");
             fill.extend(iter::from_fn(|| UdpSocket::bind("127.0.0.1:0").ok()));
             fill.truncate(fill.len().saturating_sub(spare));
             open.extend(TcpStream::connect_timeout(&addr, HANG));
@@ -359,7 +359,7 @@ mod death {
 
     #[test]
     fn an_accept_thread_that_died_is_replaced_and_live_connections_stay() {
-        // The name of this module without that of the program.
+        // The module path without the crate.
         let (_, here) = module_path!().split_once("::").unwrap();
         in_a_small_process(&format!("{here}::child_runs_out_of_descriptors"));
     }

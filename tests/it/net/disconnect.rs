@@ -1,4 +1,5 @@
-//! Clients that leave, or only stop sending: the upstream's call ends, or the answer comes whole.
+//! Clients that close the connection, or only stop sending: the upstream call is cancelled, or the
+//! response is completed.
 
 use super::guard::{chats, patient};
 use crate::support::*;
@@ -9,7 +10,7 @@ use std::io::Read;
 use std::net::Shutdown;
 use std::time::Duration;
 
-/// A stream that goes on until the proxy closes the connection.
+/// A stream that continues until the proxy closes the connection.
 fn endless(
     closed: crossbeam_channel::Sender<()>,
     go_on: crossbeam_channel::Receiver<()>,
@@ -33,12 +34,12 @@ fn the_upstream_s_call_ends_when_a_write_fails() {
     SockRef::from(client.stream()).set_linger(Some(Duration::ZERO)).expect("a socket");
     drop(client);
     drop(go_on);
-    // The only worker serves again, which it can only do once it has let go of the stream.
+    // The only worker is free again, so it has ended the stream.
     upstream.script(upstream::stream(&["next"]));
     let lines = proxy.ask("/api/chat", chat("Hi")).lines();
     assert_eq!(lines[0]["message"]["content"], "next");
     drop(closed);
-    // Either the upstream's own writes failed, or it saw the close: both drop its end.
+    // Either a write of the upstream failed, or it saw the close: both drop its sender.
     assert_ne!(is_closed.recv_timeout(HANG), Err(crossbeam_channel::RecvTimeoutError::Timeout));
 }
 
@@ -86,8 +87,8 @@ fn resets(client: Client) {
     SockRef::from(client.stream()).set_linger(Some(Duration::ZERO)).expect("a socket");
 }
 
-/// Two clients ask, one after the other; each leaves as told, and each time the upstream has to see
-/// its connection closed before anything else happens.
+/// Two clients send a request one after the other and disconnect by `leave`; each time the upstream must
+/// see its connection closed before the next step.
 fn check_leaving(before: impl Fn() -> Vec<Step>, leave: Leave, ask: impl Fn(&mut Client)) {
     let (upstream, proxy) = pair_with(|config| {
         patient(config);
@@ -107,7 +108,7 @@ fn check_leaving(before: impl Fn() -> Vec<Step>, leave: Leave, ask: impl Fn(&mut
     chats(&proxy, &upstream);
     assert_eq!(proxy.server.counters().disconnects, 2);
     upstream.request();
-    assert!(upstream.is_idle(), "nobody asks again for a client that has left");
+    assert!(upstream.is_idle(), "no retry for a client that has disconnected");
 }
 
 #[test]
@@ -168,7 +169,7 @@ fn who_has_only_stopped_sending_gets_every_byte() {
     let mut client = proxy.client();
     client.post("/api/chat", chat("Hi"));
     client.stream().shutdown(Shutdown::Write).expect("it is open");
-    // The byte that asks whether we are there is the first one of our answer.
+    // The byte that probes the connection is the first byte of the response.
     let mut byte = [0; 1];
     client.stream().read_exact(&mut byte).expect("a byte");
     assert_eq!(&byte, b"H");
@@ -176,7 +177,7 @@ fn who_has_only_stopped_sending_gets_every_byte() {
     assert_eq!(client.line().as_deref(), Some("TTP/1.1 200 OK"));
     while client.line().is_some_and(|line| !line.is_empty()) {}
     assert!(client.frame().expect("a line").contains("one"));
-    // Between two chunks it is a zero in front of the next one's length.
+    // Between two chunks it is a leading zero of the next chunk's length.
     client.stream().read_exact(&mut byte).expect("a byte");
     assert_eq!(&byte, b"0");
     go_on.send(()).expect("the upstream waits");
@@ -240,7 +241,7 @@ fn a_pause_between_attempts_ends_with_its_client() {
     patient(&mut config);
     config.workers = 1;
     let stop = ollama_openai_proxy::app::shutdown::Shutdown::default();
-    // With its own pacing, which really sleeps.
+    // With the real sleep function.
     let server = ollama_openai_proxy::app::server::Server::start(config, stop).expect("it starts");
     let mut client = Client::connect(server.local_addr());
     client.post("/api/chat", chat_whole("Hi"));

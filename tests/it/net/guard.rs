@@ -1,4 +1,5 @@
-//! The guard over real sockets: slow heads and bodies, idle connections, crowds, common bounds.
+//! The connection guard over real sockets: slow heads and bodies, idle connections, and the limits
+//! on connections and memory.
 //!
 //! Limits are made short and ended by what the client sees, never by a clock of the test.
 
@@ -11,7 +12,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// Long enough that nobody is cut by it in a test.
+/// A timeout that never expires in a test.
 pub(super) const NEVER: Duration = Duration::from_secs(3600);
 
 const SOON: Duration = Duration::from_millis(100);
@@ -22,13 +23,13 @@ pub(super) fn patient(config: &mut Config) {
         (NEVER, NEVER, NEVER, NEVER);
 }
 
-/// What the connection still gives until it closes.
+/// The bytes that arrive until the connection closes.
 pub(super) fn rest(mut stream: &TcpStream) -> String {
     let mut bytes = Vec::new();
     stream.set_read_timeout(Some(HANG)).expect("a socket");
     match stream.read_to_end(&mut bytes) {
         Ok(_) => {}
-        // What we sent was not all taken, so the close is a reset.
+        // Some bytes that were sent are still unread by the proxy, so the close is a reset.
         Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
     }
     String::from_utf8(bytes).expect("UTF-8")
@@ -78,7 +79,7 @@ fn an_endless_head_is_cut() {
         let mut stream = client.stream();
         stream.write_all(b"GET / HTTP/1.1\r\nX: ").expect("it reads");
         let flood = piece.repeat(64 * 1024);
-        // Ended by the guard, which nothing else here can do.
+        // Only the guard can end this loop.
         while stream.write_all(flood.as_bytes()).is_ok() {}
     }
     assert_eq!(proxy.server.counters().cuts(CutReason::LargeHead), 2);
@@ -92,7 +93,7 @@ fn a_silent_connection_is_closed_and_a_busy_one_is_not() {
     upstream.script(vec![stream_head(), delta("one"), Step::Wait(told), Step::Close]);
     let proxy = Proxy::with(&upstream, |config| {
         patient(config);
-        // Longer than a busy machine may take between a connect and the request behind it.
+        // Longer than a busy machine needs between a connect and its request.
         config.connection_limits.idle_timeout = 10 * SOON;
     });
     let mut busy = proxy.client();
@@ -209,7 +210,7 @@ fn one_address_cannot_take_all_workers() {
     assert!(rest(&elsewhere).contains("elsewhere"));
     go_on.send(()).expect("the upstream waits");
     assert_eq!(first.answer().status(), 200);
-    // One after the other on one connection is never too many.
+    // Consecutive requests on one connection never exceed the limit.
     for _ in 0..20 {
         assert_eq!(first.get("/api/version").answer().status(), 200);
     }
@@ -264,8 +265,8 @@ fn bodies_that_are_held_have_a_common_bound() {
         upstream.script(vec![upstream::answer("fine")]);
         proxy.ask("/api/chat", &half).status()
     };
-    // It is the second one that is refused; while the first one's bytes are still on their way it may
-    // be that one, or both.
+    // Usually the second one is refused; while bytes of the first are still in transit it may be the
+    // first, or both.
     loop {
         let mut first = proxy.client();
         first.send(head.clone() + &half[..length - 1]);

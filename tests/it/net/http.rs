@@ -1,5 +1,5 @@
-//! HTTP as clients speak it, well and badly: the connection stays usable wherever it can, and
-//! nothing crashes or grows.
+//! HTTP framing, correct and broken: the connection stays usable where it can, and nothing crashes
+//! or grows.
 
 use crate::support::*;
 use std::io::Read;
@@ -59,7 +59,7 @@ fn bad_bodies_are_refused_in_ollama_s_words_and_the_connection_stays_usable() {
     check("/api/chat", br#"{"model":"x:","messages":[{}]}"#, 400, "invalid model name");
     check("/api/embed", br#"{"model":"m","input":[1]}"#, 400, "invalid input type");
     assert_eq!(client.get("/").answer().body, "Ollama is running");
-    assert!(upstream.is_idle(), "nothing of this reached the upstream");
+    assert!(upstream.is_idle(), "the upstream gets no request");
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn what_cannot_be_translated_is_refused_by_name() {
             "\"_debug_render_only\" is not supported by this proxy",
         );
     }
-    assert!(upstream.is_idle(), "nothing of this reached the upstream");
+    assert!(upstream.is_idle(), "the upstream gets no request");
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn unknown_paths_and_methods_are_answered_as_ollama_does() {
 fn what_a_client_sends_does_not_become_a_header_line() {
     let upstream = Upstream::start();
     let proxy = proxy(&upstream);
-    // Only a whole line break ends a line of a request for tiny_http.
+    // For tiny_http only CR LF ends a line.
     for sent in ["a\nSet-Cookie:b", "a\rSet-Cookie:b"] {
         let mut client = proxy.client();
         client.send(format!("GET /api/tags/?{sent} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
@@ -252,7 +252,11 @@ fn head_has_the_head_of_get_and_no_body() {
         );
         assert_eq!(head.header("content-length"), get.head.header("content-length"));
     }
-    assert_eq!(client.get("/").answer().body, "Ollama is running", "no body was left over");
+    assert_eq!(
+        client.get("/").answer().body,
+        "Ollama is running",
+        "no body is left in the connection"
+    );
 }
 
 #[test]
@@ -304,7 +308,7 @@ fn a_body_that_waits_to_be_asked_for_is_asked_for() {
     );
     let mut client = proxy.client();
     client.send(head);
-    // The body follows only once it is asked for.
+    // The body follows only after `100 Continue`.
     let mut interim = Vec::new();
     while !interim.ends_with(b"\r\n\r\n") {
         let mut byte = [0];

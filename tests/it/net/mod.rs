@@ -1,4 +1,4 @@
-//! Connections, limits, overload and the end.
+//! Connections: limits, overload, disconnects and shutdown.
 
 mod acceptor;
 mod disconnect;

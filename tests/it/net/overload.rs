@@ -1,4 +1,5 @@
-//! More requests than workers and queue: told at once, in Ollama's words, and passing.
+//! More requests than workers and queue slots: refused at once with Ollama's text, and only while
+//! the queue is full.
 
 use crate::support::*;
 
@@ -20,7 +21,7 @@ fn one_request_too_many_is_refused_at_once_and_the_others_are_served() {
         client.post("/api/chat", chat("Hi"));
         upstream.request(); // Both workers are busy once both requests are here.
     }
-    // One of these two waits, the other is refused; which, the threads decide.
+    // One of these two is queued and the other is refused; the order is not fixed.
     let mut rest: Vec<_> = (0..2).map(|_| proxy.client()).collect();
     let (sender, refused) = bounded(2);
     std::thread::scope(|scope| {
@@ -40,7 +41,7 @@ fn one_request_too_many_is_refused_at_once_and_the_others_are_served() {
     for client in &mut served {
         assert_eq!(client.answer().lines().len(), 2);
     }
-    // A refused connection is good for the next request.
+    // The connection of a refused request serves the next one.
     for client in &mut rest {
         assert_eq!(client.get("/api/version").answer().status(), 200);
     }
@@ -59,7 +60,7 @@ fn a_refusal_does_not_wait_for_a_large_body() {
     busy.post("/api/chat", chat("Hi"));
     upstream.request();
     let mut client = proxy.client();
-    // The body never comes.
+    // The body is never sent.
     let answer =
         client.send("POST /api/chat HTTP/1.1\r\nContent-Length: 5000000\r\n\r\n{").answer();
     answer.assert_error(503, BUSY);

@@ -1,4 +1,4 @@
-//! A panic costs one answer, and neither a worker nor the process.
+//! A panic in a handler costs one response, but no worker and not the process.
 
 use crate::support::*;
 use ollama_openai_proxy::upstream::RetryEnv;

@@ -1,5 +1,5 @@
-//! The table of all routes (Ollama `server/routes.go`, v0.32.15), over real sockets: each method and path reaches its
-//! own handler, every other method is a 405, and what is not registered a 404.
+//! The table of all routes (Ollama `server/routes.go`, v0.32.15): each method and path reaches its
+//! own handler, other methods get 405, and unknown paths get 404.
 //!
 //! Differences that are meant: `/health`, `/openai/health` and `/v1/messages/count_tokens` are ours,
 //! and a model below `/v1/models` may have slashes in its name.
@@ -8,20 +8,20 @@ use ollama_openai_proxy::handlers;
 
 use crate::support::*;
 
-/// How it shows which handler answered.
+/// How a response shows which handler sent it.
 enum Told {
-    /// By a status, and the beginning of an answer that no other handler gives.
+    /// By a status, and the beginning of a body that no other handler sends.
     Begins(u16, &'static str),
-    /// By the name of the request's type in the error that a number for this member makes.
+    /// By the Go type name in the error for a number in this member.
     Reads(&'static str),
-    /// The same for the member `model`, in OpenAI's shape.
+    /// The same for the member `model`, in OpenAI's error format.
     ReadsName(&'static str),
 }
 use Told::{Begins, Reads, ReadsName};
 
 const SIGNED_OUT: Told = Begins(401, r#"{"error":"you are not currently signed in"}"#);
 
-/// A path as it is registered, its methods as `Allow` lists them, and what its handler tells.
+/// A registered path, its methods as in `Allow`, and how its handler is recognized.
 const ROUTES: &[(&str, &str, Told)] = &[
     ("/", "HEAD, GET", Begins(200, "Ollama is running")),
     ("/api/version", "HEAD, GET", Begins(200, r#"{"version":""#)),
@@ -86,13 +86,13 @@ const ROUTES: &[(&str, &str, Told)] = &[
     ),
 ];
 
-/// Those that Ollama has not.
+/// Routes that Ollama does not have.
 const OURS: &[&str] = &["/health", "/openai/health", "/ready", "/metrics"];
 
-/// All methods that a route could have.
+/// All methods that are tried.
 const METHODS: &[&str] = &["HEAD", "GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
-/// A path that a registered one means.
+/// A concrete path for a registered pattern.
 fn path(registered: &str) -> String {
     registered
         .replace(":digest", "sha256:0")
@@ -100,13 +100,12 @@ fn path(registered: &str) -> String {
         .replace("*model", "a/b%2Fc:8b")
 }
 
-/// Asks by an address, as a plain OPTIONS by a name never gets to the routes. An answer to HEAD has
-/// no body.
+/// Uses an address as host: a plain OPTIONS to a host name never reaches the router.
 fn ask(client: &mut Client, method: &str, path: &str, body: &str) -> Answer {
     client.with_host("127.0.0.1", method, path, "", body).any_answer(method)
 }
 
-/// The router's own answer, which is no JSON.
+/// The router's own response, which is plain text.
 #[track_caller]
 fn assert_plain(answer: &Answer, asked: (&str, &str), status: u16, text: &str) {
     let text = if asked.0 == "HEAD" { "" } else { text };

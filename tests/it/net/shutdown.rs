@@ -1,4 +1,4 @@
-//! The end of the program: who has connected is served, each once more; new connections are refused.
+//! Shutdown: open connections get one more response each, and new connections are refused.
 
 use crate::support::*;
 use std::net::{SocketAddr, TcpStream};
@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::support::reserved::Reserved;
 use crossbeam_channel::Sender;
 
-/// A proxy with one live stream that goes on when `go_on` is dropped, at an address that no other
-/// test is given once the proxy has left it.
+/// A proxy with one live stream that continues when `go_on` is dropped, at a reserved address that no
+/// other test gets after the proxy has closed it.
 fn live(upstream: &Upstream, grace: Duration) -> (Proxy, Client, Sender<()>, Reserved) {
     let reserved = Reserved::new();
     let proxy = Proxy::with(upstream, |config| {
@@ -29,7 +29,7 @@ fn live_on(proxy: &Proxy, upstream: &Upstream) -> (Client, Sender<()>) {
     (client, go_on)
 }
 
-/// Gives the sign to stop, and waits until new connections are refused.
+/// Triggers the shutdown, and waits until new connections are refused.
 fn stopped(proxy: Proxy) -> JoinHandle<bool> {
     let addr = proxy.addr();
     let Proxy { server, stop, .. } = proxy;
@@ -41,8 +41,8 @@ fn stopped(proxy: Proxy) -> JoinHandle<bool> {
     end
 }
 
-/// Whether a new connection is refused. One that comes while the port is being closed is held up for
-/// a second by its own system, which is not waited for.
+/// Whether a new connection is refused. The short timeout avoids the client's retransmission delay of one
+/// second for a connection that arrives while the port closes.
 fn is_refused(addr: SocketAddr) -> bool {
     TcpStream::connect_timeout(&addr, Duration::from_millis(20))
         .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
@@ -52,7 +52,7 @@ fn is_refused(addr: SocketAddr) -> bool {
 fn a_live_stream_is_finished_before_the_end() {
     let upstream = Upstream::start();
     let (proxy, mut client, go_on, _reserved) = live(&upstream, HANG);
-    // New connections are refused before the old ones are through.
+    // New connections are refused while the open ones are still served.
     let end = stopped(proxy);
     drop(go_on);
     assert!(client.frame().expect("a line").contains("\"content\":\"two\""));
@@ -88,14 +88,14 @@ fn who_has_connected_is_served_once_more() {
         let answer = client.get(path).answer();
         let connection = answer.head.header("connection");
         assert_eq!((answer.status(), connection), (status, Some("close")), "{}", answer.body);
-        assert_eq!(client.rest(), "", "the server closes, too");
+        assert_eq!(client.rest(), "", "the server closes the connection");
         answer.body
     };
     assert!(last(&mut kept, "/ready", 503).contains("the server is shutting down"));
     last(&mut new, "/api/version", 200);
     drop(go_on);
     while live.frame().is_some() {}
-    // Its head could not say yet that it was the last answer.
+    // Its head was sent before the shutdown, so it does not say `Connection: close`.
     last(&mut live, "/api/version", 200);
     drop(other_goes_on);
     while other.frame().is_some() {}
@@ -130,7 +130,7 @@ fn none_of_those_who_wait_to_be_accepted_is_lost() {
         });
         let ask = |_| {
             let mut client = proxy.client();
-            // Not a question about our health, of which fewer may wait.
+            // Not a health route: their queue is shorter.
             client.get("/api/ps");
             client
         };

@@ -1,4 +1,4 @@
-//! The routes about an account at ollama.com, which a proxy has not.
+//! The routes for an account at ollama.com, which answer as a server without an account.
 
 use crate::support::*;
 
@@ -28,7 +28,7 @@ fn every_route_answers_as_a_server_without_an_account() {
     check("DELETE", "/api/user/keys/c3No%2BQ==?x=1", "", 401, signed_out);
     let list = "/api/experimental/model-recommendations";
     check("GET", list, "", 200, r#"{"recommendations":[]}"#);
-    assert!(upstream.is_idle(), "nobody else is asked");
+    assert!(upstream.is_idle(), "the upstream is not asked");
 }
 
 #[test]

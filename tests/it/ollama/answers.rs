@@ -1,5 +1,5 @@
-//! What the objects of an answer hold: reasons, counters and durations, log probabilities, and a whole
-//! answer as the sum of a stream.
+//! Response objects: done reasons, counters, durations and log probabilities, and that a whole
+//! response equals the sum of a stream.
 
 use crate::support::upstream::json as whole;
 use crate::support::*;
@@ -46,7 +46,7 @@ fn durations_are_measured_converted_or_not_split() {
     let vllm =
         json!({"time_to_first_token_ms": 3.5, "queue_time_ms": 1, "generation_time_ms": 4.25});
     check(&[text("a"), with("metrics", vllm)], 2_500_000, 4_250_000);
-    // All of the answer in one event: nothing is known of the time before it.
+    // The whole response in one event: the time before it is unknown.
     let line = last(&[text("a")]);
     let number = |name: &str| line[name].as_u64().expect(name);
     assert_eq!(number("prompt_eval_duration"), 1);
@@ -60,7 +60,7 @@ fn durations_are_measured_converted_or_not_split() {
     assert_eq!(found, (&json!(250_000_000), &json!(500_000_000)));
 }
 
-/// A whole answer that ended for this reason, and a stream that did.
+/// A whole response and a stream that end for this reason.
 fn ended(reason: &str) -> [Vec<Step>; 2] {
     let choice = |name: &str| json!({"index": 0, "finish_reason": reason, name: {"content": "Hi"}});
     let usage = json!({"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7});
@@ -71,7 +71,7 @@ fn ended(reason: &str) -> [Vec<Step>; 2] {
     [vec![upstream::json(&whole.to_string())], stream]
 }
 
-/// The last object of an answer, and those before it.
+/// The last object of a response, and those before it.
 pub(super) fn objects(body: &str) -> (Value, Vec<Value>) {
     let mut objects: Vec<Value> =
         body.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect();
@@ -120,7 +120,7 @@ fn counters_are_in_the_last_object_and_nowhere_else() {
     }
 }
 
-/// A token with its alternatives, as an upstream tells of it.
+/// A token with its alternatives, as an upstream sends it.
 fn token(text: &str, others: &[(&str, f64)]) -> Value {
     let others: Vec<Value> = others
         .iter()

@@ -1,13 +1,12 @@
-//! Input that no client should send: refused as Ollama refuses it, or taken, and never a panic, a
-//! hang or a 5xx that Ollama would not give. After each request the same connection serves a good
-//! one.
+//! Malformed input: refused as Ollama refuses it, or accepted, but never a panic, a hang or a 5xx
+//! that Ollama would not send. After each request the same connection serves a valid one.
 
 use crate::support::members::{MANAGEMENT, VALUES, least, method, refusal, requests, sample, with};
 use crate::support::*;
 
 use crate::support::members::Kind::{Skipped, Text};
 
-/// A proxy whose upstream has a good answer for everything, and one connection to it.
+/// A proxy whose upstream accepts every request, and one connection to it.
 struct Bench {
     upstream: Upstream,
     client: Client,
@@ -20,7 +19,7 @@ impl Bench {
         Self { client: proxy.client(), upstream, _proxy: proxy }
     }
 
-    /// Asks, and sees that a good request is served after it.
+    /// Sends a request, and checks that a valid one is served after it.
     fn ask(&mut self, route: &str, body: &str) -> Answer {
         let answer = self.once(route, body);
         let after = self.once("/api/chat", &chat_whole("Hi"));
@@ -36,7 +35,7 @@ impl Bench {
         self.send(route, body)
     }
 
-    /// Asks. What is to be deleted is made first.
+    /// Sends a request. A model to delete is created first.
     fn send(&mut self, route: &str, body: impl AsRef<[u8]>) -> Answer {
         if route == "/api/delete" {
             let copy = least("/api/copy").to_string();
@@ -67,7 +66,7 @@ fn a_wrong_type_is_refused_for_every_member() {
     }
 }
 
-/// The members of a request type of ours, by the source that defines it.
+/// The members of a request type, read from its source.
 fn members(name: &str) -> Vec<&'static str> {
     const SOURCES: &[&str] = &[
         include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/api/ollama/request.rs")),
@@ -105,7 +104,7 @@ fn the_table_of_members_is_complete() {
             let member = format!("{prefix}{member}");
             assert!(fields.iter().any(|(field, _)| *field == member), "{request}.{member}");
         }
-        // Nor does it name what is not there.
+        // The table names no other members.
         for (field, _) in fields.iter().filter(|(_, kind)| *kind != Skipped) {
             let member = field.strip_prefix(prefix).filter(|member| !member.contains('.'));
             assert!(member.is_none_or(|member| members.contains(&member)), "{request}.{field}");
@@ -113,8 +112,8 @@ fn the_table_of_members_is_complete() {
     }
 }
 
-/// How Ollama ends the progress of a transfer that fails: with status 200 where the lines of a
-/// stream came before, else with 500.
+/// How the progress of a failed transfer ends: with status 200 after the lines of a stream, else with
+/// 500.
 const ENDINGS: &[&str] = &[
     "pull model manifest: file does not exist",
     "push is not supported: ",
@@ -122,7 +121,7 @@ const ENDINGS: &[&str] = &[
     "insecure protocol http",
 ];
 
-/// Taken, or refused by a status that Ollama has for it.
+/// Asserts that the request is accepted, or refused with a status that Ollama has for it.
 #[track_caller]
 fn is_no_failure(answer: &Answer, route: &str, body: &str) {
     let manages = MANAGEMENT.contains(&route);
@@ -169,7 +168,7 @@ fn a_body_cut_at_any_byte_is_refused() {
         let answer = bench.ask(route, &whole);
         assert_eq!(answer.status(), 200, "{route} {whole}: {}", answer.body);
         for cut in 0..whole.len() {
-            // A cut inside a character is a cut, too.
+            // The cut may be inside a character.
             let answer = bench.send(route, &whole.as_bytes()[..cut]);
             let expected = if cut == 0 { "missing request body" } else { "unexpected EOF" };
             assert_eq!(
@@ -194,7 +193,7 @@ fn a_sample_with_any_byte_replaced_is_no_failure() {
                 let shown = String::from_utf8_lossy(&body).into_owned();
                 bench.upstream.script(vec![upstream::answer("ok")]);
                 let answer = bench.send(route, body);
-                // An upstream's chat answer is no answer for embeddings.
+                // The upstream's chat response is invalid for embeddings.
                 let is_nonsense = answer.status() == 502 && answer.body.contains("embeddings");
                 if !is_nonsense {
                     is_no_failure(&answer, route, &shown);

@@ -1,4 +1,4 @@
-//! `/api/chat` and `/api/generate` as the examples of Ollama's API documentation show them.
+//! `/api/chat` and `/api/generate` as in the examples of Ollama's API documentation.
 
 use crate::support::*;
 use ollama_openai_proxy::observe::timestamp;
@@ -11,7 +11,7 @@ fn counted(mut pieces: Vec<Value>, reason: &str) -> Vec<Step> {
     pieces.push(json!({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}],
         "usage": {"prompt_tokens": 88, "completion_tokens": 31, "total_tokens": 119}}));
     let mut steps = chunks(&pieces);
-    // The counts are said already: what remains of the usual ending is the marker.
+    // The counts were sent already; of the usual ending only the marker remains.
     let end = steps.len() - ending().len();
     steps.truncate(end);
     steps.extend([upstream::frame("data: [DONE]\n\n"), upstream::last_frame()]);
@@ -101,7 +101,7 @@ fn a_prompt_is_answered_as_the_example_shows() {
     };
     let found = masked(&bench.played(GENERATE, &json!({}), steps()).body);
     assert_eq!(found, [&one, &two, &end(r#""context":_,"#)].map(String::as_str).concat());
-    // Without a chat template there is nothing to go on from.
+    // A raw prompt has no context to continue from.
     let raw = masked(&bench.played(GENERATE, &json!({"raw": true}), steps()).body);
     assert_eq!(raw, [&one, &two, &end("")].map(String::as_str).concat());
 }

@@ -1,10 +1,10 @@
-//! `/api/create` and `/api/delete`: lines and refusals, compared as bytes.
+//! `/api/create` and `/api/delete`: progress lines and errors, compared as bytes.
 
 use super::manage::delete;
 use super::transfers::{SUCCESS, assert_whole};
 use crate::support::*;
 
-/// The lines with stars for digests.
+/// The lines with `*` for each digest.
 fn starred(answer: &Answer) -> Vec<String> {
     assert_eq!(answer.head.header("content-type"), Some("application/x-ndjson"));
     let star = |line: &str| match line.split_once("sha256:") {
@@ -82,7 +82,7 @@ fn assert_refused(proxy: &Proxy, more: &Value, text: &str) {
         let kind = answer.head.header("content-type");
         assert_eq!(kind, Some("application/json; charset=utf-8"), "{body}");
         let shown = proxy.post("/api/show", &json!({"model": "made"}));
-        assert_eq!(shown.status(), 404, "nothing was made: {body}");
+        assert_eq!(shown.status(), 404, "no model was created: {body}");
     }
 }
 

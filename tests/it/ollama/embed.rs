@@ -1,4 +1,4 @@
-//! Vectors: digits, order, unit length, dimensions, counts, and what is none.
+//! Embedding vectors: digits, order, unit length, dimensions, counts, and invalid vectors.
 
 use crate::support::*;
 
@@ -37,7 +37,7 @@ fn vectors(answer: &Answer) -> Vec<(Vec<f32>, Vec<f64>)> {
     read(&answer.body).into_iter().zip(read(&answer.body)).collect()
 }
 
-/// What a client is told when the upstream plays this.
+/// Status and error of a response when the upstream plays this.
 pub(super) fn failure(
     bench: &Bench,
     route: &str,
@@ -68,7 +68,7 @@ fn floats_and_base64_answer_the_same_vector() {
             });
             assert_eq!(told[0], told[1], "{route}");
             if route == EMBEDDINGS {
-                assert_eq!(told[0], vector, "as it came");
+                assert_eq!(told[0], vector, "the vector is unchanged");
             }
         }
     }
@@ -76,7 +76,7 @@ fn floats_and_base64_answer_the_same_vector() {
 
 #[test]
 fn the_form_that_came_counts_and_floats_are_asked_for() {
-    // One family that is known and one that is not: nothing but this is ever asked for.
+    // A known and an unknown family: the request is the same.
     for bench in [Bench::new(), Bench::over(LLAMA)] {
         let changes = json!({"dimensions": 1, "truncate": true});
         for (route, change) in [(EMBED, json!({})), (EMBED, changes.clone()), (EMBEDDINGS, changes)]
@@ -118,7 +118,7 @@ fn digits_that_need_no_change_are_those_that_came() {
 #[test]
 fn many_vectors_pass_byte_for_byte_in_the_order_of_their_index() {
     let bench = Bench::new();
-    // Each of unit length, and told from the others by where its number that is not 0 stands.
+    // Each of unit length, and unique by the position of its number that is not 0.
     let vector = |place: usize| {
         let number = |at: usize| if at == place { "-1.00000000" } else { "0.000000000" };
         (0..1_536).map(number).collect::<Vec<_>>().join(",")
@@ -157,7 +157,7 @@ fn vectors_come_in_the_order_of_their_index() {
         ("index", [(0, first()), (1, json!([0, 1])), (2, json!([-1, 0]))]),
         ("index", [(2, json!([-1, 0])), (0, first()), (1, json!([0, 1]))]),
         ("index", [(1, json!(base64(&[0.0, 1.0]))), (2, json!([-1, 0])), (0, first())]),
-        // Nobody says which is which: they are in order.
+        // Without usable indices the vectors are in order.
         ("place", [(9, first()), (9, json!([0, 1])), (9, json!([-1, 0]))]),
     ] {
         let given = given.map(|(index, vector)| json!({name: index, "embedding": vector}));

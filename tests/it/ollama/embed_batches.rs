@@ -1,8 +1,8 @@
-//! Long lists of inputs: sent upstream in batches, and answered in order.
+//! Long lists of inputs: sent upstream in batches, and returned in order.
 
 use crate::support::*;
 
-/// Vectors for the inputs from `first` on: each says its number, and they come in reverse.
+/// Vectors for the inputs from `first` on: each holds its number, and they come in reverse order.
 fn vectors(first: usize, count: usize) -> String {
     let data: Vec<Value> = (0..count)
         .rev()
@@ -17,7 +17,7 @@ fn inputs(count: usize) -> String {
     json!({"model": "e", "input": inputs}).to_string()
 }
 
-/// The numbers that the vectors of an answer say.
+/// The numbers in the vectors of a response.
 fn numbers(answer: &Answer) -> Vec<usize> {
     assert_eq!(answer.status(), 200, "{}", answer.body);
     let number = |vector: &Value| {
@@ -101,7 +101,7 @@ fn sizes(upstream: &Upstream, requests: usize) -> Vec<usize> {
     sizes
 }
 
-/// A refusal of what was sent together.
+/// An error for a batch that is too large.
 fn refusal(code: u16, text: &str) -> Vec<upstream::Step> {
     vec![status(code, &[], &json!({"error": {"message": text}}).to_string())]
 }
@@ -157,7 +157,7 @@ fn a_batch_with_too_many_tokens_is_halved_by_its_length() {
         take(&upstream, &[2, 2]);
         ask(long());
         assert_eq!(sizes(&upstream, 2), [2, 2], "{text}: not tried again");
-        // It is not the number of inputs that was too large.
+        // The number of inputs was not the cause.
         take(&upstream, &[200]);
         ask(vec!["x".repeat(10); 200]);
         assert_eq!(sizes(&upstream, 1), [200], "{text}");
@@ -170,7 +170,7 @@ fn what_was_learnt_of_batches_holds_after_an_input_was_cut() {
     let batch = "input batch size 8 > maximum allowed batch size 4";
     let long =
         "This model's maximum context length is 512 tokens, however you requested 1024 tokens";
-    // Eight are too many; of the first four the first is too long, also by itself.
+    // Eight are too many; of the first four the first is too long even alone.
     upstream.script(refusal(422, batch));
     for _ in 0..3 {
         upstream.script(refusal(400, long));
@@ -179,7 +179,7 @@ fn what_was_learnt_of_batches_holds_after_an_input_was_cut() {
     let answer = proxy.ask("/api/embed", inputs(8));
     assert_eq!(numbers(&answer), (0..8).collect::<Vec<_>>());
     assert_eq!(sizes(&upstream, 7), [8, 4, 2, 1, 1, 4, 3]);
-    // An input that is too long says nothing of how many may go together.
+    // An input that is too long does not change the batch size.
     take(&upstream, &[4, 4]);
     let answer = proxy.ask("/api/embed", inputs(8));
     assert_eq!(numbers(&answer), (0..8).collect::<Vec<_>>());

@@ -1,8 +1,8 @@
-//! `/api/embed` and `/api/embeddings`: the members of their answers in order.
+//! `/api/embed` and `/api/embeddings`: the members of their responses in order.
 
 use crate::support::*;
 
-/// Vectors with their count, as an upstream tells of them.
+/// An upstream response with these vectors and their usage.
 fn vectors(vectors: &Value) -> Vec<Step> {
     let data: Vec<Value> = vectors
         .as_array()
@@ -21,7 +21,7 @@ fn embeddings_are_of_unit_length_and_told_in_ollama_s_order() {
     for (input, given, expected) in [
         (json!("a"), json!([[3, -4]]), "[[0.6,-0.8]]"),
         (json!(["a", "b"]), json!([[3, -4], [7, 0]]), "[[0.6,-0.8],[1,0]]"),
-        // Ollama's numbers are 32 bits wide, and so are their digits.
+        // Ollama's numbers are 32-bit floats, so they have as many digits.
         (json!([""]), json!([[1, 1, 1]]), "[[0.57735026,0.57735026,0.57735026]]"),
     ] {
         let answer = bench.played(EMBED, &json!({"input": input}), vectors(&given));
@@ -34,7 +34,7 @@ fn embeddings_are_of_unit_length_and_told_in_ollama_s_order() {
     }
 }
 
-/// A model that the list does not name, items out of order, and a second answer that does not fit.
+/// A model that is not in the list, items out of order, and a second response of the wrong length.
 #[test]
 fn vectors_of_an_unlisted_model_come_in_order_with_counts_and_durations() {
     let (upstream, proxy) = pair();

@@ -1,12 +1,12 @@
-//! Inputs that are too long for an embedding model: cut, or refused.
+//! Inputs longer than the context of an embedding model: truncated, or refused.
 
 use super::embed::{failure, items};
 use crate::support::*;
 
 const TOO_LONG: &str = "the input length exceeds the context length";
 
-/// What upstreams say of an input that is too long, with their status, and how many of its 3,000
-/// bytes are tried next.
+/// Upstream errors for an input that is too long: status, text, and how many of its 3,000 bytes are
+/// sent next.
 const TEXTS: &[(&str, u16, &str, usize)] = &[
     (
         "OpenAI",
@@ -50,7 +50,7 @@ const TEXTS: &[(&str, u16, &str, usize)] = &[
     ),
 ];
 
-/// The answer with such a text.
+/// A response with this error.
 fn refused(code: u16, text: &str) -> Vec<Step> {
     vec![status(code, &[], &json!({"error": {"message": text}}).to_string())]
 }
@@ -83,7 +83,7 @@ fn an_input_that_is_too_long_fails_where_it_must_not_be_cut() {
             let told = failure(&bench, EMBED, &change, refused(*code, text));
             assert_eq!(told, (400, TOO_LONG.to_owned()), "{name}");
         }
-        // The old route passes on what the upstream said.
+        // `/api/embeddings` passes the upstream's error on.
         let told = failure(&bench, EMBEDDINGS, &json!({"prompt": long}), refused(*code, text));
         assert_eq!(told, (*code, (*text).to_owned()), "{name}");
     }
@@ -104,7 +104,7 @@ fn an_input_is_cut_five_times_at_most_and_between_characters() {
             let sent = bench.upstream.request().json()["input"][0].clone();
             let sent = sent.as_str().expect("a text");
             assert!(long.starts_with(sent) && sent.len() < before && !sent.is_empty());
-            assert!(before > long.len() || sent.len() + 4 > before / 2, "not cut too much");
+            assert!(before > long.len() || sent.len() + 4 > before / 2, "the cut is not too short");
             before = sent.len();
         }
         assert!(bench.upstream.is_idle(), "{tries}");
@@ -112,7 +112,7 @@ fn an_input_is_cut_five_times_at_most_and_between_characters() {
             assert_eq!(answer.json()["embeddings"], json!([[1]]), "{tries}");
         } else {
             answer.assert_error(400, TOO_LONG);
-            // The answer that was not fetched goes to nobody.
+            // Consumes the scripted response that was not requested.
             bench.ask(EMBED, &json!({}));
             bench.upstream.request();
         }
@@ -127,7 +127,7 @@ fn of_a_batch_only_the_input_that_is_too_long_is_cut() {
     for place in 0..4 {
         let mut inputs = [json!("a"), json!("b"), json!("c"), json!("d")];
         inputs[place] = json!(long);
-        // The scripted upstream does not count: which requests hold the long one is known.
+        // The script follows the known order of the requests.
         let half = place / 2 * 2;
         let good = |first: usize, count: usize| {
             let vectors: Vec<Value> = (first..first + count)
@@ -152,7 +152,7 @@ fn of_a_batch_only_the_input_that_is_too_long_is_cut() {
         }
         play(place, 1, false, refused(code, text));
         play(place, 1, true, good(place, 1));
-        // Then the rest goes together again.
+        // The remaining inputs are sent together again.
         if place < 3 {
             play(place + 1, 3 - place, false, good(place + 1, 3 - place));
         }
@@ -160,7 +160,7 @@ fn of_a_batch_only_the_input_that_is_too_long_is_cut() {
         let told: Vec<bool> =
             (0..4).map(|number| answer["embeddings"][number] == json!([-1, 0])).collect();
         assert_eq!(told, [0, 1, 2, 3].map(|number| number == place), "{answer}");
-        // Each good answer counted three.
+        // Each successful response counts three tokens.
         assert_eq!(answer["prompt_eval_count"], 3 * good_answers, "{place}");
         for (first, count, is_cut) in expected {
             let mut sent = inputs[first..first + count].to_vec();

@@ -1,4 +1,4 @@
-//! Ollama's errors, one row each (Ollama `server/routes.go`, v0.32.15).
+//! Errors of Ollama's routes, one row each (Ollama `server/routes.go`, v0.32.15).
 //!
 //! A row says which routes it is about, what is changed in a request that would succeed, what the
 //! upstream answers if it is asked at all, and the status and text that a client then reads. Every
@@ -6,23 +6,11 @@
 
 use crate::support::*;
 
-const CHAT: &str = "/api/chat";
-
-const GENERATE: &str = "/api/generate";
-
-const EMBED: &str = "/api/embed";
-
-const EMBEDDINGS: &str = "/api/embeddings";
-
 const SHOW: &str = "/api/show";
 
 const ALL: &[&str] = &[CHAT, GENERATE, EMBED, EMBEDDINGS, SHOW];
 
-const TEXT: &[&str] = &[CHAT, GENERATE];
-
-const INFERENCE: &[&str] = &[CHAT, GENERATE, EMBED, EMBEDDINGS];
-
-/// What is sent.
+/// The body of a request.
 enum Body {
     /// These bytes.
     Raw(&'static str),
@@ -100,14 +88,12 @@ impl Row {
 /// A request that succeeds.
 fn good(route: &str) -> Value {
     match route {
-        CHAT => json!({"model": "m", "messages": [{"role": "user", "content": "Hi"}]}),
-        EMBED => json!({"model": "m", "input": "Hi"}),
         SHOW => json!({"model": "m"}),
-        _ => json!({"model": "m", "prompt": "Hi"}),
+        _ => request(route, &json!({})),
     }
 }
 
-/// What an upstream says of a model that it has not.
+/// An upstream's error for an unknown model.
 fn unknown() -> Value {
     let message = "The model `nope` does not exist or you do not have access to it.";
     json!({"error": {"message": message, "type": "invalid_request_error", "param": null,
@@ -154,29 +140,11 @@ fn bodies_that_cannot_be_read() {
     raw("{bad", "invalid character 'b' looking for beginning of object key string").check();
     raw("hello", "invalid character 'h' looking for beginning of value").check();
     raw(r#"{"model":"x""#, "unexpected EOF").check();
-    let text = |route: &'static [&'static str], text| {
-        row(route, json!({"model": 5}), 400, text).check();
-    };
-    text(
-        &[CHAT],
-        "json: cannot unmarshal number into Go struct field ChatRequest.model of type string",
-    );
-    text(
-        &[GENERATE],
-        "json: cannot unmarshal number into Go struct field GenerateRequest.model of type string",
-    );
-    text(
-        &[EMBED],
-        "json: cannot unmarshal number into Go struct field EmbedRequest.model of type string",
-    );
-    text(
-        &[EMBEDDINGS],
-        "json: cannot unmarshal number into Go struct field EmbeddingRequest.model of type string",
-    );
-    text(
-        &[SHOW],
-        "json: cannot unmarshal number into Go struct field ShowRequest.model of type string",
-    );
+    for (route, request) in ALL.iter().zip(["Chat", "Generate", "Embed", "Embedding", "Show"]) {
+        let text = "json: cannot unmarshal number into Go struct field";
+        let text = format!("{text} {request}Request.model of type string");
+        row(std::slice::from_ref(route), json!({"model": 5}), 400, text.leak()).check();
+    }
 }
 
 #[test]
@@ -206,10 +174,10 @@ fn models_that_are_unknown() {
     unknown(TEXT, "model 'nope' not found").check();
     unknown(&[EMBED, EMBEDDINGS], "model \"nope\" not found, try pulling it first").check();
     row(&[SHOW], nope(), 404, "model 'nope:latest' not found").check();
-    // The name stands in the sentence as it was sent.
+    // The error contains the name as it was sent.
     let tagged = json!({"model": "nope:1b"});
     row(TEXT, tagged, 404, "model 'nope:1b' not found").answered(404, self::unknown()).check();
-    // Some servers answer to any name; their list says that the model is not there.
+    // Some servers accept any name; the list shows that the model does not exist.
     let one = r#"{"data":[{"id":"m","owned_by":"llamacpp","aliases":["other"]}]}"#;
     let nope_at = || json!({"model": "nope:latest"});
     row(TEXT, nope_at(), 404, "model 'nope:latest' not found").listed(one).check();
@@ -217,7 +185,7 @@ fn models_that_are_unknown() {
     row(&[EMBED, EMBEDDINGS], nope_at(), 404, text).listed(one).check();
     let known = json!({"model": "other:latest"});
     row(TEXT, known, 418, "asked").listed(one).answered(418, said("asked")).check();
-    // Loading asks the list and nothing else.
+    // A load checks the list only.
     let load = json!({"model": "nope", "prompt": "", "messages": null});
     row(TEXT, load, 404, "model 'nope' not found").check();
 }
@@ -255,7 +223,7 @@ fn members_that_exclude_each_other() {
 #[test]
 fn things_that_a_model_cannot_do() {
     row(&[GENERATE], json!({"suffix": "x"}), 400, NO_INSERT).listed(VLLM).check();
-    // Ollama loads a model only for what it can do, too.
+    // Ollama checks capabilities before a load as well.
     let load = || json!({"prompt": null, "messages": null});
     let with = |mut change: Value, name: &str, value: Value| {
         change[name] = value;
@@ -280,7 +248,7 @@ fn things_that_a_model_cannot_do() {
         let no_tools = "registry.ollama.ai/library/m:latest does not support tools";
         row(&[CHAT], with(change, "tools", tools), 400, no_tools).listed(PLAIN).check();
     }
-    // The name in this form has the list looked at; where the list is at hand, any form does.
+    // A name with the tag `latest` makes the proxy fetch the list; a cached list serves any name.
     let tag = || json!({"model": "m:latest"});
     let draws = r#"{"data":[{"id":"m","type":"image"}]}"#;
     let no_images = "image generation models are not currently supported";
@@ -301,7 +269,7 @@ fn what_nobody_denies_is_tried() {
             row(&[CHAT], change, 418, "asked").listed(list).answered(418, said("asked")).check();
         }
     }
-    // Not to think is no ability, and unloading needs none.
+    // `think: false` needs no capability, and an unload needs none.
     row(TEXT, json!({"think": false}), 418, "asked")
         .listed(PLAIN)
         .answered(418, said("asked"))
@@ -342,7 +310,7 @@ fn failures_of_the_backend() {
     row(&[EMBED], uncut(), 400, "another reason").answered(400, said("another reason")).check();
 }
 
-/// Each row has two faults, and the one that Ollama looks for first is told.
+/// Each row has two faults; the response names the one that Ollama checks first.
 #[test]
 fn the_first_fault_is_told() {
     let top = "top_logprobs must be between 0 and 20";
@@ -377,7 +345,7 @@ fn the_first_fault_is_told() {
         let messages = json!([{"role": "assistant", "tool_calls": [call]}]);
         row(&[CHAT], with("messages", messages), 400, arguments).listed(PLAIN).check();
     }
-    // The name before what is asked of the model.
+    // The name is checked before the options.
     let options = || json!({"temperature": "hot"});
     row(&[CHAT, EMBEDDINGS], json!({"model": "", "options": options()}), 400, "model is required")
         .check();
@@ -385,7 +353,7 @@ fn the_first_fault_is_told() {
         .check();
     row(INFERENCE, json!({"model": "m:", "options": options()}), 400, "invalid model name").check();
     row(&[EMBED], json!({"model": "", "input": 5}), 404, "model '' not found").check();
-    // Loading checks the same, unloading nothing of it.
+    // A load checks the same, an unload checks none of it.
     let load = json!({"raw": true, "system": "x", "prompt": "", "options": options()});
     row(&[GENERATE], load, 400, RAW_CONFLICT).check();
     // The raw conflict before the model's abilities, these before the options, then the template, and
@@ -413,7 +381,7 @@ fn the_first_fault_is_told() {
     // The type of the input before the model and the options.
     let input = json!({"model": "nope", "input": 5, "options": options()});
     row(&[EMBED], input, 400, "invalid input type").check();
-    // An unload asks for nothing but the model.
+    // An unload checks only the model.
     let unload = json!({"model": "nope", "prompt": "", "messages": null, "keep_alive": 0,
         "options": options(), "format": "xml"});
     row(TEXT, unload, 404, "model 'nope' not found").check();

@@ -1,4 +1,5 @@
-//! Filling in the middle, over real sockets: where each family is asked, and what it may answer.
+//! Fill-in-the-middle (`suffix`): the endpoint of each upstream family, and the responses it may
+//! send.
 
 use crate::support::*;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! `format`: JSON and schemas, as the families take them, and the texts of bad ones.
+//! `format`: JSON mode and schemas as each upstream family expects them, and the errors for invalid
+//! ones.
 
 use crate::support::*;
 
@@ -69,7 +70,7 @@ fn a_schema_is_strict_where_it_can_be() {
 #[test]
 fn lm_studio_gets_a_schema_for_plain_json() {
     let bench = Bench::over(LM_STUDIO);
-    // The family is asked for once it matters, and known from then on.
+    // The family is looked up when it matters, and then cached.
     bench.added(CHAT, &json!({"options": {"top_k": 1}}));
     let added = bench.added(CHAT, &json!({"format": "json"}));
     assert_eq!(added["response_format"]["type"], "json_schema", "{added}");

@@ -1,4 +1,5 @@
-//! `/api/generate`: prompts, system prompts, raw prompts, and conversations that go on from a `context`.
+//! `/api/generate`: prompts, system prompts, raw prompts, and conversations that continue from a
+//! `context`.
 
 use super::answers::objects;
 use crate::support::*;

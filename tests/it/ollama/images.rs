@@ -1,10 +1,10 @@
-//! Images and sounds: large ones, and the spellings that clients use.
+//! Images and audio: large ones, and the encodings that clients use.
 
 use crate::support::*;
 
 const PNG: &str = "iVBORw0KGgoAAAANSUhEUg==";
 
-/// The content part that the upstream gets for an image.
+/// The upstream's content part for an image.
 fn sent(route: &str, image: Value) -> Value {
     let (upstream, proxy) = pair();
     upstream.script(vec![upstream::answer("ok")]);
@@ -24,7 +24,7 @@ fn sent(route: &str, image: Value) -> Value {
 #[test]
 fn an_image_of_20_megabytes_arrives_whole() {
     const SIZE: usize = 20 * 1024 * 1024;
-    // A PNG's signature and then zeros.
+    // The signature of PNG and then zeros.
     let image = format!("iVBORw0KGgoA{}", "A".repeat(SIZE / 3 * 4));
     for route in ["/api/chat", "/api/generate"] {
         let part = sent(route, image.as_str().into());

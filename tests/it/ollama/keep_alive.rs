@@ -1,12 +1,12 @@
-//! `keep_alive`: its forms, how long a model stays, and the texts of bad ones.
+//! `keep_alive`: accepted forms, how long a model stays loaded, and the errors for invalid values.
 
 use crate::support::*;
 use ollama_openai_proxy::api::wire::keep_alive::{KeepAlive, MAX_DURATION};
 use ollama_openai_proxy::observe::timestamp;
 use std::time::{Duration, SystemTime};
 
-/// Sees that the one loaded model stays for `time` from `used` on: the clock is read before and after,
-/// and the end lies between the two ends that follow.
+/// Asserts that the one loaded model expires `time` after `used` ran. The clock is read before and after
+/// it, and the expiry lies between the two results.
 fn expires_after(bench: &Bench, time: Duration, used: impl FnOnce(), row: &str) {
     let before = SystemTime::now();
     used();
@@ -38,7 +38,7 @@ fn a_model_stays_as_long_as_keep_alive_says() {
         (json!("3600s"), hour),
         (json!("60m"), hour),
         (json!("1h"), hour),
-        // For ever.
+        // Forever.
         (json!(-1), MAX_DURATION),
         (json!(-0.5), MAX_DURATION),
         (json!("-1m"), MAX_DURATION),
@@ -94,7 +94,7 @@ fn forever_shows_as_a_year_far_away() {
     bench.sent(CHAT, &json!({"keep_alive": -1}));
     let expires = bench.get("/api/ps")["models"][0]["expires_at"].clone();
     let year = expires.as_str().and_then(|time| time.get(..4)?.parse::<u32>().ok());
-    // 292 years after the use, whenever in two centuries that is.
+    // 292 years from now; valid for two centuries.
     assert!(year.is_some_and(|year| (2317..2517).contains(&year)), "{expires}");
 }
 
@@ -107,7 +107,7 @@ fn a_short_time_is_a_time_too() {
         let load = bench.post(GENERATE, &json!({"model": "m", "keep_alive": short}));
         assert_eq!(load.json()["done_reason"], "load", "{short}");
     }
-    // It may be over by now; what is sure is that it is no longer for ever.
+    // The model may have expired already; in any case it is no longer loaded forever.
     let soon = SystemTime::now() + Duration::from_secs(60);
     for model in bench.get("/api/ps")["models"].as_array().expect("a list") {
         let expires = timestamp::parse_rfc3339(model["expires_at"].as_str().expect("a time"));
@@ -122,7 +122,7 @@ fn zero_unloads_after_the_answer() {
         for zero in [json!(0), json!(0.0), json!("0"), json!("0s"), json!("-0s")] {
             bench.sent(route, &json!({"keep_alive": "1h"}));
             assert_eq!(bench.get("/api/ps")["models"][0]["name"], "m:latest");
-            // The upstream is asked all the same.
+            // The request still goes upstream.
             bench.sent(route, &json!({"keep_alive": zero}));
             assert_eq!(bench.get("/api/ps"), json!({"models": []}), "{route} {zero}");
         }

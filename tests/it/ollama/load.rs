@@ -1,4 +1,4 @@
-//! Requests that load or unload a model, which the upstream does not see.
+//! Requests that load or unload a model and are not sent upstream.
 
 use super::tags::names;
 use crate::support::*;

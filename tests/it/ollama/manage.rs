@@ -1,4 +1,4 @@
-//! Made models: listed, shown, used, copied, deleted, and kept over a start.
+//! Created models: listed, shown, used, copied, deleted, and kept across restarts.
 
 use crate::support::*;
 use std::fs;
@@ -8,7 +8,7 @@ pub(super) fn delete(proxy: &Proxy, body: &Value) -> Answer {
     proxy.client().call("DELETE", "/api/delete", body.to_string()).answer()
 }
 
-/// Makes a model, without lines.
+/// Creates a model, without progress lines.
 pub(super) fn create(proxy: &Proxy, body: Value) {
     let mut body = body;
     body["stream"] = false.into();
@@ -30,7 +30,7 @@ pub(super) fn mario() -> Value {
         "messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me!"}]})
 }
 
-/// A file for a test's own state, in a folder that is not there yet.
+/// The state file of one test, in a folder that does not exist yet.
 fn state(test: &str) -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("state-{test}"));
     let _ = fs::remove_dir_all(&folder);
@@ -166,7 +166,7 @@ fn a_prompt_to_a_made_model_brings_its_images_and_calls_and_goes_on_from_them() 
         {"role": "assistant", "content": "A cat."},
         {"role": "user", "content": "Sure?"}]);
     assert_eq!(messages, expected);
-    // As with Ollama's tokens, the text of a turn goes on and its image does not; nothing comes twice.
+    // As with Ollama's tokens, the context keeps the text of a turn and not its image.
     let (messages, _) =
         asked(json!({"model": "seer", "prompt": "Why?", "context": context, "stream": false}));
     expected[1]["content"] = "What is it?".into();
@@ -297,7 +297,7 @@ fn what_cannot_be_managed_is_refused_as_ollama_does() {
         "model 'tagged:8b' belongs to the upstream, and this proxy cannot delete it: only models \
          made with create or copy can be deleted here",
     );
-    assert_eq!(proxy.names().len(), 3, "nothing was made");
+    assert_eq!(proxy.names().len(), 3, "no model was created");
 }
 
 #[test]
@@ -371,7 +371,7 @@ fn made_models_are_there_after_a_new_start() {
     let path = state("start");
     let proxy = Proxy::with(&upstream, |config| config.state_file = Some(path.clone()));
     assert_eq!(proxy.names().len(), 3);
-    assert!(!path.exists(), "the file is made when it is first needed");
+    assert!(!path.exists(), "the file is created when it is first needed");
     create(&proxy, mario());
     let text = fs::read_to_string(&path).expect("a file");
     assert!(
@@ -391,7 +391,7 @@ fn a_state_that_cannot_be_written_is_a_500_and_changes_nothing() {
     let folder = path.parent().expect("a folder").to_owned();
     let proxy = Proxy::with(&upstream, |config| config.state_file = Some(path.clone()));
     create(&proxy, mario());
-    // A file where the folder was.
+    // A file takes the place of the folder.
     fs::remove_dir_all(&folder).expect("removable");
     fs::write(&folder, "").expect("writable");
     for (path, body) in [
@@ -408,7 +408,11 @@ fn a_state_that_cannot_be_written_is_a_500_and_changes_nothing() {
         assert!(!failed.error().contains("unwritable"), "no path is told: {}", failed.body);
     }
     assert_eq!(delete(&proxy, &json!({"model": "mario"})).status(), 500);
-    assert_eq!(proxy.names().len(), 4, "mario is still there");
+    assert_eq!(proxy.names().len(), 4, "mario still exists");
     fs::remove_file(&folder).expect("removable");
-    assert_eq!(delete(&proxy, &json!({"model": "mario"})).status(), 200, "and goes when it can");
+    assert_eq!(
+        delete(&proxy, &json!({"model": "mario"})).status(),
+        200,
+        "and is deleted once the file can be written"
+    );
 }

@@ -1,8 +1,9 @@
-//! Errors of model management, one row each.
+//! Errors of the routes that manage models, one row each.
 
 use crate::support::*;
 
-/// Rows: method, path, body, status and text, by two blanks.
+/// Rows of method, path, body, status and text, separated by two blanks. A refused file is reported before
+/// other faults.
 const MANAGEMENT: &str = r#"
 POST  /api/pull    400  missing request body
 POST  /api/pull  {}  400  invalid model name

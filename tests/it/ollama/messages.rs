@@ -1,4 +1,4 @@
-//! The messages and tools of a chat: where each member goes, and which are refused.
+//! The messages and tools of a chat request: how each member is translated, and which are refused.
 
 use crate::support::*;
 
@@ -56,7 +56,7 @@ fn tools(parameters: &str) -> Value {
 
 #[test]
 fn a_tool_is_forwarded_with_all_of_its_schema_in_its_order() {
-    // Written by hand, so that nothing sorts it on the way.
+    // A text, because `json!` would sort the members.
     let schema = concat!(
         r##"{"type":"object","title":"T","required":["city"],"properties":{"##,
         r##""z":{"type":["string","null"],"description":"D","enum":["Bonn",5,null],"default":5},"##,

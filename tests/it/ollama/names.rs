@@ -1,4 +1,4 @@
-//! Names of models: tags, spellings, suffixes, and the ids of the upstream that they mean.
+//! Model names: tags, spellings, suffixes, and the upstream ids they resolve to.
 
 use super::manage::{create, delete};
 use crate::support::*;
@@ -162,5 +162,5 @@ fn ids_that_break_the_grammar_are_found_as_they_are() {
         assert_eq!(upstream.request().json()["model"], id, "{name}");
     }
     create(&proxy, json!({"model": "a:b:c", "from": "my model", "system": "x"}));
-    assert_eq!(proxy.show("a:b:c")["system"], "x", "a name that is there may be overlaid");
+    assert_eq!(proxy.show("a:b:c")["system"], "x", "a listed name may be replaced");
 }

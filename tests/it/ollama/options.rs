@@ -1,8 +1,8 @@
-//! Options: each one's type, where it goes upstream, and which values are left out.
+//! Options: the type of each, its upstream parameter, and the values that are omitted.
 
 use crate::support::*;
 
-/// The type of an option, as its refusal calls it.
+/// The type of an option, as the error for a wrong type names it.
 #[derive(Clone, Copy)]
 enum Kind {
     Integer,
@@ -12,8 +12,8 @@ enum Kind {
 }
 use Kind::{Bool, Float, Integer, Strings};
 
-/// Every option: its type, a value of it, and what of that goes upstream as JSON text: to llama.cpp
-/// and to a family that is not known.
+/// Every option: its type, a value, and the upstream parameters as JSON text, for llama.cpp and for an
+/// unknown family.
 const OPTIONS: &[(&str, Kind, &str, &str, &str)] = &[
     ("num_ctx", Integer, "8192.9", "{}", "{}"),
     ("num_predict", Integer, "7.9", r#"{"max_tokens":7}"#, r#"{"max_tokens":7}"#),

@@ -1,4 +1,4 @@
-//! `/api/ps`: models in use, until when, and with which window.
+//! `/api/ps`: running models, their expiry and their context length.
 
 use super::tags::names;
 use super::two_models::{DETAILS, entry, make, post, proxy};
@@ -15,7 +15,7 @@ fn ps_shows_what_was_used_until_it_is_unloaded() {
     let keep = json!({"model": "tagged:8b", "prompt": "x", "keep_alive": -1});
     proxy.post("/api/generate", &keep);
     let list = proxy.get("/api/ps");
-    assert_eq!(names(&list), ["tagged:8b", "m:latest"], "who stays longest comes first");
+    assert_eq!(names(&list), ["tagged:8b", "m:latest"], "the model that expires last comes first");
     let first = &list["models"][0];
     assert!(first["expires_at"].as_str().expect("a time").starts_with("231"), "for ever: {first}");
     assert_eq!((&first["context_length"], &first["size"]), (&8192.into(), &first["size_vram"]));
@@ -43,12 +43,12 @@ fn ps_shows_the_window_that_the_last_request_asked_for() {
     assert_eq!(window("/api/chat", chat(json!({"num_ctx": 2048}))), 2048);
     assert_eq!(window("/api/chat", chat(json!({"num_ctx": 4096.7}))), 4096);
     assert_eq!(window("/api/chat", chat(json!({"num_ctx": 131_072}))), 8192, "the model's most");
-    assert_eq!(window("/api/chat", chat(json!(null))), 8192, "that request asked for none");
+    assert_eq!(window("/api/chat", chat(json!(null))), 8192, "that request set no length");
     let prompt = |name: &str| json!({"model": name, "prompt": "Hi", "options": {"num_ctx": 512}});
     assert_eq!(window("/api/generate", prompt("tagged:8b")), 512);
     proxy.post("/api/generate", &json!({"model": "tagged:8b", "keep_alive": 0}));
     assert_eq!(window("/api/embeddings", prompt("text-embed")), 512);
-    // A load asks for a window, too, and a made model brings its own.
+    // A load sets the context length as well, and a created model has its own.
     let load = json!({"model": "text-embed", "input": [], "options": {"num_ctx": 256}});
     proxy.post("/api/embed", &load);
     assert_eq!(proxy.get("/api/ps")["models"][0]["context_length"], 256);
@@ -103,7 +103,7 @@ fn a_model_that_is_loading_or_to_be_unloaded_is_listed_while_it_is_used() {
         let message = json!({"role": "user", "content": "Hi"});
         let body = json!({"model": "bare", "keep_alive": keep_alive, "messages": [message]});
         client.post("/api/chat", body.to_string());
-        // Once the upstream was asked, the model is in use, though not a byte has come.
+        // The model counts as running once the request was sent upstream.
         upstream.request();
         let loading: Vec<String> = names();
         assert_eq!(loading, ["\"bare:latest\""], "{keep_alive}");
@@ -113,7 +113,7 @@ fn a_model_that_is_loading_or_to_be_unloaded_is_listed_while_it_is_used() {
         let after: Vec<String> = names();
         assert_eq!(after.len(), usize::from(keep_alive != 0), "{keep_alive}");
     }
-    // What the upstream does not answer for was never there.
+    // A model that the upstream does not know was never loaded.
     upstream.script(vec![status(
         404,
         &[],

@@ -1,4 +1,4 @@
-//! `/api/show`: members in order, capabilities, and what the request changes.
+//! `/api/show`: members in order, capabilities, and which request members change the response.
 //!
 //! Members are compared as they stand in the text; a shape (`support/shape.rs`) is a text without its
 //! values.
@@ -102,7 +102,7 @@ fn options_of_a_show_stand_in_the_modelfile_and_requires_comes_last() {
     assert!(parameters.ends_with(" 0.7") && !parameters.contains("top_k"), "the model's own");
     assert!(answer.body.ends_with(r#","requires":"0.14.0"}"#), "{}", answer.body);
     let without = post(&proxy, "/api/show", &json!({"model": "bare"})).json();
-    assert!(without.get("requires").is_none(), "an empty one is left out");
+    assert!(without.get("requires").is_none(), "an empty member is omitted");
 }
 
 #[test]

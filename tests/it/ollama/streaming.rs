@@ -1,4 +1,5 @@
-//! Streams: prompt, in order, one line a frame, and honestly broken when the upstream's are.
+//! Streams: delivered without delay, in order and one line per chunk, and marked as broken when the
+//! upstream's stream breaks.
 
 use super::tools::{calls, chat_lines, tools};
 use crate::support::*;
@@ -173,7 +174,7 @@ fn lines_that_clients_would_split_are_escaped() {
 #[test]
 fn connections_serve_again_after_a_stream_on_both_sides() {
     let upstream = Upstream::start();
-    // A second worker could take the next request before the first has put the connection back.
+    // With two workers the second could send before the first has returned its connection to the pool.
     let proxy = Proxy::with(&upstream, |config| config.workers = 1);
     let mut client = proxy.client();
     for _ in 0..5 {
@@ -224,7 +225,7 @@ fn old_clients_that_keep_the_connection_get_a_length() {
 
 #[test]
 fn a_huge_event_becomes_lines_that_every_client_can_read() {
-    // Each character takes six in JSON.
+    // Each character is six characters of JSON.
     let text = "\u{1}".repeat(3 << 20);
     let answer = ask(upstream::stream(&[&text]));
     assert!(answer.body.lines().count() > 3);
@@ -309,8 +310,7 @@ fn answers_are_streams_unless_stream_is_false() {
     }
 }
 
-/// Until the first piece of the answer is there, nothing is said: what comes then may still be an
-/// error with a status.
+/// The head is not sent before the first content, because an error before it still gets a status.
 #[test]
 fn a_stream_s_head_waits_for_its_first_line() {
     let bench = Bench::new();
@@ -337,7 +337,7 @@ fn an_error_after_the_first_line_is_one_more_line_and_the_last() {
     let error = "data: {\"error\":{\"message\":\"out of <memory>\"}}\n\n";
     let early = "{\"error\":\"the upstream ended its answer early\"}\n";
     for route in TEXT {
-        // What would have ended it well comes too late.
+        // The regular end after the error is ignored.
         let failed = std::iter::once(frame(error)).chain(ending()).collect();
         for (end, expected) in [
             (failed, "{\"error\":\"out of \\u003cmemory\\u003e\"}\n"),

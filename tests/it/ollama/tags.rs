@@ -1,4 +1,4 @@
-//! `/api/tags`: members in order, digests, and how long the list is kept.
+//! `/api/tags`: members in order, digests, and how long the list is cached.
 
 use super::two_models::{DETAILS, entry, make, proxy};
 use crate::support::shape::shape;
@@ -54,7 +54,7 @@ pub(super) fn names(list: &Value) -> Vec<&str> {
 fn tags_have_everything_that_clients_insist_on() {
     let proxy = Proxy::start(&Upstream::start());
     let list = proxy.get("/api/tags");
-    // Newest first; what has no date counts as new as the process.
+    // Newest first; a model without a date is as old as the process.
     assert_eq!(names(&list), ["text-embed:latest", "m:latest", "tagged:8b"]);
     let mut digests = vec![];
     for model in list["models"].as_array().expect("a list") {

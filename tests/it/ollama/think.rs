@@ -1,4 +1,4 @@
-//! `think`: its forms, what families are told, and which reasoning is shown.
+//! `think`: accepted forms, the upstream parameter of each family, and when reasoning is returned.
 
 use crate::support::*;
 

@@ -1,4 +1,5 @@
-//! Tools: whole calls in lines of their own, and results that find their calls, with ids and without.
+//! Tool calls: each complete and in a line of its own; tool results are matched to their calls with
+//! and without ids.
 
 use super::answers::objects;
 use crate::support::*;
@@ -80,7 +81,7 @@ fn a_round_trip_without_any_ids_is_linked() {
     let first = proxy.post("/api/chat", &body).json();
     let mut message = first["message"].clone();
     assert_eq!(message["tool_calls"][0]["function"]["arguments"], json!({"x": 1}));
-    // As Home Assistant does: the call without its id, the result with nothing but its text.
+    // As Home Assistant does: a call without its id, and a result of text alone.
     message["tool_calls"][0].as_object_mut().expect("a call").remove("id");
     let messages = body["messages"].as_array_mut().expect("a list");
     messages.push(message);
@@ -102,7 +103,7 @@ fn made_up_ids_differ_from_answer_to_answer() {
     for _ in 0..2 {
         upstream.script(vec![upstream::json(&call.to_string())]);
         let lines = proxy.ask("/api/chat", asked(true)).lines();
-        assert_eq!(lines.len(), 2, "the call has a line of its own");
+        assert_eq!(lines.len(), 2, "the call is in a line of its own");
         ids.push(lines[0]["message"]["tool_calls"][0]["id"].clone());
     }
     assert_ne!(ids[0], ids[1]);
@@ -148,7 +149,7 @@ fn what_gemini_sends_with_a_call_comes_back_with_it_and_stays_from_the_client() 
         assert!(told.body.contains(r#""arguments":{"a":1}"#), "{}", told.body);
         assert!(!told.body.contains("signature") && !told.body.contains("extra"), "{}", told.body);
         upstream.request();
-        // The client sends neither the id nor what it never saw.
+        // The client returns neither the id nor the signature.
         let history = json!({"model": "m", "stream": false, "messages": [
             {"role": "user", "content": "x"},
             {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {"a": 1}}}]},
@@ -178,7 +179,7 @@ pub(super) fn tools() -> Value {
         "type": "object", "properties": {"a": {"type": "integer"}}}}}])
 }
 
-/// The lines of a chat over what the upstream plays.
+/// The lines of a chat when the upstream plays this.
 pub(super) fn chat_lines(steps: Vec<Step>) -> Vec<Value> {
     let upstream = Upstream::start();
     upstream.script(steps);
@@ -187,7 +188,7 @@ pub(super) fn chat_lines(steps: Vec<Step>) -> Vec<Value> {
     Proxy::start(&upstream).post("/api/chat", &body).lines()
 }
 
-/// The history of two calls with these results; what went upstream.
+/// The upstream's messages for a history of two calls with these results.
 fn linked(ids: [Option<&str>; 2], results: &Value) -> Value {
     let call = |id: Option<&str>, name: &str| {
         let mut call = json!({"function": {"name": name, "arguments": {}}});
@@ -229,7 +230,7 @@ fn tool_results_find_their_calls_by_id_then_name_then_order() {
         (ids, json!([with("tool_call_id", "2"), first(json!({"tool_call_id": "1"}))])),
         (none, json!([with("tool_name", "g"), first(json!({"tool_name": "f"}))])),
         (none, json!([first(json!({})), second])),
-        // litellm makes ids up that match nothing.
+        // litellm invents ids that match no call.
         (none, json!([first(json!({"tool_call_id": "?"})), with("tool_call_id", "??")])),
     ] {
         let messages = linked(ids, &results);
@@ -306,7 +307,7 @@ fn calls_have_a_line_of_their_own_also_when_all_came_at_once() {
         let (text, calls) = before.split_first().expect("a line before the last");
         let expected = json!({"role": "assistant", "content": "One moment.", "thinking": "Hm."});
         assert_eq!(text["message"], expected);
-        // Together or one after the other.
+        // Both in one line, or one line each.
         let mut told = vec![];
         for line in calls {
             let message = &line["message"];

@@ -1,4 +1,4 @@
-//! Pull, push and blobs; lines are compared as bytes.
+//! Pull, push and blobs: progress lines and errors, compared as bytes.
 
 use super::manage::{create, lines, mario};
 use crate::support::*;
@@ -11,7 +11,7 @@ fn assert_lines(answer: &Answer, lines: &[&str]) {
     assert_eq!(answer.head.header("content-type"), Some("application/x-ndjson"));
 }
 
-/// An answer in one piece, without a newline.
+/// A response without a newline at its end.
 #[track_caller]
 pub(super) fn assert_whole(answer: &Answer, status: u16, body: &str) {
     answer.assert_body(status, body);
@@ -90,9 +90,13 @@ fn an_absent_blob_has_no_body_for_head() {
     for form in [format!("sha256:{digits}"), format!("sha256-{digits}")] {
         let head = client.request("HEAD", &format!("/api/blobs/{form}")).head();
         assert_eq!(head.status, 404);
-        // Told of the body that is not sent.
+        // The length of the body that GET would send.
         assert_eq!(head.header("content-length"), Some(told.len().to_string().as_str()));
-        assert_eq!(client.get("/").answer().body, "Ollama is running", "no body was left over");
+        assert_eq!(
+            client.get("/").answer().body,
+            "Ollama is running",
+            "no body is left in the connection"
+        );
     }
 }
 

@@ -1,15 +1,15 @@
-//! A list with a model of which everything is known, one of which nothing is, and one that is made.
+//! A model list for shape tests: one model with full metadata, one without any, and a created one.
 
 use crate::support::shape::{items, shape};
 use crate::support::*;
 
-/// A model of which everything is known, and one of which nothing is.
+/// A model with full metadata, and one without any.
 pub(super) const LIST: &str = r#"{"data":[
     {"id":"full:8b","created":1700000000,"owned_by":"scripted","quantization":"Q4_K_M","meta":
         {"n_ctx":8192,"n_params":8000000000,"size":4900000000,"n_embd":4096}},
     {"id":"bare"}]}"#;
 
-/// `details` as they are everywhere.
+/// The shape of `details` in every response.
 pub(super) const DETAILS: &str = "parent_model:\"\",format:text,family:text,families:[text],\
                        parameter_size:text,quantization_level:text";
 
@@ -25,7 +25,7 @@ pub(super) fn post(proxy: &Proxy, path: &str, body: &Value) -> Answer {
     answer
 }
 
-/// Makes a model with everything that one can have.
+/// Creates a model with every member.
 pub(super) fn make(proxy: &Proxy) {
     let body = json!({"model": "made", "from": "full:8b", "system": "Be brief.", "license": "MIT",
         "template": "{{ .Prompt }}", "parameters": {"temperature": 0.7},

@@ -1,4 +1,4 @@
-//! The root, the version, and the sign of life.
+//! The root, the version and `/health`.
 
 use crate::support::*;
 

@@ -1,5 +1,5 @@
-//! Input that no client should send to the other two front doors: refused in each protocol's own shape
-//! of error, never a panic, a hang or a 5xx. After each request the same connection serves the next one.
+//! Malformed input to OpenAI's and Anthropic's routes: refused in the error format of each protocol,
+//! never a panic, a hang or a 5xx. After each request the same connection serves the next one.
 //!
 //! Wrong types are tried beside the translations (`anthropic.rs`, `responses.rs`); what is passed on is
 //! the upstream's to judge, once it is an object that names a model.
@@ -54,7 +54,7 @@ fn a_body_cut_at_any_byte_is_refused_in_the_shape_of_its_protocol() {
             assert!(text.contains(expected) || text.contains("invalid character"), "{end}: {text}");
         }
     }
-    assert!(upstream.is_idle(), "nothing of it goes up");
+    assert!(upstream.is_idle(), "the upstream gets no request");
 }
 
 #[test]
@@ -71,5 +71,5 @@ fn bodies_that_are_no_object_or_name_no_model_are_refused_in_the_shape_of_their_
             assert!(!message(path, &answer.json()).is_empty());
         }
     }
-    assert!(upstream.is_idle(), "nothing of it goes up");
+    assert!(upstream.is_idle(), "the upstream gets no request");
 }

@@ -1,4 +1,5 @@
-//! Errors below `/v1`: the upstream's as it sent them, ours in the shape of the protocol.
+//! Errors of the `/v1` routes: the upstream's are passed through unchanged, the proxy's own use
+//! OpenAI's format.
 
 use crate::support::reserved::Reserved;
 use crate::support::*;
@@ -111,7 +112,7 @@ fn the_last_of_several_failures_is_told() {
     let answer = proxy.ask(CHAT, BODY);
     answer.assert_body(503, "second");
     assert_eq!(proxy.sleeps.len(), 1);
-    // The connection broke: nothing of the first answer is left.
+    // The connection broke, so the first response is discarded.
     upstream.script(vec![status(503, &[], "first")]).script(vec![Step::Close]);
     upstream.script(vec![Step::Close]);
     let answer = proxy.ask(CHAT, BODY);
@@ -149,11 +150,15 @@ fn a_refused_parameter_is_mended_and_remembered_for_both_protocols() {
     assert_eq!(requests, [body, mended]);
     upstream.script(vec![json("{}")]);
     assert_eq!(client.post(CHAT, body).answer().body, "{}");
-    assert_eq!(upstream.request().body, mended, "learnt");
+    assert_eq!(upstream.request().body, mended, "remembered");
     upstream.script(vec![crate::support::upstream::answer("Hi")]);
     let chat = r#"{"model":"m","stream":false,"messages":[{"role":"user","content":"Hi"}],"options":{"seed":7}}"#;
     assert_eq!(client.post("/api/chat", chat).answer().status(), 200);
-    assert_eq!(upstream.request().json().get("seed"), None, "learnt for Ollama's clients, too");
+    assert_eq!(
+        upstream.request().json().get("seed"),
+        None,
+        "remembered for Ollama's clients as well"
+    );
 }
 
 #[test]

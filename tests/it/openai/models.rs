@@ -1,4 +1,4 @@
-//! `/v1/models` over real sockets: the upstream's ids and our own names.
+//! `/v1/models`: the upstream's ids and the names of created models.
 
 use crate::support::*;
 

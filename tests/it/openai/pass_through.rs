@@ -1,9 +1,9 @@
-//! OpenAI's own routes over real sockets: bodies and answers go through as they are.
+//! OpenAI's own routes: request and response bodies pass through unchanged.
 
 use crate::support::*;
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
-/// A body that nobody would write again in the same way.
+/// A body that a JSON library would not write in the same way.
 pub(super) const ODD: &str = "{ \"zeta\" : 1.50,\n\t\"model\" :\"m\", \"messages\":[ {\"role\":\"user\",\
                    \"content\":\"\\u00e9 \\ud83d\"} ],\"tools\":[{\"z\":1,\"a\":{\"y\":2,\"b\":3}}],\
                    \"unknown\":{\"deep\":[null,1e2,{}]} }\n";
@@ -12,7 +12,7 @@ pub(super) fn posted(client: &mut Client, path: &str, headers: &str, body: &[u8]
     client.with("POST", path, headers, body);
 }
 
-/// What the upstream is sent for a request, which is answered with `{}`.
+/// The upstream request for a request; the response is `{}`.
 pub(super) fn sent(proxy: &Proxy, upstream: &Upstream, path: &str, body: &str) -> Recorded {
     upstream.script(vec![json("{}")]);
     let answer = proxy.ask(path, body);
@@ -244,7 +244,7 @@ fn a_packed_body_is_unpacked_and_passed_on() {
         assert_eq!(answer.status(), 400);
         assert_eq!(answer.json()["error"]["message"], "failed to decompress request body");
     }
-    // Nobody else unpacks, and nothing else is unpacked.
+    // No other route decompresses, and no other encoding is supported.
     for (path, encoding) in [("/api/chat", "zstd"), ("/v1/chat/completions", "gzip")] {
         posted(&mut client, path, &format!("Content-Encoding: {encoding}\r\n"), &packed);
         assert_eq!(client.answer().status(), 400, "{path} {encoding}");

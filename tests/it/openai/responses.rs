@@ -1,16 +1,16 @@
-//! `/v1/responses` over an upstream that lacks it: learnt once, then translated to chat completions
-//! and back. What becomes of each member is in `tests/golden/responses`.
+//! `/v1/responses` over an upstream without that route: detected once, then translated to chat
+//! completions and back. The golden pairs in `tests/golden/responses` check each member.
 
 use crate::support::*;
 
 const PATH: &str = "/v1/responses";
 const CHAT: &str = "/v1/chat/completions";
 
-/// How llama.cpp says that it has no such route.
+/// The error of llama.cpp for an unknown route.
 const NO_ROUTE: &str =
     r#"{"error":{"code":404,"message":"File Not Found","type":"not_found_error"}}"#;
 
-/// A proxy that knows that its upstream lacks the route.
+/// A proxy that has detected that its upstream lacks the route.
 fn bench() -> Bench {
     let bench = Bench::new();
     bench.upstream.script(vec![status(404, &[], NO_ROUTE)]).script(vec![answer("ok")]);
@@ -162,8 +162,8 @@ fn a_stream_to_a_client_that_does_not_stream_comes_as_one_object() {
 }
 
 /// The shape is that of OpenAI's public API reference (Responses, function
-/// calling), by which an agent such as Codex works: everything is said anew in each turn, items of
-/// the last answer are sent back as they came, and each output names its call.
+/// calling), which agents such as Codex use: each turn repeats the conversation, output items are sent
+/// back unchanged, and each tool output names its call.
 #[test]
 fn calls_go_to_an_agent_and_their_outputs_come_back() {
     let bench = bench();

@@ -1,4 +1,4 @@
-//! Large bodies and forms, which are passed on while they come.
+//! Large bodies and forms, which are forwarded while they arrive.
 
 use super::pass_through::{posted, sent};
 use crate::support::*;
@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::thread;
 
-/// An upstream that tells when it has some bytes of the body, and then takes the rest.
+/// An upstream that reports when it has a part of the body, and then reads the rest.
 fn counting_upstream(enough: usize) -> (String, crossbeam_channel::Receiver<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let base = format!("http://{}/v1", listener.local_addr().expect("bound"));

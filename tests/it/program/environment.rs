@@ -1,4 +1,5 @@
-//! Ollama's environment variables (Ollama `envconfig/config.go`, v0.32.15): each one and what this program does with it.
+//! Ollama's environment variables (Ollama `envconfig/config.go`, v0.32.15) and their effect on this
+//! program.
 //!
 //! A variable is honoured, which shows in the configuration; or it means nothing to a program
 //! without models and graphics cards, and any value of it is accepted without a word.
@@ -11,7 +12,7 @@ use std::process::{Command, Stdio};
 
 use ollama_openai_proxy::config::{self, Config};
 
-/// Honoured: the variable, a value, the line of the description that it makes.
+/// Honoured: the variable, a value, and the resulting line of the description.
 const HONOURED: &[(&str, &str, &str)] = &[
     ("OLLAMA_HOST", "http://1.2.3.4", "OLLAMA_HOST=1.2.3.4:80"),
     ("OLLAMA_ORIGINS", "http://a.test,*.b.test", "OLLAMA_ORIGINS=http://a.test,*.b.test"),
@@ -21,7 +22,7 @@ const HONOURED: &[(&str, &str, &str)] = &[
     ("OLLAMA_DEBUG", "2", "LOG_LEVEL=TRACE"),
 ];
 
-/// Bad values that Ollama takes as its default, with a warning.
+/// Invalid values, which Ollama replaces by its default with a warning.
 const FORGIVEN: &[(&str, &str)] = &[
     ("OLLAMA_HOST", "127.0.0.1:99999"),
     ("OLLAMA_KEEP_ALIVE", "soon"),
@@ -227,7 +228,7 @@ fn outgoing_requests_take_the_proxy_of_the_environment() {
     let upstream = Upstream::start();
     let port = upstream.base_url();
     let port = port.trim_end_matches("/v1").rsplit(':').next().expect("a port");
-    // Not a loopback address, which would never be asked through a proxy, and yet this machine.
+    // An address of this machine that is not loopback: loopback never goes through a proxy.
     let target = format!("0.0.0.0:{port}");
     for variable in ["HTTP_PROXY", "HTTPS_PROXY"] {
         for (spared, through) in [("", true), ("other.test", true), ("0.0.0.0", false)] {

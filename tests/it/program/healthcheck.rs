@@ -1,4 +1,5 @@
-//! `--healthcheck`: what the program says of a server that runs, of none, and of odd ones.
+//! `--healthcheck` against a running server, no server, and servers that respond with something
+//! else.
 
 use crate::support::*;
 use std::io::{Read, Write};
@@ -8,7 +9,7 @@ use std::thread;
 
 use crate::support::reserved::Reserved;
 
-/// The exit status and what is said on standard error when the program is to listen at `host`.
+/// The exit status and standard error of a health check of `host`.
 fn check(host: &str) -> (Option<i32>, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_ollama-openai-proxy"))
         .env_clear()
@@ -23,7 +24,7 @@ fn check(host: &str) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(output.stderr).expect("UTF-8"))
 }
 
-/// A server that reads a request, says `answer` and closes.
+/// A server that reads a request, sends `answer` and closes.
 fn says(answer: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let addr = listener.local_addr().expect("bound");

@@ -1,4 +1,4 @@
-//! What the program writes to its log, and in which zone times are told.
+//! The program's log, and the time zone of its timestamps.
 
 use crate::support::program::{Running, program};
 use crate::support::*;
@@ -27,7 +27,7 @@ fn a_repair_is_one_line_in_the_log_and_so_is_a_refusal_that_stays() {
     upstream.script(refusal("no, because"));
     let mut command = program();
     command.env("OPENAI_BASE_URL", upstream.base_url()).env("OPENAI_API_KEY", KEY);
-    // As many as fit into any limit, of which a warning would tell.
+    // Below any limit of descriptors, so that no warning is logged.
     let mut program = Running::start(command.env("MAX_CONNECTIONS", "100"));
     for expected in [200, 400] {
         let body = crate::support::raw::chat_whole("a secret").replacen(
@@ -51,7 +51,7 @@ fn a_repair_is_one_line_in_the_log_and_so_is_a_refusal_that_stays() {
 fn times_of_models_are_told_in_the_local_zone_and_those_of_answers_in_utc() {
     let upstream = Upstream::start();
     upstream.script(vec![upstream::answer("Hi")]);
-    // A zone that needs no file, half an hour off and without summer time.
+    // A time zone that needs no file, with a half hour and without daylight saving time.
     let mut command = program();
     command.env("OPENAI_BASE_URL", upstream.base_url()).env("TZ", "XYZ-5:30");
     let running = Running::start(&mut command);

@@ -1,4 +1,4 @@
-//! `/metrics`: its form, and that its numbers are those of what happened.
+//! `/metrics`: its format, and that its numbers match what happened.
 
 use crate::support::*;
 use std::collections::{BTreeMap, HashSet};
@@ -34,7 +34,7 @@ impl Samples {
         }
     }
 
-    /// Reads the text, and sees that it has the form.
+    /// Parses the text, and checks its format.
     fn read(text: &str) -> Self {
         let text = text.strip_suffix("# EOF\n").expect("the end is marked, and is the end");
         let (mut samples, mut families) = (BTreeMap::new(), HashSet::new());
@@ -74,7 +74,7 @@ impl Samples {
         Self(samples).with_whole_histograms()
     }
 
-    /// The buckets of each histogram grow, and the last has all.
+    /// Asserts that the buckets of each histogram grow, and that the last counts all.
     fn with_whole_histograms(self) -> Self {
         for (series, count) in self.0.iter().filter(|(series, _)| series.contains("_count")) {
             let label = series.split_once('{').expect("labels").1.trim_end_matches('}');
@@ -102,7 +102,7 @@ impl Samples {
     }
 }
 
-/// Sees that labels are written as they should.
+/// Asserts that labels are formatted correctly.
 fn labels(text: &str) {
     if text.is_empty() {
         return;
@@ -204,7 +204,7 @@ fn who_is_turned_away_counts_too() {
     assert_eq!(answer.status(), 503);
     drop(go_on);
     assert_eq!(busy.answer().lines().len(), 2);
-    // The worker may not be back yet.
+    // The worker may not be idle yet.
     let deadline = Instant::now() + HANG;
     let samples = loop {
         let answer = proxy.fetch("/metrics");
@@ -249,7 +249,7 @@ fn a_head_is_that_of_the_text_without_it() {
         let head = client.request("HEAD", path).head();
         assert_eq!((head.status, head.header("content-type")), (200, Some(kind)));
         assert!(head.header("content-length").is_some_and(|length| length != "0"));
-        // Nothing follows it but the next answer.
+        // The next response follows directly.
         assert_eq!(client.get("/health").answer().status(), 200);
         assert_eq!(client.post(path, "").answer().status(), 405);
     }

@@ -1,4 +1,4 @@
-//! Signals, and the start anew once clients have cost too much for good.
+//! Signals, and the restart after clients have used up memory that cannot be returned.
 
 use crate::support::program::{Running, program};
 use crate::support::reserved::Reserved;
@@ -55,7 +55,7 @@ fn what_clients_cost_for_good_is_had_back_by_beginning_anew() {
     command.env("OPENAI_BASE_URL", upstream.base_url()).env("OLLAMA_HOST", addr.to_string());
     command.env("SHUTDOWN_GRACE", "1");
     let mut program = Running::start(&mut command);
-    // Sizes that nobody can hold, and that tiny_http would try to.
+    // tiny_http would try to allocate these sizes.
     for _ in 0..256 {
         let mut client = Client::connect(addr);
         client.send("POST /api/chat HTTP/1.1\r\nContent-Length: 1000000000000000\r\n\r\n{");
@@ -72,7 +72,7 @@ fn what_clients_cost_for_good_is_had_back_by_beginning_anew() {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", program.id())).expect("it lives");
         tasks.count()
     };
-    // The old one has more than 256 threads.
+    // The first process has more than 256 threads.
     let deadline = std::time::Instant::now() + crate::support::HANG;
     while threads() > 200 || serves().is_none() {
         assert!(std::time::Instant::now() < deadline, "it never begins anew");

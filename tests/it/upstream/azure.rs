@@ -1,5 +1,5 @@
-//! Azure's dated API: the deployment is a part of the path, the version stands in the query, and the
-//! key travels in a header of its own.
+//! Azure OpenAI's dated API: the deployment in the path, the version in the query, and the key in
+//! the `api-key` header.
 
 use crate::support::*;
 use ollama_openai_proxy::observe::redact::Secret;
@@ -54,12 +54,12 @@ fn a_token_of_the_directory_is_a_bearer_s() {
     );
 }
 
-/// A body that nobody would write again in the same way.
+/// A body that a JSON library would not write in the same way.
 const ODD: &str = "{ \"zeta\" : 1.50,\n\t\"model\" :\"m\", \"messages\":[ {\"role\":\"user\",\
                    \"content\":\"\\u00e9 \\ud83d\"} ],\"tools\":[{\"z\":1,\"a\":{\"y\":2,\"b\":3}}],\
                    \"unknown\":{\"deep\":[null,1e2,{}]} }\n";
 
-/// What the upstream is sent for a request, which is answered with `{}`.
+/// The upstream request for a request; the response is `{}`.
 fn sent(proxy: &Proxy, upstream: &Upstream, path: &str, body: &str) -> Recorded {
     upstream.script(vec![json("{}")]);
     let answer = proxy.ask(path, body);

@@ -1,5 +1,5 @@
-//! The circuit to an upstream that is not there: when it opens, whom it turns away, and what closes
-//! it. The numbers are the test's own, so nothing here waits for a pause.
+//! The circuit breaker: when it opens, which requests it refuses, and what closes it. Tests set its
+//! delays, so none waits.
 
 use crate::support::*;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use ollama_openai_proxy::upstream::breaker::Settings;
 const HOUR: Duration = Duration::from_secs(3600);
 const REFUSED: &str = "cannot reach the upstream: connection refused";
 
-/// Opens after this many failures, for long; who has waited may try at once.
+/// Opens after this many failures, for an hour; a retry may try at once.
 fn opens_after(threshold: u32) -> impl Fn(&mut Config) {
     move |config| {
         config.breaker = Settings {
@@ -63,12 +63,12 @@ fn it_opens_after_failures_in_a_row_and_a_check_closes_it() {
     );
     let (code, ready) = get(&proxy, "/ready");
     assert_eq!((code, &ready["reason"]), (503, &"the upstream does not answer".into()));
-    assert_eq!(get(&proxy, "/health").0, 200, "it is alive");
+    assert_eq!(get(&proxy, "/health").0, 200, "the process is alive");
     assert!(metric(&proxy, "ollama_proxy_circuit_state{state=\"open\"} 1"));
     assert!(metric(&proxy, "ollama_proxy_circuit_refusals_total 2"));
     assert!(metric(&proxy, "ollama_proxy_upstream_failures_total{kind=\"connect\"} 4"));
     upstream.start();
-    assert_eq!(ask(&proxy).status(), 503, "nobody has looked yet");
+    assert_eq!(ask(&proxy).status(), 503, "no check has run yet");
     let (code, health) = get(&proxy, "/openai/health");
     assert_eq!((code, &health["circuit"]), (200, &"closed".into()));
     assert_eq!(get(&proxy, "/ready"), (200, serde_json::json!({"status": "ready"})));
@@ -87,7 +87,11 @@ fn after_the_pause_the_next_request_finds_out() {
     for _ in 0..3 {
         assert_eq!(ask(&proxy).status(), 502);
         assert!(metric(&proxy, "ollama_proxy_circuit_state{state=\"half_open\"} 1"));
-        assert_eq!(get(&proxy, "/ready").0, 200, "or nobody would come and find out");
+        assert_eq!(
+            get(&proxy, "/ready").0,
+            200,
+            "a request must reach the proxy to close the circuit"
+        );
     }
     upstream.start();
     assert_eq!(ask(&proxy).status(), 200);
@@ -149,13 +153,13 @@ fn few_wait_and_the_others_are_told_at_once() {
     let (server, _stop) = proxy::start(&upstream.base_url(), change, pacing);
     let mut first = Client::connect(server.local_addr());
     first.post("/api/chat", chat_whole("Hi"));
-    assert_eq!(sleeps.recv_timeout(HANG), Ok(Duration::from_secs(1)), "it took the only seat");
+    assert_eq!(sleeps.recv_timeout(HANG), Ok(Duration::from_secs(1)), "it has the only retry slot");
     for _ in 0..20 {
         let answer =
             Client::connect(server.local_addr()).post("/api/chat", chat_whole("Hi")).answer();
         assert_eq!(answer.status(), 503);
     }
-    assert!(sleeps.is_empty(), "nobody else waits");
+    assert!(sleeps.is_empty(), "no other request waits");
     go_on.send(()).expect("it sleeps");
     assert_eq!(sleeps.recv_timeout(HANG), Ok(Duration::from_secs(2)), "it has tried in vain");
     upstream.start();
@@ -197,5 +201,5 @@ fn a_black_hole_holds_few_workers() {
     for _ in 0..20 {
         assert_eq!(ask(&proxy).status(), 503);
     }
-    assert!(upstream.is_idle(), "nobody asked any more");
+    assert!(upstream.is_idle(), "the upstream is not asked any more");
 }

@@ -1,4 +1,5 @@
-//! An upstream's answer cut at every byte: the client gets an error, never a part that looks whole.
+//! An upstream response cut at every byte: the client gets an error, never a partial response that
+//! looks complete.
 
 use crate::support::*;
 use ollama_openai_proxy::config::Config;
@@ -36,7 +37,7 @@ fn cut(bytes: &[u8], path: &str, body: &str, look: impl Fn(usize, &Answer)) {
     assert!(upstream.is_idle());
 }
 
-/// Cuts a stream. `terminal` ends the upstream's; `done` tells clients that they have all.
+/// Cuts a stream. `terminal` ends the upstream's stream; `done` marks the client's as complete.
 fn cut_stream(path: &str, body: &str, terminal: &str, done: &str) {
     let bytes = bytes(stream(&TEXT));
     let complete = end_of(&bytes, terminal);

@@ -1,4 +1,4 @@
-//! Errors and nonsense of the upstream, as the client is told of them.
+//! Upstream errors and invalid responses, as the client sees them.
 
 use crate::support::upstream::json as whole;
 use crate::support::*;

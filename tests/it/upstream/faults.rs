@@ -1,5 +1,5 @@
-//! Upstreams that fail in every way there is: each request ends in time with the right error, and
-//! every worker comes back.
+//! Upstream failures: each request ends in time with the right error, and every worker becomes free
+//! again.
 
 use crate::support::*;
 use std::io::Write;
@@ -44,7 +44,7 @@ fn both_serve(upstream: &Upstream, proxy: &Proxy) {
     }
 }
 
-/// Sees what clients of a whole and of a streamed answer are told, and that the workers come back.
+/// Asserts the error of a whole and of a streamed response, and that the workers become free.
 fn check(name: &str, steps: fn() -> Vec<Step>, status: u16, error: &str) {
     let upstream = Upstream::start();
     let proxy = patient(&upstream);
@@ -252,7 +252,7 @@ fn only_once_and_only_on_a_connection_that_had_served() {
     upstream.script(vec![Step::Reset]).script(vec![answer("one")]);
     let proxy = patient(&upstream);
     let ask = || proxy.ask("/api/chat", chat_whole("Hi"));
-    assert_eq!(ask().status(), 502, "a new connection is no kept one");
+    assert_eq!(ask().status(), 502, "a new connection is not reused");
     assert_eq!(ask().status(), 200);
     upstream.script(vec![Step::Reset]).script(vec![Step::Reset]).script(vec![answer("never")]);
     assert_eq!(ask().status(), 502, "once is enough");
@@ -268,7 +268,7 @@ fn what_else_is_kept_is_not_tried_either() {
     assert_eq!(proxy.ask("/api/chat", chat_whole("Hi")).status(), 200);
     let connections = asked(&upstream);
     assert_eq!(connections.len(), 2);
-    assert_eq!(connections[1], 2, "a new one, and not the other old one");
+    assert_eq!(connections[1], 2, "a new connection, not the other kept one");
 }
 
 #[test]

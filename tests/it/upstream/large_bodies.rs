@@ -1,5 +1,5 @@
-//! Requests with large images, whose bodies are sent in pieces: what arrives is what would arrive in
-//! one piece, again and again, and an upstream need not read all of it.
+//! Requests with large images, which are sent in pieces: the upstream receives the same bytes on
+//! every attempt, and may respond before it has read them all.
 
 use crate::support::*;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -42,7 +42,7 @@ fn with(whole: &Recorded, images: [&str; 2]) -> String {
     whole.body.replace("iVBORw0KGgoAAAAA", first).replace("iVBORw0KGgoBBBBB", second)
 }
 
-/// The headers, without those that differ from call to call. There is one length, and it is right.
+/// The headers except those that differ between calls. The one length must be right.
 fn headers(request: &Recorded) -> Vec<(String, String)> {
     assert_eq!(request.header("transfer-encoding"), None);
     let is_length = |(name, _): &&(String, String)| name.eq_ignore_ascii_case("content-length");
@@ -179,7 +179,7 @@ fn an_upstream_that_answers_early_is_heard() {
         let (base, _end) = refusing(rest);
         let proxy = Proxy::at(&base, |config| {
             config.max_body_bytes = 32_000_000;
-            // It ends the wait for who takes nothing.
+            // Ends the wait for an upstream that reads nothing.
             config.request_timeout = Duration::from_secs(1);
         });
         let answer = proxy.ask(route, body);
@@ -191,7 +191,7 @@ fn an_upstream_that_answers_early_is_heard() {
 
 #[test]
 fn an_upstream_that_takes_nothing_is_not_waited_for_for_ever() {
-    // The system takes the connection, and nobody reads from it.
+    // The kernel accepts the connection, and nothing reads from it.
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let base = format!("http://{}/v1", listener.local_addr().expect("bound"));
     let proxy = Proxy::at(&base, |config| {

@@ -1,4 +1,4 @@
-//! What is asked of upstreams, and what becomes of what they answer.
+//! Requests to upstreams, and how their responses are handled.
 
 mod azure;
 mod breaker;

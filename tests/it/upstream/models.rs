@@ -1,10 +1,10 @@
-//! What is asked of an upstream about its models, over real sockets: whom each family asks beside its
-//! list, what comes of it, and by which signs a family is known.
+//! Model metadata: the endpoints that each upstream family is asked besides its list, what is shown
+//! of them, and how a family is detected.
 
 use crate::support::*;
 use ollama_openai_proxy::backends::profiles;
 
-/// A list by which nobody is known.
+/// A list that identifies no family.
 const PLAIN: &str = r#"{"data":[{"id":"m","object":"model","created":5,"owned_by":"me"}]}"#;
 
 const LLAMA: &str = r#"{"data":[{"id":"m","object":"model","owned_by":"llamacpp"}]}"#;
@@ -37,7 +37,7 @@ fn places(upstream: &Upstream) -> Vec<String> {
     asked.into_iter().map(|request| request.path).collect()
 }
 
-/// What a chat with a word of each family sends, beside what every chat has.
+/// The sampling parameters that a chat sends upstream.
 fn sampling(upstream: &Upstream, proxy: &Proxy) -> Value {
     let options = json!({"top_k": 7, "repeat_penalty": 1.5, "num_predict": 9});
     let body = request(CHAT, &json!({"options": options, "stream": false}));
@@ -111,7 +111,7 @@ fn the_second_place_is_asked_where_the_first_tells_nothing() {
     assert_eq!(tags(&proxy)[0]["details"]["context_length"], 77);
     assert_eq!(places(&upstream), ["/model/info", "/v1/model/info"]);
     assert_eq!(tags(&proxy)[0]["details"]["context_length"], 77);
-    assert_eq!(places(&upstream), ["/v1/model/info"], "the first is left alone");
+    assert_eq!(places(&upstream), ["/v1/model/info"], "the first endpoint is not asked again");
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn what_was_told_once_stays_while_the_place_fails() {
     upstream.side("/props", "<html>");
     for asked in [&["/props"; 2][..], &[]] {
         assert_eq!(tags(&proxy), before, "clients cache by the digest");
-        // At first that is one place asked twice: when it told something, and when it did not.
+        // Two requests at first: one with and one without a result.
         assert_eq!(places(&upstream), asked);
     }
 }

@@ -1,5 +1,5 @@
-//! What happens when an upstream refuses a parameter: the request is mended and sent again at once, what was learnt is not paid for twice, and what only a
-//! person can mend goes back to the client.
+//! Parameters that an upstream refuses: the request is repaired and sent again at once, the repair
+//! is remembered, and errors that only the user can fix go back to the client.
 
 use crate::support::*;
 use ollama_openai_proxy::backends::profiles;
@@ -57,7 +57,7 @@ fn a_renamed_limit_is_sent_by_its_new_name_at_once_and_from_then_on() {
     assert_eq!(upstream.request().json()["max_completion_tokens"], 5);
     assert_eq!(chat(&proxy, &limit).json()["message"]["content"], "Hi again");
     assert_eq!(parameters(&upstream.request()), ["max_completion_tokens"]);
-    assert!(upstream.is_idle() && proxy.sleeps.is_empty(), "nobody waits");
+    assert!(upstream.is_idle() && proxy.sleeps.is_empty(), "no retry delay");
 }
 
 #[test]

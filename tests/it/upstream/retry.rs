@@ -1,5 +1,5 @@
-//! What is tried again, how often, how long is waited between, and what never is. The sleeper is
-//! the test's own, so nothing here waits.
+//! Retries: what is retried, how often and after which delay. The sleep function is the test's own,
+//! so no test waits.
 
 use crate::support::reserved::Reserved;
 use crate::support::*;

@@ -1,4 +1,4 @@
-//! Streams in every form in which servers send them: line ends, cuts, usage, reasoning, calls, errors.
+//! Upstream streams in all their variants: line ends, cuts, usage, reasoning, tool calls, errors.
 
 use crate::support::upstream::json as whole;
 use crate::support::*;
@@ -66,7 +66,7 @@ fn a_cut_within_a_line_end_or_a_character_changes_nothing() {
     let stream = first.clone() + &rest;
     let face = stream.find('😀').expect("a face");
     let accent = stream.find('é').expect("an accent");
-    // The first line of the answer tells that what stands before the cut has been read.
+    // The first line of the response shows that the bytes before the cut have been read.
     for at in [first.len() - 1, face + 1, face + 2, face + 3, accent + 1, stream.len() - 3] {
         let (upstream, proxy) = pair();
         let (go_on, told) = bounded(0);

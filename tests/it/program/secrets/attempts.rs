@@ -6,7 +6,7 @@ use super::stage::*;
 use crate::support::*;
 use ollama_openai_proxy::handlers::ROUTES;
 
-/// A plausible request for each path of the router's table, and what the upstream says to it.
+/// A plausible request for each path of the route table, and the upstream's responses to it.
 pub(super) fn sample(path: &str) -> (&str, String, Vec<Steps>) {
     let model = r#"{"model":"m"}"#;
     let vector = r#"{"data":[{"index":0,"embedding":[0.6,0.8]}],"usage":{"prompt_tokens":1}}"#;
@@ -52,7 +52,7 @@ pub(super) fn sample(path: &str) -> (&str, String, Vec<Steps>) {
     (target, body, scripts)
 }
 
-/// Every route, by each of its methods; a route that takes a body has a sample with the prompt.
+/// Every route with each of its methods; a route with a body has a sample that contains the prompt.
 pub(super) fn every_route(stage: &mut Stage) {
     const WITHOUT_PROMPT: [&str; 5] =
         ["/api/copy", "/api/delete", "/api/me", "/api/signout", "/api/user/keys/:encodedKey"];
@@ -71,7 +71,7 @@ pub(super) fn every_route(stage: &mut Stage) {
             stage.ask_with(&wrong, method, &target, &body, Vec::new());
         }
     }
-    // The other ways of a key, and the key of the file.
+    // The other header forms of a key, and the key of the file.
     for line in [
         format!("x-api-key: {FILE_KEY}\r\n"),
         format!("Authorization: bearer {FILE_KEY}\r\n"),
@@ -83,7 +83,7 @@ pub(super) fn every_route(stage: &mut Stage) {
     }
 }
 
-/// What the upstream can do wrong.
+/// Every failure of the upstream.
 pub(super) fn every_failure_of_the_upstream(stage: &mut Stage) {
     let keys = KEYS.join(" ");
     let echo = |status_code: u16, headers: &[(&str, &str)]| {
@@ -105,12 +105,12 @@ pub(super) fn every_failure_of_the_upstream(stage: &mut Stage) {
         let twice = vec![echo(code, &ids), echo(code, &[])];
         stage.ask("POST", "/v1/chat/completions", &chat(PROMPT), twice);
     }
-    // A parameter that is refused, and the request that is mended.
+    // A refused parameter, and the repaired request.
     let seed = chat_whole(PROMPT).replacen('{', r#"{"options":{"seed":1},"#, 1);
     let refusal = format!(r#"{{"error":"Unrecognized request argument supplied: seed {PROMPT}"}}"#);
     let scripts = vec![vec![status(400, &[], &refusal)], vec![answer(ANSWER)]];
     stage.ask("POST", "/api/chat", &seed, scripts);
-    // Nonsense in place of an answer, whole and in a stream; what is skipped is no error.
+    // Invalid responses, whole and in a stream; skipped events are no errors.
     let whole = chat_whole(PROMPT);
     let nonsense = [
         format!("{ANSWER} {keys}"),
@@ -128,7 +128,7 @@ pub(super) fn every_failure_of_the_upstream(stage: &mut Stage) {
         let input = format!(r#"{{"model":"m","input":"{PROMPT}"}}"#);
         stage.ask("POST", "/api/embed", &input, vec![vec![json(text)]]);
     }
-    // A call that makes no sense.
+    // An invalid tool call.
     let call = format!(
         r#"{{"index":0,"id":"c","function":{{"name":"{ANSWER}","arguments":"[\"{ANSWER}\"]"}}}}"#
     );
@@ -137,7 +137,7 @@ pub(super) fn every_failure_of_the_upstream(stage: &mut Stage) {
     steps.extend(ending());
     let told = stage.chat(steps);
     assert!(told.contains("invalid tool call arguments"), "{told}");
-    // Errors within a stream, and streams that break off in each of their stages.
+    // Errors within a stream, and streams that break off at each stage.
     let told = format!(r#"{{"error":{{"message":"{UPSTREAM_KEY} {OWN_KEY} {PROMPT} {ANSWER}"}}}}"#);
     let events = [format!("data: {told}\n\n"), format!("event: error\ndata: {told}\n\n")];
     for event in &events {
@@ -151,7 +151,7 @@ pub(super) fn every_failure_of_the_upstream(stage: &mut Stage) {
     let junk = || vec![Step::Send(format!("{ANSWER} {keys}\r\n\r\n").into()), Step::Close];
     stage.chat(junk());
     let closed = |stage: &mut Stage, path: &str| {
-        // A connection that was kept is tried once more at once.
+        // A request on a kept connection is sent once more at once.
         stage.upstream.script(vec![Step::Close]).script(vec![Step::Close]);
         let told = stage.ask_any("POST", path, &chat(PROMPT));
         assert!(told.contains("status: 50"), "{told}");
@@ -160,7 +160,7 @@ pub(super) fn every_failure_of_the_upstream(stage: &mut Stage) {
     closed(stage, "/v1/chat/completions");
 }
 
-/// What the client can do wrong.
+/// Every failure of the client.
 pub(super) fn every_failure_of_the_client(stage: &mut Stage) {
     let prompt = chat(PROMPT);
     let wrong = [
@@ -186,7 +186,7 @@ pub(super) fn every_failure_of_the_client(stage: &mut Stage) {
     while !stage.upstream.is_idle() {
         stage.upstream.request();
     }
-    // Paths and methods that are none, a query, a path that is a key, and a redirect.
+    // Unknown paths and methods, a query, a path that is a key, and a redirect.
     for (method, target) in [
         ("GET", format!("/nothing?{PROMPT}={OWN_KEY}")),
         ("PUT", "/api/chat".to_owned()),
@@ -196,17 +196,17 @@ pub(super) fn every_failure_of_the_client(stage: &mut Stage) {
     ] {
         let told = stage.ask(method, &target, &prompt, Vec::new());
         assert!(told.contains("status: 40"), "{told}");
-        // What a client wrote itself is told to it, where it is the name of a model.
+        // A model name of the client is repeated in its response.
         stage.answers.retain(|told| !told.contains(FILE_KEY));
     }
     stage.ask("POST", "/api/tags/", &prompt, Vec::new());
-    // A key in the place of a model's name; the answer names it, the log does not.
+    // A key as model name: the response contains it, the log does not.
     let named = prompt.replacen("\"m\"", &format!("{OWN_KEY:?}"), 1);
     for path in ["/api/chat", "/v1/chat/completions"] {
         stage.ask("POST", path, &named, vec![stream(&[ANSWER])]);
         stage.answers.pop();
     }
-    // A key of ours within a success is the client's own, and is not looked for in what is passed on.
+    // A client key in a successful response is passed through unmasked: the client has sent it.
     let (first, second) = OWN_KEY.split_at(7);
     let steps = vec![
         stream_head(),
@@ -216,7 +216,7 @@ pub(super) fn every_failure_of_the_client(stage: &mut Stage) {
     ];
     stage.ask("POST", "/v1/chat/completions", &prompt, vec![steps]);
     stage.answers.pop();
-    // A body that is too large, one that breaks off, a head that is none, a client that leaves.
+    // A body that is too large, one that breaks off, invalid heads, a client that disconnects.
     let auth = own_key();
     let mut client = stage.client();
     client.send(format!(
@@ -248,14 +248,14 @@ pub(super) fn every_failure_of_the_client(stage: &mut Stage) {
     stage.upstream.request();
     drop(client);
     drop(go_on);
-    // Large ones that stream through, and compressed ones that are none.
+    // A large body that is streamed, and an invalid compressed body.
     let large = chat(&format!("{PROMPT} {}", "x".repeat(2 << 20)));
     stage.ask("POST", "/v1/chat/completions", &large, vec![stream(&[ANSWER])]);
     let packed = format!("{auth}Content-Encoding: zstd\r\n");
     stage.ask_with(&packed, "POST", "/v1/responses", &prompt, Vec::new());
 }
 
-/// Everything, with these settings besides.
+/// Runs all of the above with these settings.
 pub(super) fn everything(name: &str, more: &[(&str, &str)]) -> Said {
     let mut stage = Stage::start(name, more);
     every_route(&mut stage);

@@ -25,7 +25,7 @@ fn keys_prompts_and_answers_are_nowhere_in_the_log() {
     absent(&BODIES, "the log", &said.log);
     absent(&KEYS, "an answer", &said.answers);
     absent(&KEYS, "the state file", &said.state);
-    // What is searched is what was said.
+    // The search would find the marks.
     assert!(said.answers.contains(ANSWER) && said.state.contains(PROMPT));
     assert!(said.log.contains("[DEBUG]") && said.log.contains("model=\"***\""), "{}", said.log);
     for kind in [
@@ -67,7 +67,7 @@ fn bodies_are_logged_at_no_other_level_than_trace() {
     assert!(said.log.contains("LOG_BODIES is on: it does nothing unless LOG_LEVEL is trace"));
 }
 
-/// A script that says nothing more after `steps` until the other end is dropped.
+/// A script that is silent after `steps` until the sender is dropped.
 fn silent(mut steps: Steps, told: &Receiver<()>) -> Steps {
     steps.push(Step::Wait(told.clone()));
     steps

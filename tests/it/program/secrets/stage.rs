@@ -14,12 +14,12 @@ pub(super) const WRONG_KEY: &str = "wrong-key-5ec2e7d4";
 pub(super) const PROMPT: &str = "promptmark5ec2e7";
 pub(super) const ANSWER: &str = "answermark5ec2e7";
 
-/// What may be logged in no case. Wrong keys are nobody's, but may be right elsewhere.
+/// Keys, which are never logged. A key that is wrong here may be valid elsewhere.
 pub(super) const KEYS: [&str; 4] = [UPSTREAM_KEY, OWN_KEY, FILE_KEY, WRONG_KEY];
 
 pub(super) type Steps = Vec<Step>;
 
-/// The program under test, its upstream, and what clients were told.
+/// The program under test, its upstream, and the responses of clients.
 pub(super) struct Stage {
     pub(super) upstream: Upstream,
     pub(super) running: Running,
@@ -27,7 +27,7 @@ pub(super) struct Stage {
     pub(super) answers: Vec<String>,
 }
 
-/// All that was said in the end.
+/// Everything that the program has written.
 pub(super) struct Said {
     pub(super) log: String,
     pub(super) answers: String,
@@ -56,7 +56,7 @@ impl Stage {
         told
     }
 
-    /// Asks with a good key; the upstream plays these scripts, all of them.
+    /// Sends a request with a valid key; the upstream plays all of these scripts.
     pub(super) fn ask(
         &mut self,
         method: &str,
@@ -87,7 +87,7 @@ impl Stage {
         told
     }
 
-    /// Asks with a good key, however often the upstream is asked for that.
+    /// Sends a request with a valid key, for any number of upstream requests.
     pub(super) fn ask_any(&mut self, method: &str, target: &str, body: &str) -> String {
         let told = self.send(&own_key(), method, target, body);
         while !self.upstream.is_idle() {
@@ -107,7 +107,7 @@ impl Stage {
     }
 }
 
-/// The program with all its keys, at the level of trace, and its fresh state file.
+/// The program with all keys, at level trace, and a new state file.
 pub(super) fn command(name: &str, base: &str) -> (Command, PathBuf) {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("secrets-{name}"));
     let _ = fs::remove_dir_all(&folder);
@@ -131,7 +131,7 @@ pub(super) fn command(name: &str, base: &str) -> (Command, PathBuf) {
     (command, state)
 }
 
-/// The header line that brings the good key.
+/// The header line with the valid key.
 pub(super) fn own_key() -> String {
     format!("Authorization: Bearer {OWN_KEY}\r\n")
 }

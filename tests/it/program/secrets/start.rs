@@ -39,7 +39,7 @@ fn a_check_and_a_start_that_fails_give_no_key_away() {
     ];
     for wrong in in_wrong_places {
         let (mut command, state) = command("wrong", &upstream.base_url());
-        // What the file of keys holds is not known yet when options are judged.
+        // The key file is not read yet when options are checked.
         let (code, out, err) = run(command.args(wrong));
         assert_eq!((code, out.as_str()), (Some(1), ""), "{wrong:?}");
         absent(&KEYS, "an error at the start", &err);
@@ -62,7 +62,7 @@ fn a_check_and_a_start_that_fails_give_no_key_away() {
 /// Set in the process that is to panic.
 const CHILD: &str = "SECRETS_TEST_CHILD";
 
-/// A panic as the core library words it: it quotes the text that could not be cut.
+/// A panic of the core library, whose message quotes the text.
 fn panic_as_core_does() -> f64 {
     let text = format!("é{PROMPT}{OWN_KEY}{ANSWER}");
     let cut = &text[std::hint::black_box(1)..];
@@ -74,7 +74,7 @@ fn a_panic_tells_its_place_and_nothing_of_what_it_quotes() {
     if std::env::var_os(CHILD).is_some() {
         return panic_in_a_worker();
     }
-    // The name of this module without that of the program.
+    // The module path without the crate.
     let (_, here) = module_path!().split_once("::").expect("a path");
     let name = format!("{here}::a_panic_tells_its_place_and_nothing_of_what_it_quotes");
     let own = std::env::current_exe().expect("this program");
@@ -85,13 +85,13 @@ fn a_panic_tells_its_place_and_nothing_of_what_it_quotes() {
     assert!(log.contains("error=internal: a handler panicked"), "{log}");
     let all = format!("{out}{log}");
     absent(&[PROMPT, ANSWER, OWN_KEY, proxy::KEY], "what a panic says", &all);
-    // The message that is left out would hold all of them.
+    // The panic message contains the marks.
     let caught = std::panic::catch_unwind(panic_as_core_does).expect_err("a panic");
     let told = caught.downcast_ref::<String>().expect("a formatted message");
     assert!(told.contains(PROMPT) && told.contains(OWN_KEY), "{told}");
 }
 
-/// The child's part: the log of the program, and its server with a worker that panics.
+/// Runs in the child process: the logger, and a server with a worker that panics.
 fn panic_in_a_worker() {
     logging::init(log::LevelFilter::Trace, Redactor::default());
     let upstream = Upstream::start();
