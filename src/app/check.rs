@@ -21,7 +21,7 @@ pub struct Report {
 #[must_use]
 pub fn run(config: &Config) -> Report {
     let retry_env = RetryEnv { sleep: Box::new(|_| false), jitter: Box::new(|| 0.0) };
-    let client = Client::new(config, retry_env, Arc::default());
+    let client = Client::new(config.upstream_settings(), retry_env, Arc::default());
     let mut trace = Trace { request_id: "check".into(), ..Trace::default() };
     let mut text = config.describe();
     for warning in &config.warnings {

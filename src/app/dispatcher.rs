@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::handlers;
-use crate::handlers::{App, Context, Handler, ROUTES, stack_trim};
+use crate::handlers::stack_trim::StackTrimmer;
+use crate::handlers::{App, Context, Handler, ROUTES};
 use crate::http::access;
 use crate::http::access::{AccessControl, RequestInfo};
 use crate::http::client_keys::Credentials;
@@ -244,9 +245,11 @@ impl Dispatcher {
 /// Handles a request and sees to its end.
 fn serve(app: &App, job: Box<Job>) {
     let mut trace = Trace { request_id: job.exchange.request_id().to_owned(), ..Trace::default() };
+    let mut stack = StackTrimmer::default();
     let (received, metrics) = (job.received, app.metrics());
     let work = |route: &ResolvedRoute<Handler>, exchange: &mut Exchange, trace: &mut Trace| {
-        handlers::handle(Context { app, route, exchange, trace, received_at: received })
+        let stack = &mut stack;
+        handlers::handle(Context { app, route, exchange, trace, stack, received_at: received })
     };
     match job.exchange.cancel_token() {
         // Its client has left while it waited.
@@ -256,7 +259,7 @@ fn serve(app: &App, job: Box<Job>) {
         Some(cancel) => cancel.scope(|| finish(metrics, job, &mut trace, work)),
         None => finish(metrics, job, &mut trace, work),
     }
-    stack_trim::trim_after_request(&trace);
+    stack.after_request();
 }
 
 /// Carries out what was ruled, or else does `work`, and sees to the end of the exchange.

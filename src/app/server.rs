@@ -23,7 +23,7 @@ use crate::net::cancel;
 use crate::net::connection_guard::{ConnectionGuard, Counters, Limits, Registry, ScanReport};
 use crate::net::limits::{MemoryBudget, MemoryPressure, SystemLimits};
 use crate::observe::metrics::Metrics;
-use crate::upstream::{Client, RetryEnv};
+use crate::upstream::{RetryEnv, Upstream};
 
 /// Connections that may wait to be accepted.
 const LISTEN_BACKLOG: i32 = 1024;
@@ -99,8 +99,9 @@ impl Server {
         let registry = Registry::new(config.max_per_client, cfg!(target_os = "linux"));
         let limits = Limits { body_timeout: config.request_timeout, ..config.connection_limits };
         let metrics = Arc::new(Metrics::new(workers, queue));
-        let client = Client::new(&config, pacing, metrics.clone());
-        let app = Arc::new(App::new(config, client, store, SystemTime::now()));
+        let upstream = Upstream::new(config.upstream_settings(), pacing, metrics.clone());
+        let settings = config.handler_settings();
+        let app = Arc::new(App::new(settings, upstream, store, metrics.clone(), SystemTime::now()));
         let pools = WorkerPools::start(workers, queue, app)?;
         let overcommit = pools.overcommit();
         let scan_metrics = metrics.clone();

@@ -31,10 +31,12 @@ use self::options::{OPTIONS, OptionSpec};
 use self::raw::{CommandLine, Mode, OptionValue, RawConfig};
 use crate::api::wire::keep_alive::KeepAlive;
 use crate::backends::profiles::Profile;
+use crate::handlers;
 use crate::http::client_keys::ClientKeys;
 use crate::http::cors::CorsPolicy;
 use crate::net::connection_guard::Limits;
 use crate::observe::redact::{Redactor, Secret};
+use crate::upstream;
 use crate::upstream::backoff::RetryPolicy;
 use crate::upstream::base_url;
 use crate::upstream::base_url::BaseUrl;
@@ -211,6 +213,34 @@ impl Config {
     #[must_use]
     pub fn redactor(&self) -> Redactor {
         Redactor::new(self.api_key.iter().chain(self.proxy_api_keys.secrets()).cloned())
+    }
+
+    /// The settings of the upstream.
+    #[must_use]
+    pub fn upstream_settings(&self) -> upstream::Settings {
+        upstream::Settings {
+            base_url: self.base_url.clone(),
+            api_key: self.api_key.clone(),
+            profile: self.profile,
+            request_timeout: self.request_timeout,
+            workers: self.workers,
+            retry: self.retry,
+            breaker: self.breaker,
+            models_ttl: self.models_ttl,
+            log_bodies: self.log_bodies,
+            redactor: self.redactor(),
+        }
+    }
+
+    /// The settings of the routes.
+    #[must_use]
+    pub fn handler_settings(&self) -> handlers::Settings {
+        handlers::Settings {
+            base_url: self.base_url.to_string(),
+            max_body_bytes: self.max_body_bytes,
+            keep_alive: self.keep_alive,
+            context_length: self.context_length,
+        }
     }
 
     /// The effective values, `VARIABLE=value` on a line each, in the form that the sources take.
@@ -509,7 +539,7 @@ mod tests {
             told,
             [
                 "--nonsense is no option (see --help)",
-                "OPENAI_BASE_URL is \"localhost:8080/v1\": begin it with http:// or https://, as \
+                "OPENAI_BASE_URL is \"localhost:8080/v1\": must start with http:// or https://, as \
                  in https://api.openai.com/v1 or http://localhost:8080/v1",
                 "--port is \"abc\": write a whole number from 0 to 65535",
                 "REQUEST_TIMEOUT in .env is \"5m\": write seconds above 0 and up to 86400, such \

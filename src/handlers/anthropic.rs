@@ -1,10 +1,10 @@
-//! `/v1/messages`, Anthropic's protocol (ollama-api.md 15).
+//! `/v1/messages`, Anthropic's protocol.
 //!
-//! Faults are told in Ollama's order: the body, what each request must have, its blocks and schemas,
-//! then whatever `/api/chat` says of the name, the model and the upstream. Keys, versions and beta
-//! features that clients send along are not looked at.
+//! Never looks at the keys, versions and beta features that clients send along. Invariant: errors come in
+//! Ollama's order: the body, what each request must have, its blocks and schemas, then what `/api/chat`
+//! says of the name, the model and the upstream.
 
-use super::chat_generate::{ModelRequest, begin_use, recheck_model, resolve_model, send_chat};
+use super::model_request::{CommonFields, ModelRequest, PendingReply};
 use super::{Context, model_required_error, relay};
 use crate::api::anthropic::request::{GO_TYPE_NAME, MessagesRequest};
 use crate::api::anthropic::response::CountTokensResponse;
@@ -14,53 +14,56 @@ use crate::error::Result;
 use crate::http::exchange::ContentType;
 use crate::translate::anthropic::stream::MessageEncoder;
 use crate::translate::anthropic::{self, estimate_tokens, to_ollama, validate};
+use crate::translate::generate::UpstreamRequest;
 use crate::translate::think::{self, ThinkMode};
 
 /// `POST /v1/messages`. `body` is decompressed.
 pub(super) fn messages(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
+    let (reply, name, input_tokens) = start_messages(context, body)?;
+    let mut encoder = MessageEncoder::new(&name, &context.trace.request_id, input_tokens);
+    relay::relay(context, &mut encoder, reply)
+}
+
+/// Asks the upstream, and returns the model's name as the client sent it and an estimate of the tokens.
+#[inline(never)] // Not inlined, so that its stack is free while the response is relayed.
+fn start_messages<'a>(
+    context: &mut Context<'a>,
+    body: Vec<u8>,
+) -> Result<(PendingReply<'a>, String, u64)> {
     let text = decode::decode_body(body)?;
     let request: MessagesRequest<'_> = decode::parse(&text, GO_TYPE_NAME)?;
     validate(&request, true)?;
     let mut chat = to_ollama(&request)?;
-    let name = context.parse_model_name(request.model.as_deref(), model_required_error)?;
-    let shown = request.model.as_deref().unwrap_or_default().to_owned();
-    let overlay = context.app.find_virtual_model(&name);
-    overlay.iter().for_each(|model| model.apply_to_chat(&mut chat));
-    let mut think = think::parse(chat.think.as_ref())?;
-    let tools = chat.tools.as_ref().is_some_and(|tools| !tools.is_empty());
-    let asked = ModelRequest::for_chat(name, shown, tools, overlay.clone());
-    let family_matters = think != ThinkMode::Unset;
-    let resolved = resolve_model(context, &asked, chat.options.as_ref(), family_matters)?;
+    let common = CommonFields { model: request.model.as_ref(), ..CommonFields::default() };
+    let mut asked = ModelRequest::parse(context, &common, "chat", model_required_error)?;
+    asked.virtual_model.iter().for_each(|model| model.apply_to_chat(&mut chat));
+    let think = think::parse(chat.think.as_ref())?;
+    asked.uses_tools = chat.tools.as_ref().is_some_and(|tools| !tools.is_empty());
+    let (resolved, in_use) =
+        asked.begin(context, chat.options.as_ref(), think != ThinkMode::Unset)?;
     if resolved.capabilities.thinking == Some(false) && think != ThinkMode::Off {
-        // No error here: who does not think is not asked to (15.1).
-        (think, chat.think) = (ThinkMode::Unset, None);
+        // Not an error on this route: a model that cannot think is not asked to.
+        chat.think = None;
+    } else {
+        asked.think = think;
     }
-    let in_use = begin_use(context.app, &resolved, &asked, chat.options.as_ref());
-    let mut upstream = anthropic::to_openai(&request, &chat, &resolved.id, resolved.profile)?;
+    let upstream = anthropic::to_openai(&request, &chat, &resolved.id, resolved.profile)?;
+    let mut upstream = UpstreamRequest::Chat(upstream);
     let stream = request.stream.unwrap_or(false);
-    let answer = send_chat(context, &mut upstream, stream)?;
-    recheck_model(context, &resolved, &asked)?;
-    let seed = context.trace.request_id.clone();
-    let mut encoder = MessageEncoder::new(asked.requested_name(), &seed, estimate_tokens(&chat));
-    let wanted = (think, None, std::mem::take(&mut upstream.watched_stop));
-    // A long answer need not hold a large question.
-    drop(upstream);
-    drop(chat);
-    drop(request);
-    drop(text);
-    relay::relay(context, answer, &mut encoder, wanted, stream, in_use)
+    let reply = asked.send(context, (&resolved, in_use), &mut upstream, stream)?;
+    Ok((reply, asked.requested_name, estimate_tokens(&chat)))
 }
 
-/// `POST /v1/messages/count_tokens`. `body` is decompressed. Nobody is asked: it is an estimate, of
-/// what would be sent.
+/// `POST /v1/messages/count_tokens`. `body` is decompressed. The upstream is not asked: this is an
+/// estimate of what would be sent.
 pub(super) fn count_tokens(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let text = decode::decode_body(body)?;
     let request: MessagesRequest<'_> = decode::parse(&text, GO_TYPE_NAME)?;
     validate(&request, false)?;
     let mut chat = to_ollama(&request)?;
     let name = context.parse_full_model_name(request.model.as_deref(), model_required_error)?;
-    let overlay = context.app.find_virtual_model(&name);
-    overlay.iter().for_each(|model| model.apply_to_chat(&mut chat));
+    let virtual_model = context.app.find_virtual_model(&name);
+    virtual_model.iter().for_each(|model| model.apply_to_chat(&mut chat));
     let mut out = ndjson::to_vec(&CountTokensResponse { input_tokens: estimate_tokens(&chat) });
     out.push(b'\n');
     context.exchange.respond(200, ContentType::BareJson, &out)

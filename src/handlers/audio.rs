@@ -1,14 +1,15 @@
-//! `/v1/audio/transcriptions`: a form that is passed on as it is (ollama-api.md 14.7).
+//! `/v1/audio/transcriptions`: a multipart form that is passed on.
 //!
-//! Only the name of the model is looked for, at the beginning of the form, and put in the upstream's
-//! words where those are others. A large form streams through and is sent once.
+//! Only the name of the model is read, at the beginning of the form, and replaced by the upstream's id.
+//! Never buffers a large form: it streams through and is sent once. Invariant: no other byte of the form
+//! changes.
 
 use super::pass_through;
 use super::pass_through::{LARGE_BODY_BYTES, LargeBodyOutcome, PrefixDecision};
-use super::{App, Context, ModelUse, model_required_error};
+use super::{App, Context, LoadOptions, ModelUse, model_required_error};
 use crate::api::openai::multipart;
 use crate::error::{Error, Result};
-use crate::upstream::Trace;
+use crate::upstream::{Payload, Trace};
 
 const PATH: &str = "audio/transcriptions";
 
@@ -30,35 +31,40 @@ pub(super) fn transcriptions(context: &mut Context<'_>) -> Result<()> {
     }
     let (id, mut in_use) = rewrite_model(context.app, &mut body, context.trace)?.unzip();
     let (app, headers) = (context.app, pass_through::select_headers(context));
-    let answer = app.client.pass_bytes(PATH, id.as_deref(), &headers, &body, context.trace)?;
+    let payload = Payload::Bytes(&body);
+    let client = &app.upstream.client;
+    let answer = client.pass_unread(PATH, id.as_deref(), &headers, payload, context.trace)?;
     in_use.iter_mut().for_each(|in_use| in_use.record_response(&answer));
     pass_through::relay_unchanged(context, answer, in_use)
 }
 
 fn transcribe_streaming(context: &mut Context<'_>) -> Result<()> {
-    let read = |app, beginning: &mut _, trace: &mut _| {
-        rewrite_model(app, beginning, trace).map(PrefixDecision::Stream)
+    let read = |app, prefix: &mut _, trace: &mut _| {
+        rewrite_model(app, prefix, trace).map(PrefixDecision::Stream)
     };
     match pass_through::pass_streaming(context, PATH, read)? {
         LargeBodyOutcome::Passed(answer, in_use) => {
             pass_through::relay_unchanged(context, answer, in_use)
         }
-        LargeBodyOutcome::Buffered(_) => Err(Error::Internal("a form that was held")),
+        LargeBodyOutcome::Buffered(_) => {
+            Err(Error::Internal("a multipart form was buffered unexpectedly"))
+        }
     }
 }
 
-/// Puts the upstream's name for the model into the beginning of a form, if the name stands there.
+/// Replaces the model's name at the beginning of a form by the upstream's id, if it is there.
 fn rewrite_model<'a>(
     app: &'a App,
-    beginning: &mut Vec<u8>,
+    prefix: &mut Vec<u8>,
     trace: &mut Trace,
 ) -> Result<Option<(String, ModelUse<'a>)>> {
-    let Some((sent, place)) = multipart::find_model(beginning) else { return Ok(None) };
+    let Some((sent, place)) = multipart::find_model(prefix) else { return Ok(None) };
     let name = app.parse_model_name(Some(&sent), trace, model_required_error)?;
-    let resolved = app.resolve_model(&name, app.find_virtual_model(&name).as_deref(), false, trace);
-    let id = resolved.id.clone();
-    if id != sent {
-        beginning.splice(place, id.bytes());
+    let mut resolved =
+        app.resolve_model(&name, app.find_virtual_model(&name).as_deref(), false, trace);
+    if resolved.id != sent {
+        prefix.splice(place, resolved.id.bytes());
     }
-    Ok(Some((id, pass_through::begin_use(app, resolved))))
+    let in_use = resolved.begin_use(app, LoadOptions::default());
+    Ok(Some((resolved.id, in_use)))
 }

@@ -1,11 +1,12 @@
 //! `/api/embed` and `/api/embeddings`.
+//!
+//! More inputs than one request may have are sent in batches, which shrink when the upstream rejects one as
+//! too large; an input that is too long is truncated where the client allows it. Never keeps vectors as
+//! numbers. Invariant: one failure fails all inputs.
 
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{
-    Context, LoadOptions, ResolvedModel, empty_model_error, model_required_error, parse_keep_alive,
-};
+use super::{Context, LoadOptions, empty_model_error, model_required_error, parse_keep_alive};
 use crate::api::ollama::decode;
 use crate::api::ollama::request::{EmbedRequest, EmbeddingRequest};
 use crate::api::ollama::response::EmbedMetrics;
@@ -14,60 +15,32 @@ use crate::http::exchange::ContentType;
 use crate::translate::embed::{self, BatchBounds, EmbedResponseBuilder, Pieces};
 use crate::translate::response_metrics::to_nanos;
 use crate::translate::{options, truncate};
+use crate::upstream::{BatchLimits, Operation};
 
-/// Ollama's sentence for an input that does not fit and must not be cut (ollama-api.md 4.2).
+/// Ollama's sentence for an input that is too long and must not be truncated.
 const INPUT_TOO_LONG: &str = "the input length exceeds the context length";
-
-/// The largest batches that the upstream took after it had refused larger ones. They never grow
-/// again while the process lives: smaller batches cost some requests, a refused one costs a try of
-/// all who ask.
-pub(super) struct BatchLimits {
-    items: AtomicUsize,
-    bytes: AtomicUsize,
-}
-
-impl Default for BatchLimits {
-    fn default() -> Self {
-        Self { items: AtomicUsize::new(usize::MAX), bytes: AtomicUsize::new(usize::MAX) }
-    }
-}
-
-impl BatchLimits {
-    /// What a request may hold at first, of no more than `most` inputs.
-    fn bounds(&self, most: usize) -> BatchBounds {
-        let first = BatchBounds::with_max_items(most);
-        BatchBounds {
-            items: first.items.min(self.items.load(Ordering::Relaxed)),
-            bytes: first.bytes.min(self.bytes.load(Ordering::Relaxed)),
-        }
-    }
-
-    fn lower_to(&self, worked: BatchBounds) {
-        self.items.fetch_min(worked.items, Ordering::Relaxed);
-        self.bytes.fetch_min(worked.bytes, Ordering::Relaxed);
-    }
-}
 
 /// `POST /api/embed`.
 pub(super) fn embed(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let text = decode::decode_body(body)?;
     let request: EmbedRequest<'_> = decode::parse(&text, "EmbedRequest")?;
-    // Ollama reads it with the body.
+    // Ollama reads this with the body, so its error comes first.
     let keep_alive = parse_keep_alive(request.keep_alive.as_ref())?;
     let name = context.parse_model_name(request.model.as_deref(), empty_model_error)?;
     let model = request.model.as_deref().unwrap_or_default();
     let inputs = embed::parse_inputs(request.input)?;
     options::parse(request.options.as_ref())?;
-    let stay = LoadOptions { keep_alive, num_ctx: options::num_ctx(request.options.as_ref()) };
+    let load_options =
+        LoadOptions { keep_alive, num_ctx: options::num_ctx(request.options.as_ref()) };
     let mut answer =
         EmbedResponseBuilder::for_embed(model, request.dimensions.map(|dimensions| dimensions.0));
     if inputs.is_empty() {
-        load_model(context, &name, stay)?;
+        load_model(context, &name, load_options)?;
         return send_answer(context, &answer.finish(None));
     }
-    let may_cut = request.truncate != Some(false);
-    let tokens =
-        embed_inputs(context, &name, inputs, stay, may_cut, &mut answer).map_err(|error| {
+    let may_truncate = request.truncate != Some(false);
+    let tokens = embed_inputs(context, &name, inputs, load_options, may_truncate, &mut answer)
+        .map_err(|error| {
             if embed::is_too_long(&error) { Error::invalid_request(INPUT_TOO_LONG) } else { error }
         })?;
     let metrics = build_metrics(context, tokens);
@@ -82,12 +55,20 @@ pub(super) fn embeddings(context: &mut Context<'_>, body: Vec<u8>) -> Result<()>
     let name = context.parse_model_name(request.model.as_deref(), model_required_error)?;
     options::parse(request.options.as_ref())?;
     let prompt = request.prompt.as_deref().unwrap_or_default();
-    let stay = LoadOptions { keep_alive, num_ctx: options::num_ctx(request.options.as_ref()) };
+    let load_options =
+        LoadOptions { keep_alive, num_ctx: options::num_ctx(request.options.as_ref()) };
     let mut answer = EmbedResponseBuilder::for_embeddings();
     if prompt.is_empty() {
-        load_model(context, &name, stay)?;
+        load_model(context, &name, load_options)?;
     } else {
-        embed_inputs(context, &name, vec![Cow::Borrowed(prompt)], stay, false, &mut answer)?;
+        embed_inputs(
+            context,
+            &name,
+            vec![Cow::Borrowed(prompt)],
+            load_options,
+            false,
+            &mut answer,
+        )?;
     }
     send_answer(context, &answer.finish(None))
 }
@@ -96,71 +77,69 @@ fn send_answer(context: &mut Context<'_>, answer: &Pieces) -> Result<()> {
     context.exchange.respond_vectored(200, ContentType::Json, &answer.as_slices())
 }
 
-/// Loads or unloads a model: what a request without anything to embed does, once the model is known.
-fn load_model(context: &mut Context<'_>, name: &str, stay: LoadOptions) -> Result<()> {
+/// Loads or unloads a model, for a request without inputs.
+fn load_model(context: &mut Context<'_>, name: &str, load_options: LoadOptions) -> Result<()> {
     let app = context.app;
-    let overlay = app.find_virtual_model(name);
-    if !app.may_exist(name, overlay.as_deref(), context.trace) {
+    let virtual_model = app.find_virtual_model(name);
+    if !app.may_exist(name, virtual_model.as_deref(), context.trace) {
         return Err(reword_not_found(Error::ModelNotFound { message: String::new() }, name));
     }
-    let used = app.resolve_model(name, overlay.as_deref(), false, context.trace).running_name;
-    app.mark_loaded(&used, stay);
+    let resolved = app.resolve_model(name, virtual_model.as_deref(), false, context.trace);
+    app.mark_loaded(&resolved.running_name, load_options);
     Ok(())
 }
 
-/// Adds the upstream's vectors to the answer, and gives the tokens that it counted. More inputs than
-/// one request may have are sent one batch after another, in smaller ones when the upstream says
-/// that they are too large; an input that is too long is cut where it `may_cut`. One failure fails
-/// all.
+/// Adds the upstream's vectors to the response, and returns the tokens that it counted.
 fn embed_inputs(
     context: &mut Context<'_>,
     name: &str,
     mut inputs: Vec<Cow<'_, str>>,
-    stay: LoadOptions,
-    may_cut: bool,
+    load_options: LoadOptions,
+    may_truncate: bool,
     answer: &mut EmbedResponseBuilder,
 ) -> Result<Option<u64>> {
     let app = context.app;
-    let overlay = app.find_virtual_model(name);
-    let resolved = app.resolve_model(name, overlay.as_deref(), false, context.trace);
+    let virtual_model = app.find_virtual_model(name);
+    let mut resolved = app.resolve_model(name, virtual_model.as_deref(), false, context.trace);
     resolved.check_exists(name).map_err(|error| reword_not_found(error, name))?;
-    let ResolvedModel { id, profile, running_name: used, list_unavailable: unlooked, .. } =
-        resolved;
-    let mut in_use = app.begin_use(used, stay);
+    let mut in_use = resolved.begin_use(app, load_options);
+    let (client, batch_limits) = (&app.upstream.client, &app.upstream.batch_limits);
     let (mut tokens, mut first_sent) = (None, None);
-    let mut pace = BatchPlan::new(app.batch_limits.bounds(profile.max_embed_inputs));
+    let mut plan = BatchPlan::new(batch_limits.bounds(resolved.profile.max_embed_inputs));
     while answer.vector_count() < inputs.len() {
         let rest = &mut inputs[answer.vector_count()..];
-        let count = pace.next_bounds.count_fitting(rest);
+        let count = plan.next_bounds.count_fitting(rest);
         let texts = rest[..count].iter().map(|text| Cow::Borrowed(text.as_ref()));
-        let mut request = embed::to_openai(&id, texts.collect());
-        match app.client.embed(&mut request, context.trace, |text| answer.add_response(text, count))
+        let mut request = embed::to_openai(&resolved.id, texts.collect());
+        let response = client.call(Operation::EMBEDDING, &mut request, context.trace);
+        match response
+            .and_then(|response| client.parse(response, |text| answer.add_response(text, count)))
         {
             Ok(counted) => {
                 first_sent = first_sent.or(context.trace.last_attempt_at);
                 tokens = add_tokens(tokens, counted);
-                pace.record_success(&app.batch_limits);
+                plan.record_success(batch_limits);
             }
-            Err(error) => pace
-                .handle_failure(error, &mut rest[..count], may_cut)
+            Err(error) => plan
+                .handle_failure(error, &mut rest[..count], may_truncate)
                 .map_err(|error| reword_not_found(error, name))?,
         }
     }
-    let confirmed = app.recheck_model(unlooked, (name, name), overlay.as_deref(), context.trace);
-    confirmed.map_err(|error| reword_not_found(error, name))?;
-    // Where the work began is for the times to tell, not where its last batch did.
+    let rechecked = resolved.recheck(app, (name, name), virtual_model.as_deref(), context.trace);
+    rechecked.map_err(|error| reword_not_found(error, name))?;
+    // `load_duration` ends when the first batch was sent.
     context.trace.last_attempt_at = first_sent.or(context.trace.last_attempt_at);
     in_use.mark_answered();
     Ok(tokens)
 }
 
-/// How the work goes on: with what batches, and how often the next input was cut.
+/// The size of the next batch, and how often its input was truncated.
 struct BatchPlan {
-    /// What the next request may hold.
+    /// Bounds of the next batch.
     next_bounds: BatchBounds,
-    /// What any may hold, as far as is known.
+    /// Bounds of any batch, as far as is known.
     max_bounds: BatchBounds,
-    /// Whether that was learnt in this work, and not yet tried.
+    /// Whether these bounds are new and no batch has succeeded with them.
     is_unproven: bool,
     truncations: u32,
 }
@@ -170,13 +149,13 @@ impl BatchPlan {
         Self { next_bounds: max_bounds, max_bounds, is_unproven: false, truncations: 0 }
     }
 
-    /// A batch is through.
+    /// A batch was accepted.
     fn record_success(&mut self, learnt: &BatchLimits) {
         if std::mem::take(&mut self.is_unproven) {
             learnt.lower_to(self.max_bounds);
         }
         if std::mem::take(&mut self.truncations) > 0 {
-            // So is the one that was too long; the rest may go together again.
+            // That was the truncated input; the rest may go together again.
             self.next_bounds = self.max_bounds;
         }
     }
@@ -184,14 +163,14 @@ impl BatchPlan {
     /// A batch failed: makes the next one smaller, or its only input shorter.
     ///
     /// # Errors
-    /// The same error, where nothing is left to be tried.
+    /// The same error, if nothing is left to try.
     fn handle_failure(
         &mut self,
         error: Error,
         batch: &mut [Cow<'_, str>],
-        may_cut: bool,
+        may_truncate: bool,
     ) -> Result<()> {
-        let is_too_long = may_cut && embed::is_too_long(&error);
+        let is_too_long = may_truncate && embed::is_too_long(&error);
         let refusal = embed::classify_rejection(&error);
         match batch {
             [only] if is_too_long && self.truncations < truncate::MAX_ATTEMPTS => {
@@ -211,15 +190,12 @@ impl BatchPlan {
     }
 }
 
-/// The tokens so far and those of one more batch, where the upstream counts.
+/// The tokens so far and those of one more batch, if the upstream counts.
 fn add_tokens(tokens: Option<u64>, counted: Option<u64>) -> Option<u64> {
-    match counted {
-        Some(count) => Some(count.saturating_add(tokens.unwrap_or(0))),
-        None => tokens,
-    }
+    [tokens, counted].into_iter().flatten().reduce(u64::saturating_add)
 }
 
-/// These two routes word it differently (ollama-api.md 4.2).
+/// Ollama words an unknown model differently on these two routes.
 fn reword_not_found(error: Error, name: &str) -> Error {
     match error {
         Error::ModelNotFound { .. } => Error::ModelNotFound {

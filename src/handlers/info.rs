@@ -38,7 +38,7 @@ pub(super) fn version(context: &mut Context<'_>) -> Result<()> {
 
 /// `GET /api/tags`.
 pub(super) fn tags(context: &mut Context<'_>) -> Result<()> {
-    let list = context.app.get_model_list(context.trace)?;
+    let list = context.app.upstream.get_model_list(context.trace)?;
     let setting = context.app.render_context();
     let own = context.app.store.snapshot();
     let hidden = |model: &&Model| own.contains_key(&names::canonical_key(&model.id));
@@ -60,7 +60,8 @@ pub(super) fn ps(context: &mut Context<'_>) -> Result<()> {
     let app = context.app;
     let loaded = app.running_models.list(SystemTime::now());
     // The list gives the same digests and context lengths as `/api/tags`.
-    let list = if loaded.is_empty() { None } else { app.try_get_model_list(context.trace) };
+    let list =
+        if loaded.is_empty() { None } else { app.upstream.try_get_model_list(context.trace) };
     let known = list.as_deref().map_or(&[][..], |list| list);
     let model = |id: &str| match catalog::find_model(known, id) {
         Some(model) => model.clone(),
@@ -144,7 +145,8 @@ struct Ready {
 
 /// `GET /ready`: whether a request would be served now.
 pub(super) fn ready(context: &mut Context<'_>) -> Result<()> {
-    let reason = context.app.metrics().check_ready(context.app.client.circuit_state()).err();
+    let reason =
+        context.app.metrics().check_ready(context.app.upstream.client.circuit_state()).err();
     let (status, word) = if reason.is_none() { (200, "ready") } else { (503, "not ready") };
     context.answer_json(status, &Ready { status: word, reason })
 }
@@ -152,7 +154,7 @@ pub(super) fn ready(context: &mut Context<'_>) -> Result<()> {
 /// `GET /metrics`.
 pub(super) fn metrics(context: &mut Context<'_>) -> Result<()> {
     let app = context.app;
-    let text = app.metrics().render(app.client.circuit_state(), VERSION, app.started_at);
+    let text = app.metrics().render(app.upstream.client.circuit_state(), VERSION, app.started_at);
     context.exchange.respond(200, ContentType::Metrics, text.as_bytes())
 }
 
@@ -171,9 +173,9 @@ struct UpstreamHealth {
 
 /// `GET /openai/health`: tries once to fetch the upstream's model list.
 pub(super) fn upstream_health(context: &mut Context<'_>) -> Result<()> {
-    let client = &context.app.client;
+    let (client, metrics) = (&context.app.upstream.client, context.app.metrics());
     let checked = client.check_health(context.trace);
-    let (requests, errors) = (client.metrics().attempts(), client.metrics().failures());
+    let (requests, errors) = (metrics.attempts(), metrics.failures());
     #[allow(clippy::cast_precision_loss)] // A rate, not a count.
     let error_rate = if requests == 0 { 0.0 } else { errors as f64 / requests as f64 };
     let (status, word) = if checked.is_ok() { (200, "healthy") } else { (503, "unhealthy") };

@@ -1,30 +1,85 @@
-//! From a name in a request to the model that it means (ollama-api.md 3).
+//! From a name in a request to the model that it means.
 //!
-//! Three things can be meant, in this order: a virtual model, a model of the upstream's list, and a
-//! model that the list does not show. Source suffixes and Ollama's grammar matter only for names that
-//! none of the first two has. What a route does with an unknown name is its own affair.
+//! A name means, in this order: a virtual model, a model of the upstream's list, or a model that the list
+//! does not show. Source suffixes (`:cloud`, `:local`) and Ollama's grammar matter only for names that
+//! neither the virtual models nor the list has. Never decides what a route does with an unknown name.
 
 use std::sync::Arc;
 
-use super::{App, Context};
+use super::{App, Context, LoadOptions, ModelUse};
 use crate::backends::names;
 use crate::backends::names::SourceSuffix;
+use crate::backends::profiles::{GENERIC, Profile};
 use crate::error::{Error, Result};
 use crate::models::catalog;
-use crate::models::model::Model;
+use crate::models::catalog::SharedModelList;
+use crate::models::model::{Capabilities, Model};
 use crate::models::virtual_model::VirtualModel;
 use crate::upstream::Trace;
 
-/// A model that exists.
-pub(super) enum AnyModel {
-    /// One that lives here, over this model of the upstream.
-    Virtual(Arc<VirtualModel>),
-    /// One of the upstream.
-    Upstream(Box<Model>),
+/// Ollama's sentence for a cloud model where the cloud is disabled.
+const CLOUD_DISABLED: &str = "ollama cloud is disabled: remote model is unavailable";
+
+/// The upstream's model that a name means.
+pub(super) struct ResolvedModel {
+    /// The upstream's id.
+    pub id: String,
+    pub profile: &'static Profile,
+    /// What it can do, as far as is known.
+    pub capabilities: Capabilities,
+    /// The name under which it counts as loaded: the id, or that of the virtual model. Taken by
+    /// [`ResolvedModel::begin_use`].
+    pub running_name: String,
+    /// Whether the upstream has no such model and would answer all the same.
+    is_missing: bool,
+    /// Whether there was no list to look into.
+    list_unavailable: bool,
 }
 
-/// What Ollama says where a cloud model is to answer.
-const CLOUD_DISABLED: &str = "ollama cloud is disabled: remote model is unavailable";
+impl ResolvedModel {
+    /// Rejects a model that the upstream does not have, in the words of most routes; `name` is what
+    /// the client sent.
+    pub(super) fn check_exists(&self, name: &str) -> Result<()> {
+        if !self.is_missing {
+            return Ok(());
+        }
+        Err(Error::ModelNotFound { message: format!("model '{name}' not found") })
+    }
+
+    /// Looks the model up once more where there was no list and the upstream's first response has shown
+    /// that it answers to any name; `requested_name` is what the client sent.
+    ///
+    /// # Errors
+    /// [`Error::ModelNotFound`].
+    pub(super) fn recheck(
+        &self,
+        app: &App,
+        (name, requested_name): (&str, &str),
+        virtual_model: Option<&VirtualModel>,
+        trace: &Trace,
+    ) -> Result<()> {
+        let ignores_model = |profile: &Profile| profile.ignores_model;
+        if !(self.list_unavailable
+            && app.upstream.client.current_profile().is_some_and(ignores_model))
+        {
+            return Ok(());
+        }
+        app.resolve_model(name, virtual_model, false, trace).check_exists(requested_name)
+    }
+
+    /// Notes that the model is in use until the returned value is dropped.
+    pub(super) fn begin_use<'a>(&mut self, app: &'a App, options: LoadOptions) -> ModelUse<'a> {
+        app.begin_use(std::mem::take(&mut self.running_name), options)
+    }
+}
+
+/// A model that exists.
+pub(super) enum AnyModel {
+    /// A model made with create or copy.
+    Virtual(Arc<VirtualModel>),
+    /// A model of the upstream.
+    Upstream(Box<Model>),
+}
 
 impl Context<'_> {
     /// As [`App::parse_model_name`].
@@ -62,7 +117,7 @@ fn parse_full_model_name(
 
 impl App {
     /// Checks a model's name and notes it for the log; blanks around it and a source suffix do not
-    /// count. Cloud models there are none.
+    /// count. There are no cloud models.
     pub(super) fn parse_model_name(
         &self,
         name: Option<&str>,
@@ -74,8 +129,8 @@ impl App {
         if source == SourceSuffix::None && names::is_plausible(bare) {
             return Ok(name);
         }
-        // Unusual names may be somebody's all the same.
-        let list = self.try_get_model_list(trace);
+        // An unusual name may be one of the upstream's.
+        let list = self.upstream.try_get_model_list(trace);
         let listed =
             |name| list.as_ref().is_some_and(|list| catalog::find_model(list, name).is_some());
         if self.find_virtual_model(&name).is_some() || listed(&name) {
@@ -93,10 +148,10 @@ impl App {
         }
     }
 
-    /// The model of a name, after a fresh look at the list if the kept one is without it.
+    /// The model that a name means; a list without it is fetched again.
     ///
     /// # Errors
-    /// Those of the upstream. A virtual model is found without it.
+    /// Those of the upstream, which a virtual model does not need.
     pub(super) fn find_model(&self, name: &str, trace: &mut Trace) -> Result<Option<AnyModel>> {
         if let Some(model) = self.find_virtual_model(name) {
             return Ok(Some(AnyModel::Virtual(model)));
@@ -105,23 +160,98 @@ impl App {
         Ok(model.map(|model| AnyModel::Upstream(Box::new(model))))
     }
 
-    /// The upstream's model of a name, whatever virtual model hides it.
+    /// The upstream's model of a name, even if a virtual model hides it.
     ///
     /// # Errors
     /// Those of the upstream.
     pub(super) fn find_listed_model(&self, name: &str, trace: &mut Trace) -> Result<Option<Model>> {
-        let mut list = self.get_model_list(trace)?;
+        let mut list = self.upstream.get_model_list(trace)?;
         if catalog::find_model(&list, name).is_none() {
-            // It may be new: a miss is worth a fresh look.
-            list = self.catalog.refresh(|| self.client.list_models(trace))?;
+            // The model may be newer than the list.
+            list = self.upstream.refresh_model_list(trace)?;
         }
         Ok(catalog::find_model(&list, name).cloned())
     }
 
-    /// The upstream's model below a virtual one, as far as it can be known quickly.
+    /// The upstream's model below a virtual one; without a list, what its name tells.
     pub(super) fn find_base_model(&self, model: &VirtualModel, trace: &Trace) -> Model {
-        let list = self.try_get_model_list(trace);
+        let list = self.upstream.try_get_model_list(trace);
         let listed = list.as_deref().and_then(|list| catalog::find_model(list, &model.from));
         listed.cloned().unwrap_or_else(|| Model::from_id(&model.from))
+    }
+    /// Finds the upstream's id for a name and the family that serves it; `virtual_model` is the one that
+    /// the name means. The list is asked for only where it can change the request: for a name that ends
+    /// in `:latest`, which may be part of the id or not, for what only some families know, and for what
+    /// only some models can do. A name that no list shows is sent all the same, because lists are
+    /// often incomplete, except to a family that would answer as if it had the model.
+    pub(super) fn resolve_model(
+        &self,
+        name: &str,
+        virtual_model: Option<&VirtualModel>,
+        needs_profile: bool,
+        trace: &Trace,
+    ) -> ResolvedModel {
+        let name = virtual_model.map_or(name, |model| &model.from);
+        let client = &self.upstream.client;
+        let configured = client.configured_profile();
+        let cached = self.upstream.cached_model_list();
+        let needs_list = names::strip_latest_tag(name).is_some()
+            || (cached.is_none() && client.current_profile().is_some_and(|it| it.ignores_model))
+            || (needs_profile && configured.is_none_or(|profile| profile.lists_capabilities));
+        let lacks = |list: &SharedModelList| catalog::find_model(list, name).is_none();
+        // A server of several models rejects a name that it does not have.
+        let ignores_name = |list: &SharedModelList| {
+            let profile = configured.or(list.profile_for(list.first()));
+            list.len() == 1 && profile.is_some_and(|profile| profile.ignores_model)
+        };
+        let list = match cached {
+            _ if needs_list => self.upstream.try_get_model_list(trace),
+            // The cached list may be an old one.
+            Some(list) if ignores_name(&list) && lacks(&list) => {
+                self.upstream.try_get_model_list(trace)
+            }
+            cached => cached,
+        };
+        let found = list.as_deref().and_then(|list| catalog::find_model(list, name));
+        let listed_profile = list.as_deref().and_then(|list| list.profile_for(found));
+        let id = found.map_or_else(
+            || {
+                let name = names::strip_default_prefixes(name);
+                names::strip_latest_tag(name).unwrap_or(name).to_owned()
+            },
+            |model| model.id.clone(),
+        );
+        ResolvedModel {
+            is_missing: found.is_none() && list.as_ref().is_some_and(ignores_name),
+            list_unavailable: list.is_none(),
+            running_name: virtual_model.map_or_else(|| id.clone(), |model| model.name.clone()),
+            capabilities: found
+                .map_or_else(|| Model::from_id(&id).capabilities, |model| model.capabilities),
+            id,
+            profile: configured.or(listed_profile).unwrap_or(&GENERIC),
+        }
+    }
+
+    /// Whether a model may exist: only a list without it says no.
+    pub(super) fn may_exist(
+        &self,
+        name: &str,
+        virtual_model: Option<&VirtualModel>,
+        trace: &mut Trace,
+    ) -> bool {
+        let name = virtual_model.map_or(name, |model| &model.from);
+        let lacks = |list: &SharedModelList| catalog::find_model(list, name).is_none();
+        match self.upstream.try_get_model_list(trace) {
+            // The cached list may be an old one.
+            Some(list) if lacks(&list) => {
+                !self.upstream.get_model_list(trace).is_ok_and(|list| lacks(&list))
+            }
+            _ => true,
+        }
+    }
+
+    /// The virtual model that a name means; it hides a model of the upstream with the same name.
+    pub(super) fn find_virtual_model(&self, name: &str) -> Option<Arc<VirtualModel>> {
+        self.store.get(name)
     }
 }

@@ -1,46 +1,43 @@
-//! An upstream's answer to the client, as it comes.
+//! An upstream's response to the client, as it arrives.
 //!
-//! Invariant: everything that has arrived is written before the next wait, and nothing is held back
-//! while waiting. A write that fails ends the upstream's call at once, because the stream is dropped
-//! on the way out.
+//! Line by line for a stream, in one object otherwise, whichever way the upstream sent it. Never translates:
+//! that is the part of [`ResponseTranslator`] and the encoders. A write that fails drops the upstream's
+//! stream on the way out, which ends the call at once.
+//! Invariant: everything that has arrived is written before the next wait.
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Context, ModelUse, stack_trim};
+use super::model_request::PendingReply;
+use super::{Context, ModelUse};
 use crate::error::Result;
 use crate::http::exchange::ContentType;
 use crate::observe::timestamp;
 use crate::translate::stream::{Completion, Delta, Encoder, ResponseOptions, ResponseTranslator};
-use crate::translate::think::ThinkMode;
 use crate::upstream::{EventStream, UpstreamResponse};
 
-/// Passes an answer on: line by line for `stream`, in one object otherwise, whichever way the
-/// upstream sent it. The use of the model ends before the client can know that the answer did.
+/// Passes a response on. The use of the model ends before the client can know that the response did.
 pub(super) fn relay(
     context: &mut Context<'_>,
-    answer: UpstreamResponse,
     encoder: &mut impl Encoder,
-    wanted: (ThinkMode, Option<usize>, Vec<String>),
-    stream: bool,
-    mut in_use: ModelUse<'_>,
+    reply: PendingReply<'_>,
 ) -> Result<()> {
+    let PendingReply { response, think, logprobs, stop, stream, mut in_use } = reply;
     in_use.mark_answered();
     let app = context.app;
     let seed = context.trace.request_id.clone();
     let model = context.trace.model.clone();
-    let (think, logprobs, stop) = wanted;
-    let wanted = ResponseOptions { think, logprobs, id_seed: &seed, model: Some(&model), stop };
-    let mut state = ResponseTranslator::new(wanted, app.client.redactor());
+    let options = ResponseOptions { think, logprobs, id_seed: &seed, model: Some(&model), stop };
+    let mut state = ResponseTranslator::new(options, &app.upstream.client.redactor);
     if stream {
-        relay_lines(context, answer, encoder, &mut state, in_use)
+        relay_lines(context, response, encoder, &mut state, in_use)
     } else {
-        relay_whole(context, answer, encoder, &mut state, in_use)
+        relay_whole(context, response, encoder, &mut state, in_use)
     }
 }
 
 fn relay_lines<E: Encoder>(
     context: &mut Context<'_>,
-    answer: UpstreamResponse,
+    response: UpstreamResponse,
     encoder: &mut E,
     state: &mut ResponseTranslator<'_>,
     in_use: ModelUse<'_>,
@@ -50,7 +47,7 @@ fn relay_lines<E: Encoder>(
     }
     let mut line = Vec::with_capacity(512);
     let mut finished = None;
-    match answer {
+    match response {
         UpstreamResponse::Whole(text) => {
             let delta = state.on_body(&text)?;
             write_line(context, encoder, &mut line, &format_now(), delta);
@@ -60,7 +57,7 @@ fn relay_lines<E: Encoder>(
             finished = keep_if_reusable(events, state);
         }
     }
-    let outcome = finish_answer(context, state)?;
+    let outcome = finish(context, state)?;
     let (rest, now) = (state.flush()?, format_now());
     write_line(context, encoder, &mut line, &now, rest);
     line.clear();
@@ -77,8 +74,8 @@ fn relay_lines<E: Encoder>(
     Ok(())
 }
 
-/// Holds back the line of a delta, if that adds anything; calls get a line of their own, as clients
-/// know it from Ollama (ollama-api.md 7).
+/// Buffers the line of a delta, if the delta adds anything. Tool calls get a line of their own, as in
+/// Ollama.
 fn write_line(
     context: &mut Context<'_>,
     encoder: &mut impl Encoder,
@@ -87,7 +84,7 @@ fn write_line(
     mut delta: Delta<'_>,
 ) {
     let calls = std::mem::take(&mut delta.calls);
-    context.app.tool_call_extras.save(&calls);
+    context.app.upstream.tool_call_extras.save(&calls);
     let mut write = |delta: &Delta<'_>| {
         if !delta.is_empty() {
             line.clear();
@@ -103,9 +100,9 @@ fn write_line(
     write(&Delta { calls, ..Delta::default() });
 }
 
-/// When something came.
+/// When something arrived.
 struct ArrivalTime {
-    /// Since the request was there.
+    /// Since the request arrived.
     elapsed: Duration,
     /// As text.
     timestamp: String,
@@ -117,7 +114,7 @@ impl ArrivalTime {
     }
 }
 
-/// Moves events to lines until the terminal one. Those that came together bear the same time.
+/// Writes events as lines until the terminal one. Events that arrived together have the same time.
 fn pump(
     context: &mut Context<'_>,
     events: &mut EventStream,
@@ -139,7 +136,7 @@ fn pump(
             }
         }
         context.exchange.flush()?;
-        stack_trim::trim_before_wait(context.trace, arrival.elapsed);
+        context.stack.before_wait(arrival.elapsed);
         if !wait_for_events(events, state)? {
             return Ok(());
         }
@@ -148,25 +145,25 @@ fn pump(
 
 fn relay_whole<E: Encoder>(
     context: &mut Context<'_>,
-    answer: UpstreamResponse,
+    response: UpstreamResponse,
     encoder: &mut E,
     state: &mut ResponseTranslator<'_>,
     in_use: ModelUse<'_>,
 ) -> Result<()> {
     let mut out = Vec::with_capacity(1024);
-    match answer {
+    match response {
         UpstreamResponse::Whole(text) => {
             let rest = state.on_body(&text)?;
-            let outcome = finish_answer(context, state)?;
-            context.app.tool_call_extras.save(&rest.calls);
+            let outcome = finish(context, state)?;
+            context.app.upstream.tool_call_extras.save(&rest.calls);
             encoder.encode_whole(&mut out, &format_now(), &rest, &outcome);
         }
         UpstreamResponse::Stream(mut events) => {
             let mut rest = collect_deltas(context, &mut events, state)?;
             let events = keep_if_reusable(events, state);
-            let outcome = finish_answer(context, state)?;
+            let outcome = finish(context, state)?;
             rest.append(state.flush()?);
-            context.app.tool_call_extras.save(&rest.calls);
+            context.app.upstream.tool_call_extras.save(&rest.calls);
             encoder.encode_whole(&mut out, &format_now(), &rest, &outcome);
             if let Some(events) = events {
                 events.drain();
@@ -175,14 +172,14 @@ fn relay_whole<E: Encoder>(
     }
     drop(in_use);
     if E::IS_SSE {
-        // The answers below `/v1` end in a newline (ollama-api.md 1.2, 1.4).
+        // JSON below `/v1` ends in a line feed, as Ollama's does.
         out.push(b'\n');
         return context.exchange.respond(200, ContentType::BareJson, &out);
     }
     context.exchange.respond(200, ContentType::Json, &out)
 }
 
-/// Puts a stream together that was to be a whole answer.
+/// Collects a stream of which the client wants a whole response.
 fn collect_deltas(
     context: &Context<'_>,
     events: &mut EventStream,
@@ -202,8 +199,8 @@ fn collect_deltas(
     }
 }
 
-/// The stream, if the upstream is at its end too. Where a stop string ended the answer here, the
-/// upstream goes on writing until its connection closes.
+/// The stream, if the upstream has ended it, too. Where a stop string ended the text here, the upstream
+/// writes on until its connection closes.
 fn keep_if_reusable(
     events: Box<EventStream>,
     state: &ResponseTranslator<'_>,
@@ -211,7 +208,7 @@ fn keep_if_reusable(
     (!state.is_stopped()).then_some(events)
 }
 
-/// Waits for more. A break behind the end of the answer is no error.
+/// Waits for more. A failure behind the end of the response is not an error.
 fn wait_for_events(events: &mut EventStream, state: &ResponseTranslator<'_>) -> Result<bool> {
     match events.wait_for_data() {
         Err(_) if state.is_complete() => Ok(false),
@@ -219,7 +216,7 @@ fn wait_for_events(events: &mut EventStream, state: &ResponseTranslator<'_>) -> 
     }
 }
 
-fn finish_answer(context: &mut Context<'_>, state: &ResponseTranslator<'_>) -> Result<Completion> {
+fn finish(context: &mut Context<'_>, state: &ResponseTranslator<'_>) -> Result<Completion> {
     let outcome = state.finish(context.time_to_last_attempt(), context.received_at.elapsed())?;
     context.trace.tokens = (outcome.metrics.prompt_eval_count, outcome.metrics.eval_count);
     Ok(outcome)

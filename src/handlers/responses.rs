@@ -1,20 +1,47 @@
-//! `/v1/responses` over an upstream that has only chat completions (ollama-api.md 14.6).
+//! `/v1/responses`, passed on or translated for an upstream that has only chat completions.
 //!
-//! Called by the pass-through once the upstream said that it has no such route, and from then on.
-//! Faults are told in Ollama's order: the body and what it says, then what `/api/chat` looks at.
+//! The first rejection by the upstream decides, and holds from then on. Never keeps a response: there
+//! is no `previous_response_id`. Invariant: errors of a translated request come in Ollama's order, first
+//! the body and what it says, then what `/api/chat` checks.
 
-use super::chat_generate;
-use super::chat_generate::{CommonFields, ModelRequest};
-use super::{Context, model_required_error, relay};
+use super::model_request::{CommonFields, ModelRequest, PendingReply};
+use super::{Context, model_required_error, pass_through, relay};
 use crate::api::ollama::decode;
 use crate::api::openai::responses::ResponsesRequest;
 use crate::error::{Error, Result};
+use crate::translate::generate::UpstreamRequest;
+use crate::translate::pass_through::Endpoint;
 use crate::translate::responses;
 use crate::translate::responses::response_object::{RequestEcho, ResponseIds};
 use crate::translate::responses::stream::ResponseEncoder;
 
-/// Translates a request to chat completions and the answer back. `body` is decompressed.
+/// `POST /v1/responses`: passed on until the upstream says that it has no such route, translated from
+/// then on. `body` is decompressed.
 pub(super) fn responses(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
+    let upstream = &context.app.upstream;
+    if upstream.lacks_responses() {
+        return translate(context, body);
+    }
+    match pass_through::pass_buffered(context, Endpoint::Responses, body)? {
+        None => Ok(()),
+        Some(body) => {
+            upstream.note_lack_of_responses();
+            translate(context, body)
+        }
+    }
+}
+
+/// Translates a request to chat completions and the response back.
+fn translate(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
+    let (reply, mut encoder) = start_translated(context, body)?;
+    relay::relay(context, &mut encoder, reply)
+}
+
+#[inline(never)] // Not inlined, so that its stack is free while the response is relayed.
+fn start_translated<'a>(
+    context: &mut Context<'a>,
+    body: Vec<u8>,
+) -> Result<(PendingReply<'a>, ResponseEncoder)> {
     let text = decode::decode_body(body)?;
     let request: ResponsesRequest<'_> = decode::parse(&text, "openai.ResponsesRequest")?;
     let mut chat = responses::to_chat(&request)?;
@@ -28,29 +55,18 @@ pub(super) fn responses(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> 
         return Err(empty_input_error());
     }
     asked.uses_tools = chat.tools.as_ref().is_some_and(|tools| !tools.is_empty());
-    let overlay = asked.virtual_model.clone();
-    overlay.iter().for_each(|model| model.apply_to_chat(&mut chat));
-    let family_matters = chat.format.is_some();
-    let resolved =
-        chat_generate::resolve_model(context, &asked, chat.options.as_ref(), family_matters)?;
-    let in_use = chat_generate::begin_use(context.app, &resolved, &asked, chat.options.as_ref());
-    let mut upstream = responses::to_openai(&request, &chat, &resolved.id, resolved.profile)?;
+    asked.virtual_model.iter().for_each(|model| model.apply_to_chat(&mut chat));
+    let (resolved, in_use) = asked.begin(context, chat.options.as_ref(), chat.format.is_some())?;
+    let upstream = responses::to_openai(&request, &chat, &resolved.id, resolved.profile)?;
+    let mut upstream = UpstreamRequest::Chat(upstream);
     let stream = request.stream.unwrap_or(false);
-    let answer = chat_generate::send_chat(context, &mut upstream, stream)?;
-    chat_generate::recheck_model(context, &resolved, &asked)?;
-    let wanted = (asked.think, None, std::mem::take(&mut upstream.watched_stop));
+    let reply = asked.send(context, (&resolved, in_use), &mut upstream, stream)?;
     let ids = ResponseIds::new(parse_request_number(&context.trace.request_id));
-    let mut encoder =
-        ResponseEncoder::new(RequestEcho::from_request(&request, asked.requested_name()), ids);
-    // A long answer need not hold a large question.
-    drop(upstream);
-    drop(chat);
-    drop(request);
-    drop(text);
-    relay::relay(context, answer, &mut encoder, wanted, stream, in_use)
+    let echo = RequestEcho::from_request(&request, &asked.requested_name);
+    Ok((reply, ResponseEncoder::new(echo, ids)))
 }
 
-/// Ollama would load the model and answer with nothing, which tells nobody what is wrong.
+/// Ollama loads the model and answers with nothing, which does not show what is wrong.
 fn empty_input_error() -> Error {
     Error::invalid_request("[] is too short - 'input'")
 }

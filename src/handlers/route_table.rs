@@ -7,8 +7,8 @@
 use Handler::{Decompressed, NoBody, ReadsBody, WithBody};
 
 use super::{
-    Context, account, anthropic, audio, chat_generate, decompress, embed, info, manage, openai,
-    transfer, v1_models,
+    Context, account, anthropic, audio, chat_generate, decompress, embed, info, manage,
+    pass_through, responses, transfer, v1_models,
 };
 use crate::error::{Error, Result};
 use crate::http::exchange::ContentType;
@@ -53,10 +53,10 @@ pub static ROUTES: &[Route<Handler>] = &[
     Route::new("/api/blobs/:digest", "HEAD, POST", ReadsBody(transfer::blob)),
     Route::new("/v1/models", "GET", NoBody(v1_models::list)),
     Route::new("/v1/models/*model", "GET", NoBody(v1_models::retrieve)),
-    Route::new("/v1/chat/completions", "POST", ReadsBody(openai::chat)),
-    Route::new("/v1/completions", "POST", ReadsBody(openai::completions)),
-    Route::new("/v1/embeddings", "POST", ReadsBody(openai::embeddings)),
-    Route::new("/v1/responses", "POST", Decompressed(openai::responses)),
+    Route::new("/v1/chat/completions", "POST", ReadsBody(pass_through::chat)),
+    Route::new("/v1/completions", "POST", ReadsBody(pass_through::completions)),
+    Route::new("/v1/embeddings", "POST", ReadsBody(pass_through::embeddings)),
+    Route::new("/v1/responses", "POST", Decompressed(responses::responses)),
     Route::new("/v1/audio/transcriptions", "POST", ReadsBody(audio::transcriptions)),
     Route::new("/v1/messages", "POST", Decompressed(anthropic::messages)),
     Route::new("/v1/messages/count_tokens", "POST", Decompressed(anthropic::count_tokens)),

@@ -66,7 +66,7 @@ pub(super) fn push(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
 
 /// `HEAD` and `POST /api/blobs/:digest`.
 pub(super) fn blob(context: &mut Context<'_>) -> Result<()> {
-    let limit = context.app.config.max_body_bytes;
+    let limit = context.app.settings.max_body_bytes;
     let wanted = parse_digest(context.route.parameter());
     let known = wanted.as_ref().is_ok_and(|wanted| context.app.blobs.contains(wanted));
     if context.exchange.method() == "HEAD" || wanted.is_err() || known {

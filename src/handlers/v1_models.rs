@@ -34,7 +34,7 @@ impl<'a> VirtualModelObject<'a> {
 
 /// `GET /v1/models`.
 pub(super) fn list(context: &mut Context<'_>) -> Result<()> {
-    let list = context.app.get_model_list(context.trace)?;
+    let list = context.app.upstream.get_model_list(context.trace)?;
     let own = context.app.store.snapshot();
     let mut models: Vec<String> = list
         .iter()
@@ -57,7 +57,7 @@ pub(super) fn retrieve(context: &mut Context<'_>) -> Result<()> {
     let body = match app.find_model(&name, context.trace)? {
         Some(AnyModel::Virtual(model)) => to_json(&VirtualModelObject::new(&model, &asked)),
         Some(AnyModel::Upstream(model)) => {
-            app.get_model_list(context.trace)?.openai_object(&model.id)
+            app.upstream.get_model_list(context.trace)?.openai_object(&model.id)
         }
         None => {
             let message = format!("model '{}' not found", names::display_name(&name));

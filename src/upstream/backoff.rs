@@ -1,7 +1,7 @@
 //! How long to wait before an attempt is repeated.
 //!
-//! Pure: [`RetryPolicy::next_delay`] turns what an error allows into a wait or a refusal.
-//! Nothing here sleeps, asks the time or rolls dice: the clock and the jitter are passed in.
+//! Pure: [`RetryPolicy::next_delay`] turns what an error allows into a delay or into none. Never sleeps,
+//! reads the clock or draws a random number: the jitter is passed in.
 //! Invariant: a delay of our own never exceeds [`RetryPolicy::max_delay`] nor falls under half of what
 //! it was before jitter, and no input makes the arithmetic overflow.
 
@@ -9,31 +9,29 @@ use std::time::Duration;
 
 use crate::error::Retry;
 
-/// The longest delay asked for by an upstream that is still waited for; a longer one means that
-/// there is no point in trying (openai-wire.md 6.1).
+/// The longest delay that an upstream may ask for; after a longer one the request is not repeated.
 pub const MAX_SERVER_DELAY: Duration = Duration::from_secs(120);
 
-/// The shortest wait for an upstream that asked for a delay: a `Retry-After: 0` must not become a
-/// hot loop.
+/// The shortest delay that an upstream may ask for, so that `Retry-After: 0` is not a busy loop.
 pub const MIN_SERVER_DELAY: Duration = Duration::from_millis(100);
 
-/// The wait before a server is asked again that is still loading its model (openai-wire.md 6.2).
+/// The delay between requests to a server that is loading its model.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often such a server is asked again: for five minutes, as long as Ollama waits for a model.
+/// The most requests to such a server: five minutes, Ollama's default `OLLAMA_LOAD_TIMEOUT`.
 pub const MAX_POLLS: u32 = 300;
 
-/// More doublings than this bring any non-zero duration to the largest one.
+/// Doublings that bring any duration above zero to the largest one.
 const MAX_DOUBLINGS: u32 = 96;
 
-/// How often, and how patiently, a failed attempt is repeated.
+/// How often a failed attempt is repeated, and after what delays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
     /// Retries after the first attempt; 0 turns retrying off.
     pub max_retries: u32,
-    /// The wait before the first retry, without jitter.
+    /// The delay before the first retry, without jitter.
     pub initial_delay: Duration,
-    /// The longest wait of our own choice.
+    /// The longest delay that the upstream did not ask for.
     pub max_delay: Duration,
 }
 
@@ -48,12 +46,11 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// The wait before the next attempt, or `None` when there must not be one.
+    /// The delay before the next attempt; `None` if there is none.
     ///
-    /// `jitter` is a random number from 0 up to 1 and only shortens: 0 gives the whole wait, 1 half
-    /// of it. Anything else is moved into that range, and NaN counts as 0.
-    ///
-    /// Polls are counted apart from all other retries; turning retries off turns them off too.
+    /// `jitter` is a random number from 0 up to 1: 0 gives the whole delay, 1 half of it. Other values
+    /// are clamped, and NaN counts as 0. Polls are counted separately from other retries;
+    /// `max_retries` 0 turns them off, too.
     #[must_use]
     pub fn next_delay(&self, retries_so_far: u32, jitter: f64, error: Retry) -> Option<Duration> {
         let most = match error {
@@ -77,17 +74,18 @@ impl RetryPolicy {
 
     fn exponential_delay(&self, times: u32) -> Duration {
         (0..times.min(MAX_DOUBLINGS))
-            .fold(self.initial_delay, |wait, _| wait.saturating_mul(2))
+            .fold(self.initial_delay, |delay, _| delay.saturating_mul(2))
             .min(self.max_delay)
     }
 }
 
-/// `wait` times a factor from a half (jitter 1) to one (jitter 0).
-fn apply_jitter(wait: Duration, jitter: f64) -> Duration {
+/// `delay` times a factor from a half (jitter 1) to one (jitter 0).
+fn apply_jitter(delay: Duration, jitter: f64) -> Duration {
     let jitter = if jitter.is_nan() { 0.0 } else { jitter.clamp(0.0, 1.0) };
     let factor = 1.0 - jitter / 2.0;
-    // Near the largest duration the rounding of a float leaves the range; then nothing is taken off.
-    Duration::try_from_secs_f64(wait.as_secs_f64() * factor).unwrap_or(wait).clamp(wait / 2, wait)
+    // Near the largest duration, a rounded float is out of range.
+    let shorter = Duration::try_from_secs_f64(delay.as_secs_f64() * factor).unwrap_or(delay);
+    shorter.clamp(delay / 2, delay)
 }
 
 #[cfg(test)]

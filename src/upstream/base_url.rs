@@ -1,25 +1,24 @@
-//! Where the upstream lives: the base URL, taken apart once and joined with paths ever after.
+//! The upstream's base URL: parsed once, then joined with the paths of endpoints.
 //!
-//! Pure. The joining rules are those of openai-wire.md 1.1: a base without a path means `/v1`, a
-//! query string stays behind the path, and no URL that leaves here holds `//` in its path. It never
-//! carries a user name or password (they are refused), and neither `Display` nor `Debug` nor an
-//! error shows one, nor the values of the query, where some gateways want their key.
-//! Invariant: `path` begins with one slash and ends without one.
+//! Pure. A base without a path means `/v1`, a query string stays behind the path, and no joined URL has
+//! `//` in its path. User names and passwords are rejected; `Display`, `Debug` and errors never show
+//! them, nor the values of the query, where some gateways expect a key.
+//! Invariant: `path` begins with one slash and does not end with one.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Endpoints that people paste along with the base; longest first, one of them is cut off.
+/// Endpoints that are cut off a base that was copied with one; longest first.
 const ENDPOINT_PATHS: [&str; 4] = ["/chat/completions", "/completions", "/embeddings", "/models"];
 
-/// The path of a base that names only a server.
+/// The path of a base without one.
 const DEFAULT_PATH: &str = "/v1";
 
 /// What the path of Azure's APIs begins with.
 const AZURE_ROOT: &str = "/openai";
 
-/// Where Azure's servers live.
+/// The domain of Azure's servers.
 const AZURE_HOST: &str = ".openai.azure.com";
 
 const OPENAI_HOST: &str = "api.openai.com";
@@ -39,18 +38,18 @@ pub struct BaseUrl {
 }
 
 impl BaseUrl {
-    /// Takes a base URL apart.
+    /// Parses a base URL.
     ///
     /// # Errors
-    /// A sentence that says what to write instead. It never repeats any of `text`.
+    /// What is wrong and what to write instead; never repeats any part of `text`.
     pub fn parse(text: &str) -> Result<Self, String> {
         if !text.chars().all(is_url_char) {
-            return Err("write a URL without blanks, braces or other characters that must be \
-                        percent-encoded"
-                .to_owned());
+            return Err(
+                "spaces, braces and other special characters must be percent-encoded".to_owned()
+            );
         }
         if text.contains('#') {
-            return Err("write the URL without a fragment (#)".to_owned());
+            return Err("remove the fragment (# and what follows)".to_owned());
         }
         let (scheme, default_port, rest) = split_scheme(text)?;
         let authority_end = rest.find(['/', '?']).unwrap_or(rest.len());
@@ -73,16 +72,16 @@ impl BaseUrl {
     }
 
     /// The URL of an endpoint: `path` is relative to the base and has no query of its own, such as
-    /// `chat/completions`. Percent-encoding is the caller's.
+    /// `chat/completions`. It must be percent-encoded.
     #[must_use]
     pub fn join(&self, path: &str) -> String {
         let Self { origin, path: base, query, .. } = self;
         format!("{origin}{base}/{}{query}", path.trim_start_matches('/'))
     }
 
-    /// The URL of an endpoint for a model: as [`BaseUrl::join`], but for Azure's dated API, where the
-    /// model is a part of the path unless the base names a deployment, and where the list of models
-    /// stands beside the deployments (openai-wire.md 1.2).
+    /// The URL of an endpoint for a model. As [`BaseUrl::join`], except for Azure's dated API (Azure
+    /// OpenAI REST API reference): there the model is a part of the path, unless the base names a
+    /// deployment, and the list of models is beside the deployments.
     #[must_use]
     pub fn endpoint_url(&self, path: &str, model: Option<&str>) -> String {
         let Some((root, deployment)) = self.split_azure_path() else { return self.join(path) };
@@ -94,14 +93,14 @@ impl BaseUrl {
         }
     }
 
-    /// Whether the upstream speaks Azure's dated API, which wants its key in a header of its own.
+    /// Whether the upstream speaks Azure's dated API, which has its own header for the key.
     #[must_use]
     pub fn is_azure_versioned(&self) -> bool {
         self.split_azure_path().is_some()
     }
 
-    /// Azure's dated API is known by its version in the query: the path down to `/openai`, and the
-    /// deployment that the base names, if it names one.
+    /// For Azure's dated API, which has its version in the query: the path up to `/openai`, and the
+    /// deployment that the base names, if any.
     fn split_azure_path(&self) -> Option<(&str, Option<&str>)> {
         let is_dated = self.query.trim_start_matches('?').split('&').any(|part| {
             part.split_once('=').is_some_and(|(name, _)| name.eq_ignore_ascii_case("api-version"))
@@ -115,7 +114,7 @@ impl BaseUrl {
         }
     }
 
-    /// Scheme, host and port without a path, for what an upstream serves beside its base.
+    /// Scheme, host and port, for endpoints that are not below the base.
     #[must_use]
     pub fn origin(&self) -> &str {
         &self.origin
@@ -127,7 +126,7 @@ impl BaseUrl {
         &self.host
     }
 
-    /// The port, also when the URL leaves it to the scheme.
+    /// The port, the scheme's own where the URL has none.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
@@ -143,7 +142,7 @@ impl BaseUrl {
             || name.parse().is_ok_and(|address: IpAddr| address.to_canonical().is_loopback())
     }
 
-    /// Whether the upstream is OpenAI's own server, which answers nobody without a key.
+    /// Whether the upstream is OpenAI's own server, which requires a key.
     #[must_use]
     pub fn is_openai(&self) -> bool {
         self.host.trim_end_matches('.') == OPENAI_HOST
@@ -178,7 +177,7 @@ impl fmt::Debug for BaseUrl {
     }
 }
 
-/// A text as one step of a path.
+/// A text as one segment of a path.
 fn percent_encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -191,8 +190,8 @@ fn percent_encode(text: &str) -> String {
     out
 }
 
-/// Any text that may hold a URL, fit to be shown: what could be a user name, a password, a query's
-/// value or a fragment is masked. It asks for no valid URL, so it serves error messages too.
+/// Masks what could be a user name, a password, a query's value or a fragment in a text that may hold
+/// a URL, valid or not.
 #[must_use]
 pub fn mask_url(text: &str) -> Cow<'_, str> {
     if !text.contains(['@', '?', '#']) {
@@ -204,7 +203,7 @@ pub fn mask_url(text: &str) -> Cow<'_, str> {
     };
     // A password may hold any of the other marks, so the last `@` decides.
     let (user, rest) = match rest.rsplit_once('@') {
-        // It may as well stand in a query's value or in a fragment, and its rest behind it.
+        // The `@` may as well be part of a query's value or a fragment, which does not end there.
         Some((before, _)) if before.contains(['?', '#']) => ("***@", MASK),
         Some((_, rest)) => ("***@", rest),
         None => ("", rest),
@@ -241,7 +240,7 @@ fn split_scheme(text: &str) -> Result<(&'static str, u16, &str), String> {
     match scheme.to_ascii_lowercase().as_str() {
         "http" => Ok(("http", 80, rest)),
         "https" => Ok(("https", 443, rest)),
-        _ => Err("begin it with http:// or https://, as in https://api.openai.com/v1 or \
+        _ => Err("must start with http:// or https://, as in https://api.openai.com/v1 or \
                   http://localhost:8080/v1"
             .to_owned()),
     }
@@ -250,14 +249,12 @@ fn split_scheme(text: &str) -> Result<(&'static str, u16, &str), String> {
 /// Host and port of `host`, `host:port`, `[v6]` or `[v6]:port`.
 fn split_authority(authority: &str) -> Result<(String, Option<u16>), String> {
     if authority.contains('@') {
-        return Err(
-            "a user name or password in the URL cannot be sent: take it out, and give the \
-                    key as OPENAI_API_KEY"
-                .to_owned(),
-        );
+        return Err("user names and passwords in the URL are not supported: remove them and set \
+             OPENAI_API_KEY"
+            .to_owned());
     }
     if let Some(rest) = authority.strip_prefix('[') {
-        let bad = || "the address in brackets is not an IPv6 address, such as [::1]".to_owned();
+        let bad = || "the brackets must hold an IPv6 address, such as [::1]".to_owned();
         let (address, rest) = rest.split_once(']').ok_or_else(bad)?;
         let address: Ipv6Addr = address.parse().map_err(|_| bad())?;
         let port = match rest.strip_prefix(':') {
@@ -269,23 +266,23 @@ fn split_authority(authority: &str) -> Result<(String, Option<u16>), String> {
     }
     let (host, port) = match authority.split_once(':') {
         Some((_, port)) if port.contains(':') => {
-            return Err(
-                "write an IPv6 address in brackets, such as http://[::1]:8080/v1".to_owned()
-            );
+            return Err("an IPv6 address needs brackets, as in http://[::1]:8080/v1".to_owned());
         }
         Some((host, port)) => (host, parse_port(port)?),
         None => (authority, None),
     };
     if host.is_empty() {
-        return Err("name a host, as in http://localhost:8080/v1".to_owned());
+        return Err("the host is missing, as in http://localhost:8080/v1".to_owned());
     }
     if !host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')) {
-        return Err("write the host with letters, digits, dots and hyphens only".to_owned());
+        return Err(
+            "the host may hold letters, digits, dots, hyphens and underscores only".to_owned()
+        );
     }
     Ok((host.to_ascii_lowercase(), port))
 }
 
-/// A port from 1 to 65535; nothing behind the colon leaves it to the scheme.
+/// A port from 1 to 65535; without digits it is the scheme's own.
 fn parse_port(text: &str) -> Result<Option<u16>, String> {
     if text.is_empty() {
         return Ok(None);
@@ -293,7 +290,7 @@ fn parse_port(text: &str) -> Result<Option<u16>, String> {
     let digits = text.bytes().all(|b| b.is_ascii_digit());
     match text.parse() {
         Ok(port) if digits && port > 0 => Ok(Some(port)),
-        _ => Err("write a port from 1 to 65535 behind the host".to_owned()),
+        _ => Err("the port must be a number from 1 to 65535".to_owned()),
     }
 }
 
@@ -456,18 +453,18 @@ mod tests {
     #[test]
     fn what_cannot_be_used_is_refused_with_what_to_write() {
         check_refused("localhost:8080/v1", "http://localhost:8080/v1");
-        check_refused("api.openai.com/v1", "begin it with");
-        check_refused("//h/v1", "begin it with");
-        check_refused("http:/h/v1", "begin it with");
-        check_refused("ftp://h/v1", "begin it with");
-        check_refused("http://h /v1", "blanks");
-        check_refused("http://h/\nv1", "blanks");
+        check_refused("api.openai.com/v1", "must start with");
+        check_refused("//h/v1", "must start with");
+        check_refused("http:/h/v1", "must start with");
+        check_refused("ftp://h/v1", "must start with");
+        check_refused("http://h /v1", "spaces");
+        check_refused("http://h/\nv1", "spaces");
         check_refused("http://h/{deployment}", "braces");
         check_refused("http://ü.example/v1", "percent-encoded");
         check_refused("http://h/v1#s3cret", "fragment");
-        check_refused("http://", "name a host");
-        check_refused("http://:80/v1", "name a host");
-        check_refused("http:///v1", "name a host");
+        check_refused("http://", "host is missing");
+        check_refused("http://:80/v1", "host is missing");
+        check_refused("http:///v1", "host is missing");
         check_refused("http://h:0/v1", "port");
         check_refused("http://h:65536/v1", "port");
         check_refused("http://h:+80/v1", "port");
@@ -478,9 +475,9 @@ mod tests {
         check_refused("http://h,i/v1", "letters");
         check_refused("http://me:s3cret@h/v1", "user name");
         check_refused("http://s3cret@h/v1", "user name");
-        check_refused("me:s3cret@h/v1", "begin it with");
+        check_refused("me:s3cret@h/v1", "must start with");
         check_refused("http://me:s3/cret?s3cret#@h/v1", "fragment");
-        check_refused("h/v1?key=s3cret", "begin it with");
+        check_refused("h/v1?key=s3cret", "must start with");
     }
 
     #[test]

@@ -1,38 +1,40 @@
-//! The model list, and who else is asked about the models.
+//! The upstream's model list, and what its family tells of the models beside it.
 //!
-//! What a family tells beside its list (openai-wire.md 2.2) is asked for after it, in one short
-//! attempt at each place. That never fails the list: what cannot be had is left out, and is not
-//! asked for again for some minutes; what was told before stays. Only the configured server is ever
-//! asked.
+//! The details are fetched after the list, in one short attempt at each place where the family has
+//! them. A failure there never fails the list: the details are left out, and the place is not asked
+//! again for some minutes; earlier details stay. Invariant: only the configured server is ever asked.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::{Call, Client, Trace};
+use super::transport::agent::Payload;
+use super::{Client, ConnectionPolicy, Operation, Trace, Upstream};
 use crate::backends::profiles::DetailsProbe;
 use crate::error::Result;
+use crate::models::catalog::SharedModelList;
 use crate::models::list::{self, ModelList};
 use crate::models::probes::ModelFacts;
 use crate::observe::lock::lock;
 use crate::upstream::backoff::RetryPolicy;
 use crate::upstream::breaker::Caller;
+use crate::upstream::retry::Call;
 
 /// The longest wait for a model list, which every server has at hand.
 const LIST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The longest wait for a model list that is only a help, or for a sign of life.
+/// The longest wait for a list that is not needed, only helpful, or for a health check.
 const QUICK_LIST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The longest wait for what is told beside a list: somebody waits for the list itself.
+/// The longest wait for details, because a request waits for the list itself.
 const DETAILS_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long a place that told nothing is left alone.
+/// How long a place without details is not asked again.
 const DETAILS_RETRY_INTERVAL: Duration = Duration::from_secs(600);
 
-/// What was told beside the list, and where nothing was.
+/// The details by their place.
 #[derive(Default)]
-pub(super) struct ModelDetails(Mutex<HashMap<&'static str, DetailsEntry>>);
+pub(super) struct ModelDetailsCache(Mutex<HashMap<&'static str, DetailsEntry>>);
 
 #[derive(Clone, Default)]
 struct DetailsEntry {
@@ -40,122 +42,154 @@ struct DetailsEntry {
     failed_at: Option<Instant>,
 }
 
+impl Upstream {
+    /// A list that is fresh enough.
+    pub(crate) fn get_model_list(&self, trace: &mut Trace) -> Result<SharedModelList> {
+        self.catalog.get_or_fetch(|| self.client.list_models(trace))
+    }
+
+    /// A new list.
+    pub(crate) fn refresh_model_list(&self, trace: &mut Trace) -> Result<SharedModelList> {
+        self.catalog.refresh(|| self.client.list_models(trace))
+    }
+
+    /// The list that can be had quickly, in one short attempt. Lists help to understand a request; it
+    /// does not fail without one, and the attempt does not count as the request's own.
+    pub(crate) fn try_get_model_list(&self, trace: &Trace) -> Option<SharedModelList> {
+        self.catalog.try_get(|| self.client.list_models_quickly(&mut trace.clone()))
+    }
+
+    /// The list at hand, fresh or not.
+    pub(crate) fn cached_model_list(&self) -> Option<SharedModelList> {
+        self.catalog.get_cached()
+    }
+}
+
 impl Client {
-    /// `GET models`, and what is told beside it.
+    /// `GET models`, and the details.
     ///
     /// # Errors
     /// Those of the upstream, and [`Error::UpstreamProtocol`](crate::error::Error::UpstreamProtocol)
-    /// when the answer is no list.
+    /// when the response is not a list.
     pub fn list_models(&self, trace: &mut Trace) -> Result<ModelList> {
-        let listed = self.fetch_list((self.retry_policy, Caller::New), LIST_TIMEOUT, trace)?;
-        Ok(self.add_details(listed, trace))
+        let list = self.fetch_list((self.retry_policy, Caller::New), LIST_TIMEOUT, trace)?;
+        Ok(self.add_details(list, trace))
     }
 
     /// The same, with one short attempt at the list.
     ///
     /// # Errors
-    /// As [`Client::list_models`]; nothing is tried twice.
+    /// As [`Client::list_models`].
     pub fn list_models_quickly(&self, trace: &mut Trace) -> Result<ModelList> {
-        let listed =
-            self.fetch_list((self.no_retry_policy(), Caller::New), QUICK_LIST_TIMEOUT, trace)?;
-        Ok(self.add_details(listed, trace))
+        let attempt = (self.no_retry_policy(), Caller::New);
+        let list = self.fetch_list(attempt, QUICK_LIST_TIMEOUT, trace)?;
+        Ok(self.add_details(list, trace))
     }
 
-    /// Whether the upstream answers: how many models it lists. Nobody else is asked. It is asked also
-    /// while others are told at once that it is not there.
+    /// Whether the upstream answers: how many models it lists. Also asks while the circuit is open.
     ///
     /// # Errors
     /// As [`Client::list_models_quickly`].
     pub fn check_health(&self, trace: &mut Trace) -> Result<usize> {
-        let how = (self.no_retry_policy(), Caller::HealthCheck);
-        self.fetch_list(how, QUICK_LIST_TIMEOUT, trace).map(|listed| listed.len())
+        let attempt = (self.no_retry_policy(), Caller::HealthCheck);
+        self.fetch_list(attempt, QUICK_LIST_TIMEOUT, trace).map(|list| list.len())
     }
 
-    fn no_retry_policy(&self) -> RetryPolicy {
+    pub(super) fn no_retry_policy(&self) -> RetryPolicy {
         RetryPolicy { max_retries: 0, ..self.retry_policy }
     }
 
     fn fetch_list(
         &self,
-        how: (RetryPolicy, Caller),
+        (retry_policy, caller): (RetryPolicy, Caller),
         timeout: Duration,
         trace: &mut Trace,
     ) -> Result<ModelList> {
-        let call = self.build_get_call("list_models", "models", how, timeout);
-        let list = self.send(&call, trace)?.into_text().and_then(|body| list::parse_list(&body));
-        list.map_err(|error| self.count_failure(self.redact_error(error)))
+        let mut call =
+            Call { retry_policy, caller, ..self.new_get_call(Operation::LIST_MODELS, timeout) };
+        let (operation, timeout) = (call.operation, call.request.timeout);
+        let result = self.retry(&mut call, trace, |response, logger| {
+            self.read_response(operation, response, (timeout, logger))
+        });
+        let result = self.log_result(operation, trace, result);
+        let response = result.map_err(|failure| failure.error)?;
+        self.parse(response, |body| list::parse_list(&body))
     }
 
-    fn build_get_call(
-        &self,
-        operation: &'static str,
-        path: &'static str,
-        (policy, caller): (RetryPolicy, Caller),
-        timeout: Duration,
-    ) -> Call<'static> {
-        let (body, stream, timeout) = (None, false, timeout.min(self.request_timeout));
-        let (method, model) = ("GET", None);
-        Call { operation, method, path, model, body, stream, retry_policy: policy, caller, timeout }
+    fn new_get_call(&self, operation: Operation, timeout: Duration) -> Call<'static> {
+        let mut call = self.new_call(operation, None, Payload::Empty);
+        call.request.timeout = timeout.min(self.request_timeout);
+        call
     }
 
-    /// The list with all that is known besides: its family, what its side source tells, and the
-    /// well-known facts.
-    fn add_details(&self, mut listed: ModelList, trace: &Trace) -> ModelList {
+    /// The list with all that is known besides: its family, the details, and well-known facts.
+    fn add_details(&self, mut list: ModelList, trace: &Trace) -> ModelList {
         if let Some(profile) = self.current_profile() {
-            listed.set_profile(profile);
+            list.set_profile(profile);
         }
-        if let Some(told) = listed.details_probe().and_then(|side| self.get_details(side, trace)) {
-            listed.merge_facts(&told);
+        if let Some(facts) = list.details_probe().and_then(|probe| self.get_details(probe, trace)) {
+            list.merge_facts(&facts);
         }
-        listed.with_defaults()
+        list.with_defaults()
     }
 
-    /// What a side source tells, from the first of its places that answers.
-    fn get_details(&self, side: DetailsProbe, trace: &Trace) -> Option<Arc<ModelFacts>> {
-        side.paths().iter().find_map(|path| {
-            let aside = self.model_details.get(path);
-            let left_alone = |failed: Instant| failed.elapsed() < DETAILS_RETRY_INTERVAL;
-            if aside.failed_at.is_some_and(left_alone) {
-                return aside.facts;
+    /// The details from the first place that has some.
+    fn get_details(&self, probe: DetailsProbe, trace: &Trace) -> Option<Arc<ModelFacts>> {
+        probe.paths().iter().find_map(|path| {
+            let entry = self.model_details.get(path);
+            let failed_lately = |failed: Instant| failed.elapsed() < DETAILS_RETRY_INTERVAL;
+            if entry.failed_at.is_some_and(failed_lately) {
+                return entry.facts;
             }
-            let told = self.fetch_details(side, path, trace);
-            self.model_details.record(path, told)
+            let facts = self.fetch_details(probe, path, trace);
+            self.model_details.record(path, facts)
         })
     }
 
     /// One attempt that counts nowhere: a server without such a place is not failing.
     fn fetch_details(
         &self,
-        side: DetailsProbe,
+        probe: DetailsProbe,
         path: &'static str,
         trace: &Trace,
     ) -> Option<Arc<ModelFacts>> {
-        let how = (self.no_retry_policy(), Caller::New);
-        let call = self.build_get_call("list_models_aside", path, how, DETAILS_TIMEOUT);
-        let mut aside = Trace { request_id: trace.request_id.clone(), ..Trace::default() };
-        let answer = self.attempt(&call, &mut aside).and_then(|answer| answer.into_text());
-        let (told, why) = match answer {
-            Ok(body) => (ModelFacts::parse(side, &body), "not the expected answer".into()),
-            Err(error) => (None, self.redactor.redact(&error.to_string()).into_owned()),
+        let operation = Operation::model_details(path);
+        let mut call = self.new_get_call(operation, DETAILS_TIMEOUT);
+        let timeout = call.request.timeout;
+        let read = |response, logger| {
+            self.read_response(operation, response, (timeout, logger))?.into_text()
         };
-        if told.is_none() {
-            log::debug!("{} {path} tells nothing: {why}", trace.request_id);
+        let body = self.exchange(&mut call, ConnectionPolicy::Reuse, trace, read);
+        let (facts, why) = match body {
+            Ok(body) => (ModelFacts::parse(probe, &body), "unexpected response".into()),
+            Err(failure) => (None, self.redactor.redact(&failure.error.to_string()).into_owned()),
+        };
+        if facts.is_none() {
+            log::debug!(
+                "{} no model details from {path}: {why}; asking again in {} minutes",
+                trace.request_id,
+                DETAILS_RETRY_INTERVAL.as_secs() / 60
+            );
         }
-        told.map(Arc::new)
+        facts.map(Arc::new)
     }
 }
 
-impl ModelDetails {
+impl ModelDetailsCache {
     fn get(&self, path: &'static str) -> DetailsEntry {
         lock(&self.0).get(path).cloned().unwrap_or_default()
     }
 
-    /// Keeps what a place told. Where it told nothing, that is kept and what it told before.
-    fn record(&self, path: &'static str, told: Option<Arc<ModelFacts>>) -> Option<Arc<ModelFacts>> {
-        let mut kept = lock(&self.0);
-        let aside = kept.entry(path).or_default();
-        aside.failed_at = told.is_none().then(Instant::now);
-        aside.facts = told.or(aside.facts.take());
-        aside.facts.clone()
+    /// Keeps what a place returned, and what it returned before where it has nothing now.
+    fn record(
+        &self,
+        path: &'static str,
+        facts: Option<Arc<ModelFacts>>,
+    ) -> Option<Arc<ModelFacts>> {
+        let mut entries = lock(&self.0);
+        let entry = entries.entry(path).or_default();
+        entry.failed_at = facts.is_none().then(Instant::now);
+        entry.facts = facts.or(entry.facts.take());
+        entry.facts.clone()
     }
 }

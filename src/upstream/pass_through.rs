@@ -1,50 +1,48 @@
-//! Requests of clients that the upstream understands as they are, and its answers as they come.
+//! Requests of clients that the upstream understands as they are, and its responses as they arrive.
 //!
-//! The body of an answer is handed on in the pieces in which it arrives and never changed. What it
-//! says is looked at only where nothing else tells whether it came to its end. An error keeps its status and its body, but for keys in it. Invariant: like everywhere,
-//! nothing is tried again once a byte of an answer was handed on; and what streams into the upstream
-//! out of a client is sent once, because nobody holds it.
+//! A response's body is handed on in the pieces in which it arrives and never changed; it is looked at
+//! only where nothing else tells whether it is complete. An error keeps its status and its body, with
+//! keys masked. Invariant: a body that streams from a client into the upstream is sent once, because
+//! nobody holds it.
 
-use std::io::Read;
+use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
+use ureq::Body;
 use ureq::http::Response;
-use ureq::{Body, BodyReader, SendBody};
+use ureq::http::header::HeaderMap;
 
-use super::response::OpenStreamGuard;
-use super::transport::agent;
-use super::transport::agent::{check_cancelled, header};
-use super::transport::read_deadline::{ReadDeadline, fill_available};
-use super::{Client, Trace};
+use super::response::StreamedBody;
+use super::retry::AttemptResult;
+use super::transport::agent::{Payload, check_cancelled, header, header_texts};
+use super::transport::read_deadline::ReadDeadline;
+use super::{Client, ConnectionPolicy, Operation, Trace};
 use crate::api::openai::pass_head::PassHead;
 use crate::api::openai::sse_end::EndDetector;
 use crate::backends::errors;
 use crate::error::{Error, Result};
 use crate::observe::body_log::{BodyLogger, LineLogger};
 use crate::observe::metrics::Metrics;
+use crate::observe::redact::Redactor;
 use crate::translate::pass_through::{Endpoint, PassBody};
-use crate::upstream::breaker::Caller;
 
-/// Whole answers up to this length are gathered, so that one that breaks off gets a real status.
+/// Whole responses up to this length are buffered, so that one that breaks off gets a real status.
 const MAX_BUFFERED_BYTES: u64 = 64 * 1024;
 
-/// Bytes of an error's body that are passed on.
-const MAX_ERROR_BYTES: u64 = 1024 * 1024;
-
-/// Bytes that one read takes from an answer.
+/// Bytes that one read takes from a response.
 const READ_BUFFER_BYTES: usize = 16 * 1024;
 
 /// What ends a stream of events, with the blank line behind it.
 const DONE_MARKERS: [&[u8]; 2] = [b"[DONE]\n\n", b"[DONE]\r\n\r\n"];
 
-/// As many bytes as the longest of them has.
+/// The length of the longest of them.
 const TAIL_BYTES: usize = DONE_MARKERS[1].len();
 
-/// Headers of the client that go along.
+/// Headers of the client that are sent to the upstream.
 pub type PassHeaders = Vec<(&'static str, String)>;
 
-/// An answer as the upstream sent it, an error included.
+/// A response as the upstream sent it, possibly an error.
 pub struct PassResponse {
     /// Its head.
     pub head: PassHead,
@@ -56,23 +54,15 @@ pub struct PassResponse {
 pub enum PassResponseBody {
     /// All of it.
     Whole(Vec<u8>),
-    /// As it comes. Dropping it closes the upstream's connection.
+    /// As it arrives. Dropping it closes the upstream's connection.
     Stream(Box<PassStream>),
 }
 
-/// What a client's request needs beside its body.
-struct PassRequest<'a> {
-    operation: &'static str,
-    path: &'static str,
-    model: Option<&'a str>,
-    headers: &'a PassHeaders,
-}
-
 impl Client {
-    /// Passes a request on, adapted where the upstream refuses it as it is.
+    /// Passes a request on, repaired where the upstream rejects it as it is.
     ///
     /// # Errors
-    /// What keeps the upstream from answering; its own errors are answers.
+    /// Failures without a response; the upstream's own errors are responses.
     pub fn pass(
         &self,
         endpoint: Endpoint,
@@ -80,181 +70,119 @@ impl Client {
         headers: &PassHeaders,
         trace: &mut Trace,
     ) -> Result<PassResponse> {
-        let (operation, path) = ("pass", endpoint.path());
-        let mut refused = None;
-        let answer = self.with_repairs(operation, path, request, trace, |request, trace| {
-            let passing = PassRequest { operation, path, model: Some(request.model()), headers };
-            self.pass_buffered(&passing, &request.to_bytes(), trace, &mut refused)
+        let operation = Operation::pass(endpoint.path());
+        let result = self.with_repairs(operation, request, trace, |request, trace| {
+            let body = request.to_bytes();
+            let payload = Payload::Bytes(&body);
+            self.send_pass(operation, Some(request.model()), headers, payload, trace)
         });
-        prefer_upstream_error(answer, refused)
+        self.prefer_response(operation, trace, result)
     }
 
-    /// Passes on a body that is no JSON.
+    /// Passes on a body that is not read here.
     ///
     /// # Errors
     /// As [`Client::pass`].
-    pub fn pass_bytes(
+    pub fn pass_unread<'a>(
         &self,
         path: &'static str,
         model: Option<&str>,
-        headers: &PassHeaders,
-        body: &[u8],
+        headers: &'a PassHeaders,
+        payload: Payload<'a>,
         trace: &mut Trace,
     ) -> Result<PassResponse> {
-        let passing = PassRequest { operation: "pass", path, model, headers };
-        let mut refused = None;
-        let answer = self.pass_buffered(&passing, body, trace, &mut refused);
-        prefer_upstream_error(answer, refused)
+        let operation = Operation::pass(path);
+        let result = self.send_pass(operation, model, headers, payload, trace);
+        self.prefer_response(operation, trace, result)
     }
 
-    /// Passes on what `body` reads, of this length. It is sent once and is not mended: nobody holds
-    /// it.
-    ///
-    /// # Errors
-    /// As [`Client::pass`].
-    pub fn pass_stream(
+    fn send_pass<'a>(
         &self,
-        path: &'static str,
+        operation: Operation,
         model: Option<&str>,
-        headers: &PassHeaders,
-        (body, length): (&mut dyn Read, usize),
+        headers: &'a PassHeaders,
+        payload: Payload<'a>,
         trace: &mut Trace,
-    ) -> Result<PassResponse> {
-        let passing = PassRequest { operation: "pass_stream", path, model, headers };
-        let mut refused = None;
-        let mut headers = headers.clone();
-        headers.push(("content-length", length.to_string()));
-        let passing = PassRequest { headers: &headers, ..passing };
-        let body = SendBody::from_reader(body);
-        let answer = self.try_once(passing.operation, trace, |trace| {
-            self.attempt_pass(&passing, body, trace, &mut refused)
-        });
-        prefer_upstream_error(answer, refused)
-    }
-
-    /// Whether a request for this model is sent in another form than it came.
-    #[must_use]
-    pub fn has_cached_repairs(&self, path: &'static str, model: &str) -> bool {
-        !self.repair_cache.get(path, model, Instant::now()).is_empty()
-    }
-
-    fn pass_buffered(
-        &self,
-        passing: &PassRequest<'_>,
-        body: &[u8],
-        trace: &mut Trace,
-        refused: &mut Option<PassResponse>,
-    ) -> Result<PassResponse> {
-        let how = (self.retry_policy, Caller::New);
-        self.retry(passing.operation, how, trace, |trace| {
-            let mut reader = body;
-            let length = body.len().to_string();
-            let mut headers = passing.headers.clone();
-            headers.push(("content-length", length));
-            let passing = PassRequest { headers: &headers, ..*passing };
-            self.body_log.log(&trace.request_id, "request to the upstream", body);
-            self.attempt_pass(&passing, SendBody::from_reader(&mut reader), trace, refused)
+    ) -> AttemptResult<PassResponse> {
+        let mut call = self.new_call(operation, model, payload);
+        call.request.pass_headers = Some(headers);
+        if let Payload::Stream(..) = call.request.payload {
+            // What cannot be sent again must not meet a stale connection.
+            call.connection_policy = ConnectionPolicy::Dedicated;
+            call.retry_policy = self.no_retry_policy();
+        }
+        self.retry(&mut call, trace, |response, logger| {
+            let head =
+                PassResponse::head(response.status().as_u16(), response.headers(), &self.redactor);
+            let reading = (self.request_timeout, logger);
+            PassResponse::from_response(head, response, reading, &self.metrics)
         })
     }
 
-    fn attempt_pass(
+    /// The upstream's own error, if there is one, is the response.
+    fn prefer_response(
         &self,
-        passing: &PassRequest<'_>,
-        body: SendBody<'_>,
-        trace: &mut Trace,
-        refused: &mut Option<PassResponse>,
+        operation: Operation,
+        trace: &Trace,
+        result: AttemptResult<PassResponse>,
     ) -> Result<PassResponse> {
-        *refused = None;
-        let url = self.build_url(passing.path, passing.model);
-        let request = self.build_request(&url, None, self.request_timeout, trace);
-        let response = self.agent.pass(&request, passing.headers, body)?;
-        let status = response.status().as_u16();
-        let headers = response.headers().clone();
-        let texts = headers.iter();
-        let texts = texts.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
-        let mut head = PassHead::from_headers(status, texts);
-        for (_, value) in &mut head.headers {
-            *value = self.redactor.redact(value).into_owned();
-        }
-        if response.status().is_success() {
-            let tap = self.body_log.logger(&trace.request_id);
-            return PassResponse::from_response(
-                head,
-                response,
-                (self.request_timeout, tap),
-                &self.metrics,
-            );
-        }
-        let body = agent::read_error_body(response, MAX_ERROR_BYTES);
-        self.body_log.log(&trace.request_id, "error of the upstream", &body);
-        trace.refusal = errors::parse_rejection(status, &body);
-        let (method, url, now) = ("POST", url.as_str(), SystemTime::now());
-        let model = Some(trace.model.as_str());
-        let hint = agent::FailureHint { method, url, model, now };
-        let error = agent::error_from_head(status, &headers, &body, &hint, &self.redactor);
-        // A redirect is nothing that a client could follow.
-        *refused = (status >= 400).then(|| PassResponse { head, body: self.redact_body(body) });
-        Err(error)
-    }
-
-    fn redact_body(&self, body: Vec<u8>) -> PassResponseBody {
-        let cleaned = match self.redactor.redact(&String::from_utf8_lossy(&body)) {
-            std::borrow::Cow::Owned(cleaned) => Some(cleaned.into_bytes()),
-            std::borrow::Cow::Borrowed(_) => None,
-        };
-        PassResponseBody::Whole(cleaned.unwrap_or(body))
-    }
-}
-
-/// The upstream's own error is an answer.
-fn prefer_upstream_error(
-    answer: Result<PassResponse>,
-    refused: Option<PassResponse>,
-) -> Result<PassResponse> {
-    match (answer, refused) {
-        (Err(Error::ShuttingDown), _) => Err(Error::ShuttingDown),
-        (Err(_), Some(refused)) => Ok(refused),
-        (answer, _) => answer,
+        self.log_result(operation, trace, result)
+            .or_else(|failure| failure.response.ok_or(failure.error))
     }
 }
 
 impl PassResponse {
+    fn head(status: u16, headers: &HeaderMap, redactor: &Redactor) -> PassHead {
+        let mut head = PassHead::from_headers(status, header_texts(headers));
+        for (_, value) in &mut head.headers {
+            *value = redactor.redact(value).into_owned();
+        }
+        head
+    }
+
+    /// A response with an error status, of which `body` was read.
+    pub(super) fn from_error(
+        status: u16,
+        headers: &HeaderMap,
+        body: Vec<u8>,
+        redactor: &Redactor,
+    ) -> Self {
+        let redacted = match redactor.redact(&String::from_utf8_lossy(&body)) {
+            Cow::Owned(redacted) => Some(redacted.into_bytes()),
+            Cow::Borrowed(_) => None,
+        };
+        let body = PassResponseBody::Whole(redacted.unwrap_or(body));
+        Self { head: Self::head(status, headers, redactor), body }
+    }
+
     fn from_response(
         head: PassHead,
         response: Response<Body>,
-        (timeout, tap): (Duration, Option<BodyLogger>),
+        (timeout, logger): (Duration, Option<BodyLogger>),
         metrics: &Arc<Metrics>,
     ) -> Result<Self> {
         let length = header(response.headers(), "content-length").and_then(|it| it.parse().ok());
-        let small = length.is_some_and(|length: u64| length <= MAX_BUFFERED_BYTES);
-        let ends_alone = length.is_none() && !is_chunked(&response);
-        let mut reader = response.into_body().into_reader();
-        let mut bound = ReadDeadline::new(timeout);
-        if !head.is_event_stream() && small {
-            let mut body = Vec::new();
-            bound.read_to_end(&mut reader, (MAX_BUFFERED_BYTES, length), &mut body)?;
-            agent::check_cancelled()?;
-            if let Some(tap) = tap {
-                tap.log("answer of the upstream", &body);
+        let is_short = length.is_some_and(|length: u64| length <= MAX_BUFFERED_BYTES);
+        let ends_with_connection = length.is_none() && !is_chunked(&response);
+        let is_event_stream = head.is_event_stream();
+        let body = response.into_body();
+        if !is_event_stream && is_short {
+            let (mut deadline, mut bytes) = (ReadDeadline::new(timeout), Vec::new());
+            let bounds = (MAX_BUFFERED_BYTES, length);
+            deadline.read_to_end(&mut body.into_reader(), bounds, &mut bytes)?;
+            check_cancelled()?;
+            if let Some(logger) = logger {
+                logger.log("upstream response", &bytes);
             }
-            return Ok(Self { head, body: PassResponseBody::Whole(body) });
+            return Ok(Self { head, body: PassResponseBody::Whole(bytes) });
         }
-        let buffer = vec![0; READ_BUFFER_BYTES].into_boxed_slice();
-        let tap = tap.map(|tap| Box::new(tap.into_line_logger("answer of the upstream")));
-        let (events, open) = (head.is_event_stream(), OpenStreamGuard::new(metrics.clone()));
-        let end = (events && ends_alone).then(Box::default);
-        let tail = Vec::new();
-        let failure = None;
         let stream = PassStream {
-            reader,
-            buffer,
-            is_event_stream: events,
-            tail,
-            end_detector: end,
-            pending_error: failure,
-            read_deadline: bound,
-            open_guard: open,
-            logger: tap,
+            body: StreamedBody::new(body, timeout, metrics.clone()),
+            buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
+            is_event_stream,
+            tail: Vec::new(),
+            end_detector: (is_event_stream && ends_with_connection).then(Box::default),
+            logger: logger.map(|logger| Box::new(logger.into_line_logger("upstream response"))),
         };
         Ok(Self { head, body: PassResponseBody::Stream(Box::new(stream)) })
     }
@@ -269,7 +197,7 @@ impl PassResponse {
     }
 }
 
-/// Whether the end of a body is marked by its coding.
+/// Whether the transfer coding marks the end of the body.
 fn is_chunked(response: &Response<Body>) -> bool {
     let coding = header(response.headers(), "transfer-encoding").unwrap_or_default();
     coding.to_ascii_lowercase().contains("chunked")
@@ -277,18 +205,14 @@ fn is_chunked(response: &Response<Body>) -> bool {
 
 /// The pieces of a body.
 pub struct PassStream {
-    reader: BodyReader<'static>,
+    body: StreamedBody,
     buffer: Box<[u8]>,
-    /// Whether it may go on for as long as each of its lines ends in time.
+    /// A stream of events may go on for as long as each of its lines ends in time.
     is_event_stream: bool,
-    /// The last bytes that came, of events only.
+    /// The last bytes of a stream of events.
     tail: Vec<u8>,
-    /// What was seen of its end, of events only whose end is that of their connection.
+    /// Finds the end of a stream of events that only the end of its connection delimits.
     end_detector: Option<Box<EndDetector>>,
-    /// What went wrong behind what has come.
-    pending_error: Option<Error>,
-    read_deadline: ReadDeadline,
-    open_guard: OpenStreamGuard,
     logger: Option<Box<LineLogger>>,
 }
 
@@ -297,49 +221,40 @@ impl PassStream {
     ///
     /// # Errors
     /// [`Error::UpstreamTimeout`] after too long a silence or for a line, or a body without lines,
-    /// that takes too long, [`Error::IncompleteStream`] when the connection broke, or ended
-    /// before events did that only their connection delimits.
+    /// that takes too long; [`Error::IncompleteStream`] when the connection broke, or when a stream of
+    /// events that only its connection delimits ended too early.
     #[allow(clippy::should_implement_trait)] // It lends what it reads.
     pub fn next_piece(&mut self) -> Result<Option<&[u8]>> {
-        let read = match self.pending_error.take() {
-            Some(error) => Err(error),
-            None => self.read_deadline.read(&mut self.reader, &mut self.buffer),
-        };
-        match read {
-            Ok(0) => {
-                check_cancelled()?;
-                match &self.end_detector {
-                    Some(end) if !end.is_complete() => {
-                        Err(self.open_guard.count_failure(Error::IncompleteStream))
-                    }
-                    _ => Ok(None),
+        match self.body.read(&mut self.buffer) {
+            Ok(0) => match &self.end_detector {
+                Some(end) if !end.is_complete() => {
+                    Err(self.body.count_failure(Error::IncompleteStream))
                 }
-            }
+                _ => Ok(None),
+            },
             Ok(first) => {
-                let length;
-                (length, self.pending_error) =
-                    fill_available(&mut self.reader, &mut self.buffer, first);
+                let length = self.body.fill(&mut self.buffer, first);
                 if self.is_event_stream {
                     self.track_event_end(length);
                 }
                 let piece = &self.buffer[..length];
-                if let Some(tap) = &mut self.logger {
-                    tap.push(piece);
+                if let Some(logger) = &mut self.logger {
+                    logger.push(piece);
                 }
                 Ok(Some(piece))
             }
-            // Behind the mark nothing is missing.
+            // Nothing is missing behind the marker.
             Err(_) if self.is_done() => Ok(None),
-            Err(error) => Err(self.open_guard.count_failure(error)),
+            Err(error) => Err(self.body.count_failure(error)),
         }
     }
 
-    /// Notes what a piece of events, of this length, has at its end.
+    /// Notes the end of a piece of events, which has this length.
     fn track_event_end(&mut self, length: usize) {
         let piece = &self.buffer[..length];
-        // Mostly the last byte is one.
+        // From the end, because the last byte is nearly always a line feed.
         if piece.iter().rev().any(|byte| matches!(byte, b'\n' | b'\r')) {
-            self.read_deadline.reset();
+            self.body.deadline.reset();
         }
         if let Some(end) = &mut self.end_detector {
             end.push(piece);
@@ -348,8 +263,8 @@ impl PassStream {
         self.tail.drain(..self.tail.len().saturating_sub(TAIL_BYTES));
     }
 
-    /// Whether the mark that ends a stream has come.
+    /// Whether the marker that ends a stream has come.
     fn is_done(&self) -> bool {
-        DONE_MARKERS.iter().any(|mark| self.tail.ends_with(mark))
+        DONE_MARKERS.iter().any(|marker| self.tail.ends_with(marker))
     }
 }

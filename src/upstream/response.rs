@@ -1,4 +1,8 @@
-//! The body of an upstream's answer: whole, or event by event.
+//! The body of an upstream's response: whole, event by event, or as its bytes arrive.
+//!
+//! Everything that has arrived is passed on at once, and nothing is waited for while something can be.
+//! Never interprets an event. Invariant: dropping a body closes the upstream's connection, which is how
+//! a response is cancelled; only [`EventStream::drain`] keeps the connection.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -7,26 +11,27 @@ use std::time::Duration;
 use ureq::http::Response;
 use ureq::{Body, BodyReader};
 
-use super::count_failure;
+use super::Operation;
+use super::retry::count_failure;
 use super::transport::agent::{check_cancelled, header};
 use super::transport::read_deadline::{ReadDeadline, fill_available};
-use super::transport::with_read_timeout;
+use super::transport::workarounds::with_read_timeout;
 use crate::api::wire::sse::{Decoder, Event};
 use crate::error::{Error, Result};
 use crate::observe::body_log::BodyLogger;
 use crate::observe::metrics::Metrics;
 
-/// The largest whole answer that is read, in bytes: some 5,000 embeddings.
+/// The largest whole response that is read, in bytes: some 5,000 embeddings.
 const MAX_RESPONSE_BYTES: u64 = 256 * 1024 * 1024;
 
-/// Bytes that are waited for: an event at most servers. There may be a thousand threads that wait, each
-/// with that much on its stack.
+/// Bytes that are waited for: one event of most servers. A thousand threads may wait, each with a
+/// buffer of this size on its stack.
 const FIRST_READ_BYTES: usize = 512;
 
-/// Bytes that one read takes of what has come besides.
+/// Bytes that one read takes of what has arrived besides.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
 
-/// Bytes after which what has come is passed on, although more may be there already.
+/// Bytes after which events are passed on, although more bytes may have arrived.
 const MAX_BATCH_BYTES: usize = 64 * 1024;
 
 /// How long, and for how many bytes, the end of a finished stream is waited for, so that its
@@ -34,10 +39,10 @@ const MAX_BATCH_BYTES: usize = 64 * 1024;
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(50);
 const MAX_DRAIN_BYTES: usize = 16 * 1024;
 
-/// Makes an event of `completions` out of one of another endpoint.
-type EventMapper = fn(&str) -> Option<String>;
+/// Makes an event of `completions` out of one of another endpoint; `None` leaves the event as it is.
+pub(super) type EventMapper = fn(&str) -> Option<String>;
 
-/// An answer whose head was good.
+/// A response with a good status.
 pub enum UpstreamResponse {
     /// A whole body, as text.
     Whole(String),
@@ -46,52 +51,42 @@ pub enum UpstreamResponse {
 }
 
 impl UpstreamResponse {
-    /// Decides by the content type: some servers stream unasked, some do not when asked. `asked` is
-    /// whether a stream was asked for, and decides where the type says nothing.
+    /// Decides by the content type, because some servers stream unasked and some do not when asked;
+    /// where the type says nothing, by what was asked for.
     pub(super) fn from_response(
         response: Response<Body>,
-        stream_requested: bool,
-        (timeout, tap): (Duration, Option<BodyLogger>),
+        operation: Operation,
+        (timeout, logger): (Duration, Option<BodyLogger>),
         metrics: &Arc<Metrics>,
     ) -> Result<Self> {
         let kind = header(response.headers(), "content-type").unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        let streams = match kind.as_str() {
-            "text/html" => return Err(Error::upstream_protocol("HTML in place of an answer")),
+        let is_stream = match kind.as_str() {
+            "text/html" => {
+                let what = "an HTML page instead of JSON (is OPENAI_API_BASE_URL right?)";
+                return Err(Error::upstream_protocol(what));
+            }
             "text/event-stream" | "application/x-ndjson" => true,
             "application/json" => false,
-            _ => stream_requested,
+            _ => operation.stream,
         };
-        if streams {
-            let body = response.into_body();
-            let stream = EventStream::new(body, (timeout, tap), metrics.clone());
-            Ok(Self::Stream(Box::new(stream)))
-        } else {
-            let text = read_whole(response.into_body(), timeout)?;
-            if let Some(tap) = tap {
-                tap.log("answer of the upstream", text.as_bytes());
-            }
-            Ok(Self::Whole(text))
+        let mapper = operation.event_mapper;
+        if is_stream {
+            let body = StreamedBody::new(response.into_body(), timeout, metrics.clone());
+            return Ok(Self::Stream(Box::new(EventStream::new(body, mapper, logger))));
         }
+        let text = read_whole(response.into_body(), timeout)?;
+        if let Some(logger) = logger {
+            logger.log("upstream response", text.as_bytes());
+        }
+        Ok(Self::Whole(mapper.and_then(|map| map(&text)).unwrap_or(text)))
     }
 
-    /// The same answer with each event, or the whole body, as `map` makes it; what `map` has
-    /// nothing for stays as it is.
-    pub(super) fn map_events(self, map: EventMapper) -> Self {
-        match self {
-            Self::Whole(text) => Self::Whole(map(&text).unwrap_or(text)),
-            Self::Stream(mut events) => {
-                events.mapper = Some(map);
-                Self::Stream(events)
-            }
-        }
-    }
-
-    /// The body of an answer that cannot be a stream.
+    /// The body of a response that cannot be a stream.
     pub(super) fn into_text(self) -> Result<String> {
         match self {
             Self::Whole(text) => Ok(text),
-            Self::Stream(_) => Err(Error::upstream_protocol("a stream in place of an answer")),
+            Self::Stream(_) => Err(Error::upstream_protocol("an event stream instead of JSON")),
         }
     }
 }
@@ -102,7 +97,7 @@ fn read_whole(body: Body, timeout: Duration) -> Result<String> {
     ReadDeadline::new(timeout).read_to_end(&mut body.into_reader(), bounds, &mut bytes)?;
     check_cancelled()?;
     if bytes.len() as u64 > MAX_RESPONSE_BYTES {
-        return Err(Error::upstream_protocol("an answer without end"));
+        return Err(Error::upstream_protocol("a response above 256 MiB"));
     }
     Ok(match String::from_utf8(bytes) {
         Ok(text) => text,
@@ -110,73 +105,89 @@ fn read_whole(body: Body, timeout: Duration) -> Result<String> {
     })
 }
 
-/// The events of a body. Dropping it closes the upstream's connection, which is how an answer is
-/// cancelled; [`EventStream::drain`] keeps the connection.
-pub struct EventStream {
+/// A body that is read as it arrives. It counts as an open stream as long as it lives.
+pub(super) struct StreamedBody {
     reader: BodyReader<'static>,
+    /// For each piece that must arrive whole in time.
+    pub deadline: ReadDeadline,
+    /// What failed behind the bytes that have arrived.
+    pending_error: Option<Error>,
+    metrics: Arc<Metrics>,
+}
+
+impl StreamedBody {
+    pub(super) fn new(body: Body, timeout: Duration, metrics: Arc<Metrics>) -> Self {
+        metrics.open_streams.inc();
+        Self {
+            reader: body.into_reader(),
+            deadline: ReadDeadline::new(timeout),
+            pending_error: None,
+            metrics,
+        }
+    }
+
+    /// Waits for bytes; 0 at the end.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        let length = match self.pending_error.take() {
+            Some(error) => return Err(error),
+            None => self.deadline.read(&mut self.reader, buffer)?,
+        };
+        if length == 0 {
+            check_cancelled()?;
+        }
+        Ok(length)
+    }
+
+    /// Fills a buffer, of which the first `filled` bytes were just read, with what has arrived
+    /// together with them; returns how many bytes it holds. Never waits.
+    pub(super) fn fill(&mut self, buffer: &mut [u8], filled: usize) -> usize {
+        let (filled, error) = fill_available(&mut self.reader, buffer, filled);
+        self.pending_error = error;
+        filled
+    }
+
+    /// Counts a failure that breaks the stream off.
+    pub(super) fn count_failure(&self, error: Error) -> Error {
+        count_failure(&self.metrics, &error);
+        error
+    }
+}
+
+impl Drop for StreamedBody {
+    fn drop(&mut self) {
+        self.metrics.open_streams.dec();
+    }
+}
+
+/// The events of a body.
+pub struct EventStream {
+    body: StreamedBody,
     decoder: Decoder,
     mapper: Option<EventMapper>,
-    /// The event that `map` made last.
+    /// The event that `mapper` made last.
     mapped_event: String,
     is_ended: bool,
-    /// What went wrong behind the events that have come.
-    pending_error: Option<Error>,
-    read_deadline: ReadDeadline,
-    open_guard: OpenStreamGuard,
     logger: Option<BodyLogger>,
 }
 
-/// A stream that counts as open as long as it lives.
-pub(super) struct OpenStreamGuard(Arc<Metrics>);
-
-impl OpenStreamGuard {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        metrics.open_streams.inc();
-        Self(metrics)
-    }
-
-    /// Counts the failure that broke it off.
-    pub(super) fn count_failure(&self, error: Error) -> Error {
-        count_failure(&self.0, error)
-    }
-}
-
-impl Drop for OpenStreamGuard {
-    fn drop(&mut self) {
-        self.0.open_streams.dec();
-    }
-}
-
 impl EventStream {
-    fn new(
-        body: Body,
-        (timeout, logger): (Duration, Option<BodyLogger>),
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self {
-            reader: body.into_reader(),
-            decoder: Decoder::new(),
-            mapper: None,
-            mapped_event: String::new(),
-            is_ended: false,
-            pending_error: None,
-            read_deadline: ReadDeadline::new(timeout),
-            open_guard: OpenStreamGuard::new(metrics),
-            logger,
-        }
+    fn new(body: StreamedBody, mapper: Option<EventMapper>, logger: Option<BodyLogger>) -> Self {
+        let (decoder, mapped_event) = (Decoder::new(), String::new());
+        Self { body, decoder, mapper, mapped_event, is_ended: false, logger }
     }
 
     /// The next event that has already arrived. Never waits.
     ///
     /// # Errors
-    /// [`Error::UpstreamProtocol`] for an event without end.
+    /// [`Error::UpstreamProtocol`] for an event above its limit.
     pub fn try_next(&mut self) -> Result<Option<Event<'_>>> {
         let event = self.decoder.next_event()?;
         if event.is_some() {
-            self.read_deadline.reset();
+            self.body.deadline.reset();
         }
-        if let (Some(tap), Some(Event::Data(data) | Event::Error(data))) = (&self.logger, event) {
-            tap.log("event of the upstream", data);
+        if let (Some(logger), Some(Event::Data(data) | Event::Error(data))) = (&self.logger, event)
+        {
+            logger.log("upstream event", data);
         }
         if let (Some(map), Some(Event::Data(data))) = (self.mapper, event)
             && let Some(mapped) = map(&String::from_utf8_lossy(data))
@@ -188,8 +199,8 @@ impl EventStream {
     }
 
     /// Waits for more bytes. After `true`, [`EventStream::try_next`] may have events; after `false`
-    /// there is nothing more. An event that has begun must be complete in time, too; between events
-    /// a sign of life is enough.
+    /// there is nothing more. An event that has begun must be complete within the timeout; between
+    /// events any byte is enough.
     ///
     /// # Errors
     /// [`Error::UpstreamTimeout`] after too long a silence, [`Error::IncompleteStream`] when the
@@ -199,58 +210,48 @@ impl EventStream {
             return Ok(false);
         }
         if !self.decoder.has_pending() {
-            self.read_deadline.reset();
+            self.body.deadline.reset();
         }
         let mut buffer = [0; FIRST_READ_BYTES];
-        let read = match self.pending_error.take() {
-            Some(error) => Err(error),
-            None => self.read_deadline.read(&mut self.reader, &mut buffer),
-        };
-        match read {
+        match self.body.read(&mut buffer) {
             Ok(0) => {
                 self.is_ended = true;
-                check_cancelled()?;
                 self.decoder.finish();
             }
-            Ok(length) => self.decode_available(&mut buffer, length),
+            Ok(length) => {
+                if self.decode(&mut buffer, length) {
+                    self.decode_more();
+                }
+            }
             Err(error) => {
                 self.is_ended = true;
-                return Err(self.open_guard.count_failure(error));
+                return Err(self.body.count_failure(error));
             }
         }
         Ok(true)
     }
 
-    /// Takes what was just read, and what came together with it, so that all of it is passed on at
-    /// once. Never waits.
-    fn decode_available(&mut self, buffer: &mut [u8], filled: usize) {
-        if self.decode_buffer(buffer, filled) {
-            self.decode_more();
-        }
-    }
-
-    /// Takes a buffer that is filled as far as may be; tells whether there may be more.
-    fn decode_buffer(&mut self, buffer: &mut [u8], filled: usize) -> bool {
-        let (filled, failure) = fill_available(&mut self.reader, buffer, filled);
-        self.pending_error = failure;
+    /// Decodes a buffer that is filled as far as possible; returns whether more may have arrived.
+    fn decode(&mut self, buffer: &mut [u8], filled: usize) -> bool {
+        let filled = self.body.fill(buffer, filled);
         self.decoder.push(&buffer[..filled]);
-        filled == buffer.len() && self.pending_error.is_none()
+        filled == buffer.len() && self.body.pending_error.is_none()
     }
 
-    #[inline(never)] // Its buffer is not to lie on the stack of all who wait.
+    #[inline(never)] // Not inlined, to keep its buffer off the stacks of the streams that wait.
     fn decode_more(&mut self) {
         let mut buffer = [0; READ_BUFFER_BYTES];
         let mut buffers = 0..MAX_BATCH_BYTES / READ_BUFFER_BYTES;
-        while buffers.next().is_some() && self.decode_buffer(&mut buffer, 0) {}
+        while buffers.next().is_some() && self.decode(&mut buffer, 0) {}
     }
 
-    /// Reads what little follows the last event, so that the connection can serve again. A server
-    /// that goes on sending, or does not end, loses its connection instead.
+    /// Reads the few bytes behind the last event, so that the connection can serve again. If the
+    /// server keeps sending, or does not end, the connection is closed instead.
     pub fn drain(mut self) {
         with_read_timeout(DRAIN_TIMEOUT, || {
             let (mut read, mut buffer) = (0, [0; READ_BUFFER_BYTES]);
             while !self.is_ended && read < MAX_DRAIN_BYTES {
-                match self.reader.read(&mut buffer) {
+                match self.body.reader.read(&mut buffer) {
                     Ok(0) | Err(_) => self.is_ended = true,
                     Ok(length) => read += length,
                 }

@@ -1,164 +1,250 @@
-//! Attempts: who may make one, what it tells of the upstream, and when the next one follows.
+//! Attempts: which may be made, what they show of the upstream, and when the next one follows.
 //!
-//! All calls go through here, so this is the one place that asks the [breaker](crate::upstream::breaker) and
-//! counts. A kept connection that turns out to be closed is no failure of anybody: the request is sent
-//! again at once on a new one, whatever the retry policy says, because no byte was answered.
+//! [`Client::retry`] loops, [`Client::attempt`] makes one attempt. All calls go through here, so this is
+//! the one place that asks the [breaker](crate::upstream::breaker) and counts. A pooled connection that
+//! turns out to be closed is nobody's failure: the request is sent again at once on a new one, whatever
+//! the retry policy says, because no byte of a response has come.
 
 use std::time::{Duration, Instant};
 
+use ureq::Body;
+use ureq::http::Response;
+
 use super::transport::agent;
-use super::{Client, ConnectionPolicy, Trace};
+use super::transport::agent::Payload;
+use super::{Client, ConnectionPolicy, Operation, PassResponse, Trace};
+use crate::backends::errors;
+use crate::backends::errors::ErrorDetails;
 use crate::error::{Error, Result, Retry, Side};
+use crate::observe::body_log::BodyLogger;
+use crate::observe::metrics::Metrics;
 use crate::upstream::backoff::RetryPolicy;
 use crate::upstream::breaker::{Caller, CircuitOpen, Permit};
 
-/// Who tells a client when to come back tells it no less than this.
+/// The shortest delay that a client is told to wait for an unreachable upstream.
 const MIN_RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// Bytes of an error's body that are read to understand it, and that are passed on.
+const MAX_ERROR_BYTES: u64 = 64 * 1024;
+const MAX_PASSED_ERROR_BYTES: u64 = 1024 * 1024;
+
+/// One call: what each of its attempts sends, and how they are made.
+pub(super) struct Call<'a> {
+    pub operation: Operation,
+    pub request: agent::Request<'a>,
+    pub retry_policy: RetryPolicy,
+    pub caller: Caller,
+    pub connection_policy: ConnectionPolicy,
+}
+
+/// Why an attempt failed, with what the upstream said.
+pub(super) struct AttemptError {
+    pub error: Error,
+    /// What the upstream said of a request that it rejected; not redacted, and never shown.
+    pub rejection: Option<ErrorDetails>,
+    /// The response, where the client gets the upstream's own.
+    pub response: Option<PassResponse>,
+}
+
+pub(super) type AttemptResult<T> = std::result::Result<T, Box<AttemptError>>;
+
+impl From<Error> for Box<AttemptError> {
+    fn from(error: Error) -> Self {
+        Box::new(AttemptError { error, rejection: None, response: None })
+    }
+}
+
 impl Client {
-    /// Makes attempts until one has a good head or none may follow. While the circuit is open, only
-    /// who finds a seat waits for another one.
+    /// Makes attempts until one succeeds or none may follow. While the circuit is open, only a call
+    /// that gets a retry slot waits for another attempt. `read` reads a response with a good status.
     pub(super) fn retry<T>(
         &self,
-        operation: &'static str,
-        (policy, mut caller): (RetryPolicy, Caller),
+        call: &mut Call<'_>,
         trace: &mut Trace,
-        mut attempt: impl FnMut(&mut Trace) -> Result<T>,
-    ) -> Result<T> {
-        log::debug!("{} {operation} begins: model={:?}", trace.request_id, trace.model);
+        read: impl Fn(Response<Body>, Option<BodyLogger>) -> Result<T>,
+    ) -> AttemptResult<T> {
+        let Operation { name, stream, .. } = call.operation;
+        log::debug!("{} {name} started: model={:?} stream={stream}", trace.request_id, trace.model);
         let (mut retries, mut polls) = (0, 0);
-        let mut seat = None;
+        let mut slot = None;
+        let mut caller = call.caller;
         loop {
-            let again = retries + polls > 0;
-            let error = match self.guarded((caller, again), trace, &mut attempt) {
-                Ok(answer) => return Ok(answer),
-                Err(error) => error,
+            let is_retry = retries + polls > 0;
+            let failure = match self.attempt(call, (caller, is_retry), trace, &read) {
+                Ok(response) => return Ok(response),
+                Err(failure) => failure,
             };
+            let error = &failure.error;
             if let Error::ClientDisconnected(_) = error {
-                return Err(error);
+                return Err(failure);
             }
-            let made = if error.retry() == Retry::Poll { &mut polls } else { &mut retries };
-            let mut delay = policy.next_delay(*made, (self.retry_env.jitter)(), error.retry());
-            *made += 1;
+            let count = if error.retry() == Retry::Poll { &mut polls } else { &mut retries };
+            let jitter = (self.retry_env.jitter)();
+            let mut delay = call.retry_policy.next_delay(*count, jitter, error.retry());
+            *count += 1;
             if let (Some(_), Some(wait)) = (delay, self.breaker.min_retry_delay(Instant::now())) {
-                seat = seat.or_else(|| self.breaker.try_acquire_retry_slot());
-                delay = delay.filter(|_| seat.is_some()).map(|delay| delay.max(wait));
+                slot = slot.or_else(|| self.breaker.try_acquire_retry_slot());
+                delay = delay.filter(|_| slot.is_some()).map(|delay| delay.max(wait));
             }
-            // A refusal is told by whoever cannot mend the request.
-            if trace.refusal.is_none() || delay.is_some() {
-                self.log_failure(operation, trace, &error, delay);
-            }
-            let Some(delay) = delay else { return Err(error) };
+            let Some(delay) = delay else { return Err(failure) };
+            self.log_failure(call.operation, trace, error, Some(delay));
             if !(self.retry_env.sleep)(delay) {
                 agent::check_cancelled()?;
-                return Err(Error::ShuttingDown);
+                return Err(Error::ShuttingDown.into());
             }
             caller = Caller::Retrying;
         }
     }
 
-    /// Makes one attempt, if the circuit lets it through, and tells the breaker how it went.
-    fn guarded<T>(
+    /// Makes one attempt, if the circuit lets it through, and records how it went.
+    fn attempt<T>(
         &self,
-        (caller, again): (Caller, bool),
+        call: &mut Call<'_>,
+        (caller, is_retry): (Caller, bool),
         trace: &mut Trace,
-        attempt: &mut impl FnMut(&mut Trace) -> Result<T>,
-    ) -> Result<T> {
-        let pass = self.acquire_permit(caller)?;
-        let mut result = self.counted(again, trace, &mut *attempt);
-        if let Err(Error::StaleConnection(_)) = result {
-            log::debug!("{} a kept connection was closed: once more", trace.request_id);
-            // What else is kept is as old.
-            trace.connection_policy = ConnectionPolicy::Fresh;
-            result = self.counted(true, trace, attempt);
-            trace.connection_policy = ConnectionPolicy::Reuse;
-        }
-        self.record_outcome(pass, &result);
-        result
-    }
-
-    /// Makes one attempt that can be made only once, on a connection of its own.
-    pub(super) fn try_once<T>(
-        &self,
-        operation: &'static str,
-        trace: &mut Trace,
-        attempt: impl FnOnce(&mut Trace) -> Result<T>,
-    ) -> Result<T> {
-        let result = self.acquire_permit(Caller::New).and_then(|pass| {
-            trace.connection_policy = ConnectionPolicy::Dedicated;
-            let result = self.counted(false, trace, attempt);
-            trace.connection_policy = ConnectionPolicy::Reuse;
-            self.record_outcome(pass, &result);
-            result
-        });
-        result.inspect_err(|error| self.log_failure(operation, trace, error, None))
-    }
-
-    fn acquire_permit(&self, caller: Caller) -> Result<Permit<'_>> {
-        self.breaker.try_acquire(caller, Instant::now()).map_err(
+        read: &impl Fn(Response<Body>, Option<BodyLogger>) -> Result<T>,
+    ) -> AttemptResult<T> {
+        let permit = self.breaker.try_acquire(caller, Instant::now()).map_err(
             |CircuitOpen { reason, retry_in }| {
                 self.metrics.count_circuit_refusal();
                 Error::UpstreamDown { reason, retry_after: retry_in.max(MIN_RETRY_AFTER) }
             },
-        )
+        )?;
+        let first_policy = call.connection_policy;
+        let mut exchange = |trace: &mut Trace, policy, is_retry| {
+            trace.attempts += 1;
+            trace.last_attempt_at = Some(Instant::now());
+            self.metrics.count_attempt(is_retry);
+            let result = self.exchange(call, policy, trace, read);
+            result.inspect_err(|failure| count_failure(&self.metrics, &failure.error))
+        };
+        let mut result = exchange(trace, first_policy, is_retry);
+        if result.as_ref().is_err_and(|failure| matches!(failure.error, Error::StaleConnection(_)))
+        {
+            log::debug!(
+                "{} the upstream had closed a pooled connection: sending again on a new one",
+                trace.request_id
+            );
+            // The other idle connections are as old.
+            result = exchange(trace, ConnectionPolicy::Fresh, true);
+        }
+        self.record_outcome(permit, &result);
+        result
     }
 
-    fn counted<T>(
+    /// Sends a request once and reads its response. Counts nowhere.
+    pub(super) fn exchange<T>(
         &self,
-        again: bool,
-        trace: &mut Trace,
-        attempt: impl FnOnce(&mut Trace) -> Result<T>,
-    ) -> Result<T> {
-        trace.attempts += 1;
-        trace.last_attempt_at = Some(Instant::now());
-        trace.refusal = None;
-        self.metrics.count_attempt(again);
-        attempt(trace).map_err(|error| self.count_failure(error))
+        call: &mut Call<'_>,
+        policy: ConnectionPolicy,
+        trace: &Trace,
+        read: impl Fn(Response<Body>, Option<BodyLogger>) -> Result<T>,
+    ) -> AttemptResult<T> {
+        let (id, label) = (trace.request_id.as_str(), "upstream request");
+        match &call.request.payload {
+            Payload::Pieces(body) => self.body_log.log_pieces(id, label, body.pieces()),
+            Payload::Bytes(body) => self.body_log.log(id, label, body),
+            // The beginning of a stream was logged when it was read.
+            Payload::Empty | Payload::Stream(..) => {}
+        }
+        let response = self.agent.send(&mut call.request, id, policy)?;
+        if response.status().is_success() {
+            Ok(read(response, self.body_log.logger(id))?)
+        } else {
+            Err(self.read_error(call, response, trace))
+        }
     }
 
-    /// Tells the breaker of an attempt. A client that left, and we ourselves, say nothing of the
-    /// upstream.
-    fn record_outcome<T>(&self, pass: Permit<'_>, result: &Result<T>) {
+    /// Reads a response with another status than success.
+    #[inline(never)] // Not inlined, to keep its buffers off the stack of a successful call.
+    fn read_error(
+        &self,
+        call: &Call<'_>,
+        response: Response<Body>,
+        trace: &Trace,
+    ) -> Box<AttemptError> {
+        let status = response.status().as_u16();
+        let headers = response.headers().clone();
+        let passed = call.request.pass_headers.is_some();
+        let limit = if passed { MAX_PASSED_ERROR_BYTES } else { MAX_ERROR_BYTES };
+        let body = agent::read_error_body(response, limit);
+        self.body_log.log(&trace.request_id, "upstream error response", &body);
+        let has_body = !matches!(call.request.payload, Payload::Empty);
+        let model = has_body.then_some(trace.model.as_str());
+        let about = (call.operation.method, call.request.url.as_str(), model);
+        Box::new(AttemptError {
+            error: agent::to_error(status, &headers, &body, about, &self.redactor),
+            // Only what was sent can be repaired.
+            rejection: errors::parse_rejection(status, &body).filter(|_| has_body),
+            // A redirect is nothing that a client could follow.
+            response: (passed && status >= 400)
+                .then(|| PassResponse::from_error(status, &headers, body, &self.redactor)),
+        })
+    }
+
+    /// Tells the breaker how an attempt went. A failure of the client, or of this program, says nothing
+    /// of the upstream.
+    fn record_outcome<T>(&self, permit: Permit<'_>, result: &AttemptResult<T>) {
         let now = Instant::now();
-        match result {
+        match result.as_ref().map_err(|failure| &failure.error) {
             Err(error) if error.is_unreachable() => {
-                if pass.record_failure(&error.message(), now, (self.retry_env.jitter)()) {
-                    log::warn!("the upstream is not there and is left alone for a while: {error}");
+                if permit.record_failure(&error.message(), now, (self.retry_env.jitter)()) {
+                    log::warn!(
+                        "upstream unreachable ({error}): new requests fail at once until it answers \
+                         again"
+                    );
                 }
             }
             Err(error) if error.side() != Side::Upstream => {}
             Err(Error::StaleConnection(_)) => {}
             Ok(_) | Err(_) => {
-                if pass.record_success(now) {
-                    log::info!("the upstream is there again");
+                if permit.record_success(now) {
+                    log::info!("upstream reachable again");
                 }
             }
         }
     }
 
-    pub(super) fn log_failure(
+    /// Logs the failure of a call, unless it ended because nobody waits for it.
+    pub(super) fn log_result<T>(
         &self,
-        operation: &str,
+        operation: Operation,
+        trace: &Trace,
+        result: AttemptResult<T>,
+    ) -> AttemptResult<T> {
+        result.inspect_err(|failure| match &failure.error {
+            Error::ClientDisconnected(_) | Error::ShuttingDown => {}
+            error => self.log_failure(operation, trace, error, None),
+        })
+    }
+
+    fn log_failure(
+        &self,
+        operation: Operation,
         trace: &Trace,
         error: &Error,
         delay: Option<Duration>,
     ) {
         let next = match delay {
-            Some(delay) => format!("next attempt in {} ms", delay.as_millis()),
-            None => "no further attempt".to_owned(),
+            Some(delay) => format!("retrying in {} ms", delay.as_millis()),
+            None => "giving up".to_owned(),
         };
-        // That the circuit is open was told once.
-        let known = matches!(error, Error::UpstreamDown { .. });
+        // An open circuit was logged when it opened.
+        let is_known = matches!(error, Error::UpstreamDown { .. });
         log::log!(
-            if known { log::Level::Debug } else { log::Level::Warn },
-            "{} {operation} failed: error={} attempt={} {next}",
+            if is_known { log::Level::Debug } else { log::Level::Warn },
+            "{} {} failed: {}, attempt {}, {next}",
             trace.request_id,
+            operation.name,
             self.redactor.redact(&error.to_string()),
             trace.attempts,
         );
     }
+}
 
-    pub(super) fn count_failure(&self, error: Error) -> Error {
-        super::count_failure(&self.metrics, error)
+/// Counts a failure, if it is the upstream's.
+pub(super) fn count_failure(metrics: &Metrics, error: &Error) {
+    if error.side() == Side::Upstream {
+        metrics.count_upstream_failure(error.kind());
     }
 }

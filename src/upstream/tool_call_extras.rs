@@ -1,9 +1,9 @@
-//! What an upstream sends along with a tool call and wants to see again with the same call: Gemini's
-//! thought signatures, in `extra_content` (openai-wire.md 3.7).
+//! What an upstream sends with a tool call and expects back with the same call: Gemini's thought
+//! signatures, in `extra_content` (Gemini API docs, thought signatures).
 //!
-//! Ollama's clients cannot carry it, so it is kept here for a while: a call is found again by its id,
-//! else by its function and arguments, because many clients send no ids back. Nothing is invented, and
-//! nothing goes to a call that never had any. Bounded in number and size; the oldest goes first.
+//! Ollama's clients cannot carry it, so it is kept here. A call is found by its id, otherwise by its
+//! function and arguments, because many clients send no ids back. Never invents an extra.
+//! Invariant: bounded in number and size; the oldest entry is dropped first.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -15,13 +15,13 @@ use crate::api::openai::request::Message;
 use crate::observe::lock::lock;
 use crate::translate::tool_calls::CompleteToolCall;
 
-/// Calls that are remembered.
+/// The most calls that are kept.
 const MAX_CALLS: usize = 1024;
 
-/// The longest text that is kept with a call, in bytes.
+/// The largest extra that is kept, in bytes.
 const MAX_EXTRA_BYTES: usize = 64 * 1024;
 
-/// The memory.
+/// The extras of recent calls.
 #[derive(Debug, Default)]
 pub struct ToolCallExtras(Mutex<VecDeque<ToolCallExtra>>);
 
@@ -34,7 +34,7 @@ struct ToolCallExtra {
 }
 
 impl ToolCallExtras {
-    /// Remembers what came with these calls.
+    /// Keeps the extras of these calls.
     pub fn save(&self, calls: &[CompleteToolCall]) {
         for call in calls {
             let Some(extra) =
@@ -55,7 +55,7 @@ impl ToolCallExtras {
         }
     }
 
-    /// Puts back what came with the calls of a conversation.
+    /// Adds the extras to the calls of a conversation.
     pub fn restore(&self, messages: &mut [Message<'_>]) {
         let kept = lock(&self.0);
         if kept.is_empty() {
@@ -73,11 +73,11 @@ impl ToolCallExtras {
     }
 }
 
-/// The same text for the same function and arguments, in whatever order a client writes them.
+/// The same text for the same function and arguments, in whatever order the members are written.
 fn fingerprint(name: &str, arguments: &str) -> String {
     let arguments = serde_json::from_str::<Value>(arguments).map_or_else(
         |_| arguments.to_owned(),
-        // Members are sorted here.
+        // Sorts the members.
         |arguments| arguments.to_string(),
     );
     format!("{name}\n{arguments}")

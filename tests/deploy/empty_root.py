@@ -267,7 +267,7 @@ def upstream_by_name(binary):
         well, line = checked(root, f"http://{NAME}:{upstream.port}/v1")
         require(well and NAME in names.asked, f"{line}, asked {names.asked}")
         well, line = checked(root, f"http://unknown.example:{upstream.port}/v1")
-        require(not well and "its name was not found" in line, line)
+        require(not well and "cannot resolve the host name" in line, line)
         root = Root(programs, binary, "bare")
         well, line = checked(root, f"http://{NAME}:{upstream.port}/v1")
         require(well, f"without resolv.conf: {line}")

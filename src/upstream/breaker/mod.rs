@@ -1,33 +1,32 @@
-//! Who may still try an upstream that is not there: a circuit breaker, with the clock passed in.
+//! A circuit breaker: which requests may try an upstream that cannot be reached. Reads no clock.
 //!
 //! ```text
 //!             enough failures in a row, spread in time
 //!   Closed ----------------------------------------------> Open <---------+
 //!     ^                                                      |            |
-//!     | any attempt is answered            the pause is over |            | the probe fails:
-//!     |                                                      v            | a longer pause
+//!     | any response                     the cooldown is over |            | the probe fails:
+//!     |                                                      v            | a longer cooldown
 //!     +-------------------------------------------------- HalfOpen -------+
 //!                                            one attempt is let through
 //! ```
 //!
-//! A failure counts when the upstream is *not there*: no connection, one closed without a byte, no
-//! head in time. Whatever has a status is an answer of something that lives and closes the circuit:
-//! a 503 while a model loads, a 429, and a 502 of a reverse proxy, which holds no worker.
+//! A failure counts when the upstream is unreachable: no connection, one closed without a byte, or no
+//! response head in time. Any response with a status closes the circuit: a 503 while a model loads, a
+//! 429, and a 502 of a reverse proxy, which holds no worker for long.
 //!
-//! What it must not do is make life worse for a single user whose llama.cpp restarts:
+//! A single user whose llama.cpp restarts must not be worse off than without a breaker:
 //!
-//! - The circuit opens after more failures than one request makes by default, and never before they
-//!   have gone on for a while: many requests that fail within the same moment have seen one moment.
-//! - A request that fails while its retries last keeps its patience. It waits its own backoff and
-//!   then tries, whatever the length of the pause, if nobody else is trying and nobody was a moment
-//!   ago. For that it takes one of a few *seats*, an eighth of the workers, at least one. So a lone
-//!   request always has its seat, and in a crowd the others are told at once instead of each holding
-//!   a worker for as long as it takes to find out that nobody is there.
-//! - The pause grows up to no more than what connecting may take.
+//! - The circuit opens after more failures than one request makes by default, and only if they span
+//!   some time: many requests that fail in the same moment show only that moment.
+//! - A request with retries left still waits its own backoff and then tries, however long the
+//!   cooldown, unless another request is trying or tried a moment ago. For that it takes one of a few
+//!   *retry slots*, an eighth of the workers and at least one. So a single request always gets a slot,
+//!   and of many requests the others fail at once instead of each holding a worker.
+//! - The cooldown never exceeds the time that connecting may take.
 //!
-//! Invariants: one answered attempt closes the circuit, whoever made it. A probe is never lost: its
-//! [`Permit`] gives it back when it is dropped, by a panic, too; and one that takes longer than a
-//! connection may take no longer keeps others from trying, up to the number of seats.
+//! Invariants: one response closes the circuit, whichever attempt got it. A probe is never lost: its
+//! [`Permit`] gives it back when it is dropped, also by a panic. A probe that takes longer than
+//! connecting may take does not keep others from trying, up to the number of slots.
 
 #[cfg(test)]
 mod tests;
@@ -40,29 +39,29 @@ use crate::observe::circuit_state::CircuitState;
 use crate::observe::lock::lock;
 use crate::upstream::backoff::RetryPolicy;
 
-/// The numbers of a breaker.
+/// The thresholds and times of a breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Failures in a row that open the circuit.
     pub failure_threshold: u32,
-    /// For how long they must have gone on.
+    /// The shortest time that they must span.
     pub min_failure_span: Duration,
-    /// After a silence this long, earlier failures are forgotten.
+    /// Failures are forgotten when none follows for this long.
     pub forget_after: Duration,
-    /// The first pause; it doubles with each probe that fails.
+    /// The first cooldown; it doubles with each probe that fails.
     pub cooldown: Duration,
-    /// The longest pause.
+    /// The longest cooldown.
     pub max_cooldown: Duration,
-    /// The pause for a request that has waited already.
+    /// The cooldown for a request that holds a retry slot.
     pub retry_cooldown: Duration,
-    /// How long a probe keeps others from trying.
+    /// The longest time that a probe keeps others from trying.
     pub probe_timeout: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            // One more than a request makes attempts by default.
+            // One more than the attempts of a request by default.
             failure_threshold: 5,
             min_failure_span: Duration::from_secs(1),
             forget_after: Duration::from_secs(60),
@@ -75,23 +74,23 @@ impl Default for Settings {
     }
 }
 
-/// Who wants to try.
+/// What asks for a permit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller {
     /// A request that has not waited yet.
     New,
-    /// One that has waited for its next attempt.
+    /// A request that has waited for its next attempt.
     Retrying,
-    /// A check whose very purpose it is to find out; never refused.
+    /// A health check, which is to find out and so always gets one.
     HealthCheck,
 }
 
-/// Why an attempt must not be made.
+/// Why there is no permit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CircuitOpen {
     /// How the last attempt failed.
     pub reason: String,
-    /// When it may be worth asking again.
+    /// After which time a new request may try.
     pub retry_in: Duration,
 }
 
@@ -105,50 +104,49 @@ pub struct Breaker {
 
 #[derive(Debug, Default)]
 struct BreakerState {
-    /// Failures since the last answer, while the circuit is closed.
+    /// Failures since the last response, while the circuit is closed.
     failures: u32,
     /// When the first of them began, and when the latest ended.
     failure_span: Option<(Instant, Instant)>,
-    /// The last answer.
+    /// When the last response came.
     last_success_at: Option<Instant>,
     open: Option<OpenState>,
-    /// Seats that are taken.
     retry_slots_in_use: usize,
-    /// Probes that are running, and the number of the next one.
+    /// Permits of probes, also of those that no longer keep others from trying.
     running_probes: usize,
     last_probe_id: u64,
 }
 
 #[derive(Debug)]
 struct OpenState {
-    /// When a new request may try, and when one that has waited.
+    /// When a new request may try, and when one that holds a retry slot.
     next_probe_at: Instant,
     next_retry_at: Instant,
     /// Probes that failed so far.
     failed_probes: u32,
     reason: String,
-    /// The number of the running probe, and when it began.
+    /// The id of the latest running probe, and when it began.
     probe: Option<(u64, Instant)>,
 }
 
 impl Breaker {
-    /// A closed circuit; `workers` decide how many may wait for an upstream that is not there.
+    /// A closed circuit; an eighth of `workers` is the number of retry slots.
     #[must_use]
     pub fn new(settings: Settings, workers: usize) -> Self {
         Self { settings, retry_slots: (workers / 8).max(1), state: Mutex::default() }
     }
 
-    /// Asks to make an attempt.
+    /// Asks for a permit to make one attempt.
     ///
     /// # Errors
     /// [`CircuitOpen`] while the circuit is open.
     pub fn try_acquire(&self, caller: Caller, now: Instant) -> Result<Permit<'_>, CircuitOpen> {
         let mut state = lock(&self.state);
         let BreakerState { open, running_probes: probes, last_probe_id: next, .. } = &mut *state;
-        let mut pass = Permit { breaker: self, started_at: now, probe_id: None };
-        let Some(open) = open else { return Ok(pass) };
+        let mut permit = Permit { breaker: self, started_at: now, probe_id: None };
+        let Some(open) = open else { return Ok(permit) };
         if caller == Caller::HealthCheck {
-            return Ok(pass);
+            return Ok(permit);
         }
         let due = if caller == Caller::Retrying { open.next_retry_at } else { open.next_probe_at };
         let lasts = |began: Instant| {
@@ -162,11 +160,11 @@ impl Breaker {
         *probes += 1;
         *next += 1;
         open.probe = Some((*next, now));
-        pass.probe_id = Some(*next);
-        Ok(pass)
+        permit.probe_id = Some(*next);
+        Ok(permit)
     }
 
-    /// Where the circuit stands.
+    /// The state of the circuit.
     #[must_use]
     pub fn circuit_state(&self, now: Instant) -> CircuitState {
         match &lock(&self.state).open {
@@ -178,8 +176,8 @@ impl Breaker {
         }
     }
 
-    /// How long one must wait at least who has a seat; `None` when the circuit is closed and nobody
-    /// needs one.
+    /// The shortest wait of a request that holds a retry slot; `None` while the circuit is closed and
+    /// no slot is needed.
     #[must_use]
     pub fn min_retry_delay(&self, now: Instant) -> Option<Duration> {
         lock(&self.state)
@@ -188,7 +186,7 @@ impl Breaker {
             .map(|open| open.next_retry_at.saturating_duration_since(now))
     }
 
-    /// Takes a seat, if one is free.
+    /// Takes a retry slot, if one is free.
     #[must_use]
     pub fn try_acquire_retry_slot(&self) -> Option<RetrySlot<'_>> {
         let mut state = lock(&self.state);
@@ -199,10 +197,10 @@ impl Breaker {
     }
 
     fn cooldown(&self, failed: u32, jitter: f64) -> Duration {
-        let Settings { cooldown: pause, max_cooldown: longest_pause, .. } = self.settings;
+        let Settings { cooldown, max_cooldown, .. } = self.settings;
         let policy =
-            RetryPolicy { max_retries: u32::MAX, initial_delay: pause, max_delay: longest_pause };
-        policy.next_delay(failed, jitter, Retry::Backoff).unwrap_or(longest_pause)
+            RetryPolicy { max_retries: u32::MAX, initial_delay: cooldown, max_delay: max_cooldown };
+        policy.next_delay(failed, jitter, Retry::Backoff).unwrap_or(max_cooldown)
     }
 
     fn new_open_state(&self, reason: &str, failed: u32, now: Instant, jitter: f64) -> OpenState {
@@ -217,7 +215,7 @@ impl Breaker {
 }
 
 impl BreakerState {
-    /// Counts a failure; whether there are enough of them.
+    /// Counts a failure; returns whether the circuit opens.
     fn count_failure(&mut self, settings: &Settings, began: Instant, now: Instant) -> bool {
         let began = self.last_success_at.map_or(began, |answered| began.max(answered));
         let known = self.failure_span.filter(|(_, last)| {
@@ -231,7 +229,7 @@ impl BreakerState {
     }
 }
 
-/// Leave to make one attempt. Dropped without a word, it says nothing of the upstream.
+/// A permit for one attempt. Dropped without an outcome, it says nothing of the upstream.
 #[derive(Debug)]
 pub struct Permit<'a> {
     breaker: &'a Breaker,
@@ -240,7 +238,7 @@ pub struct Permit<'a> {
 }
 
 impl Permit<'_> {
-    /// The upstream has answered; whether that closed an open circuit.
+    /// Records a response; returns whether that closed the circuit.
     pub fn record_success(self, now: Instant) -> bool {
         let mut state = lock(&self.breaker.state);
         state.failures = 0;
@@ -248,7 +246,7 @@ impl Permit<'_> {
         state.open.take().is_some()
     }
 
-    /// The upstream is not there, for this reason; whether that opened the circuit.
+    /// Records that the upstream is unreachable, and why; returns whether that opened the circuit.
     pub fn record_failure(self, reason: &str, now: Instant, jitter: f64) -> bool {
         let breaker = self.breaker;
         let mut state = lock(&breaker.state);
@@ -261,7 +259,7 @@ impl Permit<'_> {
                 opens
             }
             Some(open) => {
-                // Others began before the circuit opened, and their failures are no news.
+                // Other attempts began before the circuit opened.
                 if open.probe.is_some_and(|(number, _)| Some(number) == self.probe_id) {
                     let failed = open.failed_probes.saturating_add(1);
                     *open = breaker.new_open_state(reason, failed, now, jitter);
@@ -285,7 +283,7 @@ impl Drop for Permit<'_> {
     }
 }
 
-/// Leave to wait for an upstream that is not there.
+/// A slot to wait in for an unreachable upstream.
 #[derive(Debug)]
 pub struct RetrySlot<'a>(&'a Breaker);
 

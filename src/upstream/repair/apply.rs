@@ -1,7 +1,7 @@
-//! Makes repairs to each kind of request (openai-wire.md 3.5, 3.6, 3.9).
+//! Makes repairs to each kind of request of our own.
 //!
-//! What to repair is decided elsewhere; here it is done, and told whether there was anything to do.
-//! Never drops a message, a tool, or that an answer is to be JSON.
+//! What to repair is decided in `plan`. Invariant: a repair returns `true` only if it changed the request;
+//! it never drops a message or a tool, nor that the response is JSON.
 
 use serde_json::{Map, Value};
 
@@ -12,7 +12,7 @@ use crate::api::openai::request::{
 };
 use crate::translate::format;
 
-/// Changes to parameters, which all requests share; `None` for other changes.
+/// Repairs of parameters, which all kinds of requests share; `None` for other repairs.
 fn apply_to_sampling(sampling: &mut Map<String, Value>, repair: &Repair) -> Option<bool> {
     Some(match repair {
         Repair::Omit("logprobs") => {
@@ -38,8 +38,8 @@ fn apply_to_sampling(sampling: &mut Map<String, Value>, repair: &Repair) -> Opti
     })
 }
 
-/// Takes the stop sequences out; they are watched for in the answer instead (3.6), which is a stream
-/// from then on, so that it can be ended where one matches.
+/// Removes the stop sequences. They are watched for in the response instead, which becomes a stream, so
+/// that it can be ended where one matches.
 fn watch_stop_locally(
     sampling: &mut Map<String, Value>,
     watched: &mut Vec<String>,
@@ -86,7 +86,7 @@ impl Repairable for ChatRequest<'_> {
     fn apply(&mut self, repair: &Repair) -> bool {
         match repair {
             Repair::Omit("stream_options") => self.stream_options.take().is_some(),
-            // Ollama itself does not look at it (ollama-api.md 15.1).
+            // Ollama itself ignores it.
             Repair::Omit("tool_choice") => self.tool_choice.take().is_some(),
             Repair::Omit("stop") => {
                 let Self { sampling, watched_stop, stream, stream_options, .. } = self;
@@ -151,7 +151,7 @@ impl ChatRequest<'_> {
     }
 }
 
-/// Moves all instructions to the beginning of the first user's message.
+/// Moves all instructions to the beginning of the first user message.
 fn fold_system_into_user(messages: &mut Vec<Message<'_>>) -> bool {
     let is_system = |message: &Message<'_>| message.role == "system" || message.role == "developer";
     let texts: Vec<String> =
@@ -217,7 +217,7 @@ impl Repairable for InfillRequest<'_> {
     }
 
     fn apply(&mut self, repair: &Repair) -> bool {
-        // llama.cpp takes stop sequences here, and nobody would watch for them.
+        // llama.cpp accepts stop sequences here, and nothing would watch for them.
         *repair != Repair::Omit("stop")
             && apply_to_sampling(&mut self.sampling, repair).unwrap_or(false)
     }

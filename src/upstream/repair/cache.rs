@@ -1,8 +1,7 @@
-//! What was learnt about the models of an upstream, so that a refusal is paid for once
-//! (openai-wire.md 3.9).
+//! The repairs that models needed, so that a rejection is paid for once.
 //!
-//! It lives as long as the process, has a bound and forgets after a while, so that an upstream that
-//! was mended heals. It is told the time. The lock is held for a look, never while anything is sent.
+//! Bounded, and kept for an hour, so that a corrected upstream gets requests as they are again. Never
+//! reads the clock. Invariant: the lock is never held while a request is sent.
 
 use std::collections::HashMap;
 use std::sync::RwLock;
@@ -12,24 +11,24 @@ use super::Repair;
 
 use crate::observe::lock;
 
-/// For how long a repair is made without asking again.
+/// How long a repair is made before the request is tried as it is again.
 const TTL: Duration = Duration::from_secs(3600);
 
-/// Models that something is known of; beyond that the one learnt first is forgotten.
+/// Models in the cache; beyond that the oldest entry is dropped.
 const MAX_MODELS: usize = 1024;
 
-/// Repairs of one model.
+/// The most repairs of one model.
 const MAX_REPAIRS_PER_MODEL: usize = 32;
 
-/// The memory.
+/// Repairs by operation and model.
 #[derive(Debug, Default)]
 pub struct RepairCache(RwLock<HashMap<Key, Vec<(Repair, Instant)>>>);
 
-/// An operation, such as `chat/completions`, and a model: what one path refuses, another may take.
+/// A path, such as `chat/completions`, and a model: what one path rejects, another may accept.
 type Key = (&'static str, String);
 
 impl RepairCache {
-    /// What is known to be needed for a model, in the order in which it was learnt.
+    /// The repairs that a model needs, in the order in which they were found.
     #[must_use]
     pub fn get(&self, path: &'static str, model: &str, now: Instant) -> Vec<Repair> {
         let known = lock::read(&self.0);
@@ -41,7 +40,7 @@ impl RepairCache {
         fresh.map(|(repair, _)| repair.clone()).collect()
     }
 
-    /// Remembers what made an upstream take a request.
+    /// Remembers the repairs with which a request was accepted.
     pub fn insert(&self, path: &'static str, model: &str, repairs: &[Repair], now: Instant) {
         if repairs.is_empty() {
             return;

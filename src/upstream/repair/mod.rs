@@ -1,10 +1,11 @@
-//! Repairs a request that an upstream refused because of a parameter (openai-wire.md 3.9).
+//! Repairs a request that an upstream rejected because of a parameter.
 //!
-//! `refusal` reads which members a refusal names, `repair` decides what may be done about them,
-//! `apply` does it, and [`cache`] remembers what worked, so that the next request pays nothing. Pure: values
-//! in, values out, and the time is an argument. Invariant: messages, tools and a wanted form of the
-//! answer are never dropped, so a repaired request still asks for the same; a refusal that only a
-//! person can mend goes back to the client.
+//! `refusal` reads which members a rejection names, `plan` decides what may be done about them, `apply`
+//! and `raw` change the request, and [`cache`] remembers what worked, so that the next request is not
+//! rejected. Pure: the time is an argument. Never touches messages, tools or a requested format without
+//! keeping what they say.
+//! Invariant: a repaired request still asks for the same; a rejection that only a person can resolve
+//! goes back to the client.
 
 mod apply;
 pub mod cache;
@@ -14,6 +15,5 @@ mod refusal;
 
 pub use self::plan::{Repair, Repairable, plan_repairs};
 
-/// How many times one request is mended and sent again at the most. Most upstreams name one member at
-/// a time.
+/// The most repairs and resends of one request. Most upstreams name one member at a time.
 pub const MAX_ROUNDS: usize = 4;

@@ -1,8 +1,8 @@
-//! Makes repairs to a body that is passed on (openai-wire.md 3.9).
+//! Makes repairs to a body that is passed on.
 //!
-//! The same repairs as to our own requests, made to members as the client wrote them; all others
-//! keep their text and their place. A stop sequence is never taken out: the answer is passed on as it
-//! comes, and nobody could watch for it.
+//! The same repairs as to our own requests, made to members as the client wrote them. Never removes a stop
+//! sequence: the response is passed on as it arrives, and nothing could watch for it.
+//! Invariant: members that no repair names keep their text and their place.
 
 use std::borrow::Cow;
 
@@ -104,7 +104,7 @@ impl PassBody<'_> {
         self.object.get(member).is_some() && self.object_mut().remove(member)
     }
 
-    /// Puts other messages in the place of all, where `change` makes some.
+    /// Replaces all messages, if `change` returns others.
     fn change_messages(&mut self, change: fn(&[&str]) -> Option<Vec<String>>) -> bool {
         let messages = self.object.get(MESSAGES).and_then(raw_object::parse_items);
         let Some(changed) = messages.and_then(|messages| change(&messages)) else { return false };
@@ -152,7 +152,7 @@ fn role_of(message: &str) -> Option<String> {
     RawObject::parse(message)?.get_string("role")
 }
 
-/// What kind of answer is asked for. The schema itself does not matter for what may be done.
+/// The kind of format. The schema itself does not matter for a repair.
 fn parse_response_format(text: &str) -> Option<ResponseFormat<'static>> {
     let format = RawObject::parse(text)?;
     match format.get_string("type")?.as_str() {
@@ -182,7 +182,7 @@ fn is_role(message: &RawObject<'_>, role: &str) -> bool {
     message.get_string("role").as_deref() == Some(role)
 }
 
-/// Instructions at the beginning of the first user's message.
+/// Moves instructions to the beginning of the first user message.
 fn fold_system_into_user(messages: &[&str]) -> Option<Vec<String>> {
     let is_system =
         |message: &&str| matches!(role_of(message).as_deref(), Some("system" | "developer"));
@@ -198,7 +198,7 @@ fn fold_system_into_user(messages: &[&str]) -> Option<Vec<String>> {
     Some(rest)
 }
 
-/// The text of a message, if it is nothing but text.
+/// The text of a message that has nothing but text.
 fn message_text(message: &str) -> Option<String> {
     let object = RawObject::parse(message)?;
     let content = object.get("content")?;

@@ -1,37 +1,37 @@
-//! Which members of a request a refusal names, in the words of every backend (openai-wire.md 3.9, 5).
+//! Finds the members that a rejection names, in the sentences of all backends.
 //!
-//! Reads sentences; knows nothing of what was sent. A refusal that merely mentions a member, such as
-//! one of a value out of range, names none: only the sentences below do, and three codes.
+//! Never looks at what was sent. Invariant: a rejection that merely mentions a member, such as one of a
+//! value out of range, names none: only the sentences below do, and three codes.
 
 use crate::backends::errors::ErrorDetails;
 
-/// One member that a refusal names.
+/// One member that a rejection names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct RejectedField {
-    /// The member as it was written, such as `top_k` or `messages[0].role`.
+    /// The member as the upstream wrote it, such as `top_k` or `messages[0].role`.
     pub path: String,
-    /// The name that the upstream wants instead.
+    /// The name to use instead.
     pub replacement: Option<String>,
-    /// The values that it would take, where it lists them.
+    /// The accepted values, if they are listed.
     pub allowed_values: Vec<String>,
 }
 
-/// Codes that say that `param` is at fault, whatever the sentence says.
+/// Codes with which `param` names the member, whatever the message says.
 const FIELD_ERROR_CODES: &[&str] =
     &["unsupported_parameter", "unknown_parameter", "unsupported_value"];
 
-/// How a name stands behind the words of a sentence.
+/// How a name is written behind the words of a sentence.
 #[derive(Clone, Copy, PartialEq)]
 enum NameFormat {
     /// In quotes of any kind.
     Quoted,
-    /// Several, a comma between two, with or without quotes.
+    /// Several names with commas between them, with or without quotes.
     List,
     /// A bare word.
     Word,
 }
 
-/// What stands before a name, in lower case.
+/// Words before a name, in lower case.
 const NAME_PREFIXES: &[(&str, NameFormat)] = &[
     ("unsupported parameter: ", NameFormat::Quoted),
     ("unsupported value: ", NameFormat::Quoted),
@@ -47,7 +47,7 @@ const NAME_PREFIXES: &[(&str, NameFormat)] = &[
     ("property ", NameFormat::Quoted),
 ];
 
-/// What stands behind a name, in lower case.
+/// Words behind a name, in lower case.
 const NAME_SUFFIXES: &[&str] = &[
     " is not supported with this model",
     " : value is not one of the allowed values",
@@ -55,7 +55,7 @@ const NAME_SUFFIXES: &[&str] = &[
     ": extra fields not permitted",
 ];
 
-/// The members that a refusal names, each once.
+/// The members that a rejection names, each once.
 pub(super) fn find_rejected_fields(details: &ErrorDetails) -> Vec<RejectedField> {
     let mut paths: Vec<String> = Vec::new();
     if FIELD_ERROR_CODES.iter().any(|code| details.code.as_deref() == Some(code)) {
@@ -89,7 +89,7 @@ pub(super) fn find_rejected_fields(details: &ErrorDetails) -> Vec<RejectedField>
     out
 }
 
-/// The names that stand at the beginning of a text.
+/// The names at the beginning of a text.
 fn parse_leading_names(text: &str, form: NameFormat) -> Vec<String> {
     match form {
         NameFormat::Word => vec![parse_word(text).to_owned()],
@@ -106,18 +106,18 @@ fn parse_leading_names(text: &str, form: NameFormat) -> Vec<String> {
     }
 }
 
-/// The name that stands at the end of a text, with or without quotes.
+/// The name at the end of a text, with or without quotes.
 fn parse_trailing_name(text: &str) -> Option<String> {
     let quotes = ['\'', '"', '`'];
     let bare = text.trim_end_matches(quotes);
     let start =
         bare.rfind(|c: char| !is_name_char(c) || quotes.contains(&c)).map_or(0, |at| at + 1);
-    // The sign may be longer than a byte; what is no boundary is no name.
+    // The character before it may be longer than a byte, and then there is no name.
     let name = bare.get(start..)?;
     (!name.is_empty()).then(|| name.to_owned())
 }
 
-/// What stands in quotes at the beginning of a text.
+/// The quoted word at the beginning of a text.
 fn parse_quoted(text: &str) -> Option<&str> {
     let quote = text.chars().next().filter(|c| ['\'', '"', '`'].contains(c))?;
     let inner = &text[1..];
@@ -158,7 +158,7 @@ fn find_allowed_values(text: &str, lower: &str) -> Vec<String> {
     out
 }
 
-/// `presencePenalty` as `presence_penalty`; xAI names members so.
+/// `presencePenalty` as `presence_penalty`: xAI writes names in camel case.
 fn to_snake_case(name: &str) -> String {
     let mut out = String::with_capacity(name.len() + 4);
     for c in name.chars() {

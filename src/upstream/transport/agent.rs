@@ -1,46 +1,41 @@
-//! One request, one response head: ureq's settings, and its errors as ours.
+//! One request and the head of its response: ureq's settings, and its errors as ours.
 //!
-//! The settings answer measured traps (style of the house, openai-wire.md appendix A): statuses are
-//! not errors, because their bodies say why; redirects are not followed, because a POST would become
-//! a GET; silence is bounded, never a whole stream; buffers are small, because every live stream has
-//! a pair; and as many idle connections are kept as there are workers.
+//! The settings avoid measured traps: a status is not an error, because the body says why; redirects
+//! are not followed, because a POST would become a GET; silence is bounded and never a whole stream;
+//! and as many idle connections are kept as there are workers. The key goes into one header here and is
+//! formatted nowhere else. Invariant: no error names a host, a query or a key.
 
-use std::io;
+use std::io::{self, Read};
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use ureq::http::Response;
 use ureq::http::header::HeaderMap;
-use ureq::{Body, SendBody, Timeout};
+use ureq::typestate::WithBody;
+use ureq::{Body, RequestBuilder, SendBody, Timeout};
 
+use super::connector::CancellableConnector;
 use super::read_deadline::ReadDeadline;
-use super::{CONNECT_TIMEOUT, CancellableConnector, DeferredResolver, detect_connect};
+use super::workarounds::{DeferredResolver, configure_connection, detect_connect};
+use super::{BUFFER_BYTES, CONNECT_TIMEOUT};
 use crate::api::openai::request_body::RequestBody;
 use crate::backends::errors;
-use crate::backends::errors::{ErrorDetails, RequestSummary, RetryHints};
+use crate::backends::errors::{RequestSummary, RetryHints};
 use crate::backends::profiles;
 use crate::backends::profiles::Profile;
 use crate::backends::retry_after;
-use crate::config::Config;
 use crate::error::{Error, Result, TimeoutPhase};
 use crate::net::cancel;
-use crate::observe::body_log::BodyLogger;
 use crate::observe::redact::{Redactor, Secret};
-use crate::upstream::ConnectionPolicy;
+use crate::upstream::{ConnectionPolicy, PassHeaders, Settings};
 
 /// Idle connections older than this are not used again.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(60);
 
-/// Bytes of each buffer of a connection. Heads above it are refused.
-const BUFFER_BYTES: usize = 16 * 1024;
-
-/// Bytes of an error's body that are read.
-const MAX_ERROR_BODY_BYTES: u64 = 64 * 1024;
-
-/// The time in which the body of an error must be there.
+/// The longest wait for the body of an error.
 const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Headers by which whoever runs the upstream finds an error in its own log (openai-wire.md 6.3).
+/// Headers with which the operator of an upstream finds a request in its log.
 const REQUEST_ID_HEADERS: [&str; 6] = [
     "x-request-id",
     "apim-request-id",
@@ -53,8 +48,20 @@ const REQUEST_ID_HEADERS: [&str; 6] = [
 /// The longest id that is logged, in bytes.
 const MAX_ID_BYTES: usize = 200;
 
-/// How the standard library begins to tell that a name could not be looked up, which is of no kind.
+/// How the standard library begins the text of a failed name lookup, which has no error kind.
 const DNS_ERROR_PREFIX: &str = "failed to lookup address information";
+
+/// What rustls calls the usual faults of a server, and what an operator can do with.
+const TLS_ERRORS: [(&str, &str); 5] = [
+    (
+        "CaUsedAsEndEntity",
+        "the server's certificate is self-signed, and only public authorities are trusted",
+    ),
+    ("UnknownIssuer", "the server's certificate comes from an unknown authority"),
+    ("NotValidForName", "the server's certificate is for another host name"),
+    ("Expired", "the server's certificate has expired"),
+    ("InvalidContentType", "this server does not speak TLS; did you mean http://?"),
+];
 
 /// What the program calls itself.
 const USER_AGENT: &str = concat!("ollama-openai-proxy/", env!("CARGO_PKG_VERSION"));
@@ -62,34 +69,40 @@ const USER_AGENT: &str = concat!("ollama-openai-proxy/", env!("CARGO_PKG_VERSION
 /// ureq's agent with our settings.
 pub(in crate::upstream) struct Agent {
     agent: ureq::Agent,
-    /// How long most requests may take: whatever differs needs a configuration of its own.
+    api_key: Option<Secret>,
+    /// The key goes into Azure's own header.
+    azure_key_header: bool,
+    /// The timeout of most requests; ureq copies its configuration for any other.
     timeout: Duration,
-    /// The family that the heads of answers name, once one did.
+    /// The upstream's family, once the head of a response named it.
     detected_profile: OnceLock<&'static Profile>,
 }
 
 /// What is sent.
 pub(in crate::upstream) struct Request<'a> {
-    pub url: &'a str,
-    pub key: Option<&'a Secret>,
-    /// The key goes into Azure's own header and not into the usual one.
-    pub azure_key_header: bool,
-    pub request_id: &'a str,
-    pub body: Option<&'a RequestBody<'a>>,
+    pub url: String,
+    /// Headers of a client whose request is passed on; `None` for JSON of our own.
+    pub pass_headers: Option<&'a PassHeaders>,
+    pub payload: Payload<'a>,
+    /// The longest silence of the upstream.
     pub timeout: Duration,
-    pub connection_policy: ConnectionPolicy,
 }
 
-/// What helps to understand a failure.
-pub(in crate::upstream) struct FailureHint<'a> {
-    pub method: &'static str,
-    pub url: &'a str,
-    pub model: Option<&'a str>,
-    pub now: SystemTime,
+/// The body of a request.
+pub enum Payload<'a> {
+    /// None; the request is a GET.
+    Empty,
+    /// A request of our own.
+    Pieces(&'a RequestBody<'a>),
+    /// A body that is passed on.
+    Bytes(&'a [u8]),
+    /// A body of this many bytes that is passed on while it is read, and so is sent once.
+    Stream(&'a mut dyn Read, usize),
 }
 
 impl Agent {
-    pub(in crate::upstream) fn new(config: &Config) -> Self {
+    pub(in crate::upstream) fn new(settings: &Settings) -> Self {
+        let timeout = settings.request_timeout;
         let builder = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -98,125 +111,105 @@ impl Agent {
             .accept("application/json")
             .accept_encoding("identity")
             .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_recv_response(Some(config.request_timeout))
-            .timeout_per_read(Some(config.request_timeout))
-            .timeout_per_write(Some(config.request_timeout))
+            .timeout_recv_response(Some(timeout))
+            .timeout_per_read(Some(timeout))
+            .timeout_per_write(Some(timeout))
             .input_buffer_size(BUFFER_BYTES)
             .output_buffer_size(BUFFER_BYTES)
             .max_response_header_size(BUFFER_BYTES)
-            .max_idle_connections(config.workers)
-            .max_idle_connections_per_host(config.workers)
+            .max_idle_connections(settings.workers)
+            .max_idle_connections_per_host(settings.workers)
             .max_idle_age(MAX_IDLE_AGE);
-        // A server on this machine is never behind the company's proxy.
-        let builder = if config.base_url.is_loopback() { builder.proxy(None) } else { builder };
+        // No HTTP proxy leads to a server on this machine.
+        let builder = if settings.base_url.is_loopback() { builder.proxy(None) } else { builder };
         let connector = CancellableConnector::default();
-        let agent = ureq::Agent::with_parts(builder.build(), connector, DeferredResolver);
-        Self { agent, timeout: config.request_timeout, detected_profile: OnceLock::new() }
+        Self {
+            agent: ureq::Agent::with_parts(builder.build(), connector, DeferredResolver),
+            api_key: settings.api_key.clone(),
+            azure_key_header: settings.base_url.is_azure_versioned(),
+            timeout,
+            detected_profile: OnceLock::new(),
+        }
     }
 
-    /// The upstream's family, as far as the head of any answer named it.
+    /// The upstream's family, if the head of any response named it.
     pub(in crate::upstream) fn detected_profile(&self) -> Option<&'static Profile> {
         self.detected_profile.get().copied()
     }
 
-    /// Sends a request and waits for the head of its answer.
-    pub(in crate::upstream) fn send(&self, request: &Request<'_>) -> Result<Response<Body>> {
-        let sent = detect_connect(|| match request.body {
-            Some(body) => {
-                let builder = self.add_headers(self.agent.post(request.url), request);
-                let builder = builder.content_type("application/json");
-                match body.as_single_piece() {
-                    Some(body) => self.configure(builder, request).send(body),
-                    None => {
-                        // Without it ureq would send chunks, which not every server takes.
-                        let builder = builder.header("content-length", body.len().to_string());
-                        let mut reader = body.reader();
-                        let body = SendBody::from_reader(&mut reader);
-                        self.configure(builder, request).send(body)
-                    }
-                }
-            }
-            None => {
-                let builder = self.add_headers(self.agent.get(request.url), request);
-                self.configure(builder, request).call()
-            }
-        });
-        self.handle_head(sent, request)
-    }
-
-    /// Sends a client's request on, with its own type and whatever else of its headers goes along.
-    pub(in crate::upstream) fn pass(
+    /// Sends a request and waits for the head of its response, whatever its status.
+    pub(in crate::upstream) fn send(
         &self,
-        request: &Request<'_>,
-        headers: &[(&'static str, String)],
-        body: SendBody<'_>,
+        request: &mut Request<'_>,
+        request_id: &str,
+        policy: ConnectionPolicy,
     ) -> Result<Response<Body>> {
-        let builder = self.add_headers(self.agent.post(request.url), request);
-        let with = |builder: ureq::RequestBuilder<_>, (name, value): &(&'static str, String)| {
-            builder.header(*name, value)
+        let Request { url, pass_headers, payload, timeout } = request;
+        let pass_headers = *pass_headers;
+        let post = || {
+            let builder = self.add_id_and_key(self.agent.post(&*url), request_id);
+            let builder = match pass_headers {
+                None => builder.content_type("application/json"),
+                Some(headers) => headers
+                    .iter()
+                    .fold(builder, |builder, (name, value)| builder.header(*name, value)),
+            };
+            self.configure(builder, *timeout, policy)
         };
-        let builder = headers.iter().fold(builder, with);
-        let sent = detect_connect(|| self.configure(builder, request).send(body));
-        self.handle_head(sent, request)
-    }
-
-    /// Notes what the head of an answer tells, if there is one.
-    fn handle_head(
-        &self,
-        (sent, connected): (std::result::Result<Response<Body>, ureq::Error>, bool),
-        request: &Request<'_>,
-    ) -> Result<Response<Body>> {
+        let (sent, connected) = detect_connect(|| match payload {
+            Payload::Empty => {
+                let builder = self.add_id_and_key(self.agent.get(&*url), request_id);
+                self.configure(builder, *timeout, policy).call()
+            }
+            Payload::Bytes(bytes) => post().send(*bytes),
+            Payload::Pieces(body) => match body.as_single_piece() {
+                Some(bytes) => post().send(bytes),
+                None => send_reader(post(), &mut body.reader(), body.len()),
+            },
+            Payload::Stream(reader, length) => send_reader(post(), reader, *length),
+        });
         let response = sent.map_err(|error| match map_send_error(error) {
             Error::ClosedBeforeResponse(cause) if !connected => Error::StaleConnection(cause),
             other => other,
         })?;
-        let headers = response.headers().iter();
-        let texts = headers.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
-        if let Some(family) = profiles::find_by_headers(texts) {
+        self.note_head(&response, request_id);
+        Ok(response)
+    }
+
+    /// Notes the family that a head names, and logs its ids where it is an error.
+    fn note_head(&self, response: &Response<Body>, request_id: &str) {
+        if let Some(profile) = profiles::find_by_headers(header_texts(response.headers())) {
             // The first one stays: there is one upstream.
-            let _ = self.detected_profile.set(family);
+            let _ = self.detected_profile.set(profile);
         }
         if !response.status().is_success() {
             let ids = format_request_ids(response.headers());
             if !ids.is_empty() {
-                log::warn!("{} upstream's own ids:{ids}", request.request_id);
+                log::warn!("{request_id} upstream request ids:{ids}");
             }
         }
-        Ok(response)
     }
 
     /// Sets what differs from most requests.
     fn configure<B>(
         &self,
-        builder: ureq::RequestBuilder<B>,
-        request: &Request<'_>,
-    ) -> ureq::RequestBuilder<B> {
-        if request.connection_policy == ConnectionPolicy::Reuse && request.timeout == self.timeout {
+        builder: RequestBuilder<B>,
+        timeout: Duration,
+        policy: ConnectionPolicy,
+    ) -> RequestBuilder<B> {
+        if policy == ConnectionPolicy::Reuse && timeout == self.timeout {
             return builder;
         }
-        let config = builder
-            .config()
-            .timeout_recv_response(Some(request.timeout))
-            .timeout_per_read(Some(request.timeout));
-        match request.connection_policy {
-            ConnectionPolicy::Reuse => config,
-            // All of them are older.
-            ConnectionPolicy::Fresh => config.max_idle_age(Duration::ZERO),
-            // ureq's pool lends to nobody whose buffers have another size.
-            ConnectionPolicy::Dedicated => config.output_buffer_size(BUFFER_BYTES + 1),
-        }
-        .build()
+        let config =
+            builder.config().timeout_recv_response(Some(timeout)).timeout_per_read(Some(timeout));
+        configure_connection(config, policy).build()
     }
 
-    fn add_headers<B>(
-        &self,
-        builder: ureq::RequestBuilder<B>,
-        request: &Request<'_>,
-    ) -> ureq::RequestBuilder<B> {
-        let builder = builder.header("x-request-id", request.request_id);
-        match request.key {
-            // What is signed by Azure's directory is no key (openai-wire.md 1.2).
-            Some(key) if request.azure_key_header && !key.expose().starts_with("eyJ") => {
+    fn add_id_and_key<B>(&self, builder: RequestBuilder<B>, request_id: &str) -> RequestBuilder<B> {
+        let builder = builder.header("x-request-id", request_id);
+        match &self.api_key {
+            // A token of Azure's directory (a JWT) is sent as a bearer token, an API key is not.
+            Some(key) if self.azure_key_header && !key.expose().starts_with("eyJ") => {
                 builder.header("api-key", key.expose())
             }
             Some(key) => builder.header("authorization", format!("Bearer {}", key.expose())),
@@ -225,48 +218,42 @@ impl Agent {
     }
 }
 
-/// Passes a good head on; turns any other into an error, with what its body says. What it says of a
-/// request that was refused is left in `refusal`, too, for those who can mend the request, and logged
-/// where bodies are.
-pub(in crate::upstream) fn check_status(
-    response: Response<Body>,
-    hint: &FailureHint<'_>,
-    redactor: &Redactor,
-    (refusal, tap): (&mut Option<ErrorDetails>, Option<&BodyLogger>),
-) -> Result<Response<Body>> {
-    let status = response.status().as_u16();
-    if response.status().is_success() {
-        return Ok(response);
-    }
-    let headers = response.headers().clone();
-    let body = read_error_body(response, MAX_ERROR_BODY_BYTES);
-    if let Some(tap) = tap {
-        tap.log("error of the upstream", &body);
-    }
-    *refusal = errors::parse_rejection(status, &body);
-    Err(error_from_head(status, &headers, &body, hint, redactor))
+/// Sends a body that is not in one piece. Its length is known, and chunks are not accepted by every
+/// server.
+fn send_reader(
+    builder: RequestBuilder<WithBody>,
+    reader: &mut dyn Read,
+    length: usize,
+) -> std::result::Result<Response<Body>, ureq::Error> {
+    let builder = builder.header("content-length", length.to_string());
+    builder.send(SendBody::from_reader(reader))
 }
 
-/// What a head that is no good one means, with what its body says.
-pub(in crate::upstream) fn error_from_head(
+/// What a status other than success means. `request` is what a message may say of the request.
+pub(in crate::upstream) fn to_error(
     status: u16,
     headers: &HeaderMap,
     body: &[u8],
-    hint: &FailureHint<'_>,
+    (method, url, model): (&str, &str, Option<&str>),
     redactor: &Redactor,
 ) -> Error {
     let text = |name: &str| header(headers, name);
-    let delay =
-        retry_after::parse_retry_after(text("retry-after"), text("retry-after-ms"), hint.now);
-    let should_retry = match text("x-should-retry") {
-        Some("true") => Some(true),
-        Some("false") => Some(false),
-        _ => None,
+    let hints = RetryHints {
+        retry_after: retry_after::parse_retry_after(
+            text("retry-after"),
+            text("retry-after-ms"),
+            SystemTime::now(),
+        ),
+        should_retry: text("x-should-retry").and_then(|text| text.parse().ok()),
     };
-    let hints = RetryHints { retry_after: delay, should_retry };
-    let method_and_path = format!("{} {}", hint.method, url_path(hint.url));
-    let request = RequestSummary { method_and_path: &method_and_path, model: hint.model };
+    let method_and_path = format!("{method} {}", url_path(url));
+    let request = RequestSummary { method_and_path: &method_and_path, model };
     errors::to_error(status, body, hints, request, redactor)
+}
+
+/// The headers whose values are plain text.
+pub(in crate::upstream) fn header_texts(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
+    headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
 }
 
 /// A header's value, where it is plain text.
@@ -274,7 +261,7 @@ pub(in crate::upstream) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Opt
     headers.get(name)?.to_str().ok()
 }
 
-/// The ids among the headers, ready to be logged. What is no id is left out.
+/// The ids among the headers, for the log. Values that cannot be ids are left out.
 fn format_request_ids(headers: &HeaderMap) -> String {
     let is_id = |id: &&str| !id.is_empty() && id.len() <= MAX_ID_BYTES && !id.contains(' ');
     let known = REQUEST_ID_HEADERS
@@ -283,11 +270,12 @@ fn format_request_ids(headers: &HeaderMap) -> String {
     known.map(|(name, id)| format!(" {name}={id}")).collect()
 }
 
-/// Reads what there is of an error's body; what fails on the way is no second error.
-pub(in crate::upstream) fn read_error_body(response: Response<Body>, most: u64) -> Vec<u8> {
+/// Reads at most `max_bytes` of an error's body. Where reading fails, what was read counts.
+pub(in crate::upstream) fn read_error_body(response: Response<Body>, max_bytes: u64) -> Vec<u8> {
     let mut body = Vec::new();
     let mut reader = response.into_body().into_reader();
-    let _ = ReadDeadline::new(ERROR_BODY_TIMEOUT).read_to_end(&mut reader, (most, None), &mut body);
+    let mut deadline = ReadDeadline::new(ERROR_BODY_TIMEOUT);
+    let _ = deadline.read_to_end(&mut reader, (max_bytes, None), &mut body);
     body
 }
 
@@ -298,7 +286,7 @@ fn url_path(url: &str) -> &str {
     path.split(['?', '#']).next().unwrap_or(path)
 }
 
-/// A failure before the head of the answer.
+/// A failure before the head of the response.
 fn map_send_error(error: ureq::Error) -> Error {
     if cancel::is_cancelled() {
         return Error::client_disconnected();
@@ -308,21 +296,25 @@ fn map_send_error(error: ureq::Error) -> Error {
             Error::UpstreamTimeout { phase: TimeoutPhase::Connect }
         }
         ureq::Error::Timeout(_) => Error::UpstreamTimeout { phase: TimeoutPhase::Head },
-        ureq::Error::HostNotFound => Error::Connect { reason: "no such host".into() },
+        ureq::Error::HostNotFound => {
+            Error::Connect { reason: "cannot resolve the host name".into() }
+        }
         ureq::Error::Io(error) => map_io_error(error),
-        ureq::Error::Rustls(error) => Error::Connect { reason: format!("TLS: {error}") },
-        ureq::Error::Tls(reason) => Error::Connect { reason: format!("TLS: {reason}") },
+        ureq::Error::Rustls(error) => {
+            Error::Connect { reason: describe_tls_error(&error.to_string()) }
+        }
+        ureq::Error::Tls(reason) => Error::Connect { reason: describe_tls_error(reason) },
         ureq::Error::ConnectProxyFailed(_) => {
-            Error::Connect { reason: "the HTTP proxy refused the connection".into() }
+            Error::Connect { reason: "the HTTP proxy (HTTPS_PROXY) refused to connect".into() }
         }
         ureq::Error::ConnectionFailed => Error::Connect { reason: "connection failed".into() },
         ureq::Error::LargeResponseHeader(..) => {
-            Error::upstream_protocol("a head that is too large")
+            Error::upstream_protocol("response headers above 16 KiB")
         }
         ureq::Error::Protocol(_) | ureq::Error::Http(_) => {
-            Error::upstream_protocol("something that is not HTTP")
+            Error::upstream_protocol("not an HTTP response (does this port expect https://?)")
         }
-        _ => Error::Internal("the request could not be made"),
+        _ => Error::Internal("cannot build the upstream request"),
     }
 }
 
@@ -340,17 +332,22 @@ fn map_io_error(error: io::Error) -> Error {
     }
 }
 
-/// Why no connection was made: the kind of error, unless its text says more and no more than it may.
+/// Why no connection was made. Only texts that are known to name no address are repeated.
 fn describe_io_error(kind: io::ErrorKind, text: &str) -> String {
     match text.strip_prefix(DNS_ERROR_PREFIX) {
-        Some(why) => format!("its name was not found: {}", why.trim_start_matches(": ")),
-        // What rustls finds wrong in a handshake.
-        None if kind == io::ErrorKind::InvalidData => format!("TLS: {text}"),
+        Some(why) => format!("cannot resolve the host name: {}", why.trim_start_matches(": ")),
+        // A failed TLS handshake.
+        None if kind == io::ErrorKind::InvalidData => describe_tls_error(text),
         None => kind.to_string(),
     }
 }
 
-/// Whether the end of a body is one: where the request was cancelled, we have ended it.
+fn describe_tls_error(text: &str) -> String {
+    let known = TLS_ERRORS.iter().find(|(name, _)| text.contains(name));
+    format!("TLS: {}", known.map_or(text, |(_, reason)| reason))
+}
+
+/// Fails if this thread's request was cancelled: then the end of a body is not the upstream's.
 ///
 /// # Errors
 /// [`Error::ClientDisconnected`].
@@ -366,7 +363,7 @@ pub(in crate::upstream) fn map_body_error(error: io::Error) -> Error {
     match ureq::Error::from(error) {
         ureq::Error::Timeout(_) => Error::UpstreamTimeout { phase: TimeoutPhase::Body },
         ureq::Error::Io(_) => Error::IncompleteStream,
-        _ => Error::upstream_protocol("a body that is not HTTP"),
+        _ => Error::upstream_protocol("invalid HTTP framing in the response body"),
     }
 }
 

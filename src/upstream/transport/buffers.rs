@@ -1,43 +1,43 @@
-//! The buffers of a connection to the upstream, as small as what goes through them.
+//! The buffers of a connection to the upstream, sized by what passes through them.
 //!
-//! ureq writes what is to be sent into one and reads what has come from the other. Both begin small
-//! and are large where a transfer fills them: what comes in one piece is best read in one. One that
-//! holds nothing is given back, so that a kept connection has none and a live stream has what its
-//! events need. What is sent first is held back, for what follows it, or for the first wait.
-//! Invariant: nothing is lost or reordered; what is held is sent before anything is awaited.
+//! ureq writes requests into one and reads responses from the other. Both start small and grow when a
+//! transfer fills them. An empty buffer is freed, so that a pooled connection has none and a live stream
+//! has what its events need. The first write is held back until the next write, or until input is awaited,
+//! so that a head and the beginning of its body go out together. Never does I/O.
+//! Invariant: no byte is lost or reordered.
 
 use ureq::unversioned::transport::Buffers;
 
-/// Bytes that an input buffer begins with: some twenty chunks.
+/// The first size of the input buffer: some twenty chunks.
 const INITIAL_INPUT_BYTES: usize = 4 * 1024;
-/// Bytes that an output buffer begins with: most requests, their head included.
+/// The first size of the output buffer: most requests with their heads.
 const INITIAL_OUTPUT_BYTES: usize = 8 * 1024;
-/// Bytes that either may grow to.
+/// The largest size of either.
 const MAX_BUFFER_BYTES: usize = 64 * 1024;
-/// The most that is held back for what follows it: a head.
+/// The longest first write that is held back: a head.
 const MAX_PENDING_BYTES: usize = 4 * 1024;
-/// Bytes that ureq gets beside the output, for the pieces of a body whose length nobody knows.
+/// Scratch space that ureq gets beside the output, for pieces of a body of unknown length.
 const SCRATCH_BYTES: usize = INITIAL_INPUT_BYTES;
 
 /// Both buffers of a connection.
 #[derive(Debug, Default)]
 pub(in crate::upstream) struct TcpBuffers {
-    /// What has come is in `start..end`.
+    /// Unread input is in `input_start..input_end`.
     input: Vec<u8>,
     input_start: usize,
     input_end: usize,
-    /// How large the input buffer is to be.
+    /// The size that the input buffer is to have.
     target_input_size: usize,
-    /// How much the latest read brought.
+    /// Bytes of the latest read.
     last_read: usize,
-    /// Whether the latest look at the input took some of it.
+    /// Whether ureq consumed input when it last looked at it.
     made_progress: bool,
-    /// What is held back comes first.
+    /// Pending output comes first.
     output: Vec<u8>,
     pending: usize,
-    /// Nothing was sent yet since something was awaited.
+    /// Whether nothing was sent since input was last awaited.
     is_first_write: bool,
-    /// The output buffer was too small for what was sent.
+    /// Whether the output buffer was too small for a write.
     is_output_large: bool,
 }
 
@@ -46,38 +46,38 @@ impl TcpBuffers {
         Self { target_input_size: INITIAL_INPUT_BYTES, is_first_write: true, ..Self::default() }
     }
 
-    /// Takes the first `amount` bytes behind those that are held; whether they may wait. If not, all
-    /// of them are to be sent.
+    /// Adds the `amount` bytes that ureq wrote to the pending output; returns whether that may wait.
+    /// Otherwise all of it is to be sent.
     pub(in crate::upstream) fn append_output(&mut self, amount: usize) -> bool {
         self.is_output_large |= self.pending + amount == self.output.len();
         self.pending += amount;
         std::mem::take(&mut self.is_first_write) && self.pending <= MAX_PENDING_BYTES
     }
 
-    /// What is to be sent.
+    /// The output to be sent.
     pub(in crate::upstream) fn pending_output(&self) -> &[u8] {
         &self.output[..self.pending]
     }
 
-    /// It was sent.
+    /// The pending output was sent.
     pub(in crate::upstream) fn clear_pending(&mut self) {
         self.pending = 0;
     }
 
-    /// Something is awaited: nothing more is sent for the time being.
+    /// Input is awaited: frees the output buffer.
     pub(in crate::upstream) fn begin_read(&mut self) {
         self.output = Vec::new();
         (self.is_first_write, self.is_output_large) = (true, false);
     }
 
-    /// The connection is kept, and nothing is to come.
+    /// The connection goes into the pool: frees both buffers, unless there is unread input.
     pub(in crate::upstream) fn release_if_empty(&mut self) {
         if self.input_start == self.input_end {
             *self = Self::new();
         }
     }
 
-    /// Whether there was too little room for what came, as far as one can tell, and may be more.
+    /// Whether the last read filled the buffer, and the buffer may grow.
     pub(in crate::upstream) fn is_short_of_room(&self) -> bool {
         self.is_input_full() && self.input_end < MAX_BUFFER_BYTES
     }
@@ -86,7 +86,7 @@ impl TcpBuffers {
         self.input_end == self.input.len() && self.input_end > 0
     }
 
-    /// Makes room behind the input, at least `least` bytes.
+    /// Makes room for at least `least` bytes behind the input.
     fn reserve_input(&mut self, least: usize) {
         if self.is_input_full() {
             self.target_input_size = MAX_BUFFER_BYTES;
@@ -100,7 +100,7 @@ impl TcpBuffers {
                 self.input = Vec::new();
             }
         }
-        // Moving is cheap where little is left.
+        // Moving is cheap while little input is unread.
         if self.input_start > 0 && self.input.len() - self.input_end < self.target_input_size / 2 {
             self.input.copy_within(self.input_start..self.input_end, 0);
             (self.input_start, self.input_end) = (0, self.input_end - self.input_start);

@@ -1,28 +1,27 @@
-//! How long one piece of an answer may take, however it drips.
+//! A deadline for a whole piece of a response, however slowly its bytes arrive.
 //!
-//! ureq bounds a silence. That is right between the events of a stream, which may go on for hours, and
-//! wrong for what has an end: a body, or an event that has begun, could be sent a byte at a time for
-//! ever. Only the time that is spent waiting for the upstream counts, never a client that reads slowly.
+//! ureq bounds each silence. That suits the time between the events of a stream, which may last for hours,
+//! but a body, or an event that has begun, could arrive a byte at a time without end. Never counts the time
+//! of a client that reads slowly. Invariant: only time spent waiting for the upstream counts.
 
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
 use super::agent::map_body_error;
-use super::{with_read_timeout, without_blocking};
+use super::workarounds::{with_read_timeout, without_blocking};
 use crate::error::{Error, Result, TimeoutPhase};
 use crate::net::sys;
 
-/// Bytes that a body has room for at first, where nobody told its length, and is given more of then.
+/// The first size of a buffer for a body of unknown length, and the least by which it grows.
 const INITIAL_BODY_BYTES: usize = 8 * 1024;
 
-/// The most that it is given more of at once: all of it is zeroed, and so counts.
+/// The most by which it grows at once, because growth is zeroed and so uses memory.
 const MAX_GROWTH_BYTES: usize = 256 * 1024;
 
-/// The most room that is made because of a length that was only told. Nobody knows yet whether it
-/// is true.
+/// The largest buffer allocated for a `content-length`, which may be false.
 const MAX_PREALLOCATED_BYTES: usize = 16 * 1024 * 1024;
 
-/// A bound on the time that reads may take together.
+/// A bound on the total time of several reads.
 #[derive(Debug)]
 pub(in crate::upstream) struct ReadDeadline {
     timeout: Duration,
@@ -34,15 +33,15 @@ impl ReadDeadline {
         Self { timeout, elapsed: Duration::ZERO }
     }
 
-    /// Something is complete: the next one has all its time.
+    /// Starts anew: a piece is complete.
     pub(in crate::upstream) fn reset(&mut self) {
         self.elapsed = Duration::ZERO;
     }
 
-    /// Reads what comes next.
+    /// Reads the next bytes.
     ///
     /// # Errors
-    /// Those of a body, and [`Error::UpstreamTimeout`] when no time is left.
+    /// Failures of the body, and [`Error::UpstreamTimeout`] when no time is left.
     pub(in crate::upstream) fn read(
         &mut self,
         reader: &mut impl Read,
@@ -63,28 +62,28 @@ impl ReadDeadline {
         read.map_err(map_body_error)
     }
 
-    /// Reads to the end, but no more than `most` bytes, and leaves what it read in `bytes`, which was
-    /// empty, whatever comes of it. `told` is the length that the upstream told.
+    /// Reads to the end, but at most `max_bytes`, into the empty `bytes`, which also holds what was read
+    /// before an error.
     ///
     /// # Errors
     /// As [`ReadDeadline::read`].
     pub(in crate::upstream) fn read_to_end(
         &mut self,
         reader: &mut impl Read,
-        (most, declared_length): (u64, Option<u64>),
+        (max_bytes, declared_length): (u64, Option<u64>),
         bytes: &mut Vec<u8>,
     ) -> Result<()> {
         let declared_length =
             declared_length.map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX));
-        // One byte more, because the end is found behind the last one. The system hands out large
-        // rooms zeroed, and nothing is spent for what is never filled.
+        // One byte more, because the read behind the last byte finds the end. Large allocations come
+        // zeroed from the system, and their unused pages use no memory.
         *bytes = vec![
             0;
             declared_length.min(MAX_PREALLOCATED_BYTES)
                 + if declared_length > 0 { 1 } else { INITIAL_BODY_BYTES }
         ];
         sys::advise_huge_pages(bytes);
-        let mut reader = reader.take(most);
+        let mut reader = reader.take(max_bytes);
         let mut filled = 0;
         let ended = loop {
             if filled == bytes.len() {
@@ -101,8 +100,8 @@ impl ReadDeadline {
     }
 }
 
-/// Fills a buffer, of which the first `filled` bytes were just read, with what has come together with
-/// them; tells how much there is, and what went wrong behind it. Never waits.
+/// Fills a buffer, of which the first `filled` bytes were just read, with what has arrived together with
+/// them; returns how many bytes it holds, and the error behind them. Never waits.
 pub(in crate::upstream) fn fill_available(
     reader: &mut impl Read,
     buffer: &mut [u8],
@@ -110,7 +109,7 @@ pub(in crate::upstream) fn fill_available(
 ) -> (usize, Option<Error>) {
     while filled < buffer.len() {
         match without_blocking(|| reader.read(&mut buffer[filled..])) {
-            // The end is found out by the next wait.
+            // The next read that waits reports the end.
             Ok(0) => break,
             Ok(length) => filled += length,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -123,7 +122,7 @@ pub(in crate::upstream) fn fill_available(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::transport::is_nonblocking;
+    use crate::upstream::transport::workarounds::is_nonblocking;
 
     /// Takes some time for each byte.
     struct Drip(usize);

@@ -1,11 +1,11 @@
-//! Sockets to the upstream, beneath ureq: the connection itself and its buffers.
+//! TCP connections to the upstream, beneath ureq.
 //!
-//! ureq's own would do, but for what they cost (measured): two writes for each request, three
-//! system calls for each look whether a kept connection is still open, one more whenever a deadline
-//! has moved, and two buffers of a fixed size, which make up most of what a live stream takes.
-//! Here a head waits for the first piece of its body, a look is one call, deadlines may be late by a
-//! sixteenth, and buffers are there only while they hold something.
-//! Never decides what is sent, or when a call has failed.
+//! ureq's own transport costs more (measured): two writes for each request, three system calls for each
+//! check whether a pooled connection is open, another one whenever a deadline moves, and two buffers of a
+//! fixed size, which are most of the memory of a live stream. Here a head waits for the beginning of its
+//! body, a check is one system call, a deadline may be late by a sixteenth, and buffers are allocated only
+//! while they hold bytes. Never decides what is sent, or when a call has failed.
+//! Invariant: pending output is sent before input is awaited.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -23,12 +23,12 @@ use ureq::unversioned::transport::{
 use ureq::{Error, Timeout};
 
 use super::buffers::TcpBuffers;
-use super::is_nonblocking;
+use super::workarounds::is_nonblocking;
 
-/// The least time that each of several addresses gets.
+/// The least time for each of several addresses.
 const MIN_CONNECT_TIMEOUT: Duration = Duration::from_millis(10);
 
-/// Makes connections, unless one was made before it.
+/// Connects, unless a connector before it did.
 #[derive(Debug, Default)]
 pub(in crate::upstream) struct TcpConnector;
 
@@ -51,8 +51,8 @@ impl<In: Transport> Connector<In> for TcpConnector {
     }
 }
 
-/// Tries one address after the other. Each gets half of the time that is left, the last one all of
-/// it, so that a silent one leaves time for the others.
+/// Tries one address after the other. Each gets half of the remaining time, the last one all of it, so
+/// that a silent address leaves time for the others.
 fn connect(addresses: &[SocketAddr], timeout: NextTimeout) -> Result<TcpStream, Error> {
     let began = Instant::now();
     let mut failure = Error::Io(io::ErrorKind::ConnectionRefused.into());
@@ -81,32 +81,32 @@ fn connect_to(address: SocketAddr, patience: Option<Duration>) -> io::Result<Tcp
     Ok(stream)
 }
 
-/// Whether a deadline has passed; a socket's own is told as one that would block.
+/// Whether a deadline has passed; the socket's own is reported as `WouldBlock`.
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
 }
 
-/// A socket that others may close.
+/// A socket that another thread can shut down.
 struct SharedSocket(TcpStream);
 
 impl ShutdownHandle for SharedSocket {
     fn shutdown(&self) {
-        // It fails only where there is nothing left to close.
+        // It fails only if the connection has ended.
         let _ = self.0.shutdown(Shutdown::Both);
     }
 }
 
-/// A connection.
+/// One connection.
 pub(in crate::upstream) struct TcpTransport {
-    /// Others hold it weakly.
+    /// Shutdown handles hold it weakly.
     stream: Arc<SharedSocket>,
     buffers: TcpBuffers,
-    /// What the socket was told last.
+    /// The socket's timeouts as they were set last.
     read_timeout: Option<Duration>,
     write_timeout: Option<Duration>,
-    /// Whether a call uses it; else it is kept.
+    /// Whether a call uses the connection; otherwise it is in the pool.
     is_checked_out: bool,
-    /// Whether the other side answered and then took nothing more.
+    /// Whether the peer has responded and stopped reading.
     peer_stopped_reading: bool,
 }
 
@@ -122,8 +122,8 @@ impl TcpTransport {
         }
     }
 
-    /// Sends what is held back.
-    /// An upstream that has answered need not take the rest: its answer is what counts.
+    /// Sends the pending output. An upstream that has responded need not read the rest of the request:
+    /// its response is used.
     fn flush(&mut self, timeout: NextTimeout) -> Result<(), Error> {
         if self.peer_stopped_reading {
             self.buffers.clear_pending();
@@ -143,7 +143,7 @@ impl TcpTransport {
         }
     }
 
-    /// Takes what is there, or waits for it.
+    /// Reads what has arrived, or waits for it.
     fn read(&mut self, timeout: NextTimeout) -> Result<usize, Error> {
         let timeout = timeout.for_read();
         let deadline = to_timeout(timeout)?;
@@ -154,7 +154,7 @@ impl TcpTransport {
             }
             match (&self.stream.0).read(self.buffers.input_append_buf()) {
                 Err(error) if is_timeout(&error) || error.kind() == io::ErrorKind::Interrupted => {
-                    // The socket's own deadline may be a little short of this one.
+                    // The socket's own timeout may be a little shorter than this deadline.
                     left = deadline.map(|deadline| deadline.saturating_sub(began.elapsed()));
                     if left.is_some_and(|left| left.is_zero()) {
                         return Err(Error::Timeout(timeout.reason));
@@ -166,8 +166,8 @@ impl TcpTransport {
         }
     }
 
-    /// Takes what came together with what was just read, where the buffer was too small for all of it:
-    /// passed on in two writes it would cost two.
+    /// Reads what has arrived together with the last read, where the buffer was too small for all of it,
+    /// so that all of it is passed on in one write.
     fn read_more(&mut self) -> io::Result<()> {
         if has_unread_bytes(&self.stream.0) {
             let length = (&self.stream.0).read(self.buffers.input_append_buf())?;
@@ -177,7 +177,7 @@ impl TcpTransport {
     }
 }
 
-/// How long to wait; `None` for ever.
+/// The time to wait; `None` for no limit.
 fn to_timeout(timeout: NextTimeout) -> Result<Option<Duration>, Error> {
     if timeout.after.is_not_happening() {
         Ok(None)
@@ -188,8 +188,8 @@ fn to_timeout(timeout: NextTimeout) -> Result<Option<Duration>, Error> {
     }
 }
 
-/// Whether the socket has to be told of a deadline: one that is as good as that which it knows, no
-/// more than a sixteenth later or earlier, will do. Notes it if so.
+/// Whether the socket's timeout must be set: not if it differs by at most a sixteenth. Updates `known`
+/// if so.
 fn update_timeout(known: &mut Option<Duration>, wanted: Option<Duration>) -> bool {
     let near = |known: Duration, wanted: Duration| known.abs_diff(wanted) <= wanted / 16;
     let is_known = match (*known, wanted) {
@@ -232,8 +232,8 @@ impl Transport for TcpTransport {
         Ok(length > 0)
     }
 
-    /// ureq asks this before it keeps a connection and before it uses a kept one. Once will do: what
-    /// comes, or ends, in between is seen by the second look.
+    /// ureq calls this when it puts a connection into its pool and when it takes one out. The socket is
+    /// probed only then: that also finds what arrived, or ended, in between.
     fn is_open(&mut self) -> bool {
         if self.is_checked_out {
             self.is_checked_out = false;
@@ -244,18 +244,18 @@ impl Transport for TcpTransport {
     }
 }
 
-/// Whether a connection is open, and nothing has come that nobody asked for.
+/// Whether a connection is open and no unexpected bytes have arrived.
 fn is_idle(stream: &TcpStream) -> bool {
     peek(stream).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
-/// Whether something has come that can be read, though the connection may be broken since.
+/// Whether bytes can be read, even if the connection broke after them.
 fn has_input(stream: &TcpStream) -> bool {
     peek(stream).is_ok_and(|length| length > 0)
 }
 
-/// Whether there are bytes to be read at once. What is behind them, an end or a failure, is left to
-/// the next read to tell, who else would never hear of it.
+/// Whether bytes can be read without waiting. An end or a failure behind them is left to the next read,
+/// which would not see it otherwise.
 #[cfg(target_os = "linux")]
 fn has_unread_bytes(stream: &TcpStream) -> bool {
     rustix::io::ioctl_fionread(stream).is_ok_and(|length| length > 0)
@@ -266,7 +266,7 @@ fn has_unread_bytes(_: &TcpStream) -> bool {
     false
 }
 
-/// Looks for the next byte, and neither takes it nor waits for it; 0 at the end.
+/// Peeks at the next byte without waiting; 0 at the end.
 #[cfg(target_os = "linux")]
 fn peek(stream: &TcpStream) -> io::Result<usize> {
     let mut byte = [MaybeUninit::uninit()];

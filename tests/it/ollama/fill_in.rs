@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ollama_openai_proxy::api::openai::request::CompletionRequest;
 use ollama_openai_proxy::config::Config;
-use ollama_openai_proxy::upstream::{Client, RetryEnv, Trace, UpstreamResponse};
+use ollama_openai_proxy::upstream::{Client, Operation, RetryEnv, Trace, UpstreamResponse};
 use serde_json::{Map, Value, json};
 
 const LLAMA: &str = r#"{"data":[{"id":"m","owned_by":"llamacpp"}]}"#;
@@ -125,7 +125,7 @@ fn mistral_is_asked_below_its_base_url() {
     upstream.script(vec![upstream::answer("x):")]);
     let config = Config::for_base_url(&upstream.base_url()).expect("a valid base URL");
     let pacing = RetryEnv { sleep: Box::new(|_: Duration| false), jitter: Box::new(|| 0.0) };
-    let client = Client::new(&config, pacing, Arc::default());
+    let client = Client::new(config.upstream_settings(), pacing, Arc::default());
     let mut request = CompletionRequest {
         model: "codestral-latest",
         prompt: "def f(",
@@ -137,7 +137,7 @@ fn mistral_is_asked_below_its_base_url() {
         watched_stop: Vec::new(),
     };
     let mut trace = Trace { request_id: "req_0".into(), ..Trace::default() };
-    let answer = client.fim(&mut request, &mut trace).expect("an answer");
+    let answer = client.call(Operation::FIM, &mut request, &mut trace).expect("an answer");
     assert!(matches!(answer, UpstreamResponse::Whole(text) if text.contains("x):")));
     let request = upstream.request();
     assert_eq!(request.path, "/v1/fim/completions");

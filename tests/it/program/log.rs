@@ -42,8 +42,11 @@ fn a_repair_is_one_line_in_the_log_and_so_is_a_refusal_that_stays() {
     let (_, log) = program.end();
     let warnings: Vec<&str> = log.lines().filter(|line| line.contains("[WARN]")).collect();
     assert_eq!(warnings.len(), 2, "{log}");
-    assert!(warnings[0].ends_with("the upstream refused a parameter: seed is left out"), "{log}");
-    assert!(warnings[1].ends_with("upstream_status: 400 attempt=1 no further attempt"), "{log}");
+    assert!(
+        warnings[0].ends_with("upstream rejected a parameter, sending again: seed removed"),
+        "{log}"
+    );
+    assert!(warnings[1].ends_with("upstream_status: 400, attempt 1, giving up"), "{log}");
     assert!(!log.contains("a secret"), "{log}");
 }
 
@@ -93,7 +96,7 @@ fn the_log_holds_no_key_no_prompt_and_no_answer_at_any_level() {
     let (code, log) = program.end();
     assert_eq!(code, Some(0));
     assert!(log.contains("POST \"/api/chat\" model=\"m\" status=200 attempts=1"), "{log}");
-    assert!(log.contains("chat_stream begins") && log.contains("tokens=5+2"), "{log}");
+    assert!(log.contains("chat started") && log.contains("tokens=5+2"), "{log}");
     for secret in [KEY, "PROMPT", "ANSWER"] {
         assert!(!log.contains(secret), "{secret} in {log}");
     }

@@ -76,11 +76,15 @@ fn nonsense_is_a_bad_gateway() {
     check(json("{\"choices\":"), 502, &invalid("something that is no JSON object"));
     check(json("[]"), 502, &invalid("something that is no JSON object"));
     check(json("{\"ok\":true}"), 502, &invalid("an answer without choices"));
-    check(typed(200, "text/html", &[], "<html>"), 502, &invalid("HTML in place of an answer"));
+    check(
+        typed(200, "text/html", &[], "<html>"),
+        502,
+        &invalid("an HTML page instead of JSON (is OPENAI_API_BASE_URL right?)"),
+    );
     check(
         Step::Send(b"SSH-2.0-OpenSSH_9.2\r\n\r\n".to_vec()),
         502,
-        &invalid("something that is not HTTP"),
+        &invalid("not an HTTP response (does this port expect https://?)"),
     );
     check(typed(200, "text/event-stream", &[], ": nothing\n\n"), 502, &invalid("an empty stream"));
     check(

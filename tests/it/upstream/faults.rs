@@ -82,7 +82,7 @@ fn a_head_that_never_comes() {
     check("black hole", || vec![never()], 504, late);
     let drip = || vec![head("HTTP/1.1 200 OK\r\nX: "), Step::Drip(b"x".to_vec(), MS(20))];
     check("a byte at a time", drip, 504, late);
-    let not_http = "invalid response from the upstream: something that is not HTTP";
+    let not_http = "invalid response from the upstream: not an HTTP response (does this port expect https://?)";
     check("not HTTP", || vec![head("SSH-2.0-OpenSSH\r\n\r\n"), Step::Close], 502, not_http);
 }
 

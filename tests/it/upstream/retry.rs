@@ -180,7 +180,7 @@ fn an_unknown_host_is_told() {
     let proxy = Proxy::at("http://no-such-host.invalid/v1", |config| config.retry.max_retries = 0);
     let answer = proxy.ask("/api/chat", chat("Hi"));
     assert_eq!(answer.status(), 502);
-    let told = "cannot reach the upstream: its name was not found: ";
+    let told = "cannot reach the upstream: cannot resolve the host name: ";
     assert!(answer.error().starts_with(told), "{}", answer.error());
 }
 

@@ -1,8 +1,8 @@
-//! What may be done about a refusal (openai-wire.md 3.4 to 3.6, 3.9).
+//! Decides what may be done about a rejection.
 //!
-//! A member is renamed, given a value that the upstream takes, or left out so that the model's own
-//! default holds. Never touched: the model, the tools, the words of the conversation, a limit that was
-//! asked for, and that an answer is to be JSON. Knows nothing of connections.
+//! A member is renamed, set to a value that the upstream accepts, or removed so that the model's own
+//! default applies. Never given up: the model, the tools, the words of the conversation, a token limit,
+//! and that the response is JSON. Invariant: no repair is planned for a member that was not sent.
 
 #[cfg(test)]
 mod tests;
@@ -18,41 +18,41 @@ use crate::backends::errors::ErrorDetails;
 /// One change to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Repair {
-    /// A parameter is left out; `stop` is then watched for in the answer, and `logprobs` takes its
-    /// alternatives along.
+    /// Removes a parameter. `stop` is then watched for in the response, and `top_logprobs` is removed
+    /// with `logprobs`.
     Omit(&'static str),
-    /// The limit of tokens goes by its other name.
+    /// Sends the token limit under its other name.
     Rename {
-        /// The refused name.
+        /// The rejected name.
         from: &'static str,
         /// The other one.
         to: &'static str,
     },
-    /// `reasoning_effort` gets the nearest value that is allowed.
+    /// Sets `reasoning_effort` to the nearest allowed value.
     SetEffort {
-        /// The refused value.
+        /// The rejected value.
         from: String,
         /// The nearest one.
         to: String,
     },
-    /// The model reasons or calls tools, not both: it does not reason while there are tools.
+    /// Turns reasoning off, for a model that either reasons or calls tools.
     DisableEffortWithTools,
-    /// Instructions come from the `developer` and not from the `system`.
+    /// Sends instructions with the role `developer` instead of `system`.
     UseDeveloperRole,
-    /// Instructions stand at the beginning of the first user's message.
+    /// Moves instructions to the beginning of the first user message.
     FoldSystemIntoUser,
-    /// A schema is no longer said to be strict.
+    /// Removes `strict` from a schema.
     DropStrict,
-    /// Any JSON object is asked for by a schema.
+    /// Replaces `json_object` by a schema that allows any object.
     ObjectToSchema,
-    /// A schema is told in words, and any JSON object asked for.
+    /// Puts a schema into the prompt, and asks for any JSON object.
     SchemaToPrompt,
-    /// The word "JSON" stands in a message, as some servers insist.
+    /// Adds the word "JSON" to the messages, which some servers require.
     MentionJson,
 }
 
 impl Repair {
-    /// Whether it takes another one back.
+    /// Whether it undoes another repair.
     #[must_use]
     pub fn is_inverse_of(&self, other: &Self) -> bool {
         match (self, other) {
@@ -64,7 +64,7 @@ impl Repair {
     }
 }
 
-/// Parameters that may be left out: without them the model's own default holds.
+/// Parameters that may be removed: without them the model's own default applies.
 const OPTIONAL_PARAMETERS: &[&str] = &[
     "temperature",
     "top_p",
@@ -94,10 +94,10 @@ const OPTIONAL_PARAMETERS: &[&str] = &[
     "encoding_format",
 ];
 
-/// The two names of the limit.
+/// The two names of the token limit.
 const TOKEN_LIMIT_FIELDS: [&str; 2] = ["max_tokens", "max_completion_tokens"];
 
-/// Efforts from the least to the most.
+/// Efforts from the least to the greatest.
 const EFFORT_LEVELS: &[&str] = &["none", "minimal", "low", "medium", "high", "xhigh", "max"];
 
 pub(super) const EFFORT_FIELD: &str = "reasoning_effort";
@@ -107,25 +107,25 @@ pub trait Repairable {
     /// The upstream's id of the model.
     fn model(&self) -> &str;
 
-    /// The parameters beside those that every request has, where there can be any.
+    /// The optional parameters, if the kind of request has some.
     fn sampling(&self) -> Option<&Map<String, Value>> {
         None
     }
 
-    /// Whether a member outside of [`Repairable::sampling`] is sent.
+    /// Whether a member other than those of [`Repairable::sampling`] is sent.
     fn has_fixed_field(&self, member: &str) -> bool;
 
-    /// Whether somebody in the conversation has this role; nobody where there is no conversation.
+    /// Whether a message has this role.
     fn has_role(&self, _role: &str) -> bool {
         false
     }
 
-    /// The wanted form of the answer, where it can be changed.
+    /// The requested format of the response, where it can be changed.
     fn response_format(&self) -> Option<&ResponseFormat<'_>> {
         None
     }
 
-    /// Makes a change; whether there was anything to change.
+    /// Makes a repair; returns whether that changed anything.
     fn apply(&mut self, repair: &Repair) -> bool;
 
     /// Whether a member is sent.
@@ -135,7 +135,7 @@ pub trait Repairable {
     }
 }
 
-/// What may be done about a refusal; nothing where only a person can.
+/// The repairs for a rejection; none where only a person can resolve it.
 #[must_use]
 pub fn plan_repairs(details: &ErrorDetails, request: &impl Repairable) -> Vec<Repair> {
     let text = details.message.to_ascii_lowercase();
@@ -154,7 +154,7 @@ pub fn plan_repairs(details: &ErrorDetails, request: &impl Repairable) -> Vec<Re
         } else if request.has_field(root) {
             match plan_field_repair(root, &named, request) {
                 Some(repair) => out.push(repair),
-                // One member that must stay is enough to be refused again.
+                // With one member that must stay, the request is rejected again.
                 None => return Vec::new(),
             }
         }
@@ -162,7 +162,7 @@ pub fn plan_repairs(details: &ErrorDetails, request: &impl Repairable) -> Vec<Re
     out
 }
 
-/// Refusals that are known by a whole sentence.
+/// Rejections that are known by a whole sentence.
 fn match_known_sentence(text: &str, request: &impl Repairable) -> Option<Repair> {
     let says = |words: &str| text.contains(words);
     if says("function tools with reasoning_effort are not supported")
@@ -181,7 +181,7 @@ fn mentions_response_format(text: &str) -> bool {
     ["response_format", "json_schema", "json_object"].iter().any(|word| text.contains(word))
 }
 
-/// The next step down, as long as the answer is sure to be JSON.
+/// The next weaker format, as long as the response is sure to be JSON.
 fn plan_format_repair(text: &str, request: &impl Repairable) -> Option<Repair> {
     if text.contains("mutually exclusive") {
         return None;
@@ -190,13 +190,13 @@ fn plan_format_repair(text: &str, request: &impl Repairable) -> Option<Repair> {
         ResponseFormat::JsonSchema { json_schema } if json_schema.strict.is_some() => {
             Some(Repair::DropStrict)
         }
-        // The schema itself is wrong, which its writer must learn.
+        // The schema itself is wrong, which the client must be told.
         ResponseFormat::JsonSchema { .. } if text.contains("invalid schema") => None,
         ResponseFormat::JsonSchema { .. } => Some(Repair::SchemaToPrompt),
         ResponseFormat::JsonObject => {
             text.contains("json_schema").then_some(Repair::ObjectToSchema)
         }
-        // TGI's own form, sent to nobody else.
+        // Sent to TGI only.
         ResponseFormat::Json { .. } => None,
     }
 }
@@ -230,14 +230,14 @@ fn plan_field_repair(
     Some(Repair::Omit(if *member == "top_logprobs" { "logprobs" } else { member }))
 }
 
-/// The allowed effort that is nearest to the refused one; where two are as near, the smaller.
+/// The allowed effort nearest to the rejected one; of two equally near ones the smaller.
 fn find_nearest_effort(refused: &str, allowed: &[String]) -> Option<String> {
     let place = |word: &str| EFFORT_LEVELS.iter().position(|known| *known == word);
     let wanted = place(refused)?;
     let known = allowed.iter().filter(|word| *word != refused);
     let ranked = known.filter_map(|word| Some((place(word)?.abs_diff(wanted), place(word)?, word)));
     match ranked.min() {
-        // Groq's Qwen knows "none" and "default" only.
+        // Qwen on Groq accepts only "none" and "default".
         Some((_, 0, _)) if wanted > 0 && allowed.iter().any(|word| word == "default") => {
             Some("default".to_owned())
         }
@@ -249,20 +249,24 @@ fn find_nearest_effort(refused: &str, allowed: &[String]) -> Option<String> {
 impl fmt::Display for Repair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Omit(member) => write!(f, "{member} is left out"),
-            Self::Rename { from, to } => write!(f, "{from} is sent as {to}"),
-            Self::SetEffort { from, to } => write!(f, "{EFFORT_FIELD} {from} is sent as {to}"),
+            Self::Omit(member) => write!(f, "{member} removed"),
+            Self::Rename { from, to } => write!(f, "{from} renamed to {to}"),
+            Self::SetEffort { from, to } => write!(f, "{EFFORT_FIELD} changed from {from} to {to}"),
             Self::DisableEffortWithTools => {
-                write!(f, "{EFFORT_FIELD} is none where there are tools")
+                write!(f, "{EFFORT_FIELD} set to none, because the request has tools")
             }
-            Self::UseDeveloperRole => f.write_str("the system speaks as developer"),
+            Self::UseDeveloperRole => f.write_str("system role sent as developer"),
             Self::FoldSystemIntoUser => {
-                f.write_str("the system prompt goes to the first user's message")
+                f.write_str("system prompt moved into the first user message")
             }
-            Self::DropStrict => f.write_str("response_format is not strict"),
-            Self::ObjectToSchema => f.write_str("json_object is sent as a json_schema"),
-            Self::SchemaToPrompt => f.write_str("a json_schema is told in words"),
-            Self::MentionJson => f.write_str("the word JSON is in a message"),
+            Self::DropStrict => f.write_str("\"strict\" removed from response_format"),
+            Self::ObjectToSchema => {
+                f.write_str("json_object replaced by a json_schema that allows any object")
+            }
+            Self::SchemaToPrompt => {
+                f.write_str("json_schema replaced by an instruction in the prompt")
+            }
+            Self::MentionJson => f.write_str("instruction to answer in JSON added"),
         }
     }
 }

@@ -58,7 +58,7 @@ fn optional_parameters_are_left_out() {
     let unsupported = |name: &str| {
         let text = format!("Unsupported parameter: '{name}' is not supported with this model.");
         let logprobs = if name == "top_logprobs" { "logprobs" } else { name };
-        check(&text, name, "unsupported_parameter", &[&format!("{logprobs} is left out")]);
+        check(&text, name, "unsupported_parameter", &[&format!("{logprobs} removed")]);
     };
     for name in ["temperature", "top_p", "seed", "stop", "logprobs", "top_logprobs"] {
         unsupported(name);
@@ -68,7 +68,7 @@ fn optional_parameters_are_left_out() {
         "Unrecognized request arguments supplied: seed, top_p",
         "",
         "",
-        &["seed is left out", "top_p is left out"],
+        &["seed removed", "top_p removed"],
     );
     with_request(&json!({}), |request| {
         mended(request, &details("property 'logprobs' is unsupported", "", ""));
@@ -83,7 +83,7 @@ fn a_choice_of_tools_is_left_out_and_the_tools_stay() {
     with_request(&json!({}), |request| {
         assert!(mended(request, &refusal).is_empty(), "nothing was chosen");
         request.tool_choice = Some(ToolChoice::Mode("required"));
-        assert_eq!(mended(request, &refusal), ["tool_choice is left out"]);
+        assert_eq!(mended(request, &refusal), ["tool_choice removed"]);
         assert_eq!(request.tools.len(), 1);
     });
 }
@@ -99,7 +99,7 @@ fn stop_sequences_that_are_left_out_are_watched_for() {
 
 #[test]
 fn the_limit_goes_by_its_other_name() {
-    let there = "max_completion_tokens is sent as max_tokens";
+    let there = "max_completion_tokens renamed to max_tokens";
     check("Unknown parameter: 'max_completion_tokens'.", "", "", &[there]);
     check(
         "Unsupported parameter: 'max_completion_tokens' is not supported. Use 'max_tokens' instead.",
@@ -136,10 +136,10 @@ fn an_effort_becomes_the_nearest_that_is_allowed() {
         text,
         "reasoning_effort",
         value,
-        &["reasoning_effort xhigh is sent as high"],
+        &["reasoning_effort changed from xhigh to high"],
     );
     let unknown = "Unrecognized request argument supplied: reasoning_effort";
-    super::tests::check(unknown, "", "", &["reasoning_effort is left out"]);
+    super::tests::check(unknown, "", "", &["reasoning_effort removed"]);
 }
 
 #[test]
@@ -197,8 +197,11 @@ fn the_form_of_the_answer_goes_down_a_ladder_and_stays_json() {
         "required": ["a"], "additionalProperties": false}});
     let refusal = details("This response_format type is unavailable now", "", "");
     with_request(&schema, |request| {
-        assert_eq!(mended(request, &refusal), ["response_format is not strict"]);
-        assert_eq!(mended(request, &refusal), ["a json_schema is told in words"]);
+        assert_eq!(mended(request, &refusal), ["\"strict\" removed from response_format"]);
+        assert_eq!(
+            mended(request, &refusal),
+            ["json_schema replaced by an instruction in the prompt"]
+        );
         assert!(matches!(request.response_format, Some(ResponseFormat::JsonObject)));
         let first = request.messages[0].as_text();
         assert!(first.contains("JSON Schema") && first.contains("additionalProperties"), "{first}");
@@ -211,14 +214,17 @@ fn the_form_of_the_answer_goes_down_a_ladder_and_stays_json() {
         "",
     );
     with_request(&schema, |request| {
-        assert_eq!(mended(request, &wrong), ["response_format is not strict"]);
+        assert_eq!(mended(request, &wrong), ["\"strict\" removed from response_format"]);
         assert!(mended(request, &wrong).is_empty());
     });
     let object = json!({"format": "json", "messages": [{"role": "user", "content": "JSON"}]});
     let lm_studio = "'response_format.type' must be 'json_schema' or 'text'";
     with_request(&object, |request| {
         let refusal = details(lm_studio, "", "");
-        assert_eq!(mended(request, &refusal), ["json_object is sent as a json_schema"]);
+        assert_eq!(
+            mended(request, &refusal),
+            ["json_object replaced by a json_schema that allows any object"]
+        );
         let sent = serde_json::to_value(&request.response_format).expect("JSON");
         assert_eq!(sent["json_schema"]["schema"], json!({"type": "object"}));
     });
@@ -238,7 +244,7 @@ fn the_word_json_is_added_where_it_is_insisted_on() {
         assert!(request.messages[0].as_text().contains("JSON"));
         request.messages.remove(0);
         let refusal = details(text, "messages", "");
-        assert_eq!(mended(request, &refusal), ["the word JSON is in a message"]);
+        assert_eq!(mended(request, &refusal), ["instruction to answer in JSON added"]);
         assert_eq!(request.messages[0].as_text(), format::JSON_INSTRUCTION);
     });
 }

@@ -9,12 +9,12 @@ use crossbeam_channel::Receiver;
 
 /// The parts of the log that only `LOG_BODIES` asks for.
 const BODIES: [&str; 6] = [
-    "request of the client, ",
-    "beginning of the client's request, ",
-    "request to the upstream, ",
-    "answer of the upstream, ",
-    "event of the upstream, ",
-    "error of the upstream, ",
+    "client request, ",
+    "start of the client request, ",
+    "upstream request, ",
+    "upstream response, ",
+    "upstream event, ",
+    "upstream error response, ",
 ];
 
 #[test]
@@ -35,7 +35,7 @@ fn keys_prompts_and_answers_are_nowhere_in_the_log() {
     ] {
         assert!(said.log.contains(&format!("error={kind}")), "{kind} did not happen");
     }
-    for what in ["upstream's own ids", "seed is left out", "is skipped", "is refused: it brings no"]
+    for what in ["upstream request ids", "seed removed", "is skipped", "is refused: it brings no"]
     {
         assert!(said.log.contains(what), "{what} did not happen");
     }

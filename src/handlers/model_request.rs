@@ -1,0 +1,215 @@
+//! What the four routes that let a model write have in common: checks, model, call.
+//!
+//! `/api/chat`, `/api/generate`, `/v1/messages` and `/v1/responses` each decode and translate a request
+//! of their own. From the name of the model to the head of the upstream's response they go the same
+//! way: [`ModelRequest::parse`], [`ModelRequest::begin`], [`ModelRequest::send`]. Never decodes a body or
+//! encodes a reply.
+//! Invariant: errors come in the order of Ollama's `server/routes.go` (v0.32.15): the body,
+//! `top_logprobs`, the name, whether the model exists, what it cannot do, the options, the rest.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::model_lookup::ResolvedModel;
+use super::{Context, LoadOptions, ModelUse, parse_keep_alive};
+use crate::api::ollama::decode::{GoInt, GoString};
+use crate::api::wire::keep_alive::KeepAlive;
+use crate::backends::names;
+use crate::error::{Error, Result};
+use crate::models::model::Capabilities;
+use crate::models::virtual_model::VirtualModel;
+use crate::translate::generate::UpstreamRequest;
+use crate::translate::think::ThinkMode;
+use crate::translate::{chat, options, think};
+use crate::upstream::{Operation, Upstream, UpstreamResponse};
+
+/// What a request says of its model, checked.
+pub(super) struct ModelRequest {
+    /// The name, without a source suffix.
+    name: String,
+    /// The name as the client sent it.
+    pub requested_name: String,
+    keep_alive: Option<KeepAlive>,
+    pub think: ThinkMode,
+    /// Whether the model may call functions.
+    pub uses_tools: bool,
+    /// `chat` or `generate`.
+    route: &'static str,
+    /// The virtual model that the name means.
+    pub virtual_model: Option<Arc<VirtualModel>>,
+}
+
+/// The members that such requests share.
+#[derive(Default)]
+pub(super) struct CommonFields<'a> {
+    pub model: Option<&'a GoString<'a>>,
+    pub keep_alive: Option<&'a Value>,
+    pub think: Option<&'a Value>,
+    pub top_logprobs: Option<GoInt>,
+    pub debug_render_only: Option<bool>,
+}
+
+/// A response that has begun, with all that is kept of its request: a large request is not held for as
+/// long as its response lasts.
+pub(super) struct PendingReply<'a> {
+    pub response: UpstreamResponse,
+    pub think: ThinkMode,
+    /// How many alternatives each token has; `None` without log probabilities.
+    pub logprobs: Option<usize>,
+    /// Strings that end the text here, because the upstream rejected `stop`.
+    pub stop: Vec<String>,
+    pub stream: bool,
+    pub in_use: ModelUse<'a>,
+}
+
+impl ModelRequest {
+    /// Checks what Ollama checks before it looks for the model.
+    pub(super) fn parse(
+        context: &mut Context<'_>,
+        common: &CommonFields<'_>,
+        route: &'static str,
+        missing: fn() -> Error,
+    ) -> Result<Self> {
+        // Ollama reads these two with the body, so their errors come first.
+        let keep_alive = parse_keep_alive(common.keep_alive)?;
+        let think = think::parse(common.think)?;
+        check_top_logprobs(common.top_logprobs)?;
+        reject_debug_render(common.debug_render_only)?;
+        let model = common.model.map(|model| &**model);
+        let name = context.parse_model_name(model, missing)?;
+        let virtual_model = context.app.find_virtual_model(&name);
+        let requested_name = model.unwrap_or_default().to_owned();
+        let uses_tools = false;
+        Ok(Self { name, requested_name, keep_alive, think, uses_tools, route, virtual_model })
+    }
+
+    /// Resolves the model, checks what it is asked for, and notes that it is in use.
+    pub(super) fn begin<'a>(
+        &self,
+        context: &Context<'a>,
+        options: Option<&Map<String, Value>>,
+        needs_profile: bool,
+    ) -> Result<(ResolvedModel, ModelUse<'a>)> {
+        let needs_profile = needs_profile
+            || self.think != ThinkMode::Unset
+            || self.uses_tools
+            // The translation reports an error in the options.
+            || options::parse(options).is_ok_and(|options| options.needs_profile());
+        let virtual_model = self.virtual_model.as_deref();
+        let mut resolved =
+            context.app.resolve_model(&self.name, virtual_model, needs_profile, context.trace);
+        resolved.check_exists(&self.requested_name)?;
+        self.check_capabilities(&resolved.capabilities)?;
+        let in_use = resolved.begin_use(context.app, self.load_options(options));
+        Ok((resolved, in_use))
+    }
+
+    /// Sends the translated request and waits for the head of the response.
+    pub(super) fn send<'a>(
+        &self,
+        context: &mut Context<'a>,
+        (resolved, in_use): (&ResolvedModel, ModelUse<'a>),
+        request: &mut UpstreamRequest<'_>,
+        stream: bool,
+    ) -> Result<PendingReply<'a>> {
+        let response = call(context, request, stream)?;
+        let names = (self.name.as_str(), self.requested_name.as_str());
+        resolved.recheck(context.app, names, self.virtual_model.as_deref(), context.trace)?;
+        let (think, stop) = (self.think, request.take_watched_stop());
+        Ok(PendingReply { response, think, logprobs: None, stop, stream, in_use })
+    }
+
+    /// Loads or unloads a model, which the proxy answers by itself: `load` or `unload`. Loading checks
+    /// what a request would check, `conflict` included; unloading only that the model exists.
+    pub(super) fn load_or_unload(
+        &self,
+        context: &mut Context<'_>,
+        options: Option<&Map<String, Value>>,
+        conflict: Result<()>,
+    ) -> Result<&'static str> {
+        let (app, virtual_model) = (context.app, self.virtual_model.as_deref());
+        if !app.may_exist(&self.name, virtual_model, context.trace) {
+            let message = format!("model '{}' not found", self.requested_name);
+            return Err(Error::ModelNotFound { message });
+        }
+        let unload = self.keep_alive.is_some_and(KeepAlive::is_zero);
+        let resolved = app.resolve_model(&self.name, virtual_model, false, context.trace);
+        if !unload {
+            conflict?;
+            self.check_capabilities(&resolved.capabilities)?;
+            options::parse(options)?;
+        }
+        app.mark_loaded(&resolved.running_name, self.load_options(options));
+        Ok(if unload { "unload" } else { "load" })
+    }
+
+    /// Rejects what the model is known not to do; what is unknown is tried.
+    fn check_capabilities(&self, capabilities: &Capabilities) -> Result<()> {
+        let name = Some(self.requested_name.as_str());
+        if self.route == "generate" && capabilities.is_image_only() {
+            let reason = "image generation models are not currently supported".to_owned();
+            return Err(Error::Unsupported { reason });
+        }
+        let thinks = matches!(self.think, ThinkMode::On | ThinkMode::Level(_));
+        if thinks && capabilities.thinking == Some(false) {
+            return Err(chat::unsupported_error(name, "thinking"));
+        }
+        if !capabilities.can_complete() {
+            return Err(chat::unsupported_error(name, self.route));
+        }
+        if self.uses_tools && capabilities.tools == Some(false) {
+            let name = names::full_name(&self.requested_name);
+            return Err(Error::Unsupported { reason: format!("{name} does not support tools") });
+        }
+        Ok(())
+    }
+
+    fn load_options(&self, options: Option<&Map<String, Value>>) -> LoadOptions {
+        LoadOptions { keep_alive: self.keep_alive, num_ctx: options::num_ctx(options) }
+    }
+}
+
+/// Sends a request to the endpoint that it is for.
+fn call(
+    context: &mut Context<'_>,
+    request: &mut UpstreamRequest<'_>,
+    stream: bool,
+) -> Result<UpstreamResponse> {
+    let Upstream { client, tool_call_extras, .. } = &context.app.upstream;
+    let trace = &mut *context.trace;
+    match request {
+        UpstreamRequest::Chat(request) => {
+            tool_call_extras.restore(&mut request.messages);
+            client.call(Operation::CHAT.streaming(stream), request, trace)
+        }
+        UpstreamRequest::Completion(request) => {
+            client.call(Operation::COMPLETION.streaming(stream), request, trace)
+        }
+        UpstreamRequest::Fim(request) => {
+            client.call(Operation::FIM.streaming(stream), request, trace)
+        }
+        UpstreamRequest::Infill(request) => {
+            client.call(Operation::INFILL.streaming(stream), request, trace)
+        }
+    }
+}
+
+/// The upstream renders the prompt and shows it to nobody.
+fn reject_debug_render(debug_render_only: Option<bool>) -> Result<()> {
+    match debug_render_only {
+        Some(true) => Err(Error::Unsupported {
+            reason: "\"_debug_render_only\" is not supported by this proxy".into(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn check_top_logprobs(top_logprobs: Option<GoInt>) -> Result<()> {
+    match top_logprobs {
+        Some(GoInt(number)) if !(0..=20).contains(&number) => {
+            Err(Error::invalid_request("top_logprobs must be between 0 and 20"))
+        }
+        _ => Ok(()),
+    }
+}

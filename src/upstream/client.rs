@@ -1,0 +1,244 @@
+//! Calls of one upstream.
+//!
+//! A [`Client`] holds ureq's agent with its connection pool, the circuit breaker and the repairs that
+//! helped before. Each call goes through [`retry`](super::retry). Prompts and responses are logged
+//! through [`BodyLog`] only.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ureq::Body;
+use ureq::http::Response;
+
+use super::model_list::ModelDetailsCache;
+use super::retry::{AttemptError, AttemptResult, Call, count_failure};
+use super::transport::agent::{Agent, Payload, Request};
+use super::{ConnectionPolicy, Operation, RetryEnv, Settings, Trace, UpstreamResponse};
+use crate::api::openai::request_body::{BorrowedParts, RequestBody};
+use crate::backends::errors::ErrorDetails;
+use crate::backends::profiles;
+use crate::backends::profiles::Profile;
+use crate::error::{Error, Result};
+use crate::observe::body_log::{BodyLog, BodyLogger};
+use crate::observe::circuit_state::CircuitState;
+use crate::observe::metrics::Metrics;
+use crate::observe::redact::Redactor;
+use crate::upstream::backoff::RetryPolicy;
+use crate::upstream::base_url::BaseUrl;
+use crate::upstream::breaker::{Breaker, Caller};
+use crate::upstream::repair;
+use crate::upstream::repair::cache::RepairCache;
+use crate::upstream::repair::{Repair, Repairable};
+
+/// A client of one upstream, shared by all workers.
+pub struct Client {
+    pub(super) agent: Agent,
+    base_url: BaseUrl,
+    pub(crate) redactor: Redactor,
+    pub(crate) body_log: BodyLog,
+    pub(super) retry_policy: RetryPolicy,
+    pub(super) retry_env: RetryEnv,
+    pub(super) request_timeout: Duration,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) breaker: Breaker,
+    repair_cache: RepairCache,
+    configured_profile: Option<&'static Profile>,
+    pub(super) model_details: ModelDetailsCache,
+}
+
+impl Client {
+    /// A client with these settings.
+    #[must_use]
+    pub fn new(settings: Settings, retry_env: RetryEnv, metrics: Arc<Metrics>) -> Self {
+        Self {
+            agent: Agent::new(&settings),
+            body_log: BodyLog::new(settings.log_bodies, settings.redactor.clone()),
+            redactor: settings.redactor,
+            retry_policy: settings.retry,
+            retry_env,
+            request_timeout: settings.request_timeout,
+            metrics,
+            breaker: Breaker::new(settings.breaker, settings.workers),
+            repair_cache: RepairCache::default(),
+            configured_profile: settings
+                .profile
+                .or_else(|| profiles::find_by_host(settings.base_url.host())),
+            base_url: settings.base_url,
+            model_details: ModelDetailsCache::default(),
+        }
+    }
+
+    /// The upstream's family, where the operator or the base URL names it.
+    #[must_use]
+    pub fn configured_profile(&self) -> Option<&'static Profile> {
+        self.configured_profile
+    }
+
+    /// The same, or the family that the responses so far have named.
+    #[must_use]
+    pub fn current_profile(&self) -> Option<&'static Profile> {
+        self.configured_profile.or_else(|| self.agent.detected_profile())
+    }
+
+    /// Whether the upstream can be reached, as far as the latest attempts showed.
+    #[must_use]
+    pub fn circuit_state(&self) -> CircuitState {
+        self.breaker.circuit_state(Instant::now())
+    }
+
+    /// Sends a request and waits for the head of the response, or for all of a response that is not a
+    /// stream. Dropping a stream closes its connection.
+    ///
+    /// # Errors
+    /// Those of the upstream.
+    pub fn call(
+        &self,
+        operation: Operation,
+        request: &mut (impl Repairable + BorrowedParts),
+        trace: &mut Trace,
+    ) -> Result<UpstreamResponse> {
+        let result = self.with_repairs(operation, request, trace, |request, trace| {
+            let body = RequestBody::from_request(request)
+                .map_err(|_| Error::Internal("cannot serialise the request"))?;
+            let mut call = self.new_call(operation, Some(request.model()), Payload::Pieces(&body));
+            self.retry(&mut call, trace, |response, logger| {
+                self.read_response(operation, response, (self.request_timeout, logger))
+            })
+        });
+        self.log_result(operation, trace, result).map_err(|failure| failure.error)
+    }
+
+    /// Parses the body of a response that cannot be a stream.
+    ///
+    /// # Errors
+    /// Those of `parse`, which count as the upstream's.
+    pub fn parse<T>(
+        &self,
+        response: UpstreamResponse,
+        parse: impl FnOnce(String) -> Result<T>,
+    ) -> Result<T> {
+        response.into_text().and_then(parse).map_err(|error| {
+            let error = self.redact_error(error);
+            count_failure(&self.metrics, &error);
+            error
+        })
+    }
+
+    /// Whether a request for this model is sent in another form than it came.
+    #[must_use]
+    pub fn has_cached_repairs(&self, path: &'static str, model: &str) -> bool {
+        !self.repair_cache.get(path, model, Instant::now()).is_empty()
+    }
+
+    /// A call as most are: all connections, all retries.
+    pub(super) fn new_call<'a>(
+        &self,
+        operation: Operation,
+        model: Option<&str>,
+        payload: Payload<'a>,
+    ) -> Call<'a> {
+        let url = if operation.path.starts_with('/') {
+            format!("{}{}", self.base_url.origin(), operation.path)
+        } else {
+            self.base_url.endpoint_url(operation.path, model)
+        };
+        let timeout = self.request_timeout;
+        Call {
+            operation,
+            request: Request { url, pass_headers: None, payload, timeout },
+            retry_policy: self.retry_policy,
+            caller: Caller::New,
+            connection_policy: ConnectionPolicy::Reuse,
+        }
+    }
+
+    pub(super) fn read_response(
+        &self,
+        operation: Operation,
+        response: Response<Body>,
+        reading: (Duration, Option<BodyLogger>),
+    ) -> Result<UpstreamResponse> {
+        UpstreamResponse::from_response(response, operation, reading, &self.metrics)
+    }
+
+    /// Sends a request, and sends it again at once when the upstream rejects a parameter that can be
+    /// repaired. Repairs that the model needed before are made at the start.
+    pub(super) fn with_repairs<R: Repairable, T>(
+        &self,
+        operation: Operation,
+        request: &mut R,
+        trace: &mut Trace,
+        mut send: impl FnMut(&R, &mut Trace) -> AttemptResult<T>,
+    ) -> AttemptResult<T> {
+        let (path, model) = (operation.path, request.model().to_owned());
+        for repair in self.repair_cache.get(path, &model, Instant::now()) {
+            request.apply(&repair);
+        }
+        let mut repairs = Repairs::default();
+        let mut rounds = 0;
+        loop {
+            let failure = match send(request, trace) {
+                Ok(response) => {
+                    self.repair_cache.insert(path, &model, &repairs.made, Instant::now());
+                    return Ok(response);
+                }
+                Err(failure) => failure,
+            };
+            let AttemptError { error, rejection, .. } = &*failure;
+            let may_repair = rounds < repair::MAX_ROUNDS && error.is_upstream_rejection();
+            match rejection {
+                Some(details) if may_repair && repairs.make(details, request, trace) => rounds += 1,
+                _ => return Err(failure),
+            }
+        }
+    }
+
+    /// Redacts what the upstream wrote into a success.
+    fn redact_error(&self, error: Error) -> Error {
+        match error {
+            Error::UpstreamInBand { status, message } => {
+                let message = self.redactor.redact(&message).into_owned();
+                Error::UpstreamInBand { status, message }
+            }
+            other => other,
+        }
+    }
+}
+
+/// The repairs of one call.
+#[derive(Default)]
+struct Repairs {
+    /// All of them; none is made twice.
+    tried: Vec<Repair>,
+    /// Those in force: without the ones that another one took back.
+    made: Vec<Repair>,
+}
+
+impl Repairs {
+    /// Repairs a request that was rejected; whether it is worth sending again.
+    fn make(
+        &mut self,
+        rejection: &ErrorDetails,
+        request: &mut impl Repairable,
+        trace: &Trace,
+    ) -> bool {
+        let mut changed = false;
+        for repair in repair::plan_repairs(rejection, request) {
+            if self.tried.contains(&repair) || !request.apply(&repair) {
+                continue;
+            }
+            log::warn!(
+                "{} upstream rejected a parameter, sending again: {repair}",
+                trace.request_id
+            );
+            changed = true;
+            self.tried.push(repair.clone());
+            let before = self.made.len();
+            self.made.retain(|known| !repair.is_inverse_of(known));
+            if self.made.len() == before {
+                self.made.push(repair);
+            }
+        }
+        changed
+    }
+}

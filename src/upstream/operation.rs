@@ -1,0 +1,57 @@
+//! The operations of an upstream's API: method, path, and name in the log.
+
+use super::response::EventMapper;
+use crate::translate::infill;
+
+/// One operation.
+#[derive(Clone, Copy, Debug)]
+pub struct Operation {
+    /// For the log.
+    pub(super) name: &'static str,
+    pub(super) method: &'static str,
+    /// Below the base URL; with a leading slash, at the server's root.
+    pub(super) path: &'static str,
+    /// Whether a stream is asked for.
+    pub(super) stream: bool,
+    /// Makes events of `completions` out of the operation's own.
+    pub(super) event_mapper: Option<EventMapper>,
+}
+
+impl Operation {
+    /// `POST chat/completions`.
+    pub const CHAT: Self = Self::post("chat", "chat/completions");
+    /// `POST completions`.
+    pub const COMPLETION: Self = Self::post("complete", "completions");
+    /// `POST embeddings`.
+    pub const EMBEDDING: Self = Self::post("embed", "embeddings");
+    /// Mistral's `POST fim/completions`.
+    pub const FIM: Self = Self::post("fim", "fim/completions");
+    /// llama.cpp's `POST /infill`, whose response is made into one of `completions`.
+    pub const INFILL: Self =
+        Self { event_mapper: Some(infill::to_chunk), ..Self::post("infill", "/infill") };
+    pub(super) const LIST_MODELS: Self = Self::get("list_models", "models");
+
+    /// A request for what a family tells of its models beside the list.
+    pub(super) const fn model_details(path: &'static str) -> Self {
+        Self::get("model_details", path)
+    }
+
+    /// A client's request that is passed on.
+    pub(super) const fn pass(path: &'static str) -> Self {
+        Self::post("pass", path)
+    }
+
+    /// The same operation, for a stream or for a whole response.
+    #[must_use]
+    pub const fn streaming(self, stream: bool) -> Self {
+        Self { stream, ..self }
+    }
+
+    const fn post(name: &'static str, path: &'static str) -> Self {
+        Self { name, method: "POST", path, stream: false, event_mapper: None }
+    }
+
+    const fn get(name: &'static str, path: &'static str) -> Self {
+        Self { method: "GET", ..Self::post(name, path) }
+    }
+}
