@@ -15,7 +15,8 @@ use ureq::http::header::HeaderMap;
 
 use super::response::StreamedBody;
 use super::retry::AttemptResult;
-use super::transport::agent::{Payload, check_cancelled, header, header_texts};
+use super::transport::agent::{Payload, header, header_texts};
+use super::transport::errors::check_cancelled;
 use super::transport::read_deadline::ReadDeadline;
 use super::{Client, ConnectionPolicy, Operation, Trace};
 use crate::api::openai::pass_head::PassHead;

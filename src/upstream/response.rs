@@ -13,7 +13,8 @@ use ureq::{Body, BodyReader};
 
 use super::Operation;
 use super::retry::count_failure;
-use super::transport::agent::{check_cancelled, header};
+use super::transport::agent::header;
+use super::transport::errors::check_cancelled;
 use super::transport::read_deadline::{ReadDeadline, fill_available};
 use super::transport::workarounds::with_read_timeout;
 use crate::api::wire::sse::{Decoder, Event};

@@ -12,6 +12,7 @@ use ureq::http::Response;
 
 use super::transport::agent;
 use super::transport::agent::Payload;
+use super::transport::errors::check_cancelled;
 use super::{Client, ConnectionPolicy, Operation, PassResponse, Trace};
 use crate::backends::errors;
 use crate::backends::errors::ErrorDetails;
@@ -89,7 +90,7 @@ impl Client {
             let Some(delay) = delay else { return Err(failure) };
             self.log_failure(call.operation, trace, error, Some(delay));
             if !(self.retry_env.sleep)(delay) {
-                agent::check_cancelled()?;
+                check_cancelled()?;
                 return Err(Error::ShuttingDown.into());
             }
             caller = Caller::Retrying;

@@ -1,6 +1,6 @@
 //! Everything that knows ureq: its agent, our connections beneath it, and reads that have a deadline.
 //!
-//! [`agent`] sends one request and turns ureq's errors into ours. `connector` makes connections that a
+//! [`agent`] sends one request, and [`errors`] turns ureq's errors into ours. `connector` makes connections that a
 //! request can be cancelled on, from the sockets of `tcp` and their `buffers`. `workarounds` holds
 //! what ureq has no setting for. Never decides whether an attempt is repeated.
 //! Invariant: no other module names ureq's transport traits, which are exempt from its semantic
@@ -9,6 +9,7 @@
 pub(in crate::upstream) mod agent;
 mod buffers;
 mod connector;
+pub(in crate::upstream) mod errors;
 pub(in crate::upstream) mod read_deadline;
 mod tcp;
 pub(in crate::upstream) mod workarounds;

@@ -7,7 +7,7 @@
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
-use super::agent::map_body_error;
+use super::errors::map_body_error;
 use super::workarounds::{with_read_timeout, without_blocking};
 use crate::error::{Error, Result, TimeoutPhase};
 use crate::net::sys;

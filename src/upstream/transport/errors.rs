@@ -1,0 +1,121 @@
+//! ureq's errors, and those of the sockets beneath it, as ours.
+//!
+//! Never repeats a text that may hold an address or a URL. Invariant: while this thread's request is
+//! cancelled, every failure is [`Error::ClientDisconnected`], because the cancellation caused it.
+
+use std::io;
+
+use ureq::Timeout;
+
+use crate::error::{Error, Result, TimeoutPhase};
+use crate::net::cancel;
+
+/// How the standard library begins the text of a failed name lookup, which has no error kind.
+const DNS_ERROR_PREFIX: &str = "failed to lookup address information";
+
+/// What rustls calls the usual faults of a server, and what an operator can do with.
+const TLS_ERRORS: [(&str, &str); 5] = [
+    (
+        "CaUsedAsEndEntity",
+        "the server's certificate is self-signed, and only public authorities are trusted",
+    ),
+    ("UnknownIssuer", "the server's certificate comes from an unknown authority"),
+    ("NotValidForName", "the server's certificate is for another host name"),
+    ("Expired", "the server's certificate has expired"),
+    ("InvalidContentType", "this server does not speak TLS; did you mean http://?"),
+];
+
+/// A failure before the head of the response.
+pub(super) fn map_send_error(error: ureq::Error) -> Error {
+    if cancel::is_cancelled() {
+        return Error::client_disconnected();
+    }
+    match error {
+        ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
+            Error::UpstreamTimeout { phase: TimeoutPhase::Connect }
+        }
+        ureq::Error::Timeout(_) => Error::UpstreamTimeout { phase: TimeoutPhase::Head },
+        ureq::Error::HostNotFound => {
+            Error::Connect { reason: "cannot resolve the host name".into() }
+        }
+        ureq::Error::Io(error) => map_io_error(error),
+        ureq::Error::Rustls(error) => {
+            Error::Connect { reason: describe_tls_error(&error.to_string()) }
+        }
+        ureq::Error::Tls(reason) => Error::Connect { reason: describe_tls_error(reason) },
+        ureq::Error::ConnectProxyFailed(_) => {
+            Error::Connect { reason: "the HTTP proxy (HTTPS_PROXY) refused to connect".into() }
+        }
+        ureq::Error::ConnectionFailed => Error::Connect { reason: "connection failed".into() },
+        ureq::Error::LargeResponseHeader(..) => {
+            Error::upstream_protocol("response headers above 16 KiB")
+        }
+        ureq::Error::Protocol(_) | ureq::Error::Http(_) => {
+            Error::upstream_protocol("not an HTTP response (does this port expect https://?)")
+        }
+        _ => Error::Internal("cannot build the upstream request"),
+    }
+}
+
+fn map_io_error(error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::NotConnected
+        | io::ErrorKind::UnexpectedEof => Error::ClosedBeforeResponse(Box::new(error)),
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
+            Error::UpstreamTimeout { phase: TimeoutPhase::Connect }
+        }
+        kind => Error::Connect { reason: describe_io_error(kind, &error.to_string()) },
+    }
+}
+
+/// Why no connection was made. Only texts that are known to name no address are repeated.
+fn describe_io_error(kind: io::ErrorKind, text: &str) -> String {
+    match text.strip_prefix(DNS_ERROR_PREFIX) {
+        Some(why) => format!("cannot resolve the host name: {}", why.trim_start_matches(": ")),
+        // A failed TLS handshake.
+        None if kind == io::ErrorKind::InvalidData => describe_tls_error(text),
+        None => kind.to_string(),
+    }
+}
+
+fn describe_tls_error(text: &str) -> String {
+    let known = TLS_ERRORS.iter().find(|(name, _)| text.contains(name));
+    format!("TLS: {}", known.map_or(text, |(_, reason)| reason))
+}
+
+/// Fails if this thread's request was cancelled: then the end of a body is not the upstream's.
+///
+/// # Errors
+/// [`Error::ClientDisconnected`].
+pub(in crate::upstream) fn check_cancelled() -> Result<()> {
+    if cancel::is_cancelled() { Err(Error::client_disconnected()) } else { Ok(()) }
+}
+
+/// A failure while the body is read.
+pub(in crate::upstream) fn map_body_error(error: io::Error) -> Error {
+    if cancel::is_cancelled() {
+        return Error::client_disconnected();
+    }
+    match ureq::Error::from(error) {
+        ureq::Error::Timeout(_) => Error::UpstreamTimeout { phase: TimeoutPhase::Body },
+        ureq::Error::Io(_) => Error::IncompleteStream,
+        _ => Error::upstream_protocol("invalid HTTP framing in the response body"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_library_says_is_told_and_of_the_system_its_kind() {
+        let told = |error| map_io_error(error).to_string();
+        let tls = io::Error::new(io::ErrorKind::InvalidData, "invalid peer certificate");
+        assert!(told(tls).contains("invalid peer certificate"));
+        // 101 is ENETUNREACH.
+        assert!(told(io::Error::from_raw_os_error(101)).contains("network unreachable"));
+    }
+}
