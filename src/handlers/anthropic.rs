@@ -35,23 +35,23 @@ fn start_messages<'a>(
     validate(&request, true)?;
     let mut chat = to_ollama(&request)?;
     let common = CommonFields { model: request.model.as_ref(), ..CommonFields::default() };
-    let mut asked = ModelRequest::parse(context, &common, "chat", model_required_error)?;
-    asked.virtual_model.iter().for_each(|model| model.apply_to_chat(&mut chat));
+    let mut model_request = ModelRequest::parse(context, &common, "chat", model_required_error)?;
+    model_request.virtual_model.iter().for_each(|model| model.apply_to_chat(&mut chat));
     let think = think::parse(chat.think.as_ref())?;
-    asked.uses_tools = chat.tools.as_ref().is_some_and(|tools| !tools.is_empty());
+    model_request.uses_tools = chat.tools.as_ref().is_some_and(|tools| !tools.is_empty());
     let (resolved, in_use) =
-        asked.begin(context, chat.options.as_ref(), think != ThinkMode::Unset)?;
+        model_request.begin(context, chat.options.as_ref(), think != ThinkMode::Unset)?;
     if resolved.capabilities.thinking == Some(false) && think != ThinkMode::Off {
         // Not an error on this route: a model that cannot think is not asked to.
         chat.think = None;
     } else {
-        asked.think = think;
+        model_request.think = think;
     }
     let upstream = anthropic::to_openai(&request, &chat, &resolved.id, resolved.profile)?;
     let mut upstream = UpstreamRequest::Chat(upstream);
     let stream = request.stream.unwrap_or(false);
-    let reply = asked.send(context, (&resolved, in_use), &mut upstream, stream)?;
-    Ok((reply, asked.requested_name, estimate_tokens(&chat)))
+    let reply = model_request.send(context, (&resolved, in_use), &mut upstream, stream)?;
+    Ok((reply, model_request.requested_name, estimate_tokens(&chat)))
 }
 
 /// `POST /v1/messages/count_tokens`. `body` is decompressed. The upstream is not asked: this is an

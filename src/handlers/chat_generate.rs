@@ -41,27 +41,27 @@ fn start_chat<'a>(
     };
     // Ollama checks images and calls with the body. Here it is only done where there is an error.
     let first = |error, request: &_| chat::check_body(request).err().unwrap_or(error);
-    let asked = ModelRequest::parse(context, &common, "chat", model_required_error);
-    let mut asked = asked.map_err(|error| first(error, &request))?;
-    asked.uses_tools = request.tools.as_ref().is_some_and(|tools| !tools.is_empty());
-    let virtual_model = asked.virtual_model.clone();
+    let model_request = ModelRequest::parse(context, &common, "chat", model_required_error);
+    let mut model_request = model_request.map_err(|error| first(error, &request))?;
+    model_request.uses_tools = request.tools.as_ref().is_some_and(|tools| !tools.is_empty());
+    let virtual_model = &model_request.virtual_model;
     virtual_model.iter().for_each(|model| model.apply_to_options(&mut request.options));
     if request.messages.as_ref().is_none_or(Vec::is_empty) {
-        let reason = asked.load_or_unload(context, request.options.as_ref(), Ok(()))?;
-        let encoder = ChatEncoder { model: &asked.requested_name };
+        let reason = model_request.load_or_unload(context, request.options.as_ref(), Ok(()))?;
+        let encoder = ChatEncoder { model: &model_request.requested_name };
         return send_object(context, |out, now| encoder.encode_empty(out, now, reason))
             .map(|()| None);
     }
     virtual_model.iter().for_each(|model| model.apply_to_chat(&mut request));
     // Some families express a format in another way.
-    let begun = asked.begin(context, request.options.as_ref(), request.format.is_some());
+    let begun = model_request.begin(context, request.options.as_ref(), request.format.is_some());
     let (resolved, in_use) = begun.map_err(|error| first(error, &request))?;
     let upstream = chat::to_openai(&request, &resolved.id, resolved.profile)?;
     let mut upstream = UpstreamRequest::Chat(upstream);
     let stream = request.stream.unwrap_or(true);
-    let mut reply = asked.send(context, (&resolved, in_use), &mut upstream, stream)?;
+    let mut reply = model_request.send(context, (&resolved, in_use), &mut upstream, stream)?;
     reply.logprobs = chat::top_logprobs(request.logprobs, request.top_logprobs);
-    Ok(Some((reply, asked.requested_name)))
+    Ok(Some((reply, model_request.requested_name)))
 }
 
 /// `POST /api/generate`.
@@ -87,15 +87,16 @@ fn start_generate<'a>(
         debug_render_only: request._debug_render_only,
     };
     let first = |error, request: &_| generate::check_body(request).err().unwrap_or(error);
-    let asked = ModelRequest::parse(context, &common, "generate", empty_model_error);
-    let asked = asked.map_err(|error| first(error, &request))?;
-    let virtual_model = asked.virtual_model.clone();
+    let model_request = ModelRequest::parse(context, &common, "generate", empty_model_error);
+    let model_request = model_request.map_err(|error| first(error, &request))?;
+    let virtual_model = &model_request.virtual_model;
     virtual_model.iter().for_each(|model| model.apply_to_options(&mut request.options));
     let raw_conflict = generate::check_raw(&request);
     if request.prompt.as_deref().is_none_or(str::is_empty) {
         generate::check_body(&request)?;
-        let encoder = GenerateEncoder::new(&asked.requested_name, None);
-        let reason = asked.load_or_unload(context, request.options.as_ref(), raw_conflict)?;
+        let encoder = GenerateEncoder::new(&model_request.requested_name, None);
+        let reason =
+            model_request.load_or_unload(context, request.options.as_ref(), raw_conflict)?;
         return send_object(context, |out, now| encoder.encode_empty(out, now, reason))
             .map(|()| None);
     }
@@ -104,16 +105,19 @@ fn start_generate<'a>(
     let stored = virtual_model.iter().flat_map(|model| model.stored_messages()).collect::<Vec<_>>();
     let fills_in = generate::has_suffix(&request);
     let needs_profile = fills_in || request.raw == Some(true) || request.format.is_some();
-    let begun = asked.begin(context, request.options.as_ref(), needs_profile);
+    let begun = model_request.begin(context, request.options.as_ref(), needs_profile);
     let (resolved, in_use) = begun.map_err(|error| first(error, &request))?;
     let mut upstream = generate::to_openai(&request, &stored, &resolved.id, resolved.profile)?;
     let stream = request.stream.unwrap_or(true);
-    let reply = asked.send(context, (&resolved, in_use), &mut upstream, stream);
-    let mut reply =
-        if fills_in { infill::map_unsupported(reply, &asked.requested_name) } else { reply }?;
+    let reply = model_request.send(context, (&resolved, in_use), &mut upstream, stream);
+    let mut reply = if fills_in {
+        infill::map_unsupported(reply, &model_request.requested_name)
+    } else {
+        reply
+    }?;
     let conversation = generate::build_conversation(&request, &stored)?;
     reply.logprobs = chat::top_logprobs(request.logprobs, request.top_logprobs);
-    Ok(Some((reply, asked.requested_name, conversation)))
+    Ok(Some((reply, model_request.requested_name, conversation)))
 }
 
 /// Answers with one object that `write` makes.

@@ -57,11 +57,11 @@ fn relay_lines<E: Encoder>(
             finished = keep_if_reusable(events, state);
         }
     }
-    let outcome = finish(context, state)?;
+    let completion = finish(context, state)?;
     let (rest, now) = (state.flush()?, format_now());
     write_line(context, encoder, &mut line, &now, rest);
     line.clear();
-    encoder.encode_final(&mut line, &now, &Delta::default(), &outcome);
+    encoder.encode_final(&mut line, &now, &Delta::default(), &completion);
     if !E::IS_SSE {
         line.push(b'\n');
     }
@@ -150,25 +150,24 @@ fn relay_whole<E: Encoder>(
     state: &mut ResponseTranslator<'_>,
     in_use: ModelUse<'_>,
 ) -> Result<()> {
-    let mut out = Vec::with_capacity(1024);
-    match response {
-        UpstreamResponse::Whole(text) => {
-            let rest = state.on_body(&text)?;
-            let outcome = finish(context, state)?;
-            context.app.upstream.tool_call_extras.save(&rest.calls);
-            encoder.encode_whole(&mut out, &format_now(), &rest, &outcome);
+    let text;
+    let (mut rest, events) = match response {
+        UpstreamResponse::Whole(body) => {
+            text = body;
+            (state.on_body(&text)?, None)
         }
         UpstreamResponse::Stream(mut events) => {
-            let mut rest = collect_deltas(context, &mut events, state)?;
-            let events = keep_if_reusable(events, state);
-            let outcome = finish(context, state)?;
-            rest.append(state.flush()?);
-            context.app.upstream.tool_call_extras.save(&rest.calls);
-            encoder.encode_whole(&mut out, &format_now(), &rest, &outcome);
-            if let Some(events) = events {
-                events.drain();
-            }
+            let rest = collect_deltas(context, &mut events, state)?;
+            (rest, keep_if_reusable(events, state))
         }
+    };
+    let completion = finish(context, state)?;
+    rest.append(state.flush()?);
+    context.app.upstream.tool_call_extras.save(&rest.calls);
+    let mut out = Vec::with_capacity(1024);
+    encoder.encode_whole(&mut out, &format_now(), &rest, &completion);
+    if let Some(events) = events {
+        events.drain();
     }
     drop(in_use);
     if E::IS_SSE {
@@ -217,9 +216,9 @@ fn wait_for_events(events: &mut EventStream, state: &ResponseTranslator<'_>) -> 
 }
 
 fn finish(context: &mut Context<'_>, state: &ResponseTranslator<'_>) -> Result<Completion> {
-    let outcome = state.finish(context.time_to_last_attempt(), context.received_at.elapsed())?;
-    context.trace.tokens = (outcome.metrics.prompt_eval_count, outcome.metrics.eval_count);
-    Ok(outcome)
+    let completion = state.finish(context.time_to_last_attempt(), context.received_at.elapsed())?;
+    context.trace.tokens = (completion.metrics.prompt_eval_count, completion.metrics.eval_count);
+    Ok(completion)
 }
 
 fn format_now() -> String {

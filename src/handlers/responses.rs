@@ -50,19 +50,20 @@ fn start_translated<'a>(
         think: chat.think.as_ref(),
         ..CommonFields::default()
     };
-    let mut asked = ModelRequest::parse(context, &common, "chat", model_required_error)?;
+    let mut model_request = ModelRequest::parse(context, &common, "chat", model_required_error)?;
     if chat.messages.as_ref().is_none_or(Vec::is_empty) {
         return Err(empty_input_error());
     }
-    asked.uses_tools = chat.tools.as_ref().is_some_and(|tools| !tools.is_empty());
-    asked.virtual_model.iter().for_each(|model| model.apply_to_chat(&mut chat));
-    let (resolved, in_use) = asked.begin(context, chat.options.as_ref(), chat.format.is_some())?;
+    model_request.uses_tools = chat.tools.as_ref().is_some_and(|tools| !tools.is_empty());
+    model_request.virtual_model.iter().for_each(|model| model.apply_to_chat(&mut chat));
+    let (resolved, in_use) =
+        model_request.begin(context, chat.options.as_ref(), chat.format.is_some())?;
     let upstream = responses::to_openai(&request, &chat, &resolved.id, resolved.profile)?;
     let mut upstream = UpstreamRequest::Chat(upstream);
     let stream = request.stream.unwrap_or(false);
-    let reply = asked.send(context, (&resolved, in_use), &mut upstream, stream)?;
+    let reply = model_request.send(context, (&resolved, in_use), &mut upstream, stream)?;
     let ids = ResponseIds::new(parse_request_number(&context.trace.request_id));
-    let echo = RequestEcho::from_request(&request, &asked.requested_name);
+    let echo = RequestEcho::from_request(&request, &model_request.requested_name);
     Ok((reply, ResponseEncoder::new(echo, ids)))
 }
 

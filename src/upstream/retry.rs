@@ -64,17 +64,21 @@ impl Client {
         trace: &mut Trace,
         read: impl Fn(Response<Body>, Option<BodyLogger>) -> Result<T>,
     ) -> AttemptResult<T> {
-        let Operation { name, stream, .. } = call.operation;
-        log::debug!("{} {name} started: model={:?} stream={stream}", trace.request_id, trace.model);
+        let name = call.operation.name;
+        log::debug!("{} {name} started: model={:?}", trace.request_id, trace.model);
         let (mut retries, mut polls) = (0, 0);
-        let mut slot = None;
+        let (mut slot, mut last_response) = (None, None);
         let mut caller = call.caller;
         loop {
             let is_retry = retries + polls > 0;
-            let failure = match self.attempt(call, (caller, is_retry), trace, &read) {
+            let mut failure = match self.attempt(call, (caller, is_retry), trace, &read) {
                 Ok(response) => return Ok(response),
                 Err(failure) => failure,
             };
+            if let Error::UpstreamDown { .. } = failure.error {
+                // Nothing was sent, so the response before still counts.
+                failure.response = last_response;
+            }
             let error = &failure.error;
             if let Error::ClientDisconnected(_) = error {
                 return Err(failure);
@@ -93,6 +97,7 @@ impl Client {
                 check_cancelled()?;
                 return Err(Error::ShuttingDown.into());
             }
+            last_response = failure.response;
             caller = Caller::Retrying;
         }
     }
