@@ -12,7 +12,7 @@ use crate::api::ollama::request::{EmbedRequest, EmbeddingRequest};
 use crate::api::ollama::response::EmbedMetrics;
 use crate::error::{Error, Result};
 use crate::http::exchange::ContentType;
-use crate::translate::embed::{self, BatchBounds, EmbedResponseBuilder, Pieces};
+use crate::translate::embed::{self, BatchBounds, EmbedResponseBuilder};
 use crate::translate::response_metrics::to_nanos;
 use crate::translate::{options, truncate};
 use crate::upstream::{BatchLimits, Operation};
@@ -36,7 +36,7 @@ pub(super) fn embed(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
         EmbedResponseBuilder::for_embed(model, request.dimensions.map(|dimensions| dimensions.0));
     if inputs.is_empty() {
         load_model(context, &name, load_options)?;
-        return send_answer(context, &answer.finish(None));
+        return send_answer(context, answer.finish(None));
     }
     let may_truncate = request.truncate != Some(false);
     let tokens = embed_inputs(context, &name, inputs, load_options, may_truncate, &mut answer)
@@ -44,7 +44,7 @@ pub(super) fn embed(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
             if embed::is_too_long(&error) { Error::invalid_request(INPUT_TOO_LONG) } else { error }
         })?;
     let metrics = build_metrics(context, tokens);
-    send_answer(context, &answer.finish(Some(metrics)))
+    send_answer(context, answer.finish(Some(metrics)))
 }
 
 /// `POST /api/embeddings`.
@@ -70,11 +70,11 @@ pub(super) fn embeddings(context: &mut Context<'_>, body: Vec<u8>) -> Result<()>
             &mut answer,
         )?;
     }
-    send_answer(context, &answer.finish(None))
+    send_answer(context, answer.finish(None))
 }
 
-fn send_answer(context: &mut Context<'_>, answer: &Pieces) -> Result<()> {
-    context.exchange.respond_vectored(200, ContentType::Json, &answer.as_slices())
+fn send_answer(context: &mut Context<'_>, answer: Vec<u8>) -> Result<()> {
+    context.exchange.respond(200, ContentType::Json, &answer)
 }
 
 /// Loads or unloads a model, for a request without inputs.
@@ -113,7 +113,7 @@ fn embed_inputs(
         let mut request = embed::to_openai(&resolved.id, texts.collect());
         let response = client.call(Operation::EMBEDDING, &mut request, context.trace);
         match response
-            .and_then(|response| client.parse(response, |text| answer.add_response(text, count)))
+            .and_then(|response| client.parse(response, |text| answer.add_response(&text, count)))
         {
             Ok(counted) => {
                 first_sent = first_sent.or(context.trace.last_attempt_at);

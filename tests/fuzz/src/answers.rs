@@ -85,7 +85,7 @@ pub fn vectors(data: &[u8]) {
     let inputs = data.len() % 3 + 1;
     let dimensions = data.len().is_multiple_of(5).then_some(2);
     let mut many = EmbedResponseBuilder::for_embed("m", dimensions);
-    match many.add_response(body.clone().into_owned(), inputs) {
+    match many.add_response(&body, inputs) {
         Ok(tokens) => {
             assert_eq!(many.vector_count(), inputs);
             let metrics = EmbedMetrics {
@@ -93,8 +93,7 @@ pub fn vectors(data: &[u8]) {
                 load_duration: 1,
                 prompt_eval_count: tokens.unwrap_or(0),
             };
-            let written: Value =
-                serde_json::from_slice(&many.finish(Some(metrics)).to_vec()).expect("JSON");
+            let written: Value = serde_json::from_slice(&many.finish(Some(metrics))).expect("JSON");
             let vectors = written["embeddings"].as_array().expect("vectors");
             assert_eq!(vectors.len(), inputs);
             for vector in vectors {
@@ -108,9 +107,9 @@ pub fn vectors(data: &[u8]) {
         Err(error) => check_failure(&error),
     }
     let mut one = EmbedResponseBuilder::for_embeddings();
-    match one.add_response(body.into_owned(), 1) {
+    match one.add_response(&body, 1) {
         Ok(_) => {
-            let written: Value = serde_json::from_slice(&one.finish(None).to_vec()).expect("JSON");
+            let written: Value = serde_json::from_slice(&one.finish(None)).expect("JSON");
             assert!(written["embedding"].is_array());
         }
         Err(error) => check_failure(&error),

@@ -187,10 +187,10 @@ fn embed_cases() {
         let Some(body) = case.read("answer.openai.json") else { continue };
         let mut answer =
             EmbedResponseBuilder::for_embed("m", request.dimensions.map(|dimensions| dimensions.0));
-        let written = answer.add_response(body, count).map(|tokens| {
+        let written = answer.add_response(&body, count).map(|tokens| {
             let prompt_eval_count = tokens.unwrap_or(0);
             let metrics = EmbedMetrics { total_duration: 9, load_duration: 1, prompt_eval_count };
-            answer.finish(Some(metrics)).to_vec()
+            answer.finish(Some(metrics))
         });
         case.bytes("answer.ollama.json", &written_or_error(written));
     }
@@ -206,7 +206,7 @@ fn embeddings_cases() {
         case.request(Ok(to_value(&embed::to_openai("m", vec![prompt.into()]))));
         let body = case.read("answer.openai.json").expect("an answer");
         let mut answer = EmbedResponseBuilder::for_embeddings();
-        let written = answer.add_response(body, 1).map(|_| answer.finish(None).to_vec());
+        let written = answer.add_response(&body, 1).map(|_| answer.finish(None));
         case.bytes("answer.ollama.json", &written_or_error(written));
     }
 }

@@ -165,9 +165,9 @@ fn vectors_come_in_the_order_of_their_index() {
         assert_eq!(answer["embeddings"], expected, "{given:?}");
     }
     for (indices, told) in [
-        ([json!(0), json!(0), json!(1)], "two embeddings of one input"),
-        ([json!(1), json!(2), json!(3)], "an embedding of no input"),
-        ([json!(0), json!(1), json!(null)], "an embedding of no input"),
+        ([json!(0), json!(0), json!(1)], "two embeddings have the same index"),
+        ([json!(1), json!(2), json!(3)], "the index of an embedding is out of range"),
+        ([json!(0), json!(1), json!(null)], "the index of an embedding is out of range"),
     ] {
         let given = indices.map(|index| json!({"index": index, "embedding": [1, 0]}));
         let text = format!("invalid response from the upstream: {told}");
@@ -222,13 +222,13 @@ fn numbers_that_are_none_fail_as_ollama_fails() {
 fn what_is_no_vector_is_a_bad_gateway() {
     let bench = Bench::new();
     for (vector, told) in [
-        (json!([]), "an embedding without numbers"),
-        (json!(null), "an embedding without numbers"),
-        (json!([[1]]), "an embedding of something else than numbers"),
-        (json!(5), "an embedding that is no list and no base64"),
-        (json!("AACAPw="), "an embedding in bad base64"),
-        (json!("AAC_Pw=="), "an embedding in bad base64"),
-        (json!("AACA"), "base64 that holds no 32-bit floats"),
+        (json!([]), "an embedding is empty"),
+        (json!(null), "an embedding is empty"),
+        (json!([[1]]), "an embedding contains something other than numbers"),
+        (json!(5), "an embedding is neither a list of numbers nor base64"),
+        (json!("AACAPw="), "an embedding is not valid base64"),
+        (json!("AAC_Pw=="), "an embedding is not valid base64"),
+        (json!("AACA"), "the base64 of an embedding is not a sequence of 32-bit floats"),
     ] {
         for route in [EMBED, EMBEDDINGS] {
             let steps = items(&[json!({"index": 0, "embedding": vector})]);
