@@ -1,7 +1,7 @@
-//! Bodies that clients compress (ollama-api.md 1.1).
+//! Request bodies that clients compress.
 //!
-//! Codex sends zstd; nothing else is decoded. What it unfolds to has a bound of its own, because a
-//! small body may unfold to anything.
+//! Codex sends zstd; no other encoding is decoded. The decompressed size has a limit of its own,
+//! because a small body may decompress to any size.
 
 use std::io::Read;
 
@@ -10,23 +10,23 @@ use ruzstd::decoding::StreamingDecoder;
 use super::Context;
 use crate::error::{Error, Result};
 
-/// Bytes that a body may unfold to.
+/// The largest decompressed body, in bytes.
 const MAX_DECOMPRESSED_BYTES: usize = 20 * 1024 * 1024;
 
-/// The largest window that a frame may ask for. Memory is set aside for it before anything is unfolded,
-/// so that a body of some bytes could have 128 MiB of it.
+/// The largest window of a frame, in bytes. It is allocated before anything is decompressed, so a body
+/// of some bytes could otherwise claim 128 MiB.
 const MAX_WINDOW_BYTES: u64 = 32 * 1024 * 1024;
 
-/// Whether the body is compressed in a way that is undone here.
+/// True if the body is compressed with zstd.
 pub(super) fn is_compressed(context: &Context<'_>) -> bool {
     let encoding = context.exchange.header("Content-Encoding").unwrap_or_default();
     encoding.trim().eq_ignore_ascii_case("zstd")
 }
 
-/// Reads a body and unfolds it.
+/// Reads a body and decompresses it.
 ///
 /// # Errors
-/// Those of reading it, and [`Error::InvalidRequest`] when it is not what it says.
+/// Those of reading it, and [`Error::InvalidRequest`] for a body that is not valid zstd.
 pub(super) fn read_body(context: &mut Context<'_>) -> Result<Vec<u8>> {
     let packed = is_compressed(context);
     let body = context.exchange.read_body(context.app.settings.max_body_bytes)?;
@@ -35,15 +35,16 @@ pub(super) fn read_body(context: &mut Context<'_>) -> Result<Vec<u8>> {
     Ok(body)
 }
 
-/// Unfolds a body.
+/// Decompresses a body.
 ///
 /// # Errors
-/// [`Error::InvalidRequest`] when it is none, [`Error::BodyTooLarge`] when it unfolds to too much.
+/// [`Error::InvalidRequest`] for a body that is not valid zstd, [`Error::BodyTooLarge`] above the
+/// limit.
 pub fn decompress_zstd(body: &[u8]) -> Result<Vec<u8>> {
     let wrong = || Error::invalid_request("failed to decompress request body");
     let mut rest = body;
     let mut out = Vec::new();
-    // Frames may follow each other.
+    // A body may consist of several frames.
     while !rest.is_empty() {
         let decoder = StreamingDecoder::new_with_max_window_size(&mut rest, MAX_WINDOW_BYTES);
         let decoder = decoder.map_err(|_| wrong())?;

@@ -1,9 +1,9 @@
-//! Anthropic's wire types: what clients of `/v1/messages` send and what they are answered.
+//! Anthropic's wire types: what clients of `/v1/messages` send and receive.
 //!
-//! Field names are those of Anthropic's documents, the order of an answer's members that of
-//! ollama-api.md 15. Requests are read as leniently as Ollama's own ([`crate::api::ollama::decode`]); what
-//! a missing or an unknown member means is decided by `translate`. Nothing here decides
-//! anything.
+//! Names are those of Anthropic's API reference; the order of members is that of Ollama's own
+//! Anthropic routes (`anthropic/anthropic.go`). Requests are read as leniently as Ollama's
+//! ([`crate::api::ollama::decode`]). Nothing here decides what a missing or unknown member means:
+//! `translate` does.
 
 pub mod request;
 pub mod response;

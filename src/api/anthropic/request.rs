@@ -1,8 +1,9 @@
-//! Requests of Anthropic's clients (ollama-api.md 15.1, 15.2).
+//! Requests of Anthropic's clients.
 //!
-//! Every member is optional and unknown ones are skipped, as in [`crate::api::ollama::request`]: `metadata`,
-//! `mcp_servers` and whatever Anthropic adds next. A block's members are those of all kinds of block,
-//! because its kind may stand behind them; a block of an unknown kind must not cost the request.
+//! Every member is optional and unknown ones are skipped, as in [`crate::api::ollama::request`]:
+//! `metadata`, `mcp_servers` and members that Anthropic adds later. A block has the members of all
+//! kinds of block, because its `type` may stand behind them; a block of an unknown kind does not
+//! invalidate the request.
 
 use std::fmt;
 
@@ -23,23 +24,23 @@ request! {
     pub struct MessagesRequest<'a> {
         /// The model's name.
         pub model: GoString<'a>,
-        /// The limit of the answer; required.
+        /// The most tokens of the response; required.
         pub max_tokens: GoInt,
         /// The conversation.
         pub messages: Vec<Message<'a>>,
         /// The system prompt.
         pub system: Content<'a>,
-        /// Whether to stream; false unless said otherwise.
+        /// Whether to stream; the default is false.
         pub stream: bool,
-        /// Whether the server is to keep the conversation, or to go on with one that it kept.
+        /// A conversation that the server stores; refused.
         pub thread: Value,
         /// Sampling.
-        pub temperature: GoFloat,
+        pub temperature: Number,
         /// Sampling.
-        pub top_p: GoFloat,
+        pub top_p: Number,
         /// Sampling.
         pub top_k: GoInt,
-        /// Strings that end the answer.
+        /// Stop sequences.
         pub stop_sequences: Vec<GoString<'a>>,
         /// Tool definitions.
         pub tools: Vec<Tool<'a>>,
@@ -65,7 +66,7 @@ request! {
 
 request! {
     in "anthropic";
-    /// A block of a turn, of whatever kind.
+    /// A block of a turn, of any kind.
     pub struct ContentBlock<'a> {
         /// Which kind it is.
         pub kind as "type": GoString<'a>,
@@ -81,9 +82,9 @@ request! {
         pub input: &'a RawValue,
         /// Which call a `tool_result` answers.
         pub tool_use_id: GoString<'a>,
-        /// What a `tool_result` or `web_search_tool_result` holds.
+        /// The content of a `tool_result` or `web_search_tool_result`.
         pub content: Content<'a>,
-        /// Whether a `tool_result` tells of a failure.
+        /// Whether a `tool_result` reports a failure.
         pub is_error: bool,
         /// The reasoning of a `thinking`.
         pub thinking: GoString<'a>,
@@ -91,7 +92,7 @@ request! {
         pub url: GoString<'a>,
         /// The title of a `web_search_result`.
         pub title: GoString<'a>,
-        /// Why there is no result of a search.
+        /// Why a search failed.
         pub error_code: GoString<'a>,
     }
 }
@@ -111,13 +112,13 @@ request! {
     in "anthropic";
     /// A tool that the model may call.
     pub struct Tool<'a> {
-        /// `web_search...` is one that the server itself would run.
+        /// `web_search...` is a tool that the server runs itself.
         pub kind as "type": GoString<'a>,
         /// Its name.
         pub name: GoString<'a>,
         /// What it is for.
         pub description: GoString<'a>,
-        /// Its parameters as a JSON Schema, which is checked and passed on untouched.
+        /// Its parameters as a JSON Schema, checked and passed on unchanged.
         pub input_schema: &'a RawValue,
     }
 }
@@ -128,14 +129,14 @@ request! {
     pub struct ToolChoice<'a> {
         /// `auto`, `any`, `tool` or `none`.
         pub kind as "type": GoString<'a>,
-        /// The one tool, with `tool`.
+        /// The name of the tool, with `tool`.
         pub name: GoString<'a>,
     }
 }
 
 request! {
     in "anthropic";
-    /// Whether to think; a budget is not looked at.
+    /// Whether to think; a budget is ignored.
     pub struct Thinking<'a> {
         /// `enabled` or `disabled`; others, such as `adaptive`, leave it to the model.
         pub kind as "type": GoString<'a>,
@@ -144,7 +145,7 @@ request! {
 
 request! {
     in "anthropic";
-    /// How the answer is made.
+    /// Settings of the output.
     pub struct OutputConfig<'a> {
         /// How much to think, where [`Thinking`] does not decide.
         pub effort: GoString<'a>,
@@ -154,7 +155,7 @@ request! {
 /// A text, or blocks.
 #[derive(Clone, Debug)]
 pub enum Content<'a> {
-    /// A text, which stands for one block of text.
+    /// A text, equivalent to one block of text.
     Text(GoString<'a>),
     /// Blocks.
     Blocks(Vec<ContentBlock<'a>>),
@@ -180,51 +181,20 @@ impl<'de> Deserialize<'de> for Content<'de> {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
                 let mut blocks = Vec::new();
-                // A block of `null` is one of no kind.
+                // A block of `null` has no kind.
                 while let Some(block) = list.next_element::<Option<ContentBlock<'de>>>()? {
                     blocks.push(block.unwrap_or_default());
                 }
                 Ok(Content::Blocks(blocks))
             }
 
-            // Results of some tools are one block without a list around it.
+            // The results of some tools are one block instead of a list.
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
                 let block = ContentBlock::deserialize(MapAccessDeserializer::new(map))?;
                 Ok(Content::Blocks(vec![block]))
             }
         }
         deserializer.deserialize_any(ContentVisitor)
-    }
-}
-
-/// A number with its digits.
-#[derive(Clone, Debug)]
-pub struct GoFloat(pub Number);
-
-impl<'de> Deserialize<'de> for GoFloat {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct GoFloatVisitor;
-        impl Visitor<'_> for GoFloatVisitor {
-            type Value = GoFloat;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("float64")
-            }
-
-            fn visit_i64<E>(self, number: i64) -> Result<GoFloat, E> {
-                Ok(GoFloat(number.into()))
-            }
-
-            fn visit_u64<E>(self, number: u64) -> Result<GoFloat, E> {
-                Ok(GoFloat(number.into()))
-            }
-
-            fn visit_f64<E>(self, number: f64) -> Result<GoFloat, E> {
-                // JSON has no number that is none.
-                Ok(GoFloat(Number::from_f64(number).unwrap_or_else(|| 0.into())))
-            }
-        }
-        deserializer.deserialize_f64(GoFloatVisitor)
     }
 }
 
@@ -280,7 +250,7 @@ mod tests {
     fn numbers_keep_their_digits() {
         let read: MessagesRequest<'_> =
             decode::parse(r#"{"temperature":1,"top_p":0.10}"#, GO_TYPE_NAME).expect("valid");
-        let shown = |float: Option<GoFloat>| float.map(|float| float.0.to_string());
+        let shown = |float: Option<Number>| float.map(|float| float.to_string());
         assert_eq!(shown(read.temperature).as_deref(), Some("1"));
         assert_eq!(shown(read.top_p).as_deref(), Some("0.1"));
     }

@@ -1,12 +1,12 @@
-//! What Anthropic's clients are answered (ollama-api.md 15.3, 15.4, 15.7).
+//! Responses to Anthropic's clients.
 //!
-//! Members stand in Ollama's order. `content` is never `null`; what is not there is left out and not
-//! `null`, as Ollama leaves it out.
+//! Members stand in Ollama's order. `content` is never `null`; other absent members are left out, as
+//! Ollama leaves them out.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-/// A whole message, or the one with which a stream begins.
+/// A whole message, or the message in the first event of a stream.
 #[derive(Clone, Debug, Serialize)]
 pub struct Message<'a> {
     /// `msg_` and 24 hex digits.
@@ -18,9 +18,9 @@ pub struct Message<'a> {
     pub role: &'static str,
     /// The name as the client sent it.
     pub model: &'a str,
-    /// What the model said.
+    /// The output of the model.
     pub content: Vec<ContentBlock<'a>>,
-    /// Why it ended; nothing while it goes on.
+    /// Why the model stopped; absent until it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_reason: Option<&'static str>,
     /// The counts.
@@ -32,11 +32,11 @@ pub struct Message<'a> {
 pub struct Usage {
     /// Tokens of the prompt.
     pub input_tokens: u64,
-    /// Tokens of the answer.
+    /// Tokens of the output.
     pub output_tokens: u64,
 }
 
-/// A part of what the model said.
+/// A block of the output.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ContentBlock<'a> {
@@ -74,10 +74,10 @@ pub enum StreamEvent<'a> {
     ContentBlockStart {
         /// Its place among the blocks, from 0.
         index: usize,
-        /// The block, without what it will hold.
+        /// The block, without content.
         content_block: ContentBlock<'a>,
     },
-    /// Something is added to the open block.
+    /// Content is added to the open block.
     ContentBlockDelta {
         /// The block's place.
         index: usize,
@@ -101,7 +101,7 @@ pub enum StreamEvent<'a> {
 }
 
 impl StreamEvent<'_> {
-    /// The event's name, which its data repeat as `type`.
+    /// The event's name, equal to `type` in its data.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -129,9 +129,9 @@ pub enum ContentDelta<'a> {
         /// The text.
         text: &'a str,
     },
-    /// The arguments of a call, all of them.
+    /// The whole arguments of a call.
     InputJsonDelta {
-        /// An object as a text.
+        /// An object as a string of JSON.
         partial_json: &'a str,
     },
 }
@@ -143,7 +143,7 @@ pub struct MessageDelta {
     pub stop_reason: &'static str,
 }
 
-/// The answer of `/v1/messages/count_tokens`.
+/// The response of `/v1/messages/count_tokens`.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct CountTokensResponse {
     /// Tokens of the prompt.

@@ -1,23 +1,24 @@
-//! Reads request bodies the way Go's decoder does (ollama-api.md 1.1, 4.3).
+//! Reads request bodies as Go's `encoding/json` does, which Ollama uses.
 //!
 //! Keys match in any case, `null` counts as absent, unknown members are skipped, bytes that are not
-//! UTF-8 become U+FFFD, text behind the first value is ignored, and errors are worded as Go words
-//! them. No text of a request is ever repeated in an error, but for the one character at which the
-//! JSON went wrong. Decoding borrows from the body: a 20 MB image is not copied here.
+//! UTF-8 become U+FFFD, text behind the first value is ignored, and errors have Go's wording. An error
+//! never repeats text of a request, except for the one character at which the JSON is invalid.
+//! Decoding borrows from the body: a 20 MB image is not copied here.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, Visitor};
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
 
 use crate::error::{Error, Result};
 
-/// Go refuses values nested deeper than this.
+/// The depth of nesting that Go accepts (`maxNestingDepth` in `encoding/json`).
 const MAX_DEPTH: usize = 10_000;
 
-/// Parts a field's name from the rest of an error while it climbs out of nested structures. It
-/// cannot occur in serde's messages about our types.
+/// Separates the names of nested fields in an error that propagates outwards. Cannot occur in serde's
+/// messages about these types.
 const FIELD_SEPARATOR: char = '\u{1}';
 
 /// The body as text, ready for [`parse`].
@@ -26,13 +27,10 @@ const FIELD_SEPARATOR: char = '\u{1}';
 /// [`Error::MissingBody`] when it is empty, [`Error::InvalidRequest`] when it is nested too deep.
 pub fn decode_body(body: Vec<u8>) -> Result<String> {
     let text = decode_body_verbatim(body)?;
-    Ok(match replace_lone_surrogates(&text) {
-        Some(mended) => mended,
-        None => text,
-    })
+    Ok(replace_lone_surrogates(&text).unwrap_or(text))
 }
 
-/// The same for a body that is passed on: its escapes stay as they are.
+/// Like [`decode_body`], for a body that is passed on: its escapes stay as they are.
 ///
 /// # Errors
 /// As [`decode_body`].
@@ -40,10 +38,8 @@ pub fn decode_body_verbatim(body: Vec<u8>) -> Result<String> {
     if body.is_empty() {
         return Err(Error::MissingBody);
     }
-    let text = match String::from_utf8(body) {
-        Ok(text) => text,
-        Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
-    };
+    let text = String::from_utf8(body)
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
     if exceeds_max_depth(text.as_bytes()) {
         return Err(Error::invalid_request("exceeded max depth"));
     }
@@ -62,36 +58,14 @@ pub fn parse<'a, T: Deserialize<'a>>(text: &'a str, name: &str) -> Result<T> {
 }
 
 /// A string that borrows from the body where it can.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GoString<'a>(pub Cow<'a, str>);
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct GoString<'a>(#[serde(borrow)] pub Cow<'a, str>);
 
 impl Deref for GoString<'_> {
     type Target = str;
 
     fn deref(&self) -> &str {
         &self.0
-    }
-}
-
-impl<'de> Deserialize<'de> for GoString<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct GoStringVisitor;
-        impl<'de> Visitor<'de> for GoStringVisitor {
-            type Value = GoString<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-
-            fn visit_borrowed_str<E>(self, text: &'de str) -> std::result::Result<Self::Value, E> {
-                Ok(GoString(Cow::Borrowed(text)))
-            }
-
-            fn visit_str<E>(self, text: &str) -> std::result::Result<Self::Value, E> {
-                Ok(GoString(Cow::Owned(text.to_owned())))
-            }
-        }
-        deserializer.deserialize_str(GoStringVisitor)
     }
 }
 
@@ -118,7 +92,7 @@ impl<'de> Deserialize<'de> for GoInt {
             }
 
             fn visit_f64<E>(self, number: f64) -> std::result::Result<GoInt, E> {
-                #[allow(clippy::cast_possible_truncation)] // Saturates, which is what is wanted.
+                #[allow(clippy::cast_possible_truncation)] // Saturates, as it should.
                 Ok(GoInt(number as i64))
             }
         }
@@ -126,35 +100,8 @@ impl<'de> Deserialize<'de> for GoInt {
     }
 }
 
-/// Matches a key against the known names in any case; unknown keys give `None`.
-#[derive(Clone, Copy, Debug)]
-pub struct KeySeed(pub &'static [&'static str]);
-
-impl<'de> DeserializeSeed<'de> for KeySeed {
-    type Value = Option<&'static str>;
-
-    fn deserialize<D: Deserializer<'de>>(
-        self,
-        deserializer: D,
-    ) -> std::result::Result<Self::Value, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for KeySeed {
-    type Value = Option<&'static str>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E>(self, key: &str) -> std::result::Result<Self::Value, E> {
-        Ok(self.0.iter().find(|name| name.eq_ignore_ascii_case(key)).copied())
-    }
-}
-
-/// A text member that says something. Go's clients always write the key, so an empty text counts as
-/// absent (ollama-api.md 18.1).
+/// A text member that is not empty. Go's clients always write the key, so an empty text counts as
+/// absent.
 #[must_use]
 pub fn non_empty(member: Option<&str>) -> Option<&str> {
     member.filter(|text| !text.is_empty())
@@ -165,9 +112,9 @@ pub fn prefix_field<E: serde::de::Error>(field: &str, error: E) -> E {
     E::custom(format_args!("{field}{FIELD_SEPARATOR}{error}"))
 }
 
-/// Reads the value of a key into its field. On duplicates the last one wins; null changes nothing.
+/// Reads the value of a key into its field. Of duplicates the last one wins; null changes nothing.
 ///
-/// It stays a function of its own: there is one for each type of field, not one for each field.
+/// Not inlined, so that there is one copy for each type of field instead of one for each field.
 #[inline(never)]
 pub(crate) fn read_member<'de, A: MapAccess<'de>, T: Deserialize<'de>>(
     map: &mut A,
@@ -180,7 +127,7 @@ pub(crate) fn read_member<'de, A: MapAccess<'de>, T: Deserialize<'de>>(
     Ok(())
 }
 
-/// A member's key: its field's name, unless that is a word of Rust.
+/// A member's key: its field's name, unless that is a keyword of Rust.
 macro_rules! key {
     ($field:ident) => {
         stringify!($field)
@@ -240,11 +187,11 @@ macro_rules! request {
                         self,
                         mut map: A,
                     ) -> std::result::Result<Self::Value, A::Error> {
-                        use $crate::api::ollama::decode::{KeySeed, read_member};
+                        use $crate::api::ollama::decode::{GoString, read_member};
                         const NAMES: &[&str] = &[$($crate::api::ollama::decode::key!($field $($key)?)),*];
                         let mut out = $name::default();
-                        while let Some(key) = map.next_key_seed(KeySeed(NAMES))? {
-                            match key {
+                        while let Some(key) = map.next_key::<GoString<'_>>()? {
+                            match NAMES.iter().copied().find(|name| name.eq_ignore_ascii_case(&key)) {
                                 $(Some(key @ $crate::api::ollama::decode::key!($field $($key)?)) => {
                                     read_member(&mut map, key, &mut out.$field)?;
                                 })*
@@ -263,7 +210,7 @@ macro_rules! request {
 }
 pub(crate) use request;
 
-/// Whether brackets nest deeper than Go allows. Texts with few brackets are not walked.
+/// True if brackets nest deeper than Go allows. Texts with few brackets are not scanned.
 fn exceeds_max_depth(text: &[u8]) -> bool {
     let opening = text.iter().filter(|&&byte| byte == b'[' || byte == b'{').count();
     if opening <= MAX_DEPTH {
@@ -317,15 +264,15 @@ fn replace_lone_surrogates(text: &str) -> Option<String> {
     if lone.is_empty() {
         return None;
     }
-    let mut mended = String::with_capacity(text.len());
+    let mut replaced = String::with_capacity(text.len());
     let mut copied = 0;
     for found in lone {
-        mended.push_str(&text[copied..found]);
-        mended.push_str("\\ufffd");
+        replaced.push_str(&text[copied..found]);
+        replaced.push_str("\\ufffd");
         copied = found + 6;
     }
-    mended.push_str(&text[copied..]);
-    Some(mended)
+    replaced.push_str(&text[copied..]);
+    Some(replaced)
 }
 
 /// The value of a `\uD8xx`..`\uDFxx` escape that starts at `at`.
@@ -336,11 +283,11 @@ fn parse_surrogate(bytes: &[u8], at: usize) -> Option<u32> {
     (0xD800..0xE000).contains(&value).then_some(value)
 }
 
-/// The error in Go's words (ollama-api.md 4.3).
+/// The error in the words of Go's `encoding/json`.
 fn go_error_text(error: &serde_json::Error, text: &str, name: &str) -> String {
     use serde_json::error::Category;
     let message = error.to_string();
-    // An error of the syntax that climbed out of a field counts as one of the data.
+    // serde reports a syntax error inside of a field as a data error.
     let leaf = message.rsplit(FIELD_SEPARATOR).next().unwrap_or_default();
     match error.classify() {
         Category::Eof | Category::Io => "unexpected EOF".to_owned(),
@@ -352,7 +299,7 @@ fn go_error_text(error: &serde_json::Error, text: &str, name: &str) -> String {
     }
 }
 
-/// How serde_json's messages about the syntax begin.
+/// The beginnings of serde_json's messages about syntax.
 const SYNTAX_ERROR_PREFIXES: &[&str] = &[
     "expected `",
     "expected ident",
@@ -417,6 +364,7 @@ fn type_error_text(message: &str, name: &str) -> String {
     let expected = match mismatch.rsplit("expected ").next().unwrap_or_default() {
         "a string" => "string",
         "a boolean" => "bool",
+        "a JSON number" => "float64",
         "a sequence" => "slice",
         "a map" => "map[string]interface {}",
         other => other,

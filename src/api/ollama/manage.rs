@@ -1,8 +1,8 @@
-//! What clients send and are answered on the routes that manage models (ollama-api.md 12).
+//! Requests and responses of the routes that manage models.
 //!
-//! As in [`super::request`], every member of a request is optional and what a missing one means is
-//! for others to say. `name` is what older clients send for `model`; it counts when `model` is
-//! empty. Members that Ollama has and a proxy has no use for are named, so that they can be refused.
+//! As in [`super::request`], every member of a request is optional, and other modules decide what a
+//! missing one means. Older clients send `name` for `model`; it counts if `model` is empty. Members
+//! that Ollama supports and a proxy cannot are named here, so that they can be refused.
 
 use std::collections::BTreeMap;
 
@@ -12,15 +12,15 @@ use serde_json::{Map, Value};
 
 use super::decode::{GoString, request};
 
-/// Names of files with the digests of their blobs.
+/// File names with the digests of their blobs.
 pub type FileDigests<'a> = BTreeMap<String, Option<GoString<'a>>>;
 
 request! {
-    /// `POST /api/create` (12.3).
+    /// `POST /api/create`.
     pub struct CreateRequest<'a> {
         /// The name to create.
         pub model: GoString<'a>,
-        /// Its name from older clients.
+        /// `model` of older clients.
         pub name: GoString<'a>,
         /// The model to start from.
         pub from: GoString<'a>,
@@ -32,21 +32,21 @@ request! {
         pub adapters: FileDigests<'a>,
         /// Uploaded files of a draft model by name; refused.
         pub draft_files: FileDigests<'a>,
-        /// A template in Go's syntax; checked, shown and not used.
+        /// A template in Go's syntax; checked and shown, not used.
         pub template: GoString<'a>,
-        /// What renders the prompt in Ollama; shown and not used.
+        /// The renderer of the prompt in Ollama; shown, not used.
         pub renderer: GoString<'a>,
-        /// What reads the answer in Ollama; shown and not used.
+        /// The parser of the output in Ollama; shown, not used.
         pub parser: GoString<'a>,
-        /// The oldest Ollama that can run it; shown and not used.
+        /// The oldest version of Ollama that can run the model; shown, not used.
         pub requires: GoString<'a>,
         /// The system prompt.
         pub system: GoString<'a>,
         /// A text or a list of texts.
         pub license: &'a RawValue,
-        /// Default options (5.1).
+        /// Default options.
         pub parameters: Map<String, Value>,
-        /// Messages that come before every conversation (5.6).
+        /// Messages that come before every conversation.
         pub messages: Vec<&'a RawValue>,
         /// The wanted quantisation; refused.
         pub quantize: GoString<'a>,
@@ -54,13 +54,13 @@ request! {
         pub quantization: GoString<'a>,
         /// The wanted quantisation of a draft model; refused.
         pub draft_quantize: GoString<'a>,
-        /// Whether to tell of progress; true unless said otherwise.
+        /// Whether to stream progress; the default is true.
         pub stream: bool,
     }
 }
 
 request! {
-    /// One of the messages of a [`CreateRequest`], as it is checked and kept.
+    /// One of the messages of a [`CreateRequest`].
     pub struct MessageRequest<'a> {
         /// `system`, `user`, `assistant` or `tool`, in any case.
         pub role: GoString<'a>,
@@ -80,35 +80,35 @@ request! {
 }
 
 request! {
-    /// `POST /api/copy` (12.4).
+    /// `POST /api/copy`.
     pub struct CopyRequest<'a> {
-        /// The model that is there.
+        /// The existing model.
         pub source: GoString<'a>,
-        /// The name it gets, too.
+        /// The new name.
         pub destination: GoString<'a>,
     }
 }
 
 request! {
-    /// `DELETE /api/delete` (12.5).
+    /// `DELETE /api/delete`.
     pub struct DeleteRequest<'a> {
         /// The model's name.
         pub model: GoString<'a>,
-        /// Its name from older clients.
+        /// `model` of older clients.
         pub name: GoString<'a>,
     }
 }
 
 request! {
-    /// `POST /api/pull` (12.1) and `POST /api/push` (12.2).
+    /// `POST /api/pull` and `POST /api/push`.
     pub struct TransferRequest<'a> {
         /// The model's name.
         pub model: GoString<'a>,
-        /// Its name from older clients.
+        /// `model` of older clients.
         pub name: GoString<'a>,
-        /// Whether a registry without TLS will do.
+        /// Whether a registry without TLS is accepted.
         pub insecure: bool,
-        /// Whether to tell of progress; true unless said otherwise.
+        /// Whether to stream progress; the default is true.
         pub stream: bool,
     }
 }
@@ -126,15 +126,15 @@ pub fn model_or_name<'a>(
     }
 }
 
-/// A line about how far something is.
+/// A line about progress.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct ProgressResponse<'a> {
-    /// What happens now; `success` at the end.
+    /// The current step; `success` at the end.
     pub status: &'a str,
 }
 
-/// A message as `/api/create` keeps it and `/api/show` tells it: members in Ollama's order, those
-/// that are empty left out.
+/// A message as `/api/create` stores it and `/api/show` returns it: members in Ollama's order, without
+/// empty ones.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct StoredMessage<'a> {
     /// Lower case.

@@ -1,9 +1,9 @@
-//! Ollama's wire types: what clients send and what they are answered.
+//! Ollama's wire types: what clients send and receive.
 //!
-//! Field names and their order are those of ollama-api.md; optional members are absent, never
-//! `null`, where Ollama leaves them out. Nothing here talks to anyone or decides anything:
-//! [`decode`] turns bytes into [`request`] types as leniently as Go's decoder does, and the answer
-//! types of [`response`] only print themselves.
+//! Names and order of members are those of Ollama's `api/types.go`; optional members are absent, never
+//! `null`, where Ollama leaves them out. [`decode`] turns bytes into [`request`] types as leniently as
+//! Go's decoder does; the types of [`response`] only serialise themselves. Nothing here does I/O or
+//! decides what a member means.
 
 pub mod decode;
 pub mod manage;

@@ -1,8 +1,8 @@
-//! What Ollama clients send (ollama-api.md 5, 8 to 11).
+//! Requests of Ollama's clients.
 //!
-//! Every member is optional here; what a missing one means is decided by `translate`.
-//! Members that are passed on, or read by rules of their own, stay raw JSON. Members that Ollama
-//! does not know on a route are skipped, such as `temperature` at the top level of `/api/chat`.
+//! Every member is optional here; `translate` decides what a missing one means. Members that are
+//! passed on, or read by rules of their own, stay raw JSON. Members that Ollama does not know on a
+//! route are skipped, such as `temperature` at the top level of `/api/chat`.
 
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -11,23 +11,23 @@ use super::decode::{GoInt, GoString, request};
 use super::schema::Schema;
 
 request! {
-    /// `POST /api/chat` (8.1).
+    /// `POST /api/chat`.
     pub struct ChatRequest<'a> {
         /// The model's name.
         pub model: GoString<'a>,
         /// The conversation.
         pub messages: Vec<Message<'a>>,
-        /// Tool definitions (5.7).
+        /// Tool definitions.
         pub tools: Vec<Tool<'a>>,
-        /// Free text, `"json"` or a schema (5.4).
+        /// Free text, `"json"` or a schema.
         pub format: &'a RawValue,
-        /// Sampling options (5.1).
+        /// Sampling options.
         pub options: Map<String, Value>,
-        /// Whether to stream; true unless said otherwise.
+        /// Whether to stream; the default is true.
         pub stream: bool,
-        /// How long the model stays loaded (5.2).
+        /// How long the model stays loaded.
         pub keep_alive: Value,
-        /// Whether to think (5.3).
+        /// Whether to think: a boolean or an effort.
         pub think: Value,
         /// Whether messages may be dropped to fit the context; the upstream decides.
         pub truncate: bool,
@@ -43,15 +43,15 @@ request! {
 }
 
 request! {
-    /// One turn of a conversation (5.6).
+    /// One turn of a conversation.
     pub struct Message<'a> {
         /// `system`, `user`, `assistant` or `tool`, in any case.
         pub role: GoString<'a>,
         /// The text.
         pub content: GoString<'a>,
-        /// Reasoning of an earlier turn, which stays behind.
+        /// Reasoning of an earlier turn, which is not sent to the upstream.
         pub thinking: GoString<'a>,
-        /// Base64 images (5.5).
+        /// Base64 images.
         pub images: Vec<&'a RawValue>,
         /// The calls an assistant made.
         pub tool_calls: Vec<ToolCall<'a>>,
@@ -63,7 +63,7 @@ request! {
 }
 
 request! {
-    /// A call that an assistant made (5.6).
+    /// A call that an assistant made.
     pub struct ToolCall<'a> {
         /// Its id; many clients send none.
         pub id: GoString<'a>,
@@ -75,7 +75,7 @@ request! {
 request! {
     /// The function of a [`ToolCall`].
     pub struct FunctionCall<'a> {
-        /// Its place among the calls, which their order tells, too.
+        /// Its place among the calls, which equals its place in the list.
         pub index: GoInt,
         /// Its name.
         pub name: GoString<'a>,
@@ -85,7 +85,7 @@ request! {
 }
 
 request! {
-    /// A tool that the model may call (5.7).
+    /// A tool that the model may call.
     pub struct Tool<'a> {
         /// What it is.
         pub function: FunctionDefinition<'a>,
@@ -105,33 +105,33 @@ request! {
 }
 
 request! {
-    /// `POST /api/generate` (9.1).
+    /// `POST /api/generate`.
     pub struct GenerateRequest<'a> {
         /// The model's name.
         pub model: GoString<'a>,
-        /// The prompt; empty means load only.
+        /// The prompt; an empty one only loads the model.
         pub prompt: GoString<'a>,
-        /// What follows the text to be filled in.
+        /// The text behind the gap to fill in.
         pub suffix: GoString<'a>,
         /// The system prompt.
         pub system: GoString<'a>,
-        /// A template in Go's syntax; checked and not used.
+        /// A template in Go's syntax; checked, not used.
         pub template: GoString<'a>,
-        /// What an earlier answer returned as `context`.
+        /// `context` of an earlier response.
         pub context: Vec<GoInt>,
         /// Whether the prompt goes to the model verbatim.
         pub raw: bool,
-        /// Base64 images (5.5).
+        /// Base64 images.
         pub images: Vec<&'a RawValue>,
-        /// Free text, `"json"` or a schema (5.4).
+        /// Free text, `"json"` or a schema.
         pub format: &'a RawValue,
-        /// Sampling options (5.1).
+        /// Sampling options.
         pub options: Map<String, Value>,
-        /// Whether to stream; true unless said otherwise.
+        /// Whether to stream; the default is true.
         pub stream: bool,
-        /// How long the model stays loaded (5.2).
+        /// How long the model stays loaded.
         pub keep_alive: Value,
-        /// Whether to think (5.3).
+        /// Whether to think: a boolean or an effort.
         pub think: Value,
         /// Whether messages may be dropped to fit the context; the upstream decides.
         pub truncate: bool,
@@ -147,43 +147,43 @@ request! {
 }
 
 request! {
-    /// `POST /api/embed` (10.1).
+    /// `POST /api/embed`.
     pub struct EmbedRequest<'a> {
         /// The model's name.
         pub model: GoString<'a>,
         /// A string or a list of strings.
         pub input: &'a RawValue,
-        /// Whether too long inputs are cut; true unless said otherwise.
+        /// Whether inputs that are too long are cut; the default is true.
         pub truncate: bool,
-        /// To how many numbers each vector is cut.
+        /// The most numbers of each vector.
         pub dimensions: GoInt,
-        /// Sampling options, checked and not used.
+        /// Sampling options; checked, not used.
         pub options: Map<String, Value>,
-        /// How long the model stays loaded (5.2).
+        /// How long the model stays loaded.
         pub keep_alive: Value,
     }
 }
 
 request! {
-    /// `POST /api/embeddings` (10.2).
+    /// `POST /api/embeddings`.
     pub struct EmbeddingRequest<'a> {
         /// The model's name.
         pub model: GoString<'a>,
         /// The one input.
         pub prompt: GoString<'a>,
-        /// Sampling options, checked and not used.
+        /// Sampling options; checked, not used.
         pub options: Map<String, Value>,
-        /// How long the model stays loaded (5.2).
+        /// How long the model stays loaded.
         pub keep_alive: Value,
     }
 }
 
 request! {
-    /// `POST /api/show` (11.6).
+    /// `POST /api/show`.
     pub struct ShowRequest<'a> {
         /// The model's name.
         pub model: GoString<'a>,
-        /// Its name from older clients; counts when `model` is empty.
+        /// `model` of older clients; counts if `model` is empty.
         pub name: GoString<'a>,
         /// A system prompt to show instead of the model's own.
         pub system: GoString<'a>,

@@ -1,41 +1,40 @@
-//! What Ollama clients are answered (ollama-api.md 6, 8 to 11).
+//! Responses to Ollama's clients.
 //!
-//! Members stand in Ollama's order. `content`, `response` and `done` are always present, the
-//! counters only in the final object, and there all six: a client that reads them reads all
-//! (ollama-api.md 18.12).
+//! Members stand in Ollama's order. `content`, `response` and `done` are always present. The counters
+//! are in the final object only, and all six of them: a client that reads one reads all.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-/// The counters of a final object; durations in nanoseconds, at least 1 (ollama-api.md 6.1).
+/// The counters of a final object; durations in nanoseconds, at least 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Metrics {
     /// From the request to its end.
     pub total_duration: u64,
-    /// Until the upstream had the request: our own work and any retries.
+    /// Until the last attempt was sent to the upstream, retries included.
     pub load_duration: u64,
     /// Tokens of the prompt.
     pub prompt_eval_count: u64,
     /// Until the first token.
     pub prompt_eval_duration: u64,
-    /// Tokens of the answer.
+    /// Tokens of the output.
     pub eval_count: u64,
     /// From the first token to the last.
     pub eval_duration: u64,
 }
 
-/// A line of `/api/chat`, or its whole answer (8.2).
+/// A line of `/api/chat`, or its whole response.
 #[derive(Clone, Debug, Serialize)]
 pub struct ChatResponse<'a> {
     /// The name as the client sent it.
     pub model: &'a str,
     /// When this line was made, RFC 3339.
     pub created_at: &'a str,
-    /// What the model said.
+    /// The message of the model.
     pub message: ResponseMessage<'a>,
     /// Whether this is the last object.
     pub done: bool,
-    /// Why it is the last.
+    /// Why the model stopped; in the last object.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub done_reason: Option<&'a str>,
     /// Log probabilities of this object's tokens.
@@ -61,7 +60,7 @@ pub struct ResponseMessage<'a> {
     pub tool_calls: Vec<ToolCall<'a>>,
 }
 
-/// A call (6.3).
+/// A call.
 #[derive(Clone, Debug, Serialize)]
 pub struct ToolCall<'a> {
     /// Never empty.
@@ -73,7 +72,7 @@ pub struct ToolCall<'a> {
 /// The function of a [`ToolCall`].
 #[derive(Clone, Debug, Serialize)]
 pub struct FunctionCall<'a> {
-    /// The call's place among those of the answer.
+    /// The call's place among the calls of the response.
     pub index: usize,
     /// The function's name.
     pub name: &'a str,
@@ -81,7 +80,7 @@ pub struct FunctionCall<'a> {
     pub arguments: &'a RawValue,
 }
 
-/// The log probability of a token (6.4).
+/// The log probability of a token.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Logprob {
     /// The token's text.
@@ -91,12 +90,12 @@ pub struct Logprob {
     /// The bytes of the text.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub bytes: Vec<u8>,
-    /// The alternatives, the likeliest first.
+    /// The alternatives, the most likely first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub top_logprobs: Vec<Logprob>,
 }
 
-/// A line of `/api/generate`, or its whole answer (9.2).
+/// A line of `/api/generate`, or its whole response.
 #[derive(Clone, Debug, Serialize)]
 pub struct GenerateResponse<'a> {
     /// The name as the client sent it.
@@ -110,10 +109,10 @@ pub struct GenerateResponse<'a> {
     pub thinking: &'a str,
     /// Whether this is the last object.
     pub done: bool,
-    /// Why it is the last.
+    /// Why the model stopped; in the last object.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub done_reason: Option<&'a str>,
-    /// From which the conversation can be continued; in the last object.
+    /// Continues the conversation when sent back; in the last object.
     #[serde(skip_serializing_if = "<[i32]>::is_empty")]
     pub context: &'a [i32],
     /// The counters, in the last object.
@@ -124,19 +123,18 @@ pub struct GenerateResponse<'a> {
     pub logprobs: &'a [Logprob],
 }
 
-/// The counters of `/api/embed` (10.1), whose vectors pass through
-/// `translate::embed` as text.
+/// The counters of `/api/embed`, whose vectors `translate::embed` writes as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct EmbedMetrics {
     /// From the request to its end, in nanoseconds.
     pub total_duration: u64,
-    /// Until the upstream had the request, in nanoseconds.
+    /// Until the last attempt was sent to the upstream, in nanoseconds.
     pub load_duration: u64,
     /// Tokens of all inputs.
     pub prompt_eval_count: u64,
 }
 
-/// The answer of `/api/tags` (11.4) and `/api/ps` (11.5).
+/// The response of `/api/tags` and `/api/ps`.
 #[derive(Clone, Debug, Serialize)]
 pub struct ListResponse<T> {
     /// The entries; never `null`.
@@ -156,9 +154,9 @@ pub struct ListModelResponse {
     pub size: u64,
     /// 64 hex digits.
     pub digest: String,
-    /// What kind of model it is.
+    /// Details of the model.
     pub details: ListModelDetails,
-    /// What it can do.
+    /// Its capabilities.
     pub capabilities: Vec<&'static str>,
 }
 
@@ -176,7 +174,7 @@ pub struct ListModelDetails {
     pub embedding_length: Option<u64>,
 }
 
-/// What kind of model it is; strings are never empty where clients insist on them.
+/// Details of a model; strings that clients require are never empty.
 #[derive(Clone, Debug, Serialize)]
 pub struct ModelDetails {
     /// Always empty.
@@ -204,25 +202,25 @@ pub struct ProcessModelResponse {
     pub size: u64,
     /// 64 hex digits.
     pub digest: String,
-    /// What kind of model it is.
+    /// Details of the model.
     pub details: ModelDetails,
     /// RFC 3339.
     pub expires_at: String,
-    /// Bytes; equal to `size`, so that clients show "100% GPU".
+    /// Bytes; equal to `size`, for which clients show "100% GPU".
     pub size_vram: u64,
     /// The window in tokens.
     pub context_length: u64,
 }
 
-/// The answer of `/api/show` (11.6).
+/// The response of `/api/show`.
 #[derive(Clone, Debug, Serialize)]
 pub struct ShowResponse {
-    /// Licences, a line break between two.
+    /// Licences, separated by line breaks.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub license: String,
     /// As `ollama show --modelfile` prints it.
     pub modelfile: String,
-    /// Default options, one value a line.
+    /// Default options, one value on each line.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub parameters: String,
     /// A template in Go's syntax.
@@ -230,32 +228,32 @@ pub struct ShowResponse {
     /// The system prompt.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub system: String,
-    /// What kind of model it is.
+    /// Details of the model.
     pub details: ModelDetails,
     /// Messages that come before every conversation.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub messages: Vec<Box<serde_json::value::RawValue>>,
-    /// GGUF-like metadata, keys sorted.
+    /// Metadata with GGUF's keys, sorted.
     pub model_info: serde_json::Map<String, serde_json::Value>,
-    /// What it can do.
+    /// Its capabilities.
     pub capabilities: Vec<&'static str>,
     /// RFC 3339.
     pub modified_at: String,
-    /// The oldest Ollama that can run it.
+    /// The oldest version of Ollama that can run the model.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub requires: String,
 }
 
-/// The answer of `/api/version` (11.2).
+/// The response of `/api/version`.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct VersionResponse {
     /// Digits and dots only.
     pub version: &'static str,
 }
 
-/// Every error (4.1).
+/// The body of an error response.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct ErrorResponse<'a> {
-    /// The sentence.
+    /// The message.
     pub error: &'a str,
 }

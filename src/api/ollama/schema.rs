@@ -1,10 +1,9 @@
-//! The parameters of a tool, read as Ollama reads them and kept as they were written (ollama-api.md
-//! 5.7).
+//! The parameters of a tool, checked as Ollama checks them and kept as the client wrote them.
 //!
-//! Ollama reads a part of JSON Schema into types of its own and refuses what does not fit them:
-//! parameters and properties that are no objects, and `required` that is no list of strings, at any
-//! depth. All other keywords may hold anything. The text itself is never changed, because an upstream
-//! may know more of JSON Schema than Ollama does.
+//! Ollama reads a part of JSON Schema into types of its own (`ToolFunctionParameters` in
+//! `api/types.go`) and refuses what does not fit: parameters and properties that are not objects, and
+//! `required` that is not a list of strings, at any depth. All other keywords may hold anything. The
+//! text is never changed, because an upstream may support more of JSON Schema than Ollama.
 
 use serde::de::{Deserialize, Deserializer, Error};
 use serde_json::Value;
@@ -12,14 +11,14 @@ use serde_json::value::RawValue;
 
 use super::decode::prefix_field;
 
-/// A schema that Ollama would take.
+/// A schema that Ollama accepts.
 #[derive(Clone, Copy, Debug)]
 pub struct Schema<'a>(pub &'a RawValue);
 
 impl<'de> Deserialize<'de> for Schema<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = <&RawValue>::deserialize(deserializer)?;
-        // What is nested too deep for a value is for the upstream to judge.
+        // A schema that is nested too deep to parse is left to the upstream.
         if let Ok(schema) = serde_json::from_str::<Value>(raw.get()) {
             check_schema(&schema, "api.ToolFunctionParameters")?;
         }
@@ -50,7 +49,7 @@ fn check_schema<E: Error>(schema: &Value, name: &str) -> Result<(), E> {
     }
 }
 
-/// The error of a wrong type, in the form in which serde tells of one.
+/// The error of a wrong type, in the form of serde's own.
 fn type_error<E: Error>(found: &Value, expected: &str) -> E {
     let found = match found {
         Value::Null => "null",

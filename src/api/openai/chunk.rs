@@ -1,27 +1,28 @@
-//! Answers of an upstream (openai-wire.md 2, 4); those with vectors are in [`super::embeddings`].
+//! Responses of an upstream, whole or in chunks; those with vectors are in [`super::embeddings`].
 //!
-//! Everything is optional, and a member of an unexpected type counts as absent: a server that
-//! writes `"created":"now"` must not cost an answer. Strings borrow from the event they came in
-//! where they can, because chunks are the hot path.
+//! Every member is optional, and one of an unexpected type counts as absent: a server that writes
+//! `"created":"now"` must not cost a response. Strings borrow from the event where they can, because
+//! chunks are the hot path.
 
 use std::borrow::Cow;
 use std::fmt;
-use std::ops::Deref;
 
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, de};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// A chunk of a stream, a whole answer of `chat/completions`, or one of `completions`: they differ
-/// only in which member of a choice holds the text (openai-wire.md 4.1, 4.2, 4.11).
+use crate::api::ollama::decode::GoString;
+
+/// A chunk of a stream, or a whole response, of `chat/completions` or `completions`: they differ only
+/// in which member of a choice holds the text.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Chunk<'a> {
     /// Usually one, sometimes none.
     #[serde(borrow, deserialize_with = "or_default")]
     pub choices: Vec<Choice<'a>>,
-    /// The counts; on one chunk, or on several, of which the last counts.
+    /// The counts; the last chunk that has them counts.
     #[serde(deserialize_with = "lenient")]
     pub usage: Option<Usage>,
     /// llama.cpp's own times.
@@ -41,14 +42,14 @@ pub struct Chunk<'a> {
     pub object: Option<Cow<'a, str>>,
 }
 
-/// One answer out of several.
+/// One of several alternatives.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Choice<'a> {
-    /// Which one; only the first is used.
+    /// Its index; only the first choice is used.
     #[serde(deserialize_with = "lenient")]
     pub index: Option<u64>,
-    /// What a chunk adds.
+    /// What the chunk adds.
     #[serde(borrow, deserialize_with = "lenient")]
     pub delta: Option<Message<'a>>,
     /// The whole message; some gateways send it in chunks too.
@@ -57,9 +58,9 @@ pub struct Choice<'a> {
     /// The text of `completions`.
     #[serde(borrow)]
     pub text: Option<Content<'a>>,
-    /// Why it ended.
+    /// Why the model stopped.
     #[serde(borrow, deserialize_with = "lenient")]
-    pub finish_reason: Option<BorrowedString<'a>>,
+    pub finish_reason: Option<GoString<'a>>,
     /// Log probabilities of the tokens in this chunk.
     #[serde(deserialize_with = "logprobs")]
     pub logprobs: Option<Logprobs>,
@@ -75,27 +76,27 @@ pub struct Message<'a> {
     /// A string, null, or a list of parts.
     #[serde(borrow)]
     pub content: Option<Content<'a>>,
-    /// Reasoning, by its first name.
+    /// Reasoning (DeepSeek, vLLM and others).
     #[serde(borrow)]
     pub reasoning_content: Option<Content<'a>>,
-    /// Reasoning, by its second name.
+    /// Reasoning (OpenRouter, Groq and others).
     #[serde(borrow)]
     pub reasoning: Option<Content<'a>>,
-    /// Reasoning, by its third name, in parts.
+    /// Reasoning in parts (OpenRouter).
     #[serde(borrow)]
     pub reasoning_details: Option<Content<'a>>,
-    /// Why the model would not answer.
+    /// The text with which the model refuses.
     #[serde(borrow)]
     pub refusal: Option<Content<'a>>,
     /// Calls, or pieces of calls.
     #[serde(borrow, deserialize_with = "or_default")]
     pub tool_calls: Vec<ToolCallDelta<'a>>,
-    /// A call in the form that came before `tool_calls`.
+    /// A call in the deprecated form.
     #[serde(borrow, deserialize_with = "lenient")]
     pub function_call: Option<FunctionCallDelta<'a>>,
 }
 
-/// A call, or a piece of one (openai-wire.md 4.6).
+/// A call, or a piece of one.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ToolCallDelta<'a> {
@@ -104,11 +105,11 @@ pub struct ToolCallDelta<'a> {
     pub index: Option<u64>,
     /// The call's id, on its first piece.
     #[serde(borrow, deserialize_with = "lenient")]
-    pub id: Option<BorrowedString<'a>>,
-    /// What is called.
+    pub id: Option<GoString<'a>>,
+    /// The function that is called.
     #[serde(borrow, deserialize_with = "lenient")]
     pub function: Option<FunctionCallDelta<'a>>,
-    /// What is to come back with the call (Gemini).
+    /// Data that must be sent back with the call (Gemini).
     #[serde(borrow)]
     pub extra_content: Option<&'a RawValue>,
 }
@@ -119,13 +120,13 @@ pub struct ToolCallDelta<'a> {
 pub struct FunctionCallDelta<'a> {
     /// Its name, on the first piece.
     #[serde(borrow, deserialize_with = "lenient")]
-    pub name: Option<BorrowedString<'a>>,
+    pub name: Option<GoString<'a>>,
     /// JSON as a string, or a piece of it; an object on some servers.
     #[serde(borrow)]
     pub arguments: Option<&'a RawValue>,
 }
 
-/// Log probabilities in both of OpenAI's shapes (openai-wire.md 4.9). One number, or a list of
+/// Log probabilities in both of OpenAI's shapes. One number, or a list of
 /// them, is read as `token_logprobs` without their tokens.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -154,7 +155,7 @@ pub struct TokenLogprob {
     /// Its log probability.
     #[serde(deserialize_with = "lenient")]
     pub logprob: Option<f64>,
-    /// Its probability, which llama.cpp tells instead where it looks at them after sampling.
+    /// Its probability, which llama.cpp sends instead for probabilities after sampling.
     #[serde(deserialize_with = "lenient")]
     pub prob: Option<f64>,
     /// The alternatives.
@@ -162,19 +163,7 @@ pub struct TokenLogprob {
     pub top_logprobs: Vec<TokenLogprob>,
 }
 
-/// A string that borrows where it can.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct BorrowedString<'a>(#[serde(borrow)] pub Cow<'a, str>);
-
-impl Deref for BorrowedString<'_> {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        &self.0
-    }
-}
-
-/// Text, or parts of text and reasoning (openai-wire.md 4.1).
+/// Text, or parts of text and reasoning.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Content<'a> {
     /// The text.
@@ -260,17 +249,17 @@ fn add_part(part: &Value, content: &mut Content<'_>) {
     }
 }
 
-/// Token counts (openai-wire.md 4.10), with the times that Groq and LocalAI put beside them.
+/// Token counts, with the times that Groq and LocalAI put beside them.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Usage {
     /// Tokens of the prompt, cached ones included.
     #[serde(deserialize_with = "lenient")]
     pub prompt_tokens: Option<u64>,
-    /// Tokens of the answer.
+    /// Tokens of the output.
     #[serde(deserialize_with = "lenient")]
     pub completion_tokens: Option<u64>,
-    /// Their sum, by which a server that counts reasoning apart can be told.
+    /// Their sum, which reveals a server that counts reasoning separately.
     #[serde(deserialize_with = "lenient")]
     pub total_tokens: Option<u64>,
     /// The parts of `completion_tokens`.
@@ -299,38 +288,38 @@ pub struct CompletionTokensDetails {
     pub reasoning_tokens: Option<u64>,
 }
 
-/// llama.cpp's own measurements (openai-wire.md 9.2).
+/// llama.cpp's own measurements.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Timings {
     /// Prompt tokens found in the cache.
     #[serde(deserialize_with = "lenient")]
     pub cache_n: Option<u64>,
-    /// Prompt tokens worked through.
+    /// Prompt tokens processed.
     #[serde(deserialize_with = "lenient")]
     pub prompt_n: Option<u64>,
-    /// Milliseconds for them.
+    /// Milliseconds for these tokens.
     #[serde(deserialize_with = "lenient")]
     pub prompt_ms: Option<f64>,
-    /// Tokens made.
+    /// Tokens generated.
     #[serde(deserialize_with = "lenient")]
     pub predicted_n: Option<u64>,
-    /// Milliseconds for them.
+    /// Milliseconds for these tokens.
     #[serde(deserialize_with = "lenient")]
     pub predicted_ms: Option<f64>,
 }
 
-/// vLLM's own measurements, where its server was told to send them.
+/// vLLM's own measurements, if its server is configured to send them.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct VllmMetrics {
-    /// Milliseconds until the first token, those in the queue included.
+    /// Milliseconds until the first token, time in the queue included.
     #[serde(deserialize_with = "lenient")]
     pub time_to_first_token_ms: Option<f64>,
     /// Milliseconds in the queue.
     #[serde(deserialize_with = "lenient")]
     pub queue_time_ms: Option<f64>,
-    /// Milliseconds for the answer.
+    /// Milliseconds for the output.
     #[serde(deserialize_with = "lenient")]
     pub generation_time_ms: Option<f64>,
 }
@@ -347,7 +336,7 @@ pub struct GroqExtension<'a> {
     pub error: Option<&'a RawValue>,
 }
 
-/// Takes a member of the right type and lets any other count as absent.
+/// Reads a member; one of another type counts as absent.
 pub(super) fn lenient<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -368,7 +357,7 @@ fn logprobs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Logprob
     })
 }
 
-/// As [`lenient`], with the type's default instead of nothing; for lists that may be `null`.
+/// Like [`lenient`], with the type's default instead of `None`; for lists that may be `null`.
 fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -381,7 +370,7 @@ impl<'a> Chunk<'a> {
     /// Reads an event or a whole body.
     ///
     /// # Errors
-    /// When it is no JSON object. The error repeats no text of it.
+    /// If the text is not a JSON object. The error repeats none of the text.
     pub fn parse(data: &'a str) -> Result<Self, serde_json::Error> {
         if data.trim_start().starts_with('{') {
             serde_json::from_str(data)

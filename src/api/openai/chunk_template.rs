@@ -1,20 +1,19 @@
-//! A chunk that differs from an earlier one only in its text.
+//! Recognises a chunk that differs from an earlier one only in its text.
 //!
-//! Nearly all chunks of a stream do: the same id, model and members, and another token. One of them
-//! is read in full; of those like it, only the text is looked for, between the same bytes in front and
-//! the same bytes behind, which takes a tenth of the time (see the README on speed). It is what reading
-//! it in full would give, because a JSON text is read from left to right, and nothing but the value of
-//! that one string has changed. OpenAI pads its chunks with a string of no meaning, which may differ,
-//! too. Never decides what a chunk means: that is asked of the whole chunk, once.
+//! Nearly all chunks of a stream do: the same id, model and members, and another token. One of them is
+//! parsed in full; of those like it only the text is read, between the same bytes before it and the
+//! same bytes behind it, in a tenth of the time. The result equals that of a full parse, because
+//! nothing but the value of one string has changed. OpenAI pads its chunks with a meaningless string
+//! (`obfuscation`), which may differ as well. Never decides what a chunk means: the full parse does.
 
 use std::borrow::Cow;
 
 use super::chunk::{Chunk, Content};
 
-/// Of OpenAI: as long as it takes to hide how long the text is (openai-wire.md 4.2).
+/// OpenAI's padding, which hides the length of the text.
 const PADDING_KEY: &str = "\"obfuscation\":\"";
 
-/// The only thing that a chunk adds.
+/// The text that a chunk adds, if it adds nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TextDelta<'a> {
     /// Text.
@@ -23,20 +22,20 @@ pub enum TextDelta<'a> {
     Thinking(&'a str),
 }
 
-/// The chunk that others may be like; empty at first, which none is.
+/// A chunk to compare others with; an empty one matches none.
 #[derive(Clone, Debug, Default)]
 pub struct ChunkTemplate {
-    /// Up to the first character of the text.
+    /// The event before the text.
     prefix: String,
-    /// From the quote behind the text, to the first character of the padding where there is one.
+    /// The event from the quote behind the text on, up to the padding if there is one.
     suffix: String,
-    /// From the quote behind the padding.
+    /// The event from the quote behind the padding on.
     after_padding: Option<String>,
     is_thinking: bool,
 }
 
 impl ChunkTemplate {
-    /// Remembers a chunk that adds nothing but text, and `event`, from which it was read.
+    /// Stores a chunk that adds nothing but text, and the `event` that it borrows from.
     pub fn capture(&mut self, event: &str, chunk: &Chunk<'_>) {
         self.prefix.clear();
         let Some(added) = extract_text_delta(chunk) else { return };
@@ -44,7 +43,7 @@ impl ChunkTemplate {
             TextDelta::Content(text) => (text, false),
             TextDelta::Thinking(text) => (text, true),
         };
-        // It borrows from the event, so this is where it stands there.
+        // The text borrows from the event, so this is its offset.
         let start = (text.as_ptr() as usize).wrapping_sub(event.as_ptr() as usize);
         let Some((front, rest)) = event.split_at_checked(start) else { return };
         let Some(behind) = rest.strip_prefix(text) else { return };
@@ -63,7 +62,7 @@ impl ChunkTemplate {
         self.prefix.push_str(front);
     }
 
-    /// What a chunk adds, if it is like the one that was learnt.
+    /// The text that an event adds, if the event matches the template.
     #[must_use]
     pub fn match_event<'a>(&self, event: &'a str) -> Option<TextDelta<'a>> {
         if self.prefix.is_empty() {
@@ -74,7 +73,7 @@ impl ChunkTemplate {
             None => rest == self.suffix,
             Some(end) => split_plain_string(rest.strip_prefix(self.suffix.as_str())?)?.1 == end,
         };
-        // Without text it would be another kind of chunk.
+        // A chunk without text is of another kind.
         if !is_like || text.is_empty() {
             return None;
         }
@@ -82,15 +81,14 @@ impl ChunkTemplate {
     }
 }
 
-/// What stands before the quote that ends a string, and the rest from there, if nothing in the string
-/// means anything but itself.
+/// Splits a text at the quote that ends a string, if the string contains no escape.
 fn split_plain_string(text: &str) -> Option<(&str, &str)> {
     let special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20);
     let end = text.as_bytes().iter().position(special)?;
     (text.as_bytes()[end] == b'"').then(|| text.split_at(end))
 }
 
-/// The text, or the reasoning, of a chunk that says nothing else.
+/// The text, or the reasoning, of a chunk that adds nothing else.
 fn extract_text_delta<'a>(chunk: &Chunk<'a>) -> Option<TextDelta<'a>> {
     let says_more = chunk.usage.is_some()
         || chunk.timings.is_some()
@@ -127,7 +125,7 @@ fn is_empty(content: &Option<Content<'_>>) -> bool {
     content.as_ref().is_none_or(|it| it.text.is_empty() && it.thinking.is_empty())
 }
 
-/// The one text among these, where it stands in the event as it is.
+/// The only text among these, if it borrows from the event.
 fn single_borrowed_text<'a, const N: usize>(
     contents: [&Option<Content<'a>>; N],
 ) -> Option<&'a str> {

@@ -1,15 +1,15 @@
-//! The answer of `embeddings` (openai-wire.md 7.1).
+//! The response of `embeddings`.
 //!
-//! Vectors are kept as the text that came, borrowed from the body: most of them pass through, and
-//! whether one is a list of numbers or base64 is for whoever reads it. Nothing of an item is judged
-//! here but that it is JSON; a member of an unexpected type counts as absent.
+//! Vectors stay as the text that came, borrowed from the body: most of them pass through, and the
+//! reader decides whether one is a list of numbers or base64. Of an item only its JSON is checked; a
+//! member of an unexpected type counts as absent.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::chunk::{Usage, lenient};
 
-/// A whole answer.
+/// A whole response.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct EmbeddingsResponse<'a> {
@@ -28,10 +28,10 @@ pub struct EmbeddingsResponse<'a> {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Embedding<'a> {
-    /// Which input it belongs to.
+    /// The index of its input.
     #[serde(deserialize_with = "lenient")]
     pub index: Option<usize>,
-    /// A list of numbers, or base64 of little-endian 32-bit floats, whatever was asked for.
+    /// A list of numbers, or base64 of little-endian 32-bit floats, regardless of the requested format.
     #[serde(borrow)]
     pub embedding: Option<&'a RawValue>,
 }

@@ -1,9 +1,9 @@
-//! OpenAI's wire types: what upstreams are sent and what they answer; and, in [`responses`], what
-//! clients send and are answered where the upstream lacks a route of OpenAI's.
+//! OpenAI's wire types: requests to upstreams and their responses; and, in [`responses`], requests and
+//! responses of `/v1/responses` for upstreams that lack that route.
 //!
-//! Field names are those of OpenAI's own documents and openai-wire.md. Requests hold only what was
-//! asked for: an absent member is not written, never `null`. Answers take everything as optional
-//! and skip what has an unexpected type, because no two servers agree.
+//! Names are those of OpenAI's API reference. Requests hold only what the client asked for: an absent
+//! member is not written, never `null`. Responses take every member as optional and skip one of an
+//! unexpected type, because upstreams differ.
 
 pub mod chunk;
 pub mod chunk_template;

@@ -1,16 +1,18 @@
-//! The name of the model in a multipart form, of which only the beginning need be known.
+//! Finds the model's name in the beginning of a multipart form (RFC 7578).
 //!
-//! Nothing else of a form is ever looked at.
+//! Reads no other part of the form, and never needs the whole of it.
 
 use std::ops::Range;
+
+use memchr::memmem::find;
 
 /// The longest name, in bytes.
 const MAX_NAME_BYTES: usize = 1024;
 
-/// The value of the part `model`, and where it stands.
+/// The value of the part `model`, and its range in the form.
 #[must_use]
 pub fn find_model(form: &[u8]) -> Option<(String, Range<usize>)> {
-    // The form begins with its delimiter, without a line break before it.
+    // The form starts with its delimiter, without a line break before it.
     let end = find(form, b"\r\n")?;
     let delimiter = [b"\r\n", &form[..end]].concat();
     let mut at = end + 2;
@@ -29,7 +31,7 @@ pub fn find_model(form: &[u8]) -> Option<(String, Range<usize>)> {
     }
 }
 
-/// Whether the head of a part says that its name is `model`.
+/// True if the head of a part names it `model`.
 fn is_model_part(head: &[u8]) -> bool {
     let head = String::from_utf8_lossy(head);
     let mut lines = head.lines().filter_map(|line| line.split_once(':'));
@@ -38,10 +40,6 @@ fn is_model_part(head: &[u8]) -> bool {
         name.trim().eq_ignore_ascii_case("content-disposition")
             && parameters.any(|it| it == "name=\"model\"" || it == "name=model")
     })
-}
-
-fn find(text: &[u8], part: &[u8]) -> Option<usize> {
-    text.windows(part.len()).position(|window| window == part)
 }
 
 #[cfg(test)]

@@ -1,16 +1,16 @@
-//! The head of an upstream's answer that is passed on (openai-wire.md 6.3).
+//! The status and headers of an upstream's response that is passed on.
 //!
-//! Only what is named here is passed: a status, the type of the body, and the headers by which a
-//! client counts its requests. Cookies, framing and whatever else holds between two hops stays behind.
+//! Passes the status, the type of the body, and the headers by which a client counts its requests;
+//! never cookies, framing or other headers that concern one hop only (RFC 9110 section 7.6.1).
 
 /// Headers that clients read, beside those that begin with one of [`PASS_HEADER_PREFIXES`].
 const PASS_HEADERS: &[&str] =
     &["content-type", "x-request-id", "retry-after", "retry-after-ms", "x-should-retry"];
 
-/// Beginnings of headers that clients read.
+/// Prefixes of headers that clients read.
 const PASS_HEADER_PREFIXES: &[&str] = &["x-ratelimit-", "openai-"];
 
-/// What is passed on of a head.
+/// The part of a response's head that is passed on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PassHead {
     /// The status.
@@ -20,7 +20,7 @@ pub struct PassHead {
 }
 
 impl PassHead {
-    /// Takes from a head what is passed on; names are in lower case.
+    /// Selects what is passed on of a head whose header names are in lower case.
     pub fn from_headers<'a>(
         status: u16,
         headers: impl Iterator<Item = (&'a str, &'a str)>,
@@ -42,7 +42,7 @@ impl PassHead {
         headers.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    /// Whether the body is a stream of events.
+    /// True if the body is a stream of events.
     #[must_use]
     pub fn is_event_stream(&self) -> bool {
         let kind = self.header("content-type").unwrap_or_default();
@@ -51,7 +51,7 @@ impl PassHead {
     }
 }
 
-/// The type by the name that all our heads give it, the others as they are.
+/// The spelling of a header name: `Content-Type` as in all other responses, others unchanged.
 fn canonical_name(name: &str) -> String {
     if name == "content-type" { "Content-Type".to_owned() } else { name.to_owned() }
 }

@@ -1,8 +1,8 @@
 //! JSON objects whose members stay as they were written.
 //!
-//! What is passed on is not read any further than it must be: an [`RawObject`] knows the keys of one
-//! level and the text of each value. Nothing is put into another order, no number and no escape is
-//! written anew. Knows nothing of what the members mean.
+//! What is passed on is parsed no further than necessary: a [`RawObject`] knows the keys of one level
+//! and the text of each value. Never reorders members or rewrites a number or an escape, and never
+//! knows what a member means.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,7 +18,7 @@ use crate::api::ollama::decode::GoString;
 pub struct RawObject<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 impl<'a> RawObject<'a> {
-    /// Reads an object; `None` when the text is something else.
+    /// Parses an object; `None` if the text is not an object.
     #[must_use]
     pub fn parse(text: &'a str) -> Option<Self> {
         if text.trim_start().starts_with('{') { serde_json::from_str(text).ok() } else { None }
@@ -29,13 +29,13 @@ impl<'a> RawObject<'a> {
         self.0.iter().map(|(key, value)| (key.as_ref(), value))
     }
 
-    /// The text of a value; of the last one where a key stands twice.
+    /// The text of a value; of the last one if a key is repeated.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&str> {
         self.0.iter().rfind(|(known, _)| known == key).map(|(_, value)| value.as_ref())
     }
 
-    /// Whether a member is there that says something.
+    /// True if a member is present and not `null`.
     #[must_use]
     pub fn has_value(&self, key: &str) -> bool {
         self.get(key).is_some_and(|value| value != "null")
@@ -47,7 +47,7 @@ impl<'a> RawObject<'a> {
         serde_json::from_str(self.get(key)?).ok()
     }
 
-    /// Gives a member another value, in its place; a new one comes last.
+    /// Replaces the value of a member, or appends a member.
     pub fn set(&mut self, key: &str, value: impl Into<Cow<'a, str>>) {
         match self.0.iter_mut().rfind(|(known, _)| known == key) {
             Some((_, old)) => *old = value.into(),
@@ -55,14 +55,14 @@ impl<'a> RawObject<'a> {
         }
     }
 
-    /// Takes a member out; whether it was there.
+    /// Removes a member; returns whether it was present.
     pub fn remove(&mut self, key: &str) -> bool {
         let before = self.0.len();
         self.0.retain(|(known, _)| known != key);
         self.0.len() < before
     }
 
-    /// Gives a member another name, in its place; whether it was there.
+    /// Renames a member in its place; returns whether it was present.
     pub fn rename(&mut self, from: &str, to: &str) -> bool {
         if self.get(from).is_none() {
             return false;
@@ -74,8 +74,8 @@ impl<'a> RawObject<'a> {
         true
     }
 
-    /// Keeps one spelling of a key that the reader would match in any case: that of the last one
-    /// that says something, under the proper name.
+    /// Of the members that match a key in any case, keeps the last one that is not `null`, under the
+    /// canonical key.
     pub fn canonicalize_key(&mut self, key: &'static str) {
         let same = |known: &str| known.eq_ignore_ascii_case(key);
         let said = |(known, value): &(Cow<'a, str>, Cow<'a, str>)| same(known) && value != "null";
@@ -112,7 +112,7 @@ pub fn quote_json(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// The items of a list; `None` when the text is something else.
+/// The items of a list; `None` if the text is not a list.
 #[must_use]
 pub fn parse_items(text: &str) -> Option<Vec<&str>> {
     let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
@@ -126,63 +126,37 @@ pub fn join_items<T: AsRef<str>>(items: &[T]) -> String {
     format!("[{}]", items.join(","))
 }
 
-/// The name of the model and where its value stands, when it stands whole among the first members of a
-/// body of which only the beginning is known.
+/// The name of the model and the range of its value, if it is complete in the first bytes of a body.
 #[must_use]
 pub fn find_model(beginning: &[u8]) -> Option<(String, Range<usize>)> {
-    let mut rest = skip_whitespace(beginning).strip_prefix(b"{")?;
-    loop {
-        let (key, after) = split_value(skip_whitespace(rest))?;
-        let start = skip_whitespace(skip_whitespace(after).strip_prefix(b":")?);
-        let (text, after) = split_value(start)?;
-        // A number or a word may go on behind what is known.
-        let behind = skip_whitespace(after).strip_prefix(b",")?;
-        let key: String = serde_json::from_slice(key).ok()?;
-        if key.eq_ignore_ascii_case("model") {
-            let name = (key == "model").then(|| serde_json::from_slice(text).ok()).flatten()?;
-            return Some((name, beginning.len() - start.len()..beginning.len() - after.len()));
-        }
-        rest = behind;
-    }
-}
+    struct ModelVisitor<'v, 'de>(&'v mut Option<&'de RawValue>);
+    impl<'de> Visitor<'de> for ModelVisitor<'_, 'de> {
+        type Value = ();
 
-fn skip_whitespace(text: &[u8]) -> &[u8] {
-    let blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
-    &text[text.iter().position(|byte| !blank(byte)).unwrap_or(text.len())..]
-}
-
-/// One value, and what follows it. What is no JSON is told by whoever reads it.
-fn split_value(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for (at, byte) in text.iter().enumerate() {
-        if in_string {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => in_string = false,
-                _ => continue,
-            }
-            if in_string || depth > 0 {
-                continue;
-            }
-            return Some(text.split_at(at + 1));
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
         }
-        match byte {
-            b'"' => in_string = true,
-            b'[' | b'{' => depth += 1,
-            b']' | b'}' if depth > 0 => {
-                depth -= 1;
-                if depth == 0 {
-                    return Some(text.split_at(at + 1));
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<(), A::Error> {
+            while let Some((key, value)) = map.next_entry::<GoString<'_>, &RawValue>()? {
+                if key.eq_ignore_ascii_case("model") {
+                    *self.0 = (&*key == "model").then_some(value);
+                    break;
                 }
             }
-            b',' | b':' | b']' | b'}' | b' ' | b'\t' | b'\r' | b'\n' if depth == 0 => {
-                return (at > 0).then(|| text.split_at(at));
-            }
-            _ => {}
+            Ok(())
         }
     }
-    None
+    let mut found = None;
+    let mut deserializer = serde_json::Deserializer::from_slice(beginning);
+    // Always an error: the object is not complete.
+    let _ = deserializer.deserialize_map(ModelVisitor(&mut found));
+    let value = found?.get();
+    let start = value.as_ptr().addr() - beginning.as_ptr().addr();
+    let range = start..start + value.len();
+    let is_followed = beginning[range.end..].trim_ascii_start().starts_with(b",");
+    let name = is_followed.then(|| serde_json::from_str(value).ok()).flatten()?;
+    Some((name, range))
 }
 
 impl<'de> Deserialize<'de> for RawObject<'de> {
@@ -195,7 +169,7 @@ impl<'de> Deserialize<'de> for RawObject<'de> {
                 f.write_str("an object")
             }
 
-            // A body of `null` is an empty request (ollama-api.md 1.1).
+            // A body of `null` is an empty request.
             fn visit_unit<E>(self) -> std::result::Result<Self::Value, E> {
                 Ok(RawObject::default())
             }

@@ -1,4 +1,7 @@
-//! Requests to an upstream (openai-wire.md 3 and 7).
+//! Requests to an upstream.
+//!
+//! Types only: which members are set is decided by `translate`, and how large texts are written by
+//! [`super::request_body`]. Invariant: an absent member is not written.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,24 +17,24 @@ pub struct ChatRequest<'a> {
     pub model: &'a str,
     /// The conversation.
     pub messages: Vec<Message<'a>>,
-    /// Always said: the defaults of the two APIs differ.
+    /// Always written: the defaults of the two APIs differ.
     pub stream: bool,
     /// Only with `stream`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream_options: Option<StreamOptions>,
-    /// Sampling parameters that the caller set, by the upstream's names.
+    /// Sampling parameters that the client set, by the upstream's names.
     #[serde(flatten)]
     pub sampling: Map<String, Value>,
-    /// The form of the answer.
+    /// The format of the output.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_format: Option<ResponseFormat<'a>>,
     /// Functions the model may call; an empty list is refused by some servers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tools: Vec<Tool<'a>>,
-    /// Which of them it may or must call; what nobody says is for it to choose.
+    /// Which functions the model may or must call; without it the model chooses.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tool_choice: Option<ToolChoice<'a>>,
-    /// Stop sequences that the upstream does not take, and that are watched for in its answer.
+    /// Stop sequences that the upstream does not accept; the proxy applies them to the response.
     #[serde(skip)]
     pub watched_stop: Vec<String>,
 }
@@ -41,12 +44,12 @@ pub struct ChatRequest<'a> {
 pub struct Message<'a> {
     /// Lower case.
     pub role: Cow<'a, str>,
-    /// The text, or parts where there are media.
+    /// The text, or parts if there are media.
     pub content: Content<'a>,
     /// The reasoning that led to an assistant's calls, for the families that want it back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning_content: Option<Cow<'a, str>>,
-    /// What an assistant called.
+    /// The calls of an assistant.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall<'a>>,
     /// Which call a tool's message answers.
@@ -67,13 +70,13 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// Whether there is anything but text.
+    /// True if there is an image or a sound.
     #[must_use]
     pub fn has_media(&self) -> bool {
         matches!(self.content, Content::Parts(_))
     }
 
-    /// Its text, whatever form it has.
+    /// The text of its content.
     #[must_use]
     pub fn as_text(&self) -> &str {
         let parts = match &self.content {
@@ -88,13 +91,13 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Text, or parts: some servers take lists only where there is something else than text.
+/// Text, or parts: some servers accept lists only for content other than text.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub enum Content<'a> {
     /// Only text.
     Text(Cow<'a, str>),
-    /// Text, if there is any, then media.
+    /// Text, unless it is empty, then media.
     Parts(Vec<ContentPart<'a>>),
 }
 
@@ -105,7 +108,7 @@ impl Default for Content<'_> {
 }
 
 impl<'a> Content<'a> {
-    /// The same with another text.
+    /// The content with another text.
     #[must_use]
     pub fn with_text(self, text: String) -> Self {
         let Self::Parts(parts) = self else { return Self::Text(text.into()) };
@@ -113,7 +116,7 @@ impl<'a> Content<'a> {
         Self::Parts(std::iter::once(ContentPart::Text { text: text.into() }).chain(media).collect())
     }
 
-    /// Text with media behind it, in the order in which Ollama sends them.
+    /// Text followed by media, which is Ollama's order.
     #[must_use]
     pub fn with_media(text: &'a str, media: Vec<ContentPart<'a>>) -> Self {
         if media.is_empty() {
@@ -210,14 +213,14 @@ pub struct InputAudio<'a> {
 /// A call that an assistant made.
 #[derive(Clone, Debug, Serialize)]
 pub struct ToolCall<'a> {
-    /// Required, and answered to by one tool message.
+    /// Required; the tool message with the result repeats it.
     pub id: Cow<'a, str>,
     /// Always `function`.
     #[serde(rename = "type")]
     pub kind: &'static str,
-    /// What was called.
+    /// The function that was called.
     pub function: FunctionCall<'a>,
-    /// What came with the call and is to come back with it (Gemini).
+    /// Data that came with the call and must be sent back with it (Gemini).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub extra_content: Option<Box<RawValue>>,
 }
@@ -253,7 +256,7 @@ pub struct FunctionDefinition<'a> {
     pub parameters: &'a RawValue,
 }
 
-/// Which tools a model may or must call (openai-wire.md 3.7).
+/// Which tools a model may or must call.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub enum ToolChoice<'a> {
@@ -284,7 +287,7 @@ pub struct ToolName<'a> {
     pub name: &'a str,
 }
 
-/// Asks for the counts at the end of a stream.
+/// Requests token counts at the end of a stream.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct StreamOptions {
     /// Always true.
@@ -292,27 +295,27 @@ pub struct StreamOptions {
 }
 
 impl StreamOptions {
-    /// What goes with `stream`: nothing for a whole answer.
+    /// The options for a stream; none for a whole response.
     #[must_use]
     pub fn for_stream(stream: bool) -> Option<Self> {
         stream.then_some(Self { include_usage: true })
     }
 }
 
-/// `response_format` (openai-wire.md 3.5).
+/// `response_format`.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ResponseFormat<'a> {
     /// Any JSON object.
     JsonObject,
-    /// What a schema allows.
+    /// JSON that conforms to a schema.
     JsonSchema {
         /// The schema with its name.
         json_schema: JsonSchema<'a>,
     },
-    /// The same in TGI's own shape.
+    /// The same in TGI's own form.
     Json {
-        /// The caller's schema, untouched.
+        /// The client's schema, unchanged.
         value: &'a RawValue,
     },
 }
@@ -322,9 +325,9 @@ pub enum ResponseFormat<'a> {
 pub struct JsonSchema<'a> {
     /// Required by OpenAI.
     pub name: &'static str,
-    /// The caller's schema, untouched.
+    /// The client's schema, unchanged.
     pub schema: &'a RawValue,
-    /// Only where the schema meets OpenAI's rules for it.
+    /// Only if the schema meets OpenAI's rules for strict schemas.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strict: Option<bool>,
 }
@@ -336,40 +339,40 @@ pub struct CompletionRequest<'a> {
     pub model: &'a str,
     /// The prompt, verbatim.
     pub prompt: &'a str,
-    /// What follows the gap.
+    /// The text behind the gap.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suffix: Option<&'a str>,
-    /// Always said.
+    /// Always written.
     pub stream: bool,
     /// Only with `stream`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream_options: Option<StreamOptions>,
-    /// Sampling parameters that the caller set, by the upstream's names.
+    /// Sampling parameters that the client set, by the upstream's names.
     #[serde(flatten)]
     pub sampling: Map<String, Value>,
-    /// The form of the answer.
+    /// The format of the output.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_format: Option<ResponseFormat<'a>>,
-    /// Stop sequences that the upstream does not take, and that are watched for in its answer.
+    /// Stop sequences that the upstream does not accept; the proxy applies them to the response.
     #[serde(skip)]
     pub watched_stop: Vec<String>,
 }
 
-/// `POST /infill` of llama.cpp (openai-wire.md 1.3).
+/// `POST /infill` of llama.cpp.
 #[derive(Clone, Debug, Serialize)]
 pub struct InfillRequest<'a> {
-    /// The upstream's own id; only a server with several models looks at it.
+    /// The upstream's own id, which only a server with several models reads.
     pub model: &'a str,
-    /// What precedes the gap.
+    /// The text before the gap.
     pub input_prefix: &'a str,
-    /// What follows the gap.
+    /// The text behind the gap.
     pub input_suffix: &'a str,
-    /// Always said.
+    /// Always written.
     pub stream: bool,
-    /// Sampling parameters that the caller set, by llama.cpp's names.
+    /// Sampling parameters that the client set, by llama.cpp's names.
     #[serde(flatten)]
     pub sampling: Map<String, Value>,
-    /// The form of the answer.
+    /// The format of the output.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub json_schema: Option<&'a RawValue>,
 }
@@ -379,9 +382,9 @@ pub struct InfillRequest<'a> {
 pub struct EmbeddingRequest<'a> {
     /// The upstream's own id.
     pub model: &'a str,
-    /// Always a list of strings: not every server takes one string.
+    /// Always a list: some servers do not accept a single string.
     pub input: Vec<Cow<'a, str>>,
-    /// Said, because servers differ in what they send otherwise, unless one does not know it.
+    /// Written, because defaults differ, except for servers that do not know it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encoding_format: Option<&'static str>,
 }

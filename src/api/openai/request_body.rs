@@ -1,9 +1,9 @@
 //! The body of a request to an upstream, which need not be in one piece.
 //!
-//! It is JSON that is written here, but for the images: their base64 is most of a large request and
-//! is lent by whoever holds it, because a copy would double what the request costs. A small request
-//! is one piece, as it comes from serde. Never decides what a request says: that is what serde writes.
-//! Invariant: the pieces, one after the other, are what [`serde_json::to_vec`] makes of the request.
+//! serde writes the JSON, except for large base64 texts: those are most of the request and are
+//! borrowed from it, because a copy would double its memory. A request without such texts is one
+//! piece. Never decides what a request says. Invariant: the pieces, one after the other, are what
+//! [`serde_json::to_vec`] makes of the request.
 
 use std::io::{self, Read, Write};
 
@@ -13,13 +13,13 @@ use super::request::{
     ChatRequest, CompletionRequest, Content, ContentPart, EmbeddingRequest, InfillRequest, Message,
 };
 
-/// Bytes from which on a text is lent: below, a copy costs less than one more piece.
+/// Texts of at least so many bytes are borrowed: below, a copy costs less than one more piece.
 pub const MIN_BORROWED_BYTES: usize = 64 * 1024;
 
-/// A request that lends its large texts to its body.
+/// A request whose body borrows its large texts.
 pub trait BorrowedParts: Serialize {
-    /// The texts of at least [`MIN_BORROWED_BYTES`] bytes that are written as they stand, without an escape. One
-    /// that is written in another way after all is copied.
+    /// The texts of at least [`MIN_BORROWED_BYTES`] bytes that need no escape in JSON. A text that is
+    /// escaped nevertheless is copied.
     fn large_texts(&self) -> Vec<&str> {
         Vec::new()
     }
@@ -48,16 +48,16 @@ fn media_base64<'a>(message: &'a Message<'_>) -> impl Iterator<Item = &'a str> {
 /// The body of a request.
 #[derive(Debug)]
 pub struct RequestBody<'a> {
-    /// What is written here.
+    /// The JSON without the borrowed texts.
     written: Vec<u8>,
-    /// What is lent, in its order.
+    /// The borrowed texts in their order.
     borrowed: Vec<BorrowedText<'a>>,
 }
 
-/// A text that stays where it is.
+/// A text that stays in the request.
 #[derive(Debug)]
 struct BorrowedText<'a> {
-    /// Before which byte of what is written it stands.
+    /// The offset in the written JSON before which the text stands.
     offset: usize,
     text: &'a str,
 }
@@ -80,35 +80,35 @@ impl<'a> RequestBody<'a> {
         Ok(writer.body)
     }
 
-    /// All of it, if it is in one piece.
+    /// The body, if it is in one piece.
     #[must_use]
     pub fn as_single_piece(&self) -> Option<&[u8]> {
         self.borrowed.is_empty().then_some(self.written.as_slice())
     }
 
-    /// All of it.
+    /// The pieces of the body.
     pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = std::iter::once(0).chain(self.borrowed.iter().map(|lent| lent.offset));
-        let ends = self.borrowed.iter().map(|lent| lent.offset).chain([self.written.len()]);
-        let lent = self.borrowed.iter().map(|lent| lent.text.as_bytes()).chain([[].as_slice()]);
+        let starts = std::iter::once(0).chain(self.borrowed.iter().map(|text| text.offset));
+        let ends = self.borrowed.iter().map(|text| text.offset).chain([self.written.len()]);
+        let lent = self.borrowed.iter().map(|text| text.text.as_bytes()).chain([[].as_slice()]);
         let pieces = starts.zip(ends).zip(lent);
         pieces.flat_map(|((start, end), lent)| [&self.written[start..end], lent])
     }
 
-    /// How many bytes it has.
+    /// The length in bytes.
     #[must_use]
     #[allow(clippy::len_without_is_empty)] // A request is never empty.
     pub fn len(&self) -> usize {
         self.pieces().map(<[u8]>::len).sum()
     }
 
-    /// Reads it, from its beginning.
+    /// A reader of the body from its beginning.
     pub fn reader(&self) -> impl Read {
         PieceReader { piece: &[], rest: self.pieces() }
     }
 }
 
-/// Takes what serde writes, but for what is lent.
+/// Collects what serde writes, except for borrowed texts.
 struct BodyWriter<'a> {
     body: RequestBody<'a>,
     large_texts: Vec<&'a str>,
@@ -116,7 +116,7 @@ struct BodyWriter<'a> {
 
 impl Write for BodyWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // A text without an escape comes as it is held: at this place, with this length.
+        // serde writes a text without escapes in one call, from its own memory.
         let is_held = |text: &&&str| std::ptr::eq(text.as_bytes(), bytes);
         let found = (bytes.len() >= MIN_BORROWED_BYTES)
             .then(|| self.large_texts.iter().find(is_held))
@@ -135,7 +135,7 @@ impl Write for BodyWriter<'_> {
     }
 }
 
-/// Fills whatever it is given, across the pieces.
+/// Fills each buffer completely, across the pieces.
 struct PieceReader<'a, I> {
     piece: &'a [u8],
     rest: I,

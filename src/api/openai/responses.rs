@@ -1,14 +1,12 @@
-//! `POST /v1/responses`: what clients send and what they are answered (ollama-api.md 14.6).
+//! `POST /v1/responses`: requests, responses and events.
 //!
-//! Requests are read as leniently as Ollama's own; an item and a part are looked at for their `type`
-//! first, because that decides what their other members mean. Answers and events only print
-//! themselves, members in the law's order, absent ones as `null` where the law has them so. Nothing
-//! here decides anything.
+//! Requests are read as leniently as Ollama's own. Of an item and a part the `type` is read first,
+//! because it decides what the other members mean. Responses and events only serialise themselves, in
+//! the order of OpenAI's API reference, with `null` for absent members where the reference has it.
 
-use serde::de::{Deserialize, Deserializer, Error};
 use serde::ser::Serialize;
+use serde_json::Number;
 use serde_json::value::RawValue;
-use serde_json::{Number, Value};
 
 use crate::api::ollama::decode::{GoInt, GoString, request};
 use crate::api::ollama::schema::Schema;
@@ -23,25 +21,25 @@ request! {
         pub input: &'a RawValue,
         /// The first system message.
         pub instructions: GoString<'a>,
-        /// Whether to stream; false unless said otherwise.
+        /// Whether to stream; the default is false.
         pub stream: bool,
         /// Sampling.
-        pub temperature: GoFloat,
+        pub temperature: Number,
         /// Sampling.
-        pub top_p: GoFloat,
-        /// The most tokens of the answer.
+        pub top_p: Number,
+        /// The most tokens of the output.
         pub max_output_tokens: GoInt,
         /// Whether and how much to reason.
         pub reasoning: Reasoning<'a>,
-        /// The form of the answer.
+        /// The format of the output.
         pub text: TextSettings<'a>,
-        /// What the model may call.
+        /// The tools that the model may call.
         pub tools: Vec<&'a RawValue>,
-        /// Which of them it must or must not call.
+        /// Which tools the model must or must not call.
         pub tool_choice: &'a RawValue,
-        /// Only told back.
+        /// Returned, not used.
         pub truncation: GoString<'a>,
-        /// Only told back.
+        /// Returned, not used.
         pub background: bool,
     }
 }
@@ -50,25 +48,25 @@ request! {
     in "openai";
     /// How much to reason.
     pub struct Reasoning<'a> {
-        /// `none`, `minimal`, `low` and so on; empty for nothing said.
+        /// `none`, `minimal`, `low` and so on; empty counts as absent.
         pub effort: GoString<'a>,
-        /// Only told back.
+        /// Returned, not used.
         pub summary: GoString<'a>,
     }
 }
 
 request! {
     in "openai";
-    /// What the text of the answer is to be.
+    /// Settings of the output's text.
     pub struct TextSettings<'a> {
-        /// A [`TextFormat`], which is told back as it was written.
+        /// A [`TextFormat`], which is returned as the client wrote it.
         pub format: &'a RawValue,
     }
 }
 
 request! {
     in "openai";
-    /// The form of the text.
+    /// The format of the text.
     pub struct TextFormat<'a> {
         /// `text`, `json_schema` or `json_object`.
         pub kind as "type": GoString<'a>,
@@ -81,13 +79,13 @@ request! {
     in "openai";
     /// A function, or a namespace of functions.
     pub struct ResponsesTool<'a> {
-        /// `function`, `namespace`, or something that only a server of OpenAI's can run.
+        /// `function`, `namespace`, or a tool that only OpenAI's servers run.
         pub kind as "type": GoString<'a>,
         /// Its name.
         pub name: GoString<'a>,
         /// What it is for.
         pub description: GoString<'a>,
-        /// A function's parameters, which are passed on untouched.
+        /// A function's parameters, passed on unchanged.
         pub parameters: Schema<'a>,
         /// A namespace's members.
         pub tools: Vec<ResponsesTool<'a>>,
@@ -96,11 +94,11 @@ request! {
 
 request! {
     in "openai";
-    /// What tells one kind of item from another.
+    /// The members that decide the kind of an item.
     pub struct ItemKind<'a> {
-        /// The kind; may be missing where there is a role.
+        /// The kind; may be missing if there is a role.
         pub kind as "type": GoString<'a>,
-        /// Makes a message of it where the kind is missing.
+        /// Without a kind, the role makes the item a message.
         pub role: GoString<'a>,
     }
 }
@@ -109,7 +107,7 @@ request! {
     in "openai";
     /// An item of kind `message`.
     pub struct ResponsesInputMessage<'a> {
-        /// Who said it.
+        /// The role of its author.
         pub role: GoString<'a>,
         /// A text, or a list of parts.
         pub content: &'a RawValue,
@@ -144,7 +142,7 @@ request! {
     in "openai";
     /// An item of kind `reasoning`.
     pub struct ResponsesReasoningInput<'a> {
-        /// What an earlier answer gave out under this name.
+        /// `encrypted_content` of an earlier response.
         pub encrypted_content: GoString<'a>,
     }
 }
@@ -155,55 +153,37 @@ request! {
     pub struct ResponsesContent<'a> {
         /// `input_text`, `output_text`, `input_image` or `input_file`.
         pub kind as "type": GoString<'a>,
-        /// The text of a part that is one.
+        /// The text of a text part.
         pub text: GoString<'a>,
-        /// The data URL of an image; `GoString` when it is read.
+        /// The data URL of an image, a string.
         pub image_url: &'a RawValue,
     }
 }
 
-/// A number with the digits that the client wrote.
-#[derive(Clone, Debug, PartialEq)]
-pub struct GoFloat(pub Number);
-
-impl<'de> Deserialize<'de> for GoFloat {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let found = match Value::deserialize(deserializer)? {
-            Value::Number(number) => return Ok(Self(number)),
-            Value::Null => "null",
-            Value::Bool(_) => "boolean",
-            Value::String(_) => "string",
-            Value::Array(_) => "sequence",
-            Value::Object(_) => "map",
-        };
-        Err(D::Error::custom(format_args!("invalid type: {found}, expected float64")))
-    }
-}
-
-/// The response: the whole answer, and what the first events and the last one hold.
+/// The response object: the body of a whole response, and part of the first events and of the last.
 #[derive(Debug, serde::Serialize)]
 pub struct Response<'a> {
     /// `resp_` and a number.
     pub id: &'a str,
     /// Always `response`.
     pub object: &'static str,
-    /// When the answer began, in Unix seconds.
+    /// When the response started, in Unix seconds.
     pub created_at: u64,
-    /// When it ended.
+    /// When the response ended, in Unix seconds.
     pub completed_at: Option<u64>,
-    /// `in_progress` or `completed`; the latter also where the limit ended it.
+    /// `in_progress` or `completed`; `completed` also if the token limit ended the response.
     pub status: &'static str,
     /// Always null.
     pub incomplete_details: (),
     /// The name as the client sent it.
     pub model: &'a str,
-    /// Always null: nothing is kept.
+    /// Always null: the proxy stores no responses.
     pub previous_response_id: (),
     /// As they were sent.
     pub instructions: Option<&'a str>,
-    /// What was answered.
+    /// The items of the output.
     pub output: &'a [ResponseItem<'a>],
-    /// Always null: errors are told otherwise.
+    /// Always null: errors are reported by status or event.
     pub error: (),
     /// As they were sent.
     pub tools: &'a [Box<RawValue>],
@@ -227,7 +207,7 @@ pub struct Response<'a> {
     pub temperature: &'a Number,
     /// As it was sent.
     pub reasoning: Option<ReasoningConfig<'a>>,
-    /// The counts, once they are known.
+    /// The counts, as soon as they are known.
     pub usage: Option<Usage>,
     /// As it was sent.
     pub max_output_tokens: Option<i64>,
@@ -254,7 +234,7 @@ pub struct Metadata {}
 /// `text` of a [`Response`].
 #[derive(Clone, Copy, Debug, serde::Serialize)]
 pub struct TextConfig<'a> {
-    /// The form of the text.
+    /// The format of the text.
     pub format: &'a RawValue,
 }
 
@@ -276,9 +256,9 @@ pub struct Usage {
     pub output_tokens: u64,
     /// Both together.
     pub total_tokens: u64,
-    /// Always 0, as Ollama tells it.
+    /// Always 0, as in Ollama.
     pub input_tokens_details: InputTokensDetails,
-    /// Always 0, as Ollama tells it.
+    /// Always 0, as in Ollama.
     pub output_tokens_details: OutputTokensDetails,
 }
 
@@ -296,7 +276,7 @@ pub struct OutputTokensDetails {
     pub reasoning_tokens: u8,
 }
 
-/// One thing that was answered.
+/// One item of the output.
 #[derive(Debug, serde::Serialize)]
 #[serde(untagged)]
 pub enum ResponseItem<'a> {
@@ -316,9 +296,9 @@ pub struct ReasoningItem<'a> {
     /// Always `reasoning`.
     #[serde(rename = "type")]
     pub kind: &'static str,
-    /// The text, once it is whole.
+    /// The text, as soon as it is complete.
     pub summary: Vec<SummaryText<'a>>,
-    /// The same text: what a client sends back.
+    /// The same text, for clients that send it back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encrypted_content: Option<&'a str>,
 }
@@ -345,7 +325,7 @@ pub struct MessageItem<'a> {
     pub status: &'static str,
     /// Always `assistant`.
     pub role: &'static str,
-    /// The text, once it is whole.
+    /// The text, as soon as it is complete.
     pub content: Vec<OutputText<'a>>,
 }
 
@@ -373,23 +353,23 @@ pub struct FunctionCallItem<'a> {
     pub kind: &'static str,
     /// `in_progress` or `completed`.
     pub status: &'static str,
-    /// What the client's output will name.
+    /// The id that the client's output of the call repeats.
     pub call_id: &'a str,
     /// The function's name.
     pub name: &'a str,
-    /// An object, as a string of JSON; empty until it is whole.
+    /// An object, as a string of JSON; empty until it is complete.
     pub arguments: &'a str,
 }
 
 /// One event.
 #[derive(Debug, serde::Serialize)]
 pub struct StreamEvent<'a, T: Serialize> {
-    /// What happened.
+    /// The event's name.
     #[serde(rename = "type")]
     pub kind: &'a str,
     /// Its place among the events, from 0.
     pub sequence_number: u64,
-    /// What belongs to it.
+    /// The event's own members.
     #[serde(flatten)]
     pub body: T,
 }
@@ -397,20 +377,20 @@ pub struct StreamEvent<'a, T: Serialize> {
 /// An event of the whole response.
 #[derive(Debug, serde::Serialize)]
 pub struct ResponseEvent<'a> {
-    /// The response as it is then.
+    /// The response at that time.
     pub response: Response<'a>,
 }
 
-/// An item begins or ends.
+/// An item starts or ends.
 #[derive(Debug, serde::Serialize)]
 pub struct ItemEvent<'a> {
     /// Its place in the output.
     pub output_index: usize,
-    /// The item as it is then.
+    /// The item at that time.
     pub item: ResponseItem<'a>,
 }
 
-/// A part of a message begins or ends.
+/// A part of a message starts or ends.
 #[derive(Debug, serde::Serialize)]
 pub struct ContentPartEvent<'a> {
     /// The message's id.
@@ -419,11 +399,11 @@ pub struct ContentPartEvent<'a> {
     pub output_index: usize,
     /// Always 0.
     pub content_index: u8,
-    /// The part as it is then.
+    /// The part at that time.
     pub part: OutputText<'a>,
 }
 
-/// Something of an item's text, or all of it.
+/// A part of an item's text, or the whole text.
 #[derive(Debug, Default, serde::Serialize)]
 pub struct TextEvent<'a> {
     /// The item's id.

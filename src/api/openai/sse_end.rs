@@ -1,14 +1,14 @@
-//! Whether a stream of events that is passed on came to its end (openai-wire.md 4.4).
+//! Detects the end of a stream of events that is passed on.
 //!
-//! Where the end of the connection ends the body, a stream that was cut looks like one that is whole;
-//! only what it says can tell. It is whole once `[DONE]` was seen, or an event that ends an answer: a
-//! choice with a `finish_reason`, a last event of Responses or of a transcription, an error. `[DONE]`
-//! counts at once, an event with the blank line behind it, because clients drop one without; and what
-//! was begun behind such an event (the counts, mostly) has to be whole, too.
+//! Where the end of the connection ends the body, a truncated stream looks like a complete one; only
+//! its content can tell. A stream is complete after `[DONE]`, or after an event that ends a response:
+//! a choice with a `finish_reason`, a last event of Responses or of a transcription, an error.
+//! `[DONE]` counts at once, an event only with its blank line, because clients drop one without. An
+//! event that starts after such an event (usually the counts) must be complete too.
 //!
-//! Pure. Looks at each byte once, wherever the pieces were cut, and keeps no more than a short word.
+//! Pure. Looks at each byte once, wherever the pieces were cut, and keeps at most one short word.
 
-/// What `type` says in the last event of a stream.
+/// `type` in the last event of a stream.
 const FINAL_EVENT_TYPES: &[&[u8]] = &[
     b"response.completed",
     b"response.incomplete",
@@ -17,50 +17,50 @@ const FINAL_EVENT_TYPES: &[&[u8]] = &[
     b"error",
 ];
 
-/// What ends a stream, as data.
+/// The data that ends a stream.
 const DONE_MARKER: &[u8] = b"[DONE]";
 
-/// Where a choice's members stand: `{"choices":[{`.
+/// The depth of a choice's members: `{"choices":[{`.
 const CHOICE_DEPTH: usize = 3;
 
-/// As long as the longest word that matters.
+/// The length of the longest string that is compared.
 const MAX_STRING_BYTES: usize = 24;
 
-/// What was seen of a stream.
+/// Follows a stream to its end.
 #[derive(Debug, Default)]
 pub struct EndDetector {
     line_state: LineState,
     /// The last byte was a CR, after which an LF is no line end of its own.
     after_cr: bool,
     json: JsonScanner,
-    /// `[DONE]` was seen.
+    /// True after `[DONE]`.
     has_done_marker: bool,
-    /// An event that ends an answer was seen.
+    /// True after an event that ends a response.
     has_final_event: bool,
-    /// An event was begun and is not whole.
+    /// True within an event.
     is_event_open: bool,
 }
 
-/// Where in a line we are.
+/// The position within a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum LineState {
-    /// Nothing of it has come.
+    /// Its start.
     #[default]
     Start,
-    /// So many bytes of `data:` have come.
+    /// Behind so many bytes of `data:`.
     Field(usize),
-    /// The value of `data:` begins.
+    /// At the value of `data:`.
     Data,
-    /// So many bytes of `[DONE]` have come.
+    /// Behind so many bytes of `[DONE]`.
     Done(usize),
-    /// JSON.
+    /// Within JSON.
     Json,
-    /// What does not matter.
+    /// In a line that is ignored.
     Other,
 }
 
 impl EndDetector {
-    /// Looks at the next piece.
+    /// Scans the next piece.
     pub fn push(&mut self, piece: &[u8]) {
         for &byte in piece {
             if self.has_done_marker {
@@ -70,7 +70,7 @@ impl EndDetector {
         }
     }
 
-    /// Whether the end was seen.
+    /// True if the stream is complete.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.has_done_marker || (self.has_final_event && !self.is_event_open)
@@ -90,9 +90,9 @@ impl EndDetector {
             return;
         }
         self.line_state = match (self.line_state, byte) {
-            // A mark of the order of bytes may stand before the first line.
+            // A byte order mark may precede the first line.
             (LineState::Start, 0xef | 0xbb | 0xbf) => LineState::Start,
-            // Some servers leave the field's name out.
+            // Some servers omit the field's name.
             (LineState::Start, b'{') => self.push_json_byte(byte),
             (LineState::Start, _) => match_field_name(0, byte),
             (LineState::Field(come), _) => match_field_name(come, byte),
@@ -120,7 +120,7 @@ impl EndDetector {
     }
 }
 
-/// After one more byte of a field's name.
+/// The state after one more byte of a field's name.
 fn match_field_name(come: usize, byte: u8) -> LineState {
     const NAME: &[u8] = b"data:";
     match NAME.get(come) {
@@ -139,19 +139,19 @@ enum Member {
     Other,
 }
 
-/// Where in an event's JSON we are.
+/// The position within an event's JSON.
 #[derive(Debug, Default)]
 struct JsonScanner {
     depth: usize,
     in_string: bool,
     escaped: bool,
-    /// The last text, its first bytes at least.
+    /// The first bytes of the last string.
     string: [u8; MAX_STRING_BYTES],
-    /// How long it is.
+    /// The length of the last string.
     string_len: usize,
-    /// Whose value comes.
+    /// The member whose value follows.
     member: Option<Member>,
-    /// Whether it ends the stream.
+    /// True if the event ends the stream.
     is_final: bool,
 }
 
@@ -199,7 +199,7 @@ impl JsonScanner {
         }
     }
 
-    /// The last text; nothing where it is longer than any that matters.
+    /// The last string; empty if it is longer than any that is compared.
     fn last_string(&self) -> &[u8] {
         self.string.get(..self.string_len).unwrap_or_default()
     }

@@ -1,17 +1,17 @@
-//! How long a model is said to stay loaded: the `keep_alive` of a request and of the settings
-//! (ollama-api.md 5.2), with Go's grammar of durations and Go's error texts.
+//! `keep_alive`: how long a model stays loaded, in requests and settings, with the grammar and the
+//! error texts of Go's `time.ParseDuration`.
 //!
-//! Reads values and counts nothing down: the clock is elsewhere. Invariant: no duration is longer
-//! than [`MAX_DURATION`]; one that would be, which Go calls invalid in a string, ends there.
+//! Parses only: other modules keep time. Invariant: no duration is longer than [`MAX_DURATION`]; a
+//! longer one, which Go calls invalid in a string, becomes that.
 
 use std::time::Duration;
 
 use serde_json::Value;
 
-/// The longest time that Go's 64-bit nanoseconds can tell, about 292 years.
+/// The longest duration in Go's 64-bit nanoseconds, about 292 years.
 pub const MAX_DURATION: Duration = Duration::from_nanos(i64::MAX.unsigned_abs());
 
-/// Go's units, in nanoseconds; micro is written with either of two Greek letters, or without one.
+/// Go's units in nanoseconds; micro is U+00B5, U+03BC or `u`.
 const UNITS: [(&str, u64); 8] = [
     ("ns", 1),
     ("us", 1_000),
@@ -40,13 +40,13 @@ impl KeepAlive {
     ///
     /// # Errors
     ///
-    /// Ollama's own sentence about a string that is no duration, or about a wrong type.
+    /// Ollama's text about a string that is not a duration, or about a wrong type.
     pub fn from_json(value: &Value) -> Result<Option<Self>, String> {
         let wrong_type = |name| Err(format!("Unsupported type: '{name}'"));
         match value {
             Value::Null => Ok(None),
             Value::Number(number) => {
-                // Every number is a float here: serde_json's arbitrary precision is not in use.
+                // Without serde_json's arbitrary precision, every number converts to a float.
                 Ok(Some(Self::from_seconds(number.as_f64().unwrap_or(f64::MAX))))
             }
             Value::String(text) => parse_go_duration(text).map(Some),
@@ -56,7 +56,7 @@ impl KeepAlive {
         }
     }
 
-    /// Whether the model is to be unloaded as soon as it is idle.
+    /// True if the model is unloaded as soon as it is idle.
     #[must_use]
     pub fn is_zero(self) -> bool {
         self == Self::For(Duration::ZERO)
@@ -66,7 +66,7 @@ impl KeepAlive {
         if seconds < 0.0 {
             return Self::Forever;
         }
-        // A float that is too large for an integer becomes the largest one.
+        // The cast saturates.
         Self::from_nanos((seconds * NANOS_PER_SECOND as f64) as u64)
     }
 
@@ -75,12 +75,13 @@ impl KeepAlive {
     }
 }
 
-/// Reads a duration as Go writes it: a sign, and numbers with fractions and units, such as `1h30m`.
-/// A negative one means for ever; zero needs no unit; one that is too long becomes [`MAX_DURATION`].
+/// Parses a duration in Go's grammar: a sign, and numbers with fractions and units, such as `1h30m`.
+/// A negative duration means forever; zero needs no unit; one that is too long becomes
+/// [`MAX_DURATION`].
 ///
 /// # Errors
 ///
-/// Go's sentence about what is wrong.
+/// Go's error text.
 pub fn parse_go_duration(text: &str) -> Result<KeepAlive, String> {
     let invalid = || format!("time: invalid duration {}", go_quote(text));
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
@@ -118,15 +119,15 @@ struct Decimal<'a> {
 }
 
 impl Decimal<'_> {
-    /// The number in units of `unit`, without what is smaller than one of them.
+    /// The number times `unit`, rounded down.
     fn to_nanos(&self, unit: u64) -> u64 {
-        // Nothing but digits: only their number can be wrong, and no digit means zero.
+        // Only digits: parsing fails only for too many of them, and no digit means zero.
         let whole = if self.whole.is_empty() { 0 } else { self.whole.parse().unwrap_or(u64::MAX) };
         whole.saturating_mul(unit).saturating_add(self.fraction_nanos(unit))
     }
 
-    /// The fraction of `unit`, in Go's own steps, so that the last nanosecond is the same: digits up
-    /// to 63 bits, the rest as floats.
+    /// The fraction times `unit`, computed as Go does, so that the last nanosecond is the same: digits
+    /// up to 63 bits as an integer, the rest as floats.
     fn fraction_nanos(&self, unit: u64) -> u64 {
         let mut part = 0_u64;
         let mut scale = 1.0;
@@ -141,7 +142,7 @@ impl Decimal<'_> {
     }
 }
 
-/// Splits off the number at the beginning; `None` when there is no digit.
+/// Splits off the number at the start; `None` if there is no digit.
 fn split_number(text: &str) -> Option<(Decimal<'_>, &str)> {
     let (whole, rest) = split_digits(text);
     let (fraction, rest) = rest.strip_prefix('.').map_or(("", rest), split_digits);
@@ -153,8 +154,8 @@ fn split_digits(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
 }
 
-/// `text` in quotes as Go's `time` package prints it: every byte that is not ASCII, or is a control
-/// character, as a hexadecimal escape.
+/// `text` quoted as in Go's `time` package: control characters and bytes that are not ASCII become
+/// hexadecimal escapes.
 fn go_quote(text: &str) -> String {
     let mut out = String::from('"');
     for byte in text.bytes() {

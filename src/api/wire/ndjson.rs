@@ -1,8 +1,8 @@
-//! Values to JSON text as Ollama writes it, and to NDJSON lines.
+//! Serialises values to JSON as Ollama writes it, and to NDJSON lines.
 //!
-//! Compact, with Go's escapes (ollama-api.md 1.2) and three characters more: U+2028, U+2029 and
-//! U+0085, at which HTTP libraries of clients split lines (ollama-api.md 18.12). Appends to a
-//! buffer and never touches what stood there. Invariant: a line holds one `\n`, its last byte.
+//! Compact, with the escapes of Go's `encoding/json` and three more: U+2028, U+2029 and U+0085, at
+//! which HTTP libraries of clients split lines. Appends to a buffer and never changes what it holds.
+//! Invariant: a line contains one `\n`, its last byte.
 
 use std::io;
 
@@ -14,7 +14,7 @@ pub fn append(out: &mut Vec<u8>, value: &impl Serialize) {
     let mut serializer = Serializer::with_formatter(&mut *out, GoFormatter);
     value
         .serialize(&mut serializer)
-        .expect("our answer types have string keys, and a Vec takes every byte");
+        .expect("the types have string keys, and writing to a Vec cannot fail");
 }
 
 /// Appends `value` as one NDJSON line.
@@ -31,7 +31,7 @@ pub fn to_vec(value: &impl Serialize) -> Vec<u8> {
     out
 }
 
-/// serde_json's compact form with our escapes.
+/// serde_json's compact form with the escapes of this module.
 struct GoFormatter;
 
 impl Formatter for GoFormatter {
@@ -41,7 +41,7 @@ impl Formatter for GoFormatter {
         fragment: &str,
     ) -> io::Result<()> {
         let mut rest = fragment;
-        // One pass over bytes decides for the common case, in which nothing is to be escaped.
+        // In the common case nothing needs an escape, which one pass over the bytes decides.
         while let Some(at) = rest.bytes().position(may_need_escape) {
             let Some(character) = rest[at..].chars().next() else { break };
             let end = at + character.len_utf8();
@@ -57,7 +57,7 @@ impl Formatter for GoFormatter {
         writer.write_all(rest.as_bytes())
     }
 
-    // Go writes whole numbers without a point.
+    // Go writes integral floats without a point.
     fn write_f64<W: ?Sized + io::Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
         match exact_integer(value) {
             Some(number) => self.write_i64(writer, number),
@@ -73,7 +73,7 @@ impl Formatter for GoFormatter {
     }
 }
 
-/// The number, if it is whole and small enough to be exact; a negative zero keeps its sign.
+/// The number as an integer, if it is one and small enough to be exact; negative zero is not.
 fn exact_integer(value: f64) -> Option<i64> {
     const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
     let fits = value.trunc() == value
@@ -83,7 +83,7 @@ fn exact_integer(value: f64) -> Option<i64> {
     fits.then_some(value as i64)
 }
 
-/// The bytes with which the characters below begin: `<`, `>`, `&`, U+0085 and U+2028/2029.
+/// True for the first byte of `<`, `>`, `&`, U+0085 and U+2028/2029, and of others.
 fn may_need_escape(byte: u8) -> bool {
     matches!(byte, b'<' | b'>' | b'&' | 0xC2 | 0xE2)
 }

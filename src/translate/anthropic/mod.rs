@@ -149,7 +149,7 @@ fn to_tool<'a>(tool: &'a Tool<'a>) -> Result<OllamaTool<'a>> {
 }
 
 fn to_options(request: &MessagesRequest<'_>) -> Map<String, Value> {
-    let float = |float: &crate::api::anthropic::request::GoFloat| Value::Number(float.0.clone());
+    let float = |float: &serde_json::Number| Value::Number(float.clone());
     let stop = request.stop_sequences.as_ref();
     let stop = stop.map(|stop| stop.iter().map(|text| Value::from(&**text)).collect());
     let named = [

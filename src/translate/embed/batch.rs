@@ -1,28 +1,26 @@
-//! How much goes into one request, and what an upstream says when it was too much
-//! (openai-wire.md 7.2).
+//! How many inputs go into one request, and what an upstream says when they are too many.
 //!
-//! Pure, and without memory: what was learnt of an upstream is kept by the handler. Invariant: a
-//! refusal makes the next batch smaller, so that halving ends.
+//! Pure and stateless: the handler keeps what it learnt of an upstream. Invariant: each rejection makes
+//! the next batch smaller, so that halving ends.
 
 use std::borrow::Cow;
 
 use super::{PHYSICAL_BATCH_TEXT, is_too_long, status_and_text};
 use crate::error::Error;
 
-/// How many bytes the inputs of one request may have together: some 250,000 tokens, where OpenAI
-/// takes 300,000 (openai-wire.md 7.2).
+/// The most bytes of all inputs of one request: about 250,000 tokens, where OpenAI accepts 300,000.
 const MAX_BATCH_BYTES: usize = 750_000;
 
-/// What one request may hold.
+/// The limits of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchBounds {
-    /// Inputs.
+    /// The most inputs.
     pub items: usize,
-    /// Bytes of all of them, at three to a token.
+    /// The most bytes of all inputs, at three bytes to a token.
     pub bytes: usize,
 }
 
-/// Of what there was too much in a request.
+/// What a rejected request had too much of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchRejection {
     /// Inputs.
@@ -32,14 +30,13 @@ pub enum BatchRejection {
 }
 
 impl BatchBounds {
-    /// What a family's requests may hold, of which only the number of inputs is known.
+    /// The limits for an upstream of which only the number of inputs is known.
     #[must_use]
     pub fn with_max_items(items: usize) -> Self {
         Self { items, bytes: MAX_BATCH_BYTES }
     }
 
-    /// How many of `inputs`, from the first on, go into one request: no more than fit, and at least
-    /// one.
+    /// How many of `inputs`, from the first on, go into one request; at least one.
     #[must_use]
     pub fn count_fitting(self, inputs: &[Cow<'_, str>]) -> usize {
         let mut bytes = 0_usize;
@@ -50,10 +47,10 @@ impl BatchBounds {
         fitting.take(self.items).count().max(1)
     }
 
-    /// The bounds after a batch was refused: half of what that had too much of.
+    /// The limits after a rejection: half of what the batch had too much of.
     #[must_use]
-    pub fn halve(self, refusal: BatchRejection, rejected: &[Cow<'_, str>]) -> Self {
-        match refusal {
+    pub fn halve(self, rejection: BatchRejection, rejected: &[Cow<'_, str>]) -> Self {
+        match rejection {
             BatchRejection::Items => Self { items: rejected.len() / 2, ..self },
             BatchRejection::Size => Self {
                 bytes: rejected.iter().map(|input| input_bytes(input)).sum::<usize>() / 2,
@@ -63,18 +60,17 @@ impl BatchBounds {
     }
 }
 
-/// The bytes of an input; an empty one is sent as a blank.
+/// The bytes of an input; an empty one is sent as a space.
 fn input_bytes(input: &str) -> usize {
     input.len().max(1)
 }
 
-/// Whether a request had too many inputs, or too many tokens in all, so that a smaller one may
-/// succeed.
+/// Whether a request had too many inputs or too many tokens, so that a smaller one may succeed.
 #[must_use]
 pub fn classify_rejection(error: &Error) -> Option<BatchRejection> {
     let (status, text) = status_and_text(error)?;
     let says = |known: &[&str]| known.iter().any(|known| text.contains(known));
-    // llama.cpp speaks of its batch size when a single input does not fit.
+    // llama.cpp mentions its batch size when a single input does not fit.
     if text.contains(PHYSICAL_BATCH_TEXT) {
         None
     } else if says(&["batch size", "in one batch"]) {
@@ -82,7 +78,7 @@ pub fn classify_rejection(error: &Error) -> Option<BatchRejection> {
     } else if says(&["max_tokens_per_request", "tokens per request"]) {
         Some(BatchRejection::Size)
     } else {
-        // Of one input that is too long a smaller batch would get rid, but not of the fault.
+        // A smaller batch does not help if a single input is too long.
         (status == 413 && !is_too_long(error)).then_some(BatchRejection::Size)
     }
 }

@@ -23,10 +23,10 @@ use crate::backends::errors;
 use crate::backends::errors::ErrorDetails;
 use crate::error::{Error, Result};
 
-/// What llama.cpp says of an input that does not fit its physical batch.
+/// llama.cpp's text about an input that does not fit its physical batch.
 const PHYSICAL_BATCH_TEXT: &str = "too large to process";
 
-/// Reads `input`: nothing, one text or many.
+/// Parses `input`: absent, a string or a list of strings.
 ///
 /// # Errors
 /// [`Error::InvalidRequest`] for anything but a string and a list of strings.
@@ -61,7 +61,7 @@ fn status_and_text(error: &Error) -> Option<(u16, String)> {
     }
 }
 
-/// The request for the upstream. An empty text becomes a blank: several servers refuse it.
+/// The request for the upstream. An empty text becomes a space: several servers refuse empty ones.
 #[must_use]
 pub fn to_openai<'a>(model: &'a str, inputs: Vec<Cow<'a, str>>) -> EmbeddingRequest<'a> {
     let input = inputs

@@ -8,7 +8,7 @@
 use base64::Engine as _;
 
 use super::outline::NumberList;
-use crate::api::openai::chunk::BorrowedString;
+use crate::api::ollama::decode::GoString;
 use crate::api::wire::base64::BASE64;
 use crate::api::wire::ndjson;
 use crate::error::{Error, Result};
@@ -133,7 +133,7 @@ fn parse_item(item: &str) -> Result<f64> {
 
 fn parse_base64(json: &str) -> Result<Vec<f64>> {
     // Some servers escape the slash.
-    let text: Option<BorrowedString<'_>> = serde_json::from_str(json).ok();
+    let text: Option<GoString<'_>> = serde_json::from_str(json).ok();
     let bytes = text.and_then(|text| BASE64.decode(text.as_bytes()).ok());
     let bytes =
         bytes.ok_or_else(|| Error::upstream_protocol("an embedding is not valid base64"))?;

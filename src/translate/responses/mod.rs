@@ -32,7 +32,7 @@ use crate::api::ollama::request::{ChatRequest, FunctionDefinition, Tool};
 use crate::api::ollama::schema::Schema;
 use crate::api::openai::request as openai;
 use crate::api::openai::request::ToolChoice;
-use crate::api::openai::responses::{GoFloat, ResponsesRequest, ResponsesTool, TextFormat};
+use crate::api::openai::responses::{ResponsesRequest, ResponsesTool, TextFormat};
 use crate::backends::profiles::Profile;
 use crate::error::{Error, Result};
 use crate::translate::chat;
@@ -73,7 +73,7 @@ pub fn to_openai<'a>(
 }
 
 fn to_options(request: &ResponsesRequest<'_>) -> Option<Map<String, Value>> {
-    let float = |it: &GoFloat| Value::Number(it.0.clone());
+    let float = |number: &serde_json::Number| Value::Number(number.clone());
     let members = [
         ("temperature", request.temperature.as_ref().map(float)),
         ("top_p", request.top_p.as_ref().map(float)),

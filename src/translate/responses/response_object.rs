@@ -41,9 +41,7 @@ impl RequestEcho {
         let own = |text: &Option<crate::api::ollama::decode::GoString<'_>>| {
             non_empty(text.as_deref()).map(str::to_owned)
         };
-        let float = |number: &Option<crate::api::openai::responses::GoFloat>| {
-            number.as_ref().map_or_else(|| Number::from(1), |number| number.0.clone())
-        };
+        let float = |number: &Option<Number>| number.clone().unwrap_or_else(|| Number::from(1));
         let format = request.text.as_ref().and_then(|text| text.format);
         let reasoning = request.reasoning.as_ref().map(|it| (own(&it.effort), own(&it.summary)));
         Self {

@@ -1,12 +1,11 @@
-//! Splits an upstream body into server-sent events.
+//! Splits an upstream body into server-sent events (HTML Living Standard, server-sent events).
 //!
 //! Bytes go in through [`Decoder::push`] in pieces of any size; events come out of
-//! [`Decoder::next_event`], each as soon as its last line end has arrived. The rules are the
-//! tolerant ones of openai-wire.md 4.4. Knows nothing of OpenAI: the `[DONE]` marker is data like
-//! any other, and nobody here looks into the JSON.
-//! Invariant: the events do not depend on where the input was cut. An event above the limit is an
-//! error, never a larger buffer. Every byte is searched once, and an event of one data line is
-//! handed out as a slice of the buffer, without a copy.
+//! [`Decoder::next_event`], each as soon as its last line end has arrived. More lenient than the
+//! standard where servers need it. Knows nothing of OpenAI: the `[DONE]` marker is data like any
+//! other, and the JSON is not parsed here. Invariant: the events do not depend on where the input was
+//! cut. An event above the limit is an error, never a larger buffer. Every byte is searched once, and
+//! an event of one data line is a slice of the buffer, without a copy.
 
 #[cfg(test)]
 mod tests;
@@ -16,17 +15,17 @@ use std::ops::Range;
 
 use crate::error::{Error, Result};
 
-/// The longest line, and the longest event, in bytes: a tool call or an image may be one line of
-/// megabytes, an endless line may not take all memory.
+/// The longest line and the longest event, in bytes: a tool call or an image may be one line of
+/// megabytes, but an endless line must not take all memory.
 pub const MAX_EVENT_BYTES: usize = 64 * 1024 * 1024;
 
-/// What may stand before the first line, and means nothing.
+/// The byte order mark, which may precede the first line.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// One event. The bytes are as they were sent: not trimmed, and perhaps not even UTF-8.
+/// One event. The bytes are as the server sent them: not trimmed, and not necessarily UTF-8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// The data lines of an event, joined with `\n`; or one bare line of JSON.
+    /// The data lines of an event, joined with `\n`; or a line of JSON without a field name.
     Data(&'a [u8]),
     /// The same under `event: error`; or the value of an `error` field, which old llama-servers
     /// send instead of data.
@@ -36,21 +35,21 @@ pub enum Event<'a> {
 /// The decoder of one body.
 #[derive(Debug)]
 pub struct Decoder {
-    /// What was pushed and is still needed, after a consumed part that awaits dropping.
+    /// Bytes that were pushed: a consumed part, then those that are still needed.
     buffer: Vec<u8>,
-    /// Where the first line begins that was not consumed yet.
+    /// The start of the first line that is not consumed yet.
     line_start: usize,
-    /// No line end stands between `start` and here.
+    /// There is no line end between `start` and this offset.
     scanned_to: usize,
-    /// The last line ended with CR: an LF at `start` belongs to it.
+    /// True if the last line ended with CR: an LF at `start` belongs to it.
     after_cr: bool,
-    /// Nothing was consumed yet: a byte-order mark may stand at `start`.
+    /// True until something is consumed: a byte order mark may be at `start`.
     at_beginning: bool,
-    /// No more bytes will come.
+    /// True after the end of the body.
     is_finished: bool,
-    /// The data of the event that is being gathered.
+    /// The data of the current event.
     data: DataLocation,
-    /// Whether that event is of type `error`.
+    /// True if the current event is of type `error`.
     is_error: bool,
     /// The text behind [`DataLocation::Joined`].
     joined: Vec<u8>,
@@ -58,7 +57,7 @@ pub struct Decoder {
     limit: usize,
 }
 
-/// Where the data of an event is.
+/// The place of an event's data.
 #[derive(Debug, Default)]
 enum DataLocation {
     #[default]
@@ -69,7 +68,7 @@ enum DataLocation {
     Joined,
 }
 
-/// What one line asks for. Numbers are the length of the value, which is the end of the line.
+/// The meaning of a line. Numbers are the length of the value at the line's end.
 enum LineKind {
     Blank,
     Data(usize),
@@ -114,26 +113,25 @@ impl Decoder {
         }
     }
 
-    /// Takes the next bytes of the body. Call [`Decoder::next_event`] until it gives `None` before
+    /// Appends the next bytes of the body. Call [`Decoder::next_event`] until it returns `None` before
     /// the next push, or the buffer grows.
     pub fn push(&mut self, bytes: &[u8]) {
         self.drop_consumed();
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// Says that the body has ended: what has no line end or no blank line behind it now counts as
-    /// whole. Nothing may be pushed afterwards.
+    /// Ends the body: a line without a line end, or an event without a blank line, now counts as
+    /// complete. Nothing may be pushed afterwards.
     pub fn finish(&mut self) {
         self.is_finished = true;
     }
 
-    /// The next event, or `None` when more bytes are needed, or when all is done after
-    /// [`Decoder::finish`].
+    /// The next event; `None` if more bytes are needed, or at the end after [`Decoder::finish`].
     ///
     /// # Errors
     ///
-    /// [`Error::UpstreamProtocol`] when a line or an event is above the limit. The decoder stays at
-    /// that place: every later call fails too.
+    /// [`Error::UpstreamProtocol`] if a line or an event is above the limit. Every later call fails
+    /// too.
     pub fn next_event(&mut self) -> Result<Option<Event<'_>>> {
         let Some((place, is_error)) = self.read_event()? else { return Ok(None) };
         let data = match place {
@@ -144,22 +142,22 @@ impl Decoder {
         Ok(Some(if is_error { Event::Error(data) } else { Event::Data(data) }))
     }
 
-    /// Whether something is buffered that has not come out as an event: an unfinished line, an
-    /// event without its blank line, or bytes that [`Decoder::next_event`] was not asked for yet.
+    /// True if bytes are buffered that were not returned as an event: an incomplete line, an event
+    /// without its blank line, or bytes that [`Decoder::next_event`] has not reached.
     #[must_use]
     pub fn has_pending(&self) -> bool {
         self.line_start < self.buffer.len() || !matches!(self.data, DataLocation::None)
     }
 
-    /// How many bytes are kept, for tests of the bound.
+    /// How many bytes are buffered, for tests of the limit.
     #[doc(hidden)]
     #[must_use]
     pub fn buffered_len(&self) -> usize {
         self.buffer.len() + self.joined.len()
     }
 
-    /// Reads lines until one of them completes an event: where its data is, and whether it is an
-    /// error.
+    /// Reads lines until one of them completes an event. Returns the place of the data, and whether
+    /// the event is an error.
     fn read_event(&mut self) -> Result<Option<(DataLocation, bool)>> {
         while let Some(line) = self.next_line()? {
             match LineKind::parse(&self.buffer[line.clone()]) {
@@ -168,7 +166,7 @@ impl Decoder {
                 LineKind::Ignored => {}
                 LineKind::Standalone { value, is_error } => {
                     if let Some(earlier) = self.dispatch() {
-                        // The line is read again by the next call.
+                        // The next call reads the line again.
                         return Ok(Some(earlier));
                     }
                     let is_error = mem::take(&mut self.is_error) || is_error;
@@ -190,7 +188,7 @@ impl Decoder {
         Ok(if self.is_finished { self.dispatch() } else { None })
     }
 
-    /// The next whole line, without its end and not yet consumed.
+    /// The next complete line, without its end and not yet consumed.
     fn next_line(&mut self) -> Result<Option<Range<usize>>> {
         if !self.skip_line_prefix() {
             return Ok(None);
@@ -205,8 +203,8 @@ impl Decoder {
         Ok((end.is_some() || is_last).then_some(line))
     }
 
-    /// Steps over what stands before a line and is no part of it. False when more bytes must come
-    /// before that can be told.
+    /// Skips bytes before a line that are not part of it. Returns false if more bytes are needed to
+    /// decide.
     fn skip_line_prefix(&mut self) -> bool {
         let rest = &self.buffer[self.line_start..];
         let mut skipped = 0;
@@ -228,7 +226,7 @@ impl Decoder {
         true
     }
 
-    /// Moves on to what follows the line that ends at `end`.
+    /// Consumes the line that ends at `end`.
     fn consume(&mut self, end: usize) {
         self.after_cr = self.buffer.get(end) == Some(&b'\r');
         self.line_start = self.buffer.len().min(end + 1);
@@ -254,7 +252,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// Ends the event; `None` when it had no data.
+    /// Ends the event; `None` if it has no data.
     fn dispatch(&mut self) -> Option<(DataLocation, bool)> {
         match mem::take(&mut self.data) {
             DataLocation::None => None,
@@ -262,7 +260,7 @@ impl Decoder {
         }
     }
 
-    /// Copies data that still lies in the buffer, so that the buffer need not keep it.
+    /// Copies data that is still in the buffer, so that the buffer need not keep it.
     fn move_to_joined(&mut self) {
         if let DataLocation::Line(line) = &self.data {
             self.joined.clear();
@@ -271,12 +269,12 @@ impl Decoder {
         }
     }
 
-    /// Frees the consumed part of the buffer once that is worth moving the rest.
+    /// Drops the consumed part of the buffer, if that is worth moving the rest.
     fn drop_consumed(&mut self) {
         let keep_from = match &self.data {
-            // Only its line end, of two bytes at most, was consumed since.
+            // Only the line end, at most two bytes, was consumed since.
             DataLocation::Line(line) if self.line_start <= line.end + 2 => line.start,
-            // Other lines follow the data; they may be many before the blank one comes.
+            // Many other lines may follow the data before the blank line.
             _ => {
                 self.move_to_joined();
                 self.line_start
@@ -294,7 +292,7 @@ impl Decoder {
     }
 
     fn too_large_error(&self) -> Error {
-        Error::upstream_protocol(format!("an event of more than {} bytes", self.limit))
+        Error::upstream_protocol(format!("a server-sent event is larger than {} bytes", self.limit))
     }
 }
 
@@ -316,7 +314,7 @@ impl LineKind {
     }
 }
 
-/// The value of the field `name`, without the one blank that may follow the colon.
+/// The value of the field `name`, without the one space that may follow the colon.
 fn field_value<'a>(name: &[u8], line: &'a [u8]) -> Option<&'a [u8]> {
     match line.strip_prefix(name)? {
         [] => Some(&[]),
@@ -325,7 +323,7 @@ fn field_value<'a>(name: &[u8], line: &'a [u8]) -> Option<&'a [u8]> {
     }
 }
 
-/// The place of the first CR or LF.
+/// The offset of the first CR or LF.
 fn find_line_end(bytes: &[u8]) -> Option<usize> {
     memchr::memchr2(b'\n', b'\r', bytes)
 }
