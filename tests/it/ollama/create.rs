@@ -1,6 +1,6 @@
 //! `/api/create` and `/api/delete`: progress lines and errors, compared as bytes.
 
-use super::manage::delete;
+use super::manage::{delete, mario};
 use super::transfers::{SUCCESS, assert_whole};
 use crate::support::*;
 
@@ -34,7 +34,11 @@ fn the_lines_of_create_are_ollama_s() {
     assert_eq!(starred(&system), [EXISTING, NEW, WRITING, SUCCESS]);
     let two = create(json!({"parameters": {"seed": 1}, "license": "MIT", "stream": true}));
     assert_eq!(starred(&two), [EXISTING, NEW, NEW, WRITING, SUCCESS]);
+    let five = [&[EXISTING][..], &[NEW; 5], &[WRITING, SUCCESS]].concat();
+    assert_eq!(starred(&proxy.post("/api/create", &mario())), five);
     assert_whole(&create(json!({"system": "x", "stream": false})), 200, SUCCESS);
+    let named = json!({"name": "b", "from": "m", "stream": false});
+    assert_whole(&proxy.post("/api/create", &named), 200, SUCCESS);
 }
 
 #[test]

@@ -174,6 +174,10 @@ fn models_that_are_unknown() {
     unknown(TEXT, "model 'nope' not found").check();
     unknown(&[EMBED, EMBEDDINGS], "model \"nope\" not found, try pulling it first").check();
     row(&[SHOW], nope(), 404, "model 'nope:latest' not found").check();
+    // A listed model that the upstream does not know any more.
+    row(TEXT, json!({}), 404, "model 'm' not found").answered(404, self::unknown()).check();
+    let text = "model \"m\" not found, try pulling it first";
+    row(&[EMBED, EMBEDDINGS], json!({}), 404, text).answered(404, self::unknown()).check();
     // The error contains the name as it was sent.
     let tagged = json!({"model": "nope:1b"});
     row(TEXT, tagged, 404, "model 'nope:1b' not found").answered(404, self::unknown()).check();
@@ -297,7 +301,7 @@ fn images_that_are_none() {
 
 #[test]
 fn failures_of_the_backend() {
-    for code in [400, 401, 403, 413, 429, 500, 502, 503] {
+    for code in [400, 401, 403, 413, 422, 429, 500, 502, 503, 504] {
         row(INFERENCE, json!({}), code, "the reason").answered(code, said("the reason")).check();
     }
     row(TEXT, json!({}), 400, TOO_LONG).answered(400, said(TOO_LONG)).check();

@@ -1,8 +1,6 @@
-//! Created models: listed, shown, used, copied, deleted, and kept across restarts.
+//! Created models: listed, shown, used, copied and deleted.
 
 use crate::support::*;
-use std::fs;
-use std::path::PathBuf;
 
 pub(super) fn delete(proxy: &Proxy, body: &Value) -> Answer {
     proxy.client().call("DELETE", "/api/delete", body.to_string()).answer()
@@ -28,13 +26,6 @@ pub(super) fn mario() -> Value {
     json!({"model": "mario", "from": "tagged:8b", "system": "You are Mario.", "license": ["MIT"],
         "template": "{{ .Prompt }}", "parameters": {"temperature": 0.7, "stop": ["<end>", "x"]},
         "messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me!"}]})
-}
-
-/// The state file of one test, in a folder that does not exist yet.
-fn state(test: &str) -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("state-{test}"));
-    let _ = fs::remove_dir_all(&folder);
-    folder.join("state.json")
 }
 
 #[test]
@@ -73,26 +64,6 @@ fn a_made_model_is_listed_and_shown_with_the_details_of_its_base() {
          PARAMETER stop x\nPARAMETER temperature 0.7\nLICENSE MIT\nMESSAGE user Who?\n\
          MESSAGE assistant Me!\n"
     );
-}
-
-#[test]
-fn progress_is_told_line_by_line_unless_it_is_not_wanted() {
-    let proxy = Proxy::start(&Upstream::start());
-    let made = lines(&proxy.post("/api/create", &mario()));
-    let words: Vec<String> = made
-        .iter()
-        .map(|line| match line.split_once("sha256:") {
-            Some((words, digest)) if digest.len() == 64 => format!("{words}*"),
-            _ => line.clone(),
-        })
-        .collect();
-    let mut expected = vec!["using existing layer *"];
-    expected.extend(["creating new layer *"; 5]);
-    expected.extend(["writing manifest", "success"]);
-    assert_eq!(words, expected);
-    let whole = proxy.post("/api/create", &json!({"name": "b", "from": "m", "stream": false}));
-    assert_eq!(whole.body, r#"{"status":"success"}"#);
-    assert_eq!(whole.head.header("content-type"), Some("application/json"));
 }
 
 #[test]
@@ -363,56 +334,4 @@ fn without_a_list_the_upstream_is_believed_to_know() {
     assert_eq!(proxy.post("/api/chat", &chat).status(), 200);
     assert_eq!(upstream.request().json()["model"], "deployment");
     assert_eq!(proxy.show("a")["capabilities"][0], "completion");
-}
-
-#[test]
-fn made_models_are_there_after_a_new_start() {
-    let upstream = Upstream::start();
-    let path = state("start");
-    let proxy = Proxy::with(&upstream, |config| config.state_file = Some(path.clone()));
-    assert_eq!(proxy.names().len(), 3);
-    assert!(!path.exists(), "the file is created when it is first needed");
-    create(&proxy, mario());
-    let text = fs::read_to_string(&path).expect("a file");
-    assert!(
-        text.contains("\n      \"system\": \"You are Mario.\",\n"),
-        "for people to read: {text}"
-    );
-    let again = Proxy::with(&upstream, |config| config.state_file = Some(path.clone()));
-    assert_eq!(again.show("mario"), proxy.show("mario"));
-    let made = proxy.tags().into_iter().find(|tag| tag["name"] == "mario:latest");
-    assert!(made.is_some_and(|made| again.tags().contains(&made)));
-}
-
-#[test]
-fn a_state_that_cannot_be_written_is_a_500_and_changes_nothing() {
-    let upstream = Upstream::start();
-    let path = state("unwritable");
-    let folder = path.parent().expect("a folder").to_owned();
-    let proxy = Proxy::with(&upstream, |config| config.state_file = Some(path.clone()));
-    create(&proxy, mario());
-    // A file takes the place of the folder.
-    fs::remove_dir_all(&folder).expect("removable");
-    fs::write(&folder, "").expect("writable");
-    for (path, body) in [
-        ("/api/create", json!({"model": "a", "from": "m"})),
-        ("/api/copy", json!({"source": "m", "destination": "a"})),
-    ] {
-        let failed = proxy.post(path, &body);
-        assert_eq!(failed.status(), 500);
-        assert!(
-            failed.error().starts_with("the state file cannot be written: "),
-            "{}",
-            failed.body
-        );
-        assert!(!failed.error().contains("unwritable"), "no path is told: {}", failed.body);
-    }
-    assert_eq!(delete(&proxy, &json!({"model": "mario"})).status(), 500);
-    assert_eq!(proxy.names().len(), 4, "mario still exists");
-    fs::remove_file(&folder).expect("removable");
-    assert_eq!(
-        delete(&proxy, &json!({"model": "mario"})).status(),
-        200,
-        "and is deleted once the file can be written"
-    );
 }

@@ -23,6 +23,7 @@ mod names;
 mod options;
 mod ps;
 mod show;
+mod state_file;
 mod streaming;
 mod tags;
 mod think;
