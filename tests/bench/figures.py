@@ -89,7 +89,7 @@ def cpu_per_request(measurement):
 
 
 def summary(line, rounds, targets):
-    """Everything that the table says of a line, as JSON can hold it."""
+    """All figures of a table row, as JSON."""
     found = {"title": line.title, "goal": str(line.goal) if line.goal else None, "values": {}}
     for target in targets:
         number = spread(values(line.pick, rounds, target), line.worst)

@@ -1,4 +1,4 @@
-"""Processes and what /proc tells of them: nginx, the proxy, the two programs of this folder."""
+"""Processes (nginx, the proxy, the two programs of this folder), and their figures from /proc."""
 
 import ctypes
 import json
@@ -20,7 +20,7 @@ PATIENCE = 20  # Seconds until something that starts must be there.
 
 
 class Failure(Exception):
-    """Something could not be run; the text says what."""
+    """A program could not be run; the text is the reason."""
 
 
 def raise_nofile():
@@ -29,7 +29,7 @@ def raise_nofile():
 
 
 def tied():
-    """What a child does before it runs: it is told to end when its parent does."""
+    """For a child before it runs: end when its parent ends."""
     LIBC.prctl(PDEATHSIG, signal.SIGTERM)
 
 
@@ -42,7 +42,7 @@ def tool(name):
 
 
 def free_port():
-    """One that nothing listens on, below the kernel's range for outgoing connections, so that
+    """A port that nothing listens on, below the kernel's range for outgoing connections, so that
     none of the many here takes it first."""
     for port in range(20000 + os.getpid() % 8000, 32000):
         try:
@@ -88,7 +88,7 @@ def cpu_us(pids):
 
 
 class Program:
-    """A child with a folder of its own; leaving the block ends both."""
+    """A child with its own folder; leaving the block removes both."""
 
     def __init__(self):
         self.process = None
@@ -135,7 +135,7 @@ class Program:
 
 
 def stop(process, helpers=(), seconds=10):
-    """Ends a child and its own children, by force after a while."""
+    """Ends a child and its children, with SIGKILL after a while."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -312,7 +312,7 @@ def load(program, url, api, load, seconds=90):
 
 
 def version(command):
-    """What a program says of itself, on either stream; None where it is missing."""
+    """The version that a program prints, on either stream; None where it is missing."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     except (OSError, subprocess.TimeoutExpired):
@@ -327,7 +327,7 @@ def commit(root):
 
 
 def describe(root, binary, kind):
-    """The machine, in words that can stand below the table."""
+    """A description of the machine, for the text below the table."""
     cpu = memory_kib = ""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):

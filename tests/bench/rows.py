@@ -14,7 +14,7 @@ IMAGE = 15_000_000  # Bytes of the request's body, nearly all of it base64.
 
 @dataclasses.dataclass(frozen=True)
 class Load:
-    """What bench-load is told; either `seconds` or `requests`."""
+    """The options of bench-load; either `seconds` or `requests`."""
 
     model: str
     connections: int = 1
@@ -47,7 +47,7 @@ class Load:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """`kind` says how it is measured: see targets.py."""
+    """`kind` selects the measurement: see targets.py."""
 
     name: str
     kind: str
@@ -101,7 +101,7 @@ def streams(connections, goal, quick):
 
 
 def tokens(connections, goal, quick):
-    """As servers send them: each token in a write of its own, here without a pause between."""
+    """As servers send them: each token in its own write, here without a pause."""
     title = f"- one write per token, {connections} connection{'s' * (connections > 1)}"
     load = Load("paced-1000000000-256", connections, stream=True)
     return throughput(f"tokens-{connections}", title, goal, load, quick)

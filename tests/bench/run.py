@@ -67,7 +67,7 @@ def measured(setting, wanted, rounds):
 
 
 def one_round(setting, row, order):
-    """What could be measured; one that fails does not keep the others from their turn."""
+    """The measured rows; a row that fails does not stop the others."""
     found = {}
     for target in order:
         try:
@@ -81,7 +81,7 @@ def one_round(setting, row, order):
 
 
 def summarised(wanted, found, names):
-    """The lines that somebody has a number for, and their summaries."""
+    """The lines with at least one figure, and their summaries."""
     lines, summaries = [], []
     for row in wanted:
         for line in row.lines:
@@ -114,7 +114,7 @@ def reported(lines, summaries, others, asked, facts):
 
 
 def ended(setting, summaries, asked):
-    """Says what went wrong, and gives the exit status."""
+    """Print the failures, and return the exit status."""
     serious = False
     for target, problem in setting.problems:
         print(f"wrong: {problem}")

@@ -71,7 +71,7 @@ class Setting:
 
 
 def measure(setting, target, row):
-    """None where the row says nothing of the target."""
+    """None where the row does not name the target."""
     return KINDS[row.kind](setting, target, row)
 
 

@@ -1,17 +1,17 @@
-// The few lines of test runner that the JavaScript client tests share.
+// The test runner of the JavaScript client tests.
 //
 // A check passes unless it throws; `run` runs them in order, prints one line for each and a last
 // line `N passed, N failed`, and ends the process.
 import assert from "node:assert/strict";
 
 const HANG_MS = 60_000; // Only ends a check that hangs.
-// The upstream has no responses; that it says so once is how the proxy learns it.
+// The upstream lacks /v1/responses; its one refusal is how the proxy detects that.
 const WANTED =
   /on purpose|Rate limit|had an error|does not exist|API key|gave up|Invalid URL \(POST \/v1\/responses\)/;
 const checks = [];
 const refusals = [];
 
-// An environment variable that must be there.
+// An environment variable that must be set.
 export function setting(name) {
   const value = process.env[name];
   if (!value) {
@@ -38,13 +38,13 @@ export async function forget() {
   await journal("DELETE");
 }
 
-// No request was refused but where a check asked for that.
+// Asserts that no request was refused except where a check expects it.
 export async function checkRules() {
   await forget();
   assert.deepEqual(refusals.filter((text) => !WANTED.test(text)), []);
 }
 
-// Checks by hand rather than with assert.rejects, to hand the error on.
+// Unlike assert.rejects, returns the error.
 export async function failure(promise) {
   try {
     await promise;

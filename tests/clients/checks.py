@@ -1,4 +1,4 @@
-"""The few lines of test runner that the Python client tests share.
+"""The test runner of the Python client tests.
 
 A check is a function, plain or async, registered by the `check` decorator; it passes unless it
 raises. `run` runs them in order, prints one line for each and a last line `N passed, N failed`.
@@ -15,7 +15,7 @@ import urllib.request
 
 REGISTERED = []
 WANTED = "on purpose|Rate limit|server had an error|does not exist|API key|gave up"
-# The upstream has no responses; that it says so once is how the proxy learns it.
+# The upstream lacks /v1/responses; its one refusal is how the proxy detects that.
 WANTED += r"|Invalid URL \(POST /v1/responses\)"
 
 
@@ -62,7 +62,7 @@ def raises(kind, function, *args, **kwargs):
 
 
 def setting(name):
-    """An environment variable that must be there."""
+    """An environment variable that must be set."""
     value = os.environ.get(name)
     if not value:
         sys.exit(f"{name} is not set; tests/clients/run.py sets it")
@@ -96,7 +96,7 @@ class Journal:
         return self.earlier + self.entries()
 
     def check_rules(self):
-        """No request was refused but where a check asked for that."""
+        """Assert that no request was refused except where a check expects it."""
         refusals = {entry["refusal"] for entry in self.everything() if "refusal" in entry}
         odd = [text for text in sorted(refusals) if not re.search(WANTED, text)]
         assert not odd, odd

@@ -57,7 +57,7 @@ PR_SET_PDEATHSIG = 1  # From <sys/prctl.h>.
 
 
 class Failure(Exception):
-    """The tests cannot go on; the text says why."""
+    """The tests cannot continue; the text is the reason."""
 
 
 class Programs:
@@ -107,8 +107,8 @@ RESERVED = []  # Sockets that hold the ports of `free_port` until this process e
 def free_port():
     """A port that nothing listens on.
 
-    It stays bound, without listening: the kernel gives it to nothing else, and the proxy, which sets
-    SO_REUSEADDR, can listen there.
+    It stays bound, without listening: the kernel gives it to nothing else, and the proxy, which
+    sets SO_REUSEADDR, can listen there.
     """
     held = socket.socket()
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -128,7 +128,7 @@ def fetch(url):
 
 
 def first_line(program, what):
-    """The first line that a program prints, which says where it listens."""
+    """The first line of a program's output, which contains its address."""
     line = program.stdout.readline().strip()
     if not line:
         raise Failure(f"{what} did not start")
@@ -245,7 +245,7 @@ def run_model(programs, options):
 
 
 def main():
-    """Run what was asked for; exit status 1 if anything failed."""
+    """Run the selected tests; exit status 1 if any failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--proxy", type=Path, required=True, help="the binary under test")
     parser.add_argument("--python", default=sys.executable, help="a Python with the packages")

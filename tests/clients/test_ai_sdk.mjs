@@ -27,7 +27,7 @@ async function collect(stream) {
   return parts;
 }
 
-// The provider prints lines that it cannot read.
+// The provider prints lines that it cannot parse.
 async function quietly(run) {
   const { warn } = console;
   console.warn = () => {};
@@ -104,7 +104,7 @@ check("a broken stream does not look complete", () =>
     const parts = await collect(result.fullStream);
     const text = parts.filter((part) => part.type === "text-delta").map((part) => part.text);
     assert.equal(text.join(""), "Half an");
-    // This provider drops lines that it does not know; what is left is that no end was told.
+    // This provider drops unknown lines, so the only sign of the error is the missing end.
     assert.notEqual(await result.finishReason, "stop");
   }),
 );

@@ -1,5 +1,5 @@
 // Anthropic's own JavaScript client against the proxy, with the scripted upstream behind it.
-// PROXY_URL and UPSTREAM_URL say where they are; tests/clients/run.py sets both.
+// tests/clients/run.py sets their addresses, PROXY_URL and UPSTREAM_URL.
 import assert from "node:assert/strict";
 import Anthropic from "@anthropic-ai/sdk";
 import { betaZodTool } from "@anthropic-ai/sdk/helpers/beta/zod";
@@ -116,7 +116,7 @@ check("several calls come in blocks of their own", async () => {
   assert.deepEqual(values, ["0", "2", "4"]);
 });
 
-// Without `thread: false` the loop leaves the conversation to the server, which has to remember it.
+// Without `thread: false` the loop expects the server to store the conversation.
 check("the package's own tool loop runs to its end", async () => {
   const add = betaZodTool({
     name: "add",

@@ -26,7 +26,7 @@ client = anthropic.Anthropic(base_url=PROXY, api_key="theirs", max_retries=0, ti
 
 
 def asked(content, **more):
-    """What `create` and `stream` take for one message, or for a conversation."""
+    """The arguments of `create` and `stream` for one message, or for a conversation."""
     messages = content if isinstance(content, list) else [{"role": "user", "content": content}]
     return {"model": MODEL, "max_tokens": 100, "messages": messages, **more}
 

@@ -1,4 +1,4 @@
-"""The official Python clients against a proxy that asks for keys."""
+"""The official Python clients against a proxy that requires client keys."""
 
 import os
 from contextlib import contextmanager

@@ -168,7 +168,7 @@ def parallel_calls_of_one_tool_keep_their_results_apart():
     answer = bound.invoke(messages)
     assert [call["args"]["a"] for call in answer.tool_calls] == [0, 1, 2], answer
     messages.append(answer)
-    # The ids are lost in the official client below: the order says which is which.
+    # The official client drops the ids: results are matched by order.
     for call in answer.tool_calls:
         messages.append(ToolMessage(f"r{call['args']['a']}", tool_call_id=call["id"]))
     text = bound.invoke(messages).content

@@ -60,7 +60,7 @@ def whole_answers_with_usage():
 
 @check
 def streams_join():
-    # The older provider makes one prompt of the messages, in its own template.
+    # The older provider joins the messages to one prompt, with its own template.
     wanted = ("x0 x1 x2 x3", "You said: ### User:\nslow 4 x")
     for provider, expected in zip(PROVIDERS, wanted):
         chunks = list(complete(provider, "slow 4 x", stream=True))

@@ -1,5 +1,5 @@
 // The official JavaScript client against the proxy, with the scripted upstream behind it.
-// PROXY_URL and UPSTREAM_URL say where they are; tests/clients/run.py sets both.
+// tests/clients/run.py sets their addresses, PROXY_URL and UPSTREAM_URL.
 import assert from "node:assert/strict";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -302,7 +302,7 @@ check("logprobs whole and streamed", async () => {
   }
 });
 
-// --- Models of our own ---
+// --- Created models ---
 
 check("create, copy, delete and pull", async () => {
   const made = await client.create({ model: "peach", from: MODEL, system: "You are Peach." });
@@ -370,7 +370,7 @@ check("a broken stream is an error after the text", async () => {
   }
 });
 
-// --- Leaving early ---
+// --- Disconnects ---
 
 check("abort ends the stream and leaves the server fine", async () => {
   await forget();
@@ -420,7 +420,7 @@ check("twenty streams at once keep their texts", async () => {
   await Promise.all(Array.from({ length: 20 }, (_, number) => one(number)));
 });
 
-// --- The other side ---
+// --- Upstream requests ---
 
 check("every line was JSON", () => assert.deepEqual(warnings, []));
 

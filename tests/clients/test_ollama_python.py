@@ -27,7 +27,7 @@ COUNTERS = [
     "eval_duration",
 ]
 
-# The first bytes of each kind; nobody looks at the rest.
+# The first bytes of each format; the rest is not read.
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01"
 WEBP = b"RIFF\x24\x00\x00\x00WEBPVP8 "
@@ -50,12 +50,12 @@ def user(text):
 
 
 def say(text, **more):
-    """The text that a whole chat answer holds."""
+    """The text of a whole chat response."""
     return client.chat(MODEL, user(text), **more).message.content
 
 
 def check_final(answer):
-    """What the last object of every answer must hold."""
+    """Assert the members of the last object of a response."""
     assert answer.done is True, answer
     assert answer.model == MODEL, answer.model
     for name in COUNTERS:

@@ -1,5 +1,5 @@
 // OpenAI's own JavaScript client against the proxy's /v1, with the scripted upstream behind it.
-// PROXY_URL and UPSTREAM_URL say where they are; tests/clients/run.py sets both.
+// tests/clients/run.py sets their addresses, PROXY_URL and UPSTREAM_URL.
 import assert from "node:assert/strict";
 import OpenAI from "openai";
 import { zodResponseFormat, zodTextFormat } from "openai/helpers/zod";
@@ -9,7 +9,7 @@ import { check, checkRules, failure, forget, journal, run, setting } from "./che
 const PROXY = setting("PROXY_URL");
 const MODEL = "scripted-1";
 const EMBED_MODEL = "scripted-embed";
-// What the scripted upstream names every answer.
+// The id of every response of the scripted upstream.
 const UPSTREAM_ID = "req_scripted";
 const Person = z.object({ name: z.string(), age: z.number().int() });
 const number = { type: "integer" };
@@ -28,7 +28,7 @@ const client = new OpenAI({ baseURL: `${PROXY}/v1`, apiKey: "theirs", maxRetries
 
 const user = (content) => [{ role: "user", content }];
 
-// The scripted upstream wants `stream` said, and what a client says goes through as it is.
+// The scripted upstream requires `stream`, and the proxy passes the client's value through.
 const asked = (content, more = {}) => ({
   model: MODEL,
   messages: Array.isArray(content) ? content : user(content),
@@ -183,8 +183,8 @@ check("embeddings of many texts", async () => {
   assert.deepEqual(data.map((item) => item.index), [0, 1]);
   assert.ok(data.every((item) => item.embedding.length === 8), data);
   assert.equal(answer.usage.prompt_tokens, 3);
-  // The format may be left out: an earlier client's request has taught the proxy that this upstream
-  // takes no other.
+  // The format may be missing: after an earlier client's request the proxy knows that this upstream
+  // accepts no other.
   const { encoding_format: format = "float", ...rest } = (await sent()).at(-1);
   assert.deepEqual({ ...rest, encoding_format: format }, request);
 });
@@ -221,8 +221,8 @@ check("the events of a response come in order", async () => {
   assert.equal(events.at(-1).response.output[0].content[0].text, "one two");
 });
 
-// Read event by event: the helper of this package wants reasoning_summary_part.added before a
-// thought, which Ollama does not send.
+// Read event by event: the helper of this package expects reasoning_summary_part.added before
+// reasoning, which Ollama does not send.
 check("a response's thoughts come before its text", async () => {
   const answer = await respond("think yes indeed");
   const events = await collect(respond("think yes indeed", { stream: true }));

@@ -104,7 +104,7 @@ def structured_output_is_asked_for_as_it_was():
 
 @check
 def embeddings_come_in_the_form_that_the_upstream_has():
-    # The client asks for base64, which this upstream refuses: the proxy mends that.
+    # The client requests base64, which this upstream refuses: the proxy repairs the request.
     answer = client.embeddings.create(model="scripted-embed", input=["a", "b"])
     assert [len(item.embedding) for item in answer.data] == [8, 8], answer
     assert "encoding_format" not in journal.entries()[-1]["body"]

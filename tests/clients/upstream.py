@@ -173,7 +173,7 @@ class Handler(BaseHTTPRequestHandler):
             "total_tokens": prompt_tokens + plan.tokens(),
         }
         wanted = body.get("logprobs")
-        # Chat says yes and how many alternatives; the older endpoint says only how many.
+        # Chat has a flag and a number of alternatives; the older endpoint only the number.
         count = body.get("top_logprobs", 0) if wanted is True else wanted
         shape = kind(plan, count if wanted else None)
         if body["stream"]:

@@ -199,7 +199,7 @@ QUESTIONS = {
 
 
 def thinking_plan(parts, style):
-    """An answer after a thought, which is told in one of the ways that servers have."""
+    """A response after reasoning, in one of the formats that servers use."""
     thought = pieces(THOUGHT)
     if style == "inline":
         return Plan(["<th", "ink>", *thought, "</thi", "nk>\n\n", *parts])
@@ -245,7 +245,7 @@ def results(messages):
 
 
 def scripted_error(status):
-    """Refuse with that status, in the words of the real thing."""
+    """Refuse with this status and the text of the real service."""
     known = {
         400: ("The request was refused on purpose.", "invalid_request_error", None),
         401: ("Incorrect API key provided.", "invalid_request_error", "invalid_api_key"),
@@ -271,7 +271,7 @@ def chat_plan(body):
 
 
 def completion_plan(body):
-    """The answer to a text completion; with a suffix it tells what stands on both sides."""
+    """The response to a text completion; with a suffix it contains prompt and suffix."""
     if "suffix" in body:
         plan = Plan(pieces(f"between [{body['prompt']}] and [{body['suffix']}]"))
     else:
@@ -300,5 +300,5 @@ def vector(text):
 
 
 def words_in(texts):
-    """Counts words; that is what this upstream calls a token."""
+    """The number of words, which this upstream counts as tokens."""
     return sum(len(text.split()) for text in texts)

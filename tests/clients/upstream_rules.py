@@ -139,7 +139,7 @@ def check_part(part, where):
 
 
 def media_type(url, where="image"):
-    """The MIME type of a data URL, which must be the one that its bytes say."""
+    """The MIME type of a data URL, which must match its bytes."""
     found = re.fullmatch(r"data:(image/[a-z]+);base64,(.*)", url or "", re.DOTALL)
     require(found, f"{where}: the image is not a data URL.")
     kind, data = found.groups()
@@ -227,7 +227,7 @@ def check_format(wanted):
 
 
 def check_model(name, known):
-    """404 as OpenAI words it."""
+    """404 with OpenAI's text."""
     if name not in CHAT_MODELS + EMBED_MODELS:
         text = f"The model `{name}` does not exist or you do not have access to it."
         raise Refusal(404, text, code="model_not_found")

@@ -1,6 +1,6 @@
-"""The static binary alone in an empty root, as nobody, with 32 MiB.
+"""The static binary alone in an empty root, as user nobody, with 32 MiB of memory.
 
-That is what a `FROM scratch` container with `--read-only --memory 32m` is, without the engine.
+This equals a `FROM scratch` container with `--read-only --memory 32m`, without a container engine.
 
 Usage: empty_root.py STATIC_BINARY (as root; `names` in place of the checks runs inside a network
 namespace of its own, where port 53 is free)
@@ -93,7 +93,7 @@ class Memory:
 
 
 class Root:
-    """An empty root with the binary and the given files in it."""
+    """A root folder that holds only the binary and the given files."""
 
     def __init__(self, programs, binary, name, files=()):
         self.folder = Path(programs.folder) / name
@@ -106,7 +106,7 @@ class Root:
             path.write_text(text)
 
     def enter(self, memory=None):
-        """For a child process: go there, and become nobody without any right."""
+        """For a child process: change the root, and become nobody without any privilege."""
         os.chroot(self.folder)
         os.chdir("/")
         os.setgroups([])
@@ -134,14 +134,14 @@ def resident_peak(program):
 
 
 def live_streams(binary):
-    """All streams at once, each exact, within the memory; the health check among them."""
+    """All streams at once, each exact and within the memory limit, with a health check."""
     all_there = threading.Barrier(STREAMS)
     pause = threading.Event()
 
     def script(_):
         for number, word in enumerate(EXPECTED):
             if number == 1:
-                all_there.wait(PATIENCE)  # Each has its first word: they are live together.
+                all_there.wait(PATIENCE)  # Every stream has its first word: all are live at once.
             pause.wait(PACE)
             yield word
 
@@ -181,7 +181,7 @@ def live_streams(binary):
 
 
 def health_check_of_nothing(binary):
-    """Inside the empty root it tells that nobody listens."""
+    """Inside the empty root the health check reports that nothing listens."""
     with Programs() as programs:
         root = Root(programs, binary, "root")
         address = f"127.0.0.1:{free_ports(1)[0]}"
@@ -248,7 +248,7 @@ class Names:
 
 
 def checked(root, base):
-    """The line of --check about the upstream, and whether all was well."""
+    """Whether --check succeeded, and its line about the upstream."""
     code, out, err = root.ask(["--check"], OPENAI_API_BASE_URL=base)
     line = next((line for line in out.splitlines() if line.startswith("upstream: ")), out + err)
     return code == 0, line
@@ -259,7 +259,7 @@ RESOLVER = ("etc/resolv.conf", "nameserver 127.0.0.1\n")
 
 
 def upstream_by_name(binary):
-    """A name that a server of names knows, with and without resolv.conf; and one from hosts."""
+    """A name from the name server, with and without resolv.conf, and a name from /etc/hosts."""
     names = Names(NAME, "127.0.0.9")
     upstream = Upstream(lambda _: [], host="127.0.0.9")
     with Programs() as programs:
@@ -278,7 +278,7 @@ def upstream_by_name(binary):
 
 
 def certificates_are_checked(binary):
-    """TLS works there: one that nobody signed is refused for that, by the roots compiled in."""
+    """TLS works in the empty root: a self-signed certificate is refused."""
     with Programs() as programs:
         path, _ = programs.certificate()
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -314,7 +314,7 @@ def main():
         [
             (f"{STREAMS} live streams in 32 MiB", as_root(live_streams)),
             ("the memory limit is enforced", as_root(the_limit_is_enforced)),
-            ("the health check tells when nobody listens", as_root(health_check_of_nothing)),
+            ("the health check fails when nothing listens", as_root(health_check_of_nothing)),
             ("an upstream is found by its name", as_root(in_a_network_of_its_own)),
             ("certificates are checked", as_root(certificates_are_checked)),
         ]

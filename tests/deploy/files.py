@@ -29,7 +29,7 @@ def number(text):
 
 
 def dockerfile(binary):
-    """Nothing but the program, as nobody, and the health check is the program's own."""
+    """The image holds only the program, runs it as nobody, and uses its own health check."""
     lines = (SHIPPED / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
     steps = [line.split(None, 1) for line in lines if line and not line.startswith("#")]
     by = {name: text for name, text in steps}
@@ -97,7 +97,7 @@ def service(binary):
 
 
 def patience(binary):
-    """No proxy gives up before ours does, which tells the client why."""
+    """The timeouts of the reverse proxies are longer than the program's."""
     silence = number(defaults(binary)["REQUEST_TIMEOUT"])
     waits = {
         "haproxy.cfg": ("timeout server", "timeout client"),

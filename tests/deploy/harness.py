@@ -24,7 +24,7 @@ PR_SET_PDEATHSIG = 1  # From <sys/prctl.h>.
 
 
 class Failure(Exception):
-    """A check failed; the text says how."""
+    """A failed check; the text is the reason."""
 
 
 def require(condition, text):
@@ -109,7 +109,7 @@ class Upstream:
             request_queue_size = 512
 
             def handle_error(self, *_):
-                """Those that leave are part of the test."""
+                """Ignore clients that disconnect: they are part of the test."""
 
         self.script = script
         self.server = Server((host, port), Handler)
@@ -165,7 +165,7 @@ class Stream:
                 self.words.append(word)
 
     def read_all(self):
-        """Read to the end. `end` is then `complete`, `told` (an error that the server sent),
+        """Read to the end. `end` is then `complete`, `told` (the server sent an error),
         `broken` (the connection ended first), or `truncated`: a clean end of half an answer."""
         try:
             if self.status is None:
@@ -219,7 +219,7 @@ def free_ports(count):
     """Ports of 127.0.0.1 that nothing listens on.
 
     Each stays bound, without listening: the kernel gives it to no other program and to no outgoing
-    connection, and a program that sets SO_REUSEADDR, as servers do, can listen there again and again.
+    connection, and a program that sets SO_REUSEADDR, as servers do, can listen there repeatedly.
     """
     ports = []
     for _ in range(count):
@@ -320,7 +320,7 @@ def until(condition, what):
 
 
 def answers(port):
-    """Whether somebody takes connections there."""
+    """Whether a program accepts connections there."""
     try:
         socket.create_connection(("127.0.0.1", port), 1).close()
         return True

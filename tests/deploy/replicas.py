@@ -49,7 +49,7 @@ class House:
             self.until_state(name, "UP")
 
     def script_of(self, name):
-        """`held` waits for the test after its first word; others go at a steady pace."""
+        """`held` waits for `go_on` after its first word; other streams send at a steady pace."""
 
         def script(text):
             yield name
@@ -88,7 +88,7 @@ class House:
         return int(self.column(name, "scur"))
 
     def held(self, count=HELD):
-        """Streams that have their first word and wait for `go_on`."""
+        """Open streams that have their first word and wait for `go_on`."""
         streams = [Stream(self.front, "held", self.tls) for _ in range(count)]
         for stream in streams:
             require(stream.head() == 200, f"status {stream.status}")
@@ -119,7 +119,7 @@ def both(streams):
 
 
 def stopped(house):
-    """SIGTERM: its answers complete, new ones go to the other, and it comes back."""
+    """SIGTERM: open streams complete, new ones go to the other replica, and it restarts."""
     streams = house.held()
     by = both(streams)
     house.replicas["one"].send_signal(signal.SIGTERM)
@@ -140,7 +140,7 @@ def stopped(house):
 
 
 def killed(house):
-    """SIGKILL: what it was answering breaks, and nothing else."""
+    """SIGKILL: only the streams of the killed replica break."""
     streams = house.held()
     by = both(streams)
     house.replicas["two"].kill()
@@ -159,7 +159,7 @@ def killed(house):
 
 
 def hung(house):
-    """One that takes connections and answers nothing is found out by its health checks."""
+    """A replica that accepts connections but does not respond fails its health checks."""
     house.replicas["one"].send_signal(signal.SIGSTOP)
     house.until_state("one", "DOWN")
     streams = house.held()
@@ -170,7 +170,7 @@ def hung(house):
 
 
 def drained_by_hand(house):
-    """An order to HAProxy takes one out without breaking what it answers."""
+    """`set server ... state drain` takes a replica out without breaking its streams."""
     streams = house.held()
     both(streams)
     house.order("set server proxies/one state drain")
@@ -206,7 +206,7 @@ class Load:
         return sum(stream.end is not None for stream in self.streams)
 
     def stop(self):
-        """What did not complete: how it ended, after which words."""
+        """The streams that did not complete."""
         self.enough.set()
         for thread in self.threads:
             thread.join(PATIENCE)
@@ -239,14 +239,14 @@ def restarts(house, before):
 
 
 def stopped_under_load(house):
-    """Nothing is lost: what has connected is served, and what is refused goes to the other."""
+    """No request fails: open connections are served, and refused ones go to the other replica."""
     failed, count = restarts(house, lambda _: None)
     require(not failed, f"{len(failed)} of {count} failed: {told_of(failed)}")
     return f"{count} of {count} complete"
 
 
 def drained_under_load(house):
-    """Told to HAProxy first, a restart goes wholly unnoticed."""
+    """After `set server ... state drain` a restart fails no request."""
 
     def drain(name):
         house.order(f"set server proxies/{name} state drain")
@@ -258,7 +258,7 @@ def drained_under_load(house):
 
 
 def killed_under_load(house):
-    """Of all that run only what the killed replica was answering fails."""
+    """Only the streams of the killed replica fail."""
     load = Load(house)
     load.until_more()
     house.replicas["one"].kill()

@@ -14,7 +14,7 @@ LARGE = 3 << 20
 
 
 def line_by_line(binary, front):
-    """The first line is there before the upstream may say the second; a large request passes."""
+    """The first line arrives before the upstream sends the second; a large request passes."""
     go_on = threading.Event()
 
     def script(text):

@@ -1,8 +1,8 @@
 """The bench of a scenario: its own proxy, upstream and witness, its checks and figures.
 
-`scenario` registers a function that gets a `Bench`; it calls `check` for each requirement and `figure`
-for each number to report. Around it the bench warms the proxy up, reads memory, descriptors and
-threads, runs the witness, and afterwards waits until the readings are back at their start.
+`scenario` registers a function that gets a `Bench`; it calls `check` for each requirement and
+`figure` for each number to report. Around it the bench warms the proxy up, reads memory,
+descriptors and threads, runs the witness, and waits until the readings are back at their start.
 """
 
 import asyncio
@@ -133,7 +133,7 @@ class Bench:
         return {"id": f"{prefix}-{number}", "seed": number, "n": n, **members}
 
     async def chat(self, spec=None, dialect=dialects.CHAT, **options):
-        """Asks once on a connection of its own and says what came."""
+        """Sends one request on its own connection and returns the outcome."""
         spec = spec or self.spec()
         body = dialect.build(spec)
         answer = await wire.ask(self.addr, "POST", dialect.path, body, **options)
@@ -147,7 +147,7 @@ class Bench:
         )
 
     def opening(self, spec, dialect=dialects.CHAT, close=True):
-        """The bytes of a request, for those who send them in their own way."""
+        """The bytes of a request, for a scenario that sends them by itself."""
         return wire.request("POST", dialect.path, dialect.build(spec), close=close)
 
     async def journal(self, prefix):

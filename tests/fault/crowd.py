@@ -69,7 +69,7 @@ class Crowd:
         self.closed.setdefault(place, time.monotonic() - self.opened[place])
 
     def look(self):
-        """Reads what came and notes who was closed."""
+        """Reads what has arrived, and records which connections were closed."""
         for place, sock in enumerate(self.sockets):
             if place in self.closed:
                 continue

@@ -177,7 +177,7 @@ def expected_counts(dialect, spec):
 
 
 def judge(dialect, spec, reading):
-    """The damage of an answer: none if it is exact, or an honest beginning."""
+    """The fault of a response: None for an exact one, or a correct prefix marked as broken."""
     if dialect is EMBED:
         true = json.dumps([specs.vector(spec["seed"], place) for place in range(spec["n"])])
         same = not reading.done or json.loads(reading.text) == json.loads(true)

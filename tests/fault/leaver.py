@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """A client that asks and then waits to be killed: leaver.py PORT, with its request on standard
-input. It says `sent` when it has asked."""
+input. It prints `sent` after it has sent the request."""
 
 import socket
 import sys

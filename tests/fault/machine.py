@@ -96,7 +96,7 @@ class Reading:
         self.threads = int(status["Threads"])
         names = thread_names(pid)
         self.workers = sum(name.startswith("worker-") for name in names)
-        # Pools hire when they need somebody, and keep whom they have.
+        # Pools start threads on demand, and keep them.
         self.others = sum(not name.startswith(("worker-", "desk-", "probe-")) for name in names)
         links = descriptors(pid)
         # Idle connections kept for the upstream are no leak.
@@ -143,7 +143,7 @@ def sockets_to(port):
 
 
 class Proxy:
-    """The program under test, with a state file and a log of its own."""
+    """The program under test, with its own state file and log."""
 
     def __init__(self, binary, base_url, env=None, nofile=None, prepare=None, wrap=()):
         self.folder = tempfile.mkdtemp(prefix="fault-")
@@ -211,7 +211,7 @@ class Proxy:
 
 
 class Witness:
-    """A normal client in its own process, so that the load of this process does not slow it down."""
+    """A normal client in its own process, which the load of this one does not slow down."""
 
     def __init__(self, addr, source="127.0.0.2"):
         command = [sys.executable, os.path.join(HERE, "witness.py"), str(addr[1]), source]

@@ -41,7 +41,7 @@ def one(name, binary):
 
 
 async def child(name, binary):
-    """A single scenario in a process of its own."""
+    """Runs a single scenario in its own process."""
     scenario = SCENARIOS[name]
     folder = tempfile.mkdtemp(prefix="fault-")
     process = await asyncio.create_subprocess_exec(
@@ -64,7 +64,7 @@ async def child(name, binary):
     except (ValueError, IndexError):
         why = f"ended with status {process.returncode} and without a result"
     finally:
-        # Whatever it left, its own group only.
+        # Removes the control groups that the process left behind.
         try:
             os.killpg(process.pid, signal.SIGKILL)
         except ProcessLookupError:

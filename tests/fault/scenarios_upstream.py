@@ -25,7 +25,7 @@ SOME = [CHAT, V1, MESSAGES]
 
 
 async def expect(bench, name, right, most, dialect=CHAT, **members):
-    """One request that must end with this status, or with an error told inside (200), in time."""
+    """One request that must end in time with this status, or with an error in the body (200)."""
     found = await bench.chat(bench.spec(name, n=6, **members), dialect, timeout=most + 10)
     what = f"{name} {dialect.name}: {found.kind} {found.answer}"
     if right == "exact":
@@ -140,7 +140,7 @@ async def upstream_refused(bench):
 
 @contextlib.contextmanager
 def black_hole():
-    """A port that swallows connections: its queue is full, so that nobody answers a SYN."""
+    """A port that drops connections: its accept queue is full, so the kernel ignores each SYN."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -179,7 +179,7 @@ async def upstream_black_hole(bench):
 
 
 class TlsServer:
-    """Meets TLS clients in a way of its own."""
+    """A TLS server that fails in one configurable way."""
 
     def __init__(self, answer=None, context=None):
         self.answer = answer
@@ -207,7 +207,7 @@ class TlsServer:
 
 
 def own_certificate(folder):
-    """A TLS context with a certificate that nobody trusts; None where openssl is missing."""
+    """A TLS context with a self-signed certificate; None where openssl is missing."""
     key, certificate = os.path.join(folder, "key"), os.path.join(folder, "certificate")
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
     command += ["-subj", "/CN=localhost", "-keyout", key, "-out", certificate]

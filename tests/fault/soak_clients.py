@@ -50,7 +50,7 @@ ACTS = [
 
 
 class Client:
-    """One client with dice of its own; `number` makes ids for its specs."""
+    """One client with its own random numbers; `number` makes ids for its specs."""
 
     def __init__(self, addr, dice, number, source):
         self.addr = addr

@@ -29,13 +29,13 @@ def text(seed, count):
 
 
 def vector(seed, place):
-    """An embedding of unit length, so that nobody needs to scale it."""
+    """An embedding of unit length, so that the proxy passes it unchanged."""
     at = (seed + place) % DIMENSIONS
     return [1.0 if index == at else 0.0 for index in range(DIMENSIONS)]
 
 
 def counts(spec):
-    """Tokens of the prompt and of the answer, as the upstream's usage tells them."""
+    """Tokens of the prompt and of the response, as in the upstream's usage."""
     return 3 + spec["seed"] % 7, spec["n"]
 
 

@@ -107,7 +107,7 @@ class Connection(asyncio.Protocol):
         if request is None or self.transport.is_closing():
             return
         if self.poisoned:
-            # A connection that had died while nobody looked.
+            # The connection was already closed.
             self.reset()
             return
         self.task = asyncio.ensure_future(self.serve(*request))

@@ -1,4 +1,4 @@
-"""An HTTP/1.1 client over raw sockets that hides nothing: it says how an answer ended.
+"""An HTTP/1.1 client over raw sockets that reports how a response ended.
 
 `ask` is one request on a connection of its own; `Wire` is a connection that sends what it is told
 and reads answers one by one. All of it is asyncio, so that one process can hold thousands.
@@ -14,7 +14,7 @@ LARGEST = 64 * 1024 * 1024
 
 
 class Answer:
-    """An answer, as far as it came. `error` says why it is not whole."""
+    """A response as far as it was received. `error` is the reason if it is incomplete."""
 
     def __init__(self):
         self.status = None
@@ -53,7 +53,7 @@ class Wire:
 
     @classmethod
     async def open(cls, addr, source=None, small=False, timeout=10):
-        """Connects, from the loopback address `source`; `small` is for one who reads slowly."""
+        """Connects from the loopback address `source`; `small` sets a small receive buffer."""
         sock = socket.socket()
         sock.setblocking(False)
         try:
@@ -179,7 +179,7 @@ def request(method, path, body=None, headers=(), close=True):
 
 
 async def ask(addr, method, path, body=None, source=None, timeout=30, headers=()):
-    """One request on a connection of its own."""
+    """One request on its own connection."""
     began = time.monotonic()
     try:
         wire = await Wire.open(addr, source, timeout=timeout)
