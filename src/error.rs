@@ -173,6 +173,12 @@ impl Error {
         Self::InvalidRequest { reason: reason.into() }
     }
 
+    /// Ollama's text for an unknown model.
+    #[must_use]
+    pub fn model_not_found(name: &str) -> Self {
+        Self::ModelNotFound { message: format!("model '{name}' not found") }
+    }
+
     /// The client has left while it waited.
     #[must_use]
     pub fn client_disconnected() -> Self {

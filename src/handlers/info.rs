@@ -18,10 +18,8 @@ use crate::backends::names;
 use crate::error::{Error, Result};
 use crate::http::exchange::ContentType;
 use crate::models::catalog;
-use crate::models::model::Model;
 use crate::models::render::ShowOptions;
 use crate::models::running_models::LoadState;
-use crate::models::virtual_model::VirtualModel;
 
 /// The version of Ollama whose API is served; clients compare it with the version they need.
 const OLLAMA_VERSION: &str = "0.32.15";
@@ -39,17 +37,17 @@ pub(super) fn version(context: &mut Context<'_>) -> Result<()> {
 /// `GET /api/tags`.
 pub(super) fn tags(context: &mut Context<'_>) -> Result<()> {
     let list = context.app.upstream.get_model_list(context.trace)?;
-    let setting = context.app.render_context();
-    let own = context.app.store.snapshot();
-    let hidden = |model: &&Model| own.contains_key(&names::canonical_key(&model.id));
-    let listed = list.iter().filter(|model| !hidden(model));
-    let base = |model: &VirtualModel| match catalog::find_model(&list, &model.from) {
-        Some(base) => model.render_tag(base, &setting),
-        None => model.render_tag(&Model::from_id(&model.from), &setting),
-    };
-    let mut models: Vec<_> =
-        listed.map(|model| (model.modified_time(&setting), model.render_tag(&setting))).collect();
-    models.extend(own.values().map(|model| (model.modified_time(), base(model))));
+    let render_context = context.app.render_context();
+    let virtual_models = context.app.store.snapshot();
+    let mut models: Vec<_> = list
+        .iter()
+        .filter(|model| !virtual_models.contains_key(&names::canonical_key(&model.id)))
+        .map(|model| (model.modified_time(&render_context), model.render_tag(&render_context)))
+        .collect();
+    models.extend(virtual_models.values().map(|model| {
+        let base = catalog::find_or_unlisted(&list, &model.from);
+        (model.modified_time(), model.render_tag(&base, &render_context))
+    }));
     models.sort_by_key(|(modified, _)| Reverse(*modified));
     let models = models.into_iter().map(|(_, tag)| tag).collect();
     context.answer_json(200, &ListResponse { models })
@@ -58,26 +56,26 @@ pub(super) fn tags(context: &mut Context<'_>) -> Result<()> {
 /// `GET /api/ps`.
 pub(super) fn ps(context: &mut Context<'_>) -> Result<()> {
     let app = context.app;
-    let loaded = app.running_models.list(SystemTime::now());
+    let running = app.running_models.list(SystemTime::now());
     // The list gives the same digests and context lengths as `/api/tags`.
     let list =
-        if loaded.is_empty() { None } else { app.upstream.try_get_model_list(context.trace) };
-    let known = list.as_deref().map_or(&[][..], |list| list);
-    let model = |id: &str| match catalog::find_model(known, id) {
-        Some(model) => model.clone(),
-        None => Model::from_id(id),
-    };
+        if running.is_empty() { None } else { app.upstream.try_get_model_list(context.trace) };
+    let list = list.as_deref().map_or(&[][..], |list| list);
     let render_context = app.render_context();
     let process = |(id, state): (String, LoadState)| {
         let (expires_at, num_ctx) = (state.expires_at, state.num_ctx);
         match app.find_virtual_model(&id) {
-            Some(own) => {
-                own.render_process(&model(&own.from), &render_context, expires_at, num_ctx)
+            Some(model) => {
+                let base = catalog::find_or_unlisted(list, &model.from);
+                model.render_process(&base, &render_context, expires_at, num_ctx)
             }
-            None => model(&id).render_process(&render_context, expires_at, num_ctx),
+            None => {
+                let model = catalog::find_or_unlisted(list, &id);
+                model.render_process(&render_context, expires_at, num_ctx)
+            }
         }
     };
-    let models = loaded.into_iter().map(process).collect();
+    let models = running.into_iter().map(process).collect();
     context.answer_json(200, &ListResponse { models })
 }
 
@@ -102,10 +100,7 @@ pub(super) fn show(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
             model.render_show(&base, &render_context, &show_options)
         }
         None if !names::is_valid(&name) => return Err(names::invalid_name_error()),
-        None => {
-            let shown = names::display_name(&name);
-            return Err(Error::ModelNotFound { message: format!("model '{shown}' not found") });
-        }
+        None => return Err(Error::model_not_found(&names::display_name(&name))),
     };
     context.answer_json(200, &response)
 }

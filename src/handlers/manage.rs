@@ -98,11 +98,7 @@ pub(super) fn delete(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
         );
         return Err(Error::Forbidden { reason });
     }
-    if names::is_valid(&name) {
-        Err(Error::ModelNotFound { message: format!("model '{given}' not found") })
-    } else {
-        Err(invalid())
-    }
+    if names::is_valid(&name) { Err(Error::model_not_found(given)) } else { Err(invalid()) }
 }
 
 /// The upstream model that `from` means, and the virtual model before the request is applied to it;

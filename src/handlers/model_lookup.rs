@@ -176,8 +176,8 @@ impl App {
     /// The upstream's model below a virtual one; without a list, what its name tells.
     pub(super) fn find_base_model(&self, model: &VirtualModel, trace: &Trace) -> Model {
         let list = self.upstream.try_get_model_list(trace);
-        let listed = list.as_deref().and_then(|list| catalog::find_model(list, &model.from));
-        listed.cloned().unwrap_or_else(|| Model::from_id(&model.from))
+        let list = list.as_deref().map_or(&[][..], |list| list);
+        catalog::find_or_unlisted(list, &model.from).into_owned()
     }
     /// Finds the upstream's id for a name and the family that serves it; `virtual_model` is the one that
     /// the name means. The list is asked for only where it can change the request: for a name that ends

@@ -82,7 +82,8 @@ pub(super) fn blob(context: &mut Context<'_>) -> Result<()> {
     let wanted = wanted?;
     let mut hash = Sha256Writer(digest::Context::new(&SHA256));
     context.exchange.copy_body(limit, &mut hash)?;
-    let actual = hash.into_hex();
+    let actual: String =
+        hash.0.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     if actual != wanted {
         let text =
             format!("digest mismatch, expected \"sha256:{wanted}\", got \"sha256:{actual}\"");
@@ -149,13 +150,7 @@ fn parse_digest(digest: &str) -> Result<String> {
 /// Hashes everything written to it.
 struct Sha256Writer(digest::Context);
 
-impl Sha256Writer {
-    fn into_hex(self) -> String {
-        self.0.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-}
-
-impl io::Write for &mut Sha256Writer {
+impl io::Write for Sha256Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.update(bytes);
         Ok(bytes.len())

@@ -35,13 +35,13 @@ impl<'a> VirtualModelObject<'a> {
 /// `GET /v1/models`.
 pub(super) fn list(context: &mut Context<'_>) -> Result<()> {
     let list = context.app.upstream.get_model_list(context.trace)?;
-    let own = context.app.store.snapshot();
+    let virtual_models = context.app.store.snapshot();
     let mut models: Vec<String> = list
         .iter()
-        .filter(|model| !own.contains_key(&names::canonical_key(&model.id)))
+        .filter(|model| !virtual_models.contains_key(&names::canonical_key(&model.id)))
         .map(|model| list.openai_object(&model.id))
         .collect();
-    for model in own.values() {
+    for model in virtual_models.values() {
         let id = names::strip_latest_tag(&model.name).unwrap_or(&model.name);
         models.push(to_json(&VirtualModelObject::new(model, id)));
     }
@@ -51,18 +51,15 @@ pub(super) fn list(context: &mut Context<'_>) -> Result<()> {
 
 /// `GET /v1/models/{id}`.
 pub(super) fn retrieve(context: &mut Context<'_>) -> Result<()> {
-    let asked = context.route.decoded_parameter();
-    let name = context.parse_full_model_name(Some(&asked), super::empty_model_error)?;
+    let requested = context.route.decoded_parameter();
+    let name = context.parse_full_model_name(Some(&requested), super::empty_model_error)?;
     let app = context.app;
     let body = match app.find_model(&name, context.trace)? {
-        Some(AnyModel::Virtual(model)) => to_json(&VirtualModelObject::new(&model, &asked)),
+        Some(AnyModel::Virtual(model)) => to_json(&VirtualModelObject::new(&model, &requested)),
         Some(AnyModel::Upstream(model)) => {
             app.upstream.get_model_list(context.trace)?.openai_object(&model.id)
         }
-        None => {
-            let message = format!("model '{}' not found", names::display_name(&name));
-            return Err(Error::ModelNotFound { message });
-        }
+        None => return Err(Error::model_not_found(&names::display_name(&name))),
     };
     context.exchange.respond(200, ContentType::BareJson, format!("{body}\n").as_bytes())
 }

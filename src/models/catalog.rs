@@ -5,6 +5,7 @@
 //! [`Catalog::try_get`] returns it without another attempt for the time that a list stays fresh.
 //! Invariant: the upstream family known from a list survives failed fetches and empty lists.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -102,6 +103,12 @@ pub fn find_model<'a>(list: &'a [Model], name: &str) -> Option<&'a Model> {
     }
     list.iter()
         .find(|model| names::find_id(model.aliases.iter().map(String::as_str), name).is_some())
+}
+
+/// The model that a name means, or else a model of this id that no list contains.
+#[must_use]
+pub fn find_or_unlisted<'a>(list: &'a [Model], name: &str) -> Cow<'a, Model> {
+    find_model(list, name).map_or_else(|| Cow::Owned(Model::from_id(name)), Cow::Borrowed)
 }
 
 #[cfg(test)]

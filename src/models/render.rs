@@ -18,35 +18,9 @@ use crate::models::modelfile::Modelfile;
 const UNKNOWN: &str = "unknown";
 
 /// Families that occur in ids, the more specific first.
-const FAMILIES: &[&str] = &[
-    "smollm",
-    "codellama",
-    "tinyllama",
-    "llama",
-    "codestral",
-    "devstral",
-    "ministral",
-    "mixtral",
-    "mistral",
-    "deepseek",
-    "qwen",
-    "gemma",
-    "gemini",
-    "granite",
-    "claude",
-    "command",
-    "grok",
-    "phi",
-    "gpt",
-    "yi",
-    "glm",
-    "kimi",
-    "nemotron",
-    "nomic",
-    "bert",
-    "bge",
-    "text-embedding",
-];
+const FAMILIES: &str = "smollm codellama tinyllama llama codestral devstral ministral mixtral \
+    mistral deepseek qwen gemma gemini granite claude command grok phi gpt yi glm kimi nemotron \
+    nomic bert bge text-embedding";
 
 /// The parts of an `/api/show` request that change the response.
 #[derive(Clone, Debug, Default)]
@@ -142,9 +116,9 @@ impl Model {
         }
         let id = self.id.to_ascii_lowercase();
         let last = id.rsplit('/').next().unwrap_or_default();
-        let known = FAMILIES.iter().find(|family| last.contains(*family));
+        let known = FAMILIES.split(' ').find(|family| last.contains(family));
         let first = || last.split(|c: char| !c.is_ascii_alphabetic()).find(|word| !word.is_empty());
-        known.copied().or_else(first).unwrap_or(UNKNOWN).to_owned()
+        known.or_else(first).unwrap_or(UNKNOWN).to_owned()
     }
 
     fn parameter_size(&self) -> String {

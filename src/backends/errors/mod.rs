@@ -141,7 +141,7 @@ pub fn to_in_band_error(
 /// Rewords errors for which Ollama has a fixed text (server/routes.go).
 fn to_ollama_error(classifier: &ErrorClassifier, status: u16, model: &str) -> Option<Error> {
     if classifier.is_unknown_model(status) {
-        return Some(Error::ModelNotFound { message: format!("model '{model}' not found") });
+        return Some(Error::model_not_found(model));
     }
     classifier.rejects_tools().then(|| {
         permanent_error(400, format!("{} does not support tools", names::full_name(model)))
