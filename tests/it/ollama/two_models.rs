@@ -20,7 +20,7 @@ pub(super) fn proxy() -> (Upstream, Proxy) {
 }
 
 pub(super) fn post(proxy: &Proxy, path: &str, body: &Value) -> Answer {
-    let answer = proxy.post(path, &body);
+    let answer = proxy.post(path, body);
     assert_eq!(answer.status(), 200, "{path} {body}: {}", answer.body);
     answer
 }
