@@ -68,7 +68,7 @@ impl WorkerPools {
         Ok(Self {
             app,
             main: WorkerPool::start("worker", workers, queue)?,
-            health: WorkerPool::start("desk", SIDE_LANE_SIZE.0, SIDE_LANE_SIZE.1)?,
+            health: WorkerPool::start("health", SIDE_LANE_SIZE.0, SIDE_LANE_SIZE.1)?,
             probe: WorkerPool::start("probe", SIDE_LANE_SIZE.0, SIDE_LANE_SIZE.1)?,
         })
     }

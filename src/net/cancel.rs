@@ -1,11 +1,10 @@
-//! The sign that nobody waits for a request's answer any more.
+//! Cancellation of a request whose client has disconnected.
 //!
-//! A [`CancellationToken`] belongs to one request. The thread that works on the request carries it
-//! ([`CancellationToken::scope`]), so that whoever waits for the upstream on that thread can leave a [`Hook`]
-//! that ends the wait; whoever learns that the client has left gives the sign. Knows nothing of HTTP
-//! or sockets.
-//! Invariant: a hook is called only between being held and being released, because what it ends may
-//! serve somebody else afterwards.
+//! Each request has a [`CancellationToken`]. The thread that handles the request carries it
+//! ([`CancellationToken::scope`]), so that code that waits for the upstream on that thread can register
+//! a [`Hook`] that ends the wait. Knows nothing of HTTP or sockets.
+//! Invariant: a hook is called only between its registration and its removal, because the connection
+//! that it ends may serve another request afterwards.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,11 +16,11 @@ use crate::observe::lock::lock;
 pub type Hook = Arc<dyn Fn() + Send + Sync>;
 
 thread_local! {
-    /// The sign of the request that this thread works on.
+    /// The token of the request that this thread handles.
     static CURRENT: RefCell<Option<Arc<CancellationToken>>> = const { RefCell::new(None) };
 }
 
-/// One request's sign.
+/// Tells whether one request is cancelled.
 #[derive(Default)]
 pub struct CancellationToken {
     id: u64,
@@ -30,7 +29,7 @@ pub struct CancellationToken {
 }
 
 impl CancellationToken {
-    /// A sign that is not given.
+    /// A token that is not cancelled.
     #[must_use]
     pub fn new() -> Arc<Self> {
         static LAST: AtomicU64 = AtomicU64::new(0);
@@ -38,28 +37,28 @@ impl CancellationToken {
         Arc::new(Self { id, ..Self::default() })
     }
 
-    /// A number that no other sign of this process has; never 0.
+    /// A number that no other token of this process has; never 0.
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// Gives the sign and ends the wait that is held. May be called more than once.
+    /// Cancels the request and calls the registered hook. May be called more than once.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::SeqCst);
-        // Called under the lock: a release waits until it is over.
+        // Called under the lock, so that `unregister` waits until the hook has returned.
         if let Some(hook) = &*lock(&self.hook) {
             hook();
         }
     }
 
-    /// Whether the sign was given.
+    /// Whether the request is cancelled.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::SeqCst)
     }
 
-    /// From now on `hook` is what the sign ends; it is called at once if the sign was given.
+    /// Registers the hook in place of any other, and calls it at once if the request is cancelled.
     pub fn register(&self, hook: &Hook) {
         let mut held = lock(&self.hook);
         *held = Some(hook.clone());
@@ -68,14 +67,14 @@ impl CancellationToken {
         }
     }
 
-    /// From now on the sign ends nothing.
+    /// Removes the hook.
     pub fn unregister(&self) {
         *lock(&self.hook) = None;
     }
 
-    /// Does `work` on this thread in the name of this request.
+    /// Runs `work` with this token as the thread's current one.
     pub fn scope<T>(self: &Arc<Self>, work: impl FnOnce() -> T) -> T {
-        /// Puts back what was there, also when `work` panics.
+        /// Restores the previous token, also when `work` panics, and removes the hook of this one.
         struct Restore(Option<Arc<CancellationToken>>);
         impl Drop for Restore {
             fn drop(&mut self) {
@@ -90,13 +89,13 @@ impl CancellationToken {
     }
 }
 
-/// Whether the sign of this thread's request was given; `false` where it works on none.
+/// Whether this thread's request is cancelled; `false` without a request.
 #[must_use]
 pub fn is_cancelled() -> bool {
     with_current(CancellationToken::is_cancelled).unwrap_or(false)
 }
 
-/// Asks the sign of this thread's request; `None` where it works on none.
+/// Calls `ask` with the token of this thread's request; `None` without a request.
 pub fn with_current<T>(ask: impl FnOnce(&CancellationToken) -> T) -> Option<T> {
     CURRENT.with_borrow(|current| current.as_deref().map(ask))
 }

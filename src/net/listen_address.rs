@@ -1,37 +1,37 @@
-//! `OLLAMA_HOST`: the address to listen on, by Ollama's own rules (ollama-api.md 17.1).
+//! `OLLAMA_HOST`: the address to listen on, parsed as Ollama does (envconfig/config.go, `Host`).
 //!
-//! Pure. Scheme and path matter to clients only, except that the scheme sets the default port;
-//! names such as `localhost` stay names and are resolved by whoever binds. A port that is none is
-//! replaced and reported as a warning, as Ollama does; a host that cannot be one is an error.
-//! Invariant: `host` is empty (all interfaces), an IP address without brackets, or a plain name.
+//! Pure. The scheme only sets the default port, and a path is ignored. Names such as `localhost` stay
+//! names, to be resolved when the socket is bound. An invalid port is replaced with a warning, as in
+//! Ollama; an invalid host is an error.
+//! Invariant: `host` is empty (all interfaces), an IP address without brackets, or a host name.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 const DEFAULT_HOST: &str = "127.0.0.1";
 const DEFAULT_PORT: u16 = 11434;
 
-/// Where to listen.
+/// The address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenAddress {
-    /// A name or an address without brackets; empty for all interfaces.
+    /// A host name or an IP address without brackets; empty for all interfaces.
     pub host: String,
     /// The port; 0 for any free one.
     pub port: u16,
-    /// Why the port is not the one that was written.
+    /// Why the port is not the one that was configured.
     pub warning: Option<String>,
 }
 
-/// Reads a value of `OLLAMA_HOST`.
+/// Parses a value of `OLLAMA_HOST`.
 ///
 /// # Errors
-/// What is allowed, when the host is neither a name nor an address.
+/// If the host is neither a name nor an address; the text says what is allowed.
 pub fn parse(text: &str) -> Result<ListenAddress, String> {
     let text = text.trim();
     let (default_port, rest) = match text.split_once("://") {
         Some(("http", rest)) => (80, rest),
         Some(("https", rest)) => (443, rest),
         Some((_, rest)) => (DEFAULT_PORT, rest),
-        // Ollama's own service is the one name that has another port.
+        // Ollama gives the name of its own service another default port.
         None if text == "ollama.com" => (443, text),
         None => (DEFAULT_PORT, text),
     };
@@ -39,7 +39,7 @@ pub fn parse(text: &str) -> Result<ListenAddress, String> {
     let (host, port) = split_port(address);
 
     let host = match host {
-        // Only a port behind it makes an empty host mean all interfaces.
+        // An empty host means all interfaces only with a port.
         "" if port.is_none() => DEFAULT_HOST.to_owned(),
         host => validate_host(host)?,
     };
@@ -71,7 +71,7 @@ fn split_port(address: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// The host in one spelling; empty stays empty.
+/// Checks a host and normalizes IP addresses; empty stays empty.
 fn validate_host(host: &str) -> Result<String, String> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(address.to_string());

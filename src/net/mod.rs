@@ -1,8 +1,8 @@
-//! Sockets, threads and the process: what is below HTTP.
+//! Sockets, threads and the process: everything below HTTP.
 //!
-//! The acceptor, the connection guard, worker pools, cancellation, limits of the system, and
-//! [`sys`], the only unsafe code. Never looks into a request's body and knows no API. Invariant:
-//! everything that waits has a bound, and everything that grows has a limit.
+//! The acceptor, the connection guard, worker pools, cancellation, the system's limits, and [`sys`],
+//! the only unsafe code. Never looks into a request's body, and knows no API. Invariant: every wait
+//! has a timeout and every collection has a limit.
 
 pub mod acceptor;
 pub mod cancel;

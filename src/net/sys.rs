@@ -1,32 +1,31 @@
-//! The calls of the system that no safe library offers: the one file with unsafe code.
+//! System calls that no safe library offers: the only unsafe code.
 //!
-//! Each function is one call, made safe for whatever it is given. Nothing is decided here.
+//! Each function is one call, made safe for any argument, and decides nothing.
 
 #![allow(unsafe_code)]
 
-/// Bytes of the kernel's `struct tcp_info` that are read; it has grown with the years.
+/// Bytes of the kernel's `struct tcp_info` that are read; newer kernels have more.
 #[cfg(target_os = "linux")]
 pub const TCP_INFO_BYTES: usize = 192;
 
-/// Puts a duplicate of the descriptor `number` into `place`, which stands for it from then on;
-/// `false` where the number stands for nothing. Needs no free descriptor.
+/// Makes `place` a duplicate of the descriptor `number`; `false` if that is not open. Needs no free
+/// descriptor.
 #[cfg(target_os = "linux")]
 #[must_use]
 pub fn duplicate_into(number: std::os::fd::RawFd, place: &mut std::os::fd::OwnedFd) -> bool {
     use std::os::fd::AsRawFd;
 
-    // SAFETY: the call takes numbers only. The second one is that of a descriptor that the caller
-    // owns, which stays open and the caller's, whatever it stands for afterwards; for a first one
-    // that stands for nothing the kernel says so.
+    // SAFETY: the call takes only numbers. The second is a descriptor that the caller owns and still
+    // owns afterwards; if the first is not open, the kernel returns an error.
     (unsafe { libc::dup3(number, place.as_raw_fd(), libc::O_CLOEXEC) }) >= 0
 }
 
-/// Descriptors that are asked about at once: few, as a limit of open ones is a limit of that, too.
+/// Most descriptors of one call; low, because `poll` fails above the limit of open files.
 #[cfg(target_os = "linux")]
 pub const POLL_BATCH: usize = 64;
 
-/// Whether any of these descriptors is open; also where the system does not tell. More of them than
-/// [`POLL_BATCH`] are not asked about.
+/// Whether any of these descriptors is open, or the system does not tell. Only the first
+/// [`POLL_BATCH`] are checked.
 #[cfg(target_os = "linux")]
 #[must_use]
 pub fn has_open_fd(numbers: std::ops::Range<std::os::fd::RawFd>) -> bool {
@@ -36,14 +35,14 @@ pub fn has_open_fd(numbers: std::ops::Range<std::os::fd::RawFd>) -> bool {
         place.fd = number;
         count += 1;
     }
-    // SAFETY: the call reads and writes `count` entries, and there are as many; it takes numbers only,
-    // and marks those that stand for nothing.
-    let closed = unsafe { libc::poll(poll_fds.as_mut_ptr(), count, 0) };
+    // SAFETY: the call reads and writes `count` entries, which exist; it takes only numbers, and marks
+    // those that are not open.
+    let result = unsafe { libc::poll(poll_fds.as_mut_ptr(), count, 0) };
     let is_open = |it: &libc::pollfd| it.fd >= 0 && it.revents & libc::POLLNVAL == 0;
-    closed < 0 || poll_fds.iter().any(is_open)
+    result < 0 || poll_fds.iter().any(is_open)
 }
 
-/// The kernel's `tcp_info` of a socket, and how much of it there is; `None` where it is no TCP socket.
+/// The kernel's `tcp_info` of a socket and its length; `None` for anything but a TCP socket.
 #[cfg(target_os = "linux")]
 #[must_use]
 pub fn tcp_info(socket: &std::os::fd::OwnedFd) -> Option<([u8; TCP_INFO_BYTES], usize)> {
@@ -52,44 +51,44 @@ pub fn tcp_info(socket: &std::os::fd::OwnedFd) -> Option<([u8; TCP_INFO_BYTES], 
     let mut info = [0; TCP_INFO_BYTES];
     let mut length = libc::socklen_t::try_from(TCP_INFO_BYTES).ok()?;
     let (fd, into) = (socket.as_raw_fd(), info.as_mut_ptr().cast());
-    // SAFETY: the call writes at most `length` bytes to `info`, which is that long, and the number
-    // of them to `length`; both outlive it.
+    // SAFETY: the call writes at most `length` bytes to `info`, which is that long, and their number
+    // to `length`; both outlive the call.
     let result =
         unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, into, &raw mut length) };
     (result == 0).then_some((info, length as usize))
 }
 
-/// Lets glibc's allocator give what was freed back to the system: blocks above a size are mapped each
-/// on its own, whatever sizes were freed before, and the ends of its arenas are cut. Without, a crowd
-/// or a few large bodies leave the process large for good. Other allocators are left as they are.
+/// Lets glibc's allocator return freed memory to the system: blocks above a fixed size get their own
+/// mapping, and the ends of its arenas are trimmed. Otherwise many connections or a few large bodies
+/// leave the process large for good. Does nothing with other allocators.
 pub fn configure_allocator() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
-        /// Larger than most requests and answers, which are not to pay for it.
+        /// Larger than most requests and responses, which would be slower with their own mapping.
         const MMAP_THRESHOLD: libc::c_int = 256 * 1024;
         const TRIM_THRESHOLD: libc::c_int = 512 * 1024;
         for (option, value) in
             [(libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD), (libc::M_TRIM_THRESHOLD, TRIM_THRESHOLD)]
         {
-            // SAFETY: the call takes two numbers, and refuses what it does not know.
+            // SAFETY: the call takes two numbers, and refuses unknown ones.
             let _ = unsafe { libc::mallopt(option, value) };
         }
     }
 }
 
-/// Asks for large pages under whatever part of `room` such pages fit into, so that the first touch of
-/// each costs no more than that of a small one. Elsewhere, and where the system has none, nothing changes.
+/// Asks for large pages under the part of `buffer` that holds whole ones, so that touching it first
+/// costs one page fault for each. Does nothing where the system has no large pages.
 pub fn advise_huge_pages(buffer: &mut [u8]) {
     #[cfg(target_os = "linux")]
     {
-        /// Bytes of a large page; a multiple of any small one.
+        /// Bytes of a large page.
         const HUGE_PAGE: usize = 2 * 1024 * 1024;
         let ahead = buffer.as_ptr().align_offset(HUGE_PAGE);
         let Some(rest) = buffer.get_mut(ahead..) else { return };
         let length = rest.len() / HUGE_PAGE * HUGE_PAGE;
         if length > 0 {
-            // SAFETY: the range lies within `rest`, which is borrowed for us alone, and the advice
-            // changes nothing of what is in it.
+            // SAFETY: the range lies within `rest`, which is borrowed mutably, and the advice does not
+            // change its contents.
             let _ = unsafe { libc::madvise(rest.as_mut_ptr().cast(), length, libc::MADV_HUGEPAGE) };
         }
     }
@@ -97,14 +96,13 @@ pub fn advise_huge_pages(buffer: &mut [u8]) {
     let _ = buffer;
 }
 
-/// Gives back what this thread's stack has used below the caller's frame, which is rebuilt, as zeros,
-/// where it is used again. To be called by whoever goes on for long: a call that is over may have gone
-/// deep.
-#[inline(never)] // Its own frame tells where the others end.
+/// Returns the stack pages below the caller's frame to the system; they read as zeros when used again.
+/// For threads that stay in one call for long, after calls that went deep.
+#[inline(never)] // Its own frame shows where the caller's ends.
 pub fn trim_stack() {
     #[cfg(target_os = "linux")]
     {
-        /// Bytes below this frame that are left alone: for the calls in here, and for the next ones.
+        /// Bytes below this frame that are kept, for the calls in here and for the next ones.
         const MARGIN_BYTES: usize = 2 * 1024;
         const PAGE: usize = 4096;
         let marker = 0_u8;
@@ -112,8 +110,8 @@ pub fn trim_stack() {
         let Some((lowest, end)) = stack_bounds() else { return };
         let above = here.saturating_sub(MARGIN_BYTES) / PAGE * PAGE;
         if lowest % PAGE == 0 && lowest < above && here < end {
-            // SAFETY: the range lies within this thread's own stack and wholly below the frames in use,
-            // where nothing is alive; no other thread uses it.
+            // SAFETY: the range lies within this thread's own stack and below all frames in use, so that
+            // nothing in it is alive; no other thread uses it.
             let _ = unsafe {
                 libc::madvise(lowest as *mut libc::c_void, above - lowest, libc::MADV_DONTNEED)
             };
@@ -126,7 +124,7 @@ pub fn trim_stack() {
 fn stack_bounds() -> Option<(usize, usize)> {
     let mut attributes = std::mem::MaybeUninit::<libc::pthread_attr_t>::uninit();
     let (mut lowest, mut size) = (std::ptr::null_mut(), 0);
-    // SAFETY: the first call fills the attributes where it succeeds; only then are they read, and
+    // SAFETY: the first call initializes the attributes if it succeeds; only then are they read, and
     // destroyed once.
     unsafe {
         if libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) != 0 {
@@ -143,16 +141,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_room_stays_as_it_is_whatever_pages_it_is_on() {
+    fn a_buffer_keeps_its_contents_whatever_pages_it_is_on() {
         for length in [0, 1, 5000, 2 << 20, 7_654_321] {
-            let mut room: Vec<u8> = (0..=255).cycle().take(length).collect();
-            let before = room.clone();
-            advise_huge_pages(&mut room);
-            assert!(room == before, "{length}");
+            let mut buffer: Vec<u8> = (0..=255).cycle().take(length).collect();
+            let before = buffer.clone();
+            advise_huge_pages(&mut buffer);
+            assert!(buffer == before, "{length}");
         }
     }
 
-    /// Uses some of the stack, and tells what is left of it.
+    /// Uses 4 KiB of stack for each level.
     #[inline(never)]
     fn deep(level: usize) -> usize {
         let bytes = std::hint::black_box([level as u8; 4096]);

@@ -1,7 +1,7 @@
-//! What the operator sees: the log, the log of bodies, metrics; and what keeps secrets out of them.
+//! What operators see: the log, the log of bodies and metrics; and the redaction of secrets in them.
 //!
-//! Imports nothing of the program. Never decides anything about a request. Invariant: no key is
-//! written anywhere, and no prompt and no answer unless the operator asks for bodies.
+//! Imports no other room. Never decides anything about a request. Invariant: no key is ever written,
+//! and no prompt or response unless the operator turns on the log of bodies.
 
 pub mod body_log;
 pub mod circuit_state;

@@ -1,10 +1,9 @@
-//! Keeps secrets out of everything that is printed, logged or answered.
+//! Keeps secrets out of everything that is printed, logged or sent to clients.
 //!
-//! [`Secret`] holds a key: it prints as asterisks, is compared in a time that tells nothing of it,
-//! and gives its text only to [`Secret::expose`], which the module that writes the `Authorization`
-//! header calls. [`Redactor`] cleans text that came from elsewhere, above all upstream error
-//! messages: OpenAI repeats part of a wrong key in its 401 (openai-wire.md 5.1). It never needs to be
-//! asked twice: cleaning clean text changes nothing.
+//! [`Secret`] holds a key: it prints as asterisks, is compared in constant time, and gives its text
+//! only to [`Secret::expose`], for request headers. [`Redactor`] masks keys in text from elsewhere,
+//! above all in error messages of upstreams: OpenAI repeats part of a wrong key in its 401.
+//! Invariant: redacting a redacted text changes nothing.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -12,13 +11,13 @@ use std::fmt;
 
 use ring::digest::{SHA256, digest};
 
-/// What stands where a secret stood.
+/// Replaces a secret.
 const MASK: &str = "***";
 
-/// The shortest run of key characters behind `sk-` or `Bearer ` that counts as a key.
+/// Shortest run of key characters after `sk-` or `Bearer ` that counts as a key.
 const MIN_KEY_LENGTH: usize = 6;
 
-/// A run of this length is a key even without a digit: no prose has such words.
+/// A run of this length counts as a key even without a digit: no prose has such long words.
 const MIN_DIGITLESS_KEY_LENGTH: usize = 20;
 
 /// A text that never prints itself.
@@ -38,8 +37,8 @@ impl Secret {
         &self.0
     }
 
-    /// Whether it is this text. How long that takes depends on the lengths alone: what is compared,
-    /// to the last byte, are digests, in which a near miss looks like any other.
+    /// Whether the secret equals `text`. The time depends only on the lengths, because digests are
+    /// compared, to their last byte.
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
         let (own, other) = (digest(&SHA256, self.0.as_bytes()), digest(&SHA256, text.as_bytes()));
@@ -68,15 +67,15 @@ impl fmt::Display for Secret {
     }
 }
 
-/// Masks the keys that it knows, and whatever looks like one.
+/// Masks known keys, and text that looks like a key.
 #[derive(Clone, Debug, Default)]
 pub struct Redactor {
-    /// The longest first: one may be part of another.
+    /// Longest first, because one key may be part of another.
     keys: Vec<Secret>,
 }
 
 impl Redactor {
-    /// A redactor that knows these keys.
+    /// A redactor of these keys.
     #[must_use]
     pub fn new(keys: impl IntoIterator<Item = Secret>) -> Self {
         let mut keys: Vec<_> = keys.into_iter().filter(|key| !key.0.is_empty()).collect();
@@ -84,7 +83,7 @@ impl Redactor {
         Self { keys }
     }
 
-    /// `text` without the keys, without `sk-...` words and without `Bearer ...` values.
+    /// Masks known keys, `sk-...` words and `Bearer ...` values.
     #[must_use]
     pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut text = Cow::Borrowed(text);
@@ -101,20 +100,20 @@ impl Redactor {
         text
     }
 
-    /// The same for a text that was cut at its end, where the first part of a key may be left.
+    /// Redacts a text that was truncated, and removes the first part of a known key at its end.
     #[must_use]
     pub fn redact_truncated(&self, text: &str) -> String {
-        let begun = |key: &Secret| {
+        let partial = |key: &Secret| {
             let key = key.0.as_bytes();
             (1..key.len()).rev().find(|length| text.as_bytes().ends_with(&key[..*length]))
         };
-        let part = self.keys.iter().filter_map(begun).max().unwrap_or(0);
-        // What begins as a key does begins with a character.
+        let part = self.keys.iter().filter_map(partial).max().unwrap_or(0);
+        // A key begins with a character, so this is a character boundary.
         self.redact(&text[..text.len() - part]).into_owned()
     }
 }
 
-/// Masks every run of key characters that follows `prefix`; `None` when there is nothing to mask.
+/// Masks every key that follows `prefix`; `None` if there is none.
 fn mask_after(text: &str, prefix: &str) -> Option<String> {
     let mut out = String::new();
     let mut rest = text;
@@ -136,14 +135,14 @@ fn mask_after(text: &str, prefix: &str) -> Option<String> {
     changed.then_some(out)
 }
 
-/// Long enough, and not a plain word: keys hold digits, or stars where a server hid some.
+/// Whether a run is long enough and no plain word: keys contain digits, or asterisks in place of them.
 fn looks_like_key(run: &str) -> bool {
     run.len() >= MIN_KEY_LENGTH
         && (run.len() >= MIN_DIGITLESS_KEY_LENGTH
             || run.contains(|c: char| c.is_ascii_digit() || c == '*'))
 }
 
-/// Characters that keys are made of; `*` because OpenAI shows `sk-ab****yz`.
+/// Whether keys contain this character; `*` because OpenAI shows `sk-ab****yz`.
 fn is_key_character(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '*' | '.')
 }

@@ -1,21 +1,23 @@
-//! Times as text. Pure: the time comes in as an argument.
+//! RFC 3339 timestamps.
+//!
+//! Pure: the time comes in as an argument.
 
 use std::time::SystemTime;
 
 use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, UtcOffset};
 
-/// RFC 3339 in UTC with `Z`, up to nine fractional digits, trailing zeros removed
-/// (ollama-api.md 1.3).
+/// A time in UTC with `Z`, with up to nine fractional digits and without trailing zeros, as Go's
+/// `time.RFC3339Nano` has it.
 #[must_use]
 pub fn to_rfc3339(time: SystemTime) -> String {
     OffsetDateTime::from(time)
         .format(&Rfc3339)
-        // Only years above 9999 cannot be written; the zero time is Ollama's own stand-in.
+        // Years above 9999 cannot be formatted. Go's zero time then stands in.
         .unwrap_or_else(|_| "0001-01-01T00:00:00Z".to_owned())
 }
 
-/// The same in a zone that is `offset` seconds ahead of UTC; `Z` where there is no offset.
+/// A time in a zone that is `offset` seconds ahead of UTC; `Z` if that is 0.
 #[must_use]
 pub fn to_rfc3339_with_offset(time: SystemTime, offset: i32) -> String {
     let whole_minutes = offset / 60 * 60;
@@ -26,7 +28,7 @@ pub fn to_rfc3339_with_offset(time: SystemTime, offset: i32) -> String {
     shifted.unwrap_or_else(|| to_rfc3339(time))
 }
 
-/// The time that a text of RFC 3339 means, in any zone.
+/// Parses an RFC 3339 timestamp of any zone.
 #[must_use]
 pub fn parse_rfc3339(text: &str) -> Option<SystemTime> {
     OffsetDateTime::parse(text, &Rfc3339).ok().map(SystemTime::from)

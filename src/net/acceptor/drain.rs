@@ -1,29 +1,29 @@
-//! Closing a listening socket without breaking off those who have come already.
+//! Closes a listening socket without resetting connections that wait to be accepted.
 //!
-//! A listening socket that goes resets the connections that wait to be accepted; their clients
-//! believe them made and have sent their requests. So on Linux nobody new is let in first, by a
-//! packet filter that lets no first packet of a connection through. What has begun to connect then
-//! gets through, the accept thread takes all of it, and only then is the socket shut down. Whoever
-//! came meanwhile sends that packet again a second later, and is refused by then: a load balancer
-//! goes elsewhere, which it does not for a connection that was reset.
+//! The kernel resets pending connections when their listening socket closes, although their clients
+//! consider them established and have sent requests. So on Linux a packet filter first drops each
+//! packet that opens a new connection. Handshakes in progress then complete, the accept thread accepts
+//! all pending connections, and only then is the socket shut down. A client whose packet was dropped
+//! sends it again a second later and is refused; a load balancer then tries another server, which it
+//! does not do after a reset.
 //!
-//! Never waits longer than it is told. Where there are no such filters nothing is held up.
+//! Never waits longer than its caller allows; without packet filters there is no wait.
 
 use std::net::{Shutdown, TcpListener};
 use std::time::Duration;
 
 use socket2::SockRef;
 
-/// Shuts the socket down, after up to `patience` for those who have come already.
+/// Shuts the socket down, after waiting up to `timeout` until pending connections are accepted.
 pub(super) fn close_listener(listener: &TcpListener, timeout: Duration) {
     #[cfg(target_os = "linux")]
     linux::drain_backlog(listener, timeout);
     #[cfg(not(target_os = "linux"))]
     let _ = timeout;
-    // Closing alone would not do: the accept thread holds a clone and sleeps in `accept`. Where a
+    // Closing it would not suffice: the accept thread holds a duplicate and waits in `accept`. Where a
     // listening socket cannot be shut down, dropping the servers wakes that thread.
     if let Err(error) = SockRef::from(listener).shutdown(Shutdown::Both) {
-        log::debug!("the listening socket cannot be shut down: {error}");
+        log::debug!("cannot shut down the listening socket: {error}");
     }
 }
 
@@ -36,34 +36,37 @@ mod linux {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use socket2::{SockFilter, SockRef};
 
-    /// How long a connection that has begun may take until it is made: a few round trips of a near
-    /// network. Whoever comes meanwhile loses a second, so it is short.
+    /// Time for handshakes in progress: a few round trips of a near network. It is short, because a
+    /// client that connects meanwhile loses a second.
     const HANDSHAKE_TIME: Duration = Duration::from_millis(5);
 
-    /// Between two looks at the queue.
+    /// Time between two checks of the queue.
     const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-    /// Where TCP's flags lie in a packet.
+    /// Position of the flags in a TCP header (RFC 9293 section 3.1).
     const FLAGS_OFFSET: u32 = 13;
     const SYN: u32 = 0x02;
     const ACK: u32 = 0x10;
 
-    /// Drops what has SYN without ACK and keeps all else, as a program of the kernel's classic
-    /// packet filter; it sees packets from TCP's header on.
+    /// Drops packets with SYN and without ACK, as a program of the classic BSD packet filter, which sees
+    /// packets from the TCP header on.
     const DROP_SYN: [SockFilter; 5] = [
-        SockFilter::new(0x30, 0, 0, FLAGS_OFFSET), // Load a byte.
-        SockFilter::new(0x54, 0, 0, SYN | ACK),    // Keep these bits of it.
+        SockFilter::new(0x30, 0, 0, FLAGS_OFFSET), // Load the flags.
+        SockFilter::new(0x54, 0, 0, SYN | ACK),    // Keep these two.
         SockFilter::new(0x15, 0, 1, SYN),          // Skip the next line unless only SYN is left.
         SockFilter::new(0x06, 0, 0, 0),            // Drop.
         SockFilter::new(0x06, 0, 0, u32::MAX),     // Keep.
     ];
 
-    /// Lets nobody new in, and waits until all who had come are accepted.
+    /// Drops new connections and waits until the pending ones are accepted.
     pub(super) fn drain_backlog(listener: &TcpListener, timeout: Duration) {
         let deadline = Instant::now() + timeout;
-        // Without the filter those who are in the queue are still taken in.
+        // Without the filter, the connections that are pending now are still accepted.
         if let Err(error) = SockRef::from(listener).attach_filter(&DROP_SYN) {
-            log::debug!("no filter on the listening socket: {error}");
+            log::debug!(
+                "cannot attach a packet filter to the listening socket, clients that connect during \
+                 shutdown may be reset: {error}"
+            );
         }
         thread::sleep(HANDSHAKE_TIME.min(timeout));
         while has_pending_connection(listener) && Instant::now() < deadline {
@@ -92,7 +95,7 @@ mod linux {
             early.write_all(b"x").expect("it is made");
             drain_backlog(&listener, Duration::ZERO);
             assert!(has_pending_connection(&listener));
-            // Not refused, so that it comes again.
+            // Not refused, so that the client tries again.
             let late = |addr: &SocketAddr| {
                 TcpStream::connect_timeout(addr, Duration::from_millis(20))
                     .expect_err("late")

@@ -1,37 +1,44 @@
-//! A generation: one tiny_http server on the shared socket, with its receiver thread.
+//! One tiny_http server on the shared socket, with the thread that receives from it.
 //!
-//! The receiver builds the server itself, so that the accept thread and the pool threads inherit
-//! its unique name. That name tells later whether any of them is left. A generation whose accept
-//! thread has died still receives from its live connections; it never listens again. What was
-//! still queued in its pool then waits until one of its connections closes: no nudge reaches it.
+//! The receiver builds the server, so that the accept thread and the pool threads inherit its unique
+//! thread name, by which they are found later. A generation whose accept thread has ended still
+//! receives from its open connections and never accepts again. Connections that remain in its queue
+//! wait until one of its connections closes, because no nudge reaches them.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tiny_http::Server;
 
-use super::proc_stats;
-use super::proc_stats::ThreadMonitor;
-use super::{AcceptFailure, Shared};
+use super::Shared;
+use super::proc_stats::{self, ThreadMonitor};
 
-/// How long [`Generation::shutdown`] waits for a receiver that is busy delivering.
+/// Longest wait of [`Generation::shutdown`] for a receiver that is delivering a request.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// One server and its receiver.
 pub(super) struct Generation {
-    /// The name of all its threads, at most 15 bytes so that the system keeps it whole.
-    pub(super) name: String,
-    /// Its accept thread, where it can be watched.
+    /// Name of all its threads; at most 15 bytes, which Linux keeps.
+    name: String,
+    /// Its accept thread, if it can be observed.
     pub(super) accept_monitor: Option<ThreadMonitor>,
-    /// The receiver, which started the accept thread; `None` if that one cannot be watched.
+    /// The receiver, parent of the accept thread; `None` if that cannot be observed.
     receiver_tid: Option<u32>,
     server: Arc<Server>,
-    stopping: Arc<AtomicBool>,
+    state: Arc<State>,
     receiver: JoinHandle<()>,
+}
+
+/// What a generation and its receiver share.
+#[derive(Default)]
+struct State {
+    stopping: AtomicBool,
+    /// The error that ended the accept thread.
+    accept_error: OnceLock<String>,
 }
 
 impl Generation {
@@ -39,57 +46,58 @@ impl Generation {
     pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Generation> {
         let name = next_name();
         let listener = shared.clone_listener()?;
-        let stopping = Arc::new(AtomicBool::new(false));
+        let state = Arc::<State>::default();
         let (ready, started) = crossbeam_channel::bounded(1);
         let receiver = thread::Builder::new().name(name.clone()).spawn({
-            let (name, shared, stopping) =
-                (name.clone(), Arc::clone(shared), Arc::clone(&stopping));
+            let (shared, state) = (Arc::clone(shared), Arc::clone(&state));
             move || match Server::from_listener(listener, None) {
                 Ok(server) => {
                     let server = Arc::new(server);
-                    // The other side waits for this message, so the send cannot fail.
+                    // `start` waits for this message, so the send cannot fail.
                     let _ = ready.send(Ok((Arc::clone(&server), proc_stats::current_thread_id())));
-                    receive_loop(&name, &shared, &server, &stopping);
+                    receive_loop(&shared, &server, &state);
                 }
                 Err(error) => {
                     let _ = ready.send(Err(io::Error::other(error)));
                 }
             }
         })?;
-        match started.recv() {
-            Ok(Ok((server, receiver_tid))) => {
-                let accept_monitor = receiver_tid
-                    .and_then(|parent| ThreadMonitor::find_accept_thread(&name, parent));
-                Ok(Generation { name, accept_monitor, receiver_tid, server, stopping, receiver })
-            }
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(io::Error::other("the accept thread cannot be started")),
-        }
+        let (server, receiver_tid) =
+            started.recv().map_err(|_| io::Error::other("cannot start an accept thread"))??;
+        let mut generation =
+            Generation { name, accept_monitor: None, receiver_tid, server, state, receiver };
+        generation.resume_monitoring();
+        Ok(generation)
     }
 
-    /// Tries once more to watch an accept thread that is known to live.
+    /// The error that ended the accept thread, once it has.
+    pub(super) fn accept_error(&self) -> Option<&str> {
+        self.state.accept_error.get().map(String::as_str)
+    }
+
+    /// Looks for the accept thread, which may have failed before, say for want of a descriptor.
     pub(super) fn resume_monitoring(&mut self) {
         self.accept_monitor = self
             .receiver_tid
             .and_then(|parent| ThreadMonitor::find_accept_thread(&self.name, parent));
     }
 
-    /// Gives up watching: what was watched is not the accept thread, or does not show its running.
+    /// Stops observing a thread that is not the accept thread, or whose context switches do not count.
     pub(super) fn stop_monitoring(&mut self) {
         self.accept_monitor = None;
         self.receiver_tid = None;
     }
 
-    /// Whether no connection can be left: only the receiver still bears the name. `false` where
+    /// Whether no connection can be open, because only the receiver is left of the threads. `false` if
     /// threads cannot be listed.
     pub(super) fn is_unused(&self) -> bool {
         proc_stats::find_threads(&self.name).is_some_and(|threads| threads.len() <= 1)
     }
 
-    /// Ends the receiver after it delivered what was received so far. Dropping the server then
-    /// ends its accept thread, if that still lives; connections are not touched by it.
+    /// Ends the receiver after it has delivered all received requests. Dropping the server then ends its
+    /// accept thread, if that still runs, and leaves connections open.
     pub(super) fn shutdown(self) {
-        self.stopping.store(true, Ordering::SeqCst);
+        self.state.stopping.store(true, Ordering::SeqCst);
         self.server.unblock();
         let deadline = Instant::now() + SHUTDOWN_TIMEOUT;
         while !self.receiver.is_finished() && Instant::now() < deadline {
@@ -98,25 +106,28 @@ impl Generation {
     }
 }
 
-/// Delivers requests until the generation is told to end.
-fn receive_loop(name: &str, shared: &Shared, server: &Server, stopping: &AtomicBool) {
+/// Delivers requests until the generation is shut down.
+fn receive_loop(shared: &Shared, server: &Server, state: &State) {
     loop {
         match server.recv() {
             Ok(request) => {
                 shared.note_request();
                 if catch_unwind(AssertUnwindSafe(|| (shared.on_request)(request))).is_err() {
-                    log::error!("a request was lost: its delivery panicked");
+                    log::error!("a request was answered 500: queueing it panicked");
                 }
             }
-            Err(_) if stopping.load(Ordering::SeqCst) => return,
-            // Shutting the socket down ends the accept thread, too: nothing to report.
+            Err(_) if state.stopping.load(Ordering::SeqCst) => return,
+            // Shutting the socket down ends the accept thread: nothing to report.
             Err(_) if shared.is_closing() => {}
-            Err(error) => shared.note_failure(AcceptFailure { generation: name.to_owned(), error }),
+            Err(error) => {
+                state.accept_error.get_or_init(|| error.to_string());
+                shared.wake();
+            }
         }
     }
 }
 
-/// A name no other generation of this process has.
+/// A name that no other generation of this process has.
 fn next_name() -> String {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     format!("accept-{}", COUNT.fetch_add(1, Ordering::Relaxed))

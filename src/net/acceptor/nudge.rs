@@ -1,9 +1,9 @@
-//! One nudge: a connection to our own port that makes a pool thread of tiny_http come round.
+//! A nudge: a connection to the own port that makes one pool thread of tiny_http take its next task.
 //!
-//! It sends a line that no version of HTTP knows, so tiny_http answers 400 and closes; the answer
-//! says that a thread took the nudge. It never becomes a request. Our end is reset rather than
-//! closed, so that no socket is left in TIME_WAIT on either side. (A reset nudge cannot hurt
-//! tiny_http, whose demand for the peer's address comes after a well-formed head.)
+//! It sends a line of no HTTP version, so tiny_http answers 400 and closes the connection; the answer
+//! shows that a thread took the nudge. A nudge never becomes a request. It resets its connection, so
+//! that no socket stays in TIME_WAIT on either side. (The reset cannot disturb tiny_http, which asks
+//! for the peer's address only after a well-formed head.)
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -11,23 +11,23 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-/// No method, no path, no version: refused whatever a later tiny_http tolerates.
+/// Without method, path and version, so that no tiny_http accepts it.
 const MALFORMED_LINE: &[u8] = b"nudge\r\n";
 
-/// How long a connect to ourselves may take; it hangs only if the backlog is full.
+/// Longest time to connect, which takes long only if the backlog is full.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// What became of a nudge.
+/// The outcome of a nudge.
 pub(super) enum NudgeResult {
-    /// A pool thread took it and closed it.
+    /// A pool thread answered it.
     Answered,
-    /// It was established, but not answered in time; it may still be taken later.
+    /// It was established and not answered in time; a thread may still take it later.
     Unanswered,
-    /// It could not be established, or broke.
+    /// It could not be established, or failed later.
     Failed(io::Error),
 }
 
-/// Connects to the port and waits up to `patience` for the answer.
+/// Connects to the first reachable target and waits up to `timeout` for the answer.
 pub(super) fn nudge(targets: &[SocketAddr], timeout: Duration) -> NudgeResult {
     match connect(targets).and_then(|stream| send_and_wait(stream, timeout)) {
         Ok(()) => NudgeResult::Answered,
@@ -40,13 +40,13 @@ pub(super) fn nudge(targets: &[SocketAddr], timeout: Duration) -> NudgeResult {
     }
 }
 
-/// Where a listener bound to `addr` can be reached from this machine, best first.
+/// The addresses at which this machine reaches a listener bound to `addr`, best first.
 pub(super) fn loopback_targets(addr: SocketAddr) -> Vec<SocketAddr> {
     let v4 = SocketAddr::from((Ipv4Addr::LOCALHOST, addr.port()));
     let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, addr.port()));
     match addr.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => vec![v4],
-        // Machines without an IPv6 loopback still bind `[::]`, and serve IPv4 through it.
+        // A machine without an IPv6 loopback address still binds `[::]`, and serves IPv4 through it.
         IpAddr::V6(ip) if ip.is_unspecified() => vec![v6, v4],
         _ => vec![addr],
     }
@@ -67,7 +67,7 @@ fn send_and_wait(mut stream: TcpStream, timeout: Duration) -> io::Result<()> {
     SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
     stream.set_read_timeout(Some(timeout))?;
     stream.write_all(MALFORMED_LINE)?;
-    // The first bytes are enough; the reset on drop throws the rest away.
+    // The first bytes suffice; the reset on drop discards the rest.
     stream.read(&mut [0; 16]).map(drop)
 }
 
@@ -93,9 +93,9 @@ mod tests {
     fn a_refused_nudge_has_failed_and_a_silent_one_is_unanswered() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let addr = listener.local_addr().expect("an address");
-        let patience = Duration::from_millis(1);
-        assert!(matches!(nudge(&[addr], patience), NudgeResult::Unanswered));
+        let timeout = Duration::from_millis(1);
+        assert!(matches!(nudge(&[addr], timeout), NudgeResult::Unanswered));
         drop(listener);
-        assert!(matches!(nudge(&[addr], patience), NudgeResult::Failed(_)));
+        assert!(matches!(nudge(&[addr], timeout), NudgeResult::Failed(_)));
     }
 }

@@ -1,32 +1,32 @@
-//! What Linux tells about our threads and connections for the price of one short read each.
+//! Facts about this process's threads and connections, from single reads of files in `/proc`.
 //!
-//! Every fact is an `Option` or has an "unknown": where `/proc` is missing (other systems,
-//! hardened containers) nothing here fails, and the supervisor falls back to its timer. The files
-//! are held open, so reading works when descriptors have run out too.
+//! Every fact is an `Option` or has an "unknown": without `/proc` (other systems, hardened containers)
+//! nothing here fails, and the supervisor uses its timer. The files stay open, so that reading them
+//! works when no descriptor is free.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read, Seek};
 use std::path::Path;
 use std::thread;
 
-/// Larger than each of the files read here; what lies beyond would be cut off.
+/// Size of a read; each of the files is smaller.
 const BUFFER_BYTES: usize = 4096;
 
-/// Where the count of context switches starts in a thread's `status`; it is the end of the file.
+/// Start of the counts of context switches, which end a thread's `status` file.
 const SWITCHES_FIELD: &str = "voluntary_ctxt_switches";
 
-/// Counts of threads and connections. Others share them, so only their *not* changing proves
-/// something.
+/// Counts of threads and connections. They include those of other processes, so only a count that does
+/// *not* change proves something.
 pub(super) struct ProcCounters {
     threads: ThreadDetector,
     snmp: Option<File>,
 }
 
-/// How a new thread of this process can be noticed.
+/// How a new thread of this process is detected.
 enum ThreadDetector {
-    /// By the id given last to any thread or process: `/proc/loadavg`.
+    /// By the id last assigned to any thread or process, in `/proc/loadavg`.
     LastId(File),
-    /// By how many there are, which says less: another one may have ended at the same time.
+    /// By the number of threads, which says less: another thread may end at the same time.
     Count,
     /// Not at all.
     Unknown,
@@ -36,7 +36,7 @@ impl ProcCounters {
     pub(super) fn open() -> ProcCounters {
         let last_id =
             File::open("/proc/loadavg").map_or(ThreadDetector::Unknown, ThreadDetector::LastId);
-        // Some containers show a made-up or cached file, hence the trial.
+        // Some containers fake or cache the file, so each detector is tried.
         let threads =
             [last_id, ThreadDetector::Count].into_iter().find(ThreadDetector::detects_new_thread);
         ProcCounters {
@@ -45,12 +45,12 @@ impl ProcCounters {
         }
     }
 
-    /// A mark that changes when a thread is started; `None` where that cannot be noticed.
+    /// A mark that changes when a thread starts; `None` if new threads cannot be detected.
     pub(super) fn thread_mark(&self) -> Option<u64> {
         self.threads.mark()
     }
 
-    /// How often in a row the mark must stay the same to prove that no thread was started.
+    /// How often in a row the mark must stay the same to prove that no thread started.
     pub(super) fn required_repeats(&self) -> u32 {
         match self.threads {
             ThreadDetector::LastId(_) => 1,
@@ -58,12 +58,12 @@ impl ProcCounters {
         }
     }
 
-    /// How many connections were ever accepted by this network namespace, ours among them.
+    /// Connections accepted in this network namespace since its start.
     pub(super) fn connection_count(&self) -> Option<u64> {
         parse_passive_opens(&read_proc_file(self.snmp.as_ref()?).ok()?)
     }
 
-    /// Stops reading a count of connections that was seen to stand still.
+    /// Stops reading a count of connections that turned out not to count.
     pub(super) fn stop_counting_connections(&mut self) {
         self.snmp = None;
     }
@@ -81,7 +81,7 @@ impl ThreadDetector {
     fn detects_new_thread(&self) -> bool {
         let before = self.mark();
         let (release, wait) = crossbeam_channel::bounded::<()>(0);
-        // The probe lives until it is released, so that it is counted too.
+        // The probe runs until it is released, so that `Count` sees it.
         let probe = thread::Builder::new().spawn(move || wait.iter().for_each(drop));
         let seen = before.is_some() && self.mark() != before;
         drop(release);
@@ -89,32 +89,32 @@ impl ThreadDetector {
     }
 }
 
-/// A thread observed from outside.
+/// Observes another thread.
 pub(super) struct ThreadMonitor {
     status: File,
-    /// The thread's context switches when everything up to then had been dealt with.
+    /// The thread's context switches at the last proof that the queue was empty.
     baseline: String,
 }
 
-/// What a [`ThreadMonitor`] sees.
+/// A reading of a [`ThreadMonitor`].
 pub(super) enum ThreadSample {
-    /// The thread has ended, or cannot be seen any more.
+    /// The thread has ended, or cannot be observed any more.
     Gone,
-    /// Its count of context switches: changed if and only if it ran.
+    /// Its counts of context switches, which change if and only if it runs.
     Switches(String),
 }
 
 impl ThreadMonitor {
-    /// Finds the accept thread that the thread `parent` started. It inherited its parent's name,
-    /// as threads without a name of their own do; the name must be unique in this process.
+    /// Finds the accept thread that the thread `parent` started. It has inherited its parent's name,
+    /// which must be unique in this process.
     pub(super) fn find_accept_thread(name: &str, parent: u32) -> Option<ThreadMonitor> {
         let candidates = find_threads(name)?.into_iter().filter(|&id| id != parent);
-        // The accept thread starts the pool threads, so it is the next one after its parent. Ids
-        // are given in ascending order and wrap around, hence the distance.
+        // The accept thread is started before the pool threads, so its id follows its parent's. Ids
+        // are assigned in ascending order and wrap around, so the distance is compared.
         let id = candidates.min_by_key(|id| id.wrapping_sub(parent))?;
         let status = File::open(format!("/proc/self/task/{id}/status")).ok()?;
-        let watch = ThreadMonitor { status, baseline: String::new() };
-        matches!(watch.sample(), ThreadSample::Switches(_)).then_some(watch)
+        let monitor = ThreadMonitor { status, baseline: String::new() };
+        matches!(monitor.sample(), ThreadSample::Switches(_)).then_some(monitor)
     }
 
     pub(super) fn sample(&self) -> ThreadSample {
@@ -130,12 +130,12 @@ impl ThreadMonitor {
         !matches!(self.sample(), ThreadSample::Switches(now) if now == self.baseline)
     }
 
-    /// Whether no baseline was set yet.
+    /// Whether no baseline has been set.
     pub(super) fn is_fresh(&self) -> bool {
         self.baseline.is_empty()
     }
 
-    /// Sets the baseline; gives whether it moved.
+    /// Sets the baseline; returns whether it changed.
     pub(super) fn set_baseline(&mut self, switches: String) -> bool {
         let moved = self.baseline != switches;
         self.baseline = switches;
@@ -148,7 +148,7 @@ pub(super) fn current_thread_id() -> Option<u32> {
     fs::read_link("/proc/thread-self").ok()?.file_name()?.to_str()?.parse().ok()
 }
 
-/// The ids of this process's threads of that name; `None` where they cannot be listed.
+/// The ids of this process's threads of that name; `None` if they cannot be listed.
 pub(super) fn find_threads(name: &str) -> Option<Vec<u32>> {
     let tasks = fs::read_dir("/proc/self/task").ok()?;
     let ids = tasks.flatten().filter(|task| has_name(&task.path(), name));
@@ -156,7 +156,7 @@ pub(super) fn find_threads(name: &str) -> Option<Vec<u32>> {
 }
 
 fn has_name(task: &Path, name: &str) -> bool {
-    // A thread that ended meanwhile has no name, which is right.
+    // A thread that has ended meanwhile has no name and does not count.
     fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim_end() == name)
 }
 
@@ -165,14 +165,13 @@ fn parse_last_id(loadavg: &str) -> Option<u64> {
     loadavg.split_whitespace().last()?.parse().ok()
 }
 
-/// The links of the directory of threads: one for each, and two of its own.
-#[cfg(unix)]
+/// The number of links of the directory of threads: one for each thread, and two of its own.
 fn thread_count() -> Option<u64> {
-    fs::metadata("/proc/self/task").ok().map(|task| std::os::unix::fs::MetadataExt::nlink(&task))
-}
-
-#[cfg(not(unix))]
-fn thread_count() -> Option<u64> {
+    #[cfg(unix)]
+    return fs::metadata("/proc/self/task")
+        .ok()
+        .map(|it| std::os::unix::fs::MetadataExt::nlink(&it));
+    #[cfg(not(unix))]
     None
 }
 
@@ -187,21 +186,12 @@ fn find_switches(status: &str) -> Option<&str> {
     status.find(SWITCHES_FIELD).map(|start| &status[start..])
 }
 
-/// Reads an open file of `/proc` anew from its start.
-fn read_proc_file(file: &File) -> io::Result<String> {
+/// Reads an open file of `/proc` from its start, which gives current values.
+fn read_proc_file(mut file: &File) -> io::Result<String> {
     let mut buffer = [0; BUFFER_BYTES];
-    let len = read_at_start(file, &mut buffer)?;
+    file.rewind()?;
+    let len = file.read(&mut buffer)?;
     String::from_utf8(buffer[..len].to_vec()).map_err(io::Error::other)
-}
-
-#[cfg(unix)]
-fn read_at_start(file: &File, buffer: &mut [u8]) -> io::Result<usize> {
-    std::os::unix::fs::FileExt::read_at(file, buffer, 0)
-}
-
-#[cfg(not(unix))]
-fn read_at_start(_: &File, _: &mut [u8]) -> io::Result<usize> {
-    Err(io::ErrorKind::Unsupported.into())
 }
 
 #[cfg(test)]
@@ -249,25 +239,25 @@ mod tests {
     #[test]
     fn a_thread_is_seen_to_run_and_to_end() {
         let (go, wait) = crossbeam_channel::bounded::<()>(0);
-        let owner = thread::Builder::new().name("facts-test".to_owned()).spawn(move || {
+        let owner = thread::Builder::new().name("monitor-test".to_owned()).spawn(move || {
             let child = thread::spawn(move || wait.iter().for_each(drop));
             (
                 current_thread_id()
-                    .and_then(|id| ThreadMonitor::find_accept_thread("facts-test", id)),
+                    .and_then(|id| ThreadMonitor::find_accept_thread("monitor-test", id)),
                 child,
             )
         });
-        let (watch, child) = owner.expect("a thread").join().expect("no panic");
-        let mut watch = watch.expect("the child is found");
+        let (monitor, child) = owner.expect("a thread").join().expect("no panic");
+        let mut monitor = monitor.expect("the child is found");
         // The child may still be on its way to sleep, so its count can rise once more.
-        while let (true, ThreadSample::Switches(now)) = (watch.has_run(), watch.sample()) {
-            watch.set_baseline(now);
+        while let (true, ThreadSample::Switches(now)) = (monitor.has_run(), monitor.sample()) {
+            monitor.set_baseline(now);
         }
         go.send(()).expect("the child receives");
-        wait_until("it ran", || watch.has_run());
+        wait_until("it ran", || monitor.has_run());
         drop(go);
         child.join().expect("no panic");
-        wait_until("it ended", || matches!(watch.sample(), ThreadSample::Gone));
+        wait_until("it ended", || matches!(monitor.sample(), ThreadSample::Gone));
     }
 
     #[cfg(target_os = "linux")]

@@ -1,8 +1,8 @@
-//! The thread that decides when to nudge, when the queue is proven empty, and when to listen again.
+//! The thread that decides when to nudge, when the queue is proven empty, and when to restart.
 //!
-//! A *look* is one round of nudges. It ends with a proof, or leaves the supervisor *restless*,
-//! which means that the next look comes without being asked for. It makes no connection while the
-//! accept thread rests.
+//! A *check* is one round of nudges. It ends with the proof that the queue is empty, or the next check
+//! follows without a reason of its own. Invariant: no nudge is sent while the accept thread sleeps and
+//! the last check ended with a proof.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -11,108 +11,100 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
-
+use super::Shared;
 use super::generation::Generation;
 use super::nudge::{NudgeResult, loopback_targets, nudge};
 use super::proc_stats::{ProcCounters, ThreadMonitor, ThreadSample};
-use super::{AcceptFailure, Shared};
 
-/// How often the accept thread is looked at when nothing tells us to.
+/// Longest time between two checks whether the accept thread has run.
 const CHECK_INTERVAL: Duration = Duration::from_millis(150);
-/// How soon a look that proved nothing is repeated.
+/// Time until a check without proof is repeated.
 const UNPROVEN_INTERVAL: Duration = Duration::from_millis(25);
-/// The least time between two looks, so that clients without keep-alive do not pay for nudges.
+/// Shortest time between two checks, so that clients without keep-alive do not cause many nudges.
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
-/// Most nudges of one look; each one but the last frees one connection.
+/// Most nudges of one check; each but the last gives one waiting connection a thread.
 const MAX_NUDGES: u64 = 512;
-/// How long a nudge's answer is awaited at first, doubled with each one that stays away.
+/// Time to wait for the answer to a nudge, doubled with each unanswered one.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(4);
-/// The longest that one answer is awaited.
+/// Longest time to wait for one answer.
 const MAX_ANSWER_TIMEOUT: Duration = Duration::from_millis(256);
-/// Unanswered nudges in a row that confirm the end of an accept thread known to be gone (28 ms).
+/// Unanswered nudges in a row that confirm the end of an accept thread that is gone (28 ms).
 const MISSES_IF_GONE: u32 = 3;
-/// Unanswered nudges in a row that show a server deaf whose accept thread cannot be seen (1 s).
+/// Unanswered nudges in a row that prove that a server with an unknown accept thread does not accept
+/// (1 s).
 const MISSES_IF_UNKNOWN: u32 = 9;
-/// Unanswered nudges in a row after which we do not believe that the accept thread lives (5 s).
+/// Unanswered nudges in a row that prove the same although the accept thread seems to run (5 s).
 const MISSES_IF_ALIVE: u32 = 25;
-/// Without proof, the nudges of one look.
+/// Nudges of a check where no proof is possible.
 const BLIND_NUDGES: u32 = 16;
-/// Without a thread to watch, how long after a request every tick is a look.
+/// Without an accept thread to observe: how long after a request every interval has a check.
 const BLIND_ACTIVE_TIME: Duration = Duration::from_secs(5);
-/// Without a thread to watch, the time between looks when no request comes.
+/// Without an accept thread to observe: time between checks without requests.
 const BLIND_INTERVAL: Duration = Duration::from_secs(1);
-/// How often old generations are searched for some that can go.
+/// Time between searches for old generations without connections.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-/// Most generations kept. Beyond it the oldest goes although it may have live connections, whose
-/// next request would then stay unanswered.
+/// Most generations. Beyond it the oldest is shut down although it may have open connections, whose
+/// next request then stays unanswered.
 const MAX_GENERATIONS: usize = 64;
-/// Descriptors that must be free before we listen again: one connection takes two.
+/// Descriptors that must be free before a restart: one connection takes two.
 const MIN_FREE_DESCRIPTORS: usize = 8;
 
-/// Connections that are turned away at a time.
+/// Most waiting connections that are refused before one restart.
 const MAX_REJECTED: usize = 2048;
-/// What they are told.
+/// The response that they get: Ollama's own when its queue is full (server/sched.go).
 const BUSY_RESPONSE: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
     Retry-After: 1\r\nConnection: close\r\nContent-Length: 77\r\n\r\n\
     {\"error\":\"server busy, please try again.  maximum pending requests exceeded\"}";
 
-/// Threads of a generation: receiver, accept thread, and the least of tiny_http's pool.
+/// Threads of a new generation: receiver, accept thread, and the minimum of tiny_http's pool.
 const THREADS_PER_GENERATION: usize = 6;
-/// Bytes of stack of a thread that does nothing.
+/// Bytes of stack of a thread that is only started to see whether it can be.
 const TRIAL_STACK_BYTES: usize = 16 * 1024;
 
-/// The state of the supervising thread.
+/// The state of the supervisor's thread.
 pub(super) struct Supervisor {
     shared: Arc<Shared>,
-    failures: Receiver<AcceptFailure>,
     targets: Vec<SocketAddr>,
     counters: ProcCounters,
-    /// Oldest first; the last one is current.
+    /// Oldest first; the last one accepts.
     generations: Vec<Generation>,
-    /// Whether the last look proved nothing.
+    /// Whether the last check ended without a proof.
     unproven: bool,
-    /// When to try to listen again, if the current generation's accept thread has died.
-    relisten_at: Option<Instant>,
+    /// When to restart, after the current accept thread has ended.
+    restart_at: Option<Instant>,
     backoff: Backoff,
     last_request: Instant,
     last_check: Instant,
     last_sweep: Instant,
-    /// Whether a nudge was ever answered.
+    /// Whether a nudge has ever been answered.
     reachable: bool,
-    /// How many rounds in a row could not nudge.
+    /// Checks in a row that could not send a nudge.
     failed_rounds: u32,
 }
 
-/// What a round of nudges found out.
+/// The outcome of a round of nudges.
 enum RoundResult {
-    /// Every connection established before the last of so many nudges is being served.
+    /// Every connection established before the last of this many nudges is being served.
     Proven(u64),
-    /// Nothing certain.
+    /// Nothing is certain.
     Unproven,
-    /// Nobody accepts.
+    /// Nothing accepts connections.
     NotAccepting,
-    /// No nudge can be made here, so that the next look waits for an occasion.
+    /// No nudge can be sent, so the next check waits for a request.
     Unreachable,
 }
 
 impl Supervisor {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        failures: Receiver<AcceptFailure>,
-        addr: SocketAddr,
-        first: Generation,
-    ) -> Supervisor {
+    pub(super) fn new(shared: Arc<Shared>, addr: SocketAddr, first: Generation) -> Supervisor {
         let now = Instant::now();
         Supervisor {
             shared,
-            failures,
             targets: loopback_targets(addr),
             counters: ProcCounters::open(),
             generations: vec![first],
             unproven: true,
-            relisten_at: None,
+            restart_at: None,
             backoff: Backoff::default(),
             last_request: now,
             last_check: now,
@@ -122,20 +114,19 @@ impl Supervisor {
         }
     }
 
-    /// Runs until the acceptor stops, then ends all generations.
+    /// Runs until the acceptor stops, then shuts all generations down.
     pub(super) fn run(mut self) {
         while !self.shared.is_closing() {
-            // Cleared before the look, so that a request after it is told anew.
-            let asked = self.shared.request_noted.swap(false, Ordering::SeqCst);
-            if asked {
+            // Cleared before the check, so that a later request causes another one.
+            let has_request = self.shared.request_noted.swap(false, Ordering::SeqCst);
+            if has_request {
                 self.last_request = Instant::now();
             }
-            self.handle_failures();
             self.tick();
-            if asked {
+            if has_request {
                 thread::sleep(MIN_INTERVAL);
             }
-            // A wake-up since the last one makes this return at once.
+            // Returns at once if the thread was woken since the last time.
             thread::park_timeout(self.wait_time());
         }
         while !self.shared.is_stopping() {
@@ -144,28 +135,23 @@ impl Supervisor {
         self.generations.drain(..).for_each(Generation::shutdown);
     }
 
-    /// How long to rest unless woken.
+    /// How long to sleep unless woken.
     fn wait_time(&self) -> Duration {
-        match self.relisten_at {
+        match self.restart_at {
             Some(due) => due.saturating_duration_since(Instant::now()),
             None if self.unproven => UNPROVEN_INTERVAL,
             None => CHECK_INTERVAL,
         }
     }
 
-    fn handle_failures(&mut self) {
-        while let Ok(failure) = self.failures.try_recv() {
-            // An old generation's is late news.
-            if self.relisten_at.is_none() && failure.generation == self.current().name {
-                self.mark_dead(&failure.error.to_string());
-            }
-        }
-    }
-
     fn tick(&mut self) {
-        if let Some(due) = self.relisten_at {
+        let accept_error = self.current().accept_error().map(str::to_owned);
+        if let Some(error) = accept_error.filter(|_| self.restart_at.is_none()) {
+            self.mark_dead(&error);
+        }
+        if let Some(due) = self.restart_at {
             if Instant::now() >= due {
-                self.listen_again();
+                self.restart();
             }
         } else if self.unproven || self.may_have_arrivals() {
             self.check_queue();
@@ -177,7 +163,7 @@ impl Supervisor {
     /// Whether a connection may have arrived since the last proof.
     fn may_have_arrivals(&self) -> bool {
         match &self.current().accept_monitor {
-            Some(watch) => watch.has_run(),
+            Some(monitor) => monitor.has_run(),
             None => {
                 self.last_request.elapsed() < BLIND_ACTIVE_TIME
                     || self.last_check.elapsed() >= BLIND_INTERVAL
@@ -185,15 +171,15 @@ impl Supervisor {
         }
     }
 
-    /// Nudges until every connection is served, as far as that can be known.
+    /// Nudges until every connection is served, as far as that can be proven.
     ///
-    /// The order of the readings makes it exact: a connection that arrived during the round shows
-    /// in the count of connections, one after it makes the accept thread run once more.
+    /// The order of the readings matters: a connection that arrives during the round changes the count
+    /// of connections, and a later one makes the accept thread run again.
     fn check_queue(&mut self) {
         self.last_check = Instant::now();
         let before = self.counters.connection_count();
         let round = self.nudge_until_proven();
-        let reading = self.current().accept_monitor.as_ref().map(ThreadMonitor::sample);
+        let sample = self.current().accept_monitor.as_ref().map(ThreadMonitor::sample);
         let after = self.counters.connection_count();
         let arrived = before.zip(after).map(|(before, after)| after.saturating_sub(before));
         match round {
@@ -203,36 +189,36 @@ impl Supervisor {
                 }
                 self.unproven = arrived.is_some_and(|arrived| arrived != nudges);
                 if !self.unproven {
-                    self.set_baseline(reading);
+                    self.set_baseline(sample);
                 }
             }
             RoundResult::Unproven => self.unproven = true,
             RoundResult::Unreachable => {
                 self.unproven = false;
-                if let (Some(watch), Some(ThreadSample::Switches(now))) =
-                    (&mut self.current_mut().accept_monitor, reading)
+                if let (Some(monitor), Some(ThreadSample::Switches(now))) =
+                    (&mut self.current_mut().accept_monitor, sample)
                 {
-                    watch.set_baseline(now);
+                    monitor.set_baseline(now);
                 }
             }
-            RoundResult::NotAccepting => self.mark_dead("it does not answer"),
+            RoundResult::NotAccepting => self.mark_dead("it accepts no connection"),
         }
     }
 
-    /// Notes that everything up to this reading has been dealt with.
-    fn set_baseline(&mut self, reading: Option<ThreadSample>) {
-        let proven = self.counters.thread_mark().is_some();
+    /// Notes that every connection accepted before this sample is being served.
+    fn set_baseline(&mut self, sample: Option<ThreadSample>) {
+        let is_proof = self.counters.thread_mark().is_some();
         let current = self.current_mut();
-        match (&mut current.accept_monitor, reading) {
-            // Rest would be unfounded.
-            _ if !proven => current.stop_monitoring(),
-            (Some(watch), Some(ThreadSample::Switches(now))) => {
-                // The second look shows whether the count moves at all: it must, for our nudges.
-                let fresh = watch.is_fresh();
-                if !watch.set_baseline(now) {
+        match (&mut current.accept_monitor, sample) {
+            // Without proofs, an accept thread that has not run proves nothing either.
+            _ if !is_proof => current.stop_monitoring(),
+            (Some(monitor), Some(ThreadSample::Switches(now))) => {
+                // The nudges of a second check must change the count; else it does not count.
+                let is_fresh = monitor.is_fresh();
+                if !monitor.set_baseline(now) {
                     current.stop_monitoring();
                 }
-                self.unproven = fresh;
+                self.unproven = is_fresh;
             }
             (None, _) => current.resume_monitoring(),
             _ => {}
@@ -272,22 +258,20 @@ impl Supervisor {
     }
 
     fn is_accept_thread_gone(&self) -> bool {
-        self.current()
-            .accept_monitor
-            .as_ref()
-            .is_some_and(|watch| matches!(watch.sample(), ThreadSample::Gone))
+        let monitor = self.current().accept_monitor.as_ref();
+        monitor.is_some_and(|monitor| matches!(monitor.sample(), ThreadSample::Gone))
     }
 
     fn note_answer(&mut self, gone: bool) {
         self.reachable = true;
         self.failed_rounds = 0;
         if gone {
-            // Somebody accepts, so it was not the accept thread that we watched.
+            // A thread accepts, so the observed one was not the accept thread.
             self.current_mut().stop_monitoring();
         }
     }
 
-    /// What so many nudges without an answer mean, if they are enough to mean anything.
+    /// What this many unanswered nudges in a row prove; `None` if they are too few.
     fn evaluate_misses(&mut self, gone: bool, misses: u32) -> Option<RoundResult> {
         let allowed = match self.current().accept_monitor {
             Some(_) if gone => MISSES_IF_GONE,
@@ -297,7 +281,7 @@ impl Supervisor {
         if misses < allowed {
             return None;
         }
-        // Silence from the start may be a firewall's.
+        // If no nudge was ever answered, a firewall may drop them.
         Some(if gone || self.reachable {
             RoundResult::NotAccepting
         } else {
@@ -307,73 +291,73 @@ impl Supervisor {
 
     fn note_failed_round(&mut self, cause: &str) -> RoundResult {
         self.failed_rounds += 1;
-        // The first one may be the last nudge of a dying accept thread, which is told elsewhere.
+        // The first failure may be that of an accept thread that is ending, which is logged elsewhere.
         if self.failed_rounds == 2 && !self.shared.is_closing() {
-            log::warn!("cannot connect to our own port, connections may have to wait: {cause}");
+            log::warn!(
+                "cannot connect to this proxy's own port ({cause}): new connections may be served late"
+            );
         }
-        // What was possible once will be again, say when there are descriptors.
+        // After an earlier success the cause is temporary, such as a lack of descriptors.
         if self.reachable { RoundResult::Unproven } else { RoundResult::Unreachable }
     }
 
-    /// Notes the death of the current accept thread and decides when to listen again.
+    /// Notes that the current accept thread has ended, and plans the restart.
     fn mark_dead(&mut self, cause: &str) {
         let delay = self.backoff.next_delay(Instant::now());
-        log::warn!(
-            "the accept thread has died ({cause}); listening again in {} ms",
-            delay.as_millis()
-        );
-        self.relisten_at = Some(Instant::now() + delay);
-        // Its descriptor is worth more than the view of a dead thread.
+        log::warn!("accept thread stopped ({cause}); accepting again in {} ms", delay.as_millis());
+        self.restart_at = Some(Instant::now() + delay);
+        // Close the /proc file: the new generation needs the descriptor.
         self.current_mut().accept_monitor = None;
     }
 
-    fn listen_again(&mut self) {
+    fn restart(&mut self) {
         if self.backoff.is_retrying() {
             self.reject_pending();
         }
         match self.start_generation() {
             Ok(()) => {
-                log::info!("listening again");
-                self.relisten_at = None;
+                log::info!("accepting connections again");
+                self.restart_at = None;
                 self.unproven = true;
                 self.sweep();
             }
             Err(error) => {
                 let delay = self.backoff.next_delay(Instant::now());
-                log::debug!("cannot listen again, next attempt in {delay:?}: {error}");
-                self.relisten_at = Some(Instant::now() + delay);
+                let millis = delay.as_millis();
+                log::debug!("cannot start an accept thread, retrying in {millis} ms: {error}");
+                self.restart_at = Some(Instant::now() + delay);
             }
         }
     }
 
-    /// Answers whoever waits to be accepted that we are busy. Without, what waited while there was
-    /// nothing to serve it with, most of it given up by now, would end the next accept thread, too.
+    /// Accepts all pending connections and answers them 503. Otherwise the connections that piled up
+    /// while descriptors or threads were lacking, most of them abandoned by their clients, would use up
+    /// those of the next generation.
     fn reject_pending(&self) {
         let Ok(listener) = self.shared.clone_listener() else { return };
-        // It is the socket that is changed, not this handle; nobody else accepts at the moment.
+        // This changes the socket for all its duplicates; no accept thread runs at the moment.
         if listener.set_nonblocking(true).is_err() {
             return;
         }
         let accepted = || listener.accept().ok();
         let mut count = 0;
         for (mut stream, _) in std::iter::from_fn(accepted).take(MAX_REJECTED) {
-            // A client that does not take it at once is not waited for.
+            // Do not wait for a client that does not read at once.
             let _ = stream.set_nonblocking(true).and_then(|()| stream.write(BUSY_RESPONSE));
             count += 1;
         }
         if count > 0 {
-            log::warn!("{count} connections were turned away");
+            log::warn!("{count} waiting connections answered 503: no thread accepted them");
         }
         if let Err(error) = listener.set_nonblocking(false) {
-            log::error!("the listening socket cannot be waited on: {error}");
+            log::error!("cannot set the listening socket back to blocking: {error}");
         }
     }
 
-    /// Starts the next generation, if there are descriptors and threads for it to live on.
+    /// Starts the next generation, if enough descriptors and threads are available.
     fn start_generation(&mut self) -> io::Result<()> {
-        let room: io::Result<Vec<_>> =
-            (0..MIN_FREE_DESCRIPTORS).map(|_| self.shared.clone_listener()).collect();
-        drop(room?);
+        let duplicates = (0..MIN_FREE_DESCRIPTORS).map(|_| self.shared.clone_listener());
+        drop(duplicates.collect::<io::Result<Vec<_>>>()?);
         check_thread_headroom()?;
         self.generations.push(Generation::start(&self.shared)?);
         if self.generations.len() > MAX_GENERATIONS {
@@ -382,7 +366,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Lets old generations go that have no connection left.
+    /// Shuts down old generations without open connections.
     fn sweep(&mut self) {
         if self.generations.len() < 2 || self.last_sweep.elapsed() < SWEEP_INTERVAL {
             return;
@@ -406,8 +390,8 @@ impl Supervisor {
     }
 }
 
-/// Whether a generation's threads could be started. One that is started in part leaves threads behind
-/// for 5 seconds, so that trying again and again would use up what becomes free.
+/// Checks that a generation's threads can be started. One that starts in part leaves threads behind for
+/// 5 seconds, so that repeated attempts would use up the threads that become available.
 fn check_thread_headroom() -> io::Result<()> {
     let (release, wait) = crossbeam_channel::bounded::<()>(0);
     let start = |_| {
@@ -420,45 +404,44 @@ fn check_thread_headroom() -> io::Result<()> {
     let result =
         (0..THREADS_PER_GENERATION).map(start).try_for_each(|each| each.map(|it| started.push(it)));
     drop(release);
-    // They have nothing to panic about, and end at once.
+    // They end at once and cannot panic.
     started.into_iter().for_each(|each| drop(each.join()));
     result
 }
 
-/// How long to wait for the answer of the next nudge.
+/// How long to wait for the answer to the next nudge.
 fn answer_timeout(misses: u32) -> Duration {
     (ANSWER_TIMEOUT * 2_u32.pow(misses.min(8))).min(MAX_ANSWER_TIMEOUT)
 }
 
-/// The delays between attempts to listen: none after a quiet time, then doubling.
+/// The delays before restarts: none after a quiet time, then growing.
 #[derive(Default)]
 struct Backoff {
-    delay: Duration,
+    /// Attempts since the last quiet time.
+    attempts: usize,
     last_attempt: Option<Instant>,
 }
 
 impl Backoff {
-    const FIRST_DELAY: Duration = Duration::from_millis(250);
-    /// Short: what it ran out of, descriptors above all, the guard frees within a moment.
-    const MAX_DELAY: Duration = Duration::from_millis(500);
-    /// An attempt this long after the last one starts anew.
+    /// Short, because the guard frees lacking descriptors within a moment.
+    const DELAYS: [Duration; 3] =
+        [Duration::ZERO, Duration::from_millis(250), Duration::from_millis(500)];
+    /// How long after an attempt the delays start anew.
     const RESET_AFTER: Duration = Duration::from_secs(10);
 
-    /// Whether the last attempt was not the first one.
     fn is_retrying(&self) -> bool {
-        !self.delay.is_zero()
+        self.attempts > 1
     }
 
     fn next_delay(&mut self, now: Instant) -> Duration {
-        let quiet =
-            self.last_attempt.is_none_or(|last| now.duration_since(last) >= Self::RESET_AFTER);
-        self.delay = match self.delay {
-            _ if quiet => Duration::ZERO,
-            Duration::ZERO => Self::FIRST_DELAY,
-            delay => (delay * 2).min(Self::MAX_DELAY),
-        };
+        let since = self.last_attempt.map(|last| now.duration_since(last));
+        if since.is_none_or(|since| since >= Self::RESET_AFTER) {
+            self.attempts = 0;
+        }
+        let delay = Self::DELAYS[self.attempts.min(Self::DELAYS.len() - 1)];
+        self.attempts += 1;
         self.last_attempt = Some(now);
-        self.delay
+        delay
     }
 }
 

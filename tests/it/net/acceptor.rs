@@ -1,7 +1,7 @@
 //! The acceptor: bursts of connections, an accept thread that dies, and a stop.
 //!
-//! Deadlines here only catch a hang: without the acceptor's nudges the connections in question
-//! would wait until another one closes, which none does before the end of its test.
+//! Deadlines only catch a hang: without the acceptor's nudges the connections in question would wait
+//! until another one closes, which none does before the end of its test.
 //! `cargo test --release --test it burst_figures -- --ignored --nocapture` measures.
 
 #![allow(clippy::unwrap_used, reason = "a failed step of a test may panic")]
@@ -68,8 +68,8 @@ fn ask(mut stream: &TcpStream) -> io::Result<()> {
     receive(stream)
 }
 
-/// Opens `count` connections that each send a request at once and stay open; gives the
-/// connections and when each was opened.
+/// Opens `count` connections that each send a request at once and stay open; returns the connections
+/// and when each was opened.
 fn burst(addr: SocketAddr, count: usize) -> Vec<(TcpStream, Instant)> {
     let open = |_| {
         let opened = Instant::now();
@@ -80,7 +80,7 @@ fn burst(addr: SocketAddr, count: usize) -> Vec<(TcpStream, Instant)> {
     (0..count).map(open).collect()
 }
 
-/// Asserts that all of a burst are answered while all stay open; gives the longest wait.
+/// Asserts that all of a burst are answered while all stay open; returns the longest wait.
 fn longest_wait(connections: &[(TcpStream, Instant)]) -> Duration {
     let wait = |(index, (stream, opened)): (usize, &(TcpStream, Instant))| {
         receive(stream).unwrap_or_else(|error| panic!("connection {index}: {error}"));
@@ -98,8 +98,8 @@ fn check_burst(ip: Ipv4Addr, count: usize) {
     }
 }
 
-/// Gives pool threads time to become idle: threads that are still starting up, or at work, are not
-/// counted as idle, and the flaw shows less.
+/// Lets pool threads become idle: tiny_http counts threads that start or work as not idle, and its
+/// defect shows less.
 fn come_to_rest() {
     thread::sleep(Duration::from_millis(100));
 }
@@ -134,7 +134,7 @@ fn bursts_on_top_of_bursts_are_answered() {
         let connections = burst(acceptor.local_addr(), count);
         longest_wait(&connections);
         open.extend(connections);
-        // Half of them leave, so that the next burst finds idle threads.
+        // Close half of them, so that the next burst finds idle threads.
         open.truncate(open.len() / 2);
     }
 }
@@ -156,7 +156,7 @@ fn silent_connections_do_not_hold_up_those_behind_them() {
 fn a_burst_after_a_long_pause_is_answered() {
     let acceptor = answering();
     longest_wait(&burst(acceptor.local_addr(), 20));
-    // The pool's idle threads but four end after five seconds: the pause is what is tested.
+    // All idle threads of the pool but four end after five seconds, which this pause waits for.
     thread::sleep(Duration::from_millis(5500));
     longest_wait(&burst(acceptor.local_addr(), 20));
 }
@@ -213,7 +213,7 @@ fn a_stop_refuses_new_connections_and_lets_a_live_one_finish() {
     drop(acceptor);
     answer(request);
     receive(&live).unwrap();
-    // The receivers are gone, and with them the only sender.
+    // The receivers have ended, and with them the only sender.
     assert_eq!(requests.recv_timeout(HANG).map(drop), Err(mpsc::RecvTimeoutError::Disconnected));
 }
 
@@ -229,7 +229,7 @@ fn a_dropped_acceptor_frees_its_port() {
     assert_eq!(addr, reserved.addr());
     drop(acceptor);
     let deadline = Instant::now() + HANG;
-    // The accept thread lets go of its clone of the socket a moment later.
+    // The accept thread closes its duplicate of the socket a moment later.
     while let Err(error) = TcpListener::bind(addr) {
         assert!(Instant::now() < deadline, "{error}");
         thread::yield_now();
@@ -287,7 +287,7 @@ fn unanswered_by_tiny_http(count: usize) -> usize {
 #[cfg(target_os = "linux")]
 mod death {
     //! What happens when descriptors run out. Each case runs in a process of its own, started by
-    //! [`in_a_small_process`], with room for 40 descriptors only.
+    //! [`in_a_small_process`], with a limit of 40 descriptors.
 
     use std::iter;
     use std::net::UdpSocket;
@@ -320,7 +320,7 @@ mod death {
     }
 
     fn deaths() -> usize {
-        let died = |warning: &&String| warning.contains("accept thread has died");
+        let died = |warning: &&String| warning.contains("accept thread stopped");
         WARNINGS.lock().unwrap().iter().filter(died).count()
     }
 
@@ -335,7 +335,7 @@ mod death {
         assert!(output.status.success() && text.contains("1 passed"), "{output:?}");
     }
 
-    /// Leaves `spare` descriptors and connects, until one more accept thread has died.
+    /// Leaves `spare` descriptors and connects, until one more accept thread has ended.
     fn starve(addr: SocketAddr, spare: usize) -> (Vec<UdpSocket>, Vec<TcpStream>) {
         let (before, deadline) = (deaths(), Instant::now() + HANG);
         let (mut fill, mut open) = (Vec::new(), Vec::new());
@@ -349,7 +349,7 @@ mod death {
         (fill, open)
     }
 
-    /// Asks on new connections until one is answered.
+    /// Sends requests on new connections until one is answered.
     fn answered_again(addr: SocketAddr) {
         let deadline = Instant::now() + HANG;
         while let Err(error) = ask(&connect(addr)) {
@@ -372,9 +372,8 @@ mod death {
         let addr = acceptor.local_addr();
         let live = connect(addr);
         ask(&live).unwrap();
-        // A sleeping accept has its descriptor already. With one more, our end of the connection
-        // takes it and tiny_http's duplication of the socket panics; with two, its next accept
-        // fails.
+        // A sleeping accept has its descriptor already. With one more, the test's end of the connection
+        // takes it and tiny_http's duplication of the socket panics; with two, its next accept fails.
         for spare in [1, 2] {
             let starving = starve(addr, spare);
             ask(&live).unwrap();

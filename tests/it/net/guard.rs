@@ -1,7 +1,7 @@
 //! The connection guard over real sockets: slow heads and bodies, idle connections, and the limits
 //! on connections and memory.
 //!
-//! Limits are made short and ended by what the client sees, never by a clock of the test.
+//! Limits are short, and tests wait for what the client sees, never for a time.
 
 use crate::support::reserved::Reserved;
 use crate::support::*;

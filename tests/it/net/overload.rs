@@ -19,7 +19,7 @@ fn one_request_too_many_is_refused_at_once_and_the_others_are_served() {
     let mut served: Vec<_> = (0..2).map(|_| proxy.client()).collect();
     for client in &mut served {
         client.post("/api/chat", chat("Hi"));
-        upstream.request(); // Both workers are busy once both requests are here.
+        upstream.request(); // Both workers are busy once both requests have arrived.
     }
     // One of these two is queued and the other is refused; the order is not fixed.
     let mut rest: Vec<_> = (0..2).map(|_| proxy.client()).collect();

@@ -1,8 +1,8 @@
 //! The table of all routes (Ollama `server/routes.go`, v0.32.15): each method and path reaches its
 //! own handler, other methods get 405, and unknown paths get 404.
 //!
-//! Differences that are meant: `/health`, `/openai/health` and `/v1/messages/count_tokens` are ours,
-//! and a model below `/v1/models` may have slashes in its name.
+//! Intended differences: `/health`, `/openai/health` and `/v1/messages/count_tokens` are additions, and
+//! a model name below `/v1/models` may contain slashes.
 
 use ollama_openai_proxy::handlers;
 
