@@ -38,11 +38,15 @@ pub struct Registry {
     stopping: AtomicBool,
 }
 
-struct ConnectionEntry {
+/// A connection.
+#[derive(Clone)]
+pub(super) struct ConnectionEntry {
     /// Changes whenever a request begins or ends.
-    generation: u64,
-    in_flight: Vec<Arc<InFlight>>,
-    closing: bool,
+    pub generation: u64,
+    /// Oldest first.
+    pub in_flight: Vec<Arc<InFlight>>,
+    /// Whether the connection closes after the current response.
+    pub closing: bool,
     created_at: Instant,
 }
 
@@ -100,13 +104,6 @@ pub struct RequestHandle {
     peer: SocketAddr,
     in_flight: Arc<InFlight>,
     counts_for_client: bool,
-}
-
-/// A connection's entry as the guard reads it.
-pub(super) struct ConnectionSnapshot {
-    pub generation: u64,
-    pub in_flight: Vec<Arc<InFlight>>,
-    pub closing: bool,
 }
 
 /// Why a request is not served.
@@ -189,12 +186,9 @@ impl Registry {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    /// The entry of a connection.
-    pub(super) fn snapshot(&self, peer: SocketAddr) -> Option<ConnectionSnapshot> {
-        let shard = self.shard(peer);
-        let entry = shard.get(&peer)?;
-        let (generation, closing) = (entry.generation, entry.closing);
-        Some(ConnectionSnapshot { generation, in_flight: entry.in_flight.clone(), closing })
+    /// A copy of a connection's entry.
+    pub(super) fn snapshot(&self, peer: SocketAddr) -> Option<ConnectionEntry> {
+        self.shard(peer).get(&peer).cloned()
     }
 
     /// Whether any connection registered before `before` is not alive.

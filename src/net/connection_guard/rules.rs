@@ -207,20 +207,15 @@ impl ConnectionState {
         let verdict = match observation.phase {
             _ if observation.closing => self.judge_closing(observation, now, limits),
             None => self.judge_idle(observation, now, limits),
-            Some(RequestPhase::Draining | RequestPhase::Drained)
-                if self.elapsed(now) >= limits.linger_timeout =>
-            {
-                Verdict::Cut(CutReason::Answered)
+            Some(RequestPhase::Draining | RequestPhase::Drained) => {
+                cut_if(self.elapsed(now) >= limits.linger_timeout, CutReason::Answered)
             }
-            Some(RequestPhase::Draining | RequestPhase::Drained) => Verdict::Keep,
             Some(RequestPhase::Reading) if self.is_late => Verdict::Keep,
             Some(RequestPhase::Reading) => self.judge_body(observation, now, limits),
-            Some(RequestPhase::Waiting | RequestPhase::Working)
-                if observation.peer == PeerState::HalfClosed =>
-            {
-                Verdict::Probe
-            }
-            Some(RequestPhase::Waiting | RequestPhase::Working) => Verdict::Keep,
+            Some(RequestPhase::Waiting | RequestPhase::Working) => match observation.peer {
+                PeerState::HalfClosed => Verdict::Probe,
+                PeerState::Open | PeerState::Closed => Verdict::Keep,
+            },
         };
         self.is_late |= verdict == Verdict::LateBody;
         self.cut |= matches!(verdict, Verdict::Cut(_));
@@ -275,10 +270,10 @@ impl ConnectionState {
         if head > 0 && !self.head_started {
             (self.head_started, self.since) = (true, now);
         }
-        match self.head_started {
-            false if self.elapsed(now) >= limits.idle_timeout => Verdict::Cut(CutReason::Idle),
-            true if self.elapsed(now) >= limits.head_timeout => Verdict::Cut(CutReason::SlowHead),
-            _ => Verdict::Keep,
+        if self.head_started {
+            cut_if(self.elapsed(now) >= limits.head_timeout, CutReason::SlowHead)
+        } else {
+            cut_if(self.elapsed(now) >= limits.idle_timeout, CutReason::Idle)
         }
     }
 
@@ -311,26 +306,22 @@ impl ConnectionState {
     ) -> Verdict {
         let is_over = matches!(self.phase, None | Some(RequestPhase::Drained));
         let is_answered = is_over || self.phase == Some(RequestPhase::Draining);
-        match (is_answered, self.half_closed) {
-            // The response is not finished.
-            (false, _) => Verdict::Keep,
-            (true, false) => {
-                (self.half_closed, self.since) = (true, now);
-                Verdict::HalfClose
-            }
-            // The client has finished sending, or sends another request.
-            (true, true)
-                if observation.peer == PeerState::HalfClosed
-                    || (is_over && observation.received > self.received_before) =>
-            {
-                Verdict::Cut(CutReason::Answered)
-            }
-            (true, true) if self.elapsed(now) >= limits.linger_timeout => {
-                Verdict::Cut(CutReason::Answered)
-            }
-            (true, true) => Verdict::Keep,
+        if !is_answered {
+            return Verdict::Keep;
         }
+        if !self.half_closed {
+            (self.half_closed, self.since) = (true, now);
+            return Verdict::HalfClose;
+        }
+        // The client has finished sending, or sends another request.
+        let is_done = observation.peer == PeerState::HalfClosed
+            || (is_over && observation.received > self.received_before);
+        cut_if(is_done || self.elapsed(now) >= limits.linger_timeout, CutReason::Answered)
     }
+}
+
+fn cut_if(condition: bool, reason: CutReason) -> Verdict {
+    if condition { Verdict::Cut(reason) } else { Verdict::Keep }
 }
 
 #[cfg(test)]

@@ -128,13 +128,12 @@ impl Scanner {
         now: Instant,
     ) -> RawFd {
         while fd <= self.highest_fd.max(last) + SEARCH_MARGIN {
-            match dup_fd.inspect(fd, self.port) {
-                FdKind::Closed => {}
-                FdKind::Other => self.highest_fd = fd,
-                FdKind::Connection(socket) => {
-                    self.highest_fd = fd;
-                    self.observe(&socket, fd, now);
-                }
+            let kind = dup_fd.inspect(fd, self.port);
+            if !matches!(kind, FdKind::Closed) {
+                self.highest_fd = fd;
+            }
+            if let FdKind::Connection(socket) = kind {
+                self.observe(&socket, fd, now);
             }
             fd += 1;
         }
