@@ -81,7 +81,7 @@ pub(super) fn pass_buffered(
     resolved.check_exists(&name)?;
     request.set_model(&resolved.id);
     if let Some(model) = &overlay {
-        request.apply_defaults(model, endpoint, resolved.profile)?;
+        model.apply_to_body(&mut request, endpoint, resolved.profile)?;
     }
     let mut in_use = resolved.begin_use(app, LoadOptions::default());
     let answer = app.upstream.client.pass(endpoint, &mut request, &headers, context.trace)?;

@@ -107,6 +107,18 @@ pub fn non_empty(member: Option<&str>) -> Option<&str> {
     member.filter(|text| !text.is_empty())
 }
 
+/// Go's name for the type of a JSON value, as in "cannot unmarshal number into".
+#[must_use]
+pub fn go_type_of(json: &str) -> &'static str {
+    match json.as_bytes().first() {
+        Some(b'{') => "object",
+        Some(b'[') => "array",
+        Some(b'"') => "string",
+        Some(b't' | b'f') => "bool",
+        _ => "number",
+    }
+}
+
 /// Adds a field's name to an error on its way out.
 pub fn prefix_field<E: serde::de::Error>(field: &str, error: E) -> E {
     E::custom(format_args!("{field}{FIELD_SEPARATOR}{error}"))

@@ -8,6 +8,7 @@
 //! accept the messages.
 
 mod defaults;
+mod pass_defaults;
 mod render;
 
 use std::time::SystemTime;

@@ -272,12 +272,10 @@ fn parse_part(raw: &RawValue) -> Result<InputPart<'_>> {
 
 /// The elements of a list.
 fn parse_list<'a>(raw: &'a RawValue, name: &str) -> Result<Vec<&'a RawValue>> {
-    let found = match raw.get().as_bytes().first() {
-        Some(b'[') => return decode::parse(raw.get(), "openai.List"),
-        Some(b'{') => "object",
-        Some(b't' | b'f') => "bool",
-        _ => "number",
-    };
+    let found = decode::go_type_of(raw.get());
+    if found == "array" {
+        return decode::parse(raw.get(), "openai.List");
+    }
     Err(Error::invalid_request(format!(
         "{name} must be a string or array: cannot unmarshal {found} into Go value of type \
          []json.RawMessage"
