@@ -1,82 +1,80 @@
-//! Counts and durations, told honestly (openai-wire.md 9, ollama-api.md 6.1).
+//! Counts and durations of a response, as Ollama reports them.
 //!
-//! The upstream's own measurements come first, then our clock marks. A split between prompt and
-//! answer is never invented: an answer that came in one piece has one duration. Each duration is at
-//! least 1 ns, because clients divide by it and some refuse an answer that lacks one of the six.
+//! The upstream's own measurements come first, then the proxy's timeline. A split between prompt and
+//! generation is never invented: a response in one piece has one duration. Each duration is at least
+//! 1 ns, because clients divide by it, and some refuse a response that lacks one of the six members.
 
 use std::time::Duration;
 
 use crate::api::ollama::response::Metrics;
 use crate::api::openai::chunk::{Timings, Usage, VllmMetrics};
 
-/// When things happened, all measured from the moment the request was there.
+/// The times of one request, all measured from its arrival.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timeline {
-    /// The upstream had been sent the request, on the attempt that succeeded.
+    /// The request was sent upstream, on the attempt that succeeded.
     pub sent: Duration,
-    /// The first piece of the answer came.
+    /// The first piece of the response arrived.
     pub first_chunk: Option<Duration>,
-    /// The last piece of the answer came.
+    /// The last piece of the response arrived.
     pub last_chunk: Option<Duration>,
-    /// The answer was complete.
+    /// The response was complete.
     pub end: Duration,
 }
 
-/// What the upstream told of counts and times.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct UpstreamStats<'a> {
+/// The counts and times that the upstream reports.
+#[derive(Clone, Debug, Default)]
+pub struct UpstreamStats {
     /// The counts, with the times of Groq and LocalAI.
-    pub usage: Option<&'a Usage>,
+    pub usage: Option<Usage>,
     /// llama.cpp's times and counts.
-    pub timings: Option<&'a Timings>,
+    pub timings: Option<Timings>,
     /// vLLM's times.
-    pub latencies: Option<&'a VllmMetrics>,
+    pub latencies: Option<VllmMetrics>,
 }
 
 /// The counters of a final object.
 #[must_use]
-pub fn compute(stats: UpstreamStats<'_>, timeline: &Timeline) -> Metrics {
-    let measured = stats.durations();
-    let (prompt, answer) = measured.unwrap_or_else(|| timeline.durations());
+pub fn compute(stats: &UpstreamStats, timeline: &Timeline) -> Metrics {
+    let (prompt, generation) = stats.durations().unwrap_or_else(|| timeline.durations());
     Metrics {
         total_duration: to_nanos(timeline.end),
         load_duration: to_nanos(timeline.sent),
         prompt_eval_count: stats.prompt_tokens(),
         prompt_eval_duration: to_nanos(prompt),
         eval_count: stats.completion_tokens(),
-        eval_duration: to_nanos(answer),
+        eval_duration: to_nanos(generation),
     }
 }
 
-impl UpstreamStats<'_> {
-    /// Tokens of the prompt; 0 when the upstream says nothing, which is no guess.
+impl UpstreamStats {
+    /// Tokens of the prompt; 0 if the upstream does not report them.
     fn prompt_tokens(&self) -> u64 {
-        let counted = self.usage.and_then(|usage| usage.prompt_tokens);
+        let counted = self.usage.as_ref().and_then(|usage| usage.prompt_tokens);
         let timed = || {
-            let timings = self.timings?;
+            let timings = self.timings.as_ref()?;
             Some(timings.prompt_n?.saturating_add(timings.cache_n.unwrap_or(0)))
         };
         counted.or_else(timed).unwrap_or(0)
     }
 
-    /// Tokens of the answer, reasoning included; 0 when the upstream says nothing.
+    /// Generated tokens, reasoning included; 0 if the upstream does not report them.
     fn completion_tokens(&self) -> u64 {
-        // A count and a duration that are divided by each other come from one source.
-        let timed = self.timings.and_then(|timings| timings.predicted_n);
-        if let (Some(count), Some(_)) = (timed, self.timings.and_then(llama_durations)) {
+        // Clients divide the count by the duration, so both come from the same source.
+        let timings = self.timings.as_ref();
+        let timed = timings.and_then(|timings| timings.predicted_n);
+        if let (Some(count), Some(_)) = (timed, timings.and_then(llama_durations)) {
             return count;
         }
-        let Some(usage) = self.usage else { return timed.unwrap_or(0) };
+        let Some(usage) = &self.usage else { return timed.unwrap_or(0) };
         let completion = usage.completion_tokens.or(timed).unwrap_or(0);
         let reasoning = usage.completion_tokens_details.as_ref().and_then(|it| it.reasoning_tokens);
         match (usage.prompt_tokens, reasoning, usage.total_tokens) {
-            // xAI counts reasoning apart, and only the total gives it away (openai-wire.md 4.10).
+            // xAI does not count reasoning in `completion_tokens`, which only the total shows.
             (Some(prompt), Some(reasoning), Some(total))
                 if reasoning > 0
-                    && prompt
-                        .checked_add(completion)
-                        .and_then(|sum| sum.checked_add(reasoning))
-                        == Some(total) =>
+                    && [prompt, completion, reasoning].map(u128::from).iter().sum::<u128>()
+                        == u128::from(total) =>
             {
                 completion + reasoning
             }
@@ -84,18 +82,19 @@ impl UpstreamStats<'_> {
         }
     }
 
-    /// Time for the prompt and time for the answer, where the upstream measured both.
+    /// Time for the prompt and for the generation, if the upstream measured both.
     fn durations(&self) -> Option<(Duration, Duration)> {
-        let timings = self.timings.and_then(llama_durations);
+        let (usage, latencies) = (self.usage.as_ref(), self.latencies.as_ref());
+        let timings = self.timings.as_ref().and_then(llama_durations);
         timings
-            .or_else(|| self.usage.and_then(groq_durations))
-            .or_else(|| self.latencies.and_then(vllm_durations))
-            .or_else(|| self.usage.and_then(localai_durations))
+            .or_else(|| usage.and_then(groq_durations))
+            .or_else(|| latencies.and_then(vllm_durations))
+            .or_else(|| usage.and_then(localai_durations))
     }
 }
 
 impl Timeline {
-    /// Time for the prompt and time for the answer, by our own clock.
+    /// Time for the prompt and for the generation, by the proxy's clock.
     fn durations(&self) -> (Duration, Duration) {
         match (self.first_chunk, self.last_chunk) {
             (Some(first), Some(last)) if last > first => {
@@ -114,7 +113,7 @@ fn groq_durations(usage: &Usage) -> Option<(Duration, Duration)> {
     Some((duration_from_secs(usage.prompt_time)?, duration_from_secs(usage.completion_time)?))
 }
 
-/// The first token comes after the queue and the prompt.
+/// vLLM measures the first token from the arrival, so its time includes the queue.
 fn vllm_durations(latencies: &VllmMetrics) -> Option<(Duration, Duration)> {
     let queue = duration_from_millis(latencies.queue_time_ms).unwrap_or_default();
     let prompt = duration_from_millis(latencies.time_to_first_token_ms)?.saturating_sub(queue);
@@ -136,7 +135,7 @@ fn duration_from_secs(value: Option<f64>) -> Option<Duration> {
     Duration::try_from_secs_f64(value?).ok()
 }
 
-/// A duration as Ollama writes it: nanoseconds, and never none.
+/// A duration in nanoseconds, at least 1.
 #[must_use]
 pub fn to_nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX).max(1)
@@ -154,15 +153,13 @@ mod tests {
     };
 
     fn check(usage: &str, timings: &str, marks: Timeline, expected: [u64; 6]) {
-        let usage: Option<Usage> = serde_json::from_str(usage).expect("valid");
-        let timings: Option<Timings> = serde_json::from_str(timings).expect("valid");
-        let told =
-            UpstreamStats { usage: usage.as_ref(), timings: timings.as_ref(), latencies: None };
-        check_told(told, marks, expected);
+        let usage = serde_json::from_str(usage).expect("valid");
+        let timings = serde_json::from_str(timings).expect("valid");
+        check_stats(&UpstreamStats { usage, timings, latencies: None }, marks, expected);
     }
 
-    fn check_told(told: UpstreamStats<'_>, marks: Timeline, expected: [u64; 6]) {
-        let it = compute(told, &marks);
+    fn check_stats(stats: &UpstreamStats, marks: Timeline, expected: [u64; 6]) {
+        let it = compute(stats, &marks);
         let found = [
             it.total_duration,
             it.load_duration,
@@ -171,7 +168,7 @@ mod tests {
             it.eval_count,
             it.eval_duration,
         ];
-        assert_eq!(found, expected, "{told:?}");
+        assert_eq!(found, expected, "{stats:?}");
     }
 
     #[test]
@@ -210,12 +207,8 @@ mod tests {
     #[test]
     fn times_of_vllm_and_localai_are_milliseconds() {
         let check_vllm = |latencies: &str, expected: [u64; 6]| {
-            let latencies: VllmMetrics = serde_json::from_str(latencies).expect("valid");
-            check_told(
-                UpstreamStats { latencies: Some(&latencies), ..UpstreamStats::default() },
-                MARKS,
-                expected,
-            );
+            let latencies = serde_json::from_str(latencies).expect("valid");
+            check_stats(&UpstreamStats { latencies, ..UpstreamStats::default() }, MARKS, expected);
         };
         let whole = r#"{"time_to_first_token_ms":3.5,"queue_time_ms":1,"generation_time_ms":8}"#;
         check_vllm(whole, [100, 10, 0, 2_500_000, 0, 8_000_000]);

@@ -1,38 +1,35 @@
-//! What one event of an answer adds to it.
+//! What one event adds to a response.
 
 use std::borrow::Cow;
 
 use crate::api::ollama::response::Logprob;
 use crate::translate::tool_calls::CompleteToolCall;
 
-/// The longest text of one line, in bytes: even where each of them is escaped, the line stays below
-/// the 8 MB that Go's clients read (ollama-api.md 7).
+/// The longest text of one line, in bytes: even if JSON escapes each byte, the line stays below the
+/// 8 MB that Ollama's Go client reads (`api/client.go`).
 const MAX_LINE_TEXT: usize = 1 << 20;
 
-/// What one event adds to the answer.
+/// What one event adds to a response.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Delta<'a> {
     /// Reasoning.
     pub thinking: Cow<'a, str>,
     /// Text.
     pub content: Cow<'a, str>,
-    /// Whole calls.
+    /// Complete calls.
     pub calls: Vec<CompleteToolCall>,
     /// Log probabilities of the tokens.
     pub logprobs: Vec<Logprob>,
 }
 
 impl Delta<'_> {
-    /// Whether it adds nothing that a client is shown.
+    /// True if a client is shown nothing of it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.thinking.is_empty()
-            && self.content.is_empty()
-            && self.calls.is_empty()
-            && self.logprobs.is_empty()
+        self.only_content().is_some_and(str::is_empty)
     }
 
-    /// Its text, if it has nothing else.
+    /// The text, if the delta holds nothing else.
     #[must_use]
     pub fn only_content(&self) -> Option<&str> {
         let has_more =
@@ -40,7 +37,7 @@ impl Delta<'_> {
         (!has_more).then_some(&*self.content)
     }
 
-    /// Whether its text fits into one line.
+    /// True if the text fits into one line.
     #[must_use]
     pub fn fits_in_line(&self) -> bool {
         self.thinking.len() + self.content.len() <= MAX_LINE_TEXT
@@ -48,21 +45,20 @@ impl Delta<'_> {
 
     /// The same in pieces that fit, for the rare event that does not. Calls stay whole.
     #[must_use]
-    pub fn split_into_lines(mut self) -> Vec<Delta<'static>> {
+    pub fn split_into_lines(self) -> Vec<Delta<'static>> {
         let (thinking, content) = (split_text(&self.thinking), split_text(&self.content));
-        let thinking = thinking.map(|it| Delta { thinking: it.into(), ..Delta::default() });
-        let content = content.map(|it| Delta { content: it.into(), ..Delta::default() });
+        let thinking = thinking.map(|text| Delta { thinking: text.into(), ..Delta::default() });
+        let content = content.map(|text| Delta { content: text.into(), ..Delta::default() });
         let mut pieces: Vec<Delta<'static>> = thinking.chain(content).collect();
         if let Some(last) = pieces.last_mut() {
-            last.logprobs = std::mem::take(&mut self.logprobs);
-            last.calls = std::mem::take(&mut self.calls);
+            (last.logprobs, last.calls) = (self.logprobs, self.calls);
         }
         pieces
     }
 
-    /// Adds another one behind it.
+    /// Appends another delta.
     pub fn append(&mut self, other: Delta<'_>) {
-        // A borrowed text becomes a copy only when there is something to put behind it.
+        // `to_mut` copies a borrowed text, so it is called only if there is something to append.
         for (text, more) in
             [(&mut self.thinking, other.thinking), (&mut self.content, other.content)]
         {
@@ -83,7 +79,7 @@ impl Delta<'_> {
     }
 }
 
-/// A text in pieces that fit into a line, cut between characters.
+/// A text in pieces that fit into a line, split between characters.
 fn split_text(text: &str) -> impl Iterator<Item = String> {
     let mut rest = text;
     std::iter::from_fn(move || {

@@ -1,9 +1,9 @@
-//! An upstream's answer, event by event, to what a client is shown of it.
+//! Translates an upstream's response, event by event, to what a client is shown of it.
 //!
-//! [`ResponseTranslator`] is told each event and the time it came, and gives back what the event adds. It
-//! writes nothing, so a test is a list in and a list out. Invariant: the added texts, put together,
-//! are the upstream's texts put together; and [`ResponseTranslator::finish`] succeeds only when the
-//! terminal event was seen (openai-wire.md 4.4, 4.8).
+//! [`ResponseTranslator`] takes each event with the time of its arrival and returns what the event
+//! adds. It writes nothing: an [`Encoder`] turns the result into the objects of a route. Invariant:
+//! the added texts, concatenated, are the upstream's texts; and [`ResponseTranslator::finish`]
+//! succeeds only if the upstream said that its response is complete (a `finish_reason` or `[DONE]`).
 
 mod delta;
 
@@ -14,9 +14,7 @@ use serde_json::value::RawValue;
 
 pub use self::delta::Delta;
 use crate::api::ollama::response::Metrics;
-use crate::api::openai::chunk::{
-    Choice, Chunk, Content, Message, Timings, ToolCallDelta, Usage, VllmMetrics,
-};
+use crate::api::openai::chunk::{Choice, Chunk, Content, Message, ToolCallDelta};
 use crate::api::openai::chunk_template::{ChunkTemplate, TextDelta};
 use crate::api::wire::sse::Event;
 use crate::backends::errors;
@@ -30,22 +28,23 @@ use crate::translate::think::ThinkMode;
 use crate::translate::think_tags::{self, SplitText, ThinkTagSplitter};
 use crate::translate::tool_calls::ToolCallAssembler;
 
-/// What the client asked for that shapes its answer.
+/// The parts of a request that shape its response.
 #[derive(Clone, Debug)]
 pub struct ResponseOptions<'a> {
     /// Whether reasoning is shown.
     pub think: ThinkMode,
-    /// How many alternatives each token has; `None` without log probabilities.
+    /// The number of alternatives for each token; `None` without log probabilities.
     pub logprobs: Option<usize>,
-    /// What differs from answer to answer: the request's id.
+    /// Differs from response to response: the request's id.
     pub id_seed: &'a str,
-    /// The model as the client named it, where errors are to name it.
+    /// The model as the client named it, if errors are to name it.
     pub model: Option<&'a str>,
-    /// Strings that end the text here, because the upstream refused the parameter: usually none.
+    /// Stop strings that the proxy applies itself, because the upstream refused the parameter:
+    /// usually none.
     pub stop: Vec<String>,
 }
 
-/// How an answer ended.
+/// How a response ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completion {
     /// Ollama's `done_reason`: `stop` or `length`.
@@ -54,16 +53,16 @@ pub struct Completion {
     pub metrics: Metrics,
 }
 
-/// Turns deltas and outcomes into the objects of one route.
+/// Writes deltas and completions as the objects of one route.
 pub trait Encoder {
-    /// Whether it writes server-sent events, which bring their ends along, in place of lines.
+    /// True if it writes server-sent events, with the blank lines that end them, instead of lines.
     const IS_SSE: bool = false;
 
     /// Appends the line, or the events, for a delta.
     fn encode_delta(&mut self, out: &mut Vec<u8>, created_at: &str, delta: &Delta<'_>);
 
-    /// Appends the final object, without a newline, or the last events. `rest` is text that no line has carried yet: all
-    /// of it for a whole answer, none at the end of a stream.
+    /// Appends the final object, without a newline, or the last events. `rest` is what no line has
+    /// carried yet: everything for a whole response, nothing at the end of a stream.
     fn encode_final(
         &mut self,
         out: &mut Vec<u8>,
@@ -72,7 +71,7 @@ pub trait Encoder {
         outcome: &Completion,
     );
 
-    /// Appends the one object of an answer that is no stream, where that is another one than ends a
+    /// Appends the object of a response that is not streamed, if it differs from the last one of a
     /// stream.
     fn encode_whole(
         &mut self,
@@ -85,28 +84,23 @@ pub trait Encoder {
     }
 }
 
-/// The state of one answer.
+/// The state of one response.
 #[derive(Debug)]
 pub struct ResponseTranslator<'r> {
     redactor: &'r Redactor,
-    model: Option<&'r str>,
-    think: ThinkMode,
-    logprobs: Option<usize>,
+    options: ResponseOptions<'r>,
     chunk_template: ChunkTemplate,
     stop_filter: Option<StopFilter>,
     tool_calls: ToolCallAssembler,
     think_tags: ThinkTagSplitter,
-    usage: Option<Usage>,
-    timings: Option<Timings>,
-    latencies: Option<VllmMetrics>,
+    stats: UpstreamStats,
+    timeline: Timeline,
     finish_reason: Option<FinishReason>,
     done: bool,
     chunk_count: usize,
-    first_at: Option<Duration>,
-    last_at: Option<Duration>,
 }
 
-/// What a `finish_reason` means (openai-wire.md 4.8).
+/// The meaning of a `finish_reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FinishReason {
     Stop,
@@ -116,34 +110,30 @@ enum FinishReason {
 }
 
 impl<'r> ResponseTranslator<'r> {
-    /// A fresh answer. The redactor cleans errors that come inside it.
+    /// A new response. The redactor cleans errors that the upstream sends within it.
     #[must_use]
-    pub fn new(options: ResponseOptions<'r>, redactor: &'r Redactor) -> Self {
+    pub fn new(mut options: ResponseOptions<'r>, redactor: &'r Redactor) -> Self {
+        let stop = std::mem::take(&mut options.stop);
         Self {
             redactor,
-            model: options.model,
-            think: options.think,
-            logprobs: options.logprobs,
             chunk_template: ChunkTemplate::default(),
-            stop_filter: (!options.stop.is_empty()).then(|| StopFilter::new(options.stop)),
+            stop_filter: (!stop.is_empty()).then(|| StopFilter::new(stop)),
             tool_calls: ToolCallAssembler::new(options.id_seed),
+            options,
             think_tags: ThinkTagSplitter::default(),
-            usage: None,
-            timings: None,
-            latencies: None,
+            stats: UpstreamStats::default(),
+            timeline: Timeline::default(),
             finish_reason: None,
             done: false,
             chunk_count: 0,
-            first_at: None,
-            last_at: None,
         }
     }
 
-    /// Takes an event that came at `now`, measured from the start of the request. Events that add
-    /// nothing to show give `None`; one that cannot be read is skipped.
+    /// Takes an event that arrived at `now`, measured from the arrival of the request. Returns
+    /// `None` if the client is shown nothing of it; skips an event that is not valid JSON.
     ///
     /// # Errors
-    /// [`Error::UpstreamInBand`] for an error that came in place of an answer, or what it means for
+    /// [`Error::UpstreamInBand`] for an error in place of a chunk, or the error that it means for
     /// the client ([`errors::to_in_band_error`]).
     pub fn on_event<'a>(&mut self, event: Event<'a>, now: Duration) -> Result<Option<Delta<'a>>> {
         let data = match event {
@@ -167,36 +157,38 @@ impl<'r> ResponseTranslator<'r> {
         if self.done || text.is_empty() {
             return Ok(None);
         }
-        if let Some(added) = self.chunk_template.match_event(text) {
-            let delta = self.on_text_chunk(added, now)?;
-            return Ok((!delta.is_empty()).then_some(delta));
-        }
-        match Chunk::parse(text) {
-            Ok(chunk) => {
-                self.chunk_template.capture(text, &chunk);
-                let delta = self.on_chunk(chunk, text, now, false)?;
-                Ok((!delta.is_empty()).then_some(delta))
+        let delta = if let Some(added) = self.chunk_template.match_event(text) {
+            self.on_text_chunk(added, now)?
+        } else {
+            match Chunk::parse(text) {
+                Ok(chunk) => {
+                    self.chunk_template.capture(text, &chunk);
+                    self.on_chunk(chunk, text, now, false)?
+                }
+                // Gemini sends its errors as a list.
+                Err(_) if errors::find_in_band_error(text).is_some() => {
+                    return Err(self.in_band_error(text));
+                }
+                Err(error) => {
+                    // The parser's own message may quote the response.
+                    let column = error.column();
+                    log::warn!(
+                        "skipping an upstream event that is not valid JSON (error at column {column})"
+                    );
+                    return Ok(None);
+                }
             }
-            // Gemini puts its errors into a list.
-            Err(_) if errors::find_in_band_error(text).is_some() => Err(self.in_band_error(text)),
-            Err(error) => {
-                // The error's own words may be those of the answer.
-                let (what, column) = (error.classify(), error.column());
-                log::warn!(
-                    "an event of the upstream cannot be read, and is skipped: {what:?} at {column}"
-                );
-                Ok(None)
-            }
-        }
+        };
+        Ok((!delta.is_empty()).then_some(delta))
     }
 
-    /// Takes a whole answer, the body of a request that was not to be streamed.
+    /// Takes a whole response, the body for a request that is not streamed.
     ///
     /// # Errors
-    /// [`Error::UpstreamProtocol`] when it is no answer, [`Error::UpstreamInBand`] when it is an
+    /// [`Error::UpstreamProtocol`] for a body that is no response, [`Error::UpstreamInBand`] for an
     /// error.
     pub fn on_body<'a>(&mut self, body: &'a str) -> Result<Delta<'a>> {
-        // A byte-order mark is no white space; blank lines may come first (openai-wire.md 4.1).
+        // `trim` leaves a byte-order mark, and some servers send blank lines while they work.
         let text = body.trim_start_matches('\u{feff}').trim();
         let chunk = Chunk::parse(text).map_err(|_| match errors::find_in_band_error(text) {
             Some(_) => self.in_band_error(text),
@@ -207,7 +199,7 @@ impl<'r> ResponseTranslator<'r> {
         if !has_choice {
             return Err(Error::upstream_protocol("an answer without choices"));
         }
-        (self.done, self.first_at, self.last_at) = (true, None, None);
+        (self.done, self.timeline) = (true, Timeline::default());
         delta.append(self.flush()?);
         Ok(delta)
     }
@@ -221,12 +213,10 @@ impl<'r> ResponseTranslator<'r> {
     ) -> Result<Delta<'a>> {
         self.check_for_error(&chunk, text)?;
         self.chunk_count += 1;
-        let groq = chunk.x_groq.and_then(|groq| groq.usage);
-        if let Some(usage) = chunk.usage.or(groq) {
-            self.usage = Some(usage);
-        }
-        self.timings = chunk.timings.or(self.timings.take());
-        self.latencies = chunk.metrics.or(self.latencies.take());
+        let usage = chunk.usage.or(chunk.x_groq.and_then(|groq| groq.usage));
+        self.stats.usage = usage.or(self.stats.usage.take());
+        self.stats.timings = chunk.timings.or(self.stats.timings.take());
+        self.stats.latencies = chunk.metrics.or(self.stats.latencies.take());
         let mut choices = chunk.choices.into_iter();
         let Some(choice) = choices.find(|choice| choice.index.unwrap_or(0) == 0) else {
             return Ok(Delta::default());
@@ -234,36 +224,39 @@ impl<'r> ResponseTranslator<'r> {
         if let Some(reason) = &choice.finish_reason {
             self.finish_reason = parse_finish_reason(reason).or(self.finish_reason);
         }
-        let blank = choice.finish_reason.as_ref().is_some_and(|reason| reason.is_empty());
-        let (delta, began) = self.extract_delta(choice, is_whole);
-        if began || !delta.is_empty() {
-            self.first_at.get_or_insert(now);
-            self.last_at = Some(now);
+        let is_blank = choice.finish_reason.as_ref().is_some_and(|reason| reason.is_empty());
+        let (delta, has_begun) = self.extract_delta(choice, is_whole);
+        if has_begun || !delta.is_empty() {
+            self.record_arrival(now);
         }
-        // xAI ends an answer that calls tools with an empty reason.
-        if blank && self.tool_calls.has_calls() {
+        // xAI ends a response that calls tools with an empty reason.
+        if is_blank && self.tool_calls.has_calls() {
             self.finish_reason.get_or_insert(FinishReason::Stop);
         }
         self.filter_delta(delta)
     }
 
-    /// A chunk that adds only this text.
+    /// Takes a chunk that adds nothing but this text.
     fn on_text_chunk<'a>(&mut self, added: TextDelta<'a>, now: Duration) -> Result<Delta<'a>> {
         self.chunk_count += 1;
         let (thinking, text) = match added {
             TextDelta::Content(text) => ("", text),
             TextDelta::Thinking(text) => (text, ""),
         };
-        self.first_at.get_or_insert(now);
-        self.last_at = Some(now);
+        self.record_arrival(now);
         let (thinking, content) =
             self.split_thinking(Cow::Borrowed(thinking), Cow::Borrowed(text), false);
         self.filter_delta(Delta { thinking, content, ..Delta::default() })
     }
 
-    /// What the client is shown of it.
+    fn record_arrival(&mut self, now: Duration) {
+        self.timeline.first_chunk.get_or_insert(now);
+        self.timeline.last_chunk = Some(now);
+    }
+
+    /// Removes what the client is not shown.
     fn filter_delta<'a>(&mut self, mut delta: Delta<'a>) -> Result<Delta<'a>> {
-        if self.think == ThinkMode::Off {
+        if self.options.think == ThinkMode::Off {
             delta.thinking = Cow::Borrowed("");
         }
         self.check_for_failure(&delta)?;
@@ -271,22 +264,22 @@ impl<'r> ResponseTranslator<'r> {
         Ok(delta)
     }
 
-    /// Ends the answer at the first stop string. Nothing behind it is shown, nor a call that it
-    /// left unfinished.
+    /// Ends the response at the first stop string. Text after it is dropped, and so is a call that
+    /// is incomplete then.
     fn apply_stop(&mut self, delta: &mut Delta<'_>) {
         let Some(stop) = &mut self.stop_filter else { return };
         let (before, text) = (stop.pending_len(), std::mem::take(&mut delta.content));
         let shown = stop.push(&text);
         if stop.has_matched() {
-            let unseen = text.len().min(before + text.len() - shown.len());
-            logprobs::drop_hidden_tokens(&mut delta.logprobs, &text[text.len() - unseen..]);
+            let hidden = text.len().min(before + text.len() - shown.len());
+            logprobs::drop_hidden_tokens(&mut delta.logprobs, &text[text.len() - hidden..]);
             self.tool_calls.drop_incomplete();
             self.done = true;
         }
         delta.content = Cow::Owned(shown);
     }
 
-    /// What a choice adds, and whether anything of the answer came with it, shown or not.
+    /// What a choice adds, and whether it holds any part of the response, shown or not.
     fn extract_delta<'a>(&mut self, choice: Choice<'a>, is_whole: bool) -> (Delta<'a>, bool) {
         let mut message = choice.delta.or(choice.message).unwrap_or_default();
         let fragments = std::mem::take(&mut message.tool_calls);
@@ -294,18 +287,18 @@ impl<'r> ResponseTranslator<'r> {
         let legacy = message.function_call.take().filter(|_| fragments.is_empty());
         let legacy = legacy
             .map(|function| ToolCallDelta { function: Some(function), ..ToolCallDelta::default() });
-        let mut began = false;
+        let mut has_begun = false;
         for (place, mut fragment) in fragments.into_iter().chain(legacy).enumerate() {
-            began = true;
+            has_begun = true;
             if is_whole {
-                // Each entry of a whole message is a call of its own, whatever it is numbered.
+                // Each entry of a whole message is a call of its own, whatever its index says.
                 fragment.index = Some(place as u64);
             }
             self.tool_calls.push(fragment);
         }
         let (thinking, text) = extract_texts(message, choice.text);
-        began |= !thinking.is_empty() || !text.is_empty();
-        let logprobs = match (self.logprobs, choice.logprobs) {
+        has_begun |= !thinking.is_empty() || !text.is_empty();
+        let logprobs = match (self.options.logprobs, choice.logprobs) {
             (Some(top), Some(mut given)) => {
                 given.top_logprobs.extend(choice.top_logprobs.map(Some));
                 logprobs::to_ollama(given, top, if text.is_empty() { &thinking } else { &text })
@@ -313,10 +306,10 @@ impl<'r> ResponseTranslator<'r> {
             _ => Vec::new(),
         };
         let (thinking, content) = self.split_thinking(thinking, text, is_whole);
-        (Delta { thinking, content, logprobs, calls: Vec::new() }, began)
+        (Delta { thinking, content, logprobs, calls: Vec::new() }, has_begun)
     }
 
-    /// Splits reasoning off the text, unless the server sends it apart.
+    /// Separates reasoning from the text, unless the server sends it in a member of its own.
     fn split_thinking<'a>(
         &mut self,
         thinking: Cow<'a, str>,
@@ -338,50 +331,53 @@ impl<'r> ResponseTranslator<'r> {
         (Cow::Owned(split.thinking), Cow::Owned(split.content))
     }
 
-    /// Calls that have become whole, to be shown in a line of their own.
+    /// Calls that have become complete, to be shown in a line of their own.
     ///
     /// # Errors
-    /// [`Error::UpstreamProtocol`] when a call's arguments are no object.
+    /// [`Error::UpstreamProtocol`] if the arguments of a call are not an object.
     pub fn take_complete_calls(&mut self) -> Result<Option<Delta<'static>>> {
         let calls = self.tool_calls.take_complete(self.is_complete())?;
         Ok((!calls.is_empty()).then(|| Delta { calls, ..Delta::default() }))
     }
 
-    /// What is left at the end of a complete answer: text that was held back, then calls.
+    /// The rest at the end of a complete response: text that was held back, then calls.
     ///
     /// # Errors
-    /// [`Error::UpstreamProtocol`] when a call's arguments are no object.
+    /// [`Error::UpstreamProtocol`] if the arguments of a call are not an object.
     pub fn flush(&mut self) -> Result<Delta<'static>> {
-        let SplitText { thinking, mut content } = self.think_tags.finish();
+        let SplitText { mut thinking, mut content } = self.think_tags.finish();
         if let Some(stop) = &mut self.stop_filter {
             content = stop.push(&content) + &stop.finish();
         }
+        if self.options.think == ThinkMode::Off {
+            thinking.clear();
+        }
         let calls =
             if self.is_complete() { self.tool_calls.take_complete(true)? } else { Vec::new() };
-        let thinking = if self.think == ThinkMode::Off { String::new() } else { thinking };
         let (thinking, content) = (Cow::Owned(thinking), Cow::Owned(content));
         Ok(Delta { thinking, content, calls, logprobs: Vec::new() })
     }
 
-    /// An error may come inside a success, in several shapes (openai-wire.md 4.7).
+    /// Finds an error within a response of status 200.
     fn check_for_error(&self, chunk: &Chunk<'_>, text: &str) -> Result<()> {
-        let said = |error: &&RawValue| errors::is_error_value(error);
-        // Beside the error there may be what tells its kind.
-        if chunk.error.as_ref().is_some_and(said) || chunk.object.as_deref() == Some("error") {
+        let is_error = |error: &&RawValue| errors::is_error_value(error);
+        // Members beside `error` may tell its kind, so the whole text is analysed.
+        if chunk.error.as_ref().is_some_and(is_error) || chunk.object.as_deref() == Some("error") {
             return Err(self.in_band_error(text));
         }
         let groq = chunk.x_groq.as_ref().and_then(|groq| groq.error);
-        groq.filter(said).map_or(Ok(()), |error| Err(self.in_band_error(error.get())))
+        groq.filter(is_error).map_or(Ok(()), |error| Err(self.in_band_error(error.get())))
     }
 
-    /// Some servers say only in `finish_reason` that they failed. Where text came before, that text
-    /// is an answer.
+    /// Finds a failure that the server tells in `finish_reason` only. If text came before it, that
+    /// text is the response.
     fn check_for_failure(&self, delta: &Delta<'_>) -> Result<()> {
         let failure =
             |status, message: &str| Error::UpstreamInBand { status, message: message.into() };
+        let is_empty = delta.is_empty() && self.timeline.first_chunk.is_none();
         match self.finish_reason {
             Some(FinishReason::Exhausted) => Err(failure(503, "the upstream ran out of resources")),
-            Some(FinishReason::Failed) if delta.is_empty() && self.first_at.is_none() => {
+            Some(FinishReason::Failed) if is_empty => {
                 Err(failure(502, "the upstream failed to answer"))
             }
             _ => Ok(()),
@@ -389,32 +385,32 @@ impl<'r> ResponseTranslator<'r> {
     }
 
     fn in_band_error(&self, error: &str) -> Error {
-        errors::to_in_band_error(error, self.model, self.redactor)
+        errors::to_in_band_error(error, self.options.model, self.redactor)
     }
 
-    /// Whether the terminal event came, so that nothing more is worth waiting for.
+    /// True if nothing more is to be read: the terminal event came, or a stop string matched.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.done
     }
 
-    /// Whether a stop string ended the answer here: the upstream may still be writing, and its call
-    /// should end.
+    /// True if a stop string ended the response here: the upstream may still be generating, so the
+    /// call to it must end.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.stop_filter.as_ref().is_some_and(StopFilter::has_matched)
     }
 
-    /// Whether the answer is complete, though its terminal event may be missing.
+    /// True if the response is complete, though its terminal event may be missing.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.done || self.finish_reason.is_some()
     }
 
-    /// Ends the answer at `end`; `sent` is when the upstream had the request.
+    /// Ends the response at `end`; at `sent` the upstream had received the request.
     ///
     /// # Errors
-    /// [`Error::IncompleteStream`] when the answer broke off, [`Error::UpstreamProtocol`] when there
+    /// [`Error::IncompleteStream`] if the response broke off, [`Error::UpstreamProtocol`] if there
     /// was none.
     pub fn finish(&self, sent: Duration, end: Duration) -> Result<Completion> {
         if self.chunk_count == 0 {
@@ -423,19 +419,14 @@ impl<'r> ResponseTranslator<'r> {
         if !self.is_complete() {
             return Err(Error::IncompleteStream);
         }
-        let timeline = Timeline { sent, first_chunk: self.first_at, last_chunk: self.last_at, end };
-        let stats = UpstreamStats {
-            usage: self.usage.as_ref(),
-            timings: self.timings.as_ref(),
-            latencies: self.latencies.as_ref(),
-        };
+        let metrics =
+            response_metrics::compute(&self.stats, &Timeline { sent, end, ..self.timeline });
         let is_long = self.finish_reason == Some(FinishReason::Length) && !self.is_stopped();
-        let done_reason = if is_long { "length" } else { "stop" };
-        Ok(Completion { done_reason, metrics: response_metrics::compute(stats, &timeline) })
+        Ok(Completion { done_reason: if is_long { "length" } else { "stop" }, metrics })
     }
 }
 
-/// `None` for the empty reason that some servers send while they go on.
+/// `None` for the empty reason that some servers send with every chunk.
 fn parse_finish_reason(reason: &str) -> Option<FinishReason> {
     match reason {
         "" => None,
@@ -446,8 +437,7 @@ fn parse_finish_reason(reason: &str) -> Option<FinishReason> {
     }
 }
 
-/// Reasoning, by the first of its names that holds text, and the text, or what the model said
-/// instead of it.
+/// The reasoning, from the first of its members that holds text, and the text or else the refusal.
 fn extract_texts<'a>(
     message: Message<'a>,
     text: Option<Content<'a>>,
@@ -465,11 +455,11 @@ fn extract_texts<'a>(
     }
 }
 
-/// What a body that is no JSON object was.
+/// The error for a body that is not a JSON object.
 fn not_json_error(text: &str) -> Error {
     Error::upstream_protocol(match text.chars().next() {
-        None => "an empty answer",
-        Some('<') => "HTML in place of an answer",
-        Some(_) => "something that is no JSON object",
+        None => "the body is empty",
+        Some('<') => "an HTML page instead of JSON (is OPENAI_API_BASE_URL right?)",
+        Some(_) => "the body is not a JSON object",
     })
 }

@@ -37,9 +37,9 @@ fn a_wrong_base_url_is_told_as_such() {
 #[test]
 fn nonsense_is_a_bad_gateway() {
     for (step, what) in [
-        (json(""), "an empty answer"),
-        (json("{\"choices\":"), "something that is no JSON object"),
-        (json("[]"), "something that is no JSON object"),
+        (json(""), "the body is empty"),
+        (json("{\"choices\":"), "the body is not a JSON object"),
+        (json("[]"), "the body is not a JSON object"),
         (json("{\"ok\":true}"), "an answer without choices"),
         (
             typed(200, "text/html", &[], "<html>"),

@@ -35,7 +35,12 @@ fn keys_prompts_and_answers_are_nowhere_in_the_log() {
     ] {
         assert!(said.log.contains(&format!("error={kind}")), "{kind} did not happen");
     }
-    for what in ["upstream request ids", "seed removed", "is skipped", "is refused: it brings no"] {
+    for what in [
+        "upstream request ids",
+        "seed removed",
+        "skipping an upstream event",
+        "is refused: it brings no",
+    ] {
         assert!(said.log.contains(what), "{what} did not happen");
     }
 }
