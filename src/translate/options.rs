@@ -1,9 +1,10 @@
-//! Ollama's `options` to an upstream's sampling parameters (ollama-api.md 5.1, openai-wire.md 3.2).
+//! Translates Ollama's `options` to an upstream's sampling parameters.
 //!
-//! Only what the caller set is sent, under the name that the upstream's family knows; what the
-//! family does not know, and what only steers loading (`num_ctx`, `num_gpu`, ...), is left out.
-//! Values that mean "off" are left out too, because some servers misread them. Digits are passed on
-//! as the caller wrote them. A value of the wrong type is refused in Ollama's words.
+//! Sends only what the caller set, under the name in the upstream's profile; parameters that the
+//! upstream does not know, and options that only steer loading (`num_ctx`, `num_gpu`, ...), are left
+//! out. So are values that mean "off", because some servers misread them. Numbers keep the digits
+//! that the caller wrote. A value of the wrong type is refused in Ollama's words (`api/types.go`,
+//! `Options.FromMap`).
 
 use serde_json::{Map, Number, Value};
 
@@ -11,15 +12,15 @@ use crate::api::wire::keep_alive::KeepAlive;
 use crate::backends::profiles::Profile;
 use crate::error::{Error, Result};
 
-/// How many tokens a bare completion may have when the caller set no limit: without one, several
-/// servers stop after 16 (openai-wire.md 1.3).
-const COMPLETION_TOKENS: i64 = 4096;
+/// Limit on the tokens of a bare completion if the caller sets none: several servers default to 16,
+/// as OpenAI does.
+const DEFAULT_COMPLETION_TOKENS: i64 = 4096;
 
 /// The options of a request, checked for their types.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Options {
-    integers: Vec<(&'static str, i64)>,
-    floats: Vec<(&'static str, Number)>,
+    /// The numbers by name; integers without a fraction.
+    numbers: Map<String, Value>,
     stop: Vec<String>,
 }
 
@@ -47,8 +48,8 @@ const FLOAT_OPTIONS: &[&str] = &[
     "frequency_penalty",
 ];
 
-/// Reads `options`: `null` counts as absent, unknown names are ignored, whole numbers may come with
-/// a fraction, which is cut.
+/// Reads `options`. `null` counts as absent, unknown names are ignored, and integers lose their
+/// fraction.
 ///
 /// # Errors
 /// [`Error::InvalidOption`] for a value of the wrong type.
@@ -58,16 +59,14 @@ pub fn parse(options: Option<&Map<String, Value>>) -> Result<Options> {
         let wrong = |kind: &str| {
             Err(Error::InvalidOption { reason: format!("option \"{name}\" must be {kind}") })
         };
-        if let Some(&name) = INTEGER_OPTIONS.iter().find(|known| *known == name) {
-            match to_integer(value) {
-                Some(number) => out.integers.push((name, number)),
-                None => return wrong("of type integer"),
+        if INTEGER_OPTIONS.contains(&name.as_str()) {
+            let Some(number) = to_integer(value) else { return wrong("of type integer") };
+            out.numbers.insert(name.clone(), number.into());
+        } else if FLOAT_OPTIONS.contains(&name.as_str()) {
+            if !value.is_number() {
+                return wrong("of type float32");
             }
-        } else if let Some(&name) = FLOAT_OPTIONS.iter().find(|known| *known == name) {
-            match value {
-                Value::Number(number) => out.floats.push((name, number.clone())),
-                _ => return wrong("of type float32"),
-            }
+            out.numbers.insert(name.clone(), value.clone());
         } else if name == "stop" {
             let Value::Array(items) = value else { return wrong("of type array") };
             for item in items {
@@ -84,29 +83,40 @@ pub fn parse(options: Option<&Map<String, Value>>) -> Result<Options> {
     Ok(out)
 }
 
-/// The window that a request asks for, in tokens, if it asks for one.
+/// Options out of members of another API, without those that are absent.
+#[must_use]
+pub(super) fn from_members<const N: usize>(
+    members: [(&str, Option<Value>); N],
+) -> Map<String, Value> {
+    members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+}
+
+/// The context length that a request sets, in tokens.
 #[must_use]
 pub fn num_ctx(options: Option<&Map<String, Value>>) -> Option<u64> {
     u64::try_from(to_integer(options?.get("num_ctx")?)?).ok()
 }
 
-/// How long the model is to stay loaded, for a family that can be told: in whole seconds, and only
-/// where a time is asked for. "At once" and "for ever" it has no words for.
+/// The time to keep the model loaded, in whole seconds, for an upstream that has a parameter for it
+/// (LM Studio's `ttl`). The parameter cannot express "unload at once" and "for ever".
 #[must_use]
 pub fn keep_alive_to_ttl(keep_alive: Option<&Value>, profile: &Profile) -> Map<String, Value> {
-    let asked = keep_alive.and_then(|value| KeepAlive::from_json(value).ok().flatten());
-    match (profile.ttl_param, asked) {
-        (Some(name), Some(KeepAlive::For(time))) if !time.is_zero() => {
-            let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
-            let mut members = Map::new();
-            members.insert(name.to_owned(), seconds.into());
-            members
+    let keep_alive = keep_alive.and_then(|value| KeepAlive::from_json(value).ok().flatten());
+    let ttl = match keep_alive {
+        Some(KeepAlive::For(time)) if !time.is_zero() => {
+            Some(time.as_secs() + u64::from(time.subsec_nanos() > 0))
         }
-        _ => Map::new(),
-    }
+        _ => None,
+    };
+    profile
+        .ttl_param
+        .zip(ttl)
+        .map(|(name, ttl)| (name.to_owned(), ttl.into()))
+        .into_iter()
+        .collect()
 }
 
-/// Any JSON number as a whole one.
+/// Any JSON number as an integer.
 fn to_integer(value: &Value) -> Option<i64> {
     #[allow(clippy::cast_possible_truncation)] // Saturates.
     value.as_i64().or_else(|| value.as_f64().map(|number| number as i64))
@@ -116,12 +126,38 @@ impl Options {
     /// The parameters for `chat/completions`.
     #[must_use]
     pub fn for_chat(&self, profile: &Profile) -> Map<String, Value> {
+        let llama = |name| profile.takes_llamacpp_params.then_some(name);
+        let integers = [
+            // A limit below 1 means none, which is the upstream's default.
+            (Some(profile.max_tokens), self.integer("num_predict").filter(|limit| *limit > 0)),
+            (Some(profile.seed), self.seed(profile)),
+            (profile.top_k, self.top_k(profile)),
+            (llama("repeat_last_n"), self.repeat_last_n()),
+            (llama("n_keep"), self.integer("num_keep")),
+        ];
+        // The option, its name upstream, and the value that means "off".
+        let floats = [
+            ("temperature", Some("temperature"), None),
+            ("top_p", Some("top_p").filter(|_| self.is_valid_top_p(profile)), None),
+            ("min_p", profile.min_p, Some(0.0)),
+            ("repeat_penalty", profile.repeat_penalty, Some(1.0)),
+            ("typical_p", llama("typical_p"), Some(1.0)),
+        ];
+        let penalties = profile.penalties.iter().map(|name| (*name, Some(*name), Some(0.0)));
+
         let mut out = Map::new();
-        self.add_limit(profile, &mut out);
-        self.add_core(profile, &mut out);
-        self.add_extended(profile, &mut out);
-        if profile.takes_llamacpp_params {
-            self.add_llama(&mut out);
+        for (name, value) in integers {
+            out.extend(name.zip(value).map(|(name, value)| (name.to_owned(), value.into())));
+        }
+        for (option, name, off) in floats.into_iter().chain(penalties) {
+            let value = self.float(option).filter(|value| off.is_none() || value.as_f64() != off);
+            out.extend(
+                name.zip(value).map(|(name, value)| (name.to_owned(), value.clone().into())),
+            );
+        }
+        let (sent, _) = self.split_stop(profile);
+        if !sent.is_empty() {
+            out.insert("stop".into(), sent.into());
         }
         out
     }
@@ -130,117 +166,69 @@ impl Options {
     #[must_use]
     pub fn for_completion(&self, profile: &Profile) -> Map<String, Value> {
         let mut out = self.for_chat(profile);
-        // The old endpoint kept the old name everywhere.
+        // This endpoint calls the limit `max_tokens` on every server.
         let limit = out.remove(profile.max_tokens);
-        let default = || profile.needs_completion_limit.then(|| Value::from(COMPLETION_TOKENS));
+        let default = || profile.needs_completion_limit.then(|| DEFAULT_COMPLETION_TOKENS.into());
         if let Some(limit) = limit.or_else(default) {
             out.insert("max_tokens".into(), limit);
         }
         out
     }
 
-    /// Whether a parameter is set that only some families know, so that the family is worth
-    /// finding out.
+    /// True if a set option is translated differently from server to server, so that the upstream's
+    /// profile must be known first.
     #[must_use]
     pub fn needs_profile(&self) -> bool {
         const EXTENDED: &[&str] =
             &["top_k", "min_p", "typical_p", "repeat_penalty", "repeat_last_n", "num_keep"];
-        let integers = self.integers.iter().map(|(name, _)| name);
-        integers.chain(self.floats.iter().map(|(name, _)| name)).any(|name| EXTENDED.contains(name))
-            || self.has_risky_value()
-    }
-
-    /// Whether a value is set that one family would misread or refuse, although it knows the name.
-    fn has_risky_value(&self) -> bool {
-        self.integer("seed").is_some_and(|seed| seed < -1)
+        EXTENDED.iter().any(|name| self.numbers.contains_key(*name))
+            // Values that one server misreads or refuses, although it knows the name.
+            || self.integer("seed").is_some_and(|seed| seed < -1)
             || self.float("top_p").and_then(Number::as_f64).is_some_and(|value| value >= 1.0)
             || self.float("presence_penalty").is_some_and(|value| value.as_f64() != Some(0.0))
     }
 
-    /// The stop sequences that are more than the family takes, to be watched for in its answer.
+    /// The stop sequences beyond the number that the upstream takes: the proxy applies them itself.
     #[must_use]
     pub fn watched_stop(&self, profile: &Profile) -> Vec<String> {
+        self.split_stop(profile).1.to_vec()
+    }
+
+    fn split_stop(&self, profile: &Profile) -> (&[String], &[String]) {
         let most = profile.max_stop_sequences.unwrap_or(usize::MAX);
-        self.stop.iter().skip(most).cloned().collect()
+        self.stop.split_at(most.min(self.stop.len()))
     }
 
-    fn add_limit(&self, profile: &Profile, out: &mut Map<String, Value>) {
-        // Any value below 1 means "no limit", which is an upstream's default.
-        if let Some(limit) = self.integer("num_predict").filter(|limit| *limit > 0) {
-            out.insert(profile.max_tokens.into(), limit.into());
-        }
+    fn is_valid_top_p(&self, profile: &Profile) -> bool {
+        let top_p = self.float("top_p").and_then(Number::as_f64);
+        !(profile.needs_top_p_below_one && top_p.is_some_and(|value| value >= 1.0))
     }
 
-    /// What nearly every server knows.
-    fn add_core(&self, profile: &Profile, out: &mut Map<String, Value>) {
-        self.add_float("temperature", "temperature", None, out);
-        let below_one = profile.needs_top_p_below_one;
-        let top_p_off = |value: f64| below_one && value >= 1.0;
-        if !self.float("top_p").and_then(Number::as_f64).is_some_and(top_p_off) {
-            self.add_float("top_p", "top_p", None, out);
-        }
-        // -1 asks for a seed by chance, which is what comes without one.
-        let bad_seed = |seed: i64| seed == -1 || (profile.needs_unsigned_seed && seed < 0);
-        if let Some(seed) = self.integer("seed").filter(|seed| !bad_seed(*seed)) {
-            out.insert(profile.seed.into(), seed.into());
-        }
-        let stops = profile.max_stop_sequences.unwrap_or(usize::MAX).min(self.stop.len());
-        if stops > 0 {
-            out.insert("stop".into(), self.stop[..stops].into());
-        }
-        for name in profile.penalties {
-            self.add_float(name, name, Some(0.0), out);
-        }
+    /// -1 asks for a random seed, which is the default.
+    fn seed(&self, profile: &Profile) -> Option<i64> {
+        let is_valid = |seed: &i64| *seed != -1 && (*seed >= 0 || !profile.needs_unsigned_seed);
+        self.integer("seed").filter(is_valid)
     }
 
-    /// What some families know, each by its own name.
-    fn add_extended(&self, profile: &Profile, out: &mut Map<String, Value>) {
-        if let (Some(name), Some(top_k)) = (profile.top_k, self.integer("top_k")) {
-            match (top_k > 0, profile.top_k_off) {
-                (true, _) => drop(out.insert(name.into(), top_k.into())),
-                (false, Some(off)) => drop(out.insert(name.into(), off.into())),
-                (false, None) => {}
-            }
-        }
-        if let Some(name) = profile.min_p {
-            self.add_float("min_p", name, Some(0.0), out);
-        }
-        if let Some(name) = profile.repeat_penalty {
-            self.add_float("repeat_penalty", name, Some(1.0), out);
-        }
+    fn top_k(&self, profile: &Profile) -> Option<i64> {
+        self.integer("top_k")
+            .and_then(|top_k| if top_k > 0 { Some(top_k) } else { profile.top_k_off })
     }
 
-    /// What only llama.cpp knows.
-    fn add_llama(&self, out: &mut Map<String, Value>) {
-        self.add_float("typical_p", "typical_p", Some(1.0), out);
-        // -1 means the whole context, which newer servers no longer take as a number.
-        let last_n = match self.integer("repeat_last_n") {
+    /// -1 means the whole context, which newer versions of llama.cpp take only as a number of tokens.
+    fn repeat_last_n(&self) -> Option<i64> {
+        match self.integer("repeat_last_n") {
             Some(..0) => self.integer("num_ctx"),
             other => other,
-        };
-        if let Some(last_n) = last_n {
-            out.insert("repeat_last_n".into(), last_n.into());
-        }
-        if let Some(keep) = self.integer("num_keep") {
-            out.insert("n_keep".into(), keep.into());
-        }
-    }
-
-    /// Sends a float under `name`, unless it has the value that means "off".
-    fn add_float(&self, option: &str, name: &str, off: Option<f64>, out: &mut Map<String, Value>) {
-        if let Some(value) = self.float(option)
-            && (off.is_none() || value.as_f64() != off)
-        {
-            out.insert(name.into(), Value::Number(value.clone()));
         }
     }
 
     fn float(&self, option: &str) -> Option<&Number> {
-        self.floats.iter().rfind(|(known, _)| *known == option).map(|(_, value)| value)
+        self.numbers.get(option)?.as_number()
     }
 
     fn integer(&self, option: &str) -> Option<i64> {
-        self.integers.iter().rfind(|(name, _)| *name == option).map(|(_, value)| *value)
+        self.numbers.get(option)?.as_i64()
     }
 }
 

@@ -1,18 +1,18 @@
-//! Tool definitions to OpenAI's form (ollama-api.md 5.7, openai-wire.md 3.7).
+//! Translates tool definitions to OpenAI's form.
 //!
-//! The schema of the parameters is the caller's own text, keywords that Ollama does not know
-//! included. Only what an upstream would refuse is mended: `type` is always `function`, and absent
-//! parameters are an object without properties.
+//! The schema of the parameters stays the caller's text, with keywords that Ollama does not know.
+//! Changes only what an upstream would refuse: `type` is always `function`, and absent parameters
+//! become an object without properties.
 
 use serde_json::value::RawValue;
 
 use crate::api::ollama::request::Tool as OllamaTool;
-use crate::api::openai::request::{FunctionDefinition, Tool};
+use crate::api::openai::request::{FunctionDefinition, Tool, ToolChoice};
 
-/// Parameters of a function that has none.
+/// The parameters of a function that has none.
 const EMPTY_PARAMETERS: &str = r#"{"type":"object","properties":{}}"#;
 
-/// The upstream's tools; a definition without a name is none.
+/// The tools for the upstream; a definition without a name is left out.
 #[must_use]
 pub fn to_openai<'a>(tools: &'a [OllamaTool<'a>]) -> Vec<Tool<'a>> {
     let definition = |tool: &'a OllamaTool<'a>| {
@@ -27,9 +27,15 @@ pub fn to_openai<'a>(tools: &'a [OllamaTool<'a>]) -> Vec<Tool<'a>> {
     tools.iter().filter_map(definition).collect()
 }
 
-/// Whether a schema says nothing, in one of the ways in which typed clients say that.
+/// The choice of the function `name`; `None` if it is not among `tools`, which upstreams refuse.
+pub(super) fn choose<'a>(tools: &[Tool<'a>], name: &str) -> Option<ToolChoice<'a>> {
+    let mut names = tools.iter().map(|tool| tool.function.name);
+    names.find(|known| *known == name).map(ToolChoice::function)
+}
+
+/// True for a schema without content, in one of the forms that typed clients send.
 fn is_empty_schema(schema: &RawValue) -> bool {
-    // What is nested too deep to be read says something.
+    // A schema that is nested too deep to be parsed has content.
     let Ok(value) = serde_json::from_str::<serde_json::Value>(schema.get()) else { return false };
     let Some(members) = value.as_object() else { return true };
     members.is_empty() || members.get("properties").is_some_and(serde_json::Value::is_null)

@@ -1,16 +1,16 @@
-//! Anthropic's turns of blocks to Ollama's messages (ollama-api.md 15.2).
+//! Translates Anthropic's turns of blocks to Ollama's messages.
 //!
-//! | block | what becomes of it |
+//! | block | translation |
 //! | --- | --- |
-//! | a text, `text` | the message's text; several stand behind one another |
-//! | `image` | the message's image; only base64 |
+//! | a text, `text` | the message's text; several are concatenated |
+//! | `image` | the message's image; base64 only |
 //! | `tool_use`, `server_tool_use` | a call |
-//! | `tool_result`, `web_search_tool_result` | a tool's message; of a failure it says so |
+//! | `tool_result`, `web_search_tool_result` | a tool's message; a failure is told in its text |
 //! | `thinking` | the message's thinking |
 //! | all others | left out |
 //!
-//! The results in a user's turn come before its text, because they answer the turn before. What
-//! follows a result in an assistant's turn was said after it, and becomes a turn of its own.
+//! The results in a user's turn come before its text, because they answer the turn before. In an
+//! assistant's turn, the blocks after a result become a turn of their own.
 
 use std::borrow::Cow;
 
@@ -24,11 +24,10 @@ use crate::api::ollama::request::{FunctionCall, Message as OllamaMessage, ToolCa
 use crate::error::{Error, Result};
 use crate::translate::media;
 
-/// The conversation, the system prompt before it.
+/// The conversation, with the system prompt first.
 ///
 /// # Errors
-/// [`Error::InvalidRequest`] for an image or a call that is none, and for a conversation of which
-/// nothing is left.
+/// [`Error::InvalidRequest`] for an invalid image or call, and for a conversation without messages.
 pub(super) fn to_ollama_messages<'a>(
     request: &'a MessagesRequest<'a>,
 ) -> Result<Vec<OllamaMessage<'a>>> {
@@ -49,7 +48,7 @@ pub(super) fn to_ollama_messages<'a>(
     Ok(out)
 }
 
-/// What is gathered of one turn.
+/// The contents of one turn.
 #[derive(Default)]
 struct TurnBuilder<'a> {
     texts: Vec<&'a str>,
@@ -59,7 +58,7 @@ struct TurnBuilder<'a> {
 }
 
 impl<'a> TurnBuilder<'a> {
-    /// Adds a block that is no result; those of unknown kinds are left out.
+    /// Adds a block that is not a result; ignores unknown kinds.
     fn push_block(&mut self, block: &'a ContentBlock<'a>) -> Result<()> {
         match block_kind(block) {
             "text" => self.texts.extend(block.text.as_deref()),
@@ -72,15 +71,13 @@ impl<'a> TurnBuilder<'a> {
         Ok(())
     }
 
-    /// The message, unless nothing is in it.
+    /// The message; `None` if it is empty.
     fn finish(self, role: Option<&GoString<'a>>) -> Option<OllamaMessage<'a>> {
         let (content, thinking) = (concat_texts(&self.texts), concat_texts(&self.thinking));
-        let holds = |text: &Option<GoString<'_>>| non_empty(text.as_deref()).is_some();
-        let holds_something = holds(&content)
-            || holds(&thinking)
-            || !self.images.is_empty()
-            || !self.calls.is_empty();
-        holds_something.then(|| OllamaMessage {
+        let is_empty = |text: &Option<GoString<'_>>| non_empty(text.as_deref()).is_none();
+        let has_texts = !is_empty(&content) || !is_empty(&thinking);
+        let has_content = has_texts || !self.images.is_empty() || !self.calls.is_empty();
+        has_content.then(|| OllamaMessage {
             role: role.cloned(),
             content,
             thinking,
@@ -91,7 +88,7 @@ impl<'a> TurnBuilder<'a> {
     }
 }
 
-/// Adds what a turn says.
+/// Adds the messages of a turn.
 fn push_message<'a>(message: &'a Message<'a>, out: &mut Vec<OllamaMessage<'a>>) -> Result<()> {
     let role = message.role.as_ref();
     let blocks = match &message.content {
@@ -103,14 +100,14 @@ fn push_message<'a>(message: &'a Message<'a>, out: &mut Vec<OllamaMessage<'a>>) 
         }
         None => return Ok(()),
     };
-    let goes_on = role.is_some_and(|role| role.eq_ignore_ascii_case("assistant"));
+    let is_assistant = role.is_some_and(|role| role.eq_ignore_ascii_case("assistant"));
     let mut turn = TurnBuilder::default();
     for block in blocks {
         let Some(result) = parse_result(block)? else {
             turn.push_block(block)?;
             continue;
         };
-        if goes_on {
+        if is_assistant {
             out.extend(std::mem::take(&mut turn).finish(role));
         }
         out.push(result);
@@ -123,7 +120,7 @@ fn block_kind<'a>(block: &'a ContentBlock<'a>) -> &'a str {
     block.kind.as_deref().unwrap_or_default()
 }
 
-/// The text of a content; blocks of other kinds do not count.
+/// The text of a content, without blocks of other kinds.
 fn content_text<'a>(content: &'a Content<'a>) -> Option<GoString<'a>> {
     match content {
         Content::Text(text) => Some(text.clone()),
@@ -134,7 +131,7 @@ fn content_text<'a>(content: &'a Content<'a>) -> Option<GoString<'a>> {
     }
 }
 
-/// The base64 of an image, checked here so that what is wrong with it is told in this API's words.
+/// The base64 of an image. It is checked here for the error texts of this API.
 fn image_data<'a>(block: &'a ContentBlock<'a>) -> Result<&'a serde_json::value::RawValue> {
     let invalid = || Error::invalid_request("invalid image source");
     let source = block.source.ok_or_else(invalid)?;
@@ -170,7 +167,7 @@ fn to_call<'a>(block: &ContentBlock<'a>) -> ToolCall<'a> {
     ToolCall { id: block.id.clone(), function: Some(function) }
 }
 
-/// A tool's message, if the block is a result.
+/// The tool's message for a result; `None` for other blocks.
 fn parse_result<'a>(block: &'a ContentBlock<'a>) -> Result<Option<OllamaMessage<'a>>> {
     let mut turn = TurnBuilder::default();
     let text = match (block_kind(block), &block.content) {
@@ -197,12 +194,12 @@ fn parse_result<'a>(block: &'a ContentBlock<'a>) -> Result<Option<OllamaMessage<
     }))
 }
 
-/// What a tool says that failed: OpenAI's tool messages have no mark for it, so the words tell.
+/// The text of a failed tool: OpenAI's tool messages have no member for a failure.
 fn error_text(text: &str) -> String {
     if text.is_empty() { "Error".to_owned() } else { format!("Error: {text}") }
 }
 
-/// What a search found, one line each, or why it found nothing.
+/// The results of a search, one in a line, or its error.
 fn search_results_text(content: Option<&Content<'_>>) -> String {
     let Some(Content::Blocks(blocks)) = content else { return String::new() };
     let mut out = String::new();

@@ -1,44 +1,44 @@
-//! Anthropic's `/v1/messages` to `chat/completions`, and back (ollama-api.md 15).
+//! Translates Anthropic's `/v1/messages` to `chat/completions`, and back.
 //!
-//! A request becomes what `/api/chat` would have been asked, and goes on from there as Ollama's own
-//! do: options, reasoning, history, media, tools and virtual models are said once, for both.
+//! A request becomes one of `/api/chat` first, so that options, reasoning, history, media, tools and
+//! virtual models are translated in one place.
 //!
-//! | member | what becomes of it |
+//! | member | translation |
 //! | --- | --- |
 //! | `model` | the upstream's id, resolved by the caller |
 //! | `max_tokens` | required; `num_predict` |
 //! | `system`, `messages` | [`messages`] |
-//! | `temperature`, `top_p`, `top_k`, `stop_sequences` | options, where they are there |
+//! | `temperature`, `top_p`, `top_k`, `stop_sequences` | options, if present |
 //! | `thinking`, `output_config.effort` | `think` |
-//! | `tools` | functions; those that a server would run itself (`web_search...`) are left out |
-//! | `tool_choice` | OpenAI's, which Ollama has not; `auto` needs no word |
-//! | `stream` | false unless said otherwise |
+//! | `tools` | functions; server tools (`web_search...`) are left out |
+//! | `tool_choice` | OpenAI's, as Ollama's API has none; `auto` is the default and not sent |
+//! | `stream` | false by default |
 //! | `metadata`, `mcp_servers`, all others | ignored |
 
 pub mod messages;
 pub mod stream;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use crate::api::anthropic::request::{MessagesRequest, Tool};
 use crate::api::ollama::decode;
-use crate::api::ollama::decode::{GoString, non_empty};
+use crate::api::ollama::decode::GoString;
 use crate::api::ollama::request::{ChatRequest, FunctionDefinition, Tool as OllamaTool};
 use crate::api::ollama::schema::Schema;
 use crate::api::openai::request as openai;
 use crate::api::openai::request::ToolChoice;
 use crate::backends::profiles::Profile;
 use crate::error::{Error, Result};
-use crate::translate::{chat, think};
+use crate::translate::{chat, options, think, tools};
 
-/// What an image counts for in an estimate: about what Anthropic says of a large one.
+/// The estimate for an image: about the count that Anthropic documents for a large one.
 const TOKENS_PER_IMAGE: u64 = 1600;
 
-/// Characters in a token, roughly (ollama-api.md 15.4).
+/// A rough number of characters in a token.
 const CHARS_PER_TOKEN: u64 = 4;
 
-/// Refuses a request without what each must have, in Ollama's order (15.1). Only an answer has a
-/// limit: a count needs none.
+/// Refuses a request without a required member, in Ollama's order. Counting tokens needs no
+/// `max_tokens`.
 ///
 /// # Errors
 /// [`Error::InvalidRequest`].
@@ -52,7 +52,7 @@ pub fn validate(request: &MessagesRequest<'_>, needs_limit: bool) -> Result<()> 
     if request.messages.as_ref().is_none_or(Vec::is_empty) {
         return Err(missing_messages_error());
     }
-    // What was said before is only there if the client sends it.
+    // The proxy stores no conversation that could be continued.
     if request.thread.as_ref().is_some_and(|thread| thread["type"] == "continue") {
         let feature =
             "\"thread\" is not supported: no conversation is kept here, send all its messages";
@@ -65,14 +65,14 @@ fn missing_messages_error() -> Error {
     Error::invalid_request("messages is required")
 }
 
-/// What `/api/chat` would have been asked. A request that [`validate`] refuses may give anything.
+/// The request as one of `/api/chat`. It must have passed [`validate`].
 ///
 /// # Errors
-/// [`Error::InvalidRequest`] for a block or a schema that is none.
+/// [`Error::InvalidRequest`] for an invalid block or schema.
 pub fn to_ollama<'a>(request: &'a MessagesRequest<'a>) -> Result<ChatRequest<'a>> {
     let messages = messages::to_ollama_messages(request)?;
-    let tools = request.tools.iter().flatten().filter(|tool| !is_server_tool(tool));
-    let tools = tools.map(to_tool).collect::<Result<Vec<_>>>()?;
+    let functions = request.tools.iter().flatten().filter(|tool| !is_server_tool(tool));
+    let tools = functions.map(to_tool).collect::<Result<Vec<_>>>()?;
     Ok(ChatRequest {
         model: request.model.clone(),
         messages: Some(messages),
@@ -84,8 +84,8 @@ pub fn to_ollama<'a>(request: &'a MessagesRequest<'a>) -> Result<ChatRequest<'a>
     })
 }
 
-/// The request for the upstream; `chat` is what [`to_ollama`] made of `request`, with a virtual
-/// model laid over it where one is meant.
+/// The request for the upstream; `chat` is the result of [`to_ollama`], with the defaults of a
+/// virtual model.
 ///
 /// # Errors
 /// As [`chat::to_openai`].
@@ -100,7 +100,7 @@ pub fn to_openai<'a>(
     Ok(upstream)
 }
 
-/// About how many tokens a prompt has: a quarter of its characters, at least 1, and a fixed number
+/// An estimate of the tokens in a prompt: a quarter of its characters, at least 1, and a fixed number
 /// for each image.
 #[must_use]
 pub fn estimate_tokens(chat: &ChatRequest<'_>) -> u64 {
@@ -123,7 +123,7 @@ pub fn estimate_tokens(chat: &ChatRequest<'_>) -> u64 {
     (characters as u64 / CHARS_PER_TOKEN).max(1) + images * TOKENS_PER_IMAGE
 }
 
-/// Whether a tool is the search that Ollama runs itself, against a cloud that is off here (15.5).
+/// True for the web search that the server would run itself: the proxy has none.
 fn is_server_tool(tool: &Tool<'_>) -> bool {
     tool.kind.as_deref().is_some_and(|kind| kind.starts_with("web_search"))
 }
@@ -149,22 +149,19 @@ fn to_tool<'a>(tool: &'a Tool<'a>) -> Result<OllamaTool<'a>> {
 }
 
 fn to_options(request: &MessagesRequest<'_>) -> Map<String, Value> {
-    let float = |float: &serde_json::Number| Value::Number(float.clone());
+    let float = |number: &Number| Value::Number(number.clone());
     let stop = request.stop_sequences.as_ref();
     let stop = stop.map(|stop| stop.iter().map(|text| Value::from(&**text)).collect());
-    let named = [
+    options::from_members([
         ("num_predict", request.max_tokens.map(|limit| limit.0.into())),
         ("temperature", request.temperature.as_ref().map(float)),
         ("top_p", request.top_p.as_ref().map(float)),
         ("top_k", request.top_k.map(|number| number.0.into())),
         ("stop", stop.map(Value::Array)),
-    ];
-    let mut options = Map::new();
-    options.extend(named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
-    options
+    ])
 }
 
-/// Whether to think, and how much (15.1).
+/// Whether to reason, and how much.
 fn to_think(request: &MessagesRequest<'_>) -> Option<Value> {
     match request.thinking.as_ref().and_then(|thinking| thinking.kind.as_deref()) {
         Some("enabled") => return Some(true.into()),
@@ -178,26 +175,21 @@ fn to_think(request: &MessagesRequest<'_>) -> Option<Value> {
     }
 }
 
-/// Which tools are to be called. Without tools, or for one that is not among them, upstreams refuse
-/// to be told.
+/// The choice of tools. Upstreams refuse one without tools, or of a tool that is not among them.
 fn to_tool_choice<'a>(
-    request: &'a MessagesRequest<'a>,
-    tools: &[openai::Tool<'_>],
+    request: &MessagesRequest<'_>,
+    tools: &[openai::Tool<'a>],
 ) -> Option<ToolChoice<'a>> {
     let choice = request.tool_choice.as_ref().filter(|_| !tools.is_empty())?;
     match choice.kind.as_deref()? {
         "any" => Some(ToolChoice::Mode("required")),
         "none" => Some(ToolChoice::Mode("none")),
-        "tool" => {
-            let name = non_empty(choice.name.as_deref())?;
-            let known = tools.iter().any(|tool| tool.function.name == name);
-            known.then(|| ToolChoice::function(name))
-        }
+        "tool" => tools::choose(tools, choice.name.as_deref()?),
         _ => None,
     }
 }
 
-/// A text out of several, without anything between them.
+/// Several texts as one, without separators.
 fn concat_texts<'a>(texts: &[&'a str]) -> Option<GoString<'a>> {
     match texts {
         [] => None,

@@ -1,27 +1,27 @@
-//! An answer as Anthropic's clients read it, whole or in events (ollama-api.md 15.3, 15.4).
+//! Writes a response of Anthropic's `/v1/messages`, as events or as one object.
 //!
 //! ```text
 //!   (nothing) -> message_start -> [block_start -> delta* -> block_stop]* -> message_delta -> message_stop
 //! ```
 //!
-//! [`MessageEncoder`] writes nothing but to the buffer it is given and waits for nobody. Invariant:
-//! one block is open at a time, each is closed before the next begins, and their indices rise by one.
-//! Reasoning makes one block: what comes after that was closed is dropped, as Ollama drops it.
+//! Invariant: one block is open at a time, each is closed before the next begins, and their indexes
+//! rise by one. There is at most one block of reasoning: reasoning after it was closed is dropped, as
+//! in Ollama (`anthropic/anthropic.go`).
 
 use serde_json::value::RawValue;
 
 use crate::api::anthropic::response::{
-    ContentBlock, ContentDelta as Added, Message, MessageDelta, StreamEvent, Usage,
+    ContentBlock, ContentDelta as BlockDelta, Message, MessageDelta, StreamEvent, Usage,
 };
 use crate::api::wire::digest::sha256_hex;
-use crate::api::wire::ndjson;
+use crate::api::wire::{ndjson, sse};
 use crate::translate::stream::{Completion, Delta, Encoder};
 use crate::translate::tool_calls::CompleteToolCall;
 
-/// Hex digits of a message's id.
+/// The number of hex digits in a message's id.
 const ID_DIGITS: usize = 24;
 
-/// What the open block holds. Calls are closed where they are opened.
+/// The kind of the open block. A call is never left open: it comes whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum BlockKind {
     Thinking,
@@ -33,20 +33,20 @@ enum BlockKind {
 pub struct MessageEncoder<'a> {
     model: &'a str,
     id: String,
-    /// About how many tokens the prompt has, for as long as nobody counted.
+    /// An estimate of the tokens in the prompt, until the upstream reports their number.
     estimate: u64,
     has_started: bool,
     open_block: Option<BlockKind>,
-    /// How many blocks were closed: the place of the open one, or of the next.
+    /// The number of closed blocks, which is the index of the open block or of the next one.
     block_index: usize,
     has_thinking: bool,
-    /// The ids of the calls that were shown.
+    /// The ids of the calls that were written.
     call_ids: Vec<String>,
 }
 
 impl<'a> MessageEncoder<'a> {
-    /// For one answer: the model as the client named it, what differs from answer to answer, and
-    /// about how many tokens the prompt has.
+    /// An encoder for one response. `model` is the name of the client, `seed` differs from response
+    /// to response, `estimate` is the likely number of tokens in the prompt.
     #[must_use]
     pub fn new(model: &'a str, seed: &str, estimate: u64) -> Self {
         Self {
@@ -71,7 +71,7 @@ impl<'a> MessageEncoder<'a> {
         Message { id: &self.id, kind, role, model: self.model, content, stop_reason, usage }
     }
 
-    /// The upstream's counts; what it does not tell of the prompt stays an estimate.
+    /// The upstream's counts, or the estimate if it reports none for the prompt.
     fn usage(&self, outcome: &Completion) -> Usage {
         let input = match outcome.metrics.prompt_eval_count {
             0 => self.estimate,
@@ -80,7 +80,7 @@ impl<'a> MessageEncoder<'a> {
         Usage { input_tokens: input, output_tokens: outcome.metrics.eval_count }
     }
 
-    /// Begins the message, once.
+    /// Writes the first event, once.
     fn start_message(&mut self, out: &mut Vec<u8>) {
         if !std::mem::replace(&mut self.has_started, true) {
             let usage = Usage { input_tokens: self.estimate, output_tokens: 0 };
@@ -89,7 +89,7 @@ impl<'a> MessageEncoder<'a> {
         }
     }
 
-    /// Adds to the open block, after opening one where another kind is open or none.
+    /// Adds to the open block; opens one first if there is none of this kind.
     fn append_text(&mut self, out: &mut Vec<u8>, kind: BlockKind, text: &str) {
         if text.is_empty() {
             return;
@@ -110,13 +110,13 @@ impl<'a> MessageEncoder<'a> {
             self.open_block = Some(kind);
         }
         let delta = match kind {
-            BlockKind::Thinking => Added::ThinkingDelta { thinking: text },
-            BlockKind::Text => Added::TextDelta { text },
+            BlockKind::Thinking => BlockDelta::ThinkingDelta { thinking: text },
+            BlockKind::Text => BlockDelta::TextDelta { text },
         };
         write_event(out, &StreamEvent::ContentBlockDelta { index: self.block_index, delta });
     }
 
-    /// Shows a call, unless one of its id was shown.
+    /// Writes a call, unless one with its id was written.
     fn write_call(&mut self, out: &mut Vec<u8>, call: &CompleteToolCall) {
         if self.call_ids.contains(&call.id) {
             return;
@@ -126,7 +126,7 @@ impl<'a> MessageEncoder<'a> {
         let (id, name) = (call.id.as_str(), call.name.as_str());
         let content_block = ContentBlock::ToolUse { id, name, input: empty_object() };
         write_event(out, &StreamEvent::ContentBlockStart { index, content_block });
-        let delta = Added::InputJsonDelta { partial_json: &call.arguments };
+        let delta = BlockDelta::InputJsonDelta { partial_json: &call.arguments };
         write_event(out, &StreamEvent::ContentBlockDelta { index, delta });
         write_event(out, &StreamEvent::ContentBlockStop { index });
         self.block_index += 1;
@@ -177,31 +177,25 @@ impl Encoder for MessageEncoder<'_> {
     }
 }
 
-/// Which stop string ended an answer is not told by upstreams, so that it ends its turn.
-fn stop_reason(outcome: &Completion, calls: bool) -> &'static str {
+/// Never `stop_sequence`: upstreams do not say which stop string ended a response.
+fn stop_reason(outcome: &Completion, has_calls: bool) -> &'static str {
     match outcome.done_reason {
-        _ if calls => "tool_use",
+        _ if has_calls => "tool_use",
         "length" => "max_tokens",
         _ => "end_turn",
     }
 }
 
 fn to_tool_use(call: &CompleteToolCall) -> ContentBlock<'_> {
-    // The arguments were checked when the call became whole.
+    // The assembler has checked the arguments.
     let input = serde_json::from_str(&call.arguments).unwrap_or(empty_object());
     ContentBlock::ToolUse { id: &call.id, name: &call.name, input }
 }
 
-/// An object without members.
 fn empty_object() -> &'static RawValue {
     serde_json::from_str("{}").expect("valid JSON")
 }
 
-/// Appends an event with the blank line that ends it.
 fn write_event(out: &mut Vec<u8>, event: &StreamEvent<'_>) {
-    out.extend_from_slice(b"event: ");
-    out.extend_from_slice(event.name().as_bytes());
-    out.extend_from_slice(b"\ndata: ");
-    ndjson::append(out, event);
-    out.extend_from_slice(b"\n\n");
+    sse::append_event(out, event.name(), event);
 }

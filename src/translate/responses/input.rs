@@ -1,15 +1,15 @@
-//! Instructions and input items to messages of `/api/chat` (ollama-api.md 14.6).
+//! Translates instructions and input items of `/v1/responses` to messages of `/api/chat`.
 //!
-//! | item | what becomes of it |
+//! | item | translation |
 //! | --- | --- |
-//! | `message`, also without `type` where it has a role | a message; texts put together, images behind them. `developer` becomes `system`, which every upstream knows |
-//! | `function_call` | a call of the assistant's message before it, or of a new one: calls made at once are one message to an upstream |
+//! | `message`, also without `type` if it has a role | a message: its texts concatenated, then its images. `developer` becomes `system`, which every upstream knows |
+//! | `function_call` | a call in the assistant's message before it, or in a new one: an upstream expects parallel calls in one message |
 //! | `function_call_output` | a tool's message |
 //! | `reasoning` | its `encrypted_content` is the reasoning of the next message or call of the assistant |
 //! | `web_search_call` | nothing |
 //!
-//! Everything is read before anything is judged, so that errors come in Ollama's order; their texts
-//! are Ollama's. Never fetches an image and never keeps anything of an earlier request.
+//! All items are parsed before any is translated, so that errors come in Ollama's order; their texts
+//! are Ollama's. Never fetches an image and keeps nothing of an earlier request.
 
 use std::borrow::Cow;
 
@@ -26,7 +26,7 @@ use crate::api::openai::responses::{
 use crate::error::{Error, Result};
 use crate::translate::media;
 
-/// An item, read.
+/// A parsed item.
 enum InputItem<'a> {
     Message(Option<GoString<'a>>, Vec<InputPart<'a>>),
     Call(ResponsesFunctionCall<'a>),
@@ -35,17 +35,17 @@ enum InputItem<'a> {
     WebSearch,
 }
 
-/// A part of a content, read.
+/// A parsed part of a content.
 enum InputPart<'a> {
     Text(GoString<'a>),
-    /// The URL as it was written.
+    /// The URL as JSON text.
     Image(&'a RawValue),
     File,
-    /// An image that only OpenAI has.
+    /// An image by its id in OpenAI's storage.
     Ignored,
 }
 
-/// What an image's URL may begin with.
+/// The beginnings of image URLs that Ollama accepts.
 const DATA_URL_PREFIXES: &[&str] = &[
     "data:image/jpeg;base64,",
     "data:image/jpg;base64,",
@@ -54,7 +54,7 @@ const DATA_URL_PREFIXES: &[&str] = &[
     "data:;base64,",
 ];
 
-/// The messages of a request; none where it says nothing.
+/// The messages of a request; none if it is empty.
 ///
 /// # Errors
 /// [`Error::InvalidRequest`] in Ollama's words.
@@ -71,16 +71,14 @@ pub fn to_ollama_messages<'a>(request: &'a ResponsesRequest<'a>) -> Result<Vec<M
         }
         return Ok(out);
     }
-    let items = parse_list(input, "input")?.into_iter().enumerate();
-    let items =
-        items.map(|(at, raw)| parse_item(raw).map_err(|error| with_index("input", at, &error)));
-    MessageBuilder { messages: out, reasoning: None }.build(items.collect::<Result<Vec<_>>>()?)
+    let items = parse_list(input, "input", parse_item)?;
+    MessageBuilder { messages: out, reasoning: None }.build(items)
 }
 
 /// The messages so far.
 struct MessageBuilder<'a> {
     messages: Vec<Message<'a>>,
-    /// Reasoning whose message has not come yet.
+    /// Reasoning that belongs to the next message of the assistant.
     reasoning: Option<GoString<'a>>,
 }
 
@@ -99,8 +97,8 @@ impl<'a> MessageBuilder<'a> {
                 InputItem::WebSearch => {}
             }
         }
-        // Reasoning that led to nothing would be a turn of its own in Ollama. To an upstream, which
-        // gets none of it, that were an empty turn to be continued.
+        // In Ollama, reasoning at the end is a turn of its own. An upstream would get an empty turn,
+        // because reasoning is not sent, and would continue that.
         Ok(self.messages)
     }
 
@@ -155,7 +153,7 @@ fn build_message<'a>(
     let (mut text, mut images) = (Cow::Borrowed(""), Vec::new());
     for part in parts {
         match part {
-            // One text, which is the rule, is not copied.
+            // A single text, the common case, is not copied.
             InputPart::Text(more) if text.is_empty() => text = more.0,
             InputPart::Text(more) => text.to_mut().push_str(&more),
             InputPart::Image(url) => images.push(check_image(url)?),
@@ -170,7 +168,7 @@ fn build_message<'a>(
     Ok(message)
 }
 
-/// The image, once its URL is known to hold one.
+/// Checks that an image's URL holds an image.
 fn check_image(raw: &RawValue) -> Result<&RawValue> {
     const URL_NOT_SUPPORTED: &str =
         "image URLs are not currently supported, please use base64 encoded data instead";
@@ -185,7 +183,7 @@ fn check_image(raw: &RawValue) -> Result<&RawValue> {
     Ok(raw)
 }
 
-/// The arguments of a call, once they are known to be an object; nothing where they are empty.
+/// Checks that the arguments of a call are an object; `None` if they are empty.
 fn check_arguments(raw: &RawValue) -> Result<Option<&RawValue>> {
     if raw.get().starts_with('{') {
         return Ok(Some(raw));
@@ -196,7 +194,7 @@ fn check_arguments(raw: &RawValue) -> Result<Option<&RawValue>> {
     }
     let name = "api.ToolCallFunctionArguments";
     let object: Result<Map<String, Value>> = decode::parse(&text, name);
-    // What stands behind the object would be passed on with it.
+    // Go ignores text after the object, but here it would be sent along.
     if object.is_ok() && serde_json::from_str::<Map<String, Value>>(&text).is_err() {
         return Err(arguments_error("invalid character after top-level value"));
     }
@@ -207,7 +205,6 @@ fn arguments_error(why: &str) -> Error {
     Error::invalid_request(format!("failed to parse function call arguments: {why}"))
 }
 
-/// Reads an item.
 fn parse_item(raw: &RawValue) -> Result<InputItem<'_>> {
     let text = raw.get();
     let ItemKind { kind, role } = decode::parse(text, "openai.ResponsesInputItem")?;
@@ -239,15 +236,14 @@ fn parse_message(text: &str) -> Result<InputItem<'_>> {
     Ok(InputItem::Message(read.role, parse_parts(read.content, "content")?))
 }
 
-/// Reads a content: a text, a list of parts, or nothing.
+/// Parses a content: a text, a list of parts, or nothing.
 fn parse_parts<'a>(raw: Option<&'a RawValue>, name: &str) -> Result<Vec<InputPart<'a>>> {
     let Some(raw) = raw else { return Ok(Vec::new()) };
     if raw.get().starts_with('"') {
         let text = decode::parse(raw.get(), "openai.ResponsesContent")?;
         return Ok(vec![InputPart::Text(text)]);
     }
-    let parts = parse_list(raw, name)?.into_iter().enumerate();
-    parts.map(|(at, raw)| parse_part(raw).map_err(|error| with_index(name, at, &error))).collect()
+    parse_list(raw, name, parse_part)
 }
 
 fn parse_part(raw: &RawValue) -> Result<InputPart<'_>> {
@@ -270,19 +266,22 @@ fn parse_part(raw: &RawValue) -> Result<InputPart<'_>> {
     }
 }
 
-/// The elements of a list.
-fn parse_list<'a>(raw: &'a RawValue, name: &str) -> Result<Vec<&'a RawValue>> {
+/// Parses the elements of the list `name`; an error names the index of its element.
+fn parse_list<'a, T>(
+    raw: &'a RawValue,
+    name: &str,
+    parse: fn(&'a RawValue) -> Result<T>,
+) -> Result<Vec<T>> {
     let found = decode::go_type_of(raw.get());
-    if found == "array" {
-        return decode::parse(raw.get(), "openai.List");
+    if found != "array" {
+        return Err(Error::invalid_request(format!(
+            "{name} must be a string or array: json: cannot unmarshal {found} into Go value of type \
+             []json.RawMessage"
+        )));
     }
-    Err(Error::invalid_request(format!(
-        "{name} must be a string or array: cannot unmarshal {found} into Go value of type \
-         []json.RawMessage"
-    )))
-}
-
-/// Puts the place in front of an error.
-fn with_index(name: &str, at: usize, error: &Error) -> Error {
-    Error::invalid_request(format!("{name}[{at}]: {}", error.message()))
+    let elements: Vec<&'a RawValue> = decode::parse(raw.get(), "openai.List")?;
+    let with_index =
+        |at, error: Error| Error::invalid_request(format!("{name}[{at}]: {}", error.message()));
+    let elements = elements.into_iter().enumerate();
+    elements.map(|(at, raw)| parse(raw).map_err(|error| with_index(at, error))).collect()
 }

@@ -1,21 +1,20 @@
-//! `/v1/responses` to `chat/completions`, and back, for an upstream that lacks it (ollama-api.md
-//! 14.6, 14.2).
+//! Translates `/v1/responses` to `chat/completions`, and back, for an upstream without the endpoint.
 //!
-//! A request becomes one of `/api/chat` first, as in Ollama itself, so that all that is known of
-//! histories, media, families and virtual models holds here, too.
+//! A request becomes one of `/api/chat` first, as in Ollama itself, so that history, media, the rules
+//! of upstreams and virtual models are translated in one place.
 //!
-//! | member | what becomes of it |
+//! | member | translation |
 //! | --- | --- |
 //! | `model` | the upstream's id, resolved by the caller |
 //! | `instructions`, `input` | messages, see [`input`] |
-//! | `temperature`, `top_p`, `max_output_tokens` | options of the same meaning; nothing where they are absent, although Ollama sends a temperature of 1 |
-//! | `reasoning.effort` | `think`; `minimal` is low, `xhigh` and `ultra` are the most |
+//! | `temperature`, `top_p`, `max_output_tokens` | options; absent ones stay absent, although Ollama sends a temperature of 1 |
+//! | `reasoning.effort` | `think`; `minimal` is `low`, `xhigh` and `ultra` are `max` |
 //! | `text.format` | `format`; plain text is none |
-//! | `tools` | functions; those of a namespace as `namespace.member`. All other kinds are left out: web search and the like run on OpenAI's servers only, and a free-form tool would be called as a function, which its client does not expect |
-//! | `tool_choice` | the same in chat's form, where there are tools. `auto` is what comes without it; a choice among several, or of a tool that was left out, is none |
+//! | `tools` | functions; those of a namespace as `namespace.member`. Other kinds are left out: OpenAI runs web search and the like on its own servers, and a free-form tool would be called as a function, which its client does not expect |
+//! | `tool_choice` | chat's form, if there are tools. `auto` is the default; a choice among several tools, or of one that was left out, is not sent |
 //! | `stream` | events or one object, see [`stream`] |
-//! | `truncation`, `background` | told back |
-//! | `previous_response_id`, `conversation`, `store`, `include`, `metadata`, `parallel_tool_calls`, all else | ignored: nothing is kept |
+//! | `truncation`, `background` | repeated in the response |
+//! | `previous_response_id`, `conversation`, `store`, `include`, `metadata`, `parallel_tool_calls`, all else | ignored: the proxy stores nothing |
 
 pub mod input;
 pub mod response_object;
@@ -24,7 +23,7 @@ pub mod stream;
 use std::borrow::Cow;
 
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use crate::api::ollama::decode;
 use crate::api::ollama::decode::{GoString, non_empty};
@@ -35,9 +34,9 @@ use crate::api::openai::request::ToolChoice;
 use crate::api::openai::responses::{ResponsesRequest, ResponsesTool, TextFormat};
 use crate::backends::profiles::Profile;
 use crate::error::{Error, Result};
-use crate::translate::chat;
+use crate::translate::{chat, options, tools};
 
-/// The same as a request of `/api/chat`, without the model's name.
+/// The request as one of `/api/chat`, without the model's name.
 ///
 /// # Errors
 /// [`Error::InvalidRequest`], in Ollama's words.
@@ -54,8 +53,8 @@ pub fn to_chat<'a>(request: &'a ResponsesRequest<'a>) -> Result<ChatRequest<'a>>
     })
 }
 
-/// The request for the upstream. `chat` is what [`to_chat`] gave, with a virtual model laid over it
-/// where the name means one.
+/// The request for the upstream; `chat` is the result of [`to_chat`], with the defaults of a virtual
+/// model.
 ///
 /// # Errors
 /// As for `/api/chat`.
@@ -73,19 +72,16 @@ pub fn to_openai<'a>(
 }
 
 fn to_options(request: &ResponsesRequest<'_>) -> Option<Map<String, Value>> {
-    let float = |number: &serde_json::Number| Value::Number(number.clone());
-    let members = [
+    let float = |number: &Number| Value::Number(number.clone());
+    let options = options::from_members([
         ("temperature", request.temperature.as_ref().map(float)),
         ("top_p", request.top_p.as_ref().map(float)),
         ("num_predict", request.max_output_tokens.map(|most| most.0.into())),
-    ];
-    let set = members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
-    let mut options = Map::new();
-    options.extend(set);
+    ]);
     Some(options).filter(|options| !options.is_empty())
 }
 
-/// How much to reason (14.2).
+/// Whether to reason, and how much.
 fn to_think(effort: Option<&str>) -> Result<Option<Value>> {
     Ok(Some(match effort {
         None | Some("") => return Ok(None),
@@ -107,13 +103,13 @@ fn to_format<'a>(request: &'a ResponsesRequest<'a>) -> Result<Option<&'a RawValu
     let format: TextFormat<'a> = decode::parse(raw.get(), "openai.ResponsesRequest.text.format")?;
     Ok(match format.kind.as_deref() {
         Some("json_schema") => format.schema,
-        // Ollama passes this over; but that an answer is to be JSON is never dropped.
+        // Ollama ignores this format, but a client that asks for JSON needs it.
         Some("json_object") => serde_json::from_str("\"json\"").ok(),
         _ => None,
     })
 }
 
-/// The functions.
+/// The functions among the tools.
 fn to_tools<'a>(raw: &[&'a RawValue]) -> Result<Vec<Tool<'a>>> {
     let mut out = Vec::with_capacity(raw.len());
     for raw in raw {
@@ -146,16 +142,13 @@ fn new_tool<'a>(
     Tool { function: Some(FunctionDefinition { name: Some(name), description, parameters }) }
 }
 
-/// The choice in chat's form, of one of these tools.
+/// The choice in chat's form.
 fn to_tool_choice<'a>(raw: &RawValue, tools: &[openai::Tool<'a>]) -> Option<ToolChoice<'a>> {
     let chosen: Value = serde_json::from_str(raw.get()).ok()?;
     match chosen.as_str() {
         Some("none") => Some(ToolChoice::Mode("none")),
         Some("required") => Some(ToolChoice::Mode("required")),
-        None if chosen["type"] == "function" => {
-            let names = tools.iter().map(|tool| tool.function.name);
-            names.into_iter().find(|name| chosen["name"] == *name).map(ToolChoice::function)
-        }
+        None if chosen["type"] == "function" => tools::choose(tools, chosen["name"].as_str()?),
         _ => None,
     }
 }

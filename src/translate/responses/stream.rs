@@ -1,4 +1,4 @@
-//! The events of a streamed response, or its one object (ollama-api.md 14.6).
+//! Writes a response of `/v1/responses`, as events or as one object.
 //!
 //! ```text
 //! created, in_progress
@@ -11,162 +11,142 @@
 //! completed
 //! ```
 //!
-//! Invariants: sequence numbers count from 0 without a gap; one item is open at a time, and every one
-//! that began ends before the response does, also a text before calls, whose item Ollama leaves open;
-//! the output of the last event is what the items were. Text behind a call is dropped, as in Ollama.
-//! Reasoning behind a text begins an item of its own, where Ollama adds to one that has ended.
+//! Invariants: sequence numbers count from 0 without a gap; one item is open at a time, and each ends
+//! before the response does; the output of the last event consists of the items as they ended.
+//! Text after a call is dropped, as in Ollama (`openai/responses.go`). Two differences from Ollama: a
+//! text before a call is ended, and reasoning after a text begins a new item.
 
 use serde::Serialize;
 
 use super::response_object::{
-    OutputItem, RequestEcho, ResponseIds, ResponseStatus, function_call_item, message_item,
-    output_text_part, reasoning_item, to_usage, unix_seconds, write_response,
+    ItemKind, OutputItem, RequestEcho, ResponseIds, output_text_part, to_usage, unix_seconds,
 };
 use crate::api::openai::responses::{
-    ContentPartEvent, ItemEvent, ResponseEvent, ResponseItem, StreamEvent, TextEvent,
+    ContentPartEvent, ItemEvent, Response, ResponseEvent, ResponseItem, StreamEvent, TextEvent,
 };
-use crate::api::wire::ndjson;
+use crate::api::wire::{ndjson, sse};
 use crate::translate::stream::{Completion, Delta, Encoder};
 use crate::translate::tool_calls::CompleteToolCall;
 
-/// Writes the events, or the one object.
+/// Writes the events, or the object.
 #[derive(Debug)]
 pub struct ResponseEncoder {
     echo: RequestEcho,
     ids: ResponseIds,
-    /// When the answer began, once it has.
+    /// When the response began, in Unix seconds.
     created_at: Option<u64>,
     sequence_number: u64,
+    /// The items so far.
     output: Vec<OutputItem>,
-    open_item: Option<OpenItem>,
-    has_calls: bool,
-}
-
-/// The item that is being written.
-#[derive(Debug)]
-struct OpenItem {
-    kind: TextItemKind,
-    id: String,
-    text: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum TextItemKind {
-    Reasoning,
-    Message,
+    /// True while the last item is open.
+    is_open: bool,
 }
 
 impl ResponseEncoder {
-    /// For the answer to one request.
+    /// An encoder for the response to one request.
     #[must_use]
     pub fn new(echo: RequestEcho, ids: ResponseIds) -> Self {
-        let (output, open_item) = (Vec::new(), None);
-        Self {
-            echo,
-            ids,
-            created_at: None,
-            sequence_number: 0,
-            output,
-            open_item,
-            has_calls: false,
-        }
+        Self { echo, ids, created_at: None, sequence_number: 0, output: Vec::new(), is_open: false }
     }
 
-    /// The two events that come before anything else.
-    fn start_response(&mut self, out: &mut Vec<u8>, now: &str) -> u64 {
-        if let Some(created_at) = self.created_at {
-            return created_at;
+    /// Writes the two events that come first, once.
+    fn start_response(&mut self, out: &mut Vec<u8>, now: &str) {
+        if self.created_at.is_some() {
+            return;
         }
         let created_at = unix_seconds(now);
         self.created_at = Some(created_at);
         for kind in ["response.created", "response.in_progress"] {
-            let state = ResponseStatus { created_at, completed: None };
-            let response = self.echo.build_response(&self.ids, state, &[]);
+            let response = self.echo.build_response(&self.ids, created_at, None, &[]);
             write_event(out, &mut self.sequence_number, kind, ResponseEvent { response });
         }
-        created_at
     }
 
-    fn append_text(&mut self, out: &mut Vec<u8>, kind: TextItemKind, text: &str) {
-        if text.is_empty() || (kind == TextItemKind::Message && self.has_calls) {
+    fn append_text(&mut self, out: &mut Vec<u8>, kind: ItemKind, text: &str) {
+        let is_call = |item: &OutputItem| matches!(item.kind, ItemKind::Call { .. });
+        if text.is_empty() || (kind == ItemKind::Message && self.output.iter().any(is_call)) {
             return;
         }
-        if self.open_item.as_ref().is_none_or(|open| open.kind != kind) {
+        if !self.is_open || self.output.last().is_none_or(|item| item.kind != kind) {
             self.close_item(out);
-            self.open_item(out, kind);
+            let item = self.new_text_item(kind, String::new());
+            self.open_item(out, item);
         }
-        let Some(open) = &mut self.open_item else { return };
-        open.text.push_str(text);
-        let delta = TextEvent { delta: Some(text), ..open.text_event(self.output.len()) };
-        write_event(out, &mut self.sequence_number, kind.delta_event(), delta);
+        if let Some(item) = self.output.last_mut() {
+            item.text.push_str(text);
+        }
+        self.write_delta(out, text);
     }
 
-    fn open_item(&mut self, out: &mut Vec<u8>, kind: TextItemKind) {
-        let output_index = self.output.len();
-        let is_first = !self.output.iter().any(|done| kind.matches(done));
+    fn new_text_item(&self, kind: ItemKind, text: String) -> OutputItem {
+        let place = self.output.len();
+        let is_first = !self.output.iter().any(|item| item.kind == kind);
         let id = match kind {
-            TextItemKind::Reasoning => self.ids.reasoning_id(output_index, is_first),
-            TextItemKind::Message => self.ids.message_id(output_index, is_first),
+            ItemKind::Reasoning => self.ids.reasoning_id(place, is_first),
+            _ => self.ids.message_id(place, is_first),
         };
-        let open = OpenItem { kind, id, text: String::new() };
-        let item = ItemEvent { output_index, item: open.to_item() };
-        write_event(out, &mut self.sequence_number, "response.output_item.added", item);
-        if kind == TextItemKind::Message {
-            self.write_part(out, "response.content_part.added", &open);
-        }
-        self.open_item = Some(open);
+        OutputItem { kind, id, text }
     }
 
-    /// Ends the item that is open, if one is.
-    fn close_item(&mut self, out: &mut Vec<u8>) {
-        let Some(open) = self.open_item.take() else { return };
-        let of_text = TextEvent { text: Some(&open.text), ..open.text_event(self.output.len()) };
-        write_event(out, &mut self.sequence_number, open.kind.done_event(), of_text);
-        if open.kind == TextItemKind::Message {
-            self.write_part(out, "response.content_part.done", &open);
-        }
-        let OpenItem { kind, id, text } = open;
-        self.finish_item(
-            out,
-            match kind {
-                TextItemKind::Reasoning => OutputItem::Reasoning { id, text },
-                TextItemKind::Message => OutputItem::Message { id, text },
-            },
-        );
-    }
-
-    fn write_part(&mut self, out: &mut Vec<u8>, kind: &str, open: &OpenItem) {
-        let (item_id, output_index) = (open.id.as_str(), self.output.len());
-        let part = output_text_part(&open.text);
-        let part = ContentPartEvent { item_id, output_index, content_index: 0, part };
-        write_event(out, &mut self.sequence_number, kind, part);
-    }
-
-    /// A call comes whole.
+    /// Writes a call, which always comes whole.
     fn write_call(&mut self, out: &mut Vec<u8>, call: &CompleteToolCall) {
         self.close_item(out);
-        self.has_calls = true;
-        let (output_index, id) = (self.output.len(), self.ids.call_id(call.index));
-        let item = ItemEvent { output_index, item: function_call_item(&id, call, false) };
-        write_event(out, &mut self.sequence_number, "response.output_item.added", item);
-        let arguments = Some(call.arguments.as_str());
-        let of_text = || TextEvent { item_id: &id, output_index, ..TextEvent::default() };
-        let delta = TextEvent { delta: arguments, ..of_text() };
-        write_event(
-            out,
-            &mut self.sequence_number,
-            "response.function_call_arguments.delta",
-            delta,
-        );
-        let done = TextEvent { arguments, ..of_text() };
-        write_event(out, &mut self.sequence_number, "response.function_call_arguments.done", done);
-        self.finish_item(out, OutputItem::Call { id, call: call.clone() });
+        self.open_item(out, OutputItem::from_call(&self.ids, call));
+        self.write_delta(out, &call.arguments);
+        self.close_item(out);
     }
 
-    fn finish_item(&mut self, out: &mut Vec<u8>, done: OutputItem) {
-        let item = ItemEvent { output_index: self.output.len(), item: done.to_item() };
-        write_event(out, &mut self.sequence_number, "response.output_item.done", item);
-        self.output.push(done);
+    fn open_item(&mut self, out: &mut Vec<u8>, item: OutputItem) {
+        let output_index = self.output.len();
+        let event = ItemEvent { output_index, item: item.to_item(false) };
+        write_event(out, &mut self.sequence_number, "response.output_item.added", event);
+        if let Some(part) = item.part_event(output_index) {
+            write_event(out, &mut self.sequence_number, "response.content_part.added", part);
+        }
+        self.output.push(item);
+        self.is_open = true;
+    }
+
+    /// Writes what was added to the open item.
+    fn write_delta(&mut self, out: &mut Vec<u8>, text: &str) {
+        let output_index = self.output.len().saturating_sub(1);
+        let Some(item) = self.output.last() else { return };
+        let event = TextEvent { delta: Some(text), ..item.text_event(output_index) };
+        write_event(out, &mut self.sequence_number, item.kind.delta_event(), event);
+    }
+
+    /// Ends the open item, if there is one.
+    fn close_item(&mut self, out: &mut Vec<u8>) {
+        let output_index = self.output.len().saturating_sub(1);
+        let is_open = std::mem::take(&mut self.is_open);
+        let Some(item) = self.output.last().filter(|_| is_open) else { return };
+        let mut event = item.text_event(output_index);
+        match item.kind {
+            ItemKind::Call { .. } => event.arguments = Some(&item.text),
+            _ => event.text = Some(&item.text),
+        }
+        write_event(out, &mut self.sequence_number, item.kind.done_event(), event);
+        if let Some(part) = item.part_event(output_index) {
+            write_event(out, &mut self.sequence_number, "response.content_part.done", part);
+        }
+        let event = ItemEvent { output_index, item: item.to_item(true) };
+        write_event(out, &mut self.sequence_number, "response.output_item.done", event);
+    }
+
+    fn output_items(&self) -> Vec<ResponseItem<'_>> {
+        self.output.iter().map(|item| item.to_item(true)).collect()
+    }
+
+    /// The response that ended at `now`.
+    fn completed_response<'a>(
+        &'a self,
+        output: &'a [ResponseItem<'a>],
+        now: &str,
+        outcome: &Completion,
+    ) -> Response<'a> {
+        let now = unix_seconds(now);
+        let created_at = self.created_at.unwrap_or(now);
+        self.echo.build_response(&self.ids, created_at, Some((now, to_usage(outcome))), output)
     }
 }
 
@@ -175,8 +155,8 @@ impl Encoder for ResponseEncoder {
 
     fn encode_delta(&mut self, out: &mut Vec<u8>, created_at: &str, delta: &Delta<'_>) {
         self.start_response(out, created_at);
-        self.append_text(out, TextItemKind::Reasoning, &delta.thinking);
-        self.append_text(out, TextItemKind::Message, &delta.content);
+        self.append_text(out, ItemKind::Reasoning, &delta.thinking);
+        self.append_text(out, ItemKind::Message, &delta.content);
         delta.calls.iter().for_each(|call| self.write_call(out, call));
     }
 
@@ -189,19 +169,13 @@ impl Encoder for ResponseEncoder {
     ) {
         self.encode_delta(out, created_at, rest);
         self.close_item(out);
-        let output: Vec<ResponseItem<'_>> = self.output.iter().map(OutputItem::to_item).collect();
-        let now = unix_seconds(created_at);
-        let created_at = self.created_at.unwrap_or(now);
-        let state = ResponseStatus { created_at, completed: Some((now, to_usage(outcome))) };
-        let response = self.echo.build_response(&self.ids, state, &output);
-        write_event(
-            out,
-            &mut self.sequence_number,
-            "response.completed",
-            ResponseEvent { response },
-        );
+        let output = self.output_items();
+        let response = self.completed_response(&output, created_at, outcome);
+        let mut sequence_number = self.sequence_number;
+        write_event(out, &mut sequence_number, "response.completed", ResponseEvent { response });
     }
 
+    /// One object: reasoning, then the calls or, without any, the message.
     fn encode_whole(
         &mut self,
         out: &mut Vec<u8>,
@@ -209,66 +183,57 @@ impl Encoder for ResponseEncoder {
         rest: &Delta<'_>,
         outcome: &Completion,
     ) {
-        write_response(
-            out,
-            (&self.echo, &self.ids),
-            unix_seconds(created_at),
-            rest,
-            to_usage(outcome),
-        );
+        let mut output = Vec::with_capacity(2 + rest.calls.len());
+        if !rest.thinking.is_empty() {
+            output.push(self.new_text_item(ItemKind::Reasoning, rest.thinking.to_string()));
+        }
+        if rest.calls.is_empty() {
+            output.push(self.new_text_item(ItemKind::Message, rest.content.to_string()));
+        }
+        output.extend(rest.calls.iter().map(|call| OutputItem::from_call(&self.ids, call)));
+        self.output = output;
+        ndjson::append(out, &self.completed_response(&self.output_items(), created_at, outcome));
     }
 }
 
-impl OpenItem {
-    fn to_item(&self) -> ResponseItem<'_> {
-        match self.kind {
-            TextItemKind::Reasoning => reasoning_item(&self.id, None),
-            TextItemKind::Message => message_item(&self.id, None),
-        }
-    }
-
-    /// An event of its text, which says nothing yet.
+impl OutputItem {
+    /// An event about the text, which the caller adds.
     fn text_event(&self, output_index: usize) -> TextEvent<'_> {
-        let of_text = TextEvent { item_id: &self.id, output_index, ..TextEvent::default() };
+        let event = TextEvent { item_id: &self.id, output_index, ..TextEvent::default() };
         match self.kind {
-            TextItemKind::Reasoning => TextEvent { summary_index: Some(0), ..of_text },
-            TextItemKind::Message => {
-                TextEvent { content_index: Some(0), logprobs: Some([]), ..of_text }
-            }
+            ItemKind::Reasoning => TextEvent { summary_index: Some(0), ..event },
+            ItemKind::Message => TextEvent { content_index: Some(0), logprobs: Some([]), ..event },
+            ItemKind::Call { .. } => event,
         }
+    }
+
+    /// An event about the part of a message; other items have no parts.
+    fn part_event(&self, output_index: usize) -> Option<ContentPartEvent<'_>> {
+        let (item_id, part) = (self.id.as_str(), output_text_part(&self.text));
+        let event = ContentPartEvent { item_id, output_index, content_index: 0, part };
+        (self.kind == ItemKind::Message).then_some(event)
     }
 }
 
-impl TextItemKind {
-    fn delta_event(self) -> &'static str {
+impl ItemKind {
+    fn delta_event(&self) -> &'static str {
         match self {
             Self::Reasoning => "response.reasoning_summary_text.delta",
             Self::Message => "response.output_text.delta",
+            Self::Call { .. } => "response.function_call_arguments.delta",
         }
     }
 
-    fn done_event(self) -> &'static str {
+    fn done_event(&self) -> &'static str {
         match self {
             Self::Reasoning => "response.reasoning_summary_text.done",
             Self::Message => "response.output_text.done",
-        }
-    }
-
-    fn matches(self, done: &OutputItem) -> bool {
-        match done {
-            OutputItem::Reasoning { .. } => self == Self::Reasoning,
-            OutputItem::Message { .. } => self == Self::Message,
-            OutputItem::Call { .. } => false,
+            Self::Call { .. } => "response.function_call_arguments.done",
         }
     }
 }
 
-/// Appends one event.
 fn write_event(out: &mut Vec<u8>, sequence: &mut u64, kind: &str, body: impl Serialize) {
-    out.extend_from_slice(b"event: ");
-    out.extend_from_slice(kind.as_bytes());
-    out.extend_from_slice(b"\ndata: ");
-    ndjson::append(out, &StreamEvent { kind, sequence_number: *sequence, body });
-    out.extend_from_slice(b"\n\n");
+    sse::append_event(out, kind, &StreamEvent { kind, sequence_number: *sequence, body });
     *sequence += 1;
 }

@@ -13,6 +13,9 @@ mod tests;
 use std::mem;
 use std::ops::Range;
 
+use serde::Serialize;
+
+use super::ndjson;
 use crate::error::{Error, Result};
 
 /// The longest line and the longest event, in bytes: a tool call or an image may be one line of
@@ -321,6 +324,15 @@ fn field_value<'a>(name: &[u8], line: &'a [u8]) -> Option<&'a [u8]> {
         [b':', b' ', value @ ..] | [b':', value @ ..] => Some(value),
         _ => None,
     }
+}
+
+/// Appends an event of this name with `data` as JSON on one line.
+pub fn append_event(out: &mut Vec<u8>, name: &str, data: &impl Serialize) {
+    out.extend_from_slice(b"event: ");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\ndata: ");
+    ndjson::append(out, data);
+    out.extend_from_slice(b"\n\n");
 }
 
 /// The offset of the first CR or LF.
