@@ -1,15 +1,15 @@
-//! `/api/chat` to `chat/completions`, and back (ollama-api.md 5.9, 8).
+//! Translates `/api/chat` to `chat/completions`, and back.
 //!
-//! | member | what becomes of it |
+//! | member | translation |
 //! | --- | --- |
 //! | `model` | the upstream's id, resolved by the caller |
 //! | `messages` | `translate::history` and `translate::media`; a missing content is empty |
 //! | `tools` | `translate::tools` |
 //! | `format`, `options`, `think` | `translate::format`, `translate::options`, `translate::think` |
-//! | `stream` | always said |
-//! | `logprobs`, `top_logprobs` | the same, with at least one alternative, in the family's way |
-//! | `keep_alive` | LM Studio's `ttl`; not for others |
-//! | `truncate`, `shift` | not for the upstream |
+//! | `stream` | always sent |
+//! | `logprobs`, `top_logprobs` | the same, with at least one alternative, as the upstream takes them |
+//! | `keep_alive` | `ttl` for LM Studio; ignored for others |
+//! | `truncate`, `shift` | ignored: they configure Ollama's own engine |
 
 use crate::api::ollama::decode::GoInt;
 use crate::api::ollama::request::ChatRequest;
@@ -27,12 +27,12 @@ use crate::translate::think::{self, ThinkMode};
 use crate::translate::tool_calls::CompleteToolCall;
 use crate::translate::{format, history, options, quirks, tools};
 
-/// What an upstream is asked to add to the text.
+/// The outputs beside the text that a request asks for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ExtraOutputs {
     /// Whether to reason.
     pub think: ThinkMode,
-    /// How many alternatives each token is to have.
+    /// The number of alternatives for each token; `None` without log probabilities.
     pub logprobs: Option<usize>,
 }
 
@@ -59,7 +59,7 @@ pub fn to_openai<'a>(
     Ok(chat)
 }
 
-/// Refuses what Ollama refuses while it still reads the body: media and calls that are none.
+/// Refuses invalid media and calls, which Ollama refuses while it reads the body.
 ///
 /// # Errors
 /// [`Error::InvalidRequest`].
@@ -67,7 +67,7 @@ pub fn check_body(request: &ChatRequest<'_>) -> Result<()> {
     history::to_openai(request.messages.as_deref().unwrap_or_default()).map(drop)
 }
 
-/// A request from its parts; `/api/generate` makes one, too.
+/// Builds a request from its parts; `/api/generate` does, too.
 pub(super) fn build_chat<'a>(
     model: &'a str,
     mut messages: Vec<Message<'a>>,
@@ -85,7 +85,7 @@ pub(super) fn build_chat<'a>(
     let mut sampling = options.for_chat(profile);
     sampling.append(&mut think::to_parameters(extras.think, profile, model));
     if let Some(top) = extras.logprobs {
-        // Without a number, llama.cpp sends 20 (openai-wire.md 3.2).
+        // Without a number, llama.cpp sends 20.
         let top = top.max(1);
         match profile.logprobs {
             LogprobsParam::FlagAndCount(most) => {
@@ -97,7 +97,7 @@ pub(super) fn build_chat<'a>(
         }
     }
     let watched_stop = options.watched_stop(profile);
-    // An answer that is watched is streamed, so that it can be ended.
+    // A stream can be ended at a stop string.
     let stream = stream || !watched_stop.is_empty();
     openai::ChatRequest {
         model,
@@ -112,14 +112,14 @@ pub(super) fn build_chat<'a>(
     }
 }
 
-/// How many alternatives per token the client wants; `None` without log probabilities.
+/// The number of alternatives for each token; `None` without log probabilities.
 #[must_use]
-pub fn top_logprobs(wanted: Option<bool>, top: Option<GoInt>) -> Option<usize> {
+pub fn top_logprobs(logprobs: Option<bool>, top: Option<GoInt>) -> Option<usize> {
     let top = top.and_then(|top| usize::try_from(top.0).ok()).unwrap_or(0);
-    wanted.unwrap_or(false).then_some(top)
+    logprobs.unwrap_or(false).then_some(top)
 }
 
-/// Ollama's sentence for something a model cannot do.
+/// Ollama's error for a capability that a model lacks.
 #[must_use]
 pub fn unsupported_error(model: Option<&str>, what: &str) -> Error {
     Error::Unsupported {
@@ -135,7 +135,7 @@ pub struct ChatEncoder<'a> {
 }
 
 impl ChatEncoder<'_> {
-    /// Appends the answer to a request without messages, `load` or `unload` (8.4).
+    /// Appends the response to a request without messages, which loads or unloads the model.
     pub fn encode_empty(&self, out: &mut Vec<u8>, created_at: &str, done_reason: &str) {
         ndjson::append(
             out,
@@ -164,7 +164,7 @@ impl ChatEncoder<'_> {
     }
 }
 
-/// A call as the client sees it. Its arguments were checked when it became whole.
+/// A call for the client. The assembler has checked its arguments.
 fn to_tool_call(call: &CompleteToolCall) -> Option<ToolCall<'_>> {
     let arguments = serde_json::from_str(&call.arguments).ok()?;
     let function = FunctionCall { index: call.index, name: &call.name, arguments };

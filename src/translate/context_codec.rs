@@ -1,11 +1,11 @@
-//! The `context` of `/api/generate`: a conversation carried in a list of whole numbers.
+//! Encodes a conversation as the `context` of `/api/generate`, a list of integers.
 //!
 //! Ollama returns token ids there and takes them back to continue. The proxy keeps no state, so its
-//! list carries the conversation itself: three numbers of header, then three bytes of JSON text in
-//! each number, all of them positive and below 2^31, because clients read 32-bit integers
-//! (ollama-api.md 18.12). Texts, calls and their results are carried; images and sounds are not, as
-//! they are not in Ollama's tokens. A list that was not made here is ignored, never an error.
-//! Invariant: a list stays below what a client takes in one line; the oldest turns make room.
+//! list holds the conversation itself: a header of three numbers, then three bytes of JSON text in
+//! each number. All are positive and below 2^31, because clients read 32-bit integers. Texts, calls
+//! and results are encoded; images and audio are not, as in Ollama's tokens. A list of another origin
+//! is ignored, never an error. Invariant: a list stays below what a client takes in one line; the
+//! oldest turns are dropped to make room.
 
 use std::borrow::Cow;
 
@@ -13,29 +13,29 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::openai::request::{FunctionCall, Message, ToolCall};
 
-/// The first number of every list: marks it as ours, with the version of the encoding.
+/// The first number of every list: marks the encoding and its version.
 const MAGIC: i32 = 0x0A11_A001;
 
-/// Numbers before the text: magic, length in bytes, checksum.
+/// Numbers before the text: magic, length of the text in bytes, checksum.
 const HEADER_LEN: usize = 3;
 
-/// Bytes of text in a list. A number takes up to 9 characters of JSON and carries 3 bytes, and Go's
-/// clients read lines of up to 8 MB (ollama-api.md 7).
+/// The limit on the text in a list, in bytes. A number takes up to 9 characters of JSON and holds 3
+/// bytes, and Ollama's Go client reads lines of up to 8 MB.
 const MAX_BYTES: usize = 2 << 20;
 
-/// A turn as it stands in the text: a list of two or three.
+/// A turn as it is encoded: a list of two or three values.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 enum TurnRecord<'a> {
     /// Role and text.
     Text(Cow<'a, str>, Cow<'a, str>),
-    /// An assistant's turn with its calls: id, name and arguments of each.
+    /// Role, text and calls of an assistant: id, name and arguments of each.
     Calls(Cow<'a, str>, Cow<'a, str>, Vec<(Cow<'a, str>, Cow<'a, str>, Cow<'a, str>)>),
-    /// A result with the id of its call.
+    /// Role and text of a result, and the id of its call.
     ToolResult(Cow<'a, str>, Cow<'a, str>, Cow<'a, str>),
 }
 
-/// A conversation as it will be carried: without media, and holding nothing of the request.
+/// A conversation ready to be encoded, without media. Borrows nothing from the request.
 #[derive(Clone, Debug, Default)]
 pub struct Conversation(Vec<EncodedTurn>);
 
@@ -47,22 +47,22 @@ struct EncodedTurn {
 }
 
 impl Conversation {
-    /// What is to be remembered of these turns.
+    /// Takes over these turns.
     #[must_use]
     pub fn from_messages(turns: &[Message<'_>]) -> Self {
-        let mut memory = Self::default();
-        turns.iter().for_each(|turn| memory.push(turn));
-        memory
+        let mut conversation = Self::default();
+        turns.iter().for_each(|turn| conversation.push(turn));
+        conversation
     }
 
     /// Adds a turn at the end.
     pub fn push(&mut self, turn: &Message<'_>) {
-        let json = to_record(turn).and_then(|kept| serde_json::to_string(&kept).ok());
+        let json = to_record(turn).and_then(|record| serde_json::to_string(&record).ok());
         let (is_system, is_result) = (turn.role == "system", turn.tool_call_id.is_some());
         self.0.extend(json.map(|json| EncodedTurn { is_system, is_result, json }));
     }
 
-    /// The list that carries it.
+    /// The list for the conversation.
     #[must_use]
     pub fn encode(self) -> Vec<i32> {
         let text = self.into_json(MAX_BYTES);
@@ -76,20 +76,20 @@ impl Conversation {
         out
     }
 
-    /// The conversation as JSON of at most `most` bytes. The oldest turns are left out until it fits,
-    /// the system prompt last, as Ollama cuts a conversation that outgrows its window; and no result
-    /// stays whose call is gone.
+    /// The conversation as JSON of at most `most` bytes. Drops the oldest turns until it fits, and the
+    /// results of dropped calls; drops the system prompt last, as Ollama does if a conversation exceeds
+    /// the context length.
     fn into_json(mut self, most: usize) -> String {
         let brackets = 2;
         let mut length = brackets + self.0.iter().map(|turn| turn.json.len() + 1).sum::<usize>();
-        let mut cut = false;
+        let mut was_dropped = false;
         self.0.retain(|turn| {
-            let goes = !turn.is_system && (length > most || (cut && turn.is_result));
-            if goes {
+            let is_dropped = !turn.is_system && (length > most || (was_dropped && turn.is_result));
+            if is_dropped {
                 length -= turn.json.len() + 1;
             }
-            cut = goes || (cut && turn.is_system);
-            !goes
+            was_dropped = is_dropped || (was_dropped && turn.is_system);
+            !is_dropped
         });
         if length > most {
             self.0.clear();
@@ -99,7 +99,7 @@ impl Conversation {
     }
 }
 
-/// What is carried of a turn; `None` for one that holds nothing but media.
+/// The record of a turn; `None` for one that holds only media.
 fn to_record<'a>(turn: &'a Message<'_>) -> Option<TurnRecord<'a>> {
     let (role, text) = (Cow::Borrowed(turn.role.as_ref()), Cow::Borrowed(turn.as_text()));
     if let Some(id) = &turn.tool_call_id {
@@ -119,7 +119,7 @@ fn to_record<'a>(turn: &'a Message<'_>) -> Option<TurnRecord<'a>> {
     Some(TurnRecord::Calls(role, text, calls.collect()))
 }
 
-/// The conversation that a list carries; empty for a list of anybody else's.
+/// The conversation in a list; empty for a list of another origin.
 #[must_use]
 pub fn decode(list: &[i64]) -> Vec<Message<'static>> {
     try_decode(list).unwrap_or_default()
@@ -161,8 +161,8 @@ fn to_message(record: TurnRecord<'static>) -> Message<'static> {
     }
 }
 
-/// A checksum (FNV-1a, cut to 31 bits) that tells our lists from chance, not from malice: who can
-/// send a context can send any conversation anyway.
+/// The FNV-1a hash, cut to 31 bits. Detects lists of another origin by accident, not forged ones: a
+/// client may send any conversation anyway.
 fn checksum(text: &[u8]) -> i32 {
     let hash = text
         .iter()

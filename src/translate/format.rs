@@ -1,4 +1,7 @@
-//! `format` to `response_format` (ollama-api.md 5.4, openai-wire.md 3.5).
+//! Translates `format` to `response_format`.
+//!
+//! Picks the form that the upstream's profile names: plain JSON mode, a schema, or TGI's grammar.
+//! Invariant: a schema is sent as the caller wrote it.
 
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -7,13 +10,13 @@ use crate::api::openai::request::{JsonSchema, ResponseFormat};
 use crate::backends::profiles::Profile;
 use crate::error::{Error, Result};
 
-/// The schema that stands for "any object" where plain JSON mode does not exist.
+/// The schema that stands for JSON mode on an upstream that has none.
 const ANY_OBJECT_SCHEMA: &str = r#"{"type":"object"}"#;
 
-/// Translates `format`; absent, `null` and `""` mean free text.
+/// Translates `format`; if it is absent, `null` or `""`, the text is free.
 ///
 /// # Errors
-/// [`Error::InvalidOption`] for anything but `"json"` and an object.
+/// [`Error::InvalidOption`] for anything else but `"json"` and an object.
 pub fn to_response_format<'a>(
     format: Option<&'a RawValue>,
     profile: &Profile,
@@ -44,7 +47,8 @@ pub fn to_response_format<'a>(
     }
 }
 
-/// Whether the upstream wants the word "json" in a message and none has it.
+/// True if the upstream requires the word "json" in a message, as OpenAI does in JSON mode, and no
+/// message has it.
 #[must_use]
 pub fn needs_json_instruction<'a>(
     format: Option<&ResponseFormat<'_>>,
@@ -56,10 +60,10 @@ pub fn needs_json_instruction<'a>(
         && !texts.any(|text| text.to_ascii_lowercase().contains("json"))
 }
 
-/// The sentence that then goes first.
+/// The system message that is then added.
 pub const JSON_INSTRUCTION: &str = "Answer in JSON.";
 
-/// Any JSON object, by a schema; always there.
+/// A schema that allows any JSON object.
 #[must_use]
 pub fn any_object_format() -> Option<ResponseFormat<'static>> {
     serde_json::from_str(ANY_OBJECT_SCHEMA)
@@ -67,7 +71,7 @@ pub fn any_object_format() -> Option<ResponseFormat<'static>> {
         .map(|schema| json_schema_format("object", schema, None))
 }
 
-/// A schema told in words, for those who take no schema.
+/// The instruction that replaces a schema for an upstream that takes none.
 #[must_use]
 pub fn schema_to_instruction(schema: &str) -> String {
     format!("Answer with JSON that this JSON Schema allows, and with nothing else: {schema}")
@@ -81,8 +85,9 @@ fn json_schema_format<'a>(
     ResponseFormat::JsonSchema { json_schema: JsonSchema { name, schema, strict } }
 }
 
-/// Whether a schema meets OpenAI's rules for `strict`: every object closes itself and requires all
-/// its properties. Schemas are never rewritten to meet them, since that would change the answers.
+/// True if a schema meets OpenAI's rules for `strict` (Structured Outputs guide): each object forbids
+/// additional properties and requires all its own. Schemas are not rewritten to meet the rules, since
+/// that would change the responses.
 fn is_strict(schema: &Value) -> bool {
     match schema {
         Value::Object(members) => {

@@ -1,10 +1,10 @@
-//! `/api/generate` to `chat/completions` or `completions`, and back (ollama-api.md 9).
+//! Translates `/api/generate` to `chat/completions` or `completions`, and back.
 //!
-//! | member | what becomes of it |
+//! | member | translation |
 //! | --- | --- |
 //! | `prompt`, `system`, `context` | a conversation: system, earlier turns, the prompt as user |
 //! | `raw` | `completions`, prompt verbatim |
-//! | `suffix` | where the upstream's family fills in, see `translate::infill` |
+//! | `suffix` | the upstream's endpoint for fill-in-the-middle, see `translate::infill` |
 //! | `format`, `options`, `stream`, `think` | as in `translate::chat` |
 //! | `template` | checked and not used: the upstream renders |
 //! | `images` | parts of the prompt; refused with `raw` and `suffix` |
@@ -14,7 +14,7 @@ use crate::api::ollama::request::{GenerateRequest, Message as OllamaMessage};
 use crate::api::ollama::response::{GenerateResponse, Metrics};
 use crate::api::ollama::text_line;
 use crate::api::openai::request as openai;
-use crate::api::openai::request::{Content, ContentPart, Message, StreamOptions};
+use crate::api::openai::request::{Content, Message, StreamOptions};
 use crate::api::wire::ndjson;
 use crate::backends::profiles::{FimEndpoint, Profile};
 use crate::error::{Error, Result};
@@ -23,7 +23,7 @@ use crate::translate::context_codec::Conversation;
 use crate::translate::stream::{Completion, Delta, Encoder};
 use crate::translate::{context_codec, format, history, infill, media, options, template, think};
 
-/// Where a generate request goes, and what is sent there.
+/// The request for the upstream, by its endpoint.
 #[derive(Debug)]
 pub enum UpstreamRequest<'a> {
     /// To `chat/completions`.
@@ -37,7 +37,7 @@ pub enum UpstreamRequest<'a> {
 }
 
 impl UpstreamRequest<'_> {
-    /// The stop sequences to be watched for in the answer.
+    /// Takes the stop sequences that the proxy applies itself.
     #[must_use]
     pub fn take_watched_stop(&mut self) -> Vec<String> {
         match self {
@@ -50,7 +50,8 @@ impl UpstreamRequest<'_> {
     }
 }
 
-/// The request for the upstream. `stored` is what the model says before every conversation.
+/// The request for the upstream. `stored` are the messages that a virtual model puts before each
+/// conversation.
 ///
 /// # Errors
 /// [`Error::InvalidRequest`], [`Error::InvalidOption`] and [`Error::Unsupported`], in Ollama's words.
@@ -61,17 +62,17 @@ pub fn to_openai<'a>(
     profile: &Profile,
 ) -> Result<UpstreamRequest<'a>> {
     let name = request.model.as_deref();
-    let fills_in = has_suffix(request);
-    if fills_in && profile.fim == FimEndpoint::Unsupported {
+    let has_suffix = has_suffix(request);
+    if has_suffix && profile.fim == FimEndpoint::Unsupported {
         return Err(infill::unsupported_error(name.unwrap_or_default()));
     }
-    let media = parse_media(request)?;
+    let media = media::parse_parts(request.images.as_deref())?;
     let options = options::parse(request.options.as_ref())?;
     check_template(request)?;
     let response_format = format::to_response_format(request.format, profile)?;
     let stream = request.stream.unwrap_or(true);
     let logprobs = top_logprobs(request.logprobs, request.top_logprobs);
-    if fills_in || is_raw(request) {
+    if has_suffix || is_raw(request) {
         if !media.is_empty() {
             return Err(unsupported_error(name, "images without a chat template"));
         }
@@ -88,20 +89,15 @@ pub fn to_openai<'a>(
     Ok(UpstreamRequest::Chat(chat))
 }
 
-/// The prompt's images and sounds.
-fn parse_media<'a>(request: &'a GenerateRequest<'a>) -> Result<Vec<ContentPart<'a>>> {
-    request.images.iter().flatten().map(|entry| media::parse_part(entry)).collect()
-}
-
-/// Refuses what Ollama refuses while it still reads the body: media that are none.
+/// Refuses invalid media, which Ollama refuses while it reads the body.
 ///
 /// # Errors
 /// [`Error::InvalidRequest`].
 pub fn check_body(request: &GenerateRequest<'_>) -> Result<()> {
-    parse_media(request).map(drop)
+    media::parse_parts(request.images.as_deref()).map(drop)
 }
 
-/// The request for a prompt that goes to the model verbatim, or whose end is known.
+/// The request for a raw prompt, or for one with a suffix.
 fn build_completion<'a>(
     request: &'a GenerateRequest<'a>,
     model: &'a str,
@@ -115,11 +111,11 @@ fn build_completion<'a>(
     let mut sampling = options.for_completion(profile);
     sampling.append(&mut options::keep_alive_to_ttl(request.keep_alive.as_ref(), profile));
     if let Some(top) = logprobs {
-        // Here it is one number, up to 5.
+        // `completions` has one parameter: the number, at most 5 (OpenAI API reference).
         sampling.insert("logprobs".into(), top.clamp(1, 5).into());
     }
     let watched_stop = options.watched_stop(profile);
-    // An answer that is watched is streamed, so that it can be ended.
+    // A stream can be ended at a stop string.
     let stream = stream || !watched_stop.is_empty();
     let completion = openai::CompletionRequest {
         model,
@@ -131,7 +127,7 @@ fn build_completion<'a>(
         response_format,
         watched_stop,
     };
-    // The endpoints of their own take no limit for want of one, and no log probabilities.
+    // These endpoints get neither the default limit nor log probabilities.
     let sampling = || options.for_chat(profile);
     match profile.fim {
         FimEndpoint::MistralFim if suffix.is_some() => {
@@ -144,8 +140,8 @@ fn build_completion<'a>(
     }
 }
 
-/// The conversation that a request continues, the prompt included: what `context` carries, or else
-/// what is `stored` with the model. A system prompt takes the place of the one that is carried.
+/// The conversation with the prompt at its end. It begins with the turns in `context`, or else with
+/// the `stored` messages; a system prompt replaces the one in `context`.
 fn build_messages<'a>(
     request: &'a GenerateRequest<'a>,
     stored: &'a [OllamaMessage<'a>],
@@ -167,11 +163,10 @@ fn build_messages<'a>(
     Ok(turns)
 }
 
-/// What the answer's `context` will carry besides the answer: nothing where Ollama sends no
-/// `context`.
+/// The conversation that the response's `context` continues; `None` if Ollama sends no `context`.
 ///
 /// # Errors
-/// As [`to_openai`], which is asked first.
+/// As [`to_openai`], which is called first.
 pub fn build_conversation(
     request: &GenerateRequest<'_>,
     stored: &[OllamaMessage<'_>],
@@ -191,24 +186,25 @@ pub struct GenerateEncoder<'a> {
 }
 
 impl<'a> GenerateEncoder<'a> {
-    /// `model` is the name as the client sent it, `memory` what [`build_conversation`] gave.
+    /// An encoder for one response. `model` is the name as the client sent it, `conversation` the
+    /// result of [`build_conversation`].
     #[must_use]
     pub fn new(model: &'a str, conversation: Option<Conversation>) -> Self {
         Self { model, conversation, answer: String::new() }
     }
 
-    /// Appends the answer to a request without a prompt, `load` or `unload` (9.4).
+    /// Appends the response to a request without a prompt, which loads or unloads the model.
     pub fn encode_empty(&self, out: &mut Vec<u8>, created_at: &str, done_reason: &str) {
         let (nothing, reason) = (Delta::default(), Some(done_reason));
         ndjson::append(out, &build_object(self.model, created_at, &nothing, reason, None, &[]));
     }
 
-    /// The list for this conversation with the answer at its end.
+    /// The list for the conversation with the response at its end.
     fn encode_context(&mut self, rest: &str) -> Vec<i32> {
-        let Some(mut memory) = self.conversation.take() else { return Vec::new() };
+        let Some(mut conversation) = self.conversation.take() else { return Vec::new() };
         self.answer.push_str(rest);
-        memory.push(&Message::text("assistant", self.answer.as_str()));
-        memory.encode()
+        conversation.push(&Message::text("assistant", self.answer.as_str()));
+        conversation.encode()
     }
 }
 
@@ -260,7 +256,7 @@ fn build_object<'a>(
     }
 }
 
-/// Whether a gap is to be filled.
+/// True for a request to fill in the middle.
 #[must_use]
 pub fn has_suffix(request: &GenerateRequest<'_>) -> bool {
     non_empty(request.suffix.as_deref()).is_some()
@@ -270,7 +266,7 @@ fn is_raw(request: &GenerateRequest<'_>) -> bool {
     request.raw == Some(true)
 }
 
-/// Refuses what a raw prompt excludes. Ollama looks for it before it looks at the model's abilities.
+/// Refuses members that a raw prompt excludes. Ollama checks them before the model's capabilities.
 ///
 /// # Errors
 /// [`Error::InvalidRequest`].

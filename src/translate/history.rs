@@ -1,10 +1,10 @@
-//! A conversation with tool calls to OpenAI's messages (ollama-api.md 5.6, openai-wire.md 3.7).
+//! Translates a conversation with tool calls to OpenAI's messages.
 //!
-//! An upstream wants an id on every call and, on every result, the id of the call it answers.
-//! Ollama's clients send both, one, or neither. So calls without an id get one from their place in
-//! the conversation, the same each time it is sent; and a result is matched with the calls of the
-//! last assistant message by id, else by name, else by order. What a family wants beyond that is for
-//! `translate::family`. Invariant: no message is lost, and none is sent that an upstream must refuse for an id.
+//! An upstream requires an id on each call and, on each result, the id of its call. Ollama's clients
+//! send both, one, or neither. So a call without an id gets one from its place in the conversation,
+//! the same each time it is sent, and a result is matched with the calls of the last assistant
+//! message by id, else by name, else by order. Rules of single upstreams are in `translate::quirks`.
+//! Invariant: no message is lost, and none is sent that an upstream must refuse for an id.
 
 use std::borrow::Cow;
 
@@ -18,16 +18,16 @@ use crate::error::{Error, Result};
 use crate::translate::media;
 use crate::translate::tool_calls::compact_json;
 
-/// A call that no result has answered yet.
+/// A call whose result has not come yet.
 struct PendingCall<'a> {
     id: Cow<'a, str>,
     name: Cow<'a, str>,
 }
 
-/// The upstream's messages.
+/// The messages for the upstream.
 ///
 /// # Errors
-/// [`Error::InvalidRequest`] when a call's arguments are no object.
+/// [`Error::InvalidRequest`] if the arguments of a call are not an object, and for invalid media.
 pub fn to_openai<'a>(history: &'a [OllamaMessage<'a>]) -> Result<Vec<Message<'a>>> {
     let mut out = Vec::with_capacity(history.len());
     let mut open: Vec<PendingCall<'a>> = Vec::new();
@@ -41,13 +41,13 @@ pub fn to_openai<'a>(history: &'a [OllamaMessage<'a>]) -> Result<Vec<Message<'a>
             "user" => turn.content = Content::with_media(content(message), parse_media(message)?),
             "assistant" => {
                 turn.tool_calls = to_calls(message, place)?;
-                // Which is left behind again where the family does not want it.
+                // `quirks::apply` removes it for upstreams that do not take it.
                 turn.reasoning_content = non_empty(message.thinking.as_deref()).map(Cow::Borrowed);
                 open = turn.tool_calls.iter().map(to_pending).collect();
             }
             "tool" => match take_matching_call(message, &mut open) {
                 Some(id) => turn.tool_call_id = Some(id),
-                // A result without a call would be refused; its text is worth keeping.
+                // The upstream would refuse a result without a call; a user may say the text.
                 None => {
                     turn.role = Cow::Borrowed("user");
                     turn.content = Content::with_media(content(message), parse_media(message)?);
@@ -66,20 +66,19 @@ pub fn to_openai<'a>(history: &'a [OllamaMessage<'a>]) -> Result<Vec<Message<'a>
     Ok(out)
 }
 
-/// A message's images and sounds.
 fn parse_media<'a>(message: &'a OllamaMessage<'a>) -> Result<Vec<ContentPart<'a>>> {
-    message.images.iter().flatten().map(|entry| media::parse_part(entry)).collect()
+    media::parse_parts(message.images.as_deref())
 }
 
-/// Media of other roles, which upstreams take from a user only; behind all results of a turn, so
-/// that those still follow their calls.
+/// A user message for the media of other roles, which upstreams do not take. It comes after all
+/// results of a turn, because results must follow their calls.
 fn media_message(media: Vec<ContentPart<'_>>) -> Message<'_> {
     let mut turn = Message::text("user", "");
     turn.content = Content::with_media("", media);
     turn
 }
 
-/// The role in lower case, as Ollama reads it.
+/// The role in lower case: Ollama ignores the case.
 fn lowercase_role<'a>(message: &'a OllamaMessage<'a>) -> Cow<'a, str> {
     let role = message.role.as_deref().unwrap_or_default();
     if role.bytes().any(|byte| byte.is_ascii_uppercase()) {
@@ -105,14 +104,13 @@ fn to_call<'a>(call: &'a OllamaCall<'a>, place: usize, number: usize) -> Result<
         Some(id) => Cow::Borrowed(id),
         None => Cow::Owned(format!("call_{place:04x}{number:04x}")),
     };
-    let (name, arguments) =
-        (Cow::Borrowed(name), to_arguments(function.and_then(|function| function.arguments))?);
-    let function = FunctionCall { name, arguments };
+    let arguments = to_arguments(function.and_then(|function| function.arguments))?;
+    let function = FunctionCall { name: Cow::Borrowed(name), arguments };
     Ok(ToolCall { id, kind: "function", function, extra_content: None })
 }
 
-/// The arguments as a string of JSON. An object is what Ollama asks for; a string that holds one is
-/// taken, too.
+/// The arguments as JSON text. Ollama's API has them as an object; a string that holds an object is
+/// accepted, too.
 fn to_arguments(raw: Option<&RawValue>) -> Result<Cow<'_, str>> {
     let text = raw.map_or("{}", RawValue::get);
     match text.as_bytes().first() {
@@ -136,7 +134,7 @@ fn to_pending<'a>(call: &ToolCall<'a>) -> PendingCall<'a> {
     PendingCall { id: call.id.clone(), name: call.function.name.clone() }
 }
 
-/// The id of the call that a result answers, which is then no longer open.
+/// Takes the call that a result belongs to out of `open`; returns its id.
 fn take_matching_call<'a>(
     message: &'a OllamaMessage<'a>,
     open: &mut Vec<PendingCall<'a>>,

@@ -1,24 +1,23 @@
-//! Filling in the middle where it is not `suffix` on `completions` (openai-wire.md 1.3, 4.11).
+//! Fill-in-the-middle for upstreams that do not take `suffix` on `completions`.
 //!
-//! Two families have an endpoint of their own: llama.cpp a native `/infill`, whose parameters and
-//! answers are its own too, and Mistral `fim/completions`, which answers as a chat does. Their
-//! requests are made here out of the one for `completions`. [`to_chunk`] turns an answer of
-//! `/infill` into the chunk that `translate::stream` reads. Invariant: its text goes over as it
-//! stands, unread, and what is no such answer (an error above all) is left alone.
+//! Two servers have an endpoint of their own: llama.cpp has `/infill` with parameters and responses
+//! of its own (`tools/server/README.md`), Mistral has `fim/completions`, which responds as a chat
+//! does. Both requests are made from the one for `completions`. [`to_chunk`] turns a response of
+//! `/infill` into the chunk that `translate::stream` reads. Invariant: members keep their JSON text,
+//! and anything but such a response (above all an error) is left alone.
 
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use crate::api::openai::raw_object::RawObject;
 use crate::api::openai::request::{CompletionRequest, InfillRequest, ResponseFormat};
 use crate::backends::names;
 use crate::backends::profiles::Profile;
 use crate::error::{Error, Result};
 
-/// What `fim/completions` knows; it refuses anything else.
+/// The parameters that `fim/completions` accepts; it refuses a request with any other.
 const FIM_PARAMETERS: &[&str] = &["max_tokens", "random_seed", "stop", "temperature", "top_p"];
 
-/// The request for `fim/completions`: with `sampling`, and without what it would refuse.
+/// The request for `fim/completions`: takes those parameters from `sampling`, the ones for a chat.
 #[must_use]
 pub fn to_fim<'a>(
     request: CompletionRequest<'a>,
@@ -47,94 +46,51 @@ pub fn to_infill<'a>(
         json_schema: match request.response_format {
             Some(ResponseFormat::JsonSchema { json_schema }) => Some(json_schema.schema),
             Some(ResponseFormat::Json { value }) => Some(value),
-            // The empty schema allows any JSON.
+            // The empty schema allows any JSON value.
             Some(ResponseFormat::JsonObject) => serde_json::from_str("{}").ok(),
             None => None,
         },
     }
 }
 
-/// An event of `/infill`, or its whole answer. Members stay as they are: what they mean is read
-/// from the chunk, as leniently as everywhere.
-#[derive(Deserialize)]
-struct InfillEvent<'a> {
-    #[serde(borrow)]
-    content: &'a RawValue,
-    #[serde(borrow)]
-    stop: Option<&'a RawValue>,
-    #[serde(borrow)]
-    stop_type: Option<&'a RawValue>,
-    /// What older servers said instead.
-    #[serde(borrow)]
-    stopped_limit: Option<&'a RawValue>,
-    #[serde(borrow)]
-    tokens_evaluated: Option<&'a RawValue>,
-    #[serde(borrow)]
-    tokens_predicted: Option<&'a RawValue>,
-    #[serde(borrow)]
-    timings: Option<&'a RawValue>,
-    #[serde(borrow)]
-    error: Option<&'a RawValue>,
-}
-
-#[derive(Serialize)]
-struct Chunk<'a> {
-    choices: [Choice<'a>; 1],
-    usage: Usage<'a>,
-    timings: Option<&'a RawValue>,
-}
-
-#[derive(Serialize)]
-struct Choice<'a> {
-    index: u8,
-    text: &'a RawValue,
-    finish_reason: Option<&'static str>,
-}
-
-#[derive(Serialize)]
-struct Usage<'a> {
-    prompt_tokens: Option<&'a RawValue>,
-    completion_tokens: Option<&'a RawValue>,
-}
-
-/// The chunk of `completions` that says the same as an event of `/infill`, or as its whole answer;
-/// `None` for anything else.
+/// The chunk of `completions` that corresponds to an event or a whole response of `/infill`; `None`
+/// for anything else.
 #[must_use]
 pub fn to_chunk(data: &str) -> Option<String> {
-    let infill: InfillEvent<'_> = serde_json::from_str(data).ok()?;
-    if infill.error.is_some() {
+    let infill = RawObject::parse(data)?;
+    let content = infill.get("content")?;
+    if infill.has_value("error") {
         return None;
     }
-    let is = |member: Option<&RawValue>, value| member.is_some_and(|raw| raw.get() == value);
-    let finish_reason = is(infill.stop, "true").then(|| {
-        let limit = is(infill.stop_type, r#""limit""#) || is(infill.stopped_limit, "true");
-        if limit { "length" } else { "stop" }
-    });
-    let chunk = Chunk {
-        choices: [Choice { index: 0, text: infill.content, finish_reason }],
-        usage: Usage {
-            prompt_tokens: infill.tokens_evaluated,
-            completion_tokens: infill.tokens_predicted,
-        },
-        timings: infill.timings,
+    let member = |name| infill.get(name).unwrap_or("null");
+    // Older servers say `stopped_limit` instead of `stop_type`.
+    let is_limit = member("stop_type") == r#""limit""# || member("stopped_limit") == "true";
+    let finish_reason = match member("stop") {
+        "true" if is_limit => r#""length""#,
+        "true" => r#""stop""#,
+        _ => "null",
     };
-    serde_json::to_string(&chunk).ok()
+    Some(format!(
+        r#"{{"choices":[{{"index":0,"text":{content},"finish_reason":{finish_reason}}}],"usage":{{"prompt_tokens":{},"completion_tokens":{}}},"timings":{}}}"#,
+        member("tokens_evaluated"),
+        member("tokens_predicted"),
+        member("timings"),
+    ))
 }
 
-/// Ollama's sentence for a model that cannot fill in, which names the model in full
-/// (ollama-api.md 4.2).
+/// Ollama's error for a model that cannot fill in; it gives the full name of the model.
 #[must_use]
 pub fn unsupported_error(model: &str) -> Error {
     Error::Unsupported { reason: format!("{} does not support insert", names::full_name(model)) }
 }
 
-/// What became of a request to fill in, where the upstream's refusal is one of filling in at all:
-/// llama.cpp says so with 501, others in words only.
+/// Replaces an upstream's refusal of fill-in-the-middle as such by Ollama's error. llama.cpp refuses
+/// with status 501, other servers with a message only.
 ///
 /// # Errors
-/// The answer's own, or Ollama's sentence in its place.
-pub fn map_unsupported<T>(answer: Result<T>, model: &str) -> Result<T> {
-    answer.map_err(|error| match &error {
+/// That of `response`, or Ollama's in its place.
+pub fn map_unsupported<T>(response: Result<T>, model: &str) -> Result<T> {
+    response.map_err(|error| match &error {
         Error::UpstreamStatus { status: 501, .. } => unsupported_error(model),
         Error::UpstreamStatus { status: 400 | 422, message, .. } => {
             let message = message.to_ascii_lowercase();

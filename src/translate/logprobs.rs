@@ -1,13 +1,16 @@
-//! Log probabilities in Ollama's shape (ollama-api.md 6.4, openai-wire.md 4.9).
+//! Translates log probabilities to Ollama's form.
+//!
+//! Reads both of OpenAI's forms, the objects of `chat/completions` and the parallel lists of
+//! `completions`. Pure.
 
 use crate::api::ollama::response::Logprob;
 use crate::api::openai::chunk::{Logprobs, TokenLogprob};
 
-/// What OpenAI writes for a token that is very unlikely. JSON has no infinity.
+/// OpenAI's value for a very unlikely token: JSON has no infinity.
 const MIN_LOGPROB: f64 = -9999.0;
 
-/// The tokens of a chunk, with at most `top` alternatives each, the likeliest first. `text` is what
-/// the chunk adds: where one number came without its token, that is the token.
+/// The tokens of a chunk, with at most `top` alternatives each, the likeliest first. `text` is the
+/// text of the chunk, which stands for the token if one number came without it.
 #[must_use]
 pub fn to_ollama(mut logprobs: Logprobs, top: usize, text: &str) -> Vec<Logprob> {
     if logprobs.tokens.is_empty() && logprobs.token_logprobs.len() == 1 && !text.is_empty() {
@@ -18,15 +21,15 @@ pub fn to_ollama(mut logprobs: Logprobs, top: usize, text: &str) -> Vec<Logprob>
     tokens.into_iter().map(|token| to_logprob(token, top)).collect()
 }
 
-/// Leaves out the last tokens, as many as `unseen`, the end of the text that is not shown, is made
-/// of. Where that cannot be told, none is left.
+/// Drops the tokens of `hidden`, the end of the text that the client is not shown. Drops all if the
+/// tokens do not match the text.
 pub fn drop_hidden_tokens(tokens: &mut Vec<Logprob>, mut hidden: &str) {
     while !hidden.is_empty() {
         let Some(token) = tokens.pop() else { return };
-        // A token that ends no text, such as the end of the turn, belongs to what is behind it.
+        // A token without text, such as the end of the turn, is dropped with the text around it.
         hidden = match hidden.strip_suffix(token.token.as_str()) {
             Some(rest) => rest,
-            // The first of them is cut in half.
+            // The text is cut within this token.
             None if token.token.ends_with(hidden) => return,
             None => hidden,
         };
@@ -39,8 +42,7 @@ fn to_logprob(token: TokenLogprob, top: usize) -> Logprob {
     others.sort_by(|a, b| finite_logprob(b).total_cmp(&finite_logprob(a)));
     others.truncate(top);
     Logprob {
-        // Some servers write the bytes of half a character; those of the text are what clients
-        // compare with.
+        // Some servers send the bytes of half a character; clients compare them with the text.
         bytes: token.token.clone().into_bytes(),
         logprob,
         top_logprobs: others.into_iter().map(|other| to_logprob(other, 0)).collect(),
@@ -48,13 +50,13 @@ fn to_logprob(token: TokenLogprob, top: usize) -> Logprob {
     }
 }
 
-/// The log probability of a token, however it is told.
+/// The log probability of a token, from whichever member holds it.
 fn finite_logprob(token: &TokenLogprob) -> f64 {
     let logprob = token.logprob.or_else(|| token.prob.map(libm::log));
     logprob.filter(|number| number.is_finite()).unwrap_or(MIN_LOGPROB)
 }
 
-/// The parallel lists of `completions` as tokens; the first may have no probability.
+/// The tokens of the parallel lists of `completions`; the first may lack a probability.
 fn tokens_from_lists(logprobs: Logprobs) -> Vec<TokenLogprob> {
     let mut tops = logprobs.top_logprobs.into_iter();
     let tokens = logprobs.tokens.into_iter().zip(logprobs.token_logprobs);

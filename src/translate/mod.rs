@@ -1,7 +1,8 @@
-//! Ollama requests to OpenAI requests, and OpenAI answers to Ollama answers.
+//! Translates Ollama's, OpenAI's and Anthropic's requests for an OpenAI-compatible upstream, and its
+//! responses back.
 //!
-//! Pure: no I/O, no clock, no randomness; values in, values out. Every member of a request is
-//! translated, knowingly ignored, or refused by name. State that a stream needs lives in
+//! Pure: no I/O, clock or random source; values in, values out. Invariant: every member of a request
+//! is translated, ignored for a documented reason, or refused by name. The state of a stream lives in
 //! [`stream::ResponseTranslator`], which writes nothing.
 
 pub mod anthropic;

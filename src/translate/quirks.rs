@@ -1,33 +1,33 @@
-//! A conversation as a family of upstreams wants it (openai-wire.md 3.7).
+//! Adapts a conversation to the rules of one family of upstreams.
 //!
-//! Changes ids, reasoning and turns that hold nothing; never a word of what was said.
+//! Changes ids of calls, reasoning, and assistant turns without content; never a text.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 use crate::api::openai::request::Message;
 use crate::api::wire::digest::sha256_hex;
 use crate::backends::profiles::{HistoryRules, Profile};
 
-/// Stands for reasoning that the client did not keep; DeepSeek takes it.
+/// Stands for reasoning that the client did not keep: DeepSeek requires some with every call.
 const PLACEHOLDER_REASONING: &str = " ";
 
-/// The length of an id that Mistral takes.
+/// Mistral's ids have nine letters and digits.
 const SHORT_ID_LEN: usize = 9;
 
-/// Makes the messages fit the family.
+/// Makes the messages fit the upstream.
 pub(super) fn apply(messages: &mut Vec<Message<'_>>, profile: &Profile) {
     for message in messages.iter_mut() {
-        let wanted =
-            profile.history == HistoryRules::ReasoningWithCalls && !message.tool_calls.is_empty();
         let reasoning = message.reasoning_content.take();
-        if wanted {
+        if profile.history == HistoryRules::ReasoningWithCalls && !message.tool_calls.is_empty() {
             message.reasoning_content = reasoning.or(Some(Cow::Borrowed(PLACEHOLDER_REASONING)));
         }
     }
     if profile.history == HistoryRules::ShortCallIds {
         messages.retain(|message| message.role != "assistant" || has_content(message));
-        shorten_ids(messages);
+        for message in messages {
+            message.tool_calls.iter_mut().for_each(|call| shorten_id(&mut call.id));
+            message.tool_call_id.iter_mut().for_each(shorten_id);
+        }
     }
 }
 
@@ -35,31 +35,13 @@ fn has_content(message: &Message<'_>) -> bool {
     !message.tool_calls.is_empty() || message.has_media() || !message.as_text().is_empty()
 }
 
-/// Gives every call an id of nine letters and digits, the same for its result and each time it is
-/// sent. Two calls never get one id.
-fn shorten_ids(messages: &mut [Message<'_>]) {
-    let mut given: HashMap<String, String> = HashMap::new();
-    let mut short = |id: &mut Cow<'_, str>| {
-        if id.len() == SHORT_ID_LEN && id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-            given.insert(id.to_string(), id.to_string());
-            return;
-        }
-        if let Some(known) = given.get(id.as_ref()) {
-            *id = Cow::Owned(known.clone());
-            return;
-        }
-        let candidates = (0_u32..).map(|number| {
-            let digest = sha256_hex(format!("{id}\n{number}").as_bytes());
-            digest[..SHORT_ID_LEN].to_owned()
-        });
-        let taken = |candidate: &String| given.values().any(|known| known == candidate);
-        let new = candidates.into_iter().find(|candidate| !taken(candidate)).unwrap_or_default();
-        given.insert(id.to_string(), new.clone());
-        *id = Cow::Owned(new);
-    };
-    for message in messages {
-        message.tool_calls.iter_mut().for_each(|call| short(&mut call.id));
-        message.tool_call_id.iter_mut().for_each(&mut short);
+/// Replaces an id by nine digits of its hash, unless Mistral takes it as it is. Depends on the id
+/// alone, so that a result keeps the id of its call and a conversation is sent the same each time.
+fn shorten_id(id: &mut Cow<'_, str>) {
+    if id.len() != SHORT_ID_LEN || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        let mut digest = sha256_hex(format!("{id}\n0").as_bytes());
+        digest.truncate(SHORT_ID_LEN);
+        *id = Cow::Owned(digest);
     }
 }
 

@@ -1,18 +1,17 @@
-//! Stop strings for an upstream that refuses the parameter (openai-wire.md 3.6).
+//! Applies stop strings here, for an upstream that refuses the parameter or takes fewer.
 //!
-//! [`StopFilter`] passes text on until one of the strings is complete in it, and holds back only
-//! what may still become one: the longest end of the text that some string begins with. It knows
-//! neither events nor clients. Invariant: what comes out, put together, is the text before the
-//! first match, or all of it without one, however the text was cut. First is the match that is
-//! complete first, as for a server that looks after each token; of two that are complete at the
-//! same place, the longer one.
+//! [`StopFilter`] passes text on until it contains one of the strings, and holds back only the
+//! longest end of the text that a string begins with. It knows neither events nor clients.
+//! Invariant: the output is the text before the first match, or all of it without a match, however
+//! the text was split. The first match is the one that is complete first, as for a server that
+//! looks after each token; of two that are complete at the same place, the longer one.
 
-/// The filter of one answer.
+/// The filter of one response.
 #[derive(Clone, Debug)]
 pub struct StopFilter {
-    /// None of them is empty: that would stop everything.
+    /// None of them is empty: an empty string would match everywhere.
     stops: Vec<String>,
-    /// The end of the text that is not shown yet.
+    /// The end of the text that is held back.
     pending: String,
     has_matched: bool,
 }
@@ -25,41 +24,40 @@ impl StopFilter {
         Self { stops, pending: String::new(), has_matched: false }
     }
 
-    /// Takes a piece of text and gives back what may be shown now. Behind a match that is nothing.
+    /// Takes a piece of text and returns what may be shown now: nothing after a match.
     #[must_use]
     pub fn push(&mut self, text: &str) -> String {
         if self.has_matched {
             return String::new();
         }
         self.pending.push_str(text);
-        let end = match self.find_match() {
-            Some(at) => {
-                self.has_matched = true;
-                at
-            }
-            None => self.pending.len() - self.partial_match_len(),
-        };
+        let matched = self.find_match();
+        let end = matched.unwrap_or_else(|| {
+            let partial = |stop: &String| partial_match_len(&self.pending, stop);
+            self.pending.len() - self.stops.iter().map(partial).max().unwrap_or(0)
+        });
         let rest = self.pending.split_off(end);
         let shown = std::mem::replace(&mut self.pending, rest);
-        if self.has_matched {
+        if matched.is_some() {
+            self.has_matched = true;
             self.pending.clear();
         }
         shown
     }
 
-    /// Ends the text: what was held back became no stop string.
+    /// Ends the text and returns what was held back.
     #[must_use]
     pub fn finish(&mut self) -> String {
         std::mem::take(&mut self.pending)
     }
 
-    /// Whether a stop string was found.
+    /// True once a stop string was found.
     #[must_use]
     pub fn has_matched(&self) -> bool {
         self.has_matched
     }
 
-    /// How many bytes are held back.
+    /// The number of bytes that are held back.
     #[must_use]
     pub fn pending_len(&self) -> usize {
         self.pending.len()
@@ -73,15 +71,12 @@ impl StopFilter {
         });
         matches.min().map(|(_, at)| at)
     }
+}
 
-    /// The length of the longest end of the text that some stop string begins with.
-    fn partial_match_len(&self) -> usize {
-        let begins = |stop: &String| {
-            let cuts = (1..stop.len()).rev().filter(|&at| stop.is_char_boundary(at));
-            cuts.into_iter().find(|&at| self.pending.ends_with(&stop[..at]))
-        };
-        self.stops.iter().filter_map(begins).max().unwrap_or(0)
-    }
+/// The length of the longest end of `text` that is a beginning of `pattern`, but not all of it.
+pub(super) fn partial_match_len(text: &str, pattern: &str) -> usize {
+    let lengths = (1..pattern.len()).rev().filter(|&length| pattern.is_char_boundary(length));
+    lengths.into_iter().find(|&length| text.ends_with(&pattern[..length])).unwrap_or(0)
 }
 
 #[cfg(test)]

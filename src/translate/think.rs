@@ -1,24 +1,23 @@
-//! The `think` member, and what becomes of it upstream (ollama-api.md 5.3, openai-wire.md 3.8).
+//! Translates the `think` member to the upstream's parameters for reasoning.
 //!
-//! What was not asked for is not sent, and an unknown server is sent as little as possible: whether
-//! a model reasons is its own business unless the client says otherwise. What is shown of its
-//! reasoning does not depend on what was sent.
+//! Without `think` nothing is sent: whether a model reasons is its own default. An unknown server is
+//! sent as little as possible. Whether reasoning is shown to the client depends on `think` alone.
 
 use serde_json::{Map, Value, json};
 
 use crate::backends::profiles::{Profile, ThinkingParam};
 use crate::error::{Error, Result};
 
-/// What the client wants of the model's reasoning.
+/// The value of `think`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ThinkMode {
-    /// Nothing was said: reasoning that comes is shown.
+    /// Absent: reasoning is shown if there is any.
     Unset,
-    /// Reasoning is not wanted, and not shown when it comes all the same.
+    /// `false`: reasoning is not requested, and not shown if there is any.
     Off,
-    /// Reasoning is wanted.
+    /// `true`: reasoning is requested.
     On,
-    /// Reasoning is wanted, this much of it: `low`, `medium`, `high` or `max`.
+    /// A level: `low`, `medium`, `high` or `max`.
     Level(&'static str),
 }
 
@@ -44,10 +43,10 @@ pub fn parse(value: Option<&Value>) -> Result<ThinkMode> {
     }
 }
 
-/// The parameters that say it to an upstream of this family; `id` is the model's.
+/// The parameters for an upstream with this profile; `id` is the model's.
 #[must_use]
 pub fn to_parameters(think: ThinkMode, profile: &Profile, id: &str) -> Map<String, Value> {
-    let said = match profile.thinking {
+    let parameters = match profile.thinking {
         _ if think == ThinkMode::Unset => json!({}),
         ThinkingParam::Unknown => effort_parameter(None, None, cap_level(think)),
         ThinkingParam::Unsupported => json!({}),
@@ -74,13 +73,13 @@ pub fn to_parameters(think: ThinkMode, profile: &Profile, id: &str) -> Map<Strin
         ThinkingParam::Together => json!({"reasoning": {"enabled": think != ThinkMode::Off}}),
         ThinkingParam::Gemini => effort_parameter(Some("none"), None, cap_level(think)),
     };
-    match said {
+    match parameters {
         Value::Object(members) => members,
         _ => Map::new(),
     }
 }
 
-/// `reasoning_effort` by what was asked; nothing where the family has no word for it.
+/// `reasoning_effort` with the upstream's word for off or on, or the level; empty without a word.
 fn effort_parameter(off: Option<&str>, on: Option<&str>, think: ThinkMode) -> Value {
     let word = match think {
         ThinkMode::Unset => None,
@@ -91,7 +90,7 @@ fn effort_parameter(off: Option<&str>, on: Option<&str>, think: ThinkMode) -> Va
     word.map_or_else(|| json!({}), |word| json!({"reasoning_effort": word}))
 }
 
-/// Most know no more than "high".
+/// Replaces `max` by `high`, the highest level that most upstreams know.
 fn cap_level(think: ThinkMode) -> ThinkMode {
     if think == ThinkMode::Level("max") { ThinkMode::Level("high") } else { think }
 }
@@ -100,7 +99,7 @@ fn level_or_medium(think: ThinkMode) -> &'static str {
     if let ThinkMode::Level(level) = think { level } else { "medium" }
 }
 
-/// OpenAI's families differ in the words they take; others do not reason.
+/// OpenAI's generations of models accept different words; older models do not reason.
 fn openai_parameters(think: ThinkMode, id: &str) -> Value {
     let name = id.rsplit('/').next().unwrap_or_default();
     let newer =
@@ -119,7 +118,7 @@ fn openai_parameters(think: ThinkMode, id: &str) -> Value {
     }
 }
 
-/// llama.cpp, vLLM and SGLang hand it to the model's chat template, as Ollama itself does.
+/// llama.cpp, vLLM and SGLang pass these to the model's chat template, as Ollama does.
 fn template_parameters(think: ThinkMode) -> Value {
     let mut kwargs = json!({"enable_thinking": think != ThinkMode::Off});
     if let ThinkMode::Level(level) = cap_level(think) {
@@ -129,15 +128,16 @@ fn template_parameters(think: ThinkMode) -> Value {
 }
 
 fn groq_parameters(think: ThinkMode, id: &str) -> Value {
-    let mut said = if id.contains("qwen") {
+    let mut parameters = if id.contains("qwen") {
         json!({"reasoning_effort": if think == ThinkMode::Off { "none" } else { "default" }})
     } else if id.contains("gpt-oss") {
         effort_parameter(Some("low"), Some("medium"), cap_level(think))
     } else {
         return json!({});
     };
-    said["reasoning_format"] = if think == ThinkMode::Off { "hidden" } else { "parsed" }.into();
-    said
+    parameters["reasoning_format"] =
+        if think == ThinkMode::Off { "hidden" } else { "parsed" }.into();
+    parameters
 }
 
 #[cfg(test)]

@@ -1,17 +1,19 @@
-//! Reasoning that a server left in the text, between `<think>` and `</think>` (openai-wire.md 4.5).
+//! Separates reasoning that a server left in the text, between `<think>` and `</think>`.
 //!
-//! Only at the very start of an answer, after white space at most, an opening tag is looked for; a
-//! part of one is held back until it is known. Behind the closing tag white space is dropped, and
-//! what gpt-oss writes to begin its answer.
-//! Invariant: what goes in comes out, as reasoning or as text, but for the tags and the white space
-//! around them; and it does not depend on how it was cut.
+//! Looks for an opening tag only at the start of a response, after white space at most, and holds
+//! back a beginning of one until it is known. After the closing tag, white space is dropped, and
+//! the header with which gpt-oss begins its final message.
+//! Invariant: all input comes out, as reasoning or as text, except the tags and the white space
+//! around them, and the result does not depend on how the input was split.
 
-/// What stands around reasoning.
+use crate::translate::stop_filter::partial_match_len;
+
+/// The marks around reasoning.
 #[derive(Debug, PartialEq, Eq)]
 struct Tags {
     opening: &'static str,
     closing: &'static str,
-    /// What may begin the text; empty where nothing does.
+    /// A header before the text; empty if there is none.
     answer_prefix: &'static str,
 }
 
@@ -21,7 +23,7 @@ impl Tags {
     }
 }
 
-/// What models are known to write.
+/// The tags that models are known to write.
 const TAGS: &[Tags] = &[
     Tags::new("<think>", "</think>"),
     Tags::new("<thinking>", "</thinking>"),
@@ -35,7 +37,7 @@ const TAGS: &[Tags] = &[
     },
 ];
 
-/// The state of one answer.
+/// The state of one response.
 #[derive(Debug, Default)]
 pub struct ThinkTagSplitter {
     state: State,
@@ -45,18 +47,18 @@ pub struct ThinkTagSplitter {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
-    /// Nothing but white space and the beginning of a tag was seen.
+    /// Only white space and the beginning of a tag were seen.
     #[default]
     Start,
-    /// Within reasoning, until this tag; white space at its beginning is dropped.
+    /// Within reasoning, until the closing tag; white space before its first text is dropped.
     Thinking { tags: &'static Tags, has_text: bool },
-    /// Behind the closing tag: white space is dropped, and this where it follows.
+    /// After the closing tag: white space and `answer_prefix` are dropped.
     AfterThinking { answer_prefix: &'static str },
     /// In the text.
     Content,
 }
 
-/// What a piece of text was.
+/// The parts of a piece of text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SplitText {
     /// Reasoning.
@@ -66,13 +68,14 @@ pub struct SplitText {
 }
 
 impl ThinkTagSplitter {
-    /// Whether text passes through as it is, so that nothing need be copied.
+    /// True if text passes unchanged from here on, so that the caller need not copy it.
     #[must_use]
     pub fn is_pass_through(&self) -> bool {
         self.state == State::Content
     }
 
-    /// Stops looking: the server sends its reasoning apart. Gives back what was held.
+    /// Stops the search, because the server sends reasoning separately, and returns the text that
+    /// was held back.
     pub fn disable(&mut self) -> String {
         self.state = State::Content;
         std::mem::take(&mut self.pending)
@@ -86,25 +89,23 @@ impl ThinkTagSplitter {
         out
     }
 
-    /// Ends the answer: what was held back was no tag.
+    /// Ends the response: text that was held back is no tag.
     pub fn finish(&mut self) -> SplitText {
         let held = std::mem::take(&mut self.pending);
-        match self.state {
-            State::Thinking { .. } => SplitText { thinking: held, ..SplitText::default() },
-            // White space alone is nothing.
-            State::AfterThinking { .. } => {
-                SplitText { content: held.trim_start().to_owned(), ..SplitText::default() }
-            }
-            State::Start | State::Content => SplitText { content: held, ..SplitText::default() },
-        }
+        let (thinking, content) = match self.state {
+            State::Thinking { .. } => (held, String::new()),
+            State::AfterThinking { .. } => (String::new(), held.trim_start().to_owned()),
+            State::Start | State::Content => (String::new(), held),
+        };
+        SplitText { thinking, content }
     }
 
-    /// One step forward; `false` when more text is needed.
+    /// Takes one step; `false` if it needs more text.
     fn advance(&mut self, out: &mut SplitText) -> bool {
         match self.state {
             State::Start => self.find_opening(),
-            State::Thinking { tags, has_text: begun } => self.consume_thinking(tags, begun, out),
-            State::AfterThinking { answer_prefix: answer } => self.skip_answer_prefix(answer),
+            State::Thinking { tags, has_text } => self.consume_thinking(tags, has_text, out),
+            State::AfterThinking { answer_prefix } => self.skip_answer_prefix(answer_prefix),
             State::Content => {
                 out.content.push_str(&std::mem::take(&mut self.pending));
                 false
@@ -119,7 +120,6 @@ impl ThinkTagSplitter {
             self.state = State::Thinking { tags, has_text: false };
             return true;
         }
-        // White space alone, or the beginning of a tag, has to wait.
         if text.is_empty() || TAGS.iter().any(|tags| tags.opening.starts_with(text)) {
             return false;
         }
@@ -151,7 +151,6 @@ impl ThinkTagSplitter {
         has_text: bool,
         out: &mut SplitText,
     ) -> bool {
-        let closing = tags.closing;
         if !has_text {
             self.pending = self.pending.trim_start().to_owned();
             if self.pending.is_empty() {
@@ -159,36 +158,29 @@ impl ThinkTagSplitter {
             }
             self.state = State::Thinking { tags, has_text: true };
         }
-        if let Some(at) = self.pending.find(closing) {
+        if let Some(at) = self.pending.find(tags.closing) {
             out.thinking.push_str(self.pending[..at].trim_end());
-            self.pending.drain(..at + closing.len());
+            self.pending.drain(..at + tags.closing.len());
             self.state = State::AfterThinking { answer_prefix: tags.answer_prefix };
             return true;
         }
-        let safe = self.pending.len() - partial_match_len(&self.pending, closing);
+        // Hold back a beginning of the closing tag, and the white space before it.
+        let partial = partial_match_len(&self.pending, tags.closing);
+        let safe = self.pending[..self.pending.len() - partial].trim_end().len();
         out.thinking.push_str(&self.pending[..safe]);
         self.pending.drain(..safe);
         false
     }
 }
 
-/// How many bytes at the end may be the beginning of the closing tag, or white space before it.
-fn partial_match_len(text: &str, closing: &str) -> usize {
-    let tag = (1..closing.len()).rev().find(|&length| text.ends_with(&closing[..length]));
-    let before = &text[..text.len() - tag.unwrap_or(0)];
-    text.len() - before.trim_end().len()
-}
-
-/// Splits a whole answer, in which the opening tag may be missing because the template had it.
+/// Splits a whole response, which may lack the opening tag because the chat template wrote it.
 #[must_use]
 pub fn split_whole(text: &str) -> SplitText {
     let mut splitter = ThinkTagSplitter::default();
-    let first = splitter.push(text);
+    let mut split = splitter.push(text);
     let rest = splitter.finish();
-    let split = SplitText {
-        thinking: first.thinking + &rest.thinking,
-        content: first.content + &rest.content,
-    };
+    split.thinking += &rest.thinking;
+    split.content += &rest.content;
     if !split.thinking.is_empty() || splitter.state != State::Content {
         return split;
     }

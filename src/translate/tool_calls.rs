@@ -1,9 +1,9 @@
-//! Tool calls, gathered from the pieces in which upstreams send them (openai-wire.md 4.6).
+//! Assembles tool calls from the pieces in which upstreams send them.
 //!
-//! Ollama shows a call whole, once. A piece belongs to the call of its index, else of its id, else
-//! to the last one; a new id at a known index begins a new call, because some servers number every
-//! call 0. Invariant: every call that began is given out once, whole, with an object of arguments,
-//! or the answer fails: a call is never lost and never invented.
+//! Ollama shows a call once, whole. A piece belongs to the call with its index, else with its id, else
+//! to the last call; a new id at a known index begins a new call, because some servers give every call
+//! the index 0. Invariant: every call that began is returned once, with an object as arguments, or the
+//! response fails. Calls are never lost or invented.
 
 use std::borrow::Cow;
 
@@ -13,29 +13,29 @@ use serde_json::value::RawValue;
 use crate::api::openai::chunk::{FunctionCallDelta, ToolCallDelta};
 use crate::error::{Error, Result};
 
-/// A whole call.
+/// A complete call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CompleteToolCall {
-    /// The upstream's id, or one made here.
+    /// The upstream's id, or a generated one.
     pub id: String,
-    /// Its place among the calls of the answer, from 0.
+    /// The place among the calls of the response, from 0.
     pub index: usize,
     /// The function's name.
     pub name: String,
-    /// A JSON object on one line, keys in the upstream's order.
+    /// A JSON object on one line, with the keys in the upstream's order.
     pub arguments: String,
-    /// JSON that the upstream wants back with the call; not for clients.
+    /// JSON that the upstream expects back with the call; clients do not see it.
     pub extra_content: Option<String>,
 }
 
-/// The calls of one answer.
+/// The calls of one response.
 #[derive(Debug, Default)]
 pub struct ToolCallAssembler {
-    /// Calls that are not given out yet; only the last may be unfinished.
+    /// Calls that were not returned yet.
     pending: Vec<PartialToolCall>,
-    /// How many were given out.
+    /// The number of calls that were returned.
     emitted: usize,
-    /// What makes invented ids differ from answer to answer.
+    /// Makes generated ids differ from response to response.
     id_seed: u64,
 }
 
@@ -49,22 +49,22 @@ struct PartialToolCall {
 }
 
 impl ToolCallAssembler {
-    /// No calls yet. `seed` should differ from answer to answer.
+    /// An empty assembler. `seed` should differ from response to response.
     #[must_use]
     pub fn new(seed: &str) -> Self {
         Self { id_seed: fnv1a(seed.as_bytes(), 0), ..Self::default() }
     }
 
-    /// Whether any call began.
+    /// True once a call has begun.
     #[must_use]
     pub fn has_calls(&self) -> bool {
         self.emitted > 0 || !self.pending.is_empty()
     }
 
-    /// Adds a piece. One without a function begins no call; what it carries for an open one is kept.
+    /// Adds a piece. A piece without a function begins no call, but may add to an open one.
     pub fn push(&mut self, fragment: ToolCallDelta<'_>) {
         let id = fragment.id.as_deref().unwrap_or_default();
-        // "null" is Mistral's way of saying that there is none.
+        // Mistral sends "null" for an absent id.
         let id = if id == "null" { "" } else { id };
         let extra = fragment.extra_content.map(RawValue::get).filter(|extra| *extra != "null");
         let is_bare = fragment.function.is_none();
@@ -84,9 +84,9 @@ impl ToolCallAssembler {
         }
     }
 
-    /// Which open call a piece belongs to; `None` for a new one. Behind a whole call a name is the
-    /// only sign of a new one that some servers give. With an index the same name may be repeated on
-    /// each piece, so that there must be arguments, too.
+    /// The open call that a piece belongs to; `None` if it begins a new one. After a complete call,
+    /// some servers mark a new one by a name only. With an index, a name alone is no mark, because some
+    /// servers repeat it on each piece: arguments must come with it.
     fn find_pending(
         &self,
         index: Option<u64>,
@@ -94,7 +94,6 @@ impl ToolCallAssembler {
         function: &FunctionCallDelta<'_>,
     ) -> Option<usize> {
         let names = function.has_name();
-        let argues = names && function.has_arguments();
         let known = |call: &PartialToolCall| !id.is_empty() && call.id == id;
         let other = |call: &PartialToolCall| {
             !id.is_empty() && !call.id.is_empty() && call.id != id && !call.name.is_empty()
@@ -102,7 +101,10 @@ impl ToolCallAssembler {
         match index {
             Some(_) => {
                 let same = self.pending.iter().rposition(|call| call.index == index)?;
-                let begins_unnamed = argues && id.is_empty() && self.pending[same].is_complete();
+                let begins_unnamed = names
+                    && function.has_arguments()
+                    && id.is_empty()
+                    && self.pending[same].is_complete();
                 let begins_anew = other(&self.pending[same]) || begins_unnamed;
                 if begins_anew { self.pending.iter().position(known) } else { Some(same) }
             }
@@ -115,21 +117,21 @@ impl ToolCallAssembler {
         }
     }
 
-    /// Forgets the calls that are not whole yet, because nothing more will be read.
+    /// Drops the incomplete calls, because nothing more will be read.
     pub fn drop_incomplete(&mut self) {
         self.pending.retain(PartialToolCall::is_complete);
     }
 
-    /// Calls that are whole: those before the last whose arguments are, and all when the answer
-    /// `has_ended`. They keep their order.
+    /// Takes out complete calls, in order: all if the response `has_ended`, otherwise those before the
+    /// last with complete arguments.
     ///
     /// # Errors
-    /// [`Error::UpstreamProtocol`] when arguments are no object.
+    /// [`Error::UpstreamProtocol`] if arguments are not an object.
     pub fn take_complete(&mut self, has_ended: bool) -> Result<Vec<CompleteToolCall>> {
         let before_last = &self.pending[..self.pending.len().saturating_sub(1)];
         let count = match has_ended {
             true => self.pending.len(),
-            // A piece of an earlier call may still follow, though hardly any server does that.
+            // Pieces of an earlier call may still follow, though few servers send any.
             false => before_last.iter().take_while(|call| call.is_complete()).count(),
         };
         let partials: Vec<PartialToolCall> = self.pending.drain(..count).collect();
@@ -158,7 +160,7 @@ impl ToolCallAssembler {
         let mut number = fnv1a(&index.to_le_bytes(), self.id_seed);
         let mut id = String::from("call_");
         for _ in 0..8 {
-            // The remainder is below 36.
+            // The remainder, below 36, fits into usize.
             id.push(char::from(DIGITS[(number % 36) as usize]));
             number /= 36;
         }
@@ -176,7 +178,7 @@ impl PartialToolCall {
             id.clone_into(&mut self.id);
         }
         let name = function.name.as_deref().unwrap_or_default();
-        // Some servers repeat the name on every piece; hardly any sends it in pieces itself.
+        // Some servers repeat the name on every piece; few send the name itself in pieces.
         if self.name.is_empty() {
             name.clone_into(&mut self.name);
         } else if self.arguments.is_empty() && name != self.name {
@@ -202,35 +204,21 @@ impl FunctionCallDelta<'_> {
         self.arguments.is_some_and(|raw| !matches!(raw.get(), "null" | "\"\""))
     }
 
-    /// Whether it holds nothing of a call.
+    /// True if it holds no part of a call.
     fn is_blank(&self) -> bool {
         !self.has_name() && !self.has_arguments()
     }
 }
 
-/// The object at the beginning of `text`, behind which a weak model wrote something else. The
-/// braces within strings do not count.
+/// The JSON object at the beginning of `text`: weak models write something else behind it.
 fn extract_object(text: &str) -> Option<&str> {
     let text = text.trim_start();
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for (at, byte) in text.bytes().enumerate() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'{' if !in_string => depth += 1,
-            b'}' if !in_string && depth > 0 => depth -= 1,
-            _ => {}
-        }
-        if depth == 0 {
-            return text.get(..=at);
-        }
-    }
-    None
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
+    if text.starts_with('{') { values.next()?.ok().map(RawValue::get) } else { None }
 }
 
-/// An object on one line, from the arguments as they were gathered: nothing is no arguments, and a
-/// string that holds an object was encoded once too often.
+/// The arguments as an object on one line. Empty ones are an empty object, and a string that holds an
+/// object was encoded once too often.
 fn normalize_arguments(text: &str) -> Option<String> {
     let text = text.trim();
     if text.is_empty() || text == "null" {
@@ -240,13 +228,13 @@ fn normalize_arguments(text: &str) -> Option<String> {
         return normalize_arguments(&serde_json::from_str::<String>(text).ok()?);
     }
     let raw: &RawValue = serde_json::from_str(text).ok()?;
-    // The depth of what a client can read is checked by reading it.
+    // Parsing also refuses an object that is nested deeper than clients can read.
     let is_object = serde_json::from_str::<Value>(raw.get()).is_ok_and(|it| it.is_object());
     is_object.then(|| compact_json(raw.get()))
 }
 
-/// Valid JSON without white space between its parts, and without characters at which clients would
-/// split the line.
+/// Valid JSON without white space between its tokens, and without the characters at which some clients
+/// split lines (U+0085, U+2028, U+2029).
 pub(super) fn compact_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     let (mut in_string, mut escaped) = (false, false);
@@ -267,7 +255,7 @@ pub(super) fn compact_json(json: &str) -> String {
     out
 }
 
-/// FNV-1a: spreads ids, protects nothing.
+/// The FNV-1a hash, which is not cryptographic.
 fn fnv1a(bytes: &[u8], seed: u64) -> u64 {
     bytes.iter().fold(seed ^ 0xCBF2_9CE4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3)
@@ -278,8 +266,8 @@ fn fnv1a(bytes: &[u8], seed: u64) -> u64 {
 mod tests {
     use super::*;
 
-    /// Adds each piece and asks for whole calls after it; `|` parts what came before the end from
-    /// what came with it.
+    /// Adds the pieces and shows the complete calls after each; `|` stands before those that came with
+    /// the end.
     fn gather(pieces: &[&str]) -> Result<String> {
         let mut gatherer = ToolCallAssembler::new("seed");
         let mut out = String::new();

@@ -1,27 +1,26 @@
-//! Inputs that are longer than a model's context, cut at their end as Ollama cuts them
-//! (ollama-api.md 10.1, openai-wire.md 7.3).
+//! Truncates an input that is longer than a model's context at its end, as Ollama does for `/api/embed`.
 //!
-//! Nothing here counts tokens: the upstream says that an input is too long, mostly also how many
-//! tokens it has and how many it may have, and that is what the cut goes by. Pure; an input is only
-//! ever cut between characters, and each cut makes it shorter.
+//! Counts no tokens: the upstream's error says that an input is too long, and mostly how many tokens
+//! it has and how many are allowed. Pure. Invariant: an input is cut between characters only, and each
+//! cut makes it shorter.
 
 use crate::error::Error;
 
-/// How often one input is cut before it counts as too long for good.
+/// Attempts to shorten one input before it is refused.
 pub const MAX_ATTEMPTS: u32 = 5;
 
-/// Numbers below this in an error are no token counts, but the place of an input, say.
+/// Smaller numbers in an error are not token counts but, for example, the index of an input.
 const MIN_TOKEN_COUNT: u64 = 16;
 
-/// Bytes that a token has at least, on average, in most languages.
+/// A low estimate of the bytes in a token, which holds on average in most languages.
 const BYTES_PER_TOKEN: u64 = 3;
 
-/// The beginning of `text` that is to be tried next; `None` when there is nothing left to cut.
+/// The beginning of `text` to try next; `None` if nothing is left.
 #[must_use]
 pub fn shorten<'a>(text: &'a str, error: &Error) -> Option<&'a str> {
     let length = text.len() as u64;
     let wanted = match parse_token_counts(&error.message()) {
-        // A twentieth less, because tokens are not spread evenly.
+        // 5% less, because tokens are not spread evenly.
         (Some(limit), Some(given)) => {
             u64::try_from(u128::from(length) * u128::from(limit) * 95 / (u128::from(given) * 100))
                 .unwrap_or(length)
@@ -36,8 +35,8 @@ pub fn shorten<'a>(text: &'a str, error: &Error) -> Option<&'a str> {
     (end > 0).then(|| &text[..end])
 }
 
-/// How many tokens there may be and how many there are, as far as a message tells: of two numbers
-/// the smaller is the limit, and a lone one is.
+/// The limit of tokens and their number, as far as a message tells them. The smaller of two numbers
+/// is the limit, and so is a single one.
 fn parse_token_counts(message: &str) -> (Option<u64>, Option<u64>) {
     let words = message.split(|c: char| !c.is_ascii_digit());
     let mut numbers: Vec<u64> = words

@@ -1,12 +1,12 @@
-//! The plain form of a JSON string, in one allocation that is no longer than the string.
+//! Decodes a JSON string in one allocation that is no longer than the string.
 //!
-//! serde would make it in a buffer that doubles, and copy it from there: for an image whose slashes
-//! are escaped, as PHP does, or whose lines are wrapped that is twice its size. Knows the escapes that
-//! stand for ASCII; base64 has no others. Invariant: what is told is what serde would tell.
+//! serde_json decodes into a buffer that doubles and copies the result, which takes twice the size of
+//! an image whose slashes are escaped, as PHP does, or whose lines are wrapped. Knows the escapes for
+//! ASCII only; base64 needs no others. Invariant: the result is that of serde_json.
 
 use std::borrow::Cow;
 
-/// What a JSON string says; `None` where only serde can tell.
+/// The text of a JSON string; `None` if it must be left to serde_json.
 pub(super) fn unescape(json: &str) -> Option<Cow<'_, str>> {
     let mut rest = json.strip_prefix('"')?.strip_suffix('"')?;
     let Some(first) = rest.find('\\') else { return Some(Cow::Borrowed(rest)) };
@@ -23,7 +23,7 @@ pub(super) fn unescape(json: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(out))
 }
 
-/// What the escape at the beginning of a text stands for, and how long it is.
+/// The character for the escape at the beginning of `text`, and the length of the escape.
 fn decode_escape(text: &str) -> Option<(char, usize)> {
     let character = match text.as_bytes().get(1)? {
         byte @ (b'/' | b'\\' | b'"') => char::from(*byte),

@@ -1,11 +1,10 @@
-//! One entry of an `images` list to a content part (ollama-api.md 5.5, openai-wire.md 8).
+//! Translates one entry of an `images` list to a content part.
 //!
-//! Clients send base64 in every spelling, `data:` URLs and lists of byte numbers; an upstream gets a
+//! Clients send base64 in every spelling, `data:` URLs and lists of byte values; the upstream gets a
 //! data URL or an audio part in standard, padded base64. The kind is read from the first bytes, as
-//! Ollama does; nothing else is decoded, and no image is converted. URLs are refused, never fetched.
-//! Invariant: text is checked in one pass; base64 that can be sent as it stands is borrowed from the
-//! request and put behind its `data:` only while it is written, and any other is
-//! copied once, into an allocation that ends up with exactly the right size.
+//! Ollama does. Never decodes more than those bytes, converts no image and fetches no URL.
+//! Invariant: text is checked in one pass; standard base64 is borrowed from the request, and any
+//! other is copied once, into an allocation of exactly the right size.
 
 mod json_string;
 
@@ -17,7 +16,7 @@ use base64::alphabet;
 use base64::engine::general_purpose::{GeneralPurpose, NO_PAD, STANDARD as STRICT};
 use serde_json::value::RawValue;
 
-use crate::api::ollama::decode::GoString;
+use crate::api::ollama::decode::{self, GoString};
 use crate::api::openai::request::ContentPart;
 use crate::api::wire::base64::BASE64;
 use crate::error::{Error, Result};
@@ -25,13 +24,13 @@ use crate::error::{Error, Result};
 /// Reads one entry of an `images` list.
 ///
 /// # Errors
-/// [`Error::InvalidRequest`]: for bad base64 in Go's words, with the byte that Go would name; for
-/// URLs, for kinds that Ollama has no meaning for, and for entries that are neither a string nor a
-/// list of bytes.
+/// [`Error::InvalidRequest`] for invalid base64, in Go's words and with the offset that Go names; for
+/// URLs, for kinds that upstreams do not take, and for entries that are neither a string nor a list
+/// of bytes.
 pub fn parse_part<'a>(entry: &'a RawValue) -> Result<ContentPart<'a>> {
     let json = entry.get();
-    match json.as_bytes().first() {
-        Some(b'"') => match json_string::unescape(json) {
+    match decode::go_type_of(json) {
+        "string" => match json_string::unescape(json) {
             Some(text) => from_text(text),
             None => {
                 let GoString(text) =
@@ -39,27 +38,33 @@ pub fn parse_part<'a>(entry: &'a RawValue) -> Result<ContentPart<'a>> {
                 from_text(text)
             }
         },
-        Some(b'[') => {
+        "array" => {
             let bytes: Vec<u8> = serde_json::from_str(json).map_err(|_| {
                 Error::invalid_request("json: cannot unmarshal array into Go value of type uint8")
             })?;
             from_text(Cow::Owned(BASE64.encode(bytes)))
         }
-        Some(b'n') => Err(empty_media_error()),
-        Some(b'{') => Err(type_error("object")),
-        Some(b't' | b'f') => Err(type_error("bool")),
-        _ => Err(type_error("number")),
+        _ if json == "null" => Err(empty_media_error()),
+        kind => Err(type_error(kind)),
     }
 }
 
-/// What the bytes are.
+/// Reads an `images` list.
+///
+/// # Errors
+/// As [`parse_part`].
+pub fn parse_parts<'a>(entries: Option<&[&'a RawValue]>) -> Result<Vec<ContentPart<'a>>> {
+    entries.unwrap_or_default().iter().map(|entry| parse_part(entry)).collect()
+}
+
+/// The kind of a medium.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum MediaKind<'a> {
     /// An image of this MIME type.
     Image(&'a str),
     /// Audio of this format.
     Audio(&'static str),
-    /// Something Ollama has no meaning for, by its name.
+    /// A kind that upstreams do not take, by its name for the error.
     Unsupported(&'a str),
 }
 
@@ -83,10 +88,10 @@ const SIGNATURES: &[(&[u8], MediaKind<'static>)] = &[
     (b"%PDF", MediaKind::Unsupported("a PDF document")),
 ];
 
-/// How many bytes tell every kind.
+/// Bytes that suffice to recognise every kind: a multiple of 3, to end with a whole group of digits.
 const SNIFF_LEN: usize = 12;
 
-/// The kind that the first bytes tell; `None` when they tell none.
+/// The kind by its first bytes; `None` if they match no signature.
 fn sniff(head: &[u8]) -> Option<MediaKind<'static>> {
     if let Some((_, kind)) = SIGNATURES.iter().find(|(signature, _)| head.starts_with(signature)) {
         return Some(*kind);
@@ -110,7 +115,7 @@ fn sniff(head: &[u8]) -> Option<MediaKind<'static>> {
     }
 }
 
-/// The kind that a data URL declares, for bytes that tell none.
+/// The kind by the MIME type of a data URL, for bytes that match no signature.
 fn kind_from_mime(mime: &str) -> MediaKind<'_> {
     let (class, name) = mime.split_once('/').unwrap_or_default();
     let is_name = !name.is_empty()
@@ -120,7 +125,7 @@ fn kind_from_mime(mime: &str) -> MediaKind<'_> {
         "image" if is_name => MediaKind::Image(mime),
         "audio" if is(&["wav", "x-wav", "wave", "vnd.wave"]) => MediaKind::Audio("wav"),
         "audio" if is(&["mpeg", "mp3"]) => MediaKind::Audio("mp3"),
-        "audio" => MediaKind::Unsupported("this kind of audio"),
+        "audio" => MediaKind::Unsupported("this audio format"),
         "video" => MediaKind::Unsupported("video"),
         "application" if is(&["pdf"]) => MediaKind::Unsupported("a PDF document"),
         _ => DEFAULT_KIND,
@@ -129,7 +134,7 @@ fn kind_from_mime(mime: &str) -> MediaKind<'_> {
 
 /// A part from base64 or from a data URL.
 fn from_text(text: Cow<'_, str>) -> Result<ContentPart<'_>> {
-    // What stands behind the base64 does not count, so that a last newline costs no copy.
+    // White space at the end is cut off first, so that a final newline costs no copy.
     let end = text.trim_ascii_end().len();
     let (start, mime) = split_data_url(&text[..end])?;
     let scan = scan_base64(&text.as_bytes()[..end], start, text.len()).map_err(illegal_base64)?;
@@ -149,19 +154,19 @@ fn from_text(text: Cow<'_, str>) -> Result<ContentPart<'_>> {
     }
 }
 
-/// The checked base64 at a place of a text, in its standard form. It stays where it is if it has that
-/// form, or if the text is ours.
+/// The checked base64 at `range` in its standard form: borrowed if it has that form already, moved
+/// within its own memory if the text is owned.
 fn to_standard<'a>(
     text: Cow<'a, str>,
-    place: Range<usize>,
+    range: Range<usize>,
     scan: &Base64Scan,
 ) -> Result<Cow<'a, str>> {
     let mut owned = match text {
-        Cow::Borrowed(text) if scan.is_standard => return Ok(Cow::Borrowed(&text[place])),
-        Cow::Borrowed(text) => text[place].to_owned(),
+        Cow::Borrowed(text) if scan.is_standard => return Ok(Cow::Borrowed(&text[range])),
+        Cow::Borrowed(text) => text[range].to_owned(),
         Cow::Owned(mut text) => {
-            text.truncate(place.end);
-            text.drain(..place.start);
+            text.truncate(range.end);
+            text.drain(..range.start);
             text
         }
     };
@@ -172,7 +177,7 @@ fn to_standard<'a>(
     Ok(Cow::Owned(owned))
 }
 
-/// Where the base64 begins, and the MIME type declared before it.
+/// Where the base64 of a text or data URL begins, and the MIME type declared before it.
 fn split_data_url(text: &str) -> Result<(usize, &str)> {
     let blanks = text.len() - text.trim_ascii_start().len();
     let rest = &text[blanks..];
@@ -181,7 +186,8 @@ fn split_data_url(text: &str) -> Result<(usize, &str)> {
     if begins("http://") || begins("https://") {
         let colon = text.find(':').unwrap_or(blanks);
         let reason = format!(
-            "illegal base64 data at input byte {colon}: send the image itself, a URL is not fetched"
+            "illegal base64 data at input byte {colon}: image URLs are not fetched, \
+             send the image as base64"
         );
         return Err(Error::invalid_request(reason));
     }
@@ -189,7 +195,7 @@ fn split_data_url(text: &str) -> Result<(usize, &str)> {
         return Ok((blanks, ""));
     }
     let declaration = &rest["data:".len()..];
-    // Without base64 in it Ollama would stumble over the colon, and nothing here knows better.
+    // A data URL without base64: Ollama decodes it as a whole and fails at the colon.
     let Some((declaration, _)) = declaration.split_once(',') else {
         return Err(illegal_base64(blanks + 4));
     };
@@ -203,16 +209,17 @@ fn split_data_url(text: &str) -> Result<(usize, &str)> {
     Ok((blanks + "data:".len() + declaration.len() + 1, mime.trim()))
 }
 
-/// What a pass over base64 found.
+/// The result of a pass over base64.
 struct Base64Scan {
-    /// Characters that carry bits.
+    /// The number of digits.
     digits: usize,
-    /// Whether it is standard base64 from its first character to its last.
+    /// True if the text is standard, padded base64 as it is.
     is_standard: bool,
 }
 
 /// Checks the base64 in `text` from `start` on: standard or URL-safe, with white space anywhere,
-/// with or without its padding. `Err` is the byte at which Go would stop, whose `text` is `len` long.
+/// with or without its padding. `Err` is the offset at which Go's decoder stops; `len` is the length
+/// of the text before its end was trimmed.
 fn scan_base64(text: &[u8], start: usize, len: usize) -> std::result::Result<Base64Scan, usize> {
     let (mut digits, mut padding, mut clean) = (0_usize, 0_usize, true);
     for (at, &byte) in text.iter().enumerate().skip(start) {
@@ -223,7 +230,7 @@ fn scan_base64(text: &[u8], start: usize, len: usize) -> std::result::Result<Bas
             }
             (_, b' ' | b'\t' | b'\n' | b'\r' | b'\x0c') => clean = false,
             (_, b'=') if digits % 4 + padding < 4 && digits % 4 > 1 => padding += 1,
-            // Go names the padding when half of it is missing, else what stands at its place.
+            // Go names the padding if half of it is missing, else the byte in its place.
             _ if padding == 1 && digits % 4 == 2 => return Err(at - 1),
             _ => return Err(at),
         }
@@ -291,11 +298,13 @@ fn illegal_base64(at: usize) -> Error {
 }
 
 fn empty_media_error() -> Error {
-    Error::invalid_request("an image without data")
+    Error::invalid_request("image data is empty")
 }
 
 fn unsupported_error(name: &str) -> Error {
-    Error::invalid_request(format!("{name} is not supported: send an image, or WAV or MP3 audio"))
+    Error::invalid_request(format!(
+        "{name} is not supported: send an image (PNG, JPEG, ...) or WAV or MP3 audio"
+    ))
 }
 
 fn type_error(kind: &str) -> Error {
@@ -412,7 +421,9 @@ mod tests {
     #[test]
     fn kinds_without_a_meaning_are_refused_by_name() {
         let check = |bytes: &[u8], name: &str| {
-            let expected = format!("{name} is not supported: send an image, or WAV or MP3 audio");
+            let expected = format!(
+                "{name} is not supported: send an image (PNG, JPEG, ...) or WAV or MP3 audio"
+            );
             assert_eq!(read(&format!("{:?}", base64(bytes))), expected);
             assert_eq!(read(&serde_json::to_string(bytes).expect("numbers")), expected);
         };
@@ -464,9 +475,10 @@ mod tests {
         check("data:audio/wav;base64,SUQzAw==", "mp3 SUQzAw==");
         check("data:audio/x-wav;base64,PHN2Zz4=", "wav PHN2Zz4=");
         check("data:audio/mpeg;base64,PHN2Zz4", "mp3 PHN2Zz4=");
-        let refused =
-            |name: &str| format!("{name} is not supported: send an image, or WAV or MP3 audio");
-        check("data:audio/ogg;base64,PHN2Zz4=", &refused("this kind of audio"));
+        let refused = |name: &str| {
+            format!("{name} is not supported: send an image (PNG, JPEG, ...) or WAV or MP3 audio")
+        };
+        check("data:audio/ogg;base64,PHN2Zz4=", &refused("this audio format"));
         check("data:video/mp4;base64,PHN2Zz4=", &refused("video"));
         check("data:application/pdf;base64,PHN2Zz4=", &refused("a PDF document"));
     }
@@ -500,7 +512,8 @@ mod tests {
         check_at("file:///x.png", 4);
         let url = |at| {
             format!(
-                "illegal base64 data at input byte {at}: send the image itself, a URL is not fetched"
+                "illegal base64 data at input byte {at}: image URLs are not fetched, \
+                 send the image as base64"
             )
         };
         check("http://localhost/a.png", &url(4));
@@ -514,7 +527,7 @@ mod tests {
             format!("json: cannot unmarshal {kind} into Go value of type api.ImageData")
         };
         for empty in [r#""""#, "null", "[]", r#"" \n""#, r#""data:image/png;base64,""#] {
-            check(empty, "an image without data");
+            check(empty, "image data is empty");
         }
         check("5", &wrong("number"));
         check("-5", &wrong("number"));

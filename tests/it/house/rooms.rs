@@ -55,9 +55,6 @@ const IMPURE: &[&str] = &[
     "std::fs", "Instant::now", "SystemTime::now", "rand::",
 ];
 
-/// Arrows that still run up; each is to be removed.
-const UPWARD: &[(&str, &str)] = &[("translate", "models")];
-
 /// The sources by their module's path, such as `upstream/retry`; tests are left out.
 fn modules() -> BTreeMap<String, String> {
     let sources = files("src", ".rs").into_iter().filter(|(name, _)| !name.ends_with("/tests.rs"));
@@ -174,7 +171,6 @@ fn the_table_of_rooms_is_the_list_of_folders() {
 fn arrows_between_rooms_point_down() {
     let order = rooms();
     let place = |room: &str| order.iter().position(|known| known == room);
-    let mut upward = BTreeSet::new();
     for (module, targets) in imports(&modules()) {
         for target in targets {
             let (from, to) = (room(&module), room(&target));
@@ -184,16 +180,8 @@ fn arrows_between_rooms_point_down() {
             let (Some(from_place), Some(to_place)) = (place(from), place(to)) else {
                 panic!("{module} or {target} is in no room")
             };
-            if from_place > to_place {
-                let known = UPWARD.contains(&(from, to));
-                assert!(known, "{module} imports {target}, which stands above it");
-                upward.insert((from.to_owned(), to.to_owned()));
-            }
+            assert!(from_place <= to_place, "{module} imports {target}, which stands above it");
         }
-    }
-    for (from, to) in UPWARD {
-        let is_there = upward.contains(&((*from).to_owned(), (*to).to_owned()));
-        assert!(is_there, "{from} no longer imports {to}: remove the exception");
     }
 }
 
@@ -205,9 +193,6 @@ fn no_imports_go_in_a_circle() {
         let (mut todo, mut seen) = (vec![start], BTreeSet::new());
         while let Some(module) = todo.pop() {
             for target in imports.get(module).into_iter().flatten() {
-                if UPWARD.contains(&(room(module), room(target))) {
-                    continue;
-                }
                 if target == start {
                     circles.push(format!("{start} by way of {module}"));
                 }

@@ -296,7 +296,7 @@ fn images_that_are_none() {
     check(json!("data:image/png,x"), "illegal base64 data at input byte 4");
     check(json!("illegal!"), "illegal base64 data at input byte 7");
     check(json!("AAAAA"), "illegal base64 data at input byte 4");
-    check(json!(""), "an image without data");
+    check(json!(""), "image data is empty");
 }
 
 #[test]
