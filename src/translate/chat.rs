@@ -11,6 +11,8 @@
 //! | `keep_alive` | `ttl` for LM Studio; ignored for others |
 //! | `truncate`, `shift` | ignored: they configure Ollama's own engine |
 
+use serde_json::{Map, Value};
+
 use crate::api::ollama::decode::GoInt;
 use crate::api::ollama::request::ChatRequest;
 use crate::api::ollama::response::{
@@ -85,16 +87,7 @@ pub(super) fn build_chat<'a>(
     let mut sampling = options.for_chat(profile);
     sampling.append(&mut think::to_parameters(extras.think, profile, model));
     if let Some(top) = extras.logprobs {
-        // Without a number, llama.cpp sends 20.
-        let top = top.max(1);
-        match profile.logprobs {
-            LogprobsParam::FlagAndCount(most) => {
-                sampling.insert("logprobs".into(), true.into());
-                sampling.insert("top_logprobs".into(), top.min(most).into());
-            }
-            LogprobsParam::Count => drop(sampling.insert("logprobs".into(), top.into())),
-            LogprobsParam::Unsupported => {}
-        }
+        sampling.append(&mut logprobs_parameters(top, profile));
     }
     let watched_stop = options.watched_stop(profile);
     // A stream can be ended at a stop string.
@@ -109,6 +102,20 @@ pub(super) fn build_chat<'a>(
         tools: Vec::new(),
         tool_choice: None,
         watched_stop,
+    }
+}
+
+/// The parameters for log probabilities, as the upstream takes them.
+fn logprobs_parameters(top: usize, profile: &Profile) -> Map<String, Value> {
+    // Without a number, llama.cpp sends 20.
+    let top = top.max(1);
+    match profile.logprobs {
+        LogprobsParam::FlagAndCount(most) => Map::from_iter([
+            ("logprobs".into(), true.into()),
+            ("top_logprobs".into(), top.min(most).into()),
+        ]),
+        LogprobsParam::Count => Map::from_iter([("logprobs".into(), top.into())]),
+        LogprobsParam::Unsupported => Map::new(),
     }
 }
 

@@ -268,8 +268,8 @@ mod tests {
 
     /// Adds the pieces and shows the complete calls after each; `|` stands before those that came with
     /// the end.
-    fn gather(pieces: &[&str]) -> Result<String> {
-        let mut gatherer = ToolCallAssembler::new("seed");
+    fn assemble(pieces: &[&str]) -> Result<String> {
+        let mut assembler = ToolCallAssembler::new("seed");
         let mut out = String::new();
         let show = |calls: Vec<CompleteToolCall>, out: &mut String| {
             for call in calls {
@@ -278,20 +278,20 @@ mod tests {
             }
         };
         for piece in pieces {
-            gatherer.push(serde_json::from_str(piece).expect("valid"));
-            show(gatherer.take_complete(false)?, &mut out);
+            assembler.push(serde_json::from_str(piece).expect("valid"));
+            show(assembler.take_complete(false)?, &mut out);
         }
         out.push('|');
-        show(gatherer.take_complete(true)?, &mut out);
+        show(assembler.take_complete(true)?, &mut out);
         Ok(out.trim_end().to_owned())
     }
 
     fn check(pieces: &[&str], expected: &str) {
-        assert_eq!(gather(pieces).expect("whole calls"), expected, "{pieces:?}");
+        assert_eq!(assemble(pieces).expect("whole calls"), expected, "{pieces:?}");
     }
 
     #[test]
-    fn pieces_are_gathered_by_index() {
+    fn pieces_are_assembled_by_index() {
         check(
             &[
                 r#"{"index":0,"id":"a","type":"function","function":{"name":"f","arguments":""}}"#,
@@ -334,7 +334,7 @@ mod tests {
             r#"{"function":{"name":"f","arguments":"{\"x\":1}"}}"#,
             r#"{"function":{"name":"f","arguments":"{\"x\":2}"}}"#,
         ];
-        let found = gather(&pieces).expect("whole calls");
+        let found = assemble(&pieces).expect("whole calls");
         assert_eq!(found.matches("f({\"x\":").count(), 2, "{found}");
     }
 
@@ -352,7 +352,7 @@ mod tests {
     #[test]
     fn arguments_come_in_every_form() {
         let one = |arguments: &str| {
-            gather(&[&format!(
+            assemble(&[&format!(
                 r#"{{"index":0,"id":"a","function":{{"name":"f","arguments":{arguments}}}}}"#
             )])
         };
@@ -385,7 +385,7 @@ mod tests {
             let piece = format!(
                 r#"{{"index":0,"id":"a","function":{{"name":"f","arguments":{arguments}}}}}"#
             );
-            let found = gather(&[&piece]).ok();
+            let found = assemble(&[&piece]).ok();
             assert_eq!(found, expected.map(|it| format!("|0:a:f({it})")), "{arguments}");
         };
         check_one(r#"{"x":1}}"#, Some(r#"{"x":1}"#));
@@ -403,7 +403,7 @@ mod tests {
             r#"{"index":0,"function":{"name":"f","arguments":"{\"x\":1}"}}"#,
             r#"{"index":0,"function":{"name":"g","arguments":"{}"}}"#,
         ];
-        let found = gather(&pieces).expect("whole calls");
+        let found = assemble(&pieces).expect("whole calls");
         assert!(found.contains(r#":f({"x":1})"#) && found.contains(":g({})"), "{found}");
     }
 
@@ -433,16 +433,16 @@ mod tests {
 
     #[test]
     fn calls_that_are_unfinished_can_be_forgotten() {
-        let mut gatherer = ToolCallAssembler::new("seed");
+        let mut assembler = ToolCallAssembler::new("seed");
         for piece in [
             r#"{"index":0,"id":"a","function":{"name":"f","arguments":"{}"}}"#,
             r#"{"index":1,"id":"b","function":{"name":"g","arguments":"{"}}"#,
         ] {
-            gatherer.push(serde_json::from_str(piece).expect("valid"));
+            assembler.push(serde_json::from_str(piece).expect("valid"));
         }
-        gatherer.drop_incomplete();
+        assembler.drop_incomplete();
         let names: Vec<_> =
-            gatherer.take_complete(true).expect("whole").into_iter().map(|it| it.name).collect();
+            assembler.take_complete(true).expect("whole").into_iter().map(|it| it.name).collect();
         assert_eq!(names, ["f"]);
     }
 
@@ -450,12 +450,12 @@ mod tests {
     fn missing_ids_are_made_up_and_differ() {
         let mut seen = std::collections::HashSet::new();
         for seed in ["a", "b"] {
-            let mut gatherer = ToolCallAssembler::new(seed);
+            let mut assembler = ToolCallAssembler::new(seed);
             for _ in 0..3 {
                 for id in ["", "null"] {
                     let piece = format!(r#"{{"id":"{id}","function":{{"name":"f"}}}}"#);
-                    gatherer.push(serde_json::from_str(&piece).expect("valid"));
-                    for call in gatherer.take_complete(true).expect("whole") {
+                    assembler.push(serde_json::from_str(&piece).expect("valid"));
+                    for call in assembler.take_complete(true).expect("whole") {
                         let digits = call.id.strip_prefix("call_").expect("the prefix");
                         assert!(
                             digits.len() == 8
