@@ -90,9 +90,9 @@ impl<'a> RequestBody<'a> {
     pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         let starts = std::iter::once(0).chain(self.borrowed.iter().map(|text| text.offset));
         let ends = self.borrowed.iter().map(|text| text.offset).chain([self.written.len()]);
-        let lent = self.borrowed.iter().map(|text| text.text.as_bytes()).chain([[].as_slice()]);
-        let pieces = starts.zip(ends).zip(lent);
-        pieces.flat_map(|((start, end), lent)| [&self.written[start..end], lent])
+        let texts = self.borrowed.iter().map(|text| text.text.as_bytes()).chain([[].as_slice()]);
+        let pieces = starts.zip(ends).zip(texts);
+        pieces.flat_map(|((start, end), text)| [&self.written[start..end], text])
     }
 
     /// The length in bytes.
@@ -185,8 +185,8 @@ mod tests {
         Message { content, ..Message::text("user", "") }
     }
 
-    /// How many texts are lent; the body is what serde makes of the request.
-    fn lent(request: &impl BorrowedParts) -> usize {
+    /// How many texts are borrowed; the body is what serde makes of the request.
+    fn borrowed_count(request: &impl BorrowedParts) -> usize {
         let body = RequestBody::from_request(request).expect("it can be serialised");
         let expected = serde_json::to_vec(request).expect("it can be serialised");
         assert!(body.pieces().collect::<Vec<_>>().concat() == expected);
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn large_media_are_lent_and_nothing_else_is() {
+    fn large_media_are_borrowed_and_nothing_else_is() {
         let (large, larger, small) = (
             "A".repeat(MIN_BORROWED_BYTES),
             "b+/=".repeat(MIN_BORROWED_BYTES),
@@ -219,7 +219,7 @@ mod tests {
         );
         let sound = || ContentPart::audio(large.as_str().into(), "wav");
         let check = |messages: Vec<Message<'_>>, expected: usize| {
-            assert_eq!(lent(&request(messages)), expected);
+            assert_eq!(borrowed_count(&request(messages)), expected);
         };
         check(vec![], 0);
         check(vec![Message::text("user", "Hi \"you\" \u{1}😀")], 0);
@@ -232,7 +232,7 @@ mod tests {
         let other = "D".repeat(MIN_BORROWED_BYTES);
         let images = || vec![image(&large), image(&other), image(&large)];
         check(vec![turn("a\n", images()), Message::text("assistant", "b"), turn("c", images())], 6);
-        // A text that a part only begins with.
+        // A text that is only the beginning of a part.
         check(vec![turn("a", vec![image(&larger), image(&larger[..MIN_BORROWED_BYTES])])], 2);
     }
 
@@ -240,7 +240,7 @@ mod tests {
     fn what_is_not_written_as_it_stands_is_copied() {
         for odd in ["\"", "\\", "\n", "\u{1}"] {
             let data = format!("{0}{odd}{0}", "A".repeat(MIN_BORROWED_BYTES));
-            assert_eq!(lent(&request(vec![turn("a", vec![image(&data)])])), 0);
+            assert_eq!(borrowed_count(&request(vec![turn("a", vec![image(&data)])])), 0);
         }
     }
 
@@ -258,7 +258,7 @@ mod tests {
         let long = "A".repeat(MIN_BORROWED_BYTES);
         let sampling = serde_json::Map::new();
         assert_eq!(
-            lent(&CompletionRequest {
+            borrowed_count(&CompletionRequest {
                 model: "m",
                 prompt: &long,
                 suffix: Some("b"),
@@ -271,7 +271,7 @@ mod tests {
             0
         );
         assert_eq!(
-            lent(&InfillRequest {
+            borrowed_count(&InfillRequest {
                 model: "m",
                 input_prefix: &long,
                 input_suffix: "",
@@ -282,6 +282,9 @@ mod tests {
             0
         );
         let input = vec![long.as_str().into(), "b".into()];
-        assert_eq!(lent(&EmbeddingRequest { model: "m", input, encoding_format: None }), 0);
+        assert_eq!(
+            borrowed_count(&EmbeddingRequest { model: "m", input, encoding_format: None }),
+            0
+        );
     }
 }

@@ -345,20 +345,6 @@ impl Exchange {
         self.send_response(status, BodyKind::Full(kind, body.len()), headers, &[body])
     }
 
-    /// Answers with a whole body that is in pieces, and ends.
-    ///
-    /// # Errors
-    /// [`Error::ClientDisconnected`].
-    pub fn respond_vectored(
-        &mut self,
-        status: u16,
-        kind: ContentType,
-        body: &[&[u8]],
-    ) -> Result<()> {
-        let length = body.iter().map(|piece| piece.len()).sum();
-        self.send_response(status, BodyKind::Full(kind, length), &[], body)
-    }
-
     /// Answers with a status, without a body or a type, and ends.
     ///
     /// # Errors
