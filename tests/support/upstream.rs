@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use socket2::SockRef;
 
 use super::HANG;
@@ -21,8 +21,10 @@ pub enum Step {
     Pause(Duration),
     /// Sends these bytes repeatedly, with a pause before each, until the connection fails.
     Drip(Vec<u8>, Duration),
-    /// Waits until the test says so (or drops its end).
+    /// Waits until the test sends a signal, or drops its sender.
     Wait(Receiver<()>),
+    /// The same, and sends these bytes with this pause between, so that no timeout expires.
+    WaitAlive(Vec<u8>, Duration, Receiver<()>),
     /// Waits until the proxy has closed the connection, and tells the test.
     UntilClosed(Sender<()>),
     /// Closes the connection.
@@ -226,6 +228,12 @@ fn play(mut stream: &TcpStream, reader: &mut impl Read, step: Step) -> io::Resul
         },
         Step::Wait(told) => {
             let _ = told.recv_timeout(HANG);
+            Ok(())
+        }
+        Step::WaitAlive(bytes, pause, told) => {
+            while told.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                stream.write_all(&bytes)?;
+            }
             Ok(())
         }
         Step::UntilClosed(closed) => {
