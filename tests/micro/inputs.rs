@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 /// Tokens of a stream.
 pub const TOKENS: usize = 256;
 
-/// The name of the model, as a client and as an upstream says it.
+/// The name of the model, for clients and upstreams.
 pub const MODEL: &str = "gpt-4o-mini";
 
-/// Who streams, or what.
+/// The upstream family of a stream, or its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     OpenAi,

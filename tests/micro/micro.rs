@@ -1,5 +1,5 @@
 //! Micro-benchmarks of what every token and every request goes through: `cargo bench`, with
-//! `-- NAME` for some of them. What they are fed is made in `inputs`.
+//! `-- NAME` for some of them. `inputs` generates their inputs.
 //!
 //! They call the library as the handlers do and open no socket. Each looks once at what comes out,
 //! so that a benchmark of errors fails; `cargo test --bench micro` runs each a single time for that.

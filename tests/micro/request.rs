@@ -76,7 +76,7 @@ fn one_chat(body: Vec<u8>) -> usize {
     sent(&upstream)
 }
 
-/// Makes the body as it is sent, and tells how long it is.
+/// Serializes the body, and returns its length.
 fn sent(request: &impl BorrowedParts) -> usize {
     let body = RequestBody::from_request(request).expect("no maps with odd keys");
     divan::black_box(&body).len()

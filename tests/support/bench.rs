@@ -1,7 +1,7 @@
 //! A proxy with its upstream for table tests: the upstream request of a client's request, how a
 //! request is refused, and the client's view of a scripted response.
 //!
-//! A row says only what it changes in a request that would succeed.
+//! A row contains only the changes to a request that would succeed.
 
 use serde_json::{Value, json};
 

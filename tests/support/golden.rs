@@ -1,9 +1,9 @@
 //! What the golden tests share: the files and settings of a case, the clock, and how a stream is
 //! played.
 //!
-//! `tests/it/golden/ollama.rs` tells what the folders hold. The clock is the driver's: the request is sent after
-//! 1 ms, event number n comes after n times 10 ms, and everything has ended after 1 s.
-//! `UPDATE_GOLDEN=1` rewrites what comes out.
+//! `tests/it/golden/ollama.rs` lists the files of a folder. The clock is simulated: the request is sent
+//! after 1 ms, event number n arrives after n times 10 ms, and the response ends after 1 s.
+//! `UPDATE_GOLDEN=1` rewrites the expected files.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -244,7 +244,7 @@ pub fn good(route: &str) -> Value {
     body
 }
 
-/// The least that says which models are meant.
+/// The minimal request that names its models.
 pub fn least(route: &str) -> Value {
     match route {
         "/api/create" => json!({"model": "made", "from": "m"}),

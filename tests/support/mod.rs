@@ -1,9 +1,9 @@
-//! What the wire tests share: a scripted upstream, the proxy in front of it, a raw client,
-//! the table of all requests, and the shapes of answers.
+//! What the tests share: a scripted upstream, the proxy in front of it, a raw client, the table of all
+//! requests, and the shapes of responses.
 //!
-//! The tests of one program run side by side: whatever a test starts ends with it, and a crowd of
-//! connections is one test's at a time ([`crowd`]). Everything listens on port 0. Order is told by channels; a wait has a deadline only so that a
-//! hang becomes a failure.
+//! Tests run in parallel: everything that a test starts ends with it, and only one test at a time holds
+//! hundreds of connections ([`crowd`]). Servers listen on port 0. Channels define the order of events; a
+//! wait has a deadline only so that a hang becomes a failure.
 
 #![allow(dead_code)] // Each test file uses its own part.
 

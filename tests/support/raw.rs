@@ -57,7 +57,7 @@ impl Answer {
         self.body.lines().map(parse).collect()
     }
 
-    /// The data of a stream's events, each of which has the name that its data says.
+    /// The data of a stream's events; the name of each must match its data.
     pub fn events(&self) -> Vec<Value> {
         let frames = self.body.split_terminator("\n\n");
         let data = frames.map(|frame| {

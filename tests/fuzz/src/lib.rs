@@ -3,7 +3,7 @@
 //! A body is a function of bytes that panics where an invariant does not hold, so that it serves three
 //! drivers: libFuzzer (`fuzz_targets/`, one thin file each), the driver of this crate, which needs
 //! nothing but stable Rust, and `tests/it/fuzz_replay.rs`, which takes these files in as a module.
-//! Bodies have no state and ask neither clock nor chance: the same bytes always do the same.
+//! Bodies have no state and use neither clock nor random numbers: the same bytes give the same result.
 
 pub mod answers;
 pub mod corpus;
@@ -30,7 +30,7 @@ pub struct Target {
     /// Folders of `tests/golden`, and what the names of files in them begin with, whose files are
     /// seeds too.
     pub golden: &'static [(&'static str, &'static str)],
-    /// Words of its grammar, for the mutations of our own driver.
+    /// Words of its grammar, for the mutations of this crate's driver.
     pub words: &'static [&'static str],
 }
 
@@ -117,7 +117,7 @@ fn profile_of(data: &[u8]) -> &'static Profile {
     profiles::find_by_name(names[data.len() % names.len()]).unwrap_or(&GENERIC)
 }
 
-/// What holds of each error that a client is told because of what it sent.
+/// Checks an error that the client's request caused.
 fn check_refusal(error: &Error) {
     let status = error.status().expect("a client is there");
     assert!(
@@ -127,7 +127,7 @@ fn check_refusal(error: &Error) {
     check_message(error);
 }
 
-/// What holds of each error because of what an upstream sent.
+/// Checks an error that the upstream's response caused.
 fn check_failure(error: &Error) {
     let status = error.status().expect("a client is there");
     assert!((400..600).contains(&status), "{status}");

@@ -1,4 +1,4 @@
-//! Chance that can be repeated, and inputs made of others.
+//! Reproducible random numbers, and inputs mutated from others.
 
 /// Numbers from a seed (SplitMix64): the same seed always gives the same ones.
 pub struct Dice(u64);

@@ -1,4 +1,4 @@
-//! Who may ask, and where a request goes: origins, hosts and routes.
+//! Access control and routing: origins, hosts and routes.
 
 use std::net::IpAddr;
 

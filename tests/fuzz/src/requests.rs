@@ -85,7 +85,7 @@ fn check_chat(request: &Value, id: &str) {
     }
 }
 
-/// What a client is told, for every error.
+/// Checks the error of a client's request.
 fn judge(result: Result<()>) {
     if let Err(error) = result {
         check_refusal(&error);
@@ -212,7 +212,7 @@ pub fn manage(data: &[u8]) {
     judge(others());
 }
 
-/// A model that is made is one that a state file may hold, and comes back from there the same.
+/// A created model can be stored in a state file, and is read back unchanged.
 fn create(data: &[u8]) -> Result<()> {
     let text = decode::decode_body(data.to_vec())?;
     let request: CreateRequest<'_> = decode::parse(&text, "CreateRequest")?;

@@ -1,4 +1,4 @@
-//! The configuration: any text of any source is taken or refused, and no secret is told.
+//! The configuration: any text of any source is accepted or refused, and no secret is printed.
 
 use std::ffi::OsString;
 
@@ -118,6 +118,6 @@ pub fn base_url(data: &[u8]) {
         (again.host(), again.port(), again.origin()),
         (url.host(), url.port(), url.origin())
     );
-    // An at sign may stand in a path; in any text it may as well end a password.
+    // An at sign may be part of a path or end a password.
     assert!(shown.contains('@') || base_url::mask_url(&shown) == shown, "{shown}");
 }

@@ -168,7 +168,7 @@ pub fn stream(data: &[u8]) {
     }
 }
 
-/// Each line is JSON, only the last one is done, and the lines say what the deltas said.
+/// Each line is JSON, only the last one is done, and the lines hold the text of the deltas.
 fn check_lines(
     played: &Played,
     texts: fn(&Value) -> (Option<&str>, Option<&str>),

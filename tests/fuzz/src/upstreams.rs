@@ -1,4 +1,4 @@
-//! What upstreams say beside their answers: lists, errors and wishes to wait.
+//! Upstream model lists, errors, and retry delays.
 
 use std::time::{Duration, SystemTime};
 
@@ -98,10 +98,10 @@ pub const WAIT_WORDS: &[&str] = &[
     "99999999999999999999",
 ];
 
-/// The key that an upstream may not bring to light.
+/// The key that no error of an upstream may reveal.
 const KEY: &str = "pl4nted-k3y-0123456789";
 
-/// Lists of models, and what is told beside them.
+/// Model lists, and the metadata beside them.
 pub fn models(data: &[u8]) {
     let body = String::from_utf8_lossy(data);
     let (list, side) = body.split_once("\n---\n").unwrap_or((&body, &body));
@@ -134,7 +134,7 @@ pub fn models(data: &[u8]) {
     }
 }
 
-/// Error bodies: bounded, without the key, and a request that is mended is still the same one.
+/// Error bodies: bounded, without the key; a repaired request keeps its content.
 pub fn errors(data: &[u8]) {
     const STATUSES: [u16; 8] = [400, 401, 404, 422, 429, 500, 503, 302];
     let status = STATUSES[data.len() % STATUSES.len()];
@@ -172,7 +172,7 @@ fn check_told(error: &Error) {
     }
 }
 
-/// A request that says a bit of everything is mended as the error asks; nothing of weight is lost.
+/// A request with every kind of parameter is repaired as the error asks; no content is lost.
 fn mend(details: &errors::ErrorDetails) {
     let text = r#"{"model":"m","messages":[{"role":"system","content":"Be brief."},
         {"role":"user","content":"Hi"}],"tools":[{"type":"function","function":{"name":"f",
