@@ -30,17 +30,16 @@ pub(super) fn embed(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let model = request.model.as_deref().unwrap_or_default();
     let inputs = embed::parse_inputs(request.input)?;
     options::parse(request.options.as_ref())?;
-    let load_options =
-        LoadOptions { keep_alive, num_ctx: options::num_ctx(request.options.as_ref()) };
+    let load = LoadOptions::new(keep_alive, request.options.as_ref());
     let mut answer =
         EmbedResponseBuilder::for_embed(model, request.dimensions.map(|dimensions| dimensions.0));
     if inputs.is_empty() {
-        load_model(context, &name, load_options)?;
+        load_model(context, &name, load)?;
         return send_answer(context, answer.finish(None));
     }
     let may_truncate = request.truncate != Some(false);
-    let tokens = embed_inputs(context, &name, inputs, load_options, may_truncate, &mut answer)
-        .map_err(|error| {
+    let tokens =
+        embed_inputs(context, &name, inputs, load, may_truncate, &mut answer).map_err(|error| {
             if embed::is_too_long(&error) { Error::invalid_request(INPUT_TOO_LONG) } else { error }
         })?;
     let metrics = build_metrics(context, tokens);
@@ -55,20 +54,12 @@ pub(super) fn embeddings(context: &mut Context<'_>, body: Vec<u8>) -> Result<()>
     let name = context.parse_model_name(request.model.as_deref(), model_required_error)?;
     options::parse(request.options.as_ref())?;
     let prompt = request.prompt.as_deref().unwrap_or_default();
-    let load_options =
-        LoadOptions { keep_alive, num_ctx: options::num_ctx(request.options.as_ref()) };
+    let load = LoadOptions::new(keep_alive, request.options.as_ref());
     let mut answer = EmbedResponseBuilder::for_embeddings();
     if prompt.is_empty() {
-        load_model(context, &name, load_options)?;
+        load_model(context, &name, load)?;
     } else {
-        embed_inputs(
-            context,
-            &name,
-            vec![Cow::Borrowed(prompt)],
-            load_options,
-            false,
-            &mut answer,
-        )?;
+        embed_inputs(context, &name, vec![Cow::Borrowed(prompt)], load, false, &mut answer)?;
     }
     send_answer(context, answer.finish(None))
 }
@@ -78,14 +69,14 @@ fn send_answer(context: &mut Context<'_>, answer: Vec<u8>) -> Result<()> {
 }
 
 /// Loads or unloads a model, for a request without inputs.
-fn load_model(context: &mut Context<'_>, name: &str, load_options: LoadOptions) -> Result<()> {
+fn load_model(context: &mut Context<'_>, name: &str, load: LoadOptions) -> Result<()> {
     let app = context.app;
     let virtual_model = app.find_virtual_model(name);
     if !app.may_exist(name, virtual_model.as_deref(), context.trace) {
         return Err(reword_not_found(Error::ModelNotFound { message: String::new() }, name));
     }
     let resolved = app.resolve_model(name, virtual_model.as_deref(), false, context.trace);
-    app.mark_loaded(&resolved.running_name, load_options);
+    app.mark_loaded(&resolved.running_name, load);
     Ok(())
 }
 
@@ -94,7 +85,7 @@ fn embed_inputs(
     context: &mut Context<'_>,
     name: &str,
     mut inputs: Vec<Cow<'_, str>>,
-    load_options: LoadOptions,
+    load: LoadOptions,
     may_truncate: bool,
     answer: &mut EmbedResponseBuilder,
 ) -> Result<Option<u64>> {
@@ -102,7 +93,7 @@ fn embed_inputs(
     let virtual_model = app.find_virtual_model(name);
     let mut resolved = app.resolve_model(name, virtual_model.as_deref(), false, context.trace);
     resolved.check_exists(name).map_err(|error| reword_not_found(error, name))?;
-    let mut in_use = resolved.begin_use(app, load_options);
+    let mut in_use = resolved.begin_use(app, load);
     let (client, batch_limits) = (&app.upstream.client, &app.upstream.batch_limits);
     let (mut tokens, mut first_sent) = (None, None);
     let mut plan = BatchPlan::new(batch_limits.bounds(resolved.profile.max_embed_inputs));

@@ -29,6 +29,8 @@ pub use self::route_table::{Handler, ROUTES, handle};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use serde_json::{Map, Value};
+
 use self::stack_trim::StackTrimmer;
 use crate::api::wire::keep_alive::KeepAlive;
 use crate::api::wire::ndjson;
@@ -40,6 +42,7 @@ use crate::models::model::{DEFAULT_CONTEXT_LENGTH, RenderContext};
 use crate::models::running_models::RunningModels;
 use crate::models::store::Store;
 use crate::observe::metrics::Metrics;
+use crate::translate::options;
 use crate::upstream::{Trace, Upstream};
 
 /// What is set for the routes.
@@ -113,13 +116,13 @@ impl App {
     }
 
     /// Notes that a model was loaded, and with what window.
-    fn mark_loaded(&self, id: &str, options: LoadOptions) {
-        self.running_models.mark_loaded(id, options.keep_alive, options.num_ctx, SystemTime::now());
+    fn mark_loaded(&self, id: &str, load: LoadOptions) {
+        self.running_models.mark_loaded(id, load.keep_alive, load.num_ctx, SystemTime::now());
     }
 
     /// Notes that a model is in use until the returned value is dropped.
-    fn begin_use(&self, id: String, options: LoadOptions) -> ModelUse<'_> {
-        self.running_models.begin_use(&id, options.keep_alive, options.num_ctx, SystemTime::now());
+    fn begin_use(&self, id: String, load: LoadOptions) -> ModelUse<'_> {
+        self.running_models.begin_use(&id, load.keep_alive, load.num_ctx, SystemTime::now());
         ModelUse { app: self, id, was_answered: false }
     }
 }
@@ -131,6 +134,12 @@ struct LoadOptions {
     keep_alive: Option<KeepAlive>,
     /// The window that it gets.
     num_ctx: Option<u64>,
+}
+
+impl LoadOptions {
+    fn new(keep_alive: Option<KeepAlive>, options: Option<&Map<String, Value>>) -> Self {
+        Self { keep_alive, num_ctx: options::num_ctx(options) }
+    }
 }
 
 /// A model in use, so that `/api/ps` shows it. A panic ends the use, too.
@@ -154,7 +163,7 @@ impl Drop for ModelUse<'_> {
 }
 
 impl Context<'_> {
-    /// From the request to the attempt that the upstream answered.
+    /// The time from the request to the attempt that the upstream answered.
     fn time_to_last_attempt(&self) -> Duration {
         let sent =
             self.trace.last_attempt_at.map(|sent| sent.saturating_duration_since(self.received_at));
@@ -189,7 +198,7 @@ fn empty_model_error() -> Error {
 }
 
 /// Reads `keep_alive`.
-fn parse_keep_alive(value: Option<&serde_json::Value>) -> Result<Option<KeepAlive>> {
+fn parse_keep_alive(value: Option<&Value>) -> Result<Option<KeepAlive>> {
     match value {
         Some(value) => KeepAlive::from_json(value).map_err(Error::invalid_request),
         None => Ok(None),

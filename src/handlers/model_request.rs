@@ -101,7 +101,7 @@ impl ModelRequest {
             context.app.resolve_model(&self.name, virtual_model, needs_profile, context.trace);
         resolved.check_exists(&self.requested_name)?;
         self.check_capabilities(&resolved.capabilities)?;
-        let in_use = resolved.begin_use(context.app, self.load_options(options));
+        let in_use = resolved.begin_use(context.app, LoadOptions::new(self.keep_alive, options));
         Ok((resolved, in_use))
     }
 
@@ -140,7 +140,7 @@ impl ModelRequest {
             self.check_capabilities(&resolved.capabilities)?;
             options::parse(options)?;
         }
-        app.mark_loaded(&resolved.running_name, self.load_options(options));
+        app.mark_loaded(&resolved.running_name, LoadOptions::new(self.keep_alive, options));
         Ok(if unload { "unload" } else { "load" })
     }
 
@@ -163,10 +163,6 @@ impl ModelRequest {
             return Err(Error::Unsupported { reason: format!("{name} does not support tools") });
         }
         Ok(())
-    }
-
-    fn load_options(&self, options: Option<&Map<String, Value>>) -> LoadOptions {
-        LoadOptions { keep_alive: self.keep_alive, num_ctx: options::num_ctx(options) }
     }
 }
 

@@ -101,9 +101,7 @@ impl Client {
             let body = RequestBody::from_request(request)
                 .map_err(|_| Error::Internal("cannot serialise the request"))?;
             let mut call = self.new_call(operation, Some(request.model()), Payload::Pieces(&body));
-            self.retry(&mut call, trace, |response, logger| {
-                self.read_response(operation, response, (self.request_timeout, logger))
-            })
+            self.retry(&mut call, trace, Self::read_response)
         });
         self.log_result(operation, trace, result).map_err(|failure| failure.error)
     }
@@ -154,11 +152,12 @@ impl Client {
 
     pub(super) fn read_response(
         &self,
-        operation: Operation,
+        call: &Call<'_>,
         response: Response<Body>,
-        reading: (Duration, Option<BodyLogger>),
+        logger: Option<BodyLogger>,
     ) -> Result<UpstreamResponse> {
-        UpstreamResponse::from_response(response, operation, reading, &self.metrics)
+        let reading = (call.request.timeout, logger);
+        UpstreamResponse::from_response(response, call.operation, reading, &self.metrics)
     }
 
     /// Sends a request, and sends it again at once when the upstream rejects a parameter that can be

@@ -107,11 +107,8 @@ impl Client {
     ) -> Result<ModelList> {
         let mut call =
             Call { retry_policy, caller, ..self.new_get_call(Operation::LIST_MODELS, timeout) };
-        let (operation, timeout) = (call.operation, call.request.timeout);
-        let result = self.retry(&mut call, trace, |response, logger| {
-            self.read_response(operation, response, (timeout, logger))
-        });
-        let result = self.log_result(operation, trace, result);
+        let result = self.retry(&mut call, trace, Self::read_response);
+        let result = self.log_result(Operation::LIST_MODELS, trace, result);
         let response = result.map_err(|failure| failure.error)?;
         self.parse(response, |body| list::parse_list(&body))
     }
@@ -153,13 +150,10 @@ impl Client {
         path: &'static str,
         trace: &Trace,
     ) -> Option<Arc<ModelFacts>> {
-        let operation = Operation::model_details(path);
-        let mut call = self.new_get_call(operation, DETAILS_TIMEOUT);
-        let timeout = call.request.timeout;
-        let read = |response, logger| {
-            self.read_response(operation, response, (timeout, logger))?.into_text()
-        };
-        let body = self.exchange(&mut call, ConnectionPolicy::Reuse, trace, read);
+        let mut call = self.new_get_call(Operation::model_details(path), DETAILS_TIMEOUT);
+        let response =
+            self.exchange(&mut call, ConnectionPolicy::Reuse, trace, Self::read_response);
+        let body = response.and_then(|response| Ok(response.into_text()?));
         let (facts, why) = match body {
             Ok(body) => (ModelFacts::parse(probe, &body), "unexpected response".into()),
             Err(failure) => (None, self.redactor.redact(&failure.error.to_string()).into_owned()),

@@ -14,7 +14,7 @@ use ureq::http::Response;
 use ureq::http::header::HeaderMap;
 
 use super::response::StreamedBody;
-use super::retry::AttemptResult;
+use super::retry::{AttemptResult, Call};
 use super::transport::agent::{Payload, header, header_texts};
 use super::transport::errors::check_cancelled;
 use super::transport::read_deadline::ReadDeadline;
@@ -112,12 +112,19 @@ impl Client {
             call.connection_policy = ConnectionPolicy::Dedicated;
             call.retry_policy = self.no_retry_policy();
         }
-        self.retry(&mut call, trace, |response, logger| {
-            let head =
-                PassResponse::head(response.status().as_u16(), response.headers(), &self.redactor);
-            let reading = (self.request_timeout, logger);
-            PassResponse::from_response(head, response, reading, &self.metrics)
-        })
+        self.retry(&mut call, trace, Self::read_pass_response)
+    }
+
+    fn read_pass_response(
+        &self,
+        call: &Call<'_>,
+        response: Response<Body>,
+        logger: Option<BodyLogger>,
+    ) -> Result<PassResponse> {
+        let (status, headers) = (response.status().as_u16(), response.headers());
+        let head = PassResponse::head(status, headers, &self.redactor);
+        let reading = (call.request.timeout, logger);
+        PassResponse::from_response(head, response, reading, &self.metrics)
     }
 
     /// The upstream's own error, if there is one, is the response.

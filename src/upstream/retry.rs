@@ -47,6 +47,10 @@ pub(super) struct AttemptError {
     pub response: Option<PassResponse>,
 }
 
+/// Reads a response with a good status.
+pub(super) type ReadResponse<T> =
+    fn(&Client, &Call<'_>, Response<Body>, Option<BodyLogger>) -> Result<T>;
+
 pub(super) type AttemptResult<T> = std::result::Result<T, Box<AttemptError>>;
 
 impl From<Error> for Box<AttemptError> {
@@ -57,12 +61,12 @@ impl From<Error> for Box<AttemptError> {
 
 impl Client {
     /// Makes attempts until one succeeds or none may follow. While the circuit is open, only a call
-    /// that gets a retry slot waits for another attempt. `read` reads a response with a good status.
+    /// that gets a retry slot waits for another attempt.
     pub(super) fn retry<T>(
         &self,
         call: &mut Call<'_>,
         trace: &mut Trace,
-        read: impl Fn(Response<Body>, Option<BodyLogger>) -> Result<T>,
+        read: ReadResponse<T>,
     ) -> AttemptResult<T> {
         let name = call.operation.name;
         log::debug!("{} {name} started: model={:?}", trace.request_id, trace.model);
@@ -71,7 +75,7 @@ impl Client {
         let mut caller = call.caller;
         loop {
             let is_retry = retries + polls > 0;
-            let mut failure = match self.attempt(call, (caller, is_retry), trace, &read) {
+            let mut failure = match self.attempt(call, (caller, is_retry), trace, read) {
                 Ok(response) => return Ok(response),
                 Err(failure) => failure,
             };
@@ -108,7 +112,7 @@ impl Client {
         call: &mut Call<'_>,
         (caller, is_retry): (Caller, bool),
         trace: &mut Trace,
-        read: &impl Fn(Response<Body>, Option<BodyLogger>) -> Result<T>,
+        read: ReadResponse<T>,
     ) -> AttemptResult<T> {
         let permit = self.breaker.try_acquire(caller, Instant::now()).map_err(
             |CircuitOpen { reason, retry_in }| {
@@ -144,7 +148,7 @@ impl Client {
         call: &mut Call<'_>,
         policy: ConnectionPolicy,
         trace: &Trace,
-        read: impl Fn(Response<Body>, Option<BodyLogger>) -> Result<T>,
+        read: ReadResponse<T>,
     ) -> AttemptResult<T> {
         let (id, label) = (trace.request_id.as_str(), "upstream request");
         match &call.request.payload {
@@ -155,7 +159,7 @@ impl Client {
         }
         let response = self.agent.send(&mut call.request, id, policy)?;
         if response.status().is_success() {
-            Ok(read(response, self.body_log.logger(id))?)
+            Ok(read(self, call, response, self.body_log.logger(id))?)
         } else {
             Err(self.read_error(call, response, trace))
         }
