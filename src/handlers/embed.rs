@@ -73,7 +73,7 @@ fn load_model(context: &mut Context<'_>, name: &str, load: LoadOptions) -> Resul
     let app = context.app;
     let virtual_model = app.find_virtual_model(name);
     if !app.may_exist(name, virtual_model.as_deref(), context.trace) {
-        return Err(reword_not_found(Error::ModelNotFound { message: String::new() }, name));
+        return Err(reword_not_found(Error::model_not_found(name), name));
     }
     let resolved = app.resolve_model(name, virtual_model.as_deref(), false, context.trace);
     app.mark_loaded(&resolved.running_name, load);

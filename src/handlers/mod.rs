@@ -187,14 +187,14 @@ impl Context<'_> {
     }
 }
 
-/// A missing name on routes that answer 400.
+/// The error for a missing name on routes that answer with 400.
 fn model_required_error() -> Error {
     Error::invalid_request("model is required")
 }
 
-/// A missing name on routes that answer 404.
+/// The error for a missing name on routes that answer with 404.
 fn empty_model_error() -> Error {
-    Error::ModelNotFound { message: "model '' not found".into() }
+    Error::model_not_found("")
 }
 
 /// Reads `keep_alive`.

@@ -40,10 +40,7 @@ impl ResolvedModel {
     /// Rejects a model that the upstream does not have, in the words of most routes; `name` is what
     /// the client sent.
     pub(super) fn check_exists(&self, name: &str) -> Result<()> {
-        if !self.is_missing {
-            return Ok(());
-        }
-        Err(Error::ModelNotFound { message: format!("model '{name}' not found") })
+        if self.is_missing { Err(Error::model_not_found(name)) } else { Ok(()) }
     }
 
     /// Looks the model up once more where there was no list and the upstream's first response has shown

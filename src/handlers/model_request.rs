@@ -130,8 +130,7 @@ impl ModelRequest {
     ) -> Result<&'static str> {
         let (app, virtual_model) = (context.app, self.virtual_model.as_deref());
         if !app.may_exist(&self.name, virtual_model, context.trace) {
-            let message = format!("model '{}' not found", self.requested_name);
-            return Err(Error::ModelNotFound { message });
+            return Err(Error::model_not_found(&self.requested_name));
         }
         let unload = self.keep_alive.is_some_and(KeepAlive::is_zero);
         let resolved = app.resolve_model(&self.name, virtual_model, false, context.trace);
