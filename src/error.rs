@@ -1,11 +1,11 @@
 //! The one error type of the program.
 //!
-//! Every failure of an exchange becomes one [`Error`], and the edge asks it four things: whose
-//! fault it is ([`Error::side`]), which status the client gets ([`Error::status`]), what the client
-//! may read ([`Error::message`]) and whether the attempt may be repeated ([`Error::retry`]). Each
-//! answer is a `match` without a catch-all arm, so that a new variant cannot be forgotten.
-//! It names no HTTP crate, and no message holds a key: texts from upstream are cleaned before
-//! they come here. Start-up errors are not here; they belong to [`crate::config`].
+//! Every failure of an exchange becomes one [`Error`]. It decides the status that the client gets
+//! ([`Error::status`]), the text that the client reads ([`Error::message`]), whether the attempt may
+//! be retried ([`Error::retry`]) and the word for log and metrics ([`Error::kind`]).
+//! It names no HTTP crate. Errors at start-up are not here; they belong to [`crate::config`].
+//! Invariant: no message holds a key, because texts of the upstream are redacted before they get
+//! here.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -18,38 +18,27 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// A cause from another crate.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// Whose fault an error is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// The Ollama-speaking client.
-    Downstream,
-    /// This program.
-    Proxy,
-    /// The OpenAI-speaking server.
-    Upstream,
-}
-
-/// Whether an attempt may be repeated.
+/// Whether an attempt may be retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
     /// Never.
     Never,
-    /// Once, without waiting: a pooled connection had been closed by the upstream.
+    /// Once, without a delay: the upstream had closed a pooled connection.
     Immediate,
-    /// After our own backoff.
+    /// After the backoff of the retry policy.
     Backoff,
-    /// Each second for as long as a model may take to load: the upstream is loading one.
+    /// Every second, for as long as a model may take to load: the upstream is loading one.
     Poll,
-    /// After the delay that the upstream asked for.
+    /// After the delay that the upstream asks for.
     After(Duration),
 }
 
-/// What the upstream was doing when its time ran out.
+/// The phase of an upstream call in which its time ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeoutPhase {
     /// Connecting, including the TLS handshake.
     Connect,
-    /// Waiting for the head of the answer (or sending the request).
+    /// Sending the request, or waiting for the head of the response.
     Head,
     /// Waiting for more of the body.
     Body,
@@ -59,115 +48,114 @@ pub enum TimeoutPhase {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// The request has no body where one is needed (ollama-api.md 1.1).
+    /// The route needs a body and the request has none.
     MissingBody,
-    /// The request cannot be understood; `reason` is what the client reads.
+    /// The request is malformed.
     InvalidRequest {
-        /// The sentence for the client, naming the field.
+        /// The text for the client, with the name of the field.
         reason: String,
     },
-    /// An option, format or template that Ollama itself answers with 500 (ollama-api.md 5.1, 5.4,
-    /// 9.1).
+    /// An option, format or template for which Ollama itself returns status 500.
     InvalidOption {
-        /// The sentence for the client.
+        /// The text for the client.
         reason: String,
     },
-    /// Something Ollama can do and this proxy, or this upstream, cannot.
+    /// A feature of Ollama that this proxy, or this upstream, lacks.
     Unsupported {
-        /// The sentence for the client.
+        /// The text for the client.
         reason: String,
     },
     /// No such path.
     UnknownRoute,
-    /// The path exists, the method does not.
+    /// The path exists and does not allow the method.
     MethodNotAllowed {
         /// The value of the `Allow` header.
         allow: &'static str,
     },
-    /// The body is larger than the configured limit.
+    /// The body is larger than a limit.
     BodyTooLarge {
         /// The limit in bytes.
         limit: usize,
     },
-    /// The body broke off or its framing is wrong.
+    /// The body ends early or its framing is malformed.
     BodyReadFailed(io::Error),
-    /// The body came too slowly (ours: Ollama waits for ever).
+    /// The body arrived too slowly. Ollama has no such limit.
     BodyTimeout,
-    /// The head cannot be understood safely, so that nothing else on its connection can.
+    /// The head is malformed or ambiguous, so nothing after it on its connection can be trusted.
     MalformedHead,
-    /// The client left; nothing can be sent.
+    /// The client closed the connection; nothing can be sent.
     ClientDisconnected(io::Error),
-    /// Workers and queue are full.
+    /// No worker and no place in the queue, or no memory, is left.
     Busy,
-    /// The program is stopping and no longer waits for a retry.
+    /// The program is shutting down.
     ShuttingDown,
-    /// The model is unknown; the wording differs by route (ollama-api.md 4.2).
+    /// The model is unknown. The wording differs by route, as in Ollama.
     ModelNotFound {
-        /// The sentence for the client.
+        /// The text for the client.
         message: String,
     },
-    /// The request brings no key, or a wrong one, where keys are asked for.
+    /// The request has no client key, or a wrong one, and needs one.
     Unauthorized,
-    /// Something that must not be done here (ollama-api.md 4.2: 403).
+    /// The proxy does not allow the operation.
     Forbidden {
-        /// The sentence for the client.
+        /// The text for the client.
         reason: String,
     },
     /// The state file cannot be written.
     StateFile {
-        /// What happened.
+        /// The cause.
         reason: String,
     },
-    /// No connection to the upstream: refused, no route, no such host, TLS failure.
+    /// No connection to the upstream: refused, no route, unknown host, TLS failure.
     Connect {
-        /// What happened, without any URL.
+        /// The cause, without any URL.
         reason: String,
     },
-    /// The upstream closed the connection before it sent a byte of the answer.
+    /// The upstream closed the connection before it sent a byte of the response.
     ClosedBeforeResponse(BoxError),
-    /// The same on a connection that had served before: it was closed while nobody used it.
+    /// The same on a pooled connection, which the upstream had closed while it was idle.
     StaleConnection(BoxError),
-    /// The upstream was not asked, because it has not been there for a while.
+    /// The circuit breaker is open: the upstream was not called.
     UpstreamDown {
-        /// How the last attempt failed.
+        /// The message of the last failed attempt.
         reason: String,
-        /// When it may be worth asking again.
+        /// The time until the next attempt.
         retry_after: Duration,
     },
     /// The upstream took too long.
     UpstreamTimeout {
-        /// At which point.
+        /// The phase.
         phase: TimeoutPhase,
     },
-    /// The upstream answered with an error.
+    /// The upstream returned an error status.
     UpstreamStatus {
         /// The status, passed through.
         status: u16,
         /// The upstream's own message, unwrapped and redacted.
         message: String,
-        /// Whether the attempt may be repeated, from status, code and headers.
+        /// Whether the attempt may be retried, from status, code and headers.
         retry: Retry,
     },
-    /// The upstream's answer makes no sense.
+    /// The upstream's response is invalid.
     UpstreamProtocol {
-        /// What it sent, in our words.
+        /// What the response is or lacks.
         reason: String,
     },
-    /// The upstream ended a stream without its terminal event.
+    /// The upstream ended a response without its terminal event.
     IncompleteStream,
-    /// An error that the upstream reported inside a stream or inside a success.
+    /// An error that the upstream reports inside a stream or a response with status 200.
     UpstreamInBand {
-        /// A status for the case that no line was sent yet.
+        /// The status for the client, if no line was sent yet.
         status: u16,
         /// The upstream's own message, unwrapped and redacted.
         message: String,
     },
-    /// A panic or a broken invariant.
+    /// A panic or a violated invariant.
     Internal(&'static str),
 }
 
 impl Error {
-    /// A request that cannot be understood.
+    /// A malformed request.
     #[must_use]
     pub fn invalid_request(reason: impl Into<String>) -> Self {
         Self::InvalidRequest { reason: reason.into() }
@@ -179,25 +167,25 @@ impl Error {
         Self::ModelNotFound { message: format!("model '{name}' not found") }
     }
 
-    /// The client has left while it waited.
+    /// The client closed the connection while its request waited.
     #[must_use]
     pub fn client_disconnected() -> Self {
         Self::ClientDisconnected(io::ErrorKind::ConnectionAborted.into())
     }
 
-    /// An upstream answer that makes no sense.
+    /// An invalid response of the upstream.
     #[must_use]
     pub fn upstream_protocol(what: impl Into<String>) -> Self {
         Self::UpstreamProtocol { reason: what.into() }
     }
 
-    /// Whether the upstream refused the request as it stands, so that another one may do.
+    /// True if the upstream rejected the request itself, so that a changed request may succeed.
     #[must_use]
     pub fn is_upstream_rejection(&self) -> bool {
         matches!(self, Self::UpstreamStatus { status: 400 | 422, .. })
     }
 
-    /// Whether it tells that the upstream is not there, rather than what it says.
+    /// True if the upstream could not be reached or did not respond.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
         matches!(
@@ -208,202 +196,161 @@ impl Error {
         )
     }
 
-    /// Whose fault it is.
+    /// True if the upstream, not the client or this program, caused the error.
     #[must_use]
-    pub fn side(&self) -> Side {
-        match self {
-            Self::MissingBody
-            | Self::InvalidRequest { .. }
-            | Self::InvalidOption { .. }
-            | Self::Unsupported { .. }
-            | Self::UnknownRoute
-            | Self::MethodNotAllowed { .. }
-            | Self::BodyTooLarge { .. }
-            | Self::BodyReadFailed(_)
-            | Self::BodyTimeout
-            | Self::MalformedHead
-            | Self::ModelNotFound { .. }
-            | Self::Unauthorized
-            | Self::Forbidden { .. }
-            | Self::ClientDisconnected(_) => Side::Downstream,
-            Self::Busy | Self::ShuttingDown | Self::StateFile { .. } | Self::Internal(_) => {
-                Side::Proxy
-            }
+    pub fn is_upstream(&self) -> bool {
+        matches!(
+            self,
             Self::Connect { .. }
-            | Self::ClosedBeforeResponse(_)
-            | Self::StaleConnection(_)
-            | Self::UpstreamDown { .. }
-            | Self::UpstreamTimeout { .. }
-            | Self::UpstreamStatus { .. }
-            | Self::UpstreamProtocol { .. }
-            | Self::IncompleteStream
-            | Self::UpstreamInBand { .. } => Side::Upstream,
-        }
+                | Self::ClosedBeforeResponse(_)
+                | Self::StaleConnection(_)
+                | Self::UpstreamDown { .. }
+                | Self::UpstreamTimeout { .. }
+                | Self::UpstreamStatus { .. }
+                | Self::UpstreamProtocol { .. }
+                | Self::IncompleteStream
+                | Self::UpstreamInBand { .. }
+        )
     }
 
-    /// The status for the client; `None` when nobody is there to read it.
+    /// The status for the client; `None` if the client is gone.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
-        Some(match self {
-            Self::MissingBody
-            | Self::InvalidRequest { .. }
-            | Self::Unsupported { .. }
-            | Self::MalformedHead
-            | Self::BodyReadFailed(_) => 400,
-            Self::Unauthorized => 401,
-            Self::Forbidden { .. } => 403,
-            Self::UnknownRoute | Self::ModelNotFound { .. } => 404,
-            Self::MethodNotAllowed { .. } => 405,
-            Self::BodyTimeout => 408,
-            Self::BodyTooLarge { .. } => 413,
-            Self::ClientDisconnected(_) => return None,
-            Self::InvalidOption { .. } | Self::StateFile { .. } | Self::Internal(_) => 500,
-            // Passing, and with a time at which to come back.
-            Self::Busy | Self::ShuttingDown | Self::UpstreamDown { .. } => 503,
-            Self::Connect { .. }
-            | Self::ClosedBeforeResponse(_)
-            | Self::StaleConnection(_)
-            | Self::UpstreamProtocol { .. }
-            | Self::IncompleteStream => 502,
-            Self::UpstreamTimeout { .. } => 504,
-            Self::UpstreamStatus { status, .. } | Self::UpstreamInBand { status, .. } => *status,
-        })
+        self.kind_and_status().1
     }
 
-    /// The sentence for the client: never a key, never a URL with credentials.
+    /// The word for log and metrics.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        self.kind_and_status().0
+    }
+
+    /// One row per variant.
+    fn kind_and_status(&self) -> (&'static str, Option<u16>) {
+        let (kind, status) = match self {
+            Self::MissingBody => ("missing_body", 400),
+            Self::InvalidRequest { .. } => ("invalid_request", 400),
+            Self::InvalidOption { .. } => ("invalid_option", 500),
+            Self::Unsupported { .. } => ("unsupported", 400),
+            Self::UnknownRoute => ("unknown_route", 404),
+            Self::MethodNotAllowed { .. } => ("method_not_allowed", 405),
+            Self::BodyTooLarge { .. } => ("body_too_large", 413),
+            Self::BodyReadFailed(_) => ("body_broken", 400),
+            Self::BodyTimeout => ("body_late", 408),
+            Self::MalformedHead => ("malformed", 400),
+            Self::ClientDisconnected(_) => return ("client_gone", None),
+            Self::Busy => ("busy", 503),
+            Self::ShuttingDown => ("stopping", 503),
+            Self::ModelNotFound { .. } => ("model_not_found", 404),
+            Self::Unauthorized => ("unauthorized", 401),
+            Self::Forbidden { .. } => ("forbidden", 403),
+            Self::StateFile { .. } => ("state", 500),
+            Self::Connect { .. } => ("connect", 502),
+            Self::ClosedBeforeResponse(_) => ("disconnected", 502),
+            Self::StaleConnection(_) => ("stale_connection", 502),
+            Self::UpstreamDown { .. } => ("upstream_down", 503),
+            Self::UpstreamTimeout { .. } => ("timeout", 504),
+            Self::UpstreamStatus { status, .. } => ("upstream_status", *status),
+            Self::UpstreamProtocol { .. } => ("upstream_protocol", 502),
+            Self::IncompleteStream => ("upstream_closed", 502),
+            Self::UpstreamInBand { status, .. } => ("upstream_in_band", *status),
+            Self::Internal(_) => ("internal", 500),
+        };
+        (kind, Some(status))
+    }
+
+    /// The text for the client.
     #[must_use]
     pub fn message(&self) -> String {
-        match self {
-            Self::MissingBody => "missing request body".to_owned(),
-            Self::InvalidRequest { reason } | Self::InvalidOption { reason } => reason.clone(),
-            Self::Unsupported { reason: feature } => feature.clone(),
-            Self::UnknownRoute => "404 page not found".to_owned(),
-            Self::MethodNotAllowed { .. } => "405 method not allowed".to_owned(),
+        let text = match self {
+            Self::InvalidRequest { reason }
+            | Self::InvalidOption { reason }
+            | Self::Unsupported { reason }
+            | Self::Forbidden { reason }
+            | Self::StateFile { reason } => reason,
+            Self::ModelNotFound { message }
+            | Self::UpstreamStatus { message, .. }
+            | Self::UpstreamInBand { message, .. } => message,
             Self::BodyTooLarge { limit } => {
-                format!("request body too large: the limit is {limit} bytes")
+                return format!("request body too large: the limit is {limit} bytes");
             }
-            Self::BodyReadFailed(_) => "unexpected EOF".to_owned(),
-            Self::BodyTimeout => "request body took too long".to_owned(),
-            // Go's own answer.
-            Self::MalformedHead => "400 Bad Request".to_owned(),
-            Self::ClientDisconnected(_) => "client closed the connection".to_owned(),
-            // The two blanks are Ollama's own (ollama-api.md 4.2).
-            Self::Busy => {
-                "server busy, please try again.  maximum pending requests exceeded".to_owned()
+            Self::Connect { reason } => return format!("cannot reach the upstream: {reason}"),
+            Self::UpstreamDown { reason, retry_after } => {
+                let seconds = retry_after.as_secs_f64().ceil();
+                return format!("{reason} (upstream marked as down; next attempt in {seconds} s)");
             }
-            Self::ShuttingDown => "server is shutting down".to_owned(),
-            Self::ModelNotFound { message } => message.clone(),
-            // Ollama's own word (ollama-api.md 4.1).
-            Self::Unauthorized => "unauthorized".to_owned(),
-            Self::Forbidden { reason } | Self::StateFile { reason } => reason.clone(),
-            Self::Connect { reason } => format!("cannot reach the upstream: {reason}"),
-            Self::UpstreamDown { reason, .. } => format!("{reason} (not asked again yet)"),
+            Self::UpstreamProtocol { reason } => {
+                return format!("invalid response from the upstream: {reason}");
+            }
+            Self::MissingBody => "missing request body",
+            Self::UnknownRoute => "404 page not found",
+            Self::MethodNotAllowed { .. } => "405 method not allowed",
+            Self::BodyReadFailed(_) => "unexpected EOF",
+            Self::BodyTimeout => "timed out reading the request body",
+            // The text of Go's net/http.
+            Self::MalformedHead => "400 Bad Request",
+            Self::ClientDisconnected(_) => "client closed the connection",
+            // Ollama's text (server/sched.go), with its two spaces.
+            Self::Busy => "server busy, please try again.  maximum pending requests exceeded",
+            Self::ShuttingDown => "server is shutting down",
+            Self::Unauthorized => {
+                "unauthorized: send one of this proxy's keys as \"Authorization: Bearer KEY\" or \
+                 \"x-api-key: KEY\""
+            }
             Self::ClosedBeforeResponse(_) | Self::StaleConnection(_) => {
-                "cannot reach the upstream: it closed the connection without an answer".to_owned()
+                "the upstream closed the connection without a response"
             }
-            Self::UpstreamTimeout { phase } => match phase {
-                TimeoutPhase::Connect => "timed out connecting to the upstream".to_owned(),
-                TimeoutPhase::Head => "timed out waiting for the upstream".to_owned(),
-                TimeoutPhase::Body => {
-                    "timed out waiting for more of the upstream's answer".to_owned()
-                }
-            },
-            Self::UpstreamStatus { message, .. } | Self::UpstreamInBand { message, .. } => {
-                message.clone()
+            Self::UpstreamTimeout { phase: TimeoutPhase::Connect } => {
+                "timed out connecting to the upstream"
             }
-            Self::UpstreamProtocol { reason: what } => {
-                format!("invalid response from the upstream: {what}")
+            Self::UpstreamTimeout { phase: TimeoutPhase::Head } => {
+                "no response from the upstream within REQUEST_TIMEOUT"
             }
-            Self::IncompleteStream => "the upstream ended its answer early".to_owned(),
-            Self::Internal(_) => "internal error".to_owned(),
-        }
+            Self::UpstreamTimeout { phase: TimeoutPhase::Body } => {
+                "the upstream sent nothing for REQUEST_TIMEOUT in the middle of its response"
+            }
+            Self::IncompleteStream => {
+                "the upstream closed the connection before its response was complete"
+            }
+            Self::Internal(_) => "internal error",
+        };
+        text.to_owned()
     }
 
-    /// Whether the attempt that ended so may be repeated. Whoever asks must also know that no byte
-    /// of an answer was passed on.
+    /// Whether the failed attempt may be retried, provided that no byte of a response was passed on.
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
-            Self::MissingBody
-            | Self::InvalidRequest { .. }
-            | Self::InvalidOption { .. }
-            | Self::Unsupported { .. }
-            | Self::UnknownRoute
-            | Self::MethodNotAllowed { .. }
-            | Self::BodyTooLarge { .. }
-            | Self::BodyReadFailed(_)
-            | Self::BodyTimeout
-            | Self::MalformedHead
-            | Self::ClientDisconnected(_)
-            | Self::Busy
-            | Self::ShuttingDown
-            | Self::ModelNotFound { .. }
-            | Self::Unauthorized
-            | Self::Forbidden { .. }
-            | Self::StateFile { .. }
-            | Self::UpstreamProtocol { .. }
-            | Self::IncompleteStream
-            | Self::UpstreamInBand { .. }
-            | Self::Internal(_) => Retry::Never,
-            Self::Connect { .. } | Self::UpstreamDown { .. } => Retry::Backoff,
+            Self::Connect { .. }
+            | Self::UpstreamDown { .. }
+            | Self::UpstreamTimeout { phase: TimeoutPhase::Connect | TimeoutPhase::Head } => {
+                Retry::Backoff
+            }
             Self::ClosedBeforeResponse(_) | Self::StaleConnection(_) => Retry::Immediate,
-            Self::UpstreamTimeout { phase } => match phase {
-                TimeoutPhase::Connect | TimeoutPhase::Head => Retry::Backoff,
-                TimeoutPhase::Body => Retry::Never,
-            },
             Self::UpstreamStatus { retry, .. } => *retry,
-        }
-    }
-
-    /// A word for the log: which kind of failure this was.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::MissingBody => "missing_body",
-            Self::InvalidRequest { .. } => "invalid_request",
-            Self::InvalidOption { .. } => "invalid_option",
-            Self::Unsupported { .. } => "unsupported",
-            Self::UnknownRoute => "unknown_route",
-            Self::MethodNotAllowed { .. } => "method_not_allowed",
-            Self::BodyTooLarge { .. } => "body_too_large",
-            Self::BodyReadFailed(_) => "body_broken",
-            Self::BodyTimeout => "body_late",
-            Self::MalformedHead => "malformed",
-            Self::ClientDisconnected(_) => "client_gone",
-            Self::Busy => "busy",
-            Self::ShuttingDown => "stopping",
-            Self::ModelNotFound { .. } => "model_not_found",
-            Self::Unauthorized => "unauthorized",
-            Self::Forbidden { .. } => "forbidden",
-            Self::StateFile { .. } => "state",
-            Self::Connect { .. } => "connect",
-            Self::ClosedBeforeResponse(_) => "disconnected",
-            Self::StaleConnection(_) => "stale_connection",
-            Self::UpstreamDown { .. } => "upstream_down",
-            Self::UpstreamTimeout { .. } => "timeout",
-            Self::UpstreamStatus { .. } => "upstream_status",
-            Self::UpstreamProtocol { .. } => "upstream_protocol",
-            Self::IncompleteStream => "upstream_closed",
-            Self::UpstreamInBand { .. } => "upstream_in_band",
-            Self::Internal(_) => "internal",
+            _ => Retry::Never,
         }
     }
 }
 
-/// For the log: the kind, the status, and details only where they are ours. Texts that came from
-/// the upstream or the client are left out: they can hold parts of a prompt.
+/// For the log: the kind, and details of our own. Texts of the upstream or the client are left out:
+/// they can hold parts of a prompt.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.kind())?;
         match self {
             Self::Connect { reason } => write!(f, ": {reason}"),
-            Self::UpstreamTimeout { phase } => write!(f, ": {phase:?}"),
+            Self::UpstreamTimeout { phase } => f.write_str(match phase {
+                TimeoutPhase::Connect => ": connect",
+                TimeoutPhase::Head => ": no response head",
+                TimeoutPhase::Body => ": body",
+            }),
             Self::UpstreamStatus { status, .. } | Self::UpstreamInBand { status, .. } => {
                 write!(f, ": {status}")
             }
-            // What is quoted is the upstream's.
-            Self::UpstreamProtocol { reason: what } => {
-                write!(f, ": {}", what.split('"').next().unwrap_or_default().trim_end())
+            // Quoted parts are the upstream's text.
+            Self::UpstreamProtocol { reason } => {
+                write!(f, ": {}", reason.split('"').next().unwrap_or_default().trim_end())
             }
             Self::Internal(what) => write!(f, ": {what}"),
             _ => Ok(()),
@@ -427,58 +374,52 @@ impl StdError for Error {
 mod tests {
     use super::*;
 
-    fn check(error: Error, side: Side, status: Option<u16>, retry: Retry) {
-        assert_eq!(error.side(), side, "{error}");
+    fn check(error: Error, is_upstream: bool, status: Option<u16>, retry: Retry) {
+        assert_eq!(error.is_upstream(), is_upstream, "{error}");
         assert_eq!(error.status(), status, "{error}");
         assert_eq!(error.retry(), retry, "{error}");
         assert!(!error.message().is_empty(), "{error}");
     }
 
     #[test]
-    fn every_variant_knows_its_side_status_and_retry() {
+    fn every_variant_has_its_side_status_and_retry() {
         use Retry::{Backoff, Immediate, Never};
-        use Side::{Downstream, Proxy, Upstream};
         let io = || io::Error::from(io::ErrorKind::BrokenPipe);
         let text = || "x".to_owned();
-        check(Error::MissingBody, Downstream, Some(400), Never);
-        check(Error::invalid_request("x"), Downstream, Some(400), Never);
-        check(Error::InvalidOption { reason: text() }, Downstream, Some(500), Never);
-        check(Error::Unsupported { reason: text() }, Downstream, Some(400), Never);
-        check(Error::UnknownRoute, Downstream, Some(404), Never);
-        check(Error::MethodNotAllowed { allow: "GET" }, Downstream, Some(405), Never);
-        check(Error::BodyTooLarge { limit: 1 }, Downstream, Some(413), Never);
-        check(Error::BodyReadFailed(io()), Downstream, Some(400), Never);
-        check(Error::ClientDisconnected(io()), Downstream, None, Never);
-        check(Error::ModelNotFound { message: text() }, Downstream, Some(404), Never);
-        check(Error::Unauthorized, Downstream, Some(401), Never);
-        check(Error::Forbidden { reason: text() }, Downstream, Some(403), Never);
-        check(Error::StateFile { reason: text() }, Proxy, Some(500), Never);
-        check(Error::Busy, Proxy, Some(503), Never);
-        check(Error::ShuttingDown, Proxy, Some(503), Never);
-        check(Error::Internal("x"), Proxy, Some(500), Never);
-        check(Error::Connect { reason: text() }, Upstream, Some(502), Backoff);
-        check(Error::ClosedBeforeResponse(Box::new(io())), Upstream, Some(502), Immediate);
-        check(Error::StaleConnection(Box::new(io())), Upstream, Some(502), Immediate);
+        check(Error::MissingBody, false, Some(400), Never);
+        check(Error::invalid_request("x"), false, Some(400), Never);
+        check(Error::InvalidOption { reason: text() }, false, Some(500), Never);
+        check(Error::Unsupported { reason: text() }, false, Some(400), Never);
+        check(Error::UnknownRoute, false, Some(404), Never);
+        check(Error::MethodNotAllowed { allow: "GET" }, false, Some(405), Never);
+        check(Error::BodyTooLarge { limit: 1 }, false, Some(413), Never);
+        check(Error::BodyReadFailed(io()), false, Some(400), Never);
+        check(Error::ClientDisconnected(io()), false, None, Never);
+        check(Error::ModelNotFound { message: text() }, false, Some(404), Never);
+        check(Error::Unauthorized, false, Some(401), Never);
+        check(Error::Forbidden { reason: text() }, false, Some(403), Never);
+        check(Error::StateFile { reason: text() }, false, Some(500), Never);
+        check(Error::Busy, false, Some(503), Never);
+        check(Error::ShuttingDown, false, Some(503), Never);
+        check(Error::Internal("x"), false, Some(500), Never);
+        check(Error::Connect { reason: text() }, true, Some(502), Backoff);
+        check(Error::ClosedBeforeResponse(Box::new(io())), true, Some(502), Immediate);
+        check(Error::StaleConnection(Box::new(io())), true, Some(502), Immediate);
         let retry_in = Duration::ZERO;
         check(
             Error::UpstreamDown { reason: text(), retry_after: retry_in },
-            Upstream,
+            true,
             Some(503),
             Backoff,
         );
-        check(
-            Error::UpstreamTimeout { phase: TimeoutPhase::Connect },
-            Upstream,
-            Some(504),
-            Backoff,
-        );
-        check(Error::UpstreamTimeout { phase: TimeoutPhase::Head }, Upstream, Some(504), Backoff);
-        check(Error::UpstreamTimeout { phase: TimeoutPhase::Body }, Upstream, Some(504), Never);
-        check(Error::upstream_protocol("x"), Upstream, Some(502), Never);
-        check(Error::IncompleteStream, Upstream, Some(502), Never);
-        check(Error::UpstreamInBand { status: 500, message: text() }, Upstream, Some(500), Never);
+        check(Error::UpstreamTimeout { phase: TimeoutPhase::Connect }, true, Some(504), Backoff);
+        check(Error::UpstreamTimeout { phase: TimeoutPhase::Head }, true, Some(504), Backoff);
+        check(Error::UpstreamTimeout { phase: TimeoutPhase::Body }, true, Some(504), Never);
+        check(Error::upstream_protocol("x"), true, Some(502), Never);
+        check(Error::IncompleteStream, true, Some(502), Never);
+        check(Error::UpstreamInBand { status: 500, message: text() }, true, Some(500), Never);
         let status = Error::UpstreamStatus { status: 429, message: text(), retry: Backoff };
-        check(status, Upstream, Some(429), Backoff);
+        check(status, true, Some(429), Backoff);
     }
 
     #[test]

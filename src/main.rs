@@ -1,4 +1,7 @@
-//! The program: options to a configuration, log and signals set up, the server run.
+//! The program: reads the configuration, sets up log and signals, and runs the server.
+//!
+//! Never contains logic that a test needs: everything else is in the library. Invariant: errors go
+//! to standard error, each line with `Error: `, and the exit code is 1.
 
 use std::env;
 use std::io::{self, Write};
@@ -55,13 +58,13 @@ fn run_server(config: Config) -> ExitCode {
     let base = config.base_url.to_string();
     let shutdown = Shutdown::default();
     if let Err(error) = handle_signals(shutdown.clone()) {
-        return fail(&format!("cannot watch for signals: {error}"));
+        return fail(&format!("cannot install signal handlers: {error}"));
     }
     match Server::start(config, shutdown) {
         Ok(server) => {
             log::info!("listening on {}, upstream {base}", server.local_addr());
             if !server.run() {
-                log::warn!("some answers were not finished in time");
+                log::warn!("shutdown: some responses were cut off after SHUTDOWN_GRACE");
             }
             if Server::needs_restart() { restart() } else { ExitCode::SUCCESS }
         }
@@ -69,7 +72,7 @@ fn run_server(config: Config) -> ExitCode {
     }
 }
 
-/// Starts the same program in this process; returns only when that is not possible.
+/// Replaces the process with a new run of the same program; returns only on failure.
 fn restart() -> ExitCode {
     logging::flush();
     let mut args = env::args_os();
@@ -83,10 +86,10 @@ fn restart() -> ExitCode {
         Ok(_) => return ExitCode::SUCCESS,
         Err(error) => error,
     };
-    fail(&format!("the program cannot begin anew: {error}"))
+    fail(&format!("cannot restart: {error}"))
 }
 
-/// The first signal asks for a clean end, the second ends at once.
+/// The first signal starts a graceful shutdown, the second exits at once.
 fn handle_signals(shutdown: Shutdown) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     thread::Builder::new().name("signals".into()).spawn(move || {
@@ -101,12 +104,12 @@ fn handle_signals(shutdown: Shutdown) -> io::Result<()> {
     Ok(())
 }
 
-/// To standard output; a reader that left early is no error.
+/// Prints to standard output. A closed pipe is no error.
 fn print_line(text: &str) {
     let _ = writeln!(io::stdout(), "{text}");
 }
 
-/// To standard error, each line as Ollama's own errors begin.
+/// Prints to standard error, with the prefix of Ollama's own errors on each line.
 fn fail(text: &str) -> ExitCode {
     for line in text.lines() {
         let _ = writeln!(io::stderr(), "Error: {line}");

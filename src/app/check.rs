@@ -1,4 +1,6 @@
-//! `--check`: shows the configuration in force, reads the state file and asks the upstream for its models.
+//! `--check`: describes the configuration, reads the state file and lists the upstream's models.
+//!
+//! Never changes the state file and never retries. Invariant: the report holds no key.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -8,16 +10,16 @@ use crate::config::Config;
 use crate::models::store::Store;
 use crate::upstream::{Client, RetryEnv, Trace};
 
-/// What a check found.
+/// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// For the reader; holds no key.
+    /// The text for the user, without keys.
     pub text: String,
-    /// Whether the state file can be read and the upstream answered.
+    /// True if the state file can be read and the upstream lists its models.
     pub is_ok: bool,
 }
 
-/// Describes the configuration, reads the state file and tries the upstream once.
+/// Describes the configuration, reads the state file and calls the upstream once.
 #[must_use]
 pub fn run(config: &Config) -> Report {
     let retry_env = RetryEnv { sleep: Box::new(|_| false), jitter: Box::new(|| 0.0) };
@@ -31,7 +33,7 @@ pub fn run(config: &Config) -> Report {
     let state = Store::open(config.state_file.clone());
     let _ = match &state {
         Ok(store) => write!(text, "\nstate: ok, {} models", store.snapshot().len()),
-        Err(why) => write!(text, "\nstate: {why}"),
+        Err(why) => write!(text, "\nstate: error: {why}"),
     };
     let models = client.list_models_quickly(&mut trace);
     let _ = match &models {
@@ -39,12 +41,12 @@ pub fn run(config: &Config) -> Report {
             let family = client.configured_profile().or(listed.profile).unwrap_or(&GENERIC).name;
             write!(text, "\nupstream: ok, {} models, family {family}", listed.len())
         }
-        Err(error) => write!(text, "\nupstream: {}", error.message()),
+        Err(error) => write!(text, "\nupstream: error: {}", error.message()),
     };
     for model in models.iter().flat_map(|listed| listed.iter()) {
         let _ = write!(text, "\n  {}", model.id);
     }
-    // Also where the upstream has one among the names of its models.
+    // The names of models can hold a key, too.
     let text = config.redactor().redact(&text).into_owned();
     Report { text, is_ok: models.is_ok() && state.is_ok() }
 }

@@ -173,7 +173,7 @@ impl Dispatcher {
             }
         }
         if let Some(fault) = head_error {
-            log::warn!("{} is refused: {fault}", exchange.request_id());
+            log::warn!("{} rejected: {fault}", exchange.request_id());
             // Before a worker gets it: the next request may be here already.
             exchange.close_after_response();
         }
@@ -231,7 +231,7 @@ impl Dispatcher {
             is_public,
         });
         if let Some(why) = decision.denial_reason {
-            log::info!("{} is refused: {why}", exchange.request_id());
+            log::info!("{} refused: {why}", exchange.request_id());
         }
         exchange.add_headers(decision.headers);
         match decision.response {
@@ -278,7 +278,7 @@ fn finish(
     }));
     let error = match result {
         Ok(Ok(())) if exchange.is_done() => None,
-        Ok(Ok(())) => Some(Error::Internal("a handler left its exchange open")),
+        Ok(Ok(())) => Some(Error::Internal("a handler returned without a response")),
         Ok(Err(error)) => Some(error),
         Err(_) => Some(Error::Internal("a handler panicked")),
     };

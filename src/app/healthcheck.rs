@@ -1,8 +1,7 @@
-//! `--healthcheck`: asks the proxy of this machine whether it lives, for containers that hold
-//! nothing but the program.
+//! `--healthcheck`: requests `/health` of the proxy on this machine, for containers without `curl`.
 //!
-//! It asks the address that the same configuration would listen on for `/health`, needs no key, and
-//! never asks the upstream. Invariant: it ends within [`TIMEOUT`], whatever is at that address.
+//! It connects to the address that the same configuration listens on, needs no key and never calls
+//! the upstream. Invariant: it ends within [`TIMEOUT`], whatever listens there.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
@@ -12,35 +11,51 @@ use std::time::Duration;
 
 use crate::config::Config;
 
-/// The longest that a check takes, name look-up included.
+/// Longest duration of a check, with the resolution of the host name.
 pub const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The host is one that the gate lets in wherever the proxy listens.
+/// Access control allows this `Host` on every listen address.
 const REQUEST: &[u8] = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
-/// As much of the answer as holds the status.
+/// Bytes of the response up to the status.
 const STATUS_LINE_LEN: usize = "HTTP/1.1 200".len();
 
-/// Asks once.
+/// Sends one request.
 ///
 /// # Errors
-/// Why the proxy cannot be called healthy, on one line.
+/// The reason why the proxy is not healthy, on one line.
 pub fn run(config: &Config) -> Result<(), String> {
     let (host, port) = config.listen_addr();
     if port == 0 {
-        return Err("not healthy: port 0 is any free port, so nobody knows which to ask".into());
+        return Err("cannot check: the configured port is 0 (any free port)".into());
     }
+    let address = display_address(&host, port);
     let (sender, receiver) = mpsc::channel();
-    // On a thread of its own, because nothing bounds the look-up of a name.
+    // On a thread of its own, because name resolution has no timeout.
     thread::Builder::new()
         .name("healthcheck".into())
         .spawn(move || sender.send(request_status(&host, port)))
-        .map_err(|error| format!("not healthy: no thread to ask with: {error}"))?;
+        .map_err(|error| format!("cannot check: cannot start a thread: {error}"))?;
     match receiver.recv_timeout(TIMEOUT) {
         Ok(Ok(200)) => Ok(()),
-        Ok(Ok(status)) => Err(format!("not healthy: /health was answered with status {status}")),
-        Ok(Err(error)) => Err(format!("not healthy: port {port}: {error}")),
-        Err(_) => Err(format!("not healthy: port {port}: no answer in {} s", TIMEOUT.as_secs())),
+        Ok(Ok(status)) => Err(format!("not healthy: /health returned status {status}")),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            Err(format!("not healthy: nothing listens on {address}"))
+        }
+        Ok(Err(error)) => Err(format!("not healthy: {address}: {error}")),
+        Err(_) => {
+            let seconds = TIMEOUT.as_secs();
+            Err(format!("not healthy: no response from {address} within {seconds} s"))
+        }
+    }
+}
+
+/// The address that is checked, for messages.
+fn display_address(host: &str, port: u16) -> String {
+    match host.parse::<IpAddr>() {
+        Ok(ip) if ip.is_unspecified() => format!("127.0.0.1:{port}"),
+        Ok(ip) => SocketAddr::new(ip, port).to_string(),
+        Err(_) => format!("{host}:{port}"),
     }
 }
 
@@ -56,8 +71,8 @@ fn request_status(host: &str, port: u16) -> io::Result<u16> {
     Err(failure)
 }
 
-/// Where the proxy is to be found: all interfaces mean the loopback one, of both kinds where the
-/// proxy may listen on either.
+/// The addresses of the proxy. All interfaces mean loopback: both kinds if the proxy may listen on
+/// either.
 fn resolve_addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let at = |ip: IpAddr| SocketAddr::new(ip, port);
     Ok(match host.parse::<IpAddr>() {
@@ -76,7 +91,7 @@ fn read_status(mut stream: TcpStream) -> io::Result<u16> {
     stream.write_all(REQUEST)?;
     let mut head = [0; STATUS_LINE_LEN];
     stream.read_exact(&mut head)?;
-    let no_http = || io::Error::new(io::ErrorKind::InvalidData, "what answers is no HTTP server");
+    let no_http = || io::Error::new(io::ErrorKind::InvalidData, "not an HTTP response");
     let text = std::str::from_utf8(&head).map_err(|_| no_http())?;
     let code = text.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..));
     code.and_then(|code| code.parse().ok()).ok_or_else(no_http)

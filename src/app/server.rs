@@ -185,7 +185,7 @@ impl Server {
         let began = Instant::now();
         self.shutdown.trigger();
         self.dispatcher.begin_shutdown();
-        log::info!("stopping: {} requests to finish", self.dispatcher.active_requests());
+        log::info!("shutting down: waiting for {} requests", self.dispatcher.active_requests());
         self.acceptor.close(CLOSE_TIMEOUT.min(self.grace));
         self.wait_until_idle(began);
         self.acceptor.stop();
@@ -258,7 +258,13 @@ fn listen_error(host: &str, port: u16, error: &io::Error) -> io::Error {
         }
         _ => reason,
     };
-    io::Error::new(error.kind(), format!("listen tcp {host}:{port}: {reason}"))
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "\nis Ollama running? Stop it, or choose another port with --port"
+        }
+        _ => "",
+    };
+    io::Error::new(error.kind(), format!("listen tcp {host}:{port}: {reason}{hint}"))
 }
 
 /// A client whose machine is gone without a word is found out within two minutes, not hours.

@@ -1,18 +1,18 @@
-//! The `.env` file's grammar: bytes in, names and values out, and a problem per broken line.
+//! Parses a `.env` file: bytes in, names and values out, and one problem per malformed line.
 //!
 //! dotenvy knows the grammar (quotes, comments, `export`, `$NAME` from earlier lines or the
-//! environment) and this module adds line numbers. It never opens a file and never changes the
-//! environment. Invariant: a problem names the line and never repeats it, for it may hold the key.
+//! environment); this module adds line numbers. Never opens a file or changes the environment.
+//! Invariant: a problem names the line and never quotes it, because it may hold a key.
 
 use std::cell::Cell;
 use std::io::{self, Read};
 
-/// Every assignment in order, and a sentence for every line that is none.
+/// Every assignment in order, and a problem for every malformed line.
 pub fn parse(bytes: &[u8]) -> (Vec<(String, String)>, Vec<String>) {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    // Bytes that are not UTF-8 become a character that no option accepts.
+    // Bytes that are not UTF-8 become U+FFFD, which no option accepts.
     let mut text = String::from_utf8_lossy(bytes).into_owned();
-    // Without it dotenvy refuses a last line that ends in a blank.
+    // dotenvy rejects a last line that ends in a space, unless a newline follows.
     text.push('\n');
 
     let consumed = Cell::new(0);
@@ -25,17 +25,16 @@ pub fn parse(bytes: &[u8]) -> (Vec<(String, String)>, Vec<String>) {
             Err(dotenvy::Error::LineParse(entry, _)) => {
                 let first = consumed.get() + 1 - entry.lines().count().clamp(1, consumed.get());
                 problems.push(format!(
-                    ".env, line {first}: write NAME=value, with quotes around a value that holds \
-                     blanks"
+                    ".env line {first}: expected NAME=value (quote a value that contains spaces)"
                 ));
             }
-            Err(_) => problems.push(".env cannot be read".to_owned()),
+            Err(_) => problems.push("cannot read .env".to_owned()),
         }
     }
     (pairs, problems)
 }
 
-/// Hands out one line per read, so that a buffered reader is never ahead of the line it works on.
+/// Returns one line per read, so that a buffered reader stays at the line that is parsed.
 struct LineReader<'a> {
     rest: &'a [u8],
     lines_read: &'a Cell<usize>,
@@ -66,7 +65,7 @@ mod tests {
         assert_eq!(pairs, expected, "{text:?}");
         assert_eq!(problems.len(), broken.len(), "{text:?}: {problems:?}");
         for (problem, line) in problems.iter().zip(broken) {
-            assert!(problem.starts_with(&format!(".env, line {line}: ")), "{text:?}: {problem}");
+            assert!(problem.starts_with(&format!(".env line {line}: ")), "{text:?}: {problem}");
             assert!(!problem.contains("s3cret"), "{text:?}: {problem}");
         }
     }

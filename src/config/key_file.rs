@@ -1,9 +1,7 @@
-//! What [`super::load`] has to look at beside the options to know who may come in: the file of the
-//! keys, and whether others than this machine can reach the address.
+//! Reads the file of client keys, and warns if other machines can reach an address without keys.
 //!
-//! The only place besides [`super::load`] itself that reads anything. Invariant: a file of keys that
-//! cannot be read, or holds none, is an error, never "no keys"; no message holds a key, nor the path,
-//! in whose place somebody may have written one.
+//! Never changes the file. Invariant: a file that cannot be read or has no key is an error, never
+//! "no keys"; no message holds a key, nor the path, because a user may have put a key in its place.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -19,10 +17,10 @@ const OPTION_NAME: &str = "PROXY_API_KEYS_FILE";
 /// The largest file of keys, in bytes.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
-/// The configuration with the keys of the file, and with a warning where everybody may come in.
+/// Adds the keys of the file, and a warning if everyone may use the proxy.
 ///
 /// # Errors
-/// When the file cannot be used.
+/// The file cannot be read, or has no valid keys.
 pub fn finalize(mut config: Config) -> Result<Config, ConfigError> {
     if let Some(path) = &config.proxy_api_keys_file {
         match read_key_file(path) {
@@ -37,30 +35,31 @@ pub fn finalize(mut config: Config) -> Result<Config, ConfigError> {
     }
     if config.proxy_api_keys.is_empty() && is_exposed(&config.host, lookup_host) {
         config.warnings.push(
-            "whoever can reach this address may use the upstream and its key: set PROXY_API_KEYS, or \
-             listen on 127.0.0.1 (OLLAMA_HOST)"
+            "anyone who can reach this address can use the upstream with your key: set \
+             PROXY_API_KEYS, or listen on 127.0.0.1 (OLLAMA_HOST)"
                 .to_owned(),
         );
     }
     Ok(config)
 }
 
-/// The keys of a file, and what is odd about it.
+/// The keys of a file, and a warning about its permissions.
 fn read_key_file(path: &Path) -> Result<(ClientKeys, Option<String>), String> {
-    let unreadable = |error: io::Error| format!("the file cannot be read: {}", error.kind());
+    let unreadable = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => "no such file".to_owned(),
+        kind => format!("cannot read the file: {kind}"),
+    };
     let file = File::open(path).map_err(unreadable)?;
     let warning = permission_warning(&file);
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(format!("the file has more than {MAX_FILE_BYTES} bytes"));
+        return Err("file larger than 1 MiB".to_owned());
     }
-    let keys = ClientKeys::parse_file(&bytes)
-        .map_err(|reason| format!("the file cannot be used: {reason}"))?;
-    Ok((keys, warning))
+    Ok((ClientKeys::parse_file(&bytes)?, warning))
 }
 
-/// What is to be said of a file that every user of the machine may read or write.
+/// A warning about a file that every user of the machine can read or write.
 #[cfg(unix)]
 fn permission_warning(file: &File) -> Option<String> {
     use std::os::unix::fs::PermissionsExt;
@@ -68,7 +67,7 @@ fn permission_warning(file: &File) -> Option<String> {
     let mode = file.metadata().ok()?.permissions().mode() & 0o777;
     (mode & 0o006 != 0).then(|| {
         format!(
-            "{OPTION_NAME}: other users of this machine may open the file (mode {mode:o}); chmod 600 it"
+            "{OPTION_NAME}: file is accessible by other users (mode {mode:o}): run chmod 600 on it"
         )
     })
 }
@@ -78,7 +77,7 @@ fn permission_warning(_: &File) -> Option<String> {
     None
 }
 
-/// Whether an address or name to listen on is, or may be, another than loopback.
+/// True if an address or name to listen on is, or may be, not a loopback address.
 fn is_exposed(host: &str, resolve: impl Fn(&str) -> Vec<IpAddr>) -> bool {
     let found = match host {
         "" => return true,
@@ -88,7 +87,7 @@ fn is_exposed(host: &str, resolve: impl Fn(&str) -> Vec<IpAddr>) -> bool {
     found.is_empty() || found.iter().any(|address| !address.to_canonical().is_loopback())
 }
 
-/// The addresses of a name; none where nobody knows it.
+/// The addresses of a name; none if it cannot be resolved.
 fn lookup_host(name: &str) -> Vec<IpAddr> {
     let found = (name, 0).to_socket_addrs();
     found.map(|found| found.map(|address| address.ip()).collect()).unwrap_or_default()

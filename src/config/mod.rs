@@ -1,9 +1,9 @@
-//! From flags, environment and `.env` file to a [`Config`] that nothing has to check again.
+//! Reads flags, environment, `./.env` and the file of client keys into a checked [`Config`].
 //!
-//! Two steps: `raw.rs` finds out what was typed, and the rows of the table in `options.rs` turn
-//! each text into a field by the forms of `rules.rs`. All problems are reported together, one line
-//! each. Everything is pure but [`load`], which reads the environment, `./.env` and the file of keys
-//! and changes none of them; nothing here prints or ends the process.
+//! Two steps: `raw.rs` collects the text of each option, and the rows of `options.rs` turn the text
+//! into fields with the functions of `parsers.rs`. Problems are reported together, one line each;
+//! a malformed command line is reported alone. Only [`load`] reads anything; this room never prints,
+//! changes a file or ends the process.
 //! Invariant: no error, warning, `Debug` output or description holds a key, nor a user name, a
 //! password or a query's value from a URL.
 
@@ -42,74 +42,73 @@ use crate::upstream::base_url;
 use crate::upstream::base_url::BaseUrl;
 use crate::upstream::breaker;
 
-/// The file beside the program's working directory that may hold variables.
+/// The file in the working directory that may set variables.
 const DOTENV_FILE: &str = ".env";
 
-/// How much of a bad value an error repeats, in characters.
+/// Longest quotation of a bad value, in characters.
 const MAX_ECHO_CHARS: usize = 60;
 
-/// Everything that can be set, checked and ready for use.
+/// All settings, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The upstream's key, fit for a header.
     pub api_key: Option<Secret>,
-    /// Where the upstream lives.
+    /// The base URL of the upstream.
     pub base_url: BaseUrl,
-    /// The upstream's family; `None` to find it out.
+    /// The upstream's family; `None` to detect it.
     pub profile: Option<&'static Profile>,
     /// The address or name to listen on; empty for all interfaces.
     pub host: String,
     /// The port to listen on; 0 for any free one.
     pub port: u16,
-    /// The origins that may ask.
+    /// The origins that CORS allows.
     pub origins: CorsPolicy,
-    /// The keys of those who may ask, those of the file included once that is read; none for
-    /// everybody.
+    /// The client keys, with those of the file once it is read; without any, no key is needed.
     pub proxy_api_keys: ClientKeys,
-    /// The file that holds such keys.
+    /// The file with more client keys.
     pub proxy_api_keys_file: Option<PathBuf>,
-    /// How long the upstream may stay silent; above zero.
+    /// Longest time without data from the upstream; above zero.
     pub request_timeout: Duration,
-    /// How much is logged.
+    /// The log level.
     pub log_level: LevelFilter,
-    /// Whether bodies are logged, too, at the level of trace.
+    /// True if bodies are logged at level trace.
     pub log_bodies: bool,
-    /// Requests worked on at once; at least one.
+    /// Requests handled concurrently; at least one.
     pub workers: usize,
-    /// Requests that may wait for a worker.
+    /// Most requests that wait for a worker.
     pub max_queue: usize,
-    /// What a connection may do; of these, how long a body may take is the request timeout.
+    /// Limits of connections; `request_timeout` overrides the time for a body.
     pub connection_limits: Limits,
-    /// Requests of one address at once; above zero.
+    /// Most concurrent requests of one address; above zero.
     pub max_per_client: Option<usize>,
     /// The largest request body; above zero.
     pub max_body_bytes: usize,
-    /// When and how often an upstream call is repeated; `cap` is not below `initial`.
+    /// The retry policy of upstream calls; `max_delay` is not below `initial_delay`.
     pub retry: RetryPolicy,
-    /// When an upstream that is not there is left alone; nothing sets it but tests.
+    /// Settings of the circuit breaker; only tests change them.
     pub breaker: breaker::Settings,
-    /// How long the upstream's model list is kept; zero for not at all.
+    /// How long the upstream's model list is cached; zero disables the cache.
     pub models_ttl: Duration,
-    /// How long a model shows as loaded when the request does not say.
+    /// How long a model is shown as loaded if the request does not say.
     pub keep_alive: KeepAlive,
-    /// The context length told for models whose upstream tells none; `None` for a built-in one.
+    /// The context length of models whose upstream reports none; `None` for the built-in one.
     pub context_length: Option<u64>,
-    /// The file that keeps virtual models; `None` to keep them in memory only.
+    /// The file that stores virtual models; `None` to keep them in memory only.
     pub state_file: Option<PathBuf>,
-    /// How long running requests may go on after a stop signal.
+    /// Time that running requests get to finish on shutdown.
     pub shutdown_grace: Duration,
-    /// What was odd and not refused, a sentence each, for the log.
+    /// Warnings for the log, about values that are accepted.
     pub warnings: Vec<String>,
 }
 
-/// What the command line asks for.
+/// The command that the command line selects.
 #[derive(Clone, Debug)]
 pub enum Command {
     /// Serve.
     Run(Config),
-    /// Say that the configuration is good, and stop.
+    /// Check the configuration and exit.
     Check(Config),
-    /// Ask the server that runs with this configuration whether it lives, and stop.
+    /// Check the health of the server that runs with this configuration and exit.
     Healthcheck(Config),
     /// Print [`help`].
     Help,
@@ -117,27 +116,27 @@ pub enum Command {
     Version,
 }
 
-/// Everything that is wrong with the configuration. Its `Display` has a line per problem.
+/// All problems of a configuration. `Display` writes one per line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// One line each, naming the option and what is allowed; never empty.
+    /// One line each, with the option and what is expected; never empty.
     pub problems: Vec<String>,
 }
 
-/// Reads the environment, `./.env` and the file of keys, and makes of them and `args` (without the
-/// program's name) what is to be done. An absent `.env` file is none; a folder of that name is not one either.
+/// Builds the command from `args` (without the program's name), the environment, `./.env` and the
+/// file of client keys. A missing `.env` file, or a folder of that name, is ignored.
 ///
 /// # Errors
-/// All problems of the three sources together.
+/// The problems of the command line, or else those of all sources together.
 pub fn load(args: impl IntoIterator<Item = OsString>) -> Result<Command, ConfigError> {
     let (dotenv, mut problems) = match fs::read(DOTENV_FILE) {
         Ok(bytes) => dotenv::parse(&bytes),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::IsADirectory) => {
             (Vec::new(), Vec::new())
         }
-        Err(error) => (Vec::new(), vec![format!("{DOTENV_FILE} cannot be read: {}", error.kind())]),
+        Err(error) => (Vec::new(), vec![format!("cannot read {DOTENV_FILE}: {}", error.kind())]),
     };
-    // Bytes that are not UTF-8 become a character that no option accepts.
+    // Bytes that are not UTF-8 become U+FFFD, which no option accepts.
     let env = |name: &str| Some(std::env::var_os(name)?.to_string_lossy().into_owned());
     let command = from_sources(args, &env, &dotenv).and_then(|command| match command {
         Command::Run(config) => key_file::finalize(config).map(Command::Run),
@@ -158,11 +157,11 @@ pub fn load(args: impl IntoIterator<Item = OsString>) -> Result<Command, ConfigE
     }
 }
 
-/// The pure heart of [`load`]: `args` win over `env`, and that over the pairs of the `.env` file.
-/// A request for help or version wins over every problem.
+/// The pure part of [`load`]: `args` override `env`, which overrides the pairs of the `.env` file.
+/// Help and version ignore all problems.
 ///
 /// # Errors
-/// All problems together.
+/// The problems of the command line, or else those of all values together.
 pub fn from_sources(
     args: impl IntoIterator<Item = OsString>,
     env: &dyn Fn(&str) -> Option<String>,
@@ -176,6 +175,9 @@ pub fn from_sources(
         Mode::Healthcheck => Command::Healthcheck,
         Mode::Run => Command::Run,
     };
+    if !line.problems.is_empty() {
+        return Err(ConfigError { problems: line.problems });
+    }
     let raw = RawConfig::collect(&line.values, env, dotenv);
     let (mut config, bad_values) = apply_values(&raw);
     let keys_file = config.proxy_api_keys_file.take();
@@ -184,8 +186,11 @@ pub fn from_sources(
         Some(path) => Some(parsers::expand_home(path, env("HOME"))),
         None => parsers::default_state_path(env),
     };
-    let problems: Vec<_> = line.problems.into_iter().chain(bad_values).collect();
-    if problems.is_empty() { Ok(command(config)) } else { Err(ConfigError { problems }) }
+    if bad_values.is_empty() {
+        Ok(command(config))
+    } else {
+        Err(ConfigError { problems: bad_values })
+    }
 }
 
 impl Config {
@@ -209,7 +214,7 @@ impl Config {
         (host.to_owned(), self.port)
     }
 
-    /// What masks every key that is known here.
+    /// Masks every configured key.
     #[must_use]
     pub fn redactor(&self) -> Redactor {
         Redactor::new(self.api_key.iter().chain(self.proxy_api_keys.secrets()).cloned())
@@ -252,7 +257,7 @@ impl Config {
     }
 }
 
-/// What holds when nothing is set. The table's default texts say the same; a test compares them.
+/// The defaults. A test compares them with the texts of the table.
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -292,7 +297,7 @@ impl fmt::Display for ConfigError {
 
 impl StdError for ConfigError {}
 
-/// Applies what was given, in table order, to the defaults. A bad value leaves its default.
+/// Applies the values, in table order, to the defaults. A bad value leaves its default.
 fn apply_values(raw: &RawConfig) -> (Config, Vec<String>) {
     let redactor = Redactor::new(secret_values(raw));
     let mut config = Config::default();
@@ -317,27 +322,27 @@ fn apply_values(raw: &RawConfig) -> (Config, Vec<String>) {
     (config, problems.into_iter().map(|(_, problem)| problem).chain(cross_checks).collect())
 }
 
-/// What was given for the rows that hold secrets, whole and in its parts.
+/// The values of secret rows, whole and in their comma-separated parts.
 fn secret_values(raw: &RawConfig) -> impl Iterator<Item = Secret> {
     let given = raw.values().filter(|(row, _)| row.secret).map(|(_, given)| given.text.as_str());
-    // Short parts would mask ordinary words, and are no keys.
+    // Short parts are no keys, and would mask ordinary words.
     given.flat_map(|text| {
         let parts = text.split(',').map(str::trim).filter(|part| part.len() > 5);
         std::iter::once(text).chain(parts).map(Secret::new)
     })
 }
 
-/// What whoever reads the log had better know.
+/// The warning about `LOG_BODIES`.
 fn body_log_warning(config: &Config) -> Option<String> {
-    let said = if config.log_level == LevelFilter::Trace {
-        "the log will hold prompts and answers"
+    let text = if config.log_level == LevelFilter::Trace {
+        "LOG_BODIES is on: prompts and responses are logged"
     } else {
-        "it does nothing unless LOG_LEVEL is trace"
+        "LOG_BODIES has no effect unless LOG_LEVEL is trace"
     };
-    config.log_bodies.then(|| format!("LOG_BODIES is on: {said}"))
+    config.log_bodies.then(|| text.to_owned())
 }
 
-/// OpenAI's own server answers nobody without a key. A bad key is reported as such, not here.
+/// api.openai.com needs a key. A malformed key is a problem of its own option.
 fn missing_key_problem(raw: &RawConfig, config: &Config) -> Option<String> {
     (config.base_url.is_openai() && raw.get("OPENAI_API_KEY").is_none()).then(|| {
         "OPENAI_API_KEY is not set and api.openai.com needs it: run `export OPENAI_API_KEY=...` \
@@ -346,19 +351,19 @@ fn missing_key_problem(raw: &RawConfig, config: &Config) -> Option<String> {
     })
 }
 
-/// The longest wait bounds the first one too.
+/// The longest delay must not be below the first one.
 fn retry_delay_problem(config: &Config) -> Option<String> {
     let RetryPolicy { initial_delay: initial, max_delay: cap, .. } = config.retry;
     (cap < initial).then(|| {
         format!(
-            "RETRY_MAX_MS is {}: write no less than RETRY_INITIAL_MS, which is {}",
+            "RETRY_MAX_MS ({}) must not be below RETRY_INITIAL_MS ({})",
             cap.as_millis(),
             initial.as_millis()
         )
     })
 }
 
-/// A value as an error may show it: on one line, not too long, and without any secret.
+/// A value for an error text: on one line, not too long, and without secrets.
 fn quote_value(row: &OptionSpec, value: &OptionValue, redactor: &Redactor) -> String {
     if row.secret {
         return "***".to_owned();
@@ -462,7 +467,9 @@ mod tests {
             Some("/d/ollama-openai-proxy/state.json"),
         );
         let told = problems(&["--state=a\nb", "--api-key=k"], &[], &[]);
-        assert!(told[0].ends_with("write the path of a file, such as /var/lib/proxy/state.json"));
+        assert!(
+            told[0].ends_with("expected the path of a file, such as /var/lib/proxy/state.json")
+        );
         assert_eq!(Config::for_base_url("http://h").expect("a URL").state_file, None);
     }
 
@@ -501,7 +508,7 @@ mod tests {
     fn a_family_that_nobody_knows_is_an_error_that_lists_the_names() {
         let told = problems(&["--profile=lama", "--api-key=k"], &[], &[]);
         assert_eq!(told.len(), 1);
-        assert!(told[0].starts_with("--profile is \"lama\": write auto or one of "), "{told:?}");
+        assert!(told[0].starts_with("--profile is \"lama\": expected auto or one of "), "{told:?}");
         assert!(told[0].contains(", llamacpp,") && told[0].ends_with(", generic"), "{told:?}");
     }
 
@@ -531,26 +538,28 @@ mod tests {
     #[test]
     fn all_problems_are_told_together_each_with_its_name_value_and_what_is_allowed() {
         let told = problems(
-            &["--port", "abc", "--nonsense", "--workers=0", "--retry-max-ms=500"],
+            &["--port", "abc", "--workers=0", "--retry-max-ms=500"],
             &[("RETRY_MAX", "11"), ("OPENAI_BASE_URL", "localhost:8080/v1")],
             &[("REQUEST_TIMEOUT", "5m\n")],
         );
         assert_eq!(
             told,
             [
-                "--nonsense is no option (see --help)",
                 "OPENAI_BASE_URL is \"localhost:8080/v1\": must start with http:// or https://, as \
                  in https://api.openai.com/v1 or http://localhost:8080/v1",
-                "--port is \"abc\": write a whole number from 0 to 65535",
-                "REQUEST_TIMEOUT in .env is \"5m\": write seconds above 0 and up to 86400, such \
+                "--port is \"abc\": expected a whole number from 0 to 65535",
+                "REQUEST_TIMEOUT in .env is \"5m\": expected seconds above 0 and up to 86400, such \
                  as 300 or 0.5",
-                "--workers is \"0\": write a whole number from 1 to 4096",
-                "RETRY_MAX is \"11\": write a whole number from 0 to 10",
-                "RETRY_MAX_MS is 500: write no less than RETRY_INITIAL_MS, which is 1000",
+                "--workers is \"0\": expected a whole number from 1 to 4096",
+                "RETRY_MAX is \"11\": expected a whole number from 0 to 10",
+                "RETRY_MAX_MS (500) must not be below RETRY_INITIAL_MS (1000)",
             ]
         );
         let error = ConfigError { problems: told };
-        assert_eq!(error.to_string().lines().count(), 7);
+        assert_eq!(error.to_string().lines().count(), 6);
+        // A malformed command line is reported alone, without what follows from it.
+        let told = problems(&["--port", "abc", "--nonsense", "--check=1"], &[], &[]);
+        assert_eq!(told, ["unknown option --nonsense (see --help)", "--check takes no value"]);
     }
 
     #[test]
@@ -601,14 +610,19 @@ mod tests {
         let mut told = vec![good.describe(), format!("{good:?}"), format!("{:?}", good.warnings)];
 
         for key in ["s3cret", "s3cret with blanks", "s3cr\u{e9}t"] {
-            let error = sources(
-                &["--port", key, "--nonsense", key, key, "--host=me:s3cret@h", "--check=s3cret"],
-                &[("OPENAI_API_KEY", key), ("LOG_LEVEL", key), ("RETRY_MAX", "s3cret@")],
-                &[("OPENAI_BASE_URL", "http://me:s3cret@h/v1?s3cret#s3cret")],
-            )
-            .expect_err("nearly everything is wrong");
-            assert!(error.problems.len() >= 7, "{error}");
-            told.extend([error.to_string(), format!("{error:?}")]);
+            for (args, least) in [
+                (&["--port", key, "--nonsense", key, key, "--check=s3cret"][..], 3),
+                (&["--port", key, "--host=me:s3cret@h"], 5),
+            ] {
+                let error = sources(
+                    args,
+                    &[("OPENAI_API_KEY", key), ("LOG_LEVEL", key), ("RETRY_MAX", "s3cret@")],
+                    &[("OPENAI_BASE_URL", "http://me:s3cret@h/v1?s3cret#s3cret")],
+                )
+                .expect_err("nearly everything is wrong");
+                assert!(error.problems.len() >= least, "{error}");
+                told.extend([error.to_string(), format!("{error:?}")]);
+            }
         }
         for text in told {
             assert!(!text.contains("s3cr"), "{text}");
@@ -635,7 +649,7 @@ mod tests {
             &[],
         );
         assert_eq!(bad.len(), 3, "{bad:?}");
-        assert!(bad[1].starts_with("--proxy-api-keys is ***: write 1 to 256 keys "), "{bad:?}");
+        assert!(bad[1].starts_with("--proxy-api-keys is ***: expected 1 to 256 keys "), "{bad:?}");
         assert!(bad[2].starts_with("PROXY_API_KEYS_FILE is "), "{bad:?}");
         told.extend(bad);
         for text in told {
@@ -648,9 +662,9 @@ mod tests {
         let warnings = |args: &[&str]| config(args, &[], &[]).warnings.join("|");
         assert_eq!(warnings(&["--log-level=trace"]), "");
         let both = warnings(&["--log-bodies=1", "--log-level=trace"]);
-        assert_eq!(both, "LOG_BODIES is on: the log will hold prompts and answers");
+        assert_eq!(both, "LOG_BODIES is on: prompts and responses are logged");
         let alone = warnings(&["--log-bodies=true"]);
-        assert_eq!(alone, "LOG_BODIES is on: it does nothing unless LOG_LEVEL is trace");
+        assert_eq!(alone, "LOG_BODIES has no effect unless LOG_LEVEL is trace");
     }
 
     #[test]
@@ -661,9 +675,9 @@ mod tests {
             panic!("{:?}", config.warnings);
         };
         assert!(host.starts_with("OLLAMA_HOST is \":66000\": "), "{host}");
-        assert!(host.ends_with("; 11434 is used"), "{host}");
+        assert!(host.ends_with("; using 11434"), "{host}");
         assert!(keep_alive.starts_with("--keep-alive is \"soon\": "), "{keep_alive}");
-        assert!(keep_alive.ends_with("; 5m is used"), "{keep_alive}");
+        assert!(keep_alive.ends_with("; using 5m"), "{keep_alive}");
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! The option table: one row per option, from which the parser, `--help`, the README's table and
-//! the list of effective values are made.
+//! The option table: one row per option, the source of the parser, `--help`, the README's table and
+//! the list of effective values.
 //!
-//! A new option is a row here and a field with its default in [`Config`]. Nothing else knows an
-//! option by name. Rows are applied in order and later rows win, so `OLLAMA_HOST` stands above
-//! `PROXY_PORT` and `OLLAMA_DEBUG` above `LOG_LEVEL`.
+//! A new option needs a row here and a field with its default in [`Config`]; it never reads a source
+//! itself. Rows are applied in order and later rows override earlier ones, so `OLLAMA_HOST` stands
+//! above `PROXY_PORT` and `OLLAMA_DEBUG` above `LOG_LEVEL`.
 //! Invariant: applying a row's default text to a default [`Config`] changes nothing.
 
 use std::fmt::Write as _;
@@ -18,7 +18,7 @@ use crate::http::cors::CorsPolicy;
 use crate::net::listen_address;
 use crate::upstream::base_url::BaseUrl;
 
-/// What applying a value gives: nothing, a warning, or the sentence that says what is allowed.
+/// The result of applying a value: nothing, a warning, or an error that says what is expected.
 pub type ApplyResult = Result<Option<String>, String>;
 
 /// One option.
@@ -26,32 +26,32 @@ pub type ApplyResult = Result<Option<String>, String>;
 pub struct OptionSpec {
     /// The environment variable.
     pub variable: &'static str,
-    /// Other variables with the same meaning, weaker than the first within one source.
+    /// Aliases of the variable; it overrides them within one source.
     pub aliases: &'static [&'static str],
-    /// The flag, without its dashes; `None` for what only the environment can say.
+    /// The flag without its dashes; `None` if only the environment can set it.
     pub flag: Option<&'static str>,
-    /// What stands for the value in the help.
+    /// The placeholder of the value in the help.
     pub placeholder: &'static str,
-    /// The default as one would write it; empty when there is none.
+    /// The default as a user would write it; empty if there is none.
     pub default: &'static str,
-    /// One sentence. It holds no `|`, which would end a cell of the README's table.
+    /// The help text. No `|`, which would end a cell of the README's table.
     pub help: &'static str,
-    /// Whether the value must never be shown.
+    /// True if the value must never be shown.
     pub secret: bool,
-    /// Reads the value into the configuration.
+    /// Parses the value into the configuration.
     pub apply: fn(&mut Config, &str) -> ApplyResult,
-    /// The effective value, in a form that `apply` would accept, unless it is a secret.
+    /// The effective value, in a form that `apply` accepts, unless it is a secret.
     pub show: fn(&Config) -> String,
 }
 
 impl OptionSpec {
-    /// The variable and its aliases, strongest first.
+    /// The variable and its aliases, in order of precedence.
     pub fn variables(&self) -> impl Iterator<Item = &'static str> {
         std::iter::once(self.variable).chain(self.aliases.iter().copied())
     }
 }
 
-/// What most rows share; every row overrides the rest.
+/// The defaults of a row.
 const EMPTY_OPTION: OptionSpec = OptionSpec {
     variable: "",
     aliases: &[],
@@ -70,7 +70,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         variable: "OPENAI_API_KEY",
         flag: Some("api-key"),
         placeholder: "KEY",
-        help: "Key of the upstream; api.openai.com needs one. As a flag it shows in process lists.",
+        help: "API key sent to the upstream; required by api.openai.com. Visible in process lists if given as a flag.",
         secret: true,
         apply: |c, text| set(&mut c.api_key, parsers::parse_api_key(text).map(Some)),
         show: |c| c.api_key.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -92,7 +92,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         flag: Some("profile"),
         placeholder: "NAME",
         default: "auto",
-        help: "The upstream's family, such as `vllm` or `generic`; `auto` finds it out.",
+        help: "Upstream server type, such as `vllm` or `generic`; `auto` detects it.",
         apply: |c, text| set(&mut c.profile, parsers::parse_profile(text)),
         show: |c| c.profile.map_or(parsers::AUTO, |profile| profile.name).to_owned(),
         ..EMPTY_OPTION
@@ -102,7 +102,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         flag: Some("host"),
         placeholder: "HOST[:PORT]",
         default: "127.0.0.1:11434",
-        help: "Where to listen; `:PORT` means all interfaces, port 0 any free port.",
+        help: "Address to listen on; `:PORT` is all interfaces, port 0 any free port.",
         apply: apply_host,
         show: show_host,
         ..EMPTY_OPTION
@@ -112,7 +112,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         flag: Some("port"),
         placeholder: "PORT",
         default: "11434",
-        help: "Port to listen on; stronger than the one in `OLLAMA_HOST`.",
+        help: "Port to listen on; overrides the one in `OLLAMA_HOST`.",
         apply: |c, text| set(&mut c.port, parsers::parse_integer(text, 0..=65535)),
         show: |c| c.port.to_string(),
         ..EMPTY_OPTION
@@ -121,7 +121,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         variable: "OLLAMA_ORIGINS",
         flag: Some("origins"),
         placeholder: "ORIGIN,...",
-        help: "Web origins that may ask besides Ollama's defaults, each with at most one `*`; `*` is any.",
+        help: "Additional web origins allowed by CORS, each with at most one `*`; `*` allows any.",
         apply: apply_origins,
         show: |c| c.origins.as_str().to_owned(),
         ..EMPTY_OPTION
@@ -130,7 +130,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         variable: "PROXY_API_KEYS",
         flag: Some("proxy-api-keys"),
         placeholder: "KEY,...",
-        help: "Keys of those who may ask; none for everybody. As a flag they show in process lists.",
+        help: "API keys that clients must send; without any, everyone may use the proxy. Visible in process lists if given as a flag.",
         secret: true,
         apply: |c, text| set(&mut c.proxy_api_keys, ClientKeys::parse(text)),
         show: |c| if c.proxy_api_keys.is_empty() { String::new() } else { "***".to_owned() },
@@ -140,7 +140,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         variable: "PROXY_API_KEYS_FILE",
         flag: Some("proxy-api-keys-file"),
         placeholder: "FILE",
-        help: "A file with more such keys, one on each line; lines with a `#` in front do not count.",
+        help: "File with more such keys, one per line; lines starting with `#` are ignored.",
         apply: |c, text| set(&mut c.proxy_api_keys_file, parsers::parse_path(text).map(Some)),
         show: |c| display_path(c.proxy_api_keys_file.as_ref()),
         ..EMPTY_OPTION
@@ -150,7 +150,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         flag: Some("request-timeout"),
         placeholder: "SECONDS",
         default: "300",
-        help: "How long the upstream may stay silent.",
+        help: "Longest time without data from the upstream.",
         apply: |c, text| set(&mut c.request_timeout, parsers::parse_positive_seconds(text)),
         show: |c| c.request_timeout.as_secs_f64().to_string(),
         ..EMPTY_OPTION
@@ -159,7 +159,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         variable: "OLLAMA_DEBUG",
         placeholder: "LEVEL",
         default: "false",
-        help: "`1` or `true` for debug, `2` for trace; `LOG_LEVEL` is stronger.",
+        help: "`1` or `true` for debug, `2` for trace; `LOG_LEVEL` overrides it.",
         apply: |c, text| set(&mut c.log_level, Ok(parsers::parse_debug_level(text))),
         show: |c| (c.log_level >= LevelFilter::Debug).to_string(),
         ..EMPTY_OPTION
@@ -179,7 +179,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         flag: Some("log-bodies"),
         placeholder: "BOOL",
         default: "false",
-        help: "At the level `trace`, log prompts and answers, too. For a short while only.",
+        help: "Also log prompts and responses, at `LOG_LEVEL=trace`. For debugging only.",
         apply: |c, text| set(&mut c.log_bodies, parsers::parse_bool(text)),
         show: |c| c.log_bodies.to_string(),
         ..EMPTY_OPTION
@@ -189,7 +189,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         flag: Some("workers"),
         placeholder: "N",
         default: "256",
-        help: "Requests worked on at once, 1 to 4096.",
+        help: "Requests handled concurrently, 1 to 4096.",
         apply: |c, text| set(&mut c.workers, parsers::parse_integer(text, 1..=4096)),
         show: |c| c.workers.to_string(),
         ..EMPTY_OPTION
@@ -199,7 +199,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         flag: Some("max-queue"),
         placeholder: "N",
         default: "512",
-        help: "Requests that may wait for a worker; more are answered 503.",
+        help: "Requests that may queue for a worker; beyond that, 503.",
         apply: |c, text| {
             set_or_warn(&mut c.max_queue, parsers::parse_integer(text, 0..=65536), "512")
         },
@@ -211,7 +211,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         flag: Some("max-connections"),
         placeholder: "N",
         default: "1024",
-        help: "Connections at once; of more, those that ask nothing are closed, the oldest first.",
+        help: "Most connections at once; beyond that, the oldest idle ones are closed.",
         apply: |c, text| {
             set(&mut c.connection_limits.max_connections, parsers::parse_integer(text, 8..=65_536))
         },
@@ -223,7 +223,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         flag: Some("max-per-client"),
         placeholder: "N",
         default: "0",
-        help: "Requests of one address at once; more are answered 503. 0 is no limit.",
+        help: "Concurrent requests per client address; beyond that, 503. 0 means no limit.",
         apply: |c, text| {
             let most = parsers::parse_integer(text, 0..=65_536);
             set(&mut c.max_per_client, most.map(|most: usize| (most > 0).then_some(most)))
@@ -246,7 +246,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         flag: Some("retry-max"),
         placeholder: "N",
         default: "3",
-        help: "How often a failed upstream call is repeated, 0 to 10.",
+        help: "Retries of a failed upstream request, 0 to 10.",
         apply: |c, text| set(&mut c.retry.max_retries, parsers::parse_integer(text, 0..=10)),
         show: |c| c.retry.max_retries.to_string(),
         ..EMPTY_OPTION
@@ -256,7 +256,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         flag: Some("retry-initial-ms"),
         placeholder: "MS",
         default: "1000",
-        help: "Wait before the first repetition, in milliseconds; it doubles each time.",
+        help: "Delay before the first retry, in milliseconds; doubles each time.",
         apply: |c, text| set(&mut c.retry.initial_delay, parsers::parse_millis(text, 0..=600_000)),
         show: |c| c.retry.initial_delay.as_millis().to_string(),
         ..EMPTY_OPTION
@@ -266,7 +266,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         flag: Some("retry-max-ms"),
         placeholder: "MS",
         default: "30000",
-        help: "Longest wait between repetitions, in milliseconds.",
+        help: "Longest delay between retries, in milliseconds.",
         apply: |c, text| set(&mut c.retry.max_delay, parsers::parse_millis(text, 0..=600_000)),
         show: |c| c.retry.max_delay.as_millis().to_string(),
         ..EMPTY_OPTION
@@ -276,7 +276,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         flag: Some("models-ttl"),
         placeholder: "SECONDS",
         default: "30",
-        help: "How long the upstream's model list is kept.",
+        help: "How long the upstream's model list is cached.",
         apply: |c, text| set(&mut c.models_ttl, parsers::parse_seconds(text)),
         show: |c| c.models_ttl.as_secs_f64().to_string(),
         ..EMPTY_OPTION
@@ -286,7 +286,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         flag: Some("keep-alive"),
         placeholder: "DURATION",
         default: "5m",
-        help: "How long a model shows as loaded: `5m`, `1h30m` or seconds; negative is for ever.",
+        help: "How long a model is shown as loaded: `5m`, `1h30m` or seconds; negative means forever.",
         apply: apply_keep_alive,
         show: show_keep_alive,
         ..EMPTY_OPTION
@@ -297,7 +297,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         flag: Some("context-length"),
         placeholder: "TOKENS",
         default: "0",
-        help: "Context length of models of which nobody tells any; 0 is a built-in default.",
+        help: "Context length assumed when neither upstream nor table knows it; 0 means built-in.",
         apply: |c, text| {
             let tokens = parsers::parse_integer(text, 0..=MAX_TOKENS).map(non_zero);
             set_or_warn(&mut c.context_length, tokens, "0")
@@ -310,7 +310,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         flag: Some("state"),
         placeholder: "FILE",
         default: parsers::DEFAULT_STATE_FILE,
-        help: "Keeps created models; `XDG_DATA_HOME` counts.",
+        help: "File that keeps created models; the default follows `XDG_DATA_HOME`.",
         apply: |c, text| set(&mut c.state_file, parsers::parse_state_path(text)),
         show: |c| display_path(c.state_file.as_ref()),
         ..EMPTY_OPTION
@@ -320,14 +320,14 @@ pub const OPTIONS: &[OptionSpec] = &[
         flag: Some("shutdown-grace"),
         placeholder: "SECONDS",
         default: "30",
-        help: "How long running requests may go on after a stop signal.",
+        help: "Time that running requests get to finish on shutdown.",
         apply: |c, text| set(&mut c.shutdown_grace, parsers::parse_seconds(text)),
         show: |c| c.shutdown_grace.as_secs_f64().to_string(),
         ..EMPTY_OPTION
     },
 ];
 
-/// The largest count that every client can hold: 31 bits.
+/// Largest context length: every client can hold 31 bits.
 const MAX_TOKENS: u64 = i32::MAX as u64;
 
 /// The row of a flag, given without its dashes.
@@ -365,12 +365,12 @@ pub fn help() -> String {
         let _ = writeln!(text, "  {head}\n      {}{default}", row.help.replace('`', ""));
     }
     text.push_str(
-        "  --check\n      Check the configuration, print it, ask the upstream for its models, and stop.\n  \
-         --healthcheck\n      Ask the proxy that runs with these options for /health; the exit status tells.\n  \
+        "  --check\n      Check the configuration, print it, ask the upstream for its models, and exit.\n  \
+         --healthcheck\n      Ask the proxy that runs with these options for /health; the exit status is 0 if it is healthy.\n  \
          -h, --help\n      Print this help.\n  \
          -V, --version\n      Print the version.\n\n\
-         A flag is stronger than the environment, and that is stronger than a .env file in the\n\
-         working directory. An empty value counts as none.",
+         Flags override environment variables, which override a .env file in the working\n\
+         directory. Empty values are ignored.",
     );
     text
 }
@@ -393,22 +393,22 @@ fn markdown_code(text: &str) -> String {
     format!("`{text}`")
 }
 
-/// Puts a value where it belongs, or passes the refusal on.
+/// Stores a value, or passes the error on.
 fn set<T>(slot: &mut T, value: Result<T, String>) -> ApplyResult {
     *slot = value?;
     Ok(None)
 }
 
-/// As [`set`], for Ollama's own numbers: Ollama goes on with its default when one is bad
-/// (ollama-api.md 17), and so does this program.
+/// As [`set`], for options of Ollama: a bad value is replaced by the default, with a warning, as in
+/// Ollama (envconfig/config.go).
 fn set_or_warn<T>(slot: &mut T, value: Result<T, String>, default: &str) -> ApplyResult {
     match value {
         Ok(number) => set(slot, Ok(number)),
-        Err(allowed) => Ok(Some(format!("{allowed}; {default} is used"))),
+        Err(allowed) => Ok(Some(format!("{allowed}; using {default}"))),
     }
 }
 
-/// Zero is how the environment says "none".
+/// Zero means unset.
 fn non_zero(number: u64) -> Option<u64> {
     (number > 0).then_some(number)
 }
@@ -425,7 +425,7 @@ fn show_host(config: &Config) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// A path, or nothing where there is none.
+/// A path; empty if there is none.
 fn display_path(path: Option<&PathBuf>) -> String {
     path.map(|path| path.display().to_string()).unwrap_or_default()
 }
@@ -435,16 +435,16 @@ fn apply_origins(config: &mut Config, text: &str) -> ApplyResult {
     Ok(config.origins.warning())
 }
 
-/// A bad value is not an error here: Ollama goes on with five minutes, and so does this program.
+/// A bad value is replaced by five minutes, with a warning, as in Ollama.
 fn apply_keep_alive(config: &mut Config, text: &str) -> ApplyResult {
     match parsers::parse_keep_alive(text) {
         Ok(keep_alive) => set(&mut config.keep_alive, Ok(keep_alive)),
-        // The reason repeats the value, which may be a secret in the wrong place.
-        Err(_) => Ok(Some("no duration such as 5m or 300; 5m is used".to_owned())),
+        // The error text quotes the value, which may be a misplaced key.
+        Err(_) => Ok(Some("not a duration (like 5m or 300); using 5m".to_owned())),
     }
 }
 
-/// In a form that Go's grammar knows; minutes and hours as seconds.
+/// As a Go duration, in seconds.
 fn show_keep_alive(config: &Config) -> String {
     match config.keep_alive {
         KeepAlive::For(time) => format!("{time:?}"),

@@ -1,9 +1,9 @@
-//! The forms that values may have: one small function per form, from text to value.
+//! Parsers for the values of options, one small function per kind of value.
 //!
-//! Pure. Each error says what is allowed, in the imperative and without the value: whoever reports
-//! it knows the option's name and whether its value may be shown.
-//! Invariant: no rule accepts a character outside ASCII (paths: none that stands for a byte that was
-//! no text), so text that was not UTF-8 is never taken.
+//! Pure. An error says what is expected and never quotes the value: the caller knows the option's
+//! name and whether its value may be shown.
+//! Invariant: no parser accepts U+FFFD, which stands for bytes that are not UTF-8, and only paths
+//! accept characters outside ASCII.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -19,13 +19,13 @@ use crate::observe::redact::Secret;
 /// The longest time an option may ask for, in seconds: a day.
 const MAX_SECONDS: u64 = 24 * 60 * 60;
 
-/// Ollama counts in nanoseconds of 63 bits: what lasts longer than this many seconds is for ever.
+/// Longest duration in seconds; Ollama counts nanoseconds in 63 bits, and more means forever.
 const MAX_KEEP_ALIVE_SECONDS: u64 = i64::MAX as u64 / 1_000_000_000;
 
-/// Where virtual models are kept, as one would write it. It stands for what [`default_state_path`] finds.
+/// The default of the state file, as shown to users; [`default_state_path`] resolves it.
 pub const DEFAULT_STATE_FILE: &str = "~/.local/share/ollama-openai-proxy/state.json";
 
-/// The same below the folder of a user's data.
+/// The state file, relative to the user's data folder.
 const STATE_FILE_IN_DATA_HOME: &str = "ollama-openai-proxy/state.json";
 
 /// A whole number within bounds.
@@ -37,7 +37,7 @@ pub fn parse_integer<T: TryFrom<u64>>(
         .filter(|number| allowed.contains(number))
         .and_then(|number| T::try_from(number).ok())
         .ok_or_else(|| {
-            format!("write a whole number from {} to {}", allowed.start(), allowed.end())
+            format!("expected a whole number from {} to {}", allowed.start(), allowed.end())
         })
 }
 
@@ -49,28 +49,28 @@ pub fn parse_millis(text: &str, allowed: RangeInclusive<u64>) -> Result<Duration
 /// Seconds with an optional fraction, from 0 to a day.
 pub fn parse_seconds(text: &str) -> Result<Duration, String> {
     parse_decimal_seconds(text)
-        .ok_or_else(|| format!("write seconds from 0 to {MAX_SECONDS}, such as 30 or 0.5"))
+        .ok_or_else(|| format!("expected seconds from 0 to {MAX_SECONDS}, such as 30 or 0.5"))
 }
 
-/// As [`parse_seconds`], but some time must pass.
+/// As [`parse_seconds`], without 0.
 pub fn parse_positive_seconds(text: &str) -> Result<Duration, String> {
-    parse_decimal_seconds(text)
-        .filter(|time| !time.is_zero())
-        .ok_or_else(|| format!("write seconds above 0 and up to {MAX_SECONDS}, such as 300 or 0.5"))
+    parse_decimal_seconds(text).filter(|time| !time.is_zero()).ok_or_else(|| {
+        format!("expected seconds above 0 and up to {MAX_SECONDS}, such as 300 or 0.5")
+    })
 }
 
 /// The largest size of a body: tiny_http may ask for a buffer of that size when one breaks off
 /// (see [`crate::http::unread_body`]).
 const MAX_BODY_SIZE: u64 = 1 << 30;
 
-/// How one says that the upstream's family is to be found out.
+/// The value for an upstream family that is detected.
 pub const AUTO: &str = "auto";
 
 /// The name of a family of upstreams; `None` for [`AUTO`].
 pub fn parse_profile(text: &str) -> Result<Option<&'static Profile>, String> {
     match profiles::find_by_name(text) {
         None if text.eq_ignore_ascii_case(AUTO) => Ok(None),
-        None => Err(format!("write {AUTO} or one of {}", profiles::names().join(", "))),
+        None => Err(format!("expected {AUTO} or one of {}", profiles::names().join(", "))),
         known => Ok(known),
     }
 }
@@ -92,12 +92,12 @@ pub fn parse_size(text: &str) -> Result<usize, String> {
         .filter(|bytes| (1..=MAX_BODY_SIZE).contains(bytes))
         .and_then(|bytes| usize::try_from(bytes).ok())
         .ok_or_else(|| {
-            "write a size up to 1GiB in bytes, or with KiB, MiB, GiB, K, M or G, such as 100MiB"
+            "expected a size up to 1GiB in bytes, or with KiB, MiB, GiB, K, M or G, such as 100MiB"
                 .to_owned()
         })
 }
 
-/// The path of the state file; `None` for the one that is used anyway.
+/// The path of the state file; `None` for the default.
 pub fn parse_state_path(text: &str) -> Result<Option<PathBuf>, String> {
     parse_path(text).map(|path| (text != DEFAULT_STATE_FILE).then_some(path))
 }
@@ -105,21 +105,21 @@ pub fn parse_state_path(text: &str) -> Result<Option<PathBuf>, String> {
 /// A path.
 pub fn parse_path(text: &str) -> Result<PathBuf, String> {
     if text.contains('\u{fffd}') || text.chars().any(char::is_control) {
-        return Err("write the path of a file, such as /var/lib/proxy/state.json".to_owned());
+        return Err("expected the path of a file, such as /var/lib/proxy/state.json".to_owned());
     }
     Ok(PathBuf::from(text))
 }
 
-/// A switch, in Go's spellings.
+/// A boolean, in Go's spellings.
 pub fn parse_bool(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "1" | "t" | "true" => Ok(true),
         "0" | "f" | "false" => Ok(false),
-        _ => Err("write true or false".to_owned()),
+        _ => Err("expected true or false".to_owned()),
     }
 }
 
-/// A path whose `~/` is replaced by the home folder, as a shell does it where one reads it.
+/// A path with `~/` replaced by the home folder.
 pub fn expand_home(path: PathBuf, home: Option<String>) -> PathBuf {
     match (path.strip_prefix("~"), home.filter(|home| !home.is_empty())) {
         (Ok(rest), Some(home)) => PathBuf::from(home).join(rest),
@@ -127,10 +127,10 @@ pub fn expand_home(path: PathBuf, home: Option<String>) -> PathBuf {
     }
 }
 
-/// Where virtual models are kept unless somebody says otherwise: below the folder of the user's
-/// data. Nowhere when the environment names none, as in many containers.
+/// The default state file, below the user's data folder; `None` if the environment names no such
+/// folder, as in many containers.
 pub fn default_state_path(env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
-    // Relative folders count as none, as the XDG specification has it.
+    // The XDG Base Directory Specification says to ignore relative paths.
     let folder = |name| env(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let data = folder("XDG_DATA_HOME").or_else(|| Some(folder("HOME")?.join(".local/share")))?;
     let path = data.join(STATE_FILE_IN_DATA_HOME);
@@ -139,18 +139,14 @@ pub fn default_state_path(env: &dyn Fn(&str) -> Option<String>) -> Option<PathBu
 
 /// A log level by its name.
 pub fn parse_log_level(text: &str) -> Result<LevelFilter, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "error" => Ok(LevelFilter::Error),
-        "warn" => Ok(LevelFilter::Warn),
-        "info" => Ok(LevelFilter::Info),
-        "debug" => Ok(LevelFilter::Debug),
-        "trace" => Ok(LevelFilter::Trace),
-        _ => Err("write error, warn, info, debug or trace".to_owned()),
-    }
+    text.parse()
+        .ok()
+        .filter(|level| *level != LevelFilter::Off)
+        .ok_or_else(|| "expected error, warn, info, debug or trace".to_owned())
 }
 
-/// The level that a value of `OLLAMA_DEBUG` asks for (ollama-api.md 17): a boolean, or how many
-/// levels below info; any other text counts as true.
+/// The level for a value of `OLLAMA_DEBUG`, as in Ollama (envconfig/config.go): a boolean, or the
+/// number of levels below info; other text means true.
 pub fn parse_debug_level(text: &str) -> LevelFilter {
     match text {
         "0" | "f" | "F" | "false" | "False" | "FALSE" => return LevelFilter::Info,
@@ -165,15 +161,15 @@ pub fn parse_debug_level(text: &str) -> LevelFilter {
     }
 }
 
-/// A key that can stand in a header. The error does not repeat it.
+/// A key that fits into a header. The error does not quote it.
 pub fn parse_api_key(text: &str) -> Result<Secret, String> {
     if text.bytes().all(|b| b.is_ascii_graphic()) {
         return Ok(Secret::new(text));
     }
-    Err("write the bare key: no blanks, control characters or letters outside ASCII".to_owned())
+    Err("expected the bare key: no spaces, control characters or letters outside ASCII".to_owned())
 }
 
-/// Whole seconds or a Go duration; negative means for ever (ollama-api.md 17).
+/// Whole seconds or a Go duration; negative means forever, as in Ollama.
 pub fn parse_keep_alive(text: &str) -> Result<KeepAlive, String> {
     match text.parse::<i64>().map(u64::try_from) {
         Ok(Ok(seconds)) if seconds <= MAX_KEEP_ALIVE_SECONDS => {
@@ -184,7 +180,7 @@ pub fn parse_keep_alive(text: &str) -> Result<KeepAlive, String> {
     }
 }
 
-/// A number of digits only: no sign, no blank.
+/// Digits only: no sign, no space.
 fn parse_digits(text: &str) -> Option<u64> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
@@ -209,7 +205,7 @@ mod tests {
     fn check<T: PartialEq + Debug>(result: Result<T, String>, expected: Option<T>) {
         match (result, expected) {
             (Ok(value), Some(expected)) => assert_eq!(value, expected),
-            (Err(error), None) => assert!(error.starts_with("write "), "{error}"),
+            (Err(error), None) => assert!(error.starts_with("expected "), "{error}"),
             (result, expected) => panic!("{result:?} where {expected:?} was expected"),
         }
     }

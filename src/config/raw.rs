@@ -1,9 +1,9 @@
-//! What was typed: for each option the strongest source that gives it, as text.
+//! Finds the value of each option, as text, in the source of the highest precedence.
 //!
 //! The first of the two steps from sources to [`super::Config`]. Pure: arguments, a look-up and
-//! the pairs of the `.env` file come in. It checks which flags exist, never what a value means.
-//! Invariant: no problem reported here repeats a value or an argument, for it may be the key, and
-//! for the same reason what holds values has no `Debug`.
+//! the pairs of the `.env` file come in. Checks which flags exist, never what a value means.
+//! Invariant: no problem quotes a value or an argument, because it may be a key; types that hold
+//! values have no `Debug` for the same reason.
 
 use std::ffi::OsString;
 
@@ -11,7 +11,7 @@ use lexopt::{Arg, Parser};
 
 use super::options::{OPTIONS, OptionSpec, find_by_flag};
 
-/// Where a value came from.
+/// The source of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// The command line.
@@ -22,9 +22,9 @@ pub enum Source {
     Dotenv,
 }
 
-/// A value as typed, without surrounding blanks and quotes; never empty.
+/// A value without surrounding whitespace and quotes; never empty.
 pub struct OptionValue {
-    /// Where it came from.
+    /// Its source.
     pub source: Source,
     /// The flag without dashes, or the variable: the alias, if that was used.
     pub name: &'static str,
@@ -43,15 +43,15 @@ impl OptionValue {
     }
 }
 
-/// What the command line asks for besides values.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The mode that the command line selects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mode {
     /// Serve.
     #[default]
     Run,
-    /// Ask the running server whether it lives, and stop.
+    /// Check the health of the running server and exit.
     Healthcheck,
-    /// Check the configuration and stop.
+    /// Check the configuration and exit.
     Check,
     /// Print the version.
     Version,
@@ -59,29 +59,33 @@ pub enum Mode {
     Help,
 }
 
-/// The command line, taken apart.
+/// The parsed command line.
 #[derive(Default)]
 pub struct CommandLine {
-    /// Help is stronger than version, that than check, and that than a health check.
+    /// The highest mode: help over version over check over health check.
     pub mode: Mode,
-    /// Values in the order given; a later one is stronger.
+    /// Values in order; a later one overrides an earlier one.
     pub values: Vec<(&'static str, String)>,
-    /// What could not be understood, a sentence each.
+    /// One text per argument that cannot be parsed.
     pub problems: Vec<String>,
 }
 
 impl CommandLine {
-    /// Reads the arguments; the program's name is not one of them.
+    /// Parses the arguments, without the program's name.
     pub fn parse(args: impl IntoIterator<Item = OsString>) -> Self {
         let mut line = Self::default();
         let mut parser = Parser::from_args(args);
         loop {
             match parser.next() {
                 Ok(None) => return line,
-                Ok(Some(Arg::Long("help") | Arg::Short('h'))) => line.set_mode(Mode::Help),
-                Ok(Some(Arg::Long("version") | Arg::Short('V'))) => line.set_mode(Mode::Version),
-                Ok(Some(Arg::Long("check"))) => line.set_mode(Mode::Check),
-                Ok(Some(Arg::Long("healthcheck"))) => line.set_mode(Mode::Healthcheck),
+                Ok(Some(Arg::Long("help") | Arg::Short('h'))) => {
+                    line.mode = line.mode.max(Mode::Help)
+                }
+                Ok(Some(Arg::Long("version") | Arg::Short('V'))) => {
+                    line.mode = line.mode.max(Mode::Version)
+                }
+                Ok(Some(Arg::Long("check"))) => line.mode = line.mode.max(Mode::Check),
+                Ok(Some(Arg::Long("healthcheck"))) => line.mode = line.mode.max(Mode::Healthcheck),
                 Ok(Some(Arg::Long(name))) => {
                     let known =
                         find_by_flag(name).and_then(|row| row.flag).ok_or(format!("--{name}"));
@@ -92,37 +96,28 @@ impl CommandLine {
                     line.add_value(name, read_value(&mut parser));
                 }
                 Ok(Some(Arg::Value(_))) => line.problems.push(
-                    "an argument that belongs to no option was found; options begin with -- (see \
-                     --help)"
-                        .to_owned(),
+                    "unexpected argument: this program takes options only (see --help)".to_owned(),
                 ),
                 Err(lexopt::Error::UnexpectedValue { option, .. }) => {
                     line.problems.push(format!("{option} takes no value"));
                 }
-                Err(_) => line.problems.push("the command line cannot be read".to_owned()),
+                Err(_) => line.problems.push("malformed command line".to_owned()),
             }
         }
     }
 
-    fn set_mode(&mut self, mode: Mode) {
-        let strength = |mode| mode as u8;
-        if strength(mode) > strength(self.mode) {
-            self.mode = mode;
-        }
-    }
-
-    /// Keeps the value of a known flag; an unknown one takes its value along into oblivion.
+    /// Stores the value of a known flag; the value of an unknown flag is discarded.
     fn add_value(&mut self, flag: Result<&'static str, String>, value: Option<String>) {
         match (flag, value) {
             (Ok(flag), Some(value)) => self.values.push((flag, value)),
             (Ok(flag), None) => self.problems.push(format!("--{flag} needs a value")),
-            (Err(name), _) => self.problems.push(format!("{name} is no option (see --help)")),
+            (Err(name), _) => self.problems.push(format!("unknown option {name} (see --help)")),
         }
     }
 }
 
-/// The value of the flag just read: behind `=`, or the next argument unless that is a flag itself
-/// (`-1` is a value). Text that is not UTF-8 keeps a mark that no option accepts.
+/// The value of the flag just read: after `=`, or the next argument unless that is a flag itself
+/// (`-1` is a value). Bytes that are not UTF-8 become U+FFFD, which no option accepts.
 fn read_value(parser: &mut Parser) -> Option<String> {
     let value = parser.optional_value().or_else(|| {
         parser.try_raw_args()?.next_if(|arg| !arg.as_encoded_bytes().starts_with(b"--"))
@@ -130,11 +125,11 @@ fn read_value(parser: &mut Parser) -> Option<String> {
     Some(value.to_string_lossy().into_owned())
 }
 
-/// What was typed for each row of the table, by the strongest source.
+/// The value of each row of the table, from the source of the highest precedence.
 pub struct RawConfig(Vec<Option<OptionValue>>);
 
 impl RawConfig {
-    /// Flags before environment before `.env` file; in each, the last value of the first name.
+    /// Flags over environment over `.env` file; in each, the last value of the first name.
     pub fn collect(
         flags: &[(&'static str, String)],
         env: &dyn Fn(&str) -> Option<String>,
@@ -156,12 +151,12 @@ impl RawConfig {
         Self(OPTIONS.iter().map(find).collect())
     }
 
-    /// Every row with what was given for it.
+    /// Every row that has a value.
     pub fn values(&self) -> impl Iterator<Item = (&'static OptionSpec, &OptionValue)> {
         OPTIONS.iter().zip(&self.0).filter_map(|(row, given)| Some((row, given.as_ref()?)))
     }
 
-    /// What was given for a variable's row.
+    /// The value of a variable's row.
     pub fn get(&self, variable: &str) -> Option<&OptionValue> {
         self.values().find(|(row, _)| row.variable == variable).map(|(_, given)| given)
     }
@@ -172,7 +167,8 @@ fn last_value<N: AsRef<str>>(pairs: &[(N, String)], name: &str) -> Option<String
     pairs.iter().rev().filter(|(n, _)| n.as_ref() == name).find_map(|(_, text)| strip_quotes(text))
 }
 
-/// The text without blanks and then quotes around it (ollama-api.md 17), unless it is empty.
+/// The text without surrounding whitespace and then quotes, as in Ollama (envconfig/config.go);
+/// `None` if it is empty.
 fn strip_quotes(text: &str) -> Option<String> {
     let text = text.trim().trim_matches(['"', '\'']);
     (!text.is_empty()).then(|| text.to_owned())
@@ -205,16 +201,15 @@ mod tests {
 
     #[test]
     fn what_cannot_be_understood_is_named_without_its_value() {
-        let stray = "an argument that belongs to no option was found; options begin with -- (see \
-                     --help)";
-        check(&["--prot", "s3cret"], &[], &["--prot is no option (see --help)"]);
+        let stray = "unexpected argument: this program takes options only (see --help)";
+        check(&["--prot", "s3cret"], &[], &["unknown option --prot (see --help)"]);
         check(
             &["--prot=s3cret", "--port=1"],
             &[("port", "1")],
-            &["--prot is no option (see --help)"],
+            &["unknown option --prot (see --help)"],
         );
-        check(&["-k", "s3cret"], &[], &["-k is no option (see --help)"]);
-        check(&["-ks3cret"], &[], &["-k is no option (see --help)"]);
+        check(&["-k", "s3cret"], &[], &["unknown option -k (see --help)"]);
+        check(&["-ks3cret"], &[], &["unknown option -k (see --help)"]);
         check(&["s3cret"], &[], &[stray]);
         check(&["--", "--port"], &[], &[stray]);
         check(&["--check=s3cret"], &[], &["--check takes no value"]);

@@ -1,13 +1,11 @@
-//! What happens to a request before it is routed: CORS, then the check of its host
-//! (ollama-api.md 16), then that of its key, where keys are asked for.
+//! Access control: CORS, then the check of `Host` as in Ollama (server/routes.go), then the client
+//! key.
 //!
-//! The check of the host keeps web pages from reaching a server on loopback by a name that they make
-//! point there (DNS rebinding). A server that listens elsewhere is meant to be reached by other
-//! names, so there is no check. Pure: what is known of the machine comes in, the machine itself is
-//! never asked here.
-//! Invariants: CORS comes first, so that a preflight, which never has a key, and a foreign origin are
-//! answered whatever the host, and whatever is refused still carries the headers of its allowed
-//! origin. Without a key nothing is reached but the two routes that only say that the proxy lives.
+//! The check of `Host` keeps web pages from reaching a server on loopback by a name that they point
+//! there (DNS rebinding). A server that listens elsewhere is meant to be reached by other names, so
+//! it has no such check. Pure: facts about the machine come in as [`HostInfo`].
+//! Invariant: CORS comes first. A preflight never has a key and must succeed all the same, and a
+//! refusal carries the CORS headers of an allowed origin, so that a page can read it.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -15,27 +13,30 @@ use crate::http::client_keys::{ClientKeys, Credentials};
 use crate::http::cors::{CorsDecision, CorsPolicy, ResponseHeaders};
 use crate::http::routes::split_absolute_form;
 
-/// Names that end so are of this machine or its network.
+/// Suffixes of names of this machine or its network.
 const LOCAL_SUFFIXES: [&str; 3] = [".localhost", ".local", ".internal"];
+
+/// Characters of a header that are logged.
+const MAX_LOGGED_CHARS: usize = 100;
 
 /// The rules for one listening socket.
 pub struct AccessControl {
     origins: CorsPolicy,
     keys: ClientKeys,
-    /// `None` where any host will do.
+    /// `None` if any host is allowed.
     host_info: Option<HostInfo>,
 }
 
-/// What the check of the host has to know of the machine.
+/// What the check of `Host` needs to know about the machine.
 #[derive(Clone, Debug)]
 pub struct HostInfo {
     /// Its name; empty when unknown.
     pub hostname: String,
-    /// Whether an address is one of its interfaces'.
+    /// True if one of its interfaces has the address.
     pub has_address: fn(IpAddr) -> bool,
 }
 
-/// What is looked at of a request. It has no `Debug`: it holds a key.
+/// The parts of a request that access depends on. No `Debug`, because it holds a key.
 #[derive(Clone, Copy, Default)]
 pub struct RequestInfo<'a> {
     /// Its method.
@@ -46,34 +47,34 @@ pub struct RequestInfo<'a> {
     pub origin: Option<&'a str>,
     /// Its header `Host`.
     pub host: Option<&'a str>,
-    /// What it brings to show that it may ask.
+    /// Its client key.
     pub credentials: Credentials<'a>,
     /// True if its route needs no key.
     pub is_public: bool,
 }
 
-/// How a request is answered that does not go on to its route.
+/// The response to a request that does not reach its route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EarlyResponse {
-    /// With this status and no body.
+    /// This status and no body.
     Empty(u16),
-    /// With the error of that name.
+    /// [`crate::error::Error::Unauthorized`].
     Unauthorized,
 }
 
-/// What is to be done with a request.
+/// The decision about a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AccessDecision {
-    /// Its answer; `None` when it goes on to its route.
+    /// `None` if the request goes on to its route.
     pub response: Option<EarlyResponse>,
-    /// For whatever answer it gets.
+    /// Headers for its response, whichever that is.
     pub headers: ResponseHeaders,
     /// Why it is refused, for the log.
-    pub denial_reason: Option<&'static str>,
+    pub denial_reason: Option<String>,
 }
 
 impl AccessControl {
-    /// The rules for a socket that is bound to `bound`; without keys everybody may ask.
+    /// The rules for a socket that is bound to `listen_address`. Without keys, none is needed.
     #[must_use]
     pub fn new(
         origins: CorsPolicy,
@@ -90,7 +91,10 @@ impl AccessControl {
     pub fn decide(&self, request: &RequestInfo<'_>) -> AccessDecision {
         let host = effective_host(request.target, request.host);
         let headers = match self.origins.decide(request.method, request.origin, host) {
-            CorsDecision::Refused => return deny("its origin is not allowed (OLLAMA_ORIGINS)"),
+            CorsDecision::Refused => {
+                let origin = quote(request.origin.unwrap_or_default());
+                return deny(format!("origin {origin} is not in OLLAMA_ORIGINS"));
+            }
             CorsDecision::Preflight(headers) => {
                 return AccessDecision {
                     response: Some(EarlyResponse::Empty(204)),
@@ -109,7 +113,7 @@ impl AccessControl {
             {
                 AccessDecision {
                     response: Some(EarlyResponse::Unauthorized),
-                    denial_reason: Some("it brings no key of PROXY_API_KEYS"),
+                    denial_reason: Some(missing_or_wrong(request.credentials).to_owned()),
                     ..AccessDecision::default()
                 }
             }
@@ -126,7 +130,10 @@ impl HostInfo {
             return AccessDecision::default();
         }
         if !self.is_local_name(&host.to_ascii_lowercase()) {
-            return deny("its host is not this machine (it listens on loopback only)");
+            let host = quote(host);
+            return deny(format!(
+                "Host {host} is not local; let the reverse proxy send \"Host: localhost\""
+            ));
         }
         let answer = (method == "OPTIONS").then_some(EarlyResponse::Empty(204));
         AccessDecision { response: answer, ..AccessDecision::default() }
@@ -149,7 +156,17 @@ impl HostInfo {
     }
 }
 
-fn deny(why: &'static str) -> AccessDecision {
+/// A header's value for the log.
+fn quote(value: &str) -> String {
+    format!("{:?}", value.chars().take(MAX_LOGGED_CHARS).collect::<String>())
+}
+
+fn missing_or_wrong(credentials: Credentials<'_>) -> &'static str {
+    let is_missing = credentials.authorization.is_none() && credentials.api_key.is_none();
+    if is_missing { "no key" } else { "wrong key" }
+}
+
+fn deny(why: String) -> AccessDecision {
     AccessDecision {
         response: Some(EarlyResponse::Empty(403)),
         denial_reason: Some(why),
@@ -157,16 +174,16 @@ fn deny(why: &'static str) -> AccessDecision {
     }
 }
 
-/// The host that a request is for: a whole URL in the request line is stronger than the header
-/// (RFC 9112, 3.2.2).
+/// The host that a request is for. The absolute form of the target overrides the header (RFC 9112
+/// section 3.2.2).
 fn effective_host<'a>(target: &'a str, header: Option<&'a str>) -> &'a str {
     let (authority, _) = split_absolute_form(target);
     let host = authority.rsplit('@').next().unwrap_or_default();
     if host.is_empty() { header.unwrap_or_default() } else { host }
 }
 
-/// The host without a port and without the brackets of an IPv6 address. What has several colons and
-/// no brackets is left as it is.
+/// The host without port and without the brackets of an IPv6 address. Text with several colons and
+/// no brackets stays as it is.
 fn strip_port(host: &str) -> &str {
     if let Some((address, rest)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         let bracketed = address.parse::<Ipv6Addr>().is_ok();
@@ -186,7 +203,7 @@ fn strip_port(host: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn gate(bound: &str) -> AccessControl {
+    fn control(bound: &str) -> AccessControl {
         let has_address = |address: IpAddr| address.to_string() == "203.0.113.5";
         let machine = HostInfo { hostname: "Workshop".into(), has_address };
         let (origins, keys) = (CorsPolicy::default(), ClientKeys::default());
@@ -197,7 +214,7 @@ mod tests {
         RequestInfo { method, target, host, ..RequestInfo::default() }
     }
 
-    /// The status of a ruling; 0 means that the request goes on to its route.
+    /// The status of a decision; 0 if the request goes on to its route.
     fn status(ruling: &AccessDecision) -> u16 {
         match ruling.response {
             None => 0,
@@ -206,11 +223,11 @@ mod tests {
         }
     }
 
-    /// The status for a plain GET and a plain OPTIONS; 0 means that it goes on to its route.
+    /// The status for a plain GET and a plain OPTIONS; 0 if the request goes on to its route.
     #[track_caller]
     fn check(bound: &str, host: &str, get: u16, options: u16) {
         for (method, expected) in [("GET", get), ("OPTIONS", options)] {
-            let ruling = gate(bound).decide(&asked(method, "/", Some(host)));
+            let ruling = control(bound).decide(&asked(method, "/", Some(host)));
             assert_eq!(status(&ruling), expected, "{bound} {method} {host:?}");
             assert_eq!(
                 ruling.denial_reason.is_some(),
@@ -264,7 +281,7 @@ mod tests {
         ] {
             check("127.0.0.1", host, 0, 204);
         }
-        let ruling = gate("127.0.0.1").decide(&asked("OPTIONS", "/", None));
+        let ruling = control("127.0.0.1").decide(&asked("OPTIONS", "/", None));
         assert_eq!(status(&ruling), 204, "no header is an empty one");
     }
 
@@ -310,15 +327,15 @@ mod tests {
     fn a_machine_without_a_known_name_lets_nothing_more_in() {
         let machine = HostInfo { hostname: String::new(), has_address: |_| false };
         let (origins, keys) = (CorsPolicy::default(), ClientKeys::default());
-        let gate = AccessControl::new(origins, keys, [127, 0, 0, 1].into(), machine);
-        let status = |host| status(&gate.decide(&asked("GET", "/", Some(host))));
+        let control = AccessControl::new(origins, keys, [127, 0, 0, 1].into(), machine);
+        let status = |host| status(&control.decide(&asked("GET", "/", Some(host))));
         assert_eq!((status("workshop"), status("localhost")), (403, 0));
     }
 
     #[test]
     fn a_whole_url_in_the_request_line_is_stronger_than_the_header() {
         let check = |target: &str, header: &str, expected: u16| {
-            let ruling = gate("127.0.0.1").decide(&asked("GET", target, Some(header)));
+            let ruling = control("127.0.0.1").decide(&asked("GET", target, Some(header)));
             assert_eq!(status(&ruling), expected, "{target} {header}");
         };
         check("http://example.com/api/tags", "localhost", 403);
@@ -334,7 +351,7 @@ mod tests {
     fn cors_comes_before_the_host() {
         let found = |method: &str, origin: &str, host: &str| {
             let asked = RequestInfo { origin: Some(origin), ..asked(method, "/", Some(host)) };
-            let ruling = gate("127.0.0.1").decide(&asked);
+            let ruling = control("127.0.0.1").decide(&asked);
             (status(&ruling), ruling.headers.len())
         };
         let (near, far) = ("http://localhost:3000", "http://evil.test");
@@ -349,10 +366,10 @@ mod tests {
         assert_eq!(found("GET", "http://evil.test", "evil.test"), (403, 0));
     }
 
-    /// A gate that asks for a key, bound elsewhere than to loopback.
+    /// Access control with a key, not on loopback.
     fn keyed() -> AccessControl {
         let keys = ClientKeys::parse("first-key-1").expect("a key");
-        AccessControl { keys, ..gate("0.0.0.0") }
+        AccessControl { keys, ..control("0.0.0.0") }
     }
 
     fn with_key<'a>(asked: RequestInfo<'a>, authorization: &'a str) -> RequestInfo<'a> {
@@ -375,9 +392,9 @@ mod tests {
     #[test]
     fn cors_and_the_host_come_before_the_key() {
         let near = Some("http://localhost:3000");
-        let found = |gate: &AccessControl, method: &str, origin, host| {
+        let found = |control: &AccessControl, method: &str, origin, host| {
             let asked = RequestInfo { origin, ..asked(method, "/api/tags", Some(host)) };
-            let ruling = gate.decide(&asked);
+            let ruling = control.decide(&asked);
             assert_eq!(ruling.denial_reason.is_some(), status(&ruling) > 400);
             (status(&ruling), ruling.headers.len())
         };
@@ -385,7 +402,7 @@ mod tests {
         assert_eq!(found(&keyed(), "GET", near, "example.com"), (401, 2));
         assert_eq!(found(&keyed(), "GET", None, "example.com"), (401, 0));
         assert_eq!(found(&keyed(), "GET", Some("http://evil.test"), "example.com"), (403, 0));
-        let loopback = AccessControl { keys: keyed().keys, ..gate("127.0.0.1") };
+        let loopback = AccessControl { keys: keyed().keys, ..control("127.0.0.1") };
         assert_eq!(found(&loopback, "GET", near, "example.com"), (403, 2));
         assert_eq!(found(&loopback, "GET", near, "localhost"), (401, 2));
         assert_eq!(found(&loopback, "OPTIONS", None, "localhost"), (204, 0));

@@ -1,10 +1,9 @@
-//! The keys of those who may ask: how they are given, and whether a request brings one.
+//! Client keys: parses them, and checks the key of a request.
 //!
-//! Pure. A request may bring a key as `Authorization: Bearer`, as `x-api-key`, or as the password of
-//! `Basic` (as its user, where there is no password). Each key counts by itself; nothing tells one
-//! holder from another.
-//! Invariants: what a request brings is compared with all keys, to the last one, in a time that tells
-//! nothing of them; no key is ever printed, and no error repeats what was given.
+//! A request sends its key as `Authorization: Bearer`, as `x-api-key`, or as the password of `Basic`
+//! (as the user, if the password is empty). Pure; never tells one key's holder from another's.
+//! Invariant: a request's key is compared with every configured key in constant time, and no error
+//! or `Debug` output holds a key.
 
 use std::fmt;
 
@@ -13,20 +12,20 @@ use base64::Engine as _;
 use crate::api::wire::base64::BASE64;
 use crate::observe::redact::Secret;
 
-/// Shorter ones could be guessed, and would be masked in ordinary words.
+/// Shortest key, in bytes. Shorter keys can be guessed, and masking them would garble the log.
 const MIN_KEY_LEN: usize = 8;
 
-/// The longest key, in bytes.
+/// Longest key, in bytes.
 const MAX_KEY_LEN: usize = 512;
 
-/// Keys, at most: each request is compared with all of them.
+/// Most keys; each request is compared with all of them.
 const MAX_KEYS: usize = 256;
 
-/// The keys that let a request in; none where everybody may ask.
+/// The configured keys; without any, no key is needed.
 #[derive(Clone, Default)]
 pub struct ClientKeys(Vec<Secret>);
 
-/// What a request brings to show that it may ask. It has no `Debug`: it holds a key.
+/// The headers that may hold a key. No `Debug`, because of the key.
 #[derive(Clone, Copy, Default)]
 pub struct Credentials<'a> {
     /// The header `Authorization`.
@@ -36,37 +35,42 @@ pub struct Credentials<'a> {
 }
 
 impl ClientKeys {
-    /// Reads keys with commas between them.
+    /// Parses comma-separated keys.
     ///
     /// # Errors
-    /// What is allowed, without what was given.
+    /// What is expected, without the text.
     pub fn parse(text: &str) -> Result<Self, String> {
         Self::from_texts(text.split(',').map(str::trim).filter(|key| !key.is_empty())).map_err(
-            |_| format!("write 1 to {MAX_KEYS} keys with commas between them, {}", describe_key()),
+            |_| {
+                format!(
+                    "expected 1 to {MAX_KEYS} keys with commas between them, {}",
+                    describe_key()
+                )
+            },
         )
     }
 
-    /// Reads a file with a key on each line. Lines that are empty or begin with `#` do not count.
+    /// Parses a file with one key per line. Empty lines and lines that start with `#` are ignored.
     ///
     /// # Errors
-    /// What is wrong with it, without what it says; also when there is no key in it.
+    /// The fault, without the text; also if the file has no key.
     pub fn parse_file(bytes: &[u8]) -> Result<Self, String> {
-        let text = std::str::from_utf8(bytes).map_err(|_| "it is no text".to_owned())?;
+        let text = std::str::from_utf8(bytes).map_err(|_| "not UTF-8 text".to_owned())?;
         let text = text.trim_start_matches('\u{feff}');
         let lines = (1..).zip(text.lines().map(str::trim));
         let keys = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
         Self::from_texts(keys.clone().map(|(_, key)| key)).map_err(|wrong| {
             match keys.clone().nth(wrong) {
-                _ if wrong >= MAX_KEYS => format!("it holds more than {MAX_KEYS} keys"),
+                _ if wrong >= MAX_KEYS => format!("more than {MAX_KEYS} keys"),
                 Some((number, _)) => {
-                    format!("line {number} is no key: write one a line, {}", describe_key())
+                    format!("line {number}: invalid key; one key per line, {}", describe_key())
                 }
-                None => "it holds no key".to_owned(),
+                None => "no key in the file".to_owned(),
             }
         })
     }
 
-    /// The keys of a list, each once; else the place of what is wrong.
+    /// The keys without duplicates, or the index of the first bad one.
     fn from_texts<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Self, usize> {
         let mut keys = Self::default();
         for (place, text) in texts.enumerate() {
@@ -84,23 +88,23 @@ impl ClientKeys {
         }
     }
 
-    /// Takes the keys of another list in.
+    /// Adds the keys of another list.
     pub fn extend(&mut self, other: Self) {
         other.0.into_iter().for_each(|key| self.add(key));
     }
 
-    /// Whether there are none, so that everybody may ask.
+    /// True if no key is needed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// All of them, for whoever masks them.
+    /// All keys, to mask them.
     pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
         self.0.iter()
     }
 
-    /// Whether a request may come in.
+    /// True if a request may proceed.
     #[must_use]
     pub fn authorize(&self, credentials: Credentials<'_>) -> bool {
         if self.is_empty() {
@@ -113,7 +117,7 @@ impl ClientKeys {
         let bearer = rest.map(str::trim).filter(|_| scheme == "bearer");
         let basic = rest.map(str::trim).filter(|_| scheme == "basic").and_then(basic_password);
         let candidates = [own, bearer, basic.as_deref()];
-        // Every key is looked at, whatever was found before.
+        // No early return: the time must not depend on the keys.
         candidates.into_iter().flatten().fold(false, |found, text| found | self.contains(text))
     }
 
@@ -135,7 +139,7 @@ fn basic_password(credentials: &str) -> Option<String> {
     Some(if password.is_empty() { user } else { password }.to_owned())
 }
 
-/// Whether a text can be a key: it has to fit into a header and between commas.
+/// True if a text fits into a header and between commas.
 fn is_valid_key(text: &str) -> bool {
     (MIN_KEY_LEN..=MAX_KEY_LEN).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',')
@@ -143,7 +147,7 @@ fn is_valid_key(text: &str) -> bool {
 
 fn describe_key() -> String {
     format!(
-        "each {MIN_KEY_LEN} to {MAX_KEY_LEN} visible ASCII characters without blanks and commas"
+        "each {MIN_KEY_LEN} to {MAX_KEY_LEN} visible ASCII characters without spaces and commas"
     )
 }
 
@@ -229,7 +233,10 @@ mod tests {
         let long = "x".repeat(MAX_KEY_LEN + 1);
         for bad in [",", " ", "s3cret1", "s3cret with blanks", "s3crét-and-more", &long] {
             let told = ClientKeys::parse(bad).expect_err(bad);
-            assert!(told.starts_with("write 1 to 256 keys ") && !told.contains("s3cr"), "{told}");
+            assert!(
+                told.starts_with("expected 1 to 256 keys ") && !told.contains("s3cr"),
+                "{told}"
+            );
         }
     }
 
@@ -239,14 +246,14 @@ mod tests {
         assert_eq!(count(ClientKeys::parse_file(file.as_bytes())), 2);
         let told = |bytes: &[u8]| ClientKeys::parse_file(bytes).expect_err("no keys");
         for empty in ["", "\n", "# nothing\n \n"] {
-            assert_eq!(told(empty.as_bytes()), "it holds no key");
+            assert_eq!(told(empty.as_bytes()), "no key in the file");
         }
-        assert_eq!(told(b"\xff\xfe"), "it is no text");
+        assert_eq!(told(b"\xff\xfe"), "not UTF-8 text");
         let two = told(b"# one\nfirst-key-1\ns3cret one\n");
-        assert!(two.starts_with("line 3 is no key: write one a line, each 8 to 512 "), "{two}");
-        assert!(told(b"first-key-1,second-key-2").starts_with("line 1 is no key: "));
+        assert!(two.starts_with("line 3: invalid key; one key per line, each 8 to 512 "), "{two}");
+        assert!(told(b"first-key-1,second-key-2").starts_with("line 1: invalid key; "));
         let many: String = (0..=MAX_KEYS).map(|number| format!("key-number-{number}\n")).collect();
-        assert_eq!(told(many.as_bytes()), "it holds more than 256 keys");
+        assert_eq!(told(many.as_bytes()), "more than 256 keys");
     }
 
     #[test]

@@ -98,8 +98,8 @@ impl CorsPolicy {
         self.raw.split(',').position(never).map(|at| {
             let number = at + 1;
             format!(
-                "entry {number} allows nothing: an origin has no path, no slash at its end, and \
-                 around a * no blanks"
+                "entry {number} matches no origin: an origin has no path and no trailing slash, and \
+                 a wildcard entry no spaces"
             )
         })
     }
@@ -183,8 +183,8 @@ fn parse_rule(entry: &str) -> Result<OriginRule, String> {
     let refusal = || {
         let schemes = SCHEMES.join(", ");
         format!(
-            "write origins with commas between them, each with one * in it or beginning with one \
-             of {schemes}"
+            "expected comma-separated origins, each containing one * or starting with one of \
+             {schemes}"
         )
     };
     let literal = entry.trim().to_ascii_lowercase();
@@ -370,7 +370,7 @@ mod tests {
             "http://\u{fc}*",
         ] {
             let error = CorsPolicy::parse(bad).expect_err(bad);
-            assert!(error.starts_with("write ") && !error.contains("s3cret"), "{bad}: {error}");
+            assert!(error.starts_with("expected ") && !error.contains("s3cret"), "{bad}: {error}");
         }
     }
 

@@ -1,7 +1,8 @@
-//! In which protocol's shape an error is told (ollama-api.md 4.1, 4.4, 15.6).
+//! Error bodies in the format of each protocol: Ollama, OpenAI, Anthropic.
 //!
-//! The path decides, so that an error has its shape also where no route was found yet: a queue that
-//! is full, a body that is too large. Pure; what is sent, and with which head, is the exchange's.
+//! The path alone decides the format, so an unknown path below `/v1` has one, too. Types and codes
+//! are those of Ollama's compatibility layer (openai/openai.go, anthropic/anthropic.go). Never
+//! writes to a socket; head and framing belong to the exchange.
 
 use serde::Serialize;
 
@@ -9,17 +10,17 @@ use crate::api::ollama::response::ErrorResponse;
 use crate::api::wire::ndjson;
 use crate::error::Error;
 
-/// How a client without a key is told what it may bring (RFC 9110, 11.6.1): a line for each way,
-/// because not every client takes a list apart.
+/// The challenges of a 401 (RFC 9110 section 11.6.1), one header line each, because some clients do
+/// not parse a list.
 pub const AUTH_CHALLENGES: &[(&str, &str)] = &[
     ("WWW-Authenticate", "Bearer realm=\"ollama-openai-proxy\""),
     ("WWW-Authenticate", "Basic realm=\"ollama-openai-proxy\", charset=\"UTF-8\""),
 ];
 
-/// A protocol that clients speak.
+/// The error format of one protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorFormat {
-    /// `/api` and whatever is nowhere.
+    /// All other paths.
     Ollama,
     /// `/v1`.
     OpenAi,
@@ -70,7 +71,7 @@ impl ErrorFormat {
         }
     }
 
-    /// The body of an error that is a whole answer. `request_id` is `req_` and 8 hex digits.
+    /// The body of an error response. `request_id` is `req_` and 8 hex digits.
     #[must_use]
     pub fn body(self, error: &Error, status: u16, request_id: &str) -> Vec<u8> {
         let message = self.message(error);
@@ -107,8 +108,7 @@ impl ErrorFormat {
         out
     }
 
-    /// Whether the body of this error is JSON without a character set, as converted errors are
-    /// (ollama-api.md 1.4).
+    /// True if the content type of this error has no charset, as in Ollama's compatibility layer.
     #[must_use]
     pub fn has_bare_json(self, error: &Error) -> bool {
         self != Self::Ollama && !is_request_error(error)
@@ -116,24 +116,21 @@ impl ErrorFormat {
 
     fn message(self, error: &Error) -> String {
         match (self, error) {
-            // The decoder's own word (ollama-api.md 1.1).
+            // The text of Go's JSON decoder.
             (Self::OpenAi | Self::Anthropic, Error::MissingBody) => "EOF".to_owned(),
-            (Self::OpenAi | Self::Anthropic, Error::Unauthorized) => {
-                "missing or wrong API key of this proxy".to_owned()
-            }
             _ => error.message(),
         }
     }
 }
 
-/// What Ollama's conversion layer raises itself: the request is wrong.
+/// An error that Ollama's compatibility layer raises itself.
 fn is_request_error(error: &Error) -> bool {
     matches!(error, Error::MissingBody | Error::InvalidRequest { .. })
 }
 
 fn openai_error<'a>(error: &Error, status: u16, message: &'a str) -> OpenAiErrorResponse<'a> {
     let (r#type, code) = match (error, status) {
-        // OpenAI's own words for a key that is none.
+        // As OpenAI does for a wrong key.
         (Error::Unauthorized, _) => ("invalid_request_error", Some("invalid_api_key")),
         (_, 400) => ("invalid_request_error", None),
         (_, 404) => ("not_found_error", None),
@@ -245,8 +242,9 @@ mod tests {
         let told = |shape: ErrorFormat| {
             String::from_utf8(shape.body(&Error::Unauthorized, 401, "req_0")).expect("UTF-8")
         };
-        assert_eq!(told(ErrorFormat::Ollama), r#"{"error":"unauthorized"}"#);
-        let message = "missing or wrong API key of this proxy";
+        let message = "unauthorized: send one of this proxy's keys as \\\"Authorization: Bearer \
+                       KEY\\\" or \\\"x-api-key: KEY\\\"";
+        assert_eq!(told(ErrorFormat::Ollama), format!("{{\"error\":\"{message}\"}}"));
         let expected = format!(
             "{{\"error\":{{\"message\":\"{message}\",\"type\":\"invalid_request_error\",\
              \"param\":null,\"code\":\"invalid_api_key\"}}}}\n"
@@ -277,7 +275,7 @@ mod tests {
             let error = Error::IncompleteStream;
             String::from_utf8(shape.event(&error, 502)).expect("UTF-8")
         };
-        let message = "the upstream ended its answer early";
+        let message = "the upstream closed the connection before its response was complete";
         assert_eq!(told(ErrorFormat::Ollama), format!("{{\"error\":\"{message}\"}}\n"));
         let error = format!(
             "{{\"message\":\"{message}\",\"type\":\"api_error\",\"param\":null,\"code\":null}}"

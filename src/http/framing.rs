@@ -1,18 +1,18 @@
-//! Whether a request's head can be understood in one way only.
+//! Checks that a request's head has exactly one meaning, against request smuggling.
 //!
-//! tiny_http takes what another server would take differently: two lengths, other codings than
-//! `chunked` (CVE-2026-66752), line breaks inside values (CVE-2026-66753). Where two servers
-//! disagree on where a request ends, somebody can smuggle a second one past the first. So every head
-//! is checked here before anything else is done with it, and one that fails is the last on its
-//! connection. Pure.
+//! tiny_http accepts heads that other servers read differently: two lengths, codings other than
+//! `chunked` (CVE-2026-66752), line breaks inside values (CVE-2026-66753). Two servers that disagree
+//! about the end of a request let a client hide a second request from the first server. Pure; knows
+//! no socket. Invariant: every head is checked before its request is used, and a bad head is the
+//! last one on its connection.
 
-/// Header lines of a request.
+/// Most header lines of a request.
 const MAX_HEADERS: usize = 100;
 
-/// Bytes of a request line.
+/// Longest request line, in bytes.
 const MAX_REQUEST_LINE: usize = 16 * 1024;
 
-/// What is wrong with a head, for the log; `None` when nothing is (RFC 9112, 3 and 6).
+/// The fault of a head, for the log; `None` if it has none (RFC 9112 sections 3 and 6).
 #[must_use]
 pub fn check_head<'a>(
     method: &str,
@@ -20,18 +20,18 @@ pub fn check_head<'a>(
     is_http10: bool,
     headers: impl Iterator<Item = (&'a str, &'a str)>,
 ) -> Option<&'static str> {
-    // Two blanks and `HTTP/1.1`.
+    // Two spaces and `HTTP/1.1`.
     if method.len() + target.len() + 10 > MAX_REQUEST_LINE {
-        return Some("its request line is too long");
+        return Some("request line longer than 16 KiB");
     }
     if !is_token(method) || target.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
-        return Some("its request line is none");
+        return Some("malformed request line");
     }
     let (mut count, mut hosts, mut length, mut coding) = (0, 0, None, None);
     for (name, value) in headers {
         count += 1;
         if !is_token(name) || value.bytes().any(is_forbidden_in_value) {
-            return Some("a header is none");
+            return Some("malformed header");
         }
         let (known, holds) = if name.eq_ignore_ascii_case("Content-Length") {
             (&mut length, is_content_length(value))
@@ -42,28 +42,28 @@ pub fn check_head<'a>(
             continue;
         };
         if known.replace(()).is_some() || !holds {
-            return Some("the end of its body is not certain");
+            return Some("ambiguous body length (Content-Length, Transfer-Encoding)");
         }
     }
     match (length, coding) {
-        (Some(()), Some(())) => Some("the end of its body is not certain"),
-        _ if count > MAX_HEADERS => Some("it has too many headers"),
-        _ if hosts > 1 => Some("it has several hosts"),
+        (Some(()), Some(())) => Some("ambiguous body length (Content-Length, Transfer-Encoding)"),
+        _ if count > MAX_HEADERS => Some("more than 100 headers"),
+        _ if hosts > 1 => Some("more than one Host header"),
         _ => None,
     }
 }
 
-/// Digits only, and not more than a length can have.
+/// Digits only, within the range of `usize`.
 fn is_content_length(value: &str) -> bool {
     value.bytes().all(|byte| byte.is_ascii_digit()) && value.parse::<usize>().is_ok()
 }
 
-/// A character of a header's value that is none (RFC 9110, 5.5).
+/// True for control characters that a header value must not contain (RFC 9110 section 5.5).
 fn is_forbidden_in_value(byte: u8) -> bool {
     (byte < b' ' && byte != b'\t') || byte == 0x7f
 }
 
-/// RFC 9110, 5.6.2.
+/// True for a `token` (RFC 9110 section 5.6.2).
 fn is_token(text: &str) -> bool {
     let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !text.is_empty() && text.bytes().all(is_part)
@@ -80,8 +80,8 @@ mod tests {
         assert_eq!(found, expected, "{headers:?}");
     }
 
-    const BODY: Option<&str> = Some("the end of its body is not certain");
-    const HEADER: Option<&str> = Some("a header is none");
+    const BODY: Option<&str> = Some("ambiguous body length (Content-Length, Transfer-Encoding)");
+    const HEADER: Option<&str> = Some("malformed header");
 
     #[test]
     fn one_length_or_chunks_will_do() {
@@ -118,13 +118,13 @@ mod tests {
         for name in ["", "X Y", "X:", "Content-Length\t", "X\0", "\u{e9}", "(x)"] {
             check(&[(name, "v")], HEADER);
         }
-        check(&[("Host", "a"), ("host", "a")], Some("it has several hosts"));
+        check(&[("Host", "a"), ("host", "a")], Some("more than one Host header"));
     }
 
     #[test]
     fn a_head_has_100_lines() {
         check(&[("X", "y"); 100], None);
-        check(&[("X", "y"); 101], Some("it has too many headers"));
+        check(&[("X", "y"); 101], Some("more than 100 headers"));
     }
 
     #[test]
@@ -133,11 +133,11 @@ mod tests {
             |method: &str, target: &str| check_head(method, target, false, std::iter::empty());
         // `GET`, two blanks and the version are 13.
         assert_eq!(line("GET", &"x".repeat(MAX_REQUEST_LINE - 13)), None);
-        let long = Some("its request line is too long");
+        let long = Some("request line longer than 16 KiB");
         assert_eq!(line("GET", &"x".repeat(MAX_REQUEST_LINE - 12)), long);
         assert_eq!(line(&"X".repeat(MAX_REQUEST_LINE), "/"), long);
         assert_eq!(line("OPTIONS", "*"), None);
-        let none = Some("its request line is none");
+        let none = Some("malformed request line");
         for (method, target) in
             [("", "/"), ("G T", "/"), ("G\nT", "/"), ("GET", "/\n"), ("GET", "/\0"), ("GET", "/ x")]
         {

@@ -146,7 +146,7 @@ impl UnreadBody {
     fn leak(self) {
         LEAKED.fetch_add(1, Ordering::AcqRel);
         log::warn!(
-            "a request of {} bytes is let go of: its thread stays behind",
+            "request with Content-Length {} cannot be read or dropped safely: leaking its thread",
             self.content_length
         );
         std::mem::forget(self.stream);

@@ -49,7 +49,7 @@ pub fn parse(text: &str) -> Result<ListenAddress, String> {
     Ok(match port.parse() {
         Ok(port) => ListenAddress { host, port, warning: None },
         Err(_) => {
-            let warning = Some(format!("no port from 0 to 65535; {default_port} is used"));
+            let warning = Some(format!("invalid port (0 to 65535); using {default_port}"));
             ListenAddress { host, port: default_port, warning }
         }
     })
@@ -82,7 +82,7 @@ fn validate_host(host: &str) -> Result<String, String> {
     if name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')) {
         return Ok(host.to_owned());
     }
-    Err("write an address or name with an optional port, such as 127.0.0.1:11434, [::1]:11434 or \
+    Err("expected an address or name with an optional port, such as 127.0.0.1:11434, [::1]:11434 or \
          :11434 for all interfaces"
         .to_owned())
 }

@@ -16,7 +16,7 @@ use super::transport::errors::check_cancelled;
 use super::{Client, ConnectionPolicy, Operation, PassResponse, Trace};
 use crate::backends::errors;
 use crate::backends::errors::ErrorDetails;
-use crate::error::{Error, Result, Retry, Side};
+use crate::error::{Error, Result, Retry};
 use crate::observe::body_log::BodyLogger;
 use crate::observe::metrics::Metrics;
 use crate::upstream::backoff::RetryPolicy;
@@ -205,7 +205,7 @@ impl Client {
                     );
                 }
             }
-            Err(error) if error.side() != Side::Upstream => {}
+            Err(error) if !error.is_upstream() => {}
             Err(Error::StaleConnection(_)) => {}
             Ok(_) | Err(_) => {
                 if permit.record_success(now) {
@@ -254,7 +254,7 @@ impl Client {
 
 /// Counts a failure, if it is the upstream's.
 pub(super) fn count_failure(metrics: &Metrics, error: &Error) {
-    if error.side() == Side::Upstream {
+    if error.is_upstream() {
         metrics.count_upstream_failure(error.kind());
     }
 }

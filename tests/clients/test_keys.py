@@ -59,7 +59,7 @@ def ollama_without_a_key_is_unauthorized():
     client = ollama.Client(host=PROXY, timeout=30)
     for call in (client.list, lambda: client.chat(MODEL, HELLO)):
         error = raises(ollama.ResponseError, call)
-        assert (error.status_code, error.error) == (401, "unauthorized"), error
+        assert error.status_code == 401 and error.error.startswith("unauthorized"), error
 
 
 @check

@@ -47,7 +47,8 @@ use crate::net::worker_pool;
 /// What stands in the place of a frame where a body breaks off. tiny_http leaves the connection open
 /// when a writer is dropped, so that a client would wait for ever; at what is no frame its reader
 /// fails at once, and never takes the part for the whole.
-const INVALID_FRAME: &[u8] = b"the upstream ended its answer early\r\n";
+const INVALID_FRAME: &[u8] =
+    b"the upstream closed the connection before its response was complete\r\n";
 
 /// A request and where it stands.
 pub struct Exchange {
@@ -277,7 +278,7 @@ impl Exchange {
         take: &mut dyn FnMut(&mut dyn Read, usize) -> io::Result<u64>,
     ) -> Result<()> {
         let State::Waiting(request) = &mut self.state else {
-            return Err(Error::Internal("a body read after the answer"));
+            return Err(Error::Internal("request body read after the response"));
         };
         let length = request.body_length();
         if length.is_some_and(|length| length > limit) {
@@ -380,7 +381,9 @@ impl Exchange {
                 unread_body::reject(request, &out, self.handle.take());
                 Ok(())
             }
-            State::Streaming(_) | State::Done => Err(Error::Internal("a second answer")),
+            State::Streaming(_) | State::Done => {
+                Err(Error::Internal("second response to one request"))
+            }
         }
     }
 
@@ -534,10 +537,12 @@ impl Exchange {
             State::Waiting(request) if self.is_body_read => request.into_writer(),
             State::Waiting(request) => {
                 self.state = State::Waiting(request);
-                return Err(Error::Internal("a stream before the body was read"));
+                return Err(Error::Internal("stream started before the request body was read"));
             }
             State::Streaming(writer) => writer,
-            State::Done => return Err(Error::Internal("a line after the end")),
+            State::Done => {
+                return Err(Error::Internal("line written after the end of the response"));
+            }
         };
         let pending = std::mem::take(&mut self.pending);
         let sent = self.send_pieces(writer.as_mut(), (&pending, &[]), next);

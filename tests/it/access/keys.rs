@@ -93,10 +93,11 @@ fn a_key_may_come_as_bearer_as_x_api_key_and_as_a_password() {
 
 #[test]
 fn a_missing_key_is_told_in_each_protocol_s_shape() {
+    const NO_KEY: &str = r#"{"error":"unauthorized: send one of this proxy's keys as \"Authorization: Bearer KEY\" or \"x-api-key: KEY\""}"#;
     let (upstream, proxy) = pair_with(keyed);
     let told = |path: &str| ask(&mut proxy.client(), "POST", path, "", &chat("Hi"));
     let native = told("/api/chat");
-    native.assert_body(401, r#"{"error":"unauthorized"}"#);
+    native.assert_body(401, NO_KEY);
     assert_eq!(native.head.header("content-type"), Some("application/json; charset=utf-8"));
     let openai = told("/v1/chat/completions").json();
     assert_eq!(openai["error"]["code"], "invalid_api_key");
@@ -265,8 +266,8 @@ fn keys_may_stand_in_a_file() {
         }
         let log = running.stop();
         assert_eq!(log.contains("[WARN]"), warned, "{log}");
-        assert_eq!(log.contains(&format!("(mode {mode:o}); chmod 600 it")), warned, "{log}");
-        assert!(log.contains("is refused: it brings no key of PROXY_API_KEYS"), "{log}");
+        assert_eq!(log.contains(&format!("(mode {mode:o}): run chmod 600 on it")), warned, "{log}");
+        assert!(log.contains("refused: wrong key"), "{log}");
         assert!(!log.contains(OWN) && !log.contains("another-key"), "{log}");
     }
 }
@@ -276,11 +277,11 @@ fn a_file_that_gives_no_key_stops_the_start() {
     let folder = env!("CARGO_TARGET_TMPDIR").to_owned();
     let path = |name: &str, content: &str| file(name, content, 0o600).display().to_string();
     for (path, reason) in [
-        ("/nowhere/s3cret".to_owned(), "the file cannot be read: entity not found"),
-        (folder, "the file cannot be read: is a directory"),
-        (path("no-keys", "# s3cret\n"), "the file cannot be used: it holds no key"),
-        (path("bad-keys", "s3cret one\n"), "the file cannot be used: line 1 is no key: "),
-        (path("large-keys", &"# s3cret\n".repeat(200_000)), "the file has more than 1048576 bytes"),
+        ("/nowhere/s3cret".to_owned(), "no such file"),
+        (folder, "cannot read the file: is a directory"),
+        (path("no-keys", "# s3cret\n"), "no key in the file"),
+        (path("bad-keys", "s3cret one\n"), "line 1: invalid key; "),
+        (path("large-keys", &"# s3cret\n".repeat(200_000)), "file larger than 1 MiB"),
     ] {
         for flag in [None, Some("--check")] {
             let mut command = program();
@@ -295,7 +296,7 @@ fn a_file_that_gives_no_key_stops_the_start() {
 
 #[test]
 fn an_open_door_is_told_at_the_start_and_by_a_check() {
-    const WARNING: &str = "whoever can reach this address may use the upstream and its key";
+    const WARNING: &str = "anyone who can reach this address can use the upstream with your key";
     let upstream = Upstream::start();
     for (host, keys, warned) in [
         ("0.0.0.0:0", "", true),

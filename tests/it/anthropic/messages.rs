@@ -91,7 +91,10 @@ fn a_stream_that_fails_ends_with_an_error_and_no_message_stop() {
     let error_event = frame("data: {\"error\":{\"message\":\"out of memory\",\"code\":500}}\n\n");
     let failures = [
         (vec![stream_head(), delta("one"), error_event, last_frame()], "out of memory"),
-        (vec![stream_head(), delta("one"), Step::Close], "the upstream ended its answer early"),
+        (
+            vec![stream_head(), delta("one"), Step::Close],
+            "the upstream closed the connection before its response was complete",
+        ),
     ];
     for (steps, message) in failures {
         let events = bench.played(MESSAGES, &streamed(), steps).events();

@@ -116,7 +116,7 @@ fn a_body_that_stalls_is_told_so() {
         let mut client = proxy.client();
         client.send(format!("POST /api/chat HTTP/1.1\r\nHost: localhost\r\n{head}\r\n\r\n1"));
         let answer = client.answer();
-        answer.assert_error(408, "request body took too long");
+        answer.assert_error(408, "timed out reading the request body");
         assert_eq!(answer.head.header("connection"), Some("close"));
     }
     chats(&proxy, &upstream);

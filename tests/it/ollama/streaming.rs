@@ -335,7 +335,8 @@ fn a_stream_s_head_waits_for_its_first_line() {
 fn an_error_after_the_first_line_is_one_more_line_and_the_last() {
     let bench = Bench::new();
     let error = "data: {\"error\":{\"message\":\"out of <memory>\"}}\n\n";
-    let early = "{\"error\":\"the upstream ended its answer early\"}\n";
+    let early =
+        "{\"error\":\"the upstream closed the connection before its response was complete\"}\n";
     for route in TEXT {
         // The regular end after the error is ignored.
         let failed = std::iter::once(frame(error)).chain(ending()).collect();

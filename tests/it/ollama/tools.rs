@@ -63,7 +63,7 @@ fn a_call_that_breaks_off_is_an_error_and_never_half_a_call() {
     upstream.script(vec![stream_head(), piece(&half), Step::Close]);
     upstream.script(vec![stream_head(), piece(&half), finish, last_frame()]);
     for expected in [
-        "the upstream ended its answer early",
+        "the upstream closed the connection before its response was complete",
         "invalid response from the upstream: invalid tool call arguments for \"f\"",
     ] {
         proxy.ask("/api/chat", asked(true)).assert_error(502, expected);

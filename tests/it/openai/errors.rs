@@ -192,7 +192,8 @@ fn a_stream_that_breaks_off_ends_in_an_error_event() {
     upstream.script(vec![stream_head(), frame("data: {\"a\":1}\n\ndata: {\"cu"), Step::Close]);
     let mut client = proxy.client();
     let answer = client.post(CHAT, BODY).answer();
-    let error = openai("the upstream ended its answer early", "api_error");
+    let error =
+        openai("the upstream closed the connection before its response was complete", "api_error");
     assert_eq!(answer.body, format!("data: {{\"a\":1}}\n\ndata: {{\"cu\n\ndata: {error}\n\n"));
     // The connection serves again.
     upstream.script(vec![json("{}")]);
@@ -205,7 +206,10 @@ fn a_stream_that_breaks_off_before_its_first_byte_is_a_status() {
     upstream.script(vec![stream_head(), Step::Close]);
     let answer = proxy.ask(CHAT, BODY);
     assert_eq!(answer.status(), 502);
-    assert_eq!(answer.json()["error"]["message"], "the upstream ended its answer early");
+    assert_eq!(
+        answer.json()["error"]["message"],
+        "the upstream closed the connection before its response was complete"
+    );
 }
 
 #[test]

@@ -348,7 +348,7 @@ fn an_error_inside_a_stream_is_its_last_event() {
     let failed = frame("data: {\"error\":{\"message\":\"out of memory\"}}\n\n");
     let rows = [
         (vec![failed, last_frame()], "out of memory"),
-        (vec![Step::Close], "the upstream ended its answer early"),
+        (vec![Step::Close], "the upstream closed the connection before its response was complete"),
     ];
     for (end, text) in rows {
         let steps = [stream_head(), delta("Hel")].into_iter().chain(end).collect();

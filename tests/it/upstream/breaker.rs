@@ -51,7 +51,7 @@ fn it_opens_after_failures_in_a_row_and_a_check_closes_it() {
         ask(&proxy).assert_error(502, REFUSED);
     }
     let answer = ask(&proxy);
-    let told = format!("{REFUSED} (not asked again yet)");
+    let told = format!("{REFUSED} (upstream marked as down; next attempt in 3600 s)");
     answer.assert_error(503, &told);
     assert_eq!(answer.head.header("retry-after"), Some("3600"));
     let answer = proxy.ask("/v1/chat/completions", chat("Hi"));

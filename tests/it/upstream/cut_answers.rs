@@ -139,7 +139,10 @@ fn cut_until_close(path: &str, events: &str, terminal: &str) {
             let told = told.unwrap_or_else(|| panic!("{path} at {at}: {text}"));
             let error: serde_json::Value = serde_json::from_str(told).expect("JSON");
             let message = &error["error"]["message"];
-            assert_eq!(message, "the upstream ended its answer early", "{path} at {at}");
+            assert_eq!(
+                message, "the upstream closed the connection before its response was complete",
+                "{path} at {at}"
+            );
         }
     });
 }

@@ -77,7 +77,7 @@ fn an_answer_that_breaks_off_is_no_answer() {
     upstream.script(vec![Step::Send(cut.into()), Step::Close]);
     proxy
         .ask("/api/chat", chat_whole("Hi"))
-        .assert_error(502, "the upstream ended its answer early");
+        .assert_error(502, "the upstream closed the connection before its response was complete");
 }
 
 #[test]

@@ -76,8 +76,8 @@ fn head(text: &str) -> Step {
 
 #[test]
 fn a_head_that_never_comes() {
-    let closed = "cannot reach the upstream: it closed the connection without an answer";
-    let late = "timed out waiting for the upstream";
+    let closed = "the upstream closed the connection without a response";
+    let late = "no response from the upstream within REQUEST_TIMEOUT";
     check("closed", || vec![Step::Close], 502, closed);
     check("reset", || vec![Step::Reset], 502, closed);
     check("closed in the head", || vec![head("HTTP/1.1 200 OK\r\nCont"), Step::Close], 502, closed);
@@ -93,8 +93,8 @@ fn a_head_that_never_comes() {
 fn a_whole_body_that_does_not_end() {
     const HEAD: &str =
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n{";
-    let early = "the upstream ended its answer early";
-    let late = "timed out waiting for more of the upstream's answer";
+    let early = "the upstream closed the connection before its response was complete";
+    let late = "the upstream sent nothing for REQUEST_TIMEOUT in the middle of its response";
     check("closed", || vec![head(HEAD), Step::Close], 502, early);
     check("reset", || vec![head(HEAD), Step::Reset], 502, early);
     check("silent", || vec![head(HEAD), never()], 504, late);
@@ -118,7 +118,7 @@ fn what_is_passed_on_must_end_in_time_too() {
     let whole =
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{";
     upstream.script(vec![head(whole), Step::Drip(b" ".to_vec(), MS(20))]);
-    let late = "timed out waiting for more of the upstream's answer";
+    let late = "the upstream sent nothing for REQUEST_TIMEOUT in the middle of its response";
     let answer = proxy.ask("/v1/chat/completions", chat_whole("Hi"));
     assert_eq!((answer.status(), &answer.json()["error"]["message"]), (504, &late.into()));
     upstream.request();
@@ -139,7 +139,9 @@ fn what_is_passed_on_must_end_in_time_too() {
     let mut client = proxy.client();
     assert_eq!(client.post("/v1/chat/completions", chat_whole("Hi")).head().status, 200);
     // What is no frame makes a client's reader fail at once.
-    let broken = |line: &String| line == "the upstream ended its answer early";
+    let broken = |line: &String| {
+        line == "the upstream closed the connection before its response was complete"
+    };
     assert!(std::iter::from_fn(|| client.line()).any(|line| broken(&line)));
     upstream.request();
     both_serve(&upstream, &proxy);
@@ -160,8 +162,8 @@ fn a_stream_that_breaks_off_or_goes_silent_is_told_in_its_last_line() {
         upstream.request();
         both_serve(&upstream, &proxy);
     };
-    let early = "the upstream ended its answer early";
-    let late = "timed out waiting for more of the upstream's answer";
+    let early = "the upstream closed the connection before its response was complete";
+    let late = "the upstream sent nothing for REQUEST_TIMEOUT in the middle of its response";
     check("closed", vec![Step::Close], early);
     check("reset", vec![Step::Reset], early);
     check("ended without a terminal event", vec![upstream::last_frame()], early);
@@ -217,11 +219,12 @@ fn an_upstream_that_does_not_speak_tls_is_told() {
         }
     });
     let proxy = Proxy::at(&base, |config| config.retry.max_retries = 0);
-    for told in ["TLS: ", "it closed the connection without an answer"].repeat(2) {
+    let closed = "the upstream closed the connection without a response";
+    for told in ["cannot reach the upstream: TLS: ", closed].repeat(2) {
         let answer = proxy.ask("/api/chat", chat("Hi"));
         assert_eq!(answer.status(), 502);
         let error = answer.error();
-        assert!(error.starts_with(&format!("cannot reach the upstream: {told}")), "{error}");
+        assert!(error.starts_with(told), "{error}");
     }
 }
 

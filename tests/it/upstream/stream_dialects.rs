@@ -318,7 +318,10 @@ fn a_cut_connection_is_an_error_with_and_without_text() {
         let answer = answered(vec![stream_head(), piece(format!("data: {}\n\n", event("a"))), end]);
         let lines = answer.lines();
         assert_eq!(lines.len(), 2, "{}", answer.body);
-        assert_eq!(lines[1], json!({"error": "the upstream ended its answer early"}));
+        assert_eq!(
+            lines[1],
+            json!({"error": "the upstream closed the connection before its response was complete"})
+        );
     }
     let answer = answered(vec![stream_head(), piece(": nothing yet\n\n"), Step::Close]);
     assert_eq!(answer.status(), 502);

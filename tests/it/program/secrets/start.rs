@@ -27,7 +27,7 @@ fn a_check_and_a_start_that_fails_give_no_key_away() {
     upstream.script_lists();
     let text = format!(r#"{{"error":"{UPSTREAM_KEY} or {OWN_KEY} or {FILE_KEY}"}}"#);
     upstream.script(vec![status(401, &[], &text)]);
-    assert!(check(&[]).contains("upstream: *** or *** or ***"));
+    assert!(check(&[]).contains("upstream: error: *** or *** or ***"));
     let in_wrong_places = [
         &[format!("--port={OWN_KEY}")][..],
         &[format!("--host={UPSTREAM_KEY}@{OWN_KEY}")],
