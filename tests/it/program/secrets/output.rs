@@ -35,12 +35,9 @@ fn keys_prompts_and_answers_are_nowhere_in_the_log() {
     ] {
         assert!(said.log.contains(&format!("error={kind}")), "{kind} did not happen");
     }
-    for what in [
-        "upstream request ids",
-        "seed removed",
-        "skipping an upstream event",
-        "refused: wrong key",
-    ] {
+    for what in
+        ["upstream request ids", "seed removed", "skipping an upstream event", "refused: wrong key"]
+    {
         assert!(said.log.contains(what), "{what} did not happen");
     }
 }
