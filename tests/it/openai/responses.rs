@@ -249,7 +249,7 @@ fn what_is_wrong_with_a_request_is_told_in_openai_s_shape() {
     };
     let either = |name: &str| {
         format!(
-            "{name} must be a string or array: cannot unmarshal number into Go value of type []json.RawMessage"
+            "{name} must be a string or array: json: cannot unmarshal number into Go value of type []json.RawMessage"
         )
     };
     let rows = [

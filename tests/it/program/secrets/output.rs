@@ -87,8 +87,8 @@ fn an_upstream_that_is_silent_or_down_gives_nothing_away() {
         }
         drop(go_on);
         let said = stage.end();
-        check_failed(&said, "timeout: Head", bodies == "1");
-        assert!(said.log.contains("timeout: Body"), "{}", said.log);
+        check_failed(&said, "timeout: no response head", bodies == "1");
+        assert!(said.log.contains("timeout: body"), "{}", said.log);
 
         let gone = Reserved::new();
         let (mut command, state) = command(&format!("down-{bodies}"), &gone.base_url());
