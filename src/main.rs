@@ -24,14 +24,14 @@ fn main() -> ExitCode {
 }
 
 fn run_command() -> ExitCode {
-    let command = match config::load(env::args_os().skip(1)) {
-        Ok(command) => command,
+    let (command, config) = match config::load(env::args_os().skip(1)) {
+        Ok(loaded) => loaded,
         Err(error) => return fail(&error.to_string()),
     };
     match command {
         Command::Help => print_line(&config::help()),
         Command::Version => print_line(&config::version()),
-        Command::Check(config) => {
+        Command::Check => {
             logging::init(log::LevelFilter::Off, config.redactor());
             let report = check::run(&config);
             print_line(&report.text);
@@ -39,12 +39,12 @@ fn run_command() -> ExitCode {
                 return ExitCode::FAILURE;
             }
         }
-        Command::Healthcheck(config) => {
+        Command::Healthcheck => {
             if let Err(why) = healthcheck::run(&config) {
                 return fail(&why);
             }
         }
-        Command::Run(config) => return run_server(config),
+        Command::Run => return run_server(config),
     }
     ExitCode::SUCCESS
 }

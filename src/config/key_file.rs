@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::net::{IpAddr, ToSocketAddrs};
 use std::path::Path;
 
-use super::{Config, ConfigError};
+use super::Config;
 use crate::http::client_keys::ClientKeys;
 
 /// The option that names the file.
@@ -21,17 +21,12 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 ///
 /// # Errors
 /// The file cannot be read, or has no valid keys.
-pub fn finalize(mut config: Config) -> Result<Config, ConfigError> {
+pub fn finalize(config: &mut Config) -> Result<(), String> {
     if let Some(path) = &config.proxy_api_keys_file {
-        match read_key_file(path) {
-            Ok((keys, warning)) => {
-                config.proxy_api_keys.extend(keys);
-                config.warnings.extend(warning);
-            }
-            Err(reason) => {
-                return Err(ConfigError { problems: vec![format!("{OPTION_NAME}: {reason}")] });
-            }
-        }
+        let (keys, warning) =
+            read_key_file(path).map_err(|reason| format!("{OPTION_NAME}: {reason}"))?;
+        config.proxy_api_keys.extend(keys);
+        config.warnings.extend(warning);
     }
     if config.proxy_api_keys.is_empty() && is_exposed(&config.host, lookup_host) {
         config.warnings.push(
@@ -40,7 +35,7 @@ pub fn finalize(mut config: Config) -> Result<Config, ConfigError> {
                 .to_owned(),
         );
     }
-    Ok(config)
+    Ok(())
 }
 
 /// The keys of a file, and a warning about its permissions.

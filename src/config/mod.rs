@@ -25,10 +25,12 @@ use log::LevelFilter;
 
 #[doc(hidden)] // For tests that know no folder.
 pub use self::dotenv::parse as dotenv;
-pub use self::options::{help, markdown_table, version};
+#[doc(hidden)] // For the test of the README's table.
+pub use self::options::OPTIONS;
+pub use self::options::{help, version};
 
-use self::options::{OPTIONS, OptionSpec};
-use self::raw::{CommandLine, Mode, OptionValue, RawConfig};
+use self::options::OptionSpec;
+use self::raw::{CommandLine, OptionValue};
 use crate::api::wire::keep_alive::KeepAlive;
 use crate::backends::profiles::Profile;
 use crate::handlers;
@@ -101,19 +103,20 @@ pub struct Config {
     pub warnings: Vec<String>,
 }
 
-/// The command that the command line selects.
-#[derive(Clone, Debug)]
+/// What the command line tells the program to do; of several, the last one here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Command {
     /// Serve.
-    Run(Config),
-    /// Check the configuration and exit.
-    Check(Config),
+    #[default]
+    Run,
     /// Check the health of the server that runs with this configuration and exit.
-    Healthcheck(Config),
-    /// Print [`help`].
-    Help,
+    Healthcheck,
+    /// Check the configuration and exit.
+    Check,
     /// Print [`version`].
     Version,
+    /// Print [`help`].
+    Help,
 }
 
 /// All problems of a configuration. `Display` writes one per line.
@@ -123,42 +126,37 @@ pub struct ConfigError {
     pub problems: Vec<String>,
 }
 
-/// Builds the command from `args` (without the program's name), the environment, `./.env` and the
-/// file of client keys. A missing `.env` file, or a folder of that name, is ignored.
+/// Builds the configuration from `args` (without the program's name), the environment, `./.env` and
+/// the file of client keys. A missing `.env` file, or a folder of that name, is ignored. Help and
+/// version ignore all problems and get the default configuration.
 ///
 /// # Errors
 /// The problems of the command line, or else those of all sources together.
-pub fn load(args: impl IntoIterator<Item = OsString>) -> Result<Command, ConfigError> {
-    let (dotenv, mut problems) = match fs::read(DOTENV_FILE) {
-        Ok(bytes) => dotenv::parse(&bytes),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::IsADirectory) => {
-            (Vec::new(), Vec::new())
-        }
-        Err(error) => (Vec::new(), vec![format!("cannot read {DOTENV_FILE}: {}", error.kind())]),
-    };
+pub fn load(args: impl IntoIterator<Item = OsString>) -> Result<(Command, Config), ConfigError> {
+    let line = parse_args(args)?;
+    if line.command >= Command::Version {
+        return Ok((line.command, Config::default()));
+    }
     // Bytes that are not UTF-8 become U+FFFD, which no option accepts.
     let env = |name: &str| Some(std::env::var_os(name)?.to_string_lossy().into_owned());
-    let command = from_sources(args, &env, &dotenv).and_then(|command| match command {
-        Command::Run(config) => key_file::finalize(config).map(Command::Run),
-        Command::Check(config) => key_file::finalize(config).map(Command::Check),
-        other => Ok(other),
-    });
-    match command {
-        Ok(Command::Run(_) | Command::Check(_) | Command::Healthcheck(_))
-            if !problems.is_empty() =>
-        {
-            Err(ConfigError { problems })
+    let (dotenv, mut problems) = read_dotenv();
+    match resolve(&line, &env, &dotenv) {
+        Ok(mut config) => {
+            // The health check sends no key.
+            if line.command != Command::Healthcheck {
+                problems.extend(key_file::finalize(&mut config).err());
+            }
+            if problems.is_empty() {
+                return Ok((line.command, config));
+            }
         }
-        Err(error) => {
-            problems.extend(error.problems);
-            Err(ConfigError { problems })
-        }
-        command => command,
+        Err(error) => problems.extend(error.problems),
     }
+    Err(ConfigError { problems })
 }
 
 /// The pure part of [`load`]: `args` override `env`, which overrides the pairs of the `.env` file.
-/// Help and version ignore all problems.
+/// Does not read the file of client keys.
 ///
 /// # Errors
 /// The problems of the command line, or else those of all values together.
@@ -166,31 +164,51 @@ pub fn from_sources(
     args: impl IntoIterator<Item = OsString>,
     env: &dyn Fn(&str) -> Option<String>,
     dotenv: &[(String, String)],
-) -> Result<Command, ConfigError> {
+) -> Result<(Command, Config), ConfigError> {
+    let line = parse_args(args)?;
+    let config = match line.command {
+        Command::Help | Command::Version => Config::default(),
+        _ => resolve(&line, env, dotenv)?,
+    };
+    Ok((line.command, config))
+}
+
+/// The command line, unless it is malformed; help and version ignore that.
+fn parse_args(args: impl IntoIterator<Item = OsString>) -> Result<CommandLine, ConfigError> {
     let line = CommandLine::parse(args);
-    let command = match line.mode {
-        Mode::Help => return Ok(Command::Help),
-        Mode::Version => return Ok(Command::Version),
-        Mode::Check => Command::Check,
-        Mode::Healthcheck => Command::Healthcheck,
-        Mode::Run => Command::Run,
-    };
-    if !line.problems.is_empty() {
-        return Err(ConfigError { problems: line.problems });
-    }
-    let raw = RawConfig::collect(&line.values, env, dotenv);
-    let (mut config, bad_values) = apply_values(&raw);
-    let keys_file = config.proxy_api_keys_file.take();
-    config.proxy_api_keys_file = keys_file.map(|path| parsers::expand_home(path, env("HOME")));
-    config.state_file = match config.state_file.take() {
-        Some(path) => Some(parsers::expand_home(path, env("HOME"))),
-        None => parsers::default_state_path(env),
-    };
-    if bad_values.is_empty() {
-        Ok(command(config))
+    if line.command >= Command::Version || line.problems.is_empty() {
+        Ok(line)
     } else {
-        Err(ConfigError { problems: bad_values })
+        Err(ConfigError { problems: line.problems })
     }
+}
+
+/// The pairs of the `.env` file, and its problems.
+fn read_dotenv() -> (Vec<(String, String)>, Vec<String>) {
+    match fs::read(DOTENV_FILE) {
+        Ok(bytes) => dotenv::parse(&bytes),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::IsADirectory) => {
+            (Vec::new(), Vec::new())
+        }
+        Err(error) => (Vec::new(), vec![format!("cannot read {DOTENV_FILE}: {}", error.kind())]),
+    }
+}
+
+/// The configuration from the values of all sources.
+fn resolve(
+    line: &CommandLine,
+    env: &dyn Fn(&str) -> Option<String>,
+    dotenv: &[(String, String)],
+) -> Result<Config, ConfigError> {
+    let values = raw::collect_values(&line.values, env, dotenv);
+    let (mut config, problems) = apply_values(&values);
+    if !problems.is_empty() {
+        return Err(ConfigError { problems });
+    }
+    let expand = |path| parsers::expand_home(path, env("HOME"));
+    config.proxy_api_keys_file = config.proxy_api_keys_file.map(expand);
+    config.state_file = config.state_file.map(expand).or_else(|| parsers::default_state_path(env));
+    Ok(config)
 }
 
 impl Config {
@@ -257,7 +275,6 @@ impl Config {
     }
 }
 
-/// The defaults. A test compares them with the texts of the table.
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -298,35 +315,39 @@ impl fmt::Display for ConfigError {
 impl StdError for ConfigError {}
 
 /// Applies the values, in table order, to the defaults. A bad value leaves its default.
-fn apply_values(raw: &RawConfig) -> (Config, Vec<String>) {
-    let redactor = Redactor::new(secret_values(raw));
+fn apply_values(values: &[(&OptionSpec, OptionValue)]) -> (Config, Vec<String>) {
+    let redactor = Redactor::new(secret_values(values));
     let mut config = Config::default();
     let mut problems = Vec::new();
-    for (row, value) in raw.values() {
-        let about = || format!("{} is {}", value.label(), quote_value(row, value, &redactor));
+    let mut rejected = Vec::new();
+    for (row, value) in values {
+        let about = || format!("{} is {}", value.label, quote_value(row, value, &redactor));
         match (row.apply)(&mut config, &value.text) {
             Ok(None) => {}
             Ok(Some(warning)) => config.warnings.push(format!("{}: {warning}", about())),
-            Err(allowed) => problems.push((row.variable, format!("{}: {allowed}", about()))),
+            Err(allowed) => {
+                problems.push(format!("{}: {allowed}", about()));
+                rejected.push((row.variable, value.is_flag));
+            }
         }
     }
     config.warnings.extend(body_log_warning(&config));
-    let refused = |variable| problems.iter().any(|(name, _)| *name == variable);
-    let mut cross_checks = Vec::new();
-    if !refused("OPENAI_API_BASE_URL") {
-        cross_checks.extend(missing_key_problem(raw, &config));
+    let is_rejected = |variable| rejected.iter().any(|(name, _)| *name == variable);
+    // A bad flag is reported without the missing key: mend the command line first.
+    if !is_rejected("OPENAI_API_BASE_URL") && !rejected.iter().any(|(_, is_flag)| *is_flag) {
+        problems.extend(missing_key_problem(values, &config));
     }
-    if !refused("RETRY_INITIAL_MS") && !refused("RETRY_MAX_MS") {
-        cross_checks.extend(retry_delay_problem(&config));
+    if !is_rejected("RETRY_INITIAL_MS") && !is_rejected("RETRY_MAX_MS") {
+        problems.extend(retry_delay_problem(&config));
     }
-    (config, problems.into_iter().map(|(_, problem)| problem).chain(cross_checks).collect())
+    (config, problems)
 }
 
 /// The values of secret rows, whole and in their comma-separated parts.
-fn secret_values(raw: &RawConfig) -> impl Iterator<Item = Secret> {
-    let given = raw.values().filter(|(row, _)| row.secret).map(|(_, given)| given.text.as_str());
+fn secret_values(values: &[(&OptionSpec, OptionValue)]) -> impl Iterator<Item = Secret> {
+    let secret = values.iter().filter(|(row, _)| row.secret).map(|(_, value)| value.text.as_str());
     // Short parts are no keys, and would mask ordinary words.
-    given.flat_map(|text| {
+    secret.flat_map(|text| {
         let parts = text.split(',').map(str::trim).filter(|part| part.len() > 5);
         std::iter::once(text).chain(parts).map(Secret::new)
     })
@@ -343,8 +364,9 @@ fn body_log_warning(config: &Config) -> Option<String> {
 }
 
 /// api.openai.com needs a key. A malformed key is a problem of its own option.
-fn missing_key_problem(raw: &RawConfig, config: &Config) -> Option<String> {
-    (config.base_url.is_openai() && raw.get("OPENAI_API_KEY").is_none()).then(|| {
+fn missing_key_problem(values: &[(&OptionSpec, OptionValue)], config: &Config) -> Option<String> {
+    let has_key = values.iter().any(|(row, _)| row.variable == "OPENAI_API_KEY");
+    (config.base_url.is_openai() && !has_key).then(|| {
         "OPENAI_API_KEY is not set and api.openai.com needs it: run `export OPENAI_API_KEY=...` \
          with your key, or name another server with OPENAI_API_BASE_URL"
             .to_owned()
@@ -382,7 +404,11 @@ mod tests {
 
     type Pairs<'a> = &'a [(&'a str, &'a str)];
 
-    fn sources(args: &[&str], env: Pairs<'_>, dotenv: Pairs<'_>) -> Result<Command, ConfigError> {
+    fn sources(
+        args: &[&str],
+        env: Pairs<'_>,
+        dotenv: Pairs<'_>,
+    ) -> Result<(Command, Config), ConfigError> {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let dotenv: Vec<_> = dotenv.iter().map(own).collect();
         let env =
@@ -395,7 +421,7 @@ mod tests {
     fn config(args: &[&str], env: Pairs<'_>, dotenv: Pairs<'_>) -> Config {
         let base = [("OPENAI_BASE_URL", "http://upstream.test")];
         match sources(args, env, &[dotenv, &base].concat()) {
-            Ok(Command::Run(config)) => config,
+            Ok((Command::Run, config)) => config,
             other => panic!("{args:?} {env:?} {dotenv:?}: {other:?}"),
         }
     }
@@ -558,17 +584,19 @@ mod tests {
         let error = ConfigError { problems: told };
         assert_eq!(error.to_string().lines().count(), 6);
         // A malformed command line is reported alone, without what follows from it.
+        let told = problems(&["--port", "abc"], &[], &[]);
+        assert_eq!(told, ["--port is \"abc\": expected a whole number from 0 to 65535"]);
         let told = problems(&["--port", "abc", "--nonsense", "--check=1"], &[], &[]);
         assert_eq!(told, ["unknown option --nonsense (see --help)", "--check takes no value"]);
     }
 
     #[test]
     fn every_row_refuses_or_survives_text_that_was_not_utf8() {
-        for row in OPTIONS.iter().filter(|row| row.default != "false") {
+        for row in OPTIONS.iter().filter(|row| row.default_text() != "false") {
             let env: Pairs<'_> = &[(row.variable, "1\u{fffd}")];
             match sources(&[], env, &[("OPENAI_API_KEY", "k")]) {
                 Err(error) => assert!(error.problems[0].starts_with(row.variable), "{error}"),
-                Ok(Command::Run(config)) => assert_eq!(config.warnings.len(), 1, "{config:?}"),
+                Ok((Command::Run, config)) => assert_eq!(config.warnings.len(), 1, "{config:?}"),
                 Ok(other) => panic!("{other:?}"),
             }
         }
@@ -612,7 +640,7 @@ mod tests {
         for key in ["s3cret", "s3cret with blanks", "s3cr\u{e9}t"] {
             for (args, least) in [
                 (&["--port", key, "--nonsense", key, key, "--check=s3cret"][..], 3),
-                (&["--port", key, "--host=me:s3cret@h"], 5),
+                (&["--port", key, "--host=me:s3cret@h"], 4),
             ] {
                 let error = sources(
                     args,
@@ -702,10 +730,10 @@ mod tests {
 
     #[test]
     fn the_command_follows_the_flags() {
-        assert!(matches!(sources(&["--help", "--port=x"], &[], &[]), Ok(Command::Help)));
-        assert!(matches!(sources(&["-V"], &[], &[]), Ok(Command::Version)));
-        assert!(matches!(sources(&["--check", "--api-key=k"], &[], &[]), Ok(Command::Check(_))));
-        assert!(matches!(sources(&["--api-key=k"], &[], &[]), Ok(Command::Run(_))));
+        assert!(matches!(sources(&["--help", "--port=x"], &[], &[]), Ok((Command::Help, _))));
+        assert!(matches!(sources(&["-V"], &[], &[]), Ok((Command::Version, _))));
+        assert!(matches!(sources(&["--check", "--api-key=k"], &[], &[]), Ok((Command::Check, _))));
+        assert!(matches!(sources(&["--api-key=k"], &[], &[]), Ok((Command::Run, _))));
     }
 
     #[test]

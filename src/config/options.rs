@@ -32,8 +32,8 @@ pub struct OptionSpec {
     pub flag: Option<&'static str>,
     /// The placeholder of the value in the help.
     pub placeholder: &'static str,
-    /// The default as a user would write it; empty if there is none.
-    pub default: &'static str,
+    /// The default as a user would write it, if `show` writes it in another form.
+    pub default: Option<&'static str>,
     /// The help text. No `|`, which would end a cell of the README's table.
     pub help: &'static str,
     /// True if the value must never be shown.
@@ -49,6 +49,12 @@ impl OptionSpec {
     pub fn variables(&self) -> impl Iterator<Item = &'static str> {
         std::iter::once(self.variable).chain(self.aliases.iter().copied())
     }
+
+    /// The default; empty if there is none.
+    #[must_use]
+    pub fn default_text(&self) -> String {
+        self.default.map_or_else(|| (self.show)(&Config::default()), str::to_owned)
+    }
 }
 
 /// The defaults of a row.
@@ -57,7 +63,7 @@ const EMPTY_OPTION: OptionSpec = OptionSpec {
     aliases: &[],
     flag: None,
     placeholder: "",
-    default: "",
+    default: None,
     help: "",
     secret: false,
     apply: |_, _| Ok(None),
@@ -70,7 +76,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         variable: "OPENAI_API_KEY",
         flag: Some("api-key"),
         placeholder: "KEY",
-        help: "API key sent to the upstream; required by api.openai.com. Visible in process lists if given as a flag.",
+        help: "API key for the upstream; api.openai.com needs one. A flag is visible in process lists.",
         secret: true,
         apply: |c, text| set(&mut c.api_key, parsers::parse_api_key(text).map(Some)),
         show: |c| c.api_key.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -81,7 +87,6 @@ pub const OPTIONS: &[OptionSpec] = &[
         aliases: &["OPENAI_BASE_URL"],
         flag: Some("base-url"),
         placeholder: "URL",
-        default: "https://api.openai.com/v1",
         help: "The OpenAI-compatible server; without a path, `/v1` is added.",
         apply: |c, text| set(&mut c.base_url, BaseUrl::parse(text)),
         show: |c| c.base_url.to_string(),
@@ -91,7 +96,6 @@ pub const OPTIONS: &[OptionSpec] = &[
         variable: "UPSTREAM_PROFILE",
         flag: Some("profile"),
         placeholder: "NAME",
-        default: "auto",
         help: "Upstream server type, such as `vllm` or `generic`; `auto` detects it.",
         apply: |c, text| set(&mut c.profile, parsers::parse_profile(text)),
         show: |c| c.profile.map_or(parsers::AUTO, |profile| profile.name).to_owned(),
@@ -101,7 +105,6 @@ pub const OPTIONS: &[OptionSpec] = &[
         variable: "OLLAMA_HOST",
         flag: Some("host"),
         placeholder: "HOST[:PORT]",
-        default: "127.0.0.1:11434",
         help: "Address to listen on; `:PORT` is all interfaces, port 0 any free port.",
         apply: apply_host,
         show: show_host,
@@ -111,7 +114,6 @@ pub const OPTIONS: &[OptionSpec] = &[
         variable: "PROXY_PORT",
         flag: Some("port"),
         placeholder: "PORT",
-        default: "11434",
         help: "Port to listen on; overrides the one in `OLLAMA_HOST`.",
         apply: |c, text| set(&mut c.port, parsers::parse_integer(text, 0..=65535)),
         show: |c| c.port.to_string(),
@@ -130,7 +132,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         variable: "PROXY_API_KEYS",
         flag: Some("proxy-api-keys"),
         placeholder: "KEY,...",
-        help: "API keys that clients must send; without any, everyone may use the proxy. Visible in process lists if given as a flag.",
+        help: "Keys that clients must send; with none, everyone may ask. A flag is visible in process lists.",
         secret: true,
         apply: |c, text| set(&mut c.proxy_api_keys, ClientKeys::parse(text)),
         show: |c| if c.proxy_api_keys.is_empty() { String::new() } else { "***".to_owned() },
@@ -149,7 +151,6 @@ pub const OPTIONS: &[OptionSpec] = &[
         variable: "REQUEST_TIMEOUT",
         flag: Some("request-timeout"),
         placeholder: "SECONDS",
-        default: "300",
         help: "Longest time without data from the upstream.",
         apply: |c, text| set(&mut c.request_timeout, parsers::parse_positive_seconds(text)),
         show: |c| c.request_timeout.as_secs_f64().to_string(),
@@ -158,7 +159,6 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         variable: "OLLAMA_DEBUG",
         placeholder: "LEVEL",
-        default: "false",
         help: "`1` or `true` for debug, `2` for trace; `LOG_LEVEL` overrides it.",
         apply: |c, text| set(&mut c.log_level, Ok(parsers::parse_debug_level(text))),
         show: |c| (c.log_level >= LevelFilter::Debug).to_string(),
@@ -168,7 +168,6 @@ pub const OPTIONS: &[OptionSpec] = &[
         variable: "LOG_LEVEL",
         flag: Some("log-level"),
         placeholder: "LEVEL",
-        default: "INFO",
         help: "How much to log: `error`, `warn`, `info`, `debug` or `trace`.",
         apply: |c, text| set(&mut c.log_level, parsers::parse_log_level(text)),
         show: |c| c.log_level.to_string(),
@@ -178,7 +177,6 @@ pub const OPTIONS: &[OptionSpec] = &[
         variable: "LOG_BODIES",
         flag: Some("log-bodies"),
         placeholder: "BOOL",
-        default: "false",
         help: "Also log prompts and responses, at `LOG_LEVEL=trace`. For debugging only.",
         apply: |c, text| set(&mut c.log_bodies, parsers::parse_bool(text)),
         show: |c| c.log_bodies.to_string(),
@@ -188,7 +186,6 @@ pub const OPTIONS: &[OptionSpec] = &[
         variable: "PROXY_WORKERS",
         flag: Some("workers"),
         placeholder: "N",
-        default: "256",
         help: "Requests handled concurrently, 1 to 4096.",
         apply: |c, text| set(&mut c.workers, parsers::parse_integer(text, 1..=4096)),
         show: |c| c.workers.to_string(),
@@ -198,7 +195,6 @@ pub const OPTIONS: &[OptionSpec] = &[
         variable: "OLLAMA_MAX_QUEUE",
         flag: Some("max-queue"),
         placeholder: "N",
-        default: "512",
         help: "Requests that may queue for a worker; beyond that, 503.",
         apply: |c, text| {
             set_or_warn(&mut c.max_queue, parsers::parse_integer(text, 0..=65536), "512")
@@ -210,7 +206,6 @@ pub const OPTIONS: &[OptionSpec] = &[
         variable: "MAX_CONNECTIONS",
         flag: Some("max-connections"),
         placeholder: "N",
-        default: "1024",
         help: "Most connections at once; beyond that, the oldest idle ones are closed.",
         apply: |c, text| {
             set(&mut c.connection_limits.max_connections, parsers::parse_integer(text, 8..=65_536))
@@ -222,7 +217,6 @@ pub const OPTIONS: &[OptionSpec] = &[
         variable: "MAX_PER_CLIENT",
         flag: Some("max-per-client"),
         placeholder: "N",
-        default: "0",
         help: "Concurrent requests per client address; beyond that, 503. 0 means no limit.",
         apply: |c, text| {
             let most = parsers::parse_integer(text, 0..=65_536);
@@ -235,7 +229,6 @@ pub const OPTIONS: &[OptionSpec] = &[
         variable: "MAX_BODY_BYTES",
         flag: Some("max-body-bytes"),
         placeholder: "SIZE",
-        default: "104857600",
         help: "Largest request body; `KiB`, `MiB`, `GiB` (or `K`, `M`, `G`) may follow.",
         apply: |c, text| set(&mut c.max_body_bytes, parsers::parse_size(text)),
         show: |c| c.max_body_bytes.to_string(),
@@ -245,7 +238,6 @@ pub const OPTIONS: &[OptionSpec] = &[
         variable: "RETRY_MAX",
         flag: Some("retry-max"),
         placeholder: "N",
-        default: "3",
         help: "Retries of a failed upstream request, 0 to 10.",
         apply: |c, text| set(&mut c.retry.max_retries, parsers::parse_integer(text, 0..=10)),
         show: |c| c.retry.max_retries.to_string(),
@@ -255,7 +247,6 @@ pub const OPTIONS: &[OptionSpec] = &[
         variable: "RETRY_INITIAL_MS",
         flag: Some("retry-initial-ms"),
         placeholder: "MS",
-        default: "1000",
         help: "Delay before the first retry, in milliseconds; doubles each time.",
         apply: |c, text| set(&mut c.retry.initial_delay, parsers::parse_millis(text, 0..=600_000)),
         show: |c| c.retry.initial_delay.as_millis().to_string(),
@@ -265,7 +256,6 @@ pub const OPTIONS: &[OptionSpec] = &[
         variable: "RETRY_MAX_MS",
         flag: Some("retry-max-ms"),
         placeholder: "MS",
-        default: "30000",
         help: "Longest delay between retries, in milliseconds.",
         apply: |c, text| set(&mut c.retry.max_delay, parsers::parse_millis(text, 0..=600_000)),
         show: |c| c.retry.max_delay.as_millis().to_string(),
@@ -275,7 +265,6 @@ pub const OPTIONS: &[OptionSpec] = &[
         variable: "MODELS_TTL",
         flag: Some("models-ttl"),
         placeholder: "SECONDS",
-        default: "30",
         help: "How long the upstream's model list is cached.",
         apply: |c, text| set(&mut c.models_ttl, parsers::parse_seconds(text)),
         show: |c| c.models_ttl.as_secs_f64().to_string(),
@@ -285,7 +274,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         variable: "OLLAMA_KEEP_ALIVE",
         flag: Some("keep-alive"),
         placeholder: "DURATION",
-        default: "5m",
+        default: Some("5m"),
         help: "How long a model is shown as loaded: `5m`, `1h30m` or seconds; negative means forever.",
         apply: apply_keep_alive,
         show: show_keep_alive,
@@ -296,7 +285,6 @@ pub const OPTIONS: &[OptionSpec] = &[
         aliases: &["MODEL_CONTEXT_LENGTH"],
         flag: Some("context-length"),
         placeholder: "TOKENS",
-        default: "0",
         help: "Context length assumed when neither upstream nor table knows it; 0 means built-in.",
         apply: |c, text| {
             let tokens = parsers::parse_integer(text, 0..=MAX_TOKENS).map(non_zero);
@@ -309,8 +297,8 @@ pub const OPTIONS: &[OptionSpec] = &[
         variable: "PROXY_STATE",
         flag: Some("state"),
         placeholder: "FILE",
-        default: parsers::DEFAULT_STATE_FILE,
-        help: "File that keeps created models; the default follows `XDG_DATA_HOME`.",
+        default: Some(parsers::DEFAULT_STATE_FILE),
+        help: "File of created models; follows `XDG_DATA_HOME`.",
         apply: |c, text| set(&mut c.state_file, parsers::parse_state_path(text)),
         show: |c| display_path(c.state_file.as_ref()),
         ..EMPTY_OPTION
@@ -319,7 +307,6 @@ pub const OPTIONS: &[OptionSpec] = &[
         variable: "SHUTDOWN_GRACE",
         flag: Some("shutdown-grace"),
         placeholder: "SECONDS",
-        default: "30",
         help: "Time that running requests get to finish on shutdown.",
         apply: |c, text| set(&mut c.shutdown_grace, parsers::parse_seconds(text)),
         show: |c| c.shutdown_grace.as_secs_f64().to_string(),
@@ -357,7 +344,7 @@ pub fn help() -> String {
             Some(flag) => format!("--{flag} {}  (or {variables})", row.placeholder),
             None => format!("{variables}={}  (no flag)", row.placeholder),
         };
-        let default = match row.default {
+        let default = match row.default_text().as_str() {
             "" => String::new(),
             default => format!(" [{default}]"),
         };
@@ -366,31 +353,13 @@ pub fn help() -> String {
     }
     text.push_str(
         "  --check\n      Check the configuration, print it, ask the upstream for its models, and exit.\n  \
-         --healthcheck\n      Ask the proxy that runs with these options for /health; the exit status is 0 if it is healthy.\n  \
+         --healthcheck\n      Ask the proxy that runs with these options for /health; exit status 0 means healthy.\n  \
          -h, --help\n      Print this help.\n  \
          -V, --version\n      Print the version.\n\n\
          Flags override environment variables, which override a .env file in the working\n\
          directory. Empty values are ignored.",
     );
     text
-}
-
-/// The README's option table, without a line break at the end.
-#[must_use]
-pub fn markdown_table() -> String {
-    let mut text = "| Variable | Flag | Default | Meaning |\n| --- | --- | --- | --- |".to_owned();
-    for row in OPTIONS {
-        let variables = row.variables().map(markdown_code).collect::<Vec<_>>().join(" or ");
-        let flag = row.flag.map_or("none".to_owned(), |flag| markdown_code(&format!("--{flag}")));
-        let default =
-            if row.default.is_empty() { "none".to_owned() } else { markdown_code(row.default) };
-        let _ = write!(text, "\n| {variables} | {flag} | {default} | {} |", row.help);
-    }
-    text
-}
-
-fn markdown_code(text: &str) -> String {
-    format!("`{text}`")
 }
 
 /// Stores a value, or passes the error on.
@@ -460,9 +429,9 @@ mod tests {
 
     #[test]
     fn default_texts_agree_with_the_default_configuration() {
-        for row in OPTIONS.iter().filter(|row| !row.default.is_empty()) {
+        for row in OPTIONS.iter().filter(|row| !row.default_text().is_empty()) {
             let mut config = Config::default();
-            let applied = (row.apply)(&mut config, row.default);
+            let applied = (row.apply)(&mut config, &row.default_text());
             assert_eq!(applied, Ok(None), "{}", row.variable);
             assert_eq!(config.describe(), Config::default().describe(), "{}", row.variable);
         }
@@ -493,7 +462,7 @@ mod tests {
             if let Some(flag) = row.flag {
                 assert!(help.contains(&format!("  --{flag} {} ", row.placeholder)), "{flag}");
             }
-            assert!(help.contains(row.default), "{}", row.variable);
+            assert!(help.contains(&row.default_text()), "{}", row.variable);
         }
         for flag in ["--check", "--healthcheck", "-h, --help", "-V, --version"] {
             assert!(help.contains(flag), "{flag}");
@@ -501,21 +470,5 @@ mod tests {
         for line in help.lines() {
             assert!(line.len() <= 100 && line.trim_end() == line, "{line:?}");
         }
-    }
-
-    #[test]
-    fn the_markdown_table_has_a_line_per_row_and_four_cells_each() {
-        let table = markdown_table();
-        assert_eq!(table.lines().count(), OPTIONS.len() + 2);
-        for line in table.lines() {
-            assert_eq!(line.matches('|').count(), 5, "{line}");
-        }
-        assert!(table.contains(
-            "| `OPENAI_API_BASE_URL` or `OPENAI_BASE_URL` | `--base-url` | \
-             `https://api.openai.com/v1` | The OpenAI-compatible server; without a path, `/v1` is \
-             added. |"
-        ));
-        assert!(table.contains("| `OPENAI_API_KEY` | `--api-key` | none | "));
-        assert!(table.contains("| `OLLAMA_DEBUG` | none | `false` | "));
     }
 }

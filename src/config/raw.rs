@@ -9,61 +9,24 @@ use std::ffi::OsString;
 
 use lexopt::{Arg, Parser};
 
+use super::Command;
 use super::options::{OPTIONS, OptionSpec, find_by_flag};
-
-/// The source of a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// The command line.
-    Flag,
-    /// The environment.
-    Environment,
-    /// The `.env` file.
-    Dotenv,
-}
 
 /// A value without surrounding whitespace and quotes; never empty.
 pub struct OptionValue {
-    /// Its source.
-    pub source: Source,
-    /// The flag without dashes, or the variable: the alias, if that was used.
-    pub name: &'static str,
+    /// The option as the user wrote it: `--flag`, `VARIABLE` or `VARIABLE in .env`.
+    pub label: String,
+    /// True if the command line sets it.
+    pub is_flag: bool,
     /// The text.
     pub text: String,
-}
-
-impl OptionValue {
-    /// The option as the user wrote it.
-    pub fn label(&self) -> String {
-        match self.source {
-            Source::Flag => format!("--{}", self.name),
-            Source::Environment => self.name.to_owned(),
-            Source::Dotenv => format!("{} in .env", self.name),
-        }
-    }
-}
-
-/// The mode that the command line selects.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Mode {
-    /// Serve.
-    #[default]
-    Run,
-    /// Check the health of the running server and exit.
-    Healthcheck,
-    /// Check the configuration and exit.
-    Check,
-    /// Print the version.
-    Version,
-    /// Print the help.
-    Help,
 }
 
 /// The parsed command line.
 #[derive(Default)]
 pub struct CommandLine {
-    /// The highest mode: help over version over check over health check.
-    pub mode: Mode,
+    /// The highest command: help over version over check over health check.
+    pub command: Command,
     /// Values in order; a later one overrides an earlier one.
     pub values: Vec<(&'static str, String)>,
     /// One text per argument that cannot be parsed.
@@ -78,14 +41,10 @@ impl CommandLine {
         loop {
             match parser.next() {
                 Ok(None) => return line,
-                Ok(Some(Arg::Long("help") | Arg::Short('h'))) => {
-                    line.mode = line.mode.max(Mode::Help)
-                }
-                Ok(Some(Arg::Long("version") | Arg::Short('V'))) => {
-                    line.mode = line.mode.max(Mode::Version)
-                }
-                Ok(Some(Arg::Long("check"))) => line.mode = line.mode.max(Mode::Check),
-                Ok(Some(Arg::Long("healthcheck"))) => line.mode = line.mode.max(Mode::Healthcheck),
+                Ok(Some(Arg::Long("help") | Arg::Short('h'))) => line.select(Command::Help),
+                Ok(Some(Arg::Long("version") | Arg::Short('V'))) => line.select(Command::Version),
+                Ok(Some(Arg::Long("check"))) => line.select(Command::Check),
+                Ok(Some(Arg::Long("healthcheck"))) => line.select(Command::Healthcheck),
                 Ok(Some(Arg::Long(name))) => {
                     let known =
                         find_by_flag(name).and_then(|row| row.flag).ok_or(format!("--{name}"));
@@ -104,6 +63,10 @@ impl CommandLine {
                 Err(_) => line.problems.push("malformed command line".to_owned()),
             }
         }
+    }
+
+    fn select(&mut self, command: Command) {
+        self.command = self.command.max(command);
     }
 
     /// Stores the value of a known flag; the value of an unknown flag is discarded.
@@ -125,41 +88,32 @@ fn read_value(parser: &mut Parser) -> Option<String> {
     Some(value.to_string_lossy().into_owned())
 }
 
-/// The value of each row of the table, from the source of the highest precedence.
-pub struct RawConfig(Vec<Option<OptionValue>>);
-
-impl RawConfig {
-    /// Flags over environment over `.env` file; in each, the last value of the first name.
-    pub fn collect(
-        flags: &[(&'static str, String)],
-        env: &dyn Fn(&str) -> Option<String>,
-        dotenv: &[(String, String)],
-    ) -> Self {
-        let find = |row: &'static OptionSpec| {
-            let in_flags = row.flag.into_iter().map(|name| (Source::Flag, name));
-            let in_env = row.variables().map(|name| (Source::Environment, name));
-            let in_dotenv = row.variables().map(|name| (Source::Dotenv, name));
-            in_flags.chain(in_env).chain(in_dotenv).find_map(|(source, name)| {
-                let text = match source {
-                    Source::Flag => last_value(flags, name),
-                    Source::Environment => env(name).as_deref().and_then(strip_quotes),
-                    Source::Dotenv => last_value(dotenv, name),
-                }?;
-                Some(OptionValue { source, name, text })
-            })
+/// Each row of the table that has a value: flags over environment over `.env` file; in each, the
+/// last value of the first name.
+pub fn collect_values(
+    flags: &[(&'static str, String)],
+    env: &dyn Fn(&str) -> Option<String>,
+    dotenv: &[(String, String)],
+) -> Vec<(&'static OptionSpec, OptionValue)> {
+    let find = |row: &'static OptionSpec| {
+        let in_flags = || {
+            let text = last_value(flags, row.flag?)?;
+            Some(OptionValue { label: format!("--{}", row.flag?), is_flag: true, text })
         };
-        Self(OPTIONS.iter().map(find).collect())
-    }
-
-    /// Every row that has a value.
-    pub fn values(&self) -> impl Iterator<Item = (&'static OptionSpec, &OptionValue)> {
-        OPTIONS.iter().zip(&self.0).filter_map(|(row, given)| Some((row, given.as_ref()?)))
-    }
-
-    /// The value of a variable's row.
-    pub fn get(&self, variable: &str) -> Option<&OptionValue> {
-        self.values().find(|(row, _)| row.variable == variable).map(|(_, given)| given)
-    }
+        let in_env = |name: &str| {
+            let text = strip_quotes(&env(name)?)?;
+            Some(OptionValue { label: name.to_owned(), is_flag: false, text })
+        };
+        let in_dotenv = |name: &str| {
+            let text = last_value(dotenv, name)?;
+            Some(OptionValue { label: format!("{name} in .env"), is_flag: false, text })
+        };
+        let value = in_flags()
+            .or_else(|| row.variables().find_map(in_env))
+            .or_else(|| row.variables().find_map(in_dotenv))?;
+        Some((row, value))
+    };
+    OPTIONS.iter().filter_map(find).collect()
 }
 
 /// The last value of a name that is not empty.
@@ -219,12 +173,12 @@ mod tests {
 
     #[test]
     fn help_is_stronger_than_version_and_that_than_check() {
-        assert_eq!(parse(&[]).mode, Mode::Run);
-        assert_eq!(parse(&["--healthcheck"]).mode, Mode::Healthcheck);
-        assert_eq!(parse(&["--check", "--healthcheck"]).mode, Mode::Check);
-        assert_eq!(parse(&["-V", "--check"]).mode, Mode::Version);
-        assert_eq!(parse(&["--version", "-h", "-V"]).mode, Mode::Help);
-        assert_eq!(parse(&["--nonsense", "--help"]).mode, Mode::Help);
+        assert_eq!(parse(&[]).command, Command::Run);
+        assert_eq!(parse(&["--healthcheck"]).command, Command::Healthcheck);
+        assert_eq!(parse(&["--check", "--healthcheck"]).command, Command::Check);
+        assert_eq!(parse(&["-V", "--check"]).command, Command::Version);
+        assert_eq!(parse(&["--version", "-h", "-V"]).command, Command::Help);
+        assert_eq!(parse(&["--nonsense", "--help"]).command, Command::Help);
     }
 
     #[cfg(unix)]

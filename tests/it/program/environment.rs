@@ -66,7 +66,7 @@ fn with(variable: &str, value: &str) -> Config {
         _ => (name == variable).then(|| value.to_owned()),
     };
     match config::from_sources(Vec::<OsString>::new(), &env, &[]) {
-        Ok(config::Command::Run(config)) => config,
+        Ok((config::Command::Run, config)) => config,
         other => panic!("{variable}={value}: {other:?}"),
     }
 }
@@ -196,7 +196,7 @@ fn a_bad_origin_is_an_error_at_the_start() {
     };
     let error = config::from_sources(Vec::<OsString>::new(), &env, &[]).expect_err("no scheme");
     let [problem] = error.problems.as_slice() else { panic!("{error}") };
-    assert!(problem.starts_with("OLLAMA_ORIGINS is \"example.com\": write "), "{problem}");
+    assert!(problem.starts_with("OLLAMA_ORIGINS is \"example.com\": expected "), "{problem}");
 }
 
 #[test]
