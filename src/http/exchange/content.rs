@@ -1,26 +1,27 @@
-//! What an answer's head says of its body: types, and what a stream is made of.
+//! The content type of a response, and the kind of a stream.
 //!
-//! Writes nothing; the exchange does.
+//! Never writes; [`super::head`] turns these into headers. Invariant: types and charsets are Ollama's
+//! (server/routes.go, middleware/openai.go), except that of `/metrics`.
 
 use crate::api::openai::pass_head::PassHead;
 use crate::observe::metrics;
 
-/// The content types of Ollama's answers (ollama-api.md 1.4).
+/// The content type of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContentType {
-    /// Single answers and errors.
+    /// Single objects and errors.
     Json,
-    /// What pull, push and create answer in one object, and the answers below `/v1`.
+    /// pull, push and create without a stream, and single objects below `/v1`.
     BareJson,
     /// `/`.
     PlainUtf8,
-    /// The router's own answers.
+    /// Errors of the router.
     Plain,
     /// Streams.
     Lines,
     /// Streams below `/v1`.
     Events,
-    /// `/metrics`, ours.
+    /// `/metrics`, which Ollama does not have.
     Metrics,
 }
 
@@ -38,13 +39,13 @@ impl ContentType {
     }
 }
 
-/// What a stream is made of.
+/// What the lines of a stream are.
 pub(super) enum StreamFormat {
-    /// Ollama's lines.
+    /// Lines of JSON, as on `/api`.
     Lines,
-    /// Server-sent events of our own making.
+    /// Server-sent events that the proxy writes.
     Events,
-    /// An upstream's body, in whatever pieces it comes.
+    /// An upstream's body, in pieces of any size.
     Passthrough(PassHead),
 }
 
@@ -56,12 +57,12 @@ impl StreamFormat {
         }
     }
 
-    /// Whether nothing but the end of the connection could tell that it broke off.
+    /// True if only a cut connection can show that the stream is incomplete.
     pub(super) fn is_opaque(&self) -> bool {
         matches!(self, Self::Passthrough(head) if !head.is_event_stream())
     }
 
-    /// Whether the upstream's own id of the request is among its headers.
+    /// True if the upstream sent a request id of its own.
     pub(super) fn has_request_id(&self) -> bool {
         matches!(self, Self::Passthrough(head) if head.header("x-request-id").is_some())
     }

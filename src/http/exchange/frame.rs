@@ -1,7 +1,9 @@
-//! The framing of a chunked body.
+//! The chunks of a chunked body (RFC 9112 section 7.1).
+//!
+//! Never writes the last chunk, which is empty. Invariant: one line, one chunk.
 
-/// Appends a frame of a chunked body. Written by hand, for each token: formatting the length took as
-/// long as all the rest.
+/// Appends a chunk. Hand-written because it runs for each token, and formatting the length with
+/// `write!` takes as long as everything else together.
 pub(super) fn append_frame(out: &mut Vec<u8>, line: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let length = line.len();

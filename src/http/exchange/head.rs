@@ -1,4 +1,7 @@
-//! The head of an answer.
+//! Builds the head of a response.
+//!
+//! Never writes it; [`super::Exchange`] does, together with the first bytes of the body. Invariant: a
+//! header's value holds no control character, so that text from outside cannot add a header.
 
 use std::io::Write;
 use std::time::SystemTime;
@@ -7,21 +10,20 @@ use super::content::{ContentType, StreamFormat};
 use super::{Exchange, Framing};
 use crate::net::connection_guard::RequestHandle;
 
-/// What the head of an answer tells of its body.
+/// The body that a head describes.
 #[derive(Clone, Copy)]
 pub(super) enum BodyKind {
-    /// Its type and length in bytes.
+    /// A complete body: its type and length in bytes.
     Full(ContentType, usize),
-    /// There is none.
+    /// No body.
     Empty,
-    /// The stream, as it comes.
+    /// A stream.
     Stream,
-    /// The stream, in one piece of this length.
+    /// A stream that is sent as one body of this length.
     Buffered(usize),
 }
 
 impl Exchange {
-    /// The head of an answer: with a length for a whole body, without one for a stream.
     pub(super) fn build_head(
         &mut self,
         status: u16,
@@ -29,7 +31,7 @@ impl Exchange {
         headers: &[(&str, &str)],
     ) -> Vec<u8> {
         self.status = Some(status);
-        // Whoever answers has let go of the question, and whoever is answered may ask the next one.
+        // The request body has been dropped by now.
         self.reservation = None;
         if self.handle.as_ref().is_some_and(RequestHandle::is_last_response) {
             self.close_after_response();
@@ -48,7 +50,7 @@ impl Exchange {
                 let _ = write!(out, "Content-Type: {}\r\n", kind.as_str());
                 let _ = write!(out, "Content-Length: {length}\r\n");
             }
-            // A 204 has no length, not even 0 (RFC 9110, 8.6).
+            // A 204 must not have a Content-Length, not even 0 (RFC 9110 section 8.6).
             BodyKind::Empty if status == 204 => {}
             BodyKind::Empty => out.extend_from_slice(b"Content-Length: 0\r\n"),
             BodyKind::Stream => {
@@ -75,13 +77,12 @@ impl Exchange {
         out
     }
 
-    /// What the head says of a stream's kind.
     fn write_stream_headers(&self, out: &mut Vec<u8>) {
         match &self.stream_format {
             StreamFormat::Lines => write_header(out, "Content-Type", ContentType::Lines.as_str()),
             StreamFormat::Events => {
                 write_header(out, "Content-Type", ContentType::Events.as_str());
-                // As Ollama's streams of events have it (14.6, 15.4).
+                // As in Ollama's event streams.
                 write_header(out, "Cache-Control", "no-cache");
                 if !self.close_after && self.framing != Framing::Buffered {
                     write_header(out, "Connection", "keep-alive");
@@ -94,14 +95,13 @@ impl Exchange {
     }
 }
 
-/// Appends a header. Part of it may be somebody else's text, which must not become a line of its own.
+/// Appends a header; the value may come from an upstream.
 fn write_header(out: &mut Vec<u8>, name: &str, value: &str) {
     let value = value.replace(|character: char| character.is_control(), "");
     // Writing to a Vec cannot fail.
     let _ = write!(out, "{name}: {value}\r\n");
 }
 
-/// The reason phrase; clients ignore it.
 fn reason_phrase(status: u16) -> &'static str {
     tiny_http::StatusCode(status).default_reason_phrase()
 }

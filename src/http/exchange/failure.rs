@@ -1,0 +1,85 @@
+//! Reports an error to the client of an exchange.
+//!
+//! Before the first byte of the response an error has its own status and headers; in a stream it is
+//! the last line or event; a stream without lines is cut. Never decides what an error means: status
+//! and text come from [`Error`], the format from the exchange's `ErrorFormat`. Invariant: the
+//! exchange is done afterwards.
+
+use super::{ContentType, Exchange, State, StreamFormat};
+use crate::error::{Error, Result, Retry};
+use crate::http::error_format::AUTH_CHALLENGES;
+
+/// Sent instead of a chunk where a stream without lines breaks off. tiny_http leaves the connection
+/// open when a writer is dropped, and the client would wait forever; at an invalid chunk its parser
+/// fails at once, and never takes the part for the whole.
+const INVALID_FRAME: &[u8] =
+    b"the upstream closed the connection before its response was complete\r\n";
+
+impl Exchange {
+    /// Reports `error` to the client, unless the response is complete or the client is gone.
+    pub fn fail(&mut self, error: &Error) {
+        let sent = match error.status() {
+            Some(status) => self.send_error(error, status),
+            None => Ok(()),
+        };
+        if sent.is_err() || error.status().is_none() {
+            // The client is gone.
+            self.state = State::Done;
+        }
+    }
+
+    fn send_error(&mut self, error: &Error, status: u16) -> Result<()> {
+        let opaque = self.stream_format.is_opaque();
+        match &self.state {
+            State::Done => Ok(()),
+            State::Waiting(_) if self.pending.is_empty() || opaque => {
+                self.pending.clear();
+                self.respond_with_error(error, status)
+            }
+            State::Waiting(_) | State::Streaming(_) if opaque => {
+                self.close_after_response();
+                self.end_with_frame(INVALID_FRAME)
+            }
+            // Lines that are not written yet are part of the response, too.
+            State::Waiting(_) | State::Streaming(_) => {
+                if matches!(self.stream_format, StreamFormat::Passthrough(_)) {
+                    // The last event may be incomplete.
+                    self.push_line(b"\n\n");
+                }
+                self.push_line(&self.error_format.event(error, status));
+                self.end()
+            }
+        }
+    }
+
+    fn respond_with_error(&mut self, error: &Error, status: u16) -> Result<()> {
+        // The upstream's head does not belong to this response.
+        self.stream_format = StreamFormat::Lines;
+        let (kind, body) = match error {
+            // Ollama's router (gin) answers these in plain text.
+            Error::UnknownRoute | Error::MalformedHead | Error::MethodNotAllowed { .. } => {
+                (ContentType::Plain, error.message().into_bytes())
+            }
+            _ => {
+                let bare = self.error_format.has_bare_json(error);
+                let kind = if bare { ContentType::BareJson } else { ContentType::Json };
+                (kind, self.error_format.body(error, status, &self.request_id))
+            }
+        };
+        let seconds = match error {
+            Error::UpstreamStatus { retry: Retry::After(delay), .. }
+            | Error::UpstreamDown { retry_after: delay, .. } => delay.as_secs_f64().ceil(),
+            _ => 1.0,
+        }
+        .to_string();
+        let headers: &[(&str, &str)] = match error {
+            Error::MethodNotAllowed { allow } => &[("Allow", *allow)],
+            Error::Unauthorized => AUTH_CHALLENGES,
+            Error::Busy
+            | Error::UpstreamStatus { retry: Retry::After(_), .. }
+            | Error::UpstreamDown { .. } => &[("Retry-After", &seconds)],
+            _ => &[],
+        };
+        self.respond_with_headers(status, kind, headers, &body)
+    }
+}

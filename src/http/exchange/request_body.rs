@@ -1,0 +1,135 @@
+//! Reads the body of a request, counted against the memory that all held bodies share.
+//!
+//! Limits: the size that the caller passes, the [`MemoryBudget`] and, where the connection is
+//! guarded, the guard's body timeout. Never decodes what it reads. Invariant: a body is read to its
+//! end, or the connection closes after the response.
+//!
+//! [`MemoryBudget`]: crate::net::limits::MemoryBudget
+
+use std::io::{self, Read, Write};
+
+use super::{Exchange, State, find_header};
+use crate::error::{Error, Result};
+use crate::net::connection_guard::{RequestHandle, RequestPhase};
+use crate::net::limits::{BudgetExceeded, Reservation};
+use crate::net::worker_pool;
+
+/// A reader whose bytes count against the memory budget.
+struct BudgetedReader<'a> {
+    reader: &'a mut dyn Read,
+    reservation: Option<&'a mut Reservation>,
+    exceeded: &'a mut Option<BudgetExceeded>,
+}
+
+impl Read for BudgetedReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.reader.read(buffer)?;
+        let grown = self.reservation.as_mut().map(|reservation| reservation.grow(length));
+        if let Some(Err(exceeded)) = grown {
+            *self.exceeded = Some(exceeded);
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        Ok(length)
+    }
+}
+
+impl Exchange {
+    /// Reads the request's body. Every body is read before the response, so that the connection can
+    /// serve another request.
+    ///
+    /// # Errors
+    /// [`Error::BodyTooLarge`] above `limit` bytes, [`Error::BodyReadFailed`] if the body is cut
+    /// short, [`Error::BodyTimeout`] if it takes too long, [`Error::Busy`] if the memory budget is
+    /// exhausted.
+    pub fn read_body(&mut self, limit: usize) -> Result<Vec<u8>> {
+        let mut body = Vec::new();
+        let (mut reservation, mut exceeded) = (self.reservation.take(), None);
+        let read = self.read_body_dyn(limit, &mut |reader, length| {
+            body.reserve(length);
+            let reservation = reservation.as_mut();
+            let mut reader = BudgetedReader { reader, reservation, exceeded: &mut exceeded };
+            reader.read_to_end(&mut body).map(|read| read as u64)
+        });
+        // A body above the budget is not kept.
+        self.reservation = reservation.filter(|_| exceeded.is_none());
+        match exceeded {
+            Some(BudgetExceeded::Exhausted) => Err(Error::Busy),
+            Some(BudgetExceeded::TooLarge(limit)) => Err(Error::BodyTooLarge { limit }),
+            None => read.map(|()| body),
+        }
+    }
+
+    /// Like [`Exchange::read_body`], but copies the body to `sink` instead of holding it in memory.
+    ///
+    /// # Errors
+    /// Those of [`Exchange::read_body`] except [`Error::Busy`]; `sink` must not fail.
+    pub fn copy_body(&mut self, limit: usize, mut sink: impl Write) -> Result<()> {
+        self.read_body_dyn(limit, &mut |reader, _| io::copy(reader, &mut sink))
+    }
+
+    /// The request's `Content-Length`; `None` also once the response has begun.
+    #[must_use]
+    pub fn content_length(&self) -> Option<usize> {
+        self.request().and_then(tiny_http::Request::body_length)
+    }
+
+    /// Like [`Exchange::read_body`], but `read` reads the body to its end. `read` gets the
+    /// `Content-Length`, or 0 without one, and returns the number of bytes that it read.
+    ///
+    /// # Errors
+    /// Those of [`Exchange::read_body`].
+    pub fn read_body_with(
+        &mut self,
+        limit: usize,
+        mut read: impl FnMut(&mut dyn Read, usize) -> io::Result<u64>,
+    ) -> Result<()> {
+        self.read_body_dyn(limit, &mut read)
+    }
+
+    fn read_body_dyn(
+        &mut self,
+        limit: usize,
+        read: &mut dyn FnMut(&mut dyn Read, usize) -> io::Result<u64>,
+    ) -> Result<()> {
+        let State::Waiting(request) = &mut self.state else {
+            return Err(Error::Internal("request body read after the response"));
+        };
+        let length = request.body_length();
+        if length.is_some_and(|length| length > limit) {
+            return Err(Error::BodyTooLarge { limit });
+        }
+        let is_chunked = find_header(request, "Transfer-Encoding").is_some();
+        let is_upgrade = find_header(request, "Connection")
+            .is_some_and(|value| value.to_ascii_lowercase().contains("upgrade"));
+        // One byte more than the limit shows that a body is too large.
+        let max_read = limit as u64 + 1;
+        let in_flight = self.handle.as_ref().map(RequestHandle::in_flight);
+        let set_phase = |phase| in_flight.iter().for_each(|request| request.set_phase(phase));
+        set_phase(RequestPhase::Reading);
+        let reader = request.as_reader();
+        let known_length = length.unwrap_or(0);
+        // A slow client must not keep a worker from other requests. tiny_http returns the bare
+        // connection if the client offers an upgrade, as Java's clients do in every first request.
+        let result = worker_pool::yield_slot(|| match (is_upgrade, is_chunked) {
+            (true, true) => {
+                read(&mut chunked_transfer::Decoder::new(reader).take(max_read), known_length)
+            }
+            (true, false) => read(&mut reader.take(known_length as u64), known_length),
+            (false, _) => read(&mut reader.take(max_read), known_length),
+        });
+        set_phase(RequestPhase::Waiting);
+        if in_flight.is_some_and(|request| request.is_body_late()) {
+            return Err(Error::BodyTimeout);
+        }
+        let count = result.map_err(Error::BodyReadFailed)?;
+        if count >= max_read {
+            return Err(Error::BodyTooLarge { limit });
+        }
+        if length.is_some_and(|length| count < length as u64) {
+            return Err(Error::BodyReadFailed(io::ErrorKind::UnexpectedEof.into()));
+        }
+        set_phase(RequestPhase::Working);
+        self.is_body_read = true;
+        Ok(())
+    }
+}
