@@ -1,10 +1,18 @@
-//! Where requests arrive: each is checked, noted and handed to a worker.
+//! Takes each request, decides about it, and queues it for a worker.
 //!
-//! It becomes a job for the workers, or a 503 at once when they are as busy as they may be, because a
-//! client that is told "busy" can try again and one that waits cannot tell why. Questions about our
-//! health have workers of their own, so that they are answered when all others are busy. A job tells
-//! the client of its own error, writes its own log line, and survives its own panic: the exchange
-//! stays outside the part that may panic, so that a client always gets an end.
+//! There are three lanes, each with its own worker pool:
+//!
+//! | lane | routes | workers | queue |
+//! | --- | --- | --- | --- |
+//! | main | all others | `PROXY_WORKERS` (256) | `OLLAMA_MAX_QUEUE` (512) |
+//! | health | `/`, `/api/version`, `/health`, `/ready`, `/metrics` | 2 | 1,024 |
+//! | probe | `/openai/health` | 2 | 1,024 |
+//!
+//! A request that finds its workers and queue full gets a 503 at once: a client that is told "busy"
+//! can retry, and one that waits cannot tell why. So does new work while memory is nearly exhausted
+//! and other work is running. Never handles a request itself. Invariant: each request is answered and
+//! logged exactly once, also if its handler panics; the log never quotes the panic, which may hold a
+//! prompt.
 
 use std::io;
 use std::mem;
@@ -16,13 +24,10 @@ use crate::error::{Error, Result};
 use crate::handlers;
 use crate::handlers::stack_trim::StackTrimmer;
 use crate::handlers::{App, Context, Handler, ROUTES};
-use crate::http::access;
-use crate::http::access::{AccessControl, RequestInfo};
+use crate::http::access::{AccessControl, EarlyResponse, RequestInfo};
 use crate::http::client_keys::Credentials;
-use crate::http::exchange;
-use crate::http::exchange::{Exchange, IncomingRequest};
-use crate::http::routes;
-use crate::http::routes::{Lane, ResolvedRoute};
+use crate::http::exchange::{self, Exchange, IncomingRequest};
+use crate::http::routes::{self, Lane, ResolvedRoute};
 use crate::net::connection_guard::{Registry, Rejection};
 use crate::net::limits::{MemoryBudget, MemoryPressure};
 use crate::net::worker_pool::{Overcommit, WorkerPool};
@@ -33,10 +38,11 @@ use crate::upstream::Trace;
 /// Characters of a path that are logged.
 const MAX_LOGGED_PATH_CHARS: usize = 200;
 
-/// Workers and queue of each of the desks.
-const SIDE_LANE_SIZE: (usize, usize) = (2, 1024);
+const SIDE_LANE_WORKERS: usize = 2;
 
-/// A request on its way to a worker: in a box, because it goes through many hands.
+const SIDE_LANE_QUEUE: usize = 1024;
+
+/// A request on its way to a worker.
 pub(super) struct Job {
     exchange: Exchange,
     route: ResolvedRoute<Handler>,
@@ -44,78 +50,68 @@ pub(super) struct Job {
     received: Instant,
 }
 
-/// What was decided about a request before its route is looked at.
+/// The decision about a request before its handler runs.
 enum Decision {
-    /// It goes on to its route.
+    /// The handler runs.
     Proceed,
-    /// It is answered with this status and nothing else.
+    /// The response has this status and no body.
     EmptyResponse(u16),
-    /// It fails.
+    /// The response is this error.
     Fail(Error),
 }
 
-/// The worker pools of all lanes.
+/// The worker pools, in the order of [`Lane`].
 pub(super) struct WorkerPools {
     app: Arc<App>,
-    main: WorkerPool,
-    health: WorkerPool,
-    /// Checks of the upstream, which may take a while.
-    probe: WorkerPool,
+    pools: [WorkerPool; 3],
 }
 
 impl WorkerPools {
     pub(super) fn start(workers: usize, queue: usize, app: Arc<App>) -> io::Result<Self> {
-        Ok(Self {
-            app,
-            main: WorkerPool::start("worker", workers, queue)?,
-            health: WorkerPool::start("health", SIDE_LANE_SIZE.0, SIDE_LANE_SIZE.1)?,
-            probe: WorkerPool::start("probe", SIDE_LANE_SIZE.0, SIDE_LANE_SIZE.1)?,
-        })
+        let pools = [
+            WorkerPool::start("worker", workers, queue)?,
+            WorkerPool::start("health", SIDE_LANE_WORKERS, SIDE_LANE_QUEUE)?,
+            WorkerPool::start("probe", SIDE_LANE_WORKERS, SIDE_LANE_QUEUE)?,
+        ];
+        Ok(Self { app, pools })
     }
 
-    /// What keeps slow clients from holding all workers.
+    /// Lets other requests use main workers that wait for slow clients.
     pub(super) fn overcommit(&self) -> Overcommit {
-        self.main.overcommit()
+        self.pool(Lane::Main).overcommit()
     }
 
-    /// Requests that run or wait.
+    /// Requests that run or are queued.
     pub(super) fn active_requests(&self) -> usize {
-        self.main.load() + self.health.load() + self.probe.load()
+        self.pools.iter().map(WorkerPool::load).sum()
     }
 
-    /// Lets running answers finish; `false` when some had to be left.
+    /// Waits for running and queued requests; `false` if some are not done within `grace`.
     pub(super) fn drain(self, grace: Duration) -> bool {
         let began = Instant::now();
-        let mut all = self.main.drain(grace);
-        for pool in [self.health, self.probe] {
-            all &= pool.drain(grace.saturating_sub(began.elapsed()));
-        }
-        all
+        let drain = |pool: WorkerPool| pool.drain(grace.saturating_sub(began.elapsed()));
+        self.pools.into_iter().fold(true, |all, pool| drain(pool) && all)
     }
 
     fn pool(&self, lane: Lane) -> &WorkerPool {
-        match lane {
-            Lane::Main => &self.main,
-            Lane::Health => &self.health,
-            Lane::Probe => &self.probe,
-        }
+        &self.pools[lane as usize]
     }
 }
 
-/// What there is for all requests together.
+/// Limits that all requests share.
 pub(super) struct SharedLimits {
-    /// Bytes of bodies that are held.
+    /// Bytes of request bodies in memory.
     pub body_budget: Arc<MemoryBudget>,
     pub memory_pressure: Arc<MemoryPressure>,
 }
 
-/// Where requests arrive.
+/// Takes requests from the acceptor's threads.
 pub(super) struct Dispatcher {
     access: AccessControl,
     registry: Arc<Registry>,
     metrics: Arc<Metrics>,
     shared: SharedLimits,
-    /// `None` once the program is ending.
+    /// `None` once no more requests are taken.
     pools: RwLock<Option<WorkerPools>>,
 }
 
@@ -130,27 +126,25 @@ impl Dispatcher {
         Self { access, registry, metrics, shared, pools: RwLock::new(Some(pools)) }
     }
 
-    /// Tells whoever asks that the server is to end; all is served as before, but each answer is the
-    /// last one on its connection.
+    /// Makes `/ready` fail, and each response the last one on its connection.
     pub(super) fn begin_shutdown(&self) {
         self.metrics.mark_stopping();
         self.registry.mark_stopping();
     }
 
-    /// Refuses whatever comes from now on; gives the workers, to be waited for.
+    /// Refuses all further requests; returns the workers, to be drained.
     pub(super) fn close(&self) -> Option<WorkerPools> {
         lock::write(&self.pools).take()
     }
 
-    /// Requests that run or wait.
+    /// Requests that run or are queued.
     pub(super) fn active_requests(&self) -> usize {
         let pools = lock::read(&self.pools);
         pools.as_ref().map_or(0, WorkerPools::active_requests)
     }
 
-    /// Hands a request to the workers with what was ruled about it, or answers that they are busy.
-    /// As long as there is room, the ruling is carried out by a worker, too: a write may wait for the
-    /// client, and this thread had better not.
+    /// Decides about a request and queues it, or responds that the workers are busy. A worker also
+    /// writes the response to a refused request, because a write may block.
     pub(super) fn dispatch(&self, request: IncomingRequest) {
         let received = Instant::now();
         let head_error = exchange::check_head(&request);
@@ -174,7 +168,7 @@ impl Dispatcher {
         }
         if let Some(fault) = head_error {
             log::warn!("{} rejected: {fault}", exchange.request_id());
-            // Before a worker gets it: the next request may be here already.
+            // Before a worker gets it, because the next request may already have arrived.
             exchange.close_after_response();
         }
         if let Decision::Proceed = decision {
@@ -191,7 +185,7 @@ impl Dispatcher {
             let low_memory = is_main && self.shared.memory_pressure.is_high();
             let pools = lock::read(&self.pools);
             let permit = match &*pools {
-                Some(pools) if low_memory && pools.main.load() > 0 => Err(Error::Busy),
+                Some(pools) if low_memory && pools.pool(Lane::Main).load() > 0 => Err(Error::Busy),
                 Some(pools) => {
                     let permit = pools.pool(lane).try_reserve().ok_or(Error::Busy);
                     permit.map(|permit| (permit, pools.app.clone()))
@@ -217,7 +211,6 @@ impl Dispatcher {
         finish(&self.metrics, job, &mut Trace::default(), |_, _, _| Ok(()));
     }
 
-    /// Asks the gate about a request.
     fn check_access(&self, exchange: &mut Exchange, is_public: bool) -> Decision {
         let decision = self.access.decide(&RequestInfo {
             method: exchange.method(),
@@ -236,13 +229,13 @@ impl Dispatcher {
         exchange.add_headers(decision.headers);
         match decision.response {
             None => Decision::Proceed,
-            Some(access::EarlyResponse::Empty(status)) => Decision::EmptyResponse(status),
-            Some(access::EarlyResponse::Unauthorized) => Decision::Fail(Error::Unauthorized),
+            Some(EarlyResponse::Empty(status)) => Decision::EmptyResponse(status),
+            Some(EarlyResponse::Unauthorized) => Decision::Fail(Error::Unauthorized),
         }
     }
 }
 
-/// Handles a request and sees to its end.
+/// Runs a request on a worker.
 fn serve(app: &App, job: Box<Job>) {
     let mut trace = Trace { request_id: job.exchange.request_id().to_owned(), ..Trace::default() };
     let mut stack = StackTrimmer::default();
@@ -252,7 +245,7 @@ fn serve(app: &App, job: Box<Job>) {
         handlers::handle(Context { app, route, exchange, trace, stack, received_at: received })
     };
     match job.exchange.cancel_token() {
-        // Its client has left while it waited.
+        // The client disconnected while the request was queued.
         Some(cancel) if cancel.is_cancelled() => {
             finish(metrics, job, &mut trace, |_, _, _| Err(Error::client_disconnected()))
         }
@@ -262,7 +255,8 @@ fn serve(app: &App, job: Box<Job>) {
     stack.after_request();
 }
 
-/// Carries out what was ruled, or else does `work`, and sees to the end of the exchange.
+/// Carries out the decision, which may be to run `work`, completes the response, and records the
+/// request. The exchange is used outside of the part that may panic.
 fn finish(
     metrics: &Metrics,
     mut job: Box<Job>,
@@ -300,7 +294,7 @@ fn finish(
     log_request(exchange, trace, received, error.as_ref());
 }
 
-/// The one line about a request. It names no text of the request but path and model.
+/// Logs the one line about a request. Path and model are the only parts of the request in it.
 fn log_request(exchange: &Exchange, trace: &Trace, received: Instant, error: Option<&Error>) {
     let path = exchange.target().split('?').next().unwrap_or_default();
     let path: String = path.chars().take(MAX_LOGGED_PATH_CHARS).collect();

@@ -1,6 +1,10 @@
-//! Builds the program and runs it: socket, acceptor, guard, workers, and the way to the end.
+//! Starts and stops the server: socket, acceptor, connection guard, workers.
 //!
-//! Requests come from the acceptor's threads into the `hall`, which hands each to a worker.
+//! The acceptor's threads pass each request to the dispatcher. A graceful stop takes at most
+//! `SHUTDOWN_GRACE`: new connections are refused, running responses complete, each open connection
+//! is served one more request, and the process ends when nothing has happened for 50 ms. Never
+//! decides about a request. Invariant: a connection that the kernel accepted before the stop is
+//! served.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
@@ -25,30 +29,29 @@ use crate::net::limits::{MemoryBudget, MemoryPressure, SystemLimits};
 use crate::observe::metrics::Metrics;
 use crate::upstream::{RetryEnv, Upstream};
 
-/// Connections that may wait to be accepted.
+/// Most connections that wait to be accepted.
 const LISTEN_BACKLOG: i32 = 1024;
 
-/// How long a client may take nothing of what it is sent before it counts as gone.
+/// A client that accepts no data for this long counts as gone.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long nothing may be going on before the program ends, so that the request that follows an
-/// answer at once is still served.
+/// Idle time before exit, so that a request that immediately follows a response is still served.
 const QUIET_PERIOD: Duration = Duration::from_millis(50);
 
-/// Looks of the guard, if there is one, that must find nothing on its way before the program ends; the
-/// first may have begun before.
+/// Consecutive guard scans that must see no active request before exit: two, because the first may
+/// have begun before the idle time. Without a guard, none.
 const QUIET_SCANS: u64 = if cfg!(target_os = "linux") { 2 } else { 0 };
 
-/// How long the end waits for the acceptor, and for the guard, at most.
+/// Longest wait for the acceptor to close, and for the scans of the guard.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often is looked whether anything is going on.
+/// Interval at which the shutdown checks for active requests.
 const IDLE_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Requests that were let go of (`unread`) before the program begins anew: some 12 MiB.
+/// Requests that may be leaked (`http::unread_body`), about 12 MiB, before the process restarts.
 const MAX_LEAKED_REQUESTS: usize = 256;
 
-/// How often a sleeper looks whether its client has left.
+/// Interval at which a sleeping request checks whether its client has disconnected.
 const CANCEL_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A running server.
@@ -61,28 +64,27 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds, starts all threads and serves until `stop` is given and [`Server::drain`] is called.
+    /// Binds the address and starts all threads. The server runs until [`Server::drain`].
     ///
     /// # Errors
-    /// When the state file cannot be read, the address cannot be bound or the system gives no
-    /// threads.
+    /// If the state file cannot be read, the address cannot be bound, or a thread cannot be started.
     pub fn start(config: Config, shutdown: Shutdown) -> io::Result<Self> {
         let sleep_shutdown = shutdown.clone();
-        let pacing = RetryEnv {
+        let retry_env = RetryEnv {
             sleep: Box::new(move |duration| sleep(&sleep_shutdown, duration)),
             jitter: Box::new(rand::random::<f64>),
         };
-        Self::start_with(config, shutdown, pacing)
+        Self::start_with(config, shutdown, retry_env)
     }
 
-    /// As [`Server::start`], with sleep and randomness of the caller's own.
+    /// Like [`Server::start`], with the given sleep and jitter for retries.
     ///
     /// # Errors
-    /// As [`Server::start`].
+    /// Those of [`Server::start`].
     pub fn start_with(
         mut config: Config,
         shutdown: Shutdown,
-        pacing: RetryEnv,
+        retry_env: RetryEnv,
     ) -> io::Result<Self> {
         let system_limits = SystemLimits::detect();
         let max_connections = config.connection_limits.max_connections;
@@ -99,7 +101,7 @@ impl Server {
         let registry = Registry::new(config.max_per_client, cfg!(target_os = "linux"));
         let limits = Limits { body_timeout: config.request_timeout, ..config.connection_limits };
         let metrics = Arc::new(Metrics::new(workers, queue));
-        let upstream = Upstream::new(config.upstream_settings(), pacing, metrics.clone());
+        let upstream = Upstream::new(config.upstream_settings(), retry_env, metrics.clone());
         let settings = config.handler_settings();
         let app = Arc::new(App::new(settings, upstream, store, metrics.clone(), SystemTime::now()));
         let pools = WorkerPools::start(workers, queue, app)?;
@@ -144,42 +146,39 @@ impl Server {
         Ok(Self { acceptor, dispatcher, guard, shutdown, grace })
     }
 
-    /// What the guard over its connections counts.
+    /// The counters of the connection guard.
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.guard.counters()
     }
 
-    /// Where it listens.
+    /// The listening address.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.acceptor.local_addr()
     }
 
-    /// Requests that run or wait.
+    /// Requests that run or are queued.
     #[must_use]
     pub fn active_requests(&self) -> usize {
         self.dispatcher.active_requests()
     }
 
-    /// Whether the program had better begin anew after its end, because clients have cost it what
-    /// cannot be had back.
+    /// True if the process should restart after its end, to get back what leaked requests hold.
     #[must_use]
     pub fn needs_restart() -> bool {
         unread_body::leaked_requests() >= MAX_LEAKED_REQUESTS
     }
 
-    /// Waits for the sign to stop, then serves who is there to the end and nobody new; `false` when
-    /// some answers had to be left.
+    /// Waits for the shutdown signal, and drains. `false` if some responses were cut off.
     #[must_use]
     pub fn run(self) -> bool {
         self.shutdown.wait();
         self.drain()
     }
 
-    /// Takes in who has connected, refuses new connections, and serves what is asked on the others
-    /// until nothing is going on, each once and all within the grace; `false` when some answers had
-    /// to be left.
+    /// Refuses new connections, serves each open one once more, and waits for running requests, all
+    /// within the grace period. `false` if some responses were cut off.
     #[must_use]
     pub fn drain(self) -> bool {
         let began = Instant::now();
@@ -190,20 +189,20 @@ impl Server {
         self.wait_until_idle(began);
         self.acceptor.stop();
         let left = self.grace.saturating_sub(began.elapsed());
-        self.dispatcher.close().is_none_or(|crews| crews.drain(left))
+        self.dispatcher.close().is_none_or(|pools| pools.drain(left))
     }
 
-    /// Waits until nothing is going on, but no longer than the grace.
+    /// Waits until no request is active, at most for the grace period.
     fn wait_until_idle(&self, drain_started: Instant) {
-        let mut quiet = (Instant::now(), self.guard.counters().scans);
+        let mut idle_since = (Instant::now(), self.guard.counters().scans);
         while drain_started.elapsed() < self.grace {
             let has_requests = self.dispatcher.active_requests() > 0;
             let counters = self.guard.counters();
             if has_requests || counters.active_connections > 0 {
-                quiet = (Instant::now(), counters.scans);
+                idle_since = (Instant::now(), counters.scans);
             }
-            let (since, scans) = (quiet.0.elapsed(), counters.scans - quiet.1);
-            if since >= QUIET_PERIOD && (scans >= QUIET_SCANS || since >= CLOSE_TIMEOUT) {
+            let (idle, scans) = (idle_since.0.elapsed(), counters.scans - idle_since.1);
+            if idle >= QUIET_PERIOD && (scans >= QUIET_SCANS || idle >= CLOSE_TIMEOUT) {
                 return;
             }
             thread::sleep(IDLE_POLL_INTERVAL);
@@ -211,7 +210,7 @@ impl Server {
     }
 }
 
-/// Sleeps; `false` when the program is to end, or soon after the client has left.
+/// Sleeps; `false` if the shutdown signal or the client's disconnect ended the sleep.
 fn sleep(shutdown: &Shutdown, duration: Duration) -> bool {
     let mut left = duration;
     loop {
@@ -226,14 +225,14 @@ fn sleep(shutdown: &Shutdown, duration: Duration) -> bool {
     }
 }
 
-/// Opens the listening socket. Accepted sockets inherit its settings on Linux.
+/// Opens the listening socket. On Linux, accepted sockets inherit its options.
 fn bind(host: &str, port: u16) -> io::Result<TcpListener> {
     let mut addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
     if host == "::" {
-        // All interfaces, also on a machine without IPv6.
+        // All interfaces, also without IPv6.
         addresses.push(SocketAddr::from(([0, 0, 0, 0], port)));
     }
-    // As Go does, IPv4 before IPv6 where a name has both.
+    // Like Go, IPv4 before IPv6 if a name has both.
     let is_fallback = |address: &SocketAddr| host != "::" && address.is_ipv6();
     addresses.sort_by_key(is_fallback);
     let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
@@ -246,11 +245,11 @@ fn bind(host: &str, port: u16) -> io::Result<TcpListener> {
     Err(failure)
 }
 
-/// Why nothing can be listened on, in Go's words (ollama-api.md 17.1).
+/// The error in the words of Go's `net.Listen`, which Ollama prints, with a hint.
 fn listen_error(host: &str, port: u16, error: &io::Error) -> io::Error {
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     let reason = error.to_string();
-    // The system's own reasons begin with a capital letter here and end in their number.
+    // Rust capitalizes the system's text and appends its number; Go does neither.
     let reason = match (error.raw_os_error(), reason.split_once(" (os error ")) {
         (Some(_), Some((text, _))) => {
             let (first, rest) = text.split_at_checked(1).unwrap_or(("", text));
@@ -267,7 +266,7 @@ fn listen_error(host: &str, port: u16, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("listen tcp {host}:{port}: {reason}{hint}"))
 }
 
-/// A client whose machine is gone without a word is found out within two minutes, not hours.
+/// Detects within two minutes that a client's machine is gone.
 fn tcp_keepalive() -> TcpKeepalive {
     let probes = TcpKeepalive::new().with_time(Duration::from_secs(60));
     #[cfg(unix)]
@@ -280,7 +279,7 @@ fn bind_address(address: SocketAddr) -> io::Result<TcpListener> {
     if address.is_ipv6() && address.ip().is_unspecified() {
         socket.set_only_v6(false)?;
     }
-    // On Windows this would let two servers share the port.
+    // On Windows this option would let two servers share the port.
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
     socket.set_tcp_nodelay(true)?;
@@ -296,7 +295,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_listened_on_is_told_in_go_s_words() {
+    fn a_listen_error_has_go_s_words() {
         let check = |host: &str, error: io::Error, expected: &str| {
             let found = listen_error(host, 80, &error);
             assert_eq!((found.kind(), found.to_string().as_str()), (error.kind(), expected));

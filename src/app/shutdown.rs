@@ -1,7 +1,7 @@
-//! The one sign that the program is to end.
+//! The signal to shut down, which all threads share.
 //!
-//! A [`Shutdown`] is cloned to whoever waits: a sleep under it ends early when the sign is given. The
-//! sign is a channel that nobody ever sends on; giving it closes the channel.
+//! Clones of one [`Shutdown`] share the signal; it ends their sleeps early. Never reset. Invariant:
+//! nothing is sent on the channel; triggering disconnects it, which wakes all receivers.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounde
 
 use crate::observe::lock::lock;
 
-/// A sign that can be given once and seen by everybody.
+/// A signal that is triggered once and seen by all clones.
 #[derive(Clone, Debug)]
 pub struct Shutdown {
     sender: Arc<Mutex<Option<Sender<()>>>>,
@@ -25,24 +25,24 @@ impl Default for Shutdown {
 }
 
 impl Shutdown {
-    /// Gives the sign.
+    /// Triggers the signal.
     pub fn trigger(&self) {
         lock(&self.sender).take();
     }
 
-    /// Whether it was given.
+    /// True once the signal was triggered.
     #[must_use]
     pub fn is_triggered(&self) -> bool {
         self.receiver.try_recv() == Err(TryRecvError::Disconnected)
     }
 
-    /// Sleeps; `false` when the sign came first.
+    /// Sleeps; `false` if the signal ended the sleep.
     #[must_use]
     pub fn sleep(&self, duration: Duration) -> bool {
         self.receiver.recv_timeout(duration) == Err(RecvTimeoutError::Timeout)
     }
 
-    /// Waits for the sign.
+    /// Waits for the signal.
     pub fn wait(&self) {
         let _ = self.receiver.recv();
     }
@@ -53,18 +53,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sleep_ends_when_the_sign_is_given() {
-        let stop = Shutdown::default();
-        assert!(!stop.is_triggered());
-        assert!(stop.sleep(Duration::ZERO));
+    fn a_sleep_ends_at_the_signal() {
+        let shutdown = Shutdown::default();
+        assert!(!shutdown.is_triggered());
+        assert!(shutdown.sleep(Duration::ZERO));
         let sleeper = std::thread::spawn({
-            let stop = stop.clone();
-            move || stop.sleep(Duration::from_secs(600))
+            let shutdown = shutdown.clone();
+            move || shutdown.sleep(Duration::from_secs(600))
         });
-        stop.trigger();
-        stop.trigger();
+        shutdown.trigger();
+        shutdown.trigger();
         assert!(!sleeper.join().expect("no panic"));
-        assert!(stop.is_triggered() && !stop.sleep(Duration::from_secs(600)));
-        stop.wait();
+        assert!(shutdown.is_triggered() && !shutdown.sleep(Duration::from_secs(600)));
+        shutdown.wait();
     }
 }

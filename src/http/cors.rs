@@ -1,15 +1,14 @@
-//! CORS: which web pages may ask, and the headers that tell their browsers so (ollama-api.md 16.1).
+//! CORS: the web origins that may send requests, and the headers of responses to them.
 //!
-//! Pure: a method, an `Origin` and a `Host` go in, a [`CorsDecision`] comes out. `OLLAMA_ORIGINS` adds to
-//! Ollama's defaults and takes nothing away. Nothing here looks at paths: a preflight is answered
-//! whether the path exists or not. The headers of a preflight are fixed, never an echo of what it
-//! asks for.
+//! As in Ollama (server/routes.go, envconfig/config.go, which use gin-contrib/cors), `OLLAMA_ORIGINS`
+//! adds to the default origins. Pure; never looks at a path, so that a preflight succeeds for any
+//! path, and never echoes the headers that a preflight asks for.
 //! Invariant: an origin that is echoed was allowed, and is visible ASCII.
 
-/// Header lines for an answer, in the order in which they are sent.
+/// Headers of a response, in the order in which they are sent.
 pub type ResponseHeaders = Vec<(&'static str, String)>;
 
-/// Ways in which a literal entry may begin.
+/// Schemes of an entry without `*`.
 const SCHEMES: [&str; 6] = [
     "http://",
     "https://",
@@ -19,10 +18,10 @@ const SCHEMES: [&str; 6] = [
     "ms-browser-extension://",
 ];
 
-/// Hosts that are allowed with either scheme of the web and any port.
+/// Hosts that are allowed by default, with `http` or `https` and any port.
 const LOCAL_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "0.0.0.0"];
 
-/// Beginnings that are allowed: desktop applications and editors.
+/// Prefixes that are allowed by default: desktop applications and editors.
 const APP_SCHEMES: [&str; 5] =
     ["app://", "file://", "tauri://", "vscode-webview://", "vscode-file://"];
 
@@ -33,47 +32,46 @@ const ALLOWED_HEADERS: &str = "Authorization,Content-Type,User-Agent,Accept,X-Re
     X-Stainless-Lang,X-Stainless-Os,X-Stainless-Package-Version,X-Stainless-Poll-Helper,\
     X-Stainless-Retry-Count,X-Stainless-Runtime,X-Stainless-Runtime-Version,X-Stainless-Timeout";
 
-/// How long a browser may remember a preflight, in seconds.
+/// How long a browser may cache a preflight, in seconds.
 const MAX_AGE: &str = "43200";
 
-/// The origins that are allowed.
+/// The allowed origins.
 #[derive(Clone, Debug)]
 pub struct CorsPolicy {
-    /// The entries as they were given, to be shown.
+    /// The text of `OLLAMA_ORIGINS`.
     raw: String,
-    /// `*` alone was among them.
+    /// True if one of the entries is `*`.
     allow_any: bool,
     rules: Vec<OriginRule>,
 }
 
 #[derive(Clone, Debug)]
 enum OriginRule {
-    /// This origin and no other.
+    /// This origin only.
     Exact(String),
-    /// What stands before and behind the `*`.
+    /// The text before and after the `*`.
     Wildcard(String, String),
 }
 
-/// What CORS has to say about a request.
+/// The decision about a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CorsDecision {
-    /// Nothing: it does not come from another origin.
+    /// The request does not come from another origin.
     SameOrigin,
-    /// It comes from an origin that may not ask: 403.
+    /// The origin is not allowed: 403.
     Refused,
-    /// A preflight: 204 with these headers.
+    /// A preflight of an allowed origin: 204 with these headers.
     Preflight(ResponseHeaders),
-    /// It goes on, and its answer carries these headers.
+    /// The origin is allowed; the response has these headers.
     Allowed(ResponseHeaders),
 }
 
 impl CorsPolicy {
-    /// Reads a value of `OLLAMA_ORIGINS`; the defaults are added.
+    /// Parses a value of `OLLAMA_ORIGINS`, and adds the defaults.
     ///
     /// # Errors
-    /// What to write, where Ollama would panic: an entry that has two `*`, or none and no scheme of
-    /// the web or of a browser's extensions. Also for what could not stand in a header or would hold
-    /// a password.
+    /// What is expected, for an entry for which Ollama panics (several `*`, or none and an unknown
+    /// scheme), and for one that is not visible ASCII or that contains a password.
     pub fn parse(text: &str) -> Result<Self, String> {
         let entries = if text.is_empty() { Vec::new() } else { text.split(',').collect() };
         let mut rules =
@@ -82,20 +80,20 @@ impl CorsPolicy {
         Ok(Self { raw: text.to_owned(), allow_any: entries.contains(&"*"), rules })
     }
 
-    /// The entries as they were given.
+    /// The text of `OLLAMA_ORIGINS`.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.raw
     }
 
-    /// What is odd about the entries and yet not refused, because Ollama takes it.
+    /// A warning about the first entry that matches no origin. Ollama accepts such entries.
     #[must_use]
     pub fn warning(&self) -> Option<String> {
-        let never = |entry: &str| {
+        let matches_nothing = |entry: &str| {
             let path = entry.trim().split_once("://").is_some_and(|(_, host)| host.contains('/'));
             path || (entry.contains('*') && entry.trim() != entry)
         };
-        self.raw.split(',').position(never).map(|at| {
+        self.raw.split(',').position(matches_nothing).map(|at| {
             let number = at + 1;
             format!(
                 "entry {number} matches no origin: an origin has no path and no trailing slash, and \
@@ -104,7 +102,7 @@ impl CorsPolicy {
         })
     }
 
-    /// Judges a request. An origin with the same host is none of another site.
+    /// Decides about a request. An origin with the same host is not another origin.
     #[must_use]
     pub fn decide(&self, method: &str, origin: Option<&str>, host: &str) -> CorsDecision {
         let Some(origin) = origin.filter(|origin| !origin.is_empty()) else {
@@ -118,49 +116,40 @@ impl CorsPolicy {
             return CorsDecision::Refused;
         }
         match method {
-            "OPTIONS" => CorsDecision::Preflight(self.preflight_headers(origin)),
-            _ => CorsDecision::Allowed(self.response_headers(origin)),
+            "OPTIONS" => CorsDecision::Preflight(self.headers(origin, true)),
+            _ => CorsDecision::Allowed(self.headers(origin, false)),
         }
     }
 
     fn allows(&self, origin: &str) -> bool {
-        // No browser sends anything else, and it is echoed into a header.
+        // The origin is echoed into a header; no browser sends other characters.
         let visible = origin.bytes().all(|byte| byte.is_ascii_graphic());
         visible && (self.allow_any || self.rules.iter().any(|rule| rule.allows(origin)))
     }
 
-    fn response_headers(&self, origin: &str) -> ResponseHeaders {
-        let mut headers = self.allow_origin_header(origin);
-        if !self.allow_any {
-            headers.push(("Vary", "Origin".to_owned()));
-        }
-        headers
-    }
-
-    fn preflight_headers(&self, origin: &str) -> ResponseHeaders {
-        let mut headers = vec![
-            ("Access-Control-Allow-Methods", ALLOWED_METHODS.to_owned()),
-            ("Access-Control-Allow-Headers", ALLOWED_HEADERS.to_owned()),
-            ("Access-Control-Max-Age", MAX_AGE.to_owned()),
-        ];
-        headers.extend(self.allow_origin_header(origin));
-        if !self.allow_any {
-            for name in
-                ["Origin", "Access-Control-Request-Method", "Access-Control-Request-Headers"]
-            {
-                headers.push(("Vary", name.to_owned()));
-            }
-        }
-        headers
-    }
-
-    fn allow_origin_header(&self, origin: &str) -> ResponseHeaders {
+    fn headers(&self, origin: &str, is_preflight: bool) -> ResponseHeaders {
+        let (mut headers, vary): (ResponseHeaders, &[&str]) = if is_preflight {
+            let fixed = vec![
+                ("Access-Control-Allow-Methods", ALLOWED_METHODS.to_owned()),
+                ("Access-Control-Allow-Headers", ALLOWED_HEADERS.to_owned()),
+                ("Access-Control-Max-Age", MAX_AGE.to_owned()),
+            ];
+            let vary =
+                &["Origin", "Access-Control-Request-Method", "Access-Control-Request-Headers"];
+            (fixed, vary)
+        } else {
+            (Vec::new(), &["Origin"])
+        };
         let allowed = if self.allow_any { "*" } else { origin };
-        vec![("Access-Control-Allow-Origin", allowed.to_owned())]
+        headers.push(("Access-Control-Allow-Origin", allowed.to_owned()));
+        if !self.allow_any {
+            headers.extend(vary.iter().map(|name| ("Vary", (*name).to_owned())));
+        }
+        headers
     }
 }
 
-/// Ollama's defaults and nothing else.
+/// Ollama's defaults.
 impl Default for CorsPolicy {
     fn default() -> Self {
         Self { raw: String::new(), allow_any: false, rules: default_rules().collect() }
@@ -178,9 +167,9 @@ impl OriginRule {
     }
 }
 
-/// One entry: with a `*` as it stands, else trimmed and in lower case.
+/// Parses one entry. An entry with a `*` is used as it is, others are trimmed and in lower case.
 fn parse_rule(entry: &str) -> Result<OriginRule, String> {
-    let refusal = || {
+    let error = || {
         let schemes = SCHEMES.join(", ");
         format!(
             "expected comma-separated origins, each containing one * or starting with one of \
@@ -189,15 +178,15 @@ fn parse_rule(entry: &str) -> Result<OriginRule, String> {
     };
     let literal = entry.trim().to_ascii_lowercase();
     if !literal.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'@') {
-        return Err(refusal());
+        return Err(error());
     }
     match entry.split_once('*') {
-        Some((_, behind)) if behind.contains('*') => Err(refusal()),
+        Some((_, behind)) if behind.contains('*') => Err(error()),
         Some((before, behind)) => Ok(OriginRule::Wildcard(before.to_owned(), behind.to_owned())),
         None if SCHEMES.iter().any(|scheme| literal.starts_with(scheme)) => {
             Ok(OriginRule::Exact(literal))
         }
-        None => Err(refusal()),
+        None => Err(error()),
     }
 }
 

@@ -1,9 +1,8 @@
-//! What is to be known of this machine: its name and its addresses, for the check of the host
-//! (`gate`), and its time zone.
+//! The name, addresses and time zone of this machine, for the check of `Host` and for logs.
 //!
-//! Asks the system and nobody else: nothing is resolved and nothing is sent. Without a library for
-//! it, the name is read where Linux tells it and in the variables of other systems; a machine whose
-//! name stays unknown is reached by `localhost` and by its addresses all the same.
+//! Never resolves a name and never sends anything. The name comes from `/proc` on Linux, and from
+//! `HOSTNAME` or `COMPUTERNAME` elsewhere. Invariant: an unknown name is empty, and the machine is
+//! still reached as `localhost` and by its addresses.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::SystemTime;
@@ -13,27 +12,27 @@ use time::{OffsetDateTime, UtcOffset};
 
 use crate::http::access::HostInfo;
 
-/// This machine.
+/// The facts about this machine.
 #[must_use]
 pub fn detect() -> HostInfo {
     HostInfo { hostname: read_hostname(), has_address }
 }
 
-/// How far the local zone is ahead of UTC at a time, in seconds; 0 where nobody knows.
+/// The offset of the local time zone from UTC at a time, in seconds east; 0 if unknown.
 #[must_use]
 pub fn utc_offset(time: SystemTime) -> i32 {
     UtcOffset::local_offset_at(OffsetDateTime::from(time)).map_or(0, UtcOffset::whole_seconds)
 }
 
 fn read_hostname() -> String {
-    let told = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let from_proc = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let variable = |name: &str| std::env::var(name).ok();
-    let name = told.or_else(|| variable("HOSTNAME")).or_else(|| variable("COMPUTERNAME"));
+    let name = from_proc.or_else(|| variable("HOSTNAME")).or_else(|| variable("COMPUTERNAME"));
     name.unwrap_or_default().trim().to_owned()
 }
 
-/// Whether an interface of this machine has the address: only then can a socket be bound to it. It
-/// is closed again at once and never listens. Broadcast addresses count, too: nobody is reached there.
+/// True if an interface of this machine has the address: only then can a socket be bound to it. The
+/// socket never listens. Broadcast addresses count too, which does no harm.
 fn has_address(address: IpAddr) -> bool {
     let address = SocketAddr::new(address, 0);
     Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))
@@ -46,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_of_its_own_are_told_from_others() {
+    fn own_addresses_differ_from_others() {
         assert!(has_address([127, 0, 0, 1].into()));
         for other in ["203.0.113.77", "2001:db8::77"] {
             assert!(!has_address(other.parse().expect("an address")), "{other}");
@@ -55,7 +54,7 @@ mod tests {
 
     #[test]
     fn a_name_has_no_blanks_around_it() {
-        let machine = detect();
-        assert_eq!(machine.hostname, machine.hostname.trim());
+        let hostname = detect().hostname;
+        assert_eq!(hostname, hostname.trim());
     }
 }

@@ -1,15 +1,21 @@
-//! Requests whose body is not read: too large, too slow, broken off, or not to be trusted.
+//! Ends requests whose body is not read: too large, too slow, cut short, or not to be trusted.
 //!
-//! tiny_http 0.12 reads the rest of a body when a request is dropped, in one buffer as large as the
-//! length that the client *claimed*: a claim of a petabyte ends the process. So a request with an
-//! unread body is never dropped as it is. The answer goes out first (tiny_http offers that only for
-//! an interim `100 Continue`, behind which ours follows). Then a few threads read the rest away, so
-//! that a client that is still sending comes to read its answer, until it leaves or the guard shuts
-//! the connection down; those for whom there is no thread wait for that. After it, dropping is safe,
-//! unless the claim is more than the process may allocate: then the request is let go of without
-//! being dropped, which costs a parked thread, and is logged. Without a guard the same is done to all
-//! that do not leave by themselves. Where there are too many of them, the server begins anew. (tiny_http drops the reader of a body as soon as that sees its end,
-//! also its early end: a claim that cannot be allocated must not be read from either.)
+//! tiny_http 0.12 reads the rest of a body when a request is dropped, into one buffer of the length
+//! that the client *claimed*: a claim of a petabyte would end the process. So a request with an
+//! unread body is never dropped as it is:
+//!
+//! 1. The response goes out first. tiny_http hands the connection over only behind an interim
+//!    `100 Continue`, so the response follows that.
+//! 2. Up to 16 threads drain up to 64 MiB of the body, so that a client that is still sending can
+//!    read its response. Without a free thread the body waits for step 3.
+//! 3. The guard shuts the connection down, or the client leaves; then dropping is safe.
+//! 4. A request that cannot be dropped is leaked, for the price of a parked thread and two
+//!    descriptors: if the claimed length cannot be allocated, or no guard closes the connection.
+//!    The server restarts if there are too many.
+//!
+//! tiny_http drops the reader of a body as soon as the body ends, even too early, so a body whose
+//! claimed length cannot be allocated is not drained either. Never parses a body. Invariant: no drop
+//! allocates a length that a client chose.
 
 use std::io::{Read, Write};
 use std::sync::OnceLock;
@@ -21,23 +27,22 @@ use crossbeam_channel::Sender;
 use tiny_http::{ReadWrite, Request, Response, StatusCode};
 
 use crate::net::connection_guard::{RequestHandle, RequestPhase};
+use crate::net::worker_pool::WorkerPool;
 
-/// Bodies below this are read by tiny_http itself, before we see the request.
+/// tiny_http reads bodies up to this many bytes before it hands the request over.
 const PREREAD_LIMIT: usize = 1024;
 
-/// Threads that read bodies away, at most.
+/// Most threads that drain bodies.
 const MAX_DRAIN_THREADS: usize = 16;
 
-/// Bytes that are read away.
+/// Most bytes of one body that are drained.
 const MAX_DRAIN_BYTES: usize = 64 * 1024 * 1024;
 
-/// How long the guard is waited for.
+/// Longest wait for the guard to close a connection.
 const GUARD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often it is looked whether it has acted.
+/// Interval at which a closed connection is looked for.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
-
-static DRAIN_THREADS: AtomicUsize = AtomicUsize::new(0);
 
 static LEAKED: AtomicUsize = AtomicUsize::new(0);
 
@@ -48,7 +53,7 @@ struct UnreadBody {
     handle: Option<RequestHandle>,
 }
 
-/// Whether nothing of the request's body can be unread.
+/// True if tiny_http has read the request's body, or there is none.
 #[must_use]
 pub fn is_fully_read(request: &Request) -> bool {
     let chunked = request.headers().iter().any(|header| header.field.equiv("Transfer-Encoding"));
@@ -56,21 +61,21 @@ pub fn is_fully_read(request: &Request) -> bool {
     !chunked && !expects && request.body_length().is_none_or(|length| length <= PREREAD_LIMIT)
 }
 
-/// How many requests this process has let go of; each keeps a thread and two descriptors.
+/// The number of requests that this process has leaked; each holds a thread and two descriptors.
 #[must_use]
 pub fn leaked_requests() -> usize {
     LEAKED.load(Ordering::Acquire)
 }
 
-/// Sends `answer`, a whole head and body, to a request whose body stays unread.
+/// Sends `response`, a head and body, to a request whose body stays unread.
 pub fn reject(request: Request, response: &[u8], handle: Option<RequestHandle>) {
     let mut body = UnreadBody::new(request, handle);
-    // A client that is gone cannot be told.
+    // Nothing is left to do for a client that is gone.
     let _ = body.stream.write_all(response).and_then(|()| body.stream.flush());
     body.drain();
 }
 
-/// Ends a request without an answer. Its connection must be condemned.
+/// Ends a request without a response. Its connection must be one that the guard closes.
 pub fn discard(request: Request, body_read: bool, handle: Option<RequestHandle>) {
     if body_read {
         drop(request.into_writer());
@@ -86,33 +91,20 @@ impl UnreadBody {
         Self { stream: request.upgrade("close", interim), content_length, handle }
     }
 
-    /// Sees to the rest of the body on another thread.
+    /// Drains the rest of the body on another thread.
     fn drain(self) {
-        // tiny_http will ask for as much, and the process ends where it is not given.
+        // tiny_http will allocate as much, and a failure would end the process.
         if Vec::<u8>::new().try_reserve_exact(self.content_length).is_err() {
             return self.leak();
         }
-        if let Some(ticket) = &self.handle {
-            ticket.in_flight().set_phase(RequestPhase::Draining);
+        if let Some(handle) = &self.handle {
+            handle.in_flight().set_phase(RequestPhase::Draining);
         }
-        if DRAIN_THREADS.fetch_add(1, Ordering::AcqRel) >= MAX_DRAIN_THREADS {
-            DRAIN_THREADS.fetch_sub(1, Ordering::AcqRel);
-            return close_later(self);
-        }
-        let (sender, receiver) = crossbeam_channel::bounded::<Self>(1);
-        let spawned = thread::Builder::new().name("unread".into()).spawn(move || {
-            if let Ok(rest) = receiver.recv() {
-                rest.discard_remaining();
-            }
-            DRAIN_THREADS.fetch_sub(1, Ordering::AcqRel);
-        });
-        match spawned {
-            // There is room for it, and the thread waits for it.
-            Ok(_) => sender.send(self).unwrap_or_else(|error| close_later(error.0)),
-            Err(_) => {
-                DRAIN_THREADS.fetch_sub(1, Ordering::AcqRel);
-                close_later(self);
-            }
+        static DRAINERS: OnceLock<Option<WorkerPool>> = OnceLock::new();
+        let pool = DRAINERS.get_or_init(|| WorkerPool::start("unread", MAX_DRAIN_THREADS, 0).ok());
+        match pool.as_ref().and_then(WorkerPool::try_reserve) {
+            Some(permit) => permit.run(move || self.discard_remaining()),
+            None => close_later(self),
         }
     }
 
@@ -120,8 +112,8 @@ impl UnreadBody {
         self.handle.as_ref().is_some_and(RequestHandle::is_guarded)
     }
 
-    /// Reads until the end, which is not the end of the connection where the body is whole or wrong:
-    /// then tiny_http would look for a request behind it as soon as it is dropped.
+    /// Reads to the end of the body, and then leaves the connection to the guard: if it is still open
+    /// when the body is dropped, tiny_http reads what follows as another request.
     fn discard_remaining(mut self) {
         let mut buffer = [0; 16 * 1024];
         let mut read = 0;
@@ -132,9 +124,9 @@ impl UnreadBody {
                 Ok(length) => read += length,
             }
         }
-        if let Some(ticket) = self.handle.as_ref().filter(|_| ended) {
-            // tiny_http may look for a request behind it from now on.
-            ticket.in_flight().set_phase(RequestPhase::Drained);
+        if let Some(handle) = self.handle.as_ref().filter(|_| ended) {
+            // tiny_http may read another request from now on.
+            handle.in_flight().set_phase(RequestPhase::Drained);
         }
         match (ended, self.is_watched()) {
             (_, true) => close_later(self),
@@ -152,11 +144,11 @@ impl UnreadBody {
         std::mem::forget(self.stream);
     }
 
-    /// Waits until its connection was shut down, and drops it.
+    /// Waits until the connection is shut down, and drops the request.
     fn wait_for_guard(mut self) {
         let deadline = Instant::now() + GUARD_TIMEOUT;
         while self.is_watched() && Instant::now() < deadline {
-            if self.handle.as_ref().is_some_and(|ticket| ticket.in_flight().is_closed()) {
+            if self.handle.as_ref().is_some_and(|handle| handle.in_flight().is_closed()) {
                 return;
             }
             thread::sleep(POLL_INTERVAL);
@@ -166,8 +158,8 @@ impl UnreadBody {
     }
 }
 
-/// Gives it to the one thread that waits for the guard. All of them wait at the same time: the guard
-/// shuts down each on its own.
+/// Hands the body to the one thread that waits for the guard. Waiting for one body does not delay the
+/// others, because the guard shuts down each connection on its own.
 fn close_later(body: UnreadBody) {
     static REAPER: OnceLock<Option<Sender<UnreadBody>>> = OnceLock::new();
     let reaper = REAPER.get_or_init(|| {
@@ -176,8 +168,8 @@ fn close_later(body: UnreadBody) {
         thread::Builder::new().name("unread".into()).spawn(work).ok().map(|_| sender)
     });
     match reaper {
-        Some(undertaker) => {
-            if let Err(error) = undertaker.send(body) {
+        Some(reaper) => {
+            if let Err(error) = reaper.send(body) {
                 error.0.leak();
             }
         }
