@@ -106,7 +106,7 @@ impl AccessControl {
             CorsDecision::SameOrigin => ResponseHeaders::new(),
         };
         let decision =
-            self.host_info.as_ref().map(|machine| machine.check_host(request.method, host));
+            self.host_info.as_ref().map(|host_info| host_info.check_host(request.method, host));
         let decision = match decision.unwrap_or_default() {
             AccessDecision { response: None, .. }
                 if !request.is_public && !self.keys.authorize(request.credentials) =>
@@ -135,8 +135,8 @@ impl HostInfo {
                 "Host {host} is not local; let the reverse proxy send \"Host: localhost\""
             ));
         }
-        let answer = (method == "OPTIONS").then_some(EarlyResponse::Empty(204));
-        AccessDecision { response: answer, ..AccessDecision::default() }
+        let response = (method == "OPTIONS").then_some(EarlyResponse::Empty(204));
+        AccessDecision { response, ..AccessDecision::default() }
     }
 
     fn is_local(&self, address: IpAddr) -> bool {
@@ -166,10 +166,10 @@ fn missing_or_wrong(credentials: Credentials<'_>) -> &'static str {
     if is_missing { "no key" } else { "wrong key" }
 }
 
-fn deny(why: String) -> AccessDecision {
+fn deny(reason: String) -> AccessDecision {
     AccessDecision {
         response: Some(EarlyResponse::Empty(403)),
-        denial_reason: Some(why),
+        denial_reason: Some(reason),
         ..AccessDecision::default()
     }
 }
@@ -205,18 +205,18 @@ mod tests {
 
     fn control(bound: &str) -> AccessControl {
         let has_address = |address: IpAddr| address.to_string() == "203.0.113.5";
-        let machine = HostInfo { hostname: "Workshop".into(), has_address };
+        let host_info = HostInfo { hostname: "Workshop".into(), has_address };
         let (origins, keys) = (CorsPolicy::default(), ClientKeys::default());
-        AccessControl::new(origins, keys, bound.parse().expect("an address"), machine)
+        AccessControl::new(origins, keys, bound.parse().expect("an address"), host_info)
     }
 
-    fn asked<'a>(method: &'a str, target: &'a str, host: Option<&'a str>) -> RequestInfo<'a> {
+    fn request<'a>(method: &'a str, target: &'a str, host: Option<&'a str>) -> RequestInfo<'a> {
         RequestInfo { method, target, host, ..RequestInfo::default() }
     }
 
     /// The status of a decision; 0 if the request goes on to its route.
-    fn status(ruling: &AccessDecision) -> u16 {
-        match ruling.response {
+    fn status(decision: &AccessDecision) -> u16 {
+        match decision.response {
             None => 0,
             Some(EarlyResponse::Empty(status)) => status,
             Some(EarlyResponse::Unauthorized) => 401,
@@ -227,94 +227,53 @@ mod tests {
     #[track_caller]
     fn check(bound: &str, host: &str, get: u16, options: u16) {
         for (method, expected) in [("GET", get), ("OPTIONS", options)] {
-            let ruling = control(bound).decide(&asked(method, "/", Some(host)));
-            assert_eq!(status(&ruling), expected, "{bound} {method} {host:?}");
-            assert_eq!(
-                ruling.denial_reason.is_some(),
-                expected == 403,
-                "{bound} {method} {host:?}"
-            );
-            assert_eq!(ruling.headers, [], "{host:?}");
+            let decision = control(bound).decide(&request(method, "/", Some(host)));
+            let is_denied = decision.denial_reason.is_some();
+            let found = (status(&decision), is_denied, decision.headers.len());
+            assert_eq!(found, (expected, expected == 403, 0), "{bound} {method} {host:?}");
         }
     }
 
     #[test]
-    fn near_addresses_go_on_to_their_route() {
-        for host in [
-            "127.0.0.1",
-            "127.0.0.1:11434",
-            "127.8.9.1:80",
-            "10.1.2.3",
-            "172.16.0.1:1",
-            "172.31.255.255",
-            "192.168.1.5:11434",
-            "0.0.0.0:11434",
-            "203.0.113.5",
-            "203.0.113.5:11434",
-            "[::1]:11434",
-            "[::1]",
-            "::1",
-            "[::]:1",
-            "[fd00::7]:11434",
-            "[fcff::]",
-            "[::ffff:127.0.0.1]:1",
-        ] {
+    fn local_addresses_go_on_to_their_route() {
+        for host in "127.0.0.1 127.0.0.1:11434 127.8.9.1:80 10.1.2.3 172.16.0.1:1 172.31.255.255 \
+                     192.168.1.5:11434 0.0.0.0:11434 203.0.113.5 203.0.113.5:11434 [::1]:11434 \
+                     [::1] ::1 [::]:1 [fd00::7]:11434 [fcff::] [::ffff:127.0.0.1]:1"
+            .split(' ')
+        {
             check("127.0.0.1", host, 0, 0);
             check("::1", host, 0, 0);
         }
     }
 
     #[test]
-    fn own_names_go_on_and_a_plain_options_is_answered() {
-        for host in [
-            "",
-            ":11434",
-            "localhost",
-            "LocalHost:11434",
-            "localhost:",
-            "workshop",
-            "WORKSHOP:80",
-            "app.localhost",
-            "printer.local:11434",
-            "host.docker.internal:11434",
-            "HOST.DOCKER.INTERNAL",
-        ] {
+    fn local_names_go_on_and_a_plain_options_gets_a_204() {
+        for host in "|:11434|localhost|LocalHost:11434|localhost:|workshop|WORKSHOP:80|\
+                     app.localhost|printer.local:11434|host.docker.internal:11434|\
+                     HOST.DOCKER.INTERNAL"
+            .split('|')
+        {
             check("127.0.0.1", host, 0, 204);
         }
-        let ruling = control("127.0.0.1").decide(&asked("OPTIONS", "/", None));
-        assert_eq!(status(&ruling), 204, "no header is an empty one");
+        let decision = control("127.0.0.1").decide(&request("OPTIONS", "/", None));
+        assert_eq!(status(&decision), 204, "no header is an empty one");
     }
 
     #[test]
     fn all_others_are_refused_on_loopback() {
-        for host in [
-            "example.com",
-            "example.com:11434",
-            "localhost.example.com",
-            "evil-localhost",
-            "local",
-            "internal",
-            "workshop.example.com",
-            "203.0.113.6",
-            "8.8.8.8:11434",
-            "172.32.0.1",
-            "[2001:db8::1]:11434",
-            "[fe80::1]",
-            "[localhost]",
-            "[::1]x",
-            "[::1",
-            "a:b:c",
-            "localhost@example.com",
-            "localhost.",
-            "127.0.0.1.nip.io",
-        ] {
+        for host in "example.com example.com:11434 localhost.example.com evil-localhost local \
+                     internal workshop.example.com 203.0.113.6 8.8.8.8:11434 172.32.0.1 \
+                     [2001:db8::1]:11434 [fe80::1] [localhost] [::1]x [::1 a:b:c \
+                     localhost@example.com localhost. 127.0.0.1.nip.io"
+            .split(' ')
+        {
             check("127.0.0.1", host, 403, 403);
             check("127.9.9.9", host, 403, 403);
         }
     }
 
     #[test]
-    fn elsewhere_than_on_loopback_any_host_will_do() {
+    fn elsewhere_than_on_loopback_any_host_is_allowed() {
         for bound in ["0.0.0.0", "::", "192.168.1.5"] {
             for host in ["example.com", "localhost", "8.8.8.8", ""] {
                 check(bound, host, 0, 0);
@@ -324,46 +283,27 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_without_a_known_name_lets_nothing_more_in() {
-        let machine = HostInfo { hostname: String::new(), has_address: |_| false };
-        let (origins, keys) = (CorsPolicy::default(), ClientKeys::default());
-        let control = AccessControl::new(origins, keys, [127, 0, 0, 1].into(), machine);
-        let status = |host| status(&control.decide(&asked("GET", "/", Some(host))));
+    fn a_machine_without_a_known_name_allows_no_more_names() {
+        let host_info = HostInfo { hostname: String::new(), has_address: |_| false };
+        let control = AccessControl { host_info: Some(host_info), ..control("127.0.0.1") };
+        let status = |host| status(&control.decide(&request("GET", "/", Some(host))));
         assert_eq!((status("workshop"), status("localhost")), (403, 0));
     }
 
     #[test]
-    fn a_whole_url_in_the_request_line_is_stronger_than_the_header() {
-        let check = |target: &str, header: &str, expected: u16| {
-            let ruling = control("127.0.0.1").decide(&asked("GET", target, Some(header)));
-            assert_eq!(status(&ruling), expected, "{target} {header}");
-        };
-        check("http://example.com/api/tags", "localhost", 403);
-        check("https://example.com?x", "localhost", 403);
-        check("http://localhost@example.com/", "localhost", 403);
-        check("http://localhost:11434/api/tags", "example.com", 0);
-        check("http:///api/tags", "example.com", 403);
-        check("/http://localhost/", "example.com", 403);
-        check("ftp://localhost/", "example.com", 403);
-    }
-
-    #[test]
-    fn cors_comes_before_the_host() {
-        let found = |method: &str, origin: &str, host: &str| {
-            let asked = RequestInfo { origin: Some(origin), ..asked(method, "/", Some(host)) };
-            let ruling = control("127.0.0.1").decide(&asked);
-            (status(&ruling), ruling.headers.len())
-        };
-        let (near, far) = ("http://localhost:3000", "http://evil.test");
-        assert_eq!(found("OPTIONS", near, "example.com"), (204, 7));
-        assert_eq!(found("OPTIONS", near, "localhost"), (204, 7));
-        assert_eq!(found("OPTIONS", near, "127.0.0.1"), (204, 7));
-        assert_eq!(found("GET", near, "example.com"), (403, 2));
-        assert_eq!(found("GET", near, "localhost"), (0, 2));
-        assert_eq!(found("GET", far, "localhost"), (403, 0));
-        assert_eq!(found("OPTIONS", far, "localhost"), (403, 0));
-        assert_eq!(found("OPTIONS", "http://localhost", "localhost"), (204, 0));
-        assert_eq!(found("GET", "http://evil.test", "evil.test"), (403, 0));
+    fn the_absolute_form_of_the_target_overrides_the_header() {
+        for (target, header, expected) in [
+            ("http://example.com/api/tags", "localhost", 403),
+            ("https://example.com?x", "localhost", 403),
+            ("http://localhost@example.com/", "localhost", 403),
+            ("http://localhost:11434/api/tags", "example.com", 0),
+            ("http:///api/tags", "example.com", 403),
+            ("/http://localhost/", "example.com", 403),
+            ("ftp://localhost/", "example.com", 403),
+        ] {
+            let decision = control("127.0.0.1").decide(&request("GET", target, Some(header)));
+            assert_eq!(status(&decision), expected, "{target} {header}");
+        }
     }
 
     /// Access control with a key, not on loopback.
@@ -372,39 +312,70 @@ mod tests {
         AccessControl { keys, ..control("0.0.0.0") }
     }
 
-    fn with_key<'a>(asked: RequestInfo<'a>, authorization: &'a str) -> RequestInfo<'a> {
-        let credentials = Credentials { authorization: Some(authorization), api_key: None };
-        RequestInfo { credentials, ..asked }
+    /// The status, and the number of headers.
+    #[track_caller]
+    fn check_order(control: &AccessControl, table: &[(&str, Option<&str>, &str, u16, usize)]) {
+        for (method, origin, host, expected, headers) in table {
+            let request =
+                RequestInfo { origin: *origin, ..request(method, "/api/tags", Some(host)) };
+            let decision = control.decide(&request);
+            assert_eq!(decision.denial_reason.is_some(), *expected > 400);
+            let found = (status(&decision), decision.headers.len());
+            assert_eq!(found, (*expected, *headers), "{method} {origin:?} {host}");
+        }
     }
 
+    const NEAR: Option<&str> = Some("http://localhost:3000");
+    const FAR: Option<&str> = Some("http://evil.test");
+
     #[test]
-    fn without_a_key_only_public_routes_are_open() {
-        for (is_public, expected) in [(true, 0), (false, 401)] {
-            let asked = RequestInfo { is_public, ..asked("GET", "/x", Some("localhost")) };
-            let wrong = with_key(asked, "Bearer first-key-2");
-            assert_eq!(status(&keyed().decide(&asked)), expected);
-            assert_eq!(status(&keyed().decide(&wrong)), expected);
-            let ruling = keyed().decide(&with_key(asked, "Bearer first-key-1"));
-            assert_eq!(ruling, AccessDecision::default());
-        }
+    fn cors_comes_before_the_host() {
+        let table = [
+            ("OPTIONS", NEAR, "example.com", 204, 7),
+            ("OPTIONS", NEAR, "localhost", 204, 7),
+            ("OPTIONS", NEAR, "127.0.0.1", 204, 7),
+            ("GET", NEAR, "example.com", 403, 2),
+            ("GET", NEAR, "localhost", 0, 2),
+            ("GET", FAR, "localhost", 403, 0),
+            ("OPTIONS", FAR, "localhost", 403, 0),
+            ("OPTIONS", Some("http://localhost"), "localhost", 204, 0),
+            ("GET", FAR, "evil.test", 403, 0),
+        ];
+        check_order(&control("127.0.0.1"), &table);
     }
 
     #[test]
     fn cors_and_the_host_come_before_the_key() {
-        let near = Some("http://localhost:3000");
-        let found = |control: &AccessControl, method: &str, origin, host| {
-            let asked = RequestInfo { origin, ..asked(method, "/api/tags", Some(host)) };
-            let ruling = control.decide(&asked);
-            assert_eq!(ruling.denial_reason.is_some(), status(&ruling) > 400);
-            (status(&ruling), ruling.headers.len())
-        };
-        assert_eq!(found(&keyed(), "OPTIONS", near, "example.com"), (204, 7));
-        assert_eq!(found(&keyed(), "GET", near, "example.com"), (401, 2));
-        assert_eq!(found(&keyed(), "GET", None, "example.com"), (401, 0));
-        assert_eq!(found(&keyed(), "GET", Some("http://evil.test"), "example.com"), (403, 0));
+        let table = [
+            ("OPTIONS", NEAR, "example.com", 204, 7),
+            ("GET", NEAR, "example.com", 401, 2),
+            ("GET", None, "example.com", 401, 0),
+            ("GET", FAR, "example.com", 403, 0),
+        ];
+        check_order(&keyed(), &table);
         let loopback = AccessControl { keys: keyed().keys, ..control("127.0.0.1") };
-        assert_eq!(found(&loopback, "GET", near, "example.com"), (403, 2));
-        assert_eq!(found(&loopback, "GET", near, "localhost"), (401, 2));
-        assert_eq!(found(&loopback, "OPTIONS", None, "localhost"), (204, 0));
+        let table = [
+            ("GET", NEAR, "example.com", 403, 2),
+            ("GET", NEAR, "localhost", 401, 2),
+            ("OPTIONS", None, "localhost", 204, 0),
+        ];
+        check_order(&loopback, &table);
+    }
+
+    #[test]
+    fn without_a_key_only_public_routes_are_open() {
+        for (is_public, denied) in [(true, 0), (false, 401)] {
+            for (authorization, expected) in [
+                (None, denied),
+                (Some("Bearer first-key-2"), denied),
+                (Some("Bearer first-key-1"), 0),
+            ] {
+                let credentials = Credentials { authorization, api_key: None };
+                let request = request("GET", "/x", Some("localhost"));
+                let decision = keyed().decide(&RequestInfo { is_public, credentials, ..request });
+                assert_eq!(status(&decision), expected, "{is_public} {authorization:?}");
+                assert_eq!(decision == AccessDecision::default(), expected == 0);
+            }
+        }
     }
 }

@@ -201,31 +201,33 @@ mod tests {
 
     #[test]
     fn lane_and_access_are_those_of_the_row() {
-        let check = |method: &str, target: &str, lane: Lane, is_public: bool| {
+        for (method, target, lane, is_public) in [
+            ("GET", "/", Lane::Health, true),
+            ("HEAD", "http://h?x", Lane::Health, true),
+            ("POST", "/", Lane::Health, false),
+            ("POST", "/api/chat", Lane::Main, false),
+            ("GET", "/nothing", Lane::Main, false),
+        ] {
             let route = resolve(TABLE, method, target);
             assert_eq!((route.lane(), route.is_public()), (lane, is_public), "{method} {target}");
-        };
-        check("GET", "/", Lane::Health, true);
-        check("HEAD", "http://h?x", Lane::Health, true);
-        check("POST", "/", Lane::Health, false);
-        check("POST", "/api/chat", Lane::Main, false);
-        check("GET", "/nothing", Lane::Main, false);
+        }
     }
 
     #[test]
     fn a_parameter_is_decoded() {
-        let check = |target: &str, expected: &str| {
+        for (target, expected) in [
+            ("/v1/models/m:8b?x=1", "m:8b"),
+            ("//v1/models//a/b", "a/b"),
+            ("http://h/v1/models/a%2Fb%3a%20%c3%A9", "a/b: \u{e9}"),
+            ("/v1/models/100%25", "100%"),
+            ("/v1/models/a%2", "a%2"),
+            ("/v1/models/%+1%zz", "%+1%zz"),
+            ("/v1/models/%ff", "\u{fffd}"),
+            ("/api/chat", ""),
+            ("/nothing", ""),
+        ] {
             let route = resolve(TABLE, "GET", target);
             assert_eq!(route.decoded_parameter(), expected, "{target}");
-        };
-        check("/v1/models/m:8b?x=1", "m:8b");
-        check("//v1/models//a/b", "a/b");
-        check("http://h/v1/models/a%2Fb%3a%20%c3%A9", "a/b: \u{e9}");
-        check("/v1/models/100%25", "100%");
-        check("/v1/models/a%2", "a%2");
-        check("/v1/models/%+1%zz", "%+1%zz");
-        check("/v1/models/%ff", "\u{fffd}");
-        check("/api/chat", "");
-        check("/nothing", "");
+        }
     }
 }
