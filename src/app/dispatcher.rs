@@ -89,8 +89,9 @@ impl WorkerPools {
     /// Waits for running and queued requests; `false` if some are not done within `grace`.
     pub(super) fn drain(self, grace: Duration) -> bool {
         let began = Instant::now();
-        let drain = |pool: WorkerPool| pool.drain(grace.saturating_sub(began.elapsed()));
-        self.pools.into_iter().fold(true, |all, pool| drain(pool) && all)
+        // Every pool is drained, also after one that was not done in time.
+        let drained = self.pools.map(|pool| pool.drain(grace.saturating_sub(began.elapsed())));
+        drained == [true; 3]
     }
 
     fn pool(&self, lane: Lane) -> &WorkerPool {
