@@ -44,39 +44,25 @@ pub enum TimeoutPhase {
     Body,
 }
 
-/// Everything that can go wrong with one exchange.
+/// Everything that can go wrong with one exchange. A variant with a `String` holds the text for the
+/// client, unless it says otherwise.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
     /// The route needs a body and the request has none.
     MissingBody,
-    /// The request is malformed.
-    InvalidRequest {
-        /// The text for the client, with the name of the field.
-        reason: String,
-    },
+    /// The request is malformed; the text names the field.
+    InvalidRequest(String),
     /// An option, format or template for which Ollama itself returns status 500.
-    InvalidOption {
-        /// The text for the client.
-        reason: String,
-    },
+    InvalidOption(String),
     /// A feature of Ollama that this proxy, or this upstream, lacks.
-    Unsupported {
-        /// The text for the client.
-        reason: String,
-    },
+    Unsupported(String),
     /// No such path.
     UnknownRoute,
-    /// The path exists and does not allow the method.
-    MethodNotAllowed {
-        /// The value of the `Allow` header.
-        allow: &'static str,
-    },
-    /// The body is larger than a limit.
-    BodyTooLarge {
-        /// The limit in bytes.
-        limit: usize,
-    },
+    /// The path exists and does not allow the method; holds the value of the `Allow` header.
+    MethodNotAllowed(&'static str),
+    /// The body is larger than this limit, in bytes.
+    BodyTooLarge(usize),
     /// The body ends early or its framing is malformed.
     BodyReadFailed(io::Error),
     /// The body arrived too slowly. Ollama has no such limit.
@@ -90,27 +76,16 @@ pub enum Error {
     /// The program is shutting down.
     ShuttingDown,
     /// The model is unknown. The wording differs by route, as in Ollama.
-    ModelNotFound {
-        /// The text for the client.
-        message: String,
-    },
+    ModelNotFound(String),
     /// The request has no client key, or a wrong one, and needs one.
     Unauthorized,
     /// The proxy does not allow the operation.
-    Forbidden {
-        /// The text for the client.
-        reason: String,
-    },
+    Forbidden(String),
     /// The state file cannot be written.
-    StateFile {
-        /// The cause.
-        reason: String,
-    },
-    /// No connection to the upstream: refused, no route, unknown host, TLS failure.
-    Connect {
-        /// The cause, without any URL.
-        reason: String,
-    },
+    StateFile(String),
+    /// No connection to the upstream: refused, no route, unknown host, TLS failure. Holds the cause,
+    /// without any URL.
+    Connect(String),
     /// The upstream closed the connection before it sent a byte of the response.
     ClosedBeforeResponse(BoxError),
     /// The same on a pooled connection, which the upstream had closed while it was idle.
@@ -122,11 +97,8 @@ pub enum Error {
         /// The time until the next attempt.
         retry_after: Duration,
     },
-    /// The upstream took too long.
-    UpstreamTimeout {
-        /// The phase.
-        phase: TimeoutPhase,
-    },
+    /// The upstream took too long in this phase.
+    UpstreamTimeout(TimeoutPhase),
     /// The upstream returned an error status.
     UpstreamStatus {
         /// The status, passed through.
@@ -136,11 +108,8 @@ pub enum Error {
         /// Whether the attempt may be retried, from status, code and headers.
         retry: Retry,
     },
-    /// The upstream's response is invalid.
-    UpstreamProtocol {
-        /// What the response is or lacks.
-        reason: String,
-    },
+    /// The upstream's response is invalid. Holds what it is or lacks.
+    UpstreamProtocol(String),
     /// The upstream ended a response without its terminal event.
     IncompleteStream,
     /// An error that the upstream reports inside a stream or a response with status 200.
@@ -150,7 +119,7 @@ pub enum Error {
         /// The upstream's own message, unwrapped and redacted.
         message: String,
     },
-    /// A panic or a violated invariant.
+    /// A panic or a violated invariant; the text is for the log only.
     Internal(&'static str),
 }
 
@@ -158,13 +127,13 @@ impl Error {
     /// A malformed request.
     #[must_use]
     pub fn invalid_request(reason: impl Into<String>) -> Self {
-        Self::InvalidRequest { reason: reason.into() }
+        Self::InvalidRequest(reason.into())
     }
 
     /// Ollama's text for an unknown model.
     #[must_use]
     pub fn model_not_found(name: &str) -> Self {
-        Self::ModelNotFound { message: format!("model '{name}' not found") }
+        Self::ModelNotFound(format!("model '{name}' not found"))
     }
 
     /// The client closed the connection while its request waited.
@@ -176,7 +145,7 @@ impl Error {
     /// An invalid response of the upstream.
     #[must_use]
     pub fn upstream_protocol(what: impl Into<String>) -> Self {
-        Self::UpstreamProtocol { reason: what.into() }
+        Self::UpstreamProtocol(what.into())
     }
 
     /// True if the upstream rejected the request itself, so that a changed request may succeed.
@@ -190,9 +159,9 @@ impl Error {
     pub fn is_unreachable(&self) -> bool {
         matches!(
             self,
-            Self::Connect { .. }
+            Self::Connect(_)
                 | Self::ClosedBeforeResponse(_)
-                | Self::UpstreamTimeout { phase: TimeoutPhase::Connect | TimeoutPhase::Head }
+                | Self::UpstreamTimeout(TimeoutPhase::Connect | TimeoutPhase::Head)
         )
     }
 
@@ -201,13 +170,13 @@ impl Error {
     pub fn is_upstream(&self) -> bool {
         matches!(
             self,
-            Self::Connect { .. }
+            Self::Connect(_)
                 | Self::ClosedBeforeResponse(_)
                 | Self::StaleConnection(_)
                 | Self::UpstreamDown { .. }
-                | Self::UpstreamTimeout { .. }
+                | Self::UpstreamTimeout(_)
                 | Self::UpstreamStatus { .. }
-                | Self::UpstreamProtocol { .. }
+                | Self::UpstreamProtocol(_)
                 | Self::IncompleteStream
                 | Self::UpstreamInBand { .. }
         )
@@ -229,29 +198,29 @@ impl Error {
     fn kind_and_status(&self) -> (&'static str, Option<u16>) {
         let (kind, status) = match self {
             Self::MissingBody => ("missing_body", 400),
-            Self::InvalidRequest { .. } => ("invalid_request", 400),
-            Self::InvalidOption { .. } => ("invalid_option", 500),
-            Self::Unsupported { .. } => ("unsupported", 400),
+            Self::InvalidRequest(_) => ("invalid_request", 400),
+            Self::InvalidOption(_) => ("invalid_option", 500),
+            Self::Unsupported(_) => ("unsupported", 400),
             Self::UnknownRoute => ("unknown_route", 404),
-            Self::MethodNotAllowed { .. } => ("method_not_allowed", 405),
-            Self::BodyTooLarge { .. } => ("body_too_large", 413),
+            Self::MethodNotAllowed(_) => ("method_not_allowed", 405),
+            Self::BodyTooLarge(_) => ("body_too_large", 413),
             Self::BodyReadFailed(_) => ("body_broken", 400),
             Self::BodyTimeout => ("body_late", 408),
             Self::MalformedHead => ("malformed", 400),
             Self::ClientDisconnected(_) => return ("client_gone", None),
             Self::Busy => ("busy", 503),
             Self::ShuttingDown => ("stopping", 503),
-            Self::ModelNotFound { .. } => ("model_not_found", 404),
+            Self::ModelNotFound(_) => ("model_not_found", 404),
             Self::Unauthorized => ("unauthorized", 401),
-            Self::Forbidden { .. } => ("forbidden", 403),
-            Self::StateFile { .. } => ("state", 500),
-            Self::Connect { .. } => ("connect", 502),
+            Self::Forbidden(_) => ("forbidden", 403),
+            Self::StateFile(_) => ("state", 500),
+            Self::Connect(_) => ("connect", 502),
             Self::ClosedBeforeResponse(_) => ("disconnected", 502),
             Self::StaleConnection(_) => ("stale_connection", 502),
             Self::UpstreamDown { .. } => ("upstream_down", 503),
-            Self::UpstreamTimeout { .. } => ("timeout", 504),
+            Self::UpstreamTimeout(_) => ("timeout", 504),
             Self::UpstreamStatus { status, .. } => ("upstream_status", *status),
-            Self::UpstreamProtocol { .. } => ("upstream_protocol", 502),
+            Self::UpstreamProtocol(_) => ("upstream_protocol", 502),
             Self::IncompleteStream => ("upstream_closed", 502),
             Self::UpstreamInBand { status, .. } => ("upstream_in_band", *status),
             Self::Internal(_) => ("internal", 500),
@@ -263,28 +232,28 @@ impl Error {
     #[must_use]
     pub fn message(&self) -> String {
         let text = match self {
-            Self::InvalidRequest { reason }
-            | Self::InvalidOption { reason }
-            | Self::Unsupported { reason }
-            | Self::Forbidden { reason }
-            | Self::StateFile { reason } => reason,
-            Self::ModelNotFound { message }
-            | Self::UpstreamStatus { message, .. }
-            | Self::UpstreamInBand { message, .. } => message,
-            Self::BodyTooLarge { limit } => {
+            Self::InvalidRequest(text)
+            | Self::InvalidOption(text)
+            | Self::Unsupported(text)
+            | Self::ModelNotFound(text)
+            | Self::Forbidden(text)
+            | Self::StateFile(text)
+            | Self::UpstreamStatus { message: text, .. }
+            | Self::UpstreamInBand { message: text, .. } => text,
+            Self::BodyTooLarge(limit) => {
                 return format!("request body too large: the limit is {limit} bytes");
             }
-            Self::Connect { reason } => return format!("cannot reach the upstream: {reason}"),
+            Self::Connect(reason) => return format!("cannot reach the upstream: {reason}"),
             Self::UpstreamDown { reason, retry_after } => {
                 let seconds = retry_after.as_secs_f64().ceil();
                 return format!("{reason} (upstream marked as down; next attempt in {seconds} s)");
             }
-            Self::UpstreamProtocol { reason } => {
+            Self::UpstreamProtocol(reason) => {
                 return format!("invalid response from the upstream: {reason}");
             }
             Self::MissingBody => "missing request body",
             Self::UnknownRoute => "404 page not found",
-            Self::MethodNotAllowed { .. } => "405 method not allowed",
+            Self::MethodNotAllowed(_) => "405 method not allowed",
             Self::BodyReadFailed(_) => "unexpected EOF",
             Self::BodyTimeout => "timed out reading the request body",
             // The text of Go's net/http.
@@ -300,13 +269,11 @@ impl Error {
             Self::ClosedBeforeResponse(_) | Self::StaleConnection(_) => {
                 "the upstream closed the connection without a response"
             }
-            Self::UpstreamTimeout { phase: TimeoutPhase::Connect } => {
-                "timed out connecting to the upstream"
-            }
-            Self::UpstreamTimeout { phase: TimeoutPhase::Head } => {
+            Self::UpstreamTimeout(TimeoutPhase::Connect) => "timed out connecting to the upstream",
+            Self::UpstreamTimeout(TimeoutPhase::Head) => {
                 "no response from the upstream within REQUEST_TIMEOUT"
             }
-            Self::UpstreamTimeout { phase: TimeoutPhase::Body } => {
+            Self::UpstreamTimeout(TimeoutPhase::Body) => {
                 "the upstream sent nothing for REQUEST_TIMEOUT in the middle of its response"
             }
             Self::IncompleteStream => {
@@ -321,11 +288,9 @@ impl Error {
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
-            Self::Connect { .. }
+            Self::Connect(_)
             | Self::UpstreamDown { .. }
-            | Self::UpstreamTimeout { phase: TimeoutPhase::Connect | TimeoutPhase::Head } => {
-                Retry::Backoff
-            }
+            | Self::UpstreamTimeout(TimeoutPhase::Connect | TimeoutPhase::Head) => Retry::Backoff,
             Self::ClosedBeforeResponse(_) | Self::StaleConnection(_) => Retry::Immediate,
             Self::UpstreamStatus { retry, .. } => *retry,
             _ => Retry::Never,
@@ -339,8 +304,8 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.kind())?;
         match self {
-            Self::Connect { reason } => write!(f, ": {reason}"),
-            Self::UpstreamTimeout { phase } => f.write_str(match phase {
+            Self::Connect(reason) => write!(f, ": {reason}"),
+            Self::UpstreamTimeout(phase) => f.write_str(match phase {
                 TimeoutPhase::Connect => ": connect",
                 TimeoutPhase::Head => ": no response head",
                 TimeoutPhase::Body => ": body",
@@ -349,7 +314,7 @@ impl fmt::Display for Error {
                 write!(f, ": {status}")
             }
             // Quoted parts are the upstream's text.
-            Self::UpstreamProtocol { reason } => {
+            Self::UpstreamProtocol(reason) => {
                 write!(f, ": {}", reason.split('"').next().unwrap_or_default().trim_end())
             }
             Self::Internal(what) => write!(f, ": {what}"),
@@ -388,21 +353,21 @@ mod tests {
         let text = || "x".to_owned();
         check(Error::MissingBody, false, Some(400), Never);
         check(Error::invalid_request("x"), false, Some(400), Never);
-        check(Error::InvalidOption { reason: text() }, false, Some(500), Never);
-        check(Error::Unsupported { reason: text() }, false, Some(400), Never);
+        check(Error::InvalidOption(text()), false, Some(500), Never);
+        check(Error::Unsupported(text()), false, Some(400), Never);
         check(Error::UnknownRoute, false, Some(404), Never);
-        check(Error::MethodNotAllowed { allow: "GET" }, false, Some(405), Never);
-        check(Error::BodyTooLarge { limit: 1 }, false, Some(413), Never);
+        check(Error::MethodNotAllowed("GET"), false, Some(405), Never);
+        check(Error::BodyTooLarge(1), false, Some(413), Never);
         check(Error::BodyReadFailed(io()), false, Some(400), Never);
         check(Error::ClientDisconnected(io()), false, None, Never);
-        check(Error::ModelNotFound { message: text() }, false, Some(404), Never);
+        check(Error::ModelNotFound(text()), false, Some(404), Never);
         check(Error::Unauthorized, false, Some(401), Never);
-        check(Error::Forbidden { reason: text() }, false, Some(403), Never);
-        check(Error::StateFile { reason: text() }, false, Some(500), Never);
+        check(Error::Forbidden(text()), false, Some(403), Never);
+        check(Error::StateFile(text()), false, Some(500), Never);
         check(Error::Busy, false, Some(503), Never);
         check(Error::ShuttingDown, false, Some(503), Never);
         check(Error::Internal("x"), false, Some(500), Never);
-        check(Error::Connect { reason: text() }, true, Some(502), Backoff);
+        check(Error::Connect(text()), true, Some(502), Backoff);
         check(Error::ClosedBeforeResponse(Box::new(io())), true, Some(502), Immediate);
         check(Error::StaleConnection(Box::new(io())), true, Some(502), Immediate);
         let retry_in = Duration::ZERO;
@@ -412,9 +377,9 @@ mod tests {
             Some(503),
             Backoff,
         );
-        check(Error::UpstreamTimeout { phase: TimeoutPhase::Connect }, true, Some(504), Backoff);
-        check(Error::UpstreamTimeout { phase: TimeoutPhase::Head }, true, Some(504), Backoff);
-        check(Error::UpstreamTimeout { phase: TimeoutPhase::Body }, true, Some(504), Never);
+        check(Error::UpstreamTimeout(TimeoutPhase::Connect), true, Some(504), Backoff);
+        check(Error::UpstreamTimeout(TimeoutPhase::Head), true, Some(504), Backoff);
+        check(Error::UpstreamTimeout(TimeoutPhase::Body), true, Some(504), Never);
         check(Error::upstream_protocol("x"), true, Some(502), Never);
         check(Error::IncompleteStream, true, Some(502), Never);
         check(Error::UpstreamInBand { status: 500, message: text() }, true, Some(500), Never);

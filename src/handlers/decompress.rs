@@ -51,7 +51,7 @@ pub fn decompress_zstd(body: &[u8]) -> Result<Vec<u8>> {
         let most = (MAX_DECOMPRESSED_BYTES + 1 - out.len()) as u64;
         decoder.take(most).read_to_end(&mut out).map_err(|_| wrong())?;
         if out.len() > MAX_DECOMPRESSED_BYTES {
-            return Err(Error::BodyTooLarge { limit: MAX_DECOMPRESSED_BYTES });
+            return Err(Error::BodyTooLarge(MAX_DECOMPRESSED_BYTES));
         }
     }
     Ok(out)

@@ -189,9 +189,9 @@ fn add_tokens(tokens: Option<u64>, counted: Option<u64>) -> Option<u64> {
 /// Ollama words an unknown model differently on these two routes.
 fn reword_not_found(error: Error, name: &str) -> Error {
     match error {
-        Error::ModelNotFound { .. } => Error::ModelNotFound {
-            message: format!("model {name:?} not found, try pulling it first"),
-        },
+        Error::ModelNotFound(_) => {
+            Error::ModelNotFound(format!("model {name:?} not found, try pulling it first"))
+        }
         other => other,
     }
 }

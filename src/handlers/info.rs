@@ -108,9 +108,9 @@ pub(super) fn show(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
 /// Ollama's wording for a cloud model on `/api/show` differs from that of other routes.
 fn reword_cloud_error(error: Error) -> Error {
     match error {
-        Error::Forbidden { .. } => Error::Forbidden {
-            reason: "ollama cloud is disabled: remote model details are unavailable".into(),
-        },
+        Error::Forbidden(_) => Error::Forbidden(
+            "ollama cloud is disabled: remote model details are unavailable".into(),
+        ),
         other => other,
     }
 }

@@ -66,7 +66,7 @@ pub(super) fn copy(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
         Some(AnyModel::Virtual(model)) => model.copy_as(&to, now),
         Some(AnyModel::Upstream(model)) => VirtualModel::alias(&to, &model.id, now),
         None => {
-            return Err(Error::ModelNotFound { message: format!("model {source:?} not found") });
+            return Err(Error::ModelNotFound(format!("model {source:?} not found")));
         }
     };
     context.app.store.put(model)?;
@@ -96,7 +96,7 @@ pub(super) fn delete(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
             "model '{given}' belongs to the upstream, and this proxy cannot delete it: only models \
              made with create or copy can be deleted here"
         );
-        return Err(Error::Forbidden { reason });
+        return Err(Error::Forbidden(reason));
     }
     if names::is_valid(&name) { Err(Error::model_not_found(given)) } else { Err(invalid()) }
 }

@@ -135,7 +135,7 @@ impl App {
         }
         let (bare, source) = names::split_source(&name)?;
         if source == SourceSuffix::Cloud {
-            return Err(Error::Forbidden { reason: CLOUD_DISABLED.into() });
+            return Err(Error::Forbidden(CLOUD_DISABLED.into()));
         }
         names::validate(bare)?;
         if names::is_plausible(bare) || listed(bare) {

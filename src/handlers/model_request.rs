@@ -148,7 +148,7 @@ impl ModelRequest {
         let name = Some(self.requested_name.as_str());
         if self.route == "generate" && capabilities.is_image_only() {
             let reason = "image generation models are not currently supported".to_owned();
-            return Err(Error::Unsupported { reason });
+            return Err(Error::Unsupported(reason));
         }
         let thinks = matches!(self.think, ThinkMode::On | ThinkMode::Level(_));
         if thinks && capabilities.thinking == Some(false) {
@@ -159,7 +159,7 @@ impl ModelRequest {
         }
         if self.uses_tools && capabilities.tools == Some(false) {
             let name = names::full_name(&self.requested_name);
-            return Err(Error::Unsupported { reason: format!("{name} does not support tools") });
+            return Err(Error::Unsupported(format!("{name} does not support tools")));
         }
         Ok(())
     }
@@ -193,9 +193,9 @@ fn call(
 /// The upstream renders the prompt and shows it to nobody.
 fn reject_debug_render(debug_render_only: Option<bool>) -> Result<()> {
     match debug_render_only {
-        Some(true) => Err(Error::Unsupported {
-            reason: "\"_debug_render_only\" is not supported by this proxy".into(),
-        }),
+        Some(true) => {
+            Err(Error::Unsupported("\"_debug_render_only\" is not supported by this proxy".into()))
+        }
         _ => Ok(()),
     }
 }

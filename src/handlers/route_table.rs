@@ -85,7 +85,7 @@ pub fn handle(mut context: Context<'_>) -> Result<()> {
                     b"",
                 )
             }
-            Outcome::MethodNotAllowed(route) => Err(Error::MethodNotAllowed { allow: route.allow }),
+            Outcome::MethodNotAllowed(route) => Err(Error::MethodNotAllowed(route.allow)),
             Outcome::Found(_) | Outcome::NotFound => Err(Error::UnknownRoute),
         };
     };

@@ -76,7 +76,7 @@ pub(super) fn blob(context: &mut Context<'_>) -> Result<()> {
         return if known {
             context.exchange.respond(200, ContentType::PlainUtf8, b"")
         } else {
-            Err(Error::ModelNotFound { message: format!("blob \"sha256:{wanted}\" not found") })
+            Err(Error::ModelNotFound(format!("blob \"sha256:{wanted}\" not found")))
         };
     }
     let wanted = wanted?;

@@ -108,7 +108,7 @@ impl ErrorFormat {
 
 /// An error that Ollama's compatibility layer raises itself.
 fn is_request_error(error: &Error) -> bool {
-    matches!(error, Error::MissingBody | Error::InvalidRequest { .. })
+    matches!(error, Error::MissingBody | Error::InvalidRequest(_))
 }
 
 /// The type, and the code as JSON.

@@ -187,7 +187,7 @@ fn write_file(path: &Path, table: &Table) -> Result<()> {
     }
     replace_file(path, &text).map_err(|error| {
         log::error!("the state file {} cannot be written: {error}", path.display());
-        Error::StateFile { reason: format!("the state file cannot be written: {error}") }
+        Error::StateFile(format!("the state file cannot be written: {error}"))
     })
 }
 

@@ -129,9 +129,7 @@ pub fn top_logprobs(logprobs: Option<bool>, top: Option<GoInt>) -> Option<usize>
 /// Ollama's error for a capability that a model lacks.
 #[must_use]
 pub fn unsupported_error(model: Option<&str>, what: &str) -> Error {
-    Error::Unsupported {
-        reason: format!("{:?} does not support {what}", model.unwrap_or_default()),
-    }
+    Error::Unsupported(format!("{:?} does not support {what}", model.unwrap_or_default()))
 }
 
 /// Writes the objects of `/api/chat`.

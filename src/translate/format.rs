@@ -38,12 +38,10 @@ pub fn to_response_format<'a>(
                 .is_ok_and(|schema| schema["type"] == "object" && is_strict(&schema));
             Ok(Some(json_schema_format("schema", raw, strict.then_some(true))))
         }
-        text => Err(Error::InvalidOption {
-            reason: format!(
-                "invalid format: {}; expected \"json\" or a valid JSON Schema object",
-                Value::from(text)
-            ),
-        }),
+        text => Err(Error::InvalidOption(format!(
+            "invalid format: {}; expected \"json\" or a valid JSON Schema object",
+            Value::from(text)
+        ))),
     }
 }
 

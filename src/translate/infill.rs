@@ -81,7 +81,7 @@ pub fn to_chunk(data: &str) -> Option<String> {
 /// Ollama's error for a model that cannot fill in; it gives the full name of the model.
 #[must_use]
 pub fn unsupported_error(model: &str) -> Error {
-    Error::Unsupported { reason: format!("{} does not support insert", names::full_name(model)) }
+    Error::Unsupported(format!("{} does not support insert", names::full_name(model)))
 }
 
 /// Replaces an upstream's refusal of fill-in-the-middle as such by Ollama's error. llama.cpp refuses
@@ -175,7 +175,7 @@ mod tests {
             let message = message.to_owned();
             let error = Error::UpstreamStatus { status, message, retry: Retry::Never };
             let error = map_unsupported::<()>(Err(error), "m").expect_err("stays an error");
-            assert_eq!(matches!(error, Error::Unsupported { .. }), refusal, "{error}");
+            assert_eq!(matches!(error, Error::Unsupported(_)), refusal, "{error}");
         };
         check(501, "Infill is not supported by this model: prefix token is missing.", true);
         check(501, "not implemented", true);

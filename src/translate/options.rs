@@ -56,9 +56,8 @@ const FLOAT_OPTIONS: &[&str] = &[
 pub fn parse(options: Option<&Map<String, Value>>) -> Result<Options> {
     let mut out = Options::default();
     for (name, value) in options.into_iter().flatten().filter(|(_, value)| !value.is_null()) {
-        let wrong = |kind: &str| {
-            Err(Error::InvalidOption { reason: format!("option \"{name}\" must be {kind}") })
-        };
+        let wrong =
+            |kind: &str| Err(Error::InvalidOption(format!("option \"{name}\" must be {kind}")));
         if INTEGER_OPTIONS.contains(&name.as_str()) {
             let Some(number) = to_integer(value) else { return wrong("of type integer") };
             out.numbers.insert(name.clone(), number.into());

@@ -36,7 +36,7 @@ fn check(status: u16, body: &str, expected: (u16, &str, Retry)) {
 
 fn check_unknown_model(status: u16, body: &str) {
     let error = fail(status, body, RetryHints::default(), Some("x:1"));
-    assert!(matches!(error, Error::ModelNotFound { .. }), "{status} {body} {error:?}");
+    assert!(matches!(error, Error::ModelNotFound(_)), "{status} {body} {error:?}");
     assert_eq!(error.message(), MODEL_NOT_FOUND);
     let error = fail(status, body, RetryHints::default(), None);
     assert!(matches!(error, Error::UpstreamStatus { .. }), "{status} {body} {error:?}");

@@ -57,7 +57,7 @@ impl Exchange {
         self.stream_format = StreamFormat::Lines;
         let (kind, body) = match error {
             // Ollama's router (gin) answers these in plain text.
-            Error::UnknownRoute | Error::MalformedHead | Error::MethodNotAllowed { .. } => {
+            Error::UnknownRoute | Error::MalformedHead | Error::MethodNotAllowed(_) => {
                 (ContentType::Plain, error.message().into_bytes())
             }
             _ => {
@@ -73,7 +73,7 @@ impl Exchange {
         }
         .to_string();
         let headers: &[(&str, &str)] = match error {
-            Error::MethodNotAllowed { allow } => &[("Allow", *allow)],
+            Error::MethodNotAllowed(allow) => &[("Allow", *allow)],
             Error::Unauthorized => AUTH_CHALLENGES,
             Error::Busy
             | Error::UpstreamStatus { retry: Retry::After(_), .. }

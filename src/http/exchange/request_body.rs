@@ -54,7 +54,7 @@ impl Exchange {
         self.reservation = reservation.filter(|_| exceeded.is_none());
         match exceeded {
             Some(BudgetExceeded::Exhausted) => Err(Error::Busy),
-            Some(BudgetExceeded::TooLarge(limit)) => Err(Error::BodyTooLarge { limit }),
+            Some(BudgetExceeded::TooLarge(limit)) => Err(Error::BodyTooLarge(limit)),
             None => read.map(|()| body),
         }
     }
@@ -96,7 +96,7 @@ impl Exchange {
         };
         let length = request.body_length();
         if length.is_some_and(|length| length > limit) {
-            return Err(Error::BodyTooLarge { limit });
+            return Err(Error::BodyTooLarge(limit));
         }
         let is_chunked = find_header(request, "Transfer-Encoding").is_some();
         let is_upgrade = find_header(request, "Connection")
@@ -123,7 +123,7 @@ impl Exchange {
         }
         let count = result.map_err(Error::BodyReadFailed)?;
         if count >= max_read {
-            return Err(Error::BodyTooLarge { limit });
+            return Err(Error::BodyTooLarge(limit));
         }
         if length.is_some_and(|length| count < length as u64) {
             return Err(Error::BodyReadFailed(io::ErrorKind::UnexpectedEof.into()));

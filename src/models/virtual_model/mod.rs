@@ -223,12 +223,10 @@ fn check_file(path: &str, digest: Option<&str>) -> Result<()> {
 }
 
 fn unsupported_error(member: &str) -> Error {
-    Error::Unsupported {
-        reason: format!(
-            "{member:?} is not supported: this proxy stores no model files; create the model \
+    Error::Unsupported(format!(
+        "{member:?} is not supported: this proxy stores no model files; create the model \
              \"from\" one of the upstream's"
-        ),
-    }
+    ))
 }
 
 /// Parses `license`, a string or an array of strings.

@@ -56,7 +56,7 @@ pub fn validate(request: &MessagesRequest<'_>, needs_limit: bool) -> Result<()> 
     if request.thread.as_ref().is_some_and(|thread| thread["type"] == "continue") {
         let feature =
             "\"thread\" is not supported: no conversation is kept here, send all its messages";
-        return Err(Error::Unsupported { reason: feature.into() });
+        return Err(Error::Unsupported(feature.into()));
     }
     Ok(())
 }

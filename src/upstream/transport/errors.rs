@@ -32,21 +32,17 @@ pub(super) fn map_send_error(error: ureq::Error) -> Error {
     }
     match error {
         ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
-            Error::UpstreamTimeout { phase: TimeoutPhase::Connect }
+            Error::UpstreamTimeout(TimeoutPhase::Connect)
         }
-        ureq::Error::Timeout(_) => Error::UpstreamTimeout { phase: TimeoutPhase::Head },
-        ureq::Error::HostNotFound => {
-            Error::Connect { reason: "cannot resolve the host name".into() }
-        }
+        ureq::Error::Timeout(_) => Error::UpstreamTimeout(TimeoutPhase::Head),
+        ureq::Error::HostNotFound => Error::Connect("cannot resolve the host name".into()),
         ureq::Error::Io(error) => map_io_error(error),
-        ureq::Error::Rustls(error) => {
-            Error::Connect { reason: describe_tls_error(&error.to_string()) }
-        }
-        ureq::Error::Tls(reason) => Error::Connect { reason: describe_tls_error(reason) },
+        ureq::Error::Rustls(error) => Error::Connect(describe_tls_error(&error.to_string())),
+        ureq::Error::Tls(reason) => Error::Connect(describe_tls_error(reason)),
         ureq::Error::ConnectProxyFailed(_) => {
-            Error::Connect { reason: "the HTTP proxy (HTTPS_PROXY) refused to connect".into() }
+            Error::Connect("the HTTP proxy (HTTPS_PROXY) refused to connect".into())
         }
-        ureq::Error::ConnectionFailed => Error::Connect { reason: "connection failed".into() },
+        ureq::Error::ConnectionFailed => Error::Connect("connection failed".into()),
         ureq::Error::LargeResponseHeader(..) => {
             Error::upstream_protocol("response headers above 16 KiB")
         }
@@ -65,9 +61,9 @@ fn map_io_error(error: io::Error) -> Error {
         | io::ErrorKind::NotConnected
         | io::ErrorKind::UnexpectedEof => Error::ClosedBeforeResponse(Box::new(error)),
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
-            Error::UpstreamTimeout { phase: TimeoutPhase::Connect }
+            Error::UpstreamTimeout(TimeoutPhase::Connect)
         }
-        kind => Error::Connect { reason: describe_io_error(kind, &error.to_string()) },
+        kind => Error::Connect(describe_io_error(kind, &error.to_string())),
     }
 }
 
@@ -100,7 +96,7 @@ pub(in crate::upstream) fn map_body_error(error: io::Error) -> Error {
         return Error::client_disconnected();
     }
     match ureq::Error::from(error) {
-        ureq::Error::Timeout(_) => Error::UpstreamTimeout { phase: TimeoutPhase::Body },
+        ureq::Error::Timeout(_) => Error::UpstreamTimeout(TimeoutPhase::Body),
         ureq::Error::Io(_) => Error::IncompleteStream,
         _ => Error::upstream_protocol("invalid HTTP framing in the response body"),
     }

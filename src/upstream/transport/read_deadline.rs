@@ -49,7 +49,7 @@ impl ReadDeadline {
     ) -> Result<usize> {
         let left = self.timeout.saturating_sub(self.elapsed);
         if left.is_zero() {
-            return Err(Error::UpstreamTimeout { phase: TimeoutPhase::Body });
+            return Err(Error::UpstreamTimeout(TimeoutPhase::Body));
         }
         let began = Instant::now();
         let read = loop {
@@ -144,10 +144,7 @@ mod tests {
             (99, None),
             &mut bytes,
         );
-        assert!(
-            matches!(cut, Err(Error::UpstreamTimeout { phase: TimeoutPhase::Body })),
-            "{cut:?}"
-        );
+        assert!(matches!(cut, Err(Error::UpstreamTimeout(TimeoutPhase::Body))), "{cut:?}");
         assert!(!bytes.is_empty() && bytes.len() < 20);
         bytes.clear();
         let mut long = ReadDeadline::new(Duration::from_secs(600));
