@@ -3,7 +3,11 @@
 //! The proxy loads nothing; this table records which models requests have used, with which context
 //! length, and until when Ollama would keep them loaded. As in Ollama (server/sched.go), a model
 //! stays while a request uses it, and `keep_alive` counts from the end of its last use. Never reads
-//! the clock. Invariant: the table has at most [`MAX_MODELS`] entries.
+//! the clock. Invariant: the table has at most `MAX_MODELS` entries.
+//!
+//! The default of `keep_alive` is `OLLAMA_KEEP_ALIVE` (5 minutes). A request without messages or
+//! prompt loads a model, and one with `keep_alive: 0` unloads it; neither calls the upstream to
+//! generate.
 
 use std::collections::HashMap;
 use std::sync::Mutex;

@@ -5,6 +5,10 @@
 //! created at the first change. A file that cannot be parsed is an error and never overwritten.
 //! Readers share an immutable table and never wait for the disk. Two processes must not share a file:
 //! the last to write wins. Invariant: memory changes only after the file has been written.
+//!
+//! The file is `PROXY_STATE`, by default below `XDG_DATA_HOME`, else `~/.local/share`. Without a
+//! home directory models are kept in memory only. It holds at most 1,000 models of 1 MiB each and
+//! 64 MiB together. All clients share them. A damaged file stops the start.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};

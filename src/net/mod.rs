@@ -3,6 +3,49 @@
 //! The acceptor, the connection guard, worker pools, cancellation, the system's limits, and [`sys`],
 //! the only unsafe code. Never looks into a request's body, and knows no API. Invariant: every wait
 //! has a timeout and every collection has a limit.
+//!
+//! # Limits of the process
+//!
+//! At the start, workers and connections are reduced to what fits, but never below 8; each
+//! reduction is a warning in the log. See [`limits::SystemLimits::fit`].
+//!
+//! | resource | source | reserved | per worker, per connection |
+//! | --- | --- | --- | --- |
+//! | descriptors | `RLIMIT_NOFILE`, raised to the hard limit | 32 | 3: 2 client, 1 upstream |
+//! | threads | `pids.max` of the control group | 24 | half of the rest for either |
+//! | memory | limit of the control group, version 1 or 2 | 10 MiB | 160 KiB, 96 KiB |
+//!
+//! - **Bodies in memory** share one budget: a third of the memory limit above 10 MiB, or a quarter
+//!   of the machine's memory without a limit. A body counts while it is held. A body that does not
+//!   fit at the moment gets 503, and a body that can never fit gets 413.
+//! - **Memory pressure**: while less than an eighth of the memory limit is left (page cache not
+//!   counted), new requests get 503 if any other is running.
+//! - **Sizes**: `MAX_BODY_BYTES` (100 MiB) for a request body; 20 MiB, and a window of 32 MiB, for
+//!   a decompressed zstd body; 256 MiB for a whole response of the upstream; 64 MiB for one event
+//!   of a stream.
+//! - **Connections**: beyond `MAX_CONNECTIONS` (1,024) the oldest idle ones are closed; see
+//!   [`connection_guard`].
+//! - **Remembered state** is bounded everywhere: 1,000 virtual models of at most 1 MiB each and 64
+//!   MiB together; 1,024 running models; 1,024 digests of blobs; 1,024 models with up to 32 repairs
+//!   each; 1,024 tool calls of at most 64 KiB; 100 model names and 2,000 series in the metrics.
+//!
+//! Without free descriptors or threads no new connection is served until some are free again; a
+//! connection that waits meanwhile gets 503.
+//!
+//! # Threads
+//!
+//! | thread | number | task |
+//! | --- | --- | --- |
+//! | accept, receiver | 2 for each tiny_http server | accept connections, hand requests over |
+//! | connection | 1 for each open connection (tiny_http) | reads heads |
+//! | `worker` | up to `PROXY_WORKERS` | runs handlers; started on demand, then kept |
+//! | `health`, `probe` | up to 2 each | routes about the state of the proxy and of the upstream |
+//! | guard | 1 | scans all connections up to 50 times a second (Linux) |
+//! | acceptor supervisor | 1 | proves that no connection waits for a thread |
+//! | log writer, signals | 1 each | |
+//!
+//! A worker serves one response at a time, so `PROXY_WORKERS` is the number of concurrent
+//! responses.
 
 pub mod acceptor;
 pub mod cancel;

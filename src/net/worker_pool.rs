@@ -13,6 +13,9 @@
 //! ([`Overcommit::update`]), extra threads take the yielded slots, and end once the jobs that yielded
 //! resume. Invariant: at most the configured number of jobs run without having yielded their slot,
 //! and no job is queued while a worker is idle.
+//!
+//! Threads have a stack of 512 KiB, of which a live stream touches a small part. Dropping the pool
+//! closes the queue and ends the threads after the jobs that remain.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

@@ -3,6 +3,9 @@
 //! Without `LOG_BODIES` and log level trace there is no [`BodyLogger`], and without a logger no body
 //! can be logged. Invariants: a log line has a size limit, whatever the size of the body; and no line
 //! contains a key, not even the first half of one.
+//!
+//! Of each body or event up to 16 KiB are logged, with keys masked. A warning at the start says
+//! that bodies are logged.
 
 use std::iter;
 

@@ -4,6 +4,11 @@
 //! only to [`Secret::expose`], for request headers. [`Redactor`] masks keys in text from elsewhere,
 //! above all in error messages of upstreams: OpenAI repeats part of a wrong key in its 401.
 //! Invariant: redacting a redacted text changes nothing.
+//!
+//! Keys are masked in log lines, in errors of the upstream, in the output of `--check` and in
+//! logged bodies; not inside responses that are passed through. Redaction protects no process: the
+//! same user can read keys in the environment through `/proc`, everyone on the machine those in
+//! flags, and all keys are in the memory of the process.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;

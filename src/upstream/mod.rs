@@ -2,10 +2,55 @@
 //!
 //! An [`Upstream`] is one server: its [`Client`], its model list, and what its responses have shown.
 //! A call makes a bounded number of attempts; an attempt is repeated only when
-//! [`Error::retry`](crate::error::Error::retry) allows it. Only [`transport`] knows ureq. Never reads
+//! [`Error::retry`](crate::error::Error::retry) allows it. Only `transport` knows ureq. Never reads
 //! the configuration: [`Settings`] are filled elsewhere.
 //! Invariant: nothing is sent again once a byte of a response's body was handed on; a [`Client::call`]
 //! ends with the response's head, or with a whole body.
+//!
+//! # Retries
+//!
+//! An attempt is repeated only while no byte of the response was passed on:
+//!
+//! | failure | next attempt |
+//! | --- | --- |
+//! | a pooled connection was closed while idle | at once, even with `RETRY_MAX=0` |
+//! | a new connection was closed without a byte | at once the first time, then after the backoff |
+//! | connecting failed; no head in time | after the backoff |
+//! | 408, 409, 424, 429, 500, 502, 503, 504, 524, 529 | after the backoff, or the delay asked for |
+//! | llama.cpp is loading its model | every second, up to 300 times (5 minutes) |
+//! | spent quota and other permanent errors; other statuses | none |
+//! | any failure after the first byte of a response | none |
+//!
+//! - **Backoff** ([`backoff`]): 1 s, 2 s, 4 s (`RETRY_INITIAL_MS`, doubling up to `RETRY_MAX_MS`),
+//!   each shortened at random by up to a half; at most `RETRY_MAX` (3) retries.
+//! - **Delays asked for** ([`crate::backends::retry_after`]): `retry-after-ms`, else `Retry-After`
+//!   in seconds or as a date (RFC 9110 section 10.2.3), else the error's text (`Please try again in
+//!   6m0s`). The delay is at least 100 ms; a request that would have to wait more than 120 s fails.
+//!   `x-should-retry` overrides the status.
+//! - **Polls** of a server that loads its model are counted apart; `RETRY_MAX=0` turns them off,
+//!   too.
+//! - A client that disconnects ends the waiting, and so does a shutdown (503).
+//! - A body that is streamed to the upstream is sent once, on a connection of its own.
+//! - While the circuit is open, [`breaker`] decides.
+//!
+//! # Timeouts
+//!
+//! | wait | limit |
+//! | --- | --- |
+//! | resolving a host name; connecting, including TLS | 10 s each |
+//! | the head of a response | `REQUEST_TIMEOUT` (300 s) |
+//! | the whole body of a response that is no stream | `REQUEST_TIMEOUT` |
+//! | silence within a stream | `REQUEST_TIMEOUT`; comments (`:` lines) count as signs of life |
+//! | one event of a stream, from its first byte | `REQUEST_TIMEOUT` |
+//! | the body of an error response | 5 s; 64 KiB, or 1 MiB if it is passed through |
+//! | the model list; the list as a hint only; details beside the list | 30 s; 10 s; 3 s |
+//! | an idle connection in the pool | 60 s |
+//!
+//! # Connections
+//!
+//! Redirects are not followed, and response bodies are not decompressed (`Accept-Encoding:
+//! identity`). `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` apply unless the upstream is on this
+//! machine. Certificates are checked against the compiled-in roots of public authorities only.
 
 pub mod backoff;
 pub mod base_url;

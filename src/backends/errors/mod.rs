@@ -7,6 +7,20 @@
 //! Invariant: every message is bounded and not blank, and the messages of [`to_error`] and
 //! [`to_in_band_error`] are redacted. Callers of the other functions redact before they pass a
 //! message on.
+//!
+//! # What a client gets
+//!
+//! | error of the upstream | status and text |
+//! | --- | --- |
+//! | unknown model | 404 with the name that the client sent, in Ollama's words |
+//! | redirect; 404 that concerns the route | 502: the base URL is wrong |
+//! | tools rejected | 400 in Ollama's words |
+//! | prompt too long, or image rejected, with a 5xx | 400 |
+//! | any other status of 400 to 599 | the same status and text |
+//! | any other status | 502 |
+//!
+//! Keys are masked in every text. A text is at most 4,096 bytes long, or 200 characters if it is
+//! plain text or HTML.
 
 mod extract;
 mod phrases;

@@ -6,6 +6,20 @@
 //! upstream receives only parameters of the OpenAI API reference. Reasoning and timings in responses
 //! need no field here, because every family's form of them is always read.
 //! To add a family, add a row to `table` and a folder of golden files.
+//!
+//! # Families
+//!
+//! `openai`, `azure`, `deepseek`, `gemini`, `groq`, `litellm`, `llamacpp`, `lmstudio`, `localai`,
+//! `mistral`, `ollama`, `openrouter`, `sglang`, `tgi`, `together`, `vllm`, `xai`, and `generic` for
+//! all others. `UPSTREAM_PROFILE` names the family explicitly.
+//!
+//! Only what a request asks for is sent: `num_predict` becomes `max_completion_tokens` for OpenAI
+//! and `max_tokens` for llama.cpp; `top_k`, `min_p` and `repeat_penalty` are sent only to families
+//! that know them.
+//!
+//! A model that the upstream does not list is requested all the same, because lists are often
+//! incomplete. The exception are servers of one model that answer to any name
+//! ([`Profile::ignores_model`]: llama.cpp, TGI): there the list decides.
 
 mod table;
 

@@ -6,6 +6,23 @@
 //! the same upstream model, so deleting the former changes nothing. Pure: [`crate::models::store`]
 //! stores them. Invariant: [`crate::translate::options`] accepts the parameters, and chat requests
 //! accept the messages.
+//!
+//! # Modelfiles
+//!
+//! A Modelfile written for Ollama works: `ollama create mario -f Modelfile` with `FROM gpt-4o`
+//! makes a model that exists in the proxy only. It is listed and shown, and can be copied, deleted
+//! and used as the base of another one.
+//!
+//! - System prompt, first messages and default options are added to every request; where the
+//!   request has its own, the request wins.
+//! - `TEMPLATE` (its block structure is checked), `RENDERER`, `PARSER`, `REQUIRES` and `LICENSE`
+//!   are stored and shown, but not used: the upstream renders prompts.
+//! - Files, adapters, quantization and remote hosts are refused by name.
+//! - A virtual model hides an upstream's model of the same name until it is deleted.
+//! - A copy of an upstream's model is another name for it. Models of the upstream cannot be
+//!   deleted.
+//! - On `/v1/completions` only the options apply; on `/v1/responses` the system prompt, as
+//!   `instructions`, and temperature, `top_p` and token limit; on `/v1/embeddings` nothing.
 
 mod defaults;
 mod pass_defaults;

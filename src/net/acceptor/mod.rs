@@ -22,6 +22,9 @@
 //!
 //! **Invariant.** After each proof, every connection established before it is being served. On other
 //! systems than Linux there is no proof, and a timer nudges instead.
+//!
+//! When descriptors or threads run out, the accept thread ends and is replaced as soon as the
+//! process may open descriptors and start threads again; connections that waited meanwhile get 503.
 
 mod drain;
 mod generation;

@@ -15,6 +15,38 @@
 //! (RFC 9112 section 7.1). The kernel of a client that is gone replies with a reset.
 //!
 //! Never reads from a connection. On other systems than Linux there is no guard, and the log says so.
+//!
+//! # Reasons to close a connection
+//!
+//! The names are those of the log and of `/metrics` ([`CutReason`]); the limits are [`Limits`].
+//!
+//! | reason | the connection | default |
+//! | --- | --- | --- |
+//! | `large_head` | sent more than this without a complete head | 64 KiB |
+//! | `slow_head` | takes longer than this for a head, with a body below 1 KiB | 10 s |
+//! | `idle` | has had no request for this long; 5 s during shutdown | 75 s |
+//! | `slow_body` | sends its body below this rate, after a grace of 10 s | 1 KiB/s |
+//! | `slow_body` | takes longer than `REQUEST_TIMEOUT` for its body | 300 s |
+//! | `too_many` | is idle while more than `MAX_CONNECTIONS` are open, the oldest first | 1,024 |
+//! | `answered` | got `Connection: close` and stays open for this long | 3 s |
+//!
+//! A body that is too slow gets 408. A connection whose request is being worked on is never closed,
+//! however long that takes.
+//!
+//! # Clients that disconnect
+//!
+//! When a client closes or resets its connection, its upstream request is cancelled, also before
+//! the first byte of the response. A client that has only shut down its sending side gets its whole
+//! response. The proxy notices late:
+//!
+//! - a client that vanishes without FIN or reset: by TCP keep-alive, after about two minutes;
+//! - a client that leaves while a host name is resolved or a connection is made (10 s at most
+//!   each): only afterwards, and nothing is sent upstream then;
+//! - an HTTP/1.0 client in the middle of a stream: at the next write;
+//! - a client that reads nothing of its response: after 30 s it counts as gone.
+//!
+//! A scan follows the last one after 20 ms at the earliest (2 ms while a large head arrives), so a
+//! flood can send some MiB before it is cut.
 
 #[cfg(target_os = "linux")]
 mod fd_range;

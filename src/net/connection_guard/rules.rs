@@ -1,7 +1,7 @@
 //! The rules by which connections are closed.
 //!
 //! Pure: what the kernel and the registry know of one connection comes in with the time of the scan, a
-//! [`Verdict`] comes out. [`ConnectionState`] is what is remembered of a connection between scans.
+//! `Verdict` comes out. `ConnectionState` is what is remembered of a connection between scans.
 //! Invariant: a connection is never closed while its request is being worked on, however long it takes.
 
 use std::time::{Duration, Instant};

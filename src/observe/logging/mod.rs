@@ -4,9 +4,19 @@
 //! panic is left out because it can quote a string, which may be a prompt; the place in the source is
 //! enough to find the cause. Keys are masked in every line: a client may send one as a model name.
 //!
-//! A thread of its own ([`async_writer`]) writes the lines, so that neither a slow reader of standard
+//! A thread of its own (`async_writer`) writes the lines, so that neither a slow reader of standard
 //! error nor a system call for each request delays the workers. Each thread formats with a logger of
 //! its own, so that no thread waits for another one's line.
+//!
+//! # What is logged
+//!
+//! - One line for each request: method, path without query, model, status, attempts, duration,
+//!   tokens; one line for each failed attempt and for each repair. No prompt and no response.
+//! - Lines are written within 5 ms, and all of them before the process ends unless it is killed. If
+//!   the reader of standard error stops reading, lines beyond 1 MiB are dropped; a request never
+//!   waits.
+//! - `LOG_BODIES=1` together with `LOG_LEVEL=trace` also logs what clients send, what goes upstream
+//!   and what comes back; see [`crate::observe::body_log`].
 
 mod async_writer;
 

@@ -6,6 +6,17 @@
 //! Invariant: no client can make this grow without bound. A route is a row of the route table; a
 //! model gets a label of its own only after an upstream answered for it, and only the first
 //! [`MAX_MODELS`] do; the number of series has a limit. All others count as `other`.
+//!
+//! # Labels
+//!
+//! The text is OpenMetrics, version 1.0; `scripts/deploy/README.md` lists the metrics.
+//!
+//! - `route` is a path of the route table, else `other`.
+//! - `model` is a name for which the upstream has answered, of the first 100 such names; names
+//!   above 128 bytes are `other`.
+//! - The combinations of route, model and status are limited to 2,000 series.
+//! - Status 0 is a request whose client disconnected before the response.
+//! - Tokens are counted as the upstream reports them. Responses that pass through unread have none.
 
 mod histogram;
 mod openmetrics;

@@ -27,6 +27,18 @@
 //! Invariants: one response closes the circuit, whichever attempt got it. A probe is never lost: its
 //! [`Permit`] gives it back when it is dropped, also by a panic. A probe that takes longer than
 //! connecting may take does not keep others from trying, up to the number of slots.
+//!
+//! # Numbers
+//!
+//! - The circuit **opens** after 5 failures in a row that span at least 1 s. Failures are forgotten
+//!   when none follows for 60 s.
+//! - While it is **open**, new requests get 503 at once, with `Retry-After` (at least 1 s) and the
+//!   text of the last failure. After a cooldown of 1 s one request is let through; the cooldown
+//!   doubles with each failure, up to 10 s, and is shortened at random by up to a half.
+//! - A request that holds a retry slot tries again 500 ms after the last attempt at the earliest.
+//! - `/openai/health` is never refused.
+//!
+//! `/ready`, `/openai/health` and the metrics show the state.
 
 #[cfg(test)]
 mod tests;
