@@ -4,6 +4,41 @@
 //! Pure: no I/O, clock or random source; values in, values out. Invariant: every member of a request
 //! is translated, ignored for a documented reason, or refused by name. The state of a stream lives in
 //! [`stream::ResponseTranslator`], which writes nothing.
+//!
+//! # What differs from Ollama, by endpoint
+//!
+//! The reference is Ollama 0.32.15. Handlers of routes that need no translation are listed as well.
+//!
+//! | route | difference |
+//! | --- | --- |
+//! | `/api/version` | `0.32.15`; the proxy's own version is in `X-Ollama-OpenAI-Proxy-Version` |
+//! | `/api/tags`, `show` | upstream and virtual models, as far as known; see [`crate::models`] |
+//! | `/api/show` | the `template` of an upstream's model is a placeholder |
+//! | `/api/ps` | models recently used, see [`crate::models::running_models`] |
+//! | `/api/chat`, `generate` | `_debug_render_only` is refused: the upstream renders prompts |
+//! | `/api/generate` | `raw` goes to `completions`; a `template` is checked but has no effect |
+//! | with `suffix` | `completions`, llama.cpp `/infill` or Mistral `fim/completions`; others 400 |
+//! | with `context` | a list of integers that holds the conversation itself, no tokens |
+//! | `/api/embed` | long lists are sent in batches, see [`embed`] |
+//! | `/api/embeddings` | the digits of the upstream, unchanged |
+//! | `/api/create`, `copy`, `delete` | virtual models; 403 for deleting a model of the upstream |
+//! | `/api/pull` | success for a model of a fresh list, else Ollama's error; nothing is transferred |
+//! | `/api/push` | always ends in an error: there is no registry |
+//! | `/api/blobs/:digest` | the digest is checked and the content dropped; 1,024 digests are kept |
+//! | `/api/status` | the cloud is disabled |
+//! | `/api/me`, `signout`, `user/keys` | 401: nobody is signed in |
+//! | `/api/experimental/web_search`, `web_fetch` | 403: the cloud is disabled |
+//! | `/api/experimental/model-recommendations` | an empty list |
+//!
+//! On all of them:
+//!
+//! - Tool calls are collected and sent whole. A client may leave out ids in its history.
+//! - Reasoning becomes `thinking`, whether the upstream sends it apart or between `<think>` tags at
+//!   the beginning of the text. `"think": false` removes it from the response.
+//! - Images are accepted in chats and in ordinary prompts, not with `raw` and not with `suffix`.
+//! - Token counts are the upstream's; 0 if it sends none. Durations are at least 1 ns; without the
+//!   upstream's own times, a response in one piece has no prompt time of its own.
+//! - Lines of a stream that arrived together have the same `created_at`.
 
 pub mod anthropic;
 pub mod chat;

@@ -14,6 +14,23 @@
 //! | `tool_choice` | OpenAI's, as Ollama's API has none; `auto` is the default and not sent |
 //! | `stream` | false by default |
 //! | `metadata`, `mcp_servers`, all others | ignored |
+//!
+//! # Protocol
+//!
+//! `/v1/messages` answers as Ollama does, streams included. `anthropic-version`, `anthropic-beta`
+//! and query parameters are ignored.
+//!
+//! - `tool_choice` is sent, which Ollama ignores; an upstream that rejects it is asked again
+//!   without.
+//! - A tool result with `is_error` begins with `Error: `, because chat completions have no such
+//!   mark.
+//! - A model that is known not to think is not asked to; that is no error.
+//! - `"thread": {"type": "continue"}` is refused with 400, because no conversation is stored.
+//! - `stop_reason` is `end_turn`, `max_tokens` or `tool_use`, never `stop_sequence`: upstreams do
+//!   not report which stop sequence ended a response.
+//! - `input_tokens` of `count_tokens`, and at the beginning of a stream whose upstream has sent no
+//!   count, is an estimate: a quarter of the characters of system prompt, messages and tools, at
+//!   least 1, plus 1,600 for each image.
 
 pub mod messages;
 pub mod stream;

@@ -3,6 +3,17 @@
 //! An [`EmbedResponseBuilder`] writes the response while the upstream's responses arrive, batch after
 //! batch. There are two paths for a vector: the digits of one that stays as it is are copied, and any
 //! other is parsed and written anew. Pure; nothing here knows how often the upstream is asked.
+//!
+//! # Requests and vectors
+//!
+//! - Inputs are sent in batches of at most the family's number (mostly 256) and 750,000 bytes. A
+//!   rejected batch is halved; what the upstream then accepts is remembered until the process ends.
+//! - An input that is too long is truncated on `/api/embed`, by what the upstream says of its
+//!   length and at most 5 times, unless `truncate` is false.
+//! - An empty text is sent as a space, because some servers refuse an empty one.
+//! - `/api/embed` returns vectors of unit length: a vector that has unit length already keeps the
+//!   upstream's digits, any other is normalized as in Ollama. `/api/embeddings` normalizes none.
+//! - Vectors in base64 are read, too.
 
 mod batch;
 mod outline;

@@ -15,6 +15,18 @@
 //! | `stream` | events or one object, see [`stream`] |
 //! | `truncation`, `background` | repeated in the response |
 //! | `previous_response_id`, `conversation`, `store`, `include`, `metadata`, `parallel_tool_calls`, all else | ignored: the proxy stores nothing |
+//!
+//! # Protocol
+//!
+//! An upstream without `/v1/responses` (404 or 405, remembered until the process ends) is asked for
+//! chat completions. The response, events included, is what Ollama's would be, except:
+//!
+//! - no response is stored, so `previous_response_id` has no effect;
+//! - no temperature is sent unless requested;
+//! - `tool_choice` and the format `json_object` are respected;
+//! - a text before tool calls is ended before they begin.
+//!
+//! Files and URLs of images are refused; images are accepted as data URLs.
 
 pub mod input;
 pub mod response_object;
