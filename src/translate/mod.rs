@@ -1,7 +1,8 @@
 //! Translates Ollama's, OpenAI's and Anthropic's requests for an OpenAI-compatible upstream, and its
 //! responses back.
 //!
-//! Pure: no I/O, clock or random source; values in, values out. Invariant: every member of a request
+//! Pure: no I/O, clock or random source; values in, values out. Never sends anything or decides when
+//! to. Invariant: every member of a request
 //! is translated, ignored for a documented reason, or refused by name. The state of a stream lives in
 //! [`stream::ResponseTranslator`], which writes nothing.
 //!

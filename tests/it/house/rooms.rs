@@ -246,6 +246,29 @@ fn pure_files_name_nothing_that_acts() {
 }
 
 #[test]
+fn the_ways_through_the_program_name_functions_that_are_there() {
+    let lib = fs::read_to_string(root().join("src/lib.rs")).expect("src/lib.rs");
+    let (_, ways) = lib.split_once("# A streaming").expect("the ways");
+    let ways = ways.split("# Invariants").next().unwrap_or_default();
+    let (mut source, mut named) = (String::new(), 0);
+    for name in ways.split('`').skip(1).step_by(2) {
+        if name.ends_with(".rs") {
+            let path = root().join("src").join(name);
+            source = fs::read_to_string(path).unwrap_or_else(|error| panic!("{name}: {error}"));
+        } else if name.chars().all(|c| c.is_ascii_lowercase() || c == '_') {
+            let is_there = ["(", "<"].iter().any(|end| source.contains(&format!("fn {name}{end}")));
+            assert!(is_there, "{name}");
+            named += 1;
+        }
+    }
+    assert!(named > 20, "{named}");
+    for way in ways.split("\n//! # ") {
+        let steps = way.lines().filter(|line| line[3..].trim_start().starts_with(char::is_numeric));
+        assert!(steps.count() <= 15);
+    }
+}
+
+#[test]
 fn lists_of_paths_are_taken_apart() {
     let found = paths("use crate::a::{self, b::{C, D as E}, f};\nfn x() { super::g::h(); }");
     let found: Vec<String> = found.iter().map(|path| path.join("::")).collect();
