@@ -4,29 +4,6 @@
 //! A large body of which only the model's name must change streams through in bounded memory, and is sent
 //! once. Never interprets a response.
 //! Invariant: every piece of a response is written before the next one is waited for.
-//!
-//! # What changes
-//!
-//! `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings`, `/v1/responses` and
-//! `/v1/audio/transcriptions` go to the upstream with all their members, and the response comes
-//! back as it arrives, with its status, also if it is an error. Only these change:
-//!
-//! - the model's name: another spelling, `:latest`, a virtual model;
-//! - the key, which is always the proxy's own;
-//! - parameters that the upstream rejects, except `stop` (see [`crate::upstream::repair`]); not in
-//!   forms of `/v1/audio/transcriptions`;
-//! - keys in errors, which are masked; those inside streams are not.
-//!
-//! Request headers that are sent: `Content-Type` (`application/json` unless it is a form),
-//! `Accept`, `OpenAI-Organization`, `OpenAI-Project`, `OpenAI-Beta`. Response headers that are
-//! returned: the content type, `x-request-id`, `retry-after`, `retry-after-ms`, `x-should-retry`,
-//! `x-ratelimit-*`, `openai-*`. Requests may be compressed with zstd.
-//!
-//! A body above 1 MiB whose model is named in its first 64 KiB streams through; there is no retry
-//! and no repair then. These bodies are held instead: of a virtual model, of a model that needs a
-//! repair, without a length, compressed, or for `/v1/responses`.
-//!
-//! `/v1/models` lists the upstream's own entries and the virtual models; an id may contain slashes.
 
 use std::io::{self, Read};
 

@@ -38,8 +38,9 @@
 //! | --- | --- | --- |
 //! | accept, receiver | 2 for each tiny_http server | accept connections, hand requests over |
 //! | connection | 1 for each open connection (tiny_http) | reads heads |
-//! | `worker` | up to `PROXY_WORKERS` | runs handlers; started on demand, then kept |
+//! | `worker` | up to `PROXY_WORKERS`; more while bodies arrive slowly | runs handlers |
 //! | `health`, `probe` | up to 2 each | routes about the state of the proxy and of the upstream |
+//! | `unread` | up to 16, and 1 | drain bodies that no handler reads; wait for the guard |
 //! | guard | 1 | scans all connections up to 50 times a second (Linux) |
 //! | acceptor supervisor | 1 | proves that no connection waits for a thread |
 //! | log writer, signals | 1 each | |

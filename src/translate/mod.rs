@@ -8,7 +8,7 @@
 //!
 //! # What differs from Ollama, by endpoint
 //!
-//! The reference is Ollama 0.32.15. Handlers of routes that need no translation are listed as well.
+//! The reference is Ollama 0.32.15. Routes that need no translation are listed as well.
 //!
 //! | route | difference |
 //! | --- | --- |
@@ -23,7 +23,7 @@
 //! | `/api/embed` | long lists are sent in batches, see [`embed`] |
 //! | `/api/embeddings` | the digits of the upstream, unchanged |
 //! | `/api/create`, `copy`, `delete` | virtual models; 403 for deleting a model of the upstream |
-//! | `/api/pull` | success for a model of a fresh list, else Ollama's error; nothing is transferred |
+//! | `/api/pull` | nothing is transferred: success for a listed model, else Ollama's error |
 //! | `/api/push` | always ends in an error: there is no registry |
 //! | `/api/blobs/:digest` | the digest is checked and the content dropped; 1,024 digests are kept |
 //! | `/api/status` | the cloud is disabled |
