@@ -6,8 +6,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use crate::net::sys::SECOND;
 use crate::poll::Key;
+use crate::system::SECOND;
 
 /// When something that happens so many times a second, for the first time at `start`, is due.
 pub fn due(start: u64, index: u64, rate: f64) -> u64 {

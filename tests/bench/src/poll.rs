@@ -12,7 +12,7 @@ use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
-use crate::net::sys::SECOND;
+use crate::system::SECOND;
 
 /// How many events one wait brings at most.
 const EVENTS: usize = 1024;

@@ -2,8 +2,8 @@
 //! rate whatever the answers take. Pure: the time is passed in.
 
 use super::options::Options;
-use crate::net::sys::SECOND;
 use crate::pacing;
+use crate::system::SECOND;
 
 /// How long answers may take after the last request was due.
 const GRACE: u64 = 30 * SECOND;

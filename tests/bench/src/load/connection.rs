@@ -10,7 +10,7 @@ use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 use super::answer::{Answer, Expected, Reading};
 use super::stats::{Kind, Stats};
 use crate::http::{Parser, Side};
-use crate::net::sys;
+use crate::system;
 
 /// What all connections of a run use.
 pub struct Shared {
@@ -135,7 +135,7 @@ impl Connection {
             progress = self.start(shared);
         } else if writable && self.phase == Phase::Asking && self.written < shared.request.len() {
             if !shared.from_due {
-                self.answer.since = sys::now();
+                self.answer.since = system::now();
             }
             progress = self.write(shared);
         }
@@ -146,7 +146,7 @@ impl Connection {
         self.phase = Phase::Asking;
         self.connected = true;
         self.written = 0;
-        self.begun = if shared.from_due { self.due } else { sys::now() };
+        self.begun = if shared.from_due { self.due } else { system::now() };
         self.answer.begin(self.begun);
         self.write(shared)
     }
@@ -189,7 +189,7 @@ impl Connection {
 
     /// Takes in what was read.
     fn take(&mut self, count: usize, ending: bool, shared: &mut Shared) -> Progress {
-        let now = sys::now();
+        let now = system::now();
         shared.stats.bytes += count as u64;
         if !self.busy() {
             return self.fail(Kind::Framing, shared);

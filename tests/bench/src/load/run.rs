@@ -10,10 +10,9 @@ use super::connection::{Connection, Progress, Shared};
 use super::options::Options;
 use super::request;
 use super::stats::{Kind, Stats};
-use crate::net::sys;
-use crate::net::sys::SECOND;
 use crate::pacing::{self, Timers};
 use crate::poll::{Key, Poll, Ready};
+use crate::system::{self, SECOND};
 
 /// What one read takes at most.
 const READ_BYTES: usize = 256 * 1024;
@@ -50,7 +49,7 @@ struct Run<'a> {
 /// Does what the options say.
 pub fn run(options: &Options) -> io::Result<Outcome> {
     let request = request::bytes(options);
-    let start = sys::now();
+    let start = system::now();
     let mut run = Run {
         options,
         poll: Poll::new()?,
@@ -92,7 +91,7 @@ impl Run<'_> {
     fn work(&mut self) -> io::Result<()> {
         let mut ready = Vec::new();
         loop {
-            let now = sys::now();
+            let now = system::now();
             self.begin_due(now);
             if self.under_way == 0 && self.arrivals.next(now).is_none() {
                 return Ok(());
@@ -134,7 +133,7 @@ impl Run<'_> {
 
     /// The connection has nothing to do: it takes the next request that is due, or waits for one.
     fn next(&mut self, slot: u32) {
-        match self.arrivals.take(sys::now()) {
+        match self.arrivals.take(system::now()) {
             Some(due) => self.begin(slot, due),
             None if self.options.rate.is_some() => self.free.push(slot),
             None => {}
@@ -178,7 +177,7 @@ impl Run<'_> {
             return;
         }
         self.under_way -= 1;
-        self.last = sys::now();
+        self.last = system::now();
         if progress == Progress::Failed(Kind::Connect) {
             self.connect_errors += 1;
             self.timers.add(self.last + CONNECT_PAUSE, Key { slot, generation: 0 });
@@ -198,6 +197,6 @@ impl Run<'_> {
             connection.fail(Kind::Incomplete, &mut self.shared);
         }
         self.shared.stats.error(Kind::Incomplete, self.arrivals.never_begun());
-        self.last = sys::now();
+        self.last = system::now();
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::options::Options;
 use crate::histogram::Histogram;
-use crate::net::sys::SECOND;
+use crate::system::SECOND;
 use crate::tokens::Api;
 
 /// What went wrong with a request.

@@ -11,8 +11,8 @@ use std::rc::Rc;
 use super::answers::{Answer, Answers};
 use super::request::{Needles, Reading, Request};
 use crate::http::{Parser, Side};
-use crate::net::sys;
 use crate::pacing;
+use crate::system;
 
 /// What all connections use.
 #[derive(Default)]
@@ -113,7 +113,7 @@ impl Connection {
                 self.after(sent)
             }
             Answer::Paced(paced) => {
-                let start = sys::now();
+                let start = system::now();
                 let sent = self.output.send_shared(&mut self.stream, &paced.head);
                 self.pace = Some(Pace { answer: Rc::clone(answer), start, written: 0 });
                 match self.after(sent) {
@@ -128,7 +128,7 @@ impl Connection {
     pub fn token(&mut self, shared: &mut Shared) -> Next {
         let Some(pace) = &mut self.pace else { return Next::Wait };
         let Answer::Paced(paced) = &*pace.answer else { return Next::Wait };
-        paced.token(sys::now(), &mut shared.frame);
+        paced.token(system::now(), &mut shared.frame);
         let mut sent = self.output.send(&mut self.stream, &shared.frame);
         pace.written += 1;
         if pace.written < paced.count && sent.is_ok() {

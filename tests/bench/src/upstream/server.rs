@@ -7,9 +7,9 @@ use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener};
 
 use super::connection::{Connection, Next, Shared};
-use crate::net::sys;
 use crate::pacing::Timers;
 use crate::poll::{Key, Poll, Ready};
+use crate::system;
 
 /// What one read takes at most.
 const READ_BYTES: usize = 256 * 1024;
@@ -63,7 +63,7 @@ impl Server {
     pub fn serve(&mut self) -> io::Result<()> {
         let mut ready = Vec::new();
         loop {
-            let wait = self.timers.next().map(|due| due.saturating_sub(sys::now()));
+            let wait = self.timers.next().map(|due| due.saturating_sub(system::now()));
             self.poll.wait(wait, &mut ready)?;
             for event in &ready {
                 match event.key {
@@ -125,7 +125,7 @@ impl Server {
         if self.timers.next().is_none() {
             return;
         }
-        let now = sys::now();
+        let now = system::now();
         while let Some(key) = self.timers.take(now) {
             if let Some(connection) = find(&mut self.slots, key) {
                 let next = connection.token(&mut self.shared);
