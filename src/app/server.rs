@@ -19,13 +19,15 @@ use crate::app::shutdown::Shutdown;
 use crate::config::Config;
 use crate::handlers::App;
 use crate::http::access::AccessControl;
-use crate::http::host_info;
-use crate::http::unread_body;
+use crate::http::{host_info, unread_body};
 use crate::models::store::Store;
 use crate::net::acceptor::Acceptor;
 use crate::net::cancel;
-use crate::net::connection_guard::{ConnectionGuard, Counters, Limits, Registry, ScanReport};
+use crate::net::connection_guard::{
+    ConnectionGuard, Counters, Limits, OnScan, Registry, ScanReport,
+};
 use crate::net::limits::{MemoryBudget, MemoryPressure, SystemLimits};
+use crate::net::worker_pool::Overcommit;
 use crate::observe::metrics::Metrics;
 use crate::upstream::{RetryEnv, Upstream};
 
@@ -105,38 +107,19 @@ impl Server {
         let settings = config.handler_settings();
         let app = Arc::new(App::new(settings, upstream, store, metrics.clone(), SystemTime::now()));
         let pools = WorkerPools::start(workers, queue, app)?;
-        let overcommit = pools.overcommit();
-        let scan_metrics = metrics.clone();
         let memory_pressure = MemoryPressure::detect();
-        let (scan_memory, scan_shutdown) = (memory_pressure.clone(), shutdown.clone());
-        let on_scan = Box::new(move |report: &ScanReport| {
-            overcommit.update(report.stalled_requests);
-            scan_memory.update();
-            if unread_body::leaked_requests() >= MAX_LEAKED_REQUESTS
-                && !scan_shutdown.is_triggered()
-            {
-                log::error!(
-                    "{MAX_LEAKED_REQUESTS} requests with impossible body sizes hold threads: restarting"
-                );
-                scan_shutdown.trigger();
-            }
-            scan_metrics.connections.set(report.connections);
-            report.cuts().for_each(|(reason, count)| {
-                scan_metrics.count_cut_connections(reason.as_str(), count)
-            });
-        });
+        let on_scan =
+            on_scan(pools.overcommit(), memory_pressure.clone(), shutdown.clone(), metrics.clone());
         let guard = ConnectionGuard::start(
             listener.local_addr()?.port(),
             registry.clone(),
             limits,
             on_scan,
         )?;
-        let shared = SharedLimits {
-            body_budget: MemoryBudget::new(
-                limits.max_body_memory.unwrap_or_else(|| system_limits.max_body_memory()),
-            ),
-            memory_pressure,
-        };
+        let max_body_memory =
+            limits.max_body_memory.unwrap_or_else(|| system_limits.max_body_memory());
+        let body_budget = MemoryBudget::new(max_body_memory);
+        let shared = SharedLimits { body_budget, memory_pressure };
         let dispatcher = Arc::new(Dispatcher::new(access, registry, metrics, shared, pools));
         let request_dispatcher = dispatcher.clone();
         let acceptor = Acceptor::start(
@@ -208,6 +191,30 @@ impl Server {
             thread::sleep(IDLE_POLL_INTERVAL);
         }
     }
+}
+
+/// What happens after each scan of the guard: slots and memory are checked, metrics updated, and the
+/// server is shut down if it has leaked too many requests.
+fn on_scan(
+    overcommit: Overcommit,
+    memory_pressure: Arc<MemoryPressure>,
+    shutdown: Shutdown,
+    metrics: Arc<Metrics>,
+) -> OnScan {
+    Box::new(move |report: &ScanReport| {
+        overcommit.update(report.stalled_requests);
+        memory_pressure.update();
+        if Server::needs_restart() && !shutdown.is_triggered() {
+            log::error!(
+                "{MAX_LEAKED_REQUESTS} requests with impossible body sizes hold threads: restarting"
+            );
+            shutdown.trigger();
+        }
+        metrics.connections.set(report.connections);
+        report
+            .cuts()
+            .for_each(|(reason, count)| metrics.count_cut_connections(reason.as_str(), count));
+    })
 }
 
 /// Sleeps; `false` if the shutdown signal or the client's disconnect ended the sleep.

@@ -1,7 +1,7 @@
 //! Client keys: parses them, and checks the key of a request.
 //!
 //! A request sends its key as `Authorization: Bearer`, as `x-api-key`, or as the password of `Basic`
-//! (as the user, if the password is empty). Pure; never tells one key's holder from another's.
+//! (as the user, if the password is empty). Pure; all keys have the same rights.
 //! Invariant: a request's key is compared with every configured key in constant time, and no error
 //! or `Debug` output holds a key.
 

@@ -1,7 +1,7 @@
-//! One downstream exchange: the request of a client and the reply to it, over tiny_http.
+//! One downstream exchange: a client's request and its response, over tiny_http.
 //!
-//! Routes, heads, framing, bodies that nobody reads, CORS, the check of the host, client keys, and
-//! what an error looks like in each protocol. Never knows what a request means, nor any upstream.
+//! Routes, heads, framing, unread bodies, CORS, the check of `Host`, client keys, and the error
+//! format of each protocol. Never knows what a request means, nor any upstream.
 //! Invariant: an exchange ends exactly once, and its head is written with the first byte of its
 //! body, so that a failure before that gets a real status.
 

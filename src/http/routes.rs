@@ -10,12 +10,12 @@ use percent_encoding::percent_decode_str;
 
 use crate::http::error_format::ErrorFormat;
 
-/// The worker pool that serves a route.
+/// The worker pool that serves a route; `app::dispatcher` has them in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
-    /// The pool whose size is `WORKERS`.
+    /// The pool of `PROXY_WORKERS` threads.
     Main,
-    /// For routes that wait for nothing, so that they answer while all main workers are busy.
+    /// For routes that never wait, so that they respond while all main workers are busy.
     Health,
     /// For routes that probe the upstream, which may take a while.
     Probe,

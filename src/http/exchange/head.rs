@@ -24,6 +24,7 @@ pub(super) enum BodyKind {
 }
 
 impl Exchange {
+    /// Builds the head, and frees the memory that the request body held.
     pub(super) fn build_head(
         &mut self,
         status: u16,
@@ -31,7 +32,7 @@ impl Exchange {
         headers: &[(&str, &str)],
     ) -> Vec<u8> {
         self.status = Some(status);
-        // The request body has been dropped by now.
+        // The body itself has been dropped by now.
         self.reservation = None;
         if self.handle.as_ref().is_some_and(RequestHandle::is_last_response) {
             self.close_after_response();
@@ -40,30 +41,7 @@ impl Exchange {
         let date = httpdate::fmt_http_date(SystemTime::now());
         // Writing to a Vec cannot fail.
         let _ = write!(out, "HTTP/1.1 {status} {}\r\nDate: {date}\r\n", reason_phrase(status));
-        if !matches!(body, BodyKind::Stream | BodyKind::Buffered(_))
-            || !self.stream_format.has_request_id()
-        {
-            let _ = write!(out, "X-Request-Id: {}\r\n", self.request_id);
-        }
-        match body {
-            BodyKind::Full(kind, length) => {
-                let _ = write!(out, "Content-Type: {}\r\n", kind.as_str());
-                let _ = write!(out, "Content-Length: {length}\r\n");
-            }
-            // A 204 must not have a Content-Length, not even 0 (RFC 9110 section 8.6).
-            BodyKind::Empty if status == 204 => {}
-            BodyKind::Empty => out.extend_from_slice(b"Content-Length: 0\r\n"),
-            BodyKind::Stream => {
-                self.write_stream_headers(&mut out);
-                if self.framing == Framing::Chunked {
-                    out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
-                }
-            }
-            BodyKind::Buffered(length) => {
-                self.write_stream_headers(&mut out);
-                let _ = write!(out, "Content-Length: {length}\r\n");
-            }
-        }
+        self.write_body_headers(&mut out, status, body);
         let extra = self.extra_headers.iter().map(|(name, value)| (*name, value.as_str()));
         for (name, value) in headers.iter().copied().chain(extra) {
             write_header(&mut out, name, value);
@@ -75,6 +53,32 @@ impl Exchange {
         }
         out.extend_from_slice(b"\r\n");
         out
+    }
+
+    fn write_body_headers(&self, out: &mut Vec<u8>, status: u16, body: BodyKind) {
+        let is_stream = matches!(body, BodyKind::Stream | BodyKind::Buffered(_));
+        if !is_stream || !self.stream_format.has_request_id() {
+            write_header(out, "X-Request-Id", &self.request_id);
+        }
+        if is_stream {
+            self.write_stream_headers(out);
+        }
+        match body {
+            BodyKind::Full(kind, length) => {
+                write_header(out, "Content-Type", kind.as_str());
+                write_header(out, "Content-Length", &length.to_string());
+            }
+            BodyKind::Buffered(length) => {
+                write_header(out, "Content-Length", &length.to_string());
+            }
+            // A 204 must not have a Content-Length, not even 0 (RFC 9110 section 8.6).
+            BodyKind::Empty if status == 204 => {}
+            BodyKind::Empty => write_header(out, "Content-Length", "0"),
+            BodyKind::Stream if self.framing == Framing::Chunked => {
+                write_header(out, "Transfer-Encoding", "chunked");
+            }
+            BodyKind::Stream => {}
+        }
     }
 
     fn write_stream_headers(&self, out: &mut Vec<u8>) {
@@ -95,11 +99,12 @@ impl Exchange {
     }
 }
 
-/// Appends a header; the value may come from an upstream.
+/// Appends a header. The value may come from an upstream, so control characters are left out.
 fn write_header(out: &mut Vec<u8>, name: &str, value: &str) {
-    let value = value.replace(|character: char| character.is_control(), "");
-    // Writing to a Vec cannot fail.
-    let _ = write!(out, "{name}: {value}\r\n");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    value.split(char::is_control).for_each(|part| out.extend_from_slice(part.as_bytes()));
+    out.extend_from_slice(b"\r\n");
 }
 
 fn reason_phrase(status: u16) -> &'static str {

@@ -243,7 +243,7 @@ impl Exchange {
         body: &[u8],
     ) -> Result<()> {
         if !self.is_body_read {
-            // The next request cannot be told from an unread body.
+            // What follows on the connection is the rest of the body, not a request.
             self.close_after_response();
         }
         let mut out = self.build_head(status, kind, headers);
