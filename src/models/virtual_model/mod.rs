@@ -13,8 +13,8 @@
 //! makes a model that exists in the proxy only. It is listed and shown, and can be copied, deleted
 //! and used as the base of another one.
 //!
-//! - System prompt, first messages and default options are added to every request; where the
-//!   request has its own, the request wins.
+//! - The first messages precede those of every chat. System prompt and default options apply unless
+//!   the request sets its own; a raw or continued prompt gets no system prompt.
 //! - `TEMPLATE` (its block structure is checked), `RENDERER`, `PARSER`, `REQUIRES` and `LICENSE`
 //!   are stored and shown, but not used: the upstream renders prompts.
 //! - Files, adapters, quantization and remote hosts are refused by name.
