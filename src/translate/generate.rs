@@ -284,5 +284,5 @@ pub fn check_raw(request: &GenerateRequest<'_>) -> Result<()> {
 
 fn check_template(request: &GenerateRequest<'_>) -> Result<()> {
     let template = non_empty(request.template.as_deref()).unwrap_or_default();
-    template::check(template).map_err(|reason| Error::InvalidOption(reason))
+    template::check(template).map_err(Error::InvalidOption)
 }
