@@ -333,7 +333,7 @@ fn apply_values(values: &[(&OptionSpec, OptionValue)]) -> (Config, Vec<String>) 
     }
     config.warnings.extend(body_log_warning(&config));
     let is_rejected = |variable| rejected.iter().any(|(name, _)| *name == variable);
-    // A bad flag is reported without the missing key: mend the command line first.
+    // A wrong command line is reported without the missing key.
     if !is_rejected("OPENAI_API_BASE_URL") && !rejected.iter().any(|(_, is_flag)| *is_flag) {
         problems.extend(missing_key_problem(values, &config));
     }

@@ -219,8 +219,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         placeholder: "N",
         help: "Concurrent requests per client address; beyond that, 503. 0 means no limit.",
         apply: |c, text| {
-            let most = parsers::parse_integer(text, 0..=65_536);
-            set(&mut c.max_per_client, most.map(|most: usize| (most > 0).then_some(most)))
+            set(&mut c.max_per_client, parsers::parse_integer(text, 0..=65_536).map(non_zero))
         },
         show: |c| c.max_per_client.unwrap_or(0).to_string(),
         ..EMPTY_OPTION
@@ -317,12 +316,6 @@ pub const OPTIONS: &[OptionSpec] = &[
 /// Largest context length: every client can hold 31 bits.
 const MAX_TOKENS: u64 = i32::MAX as u64;
 
-/// The row of a flag, given without its dashes.
-#[must_use]
-pub fn find_by_flag(flag: &str) -> Option<&'static OptionSpec> {
-    OPTIONS.iter().find(|row| row.flag == Some(flag))
-}
-
 /// What `--version` prints.
 #[must_use]
 pub fn version() -> String {
@@ -378,8 +371,8 @@ fn set_or_warn<T>(slot: &mut T, value: Result<T, String>, default: &str) -> Appl
 }
 
 /// Zero means unset.
-fn non_zero(number: u64) -> Option<u64> {
-    (number > 0).then_some(number)
+fn non_zero<T: Default + PartialEq>(number: T) -> Option<T> {
+    (number != T::default()).then_some(number)
 }
 
 fn apply_host(config: &mut Config, text: &str) -> ApplyResult {

@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use lexopt::{Arg, Parser};
 
 use super::Command;
-use super::options::{OPTIONS, OptionSpec, find_by_flag};
+use super::options::{OPTIONS, OptionSpec};
 
 /// A value without surrounding whitespace and quotes; never empty.
 pub struct OptionValue {
@@ -46,9 +46,9 @@ impl CommandLine {
                 Ok(Some(Arg::Long("check"))) => line.select(Command::Check),
                 Ok(Some(Arg::Long("healthcheck"))) => line.select(Command::Healthcheck),
                 Ok(Some(Arg::Long(name))) => {
-                    let known =
-                        find_by_flag(name).and_then(|row| row.flag).ok_or(format!("--{name}"));
-                    line.add_value(known, read_value(&mut parser));
+                    let flag = OPTIONS.iter().filter_map(|row| row.flag).find(|flag| *flag == name);
+                    let flag = flag.ok_or_else(|| format!("--{name}"));
+                    line.add_value(flag, read_value(&mut parser));
                 }
                 Ok(Some(Arg::Short(name))) => {
                     let name = Err(format!("-{name}"));
@@ -65,6 +65,7 @@ impl CommandLine {
         }
     }
 
+    /// Of several commands, the highest wins.
     fn select(&mut self, command: Command) {
         self.command = self.command.max(command);
     }
