@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::backends::profiles::GENERIC;
 use crate::config::Config;
+use crate::error::Error;
 use crate::models::store::Store;
 use crate::upstream::{Client, RetryEnv, Trace};
 
@@ -41,6 +42,7 @@ pub fn run(config: &Config) -> Report {
             let family = client.configured_profile().or(listed.profile).unwrap_or(&GENERIC).name;
             write!(text, "\nupstream: ok, {} models, family {family}", listed.len())
         }
+        Err(Error::Connect(reason)) => write!(text, "\nupstream: cannot be reached: {reason}"),
         Err(error) => write!(text, "\nupstream: error: {}", error.message()),
     };
     for model in models.iter().flat_map(|listed| listed.iter()) {

@@ -2,9 +2,8 @@
 //! responses back.
 //!
 //! Pure: no I/O, clock or random source; values in, values out. Never sends anything or decides when
-//! to. Invariant: every member of a request
-//! is translated, ignored for a documented reason, or refused by name. The state of a stream lives in
-//! [`stream::ResponseTranslator`], which writes nothing.
+//! to. Invariant: every member of a request is translated, ignored for a documented reason, or refused
+//! by name. The state of a stream lives in [`stream::ResponseTranslator`], which writes nothing.
 //!
 //! # What differs from Ollama, by endpoint
 //!
