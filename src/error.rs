@@ -6,6 +6,33 @@
 //! It names no HTTP crate. Errors at start-up are not here; they belong to [`crate::config`].
 //! Invariant: no message holds a key, because texts of the upstream are redacted before they get
 //! here.
+//!
+//! # Statuses
+//!
+//! | cause | status |
+//! | --- | --- |
+//! | a request that cannot be understood, or asks for what cannot be served | 400 |
+//! | an invalid option, `format` or `template`, as in Ollama | 500 |
+//! | no client key or a wrong one, where keys are configured | 401, with `WWW-Authenticate` |
+//! | an origin or a host that is not allowed | 403, empty |
+//! | a cloud model that is not listed; deleting a model of the upstream | 403 |
+//! | unknown route, unknown model | 404 |
+//! | a known route with another method | 405, with `Allow` |
+//! | a body that arrives too slowly | 408 |
+//! | a body above `MAX_BODY_BYTES`, or above the memory budget | 413 |
+//! | an error status of the upstream | the same status and text, keys masked |
+//! | the state file cannot be written (nothing was changed); a panic | 500 |
+//! | no connection, an invalid response, a response that breaks off | 502 |
+//! | the upstream redirects, or returns 404 for a route: the base URL is wrong | 502 |
+//! | the circuit is open | 503, with `Retry-After` and the text of the last failure |
+//! | workers and queue are full, or memory is short | 503, with `Retry-After` |
+//! | the server is shutting down | 503 |
+//! | no response in time | 504 |
+//!
+//! An error before the first byte of a response has one of these statuses. A later one is the last
+//! line or event of the stream, and no `"done": true`, `[DONE]` or `message_stop` follows. A long
+//! response without lines that breaks off ends with an invalid chunk, so that no client takes it
+//! for complete. [`crate::http::error_format`] gives the form of the body.
 
 use std::error::Error as StdError;
 use std::fmt;

@@ -1,12 +1,6 @@
 //! Takes each request, decides about it, and queues it for a worker.
 //!
-//! There are three lanes, each with its own worker pool:
-//!
-//! | lane | routes | workers | queue |
-//! | --- | --- | --- | --- |
-//! | main | all others | `PROXY_WORKERS` (256) | `OLLAMA_MAX_QUEUE` (512) |
-//! | health | `/`, `/api/version`, `/health`, `/ready`, `/metrics` | 2 | 1,024 |
-//! | probe | `/openai/health` | 2 | 1,024 |
+//! There are three lanes, each with its own worker pool and queue; see [`crate::app`].
 //!
 //! A request that finds its workers and queue full gets a 503 at once: a client that is told "busy"
 //! can retry, and one that waits cannot tell why. So does new work while memory is nearly exhausted

@@ -4,6 +4,58 @@
 //! [`shutdown`] ends it; `--check` and `--healthcheck` are here, too. The only room that knows all
 //! others, and the only one that reads [`crate::config`]. Never translates or calls upstream itself.
 //! Invariant: every request that was accepted gets exactly one response, also while the program stops.
+//!
+//! # Lanes
+//!
+//! | lane | routes | workers | queue |
+//! | --- | --- | --- | --- |
+//! | main | all others | `PROXY_WORKERS` (256) | `OLLAMA_MAX_QUEUE` (512) |
+//! | health | `/`, `/api/version`, `/health`, `/ready`, `/metrics` | 2 | 1,024 |
+//! | probe | `/openai/health` | 2 | 1,024 |
+//!
+//! A request that finds workers and queue full gets 503 at once, with `Retry-After`. So does one
+//! above `MAX_PER_CLIENT` requests of its address, and one in the main lane while memory is short
+//! and other work is running. A handler that panics costs only its own response.
+//!
+//! # Start
+//!
+//! All options are read and checked first; the exit code is 1 after any wrong value, an unreadable
+//! key file or a damaged state file. Workers and connections are fitted to the limits of the
+//! process ([`crate::net`]). On an address that is not loopback, without client keys, a warning
+//! says so.
+//!
+//! `--check` prints the configuration without keys, reads the state file and fetches the upstream's
+//! model list once; the exit code is 1 if either fails. `--healthcheck` requests `/health` from the
+//! address of the same configuration and ends within 3 s.
+//!
+//! # Shutdown
+//!
+//! SIGTERM or SIGINT starts a graceful shutdown within `SHUTDOWN_GRACE` (30 s):
+//!
+//! 1. New connections are refused; those that the kernel has accepted already are served.
+//! 2. `/ready` returns 503. Running responses complete, and each open connection is served once
+//!    more, with `Connection: close`. Requests that wait for a retry get 503.
+//! 3. The process ends when no request was active for 50 ms, confirmed by two scans of the guard.
+//!
+//! A second signal ends the process at once with exit code 128 plus the signal's number. After 256
+//! leaked requests ([`crate::http::unread_body`]) the server drains in the same way, and the
+//! process then executes its own program file again with the same arguments.
+//!
+//! # Health
+//!
+//! | route | result |
+//! | --- | --- |
+//! | `/health` | 200 while the process runs; needs no key |
+//! | `/ready` | 200 if a request would be served now; 503 on shutdown, open circuit or full queue |
+//! | `/openai/health` | 200 or 503 after one request for the model list, of at most 10 s |
+//!
+//! Only `/openai/health` calls the upstream, also while the circuit is open. It reports the state
+//! of the circuit, and how many attempts were made and failed.
+//!
+//! # Limits of the design
+//!
+//! - The connection guard works on Linux only. On other systems put a reverse proxy in front.
+//! - There is no TLS for clients: a reverse proxy does that.
 
 pub mod check;
 pub(crate) mod dispatcher;

@@ -6,6 +6,14 @@
 //! changes a file or ends the process.
 //! Invariant: no error, warning, `Debug` output or description holds a key, nor a user name, a
 //! password or a query's value from a URL.
+//!
+//! # Sources
+//!
+//! Flags override the environment, which overrides a `.env` file in the working directory. An empty
+//! value counts as none. Where Ollama falls back to a default (`OLLAMA_KEEP_ALIVE`,
+//! `OLLAMA_MAX_QUEUE`, `OLLAMA_CONTEXT_LENGTH`, the port in `OLLAMA_HOST`), a wrong value is a
+//! warning in the log, and the default applies. Variables of Ollama that have no meaning here are
+//! ignored; the README lists them.
 
 mod dotenv;
 mod key_file;

@@ -6,6 +6,37 @@
 //! it has no such check. Pure: facts about the machine come in as [`HostInfo`].
 //! Invariant: CORS comes first. A preflight never has a key and must succeed all the same, and a
 //! refusal carries the CORS headers of an allowed origin, so that a page can read it.
+//!
+//! # Origins
+//!
+//! Allowed by default, as in Ollama (envconfig/config.go): `http` and `https` origins of
+//! `localhost`, `127.0.0.1` and `0.0.0.0` with any port, and `app://`, `file://`, `tauri://`,
+//! `vscode-webview://` and `vscode-file://`. `OLLAMA_ORIGINS` adds origins, each with at most one
+//! `*`. Other origins get an empty 403. A preflight of an allowed origin gets 204, with or without
+//! a key and for any path. The allowed request headers are Ollama's: `Authorization` is one of
+//! them, `x-api-key` is not.
+//!
+//! # Hosts
+//!
+//! On a loopback address the `Host` must be local, or the request gets an empty 403. Local are:
+//! loopback, private and unspecified addresses, addresses and the name of this machine,
+//! `localhost`, and names that end in `.localhost`, `.local` or `.internal`. On other addresses any
+//! host is accepted.
+//!
+//! # Keys
+//!
+//! With `PROXY_API_KEYS` or `PROXY_API_KEYS_FILE` every route needs a key, except `GET` and `HEAD`
+//! of `/` and `/health`. Accepted are:
+//!
+//! - `Authorization: Bearer KEY`: clients of OpenAI and Ollama;
+//! - `x-api-key: KEY`: clients of Anthropic;
+//! - `Authorization: Basic`: the password is the key, or the user name if there is no password.
+//!
+//! Without a valid key a request gets 401 with two `WWW-Authenticate` headers, in the error format
+//! of its route; its body is not read. There may be 256 keys of 8 to 512 visible ASCII characters
+//! without commas. They are read at the start and all have the same rights. A client's key never
+//! goes upstream, and the upstream's key never goes to a client. Without keys, every process and
+//! user of the machine has access, and so have containers in its network.
 
 use std::net::{IpAddr, Ipv6Addr};
 

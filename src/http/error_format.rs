@@ -10,6 +10,8 @@
 //! codes are those of Ollama's compatibility layer (openai/openai.go, anthropic/anthropic.go).
 //! Never writes to a socket; head and framing belong to the exchange. Invariant: the text of an
 //! error is the same in all formats, except Go's `EOF` for a missing body.
+//!
+//! Errors of the upstream that pass through on `/v1` keep their own body, with keys masked.
 
 use crate::api::wire::ndjson;
 use crate::error::Error;

@@ -5,6 +5,17 @@
 //! about the end of a request let a client hide a second request from the first server. Pure; knows
 //! no socket. Invariant: every head is checked before its request is used, and a bad head is the
 //! last one on its connection.
+//!
+//! A rejected head gets 400 before any handler runs (RFC 9112 sections 3 and 6). Rejected are:
+//!
+//! - a repeated, non-numeric or overflowing `Content-Length`;
+//! - `Content-Length` together with `Transfer-Encoding`;
+//! - a `Transfer-Encoding` other than a single `chunked`, or any in HTTP/1.0;
+//! - control characters other than tab in a header value, and header names that are no tokens;
+//! - several `Host` headers, more than 100 headers, a request line above 16 KiB.
+//!
+//! One gap: tiny_http trims all white space around a header value, also a vertical tab or a bare
+//! line feed, before this check sees it.
 
 /// Most header lines of a request.
 const MAX_HEADERS: usize = 100;
