@@ -152,37 +152,31 @@ pub enum Error {
 
 impl Error {
     /// A malformed request.
-    #[must_use]
     pub fn invalid_request(reason: impl Into<String>) -> Self {
         Self::InvalidRequest(reason.into())
     }
 
     /// Ollama's text for an unknown model.
-    #[must_use]
     pub fn model_not_found(name: &str) -> Self {
         Self::ModelNotFound(format!("model '{name}' not found"))
     }
 
     /// The client closed the connection while its request waited.
-    #[must_use]
     pub fn client_disconnected() -> Self {
         Self::ClientDisconnected(io::ErrorKind::ConnectionAborted.into())
     }
 
     /// An invalid response of the upstream.
-    #[must_use]
     pub fn upstream_protocol(what: impl Into<String>) -> Self {
         Self::UpstreamProtocol(what.into())
     }
 
     /// True if the upstream rejected the request itself, so that a changed request may succeed.
-    #[must_use]
     pub fn is_upstream_rejection(&self) -> bool {
         matches!(self, Self::UpstreamStatus { status: 400 | 422, .. })
     }
 
     /// True if the upstream could not be reached or did not respond.
-    #[must_use]
     pub fn is_unreachable(&self) -> bool {
         matches!(
             self,
@@ -193,7 +187,6 @@ impl Error {
     }
 
     /// True if the upstream, not the client or this program, caused the error.
-    #[must_use]
     pub fn is_upstream(&self) -> bool {
         matches!(
             self,
@@ -210,13 +203,11 @@ impl Error {
     }
 
     /// The status for the client; `None` if the client is gone.
-    #[must_use]
     pub fn status(&self) -> Option<u16> {
         self.kind_and_status().1
     }
 
     /// The word for log and metrics.
-    #[must_use]
     pub fn kind(&self) -> &'static str {
         self.kind_and_status().0
     }
@@ -256,7 +247,6 @@ impl Error {
     }
 
     /// The text for the client.
-    #[must_use]
     pub fn message(&self) -> String {
         let text = match self {
             Self::InvalidRequest(text)
@@ -312,7 +302,6 @@ impl Error {
     }
 
     /// Whether the failed attempt may be retried, provided that no byte of a response was passed on.
-    #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
             Self::Connect(_)

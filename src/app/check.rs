@@ -21,7 +21,6 @@ pub struct Report {
 }
 
 /// Describes the configuration, reads the state file and calls the upstream once.
-#[must_use]
 pub fn run(config: &Config) -> Report {
     let retry_env = RetryEnv { sleep: Box::new(|_| false), jitter: Box::new(|| 0.0) };
     let client = Client::new(config.upstream_settings(), retry_env, Arc::default());

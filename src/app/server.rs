@@ -130,25 +130,21 @@ impl Server {
     }
 
     /// The counters of the connection guard.
-    #[must_use]
     pub fn counters(&self) -> Counters {
         self.guard.counters()
     }
 
     /// The listening address.
-    #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.acceptor.local_addr()
     }
 
     /// Requests that run or are queued.
-    #[must_use]
     pub fn active_requests(&self) -> usize {
         self.dispatcher.active_requests()
     }
 
     /// True if the process should restart after its end, to get back what leaked requests hold.
-    #[must_use]
     pub fn needs_restart() -> bool {
         unread_body::leaked_requests() >= MAX_LEAKED_REQUESTS
     }

@@ -31,13 +31,11 @@ impl Shutdown {
     }
 
     /// True once the signal was triggered.
-    #[must_use]
     pub fn is_triggered(&self) -> bool {
         self.receiver.try_recv() == Err(TryRecvError::Disconnected)
     }
 
     /// Sleeps; `false` if the signal ended the sleep.
-    #[must_use]
     pub fn sleep(&self, duration: Duration) -> bool {
         self.receiver.recv_timeout(duration) == Err(RecvTimeoutError::Timeout)
     }

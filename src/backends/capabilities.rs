@@ -50,7 +50,6 @@ const EMBEDDING_ID_PARTS: &[&str] = &["embed", "bge-", "all-minilm"];
 impl Capabilities {
     /// Reads an entry of a model list; `ollama_entry` is the entry of the same model in the list in
     /// Ollama's format that llama.cpp adds to its own.
-    #[must_use]
     pub fn from_entry(id: &str, entry: &Value, ollama_entry: Option<&Value>) -> Self {
         let mut out = Self::default();
         out.read_modalities(entry);
@@ -73,13 +72,11 @@ impl Capabilities {
     }
 
     /// The capabilities that an id alone implies.
-    #[must_use]
     pub fn from_id(id: &str) -> Self {
         Self::default().infer_from_id(id)
     }
 
     /// Replaces unknown capabilities by those of `other`.
-    #[must_use]
     pub fn or(&self, other: &Self) -> Self {
         Self {
             completion: self.completion.or(other.completion),
@@ -96,7 +93,6 @@ impl Capabilities {
     /// The names under which Ollama lists capabilities (types/model/capability.go), without `image`,
     /// which clients do not expect. An embedding model never claims completion. Unknown tool support
     /// is claimed, because clients that use tools hide all other models.
-    #[must_use]
     pub fn to_names(&self) -> Vec<&'static str> {
         let completes = self.can_complete();
         let names = [
@@ -112,13 +108,11 @@ impl Capabilities {
     }
 
     /// True unless the model is known not to complete text.
-    #[must_use]
     pub fn can_complete(&self) -> bool {
         self.completion.unwrap_or(!self.is_embedding_only())
     }
 
     /// True if the model generates images and no text.
-    #[must_use]
     pub fn is_image_only(&self) -> bool {
         self.image == Some(true) && !self.can_complete()
     }

@@ -34,20 +34,17 @@ pub enum SourceSuffix {
 }
 
 /// The form shown to clients: with a tag.
-#[must_use]
 pub fn display_name(id: &str) -> String {
     if tag(id).is_some() { id.to_owned() } else { format!("{id}{LATEST_TAG}") }
 }
 
 /// A key that is equal for all spellings of a name: without default prefixes, with a tag, in lower
 /// case.
-#[must_use]
 pub fn canonical_key(name: &str) -> String {
     display_name(strip_default_prefixes(name)).to_ascii_lowercase()
 }
 
 /// The full form with registry host and namespace, as used in some of Ollama's error texts.
-#[must_use]
 pub fn full_name(name: &str) -> String {
     let name = name.trim();
     let prefix = match name.matches('/').count() {
@@ -59,7 +56,6 @@ pub fn full_name(name: &str) -> String {
 }
 
 /// The name without a trailing `:latest`; `None` if it has another tag or none.
-#[must_use]
 pub fn strip_latest_tag(name: &str) -> Option<&str> {
     let cut = name.len().checked_sub(LATEST_TAG.len())?;
     let (bare, end) = (name.get(..cut)?, name.get(cut..)?);
@@ -67,7 +63,6 @@ pub fn strip_latest_tag(name: &str) -> Option<&str> {
 }
 
 /// The name without Ollama's default host and namespace.
-#[must_use]
 pub fn strip_default_prefixes(name: &str) -> &str {
     // A prefix must be followed by a name, and `library/` before a namespace is a host name.
     let is_default = |rest: &&str, prefix| prefix != LIBRARY_PREFIX || !rest.contains('/');
@@ -117,13 +112,11 @@ pub fn validate(name: &str) -> Result<()> {
 }
 
 /// Ollama's error for a name that violates its grammar.
-#[must_use]
 pub fn invalid_name_error() -> Error {
     Error::invalid_request("invalid model name")
 }
 
 /// True if a name follows Ollama's grammar.
-#[must_use]
 pub fn is_valid(name: &str) -> bool {
     let name = ["https://", "http://"]
         .iter()
@@ -144,7 +137,6 @@ pub fn is_valid(name: &str) -> bool {
 
 /// True if a name could be an upstream id that the model list omits: it consists of characters that
 /// occur in such ids.
-#[must_use]
 pub fn is_plausible(name: &str) -> bool {
     name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.:/@#+~,=()".contains(&byte))
 }

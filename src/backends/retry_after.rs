@@ -15,7 +15,6 @@ use crate::api::wire::keep_alive::{KeepAlive, parse_go_duration};
 ///
 /// `None` if neither header holds a usable value: a negative, infinite or unreadable number, or a
 /// date before `now`. The delay is not limited here.
-#[must_use]
 pub fn parse_retry_after(
     retry_after: Option<&str>,
     retry_after_ms: Option<&str>,
@@ -29,7 +28,6 @@ pub fn parse_retry_after(
 
 /// The delay named in an error message: `Please try again in 6m0s.` (OpenAI, Groq) or
 /// `Please retry in 23.5s.` (Gemini).
-#[must_use]
 pub fn find_retry_delay(message: &str) -> Option<Duration> {
     let message = message.to_ascii_lowercase();
     let phrases = ["try again in ", "retry in "];

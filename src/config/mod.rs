@@ -234,20 +234,17 @@ impl Config {
 
     /// The address to bind. No host means all interfaces, which is `::`, IPv4 included; a machine
     /// without IPv6 needs `0.0.0.0` instead.
-    #[must_use]
     pub fn listen_addr(&self) -> (String, u16) {
         let host = if self.host.is_empty() { "::" } else { &self.host };
         (host.to_owned(), self.port)
     }
 
     /// Masks every configured key.
-    #[must_use]
     pub fn redactor(&self) -> Redactor {
         Redactor::new(self.api_key.iter().chain(self.proxy_api_keys.secrets()).cloned())
     }
 
     /// The settings of the upstream.
-    #[must_use]
     pub fn upstream_settings(&self) -> upstream::Settings {
         upstream::Settings {
             base_url: self.base_url.clone(),
@@ -264,7 +261,6 @@ impl Config {
     }
 
     /// The settings of the routes.
-    #[must_use]
     pub fn handler_settings(&self) -> handlers::Settings {
         handlers::Settings {
             base_url: self.base_url.to_string(),
@@ -276,7 +272,6 @@ impl Config {
 
     /// The effective values, `VARIABLE=value` on a line each, in the form that the sources take.
     /// Keys and the secrets of a URL are masked.
-    #[must_use]
     pub fn describe(&self) -> String {
         let line = |row: &OptionSpec| format!("{}={}", row.variable, (row.show)(self));
         OPTIONS.iter().map(line).collect::<Vec<_>>().join("\n")

@@ -51,7 +51,6 @@ impl OptionSpec {
     }
 
     /// The default; empty if there is none.
-    #[must_use]
     pub fn default_text(&self) -> String {
         self.default.map_or_else(|| (self.show)(&Config::default()), str::to_owned)
     }
@@ -317,13 +316,11 @@ pub const OPTIONS: &[OptionSpec] = &[
 const MAX_TOKENS: u64 = i32::MAX as u64;
 
 /// What `--version` prints.
-#[must_use]
 pub fn version() -> String {
     format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
 }
 
 /// What `--help` prints, without a line break at the end.
-#[must_use]
 pub fn help() -> String {
     let mut text = format!(
         "{}\n{}\n\nUsage: {} [OPTIONS]\n\nOptions:\n",

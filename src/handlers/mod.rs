@@ -110,7 +110,6 @@ pub struct Context<'a> {
 
 impl App {
     /// An application over one upstream.
-    #[must_use]
     pub fn new(
         settings: Settings,
         upstream: Upstream,
@@ -124,7 +123,6 @@ impl App {
     }
 
     /// The counters of all requests.
-    #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }

@@ -106,7 +106,6 @@ pub struct AccessDecision {
 
 impl AccessControl {
     /// The rules for a socket that is bound to `listen_address`. Without keys, none is needed.
-    #[must_use]
     pub fn new(
         origins: CorsPolicy,
         keys: ClientKeys,
@@ -118,7 +117,6 @@ impl AccessControl {
     }
 
     /// Decides about a request.
-    #[must_use]
     pub fn decide(&self, request: &RequestInfo<'_>) -> AccessDecision {
         let host = effective_host(request.target, request.host);
         let headers = match self.origins.decide(request.method, request.origin, host) {

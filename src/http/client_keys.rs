@@ -94,7 +94,6 @@ impl ClientKeys {
     }
 
     /// True if no key is needed.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -105,7 +104,6 @@ impl ClientKeys {
     }
 
     /// True if a request may proceed.
-    #[must_use]
     pub fn authorize(&self, credentials: Credentials<'_>) -> bool {
         if self.is_empty() {
             return true;

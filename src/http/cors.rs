@@ -81,13 +81,11 @@ impl CorsPolicy {
     }
 
     /// The text of `OLLAMA_ORIGINS`.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.raw
     }
 
     /// A warning about the first entry that matches no origin. Ollama accepts such entries.
-    #[must_use]
     pub fn warning(&self) -> Option<String> {
         let matches_nothing = |entry: &str| {
             let path = entry.trim().split_once("://").is_some_and(|(_, host)| host.contains('/'));
@@ -103,7 +101,6 @@ impl CorsPolicy {
     }
 
     /// Decides about a request. An origin with the same host is not another origin.
-    #[must_use]
     pub fn decide(&self, method: &str, origin: Option<&str>, host: &str) -> CorsDecision {
         let Some(origin) = origin.filter(|origin| !origin.is_empty()) else {
             return CorsDecision::SameOrigin;

@@ -36,7 +36,6 @@ pub enum ErrorFormat {
 
 impl ErrorFormat {
     /// The format of errors on a normalized path.
-    #[must_use]
     pub fn for_path(path: &str) -> Self {
         let below = |root: &str| {
             path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))

@@ -24,7 +24,6 @@ const MAX_HEADERS: usize = 100;
 const MAX_REQUEST_LINE: usize = 16 * 1024;
 
 /// The fault of a head, for the log; `None` if it has none (RFC 9112 sections 3 and 6).
-#[must_use]
 pub fn check_head<'a>(
     method: &str,
     target: &str,

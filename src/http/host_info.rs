@@ -13,13 +13,11 @@ use time::{OffsetDateTime, UtcOffset};
 use crate::http::access::HostInfo;
 
 /// The facts about this machine.
-#[must_use]
 pub fn detect() -> HostInfo {
     HostInfo { hostname: read_hostname(), has_address }
 }
 
 /// The offset of the local time zone from UTC at a time, in seconds east; 0 if unknown.
-#[must_use]
 pub fn utc_offset(time: SystemTime) -> i32 {
     UtcOffset::local_offset_at(OffsetDateTime::from(time)).map_or(0, UtcOffset::whole_seconds)
 }

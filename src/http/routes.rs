@@ -104,7 +104,6 @@ pub enum Outcome<H: 'static> {
 }
 
 /// Resolves `target`, path and query as they stand in the request line.
-#[must_use]
 pub fn resolve<H>(table: &'static [Route<H>], method: &str, target: &str) -> ResolvedRoute<H> {
     let (_, target) = split_absolute_form(target);
     let (path, query) = target.split_at(target.find(['?', '#']).unwrap_or(target.len()));
@@ -126,33 +125,28 @@ pub fn resolve<H>(table: &'static [Route<H>], method: &str, target: &str) -> Res
 
 impl<H> ResolvedRoute<H> {
     /// The pattern of the row that has the path, whatever the method.
-    #[must_use]
     pub fn pattern(&self) -> Option<&'static str> {
         self.row().map(|route| route.pattern)
     }
 
     /// The pool that serves the request.
-    #[must_use]
     pub fn lane(&self) -> Lane {
         self.row().map_or(Lane::Main, |route| route.lane)
     }
 
     /// True if the request needs no client key.
-    #[must_use]
     pub fn is_public(&self) -> bool {
         matches!(self.outcome, Outcome::Found(route) if route.is_public)
     }
 
     /// The part of the path that the pattern's parameter stands for, as it was sent; empty without
     /// one.
-    #[must_use]
     pub fn parameter(&self) -> &str {
         let prefix = self.pattern().and_then(|pattern| pattern.split_once([':', '*']));
         prefix.and_then(|(prefix, _)| self.path.strip_prefix(prefix)).unwrap_or_default()
     }
 
     /// The same, percent-decoded; malformed escapes stay as they are.
-    #[must_use]
     pub fn decoded_parameter(&self) -> Cow<'_, str> {
         percent_decode_str(self.parameter()).decode_utf8_lossy()
     }
@@ -167,7 +161,6 @@ impl<H> ResolvedRoute<H> {
 
 /// The authority and the path of a target in absolute form, as clients of a forward proxy send it
 /// (RFC 9112 section 3.2.2); an empty authority and the target itself in other forms.
-#[must_use]
 pub fn split_absolute_form(target: &str) -> (&str, &str) {
     match target.split_once("://") {
         Some(("http" | "https", rest)) => {

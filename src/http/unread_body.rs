@@ -54,7 +54,6 @@ struct UnreadBody {
 }
 
 /// True if tiny_http has read the request's body, or there is none.
-#[must_use]
 pub fn is_fully_read(request: &Request) -> bool {
     let chunked = request.headers().iter().any(|header| header.field.equiv("Transfer-Encoding"));
     let expects = request.headers().iter().any(|header| header.field.equiv("Expect"));
@@ -62,7 +61,6 @@ pub fn is_fully_read(request: &Request) -> bool {
 }
 
 /// The number of requests that this process has leaked; each holds a thread and two descriptors.
-#[must_use]
 pub fn leaked_requests() -> usize {
     LEAKED.load(Ordering::Acquire)
 }

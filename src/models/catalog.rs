@@ -33,7 +33,6 @@ struct CatalogState {
 
 impl Catalog {
     /// An empty cache whose lists stay fresh for `ttl`.
-    #[must_use]
     pub fn new(ttl: Duration) -> Self {
         Self { state: Mutex::default(), ttl }
     }
@@ -89,14 +88,12 @@ impl Catalog {
     }
 
     /// The cached list, fresh or stale.
-    #[must_use]
     pub fn get_cached(&self) -> Option<SharedModelList> {
         lock(&self.state).list.as_ref().map(|(_, list)| list.clone())
     }
 }
 
 /// The model that a name means: by its id, otherwise by one of its aliases.
-#[must_use]
 pub fn find_model<'a>(list: &'a [Model], name: &str) -> Option<&'a Model> {
     if let Some(id) = names::find_id(list.iter().map(|model| model.id.as_str()), name) {
         return list.iter().find(|model| model.id == id);
@@ -106,7 +103,6 @@ pub fn find_model<'a>(list: &'a [Model], name: &str) -> Option<&'a Model> {
 }
 
 /// The model that a name means, or else a model of this id that no list contains.
-#[must_use]
 pub fn find_or_unlisted<'a>(list: &'a [Model], name: &str) -> Cow<'a, Model> {
     find_model(list, name).map_or_else(|| Cow::Owned(Model::from_id(name)), Cow::Borrowed)
 }

@@ -36,14 +36,12 @@ pub struct ModelList {
 
 impl ModelList {
     /// A list of an unknown family.
-    #[must_use]
     pub fn from_models(models: Vec<Model>) -> Self {
         Self { models, ..Self::default() }
     }
 
     /// The model object of OpenAI's API: the entry as the upstream sent it, or a minimal object if the
     /// entry has no `id` member.
-    #[must_use]
     pub fn openai_object(&self, id: &str) -> String {
         if let Some(entry) = self.raw_entries.get(id) {
             return entry.clone();
@@ -59,7 +57,6 @@ impl ModelList {
 
     /// The family that serves a model: the server's if it is certain, otherwise that of the model's
     /// owner, since a gateway lists models of several families.
-    #[must_use]
     pub fn profile_for(&self, model: Option<&Model>) -> Option<&'static Profile> {
         let owner = || profiles::find_by_owner(&model?.owner);
         self.profile.filter(|_| self.is_profile_certain).or_else(owner).or(self.profile)
@@ -67,7 +64,6 @@ impl ModelList {
 
     /// The endpoint that tells more about these models. An endpoint that describes a single model is
     /// not used for several: some servers would load each of them.
-    #[must_use]
     pub fn details_probe(&self) -> Option<DetailsProbe> {
         let probe = self.profile.or(self.candidate_profile)?.details_probe?;
         let is_single = matches!(probe, DetailsProbe::LlamaCppProps | DetailsProbe::TgiInfo);

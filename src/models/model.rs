@@ -69,7 +69,6 @@ pub struct RenderContext<'a> {
 
 impl RenderContext<'_> {
     /// Formats a time in the local time zone.
-    #[must_use]
     pub fn format_local_time(&self, time: SystemTime) -> String {
         timestamp::to_rfc3339_with_offset(time, (self.utc_offset)(time))
     }
@@ -77,7 +76,6 @@ impl RenderContext<'_> {
 
 impl Model {
     /// A model that no list contains.
-    #[must_use]
     pub fn from_id(id: &str) -> Self {
         let capabilities = Capabilities::from_id(id);
         let mut model = Self { id: id.to_owned(), capabilities, ..Self::default() };
@@ -86,7 +84,6 @@ impl Model {
     }
 
     /// The capabilities under Ollama's names, assumed ones included.
-    #[must_use]
     pub fn capability_names(&self) -> Vec<&'static str> {
         self.capabilities.or(&self.assumed).to_names()
     }
@@ -123,7 +120,6 @@ impl Model {
     }
 
     /// The time of creation, or the start of the process if that is unknown or later.
-    #[must_use]
     pub fn modified_time(&self, context: &RenderContext<'_>) -> SystemTime {
         // `None` for a number beyond the range of the system's clock.
         let time = |created| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(created));
@@ -133,7 +129,6 @@ impl Model {
 
     /// The allocated context length in tokens: `num_ctx` of the request, limited to what the model
     /// has.
-    #[must_use]
     pub fn context_window(&self, context: &RenderContext<'_>, num_ctx: Option<u64>) -> u64 {
         match (num_ctx, self.context_length) {
             (Some(num_ctx), Some(own)) => num_ctx.max(MIN_CONTEXT_LENGTH).min(own),

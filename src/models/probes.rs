@@ -22,7 +22,6 @@ pub struct ModelFacts {
 
 impl ModelFacts {
     /// Parses a response; `None` if it is not of this probe's format.
-    #[must_use]
     pub fn parse(probe: DetailsProbe, body: &str) -> Option<Self> {
         let value: Value = serde_json::from_str(body).ok()?;
         let models = match probe {

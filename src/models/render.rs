@@ -35,7 +35,6 @@ pub struct ShowOptions<'a> {
 
 impl Model {
     /// An entry of `/api/tags`.
-    #[must_use]
     pub fn render_tag(&self, context: &RenderContext<'_>) -> ListModelResponse {
         let name = names::display_name(&self.id);
         ListModelResponse {
@@ -54,7 +53,6 @@ impl Model {
     }
 
     /// An entry of `/api/ps`; `num_ctx` is that of the last request.
-    #[must_use]
     pub fn render_process(
         &self,
         context: &RenderContext<'_>,
@@ -75,7 +73,6 @@ impl Model {
     }
 
     /// The response of `/api/show`.
-    #[must_use]
     pub fn render_show(
         &self,
         context: &RenderContext<'_>,

@@ -48,7 +48,6 @@ struct Entry {
 
 impl RunningModels {
     /// An empty table.
-    #[must_use]
     pub fn new(default_keep_alive: KeepAlive) -> Self {
         Self { table: Mutex::default(), default_keep_alive }
     }
@@ -107,7 +106,6 @@ impl RunningModels {
     }
 
     /// The models running at `now`, those that expire last first.
-    #[must_use]
     pub fn list(&self, now: SystemTime) -> Vec<(String, LoadState)> {
         let table = lock(&self.table);
         let mut list: Vec<_> = table

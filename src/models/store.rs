@@ -72,13 +72,11 @@ impl Store {
     }
 
     /// All current models.
-    #[must_use]
     pub fn snapshot(&self) -> Arc<Table> {
         lock::read(&self.table).clone()
     }
 
     /// The model of a name in any of its spellings.
-    #[must_use]
     pub fn get(&self, name: &str) -> Option<Arc<VirtualModel>> {
         self.snapshot().get(&names::canonical_key(name)).cloned()
     }

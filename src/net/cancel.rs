@@ -30,7 +30,6 @@ pub struct CancellationToken {
 
 impl CancellationToken {
     /// A token that is not cancelled.
-    #[must_use]
     pub fn new() -> Arc<Self> {
         static LAST: AtomicU64 = AtomicU64::new(0);
         let id = LAST.fetch_add(1, Ordering::Relaxed) + 1;
@@ -38,7 +37,6 @@ impl CancellationToken {
     }
 
     /// A number that no other token of this process has; never 0.
-    #[must_use]
     pub fn id(&self) -> u64 {
         self.id
     }
@@ -53,7 +51,6 @@ impl CancellationToken {
     }
 
     /// Whether the request is cancelled.
-    #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::SeqCst)
     }
@@ -90,7 +87,6 @@ impl CancellationToken {
 }
 
 /// Whether this thread's request is cancelled; `false` without a request.
-#[must_use]
 pub fn is_cancelled() -> bool {
     with_current(CancellationToken::is_cancelled).unwrap_or(false)
 }

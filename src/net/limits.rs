@@ -64,7 +64,6 @@ pub struct SystemLimits {
 
 impl SystemLimits {
     /// Raises the limit of open files to its maximum and reads all limits.
-    #[must_use]
     pub fn detect() -> Self {
         let lowest = |controller, names: &[&str]| {
             cgroup_dirs(controller).iter().filter_map(|dir| read_limit(dir, names)).min()
@@ -78,7 +77,6 @@ impl SystemLimits {
 
     /// The numbers of workers and connections that fit, at most those wanted. Logs a warning for each
     /// that has to be lower.
-    #[must_use]
     pub fn fit(&self, workers: usize, connections: usize) -> (usize, usize) {
         let fit = |what, wanted, memory_each| {
             let (count, warning) = self.fit_one(what, wanted, memory_each);
@@ -120,7 +118,6 @@ impl SystemLimits {
 
     /// Bytes of request bodies that may be held at once: a third of the memory limit, because a body
     /// is in memory twice while it is sent on.
-    #[must_use]
     pub fn max_body_memory(&self) -> usize {
         let bytes = match self.memory {
             Some(limit) => limit.saturating_sub(BASE_MEMORY) / 3,
@@ -155,7 +152,6 @@ pub enum BudgetExceeded {
 
 impl MemoryBudget {
     /// A budget of `limit` bytes.
-    #[must_use]
     pub fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self { limit, used: AtomicUsize::new(0) })
     }
@@ -205,7 +201,6 @@ pub struct MemoryPressure {
 
 impl MemoryPressure {
     /// Finds the control group with the lowest memory limit.
-    #[must_use]
     pub fn detect() -> Arc<Self> {
         let limit = |dir: PathBuf| Some((read_limit(&dir, MEMORY_LIMIT_FILES)?, dir));
         let cgroup = cgroup_dirs("memory").into_iter().filter_map(limit).min();
@@ -214,7 +209,6 @@ impl MemoryPressure {
     }
 
     /// Whether less than an eighth of the limit was left when [`MemoryPressure::update`] last read it.
-    #[must_use]
     pub fn is_high(&self) -> bool {
         self.is_high.load(Ordering::Relaxed)
     }

@@ -11,7 +11,6 @@ pub const TCP_INFO_BYTES: usize = 192;
 /// Makes `place` a duplicate of the descriptor `number`; `false` if that is not open. Needs no free
 /// descriptor.
 #[cfg(target_os = "linux")]
-#[must_use]
 pub fn duplicate_into(number: std::os::fd::RawFd, place: &mut std::os::fd::OwnedFd) -> bool {
     use std::os::fd::AsRawFd;
 
@@ -27,7 +26,6 @@ pub const POLL_BATCH: usize = 64;
 /// Whether any of these descriptors is open, or the system does not tell. Only the first
 /// [`POLL_BATCH`] are checked.
 #[cfg(target_os = "linux")]
-#[must_use]
 pub fn has_open_fd(numbers: std::ops::Range<std::os::fd::RawFd>) -> bool {
     let mut poll_fds = [libc::pollfd { fd: -1, events: 0, revents: 0 }; POLL_BATCH];
     let mut count = 0;
@@ -44,7 +42,6 @@ pub fn has_open_fd(numbers: std::ops::Range<std::os::fd::RawFd>) -> bool {
 
 /// The kernel's `tcp_info` of a socket and its length; `None` for anything but a TCP socket.
 #[cfg(target_os = "linux")]
-#[must_use]
 pub fn tcp_info(socket: &std::os::fd::OwnedFd) -> Option<([u8; TCP_INFO_BYTES], usize)> {
     use std::os::fd::AsRawFd;
 

@@ -122,13 +122,11 @@ impl WorkerPool {
     }
 
     /// Jobs that run or wait.
-    #[must_use]
     pub fn load(&self) -> usize {
         lock(&self.shared.state).load
     }
 
     /// The control of the extra threads that take yielded slots.
-    #[must_use]
     pub fn overcommit(&self) -> Overcommit {
         Overcommit(self.shared.clone())
     }

@@ -38,13 +38,11 @@ pub struct LineLogger {
 
 impl BodyLog {
     /// A log that masks keys; it logs nothing unless `enabled`.
-    #[must_use]
     pub fn new(enabled: bool, redactor: Redactor) -> Self {
         Self(enabled.then_some(redactor))
     }
 
     /// The logger of a request; `None` if bodies are not logged.
-    #[must_use]
     pub fn logger(&self, request_id: &str) -> Option<BodyLogger> {
         let redactor = self.0.as_ref().filter(|_| log::log_enabled!(Level::Trace))?;
         Some(BodyLogger { redactor: redactor.clone(), request_id: request_id.to_owned() })

@@ -31,20 +31,17 @@ pub struct Secret(String);
 
 impl Secret {
     /// Wraps a secret.
-    #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
     /// The secret itself. Call it only to write a request header.
-    #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
     /// Whether the secret equals `text`. The time depends only on the lengths, because digests are
     /// compared, to their last byte.
-    #[must_use]
     pub fn matches(&self, text: &str) -> bool {
         let (own, other) = (digest(&SHA256, self.0.as_bytes()), digest(&SHA256, text.as_bytes()));
         let pairs = own.as_ref().iter().zip(other.as_ref());
@@ -81,7 +78,6 @@ pub struct Redactor {
 
 impl Redactor {
     /// A redactor of these keys.
-    #[must_use]
     pub fn new(keys: impl IntoIterator<Item = Secret>) -> Self {
         let mut keys: Vec<_> = keys.into_iter().filter(|key| !key.0.is_empty()).collect();
         keys.sort_by_key(|key| Reverse(key.0.len()));
@@ -89,7 +85,6 @@ impl Redactor {
     }
 
     /// Masks known keys, `sk-...` words and `Bearer ...` values.
-    #[must_use]
     pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut text = Cow::Borrowed(text);
         for key in &self.keys {
@@ -106,7 +101,6 @@ impl Redactor {
     }
 
     /// Redacts a text that was truncated, and removes the first part of a known key at its end.
-    #[must_use]
     pub fn redact_truncated(&self, text: &str) -> String {
         let partial = |key: &Secret| {
             let key = key.0.as_bytes();

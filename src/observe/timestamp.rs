@@ -9,7 +9,6 @@ use time::{OffsetDateTime, UtcOffset};
 
 /// A time in UTC with `Z`, with up to nine fractional digits and without trailing zeros, as Go's
 /// `time.RFC3339Nano` has it.
-#[must_use]
 pub fn to_rfc3339(time: SystemTime) -> String {
     OffsetDateTime::from(time)
         .format(&Rfc3339)
@@ -18,7 +17,6 @@ pub fn to_rfc3339(time: SystemTime) -> String {
 }
 
 /// A time in a zone that is `offset` seconds ahead of UTC; `Z` if that is 0.
-#[must_use]
 pub fn to_rfc3339_with_offset(time: SystemTime, offset: i32) -> String {
     let whole_minutes = offset / 60 * 60;
     let shifted = UtcOffset::from_whole_seconds(whole_minutes)
@@ -29,7 +27,6 @@ pub fn to_rfc3339_with_offset(time: SystemTime, offset: i32) -> String {
 }
 
 /// Parses an RFC 3339 timestamp of any zone.
-#[must_use]
 pub fn parse_rfc3339(text: &str) -> Option<SystemTime> {
     OffsetDateTime::parse(text, &Rfc3339).ok().map(SystemTime::from)
 }

@@ -120,14 +120,12 @@ fn logprobs_parameters(top: usize, profile: &Profile) -> Map<String, Value> {
 }
 
 /// The number of alternatives for each token; `None` without log probabilities.
-#[must_use]
 pub fn top_logprobs(logprobs: Option<bool>, top: Option<GoInt>) -> Option<usize> {
     let top = top.and_then(|top| usize::try_from(top.0).ok()).unwrap_or(0);
     logprobs.unwrap_or(false).then_some(top)
 }
 
 /// Ollama's error for a capability that a model lacks.
-#[must_use]
 pub fn unsupported_error(model: Option<&str>, what: &str) -> Error {
     Error::Unsupported(format!("{:?} does not support {what}", model.unwrap_or_default()))
 }

@@ -48,7 +48,6 @@ struct EncodedTurn {
 
 impl Conversation {
     /// Takes over these turns.
-    #[must_use]
     pub fn from_messages(turns: &[Message<'_>]) -> Self {
         let mut conversation = Self::default();
         turns.iter().for_each(|turn| conversation.push(turn));
@@ -120,7 +119,6 @@ fn to_record<'a>(turn: &'a Message<'_>) -> Option<TurnRecord<'a>> {
 }
 
 /// The conversation in a list; empty for a list of another origin.
-#[must_use]
 pub fn decode(list: &[i64]) -> Vec<Message<'static>> {
     try_decode(list).unwrap_or_default()
 }

@@ -47,7 +47,6 @@ pub fn to_response_format<'a>(
 
 /// True if the upstream requires the word "json" in a message, as OpenAI does in JSON mode, and no
 /// message has it.
-#[must_use]
 pub fn needs_json_instruction<'a>(
     format: Option<&ResponseFormat<'_>>,
     profile: &Profile,
@@ -62,7 +61,6 @@ pub fn needs_json_instruction<'a>(
 pub const JSON_INSTRUCTION: &str = "Answer in JSON.";
 
 /// A schema that allows any JSON object.
-#[must_use]
 pub fn any_object_format() -> Option<ResponseFormat<'static>> {
     serde_json::from_str(ANY_OBJECT_SCHEMA)
         .ok()
@@ -70,7 +68,6 @@ pub fn any_object_format() -> Option<ResponseFormat<'static>> {
 }
 
 /// The instruction that replaces a schema for an upstream that takes none.
-#[must_use]
 pub fn schema_to_instruction(schema: &str) -> String {
     format!("Answer with JSON that this JSON Schema allows, and with nothing else: {schema}")
 }

@@ -38,7 +38,6 @@ pub enum UpstreamRequest<'a> {
 
 impl UpstreamRequest<'_> {
     /// Takes the stop sequences that the proxy applies itself.
-    #[must_use]
     pub fn take_watched_stop(&mut self) -> Vec<String> {
         match self {
             Self::Chat(request) => std::mem::take(&mut request.watched_stop),
@@ -188,7 +187,6 @@ pub struct GenerateEncoder<'a> {
 impl<'a> GenerateEncoder<'a> {
     /// An encoder for one response. `model` is the name as the client sent it, `conversation` the
     /// result of [`build_conversation`].
-    #[must_use]
     pub fn new(model: &'a str, conversation: Option<Conversation>) -> Self {
         Self { model, conversation, answer: String::new() }
     }
@@ -257,7 +255,6 @@ fn build_object<'a>(
 }
 
 /// True for a request to fill in the middle.
-#[must_use]
 pub fn has_suffix(request: &GenerateRequest<'_>) -> bool {
     non_empty(request.suffix.as_deref()).is_some()
 }

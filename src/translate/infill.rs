@@ -18,7 +18,6 @@ use crate::error::{Error, Result};
 const FIM_PARAMETERS: &[&str] = &["max_tokens", "random_seed", "stop", "temperature", "top_p"];
 
 /// The request for `fim/completions`: takes those parameters from `sampling`, the ones for a chat.
-#[must_use]
 pub fn to_fim<'a>(
     request: CompletionRequest<'a>,
     mut sampling: Map<String, Value>,
@@ -28,7 +27,6 @@ pub fn to_fim<'a>(
 }
 
 /// The request for `/infill`, under llama.cpp's own names.
-#[must_use]
 pub fn to_infill<'a>(
     request: CompletionRequest<'a>,
     mut sampling: Map<String, Value>,
@@ -55,7 +53,6 @@ pub fn to_infill<'a>(
 
 /// The chunk of `completions` that corresponds to an event or a whole response of `/infill`; `None`
 /// for anything else.
-#[must_use]
 pub fn to_chunk(data: &str) -> Option<String> {
     let infill = RawObject::parse(data)?;
     let content = infill.get("content")?;
@@ -79,7 +76,6 @@ pub fn to_chunk(data: &str) -> Option<String> {
 }
 
 /// Ollama's error for a model that cannot fill in; it gives the full name of the model.
-#[must_use]
 pub fn unsupported_error(model: &str) -> Error {
     Error::Unsupported(format!("{} does not support insert", names::full_name(model)))
 }

@@ -11,7 +11,6 @@ const MIN_LOGPROB: f64 = -9999.0;
 
 /// The tokens of a chunk, with at most `top` alternatives each, the likeliest first. `text` is the
 /// text of the chunk, which stands for the token if one number came without it.
-#[must_use]
 pub fn to_ollama(mut logprobs: Logprobs, top: usize, text: &str) -> Vec<Logprob> {
     if logprobs.tokens.is_empty() && logprobs.token_logprobs.len() == 1 && !text.is_empty() {
         logprobs.tokens.push(text.to_owned());

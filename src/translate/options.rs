@@ -83,7 +83,6 @@ pub fn parse(options: Option<&Map<String, Value>>) -> Result<Options> {
 }
 
 /// Options out of members of another API, without those that are absent.
-#[must_use]
 pub(super) fn from_members<const N: usize>(
     members: [(&str, Option<Value>); N],
 ) -> Map<String, Value> {
@@ -91,14 +90,12 @@ pub(super) fn from_members<const N: usize>(
 }
 
 /// The context length that a request sets, in tokens.
-#[must_use]
 pub fn num_ctx(options: Option<&Map<String, Value>>) -> Option<u64> {
     u64::try_from(to_integer(options?.get("num_ctx")?)?).ok()
 }
 
 /// The time to keep the model loaded, in whole seconds, for an upstream that has a parameter for it
 /// (LM Studio's `ttl`). The parameter cannot express "unload at once" and "for ever".
-#[must_use]
 pub fn keep_alive_to_ttl(keep_alive: Option<&Value>, profile: &Profile) -> Map<String, Value> {
     let keep_alive = keep_alive.and_then(|value| KeepAlive::from_json(value).ok().flatten());
     let ttl = match keep_alive {
@@ -123,7 +120,6 @@ fn to_integer(value: &Value) -> Option<i64> {
 
 impl Options {
     /// The parameters for `chat/completions`.
-    #[must_use]
     pub fn for_chat(&self, profile: &Profile) -> Map<String, Value> {
         let llama = |name| profile.takes_llamacpp_params.then_some(name);
         let integers = [
@@ -162,7 +158,6 @@ impl Options {
     }
 
     /// The parameters for `completions`.
-    #[must_use]
     pub fn for_completion(&self, profile: &Profile) -> Map<String, Value> {
         let mut out = self.for_chat(profile);
         // This endpoint calls the limit `max_tokens` on every server.
@@ -176,7 +171,6 @@ impl Options {
 
     /// True if a set option is translated differently from server to server, so that the upstream's
     /// profile must be known first.
-    #[must_use]
     pub fn needs_profile(&self) -> bool {
         const EXTENDED: &[&str] =
             &["top_k", "min_p", "typical_p", "repeat_penalty", "repeat_last_n", "num_keep"];
@@ -188,7 +182,6 @@ impl Options {
     }
 
     /// The stop sequences beyond the number that the upstream takes: the proxy applies them itself.
-    #[must_use]
     pub fn watched_stop(&self, profile: &Profile) -> Vec<String> {
         self.split_stop(profile).1.to_vec()
     }

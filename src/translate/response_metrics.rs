@@ -34,7 +34,6 @@ pub struct UpstreamStats {
 }
 
 /// The counters of a final object.
-#[must_use]
 pub fn compute(stats: &UpstreamStats, timeline: &Timeline) -> Metrics {
     let (prompt, generation) = stats.durations().unwrap_or_else(|| timeline.durations());
     Metrics {
@@ -136,7 +135,6 @@ fn duration_from_secs(value: Option<f64>) -> Option<Duration> {
 }
 
 /// A duration in nanoseconds, at least 1.
-#[must_use]
 pub fn to_nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX).max(1)
 }

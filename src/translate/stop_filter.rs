@@ -18,14 +18,12 @@ pub struct StopFilter {
 
 impl StopFilter {
     /// A filter for these strings; empty ones are left out.
-    #[must_use]
     pub fn new(mut stops: Vec<String>) -> Self {
         stops.retain(|stop| !stop.is_empty());
         Self { stops, pending: String::new(), has_matched: false }
     }
 
     /// Takes a piece of text and returns what may be shown now: nothing after a match.
-    #[must_use]
     pub fn push(&mut self, text: &str) -> String {
         if self.has_matched {
             return String::new();
@@ -46,19 +44,16 @@ impl StopFilter {
     }
 
     /// Ends the text and returns what was held back.
-    #[must_use]
     pub fn finish(&mut self) -> String {
         std::mem::take(&mut self.pending)
     }
 
     /// True once a stop string was found.
-    #[must_use]
     pub fn has_matched(&self) -> bool {
         self.has_matched
     }
 
     /// The number of bytes that are held back.
-    #[must_use]
     pub fn pending_len(&self) -> usize {
         self.pending.len()
     }

@@ -44,7 +44,6 @@ pub fn parse(value: Option<&Value>) -> Result<ThinkMode> {
 }
 
 /// The parameters for an upstream with this profile; `id` is the model's.
-#[must_use]
 pub fn to_parameters(think: ThinkMode, profile: &Profile, id: &str) -> Map<String, Value> {
     let parameters = match profile.thinking {
         _ if think == ThinkMode::Unset => json!({}),

@@ -69,7 +69,6 @@ pub struct SplitText {
 
 impl ThinkTagSplitter {
     /// True if text passes unchanged from here on, so that the caller need not copy it.
-    #[must_use]
     pub fn is_pass_through(&self) -> bool {
         self.state == State::Content
     }
@@ -174,7 +173,6 @@ impl ThinkTagSplitter {
 }
 
 /// Splits a whole response, which may lack the opening tag because the chat template wrote it.
-#[must_use]
 pub fn split_whole(text: &str) -> SplitText {
     let mut splitter = ThinkTagSplitter::default();
     let mut split = splitter.push(text);

@@ -50,13 +50,11 @@ struct PartialToolCall {
 
 impl ToolCallAssembler {
     /// An empty assembler. `seed` should differ from response to response.
-    #[must_use]
     pub fn new(seed: &str) -> Self {
         Self { id_seed: fnv1a(seed.as_bytes(), 0), ..Self::default() }
     }
 
     /// True once a call has begun.
-    #[must_use]
     pub fn has_calls(&self) -> bool {
         self.emitted > 0 || !self.pending.is_empty()
     }

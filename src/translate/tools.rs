@@ -13,7 +13,6 @@ use crate::api::openai::request::{FunctionDefinition, Tool, ToolChoice};
 const EMPTY_PARAMETERS: &str = r#"{"type":"object","properties":{}}"#;
 
 /// The tools for the upstream; a definition without a name is left out.
-#[must_use]
 pub fn to_openai<'a>(tools: &'a [OllamaTool<'a>]) -> Vec<Tool<'a>> {
     let definition = |tool: &'a OllamaTool<'a>| {
         let function = tool.function.as_ref()?;

@@ -16,7 +16,6 @@ const MIN_TOKEN_COUNT: u64 = 16;
 const BYTES_PER_TOKEN: u64 = 3;
 
 /// The beginning of `text` to try next; `None` if nothing is left.
-#[must_use]
 pub fn shorten<'a>(text: &'a str, error: &Error) -> Option<&'a str> {
     let length = text.len() as u64;
     let wanted = match parse_token_counts(&error.message()) {

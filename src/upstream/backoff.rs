@@ -51,7 +51,6 @@ impl RetryPolicy {
     /// `jitter` is a random number from 0 up to 1: 0 gives the whole delay, 1 half of it. Other values
     /// are clamped, and NaN counts as 0. Polls are counted separately from other retries;
     /// `max_retries` 0 turns them off, too.
-    #[must_use]
     pub fn next_delay(&self, retries_so_far: u32, jitter: f64, error: Retry) -> Option<Duration> {
         let most = match error {
             Retry::Poll if self.max_retries > 0 => MAX_POLLS,

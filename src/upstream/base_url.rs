@@ -73,7 +73,6 @@ impl BaseUrl {
 
     /// The URL of an endpoint: `path` is relative to the base and has no query of its own, such as
     /// `chat/completions`. It must be percent-encoded.
-    #[must_use]
     pub fn join(&self, path: &str) -> String {
         let Self { origin, path: base, query, .. } = self;
         format!("{origin}{base}/{}{query}", path.trim_start_matches('/'))
@@ -82,7 +81,6 @@ impl BaseUrl {
     /// The URL of an endpoint for a model. As [`BaseUrl::join`], except for Azure's dated API (Azure
     /// OpenAI REST API reference): there the model is a part of the path, unless the base names a
     /// deployment, and the list of models is beside the deployments.
-    #[must_use]
     pub fn endpoint_url(&self, path: &str, model: Option<&str>) -> String {
         let Some((root, deployment)) = self.split_azure_path() else { return self.join(path) };
         let Self { origin, query, .. } = self;
@@ -94,7 +92,6 @@ impl BaseUrl {
     }
 
     /// Whether the upstream speaks Azure's dated API, which has its own header for the key.
-    #[must_use]
     pub fn is_azure_versioned(&self) -> bool {
         self.split_azure_path().is_some()
     }
@@ -115,26 +112,22 @@ impl BaseUrl {
     }
 
     /// Scheme, host and port, for endpoints that are not below the base.
-    #[must_use]
     pub fn origin(&self) -> &str {
         &self.origin
     }
 
     /// The host in lower case; an IPv6 address without its brackets.
-    #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
     /// The port, the scheme's own where the URL has none.
-    #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
     /// Whether the upstream runs on this machine: `localhost`, a name under it, or a loopback
     /// address.
-    #[must_use]
     pub fn is_loopback(&self) -> bool {
         let name = self.host.trim_end_matches('.');
         name == "localhost"
@@ -143,7 +136,6 @@ impl BaseUrl {
     }
 
     /// Whether the upstream is OpenAI's own server, which requires a key.
-    #[must_use]
     pub fn is_openai(&self) -> bool {
         self.host.trim_end_matches('.') == OPENAI_HOST
     }
@@ -192,7 +184,6 @@ fn percent_encode(text: &str) -> String {
 
 /// Masks what could be a user name, a password, a query's value or a fragment in a text that may hold
 /// a URL, valid or not.
-#[must_use]
 pub fn mask_url(text: &str) -> Cow<'_, str> {
     if !text.contains(['@', '?', '#']) {
         return Cow::Borrowed(text);

@@ -48,7 +48,6 @@ pub struct Client {
 
 impl Client {
     /// A client with these settings.
-    #[must_use]
     pub fn new(settings: Settings, retry_env: RetryEnv, metrics: Arc<Metrics>) -> Self {
         Self {
             agent: Agent::new(&settings),
@@ -69,19 +68,16 @@ impl Client {
     }
 
     /// The upstream's family, where the operator or the base URL names it.
-    #[must_use]
     pub fn configured_profile(&self) -> Option<&'static Profile> {
         self.configured_profile
     }
 
     /// The same, or the family that the responses so far have named.
-    #[must_use]
     pub fn current_profile(&self) -> Option<&'static Profile> {
         self.configured_profile.or_else(|| self.agent.detected_profile())
     }
 
     /// Whether the upstream can be reached, as far as the latest attempts showed.
-    #[must_use]
     pub fn circuit_state(&self) -> CircuitState {
         self.breaker.circuit_state(Instant::now())
     }
@@ -123,7 +119,6 @@ impl Client {
     }
 
     /// Whether a request for this model is sent in another form than it came.
-    #[must_use]
     pub fn has_cached_repairs(&self, path: &'static str, model: &str) -> bool {
         !self.repair_cache.get(path, model, Instant::now()).is_empty()
     }

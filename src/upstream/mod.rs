@@ -158,7 +158,6 @@ pub struct Upstream {
 
 impl Upstream {
     /// An upstream of which nothing is known yet.
-    #[must_use]
     pub fn new(settings: Settings, retry_env: RetryEnv, metrics: Arc<Metrics>) -> Self {
         Self {
             catalog: Catalog::new(settings.models_ttl),

@@ -196,7 +196,6 @@ impl PassResponse {
     }
 
     /// Whether the upstream says that it has no such route, and not only no such model.
-    #[must_use]
     pub fn is_unknown_route(&self) -> bool {
         match &self.body {
             PassResponseBody::Whole(body) => errors::is_unknown_route(self.head.status, body),

@@ -102,7 +102,6 @@ pub enum StreamEvent<'a> {
 
 impl StreamEvent<'_> {
     /// The event's name, equal to `type` in its data.
-    #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
             Self::MessageStart { .. } => "message_start",

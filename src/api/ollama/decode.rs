@@ -102,13 +102,11 @@ impl<'de> Deserialize<'de> for GoInt {
 
 /// A text member that is not empty. Go's clients always write the key, so an empty text counts as
 /// absent.
-#[must_use]
 pub fn non_empty(member: Option<&str>) -> Option<&str> {
     member.filter(|text| !text.is_empty())
 }
 
 /// Go's name for the type of a JSON value, as in "cannot unmarshal number into".
-#[must_use]
 pub fn go_type_of(json: &str) -> &'static str {
     match json.as_bytes().first() {
         Some(b'{') => "object",

@@ -114,7 +114,6 @@ request! {
 }
 
 /// The name that a request gives, in either of its two members.
-#[must_use]
 pub fn model_or_name<'a>(
     model: Option<&'a GoString<'_>>,
     name: Option<&'a GoString<'_>>,

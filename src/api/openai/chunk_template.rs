@@ -63,7 +63,6 @@ impl ChunkTemplate {
     }
 
     /// The text that an event adds, if the event matches the template.
-    #[must_use]
     pub fn match_event<'a>(&self, event: &'a str) -> Option<TextDelta<'a>> {
         if self.prefix.is_empty() {
             return None;

@@ -10,7 +10,6 @@ use memchr::memmem::find;
 const MAX_NAME_BYTES: usize = 1024;
 
 /// The value of the part `model`, and its range in the form.
-#[must_use]
 pub fn find_model(form: &[u8]) -> Option<(String, Range<usize>)> {
     // The form starts with its delimiter, without a line break before it.
     let end = find(form, b"\r\n")?;

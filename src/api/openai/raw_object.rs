@@ -19,7 +19,6 @@ pub struct RawObject<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 impl<'a> RawObject<'a> {
     /// Parses an object; `None` if the text is not an object.
-    #[must_use]
     pub fn parse(text: &'a str) -> Option<Self> {
         if text.trim_start().starts_with('{') { serde_json::from_str(text).ok() } else { None }
     }
@@ -30,19 +29,16 @@ impl<'a> RawObject<'a> {
     }
 
     /// The text of a value; of the last one if a key is repeated.
-    #[must_use]
     pub fn get(&self, key: &str) -> Option<&str> {
         self.0.iter().rfind(|(known, _)| known == key).map(|(_, value)| value.as_ref())
     }
 
     /// True if a member is present and not `null`.
-    #[must_use]
     pub fn has_value(&self, key: &str) -> bool {
         self.get(key).is_some_and(|value| value != "null")
     }
 
     /// A value that is a string.
-    #[must_use]
     pub fn get_string(&self, key: &str) -> Option<String> {
         serde_json::from_str(self.get(key)?).ok()
     }
@@ -89,7 +85,6 @@ impl<'a> RawObject<'a> {
     }
 
     /// The object as text.
-    #[must_use]
     pub fn to_json(&self) -> String {
         let mut out = String::with_capacity(self.0.iter().map(|(_, it)| it.len() + 16).sum());
         out.push('{');
@@ -107,27 +102,23 @@ impl<'a> RawObject<'a> {
 }
 
 /// A text as JSON.
-#[must_use]
 pub fn quote_json(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
 /// The items of a list; `None` if the text is not a list.
-#[must_use]
 pub fn parse_items(text: &str) -> Option<Vec<&str>> {
     let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
     Some(items.into_iter().map(RawValue::get).collect())
 }
 
 /// A list of these items as text.
-#[must_use]
 pub fn join_items<T: AsRef<str>>(items: &[T]) -> String {
     let items: Vec<&str> = items.iter().map(AsRef::as_ref).collect();
     format!("[{}]", items.join(","))
 }
 
 /// The name of the model and the range of its value, if it is complete in the first bytes of a body.
-#[must_use]
 pub fn find_model(beginning: &[u8]) -> Option<(String, Range<usize>)> {
     struct ModelVisitor<'v, 'de>(&'v mut Option<&'de RawValue>);
     impl<'de> Visitor<'de> for ModelVisitor<'_, 'de> {

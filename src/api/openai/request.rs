@@ -59,7 +59,6 @@ pub struct Message<'a> {
 
 impl<'a> Message<'a> {
     /// A turn of text.
-    #[must_use]
     pub fn text(role: impl Into<Cow<'a, str>>, text: impl Into<Cow<'a, str>>) -> Self {
         Self {
             role: role.into(),
@@ -71,13 +70,11 @@ impl<'a> Message<'a> {
     }
 
     /// True if there is an image or a sound.
-    #[must_use]
     pub fn has_media(&self) -> bool {
         matches!(self.content, Content::Parts(_))
     }
 
     /// The text of its content.
-    #[must_use]
     pub fn as_text(&self) -> &str {
         let parts = match &self.content {
             Content::Text(text) => return text,
@@ -117,7 +114,6 @@ impl<'a> Content<'a> {
     }
 
     /// Text followed by media, which is Ollama's order.
-    #[must_use]
     pub fn with_media(text: &'a str, media: Vec<ContentPart<'a>>) -> Self {
         if media.is_empty() {
             return Self::Text(Cow::Borrowed(text));
@@ -150,19 +146,16 @@ pub enum ContentPart<'a> {
 
 impl<'a> ContentPart<'a> {
     /// An image of a MIME type, from standard, padded base64.
-    #[must_use]
     pub fn image(mime: String, data: Cow<'a, str>) -> Self {
         Self::ImageUrl { image_url: ImageUrl { url: DataUrl { mime, data } } }
     }
 
     /// A sound, from standard, padded base64.
-    #[must_use]
     pub fn audio(data: Cow<'a, str>, format: &'static str) -> Self {
         Self::InputAudio { input_audio: InputAudio { data, format } }
     }
 
     /// The base64 of an image or a sound.
-    #[must_use]
     pub fn base64(&self) -> Option<&Cow<'a, str>> {
         match self {
             Self::Text { .. } => None,
@@ -274,7 +267,6 @@ pub enum ToolChoice<'a> {
 
 impl<'a> ToolChoice<'a> {
     /// The function of this name.
-    #[must_use]
     pub fn function(name: &'a str) -> Self {
         Self::Function { kind: "function", function: ToolName { name } }
     }
@@ -296,7 +288,6 @@ pub struct StreamOptions {
 
 impl StreamOptions {
     /// The options for a stream; none for a whole response.
-    #[must_use]
     pub fn for_stream(stream: bool) -> Option<Self> {
         stream.then_some(Self { include_usage: true })
     }

@@ -81,7 +81,6 @@ impl<'a> RequestBody<'a> {
     }
 
     /// The body, if it is in one piece.
-    #[must_use]
     pub fn as_single_piece(&self) -> Option<&[u8]> {
         self.borrowed.is_empty().then_some(self.written.as_slice())
     }
@@ -96,7 +95,6 @@ impl<'a> RequestBody<'a> {
     }
 
     /// The length in bytes.
-    #[must_use]
     #[allow(clippy::len_without_is_empty)] // A request is never empty.
     pub fn len(&self) -> usize {
         self.pieces().map(<[u8]>::len).sum()

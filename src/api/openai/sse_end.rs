@@ -71,7 +71,6 @@ impl EndDetector {
     }
 
     /// True if the stream is complete.
-    #[must_use]
     pub fn is_complete(&self) -> bool {
         self.has_done_marker || (self.has_final_event && !self.is_event_open)
     }

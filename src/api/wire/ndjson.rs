@@ -24,7 +24,6 @@ pub fn append_line(out: &mut Vec<u8>, value: &impl Serialize) {
 }
 
 /// `value` as JSON, without a newline.
-#[must_use]
 pub fn to_vec(value: &impl Serialize) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
     append(&mut out, value);

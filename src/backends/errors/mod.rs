@@ -90,7 +90,6 @@ pub struct RequestSummary<'a> {
 /// Reads an error body of any shape; `None` if it holds no message.
 ///
 /// HTML tags are removed, and HTML and plain text are truncated.
-#[must_use]
 pub fn parse_details(body: &[u8]) -> Option<ErrorDetails> {
     let mut found = extract(body).filter(ExtractedError::has_message)?;
     found.details.message = truncate_message(&found.details.message, found.format).to_owned();
@@ -102,14 +101,12 @@ pub fn parse_details(body: &[u8]) -> Option<ErrorDetails> {
 ///
 /// If the server lists several errors, each is a line of the message, and
 /// [`ErrorDetails::field_errors`] holds those that name a field.
-#[must_use]
 pub fn parse_rejection(status: u16, body: &[u8]) -> Option<ErrorDetails> {
     matches!(status, 400 | 422).then(|| parse_details(body)).flatten()
 }
 
 /// True if the prompt exceeds the context window. Servers share no code for this error, so codes and
 /// message texts are compared.
-#[must_use]
 pub fn is_context_overflow(details: &ErrorDetails) -> bool {
     ErrorClassifier::new(details).is_context_overflow()
 }
@@ -119,7 +116,6 @@ pub fn is_context_overflow(details: &ErrorDetails) -> bool {
 /// must not be null.
 ///
 /// Returns the status to send if no line has been sent yet, and the details, not redacted.
-#[must_use]
 pub fn parse_in_band(error: impl AsRef<[u8]>) -> (u16, ErrorDetails) {
     let ExtractedError { mut details, status, format, is_bare_string } =
         extract_member(error.as_ref());
@@ -137,7 +133,6 @@ pub fn parse_in_band(error: impl AsRef<[u8]>) -> (u16, ErrorDetails) {
 
 /// The error of [`parse_in_band`] for the client: redacted, and in Ollama's wording if `model`, the
 /// name that the client sent, is unknown or cannot call tools.
-#[must_use]
 pub fn to_in_band_error(
     error: impl AsRef<[u8]>,
     model: Option<&str>,
@@ -164,7 +159,6 @@ fn to_ollama_error(classifier: &ErrorClassifier, status: u16, model: &str) -> Op
 
 /// The error in a whole response with a success status, not redacted; `None` if its `error` is
 /// absent, null, false, zero or empty.
-#[must_use]
 pub fn find_in_band_error(response: impl AsRef<[u8]>) -> Option<Error> {
     let response = response.as_ref();
     is_error_body(response).then(|| {
@@ -174,7 +168,6 @@ pub fn find_in_band_error(response: impl AsRef<[u8]>) -> Option<Error> {
 }
 
 /// True if an error response means that the server lacks the route, as opposed to the model.
-#[must_use]
 pub fn is_unknown_route(status: u16, body: &[u8]) -> bool {
     let found = extract(body).unwrap_or_default();
     status == 405 || (status == 404 && is_missing_route(&found))
@@ -196,7 +189,6 @@ fn is_missing_route(found: &ExtractedError) -> bool {
 /// - Rejected tools become 400 in Ollama's wording.
 /// - A prompt that is too long, or an image for a model without vision, is never a 5xx.
 /// - Every other error keeps its status and its text, and says whether the request may be sent again.
-#[must_use]
 pub fn to_error(
     status: u16,
     body: &[u8],

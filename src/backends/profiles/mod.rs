@@ -193,7 +193,6 @@ impl PartialEq for Profile {
 }
 
 /// The family of a host name in lower case.
-#[must_use]
 pub fn find_by_host(host: &str) -> Option<&'static Profile> {
     PROFILES.iter().find(|profile| {
         profile.hosts.iter().any(|known| {
@@ -203,26 +202,22 @@ pub fn find_by_host(host: &str) -> Option<&'static Profile> {
 }
 
 /// The family whose model lists have this `owned_by`.
-#[must_use]
 pub fn find_by_owner(owner: &str) -> Option<&'static Profile> {
     PROFILES.iter().find(|profile| profile.owners.contains(&owner))
 }
 
 /// The family of this name, including [`GENERIC`]; case is ignored.
-#[must_use]
 pub fn find_by_name(name: &str) -> Option<&'static Profile> {
     let mut all = PROFILES.iter().chain([&GENERIC]);
     all.find(|profile| profile.name.eq_ignore_ascii_case(name))
 }
 
 /// All names that [`find_by_name`] accepts.
-#[must_use]
 pub fn names() -> Vec<&'static str> {
     PROFILES.iter().chain([&GENERIC]).map(|profile| profile.name).collect()
 }
 
 /// The family that sends one of these response headers; names are in lower case.
-#[must_use]
 pub fn find_by_headers<'a>(
     headers: impl Iterator<Item = (&'a str, &'a str)>,
 ) -> Option<&'static Profile> {
@@ -235,13 +230,11 @@ pub fn find_by_headers<'a>(
 }
 
 /// The family that alone sends model lists of this shape.
-#[must_use]
 pub fn find_by_list(list: &Value) -> Option<&'static Profile> {
     PROFILES.iter().find(|profile| (profile.matches_list)(list))
 }
 
 /// The family that may have sent this model list; its [`DetailsProbe`] has to confirm it.
-#[must_use]
 pub fn find_candidate(list: &Value) -> Option<&'static Profile> {
     PROFILES.iter().find(|profile| (profile.may_match_list)(list))
 }

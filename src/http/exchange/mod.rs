@@ -92,7 +92,6 @@ enum Framing {
 
 impl Exchange {
     /// An exchange that has not responded yet.
-    #[must_use]
     pub fn new(request: IncomingRequest, request_id: String, error_format: ErrorFormat) -> Self {
         let connection =
             find_header(&request, "Connection").unwrap_or_default().to_ascii_lowercase();
@@ -138,7 +137,6 @@ impl Exchange {
     }
 
     /// Tells that the client has disconnected; `None` on a connection without a guard.
-    #[must_use]
     pub fn cancel_token(&self) -> Option<Arc<CancellationToken>> {
         self.handle.as_ref().map(|handle| handle.cancellation().clone())
     }
@@ -159,19 +157,16 @@ impl Exchange {
     }
 
     /// The method as it stands in the request line.
-    #[must_use]
     pub fn method(&self) -> &str {
         &self.method
     }
 
     /// Path and query as they stand in the request line.
-    #[must_use]
     pub fn target(&self) -> &str {
         &self.target
     }
 
     /// A header of the request; `None` also once the response has begun.
-    #[must_use]
     pub fn header(&self, name: &'static str) -> Option<&str> {
         self.request().and_then(|request| find_header(request, name))
     }
@@ -182,25 +177,21 @@ impl Exchange {
     }
 
     /// `req_` and 8 hex digits.
-    #[must_use]
     pub fn request_id(&self) -> &str {
         &self.request_id
     }
 
     /// The status of the response, if its head was built.
-    #[must_use]
     pub fn status(&self) -> Option<u16> {
         self.status
     }
 
     /// When the first line of a stream was written, if one was.
-    #[must_use]
     pub fn first_line_at(&self) -> Option<Instant> {
         self.first_line_at
     }
 
     /// Whether nothing more can be sent.
-    #[must_use]
     pub fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
     }
@@ -399,7 +390,6 @@ impl Exchange {
 }
 
 /// The fault of a request's head, for the log; `None` if it has none.
-#[must_use]
 pub fn check_head(request: &IncomingRequest) -> Option<&'static str> {
     let headers = request.headers().iter();
     framing::check_head(

@@ -68,7 +68,6 @@ impl Exchange {
     }
 
     /// The request's `Content-Length`; `None` also once the response has begun.
-    #[must_use]
     pub fn content_length(&self) -> Option<usize> {
         self.request().and_then(tiny_http::Request::body_length)
     }

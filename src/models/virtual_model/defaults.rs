@@ -63,7 +63,6 @@ impl VirtualModel {
     }
 
     /// The stored messages as messages of a chat request. They were checked when they were stored.
-    #[must_use]
     pub fn stored_messages(&self) -> Vec<Message<'_>> {
         self.messages
             .iter()

@@ -83,7 +83,6 @@ pub struct VirtualModel {
 
 impl VirtualModel {
     /// Another name for an upstream model. `name` may have any spelling.
-    #[must_use]
     pub fn alias(name: &str, from: &str, now: SystemTime) -> Self {
         Self {
             name: names::display_name(names::strip_default_prefixes(name)),
@@ -94,7 +93,6 @@ impl VirtualModel {
     }
 
     /// The same model under another name.
-    #[must_use]
     pub fn copy_as(&self, name: &str, now: SystemTime) -> Self {
         let alias = Self::alias(name, &self.from, now);
         Self { name: alias.name, modified_at: alias.modified_at, ..self.clone() }
@@ -207,7 +205,6 @@ fn has_text(text: Option<&str>) -> bool {
 
 /// Ollama's progress messages for a create request: the layer of the base model, one layer for each
 /// part that the request sets, and the end.
-#[must_use]
 pub fn progress_lines(
     request: &CreateRequest<'_>,
     base: &str,

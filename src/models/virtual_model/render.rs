@@ -22,13 +22,11 @@ use crate::observe::timestamp;
 
 impl VirtualModel {
     /// The time of creation.
-    #[must_use]
     pub fn modified_time(&self) -> SystemTime {
         timestamp::parse_rfc3339(&self.modified_at).unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
     /// An entry of `/api/tags`; `base` is the upstream's model.
-    #[must_use]
     pub fn render_tag(&self, base: &Model, context: &RenderContext<'_>) -> ListModelResponse {
         let mut tag = base.render_tag(context);
         tag.name.clone_from(&self.name);
@@ -40,7 +38,6 @@ impl VirtualModel {
     }
 
     /// An entry of `/api/ps`; `base` is the upstream's model.
-    #[must_use]
     pub fn render_process(
         &self,
         base: &Model,
@@ -56,7 +53,6 @@ impl VirtualModel {
     }
 
     /// The response of `/api/show`; `base` is the upstream's model.
-    #[must_use]
     pub fn render_show(
         &self,
         base: &Model,

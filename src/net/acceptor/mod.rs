@@ -99,7 +99,6 @@ impl Acceptor {
     }
 
     /// The address the listener is bound to, with its real port.
-    #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.addr
     }

@@ -86,7 +86,6 @@ pub struct Counters {
 
 impl Counters {
     /// Connections closed for this reason since the start.
-    #[must_use]
     pub fn cuts(&self, reason: CutReason) -> u64 {
         self.cuts[reason as usize]
     }
@@ -163,7 +162,6 @@ impl ConnectionGuard {
     }
 
     /// The counters as they are now.
-    #[must_use]
     pub fn counters(&self) -> Counters {
         *lock(&self.counters)
     }

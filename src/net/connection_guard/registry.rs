@@ -118,7 +118,6 @@ pub enum Rejection {
 impl Registry {
     /// A registry that allows each address `max_per_client` requests in flight. `guarded` says whether
     /// a guard removes closed connections.
-    #[must_use]
     pub fn new(max_per_client: Option<usize>, guarded: bool) -> Arc<Self> {
         Arc::new(Self {
             shards: Default::default(),
@@ -181,7 +180,6 @@ impl Registry {
     }
 
     /// Whether the server stops.
-    #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
     }
@@ -252,25 +250,21 @@ impl ConnectionEntry {
 
 impl RequestHandle {
     /// Cancelled when the client disconnects.
-    #[must_use]
     pub fn cancellation(&self) -> &Arc<CancellationToken> {
         &self.in_flight.cancellation
     }
 
     /// Whether a guard shuts its connection down when its time is over.
-    #[must_use]
     pub fn is_guarded(&self) -> bool {
         self.registry.guarded
     }
 
     /// Whether its response must be the last one on its connection, because the server stops.
-    #[must_use]
     pub fn is_last_response(&self) -> bool {
         self.registry.is_stopping()
     }
 
     /// The request.
-    #[must_use]
     pub fn in_flight(&self) -> &Arc<InFlight> {
         &self.in_flight
     }
@@ -315,7 +309,6 @@ impl InFlight {
     }
 
     /// How far the request is.
-    #[must_use]
     pub fn phase(&self) -> RequestPhase {
         *lock(&self.phase)
     }
@@ -371,7 +364,6 @@ impl InFlight {
     }
 
     /// Whether its body took too long.
-    #[must_use]
     pub fn is_body_late(&self) -> bool {
         self.body_late.load(Ordering::SeqCst)
     }
@@ -382,7 +374,6 @@ impl InFlight {
     }
 
     /// Whether its connection is closed.
-    #[must_use]
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::SeqCst)
     }

@@ -80,7 +80,6 @@ impl Gauge {
     }
 
     /// The number; 0 while concurrent changes make it negative for a moment.
-    #[must_use]
     pub fn get(&self) -> u64 {
         u64::try_from(self.0.load(Ordering::Relaxed)).unwrap_or(0)
     }
@@ -178,7 +177,6 @@ struct ModelStats {
 
 impl Metrics {
     /// Counters at 0, for a server with these limits.
-    #[must_use]
     pub fn new(max_workers: usize, max_queue: usize) -> Self {
         let (max_workers, max_queue) = (max_workers as u64, max_queue as u64);
         Self { max_workers, max_queue, ..Self::default() }
@@ -211,13 +209,11 @@ impl Metrics {
     }
 
     /// Requests sent to the upstream since the start.
-    #[must_use]
     pub fn attempts(&self) -> u64 {
         self.attempts.load(Ordering::Relaxed)
     }
 
     /// Failures of the upstream since the start.
-    #[must_use]
     pub fn failures(&self) -> u64 {
         self.upstream_failures.snapshot().values().sum()
     }
@@ -249,7 +245,6 @@ impl Metrics {
     }
 
     /// All metrics in the OpenMetrics text format.
-    #[must_use]
     pub fn render(&self, circuit: CircuitState, version: &str, started: SystemTime) -> String {
         let mut out = Encoder::default();
         self.write_requests(&mut out);

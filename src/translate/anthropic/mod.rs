@@ -119,7 +119,6 @@ pub fn to_openai<'a>(
 
 /// An estimate of the tokens in a prompt: a quarter of its characters, at least 1, and a fixed number
 /// for each image.
-#[must_use]
 pub fn estimate_tokens(chat: &ChatRequest<'_>) -> u64 {
     let length = |text: Option<&str>| text.map_or(0, |text| text.chars().count());
     let mut characters = 0;

@@ -47,7 +47,6 @@ pub struct MessageEncoder<'a> {
 impl<'a> MessageEncoder<'a> {
     /// An encoder for one response. `model` is the name of the client, `seed` differs from response
     /// to response, `estimate` is the likely number of tokens in the prompt.
-    #[must_use]
     pub fn new(model: &'a str, seed: &str, estimate: u64) -> Self {
         Self {
             model,

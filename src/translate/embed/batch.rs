@@ -31,7 +31,6 @@ pub enum BatchRejection {
 
 impl BatchBounds {
     /// The limits for an upstream of which only the number of inputs is known.
-    #[must_use]
     pub fn with_max_items(items: usize) -> Self {
         Self { items, bytes: MAX_BATCH_BYTES }
     }
@@ -66,7 +65,6 @@ fn input_bytes(input: &str) -> usize {
 }
 
 /// Whether a request had too many inputs or too many tokens, so that a smaller one may succeed.
-#[must_use]
 pub fn classify_rejection(error: &Error) -> Option<BatchRejection> {
     let (status, text) = status_and_text(error)?;
     let says = |known: &[&str]| known.iter().any(|known| text.contains(known));

@@ -55,7 +55,6 @@ pub fn parse_inputs(input: Option<&RawValue>) -> Result<Vec<Cow<'_, str>>> {
 }
 
 /// True if an input is longer than the model's context.
-#[must_use]
 pub fn is_too_long(error: &Error) -> bool {
     let Some((_, message)) = status_and_text(error) else { return false };
     message.contains(PHYSICAL_BATCH_TEXT)
@@ -73,7 +72,6 @@ fn status_and_text(error: &Error) -> Option<(u16, String)> {
 }
 
 /// The request for the upstream. An empty text becomes a space: several servers refuse empty ones.
-#[must_use]
 pub fn to_openai<'a>(model: &'a str, inputs: Vec<Cow<'a, str>>) -> EmbeddingRequest<'a> {
     let input = inputs
         .into_iter()
@@ -91,7 +89,6 @@ pub struct EmbedResponseBuilder {
 
 impl EmbedResponseBuilder {
     /// Starts a response of `/api/embed`, which names the model and may cut each vector.
-    #[must_use]
     pub fn for_embed(model: &str, dimensions: Option<i64>) -> Self {
         let mut out = br#"{"model":"#.to_vec();
         ndjson::append(&mut out, &model);
@@ -100,7 +97,6 @@ impl EmbedResponseBuilder {
     }
 
     /// Starts a response of `/api/embeddings`.
-    #[must_use]
     pub fn for_embeddings() -> Self {
         let out = br#"{"embedding":"#.to_vec();
         Self { out, format: VectorFormat::Raw, vector_count: 0 }
@@ -130,7 +126,6 @@ impl EmbedResponseBuilder {
     }
 
     /// How many vectors there are so far.
-    #[must_use]
     pub fn vector_count(&self) -> usize {
         self.vector_count
     }

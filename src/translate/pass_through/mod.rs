@@ -102,13 +102,11 @@ impl<'a> PassBody<'a> {
     }
 
     /// The model as the client named it.
-    #[must_use]
     pub fn requested_model(&self) -> Option<&str> {
         self.requested_model.as_deref()
     }
 
     /// The upstream's id of the model.
-    #[must_use]
     pub fn model(&self) -> &str {
         &self.model
     }
@@ -135,13 +133,11 @@ impl<'a> PassBody<'a> {
     }
 
     /// True if the body is still the client's, byte for byte.
-    #[must_use]
     pub fn is_unmodified(&self) -> bool {
         matches!(self.edit, Edit::Unchanged)
     }
 
     /// The body to send upstream.
-    #[must_use]
     pub fn to_bytes(&self) -> Cow<'a, [u8]> {
         match &self.edit {
             Edit::Unchanged => Cow::Borrowed(self.text.as_bytes()),
@@ -156,7 +152,6 @@ impl<'a> PassBody<'a> {
 }
 
 /// A chat message that consists of text.
-#[must_use]
 pub(crate) fn encode_message(role: &str, text: &str) -> String {
     let (role, text) = (raw_object::quote_json(role), raw_object::quote_json(text));
     format!("{{\"role\":{role},\"content\":{text}}}")

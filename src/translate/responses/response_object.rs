@@ -35,7 +35,6 @@ pub struct RequestEcho {
 
 impl RequestEcho {
     /// Copies the members of `request`; `model` is the name of the client.
-    #[must_use]
     pub fn from_request(request: &ResponsesRequest<'_>, model: &str) -> Self {
         let own = |text: &Option<GoString<'_>>| non_empty(text.as_deref()).map(str::to_owned);
         let float = |number: &Option<Number>| number.clone().unwrap_or_else(|| Number::from(1));
@@ -76,27 +75,23 @@ pub struct ResponseIds {
 
 impl ResponseIds {
     /// The ids of the response with this number.
-    #[must_use]
     pub fn new(number: u64) -> Self {
         Self { response_id: format!("resp_{number}"), number }
     }
 
     /// The id of reasoning at this place of the output; the first has the id that Ollama gives it.
-    #[must_use]
     pub fn reasoning_id(&self, place: usize, is_first: bool) -> String {
         let response = &self.response_id;
         if is_first { format!("rs_{response}") } else { format!("rs_{response}_{place}") }
     }
 
     /// The id of a message at this place of the output; the first has the id that Ollama gives it.
-    #[must_use]
     pub fn message_id(&self, place: usize, is_first: bool) -> String {
         let number = self.number;
         if is_first { format!("msg_{number}") } else { format!("msg_{number}_{place}") }
     }
 
     /// The id of the call with this index.
-    #[must_use]
     pub fn call_id(&self, index: usize) -> String {
         format!("fc_{}_{index}", self.response_id)
     }

@@ -44,7 +44,6 @@ pub struct ResponseEncoder {
 
 impl ResponseEncoder {
     /// An encoder for the response to one request.
-    #[must_use]
     pub fn new(echo: RequestEcho, ids: ResponseIds) -> Self {
         Self { echo, ids, created_at: None, sequence_number: 0, output: Vec::new(), is_open: false }
     }

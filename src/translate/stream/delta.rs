@@ -24,13 +24,11 @@ pub struct Delta<'a> {
 
 impl Delta<'_> {
     /// True if a client is shown nothing of it.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.only_content().is_some_and(str::is_empty)
     }
 
     /// The text, if the delta holds nothing else.
-    #[must_use]
     pub fn only_content(&self) -> Option<&str> {
         let has_more =
             !self.thinking.is_empty() || !self.calls.is_empty() || !self.logprobs.is_empty();
@@ -38,7 +36,6 @@ impl Delta<'_> {
     }
 
     /// True if the text fits into one line.
-    #[must_use]
     pub fn fits_in_line(&self) -> bool {
         self.thinking.len() + self.content.len() <= MAX_LINE_TEXT
     }

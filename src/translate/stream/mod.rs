@@ -111,7 +111,6 @@ enum FinishReason {
 
 impl<'r> ResponseTranslator<'r> {
     /// A new response. The redactor cleans errors that the upstream sends within it.
-    #[must_use]
     pub fn new(mut options: ResponseOptions<'r>, redactor: &'r Redactor) -> Self {
         let stop = std::mem::take(&mut options.stop);
         Self {
@@ -389,20 +388,17 @@ impl<'r> ResponseTranslator<'r> {
     }
 
     /// True if nothing more is to be read: the terminal event came, or a stop string matched.
-    #[must_use]
     pub fn is_done(&self) -> bool {
         self.done
     }
 
     /// True if a stop string ended the response here: the upstream may still be generating, so the
     /// call to it must end.
-    #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.stop_filter.as_ref().is_some_and(StopFilter::has_matched)
     }
 
     /// True if the response is complete, though its terminal event may be missing.
-    #[must_use]
     pub fn is_complete(&self) -> bool {
         self.done || self.finish_reason.is_some()
     }

@@ -143,7 +143,6 @@ struct OpenState {
 
 impl Breaker {
     /// A closed circuit; an eighth of `workers` is the number of retry slots.
-    #[must_use]
     pub fn new(settings: Settings, workers: usize) -> Self {
         Self { settings, retry_slots: (workers / 8).max(1), state: Mutex::default() }
     }
@@ -177,7 +176,6 @@ impl Breaker {
     }
 
     /// The state of the circuit.
-    #[must_use]
     pub fn circuit_state(&self, now: Instant) -> CircuitState {
         match &lock(&self.state).open {
             None => CircuitState::Closed,
@@ -190,7 +188,6 @@ impl Breaker {
 
     /// The shortest wait of a request that holds a retry slot; `None` while the circuit is closed and
     /// no slot is needed.
-    #[must_use]
     pub fn min_retry_delay(&self, now: Instant) -> Option<Duration> {
         lock(&self.state)
             .open

@@ -29,7 +29,6 @@ type Key = (&'static str, String);
 
 impl RepairCache {
     /// The repairs that a model needs, in the order in which they were found.
-    #[must_use]
     pub fn get(&self, path: &'static str, model: &str, now: Instant) -> Vec<Repair> {
         let known = lock::read(&self.0);
         if known.is_empty() {

@@ -94,13 +94,11 @@ impl Default for Decoder {
 
 impl Decoder {
     /// A decoder with the limit [`MAX_EVENT_BYTES`].
-    #[must_use]
     pub fn new() -> Self {
         Self::with_limit(MAX_EVENT_BYTES)
     }
 
     /// A decoder for lines and events of up to `limit` bytes.
-    #[must_use]
     pub fn with_limit(limit: usize) -> Self {
         Self {
             buffer: Vec::new(),
@@ -147,14 +145,12 @@ impl Decoder {
 
     /// True if bytes are buffered that were not returned as an event: an incomplete line, an event
     /// without its blank line, or bytes that [`Decoder::next_event`] has not reached.
-    #[must_use]
     pub fn has_pending(&self) -> bool {
         self.line_start < self.buffer.len() || !matches!(self.data, DataLocation::None)
     }
 
     /// How many bytes are buffered, for tests of the limit.
     #[doc(hidden)]
-    #[must_use]
     pub fn buffered_len(&self) -> usize {
         self.buffer.len() + self.joined.len()
     }

@@ -53,7 +53,6 @@ pub enum Repair {
 
 impl Repair {
     /// Whether it undoes another repair.
-    #[must_use]
     pub fn is_inverse_of(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Rename { from, to }, Self::Rename { from: back, to: forth }) => {
@@ -136,7 +135,6 @@ pub trait Repairable {
 }
 
 /// The repairs for a rejection; none where only a person can resolve it.
-#[must_use]
 pub fn plan_repairs(details: &ErrorDetails, request: &impl Repairable) -> Vec<Repair> {
     let text = details.message.to_ascii_lowercase();
     if let Some(repair) = match_known_sentence(&text, request) {
