@@ -36,7 +36,7 @@
 //! 3. `app/dispatcher.rs`, `submit`: reserves a worker or a place in the queue (`net/worker_pool.rs`,
 //!    `try_reserve`). A full queue is [`error::Error::Busy`]; its text is in `error.rs`, `message`.
 //! 4. `app/dispatcher.rs`, `serve`: on a worker, calls `handlers/route_table.rs`, `handle`, which reads
-//!    the body (`http/exchange/mod.rs`, `read_body`) and calls the row's handler.
+//!    the body (`http/exchange/request_body.rs`, `read_body`) and calls the row's handler.
 //! 5. `handlers/chat_generate.rs`, `chat`: parses the body (`api/ollama/decode.rs`, `parse`).
 //! 6. `handlers/model_request.rs`, `begin`: finds the upstream's model (`handlers/model_lookup.rs`,
 //!    `resolve_model`) and its family (`backends/profiles/table.rs`), and marks it as running.
