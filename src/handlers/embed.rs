@@ -12,6 +12,7 @@ use crate::api::ollama::request::{EmbedRequest, EmbeddingRequest};
 use crate::api::ollama::response::EmbedMetrics;
 use crate::error::{Error, Result};
 use crate::http::exchange::ContentType;
+use crate::net::sys;
 use crate::translate::embed::{self, BatchBounds, EmbedResponseBuilder};
 use crate::translate::response_metrics::to_nanos;
 use crate::translate::{options, truncate};
@@ -103,9 +104,14 @@ fn embed_inputs(
         let texts = rest[..count].iter().map(|text| Cow::Borrowed(text.as_ref()));
         let mut request = embed::to_openai(&resolved.id, texts.collect());
         let response = client.call(Operation::EMBEDDING, &mut request, context.trace);
-        match response
-            .and_then(|response| client.parse(response, |text| answer.add_response(&text, count)))
-        {
+        let added = response.and_then(|response| {
+            client.parse(response, |text| {
+                // The vectors are mostly copied: without large pages, page faults cost more than that.
+                sys::advise_huge_pages(answer.reserve(text.len()));
+                answer.add_response(&text, count)
+            })
+        });
+        match added {
             Ok(counted) => {
                 first_sent = first_sent.or(context.trace.last_attempt_at);
                 tokens = add_tokens(tokens, counted);

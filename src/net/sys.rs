@@ -75,18 +75,20 @@ pub fn configure_allocator() {
 
 /// Asks for large pages under the part of `buffer` that holds whole ones, so that touching it first
 /// costs one page fault for each. Does nothing where the system has no large pages.
-pub fn advise_huge_pages(buffer: &mut [u8]) {
+pub fn advise_huge_pages<T>(buffer: &mut [T]) {
     #[cfg(target_os = "linux")]
     {
         /// Bytes of a large page.
         const HUGE_PAGE: usize = 2 * 1024 * 1024;
-        let ahead = buffer.as_ptr().align_offset(HUGE_PAGE);
-        let Some(rest) = buffer.get_mut(ahead..) else { return };
-        let length = rest.len() / HUGE_PAGE * HUGE_PAGE;
+        let start = buffer.as_mut_ptr().cast::<u8>();
+        let ahead = start.align_offset(HUGE_PAGE);
+        let length = size_of_val(buffer).saturating_sub(ahead) / HUGE_PAGE * HUGE_PAGE;
         if length > 0 {
-            // SAFETY: the range lies within `rest`, which is borrowed mutably, and the advice does not
-            // change its contents.
-            let _ = unsafe { libc::madvise(rest.as_mut_ptr().cast(), length, libc::MADV_HUGEPAGE) };
+            // SAFETY: the range lies within `buffer`, which is borrowed mutably, and the advice does
+            // not change its contents.
+            let _ = unsafe {
+                libc::madvise(start.wrapping_add(ahead).cast(), length, libc::MADV_HUGEPAGE)
+            };
         }
     }
     #[cfg(not(target_os = "linux"))]

@@ -20,6 +20,7 @@ mod outline;
 mod vector;
 
 use std::borrow::Cow;
+use std::mem::MaybeUninit;
 
 use serde_json::value::RawValue;
 
@@ -102,6 +103,12 @@ impl EmbedResponseBuilder {
         Self { out, format: VectorFormat::Raw, vector_count: 0 }
     }
 
+    /// Makes room for the vectors of a body of so many bytes, and returns the unused room.
+    pub fn reserve(&mut self, bytes: usize) -> &mut [MaybeUninit<u8>] {
+        self.out.reserve(bytes);
+        self.out.spare_capacity_mut()
+    }
+
     /// Adds the vectors of an upstream's response to a request with so many inputs, in the order of
     /// the inputs, and returns the tokens that the upstream counted.
     ///
@@ -112,7 +119,6 @@ impl EmbedResponseBuilder {
     pub fn add_response(&mut self, body: &str, inputs: usize) -> Result<Option<u64>> {
         let outline = Outline::extract(body, self.format.max_len());
         let response = self.parse_response(&outline.text, body)?;
-        self.out.reserve(body.len());
         for vector in sort_by_index(response.data, inputs)? {
             if self.vector_count > 0 {
                 self.out.push(b',');
