@@ -20,7 +20,7 @@ pub mod upstream;
 
 pub use bench::*;
 pub use crossbeam_channel::bounded;
-pub use proxy::{KEY, Proxy, asking_once, pair, pair_with};
+pub use proxy::{KEY, Proxy, asking_once, full_queue, pair, pair_with};
 pub use raw::*;
 pub use serde_json::{Value, json};
 pub use upstream::*;

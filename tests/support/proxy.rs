@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use ollama_openai_proxy::app::server::Server;
 use ollama_openai_proxy::app::shutdown::Shutdown;
 use ollama_openai_proxy::config::Config;
@@ -12,8 +12,8 @@ use ollama_openai_proxy::upstream::RetryEnv;
 
 use serde_json::Value;
 
-use super::raw::{Answer, Client};
-use super::upstream::{Listening, Upstream};
+use super::raw::{Answer, Client, chat};
+use super::upstream::{Listening, Step, Upstream, delta, ended, stream_head};
 
 /// The key that every test's proxy sends upstream.
 pub const KEY: &str = "test-key-7e57ab1e";
@@ -44,6 +44,35 @@ pub fn pair_with(change: impl FnOnce(&mut Config)) -> (Upstream, Proxy) {
 /// The same for a proxy that asks an upstream once.
 pub fn asking_once() -> (Upstream, Proxy) {
     pair_with(|config| config.retry.max_retries = 0)
+}
+
+/// The request that keeps the only worker of a [`full_queue`] busy.
+pub struct Busy {
+    client: Client,
+    go_on: Sender<()>,
+}
+
+impl Busy {
+    /// Lets the upstream answer, and so frees the worker.
+    pub fn answer(mut self) -> Answer {
+        drop(self.go_on);
+        self.client.answer()
+    }
+}
+
+/// A proxy that refuses each further request: its only worker waits for the upstream, and its queue has
+/// no place. `lines` are header lines of the request that keeps the worker busy.
+pub fn full_queue(lines: &str, change: impl FnOnce(&mut Config)) -> (Proxy, Busy) {
+    let (upstream, proxy) = pair_with(|config| {
+        (config.workers, config.max_queue) = (1, 0);
+        change(config);
+    });
+    let (go_on, told) = bounded(0);
+    upstream.script(ended(vec![Step::Wait(told), stream_head(), delta("ok")]));
+    let mut client = proxy.client();
+    client.with("POST", "/api/chat", lines, chat("Hi"));
+    upstream.request(); // The worker has sent it.
+    (proxy, Busy { client, go_on })
 }
 
 impl Proxy {

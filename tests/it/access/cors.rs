@@ -238,16 +238,7 @@ fn every_answer_to_an_allowed_origin_says_so() {
 
 #[test]
 fn a_page_can_read_that_the_proxy_is_busy_and_still_ask_beforehand() {
-    let upstream = Upstream::start();
-    let (_go_on, told) = bounded::<()>(0);
-    upstream.script(vec![Step::Wait(told)]);
-    let proxy = Proxy::with(&upstream, |config| {
-        config.workers = 1;
-        config.max_queue = 0;
-    });
-    let mut busy = proxy.client();
-    busy.post("/api/chat", chat("Hi"));
-    upstream.request();
+    let (proxy, _busy) = full_queue("", |_| {});
     let mut client = proxy.client();
     let answer = from(&mut client, NEAR, "GET", "/api/tags");
     assert_eq!((answer.status(), cors(&answer)), (503, (vec![NEAR], vec!["Origin"])));

@@ -157,16 +157,7 @@ fn a_host_that_is_not_ours_is_refused_with_a_key_too() {
 
 #[test]
 fn a_full_queue_is_not_told_to_those_without_a_key() {
-    let upstream = Upstream::start();
-    let (_go_on, told) = bounded::<()>(0);
-    upstream.script(vec![Step::Wait(told)]);
-    let proxy = Proxy::with(&upstream, |config| {
-        keyed(config);
-        (config.workers, config.max_queue) = (1, 0);
-    });
-    let mut busy = proxy.client();
-    busy.with("POST", "/api/chat", &bearer(OWN), chat("Hi"));
-    upstream.request();
+    let (proxy, _busy) = full_queue(&bearer(OWN), keyed);
     let mut client = proxy.client();
     assert!(asks_for_a_key(&ask(&mut client, "GET", "/api/tags", "", "")));
     assert_eq!(ask(&mut client, "GET", "/api/tags", &bearer(OWN), "").status(), 503);

@@ -226,22 +226,12 @@ fn from(address: [u8; 4], to: SocketAddr) -> TcpStream {
 
 #[test]
 fn health_is_told_when_every_worker_is_busy() {
-    let upstream = Upstream::start();
-    let (go_on, told) = bounded(1);
-    upstream.script(vec![Step::Wait(told), upstream::answer("busy")]);
-    let proxy = Proxy::with(&upstream, |config| {
-        patient(config);
-        (config.workers, config.max_queue) = (1, 0);
-    });
-    let mut busy = proxy.client();
-    busy.post("/api/chat", chat_whole("Hi"));
-    upstream.request();
+    let (proxy, busy) = full_queue("", patient);
     let mut client = proxy.client();
     assert_eq!(client.get("/api/tags").answer().status(), 503);
     for path in ["/", "/api/version", "/health", "/openai/health", "/health?x=1"] {
         assert_eq!(client.get(path).answer().status(), 200, "{path}");
     }
-    go_on.send(()).expect("the upstream waits");
     assert_eq!(busy.answer().status(), 200);
 }
 

@@ -49,16 +49,7 @@ fn one_request_too_many_is_refused_at_once_and_the_others_are_served() {
 
 #[test]
 fn a_refusal_does_not_wait_for_a_large_body() {
-    let upstream = Upstream::start();
-    let (_go_on, told) = bounded::<()>(0);
-    upstream.script(vec![Step::Wait(told)]);
-    let proxy = Proxy::with(&upstream, |config| {
-        config.workers = 1;
-        config.max_queue = 0;
-    });
-    let mut busy = proxy.client();
-    busy.post("/api/chat", chat("Hi"));
-    upstream.request();
+    let (proxy, _busy) = full_queue("", |_| {});
     let mut client = proxy.client();
     // The body is never sent.
     let answer =

@@ -188,21 +188,9 @@ fn what_is_happening_is_seen() {
 
 #[test]
 fn who_is_turned_away_counts_too() {
-    let upstream = Upstream::start();
-    let (go_on, told) = bounded::<()>(0);
-    let mut steps = vec![Step::Wait(told)];
-    steps.extend(upstream::stream(&["ok"]));
-    upstream.script(steps);
-    let proxy = Proxy::with(&upstream, |config| {
-        config.workers = 1;
-        config.max_queue = 0;
-    });
-    let mut busy = proxy.client();
-    busy.post("/api/chat", chat("Hi"));
-    upstream.request();
+    let (proxy, busy) = full_queue("", |_| {});
     let answer = proxy.ask("/api/generate", "{}");
     assert_eq!(answer.status(), 503);
-    drop(go_on);
     assert_eq!(busy.answer().lines().len(), 2);
     // The worker may not be idle yet.
     let deadline = Instant::now() + HANG;
