@@ -102,6 +102,17 @@ impl Client {
         self.reader.get_ref()
     }
 
+    /// The segments with data that have arrived. The proxy sends without Nagle's algorithm, so each is
+    /// one write.
+    #[cfg(target_os = "linux")]
+    pub fn segments_received(&self) -> u32 {
+        /// Position of `tcpi_data_segs_in` in the kernel's `struct tcp_info`, since Linux 4.6.
+        const DATA_SEGMENTS: std::ops::Range<usize> = 152..156;
+        let socket = self.stream().try_clone().expect("a socket").into();
+        let (info, _) = ollama_openai_proxy::net::sys::tcp_info(&socket).expect("a TCP socket");
+        u32::from_ne_bytes(info[DATA_SEGMENTS].try_into().expect("4 bytes"))
+    }
+
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         self.reader.get_mut().write_all(bytes.as_ref()).expect("the proxy reads");

@@ -314,10 +314,15 @@ pub fn frame(bytes: &str) -> Step {
     Step::Send(format!("{:x}\r\n{bytes}\r\n", bytes.len()).into_bytes())
 }
 
+/// The event of a text delta.
+pub fn text_event(text: &str) -> String {
+    let text = serde_json::Value::from(text);
+    format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":{text}}}}}]}}\n\n")
+}
+
 /// A text delta as a frame.
 pub fn delta(text: &str) -> Step {
-    let text = serde_json::Value::from(text);
-    frame(&format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":{text}}}}}]}}\n\n"))
+    frame(&text_event(text))
 }
 
 /// The last frame of a chunked body.

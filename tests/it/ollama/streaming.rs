@@ -38,7 +38,7 @@ fn the_first_line_arrives_before_the_upstream_sends_the_second() {
 fn a_line_is_not_held_back_by_half_an_event_behind_it() {
     let (upstream, proxy) = pair();
     let (go_on, told) = bounded(0);
-    let whole = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"one\"}}]}\n\n";
+    let whole = text_event("one");
     upstream.script(ended(vec![
         stream_head(),
         frame(&format!("{whole}\n\n: comment\n\ndata: {{\"choices\":[{{\"ind")),
@@ -69,11 +69,8 @@ fn the_done_line_comes_with_the_terminal_event_not_with_the_end_of_the_connectio
 #[test]
 fn one_line_is_one_frame_also_when_several_events_came_at_once() {
     let (upstream, proxy) = pair();
-    let event = |text: &str| {
-        format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n")
-    };
-    upstream
-        .script(ended(vec![stream_head(), frame(&[event("a"), event("b"), event("c")].concat())]));
+    let burst = ["a", "b", "c"].map(text_event).concat();
+    upstream.script(ended(vec![stream_head(), frame(&burst)]));
     let mut client = proxy.client();
     client.post("/api/chat", chat("Hi")).head();
     for text in ["a", "b", "c"] {
@@ -83,6 +80,32 @@ fn one_line_is_one_frame_also_when_several_events_came_at_once() {
             "{line}"
         );
         assert_eq!(line.matches('\n').count(), 1);
+    }
+}
+
+/// A system call for each token would cost more than all else together.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_burst_goes_out_in_one_write_and_the_first_one_with_the_head() {
+    let bench = Bench::new();
+    for route in [CHAT, GENERATE, "/v1/chat/completions", MESSAGES] {
+        // Each text is longer than half the buffer of tiny_http, which joins shorter writes.
+        let texts = ["a", "b", "c"].map(|letter| letter.repeat(600));
+        let burst = || frame(&texts.each_ref().map(|text| text_event(text)).concat());
+        let (go_on, told) = bounded(0);
+        let (first, second) = (Step::Wait(told.clone()), Step::Wait(told));
+        bench.upstream.script(ended(vec![stream_head(), burst(), first, burst(), second]));
+        let mut client = bench.proxy.client();
+        let body = request(
+            route,
+            &json!({"stream": true, "messages": [{"role": "user", "content": "Hi"}]}),
+        );
+        client.post(route, body.to_string()).head();
+        for writes in [1, 2] {
+            while !client.frame().expect("a frame").contains(&texts[2]) {}
+            assert_eq!(client.segments_received(), writes, "{route}");
+            go_on.send(()).expect("the upstream waits");
+        }
     }
 }
 
@@ -103,9 +126,8 @@ fn the_final_line_has_all_six_counters_and_an_empty_text() {
 
 #[test]
 fn text_that_came_together_with_an_error_is_not_lost() {
-    let both = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"one\"}}]}\n\n\
-                data: {\"error\":{\"message\":\"out of memory\"}}\n\n";
-    let lines = ask(vec![stream_head(), frame(both), last_frame()]).lines();
+    let both = text_event("one") + "data: {\"error\":{\"message\":\"out of memory\"}}\n\n";
+    let lines = ask(vec![stream_head(), frame(&both), last_frame()]).lines();
     assert_eq!(texts(&lines), ["one"]);
     assert_eq!(lines[1], serde_json::json!({"error": "out of memory"}));
 }
