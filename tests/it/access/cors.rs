@@ -202,13 +202,12 @@ fn the_headers_of_a_preflight_come_in_ollama_s_order() {
 
 #[test]
 fn every_answer_to_an_allowed_origin_says_so() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair_with(|config| config.max_body_bytes = 10_000);
     upstream
         .script(upstream::stream(&["a", "b"]))
         .script(vec![upstream::answer("ok")])
         .script(vec![status(400, &[], r#"{"error":{"message":"no"}}"#)])
         .script(vec![stream_head(), delta("a"), Step::Close]);
-    let proxy = Proxy::with(&upstream, |config| config.max_body_bytes = 10_000);
     let mut client = proxy.client();
     let check = |answer: Answer, status: u16| {
         assert_eq!(answer.status(), status, "{}", answer.body);

@@ -23,11 +23,10 @@ fn endless(
 
 #[test]
 fn the_upstream_s_call_ends_when_a_write_fails() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair_with(|config| config.workers = 1);
     let (closed, is_closed) = bounded(1);
     let (go_on, told) = bounded(0);
     upstream.script(endless(closed.clone(), told));
-    let proxy = Proxy::with(&upstream, |config| config.workers = 1);
     let mut client = proxy.client();
     client.post("/api/chat", chat("Hi")).head();
     client.frame();
@@ -64,11 +63,10 @@ fn clients_that_leave_in_the_middle_of_a_body_cost_nothing() {
 
 #[test]
 fn a_client_that_stops_reading_does_not_stop_the_others() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair_with(|config| config.workers = 2);
     let (closed, _is_closed) = bounded(1);
     let (go_on, told) = bounded(0);
     upstream.script(endless(closed, told)).script(upstream::stream(&["next"]));
-    let proxy = Proxy::with(&upstream, |config| config.workers = 2);
     let mut stuck = proxy.client();
     stuck.post("/api/chat", chat("Hi")).head();
     drop(go_on);
@@ -159,13 +157,12 @@ fn who_leaves_in_the_middle_of_a_whole_answer_is_not_waited_for() {
 
 #[test]
 fn who_has_only_stopped_sending_gets_every_byte() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair_with(patient);
     let (go_on, told) = bounded(1);
     let mut steps = vec![Step::Wait(told.clone()), stream_head(), delta("one"), Step::Wait(told)];
     steps.push(delta("two"));
     steps.extend(ending());
     upstream.script(steps);
-    let proxy = Proxy::with(&upstream, patient);
     let mut client = proxy.client();
     client.post("/api/chat", chat("Hi"));
     client.stream().shutdown(Shutdown::Write).expect("it is open");
@@ -189,10 +186,9 @@ fn who_has_only_stopped_sending_gets_every_byte() {
 
 #[test]
 fn who_has_stopped_sending_gets_a_whole_answer_too() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair_with(patient);
     let (go_on, told) = bounded(1);
     upstream.script(vec![Step::Wait(told), upstream::answer("whole")]);
-    let proxy = Proxy::with(&upstream, patient);
     let mut client = proxy.client();
     client.post("/api/chat", chat_whole("Hi"));
     client.stream().shutdown(Shutdown::Write).expect("it is open");
@@ -205,13 +201,12 @@ fn who_has_stopped_sending_gets_a_whole_answer_too() {
 
 #[test]
 fn nobody_is_asked_for_a_client_that_left_in_the_queue() {
-    let upstream = Upstream::start();
-    let (go_on, told) = bounded(1);
-    upstream.script(vec![Step::Wait(told), upstream::answer("first")]);
-    let proxy = Proxy::with(&upstream, |config| {
+    let (upstream, proxy) = pair_with(|config| {
         patient(config);
         config.workers = 1;
     });
+    let (go_on, told) = bounded(1);
+    upstream.script(vec![Step::Wait(told), upstream::answer("first")]);
     let mut first = proxy.client();
     first.post("/api/chat", chat_whole("first"));
     upstream.request();

@@ -88,14 +88,13 @@ fn an_endless_head_is_cut() {
 
 #[test]
 fn a_silent_connection_is_closed_and_a_busy_one_is_not() {
-    let upstream = Upstream::start();
-    let (go_on, told) = bounded(0);
-    upstream.script(vec![stream_head(), delta("one"), Step::Wait(told), Step::Close]);
-    let proxy = Proxy::with(&upstream, |config| {
+    let (upstream, proxy) = pair_with(|config| {
         patient(config);
         // Longer than a busy machine needs between a connect and its request.
         config.connection_limits.idle_timeout = 10 * SOON;
     });
+    let (go_on, told) = bounded(0);
+    upstream.script(vec![stream_head(), delta("one"), Step::Wait(told), Step::Close]);
     let mut busy = proxy.client();
     busy.post("/api/chat", chat("Hi")).head();
     busy.frame();
@@ -157,13 +156,12 @@ fn stalled_bodies_hold_no_worker() {
 
 #[test]
 fn of_too_many_connections_the_oldest_that_ask_nothing_go() {
-    let upstream = Upstream::start();
-    let (go_on, told) = bounded(0);
-    upstream.script(vec![stream_head(), delta("one"), Step::Wait(told), Step::Close]);
-    let proxy = Proxy::with(&upstream, |config| {
+    let (upstream, proxy) = pair_with(|config| {
         patient(config);
         config.connection_limits.max_connections = 8;
     });
+    let (go_on, told) = bounded(0);
+    upstream.script(vec![stream_head(), delta("one"), Step::Wait(told), Step::Close]);
     let mut busy = proxy.client();
     busy.post("/api/chat", chat("Hi")).head();
     busy.frame();
@@ -184,13 +182,12 @@ fn of_too_many_connections_the_oldest_that_ask_nothing_go() {
 
 #[test]
 fn one_address_cannot_take_all_workers() {
-    let upstream = Upstream::start();
-    let (go_on, told) = bounded(1);
-    upstream.script(vec![Step::Wait(told), upstream::answer("first")]);
-    let proxy = Proxy::with(&upstream, |config| {
+    let (upstream, proxy) = pair_with(|config| {
         patient(config);
         config.max_per_client = Some(1);
     });
+    let (go_on, told) = bounded(1);
+    upstream.script(vec![Step::Wait(told), upstream::answer("first")]);
     let mut first = proxy.client();
     first.post("/api/chat", chat_whole("first"));
     upstream.request();

@@ -4,14 +4,14 @@
 use crate::support::*;
 use std::io::Read;
 
-fn proxy(upstream: &Upstream) -> Proxy {
-    Proxy::with(upstream, |config| config.max_body_bytes = 100_000)
+/// Takes bodies up to 100,000 bytes.
+fn limited() -> (Upstream, Proxy) {
+    pair_with(|config| config.max_body_bytes = 100_000)
 }
 
 #[test]
 fn bad_bodies_are_refused_in_ollama_s_words_and_the_connection_stays_usable() {
-    let upstream = Upstream::start();
-    let proxy = proxy(&upstream);
+    let (upstream, proxy) = limited();
     let mut client = proxy.client();
     let mut check = |path: &str, body: &[u8], status: u16, error: &str| {
         let answer = client.post(path, body).answer();
@@ -64,8 +64,7 @@ fn bad_bodies_are_refused_in_ollama_s_words_and_the_connection_stays_usable() {
 
 #[test]
 fn what_cannot_be_translated_is_refused_by_name() {
-    let upstream = Upstream::start();
-    let proxy = proxy(&upstream);
+    let (upstream, proxy) = limited();
     let mut client = proxy.client();
     let mut check = |path: &str, body: &str, error: &str| {
         client.post(path, body).answer().assert_error(400, error);
@@ -93,8 +92,7 @@ fn what_cannot_be_translated_is_refused_by_name() {
 
 #[test]
 fn bodies_in_any_form_and_of_any_type_are_read() {
-    let upstream = Upstream::start();
-    let proxy = proxy(&upstream);
+    let (upstream, proxy) = limited();
     let mut client = proxy.client();
     let body = chat_whole("Hi");
     let length = body.len();
@@ -122,8 +120,7 @@ fn bodies_in_any_form_and_of_any_type_are_read() {
 
 #[test]
 fn offers_to_upgrade_are_ignored() {
-    let upstream = Upstream::start();
-    let proxy = proxy(&upstream);
+    let (upstream, proxy) = limited();
     let body = chat_whole("Hi");
     let length = body.len();
     let framings = [
@@ -145,9 +142,8 @@ fn offers_to_upgrade_are_ignored() {
 
 #[test]
 fn bytes_that_are_no_text_are_replaced_as_go_does() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = limited();
     upstream.script(vec![upstream::answer("ok")]);
-    let proxy = proxy(&upstream);
     let body = b"{\"model\":\"m\",\"stream\":false,\"messages\":[{\"role\":\"user\",\"content\":\"a\xffb\"}]}";
     assert_eq!(proxy.ask("/api/chat", body).status(), 200);
     assert_eq!(upstream.request().json()["messages"][0]["content"], "a\u{fffd}b");
@@ -155,8 +151,7 @@ fn bytes_that_are_no_text_are_replaced_as_go_does() {
 
 #[test]
 fn bodies_above_the_limit_are_refused_unread() {
-    let upstream = Upstream::start();
-    let proxy = proxy(&upstream);
+    let (_upstream, proxy) = limited();
     let refused = "request body too large: the limit is 100000 bytes";
     let check = |request: String| {
         let mut client = proxy.client();
@@ -177,9 +172,8 @@ fn bodies_above_the_limit_are_refused_unread() {
 
 #[test]
 fn a_body_at_the_limit_is_taken() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = limited();
     upstream.script(vec![upstream::answer("ok")]);
-    let proxy = proxy(&upstream);
     let body = chat_whole("");
     let content = "x".repeat(100_000 - body.len());
     let body = chat_whole(&content);
@@ -202,8 +196,7 @@ fn a_body_that_breaks_off_is_an_error_and_costs_no_worker() {
 
 #[test]
 fn unknown_paths_and_methods_are_answered_as_ollama_does() {
-    let upstream = Upstream::start();
-    let proxy = proxy(&upstream);
+    let (_upstream, proxy) = limited();
     let mut client = proxy.client();
     let mut check =
         |method: &str, path: &str, status: u16, body: &str, header: Option<(&str, &str)>| {
@@ -226,8 +219,7 @@ fn unknown_paths_and_methods_are_answered_as_ollama_does() {
 
 #[test]
 fn what_a_client_sends_does_not_become_a_header_line() {
-    let upstream = Upstream::start();
-    let proxy = proxy(&upstream);
+    let (_upstream, proxy) = limited();
     // For tiny_http only CR LF ends a line.
     for sent in ["a\nSet-Cookie:b", "a\rSet-Cookie:b"] {
         let mut client = proxy.client();
@@ -240,8 +232,7 @@ fn what_a_client_sends_does_not_become_a_header_line() {
 
 #[test]
 fn head_has_the_head_of_get_and_no_body() {
-    let upstream = Upstream::start();
-    let proxy = proxy(&upstream);
+    let (_upstream, proxy) = limited();
     let mut client = proxy.client();
     for path in ["/", "/api/version", "/api/tags"] {
         let get = client.get(path).answer();
@@ -261,9 +252,8 @@ fn head_has_the_head_of_get_and_no_body() {
 
 #[test]
 fn every_answer_carries_the_request_s_id_which_goes_upstream_too() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = limited();
     upstream.script(upstream::stream(&["Hi"]));
-    let proxy = proxy(&upstream);
     let mut client = proxy.client();
     let head = client.post("/api/chat", chat("Hi")).answer().head;
     let id = head.header("x-request-id").expect("an id").to_owned();
@@ -276,8 +266,7 @@ fn every_answer_carries_the_request_s_id_which_goes_upstream_too() {
 
 #[test]
 fn requests_sent_in_one_go_are_answered_in_order() {
-    let upstream = Upstream::start();
-    let proxy = proxy(&upstream);
+    let (_upstream, proxy) = limited();
     let mut client = proxy.client();
     let requests = "GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\nGET / HTTP/1.1\r\nHost: localhost\r\n\r\nGET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n";
     client.send(requests);
@@ -288,8 +277,7 @@ fn requests_sent_in_one_go_are_answered_in_order() {
 
 #[test]
 fn a_connection_that_is_to_close_closes() {
-    let upstream = Upstream::start();
-    let proxy = proxy(&upstream);
+    let (_upstream, proxy) = limited();
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nConnection: close\r\n\r\n");
     let answer = client.answer();

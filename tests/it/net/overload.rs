@@ -7,15 +7,14 @@ const BUSY: &str = "server busy, please try again.  maximum pending requests exc
 
 #[test]
 fn one_request_too_many_is_refused_at_once_and_the_others_are_served() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair_with(|config| {
+        config.workers = 2;
+        config.max_queue = 1;
+    });
     let (go_on, told) = bounded::<()>(0);
     for _ in 0..3 {
         upstream.script(ended(vec![Step::Wait(told.clone()), stream_head(), delta("served")]));
     }
-    let proxy = Proxy::with(&upstream, |config| {
-        config.workers = 2;
-        config.max_queue = 1;
-    });
     let mut served: Vec<_> = (0..2).map(|_| proxy.client()).collect();
     for client in &mut served {
         client.post("/api/chat", chat("Hi"));
@@ -61,11 +60,10 @@ fn a_refusal_does_not_wait_for_a_large_body() {
 #[test]
 fn a_hundred_at_once_are_all_served_when_there_is_room() {
     let _crowd = crowd();
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair_with(|config| config.workers = 8);
     for _ in 0..100 {
         upstream.script(upstream::stream(&["a", "b", "c"]));
     }
-    let proxy = Proxy::with(&upstream, |config| config.workers = 8);
     std::thread::scope(|scope| {
         for _ in 0..100 {
             scope.spawn(|| {

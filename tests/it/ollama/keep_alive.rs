@@ -54,9 +54,8 @@ fn a_model_stays_as_long_as_keep_alive_says() {
 
 #[test]
 fn every_use_counts_and_without_a_word_the_default_does_for_a_model_that_is_loaded() {
-    let upstream = Upstream::start();
     let minutes = |count: u64| Duration::from_secs(60 * count);
-    let proxy = Proxy::with(&upstream, |config| config.keep_alive = KeepAlive::For(minutes(7)));
+    let (upstream, proxy) = pair_with(|config| config.keep_alive = KeepAlive::For(minutes(7)));
     let bench = Bench { upstream, proxy };
     for route in INFERENCE {
         for (change, time) in [

@@ -14,9 +14,8 @@ fn state(test: &str) -> PathBuf {
 
 #[test]
 fn made_models_are_there_after_a_new_start() {
-    let upstream = Upstream::start();
     let path = state("start");
-    let proxy = Proxy::with(&upstream, |config| config.state_file = Some(path.clone()));
+    let (upstream, proxy) = pair_with(|config| config.state_file = Some(path.clone()));
     assert_eq!(proxy.names().len(), 3);
     assert!(!path.exists(), "the file is created when it is first needed");
     create(&proxy, mario());
@@ -33,10 +32,9 @@ fn made_models_are_there_after_a_new_start() {
 
 #[test]
 fn a_state_that_cannot_be_written_is_a_500_and_changes_nothing() {
-    let upstream = Upstream::start();
     let path = state("unwritable");
+    let (_upstream, proxy) = pair_with(|config| config.state_file = Some(path.clone()));
     let folder = path.parent().expect("a folder").to_owned();
-    let proxy = Proxy::with(&upstream, |config| config.state_file = Some(path.clone()));
     create(&proxy, mario());
     // A file takes the place of the folder.
     fs::remove_dir_all(&folder).expect("removable");

@@ -195,9 +195,8 @@ fn lines_that_clients_would_split_are_escaped() {
 
 #[test]
 fn connections_serve_again_after_a_stream_on_both_sides() {
-    let upstream = Upstream::start();
     // With two workers the second could send before the first has returned its connection to the pool.
-    let proxy = Proxy::with(&upstream, |config| config.workers = 1);
+    let (upstream, proxy) = pair_with(|config| config.workers = 1);
     let mut client = proxy.client();
     for _ in 0..5 {
         upstream.script(upstream::stream(&["Hi"]));

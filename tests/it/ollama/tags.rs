@@ -85,12 +85,11 @@ fn an_upstream_without_models_has_an_empty_list() {
 
 #[test]
 fn the_list_is_kept_for_a_short_time_and_renewed_on_a_miss() {
-    let upstream = Upstream::start();
-    upstream.script_lists();
-    upstream.script(vec![upstream::json(MODELS)]);
-    let proxy = Proxy::with(&upstream, |config| {
+    let (upstream, proxy) = pair_with(|config| {
         config.models_ttl = std::time::Duration::from_secs(3600);
     });
+    upstream.script_lists();
+    upstream.script(vec![upstream::json(MODELS)]);
     proxy.get("/api/tags");
     proxy.get("/api/tags");
     upstream.request();

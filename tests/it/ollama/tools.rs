@@ -21,7 +21,7 @@ fn asked(tools: bool) -> String {
 
 #[test]
 fn a_whole_call_is_shown_before_the_next_one_is_complete() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = pair();
     let (go_on, told) = bounded(0);
     let call = |index: u64, arguments: &str| {
         json!({"tool_calls": [{"index": index, "id": format!("call_{index}"), "type": "function",
@@ -35,7 +35,6 @@ fn a_whole_call_is_shown_before_the_next_one_is_complete() {
         Step::Wait(told),
         piece(&json!({"tool_calls": [{"index": 1, "function": {"arguments": "}"}}]})),
     ]));
-    let proxy = Proxy::start(&upstream);
     let mut client = proxy.client();
     client.post("/api/chat", asked(true)).head();
     let line = |frame: Option<String>| -> Value {

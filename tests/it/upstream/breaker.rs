@@ -185,14 +185,13 @@ fn an_upload_that_cannot_be_repeated_is_turned_away_too() {
 
 #[test]
 fn a_black_hole_holds_few_workers() {
-    let upstream = Upstream::start();
-    let (_keep, never) = bounded::<()>(0);
-    let proxy = Proxy::with(&upstream, |config| {
+    let (upstream, proxy) = pair_with(|config| {
         opens_after(2)(config);
         config.workers = 4;
         config.retry.max_retries = 0;
         config.request_timeout = Duration::from_millis(100);
     });
+    let (_keep, never) = bounded::<()>(0);
     for _ in 0..2 {
         upstream.script(vec![Step::Wait(never.clone())]);
         assert_eq!(ask(&proxy).status(), 504);

@@ -18,8 +18,8 @@ const MS: fn(u64) -> Duration = Duration::from_millis;
 const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Two workers, no retries, and no circuit that opens.
-fn patient(upstream: &Upstream) -> Proxy {
-    Proxy::with(upstream, |config| {
+fn patient() -> (Upstream, Proxy) {
+    pair_with(|config| {
         config.workers = 2;
         config.retry.max_retries = 0;
         config.request_timeout = TIMEOUT;
@@ -49,8 +49,7 @@ fn both_serve(upstream: &Upstream, proxy: &Proxy) {
 
 /// Asserts the error of a whole and of a streamed response, and that the workers become free.
 fn check(name: &str, steps: fn() -> Vec<Step>, status: u16, error: &str) {
-    let upstream = Upstream::start();
-    let proxy = patient(&upstream);
+    let (upstream, proxy) = patient();
     for body in [chat_whole("Hi"), chat("Hi")] {
         for _ in 0..3 {
             upstream.script(steps());
@@ -103,8 +102,7 @@ fn a_whole_body_that_does_not_end() {
 
 #[test]
 fn the_body_of_an_error_that_does_not_end_costs_only_its_text() {
-    let upstream = Upstream::start();
-    let proxy = patient(&upstream);
+    let (upstream, proxy) = patient();
     let text =
         "HTTP/1.1 400 X\r\nContent-Type: text/plain\r\nContent-Length: 9999\r\n\r\nno such thing";
     upstream.script(vec![head(text), Step::Close]);
@@ -113,8 +111,7 @@ fn the_body_of_an_error_that_does_not_end_costs_only_its_text() {
 
 #[test]
 fn what_is_passed_on_must_end_in_time_too() {
-    let upstream = Upstream::start();
-    let proxy = patient(&upstream);
+    let (upstream, proxy) = patient();
     let whole =
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{";
     upstream.script(vec![head(whole), Step::Drip(b" ".to_vec(), MS(20))]);
@@ -150,8 +147,7 @@ fn what_is_passed_on_must_end_in_time_too() {
 #[test]
 fn a_stream_that_breaks_off_or_goes_silent_is_told_in_its_last_line() {
     let check = |name: &str, end: Vec<Step>, error: &str| {
-        let upstream = Upstream::start();
-        let proxy = patient(&upstream);
+        let (upstream, proxy) = patient();
         let steps = [stream_head(), delta("one")].into_iter().chain(end).collect();
         upstream.script(steps);
         let answer = proxy.ask("/api/chat", chat("Hi"));
@@ -240,9 +236,8 @@ fn asked(upstream: &Upstream) -> Vec<usize> {
 #[test]
 fn a_kept_connection_that_was_closed_costs_nobody_anything() {
     for end in [Step::Close, Step::Reset] {
-        let upstream = Upstream::start();
+        let (upstream, proxy) = patient();
         upstream.script(vec![answer("one")]).script(vec![end]).script(vec![answer("two")]);
-        let proxy = patient(&upstream);
         for text in ["one", "two"] {
             let answer = proxy.ask("/api/chat", chat_whole("Hi"));
             assert_eq!(answer.json()["message"]["content"], text);
@@ -254,9 +249,8 @@ fn a_kept_connection_that_was_closed_costs_nobody_anything() {
 
 #[test]
 fn only_once_and_only_on_a_connection_that_had_served() {
-    let upstream = Upstream::start();
+    let (upstream, proxy) = patient();
     upstream.script(vec![Step::Reset]).script(vec![answer("one")]);
-    let proxy = patient(&upstream);
     let ask = || proxy.ask("/api/chat", chat_whole("Hi"));
     assert_eq!(ask().status(), 502, "a new connection is not reused");
     assert_eq!(ask().status(), 200);
@@ -267,8 +261,7 @@ fn only_once_and_only_on_a_connection_that_had_served() {
 
 #[test]
 fn what_else_is_kept_is_not_tried_either() {
-    let upstream = Upstream::start();
-    let proxy = patient(&upstream);
+    let (upstream, proxy) = patient();
     both_serve(&upstream, &proxy);
     upstream.script(vec![Step::Reset]).script(vec![answer("ok")]);
     assert_eq!(proxy.ask("/api/chat", chat_whole("Hi")).status(), 200);
@@ -279,8 +272,7 @@ fn what_else_is_kept_is_not_tried_either() {
 
 #[test]
 fn what_can_be_sent_only_once_goes_over_a_connection_of_its_own() {
-    let upstream = Upstream::start();
-    let proxy = patient(&upstream);
+    let (upstream, proxy) = patient();
     let large = chat_whole(&"x".repeat(1_500_000));
     for (path, body) in [
         ("/api/chat", chat_whole("Hi")),

@@ -7,24 +7,18 @@ use ollama_openai_proxy::backends::profiles;
 /// A list that identifies no family.
 const PLAIN: &str = r#"{"data":[{"id":"m","object":"model","created":5,"owned_by":"me"}]}"#;
 
-const LLAMA: &str = r#"{"data":[{"id":"m","object":"model","owned_by":"llamacpp"}]}"#;
-
 const PROPS: &str = r#"{"default_generation_settings":{"n_ctx":1234},"model_ftype":"Q6_K",
     "modalities":{"vision":true}}"#;
 
-/// A proxy that never keeps a list.
-fn forgetful(upstream: &Upstream, family: Option<&str>) -> Proxy {
-    Proxy::with(upstream, |config| {
+/// An upstream with this list, and a proxy that never keeps it.
+fn forgetful(family: Option<&str>, list: &str) -> (Upstream, Proxy) {
+    let (upstream, proxy) = pair_with(|config| {
         config.models_ttl = std::time::Duration::ZERO;
         config.retry.max_retries = 0;
         config.profile = family.map(|name| profiles::find_by_name(name).expect("a known family"));
-    })
-}
-
-fn tags(proxy: &Proxy) -> Vec<Value> {
-    let answer = proxy.fetch("/api/tags");
-    assert_eq!(answer.status(), 200, "{}", answer.body);
-    answer.json()["models"].as_array().expect("a list").clone()
+    });
+    upstream.list(list);
+    (upstream, proxy)
 }
 
 /// The places that were asked, each with the configured key.
@@ -59,11 +53,9 @@ fn plain() -> Value {
 #[test]
 fn each_family_is_asked_at_its_own_place_and_what_it_tells_is_shown() {
     let check = |family: Option<&str>, list: &str, place: &str, told: &str, shown: Value| {
-        let upstream = Upstream::start();
-        upstream.list(list);
+        let (upstream, proxy) = forgetful(family, list);
         upstream.side(place, told);
-        let proxy = forgetful(&upstream, family);
-        let listed = tags(&proxy);
+        let listed = proxy.tags();
         let tag = listed.iter().find(|tag| tag["name"] == "m:latest").expect("listed");
         assert_eq!(places(&upstream), [place]);
         let found = json!([tag["details"]["context_length"], tag["capabilities"]]);
@@ -92,10 +84,9 @@ fn each_family_is_asked_at_its_own_place_and_what_it_tells_is_shown() {
 
 #[test]
 fn embedding_models_that_the_main_list_leaves_out_are_listed() {
-    let upstream = Upstream::start();
-    upstream.list(PLAIN);
+    let (upstream, proxy) = forgetful(Some("openrouter"), PLAIN);
     upstream.side("/v1/embeddings/models", r#"{"data":[{"id":"a/vectors"}]}"#);
-    let models = tags(&forgetful(&upstream, Some("openrouter")));
+    let models = proxy.tags();
     let added = models.iter().find(|model| model["name"] == "a/vectors:latest").expect("listed");
     assert_eq!(added["capabilities"], json!(["embedding"]));
     assert_eq!(models.len(), 2);
@@ -103,27 +94,23 @@ fn embedding_models_that_the_main_list_leaves_out_are_listed() {
 
 #[test]
 fn the_second_place_is_asked_where_the_first_tells_nothing() {
-    let upstream = Upstream::start();
-    upstream.list(PLAIN);
+    let (upstream, proxy) = forgetful(Some("litellm"), PLAIN);
     let told = r#"{"data":[{"model_name":"m","model_info":{"max_input_tokens":77}}]}"#;
     upstream.side("/v1/model/info", told);
-    let proxy = forgetful(&upstream, Some("litellm"));
-    assert_eq!(tags(&proxy)[0]["details"]["context_length"], 77);
+    assert_eq!(proxy.tags()[0]["details"]["context_length"], 77);
     assert_eq!(places(&upstream), ["/model/info", "/v1/model/info"]);
-    assert_eq!(tags(&proxy)[0]["details"]["context_length"], 77);
+    assert_eq!(proxy.tags()[0]["details"]["context_length"], 77);
     assert_eq!(places(&upstream), ["/v1/model/info"], "the first endpoint is not asked again");
 }
 
 #[test]
 fn a_place_that_tells_nothing_harms_nobody_and_is_left_alone() {
     for told in [None, Some("<html>"), Some("{}"), Some(r#"{"error":"Unexpected endpoint"}"#)] {
-        let upstream = Upstream::start();
-        upstream.list(LLAMA);
+        let (upstream, proxy) = forgetful(None, LLAMA);
         told.iter().for_each(|told| upstream.side("/props", told));
-        let proxy = forgetful(&upstream, None);
-        assert_eq!(tags(&proxy)[0]["name"], "m:latest", "{told:?}");
+        assert_eq!(proxy.tags()[0]["name"], "m:latest", "{told:?}");
         assert_eq!(places(&upstream), ["/props"], "one attempt: {told:?}");
-        assert_eq!(tags(&proxy)[0]["name"], "m:latest", "{told:?}");
+        assert_eq!(proxy.tags()[0]["name"], "m:latest", "{told:?}");
         assert!(places(&upstream).is_empty(), "asked again: {told:?}");
         let health = proxy.fetch("/openai/health").json();
         assert_eq!((&health["status"], &health["error_count"]), (&json!("healthy"), &json!(0)));
@@ -133,15 +120,13 @@ fn a_place_that_tells_nothing_harms_nobody_and_is_left_alone() {
 
 #[test]
 fn what_was_told_once_stays_while_the_place_fails() {
-    let upstream = Upstream::start();
-    upstream.list(LLAMA);
+    let (upstream, proxy) = forgetful(None, LLAMA);
     upstream.side("/props", PROPS);
-    let proxy = forgetful(&upstream, None);
-    let before = tags(&proxy);
+    let before = proxy.tags();
     assert_eq!(before[0]["details"]["quantization_level"], "Q6_K");
     upstream.side("/props", "<html>");
     for asked in [&["/props"; 2][..], &[]] {
-        assert_eq!(tags(&proxy), before, "clients cache by the digest");
+        assert_eq!(proxy.tags(), before, "clients cache by the digest");
         // Two requests at first: one with and one without a result.
         assert_eq!(places(&upstream), asked);
     }
@@ -153,7 +138,7 @@ fn a_kept_list_asks_nobody() {
     upstream.list(LLAMA);
     upstream.side("/props", PROPS);
     for asked in [&["/props"][..], &[]] {
-        tags(&proxy);
+        proxy.tags();
         assert_eq!(places(&upstream), asked);
     }
 }
@@ -170,9 +155,8 @@ fn a_sign_of_life_asks_nobody_but_the_list() {
 fn unknown_servers_and_servers_of_several_models_are_asked_nothing() {
     let entry = |id: &str| json!({"id": id, "object": "model", "owned_by": "llamacpp"});
     for list in [PLAIN.to_owned(), json!({"data": [entry("a"), entry("b")]}).to_string()] {
-        let upstream = Upstream::start();
-        upstream.list(&list);
-        tags(&forgetful(&upstream, None));
+        let (upstream, proxy) = forgetful(None, &list);
+        proxy.tags();
         assert!(places(&upstream).is_empty(), "{list}");
     }
 }
@@ -180,36 +164,34 @@ fn unknown_servers_and_servers_of_several_models_are_asked_nothing() {
 #[test]
 fn a_family_is_known_by_the_headers_of_its_list() {
     let sent = |headers: &str| {
-        let upstream = Upstream::start();
+        let (upstream, proxy) = forgetful(None, PLAIN);
         upstream.list_with(headers, PLAIN);
-        sampling(&upstream, &forgetful(&upstream, None))
+        sampling(&upstream, &proxy)
     };
     assert_eq!(sent(""), plain());
     assert_eq!(sent("Server: nginx\r\n"), plain());
     let llama = json!({"max_tokens": 9, "top_k": 7, "repeat_penalty": 1.5});
     assert_eq!(sent("Server: llama.cpp\r\n"), llama);
     // A gateway that says so is one, whatever owner it lists.
-    let upstream = Upstream::start();
+    let (upstream, proxy) = forgetful(None, LLAMA);
     upstream.list_with("x-litellm-version: 1.80.0\r\n", LLAMA);
-    let proxy = forgetful(&upstream, None);
     assert_eq!(sampling(&upstream, &proxy), plain());
     assert_eq!(places(&upstream), ["/model/info", "/v1/model/info"]);
 }
 
 #[test]
 fn a_family_is_known_by_the_shape_of_its_list() {
-    let upstream = Upstream::start();
-    upstream.list(r#"[{"id":"m","type":"chat","organization":"us"}]"#);
+    let list = r#"[{"id":"m","type":"chat","organization":"us"}]"#;
+    let (upstream, proxy) = forgetful(None, list);
     let together = json!({"max_tokens": 9, "top_k": 7, "repetition_penalty": 1.5});
-    assert_eq!(sampling(&upstream, &forgetful(&upstream, None)), together);
+    assert_eq!(sampling(&upstream, &proxy), together);
 }
 
 #[test]
 fn the_operator_s_word_is_stronger_than_any_sign() {
     let sent = |family: &str| {
-        let upstream = Upstream::start();
+        let (upstream, proxy) = forgetful(Some(family), LLAMA);
         upstream.list_with("Server: llama.cpp\r\n", LLAMA);
-        let proxy = forgetful(&upstream, Some(family));
         let sent = sampling(&upstream, &proxy);
         assert!(!places(&upstream).contains(&"/props".to_owned()), "{family}");
         sent
@@ -221,9 +203,7 @@ fn the_operator_s_word_is_stronger_than_any_sign() {
 
 #[test]
 fn a_family_stays_known_while_its_list_fails() {
-    let upstream = Upstream::start();
-    upstream.list(LLAMA);
-    let proxy = forgetful(&upstream, None);
+    let (upstream, proxy) = forgetful(None, LLAMA);
     let llama = json!({"max_tokens": 9, "top_k": 7, "repeat_penalty": 1.5});
     assert_eq!(sampling(&upstream, &proxy), llama);
     upstream.script_lists();
@@ -241,11 +221,9 @@ fn a_family_stays_known_while_its_list_fails() {
 #[test]
 fn a_format_is_said_to_tgi_and_lm_studio_in_their_own_way_from_the_first_request() {
     let sent = |list: &str, change: Value| {
-        let upstream = Upstream::start();
-        upstream.list(list);
+        let (upstream, proxy) = forgetful(None, list);
         upstream.side("/info", r#"{"router":"text-generation-router"}"#);
         upstream.script(vec![upstream::answer("ok")]);
-        let proxy = forgetful(&upstream, None);
         let body = request(CHAT, &change);
         assert_eq!(proxy.post(CHAT, &body).status(), 200);
         upstream.request().json()
@@ -268,8 +246,7 @@ fn a_format_is_said_to_tgi_and_lm_studio_in_their_own_way_from_the_first_request
 
 #[test]
 fn the_stay_of_a_model_is_told_to_lm_studio() {
-    let upstream = Upstream::start();
-    let proxy = forgetful(&upstream, Some("lmstudio"));
+    let (upstream, proxy) = forgetful(Some("lmstudio"), MODELS);
     for (path, text) in [("/api/chat", "messages"), ("/api/generate", "prompt")] {
         upstream.script(vec![upstream::answer("ok")]);
         let body = request(path, &json!({"keep_alive": "2m", "stream": false}));
@@ -286,7 +263,7 @@ fn a_well_known_model_is_shown_as_such_and_nothing_is_refused_for_it() {
         r#"{"data":[{"id":"gpt-4o","owned_by":"me"},{"id":"llama-2-7b","owned_by":"me"},
         {"id":"voyage-3-large","owned_by":"me"}]}"#,
     );
-    let listed = tags(&proxy);
+    let listed = proxy.tags();
     let of = |name: &str| listed.iter().find(|it| it["name"] == name).expect("listed").clone();
     assert_eq!(of("gpt-4o:latest")["details"]["context_length"], 128_000);
     assert_eq!(of("gpt-4o:latest")["capabilities"], json!(["completion", "tools", "vision"]));

@@ -186,14 +186,13 @@ fn an_unknown_host_is_told() {
 
 #[test]
 fn a_head_that_does_not_come_in_time_is_a_timeout() {
-    let upstream = Upstream::start();
-    let (_keep, never) = bounded(0);
-    let (_keep_too, never_too) = bounded(0);
-    upstream.script(vec![Step::Wait(never)]).script(vec![Step::Wait(never_too)]);
-    let proxy = Proxy::with(&upstream, |config| {
+    let (upstream, proxy) = pair_with(|config| {
         config.request_timeout = Duration::from_millis(100);
         config.retry.max_retries = 1;
     });
+    let (_keep, never) = bounded(0);
+    let (_keep_too, never_too) = bounded(0);
+    upstream.script(vec![Step::Wait(never)]).script(vec![Step::Wait(never_too)]);
     proxy
         .ask("/api/chat", chat("Hi"))
         .assert_error(504, "no response from the upstream within REQUEST_TIMEOUT");
@@ -202,12 +201,11 @@ fn a_head_that_does_not_come_in_time_is_a_timeout() {
 
 #[test]
 fn silence_within_a_stream_is_a_timeout_and_not_tried_again() {
-    let upstream = Upstream::start();
-    let (_keep, never) = bounded(0);
-    upstream.script(vec![stream_head(), delta("one"), Step::Wait(never)]);
-    let proxy = Proxy::with(&upstream, |config| {
+    let (upstream, proxy) = pair_with(|config| {
         config.request_timeout = Duration::from_millis(100);
     });
+    let (_keep, never) = bounded(0);
+    upstream.script(vec![stream_head(), delta("one"), Step::Wait(never)]);
     let lines = proxy.ask("/api/chat", chat("Hi")).lines();
     let error = "the upstream sent nothing for REQUEST_TIMEOUT in the middle of its response";
     assert_eq!(lines.last().expect("lines"), &serde_json::json!({"error": error}));
@@ -227,15 +225,14 @@ fn nothing_is_tried_again_after_the_first_line() {
 
 #[test]
 fn the_numbers_are_configurable() {
-    let upstream = Upstream::start();
-    for _ in 0..9 {
-        upstream.script(vec![status(500, &[], ERROR)]);
-    }
-    let proxy = Proxy::with(&upstream, |config| {
+    let (upstream, proxy) = pair_with(|config| {
         config.retry.max_retries = 4;
         config.retry.initial_delay = Duration::from_millis(100);
         config.retry.max_delay = Duration::from_millis(300);
     });
+    for _ in 0..9 {
+        upstream.script(vec![status(500, &[], ERROR)]);
+    }
     assert_eq!(proxy.ask("/api/chat", chat("Hi")).status(), 500);
     let sleeps: Vec<_> = proxy.sleeps.try_iter().collect();
     assert_eq!(sleeps, seconds(&[0.1, 0.2, 0.3, 0.3]));
@@ -267,14 +264,13 @@ fn attempts_and_failures_are_counted() {
 
 #[test]
 fn a_model_that_is_loading_is_waited_for() {
-    let upstream = Upstream::start();
+    // Fewer retries than the model takes.
+    let (upstream, proxy) = pair_with(|config| config.retry.max_retries = 1);
     let loading = r#"{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}"#;
     for _ in 0..3 {
         upstream.script(vec![status(503, &[], loading)]);
     }
     upstream.script(vec![answer("ok")]);
-    // Fewer retries than the model takes.
-    let proxy = Proxy::with(&upstream, |config| config.retry.max_retries = 1);
     let lines = proxy.ask(CHAT, chat("Hi")).lines();
     assert_eq!(lines[0]["message"]["content"], "ok");
     assert_eq!(proxy.sleeps.try_iter().collect::<Vec<_>>(), [Duration::from_secs(1); 3]);
