@@ -482,23 +482,18 @@ mod tests {
         };
         let (home, data) = (("HOME", "/h"), ("XDG_DATA_HOME", "/d"));
         check(&[], None);
-        check(&[home], Some("/h/.local/share/ollama-openai-proxy/state.json"));
-        check(&[home, data], Some("/d/ollama-openai-proxy/state.json"));
-        check(
-            &[home, ("XDG_DATA_HOME", "relative")],
-            Some("/h/.local/share/ollama-openai-proxy/state.json"),
-        );
+        let in_home = "/h/.local/share/ollama-openai-proxy/state.json";
+        check(&[home], Some(in_home));
+        let in_data = "/d/ollama-openai-proxy/state.json";
+        check(&[home, data], Some(in_data));
+        check(&[home, ("XDG_DATA_HOME", "relative")], Some(in_home));
         check(&[home, ("PROXY_STATE", "/s/x.json")], Some("/s/x.json"));
         check(&[home, ("PROXY_STATE", "~/x.json")], Some("/h/x.json"));
         check(&[("PROXY_STATE", "é.json")], Some("é.json"));
-        check(
-            &[data, ("PROXY_STATE", parsers::DEFAULT_STATE_FILE)],
-            Some("/d/ollama-openai-proxy/state.json"),
-        );
+        check(&[data, ("PROXY_STATE", parsers::DEFAULT_STATE_FILE)], Some(in_data));
         let told = problems(&["--state=a\nb", "--api-key=k"], &[], &[]);
-        assert!(
-            told[0].ends_with("expected the path of a file, such as /var/lib/proxy/state.json")
-        );
+        let expected = "expected the path of a file, such as /var/lib/proxy/state.json";
+        assert!(told[0].ends_with(expected));
         assert_eq!(Config::for_base_url("http://h").expect("a URL").state_file, None);
     }
 

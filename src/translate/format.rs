@@ -114,6 +114,12 @@ mod tests {
         RawValue::from_string(text.to_owned()).expect("valid JSON")
     }
 
+    /// A schema as OpenAI takes it; `more` stands behind it.
+    fn json_schema(name: &str, schema: &str, more: &str) -> String {
+        let named = format!(r#"{{"name":"{name}","schema":{schema}{more}}}"#);
+        format!(r#"{{"type":"json_schema","json_schema":{named}}}"#)
+    }
+
     fn check(profile: &Profile, format: &str, expected: &str) {
         let raw = raw(format);
         let written = match to_response_format(Some(&raw), profile) {
@@ -123,26 +129,22 @@ mod tests {
         assert_eq!(written, expected, "{format}");
     }
 
+    fn refused(format: &str) -> String {
+        let expected = r#"expected "json" or a valid JSON Schema object"#;
+        format!("Some(500) invalid format: {format}; {expected}")
+    }
+
     #[test]
     fn formats_become_response_formats() {
         check(&GENERIC, "null", "null");
         check(&GENERIC, r#""""#, "null");
         check(&GENERIC, r#""json""#, r#"{"type":"json_object"}"#);
-        check(
-            profiles::find_by_owner("organization_owner").expect("known"),
-            r#""json""#,
-            r#"{"type":"json_schema","json_schema":{"name":"object","schema":{"type":"object"}}}"#,
-        );
-        check(
-            &GENERIC,
-            r#"{"type":"object","properties":{"a":{"type":"string"}}}"#,
-            r#"{"type":"json_schema","json_schema":{"name":"schema","schema":{"type":"object","properties":{"a":{"type":"string"}}}}}"#,
-        );
-        check(
-            &GENERIC,
-            r#"{"type":"object","properties":{"a":{"type":"string"}},"required":["a"],"additionalProperties":false}"#,
-            r#"{"type":"json_schema","json_schema":{"name":"schema","schema":{"type":"object","properties":{"a":{"type":"string"}},"required":["a"],"additionalProperties":false},"strict":true}}"#,
-        );
+        let lm_studio = profiles::find_by_owner("organization_owner").expect("known");
+        check(lm_studio, r#""json""#, &json_schema("object", r#"{"type":"object"}"#, ""));
+        let open = r#"{"type":"object","properties":{"a":{"type":"string"}}}"#;
+        check(&GENERIC, open, &json_schema("schema", open, ""));
+        let closed = r#"{"type":"object","properties":{"a":{"type":"string"}},"required":["a"],"additionalProperties":false}"#;
+        check(&GENERIC, closed, &json_schema("schema", closed, r#","strict":true"#));
     }
 
     #[test]
@@ -151,20 +153,13 @@ mod tests {
         check(tgi, r#""json""#, r#"{"type":"json","value":{"type":"object"}}"#);
         check(tgi, r#"{"type":"string"}"#, r#"{"type":"json","value":{"type":"string"}}"#);
         check(tgi, r#""""#, "null");
-        check(
-            tgi,
-            "5",
-            r#"Some(500) invalid format: "5"; expected "json" or a valid JSON Schema object"#,
-        );
+        check(tgi, "5", &refused(r#""5""#));
     }
 
     #[test]
     fn only_an_object_can_be_strict_at_the_root() {
         for schema in ["{}", r#"{"type":"string"}"#, r#"{"anyOf":[]}"#] {
-            let expected = format!(
-                r#"{{"type":"json_schema","json_schema":{{"name":"schema","schema":{schema}}}}}"#
-            );
-            check(&GENERIC, schema, &expected);
+            check(&GENERIC, schema, &json_schema("schema", schema, ""));
         }
     }
 
@@ -182,16 +177,8 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused_in_ollama_s_words() {
-        check(
-            &GENERIC,
-            r#""xml""#,
-            r#"Some(500) invalid format: "\"xml\""; expected "json" or a valid JSON Schema object"#,
-        );
-        check(
-            &GENERIC,
-            "5",
-            r#"Some(500) invalid format: "5"; expected "json" or a valid JSON Schema object"#,
-        );
+        check(&GENERIC, r#""xml""#, &refused(r#""\"xml\"""#));
+        check(&GENERIC, "5", &refused(r#""5""#));
     }
 
     #[test]

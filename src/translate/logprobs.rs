@@ -93,25 +93,18 @@ mod tests {
     fn alternatives_are_sorted_and_as_many_as_were_asked_for() {
         let chat = r#"{"content":[{"token":" Hi","logprob":-0.5,"bytes":null,"top_logprobs":[
             {"token":"é","logprob":-2},{"token":" Hi","logprob":-0.5}]},{"token":"","logprob":-1}]}"#;
-        check(
-            chat,
-            5,
-            r#"[{"token":" Hi","logprob":-0.5,"bytes":[32,72,105],"top_logprobs":[{"token":" Hi","logprob":-0.5,"bytes":[32,72,105]},{"token":"é","logprob":-2.0,"bytes":[195,169]}]},{"token":"","logprob":-1.0}]"#,
-        );
-        check(
-            chat,
-            0,
-            r#"[{"token":" Hi","logprob":-0.5,"bytes":[32,72,105]},{"token":"","logprob":-1.0}]"#,
-        );
+        let two = r#"[{"token":" Hi","logprob":-0.5,"bytes":[32,72,105],"top_logprobs":[{"token":" Hi","logprob":-0.5,"bytes":[32,72,105]},{"token":"é","logprob":-2.0,"bytes":[195,169]}]},{"token":"","logprob":-1.0}]"#;
+        check(chat, 5, two);
+        let none =
+            r#"[{"token":" Hi","logprob":-0.5,"bytes":[32,72,105]},{"token":"","logprob":-1.0}]"#;
+        check(chat, 0, none);
     }
 
     #[test]
     fn the_lists_of_completions_are_read_too() {
-        check(
-            r#"{"tokens":["a","b"],"token_logprobs":[null,-1.5],"top_logprobs":[null,{"b":-1.5,"c":-2}],"text_offset":[0,1]}"#,
-            2,
-            r#"[{"token":"b","logprob":-1.5,"bytes":[98],"top_logprobs":[{"token":"b","logprob":-1.5,"bytes":[98]},{"token":"c","logprob":-2.0,"bytes":[99]}]}]"#,
-        );
+        let lists = r#"{"tokens":["a","b"],"token_logprobs":[null,-1.5],"top_logprobs":[null,{"b":-1.5,"c":-2}],"text_offset":[0,1]}"#;
+        let told = r#"[{"token":"b","logprob":-1.5,"bytes":[98],"top_logprobs":[{"token":"b","logprob":-1.5,"bytes":[98]},{"token":"c","logprob":-2.0,"bytes":[99]}]}]"#;
+        check(lists, 2, told);
         check("{}", 2, "[]");
     }
 
@@ -127,11 +120,8 @@ mod tests {
 
     #[test]
     fn one_number_belongs_to_the_text_of_its_chunk() {
-        check_choice(
-            r#""logprobs":-0.5,"top_logprobs":{"b":-2,"a":-0.5}"#,
-            "a",
-            r#"[{"token":"a","logprob":-0.5,"bytes":[97],"top_logprobs":[{"token":"a","logprob":-0.5,"bytes":[97]},{"token":"b","logprob":-2.0,"bytes":[98]}]}]"#,
-        );
+        let told = r#"[{"token":"a","logprob":-0.5,"bytes":[97],"top_logprobs":[{"token":"a","logprob":-0.5,"bytes":[97]},{"token":"b","logprob":-2.0,"bytes":[98]}]}]"#;
+        check_choice(r#""logprobs":-0.5,"top_logprobs":{"b":-2,"a":-0.5}"#, "a", told);
         check_choice(r#""logprobs":[-0.5]"#, "a", r#"[{"token":"a","logprob":-0.5,"bytes":[97]}]"#);
         check_choice(r#""logprobs":-0.5"#, "", "[]");
         // Which number is whose cannot be told.
@@ -147,11 +137,9 @@ mod tests {
             3,
             r#"[{"token":"a","logprob":0.0,"bytes":[97],"top_logprobs":[{"token":"a","logprob":0.0,"bytes":[97]},{"token":"c","logprob":-0.6931471805599453,"bytes":[99]},{"token":"b","logprob":-9999.0,"bytes":[98]}]}]"#,
         );
-        check(
-            r#"{"content":[{"token":"a","logprob":null},{"token":null,"logprob":-1}]}"#,
-            0,
-            r#"[{"token":"a","logprob":-9999.0,"bytes":[97]},{"token":"","logprob":-1.0}]"#,
-        );
+        let null = r#"{"content":[{"token":"a","logprob":null},{"token":null,"logprob":-1}]}"#;
+        let told = r#"[{"token":"a","logprob":-9999.0,"bytes":[97]},{"token":"","logprob":-1.0}]"#;
+        check(null, 0, told);
     }
 
     #[test]

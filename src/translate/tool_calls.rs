@@ -288,6 +288,12 @@ mod tests {
         assert_eq!(assemble(pieces).expect("whole calls"), expected, "{pieces:?}");
     }
 
+    /// The same for one piece with these arguments, as JSON.
+    fn one(arguments: &str) -> Result<String> {
+        let function = format!(r#"{{"name":"f","arguments":{arguments}}}"#);
+        assemble(&[&format!(r#"{{"index":0,"id":"a","function":{function}}}"#)])
+    }
+
     #[test]
     fn pieces_are_assembled_by_index() {
         check(
@@ -349,27 +355,17 @@ mod tests {
 
     #[test]
     fn arguments_come_in_every_form() {
-        let one = |arguments: &str| {
-            assemble(&[&format!(
-                r#"{{"index":0,"id":"a","function":{{"name":"f","arguments":{arguments}}}}}"#
-            )])
-        };
         let check = |arguments: &str, expected: &str| {
-            assert_eq!(
-                one(arguments).expect("valid"),
-                format!("|0:a:f({expected})"),
-                "{arguments}"
-            );
+            let expected = format!("|0:a:f({expected})");
+            assert_eq!(one(arguments).expect("valid"), expected, "{arguments}");
         };
         check(r#"{"b":1,"a":[ 2 ]}"#, r#"{"b":1,"a":[2]}"#);
         check(r#""""#, "{}");
         check("null", "{}");
         check(r#""null""#, "{}");
         check(r#""\"{\\\"x\\\":1}\"""#, r#"{"x":1}"#);
-        check(
-            "\"{\\n \\\"x\\\" : \\\"a  b\u{2028}\\\\\\\"\\\"\\n}\"",
-            "{\"x\":\"a  b\\u2028\\\"\"}",
-        );
+        let odd = "\"{\\n \\\"x\\\" : \\\"a  b\u{2028}\\\\\\\"\\\"\\n}\"";
+        check(odd, "{\"x\":\"a  b\\u2028\\\"\"}");
         for broken in [r#""{\"x\":""#, r#""[1]""#, r#""x""#, "5"] {
             let error = one(broken).expect_err("no object");
             assert!(error.message().ends_with("invalid tool call arguments for \"f\""), "{broken}");
@@ -379,11 +375,7 @@ mod tests {
     #[test]
     fn what_follows_a_whole_object_is_left_out() {
         let check_one = |arguments: &str, expected: Option<&str>| {
-            let arguments = serde_json::to_string(arguments).expect("a text");
-            let piece = format!(
-                r#"{{"index":0,"id":"a","function":{{"name":"f","arguments":{arguments}}}}}"#
-            );
-            let found = assemble(&[&piece]).ok();
+            let found = one(&serde_json::to_string(arguments).expect("a text")).ok();
             assert_eq!(found, expected.map(|it| format!("|0:a:f({it})")), "{arguments}");
         };
         check_one(r#"{"x":1}}"#, Some(r#"{"x":1}"#));
@@ -455,12 +447,8 @@ mod tests {
                     assembler.push(serde_json::from_str(&piece).expect("valid"));
                     for call in assembler.take_complete(true).expect("whole") {
                         let digits = call.id.strip_prefix("call_").expect("the prefix");
-                        assert!(
-                            digits.len() == 8
-                                && digits
-                                    .bytes()
-                                    .all(|it| it.is_ascii_lowercase() || it.is_ascii_digit())
-                        );
+                        let known = |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit();
+                        assert!(digits.len() == 8 && digits.bytes().all(known));
                         seen.insert(call.id);
                     }
                 }

@@ -337,10 +337,8 @@ mod tests {
         check("https://api.openai.com/v1", "https://api.openai.com/v1/chat/completions");
         check("https://api.openai.com/v1/", "https://api.openai.com/v1/chat/completions");
         check("https://openrouter.ai/api/v1", "https://openrouter.ai/api/v1/chat/completions");
-        check(
-            "https://api.groq.com/openai/v1//",
-            "https://api.groq.com/openai/v1/chat/completions",
-        );
+        let groq = "https://api.groq.com/openai/v1";
+        check(&format!("{groq}//"), &format!("{groq}/chat/completions"));
         check("http://h/a//b", "http://h/a/b/chat/completions");
         check("HTTP://LocalHost:8080/V1", "http://localhost:8080/V1/chat/completions");
         check("http://[0:0::1]:8080/v1", "http://[::1]:8080/v1/chat/completions");
@@ -355,10 +353,8 @@ mod tests {
         check("http://h:1234/", "http://h:1234/v1/chat/completions");
         check("http://h:1234//", "http://h:1234/v1/chat/completions");
         check("http://h:1234?a=1", "http://h:1234/v1/chat/completions?a=1");
-        check(
-            "https://g.example/v1beta/openai",
-            "https://g.example/v1beta/openai/chat/completions",
-        );
+        let beta = "https://g.example/v1beta/openai";
+        check(beta, &format!("{beta}/chat/completions"));
     }
 
     #[test]
@@ -407,10 +403,8 @@ mod tests {
             check(&format!("http://h/v1/{endpoint}"), "http://h/v1/chat/completions");
             check(&format!("http://h/{endpoint}"), "http://h/v1/chat/completions");
         }
-        check(
-            "https://r.example/openai/deployments/d/chat/completions?api-version=1",
-            "https://r.example/openai/deployments/d/chat/completions?api-version=1",
-        );
+        let azure = "https://r.example/openai/deployments/d/chat/completions?api-version=1";
+        check(azure, azure);
         check("http://h/mymodels", "http://h/mymodels/chat/completions");
         check("http://h/models/v1", "http://h/models/v1/chat/completions");
     }
@@ -488,11 +482,8 @@ mod tests {
             assert!(!mask_url(text).contains("s3cret"), "{}", mask_url(text));
             assert_eq!(mask_url(&mask_url(text)), mask_url(text));
         }
-        assert_eq!(
-            mask_url("http://u:p?w@h"),
-            "http://***@***",
-            "whose password it is cannot be told"
-        );
+        // It cannot be told whose password this is.
+        assert_eq!(mask_url("http://u:p?w@h"), "http://***@***");
     }
 
     #[test]

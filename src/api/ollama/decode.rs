@@ -423,16 +423,13 @@ mod tests {
             Err(error) => return error.message(),
         };
         match parse::<Outer<'_>>(&text, "Outer") {
-            Ok(outer) => format!(
-                "{:?} {:?} {:?} {:?}",
-                outer.model.as_deref(),
-                outer.count.map(|count| count.0),
-                outer.stream,
-                outer.messages.map(|list| list
-                    .iter()
-                    .map(|inner| inner.content.as_deref().unwrap_or("-").to_owned())
-                    .collect::<Vec<_>>())
-            ),
+            Ok(Outer { model, count, stream, messages }) => {
+                let (model, count) = (model.as_deref(), count.map(|count| count.0));
+                let content = |it: Inner<'_>| it.content.as_deref().unwrap_or("-").to_owned();
+                let messages =
+                    messages.map(|list| list.into_iter().map(content).collect::<Vec<_>>());
+                format!("{model:?} {count:?} {stream:?} {messages:?}")
+            }
             Err(error) => error.message(),
         }
     }
@@ -463,38 +460,23 @@ mod tests {
         check(r#"{"model":"#, "unexpected EOF");
         check(r#"{"messages":[{"content":"x"#, "unexpected EOF");
         check(r#"{"model":x}"#, "invalid character 'x' looking for beginning of value");
-        check(
-            r#"{"messages":[{"content":x}]}"#,
-            "invalid character 'x' looking for beginning of value",
-        );
+        let not_a_value = "invalid character 'x' looking for beginning of value";
+        check(r#"{"messages":[{"content":x}]}"#, not_a_value);
         check(r#"{"model":"\q"}"#, "invalid character 'q' in string escape code");
         check(r#"{"model" "x"}"#, "invalid character '\"' after object key");
-        check(
-            r#"{"model":5}"#,
-            "json: cannot unmarshal number into Go struct field Outer.model of type string",
-        );
-        check(
-            r#"{"stream":"no"}"#,
-            "json: cannot unmarshal string into Go struct field Outer.stream of type bool",
-        );
-        check(
-            r#"{"count":"5"}"#,
-            "json: cannot unmarshal string into Go struct field Outer.count of type int",
-        );
-        check(
-            r#"{"messages":[{"content":[1]}]}"#,
-            "json: cannot unmarshal array into Go struct field Outer.messages.content of type string",
-        );
-        check(
-            r#"{"messages":{"a":1}}"#,
-            "json: cannot unmarshal object into Go struct field Outer.messages of type slice",
-        );
         check("[1]", "json: cannot unmarshal array into Go value of type api.Outer");
-        check(
-            r#"{"model":"secret prompt","stream":"secret"}"#,
-            "json: cannot unmarshal string into Go struct field Outer.stream of type bool",
-        );
         check(&"[".repeat(100_000), "exceeded max depth");
+        let check = |body: &str, found: &str, field: &str| {
+            let text = format!("json: cannot unmarshal {found} into Go struct field Outer.{field}");
+            assert_eq!(read(body), text, "{body}");
+        };
+        check(r#"{"model":5}"#, "number", "model of type string");
+        check(r#"{"stream":"no"}"#, "string", "stream of type bool");
+        check(r#"{"count":"5"}"#, "string", "count of type int");
+        check(r#"{"messages":[{"content":[1]}]}"#, "array", "messages.content of type string");
+        check(r#"{"messages":{"a":1}}"#, "object", "messages of type slice");
+        let secret = r#"{"model":"secret prompt","stream":"secret"}"#;
+        check(secret, "string", "stream of type bool");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::*;
 use crate::observe::redact::Secret;
 
 const MODEL_NOT_FOUND: &str = "model 'x:1' not found";
+const NO_MESSAGE: &str = "the upstream reported an error without a message";
 const BASE_URL: &str = "upstream returned 404 for POST /v1/chat/completions; check the base URL";
 
 fn check_details(body: &str, message: &str, kind: &str, code: &str, param: &str) {
@@ -48,6 +49,11 @@ fn check_retry(status: u16, body: &str, expected: Retry) {
     assert_eq!((error.status(), error.retry()), (Some(status), expected), "{body}");
 }
 
+/// Hints that ask for a delay of this many seconds.
+fn wait(seconds: u64) -> RetryHints {
+    RetryHints { retry_after: Some(Duration::from_secs(seconds)), should_retry: None }
+}
+
 /// A body in OpenAI's shape.
 fn shaped(message: &str, kind: &str, code: &str) -> String {
     format!(r#"{{"error":{{"message":{message:?},"type":{kind:?},"param":null,"code":{code:?}}}}}"#)
@@ -55,14 +61,9 @@ fn shaped(message: &str, kind: &str, code: &str) -> String {
 
 #[test]
 fn shape_1_openai() {
+    let (text, code) = ("Unsupported parameter: 'max_tokens'.", "unsupported_parameter");
     let body = r#"{"error":{"message":"Unsupported parameter: 'max_tokens'.","type":"invalid_request_error","param":"max_tokens","code":"unsupported_parameter"}}"#;
-    check_details(
-        body,
-        "Unsupported parameter: 'max_tokens'.",
-        "invalid_request_error",
-        "unsupported_parameter",
-        "max_tokens",
-    );
+    check_details(body, text, "invalid_request_error", code, "max_tokens");
     let body = r#"{"error":{"message":"no","type":"server_error","param":null,"code":null,"innererror":{"code":"x"}}}"#;
     check_details(body, "no", "server_error", "", "");
 }
@@ -131,13 +132,8 @@ fn shape_8_a_string() {
 #[test]
 fn shape_9_fastapi() {
     check_details(r#"{"detail":"m"}"#, "m", "", "", "");
-    check_details(
-        r#"{"detail":[{"loc":["body","x"],"msg":"m","type":"extra_forbidden"},{"loc":["body","n",0],"msg":"o"}]}"#,
-        "x: m; 0: o",
-        "extra_forbidden",
-        "",
-        "x",
-    );
+    let list = r#"{"detail":[{"loc":["body","x"],"msg":"m","type":"extra_forbidden"},{"loc":["body","n",0],"msg":"o"}]}"#;
+    check_details(list, "x: m; 0: o", "extra_forbidden", "", "x");
     check_details(r#"{"detail":{"error":{"message":"m"}}}"#, "m", "", "", "");
 }
 
@@ -156,12 +152,8 @@ fn a_refusal_tells_all_places_and_all_lines() {
     let expected = [("top_k", "extra_forbidden"), ("messages.0.content", "missing"), ("x", "")];
     check(422, list, "top_k: no; content: m; x: n", &expected);
     check(400, &format!(r#"{{"error":{list}}}"#), "top_k: no; content: m; x: n", &expected);
-    check(
-        422,
-        &format!(r#"{{"object":"error","message":{list}}}"#),
-        "top_k: no; content: m; x: n",
-        &expected,
-    );
+    let flat = format!(r#"{{"object":"error","message":{list}}}"#);
+    check(422, &flat, "top_k: no; content: m; x: n", &expected);
     let gemini = r#"[{"error":{"code":400,"message":"Unknown name \"a\"\nUnknown name \"b\"","details":[
         {"@type":"x"},{"fieldViolations":[{"field":"p","description":"d"}]}]}},{"error":{"message":"c"}}]"#;
     check(400, gemini, "Unknown name \"a\"\nUnknown name \"b\"\nc", &[("p", "")]);
@@ -176,14 +168,10 @@ fn a_refusal_tells_all_places_and_all_lines() {
 fn shape_10_plain_text_and_pages() {
     check_details("  upstream\n\n  connect   error ", "upstream connect error", "", "", "");
     check_details("a < b and <3, a > c", "a < b and <3, a > c", "", "", "");
-    check_details(
-        "<!DOCTYPE html><html><!-- <p> --><head><TITLE>502 Bad\n Gateway</TITLE><STYLE>p {}</style>\
-         <script>if (a > b) {}</SCRIPT></head>\r\n<body><h1>502</h1>č<hr/></body></html>",
-        "502 Bad Gateway 502 č",
-        "",
-        "",
-        "",
-    );
+    let page = "<!DOCTYPE html><html><!-- <p> --><head><TITLE>502 Bad\n Gateway</TITLE>\
+                <STYLE>p {}</style><script>if (a > b) {}</SCRIPT></head>\r\n\
+                <body><h1>502</h1>č<hr/></body></html>";
+    check_details(page, "502 Bad Gateway 502 č", "", "", "");
     check_details("<p>open <script>x > y", "open", "", "", "");
     check_details("{\"error\":{\"message\":\"cut o", "{\"error\":{\"message\":\"cut o", "", "", "");
     check_details(&"č".repeat(300), &"č".repeat(200), "", "", "");
@@ -253,11 +241,8 @@ fn the_status_and_the_text_pass_through() {
 fn redirects_are_a_wrong_base_url() {
     for status in [300, 301, 302, 307, 308, 399] {
         let body = "<a href=\"https://u:p@other\">moved</a>";
-        check(
-            status,
-            body,
-            (502, "the upstream answered with a redirect; correct the base URL", Retry::Never),
-        );
+        let told = "the upstream answered with a redirect; correct the base URL";
+        check(status, body, (502, told, Retry::Never));
     }
 }
 
@@ -269,17 +254,10 @@ fn openai_rows() {
     check_retry(400, &invalid("This model's maximum", "context_length_exceeded"), Retry::Never);
     check_retry(401, &invalid("Incorrect API key provided", "invalid_api_key"), Retry::Never);
     check_retry(403, &invalid("no access", "model_not_found"), Retry::Never);
-    check_unknown_model(
-        404,
-        &invalid(
-            "The model `x` does not exist or you do not have access to it.",
-            "model_not_found",
-        ),
-    );
-    check_unknown_model(
-        404,
-        &shaped("The API deployment for this resource does not exist.", "", "DeploymentNotFound"),
-    );
+    let unknown = "The model `x` does not exist or you do not have access to it.";
+    check_unknown_model(404, &invalid(unknown, "model_not_found"));
+    let unknown = "The API deployment for this resource does not exist.";
+    check_unknown_model(404, &shaped(unknown, "", "DeploymentNotFound"));
     let rate =
         "Rate limit reached for x in organization y on tokens per min. Please try again in 1.2s.";
     let asked = Retry::After(Duration::from_millis(1200));
@@ -313,55 +291,41 @@ fn rows_of_other_backends() {
     check_retry(500, &llama(500, "server_error", embed), Retry::Never);
     check_retry(500, &llama(500, "not_supported_error", "m"), Retry::Never);
     check_retry(429, r#"{"error":"m","error_type":"overloaded"}"#, Retry::Backoff);
-    check_retry(413, &shaped("Request too large", "tokens", "rate_limit_exceeded"), Retry::Never);
-    check_retry(
-        429,
-        &shaped("Request too large for x", "tokens", "rate_limit_exceeded"),
-        Retry::Never,
-    );
+    let limit = |message: &str| shaped(message, "tokens", "rate_limit_exceeded");
+    check_retry(413, &limit("Request too large"), Retry::Never);
+    check_retry(429, &limit("Request too large for x"), Retry::Never);
     check_retry(402, &shaped("Insufficient Balance", "unknown_error", ""), Retry::Never);
     check_retry(429, &shaped("Insufficient credits", "", ""), Retry::Never);
     check_retry(500, &shaped("m", "", "max_tokens_per_request"), Retry::Never);
-    check_retry(
-        429,
-        r#"{"message":"Service tier capacity exceeded for this model."}"#,
-        Retry::Backoff,
-    );
-    check_retry(
-        429,
-        r#"[{"error":{"code":429,"message":"m","status":"RESOURCE_EXHAUSTED"}}]"#,
-        Retry::Backoff,
-    );
+    let capacity = r#"{"message":"Service tier capacity exceeded for this model."}"#;
+    check_retry(429, capacity, Retry::Backoff);
+    let gemini = r#"[{"error":{"code":429,"message":"m","status":"RESOURCE_EXHAUSTED"}}]"#;
+    check_retry(429, gemini, Retry::Backoff);
 }
 
 #[test]
 fn unknown_models_are_recognised_in_every_wording() {
-    let flat = r#"{"object":"error","message":"The model `x` does not exist.","type":"NotFoundError","param":null,"code":404}"#;
-    check_unknown_model(404, flat);
-    check_unknown_model(
-        404,
+    for body in [
+        r#"{"object":"error","message":"The model `x` does not exist.","type":"NotFoundError","param":null,"code":404}"#,
         r#"{"error":{"message":"nothing here","type":"NotFoundError","param":"model","code":404}}"#,
-    );
-    check_unknown_model(404, r#"{"error":{"message":"m","code":"model_not_found"}}"#);
-    check_unknown_model(404, r#"{"error":"model 'x' not found"}"#);
-    check_unknown_model(404, r#"{"error":"model \"x\" not found, try pulling it first"}"#);
-    check_unknown_model(404, r#"{"detail":"Unknown model: x"}"#);
-    check_unknown_model(404, r#"{"error":{"message":"Model x is not supported"}}"#);
-    check_unknown_model(
-        404,
+        r#"{"error":{"message":"m","code":"model_not_found"}}"#,
+        r#"{"error":"model 'x' not found"}"#,
+        r#"{"error":"model \"x\" not found, try pulling it first"}"#,
+        r#"{"detail":"Unknown model: x"}"#,
+        r#"{"error":{"message":"Model x is not supported"}}"#,
         r#"[{"error":{"code":404,"message":"models/x is not found for API version v1beta","status":"NOT_FOUND"}}]"#,
-    );
-    check_unknown_model(
-        404,
         r#"{"error":{"message":"Not found the model x or Permission denied"}}"#,
-    );
-    check_unknown_model(400, r#"{"error":{"message":"x is not a valid model ID","code":400}}"#);
-    check_unknown_model(
-        400,
+        "model 'x' not found",
+    ] {
+        check_unknown_model(404, body);
+    }
+    for body in [
+        r#"{"error":{"message":"x is not a valid model ID","code":400}}"#,
         r#"{"error":{"message":"Model Not Exist","type":"invalid_request_error"}}"#,
-    );
-    check_unknown_model(400, r#"{"error":{"message":"m","code":"model_not_found"}}"#);
-    check_unknown_model(404, "model 'x' not found");
+        r#"{"error":{"message":"m","code":"model_not_found"}}"#,
+    ] {
+        check_unknown_model(400, body);
+    }
 }
 
 #[test]
@@ -374,11 +338,8 @@ fn other_errors_are_not_taken_for_unknown_models() {
     let image = "image not found for the model";
     check(400, &shaped(image, "", ""), (400, image, Retry::Never));
     check(404, &shaped("Thread not found", "", ""), (404, "Thread not found", Retry::Never));
-    check(
-        500,
-        &shaped("model 'x' not found", "", ""),
-        (500, "model 'x' not found", Retry::Backoff),
-    );
+    let missing = "model 'x' not found";
+    check(500, &shaped(missing, "", ""), (500, missing, Retry::Backoff));
     let page = "<html>The model railway shop: page not found</html>";
     check(404, page, (502, BASE_URL, Retry::Never));
 }
@@ -431,7 +392,6 @@ fn refused_tools_are_told_as_ollama_does() {
 
 #[test]
 fn hints_decide_about_retries_within_limits() {
-    let after = Duration::from_secs(3600);
     let hints = |should_retry| RetryHints { retry_after: None, should_retry };
     let plain = shaped("m", "t", "c");
     let quota = shaped("m", "insufficient_quota", "");
@@ -445,7 +405,8 @@ fn hints_decide_about_retries_within_limits() {
     check(501, &plain, hints(Some(true)), Retry::Never);
     check(429, &quota, hints(Some(true)), Retry::Never);
     check(302, &plain, hints(Some(true)), Retry::Never);
-    let hints = |should_retry| RetryHints { retry_after: Some(after), should_retry };
+    let hints = |should_retry| RetryHints { should_retry, ..wait(3600) };
+    let after = Duration::from_secs(3600);
     check(429, &plain, hints(None), Retry::After(after));
     check(503, &plain, hints(Some(true)), Retry::After(after));
     check(503, &plain, hints(Some(false)), Retry::Never);
@@ -456,12 +417,8 @@ fn hints_decide_about_retries_within_limits() {
 #[test]
 fn context_overflow_is_recognised() {
     let is_overflow = |message: &str, code: &str| {
-        let code = Some(code.to_owned());
-        is_context_overflow(&ErrorDetails {
-            message: message.to_owned(),
-            code,
-            ..ErrorDetails::default()
-        })
+        let (message, code) = (message.to_owned(), Some(code.to_owned()));
+        is_context_overflow(&ErrorDetails { message, code, ..ErrorDetails::default() })
     };
     for text in [
         "This model's maximum context length is 8192 tokens. However, you requested more",
@@ -485,11 +442,9 @@ fn check_in_band(error: &str, expected: (u16, &str)) {
 }
 
 fn check_error_in(answer: &str, expected: Option<(u16, &str)>) {
-    let got =
-        find_in_band_error(answer).map(|error| (error.status(), error.message(), error.kind()));
-    let expected =
-        expected.map(|(status, message)| (Some(status), message.to_owned(), "upstream_in_band"));
-    assert_eq!(got, expected, "{answer}");
+    let found = find_in_band_error(answer).map(|it| (it.status(), it.message(), it.kind()));
+    let expected = expected.map(|(status, text)| (Some(status), text.into(), "upstream_in_band"));
+    assert_eq!(found, expected, "{answer}");
 }
 
 #[test]
@@ -499,16 +454,11 @@ fn errors_in_band_get_a_status() {
     check_in_band(r#"{"message":"m","code":200,"type":"BadRequestError"}"#, (400, "m"));
     check_in_band(r#"{"message":"m","type":"rate_limit_error"}"#, (429, "m"));
     check_in_band(r#"{"message":"m","type":"tokens","code":"rate_limit_exceeded"}"#, (429, "m"));
-    check_in_band(
-        r#"{"message":"m","type":"invalid_request_error","code":"model_not_found"}"#,
-        (404, "m"),
-    );
+    let invalid = |more: &str| format!(r#"{{"message":"m","type":"invalid_request_error"{more}}}"#);
+    check_in_band(&invalid(r#","code":"model_not_found""#), (404, "m"));
     check_in_band(r#"{"message":"m","type":"NotFoundError"}"#, (404, "m"));
-    check_in_band(r#"{"message":"m","type":"invalid_request_error"}"#, (400, "m"));
-    check_in_band(
-        r#"{"message":"m","type":"invalid_request_error","code":"invalid_api_key"}"#,
-        (401, "m"),
-    );
+    check_in_band(&invalid(""), (400, "m"));
+    check_in_band(&invalid(r#","code":"invalid_api_key""#), (401, "m"));
     check_in_band(r#"{"message":"m","code":"context_length_exceeded"}"#, (400, "m"));
     check_in_band(r#"{"message":"prompt is too long"}"#, (400, "prompt is too long"));
     check_in_band(r#"{"message":"m","type":"overloaded_error"}"#, (503, "m"));
@@ -522,12 +472,12 @@ fn errors_in_band_get_a_status() {
     check_in_band("no JSON at all", (500, "no JSON at all"));
     let route = "Unexpected endpoint or method. (POST /x)";
     check_in_band(&format!("{route:?}"), (502, route));
-    check_in_band("503", (503, "the upstream reported an error without a message"));
-    check_in_band("7", (500, "the upstream reported an error without a message"));
-    check_in_band("true", (500, "the upstream reported an error without a message"));
-    check_in_band(r#"{"code":502}"#, (502, "the upstream reported an error without a message"));
-    check_in_band("null", (500, "the upstream reported an error without a message"));
-    check_in_band("", (500, "the upstream reported an error without a message"));
+    check_in_band("503", (503, NO_MESSAGE));
+    check_in_band("7", (500, NO_MESSAGE));
+    check_in_band("true", (500, NO_MESSAGE));
+    check_in_band(r#"{"code":502}"#, (502, NO_MESSAGE));
+    check_in_band("null", (500, NO_MESSAGE));
+    check_in_band("", (500, NO_MESSAGE));
     check_in_band(r#"{"type":"overloaded_error"}"#, (503, "overloaded_error"));
 }
 
@@ -535,57 +485,35 @@ fn errors_in_band_get_a_status() {
 fn whole_bodies_with_an_error_are_judged_in_band_too() {
     check_in_band(r#"{"error":{"message":"m","code":504},"choices":[]}"#, (504, "m"));
     check_in_band(r#"{"object":"error","message":"m","code":400}"#, (400, "m"));
-    check_in_band(
-        r#"{"error":null,"code":502}"#,
-        (502, "the upstream reported an error without a message"),
-    );
-    check_in_band(
-        r#"{"error":{"code":502}}"#,
-        (502, "the upstream reported an error without a message"),
-    );
+    check_in_band(r#"{"error":null,"code":502}"#, (502, NO_MESSAGE));
+    check_in_band(r#"{"error":{"code":502}}"#, (502, NO_MESSAGE));
     check_in_band(r#"[{"error":{"message":"m","code":400}}]"#, (400, "m"));
     check_in_band(r#"{"error":null,"message":"m","code":400}"#, (400, "m"));
     check_in_band(r#"{"error":"m","error_type":"generation"}"#, (500, "m"));
     let raw = r#"{\"error\":{\"message\":\"inner\",\"code\":\"c\"}}"#;
     let body = format!(r#"{{"error":{{"code":529,"message":"m","metadata":{{"raw":"{raw}"}}}}}}"#);
     check_in_band(&body, (529, "inner"));
-    check_in_band(
-        r#"{"code":529,"message":"m","metadata":{"raw":"{\"error\":\"inner\"}"}}"#,
-        (529, "inner"),
-    );
+    let body = r#"{"code":529,"message":"m","metadata":{"raw":"{\"error\":\"inner\"}"}}"#;
+    check_in_band(body, (529, "inner"));
 }
 
 #[test]
 fn whole_answers_are_told_from_errors() {
     check_error_in(r#"{"error":{"message":"m","code":504},"choices":[]}"#, Some((504, "m")));
     check_error_in(r#" {"choices":[],"error":"m"} "#, Some((502, "m")));
-    check_error_in(
-        r#"{"error":"Unexpected endpoint or method. (POST /x)"}"#,
-        Some((502, "Unexpected endpoint or method. (POST /x)")),
-    );
+    let route = "Unexpected endpoint or method. (POST /x)";
+    check_error_in(&format!(r#"{{"error":{route:?}}}"#), Some((502, route)));
     check_error_in(r#"{"object":"error","message":"m","code":400}"#, Some((400, "m")));
     check_error_in(r#"[ {"error":{"message":"m","code":400}} ]"#, Some((400, "m")));
     check_error_in(r#"{"error":true,"message":"m"}"#, Some((500, "m")));
-    check_error_in(
-        r#"{"error":503}"#,
-        Some((503, "the upstream reported an error without a message")),
-    );
+    check_error_in(r#"{"error":503}"#, Some((503, NO_MESSAGE)));
     for member in ["null", "false", "0", "\"\"", "\" \"", "{}", "[]", "[null]"] {
         check_error_in(&format!(r#"{{"error":{member},"object":"list","data":[]}}"#), None);
     }
-    for answer in [
-        "",
-        "{}",
-        "[]",
-        "[[1,2]]",
-        "7",
-        "null",
-        "<p>m</p>",
-        r#"{"message":"m"}"#,
-        r#"{"error":"cut"#,
-    ] {
+    for answer in ["", "{}", "[]", "[[1,2]]", "7", "null", "<p>m</p>", r#"{"message":"m"}"#] {
         check_error_in(answer, None);
     }
+    check_error_in(r#"{"error":"cut"#, None);
 }
 
 #[test]
@@ -599,12 +527,8 @@ fn errors_in_band_are_told_in_ollamas_words_where_it_has_some() {
     check(&unknown, Some("x:1"), 404, MODEL_NOT_FOUND);
     check(&unknown, None, 404, "The model `x` does not exist");
     check(r#"{"error":"model 'x' not found"}"#, Some("x:1"), 404, MODEL_NOT_FOUND);
-    check(
-        &shaped("tools param requires --jinja flag", "", ""),
-        Some("x:1"),
-        400,
-        "registry.ollama.ai/library/x:1 does not support tools",
-    );
+    let tools = "registry.ollama.ai/library/x:1 does not support tools";
+    check(&shaped("tools param requires --jinja flag", "", ""), Some("x:1"), 400, tools);
     check(&shaped("topsecret-1", "server_error", ""), Some("x:1"), 500, "***");
 }
 
@@ -616,8 +540,7 @@ fn a_delay_may_be_asked_for_in_the_message_alone() {
     };
     let slow = "Rate limit reached. Please try again in 6m0s.";
     check(429, slow, RetryHints::default(), after(360));
-    let header = RetryHints { retry_after: Some(Duration::from_secs(7)), should_retry: None };
-    check(429, slow, header, after(7));
+    check(429, slow, wait(7), after(7));
     check(400, slow, RetryHints::default(), Retry::Never);
     check(429, "Request too large. Please try again in 1s.", RetryHints::default(), Retry::Never);
 }
@@ -636,8 +559,7 @@ fn only_a_prompt_waits_for_a_model_that_is_loading() {
     check(503, loading, hints(Some(false)), Some("x"), Retry::Never);
     check(500, loading, hints(None), Some("x"), Retry::Backoff);
     check(503, "slots are busy", hints(None), Some("x"), Retry::Backoff);
-    let after = RetryHints { retry_after: Some(Duration::from_secs(7)), should_retry: None };
-    check(503, loading, after, Some("x"), Retry::After(Duration::from_secs(7)));
+    check(503, loading, wait(7), Some("x"), Retry::After(Duration::from_secs(7)));
 }
 
 #[test]
@@ -687,21 +609,21 @@ fn a_missing_route_is_told_from_a_missing_model() {
     };
     check(405, "", true);
     check(405, r#"{"detail":"Method Not Allowed"}"#, true);
-    check(404, "", true);
-    check(404, "404 page not found", true);
-    check(404, r#"{"detail":"Not Found"}"#, true);
-    check(
-        404,
+    for body in [
+        "",
+        "404 page not found",
+        r#"{"detail":"Not Found"}"#,
         r#"{"error":{"code":404,"message":"File Not Found","type":"not_found_error"}}"#,
-        true,
-    );
-    check(404, r#"{"error":{"message":"Invalid URL (POST /v1/responses)"}}"#, true);
-    check(
-        404,
+        r#"{"error":{"message":"Invalid URL (POST /v1/responses)"}}"#,
+    ] {
+        check(404, body, true);
+    }
+    for body in [
         r#"{"error":{"message":"The model `x` does not exist","code":"model_not_found"}}"#,
-        false,
-    );
-    check(404, r#"{"error":{"message":"Previous response with id 'resp_1' not found."}}"#, false);
+        r#"{"error":{"message":"Previous response with id 'resp_1' not found."}}"#,
+    ] {
+        check(404, body, false);
+    }
     check(400, r#"{"detail":"Not Found"}"#, false);
     check(200, "", false);
 }

@@ -129,17 +129,11 @@ mod tests {
         let check = |body: &str, messages: &str, options: Value| {
             assert_eq!(chatted(body), (messages.to_owned(), options), "{body}");
         };
-        check(
-            r#"{"messages":[{"role":"user","content":"Hi"}]}"#,
-            "system:You are Mario. user:Who? assistant:Me! user:Hi",
-            json!([1, 7]),
-        );
-        check(
-            r#"{"messages":[{"role":"System","content":"Be Luigi."},{"role":"user","content":"Hi"}],
-                "options":{"temperature":0,"seed":null}}"#,
-            "user:Who? assistant:Me! system:Be Luigi. user:Hi",
-            json!([0, 7]),
-        );
+        let hi = r#"{"messages":[{"role":"user","content":"Hi"}]}"#;
+        check(hi, "system:You are Mario. user:Who? assistant:Me! user:Hi", json!([1, 7]));
+        let own = r#"{"messages":[{"role":"System","content":"Be Luigi."},
+            {"role":"user","content":"Hi"}],"options":{"temperature":0,"seed":null}}"#;
+        check(own, "user:Who? assistant:Me! system:Be Luigi. user:Hi", json!([0, 7]));
     }
 
     #[test]
@@ -147,17 +141,11 @@ mod tests {
         let check = |body: &str, messages: &str, options: Value| {
             assert_eq!(generated(body), (messages.to_owned(), options), "{body}");
         };
-        let stored = "user:Who? assistant:Me!";
-        check(
-            r#"{"prompt":"Hi","system":"","template":"","context":null}"#,
-            &format!("system:You are Mario. {stored} user:Hi"),
-            json!([1, 7]),
-        );
-        check(
-            r#"{"prompt":"Hi","system":"Be Luigi.","options":{"seed":8}}"#,
-            &format!("system:Be Luigi. {stored} user:Hi"),
-            json!([1, 8]),
-        );
+        let told = |system: &str| format!("system:{system} user:Who? assistant:Me! user:Hi");
+        let empty = r#"{"prompt":"Hi","system":"","template":"","context":null}"#;
+        check(empty, &told("You are Mario."), json!([1, 7]));
+        let own = r#"{"prompt":"Hi","system":"Be Luigi.","options":{"seed":8}}"#;
+        check(own, &told("Be Luigi."), json!([1, 8]));
         check(r#"{"prompt":"Hi","context":[1,2]}"#, "system:You are Mario. user:Hi", json!([1, 7]));
         check(r#"{"prompt":"Hi","raw":true}"#, "\"Hi\"", json!([1, 7]));
     }

@@ -325,29 +325,19 @@ mod tests {
         check(r#"{"files":{"../a":"sha256:0"}}"#, "file path must be relative");
         check(r#"{"from":"b","adapters":{"a":""}}"#, "invalid digest format");
         check(r#"{"from":"b","draft_quantize":"q4_0"}"#, "--draft-quantize requires a DRAFT model");
-        check(
-            r#"{"from":"b","parameters":{"temperature":"hot"}}"#,
-            "option \"temperature\" must be of type float32",
-        );
-        check(
-            r#"{"from":"b","messages":[{"role":"user","content":5}]}"#,
-            "json: cannot unmarshal number into Go struct field CreateRequest.messages.content of \
-             type string",
-        );
-        check(
-            r#"{"from":"b","messages":[{"role":"assistant","tool_calls":[{"function":{"name":"f",
-                "arguments":[1]}}]}]}"#,
-            "Value looks like object, but can't find closing '}' symbol",
-        );
-        check(
-            r#"{"from":"b","template":"{{ .Prompt }","license":5}"#,
-            "template error: template: :1: unexpected \"}\" in operand",
-        );
-        check(
-            r#"{"from":"b","messages":[1]}"#,
-            "json: cannot unmarshal number into Go struct field CreateRequest.messages of type \
-             api.Message",
-        );
+        let hot = r#"{"from":"b","parameters":{"temperature":"hot"}}"#;
+        check(hot, "option \"temperature\" must be of type float32");
+        let number = |field: &str| {
+            format!("json: cannot unmarshal number into Go struct field CreateRequest.{field}")
+        };
+        let content = r#"{"from":"b","messages":[{"role":"user","content":5}]}"#;
+        check(content, &number("messages.content of type string"));
+        let arguments = r#"{"from":"b","messages":[{"role":"assistant","tool_calls":[{"function":{"name":"f",
+                "arguments":[1]}}]}]}"#;
+        check(arguments, "Value looks like object, but can't find closing '}' symbol");
+        let template = r#"{"from":"b","template":"{{ .Prompt }","license":5}"#;
+        check(template, "template error: template: :1: unexpected \"}\" in operand");
+        check(r#"{"from":"b","messages":[1]}"#, &number("messages of type api.Message"));
         check(r#"{"from":"b","license":5}"#, "license must be a string or a list of strings");
     }
 
@@ -418,9 +408,9 @@ mod tests {
         check(|it| it.from.clear(), "an empty \"from\"");
         check(|it| it.modified_at = "soon".into(), "an invalid \"modified_at\" (not RFC 3339)");
         check(|it| drop(it.parameters.insert("seed".into(), "x".into())), "invalid parameters");
-        check(
-            |it| it.messages = vec![RawValue::from_string("5".into()).expect("JSON")],
-            "an invalid message",
-        );
+        let five = |it: &mut VirtualModel| {
+            it.messages = vec![RawValue::from_string("5".into()).expect("JSON")];
+        };
+        check(five, "an invalid message");
     }
 }

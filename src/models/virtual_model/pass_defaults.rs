@@ -117,24 +117,19 @@ mod tests {
 
     #[test]
     fn a_chat_gets_prompt_messages_and_options_where_it_says_none() {
-        let chat = |text: &str| {
-            with_defaults(
-                text,
-                json!({"temperature": 0.5, "num_predict": 9}),
-                Endpoint::Chat,
-                &GENERIC,
-            )
-        };
+        let options = || json!({"temperature": 0.5, "num_predict": 9});
+        let chat = |text: &str| with_defaults(text, options(), Endpoint::Chat, &GENERIC);
         let stored = r#"{"role":"user","content":"Who?"}"#;
         let system = r#"{"role":"system","content":"You are Mario."}"#;
-        assert_eq!(
-            chat(
-                r#"{"model":"mario","tools":[{"z":1,"a":2}],"messages":[{"content":"Hi","role":"user"}],"temperature":1}"#
-            ),
+        let around = |model: &str, messages: &str, more: &str| {
+            let tools = r#""tools":[{"z":1,"a":2}]"#;
             format!(
-                r#"{{"model":"m","tools":[{{"z":1,"a":2}}],"messages":[{system},{stored},{{"content":"Hi","role":"user"}}],"temperature":1,"max_tokens":9}}"#
-            ),
-        );
+                r#"{{"model":"{model}",{tools},"messages":[{messages}],"temperature":1{more}}}"#
+            )
+        };
+        let own = r#"{"content":"Hi","role":"user"}"#;
+        let all = format!("{system},{stored},{own}");
+        assert_eq!(chat(&around("mario", own, "")), around("m", &all, r#","max_tokens":9"#));
         for (role, limit) in [("system", "max_tokens"), ("developer", "max_completion_tokens")] {
             let own = format!(r#"{{"role":"{role}","content":"Be Luigi."}}"#);
             let text =
@@ -153,22 +148,16 @@ mod tests {
     fn other_endpoints_get_what_they_know() {
         let all = json!({"temperature": 0.5, "num_predict": 9, "seed": 3});
         let openai = profiles::find_by_host("api.openai.com").expect("known");
-        assert_eq!(
-            with_defaults(
-                r#"{"model":"m","prompt":"x"}"#,
-                all.clone(),
-                Endpoint::Completions,
-                openai
-            ),
-            r#"{"model":"m","prompt":"x","max_tokens":9,"seed":3,"temperature":0.5}"#,
-        );
-        assert_eq!(
-            with_defaults(r#"{"model":"m","input":"x"}"#, all.clone(), Endpoint::Responses, openai),
-            r#"{"model":"m","input":"x","instructions":"You are Mario.","max_output_tokens":9,"temperature":0.5}"#,
-        );
-        let own = r#"{"model":"m","input":"x","instructions":"Be Luigi.","max_output_tokens":1,"temperature":0}"#;
-        assert_eq!(with_defaults(own, all.clone(), Endpoint::Responses, openai), own);
+        let check = |text: &str, endpoint, profile, expected: &str| {
+            assert_eq!(with_defaults(text, all.clone(), endpoint, profile), expected);
+        };
+        let told = r#"{"model":"m","prompt":"x","max_tokens":9,"seed":3,"temperature":0.5}"#;
+        check(r#"{"model":"m","prompt":"x"}"#, Endpoint::Completions, openai, told);
         let input = r#"{"model":"m","input":"x"}"#;
-        assert_eq!(with_defaults(input, all, Endpoint::Embeddings, &GENERIC), input);
+        let told = r#"{"model":"m","input":"x","instructions":"You are Mario.","max_output_tokens":9,"temperature":0.5}"#;
+        check(input, Endpoint::Responses, openai, told);
+        let own = r#"{"model":"m","input":"x","instructions":"Be Luigi.","max_output_tokens":1,"temperature":0}"#;
+        check(own, Endpoint::Responses, openai, own);
+        check(input, Endpoint::Embeddings, &GENERIC, input);
     }
 }

@@ -262,32 +262,19 @@ mod tests {
 
     #[test]
     fn parameters_are_left_out_renamed_and_lowered() {
-        let model = r#""model":"m""#;
-        check(
-            Repair::Omit("seed"),
-            &format!(r#"{{{model},"seed":7, "x":[1, 2]}}"#),
-            &format!(r#"{{{model},"x":[1, 2]}}"#),
-        );
-        check(
-            Repair::Omit("logprobs"),
-            &format!(r#"{{"logprobs":true,{model},"top_logprobs":2}}"#),
-            &format!("{{{model}}}"),
-        );
-        check(
-            Repair::Rename { from: "max_tokens", to: "max_completion_tokens" },
-            &format!(r#"{{"max_tokens":7,{model}}}"#),
-            &format!(r#"{{"max_completion_tokens":7,{model}}}"#),
-        );
-        check(
-            Repair::SetEffort { from: "xhigh".into(), to: "high".into() },
-            &format!(r#"{{"reasoning_effort":"xhigh",{model}}}"#),
-            &format!(r#"{{"reasoning_effort":"high",{model}}}"#),
-        );
-        check(
-            Repair::DisableEffortWithTools,
-            &format!(r#"{{"tools":[{{"z":1,"a":2}}],{model}}}"#),
-            &format!(r#"{{"tools":[{{"z":1,"a":2}}],{model},"reasoning_effort":"none"}}"#),
-        );
+        let (sent, left) = (r#"{"model":"m","seed":7, "x":[1, 2]}"#, r#"{"model":"m","x":[1, 2]}"#);
+        check(Repair::Omit("seed"), sent, left);
+        let both = r#"{"logprobs":true,"model":"m","top_logprobs":2}"#;
+        check(Repair::Omit("logprobs"), both, r#"{"model":"m"}"#);
+        let limit = |name: &str| format!(r#"{{"{name}":7,"model":"m"}}"#);
+        let rename = Repair::Rename { from: "max_tokens", to: "max_completion_tokens" };
+        check(rename, &limit("max_tokens"), &limit("max_completion_tokens"));
+        let effort = |level: &str| format!(r#"{{"reasoning_effort":"{level}","model":"m"}}"#);
+        let lower = Repair::SetEffort { from: "xhigh".into(), to: "high".into() };
+        check(lower, &effort("xhigh"), &effort("high"));
+        let tools = |more: &str| format!(r#"{{"tools":[{{"z":1,"a":2}}],"model":"m"{more}}}"#);
+        let none = tools(r#","reasoning_effort":"none""#);
+        check(Repair::DisableEffortWithTools, &tools(""), &none);
         assert_eq!(repaired(&Repair::DisableEffortWithTools, r#"{"model":"m","tools":[]}"#), None);
     }
 
@@ -298,40 +285,29 @@ mod tests {
 
     #[test]
     fn instructions_move_where_the_upstream_takes_them() {
-        let around = |messages: &str| format!(r#"{{"model":"m","messages":[{messages}]}}"#);
-        check(
-            Repair::UseDeveloperRole,
-            &around(r#"{"content":"Be","role":"system"},{"role":"user","content":"Hi"}"#),
-            &around(r#"{"content":"Be","role":"developer"},{"role":"user","content":"Hi"}"#),
+        let check = |repair: Repair, sent: &str, expected: &str| {
+            let around = |messages: &str| format!(r#"{{"model":"m","messages":[{messages}]}}"#);
+            check(repair, &around(sent), &around(expected));
+        };
+        let (system, user) =
+            (r#"{"role":"system","content":"A"}"#, r#"{"role":"user","content":"Hi"}"#);
+        let by = |role: &str| format!(r#"{{"content":"Be","role":"{role}"}},{user}"#);
+        check(Repair::UseDeveloperRole, &by("system"), &by("developer"));
+        let fold = || Repair::FoldSystemIntoUser;
+        let several = format!(
+            r#"{system},{{"role":"developer","content":[{{"type":"text","text":"B"}}]}},{{"role":"user","content":"Hi","name":"n"}}"#
         );
-        check(
-            Repair::FoldSystemIntoUser,
-            &around(
-                r#"{"role":"system","content":"A"},{"role":"developer","content":[{"type":"text","text":"B"}]},{"role":"user","content":"Hi","name":"n"}"#,
-            ),
-            &around(r#"{"role":"user","content":"A\n\nB\n\nHi","name":"n"}"#),
-        );
-        check(
-            Repair::FoldSystemIntoUser,
-            &around(
-                r#"{"role":"system","content":"A"},{"role":"user","content":[{"type":"image_url","image_url":{"url":"u"}}]}"#,
-            ),
-            &around(
-                r#"{"role":"user","content":[{"type":"text","text":"A"},{"type":"image_url","image_url":{"url":"u"}}]}"#,
-            ),
-        );
-        check(
-            Repair::FoldSystemIntoUser,
-            &around(r#"{"role":"system","content":"A"}"#),
-            &around(r#"{"role":"user","content":"A"}"#),
-        );
-        check(
-            Repair::MentionJson,
-            &around(r#"{"role":"user","content":"Hi"}"#),
-            &around(
-                r#"{"role":"system","content":"Answer in JSON."},{"role":"user","content":"Hi"}"#,
-            ),
-        );
+        check(fold(), &several, r#"{"role":"user","content":"A\n\nB\n\nHi","name":"n"}"#);
+        let parts = |text: &str| {
+            format!(
+                r#"{{"role":"user","content":[{text}{{"type":"image_url","image_url":{{"url":"u"}}}}]}}"#
+            )
+        };
+        let image = format!("{system},{}", parts(""));
+        check(fold(), &image, &parts(r#"{"type":"text","text":"A"},"#));
+        check(fold(), system, r#"{"role":"user","content":"A"}"#);
+        let told = format!(r#"{{"role":"system","content":"Answer in JSON."}},{user}"#);
+        check(Repair::MentionJson, user, &told);
         assert_eq!(repaired(&Repair::FoldSystemIntoUser, r#"{"model":"m","messages":5}"#), None);
     }
 
@@ -346,13 +322,10 @@ mod tests {
         };
         check(Repair::DropStrict, &schema(r#","strict":true"#), &schema(""));
         let words = r#"{"role":"system","content":"Answer with JSON that this JSON Schema allows, and with nothing else: {\"z\":1,\"a\":2}"}"#;
-        check(
-            Repair::SchemaToPrompt,
-            &schema(""),
-            &format!(
-                r#"{{"response_format":{{"type":"json_object"}},"model":"m","messages":[{words}]}}"#
-            ),
+        let told = format!(
+            r#"{{"response_format":{{"type":"json_object"}},"model":"m","messages":[{words}]}}"#
         );
+        check(Repair::SchemaToPrompt, &schema(""), &told);
         let changed = repaired(&Repair::ObjectToSchema, &around(r#"{"type":"json_object"}"#));
         assert!(changed.expect("changed").contains(r#""type":"json_schema""#));
         assert_eq!(repaired(&Repair::ObjectToSchema, &around(r#"{"type":"text"}"#)), None);

@@ -200,44 +200,25 @@ mod tests {
         let check = |message: &str, param: &str, code: &str, expected: &str| {
             assert_eq!(read(&openai(message, param, code)), expected, "{message}");
         };
-        check(
-            "Unsupported parameter: 'max_tokens' is not supported with this model. Use \
-             'max_completion_tokens' instead.",
-            "max_tokens",
-            "unsupported_parameter",
-            "max_tokens>max_completion_tokens",
-        );
+        let limit = "Unsupported parameter: 'max_tokens' is not supported with this model. Use \
+                     'max_completion_tokens' instead.";
+        let renamed = "max_tokens>max_completion_tokens";
+        check(limit, "max_tokens", "unsupported_parameter", renamed);
         // A gateway may keep the sentence and lose the rest.
-        check(
-            "Unsupported parameter: 'max_tokens' is not supported with this model. Use \
-             'max_completion_tokens' instead.",
-            "",
-            "invalid_request_body",
-            "max_tokens>max_completion_tokens",
-        );
-        check(
-            "Unsupported value: 'temperature' does not support 0.7 with this model. Only the default \
-             (1) value is supported.",
-            "temperature",
-            "unsupported_value",
-            "temperature",
-        );
+        check(limit, "", "invalid_request_body", renamed);
+        let heat = "Unsupported value: 'temperature' does not support 0.7 with this model. Only the \
+                    default (1) value is supported.";
+        check(heat, "temperature", "unsupported_value", "temperature");
         check("Unrecognized request argument supplied: top_k", "", "", "top_k");
         check("Unrecognized request arguments supplied: top_k, min_p", "", "", "top_k min_p");
         check("Unknown parameter: 'min_p'.", "min_p", "unknown_parameter", "min_p");
-        check(
-            "Unsupported value: 'messages[0].role' does not support 'system' with this model.",
-            "messages[0].role",
-            "unsupported_value",
-            "messages[0].role",
-        );
-        check(
-            "Unsupported value: 'reasoning_effort' does not support 'minimal' with this model. \
-             Supported values are: 'low', 'medium', and 'high'.",
-            "reasoning_effort",
-            "unsupported_value",
-            "reasoning_effort=low|medium|high",
-        );
+        let role =
+            "Unsupported value: 'messages[0].role' does not support 'system' with this model.";
+        check(role, "messages[0].role", "unsupported_value", "messages[0].role");
+        let effort = "Unsupported value: 'reasoning_effort' does not support 'minimal' with this \
+                      model. Supported values are: 'low', 'medium', and 'high'.";
+        let allowed = "reasoning_effort=low|medium|high";
+        check(effort, "reasoning_effort", "unsupported_value", allowed);
     }
 
     #[test]
@@ -247,18 +228,15 @@ mod tests {
         };
         check("property 'top_k' is unsupported", "top_k");
         check("property 'top_k' is unsupported, did you mean 'top_p'?", "top_k");
-        check(
-            "'reasoning_effort' : value is not one of the allowed values [`none`,`default`]",
-            "reasoning_effort=none|default",
-        );
+        let values =
+            "'reasoning_effort' : value is not one of the allowed values [`none`,`default`]";
+        check(values, "reasoning_effort=none|default");
         check("`logprobs` is not supported with this model", "logprobs");
         check("Argument not supported on this model: presencePenalty", "presence_penalty");
         check("Model grok-4 does not support parameter reasoningEffort.", "reasoning_effort");
-        check(
-            "litellm.UnsupportedParamsError: bedrock does not support parameters: ['top_k', \
-             'seed'], for model=x. To drop these, set `litellm.drop_params=True`",
-            "top_k seed",
-        );
+        let litellm = "litellm.UnsupportedParamsError: bedrock does not support parameters: ['top_k', \
+                       'seed'], for model=x. To drop these, set `litellm.drop_params=True`";
+        check(litellm, "top_k seed");
     }
 
     #[test]
@@ -278,18 +256,12 @@ mod tests {
         let check = |message: &str, param: &str, code: &str| {
             assert_eq!(read(&openai(message, param, code)), "", "{message}");
         };
-        check(
-            "Invalid 'temperature': decimal above maximum value. Expected a value <= 2, but got 3 \
-             instead.",
-            "temperature",
-            "decimal_above_max_value",
-        );
+        let above = "Invalid 'temperature': decimal above maximum value. Expected a value <= 2, but \
+                     got 3 instead.";
+        check(above, "temperature", "decimal_above_max_value");
         check("temperature must be between 0 and 2", "temperature", "");
-        check(
-            "This model's maximum context length is 8 tokens.",
-            "messages",
-            "context_length_exceeded",
-        );
+        let long = "This model's maximum context length is 8 tokens.";
+        check(long, "messages", "context_length_exceeded");
         check("Incorrect API key provided", "", "invalid_api_key");
         check("the property of a thing", "", "");
         check("is not supported with this model", "", "");

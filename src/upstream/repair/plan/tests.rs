@@ -55,21 +55,15 @@ fn check(message: &str, param: &str, code: &str, expected: &[&str]) {
 
 #[test]
 fn optional_parameters_are_left_out() {
-    let unsupported = |name: &str| {
+    for name in
+        ["temperature", "top_p", "seed", "stop", "logprobs", "top_logprobs", "stream_options"]
+    {
         let text = format!("Unsupported parameter: '{name}' is not supported with this model.");
         let logprobs = if name == "top_logprobs" { "logprobs" } else { name };
         check(&text, name, "unsupported_parameter", &[&format!("{logprobs} removed")]);
-    };
-    for name in ["temperature", "top_p", "seed", "stop", "logprobs", "top_logprobs"] {
-        unsupported(name);
     }
-    unsupported("stream_options");
-    check(
-        "Unrecognized request arguments supplied: seed, top_p",
-        "",
-        "",
-        &["seed removed", "top_p removed"],
-    );
+    let two = "Unrecognized request arguments supplied: seed, top_p";
+    check(two, "", "", &["seed removed", "top_p removed"]);
     with_request(&json!({}), |request| {
         mended(request, &details("property 'logprobs' is unsupported", "", ""));
         assert!(!request.has_field("logprobs") && !request.has_field("top_logprobs"));
@@ -101,12 +95,8 @@ fn stop_sequences_that_are_left_out_are_watched_for() {
 fn the_limit_goes_by_its_other_name() {
     let there = "max_completion_tokens renamed to max_tokens";
     check("Unknown parameter: 'max_completion_tokens'.", "", "", &[there]);
-    check(
-        "Unsupported parameter: 'max_completion_tokens' is not supported. Use 'max_tokens' instead.",
-        "max_completion_tokens",
-        "unsupported_parameter",
-        &[there],
-    );
+    let text = "Unsupported parameter: 'max_completion_tokens' is not supported. Use 'max_tokens' instead.";
+    check(text, "max_completion_tokens", "unsupported_parameter", &[there]);
     // Any other name would be a guess.
     check("Unsupported parameter: 'max_completion_tokens'. Use 'limit' instead.", "", "", &[]);
     with_request(&json!({}), |request| {
@@ -131,13 +121,8 @@ fn an_effort_becomes_the_nearest_that_is_allowed() {
     check("low", &[], None);
     let text = "Unsupported value: 'reasoning_effort' does not support 'xhigh' with this model. \
                 Supported values are: 'none', 'low', 'medium', and 'high'.";
-    let value = "unsupported_value";
-    super::tests::check(
-        text,
-        "reasoning_effort",
-        value,
-        &["reasoning_effort changed from xhigh to high"],
-    );
+    let changed = "reasoning_effort changed from xhigh to high";
+    super::tests::check(text, "reasoning_effort", "unsupported_value", &[changed]);
     let unknown = "Unrecognized request argument supplied: reasoning_effort";
     super::tests::check(unknown, "", "", &["reasoning_effort removed"]);
 }
@@ -198,21 +183,16 @@ fn the_form_of_the_answer_goes_down_a_ladder_and_stays_json() {
     let refusal = details("This response_format type is unavailable now", "", "");
     with_request(&schema, |request| {
         assert_eq!(mended(request, &refusal), ["\"strict\" removed from response_format"]);
-        assert_eq!(
-            mended(request, &refusal),
-            ["json_schema replaced by an instruction in the prompt"]
-        );
+        let told = "json_schema replaced by an instruction in the prompt";
+        assert_eq!(mended(request, &refusal), [told]);
         assert!(matches!(request.response_format, Some(ResponseFormat::JsonObject)));
         let first = request.messages[0].as_text();
         assert!(first.contains("JSON Schema") && first.contains("additionalProperties"), "{first}");
         assert!(mended(request, &refusal).is_empty(), "it is not given up");
     });
     // What its writer must mend goes back, once it is no longer a matter of strictness.
-    let wrong = details(
-        "Invalid schema for response_format 'schema': In context=(), 'x' is not permitted.",
-        "response_format",
-        "",
-    );
+    let wrong = "Invalid schema for response_format 'schema': In context=(), 'x' is not permitted.";
+    let wrong = details(wrong, "response_format", "");
     with_request(&schema, |request| {
         assert_eq!(mended(request, &wrong), ["\"strict\" removed from response_format"]);
         assert!(mended(request, &wrong).is_empty());
@@ -220,11 +200,8 @@ fn the_form_of_the_answer_goes_down_a_ladder_and_stays_json() {
     let object = json!({"format": "json", "messages": [{"role": "user", "content": "JSON"}]});
     let lm_studio = "'response_format.type' must be 'json_schema' or 'text'";
     with_request(&object, |request| {
-        let refusal = details(lm_studio, "", "");
-        assert_eq!(
-            mended(request, &refusal),
-            ["json_object replaced by a json_schema that allows any object"]
-        );
+        let told = "json_object replaced by a json_schema that allows any object";
+        assert_eq!(mended(request, &details(lm_studio, "", "")), [told]);
         let sent = serde_json::to_value(&request.response_format).expect("JSON");
         assert_eq!(sent["json_schema"]["schema"], json!({"type": "object"}));
     });
@@ -258,12 +235,8 @@ fn what_would_change_the_meaning_is_not_done() {
     check("Unrecognized request arguments supplied: seed, tools", "", "", &[]);
     // What was not sent cannot be left out.
     check("Unrecognized request argument supplied: min_p", "", "", &[]);
-    check(
-        "Invalid 'temperature': decimal above maximum value.",
-        "temperature",
-        "decimal_above_max_value",
-        &[],
-    );
+    let above = "Invalid 'temperature': decimal above maximum value.";
+    check(above, "temperature", "decimal_above_max_value", &[]);
 }
 
 #[test]
