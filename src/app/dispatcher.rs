@@ -2,11 +2,11 @@
 //!
 //! There are three lanes, each with its own worker pool and queue; see [`crate::app`].
 //!
-//! A request that finds its workers and queue full gets a 503 at once: a client that is told "busy"
-//! can retry, and one that waits cannot tell why. So does new work while memory is nearly exhausted
-//! and other work is running. Never handles a request itself. Invariant: each request is answered and
-//! logged exactly once, also if its handler panics; the log never quotes the panic, which may hold a
-//! prompt.
+//! A request that finds its workers and queue full gets a 503 at once: a client can retry after a
+//! 503, but cannot tell a full queue from a slow upstream while it waits. A new request also gets a
+//! 503 while memory is nearly exhausted and other requests are running. Never handles a request
+//! itself. Invariant: each request is answered and logged exactly once, also if its handler panics;
+//! the log never quotes the panic, which may hold a prompt.
 
 use std::io;
 use std::mem;
@@ -83,7 +83,7 @@ impl WorkerPools {
     /// Waits for running and queued requests; `false` if some are not done within `grace`.
     pub(super) fn drain(self, grace: Duration) -> bool {
         let began = Instant::now();
-        // Every pool is drained, also after one that was not done in time.
+        // Every pool is drained, also after a pool whose jobs were not done in time.
         let drained = self.pools.map(|pool| pool.drain(grace.saturating_sub(began.elapsed())));
         drained == [true; 3]
     }
@@ -163,7 +163,7 @@ impl Dispatcher {
         }
         if let Some(fault) = head_error {
             log::warn!("{} rejected: {fault}", exchange.request_id());
-            // Before a worker gets it, because the next request may already have arrived.
+            // Not left to the worker: the next request on the connection may already have arrived.
             exchange.close_after_response();
         }
         if let Decision::Proceed = decision {
@@ -176,7 +176,7 @@ impl Dispatcher {
         let error = {
             let lane = job.route.lane();
             let is_main = lane == Lane::Main;
-            // With no request running, refusing this one would free no memory.
+            // While no request is running, refusing a request would free no memory.
             let low_memory = is_main && self.shared.memory_pressure.is_high();
             let pools = lock::read(&self.pools);
             let permit = match &*pools {

@@ -2,8 +2,9 @@
 //!
 //! [`server`] starts everything, `dispatcher` takes a request and hands it to a worker, and
 //! [`shutdown`] ends it; `--check` and `--healthcheck` are here, too. The only room that knows all
-//! others, and the only one that reads [`crate::config`]. Never translates or calls upstream itself.
-//! Invariant: every request that was accepted gets exactly one response, also while the program stops.
+//! others, and the only room that reads [`crate::config`]. Never translates or calls upstream
+//! itself. Invariant: every request that was accepted gets exactly one response, also while the
+//! program stops.
 //!
 //! # Lanes
 //!
@@ -13,9 +14,10 @@
 //! | health | `/`, `/api/version`, `/health`, `/ready`, `/metrics` | 2 | 1,024 |
 //! | probe | `/openai/health` | 2 | 1,024 |
 //!
-//! A request that finds workers and queue full gets 503 at once, with `Retry-After`. So does one
-//! above `MAX_PER_CLIENT` requests of its address, and one in the main lane while memory is short
-//! and other work is running. A handler that panics costs only its own response.
+//! A request that finds workers and queue full gets 503 at once, with `Retry-After`. The same
+//! response goes to a request above `MAX_PER_CLIENT` requests of its address, and to a request in
+//! the main lane while memory is short and other work is running. A handler that panics costs only
+//! its own response.
 //!
 //! # Start
 //!

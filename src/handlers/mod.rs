@@ -68,7 +68,7 @@ use crate::observe::metrics::Metrics;
 use crate::translate::options;
 use crate::upstream::{Trace, Upstream};
 
-/// What is set for the routes.
+/// The settings of the routes.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The upstream's base URL, as models show it.
@@ -77,11 +77,11 @@ pub struct Settings {
     pub max_body_bytes: usize,
     /// How long a model shows as loaded when no request says so.
     pub keep_alive: KeepAlive,
-    /// The context length of models of which none is known; `None` for a built-in one.
+    /// The context length shown for a model of unknown context length; `None` for a built-in default.
     pub context_length: Option<u64>,
 }
 
-/// What all requests share.
+/// The state that all requests share.
 pub struct App {
     settings: Settings,
     upstream: Upstream,
@@ -94,13 +94,13 @@ pub struct App {
 
 /// One request on its way through.
 pub struct Context<'a> {
-    /// What all requests share.
+    /// The state that all requests share.
     pub app: &'a App,
     /// The route of the request.
     pub route: &'a ResolvedRoute<Handler>,
     /// The request and its reply.
     pub exchange: &'a mut Exchange,
-    /// What the log tells of the request.
+    /// The facts about the request that its log line shows.
     pub trace: &'a mut Trace,
     /// Gives back the stack of a long stream.
     pub stack: &'a mut StackTrimmer,
@@ -136,7 +136,7 @@ impl App {
         }
     }
 
-    /// Notes that a model was loaded, and with what window.
+    /// Notes that a model was loaded, for how long and with which context length.
     fn mark_loaded(&self, id: &str, load: LoadOptions) {
         self.running_models.mark_loaded(id, load.keep_alive, load.num_ctx, SystemTime::now());
     }
@@ -148,12 +148,12 @@ impl App {
     }
 }
 
-/// What a request says of how its model is loaded.
+/// The members of a request that say how its model is loaded.
 #[derive(Clone, Copy, Default)]
 struct LoadOptions {
-    /// How long it stays, if the request says so.
+    /// How long the model stays loaded, if the request says so.
     keep_alive: Option<KeepAlive>,
-    /// The window that it gets.
+    /// The context length in tokens, if the request sets one.
     num_ctx: Option<u64>,
 }
 

@@ -176,11 +176,12 @@ impl App {
         let list = list.as_deref().map_or(&[][..], |list| list);
         catalog::find_or_unlisted(list, &model.from).into_owned()
     }
-    /// Finds the upstream's id for a name and the family that serves it; `virtual_model` is the one that
-    /// the name means. The list is asked for only where it can change the request: for a name that ends
-    /// in `:latest`, which may be part of the id or not, for what only some families know, and for what
-    /// only some models can do. A name that no list shows is sent all the same, because lists are
-    /// often incomplete, except to a family that would answer as if it had the model.
+    /// Finds the upstream's id for a name and the family that serves it; `virtual_model` is the virtual
+    /// model of that name, if there is one. The list is fetched only where it can change the request:
+    /// for a name that ends in `:latest`, which may be part of the id or not, for parameters that only
+    /// some families know, and for capabilities that only some models have. A name that no list
+    /// contains is sent all the same, because lists are often incomplete, except to a family that would
+    /// answer as if it had the model.
     pub(super) fn resolve_model(
         &self,
         name: &str,

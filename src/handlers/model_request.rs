@@ -1,4 +1,4 @@
-//! What the four routes that let a model write have in common: checks, model, call.
+//! The steps that the four routes that generate text share: checks, model, call.
 //!
 //! `/api/chat`, `/api/generate`, `/v1/messages` and `/v1/responses` each decode and translate a request
 //! of their own. From the name of the model to the head of the upstream's response they go the same
@@ -24,7 +24,7 @@ use crate::translate::think::ThinkMode;
 use crate::translate::{chat, options, think};
 use crate::upstream::{Operation, Upstream, UpstreamResponse};
 
-/// What a request says of its model, checked.
+/// The members of a request that concern its model, checked.
 pub(super) struct ModelRequest {
     /// The name, without a source suffix.
     name: String,
@@ -50,8 +50,8 @@ pub(super) struct CommonFields<'a> {
     pub debug_render_only: Option<bool>,
 }
 
-/// A response that has begun, with all that is kept of its request: a large request is not held for as
-/// long as its response lasts.
+/// A response that has begun, with the few values of its request that the response needs: a large
+/// request is not kept in memory while its response lasts.
 pub(super) struct PendingReply<'a> {
     pub response: UpstreamResponse,
     pub think: ThinkMode,
@@ -143,7 +143,8 @@ impl ModelRequest {
         Ok(if unload { "unload" } else { "load" })
     }
 
-    /// Rejects what the model is known not to do; what is unknown is tried.
+    /// Rejects a request that needs a capability that the model is known to lack; an unknown capability
+    /// is tried.
     fn check_capabilities(&self, capabilities: &Capabilities) -> Result<()> {
         let name = Some(self.requested_name.as_str());
         if self.route == "generate" && capabilities.is_image_only() {
@@ -190,7 +191,7 @@ fn call(
     }
 }
 
-/// The upstream renders the prompt and shows it to nobody.
+/// Refuses `_debug_render_only`: the upstream renders the prompt and does not return it.
 fn reject_debug_render(debug_render_only: Option<bool>) -> Result<()> {
     match debug_render_only {
         Some(true) => {

@@ -147,7 +147,7 @@ pub(super) fn pass_streaming<'a>(
         let mut prefix = Vec::new();
         (&mut *reader).take(PREFIX_BYTES).read_to_end(&mut prefix)?;
         let before = prefix.len();
-        // No more is logged of a body that is not buffered.
+        // Only the beginning of a body that is not buffered is logged.
         let client = &app.upstream.client;
         client.body_log.log(&trace.request_id, "start of the client request", &prefix);
         let decision = read(app, &mut prefix, trace);

@@ -67,7 +67,8 @@ fn start_translated<'a>(
     Ok((reply, ResponseEncoder::new(echo, ids)))
 }
 
-/// Ollama loads the model and answers with nothing, which does not show what is wrong.
+/// The error for an empty `input`. Ollama instead loads the model and sends an empty response, which
+/// does not show the client its mistake.
 fn empty_input_error() -> Error {
     Error::invalid_request("[] is too short - 'input'")
 }

@@ -98,7 +98,7 @@ pub enum EarlyResponse {
 pub struct AccessDecision {
     /// `None` if the request goes on to its route.
     pub response: Option<EarlyResponse>,
-    /// Headers for its response, whichever that is.
+    /// Headers for its response, be it this response or the route's.
     pub headers: ResponseHeaders,
     /// Why it is refused, for the log.
     pub denial_reason: Option<String>,

@@ -70,8 +70,8 @@ impl CorsPolicy {
     /// Parses a value of `OLLAMA_ORIGINS`, and adds the defaults.
     ///
     /// # Errors
-    /// What is expected, for an entry for which Ollama panics (several `*`, or none and an unknown
-    /// scheme), and for one that is not visible ASCII or that contains a password.
+    /// The expected form, if Ollama panics at an entry (several `*`, or an unknown scheme without `*`),
+    /// or if an entry is not visible ASCII or contains a password.
     pub fn parse(text: &str) -> Result<Self, String> {
         let entries = if text.is_empty() { Vec::new() } else { text.split(',').collect() };
         let mut rules =

@@ -73,7 +73,7 @@ pub fn reject(request: Request, response: &[u8], handle: Option<RequestHandle>) 
     body.drain();
 }
 
-/// Ends a request without a response. Its connection must be one that the guard closes.
+/// Ends a request without a response. The guard must close its connection.
 pub fn discard(request: Request, body_read: bool, handle: Option<RequestHandle>) {
     if body_read {
         drop(request.into_writer());

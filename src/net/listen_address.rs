@@ -17,7 +17,7 @@ pub struct ListenAddress {
     pub host: String,
     /// The port; 0 for any free one.
     pub port: u16,
-    /// Why the port is not the one that was configured.
+    /// Why the configured port was replaced.
     pub warning: Option<String>,
 }
 

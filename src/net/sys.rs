@@ -56,8 +56,8 @@ pub fn tcp_info(socket: &std::os::fd::OwnedFd) -> Option<([u8; TCP_INFO_BYTES], 
 }
 
 /// Lets glibc's allocator return freed memory to the system: blocks above a fixed size get their own
-/// mapping, and the ends of its arenas are trimmed. Otherwise many connections or a few large bodies
-/// leave the process large for good. Does nothing with other allocators.
+/// mapping, and the ends of its arenas are trimmed. Otherwise the process keeps the memory of many
+/// connections or of a few large bodies until it ends. Does nothing with other allocators.
 pub fn configure_allocator() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {

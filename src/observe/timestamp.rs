@@ -60,7 +60,7 @@ mod tests {
         check(0, "2026-08-21T10:15:03.5Z");
         check(7200, "2026-08-21T12:15:03.5+02:00");
         check(-12_600, "2026-08-21T06:45:03.5-03:30");
-        // RFC 3339 has no seconds in its offsets, and nobody is ahead by more than a day.
+        // An offset in RFC 3339 has no seconds, and no time zone differs from UTC by a day or more.
         check(7210, "2026-08-21T12:15:03.5+02:00");
         check(i32::MAX, "2026-08-21T10:15:03.5Z");
     }

@@ -98,7 +98,7 @@ impl Conversation {
     }
 }
 
-/// The record of a turn; `None` for one that holds only media.
+/// The record of a turn; `None` for a turn that holds only media.
 fn to_record<'a>(turn: &'a Message<'_>) -> Option<TurnRecord<'a>> {
     let (role, text) = (Cow::Borrowed(turn.role.as_ref()), Cow::Borrowed(turn.as_text()));
     if let Some(id) = &turn.tool_call_id {

@@ -3,8 +3,8 @@
 //! [`StopFilter`] passes text on until it contains one of the strings, and holds back only the
 //! longest end of the text that a string begins with. It knows neither events nor clients.
 //! Invariant: the output is the text before the first match, or all of it without a match, however
-//! the text was split. The first match is the one that is complete first, as for a server that
-//! looks after each token; of two that are complete at the same place, the longer one.
+//! the text was split. The first match is the match that ends first, as on a server that checks the
+//! text after each token; if two end at the same place, it is the longer one.
 
 /// The filter of one response.
 #[derive(Clone, Debug)]

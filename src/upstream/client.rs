@@ -202,9 +202,9 @@ impl Client {
 /// The repairs of one call.
 #[derive(Default)]
 struct Repairs {
-    /// All of them; none is made twice.
+    /// All repairs so far; none is made twice.
     tried: Vec<Repair>,
-    /// Those in force: without the ones that another one took back.
+    /// The repairs in force: without those that a later repair took back.
     made: Vec<Repair>,
 }
 

@@ -84,10 +84,10 @@ use crate::observe::redact::{Redactor, Secret};
 use crate::upstream::backoff::RetryPolicy;
 use crate::upstream::base_url::BaseUrl;
 
-/// What is set for one upstream.
+/// The settings of one upstream.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where it is.
+    /// Its address.
     pub base_url: BaseUrl,
     /// Its key.
     pub api_key: Option<Secret>,
@@ -99,7 +99,7 @@ pub struct Settings {
     pub workers: usize,
     /// When and how often a call is repeated.
     pub retry: RetryPolicy,
-    /// When calls fail at once because it is unreachable.
+    /// When calls fail at once because the upstream is unreachable.
     pub breaker: breaker::Settings,
     /// How long its model list stays fresh.
     pub models_ttl: Duration,
@@ -117,7 +117,7 @@ pub struct RetryEnv {
     pub jitter: Box<dyn Fn() -> f64 + Send + Sync>,
 }
 
-/// What the log tells of one request.
+/// The facts about one request that its log line shows.
 #[derive(Clone, Debug, Default)]
 pub struct Trace {
     /// `req_` and 8 hex digits.

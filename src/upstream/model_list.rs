@@ -53,8 +53,8 @@ impl Upstream {
         self.catalog.refresh(|| self.client.list_models(trace))
     }
 
-    /// The list that can be had quickly, in one short attempt. Lists help to understand a request; it
-    /// does not fail without one, and the attempt does not count as the request's own.
+    /// The list from the cache, or from one short attempt. A list helps to understand a request, but
+    /// the request does not fail without a list, and the attempt does not count as the request's own.
     pub(crate) fn try_get_model_list(&self, trace: &Trace) -> Option<SharedModelList> {
         self.catalog.try_get(|| self.client.list_models_quickly(&mut trace.clone()))
     }

@@ -3,7 +3,7 @@
 //! A response's body is handed on in the pieces in which it arrives and never changed; it is looked at
 //! only where nothing else tells whether it is complete. An error keeps its status and its body, with
 //! keys masked. Invariant: a body that streams from a client into the upstream is sent once, because
-//! nobody holds it.
+//! the proxy keeps no copy of it.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -28,7 +28,8 @@ use crate::observe::metrics::Metrics;
 use crate::observe::redact::Redactor;
 use crate::translate::pass_through::{Endpoint, PassBody};
 
-/// Whole responses up to this length are buffered, so that one that breaks off gets a real status.
+/// Whole responses up to this length are buffered: if the upstream cuts one short, the client still
+/// gets an error status.
 const MAX_BUFFERED_BYTES: u64 = 64 * 1024;
 
 /// Bytes that one read takes from a response.

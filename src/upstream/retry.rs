@@ -2,8 +2,8 @@
 //!
 //! [`Client::retry`] loops, [`Client::attempt`] makes one attempt. All calls go through here, so this is
 //! the one place that asks the [breaker](crate::upstream::breaker) and counts. A pooled connection that
-//! turns out to be closed is nobody's failure: the request is sent again at once on a new one, whatever
-//! the retry policy says, because no byte of a response has come.
+//! turns out to be closed does not count as a failure: the request is sent again at once on a new
+//! connection, whatever the retry policy says, because no byte of a response has come.
 
 use std::time::{Duration, Instant};
 
@@ -41,7 +41,7 @@ pub(super) struct Call<'a> {
 /// Why an attempt failed, with what the upstream said.
 pub(super) struct AttemptError {
     pub error: Error,
-    /// What the upstream said of a request that it rejected; not redacted, and never shown.
+    /// The details of the upstream's rejection; not redacted, and never shown.
     pub rejection: Option<ErrorDetails>,
     /// The response, where the client gets the upstream's own.
     pub response: Option<PassResponse>,
@@ -215,7 +215,7 @@ impl Client {
         }
     }
 
-    /// Logs the failure of a call, unless it ended because nobody waits for it.
+    /// Logs the failure of a call, unless the call ended because its client disconnected.
     pub(super) fn log_result<T>(
         &self,
         operation: Operation,

@@ -70,8 +70,8 @@ impl<'a> RawObject<'a> {
         true
     }
 
-    /// Of the members that match a key in any case, keeps the last one that is not `null`, under the
-    /// canonical key.
+    /// Joins the members whose keys equal `key` if case is ignored: keeps the last value that is not
+    /// `null`, under `key` itself.
     pub fn canonicalize_key(&mut self, key: &'static str) {
         let same = |known: &str| known.eq_ignore_ascii_case(key);
         let said = |(known, value): &(Cow<'a, str>, Cow<'a, str>)| same(known) && value != "null";

@@ -76,8 +76,8 @@ impl KeepAlive {
 }
 
 /// Parses a duration in Go's grammar: a sign, and numbers with fractions and units, such as `1h30m`.
-/// A negative duration means forever; zero needs no unit; one that is too long becomes
-/// [`MAX_DURATION`].
+/// A negative duration means forever; zero needs no unit; a duration above [`MAX_DURATION`] becomes
+/// that.
 ///
 /// # Errors
 ///

@@ -59,7 +59,7 @@ pub struct Exchange {
     stream_format: StreamFormat,
     /// The connection closes after the response.
     close_after: bool,
-    /// Headers of the response, whichever it is.
+    /// Headers that the response gets, be it a stream, a body or an error.
     extra_headers: ResponseHeaders,
     /// Chunks that are not written yet.
     pending: Vec<u8>,

@@ -1,11 +1,10 @@
 //! The requests in flight on each connection, and how far each is.
 //!
-//! The server registers each request when it arrives; its [`RequestHandle`] removes it when dropped.
-//! The guard reads the registry to tell a connection that waits for this proxy from one that the proxy
-//! waits for. Locks are held for a few instructions, except the lock of a request's response, which
-//! is held while a piece of the response is written.
-//! Invariant: a byte of the guard never lands inside a piece of a response, because both are written
-//! under that lock.
+//! The server registers each request when it arrives; its [`RequestHandle`] removes it when
+//! dropped. The guard reads the registry to learn for each connection whether the client waits for
+//! the proxy or the proxy for the client. Locks are held for a few instructions, except the lock of
+//! a request's response, which is held while a piece of the response is written. Invariant: a byte
+//! of the guard never lands inside a piece of a response, because both are written under that lock.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -488,7 +487,7 @@ mod tests {
         assert_eq!(probes(&in_flight), b"");
         in_flight.set_phase(RequestPhase::Working);
         in_flight.probe_peer(|_| false);
-        assert_eq!(probes(&in_flight), b"H", "once, and again after one that was not sent");
+        assert_eq!(probes(&in_flight), b"H", "once, and again after a byte that was not sent");
         in_flight.write_response(ResponseState::BetweenChunks, |ahead| assert_eq!(ahead, 1));
         assert_eq!(probes(&in_flight), b"0");
         in_flight.write_response(ResponseState::BetweenChunks, |ahead| {

@@ -47,7 +47,7 @@ pub(super) struct AcceptedSocket<'a> {
 pub(super) enum FdKind<'a> {
     /// Nothing.
     Closed,
-    /// Not a client connection, or one that was reset and has no peer address any more.
+    /// Not a client connection, or a client connection that was reset and so has no peer address.
     Other,
     /// A client connection.
     Connection(AcceptedSocket<'a>),

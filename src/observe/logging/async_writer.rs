@@ -120,7 +120,7 @@ mod tests {
 
     use super::*;
 
-    /// Tells what is written to it, each time when it is let.
+    /// Sends each write to the test, and returns from it when the test allows.
     struct Gate(Sender<Vec<u8>>, Receiver<()>);
 
     impl Write for Gate {

@@ -1,4 +1,4 @@
-//! Tests of what is counted, and that no client can make it grow.
+//! The metrics count what happened, and no client can make their number grow without bound.
 
 use super::*;
 

@@ -11,7 +11,7 @@
 //! | `reasoning.effort` | `think`; `minimal` is `low`, `xhigh` and `ultra` are `max` |
 //! | `text.format` | `format`; plain text is none |
 //! | `tools` | functions; those of a namespace as `namespace.member`. Other kinds are left out: OpenAI runs web search and the like on its own servers, and a free-form tool would be called as a function, which its client does not expect |
-//! | `tool_choice` | chat's form, if there are tools. `auto` is the default; a choice among several tools, or of one that was left out, is not sent |
+//! | `tool_choice` | chat's form, if there are tools. `auto` is the default; a choice among several tools, or of a tool that was left out, is not sent |
 //! | `stream` | events or one object, see [`stream`] |
 //! | `truncation`, `background` | repeated in the response |
 //! | `previous_response_id`, `conversation`, `store`, `include`, `metadata`, `parallel_tool_calls`, all else | ignored: the proxy stores nothing |

@@ -131,7 +131,7 @@ struct BreakerState {
 
 #[derive(Debug)]
 struct OpenState {
-    /// When a new request may try, and when one that holds a retry slot.
+    /// When a new request may make an attempt, and when a request that holds a retry slot may.
     next_probe_at: Instant,
     next_retry_at: Instant,
     /// Probes that failed so far.

@@ -6,7 +6,7 @@ use super::*;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
-/// A breaker with two seats, and its clock.
+/// A breaker with two retry slots, and its clock.
 struct Bench {
     breaker: Breaker,
     start: Instant,
@@ -87,7 +87,7 @@ fn an_answer_between_them_begins_the_count_anew() {
     bench.at(9500);
     assert!(!bench.enter(Caller::New).expect("closed").record_success(bench.now()));
     let later = bench.start + MS(10_000);
-    // These began long before the answer, and so they do not tell of a long time.
+    // These attempts began before the response, so their failures do not count as a long outage.
     slow.into_iter().for_each(|pass| assert!(!pass.record_failure("no answer", later, 0.0)));
     bench.is(CircuitState::Closed);
 }
@@ -98,7 +98,7 @@ fn a_request_alone_with_its_default_retries_never_opens_it() {
     for moment in [0, 1000, 3000, 7000] {
         assert!(!bench.at(moment).fail(Caller::New));
     }
-    // Another one, much later.
+    // Another request, much later.
     for moment in [0, 1000, 3000, 7000] {
         assert!(!bench.at(100_000 + moment).fail(Caller::New));
     }
@@ -112,7 +112,7 @@ fn a_request_alone_keeps_trying_at_its_own_pace_while_it_is_open() {
         let _seat = bench.breaker.try_acquire_retry_slot().expect("nobody else waits");
         assert!(!bench.at(moment).fail(Caller::Retrying), "{moment}");
     }
-    // By now the pause for others is 8 s.
+    // The cooldown for new requests is 8 s by now.
     bench.at(15_999).is(CircuitState::Open);
     let pass = bench.at(12_000).enter(Caller::Retrying).expect("may try");
     assert!(pass.record_success(bench.now()));
@@ -183,9 +183,9 @@ fn a_probe_that_hangs_keeps_others_out_for_a_while_only_and_few_may_hang() {
     let first = breaker.try_acquire(Caller::New, start + MS(2000)).expect("the pause is over");
     assert!(breaker.try_acquire(Caller::New, start + MS(11_999)).is_err());
     let second = breaker.try_acquire(Caller::New, start + MS(12_000)).expect("the lease is over");
-    // Two seats, two probes.
+    // Two retry slots allow two probes.
     assert!(breaker.try_acquire(Caller::New, start + MS(90_000)).is_err());
-    // The first one was replaced: its failure is no news.
+    // The second probe replaced the first one, whose failure therefore changes nothing.
     assert!(!first.record_failure("x", start + MS(90_000), 0.0));
     let third = breaker.try_acquire(Caller::New, start + MS(90_000)).expect("room again");
     assert!(second.record_success(start + MS(90_001)));

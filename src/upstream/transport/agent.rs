@@ -213,7 +213,8 @@ fn send_reader(
     builder.send(SendBody::from_reader(reader))
 }
 
-/// What a status other than success means. `request` is what a message may say of the request.
+/// The error for a status other than success. `request` holds the facts of the request that the error
+/// may quote.
 pub(in crate::upstream) fn to_error(
     status: u16,
     headers: &HeaderMap,

@@ -194,7 +194,7 @@ mod tests {
         }
     }
 
-    /// Gives these pieces, and then `end`, to whoever does not want to wait.
+    /// Returns these pieces, then the error; only a non-blocking read may call it.
     struct Pieces(Vec<&'static [u8]>, Option<io::Error>);
 
     impl Read for Pieces {

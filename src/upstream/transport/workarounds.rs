@@ -68,7 +68,7 @@ pub(super) fn read_timeout() -> Option<Duration> {
 }
 
 /// Runs `work`, in which a read that would have to ask the socket fails with `WouldBlock` instead.
-/// That breaks nothing: the next read continues where this one stopped.
+/// Such a failure loses no byte: the next read continues at the same place.
 pub(in crate::upstream) fn without_blocking<T>(work: impl FnOnce() -> T) -> T {
     scoped(&NONBLOCKING, true, work)
 }

@@ -1,4 +1,4 @@
-//! What is done about each refusal, and what is not.
+//! Which repairs are planned for each refusal, and which are not.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use crate::api::openai::request::{ChatRequest, EmbeddingRequest, ToolChoice};
 use crate::backends::profiles;
 use crate::translate::{chat, format};
 
-/// A chat request with all that can be refused.
+/// A chat request with every member that an upstream may refuse.
 fn with_request(change: &Value, check: impl FnOnce(&mut ChatRequest<'_>)) {
     let mut body = json!({
         "model": "m", "stream": true, "think": "max", "logprobs": true, "top_logprobs": 2,
@@ -36,7 +36,7 @@ fn details(message: &str, param: &str, code: &str) -> ErrorDetails {
     }
 }
 
-/// What is done about a refusal, each by its sentence; and then it is done.
+/// Makes the repairs that are planned for a refusal; returns the text of each.
 fn mended(request: &mut ChatRequest<'_>, refusal: &ErrorDetails) -> Vec<String> {
     let repairs = plan_repairs(refusal, request);
     for repair in &repairs {
@@ -190,7 +190,7 @@ fn the_form_of_the_answer_goes_down_a_ladder_and_stays_json() {
         assert!(first.contains("JSON Schema") && first.contains("additionalProperties"), "{first}");
         assert!(mended(request, &refusal).is_empty(), "it is not given up");
     });
-    // What its writer must mend goes back, once it is no longer a matter of strictness.
+    // Once `strict` is removed, an invalid schema is an error for the client, who has to correct it.
     let wrong = "Invalid schema for response_format 'schema': In context=(), 'x' is not permitted.";
     let wrong = details(wrong, "response_format", "");
     with_request(&schema, |request| {
@@ -217,7 +217,7 @@ fn the_word_json_is_added_where_it_is_insisted_on() {
     let text = "'messages' must contain the word 'json' in some form, to use 'response_format' of \
                 type 'json_object'.";
     with_request(&json!({"format": "json"}), |request| {
-        // A family that is known to insist has it from the start.
+        // OpenAI is known to require the word, so the first request already has it.
         assert!(request.messages[0].as_text().contains("JSON"));
         request.messages.remove(0);
         let refusal = details(text, "messages", "");
@@ -231,9 +231,9 @@ fn what_would_change_the_meaning_is_not_done() {
     check("Unsupported parameter: 'tools' is not supported", "tools", "unsupported_parameter", &[]);
     check("Unknown parameter: 'messages[1].content[1].image_url'.", "", "", &[]);
     check("Unknown parameter: 'model'.", "model", "unknown_parameter", &[]);
-    // One that must stay is enough: the request would be refused again.
+    // `tools` must stay, so without `seed` the request would be refused again.
     check("Unrecognized request arguments supplied: seed, tools", "", "", &[]);
-    // What was not sent cannot be left out.
+    // `min_p` was not sent, so there is nothing to leave out.
     check("Unrecognized request argument supplied: min_p", "", "", &[]);
     let above = "Invalid 'temperature': decimal above maximum value.";
     check(above, "temperature", "decimal_above_max_value", &[]);
