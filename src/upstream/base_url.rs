@@ -9,6 +9,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
 /// Endpoints that are cut off a base that was copied with one; longest first.
 const ENDPOINT_PATHS: [&str; 4] = ["/chat/completions", "/completions", "/embeddings", "/models"];
 
@@ -25,13 +27,15 @@ const OPENAI_HOST: &str = "api.openai.com";
 
 const MASK: &str = "***";
 
+/// What is escaped in a segment of a path: all but the unreserved characters of RFC 3986.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 /// The upstream's base URL, checked and in one spelling.
 #[derive(Clone, PartialEq, Eq)]
 pub struct BaseUrl {
     /// Scheme, host and port; the port only if it is not the scheme's own.
     origin: String,
     host: String,
-    port: u16,
     path: String,
     /// With its question mark, or empty.
     query: String,
@@ -57,18 +61,17 @@ impl BaseUrl {
         let (path, query) = rest.split_at(rest.find('?').unwrap_or(rest.len()));
 
         let (host, port) = split_authority(authority)?;
-        let port = port.unwrap_or(default_port);
-        let mut origin = format!("{scheme}://{}", bracket_ipv6(&host));
-        if port != default_port {
-            origin.push_str(&format!(":{port}"));
-        }
+        let port = port.filter(|port| *port != default_port);
+        let shown_host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        let shown_port = port.map(|port| format!(":{port}")).unwrap_or_default();
+        let origin = format!("{scheme}://{shown_host}{shown_port}");
         let query = if query == "?" { "" } else { query };
         let path = match path.trim_matches('/') {
             "" if host.ends_with(AZURE_HOST) && query.is_empty() => "/openai/v1",
             "" if host.ends_with(AZURE_HOST) => AZURE_ROOT,
             _ => path,
         };
-        Ok(Self { origin, host, port, path: normalize_path(path), query: query.to_owned() })
+        Ok(Self { origin, host, path: normalize_path(path), query: query.to_owned() })
     }
 
     /// The URL of an endpoint: `path` is relative to the base and has no query of its own, such as
@@ -84,7 +87,8 @@ impl BaseUrl {
     pub fn endpoint_url(&self, path: &str, model: Option<&str>) -> String {
         let Some((root, deployment)) = self.split_azure_path() else { return self.join(path) };
         let Self { origin, query, .. } = self;
-        let deployment = deployment.map(str::to_owned).or_else(|| model.map(percent_encode));
+        let encode = |model: &str| utf8_percent_encode(model, ESCAPED).to_string();
+        let deployment = deployment.map(str::to_owned).or_else(|| model.map(encode));
         match deployment.filter(|_| path != "models") {
             Some(deployment) => format!("{origin}{root}/deployments/{deployment}/{path}{query}"),
             None => format!("{origin}{root}/{path}{query}"),
@@ -121,11 +125,6 @@ impl BaseUrl {
         &self.host
     }
 
-    /// The port, the scheme's own where the URL has none.
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
     /// Whether the upstream runs on this machine: `localhost`, a name under it, or a loopback
     /// address.
     pub fn is_loopback(&self) -> bool {
@@ -147,7 +146,6 @@ impl Default for BaseUrl {
         Self {
             origin: format!("https://{OPENAI_HOST}"),
             host: OPENAI_HOST.to_owned(),
-            port: 443,
             path: DEFAULT_PATH.to_owned(),
             query: String::new(),
         }
@@ -167,19 +165,6 @@ impl fmt::Debug for BaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "BaseUrl({self})")
     }
-}
-
-/// A text as one segment of a path.
-fn percent_encode(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
 }
 
 /// Masks what could be a user name, a password, a query's value or a fragment in a text that may hold
@@ -287,19 +272,12 @@ fn parse_port(text: &str) -> Result<Option<u16>, String> {
 
 /// One slash between segments, none at the end, no endpoint, and never empty.
 fn normalize_path(path: &str) -> String {
-    let mut normal = String::new();
-    for segment in path.split('/').filter(|segment| !segment.is_empty()) {
-        normal.push('/');
-        normal.push_str(segment);
-    }
+    let segments = path.split('/').filter(|segment| !segment.is_empty());
+    let mut normal: String = segments.flat_map(|segment| ["/", segment]).collect();
     if let Some(base) = ENDPOINT_PATHS.iter().find_map(|endpoint| normal.strip_suffix(endpoint)) {
         normal.truncate(base.len());
     }
     if normal.is_empty() { DEFAULT_PATH.to_owned() } else { normal }
-}
-
-fn bracket_ipv6(host: &str) -> Cow<'_, str> {
-    if host.contains(':') { Cow::Owned(format!("[{host}]")) } else { Cow::Borrowed(host) }
 }
 
 #[cfg(test)]
@@ -318,9 +296,9 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_parts(base: &str, host: &str, port: u16) {
+    fn check_parts(base: &str, host: &str, origin: &str) {
         let url = parse(base);
-        assert_eq!((url.host(), url.port()), (host, port), "{base}");
+        assert_eq!((url.host(), url.origin()), (host, origin), "{base}");
     }
 
     #[track_caller]
@@ -411,11 +389,15 @@ mod tests {
 
     #[test]
     fn host_and_port_are_told() {
-        check_parts("https://API.OpenAI.com/v1", "api.openai.com", 443);
-        check_parts("http://h", "h", 80);
-        check_parts("http://[::1]", "::1", 80);
-        check_parts("http://[2001:DB8::1]:65535/x", "2001:db8::1", 65535);
-        check_parts("http://my_backend.local:8000", "my_backend.local", 8000);
+        check_parts("https://API.OpenAI.com/v1", "api.openai.com", "https://api.openai.com");
+        check_parts("http://h", "h", "http://h");
+        check_parts("http://[::1]", "::1", "http://[::1]");
+        check_parts("http://[2001:DB8::1]:65535/x", "2001:db8::1", "http://[2001:db8::1]:65535");
+        check_parts(
+            "http://my_backend.local:8000",
+            "my_backend.local",
+            "http://my_backend.local:8000",
+        );
         assert_eq!(parse("http://[::1]:8080/v1?a=1").origin(), "http://[::1]:8080");
     }
 

@@ -114,10 +114,7 @@ pub fn base_url(data: &[u8]) {
     let shown = url.to_string();
     let again = BaseUrl::parse(&shown).expect("what is shown can be read");
     assert_eq!(again.to_string(), shown);
-    assert_eq!(
-        (again.host(), again.port(), again.origin()),
-        (url.host(), url.port(), url.origin())
-    );
+    assert_eq!((again.host(), again.origin()), (url.host(), url.origin()));
     // An at sign may be part of a path or end a password.
     assert!(shown.contains('@') || base_url::mask_url(&shown) == shown, "{shown}");
 }
