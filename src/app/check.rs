@@ -38,7 +38,7 @@ pub fn run(config: &Config) -> Report {
     let models = client.list_models_quickly(&mut trace);
     let _ = match &models {
         Ok(listed) => {
-            let family = client.configured_profile().or(listed.profile).unwrap_or(&GENERIC).name;
+            let family = client.configured_profile.or(listed.profile).unwrap_or(&GENERIC).name;
             write!(text, "\nupstream: ok, {} models, family {family}", listed.len())
         }
         Err(Error::Connect(reason)) => write!(text, "\nupstream: cannot be reached: {reason}"),

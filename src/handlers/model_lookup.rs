@@ -191,8 +191,8 @@ impl App {
     ) -> ResolvedModel {
         let name = virtual_model.map_or(name, |model| &model.from);
         let client = &self.upstream.client;
-        let configured = client.configured_profile();
-        let cached = self.upstream.cached_model_list();
+        let configured = client.configured_profile;
+        let cached = self.upstream.catalog.get_cached();
         let needs_list = names::strip_latest_tag(name).is_some()
             || (cached.is_none() && client.current_profile().is_some_and(|it| it.ignores_model))
             || (needs_profile && configured.is_none_or(|profile| profile.lists_capabilities));

@@ -4,6 +4,8 @@
 //! is no `previous_response_id`. Invariant: errors of a translated request come in Ollama's order, first
 //! the body and what it says, then what `/api/chat` checks.
 
+use std::sync::atomic::Ordering;
+
 use super::model_request::{CommonFields, ModelRequest, PendingReply};
 use super::{Context, model_required_error, pass_through, relay};
 use crate::api::ollama::decode;
@@ -19,13 +21,13 @@ use crate::translate::responses::stream::ResponseEncoder;
 /// then on. `body` is decompressed.
 pub(super) fn responses(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let upstream = &context.app.upstream;
-    if upstream.lacks_responses() {
+    if upstream.lacks_responses.load(Ordering::Relaxed) {
         return translate(context, body);
     }
     match pass_through::pass_buffered(context, Endpoint::Responses, body)? {
         None => Ok(()),
         Some(body) => {
-            upstream.note_lack_of_responses();
+            upstream.lacks_responses.store(true, Ordering::Relaxed);
             translate(context, body)
         }
     }

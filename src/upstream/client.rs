@@ -42,7 +42,8 @@ pub struct Client {
     pub(super) metrics: Arc<Metrics>,
     pub(super) breaker: Breaker,
     repair_cache: RepairCache,
-    configured_profile: Option<&'static Profile>,
+    /// The upstream's family, where the operator or the base URL names it.
+    pub(crate) configured_profile: Option<&'static Profile>,
     pub(super) model_details: ModelDetailsCache,
 }
 
@@ -67,12 +68,7 @@ impl Client {
         }
     }
 
-    /// The upstream's family, where the operator or the base URL names it.
-    pub fn configured_profile(&self) -> Option<&'static Profile> {
-        self.configured_profile
-    }
-
-    /// The same, or the family that the responses so far have named.
+    /// The upstream's family, where the operator, the base URL or the responses so far have named it.
     pub fn current_profile(&self) -> Option<&'static Profile> {
         self.configured_profile.or_else(|| self.agent.detected_profile())
     }

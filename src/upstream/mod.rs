@@ -67,7 +67,7 @@ mod tool_call_extras;
 mod transport;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 pub(crate) use self::batch_limits::BatchLimits;
@@ -148,12 +148,14 @@ enum ConnectionPolicy {
 pub struct Upstream {
     /// Makes the calls.
     pub(crate) client: Client,
-    catalog: Catalog,
+    /// Its model list.
+    pub(crate) catalog: Catalog,
     /// The batch sizes for embeddings that it accepted.
     pub(crate) batch_limits: BatchLimits,
     /// What it wants back with earlier tool calls.
     pub(crate) tool_call_extras: ToolCallExtras,
-    lacks_responses: AtomicBool,
+    /// Whether it said that it has no `responses` endpoint.
+    pub(crate) lacks_responses: AtomicBool,
 }
 
 impl Upstream {
@@ -166,15 +168,5 @@ impl Upstream {
             tool_call_extras: ToolCallExtras::default(),
             lacks_responses: AtomicBool::new(false),
         }
-    }
-
-    /// Whether the upstream said that it has no `responses` endpoint.
-    pub(crate) fn lacks_responses(&self) -> bool {
-        self.lacks_responses.load(Ordering::Relaxed)
-    }
-
-    /// Notes that the upstream has no `responses` endpoint.
-    pub(crate) fn note_lack_of_responses(&self) {
-        self.lacks_responses.store(true, Ordering::Relaxed);
     }
 }

@@ -58,11 +58,6 @@ impl Upstream {
     pub(crate) fn try_get_model_list(&self, trace: &Trace) -> Option<SharedModelList> {
         self.catalog.try_get(|| self.client.list_models_quickly(&mut trace.clone()))
     }
-
-    /// The list at hand, fresh or not.
-    pub(crate) fn cached_model_list(&self) -> Option<SharedModelList> {
-        self.catalog.get_cached()
-    }
 }
 
 impl Client {
