@@ -209,7 +209,7 @@ fn on_scan(
         metrics.connections.set(report.connections);
         report
             .cuts()
-            .for_each(|(reason, count)| metrics.count_cut_connections(reason.as_str(), count));
+            .for_each(|(reason, count)| metrics.connections_cut.add(reason.as_str(), count));
     })
 }
 

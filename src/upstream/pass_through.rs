@@ -6,8 +6,6 @@
 //! the proxy keeps no copy of it.
 
 use std::borrow::Cow;
-use std::sync::Arc;
-use std::time::Duration;
 
 use ureq::Body;
 use ureq::http::Response;
@@ -24,7 +22,6 @@ use crate::api::openai::sse_end::EndDetector;
 use crate::backends::errors;
 use crate::error::{Error, Result};
 use crate::observe::body_log::{BodyLogger, LineLogger};
-use crate::observe::metrics::Metrics;
 use crate::observe::redact::Redactor;
 use crate::translate::pass_through::{Endpoint, PassBody};
 
@@ -124,8 +121,30 @@ impl Client {
     ) -> Result<PassResponse> {
         let (status, headers) = (response.status().as_u16(), response.headers());
         let head = PassResponse::head(status, headers, &self.redactor);
-        let reading = (call.request.timeout, logger);
-        PassResponse::from_response(head, response, reading, &self.metrics)
+        let length = header(headers, "content-length").and_then(|it| it.parse().ok());
+        let is_short = length.is_some_and(|length: u64| length <= MAX_BUFFERED_BYTES);
+        let ends_with_connection = length.is_none() && !is_chunked(&response);
+        let is_event_stream = head.is_event_stream();
+        let (body, timeout) = (response.into_body(), call.request.timeout);
+        if !is_event_stream && is_short {
+            let (mut deadline, mut bytes) = (ReadDeadline::new(timeout), Vec::new());
+            let bounds = (MAX_BUFFERED_BYTES, length);
+            deadline.read_to_end(&mut body.into_reader(), bounds, &mut bytes)?;
+            check_cancelled()?;
+            if let Some(logger) = logger {
+                logger.log("upstream response", &bytes);
+            }
+            return Ok(PassResponse { head, body: PassResponseBody::Whole(bytes) });
+        }
+        let stream = PassStream {
+            body: StreamedBody::new(body, timeout, self.metrics.clone()),
+            buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
+            is_event_stream,
+            tail: Vec::new(),
+            end_detector: (is_event_stream && ends_with_connection).then(Box::default),
+            logger: logger.map(|logger| Box::new(logger.into_line_logger("upstream response"))),
+        };
+        Ok(PassResponse { head, body: PassResponseBody::Stream(Box::new(stream)) })
     }
 
     /// The upstream's own error, if there is one, is the response.
@@ -162,38 +181,6 @@ impl PassResponse {
         };
         let body = PassResponseBody::Whole(redacted.unwrap_or(body));
         Self { head: Self::head(status, headers, redactor), body }
-    }
-
-    fn from_response(
-        head: PassHead,
-        response: Response<Body>,
-        (timeout, logger): (Duration, Option<BodyLogger>),
-        metrics: &Arc<Metrics>,
-    ) -> Result<Self> {
-        let length = header(response.headers(), "content-length").and_then(|it| it.parse().ok());
-        let is_short = length.is_some_and(|length: u64| length <= MAX_BUFFERED_BYTES);
-        let ends_with_connection = length.is_none() && !is_chunked(&response);
-        let is_event_stream = head.is_event_stream();
-        let body = response.into_body();
-        if !is_event_stream && is_short {
-            let (mut deadline, mut bytes) = (ReadDeadline::new(timeout), Vec::new());
-            let bounds = (MAX_BUFFERED_BYTES, length);
-            deadline.read_to_end(&mut body.into_reader(), bounds, &mut bytes)?;
-            check_cancelled()?;
-            if let Some(logger) = logger {
-                logger.log("upstream response", &bytes);
-            }
-            return Ok(Self { head, body: PassResponseBody::Whole(bytes) });
-        }
-        let stream = PassStream {
-            body: StreamedBody::new(body, timeout, metrics.clone()),
-            buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
-            is_event_stream,
-            tail: Vec::new(),
-            end_detector: (is_event_stream && ends_with_connection).then(Box::default),
-            logger: logger.map(|logger| Box::new(logger.into_line_logger("upstream response"))),
-        };
-        Ok(Self { head, body: PassResponseBody::Stream(Box::new(stream)) })
     }
 
     /// Whether the upstream says that it has no such route, and not only no such model.

@@ -15,7 +15,7 @@ use super::transport::agent::Payload;
 use super::transport::errors::check_cancelled;
 use super::{Client, ConnectionPolicy, Operation, PassResponse, Trace};
 use crate::backends::errors;
-use crate::backends::errors::ErrorDetails;
+use crate::backends::errors::{ErrorDetails, RequestSummary};
 use crate::error::{Error, Result, Retry};
 use crate::observe::body_log::BodyLogger;
 use crate::observe::metrics::Metrics;
@@ -180,10 +180,15 @@ impl Client {
         let body = agent::read_error_body(response, limit);
         self.body_log.log(&trace.request_id, "upstream error response", &body);
         let has_body = !matches!(call.request.payload, Payload::Empty);
-        let model = has_body.then_some(trace.model.as_str());
-        let about = (call.operation.method, call.request.url.as_str(), model);
+        let method_and_path =
+            format!("{} {}", call.operation.method, agent::url_path(&call.request.url));
+        let request = RequestSummary {
+            method_and_path: &method_and_path,
+            model: has_body.then_some(trace.model.as_str()),
+        };
+        let hints = agent::retry_hints(&headers);
         Box::new(AttemptError {
-            error: agent::to_error(status, &headers, &body, about, &self.redactor),
+            error: errors::to_error(status, &body, hints, request, &self.redactor),
             // Only what was sent can be repaired.
             rejection: errors::parse_rejection(status, &body).filter(|_| has_body),
             // A redirect is nothing that a client could follow.
@@ -255,6 +260,6 @@ impl Client {
 /// Counts a failure, if it is the upstream's.
 pub(super) fn count_failure(metrics: &Metrics, error: &Error) {
     if error.is_upstream() {
-        metrics.count_upstream_failure(error.kind());
+        metrics.upstream_failures.add(error.kind(), 1);
     }
 }

@@ -119,18 +119,21 @@ pub struct Metrics {
     attempts: AtomicU64,
     retries: AtomicU64,
     circuit_refusals: AtomicU64,
-    upstream_failures: CounterVec,
+    /// Failures of the upstream by their kind.
+    pub upstream_failures: CounterVec,
     request_errors: CounterVec,
-    connections_cut: CounterVec,
+    /// Client connections that the connection guard closed, by the reason.
+    pub connections_cut: CounterVec,
     requests: Mutex<RequestStats>,
 }
 
 /// Counters by the value of one label.
 #[derive(Debug, Default)]
-struct CounterVec(Mutex<BTreeMap<&'static str, u64>>);
+pub struct CounterVec(Mutex<BTreeMap<&'static str, u64>>);
 
 impl CounterVec {
-    fn add(&self, label: &'static str, count: u64) {
+    /// Adds to the counter of one label.
+    pub fn add(&self, label: &'static str, count: u64) {
         *lock(&self.0).entry(label).or_default() += count;
     }
 
@@ -193,19 +196,9 @@ impl Metrics {
         self.retries.fetch_add(u64::from(is_retry), Ordering::Relaxed);
     }
 
-    /// Counts a failure of the upstream.
-    pub fn count_upstream_failure(&self, kind: &'static str) {
-        self.upstream_failures.add(kind, 1);
-    }
-
     /// Counts a request that was not sent because the circuit breaker is open.
     pub fn count_circuit_refusal(&self) {
         self.circuit_refusals.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts client connections that the connection guard closed.
-    pub fn count_cut_connections(&self, reason: &'static str, count: u64) {
-        self.connections_cut.add(reason, count);
     }
 
     /// Requests sent to the upstream since the start.

@@ -20,12 +20,12 @@ use super::read_deadline::ReadDeadline;
 use super::workarounds::{DeferredResolver, configure_connection, detect_connect};
 use super::{BUFFER_BYTES, CONNECT_TIMEOUT};
 use crate::api::openai::request_body::RequestBody;
-use crate::backends::errors::{self, RequestSummary, RetryHints};
+use crate::backends::errors::RetryHints;
 use crate::backends::profiles;
 use crate::backends::profiles::Profile;
-use crate::backends::retry_after;
+use crate::backends::retry_after::parse_retry_after;
 use crate::error::{Error, Result};
-use crate::observe::redact::{Redactor, Secret};
+use crate::observe::redact::Secret;
 use crate::upstream::{ConnectionPolicy, PassHeaders, Settings};
 
 /// Idle connections older than this are not used again.
@@ -213,27 +213,14 @@ fn send_reader(
     builder.send(SendBody::from_reader(reader))
 }
 
-/// The error for a status other than success. `request` holds the facts of the request that the error
-/// may quote.
-pub(in crate::upstream) fn to_error(
-    status: u16,
-    headers: &HeaderMap,
-    body: &[u8],
-    (method, url, model): (&str, &str, Option<&str>),
-    redactor: &Redactor,
-) -> Error {
+/// What the headers of an error say of a retry.
+pub(in crate::upstream) fn retry_hints(headers: &HeaderMap) -> RetryHints {
     let text = |name: &str| header(headers, name);
-    let hints = RetryHints {
-        retry_after: retry_after::parse_retry_after(
-            text("retry-after"),
-            text("retry-after-ms"),
-            SystemTime::now(),
-        ),
+    let now = SystemTime::now();
+    RetryHints {
+        retry_after: parse_retry_after(text("retry-after"), text("retry-after-ms"), now),
         should_retry: text("x-should-retry").and_then(|text| text.parse().ok()),
-    };
-    let method_and_path = format!("{method} {}", url_path(url));
-    let request = RequestSummary { method_and_path: &method_and_path, model };
-    errors::to_error(status, body, hints, request, redactor)
+    }
 }
 
 /// The headers whose values are plain text.
@@ -265,7 +252,7 @@ pub(in crate::upstream) fn read_error_body(response: Response<Body>, max_bytes: 
 }
 
 /// The path of a URL, for messages: no host, no query.
-fn url_path(url: &str) -> &str {
+pub(in crate::upstream) fn url_path(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let path = rest.find('/').map_or("/", |at| &rest[at..]);
     path.split(['?', '#']).next().unwrap_or(path)
