@@ -61,11 +61,12 @@ struct Shared {
     state: Mutex<PoolState>,
 }
 
+#[derive(Default)]
 struct PoolState {
     queue: VecDeque<Job>,
     /// The worker that became idle last is the last one.
     idle: Vec<Arc<IdleWorker>>,
-    /// Threads that run, start, or are idle; without those told to end.
+    /// Threads that run or are idle; without those told to end.
     threads: usize,
     next_thread_id: usize,
     /// Jobs that run or wait, and reserved places.
@@ -94,19 +95,10 @@ impl WorkerPool {
     /// If the system refuses the first thread.
     pub fn start(name: &'static str, workers: usize, queue: usize) -> io::Result<Self> {
         let (alive, all_ended) = bounded(0);
-        let state = PoolState {
-            queue: VecDeque::new(),
-            idle: Vec::new(),
-            threads: 1,
-            next_thread_id: 0,
-            load: 0,
-            yielded_slots: 0,
-            overcommit: false,
-            alive: Some(alive),
-        };
-        let (max_active, capacity, state) = (workers, workers + queue, Mutex::new(state));
+        let state = Mutex::new(PoolState { alive: Some(alive), ..PoolState::default() });
+        let (max_active, capacity) = (workers, workers + queue);
         let shared = Arc::new(Shared { name, max_active, capacity, state });
-        shared.spawn_thread()?;
+        shared.spawn_thread(&mut lock(&shared.state))?;
         Ok(Self { shared, all_ended })
     }
 
@@ -168,10 +160,9 @@ impl Overcommit {
     /// extra threads take their slots.
     pub fn update(&self, stalled: usize) {
         let overcommit = stalled > 0 && stalled * 2 >= self.0.max_active;
-        lock(&self.0.state).overcommit = overcommit;
-        if overcommit {
-            self.0.fill_slots();
-        }
+        let mut state = lock(&self.0.state);
+        state.overcommit = overcommit;
+        self.0.fill_slots(&mut state);
     }
 }
 
@@ -195,14 +186,9 @@ pub fn yield_slot<T>(wait: impl FnOnce() -> T) -> T {
 
 impl Shared {
     fn give_up_slot(self: &Arc<Self>) {
-        let overcommit = {
-            let mut state = lock(&self.state);
-            state.yielded_slots += 1;
-            state.overcommit
-        };
-        if overcommit {
-            self.fill_slots();
-        }
+        let mut state = lock(&self.state);
+        state.yielded_slots += 1;
+        self.fill_slots(&mut state);
     }
 
     fn reclaim_slot(&self) {
@@ -223,43 +209,31 @@ impl Shared {
             return;
         }
         state.queue.push_back(job);
-        if state.threads >= self.max_active {
-            return;
-        }
-        state.threads += 1;
-        drop(state);
-        if let Err(error) = self.spawn_thread() {
-            lock(&self.state).threads -= 1;
+        if state.threads < self.max_active
+            && let Err(error) = self.spawn_thread(&mut state)
+        {
             log::warn!("cannot start another worker thread: {error}");
         }
     }
 
-    /// Starts threads for queued jobs, as far as yielded slots allow.
-    fn fill_slots(self: &Arc<Self>) {
-        let count = {
-            let mut state = lock(&self.state);
+    /// Starts threads for queued jobs, as far as yielded slots may be filled.
+    fn fill_slots(self: &Arc<Self>, state: &mut PoolState) {
+        if state.overcommit {
             let slots = self.max_active.saturating_sub(state.active());
-            let count =
-                slots.min(self.capacity.saturating_sub(state.threads)).min(state.queue.len());
-            state.threads += count;
-            count
-        };
-        for started in 0..count {
-            if self.spawn_thread().is_err() {
-                lock(&self.state).threads -= count - started;
-                return;
-            }
+            let room = self.capacity.saturating_sub(state.threads);
+            let count = slots.min(room).min(state.queue.len());
+            // Without more threads, those that there are serve the queue.
+            let _ = (0..count).try_for_each(|_| self.spawn_thread(state));
         }
     }
 
-    /// Starts a thread that `threads` already counts.
-    fn spawn_thread(self: &Arc<Self>) -> io::Result<()> {
-        let (alive, id) = {
-            let mut state = lock(&self.state);
-            state.next_thread_id += 1;
-            (state.alive.clone(), state.next_thread_id - 1)
+    /// Starts one more thread.
+    fn spawn_thread(self: &Arc<Self>, state: &mut PoolState) -> io::Result<()> {
+        let Some(alive) = state.alive.clone() else {
+            return Err(io::ErrorKind::NotConnected.into());
         };
-        let Some(alive) = alive else { return Err(io::ErrorKind::NotConnected.into()) };
+        let name = format!("{}-{}", self.name, state.next_thread_id);
+        state.next_thread_id += 1;
         let shared = self.clone();
         let run = move || {
             let _alive = alive;
@@ -268,8 +242,9 @@ impl Shared {
             // The thread-local value would outlive `_alive`.
             CURRENT_POOL.set(None);
         };
-        let name = format!("{}-{id}", self.name);
-        thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(run).map(drop)
+        thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(run)?;
+        state.threads += 1;
+        Ok(())
     }
 
     fn run_worker(&self) {
