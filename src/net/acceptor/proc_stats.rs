@@ -18,7 +18,7 @@ const SWITCHES_FIELD: &str = "voluntary_ctxt_switches";
 /// Counts of threads and connections. They include those of other processes, so only a count that does
 /// *not* change proves something.
 pub(super) struct ProcCounters {
-    threads: ThreadDetector,
+    threads: Option<ThreadDetector>,
     snmp: Option<File>,
 }
 
@@ -28,33 +28,29 @@ enum ThreadDetector {
     LastId(File),
     /// By the number of threads, which says less: another thread may end at the same time.
     Count,
-    /// Not at all.
-    Unknown,
 }
 
 impl ProcCounters {
     pub(super) fn open() -> ProcCounters {
-        let last_id =
-            File::open("/proc/loadavg").map_or(ThreadDetector::Unknown, ThreadDetector::LastId);
+        let last_id = File::open("/proc/loadavg").ok().map(ThreadDetector::LastId);
         // Some containers fake or cache the file, so each detector is tried.
-        let threads =
-            [last_id, ThreadDetector::Count].into_iter().find(ThreadDetector::detects_new_thread);
+        let mut detectors = last_id.into_iter().chain([ThreadDetector::Count]);
         ProcCounters {
-            threads: threads.unwrap_or(ThreadDetector::Unknown),
+            threads: detectors.find(ThreadDetector::detects_new_thread),
             snmp: File::open("/proc/net/snmp").ok(),
         }
     }
 
     /// A mark that changes when a thread starts; `None` if new threads cannot be detected.
     pub(super) fn thread_mark(&self) -> Option<u64> {
-        self.threads.mark()
+        self.threads.as_ref()?.mark()
     }
 
     /// How often in a row the mark must stay the same to prove that no thread started.
     pub(super) fn required_repeats(&self) -> u32 {
         match self.threads {
-            ThreadDetector::LastId(_) => 1,
-            ThreadDetector::Count | ThreadDetector::Unknown => 2,
+            Some(ThreadDetector::LastId(_)) => 1,
+            Some(ThreadDetector::Count) | None => 2,
         }
     }
 
@@ -74,7 +70,6 @@ impl ThreadDetector {
         match self {
             ThreadDetector::LastId(file) => parse_last_id(&read_proc_file(file).ok()?),
             ThreadDetector::Count => thread_count(),
-            ThreadDetector::Unknown => None,
         }
     }
 
@@ -96,14 +91,6 @@ pub(super) struct ThreadMonitor {
     baseline: String,
 }
 
-/// A reading of a [`ThreadMonitor`].
-pub(super) enum ThreadSample {
-    /// The thread has ended, or cannot be observed any more.
-    Gone,
-    /// Its counts of context switches, which change if and only if it runs.
-    Switches(String),
-}
-
 impl ThreadMonitor {
     /// Finds the accept thread that the thread `parent` started. It has inherited its parent's name,
     /// which must be unique in this process.
@@ -114,20 +101,19 @@ impl ThreadMonitor {
         let id = candidates.min_by_key(|id| id.wrapping_sub(parent))?;
         let status = File::open(format!("/proc/self/task/{id}/status")).ok()?;
         let monitor = ThreadMonitor { status, baseline: String::new() };
-        matches!(monitor.sample(), ThreadSample::Switches(_)).then_some(monitor)
+        monitor.sample().is_some().then_some(monitor)
     }
 
-    pub(super) fn sample(&self) -> ThreadSample {
-        let text = read_proc_file(&self.status).ok();
-        match text.as_deref().and_then(find_switches) {
-            Some(switches) => ThreadSample::Switches(switches.to_owned()),
-            None => ThreadSample::Gone,
-        }
+    /// The thread's counts of context switches, which change if and only if it runs; `None` if it has
+    /// ended, or cannot be observed any more.
+    pub(super) fn sample(&self) -> Option<String> {
+        let text = read_proc_file(&self.status).ok()?;
+        find_switches(&text).map(str::to_owned)
     }
 
     /// Whether the thread ran or ended since the baseline.
     pub(super) fn has_run(&self) -> bool {
-        !matches!(self.sample(), ThreadSample::Switches(now) if now == self.baseline)
+        self.sample().as_ref() != Some(&self.baseline)
     }
 
     /// Whether no baseline has been set.
@@ -232,7 +218,6 @@ mod tests {
         assert!(ThreadDetector::LastId(loadavg).detects_new_thread());
         let constant = File::open("/proc/version").expect("every Linux has it");
         assert!(!ThreadDetector::LastId(constant).detects_new_thread());
-        assert!(!ThreadDetector::Unknown.detects_new_thread());
     }
 
     #[cfg(target_os = "linux")]
@@ -250,14 +235,14 @@ mod tests {
         let (monitor, child) = owner.expect("a thread").join().expect("no panic");
         let mut monitor = monitor.expect("the child is found");
         // The child may still be on its way to sleep, so its count can rise once more.
-        while let (true, ThreadSample::Switches(now)) = (monitor.has_run(), monitor.sample()) {
+        while let (true, Some(now)) = (monitor.has_run(), monitor.sample()) {
             monitor.set_baseline(now);
         }
         go.send(()).expect("the child receives");
         wait_until("it ran", || monitor.has_run());
         drop(go);
         child.join().expect("no panic");
-        wait_until("it ended", || matches!(monitor.sample(), ThreadSample::Gone));
+        wait_until("it ended", || monitor.sample().is_none());
     }
 
     #[cfg(target_os = "linux")]

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::Shared;
 use super::generation::Generation;
 use super::nudge::{NudgeResult, loopback_targets, nudge};
-use super::proc_stats::{ProcCounters, ThreadMonitor, ThreadSample};
+use super::proc_stats::{ProcCounters, ThreadMonitor};
 
 /// Longest time between two checks whether the accept thread has run.
 const CHECK_INTERVAL: Duration = Duration::from_millis(150);
@@ -179,7 +179,7 @@ impl Supervisor {
         self.last_check = Instant::now();
         let before = self.counters.connection_count();
         let round = self.nudge_until_proven();
-        let sample = self.current().accept_monitor.as_ref().map(ThreadMonitor::sample);
+        let sample = self.current().accept_monitor.as_ref().and_then(ThreadMonitor::sample);
         let after = self.counters.connection_count();
         let arrived = before.zip(after).map(|(before, after)| after.saturating_sub(before));
         match round {
@@ -195,8 +195,7 @@ impl Supervisor {
             RoundResult::Unproven => self.unproven = true,
             RoundResult::Unreachable => {
                 self.unproven = false;
-                if let (Some(monitor), Some(ThreadSample::Switches(now))) =
-                    (&mut self.current_mut().accept_monitor, sample)
+                if let (Some(monitor), Some(now)) = (&mut self.current_mut().accept_monitor, sample)
                 {
                     monitor.set_baseline(now);
                 }
@@ -206,13 +205,13 @@ impl Supervisor {
     }
 
     /// Notes that every connection accepted before this sample is being served.
-    fn set_baseline(&mut self, sample: Option<ThreadSample>) {
+    fn set_baseline(&mut self, sample: Option<String>) {
         let is_proof = self.counters.thread_mark().is_some();
         let current = self.current_mut();
         match (&mut current.accept_monitor, sample) {
             // Without proofs, an accept thread that has not run proves nothing either.
             _ if !is_proof => current.stop_monitoring(),
-            (Some(monitor), Some(ThreadSample::Switches(now))) => {
+            (Some(monitor), Some(now)) => {
                 // The nudges of a second check must change the count; else it does not count.
                 let is_fresh = monitor.is_fresh();
                 if !monitor.set_baseline(now) {
@@ -259,7 +258,7 @@ impl Supervisor {
 
     fn is_accept_thread_gone(&self) -> bool {
         let monitor = self.current().accept_monitor.as_ref();
-        monitor.is_some_and(|monitor| matches!(monitor.sample(), ThreadSample::Gone))
+        monitor.is_some_and(|monitor| monitor.sample().is_none())
     }
 
     fn note_answer(&mut self, gone: bool) {
