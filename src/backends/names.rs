@@ -58,7 +58,7 @@ pub fn full_name(name: &str) -> String {
 /// The name without a trailing `:latest`; `None` if it has another tag or none.
 pub fn strip_latest_tag(name: &str) -> Option<&str> {
     let cut = name.len().checked_sub(LATEST_TAG.len())?;
-    let (bare, end) = (name.get(..cut)?, name.get(cut..)?);
+    let (bare, end) = name.split_at_checked(cut)?;
     (end.eq_ignore_ascii_case(LATEST_TAG) && !bare.is_empty()).then_some(bare)
 }
 

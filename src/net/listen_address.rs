@@ -43,16 +43,10 @@ pub fn parse(text: &str) -> Result<ListenAddress, String> {
         "" if port.is_none() => DEFAULT_HOST.to_owned(),
         host => validate_host(host)?,
     };
-    let Some(port) = port else {
-        return Ok(ListenAddress { host, port: default_port, warning: None });
-    };
-    Ok(match port.parse() {
-        Ok(port) => ListenAddress { host, port, warning: None },
-        Err(_) => {
-            let warning = Some(format!("invalid port (0 to 65535); using {default_port}"));
-            ListenAddress { host, port: default_port, warning }
-        }
-    })
+    let port = port.map_or(Ok(default_port), str::parse);
+    let warning = format!("invalid port (0 to 65535); using {default_port}");
+    let warning = port.is_err().then_some(warning);
+    Ok(ListenAddress { host, port: port.unwrap_or(default_port), warning })
 }
 
 /// Host and port of `host`, `host:port`, `[v6]`, `[v6]:port` or a bare IPv6 address.

@@ -141,14 +141,11 @@ fn from_entry(value: &Value) -> Option<ExtractedError> {
 
 /// Reads an error whose fields are members of `error` or of `whole`, which contains it.
 fn from_error(error: &Value, whole: &Value) -> ExtractedError {
-    let code = scalar_member(error, "code")
-        .or_else(|| scalar_member(whole, "code"))
-        .or_else(|| error.as_number().map(ToString::to_string));
+    let either = |key| scalar_member(error, key).or_else(|| scalar_member(whole, key));
+    let code = either("code").or_else(|| error.as_number().map(ToString::to_string));
     let first_detail = error.get("detail").and_then(|detail| detail.get(0));
-    let kind = scalar_member(error, "type")
-        .or_else(|| scalar_member(whole, "type"))
-        .or_else(|| scalar_member(error, "error_type"))
-        .or_else(|| scalar_member(whole, "error_type"))
+    let kind = either("type")
+        .or_else(|| either("error_type"))
         .or_else(|| scalar_member(error.get("metadata")?, "error_type"))
         .or_else(|| scalar_member(error, "status"))
         .or_else(|| scalar_member(first_detail?, "type"));

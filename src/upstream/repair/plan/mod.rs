@@ -54,12 +54,8 @@ pub enum Repair {
 impl Repair {
     /// Whether it undoes another repair.
     pub fn is_inverse_of(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Rename { from, to }, Self::Rename { from: back, to: forth }) => {
-                from == forth && to == back
-            }
-            _ => false,
-        }
+        matches!((self, other), (Self::Rename { from, to }, Self::Rename { from: back, to: forth })
+            if from == forth && to == back)
     }
 }
 
