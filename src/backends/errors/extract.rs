@@ -66,11 +66,7 @@ pub(super) fn extract_member(error: &[u8]) -> ExtractedError {
     let Ok(value) = serde_json::from_str::<Value>(&text) else {
         return from_text(&text).unwrap_or_default();
     };
-    let value = value.get(0).unwrap_or(&value);
-    if value.get("error").is_some_and(|inner| !inner.is_null()) {
-        return from_json(value).unwrap_or_default();
-    }
-    let mut found = from_error(value, value);
+    let mut found = from_error(value.get(0).unwrap_or(&value));
     found.fill_message();
     found
 }
@@ -130,17 +126,17 @@ fn from_json(value: &Value) -> Option<ExtractedError> {
 }
 
 fn from_entry(value: &Value) -> Option<ExtractedError> {
-    let error = value.get("error").filter(|error| !error.is_null());
-    let mut found = from_error(error.unwrap_or(value), value);
-    if error.is_none() && found.details.message.is_empty() {
+    let mut found = from_error(value);
+    if found.details.message.is_empty() && value.get("error").is_none_or(Value::is_null) {
         return None;
     }
     found.fill_message();
     Some(found)
 }
 
-/// Reads an error whose fields are members of `error` or of `whole`, which contains it.
-fn from_error(error: &Value, whole: &Value) -> ExtractedError {
+/// Reads an error whose fields are members of `whole`, or of its member `error`.
+fn from_error(whole: &Value) -> ExtractedError {
+    let error = whole.get("error").filter(|error| !error.is_null()).unwrap_or(whole);
     let either = |key| scalar_member(error, key).or_else(|| scalar_member(whole, key));
     let code = either("code").or_else(|| error.as_number().map(ToString::to_string));
     let first_detail = error.get("detail").and_then(|detail| detail.get(0));
