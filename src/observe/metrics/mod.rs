@@ -137,8 +137,11 @@ impl CounterVec {
         *lock(&self.0).entry(label).or_default() += count;
     }
 
-    fn snapshot(&self) -> BTreeMap<&'static str, u64> {
-        lock(&self.0).clone()
+    fn write(&self, out: &mut Encoder, name: &str, label: &str, help: &str) {
+        out.begin_family(name, "counter", "", help);
+        for (value, count) in lock(&self.0).iter() {
+            out.write_sample("_total", &[(label, value)], count);
+        }
     }
 }
 
@@ -208,7 +211,7 @@ impl Metrics {
 
     /// Failures of the upstream since the start.
     pub fn failures(&self) -> u64 {
-        self.upstream_failures.snapshot().values().sum()
+        lock(&self.upstream_failures.0).values().sum()
     }
 
     /// Counts a request that has ended.
@@ -253,8 +256,7 @@ impl Metrics {
     fn write_requests(&self, out: &mut Encoder) {
         lock(&self.requests).write(out);
         let help = "Requests that ended in an error, including after streaming began.";
-        let errors = self.request_errors.snapshot();
-        out.write_counter_vec("ollama_proxy_request_errors", "kind", help, &errors);
+        self.request_errors.write(out, "ollama_proxy_request_errors", "kind", help);
     }
 
     fn write_upstream(&self, out: &mut Encoder, circuit: CircuitState) {
@@ -278,8 +280,7 @@ impl Metrics {
             out.write_counter(name, help, counter.load(Ordering::Relaxed));
         }
         let help = "Upstream failures, including in the middle of a response.";
-        let failures = self.upstream_failures.snapshot();
-        out.write_counter_vec("ollama_proxy_upstream_failures", "kind", help, &failures);
+        self.upstream_failures.write(out, "ollama_proxy_upstream_failures", "kind", help);
         let help = "State of the circuit breaker: 1 for the current state, 0 for the others.";
         out.begin_family("ollama_proxy_circuit_state", "gauge", "", help);
         for state in CircuitState::ALL {
@@ -303,8 +304,7 @@ impl Metrics {
             out.write_gauge(name, help, value);
         }
         let help = "Client connections closed by the connection guard.";
-        let cut = self.connections_cut.snapshot();
-        out.write_counter_vec("ollama_proxy_connections_cut", "reason", help, &cut);
+        self.connections_cut.write(out, "ollama_proxy_connections_cut", "reason", help);
     }
 }
 

@@ -2,7 +2,6 @@
 //!
 //! Pure. Invariant: the samples of a family follow its header, and no label value ends its line.
 
-use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 
 /// The text so far.
@@ -58,20 +57,6 @@ impl Encoder {
     pub(super) fn write_gauge(&mut self, name: &str, help: &str, value: u64) {
         self.begin_family(name, "gauge", "", help);
         self.write_sample("", &[], value);
-    }
-
-    /// Writes counters that differ in the value of one label.
-    pub(super) fn write_counter_vec(
-        &mut self,
-        name: &str,
-        label: &str,
-        help: &str,
-        counts: &BTreeMap<&'static str, u64>,
-    ) {
-        self.begin_family(name, "counter", "", help);
-        for (word, count) in counts {
-            self.write_sample("_total", &[(label, word)], count);
-        }
     }
 
     /// Ends the text.
