@@ -5,7 +5,7 @@
 //! through [`BodyLog`] only.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ureq::Body;
 use ureq::http::Response;
@@ -38,7 +38,6 @@ pub struct Client {
     pub(crate) body_log: BodyLog,
     pub(super) retry_policy: RetryPolicy,
     pub(super) retry_env: RetryEnv,
-    pub(super) request_timeout: Duration,
     pub(super) metrics: Arc<Metrics>,
     pub(super) breaker: Breaker,
     repair_cache: RepairCache,
@@ -56,7 +55,6 @@ impl Client {
             redactor: settings.redactor,
             retry_policy: settings.retry,
             retry_env,
-            request_timeout: settings.request_timeout,
             metrics,
             breaker: Breaker::new(settings.breaker, settings.workers),
             repair_cache: RepairCache::default(),
@@ -70,7 +68,7 @@ impl Client {
 
     /// The upstream's family, where the operator, the base URL or the responses so far have named it.
     pub fn current_profile(&self) -> Option<&'static Profile> {
-        self.configured_profile.or_else(|| self.agent.detected_profile())
+        self.configured_profile.or_else(|| self.agent.detected_profile.get().copied())
     }
 
     /// Whether the upstream can be reached, as far as the latest attempts showed.
@@ -131,10 +129,9 @@ impl Client {
         } else {
             self.base_url.endpoint_url(operation.path, model)
         };
-        let timeout = self.request_timeout;
         Call {
             operation,
-            request: Request { url, pass_headers: None, payload, timeout },
+            request: Request { url, pass_headers: None, payload, timeout: self.agent.timeout },
             retry_policy: self.retry_policy,
             caller: Caller::New,
             connection_policy: ConnectionPolicy::Reuse,

@@ -110,7 +110,7 @@ impl Client {
 
     fn new_get_call(&self, operation: Operation, timeout: Duration) -> Call<'static> {
         let mut call = self.new_call(operation, None, Payload::Empty);
-        call.request.timeout = timeout.min(self.request_timeout);
+        call.request.timeout = timeout.min(self.agent.timeout);
         call
     }
 

@@ -72,10 +72,8 @@ impl Client {
         log::debug!("{} {name} started: model={:?}", trace.request_id, trace.model);
         let (mut retries, mut polls) = (0, 0);
         let (mut slot, mut last_response) = (None, None);
-        let mut caller = call.caller;
         loop {
-            let is_retry = retries + polls > 0;
-            let mut failure = match self.attempt(call, (caller, is_retry), trace, read) {
+            let mut failure = match self.attempt(call, trace, read) {
                 Ok(response) => return Ok(response),
                 Err(failure) => failure,
             };
@@ -102,7 +100,7 @@ impl Client {
                 return Err(Error::ShuttingDown.into());
             }
             last_response = failure.response;
-            caller = Caller::Retrying;
+            call.caller = Caller::Retrying;
         }
     }
 
@@ -110,17 +108,16 @@ impl Client {
     fn attempt<T>(
         &self,
         call: &mut Call<'_>,
-        (caller, is_retry): (Caller, bool),
         trace: &mut Trace,
         read: ReadResponse<T>,
     ) -> AttemptResult<T> {
-        let permit = self.breaker.try_acquire(caller, Instant::now()).map_err(
+        let permit = self.breaker.try_acquire(call.caller, Instant::now()).map_err(
             |CircuitOpen { reason, retry_in }| {
                 self.metrics.count_circuit_refusal();
                 Error::UpstreamDown { reason, retry_after: retry_in.max(MIN_RETRY_AFTER) }
             },
         )?;
-        let first_policy = call.connection_policy;
+        let (first_policy, is_retry) = (call.connection_policy, call.caller == Caller::Retrying);
         let mut exchange = |trace: &mut Trace, policy, is_retry| {
             trace.attempts += 1;
             trace.last_attempt_at = Some(Instant::now());

@@ -44,7 +44,8 @@ struct State {
 impl Generation {
     /// Starts a server on the shared socket, and the thread that receives from it.
     pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Generation> {
-        let name = next_name();
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("accept-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let listener = shared.clone_listener()?;
         let state = Arc::<State>::default();
         let (ready, started) = crossbeam_channel::bounded(1);
@@ -125,10 +126,4 @@ fn receive_loop(shared: &Shared, server: &Server, state: &State) {
             }
         }
     }
-}
-
-/// A name that no other generation of this process has.
-fn next_name() -> String {
-    static COUNT: AtomicUsize = AtomicUsize::new(0);
-    format!("accept-{}", COUNT.fetch_add(1, Ordering::Relaxed))
 }

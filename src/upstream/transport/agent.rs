@@ -57,9 +57,9 @@ pub(in crate::upstream) struct Agent {
     /// The key goes into Azure's own header.
     azure_key_header: bool,
     /// The timeout of most requests; ureq copies its configuration for any other.
-    timeout: Duration,
+    pub(in crate::upstream) timeout: Duration,
     /// The upstream's family, once the head of a response named it.
-    detected_profile: OnceLock<&'static Profile>,
+    pub(in crate::upstream) detected_profile: OnceLock<&'static Profile>,
 }
 
 /// What is sent.
@@ -114,11 +114,6 @@ impl Agent {
             timeout,
             detected_profile: OnceLock::new(),
         }
-    }
-
-    /// The upstream's family, if the head of any response named it.
-    pub(in crate::upstream) fn detected_profile(&self) -> Option<&'static Profile> {
-        self.detected_profile.get().copied()
     }
 
     /// Sends a request and waits for the head of its response, whatever its status.
