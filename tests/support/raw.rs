@@ -57,16 +57,9 @@ impl Answer {
         self.body.lines().map(parse).collect()
     }
 
-    /// The data of a stream's events; the name of each must match its data.
+    /// As [`named_events`].
     pub fn events(&self) -> Vec<Value> {
-        let frames = self.body.split_terminator("\n\n");
-        let data = frames.map(|frame| {
-            let (name, data) = frame.split_once("\ndata: ").expect("a name and data");
-            let data: Value = serde_json::from_str(data).expect("JSON on one line");
-            assert_eq!(name.strip_prefix("event: "), data["type"].as_str(), "{frame}");
-            data
-        });
-        data.collect()
+        named_events(&self.body)
     }
 
     /// Asserts that this is an error with this status and text.
@@ -241,6 +234,24 @@ impl Client {
         self.reader.read_to_string(&mut rest).expect("the connection closes");
         rest
     }
+}
+
+/// The data of a stream's events. Each event ends, and its name is the type of its data.
+pub fn named_events(stream: &str) -> Vec<Value> {
+    assert!(stream.ends_with("\n\n"), "the last event ends, too: {stream:?}");
+    let data = stream.split_terminator("\n\n").map(|event| {
+        let (name, data) = event.split_once("\ndata: ").expect("a name and data");
+        assert!(!data.contains(['\n', '\r']), "{event:?}");
+        let data: Value = serde_json::from_str(data).expect("JSON");
+        assert_eq!(name.strip_prefix("event: "), data["type"].as_str(), "{event}");
+        data
+    });
+    data.collect()
+}
+
+/// The types of events.
+pub fn kinds(events: &[Value]) -> Vec<&str> {
+    events.iter().map(|event| event["type"].as_str().unwrap_or("?")).collect()
 }
 
 /// A chat request with one user message.

@@ -170,6 +170,9 @@ impl Upstream {
     }
 }
 
+/// The error for a response that the upstream does not send to its end.
+pub const CUT_SHORT: &str = "the upstream closed the connection before its response was complete";
+
 /// The list that is answered unless a test says otherwise.
 pub const MODELS: &str = r#"{"object":"list","data":[
     {"id":"m","object":"model","created":1700000000,"owned_by":"scripted"},
@@ -300,6 +303,15 @@ pub fn typed(status: u16, kind: &str, headers: &[(&str, &str)], body: &str) -> S
     let head =
         format!("HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n");
     Step::Send(format!("{head}{extra}\r\n{body}").into_bytes())
+}
+
+/// OpenAI's refusal of a parameter; `hint` follows its sentence.
+pub fn unsupported(parameter: &str, hint: &str) -> Step {
+    let message =
+        format!("Unsupported parameter: '{parameter}' is not supported with this model.{hint}");
+    let error = serde_json::json!({"message": message, "type": "invalid_request_error",
+        "param": parameter, "code": "unsupported_parameter"});
+    status(400, &[], &serde_json::json!({ "error": error }).to_string())
 }
 
 /// The head of a chunked event stream.

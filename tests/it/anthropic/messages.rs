@@ -17,10 +17,6 @@ pub(super) fn error(answer: &Answer) -> (u16, String, String) {
 /// A list with the supported parameters, without reasoning and tools.
 pub(super) const PLAIN: &str = r#"{"data":[{"id":"m","supported_parameters":["temperature"]}]}"#;
 
-fn kinds(events: &[Value]) -> Vec<&str> {
-    events.iter().filter_map(|event| event["type"].as_str()).collect()
-}
-
 pub(super) fn streamed() -> Value {
     json!({"stream": true})
 }
@@ -91,10 +87,7 @@ fn a_stream_that_fails_ends_with_an_error_and_no_message_stop() {
     let error_event = frame("data: {\"error\":{\"message\":\"out of memory\",\"code\":500}}\n\n");
     let failures = [
         (vec![stream_head(), delta("one"), error_event, last_frame()], "out of memory"),
-        (
-            vec![stream_head(), delta("one"), Step::Close],
-            "the upstream closed the connection before its response was complete",
-        ),
+        (vec![stream_head(), delta("one"), Step::Close], CUT_SHORT),
     ];
     for (steps, message) in failures {
         let events = bench.played(MESSAGES, &streamed(), steps).events();
@@ -154,8 +147,8 @@ fn keys_versions_and_query_parameters_are_ignored() {
 #[test]
 fn a_refused_limit_goes_by_its_other_name() {
     let bench = Bench::new();
-    let refusal = r#"{"error":{"message":"Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.","type":"invalid_request_error","param":"max_tokens","code":"unsupported_parameter"}}"#;
-    bench.upstream.script(vec![upstream::status(400, &[], refusal)]);
+    let hint = " Use 'max_completion_tokens' instead.";
+    bench.upstream.script(vec![unsupported("max_tokens", hint)]);
     bench.upstream.script(vec![upstream::answer("Hi")]);
     assert_eq!(bench.ask(MESSAGES, &json!({})).status(), 200);
     assert_eq!(bench.upstream.request().json()["max_tokens"], 64);
@@ -166,8 +159,7 @@ fn a_refused_limit_goes_by_its_other_name() {
 #[test]
 fn a_refused_stop_sequence_is_watched_for() {
     let bench = Bench::new();
-    let refusal = r#"{"error":{"message":"Unsupported parameter: 'stop' is not supported with this model.","param":"stop","code":"unsupported_parameter"}}"#;
-    bench.upstream.script(vec![upstream::status(400, &[], refusal)]);
+    bench.upstream.script(vec![unsupported("stop", "")]);
     bench.upstream.script(upstream::stream(&["one ", "two", " three"]));
     let answer = bench.ask(MESSAGES, &json!({"stop_sequences": ["two"]}));
     let message = answer.json();
@@ -217,14 +209,11 @@ fn a_model_shows_as_loaded_after_a_message() {
 #[test]
 fn a_choice_of_tools_that_is_refused_is_left_out() {
     let bench = Bench::new();
-    let refusal = r#"{"error":{"message":"Unsupported parameter: 'tool_choice' is not supported with this model.","param":"tool_choice","code":"unsupported_parameter"}}"#;
-    bench.upstream.script(vec![upstream::status(400, &[], refusal)]);
+    bench.upstream.script(vec![unsupported("tool_choice", "")]);
     let change = json!({"tools": [{"name": "f"}], "tool_choice": {"type": "any"}});
     let sent = bench.sent(MESSAGES, &change);
     assert_eq!(sent["tool_choice"], "required", "the first time");
     let again = bench.upstream.request().json();
-    assert_eq!(
-        (&again["tool_choice"], &again["tools"][0]["type"]),
-        (&Value::Null, &"function".into())
-    );
+    assert_eq!(again["tool_choice"], Value::Null);
+    assert_eq!(again["tools"][0]["type"], "function");
 }

@@ -9,6 +9,7 @@
 //! the answer is `Hi` to `m`; its id comes from the driver.
 
 use crate::support::golden::{Case, cases, to_value};
+use crate::support::{kinds, named_events};
 use ollama_openai_proxy::api::anthropic::request::{GO_TYPE_NAME, MessagesRequest};
 use ollama_openai_proxy::api::ollama::decode;
 use ollama_openai_proxy::error::Result;
@@ -61,24 +62,11 @@ fn anthropic_cases() {
     }
 }
 
-/// The events of a stream; their names are the types of their data.
-fn events(stream: &str) -> Vec<Value> {
-    assert!(stream.ends_with("\n\n"), "the last event ends");
-    let frames = stream.trim_end_matches('\n').split("\n\n").map(|frame| {
-        let (name, data) = frame.split_once('\n').expect("two lines");
-        let data = data.strip_prefix("data: ").expect("data");
-        let data: Value = serde_json::from_str(data).expect("JSON on one line");
-        assert_eq!(name.strip_prefix("event: "), data["type"].as_str());
-        data
-    });
-    frames.collect()
-}
-
 /// The rules that hold for every stream (Anthropic API reference, streaming messages).
 fn check_rules(case: &Case, stream: &str, is_whole: bool) {
-    let events = events(stream);
+    let events = named_events(stream);
     let name = case.folder.display();
-    let kinds: Vec<&str> = events.iter().filter_map(|event| event["type"].as_str()).collect();
+    let kinds = kinds(&events);
     let count = |kind: &str| kinds.iter().filter(|known| **known == kind).count();
     let begun = count("message_start") == 1 && kinds[0] == "message_start";
     let begun_or_refused = begun || (kinds == ["error"] && !is_whole);

@@ -11,6 +11,7 @@
 //!   API reference, Responses, streaming).
 
 use crate::support::golden::{Case, cases, to_value};
+use crate::support::named_events;
 use ollama_openai_proxy::api::ollama::decode;
 use ollama_openai_proxy::api::openai::responses::ResponsesRequest;
 use ollama_openai_proxy::error::{Error, Result};
@@ -95,7 +96,7 @@ fn streams_become_events_that_keep_the_rules() {
     for case in those("stream-") {
         let (mut out, ended) = case.stream(&mut encoder(&case)).expect("a stream");
         let name = case.folder.display().to_string();
-        let events = read(std::str::from_utf8(&out).expect("UTF-8"), &name);
+        let events = named_events(std::str::from_utf8(&out).expect("UTF-8"));
         check_order(&events, ended.is_ok(), &name);
         check_items(&events, ended.is_ok(), &name);
         if let Err(error) = ended {
@@ -104,21 +105,6 @@ fn streams_become_events_that_keep_the_rules() {
         }
         case.bytes("stream.events", &out);
     }
-}
-
-/// The events of a stream; name and data must state the same type.
-fn read(stream: &str, case: &str) -> Vec<Value> {
-    assert!(stream.ends_with("\n\n"), "{case}: the last event ends");
-    let read = |event: &str| {
-        let (kind, data) = event.split_once('\n').expect("two lines");
-        let kind = kind.strip_prefix("event: ").expect("a type");
-        let data = data.strip_prefix("data: ").expect("data");
-        assert!(!data.contains(['\n', '\r']), "{case}: {data}");
-        let data: Value = serde_json::from_str(data).expect("JSON");
-        assert_eq!(data["type"], kind, "{case}");
-        data
-    };
-    stream.trim_end_matches('\n').split("\n\n").map(read).collect()
 }
 
 /// The first events, the last one, and the numbers of all.

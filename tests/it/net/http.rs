@@ -21,40 +21,25 @@ fn bad_bodies_are_refused_in_ollama_s_words_and_the_connection_stays_usable() {
     };
     for path in ["/api/chat", "/api/generate", "/api/embed", "/api/embeddings", "/api/show"] {
         check(path, b"", 400, "missing request body");
-        check(
-            path,
-            b"{bad",
-            400,
-            "invalid character 'b' looking for beginning of object key string",
-        );
+        let no_key = "invalid character 'b' looking for beginning of object key string";
+        check(path, b"{bad", 400, no_key);
         check(path, b"hello", 400, "invalid character 'h' looking for beginning of value");
         check(path, b"{\"model\":\"m\"", 400, "unexpected EOF");
         check(path, "[".repeat(90_000).as_bytes(), 400, "exceeded max depth");
     }
-    let unmarshal = |what: &str| format!("json: cannot unmarshal {what}");
-    for (path, body, error) in [
+    for (path, body, kind, field) in [
+        (CHAT, r#"{"messages":{}}"#, "object", "ChatRequest.messages of type slice"),
         (
-            "/api/chat",
-            r#"{"messages":{}}"#,
-            "object into Go struct field ChatRequest.messages of type slice",
-        ),
-        (
-            "/api/chat",
+            CHAT,
             r#"{"messages":[{"content":[]}]}"#,
-            "array into Go struct field ChatRequest.messages.content of type string",
+            "array",
+            "ChatRequest.messages.content of type string",
         ),
-        (
-            "/api/generate",
-            r#"{"prompt":5}"#,
-            "number into Go struct field GenerateRequest.prompt of type string",
-        ),
-        (
-            "/api/generate",
-            r#"{"stream":"no"}"#,
-            "string into Go struct field GenerateRequest.stream of type bool",
-        ),
+        (GENERATE, r#"{"prompt":5}"#, "number", "GenerateRequest.prompt of type string"),
+        (GENERATE, r#"{"stream":"no"}"#, "string", "GenerateRequest.stream of type bool"),
     ] {
-        check(path, body.as_bytes(), 400, &unmarshal(error));
+        let error = format!("json: cannot unmarshal {kind} into Go struct field {field}");
+        check(path, body.as_bytes(), 400, &error);
     }
     check("/api/chat", br#"{"model":"x:","messages":[{}]}"#, 400, "invalid model name");
     check("/api/embed", br#"{"model":"m","input":[1]}"#, 400, "invalid input type");
@@ -69,23 +54,13 @@ fn what_cannot_be_translated_is_refused_by_name() {
     let mut check = |path: &str, body: &str, error: &str| {
         client.post(path, body).answer().assert_error(400, error);
     };
-    let image = "iVBORw0KGgo=";
-    check(
-        "/api/generate",
-        &format!(r#"{{"model":"m","prompt":"x","raw":true,"images":["{image}"]}}"#),
-        "\"m\" does not support images without a chat template",
-    );
-    check(
-        "/api/chat",
-        r#"{"model":"m","messages":[{"role":"user","images":["data!"]}]}"#,
-        "illegal base64 data at input byte 4",
-    );
-    for path in ["/api/chat", "/api/generate"] {
-        check(
-            path,
-            r#"{"model":"m","_debug_render_only":true}"#,
-            "\"_debug_render_only\" is not supported by this proxy",
-        );
+    let image = r#"{"model":"m","prompt":"x","raw":true,"images":["iVBORw0KGgo="]}"#;
+    check(GENERATE, image, "\"m\" does not support images without a chat template");
+    let image = r#"{"model":"m","messages":[{"role":"user","images":["data!"]}]}"#;
+    check(CHAT, image, "illegal base64 data at input byte 4");
+    let debug = r#"{"model":"m","_debug_render_only":true}"#;
+    for path in [CHAT, GENERATE] {
+        check(path, debug, "\"_debug_render_only\" is not supported by this proxy");
     }
     assert!(upstream.is_idle(), "the upstream gets no request");
 }
@@ -109,9 +84,8 @@ fn bodies_in_any_form_and_of_any_type_are_read() {
     ];
     for request in requests {
         upstream.script(vec![upstream::answer("ok")]);
-        let answer = client
-            .send(format!("POST /api/chat HTTP/1.1\r\nHost: localhost\r\n{request}"))
-            .answer();
+        let head = "POST /api/chat HTTP/1.1\r\nHost: localhost\r\n";
+        let answer = client.send(format!("{head}{request}")).answer();
         assert_eq!(answer.json()["message"]["content"], "ok", "{request}");
         let (sent, key) = (upstream.request(), format!("Bearer {KEY}"));
         assert_eq!(sent.header("authorization"), Some(key.as_str()), "{request}");
@@ -131,10 +105,8 @@ fn offers_to_upgrade_are_ignored() {
         upstream.script(vec![upstream::answer("ok")]);
         let offer =
             "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEA\r\n";
-        let mut client = proxy.client();
-        let answer = client
-            .send(format!("POST /api/chat HTTP/1.1\r\nHost: localhost\r\n{offer}{framing}"))
-            .answer();
+        let head = format!("POST /api/chat HTTP/1.1\r\nHost: localhost\r\n{offer}");
+        let answer = proxy.client().send(head + &framing).answer();
         assert_eq!(answer.json()["message"]["content"], "ok");
         assert_eq!(answer.head.header("connection"), Some("close"));
     }
@@ -237,17 +209,13 @@ fn head_has_the_head_of_get_and_no_body() {
     for path in ["/", "/api/version", "/api/tags"] {
         let get = client.get(path).answer();
         let head = client.request("HEAD", path).head();
-        assert_eq!(
-            (head.status, head.header("content-type")),
-            (200, get.head.header("content-type"))
-        );
-        assert_eq!(head.header("content-length"), get.head.header("content-length"));
+        assert_eq!(head.status, 200);
+        for name in ["content-type", "content-length"] {
+            assert_eq!(head.header(name), get.head.header(name));
+        }
     }
-    assert_eq!(
-        client.get("/").answer().body,
-        "Ollama is running",
-        "no body is left in the connection"
-    );
+    // No body is left in the connection.
+    assert_eq!(client.get("/").answer().body, "Ollama is running");
 }
 
 #[test]

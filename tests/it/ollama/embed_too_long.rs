@@ -8,47 +8,28 @@ const TOO_LONG: &str = "the input length exceeds the context length";
 /// Upstream errors for an input that is too long: status, text, and how many of its 3,000 bytes are
 /// sent next.
 const TEXTS: &[(&str, u16, &str, usize)] = &[
-    (
-        "OpenAI",
-        400,
-        "This model's maximum context length is 512 tokens, however you requested 1024 tokens \
-         (1024 in your prompt; 0 for the completion). Please reduce your prompt; or completion length.",
-        1425,
-    ),
-    (
-        "OpenAI, newer: of the number that is given nothing is told",
-        400,
-        "Invalid 'input[0]': maximum input length is 512 tokens.",
-        1536,
-    ),
-    (
-        "vLLM",
-        400,
-        "This model's maximum context length is 512 tokens. However, you requested 1024 tokens in \
-         the input for embedding generation. Please reduce the length of the input.",
-        1425,
-    ),
-    (
-        "llama.cpp",
-        500,
-        "input (1024 tokens) is too large to process. increase the physical batch size (current \
-         batch size: 512)",
-        1425,
-    ),
-    (
-        "text-embeddings-inference",
-        413,
-        "Input validation error: `inputs` must have less than 512 tokens. Given: 1024",
-        1425,
-    ),
+    ("OpenAI", 400, OPENAI, 1425),
+    // It does not tell the number of tokens that were sent.
+    ("OpenAI, newer", 400, "Invalid 'input[0]': maximum input length is 512 tokens.", 1536),
+    ("vLLM", 400, VLLM, 1425),
+    ("llama.cpp", 500, LLAMA_CPP, 1425),
+    ("text-embeddings-inference", 413, TEI, 1425),
     ("no number at all", 400, "the prompt is too long", 1500),
-    (
-        "a limit that it already keeps, by three bytes to a token",
-        400,
-        "maximum input length is 8192 tokens",
-        1500,
-    ),
+    // The input keeps this limit already, at three bytes to a token.
+    ("a limit that is kept", 400, "maximum input length is 8192 tokens", 1500),
 ];
+
+const OPENAI: &str = "This model's maximum context length is 512 tokens, however you requested 1024 \
+    tokens (1024 in your prompt; 0 for the completion). Please reduce your prompt; or completion \
+    length.";
+
+const VLLM: &str = "This model's maximum context length is 512 tokens. However, you requested 1024 \
+    tokens in the input for embedding generation. Please reduce the length of the input.";
+
+const LLAMA_CPP: &str = "input (1024 tokens) is too large to process. increase the physical batch \
+    size (current batch size: 512)";
+
+const TEI: &str = "Input validation error: `inputs` must have less than 512 tokens. Given: 1024";
 
 /// A response with this error.
 fn refused(code: u16, text: &str) -> Vec<Step> {

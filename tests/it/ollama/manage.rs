@@ -43,10 +43,8 @@ fn a_made_model_is_listed_and_shown_with_the_details_of_its_base() {
     assert_eq!(made["details"]["parent_model"], "tagged:8b");
     let shown = proxy.show("Mario");
     assert_eq!((&shown["system"], &shown["license"]), (&"You are Mario.".into(), &"MIT".into()));
-    assert_eq!(
-        (&shown["template"], &shown["modified_at"]),
-        (&"{{ .Prompt }}".into(), &made["modified_at"])
-    );
+    assert_eq!(shown["template"], "{{ .Prompt }}");
+    assert_eq!(shown["modified_at"], made["modified_at"]);
     assert_eq!(
         shown["parameters"],
         "stop                           \"<end>\"\nstop                           \"x\"\n\
@@ -92,10 +90,8 @@ fn a_chat_with_a_made_model_brings_all_that_it_was_made_with() {
     let sent = upstream.request().json();
     assert_eq!((&sent["model"], &sent["temperature"]), (&"tagged:8b".into(), &0.7.into()));
     let system = json!({"role": "system", "content": "Be Luigi."});
-    assert_eq!(
-        (&sent["messages"][0], sent["messages"].as_array().map(Vec::len)),
-        (&system, Some(4))
-    );
+    assert_eq!(sent["messages"].as_array().map(Vec::len), Some(4));
+    assert_eq!(sent["messages"][0], system);
     upstream.script(vec![answer("ok")]);
     let next =
         json!({"model": "mario", "stream": false, "prompt": "Go on", "context": first["context"]});
@@ -110,14 +106,12 @@ fn a_prompt_to_a_made_model_brings_its_images_and_calls_and_goes_on_from_them() 
     let (upstream, proxy) = pair();
     let png = "iVBORw0KGgo=";
     let call = json!({"function": {"name": "look", "arguments": {"at": "it"}}});
-    create(
-        &proxy,
-        json!({"model": "seer", "from": "m", "system": "See.", "messages": [
-            {"role": "user", "content": "What is it?", "images": [png]},
-            {"role": "assistant", "tool_calls": [call]},
-            {"role": "tool", "content": "a cat", "tool_name": "look"},
-            {"role": "assistant", "content": "A cat."}]}),
-    );
+    let seer = json!({"model": "seer", "from": "m", "system": "See.", "messages": [
+        {"role": "user", "content": "What is it?", "images": [png]},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "content": "a cat", "tool_name": "look"},
+        {"role": "assistant", "content": "A cat."}]});
+    create(&proxy, seer);
     let asked = |body: Value| {
         upstream.script(vec![answer("Yes.")]);
         let answer = proxy.post("/api/generate", &body).json();
@@ -173,17 +167,14 @@ fn a_made_model_loads_embeds_and_runs_under_its_own_name() {
 fn a_model_made_from_a_made_one_outlives_it() {
     let (upstream, proxy) = pair();
     create(&proxy, mario());
-    create(
-        &proxy,
-        json!({"model": "luigi", "from": "mario", "system": "You are Luigi.",
-        "parameters": {"seed": 1}}),
-    );
+    let luigi = json!({"model": "luigi", "from": "mario", "system": "You are Luigi.",
+        "parameters": {"seed": 1}});
+    create(&proxy, luigi);
     delete(&proxy, &json!({"name": "mario"}));
     let shown = proxy.show("luigi");
     assert_eq!((&shown["system"], &shown["license"]), (&"You are Luigi.".into(), &"MIT".into()));
-    assert!(
-        shown["parameters"].as_str().is_some_and(|it| it.contains("0.7") && it.contains("seed"))
-    );
+    let parameters = shown["parameters"].as_str().expect("a text");
+    assert!(parameters.contains("0.7") && parameters.contains("seed"), "{parameters}");
     upstream.script(vec![answer("ok")]);
     let chat = json!({"model": "luigi", "stream": false, "messages": [{"role": "user"}]});
     proxy.post("/api/chat", &chat);
@@ -229,6 +220,7 @@ fn copies_are_other_names_for_what_was_copied() {
 #[test]
 fn what_cannot_be_managed_is_refused_as_ollama_does() {
     let proxy = Proxy::start(&Upstream::start());
+    let copy = |from: &str, to: &str| json!({"source": from, "destination": to});
     let cloud = "ollama cloud is disabled: remote model is unavailable";
     let wrong =
         "json: cannot unmarshal number into Go struct field CreateRequest.system of type string";
@@ -239,19 +231,9 @@ fn what_cannot_be_managed_is_refused_as_ollama_does() {
         ("/api/create", json!({"model": "a", "from": "b c"}), 400, "invalid model name"),
         ("/api/create", json!({"model": "a", "from": "b:cloud"}), 403, cloud),
         ("/api/create", json!({"model": "a", "from": "m", "system": 5}), 400, wrong),
-        (
-            "/api/copy",
-            json!({"source": "a b", "destination": "b"}),
-            400,
-            "source \"a b\" is invalid",
-        ),
+        ("/api/copy", copy("a b", "b"), 400, "source \"a b\" is invalid"),
         ("/api/copy", json!({"source": "m"}), 400, "destination \"\" is invalid"),
-        (
-            "/api/copy",
-            json!({"source": "m", "destination": "a:b:c"}),
-            400,
-            "destination \"a:b:c\" is invalid",
-        ),
+        ("/api/copy", copy("m", "a:b:c"), 400, "destination \"a:b:c\" is invalid"),
     ] {
         proxy.post(path, &body).assert_error(code, text);
     }
@@ -262,12 +244,9 @@ fn what_cannot_be_managed_is_refused_as_ollama_does() {
     bad(json!({"model": "nope"}), 404, "model 'nope' not found");
     bad(json!({"model": ""}), 400, "model is required");
     bad(json!({"model": "a b"}), 400, "name \"a b\" is invalid");
-    bad(
-        json!({"model": "", "name": "tagged:8b"}),
-        403,
-        "model 'tagged:8b' belongs to the upstream, and this proxy cannot delete it: only models \
-         made with create or copy can be deleted here",
-    );
+    let theirs = "model 'tagged:8b' belongs to the upstream, and this proxy cannot delete it: only \
+                  models made with create or copy can be deleted here";
+    bad(json!({"model": "", "name": "tagged:8b"}), 403, theirs);
     assert_eq!(proxy.names().len(), 3, "no model was created");
 }
 
@@ -306,11 +285,9 @@ fn a_model_with_a_broken_template_is_not_made_and_changes_none() {
 #[test]
 fn what_only_ollama_s_own_engine_needs_is_kept_and_shown() {
     let proxy = Proxy::start(&Upstream::start());
-    create(
-        &proxy,
-        json!({"model": "coder", "from": "m", "renderer": "qwen3-coder", "parser": "qwen3",
-            "requires": "0.14.0"}),
-    );
+    let coder = json!({"model": "coder", "from": "m", "renderer": "qwen3-coder",
+        "parser": "qwen3", "requires": "0.14.0"});
+    create(&proxy, coder);
     create(&proxy, json!({"model": "heir", "from": "coder", "parser": "other"}));
     let lines = |name: &str| {
         let shown = proxy.show(name);

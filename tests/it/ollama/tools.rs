@@ -61,10 +61,9 @@ fn a_call_that_breaks_off_is_an_error_and_never_half_a_call() {
         frame("data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"length\"}]}\n\n");
     upstream.script(vec![stream_head(), piece(&half), Step::Close]);
     upstream.script(vec![stream_head(), piece(&half), finish, last_frame()]);
-    for expected in [
-        "the upstream closed the connection before its response was complete",
-        "invalid response from the upstream: invalid tool call arguments for \"f\"",
-    ] {
+    for expected in
+        [CUT_SHORT, "invalid response from the upstream: invalid tool call arguments for \"f\""]
+    {
         proxy.ask("/api/chat", asked(true)).assert_error(502, expected);
     }
 }

@@ -23,12 +23,9 @@ fn refuse(upstream: &Upstream, body: &str) {
 }
 
 fn chat(proxy: &Proxy, more: &Value) -> Answer {
-    let mut body = json!({"model": "m", "stream": false,
+    let body = json!({"model": "m", "stream": false,
         "messages": [{"role": "user", "content": "Hello"}]});
-    for (name, value) in more.as_object().expect("an object") {
-        body[name] = value.clone();
-    }
-    proxy.post("/api/chat", &body)
+    proxy.post("/api/chat", &with(body, more))
 }
 
 /// All parameters that a family like vLLM is sent.
@@ -48,9 +45,7 @@ fn parameters(request: &Recorded) -> Vec<String> {
 fn a_renamed_limit_is_sent_by_its_new_name_at_once_and_from_then_on() {
     let (upstream, proxy) = pair();
     let limit = json!({"options": {"num_predict": 5}});
-    let text = "Unsupported parameter: 'max_tokens' is not supported with this model. Use \
-                'max_completion_tokens' instead.";
-    refuse(&upstream, &openai(text, "max_tokens", "unsupported_parameter"));
+    upstream.script(vec![unsupported("max_tokens", " Use 'max_completion_tokens' instead.")]);
     upstream.script(vec![answer("Hi")]).script(vec![answer("Hi again")]);
     assert_eq!(chat(&proxy, &limit).json()["message"]["content"], "Hi");
     assert_eq!(parameters(&upstream.request()), ["max_tokens"]);
@@ -81,10 +76,8 @@ fn every_backend_s_words_are_understood() {
     check(&openai(temperature, "temperature", "unsupported_value"), &["temperature"]);
     check(r#"{"error":{"message":"property 'top_k' is unsupported","type":"x"}}"#, &["top_k"]);
     let xai = "Argument not supported on this model: presencePenalty";
-    check(
-        &json!({"code": "Client specified an invalid argument", "error": xai}).to_string(),
-        &["presence_penalty"],
-    );
+    let xai = json!({"code": "Client specified an invalid argument", "error": xai});
+    check(&xai.to_string(), &["presence_penalty"]);
     let line = |name: &str| {
         format!("Invalid JSON payload received. Unknown name \"{name}\": Cannot find field.")
     };
@@ -92,14 +85,10 @@ fn every_backend_s_words_are_understood() {
     let gemini = json!([{"error": {"code": 400, "message": both, "status": "INVALID_ARGUMENT"}}]);
     check(&gemini.to_string(), &["top_k", "frequency_penalty"]);
     let extra = |name: &str| json!({"type": "extra_forbidden", "loc": ["body", name], "msg": "Extra inputs are not permitted"});
-    check(
-        &json!({"detail": [extra("seed"), extra("repetition_penalty")]}).to_string(),
-        &["seed", "repetition_penalty"],
-    );
-    check(
-        r#"{"error":{"message":"x does not support parameters: ['top_k', 'seed'], for model=m","code":"400"}}"#,
-        &["top_k", "seed"],
-    );
+    let fastapi = json!({"detail": [extra("seed"), extra("repetition_penalty")]});
+    check(&fastapi.to_string(), &["seed", "repetition_penalty"]);
+    let litellm = r#"{"error":{"message":"x does not support parameters: ['top_k', 'seed'], for model=m","code":"400"}}"#;
+    check(litellm, &["top_k", "seed"]);
 }
 
 #[test]
@@ -263,10 +252,9 @@ fn a_schema_that_is_not_taken_is_told_in_words() {
 
 #[test]
 fn refused_stop_sequences_are_watched_for_and_end_the_upstream_s_stream() {
-    let text = "Unsupported parameter: 'stop' is not supported with this model.";
     for (whole, path) in [(false, "/api/chat"), (true, "/api/chat"), (true, "/api/generate")] {
         let (upstream, proxy) = pair();
-        refuse(&upstream, &openai(text, "stop", "unsupported_parameter"));
+        upstream.script(vec![unsupported("stop", "")]);
         // The sequence comes in two pieces, and what is behind it is never asked for.
         let (closed, is_closed) = bounded(1);
         upstream.script(vec![
