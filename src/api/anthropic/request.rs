@@ -9,9 +9,8 @@ use std::fmt;
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::Number;
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Number, Value};
 
 use crate::api::ollama::decode::{GoInt, GoString, request};
 
@@ -51,10 +50,7 @@ request! {
         /// How much to think.
         pub output_config: OutputConfig<'a>,
     }
-}
 
-request! {
-    in "anthropic";
     /// One turn of a conversation.
     pub struct Message<'a> {
         /// `user`, `assistant` or `system`.
@@ -62,10 +58,7 @@ request! {
         /// A text, or blocks.
         pub content: Content<'a>,
     }
-}
 
-request! {
-    in "anthropic";
     /// A block of a turn, of any kind.
     pub struct ContentBlock<'a> {
         /// Which kind it is.
@@ -95,10 +88,7 @@ request! {
         /// Why a search failed.
         pub error_code: GoString<'a>,
     }
-}
 
-request! {
-    in "anthropic";
     /// Where an image comes from.
     pub struct ImageSource<'a> {
         /// Only `base64` is known.
@@ -106,10 +96,7 @@ request! {
         /// The base64.
         pub data: &'a RawValue,
     }
-}
 
-request! {
-    in "anthropic";
     /// A tool that the model may call.
     pub struct Tool<'a> {
         /// `web_search...` is a tool that the server runs itself.
@@ -121,10 +108,7 @@ request! {
         /// Its parameters as a JSON Schema, checked and passed on unchanged.
         pub input_schema: &'a RawValue,
     }
-}
 
-request! {
-    in "anthropic";
     /// Which tools the model may or must call.
     pub struct ToolChoice<'a> {
         /// `auto`, `any`, `tool` or `none`.
@@ -132,19 +116,13 @@ request! {
         /// The name of the tool, with `tool`.
         pub name: GoString<'a>,
     }
-}
 
-request! {
-    in "anthropic";
     /// Whether to think; a budget is ignored.
     pub struct Thinking<'a> {
         /// `enabled` or `disabled`; others, such as `adaptive`, leave it to the model.
         pub kind as "type": GoString<'a>,
     }
-}
 
-request! {
-    in "anthropic";
     /// Settings of the output.
     pub struct OutputConfig<'a> {
         /// How much to think, where [`Thinking`] does not decide.

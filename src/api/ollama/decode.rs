@@ -148,24 +148,15 @@ macro_rules! key {
 }
 pub(crate) use key;
 
-/// Go's package of a request type: Ollama's own, unless another one is named.
-macro_rules! package {
-    () => {
-        "api"
-    };
-    ($package:literal) => {
-        $package
-    };
-}
-pub(crate) use package;
-
-/// Defines a request type: every member optional, keys in any case, unknown members skipped. A field
-/// may have another name than its key (`pub kind as "type": ...`), and the type another package than
-/// Ollama's `api` in errors (`in "anthropic";` before it).
+/// Defines request types: every member optional, keys in any case, unknown members skipped. A field
+/// may have another name than its key (`pub kind as "type": ...`), and the types another package than
+/// Ollama's `api` in errors (`in "anthropic";` before them).
 macro_rules! request {
-    ($(in $package:literal;)? $(#[$meta:meta])* pub struct $name:ident<$life:lifetime> {
-        $($(#[$field_meta:meta])* pub $field:ident $(as $key:literal)?: $type:ty,)*
-    }) => {
+    (in $package:literal; $(
+        $(#[$meta:meta])* pub struct $name:ident<$life:lifetime> {
+            $($(#[$field_meta:meta])* pub $field:ident $(as $key:literal)?: $type:ty,)*
+        }
+    )*) => {$(
         $(#[$meta])*
         #[derive(Clone, Debug, Default)]
         pub struct $name<$life> {
@@ -181,11 +172,7 @@ macro_rules! request {
                     type Value = $name<$life>;
 
                     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                        f.write_str(concat!(
-                            $crate::api::ollama::decode::package!($($package)?),
-                            ".",
-                            stringify!($name)
-                        ))
+                        f.write_str(concat!($package, ".", stringify!($name)))
                     }
 
                     // A body of `null` is an empty request.
@@ -198,17 +185,16 @@ macro_rules! request {
                         mut map: A,
                     ) -> std::result::Result<Self::Value, A::Error> {
                         use $crate::api::ollama::decode::{GoString, read_member};
-                        const NAMES: &[&str] = &[$($crate::api::ollama::decode::key!($field $($key)?)),*];
                         let mut out = $name::default();
                         while let Some(key) = map.next_key::<GoString<'_>>()? {
-                            match NAMES.iter().copied().find(|name| name.eq_ignore_ascii_case(&key)) {
-                                $(Some(key @ $crate::api::ollama::decode::key!($field $($key)?)) => {
-                                    read_member(&mut map, key, &mut out.$field)?;
-                                })*
-                                _ => {
-                                    map.next_value::<serde::de::IgnoredAny>()?;
+                            $(
+                                let name = $crate::api::ollama::decode::key!($field $($key)?);
+                                if key.eq_ignore_ascii_case(name) {
+                                    read_member(&mut map, name, &mut out.$field)?;
+                                    continue;
                                 }
-                            }
+                            )*
+                            map.next_value::<serde::de::IgnoredAny>()?;
                         }
                         Ok(out)
                     }
@@ -216,6 +202,9 @@ macro_rules! request {
                 deserializer.deserialize_any(Members)
             }
         }
+    )*};
+    ($($types:tt)*) => {
+        $crate::api::ollama::decode::request! { in "api"; $($types)* }
     };
 }
 pub(crate) use request;
@@ -252,8 +241,7 @@ fn replace_lone_surrogates(text: &str) -> Option<String> {
         return None;
     }
     let bytes = text.as_bytes();
-    let mut lone = Vec::new();
-    let mut at = 0;
+    let (mut replaced, mut copied, mut at) = (String::new(), 0, 0);
     while let Some(found) = text[at..].find('\\').map(|offset| at + offset) {
         let high = parse_surrogate(bytes, found);
         at = match high {
@@ -261,8 +249,10 @@ fn replace_lone_surrogates(text: &str) -> Option<String> {
                 found + 12
             }
             Some(_) => {
-                lone.push(found);
-                found + 6
+                replaced.push_str(&text[copied..found]);
+                replaced.push_str("\\ufffd");
+                copied = found + 6;
+                copied
             }
             // Two bytes of any other escape; a backslash at the very end is the parser's to report.
             None => (found + 2).min(bytes.len()),
@@ -271,15 +261,8 @@ fn replace_lone_surrogates(text: &str) -> Option<String> {
             at += 1;
         }
     }
-    if lone.is_empty() {
+    if copied == 0 {
         return None;
-    }
-    let mut replaced = String::with_capacity(text.len());
-    let mut copied = 0;
-    for found in lone {
-        replaced.push_str(&text[copied..found]);
-        replaced.push_str("\\ufffd");
-        copied = found + 6;
     }
     replaced.push_str(&text[copied..]);
     Some(replaced)
@@ -299,52 +282,46 @@ fn go_error_text(error: &serde_json::Error, text: &str, name: &str) -> String {
     let message = error.to_string();
     // serde reports a syntax error inside of a field as a data error.
     let leaf = message.rsplit(FIELD_SEPARATOR).next().unwrap_or_default();
+    let known = SYNTAX_ERRORS.iter().find(|(begin, _)| leaf.starts_with(begin));
     match error.classify() {
         Category::Eof | Category::Io => "unexpected EOF".to_owned(),
         Category::Data if leaf.starts_with("EOF while parsing") => "unexpected EOF".to_owned(),
-        Category::Data if !SYNTAX_ERROR_PREFIXES.iter().any(|known| leaf.starts_with(known)) => {
-            type_error_text(&message, name)
+        Category::Data if known.is_none() => type_error_text(&message, name),
+        _ if leaf.starts_with("recursion limit") => "exceeded max depth".to_owned(),
+        Category::Syntax | Category::Data => {
+            syntax_error_text(error, known.map_or(BEFORE_VALUE, |(_, place)| place), text)
         }
-        Category::Syntax | Category::Data => syntax_error_text(error, leaf, text),
     }
 }
 
-/// The beginnings of serde_json's messages about syntax.
-const SYNTAX_ERROR_PREFIXES: &[&str] = &[
-    "expected `",
-    "expected ident",
-    "expected value",
-    "invalid escape",
-    "invalid number",
-    "number out of range",
-    "invalid unicode code point",
-    "control character",
-    "key must be a string",
-    "lone leading surrogate",
-    "unexpected end of hex escape",
-    "trailing comma",
-    "recursion limit",
+/// Where Go says that an invalid character is, unless it knows better.
+const BEFORE_VALUE: &str = "looking for beginning of value";
+
+/// The beginnings of serde_json's messages about syntax, and where Go says that the error is.
+const SYNTAX_ERRORS: &[(&str, &str)] = &[
+    ("expected `:`", "after object key"),
+    ("expected `,` or `}`", "after object key:value pair"),
+    ("expected `,` or `]`", "after array element"),
+    ("expected `", BEFORE_VALUE),
+    ("expected ident", "in literal"),
+    ("expected value", BEFORE_VALUE),
+    ("invalid escape", "in string escape code"),
+    ("invalid number", "in numeric literal"),
+    ("number out of range", "in numeric literal"),
+    ("invalid unicode code point", "in string escape code"),
+    ("control character", "in string literal"),
+    ("key must be a string", "looking for beginning of object key string"),
+    ("lone leading surrogate", BEFORE_VALUE),
+    ("unexpected end of hex escape", BEFORE_VALUE),
+    ("trailing comma", BEFORE_VALUE),
+    ("recursion limit", BEFORE_VALUE),
 ];
 
 /// `invalid character 'x' looking for ...`
-fn syntax_error_text(error: &serde_json::Error, message: &str, text: &str) -> String {
-    if message.starts_with("recursion limit") {
-        return "exceeded max depth".to_owned();
-    }
+fn syntax_error_text(error: &serde_json::Error, place: &str, text: &str) -> String {
     let line = text.lines().nth(error.line().saturating_sub(1)).unwrap_or_default();
     let column = error.column().saturating_sub(1).min(line.len());
     let start = (0..=column).rev().find(|&at| line.is_char_boundary(at)).unwrap_or(0);
-    let place = match message.split(" at line").next().unwrap_or_default() {
-        "key must be a string" => "looking for beginning of object key string",
-        "expected `:`" => "after object key",
-        "expected `,` or `}`" => "after object key:value pair",
-        "expected `,` or `]`" => "after array element",
-        "invalid number" | "number out of range" => "in numeric literal",
-        "invalid escape" | "invalid unicode code point" => "in string escape code",
-        "expected ident" => "in literal",
-        message if message.starts_with("control character") => "in string literal",
-        _ => "looking for beginning of value",
-    };
     match line[start..].chars().next() {
         Some(character) => format!("invalid character {character:?} {place}"),
         None => format!("invalid character '\\n' {place}"),
@@ -354,13 +331,8 @@ fn syntax_error_text(error: &serde_json::Error, message: &str, text: &str) -> St
 /// `json: cannot unmarshal number into Go struct field GenerateRequest.prompt of type string`
 fn type_error_text(message: &str, name: &str) -> String {
     let message = message.split(" at line ").next().unwrap_or_default();
-    let (path, leaf) = match message.rfind(FIELD_SEPARATOR) {
-        Some(at) => (
-            message[..at].replace(FIELD_SEPARATOR, "."),
-            &message[at + FIELD_SEPARATOR.len_utf8()..],
-        ),
-        None => (String::new(), message),
-    };
+    let (path, leaf) = message.rsplit_once(FIELD_SEPARATOR).unwrap_or(("", message));
+    let path = path.replace(FIELD_SEPARATOR, ".");
     let Some(mismatch) = leaf.strip_prefix("invalid type: ") else {
         return leaf.to_owned();
     };
@@ -401,9 +373,7 @@ mod tests {
             /// A text.
             pub content: GoString<'a>,
         }
-    }
 
-    request! {
         /// An outer structure.
         pub struct Outer<'a> {
             /// A text.

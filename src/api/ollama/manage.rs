@@ -57,9 +57,7 @@ request! {
         /// Whether to stream progress; the default is true.
         pub stream: bool,
     }
-}
 
-request! {
     /// One of the messages of a [`CreateRequest`].
     pub struct MessageRequest<'a> {
         /// `system`, `user`, `assistant` or `tool`, in any case.
@@ -77,9 +75,7 @@ request! {
         /// Which call a result answers.
         pub tool_call_id: GoString<'a>,
     }
-}
 
-request! {
     /// `POST /api/copy`.
     pub struct CopyRequest<'a> {
         /// The existing model.
@@ -87,9 +83,7 @@ request! {
         /// The new name.
         pub destination: GoString<'a>,
     }
-}
 
-request! {
     /// `DELETE /api/delete`.
     pub struct DeleteRequest<'a> {
         /// The model's name.
@@ -97,9 +91,7 @@ request! {
         /// `model` of older clients.
         pub name: GoString<'a>,
     }
-}
 
-request! {
     /// `POST /api/pull` and `POST /api/push`.
     pub struct TransferRequest<'a> {
         /// The model's name.

@@ -40,9 +40,7 @@ request! {
         /// Asks for the rendered prompt, which only the upstream knows.
         pub _debug_render_only: bool,
     }
-}
 
-request! {
     /// One turn of a conversation.
     pub struct Message<'a> {
         /// `system`, `user`, `assistant` or `tool`, in any case.
@@ -60,9 +58,7 @@ request! {
         /// On a tool's message: which call it answers.
         pub tool_call_id: GoString<'a>,
     }
-}
 
-request! {
     /// A call that an assistant made.
     pub struct ToolCall<'a> {
         /// Its id; many clients send none.
@@ -70,9 +66,7 @@ request! {
         /// What was called.
         pub function: FunctionCall<'a>,
     }
-}
 
-request! {
     /// The function of a [`ToolCall`].
     pub struct FunctionCall<'a> {
         /// Its place among the calls, which equals its place in the list.
@@ -82,17 +76,13 @@ request! {
         /// An object; some clients send it as a string of JSON.
         pub arguments: &'a RawValue,
     }
-}
 
-request! {
     /// A tool that the model may call.
     pub struct Tool<'a> {
         /// What it is.
         pub function: FunctionDefinition<'a>,
     }
-}
 
-request! {
     /// The function of a [`Tool`].
     pub struct FunctionDefinition<'a> {
         /// Its name.
@@ -102,9 +92,7 @@ request! {
         /// Its parameters as a JSON Schema, which is passed on untouched.
         pub parameters: Schema<'a>,
     }
-}
 
-request! {
     /// `POST /api/generate`.
     pub struct GenerateRequest<'a> {
         /// The model's name.
@@ -144,9 +132,7 @@ request! {
         /// Asks for the rendered prompt, which only the upstream knows.
         pub _debug_render_only: bool,
     }
-}
 
-request! {
     /// `POST /api/embed`.
     pub struct EmbedRequest<'a> {
         /// The model's name.
@@ -162,9 +148,7 @@ request! {
         /// How long the model stays loaded.
         pub keep_alive: Value,
     }
-}
 
-request! {
     /// `POST /api/embeddings`.
     pub struct EmbeddingRequest<'a> {
         /// The model's name.
@@ -176,9 +160,7 @@ request! {
         /// How long the model stays loaded.
         pub keep_alive: Value,
     }
-}
 
-request! {
     /// `POST /api/show`.
     pub struct ShowRequest<'a> {
         /// The model's name.

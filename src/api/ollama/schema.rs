@@ -9,7 +9,7 @@ use serde::de::{Deserialize, Deserializer, Error};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::decode::prefix_field;
+use super::decode::{go_type_of, prefix_field};
 
 /// A schema that Ollama accepts.
 #[derive(Clone, Copy, Debug)]
@@ -51,14 +51,7 @@ fn check_schema<E: Error>(schema: &Value, name: &str) -> Result<(), E> {
 
 /// The error of a wrong type, in the form of serde's own.
 fn type_error<E: Error>(found: &Value, expected: &str) -> E {
-    let found = match found {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    };
+    let found = go_type_of(&found.to_string());
     E::custom(format_args!("invalid type: {found}, expected {expected}"))
 }
 
