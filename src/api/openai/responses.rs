@@ -4,7 +4,7 @@
 //! because it decides what the other members mean. Responses and events only serialise themselves, in
 //! the order of OpenAI's API reference, with `null` for absent members where the reference has it.
 
-use serde::ser::Serialize;
+use serde::Serialize;
 use serde_json::Number;
 use serde_json::value::RawValue;
 
@@ -42,10 +42,7 @@ request! {
         /// Returned, not used.
         pub background: bool,
     }
-}
 
-request! {
-    in "openai";
     /// How much to reason.
     pub struct Reasoning<'a> {
         /// `none`, `minimal`, `low` and so on; empty counts as absent.
@@ -53,19 +50,13 @@ request! {
         /// Returned, not used.
         pub summary: GoString<'a>,
     }
-}
 
-request! {
-    in "openai";
     /// Settings of the output's text.
     pub struct TextSettings<'a> {
         /// A [`TextFormat`], which is returned as the client wrote it.
         pub format: &'a RawValue,
     }
-}
 
-request! {
-    in "openai";
     /// The format of the text.
     pub struct TextFormat<'a> {
         /// `text`, `json_schema` or `json_object`.
@@ -73,10 +64,7 @@ request! {
         /// The schema.
         pub schema: &'a RawValue,
     }
-}
 
-request! {
-    in "openai";
     /// A function, or a namespace of functions.
     pub struct ResponsesTool<'a> {
         /// `function`, `namespace`, or a tool that only OpenAI's servers run.
@@ -90,10 +78,7 @@ request! {
         /// A namespace's members.
         pub tools: Vec<ResponsesTool<'a>>,
     }
-}
 
-request! {
-    in "openai";
     /// The members that decide the kind of an item.
     pub struct ItemKind<'a> {
         /// The kind; may be missing if there is a role.
@@ -101,10 +86,7 @@ request! {
         /// Without a kind, the role makes the item a message.
         pub role: GoString<'a>,
     }
-}
 
-request! {
-    in "openai";
     /// An item of kind `message`.
     pub struct ResponsesInputMessage<'a> {
         /// The role of its author.
@@ -112,10 +94,7 @@ request! {
         /// A text, or a list of parts.
         pub content: &'a RawValue,
     }
-}
 
-request! {
-    in "openai";
     /// An item of kind `function_call`.
     pub struct ResponsesFunctionCall<'a> {
         /// The id that its output names.
@@ -125,10 +104,7 @@ request! {
         /// An object, as a string of JSON.
         pub arguments: &'a RawValue,
     }
-}
 
-request! {
-    in "openai";
     /// An item of kind `function_call_output`.
     pub struct ResponsesFunctionCallOutput<'a> {
         /// Which call it answers.
@@ -136,19 +112,13 @@ request! {
         /// A text, or a list of parts.
         pub output: &'a RawValue,
     }
-}
 
-request! {
-    in "openai";
     /// An item of kind `reasoning`.
     pub struct ResponsesReasoningInput<'a> {
         /// `encrypted_content` of an earlier response.
         pub encrypted_content: GoString<'a>,
     }
-}
 
-request! {
-    in "openai";
     /// A part of a message or of an output.
     pub struct ResponsesContent<'a> {
         /// `input_text`, `output_text`, `input_image` or `input_file`.
@@ -161,7 +131,7 @@ request! {
 }
 
 /// The response object: the body of a whole response, and part of the first events and of the last.
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, Serialize)]
 pub struct Response<'a> {
     /// `resp_` and a number.
     pub id: &'a str,
@@ -206,7 +176,7 @@ pub struct Response<'a> {
     /// As it was sent; else 1.
     pub temperature: &'a Number,
     /// As it was sent.
-    pub reasoning: Option<ReasoningConfig<'a>>,
+    pub reasoning: Option<&'a ReasoningConfig>,
     /// The counts, as soon as they are known.
     pub usage: Option<Usage>,
     /// As it was sent.
@@ -228,27 +198,27 @@ pub struct Response<'a> {
 }
 
 /// `metadata` of a [`Response`]: an object without members.
-#[derive(Clone, Copy, Debug, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct Metadata {}
 
 /// `text` of a [`Response`].
-#[derive(Clone, Copy, Debug, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct TextConfig<'a> {
     /// The format of the text.
     pub format: &'a RawValue,
 }
 
 /// `reasoning` of a [`Response`].
-#[derive(Clone, Copy, Debug, serde::Serialize)]
-pub struct ReasoningConfig<'a> {
+#[derive(Clone, Debug, Serialize)]
+pub struct ReasoningConfig {
     /// As it was sent.
-    pub effort: Option<&'a str>,
+    pub effort: Option<String>,
     /// As it was sent.
-    pub summary: Option<&'a str>,
+    pub summary: Option<String>,
 }
 
 /// The counts.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Usage {
     /// Tokens of the prompt.
     pub input_tokens: u64,
@@ -263,48 +233,70 @@ pub struct Usage {
 }
 
 /// Part of the [`Usage`].
-#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct InputTokensDetails {
     /// Always 0.
     pub cached_tokens: u8,
 }
 
 /// Part of the [`Usage`].
-#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct OutputTokensDetails {
     /// Always 0.
     pub reasoning_tokens: u8,
 }
 
 /// One item of the output.
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub enum ResponseItem<'a> {
     /// Reasoning.
-    Reasoning(ReasoningItem<'a>),
+    Reasoning {
+        /// `rs_` and the response's id.
+        id: &'a str,
+        /// Always `reasoning`.
+        #[serde(rename = "type")]
+        kind: &'static str,
+        /// The text, as soon as it is complete.
+        summary: Vec<SummaryText<'a>>,
+        /// The same text, for clients that send it back.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        encrypted_content: Option<&'a str>,
+    },
     /// Text.
-    Message(MessageItem<'a>),
+    Message {
+        /// `msg_` and a number.
+        id: &'a str,
+        /// Always `message`.
+        #[serde(rename = "type")]
+        kind: &'static str,
+        /// `in_progress` or `completed`.
+        status: &'static str,
+        /// Always `assistant`.
+        role: &'static str,
+        /// The text, as soon as it is complete.
+        content: Vec<OutputText<'a>>,
+    },
     /// A call.
-    FunctionCall(FunctionCallItem<'a>),
+    FunctionCall {
+        /// `fc_`, the response's id, and the call's place.
+        id: &'a str,
+        /// Always `function_call`.
+        #[serde(rename = "type")]
+        kind: &'static str,
+        /// `in_progress` or `completed`.
+        status: &'static str,
+        /// The id that the client's output of the call repeats.
+        call_id: &'a str,
+        /// The function's name.
+        name: &'a str,
+        /// An object, as a string of JSON; empty until it is complete.
+        arguments: &'a str,
+    },
 }
 
-/// An item that is reasoning.
-#[derive(Debug, serde::Serialize)]
-pub struct ReasoningItem<'a> {
-    /// `rs_` and the response's id.
-    pub id: &'a str,
-    /// Always `reasoning`.
-    #[serde(rename = "type")]
-    pub kind: &'static str,
-    /// The text, as soon as it is complete.
-    pub summary: Vec<SummaryText<'a>>,
-    /// The same text, for clients that send it back.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub encrypted_content: Option<&'a str>,
-}
-
-/// The text of a [`ReasoningItem`].
-#[derive(Clone, Copy, Debug, serde::Serialize)]
+/// The text of a [`ResponseItem::Reasoning`].
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct SummaryText<'a> {
     /// Always `summary_text`.
     #[serde(rename = "type")]
@@ -313,24 +305,8 @@ pub struct SummaryText<'a> {
     pub text: &'a str,
 }
 
-/// An item that is text.
-#[derive(Debug, serde::Serialize)]
-pub struct MessageItem<'a> {
-    /// `msg_` and a number.
-    pub id: &'a str,
-    /// Always `message`.
-    #[serde(rename = "type")]
-    pub kind: &'static str,
-    /// `in_progress` or `completed`.
-    pub status: &'static str,
-    /// Always `assistant`.
-    pub role: &'static str,
-    /// The text, as soon as it is complete.
-    pub content: Vec<OutputText<'a>>,
-}
-
-/// The text of a [`MessageItem`].
-#[derive(Clone, Copy, Debug, serde::Serialize)]
+/// The text of a [`ResponseItem::Message`].
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct OutputText<'a> {
     /// Always `output_text`.
     #[serde(rename = "type")]
@@ -343,80 +319,36 @@ pub struct OutputText<'a> {
     pub logprobs: [u8; 0],
 }
 
-/// An item that is a call.
-#[derive(Debug, serde::Serialize)]
-pub struct FunctionCallItem<'a> {
-    /// `fc_`, the response's id, and the call's place.
-    pub id: &'a str,
-    /// Always `function_call`.
-    #[serde(rename = "type")]
-    pub kind: &'static str,
-    /// `in_progress` or `completed`.
-    pub status: &'static str,
-    /// The id that the client's output of the call repeats.
-    pub call_id: &'a str,
-    /// The function's name.
-    pub name: &'a str,
-    /// An object, as a string of JSON; empty until it is complete.
-    pub arguments: &'a str,
-}
-
-/// One event.
-#[derive(Debug, serde::Serialize)]
-pub struct StreamEvent<'a, T: Serialize> {
+/// One event, with the members that its kind has.
+#[derive(Debug, Default, Serialize)]
+pub struct StreamEvent<'a> {
     /// The event's name.
     #[serde(rename = "type")]
     pub kind: &'a str,
     /// Its place among the events, from 0.
     pub sequence_number: u64,
-    /// The event's own members.
-    #[serde(flatten)]
-    pub body: T,
-}
-
-/// An event of the whole response.
-#[derive(Debug, serde::Serialize)]
-pub struct ResponseEvent<'a> {
     /// The response at that time.
-    pub response: Response<'a>,
-}
-
-/// An item starts or ends.
-#[derive(Debug, serde::Serialize)]
-pub struct ItemEvent<'a> {
-    /// Its place in the output.
-    pub output_index: usize,
-    /// The item at that time.
-    pub item: ResponseItem<'a>,
-}
-
-/// A part of a message starts or ends.
-#[derive(Debug, serde::Serialize)]
-pub struct ContentPartEvent<'a> {
-    /// The message's id.
-    pub item_id: &'a str,
-    /// Its place in the output.
-    pub output_index: usize,
-    /// Always 0.
-    pub content_index: u8,
-    /// The part at that time.
-    pub part: OutputText<'a>,
-}
-
-/// A part of an item's text, or the whole text.
-#[derive(Debug, Default, serde::Serialize)]
-pub struct TextEvent<'a> {
-    /// The item's id.
-    pub item_id: &'a str,
-    /// Its place in the output.
-    pub output_index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response: Option<&'a Response<'a>>,
+    /// The id of the item that an event about its text concerns.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub item_id: Option<&'a str>,
+    /// The item's place in the output.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_index: Option<usize>,
+    /// The item, when it starts or ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub item: Option<ResponseItem<'a>>,
     /// 0 for a message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content_index: Option<u8>,
     /// 0 for reasoning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub summary_index: Option<u8>,
-    /// What is added.
+    /// The part of a message, when it starts or ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub part: Option<OutputText<'a>>,
+    /// What is added to the text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delta: Option<&'a str>,
     /// The whole text of a message, or of reasoning.

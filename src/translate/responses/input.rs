@@ -16,8 +16,7 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::api::ollama::decode;
-use crate::api::ollama::decode::{GoString, non_empty};
+use crate::api::ollama::decode::{self, GoString, non_empty};
 use crate::api::ollama::request::{FunctionCall, Message, ToolCall};
 use crate::api::openai::responses::{
     ItemKind, ResponsesContent, ResponsesFunctionCall, ResponsesFunctionCallOutput,

@@ -37,8 +37,7 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value};
 
-use crate::api::ollama::decode;
-use crate::api::ollama::decode::{GoString, non_empty};
+use crate::api::ollama::decode::{self, GoString, non_empty};
 use crate::api::ollama::request::{ChatRequest, FunctionDefinition, Tool};
 use crate::api::ollama::schema::Schema;
 use crate::api::openai::request as openai;

@@ -10,9 +10,8 @@ use serde_json::value::RawValue;
 
 use crate::api::ollama::decode::{GoString, non_empty};
 use crate::api::openai::responses::{
-    FunctionCallItem, InputTokensDetails, MessageItem, Metadata, OutputText, OutputTokensDetails,
-    ReasoningConfig, ReasoningItem, Response, ResponseItem, ResponsesRequest, SummaryText,
-    TextConfig, Usage,
+    InputTokensDetails, Metadata, OutputText, OutputTokensDetails, ReasoningConfig, Response,
+    ResponseItem, ResponsesRequest, SummaryText, TextConfig, Usage,
 };
 use crate::observe::timestamp;
 use crate::translate::stream::Completion;
@@ -28,7 +27,7 @@ pub struct RequestEcho {
     format: Box<RawValue>,
     top_p: Number,
     temperature: Number,
-    reasoning: Option<(Option<String>, Option<String>)>,
+    reasoning: Option<ReasoningConfig>,
     max_output_tokens: Option<i64>,
     background: bool,
 }
@@ -39,7 +38,9 @@ impl RequestEcho {
         let own = |text: &Option<GoString<'_>>| non_empty(text.as_deref()).map(str::to_owned);
         let float = |number: &Option<Number>| number.clone().unwrap_or_else(|| Number::from(1));
         let format = request.text.as_ref().and_then(|text| text.format);
-        let reasoning = request.reasoning.as_ref().map(|it| (own(&it.effort), own(&it.summary)));
+        let reasoning = request.reasoning.as_ref();
+        let reasoning = reasoning
+            .map(|it| ReasoningConfig { effort: own(&it.effort), summary: own(&it.summary) });
         Self {
             model: model.to_owned(),
             instructions: own(&request.instructions),
@@ -53,7 +54,7 @@ impl RequestEcho {
             format: compact_raw_json(format.map_or(r#"{"type":"text"}"#, RawValue::get)),
             top_p: float(&request.top_p),
             temperature: float(&request.temperature),
-            reasoning: reasoning.filter(|(effort, summary)| effort.is_some() || summary.is_some()),
+            reasoning: reasoning.filter(|it| it.effort.is_some() || it.summary.is_some()),
             max_output_tokens: request.max_output_tokens.map(|most| most.0),
             background: request.background.unwrap_or(false),
         }
@@ -126,10 +127,6 @@ impl RequestEcho {
         completed: Option<(u64, Usage)>,
         output: &'a [ResponseItem<'a>],
     ) -> Response<'a> {
-        let reasoning = self.reasoning.as_ref().map(|(effort, summary)| ReasoningConfig {
-            effort: effort.as_deref(),
-            summary: summary.as_deref(),
-        });
         Response {
             id: &ids.response_id,
             object: "response",
@@ -152,7 +149,7 @@ impl RequestEcho {
             frequency_penalty: 0,
             top_logprobs: 0,
             temperature: &self.temperature,
-            reasoning,
+            reasoning: self.reasoning.as_ref(),
             usage: completed.map(|(_, usage)| usage),
             max_output_tokens: self.max_output_tokens,
             max_tool_calls: (),
@@ -196,7 +193,7 @@ impl OutputItem {
         let (id, status) = (self.id.as_str(), status(is_complete));
         let text = is_complete.then_some(self.text.as_str());
         match &self.kind {
-            ItemKind::Reasoning => ResponseItem::Reasoning(ReasoningItem {
+            ItemKind::Reasoning => ResponseItem::Reasoning {
                 id,
                 kind: "reasoning",
                 summary: text
@@ -204,22 +201,22 @@ impl OutputItem {
                     .into_iter()
                     .collect(),
                 encrypted_content: text,
-            }),
-            ItemKind::Message => ResponseItem::Message(MessageItem {
+            },
+            ItemKind::Message => ResponseItem::Message {
                 id,
                 kind: "message",
                 status,
                 role: "assistant",
                 content: text.map(output_text_part).into_iter().collect(),
-            }),
-            ItemKind::Call { call_id, name } => ResponseItem::FunctionCall(FunctionCallItem {
+            },
+            ItemKind::Call { call_id, name } => ResponseItem::FunctionCall {
                 id,
                 kind: "function_call",
                 status,
                 call_id,
                 name,
                 arguments: text.unwrap_or_default(),
-            }),
+            },
         }
     }
 }

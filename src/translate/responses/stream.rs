@@ -16,14 +16,10 @@
 //! Text after a call is dropped, as in Ollama (`openai/responses.go`). Two differences from Ollama: a
 //! text before a call is ended, and reasoning after a text begins a new item.
 
-use serde::Serialize;
-
 use super::response_object::{
     ItemKind, OutputItem, RequestEcho, ResponseIds, output_text_part, to_usage, unix_seconds,
 };
-use crate::api::openai::responses::{
-    ContentPartEvent, ItemEvent, Response, ResponseEvent, ResponseItem, StreamEvent, TextEvent,
-};
+use crate::api::openai::responses::{Response, ResponseItem, StreamEvent};
 use crate::api::wire::{ndjson, sse};
 use crate::translate::stream::{Completion, Delta, Encoder};
 use crate::translate::tool_calls::CompleteToolCall;
@@ -57,7 +53,8 @@ impl ResponseEncoder {
         self.created_at = Some(created_at);
         for kind in ["response.created", "response.in_progress"] {
             let response = self.echo.build_response(&self.ids, created_at, None, &[]);
-            write_event(out, &mut self.sequence_number, kind, ResponseEvent { response });
+            let event = StreamEvent { response: Some(&response), ..StreamEvent::default() };
+            write_event(out, &mut self.sequence_number, kind, event);
         }
     }
 
@@ -96,11 +93,11 @@ impl ResponseEncoder {
     }
 
     fn open_item(&mut self, out: &mut Vec<u8>, item: OutputItem) {
-        let output_index = self.output.len();
-        let event = ItemEvent { output_index, item: item.to_item(false) };
+        let place = self.output.len();
+        let event = item.item_event(place, false);
         write_event(out, &mut self.sequence_number, "response.output_item.added", event);
-        if let Some(part) = item.part_event(output_index) {
-            write_event(out, &mut self.sequence_number, "response.content_part.added", part);
+        if let Some(event) = item.part_event(place) {
+            write_event(out, &mut self.sequence_number, "response.content_part.added", event);
         }
         self.output.push(item);
         self.is_open = true;
@@ -108,27 +105,27 @@ impl ResponseEncoder {
 
     /// Writes what was added to the open item.
     fn write_delta(&mut self, out: &mut Vec<u8>, text: &str) {
-        let output_index = self.output.len().saturating_sub(1);
+        let place = self.output.len().saturating_sub(1);
         let Some(item) = self.output.last() else { return };
-        let event = TextEvent { delta: Some(text), ..item.text_event(output_index) };
-        write_event(out, &mut self.sequence_number, item.kind.delta_event(), event);
+        let event = StreamEvent { delta: Some(text), ..item.text_event(place) };
+        write_event(out, &mut self.sequence_number, item.kind.text_event_names().0, event);
     }
 
     /// Ends the open item, if there is one.
     fn close_item(&mut self, out: &mut Vec<u8>) {
-        let output_index = self.output.len().saturating_sub(1);
+        let place = self.output.len().saturating_sub(1);
         let is_open = std::mem::take(&mut self.is_open);
         let Some(item) = self.output.last().filter(|_| is_open) else { return };
-        let mut event = item.text_event(output_index);
+        let mut event = item.text_event(place);
         match item.kind {
             ItemKind::Call { .. } => event.arguments = Some(&item.text),
             _ => event.text = Some(&item.text),
         }
-        write_event(out, &mut self.sequence_number, item.kind.done_event(), event);
-        if let Some(part) = item.part_event(output_index) {
-            write_event(out, &mut self.sequence_number, "response.content_part.done", part);
+        write_event(out, &mut self.sequence_number, item.kind.text_event_names().1, event);
+        if let Some(event) = item.part_event(place) {
+            write_event(out, &mut self.sequence_number, "response.content_part.done", event);
         }
-        let event = ItemEvent { output_index, item: item.to_item(true) };
+        let event = item.item_event(place, true);
         write_event(out, &mut self.sequence_number, "response.output_item.done", event);
     }
 
@@ -170,8 +167,9 @@ impl Encoder for ResponseEncoder {
         self.close_item(out);
         let output = self.output_items();
         let response = self.completed_response(&output, created_at, outcome);
+        let event = StreamEvent { response: Some(&response), ..StreamEvent::default() };
         let mut sequence_number = self.sequence_number;
-        write_event(out, &mut sequence_number, "response.completed", ResponseEvent { response });
+        write_event(out, &mut sequence_number, "response.completed", event);
     }
 
     /// One object: reasoning, then the calls or, without any, the message.
@@ -196,43 +194,50 @@ impl Encoder for ResponseEncoder {
 }
 
 impl OutputItem {
+    /// An event about the item itself, which stands at this place of the output.
+    fn item_event(&self, place: usize, is_complete: bool) -> StreamEvent<'_> {
+        let item = Some(self.to_item(is_complete));
+        StreamEvent { output_index: Some(place), item, ..StreamEvent::default() }
+    }
+
     /// An event about the text, which the caller adds.
-    fn text_event(&self, output_index: usize) -> TextEvent<'_> {
-        let event = TextEvent { item_id: &self.id, output_index, ..TextEvent::default() };
+    fn text_event(&self, place: usize) -> StreamEvent<'_> {
+        let (item_id, output_index) = (Some(self.id.as_str()), Some(place));
+        let event = StreamEvent { item_id, output_index, ..StreamEvent::default() };
         match self.kind {
-            ItemKind::Reasoning => TextEvent { summary_index: Some(0), ..event },
-            ItemKind::Message => TextEvent { content_index: Some(0), logprobs: Some([]), ..event },
+            ItemKind::Reasoning => StreamEvent { summary_index: Some(0), ..event },
+            ItemKind::Message => {
+                StreamEvent { content_index: Some(0), logprobs: Some([]), ..event }
+            }
             ItemKind::Call { .. } => event,
         }
     }
 
     /// An event about the part of a message; other items have no parts.
-    fn part_event(&self, output_index: usize) -> Option<ContentPartEvent<'_>> {
-        let (item_id, part) = (self.id.as_str(), output_text_part(&self.text));
-        let event = ContentPartEvent { item_id, output_index, content_index: 0, part };
+    fn part_event(&self, place: usize) -> Option<StreamEvent<'_>> {
+        let part = Some(output_text_part(&self.text));
+        let event = StreamEvent { part, logprobs: None, ..self.text_event(place) };
         (self.kind == ItemKind::Message).then_some(event)
     }
 }
 
 impl ItemKind {
-    fn delta_event(&self) -> &'static str {
+    /// The names of the events about the text: a piece of it, and the whole.
+    fn text_event_names(&self) -> (&'static str, &'static str) {
         match self {
-            Self::Reasoning => "response.reasoning_summary_text.delta",
-            Self::Message => "response.output_text.delta",
-            Self::Call { .. } => "response.function_call_arguments.delta",
-        }
-    }
-
-    fn done_event(&self) -> &'static str {
-        match self {
-            Self::Reasoning => "response.reasoning_summary_text.done",
-            Self::Message => "response.output_text.done",
-            Self::Call { .. } => "response.function_call_arguments.done",
+            Self::Reasoning => {
+                ("response.reasoning_summary_text.delta", "response.reasoning_summary_text.done")
+            }
+            Self::Message => ("response.output_text.delta", "response.output_text.done"),
+            Self::Call { .. } => {
+                ("response.function_call_arguments.delta", "response.function_call_arguments.done")
+            }
         }
     }
 }
 
-fn write_event(out: &mut Vec<u8>, sequence: &mut u64, kind: &str, body: impl Serialize) {
-    sse::append_event(out, kind, &StreamEvent { kind, sequence_number: *sequence, body });
+/// Writes an event, which the caller has filled in but for its name and number.
+fn write_event(out: &mut Vec<u8>, sequence: &mut u64, kind: &str, event: StreamEvent<'_>) {
+    sse::append_event(out, kind, &StreamEvent { kind, sequence_number: *sequence, ..event });
     *sequence += 1;
 }
