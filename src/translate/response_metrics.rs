@@ -84,11 +84,19 @@ impl UpstreamStats {
     /// Time for the prompt and for the generation, if the upstream measured both.
     fn durations(&self) -> Option<(Duration, Duration)> {
         let (usage, latencies) = (self.usage.as_ref(), self.latencies.as_ref());
+        let groq = |usage: &Usage| {
+            let generation = duration_from_secs(usage.completion_time);
+            duration_from_secs(usage.prompt_time).zip(generation)
+        };
+        let localai = |usage: &Usage| {
+            let generation = duration_from_millis(usage.timing_token_generation);
+            duration_from_millis(usage.timing_prompt_processing).zip(generation)
+        };
         let timings = self.timings.as_ref().and_then(llama_durations);
         timings
-            .or_else(|| usage.and_then(groq_durations))
+            .or_else(|| usage.and_then(groq))
             .or_else(|| latencies.and_then(vllm_durations))
-            .or_else(|| usage.and_then(localai_durations))
+            .or_else(|| usage.and_then(localai))
     }
 }
 
@@ -108,22 +116,11 @@ fn llama_durations(timings: &Timings) -> Option<(Duration, Duration)> {
     Some((duration_from_millis(timings.prompt_ms)?, duration_from_millis(timings.predicted_ms)?))
 }
 
-fn groq_durations(usage: &Usage) -> Option<(Duration, Duration)> {
-    Some((duration_from_secs(usage.prompt_time)?, duration_from_secs(usage.completion_time)?))
-}
-
 /// vLLM measures the first token from the arrival, so its time includes the queue.
 fn vllm_durations(latencies: &VllmMetrics) -> Option<(Duration, Duration)> {
     let queue = duration_from_millis(latencies.queue_time_ms).unwrap_or_default();
     let prompt = duration_from_millis(latencies.time_to_first_token_ms)?.saturating_sub(queue);
     Some((prompt, duration_from_millis(latencies.generation_time_ms)?))
-}
-
-fn localai_durations(usage: &Usage) -> Option<(Duration, Duration)> {
-    Some((
-        duration_from_millis(usage.timing_prompt_processing)?,
-        duration_from_millis(usage.timing_token_generation)?,
-    ))
 }
 
 fn duration_from_millis(value: Option<f64>) -> Option<Duration> {

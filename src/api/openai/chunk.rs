@@ -20,7 +20,7 @@ use crate::api::ollama::decode::GoString;
 #[serde(default)]
 pub struct Chunk<'a> {
     /// Usually one, sometimes none.
-    #[serde(borrow, deserialize_with = "or_default")]
+    #[serde(borrow, deserialize_with = "lenient")]
     pub choices: Vec<Choice<'a>>,
     /// The counts; the last chunk that has them counts.
     #[serde(deserialize_with = "lenient")]
@@ -89,7 +89,7 @@ pub struct Message<'a> {
     #[serde(borrow)]
     pub refusal: Option<Content<'a>>,
     /// Calls, or pieces of calls.
-    #[serde(borrow, deserialize_with = "or_default")]
+    #[serde(borrow, deserialize_with = "lenient")]
     pub tool_calls: Vec<ToolCallDelta<'a>>,
     /// A call in the deprecated form.
     #[serde(borrow, deserialize_with = "lenient")]
@@ -124,43 +124,6 @@ pub struct FunctionCallDelta<'a> {
     /// JSON as a string, or a piece of it; an object on some servers.
     #[serde(borrow)]
     pub arguments: Option<&'a RawValue>,
-}
-
-/// Log probabilities in both of OpenAI's shapes. One number, or a list of
-/// them, is read as `token_logprobs` without their tokens.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Logprobs {
-    /// The shape of `chat/completions`.
-    #[serde(deserialize_with = "or_default")]
-    pub content: Vec<TokenLogprob>,
-    /// The shape of `completions`: tokens, ...
-    #[serde(deserialize_with = "or_default")]
-    pub tokens: Vec<String>,
-    /// ... their log probabilities, ...
-    #[serde(deserialize_with = "or_default")]
-    pub token_logprobs: Vec<Option<f64>>,
-    /// ... and the alternatives of each.
-    #[serde(deserialize_with = "or_default")]
-    pub top_logprobs: Vec<Option<serde_json::Map<String, Value>>>,
-}
-
-/// The log probability of a token.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct TokenLogprob {
-    /// The token's text.
-    #[serde(deserialize_with = "or_default")]
-    pub token: String,
-    /// Its log probability.
-    #[serde(deserialize_with = "lenient")]
-    pub logprob: Option<f64>,
-    /// Its probability, which llama.cpp sends instead for probabilities after sampling.
-    #[serde(deserialize_with = "lenient")]
-    pub prob: Option<f64>,
-    /// The alternatives.
-    #[serde(alias = "top_probs", deserialize_with = "or_default")]
-    pub top_logprobs: Vec<TokenLogprob>,
 }
 
 /// Text, or parts of text and reasoning.
@@ -208,10 +171,6 @@ impl<'de> Visitor<'de> for ContentVisitor {
         Ok(Content::default())
     }
 
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(Content::default())
-    }
-
     fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
         Ok(Content::default())
     }
@@ -231,97 +190,17 @@ impl<'de> Visitor<'de> for ContentVisitor {
 
 /// Adds one part of a content list; parts of unknown type are skipped.
 fn add_part(part: &Value, content: &mut Content<'_>) {
-    match part.get("type").and_then(Value::as_str) {
-        Some("thinking") => match part.get("thinking") {
-            Some(Value::String(text)) => content.thinking.push_str(text),
-            Some(Value::Array(inner)) => {
-                for text in inner.iter().filter_map(|part| part.get("text")?.as_str()) {
-                    content.thinking.push_str(text);
-                }
-            }
-            _ => {}
-        },
-        _ => {
-            if let Some(text) = part.get("text").and_then(Value::as_str) {
-                content.text.to_mut().push_str(text);
-            }
-        }
+    if part["type"] != "thinking" {
+        content.text.to_mut().push_str(part["text"].as_str().unwrap_or_default());
+        return;
     }
-}
-
-/// Token counts, with the times that Groq and LocalAI put beside them.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Usage {
-    /// Tokens of the prompt, cached ones included.
-    #[serde(deserialize_with = "lenient")]
-    pub prompt_tokens: Option<u64>,
-    /// Tokens of the output.
-    #[serde(deserialize_with = "lenient")]
-    pub completion_tokens: Option<u64>,
-    /// Their sum, which reveals a server that counts reasoning separately.
-    #[serde(deserialize_with = "lenient")]
-    pub total_tokens: Option<u64>,
-    /// The parts of `completion_tokens`.
-    #[serde(deserialize_with = "lenient")]
-    pub completion_tokens_details: Option<CompletionTokensDetails>,
-    /// Seconds (Groq).
-    #[serde(deserialize_with = "lenient")]
-    pub prompt_time: Option<f64>,
-    /// Seconds (Groq).
-    #[serde(deserialize_with = "lenient")]
-    pub completion_time: Option<f64>,
-    /// Milliseconds (LocalAI).
-    #[serde(deserialize_with = "lenient")]
-    pub timing_prompt_processing: Option<f64>,
-    /// Milliseconds (LocalAI).
-    #[serde(deserialize_with = "lenient")]
-    pub timing_token_generation: Option<f64>,
-}
-
-/// The parts of a token count.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct CompletionTokensDetails {
-    /// Tokens of hidden or shown reasoning.
-    #[serde(deserialize_with = "lenient")]
-    pub reasoning_tokens: Option<u64>,
-}
-
-/// llama.cpp's own measurements.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Timings {
-    /// Prompt tokens found in the cache.
-    #[serde(deserialize_with = "lenient")]
-    pub cache_n: Option<u64>,
-    /// Prompt tokens processed.
-    #[serde(deserialize_with = "lenient")]
-    pub prompt_n: Option<u64>,
-    /// Milliseconds for these tokens.
-    #[serde(deserialize_with = "lenient")]
-    pub prompt_ms: Option<f64>,
-    /// Tokens generated.
-    #[serde(deserialize_with = "lenient")]
-    pub predicted_n: Option<u64>,
-    /// Milliseconds for these tokens.
-    #[serde(deserialize_with = "lenient")]
-    pub predicted_ms: Option<f64>,
-}
-
-/// vLLM's own measurements, if its server is configured to send them.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct VllmMetrics {
-    /// Milliseconds until the first token, time in the queue included.
-    #[serde(deserialize_with = "lenient")]
-    pub time_to_first_token_ms: Option<f64>,
-    /// Milliseconds in the queue.
-    #[serde(deserialize_with = "lenient")]
-    pub queue_time_ms: Option<f64>,
-    /// Milliseconds for the output.
-    #[serde(deserialize_with = "lenient")]
-    pub generation_time_ms: Option<f64>,
+    match &part["thinking"] {
+        Value::String(text) => content.thinking.push_str(text),
+        Value::Array(inner) => {
+            content.thinking.extend(inner.iter().filter_map(|part| part["text"].as_str()));
+        }
+        _ => {}
+    }
 }
 
 /// Groq's extras.
@@ -336,14 +215,109 @@ pub struct GroqExtension<'a> {
     pub error: Option<&'a RawValue>,
 }
 
-/// Reads a member; one of another type counts as absent.
-pub(super) fn lenient<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+/// Defines types of which each member is read by [`lenient`].
+macro_rules! lenient {
+    ($(
+        $(#[$meta:meta])* pub struct $name:ident {
+            $($(#[$field_meta:meta])* pub $field:ident: $type:ty,)*
+        }
+    )*) => {$(
+        $(#[$meta])*
+        #[derive(Clone, Debug, Default, Deserialize)]
+        #[serde(default)]
+        pub struct $name {
+            $($(#[$field_meta])* #[serde(deserialize_with = "lenient")] pub $field: $type,)*
+        }
+    )*};
+}
+
+lenient! {
+    /// Log probabilities in both of OpenAI's shapes. One number, or a list of
+    /// them, is read as `token_logprobs` without their tokens.
+    pub struct Logprobs {
+        /// The shape of `chat/completions`.
+        pub content: Vec<TokenLogprob>,
+        /// The shape of `completions`: tokens, ...
+        pub tokens: Vec<String>,
+        /// ... their log probabilities, ...
+        pub token_logprobs: Vec<Option<f64>>,
+        /// ... and the alternatives of each.
+        pub top_logprobs: Vec<Option<serde_json::Map<String, Value>>>,
+    }
+
+    /// The log probability of a token.
+    pub struct TokenLogprob {
+        /// The token's text.
+        pub token: String,
+        /// Its log probability.
+        pub logprob: Option<f64>,
+        /// Its probability, which llama.cpp sends instead for probabilities after sampling.
+        pub prob: Option<f64>,
+        /// The alternatives.
+        #[serde(alias = "top_probs")]
+        pub top_logprobs: Vec<TokenLogprob>,
+    }
+
+    /// Token counts, with the times that Groq and LocalAI put beside them.
+    pub struct Usage {
+        /// Tokens of the prompt, cached ones included.
+        pub prompt_tokens: Option<u64>,
+        /// Tokens of the output.
+        pub completion_tokens: Option<u64>,
+        /// Their sum, which reveals a server that counts reasoning separately.
+        pub total_tokens: Option<u64>,
+        /// The parts of `completion_tokens`.
+        pub completion_tokens_details: Option<CompletionTokensDetails>,
+        /// Seconds (Groq).
+        pub prompt_time: Option<f64>,
+        /// Seconds (Groq).
+        pub completion_time: Option<f64>,
+        /// Milliseconds (LocalAI).
+        pub timing_prompt_processing: Option<f64>,
+        /// Milliseconds (LocalAI).
+        pub timing_token_generation: Option<f64>,
+    }
+
+    /// The parts of a token count.
+    pub struct CompletionTokensDetails {
+        /// Tokens of hidden or shown reasoning.
+        pub reasoning_tokens: Option<u64>,
+    }
+
+    /// llama.cpp's own measurements.
+    pub struct Timings {
+        /// Prompt tokens found in the cache.
+        pub cache_n: Option<u64>,
+        /// Prompt tokens processed.
+        pub prompt_n: Option<u64>,
+        /// Milliseconds for these tokens.
+        pub prompt_ms: Option<f64>,
+        /// Tokens generated.
+        pub predicted_n: Option<u64>,
+        /// Milliseconds for these tokens.
+        pub predicted_ms: Option<f64>,
+    }
+
+    /// vLLM's own measurements, if its server is configured to send them.
+    pub struct VllmMetrics {
+        /// Milliseconds until the first token, time in the queue included.
+        pub time_to_first_token_ms: Option<f64>,
+        /// Milliseconds in the queue.
+        pub queue_time_ms: Option<f64>,
+        /// Milliseconds for the output.
+        pub generation_time_ms: Option<f64>,
+    }
+}
+
+/// Reads a member; one that is `null` or of another type counts as absent, which is the default of
+/// `T`.
+pub(super) fn lenient<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
-    T: Deserialize<'de>,
+    T: Deserialize<'de> + Default,
 {
     let raw = <Option<&'de RawValue>>::deserialize(deserializer)?;
-    Ok(raw.and_then(|raw| serde_json::from_str(raw.get()).ok()))
+    Ok(raw.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default())
 }
 
 /// Log probabilities of any shape: an object, numbers, or one number.
@@ -355,15 +329,6 @@ fn logprobs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Logprob
         Some(b'[') => serde_json::from_str(raw.get()).ok().map(numbers),
         _ => serde_json::from_str(raw.get()).ok().map(|number| numbers(vec![Some(number)])),
     })
-}
-
-/// Like [`lenient`], with the type's default instead of `None`; for lists that may be `null`.
-fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de> + Default,
-{
-    lenient(deserializer).map(Option::unwrap_or_default)
 }
 
 impl<'a> Chunk<'a> {

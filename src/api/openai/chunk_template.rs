@@ -15,11 +15,11 @@ const PADDING_KEY: &str = "\"obfuscation\":\"";
 
 /// The text that a chunk adds, if it adds nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TextDelta<'a> {
-    /// Text.
-    Content(&'a str),
-    /// Reasoning.
-    Thinking(&'a str),
+pub struct TextDelta<'a> {
+    /// The text.
+    pub text: &'a str,
+    /// True for reasoning.
+    pub is_thinking: bool,
 }
 
 /// A chunk to compare others with; an empty one matches none.
@@ -38,11 +38,7 @@ impl ChunkTemplate {
     /// Stores a chunk that adds nothing but text, and the `event` that it borrows from.
     pub fn capture(&mut self, event: &str, chunk: &Chunk<'_>) {
         self.prefix.clear();
-        let Some(added) = extract_text_delta(chunk) else { return };
-        let (text, is_thinking) = match added {
-            TextDelta::Content(text) => (text, false),
-            TextDelta::Thinking(text) => (text, true),
-        };
+        let Some(TextDelta { text, is_thinking }) = extract_text_delta(chunk) else { return };
         // The text borrows from the event, so this is its offset.
         let start = (text.as_ptr() as usize).wrapping_sub(event.as_ptr() as usize);
         let Some((front, rest)) = event.split_at_checked(start) else { return };
@@ -76,7 +72,7 @@ impl ChunkTemplate {
         if !is_like || text.is_empty() {
             return None;
         }
-        Some(if self.is_thinking { TextDelta::Thinking(text) } else { TextDelta::Content(text) })
+        Some(TextDelta { text, is_thinking: self.is_thinking })
     }
 }
 
@@ -106,7 +102,7 @@ fn extract_text_delta<'a>(chunk: &Chunk<'a>) -> Option<TextDelta<'a>> {
         return None;
     }
     let Some(delta) = &choice.delta else {
-        return single_borrowed_text([&choice.text]).map(TextDelta::Content);
+        return single_borrowed_text([&choice.text], false);
     };
     if !delta.tool_calls.is_empty() || delta.function_call.is_some() || delta.refusal.is_some() {
         return None;
@@ -114,10 +110,10 @@ fn extract_text_delta<'a>(chunk: &Chunk<'a>) -> Option<TextDelta<'a>> {
     let reasoning = [&delta.reasoning_content, &delta.reasoning, &delta.reasoning_details];
     let is_silent = reasoning.iter().all(|content| is_empty(content));
     if is_silent && is_empty(&choice.text) {
-        return single_borrowed_text([&delta.content]).map(TextDelta::Content);
+        return single_borrowed_text([&delta.content], false);
     }
     let is_thinking = is_empty(&delta.content) && is_empty(&choice.text);
-    if is_thinking { single_borrowed_text(reasoning).map(TextDelta::Thinking) } else { None }
+    if is_thinking { single_borrowed_text(reasoning, true) } else { None }
 }
 
 fn is_empty(content: &Option<Content<'_>>) -> bool {
@@ -127,11 +123,12 @@ fn is_empty(content: &Option<Content<'_>>) -> bool {
 /// The only text among these, if it borrows from the event.
 fn single_borrowed_text<'a, const N: usize>(
     contents: [&Option<Content<'a>>; N],
-) -> Option<&'a str> {
+    is_thinking: bool,
+) -> Option<TextDelta<'a>> {
     let mut texts = contents.into_iter().filter(|content| !is_empty(content)).flatten();
     match (texts.next(), texts.next()) {
         (Some(Content { text: Cow::Borrowed(text), thinking }), None) if thinking.is_empty() => {
-            Some(text)
+            Some(TextDelta { text, is_thinking })
         }
         _ => None,
     }
@@ -164,19 +161,16 @@ mod tests {
             let repeated = learnt(event);
             let own = in_full(event).expect("it adds text");
             assert_eq!(repeated.match_event(event), Some(own), "{event}");
-            let (TextDelta::Content(text) | TextDelta::Thinking(text)) = own;
-            let quoted = format!("\"{text}\"");
+            let quoted = format!("\"{}\"", own.text);
             for other in [" world", "😀", "}", "[DONE]", "<b>&", "a,b:c"] {
                 let changed = event.replacen(&quoted, &format!("\"{other}\""), 1);
-                let expected = match own {
-                    TextDelta::Content(_) => TextDelta::Content(other),
-                    TextDelta::Thinking(_) => TextDelta::Thinking(other),
-                };
+                let expected = TextDelta { text: other, ..own };
                 assert_eq!(repeated.match_event(&changed), Some(expected), "{changed}");
             }
         }
         let padded = OPENAI.replace("x9Kd", "").replace(" Hi", "longer");
-        assert_eq!(learnt(OPENAI).match_event(&padded), Some(TextDelta::Content("longer")));
+        let expected = TextDelta { text: "longer", is_thinking: false };
+        assert_eq!(learnt(OPENAI).match_event(&padded), Some(expected));
     }
 
     /// One byte is taken out, put in or changed, at each place; and each end is cut off.
@@ -212,7 +206,8 @@ mod tests {
     #[test]
     fn a_chunk_that_says_more_is_not_learnt() {
         let choice = |rest: &str| format!(r#"{{"choices":[{{"delta":{{"content":"a"}}{rest}}}]}}"#);
-        assert_eq!(learnt(&choice("")).match_event(&choice("")), Some(TextDelta::Content("a")));
+        let expected = TextDelta { text: "a", is_thinking: false };
+        assert_eq!(learnt(&choice("")).match_event(&choice("")), Some(expected));
         for more in [
             choice(r#","finish_reason":"stop""#),
             choice(r#","finish_reason":"""#),

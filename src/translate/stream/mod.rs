@@ -21,8 +21,7 @@ use crate::backends::errors;
 use crate::error::{Error, Result};
 use crate::observe::redact::Redactor;
 use crate::translate::logprobs;
-use crate::translate::response_metrics;
-use crate::translate::response_metrics::{Timeline, UpstreamStats};
+use crate::translate::response_metrics::{self, Timeline, UpstreamStats};
 use crate::translate::stop_filter::StopFilter;
 use crate::translate::think::ThinkMode;
 use crate::translate::think_tags::{self, SplitText, ThinkTagSplitter};
@@ -238,10 +237,7 @@ impl<'r> ResponseTranslator<'r> {
     /// Takes a chunk that adds nothing but this text.
     fn on_text_chunk<'a>(&mut self, added: TextDelta<'a>, now: Duration) -> Result<Delta<'a>> {
         self.chunk_count += 1;
-        let (thinking, text) = match added {
-            TextDelta::Content(text) => ("", text),
-            TextDelta::Thinking(text) => (text, ""),
-        };
+        let (thinking, text) = if added.is_thinking { (added.text, "") } else { ("", added.text) };
         self.record_arrival(now);
         let (thinking, content) =
             self.split_thinking(Cow::Borrowed(thinking), Cow::Borrowed(text), false);
