@@ -114,7 +114,9 @@ mod tests {
     use crate::error::Error;
 
     fn list(id: &str) -> Result<ModelList> {
-        Ok(ModelList::from_models(vec![Model::from_id(id)]))
+        let mut list = ModelList::default();
+        list.models.push(Model::from_id(id));
+        Ok(list)
     }
 
     #[test]

@@ -12,11 +12,9 @@ use serde_json::Value;
 use super::entry::{LIST_MEMBERS, entries, parse_model};
 use super::model::Model;
 use super::probes::ModelFacts;
-use crate::api::openai::raw_object;
-use crate::api::openai::raw_object::RawObject;
+use crate::api::openai::raw_object::{self, RawObject};
 use crate::backends::errors;
-use crate::backends::profiles;
-use crate::backends::profiles::{DetailsProbe, FimEndpoint, Profile};
+use crate::backends::profiles::{self, DetailsProbe, FimEndpoint, Profile};
 use crate::error::{Error, Result};
 
 /// A model list and the upstream family that sent it.
@@ -35,11 +33,6 @@ pub struct ModelList {
 }
 
 impl ModelList {
-    /// A list of an unknown family.
-    pub fn from_models(models: Vec<Model>) -> Self {
-        Self { models, ..Self::default() }
-    }
-
     /// The model object of OpenAI's API: the entry as the upstream sent it, or a minimal object if the
     /// entry has no `id` member.
     pub fn openai_object(&self, id: &str) -> String {
@@ -144,7 +137,7 @@ fn raw_entries(body: &str, entries: &[Value]) -> HashMap<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::models::model::tests::RENDER_CONTEXT;
+    use crate::models::model::RENDER_CONTEXT;
 
     fn ids(body: &str) -> Vec<String> {
         parse_list(body).expect("a list").iter().map(|model| model.id.clone()).collect()

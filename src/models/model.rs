@@ -152,15 +152,16 @@ impl Model {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::*;
+pub(super) const RENDER_CONTEXT: RenderContext<'_> = RenderContext {
+    base_url: "http://127.0.0.1:8080/v1",
+    started_at: SystemTime::UNIX_EPOCH,
+    default_context_length: DEFAULT_CONTEXT_LENGTH,
+    utc_offset: |_| 7200,
+};
 
-    pub(in crate::models) const RENDER_CONTEXT: RenderContext<'_> = RenderContext {
-        base_url: "http://127.0.0.1:8080/v1",
-        started_at: SystemTime::UNIX_EPOCH,
-        default_context_length: DEFAULT_CONTEXT_LENGTH,
-        utc_offset: |_| 7200,
-    };
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     #[test]
     fn digests_are_64_hex_digits_stable_and_different() {

@@ -12,7 +12,8 @@ use crate::api::ollama::response::{
     ListModelDetails, ListModelResponse, ModelDetails, ProcessModelResponse, ShowResponse,
 };
 use crate::backends::names;
-use crate::models::modelfile::Modelfile;
+use crate::models::modelfile;
+use crate::models::virtual_model::VirtualModel;
 
 /// Replaces an unknown string that clients require.
 const UNKNOWN: &str = "unknown";
@@ -80,17 +81,14 @@ impl Model {
     ) -> ShowResponse {
         let details = self.details();
         ShowResponse {
-            license: String::new(),
-            parameters: String::new(),
-            messages: Vec::new(),
             modelfile: self.render_modelfile(show_options),
-            template: self.template().to_owned(),
+            template: self.template(),
             system: show_options.system.to_owned(),
             model_info: self.model_info(context, show_options.name, &details.family),
             details,
             capabilities: self.capability_names(),
             modified_at: context.format_local_time(self.modified_time(context)),
-            requires: String::new(),
+            ..ShowResponse::default()
         }
     }
 
@@ -163,17 +161,22 @@ impl Model {
         info
     }
 
-    fn template(&self) -> &'static str {
+    fn template(&self) -> String {
         let has_insert = self.capabilities.or(&self.assumed).insert == Some(true);
-        if has_insert { TEMPLATE_WITH_SUFFIX } else { TEMPLATE }
+        // Some clients detect `insert` by it.
+        TEMPLATE.to_owned() + if has_insert { "{{ .Suffix }}" } else { "" }
     }
 
     fn render_modelfile(&self, show_options: &ShowOptions<'_>) -> String {
         let name = names::display_name(&self.id);
-        let (from, template, system) = (&name, self.template(), show_options.system);
-        let parameters = show_options.options.clone();
-        let rest = Modelfile::default();
-        Modelfile { name: &name, from, template, system, parameters, ..rest }.render()
+        modelfile::render(&VirtualModel {
+            from: name.clone(),
+            name,
+            template: self.template(),
+            system: show_options.system.to_owned(),
+            parameters: show_options.options.clone(),
+            ..VirtualModel::default()
+        })
     }
 }
 
@@ -181,10 +184,6 @@ impl Model {
 /// detect tool support.
 const TEMPLATE: &str = "{{ if .System }}{{ .System }}\n\n{{ end }}\
     {{ if .Tools }}# tools\n{{ .Tools }}\n\n{{ end }}{{ .Prompt }}";
-
-/// The template of a model with `insert`, which some clients detect by `.Suffix`.
-const TEMPLATE_WITH_SUFFIX: &str = "{{ if .System }}{{ .System }}\n\n{{ end }}\
-    {{ if .Tools }}# tools\n{{ .Tools }}\n\n{{ end }}{{ .Prompt }}{{ .Suffix }}";
 
 /// The parameter size in an id, such as `8b` or `135M`, in upper case.
 fn size_from_id(id: &str) -> Option<String> {
@@ -200,7 +199,7 @@ fn size_from_id(id: &str) -> Option<String> {
 mod tests {
     use super::super::model::{Capabilities, DEFAULT_CONTEXT_LENGTH};
     use super::*;
-    use crate::models::model::tests::RENDER_CONTEXT;
+    use crate::models::model::RENDER_CONTEXT;
 
     #[test]
     fn details_are_read_from_the_id() {

@@ -175,7 +175,7 @@ pub struct ListModelDetails {
 }
 
 /// Details of a model; strings that clients require are never empty.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct ModelDetails {
     /// Always empty.
     pub parent_model: String,
@@ -213,7 +213,7 @@ pub struct ProcessModelResponse {
 }
 
 /// The response of `/api/show`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct ShowResponse {
     /// Licences, separated by line breaks.
     #[serde(skip_serializing_if = "String::is_empty")]

@@ -8,8 +8,7 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 
 use super::VirtualModel;
-use crate::api::ollama::decode;
-use crate::api::ollama::decode::GoString;
+use crate::api::ollama::decode::{self, GoString};
 use crate::api::ollama::request::{ChatRequest, GenerateRequest, Message};
 use crate::translate::context_codec;
 

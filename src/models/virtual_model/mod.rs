@@ -34,8 +34,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::api::ollama::decode;
-use crate::api::ollama::decode::non_empty;
+use crate::api::ollama::decode::{self, non_empty};
 use crate::api::ollama::manage::{CreateRequest, MessageRequest, StoredMessage};
 use crate::api::ollama::request::Message;
 use crate::api::wire::digest::sha256_hex;
@@ -138,26 +137,23 @@ impl VirtualModel {
     /// # Errors
     /// What is wrong, without quoting anything of the model but its name.
     pub fn validate(&self) -> std::result::Result<(), String> {
-        let Self { name, parameters, messages, .. } = self;
-        let wrong = |what: &str| Err(format!("the model {name:?} has {what}"));
-        if names::display_name(names::strip_default_prefixes(name)) != *name
-            || names::validate(name).is_err()
-        {
-            return wrong("an invalid name");
+        let Self { name, from, modified_at, parameters, messages, .. } = self;
+        let full_name = names::display_name(names::strip_default_prefixes(name));
+        let is_invalid = |message: &str| normalize_message(message).is_err();
+        let problems = [
+            (full_name != *name || names::validate(name).is_err(), "an invalid name"),
+            (from.is_empty(), "an empty \"from\""),
+            (
+                timestamp::parse_rfc3339(modified_at).is_none(),
+                "an invalid \"modified_at\" (not RFC 3339)",
+            ),
+            (options::parse(Some(parameters)).is_err(), "invalid parameters"),
+            (messages.iter().map(|it| it.get()).any(is_invalid), "an invalid message"),
+        ];
+        match problems.iter().find(|(is_present, _)| *is_present) {
+            Some((_, what)) => Err(format!("the model {name:?} has {what}")),
+            None => Ok(()),
         }
-        if self.from.is_empty() {
-            return wrong("an empty \"from\"");
-        }
-        if timestamp::parse_rfc3339(&self.modified_at).is_none() {
-            return wrong("an invalid \"modified_at\" (not RFC 3339)");
-        }
-        if options::parse(Some(parameters)).is_err() {
-            return wrong("invalid parameters");
-        }
-        if messages.iter().any(|message| normalize_message(message.get()).is_err()) {
-            return wrong("an invalid message");
-        }
-        Ok(())
     }
 }
 

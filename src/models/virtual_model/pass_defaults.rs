@@ -91,8 +91,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::backends::profiles;
-    use crate::backends::profiles::GENERIC;
+    use crate::backends::profiles::{self, GENERIC};
 
     fn mario(parameters: Value) -> VirtualModel {
         let mut model = VirtualModel::alias("mario", "m", SystemTime::UNIX_EPOCH);

@@ -9,14 +9,12 @@ use std::time::SystemTime;
 use serde_json::{Map, Value};
 
 use super::VirtualModel;
-use crate::api::ollama::decode::GoString;
 use crate::api::ollama::response::{ListModelResponse, ProcessModelResponse, ShowResponse};
 use crate::api::wire::digest::sha256_hex;
 use crate::api::wire::ndjson;
 use crate::backends::names;
 use crate::models::model::{Model, RenderContext};
 use crate::models::modelfile;
-use crate::models::modelfile::Modelfile;
 use crate::models::render::ShowOptions;
 use crate::observe::timestamp;
 
@@ -84,25 +82,9 @@ impl VirtualModel {
     }
 
     fn render_modelfile(&self, system: &str, options: &Map<String, Value>) -> String {
-        let from = names::display_name(&self.from);
         let mut parameters = self.parameters.clone();
         parameters.extend(options.clone());
-        let messages = self.stored_messages().into_iter().map(|message| {
-            let text = |text: Option<GoString<'_>>| text.unwrap_or_default().0.into_owned();
-            (text(message.role), text(message.content))
-        });
-        Modelfile {
-            name: &self.name,
-            from: &from,
-            template: &self.template,
-            system,
-            renderer: &self.renderer,
-            parser: &self.parser,
-            requires: &self.requires,
-            parameters,
-            license: &self.license,
-            messages: messages.collect(),
-        }
-        .render()
+        let (from, system) = (names::display_name(&self.from), system.to_owned());
+        modelfile::render(&Self { from, system, parameters, ..self.clone() })
     }
 }
