@@ -5,6 +5,7 @@
 //! piece. Never decides what a request says. Invariant: the pieces, one after the other, are what
 //! [`serde_json::to_vec`] makes of the request.
 
+use std::borrow::Cow;
 use std::io::{self, Read, Write};
 
 use serde::Serialize;
@@ -47,20 +48,10 @@ fn media_base64<'a>(message: &'a Message<'_>) -> impl Iterator<Item = &'a str> {
 
 /// The body of a request.
 #[derive(Debug)]
-pub struct RequestBody<'a> {
-    /// The JSON without the borrowed texts.
-    written: Vec<u8>,
-    /// The borrowed texts in their order.
-    borrowed: Vec<BorrowedText<'a>>,
-}
-
-/// A text that stays in the request.
-#[derive(Debug)]
-struct BorrowedText<'a> {
-    /// The offset in the written JSON before which the text stands.
-    offset: usize,
-    text: &'a str,
-}
+pub struct RequestBody<'a>(
+    /// Written JSON, with the borrowed texts where they stand in it.
+    Vec<Cow<'a, [u8]>>,
+);
 
 impl<'a> RequestBody<'a> {
     /// The body of this request.
@@ -68,30 +59,23 @@ impl<'a> RequestBody<'a> {
     /// # Errors
     /// Those of serde.
     pub fn from_request(request: &'a impl BorrowedParts) -> serde_json::Result<Self> {
-        let large = request.large_texts();
-        if large.is_empty() {
-            return Ok(Self { written: serde_json::to_vec(request)?, borrowed: Vec::new() });
+        let large_texts = request.large_texts();
+        if large_texts.is_empty() {
+            return Ok(Self(vec![Cow::Owned(serde_json::to_vec(request)?)]));
         }
-        let mut writer = BodyWriter {
-            body: Self { written: Vec::new(), borrowed: Vec::new() },
-            large_texts: large,
-        };
+        let mut writer = BodyWriter { pieces: Vec::new(), large_texts };
         serde_json::to_writer(&mut writer, request)?;
-        Ok(writer.body)
+        Ok(Self(writer.pieces))
     }
 
     /// The body, if it is in one piece.
     pub fn as_single_piece(&self) -> Option<&[u8]> {
-        self.borrowed.is_empty().then_some(self.written.as_slice())
+        if let [piece] = self.0.as_slice() { Some(piece) } else { None }
     }
 
     /// The pieces of the body.
     pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = std::iter::once(0).chain(self.borrowed.iter().map(|text| text.offset));
-        let ends = self.borrowed.iter().map(|text| text.offset).chain([self.written.len()]);
-        let texts = self.borrowed.iter().map(|text| text.text.as_bytes()).chain([[].as_slice()]);
-        let pieces = starts.zip(ends).zip(texts);
-        pieces.flat_map(|((start, end), text)| [&self.written[start..end], text])
+        self.0.iter().map(AsRef::as_ref)
     }
 
     /// The length in bytes.
@@ -108,7 +92,7 @@ impl<'a> RequestBody<'a> {
 
 /// Collects what serde writes, except for borrowed texts.
 struct BodyWriter<'a> {
-    body: RequestBody<'a>,
+    pieces: Vec<Cow<'a, [u8]>>,
     large_texts: Vec<&'a str>,
 }
 
@@ -119,11 +103,10 @@ impl Write for BodyWriter<'_> {
         let found = (bytes.len() >= MIN_BORROWED_BYTES)
             .then(|| self.large_texts.iter().find(is_held))
             .flatten();
-        match found {
-            Some(text) => {
-                self.body.borrowed.push(BorrowedText { offset: self.body.written.len(), text })
-            }
-            None => self.body.written.extend_from_slice(bytes),
+        match (found, self.pieces.last_mut()) {
+            (Some(text), _) => self.pieces.push(Cow::Borrowed(text.as_bytes())),
+            (None, Some(Cow::Owned(written))) => written.extend_from_slice(bytes),
+            (None, _) => self.pieces.push(Cow::Owned(bytes.to_owned())),
         }
         Ok(bytes.len())
     }
@@ -189,7 +172,8 @@ mod tests {
         let expected = serde_json::to_vec(request).expect("it can be serialised");
         assert!(body.pieces().collect::<Vec<_>>().concat() == expected);
         assert_eq!(body.len(), expected.len());
-        assert_eq!(body.as_single_piece().is_some(), body.borrowed.is_empty());
+        let borrowed = body.0.iter().filter(|piece| matches!(piece, Cow::Borrowed(_))).count();
+        assert_eq!(body.as_single_piece().is_some(), borrowed == 0);
         assert!(body.as_single_piece().is_none_or(|whole| whole == expected));
         for size in
             [1, 3, 8 * 1024, MIN_BORROWED_BYTES, expected.len() - 1, expected.len(), 1 << 20]
@@ -205,7 +189,7 @@ mod tests {
             }
             assert!(read == expected, "{size}");
         }
-        body.borrowed.len()
+        borrowed
     }
 
     #[test]
@@ -247,7 +231,12 @@ mod tests {
         let large = "A".repeat(1 << 20);
         let request = request(vec![turn("What?", vec![image(&large)])]);
         let body = RequestBody::from_request(&request).expect("it can be serialised");
-        assert!(body.written.capacity() < 1024, "{}", body.written.capacity());
+        for piece in &body.0 {
+            assert!(
+                matches!(piece, Cow::Owned(written) if written.capacity() < 1024)
+                    || **piece == *large.as_bytes()
+            );
+        }
         assert!(body.pieces().any(|piece| std::ptr::eq(piece, large.as_bytes())));
     }
 
