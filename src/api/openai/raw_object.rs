@@ -120,65 +120,54 @@ pub fn join_items<T: AsRef<str>>(items: &[T]) -> String {
 
 /// The name of the model and the range of its value, if it is complete in the first bytes of a body.
 pub fn find_model(beginning: &[u8]) -> Option<(String, Range<usize>)> {
-    struct ModelVisitor<'v, 'de>(&'v mut Option<&'de RawValue>);
-    impl<'de> Visitor<'de> for ModelVisitor<'_, 'de> {
-        type Value = ();
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<(), A::Error> {
-            while let Some((key, value)) = map.next_entry::<GoString<'_>, &RawValue>()? {
-                if key.eq_ignore_ascii_case("model") {
-                    *self.0 = (&*key == "model").then_some(value);
-                    break;
-                }
-            }
-            Ok(())
-        }
-    }
-    let mut found = None;
+    let mut members = Vec::new();
     let mut deserializer = serde_json::Deserializer::from_slice(beginning);
     // Always an error: the object is not complete.
-    let _ = deserializer.deserialize_map(ModelVisitor(&mut found));
-    let value = found?.get();
-    let start = value.as_ptr().addr() - beginning.as_ptr().addr();
-    let range = start..start + value.len();
+    let _ = deserializer.deserialize_any(MemberCollector(&mut members));
+    let (_, value) = members
+        .iter()
+        .find(|(key, _)| key.eq_ignore_ascii_case("model"))
+        .filter(|(key, _)| key == "model")?;
+    let range = subslice_range(beginning, value);
     let is_followed = beginning[range.end..].trim_ascii_start().starts_with(b",");
     let name = is_followed.then(|| serde_json::from_str(value).ok()).flatten()?;
     Some((name, range))
 }
 
+/// The range of `part`, a slice of `whole`, in `whole`.
+pub fn subslice_range(whole: &[u8], part: &str) -> Range<usize> {
+    let start = part.as_ptr().addr() - whole.as_ptr().addr();
+    start..start + part.len()
+}
+
+/// Collects the members of an object; those before an error, too.
+struct MemberCollector<'m, 'de>(&'m mut Vec<(Cow<'de, str>, Cow<'de, str>)>);
+
+impl<'de> Visitor<'de> for MemberCollector<'_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    // A body of `null` is an empty request.
+    fn visit_unit<E>(self) -> std::result::Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<(), A::Error> {
+        while let Some((GoString(key), value)) = map.next_entry::<GoString<'de>, &RawValue>()? {
+            self.0.push((key, Cow::Borrowed(value.get())));
+        }
+        Ok(())
+    }
+}
+
 impl<'de> Deserialize<'de> for RawObject<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct RawObjectVisitor;
-        impl<'de> Visitor<'de> for RawObjectVisitor {
-            type Value = RawObject<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            // A body of `null` is an empty request.
-            fn visit_unit<E>(self) -> std::result::Result<Self::Value, E> {
-                Ok(RawObject::default())
-            }
-
-            fn visit_map<A: MapAccess<'de>>(
-                self,
-                mut map: A,
-            ) -> std::result::Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some((GoString(key), value)) =
-                    map.next_entry::<GoString<'de>, &RawValue>()?
-                {
-                    members.push((key, Cow::Borrowed(value.get())));
-                }
-                Ok(RawObject(members))
-            }
-        }
-        deserializer.deserialize_any(RawObjectVisitor)
+        let mut members = Vec::new();
+        deserializer.deserialize_any(MemberCollector(&mut members))?;
+        Ok(Self(members))
     }
 }
 

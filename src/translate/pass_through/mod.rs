@@ -15,8 +15,7 @@ use std::ops::Range;
 use serde_json::{Map, Value};
 
 use crate::api::ollama::decode;
-use crate::api::openai::raw_object;
-use crate::api::openai::raw_object::RawObject;
+use crate::api::openai::raw_object::{self, RawObject};
 use crate::api::openai::request::ResponseFormat;
 use crate::error::{Error, Result};
 
@@ -118,7 +117,9 @@ impl<'a> PassBody<'a> {
             self.object.members().filter(|(key, _)| is_model_key(key)).collect();
         self.edit = match spellings[..] {
             [("model", _)] if self.requested_model.as_deref() == Some(id) => return,
-            [("model", Cow::Borrowed(value))] => Edit::ModelName(subslice_range(self.text, value)),
+            [("model", Cow::Borrowed(value))] => {
+                Edit::ModelName(raw_object::subslice_range(self.text.as_bytes(), value))
+            }
             _ => Edit::Rewrite,
         };
         self.object.canonicalize_key("model");
@@ -130,11 +131,6 @@ impl<'a> PassBody<'a> {
         self.edit = Edit::Rewrite;
         (self.sampling, self.format) = (OnceCell::new(), OnceCell::new());
         &mut self.object
-    }
-
-    /// True if the body is still the client's, byte for byte.
-    pub fn is_unmodified(&self) -> bool {
-        matches!(self.edit, Edit::Unchanged)
     }
 
     /// The body to send upstream.
@@ -162,21 +158,13 @@ fn is_model_key(key: &str) -> bool {
 }
 
 fn parse_model_name(value: &str, endpoint: Endpoint) -> Result<String> {
-    let reason = match decode::go_type_of(value) {
-        "string" => match serde_json::from_str(value) {
-            Ok(name) => return Ok(name),
-            Err(_) => "invalid character in string escape code".to_owned(),
-        },
-        kind => format!(
+    let kind = decode::go_type_of(value);
+    if kind != "string" {
+        return Err(Error::invalid_request(format!(
             "json: cannot unmarshal {kind} into Go struct field {}.model of type string",
             endpoint.go_type()
-        ),
-    };
-    Err(Error::invalid_request(reason))
-}
-
-/// The range of `part`, a slice of `text`, in `text`.
-fn subslice_range(text: &str, part: &str) -> Range<usize> {
-    let start = part.as_ptr().addr() - text.as_ptr().addr();
-    start..start + part.len()
+        )));
+    }
+    let reason = "invalid character in string escape code";
+    serde_json::from_str(value).map_err(|_| Error::invalid_request(reason))
 }

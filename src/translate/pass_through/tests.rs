@@ -14,7 +14,6 @@ fn a_body_whose_model_has_the_same_name_is_the_same_bytes() {
     let mut body = PassBody::parse(text, Endpoint::Chat).expect("a body");
     assert_eq!(body.requested_model(), Some("m"));
     body.set_model("m");
-    assert!(body.is_unmodified());
     assert!(matches!(body.to_bytes(), Cow::Borrowed(same) if std::ptr::eq(same, text.as_bytes())));
 }
 
