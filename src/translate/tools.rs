@@ -7,7 +7,7 @@
 use serde_json::value::RawValue;
 
 use crate::api::ollama::request::Tool as OllamaTool;
-use crate::api::openai::request::{FunctionDefinition, Tool, ToolChoice};
+use crate::api::openai::request::{FunctionDefinition, Tool, ToolChoice, ToolName};
 
 /// The parameters of a function that has none.
 const EMPTY_PARAMETERS: &str = r#"{"type":"object","properties":{}}"#;
@@ -28,8 +28,8 @@ pub fn to_openai<'a>(tools: &'a [OllamaTool<'a>]) -> Vec<Tool<'a>> {
 
 /// The choice of the function `name`; `None` if it is not among `tools`, which upstreams refuse.
 pub(super) fn choose<'a>(tools: &[Tool<'a>], name: &str) -> Option<ToolChoice<'a>> {
-    let mut names = tools.iter().map(|tool| tool.function.name);
-    names.find(|known| *known == name).map(ToolChoice::function)
+    let name = tools.iter().map(|tool| tool.function.name).find(|known| *known == name)?;
+    Some(ToolChoice::Function { kind: "function", function: ToolName { name } })
 }
 
 /// True for a schema without content, in one of the forms that typed clients send.

@@ -30,9 +30,10 @@ impl PassHead {
                 || PASS_HEADER_PREFIXES.iter().any(|family| name.starts_with(family))
         };
         let passed = headers.filter(|(name, _)| is_passed(name));
-        let headers =
-            passed.map(|(name, value)| (canonical_name(name), value.to_owned())).collect();
-        Self { status, headers }
+        // `Content-Type` is spelled as in all other responses.
+        let spelled = |name| if name == "content-type" { "Content-Type" } else { name };
+        let headers = passed.map(|(name, value)| (spelled(name).to_owned(), value.to_owned()));
+        Self { status, headers: headers.collect() }
     }
 
     /// A header's value.
@@ -47,11 +48,6 @@ impl PassHead {
         let kind = kind.split(';').next().unwrap_or_default();
         kind.trim().eq_ignore_ascii_case("text/event-stream")
     }
-}
-
-/// The spelling of a header name: `Content-Type` as in all other responses, others unchanged.
-fn canonical_name(name: &str) -> String {
-    if name == "content-type" { "Content-Type".to_owned() } else { name.to_owned() }
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ pub struct ChatRequest<'a> {
 }
 
 /// One turn.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Message<'a> {
     /// Lower case.
     pub role: Cow<'a, str>,
@@ -60,13 +60,7 @@ pub struct Message<'a> {
 impl<'a> Message<'a> {
     /// A turn of text.
     pub fn text(role: impl Into<Cow<'a, str>>, text: impl Into<Cow<'a, str>>) -> Self {
-        Self {
-            role: role.into(),
-            content: Content::Text(text.into()),
-            reasoning_content: None,
-            tool_calls: Vec::new(),
-            tool_call_id: None,
-        }
+        Self { role: role.into(), content: Content::Text(text.into()), ..Self::default() }
     }
 
     /// True if there is an image or a sound.
@@ -263,13 +257,6 @@ pub enum ToolChoice<'a> {
         /// Which one.
         function: ToolName<'a>,
     },
-}
-
-impl<'a> ToolChoice<'a> {
-    /// The function of this name.
-    pub fn function(name: &'a str) -> Self {
-        Self::Function { kind: "function", function: ToolName { name } }
-    }
 }
 
 /// The name of a function that must be called.

@@ -17,6 +17,9 @@ const FINAL_EVENT_TYPES: &[&[u8]] = &[
     b"error",
 ];
 
+/// The field that holds the data of an event.
+const DATA_FIELD: &[u8] = b"data:";
+
 /// The data that ends a stream.
 const DONE_MARKER: &[u8] = b"[DONE]";
 
@@ -42,21 +45,22 @@ pub struct EndDetector {
 }
 
 /// The position within a line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LineState {
-    /// Its start.
-    #[default]
-    Start,
-    /// Behind so many bytes of `data:`.
-    Field(usize),
-    /// At the value of `data:`.
-    Data,
-    /// Behind so many bytes of `[DONE]`.
-    Done(usize),
+    /// Behind so many bytes of `data:`; 0 at its start.
+    Name(usize),
+    /// At the value of `data:`, behind so many bytes of `[DONE]`.
+    Value(usize),
     /// Within JSON.
     Json,
     /// In a line that is ignored.
     Other,
+}
+
+impl Default for LineState {
+    fn default() -> Self {
+        Self::Name(0)
+    }
 }
 
 impl EndDetector {
@@ -81,51 +85,34 @@ impl EndDetector {
             return;
         }
         if matches!(byte, b'\r' | b'\n') {
-            if self.line_state == LineState::Start {
+            if self.line_state == LineState::Name(0) {
                 self.has_final_event |= self.json.is_final;
                 (self.json, self.is_event_open) = (JsonScanner::default(), false);
             }
-            self.line_state = LineState::Start;
+            self.line_state = LineState::Name(0);
             return;
         }
         self.line_state = match (self.line_state, byte) {
             // A byte order mark may precede the first line.
-            (LineState::Start, 0xef | 0xbb | 0xbf) => LineState::Start,
+            (LineState::Name(0), 0xef | 0xbb | 0xbf) => LineState::Name(0),
             // Some servers omit the field's name.
-            (LineState::Start, b'{') => self.push_json_byte(byte),
-            (LineState::Start, _) => match_field_name(0, byte),
-            (LineState::Field(come), _) => match_field_name(come, byte),
-            (LineState::Data, b' ') => LineState::Data,
-            (LineState::Data, _) if byte == DONE_MARKER[0] => {
-                self.json.push_byte(byte);
-                LineState::Done(1)
+            (LineState::Name(0), b'{') => LineState::Json,
+            (LineState::Name(length), _) if byte != DATA_FIELD[length] => LineState::Other,
+            (LineState::Name(length), _) if length + 1 < DATA_FIELD.len() => {
+                LineState::Name(length + 1)
             }
-            (LineState::Done(come), _) if byte == DONE_MARKER[come] => {
-                self.json.push_byte(byte);
-                self.has_done_marker = come + 1 == DONE_MARKER.len();
-                if self.has_done_marker { LineState::Other } else { LineState::Done(come + 1) }
+            (LineState::Name(_), _) | (LineState::Value(0), b' ') => LineState::Value(0),
+            (LineState::Value(length), _) if byte == DONE_MARKER[length] => {
+                self.has_done_marker = length + 1 == DONE_MARKER.len();
+                LineState::Value(length + 1)
             }
-            (LineState::Data | LineState::Done(_) | LineState::Json, _) => {
-                self.push_json_byte(byte)
-            }
+            (LineState::Value(_) | LineState::Json, _) => LineState::Json,
             (LineState::Other, _) => LineState::Other,
         };
-        self.is_event_open |= !matches!(self.line_state, LineState::Start | LineState::Other);
-    }
-
-    fn push_json_byte(&mut self, byte: u8) -> LineState {
-        self.json.push_byte(byte);
-        LineState::Json
-    }
-}
-
-/// The state after one more byte of a field's name.
-fn match_field_name(come: usize, byte: u8) -> LineState {
-    const NAME: &[u8] = b"data:";
-    match NAME.get(come) {
-        Some(&expected) if expected == byte && come + 1 == NAME.len() => LineState::Data,
-        Some(&expected) if expected == byte => LineState::Field(come + 1),
-        _ => LineState::Other,
+        if matches!(self.line_state, LineState::Value(1..) | LineState::Json) {
+            self.json.push_byte(byte);
+        }
+        self.is_event_open |= !matches!(self.line_state, LineState::Name(0) | LineState::Other);
     }
 }
 
@@ -135,7 +122,6 @@ enum Member {
     FinishReason,
     Type,
     Error,
-    Other,
 }
 
 /// The position within an event's JSON.
@@ -159,7 +145,7 @@ impl JsonScanner {
         match byte {
             _ if self.in_string => self.push_string_byte(byte),
             b'"' => (self.in_string, self.string_len) = (true, 0),
-            b':' => self.member = Some(self.member_of_string()),
+            b':' => self.member = self.member_of_string(),
             b',' => self.member = None,
             b'{' | b'[' => {
                 self.is_final |= self.member == Some(Member::Error);
@@ -178,7 +164,7 @@ impl JsonScanner {
             self.is_final |= match self.member {
                 Some(Member::FinishReason | Member::Error) => self.string_len > 0,
                 Some(Member::Type) => FINAL_EVENT_TYPES.contains(&self.last_string()),
-                Some(Member::Other) | None => false,
+                None => false,
             };
             return;
         }
@@ -189,12 +175,12 @@ impl JsonScanner {
         self.string_len = self.string_len.saturating_add(1);
     }
 
-    fn member_of_string(&self) -> Member {
+    fn member_of_string(&self) -> Option<Member> {
         match (self.depth, self.last_string()) {
-            (CHOICE_DEPTH, b"finish_reason") => Member::FinishReason,
-            (1, b"type") => Member::Type,
-            (1, b"error") => Member::Error,
-            _ => Member::Other,
+            (CHOICE_DEPTH, b"finish_reason") => Some(Member::FinishReason),
+            (1, b"type") => Some(Member::Type),
+            (1, b"error") => Some(Member::Error),
+            _ => None,
         }
     }
 

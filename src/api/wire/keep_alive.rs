@@ -94,7 +94,11 @@ pub fn parse_go_duration(text: &str) -> Result<KeepAlive, String> {
     let mut nanos = 0_u64;
     let mut rest = unsigned;
     while !rest.is_empty() {
-        let (number, after) = split_number(rest).ok_or_else(invalid)?;
+        let (whole, after) = split_digits(rest);
+        let (fraction, after) = after.strip_prefix('.').map_or(("", after), split_digits);
+        if whole.is_empty() && fraction.is_empty() {
+            return Err(invalid());
+        }
         let end = after.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(after.len());
         let (name, after) = after.split_at(end);
         if name.is_empty() {
@@ -103,7 +107,7 @@ pub fn parse_go_duration(text: &str) -> Result<KeepAlive, String> {
         let (_, unit) = UNITS.iter().find(|(known, _)| *known == name).ok_or_else(|| {
             format!("time: unknown unit {} in duration {}", go_quote(name), go_quote(text))
         })?;
-        nanos = nanos.saturating_add(number.to_nanos(*unit));
+        nanos = nanos.saturating_add(to_nanos(whole, fraction, *unit));
         rest = after;
     }
     if text.starts_with('-') && nanos > 0 {
@@ -112,42 +116,21 @@ pub fn parse_go_duration(text: &str) -> Result<KeepAlive, String> {
     Ok(KeepAlive::from_nanos(nanos))
 }
 
-/// A decimal number, not yet multiplied.
-struct Decimal<'a> {
-    whole: &'a str,
-    fraction: &'a str,
-}
-
-impl Decimal<'_> {
-    /// The number times `unit`, rounded down.
-    fn to_nanos(&self, unit: u64) -> u64 {
-        // Only digits: parsing fails only for too many of them, and no digit means zero.
-        let whole = if self.whole.is_empty() { 0 } else { self.whole.parse().unwrap_or(u64::MAX) };
-        whole.saturating_mul(unit).saturating_add(self.fraction_nanos(unit))
+/// The decimal number times `unit`, rounded down. The fraction is computed as Go does, so that the
+/// last nanosecond is the same: digits up to 63 bits as an integer, the rest as floats.
+fn to_nanos(whole: &str, fraction: &str, unit: u64) -> u64 {
+    // Only digits: parsing fails only for too many of them, and no digit means zero.
+    let whole = if whole.is_empty() { 0 } else { whole.parse().unwrap_or(u64::MAX) };
+    let mut part = 0_u64;
+    let mut scale = 1.0;
+    for digit in fraction.bytes() {
+        let more = part.checked_mul(10).and_then(|ten| ten.checked_add(u64::from(digit - b'0')));
+        let Some(more) = more.filter(|more| *more <= 1 << 63) else { break };
+        part = more;
+        scale *= 10.0;
     }
-
-    /// The fraction times `unit`, computed as Go does, so that the last nanosecond is the same: digits
-    /// up to 63 bits as an integer, the rest as floats.
-    fn fraction_nanos(&self, unit: u64) -> u64 {
-        let mut part = 0_u64;
-        let mut scale = 1.0;
-        for digit in self.fraction.bytes() {
-            let more =
-                part.checked_mul(10).and_then(|ten| ten.checked_add(u64::from(digit - b'0')));
-            let Some(more) = more.filter(|more| *more <= 1 << 63) else { break };
-            part = more;
-            scale *= 10.0;
-        }
-        (part as f64 * (unit as f64 / scale)) as u64
-    }
-}
-
-/// Splits off the number at the start; `None` if there is no digit.
-fn split_number(text: &str) -> Option<(Decimal<'_>, &str)> {
-    let (whole, rest) = split_digits(text);
-    let (fraction, rest) = rest.strip_prefix('.').map_or(("", rest), split_digits);
-    let has_digits = !whole.is_empty() || !fraction.is_empty();
-    has_digits.then_some((Decimal { whole, fraction }, rest))
+    let fraction = (part as f64 * (unit as f64 / scale)) as u64;
+    whole.saturating_mul(unit).saturating_add(fraction)
 }
 
 fn split_digits(text: &str) -> (&str, &str) {
