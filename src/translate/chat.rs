@@ -57,7 +57,7 @@ pub fn to_openai<'a>(
     };
     let mut chat = build_chat(model, messages, &options, format, stream, profile, extras);
     chat.tools = tools::to_openai(request.tools.as_deref().unwrap_or_default());
-    chat.sampling.append(&mut options::keep_alive_to_ttl(request.keep_alive.as_ref(), profile));
+    chat.sampling.extend(options::keep_alive_to_ttl(request.keep_alive.as_ref(), profile));
     Ok(chat)
 }
 

@@ -107,8 +107,7 @@ fn is_closed(object: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backends::profiles;
-    use crate::backends::profiles::GENERIC;
+    use crate::backends::profiles::{self, GENERIC};
 
     fn raw(text: &str) -> Box<RawValue> {
         RawValue::from_string(text.to_owned()).expect("valid JSON")

@@ -84,7 +84,7 @@ pub fn to_openai<'a>(
         prompt.content = Content::with_media(text, media);
     }
     let mut chat = build_chat(model, turns, &options, response_format, stream, profile, extras);
-    chat.sampling.append(&mut options::keep_alive_to_ttl(request.keep_alive.as_ref(), profile));
+    chat.sampling.extend(options::keep_alive_to_ttl(request.keep_alive.as_ref(), profile));
     Ok(UpstreamRequest::Chat(chat))
 }
 
@@ -108,7 +108,7 @@ fn build_completion<'a>(
     let stream = request.stream.unwrap_or(true);
     let suffix = non_empty(request.suffix.as_deref());
     let mut sampling = options.for_completion(profile);
-    sampling.append(&mut options::keep_alive_to_ttl(request.keep_alive.as_ref(), profile));
+    sampling.extend(options::keep_alive_to_ttl(request.keep_alive.as_ref(), profile));
     if let Some(top) = logprobs {
         // `completions` has one parameter: the number, at most 5 (OpenAI API reference).
         sampling.insert("logprobs".into(), top.clamp(1, 5).into());

@@ -43,7 +43,11 @@ pub fn to_openai<'a>(history: &'a [OllamaMessage<'a>]) -> Result<Vec<Message<'a>
                 turn.tool_calls = to_calls(message, place)?;
                 // `quirks::apply` removes it for upstreams that do not take it.
                 turn.reasoning_content = non_empty(message.thinking.as_deref()).map(Cow::Borrowed);
-                open = turn.tool_calls.iter().map(to_pending).collect();
+                let pending = |call: &ToolCall<'a>| PendingCall {
+                    id: call.id.clone(),
+                    name: call.function.name.clone(),
+                };
+                open = turn.tool_calls.iter().map(pending).collect();
             }
             "tool" => match take_matching_call(message, &mut open) {
                 Some(id) => turn.tool_call_id = Some(id),
@@ -73,9 +77,7 @@ fn parse_media<'a>(message: &'a OllamaMessage<'a>) -> Result<Vec<ContentPart<'a>
 /// A user message for the media of other roles, which upstreams do not take. It comes after all
 /// results of a turn, because results must follow their calls.
 fn media_message(media: Vec<ContentPart<'_>>) -> Message<'_> {
-    let mut turn = Message::text("user", "");
-    turn.content = Content::with_media("", media);
-    turn
+    Message { content: Content::with_media("", media), ..Message::text("user", "") }
 }
 
 /// The role in lower case: Ollama ignores the case.
@@ -128,10 +130,6 @@ fn to_arguments(raw: Option<&RawValue>) -> Result<Cow<'_, str>> {
 
 fn arguments_error() -> Error {
     Error::invalid_request("Value looks like object, but can't find closing '}' symbol")
-}
-
-fn to_pending<'a>(call: &ToolCall<'a>) -> PendingCall<'a> {
-    PendingCall { id: call.id.clone(), name: call.function.name.clone() }
 }
 
 /// Takes the call that a result belongs to out of `open`; returns its id.

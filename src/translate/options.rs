@@ -24,30 +24,6 @@ pub struct Options {
     stop: Vec<String>,
 }
 
-const INTEGER_OPTIONS: &[&str] = &[
-    "num_ctx",
-    "num_predict",
-    "num_keep",
-    "seed",
-    "top_k",
-    "repeat_last_n",
-    "num_batch",
-    "num_gpu",
-    "main_gpu",
-    "num_thread",
-    "draft_num_predict",
-];
-
-const FLOAT_OPTIONS: &[&str] = &[
-    "temperature",
-    "top_p",
-    "min_p",
-    "typical_p",
-    "repeat_penalty",
-    "presence_penalty",
-    "frequency_penalty",
-];
-
 /// Reads `options`. `null` counts as absent, unknown names are ignored, and integers lose their
 /// fraction.
 ///
@@ -58,25 +34,31 @@ pub fn parse(options: Option<&Map<String, Value>>) -> Result<Options> {
     for (name, value) in options.into_iter().flatten().filter(|(_, value)| !value.is_null()) {
         let wrong =
             |kind: &str| Err(Error::InvalidOption(format!("option \"{name}\" must be {kind}")));
-        if INTEGER_OPTIONS.contains(&name.as_str()) {
-            let Some(number) = to_integer(value) else { return wrong("of type integer") };
-            out.numbers.insert(name.clone(), number.into());
-        } else if FLOAT_OPTIONS.contains(&name.as_str()) {
-            if !value.is_number() {
-                return wrong("of type float32");
+        match name.as_str() {
+            "num_ctx" | "num_predict" | "num_keep" | "seed" | "top_k" | "repeat_last_n"
+            | "num_batch" | "num_gpu" | "main_gpu" | "num_thread" | "draft_num_predict" => {
+                let Some(number) = to_integer(value) else { return wrong("of type integer") };
+                out.numbers.insert(name.clone(), number.into());
             }
-            out.numbers.insert(name.clone(), value.clone());
-        } else if name == "stop" {
-            let Value::Array(items) = value else { return wrong("of type array") };
-            for item in items {
-                match item {
-                    Value::String(text) if text.is_empty() => {}
-                    Value::String(text) => out.stop.push(text.clone()),
-                    _ => return wrong("of an array of strings"),
+            "temperature" | "top_p" | "min_p" | "typical_p" | "repeat_penalty"
+            | "presence_penalty" | "frequency_penalty" => {
+                if !value.is_number() {
+                    return wrong("of type float32");
+                }
+                out.numbers.insert(name.clone(), value.clone());
+            }
+            "stop" => {
+                let Value::Array(items) = value else { return wrong("of type array") };
+                for item in items {
+                    match item {
+                        Value::String(text) if text.is_empty() => {}
+                        Value::String(text) => out.stop.push(text.clone()),
+                        _ => return wrong("of an array of strings"),
+                    }
                 }
             }
-        } else if name == "use_mmap" && !value.is_boolean() {
-            return wrong("of type boolean");
+            "use_mmap" if !value.is_boolean() => return wrong("of type boolean"),
+            _ => {}
         }
     }
     Ok(out)
@@ -94,22 +76,16 @@ pub fn num_ctx(options: Option<&Map<String, Value>>) -> Option<u64> {
     u64::try_from(to_integer(options?.get("num_ctx")?)?).ok()
 }
 
-/// The time to keep the model loaded, in whole seconds, for an upstream that has a parameter for it
-/// (LM Studio's `ttl`). The parameter cannot express "unload at once" and "for ever".
-pub fn keep_alive_to_ttl(keep_alive: Option<&Value>, profile: &Profile) -> Map<String, Value> {
-    let keep_alive = keep_alive.and_then(|value| KeepAlive::from_json(value).ok().flatten());
-    let ttl = match keep_alive {
-        Some(KeepAlive::For(time)) if !time.is_zero() => {
-            Some(time.as_secs() + u64::from(time.subsec_nanos() > 0))
+/// The parameter for the time to keep the model loaded, in whole seconds, for an upstream that has one
+/// (LM Studio's `ttl`). It cannot express "unload at once" and "for ever".
+pub fn keep_alive_to_ttl(keep_alive: Option<&Value>, profile: &Profile) -> Option<(String, Value)> {
+    match KeepAlive::from_json(keep_alive?).ok()?? {
+        KeepAlive::For(time) if !time.is_zero() => {
+            let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+            Some((profile.ttl_param?.to_owned(), seconds.into()))
         }
         _ => None,
-    };
-    profile
-        .ttl_param
-        .zip(ttl)
-        .map(|(name, ttl)| (name.to_owned(), ttl.into()))
-        .into_iter()
-        .collect()
+    }
 }
 
 /// Any JSON number as an integer.
@@ -229,8 +205,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::backends::profiles;
-    use crate::backends::profiles::GENERIC;
+    use crate::backends::profiles::{self, GENERIC};
 
     fn options(value: Value) -> Result<Options> {
         parse(value.as_object())
@@ -339,15 +314,16 @@ mod tests {
 
     #[test]
     fn lm_studio_is_told_how_long_a_model_stays() {
-        let said =
-            |name: &str, value: Value| Value::Object(keep_alive_to_ttl(Some(&value), family(name)));
+        let said = |name: &str, value: Value| {
+            Value::from_iter(keep_alive_to_ttl(Some(&value), family(name)))
+        };
         assert_eq!(said("lmstudio", json!("5m")), json!({"ttl": 300}));
         assert_eq!(said("lmstudio", json!(0.5)), json!({"ttl": 1}));
         for none in [json!(0), json!(-1), json!("-1m"), json!(null)] {
             assert_eq!(said("lmstudio", none.clone()), json!({}), "{none}");
         }
         assert_eq!(said("vllm", json!("5m")), json!({}));
-        assert!(keep_alive_to_ttl(None, family("lmstudio")).is_empty());
+        assert!(keep_alive_to_ttl(None, family("lmstudio")).is_none());
     }
 
     #[test]

@@ -45,32 +45,26 @@ pub fn parse(value: Option<&Value>) -> Result<ThinkMode> {
 
 /// The parameters for an upstream with this profile; `id` is the model's.
 pub fn to_parameters(think: ThinkMode, profile: &Profile, id: &str) -> Map<String, Value> {
+    let is_off = think == ThinkMode::Off;
     let parameters = match profile.thinking {
         _ if think == ThinkMode::Unset => json!({}),
-        ThinkingParam::Unknown => effort_parameter(None, None, cap_level(think)),
+        ThinkingParam::Unknown => effort_parameter(None, None, think),
         ThinkingParam::Unsupported => json!({}),
         ThinkingParam::OpenAi => openai_parameters(think, id),
-        ThinkingParam::OpenRouter => match think {
-            ThinkMode::Off => json!({"reasoning_effort": "none"}),
-            ThinkMode::Level(level) => {
-                json!({"reasoning": {"effort": if level == "max" { "xhigh" } else { level }}})
-            }
-            _ => json!({"reasoning": {"effort": "medium"}}),
-        },
-        ThinkingParam::ChatTemplateKwargs => template_parameters(think),
-        ThinkingParam::DeepSeek => match think {
-            ThinkMode::Off => json!({"thinking": {"type": "disabled"}}),
-            ThinkMode::Level(_) => {
-                json!({"thinking": {"type": "enabled"}, "reasoning_effort": level_or_medium(cap_level(think))})
-            }
-            _ => json!({"thinking": {"type": "enabled"}}),
-        },
-        ThinkingParam::Groq => groq_parameters(think, id),
-        ThinkingParam::Together if id.contains("gpt-oss") => {
-            effort_parameter(None, None, cap_level(think))
+        ThinkingParam::OpenRouter if is_off => json!({"reasoning_effort": "none"}),
+        ThinkingParam::OpenRouter => {
+            json!({"reasoning": {"effort": level(think, "xhigh").unwrap_or("medium")}})
         }
-        ThinkingParam::Together => json!({"reasoning": {"enabled": think != ThinkMode::Off}}),
-        ThinkingParam::Gemini => effort_parameter(Some("none"), None, cap_level(think)),
+        ThinkingParam::ChatTemplateKwargs => template_parameters(think),
+        ThinkingParam::DeepSeek => {
+            let mut parameters = effort_parameter(None, None, think);
+            parameters["thinking"] = json!({"type": if is_off { "disabled" } else { "enabled" }});
+            parameters
+        }
+        ThinkingParam::Groq => groq_parameters(think, id),
+        ThinkingParam::Together if id.contains("gpt-oss") => effort_parameter(None, None, think),
+        ThinkingParam::Together => json!({"reasoning": {"enabled": !is_off}}),
+        ThinkingParam::Gemini => effort_parameter(Some("none"), None, think),
     };
     match parameters {
         Value::Object(members) => members,
@@ -84,18 +78,18 @@ fn effort_parameter(off: Option<&str>, on: Option<&str>, think: ThinkMode) -> Va
         ThinkMode::Unset => None,
         ThinkMode::Off => off,
         ThinkMode::On => on,
-        ThinkMode::Level(level) => Some(level),
+        ThinkMode::Level(_) => level(think, "high"),
     };
     word.map_or_else(|| json!({}), |word| json!({"reasoning_effort": word}))
 }
 
-/// Replaces `max` by `high`, the highest level that most upstreams know.
-fn cap_level(think: ThinkMode) -> ThinkMode {
-    if think == ThinkMode::Level("max") { ThinkMode::Level("high") } else { think }
-}
-
-fn level_or_medium(think: ThinkMode) -> &'static str {
-    if let ThinkMode::Level(level) = think { level } else { "medium" }
+/// The level, if there is one, with the upstream's word for `max`: most know nothing above `high`.
+fn level(think: ThinkMode, max: &'static str) -> Option<&'static str> {
+    match think {
+        ThinkMode::Level("max") => Some(max),
+        ThinkMode::Level(level) => Some(level),
+        _ => None,
+    }
 }
 
 /// OpenAI's generations of models accept different words; older models do not reason.
@@ -105,13 +99,12 @@ fn openai_parameters(think: ThinkMode, id: &str) -> Value {
         name.strip_prefix("gpt-5.").is_some_and(|it| it.starts_with(|c: char| c.is_ascii_digit()));
     let o_series = name.starts_with('o') && name[1..].starts_with(|c: char| c.is_ascii_digit());
     if newer {
-        let think =
-            if think == ThinkMode::Level("max") { ThinkMode::Level("xhigh") } else { think };
-        effort_parameter(Some("none"), Some("medium"), think)
+        let word = if think == ThinkMode::Off { "none" } else { "medium" };
+        json!({"reasoning_effort": level(think, "xhigh").unwrap_or(word)})
     } else if name.starts_with("gpt-5") && !name.starts_with("gpt-5-chat") {
-        effort_parameter(Some("minimal"), None, cap_level(think))
+        effort_parameter(Some("minimal"), None, think)
     } else if o_series {
-        effort_parameter(Some("low"), None, cap_level(think))
+        effort_parameter(Some("low"), None, think)
     } else {
         json!({})
     }
@@ -119,23 +112,21 @@ fn openai_parameters(think: ThinkMode, id: &str) -> Value {
 
 /// llama.cpp, vLLM and SGLang pass these to the model's chat template, as Ollama does.
 fn template_parameters(think: ThinkMode) -> Value {
-    let mut kwargs = json!({"enable_thinking": think != ThinkMode::Off});
-    if let ThinkMode::Level(level) = cap_level(think) {
-        kwargs["reasoning_effort"] = level.into();
-    }
+    let mut kwargs = effort_parameter(None, None, think);
+    kwargs["enable_thinking"] = (think != ThinkMode::Off).into();
     json!({"chat_template_kwargs": kwargs})
 }
 
 fn groq_parameters(think: ThinkMode, id: &str) -> Value {
+    let is_off = think == ThinkMode::Off;
     let mut parameters = if id.contains("qwen") {
-        json!({"reasoning_effort": if think == ThinkMode::Off { "none" } else { "default" }})
+        json!({"reasoning_effort": if is_off { "none" } else { "default" }})
     } else if id.contains("gpt-oss") {
-        effort_parameter(Some("low"), Some("medium"), cap_level(think))
+        effort_parameter(Some("low"), Some("medium"), think)
     } else {
         return json!({});
     };
-    parameters["reasoning_format"] =
-        if think == ThinkMode::Off { "hidden" } else { "parsed" }.into();
+    parameters["reasoning_format"] = if is_off { "hidden" } else { "parsed" }.into();
     parameters
 }
 

@@ -18,8 +18,7 @@ use super::{concat_texts, missing_messages_error};
 use crate::api::anthropic::request::{
     Content, ContentBlock, ImageSource, Message, MessagesRequest,
 };
-use crate::api::ollama::decode;
-use crate::api::ollama::decode::{GoString, non_empty};
+use crate::api::ollama::decode::{self, GoString, non_empty};
 use crate::api::ollama::request::{FunctionCall, Message as OllamaMessage, ToolCall};
 use crate::error::{Error, Result};
 use crate::translate::media;

@@ -38,8 +38,7 @@ pub mod stream;
 use serde_json::{Map, Number, Value};
 
 use crate::api::anthropic::request::{MessagesRequest, Tool};
-use crate::api::ollama::decode;
-use crate::api::ollama::decode::GoString;
+use crate::api::ollama::decode::{self, GoString};
 use crate::api::ollama::request::{ChatRequest, FunctionDefinition, Tool as OllamaTool};
 use crate::api::ollama::schema::Schema;
 use crate::api::openai::request as openai;
@@ -88,6 +87,9 @@ fn missing_messages_error() -> Error {
 /// [`Error::InvalidRequest`] for an invalid block or schema.
 pub fn to_ollama<'a>(request: &'a MessagesRequest<'a>) -> Result<ChatRequest<'a>> {
     let messages = messages::to_ollama_messages(request)?;
+    // The proxy has no web search, which the server would run itself.
+    let is_server_tool =
+        |tool: &&Tool<'_>| tool.kind.as_deref().is_some_and(|kind| kind.starts_with("web_search"));
     let functions = request.tools.iter().flatten().filter(|tool| !is_server_tool(tool));
     let tools = functions.map(to_tool).collect::<Result<Vec<_>>>()?;
     Ok(ChatRequest {
@@ -137,11 +139,6 @@ pub fn estimate_tokens(chat: &ChatRequest<'_>) -> u64 {
         characters += length(function.description.as_deref());
     }
     (characters as u64 / CHARS_PER_TOKEN).max(1) + images * TOKENS_PER_IMAGE
-}
-
-/// True for the web search that the server would run itself: the proxy has none.
-fn is_server_tool(tool: &Tool<'_>) -> bool {
-    tool.kind.as_deref().is_some_and(|kind| kind.starts_with("web_search"))
 }
 
 fn to_tool<'a>(tool: &'a Tool<'a>) -> Result<OllamaTool<'a>> {

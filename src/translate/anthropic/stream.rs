@@ -102,10 +102,8 @@ impl<'a> MessageEncoder<'a> {
                 BlockKind::Thinking => ContentBlock::Thinking { thinking: "" },
                 BlockKind::Text => ContentBlock::Text { text: "" },
             };
-            write_event(
-                out,
-                &StreamEvent::ContentBlockStart { index: self.block_index, content_block },
-            );
+            let index = self.block_index;
+            write_event(out, &StreamEvent::ContentBlockStart { index, content_block });
             self.open_block = Some(kind);
         }
         let delta = match kind {

@@ -150,7 +150,9 @@ fn from_text(text: Cow<'_, str>) -> Result<ContentPart<'_>> {
         MediaKind::Audio(format) => {
             Ok(ContentPart::audio(to_standard(text, start..end, &scan)?, format))
         }
-        MediaKind::Unsupported(name) => Err(unsupported_error(name)),
+        MediaKind::Unsupported(name) => Err(Error::invalid_request(format!(
+            "{name} is not supported: send an image (PNG, JPEG, ...) or WAV or MP3 audio"
+        ))),
     }
 }
 
@@ -299,12 +301,6 @@ fn illegal_base64(at: usize) -> Error {
 
 fn empty_media_error() -> Error {
     Error::invalid_request("image data is empty")
-}
-
-fn unsupported_error(name: &str) -> Error {
-    Error::invalid_request(format!(
-        "{name} is not supported: send an image (PNG, JPEG, ...) or WAV or MP3 audio"
-    ))
 }
 
 fn type_error(kind: &str) -> Error {
