@@ -247,27 +247,21 @@ mod tests {
     fn nothing_known_is_a_model_that_talks_and_calls() {
         let found = check(json!({"id": "gpt-4o"}), &["completion", "tools"]);
         assert_eq!(found, Capabilities::default());
-        check(
-            json!({"id": "x", "supported_parameters": [], "type": "base"}),
-            &["completion", "tools"],
-        );
+        let base = json!({"id": "x", "supported_parameters": [], "type": "base"});
+        check(base, &["completion", "tools"]);
     }
 
     #[test]
     fn openrouter_tells_modalities_and_parameters() {
         let modalities =
             json!({"input_modalities": ["text", "image"], "output_modalities": ["text"]});
-        let parameters = json!(["tools", "temperature", "reasoning"]);
-        check(
-            json!({"architecture": modalities, "supported_parameters": parameters}),
-            &["completion", "tools", "vision", "thinking"],
-        );
+        let entry = json!({"architecture": modalities,
+            "supported_parameters": ["tools", "temperature", "reasoning"]});
+        check(entry, &["completion", "tools", "vision", "thinking"]);
         let found = check(json!({"supported_parameters": ["temperature"]}), &["completion"]);
         assert_eq!((found.tools, found.thinking), (Some(false), Some(false)));
-        check(
-            json!({"architecture": {"input_modalities": ["text"], "output_modalities": ["embeddings"]}}),
-            &["embedding"],
-        );
+        let embeds = json!({"input_modalities": ["text"], "output_modalities": ["embeddings"]});
+        check(json!({ "architecture": embeds }), &["embedding"]);
         check(json!({"architecture": {"output_modalities": ["image"]}}), &[]);
     }
 
@@ -294,10 +288,8 @@ mod tests {
         assert!(check(json!({"mode": "image_generation"}), &[]).is_image_only());
         assert!(check(json!({"type": "image"}), &[]).is_image_only());
         assert!(!check(json!({"type": "audio"}), &[]).is_image_only());
-        check(
-            json!({"type": "vlm", "capabilities": ["tool_use"]}),
-            &["completion", "tools", "vision"],
-        );
+        let vlm = json!({"type": "vlm", "capabilities": ["tool_use"]});
+        check(vlm, &["completion", "tools", "vision"]);
     }
 
     #[test]
@@ -311,10 +303,8 @@ mod tests {
         let local = json!({"capabilities": ["chat", "tools", "thinking"],
             "input_modalities": ["text", "audio"]});
         check(local, &["completion", "tools", "thinking", "audio"]);
-        check(
-            json!({"capabilities": ["embeddings"], "output_modalities": ["text"]}),
-            &["embedding"],
-        );
+        let embeds = json!({"capabilities": ["embeddings"], "output_modalities": ["text"]});
+        check(embeds, &["embedding"]);
         let mimicked = json!({"capabilities": ["completion", "multimodal"]});
         let found = Capabilities::from_entry("x", &json!({"id": "x"}), Some(&mimicked));
         assert_eq!(found.to_names(), ["completion", "tools", "vision"]);

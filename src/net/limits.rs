@@ -311,11 +311,8 @@ mod tests {
     #[test]
     fn what_fits_is_not_touched() {
         assert_eq!(SystemLimits::default().fit(256, 1024), (256, 1024));
-        let ample = SystemLimits {
-            descriptors: Some(20_000),
-            threads: Some(32_768),
-            memory: Some(1024 * MIB),
-        };
+        let memory = Some(1024 * MIB);
+        let ample = SystemLimits { descriptors: Some(20_000), threads: Some(32_768), memory };
         assert_eq!(ample.fit(256, 1024), (256, 1024));
         assert_eq!(ample.fit(1, 8), (1, 8));
     }
@@ -324,46 +321,38 @@ mod tests {
     fn the_tightest_limit_counts_and_something_is_left() {
         let check =
             |room: SystemLimits, expected| assert_eq!(room.fit(256, 1024), expected, "{room:?}");
-        check(SystemLimits { descriptors: Some(64), ..SystemLimits::default() }, (10, 10));
-        check(SystemLimits { descriptors: Some(1), ..SystemLimits::default() }, (MINIMUM, MINIMUM));
-        check(SystemLimits { threads: Some(100), ..SystemLimits::default() }, (38, 38));
-        check(SystemLimits { memory: Some(32 * MIB), ..SystemLimits::default() }, (140, 234));
-        check(
-            SystemLimits { memory: Some(32 * MIB), threads: Some(50), descriptors: None },
-            (13, 13),
-        );
-        let tiny = SystemLimits { memory: Some(MIB), ..SystemLimits::default() };
+        let none = SystemLimits::default();
+        check(SystemLimits { descriptors: Some(64), ..none }, (10, 10));
+        check(SystemLimits { descriptors: Some(1), ..none }, (MINIMUM, MINIMUM));
+        check(SystemLimits { threads: Some(100), ..none }, (38, 38));
+        check(SystemLimits { memory: Some(32 * MIB), ..none }, (140, 234));
+        check(SystemLimits { memory: Some(32 * MIB), threads: Some(50), ..none }, (13, 13));
+        let tiny = SystemLimits { memory: Some(MIB), ..none };
         assert_eq!(tiny.fit(2, 1024), (2, MINIMUM), "never more than what was wished for");
     }
 
     #[test]
     fn a_warning_names_the_limit_that_allows_no_more() {
-        let check = |limits: SystemLimits, expected| {
+        let check = |limits: SystemLimits, expected: Option<&str>| {
             let warning = limits.fit_one("workers", 256, STREAM_MEMORY).1;
             assert_eq!(warning.as_deref(), expected);
         };
         let none = SystemLimits::default();
         check(none, None);
-        check(
-            SystemLimits { descriptors: Some(452), threads: Some(700), ..none },
-            Some("using 140 workers instead of 256: the limit of open files (452) allows no more"),
-        );
-        check(
-            SystemLimits { descriptors: Some(452), threads: Some(100), ..none },
-            Some("using 38 workers instead of 256: the limit of threads (100) allows no more"),
-        );
-        check(
-            SystemLimits { memory: Some(32 * MIB), ..none },
-            Some("using 140 workers instead of 256: the memory limit (32 MiB) allows no more"),
-        );
+        let check = |limits, workers: u64, limit: &str| {
+            let told = format!("using {workers} workers instead of 256: {limit} allows no more");
+            check(limits, Some(&told));
+        };
+        let files = SystemLimits { descriptors: Some(452), threads: Some(700), ..none };
+        check(files, 140, "the limit of open files (452)");
+        check(SystemLimits { threads: Some(100), ..files }, 38, "the limit of threads (100)");
+        check(SystemLimits { memory: Some(32 * MIB), ..none }, 140, "the memory limit (32 MiB)");
     }
 
     #[test]
     fn bodies_get_a_third_of_what_is_left() {
-        let bodies = |mib| {
-            SystemLimits { memory: Some(mib * MIB), ..SystemLimits::default() }.max_body_memory()
-                as u64
-        };
+        let limits = |mib| SystemLimits { memory: Some(mib * MIB), ..SystemLimits::default() };
+        let bodies = |mib| limits(mib).max_body_memory() as u64;
         assert_eq!((bodies(32), bodies(190), bodies(1)), (22 * MIB / 3, 60 * MIB, 0));
         assert!(SystemLimits::default().max_body_memory() > 0);
     }
@@ -373,10 +362,7 @@ mod tests {
         let budget = MemoryBudget::new(10);
         let (mut first, mut second) = (budget.new_reservation(), budget.new_reservation());
         assert_eq!((first.grow(6), second.grow(4)), (Ok(()), Ok(())));
-        assert_eq!(
-            (first.grow(1), second.grow(1)),
-            (Err(BudgetExceeded::Exhausted), Err(BudgetExceeded::Exhausted))
-        );
+        assert_eq!([first.grow(1), second.grow(1)], [Err(BudgetExceeded::Exhausted); 2]);
         assert_eq!(second.grow(7), Err(BudgetExceeded::TooLarge(10)));
         drop(first);
         assert_eq!((second.grow(6), second.grow(1)), (Ok(()), Err(BudgetExceeded::TooLarge(10))));
@@ -402,10 +388,8 @@ mod tests {
     #[test]
     fn pages_of_files_do_not_count() {
         assert_eq!(page_cache_bytes("anon 5\nfile 9\ninactive_file 3\nactive_file 4\n"), 7);
-        assert_eq!(
-            page_cache_bytes("inactive_file 1\ntotal_inactive_file 30\ntotal_active_file 4\n"),
-            34
-        );
+        let total = "inactive_file 1\ntotal_inactive_file 30\ntotal_active_file 4\n";
+        assert_eq!(page_cache_bytes(total), 34);
         assert_eq!(page_cache_bytes(""), 0);
     }
 }

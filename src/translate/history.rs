@@ -184,45 +184,36 @@ mod tests {
         json!({"role": "tool", "content": content, "tool_call_id": id})
     }
 
+    const IDS: [&str; 2] = ["call_00000000", "call_00000001"];
+
+    /// Sends two calls without ids, of the functions `names`, and two `results` without content: the
+    /// result at place n must answer call number `order[n]`.
+    fn check_matching(names: [&str; 2], order: [usize; 2], mut results: [Value; 2]) {
+        for (result, place) in results.iter_mut().zip(order) {
+            result["role"] = "tool".into();
+            result["content"] = (place + 1).to_string().into();
+        }
+        let told = order.map(|place| result(IDS[place], &(place + 1).to_string()));
+        let calls = json!([call(IDS[0], names[0]), call(IDS[1], names[1])]);
+        check(
+            json!([asked(json!(names.map(ollama_call))), results[0], results[1]]),
+            json!([asked(calls), told[0], told[1]]),
+        );
+    }
+
     #[test]
     fn results_without_id_and_name_answer_in_order() {
-        check(
-            json!([asked(json!([ollama_call("f"), ollama_call("g")])),
-                {"role": "tool", "content": "1"}, {"role": "tool", "content": "2"}]),
-            json!([
-                asked(json!([call("call_00000000", "f"), call("call_00000001", "g")])),
-                result("call_00000000", "1"),
-                result("call_00000001", "2")
-            ]),
-        );
+        check_matching(["f", "g"], [0, 1], [json!({}), json!({})]);
     }
 
     #[test]
     fn results_with_a_name_answer_the_call_of_that_name() {
-        check(
-            json!([asked(json!([ollama_call("f"), ollama_call("g")])),
-                {"role": "tool", "content": "2", "tool_name": "g"},
-                {"role": "tool", "content": "1", "tool_name": "f"}]),
-            json!([
-                asked(json!([call("call_00000000", "f"), call("call_00000001", "g")])),
-                result("call_00000001", "2"),
-                result("call_00000000", "1")
-            ]),
-        );
+        check_matching(["f", "g"], [1, 0], ["g", "f"].map(|name| json!({ "tool_name": name })));
     }
 
     #[test]
     fn two_calls_of_one_function_are_answered_one_after_the_other() {
-        check(
-            json!([asked(json!([ollama_call("f"), ollama_call("f")])),
-                {"role": "tool", "content": "1", "tool_name": "f"},
-                {"role": "tool", "content": "2", "tool_name": "f"}]),
-            json!([
-                asked(json!([call("call_00000000", "f"), call("call_00000001", "f")])),
-                result("call_00000000", "1"),
-                result("call_00000001", "2")
-            ]),
-        );
+        check_matching(["f", "f"], [0, 1], ["f", "f"].map(|name| json!({ "tool_name": name })));
     }
 
     #[test]
@@ -246,16 +237,8 @@ mod tests {
 
     #[test]
     fn an_id_that_matches_nothing_gives_way_to_name_and_order() {
-        check(
-            json!([asked(json!([ollama_call("f"), ollama_call("g")])),
-                {"role": "tool", "content": "2", "tool_call_id": "nobody", "tool_name": "g"},
-                {"role": "tool", "content": "1", "tool_call_id": "nobody"}]),
-            json!([
-                asked(json!([call("call_00000000", "f"), call("call_00000001", "g")])),
-                result("call_00000001", "2"),
-                result("call_00000000", "1")
-            ]),
-        );
+        let named = json!({"tool_call_id": "nobody", "tool_name": "g"});
+        check_matching(["f", "g"], [1, 0], [named, json!({"tool_call_id": "nobody"})]);
     }
 
     #[test]
@@ -271,10 +254,8 @@ mod tests {
             let history: Vec<OllamaMessage<'_>> = serde_json::from_str(&text).expect("valid");
             to_openai(&history).map(|it| it[0].tool_calls[0].function.arguments.to_string())
         };
-        assert_eq!(
-            arguments(json!({"b": [1, {"c": null}]})).expect("valid"),
-            r#"{"b":[1,{"c":null}]}"#
-        );
+        let nested = arguments(json!({"b": [1, {"c": null}]}));
+        assert_eq!(nested.expect("valid"), r#"{"b":[1,{"c":null}]}"#);
         assert_eq!(arguments(json!("{\"b\":1}")).expect("valid"), r#"{"b":1}"#);
         assert_eq!(arguments(json!("")).expect("valid"), "{}");
         assert_eq!(arguments(json!(null)).expect("valid"), "{}");

@@ -153,127 +153,62 @@ mod tests {
         let check = |value: Value, expected: &str| {
             assert_eq!(parse(Some(&value)).expect_err("refused").message(), expected);
         };
-        check(
-            json!("foo"),
-            r#"invalid think value: "foo" (must be "high", "medium", "low", "max", true, or false)"#,
-        );
-        check(
-            json!(1),
-            r#"think must be a boolean or string ("high", "medium", "low", "max", true, or false)"#,
-        );
+        let levels = r#""high", "medium", "low", "max", true, or false"#;
+        check(json!("foo"), &format!(r#"invalid think value: "foo" (must be {levels})"#));
+        check(json!(1), &format!("think must be a boolean or string ({levels})"));
     }
 
     /// What is sent for absent, false, true, `low` and `max`.
     fn check(family: &str, id: &str, expected: [&str; 5]) {
+        let known = profiles::find_by_owner(family).or_else(|| profiles::find_by_host(family));
         let profile = match family {
             "" => &profiles::GENERIC,
-            _ => profiles::find_by_owner(family)
-                .or_else(|| profiles::find_by_host(family))
-                .expect("known"),
+            _ => known.expect("known"),
         };
-        let asked = [
-            ThinkMode::Unset,
-            ThinkMode::Off,
-            ThinkMode::On,
-            ThinkMode::Level("low"),
-            ThinkMode::Level("max"),
-        ];
+        let (low, max) = (ThinkMode::Level("low"), ThinkMode::Level("max"));
+        let asked = [ThinkMode::Unset, ThinkMode::Off, ThinkMode::On, low, max];
         let found = asked.map(|think| Value::Object(to_parameters(think, profile, id)).to_string());
         assert_eq!(found, expected, "{family} {id}");
     }
 
     #[test]
     fn each_family_is_told_in_its_own_words() {
-        let low = r#"{"reasoning_effort":"low"}"#;
-        let medium = r#"{"reasoning_effort":"medium"}"#;
-        let high = r#"{"reasoning_effort":"high"}"#;
-        let none = r#"{"reasoning_effort":"none"}"#;
+        let effort = |word: &str| format!(r#"{{"reasoning_effort":"{word}"}}"#);
+        let [none, low, medium, high] = &["none", "low", "medium", "high"].map(effort);
         check("", "any", ["{}", "{}", "{}", low, high]);
         check("api.openai.com", "gpt-4o", ["{}"; 5]);
-        check(
-            "api.openai.com",
-            "gpt-5.1",
-            ["{}", none, medium, low, r#"{"reasoning_effort":"xhigh"}"#],
-        );
-        check(
-            "api.openai.com",
-            "gpt-5-mini",
-            ["{}", r#"{"reasoning_effort":"minimal"}"#, "{}", low, high],
-        );
+        check("api.openai.com", "gpt-5.1", ["{}", none, medium, low, &effort("xhigh")]);
+        check("api.openai.com", "gpt-5-mini", ["{}", &effort("minimal"), "{}", low, high]);
         check("api.openai.com", "gpt-5-chat-latest", ["{}"; 5]);
         check("api.openai.com", "o4-mini", ["{}", low, "{}", low, high]);
-        check(
-            "openrouter.ai",
-            "x",
-            [
-                "{}",
-                none,
-                r#"{"reasoning":{"effort":"medium"}}"#,
-                r#"{"reasoning":{"effort":"low"}}"#,
-                r#"{"reasoning":{"effort":"xhigh"}}"#,
-            ],
-        );
-        let kwargs = |inner: &str| format!("{{\"chat_template_kwargs\":{{{inner}}}}}");
+        let nested = |word: &str| format!(r#"{{"reasoning":{{"effort":"{word}"}}}}"#);
+        let [some, little, much] = &["medium", "low", "xhigh"].map(nested);
+        check("openrouter.ai", "x", ["{}", none, some, little, much]);
+        let kwargs = |on: bool, more: &str| {
+            format!(r#"{{"chat_template_kwargs":{{"enable_thinking":{on}{more}}}}}"#)
+        };
+        let (off, on) = (kwargs(false, ""), kwargs(true, ""));
+        let [little, much] =
+            &["low", "high"].map(|word| kwargs(true, &format!(r#","reasoning_effort":"{word}""#)));
         for family in ["llamacpp", "vllm", "sglang"] {
-            check(
-                family,
-                "x",
-                [
-                    "{}",
-                    &kwargs(r#""enable_thinking":false"#),
-                    &kwargs(r#""enable_thinking":true"#),
-                    &kwargs(r#""enable_thinking":true,"reasoning_effort":"low""#),
-                    &kwargs(r#""enable_thinking":true,"reasoning_effort":"high""#),
-                ],
-            );
+            check(family, "x", ["{}", &off, &on, little, much]);
         }
-        check(
-            "api.deepseek.com",
-            "x",
-            [
-                "{}",
-                r#"{"thinking":{"type":"disabled"}}"#,
-                r#"{"thinking":{"type":"enabled"}}"#,
-                r#"{"reasoning_effort":"low","thinking":{"type":"enabled"}}"#,
-                r#"{"reasoning_effort":"high","thinking":{"type":"enabled"}}"#,
-            ],
-        );
+        let deepseek =
+            |more: &str, kind: &str| format!(r#"{{{more}"thinking":{{"type":"{kind}"}}}}"#);
+        let (off, on) = (deepseek("", "disabled"), deepseek("", "enabled"));
+        let [little, much] = &["low", "high"]
+            .map(|word| deepseek(&format!(r#""reasoning_effort":"{word}","#), "enabled"));
+        check("api.deepseek.com", "x", ["{}", &off, &on, little, much]);
         let groq = |word: &str, form: &str| {
             format!(r#"{{"reasoning_effort":"{word}","reasoning_format":"{form}"}}"#)
         };
-        check(
-            "api.groq.com",
-            "qwen/qwen3-32b",
-            [
-                "{}",
-                &groq("none", "hidden"),
-                &groq("default", "parsed"),
-                &groq("default", "parsed"),
-                &groq("default", "parsed"),
-            ],
-        );
-        check(
-            "api.groq.com",
-            "openai/gpt-oss-20b",
-            [
-                "{}",
-                &groq("low", "hidden"),
-                &groq("medium", "parsed"),
-                &groq("low", "parsed"),
-                &groq("high", "parsed"),
-            ],
-        );
-        check(
-            "api.together.xyz",
-            "x",
-            [
-                "{}",
-                r#"{"reasoning":{"enabled":false}}"#,
-                r#"{"reasoning":{"enabled":true}}"#,
-                r#"{"reasoning":{"enabled":true}}"#,
-                r#"{"reasoning":{"enabled":true}}"#,
-            ],
-        );
+        let (off, on) = (groq("none", "hidden"), groq("default", "parsed"));
+        check("api.groq.com", "qwen/qwen3-32b", ["{}", &off, &on, &on, &on]);
+        let [some, little, much] = &["medium", "low", "high"].map(|word| groq(word, "parsed"));
+        let off = groq("low", "hidden");
+        check("api.groq.com", "openai/gpt-oss-20b", ["{}", &off, some, little, much]);
+        let (off, on) = (r#"{"reasoning":{"enabled":false}}"#, r#"{"reasoning":{"enabled":true}}"#);
+        check("api.together.xyz", "x", ["{}", off, on, on, on]);
         check("generativelanguage.googleapis.com", "x", ["{}", none, "{}", low, high]);
         check("api.x.ai", "x", ["{}"; 5]);
     }
