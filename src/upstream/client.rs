@@ -105,8 +105,11 @@ impl Client {
         response: UpstreamResponse,
         parse: impl FnOnce(String) -> Result<T>,
     ) -> Result<T> {
-        response.into_text().and_then(parse).map_err(|error| {
-            let error = self.redact_error(error);
+        response.into_text().and_then(parse).map_err(|mut error| {
+            // The upstream wrote it into a success.
+            if let Error::UpstreamInBand { message, .. } = &mut error {
+                *message = self.redactor.redact(message).into_owned();
+            }
             count_failure(&self.metrics, &error);
             error
         })
@@ -177,17 +180,6 @@ impl Client {
                 Some(details) if may_repair && repairs.make(details, request, trace) => rounds += 1,
                 _ => return Err(failure),
             }
-        }
-    }
-
-    /// Redacts what the upstream wrote into a success.
-    fn redact_error(&self, error: Error) -> Error {
-        match error {
-            Error::UpstreamInBand { status, message } => {
-                let message = self.redactor.redact(&message).into_owned();
-                Error::UpstreamInBand { status, message }
-            }
-            other => other,
         }
     }
 }

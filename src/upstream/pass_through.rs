@@ -123,7 +123,9 @@ impl Client {
         let head = PassResponse::head(status, headers, &self.redactor);
         let length = header(headers, "content-length").and_then(|it| it.parse().ok());
         let is_short = length.is_some_and(|length: u64| length <= MAX_BUFFERED_BYTES);
-        let ends_with_connection = length.is_none() && !is_chunked(&response);
+        // The transfer coding may mark the end of the body, too.
+        let coding = header(headers, "transfer-encoding").unwrap_or_default().to_ascii_lowercase();
+        let ends_with_connection = length.is_none() && !coding.contains("chunked");
         let is_event_stream = head.is_event_stream();
         let (body, timeout) = (response.into_body(), call.request.timeout);
         if !is_event_stream && is_short {
@@ -190,12 +192,6 @@ impl PassResponse {
             PassResponseBody::Stream(_) => false,
         }
     }
-}
-
-/// Whether the transfer coding marks the end of the body.
-fn is_chunked(response: &Response<Body>) -> bool {
-    let coding = header(response.headers(), "transfer-encoding").unwrap_or_default();
-    coding.to_ascii_lowercase().contains("chunked")
 }
 
 /// The pieces of a body.

@@ -304,11 +304,10 @@ impl ConnectionState {
         now: Instant,
         limits: &Limits,
     ) -> Verdict {
-        let is_over = matches!(self.phase, None | Some(RequestPhase::Drained));
-        let is_answered = is_over || self.phase == Some(RequestPhase::Draining);
-        if !is_answered {
+        if self.phase.is_some_and(RequestPhase::is_active) {
             return Verdict::Keep;
         }
+        let is_over = self.phase != Some(RequestPhase::Draining);
         if !self.half_closed {
             (self.half_closed, self.since) = (true, now);
             return Verdict::HalfClose;

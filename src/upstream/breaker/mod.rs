@@ -155,10 +155,9 @@ impl Breaker {
         let mut state = lock(&self.state);
         let BreakerState { open, running_probes: probes, last_probe_id: next, .. } = &mut *state;
         let mut permit = Permit { breaker: self, started_at: now, probe_id: None };
-        let Some(open) = open else { return Ok(permit) };
-        if caller == Caller::HealthCheck {
+        let Some(open) = open.as_mut().filter(|_| caller != Caller::HealthCheck) else {
             return Ok(permit);
-        }
+        };
         let due = if caller == Caller::Retrying { open.next_retry_at } else { open.next_probe_at };
         let lasts = |began: Instant| {
             now.saturating_duration_since(began) < self.settings.probe_timeout
@@ -205,16 +204,12 @@ impl Breaker {
         })
     }
 
-    fn cooldown(&self, failed: u32, jitter: f64) -> Duration {
-        let Settings { cooldown, max_cooldown, .. } = self.settings;
-        let policy =
-            RetryPolicy { max_retries: u32::MAX, initial_delay: cooldown, max_delay: max_cooldown };
-        policy.next_delay(failed, jitter, Retry::Backoff).unwrap_or(max_cooldown)
-    }
-
     fn new_open_state(&self, reason: &str, failed: u32, now: Instant, jitter: f64) -> OpenState {
+        let Settings { cooldown: initial_delay, max_cooldown: max_delay, .. } = self.settings;
+        let policy = RetryPolicy { max_retries: u32::MAX, initial_delay, max_delay };
+        let cooldown = policy.next_delay(failed, jitter, Retry::Backoff).unwrap_or(max_delay);
         OpenState {
-            next_probe_at: now + self.cooldown(failed, jitter),
+            next_probe_at: now + cooldown,
             next_retry_at: now + self.settings.retry_cooldown,
             failed_probes: failed,
             reason: reason.to_owned(),
