@@ -5,6 +5,7 @@
 //! the last check ended with a proof.
 
 use std::io::{self, Write};
+use std::mem;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -67,8 +68,10 @@ pub(super) struct Supervisor {
     shared: Arc<Shared>,
     targets: Vec<SocketAddr>,
     counters: ProcCounters,
-    /// Oldest first; the last one accepts.
-    generations: Vec<Generation>,
+    /// The one that accepts.
+    current: Generation,
+    /// Those before it, oldest first.
+    old_generations: Vec<Generation>,
     /// Whether the last check ended without a proof.
     unproven: bool,
     /// When to restart, after the current accept thread has ended.
@@ -102,7 +105,8 @@ impl Supervisor {
             shared,
             targets: loopback_targets(addr),
             counters: ProcCounters::open(),
-            generations: vec![first],
+            current: first,
+            old_generations: Vec::new(),
             unproven: true,
             restart_at: None,
             backoff: Backoff::default(),
@@ -132,7 +136,7 @@ impl Supervisor {
         while !self.shared.is_stopping() {
             thread::park();
         }
-        self.generations.drain(..).for_each(Generation::shutdown);
+        self.old_generations.into_iter().chain([self.current]).for_each(Generation::shutdown);
     }
 
     /// How long to sleep unless woken.
@@ -145,7 +149,7 @@ impl Supervisor {
     }
 
     fn tick(&mut self) {
-        let accept_error = self.current().accept_error().map(str::to_owned);
+        let accept_error = self.current.accept_error().map(str::to_owned);
         if let Some(error) = accept_error.filter(|_| self.restart_at.is_none()) {
             self.mark_dead(&error);
         }
@@ -162,7 +166,7 @@ impl Supervisor {
 
     /// Whether a connection may have arrived since the last proof.
     fn may_have_arrivals(&self) -> bool {
-        match &self.current().accept_monitor {
+        match &self.current.accept_monitor {
             Some(monitor) => monitor.has_run(),
             None => {
                 self.last_request.elapsed() < BLIND_ACTIVE_TIME
@@ -179,7 +183,7 @@ impl Supervisor {
         self.last_check = Instant::now();
         let before = self.counters.connection_count();
         let round = self.nudge_until_proven();
-        let sample = self.current().accept_monitor.as_ref().and_then(ThreadMonitor::sample);
+        let sample = self.current.accept_monitor.as_ref().and_then(ThreadMonitor::sample);
         let after = self.counters.connection_count();
         let arrived = before.zip(after).map(|(before, after)| after.saturating_sub(before));
         match round {
@@ -195,8 +199,7 @@ impl Supervisor {
             RoundResult::Unproven => self.unproven = true,
             RoundResult::Unreachable => {
                 self.unproven = false;
-                if let (Some(monitor), Some(now)) = (&mut self.current_mut().accept_monitor, sample)
-                {
+                if let (Some(monitor), Some(now)) = (&mut self.current.accept_monitor, sample) {
                     monitor.set_baseline(now);
                 }
             }
@@ -207,19 +210,18 @@ impl Supervisor {
     /// Notes that every connection accepted before this sample is being served.
     fn set_baseline(&mut self, sample: Option<String>) {
         let is_proof = self.counters.thread_mark().is_some();
-        let current = self.current_mut();
-        match (&mut current.accept_monitor, sample) {
+        match (&mut self.current.accept_monitor, sample) {
             // Without proofs, an accept thread that has not run proves nothing either.
-            _ if !is_proof => current.stop_monitoring(),
+            _ if !is_proof => self.current.stop_monitoring(),
             (Some(monitor), Some(now)) => {
                 // The nudges of a second check must change the count; else it does not count.
                 let is_fresh = monitor.is_fresh();
                 if !monitor.set_baseline(now) {
-                    current.stop_monitoring();
+                    self.current.stop_monitoring();
                 }
                 self.unproven = is_fresh;
             }
-            (None, _) => current.resume_monitoring(),
+            (None, _) => self.current.resume_monitoring(),
             _ => {}
         }
     }
@@ -257,7 +259,7 @@ impl Supervisor {
     }
 
     fn is_accept_thread_gone(&self) -> bool {
-        let monitor = self.current().accept_monitor.as_ref();
+        let monitor = self.current.accept_monitor.as_ref();
         monitor.is_some_and(|monitor| monitor.sample().is_none())
     }
 
@@ -266,13 +268,13 @@ impl Supervisor {
         self.failed_rounds = 0;
         if gone {
             // A thread accepts, so the observed one was not the accept thread.
-            self.current_mut().stop_monitoring();
+            self.current.stop_monitoring();
         }
     }
 
     /// What this many unanswered nudges in a row prove; `None` if they are too few.
     fn evaluate_misses(&mut self, gone: bool, misses: u32) -> Option<RoundResult> {
-        let allowed = match self.current().accept_monitor {
+        let allowed = match self.current.accept_monitor {
             Some(_) if gone => MISSES_IF_GONE,
             Some(_) => MISSES_IF_ALIVE,
             None => MISSES_IF_UNKNOWN,
@@ -306,7 +308,7 @@ impl Supervisor {
         log::warn!("accept thread stopped ({cause}); accepting again in {} ms", delay.as_millis());
         self.restart_at = Some(Instant::now() + delay);
         // Close the /proc file: the new generation needs the descriptor.
-        self.current_mut().accept_monitor = None;
+        self.current.accept_monitor = None;
     }
 
     fn restart(&mut self) {
@@ -358,34 +360,21 @@ impl Supervisor {
         let duplicates = (0..MIN_FREE_DESCRIPTORS).map(|_| self.shared.clone_listener());
         drop(duplicates.collect::<io::Result<Vec<_>>>()?);
         check_thread_headroom()?;
-        self.generations.push(Generation::start(&self.shared)?);
-        if self.generations.len() > MAX_GENERATIONS {
-            self.generations.remove(0).shutdown();
+        let old = mem::replace(&mut self.current, Generation::start(&self.shared)?);
+        self.old_generations.push(old);
+        if self.old_generations.len() >= MAX_GENERATIONS {
+            self.old_generations.remove(0).shutdown();
         }
         Ok(())
     }
 
     /// Shuts down old generations without open connections.
     fn sweep(&mut self) {
-        if self.generations.len() < 2 || self.last_sweep.elapsed() < SWEEP_INTERVAL {
-            return;
+        if !self.old_generations.is_empty() && self.last_sweep.elapsed() >= SWEEP_INTERVAL {
+            self.last_sweep = Instant::now();
+            let unused = self.old_generations.extract_if(.., |old| old.is_unused());
+            unused.for_each(Generation::shutdown);
         }
-        self.last_sweep = Instant::now();
-        let newest = self.generations.len() - 1;
-        for old in (0..newest).rev() {
-            if self.generations[old].is_unused() {
-                self.generations.remove(old).shutdown();
-            }
-        }
-    }
-
-    fn current(&self) -> &Generation {
-        &self.generations[self.generations.len() - 1]
-    }
-
-    fn current_mut(&mut self) -> &mut Generation {
-        let last = self.generations.len() - 1;
-        &mut self.generations[last]
     }
 }
 
