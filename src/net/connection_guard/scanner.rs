@@ -181,8 +181,8 @@ impl Scanner {
         // Between requests, unread bytes may belong to a body that this proxy is slow to read.
         let unread = if is_reading || phase.is_none() { socket.unread_bytes() } else { 0 };
         let observation = Observation {
-            peer: socket.info.peer,
-            received: socket.info.received.saturating_sub(unread),
+            peer: socket.state,
+            received: socket.received.saturating_sub(unread),
             has_unread: is_reading && unread > 0,
             generation: snapshot.as_ref().map_or(0, |entry| entry.generation),
             phase,
@@ -267,7 +267,7 @@ impl Scanner {
             // The number may stand for another connection by now, or a request may have arrived.
             let is_idle =
                 self.registry.snapshot(peer).is_none_or(|entry| entry.in_flight.is_empty());
-            if socket.peer == peer && is_idle && socket.info.peer != PeerState::Closed {
+            if socket.peer == peer && is_idle && socket.state != PeerState::Closed {
                 self.cut(CutReason::TooMany, &socket, &[]);
                 if let Some(known) = self.tracked.get_mut(&peer) {
                     known.state.mark_cut();

@@ -20,14 +20,6 @@ use crate::net::sys;
 /// Position of `tcpi_bytes_received` in the kernel's `struct tcp_info`, since Linux 4.1.
 const BYTES_RECEIVED_RANGE: std::ops::Range<usize> = 128..136;
 
-/// What the kernel knows of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TcpInfo {
-    pub peer: PeerState,
-    /// Bytes received since it was opened.
-    pub received: u64,
-}
-
 /// A descriptor that is made a duplicate of one other descriptor at a time.
 pub(super) struct DupFd {
     fd: OwnedFd,
@@ -40,7 +32,9 @@ pub(super) struct AcceptedSocket<'a> {
     fd: &'a OwnedFd,
     /// The client's address.
     pub peer: SocketAddr,
-    pub info: TcpInfo,
+    pub state: PeerState,
+    /// Bytes received since it was opened.
+    pub received: u64,
 }
 
 /// What a descriptor number stands for.
@@ -65,11 +59,8 @@ impl DupFd {
         if !own && !sys::duplicate_into(fd, &mut self.fd) {
             return FdKind::Closed;
         }
-        let info = if own { None } else { read_tcp_info(&self.fd) };
-        match info.and_then(|info| identify_connection(&self.fd, info, port)) {
-            Some(socket) => FdKind::Connection(socket),
-            None => FdKind::Other,
-        }
+        let socket = if own { None } else { identify_connection(&self.fd, port) };
+        socket.map_or(FdKind::Other, FdKind::Connection)
     }
 
     /// Closes the duplicate of the last inspection.
@@ -102,30 +93,26 @@ impl AcceptedSocket<'_> {
     }
 }
 
-fn identify_connection(fd: &OwnedFd, info: TcpInfo, port: u16) -> Option<AcceptedSocket<'_>> {
-    let socket = SockRef::from(fd);
-    if socket.local_addr().ok()?.as_socket()?.port() != port {
-        return None;
-    }
-    let peer = socket.peer_addr().ok()?.as_socket()?;
-    Some(AcceptedSocket { fd, peer, info })
-}
-
-/// What the kernel knows of a connection; `None` for anything else.
-fn read_tcp_info(fd: &OwnedFd) -> Option<TcpInfo> {
+/// A connection to `port`, and what the kernel knows of it; `None` for anything else.
+fn identify_connection(fd: &OwnedFd, port: u16) -> Option<AcceptedSocket<'_>> {
     let (info, length) = sys::tcp_info(fd)?;
     if length < BYTES_RECEIVED_RANGE.end {
         return None;
     }
     // TCP states as in the kernel's include/net/tcp_states.h.
-    let peer = match info[0] {
+    let state = match info[0] {
         1..=5 => PeerState::Open,
         8 => PeerState::HalfClosed,
         6 | 7 | 9 | 11 => PeerState::Closed,
         _ => return None,
     };
-    let received = info[BYTES_RECEIVED_RANGE].try_into().ok()?;
-    Some(TcpInfo { peer, received: u64::from_ne_bytes(received) })
+    let received = u64::from_ne_bytes(info[BYTES_RECEIVED_RANGE].try_into().ok()?);
+    let socket = SockRef::from(fd);
+    if socket.local_addr().ok()?.as_socket()?.port() != port {
+        return None;
+    }
+    let peer = socket.peer_addr().ok()?.as_socket()?;
+    Some(AcceptedSocket { fd, peer, state, received })
 }
 
 #[cfg(test)]
@@ -198,8 +185,9 @@ mod tests {
         client.write_all(&[b'x'; 1000]).expect("it is open");
         // Reading one byte proves that all have come.
         server.read_exact(&mut [0; 1]).expect("a byte");
-        let (info, unread) = found(&server, port, |socket| (socket.info, socket.unread_bytes()));
-        assert_eq!(info, TcpInfo { peer: PeerState::Open, received: 1000 });
+        let (info, unread) =
+            found(&server, port, |socket| ((socket.state, socket.received), socket.unread_bytes()));
+        assert_eq!(info, (PeerState::Open, 1000));
         assert_eq!(unread, 999);
     }
 
@@ -208,13 +196,12 @@ mod tests {
         let (port, client, mut server) = connection();
         client.shutdown(Shutdown::Write).expect("it is open");
         assert_eq!(server.read(&mut [0; 1]).expect("an end"), 0);
-        let probe =
-            |byte| found(&server, port, |socket| (socket.info.peer, socket.send_byte(byte)));
+        let probe = |byte| found(&server, port, |socket| (socket.state, socket.send_byte(byte)));
         assert_eq!(probe(b'H'), (PeerState::HalfClosed, true));
         let mut byte = [0; 1];
         (&client).read_exact(&mut byte).expect("a byte");
         assert_eq!(byte, [b'H']);
-        assert_eq!(found(&server, port, |socket| socket.info.peer), PeerState::HalfClosed);
+        assert_eq!(found(&server, port, |socket| socket.state), PeerState::HalfClosed);
         drop(client);
         assert!(found(&server, port, |socket| socket.send_byte(b'0')));
         // The answer to it is on its way; after it the connection has no other side any more.
