@@ -172,6 +172,9 @@ impl Capabilities {
     /// Reads a list of capability names. A missing name leaves the capability unknown, except that an
     /// embedding model without completion cannot complete text.
     fn read_words(&mut self, words: &[Value]) {
+        if contains_any(words, &["embedding", "embeddings"]) {
+            self.completion = Some(false);
+        }
         let known = [
             (&mut self.completion, &["completion", "chat"][..]),
             (&mut self.tools, &["tools", "tool_use", "function_calling"]),
@@ -185,10 +188,6 @@ impl Capabilities {
             if contains_any(words, names) {
                 *capability = Some(true);
             }
-        }
-        let completes = contains_any(words, &["completion", "chat"]);
-        if contains_any(words, &["embedding", "embeddings"]) && !completes {
-            self.completion = Some(false);
         }
     }
 

@@ -83,9 +83,7 @@ pub fn find_id<'a>(ids: impl Iterator<Item = &'a str> + Clone, name: &str) -> Op
         Some(bare) => bare.to_owned(),
         None => format!("{GEMINI_PREFIX}{short}"),
     };
-    find_id_with_tag(ids.clone(), name)
-        .or_else(|| (short != name).then(|| find_id_with_tag(ids.clone(), short)).flatten())
-        .or_else(|| find_id_with_tag(ids, &gemini))
+    [name, short, &gemini].into_iter().find_map(|name| find_id_with_tag(ids.clone(), name))
 }
 
 fn find_id_with_tag<'a>(ids: impl Iterator<Item = &'a str> + Clone, name: &str) -> Option<&'a str> {

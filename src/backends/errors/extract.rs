@@ -176,8 +176,9 @@ fn parse_field_error(entry: &Value) -> Option<FieldError> {
         Some(location) => join_location(location)?,
         None => scalar_member(entry, "field")?,
     };
-    let message = find_text(entry.get("msg").or_else(|| entry.get("description"))?)?;
-    Some(FieldError { path, kind: scalar_member(entry, "type"), message })
+    // An entry without a text is no error.
+    find_text(entry.get("msg").or_else(|| entry.get("description"))?)?;
+    Some(FieldError { path, kind: scalar_member(entry, "type") })
 }
 
 /// `x.0` for `["body", "x", 0]`.

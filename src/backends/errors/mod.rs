@@ -65,8 +65,6 @@ pub struct FieldError {
     pub path: String,
     /// The entry's own `type`, such as `extra_forbidden`.
     pub kind: Option<String>,
-    /// The message about this field.
-    pub message: String,
 }
 
 /// What the headers of an error response say about sending the request again.
