@@ -133,10 +133,9 @@ pub struct Trace {
 }
 
 /// Which pooled connections an attempt may use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ConnectionPolicy {
     /// Any, or a new connection.
-    #[default]
     Reuse,
     /// None, and all of them are closed.
     Fresh,

@@ -63,7 +63,7 @@ fn connect(addresses: &[SocketAddr], timeout: NextTimeout) -> Result<TcpStream, 
         }
         let is_last = place + 1 == addresses.len();
         let patience = if is_last { left } else { (left / 2).max(MIN_CONNECT_TIMEOUT) };
-        match connect_to(*address, timeout.not_zero().map(|_| patience)) {
+        match connect_to(*address, patience) {
             Ok(stream) => return Ok(stream),
             Err(error) if is_timeout(&error) => failure = Error::Timeout(timeout.reason),
             Err(error) => failure = Error::Io(error),
@@ -72,11 +72,8 @@ fn connect(addresses: &[SocketAddr], timeout: NextTimeout) -> Result<TcpStream, 
     Err(failure)
 }
 
-fn connect_to(address: SocketAddr, patience: Option<Duration>) -> io::Result<TcpStream> {
-    let stream = match patience {
-        Some(patience) => TcpStream::connect_timeout(&address, patience)?,
-        None => TcpStream::connect(address)?,
-    };
+fn connect_to(address: SocketAddr, patience: Duration) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, patience)?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
