@@ -125,55 +125,53 @@ impl AccessControl {
                 return deny(format!("origin {origin} is not in OLLAMA_ORIGINS"));
             }
             CorsDecision::Preflight(headers) => {
-                return AccessDecision {
-                    response: Some(EarlyResponse::Empty(204)),
-                    headers,
-                    denial_reason: None,
-                };
+                return AccessDecision { headers, ..answer_empty(204) };
             }
             CorsDecision::Allowed(headers) => headers,
-            CorsDecision::SameOrigin => ResponseHeaders::new(),
         };
-        let decision =
-            self.host_info.as_ref().map(|host_info| host_info.check_host(request.method, host));
-        let decision = match decision.unwrap_or_default() {
-            AccessDecision { response: None, .. }
-                if !request.is_public && !self.keys.authorize(request.credentials) =>
-            {
-                AccessDecision {
-                    response: Some(EarlyResponse::Unauthorized),
-                    denial_reason: Some(missing_or_wrong(request.credentials).to_owned()),
-                    ..AccessDecision::default()
-                }
-            }
-            decision => decision,
-        };
-        AccessDecision { headers, ..decision }
+        let refused =
+            self.check_host(request.method, host).or_else(|| self.check_credentials(request));
+        AccessDecision { headers, ..refused.unwrap_or_default() }
+    }
+
+    /// The response to a request whose `Host` is not allowed, or is named by a plain `OPTIONS`.
+    fn check_host(&self, method: &str, host: &str) -> Option<AccessDecision> {
+        let host_info = self.host_info.as_ref()?;
+        let host = strip_port(host);
+        if host.parse().is_ok_and(|address| host_info.is_local(address)) {
+            return None;
+        }
+        if !host_info.is_local_name(&host.to_ascii_lowercase()) {
+            let host = quote(host);
+            return Some(deny(format!(
+                "Host {host} is not local; let the reverse proxy send \"Host: localhost\""
+            )));
+        }
+        (method == "OPTIONS").then(|| answer_empty(204))
+    }
+
+    fn check_credentials(&self, request: &RequestInfo<'_>) -> Option<AccessDecision> {
+        let Credentials { authorization, api_key } = request.credentials;
+        if request.is_public || self.keys.authorize(request.credentials) {
+            return None;
+        }
+        let is_missing = authorization.is_none() && api_key.is_none();
+        let reason = if is_missing { "no key" } else { "wrong key" };
+        Some(AccessDecision {
+            response: Some(EarlyResponse::Unauthorized),
+            denial_reason: Some(reason.to_owned()),
+            ..AccessDecision::default()
+        })
     }
 }
 
 impl HostInfo {
-    fn check_host(&self, method: &str, host: &str) -> AccessDecision {
-        let host = strip_port(host);
-        if host.parse().is_ok_and(|address: IpAddr| self.is_local(address)) {
-            return AccessDecision::default();
-        }
-        if !self.is_local_name(&host.to_ascii_lowercase()) {
-            let host = quote(host);
-            return deny(format!(
-                "Host {host} is not local; let the reverse proxy send \"Host: localhost\""
-            ));
-        }
-        let response = (method == "OPTIONS").then_some(EarlyResponse::Empty(204));
-        AccessDecision { response, ..AccessDecision::default() }
-    }
-
     fn is_local(&self, address: IpAddr) -> bool {
-        let private = match address.to_canonical() {
+        let address = address.to_canonical();
+        let private = match address {
             IpAddr::V4(address) => address.is_private(),
             IpAddr::V6(address) => address.is_unique_local(),
         };
-        let address = address.to_canonical();
         private || address.is_loopback() || address.is_unspecified() || (self.has_address)(address)
     }
 
@@ -190,17 +188,12 @@ fn quote(value: &str) -> String {
     format!("{:?}", value.chars().take(MAX_LOGGED_CHARS).collect::<String>())
 }
 
-fn missing_or_wrong(credentials: Credentials<'_>) -> &'static str {
-    let is_missing = credentials.authorization.is_none() && credentials.api_key.is_none();
-    if is_missing { "no key" } else { "wrong key" }
+fn answer_empty(status: u16) -> AccessDecision {
+    AccessDecision { response: Some(EarlyResponse::Empty(status)), ..AccessDecision::default() }
 }
 
 fn deny(reason: String) -> AccessDecision {
-    AccessDecision {
-        response: Some(EarlyResponse::Empty(403)),
-        denial_reason: Some(reason),
-        ..AccessDecision::default()
-    }
+    AccessDecision { denial_reason: Some(reason), ..answer_empty(403) }
 }
 
 /// The host that a request is for. The absolute form of the target overrides the header (RFC 9112

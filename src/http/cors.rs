@@ -25,18 +25,29 @@ const LOCAL_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "0.0.0.0"];
 const APP_SCHEMES: [&str; 5] =
     ["app://", "file://", "tauri://", "vscode-webview://", "vscode-file://"];
 
-const ALLOWED_METHODS: &str = "GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS";
+/// The headers of a preflight only. A browser may cache it for half a day.
+const PREFLIGHT_HEADERS: [(&str, &str); 3] = [
+    ("Access-Control-Allow-Methods", "GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"),
+    (
+        "Access-Control-Allow-Headers",
+        "Authorization,Content-Type,User-Agent,Accept,X-Requested-With,Openai-Beta,\
+         X-Stainless-Arch,X-Stainless-Async,X-Stainless-Custom-Poll-Interval,\
+         X-Stainless-Helper-Method,X-Stainless-Lang,X-Stainless-Os,X-Stainless-Package-Version,\
+         X-Stainless-Poll-Helper,X-Stainless-Retry-Count,X-Stainless-Runtime,\
+         X-Stainless-Runtime-Version,X-Stainless-Timeout",
+    ),
+    ("Access-Control-Max-Age", "43200"),
+];
 
-const ALLOWED_HEADERS: &str = "Authorization,Content-Type,User-Agent,Accept,X-Requested-With,Openai-Beta,\
-    X-Stainless-Arch,X-Stainless-Async,X-Stainless-Custom-Poll-Interval,X-Stainless-Helper-Method,\
-    X-Stainless-Lang,X-Stainless-Os,X-Stainless-Package-Version,X-Stainless-Poll-Helper,\
-    X-Stainless-Retry-Count,X-Stainless-Runtime,X-Stainless-Runtime-Version,X-Stainless-Timeout";
+/// What a response to an allowed origin depends on; all but the first concern a preflight only.
+const VARY: [(&str, &str); 3] = [
+    ("Vary", "Origin"),
+    ("Vary", "Access-Control-Request-Method"),
+    ("Vary", "Access-Control-Request-Headers"),
+];
 
-/// How long a browser may cache a preflight, in seconds.
-const MAX_AGE: &str = "43200";
-
-/// The allowed origins.
-#[derive(Clone, Debug)]
+/// The allowed origins; the default has Ollama's.
+#[derive(Clone, Debug, Default)]
 pub struct CorsPolicy {
     /// The text of `OLLAMA_ORIGINS`.
     raw: String,
@@ -56,27 +67,31 @@ enum OriginRule {
 /// The decision about a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CorsDecision {
-    /// The request does not come from another origin.
-    SameOrigin,
     /// The origin is not allowed: 403.
     Refused,
     /// A preflight of an allowed origin: 204 with these headers.
     Preflight(ResponseHeaders),
-    /// The origin is allowed; the response has these headers.
+    /// The origin is allowed; the response has these headers. A request that does not come from
+    /// another origin needs none.
     Allowed(ResponseHeaders),
 }
 
 impl CorsPolicy {
-    /// Parses a value of `OLLAMA_ORIGINS`, and adds the defaults.
+    /// Parses a value of `OLLAMA_ORIGINS`, which adds to the defaults.
     ///
     /// # Errors
     /// The expected form, if Ollama panics at an entry (several `*`, or an unknown scheme without `*`),
     /// or if an entry is not visible ASCII or contains a password.
     pub fn parse(text: &str) -> Result<Self, String> {
         let entries = if text.is_empty() { Vec::new() } else { text.split(',').collect() };
-        let mut rules =
-            entries.iter().map(|entry| parse_rule(entry)).collect::<Result<Vec<_>, _>>()?;
-        rules.extend(default_rules());
+        let rules = entries.iter().map(|entry| parse_rule(entry)).collect::<Option<_>>();
+        let rules = rules.ok_or_else(|| {
+            let schemes = SCHEMES.join(", ");
+            format!(
+                "expected comma-separated origins, each containing one * or starting with one of \
+                 {schemes}"
+            )
+        })?;
         Ok(Self { raw: text.to_owned(), allow_any: entries.contains(&"*"), rules })
     }
 
@@ -103,11 +118,11 @@ impl CorsPolicy {
     /// Decides about a request. An origin with the same host is not another origin.
     pub fn decide(&self, method: &str, origin: Option<&str>, host: &str) -> CorsDecision {
         let Some(origin) = origin.filter(|origin| !origin.is_empty()) else {
-            return CorsDecision::SameOrigin;
+            return CorsDecision::Allowed(Vec::new());
         };
         let at = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
         if at == Some(host) {
-            return CorsDecision::SameOrigin;
+            return CorsDecision::Allowed(Vec::new());
         }
         if !self.allows(origin) {
             return CorsDecision::Refused;
@@ -121,35 +136,19 @@ impl CorsPolicy {
     fn allows(&self, origin: &str) -> bool {
         // The origin is echoed into a header; no browser sends other characters.
         let visible = origin.bytes().all(|byte| byte.is_ascii_graphic());
-        visible && (self.allow_any || self.rules.iter().any(|rule| rule.allows(origin)))
+        let is_listed = || self.rules.iter().any(|rule| rule.allows(origin));
+        visible && (self.allow_any || is_allowed_by_default(origin) || is_listed())
     }
 
     fn headers(&self, origin: &str, is_preflight: bool) -> ResponseHeaders {
-        let (mut headers, vary): (ResponseHeaders, &[&str]) = if is_preflight {
-            let fixed = vec![
-                ("Access-Control-Allow-Methods", ALLOWED_METHODS.to_owned()),
-                ("Access-Control-Allow-Headers", ALLOWED_HEADERS.to_owned()),
-                ("Access-Control-Max-Age", MAX_AGE.to_owned()),
-            ];
-            let vary =
-                &["Origin", "Access-Control-Request-Method", "Access-Control-Request-Headers"];
-            (fixed, vary)
-        } else {
-            (Vec::new(), &["Origin"])
+        let (fixed, vary) = match is_preflight {
+            true => (&PREFLIGHT_HEADERS[..], &VARY[..]),
+            false => (&[][..], &VARY[..1]),
         };
-        let allowed = if self.allow_any { "*" } else { origin };
-        headers.push(("Access-Control-Allow-Origin", allowed.to_owned()));
-        if !self.allow_any {
-            headers.extend(vary.iter().map(|name| ("Vary", (*name).to_owned())));
-        }
-        headers
-    }
-}
-
-/// Ollama's defaults.
-impl Default for CorsPolicy {
-    fn default() -> Self {
-        Self { raw: String::new(), allow_any: false, rules: default_rules().collect() }
+        let (allowed, vary) = if self.allow_any { ("*", &[][..]) } else { (origin, vary) };
+        let allowed = [("Access-Control-Allow-Origin", allowed)];
+        let headers = fixed.iter().copied().chain(allowed).chain(vary.iter().copied());
+        headers.map(|(name, value)| (name, value.to_owned())).collect()
     }
 }
 
@@ -165,38 +164,28 @@ impl OriginRule {
 }
 
 /// Parses one entry. An entry with a `*` is used as it is, others are trimmed and in lower case.
-fn parse_rule(entry: &str) -> Result<OriginRule, String> {
-    let error = || {
-        let schemes = SCHEMES.join(", ");
-        format!(
-            "expected comma-separated origins, each containing one * or starting with one of \
-             {schemes}"
-        )
-    };
+fn parse_rule(entry: &str) -> Option<OriginRule> {
     let literal = entry.trim().to_ascii_lowercase();
     if !literal.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'@') {
-        return Err(error());
+        return None;
     }
     match entry.split_once('*') {
-        Some((_, behind)) if behind.contains('*') => Err(error()),
-        Some((before, behind)) => Ok(OriginRule::Wildcard(before.to_owned(), behind.to_owned())),
-        None if SCHEMES.iter().any(|scheme| literal.starts_with(scheme)) => {
-            Ok(OriginRule::Exact(literal))
-        }
-        None => Err(error()),
+        Some((_, behind)) if behind.contains('*') => None,
+        Some((before, behind)) => Some(OriginRule::Wildcard(before.to_owned(), behind.to_owned())),
+        None => SCHEMES
+            .iter()
+            .any(|scheme| literal.starts_with(scheme))
+            .then_some(OriginRule::Exact(literal)),
     }
 }
 
-fn default_rules() -> impl Iterator<Item = OriginRule> {
-    let hosts = LOCAL_HOSTS.iter().flat_map(|host| {
-        ["http://", "https://"].into_iter().flat_map(move |scheme| {
-            let plain = OriginRule::Exact(format!("{scheme}{host}"));
-            [plain, OriginRule::Wildcard(format!("{scheme}{host}:"), String::new())]
-        })
-    });
-    let applications =
-        APP_SCHEMES.iter().map(|scheme| OriginRule::Wildcard((*scheme).to_owned(), String::new()));
-    hosts.chain(applications)
+fn is_allowed_by_default(origin: &str) -> bool {
+    let host = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+    let is_local = |host: &str| {
+        let ports = LOCAL_HOSTS.iter().filter_map(|local| host.strip_prefix(local));
+        ports.into_iter().any(|port| port.is_empty() || port.starts_with(':'))
+    };
+    host.is_some_and(is_local) || APP_SCHEMES.iter().any(|scheme| origin.starts_with(scheme))
 }
 
 #[cfg(test)]
@@ -310,7 +299,8 @@ mod tests {
             (Some("app://example.com"), "example.com", false),
         ] {
             let decision = CorsPolicy::default().decide("OPTIONS", origin, host);
-            assert_eq!(decision == CorsDecision::SameOrigin, expected, "{origin:?} {host}");
+            let is_plain = decision == CorsDecision::Allowed(Vec::new());
+            assert_eq!(is_plain, expected, "{origin:?} {host}");
         }
     }
 
