@@ -274,7 +274,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         placeholder: "DURATION",
         default: Some("5m"),
         help: "How long a model is shown as loaded: `5m`, `1h30m` or seconds; negative means forever.",
-        apply: apply_keep_alive,
+        apply: |c, text| set_or_warn(&mut c.keep_alive, parsers::parse_keep_alive(text), "5m"),
         show: show_keep_alive,
         ..EMPTY_OPTION
     },
@@ -361,10 +361,7 @@ fn set<T>(slot: &mut T, value: Result<T, String>) -> ApplyResult {
 /// As [`set`], for options of Ollama: a bad value is replaced by the default, with a warning, as in
 /// Ollama (envconfig/config.go).
 fn set_or_warn<T>(slot: &mut T, value: Result<T, String>, default: &str) -> ApplyResult {
-    match value {
-        Ok(number) => set(slot, Ok(number)),
-        Err(allowed) => Ok(Some(format!("{allowed}; using {default}"))),
-    }
+    set(slot, value).or_else(|allowed| Ok(Some(format!("{allowed}; using {default}"))))
 }
 
 /// Zero means unset.
@@ -394,16 +391,6 @@ fn apply_origins(config: &mut Config, text: &str) -> ApplyResult {
     Ok(config.origins.warning())
 }
 
-/// A bad value is replaced by five minutes, with a warning, as in Ollama.
-fn apply_keep_alive(config: &mut Config, text: &str) -> ApplyResult {
-    match parsers::parse_keep_alive(text) {
-        Ok(keep_alive) => set(&mut config.keep_alive, Ok(keep_alive)),
-        // The error text quotes the value, which may be a misplaced key.
-        Err(_) => Ok(Some("not a duration (like 5m or 300); using 5m".to_owned())),
-    }
-}
-
-/// As a Go duration, in seconds.
 fn show_keep_alive(config: &Config) -> String {
     match config.keep_alive {
         KeepAlive::For(time) => format!("{time:?}"),

@@ -148,11 +148,8 @@ pub fn parse_log_level(text: &str) -> Result<LevelFilter, String> {
 /// The level for a value of `OLLAMA_DEBUG`, as in Ollama (envconfig/config.go): a boolean, or the
 /// number of levels below info; other text means true.
 pub fn parse_debug_level(text: &str) -> LevelFilter {
-    match text {
-        "0" | "f" | "F" | "false" | "False" | "FALSE" => return LevelFilter::Info,
-        _ => {}
-    }
     match text.parse::<i64>() {
+        Err(_) if matches!(text, "f" | "F" | "false" | "False" | "FALSE") => LevelFilter::Info,
         Ok(..=-2) => LevelFilter::Error,
         Ok(-1) => LevelFilter::Warn,
         Ok(0) => LevelFilter::Info,
@@ -176,7 +173,7 @@ pub fn parse_keep_alive(text: &str) -> Result<KeepAlive, String> {
             Ok(KeepAlive::For(Duration::from_secs(seconds)))
         }
         Ok(_) => Ok(KeepAlive::Forever),
-        Err(_) => parse_go_duration(text),
+        Err(_) => parse_go_duration(text).map_err(|_| "not a duration (like 5m or 300)".to_owned()),
     }
 }
 
