@@ -75,11 +75,6 @@ impl WorkerPools {
         self.pool(Lane::Main).overcommit()
     }
 
-    /// Requests that run or are queued.
-    pub(super) fn active_requests(&self) -> usize {
-        self.pools.iter().map(WorkerPool::load).sum()
-    }
-
     /// Waits for running and queued requests; `false` if some are not done within `grace`.
     pub(super) fn drain(self, grace: Duration) -> bool {
         let began = Instant::now();
@@ -93,34 +88,17 @@ impl WorkerPools {
     }
 }
 
-/// Limits that all requests share.
-pub(super) struct SharedLimits {
-    /// Bytes of request bodies in memory.
+pub(super) struct Dispatcher {
+    pub access: AccessControl,
+    pub registry: Arc<Registry>,
+    pub metrics: Arc<Metrics>,
     pub body_budget: Arc<MemoryBudget>,
     pub memory_pressure: Arc<MemoryPressure>,
-}
-
-/// Takes requests from the acceptor's threads.
-pub(super) struct Dispatcher {
-    access: AccessControl,
-    registry: Arc<Registry>,
-    metrics: Arc<Metrics>,
-    shared: SharedLimits,
     /// `None` once no more requests are taken.
-    pools: RwLock<Option<WorkerPools>>,
+    pub pools: RwLock<Option<WorkerPools>>,
 }
 
 impl Dispatcher {
-    pub(super) fn new(
-        access: AccessControl,
-        registry: Arc<Registry>,
-        metrics: Arc<Metrics>,
-        shared: SharedLimits,
-        pools: WorkerPools,
-    ) -> Self {
-        Self { access, registry, metrics, shared, pools: RwLock::new(Some(pools)) }
-    }
-
     /// Makes `/ready` fail, and each response the last one on its connection.
     pub(super) fn begin_shutdown(&self) {
         self.metrics.mark_stopping();
@@ -135,7 +113,7 @@ impl Dispatcher {
     /// Requests that run or are queued.
     pub(super) fn active_requests(&self) -> usize {
         let pools = lock::read(&self.pools);
-        pools.as_ref().map_or(0, WorkerPools::active_requests)
+        pools.iter().flat_map(|pools| &pools.pools).map(WorkerPool::load).sum()
     }
 
     /// Decides about a request and queues it, or responds that the workers are busy. A worker also
@@ -146,8 +124,8 @@ impl Dispatcher {
         let peer = request.remote_addr().copied();
         let route = routes::resolve(ROUTES, request.method().as_str(), request.url());
         let request_id = format!("req_{:08x}", rand::random::<u32>());
-        let mut exchange = Exchange::new(request, request_id, route.error_format);
-        exchange.set_reservation(self.shared.body_budget.new_reservation());
+        let reservation = self.body_budget.new_reservation();
+        let mut exchange = Exchange::new(request, request_id, route.error_format, reservation);
         let mut decision = match head_error {
             Some(_) => Decision::Fail(Error::MalformedHead),
             None => Decision::Proceed,
@@ -176,8 +154,8 @@ impl Dispatcher {
         let error = {
             let lane = job.route.lane();
             let is_main = lane == Lane::Main;
-            // While no request is running, refusing a request would free no memory.
-            let low_memory = is_main && self.shared.memory_pressure.is_high();
+            // With no request running, refusing this one would free no memory.
+            let low_memory = is_main && self.memory_pressure.is_high();
             let pools = lock::read(&self.pools);
             let permit = match &*pools {
                 Some(pools) if low_memory && pools.pool(Lane::Main).load() > 0 => Err(Error::Busy),
@@ -191,8 +169,8 @@ impl Dispatcher {
                 Ok((permit, app)) if is_main => {
                     self.metrics.queued_requests.inc();
                     return permit.run(move || {
-                        app.metrics().queued_requests.dec();
-                        let _busy = app.metrics().busy_workers.track();
+                        app.metrics.queued_requests.dec();
+                        let _busy = app.metrics.busy_workers.track();
                         serve(&app, job);
                     });
                 }
@@ -234,7 +212,7 @@ impl Dispatcher {
 fn serve(app: &App, job: Box<Job>) {
     let mut trace = Trace { request_id: job.exchange.request_id().to_owned(), ..Trace::default() };
     let mut stack = StackTrimmer::default();
-    let (received, metrics) = (job.received, app.metrics());
+    let (received, metrics) = (job.received, &app.metrics);
     let work = |route: &ResolvedRoute<Handler>, exchange: &mut Exchange, trace: &mut Trace| {
         let stack = &mut stack;
         handlers::handle(Context { app, route, exchange, trace, stack, received_at: received })

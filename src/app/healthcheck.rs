@@ -59,30 +59,21 @@ fn display_address(host: &str, port: u16) -> String {
     }
 }
 
-/// The status from the first of the addresses that takes the connection.
-fn request_status(host: &str, port: u16) -> io::Result<u16> {
-    let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for address in resolve_addresses(host, port)? {
-        match TcpStream::connect_timeout(&address, TIMEOUT) {
-            Ok(stream) => return read_status(stream),
-            Err(error) => failure = error,
-        }
-    }
-    Err(failure)
-}
-
 /// The addresses of the proxy. All interfaces mean loopback: both kinds if the proxy may listen on
 /// either.
 fn resolve_addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let at = |ip: IpAddr| SocketAddr::new(ip, port);
-    Ok(match host.parse::<IpAddr>() {
-        Ok(IpAddr::V4(ip)) if ip.is_unspecified() => vec![at(Ipv4Addr::LOCALHOST.into())],
-        Ok(IpAddr::V6(ip)) if ip.is_unspecified() => {
-            vec![at(Ipv6Addr::LOCALHOST.into()), at(Ipv4Addr::LOCALHOST.into())]
-        }
-        Ok(ip) => vec![at(ip)],
-        Err(_) => (host, port).to_socket_addrs()?.collect(),
-    })
+    let v4 = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
+    match host.parse::<IpAddr>() {
+        Ok(IpAddr::V4(ip)) if ip.is_unspecified() => Ok(vec![v4]),
+        Ok(IpAddr::V6(ip)) if ip.is_unspecified() => Ok(vec![v6, v4]),
+        _ => Ok((host, port).to_socket_addrs()?.collect()),
+    }
+}
+
+fn request_status(host: &str, port: u16) -> io::Result<u16> {
+    // The caller bounds the time of all this.
+    read_status(TcpStream::connect(&resolve_addresses(host, port)?[..])?)
 }
 
 fn read_status(mut stream: TcpStream) -> io::Result<u16> {

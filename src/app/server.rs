@@ -8,13 +8,13 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
-use crate::app::dispatcher::{Dispatcher, SharedLimits, WorkerPools};
+use crate::app::dispatcher::{Dispatcher, WorkerPools};
 use crate::app::shutdown::Shutdown;
 use crate::config::Config;
 use crate::handlers::App;
@@ -119,8 +119,10 @@ impl Server {
         let max_body_memory =
             limits.max_body_memory.unwrap_or_else(|| system_limits.max_body_memory());
         let body_budget = MemoryBudget::new(max_body_memory);
-        let shared = SharedLimits { body_budget, memory_pressure };
-        let dispatcher = Arc::new(Dispatcher::new(access, registry, metrics, shared, pools));
+        let pools = RwLock::new(Some(pools));
+        let dispatcher =
+            Dispatcher { access, registry, metrics, body_budget, memory_pressure, pools };
+        let dispatcher = Arc::new(dispatcher);
         let request_dispatcher = dispatcher.clone();
         let acceptor = Acceptor::start(
             listener,

@@ -25,9 +25,19 @@ pub(super) fn sign_out(context: &mut Context<'_>) -> Result<()> {
     context.answer_json(401, &ErrorResponse { error: "you are not currently signed in" })
 }
 
-/// `POST /api/experimental/web_search` and `web_fetch`. As in Ollama, the body is not parsed.
-pub(super) fn refuse_web_tool(context: &mut Context<'_>, body: &[u8], what: &str) -> Result<()> {
-    if body.trim_ascii().is_empty() {
+/// `POST /api/experimental/web_search`.
+pub(super) fn web_search(context: &mut Context<'_>) -> Result<()> {
+    refuse_web_tool(context, "web search")
+}
+
+/// `POST /api/experimental/web_fetch`.
+pub(super) fn web_fetch(context: &mut Context<'_>) -> Result<()> {
+    refuse_web_tool(context, "web fetch")
+}
+
+/// As in Ollama, the body is not parsed.
+fn refuse_web_tool(context: &mut Context<'_>, what: &str) -> Result<()> {
+    if context.read_body()?.trim_ascii().is_empty() {
         return Err(Error::MissingBody);
     }
     let error = format!("ollama cloud is disabled: {what} is unavailable");

@@ -4,6 +4,7 @@
 //! Ollama's order: the body, what each request must have, its blocks and schemas, then what `/api/chat`
 //! says of the name, the model and the upstream.
 
+use super::model_lookup::parse_full_model_name;
 use super::model_request::{CommonFields, ModelRequest, PendingReply};
 use super::{Context, model_required_error, relay};
 use crate::api::anthropic::request::{GO_TYPE_NAME, MessagesRequest};
@@ -17,9 +18,9 @@ use crate::translate::anthropic::{self, estimate_tokens, to_ollama, validate};
 use crate::translate::generate::UpstreamRequest;
 use crate::translate::think::{self, ThinkMode};
 
-/// `POST /v1/messages`. `body` is decompressed.
-pub(super) fn messages(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
-    let (reply, name, input_tokens) = start_messages(context, body)?;
+/// `POST /v1/messages`.
+pub(super) fn messages(context: &mut Context<'_>, text: String) -> Result<()> {
+    let (reply, name, input_tokens) = start_messages(context, text)?;
     let mut encoder = MessageEncoder::new(&name, &context.trace.request_id, input_tokens);
     relay::relay(context, &mut encoder, reply)
 }
@@ -28,9 +29,8 @@ pub(super) fn messages(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
 #[inline(never)] // Not inlined, so that its stack is free while the response is relayed.
 fn start_messages<'a>(
     context: &mut Context<'a>,
-    body: Vec<u8>,
+    text: String,
 ) -> Result<(PendingReply<'a>, String, u64)> {
-    let text = decode::decode_body(body)?;
     let request: MessagesRequest<'_> = decode::parse(&text, GO_TYPE_NAME)?;
     validate(&request, true)?;
     let mut chat = to_ollama(&request)?;
@@ -48,23 +48,23 @@ fn start_messages<'a>(
         model_request.think = think;
     }
     let upstream = anthropic::to_openai(&request, &chat, &resolved.id, resolved.profile)?;
-    let mut upstream = UpstreamRequest::Chat(upstream);
+    let upstream = UpstreamRequest::Chat(upstream);
     let stream = request.stream.unwrap_or(false);
-    let reply = model_request.send(context, (&resolved, in_use), &mut upstream, stream)?;
+    let reply = model_request.send(context, (&resolved, in_use), upstream, stream)?;
     Ok((reply, model_request.requested_name, estimate_tokens(&chat)))
 }
 
-/// `POST /v1/messages/count_tokens`. `body` is decompressed. The upstream is not asked: this is an
+/// `POST /v1/messages/count_tokens`. The upstream is not asked: this is an
 /// estimate of what would be sent.
-pub(super) fn count_tokens(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
-    let text = decode::decode_body(body)?;
+pub(super) fn count_tokens(context: &mut Context<'_>, text: String) -> Result<()> {
     let request: MessagesRequest<'_> = decode::parse(&text, GO_TYPE_NAME)?;
     validate(&request, false)?;
     let mut chat = to_ollama(&request)?;
-    let name = context.parse_full_model_name(request.model.as_deref(), model_required_error)?;
-    let virtual_model = context.app.find_virtual_model(&name);
+    let name =
+        parse_full_model_name(request.model.as_deref(), context.trace, model_required_error)?;
+    let virtual_model = context.app.store.get(&name);
     virtual_model.iter().for_each(|model| model.apply_to_chat(&mut chat));
     let mut out = ndjson::to_vec(&CountTokensResponse { input_tokens: estimate_tokens(&chat) });
     out.push(b'\n');
-    context.exchange.respond(200, ContentType::BareJson, &out)
+    context.exchange.respond(200, ContentType::BARE_JSON, &out)
 }

@@ -5,7 +5,7 @@
 //! changes.
 
 use super::pass_through;
-use super::pass_through::{LARGE_BODY_BYTES, LargeBodyOutcome, PrefixDecision};
+use super::pass_through::{LARGE_BODY_BYTES, PrefixDecision};
 use super::{App, Context, LoadOptions, ModelUse, model_required_error};
 use crate::api::openai::multipart;
 use crate::error::{Error, Result};
@@ -43,12 +43,8 @@ fn transcribe_streaming(context: &mut Context<'_>) -> Result<()> {
         rewrite_model(app, prefix, trace).map(PrefixDecision::Stream)
     };
     match pass_through::pass_streaming(context, PATH, read)? {
-        LargeBodyOutcome::Passed(answer, in_use) => {
-            pass_through::relay_unchanged(context, answer, in_use)
-        }
-        LargeBodyOutcome::Buffered(_) => {
-            Err(Error::Internal("a multipart form was buffered unexpectedly"))
-        }
+        None => Ok(()),
+        Some(_) => Err(Error::Internal("a multipart form was buffered unexpectedly")),
     }
 }
 
@@ -60,8 +56,7 @@ fn rewrite_model<'a>(
 ) -> Result<Option<(String, ModelUse<'a>)>> {
     let Some((sent, place)) = multipart::find_model(prefix) else { return Ok(None) };
     let name = app.parse_model_name(Some(&sent), trace, model_required_error)?;
-    let mut resolved =
-        app.resolve_model(&name, app.find_virtual_model(&name).as_deref(), false, trace);
+    let mut resolved = app.resolve_model(&name, app.store.get(&name).as_deref(), false, trace);
     if resolved.id != sent {
         prefix.splice(place, resolved.id.bytes());
     }

@@ -18,8 +18,8 @@ use crate::translate::infill;
 
 /// `POST /api/chat`.
 #[inline(never)] // Not inlined, to keep other handlers' stack frames out of long streams.
-pub(super) fn chat(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
-    let Some((reply, name)) = start_chat(context, body)? else { return Ok(()) };
+pub(super) fn chat(context: &mut Context<'_>, text: String) -> Result<()> {
+    let Some((reply, name)) = start_chat(context, text)? else { return Ok(()) };
     relay::relay(context, &mut ChatEncoder { model: &name }, reply)
 }
 
@@ -28,9 +28,8 @@ pub(super) fn chat(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
 #[inline(never)] // Not inlined, so that its stack is free while the response is relayed.
 fn start_chat<'a>(
     context: &mut Context<'a>,
-    body: Vec<u8>,
+    text: String,
 ) -> Result<Option<(PendingReply<'a>, String)>> {
-    let text = decode::decode_body(body)?;
     let mut request: ChatRequest<'_> = decode::parse(&text, "ChatRequest")?;
     let common = CommonFields {
         model: request.model.as_ref(),
@@ -57,17 +56,17 @@ fn start_chat<'a>(
     let begun = model_request.begin(context, request.options.as_ref(), request.format.is_some());
     let (resolved, in_use) = begun.map_err(|error| first(error, &request))?;
     let upstream = chat::to_openai(&request, &resolved.id, resolved.profile)?;
-    let mut upstream = UpstreamRequest::Chat(upstream);
+    let upstream = UpstreamRequest::Chat(upstream);
     let stream = request.stream.unwrap_or(true);
-    let mut reply = model_request.send(context, (&resolved, in_use), &mut upstream, stream)?;
+    let mut reply = model_request.send(context, (&resolved, in_use), upstream, stream)?;
     reply.logprobs = chat::top_logprobs(request.logprobs, request.top_logprobs);
     Ok(Some((reply, model_request.requested_name)))
 }
 
 /// `POST /api/generate`.
 #[inline(never)] // Not inlined, to keep other handlers' stack frames out of long streams.
-pub(super) fn generate(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
-    let Some((reply, name, conversation)) = start_generate(context, body)? else { return Ok(()) };
+pub(super) fn generate(context: &mut Context<'_>, text: String) -> Result<()> {
+    let Some((reply, name, conversation)) = start_generate(context, text)? else { return Ok(()) };
     relay::relay(context, &mut GenerateEncoder::new(&name, conversation), reply)
 }
 
@@ -75,9 +74,8 @@ pub(super) fn generate(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
 #[inline(never)] // Not inlined, so that its stack is free while the response is relayed.
 fn start_generate<'a>(
     context: &mut Context<'a>,
-    body: Vec<u8>,
+    text: String,
 ) -> Result<Option<(PendingReply<'a>, String, Option<Conversation>)>> {
-    let text = decode::decode_body(body)?;
     let mut request: GenerateRequest<'_> = decode::parse(&text, "GenerateRequest")?;
     let common = CommonFields {
         model: request.model.as_ref(),
@@ -107,9 +105,9 @@ fn start_generate<'a>(
     let needs_profile = fills_in || request.raw == Some(true) || request.format.is_some();
     let begun = model_request.begin(context, request.options.as_ref(), needs_profile);
     let (resolved, in_use) = begun.map_err(|error| first(error, &request))?;
-    let mut upstream = generate::to_openai(&request, &stored, &resolved.id, resolved.profile)?;
+    let upstream = generate::to_openai(&request, &stored, &resolved.id, resolved.profile)?;
     let stream = request.stream.unwrap_or(true);
-    let reply = model_request.send(context, (&resolved, in_use), &mut upstream, stream);
+    let reply = model_request.send(context, (&resolved, in_use), upstream, stream);
     let mut reply = if fills_in {
         infill::map_unsupported(reply, &model_request.requested_name)
     } else {
@@ -124,5 +122,5 @@ fn start_generate<'a>(
 fn send_object(context: &mut Context<'_>, write: impl FnOnce(&mut Vec<u8>, &str)) -> Result<()> {
     let mut out = Vec::with_capacity(256);
     write(&mut out, &timestamp::to_rfc3339(std::time::SystemTime::now()));
-    context.exchange.respond(200, ContentType::Json, &out)
+    context.exchange.respond(200, ContentType::JSON, &out)
 }

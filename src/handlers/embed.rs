@@ -22,67 +22,82 @@ use crate::upstream::{BatchLimits, Operation};
 const INPUT_TOO_LONG: &str = "the input length exceeds the context length";
 
 /// `POST /api/embed`.
-pub(super) fn embed(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
-    let text = decode::decode_body(body)?;
+pub(super) fn embed(context: &mut Context<'_>, text: String) -> Result<()> {
     let request: EmbedRequest<'_> = decode::parse(&text, "EmbedRequest")?;
     // Ollama reads this with the body, so its error comes first.
     let keep_alive = parse_keep_alive(request.keep_alive.as_ref())?;
-    let name = context.parse_model_name(request.model.as_deref(), empty_model_error)?;
+    let name =
+        context.app.parse_model_name(request.model.as_deref(), context.trace, empty_model_error)?;
     let model = request.model.as_deref().unwrap_or_default();
     let inputs = embed::parse_inputs(request.input)?;
     options::parse(request.options.as_ref())?;
     let load = LoadOptions::new(keep_alive, request.options.as_ref());
     let mut answer =
         EmbedResponseBuilder::for_embed(model, request.dimensions.map(|dimensions| dimensions.0));
-    if inputs.is_empty() {
-        load_model(context, &name, load)?;
-        return send_answer(context, answer.finish(None));
-    }
+    let is_load = inputs.is_empty();
     let may_truncate = request.truncate != Some(false);
     let tokens =
         embed_inputs(context, &name, inputs, load, may_truncate, &mut answer).map_err(|error| {
             if embed::is_too_long(&error) { Error::invalid_request(INPUT_TOO_LONG) } else { error }
         })?;
-    let metrics = build_metrics(context, tokens);
-    send_answer(context, answer.finish(Some(metrics)))
+    let metrics = (!is_load).then(|| build_metrics(context, tokens));
+    context.exchange.respond(200, ContentType::JSON, &answer.finish(metrics))
 }
 
 /// `POST /api/embeddings`.
-pub(super) fn embeddings(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
-    let text = decode::decode_body(body)?;
+pub(super) fn embeddings(context: &mut Context<'_>, text: String) -> Result<()> {
     let request: EmbeddingRequest<'_> = decode::parse(&text, "EmbeddingRequest")?;
     let keep_alive = parse_keep_alive(request.keep_alive.as_ref())?;
-    let name = context.parse_model_name(request.model.as_deref(), model_required_error)?;
+    let name = context.app.parse_model_name(
+        request.model.as_deref(),
+        context.trace,
+        model_required_error,
+    )?;
     options::parse(request.options.as_ref())?;
-    let prompt = request.prompt.as_deref().unwrap_or_default();
+    let inputs = request.prompt.filter(|prompt| !prompt.is_empty()).map(|prompt| prompt.0);
     let load = LoadOptions::new(keep_alive, request.options.as_ref());
     let mut answer = EmbedResponseBuilder::for_embeddings();
-    if prompt.is_empty() {
-        load_model(context, &name, load)?;
-    } else {
-        embed_inputs(context, &name, vec![Cow::Borrowed(prompt)], load, false, &mut answer)?;
-    }
-    send_answer(context, answer.finish(None))
+    embed_inputs(context, &name, inputs.into_iter().collect(), load, false, &mut answer)?;
+    context.exchange.respond(200, ContentType::JSON, &answer.finish(None))
 }
 
-fn send_answer(context: &mut Context<'_>, answer: Vec<u8>) -> Result<()> {
-    context.exchange.respond(200, ContentType::Json, &answer)
+/// Adds the upstream's vectors to the response, and returns the tokens that it counted. Without inputs,
+/// the model is loaded or unloaded.
+fn embed_inputs(
+    context: &mut Context<'_>,
+    name: &str,
+    inputs: Vec<Cow<'_, str>>,
+    load: LoadOptions,
+    may_truncate: bool,
+    answer: &mut EmbedResponseBuilder,
+) -> Result<Option<u64>> {
+    let result = if inputs.is_empty() {
+        load_model(context, name, load).map(|()| None)
+    } else {
+        embed_batches(context, name, inputs, load, may_truncate, answer)
+    };
+    result.map_err(|error| match error {
+        // Ollama words an unknown model differently on these two routes.
+        Error::ModelNotFound(_) => {
+            Error::ModelNotFound(format!("model {name:?} not found, try pulling it first"))
+        }
+        other => other,
+    })
 }
 
 /// Loads or unloads a model, for a request without inputs.
 fn load_model(context: &mut Context<'_>, name: &str, load: LoadOptions) -> Result<()> {
     let app = context.app;
-    let virtual_model = app.find_virtual_model(name);
+    let virtual_model = app.store.get(name);
     if !app.may_exist(name, virtual_model.as_deref(), context.trace) {
-        return Err(reword_not_found(Error::model_not_found(name), name));
+        return Err(Error::model_not_found(name));
     }
     let resolved = app.resolve_model(name, virtual_model.as_deref(), false, context.trace);
     app.mark_loaded(&resolved.running_name, load);
     Ok(())
 }
 
-/// Adds the upstream's vectors to the response, and returns the tokens that it counted.
-fn embed_inputs(
+fn embed_batches(
     context: &mut Context<'_>,
     name: &str,
     mut inputs: Vec<Cow<'_, str>>,
@@ -91,9 +106,9 @@ fn embed_inputs(
     answer: &mut EmbedResponseBuilder,
 ) -> Result<Option<u64>> {
     let app = context.app;
-    let virtual_model = app.find_virtual_model(name);
+    let virtual_model = app.store.get(name);
     let mut resolved = app.resolve_model(name, virtual_model.as_deref(), false, context.trace);
-    resolved.check_exists(name).map_err(|error| reword_not_found(error, name))?;
+    resolved.check_exists(name)?;
     let mut in_use = resolved.begin_use(app, load);
     let (client, batch_limits) = (&app.upstream.client, &app.upstream.batch_limits);
     let (mut tokens, mut first_sent) = (None, None);
@@ -114,19 +129,16 @@ fn embed_inputs(
         match added {
             Ok(counted) => {
                 first_sent = first_sent.or(context.trace.last_attempt_at);
-                tokens = add_tokens(tokens, counted);
+                tokens = [tokens, counted].into_iter().flatten().reduce(u64::saturating_add);
                 plan.record_success(batch_limits);
             }
-            Err(error) => plan
-                .handle_failure(error, &mut rest[..count], may_truncate)
-                .map_err(|error| reword_not_found(error, name))?,
+            Err(error) => plan.handle_failure(error, &mut rest[..count], may_truncate)?,
         }
     }
-    let rechecked = resolved.recheck(app, (name, name), virtual_model.as_deref(), context.trace);
-    rechecked.map_err(|error| reword_not_found(error, name))?;
+    resolved.recheck(app, (name, name), virtual_model.as_deref(), context.trace)?;
     // `load_duration` ends when the first batch was sent.
     context.trace.last_attempt_at = first_sent.or(context.trace.last_attempt_at);
-    in_use.mark_answered();
+    in_use.was_answered = true;
     Ok(tokens)
 }
 
@@ -184,21 +196,6 @@ impl BatchPlan {
             }
         }
         Ok(())
-    }
-}
-
-/// The tokens so far and those of one more batch, if the upstream counts.
-fn add_tokens(tokens: Option<u64>, counted: Option<u64>) -> Option<u64> {
-    [tokens, counted].into_iter().flatten().reduce(u64::saturating_add)
-}
-
-/// Ollama words an unknown model differently on these two routes.
-fn reword_not_found(error: Error, name: &str) -> Error {
-    match error {
-        Error::ModelNotFound(_) => {
-            Error::ModelNotFound(format!("model {name:?} not found, try pulling it first"))
-        }
-        other => other,
     }
 }
 

@@ -31,7 +31,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub(super) fn version(context: &mut Context<'_>) -> Result<()> {
     let body = ndjson::to_vec(&VersionResponse { version: OLLAMA_VERSION });
     let headers = [("X-Ollama-OpenAI-Proxy-Version", VERSION)];
-    context.exchange.respond_with_headers(200, ContentType::Json, &headers, &body)
+    context.exchange.respond_with_headers(200, ContentType::JSON, &headers, &body)
 }
 
 /// `GET /api/tags`.
@@ -64,7 +64,7 @@ pub(super) fn ps(context: &mut Context<'_>) -> Result<()> {
     let render_context = app.render_context();
     let process = |(id, state): (String, LoadState)| {
         let (expires_at, num_ctx) = (state.expires_at, state.num_ctx);
-        match app.find_virtual_model(&id) {
+        match app.store.get(&id) {
             Some(model) => {
                 let base = catalog::find_or_unlisted(list, &model.from);
                 model.render_process(&base, &render_context, expires_at, num_ctx)
@@ -80,11 +80,14 @@ pub(super) fn ps(context: &mut Context<'_>) -> Result<()> {
 }
 
 /// `POST /api/show`.
-pub(super) fn show(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
-    let text = decode::decode_body(body)?;
+pub(super) fn show(context: &mut Context<'_>, text: String) -> Result<()> {
     let request: ShowRequest<'_> = decode::parse(&text, "ShowRequest")?;
     let model = request.model.as_deref().filter(|model| !model.is_empty());
-    let name = context.parse_model_name(model.or(request.name.as_deref()), model_required_error);
+    let name = context.app.parse_model_name(
+        model.or(request.name.as_deref()),
+        context.trace,
+        model_required_error,
+    );
     let name = name.map_err(reword_cloud_error)?;
     let app = context.app;
     let show_options = ShowOptions {
@@ -115,19 +118,11 @@ fn reword_cloud_error(error: Error) -> Error {
     }
 }
 
-/// The response of `GET /health`.
-#[derive(Serialize)]
-struct Health {
-    status: &'static str,
-    version: &'static str,
-    configured: bool,
-}
-
 /// `GET /health`: the process is running.
 pub(super) fn health(context: &mut Context<'_>) -> Result<()> {
     // With an invalid configuration the process does not start.
-    let health = Health { status: "healthy", version: VERSION, configured: true };
-    context.answer_json(200, &health)
+    let health = format!(r#"{{"status":"healthy","version":"{VERSION}","configured":true}}"#);
+    context.exchange.respond(200, ContentType::JSON, health.as_bytes())
 }
 
 /// The response of `GET /ready`.
@@ -140,8 +135,7 @@ struct Ready {
 
 /// `GET /ready`: whether a request would be served now.
 pub(super) fn ready(context: &mut Context<'_>) -> Result<()> {
-    let reason =
-        context.app.metrics().check_ready(context.app.upstream.client.circuit_state()).err();
+    let reason = context.app.metrics.check_ready(context.app.upstream.client.circuit_state()).err();
     let (status, word) = if reason.is_none() { (200, "ready") } else { (503, "not ready") };
     context.answer_json(status, &Ready { status: word, reason })
 }
@@ -149,8 +143,8 @@ pub(super) fn ready(context: &mut Context<'_>) -> Result<()> {
 /// `GET /metrics`.
 pub(super) fn metrics(context: &mut Context<'_>) -> Result<()> {
     let app = context.app;
-    let text = app.metrics().render(app.upstream.client.circuit_state(), VERSION, app.started_at);
-    context.exchange.respond(200, ContentType::Metrics, text.as_bytes())
+    let text = app.metrics.render(app.upstream.client.circuit_state(), VERSION, app.started_at);
+    context.exchange.respond(200, ContentType::METRICS, text.as_bytes())
 }
 
 /// The response of `GET /openai/health`.
@@ -168,7 +162,7 @@ struct UpstreamHealth {
 
 /// `GET /openai/health`: tries once to fetch the upstream's model list.
 pub(super) fn upstream_health(context: &mut Context<'_>) -> Result<()> {
-    let (client, metrics) = (&context.app.upstream.client, context.app.metrics());
+    let (client, metrics) = (&context.app.upstream.client, &context.app.metrics);
     let checked = client.check_health(context.trace);
     let (requests, errors) = (metrics.attempts(), metrics.failures());
     #[allow(clippy::cast_precision_loss)] // A rate, not a count.

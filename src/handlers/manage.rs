@@ -5,7 +5,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::model_lookup::AnyModel;
+use super::model_lookup::{AnyModel, parse_full_model_name};
 use super::transfer::{NO_MANIFEST, send_progress};
 use super::{Context, model_required_error};
 use crate::api::ollama::decode;
@@ -20,11 +20,10 @@ use crate::models::virtual_model;
 use crate::models::virtual_model::VirtualModel;
 
 /// `POST /api/create`.
-pub(super) fn create(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
-    let text = decode::decode_body(body)?;
+pub(super) fn create(context: &mut Context<'_>, text: String) -> Result<()> {
     let request: CreateRequest<'_> = decode::parse(&text, "CreateRequest")?;
     let name = model_or_name(request.model.as_ref(), request.name.as_ref());
-    let name = context.parse_full_model_name(Some(name), names::invalid_name_error)?;
+    let name = parse_full_model_name(Some(name), context.trace, names::invalid_name_error)?;
     check_new_name(context, &name, names::invalid_name_error)?;
     virtual_model::validate_request(&request)?;
     let stream = request.stream.unwrap_or(true);
@@ -42,17 +41,17 @@ pub(super) fn create(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
 }
 
 /// `POST /api/copy`.
-pub(super) fn copy(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
-    let text = decode::decode_body(body)?;
+pub(super) fn copy(context: &mut Context<'_>, text: String) -> Result<()> {
     let request: CopyRequest<'_> = decode::parse(&text, "CopyRequest")?;
     let source = request.source.as_deref().unwrap_or_default();
     let destination = request.destination.as_deref().unwrap_or_default();
     let invalid =
         |what: &str, name: &str| Error::invalid_request(format!("{what} {name:?} is invalid"));
     let bad_source = || invalid("source", source);
-    let from = context.parse_full_model_name(Some(source), bad_source).map_err(|_| bad_source())?;
+    let from =
+        parse_full_model_name(Some(source), context.trace, bad_source).map_err(|_| bad_source())?;
     let bad_destination = || invalid("destination", destination);
-    let to = context.parse_full_model_name(Some(destination), bad_destination);
+    let to = parse_full_model_name(Some(destination), context.trace, bad_destination);
     let to = to.map_err(|_| bad_destination())?;
     if !names::is_valid(&from) && !model_exists(context, &from)? {
         return Err(bad_source());
@@ -74,16 +73,15 @@ pub(super) fn copy(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
 }
 
 /// `DELETE /api/delete`.
-pub(super) fn delete(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
-    let text = decode::decode_body(body)?;
+pub(super) fn delete(context: &mut Context<'_>, text: String) -> Result<()> {
     let request: DeleteRequest<'_> = decode::parse(&text, "DeleteRequest")?;
     let given = model_or_name(request.model.as_ref(), request.name.as_ref());
     let invalid = || Error::invalid_request(format!("name {given:?} is invalid"));
-    let name = match context.parse_full_model_name(Some(given), model_required_error) {
+    let name = match parse_full_model_name(Some(given), context.trace, model_required_error) {
         Err(_) if !given.is_empty() => return Err(invalid()),
         name => name?,
     };
-    if let Some(model) = context.app.find_virtual_model(&name)
+    if let Some(model) = context.app.store.get(&name)
         && context.app.store.remove(&name)?
     {
         let unload = Some(KeepAlive::For(Duration::ZERO));
@@ -109,11 +107,12 @@ fn find_base(
     name: &str,
 ) -> Result<Option<(Model, VirtualModel)>> {
     let now = SystemTime::now();
-    let from = context.parse_model_name(Some(from), names::invalid_name_error)?;
+    let from =
+        context.app.parse_model_name(Some(from), context.trace, names::invalid_name_error)?;
     // Log the created model instead of its base.
     name.clone_into(&mut context.trace.model);
     let app = context.app;
-    if let Some(model) = app.find_virtual_model(&from) {
+    if let Some(model) = app.store.get(&from) {
         return Ok(Some((app.find_base_model(&model, context.trace), model.copy_as(name, now))));
     }
     let model = match app.find_listed_model(&from, context.trace) {
@@ -142,5 +141,5 @@ fn model_exists(context: &mut Context<'_>, name: &str) -> Result<bool> {
 }
 
 fn send_empty_success(context: &mut Context<'_>) -> Result<()> {
-    context.exchange.respond(200, ContentType::PlainUtf8, b"")
+    context.exchange.respond(200, ContentType::PLAIN_UTF8, b"")
 }

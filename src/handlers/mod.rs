@@ -85,7 +85,8 @@ pub struct Settings {
 pub struct App {
     settings: Settings,
     upstream: Upstream,
-    metrics: Arc<Metrics>,
+    /// The counters of all requests.
+    pub metrics: Arc<Metrics>,
     running_models: RunningModels,
     store: Store,
     blobs: transfer::BlobDigests,
@@ -120,11 +121,6 @@ impl App {
         let running_models = RunningModels::new(settings.keep_alive);
         let blobs = transfer::BlobDigests::default();
         Self { settings, upstream, metrics, running_models, store, blobs, started_at }
-    }
-
-    /// The counters of all requests.
-    pub fn metrics(&self) -> &Metrics {
-        &self.metrics
     }
 
     fn render_context(&self) -> RenderContext<'_> {
@@ -170,13 +166,6 @@ struct ModelUse<'a> {
     was_answered: bool,
 }
 
-impl ModelUse<'_> {
-    /// The upstream has answered: the model exists.
-    fn mark_answered(&mut self) {
-        self.was_answered = true;
-    }
-}
-
 impl Drop for ModelUse<'_> {
     fn drop(&mut self) {
         self.app.running_models.end_use(&self.id, self.was_answered, SystemTime::now());
@@ -186,9 +175,8 @@ impl Drop for ModelUse<'_> {
 impl Context<'_> {
     /// The time from the request to the attempt that the upstream answered.
     fn time_to_last_attempt(&self) -> Duration {
-        let sent =
-            self.trace.last_attempt_at.map(|sent| sent.saturating_duration_since(self.received_at));
-        sent.unwrap_or_default()
+        let sent = self.trace.last_attempt_at.unwrap_or(self.received_at);
+        sent.saturating_duration_since(self.received_at)
     }
 
     /// The request's body.
@@ -204,7 +192,7 @@ impl Context<'_> {
     }
 
     fn answer_json(&mut self, status: u16, value: &impl serde::Serialize) -> Result<()> {
-        self.exchange.respond(status, ContentType::Json, &ndjson::to_vec(value))
+        self.exchange.respond(status, ContentType::JSON, &ndjson::to_vec(value))
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::{App, Context, LoadOptions, ModelUse};
+use super::{App, LoadOptions, ModelUse};
 use crate::backends::names;
 use crate::backends::names::SourceSuffix;
 use crate::backends::profiles::{GENERIC, Profile};
@@ -78,27 +78,9 @@ pub(super) enum AnyModel {
     Upstream(Box<Model>),
 }
 
-impl Context<'_> {
-    /// As [`App::parse_model_name`].
-    pub(super) fn parse_model_name(
-        &mut self,
-        name: Option<&str>,
-        missing: impl FnOnce() -> Error,
-    ) -> Result<String> {
-        self.app.parse_model_name(name, self.trace, missing)
-    }
-
-    /// The same for routes that leave suffixes alone.
-    pub(super) fn parse_full_model_name(
-        &mut self,
-        name: Option<&str>,
-        missing: impl FnOnce() -> Error,
-    ) -> Result<String> {
-        parse_full_model_name(name, self.trace, missing)
-    }
-}
-
-fn parse_full_model_name(
+/// Checks a model's name and notes it for the log; blanks around it do not count. For routes that leave
+/// source suffixes alone.
+pub(super) fn parse_full_model_name(
     name: Option<&str>,
     trace: &mut Trace,
     missing: impl FnOnce() -> Error,
@@ -113,8 +95,7 @@ fn parse_full_model_name(
 }
 
 impl App {
-    /// Checks a model's name and notes it for the log; blanks around it and a source suffix do not
-    /// count. There are no cloud models.
+    /// As [`parse_full_model_name`], and a source suffix does not count. There are no cloud models.
     pub(super) fn parse_model_name(
         &self,
         name: Option<&str>,
@@ -130,7 +111,7 @@ impl App {
         let list = self.upstream.try_get_model_list(trace);
         let listed =
             |name| list.as_ref().is_some_and(|list| catalog::find_model(list, name).is_some());
-        if self.find_virtual_model(&name).is_some() || listed(&name) {
+        if self.store.get(&name).is_some() || listed(&name) {
             return Ok(name);
         }
         let (bare, source) = names::split_source(&name)?;
@@ -150,7 +131,7 @@ impl App {
     /// # Errors
     /// Those of the upstream, which a virtual model does not need.
     pub(super) fn find_model(&self, name: &str, trace: &mut Trace) -> Result<Option<AnyModel>> {
-        if let Some(model) = self.find_virtual_model(name) {
+        if let Some(model) = self.store.get(name) {
             return Ok(Some(AnyModel::Virtual(model)));
         }
         let model = self.find_listed_model(name, trace)?;
@@ -246,10 +227,5 @@ impl App {
             }
             _ => true,
         }
-    }
-
-    /// The virtual model that a name means; it hides a model of the upstream with the same name.
-    pub(super) fn find_virtual_model(&self, name: &str) -> Option<Arc<VirtualModel>> {
-        self.store.get(name)
     }
 }

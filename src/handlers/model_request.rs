@@ -74,11 +74,16 @@ impl ModelRequest {
         // Ollama reads these two with the body, so their errors come first.
         let keep_alive = parse_keep_alive(common.keep_alive)?;
         let think = think::parse(common.think)?;
-        check_top_logprobs(common.top_logprobs)?;
-        reject_debug_render(common.debug_render_only)?;
+        if common.top_logprobs.is_some_and(|number| !(0..=20).contains(&number.0)) {
+            return Err(Error::invalid_request("top_logprobs must be between 0 and 20"));
+        }
+        if common.debug_render_only == Some(true) {
+            let text = "\"_debug_render_only\" is not supported by this proxy";
+            return Err(Error::Unsupported(text.into()));
+        }
         let model = common.model.map(|model| &**model);
-        let name = context.parse_model_name(model, missing)?;
-        let virtual_model = context.app.find_virtual_model(&name);
+        let name = context.app.parse_model_name(model, context.trace, missing)?;
+        let virtual_model = context.app.store.get(&name);
         let requested_name = model.unwrap_or_default().to_owned();
         let uses_tools = false;
         Ok(Self { name, requested_name, keep_alive, think, uses_tools, route, virtual_model })
@@ -110,10 +115,10 @@ impl ModelRequest {
         &self,
         context: &mut Context<'a>,
         (resolved, in_use): (&ResolvedModel, ModelUse<'a>),
-        request: &mut UpstreamRequest<'_>,
+        mut request: UpstreamRequest<'_>,
         stream: bool,
     ) -> Result<PendingReply<'a>> {
-        let response = call(context, request, stream)?;
+        let response = call(context, &mut request, stream)?;
         let names = (self.name.as_str(), self.requested_name.as_str());
         resolved.recheck(context.app, names, self.virtual_model.as_deref(), context.trace)?;
         let (think, stop) = (self.think, request.take_watched_stop());
@@ -188,24 +193,5 @@ fn call(
         UpstreamRequest::Infill(request) => {
             client.call(Operation::INFILL.streaming(stream), request, trace)
         }
-    }
-}
-
-/// Refuses `_debug_render_only`: the upstream renders the prompt and does not return it.
-fn reject_debug_render(debug_render_only: Option<bool>) -> Result<()> {
-    match debug_render_only {
-        Some(true) => {
-            Err(Error::Unsupported("\"_debug_render_only\" is not supported by this proxy".into()))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn check_top_logprobs(top_logprobs: Option<GoInt>) -> Result<()> {
-    match top_logprobs {
-        Some(GoInt(number)) if !(0..=20).contains(&number) => {
-            Err(Error::invalid_request("top_logprobs must be between 0 and 20"))
-        }
-        _ => Ok(()),
     }
 }

@@ -32,32 +32,13 @@ const FORWARDED_HEADERS: &[(&str, &str)] = &[
     ("OpenAI-Beta", "openai-beta"),
 ];
 
-/// `POST /v1/chat/completions`.
-pub(super) fn chat(context: &mut Context<'_>) -> Result<()> {
-    pass(context, Endpoint::Chat)
-}
-
-/// `POST /v1/completions`.
-pub(super) fn completions(context: &mut Context<'_>) -> Result<()> {
-    pass(context, Endpoint::Completions)
-}
-
-/// `POST /v1/embeddings`.
-pub(super) fn embeddings(context: &mut Context<'_>) -> Result<()> {
-    pass(context, Endpoint::Embeddings)
-}
-
-/// Passes a request of any size on.
-fn pass(context: &mut Context<'_>, endpoint: Endpoint) -> Result<()> {
+/// `POST /v1/chat/completions`, `/v1/completions` and `/v1/embeddings`: passes on a request of any size.
+pub(super) fn pass(context: &mut Context<'_>, endpoint: Endpoint) -> Result<()> {
     let large = context.exchange.content_length().is_some_and(|length| length > LARGE_BODY_BYTES);
     let body = if large && !decompress::is_compressed(context) {
         let read = |app, prefix: &mut _, trace: &mut _| rewrite_model(app, endpoint, prefix, trace);
-        match pass_streaming(context, endpoint.path(), read)? {
-            LargeBodyOutcome::Passed(answer, in_use) => {
-                return relay_unchanged(context, answer, in_use);
-            }
-            LargeBodyOutcome::Buffered(body) => body,
-        }
+        let Some(body) = pass_streaming(context, endpoint.path(), read)? else { return Ok(()) };
+        body
     } else {
         decompress::read_body(context)?
     };
@@ -75,8 +56,12 @@ pub(super) fn pass_buffered(
     let app = context.app;
     let text = decode::decode_body_verbatim(body)?;
     let mut request = PassBody::parse(&text, endpoint)?;
-    let name = context.parse_model_name(request.requested_model(), model_required_error)?;
-    let overlay = app.find_virtual_model(&name);
+    let name = context.app.parse_model_name(
+        request.requested_model(),
+        context.trace,
+        model_required_error,
+    )?;
+    let overlay = app.store.get(&name);
     let mut resolved = resolve_for_pass(app, &name, overlay.as_deref(), context.trace);
     resolved.check_exists(&name)?;
     request.set_model(&resolved.id);
@@ -114,15 +99,9 @@ impl ModelUse<'_> {
     /// Notes that the upstream has answered, unless with an error.
     pub(super) fn record_response(&mut self, answer: &PassResponse) {
         if answer.head.status < 400 {
-            self.mark_answered();
+            self.was_answered = true;
         }
     }
-}
-
-/// The result of passing on a large body.
-pub(super) enum LargeBodyOutcome<'a> {
-    Passed(PassResponse, Option<ModelUse<'a>>),
-    Buffered(Vec<u8>),
 }
 
 /// What to do with a large body, decided by its beginning.
@@ -133,17 +112,18 @@ pub(super) enum PrefixDecision<'a> {
     Buffer,
 }
 
-/// Streams a large body to the upstream, with its beginning as `read` leaves it, or buffers it.
+/// Streams a large body to the upstream, with its beginning as `read` leaves it, and relays the
+/// response. Returns the body if `read` decides to buffer it.
 pub(super) fn pass_streaming<'a>(
     context: &mut Context<'a>,
     path: &'static str,
     read: impl Fn(&'a App, &mut Vec<u8>, &mut Trace) -> Result<PrefixDecision<'a>>,
-) -> Result<LargeBodyOutcome<'a>> {
+) -> Result<Option<Vec<u8>>> {
     let headers = select_headers(context);
     let (app, trace) = (context.app, &mut *context.trace);
-    let mut outcome = Err(Error::Internal("the request body was not read"));
+    let (mut answer, mut buffered) = (Err(Error::Internal("the request body was not read")), None);
     let limit = app.settings.max_body_bytes;
-    context.exchange.read_body_with(limit, |reader, length| {
+    context.exchange.read_body_with(limit, &mut |reader, length| {
         let mut prefix = Vec::new();
         (&mut *reader).take(PREFIX_BYTES).read_to_end(&mut prefix)?;
         let before = prefix.len();
@@ -158,25 +138,28 @@ pub(super) fn pass_streaming<'a>(
             Ok(PrefixDecision::Stream(about)) => {
                 let (id, mut in_use) = about.unzip();
                 let payload = Payload::Stream(&mut body, now + rest);
-                let answer = client.pass_unread(path, id.as_deref(), &headers, payload, trace);
-                outcome = answer.map(|answer| {
+                let passed = client.pass_unread(path, id.as_deref(), &headers, payload, trace);
+                answer = passed.map(|answer| {
                     in_use.iter_mut().for_each(|in_use| in_use.record_response(&answer));
-                    LargeBodyOutcome::Passed(answer, in_use)
+                    (answer, in_use)
                 });
             }
             Ok(PrefixDecision::Buffer) => {
-                let mut buffered = Vec::with_capacity(length);
-                body.read_to_end(&mut buffered)?;
-                outcome = Ok(LargeBodyOutcome::Buffered(buffered));
+                let buffered = buffered.insert(Vec::with_capacity(length));
+                body.read_to_end(buffered)?;
             }
-            Err(error) => outcome = Err(error),
+            Err(error) => answer = Err(error),
         }
         // Read what the upstream did not take, so that the client's connection can serve again. If the
         // client broke off, that is the error.
         io::copy(&mut body, &mut io::sink())?;
         Ok((body.bytes_read + before - now) as u64)
     })?;
-    outcome
+    if buffered.is_some() {
+        return Ok(buffered);
+    }
+    let (answer, in_use) = answer?;
+    relay_unchanged(context, answer, in_use).map(|()| None)
 }
 
 /// Finds the model of a large body, and replaces its name by the upstream's id.
@@ -190,7 +173,7 @@ fn rewrite_model<'a>(
         return Ok(PrefixDecision::Buffer);
     };
     let name = app.parse_model_name(Some(&sent), trace, model_required_error)?;
-    if app.find_virtual_model(&name).is_some() {
+    if app.store.get(&name).is_some() {
         return Ok(PrefixDecision::Buffer);
     }
     let mut resolved = app.resolve_model(&name, None, false, trace);

@@ -5,7 +5,7 @@
 //! stream on the way out, which ends the call at once.
 //! Invariant: everything that has arrived is written before the next wait.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use super::model_request::PendingReply;
 use super::{Context, ModelUse};
@@ -22,7 +22,7 @@ pub(super) fn relay(
     reply: PendingReply<'_>,
 ) -> Result<()> {
     let PendingReply { response, think, logprobs, stop, stream, mut in_use } = reply;
-    in_use.mark_answered();
+    in_use.was_answered = true;
     let app = context.app;
     let seed = context.trace.request_id.clone();
     let model = context.trace.model.clone();
@@ -100,20 +100,6 @@ fn write_line(
     write(&Delta { calls, ..Delta::default() });
 }
 
-/// When something arrived.
-struct ArrivalTime {
-    /// Since the request arrived.
-    elapsed: Duration,
-    /// As text.
-    timestamp: String,
-}
-
-impl ArrivalTime {
-    fn now(received: Instant) -> Self {
-        Self { elapsed: received.elapsed(), timestamp: format_now() }
-    }
-}
-
 /// Writes events as lines until the terminal one. Events that arrived together have the same time.
 fn pump(
     context: &mut Context<'_>,
@@ -123,20 +109,20 @@ fn pump(
     line: &mut Vec<u8>,
 ) -> Result<()> {
     loop {
-        let arrival = ArrivalTime::now(context.received_at);
+        let (elapsed, now) = (context.received_at.elapsed(), format_now());
         while let Some(event) = events.try_next()? {
-            if let Some(delta) = state.on_event(event, arrival.elapsed)? {
-                write_line(context, encoder, line, &arrival.timestamp, delta);
+            if let Some(delta) = state.on_event(event, elapsed)? {
+                write_line(context, encoder, line, &now, delta);
             }
             if let Some(calls) = state.take_complete_calls()? {
-                write_line(context, encoder, line, &arrival.timestamp, calls);
+                write_line(context, encoder, line, &now, calls);
             }
             if state.is_done() {
                 return Ok(());
             }
         }
         context.exchange.flush()?;
-        context.stack.before_wait(arrival.elapsed);
+        context.stack.before_wait(elapsed);
         if !wait_for_events(events, state)? {
             return Ok(());
         }
@@ -173,9 +159,9 @@ fn relay_whole<E: Encoder>(
     if E::IS_SSE {
         // JSON below `/v1` ends in a line feed, as Ollama's does.
         out.push(b'\n');
-        return context.exchange.respond(200, ContentType::BareJson, &out);
+        return context.exchange.respond(200, ContentType::BARE_JSON, &out);
     }
-    context.exchange.respond(200, ContentType::Json, &out)
+    context.exchange.respond(200, ContentType::JSON, &out)
 }
 
 /// Collects a stream of which the client wants a whole response.

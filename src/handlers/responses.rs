@@ -7,7 +7,7 @@
 use std::sync::atomic::Ordering;
 
 use super::model_request::{CommonFields, ModelRequest, PendingReply};
-use super::{Context, model_required_error, pass_through, relay};
+use super::{Context, decompress, model_required_error, pass_through, relay};
 use crate::api::ollama::decode;
 use crate::api::openai::responses::ResponsesRequest;
 use crate::error::{Error, Result};
@@ -17,24 +17,17 @@ use crate::translate::responses;
 use crate::translate::responses::response_object::{RequestEcho, ResponseIds};
 use crate::translate::responses::stream::ResponseEncoder;
 
-/// `POST /v1/responses`: passed on until the upstream says that it has no such route, translated from
-/// then on. `body` is decompressed.
-pub(super) fn responses(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
+/// `POST /v1/responses`: passed on until the upstream says that it has no such route, translated to chat
+/// completions from then on.
+pub(super) fn responses(context: &mut Context<'_>) -> Result<()> {
+    let mut body = decompress::read_body(context)?;
     let upstream = &context.app.upstream;
-    if upstream.lacks_responses.load(Ordering::Relaxed) {
-        return translate(context, body);
+    if !upstream.lacks_responses.load(Ordering::Relaxed) {
+        let rejected = pass_through::pass_buffered(context, Endpoint::Responses, body)?;
+        let Some(rejected) = rejected else { return Ok(()) };
+        upstream.lacks_responses.store(true, Ordering::Relaxed);
+        body = rejected;
     }
-    match pass_through::pass_buffered(context, Endpoint::Responses, body)? {
-        None => Ok(()),
-        Some(body) => {
-            upstream.lacks_responses.store(true, Ordering::Relaxed);
-            translate(context, body)
-        }
-    }
-}
-
-/// Translates a request to chat completions and the response back.
-fn translate(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
     let (reply, mut encoder) = start_translated(context, body)?;
     relay::relay(context, &mut encoder, reply)
 }
@@ -54,25 +47,20 @@ fn start_translated<'a>(
     };
     let mut model_request = ModelRequest::parse(context, &common, "chat", model_required_error)?;
     if chat.messages.as_ref().is_none_or(Vec::is_empty) {
-        return Err(empty_input_error());
+        // Ollama loads the model and answers with nothing, which does not show what is wrong.
+        return Err(Error::invalid_request("[] is too short - 'input'"));
     }
     model_request.uses_tools = chat.tools.as_ref().is_some_and(|tools| !tools.is_empty());
     model_request.virtual_model.iter().for_each(|model| model.apply_to_chat(&mut chat));
     let (resolved, in_use) =
         model_request.begin(context, chat.options.as_ref(), chat.format.is_some())?;
     let upstream = responses::to_openai(&request, &chat, &resolved.id, resolved.profile)?;
-    let mut upstream = UpstreamRequest::Chat(upstream);
+    let upstream = UpstreamRequest::Chat(upstream);
     let stream = request.stream.unwrap_or(false);
-    let reply = model_request.send(context, (&resolved, in_use), &mut upstream, stream)?;
+    let reply = model_request.send(context, (&resolved, in_use), upstream, stream)?;
     let ids = ResponseIds::new(parse_request_number(&context.trace.request_id));
     let echo = RequestEcho::from_request(&request, &model_request.requested_name);
     Ok((reply, ResponseEncoder::new(echo, ids)))
-}
-
-/// The error for an empty `input`. Ollama instead loads the model and sends an empty response, which
-/// does not show the client its mistake.
-fn empty_input_error() -> Error {
-    Error::invalid_request("[] is too short - 'input'")
 }
 
 /// The digits of a request's id as a number, which is in the log as well.

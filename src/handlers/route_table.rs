@@ -6,23 +6,26 @@
 
 use Handler::{Decompressed, NoBody, ReadsBody, WithBody};
 
+use super::pass_through::pass;
 use super::{
-    Context, account, anthropic, audio, chat_generate, decompress, embed, info, manage,
-    pass_through, responses, transfer, v1_models,
+    Context, account, anthropic, audio, chat_generate, decompress, embed, info, manage, responses,
+    transfer, v1_models,
 };
+use crate::api::ollama::decode;
 use crate::error::{Error, Result};
 use crate::http::exchange::ContentType;
 use crate::http::routes::{Lane, Outcome, Route};
+use crate::translate::pass_through::Endpoint;
 
 /// A function that serves a route, by what it needs of the request's body.
 #[derive(Clone, Copy)]
 pub enum Handler {
     /// Needs none; the body is read and dropped.
     NoBody(fn(&mut Context<'_>) -> Result<()>),
-    /// Needs the whole body.
-    WithBody(fn(&mut Context<'_>, Vec<u8>) -> Result<()>),
-    /// Needs the whole body, decompressed if it is compressed.
-    Decompressed(fn(&mut Context<'_>, Vec<u8>) -> Result<()>),
+    /// Needs the whole body, as text.
+    WithBody(fn(&mut Context<'_>, String) -> Result<()>),
+    /// The same, decompressed if it is compressed.
+    Decompressed(fn(&mut Context<'_>, String) -> Result<()>),
     /// Reads the body itself.
     ReadsBody(fn(&mut Context<'_>) -> Result<()>),
 }
@@ -42,8 +45,8 @@ pub static ROUTES: &[Route<Handler>] = &[
     Route::new("/api/me", "POST", NoBody(account::me)),
     Route::new("/api/signout", "POST", NoBody(account::sign_out)),
     Route::new("/api/user/keys/:encodedKey", "DELETE", NoBody(account::sign_out)),
-    Route::new("/api/experimental/web_search", "POST", WithBody(web_search)),
-    Route::new("/api/experimental/web_fetch", "POST", WithBody(web_fetch)),
+    Route::new("/api/experimental/web_search", "POST", ReadsBody(account::web_search)),
+    Route::new("/api/experimental/web_fetch", "POST", ReadsBody(account::web_fetch)),
     Route::new("/api/experimental/model-recommendations", "GET", NoBody(account::recommendations)),
     Route::new("/api/create", "POST", WithBody(manage::create)),
     Route::new("/api/copy", "POST", WithBody(manage::copy)),
@@ -53,10 +56,10 @@ pub static ROUTES: &[Route<Handler>] = &[
     Route::new("/api/blobs/:digest", "HEAD, POST", ReadsBody(transfer::blob)),
     Route::new("/v1/models", "GET", NoBody(v1_models::list)),
     Route::new("/v1/models/*model", "GET", NoBody(v1_models::retrieve)),
-    Route::new("/v1/chat/completions", "POST", ReadsBody(pass_through::chat)),
-    Route::new("/v1/completions", "POST", ReadsBody(pass_through::completions)),
-    Route::new("/v1/embeddings", "POST", ReadsBody(pass_through::embeddings)),
-    Route::new("/v1/responses", "POST", Decompressed(responses::responses)),
+    Route::new("/v1/chat/completions", "POST", ReadsBody(|c| pass(c, Endpoint::Chat))),
+    Route::new("/v1/completions", "POST", ReadsBody(|c| pass(c, Endpoint::Completions))),
+    Route::new("/v1/embeddings", "POST", ReadsBody(|c| pass(c, Endpoint::Embeddings))),
+    Route::new("/v1/responses", "POST", ReadsBody(responses::responses)),
     Route::new("/v1/audio/transcriptions", "POST", ReadsBody(audio::transcriptions)),
     Route::new("/v1/messages", "POST", Decompressed(anthropic::messages)),
     Route::new("/v1/messages/count_tokens", "POST", Decompressed(anthropic::count_tokens)),
@@ -78,12 +81,8 @@ pub fn handle(mut context: Context<'_>) -> Result<()> {
         return match &route.outcome {
             Outcome::Redirect { status, location } => {
                 let headers = [("Location", location.as_str())];
-                context.exchange.respond_with_headers(
-                    *status,
-                    ContentType::PlainUtf8,
-                    &headers,
-                    b"",
-                )
+                let kind = ContentType::PLAIN_UTF8;
+                context.exchange.respond_with_headers(*status, kind, &headers, b"")
             }
             Outcome::MethodNotAllowed(route) => Err(Error::MethodNotAllowed(route.allow)),
             Outcome::Found(_) | Outcome::NotFound => Err(Error::UnknownRoute),
@@ -96,26 +95,18 @@ pub fn handle(mut context: Context<'_>) -> Result<()> {
         }
         WithBody(serve) => {
             let body = context.read_body()?;
-            serve(context, body)
+            serve(context, decode::decode_body(body)?)
         }
         Decompressed(serve) => {
             let body = decompress::read_body(context)?;
-            serve(context, body)
+            serve(context, decode::decode_body(body)?)
         }
         ReadsBody(serve) => serve(context),
     }
 }
 
 fn root(context: &mut Context<'_>) -> Result<()> {
-    context.exchange.respond(200, ContentType::PlainUtf8, b"Ollama is running")
-}
-
-fn web_search(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
-    account::refuse_web_tool(context, &body, "web search")
-}
-
-fn web_fetch(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
-    account::refuse_web_tool(context, &body, "web fetch")
+    context.exchange.respond(200, ContentType::PLAIN_UTF8, b"Ollama is running")
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::sync::Mutex;
 
 use ring::digest::{self, SHA256};
 
+use super::model_lookup::parse_full_model_name;
 use super::{Context, model_required_error};
 use crate::api::ollama::decode;
 use crate::api::ollama::manage::{ProgressResponse, TransferRequest, model_or_name};
@@ -27,11 +28,10 @@ pub(super) const NO_MANIFEST: &str = "pull model manifest: file does not exist";
 const MAX_BLOBS: usize = 1024;
 
 /// `POST /api/pull`.
-pub(super) fn pull(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
-    let text = decode::decode_body(body)?;
+pub(super) fn pull(context: &mut Context<'_>, text: String) -> Result<()> {
     let request: TransferRequest<'_> = decode::parse(&text, "PullRequest")?;
     let name = model_or_name(request.model.as_ref(), request.name.as_ref());
-    let name = context.parse_full_model_name(Some(name), names::invalid_name_error)?;
+    let name = parse_full_model_name(Some(name), context.trace, names::invalid_name_error)?;
     let stream = request.stream.unwrap_or(true);
     if context.app.find_model(&name, context.trace)?.is_some() {
         let lines = ["pulling manifest", "verifying sha256 digest", "writing manifest", "success"];
@@ -44,11 +44,10 @@ pub(super) fn pull(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
 }
 
 /// `POST /api/push`.
-pub(super) fn push(context: &mut Context<'_>, body: Vec<u8>) -> Result<()> {
-    let text = decode::decode_body(body)?;
+pub(super) fn push(context: &mut Context<'_>, text: String) -> Result<()> {
     let request: TransferRequest<'_> = decode::parse(&text, "PushRequest")?;
     let name = model_or_name(request.model.as_ref(), request.name.as_ref());
-    let name = context.parse_full_model_name(Some(name), model_required_error)?;
+    let name = parse_full_model_name(Some(name), context.trace, model_required_error)?;
     let stream = request.stream.unwrap_or(true);
     let plain = name.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("http://"));
     if plain && request.insecure != Some(true) {
@@ -74,7 +73,7 @@ pub(super) fn blob(context: &mut Context<'_>) -> Result<()> {
         context.exchange.copy_body(limit, io::sink())?;
         let wanted = wanted?;
         return if known {
-            context.exchange.respond(200, ContentType::PlainUtf8, b"")
+            context.exchange.respond(200, ContentType::PLAIN_UTF8, b"")
         } else {
             Err(Error::ModelNotFound(format!("blob \"sha256:{wanted}\" not found")))
         };
@@ -90,7 +89,7 @@ pub(super) fn blob(context: &mut Context<'_>) -> Result<()> {
         return Err(Error::invalid_request(text));
     }
     context.app.blobs.insert(wanted);
-    context.exchange.respond(201, ContentType::PlainUtf8, b"")
+    context.exchange.respond(201, ContentType::PLAIN_UTF8, b"")
 }
 
 /// Sends progress lines, followed by `error` if there is one; without streaming, only the last line.
@@ -106,7 +105,7 @@ pub(super) fn send_progress(
     if !stream {
         let status = if error.is_some() { 500 } else { 200 };
         let last = values.pop().unwrap_or_default();
-        return context.exchange.respond(status, ContentType::BareJson, &last);
+        return context.exchange.respond(status, ContentType::BARE_JSON, &last);
     }
     for mut line in values {
         line.push(b'\n');

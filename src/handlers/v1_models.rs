@@ -6,31 +6,13 @@
 
 use std::time::UNIX_EPOCH;
 
-use serde::Serialize;
-
 use super::Context;
-use super::model_lookup::AnyModel;
+use super::model_lookup::{AnyModel, parse_full_model_name};
 use crate::api::wire::ndjson;
 use crate::backends::names;
 use crate::error::{Error, Result};
 use crate::http::exchange::ContentType;
 use crate::models::virtual_model::VirtualModel;
-
-/// A virtual model as OpenAI's model object.
-#[derive(Serialize)]
-struct VirtualModelObject<'a> {
-    id: &'a str,
-    object: &'static str,
-    created: u64,
-    owned_by: &'static str,
-}
-
-impl<'a> VirtualModelObject<'a> {
-    fn new(model: &VirtualModel, id: &'a str) -> Self {
-        let modified = model.modified_time().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { id, object: "model", created: modified.as_secs(), owned_by: "library" }
-    }
-}
 
 /// `GET /v1/models`.
 pub(super) fn list(context: &mut Context<'_>) -> Result<()> {
@@ -43,27 +25,31 @@ pub(super) fn list(context: &mut Context<'_>) -> Result<()> {
         .collect();
     for model in virtual_models.values() {
         let id = names::strip_latest_tag(&model.name).unwrap_or(&model.name);
-        models.push(to_json(&VirtualModelObject::new(model, id)));
+        models.push(openai_object(model, id));
     }
     let body = format!("{{\"object\":\"list\",\"data\":[{}]}}\n", models.join(","));
-    context.exchange.respond(200, ContentType::BareJson, body.as_bytes())
+    context.exchange.respond(200, ContentType::BARE_JSON, body.as_bytes())
 }
 
 /// `GET /v1/models/{id}`.
 pub(super) fn retrieve(context: &mut Context<'_>) -> Result<()> {
     let requested = context.route.decoded_parameter();
-    let name = context.parse_full_model_name(Some(&requested), super::empty_model_error)?;
+    let name = parse_full_model_name(Some(&requested), context.trace, super::empty_model_error)?;
     let app = context.app;
     let body = match app.find_model(&name, context.trace)? {
-        Some(AnyModel::Virtual(model)) => to_json(&VirtualModelObject::new(&model, &requested)),
+        Some(AnyModel::Virtual(model)) => openai_object(&model, &requested),
         Some(AnyModel::Upstream(model)) => {
             app.upstream.get_model_list(context.trace)?.openai_object(&model.id)
         }
         None => return Err(Error::model_not_found(&names::display_name(&name))),
     };
-    context.exchange.respond(200, ContentType::BareJson, format!("{body}\n").as_bytes())
+    context.exchange.respond(200, ContentType::BARE_JSON, format!("{body}\n").as_bytes())
 }
 
-fn to_json(model: &VirtualModelObject<'_>) -> String {
-    String::from_utf8(ndjson::to_vec(model)).unwrap_or_default()
+/// A virtual model as OpenAI's model object.
+fn openai_object(model: &VirtualModel, id: &str) -> String {
+    let created = model.modified_time().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let id = ndjson::to_vec(&id);
+    let id = String::from_utf8_lossy(&id);
+    format!(r#"{{"id":{id},"object":"model","created":{created},"owned_by":"library"}}"#)
 }

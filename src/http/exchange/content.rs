@@ -8,35 +8,23 @@ use crate::observe::metrics;
 
 /// The content type of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ContentType {
-    /// Single objects and errors.
-    Json,
-    /// pull, push and create without a stream, and single objects below `/v1`.
-    BareJson,
-    /// `/`.
-    PlainUtf8,
-    /// Errors of the router.
-    Plain,
-    /// Streams.
-    Lines,
-    /// Streams below `/v1`.
-    Events,
-    /// `/metrics`, which Ollama does not have.
-    Metrics,
-}
+pub struct ContentType(pub(super) &'static str);
 
 impl ContentType {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Json => "application/json; charset=utf-8",
-            Self::BareJson => "application/json",
-            Self::PlainUtf8 => "text/plain; charset=utf-8",
-            Self::Plain => "text/plain",
-            Self::Lines => "application/x-ndjson",
-            Self::Events => "text/event-stream",
-            Self::Metrics => metrics::CONTENT_TYPE,
-        }
-    }
+    /// Single objects and errors.
+    pub const JSON: Self = Self("application/json; charset=utf-8");
+    /// pull, push and create without a stream, and single objects below `/v1`.
+    pub const BARE_JSON: Self = Self("application/json");
+    /// `/`.
+    pub const PLAIN_UTF8: Self = Self("text/plain; charset=utf-8");
+    /// Errors of the router.
+    pub const PLAIN: Self = Self("text/plain");
+    /// Streams.
+    pub const LINES: Self = Self("application/x-ndjson");
+    /// Streams below `/v1`.
+    pub const EVENTS: Self = Self("text/event-stream");
+    /// `/metrics`, which Ollama does not have.
+    pub const METRICS: Self = Self(metrics::CONTENT_TYPE);
 }
 
 /// What the lines of a stream are.

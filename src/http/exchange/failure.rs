@@ -58,11 +58,11 @@ impl Exchange {
         let (kind, body) = match error {
             // Ollama's router (gin) answers these in plain text.
             Error::UnknownRoute | Error::MalformedHead | Error::MethodNotAllowed(_) => {
-                (ContentType::Plain, error.message().into_bytes())
+                (ContentType::PLAIN, error.message().into_bytes())
             }
             _ => {
                 let bare = self.error_format.has_bare_json(error);
-                let kind = if bare { ContentType::BareJson } else { ContentType::Json };
+                let kind = if bare { ContentType::BARE_JSON } else { ContentType::JSON };
                 (kind, self.error_format.body(error, status, &self.request_id))
             }
         };

@@ -65,7 +65,7 @@ impl Exchange {
         }
         match body {
             BodyKind::Full(kind, length) => {
-                write_header(out, "Content-Type", kind.as_str());
+                write_header(out, "Content-Type", kind.0);
                 write_header(out, "Content-Length", &length.to_string());
             }
             BodyKind::Buffered(length) => {
@@ -83,9 +83,9 @@ impl Exchange {
 
     fn write_stream_headers(&self, out: &mut Vec<u8>) {
         match &self.stream_format {
-            StreamFormat::Lines => write_header(out, "Content-Type", ContentType::Lines.as_str()),
+            StreamFormat::Lines => write_header(out, "Content-Type", ContentType::LINES.0),
             StreamFormat::Events => {
-                write_header(out, "Content-Type", ContentType::Events.as_str());
+                write_header(out, "Content-Type", ContentType::EVENTS.0);
                 // As in Ollama's event streams.
                 write_header(out, "Cache-Control", "no-cache");
                 if !self.close_after && self.framing != Framing::Buffered {

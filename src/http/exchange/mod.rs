@@ -92,7 +92,12 @@ enum Framing {
 
 impl Exchange {
     /// An exchange that has not responded yet.
-    pub fn new(request: IncomingRequest, request_id: String, error_format: ErrorFormat) -> Self {
+    pub fn new(
+        request: IncomingRequest,
+        request_id: String,
+        error_format: ErrorFormat,
+        reservation: Reservation,
+    ) -> Self {
         let connection =
             find_header(&request, "Connection").unwrap_or_default().to_ascii_lowercase();
         let is_http10 = *request.http_version() < HTTPVersion(1, 1);
@@ -119,13 +124,8 @@ impl Exchange {
             is_body_read: unread_body::is_fully_read(&request),
             state: State::Waiting(request),
             handle: None,
-            reservation: None,
+            reservation: Some(reservation),
         }
-    }
-
-    /// Counts the body against a memory budget until the response begins.
-    pub fn set_reservation(&mut self, reservation: Reservation) {
-        self.reservation = Some(reservation);
     }
 
     /// Reports the progress of the exchange to the connection guard.

@@ -44,7 +44,7 @@ impl Exchange {
     pub fn read_body(&mut self, limit: usize) -> Result<Vec<u8>> {
         let mut body = Vec::new();
         let (mut reservation, mut exceeded) = (self.reservation.take(), None);
-        let read = self.read_body_dyn(limit, &mut |reader, length| {
+        let read = self.read_body_with(limit, &mut |reader, length| {
             body.reserve(length);
             let reservation = reservation.as_mut();
             let mut reader = BudgetedReader { reader, reservation, exceeded: &mut exceeded };
@@ -64,7 +64,7 @@ impl Exchange {
     /// # Errors
     /// Those of [`Exchange::read_body`] except [`Error::Busy`]; `sink` must not fail.
     pub fn copy_body(&mut self, limit: usize, mut sink: impl Write) -> Result<()> {
-        self.read_body_dyn(limit, &mut |reader, _| io::copy(reader, &mut sink))
+        self.read_body_with(limit, &mut |reader, _| io::copy(reader, &mut sink))
     }
 
     /// The request's `Content-Length`; `None` also once the response has begun.
@@ -78,14 +78,6 @@ impl Exchange {
     /// # Errors
     /// Those of [`Exchange::read_body`].
     pub fn read_body_with(
-        &mut self,
-        limit: usize,
-        mut read: impl FnMut(&mut dyn Read, usize) -> io::Result<u64>,
-    ) -> Result<()> {
-        self.read_body_dyn(limit, &mut read)
-    }
-
-    fn read_body_dyn(
         &mut self,
         limit: usize,
         read: &mut dyn FnMut(&mut dyn Read, usize) -> io::Result<u64>,
