@@ -36,14 +36,10 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::io;
 use std::time::Duration;
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
-
-/// A cause from another crate.
-pub type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// Whether an attempt may be retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,13 +87,13 @@ pub enum Error {
     /// The body is larger than this limit, in bytes.
     BodyTooLarge(usize),
     /// The body ends early or its framing is malformed.
-    BodyReadFailed(io::Error),
+    BodyReadFailed,
     /// The body arrived too slowly. Ollama has no such limit.
     BodyTimeout,
     /// The head is malformed or ambiguous, so nothing after it on its connection can be trusted.
     MalformedHead,
     /// The client closed the connection; nothing can be sent.
-    ClientDisconnected(io::Error),
+    ClientDisconnected,
     /// No worker and no place in the queue, or no memory, is left.
     Busy,
     /// The program is shutting down.
@@ -114,9 +110,9 @@ pub enum Error {
     /// without any URL.
     Connect(String),
     /// The upstream closed the connection before it sent a byte of the response.
-    ClosedBeforeResponse(BoxError),
+    ClosedBeforeResponse,
     /// The same on a pooled connection, which the upstream had closed while it was idle.
-    StaleConnection(BoxError),
+    StaleConnection,
     /// The circuit breaker is open: the upstream was not called.
     UpstreamDown {
         /// The message of the last failed attempt.
@@ -161,11 +157,6 @@ impl Error {
         Self::ModelNotFound(format!("model '{name}' not found"))
     }
 
-    /// The client closed the connection while its request waited.
-    pub fn client_disconnected() -> Self {
-        Self::ClientDisconnected(io::ErrorKind::ConnectionAborted.into())
-    }
-
     /// An invalid response of the upstream.
     pub fn upstream_protocol(what: impl Into<String>) -> Self {
         Self::UpstreamProtocol(what.into())
@@ -181,7 +172,7 @@ impl Error {
         matches!(
             self,
             Self::Connect(_)
-                | Self::ClosedBeforeResponse(_)
+                | Self::ClosedBeforeResponse
                 | Self::UpstreamTimeout(TimeoutPhase::Connect | TimeoutPhase::Head)
         )
     }
@@ -191,8 +182,8 @@ impl Error {
         matches!(
             self,
             Self::Connect(_)
-                | Self::ClosedBeforeResponse(_)
-                | Self::StaleConnection(_)
+                | Self::ClosedBeforeResponse
+                | Self::StaleConnection
                 | Self::UpstreamDown { .. }
                 | Self::UpstreamTimeout(_)
                 | Self::UpstreamStatus { .. }
@@ -222,10 +213,10 @@ impl Error {
             Self::UnknownRoute => ("unknown_route", 404),
             Self::MethodNotAllowed(_) => ("method_not_allowed", 405),
             Self::BodyTooLarge(_) => ("body_too_large", 413),
-            Self::BodyReadFailed(_) => ("body_broken", 400),
+            Self::BodyReadFailed => ("body_broken", 400),
             Self::BodyTimeout => ("body_late", 408),
             Self::MalformedHead => ("malformed", 400),
-            Self::ClientDisconnected(_) => return ("client_gone", None),
+            Self::ClientDisconnected => return ("client_gone", None),
             Self::Busy => ("busy", 503),
             Self::ShuttingDown => ("stopping", 503),
             Self::ModelNotFound(_) => ("model_not_found", 404),
@@ -233,8 +224,8 @@ impl Error {
             Self::Forbidden(_) => ("forbidden", 403),
             Self::StateFile(_) => ("state", 500),
             Self::Connect(_) => ("connect", 502),
-            Self::ClosedBeforeResponse(_) => ("disconnected", 502),
-            Self::StaleConnection(_) => ("stale_connection", 502),
+            Self::ClosedBeforeResponse => ("disconnected", 502),
+            Self::StaleConnection => ("stale_connection", 502),
             Self::UpstreamDown { .. } => ("upstream_down", 503),
             Self::UpstreamTimeout(_) => ("timeout", 504),
             Self::UpstreamStatus { status, .. } => ("upstream_status", *status),
@@ -271,11 +262,11 @@ impl Error {
             Self::MissingBody => "missing request body",
             Self::UnknownRoute => "404 page not found",
             Self::MethodNotAllowed(_) => "405 method not allowed",
-            Self::BodyReadFailed(_) => "unexpected EOF",
+            Self::BodyReadFailed => "unexpected EOF",
             Self::BodyTimeout => "timed out reading the request body",
             // The text of Go's net/http.
             Self::MalformedHead => "400 Bad Request",
-            Self::ClientDisconnected(_) => "client closed the connection",
+            Self::ClientDisconnected => "client closed the connection",
             // Ollama's text (server/sched.go), with its two spaces.
             Self::Busy => "server busy, please try again.  maximum pending requests exceeded",
             Self::ShuttingDown => "server is shutting down",
@@ -283,7 +274,7 @@ impl Error {
                 "unauthorized: send one of this proxy's keys as \"Authorization: Bearer KEY\" or \
                  \"x-api-key: KEY\""
             }
-            Self::ClosedBeforeResponse(_) | Self::StaleConnection(_) => {
+            Self::ClosedBeforeResponse | Self::StaleConnection => {
                 "the upstream closed the connection without a response"
             }
             Self::UpstreamTimeout(TimeoutPhase::Connect) => "timed out connecting to the upstream",
@@ -307,7 +298,7 @@ impl Error {
             Self::Connect(_)
             | Self::UpstreamDown { .. }
             | Self::UpstreamTimeout(TimeoutPhase::Connect | TimeoutPhase::Head) => Retry::Backoff,
-            Self::ClosedBeforeResponse(_) | Self::StaleConnection(_) => Retry::Immediate,
+            Self::ClosedBeforeResponse | Self::StaleConnection => Retry::Immediate,
             Self::UpstreamStatus { retry, .. } => *retry,
             _ => Retry::Never,
         }
@@ -339,17 +330,7 @@ impl fmt::Display for Error {
     }
 }
 
-impl StdError for Error {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        match self {
-            Self::ClientDisconnected(source) | Self::BodyReadFailed(source) => Some(source),
-            Self::ClosedBeforeResponse(source) | Self::StaleConnection(source) => {
-                Some(source.as_ref())
-            }
-            _ => None,
-        }
-    }
-}
+impl StdError for Error {}
 
 #[cfg(test)]
 mod tests {
@@ -365,7 +346,6 @@ mod tests {
     #[test]
     fn every_variant_has_its_side_status_and_retry() {
         use Retry::{Backoff, Immediate, Never};
-        let io = || io::Error::from(io::ErrorKind::BrokenPipe);
         let text = || "x".to_owned();
         check(Error::MissingBody, false, Some(400), Never);
         check(Error::invalid_request("x"), false, Some(400), Never);
@@ -374,8 +354,8 @@ mod tests {
         check(Error::UnknownRoute, false, Some(404), Never);
         check(Error::MethodNotAllowed("GET"), false, Some(405), Never);
         check(Error::BodyTooLarge(1), false, Some(413), Never);
-        check(Error::BodyReadFailed(io()), false, Some(400), Never);
-        check(Error::ClientDisconnected(io()), false, None, Never);
+        check(Error::BodyReadFailed, false, Some(400), Never);
+        check(Error::ClientDisconnected, false, None, Never);
         check(Error::ModelNotFound(text()), false, Some(404), Never);
         check(Error::Unauthorized, false, Some(401), Never);
         check(Error::Forbidden(text()), false, Some(403), Never);
@@ -384,8 +364,8 @@ mod tests {
         check(Error::ShuttingDown, false, Some(503), Never);
         check(Error::Internal("x"), false, Some(500), Never);
         check(Error::Connect(text()), true, Some(502), Backoff);
-        check(Error::ClosedBeforeResponse(Box::new(io())), true, Some(502), Immediate);
-        check(Error::StaleConnection(Box::new(io())), true, Some(502), Immediate);
+        check(Error::ClosedBeforeResponse, true, Some(502), Immediate);
+        check(Error::StaleConnection, true, Some(502), Immediate);
         let retry_in = Duration::ZERO;
         check(
             Error::UpstreamDown { reason: text(), retry_after: retry_in },

@@ -220,7 +220,7 @@ fn serve(app: &App, job: Box<Job>) {
     match job.exchange.cancel_token() {
         // The client disconnected while the request was queued.
         Some(cancel) if cancel.is_cancelled() => {
-            finish(metrics, job, &mut trace, |_, _, _| Err(Error::client_disconnected()))
+            finish(metrics, job, &mut trace, |_, _, _| Err(Error::ClientDisconnected))
         }
         Some(cancel) => cancel.scope(|| finish(metrics, job, &mut trace, work)),
         None => finish(metrics, job, &mut trace, work),

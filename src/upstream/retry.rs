@@ -82,7 +82,7 @@ impl Client {
                 failure.response = last_response;
             }
             let error = &failure.error;
-            if let Error::ClientDisconnected(_) = error {
+            if let Error::ClientDisconnected = error {
                 return Err(failure);
             }
             let count = if error.retry() == Retry::Poll { &mut polls } else { &mut retries };
@@ -126,8 +126,7 @@ impl Client {
             result.inspect_err(|failure| count_failure(&self.metrics, &failure.error))
         };
         let mut result = exchange(trace, first_policy, is_retry);
-        if result.as_ref().is_err_and(|failure| matches!(failure.error, Error::StaleConnection(_)))
-        {
+        if result.as_ref().is_err_and(|failure| matches!(failure.error, Error::StaleConnection)) {
             log::debug!(
                 "{} the upstream had closed a pooled connection: sending again on a new one",
                 trace.request_id
@@ -208,7 +207,7 @@ impl Client {
                 }
             }
             Err(error) if !error.is_upstream() => {}
-            Err(Error::StaleConnection(_)) => {}
+            Err(Error::StaleConnection) => {}
             Ok(_) | Err(_) => {
                 if permit.record_success(now) {
                     log::info!("upstream reachable again");
@@ -225,7 +224,7 @@ impl Client {
         result: AttemptResult<T>,
     ) -> AttemptResult<T> {
         result.inspect_err(|failure| match &failure.error {
-            Error::ClientDisconnected(_) | Error::ShuttingDown => {}
+            Error::ClientDisconnected | Error::ShuttingDown => {}
             error => self.log_failure(operation, trace, error, None),
         })
     }

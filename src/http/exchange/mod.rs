@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use tiny_http::Request as IncomingRequest;
-use tiny_http::{HTTPVersion, Method, Request};
+use tiny_http::{HTTPVersion, Request};
 
 pub use self::content::ContentType;
 use self::content::StreamFormat;
@@ -52,8 +52,6 @@ pub struct Exchange {
     request_id: String,
     method: String,
     target: String,
-    /// HEAD gets the same head as GET, and no body.
-    is_head_request: bool,
     framing: Framing,
     error_format: ErrorFormat,
     stream_format: StreamFormat,
@@ -108,7 +106,6 @@ impl Exchange {
             target: request.url().to_owned(),
             error_format,
             stream_format: StreamFormat::Lines,
-            is_head_request: *request.method() == Method::Head,
             framing: match (is_http10, keep_alive) {
                 (false, _) => Framing::Chunked,
                 (true, false) => Framing::UntilClose,
@@ -238,19 +235,17 @@ impl Exchange {
             self.close_after_response();
         }
         let mut out = self.build_head(status, kind, headers);
-        let body = if self.is_head_request { &[] } else { body };
+        let body = if self.method == "HEAD" { &[] } else { body };
         let State::Waiting(request) = mem::replace(&mut self.state, State::Done) else {
             return Err(Error::Internal("second response to one request"));
         };
-        let is_joined = body.len() < MAX_JOINED_BODY;
-        if is_joined || !self.is_body_read {
-            out.extend_from_slice(body);
-        }
+        let is_separate = self.is_body_read && body.len() >= MAX_JOINED_BODY;
+        let (joined, body) = if is_separate { (&[][..], body) } else { (body, &[][..]) };
+        out.extend_from_slice(joined);
         if !self.is_body_read {
             unread_body::reject(request, &out, self.handle.take());
             return Ok(());
         }
-        let body = if is_joined { &[] } else { body };
         self.write(request.into_writer().as_mut(), [&out, body], ResponseState::Other)
     }
 
@@ -289,15 +284,12 @@ impl Exchange {
     /// # Errors
     /// [`Error::ClientDisconnected`].
     pub fn flush(&mut self) -> Result<()> {
-        if self.pending.is_empty() || self.framing == Framing::Buffered {
-            return Ok(());
+        match self.framing {
+            _ if self.pending.is_empty() => Ok(()),
+            Framing::Buffered => Ok(()),
+            Framing::Chunked => self.write_pending(ResponseState::BetweenChunks),
+            Framing::UntilClose => self.write_pending(ResponseState::Other),
         }
-        let next = if self.framing == Framing::Chunked {
-            ResponseState::BetweenChunks
-        } else {
-            ResponseState::Other
-        };
-        self.write_pending(next)
     }
 
     /// Ends a stream: writes buffered lines and the last chunk.
@@ -377,7 +369,7 @@ impl Exchange {
             }
             None => write(0),
         };
-        written.map_err(Error::ClientDisconnected)
+        written.map_err(|_| Error::ClientDisconnected)
     }
 
     /// The request; `None` once the response has begun.

@@ -112,12 +112,12 @@ impl Exchange {
         if in_flight.is_some_and(|request| request.is_body_late()) {
             return Err(Error::BodyTimeout);
         }
-        let count = result.map_err(Error::BodyReadFailed)?;
+        let count = result.map_err(|_| Error::BodyReadFailed)?;
         if count >= max_read {
             return Err(Error::BodyTooLarge(limit));
         }
         if length.is_some_and(|length| count < length as u64) {
-            return Err(Error::BodyReadFailed(io::ErrorKind::UnexpectedEof.into()));
+            return Err(Error::BodyReadFailed);
         }
         set_phase(RequestPhase::Working);
         self.is_body_read = true;

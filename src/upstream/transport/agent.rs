@@ -148,7 +148,7 @@ impl Agent {
             Payload::Stream(reader, length) => send_reader(post(), reader, *length),
         });
         let response = sent.map_err(|error| match map_send_error(error) {
-            Error::ClosedBeforeResponse(cause) if !connected => Error::StaleConnection(cause),
+            Error::ClosedBeforeResponse if !connected => Error::StaleConnection,
             other => other,
         })?;
         self.note_head(&response, request_id);

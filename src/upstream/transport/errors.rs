@@ -28,7 +28,7 @@ const TLS_ERRORS: [(&str, &str); 5] = [
 /// A failure before the head of the response.
 pub(super) fn map_send_error(error: ureq::Error) -> Error {
     if cancel::is_cancelled() {
-        return Error::client_disconnected();
+        return Error::ClientDisconnected;
     }
     match error {
         ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
@@ -59,7 +59,7 @@ fn map_io_error(error: io::Error) -> Error {
         | io::ErrorKind::ConnectionAborted
         | io::ErrorKind::BrokenPipe
         | io::ErrorKind::NotConnected
-        | io::ErrorKind::UnexpectedEof => Error::ClosedBeforeResponse(Box::new(error)),
+        | io::ErrorKind::UnexpectedEof => Error::ClosedBeforeResponse,
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
             Error::UpstreamTimeout(TimeoutPhase::Connect)
         }
@@ -87,13 +87,13 @@ fn describe_tls_error(text: &str) -> String {
 /// # Errors
 /// [`Error::ClientDisconnected`].
 pub(in crate::upstream) fn check_cancelled() -> Result<()> {
-    if cancel::is_cancelled() { Err(Error::client_disconnected()) } else { Ok(()) }
+    if cancel::is_cancelled() { Err(Error::ClientDisconnected) } else { Ok(()) }
 }
 
 /// A failure while the body is read.
 pub(in crate::upstream) fn map_body_error(error: io::Error) -> Error {
     if cancel::is_cancelled() {
-        return Error::client_disconnected();
+        return Error::ClientDisconnected;
     }
     match ureq::Error::from(error) {
         ureq::Error::Timeout(_) => Error::UpstreamTimeout(TimeoutPhase::Body),
