@@ -28,10 +28,9 @@ pub struct OptionSpec {
     pub variable: &'static str,
     /// Aliases of the variable; it overrides them within one source.
     pub aliases: &'static [&'static str],
-    /// The flag without its dashes; `None` if only the environment can set it.
-    pub flag: Option<&'static str>,
-    /// The placeholder of the value in the help.
-    pub placeholder: &'static str,
+    /// The flag and a placeholder of its value, or the placeholder alone if only the environment can
+    /// set the option.
+    pub usage: &'static str,
     /// The default as a user would write it, if `show` writes it in another form.
     pub default: Option<&'static str>,
     /// The help text. No `|`, which would end a cell of the README's table.
@@ -50,6 +49,12 @@ impl OptionSpec {
         std::iter::once(self.variable).chain(self.aliases.iter().copied())
     }
 
+    /// The flag without its dashes; `None` if only the environment can set the option.
+    pub fn flag(&self) -> Option<&'static str> {
+        let (flag, _placeholder) = self.usage.strip_prefix("--")?.split_once(' ')?;
+        Some(flag)
+    }
+
     /// The default; empty if there is none.
     pub fn default_text(&self) -> String {
         self.default.map_or_else(|| (self.show)(&Config::default()), str::to_owned)
@@ -60,8 +65,7 @@ impl OptionSpec {
 const EMPTY_OPTION: OptionSpec = OptionSpec {
     variable: "",
     aliases: &[],
-    flag: None,
-    placeholder: "",
+    usage: "",
     default: None,
     help: "",
     secret: false,
@@ -73,8 +77,7 @@ const EMPTY_OPTION: OptionSpec = OptionSpec {
 pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         variable: "OPENAI_API_KEY",
-        flag: Some("api-key"),
-        placeholder: "KEY",
+        usage: "--api-key KEY",
         help: "API key for the upstream; api.openai.com needs one. A flag is visible in process lists.",
         secret: true,
         apply: |c, text| set(&mut c.api_key, parsers::parse_api_key(text).map(Some)),
@@ -84,8 +87,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         variable: "OPENAI_API_BASE_URL",
         aliases: &["OPENAI_BASE_URL"],
-        flag: Some("base-url"),
-        placeholder: "URL",
+        usage: "--base-url URL",
         help: "The OpenAI-compatible server; without a path, `/v1` is added.",
         apply: |c, text| set(&mut c.base_url, BaseUrl::parse(text)),
         show: |c| c.base_url.to_string(),
@@ -93,8 +95,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         variable: "UPSTREAM_PROFILE",
-        flag: Some("profile"),
-        placeholder: "NAME",
+        usage: "--profile NAME",
         help: "Upstream server type, such as `vllm` or `generic`; `auto` detects it.",
         apply: |c, text| set(&mut c.profile, parsers::parse_profile(text)),
         show: |c| c.profile.map_or(parsers::AUTO, |profile| profile.name).to_owned(),
@@ -102,8 +103,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         variable: "OLLAMA_HOST",
-        flag: Some("host"),
-        placeholder: "HOST[:PORT]",
+        usage: "--host HOST[:PORT]",
         help: "Address to listen on; `:PORT` is all interfaces, port 0 any free port.",
         apply: apply_host,
         show: show_host,
@@ -111,8 +111,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         variable: "PROXY_PORT",
-        flag: Some("port"),
-        placeholder: "PORT",
+        usage: "--port PORT",
         help: "Port to listen on; overrides the one in `OLLAMA_HOST`.",
         apply: |c, text| set(&mut c.port, parsers::parse_integer(text, 0..=65535)),
         show: |c| c.port.to_string(),
@@ -120,8 +119,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         variable: "OLLAMA_ORIGINS",
-        flag: Some("origins"),
-        placeholder: "ORIGIN,...",
+        usage: "--origins ORIGIN,...",
         help: "Additional web origins allowed by CORS, each with at most one `*`; `*` allows any.",
         apply: apply_origins,
         show: |c| c.origins.as_str().to_owned(),
@@ -129,8 +127,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         variable: "PROXY_API_KEYS",
-        flag: Some("proxy-api-keys"),
-        placeholder: "KEY,...",
+        usage: "--proxy-api-keys KEY,...",
         help: "Keys that clients must send; with none, everyone may ask. A flag is visible in process lists.",
         secret: true,
         apply: |c, text| set(&mut c.proxy_api_keys, ClientKeys::parse(text)),
@@ -139,8 +136,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         variable: "PROXY_API_KEYS_FILE",
-        flag: Some("proxy-api-keys-file"),
-        placeholder: "FILE",
+        usage: "--proxy-api-keys-file FILE",
         help: "File with more such keys, one per line; lines starting with `#` are ignored.",
         apply: |c, text| set(&mut c.proxy_api_keys_file, parsers::parse_path(text).map(Some)),
         show: |c| display_path(c.proxy_api_keys_file.as_ref()),
@@ -148,8 +144,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         variable: "REQUEST_TIMEOUT",
-        flag: Some("request-timeout"),
-        placeholder: "SECONDS",
+        usage: "--request-timeout SECONDS",
         help: "Longest time without data from the upstream.",
         apply: |c, text| set(&mut c.request_timeout, parsers::parse_positive_seconds(text)),
         show: |c| c.request_timeout.as_secs_f64().to_string(),
@@ -157,7 +152,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         variable: "OLLAMA_DEBUG",
-        placeholder: "LEVEL",
+        usage: "LEVEL",
         help: "`1` or `true` for debug, `2` for trace; `LOG_LEVEL` overrides it.",
         apply: |c, text| set(&mut c.log_level, Ok(parsers::parse_debug_level(text))),
         show: |c| (c.log_level >= LevelFilter::Debug).to_string(),
@@ -165,8 +160,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         variable: "LOG_LEVEL",
-        flag: Some("log-level"),
-        placeholder: "LEVEL",
+        usage: "--log-level LEVEL",
         help: "How much to log: `error`, `warn`, `info`, `debug` or `trace`.",
         apply: |c, text| set(&mut c.log_level, parsers::parse_log_level(text)),
         show: |c| c.log_level.to_string(),
@@ -174,8 +168,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         variable: "LOG_BODIES",
-        flag: Some("log-bodies"),
-        placeholder: "BOOL",
+        usage: "--log-bodies BOOL",
         help: "Also log prompts and responses, at `LOG_LEVEL=trace`. For debugging only.",
         apply: |c, text| set(&mut c.log_bodies, parsers::parse_bool(text)),
         show: |c| c.log_bodies.to_string(),
@@ -183,8 +176,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         variable: "PROXY_WORKERS",
-        flag: Some("workers"),
-        placeholder: "N",
+        usage: "--workers N",
         help: "Requests handled concurrently, 1 to 4096.",
         apply: |c, text| set(&mut c.workers, parsers::parse_integer(text, 1..=4096)),
         show: |c| c.workers.to_string(),
@@ -192,8 +184,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         variable: "OLLAMA_MAX_QUEUE",
-        flag: Some("max-queue"),
-        placeholder: "N",
+        usage: "--max-queue N",
         help: "Requests that may queue for a worker; beyond that, 503.",
         apply: |c, text| {
             set_or_warn(&mut c.max_queue, parsers::parse_integer(text, 0..=65536), "512")
@@ -203,8 +194,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         variable: "MAX_CONNECTIONS",
-        flag: Some("max-connections"),
-        placeholder: "N",
+        usage: "--max-connections N",
         help: "Most connections at once; beyond that, the oldest idle ones are closed.",
         apply: |c, text| {
             set(&mut c.connection_limits.max_connections, parsers::parse_integer(text, 8..=65_536))
@@ -214,8 +204,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         variable: "MAX_PER_CLIENT",
-        flag: Some("max-per-client"),
-        placeholder: "N",
+        usage: "--max-per-client N",
         help: "Concurrent requests per client address; beyond that, 503. 0 means no limit.",
         apply: |c, text| {
             set(&mut c.max_per_client, parsers::parse_integer(text, 0..=65_536).map(non_zero))
@@ -225,8 +214,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         variable: "MAX_BODY_BYTES",
-        flag: Some("max-body-bytes"),
-        placeholder: "SIZE",
+        usage: "--max-body-bytes SIZE",
         help: "Largest request body; `KiB`, `MiB`, `GiB` (or `K`, `M`, `G`) may follow.",
         apply: |c, text| set(&mut c.max_body_bytes, parsers::parse_size(text)),
         show: |c| c.max_body_bytes.to_string(),
@@ -234,8 +222,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         variable: "RETRY_MAX",
-        flag: Some("retry-max"),
-        placeholder: "N",
+        usage: "--retry-max N",
         help: "Retries of a failed upstream request, 0 to 10.",
         apply: |c, text| set(&mut c.retry.max_retries, parsers::parse_integer(text, 0..=10)),
         show: |c| c.retry.max_retries.to_string(),
@@ -243,8 +230,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         variable: "RETRY_INITIAL_MS",
-        flag: Some("retry-initial-ms"),
-        placeholder: "MS",
+        usage: "--retry-initial-ms MS",
         help: "Delay before the first retry, in milliseconds; doubles each time.",
         apply: |c, text| set(&mut c.retry.initial_delay, parsers::parse_millis(text, 0..=600_000)),
         show: |c| c.retry.initial_delay.as_millis().to_string(),
@@ -252,8 +238,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         variable: "RETRY_MAX_MS",
-        flag: Some("retry-max-ms"),
-        placeholder: "MS",
+        usage: "--retry-max-ms MS",
         help: "Longest delay between retries, in milliseconds.",
         apply: |c, text| set(&mut c.retry.max_delay, parsers::parse_millis(text, 0..=600_000)),
         show: |c| c.retry.max_delay.as_millis().to_string(),
@@ -261,8 +246,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         variable: "MODELS_TTL",
-        flag: Some("models-ttl"),
-        placeholder: "SECONDS",
+        usage: "--models-ttl SECONDS",
         help: "How long the upstream's model list is cached.",
         apply: |c, text| set(&mut c.models_ttl, parsers::parse_seconds(text)),
         show: |c| c.models_ttl.as_secs_f64().to_string(),
@@ -270,8 +254,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         variable: "OLLAMA_KEEP_ALIVE",
-        flag: Some("keep-alive"),
-        placeholder: "DURATION",
+        usage: "--keep-alive DURATION",
         default: Some("5m"),
         help: "How long a model is shown as loaded: `5m`, `1h30m` or seconds; negative means forever.",
         apply: |c, text| set_or_warn(&mut c.keep_alive, parsers::parse_keep_alive(text), "5m"),
@@ -281,8 +264,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         variable: "OLLAMA_CONTEXT_LENGTH",
         aliases: &["MODEL_CONTEXT_LENGTH"],
-        flag: Some("context-length"),
-        placeholder: "TOKENS",
+        usage: "--context-length TOKENS",
         help: "Context length assumed when neither upstream nor table knows it; 0 means built-in.",
         apply: |c, text| {
             let tokens = parsers::parse_integer(text, 0..=MAX_TOKENS).map(non_zero);
@@ -293,8 +275,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         variable: "PROXY_STATE",
-        flag: Some("state"),
-        placeholder: "FILE",
+        usage: "--state FILE",
         default: Some(parsers::DEFAULT_STATE_FILE),
         help: "File of created models; follows `XDG_DATA_HOME`.",
         apply: |c, text| set(&mut c.state_file, parsers::parse_state_path(text)),
@@ -303,8 +284,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         variable: "SHUTDOWN_GRACE",
-        flag: Some("shutdown-grace"),
-        placeholder: "SECONDS",
+        usage: "--shutdown-grace SECONDS",
         help: "Time that running requests get to finish on shutdown.",
         apply: |c, text| set(&mut c.shutdown_grace, parsers::parse_seconds(text)),
         show: |c| c.shutdown_grace.as_secs_f64().to_string(),
@@ -330,9 +310,9 @@ pub fn help() -> String {
     );
     for row in OPTIONS {
         let variables = row.variables().collect::<Vec<_>>().join(" or ");
-        let head = match row.flag {
-            Some(flag) => format!("--{flag} {}  (or {variables})", row.placeholder),
-            None => format!("{variables}={}  (no flag)", row.placeholder),
+        let head = match row.flag() {
+            Some(_) => format!("{}  (or {variables})", row.usage),
+            None => format!("{variables}={}  (no flag)", row.usage),
         };
         let default = match row.default_text().as_str() {
             "" => String::new(),
@@ -418,11 +398,11 @@ mod tests {
     fn names_are_unique_and_well_formed() {
         let mut names = HashSet::new();
         for row in OPTIONS {
-            for name in row.variables().chain(row.flag) {
+            for name in row.variables().chain(row.flag()) {
                 assert!(names.insert(name), "{name} is there twice");
             }
             assert!(row.help.ends_with('.') && !row.help.contains('|'), "{}", row.variable);
-            assert!(!row.placeholder.is_empty(), "{}", row.variable);
+            assert!(!row.usage.is_empty(), "{}", row.variable);
         }
         for taken in ["help", "version", "check", "healthcheck"] {
             assert!(!names.contains(taken), "--{taken} is no option");
@@ -436,8 +416,8 @@ mod tests {
             for name in row.variables() {
                 assert!(help.contains(name), "{name}");
             }
-            if let Some(flag) = row.flag {
-                assert!(help.contains(&format!("  --{flag} {} ", row.placeholder)), "{flag}");
+            if let Some(flag) = row.flag() {
+                assert!(help.contains(&format!("  {} ", row.usage)), "{flag}");
             }
             assert!(help.contains(&row.default_text()), "{}", row.variable);
         }

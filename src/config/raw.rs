@@ -46,7 +46,8 @@ impl CommandLine {
                 Ok(Some(Arg::Long("check"))) => line.select(Command::Check),
                 Ok(Some(Arg::Long("healthcheck"))) => line.select(Command::Healthcheck),
                 Ok(Some(Arg::Long(name))) => {
-                    let flag = OPTIONS.iter().filter_map(|row| row.flag).find(|flag| *flag == name);
+                    let flag =
+                        OPTIONS.iter().filter_map(OptionSpec::flag).find(|flag| *flag == name);
                     let flag = flag.ok_or_else(|| format!("--{name}"));
                     line.add_value(flag, read_value(&mut parser));
                 }
@@ -98,21 +99,17 @@ pub fn collect_values(
 ) -> Vec<(&'static OptionSpec, OptionValue)> {
     let find = |row: &'static OptionSpec| {
         let in_flags = || {
-            let text = last_value(flags, row.flag?)?;
-            Some(OptionValue { label: format!("--{}", row.flag?), is_flag: true, text })
+            let flag = row.flag()?;
+            Some((format!("--{flag}"), last_value(flags, flag)?))
         };
-        let in_env = |name: &str| {
-            let text = strip_quotes(&env(name)?)?;
-            Some(OptionValue { label: name.to_owned(), is_flag: false, text })
-        };
-        let in_dotenv = |name: &str| {
-            let text = last_value(dotenv, name)?;
-            Some(OptionValue { label: format!("{name} in .env"), is_flag: false, text })
-        };
-        let value = in_flags()
+        let in_env = |name: &str| Some((name.to_owned(), strip_quotes(&env(name)?)?));
+        let in_dotenv = |name: &str| Some((format!("{name} in .env"), last_value(dotenv, name)?));
+        let flag = in_flags();
+        let is_flag = flag.is_some();
+        let (label, text) = flag
             .or_else(|| row.variables().find_map(in_env))
             .or_else(|| row.variables().find_map(in_dotenv))?;
-        Some((row, value))
+        Some((row, OptionValue { label, is_flag, text }))
     };
     OPTIONS.iter().filter_map(find).collect()
 }

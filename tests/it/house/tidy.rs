@@ -73,7 +73,7 @@ fn option_table() -> String {
     let mut text = "| Variable | Flag | Default | Meaning |\n| --- | --- | --- | --- |".to_owned();
     for row in config::OPTIONS {
         let variables = row.variables().map(code).collect::<Vec<_>>().join(" or ");
-        let flag = row.flag.map(|flag| format!("--{flag}")).unwrap_or_default();
+        let flag = row.flag().map(|flag| format!("--{flag}")).unwrap_or_default();
         let (flag, default) = (code(&flag), code(&row.default_text()));
         text += &format!("\n| {variables} | {flag} | {default} | {} |", row.help);
     }
