@@ -59,7 +59,7 @@
 //! # A passed-on `/v1/chat/completions`
 //!
 //! 1. Steps 1 to 4 above; the row's handler reads the body itself.
-//! 2. `handlers/pass_through.rs`, `chat`: buffers the body, or streams one above 1 MiB
+//! 2. `handlers/pass_through.rs`, `pass`: buffers the body, or streams one above 1 MiB
 //!    (`pass_streaming`).
 //! 3. `translate/pass_through/mod.rs`, `parse`: finds the few members that may change, and leaves the
 //!    text of all others alone (`api/openai/raw_object.rs`).

@@ -238,8 +238,7 @@ fn bind(host: &str, port: u16) -> io::Result<TcpListener> {
         addresses.push(SocketAddr::from(([0, 0, 0, 0], port)));
     }
     // Like Go, IPv4 before IPv6 if a name has both.
-    let is_fallback = |address: &SocketAddr| host != "::" && address.is_ipv6();
-    addresses.sort_by_key(is_fallback);
+    addresses.sort_by_key(|address| host != "::" && address.is_ipv6());
     let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in addresses {
         match bind_address(address) {

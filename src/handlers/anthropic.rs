@@ -34,7 +34,7 @@ fn start_messages<'a>(
     let request: MessagesRequest<'_> = decode::parse(&text, GO_TYPE_NAME)?;
     validate(&request, true)?;
     let mut chat = to_ollama(&request)?;
-    let common = CommonFields { model: request.model.as_ref(), ..CommonFields::default() };
+    let common = CommonFields { model: request.model.as_deref(), ..CommonFields::default() };
     let mut model_request = ModelRequest::parse(context, &common, "chat", model_required_error)?;
     model_request.virtual_model.iter().for_each(|model| model.apply_to_chat(&mut chat));
     let think = think::parse(chat.think.as_ref())?;

@@ -32,7 +32,7 @@ fn start_chat<'a>(
 ) -> Result<Option<(PendingReply<'a>, String)>> {
     let mut request: ChatRequest<'_> = decode::parse(&text, "ChatRequest")?;
     let common = CommonFields {
-        model: request.model.as_ref(),
+        model: request.model.as_deref(),
         keep_alive: request.keep_alive.as_ref(),
         think: request.think.as_ref(),
         top_logprobs: request.top_logprobs,
@@ -78,7 +78,7 @@ fn start_generate<'a>(
 ) -> Result<Option<(PendingReply<'a>, String, Option<Conversation>)>> {
     let mut request: GenerateRequest<'_> = decode::parse(&text, "GenerateRequest")?;
     let common = CommonFields {
-        model: request.model.as_ref(),
+        model: request.model.as_deref(),
         keep_alive: request.keep_alive.as_ref(),
         think: request.think.as_ref(),
         top_logprobs: request.top_logprobs,

@@ -88,7 +88,13 @@ pub(super) fn show(context: &mut Context<'_>, text: String) -> Result<()> {
         context.trace,
         model_required_error,
     );
-    let name = name.map_err(reword_cloud_error)?;
+    let name = name.map_err(|error| match error {
+        // The wording of other routes differs.
+        Error::Forbidden(_) => Error::Forbidden(
+            "ollama cloud is disabled: remote model details are unavailable".into(),
+        ),
+        other => other,
+    })?;
     let app = context.app;
     let show_options = ShowOptions {
         name: &name,
@@ -106,16 +112,6 @@ pub(super) fn show(context: &mut Context<'_>, text: String) -> Result<()> {
         None => return Err(Error::model_not_found(&names::display_name(&name))),
     };
     context.answer_json(200, &response)
-}
-
-/// Ollama's wording for a cloud model on `/api/show` differs from that of other routes.
-fn reword_cloud_error(error: Error) -> Error {
-    match error {
-        Error::Forbidden(_) => Error::Forbidden(
-            "ollama cloud is disabled: remote model details are unavailable".into(),
-        ),
-        other => other,
-    }
 }
 
 /// `GET /health`: the process is running.

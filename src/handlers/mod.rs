@@ -208,8 +208,6 @@ fn empty_model_error() -> Error {
 
 /// Reads `keep_alive`.
 fn parse_keep_alive(value: Option<&Value>) -> Result<Option<KeepAlive>> {
-    match value {
-        Some(value) => KeepAlive::from_json(value).map_err(Error::invalid_request),
-        None => Ok(None),
-    }
+    let keep_alive = value.map(KeepAlive::from_json).transpose();
+    keep_alive.map(Option::flatten).map_err(Error::invalid_request)
 }

@@ -55,10 +55,8 @@ impl ResolvedModel {
         virtual_model: Option<&VirtualModel>,
         trace: &Trace,
     ) -> Result<()> {
-        let ignores_model = |profile: &Profile| profile.ignores_model;
-        if !(self.list_unavailable
-            && app.upstream.client.current_profile().is_some_and(ignores_model))
-        {
+        let current = app.upstream.client.current_profile().filter(|_| self.list_unavailable);
+        if !current.is_some_and(|profile| profile.ignores_model) {
             return Ok(());
         }
         app.resolve_model(name, virtual_model, false, trace).check_exists(requested_name)

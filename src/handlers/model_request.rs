@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use super::model_lookup::ResolvedModel;
 use super::{Context, LoadOptions, ModelUse, parse_keep_alive};
-use crate::api::ollama::decode::{GoInt, GoString};
+use crate::api::ollama::decode::GoInt;
 use crate::api::wire::keep_alive::KeepAlive;
 use crate::backends::names;
 use crate::error::{Error, Result};
@@ -43,7 +43,7 @@ pub(super) struct ModelRequest {
 /// The members that such requests share.
 #[derive(Default)]
 pub(super) struct CommonFields<'a> {
-    pub model: Option<&'a GoString<'a>>,
+    pub model: Option<&'a str>,
     pub keep_alive: Option<&'a Value>,
     pub think: Option<&'a Value>,
     pub top_logprobs: Option<GoInt>,
@@ -81,10 +81,9 @@ impl ModelRequest {
             let text = "\"_debug_render_only\" is not supported by this proxy";
             return Err(Error::Unsupported(text.into()));
         }
-        let model = common.model.map(|model| &**model);
-        let name = context.app.parse_model_name(model, context.trace, missing)?;
+        let name = context.app.parse_model_name(common.model, context.trace, missing)?;
         let virtual_model = context.app.store.get(&name);
-        let requested_name = model.unwrap_or_default().to_owned();
+        let requested_name = common.model.unwrap_or_default().to_owned();
         let uses_tools = false;
         Ok(Self { name, requested_name, keep_alive, think, uses_tools, route, virtual_model })
     }

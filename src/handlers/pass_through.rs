@@ -24,13 +24,8 @@ pub(super) const LARGE_BODY_BYTES: usize = 1024 * 1024;
 const PREFIX_BYTES: u64 = 64 * 1024;
 
 /// Headers of the client that are sent to the upstream.
-const FORWARDED_HEADERS: &[(&str, &str)] = &[
-    ("Content-Type", "content-type"),
-    ("Accept", "accept"),
-    ("OpenAI-Organization", "openai-organization"),
-    ("OpenAI-Project", "openai-project"),
-    ("OpenAI-Beta", "openai-beta"),
-];
+const FORWARDED_HEADERS: &[&str] =
+    &["content-type", "accept", "openai-organization", "openai-project", "openai-beta"];
 
 /// `POST /v1/chat/completions`, `/v1/completions` and `/v1/embeddings`: passes on a request of any size.
 pub(super) fn pass(context: &mut Context<'_>, endpoint: Endpoint) -> Result<()> {
@@ -214,7 +209,7 @@ pub(super) fn select_headers(context: &Context<'_>) -> PassHeaders {
     let header = |name| context.exchange.header(name);
     let mut headers: PassHeaders = FORWARDED_HEADERS
         .iter()
-        .filter_map(|(name, ours)| Some((*ours, header(name)?.to_owned())))
+        .filter_map(|name| Some((*name, header(name)?.to_owned())))
         .collect();
     if header("Content-Type").is_none_or(|kind| !kind.starts_with("multipart/")) {
         // `curl -d` sends another type, and some servers reject it.

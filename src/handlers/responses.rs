@@ -41,7 +41,7 @@ fn start_translated<'a>(
     let request: ResponsesRequest<'_> = decode::parse(&text, "openai.ResponsesRequest")?;
     let mut chat = responses::to_chat(&request)?;
     let common = CommonFields {
-        model: request.model.as_ref(),
+        model: request.model.as_deref(),
         think: chat.think.as_ref(),
         ..CommonFields::default()
     };

@@ -74,34 +74,32 @@ pub static ROUTES: &[Route<Handler>] = &[
 /// # Errors
 /// The error that the client gets, or [`Error::ClientDisconnected`].
 pub fn handle(mut context: Context<'_>) -> Result<()> {
-    let route = context.route;
-    let context = &mut context;
-    let Outcome::Found(Route { handler, .. }) = &route.outcome else {
-        context.read_body()?;
-        return match &route.outcome {
-            Outcome::Redirect { status, location } => {
-                let headers = [("Location", location.as_str())];
-                let kind = ContentType::PLAIN_UTF8;
-                context.exchange.respond_with_headers(*status, kind, &headers, b"")
+    let (route, context) = (context.route, &mut context);
+    match &route.outcome {
+        Outcome::Found(found) => match found.handler {
+            NoBody(serve) => {
+                context.read_body()?;
+                serve(context)
             }
-            Outcome::MethodNotAllowed(route) => Err(Error::MethodNotAllowed(route.allow)),
-            Outcome::Found(_) | Outcome::NotFound => Err(Error::UnknownRoute),
-        };
-    };
-    match handler {
-        NoBody(serve) => {
+            WithBody(serve) => {
+                let body = context.read_body()?;
+                serve(context, decode::decode_body(body)?)
+            }
+            Decompressed(serve) => {
+                let body = decompress::read_body(context)?;
+                serve(context, decode::decode_body(body)?)
+            }
+            ReadsBody(serve) => serve(context),
+        },
+        Outcome::Redirect { status, location } => {
             context.read_body()?;
-            serve(context)
+            let headers = [("Location", location.as_str())];
+            context.exchange.respond_with_headers(*status, ContentType::PLAIN_UTF8, &headers, b"")
         }
-        WithBody(serve) => {
-            let body = context.read_body()?;
-            serve(context, decode::decode_body(body)?)
+        Outcome::MethodNotAllowed(found) => {
+            context.read_body().and(Err(Error::MethodNotAllowed(found.allow)))
         }
-        Decompressed(serve) => {
-            let body = decompress::read_body(context)?;
-            serve(context, decode::decode_body(body)?)
-        }
-        ReadsBody(serve) => serve(context),
+        Outcome::NotFound => context.read_body().and(Err(Error::UnknownRoute)),
     }
 }
 

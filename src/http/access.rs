@@ -207,16 +207,12 @@ fn effective_host<'a>(target: &'a str, header: Option<&'a str>) -> &'a str {
 /// The host without port and without the brackets of an IPv6 address. Text with several colons and
 /// no brackets stays as it is.
 fn strip_port(host: &str) -> &str {
-    if let Some((address, rest)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        let bracketed = address.parse::<Ipv6Addr>().is_ok();
-        return if bracketed && (rest.is_empty() || rest.starts_with(':')) {
-            address
-        } else {
-            host
-        };
-    }
-    match host.split_once(':') {
-        Some((name, port)) if !port.contains(':') => name,
+    let bracketed = host.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    let is_ipv6 = |address: &str| address.parse::<Ipv6Addr>().is_ok();
+    match (bracketed, host.split_once(':')) {
+        (Some((address, "")), _) if is_ipv6(address) => address,
+        (Some((address, rest)), _) if is_ipv6(address) && rest.starts_with(':') => address,
+        (None, Some((name, port))) if !port.contains(':') => name,
         _ => host,
     }
 }

@@ -77,7 +77,7 @@ impl ErrorFormat {
     /// True if the content type of this error has no charset, as in Ollama's compatibility layer.
     #[must_use]
     pub fn has_bare_json(self, error: &Error) -> bool {
-        self != Self::Ollama && !is_request_error(error)
+        self != Self::Ollama && !matches!(error, Error::MissingBody | Error::InvalidRequest(_))
     }
 
     /// The error as a JSON object; `anthropic_id` is the end of Anthropic's.
@@ -105,11 +105,6 @@ impl ErrorFormat {
             }
         }
     }
-}
-
-/// An error that Ollama's compatibility layer raises itself.
-fn is_request_error(error: &Error) -> bool {
-    matches!(error, Error::MissingBody | Error::InvalidRequest(_))
 }
 
 /// The type, and the code as JSON.

@@ -18,11 +18,8 @@ const INVALID_FRAME: &[u8] =
 impl Exchange {
     /// Reports `error` to the client, unless the response is complete or the client is gone.
     pub fn fail(&mut self, error: &Error) {
-        let sent = match error.status() {
-            Some(status) => self.send_error(error, status),
-            None => Ok(()),
-        };
-        if sent.is_err() || error.status().is_none() {
+        let sent = error.status().map(|status| self.send_error(error, status));
+        if !matches!(sent, Some(Ok(()))) {
             // The client is gone.
             self.state = State::Done;
         }
