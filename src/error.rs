@@ -69,7 +69,7 @@ pub enum TimeoutPhase {
 
 /// Everything that can go wrong with one exchange. A variant with a `String` holds the text for the
 /// client, unless it says otherwise.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Error {
     /// The route needs a body and the request has none.

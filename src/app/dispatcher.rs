@@ -9,7 +9,6 @@
 //! the log never quotes the panic, which may hold a prompt.
 
 use std::io;
-use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
@@ -40,18 +39,9 @@ const SIDE_LANE_QUEUE: usize = 1024;
 pub(super) struct Job {
     exchange: Exchange,
     route: ResolvedRoute<Handler>,
-    decision: Decision,
+    /// The response that it gets without its handler.
+    early_response: Option<EarlyResponse>,
     received: Instant,
-}
-
-/// The decision about a request before its handler runs.
-enum Decision {
-    /// The handler runs.
-    Proceed,
-    /// The response has this status and no body.
-    EmptyResponse(u16),
-    /// The response is this error.
-    Fail(Error),
 }
 
 /// The worker pools, in the order of [`Lane`].
@@ -126,16 +116,15 @@ impl Dispatcher {
         let request_id = format!("req_{:08x}", rand::random::<u32>());
         let reservation = self.body_budget.new_reservation();
         let mut exchange = Exchange::new(request, request_id, route.error_format, reservation);
-        let mut decision = match head_error {
-            Some(_) => Decision::Fail(Error::MalformedHead),
-            None => Decision::Proceed,
-        };
+        let mut early_response = head_error.map(|_| EarlyResponse::Fail(Error::MalformedHead));
         if let Some(peer) = peer {
             let (handle, refused) = self.registry.begin_request(peer, received);
             exchange.attach(handle);
             match refused {
                 None => {}
-                Some(Rejection::TooManyRequests) => decision = Decision::Fail(Error::Busy),
+                Some(Rejection::TooManyRequests) => {
+                    early_response = Some(EarlyResponse::Fail(Error::Busy));
+                }
                 Some(Rejection::Closing) => return exchange.discard(),
             }
         }
@@ -144,10 +133,9 @@ impl Dispatcher {
             // Not left to the worker: the next request on the connection may already have arrived.
             exchange.close_after_response();
         }
-        if let Decision::Proceed = decision {
-            decision = self.check_access(&mut exchange, route.is_public());
-        }
-        self.submit(Box::new(Job { exchange, route, decision, received }));
+        let early_response =
+            early_response.or_else(|| self.check_access(&mut exchange, route.is_public()));
+        self.submit(Box::new(Job { exchange, route, early_response, received }));
     }
 
     fn submit(&self, mut job: Box<Job>) {
@@ -178,13 +166,11 @@ impl Dispatcher {
                 Err(error) => error,
             }
         };
-        if let Decision::Proceed = job.decision {
-            job.decision = Decision::Fail(error);
-        }
+        job.early_response.get_or_insert(EarlyResponse::Fail(error));
         finish(&self.metrics, job, &mut Trace::default(), |_, _, _| Ok(()));
     }
 
-    fn check_access(&self, exchange: &mut Exchange, is_public: bool) -> Decision {
+    fn check_access(&self, exchange: &mut Exchange, is_public: bool) -> Option<EarlyResponse> {
         let decision = self.access.decide(&RequestInfo {
             method: exchange.method(),
             target: exchange.target(),
@@ -200,11 +186,7 @@ impl Dispatcher {
             log::info!("{} refused: {why}", exchange.request_id());
         }
         exchange.add_headers(decision.headers);
-        match decision.response {
-            None => Decision::Proceed,
-            Some(EarlyResponse::Empty(status)) => Decision::EmptyResponse(status),
-            Some(EarlyResponse::Unauthorized) => Decision::Fail(Error::Unauthorized),
-        }
+        decision.response
     }
 }
 
@@ -228,20 +210,19 @@ fn serve(app: &App, job: Box<Job>) {
     stack.after_request();
 }
 
-/// Carries out the decision, which may be to run `work`, completes the response, and records the
-/// request. The exchange is used outside of the part that may panic.
+/// Gives the early response or runs `work`, completes the response, and records the request. The exchange is used outside of the part that may panic.
 fn finish(
     metrics: &Metrics,
     mut job: Box<Job>,
     trace: &mut Trace,
     work: impl FnOnce(&ResolvedRoute<Handler>, &mut Exchange, &mut Trace) -> Result<()>,
 ) {
-    let decision = mem::replace(&mut job.decision, Decision::Proceed);
+    let early_response = job.early_response.take();
     let (exchange, received) = (&mut job.exchange, job.received);
-    let result = panic::catch_unwind(AssertUnwindSafe(|| match decision {
-        Decision::Proceed => work(&job.route, exchange, trace),
-        Decision::EmptyResponse(status) => exchange.respond_empty(status),
-        Decision::Fail(error) => Err(error),
+    let result = panic::catch_unwind(AssertUnwindSafe(|| match early_response {
+        None => work(&job.route, exchange, trace),
+        Some(EarlyResponse::Empty(status)) => exchange.respond_empty(status),
+        Some(EarlyResponse::Fail(error)) => Err(error),
     }));
     let error = match result {
         Ok(Ok(())) if exchange.is_done() => None,

@@ -6,7 +6,9 @@
 
 use std::borrow::Cow;
 
-use super::{Context, LoadOptions, empty_model_error, model_required_error, parse_keep_alive};
+use super::{
+    Context, LoadOptions, empty_model_error, load_options, model_required_error, parse_keep_alive,
+};
 use crate::api::ollama::decode;
 use crate::api::ollama::request::{EmbedRequest, EmbeddingRequest};
 use crate::api::ollama::response::EmbedMetrics;
@@ -31,7 +33,7 @@ pub(super) fn embed(context: &mut Context<'_>, text: String) -> Result<()> {
     let model = request.model.as_deref().unwrap_or_default();
     let inputs = embed::parse_inputs(request.input)?;
     options::parse(request.options.as_ref())?;
-    let load = LoadOptions::new(keep_alive, request.options.as_ref());
+    let load = load_options(keep_alive, request.options.as_ref());
     let mut answer =
         EmbedResponseBuilder::for_embed(model, request.dimensions.map(|dimensions| dimensions.0));
     let is_load = inputs.is_empty();
@@ -55,7 +57,7 @@ pub(super) fn embeddings(context: &mut Context<'_>, text: String) -> Result<()> 
     )?;
     options::parse(request.options.as_ref())?;
     let inputs = request.prompt.filter(|prompt| !prompt.is_empty()).map(|prompt| prompt.0);
-    let load = LoadOptions::new(keep_alive, request.options.as_ref());
+    let load = load_options(keep_alive, request.options.as_ref());
     let mut answer = EmbedResponseBuilder::for_embeddings();
     embed_inputs(context, &name, inputs.into_iter().collect(), load, false, &mut answer)?;
     context.exchange.respond(200, ContentType::JSON, &answer.finish(None))
@@ -93,7 +95,7 @@ fn load_model(context: &mut Context<'_>, name: &str, load: LoadOptions) -> Resul
         return Err(Error::model_not_found(name));
     }
     let resolved = app.resolve_model(name, virtual_model.as_deref(), false, context.trace);
-    app.mark_loaded(&resolved.running_name, load);
+    resolved.mark_loaded(app, load);
     Ok(())
 }
 

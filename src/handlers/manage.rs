@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::model_lookup::{AnyModel, parse_full_model_name};
 use super::transfer::{NO_MANIFEST, send_progress};
-use super::{Context, model_required_error};
+use super::{Context, LoadOptions, model_required_error};
 use crate::api::ollama::decode;
 use crate::api::ollama::manage::{CopyRequest, CreateRequest, DeleteRequest, model_or_name};
 use crate::api::wire::keep_alive::KeepAlive;
@@ -84,9 +84,9 @@ pub(super) fn delete(context: &mut Context<'_>, text: String) -> Result<()> {
     if let Some(model) = context.app.store.get(&name)
         && context.app.store.remove(&name)?
     {
-        let unload = Some(KeepAlive::For(Duration::ZERO));
-        let running_models = &context.app.running_models;
-        running_models.mark_loaded(&model.name, unload, None, SystemTime::now());
+        let keep_alive = Some(KeepAlive::For(Duration::ZERO));
+        let unload = LoadOptions { keep_alive, num_ctx: None };
+        context.app.running_models.mark_loaded(&model.name, unload, SystemTime::now());
         return send_empty_success(context);
     }
     if context.app.find_listed_model(&name, context.trace)?.is_some() {

@@ -62,7 +62,7 @@ use crate::http::exchange::{ContentType, Exchange};
 use crate::http::host_info;
 use crate::http::routes::ResolvedRoute;
 use crate::models::model::{DEFAULT_CONTEXT_LENGTH, RenderContext};
-use crate::models::running_models::RunningModels;
+use crate::models::running_models::{LoadOptions, RunningModels};
 use crate::models::store::Store;
 use crate::observe::metrics::Metrics;
 use crate::translate::options;
@@ -131,32 +131,14 @@ impl App {
             utc_offset: host_info::utc_offset,
         }
     }
-
-    /// Notes that a model was loaded, for how long and with which context length.
-    fn mark_loaded(&self, id: &str, load: LoadOptions) {
-        self.running_models.mark_loaded(id, load.keep_alive, load.num_ctx, SystemTime::now());
-    }
-
-    /// Notes that a model is in use until the returned value is dropped.
-    fn begin_use(&self, id: String, load: LoadOptions) -> ModelUse<'_> {
-        self.running_models.begin_use(&id, load.keep_alive, load.num_ctx, SystemTime::now());
-        ModelUse { app: self, id, was_answered: false }
-    }
 }
 
-/// The members of a request that say how its model is loaded.
-#[derive(Clone, Copy, Default)]
-struct LoadOptions {
-    /// How long the model stays loaded, if the request says so.
+/// How a request that has `options` wants its model to be loaded.
+fn load_options(
     keep_alive: Option<KeepAlive>,
-    /// The context length in tokens, if the request sets one.
-    num_ctx: Option<u64>,
-}
-
-impl LoadOptions {
-    fn new(keep_alive: Option<KeepAlive>, options: Option<&Map<String, Value>>) -> Self {
-        Self { keep_alive, num_ctx: options::num_ctx(options) }
-    }
+    options: Option<&Map<String, Value>>,
+) -> LoadOptions {
+    LoadOptions { keep_alive, num_ctx: options::num_ctx(options) }
 }
 
 /// A model in use, so that `/api/ps` shows it. A panic ends the use, too.

@@ -5,6 +5,7 @@
 //! neither the virtual models nor the list has. Never decides what a route does with an unknown name.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::{App, LoadOptions, ModelUse};
 use crate::backends::names;
@@ -29,7 +30,7 @@ pub(super) struct ResolvedModel {
     pub capabilities: Capabilities,
     /// The name under which it counts as loaded: the id, or that of the virtual model. Taken by
     /// [`ResolvedModel::begin_use`].
-    pub running_name: String,
+    running_name: String,
     /// Whether the upstream has no such model and would answer all the same.
     is_missing: bool,
     /// Whether there was no list to look into.
@@ -62,9 +63,16 @@ impl ResolvedModel {
         app.resolve_model(name, virtual_model, false, trace).check_exists(requested_name)
     }
 
+    /// Notes that the model was loaded, or unloaded.
+    pub(super) fn mark_loaded(&self, app: &App, load: LoadOptions) {
+        app.running_models.mark_loaded(&self.running_name, load, SystemTime::now());
+    }
+
     /// Notes that the model is in use until the returned value is dropped.
     pub(super) fn begin_use<'a>(&mut self, app: &'a App, options: LoadOptions) -> ModelUse<'a> {
-        app.begin_use(std::mem::take(&mut self.running_name), options)
+        let id = std::mem::take(&mut self.running_name);
+        app.running_models.begin_use(&id, options, SystemTime::now());
+        ModelUse { app, id, was_answered: false }
     }
 }
 

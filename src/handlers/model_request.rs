@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::model_lookup::ResolvedModel;
-use super::{Context, LoadOptions, ModelUse, parse_keep_alive};
+use super::{Context, ModelUse, load_options, parse_keep_alive};
 use crate::api::ollama::decode::GoInt;
 use crate::api::wire::keep_alive::KeepAlive;
 use crate::backends::names;
@@ -105,7 +105,7 @@ impl ModelRequest {
             context.app.resolve_model(&self.name, virtual_model, needs_profile, context.trace);
         resolved.check_exists(&self.requested_name)?;
         self.check_capabilities(&resolved.capabilities)?;
-        let in_use = resolved.begin_use(context.app, LoadOptions::new(self.keep_alive, options));
+        let in_use = resolved.begin_use(context.app, load_options(self.keep_alive, options));
         Ok((resolved, in_use))
     }
 
@@ -143,7 +143,7 @@ impl ModelRequest {
             self.check_capabilities(&resolved.capabilities)?;
             options::parse(options)?;
         }
-        app.mark_loaded(&resolved.running_name, LoadOptions::new(self.keep_alive, options));
+        resolved.mark_loaded(app, load_options(self.keep_alive, options));
         Ok(if unload { "unload" } else { "load" })
     }
 

@@ -7,12 +7,10 @@
 
 use std::io::{self, Read};
 
-use super::model_lookup::ResolvedModel;
 use super::{App, Context, LoadOptions, ModelUse, decompress, model_required_error};
 use crate::api::ollama::decode;
 use crate::api::openai::raw_object;
 use crate::error::{Error, Result};
-use crate::models::virtual_model::VirtualModel;
 use crate::translate::options;
 use crate::translate::pass_through::{Endpoint, PassBody};
 use crate::upstream::{PassHeaders, PassResponse, PassResponseBody, Payload, Trace};
@@ -57,7 +55,12 @@ pub(super) fn pass_buffered(
         model_required_error,
     )?;
     let overlay = app.store.get(&name);
-    let mut resolved = resolve_for_pass(app, &name, overlay.as_deref(), context.trace);
+    let parameters = overlay.as_ref().map(|model| &model.parameters);
+    let needs_profile = options::parse(parameters).is_ok_and(|options| {
+        // The token limit has several names.
+        options.needs_profile() || parameters.is_some_and(|it| it.contains_key("num_predict"))
+    });
+    let mut resolved = app.resolve_model(&name, overlay.as_deref(), needs_profile, context.trace);
     resolved.check_exists(&name)?;
     request.set_model(&resolved.id);
     if let Some(model) = &overlay {
@@ -74,20 +77,6 @@ pub(super) fn pass_buffered(
     drop(text);
     in_use.record_response(&answer);
     relay_unchanged(context, answer, Some(in_use)).map(|()| None)
-}
-
-fn resolve_for_pass(
-    app: &App,
-    name: &str,
-    overlay: Option<&VirtualModel>,
-    trace: &Trace,
-) -> ResolvedModel {
-    let parameters = overlay.map(|model| &model.parameters);
-    let need_family = options::parse(parameters).is_ok_and(|options| {
-        // The token limit has several names.
-        options.needs_profile() || parameters.is_some_and(|it| it.contains_key("num_predict"))
-    });
-    app.resolve_model(name, overlay, need_family, trace)
 }
 
 impl ModelUse<'_> {

@@ -40,6 +40,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use crate::error::Error;
 use crate::http::client_keys::{ClientKeys, Credentials};
 use crate::http::cors::{CorsDecision, CorsPolicy, ResponseHeaders};
 use crate::http::routes::split_absolute_form;
@@ -85,16 +86,16 @@ pub struct RequestInfo<'a> {
 }
 
 /// The response to a request that does not reach its route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum EarlyResponse {
     /// This status and no body.
     Empty(u16),
-    /// [`crate::error::Error::Unauthorized`].
-    Unauthorized,
+    /// This error.
+    Fail(Error),
 }
 
 /// The decision about a request.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct AccessDecision {
     /// `None` if the request goes on to its route.
     pub response: Option<EarlyResponse>,
@@ -158,7 +159,7 @@ impl AccessControl {
         let is_missing = authorization.is_none() && api_key.is_none();
         let reason = if is_missing { "no key" } else { "wrong key" };
         Some(AccessDecision {
-            response: Some(EarlyResponse::Unauthorized),
+            response: Some(EarlyResponse::Fail(Error::Unauthorized)),
             denial_reason: Some(reason.to_owned()),
             ..AccessDecision::default()
         })
@@ -234,10 +235,10 @@ mod tests {
 
     /// The status of a decision; 0 if the request goes on to its route.
     fn status(decision: &AccessDecision) -> u16 {
-        match decision.response {
+        match &decision.response {
             None => 0,
-            Some(EarlyResponse::Empty(status)) => status,
-            Some(EarlyResponse::Unauthorized) => 401,
+            Some(EarlyResponse::Empty(status)) => *status,
+            Some(EarlyResponse::Fail(error)) => error.status().unwrap_or_default(),
         }
     }
 

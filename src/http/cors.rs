@@ -53,15 +53,8 @@ pub struct CorsPolicy {
     raw: String,
     /// True if one of the entries is `*`.
     allow_any: bool,
-    rules: Vec<OriginRule>,
-}
-
-#[derive(Clone, Debug)]
-enum OriginRule {
-    /// This origin only.
-    Exact(String),
-    /// The text before and after the `*`.
-    Wildcard(String, String),
+    /// Each an origin, or the text before and after a `*`.
+    rules: Vec<String>,
 }
 
 /// The decision about a request.
@@ -136,7 +129,7 @@ impl CorsPolicy {
     fn allows(&self, origin: &str) -> bool {
         // The origin is echoed into a header; no browser sends other characters.
         let visible = origin.bytes().all(|byte| byte.is_ascii_graphic());
-        let is_listed = || self.rules.iter().any(|rule| rule.allows(origin));
+        let is_listed = || self.rules.iter().any(|rule| matches_rule(origin, rule));
         visible && (self.allow_any || is_allowed_by_default(origin) || is_listed())
     }
 
@@ -152,30 +145,24 @@ impl CorsPolicy {
     }
 }
 
-impl OriginRule {
-    fn allows(&self, origin: &str) -> bool {
-        match self {
-            Self::Exact(known) => known == origin,
-            Self::Wildcard(before, behind) => origin
-                .strip_prefix(before.as_str())
-                .is_some_and(|rest| rest.ends_with(behind.as_str())),
-        }
-    }
-}
-
 /// Parses one entry. An entry with a `*` is used as it is, others are trimmed and in lower case.
-fn parse_rule(entry: &str) -> Option<OriginRule> {
+fn parse_rule(entry: &str) -> Option<String> {
     let literal = entry.trim().to_ascii_lowercase();
     if !literal.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'@') {
         return None;
     }
     match entry.split_once('*') {
-        Some((_, behind)) if behind.contains('*') => None,
-        Some((before, behind)) => Some(OriginRule::Wildcard(before.to_owned(), behind.to_owned())),
-        None => SCHEMES
-            .iter()
-            .any(|scheme| literal.starts_with(scheme))
-            .then_some(OriginRule::Exact(literal)),
+        Some((_, behind)) => (!behind.contains('*')).then(|| entry.to_owned()),
+        None => SCHEMES.iter().any(|scheme| literal.starts_with(scheme)).then_some(literal),
+    }
+}
+
+fn matches_rule(origin: &str, rule: &str) -> bool {
+    match rule.split_once('*') {
+        Some((before, behind)) => {
+            origin.strip_prefix(before).is_some_and(|rest| rest.ends_with(behind))
+        }
+        None => rule == origin,
     }
 }
 

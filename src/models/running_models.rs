@@ -36,6 +36,15 @@ pub struct LoadState {
     pub num_ctx: Option<u64>,
 }
 
+/// What a request says of how its model is loaded.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LoadOptions {
+    /// How long the model stays loaded.
+    pub keep_alive: Option<KeepAlive>,
+    /// The context length in tokens.
+    pub num_ctx: Option<u64>,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     state: LoadState,
@@ -56,16 +65,11 @@ impl RunningModels {
     ///
     /// Without a `keep_alive`, the previous one of the model applies, unless another `num_ctx` means
     /// that Ollama would load the model again; then the default applies.
-    pub fn begin_use(
-        &self,
-        id: &str,
-        keep_alive: Option<KeepAlive>,
-        num_ctx: Option<u64>,
-        now: SystemTime,
-    ) {
+    pub fn begin_use(&self, id: &str, load: LoadOptions, now: SystemTime) {
         let mut table = lock(&self.table);
         evict(&mut table, id, now);
         let previous = table.get(id).copied();
+        let LoadOptions { keep_alive, num_ctx } = load;
         let same_context = previous.filter(|entry| entry.state.num_ctx == num_ctx);
         let keep_alive = keep_alive
             .or(same_context.map(|entry| entry.keep_alive))
@@ -94,14 +98,8 @@ impl RunningModels {
 
     /// Records that `id` is loaded without a prompt; a `keep_alive` of zero unloads it as soon as no
     /// request uses it.
-    pub fn mark_loaded(
-        &self,
-        id: &str,
-        keep_alive: Option<KeepAlive>,
-        num_ctx: Option<u64>,
-        now: SystemTime,
-    ) {
-        self.begin_use(id, keep_alive, num_ctx, now);
+    pub fn mark_loaded(&self, id: &str, load: LoadOptions, now: SystemTime) {
+        self.begin_use(id, load, now);
         self.end_use(id, true, now);
     }
 
@@ -156,6 +154,10 @@ mod tests {
         KeepAlive::For(Duration::from_secs(60 * count))
     }
 
+    fn load(keep_alive: Option<KeepAlive>, num_ctx: Option<u64>) -> LoadOptions {
+        LoadOptions { keep_alive, num_ctx }
+    }
+
     fn ids(loaded: &RunningModels, now: SystemTime) -> Vec<String> {
         loaded.list(now).into_iter().map(|(id, _)| id).collect()
     }
@@ -163,13 +165,13 @@ mod tests {
     #[test]
     fn models_stay_as_long_as_they_were_asked_to() {
         let loaded = RunningModels::new(minutes(1));
-        loaded.mark_loaded("a", Some(minutes(5)), None, NOW);
-        loaded.mark_loaded("b", Some(KeepAlive::Forever), None, NOW);
-        loaded.mark_loaded("c", Some(minutes(9)), None, NOW);
+        loaded.mark_loaded("a", load(Some(minutes(5)), None), NOW);
+        loaded.mark_loaded("b", load(Some(KeepAlive::Forever), None), NOW);
+        loaded.mark_loaded("c", load(Some(minutes(9)), None), NOW);
         assert_eq!(ids(&loaded, NOW), ["b", "c", "a"]);
         assert_eq!(ids(&loaded, NOW + Duration::from_secs(301)), ["b", "c"]);
-        loaded.mark_loaded("a", Some(minutes(5)), None, NOW);
-        loaded.mark_loaded("c", UNLOAD, None, NOW);
+        loaded.mark_loaded("a", load(Some(minutes(5)), None), NOW);
+        loaded.mark_loaded("c", load(UNLOAD, None), NOW);
         assert_eq!(ids(&loaded, NOW), ["b", "a"]);
     }
 
@@ -177,8 +179,8 @@ mod tests {
     fn a_model_in_use_is_there_and_its_time_runs_from_the_end() {
         let loaded = RunningModels::new(minutes(1));
         let later = NOW + Duration::from_secs(600);
-        loaded.begin_use("a", Some(minutes(5)), None, NOW);
-        loaded.begin_use("b", UNLOAD, None, NOW);
+        loaded.begin_use("a", load(Some(minutes(5)), None), NOW);
+        loaded.begin_use("b", load(UNLOAD, None), NOW);
         assert_eq!(ids(&loaded, later), ["a", "b"]);
         loaded.end_use("a", true, later);
         loaded.end_use("b", true, later);
@@ -189,8 +191,8 @@ mod tests {
     #[test]
     fn an_unload_waits_for_those_who_use_the_model() {
         let loaded = RunningModels::new(minutes(1));
-        loaded.begin_use("a", Some(minutes(5)), None, NOW);
-        loaded.mark_loaded("a", UNLOAD, None, NOW);
+        loaded.begin_use("a", load(Some(minutes(5)), None), NOW);
+        loaded.mark_loaded("a", load(UNLOAD, None), NOW);
         assert_eq!(ids(&loaded, NOW), ["a"]);
         loaded.end_use("a", true, NOW);
         assert!(ids(&loaded, NOW).is_empty());
@@ -199,11 +201,11 @@ mod tests {
     #[test]
     fn what_was_never_answered_was_never_loaded() {
         let loaded = RunningModels::new(minutes(1));
-        loaded.begin_use("a", Some(minutes(5)), None, NOW);
+        loaded.begin_use("a", load(Some(minutes(5)), None), NOW);
         loaded.end_use("a", false, NOW);
         assert!(ids(&loaded, NOW).is_empty());
-        loaded.mark_loaded("a", Some(minutes(5)), None, NOW);
-        loaded.begin_use("a", Some(minutes(5)), None, NOW);
+        loaded.mark_loaded("a", load(Some(minutes(5)), None), NOW);
+        loaded.begin_use("a", load(Some(minutes(5)), None), NOW);
         loaded.end_use("a", false, NOW);
         assert_eq!(ids(&loaded, NOW), ["a"], "it was there before");
     }
@@ -212,9 +214,9 @@ mod tests {
     fn the_window_is_that_of_the_last_request() {
         let loaded = RunningModels::new(minutes(1));
         let windows = || -> Vec<_> { loaded.list(NOW).iter().map(|(_, it)| it.num_ctx).collect() };
-        loaded.mark_loaded("a", Some(minutes(5)), Some(4096), NOW);
+        loaded.mark_loaded("a", load(Some(minutes(5)), Some(4096)), NOW);
         assert_eq!(windows(), [Some(4096)]);
-        loaded.mark_loaded("a", Some(minutes(5)), None, NOW);
+        loaded.mark_loaded("a", load(Some(minutes(5)), None), NOW);
         assert_eq!(windows(), [None]);
     }
 
@@ -222,7 +224,7 @@ mod tests {
     fn who_says_nothing_changes_nothing() {
         let loaded = RunningModels::new(minutes(1));
         let check = |keep_alive: Option<u64>, num_ctx: Option<u64>, expected: u64| {
-            loaded.mark_loaded("a", keep_alive.map(minutes), num_ctx, NOW);
+            loaded.mark_loaded("a", load(keep_alive.map(minutes), num_ctx), NOW);
             let stays = loaded.list(NOW)[0].1.expires_at.duration_since(NOW).expect("later");
             assert_eq!(stays.as_secs(), 60 * expected, "{keep_alive:?} {num_ctx:?}");
         };
@@ -232,16 +234,16 @@ mod tests {
         // Another window has it loaded anew.
         check(None, Some(512), 1);
         // So has a time without it.
-        loaded.mark_loaded("a", UNLOAD, Some(512), NOW);
+        loaded.mark_loaded("a", load(UNLOAD, Some(512)), NOW);
         check(None, Some(512), 1);
     }
 
     #[test]
     fn the_table_is_bounded() {
         let loaded = RunningModels::new(minutes(1));
-        loaded.begin_use("in use", UNLOAD, None, NOW);
+        loaded.begin_use("in use", load(UNLOAD, None), NOW);
         for number in 0..MAX_MODELS as u64 + 9 {
-            loaded.mark_loaded(&number.to_string(), Some(minutes(number + 1)), None, NOW);
+            loaded.mark_loaded(&number.to_string(), load(Some(minutes(number + 1)), None), NOW);
         }
         let ids = ids(&loaded, NOW);
         assert_eq!(ids.len(), MAX_MODELS);
