@@ -142,7 +142,7 @@ impl Dispatcher {
         let error = {
             let lane = job.route.lane();
             let is_main = lane == Lane::Main;
-            // With no request running, refusing this one would free no memory.
+            // While no request is running, refusing a request would free no memory.
             let low_memory = is_main && self.memory_pressure.is_high();
             let pools = lock::read(&self.pools);
             let permit = match &*pools {

@@ -63,7 +63,7 @@ impl ResolvedModel {
         app.resolve_model(name, virtual_model, false, trace).check_exists(requested_name)
     }
 
-    /// Notes that the model was loaded, or unloaded.
+    /// Notes that the model was loaded, for how long and with which context length.
     pub(super) fn mark_loaded(&self, app: &App, load: LoadOptions) {
         app.running_models.mark_loaded(&self.running_name, load, SystemTime::now());
     }

@@ -77,6 +77,7 @@ impl ModelRequest {
         if common.top_logprobs.is_some_and(|number| !(0..=20).contains(&number.0)) {
             return Err(Error::invalid_request("top_logprobs must be between 0 and 20"));
         }
+        // The upstream renders the prompt and does not return it.
         if common.debug_render_only == Some(true) {
             let text = "\"_debug_render_only\" is not supported by this proxy";
             return Err(Error::Unsupported(text.into()));

@@ -15,10 +15,10 @@ use crate::observe::timestamp;
 use crate::translate::stream::{Completion, Delta, Encoder, ResponseOptions, ResponseTranslator};
 use crate::upstream::{EventStream, UpstreamResponse};
 
-/// Passes a response on. The use of the model ends before the client can know that the response did.
-pub(super) fn relay(
+/// Passes a response on.
+pub(super) fn relay<E: Encoder>(
     context: &mut Context<'_>,
-    encoder: &mut impl Encoder,
+    encoder: &mut E,
     reply: PendingReply<'_>,
 ) -> Result<()> {
     let PendingReply { response, think, logprobs, stop, stream, mut in_use } = reply;
@@ -28,50 +28,84 @@ pub(super) fn relay(
     let model = context.trace.model.clone();
     let options = ResponseOptions { think, logprobs, id_seed: &seed, model: Some(&model), stop };
     let mut state = ResponseTranslator::new(options, &app.upstream.client.redactor);
+    let text;
+    let (mut delta, mut events) = match response {
+        UpstreamResponse::Whole(body) => {
+            text = body;
+            (state.on_body(&text)?, None)
+        }
+        UpstreamResponse::Stream(events) => (Delta::default(), Some(events)),
+    };
+    let mut line = Vec::with_capacity(512);
+    if stream && E::IS_SSE {
+        context.exchange.start_events();
+    }
+    match &mut events {
+        Some(events) if stream => pump(context, events, encoder, &mut state, &mut line)?,
+        Some(events) => delta = collect_deltas(context, events, &mut state)?,
+        None if stream => {
+            write_line(context, encoder, &mut line, &format_now(), std::mem::take(&mut delta));
+        }
+        None => {}
+    }
+    // Where a stop string ended the text here, the upstream writes on until its connection closes.
+    let events = events.filter(|_| !state.is_stopped());
+    let completion = state.finish(context.time_to_last_attempt(), context.received_at.elapsed())?;
+    context.trace.tokens = (completion.metrics.prompt_eval_count, completion.metrics.eval_count);
+    delta.append(state.flush()?);
     if stream {
-        relay_lines(context, response, encoder, &mut state, in_use)
+        end_stream(context, encoder, &completion, delta, (in_use, events))
     } else {
-        relay_whole(context, response, encoder, &mut state, in_use)
+        send_whole(context, encoder, &completion, delta, (in_use, events))
     }
 }
 
-fn relay_lines<E: Encoder>(
+/// Ends a stream with what was held back until now. The use of the model ends before the client can know
+/// that the response did.
+fn end_stream<E: Encoder>(
     context: &mut Context<'_>,
-    response: UpstreamResponse,
     encoder: &mut E,
-    state: &mut ResponseTranslator<'_>,
-    in_use: ModelUse<'_>,
+    completion: &Completion,
+    rest: Delta<'_>,
+    (in_use, events): (ModelUse<'_>, Option<Box<EventStream>>),
 ) -> Result<()> {
-    if E::IS_SSE {
-        context.exchange.start_events();
-    }
-    let mut line = Vec::with_capacity(512);
-    let mut finished = None;
-    match response {
-        UpstreamResponse::Whole(text) => {
-            let delta = state.on_body(&text)?;
-            write_line(context, encoder, &mut line, &format_now(), delta);
-        }
-        UpstreamResponse::Stream(mut events) => {
-            pump(context, &mut events, encoder, state, &mut line)?;
-            finished = keep_if_reusable(events, state);
-        }
-    }
-    let completion = finish(context, state)?;
-    let (rest, now) = (state.flush()?, format_now());
+    let (mut line, now) = (Vec::with_capacity(512), format_now());
     write_line(context, encoder, &mut line, &now, rest);
     line.clear();
-    encoder.encode_final(&mut line, &now, &Delta::default(), &completion);
+    encoder.encode_final(&mut line, &now, &Delta::default(), completion);
     if !E::IS_SSE {
         line.push(b'\n');
     }
     context.exchange.push_line(&line);
     drop(in_use);
     context.exchange.end()?;
-    if let Some(events) = finished {
+    if let Some(events) = events {
         events.drain();
     }
     Ok(())
+}
+
+/// Sends the one object of a whole response.
+fn send_whole<E: Encoder>(
+    context: &mut Context<'_>,
+    encoder: &mut E,
+    completion: &Completion,
+    whole: Delta<'_>,
+    (in_use, events): (ModelUse<'_>, Option<Box<EventStream>>),
+) -> Result<()> {
+    context.app.upstream.tool_call_extras.save(&whole.calls);
+    let mut out = Vec::with_capacity(1024);
+    encoder.encode_whole(&mut out, &format_now(), &whole, completion);
+    if let Some(events) = events {
+        events.drain();
+    }
+    drop(in_use);
+    if E::IS_SSE {
+        // JSON below `/v1` ends in a line feed, as Ollama's does.
+        out.push(b'\n');
+        return context.exchange.respond(200, ContentType::BARE_JSON, &out);
+    }
+    context.exchange.respond(200, ContentType::JSON, &out)
 }
 
 /// Buffers the line of a delta, if the delta adds anything. Tool calls get a line of their own, as in
@@ -129,41 +163,6 @@ fn pump(
     }
 }
 
-fn relay_whole<E: Encoder>(
-    context: &mut Context<'_>,
-    response: UpstreamResponse,
-    encoder: &mut E,
-    state: &mut ResponseTranslator<'_>,
-    in_use: ModelUse<'_>,
-) -> Result<()> {
-    let text;
-    let (mut rest, events) = match response {
-        UpstreamResponse::Whole(body) => {
-            text = body;
-            (state.on_body(&text)?, None)
-        }
-        UpstreamResponse::Stream(mut events) => {
-            let rest = collect_deltas(context, &mut events, state)?;
-            (rest, keep_if_reusable(events, state))
-        }
-    };
-    let completion = finish(context, state)?;
-    rest.append(state.flush()?);
-    context.app.upstream.tool_call_extras.save(&rest.calls);
-    let mut out = Vec::with_capacity(1024);
-    encoder.encode_whole(&mut out, &format_now(), &rest, &completion);
-    if let Some(events) = events {
-        events.drain();
-    }
-    drop(in_use);
-    if E::IS_SSE {
-        // JSON below `/v1` ends in a line feed, as Ollama's does.
-        out.push(b'\n');
-        return context.exchange.respond(200, ContentType::BARE_JSON, &out);
-    }
-    context.exchange.respond(200, ContentType::JSON, &out)
-}
-
 /// Collects a stream of which the client wants a whole response.
 fn collect_deltas(
     context: &Context<'_>,
@@ -184,27 +183,12 @@ fn collect_deltas(
     }
 }
 
-/// The stream, if the upstream has ended it, too. Where a stop string ended the text here, the upstream
-/// writes on until its connection closes.
-fn keep_if_reusable(
-    events: Box<EventStream>,
-    state: &ResponseTranslator<'_>,
-) -> Option<Box<EventStream>> {
-    (!state.is_stopped()).then_some(events)
-}
-
 /// Waits for more. A failure behind the end of the response is not an error.
 fn wait_for_events(events: &mut EventStream, state: &ResponseTranslator<'_>) -> Result<bool> {
     match events.wait_for_data() {
         Err(_) if state.is_complete() => Ok(false),
         other => other,
     }
-}
-
-fn finish(context: &mut Context<'_>, state: &ResponseTranslator<'_>) -> Result<Completion> {
-    let completion = state.finish(context.time_to_last_attempt(), context.received_at.elapsed())?;
-    context.trace.tokens = (completion.metrics.prompt_eval_count, completion.metrics.eval_count);
-    Ok(completion)
 }
 
 fn format_now() -> String {

@@ -47,7 +47,8 @@ fn start_translated<'a>(
     };
     let mut model_request = ModelRequest::parse(context, &common, "chat", model_required_error)?;
     if chat.messages.as_ref().is_none_or(Vec::is_empty) {
-        // Ollama loads the model and answers with nothing, which does not show what is wrong.
+        // Ollama instead loads the model and sends an empty response, which does not show the client
+        // its mistake.
         return Err(Error::invalid_request("[] is too short - 'input'"));
     }
     model_request.uses_tools = chat.tools.as_ref().is_some_and(|tools| !tools.is_empty());

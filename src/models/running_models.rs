@@ -36,12 +36,12 @@ pub struct LoadState {
     pub num_ctx: Option<u64>,
 }
 
-/// What a request says of how its model is loaded.
+/// The members of a request that say how its model is loaded.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LoadOptions {
-    /// How long the model stays loaded.
+    /// How long the model stays loaded, if the request says so.
     pub keep_alive: Option<KeepAlive>,
-    /// The context length in tokens.
+    /// The context length in tokens, if the request sets one.
     pub num_ctx: Option<u64>,
 }
 

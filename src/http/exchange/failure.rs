@@ -63,18 +63,17 @@ impl Exchange {
                 (kind, self.error_format.body(error, status, &self.request_id))
             }
         };
-        let seconds = match error {
+        let retry_after = match error {
+            Error::Busy => Some(1.0),
             Error::UpstreamStatus { retry: Retry::After(delay), .. }
-            | Error::UpstreamDown { retry_after: delay, .. } => delay.as_secs_f64().ceil(),
-            _ => 1.0,
-        }
-        .to_string();
-        let headers: &[(&str, &str)] = match error {
-            Error::MethodNotAllowed(allow) => &[("Allow", *allow)],
-            Error::Unauthorized => AUTH_CHALLENGES,
-            Error::Busy
-            | Error::UpstreamStatus { retry: Retry::After(_), .. }
-            | Error::UpstreamDown { .. } => &[("Retry-After", &seconds)],
+            | Error::UpstreamDown { retry_after: delay, .. } => Some(delay.as_secs_f64().ceil()),
+            _ => None,
+        };
+        let retry_after = retry_after.map(|seconds| seconds.to_string());
+        let headers: &[(&str, &str)] = match (error, &retry_after) {
+            (Error::MethodNotAllowed(allow), _) => &[("Allow", *allow)],
+            (Error::Unauthorized, _) => AUTH_CHALLENGES,
+            (_, Some(seconds)) => &[("Retry-After", seconds)],
             _ => &[],
         };
         self.respond_with_headers(status, kind, headers, &body)
