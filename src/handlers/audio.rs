@@ -19,7 +19,13 @@ pub(super) fn transcriptions(context: &mut Context<'_>) -> Result<()> {
     let is_form = kind.trim_start().to_ascii_lowercase().starts_with("multipart/form-data");
     let length = context.exchange.content_length();
     if is_form && length.is_some_and(|length| length > LARGE_BODY_BYTES) {
-        return transcribe_streaming(context);
+        let read = |app, prefix: &mut _, trace: &mut _| {
+            rewrite_model(app, prefix, trace).map(PrefixDecision::Stream)
+        };
+        return match pass_through::pass_streaming(context, PATH, read)? {
+            None => Ok(()),
+            Some(_) => Err(Error::Internal("a multipart form was buffered unexpectedly")),
+        };
     }
     let mut body = context.read_body()?;
     if !is_form {
@@ -36,16 +42,6 @@ pub(super) fn transcriptions(context: &mut Context<'_>) -> Result<()> {
     let answer = client.pass_unread(PATH, id.as_deref(), &headers, payload, context.trace)?;
     in_use.iter_mut().for_each(|in_use| in_use.record_response(&answer));
     pass_through::relay_unchanged(context, answer, in_use)
-}
-
-fn transcribe_streaming(context: &mut Context<'_>) -> Result<()> {
-    let read = |app, prefix: &mut _, trace: &mut _| {
-        rewrite_model(app, prefix, trace).map(PrefixDecision::Stream)
-    };
-    match pass_through::pass_streaming(context, PATH, read)? {
-        None => Ok(()),
-        Some(_) => Err(Error::Internal("a multipart form was buffered unexpectedly")),
-    }
 }
 
 /// Replaces the model's name at the beginning of a form by the upstream's id, if it is there.

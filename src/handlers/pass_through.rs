@@ -214,15 +214,15 @@ pub(super) fn relay_unchanged(
     answer: PassResponse,
     in_use: Option<ModelUse<'_>>,
 ) -> Result<()> {
+    context.exchange.start_passthrough(answer.head);
     let mut stream = match answer.body {
         PassResponseBody::Whole(body) => {
             // The use of the model ends before the client can know that the response did.
             drop(in_use);
-            return context.exchange.respond_passthrough(answer.head, &body);
+            return context.exchange.respond_started(&body);
         }
         PassResponseBody::Stream(stream) => stream,
     };
-    context.exchange.start_passthrough(answer.head);
     while let Some(piece) = stream.next_piece()? {
         context.exchange.push_line(piece);
         context.exchange.flush()?;

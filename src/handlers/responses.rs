@@ -59,12 +59,9 @@ fn start_translated<'a>(
     let upstream = UpstreamRequest::Chat(upstream);
     let stream = request.stream.unwrap_or(false);
     let reply = model_request.send(context, (&resolved, in_use), upstream, stream)?;
-    let ids = ResponseIds::new(parse_request_number(&context.trace.request_id));
+    // The digits of the request's id, which is in the log as well.
+    let digits = context.trace.request_id.trim_start_matches("req_");
+    let ids = ResponseIds::new(u64::from_str_radix(digits, 16).unwrap_or_default());
     let echo = RequestEcho::from_request(&request, &model_request.requested_name);
     Ok((reply, ResponseEncoder::new(echo, ids)))
-}
-
-/// The digits of a request's id as a number, which is in the log as well.
-fn parse_request_number(request_id: &str) -> u64 {
-    u64::from_str_radix(request_id.trim_start_matches("req_"), 16).unwrap_or_default()
 }

@@ -40,7 +40,9 @@ pub fn check_head<'a>(
     let (mut count, mut hosts, mut length, mut coding) = (0, 0, None, None);
     for (name, value) in headers {
         count += 1;
-        if !is_token(name) || value.bytes().any(is_forbidden_in_value) {
+        // RFC 9110 section 5.5.
+        let is_forbidden = |byte: u8| byte.is_ascii_control() && byte != b'\t';
+        if !is_token(name) || value.bytes().any(is_forbidden) {
             return Some("malformed header");
         }
         let (known, holds) = if name.eq_ignore_ascii_case("Content-Length") {
@@ -66,11 +68,6 @@ pub fn check_head<'a>(
 /// Digits only, within the range of `usize`.
 fn is_content_length(value: &str) -> bool {
     value.bytes().all(|byte| byte.is_ascii_digit()) && value.parse::<usize>().is_ok()
-}
-
-/// True for control characters that a header value must not contain (RFC 9110 section 5.5).
-fn is_forbidden_in_value(byte: u8) -> bool {
-    (byte < b' ' && byte != b'\t') || byte == 0x7f
 }
 
 /// True for a `token` (RFC 9110 section 5.6.2).

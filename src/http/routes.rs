@@ -173,13 +173,9 @@ pub fn split_absolute_form(target: &str) -> (&str, &str) {
 
 /// Repeated slashes count as one: users configure base URLs that end in a slash.
 fn collapse_slashes(path: &str) -> String {
-    let mut out = String::with_capacity(path.len());
-    for character in path.chars() {
-        if !(character == '/' && out.ends_with('/')) {
-            out.push(character);
-        }
-    }
-    out
+    let mut characters: Vec<char> = path.chars().collect();
+    characters.dedup_by(|next, last| *next == '/' && *last == '/');
+    characters.into_iter().collect()
 }
 
 #[cfg(test)]

@@ -38,9 +38,10 @@ impl Exchange {
             self.close_after_response();
         }
         let mut out = Vec::with_capacity(512);
+        let reason = tiny_http::StatusCode(status).default_reason_phrase();
         let date = httpdate::fmt_http_date(SystemTime::now());
         // Writing to a Vec cannot fail.
-        let _ = write!(out, "HTTP/1.1 {status} {}\r\nDate: {date}\r\n", reason_phrase(status));
+        let _ = write!(out, "HTTP/1.1 {status} {reason}\r\nDate: {date}\r\n");
         self.write_body_headers(&mut out, status, body);
         let extra = self.extra_headers.iter().map(|(name, value)| (*name, value.as_str()));
         for (name, value) in headers.iter().copied().chain(extra) {
@@ -105,8 +106,4 @@ fn write_header(out: &mut Vec<u8>, name: &str, value: &str) {
     out.extend_from_slice(b": ");
     value.split(char::is_control).for_each(|part| out.extend_from_slice(part.as_bytes()));
     out.extend_from_slice(b"\r\n");
-}
-
-fn reason_phrase(status: u16) -> &'static str {
-    tiny_http::StatusCode(status).default_reason_phrase()
 }

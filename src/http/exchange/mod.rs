@@ -259,14 +259,13 @@ impl Exchange {
         self.stream_format = StreamFormat::Passthrough(head);
     }
 
-    /// Sends an upstream's complete response.
+    /// Sends a complete response of the kind that was started.
     ///
     /// # Errors
     /// [`Error::ClientDisconnected`].
-    pub fn respond_passthrough(&mut self, head: PassHead, body: &[u8]) -> Result<()> {
-        let status = head.status;
-        self.stream_format = StreamFormat::Passthrough(head);
-        self.send_response(status, BodyKind::Buffered(body.len()), &[], body)
+    pub fn respond_started(&mut self, body: &[u8]) -> Result<()> {
+        let kind = BodyKind::Buffered(body.len());
+        self.send_response(self.stream_format.status(), kind, &[], body)
     }
 
     /// Buffers a line until [`Exchange::flush`]. The line ends in its only newline.
@@ -299,12 +298,7 @@ impl Exchange {
     pub fn end(&mut self) -> Result<()> {
         if self.framing == Framing::Buffered {
             let body = mem::take(&mut self.pending);
-            return self.send_response(
-                self.stream_format.status(),
-                BodyKind::Buffered(body.len()),
-                &[],
-                &body,
-            );
+            return self.respond_started(&body);
         }
         self.end_with_frame(b"0\r\n\r\n")
     }
