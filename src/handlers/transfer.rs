@@ -65,22 +65,18 @@ pub(super) fn push(context: &mut Context<'_>, text: String) -> Result<()> {
 
 /// `HEAD` and `POST /api/blobs/:digest`.
 pub(super) fn blob(context: &mut Context<'_>) -> Result<()> {
-    let limit = context.app.settings.max_body_bytes;
     let wanted = parse_digest(context.route.parameter());
     let known = wanted.as_ref().is_ok_and(|wanted| context.app.blobs.contains(wanted));
-    if context.exchange.method() == "HEAD" || wanted.is_err() || known {
-        // Read the body, so that the connection can serve the next request.
-        context.exchange.copy_body(limit, io::sink())?;
-        let wanted = wanted?;
-        return if known {
-            context.exchange.respond(200, ContentType::PLAIN_UTF8, b"")
-        } else {
-            Err(Error::ModelNotFound(format!("blob \"sha256:{wanted}\" not found")))
-        };
-    }
-    let wanted = wanted?;
+    // The body is read in any case, so that the connection can serve the next request.
     let mut hash = Sha256Writer(digest::Context::new(&SHA256));
-    context.exchange.copy_body(limit, &mut hash)?;
+    context.exchange.copy_body(context.app.settings.max_body_bytes, &mut hash)?;
+    let wanted = wanted?;
+    if known {
+        return context.exchange.respond(200, ContentType::PLAIN_UTF8, b"");
+    }
+    if context.exchange.method() == "HEAD" {
+        return Err(Error::ModelNotFound(format!("blob \"sha256:{wanted}\" not found")));
+    }
     let actual: String =
         hash.0.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     if actual != wanted {
