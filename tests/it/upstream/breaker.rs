@@ -27,6 +27,14 @@ fn opens_after(threshold: u32) -> impl Fn(&mut Config) {
     }
 }
 
+/// The same for a proxy that makes one attempt for each request.
+fn asks_once(threshold: u32) -> impl Fn(&mut Config) {
+    move |config| {
+        opens_after(threshold)(config);
+        config.retry.max_retries = 0;
+    }
+}
+
 fn ask(proxy: &Proxy) -> Answer {
     proxy.ask("/api/chat", chat_whole("Hi"))
 }
@@ -43,10 +51,7 @@ fn metric(proxy: &Proxy, line: &str) -> bool {
 #[test]
 fn it_opens_after_failures_in_a_row_and_a_check_closes_it() {
     let upstream = Restarting::down();
-    let proxy = Proxy::at(&upstream.base_url(), |config| {
-        opens_after(3)(config);
-        config.retry.max_retries = 0;
-    });
+    let proxy = Proxy::at(&upstream.base_url(), asks_once(3));
     for _ in 0..3 {
         ask(&proxy).assert_error(502, REFUSED);
     }
@@ -57,10 +62,8 @@ fn it_opens_after_failures_in_a_row_and_a_check_closes_it() {
     let answer = proxy.ask("/v1/chat/completions", chat("Hi"));
     assert_eq!((answer.status(), answer.head.header("retry-after")), (503, Some("3600")));
     let (code, health) = get(&proxy, "/openai/health");
-    assert_eq!(
-        (code, &health["circuit"], &health["error"]),
-        (503, &"open".into(), &REFUSED.into())
-    );
+    assert_eq!((code, &health["circuit"]), (503, &"open".into()));
+    assert_eq!(health["error"], REFUSED);
     let (code, ready) = get(&proxy, "/ready");
     assert_eq!((code, &ready["reason"]), (503, &"the upstream does not answer".into()));
     assert_eq!(get(&proxy, "/health").0, 200, "the process is alive");
@@ -80,18 +83,14 @@ fn it_opens_after_failures_in_a_row_and_a_check_closes_it() {
 fn after_the_pause_the_next_request_finds_out() {
     let upstream = Restarting::down();
     let proxy = Proxy::at(&upstream.base_url(), |config| {
-        opens_after(1)(config);
+        asks_once(1)(config);
         config.breaker.cooldown = Duration::ZERO;
-        config.retry.max_retries = 0;
     });
     for _ in 0..3 {
         assert_eq!(ask(&proxy).status(), 502);
         assert!(metric(&proxy, "ollama_proxy_circuit_state{state=\"half_open\"} 1"));
-        assert_eq!(
-            get(&proxy, "/ready").0,
-            200,
-            "a request must reach the proxy to close the circuit"
-        );
+        // A request must reach the proxy to close the circuit.
+        assert_eq!(get(&proxy, "/ready").0, 200);
     }
     upstream.start();
     assert_eq!(ask(&proxy).status(), 200);
@@ -101,10 +100,7 @@ fn after_the_pause_the_next_request_finds_out() {
 #[test]
 fn whatever_has_a_status_is_an_answer_of_something_that_lives() {
     let loading = r#"{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}"#;
-    let (upstream, proxy) = pair_with(|config| {
-        opens_after(1)(config);
-        config.retry.max_retries = 0;
-    });
+    let (upstream, proxy) = pair_with(asks_once(1));
     for code in [503, 429, 502, 504, 500] {
         upstream.script(vec![status(code, &[], loading)]);
         assert_eq!(ask(&proxy).status(), code);
@@ -121,10 +117,7 @@ fn whatever_has_a_status_is_an_answer_of_something_that_lives() {
 
 #[test]
 fn one_answer_forgets_the_failures_before_it() {
-    let (upstream, proxy) = pair_with(|config| {
-        opens_after(3)(config);
-        config.retry.max_retries = 0;
-    });
+    let (upstream, proxy) = pair_with(asks_once(3));
     for _ in 0..4 {
         for _ in 0..2 {
             upstream.script(vec![Step::Close]);
@@ -172,10 +165,7 @@ fn few_wait_and_the_others_are_told_at_once() {
 #[test]
 fn an_upload_that_cannot_be_repeated_is_turned_away_too() {
     let upstream = Restarting::down();
-    let proxy = Proxy::at(&upstream.base_url(), |config| {
-        opens_after(1)(config);
-        config.retry.max_retries = 0;
-    });
+    let proxy = Proxy::at(&upstream.base_url(), asks_once(1));
     let large = chat_whole(&"x".repeat(1_500_000));
     for code in [502, 503] {
         let answer = proxy.ask("/v1/chat/completions", &large);
@@ -186,9 +176,8 @@ fn an_upload_that_cannot_be_repeated_is_turned_away_too() {
 #[test]
 fn a_black_hole_holds_few_workers() {
     let (upstream, proxy) = pair_with(|config| {
-        opens_after(2)(config);
+        asks_once(2)(config);
         config.workers = 4;
-        config.retry.max_retries = 0;
         config.request_timeout = Duration::from_millis(100);
     });
     let (_keep, never) = bounded::<()>(0);
