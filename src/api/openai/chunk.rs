@@ -309,8 +309,8 @@ lenient! {
     }
 }
 
-/// Reads a member; one that is `null` or of another type counts as absent, which is the default of
-/// `T`.
+/// Reads a member. A value that is `null` or of another type counts as absent, which is the default
+/// of `T`.
 pub(super) fn lenient<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,

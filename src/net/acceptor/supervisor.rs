@@ -68,9 +68,9 @@ pub(super) struct Supervisor {
     shared: Arc<Shared>,
     targets: Vec<SocketAddr>,
     counters: ProcCounters,
-    /// The one that accepts.
+    /// The generation that accepts.
     current: Generation,
-    /// Those before it, oldest first.
+    /// Earlier generations that may have open connections, oldest first.
     old_generations: Vec<Generation>,
     /// Whether the last check ended without a proof.
     unproven: bool,
