@@ -44,6 +44,7 @@ use crate::error::Error;
 use crate::http::client_keys::{ClientKeys, Credentials};
 use crate::http::cors::{CorsDecision, CorsPolicy, ResponseHeaders};
 use crate::http::routes::split_absolute_form;
+use crate::net::listen_address;
 
 /// Suffixes of names of this machine or its network.
 const LOCAL_SUFFIXES: [&str; 3] = [".localhost", ".local", ".internal"];
@@ -208,14 +209,9 @@ fn effective_host<'a>(target: &'a str, header: Option<&'a str>) -> &'a str {
 /// The host without port and without the brackets of an IPv6 address. Text with several colons and
 /// no brackets stays as it is.
 fn strip_port(host: &str) -> &str {
-    let bracketed = host.strip_prefix('[').and_then(|rest| rest.split_once(']'));
-    let is_ipv6 = |address: &str| address.parse::<Ipv6Addr>().is_ok();
-    match (bracketed, host.split_once(':')) {
-        (Some((address, "")), _) if is_ipv6(address) => address,
-        (Some((address, rest)), _) if is_ipv6(address) && rest.starts_with(':') => address,
-        (None, Some((name, port))) if !port.contains(':') => name,
-        _ => host,
-    }
+    let (name, _) = listen_address::split_port(host);
+    let has_brackets = host.starts_with('[') && host.contains(']');
+    if has_brackets && name.parse::<Ipv6Addr>().is_err() { host } else { name }
 }
 
 #[cfg(test)]

@@ -49,8 +49,9 @@ pub fn parse(text: &str) -> Result<ListenAddress, String> {
     Ok(ListenAddress { host, port: port.unwrap_or(default_port), warning })
 }
 
-/// Host and port of `host`, `host:port`, `[v6]`, `[v6]:port` or a bare IPv6 address.
-fn split_port(address: &str) -> (&str, Option<&str>) {
+/// Host and port of `host`, `host:port`, `[v6]`, `[v6]:port` or a bare IPv6 address. Other text is a host
+/// as a whole. What the brackets hold is not checked.
+pub(crate) fn split_port(address: &str) -> (&str, Option<&str>) {
     if let Some((host, rest)) = address.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         if rest.is_empty() {
             return (host, None);

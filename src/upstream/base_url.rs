@@ -11,6 +11,8 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use crate::net::listen_address;
+
 /// Endpoints that are cut off a base that was copied with one; longest first.
 const ENDPOINT_PATHS: [&str; 4] = ["/chat/completions", "/completions", "/embeddings", "/models"];
 
@@ -229,24 +231,17 @@ fn split_authority(authority: &str) -> Result<(String, Option<u16>), String> {
              OPENAI_API_KEY"
             .to_owned());
     }
-    if let Some(rest) = authority.strip_prefix('[') {
-        let bad = || "the brackets must hold an IPv6 address, such as [::1]".to_owned();
-        let (address, rest) = rest.split_once(']').ok_or_else(bad)?;
-        let address: Ipv6Addr = address.parse().map_err(|_| bad())?;
-        let port = match rest.strip_prefix(':') {
-            Some(port) => parse_port(port)?,
-            None if rest.is_empty() => None,
-            None => return Err(bad()),
-        };
-        return Ok((address.to_string(), port));
+    let (host, port) = listen_address::split_port(authority);
+    if authority.starts_with('[') {
+        let address: Ipv6Addr = host
+            .parse()
+            .map_err(|_| "the brackets must hold an IPv6 address, such as [::1]".to_owned())?;
+        return Ok((address.to_string(), parse_port(port)?));
     }
-    let (host, port) = match authority.split_once(':') {
-        Some((_, port)) if port.contains(':') => {
-            return Err("an IPv6 address needs brackets, as in http://[::1]:8080/v1".to_owned());
-        }
-        Some((host, port)) => (host, parse_port(port)?),
-        None => (authority, None),
-    };
+    if host.contains(':') {
+        return Err("an IPv6 address needs brackets, as in http://[::1]:8080/v1".to_owned());
+    }
+    let port = parse_port(port)?;
     if host.is_empty() {
         return Err("the host is missing, as in http://localhost:8080/v1".to_owned());
     }
@@ -259,10 +254,8 @@ fn split_authority(authority: &str) -> Result<(String, Option<u16>), String> {
 }
 
 /// A port from 1 to 65535; without digits it is the scheme's own.
-fn parse_port(text: &str) -> Result<Option<u16>, String> {
-    if text.is_empty() {
-        return Ok(None);
-    }
+fn parse_port(text: Option<&str>) -> Result<Option<u16>, String> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
     let digits = text.bytes().all(|b| b.is_ascii_digit());
     match text.parse() {
         Ok(port) if digits && port > 0 => Ok(Some(port)),
