@@ -170,7 +170,7 @@ impl Context<'_> {
 
     /// Logs what the client sent, where bodies are logged.
     fn log_body(&self, body: &[u8]) {
-        self.app.upstream.client.body_log.log(&self.trace.request_id, "client request", body);
+        self.app.upstream.client.body_log.log(&self.trace.request_id, "client request", [body]);
     }
 
     fn answer_json(&mut self, status: u16, value: &impl serde::Serialize) -> Result<()> {

@@ -113,7 +113,7 @@ pub(super) fn pass_streaming<'a>(
         let before = prefix.len();
         // Only the beginning of a body that is not buffered is logged.
         let client = &app.upstream.client;
-        client.body_log.log(&trace.request_id, "start of the client request", &prefix);
+        client.body_log.log(&trace.request_id, "start of the client request", [prefix.as_slice()]);
         let decision = read(app, &mut prefix, trace);
         let (rest, now) = (length.saturating_sub(before), prefix.len());
         let mut body =

@@ -7,8 +7,6 @@
 //! Of each body or event up to 16 KiB are logged, with keys masked. A warning at the start says
 //! that bodies are logged.
 
-use std::iter;
-
 use log::Level;
 
 use crate::observe::redact::Redactor;
@@ -48,17 +46,12 @@ impl BodyLog {
         Some(BodyLogger { redactor: redactor.clone(), request_id: request_id.to_owned() })
     }
 
-    /// Logs one body, if bodies are logged.
-    pub fn log(&self, request_id: &str, what: &str, body: &[u8]) {
-        self.log_pieces(request_id, what, iter::once(body));
-    }
-
-    /// Logs one body that is held in pieces, if bodies are logged.
-    pub fn log_pieces<'a>(
+    /// Logs one body, which may be in pieces, if bodies are logged.
+    pub fn log<'a>(
         &self,
         request_id: &str,
         what: &str,
-        pieces: impl Iterator<Item = &'a [u8]>,
+        pieces: impl IntoIterator<Item = &'a [u8]>,
     ) {
         if let Some(logger) = self.logger(request_id) {
             logger.write(what, &BoundedBuffer::collect(pieces));
@@ -69,7 +62,7 @@ impl BodyLog {
 impl BodyLogger {
     /// Logs a body, or an event of a stream.
     pub fn log(&self, what: &str, body: &[u8]) {
-        self.write(what, &BoundedBuffer::collect(iter::once(body)));
+        self.write(what, &BoundedBuffer::collect([body]));
     }
 
     /// A logger for a body that arrives in pieces.
@@ -120,9 +113,9 @@ struct BoundedBuffer {
 }
 
 impl BoundedBuffer {
-    fn collect<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Self {
+    fn collect<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut buffer = Self::default();
-        pieces.for_each(|piece| buffer.append(piece));
+        pieces.into_iter().for_each(|piece| buffer.append(piece));
         buffer
     }
 

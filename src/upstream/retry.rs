@@ -148,8 +148,8 @@ impl Client {
     ) -> AttemptResult<T> {
         let (id, label) = (trace.request_id.as_str(), "upstream request");
         match &call.request.payload {
-            Payload::Pieces(body) => self.body_log.log_pieces(id, label, body.pieces()),
-            Payload::Bytes(body) => self.body_log.log(id, label, body),
+            Payload::Pieces(body) => self.body_log.log(id, label, body.pieces()),
+            Payload::Bytes(body) => self.body_log.log(id, label, [*body]),
             // The beginning of a stream was logged when it was read.
             Payload::Empty | Payload::Stream(..) => {}
         }
@@ -174,7 +174,7 @@ impl Client {
         let passed = call.request.pass_headers.is_some();
         let limit = if passed { MAX_PASSED_ERROR_BYTES } else { MAX_ERROR_BYTES };
         let body = agent::read_error_body(response, limit);
-        self.body_log.log(&trace.request_id, "upstream error response", &body);
+        self.body_log.log(&trace.request_id, "upstream error response", [body.as_slice()]);
         let has_body = !matches!(call.request.payload, Payload::Empty);
         let method_and_path =
             format!("{} {}", call.operation.method, agent::url_path(&call.request.url));
