@@ -17,7 +17,7 @@
 //! claimed length cannot be allocated is not drained either. Never parses a body. Invariant: no drop
 //! allocates a length that a client chose.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -36,7 +36,7 @@ const PREREAD_LIMIT: usize = 1024;
 const MAX_DRAIN_THREADS: usize = 16;
 
 /// Most bytes of one body that are drained.
-const MAX_DRAIN_BYTES: usize = 64 * 1024 * 1024;
+const MAX_DRAIN_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Longest wait for the guard to close a connection.
 const GUARD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -113,15 +113,8 @@ impl UnreadBody {
     /// Reads to the end of the body, and then leaves the connection to the guard: if it is still open
     /// when the body is dropped, tiny_http reads what follows as another request.
     fn discard_remaining(mut self) {
-        let mut buffer = [0; 16 * 1024];
-        let mut read = 0;
-        let mut ended = false;
-        while !ended && read < MAX_DRAIN_BYTES {
-            match self.stream.read(&mut buffer) {
-                Ok(0) | Err(_) => ended = true,
-                Ok(length) => read += length,
-            }
-        }
+        let read = io::copy(&mut Read::take(&mut self.stream, MAX_DRAIN_BYTES), &mut io::sink());
+        let ended = read.map_or(true, |length| length < MAX_DRAIN_BYTES);
         if let Some(handle) = self.handle.as_ref().filter(|_| ended) {
             // tiny_http may read another request from now on.
             handle.in_flight().set_phase(RequestPhase::Drained);
