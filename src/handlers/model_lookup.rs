@@ -183,29 +183,22 @@ impl App {
         let needs_list = names::strip_latest_tag(name).is_some()
             || (cached.is_none() && client.current_profile().is_some_and(|it| it.ignores_model))
             || (needs_profile && configured.is_none_or(|profile| profile.lists_capabilities));
-        let lacks = |list: &SharedModelList| catalog::find_model(list, name).is_none();
         // A server of several models rejects a name that it does not have.
         let ignores_name = |list: &SharedModelList| {
             let profile = configured.or(list.profile_for(list.first()));
             list.len() == 1 && profile.is_some_and(|profile| profile.ignores_model)
         };
-        let list = match cached {
-            _ if needs_list => self.upstream.try_get_model_list(trace),
-            // The cached list may be an old one.
-            Some(list) if ignores_name(&list) && lacks(&list) => {
-                self.upstream.try_get_model_list(trace)
-            }
-            cached => cached,
+        // The cached list may be an old one.
+        let may_be_old = |list: &SharedModelList| {
+            ignores_name(list) && catalog::find_model(list, name).is_none()
         };
+        let needs_list = needs_list || cached.as_ref().is_some_and(may_be_old);
+        let list = if needs_list { self.upstream.try_get_model_list(trace) } else { cached };
         let found = list.as_deref().and_then(|list| catalog::find_model(list, name));
         let listed_profile = list.as_deref().and_then(|list| list.profile_for(found));
-        let id = found.map_or_else(
-            || {
-                let name = names::strip_default_prefixes(name);
-                names::strip_latest_tag(name).unwrap_or(name).to_owned()
-            },
-            |model| model.id.clone(),
-        );
+        let bare = names::strip_default_prefixes(name);
+        let bare = names::strip_latest_tag(bare).unwrap_or(bare);
+        let id = found.map_or(bare, |model| &model.id).to_owned();
         ResolvedModel {
             is_missing: found.is_none() && list.as_ref().is_some_and(ignores_name),
             list_unavailable: list.is_none(),
