@@ -33,9 +33,9 @@ fn run_command() -> ExitCode {
         Command::Version => print_line(&config::version()),
         Command::Check => {
             logging::init(log::LevelFilter::Off, config.redactor());
-            let report = check::run(&config);
-            print_line(&report.text);
-            if !report.is_ok {
+            let (text, is_ok) = check::run(&config);
+            print_line(&text);
+            if !is_ok {
                 return ExitCode::FAILURE;
             }
         }

@@ -11,17 +11,9 @@ use crate::error::Error;
 use crate::models::store::Store;
 use crate::upstream::{Client, RetryEnv, Trace};
 
-/// The result of a check.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    /// The text for the user, without keys.
-    pub text: String,
-    /// True if the state file can be read and the upstream lists its models.
-    pub is_ok: bool,
-}
-
-/// Describes the configuration, reads the state file and calls the upstream once.
-pub fn run(config: &Config) -> Report {
+/// Describes the configuration, reads the state file and calls the upstream once. Returns the text for
+/// the user, without keys, and whether the state file can be read and the upstream lists its models.
+pub fn run(config: &Config) -> (String, bool) {
     let retry_env = RetryEnv { sleep: Box::new(|_| false), jitter: Box::new(|| 0.0) };
     let client = Client::new(config.upstream_settings(), retry_env, Arc::default());
     let mut trace = Trace { request_id: "check".into(), ..Trace::default() };
@@ -49,5 +41,5 @@ pub fn run(config: &Config) -> Report {
     }
     // The names of models can hold a key, too.
     let text = config.redactor().redact(&text).into_owned();
-    Report { text, is_ok: models.is_ok() && state.is_ok() }
+    (text, models.is_ok() && state.is_ok())
 }

@@ -56,6 +56,9 @@ const MAX_LEAKED_REQUESTS: usize = 256;
 /// Interval at which a sleeping request checks whether its client has disconnected.
 const CANCEL_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
+/// What follows the error for a port that is taken.
+const IN_USE_HINT: &str = "\nis Ollama running? Stop it, or choose another port with --port";
+
 /// A running server.
 pub struct Server {
     acceptor: Acceptor,
@@ -261,12 +264,8 @@ fn listen_error(host: &str, port: u16, error: &io::Error) -> io::Error {
         }
         _ => reason,
     };
-    let hint = match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "\nis Ollama running? Stop it, or choose another port with --port"
-        }
-        _ => "",
-    };
+    let is_in_use = error.kind() == io::ErrorKind::AddrInUse;
+    let hint = if is_in_use { IN_USE_HINT } else { "" };
     io::Error::new(error.kind(), format!("listen tcp {host}:{port}: {reason}{hint}"))
 }
 

@@ -52,8 +52,7 @@ impl CommandLine {
                     line.add_value(flag, read_value(&mut parser));
                 }
                 Ok(Some(Arg::Short(name))) => {
-                    let name = Err(format!("-{name}"));
-                    line.add_value(name, read_value(&mut parser));
+                    line.add_value(Err(format!("-{name}")), read_value(&mut parser));
                 }
                 Ok(Some(Arg::Value(_))) => line.problems.push(
                     "unexpected argument: this program takes options only (see --help)".to_owned(),
