@@ -4,7 +4,6 @@
 //! [`super::request_body`]. Invariant: an absent member is not written.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -176,15 +175,9 @@ pub struct DataUrl<'a> {
     pub data: Cow<'a, str>,
 }
 
-impl fmt::Display for DataUrl<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "data:{};base64,{}", self.mime, self.data)
-    }
-}
-
 impl Serialize for DataUrl<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.collect_str(&format_args!("data:{};base64,{}", self.mime, self.data))
     }
 }
 
