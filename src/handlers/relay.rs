@@ -72,7 +72,7 @@ fn end_stream<E: Encoder>(
     let (mut line, now) = (Vec::with_capacity(512), format_now());
     write_line(context, encoder, &mut line, &now, rest);
     line.clear();
-    encoder.encode_final(&mut line, &now, &Delta::default(), completion);
+    encoder.encode_final(&mut line, &now, completion);
     if !E::IS_SSE {
         line.push(b'\n');
     }

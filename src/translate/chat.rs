@@ -182,14 +182,14 @@ impl Encoder for ChatEncoder<'_> {
         }
     }
 
-    fn encode_final(
+    fn encode_whole(
         &mut self,
         out: &mut Vec<u8>,
         created_at: &str,
-        rest: &Delta<'_>,
+        whole: &Delta<'_>,
         outcome: &Completion,
     ) {
         let (reason, metrics) = (Some(outcome.done_reason), Some(outcome.metrics));
-        ndjson::append(out, &self.build_object(created_at, rest, reason, metrics));
+        ndjson::append(out, &self.build_object(created_at, whole, reason, metrics));
     }
 }

@@ -220,16 +220,19 @@ impl Encoder for GenerateEncoder<'_> {
         }
     }
 
-    fn encode_final(
+    fn encode_whole(
         &mut self,
         out: &mut Vec<u8>,
         created_at: &str,
-        rest: &Delta<'_>,
+        whole: &Delta<'_>,
         outcome: &Completion,
     ) {
-        let context = self.encode_context(&rest.content);
+        let context = self.encode_context(&whole.content);
         let (reason, metrics) = (Some(outcome.done_reason), Some(outcome.metrics));
-        ndjson::append(out, &build_object(self.model, created_at, rest, reason, metrics, &context));
+        ndjson::append(
+            out,
+            &build_object(self.model, created_at, whole, reason, metrics, &context),
+        );
     }
 }
 

@@ -196,7 +196,7 @@ mod whole_way {
             out.clear();
         }
         let outcome = state.finish(Duration::ZERO, NOW).expect("a whole answer");
-        encoder.encode_final(&mut out, &now(), &Delta::default(), &outcome);
+        encoder.encode_final(&mut out, &now(), &outcome);
         divan::black_box(&out);
         assert!(shown == TOKENS || calls == CALLS, "{shown} tokens and {calls} calls");
         (shown, outcome)

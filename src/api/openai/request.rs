@@ -69,15 +69,13 @@ impl<'a> Message<'a> {
 
     /// The text of its content.
     pub fn as_text(&self) -> &str {
-        let parts = match &self.content {
-            Content::Text(text) => return text,
-            Content::Parts(parts) => parts,
-        };
-        let text = parts.iter().find_map(|part| match part {
-            ContentPart::Text { text } => Some(text.as_ref()),
-            _ => None,
-        });
-        text.unwrap_or_default()
+        match &self.content {
+            Content::Text(text) => text,
+            Content::Parts(parts) => match parts.as_slice() {
+                [ContentPart::Text { text }, ..] => text,
+                _ => "",
+            },
+        }
     }
 }
 

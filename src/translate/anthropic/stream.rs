@@ -148,14 +148,8 @@ impl Encoder for MessageEncoder<'_> {
         delta.calls.iter().for_each(|call| self.write_call(out, call));
     }
 
-    fn encode_final(
-        &mut self,
-        out: &mut Vec<u8>,
-        created_at: &str,
-        rest: &Delta<'_>,
-        outcome: &Completion,
-    ) {
-        self.encode_delta(out, created_at, rest);
+    fn encode_final(&mut self, out: &mut Vec<u8>, _: &str, outcome: &Completion) {
+        self.start_message(out);
         self.close_block(out);
         let stop_reason = stop_reason(outcome, !self.call_ids.is_empty());
         let (delta, usage) = (MessageDelta { stop_reason }, self.usage(outcome));

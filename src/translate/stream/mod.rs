@@ -60,26 +60,18 @@ pub trait Encoder {
     /// Appends the line, or the events, for a delta.
     fn encode_delta(&mut self, out: &mut Vec<u8>, created_at: &str, delta: &Delta<'_>);
 
-    /// Appends the final object, without a newline, or the last events. `rest` is what no line has
-    /// carried yet: everything for a whole response, nothing at the end of a stream.
-    fn encode_final(
-        &mut self,
-        out: &mut Vec<u8>,
-        created_at: &str,
-        rest: &Delta<'_>,
-        outcome: &Completion,
-    );
-
-    /// Appends the object of a response that is not streamed, if it differs from the last one of a
-    /// stream.
+    /// Appends the object of a response that is not streamed, without a newline.
     fn encode_whole(
         &mut self,
         out: &mut Vec<u8>,
         created_at: &str,
-        rest: &Delta<'_>,
+        whole: &Delta<'_>,
         outcome: &Completion,
-    ) {
-        self.encode_final(out, created_at, rest, outcome);
+    );
+
+    /// Appends the final object of a stream, without a newline, or the last events.
+    fn encode_final(&mut self, out: &mut Vec<u8>, created_at: &str, outcome: &Completion) {
+        self.encode_whole(out, created_at, &Delta::default(), outcome);
     }
 }
 
@@ -263,9 +255,9 @@ impl<'r> ResponseTranslator<'r> {
     /// is incomplete then.
     fn apply_stop(&mut self, delta: &mut Delta<'_>) {
         let Some(stop) = &mut self.stop_filter else { return };
-        let (before, text) = (stop.pending_len(), std::mem::take(&mut delta.content));
+        let (before, text) = (stop.pending.len(), std::mem::take(&mut delta.content));
         let shown = stop.push(&text);
-        if stop.has_matched() {
+        if stop.has_matched {
             let hidden = text.len().min(before + text.len() - shown.len());
             logprobs::drop_hidden_tokens(&mut delta.logprobs, &text[text.len() - hidden..]);
             self.tool_calls.drop_incomplete();
@@ -391,7 +383,7 @@ impl<'r> ResponseTranslator<'r> {
     /// True if a stop string ended the response here: the upstream may still be generating, so the
     /// call to it must end.
     pub fn is_stopped(&self) -> bool {
-        self.stop_filter.as_ref().is_some_and(StopFilter::has_matched)
+        self.stop_filter.as_ref().is_some_and(|stop| stop.has_matched)
     }
 
     /// True if the response is complete, though its terminal event may be missing.
