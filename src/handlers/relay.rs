@@ -51,7 +51,8 @@ pub(super) fn relay<E: Encoder>(
     // Where a stop string ended the text here, the upstream writes on until its connection closes.
     let events = events.filter(|_| !state.is_stopped());
     let completion = state.finish(context.time_to_last_attempt(), context.received_at.elapsed())?;
-    context.trace.tokens = (completion.metrics.prompt_eval_count, completion.metrics.eval_count);
+    let metrics = completion.metrics.unwrap_or_default();
+    context.trace.tokens = (metrics.prompt_eval_count, metrics.eval_count);
     delta.append(state.flush()?);
     if stream {
         end_stream(context, encoder, &completion, delta, (in_use, events))

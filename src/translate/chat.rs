@@ -15,9 +15,7 @@ use serde_json::{Map, Value};
 
 use crate::api::ollama::decode::GoInt;
 use crate::api::ollama::request::ChatRequest;
-use crate::api::ollama::response::{
-    ChatResponse, FunctionCall, Metrics, ResponseMessage, ToolCall,
-};
+use crate::api::ollama::response::{ChatResponse, FunctionCall, ResponseMessage, ToolCall};
 use crate::api::ollama::text_line;
 use crate::api::openai::request as openai;
 use crate::api::openai::request::{Message, StreamOptions};
@@ -138,20 +136,11 @@ pub struct ChatEncoder<'a> {
 }
 
 impl ChatEncoder<'_> {
-    /// Appends the response to a request without messages, which loads or unloads the model.
-    pub fn encode_empty(&self, out: &mut Vec<u8>, created_at: &str, done_reason: &str) {
-        ndjson::append(
-            out,
-            &self.build_object(created_at, &Delta::default(), Some(done_reason), None),
-        );
-    }
-
     fn build_object<'a>(
         &'a self,
         created_at: &'a str,
         delta: &'a Delta<'_>,
-        done_reason: Option<&'a str>,
-        metrics: Option<Metrics>,
+        outcome: Option<&Completion>,
     ) -> ChatResponse<'a> {
         let (content, thinking) = (delta.content.as_ref(), delta.thinking.as_ref());
         let tool_calls = delta.calls.iter().filter_map(to_tool_call).collect();
@@ -159,10 +148,10 @@ impl ChatEncoder<'_> {
             model: self.model,
             created_at,
             message: ResponseMessage { role: "assistant", content, thinking, tool_calls },
-            done: done_reason.is_some(),
-            done_reason,
+            done: outcome.is_some(),
+            done_reason: outcome.map(|outcome| outcome.done_reason),
             logprobs: &delta.logprobs,
-            metrics,
+            metrics: outcome.and_then(|outcome| outcome.metrics),
         }
     }
 }
@@ -178,7 +167,7 @@ impl Encoder for ChatEncoder<'_> {
     fn encode_delta(&mut self, out: &mut Vec<u8>, created_at: &str, delta: &Delta<'_>) {
         match delta.only_content() {
             Some(content) => text_line::append_chat(out, self.model, created_at, content),
-            None => ndjson::append_line(out, &self.build_object(created_at, delta, None, None)),
+            None => ndjson::append_line(out, &self.build_object(created_at, delta, None)),
         }
     }
 
@@ -189,7 +178,6 @@ impl Encoder for ChatEncoder<'_> {
         whole: &Delta<'_>,
         outcome: &Completion,
     ) {
-        let (reason, metrics) = (Some(outcome.done_reason), Some(outcome.metrics));
-        ndjson::append(out, &self.build_object(created_at, whole, reason, metrics));
+        ndjson::append(out, &self.build_object(created_at, whole, Some(outcome)));
     }
 }

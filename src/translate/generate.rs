@@ -11,7 +11,7 @@
 
 use crate::api::ollama::decode::non_empty;
 use crate::api::ollama::request::{GenerateRequest, Message as OllamaMessage};
-use crate::api::ollama::response::{GenerateResponse, Metrics};
+use crate::api::ollama::response::GenerateResponse;
 use crate::api::ollama::text_line;
 use crate::api::openai::request as openai;
 use crate::api::openai::request::{Content, Message, StreamOptions};
@@ -191,12 +191,6 @@ impl<'a> GenerateEncoder<'a> {
         Self { model, conversation, answer: String::new() }
     }
 
-    /// Appends the response to a request without a prompt, which loads or unloads the model.
-    pub fn encode_empty(&self, out: &mut Vec<u8>, created_at: &str, done_reason: &str) {
-        let (nothing, reason) = (Delta::default(), Some(done_reason));
-        ndjson::append(out, &build_object(self.model, created_at, &nothing, reason, None, &[]));
-    }
-
     /// The list for the conversation with the response at its end.
     fn encode_context(&mut self, rest: &str) -> Vec<i32> {
         let Some(mut conversation) = self.conversation.take() else { return Vec::new() };
@@ -214,7 +208,7 @@ impl Encoder for GenerateEncoder<'_> {
         match delta.only_content() {
             Some(content) => text_line::append_generate(out, self.model, created_at, content),
             None => {
-                let object = build_object(self.model, created_at, delta, None, None, &[]);
+                let object = build_object(self.model, created_at, delta, None, &[]);
                 ndjson::append_line(out, &object);
             }
         }
@@ -228,11 +222,8 @@ impl Encoder for GenerateEncoder<'_> {
         outcome: &Completion,
     ) {
         let context = self.encode_context(&whole.content);
-        let (reason, metrics) = (Some(outcome.done_reason), Some(outcome.metrics));
-        ndjson::append(
-            out,
-            &build_object(self.model, created_at, whole, reason, metrics, &context),
-        );
+        let object = build_object(self.model, created_at, whole, Some(outcome), &context);
+        ndjson::append(out, &object);
     }
 }
 
@@ -240,8 +231,7 @@ fn build_object<'a>(
     model: &'a str,
     created_at: &'a str,
     delta: &'a Delta<'_>,
-    done_reason: Option<&'a str>,
-    metrics: Option<Metrics>,
+    outcome: Option<&Completion>,
     context: &'a [i32],
 ) -> GenerateResponse<'a> {
     GenerateResponse {
@@ -249,10 +239,10 @@ fn build_object<'a>(
         created_at,
         response: &delta.content,
         thinking: &delta.thinking,
-        done: done_reason.is_some(),
-        done_reason,
+        done: outcome.is_some(),
+        done_reason: outcome.map(|outcome| outcome.done_reason),
         context,
-        metrics,
+        metrics: outcome.and_then(|outcome| outcome.metrics),
         logprobs: &delta.logprobs,
     }
 }

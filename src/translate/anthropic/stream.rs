@@ -72,11 +72,12 @@ impl<'a> MessageEncoder<'a> {
 
     /// The upstream's counts, or the estimate if it reports none for the prompt.
     fn usage(&self, outcome: &Completion) -> Usage {
-        let input = match outcome.metrics.prompt_eval_count {
+        let metrics = outcome.metrics.unwrap_or_default();
+        let input_tokens = match metrics.prompt_eval_count {
             0 => self.estimate,
             counted => counted,
         };
-        Usage { input_tokens: input, output_tokens: outcome.metrics.eval_count }
+        Usage { input_tokens, output_tokens: metrics.eval_count }
     }
 
     /// Writes the first event, once.

@@ -46,10 +46,10 @@ pub struct ResponseOptions<'a> {
 /// How a response ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completion {
-    /// Ollama's `done_reason`: `stop` or `length`.
+    /// Ollama's `done_reason`: `stop` or `length`; `load` or `unload` without a prompt.
     pub done_reason: &'static str,
-    /// The counters.
-    pub metrics: Metrics,
+    /// The counters; `None` if the upstream was not asked.
+    pub metrics: Option<Metrics>,
 }
 
 /// Writes deltas and completions as the objects of one route.
@@ -406,7 +406,8 @@ impl<'r> ResponseTranslator<'r> {
         let metrics =
             response_metrics::compute(&self.stats, &Timeline { sent, end, ..self.timeline });
         let is_long = self.finish_reason == Some(FinishReason::Length) && !self.is_stopped();
-        Ok(Completion { done_reason: if is_long { "length" } else { "stop" }, metrics })
+        let done_reason = if is_long { "length" } else { "stop" };
+        Ok(Completion { done_reason, metrics: Some(metrics) })
     }
 }
 
