@@ -151,7 +151,7 @@ impl ModelRequest {
     /// Rejects a request that needs a capability that the model is known to lack; an unknown capability
     /// is tried.
     fn check_capabilities(&self, capabilities: &Capabilities) -> Result<()> {
-        let name = Some(self.requested_name.as_str());
+        let name = self.requested_name.as_str();
         if self.route == "generate" && capabilities.is_image_only() {
             let reason = "image generation models are not currently supported".to_owned();
             return Err(Error::Unsupported(reason));

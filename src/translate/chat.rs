@@ -17,8 +17,7 @@ use crate::api::ollama::decode::GoInt;
 use crate::api::ollama::request::ChatRequest;
 use crate::api::ollama::response::{ChatResponse, FunctionCall, ResponseMessage, ToolCall};
 use crate::api::ollama::text_line;
-use crate::api::openai::request as openai;
-use crate::api::openai::request::{Message, StreamOptions};
+use crate::api::openai::request::{self as openai, Message, StreamOptions};
 use crate::api::wire::ndjson;
 use crate::backends::profiles::{LogprobsParam, Profile};
 use crate::error::{Error, Result};
@@ -124,8 +123,8 @@ pub fn top_logprobs(logprobs: Option<bool>, top: Option<GoInt>) -> Option<usize>
 }
 
 /// Ollama's error for a capability that a model lacks.
-pub fn unsupported_error(model: Option<&str>, what: &str) -> Error {
-    Error::Unsupported(format!("{:?} does not support {what}", model.unwrap_or_default()))
+pub fn unsupported_error(model: &str, what: &str) -> Error {
+    Error::Unsupported(format!("{model:?} does not support {what}"))
 }
 
 /// Writes the objects of `/api/chat`.

@@ -13,8 +13,7 @@ use crate::api::ollama::decode::non_empty;
 use crate::api::ollama::request::{GenerateRequest, Message as OllamaMessage};
 use crate::api::ollama::response::GenerateResponse;
 use crate::api::ollama::text_line;
-use crate::api::openai::request as openai;
-use crate::api::openai::request::{Content, Message, StreamOptions};
+use crate::api::openai::request::{self as openai, Content, ContentPart, Message, StreamOptions};
 use crate::api::wire::ndjson;
 use crate::backends::profiles::{FimEndpoint, Profile};
 use crate::error::{Error, Result};
@@ -60,10 +59,10 @@ pub fn to_openai<'a>(
     model: &'a str,
     profile: &Profile,
 ) -> Result<UpstreamRequest<'a>> {
-    let name = request.model.as_deref();
+    let name = request.model.as_deref().unwrap_or_default();
     let has_suffix = has_suffix(request);
     if has_suffix && profile.fim == FimEndpoint::Unsupported {
-        return Err(infill::unsupported_error(name.unwrap_or_default()));
+        return Err(infill::unsupported_error(name));
     }
     let media = media::parse_parts(request.images.as_deref())?;
     let options = options::parse(request.options.as_ref())?;
@@ -78,11 +77,7 @@ pub fn to_openai<'a>(
         return Ok(build_completion(request, model, &options, response_format, logprobs, profile));
     }
     let extras = ExtraOutputs { think: think::parse(request.think.as_ref())?, logprobs };
-    let mut turns = build_messages(request, stored)?;
-    if let Some(prompt) = turns.last_mut() {
-        let text = request.prompt.as_deref().unwrap_or_default();
-        prompt.content = Content::with_media(text, media);
-    }
+    let turns = build_messages(request, stored, media)?;
     let mut chat = build_chat(model, turns, &options, response_format, stream, profile, extras);
     chat.sampling.extend(options::keep_alive_to_ttl(request.keep_alive.as_ref(), profile));
     Ok(UpstreamRequest::Chat(chat))
@@ -144,6 +139,7 @@ fn build_completion<'a>(
 fn build_messages<'a>(
     request: &'a GenerateRequest<'a>,
     stored: &'a [OllamaMessage<'a>],
+    media: Vec<ContentPart<'a>>,
 ) -> Result<Vec<Message<'a>>> {
     let list: Vec<i64> = request.context.iter().flatten().map(|number| number.0).collect();
     let mut turns: Vec<Message<'a>> = context_codec::decode(&list);
@@ -158,7 +154,8 @@ fn build_messages<'a>(
         turns.insert(0, Message::text("system", system));
     }
     let prompt = request.prompt.as_deref().unwrap_or_default();
-    turns.push(Message::text("user", prompt));
+    let content = Content::with_media(prompt, media);
+    turns.push(Message { content, ..Message::text("user", "") });
     Ok(turns)
 }
 
@@ -173,7 +170,8 @@ pub fn build_conversation(
     if is_raw(request) || has_suffix(request) {
         return Ok(None);
     }
-    build_messages(request, stored).map(|turns| Some(Conversation::from_messages(&turns)))
+    let turns = build_messages(request, stored, Vec::new())?;
+    Ok(Some(Conversation::from_messages(&turns)))
 }
 
 /// Writes the objects of `/api/generate`.
