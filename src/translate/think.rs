@@ -66,10 +66,7 @@ pub fn to_parameters(think: ThinkMode, profile: &Profile, id: &str) -> Map<Strin
         ThinkingParam::Together => json!({"reasoning": {"enabled": !is_off}}),
         ThinkingParam::Gemini => effort_parameter(Some("none"), None, think),
     };
-    match parameters {
-        Value::Object(members) => members,
-        _ => Map::new(),
-    }
+    serde_json::from_value(parameters).unwrap_or_default()
 }
 
 /// `reasoning_effort` with the upstream's word for off or on, or the level; empty without a word.
