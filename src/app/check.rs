@@ -16,7 +16,7 @@ use crate::upstream::{Client, RetryEnv, Trace};
 pub fn run(config: &Config) -> (String, bool) {
     let retry_env = RetryEnv { sleep: Box::new(|_| false), jitter: Box::new(|| 0.0) };
     let client = Client::new(config.upstream_settings(), retry_env, Arc::default());
-    let mut trace = Trace { request_id: "check".into(), ..Trace::default() };
+    let mut trace = Trace::new("check");
     let mut text = config.describe();
     for warning in &config.warnings {
         // Writing to a String cannot fail.

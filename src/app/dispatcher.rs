@@ -192,7 +192,7 @@ impl Dispatcher {
 
 /// Runs a request on a worker.
 fn serve(app: &App, job: Box<Job>) {
-    let mut trace = Trace { request_id: job.exchange.request_id().to_owned(), ..Trace::default() };
+    let mut trace = Trace::new(job.exchange.request_id());
     let mut stack = StackTrimmer::default();
     let (received, metrics) = (job.received, &app.metrics);
     let work = |route: &ResolvedRoute<Handler>, exchange: &mut Exchange, trace: &mut Trace| {
@@ -252,9 +252,13 @@ fn finish(
 fn log_request(exchange: &Exchange, trace: &Trace, received: Instant, error: Option<&Error>) {
     let path = exchange.target().split('?').next().unwrap_or_default();
     let path: String = path.chars().take(MAX_LOGGED_PATH_CHARS).collect();
+    let upstream_id = match trace.attempts {
+        0 => String::new(),
+        _ => format!(" upstream_request_id={}", trace.upstream_request_id),
+    };
     let failure = error.map(|error| format!(" error={error}")).unwrap_or_default();
     log::info!(
-        "{} {} {path:?} model={:?} status={} attempts={} duration_ms={} tokens={}+{}{failure}",
+        "{} {} {path:?} model={:?} status={} attempts={} duration_ms={} tokens={}+{}{upstream_id}{failure}",
         exchange.request_id(),
         exchange.method(),
         trace.model,

@@ -120,8 +120,10 @@ pub struct RetryEnv {
 /// The facts about one request that its log line shows.
 #[derive(Clone, Debug, Default)]
 pub struct Trace {
-    /// `req_` and 8 hex digits.
+    /// `req_` and 8 hex digits; for the client and the log.
     pub request_id: String,
+    /// A UUID, which the upstream gets as `X-Request-Id`: some servers refuse any other form.
+    pub upstream_request_id: String,
     /// The model's name as the client sent it.
     pub model: String,
     /// Attempts so far.
@@ -130,6 +132,22 @@ pub struct Trace {
     pub last_attempt_at: Option<Instant>,
     /// Tokens of the prompt and of the response, once they are known.
     pub tokens: (u64, u64),
+}
+
+impl Trace {
+    /// Of a request with this id, which has not been sent anywhere.
+    pub fn new(request_id: &str) -> Self {
+        let (request_id, upstream_request_id) = (request_id.to_owned(), random_uuid());
+        Self { request_id, upstream_request_id, ..Self::default() }
+    }
+}
+
+/// A UUID of version 4 (RFC 9562 section 5.4).
+fn random_uuid() -> String {
+    let bits = rand::random::<u128>();
+    let (version, variant) = (0x4 << 76, 0x2 << 62);
+    let hex = format!("{:032x}", (bits & !((0xf << 76) | (0x3 << 62))) | version | variant);
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
 /// Which pooled connections an attempt may use.

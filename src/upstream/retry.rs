@@ -153,7 +153,7 @@ impl Client {
             // The beginning of a stream was logged when it was read.
             Payload::Empty | Payload::Stream(..) => {}
         }
-        let response = self.agent.send(&mut call.request, id, policy)?;
+        let response = self.agent.send(&mut call.request, trace, policy)?;
         if response.status().is_success() {
             Ok(read(self, call, response, self.body_log.logger(id))?)
         } else {

@@ -26,7 +26,7 @@ use crate::backends::profiles::Profile;
 use crate::backends::retry_after::parse_retry_after;
 use crate::error::{Error, Result};
 use crate::observe::redact::Secret;
-use crate::upstream::{ConnectionPolicy, PassHeaders, Settings};
+use crate::upstream::{ConnectionPolicy, PassHeaders, Settings, Trace};
 
 /// Idle connections older than this are not used again.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(60);
@@ -120,13 +120,13 @@ impl Agent {
     pub(in crate::upstream) fn send(
         &self,
         request: &mut Request<'_>,
-        request_id: &str,
+        trace: &Trace,
         policy: ConnectionPolicy,
     ) -> Result<Response<Body>> {
         let Request { url, pass_headers, payload, timeout } = request;
         let pass_headers = *pass_headers;
         let post = || {
-            let builder = self.add_id_and_key(self.agent.post(&*url), request_id);
+            let builder = self.add_id_and_key(self.agent.post(&*url), trace);
             let builder = match pass_headers {
                 None => builder.content_type("application/json"),
                 Some(headers) => headers
@@ -137,7 +137,7 @@ impl Agent {
         };
         let (sent, connected) = detect_connect(|| match payload {
             Payload::Empty => {
-                let builder = self.add_id_and_key(self.agent.get(&*url), request_id);
+                let builder = self.add_id_and_key(self.agent.get(&*url), trace);
                 self.configure(builder, *timeout, policy).call()
             }
             Payload::Bytes(bytes) => post().send(*bytes),
@@ -151,7 +151,7 @@ impl Agent {
             Error::ClosedBeforeResponse if !connected => Error::StaleConnection,
             other => other,
         })?;
-        self.note_head(&response, request_id);
+        self.note_head(&response, &trace.request_id);
         Ok(response)
     }
 
@@ -184,8 +184,8 @@ impl Agent {
         configure_connection(config, policy).build()
     }
 
-    fn add_id_and_key<B>(&self, builder: RequestBuilder<B>, request_id: &str) -> RequestBuilder<B> {
-        let builder = builder.header("x-request-id", request_id);
+    fn add_id_and_key<B>(&self, builder: RequestBuilder<B>, trace: &Trace) -> RequestBuilder<B> {
+        let builder = builder.header("x-request-id", &trace.upstream_request_id);
         match &self.api_key {
             // A token of Azure's directory (a JWT) is sent as a bearer token, an API key is not.
             Some(key) if self.azure_key_header && !key.expose().starts_with("eyJ") => {

@@ -219,7 +219,7 @@ fn head_has_the_head_of_get_and_no_body() {
 }
 
 #[test]
-fn every_answer_carries_the_request_s_id_which_goes_upstream_too() {
+fn every_answer_carries_the_request_s_id_and_a_uuid_goes_upstream() {
     let (upstream, proxy) = limited();
     upstream.script(upstream::stream(&["Hi"]));
     let mut client = proxy.client();
@@ -227,7 +227,13 @@ fn every_answer_carries_the_request_s_id_which_goes_upstream_too() {
     let id = head.header("x-request-id").expect("an id").to_owned();
     let digits = id.strip_prefix("req_").expect("the prefix");
     assert!(digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
-    assert_eq!(upstream.request().header("x-request-id"), Some(id.as_str()));
+    let sent = upstream.request().header("x-request-id").expect("an id").to_owned();
+    // The form that starlette-context, among others, insists on (RFC 9562 section 5.4).
+    let groups: Vec<&str> = sent.split('-').collect();
+    assert_eq!(groups.iter().map(|group| group.len()).collect::<Vec<_>>(), [8, 4, 4, 4, 12]);
+    let is_hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+    assert!(groups.iter().all(|group| group.chars().all(is_hex)), "{sent}");
+    assert!(groups[2].starts_with('4') && groups[3].starts_with(['8', '9', 'a', 'b']), "{sent}");
     let other = client.get("/nothing").answer().head;
     assert_ne!(other.header("x-request-id"), Some(id.as_str()));
 }

@@ -136,7 +136,7 @@ fn mistral_is_asked_below_its_base_url() {
         response_format: None,
         watched_stop: Vec::new(),
     };
-    let mut trace = Trace { request_id: "req_0".into(), ..Trace::default() };
+    let mut trace = Trace::new("req_0");
     let answer = client.call(Operation::FIM, &mut request, &mut trace).expect("an answer");
     assert!(matches!(answer, UpstreamResponse::Whole(text) if text.contains("x):")));
     let request = upstream.request();
