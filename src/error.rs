@@ -131,6 +131,8 @@ pub enum Error {
         /// Whether the attempt may be retried, from status, code and headers.
         retry: Retry,
     },
+    /// The upstream does not have the endpoint. Holds what to check.
+    MissingEndpoint(String),
     /// The upstream's response is invalid. Holds what it is or lacks.
     UpstreamProtocol(String),
     /// The upstream ended a response without its terminal event.
@@ -167,6 +169,17 @@ impl Error {
         matches!(self, Self::UpstreamStatus { status: 400 | 422, .. })
     }
 
+    /// True if a request to an endpoint showed that the upstream does not have it: the endpoint is
+    /// unknown, or something else answers there.
+    pub fn is_missing_endpoint(&self) -> bool {
+        matches!(
+            self,
+            Self::MissingEndpoint(_)
+                | Self::UpstreamProtocol(_)
+                | Self::UpstreamStatus { status: 405 | 501, .. }
+        )
+    }
+
     /// True if the upstream could not be reached or did not respond.
     pub fn is_unreachable(&self) -> bool {
         matches!(
@@ -187,6 +200,7 @@ impl Error {
                 | Self::UpstreamDown { .. }
                 | Self::UpstreamTimeout(_)
                 | Self::UpstreamStatus { .. }
+                | Self::MissingEndpoint(_)
                 | Self::UpstreamProtocol(_)
                 | Self::IncompleteStream
                 | Self::UpstreamInBand { .. }
@@ -229,6 +243,7 @@ impl Error {
             Self::UpstreamDown { .. } => ("upstream_down", 503),
             Self::UpstreamTimeout(_) => ("timeout", 504),
             Self::UpstreamStatus { status, .. } => ("upstream_status", *status),
+            Self::MissingEndpoint(_) => ("upstream_status", 502),
             Self::UpstreamProtocol(_) => ("upstream_protocol", 502),
             Self::IncompleteStream => ("upstream_closed", 502),
             Self::UpstreamInBand { status, .. } => ("upstream_in_band", *status),
@@ -247,6 +262,7 @@ impl Error {
             | Self::Forbidden(text)
             | Self::StateFile(text)
             | Self::UpstreamStatus { message: text, .. }
+            | Self::MissingEndpoint(text)
             | Self::UpstreamInBand { message: text, .. } => text,
             Self::BodyTooLarge(limit) => {
                 return format!("request body too large: the limit is {limit} bytes");
@@ -317,6 +333,7 @@ impl fmt::Display for Error {
                 TimeoutPhase::Head => ": no response head",
                 TimeoutPhase::Body => ": body",
             }),
+            Self::MissingEndpoint(_) => f.write_str(": 404"),
             Self::UpstreamStatus { status, .. } | Self::UpstreamInBand { status, .. } => {
                 write!(f, ": {status}")
             }

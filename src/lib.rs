@@ -52,7 +52,7 @@
 //! 13. `handlers/relay.rs`, `write_line`: the delta becomes a line (`translate/chat.rs`,
 //!     `encode_delta`), held back by `http/exchange/mod.rs`, `push_line`, and written by `flush`, which
 //!     sends the head (`http/exchange/head.rs`) with the first line.
-//! 14. `translate/chat.rs`, `encode_whole`: the last line; `http/exchange/mod.rs`, `end`.
+//! 14. `translate/chat.rs`, `encode_final`: the last line; `http/exchange/mod.rs`, `end`.
 //! 15. `app/dispatcher.rs`, `finish`: an error becomes a response (`http/error_format.rs`); metrics and
 //!     one log line follow.
 //!

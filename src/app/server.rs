@@ -106,7 +106,8 @@ impl Server {
         let registry = Registry::new(config.max_per_client, cfg!(target_os = "linux"));
         let limits = Limits { body_timeout: config.request_timeout, ..config.connection_limits };
         let metrics = Arc::new(Metrics::new(workers, queue));
-        let upstream = Upstream::new(config.upstream_settings(), retry_env, metrics.clone());
+        let upstream =
+            Arc::new(Upstream::new(config.upstream_settings(), retry_env, metrics.clone()));
         let settings = config.handler_settings();
         let app = Arc::new(App::new(settings, upstream, store, metrics.clone(), SystemTime::now()));
         let pools = WorkerPools::start(workers, queue, app)?;

@@ -76,14 +76,16 @@ pub fn strip_default_prefixes(name: &str) -> &str {
 
 /// The id that a name means: the name itself, then with `:latest` removed or added, then both
 /// ignoring case; then the same without Ollama's default prefixes, and with Gemini's prefix added or
-/// removed.
+/// removed. At last, a path may lack its leading slash, which URLs often lose.
 pub fn find_id<'a>(ids: impl Iterator<Item = &'a str> + Clone, name: &str) -> Option<&'a str> {
     let short = strip_default_prefixes(name);
     let gemini = match strip_prefix_ignore_case(short, GEMINI_PREFIX) {
         Some(bare) => bare.to_owned(),
         None => format!("{GEMINI_PREFIX}{short}"),
     };
-    [name, short, &gemini].into_iter().find_map(|name| find_id_with_tag(ids.clone(), name))
+    let path = format!("/{short}");
+    let spellings = [name, short, &gemini, &path];
+    spellings.into_iter().find_map(|name| find_id_with_tag(ids.clone(), name))
 }
 
 fn find_id_with_tag<'a>(ids: impl Iterator<Item = &'a str> + Clone, name: &str) -> Option<&'a str> {
@@ -219,6 +221,15 @@ mod tests {
         check("d", None);
         check("e", None);
         check(":latest", None);
+    }
+
+    #[test]
+    fn a_path_is_found_with_and_without_its_first_slash_and_a_tag() {
+        for name in ["/m/x.gguf", "/m/x.gguf:latest", "m/x.gguf", "m/x.gguf:latest"] {
+            assert_eq!(find_id(["/m/x.gguf"].into_iter(), name), Some("/m/x.gguf"), "{name}");
+        }
+        let ids = ["/m/x", "m/x"];
+        assert_eq!(find_id(ids.into_iter(), "m/x"), Some("m/x"));
     }
 
     #[test]

@@ -4,7 +4,6 @@
 //! Ollama's order: the body, what each request must have, its blocks and schemas, then what `/api/chat`
 //! says of the name, the model and the upstream.
 
-use super::model_lookup::parse_full_model_name;
 use super::model_request::{CommonFields, ModelRequest, PendingReply};
 use super::{Context, model_required_error, relay};
 use crate::api::anthropic::request::{GO_TYPE_NAME, MessagesRequest};
@@ -60,8 +59,9 @@ pub(super) fn count_tokens(context: &mut Context<'_>, text: String) -> Result<()
     let request: MessagesRequest<'_> = decode::parse(&text, GO_TYPE_NAME)?;
     validate(&request, false)?;
     let mut chat = to_ollama(&request)?;
+    let app = context.app;
     let name =
-        parse_full_model_name(request.model.as_deref(), context.trace, model_required_error)?;
+        app.parse_full_model_name(request.model.as_deref(), context.trace, model_required_error)?;
     let virtual_model = context.app.store.get(&name);
     virtual_model.iter().for_each(|model| model.apply_to_chat(&mut chat));
     let mut out = ndjson::to_vec(&CountTokensResponse { input_tokens: estimate_tokens(&chat) });

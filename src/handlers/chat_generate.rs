@@ -15,7 +15,6 @@ use crate::translate::chat::{self, ChatEncoder};
 use crate::translate::context_codec::Conversation;
 use crate::translate::generate::{self, GenerateEncoder, UpstreamRequest};
 use crate::translate::infill;
-use crate::translate::stream::{Completion, Encoder};
 
 /// `POST /api/chat`.
 #[inline(never)] // Not inlined, to keep other handlers' stack frames out of long streams.
@@ -49,7 +48,8 @@ fn start_chat<'a>(
     if request.messages.as_ref().is_none_or(Vec::is_empty) {
         let reason = model_request.load_or_unload(context, request.options.as_ref(), Ok(()))?;
         let encoder = ChatEncoder { model: &model_request.requested_name };
-        return send_empty(context, encoder, reason).map(|()| None);
+        return send_object(context, |out, now| encoder.encode_empty(out, now, reason))
+            .map(|()| None);
     }
     virtual_model.iter().for_each(|model| model.apply_to_chat(&mut request));
     // Some families express a format in another way.
@@ -95,7 +95,8 @@ fn start_generate<'a>(
         let encoder = GenerateEncoder::new(&model_request.requested_name, None);
         let reason =
             model_request.load_or_unload(context, request.options.as_ref(), raw_conflict)?;
-        return send_empty(context, encoder, reason).map(|()| None);
+        return send_object(context, |out, now| encoder.encode_empty(out, now, reason))
+            .map(|()| None);
     }
     raw_conflict.map_err(|error| first(error, &request))?;
     virtual_model.iter().for_each(|model| model.apply_to_generate(&mut request));
@@ -117,14 +118,9 @@ fn start_generate<'a>(
     Ok(Some((reply, model_request.requested_name, conversation)))
 }
 
-/// Answers with an object without a response: the model was loaded or unloaded.
-fn send_empty(
-    context: &mut Context<'_>,
-    mut encoder: impl Encoder,
-    done_reason: &'static str,
-) -> Result<()> {
+/// Answers with one object that `write` makes.
+fn send_object(context: &mut Context<'_>, write: impl FnOnce(&mut Vec<u8>, &str)) -> Result<()> {
     let mut out = Vec::with_capacity(256);
-    let now = timestamp::to_rfc3339(std::time::SystemTime::now());
-    encoder.encode_final(&mut out, &now, &Completion { done_reason, metrics: None });
+    write(&mut out, &timestamp::to_rfc3339(std::time::SystemTime::now()));
     context.exchange.respond(200, ContentType::JSON, &out)
 }

@@ -36,7 +36,7 @@ pub(super) fn version(context: &mut Context<'_>) -> Result<()> {
 
 /// `GET /api/tags`.
 pub(super) fn tags(context: &mut Context<'_>) -> Result<()> {
-    let list = context.app.upstream.get_model_list(context.trace)?;
+    let list = context.app.list_for_display(context.trace)?;
     let render_context = context.app.render_context();
     let virtual_models = context.app.store.snapshot();
     let mut models: Vec<_> = list
@@ -102,7 +102,7 @@ pub(super) fn show(context: &mut Context<'_>, text: String) -> Result<()> {
         options: request.options.clone().unwrap_or_default(),
     };
     let render_context = app.render_context();
-    let response = match app.find_model(&name, context.trace)? {
+    let response = match app.find_model_or_unlisted(&name, context.trace)? {
         Some(AnyModel::Upstream(model)) => model.render_show(&render_context, &show_options),
         Some(AnyModel::Virtual(model)) => {
             let base = app.find_base_model(&model, context.trace);

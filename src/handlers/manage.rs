@@ -5,7 +5,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::model_lookup::{AnyModel, parse_full_model_name};
+use super::model_lookup::AnyModel;
 use super::transfer::{NO_MANIFEST, send_progress};
 use super::{Context, LoadOptions, model_required_error};
 use crate::api::ollama::decode;
@@ -23,7 +23,8 @@ use crate::models::virtual_model::VirtualModel;
 pub(super) fn create(context: &mut Context<'_>, text: String) -> Result<()> {
     let request: CreateRequest<'_> = decode::parse(&text, "CreateRequest")?;
     let name = model_or_name(request.model.as_ref(), request.name.as_ref());
-    let name = parse_full_model_name(Some(name), context.trace, names::invalid_name_error)?;
+    let name =
+        context.app.parse_full_model_name(Some(name), context.trace, names::invalid_name_error)?;
     check_new_name(context, &name, names::invalid_name_error)?;
     virtual_model::validate_request(&request)?;
     let stream = request.stream.unwrap_or(true);
@@ -48,10 +49,12 @@ pub(super) fn copy(context: &mut Context<'_>, text: String) -> Result<()> {
     let invalid =
         |what: &str, name: &str| Error::invalid_request(format!("{what} {name:?} is invalid"));
     let bad_source = || invalid("source", source);
-    let from =
-        parse_full_model_name(Some(source), context.trace, bad_source).map_err(|_| bad_source())?;
+    let from = context
+        .app
+        .parse_full_model_name(Some(source), context.trace, bad_source)
+        .map_err(|_| bad_source())?;
     let bad_destination = || invalid("destination", destination);
-    let to = parse_full_model_name(Some(destination), context.trace, bad_destination);
+    let to = context.app.parse_full_model_name(Some(destination), context.trace, bad_destination);
     let to = to.map_err(|_| bad_destination())?;
     if !names::is_valid(&from) && !model_exists(context, &from)? {
         return Err(bad_source());
@@ -61,7 +64,7 @@ pub(super) fn copy(context: &mut Context<'_>, text: String) -> Result<()> {
         return send_empty_success(context);
     }
     let now = SystemTime::now();
-    let model = match context.app.find_model(&from, context.trace)? {
+    let model = match context.app.find_model_or_unlisted(&from, context.trace)? {
         Some(AnyModel::Virtual(model)) => model.copy_as(&to, now),
         Some(AnyModel::Upstream(model)) => VirtualModel::alias(&to, &model.id, now),
         None => {
@@ -77,10 +80,11 @@ pub(super) fn delete(context: &mut Context<'_>, text: String) -> Result<()> {
     let request: DeleteRequest<'_> = decode::parse(&text, "DeleteRequest")?;
     let given = model_or_name(request.model.as_ref(), request.name.as_ref());
     let invalid = || Error::invalid_request(format!("name {given:?} is invalid"));
-    let name = match parse_full_model_name(Some(given), context.trace, model_required_error) {
-        Err(_) if !given.is_empty() => return Err(invalid()),
-        name => name?,
-    };
+    let name =
+        match context.app.parse_full_model_name(Some(given), context.trace, model_required_error) {
+            Err(_) if !given.is_empty() => return Err(invalid()),
+            name => name?,
+        };
     if let Some(model) = context.app.store.get(&name)
         && context.app.store.remove(&name)?
     {
@@ -125,7 +129,7 @@ fn find_base(
     Ok(Some((model, alias)))
 }
 
-/// Accepts names that follow Ollama's grammar, and names of existing models.
+/// Accepts names that follow Ollama's grammar, and names of existing models that a file can hold.
 fn check_new_name(
     context: &mut Context<'_>,
     name: &str,
@@ -133,7 +137,8 @@ fn check_new_name(
 ) -> Result<()> {
     let suffix = names::split_source(name).map_or(SourceSuffix::Cloud, |(_, source)| source);
     let is_regular = names::is_valid(name) && suffix == SourceSuffix::None;
-    if is_regular || model_exists(context, name)? { Ok(()) } else { Err(invalid()) }
+    let is_new_name = is_regular || names::validate(name).is_ok() && model_exists(context, name)?;
+    if is_new_name { Ok(()) } else { Err(invalid()) }
 }
 
 fn model_exists(context: &mut Context<'_>, name: &str) -> Result<bool> {

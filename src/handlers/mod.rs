@@ -84,7 +84,7 @@ pub struct Settings {
 /// The state that all requests share.
 pub struct App {
     settings: Settings,
-    upstream: Upstream,
+    upstream: Arc<Upstream>,
     /// The counters of all requests.
     pub metrics: Arc<Metrics>,
     running_models: RunningModels,
@@ -113,7 +113,7 @@ impl App {
     /// An application over one upstream.
     pub fn new(
         settings: Settings,
-        upstream: Upstream,
+        upstream: Arc<Upstream>,
         store: Store,
         metrics: Arc<Metrics>,
         started_at: SystemTime,

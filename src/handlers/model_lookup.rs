@@ -84,40 +84,48 @@ pub(super) enum AnyModel {
     Upstream(Box<Model>),
 }
 
-/// Checks a model's name and notes it for the log; blanks around it do not count. For routes that leave
-/// source suffixes alone.
-pub(super) fn parse_full_model_name(
-    name: Option<&str>,
-    trace: &mut Trace,
-    missing: impl FnOnce() -> Error,
-) -> Result<String> {
-    let name = name.unwrap_or_default().trim();
-    if name.is_empty() {
-        return Err(missing());
-    }
-    names::validate(name)?;
-    name.clone_into(&mut trace.model);
-    Ok(name.to_owned())
-}
-
 impl App {
-    /// As [`parse_full_model_name`], and a source suffix does not count. There are no cloud models.
+    /// Checks a model's name and notes it for the log; blanks around it do not count. For routes that
+    /// leave source suffixes alone.
+    pub(super) fn parse_full_model_name(
+        &self,
+        name: Option<&str>,
+        trace: &mut Trace,
+        missing: impl FnOnce() -> Error,
+    ) -> Result<String> {
+        let name = name.unwrap_or_default().trim();
+        if name.is_empty() {
+            return Err(missing());
+        }
+        if let Err(error) = names::validate(name)
+            && !self.is_listed(name, trace)
+        {
+            return Err(error);
+        }
+        name.clone_into(&mut trace.model);
+        Ok(name.to_owned())
+    }
+
+    /// True if the upstream lists the model. The ids of a list may have any form.
+    fn is_listed(&self, name: &str, trace: &Trace) -> bool {
+        let list = self.upstream.try_get_model_list(trace);
+        list.is_some_and(|list| catalog::find_model(&list, name).is_some())
+    }
+
+    /// As [`App::parse_full_model_name`], and a source suffix does not count. There are no cloud models.
     pub(super) fn parse_model_name(
         &self,
         name: Option<&str>,
         trace: &mut Trace,
         missing: impl FnOnce() -> Error,
     ) -> Result<String> {
-        let name = parse_full_model_name(name, trace, missing)?;
+        let name = self.parse_full_model_name(name, trace, missing)?;
         let (bare, source) = names::split_source(&name).unwrap_or((&name, SourceSuffix::Cloud));
         if source == SourceSuffix::None && names::is_plausible(bare) {
             return Ok(name);
         }
         // An unusual name may be one of the upstream's.
-        let list = self.upstream.try_get_model_list(trace);
-        let listed =
-            |name| list.as_ref().is_some_and(|list| catalog::find_model(list, name).is_some());
-        if self.store.get(&name).is_some() || listed(&name) {
+        if self.store.get(&name).is_some() || self.is_listed(&name, trace) {
             return Ok(name);
         }
         let (bare, source) = names::split_source(&name)?;
@@ -125,7 +133,7 @@ impl App {
             return Err(Error::Forbidden(CLOUD_DISABLED.into()));
         }
         names::validate(bare)?;
-        if names::is_plausible(bare) || listed(bare) {
+        if names::is_plausible(bare) || self.is_listed(bare, trace) {
             Ok(bare.to_owned())
         } else {
             Err(names::invalid_name_error())
@@ -155,6 +163,40 @@ impl App {
             list = self.upstream.refresh_model_list(trace)?;
         }
         Ok(catalog::find_model(&list, name).cloned())
+    }
+
+    /// The list of the models to show. If the upstream has no list and virtual models were made, the
+    /// list is empty, because those are known without it.
+    ///
+    /// # Errors
+    /// Those of the upstream.
+    pub(super) fn list_for_display(&self, trace: &mut Trace) -> Result<SharedModelList> {
+        self.upstream.get_model_list(trace).or_else(|error| {
+            if !error.is_missing_endpoint() || self.store.snapshot().is_empty() {
+                return Err(error);
+            }
+            log::warn!("{} showing virtual models only: no model list: {error}", trace.request_id);
+            Ok(SharedModelList::default())
+        })
+    }
+
+    /// As [`App::find_model`], but if the upstream has no list, any model that could be an upstream's
+    /// counts as existing.
+    ///
+    /// # Errors
+    /// Those of the upstream.
+    pub(super) fn find_model_or_unlisted(
+        &self,
+        name: &str,
+        trace: &mut Trace,
+    ) -> Result<Option<AnyModel>> {
+        self.find_model(name, trace).or_else(|error| {
+            if !error.is_missing_endpoint() {
+                return Err(error);
+            }
+            let id = self.resolve_model(name, None, false, trace).id;
+            Ok(Some(AnyModel::Upstream(Box::new(Model::from_id(&id)))))
+        })
     }
 
     /// The upstream's model below a virtual one; without a list, what its name tells.

@@ -151,7 +151,7 @@ impl ModelRequest {
     /// Rejects a request that needs a capability that the model is known to lack; an unknown capability
     /// is tried.
     fn check_capabilities(&self, capabilities: &Capabilities) -> Result<()> {
-        let name = self.requested_name.as_str();
+        let name = Some(self.requested_name.as_str());
         if self.route == "generate" && capabilities.is_image_only() {
             let reason = "image generation models are not currently supported".to_owned();
             return Err(Error::Unsupported(reason));
@@ -177,7 +177,7 @@ fn call(
     request: &mut UpstreamRequest<'_>,
     stream: bool,
 ) -> Result<UpstreamResponse> {
-    let Upstream { client, tool_call_extras, .. } = &context.app.upstream;
+    let Upstream { client, tool_call_extras, .. } = &*context.app.upstream;
     let trace = &mut *context.trace;
     match request {
         UpstreamRequest::Chat(request) => {

@@ -51,8 +51,7 @@ pub(super) fn relay<E: Encoder>(
     // Where a stop string ended the text here, the upstream writes on until its connection closes.
     let events = events.filter(|_| !state.is_stopped());
     let completion = state.finish(context.time_to_last_attempt(), context.received_at.elapsed())?;
-    let metrics = completion.metrics.unwrap_or_default();
-    context.trace.tokens = (metrics.prompt_eval_count, metrics.eval_count);
+    context.trace.tokens = (completion.metrics.prompt_eval_count, completion.metrics.eval_count);
     delta.append(state.flush()?);
     if stream {
         end_stream(context, encoder, &completion, delta, (in_use, events))
@@ -73,7 +72,7 @@ fn end_stream<E: Encoder>(
     let (mut line, now) = (Vec::with_capacity(512), format_now());
     write_line(context, encoder, &mut line, &now, rest);
     line.clear();
-    encoder.encode_final(&mut line, &now, completion);
+    encoder.encode_final(&mut line, &now, &Delta::default(), completion);
     if !E::IS_SSE {
         line.push(b'\n');
     }

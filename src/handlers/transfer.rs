@@ -10,7 +10,6 @@ use std::sync::Mutex;
 
 use ring::digest::{self, SHA256};
 
-use super::model_lookup::parse_full_model_name;
 use super::{Context, model_required_error};
 use crate::api::ollama::decode;
 use crate::api::ollama::manage::{ProgressResponse, TransferRequest, model_or_name};
@@ -31,7 +30,8 @@ const MAX_BLOBS: usize = 1024;
 pub(super) fn pull(context: &mut Context<'_>, text: String) -> Result<()> {
     let request: TransferRequest<'_> = decode::parse(&text, "PullRequest")?;
     let name = model_or_name(request.model.as_ref(), request.name.as_ref());
-    let name = parse_full_model_name(Some(name), context.trace, names::invalid_name_error)?;
+    let name =
+        context.app.parse_full_model_name(Some(name), context.trace, names::invalid_name_error)?;
     let stream = request.stream.unwrap_or(true);
     if context.app.find_model(&name, context.trace)?.is_some() {
         let lines = ["pulling manifest", "verifying sha256 digest", "writing manifest", "success"];
@@ -47,7 +47,8 @@ pub(super) fn pull(context: &mut Context<'_>, text: String) -> Result<()> {
 pub(super) fn push(context: &mut Context<'_>, text: String) -> Result<()> {
     let request: TransferRequest<'_> = decode::parse(&text, "PushRequest")?;
     let name = model_or_name(request.model.as_ref(), request.name.as_ref());
-    let name = parse_full_model_name(Some(name), context.trace, model_required_error)?;
+    let name =
+        context.app.parse_full_model_name(Some(name), context.trace, model_required_error)?;
     let stream = request.stream.unwrap_or(true);
     let plain = name.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("http://"));
     if plain && request.insecure != Some(true) {

@@ -7,7 +7,7 @@
 use std::time::UNIX_EPOCH;
 
 use super::Context;
-use super::model_lookup::{AnyModel, parse_full_model_name};
+use super::model_lookup::AnyModel;
 use crate::api::wire::ndjson;
 use crate::backends::names;
 use crate::error::{Error, Result};
@@ -16,7 +16,7 @@ use crate::models::virtual_model::VirtualModel;
 
 /// `GET /v1/models`.
 pub(super) fn list(context: &mut Context<'_>) -> Result<()> {
-    let list = context.app.upstream.get_model_list(context.trace)?;
+    let list = context.app.list_for_display(context.trace)?;
     let virtual_models = context.app.store.snapshot();
     let mut models: Vec<String> = list
         .iter()
@@ -34,7 +34,11 @@ pub(super) fn list(context: &mut Context<'_>) -> Result<()> {
 /// `GET /v1/models/{id}`.
 pub(super) fn retrieve(context: &mut Context<'_>) -> Result<()> {
     let requested = context.route.decoded_parameter();
-    let name = parse_full_model_name(Some(&requested), context.trace, super::empty_model_error)?;
+    let name = context.app.parse_full_model_name(
+        Some(&requested),
+        context.trace,
+        super::empty_model_error,
+    )?;
     let app = context.app;
     let body = match app.find_model(&name, context.trace)? {
         Some(AnyModel::Virtual(model)) => openai_object(&model, &requested),

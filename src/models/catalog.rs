@@ -1,11 +1,11 @@
 //! A cache of the upstream's model list.
 //!
-//! Never fetches by itself: callers pass the function that does. No lock is held during a fetch, so
-//! concurrent callers with a stale list all fetch. A failed fetch keeps the previous list, and
-//! [`Catalog::try_get`] returns it without another attempt for the time that a list stays fresh.
+//! Never fetches by itself: callers store what they fetched. No lock is held during a fetch. A failed
+//! fetch keeps the previous list, which is shown for [`MAX_STALE_AGE`] more.
 //! Invariant: the upstream family known from a list survives failed fetches and empty lists.
 
 use std::borrow::Cow;
+use std::mem;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,9 @@ use crate::observe::lock::lock;
 /// A list shared between requests.
 pub type SharedModelList = Arc<ModelList>;
 
+/// How long a list that is no longer fresh is shown while no newer one arrives.
+const MAX_STALE_AGE: Duration = Duration::from_secs(300);
+
 /// The cached list.
 #[derive(Debug)]
 pub struct Catalog {
@@ -29,6 +32,18 @@ pub struct Catalog {
 struct CatalogState {
     list: Option<(Instant, SharedModelList)>,
     failed_at: Option<Instant>,
+    is_refreshing: bool,
+}
+
+/// What the cache holds.
+#[derive(Debug)]
+pub enum CachedList {
+    /// A list younger than its time to live.
+    Fresh(SharedModelList),
+    /// A list that may be shown while a newer one is fetched.
+    Stale(SharedModelList),
+    /// No list, or a list that is too old to be shown.
+    Missing,
 }
 
 impl Catalog {
@@ -37,28 +52,27 @@ impl Catalog {
         Self { state: Mutex::default(), ttl }
     }
 
-    /// The cached list if it is fresh, otherwise a new one from `fetch`.
-    ///
-    /// # Errors
-    /// Those of `fetch`.
-    pub fn get_or_fetch(
-        &self,
-        fetch: impl FnOnce() -> Result<ModelList>,
-    ) -> Result<SharedModelList> {
-        if let Some((since, list)) = &lock(&self.state).list
-            && since.elapsed() < self.ttl
-        {
-            return Ok(list.clone());
-        }
-        self.refresh(fetch)
+    /// False if each list is stale at once.
+    pub fn keeps_lists(&self) -> bool {
+        !self.ttl.is_zero()
     }
 
-    /// Fetches a new list and caches it.
+    /// The cached list, and whether it may be shown.
+    pub fn lookup(&self) -> CachedList {
+        match &lock(&self.state).list {
+            Some((since, list)) if since.elapsed() < self.ttl => CachedList::Fresh(list.clone()),
+            Some((since, list)) if since.elapsed() < self.ttl + MAX_STALE_AGE => {
+                CachedList::Stale(list.clone())
+            }
+            _ => CachedList::Missing,
+        }
+    }
+
+    /// Caches what a fetch returned.
     ///
     /// # Errors
-    /// Those of `fetch`.
-    pub fn refresh(&self, fetch: impl FnOnce() -> Result<ModelList>) -> Result<SharedModelList> {
-        let fetched = fetch();
+    /// The error of the fetch.
+    pub fn store(&self, fetched: Result<ModelList>) -> Result<SharedModelList> {
         let now = Instant::now();
         let mut state = lock(&self.state);
         match fetched {
@@ -68,7 +82,8 @@ impl Catalog {
                     list.profile = list.profile.or(previous);
                 }
                 let list = Arc::new(list);
-                *state = CatalogState { list: Some((now, list.clone())), failed_at: None };
+                state.list = Some((now, list.clone()));
+                state.failed_at = None;
                 Ok(list)
             }
             Err(error) => {
@@ -78,18 +93,34 @@ impl Catalog {
         }
     }
 
-    /// As [`Catalog::get_or_fetch`], but falls back to a stale list, and does not fetch if the last
-    /// fetch failed less than the time to live ago.
-    pub fn try_get(&self, fetch: impl FnOnce() -> Result<ModelList>) -> Option<SharedModelList> {
-        if lock(&self.state).failed_at.is_some_and(|failed| failed.elapsed() < self.ttl) {
-            return self.get_cached();
-        }
-        self.get_or_fetch(fetch).ok().or_else(|| self.get_cached())
+    /// True if the last fetch failed less than the time to live ago.
+    pub fn has_failed_lately(&self) -> bool {
+        lock(&self.state).failed_at.is_some_and(|failed| failed.elapsed() < self.ttl)
     }
 
-    /// The cached list, fresh or stale.
+    /// Begins a fetch behind the requests; `false` if one is under way. [`Catalog::end_refresh`] or a
+    /// [`RefreshGuard`] must follow `true`.
+    pub fn begin_refresh(&self) -> bool {
+        !mem::replace(&mut lock(&self.state).is_refreshing, true)
+    }
+
+    /// Notes that a fetch behind the requests has ended.
+    pub fn end_refresh(&self) {
+        lock(&self.state).is_refreshing = false;
+    }
+
+    /// The cached list, whatever its age.
     pub fn get_cached(&self) -> Option<SharedModelList> {
         lock(&self.state).list.as_ref().map(|(_, list)| list.clone())
+    }
+}
+
+/// Ends a fetch behind the requests when it is dropped, also by a panic.
+pub struct RefreshGuard<'a>(pub &'a Catalog);
+
+impl Drop for RefreshGuard<'_> {
+    fn drop(&mut self) {
+        self.0.end_refresh();
     }
 }
 
@@ -124,17 +155,14 @@ mod tests {
         let catalog = Catalog::new(Duration::ZERO);
         let family =
             |list: Option<SharedModelList>| list.expect("kept").profile.map(|profile| profile.name);
-        let of_vllm = || {
-            let mut listed = list("a")?;
-            listed.set_profile(profiles::find_by_name("vllm").expect("a known family"));
-            Ok(listed)
-        };
-        catalog.refresh(of_vllm).expect("fetched");
-        assert!(catalog.refresh(|| Err(Error::IncompleteStream)).is_err());
+        let mut of_vllm = list("a").expect("a list");
+        of_vllm.set_profile(profiles::find_by_name("vllm").expect("a known family"));
+        catalog.store(Ok(of_vllm)).expect("stored");
+        assert!(catalog.store(Err(Error::IncompleteStream)).is_err());
         assert_eq!(family(catalog.get_cached()), Some("vllm"));
-        catalog.refresh(|| Ok(ModelList::default())).expect("an empty list");
+        catalog.store(Ok(ModelList::default())).expect("an empty list");
         assert_eq!(family(catalog.get_cached()), Some("vllm"));
-        catalog.refresh(|| list("a")).expect("fetched");
+        catalog.store(list("a")).expect("stored");
         assert_eq!(family(catalog.get_cached()), None, "another server, perhaps");
     }
 
@@ -152,29 +180,39 @@ mod tests {
     }
 
     #[test]
-    fn a_fresh_list_is_not_fetched_again() {
-        let catalog = Catalog::new(Duration::from_secs(3600));
-        assert!(catalog.get_cached().is_none());
-        assert_eq!(catalog.get_or_fetch(|| list("a")).expect("fetched")[0].id, "a");
-        assert_eq!(catalog.get_or_fetch(|| list("b")).expect("kept")[0].id, "a");
-        assert_eq!(catalog.refresh(|| list("c")).expect("fetched")[0].id, "c");
-        assert_eq!(catalog.get_cached().expect("kept")[0].id, "c");
-    }
-
-    #[test]
-    fn what_failed_a_moment_ago_is_not_tried_again_by_those_who_can_do_without() {
-        let catalog = Catalog::new(Duration::from_secs(3600));
-        assert!(catalog.try_get(|| Err(Error::IncompleteStream)).is_none());
-        assert!(catalog.try_get(|| panic!("asked again")).is_none());
-        catalog.refresh(|| list("a")).expect("fetched");
-        assert_eq!(catalog.try_get(|| panic!("it is fresh")).expect("kept")[0].id, "a");
-    }
-
-    #[test]
-    fn a_failed_fetch_leaves_the_old_list_at_hand() {
-        let catalog = Catalog::new(Duration::ZERO);
-        catalog.get_or_fetch(|| list("a")).expect("fetched");
-        assert!(catalog.get_or_fetch(|| Err(Error::IncompleteStream)).is_err());
+    fn a_list_is_fresh_then_stale_then_too_old() {
+        let catalog = Catalog::new(Duration::from_secs(30));
+        assert!(matches!(catalog.lookup(), CachedList::Missing));
+        catalog.store(list("a")).expect("stored");
+        assert!(matches!(catalog.lookup(), CachedList::Fresh(_)));
+        let set_age = |seconds: u64| {
+            let since = Instant::now().checked_sub(Duration::from_secs(seconds));
+            let mut state = lock(&catalog.state);
+            state.list.as_mut().expect("a list").0 = since.expect("the machine runs longer");
+        };
+        set_age(31);
+        assert!(matches!(catalog.lookup(), CachedList::Stale(list) if list[0].id == "a"));
+        set_age(331);
+        assert!(matches!(catalog.lookup(), CachedList::Missing));
         assert_eq!(catalog.get_cached().expect("kept")[0].id, "a");
+    }
+
+    #[test]
+    fn one_fetch_behind_the_requests_runs_at_a_time() {
+        let catalog = Catalog::new(Duration::from_secs(30));
+        assert!(catalog.begin_refresh());
+        assert!(!catalog.begin_refresh());
+        catalog.end_refresh();
+        assert!(catalog.begin_refresh());
+    }
+
+    #[test]
+    fn a_failed_fetch_is_remembered_until_one_succeeds() {
+        let catalog = Catalog::new(Duration::from_secs(3600));
+        assert!(!catalog.has_failed_lately());
+        assert!(catalog.store(Err(Error::IncompleteStream)).is_err());
+        assert!(catalog.has_failed_lately());
+        catalog.store(list("a")).expect("stored");
+        assert!(!catalog.has_failed_lately());
     }
 }

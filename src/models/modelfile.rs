@@ -72,7 +72,11 @@ fn go_quote(text: &str) -> String {
     let mut out = String::from("\"");
     for character in text.chars() {
         match character {
-            '"' | '\\' | '\n' | '\r' | '\t' => out.extend(character.escape_default()),
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
             control if control.is_ascii_control() => {
                 let _ = write!(out, "\\x{:02x}", u32::from(control));
             }

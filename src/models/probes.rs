@@ -114,13 +114,21 @@ fn parse_litellm_entry(entry: &Value) -> Option<Model> {
     let info = &entry["model_info"];
     let mut named = info.clone();
     named.as_object_mut()?.insert("id".into(), entry["model_name"].clone());
-    let mut model = parse_model(&named, &[])?;
-    let Capabilities { tools, vision, thinking, audio, .. } = &mut model.capabilities;
-    for flag in [tools, vision, thinking, audio] {
-        *flag = flag.filter(|is_supported| *is_supported);
-    }
-    model.embedding_length = info["output_vector_size"].as_u64().filter(|length| *length > 0);
-    Some(model)
+    let model = parse_model(&named, &[])?;
+    let Capabilities { tools, vision, thinking, audio, .. } = model.capabilities;
+    let only_true = |flag: Option<bool>| flag.filter(|is_supported| *is_supported);
+    let length = info["output_vector_size"].as_u64().filter(|length| *length > 0);
+    Some(Model {
+        embedding_length: length,
+        capabilities: Capabilities {
+            tools: only_true(tools),
+            vision: only_true(vision),
+            thinking: only_true(thinking),
+            audio: only_true(audio),
+            ..model.capabilities
+        },
+        ..model
+    })
 }
 
 /// An entry of OpenRouter's list of embedding models.

@@ -15,9 +15,12 @@ use serde_json::{Map, Value};
 
 use crate::api::ollama::decode::GoInt;
 use crate::api::ollama::request::ChatRequest;
-use crate::api::ollama::response::{ChatResponse, FunctionCall, ResponseMessage, ToolCall};
+use crate::api::ollama::response::{
+    ChatResponse, FunctionCall, Metrics, ResponseMessage, ToolCall,
+};
 use crate::api::ollama::text_line;
-use crate::api::openai::request::{self as openai, Message, StreamOptions};
+use crate::api::openai::request as openai;
+use crate::api::openai::request::{Message, StreamOptions};
 use crate::api::wire::ndjson;
 use crate::backends::profiles::{LogprobsParam, Profile};
 use crate::error::{Error, Result};
@@ -123,8 +126,8 @@ pub fn top_logprobs(logprobs: Option<bool>, top: Option<GoInt>) -> Option<usize>
 }
 
 /// Ollama's error for a capability that a model lacks.
-pub fn unsupported_error(model: &str, what: &str) -> Error {
-    Error::Unsupported(format!("{model:?} does not support {what}"))
+pub fn unsupported_error(model: Option<&str>, what: &str) -> Error {
+    Error::Unsupported(format!("{:?} does not support {what}", model.unwrap_or_default()))
 }
 
 /// Writes the objects of `/api/chat`.
@@ -135,11 +138,20 @@ pub struct ChatEncoder<'a> {
 }
 
 impl ChatEncoder<'_> {
+    /// Appends the response to a request without messages, which loads or unloads the model.
+    pub fn encode_empty(&self, out: &mut Vec<u8>, created_at: &str, done_reason: &str) {
+        ndjson::append(
+            out,
+            &self.build_object(created_at, &Delta::default(), Some(done_reason), None),
+        );
+    }
+
     fn build_object<'a>(
         &'a self,
         created_at: &'a str,
         delta: &'a Delta<'_>,
-        outcome: Option<&Completion>,
+        done_reason: Option<&'a str>,
+        metrics: Option<Metrics>,
     ) -> ChatResponse<'a> {
         let (content, thinking) = (delta.content.as_ref(), delta.thinking.as_ref());
         let tool_calls = delta.calls.iter().filter_map(to_tool_call).collect();
@@ -147,10 +159,10 @@ impl ChatEncoder<'_> {
             model: self.model,
             created_at,
             message: ResponseMessage { role: "assistant", content, thinking, tool_calls },
-            done: outcome.is_some(),
-            done_reason: outcome.map(|outcome| outcome.done_reason),
+            done: done_reason.is_some(),
+            done_reason,
             logprobs: &delta.logprobs,
-            metrics: outcome.and_then(|outcome| outcome.metrics),
+            metrics,
         }
     }
 }
@@ -166,17 +178,18 @@ impl Encoder for ChatEncoder<'_> {
     fn encode_delta(&mut self, out: &mut Vec<u8>, created_at: &str, delta: &Delta<'_>) {
         match delta.only_content() {
             Some(content) => text_line::append_chat(out, self.model, created_at, content),
-            None => ndjson::append_line(out, &self.build_object(created_at, delta, None)),
+            None => ndjson::append_line(out, &self.build_object(created_at, delta, None, None)),
         }
     }
 
-    fn encode_whole(
+    fn encode_final(
         &mut self,
         out: &mut Vec<u8>,
         created_at: &str,
-        whole: &Delta<'_>,
+        rest: &Delta<'_>,
         outcome: &Completion,
     ) {
-        ndjson::append(out, &self.build_object(created_at, whole, Some(outcome)));
+        let (reason, metrics) = (Some(outcome.done_reason), Some(outcome.metrics));
+        ndjson::append(out, &self.build_object(created_at, rest, reason, metrics));
     }
 }

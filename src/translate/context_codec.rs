@@ -108,8 +108,12 @@ fn to_record<'a>(turn: &'a Message<'_>) -> Option<TurnRecord<'a>> {
         return (!turn.has_media() || !text.is_empty()).then_some(TurnRecord::Text(role, text));
     }
     let calls = turn.tool_calls.iter().map(|call| {
-        let texts = [&call.id, &call.function.name, &call.function.arguments];
-        texts.map(|text| Cow::Borrowed(text.as_ref())).into()
+        let FunctionCall { name, arguments } = &call.function;
+        (
+            Cow::Borrowed(call.id.as_ref()),
+            Cow::Borrowed(name.as_ref()),
+            Cow::Borrowed(arguments.as_ref()),
+        )
     });
     Some(TurnRecord::Calls(role, text, calls.collect()))
 }

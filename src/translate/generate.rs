@@ -11,9 +11,10 @@
 
 use crate::api::ollama::decode::non_empty;
 use crate::api::ollama::request::{GenerateRequest, Message as OllamaMessage};
-use crate::api::ollama::response::GenerateResponse;
+use crate::api::ollama::response::{GenerateResponse, Metrics};
 use crate::api::ollama::text_line;
-use crate::api::openai::request::{self as openai, Content, ContentPart, Message, StreamOptions};
+use crate::api::openai::request as openai;
+use crate::api::openai::request::{Content, Message, StreamOptions};
 use crate::api::wire::ndjson;
 use crate::backends::profiles::{FimEndpoint, Profile};
 use crate::error::{Error, Result};
@@ -59,10 +60,10 @@ pub fn to_openai<'a>(
     model: &'a str,
     profile: &Profile,
 ) -> Result<UpstreamRequest<'a>> {
-    let name = request.model.as_deref().unwrap_or_default();
+    let name = request.model.as_deref();
     let has_suffix = has_suffix(request);
     if has_suffix && profile.fim == FimEndpoint::Unsupported {
-        return Err(infill::unsupported_error(name));
+        return Err(infill::unsupported_error(name.unwrap_or_default()));
     }
     let media = media::parse_parts(request.images.as_deref())?;
     let options = options::parse(request.options.as_ref())?;
@@ -77,7 +78,11 @@ pub fn to_openai<'a>(
         return Ok(build_completion(request, model, &options, response_format, logprobs, profile));
     }
     let extras = ExtraOutputs { think: think::parse(request.think.as_ref())?, logprobs };
-    let turns = build_messages(request, stored, media)?;
+    let mut turns = build_messages(request, stored)?;
+    if let Some(prompt) = turns.last_mut() {
+        let text = request.prompt.as_deref().unwrap_or_default();
+        prompt.content = Content::with_media(text, media);
+    }
     let mut chat = build_chat(model, turns, &options, response_format, stream, profile, extras);
     chat.sampling.extend(options::keep_alive_to_ttl(request.keep_alive.as_ref(), profile));
     Ok(UpstreamRequest::Chat(chat))
@@ -139,7 +144,6 @@ fn build_completion<'a>(
 fn build_messages<'a>(
     request: &'a GenerateRequest<'a>,
     stored: &'a [OllamaMessage<'a>],
-    media: Vec<ContentPart<'a>>,
 ) -> Result<Vec<Message<'a>>> {
     let list: Vec<i64> = request.context.iter().flatten().map(|number| number.0).collect();
     let mut turns: Vec<Message<'a>> = context_codec::decode(&list);
@@ -154,8 +158,7 @@ fn build_messages<'a>(
         turns.insert(0, Message::text("system", system));
     }
     let prompt = request.prompt.as_deref().unwrap_or_default();
-    let content = Content::with_media(prompt, media);
-    turns.push(Message { content, ..Message::text("user", "") });
+    turns.push(Message::text("user", prompt));
     Ok(turns)
 }
 
@@ -170,8 +173,7 @@ pub fn build_conversation(
     if is_raw(request) || has_suffix(request) {
         return Ok(None);
     }
-    let turns = build_messages(request, stored, Vec::new())?;
-    Ok(Some(Conversation::from_messages(&turns)))
+    build_messages(request, stored).map(|turns| Some(Conversation::from_messages(&turns)))
 }
 
 /// Writes the objects of `/api/generate`.
@@ -187,6 +189,12 @@ impl<'a> GenerateEncoder<'a> {
     /// result of [`build_conversation`].
     pub fn new(model: &'a str, conversation: Option<Conversation>) -> Self {
         Self { model, conversation, answer: String::new() }
+    }
+
+    /// Appends the response to a request without a prompt, which loads or unloads the model.
+    pub fn encode_empty(&self, out: &mut Vec<u8>, created_at: &str, done_reason: &str) {
+        let (nothing, reason) = (Delta::default(), Some(done_reason));
+        ndjson::append(out, &build_object(self.model, created_at, &nothing, reason, None, &[]));
     }
 
     /// The list for the conversation with the response at its end.
@@ -206,22 +214,22 @@ impl Encoder for GenerateEncoder<'_> {
         match delta.only_content() {
             Some(content) => text_line::append_generate(out, self.model, created_at, content),
             None => {
-                let object = build_object(self.model, created_at, delta, None, &[]);
+                let object = build_object(self.model, created_at, delta, None, None, &[]);
                 ndjson::append_line(out, &object);
             }
         }
     }
 
-    fn encode_whole(
+    fn encode_final(
         &mut self,
         out: &mut Vec<u8>,
         created_at: &str,
-        whole: &Delta<'_>,
+        rest: &Delta<'_>,
         outcome: &Completion,
     ) {
-        let context = self.encode_context(&whole.content);
-        let object = build_object(self.model, created_at, whole, Some(outcome), &context);
-        ndjson::append(out, &object);
+        let context = self.encode_context(&rest.content);
+        let (reason, metrics) = (Some(outcome.done_reason), Some(outcome.metrics));
+        ndjson::append(out, &build_object(self.model, created_at, rest, reason, metrics, &context));
     }
 }
 
@@ -229,7 +237,8 @@ fn build_object<'a>(
     model: &'a str,
     created_at: &'a str,
     delta: &'a Delta<'_>,
-    outcome: Option<&Completion>,
+    done_reason: Option<&'a str>,
+    metrics: Option<Metrics>,
     context: &'a [i32],
 ) -> GenerateResponse<'a> {
     GenerateResponse {
@@ -237,10 +246,10 @@ fn build_object<'a>(
         created_at,
         response: &delta.content,
         thinking: &delta.thinking,
-        done: outcome.is_some(),
-        done_reason: outcome.map(|outcome| outcome.done_reason),
+        done: done_reason.is_some(),
+        done_reason,
         context,
-        metrics: outcome.and_then(|outcome| outcome.metrics),
+        metrics,
         logprobs: &delta.logprobs,
     }
 }

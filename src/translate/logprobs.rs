@@ -62,10 +62,18 @@ fn tokens_from_lists(logprobs: Logprobs) -> Vec<TokenLogprob> {
     tokens
         .filter_map(|(token, logprob)| {
             let top = tops.next().flatten().unwrap_or_default();
-            let plain = |token, logprob| TokenLogprob { token, logprob, ..TokenLogprob::default() };
-            let others = top.into_iter().map(|(token, logprob)| plain(token, logprob.as_f64()));
-            let top_logprobs = others.collect();
-            Some(TokenLogprob { top_logprobs, ..plain(token, Some(logprob?)) })
+            let other = |(token, logprob): (String, serde_json::Value)| TokenLogprob {
+                token,
+                logprob: logprob.as_f64(),
+                ..TokenLogprob::default()
+            };
+            let top_logprobs = top.into_iter().map(other).collect();
+            Some(TokenLogprob {
+                token,
+                logprob: Some(logprob?),
+                top_logprobs,
+                ..TokenLogprob::default()
+            })
         })
         .collect()
 }

@@ -12,9 +12,8 @@ pub struct StopFilter {
     /// None of them is empty: an empty string would match everywhere.
     stops: Vec<String>,
     /// The end of the text that is held back.
-    pub(super) pending: String,
-    /// True once a stop string was found.
-    pub(super) has_matched: bool,
+    pending: String,
+    has_matched: bool,
 }
 
 impl StopFilter {
@@ -49,6 +48,16 @@ impl StopFilter {
         std::mem::take(&mut self.pending)
     }
 
+    /// True once a stop string was found.
+    pub fn has_matched(&self) -> bool {
+        self.has_matched
+    }
+
+    /// The number of bytes that are held back.
+    pub fn pending_len(&self) -> usize {
+        self.pending.len()
+    }
+
     /// Where the first match begins.
     fn find_match(&self) -> Option<usize> {
         let matches = self.stops.iter().filter_map(|stop| {
@@ -81,10 +90,10 @@ mod tests {
                     shown += &filter.push(piece);
                     assert!(expected.starts_with(&shown), "{text:?} {stops:?} {first} {second}");
                 }
-                assert_eq!(filter.has_matched, expected != text, "{text:?} {stops:?}");
+                assert_eq!(filter.has_matched(), expected != text, "{text:?} {stops:?}");
                 shown += &filter.finish();
                 assert_eq!(shown, expected, "{text:?} {stops:?} cut at {first} and {second}");
-                assert_eq!(filter.pending.len(), 0);
+                assert_eq!(filter.pending_len(), 0);
             }
         }
     }
@@ -138,10 +147,10 @@ mod tests {
         assert_eq!(filter.push("x\nab"), "x\n");
         assert_eq!(filter.push("a"), "");
         assert_eq!(filter.push("ba"), "ab");
-        assert_eq!((filter.push("d\n"), filter.pending.len()), ("abad".to_owned(), 1));
+        assert_eq!((filter.push("d\n"), filter.pending_len()), ("abad".to_owned(), 1));
         assert_eq!(filter.push("\n"), "");
         assert_eq!(
-            (filter.has_matched, filter.push("more"), filter.finish()),
+            (filter.has_matched(), filter.push("more"), filter.finish()),
             (true, String::new(), String::new())
         );
     }

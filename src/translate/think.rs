@@ -66,7 +66,10 @@ pub fn to_parameters(think: ThinkMode, profile: &Profile, id: &str) -> Map<Strin
         ThinkingParam::Together => json!({"reasoning": {"enabled": !is_off}}),
         ThinkingParam::Gemini => effort_parameter(Some("none"), None, think),
     };
-    serde_json::from_value(parameters).unwrap_or_default()
+    match parameters {
+        Value::Object(members) => members,
+        _ => Map::new(),
+    }
 }
 
 /// `reasoning_effort` with the upstream's word for off or on, or the level; empty without a word.

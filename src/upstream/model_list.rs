@@ -2,17 +2,19 @@
 //!
 //! The details are fetched after the list, in one short attempt at each place where the family has
 //! them. A failure there never fails the list: the details are left out, and the place is not asked
-//! again for some minutes; earlier details stay. Invariant: only the configured server is ever asked.
+//! again for some minutes; earlier details stay. A list that is no longer fresh is shown at once, while
+//! a newer one is fetched behind the request. Invariant: only the configured server is ever asked.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::transport::agent::Payload;
 use super::{Client, ConnectionPolicy, Operation, Trace, Upstream};
 use crate::backends::profiles::DetailsProbe;
 use crate::error::Result;
-use crate::models::catalog::SharedModelList;
+use crate::models::catalog::{CachedList, RefreshGuard, SharedModelList};
 use crate::models::list::{self, ModelList};
 use crate::models::probes::ModelFacts;
 use crate::observe::lock::lock;
@@ -29,6 +31,9 @@ const QUICK_LIST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest wait for details, because a request waits for the list itself.
 const DETAILS_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How long a request waits for a newer list than the one at hand.
+const REVALIDATE_WAIT: Duration = Duration::from_millis(500);
+
 /// How long a place without details is not asked again.
 const DETAILS_RETRY_INTERVAL: Duration = Duration::from_secs(600);
 
@@ -43,20 +48,64 @@ struct DetailsEntry {
 }
 
 impl Upstream {
-    /// A list that is fresh enough.
-    pub(crate) fn get_model_list(&self, trace: &mut Trace) -> Result<SharedModelList> {
-        self.catalog.get_or_fetch(|| self.client.list_models(trace))
+    /// A list that is fresh enough, or the last one while the upstream cannot say more.
+    pub(crate) fn get_model_list(self: &Arc<Self>, trace: &mut Trace) -> Result<SharedModelList> {
+        match self.catalog.lookup() {
+            CachedList::Fresh(list) => Ok(list),
+            CachedList::Stale(list) => Ok(self.revalidate(list, trace)),
+            CachedList::Missing => self.refresh_model_list(trace),
+        }
     }
 
     /// A new list.
     pub(crate) fn refresh_model_list(&self, trace: &mut Trace) -> Result<SharedModelList> {
-        self.catalog.refresh(|| self.client.list_models(trace))
+        self.catalog.store(self.client.list_models(trace))
     }
 
     /// The list from the cache, or from one short attempt. A list helps to understand a request, but
     /// the request does not fail without a list, and the attempt does not count as the request's own.
-    pub(crate) fn try_get_model_list(&self, trace: &Trace) -> Option<SharedModelList> {
-        self.catalog.try_get(|| self.client.list_models_quickly(&mut trace.clone()))
+    pub(crate) fn try_get_model_list(self: &Arc<Self>, trace: &Trace) -> Option<SharedModelList> {
+        match self.catalog.lookup() {
+            CachedList::Fresh(list) => Some(list),
+            CachedList::Stale(list) => Some(self.revalidate(list, &mut trace.clone())),
+            CachedList::Missing if self.catalog.has_failed_lately() => self.catalog.get_cached(),
+            CachedList::Missing => {
+                let fetched = self.client.list_models_quickly(&mut trace.clone());
+                self.catalog.store(fetched).ok().or_else(|| self.catalog.get_cached())
+            }
+        }
+    }
+
+    /// Fetches a newer list behind the request, which waits for the list for a moment only; then the
+    /// stale one is returned. After a failure the stale one is returned at once for a while.
+    fn revalidate(self: &Arc<Self>, stale: SharedModelList, trace: &mut Trace) -> SharedModelList {
+        if self.catalog.has_failed_lately() || !self.catalog.begin_refresh() {
+            return stale;
+        }
+        let (sender, receiver) = crossbeam_channel::bounded(1);
+        let (upstream, mut refresh_trace) = (self.clone(), trace.clone());
+        let refresh = move || {
+            let fetched = {
+                let _refresh = RefreshGuard(&upstream.catalog);
+                upstream.refresh_model_list(&mut refresh_trace)
+            };
+            // The receiver is gone if the request did not wait so long.
+            let _ = sender.send((fetched, refresh_trace));
+        };
+        if let Err(error) = thread::Builder::new().name("model-list".into()).spawn(refresh) {
+            log::warn!("cannot start a thread to refresh the model list: {error}");
+            self.catalog.end_refresh();
+            return stale;
+        }
+        // Without a time to live no list is shown while another can be had.
+        let wait = if self.catalog.keeps_lists() { REVALIDATE_WAIT } else { Duration::MAX };
+        match receiver.recv_timeout(wait) {
+            Ok((fetched, refresh_trace)) => {
+                *trace = refresh_trace;
+                fetched.unwrap_or(stale)
+            }
+            Err(_) => stale,
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use ollama_openai_proxy::backends::profiles;
 use ollama_openai_proxy::backends::profiles::{GENERIC, Profile};
 use ollama_openai_proxy::error::Result;
 use ollama_openai_proxy::observe::redact::Redactor;
-use ollama_openai_proxy::translate::stream::{Encoder, ResponseOptions, ResponseTranslator};
+use ollama_openai_proxy::translate::stream::{Delta, Encoder, ResponseOptions, ResponseTranslator};
 use ollama_openai_proxy::translate::{infill, think};
 use serde_json::{Value, json};
 
@@ -146,7 +146,7 @@ fn play<E: Encoder>(
     if !rest.is_empty() {
         encoder.encode_delta(out, NOW, &rest);
     }
-    encoder.encode_final(out, NOW, &outcome);
+    encoder.encode_final(out, NOW, &Delta::default(), &outcome);
     if !E::IS_SSE {
         out.push(b'\n');
     }

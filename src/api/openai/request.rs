@@ -4,6 +4,7 @@
 //! [`super::request_body`]. Invariant: an absent member is not written.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -69,13 +70,15 @@ impl<'a> Message<'a> {
 
     /// The text of its content.
     pub fn as_text(&self) -> &str {
-        match &self.content {
-            Content::Text(text) => text,
-            Content::Parts(parts) => match parts.as_slice() {
-                [ContentPart::Text { text }, ..] => text,
-                _ => "",
-            },
-        }
+        let parts = match &self.content {
+            Content::Text(text) => return text,
+            Content::Parts(parts) => parts,
+        };
+        let text = parts.iter().find_map(|part| match part {
+            ContentPart::Text { text } => Some(text.as_ref()),
+            _ => None,
+        });
+        text.unwrap_or_default()
     }
 }
 
@@ -173,9 +176,15 @@ pub struct DataUrl<'a> {
     pub data: Cow<'a, str>,
 }
 
+impl fmt::Display for DataUrl<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "data:{};base64,{}", self.mime, self.data)
+    }
+}
+
 impl Serialize for DataUrl<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("data:{};base64,{}", self.mime, self.data))
+        serializer.collect_str(self)
     }
 }
 

@@ -210,7 +210,7 @@ pub fn to_error(
     if status == 404 && is_missing_route(&found) {
         let route = redactor.redact(request.method_and_path);
         let message = format!("upstream returned 404 for {route}; check the base URL");
-        return permanent_error(502, message);
+        return Error::MissingEndpoint(message);
     }
     let message = if found.has_message() {
         found.redacted_message(redactor)

@@ -163,29 +163,33 @@ impl VirtualModel {
 /// # Errors
 /// [`Error::InvalidRequest`] with Ollama's text, [`Error::Unsupported`] with the member's name.
 pub fn validate_request(request: &CreateRequest<'_>) -> Result<()> {
-    let lists = [&request.files, &request.adapters, &request.draft_files];
-    for (path, digest) in lists.into_iter().flatten().flatten() {
+    let lists = [
+        ("files", &request.files),
+        ("adapters", &request.adapters),
+        ("draft_files", &request.draft_files),
+    ];
+    for (path, digest) in lists.iter().flat_map(|(_, list)| list.iter().flatten()) {
         check_file(path, digest.as_deref())?;
     }
-    let [has_files, has_adapters, has_draft_files] =
-        lists.map(|list| list.as_ref().is_some_and(|list| !list.is_empty()));
-    let has_draft_quantize = has_text(request.draft_quantize.as_deref());
-    if has_draft_quantize && request.draft_files.is_none() {
+    let has_files = request.files.as_ref().is_some_and(|files| !files.is_empty());
+    if has_text(request.draft_quantize.as_deref()) && request.draft_files.is_none() {
         return Err(Error::invalid_request("--draft-quantize requires a DRAFT model"));
     }
     if !has_files && !has_text(request.from.as_deref().map(str::trim)) {
         return Err(Error::invalid_request("neither 'from' or 'files' was specified"));
     }
-    let refused = [
-        ("files", has_files),
-        ("adapters", has_adapters),
-        ("draft_files", has_draft_files),
-        ("quantize", has_text(request.quantize.as_deref())),
-        ("quantization", has_text(request.quantization.as_deref())),
-        ("draft_quantize", has_draft_quantize),
-        ("remote_host", has_text(request.remote_host.as_deref())),
+    if let Some((name, _)) =
+        lists.iter().find(|(_, list)| list.as_ref().is_some_and(|list| !list.is_empty()))
+    {
+        return Err(unsupported_error(name));
+    }
+    let texts = [
+        ("quantize", request.quantize.as_deref()),
+        ("quantization", request.quantization.as_deref()),
+        ("draft_quantize", request.draft_quantize.as_deref()),
+        ("remote_host", request.remote_host.as_deref()),
     ];
-    match refused.iter().find(|(_, is_present)| *is_present) {
+    match texts.iter().find(|(_, text)| has_text(*text)) {
         Some((name, _)) => Err(unsupported_error(name)),
         None => Ok(()),
     }
@@ -222,7 +226,10 @@ fn check_file(path: &str, digest: Option<&str>) -> Result<()> {
     if path.is_empty() || path.starts_with(['/', '\\']) || leaves_directory {
         return Err(Error::invalid_request("file path must be relative"));
     }
-    non_empty(digest).map(drop).ok_or_else(|| Error::invalid_request("invalid digest format"))
+    match non_empty(digest) {
+        None => Err(Error::invalid_request("invalid digest format")),
+        Some(_) => Ok(()),
+    }
 }
 
 fn unsupported_error(member: &str) -> Error {
@@ -284,8 +291,10 @@ fn parse_parameters(parameters: Option<&Map<String, Value>>) -> Result<Map<Strin
     if let Some(stop) = out.get_mut("stop").filter(|stop| stop.is_string()) {
         *stop = Value::Array(vec![stop.take()]);
     }
-    options::parse(Some(&out)).map_err(|error| Error::invalid_request(error.message()))?;
-    Ok(out)
+    match options::parse(Some(&out)) {
+        Ok(_) => Ok(out),
+        Err(error) => Err(Error::invalid_request(error.message())),
+    }
 }
 
 #[cfg(test)]

@@ -72,12 +72,11 @@ impl<'a> MessageEncoder<'a> {
 
     /// The upstream's counts, or the estimate if it reports none for the prompt.
     fn usage(&self, outcome: &Completion) -> Usage {
-        let metrics = outcome.metrics.unwrap_or_default();
-        let input_tokens = match metrics.prompt_eval_count {
+        let input = match outcome.metrics.prompt_eval_count {
             0 => self.estimate,
             counted => counted,
         };
-        Usage { input_tokens, output_tokens: metrics.eval_count }
+        Usage { input_tokens: input, output_tokens: outcome.metrics.eval_count }
     }
 
     /// Writes the first event, once.
@@ -149,8 +148,14 @@ impl Encoder for MessageEncoder<'_> {
         delta.calls.iter().for_each(|call| self.write_call(out, call));
     }
 
-    fn encode_final(&mut self, out: &mut Vec<u8>, _: &str, outcome: &Completion) {
-        self.start_message(out);
+    fn encode_final(
+        &mut self,
+        out: &mut Vec<u8>,
+        created_at: &str,
+        rest: &Delta<'_>,
+        outcome: &Completion,
+    ) {
+        self.encode_delta(out, created_at, rest);
         self.close_block(out);
         let stop_reason = stop_reason(outcome, !self.call_ids.is_empty());
         let (delta, usage) = (MessageDelta { stop_reason }, self.usage(outcome));

@@ -107,8 +107,7 @@ pub(super) fn unix_seconds(time: &str) -> u64 {
 
 /// The token counts of a response.
 pub(super) fn to_usage(outcome: &Completion) -> Usage {
-    let metrics = outcome.metrics.unwrap_or_default();
-    let (input, output) = (metrics.prompt_eval_count, metrics.eval_count);
+    let (input, output) = (outcome.metrics.prompt_eval_count, outcome.metrics.eval_count);
     Usage {
         input_tokens: input,
         output_tokens: output,

@@ -156,8 +156,14 @@ impl Encoder for ResponseEncoder {
         delta.calls.iter().for_each(|call| self.write_call(out, call));
     }
 
-    fn encode_final(&mut self, out: &mut Vec<u8>, created_at: &str, outcome: &Completion) {
-        self.start_response(out, created_at);
+    fn encode_final(
+        &mut self,
+        out: &mut Vec<u8>,
+        created_at: &str,
+        rest: &Delta<'_>,
+        outcome: &Completion,
+    ) {
+        self.encode_delta(out, created_at, rest);
         self.close_item(out);
         let output = self.output_items();
         let response = self.completed_response(&output, created_at, outcome);

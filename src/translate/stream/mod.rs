@@ -46,10 +46,10 @@ pub struct ResponseOptions<'a> {
 /// How a response ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completion {
-    /// Ollama's `done_reason`: `stop` or `length`; `load` or `unload` without a prompt.
+    /// Ollama's `done_reason`: `stop` or `length`.
     pub done_reason: &'static str,
-    /// The counters; `None` if the upstream was not asked.
-    pub metrics: Option<Metrics>,
+    /// The counters.
+    pub metrics: Metrics,
 }
 
 /// Writes deltas and completions as the objects of one route.
@@ -60,18 +60,26 @@ pub trait Encoder {
     /// Appends the line, or the events, for a delta.
     fn encode_delta(&mut self, out: &mut Vec<u8>, created_at: &str, delta: &Delta<'_>);
 
-    /// Appends the object of a response that is not streamed, without a newline.
+    /// Appends the final object, without a newline, or the last events. `rest` is what no line has
+    /// carried yet: everything for a whole response, nothing at the end of a stream.
+    fn encode_final(
+        &mut self,
+        out: &mut Vec<u8>,
+        created_at: &str,
+        rest: &Delta<'_>,
+        outcome: &Completion,
+    );
+
+    /// Appends the object of a response that is not streamed, if it differs from the last one of a
+    /// stream.
     fn encode_whole(
         &mut self,
         out: &mut Vec<u8>,
         created_at: &str,
-        whole: &Delta<'_>,
+        rest: &Delta<'_>,
         outcome: &Completion,
-    );
-
-    /// Appends the final object of a stream, without a newline, or the last events.
-    fn encode_final(&mut self, out: &mut Vec<u8>, created_at: &str, outcome: &Completion) {
-        self.encode_whole(out, created_at, &Delta::default(), outcome);
+    ) {
+        self.encode_final(out, created_at, rest, outcome);
     }
 }
 
@@ -255,9 +263,9 @@ impl<'r> ResponseTranslator<'r> {
     /// is incomplete then.
     fn apply_stop(&mut self, delta: &mut Delta<'_>) {
         let Some(stop) = &mut self.stop_filter else { return };
-        let (before, text) = (stop.pending.len(), std::mem::take(&mut delta.content));
+        let (before, text) = (stop.pending_len(), std::mem::take(&mut delta.content));
         let shown = stop.push(&text);
-        if stop.has_matched {
+        if stop.has_matched() {
             let hidden = text.len().min(before + text.len() - shown.len());
             logprobs::drop_hidden_tokens(&mut delta.logprobs, &text[text.len() - hidden..]);
             self.tool_calls.drop_incomplete();
@@ -383,7 +391,7 @@ impl<'r> ResponseTranslator<'r> {
     /// True if a stop string ended the response here: the upstream may still be generating, so the
     /// call to it must end.
     pub fn is_stopped(&self) -> bool {
-        self.stop_filter.as_ref().is_some_and(|stop| stop.has_matched)
+        self.stop_filter.as_ref().is_some_and(StopFilter::has_matched)
     }
 
     /// True if the response is complete, though its terminal event may be missing.
@@ -406,8 +414,7 @@ impl<'r> ResponseTranslator<'r> {
         let metrics =
             response_metrics::compute(&self.stats, &Timeline { sent, end, ..self.timeline });
         let is_long = self.finish_reason == Some(FinishReason::Length) && !self.is_stopped();
-        let done_reason = if is_long { "length" } else { "stop" };
-        Ok(Completion { done_reason, metrics: Some(metrics) })
+        Ok(Completion { done_reason: if is_long { "length" } else { "stop" }, metrics })
     }
 }
 

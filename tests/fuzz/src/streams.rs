@@ -127,7 +127,7 @@ fn step<E: Encoder>(
     if !rest.is_empty() {
         show(&rest, encoder);
     }
-    encoder.encode_final(&mut played.out, NOW, &outcome);
+    encoder.encode_final(&mut played.out, NOW, &Delta::default(), &outcome);
     if !E::IS_SSE {
         played.out.push(b'\n');
     }

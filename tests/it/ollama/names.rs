@@ -164,3 +164,78 @@ fn ids_that_break_the_grammar_are_found_as_they_are() {
     create(&proxy, json!({"model": "a:b:c", "from": "my model", "system": "x"}));
     assert_eq!(proxy.show("a:b:c")["system"], "x", "a listed name may be replaced");
 }
+
+#[test]
+fn any_id_that_the_list_shows_can_be_asked_for() {
+    // vLLM, SGLang and transformers list the path of a model; LM Studio on Windows, one with other
+    // separators; gateways whatever their users write.
+    let ids = [
+        "/models/x",
+        "/srv/models/Qwen3-0.6B-Q8_0.gguf",
+        "./models/x/",
+        "C:\\models\\x.gguf",
+        "models/a b",
+        ":x:",
+        "a:b:c",
+        "émile/ünï [v2]{x}|*&?%41",
+        "x:cloud",
+        "x:local:cloud",
+    ];
+    let list: Vec<Value> = ids.iter().map(|id| json!({"id": id})).collect();
+    let (upstream, proxy) = pair();
+    upstream.list(&json!({"data": list}).to_string());
+    let asked = |path: &str, name: &str, id: &str| {
+        let body = json!({"model": name, "stream": false, "prompt": "x", "max_tokens": 9,
+                          "messages": [{"role": "user", "content": "x"}]});
+        upstream.script(vec![answer("ok")]);
+        let answer = proxy.post(path, &body);
+        assert_eq!(answer.status(), 200, "{path} {name}: {}", answer.body);
+        assert_eq!(upstream.request().json()["model"], id, "{path} {name}");
+    };
+    for id in ids {
+        for name in [id.to_owned(), format!("{id}:latest")] {
+            for path in ["/api/chat", "/api/generate", "/v1/chat/completions", "/v1/messages"] {
+                asked(path, &name, id);
+            }
+            assert!(proxy.show(&name)["model_info"].is_object(), "{name}");
+        }
+        let escaped: String = id.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        assert_eq!(proxy.get(&format!("/v1/models/{escaped}"))["id"], id);
+    }
+    for shown in proxy.names() {
+        assert!(proxy.show(&shown)["model_info"].is_object(), "{shown}");
+    }
+    assert_eq!(proxy.get("/v1/models//models/x")["id"], "/models/x");
+    // Names that are made keep to Ollama's rules.
+    let copied = json!({"source": "/models/x", "destination": "own"});
+    assert_eq!(proxy.post("/api/copy", &copied).status(), 200);
+    asked("/api/chat", "own", "/models/x");
+    create(&proxy, json!({"model": "made", "from": "/models/x"}));
+    asked("/api/chat", "made", "/models/x");
+    let bad = json!({"source": "m", "destination": "/models/x"});
+    proxy.post("/api/copy", &bad).assert_error(400, "destination \"/models/x\" is invalid");
+    let unlisted = json!({"model": "/models/y", "messages": []});
+    proxy.post("/api/chat", &unlisted).assert_error(400, "invalid model name");
+}
+
+#[test]
+fn models_that_were_made_are_listed_without_the_upstream_s_list() {
+    for (status, body) in [(404, "{}"), (405, "no"), (501, ""), (200, "<html>"), (200, "{}")] {
+        let (upstream, proxy) = asking_once();
+        upstream.script_lists();
+        upstream.script(vec![upstream::status(status, &[], body)]);
+        assert!(proxy.fetch("/api/tags").status() >= 400, "nothing is known at all");
+        for _ in 0..9 {
+            upstream.script(vec![upstream::status(status, &[], body)]);
+        }
+        create(&proxy, json!({"model": "made", "from": "gpt-x"}));
+        assert_eq!(proxy.names(), ["made:latest"], "{status}");
+        assert_eq!(proxy.get("/v1/models")["data"][0]["id"], "made", "{status}");
+        let copied = |source: &str| json!({"source": source, "destination": "copy"});
+        for source in ["made", "gpt-y"] {
+            assert_eq!(proxy.post("/api/copy", &copied(source)).status(), 200, "{source}");
+        }
+        assert!(proxy.show("gpt-y")["capabilities"].is_array());
+        assert_eq!(proxy.fetch("/openai/health").json()["status"], "unhealthy", "{status}");
+    }
+}

@@ -101,6 +101,51 @@ fn the_list_is_kept_for_a_short_time_and_renewed_on_a_miss() {
     assert!(upstream.is_idle());
 }
 
+/// A proxy that knows the list [`MODELS`], which is no longer fresh.
+fn with_stale_list() -> (Upstream, Proxy) {
+    let (upstream, proxy) = pair_with(|config| {
+        config.models_ttl = std::time::Duration::from_nanos(1);
+        config.retry.max_retries = 0;
+    });
+    assert_eq!(proxy.names().len(), 3);
+    (upstream, proxy)
+}
+
+#[test]
+fn the_last_list_is_shown_while_the_upstream_says_nothing() {
+    const NEW: &str = r#"{"data":[{"id":"new"}]}"#;
+    let (upstream, proxy) = with_stale_list();
+    upstream.script_lists();
+    let (go_on, told) = bounded::<()>(0);
+    upstream.script(vec![Step::Wait(told), upstream::json(NEW)]);
+    assert_eq!(proxy.names().len(), 3);
+    upstream.request();
+    for path in ["/api/tags", "/v1/models"] {
+        assert_eq!(proxy.fetch(path).status(), 200, "{path}");
+    }
+    assert_eq!(proxy.show("tagged:8b")["details"]["parent_model"], "");
+    assert!(upstream.is_idle(), "one request for a list at a time");
+    upstream.list(NEW);
+    drop(go_on);
+    let deadline = std::time::Instant::now() + HANG;
+    while proxy.names() != ["new:latest"] {
+        assert!(std::time::Instant::now() < deadline, "the new list is shown");
+    }
+}
+
+#[test]
+fn the_last_list_is_shown_while_the_upstream_fails() {
+    let (upstream, proxy) = with_stale_list();
+    upstream.script_lists();
+    for failure in [Step::Close, Step::Reset, upstream::status(500, &[], "{}")] {
+        // A connection that was closed is tried once more.
+        upstream.script(vec![failure]).script(vec![Step::Close]).script(vec![Step::Close]);
+        assert_eq!(proxy.names().len(), 3);
+        assert_eq!(proxy.get("/v1/models")["data"].as_array().map(Vec::len), Some(3));
+    }
+    assert_eq!(proxy.fetch("/openai/health").json()["status"], "unhealthy");
+}
+
 #[test]
 fn a_list_that_is_not_to_be_kept_is_not() {
     let (upstream, proxy) = pair_with(|config| config.models_ttl = std::time::Duration::ZERO);

@@ -50,12 +50,25 @@ pub struct Decoder {
     at_beginning: bool,
     /// True after the end of the body.
     is_finished: bool,
-    /// The data of the current event, in the consumed part of the buffer.
-    data: Option<Range<usize>>,
+    /// The data of the current event.
+    data: DataLocation,
     /// True if the current event is of type `error`.
     is_error: bool,
+    /// The text behind [`DataLocation::Joined`].
+    joined: Vec<u8>,
     /// The longest line and the longest event.
     limit: usize,
+}
+
+/// The place of an event's data.
+#[derive(Debug, Default)]
+enum DataLocation {
+    #[default]
+    None,
+    /// One line, in the buffer.
+    Line(Range<usize>),
+    /// In `joined`.
+    Joined,
 }
 
 /// The meaning of a line. Numbers are the length of the value at the line's end.
@@ -94,8 +107,9 @@ impl Decoder {
             after_cr: false,
             at_beginning: true,
             is_finished: false,
-            data: None,
+            data: DataLocation::None,
             is_error: false,
+            joined: Vec::new(),
             limit,
         }
     }
@@ -120,26 +134,30 @@ impl Decoder {
     /// [`Error::UpstreamProtocol`] if a line or an event is above the limit. Every later call fails
     /// too.
     pub fn next_event(&mut self) -> Result<Option<Event<'_>>> {
-        let Some((data, is_error)) = self.read_event()? else { return Ok(None) };
-        let data = &self.buffer[data];
+        let Some((place, is_error)) = self.read_event()? else { return Ok(None) };
+        let data = match place {
+            DataLocation::None => return Ok(None),
+            DataLocation::Line(line) => &self.buffer[line],
+            DataLocation::Joined => self.joined.as_slice(),
+        };
         Ok(Some(if is_error { Event::Error(data) } else { Event::Data(data) }))
     }
 
     /// True if bytes are buffered that were not returned as an event: an incomplete line, an event
     /// without its blank line, or bytes that [`Decoder::next_event`] has not reached.
     pub fn has_pending(&self) -> bool {
-        self.line_start < self.buffer.len() || self.data.is_some()
+        self.line_start < self.buffer.len() || !matches!(self.data, DataLocation::None)
     }
 
     /// How many bytes are buffered, for tests of the limit.
     #[doc(hidden)]
     pub fn buffered_len(&self) -> usize {
-        self.buffer.len()
+        self.buffer.len() + self.joined.len()
     }
 
     /// Reads lines until one of them completes an event. Returns the place of the data, and whether
     /// the event is an error.
-    fn read_event(&mut self) -> Result<Option<(Range<usize>, bool)>> {
+    fn read_event(&mut self) -> Result<Option<(DataLocation, bool)>> {
         while let Some(line) = self.next_line()? {
             match LineKind::parse(&self.buffer[line.clone()]) {
                 LineKind::Data(value) => self.add_data(line.end - value..line.end)?,
@@ -152,7 +170,7 @@ impl Decoder {
                     }
                     let is_error = mem::take(&mut self.is_error) || is_error;
                     self.consume(line.end);
-                    return Ok(Some((line.end - value..line.end, is_error)));
+                    return Ok(Some((DataLocation::Line(line.end - value..line.end), is_error)));
                 }
                 LineKind::Blank => {
                     self.consume(line.end);
@@ -214,41 +232,62 @@ impl Decoder {
         self.scanned_to = self.line_start;
     }
 
-    /// Adds a data line to the event: moves it in the buffer to the lines before it.
+    /// Adds a data line to the event.
     fn add_data(&mut self, value: Range<usize>) -> Result<()> {
-        let Some(data) = &mut self.data else {
-            self.data = Some(value);
-            return Ok(());
+        let before = match &self.data {
+            DataLocation::None => {
+                self.data = DataLocation::Line(value);
+                return Ok(());
+            }
+            DataLocation::Line(first) => first.len(),
+            DataLocation::Joined => self.joined.len(),
         };
-        if data.len() + 1 + value.len() > self.limit {
+        if before + 1 + value.len() > self.limit {
             return Err(self.too_large_error());
         }
-        // The name of the field is consumed and leaves room for the line feed.
-        self.buffer[data.end] = b'\n';
-        self.buffer.copy_within(value.clone(), data.end + 1);
-        data.end += 1 + value.len();
+        self.move_to_joined();
+        self.joined.push(b'\n');
+        self.joined.extend_from_slice(&self.buffer[value]);
         Ok(())
     }
 
     /// Ends the event; `None` if it has no data.
-    fn dispatch(&mut self) -> Option<(Range<usize>, bool)> {
-        let data = self.data.take()?;
-        Some((data, mem::take(&mut self.is_error)))
+    fn dispatch(&mut self) -> Option<(DataLocation, bool)> {
+        match mem::take(&mut self.data) {
+            DataLocation::None => None,
+            data => Some((data, mem::take(&mut self.is_error))),
+        }
     }
 
-    /// Drops the consumed part of the buffer, except for the data of the current event, if that is
-    /// worth moving the rest.
+    /// Copies data that is still in the buffer, so that the buffer need not keep it.
+    fn move_to_joined(&mut self) {
+        if let DataLocation::Line(line) = &self.data {
+            self.joined.clear();
+            self.joined.extend_from_slice(&self.buffer[line.clone()]);
+            self.data = DataLocation::Joined;
+        }
+    }
+
+    /// Drops the consumed part of the buffer, if that is worth moving the rest.
     fn drop_consumed(&mut self) {
-        let data = self.data.clone().unwrap_or_default();
-        let (length, rest) = (data.len(), self.buffer.len() - self.line_start);
-        if self.line_start - length < length + rest {
+        let keep_from = match &self.data {
+            // Only the line end, at most two bytes, was consumed since.
+            DataLocation::Line(line) if self.line_start <= line.end + 2 => line.start,
+            // Many other lines may follow the data before the blank line.
+            _ => {
+                self.move_to_joined();
+                self.line_start
+            }
+        };
+        if keep_from < self.buffer.len() - keep_from {
             return;
         }
-        self.buffer.copy_within(data, 0);
-        self.buffer.drain(length..self.line_start);
-        self.scanned_to -= self.line_start - length;
-        self.line_start = length;
-        self.data = self.data.take().map(|_| 0..length);
+        self.buffer.drain(..keep_from);
+        self.line_start -= keep_from;
+        self.scanned_to -= keep_from;
+        if let DataLocation::Line(line) = &mut self.data {
+            *line = line.start - keep_from..line.end - keep_from;
+        }
     }
 
     fn too_large_error(&self) -> Error {

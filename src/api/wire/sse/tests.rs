@@ -332,6 +332,7 @@ fn a_single_line_is_handed_out_without_a_copy() {
     assert_eq!(drain(&mut decoder), []);
     decoder.push(b"\r\n");
     assert_eq!(drain(&mut decoder), [data("b")]);
+    assert_eq!(decoder.joined.capacity(), 0);
 }
 
 #[test]
