@@ -19,8 +19,8 @@
 //!
 //! A request is refused only for what the upstream itself denies, and an embedding model is not
 //! asked to chat; what is unknown is tried. Strings that clients require get a stable placeholder,
-//! never an empty text. The list is kept for `MODELS_TTL` (30 s). Names always carry a tag
-//! (`gpt-4o:latest`).
+//! never an empty text. The list is kept for `MODELS_TTL` (30 s), and shown for 5 minutes more while
+//! the upstream does not send a newer one. Names always carry a tag (`gpt-4o:latest`).
 
 pub mod catalog;
 mod entry;

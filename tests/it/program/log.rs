@@ -97,6 +97,9 @@ fn the_log_holds_no_key_no_prompt_and_no_answer_at_any_level() {
     assert_eq!(code, Some(0));
     assert!(log.contains("POST \"/api/chat\" model=\"m\" status=200 attempts=1"), "{log}");
     assert!(log.contains("chat started") && log.contains("tokens=5+2"), "{log}");
+    // Both ids stand in the line, so that the operator of the upstream can be told one of them.
+    let sent = upstream.request().header("x-request-id").expect("an id").to_owned();
+    assert!(log.contains(&format!("tokens=5+2 upstream_request_id={sent}")), "{log}");
     for secret in [KEY, "PROMPT", "ANSWER"] {
         assert!(!log.contains(secret), "{secret} in {log}");
     }
