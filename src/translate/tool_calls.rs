@@ -120,6 +120,17 @@ impl ToolCallAssembler {
         self.pending.retain(PartialToolCall::is_complete);
     }
 
+    /// Drops the calls that the token limit cut off. A call without arguments is one of them only if it
+    /// is the last: those of a tool without parameters may be empty.
+    pub fn drop_cut_off(&mut self) {
+        let last = self.pending.len().saturating_sub(1);
+        let mut place = 0..;
+        self.pending.retain(|call| {
+            let is_last = place.next() == Some(last);
+            call.is_complete() || call.arguments.is_empty() && !is_last
+        });
+    }
+
     /// Takes out complete calls, in order: all if the response `has_ended`, otherwise those before the
     /// last with complete arguments.
     ///

@@ -25,7 +25,7 @@ use crate::translate::response_metrics::{self, Timeline, UpstreamStats};
 use crate::translate::stop_filter::StopFilter;
 use crate::translate::think::ThinkMode;
 use crate::translate::think_tags::{self, SplitText, ThinkTagSplitter};
-use crate::translate::tool_calls::ToolCallAssembler;
+use crate::translate::tool_calls::{CompleteToolCall, ToolCallAssembler};
 
 /// The parts of a request that shape its response.
 #[derive(Clone, Debug)]
@@ -326,12 +326,21 @@ impl<'r> ResponseTranslator<'r> {
         (Cow::Owned(split.thinking), Cow::Owned(split.content))
     }
 
+    /// Takes out the complete calls. A call that the token limit cut off is dropped, and the response
+    /// ends with `length`: the client would repeat a request that failed, and pay for the same again.
+    fn take_calls(&mut self) -> Result<Vec<CompleteToolCall>> {
+        if self.finish_reason == Some(FinishReason::Length) {
+            self.tool_calls.drop_cut_off();
+        }
+        self.tool_calls.take_complete(self.is_complete())
+    }
+
     /// Calls that have become complete, to be shown in a line of their own.
     ///
     /// # Errors
     /// [`Error::UpstreamProtocol`] if the arguments of a call are not an object.
     pub fn take_complete_calls(&mut self) -> Result<Option<Delta<'static>>> {
-        let calls = self.tool_calls.take_complete(self.is_complete())?;
+        let calls = self.take_calls()?;
         Ok((!calls.is_empty()).then(|| Delta { calls, ..Delta::default() }))
     }
 
@@ -347,8 +356,7 @@ impl<'r> ResponseTranslator<'r> {
         if self.options.think == ThinkMode::Off {
             thinking.clear();
         }
-        let calls =
-            if self.is_complete() { self.tool_calls.take_complete(true)? } else { Vec::new() };
+        let calls = if self.is_complete() { self.take_calls()? } else { Vec::new() };
         let (thinking, content) = (Cow::Owned(thinking), Cow::Owned(content));
         Ok(Delta { thinking, content, calls, logprobs: Vec::new() })
     }

@@ -57,14 +57,109 @@ fn a_whole_call_is_shown_before_the_next_one_is_complete() {
 fn a_call_that_breaks_off_is_an_error_and_never_half_a_call() {
     let (upstream, proxy) = pair();
     let half = json!({"tool_calls": [{"index": 0, "id": "a", "function": {"name": "f", "arguments": "{\"x\""}}]});
-    let finish =
-        frame("data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"length\"}]}\n\n");
+    let finish = frame(
+        "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"tool_calls\"}]}\n\n",
+    );
     upstream.script(vec![stream_head(), piece(&half), Step::Close]);
     upstream.script(vec![stream_head(), piece(&half), finish, last_frame()]);
     for expected in
         [CUT_SHORT, "invalid response from the upstream: invalid tool call arguments for \"f\""]
     {
         proxy.ask("/api/chat", asked(true)).assert_error(502, expected);
+    }
+}
+
+/// The names of the calls of a response, and how it says that it ended.
+fn calls_and_end(path: &str, answer: &Answer) -> (Vec<String>, String) {
+    assert_eq!(answer.status(), 200, "{path}: {}", answer.body);
+    let values = match answer.head.header("content-type") {
+        Some("text/event-stream") => answer.events(),
+        Some("application/x-ndjson") => answer.lines(),
+        _ => vec![answer.json()],
+    };
+    let (mut names, mut end) = (vec![], String::new());
+    for value in values {
+        let items = [
+            &value["message"]["tool_calls"],
+            &value["content"],
+            &value["output"],
+            &value["response"]["output"],
+        ];
+        let items = items.into_iter().filter_map(Value::as_array).flatten();
+        let block = [&value["content_block"]];
+        let calls = items.chain(block).filter(|item| {
+            item["function"].is_object()
+                || ["tool_use", "function_call"].contains(&item["type"].as_str().unwrap_or(""))
+        });
+        names.extend(calls.map(|call| {
+            let name = call["function"]["name"].as_str().or(call["name"].as_str());
+            name.expect("a name").to_owned()
+        }));
+        let ends = [
+            &value["done_reason"],
+            &value["stop_reason"],
+            &value["delta"]["stop_reason"],
+            &value["status"],
+            &value["response"]["status"],
+        ];
+        end = ends.into_iter().filter_map(Value::as_str).next_back().map_or(end, str::to_owned);
+    }
+    (names, end)
+}
+
+#[test]
+fn a_call_that_the_token_limit_cuts_off_is_left_out_and_the_rest_is_a_success() {
+    let call = |name: &str, arguments: &str| json!({"id": name, "type": "function", "function": {"name": name, "arguments": arguments}});
+    let halves = [
+        call("f", "{\"x\": \"ab"),
+        call("f", "{\"x\": [1, {"),
+        call("f", "{\"x\": 1, "),
+        call("f", "{"),
+        call("f", ""),
+        call("f", "{\"x\": \"\\u00"),
+    ];
+    let doors =
+        [("/api/chat", "length"), ("/v1/messages", "max_tokens"), ("/v1/responses", "completed")];
+    for (half, (path, end)) in halves.iter().flat_map(|half| doors.map(|door| (half, door))) {
+        for (before, stream) in [(0, true), (0, false), (1, true), (1, false), (2, true)] {
+            let (upstream, proxy) = pair();
+            let whole = [call("g", "{\"y\": 2}"), call("h", "")];
+            let calls: Vec<Value> = whole[..before].iter().chain([half]).cloned().collect();
+            let message = json!({"role": "assistant", "content": "ok", "tool_calls": calls});
+            let answer = json!({"choices": [{"index": 0, "message": message,
+                                             "finish_reason": "length"}]});
+            let pieces = calls.iter().enumerate().map(|(index, call)| {
+                let mut call = call.clone();
+                call["index"] = json!(index);
+                piece(&json!({"tool_calls": [call]}))
+            });
+            let finish = frame(
+                "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"length\"}]}\n\n",
+            );
+            let start = [stream_head(), delta("ok")];
+            let steps = start.into_iter().chain(pieces).chain([finish, last_frame()]);
+            let script =
+                if stream { steps.collect() } else { vec![upstream::json(&answer.to_string())] };
+            if path == "/v1/responses" {
+                // This upstream has no such endpoint.
+                upstream.script(vec![upstream::status(404, &[], "{}")]);
+            }
+            upstream.script(script);
+            let mut body = json!({"model": "m", "stream": stream, "max_tokens": 9, "input": "Hi",
+                                  "messages": [{"role": "user", "content": "Hi"}]});
+            body["tools"] = match path {
+                "/api/chat" => tools(),
+                "/v1/messages" => json!([{"name": "f", "input_schema": {"type": "object"}}]),
+                _ => json!([{"type": "function", "name": "f", "parameters": {}}]),
+            };
+            let answer = proxy.post(path, &body);
+            let (mut names, told) = calls_and_end(path, &answer);
+            names.dedup();
+            assert!(!names.contains(&"f".to_owned()), "{path} {half}: {}", answer.body);
+            assert_eq!(names.len(), before, "{path} {half}: {}", answer.body);
+            let end = if before > 0 && path == "/v1/messages" { "tool_use" } else { end };
+            assert_eq!(told, end, "{path} {half}: {}", answer.body);
+        }
     }
 }
 
