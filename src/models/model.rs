@@ -144,11 +144,6 @@ impl Model {
             format!("{}\n{}\n{}", context.base_url, self.id, self.capability_names().join(","));
         sha256_hex(text.as_bytes())
     }
-
-    /// The size in bytes, at least 1: clients require a size above 0.
-    pub(super) fn size(&self) -> u64 {
-        self.size.unwrap_or(0).max(1)
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Renders an upstream model for `/api/tags`, `/api/ps` and `/api/show` (Ollama docs, API).
 //!
-//! A string that the upstream does not provide is derived from the model's id, or is "unknown",
-//! because clients require strings. Never decides anything about a request.
+//! A string that the upstream does not provide is derived from the model's id, or is empty, and an
+//! unknown size is 0, as in Ollama's entries of remote models: clients require the members, and show
+//! what is in them. Never decides anything about a request.
 
 use std::time::SystemTime;
 
@@ -14,9 +15,6 @@ use crate::api::ollama::response::{
 use crate::backends::names;
 use crate::models::modelfile;
 use crate::models::virtual_model::VirtualModel;
-
-/// Replaces an unknown string that clients require.
-const UNKNOWN: &str = "unknown";
 
 /// Families that occur in ids, the more specific first.
 const FAMILIES: &str = "smollm codellama tinyllama llama codestral devstral ministral mixtral \
@@ -42,7 +40,7 @@ impl Model {
             model: name.clone(),
             name,
             modified_at: context.format_local_time(self.modified_time(context)),
-            size: self.size(),
+            size: self.size.unwrap_or(0),
             digest: self.digest(context),
             details: ListModelDetails {
                 details: self.details(),
@@ -64,11 +62,11 @@ impl Model {
         ProcessModelResponse {
             model: name.clone(),
             name,
-            size: self.size(),
+            size: self.size.unwrap_or(0),
             digest: self.digest(context),
             details: self.details(),
             expires_at: context.format_local_time(expires_at),
-            size_vram: self.size(),
+            size_vram: self.size.unwrap_or(0),
             context_length: self.context_window(context, num_ctx),
         }
     }
@@ -97,7 +95,7 @@ impl Model {
         ModelDetails {
             parent_model: String::new(),
             format: self.format.clone().unwrap_or_else(|| "gguf".to_owned()),
-            families: vec![family.clone()],
+            families: Some(&family).filter(|it| !it.is_empty()).cloned().into_iter().collect(),
             family,
             parameter_size: self.parameter_size(),
             quantization_level: self.quantization_level(),
@@ -113,7 +111,7 @@ impl Model {
         let last = id.rsplit('/').next().unwrap_or_default();
         let known = FAMILIES.split(' ').find(|family| last.contains(family));
         let first = || last.split(|c: char| !c.is_ascii_alphabetic()).find(|word| !word.is_empty());
-        known.or_else(first).unwrap_or(UNKNOWN).to_owned()
+        known.or_else(first).unwrap_or_default().to_owned()
     }
 
     fn parameter_size(&self) -> String {
@@ -123,7 +121,7 @@ impl Model {
             Some(count) => format!("{:.2}M", count as f64 / 1e6),
             None => {
                 let listed = self.parameter_size.clone();
-                listed.or_else(|| size_from_id(&self.id)).unwrap_or_else(|| UNKNOWN.to_owned())
+                listed.or_else(|| size_from_id(&self.id)).unwrap_or_default()
             }
         }
     }
@@ -138,7 +136,7 @@ impl Model {
                     || matches!(word.as_str(), "F16" | "BF16" | "F32" | "FP16" | "FP8" | "MXFP4")
             })
         };
-        self.quantization.clone().or_else(from_id).unwrap_or_else(|| UNKNOWN.to_owned())
+        self.quantization.clone().or_else(from_id).unwrap_or_default()
     }
 
     fn model_info(
@@ -212,12 +210,12 @@ mod tests {
             );
             assert_eq!(details.quantization_level, quantization, "{id}");
         };
-        check("gpt-4o", "gpt", "unknown", "unknown");
-        check("meta-llama/Llama-3.1-8B-Instruct", "llama", "8B", "unknown");
+        check("gpt-4o", "gpt", "", "");
+        check("meta-llama/Llama-3.1-8B-Instruct", "llama", "8B", "");
         check("Qwen2.5-0.5b-Q4_K_M.gguf", "qwen", "0.5B", "Q4_K_M");
-        check("smollm2:135m", "smollm", "135M", "unknown");
-        check("zebra-7", "zebra", "unknown", "unknown");
-        check("7", "unknown", "unknown", "unknown");
+        check("smollm2:135m", "smollm", "135M", "");
+        check("zebra-7", "zebra", "", "");
+        check("7", "", "", "");
     }
 
     #[test]

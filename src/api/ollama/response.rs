@@ -150,7 +150,7 @@ pub struct ListModelResponse {
     pub model: String,
     /// RFC 3339.
     pub modified_at: String,
-    /// Bytes.
+    /// Bytes; 0 if unknown.
     pub size: u64,
     /// 64 hex digits.
     pub digest: String,
@@ -174,7 +174,7 @@ pub struct ListModelDetails {
     pub embedding_length: Option<u64>,
 }
 
-/// Details of a model; strings that clients require are never empty.
+/// Details of a model; strings that clients require are always present, and empty if unknown.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ModelDetails {
     /// Always empty.
@@ -206,7 +206,8 @@ pub struct ProcessModelResponse {
     pub details: ModelDetails,
     /// RFC 3339.
     pub expires_at: String,
-    /// Bytes; equal to `size`, for which clients show "100% GPU".
+    /// Bytes; equal to `size`, for which clients show "100% GPU". For 0 `ollama ps` shows "100% CPU"
+    /// (cmd/cmd.go).
     pub size_vram: u64,
     /// The window in tokens.
     pub context_length: u64,

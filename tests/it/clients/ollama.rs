@@ -129,12 +129,12 @@ fn zed_reads_its_strict_types() {
     let tags = [
         is("/models/1/name", "m:latest"),
         ("/models/1/modified_at", Text),
-        ("/models/1/size", Positive),
+        is("/models/1/size", 0),
         ("/models/1/digest", Digest),
         ("/models/1/details/format", Text),
         ("/models/1/details/family", Text),
-        ("/models/1/details/parameter_size", Text),
-        ("/models/1/details/quantization_level", Text),
+        is("/models/1/details/parameter_size", ""),
+        is("/models/1/details/quantization_level", ""),
     ];
     let mut lines = usage();
     lines.extend([

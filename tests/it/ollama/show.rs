@@ -3,7 +3,7 @@
 //! Members are compared as they stand in the text; a shape (`support/shape.rs`) is a text without its
 //! values.
 
-use super::two_models::{DETAILS, make, post, proxy};
+use super::two_models::{DETAILS, make, post, proxy, unknown_details};
 use crate::support::shape::shape;
 use crate::support::*;
 
@@ -111,6 +111,7 @@ fn a_shown_model_has_ollama_s_members_in_order() {
     make(&proxy);
     let show = |body: Value| shape(&post(&proxy, "/api/show", &body).body);
     let info = "general.architecture:text,general.basename:text";
+    let bare = unknown_details();
     assert_eq!(
         show(json!({"model": "full:8b"})),
         format!(
@@ -122,7 +123,7 @@ fn a_shown_model_has_ollama_s_members_in_order() {
     assert_eq!(
         show(json!({"model": "bare", "system": "Be brief."})),
         format!(
-            "{{modelfile:text,template:text,system:text,details:{{{DETAILS}}},model_info:{{\
+            "{{modelfile:text,template:text,system:text,details:{{{bare}}},model_info:{{\
              bare.context_length:int,{info}}},capabilities:[text],modified_at:time}}"
         )
     );

@@ -13,6 +13,12 @@ pub(super) const LIST: &str = r#"{"data":[
 pub(super) const DETAILS: &str = "parent_model:\"\",format:text,family:text,families:[text],\
                        parameter_size:text,quantization_level:text";
 
+/// The same of a model whose size and quantization nobody knows.
+pub(super) fn unknown_details() -> String {
+    let details = DETAILS.replace("parameter_size:text", "parameter_size:\"\"");
+    details.replace("quantization_level:text", "quantization_level:\"\"")
+}
+
 pub(super) fn proxy() -> (Upstream, Proxy) {
     let (upstream, proxy) = pair();
     upstream.list(LIST);
