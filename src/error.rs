@@ -190,6 +190,11 @@ impl Error {
         )
     }
 
+    /// True if the upstream began a response and did not complete it.
+    pub fn is_cut_response(&self) -> bool {
+        matches!(self, Self::IncompleteStream | Self::UpstreamTimeout(TimeoutPhase::Body))
+    }
+
     /// True if the upstream, not the client or this program, caused the error.
     pub fn is_upstream(&self) -> bool {
         matches!(

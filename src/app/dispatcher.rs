@@ -225,18 +225,26 @@ fn finish(
         Some(EarlyResponse::Fail(error)) => Err(error),
     }));
     let error = match result {
-        Ok(Ok(())) if exchange.is_done() => None,
+        Ok(Ok(())) if exchange.is_done() => {
+            // A refused origin or host has no body, hence no text.
+            let is_refused = exchange.status() == Some(403);
+            let refusal = is_refused.then(|| Error::Forbidden(String::new()));
+            trace.reported_error.take().or(refusal)
+        }
         Ok(Ok(())) => Some(Error::Internal("a handler returned without a response")),
         Ok(Err(error)) => Some(error),
         Err(_) => Some(Error::Internal("a handler panicked")),
     };
     if let Some(error) = &error {
+        if trace.retries_exhausted {
+            exchange.forbid_retry();
+        }
         exchange.fail(error);
     }
     metrics.record_request(&RequestRecord {
         route: job.route.pattern(),
         model: &trace.model,
-        reached_upstream: trace.attempts > 0,
+        known_model: trace.known_model.as_deref(),
         status: exchange.status(),
         error_kind: error.as_ref().map(Error::kind),
         duration: received.elapsed(),
@@ -248,6 +256,16 @@ fn finish(
     log_request(exchange, trace, received, error.as_ref());
 }
 
+/// The level of a request's line: a response that the upstream broke off after its status was sent, or
+/// after its head had come, was not logged as a failed call.
+fn log_level(exchange: &Exchange, error: Option<&Error>) -> log::Level {
+    let is_cut = |error: &Error| {
+        let is_partial = exchange.status().is_some_and(|status| status < 400);
+        error.is_upstream() && is_partial || error.is_cut_response()
+    };
+    if error.is_some_and(is_cut) { log::Level::Warn } else { log::Level::Info }
+}
+
 /// Logs the one line about a request. Path and model are the only parts of the request in it.
 fn log_request(exchange: &Exchange, trace: &Trace, received: Instant, error: Option<&Error>) {
     let path = exchange.target().split('?').next().unwrap_or_default();
@@ -257,7 +275,8 @@ fn log_request(exchange: &Exchange, trace: &Trace, received: Instant, error: Opt
         _ => format!(" upstream_request_id={}", trace.upstream_request_id),
     };
     let failure = error.map(|error| format!(" error={error}")).unwrap_or_default();
-    log::info!(
+    log::log!(
+        log_level(exchange, error),
         "{} {} {path:?} model={:?} status={} attempts={} duration_ms={} tokens={}+{}{upstream_id}{failure}",
         exchange.request_id(),
         exchange.method(),

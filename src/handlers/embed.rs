@@ -141,6 +141,7 @@ fn embed_batches(
     // `load_duration` ends when the first batch was sent.
     context.trace.last_attempt_at = first_sent.or(context.trace.last_attempt_at);
     in_use.was_answered = true;
+    context.trace.known_model = Some(in_use.id.clone());
     Ok(tokens)
 }
 

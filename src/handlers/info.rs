@@ -171,7 +171,8 @@ pub(super) fn upstream_health(context: &mut Context<'_>) -> Result<()> {
         request_count: requests,
         error_count: errors,
         error_rate,
-        error: checked.err().map(|error| error.message()),
+        error: checked.as_ref().err().map(Error::message),
     };
+    context.trace.reported_error = checked.err();
     context.answer_json(status, &health)
 }

@@ -6,7 +6,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::model_lookup::AnyModel;
-use super::transfer::{NO_MANIFEST, send_progress};
+use super::transfer::{no_manifest, send_progress};
 use super::{Context, LoadOptions, model_required_error};
 use crate::api::ollama::decode;
 use crate::api::ollama::manage::{CopyRequest, CreateRequest, DeleteRequest, model_or_name};
@@ -31,7 +31,7 @@ pub(super) fn create(context: &mut Context<'_>, text: String) -> Result<()> {
     let from = request.from.as_deref().unwrap_or_default().trim();
     let Some((base, model)) = find_base(context, from, &name)? else {
         // Ollama would pull an unknown base model first.
-        return send_progress(context, stream, &["pulling manifest"], Some(NO_MANIFEST));
+        return send_progress(context, stream, &["pulling manifest"], Some(no_manifest()));
     };
     let model = model.apply_request(&request)?;
     let digest = base.render_tag(&context.app.render_context()).digest;
@@ -125,6 +125,8 @@ fn find_base(
         Ok(None) => return Ok(None),
         Err(_) => Model::from_id(&app.resolve_model(&from, None, false, context.trace).id),
     };
+    // Not the model that is created.
+    context.trace.known_model = None;
     let alias = VirtualModel::alias(name, &model.id, now);
     Ok(Some((model, alias)))
 }

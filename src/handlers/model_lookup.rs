@@ -54,7 +54,7 @@ impl ResolvedModel {
         app: &App,
         (name, requested_name): (&str, &str),
         virtual_model: Option<&VirtualModel>,
-        trace: &Trace,
+        trace: &mut Trace,
     ) -> Result<()> {
         let current = app.upstream.client.current_profile().filter(|_| self.list_unavailable);
         if !current.is_some_and(|profile| profile.ignores_model) {
@@ -162,7 +162,9 @@ impl App {
             // The model may be newer than the list.
             list = self.upstream.refresh_model_list(trace)?;
         }
-        Ok(catalog::find_model(&list, name).cloned())
+        let model = catalog::find_model(&list, name).cloned();
+        trace.known_model = model.as_ref().map(|model| model.id.clone());
+        Ok(model)
     }
 
     /// The list of the models to show. If the upstream has no list and virtual models were made, the
@@ -216,7 +218,7 @@ impl App {
         name: &str,
         virtual_model: Option<&VirtualModel>,
         needs_profile: bool,
-        trace: &Trace,
+        trace: &mut Trace,
     ) -> ResolvedModel {
         let name = virtual_model.map_or(name, |model| &model.from);
         let client = &self.upstream.client;
@@ -237,6 +239,8 @@ impl App {
         let needs_list = needs_list || cached.as_ref().is_some_and(may_be_old);
         let list = if needs_list { self.upstream.try_get_model_list(trace) } else { cached };
         let found = list.as_deref().and_then(|list| catalog::find_model(list, name));
+        // The name of a virtual model becomes a label with its first response, as any client can make one.
+        trace.known_model = found.filter(|_| virtual_model.is_none()).map(|model| model.id.clone());
         let listed_profile = list.as_deref().and_then(|list| list.profile_for(found));
         let bare = names::strip_default_prefixes(name);
         let bare = names::strip_latest_tag(bare).unwrap_or(bare);

@@ -92,7 +92,7 @@ impl ModelRequest {
     /// Resolves the model, checks what it is asked for, and notes that it is in use.
     pub(super) fn begin<'a>(
         &self,
-        context: &Context<'a>,
+        context: &mut Context<'a>,
         options: Option<&Map<String, Value>>,
         needs_profile: bool,
     ) -> Result<(ResolvedModel, ModelUse<'a>)> {

@@ -211,12 +211,19 @@ pub(super) fn select_headers(context: &Context<'_>) -> PassHeaders {
 /// Passes a response on, piece by piece.
 pub(super) fn relay_unchanged(
     context: &mut Context<'_>,
-    answer: PassResponse,
+    mut answer: PassResponse,
     in_use: Option<ModelUse<'_>>,
 ) -> Result<()> {
+    if context.trace.retries_exhausted {
+        answer.head.forbid_retry();
+    }
+    let known_model = in_use.as_ref().map(|in_use| in_use.id.clone());
+    let known_model = known_model.filter(|_| answer.head.status < 400 && answer.error.is_none());
+    context.trace.reported_error = answer.error;
     context.exchange.start_passthrough(answer.head);
     let mut stream = match answer.body {
         PassResponseBody::Whole(body) => {
+            context.trace.known_model = known_model.or(context.trace.known_model.take());
             // The use of the model ends before the client can know that the response did.
             drop(in_use);
             return context.exchange.respond_started(&body);
@@ -229,5 +236,8 @@ pub(super) fn relay_unchanged(
         context.stack.before_wait(context.received_at.elapsed());
     }
     drop(in_use);
+    context.trace.reported_error = context.trace.reported_error.take().or(stream.reported_error());
+    let known_model = known_model.filter(|_| context.trace.reported_error.is_none());
+    context.trace.known_model = known_model.or(context.trace.known_model.take());
     context.exchange.end()
 }

@@ -52,6 +52,7 @@ pub(super) fn relay<E: Encoder>(
     let events = events.filter(|_| !state.is_stopped());
     let completion = state.finish(context.time_to_last_attempt(), context.received_at.elapsed())?;
     context.trace.tokens = (completion.metrics.prompt_eval_count, completion.metrics.eval_count);
+    context.trace.known_model = Some(in_use.id.clone());
     delta.append(state.flush()?);
     if stream {
         end_stream(context, encoder, &completion, delta, (in_use, events))

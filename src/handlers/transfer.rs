@@ -20,9 +20,6 @@ use crate::error::{Error, Result};
 use crate::http::exchange::ContentType;
 use crate::observe::lock::lock;
 
-/// Ollama's error for an unknown model; its command line looks for this text.
-pub(super) const NO_MANIFEST: &str = "pull model manifest: file does not exist";
-
 /// The most digests stored; beyond that the oldest is removed.
 const MAX_BLOBS: usize = 1024;
 
@@ -37,10 +34,15 @@ pub(super) fn pull(context: &mut Context<'_>, text: String) -> Result<()> {
         let lines = ["pulling manifest", "verifying sha256 digest", "writing manifest", "success"];
         send_progress(context, stream, &lines, None)
     } else if names::is_valid(&name) {
-        send_progress(context, stream, &["pulling manifest"], Some(NO_MANIFEST))
+        send_progress(context, stream, &["pulling manifest"], Some(no_manifest()))
     } else {
         Err(names::invalid_name_error())
     }
+}
+
+/// Ollama's error for an unknown model; its command line looks for this text.
+pub(super) fn no_manifest() -> Error {
+    Error::ModelNotFound("pull model manifest: file does not exist".into())
 }
 
 /// `POST /api/push`.
@@ -52,16 +54,17 @@ pub(super) fn push(context: &mut Context<'_>, text: String) -> Result<()> {
     let stream = request.stream.unwrap_or(true);
     let plain = name.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("http://"));
     if plain && request.insecure != Some(true) {
-        let error = Some("insecure protocol http");
-        return send_progress(context, stream, &["retrieving manifest"], error);
+        let error = Error::invalid_request("insecure protocol http");
+        return send_progress(context, stream, &["retrieving manifest"], Some(error));
     }
     if context.app.find_model(&name, context.trace)?.is_some() {
-        let error = Some("push is not supported: this proxy has no registry to push to");
-        return send_progress(context, stream, &["retrieving manifest"], error);
+        let text = "push is not supported: this proxy has no registry to push to";
+        let error = Error::Unsupported(text.into());
+        return send_progress(context, stream, &["retrieving manifest"], Some(error));
     }
     let lines = ["retrieving manifest", "couldn't retrieve manifest"];
     let error = format!("open {}: no such file or directory", names::display_name(&name));
-    send_progress(context, stream, &lines, Some(&error))
+    send_progress(context, stream, &lines, Some(Error::ModelNotFound(error)))
 }
 
 /// `HEAD` and `POST /api/blobs/:digest`.
@@ -90,17 +93,20 @@ pub(super) fn blob(context: &mut Context<'_>) -> Result<()> {
 }
 
 /// Sends progress lines, followed by `error` if there is one; without streaming, only the last line.
+/// The status is Ollama's, whatever the error: 200 for a stream, otherwise 500 (server/routes.go).
 pub(super) fn send_progress(
     context: &mut Context<'_>,
     stream: bool,
     lines: &[&str],
-    error: Option<&str>,
+    error: Option<Error>,
 ) -> Result<()> {
     let progress = lines.iter().map(|status| ndjson::to_vec(&ProgressResponse { status }));
     let mut values: Vec<Vec<u8>> = progress.collect();
-    values.extend(error.map(|error| ndjson::to_vec(&ErrorResponse { error })));
+    let text = error.as_ref().map(Error::message);
+    values.extend(text.iter().map(|error| ndjson::to_vec(&ErrorResponse { error })));
+    context.trace.reported_error = error;
     if !stream {
-        let status = if error.is_some() { 500 } else { 200 };
+        let status = if text.is_some() { 500 } else { 200 };
         let last = values.pop().unwrap_or_default();
         return context.exchange.respond(status, ContentType::BARE_JSON, &last);
     }

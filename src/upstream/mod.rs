@@ -66,6 +66,7 @@ mod retry;
 mod tool_call_extras;
 mod transport;
 
+use crate::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -132,6 +133,13 @@ pub struct Trace {
     pub last_attempt_at: Option<Instant>,
     /// Tokens of the prompt and of the response, once they are known.
     pub tokens: (u64, u64),
+    /// The model that the request is about, by the upstream's id or a virtual model's name, once the
+    /// list or the upstream's response has shown that it exists: the label of metrics.
+    pub known_model: Option<String>,
+    /// The error that a handler has reported in a response of its own.
+    pub reported_error: Option<Error>,
+    /// Whether the last call failed after all its retries.
+    pub retries_exhausted: bool,
 }
 
 impl Trace {

@@ -6,7 +6,9 @@
 //! the proxy keeps no copy of it.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
+use memchr::memmem;
 use ureq::Body;
 use ureq::http::Response;
 use ureq::http::header::HeaderMap;
@@ -47,6 +49,8 @@ pub struct PassResponse {
     pub head: PassHead,
     /// Its body.
     pub body: PassResponseBody,
+    /// The error that it reports, if it is one.
+    pub error: Option<Error>,
 }
 
 /// The body of a [`PassResponse`].
@@ -136,17 +140,22 @@ impl Client {
             if let Some(logger) = logger {
                 logger.log("upstream response", &bytes);
             }
-            return Ok(PassResponse { head, body: PassResponseBody::Whole(bytes) });
+            // A search takes less time than parsing every response.
+            let may_be_error = memmem::find(&bytes, br#"error""#).is_some();
+            let error = may_be_error.then(|| errors::find_in_band_error(&bytes)).flatten();
+            return Ok(PassResponse { head, body: PassResponseBody::Whole(bytes), error });
         }
         let stream = PassStream {
             body: StreamedBody::new(body, timeout, self.metrics.clone()),
             buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
             is_event_stream,
             tail: Vec::new(),
+            reports_error: false,
             end_detector: (is_event_stream && ends_with_connection).then(Box::default),
             logger: logger.map(|logger| Box::new(logger.into_line_logger("upstream response"))),
         };
-        Ok(PassResponse { head, body: PassResponseBody::Stream(Box::new(stream)) })
+        let body = PassResponseBody::Stream(Box::new(stream));
+        Ok(PassResponse { head, body, error: None })
     }
 
     /// The upstream's own error, if there is one, is the response.
@@ -156,8 +165,10 @@ impl Client {
         trace: &Trace,
         result: AttemptResult<PassResponse>,
     ) -> Result<PassResponse> {
-        self.log_result(operation, trace, result)
-            .or_else(|failure| failure.response.ok_or(failure.error))
+        self.log_result(operation, trace, result).or_else(|failure| match failure.response {
+            Some(response) => Ok(PassResponse { error: Some(failure.error), ..response }),
+            None => Err(failure.error),
+        })
     }
 }
 
@@ -182,7 +193,7 @@ impl PassResponse {
             Cow::Borrowed(_) => None,
         };
         let body = PassResponseBody::Whole(redacted.unwrap_or(body));
-        Self { head: Self::head(status, headers, redactor), body }
+        Self { head: Self::head(status, headers, redactor), body, error: None }
     }
 
     /// Whether the upstream says that it has no such route, and not only no such model.
@@ -202,6 +213,8 @@ pub struct PassStream {
     is_event_stream: bool,
     /// The last bytes of a stream of events.
     tail: Vec<u8>,
+    /// Whether an event reported an error.
+    reports_error: bool,
     /// Finds the end of a stream of events that only the end of its connection delimits.
     end_detector: Option<Box<EndDetector>>,
     logger: Option<Box<LineLogger>>,
@@ -240,6 +253,12 @@ impl PassStream {
         }
     }
 
+    /// The error that an event reported, for the log.
+    pub fn reported_error(&self) -> Option<Error> {
+        let error = Error::UpstreamInBand { status: 500, message: String::new() };
+        self.reports_error.then_some(error)
+    }
+
     /// Notes the end of a piece of events, which has this length.
     fn track_event_end(&mut self, length: usize) {
         let piece = &self.buffer[..length];
@@ -250,6 +269,7 @@ impl PassStream {
         if let Some(end) = &mut self.end_detector {
             end.push(piece);
         }
+        self.reports_error |= reports_error(piece);
         self.tail.extend_from_slice(&piece[length.saturating_sub(TAIL_BYTES)..]);
         self.tail.drain(..self.tail.len().saturating_sub(TAIL_BYTES));
     }
@@ -257,5 +277,44 @@ impl PassStream {
     /// Whether the marker that ends a stream has come.
     fn is_done(&self) -> bool {
         DONE_MARKERS.iter().any(|marker| self.tail.ends_with(marker))
+    }
+}
+
+/// Whether a piece of events holds a member `error` with an object or a text in it. Quotes inside the
+/// model's text are escaped, so that no text looks like a member. An error that is split between two
+/// pieces is not seen.
+fn reports_error(piece: &[u8]) -> bool {
+    static MEMBER: LazyLock<memmem::Finder<'_>> =
+        LazyLock::new(|| memmem::Finder::new(br#""error":"#));
+    MEMBER.find_iter(piece).any(|place| {
+        let value =
+            piece[place..].strip_prefix(br#""error":"#).unwrap_or_default().trim_ascii_start();
+        let is_blank = value.starts_with(br#""""#) || value.starts_with(b"{}");
+        !is_blank && matches!(value.first(), Some(b'{' | b'"'))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_error_that_says_something_is_one() {
+        for event in [
+            r#"data: {"error":{"message":"overloaded"}}"#,
+            r#"data: {"id":"x","error": "overloaded"}"#,
+            r#"data: {"x_groq":{"error":"overloaded"}}"#,
+        ] {
+            assert!(reports_error(event.as_bytes()), "{event}");
+        }
+        for event in [
+            r#"data: {"error":null,"choices":[]}"#,
+            r#"data: {"error":{},"choices":[]}"#,
+            r#"data: {"error":"","choices":[]}"#,
+            r#"data: {"error":false}"#,
+            r#"data: {"choices":[{"delta":{"content":"{\"error\":\"x\"}"}}]}"#,
+        ] {
+            assert!(!reports_error(event.as_bytes()), "{event}");
+        }
     }
 }

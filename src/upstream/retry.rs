@@ -72,6 +72,7 @@ impl Client {
         log::debug!("{} {name} started: model={:?}", trace.request_id, trace.model);
         let (mut retries, mut polls) = (0, 0);
         let (mut slot, mut last_response) = (None, None);
+        trace.retries_exhausted = false;
         loop {
             let mut failure = match self.attempt(call, trace, read) {
                 Ok(response) => return Ok(response),
@@ -93,7 +94,10 @@ impl Client {
                 slot = slot.or_else(|| self.breaker.try_acquire_retry_slot());
                 delay = delay.filter(|_| slot.is_some()).map(|delay| delay.max(wait));
             }
-            let Some(delay) = delay else { return Err(failure) };
+            let Some(delay) = delay else {
+                trace.retries_exhausted = retries + polls > 1 && error.retry() != Retry::Never;
+                return Err(failure);
+            };
             self.log_failure(call.operation, trace, error, Some(delay));
             if !(self.retry_env.sleep)(delay) {
                 check_cancelled()?;

@@ -10,6 +10,10 @@ const PASS_HEADERS: &[&str] =
 /// Prefixes of headers that clients read.
 const PASS_HEADER_PREFIXES: &[&str] = &["x-ratelimit-", "openai-"];
 
+/// Tells the SDKs of OpenAI and Anthropic that a retry is useless (openai-python, _base_client.py,
+/// `_should_retry`).
+pub const RETRY_FORBIDDEN: (&str, &str) = ("x-should-retry", "false");
+
 /// The part of a response's head that is passed on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PassHead {
@@ -40,6 +44,13 @@ impl PassHead {
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.headers.iter();
         headers.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    /// Makes `x-should-retry`, by which OpenAI's SDKs decide about a retry, say no.
+    pub fn forbid_retry(&mut self) {
+        let (name, value) = RETRY_FORBIDDEN;
+        self.headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
+        self.headers.push((name.to_owned(), value.to_owned()));
     }
 
     /// True if the body is a stream of events.

@@ -6,8 +6,9 @@
 //! exchange is done afterwards.
 
 use super::{ContentType, Exchange, State, StreamFormat};
+use crate::api::openai::pass_head::RETRY_FORBIDDEN;
 use crate::error::{Error, Result, Retry};
-use crate::http::error_format::AUTH_CHALLENGES;
+use crate::http::error_format::{AUTH_CHALLENGES, ErrorFormat};
 
 /// Sent instead of a chunk where a stream without lines breaks off. tiny_http leaves the connection
 /// open when a writer is dropped, and the client would wait forever; at an invalid chunk its parser
@@ -16,6 +17,14 @@ const INVALID_FRAME: &[u8] =
     b"the upstream closed the connection before its response was complete\r\n";
 
 impl Exchange {
+    /// Tells clients of `/v1` not to retry: their SDKs would repeat all attempts that were made here.
+    pub fn forbid_retry(&mut self) {
+        if self.error_format != ErrorFormat::Ollama {
+            let (name, value) = RETRY_FORBIDDEN;
+            self.add_headers(vec![(name, value.to_owned())]);
+        }
+    }
+
     /// Reports `error` to the client, unless the response is complete or the client is gone.
     pub fn fail(&mut self, error: &Error) {
         let sent = error.status().map(|status| self.send_error(error, status));

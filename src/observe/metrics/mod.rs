@@ -4,16 +4,16 @@
 //! leaves bounded labels, the part that matters here, to its user. Counting costs a request one short
 //! lock at its end, and a piece of a stream nothing.
 //! Invariant: no client can make this grow without bound. A route is a row of the route table; a
-//! model gets a label of its own only after an upstream answered for it, and only the first
-//! [`MAX_MODELS`] do; the number of series has a limit. All others count as `other`.
+//! model gets a label of its own only once the upstream's list or response has shown that it exists,
+//! and only the first [`MAX_MODELS`] do; the number of series has a limit. All others count as `other`.
 //!
 //! # Labels
 //!
 //! The text is OpenMetrics, version 1.0; `scripts/deploy/README.md` lists the metrics.
 //!
 //! - `route` is a path of the route table, else `other`.
-//! - `model` is a name for which the upstream has answered, of the first 100 such names; names
-//!   above 128 bytes are `other`.
+//! - `model` is the upstream's id, or the name of a virtual model, of the first 100 that were
+//!   listed or have answered; names that only a client knows, and those above 128 bytes, are `other`.
 //! - The combinations of route, model and status are limited to 2,000 series.
 //! - Status 0 is a request whose client disconnected before the response.
 //! - Tokens are counted as the upstream reports them. Responses that pass through unread have none.
@@ -152,8 +152,8 @@ pub struct RequestRecord<'a> {
     pub route: Option<&'static str>,
     /// The model's name as the client sent it.
     pub model: &'a str,
-    /// Whether it was sent to an upstream.
-    pub reached_upstream: bool,
+    /// The model by its canonical name, if the upstream's list or response has shown that it exists.
+    pub known_model: Option<&'a str>,
     /// The status of the response, if one was sent.
     pub status: Option<u16>,
     /// The kind of the error that ended it.
@@ -338,17 +338,17 @@ impl RequestStats {
 
     /// The label under which a request's model is counted; `None` for a request without a model.
     fn model_label(&self, request: &RequestRecord<'_>) -> Option<Arc<str>> {
-        // Both spellings are one model.
-        let name = request.model.strip_suffix(":latest").unwrap_or(request.model);
-        if name.is_empty() {
+        if request.model.is_empty() {
             return None;
         }
+        // Both spellings are one model.
+        let name = request.known_model.unwrap_or(request.model);
+        let name = name.strip_suffix(":latest").unwrap_or(name);
         if let Some((label, _)) = self.models.get_key_value(name) {
             return Some(label.clone());
         }
-        let exists = request.reached_upstream && request.status.is_some_and(|status| status < 400);
         let fits = name.len() <= MAX_NAME_BYTES && self.models.len() <= MAX_MODELS;
-        Some(if exists && fits { name } else { OTHER }.into())
+        Some(if request.known_model.is_some() && fits { name } else { OTHER }.into())
     }
 
     fn write(&self, out: &mut Encoder) {

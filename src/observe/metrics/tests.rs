@@ -5,7 +5,7 @@ use super::*;
 const OK: RequestRecord<'static> = RequestRecord {
     route: Some("/api/chat"),
     model: "m",
-    reached_upstream: true,
+    known_model: Some("m"),
     status: Some(200),
     error_kind: None,
     duration: Duration::from_millis(20),
@@ -26,7 +26,11 @@ fn has(text: &str, line: &str) {
 fn a_request_counts_once_by_route_model_and_status() {
     let metrics = Metrics::default();
     metrics.record_request(&OK);
-    metrics.record_request(&RequestRecord { model: "m:latest", ..OK });
+    metrics.record_request(&RequestRecord {
+        model: "m:latest",
+        known_model: Some("m:latest"),
+        ..OK
+    });
     metrics.record_request(&RequestRecord {
         status: Some(502),
         error_kind: Some("connect"),
@@ -66,15 +70,29 @@ fn only_streams_of_text_have_a_first_token() {
 #[test]
 fn a_name_that_no_upstream_answered_for_is_not_told() {
     let metrics = Metrics::default();
-    metrics.record_request(&RequestRecord { model: "x\"}\n", status: Some(404), ..OK });
-    metrics.record_request(&RequestRecord { model: "unasked", reached_upstream: false, ..OK });
-    metrics.record_request(&RequestRecord { model: &"l".repeat(MAX_NAME_BYTES + 1), ..OK });
-    metrics.record_request(&RequestRecord { model: OTHER, ..OK });
+    metrics.record_request(&RequestRecord {
+        model: "x\"}\n",
+        known_model: None,
+        status: Some(404),
+        ..OK
+    });
+    metrics.record_request(&RequestRecord { model: "unasked", known_model: None, ..OK });
+    metrics.record_request(&RequestRecord {
+        known_model: Some(&"l".repeat(MAX_NAME_BYTES + 1)),
+        ..OK
+    });
+    metrics.record_request(&RequestRecord { known_model: Some(OTHER), ..OK });
     let text = render(&metrics);
     has(&text, "ollama_proxy_requests_total{route=\"/api/chat\",model=\"other\",status=\"200\"} 3");
     assert!(!text.contains("unasked") && !text.contains("lll") && !text.contains("x\\\""));
-    metrics.record_request(&RequestRecord { model: "x\"}\n", ..OK });
-    metrics.record_request(&RequestRecord { model: "x\"}\n", status: Some(500), ..OK });
+    let known_model = Some("x\"}\n");
+    metrics.record_request(&RequestRecord { model: "x", known_model, ..OK });
+    metrics.record_request(&RequestRecord {
+        model: "x\"}\n",
+        known_model: None,
+        status: Some(500),
+        ..OK
+    });
     has(
         &render(&metrics),
         "ollama_proxy_requests_total{route=\"/api/chat\",model=\"x\\\"}\\n\",status=\"500\"} 1",
@@ -86,10 +104,10 @@ fn no_client_can_make_it_grow_without_end() {
     let metrics = Metrics::default();
     for number in 0..20_000_u16 {
         let name = format!("model-{number}");
-        metrics.record_request(&RequestRecord { model: &name, ..OK });
+        metrics.record_request(&RequestRecord { model: &name, known_model: Some(&name), ..OK });
         // A model that is known, and a status that an upstream made up.
         metrics.record_request(&RequestRecord {
-            model: "model-1",
+            known_model: Some("model-1"),
             status: Some(number % 5000),
             ..OK
         });

@@ -245,3 +245,34 @@ fn origins_and_hosts_are_checked_as_everywhere() {
     let allowed = answer.head.header("access-control-allow-origin");
     assert_eq!(allowed, Some("http://localhost:3000"));
 }
+
+#[test]
+fn sdks_do_not_repeat_attempts_that_are_used_up() {
+    let (upstream, proxy) = pair_with(|config| config.retry.max_retries = 1);
+    let header = |answer: &Answer| answer.head.header("x-should-retry").map(str::to_owned);
+    let busy = || vec![status(503, &[("x-should-retry", "true")], "busy")];
+    for path in [CHAT, "/v1/completions", "/v1/responses", "/v1/messages"] {
+        let body = BODY.replacen('{', r#"{"prompt":"Hi","input":"Hi","max_tokens":5,"#, 1);
+        upstream.script(busy()).script(busy());
+        let answer = proxy.ask(path, &body);
+        assert_eq!((answer.status(), header(&answer).as_deref()), (503, Some("false")), "{path}");
+        let headers = answer.head.headers.iter();
+        assert_eq!(headers.filter(|(name, _)| name == "x-should-retry").count(), 1, "{path}");
+        // The upstream does not answer at all: once on the old connection, and two attempts.
+        for _ in 0..3 {
+            upstream.script(vec![Step::Close]);
+        }
+        let answer = proxy.ask(path, &body);
+        assert_eq!((answer.status(), header(&answer).as_deref()), (502, Some("false")), "{path}");
+    }
+    // Ollama's own routes have no such header.
+    upstream.script(busy()).script(busy());
+    assert_eq!(header(&proxy.ask("/api/chat", BODY)), None);
+    // Nor is there one where the client may do better.
+    upstream.script(vec![status(429, &[("retry-after", "3600")], "later")]);
+    assert_eq!(header(&proxy.ask(CHAT, BODY)), None);
+    upstream.script(vec![status(400, &[], "no")]);
+    assert_eq!(header(&proxy.ask(CHAT, BODY)), None);
+    upstream.script(busy()).script(vec![upstream::answer("Hi")]);
+    assert_eq!(header(&proxy.ask(CHAT, BODY)), None);
+}

@@ -51,6 +51,36 @@ fn a_repair_is_one_line_in_the_log_and_so_is_a_refusal_that_stays() {
 }
 
 #[test]
+fn a_failed_request_is_an_error_in_its_line_and_a_cut_response_a_warning() {
+    let upstream = Upstream::start();
+    let failed = status(404, &[], r#"{"error":{"message":"no"}}"#);
+    let cut = || vec![stream_head(), delta("a"), Step::Close];
+    upstream.script(vec![failed]).script(cut()).script(cut()).script(cut());
+    let mut running = Running::start(program().env("OPENAI_BASE_URL", upstream.base_url()));
+    let ask = |path: &str, body: String| Client::connect(running.addr).post(path, body).answer();
+    let chat = chat("Hi");
+    ask("/api/pull", json!({"model": "nope"}).to_string());
+    ask("/v1/chat/completions", chat.clone());
+    ask("/v1/chat/completions", chat.clone());
+    ask("/api/chat", chat);
+    ask("/api/chat", chat_whole("Hi"));
+    running.signal("TERM");
+    let (_, log) = running.end();
+    let line = |path: &str| {
+        let lines = log.lines().filter(move |line| line.contains(path));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(line("POST \"/api/pull\"")[0].ends_with(" error=model_not_found"), "{log}");
+    let passed = line("POST \"/v1/chat/completions\"");
+    assert!(passed[0].contains("status=404") && passed[0].ends_with(" error=upstream_status: 404"));
+    let cut = [&passed[1..], &line("POST \"/api/chat\"")].concat();
+    assert_eq!(cut.len(), 3, "{log}");
+    for line in cut {
+        assert!(line.contains("[WARN]") && line.ends_with(" error=upstream_closed"), "{log}");
+    }
+}
+
+#[test]
 fn times_of_models_are_told_in_the_local_zone_and_those_of_answers_in_utc() {
     let upstream = Upstream::start();
     upstream.script(vec![upstream::answer("Hi")]);

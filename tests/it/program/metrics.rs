@@ -230,6 +230,72 @@ fn names_that_clients_make_up_are_not_told() {
 }
 
 #[test]
+fn no_route_makes_a_label_of_a_name_that_a_client_made_up() {
+    let (upstream, proxy) = asking_once();
+    let failed = r#"{"error":{"message":"The model does not exist","code":"model_not_found"}}"#;
+    let mut requests = 0.0;
+    let mut ask = |path: &str, name: &str, scripted: Option<Vec<Step>>| {
+        scripted.into_iter().for_each(|steps| {
+            upstream.script(steps);
+        });
+        let body = json!({
+            "model": name, "source": "m", "destination": name, "from": "m", "input": "Hi",
+            "prompt": "Hi", "max_tokens": 5, "messages": [{"role": "user", "content": "Hi"}]
+        });
+        requests += 1.0;
+        proxy.post(path, &body)
+    };
+    for path in ["/api/pull", "/api/push", "/api/show", "/api/create", "/api/copy"] {
+        ask(path, &format!("invented-{}", path.len()), None);
+    }
+    for path in [
+        "/api/chat", "/api/generate", "/api/embed", "/v1/chat/completions", "/v1/completions",
+        "/v1/embeddings", "/v1/messages",
+    ] {
+        ask(path, "invented", Some(vec![status(404, &[], failed)]));
+        // A success that is an error.
+        ask(path, "invented", Some(vec![upstream::json(failed)]));
+    }
+    // Spellings of a model are the model.
+    for name in ["m:latest", "M", "library/m"] {
+        ask("/api/chat", name, Some(upstream::stream(&["ok"])));
+        assert_eq!(ask("/api/pull", name, None).lines().len(), 4, "{name}");
+    }
+    let samples = Samples::after(&proxy, requests);
+    assert!(!samples.0.keys().any(|series| series.contains("invented")), "{:#?}", samples.0);
+    samples.is("requests_total{route=\"/api/chat\",model=\"m\",status=\"200\"}", 3.0);
+    samples.is("requests_total{route=\"/api/pull\",model=\"m\",status=\"200\"}", 3.0);
+    samples.is("requests_total{route=\"/api/pull\",model=\"other\",status=\"200\"}", 1.0);
+}
+
+#[test]
+fn every_request_that_fails_counts_as_an_error() {
+    let (upstream, proxy) = asking_once();
+    let failed = r#"{"error":{"message":"no"}}"#;
+    let whole = |name: &str| json!({"model": name, "stream": false});
+    proxy.post("/api/pull", &json!({"model": "nope"}));
+    proxy.post("/api/pull", &whole("nope"));
+    proxy.post("/api/push", &whole("nope"));
+    proxy.post("/api/push", &json!({"model": "m"}));
+    proxy.post("/api/create", &json!({"model": "new", "from": "nope"}));
+    let chat = chat("Hi");
+    for code in [400, 404, 429, 500] {
+        upstream.script(vec![status(code, &[], failed)]);
+        assert_eq!(proxy.ask("/v1/chat/completions", &chat).status(), code);
+    }
+    upstream.script(vec![upstream::json(failed)]);
+    assert_eq!(proxy.ask("/v1/chat/completions", &chat).body, failed);
+    let reported = format!("data: {failed}\n\n");
+    upstream.script(ended(vec![stream_head(), delta("a"), frame(&reported)]));
+    assert!(proxy.ask("/v1/chat/completions", &chat).body.contains(&reported));
+    let samples = Samples::after(&proxy, 11.0);
+    samples.is("request_errors_total{kind=\"model_not_found\"}", 4.0);
+    samples.is("request_errors_total{kind=\"unsupported\"}", 1.0);
+    samples.is("request_errors_total{kind=\"upstream_status\"}", 4.0);
+    samples.is("request_errors_total{kind=\"upstream_in_band\"}", 2.0);
+}
+
+#[test]
 fn a_head_is_that_of_the_text_without_it() {
     let (_upstream, proxy) = pair();
     for (path, kind) in [("/metrics", TYPE), ("/ready", "application/json; charset=utf-8")] {
