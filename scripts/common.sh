@@ -20,6 +20,92 @@ die() {
     exit 1
 }
 
+# has COMMAND: true if the command exists. Servers may lie outside of a user's PATH.
+has() {
+    command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ]
+}
+
+# The functions missing_... print the Debian packages that are missing, one per line. rustup stands
+# for a Rust toolchain, because Debian's own is too old.
+
+# True if cargo is there and as new as Cargo.toml asks for.
+has_rust() {
+    local wanted found
+    wanted=$(sed -nE 's/^rust-version = "([0-9.]+)".*/\1/p' "$ROOT/Cargo.toml")
+    found=$(cargo --version 2>/dev/null | sed -nE 's/^cargo ([0-9.]+).*/\1/p')
+    [ -n "$found" ] && [ "$(printf '%s\n' "$wanted" "$found" | sort -V | head -n 1)" = "$wanted" ]
+}
+
+# True if the C compiler links a program: without the C library's headers it exists and cannot.
+has_c_compiler() {
+    local status=0 program
+    program=$(mktemp)
+    printf '#include <stdlib.h>\nint main(void) { return 0; }\n' |
+        "${CC:-cc}" -x c - -o "$program" >/dev/null 2>&1 || status=1
+    rm -f "$program"
+    return "$status"
+}
+
+# What every build needs.
+missing_for_build() {
+    has_rust || printf 'rustup\n'
+    has curl || printf 'curl\n'
+    has_c_compiler || printf 'gcc\nlibc6-dev\n'
+    [ -n "${SSL_CERT_FILE:-}" ] || [ -e /etc/ssl/certs/ca-certificates.crt ] ||
+        [ -d /etc/pki/tls ] || printf 'ca-certificates\n'
+}
+
+# What Python environments need.
+missing_for_python() {
+    has python3 || printf 'python3\n'
+    python3 -c 'import ensurepip, venv' 2>/dev/null || printf 'python3-venv\n'
+}
+
+# What scripts/test needs for the Rust tests.
+missing_for_rust_tests() {
+    missing_for_build
+    missing_for_python
+    [ -x /bin/kill ] || [ -x /usr/bin/kill ] || printf 'procps\n'
+}
+
+# What all of scripts/test needs.
+missing_for_tests() {
+    local tool
+    missing_for_rust_tests
+    has node || printf 'nodejs\n'
+    has npm || printf 'npm\n'
+    has ip || printf 'iproute2\n'
+    has systemd-analyze || printf 'systemd\n'
+    for tool in openssl haproxy nginx caddy; do
+        has "$tool" || printf '%s\n' "$tool"
+    done
+}
+
+# require PACKAGE...: ends the script if packages are missing, with one line that installs them.
+require() {
+    local package line='' packages='' rust='' version
+    [ $# -gt 0 ] || return 0
+    for package in "$@"; do
+        if [ "$package" = rustup ]; then rust=yes; else packages+=" $package"; fi
+    done
+    if [ -n "$packages" ]; then
+        line="apt-get update && apt-get install -y$packages"
+        [ "$(id -u)" -eq 0 ] || line="sudo sh -c '$line'"
+    fi
+    if [ -n "$rust" ]; then
+        [ -z "$line" ] || line+=' && '
+        if has rustup; then
+            line+='rustup update stable'
+        else
+            line+="curl -fsSL https://sh.rustup.rs | sh -s -- -y && . \"\$HOME/.cargo/env\""
+        fi
+    fi
+    version=$(sed -nE 's/^rust-version = "([0-9.]+)".*/\1/p' "$ROOT/Cargo.toml")
+    say "Missing:$packages${rust:+ Rust $version or newer}. This line installs it on Debian and Ubuntu:" >&2
+    say "$line" >&2
+    exit 1
+}
+
 # need COMMAND HINT: ends the script unless the command exists.
 need() {
     command -v "$1" >/dev/null 2>&1 || die "$1 is missing: $2"

@@ -5,5 +5,6 @@ mod environment;
 mod healthcheck;
 mod log;
 mod metrics;
+mod scripts;
 mod secrets;
 mod signals;
