@@ -16,7 +16,7 @@ use super::transport::errors::check_cancelled;
 use super::{Client, ConnectionPolicy, Operation, PassResponse, Trace};
 use crate::backends::errors;
 use crate::backends::errors::{ErrorDetails, RequestSummary};
-use crate::error::{Error, Result, Retry};
+use crate::error::{Error, Result, Retry, TimeoutPhase};
 use crate::observe::body_log::BodyLogger;
 use crate::observe::metrics::Metrics;
 use crate::upstream::backoff::RetryPolicy;
@@ -98,7 +98,10 @@ impl Client {
                 trace.retries_exhausted = retries + polls > 1 && error.retry() != Retry::Never;
                 return Err(failure);
             };
-            self.log_failure(call.operation, trace, error, Some(delay));
+            // A server that loads a model is asked again until a time limit.
+            let is_counted = error.retry() != Retry::Poll;
+            let limit = is_counted.then_some((retries, call.retry_policy.max_retries + 1));
+            self.log_failure(call.operation, trace, error, Some((delay, limit)));
             if !(self.retry_env.sleep)(delay) {
                 check_cancelled()?;
                 return Err(Error::ShuttingDown.into());
@@ -205,8 +208,9 @@ impl Client {
             Err(error) if error.is_unreachable() => {
                 if permit.record_failure(&error.message(), now, (self.retry_env.jitter)()) {
                     log::warn!(
-                        "upstream unreachable ({error}): new requests fail at once until it answers \
-                         again"
+                        "upstream unreachable ({}): new requests fail at once until it answers \
+                         again",
+                        reason(error)
                     );
                 }
             }
@@ -238,22 +242,48 @@ impl Client {
         operation: Operation,
         trace: &Trace,
         error: &Error,
-        delay: Option<Duration>,
+        delay: Option<(Duration, Option<(u32, u32)>)>,
     ) {
         let next = match delay {
-            Some(delay) => format!("retrying in {} ms", delay.as_millis()),
-            None => "giving up".to_owned(),
+            Some((delay, Some((attempt, limit)))) => {
+                format!("attempt {attempt} of {limit}, retrying in {} ms", delay.as_millis())
+            }
+            Some((delay, None)) => {
+                format!("attempt {}, retrying in {} ms", trace.attempts, delay.as_millis())
+            }
+            None => format!("attempt {}, giving up", trace.attempts),
         };
         // An open circuit was logged when it opened.
         let is_known = matches!(error, Error::UpstreamDown { .. });
         log::log!(
             if is_known { log::Level::Debug } else { log::Level::Warn },
-            "{} {} failed: {}, attempt {}, {next}",
+            "{} {} failed: {}, {next}",
             trace.request_id,
             operation.name,
-            self.redactor.redact(&error.to_string()),
-            trace.attempts,
+            self.redactor.redact(&self.describe(operation, error)),
         );
+    }
+
+    /// What happened, in words where they can be written without texts of the upstream.
+    fn describe(&self, operation: Operation, error: &Error) -> String {
+        match error {
+            // The model list has limits of its own.
+            Error::UpstreamTimeout(TimeoutPhase::Head) if operation.method != "GET" => {
+                let limit = self.agent.timeout.as_secs_f64();
+                format!("no response within {limit} s (REQUEST_TIMEOUT)")
+            }
+            Error::UpstreamTimeout(TimeoutPhase::Head) => "no response in time".to_owned(),
+            _ if error.is_unreachable() => reason(error),
+            _ => error.to_string(),
+        }
+    }
+}
+
+/// Why there was no response, in our own words.
+fn reason(error: &Error) -> String {
+    match error {
+        Error::Connect(reason) => reason.clone(),
+        _ => error.message(),
     }
 }
 

@@ -81,6 +81,28 @@ fn a_failed_request_is_an_error_in_its_line_and_a_cut_response_a_warning() {
 }
 
 #[test]
+fn a_retry_says_why_which_of_how_many_and_when() {
+    let upstream = Upstream::start();
+    upstream.script(vec![status(503, &[], "{}")]).script(vec![Step::Close]);
+    upstream.script(vec![Step::Close]).script(vec![upstream::answer("Hi")]);
+    let mut command = program();
+    command.env("OPENAI_BASE_URL", upstream.base_url()).env("RETRY_INITIAL_MS", "1");
+    let mut running = Running::start(&mut command);
+    assert_eq!(
+        Client::connect(running.addr).post("/api/chat", chat_whole("Hi")).answer().status(),
+        200
+    );
+    running.signal("TERM");
+    let (_, log) = running.end();
+    for line in [
+        "chat failed: upstream_status: 503, attempt 1 of 4, retrying in ",
+        "chat failed: the upstream closed the connection without a response, attempt 2 of 4, ",
+    ] {
+        assert!(log.contains(line), "{log}");
+    }
+}
+
+#[test]
 fn times_of_models_are_told_in_the_local_zone_and_those_of_answers_in_utc() {
     let upstream = Upstream::start();
     upstream.script(vec![upstream::answer("Hi")]);
