@@ -626,24 +626,24 @@ mod tests {
     fn no_secret_is_ever_shown() {
         let good = config(
             &[],
-            &[("OPENAI_API_KEY", "s3cret"), ("OPENAI_BASE_URL", "http://h/v1?key=s3cret")],
-            &[("OLLAMA_KEEP_ALIVE", "s3cret"), ("OLLAMA_HOST", "h:s3cret")],
+            &[("OPENAI_API_KEY", "s3cret-77"), ("OPENAI_BASE_URL", "http://h/v1?key=s3cret-77")],
+            &[("OLLAMA_KEEP_ALIVE", "s3cret-77"), ("OLLAMA_HOST", "h:s3cret-77")],
         );
-        assert_eq!(good.api_key.as_ref().map(Secret::expose), Some("s3cret"));
+        assert_eq!(good.api_key.as_ref().map(Secret::expose), Some("s3cret-77"));
         assert_eq!(good.warnings.len(), 2);
         assert_eq!(shown(&good, "OPENAI_API_KEY"), "***");
         assert_eq!(shown(&good, "OPENAI_API_BASE_URL"), "http://h/v1?key=***");
         let mut told = vec![good.describe(), format!("{good:?}"), format!("{:?}", good.warnings)];
 
-        for key in ["s3cret", "s3cret with blanks", "s3cr\u{e9}t"] {
+        for key in ["s3cret-77", "s3cret-77 with blanks", "s3cr\u{e9}t"] {
             for (args, least) in [
-                (&["--port", key, "--nonsense", key, key, "--check=s3cret"][..], 3),
-                (&["--port", key, "--host=me:s3cret@h"], 4),
+                (&["--port", key, "--nonsense", key, key, "--check=s3cret-77"][..], 3),
+                (&["--port", key, "--host=me:s3cret-77@h"], 4),
             ] {
                 let error = sources(
                     args,
-                    &[("OPENAI_API_KEY", key), ("LOG_LEVEL", key), ("RETRY_MAX", "s3cret@")],
-                    &[("OPENAI_BASE_URL", "http://me:s3cret@h/v1?s3cret#s3cret")],
+                    &[("OPENAI_API_KEY", key), ("LOG_LEVEL", key), ("RETRY_MAX", "s3cret-77@")],
+                    &[("OPENAI_BASE_URL", "http://me:s3cret-77@h/v1?s3cret-77#s3cret-77")],
                 )
                 .expect_err("nearly everything is wrong");
                 assert!(error.problems.len() >= least, "{error}");

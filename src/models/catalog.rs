@@ -1,7 +1,7 @@
 //! A cache of the upstream's model list.
 //!
 //! Never fetches by itself: callers store what they fetched. No lock is held during a fetch. A failed
-//! fetch keeps the previous list, which is shown for `MAX_STALE_AGE` more.
+//! fetch keeps the previous list, which is shown for five minutes more.
 //! Invariant: the upstream family known from a list survives failed fetches and empty lists.
 
 use std::borrow::Cow;

@@ -47,6 +47,7 @@ impl ModelFacts {
                 let (own, running) = (&mut model.capabilities, &facts.capabilities);
                 own.vision = running.vision.or(own.vision);
                 own.audio = running.audio.or(own.audio);
+                own.tools = running.tools.or(own.tools);
                 model.context_length = facts.context_length.or(model.context_length);
                 model.merge_missing(facts);
             }
@@ -72,12 +73,15 @@ impl ModelFacts {
 fn parse_props(value: &Value) -> Option<Model> {
     let settings = value.get("default_generation_settings")?;
     let flag = |name: &str| value["modalities"][name].as_bool();
-    let caps = |name: &str| value["chat_template_caps"][name] == true;
+    let cap = |name: &str| value["chat_template_caps"][name].as_bool();
     let template = value["chat_template"].as_str().unwrap_or_default();
-    // Without tools in the template, llama.cpp describes them in the prompt: not a denial.
-    let tools = caps("supports_tools") || caps("supports_tool_calls");
-    let thinking = caps("supports_preserve_reasoning")
-        || caps("supports_reasoning_effort")
+    // llama.cpp drops the tools silently if the template has none.
+    let tools = match (cap("supports_tools"), cap("supports_tool_calls")) {
+        (Some(true), _) | (_, Some(true)) => Some(true),
+        (definitions, _) => definitions,
+    };
+    let thinking = cap("supports_preserve_reasoning") == Some(true)
+        || cap("supports_reasoning_effort") == Some(true)
         || REASONING_MARKERS.iter().any(|sign| template.contains(sign));
     Some(Model {
         context_length: settings["n_ctx"].as_u64().filter(|length| *length > 0),
@@ -85,7 +89,7 @@ fn parse_props(value: &Value) -> Option<Model> {
         capabilities: Capabilities {
             vision: flag("vision"),
             audio: flag("audio"),
-            tools: tools.then_some(true),
+            tools,
             thinking: thinking.then_some(true),
             ..Capabilities::default()
         },
@@ -167,7 +171,32 @@ mod tests {
             (Some(4096), Some("Q8_0"))
         );
         let Capabilities { vision, audio, tools, thinking, .. } = model.capabilities;
-        assert_eq!((vision, audio, tools, thinking), (Some(false), Some(true), None, Some(true)));
+        assert_eq!(
+            (vision, audio, tools, thinking),
+            (Some(false), Some(true), Some(false), Some(true))
+        );
+    }
+
+    #[test]
+    fn a_template_of_llama_cpp_without_tools_is_believed() {
+        let tools = |caps: serde_json::Value| {
+            let list = json!({"data": [{"id": "m", "owned_by": "llamacpp"}]});
+            let props = json!({"default_generation_settings": {"n_ctx": 4096},
+                "chat_template_caps": caps});
+            filled(&list, DetailsProbe::LlamaCppProps, &props).capabilities.tools
+        };
+        assert_eq!(
+            tools(json!({"supports_tools": false, "supports_tool_calls": false})),
+            Some(false)
+        );
+        assert_eq!(tools(json!({"supports_tools": false})), Some(false));
+        assert_eq!(
+            tools(json!({"supports_tools": false, "supports_tool_calls": true})),
+            Some(true)
+        );
+        assert_eq!(tools(json!({"supports_tools": true})), Some(true));
+        assert_eq!(tools(json!({"supports_tool_calls": false})), None);
+        assert_eq!(tools(json!(null)), None);
     }
 
     #[test]

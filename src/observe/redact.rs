@@ -22,6 +22,16 @@ const MASK: &str = "***";
 /// Shortest run of key characters after `sk-` or `Bearer ` that counts as a key.
 const MIN_KEY_LENGTH: usize = 6;
 
+/// A known key below this length may be a word, or a part of one (`x`, `token`), so it is masked only
+/// where a text quotes it as a key.
+const MIN_UNIQUE_KEY_LENGTH: usize = 8;
+
+/// Words before a quoted key, in lower case.
+const KEY_WORDS: [&str; 6] = ["key", "token", "bearer", "authorization", "credential", "secret"];
+
+/// The most words between such a word and the key, as in `key was provided: "x"`.
+const MAX_WORDS_BETWEEN: usize = 2;
+
 /// A run of this length counts as a key even without a digit: no prose has such long words.
 const MIN_DIGITLESS_KEY_LENGTH: usize = 20;
 
@@ -88,7 +98,11 @@ impl Redactor {
     pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut text = Cow::Borrowed(text);
         for key in &self.keys {
-            if text.contains(&key.0) {
+            if key.0.len() < MIN_UNIQUE_KEY_LENGTH {
+                if let Some(masked) = mask_quoted_key(&text, &key.0) {
+                    text = Cow::Owned(masked);
+                }
+            } else if text.contains(&key.0) {
                 text = Cow::Owned(text.replace(&key.0, MASK));
             }
         }
@@ -106,10 +120,43 @@ impl Redactor {
             let key = key.0.as_bytes();
             (1..key.len()).rev().find(|length| text.as_bytes().ends_with(&key[..*length]))
         };
-        let part = self.keys.iter().filter_map(partial).max().unwrap_or(0);
+        let is_unique = |key: &&Secret| key.0.len() >= MIN_UNIQUE_KEY_LENGTH;
+        let part = self.keys.iter().filter(is_unique).filter_map(partial).max().unwrap_or(0);
         // A key begins with a character, so this is a character boundary.
         self.redact(&text[..text.len() - part]).into_owned()
     }
+}
+
+/// Masks a short key where it is a whole word behind one of [`KEY_WORDS`], in quotes or behind a colon,
+/// an equals sign or a blank; `None` if there is none.
+fn mask_quoted_key(text: &str, key: &str) -> Option<String> {
+    let is_part = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '*');
+    let is_quoted = |at: usize| {
+        let (before, after) = (&text[..at], &text[at + key.len()..]);
+        if before.ends_with(is_part) || after.starts_with(is_part) {
+            return false;
+        }
+        let before = before.to_lowercase();
+        let words = KEY_WORDS
+            .iter()
+            .filter_map(|word| before.rfind(word).map(|found| &before[found + word.len()..]));
+        let is_near = |between: &str| {
+            let words = between.split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty());
+            !between.starts_with(is_part)
+                && !between.contains(['.', ',', ';', '\n'])
+                && words.count() <= MAX_WORDS_BETWEEN
+        };
+        let is_marked = before.ends_with([':', '=', '"', '\'', '`', '(', '<'])
+            || before.ends_with([' ']) && before.trim_end().ends_with([':', '=', 'r']);
+        is_marked && words.into_iter().any(is_near)
+    };
+    let (mut out, mut copied) = (String::new(), 0);
+    for (at, _) in text.match_indices(key).filter(|(at, _)| is_quoted(*at)) {
+        out.push_str(&text[copied..at]);
+        out.push_str(MASK);
+        copied = at + key.len();
+    }
+    (copied > 0).then(|| out + &text[copied..])
 }
 
 /// Masks every key that follows `prefix`; `None` if there is none.
@@ -161,6 +208,36 @@ mod tests {
     }
 
     #[test]
+    fn a_short_key_is_masked_only_where_it_is_quoted_as_a_key() {
+        let check = |key: &str, text: &str, expected: &str| {
+            assert_eq!(Redactor::new([Secret::new(key)]).redact(text), expected, "{key}");
+        };
+        for text in [
+            "maximum context length exceeded: x tokens, next index",
+            "the token limit is 5 tokens; token by token",
+            "a token was expected before \"x\", in the text",
+            "no such model: x",
+        ] {
+            check("x", text, text);
+            check("token", text, text);
+        }
+        check(
+            "x",
+            "Incorrect API key provided: x. See x.com",
+            "Incorrect API key provided: ***. See x.com",
+        );
+        check(
+            "token",
+            "invalid key \"token\" for this token",
+            "invalid key \"***\" for this token",
+        );
+        check("x", "{\"api_key\":\"x\",\"model\":\"x\"}", "{\"api_key\":\"***\",\"model\":\"x\"}");
+        check("abc", "Authorization: Bearer abc", "Authorization: Bearer ***");
+        check("é", "key: é", "key: ***");
+        check("longenough", "xlongenoughx", "x***x");
+    }
+
+    #[test]
     fn keys_are_masked_and_ordinary_text_is_kept() {
         check("the key topsecret-1 is wrong", "the key *** is wrong");
         check("Incorrect API key provided: sk-ab****wxyz.", "Incorrect API key provided: sk-***");
@@ -175,7 +252,7 @@ mod tests {
     #[test]
     fn a_key_that_is_part_of_another_leaves_nothing_of_it() {
         let cleaned = redactor().redact("topsecret-1-and-more, topsecret-1, top").into_owned();
-        assert_eq!(cleaned, "***, ***, ***");
+        assert_eq!(cleaned, "***, ***, top", "a short word is kept");
     }
 
     #[test]
@@ -190,7 +267,7 @@ mod tests {
         ] {
             assert_eq!(redactor().redact_truncated(text), expected, "{text}");
         }
-        assert_eq!(Redactor::new([Secret::new("é1")]).redact_truncated("aé"), "a");
+        assert_eq!(Redactor::new([Secret::new("é1234567")]).redact_truncated("aé"), "a");
     }
 
     #[test]

@@ -15,6 +15,10 @@ const MIN_TOKEN_COUNT: u64 = 16;
 /// A low estimate of the bytes in a token, which holds on average in most languages.
 const BYTES_PER_TOKEN: u64 = 3;
 
+/// A high estimate. vLLM counts the characters of a long input before its tokens; cut to this, the
+/// input is refused with the number of its tokens, and then cut by that.
+const MAX_BYTES_PER_TOKEN: u64 = 8;
+
 /// The beginning of `text` to try next; `None` if nothing is left.
 pub fn shorten<'a>(text: &'a str, error: &Error) -> Option<&'a str> {
     let length = text.len() as u64;
@@ -24,8 +28,12 @@ pub fn shorten<'a>(text: &'a str, error: &Error) -> Option<&'a str> {
             u64::try_from(u128::from(length) * u128::from(limit) * 95 / (u128::from(given) * 100))
                 .unwrap_or(length)
         }
-        (Some(limit), None) if limit.saturating_mul(BYTES_PER_TOKEN) < length => {
-            limit.saturating_mul(BYTES_PER_TOKEN)
+        (Some(limit), None) => {
+            let estimates = [MAX_BYTES_PER_TOKEN, BYTES_PER_TOKEN];
+            let counts_characters = has_character_count(&error.message());
+            let estimates = &estimates[usize::from(!counts_characters)..];
+            let lengths = estimates.iter().map(|estimate| limit.saturating_mul(*estimate));
+            lengths.into_iter().find(|bytes| *bytes < length).unwrap_or(length / 2)
         }
         _ => length / 2,
     };
@@ -34,13 +42,37 @@ pub fn shorten<'a>(text: &'a str, error: &Error) -> Option<&'a str> {
     (end > 0).then(|| &text[..end])
 }
 
+/// The numbers of a message, each with true if it counts characters or bytes.
+fn numbers(message: &str) -> impl Iterator<Item = (u64, bool)> {
+    message
+        .split_inclusive(|c: char| !c.is_ascii_digit())
+        .scan(0, |at, word| {
+            *at += word.len();
+            let digits = word.trim_end_matches(|c: char| !c.is_ascii_digit());
+            let unit =
+                message[*at..].trim_start().trim_start_matches(['(', '[']).to_ascii_lowercase();
+            let counts_characters =
+                ["char", "byte", "letter"].iter().any(|it| unit.starts_with(it));
+            Some(digits.parse().ok().map(|number| (number, counts_characters)))
+        })
+        .flatten()
+}
+
+/// True if a message has token counts and the length of an input in characters.
+fn has_character_count(message: &str) -> bool {
+    numbers(message).any(|(_, counts_characters)| counts_characters)
+}
+
 /// The limit of tokens and their number, as far as a message tells them. The smaller of two numbers
-/// is the limit, and so is a single one.
+/// is the limit, and so is a single one. Characters count only if nothing else does.
 fn parse_token_counts(message: &str) -> (Option<u64>, Option<u64>) {
-    let words = message.split(|c: char| !c.is_ascii_digit());
-    let mut numbers: Vec<u64> = words
-        .filter_map(|word| word.parse().ok())
-        .filter(|number| *number >= MIN_TOKEN_COUNT)
+    let is_large = |(number, _): &(u64, bool)| *number >= MIN_TOKEN_COUNT;
+    let all: Vec<_> = numbers(message).filter(is_large).collect();
+    let all_are_characters = all.iter().all(|(_, counts_characters)| *counts_characters);
+    let mut numbers: Vec<u64> = all
+        .into_iter()
+        .filter(|(_, counts_characters)| all_are_characters || !counts_characters)
+        .map(|(number, _)| number)
         .collect();
     numbers.sort_unstable();
     let limit = numbers.first().copied();
@@ -74,6 +106,21 @@ mod tests {
         check(llama, 4_000, Some(1_900));
         check("`inputs` must have less than 512 tokens. Given: 512", 3_000, Some(1_536));
         check("the input is longer than the context length", 3_000, Some(1_500));
+    }
+
+    #[test]
+    fn units_are_read_with_the_numbers() {
+        // vLLM 0.32 counts characters first, and tokens once the text could fit.
+        let characters = "This model's maximum context length is 256 tokens. However, your prompt \
+                          contains 30000 characters. Please reduce its length.";
+        check(characters, 30_000, Some(2048));
+        check(characters, 2048, Some(768));
+        let tokens = "This model's maximum context length is 256 tokens. However, you requested \
+                      480 tokens in the input";
+        check(tokens, 2048, Some(1037));
+        check("at most 8000 characters, got 16000 characters", 16_000, Some(7600));
+        check("limit: 512 tokens (your 9000-byte input)", 9000, Some(4096));
+        check("the limit is 512 tokens", 9000, Some(1536));
     }
 
     #[test]

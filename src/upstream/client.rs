@@ -5,6 +5,7 @@
 //! through [`BodyLog`] only.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use ureq::Body;
@@ -41,6 +42,8 @@ pub struct Client {
     pub(super) metrics: Arc<Metrics>,
     pub(super) breaker: Breaker,
     repair_cache: RepairCache,
+    /// True once any request was answered.
+    pub(super) has_answered: AtomicBool,
     /// The upstream's family, where the operator or the base URL names it.
     pub(crate) configured_profile: Option<&'static Profile>,
     pub(super) model_details: ModelDetailsCache,
@@ -58,6 +61,7 @@ impl Client {
             metrics,
             breaker: Breaker::new(settings.breaker, settings.workers),
             repair_cache: RepairCache::default(),
+            has_answered: AtomicBool::new(false),
             configured_profile: settings
                 .profile
                 .or_else(|| profiles::find_by_host(settings.base_url.host())),

@@ -5,6 +5,7 @@
 //! turns out to be closed does not count as a failure: the request is sent again at once on a new
 //! connection, whatever the retry policy says, because no byte of a response has come.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ureq::Body;
@@ -162,7 +163,9 @@ impl Client {
         }
         let response = self.agent.send(&mut call.request, trace, policy)?;
         if response.status().is_success() {
-            Ok(read(self, call, response, self.body_log.logger(id))?)
+            let response = read(self, call, response, self.body_log.logger(id))?;
+            self.has_answered.store(true, Ordering::Relaxed);
+            Ok(response)
         } else {
             Err(self.read_error(call, response, trace))
         }
@@ -187,7 +190,9 @@ impl Client {
             format!("{} {}", call.operation.method, agent::url_path(&call.request.url));
         let request = RequestSummary {
             method_and_path: &method_and_path,
+            endpoint: call.operation.path,
             model: has_body.then_some(trace.model.as_str()),
+            has_answered: self.has_answered.load(Ordering::Relaxed),
         };
         let hints = agent::retry_hints(&headers);
         Box::new(AttemptError {

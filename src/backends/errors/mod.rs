@@ -13,7 +13,7 @@
 //! | error of the upstream | status and text |
 //! | --- | --- |
 //! | unknown model | 404 with the name that the client sent, in Ollama's words |
-//! | redirect; 404 that concerns the route | 502: the base URL is wrong |
+//! | redirect; 404 that concerns the route | 502: the base URL is wrong, or the endpoint is missing |
 //! | tools rejected | 400 in Ollama's words |
 //! | prompt too long, or image rejected, with a 5xx | 400 |
 //! | any other status of 400 to 599 | the same status and text |
@@ -81,8 +81,12 @@ pub struct RetryHints {
 pub struct RequestSummary<'a> {
     /// Such as `POST /v1/chat/completions`.
     pub method_and_path: &'a str,
+    /// The endpoint's path below the base URL, such as `embeddings`.
+    pub endpoint: &'a str,
     /// The model name that the client sent, for requests that name one.
     pub model: Option<&'a str>,
+    /// True if the upstream has answered any request, so that the base URL is right.
+    pub has_answered: bool,
 }
 
 /// Reads an error body of any shape; `None` if it holds no message.
@@ -183,7 +187,8 @@ fn is_missing_route(found: &ExtractedError) -> bool {
 /// Classifies a response with an error status.
 ///
 /// - An unknown model becomes [`Error::ModelNotFound`] with the name that the client sent.
-/// - A redirect, or a 404 for the route itself, means a wrong base URL: 502.
+/// - A redirect, or a 404 for the route itself, means a wrong base URL: 502. Once the upstream has
+///   answered, a 404 means that it lacks the endpoint: 502, too.
 /// - Rejected tools become 400 in Ollama's wording.
 /// - A prompt that is too long, or an image for a model without vision, is never a 5xx.
 /// - Every other error keeps its status and its text, and says whether the request may be sent again.
@@ -209,7 +214,12 @@ pub fn to_error(
     }
     if status == 404 && is_missing_route(&found) {
         let route = redactor.redact(request.method_and_path);
-        let message = format!("upstream returned 404 for {route}; check the base URL");
+        let message = if request.has_answered {
+            let endpoint = request.endpoint.trim_start_matches('/');
+            format!("this upstream has no {endpoint} endpoint (404 for {route})")
+        } else {
+            format!("upstream returned 404 for {route}; check the base URL")
+        };
         return Error::MissingEndpoint(message);
     }
     let message = if found.has_message() {
@@ -218,7 +228,7 @@ pub fn to_error(
         format!("upstream returned HTTP {status}")
     };
     let retry = match hints.to_retry(status, &found.details.message) {
-        _ if classifier.is_permanent(status) => Retry::Never,
+        _ if classifier.is_permanent(status) || classifier.is_unknown_model(status) => Retry::Never,
         // Requests without a model, such as for the model list, do not wait for a model to load.
         Retry::Backoff if request.model.is_some() && classifier.is_loading(status) => Retry::Poll,
         retry => retry,

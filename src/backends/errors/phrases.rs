@@ -116,6 +116,39 @@ const UNKNOWN_MODEL_TEXTS: [&str; 7] = [
     "could not find",
 ];
 
+/// Parts of messages that can only be about an unknown model, whatever the status and wherever they
+/// stand. LiteLLM, GitHub Models, Fireworks, Hugging Face's router, llama-swap and others.
+const CERTAIN_UNKNOWN_MODEL_TEXTS: [&str; 18] = [
+    "not a valid model",
+    "invalid model name",
+    "invalid model id",
+    "invalid model:",
+    "invalid model '",
+    "unknown model",
+    "unrecognized model",
+    "no such model",
+    "no model named",
+    "model not found",
+    "model does not exist",
+    "model doesn't exist",
+    "not a known model",
+    "not find model",
+    "is not supported by any provider",
+    "no healthy deployments for",
+    "inference handler for",
+    "no available channel for model",
+];
+
+/// Codes and types of an unknown model.
+const UNKNOWN_MODEL_CODES: [&str; 6] = [
+    "modelnotfound",
+    "deploymentnotfound",
+    "unknownmodel",
+    "invalidmodel",
+    "modelnotsupported",
+    "nosuchmodel",
+];
+
 /// Parts of messages about a model that exists but does not serve this endpoint.
 const MISUSED_MODEL_TEXTS: [&str; 3] =
     ["not a chat model", "only supported in", "did you mean to use"];
@@ -210,22 +243,27 @@ impl ErrorClassifier {
     /// The upstream does not know the model. A 400 has many other causes, so its message must say so
     /// more explicitly than that of a 404.
     pub(super) fn is_unknown_model(&self, status: u16) -> bool {
-        let by_code = self.has_code(&["modelnotfound", "deploymentnotfound"]);
+        let by_code = self.has_code(&UNKNOWN_MODEL_CODES);
+        let is_misused = self.contains_any(&MISUSED_MODEL_TEXTS);
+        let is_certain =
+            by_code || (self.contains_any(&CERTAIN_UNKNOWN_MODEL_TEXTS) && !is_misused);
         let by_text = self.contains_any(&UNKNOWN_MODEL_TEXTS);
         match status {
             404 => {
                 let by_field = self.blames_model && self.has_code(&["notfound"]);
                 // With a 404 this is about the model; servers report a parameter with a 400.
                 let by_text = by_text || self.contains_any(&["not supported"]);
-                let by_text =
-                    by_text && self.mentions_model() && !self.contains_any(&MISUSED_MODEL_TEXTS);
-                by_code || by_field || by_text
+                is_certain || by_field || (by_text && self.mentions_model() && !is_misused)
             }
-            400 => {
-                let is_about_model =
-                    ["model ", "the model "].iter().any(|start| self.text.starts_with(start));
-                by_code || self.contains_any(&["not a valid model"]) || (by_text && is_about_model)
+            400 | 422 => {
+                let is_about_model = self.blames_model
+                    || ["model ", "the model ", "the requested model "]
+                        .iter()
+                        .any(|start| self.text.starts_with(start));
+                is_certain || (by_text && is_about_model)
             }
+            // A gateway's own failure, told with the status of a server that is down.
+            500 | 502 | 503 => is_certain,
             _ => false,
         }
     }

@@ -23,7 +23,12 @@ fn check_details(body: &str, message: &str, kind: &str, code: &str, param: &str)
 }
 
 fn fail(status: u16, body: &str, hints: RetryHints, model: Option<&str>) -> Error {
-    let request = RequestSummary { method_and_path: "POST /v1/chat/completions", model };
+    let request = RequestSummary {
+        method_and_path: "POST /v1/chat/completions",
+        endpoint: "chat/completions",
+        model,
+        has_answered: false,
+    };
     let redactor = Redactor::new(Some(Secret::new("topsecret-1")));
     to_error(status, body.as_bytes(), hints, request, &redactor)
 }
@@ -329,6 +334,58 @@ fn unknown_models_are_recognised_in_every_wording() {
 }
 
 #[test]
+fn an_unknown_model_is_known_by_its_words_whatever_the_status() {
+    let litellm = "{'error': '/chat/completions: Invalid model name passed in model=x. Call \
+                   `/v1/models` to view available models for your key.'}";
+    let litellm = serde_json::json!({"error": {"message": litellm, "type": "None", "param": "None",
+        "code": "400"}});
+    check_unknown_model(400, &litellm.to_string());
+    for (status, code, message) in [
+        (400, "unknown_model", "Unknown model: x"),
+        (400, "model_not_supported", "The requested model 'x' is not supported by any provider"),
+        (400, "", "litellm.BadRequestError: There are no healthy deployments for this model"),
+        (422, "", "Model not found: x"),
+        (422, "invalid_model", "x cannot be used"),
+        (500, "", "could not find suitable inference handler for x"),
+        (503, "model_not_found", "No available channel for model x under group default"),
+        (400, "", "The requested model `x` does not exist"),
+    ] {
+        let error = serde_json::json!({"error": {"message": message, "code": code}});
+        check_unknown_model(status, &error.to_string());
+    }
+    let blamed = r#"{"error":{"message":"x was not found here","param":"model"}}"#;
+    check_unknown_model(400, blamed);
+    check_unknown_model(422, blamed);
+    let other = |status: u16, message: &str| {
+        let body = serde_json::json!({"error": {"message": message}}).to_string();
+        let error = fail(status, &body, RetryHints::default(), Some("x:1"));
+        assert!(!matches!(error, Error::ModelNotFound(_)), "{status} {message}");
+    };
+    other(400, "tool 'x' not found in the model's request");
+    other(500, "the model runner was not found");
+    other(401, "Unknown model: x");
+}
+
+#[test]
+fn a_missing_endpoint_is_blamed_on_the_base_url_only_while_nothing_else_was_answered() {
+    let told = |has_answered: bool| {
+        let request = RequestSummary {
+            method_and_path: "POST /v1/embeddings",
+            endpoint: "embeddings",
+            model: Some("x"),
+            has_answered,
+        };
+        let redactor = Redactor::default();
+        to_error(404, b"Not Found", RetryHints::default(), request, &redactor).message()
+    };
+    assert_eq!(told(false), "upstream returned 404 for POST /v1/embeddings; check the base URL");
+    assert_eq!(
+        told(true),
+        "this upstream has no embeddings endpoint (404 for POST /v1/embeddings)"
+    );
+}
+
+#[test]
 fn other_errors_are_not_taken_for_unknown_models() {
     let misused = "This is not a chat model and thus not supported in the v1/chat/completions \
                    endpoint. Did you mean to use v1/completions?";
@@ -577,7 +634,12 @@ fn keys_never_reach_a_message() {
     let page = format!("<b>{}</b>", text.replace("topsecret", "top<i></i>secret"));
     assert!(!fail(500, &page, RetryHints::default(), None).message().contains("wxyz1"));
     let redactor = Redactor::new(Some(Secret::new("topsecret-1")));
-    let request = RequestSummary { method_and_path: "POST /topsecret-1/v1/x", model: None };
+    let request = RequestSummary {
+        method_and_path: "POST /topsecret-1/v1/x",
+        endpoint: "x",
+        model: None,
+        has_answered: false,
+    };
     let error = to_error(404, b"", RetryHints::default(), request, &redactor);
     assert_eq!(error.message(), "upstream returned 404 for POST /***/v1/x; check the base URL");
 }

@@ -141,6 +141,8 @@ pub fn errors(data: &[u8]) {
     let redactor = Redactor::new(Some(Secret::new(KEY)));
     let hint = RequestSummary {
         method_and_path: "POST /v1/chat/completions",
+        endpoint: "chat/completions",
+        has_answered: data.len().is_multiple_of(3),
         model: data.len().is_multiple_of(2).then_some("m"),
     };
     let whole = errors::to_error(status, data, RetryHints::default(), hint, &redactor);

@@ -35,6 +35,15 @@ fn a_wrong_base_url_is_told_as_such() {
 }
 
 #[test]
+fn an_endpoint_that_is_missing_is_told_once_the_upstream_has_answered() {
+    let (upstream, proxy) = pair();
+    upstream.script(vec![answer("ok")]).script(vec![status(404, &[], r#"{"detail":"Not Found"}"#)]);
+    assert_eq!(proxy.ask("/api/chat", chat("Hi")).status(), 200);
+    let told = "this upstream has no embeddings endpoint (404 for POST /v1/embeddings)";
+    proxy.post("/api/embed", &json!({"model": "m", "input": "x"})).assert_error(502, told);
+}
+
+#[test]
 fn nonsense_is_a_bad_gateway() {
     let page = "an HTML page instead of JSON (is OPENAI_API_BASE_URL right?)";
     let not_http = "not an HTTP response (does this port expect https://?)";
