@@ -635,7 +635,7 @@ mod tests {
         assert_eq!(shown(&good, "OPENAI_API_BASE_URL"), "http://h/v1?key=***");
         let mut told = vec![good.describe(), format!("{good:?}"), format!("{:?}", good.warnings)];
 
-        for key in ["s3cret-77", "s3cret-77 with blanks", "s3cr\u{e9}t"] {
+        for key in ["s3cret-77", "s3cret-77 with blanks", "s3cr\u{e9}t-77"] {
             for (args, least) in [
                 (&["--port", key, "--nonsense", key, key, "--check=s3cret-77"][..], 3),
                 (&["--port", key, "--host=me:s3cret-77@h"], 4),
