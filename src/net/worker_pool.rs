@@ -251,7 +251,7 @@ impl Shared {
         let worker = Arc::new(IdleWorker::default());
         while let Some(job) = self.next_job(&worker) {
             if panic::catch_unwind(AssertUnwindSafe(job)).is_err() {
-                log::error!("a request handler panicked; the worker continues");
+                log::error!("a job panicked; the worker continues");
             }
             let mut state = lock(&self.state);
             state.load -= 1;
