@@ -44,6 +44,39 @@ const NON_TEXT_KINDS: &[&str] = &[
     "video_generation",
 ];
 
+/// Names of the capability to create embeddings: `embed` is infinity's, `feature-extraction` that of
+/// Hugging Face's tasks.
+const EMBEDDING_WORDS: &[&str] = &[
+    "embed",
+    "embedding",
+    "embeddings",
+    "feature-extraction",
+    "sentence-similarity",
+    "image_embed",
+    "audio_embed",
+];
+
+/// Names of capabilities of models that complete no text, unless completion is named beside them.
+const NON_TEXT_WORDS: &[&str] = &[
+    "rerank",
+    "reranking",
+    "classify",
+    "score",
+    "text-ranking",
+    "text-classification",
+    "tts",
+    "text-to-speech",
+    "speech",
+    "transcription",
+    "transcribe",
+    "automatic-speech-recognition",
+    "image_generation",
+    "image-generation",
+    "text-to-image",
+    "moderation",
+    "moderations",
+];
+
 /// Parts of ids that only embedding models have.
 const EMBEDDING_ID_PARTS: &[&str] = &["embed", "bge-", "all-minilm"];
 
@@ -172,15 +205,39 @@ impl Capabilities {
     /// Reads a list of capability names. A missing name leaves the capability unknown, except that an
     /// embedding model without completion cannot complete text.
     fn read_words(&mut self, words: &[Value]) {
-        if contains_any(words, &["embedding", "embeddings"]) {
+        if contains_any(words, EMBEDDING_WORDS) || contains_any(words, NON_TEXT_WORDS) {
             self.completion = Some(false);
         }
         let known = [
-            (&mut self.completion, &["completion", "chat"][..]),
-            (&mut self.tools, &["tools", "tool_use", "function_calling"]),
+            (
+                &mut self.completion,
+                &[
+                    "completion",
+                    "completions",
+                    "chat",
+                    "chat_completion",
+                    "chat-completion",
+                    "generate",
+                    "text-generation",
+                    "text_generation",
+                ][..],
+            ),
+            (
+                &mut self.tools,
+                &[
+                    "tools",
+                    "tool_use",
+                    "tool-use",
+                    "tool_calling",
+                    "tool-calling",
+                    "function_calling",
+                    "function-calling",
+                ],
+            ),
             (&mut self.insert, &["insert", "fim"]),
-            (&mut self.vision, &["vision", "multimodal"]),
-            (&mut self.embedding, &["embedding", "embeddings"]),
+            (&mut self.vision, &["vision", "multimodal", "image-text-to-text"]),
+            (&mut self.embedding, EMBEDDING_WORDS),
+            (&mut self.image, &["image_generation", "image-generation", "text-to-image"]),
             (&mut self.thinking, &["thinking", "reasoning"]),
             (&mut self.audio, &["audio"]),
         ];
@@ -217,8 +274,9 @@ impl Capabilities {
     /// Recognises an embedding model by its id, unless the list says otherwise.
     fn infer_from_id(mut self, id: &str) -> Self {
         let id = id.to_ascii_lowercase();
-        if self.completion != Some(true) && EMBEDDING_ID_PARTS.iter().any(|word| id.contains(word))
-        {
+        let embeds = EMBEDDING_ID_PARTS.iter().any(|word| id.contains(word));
+        // `bge-reranker` has the name of a family that embeds, and ranks.
+        if self.completion != Some(true) && embeds && !id.contains("rerank") {
             self.embedding = self.embedding.or(Some(true));
         }
         self
@@ -307,6 +365,19 @@ mod tests {
         let mimicked = json!({"capabilities": ["completion", "multimodal"]});
         let found = Capabilities::from_entry("x", &json!({"id": "x"}), Some(&mimicked));
         assert_eq!(found.to_names(), ["completion", "tools", "vision"]);
+    }
+
+    #[test]
+    fn the_words_of_other_servers_are_read() {
+        // infinity-emb 0.0.77, /models
+        check(json!({"id": "m", "capabilities": ["embed"]}), &["embedding"]);
+        check(json!({"id": "m", "capabilities": ["rerank"]}), &[]);
+        check(json!({"id": "m", "capabilities": ["classify"]}), &[]);
+        check(json!({"id": "m", "capabilities": ["embed", "image_embed"]}), &["embedding"]);
+        check(json!({"id": "m", "capabilities": ["feature-extraction"]}), &["embedding"]);
+        check(json!({"id": "m", "capabilities": ["text-to-speech"]}), &[]);
+        let both = json!({"id": "m", "capabilities": ["chat", "rerank"]});
+        check(both, &["completion", "tools"]);
     }
 
     #[test]

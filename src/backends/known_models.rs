@@ -97,6 +97,10 @@ fn parse_line(line: &'static str) -> Option<KnownModel> {
             "thinking" => capabilities.thinking = Some(true),
             "insert" => capabilities.insert = Some(true),
             "embedding" => capabilities.embedding = Some(true),
+            "audio" => capabilities.audio = Some(true),
+            // Speech, transcription and reranking have no capability in Ollama's list.
+            "no-completion" => capabilities.completion = Some(false),
+            "image" => (capabilities.completion, capabilities.image) = (Some(false), Some(true)),
             _ => return None,
         }
     }
@@ -159,6 +163,57 @@ mod tests {
         {
             assert_eq!(find(id), None, "{id}");
         }
+    }
+
+    #[test]
+    fn families_are_known_whatever_their_size_and_publisher() {
+        let check = |ids: &[&str], expected: &[&str]| {
+            for id in ids {
+                let known = find(id).unwrap_or_else(|| panic!("{id}"));
+                assert_eq!(known.capabilities.to_names(), expected, "{id}");
+            }
+        };
+        let vision = [
+            "llava-hf/llava-v1.6-mistral-7b-hf",
+            "llava:13b",
+            "bakllava",
+            "OpenGVLab/InternVL3-8B",
+            "OpenGVLab/InternVL2_5-4B",
+            "openbmb/MiniCPM-V-2_6",
+            "minicpm-v:8b",
+            "vikhyatk/moondream2",
+            "HuggingFaceTB/SmolVLM2-2.2B-Instruct",
+            "smolvlm-256m",
+            "moonshotai/Kimi-VL-A3B-Instruct",
+            "deepseek-ai/deepseek-vl2-tiny",
+            "allenai/Molmo-7B-D-0924",
+            "google/paligemma2-3b-mix-224",
+        ];
+        check(&vision, &["completion", "tools", "vision"]);
+        let others = [
+            "whisper-1",
+            "openai/whisper-large-v3-turbo",
+            "Systran/faster-whisper-small",
+            "tts-1",
+            "tts-1-hd",
+            "hexgrad/Kokoro-82M",
+            "dall-e-3",
+            "gpt-image-1",
+            "black-forest-labs/FLUX.1-schnell",
+            "flux-dev",
+            "stabilityai/stable-diffusion-xl",
+            "Qwen/Qwen3-Reranker-0.6B",
+            "BAAI/bge-reranker-v2-m3",
+            "jinaai/jina-reranker-v2-base-multilingual",
+            "rerank-v3.5",
+            "omni-moderation-latest",
+        ];
+        check(&others, &[]);
+        check(
+            &["Qwen/Qwen2-Audio-7B-Instruct", "ultravox-v0_5"],
+            &["completion", "tools", "audio"],
+        );
+        check(&["jina-embeddings-v4", "stella_en_1.5B", "gte-modernbert-base"], &["embedding"]);
     }
 
     #[test]

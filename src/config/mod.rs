@@ -394,7 +394,7 @@ fn quote_value(row: &OptionSpec, value: &OptionValue, redactor: &Redactor) -> St
         return "***".to_owned();
     }
     let masked = base_url::mask_url(&value.text);
-    let clean = redactor.redact(&masked);
+    let clean = redactor.redact_value(&masked);
     match clean.char_indices().nth(MAX_ECHO_CHARS) {
         Some((end, _)) => format!("{:?}...", &clean[..end]),
         None => format!("{clean:?}"),

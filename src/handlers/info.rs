@@ -42,6 +42,8 @@ pub(super) fn tags(context: &mut Context<'_>) -> Result<()> {
     let mut models: Vec<_> = list
         .iter()
         .filter(|model| !virtual_models.contains_key(&names::canonical_key(&model.id)))
+        // Pickers show every entry, and nobody can chat with a model of speech, images or ranking.
+        .filter(|model| !model.capability_names().is_empty())
         .map(|model| (model.modified_time(&render_context), model.render_tag(&render_context)))
         .collect();
     models.extend(virtual_models.values().map(|model| {

@@ -114,6 +114,12 @@ impl Redactor {
         text
     }
 
+    /// Redacts the value of an option, which is no prose: a short key is masked wherever it stands.
+    pub fn redact_value(&self, value: &str) -> String {
+        let replace = |text: String, key: &Secret| text.replace(&key.0, MASK);
+        self.redact(&self.keys.iter().fold(value.to_owned(), replace)).into_owned()
+    }
+
     /// Redacts a text that was truncated, and removes the first part of a known key at its end.
     pub fn redact_truncated(&self, text: &str) -> String {
         let partial = |key: &Secret| {

@@ -15,7 +15,7 @@
 //! | unknown model | 404 with the name that the client sent, in Ollama's words |
 //! | redirect; 404 that concerns the route | 502: the base URL is wrong, or the endpoint is missing |
 //! | tools rejected | 400 in Ollama's words |
-//! | prompt too long, or image rejected, with a 5xx | 400 |
+//! | prompt too long, image rejected, or request invalid, with a 5xx | 400 |
 //! | any other status of 400 to 599 | the same status and text |
 //! | any other status | 502 |
 //!
@@ -98,13 +98,19 @@ pub fn parse_details(body: &[u8]) -> Option<ErrorDetails> {
     Some(found.details)
 }
 
-/// Reads the body of a response that rejects the request itself (400 or 422), so that the request
-/// can be repaired; `None` for other statuses and for bodies without a message.
+/// Reads the body of a response that rejects the request itself (400 or 422, or a validation error
+/// with status 500), so that the request can be repaired; `None` for other statuses and for bodies
+/// without a message.
 ///
 /// If the server lists several errors, each is a line of the message, and
 /// [`ErrorDetails::field_errors`] holds those that name a field.
 pub fn parse_rejection(status: u16, body: &[u8]) -> Option<ErrorDetails> {
-    matches!(status, 400 | 422).then(|| parse_details(body)).flatten()
+    if !matches!(status, 400 | 422 | 500) {
+        return None;
+    }
+    let is_rejection =
+        |found: &ErrorDetails| status != 500 || ErrorClassifier::new(found).is_validation_error();
+    parse_details(body).filter(is_rejection)
 }
 
 /// True if the prompt exceeds the context window. Servers share no code for this error, so codes and
@@ -240,6 +246,8 @@ fn downstream_status(status: u16, classifier: &ErrorClassifier) -> u16 {
     match status {
         // llama.cpp reports these errors of the request with status 500.
         500..600 if classifier.is_context_overflow() || classifier.rejects_images() => 400,
+        // llama-cpp-python reports a member of the request that it refuses with status 500.
+        500 if classifier.is_validation_error() => 400,
         400..600 => status,
         _ => 502,
     }

@@ -44,6 +44,17 @@ const PERMANENT_TEXTS: [&str; 14] = [
 /// content too large, not implemented.
 const PERMANENT_STATUSES: [u16; 3] = [402, 413, 501];
 
+/// Parts of messages about members of a request that failed the server's validation (pydantic).
+const VALIDATION_TEXTS: [&str; 7] = [
+    "literal_error",
+    "extra_forbidden",
+    "validation error for",
+    "validation errors for",
+    "validation error:",
+    "validation errors:",
+    "requestvalidationerror",
+];
+
 const OVERFLOW_CODES: [&str; 3] =
     ["contextlengthexceeded", "exceedcontextsize", "contextwindowexceeded"];
 
@@ -216,7 +227,15 @@ impl ErrorClassifier {
         PERMANENT_STATUSES.contains(&status)
             || self.has_code(&PERMANENT_CODES)
             || self.contains_any(&PERMANENT_TEXTS)
+            || self.is_validation_error()
             || self.is_context_overflow()
+    }
+
+    /// The request failed the server's validation of its members: pydantic's words, which some servers
+    /// send with status 500 (llama-cpp-python 0.3, server/errors.py).
+    pub(super) fn is_validation_error(&self) -> bool {
+        self.has_code(&["literalerror", "extraforbidden", "validationerror"])
+            || self.contains_any(&VALIDATION_TEXTS)
     }
 
     /// The model, or the server's configuration of it, does not support tools.

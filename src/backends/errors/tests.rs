@@ -164,7 +164,7 @@ fn a_refusal_tells_all_places_and_all_lines() {
     check(400, gemini, "Unknown name \"a\"\nUnknown name \"b\"\nc", &[("p", "")]);
     let found = parse_rejection(400, shaped("m", "t", "c").as_bytes()).expect("a refusal");
     assert_eq!((found.code.as_deref(), found.field_errors.len()), (Some("c"), 0));
-    for (status, body) in [(404, list), (500, list), (400, "")] {
+    for (status, body) in [(404, list), (500, r#"{"error":"boom"}"#), (400, "")] {
         assert_eq!(parse_rejection(status, body.as_bytes()), None, "{status}");
     }
 }
@@ -688,4 +688,16 @@ fn a_missing_route_is_told_from_a_missing_model() {
     }
     check(400, r#"{"detail":"Not Found"}"#, false);
     check(200, "", false);
+}
+
+#[test]
+fn a_validation_error_inside_a_500_is_a_refusal_and_is_not_retried() {
+    // llama-cpp-python 0.3, in the form that its log and its users quote.
+    let message = "[{'type': 'literal_error', 'loc': ('body', 'response_format', 'type'), 'msg': \
+                   \"Input should be 'text' or 'json_object'\", 'input': 'json_schema'}]";
+    let error = serde_json::json!({"message": message, "type": "internal_server_error"});
+    let body = serde_json::json!({ "error": error }).to_string();
+    check(500, &body, (400, message, Retry::Never));
+    let found = parse_rejection(500, body.as_bytes()).expect("a refusal");
+    assert_eq!(found.message, message);
 }

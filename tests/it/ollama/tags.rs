@@ -79,6 +79,22 @@ fn tags_have_everything_that_clients_insist_on() {
 }
 
 #[test]
+fn models_that_neither_complete_nor_embed_are_in_no_picker() {
+    let (upstream, proxy) = pair();
+    upstream.list(
+        r#"{"data":[{"id":"gpt-4o"},{"id":"whisper-1"},{"id":"dall-e-3"},{"id":"tts-1-hd"},
+            {"id":"bge-reranker-v2-m3"},{"id":"x","capabilities":["rerank"]},
+            {"id":"e","capabilities":["embed"]}]}"#,
+    );
+    let mut shown = proxy.names();
+    shown.sort();
+    assert_eq!(shown, ["e:latest", "gpt-4o:latest"]);
+    // OpenAI's list is the upstream's own.
+    assert_eq!(proxy.get("/v1/models")["data"].as_array().map(Vec::len), Some(7));
+    assert_eq!(proxy.get("/v1/models/whisper-1")["id"], "whisper-1");
+}
+
+#[test]
 fn an_upstream_without_models_has_an_empty_list() {
     let (upstream, proxy) = pair();
     upstream.list(r#"{"object":"list","data":[]}"#);
