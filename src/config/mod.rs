@@ -209,7 +209,9 @@ fn resolve(
     dotenv: &[(String, String)],
 ) -> Result<Config, ConfigError> {
     let values = raw::collect_values(&line.values, env, dotenv);
-    let (mut config, problems) = apply_values(&values);
+    // The health check calls this program only, and a container's check may not be given the key.
+    let needs_key = line.command != Command::Healthcheck;
+    let (mut config, problems) = apply_values(&values, needs_key);
     if !problems.is_empty() {
         return Err(ConfigError { problems });
     }
@@ -318,7 +320,7 @@ impl fmt::Display for ConfigError {
 impl StdError for ConfigError {}
 
 /// Applies the values, in table order, to the defaults. A bad value leaves its default.
-fn apply_values(values: &[(&OptionSpec, OptionValue)]) -> (Config, Vec<String>) {
+fn apply_values(values: &[(&OptionSpec, OptionValue)], needs_key: bool) -> (Config, Vec<String>) {
     let redactor = Redactor::new(secret_values(values));
     let mut config = Config::default();
     let mut problems = Vec::new();
@@ -337,7 +339,9 @@ fn apply_values(values: &[(&OptionSpec, OptionValue)]) -> (Config, Vec<String>) 
     config.warnings.extend(body_log_warning(&config));
     let is_rejected = |variable| rejected.iter().any(|(name, _)| *name == variable);
     // A wrong command line is reported without the missing key.
-    if !is_rejected("OPENAI_API_BASE_URL") && !rejected.iter().any(|(_, is_flag)| *is_flag) {
+    let is_readable =
+        !is_rejected("OPENAI_API_BASE_URL") && !rejected.iter().any(|(_, is_flag)| *is_flag);
+    if needs_key && is_readable {
         problems.extend(missing_key_problem(values, &config));
     }
     if !is_rejected("RETRY_INITIAL_MS") && !is_rejected("RETRY_MAX_MS") {
