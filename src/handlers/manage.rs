@@ -123,7 +123,7 @@ fn find_base(
         Ok(Some(model)) => model,
         Ok(None) if !names::is_valid(&from) => return Err(names::invalid_name_error()),
         Ok(None) => return Ok(None),
-        Err(_) => Model::from_id(&app.resolve_model(&from, None, false, context.trace).id),
+        Err(_) => app.unlisted_model(&from, context.trace),
     };
     // Not the model that is created.
     context.trace.known_model = None;

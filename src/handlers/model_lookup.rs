@@ -196,9 +196,13 @@ impl App {
             if !error.is_missing_endpoint() {
                 return Err(error);
             }
-            let id = self.resolve_model(name, None, false, trace).id;
-            Ok(Some(AnyModel::Upstream(Box::new(Model::from_id(&id)))))
+            Ok(Some(AnyModel::Upstream(Box::new(self.unlisted_model(name, trace)))))
         })
+    }
+
+    /// The upstream's model of a name that cannot be looked up.
+    pub(super) fn unlisted_model(&self, name: &str, trace: &mut Trace) -> Model {
+        Model::from_id(&self.resolve_model(name, None, false, trace).id)
     }
 
     /// The upstream's model below a virtual one; without a list, what its name tells.

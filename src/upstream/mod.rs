@@ -66,7 +66,6 @@ mod retry;
 mod tool_call_extras;
 mod transport;
 
-use crate::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -79,6 +78,7 @@ pub use self::response::{EventStream, UpstreamResponse};
 pub(crate) use self::tool_call_extras::ToolCallExtras;
 pub use self::transport::agent::Payload;
 use crate::backends::profiles::Profile;
+use crate::error::Error;
 use crate::models::catalog::Catalog;
 use crate::observe::metrics::Metrics;
 use crate::observe::redact::{Redactor, Secret};

@@ -77,8 +77,12 @@ impl Upstream {
     }
 
     /// Fetches a newer list behind the request, which waits for the list for a moment only; then the
-    /// stale one is returned. After a failure the stale one is returned at once for a while.
+    /// stale one is returned. After a failure the stale one is returned at once for a while. Lists that
+    /// are not kept are fetched in the request, which then can be cancelled.
     fn revalidate(self: &Arc<Self>, stale: SharedModelList, trace: &mut Trace) -> SharedModelList {
+        if !self.catalog.keeps_lists() {
+            return self.refresh_model_list(trace).unwrap_or(stale);
+        }
         if self.catalog.has_failed_lately() || !self.catalog.begin_refresh() {
             return stale;
         }
@@ -97,9 +101,7 @@ impl Upstream {
             self.catalog.end_refresh();
             return stale;
         }
-        // Without a time to live no list is shown while another can be had.
-        let wait = if self.catalog.keeps_lists() { REVALIDATE_WAIT } else { Duration::MAX };
-        match receiver.recv_timeout(wait) {
+        match receiver.recv_timeout(REVALIDATE_WAIT) {
             Ok((fetched, refresh_trace)) => {
                 *trace = refresh_trace;
                 fetched.unwrap_or(stale)
