@@ -32,6 +32,9 @@ const KEY_WORDS: [&str; 6] = ["key", "token", "bearer", "authorization", "creden
 /// The most words between such a word and the key, as in `key was provided: "x"`.
 const MAX_WORDS_BETWEEN: usize = 2;
 
+/// The most characters before a short key that are searched for such a word.
+const MAX_INTRODUCTION_CHARS: usize = 256;
+
 /// A run of this length counts as a key even without a digit: no prose has such long words.
 const MIN_DIGITLESS_KEY_LENGTH: usize = 20;
 
@@ -136,33 +139,40 @@ impl Redactor {
 /// Masks a short key where it is a whole word behind one of [`KEY_WORDS`], in quotes or behind a colon,
 /// an equals sign or a blank; `None` if there is none.
 fn mask_quoted_key(text: &str, key: &str) -> Option<String> {
-    let is_part = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '*');
-    let is_quoted = |at: usize| {
-        let (before, after) = (&text[..at], &text[at + key.len()..]);
-        if before.ends_with(is_part) || after.starts_with(is_part) {
-            return false;
-        }
-        let before = before.to_lowercase();
-        let words = KEY_WORDS
-            .iter()
-            .filter_map(|word| before.rfind(word).map(|found| &before[found + word.len()..]));
-        let is_near = |between: &str| {
-            let words = between.split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty());
-            !between.starts_with(is_part)
-                && !between.contains(['.', ',', ';', '\n'])
-                && words.count() <= MAX_WORDS_BETWEEN
-        };
-        let is_marked = before.ends_with([':', '=', '"', '\'', '`', '(', '<'])
-            || before.ends_with([' ']) && before.trim_end().ends_with([':', '=', 'r']);
-        is_marked && words.into_iter().any(is_near)
+    let is_quoted = |at: &usize| {
+        let (before, after) = (&text[..*at], &text[at + key.len()..]);
+        !before.ends_with(is_word_part)
+            && !after.starts_with(is_word_part)
+            && introduces_key(before)
     };
     let (mut out, mut copied) = (String::new(), 0);
-    for (at, _) in text.match_indices(key).filter(|(at, _)| is_quoted(*at)) {
+    for at in text.match_indices(key).map(|(at, _)| at).filter(is_quoted) {
         out.push_str(&text[copied..at]);
         out.push_str(MASK);
         copied = at + key.len();
     }
     (copied > 0).then(|| out + &text[copied..])
+}
+
+/// True if what stands before a short key says that a key follows. Only the end of it is looked at, as
+/// the key may stand in thousands of places of a long text.
+fn introduces_key(before: &str) -> bool {
+    let start = before.char_indices().rev().nth(MAX_INTRODUCTION_CHARS).map_or(0, |(at, _)| at);
+    let clause = before[start..].rsplit(['.', ',', ';', '\n']).next().unwrap_or_default();
+    let clause = clause.to_lowercase();
+    let is_marked = clause.ends_with([':', '=', '"', '\'', '`', '(', '<'])
+        || clause.ends_with(' ') && clause.trim_end().ends_with([':', '=', 'r']);
+    let is_near = |word: &&str| {
+        let Some(at) = clause.rfind(word) else { return false };
+        let between = &clause[at + word.len()..];
+        let words = between.split(|c: char| !c.is_alphabetic()).filter(|it| !it.is_empty());
+        !between.starts_with(is_word_part) && words.count() <= MAX_WORDS_BETWEEN
+    };
+    is_marked && KEY_WORDS.iter().any(is_near)
+}
+
+fn is_word_part(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '-' | '_' | '*')
 }
 
 /// Masks every key that follows `prefix`; `None` if there is none.

@@ -49,11 +49,12 @@ fn numbers(message: &str) -> impl Iterator<Item = (u64, bool)> {
         .scan(0, |at, word| {
             *at += word.len();
             let digits = word.trim_end_matches(|c: char| !c.is_ascii_digit());
-            let unit =
-                message[*at..].trim_start().trim_start_matches(['(', '[']).to_ascii_lowercase();
-            let counts_characters =
-                ["char", "byte", "letter"].iter().any(|it| unit.starts_with(it));
-            Some(digits.parse().ok().map(|number| (number, counts_characters)))
+            let unit = message[*at..].trim_start().trim_start_matches(['(', '[']);
+            let is_unit = |name: &&str| {
+                unit.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
+            };
+            let number = digits.parse().ok();
+            Some(number.map(|number| (number, ["char", "byte", "letter"].iter().any(is_unit))))
         })
         .flatten()
 }
