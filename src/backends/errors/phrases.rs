@@ -129,7 +129,7 @@ const UNKNOWN_MODEL_TEXTS: [&str; 7] = [
 
 /// Parts of messages that can only be about an unknown model, whatever the status and wherever they
 /// stand. LiteLLM, GitHub Models, Fireworks, Hugging Face's router, llama-swap and others.
-const CERTAIN_UNKNOWN_MODEL_TEXTS: [&str; 18] = [
+const CERTAIN_UNKNOWN_MODEL_TEXTS: [&str; 16] = [
     "not a valid model",
     "invalid model name",
     "invalid model id",
@@ -144,8 +144,6 @@ const CERTAIN_UNKNOWN_MODEL_TEXTS: [&str; 18] = [
     "model doesn't exist",
     "not a known model",
     "not find model",
-    "is not supported by any provider",
-    "no healthy deployments for",
     "inference handler for",
     "no available channel for model",
 ];
@@ -264,8 +262,9 @@ impl ErrorClassifier {
     pub(super) fn is_unknown_model(&self, status: u16) -> bool {
         let by_code = self.has_code(&UNKNOWN_MODEL_CODES);
         let is_misused = self.contains_any(&MISUSED_MODEL_TEXTS);
-        let is_certain =
-            by_code || (self.contains_any(&CERTAIN_UNKNOWN_MODEL_TEXTS) && !is_misused);
+        // llama.cpp's "unknown model architecture" is about a file.
+        let is_other = is_misused || self.contains_any(&["model architecture"]);
+        let is_certain = by_code || (self.contains_any(&CERTAIN_UNKNOWN_MODEL_TEXTS) && !is_other);
         let by_text = self.contains_any(&UNKNOWN_MODEL_TEXTS);
         match status {
             404 => {
@@ -279,7 +278,9 @@ impl ErrorClassifier {
                     || ["model ", "the model ", "the requested model "]
                         .iter()
                         .any(|start| self.text.starts_with(start));
-                is_certain || (by_text && is_about_model)
+                // LiteLLM's words for a name without a deployment; with a 5xx, all may be down.
+                let has_none = self.contains_any(&["no healthy deployments for"]);
+                is_certain || has_none || (by_text && is_about_model)
             }
             // A gateway's own failure, told with the status of a server that is down.
             500 | 502 | 503 => is_certain,

@@ -364,6 +364,10 @@ fn an_unknown_model_is_known_by_its_words_whatever_the_status() {
     other(400, "tool 'x' not found in the model's request");
     other(500, "the model runner was not found");
     other(401, "Unknown model: x");
+    // Refusals of a parameter, of a file, and of a gateway whose deployments are down.
+    other(400, "tool_choice is not supported by any provider of this model");
+    other(500, "error loading model: unknown model architecture: 'x'");
+    other(503, "There are no healthy deployments for this model");
 }
 
 #[test]
