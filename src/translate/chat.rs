@@ -47,7 +47,9 @@ pub fn to_openai<'a>(
     model: &'a str,
     profile: &Profile,
 ) -> Result<openai::ChatRequest<'a>> {
-    let messages = history::to_openai(request.messages.as_deref().unwrap_or_default())?;
+    let tools = request.tools.as_deref().unwrap_or_default();
+    let messages = request.messages.as_deref().unwrap_or_default();
+    let messages = history::to_openai_with_tools(messages, tools)?;
     let options = options::parse(request.options.as_ref())?;
     let format = format::to_response_format(request.format, profile)?;
     let stream = request.stream.unwrap_or(true);
@@ -56,7 +58,7 @@ pub fn to_openai<'a>(
         logprobs: top_logprobs(request.logprobs, request.top_logprobs),
     };
     let mut chat = build_chat(model, messages, &options, format, stream, profile, extras);
-    chat.tools = tools::to_openai(request.tools.as_deref().unwrap_or_default());
+    chat.tools = tools::to_openai(tools);
     chat.sampling.extend(options::keep_alive_to_ttl(request.keep_alive.as_ref(), profile));
     Ok(chat)
 }

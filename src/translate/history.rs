@@ -3,7 +3,9 @@
 //! An upstream requires an id on each call and, on each result, the id of its call. Ollama's clients
 //! send both, one, or neither. So a call without an id gets one from its place in the conversation,
 //! the same each time it is sent, and a result is matched with the calls of the last assistant
-//! message by id, else by name, else by order. Rules of single upstreams are in `translate::quirks`.
+//! message by id, else by name, else by order. Some clients send the assistant's message without its
+//! calls (n8n 1.x and Flowise 3, by an early version of `@langchain/ollama`): the calls are restored
+//! from the results. Rules of single upstreams are in `translate::quirks`.
 //! Invariant: no message is lost, and none is sent that an upstream must refuse for an id.
 
 use std::borrow::Cow;
@@ -12,9 +14,12 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::api::ollama::decode::non_empty;
-use crate::api::ollama::request::{Message as OllamaMessage, ToolCall as OllamaCall};
+use crate::api::ollama::request::{
+    Message as OllamaMessage, Tool as OllamaTool, ToolCall as OllamaCall,
+};
 use crate::api::openai::request::{Content, ContentPart, FunctionCall, Message, ToolCall};
 use crate::error::{Error, Result};
+use crate::translate::answered_tool::AnsweredTool;
 use crate::translate::media;
 use crate::translate::tool_calls::compact_json;
 
@@ -24,13 +29,28 @@ struct PendingCall<'a> {
     name: Cow<'a, str>,
 }
 
-/// The messages for the upstream.
+/// The messages for the upstream, of a conversation without tools.
 ///
 /// # Errors
 /// [`Error::InvalidRequest`] if the arguments of a call are not an object, and for invalid media.
 pub fn to_openai<'a>(history: &'a [OllamaMessage<'a>]) -> Result<Vec<Message<'a>>> {
-    let mut out = Vec::with_capacity(history.len());
+    to_openai_with_tools(history, &[])
+}
+
+/// The messages for the upstream. `tools` are those of the request, in which the function of a result
+/// without a call is looked for.
+///
+/// # Errors
+/// [`Error::InvalidRequest`] if the arguments of a call are not an object, and for invalid media.
+pub fn to_openai_with_tools<'a>(
+    history: &'a [OllamaMessage<'a>],
+    tools: &'a [OllamaTool<'a>],
+) -> Result<Vec<Message<'a>>> {
+    let tools = AnsweredTool::new(tools);
+    let mut out: Vec<Message<'a>> = Vec::with_capacity(history.len());
     let mut open: Vec<PendingCall<'a>> = Vec::new();
+    // The place of an assistant message that came without calls, while only results follow it.
+    let mut caller: Option<usize> = None;
     let mut media: Vec<ContentPart<'a>> = Vec::new();
     for (place, message) in history.iter().enumerate() {
         let mut turn = Message::text(lowercase_role(message), content(message));
@@ -49,16 +69,24 @@ pub fn to_openai<'a>(history: &'a [OllamaMessage<'a>]) -> Result<Vec<Message<'a>
                 };
                 open = turn.tool_calls.iter().map(pending).collect();
             }
-            "tool" => match take_matching_call(message, &mut open) {
-                Some(id) => turn.tool_call_id = Some(id),
-                // The upstream would refuse a result without a call; a user may say the text.
-                None => {
-                    turn.role = Cow::Borrowed("user");
-                    turn.content = Content::with_media(content(message), parse_media(message)?);
+            "tool" => {
+                let restored = || restore_call(&history[..=place], &tools, out.get_mut(caller?)?);
+                match take_matching_call(message, &mut open).or_else(restored) {
+                    Some(id) => turn.tool_call_id = Some(id),
+                    // The upstream would refuse a result without a call; a user may say the text.
+                    None => {
+                        turn.role = Cow::Borrowed("user");
+                        turn.content = Content::with_media(content(message), parse_media(message)?);
+                    }
                 }
-            },
+            }
             _ => {}
         }
+        caller = match turn.role.as_ref() {
+            "assistant" => turn.tool_calls.is_empty().then_some(out.len()),
+            "tool" => caller,
+            _ => None,
+        };
         if turn.role != "user" {
             media.extend(parse_media(message)?);
         }
@@ -130,6 +158,30 @@ fn to_arguments(raw: Option<&RawValue>) -> Result<Cow<'_, str>> {
 
 fn arguments_error() -> Error {
     Error::invalid_request("Value looks like object, but can't find closing '}' symbol")
+}
+
+/// Adds the call that the last message of `history` answers to the assistant message before it;
+/// returns the call's id, or `None` if nothing tells which function it was. What the model passed to it
+/// is not known.
+fn restore_call<'a>(
+    history: &'a [OllamaMessage<'a>],
+    tools: &AnsweredTool<'a>,
+    caller: &mut Message<'a>,
+) -> Option<Cow<'a, str>> {
+    let (result, earlier) = history.split_last()?;
+    let question = earlier.iter().rev().find(|message| lowercase_role(message) == "user");
+    let name = non_empty(result.tool_name.as_deref()).or_else(|| {
+        let called = |name: &str| caller.tool_calls.iter().any(|it| it.function.name == name);
+        tools.find(content(result), question.map_or("", content), called)
+    })?;
+    let id = match non_empty(result.tool_call_id.as_deref()) {
+        Some(id) if caller.tool_calls.iter().all(|call| call.id != id) => Cow::Borrowed(id),
+        _ => Cow::Owned(format!("call_{:04x}0000", earlier.len())),
+    };
+    let function = FunctionCall { name: Cow::Borrowed(name), arguments: Cow::Borrowed("{}") };
+    let call = ToolCall { id: id.clone(), kind: "function", function, extra_content: None };
+    caller.tool_calls.push(call);
+    Some(id)
 }
 
 /// Takes the call that a result belongs to out of `open`; returns its id.
@@ -244,6 +296,56 @@ mod tests {
     #[test]
     fn a_result_without_a_call_becomes_a_user_s_message() {
         check(json!([{"role": "tool", "content": "1"}]), json!([{"role": "user", "content": "1"}]));
+        let spoken = json!({"role": "assistant", "content": ""});
+        check(
+            json!([spoken, {"role": "tool", "content": "1"}]),
+            json!([spoken, {"role": "user", "content": "1"}]),
+        );
+        check(
+            json!([asked(json!([ollama_call("f")])), {"role": "tool", "content": "1"},
+                {"role": "tool", "content": "2", "tool_name": "g"}]),
+            json!([asked(json!([call(IDS[0], "f")])), result(IDS[0], "1"),
+                {"role": "user", "content": "2"}]),
+        );
+        check(
+            json!([spoken, {"role": "user", "content": "Hi"},
+                {"role": "tool", "content": "2", "tool_name": "g"}]),
+            json!([spoken, {"role": "user", "content": "Hi"}, {"role": "user", "content": "2"}]),
+        );
+    }
+
+    /// Sends an assistant message without calls between a question and `results`; returns the functions
+    /// of the calls that were restored, after checking that each result answers its call.
+    fn restored(tools: &[&str], question: &str, results: &[Value]) -> Vec<String> {
+        let tool = |name: &&str| json!({"function": {"name": name}});
+        let tools = Value::from_iter(tools.iter().map(tool)).to_string();
+        let mut history = vec![
+            json!({"role": "user", "content": question}),
+            json!({"role": "assistant", "content": ""}),
+        ];
+        history.extend(results.iter().cloned());
+        let history = Value::Array(history).to_string();
+        let tools: Vec<OllamaTool<'_>> = serde_json::from_str(&tools).expect("valid");
+        let history: Vec<OllamaMessage<'_>> = serde_json::from_str(&history).expect("valid");
+        let sent = to_openai_with_tools(&history, &tools).expect("valid");
+        let calls = &sent[1].tool_calls;
+        let answered: Vec<_> = sent[2..].iter().map(|it| it.tool_call_id.as_deref()).collect();
+        assert_eq!(answered, calls.iter().map(|it| Some(it.id.as_ref())).collect::<Vec<_>>());
+        assert!(sent[2..].iter().all(|message| message.role == "tool"));
+        assert!(calls.iter().all(|call| call.function.arguments == "{}"));
+        calls.iter().map(|call| call.function.name.to_string()).collect()
+    }
+
+    #[test]
+    fn calls_that_the_client_left_out_are_restored_from_their_results() {
+        let result = |content: &str| json!({"role": "tool", "content": content});
+        let named = json!({"role": "tool", "content": "1", "tool_name": "f", "tool_call_id": "x"});
+        assert_eq!(restored(&[], "", &[named.clone(), named]), ["f", "f"]);
+        assert_eq!(restored(&["only"], "", &[result("1"), result("2")]), ["only", "only"]);
+        let tools = ["calculator", "weather"];
+        assert_eq!(restored(&tools, "The weather?", &[result("Rain")]), ["weather"]);
+        let both = [result("Weather: rain"), result("42")];
+        assert_eq!(restored(&tools, "Weather and calculator", &both), ["weather", "calculator"]);
     }
 
     #[test]

@@ -40,6 +40,7 @@
 //!   upstream's own times, a response in one piece has no prompt time of its own.
 //! - Lines of a stream that arrived together have the same `created_at`.
 
+mod answered_tool;
 pub mod anthropic;
 pub mod chat;
 pub mod context_codec;

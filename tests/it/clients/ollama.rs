@@ -1,8 +1,8 @@
 //! What editors and assistants send to Ollama's routes on connect and in a chat, and what they read of
 //! the responses. Their requests to `/v1` are in `agents.rs`.
 
-use super::replay::Read::{Absent, As, Digest, Holds, Positive, Text, Version, Window};
-use super::replay::{forwarded, get, is, local, replay, usage};
+use super::replay::Read::{Absent, As, Digest, Holds, Part, Positive, Text, Version, Window};
+use super::replay::{Reads, forwarded, get, is, local, replay, usage};
 use crate::support::*;
 
 /// A stream with one call of `name`, in fragments.
@@ -181,4 +181,87 @@ fn continue_chats_and_embeds() {
         forwarded("POST /api/embed", embed, vec![vectors], embedded, [is("/input", json!(["a"]))]),
     ];
     replay(headers, rows);
+}
+
+/// `@langchain/ollama` 1.x (`utils.js`, `convertAMessagesToOllama`) drops the calls of an assistant's
+/// message whose content is a string, and the name and id of each result.
+fn langchain_js_agent(user_agent: &str, tools: Value, question: &str, rounds: &[(&str, &str)]) {
+    let headers = format!(
+        "Content-Type: application/json\r\nAccept: application/json\r\nUser-Agent: {user_agent}\r\n"
+    );
+    let mut messages = vec![
+        json!({"role": "system", "content": "You are a helpful assistant"}),
+        json!({"role": "user", "content": question}),
+    ];
+    let request = |messages: &[Value]| {
+        json!({"model": "m:latest", "keep_alive": "5m", "options": {"num_ctx": 2048},
+            "tools": tools, "messages": messages, "stream": true})
+    };
+    let mut rows = Vec::new();
+    for (name, result) in rounds {
+        let called = vec![is("/lines/0/message/tool_calls/0/function/name", *name)];
+        let call = calling(name, "{\"input\": \"x\"}");
+        let sent = linked(&messages, rounds);
+        rows.push(forwarded("POST /api/chat", request(&messages), call, called, sent));
+        messages.push(json!({"role": "assistant", "content": ""}));
+        messages.push(json!({"role": "tool", "content": result}));
+    }
+    let sent = linked(&messages, rounds);
+    rows.push(forwarded("POST /api/chat", request(&messages), stream(&["Done."]), usage(), sent));
+    replay(&headers, rows);
+}
+
+/// The places in the upstream's request: each result answers a call of the right function.
+fn linked(messages: &[Value], rounds: &[(&str, &str)]) -> Reads {
+    const PLACES: [[&str; 4]; 2] = [
+        [
+            "/messages/2/tool_calls/0/function/name",
+            "/messages/2/tool_calls/0/id",
+            "/messages/3/tool_call_id",
+            "/messages/3",
+        ],
+        [
+            "/messages/4/tool_calls/0/function/name",
+            "/messages/4/tool_calls/0/id",
+            "/messages/5/tool_call_id",
+            "/messages/5",
+        ],
+    ];
+    let results = (messages.len() - 2) / 2;
+    let mut reads = vec![is("/messages/0/role", "system"), is("/messages/1/role", "user")];
+    for ([function, id, answered, message], (name, result)) in
+        PLACES.into_iter().zip(rounds).take(results)
+    {
+        reads.push(is(function, *name));
+        reads.push((id, Text));
+        reads.push((answered, As(id)));
+        reads.push((message, Part(json!({"role": "tool", "content": result}))));
+    }
+    reads
+}
+
+#[test]
+fn n8n_s_agent_calls_its_only_tool_and_goes_on() {
+    let tools = json!([{"type": "function", "function": {"name": "Wikipedia",
+        "description": "A tool for interacting with and fetching data from the Wikipedia API.",
+        "parameters": {"type": "object", "properties": {"input": {"type": "string"}},
+            "additionalProperties": false, "$schema": "http://json-schema.org/draft-07/schema#"}}}]);
+    let rounds = [("Wikipedia", "Page: Bergen\nSummary: a city"), ("Wikipedia", "Page: Oslo")];
+    langchain_js_agent("node", tools, "Compare Bergen and Oslo", &rounds);
+}
+
+#[test]
+fn flowise_s_agent_calls_one_of_several_tools_and_goes_on() {
+    let tool = |name: &str, description: &str| {
+        json!({"type": "function", "function": {"name": name, "description": description,
+            "parameters": {"type": "object", "properties": {"input": {"type": "string"}}}}})
+    };
+    let tools = json!([
+        tool("calculator", "Useful for getting the result of a math expression."),
+        tool("current_date_time", "Useful to get the current day, date and time."),
+    ]);
+    let date = r#"{"date":"2026-11-30T08:00:00Z","day":"Monday"}"#;
+    let rounds = [("current_date_time", date), ("calculator", "30")];
+    let question = "What is the date of today? Add 29 with the calculator.";
+    langchain_js_agent("node-fetch", tools, question, &rounds);
 }

@@ -10,6 +10,8 @@ use crate::support::*;
 pub(super) enum Read {
     /// Exactly this.
     Is(Value),
+    /// An object with at least these members.
+    Part(Value),
     /// A string with something in it.
     Text,
     /// A number above 0.
@@ -27,7 +29,7 @@ pub(super) enum Read {
     /// An object whose `<general.architecture>.context_length` is this.
     Window(u64),
 }
-use Read::{Absent, As, Digest, Holds, Is, Positive, Text, Version, Window};
+use Read::{Absent, As, Digest, Holds, Is, Part, Positive, Text, Version, Window};
 
 /// Places, by JSON pointer, and what must stand there. A stream is an object: `lines`, and the `last` one.
 pub(super) type Reads = Vec<(&'static str, Read)>;
@@ -43,6 +45,9 @@ impl Read {
         match self {
             As(other) => body.pointer(other) == Some(value),
             Is(expected) => value == expected,
+            Part(members) => members.as_object().is_some_and(|members| {
+                members.iter().all(|(name, it)| value.get(name) == Some(it))
+            }),
             Text => value.as_str().is_some_and(|text| !text.is_empty()),
             Positive => value.as_f64().is_some_and(|number| number > 0.0),
             Holds(item) => value.as_array().is_some_and(|list| list.contains(&json!(item))),
