@@ -52,8 +52,9 @@ fn start_chat<'a>(
             .map(|()| None);
     }
     virtual_model.iter().for_each(|model| model.apply_to_chat(&mut request));
-    // Some families express a format in another way.
-    let begun = model_request.begin(context, request.options.as_ref(), request.format.is_some());
+    // Some families express a format, or that a message is to be continued, in another way.
+    let needs_profile = request.format.is_some() || chat::ends_with_prefill(&request);
+    let begun = model_request.begin(context, request.options.as_ref(), needs_profile);
     let (resolved, in_use) = begun.map_err(|error| first(error, &request))?;
     let upstream = chat::to_openai(&request, &resolved.id, resolved.profile)?;
     let upstream = UpstreamRequest::Chat(upstream);
@@ -105,7 +106,12 @@ fn start_generate<'a>(
     let needs_profile = fills_in || request.raw == Some(true) || request.format.is_some();
     let begun = model_request.begin(context, request.options.as_ref(), needs_profile);
     let (resolved, in_use) = begun.map_err(|error| first(error, &request))?;
-    let upstream = generate::to_openai(&request, &stored, &resolved.id, resolved.profile)?;
+    let upstream = generate::to_openai(
+        &request,
+        &stored,
+        (&resolved.id, resolved.context_length),
+        resolved.profile,
+    )?;
     let stream = request.stream.unwrap_or(true);
     let reply = model_request.send(context, (&resolved, in_use), upstream, stream);
     let mut reply = if fills_in {

@@ -28,6 +28,8 @@ pub(super) struct ResolvedModel {
     pub profile: &'static Profile,
     /// What it can do, as far as is known.
     pub capabilities: Capabilities,
+    /// Its context length in tokens, as far as is known.
+    pub context_length: Option<u64>,
     /// The name under which it counts as loaded: the id, or that of the virtual model. Taken by
     /// [`ResolvedModel::begin_use`].
     running_name: String,
@@ -255,6 +257,7 @@ impl App {
             running_name: virtual_model.map_or_else(|| id.clone(), |model| model.name.clone()),
             capabilities: found
                 .map_or_else(|| Model::from_id(&id).capabilities, |model| model.capabilities),
+            context_length: found.and_then(|model| model.context_length),
             id,
             profile: configured.or(listed_profile).unwrap_or(&GENERIC),
         }

@@ -11,6 +11,7 @@ use super::{Context, decompress, model_required_error, pass_through, relay};
 use crate::api::ollama::decode;
 use crate::api::openai::responses::ResponsesRequest;
 use crate::error::{Error, Result};
+use crate::translate::chat::ends_with_prefill;
 use crate::translate::generate::UpstreamRequest;
 use crate::translate::pass_through::Endpoint;
 use crate::translate::responses;
@@ -53,8 +54,8 @@ fn start_translated<'a>(
     }
     model_request.uses_tools = chat.tools.as_ref().is_some_and(|tools| !tools.is_empty());
     model_request.virtual_model.iter().for_each(|model| model.apply_to_chat(&mut chat));
-    let (resolved, in_use) =
-        model_request.begin(context, chat.options.as_ref(), chat.format.is_some())?;
+    let needs_profile = chat.format.is_some() || ends_with_prefill(&chat);
+    let (resolved, in_use) = model_request.begin(context, chat.options.as_ref(), needs_profile)?;
     let upstream = responses::to_openai(&request, &chat, &resolved.id, resolved.profile)?;
     let upstream = UpstreamRequest::Chat(upstream);
     let stream = request.stream.unwrap_or(false);

@@ -84,7 +84,8 @@ fn words(text: &str) -> BTreeSet<String> {
 }
 
 fn beginning(text: &str) -> &str {
-    &text[..text.floor_char_boundary(MAX_TEXT_BYTES)]
+    let mut ends = (0..=MAX_TEXT_BYTES.min(text.len())).rev();
+    ends.find_map(|end| text.get(..end)).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //! | `format`, `options`, `think` | `translate::format`, `translate::options`, `translate::think` |
 //! | `stream` | always sent |
 //! | `logprobs`, `top_logprobs` | the same, with at least one alternative, as the upstream takes them |
+//! | an assistant's message at the end | continued, with `continue_final_message` where it is needed |
 //! | `keep_alive` | `ttl` for LM Studio; ignored for others |
 //! | `truncate`, `shift` | ignored: they configure Ollama's own engine |
 
@@ -87,6 +88,10 @@ pub(super) fn build_chat<'a>(
         messages.insert(0, Message::text("system", format::JSON_INSTRUCTION));
     }
     let mut sampling = options.for_chat(profile);
+    if profile.has_continue_final_message && messages.last().is_some_and(Message::is_prefill) {
+        let switches = openai::CONTINUE_FINAL_MESSAGE.into_iter();
+        sampling.extend(switches.map(|(name, value)| (name.to_owned(), value.into())));
+    }
     sampling.append(&mut think::to_parameters(extras.think, profile, model));
     if let Some(top) = extras.logprobs {
         sampling.append(&mut logprobs_parameters(top, profile));
@@ -105,6 +110,15 @@ pub(super) fn build_chat<'a>(
         tool_choice: None,
         watched_stop,
     }
+}
+
+/// True if a conversation ends with words of the assistant, which Ollama continues.
+pub fn ends_with_prefill(request: &ChatRequest<'_>) -> bool {
+    let last = request.messages.as_deref().unwrap_or_default().last();
+    last.is_some_and(|message| {
+        message.role.as_deref().is_some_and(|role| role.eq_ignore_ascii_case("assistant"))
+            && message.tool_calls.as_ref().is_none_or(Vec::is_empty)
+    })
 }
 
 /// The parameters for log probabilities, as the upstream takes them.

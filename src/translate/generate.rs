@@ -9,6 +9,8 @@
 //! | `template` | checked and not used: the upstream renders |
 //! | `images` | parts of the prompt; refused with `raw` and `suffix` |
 
+use serde_json::{Map, Value};
+
 use crate::api::ollama::decode::non_empty;
 use crate::api::ollama::request::{GenerateRequest, Message as OllamaMessage};
 use crate::api::ollama::response::{GenerateResponse, Metrics};
@@ -57,7 +59,7 @@ impl UpstreamRequest<'_> {
 pub fn to_openai<'a>(
     request: &'a GenerateRequest<'a>,
     stored: &'a [OllamaMessage<'a>],
-    model: &'a str,
+    (model, context_length): (&'a str, Option<u64>),
     profile: &Profile,
 ) -> Result<UpstreamRequest<'a>> {
     let name = request.model.as_deref();
@@ -75,7 +77,16 @@ pub fn to_openai<'a>(
         if !media.is_empty() {
             return Err(unsupported_error(name, "images without a chat template"));
         }
-        return Ok(build_completion(request, model, &options, response_format, logprobs, profile));
+        let prompt = request.prompt.as_deref().unwrap_or_default();
+        let sampling = options.for_completion(profile, prompt, context_length);
+        return Ok(build_completion(
+            request,
+            model,
+            (&options, sampling),
+            response_format,
+            logprobs,
+            profile,
+        ));
     }
     let extras = ExtraOutputs { think: think::parse(request.think.as_ref())?, logprobs };
     let mut turns = build_messages(request, stored)?;
@@ -100,14 +111,13 @@ pub fn check_body(request: &GenerateRequest<'_>) -> Result<()> {
 fn build_completion<'a>(
     request: &'a GenerateRequest<'a>,
     model: &'a str,
-    options: &options::Options,
+    (options, mut sampling): (&options::Options, Map<String, Value>),
     response_format: Option<openai::ResponseFormat<'a>>,
     logprobs: Option<usize>,
     profile: &Profile,
 ) -> UpstreamRequest<'a> {
     let stream = request.stream.unwrap_or(true);
     let suffix = non_empty(request.suffix.as_deref());
-    let mut sampling = options.for_completion(profile);
     sampling.extend(options::keep_alive_to_ttl(request.keep_alive.as_ref(), profile));
     if let Some(top) = logprobs {
         // `completions` has one parameter: the number, at most 5 (OpenAI API reference).

@@ -12,9 +12,19 @@ use crate::api::wire::keep_alive::KeepAlive;
 use crate::backends::profiles::Profile;
 use crate::error::{Error, Result};
 
-/// Limit on the tokens of a bare completion if the caller sets none: several servers default to 16,
-/// as OpenAI does.
-const DEFAULT_COMPLETION_TOKENS: i64 = 4096;
+/// Limit on the tokens of a bare completion if the caller sets none and the context length is not known:
+/// several servers default to 16, as OpenAI does. A limit above the window is lowered when the upstream
+/// rejects it.
+const DEFAULT_COMPLETION_TOKENS: u64 = 4096;
+
+/// A low estimate of the bytes in a token, so that prompt and limit fit into the window.
+const MIN_BYTES_PER_TOKEN: u64 = 2;
+
+/// What `top_p: 0`, only the most likely token, becomes where 0 is refused.
+const MIN_TOP_P: f64 = 0.000_001;
+
+/// Stop sequences that every known server takes.
+const FEWEST_STOP_SEQUENCES: usize = 4;
 
 /// The options of a request, checked for their types.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -88,6 +98,12 @@ pub fn keep_alive_to_ttl(keep_alive: Option<&Value>, profile: &Profile) -> Optio
     }
 }
 
+/// The tokens that a window leaves beside a prompt, at least a quarter of it.
+fn room_beside(prompt: &str, window: u64) -> u64 {
+    let prompt_tokens = prompt.len() as u64 / MIN_BYTES_PER_TOKEN + 1;
+    window.saturating_sub(prompt_tokens).max(window / 4).max(1)
+}
+
 /// Any JSON number as an integer.
 fn to_integer(value: &Value) -> Option<i64> {
     #[allow(clippy::cast_possible_truncation)] // Saturates.
@@ -126,6 +142,12 @@ impl Options {
                 name.zip(value).map(|(name, value)| (name.to_owned(), value.clone().into())),
             );
         }
+        if profile.needs_positive_top_p
+            && let Some(top_p) = out.get_mut("top_p")
+            && top_p.as_f64().is_some_and(|value| value <= 0.0)
+        {
+            *top_p = MIN_TOP_P.into();
+        }
         let (sent, _) = self.split_stop(profile);
         if !sent.is_empty() {
             out.insert("stop".into(), sent.into());
@@ -133,12 +155,21 @@ impl Options {
         out
     }
 
-    /// The parameters for `completions`.
-    pub fn for_completion(&self, profile: &Profile) -> Map<String, Value> {
+    /// The parameters for `completions`. Without a limit of the caller's, it is set to what a window of
+    /// `context_length` tokens leaves beside `prompt`, where the server's own default is a few words.
+    pub fn for_completion(
+        &self,
+        profile: &Profile,
+        prompt: &str,
+        context_length: Option<u64>,
+    ) -> Map<String, Value> {
         let mut out = self.for_chat(profile);
         // This endpoint calls the limit `max_tokens` on every server.
         let limit = out.remove(profile.max_tokens);
-        let default = || profile.needs_completion_limit.then(|| DEFAULT_COMPLETION_TOKENS.into());
+        let default = || {
+            let room = context_length.map(|window| room_beside(prompt, window));
+            profile.needs_completion_limit.then(|| room.unwrap_or(DEFAULT_COMPLETION_TOKENS).into())
+        };
         if let Some(limit) = limit.or_else(default) {
             out.insert("max_tokens".into(), limit);
         }
@@ -153,7 +184,11 @@ impl Options {
         EXTENDED.iter().any(|name| self.numbers.contains_key(*name))
             // Values that one server misreads or refuses, although it knows the name.
             || self.integer("seed").is_some_and(|seed| seed < -1)
-            || self.float("top_p").and_then(Number::as_f64).is_some_and(|value| value >= 1.0)
+            || self
+                .float("top_p")
+                .and_then(Number::as_f64)
+                .is_some_and(|value| value >= 1.0 || value <= 0.0)
+            || self.stop.len() > FEWEST_STOP_SEQUENCES
             || self.float("presence_penalty").is_some_and(|value| value.as_f64() != Some(0.0))
     }
 
@@ -313,6 +348,15 @@ mod tests {
     }
 
     #[test]
+    fn top_p_zero_is_sent_as_the_nearest_value_that_is_accepted() {
+        for name in ["vllm", "sglang", "tgi"] {
+            check(family(name), json!({"top_p": 0}), json!({"top_p": 0.000_001}));
+            check(family(name), json!({"top_p": 0.5}), json!({"top_p": 0.5}));
+        }
+        check(&GENERIC, json!({"top_p": 0}), json!({"top_p": 0}));
+    }
+
+    #[test]
     fn lm_studio_is_told_how_long_a_model_stays() {
         let said = |name: &str, value: Value| {
             Value::from_iter(keep_alive_to_ttl(Some(&value), family(name)))
@@ -327,9 +371,9 @@ mod tests {
     }
 
     #[test]
-    fn openai_gets_no_more_stop_sequences_than_it_takes() {
+    fn no_family_gets_more_stop_sequences_than_it_takes() {
         let five = json!({"stop": ["a", "b", "c", "d", "e"]});
-        for name in ["openai", "azure"] {
+        for name in ["openai", "azure", "vllm"] {
             check(family(name), five.clone(), json!({"stop": ["a", "b", "c", "d"]}));
             let options = options(five.clone()).expect("valid");
             assert_eq!(options.watched_stop(family(name)), ["e"], "it is watched for instead");
@@ -356,9 +400,16 @@ mod tests {
     #[test]
     fn bare_completions_are_not_cut_after_a_few_words() {
         let completion = |profile: &Profile, from: Value| {
-            Value::Object(options(from).expect("valid options").for_completion(profile))
+            let options = options(from).expect("valid options");
+            Value::Object(options.for_completion(profile, "four", None))
         };
         assert_eq!(completion(&GENERIC, json!({})), json!({"max_tokens": 4096}));
+        let within = |prompt: &str, window| {
+            Options::default().for_completion(&GENERIC, prompt, Some(window))["max_tokens"].clone()
+        };
+        assert_eq!(within("four", 2048), 2045);
+        assert_eq!(within("four", 131_072), 131_069);
+        assert_eq!(within(&"x".repeat(4000), 2048), 512, "the estimate is a low one");
         assert_eq!(completion(family("llamacpp"), json!({})), json!({}));
         let openai = family("api.openai.com");
         assert_eq!(completion(openai, json!({"num_predict": 3})), json!({"max_tokens": 3}));
@@ -398,6 +449,9 @@ mod tests {
         assert!(!needs(json!({"temperature": 1, "num_predict": 3, "seed": 1})));
         assert!(needs(json!({"top_k": 1})));
         assert!(needs(json!({"min_p": 0.1})));
+        let stop = |count: usize| json!({"stop": vec!["a"; count]});
+        assert!(needs(stop(5)) && !needs(stop(4)));
+        assert!(needs(json!({"top_p": 0})));
         // Only TGI misreads these.
         assert!(needs(json!({"presence_penalty": 0.1})) && !needs(json!({"presence_penalty": 0})));
         assert!(needs(json!({"top_p": 1})) && !needs(json!({"top_p": 0.9})));

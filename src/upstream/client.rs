@@ -173,6 +173,7 @@ impl Client {
         loop {
             let failure = match send(request, trace) {
                 Ok(response) => {
+                    repairs.made.retain(Repair::is_reusable);
                     self.repair_cache.insert(path, &model, &repairs.made, Instant::now());
                     return Ok(response);
                 }
@@ -198,6 +199,10 @@ struct Repairs {
 }
 
 impl Repairs {
+    fn has_lowered_limit(&self) -> bool {
+        self.tried.iter().any(|repair| matches!(repair, Repair::LowerLimit { .. }))
+    }
+
     /// Repairs a request that was rejected; whether it is worth sending again.
     fn make(
         &mut self,
@@ -206,7 +211,11 @@ impl Repairs {
         trace: &Trace,
     ) -> bool {
         let mut changed = false;
-        for repair in repair::plan_repairs(rejection, request) {
+        for mut repair in repair::plan_repairs(rejection, request) {
+            // A limit that is rejected again is left to the upstream.
+            if matches!(repair, Repair::LowerLimit { .. }) && self.has_lowered_limit() {
+                repair = repair::omit_limit(request);
+            }
             if self.tried.contains(&repair) || !request.apply(&repair) {
                 continue;
             }

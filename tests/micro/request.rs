@@ -44,7 +44,8 @@ fn generate_short(bencher: Bencher<'_, '_>) {
         let text = decode::decode_body(body).expect("a body");
         let request: GenerateRequest<'_> =
             decode::parse(&text, "GenerateRequest").expect("a request");
-        let upstream = generate::to_openai(&request, &[], MODEL, profile()).expect("a good one");
+        let upstream =
+            generate::to_openai(&request, &[], (MODEL, None), profile()).expect("a good one");
         let UpstreamRequest::Chat(upstream) = upstream else { panic!("not for chat") };
         sent(&upstream)
     });

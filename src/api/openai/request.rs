@@ -39,6 +39,11 @@ pub struct ChatRequest<'a> {
     pub watched_stop: Vec<String>,
 }
 
+/// The parameters with which a server continues an assistant's message at the end of a conversation
+/// instead of beginning a new turn (vLLM, SGLang and llama.cpp, chat completions).
+pub const CONTINUE_FINAL_MESSAGE: [(&str, bool); 2] =
+    [("continue_final_message", true), ("add_generation_prompt", false)];
+
 /// One turn.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Message<'a> {
@@ -61,6 +66,11 @@ impl<'a> Message<'a> {
     /// A turn of text.
     pub fn text(role: impl Into<Cow<'a, str>>, text: impl Into<Cow<'a, str>>) -> Self {
         Self { role: role.into(), content: Content::Text(text.into()), ..Self::default() }
+    }
+
+    /// True if it holds words of the assistant that a server may continue.
+    pub fn is_prefill(&self) -> bool {
+        self.role == "assistant" && self.tool_calls.is_empty() && !self.as_text().trim().is_empty()
     }
 
     /// True if there is an image or a sound.

@@ -141,6 +141,11 @@ pub struct Profile {
     pub needs_unsigned_seed: bool,
     /// True if `top_p` must be below 1; 1 means "off" and is not sent.
     pub needs_top_p_below_one: bool,
+    /// True if `top_p` must be above 0.
+    pub needs_positive_top_p: bool,
+    /// True if `continue_final_message` makes the server continue an assistant's message at the end of
+    /// a conversation.
+    pub has_continue_final_message: bool,
     /// The name of `top_k`, if supported.
     pub top_k: Option<&'static str>,
     /// The value sent for `top_k: 0` (off); `None` if it is not sent.

@@ -104,7 +104,7 @@ mod tests {
         let mut request: GenerateRequest<'_> = decode::parse(body, "G").expect("valid");
         model.apply_to_generate(&mut request);
         let stored = model.stored_messages();
-        match generate::to_openai(&request, &stored, "base", &GENERIC).expect("valid") {
+        match generate::to_openai(&request, &stored, ("base", None), &GENERIC).expect("valid") {
             generate::UpstreamRequest::Chat(it) => sent(&serde_json::to_value(it)),
             generate::UpstreamRequest::Completion(it) => {
                 let it = serde_json::to_value(it).expect("JSON");

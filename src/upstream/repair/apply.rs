@@ -5,10 +5,11 @@
 
 use serde_json::{Map, Value};
 
-use super::plan::{EFFORT_FIELD, Repair, Repairable};
+use super::plan::prefill::{GO_ON, TEMPLATE_KWARGS};
+use super::plan::{EFFORT_FIELD, Repair, Repairable, TOKEN_LIMIT_FIELDS, is_at_edge};
 use crate::api::openai::request::{
-    ChatRequest, CompletionRequest, EmbeddingRequest, InfillRequest, Message, ResponseFormat,
-    StreamOptions,
+    CONTINUE_FINAL_MESSAGE, ChatRequest, CompletionRequest, EmbeddingRequest, InfillRequest,
+    Message, ResponseFormat, StreamOptions,
 };
 use crate::translate::format;
 
@@ -19,7 +20,36 @@ fn apply_to_sampling(sampling: &mut Map<String, Value>, repair: &Repair) -> Opti
             let top = sampling.remove("top_logprobs").is_some();
             sampling.remove("logprobs").is_some() || top
         }
+        Repair::Omit("continue_final_message" | "add_generation_prompt") => {
+            let found = CONTINUE_FINAL_MESSAGE.map(|(name, _)| sampling.remove(name).is_some());
+            found.contains(&true)
+        }
         Repair::Omit(member) => sampling.remove(*member).is_some(),
+        Repair::LowerLimit { to, .. } => {
+            let limits = TOKEN_LIMIT_FIELDS.into_iter();
+            let lowered = limits.filter(|name| {
+                let limit =
+                    sampling.get_mut(*name).filter(|it| it.as_u64().is_some_and(|it| it > *to));
+                limit.map(|limit| *limit = (*to).into()).is_some()
+            });
+            lowered.count() > 0
+        }
+        Repair::SetToNearest { member, value } => {
+            let Ok(nearest) = serde_json::from_str(value) else { return Some(false) };
+            match sampling.get_mut(*member) {
+                Some(sent) if is_at_edge(member, sent) => {
+                    *sent = nearest;
+                    true
+                }
+                _ => false,
+            }
+        }
+        Repair::ContinueFinalMessage => {
+            let added = CONTINUE_FINAL_MESSAGE.map(|(name, value)| {
+                sampling.insert(name.to_owned(), value.into()) != Some(value.into())
+            });
+            added.contains(&true)
+        }
         Repair::Rename { from, to } => match sampling.remove(*from) {
             Some(limit) => {
                 sampling.insert((*to).to_owned(), limit);
@@ -38,17 +68,31 @@ fn apply_to_sampling(sampling: &mut Map<String, Value>, repair: &Repair) -> Opti
     })
 }
 
-/// Removes the stop sequences. They are watched for in the response instead, which becomes a stream, so
-/// that it can be ended where one matches.
+/// Sets the switch that chat templates read for reasoning; `false` if it was set already.
+fn disable_thinking(sampling: &mut Map<String, Value>) -> bool {
+    let kwargs = sampling.entry(TEMPLATE_KWARGS).or_insert_with(|| Value::Object(Map::new()));
+    let Some(kwargs) = kwargs.as_object_mut() else { return false };
+    kwargs.insert("enable_thinking".to_owned(), false.into()) != Some(false.into())
+}
+
+/// Removes all stop sequences but the first `most`. The others are watched for in the response instead,
+/// which becomes a stream, so that it can be ended where one matches.
 fn watch_stop_locally(
+    most: usize,
     sampling: &mut Map<String, Value>,
     watched: &mut Vec<String>,
     stream: &mut bool,
     stream_options: &mut Option<StreamOptions>,
 ) -> bool {
-    let Some(stop) = sampling.remove("stop") else { return false };
-    let texts = stop.as_array().into_iter().flatten();
-    watched.extend(texts.filter_map(Value::as_str).map(str::to_owned));
+    let Some(Value::Array(stop)) = sampling.get_mut("stop") else { return false };
+    if stop.len() <= most {
+        return false;
+    }
+    let others = stop.split_off(most);
+    watched.extend(others.iter().filter_map(Value::as_str).map(str::to_owned));
+    if stop.is_empty() {
+        sampling.remove("stop");
+    }
     if !std::mem::replace(stream, true) {
         *stream_options = StreamOptions::for_stream(true);
     }
@@ -75,6 +119,10 @@ impl Repairable for ChatRequest<'_> {
         }
     }
 
+    fn ends_with_assistant(&self) -> bool {
+        self.messages.last().is_some_and(Message::is_prefill)
+    }
+
     fn has_role(&self, role: &str) -> bool {
         self.messages.iter().any(|message| message.role == role)
     }
@@ -88,9 +136,10 @@ impl Repairable for ChatRequest<'_> {
             Repair::Omit("stream_options") => self.stream_options.take().is_some(),
             // Ollama itself ignores it.
             Repair::Omit("tool_choice") => self.tool_choice.take().is_some(),
-            Repair::Omit("stop") => {
+            Repair::Omit("stop") | Repair::LimitStops(_) => {
+                let most = if let Repair::LimitStops(most) = repair { *most } else { 0 };
                 let Self { sampling, watched_stop, stream, stream_options, .. } = self;
-                watch_stop_locally(sampling, watched_stop, stream, stream_options)
+                watch_stop_locally(most, sampling, watched_stop, stream, stream_options)
             }
             Repair::DisableEffortWithTools => {
                 let changes = !self.tools.is_empty()
@@ -109,7 +158,26 @@ impl Repairable for ChatRequest<'_> {
             | Repair::ObjectToSchema
             | Repair::SchemaToPrompt
             | Repair::MentionJson => self.apply_to_format(repair),
-            Repair::Omit(_) | Repair::Rename { .. } | Repair::SetEffort { .. } => {
+            Repair::ContinueFinalMessage if !self.ends_with_assistant() => false,
+            Repair::DisableThinkingForPrefill => {
+                self.ends_with_assistant() && disable_thinking(&mut self.sampling)
+            }
+            Repair::AskToGoOn => {
+                let is_continued = self.ends_with_assistant();
+                if is_continued {
+                    CONTINUE_FINAL_MESSAGE
+                        .iter()
+                        .for_each(|(name, _)| drop(self.sampling.remove(*name)));
+                    self.messages.push(Message::text("user", GO_ON));
+                }
+                is_continued
+            }
+            Repair::Omit(_)
+            | Repair::Rename { .. }
+            | Repair::SetEffort { .. }
+            | Repair::LowerLimit { .. }
+            | Repair::SetToNearest { .. }
+            | Repair::ContinueFinalMessage => {
                 apply_to_sampling(&mut self.sampling, repair).unwrap_or(false)
             }
         }
@@ -194,9 +262,10 @@ impl Repairable for CompletionRequest<'_> {
     fn apply(&mut self, repair: &Repair) -> bool {
         match repair {
             Repair::Omit("stream_options") => self.stream_options.take().is_some(),
-            Repair::Omit("stop") => {
+            Repair::Omit("stop") | Repair::LimitStops(_) => {
+                let most = if let Repair::LimitStops(most) = repair { *most } else { 0 };
                 let Self { sampling, watched_stop, stream, stream_options, .. } = self;
-                watch_stop_locally(sampling, watched_stop, stream, stream_options)
+                watch_stop_locally(most, sampling, watched_stop, stream, stream_options)
             }
             _ => apply_to_sampling(&mut self.sampling, repair).unwrap_or(false),
         }
@@ -218,7 +287,7 @@ impl Repairable for InfillRequest<'_> {
 
     fn apply(&mut self, repair: &Repair) -> bool {
         // llama.cpp accepts stop sequences here, and nothing would watch for them.
-        *repair != Repair::Omit("stop")
+        !matches!(repair, Repair::Omit("stop") | Repair::LimitStops(_))
             && apply_to_sampling(&mut self.sampling, repair).unwrap_or(false)
     }
 }

@@ -18,15 +18,18 @@
 //! | a value of `reasoning_effort` | the nearest allowed one |
 //! | `reasoning_effort` together with tools | reasoning off while there are tools |
 //! | sampling and other optional parameters | removed, so that the model's default applies |
-//! | `stop` | removed; the proxy applies the stop sequences to the response |
+//! | `stop`, or more stop sequences than are allowed | removed; the proxy applies them to the response |
+//! | a token limit above what the model or the window has room for | lowered, or else removed |
+//! | `top_p` or `temperature` of 0 | the nearest accepted value |
+//! | an assistant's message at the end | the server is told to continue it, without reasoning, or a user asks for it |
 //! | role `system` | role `developer`, or text at the beginning of the first user message |
 //! | a strict schema | `strict` removed |
 //! | a JSON schema | the schema in the prompt, and any JSON object demanded |
 //! | any JSON object (`json_object`) | a schema that allows any object |
 //! | a demand for JSON without the word "JSON" | the word is added to a message |
 //!
-//! Never changed: the model, the tools, the texts and images of the conversation, a requested token
-//! limit, and that a response must be JSON. If only such a change would help, the client gets the
+//! Never changed: the model, the tools, the texts and images of the conversation, and that a response
+//! must be JSON; a token limit is never raised. If only such a change would help, the client gets the
 //! upstream's error. Each repair is a warning in the log. What worked is remembered for each model
 //! and operation for an hour, so that an upstream that was updated is tried as before.
 //!
@@ -39,7 +42,7 @@ mod plan;
 mod raw;
 mod refusal;
 
-pub use self::plan::{Repair, Repairable, plan_repairs};
+pub use self::plan::{Repair, Repairable, omit_limit, plan_repairs};
 
 /// The most repairs and resends of one request. Most upstreams name one member at a time.
 pub const MAX_ROUNDS: usize = 4;

@@ -9,10 +9,11 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::plan::{EFFORT_FIELD, Repair, Repairable};
+use super::plan::prefill::{GO_ON, TEMPLATE_KWARGS};
+use super::plan::{EFFORT_FIELD, Repair, Repairable, TOKEN_LIMIT_FIELDS, is_at_edge};
 use crate::api::openai::raw_object;
 use crate::api::openai::raw_object::RawObject;
-use crate::api::openai::request::{JsonSchema, ResponseFormat};
+use crate::api::openai::request::{CONTINUE_FINAL_MESSAGE, JsonSchema, ResponseFormat};
 use crate::translate::format;
 use crate::translate::pass_through::{PassBody, encode_message};
 
@@ -52,6 +53,10 @@ impl Repairable for PassBody<'_> {
         }
     }
 
+    fn ends_with_assistant(&self) -> bool {
+        self.object.get(MESSAGES).is_some_and(ends_with_assistant)
+    }
+
     fn has_role(&self, role: &str) -> bool {
         let messages =
             self.object.get(MESSAGES).and_then(raw_object::parse_items).unwrap_or_default();
@@ -65,12 +70,39 @@ impl Repairable for PassBody<'_> {
 
     fn apply(&mut self, repair: &Repair) -> bool {
         match repair {
-            Repair::Omit("stop") => false,
+            Repair::Omit("stop") | Repair::LimitStops(_) => false,
             Repair::Omit("logprobs") => {
                 let top = self.omit("top_logprobs");
                 self.omit("logprobs") || top
             }
+            Repair::Omit("continue_final_message" | "add_generation_prompt") => {
+                CONTINUE_FINAL_MESSAGE.map(|(name, _)| self.omit(name)).contains(&true)
+            }
             Repair::Omit(member) => self.omit(member),
+            Repair::LowerLimit { to, .. } => {
+                let lowered = TOKEN_LIMIT_FIELDS.map(|name| {
+                    let is_higher =
+                        self.read_number(name).is_some_and(|it| it.as_u64() > Some(*to));
+                    is_higher && self.set(name, to.to_string())
+                });
+                lowered.contains(&true)
+            }
+            Repair::SetToNearest { member, value } => {
+                let is_edge =
+                    self.read_number(member).is_some_and(|sent| is_at_edge(member, &sent));
+                is_edge && self.set(member, (*value).to_owned())
+            }
+            Repair::ContinueFinalMessage => self.continue_final_message(),
+            Repair::DisableThinkingForPrefill => self.disable_thinking(),
+            Repair::AskToGoOn => {
+                let is_asked = self.change_messages(ask_to_go_on);
+                if is_asked {
+                    for (name, _) in CONTINUE_FINAL_MESSAGE {
+                        self.omit(name);
+                    }
+                }
+                is_asked
+            }
             Repair::Rename { from, to } => {
                 self.object.get(from).is_some() && self.object_mut().rename(from, to)
             }
@@ -102,6 +134,41 @@ impl Repairable for PassBody<'_> {
 impl PassBody<'_> {
     fn omit(&mut self, member: &str) -> bool {
         self.object.get(member).is_some() && self.object_mut().remove(member)
+    }
+
+    fn set(&mut self, member: &str, value: String) -> bool {
+        self.object_mut().set(member, value);
+        true
+    }
+
+    /// A member that is a number.
+    fn read_number(&self, member: &str) -> Option<Value> {
+        serde_json::from_str(self.object.get(member)?).ok().filter(Value::is_number)
+    }
+
+    fn continue_final_message(&mut self) -> bool {
+        let is_prefill = self.object.get(MESSAGES).is_some_and(ends_with_assistant);
+        is_prefill
+            && CONTINUE_FINAL_MESSAGE
+                .map(|(name, value)| {
+                    let value = value.to_string();
+                    self.object.get(name) != Some(&value) && self.set(name, value)
+                })
+                .contains(&true)
+    }
+
+    fn disable_thinking(&mut self) -> bool {
+        if !self.object.get(MESSAGES).is_some_and(ends_with_assistant) {
+            return false;
+        }
+        let kwargs = self.object.get(TEMPLATE_KWARGS).unwrap_or("{}");
+        let Some(mut kwargs) = RawObject::parse(kwargs) else { return false };
+        if kwargs.get("enable_thinking") == Some("false") {
+            return false;
+        }
+        kwargs.set("enable_thinking", "false");
+        let kwargs = kwargs.to_json();
+        self.set(TEMPLATE_KWARGS, kwargs)
     }
 
     /// Replaces all messages, if `change` returns others.
@@ -146,6 +213,25 @@ impl PassBody<'_> {
         object.set(RESPONSE_FORMAT, r#"{"type":"json_object"}"#);
         true
     }
+}
+
+/// Whether a list of messages ends with words of the assistant.
+fn ends_with_assistant(messages: &str) -> bool {
+    let last = raw_object::parse_items(messages).and_then(|messages| messages.last().copied());
+    last.and_then(RawObject::parse).is_some_and(|message| {
+        let calls = message.get("tool_calls").and_then(raw_object::parse_items);
+        is_role(&message, "assistant")
+            && calls.is_none_or(|calls| calls.is_empty())
+            && message_text(last.unwrap_or_default()).is_some_and(|text| !text.trim().is_empty())
+    })
+}
+
+fn ask_to_go_on(messages: &[&str]) -> Option<Vec<String>> {
+    let all = raw_object::join_items(messages);
+    ends_with_assistant(&all).then(|| {
+        let question = encode_message("user", GO_ON);
+        messages.iter().map(|message| (*message).to_owned()).chain([question]).collect()
+    })
 }
 
 fn role_of(message: &str) -> Option<String> {

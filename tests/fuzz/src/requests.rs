@@ -140,7 +140,7 @@ pub fn generate(data: &[u8]) {
         overlay.apply_to_generate(&mut request);
         let id = request.model.as_deref().unwrap_or_default();
         let stored = overlay.stored_messages();
-        let translated = generating::to_openai(&request, &stored, id, profile_of(data))?;
+        let translated = generating::to_openai(&request, &stored, (id, None), profile_of(data))?;
         match &translated {
             UpstreamRequest::Chat(request) => check_chat(&sent(request), id),
             UpstreamRequest::Completion(request) | UpstreamRequest::Fim(request) => {

@@ -149,7 +149,7 @@ fn generate_cases() {
             Ok(request) => {
                 let id = case.setting("id").or(request.model.as_deref()).unwrap_or_default();
                 let translated = generate::check_raw(request)
-                    .and_then(|()| generate::to_openai(request, &[], id, case.profile()));
+                    .and_then(|()| generate::to_openai(request, &[], (id, None), case.profile()));
                 translated.map(|it| match it {
                     UpstreamRequest::Chat(it) => {
                         json!({"path": "chat/completions", "body": chat_value(&it)})

@@ -10,3 +10,4 @@ mod models;
 mod repair;
 mod retry;
 mod stream_dialects;
+mod values;

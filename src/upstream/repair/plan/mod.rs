@@ -4,13 +4,16 @@
 //! default applies. Never given up: the model, the tools, the words of the conversation, a token limit,
 //! and that the response is JSON. Invariant: no repair is planned for a member that was not sent.
 
+pub(super) mod prefill;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use std::fmt;
 
 use serde_json::{Map, Value};
 
+pub(super) use self::values::is_at_edge;
 use super::refusal::{self, RejectedField};
 use crate::api::openai::request::ResponseFormat;
 use crate::backends::errors::ErrorDetails;
@@ -37,6 +40,28 @@ pub enum Repair {
     },
     /// Turns reasoning off, for a model that either reasons or calls tools.
     DisableEffortWithTools,
+    /// Lowers the token limit.
+    LowerLimit {
+        /// The highest limit to send.
+        to: u64,
+        /// True if the model accepts no higher one, whatever the prompt.
+        is_fixed: bool,
+    },
+    /// Sends this many stop sequences; the others are watched for in the response.
+    LimitStops(usize),
+    /// Sends the nearest accepted value in place of one at the edge of a parameter's range.
+    SetToNearest {
+        /// The parameter.
+        member: &'static str,
+        /// The value, a JSON number.
+        value: &'static str,
+    },
+    /// Tells the server to continue the assistant's message at the end.
+    ContinueFinalMessage,
+    /// Turns reasoning off, for a server that cannot reason before it continues a message.
+    DisableThinkingForPrefill,
+    /// Asks for the continuation of the assistant's message in a user's message behind it.
+    AskToGoOn,
     /// Sends instructions with the role `developer` instead of `system`.
     UseDeveloperRole,
     /// Moves instructions to the beginning of the first user message.
@@ -54,8 +79,23 @@ pub enum Repair {
 impl Repair {
     /// Whether it undoes another repair.
     pub fn is_inverse_of(&self, other: &Self) -> bool {
-        matches!((self, other), (Self::Rename { from, to }, Self::Rename { from: back, to: forth })
-            if from == forth && to == back)
+        match (self, other) {
+            (Self::Rename { from, to }, Self::Rename { from: back, to: forth }) => {
+                from == forth && to == back
+            }
+            (Self::Omit(member), Self::LowerLimit { .. }) => TOKEN_LIMIT_FIELDS.contains(member),
+            _ => false,
+        }
+    }
+
+    /// Whether it depends on the model alone. Other repairs depend on the prompt as well, and say
+    /// nothing about the next request.
+    pub fn is_reusable(&self) -> bool {
+        match self {
+            Self::LowerLimit { is_fixed, .. } => *is_fixed,
+            Self::Omit(member) => !TOKEN_LIMIT_FIELDS.contains(member),
+            _ => true,
+        }
     }
 }
 
@@ -81,6 +121,8 @@ const OPTIONAL_PARAMETERS: &[&str] = &[
     "tool_choice",
     "parallel_tool_calls",
     "chat_template_kwargs",
+    "continue_final_message",
+    "add_generation_prompt",
     "reasoning_effort",
     "reasoning",
     "reasoning_format",
@@ -90,7 +132,7 @@ const OPTIONAL_PARAMETERS: &[&str] = &[
 ];
 
 /// The two names of the token limit.
-const TOKEN_LIMIT_FIELDS: [&str; 2] = ["max_tokens", "max_completion_tokens"];
+pub(super) const TOKEN_LIMIT_FIELDS: [&str; 2] = ["max_tokens", "max_completion_tokens"];
 
 /// Efforts from the least to the greatest.
 const EFFORT_LEVELS: &[&str] = &["none", "minimal", "low", "medium", "high", "xhigh", "max"];
@@ -109,6 +151,11 @@ pub trait Repairable {
 
     /// Whether a member other than those of [`Repairable::sampling`] is sent.
     fn has_fixed_field(&self, member: &str) -> bool;
+
+    /// Whether the conversation ends with words of the assistant, to be continued.
+    fn ends_with_assistant(&self) -> bool {
+        false
+    }
 
     /// Whether a message has this role.
     fn has_role(&self, _role: &str) -> bool {
@@ -153,7 +200,16 @@ pub fn plan_repairs(details: &ErrorDetails, request: &impl Repairable) -> Vec<Re
             }
         }
     }
+    if out.is_empty() {
+        out.extend(values::plan_value_repair(details, &text, request));
+    }
     out
+}
+
+/// Leaves out the token limit, so that the upstream's own applies.
+pub fn omit_limit(request: &impl Repairable) -> Repair {
+    let [usual, other] = TOKEN_LIMIT_FIELDS;
+    Repair::Omit(if request.has_field(usual) { usual } else { other })
 }
 
 /// Rejections that are known by a whole sentence.
@@ -166,6 +222,9 @@ fn match_known_sentence(text: &str, request: &impl Repairable) -> Option<Repair>
     }
     if says("system role not supported") || says("system role is not supported") {
         return Some(Repair::FoldSystemIntoUser).filter(|_| request.has_role("system"));
+    }
+    if let Some(repair) = prefill::plan_prefill_repair(text, request) {
+        return Some(repair);
     }
     let word = says("must contain the word 'json'") && request.response_format().is_some();
     word.then_some(Repair::MentionJson)
@@ -249,6 +308,14 @@ impl fmt::Display for Repair {
             Self::DisableEffortWithTools => {
                 write!(f, "{EFFORT_FIELD} set to none, because the request has tools")
             }
+            Self::LowerLimit { to, .. } => write!(f, "token limit lowered to {to}"),
+            Self::LimitStops(most) => write!(f, "all but {most} of the stop sequences removed"),
+            Self::SetToNearest { member, value } => write!(f, "{member} changed to {value}"),
+            Self::ContinueFinalMessage => f.write_str("continue_final_message added"),
+            Self::DisableThinkingForPrefill => {
+                f.write_str("reasoning turned off to continue the last message")
+            }
+            Self::AskToGoOn => f.write_str("request to continue the last message added"),
             Self::UseDeveloperRole => f.write_str("system role sent as developer"),
             Self::FoldSystemIntoUser => {
                 f.write_str("system prompt moved into the first user message")
