@@ -110,7 +110,10 @@ pub enum Error {
     /// without any URL.
     Connect(String),
     /// The upstream closed the connection before it sent a byte of the response.
-    ClosedBeforeResponse,
+    ClosedBeforeResponse {
+        /// It never responded to plain HTTP, so it may speak TLS.
+        suggests_tls: bool,
+    },
     /// The same on a pooled connection, which the upstream had closed while it was idle.
     StaleConnection,
     /// The circuit breaker is open: the upstream was not called.
@@ -185,7 +188,7 @@ impl Error {
         matches!(
             self,
             Self::Connect(_)
-                | Self::ClosedBeforeResponse
+                | Self::ClosedBeforeResponse { .. }
                 | Self::UpstreamTimeout(TimeoutPhase::Connect | TimeoutPhase::Head)
         )
     }
@@ -200,7 +203,7 @@ impl Error {
         matches!(
             self,
             Self::Connect(_)
-                | Self::ClosedBeforeResponse
+                | Self::ClosedBeforeResponse { .. }
                 | Self::StaleConnection
                 | Self::UpstreamDown { .. }
                 | Self::UpstreamTimeout(_)
@@ -243,7 +246,7 @@ impl Error {
             Self::Forbidden(_) => ("forbidden", 403),
             Self::StateFile(_) => ("state", 500),
             Self::Connect(_) => ("connect", 502),
-            Self::ClosedBeforeResponse => ("disconnected", 502),
+            Self::ClosedBeforeResponse { .. } => ("disconnected", 502),
             Self::StaleConnection => ("stale_connection", 502),
             Self::UpstreamDown { .. } => ("upstream_down", 503),
             Self::UpstreamTimeout(_) => ("timeout", 504),
@@ -295,7 +298,10 @@ impl Error {
                 "unauthorized: send one of this proxy's keys as \"Authorization: Bearer KEY\" or \
                  \"x-api-key: KEY\""
             }
-            Self::ClosedBeforeResponse | Self::StaleConnection => {
+            Self::ClosedBeforeResponse { suggests_tls: true } => {
+                "the upstream closed the connection without a response; does it want https://?"
+            }
+            Self::ClosedBeforeResponse { .. } | Self::StaleConnection => {
                 "the upstream closed the connection without a response"
             }
             Self::UpstreamTimeout(TimeoutPhase::Connect) => "timed out connecting to the upstream",
@@ -319,7 +325,7 @@ impl Error {
             Self::Connect(_)
             | Self::UpstreamDown { .. }
             | Self::UpstreamTimeout(TimeoutPhase::Connect | TimeoutPhase::Head) => Retry::Backoff,
-            Self::ClosedBeforeResponse | Self::StaleConnection => Retry::Immediate,
+            Self::ClosedBeforeResponse { .. } | Self::StaleConnection => Retry::Immediate,
             Self::UpstreamStatus { retry, .. } => *retry,
             _ => Retry::Never,
         }
@@ -386,7 +392,9 @@ mod tests {
         check(Error::ShuttingDown, false, Some(503), Never);
         check(Error::Internal("x"), false, Some(500), Never);
         check(Error::Connect(text()), true, Some(502), Backoff);
-        check(Error::ClosedBeforeResponse, true, Some(502), Immediate);
+        let closed = |suggests_tls| Error::ClosedBeforeResponse { suggests_tls };
+        check(closed(true), true, Some(502), Immediate);
+        check(closed(false), true, Some(502), Immediate);
         check(Error::StaleConnection, true, Some(502), Immediate);
         let retry_in = Duration::ZERO;
         check(

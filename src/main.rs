@@ -55,14 +55,17 @@ fn run_server(config: Config) -> ExitCode {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
-    let base = config.base_url.to_string();
+    let mut upstream = config.base_url.to_string();
+    if let Some(proxy) = &config.proxy {
+        upstream += &format!(" through the proxy {proxy} ({})", proxy.variable);
+    }
     let shutdown = Shutdown::default();
     if let Err(error) = handle_signals(shutdown.clone()) {
         return fail(&format!("cannot install signal handlers: {error}"));
     }
     match Server::start(config, shutdown) {
         Ok(server) => {
-            log::info!("listening on {}, upstream {base}", server.local_addr());
+            log::info!("listening on {}, upstream {upstream}", server.local_addr());
             if !server.run() {
                 log::warn!("shutdown: some responses were cut off after SHUTDOWN_GRACE");
             }

@@ -22,6 +22,10 @@ pub fn run(config: &Config) -> (String, bool) {
         // Writing to a String cannot fail.
         let _ = write!(text, "\nwarning: {warning}");
     }
+    let _ = match &config.proxy {
+        Some(proxy) => write!(text, "\nproxy: {proxy} ({})", proxy.variable),
+        None => write!(text, "\nproxy: none"),
+    };
     let state = Store::open(config.state_file.clone());
     let _ = match &state {
         Ok(store) => write!(text, "\nstate: ok, {} models", store.snapshot().len()),

@@ -51,6 +51,7 @@ use crate::upstream::backoff::RetryPolicy;
 use crate::upstream::base_url;
 use crate::upstream::base_url::BaseUrl;
 use crate::upstream::breaker;
+use crate::upstream::proxy::Proxy;
 
 /// The file in the working directory that may set variables.
 const DOTENV_FILE: &str = ".env";
@@ -65,6 +66,8 @@ pub struct Config {
     pub api_key: Option<Secret>,
     /// The base URL of the upstream.
     pub base_url: BaseUrl,
+    /// The proxy that leads to the upstream, if the environment names one.
+    pub proxy: Option<Proxy>,
     /// The upstream's family; `None` to detect it.
     pub profile: Option<&'static Profile>,
     /// The address or name to listen on; empty for all interfaces.
@@ -210,8 +213,15 @@ fn resolve(
 ) -> Result<Config, ConfigError> {
     let values = raw::collect_values(&line.values, env, dotenv);
     // The health check calls this program only, and a container's check may not be given the key.
-    let needs_key = line.command != Command::Healthcheck;
-    let (mut config, problems) = apply_values(&values, needs_key);
+    let calls_upstream = line.command != Command::Healthcheck;
+    let (mut config, mut problems) = apply_values(&values, calls_upstream);
+    if calls_upstream && problems.is_empty() {
+        let find = |names: &[&'static str]| raw::find_variable(names, env, dotenv);
+        match Proxy::select(&config.base_url, &find) {
+            Ok(proxy) => config.proxy = proxy,
+            Err(problem) => problems.push(problem),
+        }
+    }
     if !problems.is_empty() {
         return Err(ConfigError { problems });
     }
@@ -241,15 +251,20 @@ impl Config {
         (host.to_owned(), self.port)
     }
 
-    /// Masks every configured key.
+    /// Masks every configured key and password.
     pub fn redactor(&self) -> Redactor {
-        Redactor::new(self.api_key.iter().chain(self.proxy_api_keys.secrets()).cloned())
+        let keys = self.api_key.iter().chain(self.proxy_api_keys.secrets()).cloned();
+        let proxy_auth = self.proxy.as_ref().and_then(|proxy| proxy.auth.as_ref());
+        let auths = self.base_url.auth().into_iter().chain(proxy_auth);
+        let passwords = auths.flat_map(|auth| auth.secrets().cloned().chain([auth.token()]));
+        Redactor::new(keys.chain(passwords))
     }
 
     /// The settings of the upstream.
     pub fn upstream_settings(&self) -> upstream::Settings {
         upstream::Settings {
             base_url: self.base_url.clone(),
+            proxy: self.proxy.clone(),
             api_key: self.api_key.clone(),
             profile: self.profile,
             request_timeout: self.request_timeout,
@@ -285,6 +300,7 @@ impl Default for Config {
         Self {
             api_key: None,
             base_url: BaseUrl::default(),
+            proxy: None,
             profile: None,
             host: "127.0.0.1".to_owned(),
             port: 11434,
@@ -320,7 +336,10 @@ impl fmt::Display for ConfigError {
 impl StdError for ConfigError {}
 
 /// Applies the values, in table order, to the defaults. A bad value leaves its default.
-fn apply_values(values: &[(&OptionSpec, OptionValue)], needs_key: bool) -> (Config, Vec<String>) {
+fn apply_values(
+    values: &[(&OptionSpec, OptionValue)],
+    calls_upstream: bool,
+) -> (Config, Vec<String>) {
     let redactor = Redactor::new(secret_values(values));
     let mut config = Config::default();
     let mut problems = Vec::new();
@@ -341,8 +360,9 @@ fn apply_values(values: &[(&OptionSpec, OptionValue)], needs_key: bool) -> (Conf
     // A wrong command line is reported without the missing key.
     let is_readable =
         !is_rejected("OPENAI_API_BASE_URL") && !rejected.iter().any(|(_, is_flag)| *is_flag);
-    if needs_key && is_readable {
+    if calls_upstream && is_readable {
         problems.extend(missing_key_problem(values, &config));
+        problems.extend(two_keys_problem(&config));
     }
     if !is_rejected("RETRY_INITIAL_MS") && !is_rejected("RETRY_MAX_MS") {
         problems.extend(retry_delay_problem(&config));
@@ -376,6 +396,16 @@ fn missing_key_problem(values: &[(&OptionSpec, OptionValue)], config: &Config) -
     (config.base_url.is_openai() && !has_key).then(|| {
         "OPENAI_API_KEY is not set and api.openai.com needs it: run `export OPENAI_API_KEY=...` \
          with your key, or name another server with OPENAI_API_BASE_URL"
+            .to_owned()
+    })
+}
+
+/// A request has one `Authorization`. Which of two was meant cannot be known, and the wrong one must not
+/// be sent.
+fn two_keys_problem(config: &Config) -> Option<String> {
+    (config.api_key.is_some() && config.base_url.auth().is_some()).then(|| {
+        "OPENAI_API_KEY and a user name in OPENAI_API_BASE_URL are both set, and only one of them can \
+         be sent: remove one of them"
             .to_owned()
     })
 }
@@ -743,7 +773,7 @@ mod tests {
         let config = Config::for_base_url("http://127.0.0.1:9/v1").expect("a base URL");
         assert_eq!(config.listen_addr(), ("127.0.0.1".to_owned(), 0));
         assert_eq!(config.base_url.join("models"), "http://127.0.0.1:9/v1/models");
-        let error = Config::for_base_url("http://me:s3cret@h").expect_err("has a password");
+        let error = Config::for_base_url("http://me:s3cret@h:x").expect_err("has no port");
         assert!(!error.to_string().contains("s3cret"), "{error}");
         let everywhere = Config { host: String::new(), ..config };
         assert_eq!(everywhere.listen_addr(), ("::".to_owned(), 0));

@@ -327,7 +327,8 @@ pub fn help() -> String {
          -h, --help\n      Print this help.\n  \
          -V, --version\n      Print the version.\n\n\
          Flags override environment variables, which override a .env file in the working\n\
-         directory. Empty values are ignored.",
+         directory. Empty values are ignored. HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY apply\n\
+         to an upstream on another machine.",
     );
     text
 }

@@ -113,6 +113,18 @@ pub fn collect_values(
     OPTIONS.iter().filter_map(find).collect()
 }
 
+/// The value of the first of some names that has one: environment over `.env` file. For the variables of
+/// proxies, which are no options of this program alone.
+pub fn find_variable(
+    names: &[&'static str],
+    env: &dyn Fn(&str) -> Option<String>,
+    dotenv: &[(String, String)],
+) -> Option<(&'static str, String)> {
+    let in_env = |name: &&'static str| Some((*name, strip_quotes(&env(name)?)?));
+    let in_dotenv = |name: &&'static str| Some((*name, last_value(dotenv, name)?));
+    names.iter().find_map(in_env).or_else(|| names.iter().find_map(in_dotenv))
+}
+
 /// The last value of a name that is not empty.
 fn last_value<N: AsRef<str>>(pairs: &[(N, String)], name: &str) -> Option<String> {
     pairs.iter().rev().filter(|(n, _)| n.as_ref() == name).find_map(|(_, text)| strip_quotes(text))

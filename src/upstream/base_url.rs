@@ -1,8 +1,8 @@
 //! The upstream's base URL: parsed once, then joined with the paths of endpoints.
 //!
 //! Pure. A base without a path means `/v1`, a query string stays behind the path, and no joined URL has
-//! `//` in its path. User names and passwords are rejected; `Display`, `Debug` and errors never show
-//! them, nor the values of the query, where some gateways expect a key.
+//! `//` in its path. A user name and a password are kept apart and stand in no joined URL; `Display`,
+//! `Debug` and errors never show them, nor the values of the query, where some gateways expect a key.
 //! Invariant: `path` begins with one slash and does not end with one.
 
 use std::borrow::Cow;
@@ -12,6 +12,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::net::listen_address;
+use crate::upstream::basic_auth::BasicAuth;
 
 /// Endpoints that are cut off a base that was copied with one; longest first.
 const ENDPOINT_PATHS: [&str; 4] = ["/chat/completions", "/completions", "/embeddings", "/models"];
@@ -38,6 +39,10 @@ pub struct BaseUrl {
     /// Scheme, host and port; the port only if it is not the scheme's own.
     origin: String,
     host: String,
+    /// The one in the URL, or the scheme's own.
+    port: u16,
+    /// The user name and the password.
+    auth: Option<BasicAuth>,
     path: String,
     /// With its question mark, or empty.
     query: String,
@@ -62,10 +67,11 @@ impl BaseUrl {
         let (authority, rest) = rest.split_at(authority_end);
         let (path, query) = rest.split_at(rest.find('?').unwrap_or(rest.len()));
 
+        let (auth, authority) = split_auth(authority)?;
         let (host, port) = split_authority(authority)?;
-        let port = port.filter(|port| *port != default_port);
+        let explicit_port = port.filter(|port| *port != default_port);
         let shown_host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-        let shown_port = port.map(|port| format!(":{port}")).unwrap_or_default();
+        let shown_port = explicit_port.map(|port| format!(":{port}")).unwrap_or_default();
         let origin = format!("{scheme}://{shown_host}{shown_port}");
         let query = if query == "?" { "" } else { query };
         let path = match path.trim_matches('/') {
@@ -73,7 +79,8 @@ impl BaseUrl {
             "" if host.ends_with(AZURE_HOST) => AZURE_ROOT,
             _ => path,
         };
-        Ok(Self { origin, host, path: normalize_path(path), query: query.to_owned() })
+        let (port, path) = (port.unwrap_or(default_port), normalize_path(path));
+        Ok(Self { origin, host, port, auth, path, query: query.to_owned() })
     }
 
     /// The URL of an endpoint: `path` is relative to the base and has no query of its own, such as
@@ -127,6 +134,21 @@ impl BaseUrl {
         &self.host
     }
 
+    /// The port, also where it is the scheme's own.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Whether the upstream is reached over TLS.
+    pub fn is_https(&self) -> bool {
+        self.origin.starts_with("https:")
+    }
+
+    /// The user name and the password before the host.
+    pub fn auth(&self) -> Option<&BasicAuth> {
+        self.auth.as_ref()
+    }
+
     /// Whether the upstream runs on this machine: `localhost`, a name under it, or a loopback
     /// address.
     pub fn is_loopback(&self) -> bool {
@@ -148,17 +170,23 @@ impl Default for BaseUrl {
         Self {
             origin: format!("https://{OPENAI_HOST}"),
             host: OPENAI_HOST.to_owned(),
+            port: 443,
+            auth: None,
             path: DEFAULT_PATH.to_owned(),
             query: String::new(),
         }
     }
 }
 
-/// The URL, with the values of its query masked.
+/// The URL, with its user name, its password and the values of its query masked.
 impl fmt::Display for BaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { origin, path, query, .. } = self;
         let query = query.strip_prefix('?').map(|query| format!("?{}", mask_query(query)));
+        let origin = match &self.auth {
+            Some(_) => origin.replacen("://", &format!("://{MASK}@"), 1),
+            None => origin.clone(),
+        };
         write!(f, "{origin}{path}{}", query.unwrap_or_default())
     }
 }
@@ -224,13 +252,17 @@ fn split_scheme(text: &str) -> Result<(&'static str, u16, &str), String> {
     }
 }
 
-/// Host and port of `host`, `host:port`, `[v6]` or `[v6]:port`.
-fn split_authority(authority: &str) -> Result<(String, Option<u16>), String> {
-    if authority.contains('@') {
-        return Err("user names and passwords in the URL are not supported: remove them and set \
-             OPENAI_API_KEY"
-            .to_owned());
+/// The user name and password before the last `@`, if there is one, and what follows.
+pub(super) fn split_auth(authority: &str) -> Result<(Option<BasicAuth>, &str), String> {
+    match authority.rsplit_once('@') {
+        Some(("" | ":", rest)) => Ok((None, rest)),
+        Some((auth, rest)) => Ok((Some(BasicAuth::parse(auth)?), rest)),
+        None => Ok((None, authority)),
     }
+}
+
+/// Host and port of `host`, `host:port`, `[v6]` or `[v6]:port`.
+pub(super) fn split_authority(authority: &str) -> Result<(String, Option<u16>), String> {
     let (host, port) = listen_address::split_port(authority);
     if authority.starts_with('[') {
         let address: Ipv6Addr = host
@@ -433,8 +465,10 @@ mod tests {
         check_refused("http://[::1]x/v1", "IPv6");
         check_refused("http://[h]/v1", "IPv6");
         check_refused("http://h,i/v1", "letters");
-        check_refused("http://me:s3cret@h/v1", "user name");
-        check_refused("http://s3cret@h/v1", "user name");
+        check_refused("http://me%3A:s3cret@h/v1", "user name");
+        check_refused("http://me:s3cret%ff@h/v1", "UTF-8");
+        check_refused("http://me:s3cret@/v1", "host is missing");
+        check_refused("http://me:s3cret@h:x/v1", "port");
         check_refused("me:s3cret@h/v1", "must start with");
         check_refused("http://me:s3/cret?s3cret#@h/v1", "fragment");
         check_refused("h/v1?key=s3cret", "must start with");
@@ -446,6 +480,25 @@ mod tests {
         assert_eq!(url.to_string(), "http://h/v1?key=***&***&v=***");
         assert_eq!(format!("{url:?}"), "BaseUrl(http://h/v1?key=***&***&v=***)");
         assert!(url.join("models").contains("s3cret"), "it is sent all the same");
+    }
+
+    #[test]
+    fn a_user_name_and_a_password_stand_in_no_url_and_are_never_shown() {
+        let url = parse("http://us3r:s3cret@h:8080/v1");
+        let header = "Basic dXMzcjpzM2NyZXQ=";
+        assert_eq!(url.auth().map(|auth| auth.header_value().expose()), Some(header));
+        assert_eq!(url.join("models"), "http://h:8080/v1/models");
+        assert_eq!((url.origin(), url.host(), url.port()), ("http://h:8080", "h", 8080));
+        assert_eq!(url.to_string(), "http://***@h:8080/v1");
+        assert_eq!(format!("{url:?}"), "BaseUrl(http://***@h:8080/v1)");
+        assert_eq!(mask_url("http://us3r:s3cret@h:8080/v1"), url.to_string());
+        for base in ["http://h/v1", "http://@h/v1", "http://:@h/v1"] {
+            assert_eq!(parse(base).auth(), None, "{base}");
+        }
+        // The last `@` ends a password that was not escaped.
+        let url = parse("http://me:a@b@[::1]/v1");
+        assert_eq!((url.host(), url.port()), ("::1", 80));
+        assert_eq!(url.auth().map(|auth| auth.password().expose()), Some("a@b"));
     }
 
     #[test]

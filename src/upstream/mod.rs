@@ -49,17 +49,22 @@
 //! # Connections
 //!
 //! Redirects are not followed, and response bodies are not decompressed (`Accept-Encoding:
-//! identity`). `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` apply unless the upstream is on this
-//! machine. Certificates are checked against the compiled-in roots of public authorities only.
+//! identity`). A [`proxy`] of the environment is used unless the upstream is on this machine: an HTTP
+//! proxy gets requests for `http://` with the whole URL, and opens a tunnel for `https://`; a SOCKS 5
+//! proxy opens a tunnel for both. Certificates are checked against the compiled-in roots of public
+//! authorities only. A user name and a password in the base URL are sent as `Authorization: Basic`
+//! ([`basic_auth`]); with a key beside them, the program does not start.
 
 pub mod backoff;
 pub mod base_url;
+pub mod basic_auth;
 mod batch_limits;
 pub mod breaker;
 mod client;
 mod model_list;
 mod operation;
 mod pass_through;
+pub mod proxy;
 pub mod repair;
 mod response;
 mod retry;
@@ -84,12 +89,15 @@ use crate::observe::metrics::Metrics;
 use crate::observe::redact::{Redactor, Secret};
 use crate::upstream::backoff::RetryPolicy;
 use crate::upstream::base_url::BaseUrl;
+use crate::upstream::proxy::Proxy;
 
 /// The settings of one upstream.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Its address.
     pub base_url: BaseUrl,
+    /// The proxy that leads to it.
+    pub proxy: Option<Proxy>,
     /// Its key.
     pub api_key: Option<Secret>,
     /// Its family; `None` to detect it.

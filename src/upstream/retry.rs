@@ -185,6 +185,10 @@ impl Client {
         let limit = if passed { MAX_PASSED_ERROR_BYTES } else { MAX_ERROR_BYTES };
         let body = agent::read_error_body(response, limit);
         self.body_log.log(&trace.request_id, "upstream error response", [body.as_slice()]);
+        if call.request.url.starts_with("http://") && errors::wants_tls(status, &body) {
+            let what = "this server speaks TLS; did you mean https://?";
+            return Error::upstream_protocol(what).into();
+        }
         let has_body = !matches!(call.request.payload, Payload::Empty);
         let method_and_path =
             format!("{} {}", call.operation.method, agent::url_path(&call.request.url));

@@ -8,6 +8,7 @@
 #![allow(dead_code)] // Each test file uses its own part.
 
 pub mod bench;
+pub mod forward_proxy;
 pub mod golden;
 pub mod members;
 pub mod program;
@@ -16,6 +17,7 @@ pub mod raw;
 pub mod reserved;
 pub mod restarting;
 pub mod shape;
+pub mod tls_server;
 pub mod upstream;
 
 pub use bench::*;

@@ -194,8 +194,11 @@ fn aside(shared: &Shared, request: Recorded) -> Step {
 fn serve(stream: &TcpStream, shared: &Shared, connection: usize) {
     let mut reader = BufReader::new(stream);
     while let Some(request) = read_request(&mut reader, connection) {
+        // As a proxy it is asked with the whole URL.
+        let path = request.path.strip_prefix("http://").and_then(|rest| rest.find('/'));
+        let path = &request.path[path.map_or(0, |at| at + "http://".len())..];
         // A base URL may have a query.
-        let path = request.path.split('?').next().unwrap_or_default();
+        let path = path.split('?').next().unwrap_or_default();
         let steps = match &*shared.models.lock().expect("no panic") {
             _ if SIDES.contains(&path) => vec![aside(shared, request)],
             Some((headers, models)) if path.ends_with("/models") => {

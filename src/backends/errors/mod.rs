@@ -14,6 +14,7 @@
 //! | --- | --- |
 //! | unknown model | 404 with the name that the client sent, in Ollama's words |
 //! | redirect; 404 that concerns the route | 502: the base URL is wrong, or the endpoint is missing |
+//! | plain HTTP on a port for TLS | 502: `https://` is meant |
 //! | tools rejected | 400 in Ollama's words |
 //! | prompt too long, image rejected, or request invalid, with a 5xx | 400 |
 //! | any other status of 400 to 599 | the same status and text |
@@ -111,6 +112,11 @@ pub fn parse_rejection(status: u16, body: &[u8]) -> Option<ErrorDetails> {
     let is_rejection =
         |found: &ErrorDetails| status != 500 || ErrorClassifier::new(found).is_validation_error();
     parse_details(body).filter(is_rejection)
+}
+
+/// True if a server rejects a request because it came without TLS.
+pub fn wants_tls(status: u16, body: &[u8]) -> bool {
+    (400..500).contains(&status) && phrases::says_plain_http_on_tls_port(body)
 }
 
 /// True if the prompt exceeds the context window. Servers share no code for this error, so codes and

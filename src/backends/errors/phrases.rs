@@ -21,6 +21,15 @@ const PERMANENT_CODES: [&str; 10] = [
     "contentpolicyviolation",
 ];
 
+/// How servers reject a request without TLS on a port for TLS: nginx, Go's net/http (Caddy, Traefik),
+/// Apache and Tomcat.
+const PLAIN_HTTP_TEXTS: [&str; 4] = [
+    "the plain http request was sent to https port",
+    "client sent an http request to an https server",
+    "speaking plain http to an ssl-enabled server port",
+    "this combination of host and port requires tls",
+];
+
 /// Texts of errors that a retry cannot cure, whatever their status: spent credit, sizes, and missing
 /// features that llama.cpp reports with status 500.
 const PERMANENT_TEXTS: [&str; 14] = [
@@ -190,6 +199,12 @@ const STATUS_BY_CODE: [(&str, u16); 24] = [
     ("capacity", 503),
     ("timeout", 504),
 ];
+
+/// True if a body, of any format, says that its server wants TLS.
+pub fn says_plain_http_on_tls_port(body: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(body).to_ascii_lowercase();
+    PLAIN_HTTP_TEXTS.iter().any(|phrase| text.contains(phrase))
+}
 
 /// The codes and the message of one error, normalized for comparison.
 #[derive(Debug)]

@@ -705,3 +705,20 @@ fn a_validation_error_inside_a_500_is_a_refusal_and_is_not_retried() {
     let found = parse_rejection(500, body.as_bytes()).expect("a refusal");
     assert_eq!(found.message, message);
 }
+
+#[test]
+fn plain_http_on_a_port_for_tls_is_known_by_the_words_of_four_servers() {
+    for body in [
+        "<html>\r\n<head><title>400 The plain HTTP request was sent to HTTPS port</title></head>\r\n\
+         <body>\r\n<center><h1>400 Bad Request</h1></center>\r\n<center>The plain HTTP request was \
+         sent to HTTPS port</center>\r\n<hr><center>nginx/1.24.0</center>\r\n</body>\r\n</html>\r\n",
+        "Client sent an HTTP request to an HTTPS server.\n",
+        "<p>Your browser sent a request that this server could not understand.<br />\nReason: You're \
+         speaking plain HTTP to an SSL-enabled server port.<br />\n",
+        "Bad Request\r\nThis combination of host and port requires TLS.\r\n",
+    ] {
+        assert!(wants_tls(400, body.as_bytes()), "{body}");
+        assert!(!wants_tls(200, body.as_bytes()) && !wants_tls(500, body.as_bytes()), "{body}");
+    }
+    assert!(!wants_tls(400, b"{\"error\":\"bad request\"}") && !wants_tls(400, b""));
+}

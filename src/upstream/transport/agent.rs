@@ -2,11 +2,12 @@
 //!
 //! The settings avoid measured traps: a status is not an error, because the body says why; redirects
 //! are not followed, because a POST would become a GET; silence is bounded and never a whole stream;
-//! and as many idle connections are kept as there are workers. The key goes into one header here and is
-//! formatted nowhere else. Invariant: no error names a host, a query or a key.
+//! and as many idle connections are kept as there are workers. The key, or the base URL's password, goes
+//! into one header here and is formatted nowhere else. Invariant: no error names a host, a query or a key.
 
 use std::io::Read;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use ureq::http::Response;
@@ -16,9 +17,10 @@ use ureq::{Body, RequestBuilder, SendBody};
 
 use super::connector::CancellableConnector;
 use super::errors::map_send_error;
+use super::proxy_connector::describe_refusal;
 use super::read_deadline::ReadDeadline;
 use super::workarounds::{DeferredResolver, configure_connection, detect_connect};
-use super::{BUFFER_BYTES, CONNECT_TIMEOUT};
+use super::{BUFFER_BYTES, CONNECT_TIMEOUT, USER_AGENT};
 use crate::api::openai::request_body::RequestBody;
 use crate::backends::errors::RetryHints;
 use crate::backends::profiles;
@@ -26,6 +28,8 @@ use crate::backends::profiles::Profile;
 use crate::backends::retry_after::parse_retry_after;
 use crate::error::{Error, Result};
 use crate::observe::redact::Secret;
+use crate::upstream::basic_auth::BasicAuth;
+use crate::upstream::proxy::Proxy;
 use crate::upstream::{ConnectionPolicy, PassHeaders, Settings, Trace};
 
 /// Idle connections older than this are not used again.
@@ -47,15 +51,18 @@ const REQUEST_ID_HEADERS: [&str; 6] = [
 /// The longest id that is logged, in bytes.
 const MAX_ID_BYTES: usize = 200;
 
-/// What the program calls itself.
-const USER_AGENT: &str = concat!("ollama-openai-proxy/", env!("CARGO_PKG_VERSION"));
-
 /// ureq's agent with our settings.
 pub(in crate::upstream) struct Agent {
     agent: ureq::Agent,
     api_key: Option<Secret>,
     /// The key goes into Azure's own header.
     azure_key_header: bool,
+    /// What the base URL has before its host.
+    basic_auth: Option<BasicAuth>,
+    /// The proxy that each request is sent to as it is, and that may answer it.
+    http_proxy: Option<Proxy>,
+    /// True until the server responds to plain HTTP.
+    may_want_tls: AtomicBool,
     /// The timeout of most requests; ureq copies its configuration for any other.
     pub(in crate::upstream) timeout: Duration,
     /// The upstream's family, once the head of a response named it.
@@ -86,6 +93,10 @@ pub enum Payload<'a> {
 
 impl Agent {
     pub(in crate::upstream) fn new(settings: &Settings) -> Self {
+        Self::with_connector(settings, CancellableConnector::new(settings))
+    }
+
+    pub(super) fn with_connector(settings: &Settings, connector: CancellableConnector) -> Self {
         let timeout = settings.request_timeout;
         let builder = ureq::Agent::config_builder()
             .http_status_as_error(false)
@@ -103,14 +114,18 @@ impl Agent {
             .max_response_header_size(BUFFER_BYTES)
             .max_idle_connections(settings.workers)
             .max_idle_connections_per_host(settings.workers)
-            .max_idle_age(MAX_IDLE_AGE);
-        // No HTTP proxy leads to a server on this machine.
-        let builder = if settings.base_url.is_loopback() { builder.proxy(None) } else { builder };
-        let connector = CancellableConnector::default();
+            .max_idle_age(MAX_IDLE_AGE)
+            // Our connector knows the proxy; ureq must not read the environment.
+            .proxy(None);
+        let http_proxy = settings.proxy.clone();
+        let http_proxy = http_proxy.filter(|proxy| proxy.takes_absolute_urls(&settings.base_url));
         Self {
             agent: ureq::Agent::with_parts(builder.build(), connector, DeferredResolver),
             api_key: settings.api_key.clone(),
             azure_key_header: settings.base_url.is_azure_versioned(),
+            basic_auth: settings.base_url.auth().cloned(),
+            may_want_tls: (!settings.base_url.is_https() && http_proxy.is_none()).into(),
+            http_proxy,
             timeout,
             detected_profile: OnceLock::new(),
         }
@@ -148,11 +163,23 @@ impl Agent {
             Payload::Stream(reader, length) => send_reader(post(), reader, *length),
         });
         let response = sent.map_err(|error| match map_send_error(error) {
-            Error::ClosedBeforeResponse if !connected => Error::StaleConnection,
+            Error::ClosedBeforeResponse { .. } if !connected => Error::StaleConnection,
+            Error::ClosedBeforeResponse { .. } => Error::ClosedBeforeResponse {
+                suggests_tls: self.may_want_tls.load(Ordering::Relaxed),
+            },
             other => other,
         })?;
-        self.note_head(&response, &trace.request_id);
-        Ok(response)
+        self.may_want_tls.store(false, Ordering::Relaxed);
+        match &self.http_proxy {
+            // No server behind a proxy answers that.
+            Some(proxy) if response.status().as_u16() == 407 => {
+                Err(Error::Connect(describe_refusal(proxy, 407)))
+            }
+            _ => {
+                self.note_head(&response, &trace.request_id);
+                Ok(response)
+            }
+        }
     }
 
     /// Notes the family that a head names, and logs its ids where it is an error.
@@ -186,13 +213,20 @@ impl Agent {
 
     fn add_id_and_key<B>(&self, builder: RequestBuilder<B>, trace: &Trace) -> RequestBuilder<B> {
         let builder = builder.header("x-request-id", &trace.upstream_request_id);
+        let builder = match self.http_proxy.as_ref().and_then(|proxy| proxy.auth.as_ref()) {
+            Some(auth) => builder.header("proxy-authorization", auth.header_value().expose()),
+            None => builder,
+        };
         match &self.api_key {
             // A token of Azure's directory (a JWT) is sent as a bearer token, an API key is not.
             Some(key) if self.azure_key_header && !key.expose().starts_with("eyJ") => {
                 builder.header("api-key", key.expose())
             }
             Some(key) => builder.header("authorization", format!("Bearer {}", key.expose())),
-            None => builder,
+            None => match &self.basic_auth {
+                Some(auth) => builder.header("authorization", auth.header_value().expose()),
+                None => builder,
+            },
         }
     }
 }

@@ -54,6 +54,16 @@ impl TcpBuffers {
         std::mem::take(&mut self.is_first_write) && self.pending <= MAX_PENDING_BYTES
     }
 
+    /// Inserts bytes at a place of the `amount` bytes that ureq wrote and that are not pending yet.
+    pub(in crate::upstream) fn insert_output(&mut self, amount: usize, at: usize, bytes: &[u8]) {
+        let (begin, end) = (self.pending + at, self.pending + amount);
+        if self.output.len() < end + bytes.len() {
+            self.output.resize(end + bytes.len(), 0);
+        }
+        self.output.copy_within(begin..end, begin + bytes.len());
+        self.output[begin..begin + bytes.len()].copy_from_slice(bytes);
+    }
+
     /// The output to be sent.
     pub(in crate::upstream) fn pending_output(&self) -> &[u8] {
         &self.output[..self.pending]
@@ -229,6 +239,25 @@ mod tests {
         buffers.clear_pending();
         buffers.begin_read();
         assert!(!write(&mut buffers, &[b'x'; MAX_PENDING_BYTES + 1]), "it is no head");
+    }
+
+    #[test]
+    fn bytes_are_inserted_into_what_was_written_last() {
+        let mut buffers = TcpBuffers::new();
+        for (before, full) in [(0, false), (4, false), (4, true)] {
+            buffers = TcpBuffers::new();
+            buffers.output()[..4].copy_from_slice(b"head");
+            buffers.append_output(before);
+            let amount = if full { buffers.output().len() } else { 6 };
+            buffers.output()[..6].copy_from_slice(b"GET /x");
+            buffers.insert_output(amount, 4, b"http://h");
+            buffers.append_output(amount + 8);
+            let pending = buffers.pending_output();
+            assert_eq!(pending.len(), before + amount + 8);
+            assert_eq!(&pending[before..before + 14], b"GET http://h/x");
+        }
+        buffers.clear_pending();
+        assert_eq!(buffers.output().len(), MAX_BUFFER_BYTES, "a full buffer grows all the same");
     }
 
     #[test]

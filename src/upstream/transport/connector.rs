@@ -10,53 +10,64 @@
 use std::fmt;
 use std::io;
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Instant;
 
 use ureq::Error;
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{
-    Buffers, ConnectProxyConnector, ConnectionDetails, Connector, NextTimeout, RustlsConnector,
-    ShutdownHandle, Transport,
+    Buffers, ConnectionDetails, Connector, NextTimeout, ShutdownHandle, Transport,
 };
 
-use super::tcp::TcpConnector;
+use super::connect_failure::connect_failure;
+use super::proxy_connector::ProxyConnector;
+use super::tcp;
+use super::tls::TlsConnector;
 use super::workarounds::{note_connect, read_timeout, resolve_deferred};
 use crate::net::cancel;
 use crate::net::cancel::{CancellationToken, Hook};
+use crate::upstream::Settings;
 
-/// Makes connections of any kind.
-type BoxedConnector = Box<dyn Connector<(), Out = Box<dyn Transport>>>;
+/// How a record with a TLS alert begins: its type, and the first part of the version (RFC 8446 section
+/// 5.1).
+const TLS_ALERT: [u8; 2] = [0x15, 0x03];
 
-/// ureq's own connectors around our sockets. Connections without TLS have a chain of their own,
-/// because the other chain takes 10 KiB more of a worker's stack.
+/// Makes connections to the upstream, through its proxy if it has one.
 #[derive(Debug)]
 pub(super) struct CancellableConnector {
-    plain: BoxedConnector,
-    tls: BoxedConnector,
+    proxy: Option<ProxyConnector>,
+    tls: TlsConnector,
     resolver: DefaultResolver,
 }
 
-impl Default for CancellableConnector {
-    fn default() -> Self {
-        let socket = || ().chain(ConnectProxyConnector::default()).chain(TcpConnector);
-        let plain = Box::new(socket().chain(BoxingConnector));
-        let tls = Box::new(socket().chain(RustlsConnector::default()).chain(BoxingConnector));
-        Self { plain, tls, resolver: DefaultResolver::default() }
+impl CancellableConnector {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let base_url = &settings.base_url;
+        let proxy = settings.proxy.clone().map(|proxy| ProxyConnector::new(proxy, base_url));
+        Self { proxy, tls: TlsConnector::default(), resolver: DefaultResolver::default() }
     }
-}
 
-/// Gives all kinds of connections one type.
-#[derive(Debug)]
-struct BoxingConnector;
+    /// One that trusts these authorities.
+    #[cfg(test)]
+    pub(super) fn with_roots(settings: &Settings, roots: rustls::RootCertStore) -> Self {
+        Self { tls: TlsConnector::with_roots(roots), ..Self::new(settings) }
+    }
 
-impl<In: Transport> Connector<In> for BoxingConnector {
-    type Out = Box<dyn Transport>;
-
-    fn connect(
-        &self,
-        _: &ConnectionDetails<'_>,
-        chained: Option<In>,
-    ) -> Result<Option<Self::Out>, Error> {
-        Ok(chained.map(|transport| Box::new(transport) as Box<dyn Transport>))
+    /// A connection on which requests can be sent.
+    fn open(&self, details: &mut ConnectionDetails<'_>) -> Result<Box<dyn Transport>, Error> {
+        let (began, timeout) = (Instant::now(), details.timeout);
+        let socket = match &self.proxy {
+            Some(proxy) => proxy.open(&self.resolver, details)?,
+            None => {
+                details.addrs = resolve_deferred(&self.resolver, details, details.uri)?;
+                Box::new(tcp::open(details)?)
+            }
+        };
+        if details.needs_tls() {
+            let after = timeout.after.saturating_sub(began.elapsed()).into();
+            self.tls.connect(socket, details, NextTimeout { after, ..timeout })
+        } else {
+            Ok(socket)
+        }
     }
 }
 
@@ -66,7 +77,7 @@ impl Connector<()> for CancellableConnector {
     fn connect(
         &self,
         details: &ConnectionDetails<'_>,
-        chained: Option<()>,
+        _: Option<()>,
     ) -> Result<Option<Self::Out>, Error> {
         note_connect();
         let socket = Arc::new(OnceLock::<Weak<dyn ShutdownHandle>>::new());
@@ -78,9 +89,9 @@ impl Connector<()> for CancellableConnector {
                 }
             }
         });
-        let details = ConnectionDetails {
+        let mut details = ConnectionDetails {
             uri: details.uri,
-            addrs: resolve_deferred(&self.resolver, details)?,
+            addrs: details.addrs.clone(),
             config: details.config,
             request_level: details.request_level,
             resolver: &self.resolver,
@@ -100,9 +111,9 @@ impl Connector<()> for CancellableConnector {
                 }
             }),
         };
-        let connector = if details.needs_tls() { &self.tls } else { &self.plain };
-        let inner = connector.connect(&details, chained)?;
-        Ok(inner.map(|inner| CancellableTransport { inner, hook, cancel_id: 0 }))
+        let expects_plain_http = !details.needs_tls();
+        let inner = self.open(&mut details)?;
+        Ok(Some(CancellableTransport { inner, hook, cancel_id: 0, expects_plain_http }))
     }
 }
 
@@ -112,6 +123,8 @@ pub(super) struct CancellableTransport {
     hook: Hook,
     /// The token that holds the hook; 0 for none.
     cancel_id: u64,
+    /// Whether a TLS alert instead of the first response would mean that the server speaks TLS.
+    expects_plain_http: bool,
 }
 
 impl CancellableTransport {
@@ -153,7 +166,12 @@ impl Transport for CancellableTransport {
             Some(per_read) => NextTimeout { per_read: Some(per_read.into()), ..timeout },
             None => timeout,
         };
-        self.inner.await_input(timeout)
+        let has_more = self.inner.await_input(timeout)?;
+        let is_first = std::mem::take(&mut self.expects_plain_http);
+        if is_first && self.inner.buffers().input().starts_with(&TLS_ALERT) {
+            return Err(connect_failure("this server speaks TLS; did you mean https://?"));
+        }
+        Ok(has_more)
     }
 
     /// ureq calls this before it puts a connection into its pool and when it takes one out.

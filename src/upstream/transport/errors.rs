@@ -7,23 +7,13 @@ use std::io;
 
 use ureq::Timeout;
 
+use super::connect_failure::{ConnectFailure, is_closed};
+use super::tls_errors;
 use crate::error::{Error, Result, TimeoutPhase};
 use crate::net::cancel;
 
 /// How the standard library begins the text of a failed name lookup, which has no error kind.
 const DNS_ERROR_PREFIX: &str = "failed to lookup address information";
-
-/// What rustls calls the usual faults of a server, and what an operator can do with.
-const TLS_ERRORS: [(&str, &str); 5] = [
-    (
-        "CaUsedAsEndEntity",
-        "the server's certificate is self-signed, and only public authorities are trusted",
-    ),
-    ("UnknownIssuer", "the server's certificate comes from an unknown authority"),
-    ("NotValidForName", "the server's certificate is for another host name"),
-    ("Expired", "the server's certificate has expired"),
-    ("InvalidContentType", "this server does not speak TLS; did you mean http://?"),
-];
 
 /// A failure before the head of the response.
 pub(super) fn map_send_error(error: ureq::Error) -> Error {
@@ -37,11 +27,10 @@ pub(super) fn map_send_error(error: ureq::Error) -> Error {
         ureq::Error::Timeout(_) => Error::UpstreamTimeout(TimeoutPhase::Head),
         ureq::Error::HostNotFound => Error::Connect("cannot resolve the host name".into()),
         ureq::Error::Io(error) => map_io_error(error),
-        ureq::Error::Rustls(error) => Error::Connect(describe_tls_error(&error.to_string())),
-        ureq::Error::Tls(reason) => Error::Connect(describe_tls_error(reason)),
-        ureq::Error::ConnectProxyFailed(_) => {
-            Error::Connect("the HTTP proxy (HTTPS_PROXY) refused to connect".into())
-        }
+        ureq::Error::Other(error) => match error.downcast::<ConnectFailure>() {
+            Ok(failure) => Error::Connect(failure.reason),
+            Err(_) => Error::Internal("unknown failure of a connection"),
+        },
         ureq::Error::ConnectionFailed => Error::Connect("connection failed".into()),
         ureq::Error::LargeResponseHeader(..) => {
             Error::upstream_protocol("response headers above 16 KiB")
@@ -55,31 +44,23 @@ pub(super) fn map_send_error(error: ureq::Error) -> Error {
 
 fn map_io_error(error: io::Error) -> Error {
     match error.kind() {
-        io::ErrorKind::ConnectionReset
-        | io::ErrorKind::ConnectionAborted
-        | io::ErrorKind::BrokenPipe
-        | io::ErrorKind::NotConnected
-        | io::ErrorKind::UnexpectedEof => Error::ClosedBeforeResponse,
+        _ if is_closed(&error) => Error::ClosedBeforeResponse { suggests_tls: false },
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
             Error::UpstreamTimeout(TimeoutPhase::Connect)
         }
-        kind => Error::Connect(describe_io_error(kind, &error.to_string())),
+        _ => Error::Connect(describe_io_error(&error)),
     }
 }
 
 /// Why no connection was made. Only texts that are known to name no address are repeated.
-fn describe_io_error(kind: io::ErrorKind, text: &str) -> String {
-    match text.strip_prefix(DNS_ERROR_PREFIX) {
-        Some(why) => format!("cannot resolve the host name: {}", why.trim_start_matches(": ")),
-        // A failed TLS handshake.
-        None if kind == io::ErrorKind::InvalidData => describe_tls_error(text),
-        None => kind.to_string(),
+pub(super) fn describe_io_error(error: &io::Error) -> String {
+    if let Some(error) = tls_errors::find_tls_error(error) {
+        return tls_errors::describe(error);
     }
-}
-
-fn describe_tls_error(text: &str) -> String {
-    let known = TLS_ERRORS.iter().find(|(name, _)| text.contains(name));
-    format!("TLS: {}", known.map_or(text, |(_, reason)| reason))
+    match error.to_string().strip_prefix(DNS_ERROR_PREFIX) {
+        Some(why) => format!("cannot resolve the host name: {}", why.trim_start_matches(": ")),
+        None => error.kind().to_string(),
+    }
 }
 
 /// Fails if this thread's request was cancelled: then the end of a body is not the upstream's.
@@ -109,8 +90,9 @@ mod tests {
     #[test]
     fn what_a_library_says_is_told_and_of_the_system_its_kind() {
         let told = |error| map_io_error(error).to_string();
-        let tls = io::Error::new(io::ErrorKind::InvalidData, "invalid peer certificate");
-        assert!(told(tls).contains("invalid peer certificate"));
+        let tls = rustls::Error::General("a reason".to_owned());
+        let tls = io::Error::new(io::ErrorKind::InvalidData, tls);
+        assert!(told(tls).contains("TLS: unexpected error: a reason"));
         // 101 is ENETUNREACH.
         assert!(told(io::Error::from_raw_os_error(101)).contains("network unreachable"));
     }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 #[cfg(target_os = "linux")]
 use socket2::SockRef;
 use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, Either, NextTimeout, ShutdownHandle, Transport,
+    Buffers, ConnectionDetails, NextTimeout, ShutdownHandle, Transport,
 };
 use ureq::{Error, Timeout};
 
@@ -28,27 +28,12 @@ use super::workarounds::is_nonblocking;
 /// The least time for each of several addresses.
 const MIN_CONNECT_TIMEOUT: Duration = Duration::from_millis(10);
 
-/// Connects, unless a connector before it did.
-#[derive(Debug, Default)]
-pub(in crate::upstream) struct TcpConnector;
-
-impl<In: Transport> Connector<In> for TcpConnector {
-    type Out = Either<In, TcpTransport>;
-
-    fn connect(
-        &self,
-        details: &ConnectionDetails<'_>,
-        chained: Option<In>,
-    ) -> Result<Option<Self::Out>, Error> {
-        if chained.is_some() {
-            return Ok(chained.map(Either::A));
-        }
-        let stream = connect(&details.addrs, details.timeout)?;
-        let transport = TcpTransport::new(stream);
-        let handle = Arc::downgrade(&transport.stream) as Weak<dyn ShutdownHandle>;
-        (details.register_shutdown)(handle)?;
-        Ok(Some(Either::B(transport)))
-    }
+/// Opens a connection to one of the addresses, and registers it for shutdown.
+pub(super) fn open(details: &ConnectionDetails<'_>) -> Result<TcpTransport, Error> {
+    let transport = TcpTransport::new(connect(&details.addrs, details.timeout)?);
+    let handle = Arc::downgrade(&transport.stream) as Weak<dyn ShutdownHandle>;
+    (details.register_shutdown)(handle)?;
+    Ok(transport)
 }
 
 /// Tries one address after the other. Each gets half of the remaining time, the last one all of it, so
@@ -117,6 +102,11 @@ impl TcpTransport {
             is_checked_out: true,
             peer_stopped_reading: false,
         }
+    }
+
+    /// Inserts bytes into the latest `amount` bytes of output, which were not transmitted yet.
+    pub(super) fn insert_output(&mut self, amount: usize, at: usize, bytes: &[u8]) {
+        self.buffers.insert_output(amount, at, bytes);
     }
 
     /// Sends the pending output. An upstream that has responded need not read the rest of the request:

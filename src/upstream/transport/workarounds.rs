@@ -6,6 +6,7 @@
 //! | the bytes that have arrived, without waiting | a body reader always blocks | [`without_blocking`]: a thread-local that makes our transport fail with `WouldBlock` |
 //! | whether a call used a pooled connection | not reported | [`detect_connect`]: a thread-local that our connector sets |
 //! | a connection outside the pool, or a new one for a resend | the pool has no switch | [`configure_connection`]: settings that no pooled connection meets |
+//! | a proxy for plain HTTP | tunnels through it, which most proxies refuse for other ports than 443 | [`AbsoluteForm`](super::absolute_form::AbsoluteForm): writes the upstream's origin into the request line |
 //! | no name lookup for a pooled connection | resolves before each call, on a new thread | [`DeferredResolver`]: a placeholder address that our connector resolves |
 //!
 //! The thread-locals work because ureq runs a call, and reads its body, on the thread that asks for it.
@@ -115,16 +116,13 @@ impl Resolver for DeferredResolver {
     }
 }
 
-/// The addresses to connect to, looked up where [`DeferredResolver`] left that out.
+/// The addresses of a URL's host, which [`DeferredResolver`] did not look up.
 pub(super) fn resolve_deferred(
     resolver: &DefaultResolver,
     details: &ConnectionDetails<'_>,
+    uri: &Uri,
 ) -> Result<ResolvedSocketAddrs, Error> {
-    if details.addrs.first() != Some(&UNRESOLVED) {
-        // There are none where a proxy looks the name up.
-        return Ok(details.addrs.clone());
-    }
-    let host = details.uri.host().unwrap_or_default();
+    let host = uri.host().unwrap_or_default();
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     // A literal address needs no lookup, and so no thread that has to be abandoned at a timeout.
     let after = match bare.parse::<IpAddr>() {
@@ -132,7 +130,7 @@ pub(super) fn resolve_deferred(
         Err(_) => CONNECT_TIMEOUT.into(),
     };
     let timeout = NextTimeout { after, reason: Timeout::Resolve, ..NextTimeout::default() };
-    resolver.resolve(details.uri, details.config, timeout)
+    resolver.resolve(uri, details.config, timeout)
 }
 
 #[cfg(test)]

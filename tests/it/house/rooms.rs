@@ -45,7 +45,9 @@ const PURE: &[&str] = &[
     "src/translate",
     "src/upstream/backoff.rs",
     "src/upstream/base_url.rs",
+    "src/upstream/basic_auth.rs",
     "src/upstream/breaker",
+    "src/upstream/proxy.rs",
     "src/upstream/repair",
 ];
 

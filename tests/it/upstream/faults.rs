@@ -75,7 +75,7 @@ fn head(text: &str) -> Step {
 
 #[test]
 fn a_head_that_never_comes() {
-    let closed = "the upstream closed the connection without a response";
+    let closed = "the upstream closed the connection without a response; does it want https://?";
     let late = "no response from the upstream within REQUEST_TIMEOUT";
     check("closed", || vec![Step::Close], 502, closed);
     check("reset", || vec![Step::Reset], 502, closed);
@@ -210,8 +210,9 @@ fn an_upstream_that_does_not_speak_tls_is_told() {
         }
     });
     let proxy = Proxy::at(&base, |config| config.retry.max_retries = 0);
-    let closed = "the upstream closed the connection without a response";
-    for told in ["cannot reach the upstream: TLS: ", closed].repeat(2) {
+    let closed =
+        "cannot reach the upstream: the server closed the connection during the TLS handshake";
+    for told in ["cannot reach the upstream: this server does not speak TLS", closed].repeat(2) {
         let answer = proxy.ask("/api/chat", chat("Hi"));
         assert_eq!(answer.status(), 502);
         let error = answer.error();

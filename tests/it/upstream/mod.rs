@@ -1,13 +1,16 @@
 //! Requests to upstreams, and how their responses are handled.
 
 mod azure;
+mod basic_auth;
 mod breaker;
 mod cut_answers;
 mod errors;
 mod faults;
 mod large_bodies;
 mod models;
+mod proxies;
 mod repair;
 mod retry;
 mod stream_dialects;
+mod tls;
 mod values;

@@ -1,0 +1,109 @@
+//! An agent, a proxy and a server with TLS that the agent trusts, on real sockets.
+
+use std::io::{Read, Write};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use rustls::RootCertStore;
+
+use super::agent::{Agent, Payload, Request};
+use super::connector::CancellableConnector;
+use crate::error::Error;
+use crate::observe::redact::{Redactor, Secret};
+use crate::upstream::backoff::RetryPolicy;
+use crate::upstream::base_url::BaseUrl;
+use crate::upstream::proxy::Proxy;
+use crate::upstream::{ConnectionPolicy, Settings, Trace, breaker};
+
+#[path = "../../../tests/support/forward_proxy.rs"]
+#[allow(dead_code)] // Other tests use the rest.
+mod forward_proxy;
+#[path = "../../../tests/support/tls_server.rs"]
+pub mod tls_server;
+
+use forward_proxy::ForwardProxy;
+use tls_server::{AUTHORITY, ISSUED, TlsServer};
+
+/// An agent that trusts [`AUTHORITY`], and the base URL of its upstream behind a proxy.
+fn agent(server: &TlsServer, proxy: &ForwardProxy) -> (Agent, BaseUrl) {
+    // The proxy knows the name, and this machine need not.
+    let base = format!("https://localhost:{}/v1", server.addr().port());
+    let base_url = BaseUrl::parse(&base).expect("a base URL");
+    let elsewhere = BaseUrl::parse("https://upstream.test").expect("a base URL");
+    let url = format!("http://me:s3cret@{}", proxy.addr());
+    let proxy = Proxy::select(&elsewhere, &|names| {
+        Some((names[0], url.clone())).filter(|_| !names.contains(&"no_proxy"))
+    });
+    let settings = Settings {
+        base_url: base_url.clone(),
+        proxy: proxy.expect("a proxy's URL"),
+        api_key: Some(Secret::new("k")),
+        profile: None,
+        request_timeout: Duration::from_secs(30),
+        workers: 4,
+        retry: RetryPolicy::default(),
+        breaker: breaker::Settings::default(),
+        models_ttl: Duration::ZERO,
+        log_bodies: false,
+        redactor: Redactor::default(),
+    };
+    let mut roots = RootCertStore::empty();
+    roots.add(tls_server::certificate(AUTHORITY)).expect("a certificate");
+    let connector = CancellableConnector::with_roots(&settings, roots);
+    (Agent::with_connector(&settings, connector), base_url)
+}
+
+/// Asks for the list of models.
+fn ask(agent: &Agent, base_url: &BaseUrl) -> Result<impl Read, Error> {
+    let mut request = Request {
+        url: base_url.join("models"),
+        pass_headers: None,
+        payload: Payload::Empty,
+        timeout: agent.timeout,
+    };
+    let response = agent.send(&mut request, &Trace::new("test"), ConnectionPolicy::Reuse)?;
+    Ok(response.into_body().into_reader())
+}
+
+#[test]
+fn a_tunnel_is_kept_and_used_again() {
+    let server = TlsServer::answering(ISSUED);
+    let proxy = ForwardProxy::http(server.addr());
+    let (agent, base_url) = agent(&server, &proxy);
+    for _ in 0..3 {
+        let mut text = String::new();
+        let mut body = ask(&agent, &base_url).expect("a response");
+        body.read_to_string(&mut text).expect("a body");
+        assert_eq!(text, "ok");
+    }
+    let head = proxy.head();
+    assert!(head.starts_with(&format!("CONNECT localhost:{} ", server.addr().port())), "{head}");
+    assert!(proxy.is_idle(), "one tunnel for all");
+}
+
+#[test]
+fn what_comes_through_a_tunnel_arrives_at_once() {
+    let (go_on, told) = mpsc::channel::<()>();
+    let told = Arc::new(Mutex::new(told));
+    let server = TlsServer::start(ISSUED, move |stream| {
+        let mut send = |bytes: &[u8]| {
+            stream.get_mut().write_all(bytes).expect("the client reads");
+            stream.get_mut().flush().expect("the client reads");
+        };
+        send(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\none");
+        let _ = told.lock().expect("no panic").recv_timeout(Duration::from_secs(30));
+        send(b"two");
+    });
+    let proxy = ForwardProxy::http(server.addr());
+    let (agent, base_url) = agent(&server, &proxy);
+    let mut body = ask(&agent, &base_url).expect("a response");
+    let mut piece = [0; 64];
+    assert_eq!(
+        body.read(&mut piece).map(|length| piece[..length].to_vec()).ok(),
+        Some(b"one".into())
+    );
+    drop(go_on);
+    let mut rest = String::new();
+    body.read_to_string(&mut rest).expect("the rest");
+    assert_eq!(rest, "two");
+}

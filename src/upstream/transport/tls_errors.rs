@@ -1,0 +1,163 @@
+//! What went wrong in a TLS handshake, in words that say what to do.
+//!
+//! Texts of rustls are for programmers (`Other(OtherError(CaUsedAsEndEntity))`). Of what the server sent,
+//! only the names and dates of its certificate are repeated. Invariant: a text is on one line and has a
+//! bounded length.
+
+use std::fmt;
+use std::io;
+
+use rustls::pki_types::UnixTime;
+use rustls::{AlertDescription, CertificateError, InvalidMessage};
+use time::OffsetDateTime;
+use ureq::Error;
+
+use super::connect_failure::{connect_failure, is_closed};
+
+/// The most names of a certificate that are shown, and the most characters of each.
+const MAX_NAMES: usize = 5;
+const MAX_NAME_CHARS: usize = 80;
+
+const NO_TLS: &str = "this server does not speak TLS; did you mean http://?";
+
+const CLOSED: &str =
+    "the server closed the connection during the TLS handshake; did you mean http://?";
+
+const TOO_OLD: &str = "the server has no version or cipher of TLS that is supported (1.2 and 1.3)";
+
+/// A certificate that was issued by no authority.
+#[derive(Debug)]
+pub(super) struct SelfSigned;
+
+impl fmt::Display for SelfSigned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("self-signed")
+    }
+}
+
+impl std::error::Error for SelfSigned {}
+
+/// Why a handshake failed: a reason in words, or the error of the connection beneath.
+pub(super) fn map_handshake_error(error: io::Error) -> Error {
+    match Error::from(error) {
+        Error::Io(error) => match find_tls_error(&error) {
+            Some(error) => connect_failure(describe(error)),
+            None if is_closed(&error) => connect_failure(CLOSED),
+            None => Error::Io(error),
+        },
+        error => error,
+    }
+}
+
+/// rustls's error inside one of reading or writing.
+pub(super) fn find_tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// An error of rustls in words.
+pub(super) fn describe(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(error) => describe_certificate_error(error),
+        rustls::Error::InvalidMessage(
+            InvalidMessage::InvalidContentType
+            | InvalidMessage::UnknownProtocolVersion
+            | InvalidMessage::InvalidEmptyPayload
+            | InvalidMessage::MessageTooLarge,
+        ) => NO_TLS.to_owned(),
+        rustls::Error::AlertReceived(alert) => describe_alert(*alert),
+        rustls::Error::PeerIncompatible(_) => TOO_OLD.to_owned(),
+        other => format!("TLS: {other}"),
+    }
+}
+
+fn describe_certificate_error(error: &CertificateError) -> String {
+    match error {
+        CertificateError::Other(error) if error.0.downcast_ref::<SelfSigned>().is_some() => {
+            "the server's certificate is self-signed, and only public authorities are trusted"
+                .to_owned()
+        }
+        CertificateError::UnknownIssuer => {
+            "the server's certificate comes from an unknown authority".to_owned()
+        }
+        CertificateError::NotValidForNameContext { presented, .. } => {
+            format!("the server's certificate is for another host name: {}", list_names(presented))
+        }
+        CertificateError::NotValidForName => {
+            "the server's certificate is for another host name".to_owned()
+        }
+        CertificateError::ExpiredContext { not_after, .. } => {
+            format!("the server's certificate expired on {} (UTC)", format_date(*not_after))
+        }
+        CertificateError::Expired => "the server's certificate has expired".to_owned(),
+        CertificateError::NotValidYetContext { not_before, .. } => format!(
+            "the server's certificate is not valid before {} (UTC); is this machine's clock right?",
+            format_date(*not_before)
+        ),
+        CertificateError::Revoked => "the server's certificate was revoked".to_owned(),
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            "the server's certificate is not one for servers".to_owned()
+        }
+        other => format!("the server's certificate is invalid: {other}"),
+    }
+}
+
+/// What the server said when it ended the handshake.
+fn describe_alert(alert: AlertDescription) -> String {
+    let text = match alert {
+        AlertDescription::ProtocolVersion => TOO_OLD,
+        AlertDescription::UnrecognisedName => "the server has no certificate for this host name",
+        AlertDescription::CertificateRequired => "the server wants a certificate of the client",
+        other => return format!("the server refused the TLS handshake ({other:?})"),
+    };
+    text.to_owned()
+}
+
+/// The names in a certificate, which rustls gives as `DnsName("a.example")` or `IpAddress(::1)`.
+fn list_names(presented: &[String]) -> String {
+    let plain = |name: &String| {
+        let inside = name.split_once('(').map_or(name.as_str(), |(_, rest)| rest);
+        let inside = inside.trim_end_matches(')').trim_matches('"');
+        let is_shown = |c: &char| c.is_ascii_graphic() && *c != '"';
+        inside.chars().filter(is_shown).take(MAX_NAME_CHARS).collect::<String>()
+    };
+    let names: Vec<_> = presented.iter().take(MAX_NAMES).map(plain).collect();
+    match presented.len().saturating_sub(MAX_NAMES) {
+        _ if names.is_empty() => "it names none".to_owned(),
+        0 => format!("it names {}", names.join(", ")),
+        more => format!("it names {} and {more} more", names.join(", ")),
+    }
+}
+
+/// The day, in UTC.
+fn format_date(time: UnixTime) -> String {
+    let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    OffsetDateTime::from_unix_timestamp(seconds)
+        .map_or_else(|_| "a day far away".to_owned(), |time| time.date().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_a_certificate_are_bounded_and_on_one_line() {
+        let list =
+            |names: &[&str]| list_names(&names.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(list(&[]), "it names none");
+        assert_eq!(list(&["DnsName(\"a.example\")"]), "it names a.example");
+        assert_eq!(list(&["DnsName(\"a\\nb \u{1b}[0mc\")"]), "it names a\\nb[0mc");
+        let many: Vec<_> = (0..9).map(|n| format!("DnsName(\"{n}{}\")", "x".repeat(300))).collect();
+        let shown = list_names(&many);
+        assert!(shown.len() < 500 && shown.ends_with(" and 4 more"), "{shown}");
+    }
+
+    #[test]
+    fn dates_far_away_are_no_panic() {
+        let date = |seconds| {
+            format_date(UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds)))
+        };
+        assert_eq!(date(0), "1970-01-01");
+        assert_eq!(date(1_709_208_000), "2024-02-29");
+        assert_eq!(date(u64::MAX), "a day far away");
+    }
+}
