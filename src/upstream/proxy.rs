@@ -1,9 +1,10 @@
 //! The proxy that leads to the upstream: which one the environment names, and whether it applies.
 //!
 //! Pure. As in curl (manual page, ENVIRONMENT): `https_proxy` or `http_proxy` by the scheme of the base
-//! URL, then `all_proxy`; lower case before upper case; `no_proxy` makes exceptions. In two things it
-//! differs: `HTTP_PROXY` counts in upper case, too, because a header of a CGI request cannot set it here,
-//! and no proxy leads to a server on this machine.
+//! URL, then `all_proxy`; lower case before upper case; `no_proxy` makes exceptions. It differs where
+//! that surprises: `HTTP_PROXY` counts in upper case, too, because a header of a CGI request cannot set it
+//! here; no proxy leads to a server on this machine; and exceptions may have a port, begin with `*.`, and
+//! stand beside a `*`.
 //! Invariant: a proxy that is named and cannot be used is an error, never a direct connection; neither
 //! `Debug` nor `Display` nor an error shows a user name or a password.
 
@@ -49,6 +50,9 @@ pub struct Proxy {
     pub variable: &'static str,
 }
 
+/// What the `Server` header of proxies begins with that answer in their own name.
+const PROXY_SERVERS: [&str; 4] = ["squid", "tinyproxy", "privoxy", "mitmproxy"];
+
 /// Finds the value of the first of some variables that is set and not empty.
 pub type FindVariable<'a> = dyn Fn(&[&'static str]) -> Option<(&'static str, String)> + 'a;
 
@@ -91,6 +95,42 @@ impl Proxy {
         let (host, port) = split_authority(authority).map_err(|_| EXPECTED)?;
         let port = port.unwrap_or(default_port);
         Ok(Self { protocol, host, port, auth, variable })
+    }
+
+    /// Whether an error comes from the proxy itself, not from a server behind it. Its status does not tell,
+    /// except for 407: tinyproxy answers 401 to a wrong password, and 500 where it cannot connect.
+    /// `Proxy-Status` is that of RFC 9209.
+    pub fn is_own_error<'a>(
+        status: u16,
+        mut headers: impl Iterator<Item = (&'a str, &'a str)>,
+    ) -> bool {
+        status == 407
+            || status >= 400
+                && headers.any(|(name, value)| match name {
+                    "x-squid-error" => true,
+                    "proxy-status" => value.contains("error="),
+                    "server" => {
+                        let value = value.to_ascii_lowercase();
+                        PROXY_SERVERS.iter().any(|name| value.starts_with(name))
+                    }
+                    _ => false,
+                })
+    }
+
+    /// Why the proxy refused, by its status.
+    pub fn describe_refusal(&self, status: u16) -> String {
+        let name = format!("the proxy ({})", self.variable);
+        match status {
+            401 | 407 if self.auth.is_some() => {
+                format!("{name} refused its user name or password ({status})")
+            }
+            401 | 407 => {
+                format!("{name} wants a user name and a password: http://USER:PASSWORD@HOST:PORT")
+            }
+            403 => format!("{name} does not allow this connection (403)"),
+            500..=504 => format!("{name} cannot reach the upstream ({status})"),
+            _ => format!("{name} refused the connection ({status})"),
+        }
     }
 
     /// Whether requests to this upstream are sent to the proxy with the whole URL. Otherwise a tunnel
@@ -288,6 +328,25 @@ mod tests {
         }
         let shown = select(HTTP, &[("HTTP_PROXY", "us3r:s3cret@p:1")]).expect("a proxy");
         assert_eq!(format!("{shown:?}"), "Some(Proxy(Http p:1))");
+    }
+
+    #[test]
+    fn an_error_of_the_proxy_is_told_from_one_of_a_server_behind_it() {
+        let is_own =
+            |status, headers: Pairs<'_>| Proxy::is_own_error(status, headers.iter().copied());
+        assert!(is_own(407, &[]));
+        assert!(is_own(503, &[("server", "squid/5.7"), ("x-squid-error", "ERR_CONNECT_FAIL 111")]));
+        assert!(is_own(401, &[("server", "tinyproxy/1.11.1")]));
+        assert!(is_own(502, &[("proxy-status", "p; error=connection_refused")]));
+        for (status, headers) in [
+            (401, &[("server", "nginx"), ("via", "1.1 p (squid/5.7)")][..]),
+            (502, &[("server", "my-squid")]),
+            (502, &[("proxy-status", "p; received-status=502")]),
+            (500, &[]),
+            (200, &[("server", "tinyproxy/1.11.1")]),
+        ] {
+            assert!(!is_own(status, headers), "{status} {headers:?}");
+        }
     }
 
     #[test]

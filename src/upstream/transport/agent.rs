@@ -17,7 +17,6 @@ use ureq::{Body, RequestBuilder, SendBody};
 
 use super::connector::CancellableConnector;
 use super::errors::map_send_error;
-use super::proxy_connector::describe_refusal;
 use super::read_deadline::ReadDeadline;
 use super::workarounds::{DeferredResolver, configure_connection, detect_connect};
 use super::{BUFFER_BYTES, CONNECT_TIMEOUT, USER_AGENT};
@@ -170,16 +169,14 @@ impl Agent {
             other => other,
         })?;
         self.may_want_tls.store(false, Ordering::Relaxed);
-        match &self.http_proxy {
-            // No server behind a proxy answers that.
-            Some(proxy) if response.status().as_u16() == 407 => {
-                Err(Error::Connect(describe_refusal(proxy, 407)))
-            }
-            _ => {
-                self.note_head(&response, &trace.request_id);
-                Ok(response)
+        if let Some(proxy) = &self.http_proxy {
+            let status = response.status().as_u16();
+            if Proxy::is_own_error(status, header_texts(response.headers())) {
+                return Err(Error::Connect(proxy.describe_refusal(status)));
             }
         }
+        self.note_head(&response, &trace.request_id);
+        Ok(response)
     }
 
     /// Notes the family that a head names, and logs its ids where it is an error.

@@ -98,7 +98,7 @@ impl ProxyConnector {
         })?;
         match read_status(&head) {
             Some(200..=299) => Ok(()),
-            Some(status) => Err(connect_failure(describe_refusal(&self.proxy, status))),
+            Some(status) => Err(connect_failure(self.proxy.describe_refusal(status))),
             None => Err(self.failure("does not answer like an HTTP proxy")),
         }
     }
@@ -127,18 +127,6 @@ impl ProxyConnector {
 impl fmt::Debug for ProxyConnector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ProxyConnector({})", self.proxy)
-    }
-}
-
-/// Why a proxy refused, by its status.
-pub(super) fn describe_refusal(proxy: &Proxy, status: u16) -> String {
-    let name = format!("the proxy ({})", proxy.variable);
-    match status {
-        407 if proxy.auth.is_some() => format!("{name} refused its user name or password (407)"),
-        407 => format!("{name} wants a user name and a password: http://USER:PASSWORD@HOST:PORT"),
-        403 => format!("{name} does not allow this connection (403)"),
-        502..=504 => format!("{name} cannot reach the upstream ({status})"),
-        _ => format!("{name} refused the connection ({status})"),
     }
 }
 

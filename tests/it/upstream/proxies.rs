@@ -135,6 +135,13 @@ fn a_refusal_of_the_proxy_is_told_as_its_own() {
         check(ASKS, "", base, wants);
         check(ASKS, "me:x@", base, "refused its user name or password (407)");
     }
+    // Squid 5.7 and tinyproxy 1.11.
+    let squid = b"HTTP/1.1 503 Service Unavailable\r\nServer: squid/5.7\r\nContent-Length: 0\r\n\
+                  X-Squid-Error: ERR_CONNECT_FAIL 111\r\nVia: 1.1 p (squid/5.7)\r\n\r\n";
+    check(squid, "", HTTP, "cannot reach the upstream (503)");
+    let tinyproxy = b"HTTP/1.1 401 Unauthorized\r\nServer: tinyproxy/1.11.1\r\n\r\n<html>";
+    check(tinyproxy, "me:x@", HTTP, "refused its user name or password (401)");
+    check(tinyproxy, "me:x@", HTTPS, "refused its user name or password (401)");
     let forbidden = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 6\r\n\r\ns3cret";
     check(forbidden, "", HTTPS, "does not allow this connection (403)");
     check(b"HTTP/1.0 503 x\r\n\r\n", "", HTTPS, "cannot reach the upstream (503)");
@@ -142,6 +149,15 @@ fn a_refusal_of_the_proxy_is_told_as_its_own() {
     check(b"SSH-2.0-OpenSSH\r\n\r\n", "", HTTPS, "does not answer like an HTTP proxy");
     check(b"HTTP/1.1 200 OK\r\n", "", HTTPS, "closed the connection without an answer");
     check(b"", "", HTTPS, "closed the connection without an answer");
+}
+
+#[test]
+fn an_error_of_a_server_behind_a_proxy_is_the_server_s() {
+    let upstream = Upstream::start();
+    let proxy = through(&format!("http://{}", addr(&upstream)), HTTP);
+    let headers = [("Via", "1.1 p (squid/5.7)"), ("Server", "nginx")];
+    upstream.script(vec![status(401, &headers, r#"{"error":"wrong key"}"#)]);
+    proxy.ask("/api/chat", chat("Hi")).assert_error(401, "wrong key");
 }
 
 #[test]
