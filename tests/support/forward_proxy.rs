@@ -54,6 +54,19 @@ impl ForwardProxy {
         })
     }
 
+    /// Answers nothing. Records what it is asked for, and then what came until the connection was closed.
+    pub fn silent() -> Self {
+        Self::start(|mut stream, asked| {
+            let mut message = vec![0; 4096];
+            let length = stream.read(&mut message).unwrap_or(0);
+            message.truncate(length);
+            let _ = asked.send(message);
+            let mut rest = Vec::new();
+            let _ = stream.read_to_end(&mut rest);
+            let _ = asked.send(rest);
+        })
+    }
+
     /// SOCKS 5: answers each message with the next of `answers`, records the messages, and leads to `target`
     /// after the last answer if there is one.
     pub fn socks(answers: &'static [&'static [u8]], target: Option<SocketAddr>) -> Self {

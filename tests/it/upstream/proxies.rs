@@ -99,6 +99,21 @@ fn streams_and_cancellations_go_through_a_proxy() {
 }
 
 #[test]
+fn a_client_that_leaves_ends_the_wait_for_a_silent_proxy() {
+    for (scheme, base) in [("http", HTTP), ("http", HTTPS), ("socks5h", HTTP)] {
+        let forward = ForwardProxy::silent();
+        let proxy = through(&format!("{scheme}://{}", forward.addr()), base);
+        let mut client = proxy.client();
+        client.post("/api/chat", chat("Hi"));
+        assert!(!forward.asked().is_empty(), "{scheme} {base}");
+        drop(client);
+        // Long before any timeout.
+        forward.asked();
+        assert!(proxy.sleeps.is_empty(), "{scheme} {base}: no other attempt");
+    }
+}
+
+#[test]
 fn a_tunnel_is_asked_for_with_the_password_and_led_to_the_server() {
     let server = TlsServer::answering(SELF_SIGNED);
     let forward = ForwardProxy::http(server.addr());
