@@ -288,6 +288,26 @@ mod tests {
         for other in [json!([]), json!([{"id": "a"}]), json!({"data": together}), json!("chat")] {
             assert_eq!(find_by_list(&other), None, "{other}");
         }
+        let list = |entries: Value| name(find_by_list(&json!({"object": "list", "data": entries})));
+        let served = json!({"id": "a", "object": "model", "created": 1, "owned_by": "us", "root": "a",
+            "parent": null, "max_model_len": 2048});
+        assert_eq!(list(json!([served])), Some("sglang"));
+        let with = |member: &str, value: Value| {
+            let mut entry = served.clone();
+            entry[member] = value;
+            entry
+        };
+        assert_eq!(list(json!([with("owned_by", json!("vllm"))])), None, "its owner tells");
+        let permission = json!([{"id": "modelperm-1", "object": "model_permission"}]);
+        assert_eq!(list(json!([with("permission", permission)])), Some("vllm"));
+        let meta = json!({"n_vocab": 1, "n_ctx_train": 2, "n_embd": 3, "n_params": 4, "size": 5});
+        let file = json!({"id": "a", "object": "model", "owned_by": "us", "meta": meta});
+        assert_eq!(list(json!([file])), Some("llamacpp"));
+        assert_eq!(list(json!([file, served])), None);
+        let routed = json!({"id": "a/b", "architecture": {}, "top_provider": {}, "pricing": {}});
+        assert_eq!(list(json!([routed])), Some("openrouter"));
+        let groq = json!({"id": "a", "active": true, "public_apps": null, "context_window": 1});
+        assert_eq!(list(json!([groq])), Some("groq"));
     }
 
     #[test]
@@ -303,6 +323,11 @@ mod tests {
         assert_eq!(list(json!([bare, tgi("a/b")[0]])), None);
         assert_eq!(list(json!([{"id": "a"}])), None);
         assert_eq!(list(json!([])), None);
+        let proxied =
+            json!({"id": "a", "object": "model", "created": 1_677_610_602, "owned_by": "openai"});
+        assert_eq!(list(json!([proxied, proxied])), Some("litellm"));
+        let other = json!({"id": "b", "object": "model", "created": 1, "owned_by": "openai"});
+        assert_eq!(list(json!([proxied, other])), None);
     }
 
     #[test]

@@ -77,6 +77,9 @@ pub const PROFILES: &[Profile] = &[
     Profile {
         name: "groq",
         hosts: &["api.groq.com"],
+        matches_list: |list| {
+            all_entries(list, |it| has_all(it, &["active", "public_apps", "context_window"]))
+        },
         logprobs: LogprobsParam::Unsupported,
         max_tokens: "max_completion_tokens",
         fim: FimEndpoint::Unsupported,
@@ -86,6 +89,7 @@ pub const PROFILES: &[Profile] = &[
     Profile {
         name: "litellm",
         headers: &[("x-litellm-", "")],
+        may_match_list: may_be_litellm,
         lists_capabilities: true,
         details_probe: Some(DetailsProbe::LiteLlm),
         ..GENERIC
@@ -95,6 +99,7 @@ pub const PROFILES: &[Profile] = &[
         ignores_model: true,
         owners: &["llamacpp"],
         headers: &[("server", "llama.cpp")],
+        matches_list: looks_like_llamacpp,
         details_probe: Some(DetailsProbe::LlamaCppProps),
         top_k: Some("top_k"),
         top_k_off: Some(0),
@@ -149,6 +154,9 @@ pub const PROFILES: &[Profile] = &[
     Profile {
         name: "openrouter",
         hosts: &["openrouter.ai"],
+        matches_list: |list| {
+            all_entries(list, |it| has_all(it, &["architecture", "top_provider", "pricing"]))
+        },
         max_tokens: "max_completion_tokens",
         top_k: Some("top_k"),
         min_p: Some("min_p"),
@@ -161,6 +169,7 @@ pub const PROFILES: &[Profile] = &[
     Profile {
         name: "sglang",
         owners: &["sglang"],
+        matches_list: looks_like_sglang,
         needs_positive_top_p: true,
         has_continue_final_message: true,
         top_k: Some("top_k"),
@@ -198,6 +207,7 @@ pub const PROFILES: &[Profile] = &[
     Profile {
         name: "vllm",
         owners: &["vllm"],
+        matches_list: looks_like_vllm,
         needs_positive_top_p: true,
         has_continue_final_message: true,
         max_stop_sequences: Some(4),
@@ -218,6 +228,45 @@ pub const PROFILES: &[Profile] = &[
         ..GENERIC
     },
 ];
+
+/// True if there are entries and `test` holds for each.
+fn all_entries(list: &Value, test: impl Fn(&Value) -> bool) -> bool {
+    list["data"].as_array().is_some_and(|list| !list.is_empty() && list.iter().all(test))
+}
+
+fn has_all(entry: &Value, members: &[&str]) -> bool {
+    members.iter().all(|name| entry.get(name).is_some())
+}
+
+/// The time of creation that LiteLLM tells of every model (`DEFAULT_MODEL_CREATED_AT_TIME`).
+const LITELLM_CREATED: u64 = 1_677_610_602;
+
+fn may_be_litellm(list: &Value) -> bool {
+    all_entries(list, |entry| entry["created"] == LITELLM_CREATED && entry["owned_by"] == "openai")
+}
+
+/// llama.cpp tells facts of the file (tools/server/README.md, `GET /v1/models`).
+fn looks_like_llamacpp(list: &Value) -> bool {
+    all_entries(list, |entry| has_all(&entry["meta"], &["n_vocab", "n_ctx_train", "n_params"]))
+}
+
+/// vLLM tells a length and permissions of an old form of OpenAI's list (`ModelCard`).
+fn looks_like_vllm(list: &Value) -> bool {
+    all_entries(list, |entry| {
+        let permission = entry["permission"][0]["id"].as_str();
+        has_all(entry, &["root", "max_model_len"])
+            && permission.is_some_and(|id| id.starts_with("modelperm-"))
+    })
+}
+
+/// SGLang's list is vLLM's without permissions.
+fn looks_like_sglang(list: &Value) -> bool {
+    all_entries(list, |entry| {
+        has_all(entry, &["root", "max_model_len"])
+            && entry.get("permission").is_none()
+            && entry["owned_by"] != "vllm"
+    })
+}
 
 /// An array without an enclosing object, whose entries have a type and an organization.
 fn looks_like_together(list: &Value) -> bool {

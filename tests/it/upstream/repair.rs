@@ -250,6 +250,30 @@ fn a_schema_that_is_not_taken_is_told_in_words() {
     assert_eq!(upstream.request().json(), second, "and from then on");
 }
 
+/// llama-cpp-python 0.3.36 tells a validation error with status 500.
+#[test]
+fn a_schema_that_a_500_refuses_is_told_in_words_at_once() {
+    let text = "[{'type': 'literal_error', 'loc': ('body', 'response_format', 'type'), 'msg': \"Input \
+                should be 'text' or 'json_object'\", 'input': 'json_schema', 'ctx': {'expected': \
+                \"'text' or 'json_object'\"}}]";
+    let body = json!({"error": {"message": text, "type": "internal_server_error", "param": null,
+        "code": null}});
+    let (upstream, proxy) = pair();
+    let schema = json!({"format": {"type": "object", "properties": {"a": {"type": "string"}}}});
+    upstream.script(vec![status(500, &[], &body.to_string())]);
+    upstream.script(vec![answer("{}")]).script(vec![answer("{}")]);
+    for _ in 0..2 {
+        assert_eq!(chat(&proxy, &schema).json()["message"]["content"], "{}");
+    }
+    assert_eq!(upstream.request().json()["response_format"]["type"], "json_schema");
+    for _ in 0..2 {
+        let sent = upstream.request().json();
+        assert_eq!(sent["response_format"], json!({"type": "json_object"}));
+        assert!(sent["messages"][0]["content"].as_str().expect("a text").contains(r#""a":{"#));
+    }
+    assert!(upstream.is_idle() && proxy.sleeps.is_empty(), "no retry delay");
+}
+
 #[test]
 fn refused_stop_sequences_are_watched_for_and_end_the_upstream_s_stream() {
     for (whole, path) in [(false, "/api/chat"), (true, "/api/chat"), (true, "/api/generate")] {
