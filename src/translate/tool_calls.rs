@@ -121,14 +121,16 @@ impl ToolCallAssembler {
     }
 
     /// Drops the calls that the token limit cut off. A call without arguments is one of them only if it
-    /// is the last: those of a tool without parameters may be empty.
-    pub fn drop_cut_off(&mut self) {
-        let last = self.pending.len().saturating_sub(1);
+    /// is the last: those of a tool without parameters may be empty. Returns whether there were some.
+    pub fn drop_cut_off(&mut self) -> bool {
+        let count = self.pending.len();
+        let last = count.saturating_sub(1);
         let mut place = 0..;
         self.pending.retain(|call| {
             let is_last = place.next() == Some(last);
             call.is_complete() || call.arguments.is_empty() && !is_last
         });
+        self.pending.len() < count
     }
 
     /// Takes out complete calls, in order: all if the response `has_ended`, otherwise those before the

@@ -130,6 +130,13 @@ request! {
     }
 }
 
+/// Why a response is incomplete.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct IncompleteDetails {
+    /// `max_output_tokens`.
+    pub reason: &'static str,
+}
+
 /// The response object: the body of a whole response, and part of the first events and of the last.
 #[derive(Debug, Serialize)]
 pub struct Response<'a> {
@@ -141,10 +148,10 @@ pub struct Response<'a> {
     pub created_at: u64,
     /// When the response ended, in Unix seconds.
     pub completed_at: Option<u64>,
-    /// `in_progress` or `completed`; `completed` also if the token limit ended the response.
+    /// `in_progress`, `completed`, or, for a whole response that the token limit ended, `incomplete`.
     pub status: &'static str,
-    /// Always null.
-    pub incomplete_details: (),
+    /// Why the response is incomplete.
+    pub incomplete_details: Option<IncompleteDetails>,
     /// The name as the client sent it.
     pub model: &'a str,
     /// Always null: the proxy stores no responses.

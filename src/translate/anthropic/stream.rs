@@ -177,7 +177,7 @@ impl Encoder for MessageEncoder<'_> {
 /// Never `stop_sequence`: upstreams do not say which stop string ended a response.
 fn stop_reason(outcome: &Completion, has_calls: bool) -> &'static str {
     match outcome.done_reason {
-        _ if has_calls => "tool_use",
+        _ if has_calls && !outcome.has_cut_off_call => "tool_use",
         "length" => "max_tokens",
         _ => "end_turn",
     }

@@ -133,7 +133,7 @@ impl RequestEcho {
             created_at,
             completed_at: completed.map(|(at, _)| at),
             status: status(completed.is_some()),
-            incomplete_details: (),
+            incomplete_details: None,
             model: &self.model,
             previous_response_id: (),
             instructions: self.instructions.as_deref(),

@@ -19,7 +19,7 @@
 use super::response_object::{
     ItemKind, OutputItem, RequestEcho, ResponseIds, output_text_part, to_usage, unix_seconds,
 };
-use crate::api::openai::responses::{Response, ResponseItem, StreamEvent};
+use crate::api::openai::responses::{IncompleteDetails, Response, ResponseItem, StreamEvent};
 use crate::api::wire::{ndjson, sse};
 use crate::translate::stream::{Completion, Delta, Encoder};
 use crate::translate::tool_calls::CompleteToolCall;
@@ -189,7 +189,15 @@ impl Encoder for ResponseEncoder {
         }
         output.extend(rest.calls.iter().map(|call| OutputItem::from_call(&self.ids, call)));
         self.output = output;
-        ndjson::append(out, &self.completed_response(&self.output_items(), created_at, outcome));
+        let output = self.output_items();
+        let mut response = self.completed_response(&output, created_at, outcome);
+        // OpenAI's libraries look for it here. A stream ends with `response.completed`, as Ollama's:
+        // Codex takes `response.incomplete` for an error and asks again.
+        if outcome.done_reason == "length" {
+            response.status = "incomplete";
+            response.incomplete_details = Some(IncompleteDetails { reason: "max_output_tokens" });
+        }
+        ndjson::append(out, &response);
     }
 }
 

@@ -48,6 +48,8 @@ pub struct ResponseOptions<'a> {
 pub struct Completion {
     /// Ollama's `done_reason`: `stop` or `length`.
     pub done_reason: &'static str,
+    /// True if the token limit cut off a call, which was left out.
+    pub has_cut_off_call: bool,
     /// The counters.
     pub metrics: Metrics,
 }
@@ -97,6 +99,7 @@ pub struct ResponseTranslator<'r> {
     finish_reason: Option<FinishReason>,
     done: bool,
     chunk_count: usize,
+    has_cut_off_call: bool,
 }
 
 /// The meaning of a `finish_reason`.
@@ -124,6 +127,7 @@ impl<'r> ResponseTranslator<'r> {
             finish_reason: None,
             done: false,
             chunk_count: 0,
+            has_cut_off_call: false,
         }
     }
 
@@ -330,7 +334,7 @@ impl<'r> ResponseTranslator<'r> {
     /// ends with `length`: the client would repeat a request that failed, and pay for the same again.
     fn take_calls(&mut self) -> Result<Vec<CompleteToolCall>> {
         if self.finish_reason == Some(FinishReason::Length) {
-            self.tool_calls.drop_cut_off();
+            self.has_cut_off_call |= self.tool_calls.drop_cut_off();
         }
         self.tool_calls.take_complete(self.is_complete())
     }
@@ -422,7 +426,8 @@ impl<'r> ResponseTranslator<'r> {
         let metrics =
             response_metrics::compute(&self.stats, &Timeline { sent, end, ..self.timeline });
         let is_long = self.finish_reason == Some(FinishReason::Length) && !self.is_stopped();
-        Ok(Completion { done_reason: if is_long { "length" } else { "stop" }, metrics })
+        let done_reason = if is_long { "length" } else { "stop" };
+        Ok(Completion { done_reason, has_cut_off_call: self.has_cut_off_call, metrics })
     }
 }
 
