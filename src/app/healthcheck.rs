@@ -20,6 +20,12 @@ const REQUEST: &[u8] = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: 
 /// Bytes of the response up to the status.
 const STATUS_LINE_LEN: usize = "HTTP/1.1 200".len();
 
+/// The most bytes of a response that are read.
+const MAX_RESPONSE_BYTES: u64 = 4096;
+
+/// A member of the response to `/health` that no other server has.
+const HEALTH_MEMBER: &str = "\"configured\":true";
+
 /// Sends one request.
 ///
 /// # Errors
@@ -30,24 +36,24 @@ pub fn run(config: &Config) -> Result<(), String> {
         return Err("cannot check: the configured port is 0 (any free port)".into());
     }
     let address = display_address(&host, port);
-    let (sender, receiver) = mpsc::channel();
-    // On a thread of its own, because name resolution has no timeout.
-    thread::Builder::new()
-        .name("healthcheck".into())
-        .spawn(move || sender.send(request_status(&host, port)))
-        .map_err(|error| format!("cannot check: cannot start a thread: {error}"))?;
-    match receiver.recv_timeout(TIMEOUT) {
-        Ok(Ok(200)) => Ok(()),
-        Ok(Ok(status)) => Err(format!("not healthy: /health returned status {status}")),
-        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+    match request(host, port, read_status) {
+        Ok(200) => Ok(()),
+        Ok(status) => Err(format!("not healthy: /health returned status {status}")),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             Err(format!("not healthy: nothing listens on {address}"))
         }
-        Ok(Err(error)) => Err(format!("not healthy: {address}: {error}")),
-        Err(_) => {
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
             let seconds = TIMEOUT.as_secs();
             Err(format!("not healthy: no response from {address} within {seconds} s"))
         }
+        Err(error) => Err(format!("not healthy: {address}: {error}")),
     }
+}
+
+/// Whether a proxy of this kind listens on the address of this configuration.
+pub(super) fn is_proxy_running(config: &Config) -> bool {
+    let (host, port) = config.listen_addr();
+    request(host, port, read_response).is_ok_and(|response| response.contains(HEALTH_MEMBER))
 }
 
 /// The address that is checked, for messages.
@@ -71,21 +77,38 @@ fn resolve_addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     }
 }
 
-fn request_status(host: &str, port: u16) -> io::Result<u16> {
-    // The caller bounds the time of all this.
-    read_status(TcpStream::connect(&resolve_addresses(host, port)?[..])?)
+/// Sends the request, and reads the response within [`TIMEOUT`].
+fn request<T: Send + 'static>(
+    host: String,
+    port: u16,
+    read: fn(TcpStream) -> io::Result<T>,
+) -> io::Result<T> {
+    let (sender, receiver) = mpsc::channel();
+    let request = move || {
+        let mut stream = TcpStream::connect(&resolve_addresses(&host, port)?[..])?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
+        stream.write_all(REQUEST)?;
+        read(stream)
+    };
+    // On a thread of its own, because name resolution has no timeout.
+    thread::Builder::new().name("healthcheck".into()).spawn(move || sender.send(request()))?;
+    receiver.recv_timeout(TIMEOUT).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 fn read_status(mut stream: TcpStream) -> io::Result<u16> {
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
-    stream.write_all(REQUEST)?;
     let mut head = [0; STATUS_LINE_LEN];
     stream.read_exact(&mut head)?;
     let no_http = || io::Error::new(io::ErrorKind::InvalidData, "not an HTTP response");
     let text = std::str::from_utf8(&head).map_err(|_| no_http())?;
     let code = text.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..));
     code.and_then(|code| code.parse().ok()).ok_or_else(no_http)
+}
+
+fn read_response(stream: TcpStream) -> io::Result<String> {
+    let mut text = String::new();
+    stream.take(MAX_RESPONSE_BYTES).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 #[cfg(test)]

@@ -236,6 +236,29 @@ fn sleep(shutdown: &Shutdown, duration: Duration) -> bool {
 
 /// Opens the listening socket. On Linux, accepted sockets inherit its options.
 fn bind(host: &str, port: u16) -> io::Result<TcpListener> {
+    bind_first(host, port, |address| {
+        let socket = bind_address(address)?;
+        socket.listen(LISTEN_BACKLOG)?;
+        Ok(socket.into())
+    })
+}
+
+/// Whether the server could listen on its address now; does not listen.
+///
+/// # Errors
+/// As [`Server::start`] for an address that cannot be bound.
+pub(super) fn check_listen_address(config: &Config) -> io::Result<()> {
+    let (host, port) = config.listen_addr();
+    let bound = bind_first(&host, port, |address| bind_address(address).map(drop));
+    bound.map_err(|error| listen_error(&config.host, port, &error))
+}
+
+/// Binds the first of a host's addresses that can be bound.
+fn bind_first<T>(
+    host: &str,
+    port: u16,
+    bind: impl Fn(SocketAddr) -> io::Result<T>,
+) -> io::Result<T> {
     let mut addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
     if host == "::" {
         // All interfaces, also without IPv6.
@@ -245,8 +268,8 @@ fn bind(host: &str, port: u16) -> io::Result<TcpListener> {
     addresses.sort_by_key(|address| host != "::" && address.is_ipv6());
     let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in addresses {
-        match bind_address(address) {
-            Ok(listener) => return Ok(listener),
+        match bind(address) {
+            Ok(bound) => return Ok(bound),
             Err(error) => failure = error,
         }
     }
@@ -278,7 +301,7 @@ fn tcp_keepalive() -> TcpKeepalive {
     probes
 }
 
-fn bind_address(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind_address(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() && address.ip().is_unspecified() {
         socket.set_only_v6(false)?;
@@ -290,8 +313,7 @@ fn bind_address(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_tcp_keepalive(&tcp_keepalive())?;
     socket.set_write_timeout(Some(SEND_TIMEOUT))?;
     socket.bind(&address.into())?;
-    socket.listen(LISTEN_BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 #[cfg(test)]

@@ -322,7 +322,7 @@ pub fn help() -> String {
         let _ = writeln!(text, "  {head}\n      {}{default}", row.help.replace('`', ""));
     }
     text.push_str(
-        "  --check\n      Check the configuration, print it, ask the upstream for its models, and exit.\n  \
+        "  --check\n      Check configuration, listen address, state file and upstream, print what was found, and exit.\n  \
          --healthcheck\n      Ask the proxy that runs with these options for /health; exit status 0 means healthy.\n  \
          -h, --help\n      Print this help.\n  \
          -V, --version\n      Print the version.\n\n\

@@ -71,6 +71,22 @@ impl Store {
         Ok(Self { path, table: RwLock::new(Arc::new(table)), write_lock: Mutex::default() })
     }
 
+    /// Tries to write beside the file, and leaves nothing behind. A folder that is missing is created
+    /// with the first model; then the folder above it counts.
+    ///
+    /// # Errors
+    /// A message that names the file and what is wrong with it.
+    pub fn check_writable(&self) -> std::result::Result<(), String> {
+        let Some(path) = &self.path else { return Ok(()) };
+        let path = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+        let folder = path.ancestors().skip(1).find(|folder| folder.exists());
+        let folder = folder.unwrap_or_else(|| Path::new("."));
+        let probe = folder.join(format!(".ollama-openai-proxy.{}.check", std::process::id()));
+        let written = write_new_file(&probe, b"\n");
+        let _ = fs::remove_file(&probe);
+        written.map_err(|error| format!("state file {} cannot be written: {error}", path.display()))
+    }
+
     /// All current models.
     pub fn snapshot(&self) -> Arc<Table> {
         lock::read(&self.table).clone()
@@ -253,6 +269,23 @@ mod tests {
 
     fn names(store: &Store) -> Vec<String> {
         store.snapshot().values().map(|model| model.name.clone()).collect()
+    }
+
+    #[test]
+    fn whether_it_can_be_written_is_found_without_a_trace() {
+        let folder = folder("writable");
+        let store = Store::open(Some(folder.join("below").join("state.json"))).expect("no file");
+        assert_eq!(store.check_writable(), Ok(()));
+        assert!(!folder.exists(), "nothing is created");
+        fs::create_dir_all(&folder).expect("a folder");
+        assert_eq!(store.check_writable(), Ok(()));
+        assert_eq!(fs::read_dir(&folder).expect("there").count(), 0, "nothing is left");
+        // A file where a folder should be: nobody can write below it.
+        fs::write(folder.join("below"), "").expect("a file");
+        let why = store.check_writable().expect_err("no folder");
+        assert!(why.starts_with("state file ") && why.contains(" cannot be written: "), "{why}");
+        assert_eq!(Store::open(None).expect("in memory").check_writable(), Ok(()));
+        fs::remove_dir_all(&folder).expect("there");
     }
 
     #[test]

@@ -100,6 +100,23 @@ impl Client {
         self.log_result(operation, trace, result).map_err(|failure| failure.error)
     }
 
+    /// Whether the upstream has `chat/completions`, as a request shows that every such server rejects.
+    pub fn has_chat_endpoint(&self, trace: &mut Trace) -> bool {
+        let mut call = self.new_call(Operation::CHAT, None, Payload::Bytes(b"{}"));
+        call.retry_policy = self.no_retry_policy();
+        match self.retry(&mut call, trace, Self::read_response) {
+            Ok(response) => {
+                response.into_text().is_ok_and(|text| text.trim_start().starts_with('{'))
+            }
+            Err(failure) => match failure.error {
+                Error::ModelNotFound(_) | Error::Unsupported(_) => true,
+                // Servers of files reject the method.
+                Error::UpstreamStatus { status, .. } => !matches!(status, 404 | 405 | 501),
+                _ => false,
+            },
+        }
+    }
+
     /// Parses the body of a response that cannot be a stream.
     ///
     /// # Errors

@@ -44,7 +44,7 @@ fn a_check_shows_the_configuration_and_asks_the_upstream() {
     let upstream = Upstream::start();
     let check = || {
         let mut command = program();
-        command.arg("--check").env("OPENAI_API_KEY", KEY);
+        command.args(["--check", "--port=0"]).env("OPENAI_API_KEY", KEY);
         run(command.env("OPENAI_BASE_URL", upstream.base_url()))
     };
     let (code, out, _) = check();
@@ -53,7 +53,9 @@ fn a_check_shows_the_configuration_and_asks_the_upstream() {
     assert!(!out.contains(KEY), "{out}");
     assert!(out.contains("UPSTREAM_PROFILE=auto") && out.contains("family generic"), "{out}");
     let mut command = program();
-    command.args(["--check", "--profile=vLLM"]).env("OPENAI_BASE_URL", upstream.base_url());
+    command
+        .args(["--check", "--port=0", "--profile=vLLM"])
+        .env("OPENAI_BASE_URL", upstream.base_url());
     let (_, out, _) = run(&mut command);
     assert!(out.contains("UPSTREAM_PROFILE=vllm") && out.contains("family vllm"), "{out}");
     upstream.script_lists();
@@ -61,6 +63,75 @@ fn a_check_shows_the_configuration_and_asks_the_upstream() {
     let (code, out, _) = check();
     assert_eq!(code, Some(1));
     assert!(out.contains("bad key ***") && !out.contains(KEY), "{out}");
+}
+
+/// The exit status and the report of a check with this base URL and these arguments.
+fn check_with(base_url: &str, more: &[&str]) -> (Option<i32>, String) {
+    let mut command = program();
+    command.args(["--check", "--port", "0"]).args(more);
+    let (code, out, _) = run(command.env("OPENAI_BASE_URL", base_url));
+    (code, out)
+}
+
+#[test]
+fn a_check_tells_a_server_without_a_list_from_something_else() {
+    let upstream = Upstream::start();
+    upstream.script_lists();
+    let check = |list: Step, chat: Option<Step>, code: i32, told: &str| {
+        upstream.script(vec![list]);
+        if let Some(chat) = chat {
+            upstream.script(vec![chat]);
+        }
+        let (found, out) = check_with(&upstream.base_url(), &[]);
+        assert_eq!(found, Some(code), "{out}");
+        let line = out.lines().find(|line| line.starts_with("upstream: ")).expect("told");
+        assert!(line.contains(told), "{line}");
+    };
+    let missing = || status(404, &[], "<html><h1>404 Not Found</h1></html>");
+    let advice = "check host, port and path of the base URL";
+    let rejected = status(400, &[], r#"{"error":{"message":"model is required"}}"#);
+    check(missing(), Some(rejected), 0, "ok, without a list of models");
+    check(missing(), Some(missing()), 1, advice);
+    check(missing(), Some(status(405, &[], "no")), 1, advice);
+    check(missing(), Some(upstream::json("<html>hello</html>")), 1, advice);
+    check(upstream::json("<html>It works!</html>"), None, 1, advice);
+}
+
+#[test]
+fn a_check_tells_whether_the_port_is_taken_and_by_whom() {
+    let (upstream, proxy) = pair();
+    let check = |port: u16| {
+        let (code, out) = check_with(&upstream.base_url(), &["--port", &port.to_string()]);
+        let line = out.lines().find(|line| line.starts_with("listen: ")).expect("told").to_owned();
+        (code, line)
+    };
+    assert_eq!(check(0), (Some(0), "listen: ok".to_owned()));
+    let ours = "listen: ok, in use by a running ollama-openai-proxy".to_owned();
+    assert_eq!(check(proxy.addr().port()), (Some(0), ours));
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    // It does not answer: it closes each connection.
+    let port = taken.local_addr().expect("bound").port();
+    std::thread::spawn(move || taken.incoming().for_each(drop));
+    let (code, line) = check(port);
+    assert_eq!(code, Some(1), "{line}");
+    assert!(line.contains("bind: address already in use"), "{line}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_check_tries_to_write_beside_the_state_file() {
+    let upstream = Upstream::start();
+    let (code, out) = check_with(&upstream.base_url(), &["--state", "/proc/none/state.json"]);
+    assert_eq!(code, Some(1), "{out}");
+    assert!(
+        out.contains("\nstate: error: state file /proc/none/state.json cannot be written: "),
+        "{out}"
+    );
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("checked/state.json");
+    let (code, out) = check_with(&upstream.base_url(), &["--state", path.to_str().expect("UTF-8")]);
+    assert_eq!(code, Some(0), "{out}");
+    assert!(out.contains("\nstate: ok, 0 models"), "{out}");
+    assert!(!path.parent().expect("a folder").exists(), "nothing is created");
 }
 
 #[test]
@@ -72,7 +143,7 @@ fn a_file_in_the_working_directory_is_read_and_the_environment_wins() {
         format!("OPENAI_BASE_URL={}\nREQUEST_TIMEOUT=11\nPROXY_WORKERS='7'\n", upstream.base_url());
     std::fs::write(folder.join(".env"), lines).expect("a file");
     let mut command = program();
-    command.current_dir(&folder).arg("--check").env("REQUEST_TIMEOUT", "12");
+    command.current_dir(&folder).args(["--check", "--port=0"]).env("REQUEST_TIMEOUT", "12");
     let (code, out, err) = run(&mut command);
     assert_eq!(code, Some(0), "{out}{err}");
     assert!(out.contains("REQUEST_TIMEOUT=12") && out.contains("PROXY_WORKERS=7"), "{out}");
