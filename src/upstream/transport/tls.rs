@@ -1,17 +1,19 @@
 //! TLS to the upstream, on top of a socket or of a tunnel through a proxy.
 //!
 //! ureq has a connector for this, but rustls does not tell a self-signed certificate from one of an unknown
-//! authority, and only a verifier sees the certificate. Certificates are checked by rustls's own verifier
-//! against the compiled-in roots of public authorities; [`Verifier`] only gives one of its errors another
-//! name. Invariant: no certificate is accepted that rustls rejects.
+//! authority, and only a verifier sees the certificate. [`Verifier`] asks rustls for all that rustls's own
+//! verifier checks without revocation lists, against the compiled-in roots of public authorities.
+//! Invariant: a certificate that rustls rejects is rejected.
 
 use std::fmt;
 use std::io::{Read, Write};
 use std::sync::{Arc, OnceLock};
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{
     CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, OtherError,
     RootCertStore, SignatureScheme, StreamOwned,
@@ -71,22 +73,22 @@ fn public_roots() -> RootCertStore {
 /// A configuration that trusts these authorities.
 pub(super) fn config(roots: RootCertStore) -> ClientConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let inner = WebPkiServerVerifier::builder_with_provider(roots.into(), provider.clone())
-        .build()
-        .expect("there are roots and no revocation lists");
+    let algorithms = provider.signature_verification_algorithms;
     ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("ring has the ciphers of all versions")
-        // What is dangerous is a verifier that accepts too much; this one only renames an error.
+        // What is dangerous is a verifier that accepts too much.
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Verifier { inner }))
+        .with_custom_certificate_verifier(Arc::new(Verifier { roots, algorithms }))
         .with_no_client_auth()
 }
 
-/// rustls's verifier, with an error of its own for self-signed certificates.
+/// Checks that an authority that is trusted issued a certificate for the server's name, and that it is
+/// valid today; and that the server has its key.
 #[derive(Debug)]
 struct Verifier {
-    inner: Arc<WebPkiServerVerifier>,
+    roots: RootCertStore,
+    algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl ServerCertVerifier for Verifier {
@@ -95,17 +97,19 @@ impl ServerCertVerifier for Verifier {
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
+        _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let checked = self.inner.verify_server_cert(
-            end_entity,
+        let certificate = ParsedCertificate::try_from(end_entity)?;
+        let (roots, algorithms) = (&self.roots, self.algorithms.all);
+        verify_server_cert_signed_by_trust_anchor(
+            &certificate,
+            roots,
             intermediates,
-            server_name,
-            ocsp_response,
             now,
-        );
-        checked.map_err(|error| match error {
+            algorithms,
+        )
+        .map_err(|error| match error {
             // `Other` is what rustls makes of a self-signed certificate that calls itself an authority's.
             rustls::Error::InvalidCertificate(
                 CertificateError::UnknownIssuer | CertificateError::Other(_),
@@ -113,29 +117,31 @@ impl ServerCertVerifier for Verifier {
                 CertificateError::Other(OtherError(Arc::new(SelfSigned))).into()
             }
             error => error,
-        })
+        })?;
+        verify_server_name(&certificate, server_name)?;
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
         &self,
         message: &[u8],
-        cert: &CertificateDer<'_>,
+        certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls12_signature(message, cert, signature)
+        verify_tls12_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn verify_tls13_signature(
         &self,
         message: &[u8],
-        cert: &CertificateDer<'_>,
+        certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls13_signature(message, cert, signature)
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
+        self.algorithms.supported_schemes()
     }
 }
 

@@ -6,17 +6,21 @@
 
 use std::fmt;
 use std::io;
+use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, InvalidMessage};
-use time::OffsetDateTime;
 use ureq::Error;
 
 use super::connect_failure::{connect_failure, is_closed};
+use crate::observe::timestamp::to_rfc3339;
 
 /// The most names of a certificate that are shown, and the most characters of each.
 const MAX_NAMES: usize = 5;
 const MAX_NAME_CHARS: usize = 80;
+
+/// The end of the year 9999, the last one that certificates have a form for (RFC 5280 section 4.1.2.5).
+const LAST_SECOND: u64 = 253_402_300_799;
 
 const NO_TLS: &str = "this server does not speak TLS; did you mean http://?";
 
@@ -130,9 +134,11 @@ fn list_names(presented: &[String]) -> String {
 
 /// The day, in UTC.
 fn format_date(time: UnixTime) -> String {
-    let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
-    OffsetDateTime::from_unix_timestamp(seconds)
-        .map_or_else(|_| "a day far away".to_owned(), |time| time.date().to_string())
+    if time.as_secs() > LAST_SECOND {
+        return "a day after the year 9999".to_owned();
+    }
+    let text = to_rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(time.as_secs()));
+    text.split('T').next().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
@@ -153,11 +159,11 @@ mod tests {
 
     #[test]
     fn dates_far_away_are_no_panic() {
-        let date = |seconds| {
-            format_date(UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds)))
-        };
+        let date = |seconds| format_date(UnixTime::since_unix_epoch(Duration::from_secs(seconds)));
         assert_eq!(date(0), "1970-01-01");
         assert_eq!(date(1_709_208_000), "2024-02-29");
-        assert_eq!(date(u64::MAX), "a day far away");
+        assert_eq!(date(LAST_SECOND), "9999-12-31");
+        assert_eq!(date(LAST_SECOND + 1), "a day after the year 9999");
+        assert_eq!(date(u64::MAX), "a day after the year 9999");
     }
 }
