@@ -30,6 +30,9 @@ const OPENAI_HOST: &str = "api.openai.com";
 
 const MASK: &str = "***";
 
+/// What is wrong where a password seems to end the host.
+pub(super) const UNESCAPED_PASSWORD: &str = "/, ? and # in the password must be percent-encoded";
+
 /// What is escaped in a segment of a path: all but the unreserved characters of RFC 3986.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -68,7 +71,10 @@ impl BaseUrl {
         let (path, query) = rest.split_at(rest.find('?').unwrap_or(rest.len()));
 
         let (auth, authority) = split_auth(authority)?;
-        let (host, port) = split_authority(authority)?;
+        let (host, port) = split_authority(authority).map_err(|reason| {
+            let is_cut = auth.is_none() && path.contains('@');
+            if is_cut { UNESCAPED_PASSWORD.to_owned() } else { reason }
+        })?;
         let explicit_port = port.filter(|port| *port != default_port);
         let shown_host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
         let shown_port = explicit_port.map(|port| format!(":{port}")).unwrap_or_default();
@@ -469,6 +475,7 @@ mod tests {
         check_refused("http://me:s3cret%ff@h/v1", "UTF-8");
         check_refused("http://me:s3cret@/v1", "host is missing");
         check_refused("http://me:s3cret@h:x/v1", "port");
+        check_refused("http://me:s3/cret@h/v1", "percent-encoded");
         check_refused("me:s3cret@h/v1", "must start with");
         check_refused("http://me:s3/cret?s3cret#@h/v1", "fragment");
         check_refused("h/v1?key=s3cret", "must start with");

@@ -12,7 +12,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::net::listen_address::split_port;
-use crate::upstream::base_url::{BaseUrl, split_auth, split_authority};
+use crate::upstream::base_url::{BaseUrl, UNESCAPED_PASSWORD, split_auth, split_authority};
 use crate::upstream::basic_auth::BasicAuth;
 
 /// What a value should look like.
@@ -89,7 +89,7 @@ impl Proxy {
         };
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         if rest[end..].contains('@') {
-            return Err("/, ? and # in the password must be percent-encoded".to_owned());
+            return Err(UNESCAPED_PASSWORD.to_owned());
         }
         let (auth, authority) = split_auth(&rest[..end])?;
         let (host, port) = split_authority(authority).map_err(|_| EXPECTED)?;

@@ -8,8 +8,9 @@ use crate::support::tls_server::{SELF_SIGNED, TlsServer};
 use crate::support::*;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use ollama_openai_proxy::config;
+use ollama_openai_proxy::config::{self, Config};
 use ollama_openai_proxy::upstream::base_url::BaseUrl;
 use ollama_openai_proxy::upstream::proxy;
 
@@ -19,6 +20,11 @@ const HTTPS: &str = "https://upstream.test/v1";
 
 /// The program in front of an upstream that a proxy leads to.
 fn through(url: &str, base: &str) -> Proxy {
+    through_with(url, base, |_| {})
+}
+
+/// The same with a changed configuration.
+fn through_with(url: &str, base: &str, change: impl FnOnce(&mut Config)) -> Proxy {
     let base_url = BaseUrl::parse(base).expect("a base URL");
     let find = |names: &[&'static str]| {
         let name = names.iter().find(|name| name.ends_with("ALL_PROXY"))?;
@@ -29,6 +35,7 @@ fn through(url: &str, base: &str) -> Proxy {
     Proxy::at(base, |config| {
         config.proxy = chosen;
         config.retry.max_retries = 0;
+        change(config);
     })
 }
 
@@ -96,6 +103,46 @@ fn check_streams(upstream: &Upstream, proxy: &Proxy) {
 fn streams_and_cancellations_go_through_a_proxy() {
     let upstream = Upstream::start();
     check_streams(&upstream, &through(&format!("http://{}", addr(&upstream)), HTTP));
+}
+
+/// The program in front of `upstream`, through a proxy of each kind that needs no TLS.
+fn each_way(upstream: &Upstream, change: fn(&mut Config)) -> [(Proxy, Option<ForwardProxy>); 2] {
+    let forward = ForwardProxy::socks(&[NO_AUTH, OPEN], Some(addr(upstream)));
+    let http = through_with(&format!("http://{}", addr(upstream)), HTTP, change);
+    let socks = through_with(&format!("socks5h://{}", forward.addr()), HTTP, change);
+    [(http, None), (socks, Some(forward))]
+}
+
+#[test]
+fn a_connection_that_was_closed_in_the_pool_is_replaced() {
+    let upstream = Upstream::start();
+    for (proxy, _forward) in each_way(&upstream, |_| {}) {
+        for _ in 0..3 {
+            upstream.script(vec![answer("ok"), Step::Close]);
+            assert_eq!(proxy.ask("/api/chat", chat_whole("Hi")).status(), 200);
+        }
+        assert!(proxy.sleeps.is_empty());
+    }
+    // Each on a connection of its own.
+    let connections: Vec<_> = (0..6).map(|_| upstream.request().connection).collect();
+    assert!(connections.is_sorted() && connections[0] < connections[5], "{connections:?}");
+}
+
+#[test]
+fn silence_behind_a_proxy_is_a_timeout() {
+    let upstream = Upstream::start();
+    let change = |config: &mut Config| config.request_timeout = Duration::from_millis(500);
+    for (proxy, _forward) in each_way(&upstream, change) {
+        let (_go_on, told) = bounded(0);
+        upstream.script(vec![Step::Wait(told)]);
+        let late = "no response from the upstream within REQUEST_TIMEOUT";
+        proxy.ask("/api/chat", chat("Hi")).assert_error(504, late);
+        let (_go_on, told) = bounded(0);
+        upstream.script(vec![stream_head(), delta("one"), Step::Wait(told)]);
+        let lines = proxy.ask("/api/chat", chat("Hi")).lines();
+        let late = "the upstream sent nothing for REQUEST_TIMEOUT in the middle of its response";
+        assert_eq!(lines.last(), Some(&json!({ "error": late })));
+    }
 }
 
 #[test]
