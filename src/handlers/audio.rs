@@ -9,9 +9,9 @@ use super::pass_through::{LARGE_BODY_BYTES, PrefixDecision};
 use super::{App, Context, LoadOptions, ModelUse, model_required_error};
 use crate::api::openai::multipart;
 use crate::error::{Error, Result};
-use crate::upstream::{Payload, Trace};
+use crate::upstream::{PassTarget, Payload, Trace};
 
-const PATH: &str = "audio/transcriptions";
+const TARGET: PassTarget<'static> = PassTarget::Known("audio/transcriptions");
 
 /// `POST /v1/audio/transcriptions`.
 pub(super) fn transcriptions(context: &mut Context<'_>) -> Result<()> {
@@ -22,7 +22,7 @@ pub(super) fn transcriptions(context: &mut Context<'_>) -> Result<()> {
         let read = |app, prefix: &mut _, trace: &mut _| {
             rewrite_model(app, prefix, trace).map(PrefixDecision::Stream)
         };
-        return match pass_through::pass_streaming(context, PATH, read)? {
+        return match pass_through::pass_streaming(context, TARGET, read)? {
             None => Ok(()),
             Some(_) => Err(Error::Internal("a multipart form was buffered unexpectedly")),
         };
@@ -39,7 +39,7 @@ pub(super) fn transcriptions(context: &mut Context<'_>) -> Result<()> {
     let (app, headers) = (context.app, pass_through::select_headers(context));
     let payload = Payload::Bytes(&body);
     let client = &app.upstream.client;
-    let answer = client.pass_unread(PATH, id.as_deref(), &headers, payload, context.trace)?;
+    let answer = client.pass_unread(TARGET, id.as_deref(), &headers, payload, context.trace)?;
     in_use.iter_mut().for_each(|in_use| in_use.record_response(&answer));
     pass_through::relay_unchanged(context, answer, in_use)
 }

@@ -25,6 +25,13 @@
 //! and no repair then. These bodies are held instead: of a virtual model, of a model that needs a
 //! repair, without a length, compressed, or for `/v1/responses`.
 //!
+//! Any other `POST` below `/v1` whose body (JSON, or a multipart form) names a `model` goes to the
+//! upstream in the same way, with its path and its query, and is sent again only where connecting
+//! failed: `rerank`, `audio/speech`, `audio/translations`, `images/...`, `moderations`,
+//! `responses/compact` and whatever else the upstream has. If it has no such route, its 404 is the
+//! client's. Routes that manage the operator's account or store objects there are not passed on
+//! ([`crate::api::openai::other_routes`]).
+//!
 //! `/v1/models` lists the upstream's own entries and the virtual models; an id may contain slashes.
 
 mod account;
@@ -37,6 +44,7 @@ mod info;
 mod manage;
 mod model_lookup;
 mod model_request;
+mod other_routes;
 mod pass_through;
 mod relay;
 mod responses;

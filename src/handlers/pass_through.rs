@@ -13,7 +13,7 @@ use crate::api::openai::raw_object;
 use crate::error::{Error, Result};
 use crate::translate::options;
 use crate::translate::pass_through::{Endpoint, PassBody};
-use crate::upstream::{PassHeaders, PassResponse, PassResponseBody, Payload, Trace};
+use crate::upstream::{PassHeaders, PassResponse, PassResponseBody, PassTarget, Payload, Trace};
 
 /// Bodies above this length, in bytes, are streamed if possible.
 pub(super) const LARGE_BODY_BYTES: usize = 1024 * 1024;
@@ -30,7 +30,8 @@ pub(super) fn pass(context: &mut Context<'_>, endpoint: Endpoint) -> Result<()> 
     let large = context.exchange.content_length().is_some_and(|length| length > LARGE_BODY_BYTES);
     let body = if large && !decompress::is_compressed(context) {
         let read = |app, prefix: &mut _, trace: &mut _| rewrite_model(app, endpoint, prefix, trace);
-        let Some(body) = pass_streaming(context, endpoint.path(), read)? else { return Ok(()) };
+        let target = PassTarget::Known(endpoint.path());
+        let Some(body) = pass_streaming(context, target, read)? else { return Ok(()) };
         body
     } else {
         decompress::read_body(context)?
@@ -100,7 +101,7 @@ pub(super) enum PrefixDecision<'a> {
 /// response. Returns the body if `read` decides to buffer it.
 pub(super) fn pass_streaming<'a>(
     context: &mut Context<'a>,
-    path: &'static str,
+    target: PassTarget<'_>,
     read: impl Fn(&'a App, &mut Vec<u8>, &mut Trace) -> Result<PrefixDecision<'a>>,
 ) -> Result<Option<Vec<u8>>> {
     let headers = select_headers(context);
@@ -122,7 +123,7 @@ pub(super) fn pass_streaming<'a>(
             Ok(PrefixDecision::Stream(about)) => {
                 let (id, mut in_use) = about.unzip();
                 let payload = Payload::Stream(&mut body, now + rest);
-                let passed = client.pass_unread(path, id.as_deref(), &headers, payload, trace);
+                let passed = client.pass_unread(target, id.as_deref(), &headers, payload, trace);
                 answer = passed.map(|answer| {
                     in_use.iter_mut().for_each(|in_use| in_use.record_response(&answer));
                     (answer, in_use)
@@ -200,12 +201,18 @@ pub(super) fn select_headers(context: &Context<'_>) -> PassHeaders {
         .iter()
         .filter_map(|name| Some((*name, header(name)?.to_owned())))
         .collect();
-    if header("Content-Type").is_none_or(|kind| !kind.starts_with("multipart/")) {
+    if !is_multipart(header("Content-Type")) {
         // `curl -d` sends another type, and some servers reject it.
         headers.retain(|(name, _)| *name != "content-type");
         headers.push(("content-type", "application/json".to_owned()));
     }
     headers
+}
+
+/// True for the content type of a form (RFC 7578).
+pub(super) fn is_multipart(content_type: Option<&str>) -> bool {
+    let kind = content_type.unwrap_or_default().trim_start();
+    kind.get(..10).is_some_and(|start| start.eq_ignore_ascii_case("multipart/"))
 }
 
 /// Passes a response on, piece by piece.

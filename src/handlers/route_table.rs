@@ -1,15 +1,16 @@
 //! The table of routes, and what calls their handlers.
 //!
 //! Paths and methods are those of Ollama (server/routes.go, v0.32.15), of OpenAI and Anthropic below
-//! `/v1`, and our own at the end. Invariant: the body of every request is read before the request is
+//! `/v1`, and our own at the end. A path without a row may be a route that only the upstream has
+//! (`other_routes`). Invariant: the body of every request is read before the request is
 //! answered, so that the connection can serve the next one.
 
 use Handler::{Decompressed, NoBody, ReadsBody, WithBody};
 
 use super::pass_through::pass;
 use super::{
-    Context, account, anthropic, audio, chat_generate, decompress, embed, info, manage, responses,
-    transfer, v1_models,
+    Context, account, anthropic, audio, chat_generate, decompress, embed, info, manage,
+    other_routes, responses, transfer, v1_models,
 };
 use crate::api::ollama::decode;
 use crate::error::{Error, Result};
@@ -99,7 +100,7 @@ pub fn handle(mut context: Context<'_>) -> Result<()> {
         Outcome::MethodNotAllowed(found) => {
             context.read_body().and(Err(Error::MethodNotAllowed(found.allow)))
         }
-        Outcome::NotFound => context.read_body().and(Err(Error::UnknownRoute)),
+        Outcome::NotFound => other_routes::pass_or_reject(context),
     }
 }
 

@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use crate::api::openai::other_routes::OtherRoute;
 use crate::net::listen_address;
 use crate::upstream::basic_auth::BasicAuth;
 
@@ -107,6 +108,16 @@ impl BaseUrl {
         match deployment.filter(|_| path != "models") {
             Some(deployment) => format!("{origin}{root}/deployments/{deployment}/{path}{query}"),
             None => format!("{origin}{root}/{path}{query}"),
+        }
+    }
+
+    /// The URL of a route that a client names, with the client's query behind the base's own.
+    pub fn route_url(&self, route: OtherRoute<'_>, model: Option<&str>) -> String {
+        let url = self.endpoint_url(route.path, model);
+        match route.query.strip_prefix('?') {
+            None | Some("") => url,
+            Some(query) if url.contains('?') => format!("{url}&{query}"),
+            Some(query) => format!("{url}?{query}"),
         }
     }
 

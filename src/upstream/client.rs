@@ -34,7 +34,7 @@ use crate::upstream::repair::{Repair, Repairable};
 /// A client of one upstream, shared by all workers.
 pub struct Client {
     pub(super) agent: Agent,
-    base_url: BaseUrl,
+    pub(super) base_url: BaseUrl,
     pub(crate) redactor: Redactor,
     pub(crate) body_log: BodyLog,
     pub(super) retry_policy: RetryPolicy,
@@ -159,6 +159,7 @@ impl Client {
             retry_policy: self.retry_policy,
             caller: Caller::New,
             connection_policy: ConnectionPolicy::Reuse,
+            only_reconnects: false,
         }
     }
 

@@ -31,6 +31,7 @@
 //!   too.
 //! - A client that disconnects ends the waiting, and so does a shutdown (503).
 //! - A body that is streamed to the upstream is sent once, on a connection of its own.
+//! - A request for a route that only the upstream has is sent again only where connecting failed.
 //! - While the circuit is open, [`breaker`] decides.
 //!
 //! # Timeouts
@@ -78,7 +79,7 @@ use std::time::{Duration, Instant};
 pub(crate) use self::batch_limits::BatchLimits;
 pub use self::client::Client;
 pub use self::operation::Operation;
-pub use self::pass_through::{PassHeaders, PassResponse, PassResponseBody};
+pub use self::pass_through::{PassHeaders, PassResponse, PassResponseBody, PassTarget};
 pub use self::response::{EventStream, UpstreamResponse};
 pub(crate) use self::tool_call_extras::ToolCallExtras;
 pub use self::transport::agent::Payload;

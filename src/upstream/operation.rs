@@ -41,6 +41,9 @@ impl Operation {
         Self::post("pass", path)
     }
 
+    /// A client's request for a route that only the upstream has; the client named the path.
+    pub(super) const PASS_OTHER: Self = Self::pass("such");
+
     /// The same operation, for a stream or for a whole response.
     #[must_use]
     pub const fn streaming(self, stream: bool) -> Self {

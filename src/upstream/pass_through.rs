@@ -19,6 +19,7 @@ use super::transport::agent::{Payload, header, header_texts};
 use super::transport::errors::check_cancelled;
 use super::transport::read_deadline::ReadDeadline;
 use super::{Client, ConnectionPolicy, Operation, Trace};
+use crate::api::openai::other_routes::OtherRoute;
 use crate::api::openai::pass_head::PassHead;
 use crate::api::openai::sse_end::EndDetector;
 use crate::backends::errors;
@@ -42,6 +43,16 @@ const TAIL_BYTES: usize = DONE_MARKERS[1].len();
 
 /// Headers of the client that are sent to the upstream.
 pub type PassHeaders = Vec<(&'static str, String)>;
+
+/// Where a body that is not read here is passed on to.
+#[derive(Clone, Copy, Debug)]
+pub enum PassTarget<'a> {
+    /// A route that the proxy has, too, by its path below the base URL.
+    Known(&'static str),
+    /// A route that only the upstream has. What it costs to run it twice is unknown, so the request
+    /// is sent again only where connecting failed.
+    Other(OtherRoute<'a>),
+}
 
 /// A response as the upstream sent it, possibly an error.
 pub struct PassResponse {
@@ -77,7 +88,7 @@ impl Client {
         let result = self.with_repairs(operation, request, trace, |request, trace| {
             let body = request.to_bytes();
             let payload = Payload::Bytes(&body);
-            self.send_pass(operation, Some(request.model()), headers, payload, trace)
+            self.send_pass(self.new_call(operation, Some(request.model()), payload), headers, trace)
         });
         self.prefer_response(operation, trace, result)
     }
@@ -88,26 +99,32 @@ impl Client {
     /// As [`Client::pass`].
     pub fn pass_unread<'a>(
         &self,
-        path: &'static str,
+        target: PassTarget<'_>,
         model: Option<&str>,
         headers: &'a PassHeaders,
         payload: Payload<'a>,
         trace: &mut Trace,
     ) -> Result<PassResponse> {
-        let operation = Operation::pass(path);
-        let result = self.send_pass(operation, model, headers, payload, trace);
+        let call = match target {
+            PassTarget::Known(path) => self.new_call(Operation::pass(path), model, payload),
+            PassTarget::Other(route) => {
+                let mut call = self.new_call(Operation::PASS_OTHER, model, payload);
+                call.request.url = self.base_url.route_url(route, model);
+                call.only_reconnects = true;
+                call
+            }
+        };
+        let operation = call.operation;
+        let result = self.send_pass(call, headers, trace);
         self.prefer_response(operation, trace, result)
     }
 
     fn send_pass<'a>(
         &self,
-        operation: Operation,
-        model: Option<&str>,
+        mut call: Call<'a>,
         headers: &'a PassHeaders,
-        payload: Payload<'a>,
         trace: &mut Trace,
     ) -> AttemptResult<PassResponse> {
-        let mut call = self.new_call(operation, model, payload);
         call.request.pass_headers = Some(headers);
         if let Payload::Stream(..) = call.request.payload {
             // What cannot be sent again must not meet a stale connection.

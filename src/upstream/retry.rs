@@ -37,6 +37,21 @@ pub(super) struct Call<'a> {
     pub retry_policy: RetryPolicy,
     pub caller: Caller,
     pub connection_policy: ConnectionPolicy,
+    /// Whether only an attempt that never reached the upstream is repeated.
+    pub only_reconnects: bool,
+}
+
+impl Call<'_> {
+    /// Whether an attempt that failed in this way may be repeated.
+    fn allowed_retry(&self, error: &Error) -> Retry {
+        let never_arrived = matches!(
+            error,
+            Error::Connect(_)
+                | Error::UpstreamDown { .. }
+                | Error::UpstreamTimeout(TimeoutPhase::Connect)
+        );
+        if self.only_reconnects && !never_arrived { Retry::Never } else { error.retry() }
+    }
 }
 
 /// Why an attempt failed, with what the upstream said.
@@ -87,20 +102,21 @@ impl Client {
             if let Error::ClientDisconnected = error {
                 return Err(failure);
             }
-            let count = if error.retry() == Retry::Poll { &mut polls } else { &mut retries };
+            let allowed = call.allowed_retry(error);
+            let count = if allowed == Retry::Poll { &mut polls } else { &mut retries };
             let jitter = (self.retry_env.jitter)();
-            let mut delay = call.retry_policy.next_delay(*count, jitter, error.retry());
+            let mut delay = call.retry_policy.next_delay(*count, jitter, allowed);
             *count += 1;
             if let (Some(_), Some(wait)) = (delay, self.breaker.min_retry_delay(Instant::now())) {
                 slot = slot.or_else(|| self.breaker.try_acquire_retry_slot());
                 delay = delay.filter(|_| slot.is_some()).map(|delay| delay.max(wait));
             }
             let Some(delay) = delay else {
-                trace.retries_exhausted = retries + polls > 1 && error.retry() != Retry::Never;
+                trace.retries_exhausted = retries + polls > 1 && allowed != Retry::Never;
                 return Err(failure);
             };
             // A server that loads a model is asked again until a time limit.
-            let is_counted = error.retry() != Retry::Poll;
+            let is_counted = allowed != Retry::Poll;
             let limit = is_counted.then_some((retries, call.retry_policy.max_retries + 1));
             self.log_failure(call.operation, trace, error, Some((delay, limit)));
             if !(self.retry_env.sleep)(delay) {

@@ -9,6 +9,7 @@ pub mod chunk;
 pub mod chunk_template;
 pub mod embeddings;
 pub mod multipart;
+pub mod other_routes;
 pub mod pass_head;
 pub mod raw_object;
 pub mod request;

@@ -3,6 +3,7 @@
 mod bad_input;
 mod errors;
 mod models;
+mod other_routes;
 mod pass_through;
 mod responses;
 mod uploads;

@@ -38,7 +38,7 @@ fn counting_upstream(enough: usize) -> (String, crossbeam_channel::Receiver<usiz
 }
 
 /// Sends half of a body, waits until the upstream has a part of it, and sends the rest.
-fn streams_through(path: &str, headers: &str, body: &[u8], shorter: usize) {
+pub(super) fn streams_through(path: &str, headers: &str, body: &[u8], shorter: usize) {
     let (base, received) = counting_upstream(body.len() / 4);
     let proxy = Proxy::at(&base, |_| {});
     let mut client = proxy.client();
@@ -78,14 +78,14 @@ fn a_large_body_that_breaks_off_is_never_whole_for_the_upstream() {
 }
 
 /// A form as the OpenAI clients send it.
-fn form(model: &str, size: usize) -> Vec<u8> {
+pub(super) fn form(model: &str, size: usize) -> Vec<u8> {
     let part = |name: &str| format!("--b\r\nContent-Disposition: form-data; name=\"{name}\"");
     let file = format!("{}; filename=\"a.wav\"\r\nContent-Type: audio/wav", part("file"));
     let sound = "RIFF".repeat(size / 4);
     format!("{}\r\n\r\n{model}\r\n{file}\r\n\r\n{sound}\r\n--b--\r\n", part("model")).into_bytes()
 }
 
-const FORM: &str = "Content-Type: multipart/form-data; boundary=b\r\n";
+pub(super) const FORM: &str = "Content-Type: multipart/form-data; boundary=b\r\n";
 
 #[test]
 fn a_large_form_streams_through() {
