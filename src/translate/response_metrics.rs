@@ -1,7 +1,8 @@
 //! Counts and durations of a response, as Ollama reports them.
 //!
 //! The upstream's own measurements come first, then the proxy's timeline. A split between prompt and
-//! generation is never invented: a response in one piece has one duration. Each duration is at least
+//! generation is never invented: a response in one piece has one duration. Tokens of the prompt that
+//! the upstream's cache held are among the prompt's (OpenAI API reference, `prompt_tokens_details`). Each duration is at least
 //! 1 ns, because clients divide by it, and some refuse a response that lacks one of the six members.
 
 use std::time::Duration;
@@ -40,6 +41,8 @@ pub fn compute(stats: &UpstreamStats, timeline: &Timeline) -> Metrics {
         total_duration: to_nanos(timeline.end),
         load_duration: to_nanos(timeline.sent),
         prompt_eval_count: stats.prompt_tokens(),
+        prompt_eval_cached_count: stats.cached_tokens(),
+        prompt_cache_write_count: stats.cache_write_tokens(),
         prompt_eval_duration: to_nanos(prompt),
         eval_count: stats.completion_tokens(),
         eval_duration: to_nanos(generation),
@@ -55,6 +58,27 @@ impl UpstreamStats {
             Some(timings.prompt_n?.saturating_add(timings.cache_n.unwrap_or(0)))
         };
         counted.or_else(timed).unwrap_or(0)
+    }
+
+    /// Tokens of the prompt that the upstream found in its cache, if it tells.
+    fn cached_tokens(&self) -> Option<u64> {
+        let usage = self.usage.as_ref();
+        let details = usage.and_then(|usage| usage.prompt_tokens_details.as_ref());
+        details
+            .and_then(|details| details.cached_tokens)
+            .or_else(|| self.timings.as_ref()?.cache_n)
+            .or_else(|| usage?.cache_read_input_tokens)
+            .or_else(|| usage?.prompt_cache_hit_tokens)
+            .or_else(|| usage?.cached_tokens)
+    }
+
+    /// Tokens of the prompt that the upstream wrote to its cache, if it tells.
+    fn cache_write_tokens(&self) -> Option<u64> {
+        let usage = self.usage.as_ref()?;
+        let details = usage.prompt_tokens_details.as_ref();
+        details
+            .and_then(|details| details.cache_write_tokens.or(details.cache_creation_tokens))
+            .or(usage.cache_creation_input_tokens)
     }
 
     /// Generated tokens, reasoning included; 0 if the upstream does not report them.
@@ -237,6 +261,33 @@ mod tests {
         let within = r#"{"prompt_tokens":10,"completion_tokens":12,"total_tokens":22,
             "completion_tokens_details":{"reasoning_tokens":7}}"#;
         check(within, "null", MARKS, [100, 10, 10, 20, 12, 40]);
+    }
+
+    #[test]
+    fn cached_tokens_have_many_names() {
+        let check = |usage: &str, timings: &str, expected: (Option<u64>, Option<u64>)| {
+            let usage = serde_json::from_str(usage).expect("valid");
+            let timings = serde_json::from_str(timings).expect("valid");
+            let it = compute(&UpstreamStats { usage, timings, latencies: None }, &MARKS);
+            let found = (it.prompt_eval_cached_count, it.prompt_cache_write_count);
+            assert_eq!(found, expected, "{it:?}");
+        };
+        check("null", "null", (None, None));
+        check(r#"{"prompt_tokens":9,"prompt_tokens_details":null}"#, "null", (None, None));
+        check(r#"{"prompt_tokens_details":{"cached_tokens":"x"}}"#, "null", (None, None));
+        check(r#"{"prompt_tokens_details":{"cached_tokens":0}}"#, "null", (Some(0), None));
+        let both = r#"{"prompt_tokens_details":{"cached_tokens":4,"cache_write_tokens":3},"prompt_cache_hit_tokens":7}"#;
+        check(both, r#"{"cache_n":5}"#, (Some(4), Some(3)));
+        check(r#"{"prompt_tokens_details":{"cache_creation_tokens":3}}"#, "null", (None, Some(3)));
+        check(
+            r#"{"prompt_cache_hit_tokens":7,"prompt_cache_miss_tokens":2}"#,
+            "null",
+            (Some(7), None),
+        );
+        check(r#"{"cached_tokens":6}"#, "null", (Some(6), None));
+        check("null", r#"{"cache_n":5,"prompt_n":1}"#, (Some(5), None));
+        let anthropic = r#"{"cache_read_input_tokens":2,"cache_creation_input_tokens":1}"#;
+        check(anthropic, "null", (Some(2), Some(1)));
     }
 
     #[test]

@@ -30,8 +30,14 @@ pub struct Message<'a> {
 /// Token counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
-    /// Tokens of the prompt.
+    /// Tokens of the prompt, without those that the cache concerns.
     pub input_tokens: u64,
+    /// Tokens of the prompt that were written to the cache, if the upstream tells of its cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_creation_input_tokens: Option<u64>,
+    /// Tokens of the prompt that were found in the cache, if the upstream tells of its cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_read_input_tokens: Option<u64>,
     /// Tokens of the output.
     pub output_tokens: u64,
 }

@@ -1,7 +1,8 @@
 //! Responses to Ollama's clients.
 //!
 //! Members stand in Ollama's order. `content`, `response` and `done` are always present. The counters
-//! are in the final object only, and all six of them: a client that reads one reads all.
+//! are in the final object only, and all six of them: a client that reads one reads all. The seventh,
+//! of cached tokens, is absent where the upstream does not tell it.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -15,6 +16,12 @@ pub struct Metrics {
     pub load_duration: u64,
     /// Tokens of the prompt.
     pub prompt_eval_count: u64,
+    /// How many of these the upstream found in its cache, if it tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_eval_cached_count: Option<u64>,
+    /// How many of these the upstream wrote to its cache, if it tells; Ollama has no member for it.
+    #[serde(skip)]
+    pub prompt_cache_write_count: Option<u64>,
     /// Until the first token.
     pub prompt_eval_duration: u64,
     /// Tokens of the output.

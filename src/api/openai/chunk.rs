@@ -268,6 +268,16 @@ lenient! {
         pub total_tokens: Option<u64>,
         /// The parts of `completion_tokens`.
         pub completion_tokens_details: Option<CompletionTokensDetails>,
+        /// The parts of `prompt_tokens`.
+        pub prompt_tokens_details: Option<PromptTokensDetails>,
+        /// Prompt tokens found in the cache (DeepSeek).
+        pub prompt_cache_hit_tokens: Option<u64>,
+        /// Prompt tokens found in the cache (Moonshot).
+        pub cached_tokens: Option<u64>,
+        /// Prompt tokens found in the cache (gateways, by Anthropic's name).
+        pub cache_read_input_tokens: Option<u64>,
+        /// Prompt tokens written to the cache (gateways, by Anthropic's name).
+        pub cache_creation_input_tokens: Option<u64>,
         /// Seconds (Groq).
         pub prompt_time: Option<f64>,
         /// Seconds (Groq).
@@ -282,6 +292,16 @@ lenient! {
     pub struct CompletionTokensDetails {
         /// Tokens of hidden or shown reasoning.
         pub reasoning_tokens: Option<u64>,
+    }
+
+    /// The parts of a token count.
+    pub struct PromptTokensDetails {
+        /// Tokens found in the cache.
+        pub cached_tokens: Option<u64>,
+        /// Tokens written to the cache (OpenRouter).
+        pub cache_write_tokens: Option<u64>,
+        /// The same (LiteLLM).
+        pub cache_creation_tokens: Option<u64>,
     }
 
     /// llama.cpp's own measurements.

@@ -233,7 +233,7 @@ pub struct Usage {
     pub output_tokens: u64,
     /// Both together.
     pub total_tokens: u64,
-    /// Always 0, as in Ollama.
+    /// The parts of `input_tokens`.
     pub input_tokens_details: InputTokensDetails,
     /// Always 0, as in Ollama.
     pub output_tokens_details: OutputTokensDetails,
@@ -242,8 +242,8 @@ pub struct Usage {
 /// Part of the [`Usage`].
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct InputTokensDetails {
-    /// Always 0.
-    pub cached_tokens: u8,
+    /// Tokens that the upstream found in its cache; 0 if it does not tell.
+    pub cached_tokens: u64,
 }
 
 /// Part of the [`Usage`].

@@ -31,6 +31,9 @@
 //! - `input_tokens` of `count_tokens`, and at the beginning of a stream whose upstream has sent no
 //!   count, is an estimate: a quarter of the characters of system prompt, messages and tools, at
 //!   least 1, plus 1,600 for each image.
+//! - `cache_read_input_tokens` and `cache_creation_input_tokens` are there if the upstream tells of its
+//!   cache; `input_tokens` is the rest of the prompt (Anthropic API reference, prompt caching), so that
+//!   the three add up to it. In a stream they are in `message_delta`, because nothing is known earlier.
 
 pub mod messages;
 pub mod stream;

@@ -70,19 +70,30 @@ impl<'a> MessageEncoder<'a> {
         Message { id: &self.id, kind, role, model: self.model, content, stop_reason, usage }
     }
 
-    /// The upstream's counts, or the estimate if it reports none for the prompt.
+    /// The upstream's counts, or the estimate if it reports none for the prompt. Clients add the three
+    /// counts of the prompt, so what the cache concerns is taken from the rest; a gateway that counts
+    /// it apart, and so more than the prompt, leaves no rest.
     fn usage(&self, outcome: &Completion) -> Usage {
-        let input = match outcome.metrics.prompt_eval_count {
+        let metrics = &outcome.metrics;
+        let prompt = match metrics.prompt_eval_count {
             0 => self.estimate,
             counted => counted,
         };
-        Usage { input_tokens: input, output_tokens: outcome.metrics.eval_count }
+        let (read, written) = (metrics.prompt_eval_cached_count, metrics.prompt_cache_write_count);
+        let tells_of_cache = read.is_some() || written.is_some();
+        let (read, written) = (read.unwrap_or(0), written.unwrap_or(0));
+        Usage {
+            input_tokens: prompt.saturating_sub(read).saturating_sub(written),
+            cache_creation_input_tokens: tells_of_cache.then_some(written),
+            cache_read_input_tokens: tells_of_cache.then_some(read),
+            output_tokens: metrics.eval_count,
+        }
     }
 
     /// Writes the first event, once.
     fn start_message(&mut self, out: &mut Vec<u8>) {
         if !std::mem::replace(&mut self.has_started, true) {
-            let usage = Usage { input_tokens: self.estimate, output_tokens: 0 };
+            let usage = Usage { input_tokens: self.estimate, ..Usage::default() };
             let message = self.build_message(Vec::new(), None, usage);
             write_event(out, &StreamEvent::MessageStart { message });
         }

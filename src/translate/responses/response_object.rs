@@ -112,7 +112,9 @@ pub(super) fn to_usage(outcome: &Completion) -> Usage {
         input_tokens: input,
         output_tokens: output,
         total_tokens: input.saturating_add(output),
-        input_tokens_details: InputTokensDetails::default(),
+        input_tokens_details: InputTokensDetails {
+            cached_tokens: outcome.metrics.prompt_eval_cached_count.unwrap_or(0),
+        },
         output_tokens_details: OutputTokensDetails::default(),
     }
 }

@@ -3,6 +3,7 @@
 mod azure;
 mod basic_auth;
 mod breaker;
+mod cached_tokens;
 mod cut_answers;
 mod errors;
 mod faults;
