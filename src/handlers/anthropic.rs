@@ -13,7 +13,7 @@ use crate::api::wire::ndjson;
 use crate::error::Result;
 use crate::http::exchange::ContentType;
 use crate::translate::anthropic::stream::MessageEncoder;
-use crate::translate::anthropic::{self, estimate_tokens, to_ollama, validate};
+use crate::translate::anthropic::{self, estimate_tokens, has_cache_marks, to_ollama, validate};
 use crate::translate::chat::ends_with_prefill;
 use crate::translate::generate::UpstreamRequest;
 use crate::translate::think::{self, ThinkMode};
@@ -39,7 +39,8 @@ fn start_messages<'a>(
     model_request.virtual_model.iter().for_each(|model| model.apply_to_chat(&mut chat));
     let think = think::parse(chat.think.as_ref())?;
     model_request.uses_tools = chat.tools.as_ref().is_some_and(|tools| !tools.is_empty());
-    let needs_profile = think != ThinkMode::Unset || ends_with_prefill(&chat);
+    let needs_profile =
+        think != ThinkMode::Unset || ends_with_prefill(&chat) || has_cache_marks(&chat);
     let (resolved, in_use) = model_request.begin(context, chat.options.as_ref(), needs_profile)?;
     if resolved.capabilities.thinking == Some(false) && think != ThinkMode::Off {
         // Not an error on this route: a model that cannot think is not asked to.

@@ -50,7 +50,7 @@ pub fn to_openai<'a>(
 ) -> Result<openai::ChatRequest<'a>> {
     let tools = request.tools.as_deref().unwrap_or_default();
     let messages = request.messages.as_deref().unwrap_or_default();
-    let messages = history::to_openai_with_tools(messages, tools)?;
+    let messages = history::to_openai_with_tools(messages, tools, profile.takes_cache_marks)?;
     let options = options::parse(request.options.as_ref())?;
     let format = format::to_response_format(request.format, profile)?;
     let stream = request.stream.unwrap_or(true);
@@ -60,6 +60,9 @@ pub fn to_openai<'a>(
     };
     let mut chat = build_chat(model, messages, &options, format, stream, profile, extras);
     chat.tools = tools::to_openai(tools);
+    if !profile.takes_cache_marks {
+        chat.tools.iter_mut().for_each(|tool| tool.cache_control = None);
+    }
     chat.sampling.extend(options::keep_alive_to_ttl(request.keep_alive.as_ref(), profile));
     Ok(chat)
 }

@@ -20,8 +20,8 @@ use crate::api::ollama::request::{
 use crate::api::openai::request::{Content, ContentPart, FunctionCall, Message, ToolCall};
 use crate::error::{Error, Result};
 use crate::translate::answered_tool::AnsweredTool;
-use crate::translate::media;
 use crate::translate::tool_calls::compact_json;
+use crate::translate::{cache_marks, media};
 
 /// A call whose result has not come yet.
 struct PendingCall<'a> {
@@ -34,17 +34,18 @@ struct PendingCall<'a> {
 /// # Errors
 /// [`Error::InvalidRequest`] if the arguments of a call are not an object, and for invalid media.
 pub fn to_openai<'a>(history: &'a [OllamaMessage<'a>]) -> Result<Vec<Message<'a>>> {
-    to_openai_with_tools(history, &[])
+    to_openai_with_tools(history, &[], false)
 }
 
 /// The messages for the upstream. `tools` are those of the request, in which the function of a result
-/// without a call is looked for.
+/// without a call is looked for; `keeps_marks` is true if the upstream takes marks of a cache.
 ///
 /// # Errors
 /// [`Error::InvalidRequest`] if the arguments of a call are not an object, and for invalid media.
 pub fn to_openai_with_tools<'a>(
     history: &'a [OllamaMessage<'a>],
     tools: &'a [OllamaTool<'a>],
+    keeps_marks: bool,
 ) -> Result<Vec<Message<'a>>> {
     let tools = AnsweredTool::new(tools);
     let mut out: Vec<Message<'a>> = Vec::with_capacity(history.len());
@@ -89,6 +90,9 @@ pub fn to_openai_with_tools<'a>(
         };
         if turn.role != "user" {
             media.extend(parse_media(message)?);
+        }
+        if keeps_marks && !message.marked_parts.is_empty() {
+            turn.content = cache_marks::to_content(message, turn.content);
         }
         out.push(turn);
     }
@@ -327,7 +331,7 @@ mod tests {
         let history = Value::Array(history).to_string();
         let tools: Vec<OllamaTool<'_>> = serde_json::from_str(&tools).expect("valid");
         let history: Vec<OllamaMessage<'_>> = serde_json::from_str(&history).expect("valid");
-        let sent = to_openai_with_tools(&history, &tools).expect("valid");
+        let sent = to_openai_with_tools(&history, &tools, false).expect("valid");
         let calls = &sent[1].tool_calls;
         let answered: Vec<_> = sent[2..].iter().map(|it| it.tool_call_id.as_deref()).collect();
         assert_eq!(answered, calls.iter().map(|it| Some(it.id.as_ref())).collect::<Vec<_>>());

@@ -42,6 +42,7 @@
 
 mod answered_tool;
 pub mod anthropic;
+mod cache_marks;
 pub mod chat;
 pub mod context_codec;
 pub mod embed;

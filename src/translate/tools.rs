@@ -21,7 +21,7 @@ pub fn to_openai<'a>(tools: &'a [OllamaTool<'a>]) -> Vec<Tool<'a>> {
         let given = function.parameters.map(|schema| schema.0).filter(|raw| !is_empty_schema(raw));
         let parameters = given.or_else(|| serde_json::from_str(EMPTY_PARAMETERS).ok())?;
         let function = FunctionDefinition { name, description, parameters };
-        Some(Tool { kind: "function", function })
+        Some(Tool { kind: "function", function, cache_control: tool.cache_control })
     };
     tools.iter().filter_map(definition).collect()
 }

@@ -87,6 +87,8 @@ request! {
         pub title: GoString<'a>,
         /// Why a search failed.
         pub error_code: GoString<'a>,
+        /// Marks the end of what is to be cached.
+        pub cache_control: &'a RawValue,
     }
 
     /// Where an image comes from.
@@ -107,6 +109,8 @@ request! {
         pub description: GoString<'a>,
         /// Its parameters as a JSON Schema, checked and passed on unchanged.
         pub input_schema: &'a RawValue,
+        /// Marks the end of what is to be cached.
+        pub cache_control: &'a RawValue,
     }
 
     /// Which tools the model may or must call.

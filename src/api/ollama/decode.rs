@@ -150,17 +150,20 @@ pub(crate) use key;
 
 /// Defines request types: every member optional, keys in any case, unknown members skipped. A field
 /// may have another name than its key (`pub kind as "type": ...`), and the types another package than
-/// Ollama's `api` in errors (`in "anthropic";` before them).
+/// Ollama's `api` in errors (`in "anthropic";` before them). Fields in a block `and {...}` behind a type
+/// are no members: a translation fills them.
 macro_rules! request {
     (in $package:literal; $(
         $(#[$meta:meta])* pub struct $name:ident<$life:lifetime> {
             $($(#[$field_meta:meta])* pub $field:ident $(as $key:literal)?: $type:ty,)*
         }
+        $(and { $($(#[$own_meta:meta])* pub $own:ident: $own_type:ty,)* })?
     )*) => {$(
         $(#[$meta])*
         #[derive(Clone, Debug, Default)]
         pub struct $name<$life> {
             $($(#[$field_meta])* pub $field: Option<$type>,)*
+            $($($(#[$own_meta])* pub $own: $own_type,)*)?
         }
 
         impl<$life> serde::de::Deserialize<$life> for $name<$life> {

@@ -4,6 +4,8 @@
 //! passed on, or read by rules of their own, stay raw JSON. Members that Ollama does not know on a
 //! route are skipped, such as `temperature` at the top level of `/api/chat`.
 
+use std::borrow::Cow;
+
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -58,6 +60,11 @@ request! {
         /// On a tool's message: which call it answers.
         pub tool_call_id: GoString<'a>,
     }
+    and {
+        /// The text and the images once more as parts, if any has a mark of a cache. Ollama's API has
+        /// no marks; those of other APIs stand here.
+        pub marked_parts: Vec<MarkedPart<'a>>,
+    }
 
     /// A call that an assistant made.
     pub struct ToolCall<'a> {
@@ -81,6 +88,10 @@ request! {
     pub struct Tool<'a> {
         /// What it is.
         pub function: FunctionDefinition<'a>,
+    }
+    and {
+        /// The mark of a cache, as in [`Message::marked_parts`].
+        pub cache_control: Option<&'a RawValue>,
     }
 
     /// The function of a [`Tool`].
@@ -174,4 +185,13 @@ request! {
         /// Parameters to show in the modelfile beside the model's own.
         pub options: Map<String, Value>,
     }
+}
+
+/// A part of a [`Message`] that has marks.
+#[derive(Clone, Debug)]
+pub struct MarkedPart<'a> {
+    /// The text; `None` for the next of the message's images.
+    pub text: Option<Cow<'a, str>>,
+    /// The mark, an object.
+    pub cache_control: Option<&'a RawValue>,
 }

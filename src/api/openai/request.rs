@@ -75,13 +75,17 @@ impl<'a> Message<'a> {
 
     /// True if there is an image or a sound.
     pub fn has_media(&self) -> bool {
-        matches!(self.content, Content::Parts(_))
+        match &self.content {
+            Content::Text(_) => false,
+            Content::Parts(_) => true,
+            Content::Marked(marked) => marked.parts.iter().any(|it| it.part.base64().is_some()),
+        }
     }
 
     /// The text of its content.
     pub fn as_text(&self) -> &str {
         let parts = match &self.content {
-            Content::Text(text) => return text,
+            Content::Text(text) | Content::Marked(MarkedContent { text, .. }) => return text,
             Content::Parts(parts) => parts,
         };
         let text = parts.iter().find_map(|part| match part {
@@ -100,6 +104,34 @@ pub enum Content<'a> {
     Text(Cow<'a, str>),
     /// Text, unless it is empty, then media.
     Parts(Vec<ContentPart<'a>>),
+    /// Texts and media with marks of a cache, for upstreams that take them.
+    Marked(MarkedContent<'a>),
+}
+
+/// Parts of which some have marks.
+#[derive(Clone, Debug)]
+pub struct MarkedContent<'a> {
+    /// All texts as one.
+    pub text: Cow<'a, str>,
+    /// The parts in order.
+    pub parts: Vec<MarkedPart<'a>>,
+}
+
+impl Serialize for MarkedContent<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.parts.serialize(serializer)
+    }
+}
+
+/// A part, perhaps with a mark.
+#[derive(Clone, Debug, Serialize)]
+pub struct MarkedPart<'a> {
+    /// The part.
+    #[serde(flatten)]
+    pub part: ContentPart<'a>,
+    /// Marks the end of what is to be cached; the client's own text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_control: Option<&'a RawValue>,
 }
 
 impl Default for Content<'_> {
@@ -112,9 +144,35 @@ impl<'a> Content<'a> {
     /// The content with another text.
     #[must_use]
     pub fn with_text(self, text: String) -> Self {
-        let Self::Parts(parts) = self else { return Self::Text(text.into()) };
-        let media = parts.into_iter().filter(|part| part.base64().is_some());
-        Self::Parts(std::iter::once(ContentPart::Text { text: text.into() }).chain(media).collect())
+        let media = self.into_media();
+        if media.is_empty() {
+            return Self::Text(text.into());
+        }
+        let text = std::iter::once(ContentPart::Text { text: text.into() });
+        Self::Parts(text.chain(media).collect())
+    }
+
+    /// The content without marks: its texts as one, and its media.
+    #[must_use]
+    pub fn without_marks(self) -> Self {
+        let Self::Marked(MarkedContent { text, .. }) = &self else { return self };
+        let text = text.clone();
+        let media = self.into_media();
+        if media.is_empty() {
+            return Self::Text(text);
+        }
+        let text = (!text.is_empty()).then_some(ContentPart::Text { text });
+        Self::Parts(text.into_iter().chain(media).collect())
+    }
+
+    fn into_media(self) -> Vec<ContentPart<'a>> {
+        let mut parts = match self {
+            Self::Text(_) => Vec::new(),
+            Self::Parts(parts) => parts,
+            Self::Marked(marked) => marked.parts.into_iter().map(|it| it.part).collect(),
+        };
+        parts.retain(|part| part.base64().is_some());
+        parts
     }
 
     /// Text followed by media, which is Ollama's order.
@@ -239,6 +297,9 @@ pub struct Tool<'a> {
     pub kind: &'static str,
     /// What it is.
     pub function: FunctionDefinition<'a>,
+    /// Marks the end of what is to be cached; the client's own text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_control: Option<&'a RawValue>,
 }
 
 /// The function of a [`Tool`].
@@ -375,4 +436,41 @@ pub struct EmbeddingRequest<'a> {
     /// Written, because defaults differ, except for servers that do not know it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encoding_format: Option<&'static str>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn marked(parts: Vec<ContentPart<'_>>) -> Content<'_> {
+        let mark = serde_json::from_str(r#"{"type":"ephemeral"}"#).expect("valid");
+        let text = Cow::Borrowed("ab");
+        let parts =
+            parts.into_iter().map(|part| MarkedPart { part, cache_control: Some(mark) }).collect();
+        Content::Marked(MarkedContent { text, parts })
+    }
+
+    fn text(text: &str) -> ContentPart<'_> {
+        ContentPart::Text { text: text.into() }
+    }
+
+    #[test]
+    fn a_content_without_its_marks_says_the_same() {
+        let image = || ContentPart::image("image/png".to_owned(), "x".into());
+        let shown = |content: Content<'_>| serde_json::to_string(&content).expect("serialisable");
+        let only_text = || marked(vec![text("a"), text("b")]);
+        let expected = r#"[{"type":"text","text":"a","cache_control":{"type":"ephemeral"}},{"type":"text","text":"b","cache_control":{"type":"ephemeral"}}]"#;
+        assert_eq!(shown(only_text()), expected);
+        assert_eq!(shown(only_text().without_marks()), r#""ab""#);
+        assert_eq!(shown(only_text().with_text("c".to_owned())), r#""c""#);
+        let mixed = || marked(vec![text("a"), image(), text("b")]);
+        let url = r#"{"type":"image_url","image_url":{"url":"data:image/png;base64,x"}}"#;
+        let expected = format!(r#"[{{"type":"text","text":"ab"}},{url}]"#);
+        assert_eq!(shown(mixed().without_marks()), expected);
+        assert_eq!(shown(mixed().with_text("ab".to_owned())), expected);
+        for (content, has_media) in [(only_text(), false), (mixed(), true)] {
+            let message = Message { content, ..Message::text("user", "") };
+            assert_eq!((message.as_text(), message.has_media()), ("ab", has_media));
+        }
+    }
 }

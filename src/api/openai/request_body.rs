@@ -39,11 +39,13 @@ impl BorrowedParts for EmbeddingRequest<'_> {}
 
 /// The base64 of a message's images and sounds.
 fn media_base64<'a>(message: &'a Message<'_>) -> impl Iterator<Item = &'a str> {
-    let parts = match &message.content {
-        Content::Text(_) => &[],
-        Content::Parts(parts) => parts.as_slice(),
+    let (parts, marked) = match &message.content {
+        Content::Text(_) => (&[][..], &[][..]),
+        Content::Parts(parts) => (parts.as_slice(), &[][..]),
+        Content::Marked(marked) => (&[][..], marked.parts.as_slice()),
     };
-    parts.iter().filter_map(ContentPart::base64).map(AsRef::as_ref)
+    let parts = parts.iter().chain(marked.iter().map(|it| &it.part));
+    parts.filter_map(ContentPart::base64).map(AsRef::as_ref)
 }
 
 /// The body of a request.
@@ -139,8 +141,9 @@ impl<'a, I: Iterator<Item = &'a [u8]>> Read for PieceReader<'a, I> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::openai::request::StreamOptions;
+    use crate::api::openai::request::{MarkedContent, MarkedPart, StreamOptions};
     use serde_json::Value;
+    use serde_json::value::RawValue;
 
     fn image(data: &str) -> ContentPart<'_> {
         ContentPart::image("image/png".to_owned(), data.into())
@@ -214,6 +217,11 @@ mod tests {
         let other = "D".repeat(MIN_BORROWED_BYTES);
         let images = || vec![image(&large), image(&other), image(&large)];
         check(vec![turn("a\n", images()), Message::text("assistant", "b"), turn("c", images())], 6);
+        // Parts with marks.
+        let parts = [image(&large), image(&small), image(&larger)];
+        let parts = parts.map(|part| MarkedPart { part, cache_control: Some(RawValue::NULL) });
+        let content = Content::Marked(MarkedContent { text: "".into(), parts: parts.into() });
+        check(vec![Message { content, ..Message::text("user", "") }], 2);
         // A text that is only the beginning of a part.
         check(vec![turn("a", vec![image(&larger), image(&larger[..MIN_BORROWED_BYTES])])], 2);
     }

@@ -188,6 +188,9 @@ pub struct Profile {
     pub details_probe: Option<DetailsProbe>,
     /// Rules for the earlier messages of a conversation.
     pub history: HistoryRules,
+    /// True if parts of messages, and tools, may have `cache_control`, which tells a model of Anthropic
+    /// behind the upstream what to cache.
+    pub takes_cache_marks: bool,
 }
 
 /// Compares names, which are unique.

@@ -41,6 +41,7 @@ pub const GENERIC: Profile = Profile {
     ignores_model: false,
     details_probe: None,
     history: HistoryRules::Standard,
+    takes_cache_marks: false,
 };
 
 /// Common to OpenAI and Azure OpenAI.
@@ -92,6 +93,7 @@ pub const PROFILES: &[Profile] = &[
         may_match_list: may_be_litellm,
         lists_capabilities: true,
         details_probe: Some(DetailsProbe::LiteLlm),
+        takes_cache_marks: true,
         ..GENERIC
     },
     Profile {
@@ -164,6 +166,7 @@ pub const PROFILES: &[Profile] = &[
         thinking: ThinkingParam::OpenRouter,
         lists_capabilities: true,
         details_probe: Some(DetailsProbe::OpenRouterEmbeddings),
+        takes_cache_marks: true,
         ..GENERIC
     },
     Profile {

@@ -9,6 +9,9 @@
 //! | `thinking` | the message's thinking |
 //! | all others | left out |
 //!
+//! A mark of a cache (`cache_control`) stays on its own text, image or result; those of other blocks are
+//! left out.
+//!
 //! The results in a user's turn come before its text, because they answer the turn before. In an
 //! assistant's turn, the blocks after a result become a turn of their own.
 
@@ -19,8 +22,9 @@ use crate::api::anthropic::request::{
     Content, ContentBlock, ImageSource, Message, MessagesRequest,
 };
 use crate::api::ollama::decode::{self, GoString, non_empty};
-use crate::api::ollama::request::{FunctionCall, Message as OllamaMessage, ToolCall};
+use crate::api::ollama::request::{FunctionCall, MarkedPart, Message as OllamaMessage, ToolCall};
 use crate::error::{Error, Result};
+use crate::translate::cache_marks::PartCollector;
 use crate::translate::media;
 
 /// The conversation, with the system prompt first.
@@ -35,7 +39,9 @@ pub(super) fn to_ollama_messages<'a>(
         && !system.is_empty()
     {
         let role = Some(GoString("system".into()));
-        out.push(OllamaMessage { role, content: Some(system), ..OllamaMessage::default() });
+        let marked_parts = request.system.as_ref().map(system_parts).unwrap_or_default();
+        let content = Some(system);
+        out.push(OllamaMessage { role, content, marked_parts, ..OllamaMessage::default() });
     }
     let system_count = out.len();
     for message in request.messages.iter().flatten() {
@@ -54,15 +60,23 @@ struct TurnBuilder<'a> {
     thinking: Vec<&'a str>,
     images: Vec<&'a serde_json::value::RawValue>,
     calls: Vec<ToolCall<'a>>,
+    parts: PartCollector<'a>,
 }
 
 impl<'a> TurnBuilder<'a> {
     /// Adds a block that is not a result; ignores unknown kinds.
     fn push_block(&mut self, block: &'a ContentBlock<'a>) -> Result<()> {
         match block_kind(block) {
-            "text" => self.texts.extend(block.text.as_deref()),
+            "text" => {
+                self.texts.extend(block.text.as_deref());
+                let text = block.text.as_deref().unwrap_or_default();
+                self.parts.push(Some(text.into()), block.cache_control);
+            }
             "thinking" => self.thinking.extend(block.thinking.as_deref()),
-            "image" => self.images.push(image_data(block)?),
+            "image" => {
+                self.images.push(image_data(block)?);
+                self.parts.push(None, block.cache_control);
+            }
             "tool_use" => self.calls.push(parse_call(block)?),
             "server_tool_use" => self.calls.push(to_call(block)),
             _ => {}
@@ -82,6 +96,7 @@ impl<'a> TurnBuilder<'a> {
             thinking,
             images: Some(self.images),
             tool_calls: Some(self.calls),
+            marked_parts: self.parts.finish(),
             ..OllamaMessage::default()
         })
     }
@@ -130,6 +145,16 @@ fn content_text<'a>(content: &'a Content<'a>) -> Option<GoString<'a>> {
     }
 }
 
+fn system_parts<'a>(content: &'a Content<'a>) -> Vec<MarkedPart<'a>> {
+    let Content::Blocks(blocks) = content else { return Vec::new() };
+    let mut parts = PartCollector::default();
+    for block in blocks.iter().filter(|block| block_kind(block) == "text") {
+        let text = block.text.as_deref().unwrap_or_default();
+        parts.push(Some(text.into()), block.cache_control);
+    }
+    parts.finish()
+}
+
 /// The base64 of an image. It is checked here for the error texts of this API.
 fn image_data<'a>(block: &'a ContentBlock<'a>) -> Result<&'a serde_json::value::RawValue> {
     let invalid = || Error::invalid_request("invalid image source");
@@ -174,7 +199,10 @@ fn parse_result<'a>(block: &'a ContentBlock<'a>) -> Result<Option<OllamaMessage<
             GoString(Cow::Owned(search_results_text(content.as_ref())))
         }
         ("tool_result", None) => GoString::default(),
-        ("tool_result", Some(Content::Text(text))) => text.clone(),
+        ("tool_result", Some(Content::Text(text))) => {
+            turn.parts.push(Some(Cow::Borrowed(text)), None);
+            text.clone()
+        }
         ("tool_result", Some(Content::Blocks(blocks))) => {
             let shown = blocks.iter().filter(|block| matches!(block_kind(block), "text" | "image"));
             shown.into_iter().try_for_each(|block| turn.push_block(block))?;
@@ -184,11 +212,19 @@ fn parse_result<'a>(block: &'a ContentBlock<'a>) -> Result<Option<OllamaMessage<
     };
     let failed = block.is_error == Some(true);
     let text = if failed { GoString(Cow::Owned(error_text(&text))) } else { text };
+    let mut parts = turn.parts;
+    if failed {
+        // The text has changed, so it is one part.
+        parts = PartCollector::default();
+        parts.push(Some(Cow::Owned(text.to_string())), None);
+    }
+    parts.mark_last(block.cache_control);
     Ok(Some(OllamaMessage {
         role: Some(GoString("tool".into())),
         content: Some(text),
         images: Some(turn.images),
         tool_call_id: block.tool_use_id.clone(),
+        marked_parts: parts.finish(),
         ..OllamaMessage::default()
     }))
 }

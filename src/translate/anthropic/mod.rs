@@ -12,6 +12,7 @@
 //! | `thinking`, `output_config.effort` | `think` |
 //! | `tools` | functions; server tools (`web_search...`) are left out |
 //! | `tool_choice` | OpenAI's, as Ollama's API has none; `auto` is the default and not sent |
+//! | `cache_control` of blocks and tools | the same, for families that take it |
 //! | `stream` | false by default |
 //! | `metadata`, `mcp_servers`, all others | ignored |
 //!
@@ -48,13 +49,20 @@ use crate::api::openai::request as openai;
 use crate::api::openai::request::ToolChoice;
 use crate::backends::profiles::Profile;
 use crate::error::{Error, Result};
-use crate::translate::{chat, options, think, tools};
+use crate::translate::{cache_marks, chat, options, think, tools};
 
 /// The estimate for an image: about the count that Anthropic documents for a large one.
 const TOKENS_PER_IMAGE: u64 = 1600;
 
 /// A rough number of characters in a token.
 const CHARS_PER_TOKEN: u64 = 4;
+
+/// True if the request marks what is to be cached, which only some families take.
+pub fn has_cache_marks(chat: &ChatRequest<'_>) -> bool {
+    let mut messages = chat.messages.iter().flatten();
+    let mut tools = chat.tools.iter().flatten();
+    messages.any(|it| !it.marked_parts.is_empty()) || tools.any(|it| it.cache_control.is_some())
+}
 
 /// Refuses a request without a required member, in Ollama's order. Counting tokens needs no
 /// `max_tokens`.
@@ -161,7 +169,8 @@ fn to_tool<'a>(tool: &'a Tool<'a>) -> Result<OllamaTool<'a>> {
         description: tool.description.clone(),
         parameters: parameters.transpose()?.flatten(),
     };
-    Ok(OllamaTool { function: Some(function) })
+    let cache_control = tool.cache_control.filter(|mark| cache_marks::is_mark(mark));
+    Ok(OllamaTool { function: Some(function), cache_control })
 }
 
 fn to_options(request: &MessagesRequest<'_>) -> Map<String, Value> {

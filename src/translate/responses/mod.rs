@@ -150,7 +150,8 @@ fn new_tool<'a>(
     description: Option<GoString<'a>>,
     parameters: Option<Schema<'a>>,
 ) -> Tool<'a> {
-    Tool { function: Some(FunctionDefinition { name: Some(name), description, parameters }) }
+    let function = FunctionDefinition { name: Some(name), description, parameters };
+    Tool { function: Some(function), ..Tool::default() }
 }
 
 /// The choice in chat's form.
