@@ -7,6 +7,7 @@
 pub(crate) mod capabilities;
 pub mod errors;
 pub(crate) mod known_models;
+pub mod model_families;
 pub mod names;
 pub mod profiles;
 pub mod retry_after;

@@ -1,17 +1,33 @@
 //! Translates the `think` member to the upstream's parameters for reasoning.
 //!
-//! Without `think` nothing is sent: whether a model reasons is its own default. An unknown server is
-//! sent as little as possible. Whether reasoning is shown to the client depends on `think` alone.
+//! Without `think` nothing is sent: whether a model reasons is its own default. The parameter belongs
+//! to the pair of server and model:
+//!
+//! | server | model | off | on |
+//! | --- | --- | --- | --- |
+//! | llama.cpp, SGLang, vLLM | any | `chat_template_kwargs.enable_thinking` | the same |
+//! | the same | DeepSeek V3.1, Kimi K2.5 and later, Granite | `thinking` beside it | the same |
+//! | DeepSeek, or Ark, Moonshot and Z.ai with a model that has a switch | | `thinking.type`: `disabled` | `enabled` |
+//! | MiniMax | any | `thinking.type`: `disabled` | `adaptive` |
+//! | DashScope | any | `enable_thinking` | the same |
+//! | OpenAI, OpenRouter, Groq, Together, Gemini | | their own words of `reasoning_effort` or `reasoning` | |
+//! | unknown | by its name: what its maker's API takes | the same | the same |
+//!
+//! A template ignores the variables that it does not read, so that both names may go together. A
+//! parameter that the server refuses is left out (`upstream::repair`). Whether reasoning is shown to
+//! the client depends on `think` alone.
 
 use serde_json::{Map, Value, json};
 
+use crate::backends::model_families::{self, ThinkingSwitch};
 use crate::backends::profiles::{Profile, ThinkingParam};
 use crate::error::{Error, Result};
 
 /// The value of `think`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ThinkMode {
     /// Absent: reasoning is shown if there is any.
+    #[default]
     Unset,
     /// `false`: reasoning is not requested, and not shown if there is any.
     Off,
@@ -48,19 +64,25 @@ pub fn to_parameters(think: ThinkMode, profile: &Profile, id: &str) -> Map<Strin
     let is_off = think == ThinkMode::Off;
     let parameters = match profile.thinking {
         _ if think == ThinkMode::Unset => json!({}),
-        ThinkingParam::Unknown => effort_parameter(None, None, think),
+        ThinkingParam::Unknown => parameters_by_name(think, id),
         ThinkingParam::Unsupported => json!({}),
         ThinkingParam::OpenAi => openai_parameters(think, id),
         ThinkingParam::OpenRouter if is_off => json!({"reasoning_effort": "none"}),
         ThinkingParam::OpenRouter => {
             json!({"reasoning": {"effort": level(think, "xhigh").unwrap_or("medium")}})
         }
-        ThinkingParam::ChatTemplateKwargs => template_parameters(think),
+        ThinkingParam::ChatTemplateKwargs => template_parameters(think, id),
         ThinkingParam::DeepSeek => {
             let mut parameters = effort_parameter(None, None, think);
-            parameters["thinking"] = json!({"type": if is_off { "disabled" } else { "enabled" }});
+            parameters["thinking"] = thinking_type(think, "enabled");
             parameters
         }
+        ThinkingParam::ThinkingType => match model_families::thinking_switch(id) {
+            Some(ThinkingSwitch::Type) => json!({"thinking": thinking_type(think, "enabled")}),
+            _ => json!({}),
+        },
+        ThinkingParam::MiniMax => json!({"thinking": thinking_type(think, "adaptive")}),
+        ThinkingParam::EnableThinking => json!({"enable_thinking": !is_off}),
         ThinkingParam::Groq => groq_parameters(think, id),
         ThinkingParam::Together if id.contains("gpt-oss") => effort_parameter(None, None, think),
         ThinkingParam::Together => json!({"reasoning": {"enabled": !is_off}}),
@@ -111,10 +133,33 @@ fn openai_parameters(think: ThinkMode, id: &str) -> Value {
 }
 
 /// llama.cpp, vLLM and SGLang pass these to the model's chat template, as Ollama does.
-fn template_parameters(think: ThinkMode) -> Value {
+fn template_parameters(think: ThinkMode, id: &str) -> Value {
     let mut kwargs = effort_parameter(None, None, think);
     kwargs["enable_thinking"] = (think != ThinkMode::Off).into();
+    if model_families::template_reads_thinking(id) {
+        kwargs["thinking"] = (think != ThinkMode::Off).into();
+    }
     json!({"chat_template_kwargs": kwargs})
+}
+
+/// The value of `thinking`, with the maker's word for on.
+fn thinking_type(think: ThinkMode, on: &str) -> Value {
+    json!({"type": if think == ThinkMode::Off { "disabled" } else { on }})
+}
+
+/// The switch of the model's maker, for a server of which nothing is known; a level is also sent as
+/// OpenAI's parameter.
+fn parameters_by_name(think: ThinkMode, id: &str) -> Value {
+    let mut parameters = effort_parameter(None, None, think);
+    match model_families::thinking_switch(id) {
+        Some(ThinkingSwitch::Type) => parameters["thinking"] = thinking_type(think, "enabled"),
+        Some(ThinkingSwitch::EnableThinking) => {
+            parameters["enable_thinking"] = (think != ThinkMode::Off).into();
+        }
+        Some(ThinkingSwitch::Effort) => return effort_parameter(Some("low"), None, think),
+        None => {}
+    }
+    parameters
 }
 
 fn groq_parameters(think: ThinkMode, id: &str) -> Value {
@@ -193,12 +238,43 @@ mod tests {
         for family in ["llamacpp", "vllm", "sglang"] {
             check(family, "x", ["{}", &off, &on, little, much]);
         }
+        let both = |on: bool| kwargs(on, &format!(r#","thinking":{on}"#));
+        let levels = ["low", "high"]
+            .map(|word| kwargs(true, &format!(r#","reasoning_effort":"{word}","thinking":true"#)));
+        for family in ["llamacpp", "vllm", "sglang"] {
+            for id in ["deepseek-ai/DeepSeek-V3.1", "deepseek-v4", "moonshotai/Kimi-K2.5"] {
+                check(family, id, ["{}", &both(false), &both(true), &levels[0], &levels[1]]);
+            }
+        }
         let deepseek =
             |more: &str, kind: &str| format!(r#"{{{more}"thinking":{{"type":"{kind}"}}}}"#);
         let (off, on) = (deepseek("", "disabled"), deepseek("", "enabled"));
         let [little, much] = &["low", "high"]
             .map(|word| deepseek(&format!(r#""reasoning_effort":"{word}","#), "enabled"));
         check("api.deepseek.com", "x", ["{}", &off, &on, little, much]);
+        check("", "deepseek-v3.1", ["{}", &off, &on, little, much]);
+        check("", "zai-org/GLM-4.6", ["{}", &off, &on, little, much]);
+        for (host, id) in [
+            ("api.moonshot.ai", "kimi-k2.5"),
+            ("api.moonshot.cn", "kimi-k2.6"),
+            ("api.z.ai", "glm-4.5-air"),
+            ("open.bigmodel.cn", "glm-5"),
+            ("ark.cn-beijing.volces.com", "doubao-seed-1-6-250615"),
+        ] {
+            check(host, id, ["{}", &off, &on, &on, &on]);
+        }
+        for (host, id) in [("api.moonshot.ai", "kimi-k2-0905-preview"), ("api.z.ai", "glm-4-flash")]
+        {
+            check(host, id, ["{}"; 5]);
+        }
+        let adaptive = deepseek("", "adaptive");
+        check("api.minimax.io", "MiniMax-M3", ["{}", &off, &adaptive, &adaptive, &adaptive]);
+        let (off, on) = (r#"{"enable_thinking":false}"#, r#"{"enable_thinking":true}"#);
+        check("dashscope-intl.aliyuncs.com", "qwen3.5-plus", ["{}", off, on, on, on]);
+        let [little, much] = &["low", "high"]
+            .map(|word| format!(r#"{{"enable_thinking":true,"reasoning_effort":"{word}"}}"#));
+        check("", "Qwen/Qwen3-8B", ["{}", off, on, little, much]);
+        check("", "openai/gpt-oss-20b", ["{}", low, "{}", low, high]);
         let groq = |word: &str, form: &str| {
             format!(r#"{{"reasoning_effort":"{word}","reasoning_format":"{form}"}}"#)
         };

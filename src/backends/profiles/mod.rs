@@ -9,9 +9,9 @@
 //!
 //! # Families
 //!
-//! `openai`, `azure`, `deepseek`, `gemini`, `groq`, `litellm`, `llamacpp`, `lmstudio`, `localai`,
-//! `mistral`, `ollama`, `openrouter`, `sglang`, `tgi`, `together`, `vllm`, `xai`, and `generic` for
-//! all others. `UPSTREAM_PROFILE` names the family explicitly.
+//! `openai`, `azure`, `ark`, `dashscope`, `deepseek`, `gemini`, `groq`, `litellm`, `llamacpp`,
+//! `lmstudio`, `localai`, `minimax`, `mistral`, `moonshot`, `ollama`, `openrouter`, `sglang`, `tgi`,
+//! `together`, `vllm`, `xai`, `zai`, and `generic` for all others. `UPSTREAM_PROFILE` names the family explicitly.
 //!
 //! Only what a request asks for is sent: `num_predict` becomes `max_completion_tokens` for OpenAI
 //! and `max_tokens` for llama.cpp; `top_k`, `min_p` and `repeat_penalty` are sent only to families
@@ -30,7 +30,8 @@ pub use self::table::{GENERIC, PROFILES};
 /// The parameter that switches reasoning on and off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ThinkingParam {
-    /// Unknown: a level is sent as `reasoning_effort`, on and off are not sent.
+    /// Unknown: a level is sent as `reasoning_effort`, and the model's name decides which switch is
+    /// tried.
     Unknown,
     /// There is no such parameter.
     Unsupported,
@@ -42,6 +43,12 @@ pub enum ThinkingParam {
     ChatTemplateKwargs,
     /// `thinking.type`.
     DeepSeek,
+    /// `thinking.type`, for models that have a switch.
+    ThinkingType,
+    /// `thinking.type`, with `adaptive` for on.
+    MiniMax,
+    /// `enable_thinking`.
+    EnableThinking,
     /// `reasoning_effort` and `reasoning_format`.
     Groq,
     /// `reasoning.enabled`.

@@ -59,6 +59,22 @@ pub const PROFILES: &[Profile] = &[
     Profile { name: "openai", hosts: &["api.openai.com"], ..OPENAI },
     Profile { name: "azure", hosts: &["openai.azure.com"], ..OPENAI },
     Profile {
+        name: "ark",
+        hosts: &["volces.com"],
+        thinking: ThinkingParam::ThinkingType,
+        ..GENERIC
+    },
+    Profile {
+        name: "dashscope",
+        hosts: &[
+            "dashscope.aliyuncs.com",
+            "dashscope-intl.aliyuncs.com",
+            "dashscope-us.aliyuncs.com",
+        ],
+        thinking: ThinkingParam::EnableThinking,
+        ..GENERIC
+    },
+    Profile {
         name: "deepseek",
         hosts: &["api.deepseek.com"],
         needs_json_instruction: true,
@@ -136,6 +152,12 @@ pub const PROFILES: &[Profile] = &[
         ..GENERIC
     },
     Profile {
+        name: "minimax",
+        hosts: &["api.minimax.io", "api.minimaxi.com"],
+        thinking: ThinkingParam::MiniMax,
+        ..GENERIC
+    },
+    Profile {
         name: "mistral",
         hosts: &["api.mistral.ai"],
         seed: "random_seed",
@@ -144,6 +166,12 @@ pub const PROFILES: &[Profile] = &[
         fim: FimEndpoint::MistralFim,
         thinking: ThinkingParam::Unsupported,
         history: HistoryRules::ShortCallIds,
+        ..GENERIC
+    },
+    Profile {
+        name: "moonshot",
+        hosts: &["api.moonshot.ai", "api.moonshot.cn"],
+        thinking: ThinkingParam::ThinkingType,
         ..GENERIC
     },
     Profile {
@@ -228,6 +256,12 @@ pub const PROFILES: &[Profile] = &[
         penalties: &[],
         fim: FimEndpoint::Unsupported,
         thinking: ThinkingParam::Unsupported,
+        ..GENERIC
+    },
+    Profile {
+        name: "zai",
+        hosts: &["api.z.ai", "open.bigmodel.cn"],
+        thinking: ThinkingParam::ThinkingType,
         ..GENERIC
     },
 ];

@@ -13,5 +13,6 @@ mod proxies;
 mod repair;
 mod retry;
 mod stream_dialects;
+mod thinking;
 mod tls;
 mod values;
