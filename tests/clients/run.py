@@ -147,7 +147,7 @@ def start_model(programs, python):
     return first_line(program, "the model server").removesuffix("/v1")
 
 
-def start_proxy(programs, binary, upstream, key=None, more=None):
+def start_proxy(programs, binary, upstream, key=None, more=None, **options):
     """The release binary with nothing of our own environment, and retries that do not wait long."""
     url = f"http://127.0.0.1:{free_port()}"
     environment = {
@@ -163,7 +163,8 @@ def start_proxy(programs, binary, upstream, key=None, more=None):
     }
     if key:
         environment["OPENAI_API_KEY"] = key
-    program = programs.start([str(binary.resolve())], env=environment, cwd=programs.folder)
+    command = [str(binary.resolve())]
+    program = programs.start(command, env=environment, cwd=programs.folder, **options)
     for _ in range(150):
         if fetch(url + "/") == b"Ollama is running":
             return program, url

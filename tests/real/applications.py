@@ -1,0 +1,3 @@
+"""The applications: how each is started, and what is checked."""
+
+SUBJECTS = {}
