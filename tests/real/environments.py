@@ -10,7 +10,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 SCRIPTS = HERE.parent.parent / "scripts"
 # Built from source by their own packages, which need these programs.
-COMPILER = {"llama-cpp-python": ["gcc", "g++", "make"]}
+COMPILER = {"llama-cpp-python": ["gcc", "g++"], "n8n": ["g++", "make"], "flowise": ["g++", "make"]}
 
 
 class NotInstalled(Exception):
@@ -78,13 +78,16 @@ class Environments:
         folder = self.folder(name, package)
         if (folder / ".ready").exists():
             return folder
-        lacking = missing(["node", "npm"])
+        lacking = missing(["node", "npm", *COMPILER[name]])
         if lacking:
             raise NotInstalled(f"{', '.join(lacking)} must be installed first")
         print(f"Installing {name} (once)", flush=True)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         shutil.copy(package, folder)
-        run(["npm", "install", "--no-audit", "--no-fund", "--loglevel=error"], cwd=folder)
+        # Their install scripts fetch binaries from elsewhere; only the database is built, from source.
+        quiet = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+        run(["npm", "install", *quiet], cwd=folder)
+        run(["npm", "rebuild", "--foreground-scripts", "sqlite3"], cwd=folder)
         (folder / ".ready").touch()
         return folder

@@ -3,10 +3,11 @@
 import http.client
 import json
 import os
+import subprocess
 import sys
 import time
 import urllib.parse
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -14,6 +15,8 @@ CLIENTS = HERE.parent / "clients"
 sys.path.insert(0, str(CLIENTS))
 
 from run import Failure, free_port, start_proxy  # noqa: E402
+
+KEY = "test-key"
 
 # No subject may wait for a hub or a statistics server, and none of them could reach it.
 OFFLINE = {
@@ -25,6 +28,21 @@ OFFLINE = {
     "NO_PROXY": "*",
     "PYTHONUNBUFFERED": "1",
 }
+
+
+@dataclass
+class Subject:
+    """One server or application.
+
+    python, npm   environments to install, by the names of their files
+    programs      what must be on the PATH, by the Debian package of the same name
+    """
+
+    what: str
+    run: object
+    python: list = field(default_factory=list)
+    npm: list = field(default_factory=list)
+    programs: list = field(default_factory=list)
 
 
 class Report:
@@ -161,6 +179,15 @@ class Context:
         """The last words of a log, for a line of the report."""
         return self.log_file(log).read_text(errors="replace")[-400:]
 
+    def scripted_proxy(self):
+        """The release binary in front of the scripted upstream of tests/clients; both addresses."""
+        command = [sys.executable, CLIENTS / "upstream.py", "--key", KEY]
+        program = self.start(command, "scripted", stdout=subprocess.PIPE, text=True)
+        upstream = f"http://127.0.0.1:{program.stdout.readline().strip()}"
+        # The log of bodies is a recording of what the application sends.
+        more = {"LOG_LEVEL": "trace", "LOG_BODIES": "1", "OLLAMA_ORIGINS": "*"}
+        return self.proxy(upstream, KEY, more), upstream
+
     def proxy(self, upstream, key=None, more=None):
         """The release binary in front of an upstream; its address."""
         log = open(self.log_file("proxy"), "wb")
@@ -181,4 +208,15 @@ def wait_until(condition, what, seconds=60):
     raise AssertionError(f"not within {seconds} s: {what}")
 
 
-__all__ = ["Answer", "Api", "Context", "Failure", "Report", "free_port", "wait_until"]
+__all__ = [
+    "CLIENTS",
+    "HERE",
+    "Answer",
+    "Api",
+    "Context",
+    "Failure",
+    "Report",
+    "Subject",
+    "free_port",
+    "wait_until",
+]

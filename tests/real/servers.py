@@ -3,22 +3,10 @@
 import functools
 import json
 import subprocess
-from dataclasses import dataclass, field
 
 import server_checks
-from harness import HERE, Failure, free_port
+from harness import HERE, Failure, Subject, free_port
 from server_checks import Upstream
-
-
-@dataclass
-class Subject:
-    """One server or application, by name in `SUBJECTS`."""
-
-    what: str
-    run: object
-    python: list = field(default_factory=list)
-    npm: list = field(default_factory=list)
-    programs: list = field(default_factory=list)
 
 
 def tiny_model(context, environment, kind, name):
