@@ -78,8 +78,8 @@ class N8n:
         url = f"http://127.0.0.1:{port}"
         context.wait_for(started, url, "/healthz", "n8n")
         self.session = Session(url, {"browser-id": "test"})
-        # The routes of its own front end come up after /healthz.
-        wait_until(lambda: self.session.get("/rest/settings").status == 200, "its settings")
+        # Until its routes are there, which is after /healthz, each of them has a page that says so.
+        wait_until(lambda: self.session.get("/rest/settings").text.startswith("{"), "its settings")
         answer = self.session.post("/rest/owner/setup", OWNER)
         if answer.status != 200:
             raise Failure(f"no owner: {answer.status} {answer.text[:200]}")
