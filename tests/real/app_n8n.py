@@ -52,7 +52,8 @@ def workflow(credentials):
         "Model": link("Agent", "ai_languageModel"),
         "Calculator": link("Agent", "ai_tool"),
     }
-    return {"name": "test", "nodes": nodes, "connections": connections, "settings": {}}
+    flow = {"name": "test", "nodes": nodes, "connections": connections, "settings": {}}
+    return {**flow, "active": False}
 
 
 class N8n:
@@ -119,7 +120,8 @@ class N8n:
 
     def calls_a_tool(self):
         """The result comes back to the model as the result of its call, not as a user's words."""
-        self.asks('call Calculator {"input": "20 + 22"}', 'Calculator({"input": "20 + 22"}) = 42')
+        # It leaves its calls out of the history: their arguments are lost, and only the name is known.
+        self.asks('call Calculator {"input": "20 + 22"}', "Calculator({}) = 42")
 
 
 def run(context):

