@@ -137,8 +137,9 @@ const UNKNOWN_MODEL_TEXTS: [&str; 7] = [
 ];
 
 /// Parts of messages that can only be about an unknown model, whatever the status and wherever they
-/// stand. LiteLLM, GitHub Models, Fireworks, Hugging Face's router, llama-swap and others.
-const CERTAIN_UNKNOWN_MODEL_TEXTS: [&str; 16] = [
+/// stand. LiteLLM, GitHub Models, Fireworks, Hugging Face's router, llama-swap, `transformers serve`
+/// (which may be pinned to one model) and others.
+const CERTAIN_UNKNOWN_MODEL_TEXTS: [&str; 17] = [
     "not a valid model",
     "invalid model name",
     "invalid model id",
@@ -155,6 +156,7 @@ const CERTAIN_UNKNOWN_MODEL_TEXTS: [&str; 16] = [
     "not find model",
     "inference handler for",
     "no available channel for model",
+    "server is pinned to '",
 ];
 
 /// Codes and types of an unknown model.

@@ -340,6 +340,8 @@ fn an_unknown_model_is_known_by_its_words_whatever_the_status() {
     let litellm = serde_json::json!({"error": {"message": litellm, "type": "None", "param": "None",
         "code": "400"}});
     check_unknown_model(400, &litellm.to_string());
+    let transformers = r#"{"detail":"Server is pinned to '/models/a'; requested 'x'."}"#;
+    check_unknown_model(400, transformers);
     for (status, code, message) in [
         (400, "unknown_model", "Unknown model: x"),
         (400, "model_not_supported", "The requested model 'x' is not supported by any provider"),
