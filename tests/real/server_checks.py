@@ -189,9 +189,12 @@ class Checks:
             return
         start = len(whole) // 2
         stop = whole[start : start + 3]
-        found = self.text(options={"stop": ["%1", "%2", "%3", "%4", stop]})
+        answer = self.chat(options={"stop": ["%1", "%2", "%3", "%4", stop]}).ok().json()
+        # Without counts, where the proxy itself ended the text before the server's last event.
+        found = answer["message"]["content"]
         wanted = whole[: whole.index(stop)]
         assert found.strip() == wanted.strip(), (stop, found, wanted)
+        assert answer["done_reason"] == "stop", answer
 
     def takes_extreme_options(self):
         """`top_p: 0` and the like, which some servers refuse."""
@@ -271,6 +274,13 @@ class Checks:
         assert 400 <= answer.status <= 502 and "base URL" not in error, answer
         return f"{answer.status} {error}"
 
+    def refuses_other_routes(self):
+        """A route that neither has is an error of a client, and the base URL is not blamed."""
+        model = self.upstream.chat or self.upstream.embed
+        for path in ("/api/nix", "/v1/nix"):
+            answer = self.api.post(path, {"model": model})
+            assert answer.status in (404, 405) and "base URL" not in answer.text, (path, answer)
+
     # --- All ------------------------------------------------------------------------------------
 
     def plan(self):
@@ -299,6 +309,7 @@ class Checks:
             yield "/api/embed and /api/embeddings", self.embeds
             yield "/v1/embeddings", self.passes_embeddings
             yield "/api/embed cuts a long text", self.cuts_a_long_text
+        yield "other routes are refused", self.refuses_other_routes
         if not (upstream.chat and upstream.embed):
             yield "a missing endpoint is named", self.tells_what_is_missing
 
