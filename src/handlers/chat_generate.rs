@@ -5,7 +5,7 @@
 //! returns before the response is relayed, so that its stack does not lie below a long stream.
 
 use super::model_request::{CommonFields, ModelRequest, PendingReply};
-use super::{Context, empty_model_error, model_required_error, relay};
+use super::{Context, empty_model_error, fill_in, model_required_error, relay};
 use crate::api::ollama::decode;
 use crate::api::ollama::request::{ChatRequest, GenerateRequest};
 use crate::error::Result;
@@ -14,7 +14,6 @@ use crate::observe::timestamp;
 use crate::translate::chat::{self, ChatEncoder};
 use crate::translate::context_codec::Conversation;
 use crate::translate::generate::{self, GenerateEncoder, UpstreamRequest};
-use crate::translate::infill;
 
 /// `POST /api/chat`.
 #[inline(never)] // Not inlined, to keep other handlers' stack frames out of long streams.
@@ -106,18 +105,14 @@ fn start_generate<'a>(
     let needs_profile = fills_in || request.raw == Some(true) || request.format.is_some();
     let begun = model_request.begin(context, request.options.as_ref(), needs_profile);
     let (resolved, in_use) = begun.map_err(|error| first(error, &request))?;
-    let upstream = generate::to_openai(
-        &request,
-        &stored,
-        (&resolved.id, resolved.context_length),
-        resolved.profile,
-    )?;
-    let stream = request.stream.unwrap_or(true);
-    let reply = model_request.send(context, (&resolved, in_use), upstream, stream);
+    let model = (resolved.id.as_str(), resolved.context_length);
+    let build = |fim| generate::to_openai_with_fim(&request, &stored, model, resolved.profile, fim);
+    let upstream = build(fill_in::endpoint(&context.app.upstream, &resolved))?;
+    let (about, stream) = ((&resolved, in_use), request.stream.unwrap_or(true));
     let mut reply = if fills_in {
-        infill::map_unsupported(reply, &model_request.requested_name)
+        fill_in::send(&model_request, context, about, upstream, stream, build)
     } else {
-        reply
+        model_request.send(context, about, upstream, stream)
     }?;
     let conversation = generate::build_conversation(&request, &stored)?;
     reply.logprobs = chat::top_logprobs(request.logprobs, request.top_logprobs);

@@ -40,6 +40,7 @@ mod audio;
 mod chat_generate;
 mod decompress;
 mod embed;
+mod fill_in;
 mod info;
 mod manage;
 mod model_lookup;

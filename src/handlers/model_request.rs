@@ -119,6 +119,18 @@ impl ModelRequest {
         stream: bool,
     ) -> Result<PendingReply<'a>> {
         let response = call(context, &mut request, stream)?;
+        self.begin_reply(context, (resolved, in_use), response, request, stream)
+    }
+
+    /// What the response of a request needs of it.
+    pub(super) fn begin_reply<'a>(
+        &self,
+        context: &mut Context<'a>,
+        (resolved, in_use): (&ResolvedModel, ModelUse<'a>),
+        response: UpstreamResponse,
+        mut request: UpstreamRequest<'_>,
+        stream: bool,
+    ) -> Result<PendingReply<'a>> {
         let names = (self.name.as_str(), self.requested_name.as_str());
         resolved.recheck(context.app, names, self.virtual_model.as_deref(), context.trace)?;
         let (think, stop) = (self.think, request.take_watched_stop());
@@ -172,7 +184,7 @@ impl ModelRequest {
 }
 
 /// Sends a request to the endpoint that it is for.
-fn call(
+pub(super) fn call(
     context: &mut Context<'_>,
     request: &mut UpstreamRequest<'_>,
     stream: bool,

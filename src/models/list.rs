@@ -13,8 +13,8 @@ use super::entry::{LIST_MEMBERS, entries, parse_model};
 use super::model::Model;
 use super::probes::ModelFacts;
 use crate::api::openai::raw_object::{self, RawObject};
-use crate::backends::errors;
 use crate::backends::profiles::{self, DetailsProbe, FimEndpoint, Profile};
+use crate::backends::{errors, fim_prompts};
 use crate::error::{Error, Result};
 
 /// A model list and the upstream family that sent it.
@@ -74,10 +74,10 @@ impl ModelList {
     /// Fills unknown facts from the table of well-known models.
     #[must_use]
     pub fn with_defaults(mut self) -> Self {
-        let has_fim = self.profile.is_none_or(|profile| profile.fim != FimEndpoint::Unsupported);
+        let fim = self.profile.map_or(FimEndpoint::CompletionsSuffix, |profile| profile.fim);
         for model in &mut self.models {
             model.fill_defaults();
-            if !has_fim {
+            if !fim_prompts::is_possible(fim, &model.id) {
                 // The model supports it, but its server has no endpoint for it.
                 model.assumed.insert = None;
             }
@@ -155,13 +155,14 @@ mod tests {
 
     #[test]
     fn what_a_server_cannot_be_asked_for_is_not_claimed() {
-        let insert = |owner: &str| {
-            let body = format!(r#"{{"data":[{{"id":"codestral","owned_by":"{owner}"}}]}}"#);
+        let insert = |owner: &str, id: &str| {
+            let body = format!(r#"{{"data":[{{"id":"{id}","owned_by":"{owner}"}}]}}"#);
             let list = parse_list(&body).expect("a list").with_defaults();
             list[0].capability_names().contains(&"insert")
         };
-        assert!(insert("me") && insert("llamacpp"));
-        assert!(!insert("vllm"));
+        assert!(insert("me", "codestral") && insert("llamacpp", "codestral"));
+        assert!(insert("me", "mamba-codestral"), "it may take a suffix");
+        assert!(insert("vllm", "codestral") && !insert("vllm", "mamba-codestral"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ pub use crate::backends::capabilities::Capabilities;
 use std::time::{Duration, SystemTime};
 
 use crate::api::wire::digest::sha256_hex;
-use crate::backends::known_models;
+use crate::backends::{fim_prompts, known_models};
 use crate::observe::timestamp;
 
 /// The context length shown for a model of unknown context length, in tokens; VS Code assumes the
@@ -108,6 +108,13 @@ impl Model {
     /// Fills unknown facts from the table of well-known models. The table's capabilities are only
     /// assumed, except for embedding models, which are not to receive prompts.
     pub(super) fn fill_defaults(&mut self) {
+        self.fill_known_facts();
+        // At an upstream without `suffix`, the prompt of the family does it.
+        let has_prompt = fim_prompts::is_known(&self.id).then_some(true);
+        self.assumed.insert = self.assumed.insert.or(has_prompt);
+    }
+
+    fn fill_known_facts(&mut self) {
         let Some(known) = known_models::find(&self.id) else { return };
         self.context_length = self.context_length.or(known.context_length);
         self.embedding_length = self.embedding_length.or(known.embedding_length);

@@ -9,6 +9,8 @@
 //! | `template` | checked and not used: the upstream renders |
 //! | `images` | parts of the prompt; refused with `raw` and `suffix` |
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use crate::api::ollama::decode::non_empty;
@@ -18,6 +20,7 @@ use crate::api::ollama::text_line;
 use crate::api::openai::request as openai;
 use crate::api::openai::request::{Content, Message, StreamOptions};
 use crate::api::wire::ndjson;
+use crate::backends::fim_prompts;
 use crate::backends::profiles::{FimEndpoint, Profile};
 use crate::error::{Error, Result};
 use crate::translate::chat::{ExtraOutputs, build_chat, top_logprobs, unsupported_error};
@@ -59,12 +62,26 @@ impl UpstreamRequest<'_> {
 pub fn to_openai<'a>(
     request: &'a GenerateRequest<'a>,
     stored: &'a [OllamaMessage<'a>],
+    model: (&'a str, Option<u64>),
+    profile: &Profile,
+) -> Result<UpstreamRequest<'a>> {
+    to_openai_with_fim(request, stored, model, profile, profile.fim)
+}
+
+/// The same for an upstream that fills in at `fim`, whatever its profile says.
+///
+/// # Errors
+/// As [`to_openai`].
+pub fn to_openai_with_fim<'a>(
+    request: &'a GenerateRequest<'a>,
+    stored: &'a [OllamaMessage<'a>],
     (model, context_length): (&'a str, Option<u64>),
     profile: &Profile,
+    fim: FimEndpoint,
 ) -> Result<UpstreamRequest<'a>> {
     let name = request.model.as_deref();
     let has_suffix = has_suffix(request);
-    if has_suffix && profile.fim == FimEndpoint::Unsupported {
+    if has_suffix && !fim_prompts::is_possible(fim, model) {
         return Err(infill::unsupported_error(name.unwrap_or_default()));
     }
     let media = media::parse_parts(request.images.as_deref())?;
@@ -77,15 +94,15 @@ pub fn to_openai<'a>(
         if !media.is_empty() {
             return Err(unsupported_error(name, "images without a chat template"));
         }
-        let prompt = request.prompt.as_deref().unwrap_or_default();
-        let sampling = options.for_completion(profile, prompt, context_length);
+        let (prompt, suffix) = prompt_and_suffix(request, model, fim);
+        let sampling = options.for_completion(profile, &prompt, context_length);
         return Ok(build_completion(
             request,
-            model,
+            (model, prompt, suffix),
             (&options, sampling),
             response_format,
             logprobs,
-            profile,
+            (profile, fim),
         ));
     }
     let extras = ExtraOutputs { think: think::parse(request.think.as_ref())?, logprobs };
@@ -107,17 +124,29 @@ pub fn check_body(request: &GenerateRequest<'_>) -> Result<()> {
     media::parse_parts(request.images.as_deref()).map(drop)
 }
 
+/// The prompt and the suffix, or both as the prompt of the model's family.
+fn prompt_and_suffix<'a>(
+    request: &'a GenerateRequest<'a>,
+    model: &str,
+    fim: FimEndpoint,
+) -> (Cow<'a, str>, Option<&'a str>) {
+    let prompt = request.prompt.as_deref().unwrap_or_default();
+    let suffix = non_empty(request.suffix.as_deref());
+    let uses_prompt = fim == FimEndpoint::CompletionsPrompt;
+    let own = suffix.filter(|_| uses_prompt).and_then(|it| fim_prompts::build(model, prompt, it));
+    own.map_or((Cow::Borrowed(prompt), suffix), |own| (Cow::Owned(own), None))
+}
+
 /// The request for a raw prompt, or for one with a suffix.
 fn build_completion<'a>(
     request: &'a GenerateRequest<'a>,
-    model: &'a str,
+    (model, prompt, suffix): (&'a str, Cow<'a, str>, Option<&'a str>),
     (options, mut sampling): (&options::Options, Map<String, Value>),
     response_format: Option<openai::ResponseFormat<'a>>,
     logprobs: Option<usize>,
-    profile: &Profile,
+    (profile, fim): (&Profile, FimEndpoint),
 ) -> UpstreamRequest<'a> {
     let stream = request.stream.unwrap_or(true);
-    let suffix = non_empty(request.suffix.as_deref());
     sampling.extend(options::keep_alive_to_ttl(request.keep_alive.as_ref(), profile));
     if let Some(top) = logprobs {
         // `completions` has one parameter: the number, at most 5 (OpenAI API reference).
@@ -128,7 +157,7 @@ fn build_completion<'a>(
     let stream = stream || !watched_stop.is_empty();
     let completion = openai::CompletionRequest {
         model,
-        prompt: request.prompt.as_deref().unwrap_or_default(),
+        prompt,
         suffix,
         stream,
         stream_options: StreamOptions::for_stream(stream),
@@ -138,7 +167,7 @@ fn build_completion<'a>(
     };
     // These endpoints get neither the default limit nor log probabilities.
     let sampling = || options.for_chat(profile);
-    match profile.fim {
+    match fim {
         FimEndpoint::MistralFim if suffix.is_some() => {
             UpstreamRequest::Fim(infill::to_fim(completion, sampling()))
         }

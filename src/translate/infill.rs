@@ -1,6 +1,7 @@
 //! Fill-in-the-middle for upstreams that do not take `suffix` on `completions`.
 //!
-//! Two servers have an endpoint of their own: llama.cpp has `/infill` with parameters and responses
+//! Some servers only take a prompt, and get the one of the model's family
+//! ([`crate::backends::fim_prompts`]). Two servers have an endpoint of their own: llama.cpp has `/infill` with parameters and responses
 //! of its own (`tools/server/README.md`), Mistral has `fim/completions`, which responds as a chat
 //! does. Both requests are made from the one for `completions`. [`to_chunk`] turns a response of
 //! `/infill` into the chunk that `translate::stream` reads. Invariant: members keep their JSON text,
@@ -10,6 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::api::openai::raw_object::RawObject;
 use crate::api::openai::request::{CompletionRequest, InfillRequest, ResponseFormat};
+use crate::backends::errors::ErrorDetails;
 use crate::backends::names;
 use crate::backends::profiles::Profile;
 use crate::error::{Error, Result};
@@ -73,6 +75,33 @@ pub fn to_chunk(data: &str) -> Option<String> {
         member("tokens_predicted"),
         member("timings"),
     ))
+}
+
+/// True if an upstream rejects a request because of `suffix`. What it names counts first, and its words
+/// only where it names nothing.
+pub fn is_about_suffix(rejection: &ErrorDetails) -> bool {
+    let is_named = |text: &str| {
+        let mut words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        words.any(|word| word.eq_ignore_ascii_case("suffix"))
+    };
+    if let Some(param) = rejection.param.as_deref().filter(|param| !param.is_empty()) {
+        return is_named(param);
+    }
+    if !rejection.field_errors.is_empty() {
+        return rejection.field_errors.iter().any(|field| is_named(&field.path));
+    }
+    let words =
+        [Some(rejection.message.as_str()), rejection.code.as_deref(), rejection.kind.as_deref()];
+    words.into_iter().flatten().any(is_named)
+}
+
+/// The error for a suffix that cannot be sent in another way: Ollama's, unless the upstream complains
+/// of its length.
+pub fn suffix_error(error: Error, model: &str) -> Error {
+    let message = error.message().to_ascii_lowercase();
+    let length_words = ["long", "length", "limit", "maximum", "exceed"];
+    let is_about_length = length_words.iter().any(|word| message.contains(word));
+    if is_about_length { error } else { unsupported_error(model) }
 }
 
 /// Ollama's error for a model that cannot fill in; it gives the full name of the model.

@@ -17,7 +17,7 @@
 //! | `/api/ps` | models recently used, see [`crate::models::running_models`] |
 //! | `/api/chat`, `generate` | `_debug_render_only` is refused: the upstream renders prompts |
 //! | `/api/generate` | `raw` goes to `completions`; a `template` is checked but has no effect |
-//! | with `suffix` | `completions`, llama.cpp `/infill` or Mistral `fim/completions`; others 400 |
+//! | with `suffix` | `completions`, llama.cpp `/infill` or Mistral `fim/completions`; see below |
 //! | with `context` | a list of integers that holds the conversation itself, no tokens |
 //! | `/api/embed` | long lists are sent in batches, see [`embed`] |
 //! | `/api/embeddings` | the digits of the upstream, unchanged |
@@ -36,6 +36,10 @@
 //! - Reasoning becomes `thinking`, whether the upstream sends it apart or between `<think>` tags at
 //!   the beginning of the text. `"think": false` removes it from the response.
 //! - Images are accepted in chats and in ordinary prompts, not with `raw` and not with `suffix`.
+//! - Where `completions` takes no `suffix` (vLLM, TGI, and whoever rejects it), a model of a known
+//!   family gets its family's prompt for it ([`crate::backends::fim_prompts`]); any other gets 400.
+//! - Tokens of the prompt that the upstream found in its cache are in `prompt_eval_cached_count`, as in
+//!   Ollama 0.40; the member is absent where the upstream does not tell.
 //! - Token counts are the upstream's; 0 if it sends none. Durations are at least 1 ns; without the
 //!   upstream's own times, a response in one piece has no prompt time of its own.
 //! - Lines of a stream that arrived together have the same `created_at`.

@@ -49,6 +49,15 @@ pub struct Client {
     pub(super) model_details: ModelDetailsCache,
 }
 
+/// An error, and what the upstream said of the request, if it rejected it. The details are not
+/// redacted: they are for decisions, and never shown.
+pub struct Rejected {
+    /// The error.
+    pub error: Error,
+    /// The details.
+    pub rejection: Option<ErrorDetails>,
+}
+
 impl Client {
     /// A client with these settings.
     pub fn new(settings: Settings, retry_env: RetryEnv, metrics: Arc<Metrics>) -> Self {
@@ -91,13 +100,28 @@ impl Client {
         request: &mut (impl Repairable + BorrowedParts),
         trace: &mut Trace,
     ) -> Result<UpstreamResponse> {
+        self.call_or_rejection(operation, request, trace).map_err(|rejected| rejected.error)
+    }
+
+    /// The same; what the upstream says of a request that it rejects comes with the error.
+    ///
+    /// # Errors
+    /// Those of the upstream.
+    pub fn call_or_rejection(
+        &self,
+        operation: Operation,
+        request: &mut (impl Repairable + BorrowedParts),
+        trace: &mut Trace,
+    ) -> std::result::Result<UpstreamResponse, Box<Rejected>> {
         let result = self.with_repairs(operation, request, trace, |request, trace| {
             let body = RequestBody::from_request(request)
                 .map_err(|_| Error::Internal("cannot serialise the request"))?;
             let mut call = self.new_call(operation, Some(request.model()), Payload::Pieces(&body));
             self.retry(&mut call, trace, Self::read_response)
         });
-        self.log_result(operation, trace, result).map_err(|failure| failure.error)
+        self.log_result(operation, trace, result).map_err(|failure| {
+            Box::new(Rejected { error: failure.error, rejection: failure.rejection })
+        })
     }
 
     /// Whether the upstream has `chat/completions`, as a request shows that every such server rejects.

@@ -69,6 +69,7 @@ pub mod proxy;
 pub mod repair;
 mod response;
 mod retry;
+mod suffix_refusals;
 mod tool_call_extras;
 mod transport;
 
@@ -77,10 +78,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 pub(crate) use self::batch_limits::BatchLimits;
-pub use self::client::Client;
+pub use self::client::{Client, Rejected};
 pub use self::operation::Operation;
 pub use self::pass_through::{PassHeaders, PassResponse, PassResponseBody, PassTarget};
 pub use self::response::{EventStream, UpstreamResponse};
+use self::suffix_refusals::SuffixRefusals;
 pub(crate) use self::tool_call_extras::ToolCallExtras;
 pub use self::transport::agent::Payload;
 use crate::backends::profiles::Profile;
@@ -188,6 +190,8 @@ pub struct Upstream {
     pub(crate) batch_limits: BatchLimits,
     /// What it wants back with earlier tool calls.
     pub(crate) tool_call_extras: ToolCallExtras,
+    /// The models for which it takes no `suffix`.
+    pub(crate) suffix_refusals: SuffixRefusals,
     /// Whether it said that it has no `responses` endpoint.
     pub(crate) lacks_responses: AtomicBool,
 }
@@ -200,6 +204,7 @@ impl Upstream {
             client: Client::new(settings, retry_env, metrics),
             batch_limits: BatchLimits::default(),
             tool_call_extras: ToolCallExtras::default(),
+            suffix_refusals: SuffixRefusals::default(),
             lacks_responses: AtomicBool::new(false),
         }
     }

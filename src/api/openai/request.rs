@@ -387,7 +387,7 @@ pub struct CompletionRequest<'a> {
     /// The upstream's own id.
     pub model: &'a str,
     /// The prompt, verbatim.
-    pub prompt: &'a str,
+    pub prompt: Cow<'a, str>,
     /// The text behind the gap.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suffix: Option<&'a str>,
@@ -413,7 +413,7 @@ pub struct InfillRequest<'a> {
     /// The upstream's own id, which only a server with several models reads.
     pub model: &'a str,
     /// The text before the gap.
-    pub input_prefix: &'a str,
+    pub input_prefix: Cow<'a, str>,
     /// The text behind the gap.
     pub input_suffix: &'a str,
     /// Always written.

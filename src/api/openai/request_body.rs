@@ -255,7 +255,7 @@ mod tests {
         assert_eq!(
             borrowed_count(&CompletionRequest {
                 model: "m",
-                prompt: &long,
+                prompt: long.as_str().into(),
                 suffix: Some("b"),
                 stream: false,
                 stream_options: None,
@@ -268,7 +268,7 @@ mod tests {
         assert_eq!(
             borrowed_count(&InfillRequest {
                 model: "m",
-                input_prefix: &long,
+                input_prefix: long.as_str().into(),
                 input_suffix: "",
                 stream: false,
                 sampling,

@@ -86,6 +86,8 @@ pub enum FimEndpoint {
     Unsupported,
     /// `completions` with `suffix`.
     CompletionsSuffix,
+    /// `completions` without `suffix`: the prompt is the one of the model's family.
+    CompletionsPrompt,
     /// llama.cpp's `/infill` at the server's root.
     LlamaCppInfill,
     /// Mistral's `fim/completions`.

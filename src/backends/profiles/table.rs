@@ -220,7 +220,7 @@ pub const PROFILES: &[Profile] = &[
         penalties: &["frequency_penalty"],
         uses_tgi_grammar: true,
         logprobs: LogprobsParam::FlagAndCount(5),
-        fim: FimEndpoint::Unsupported,
+        fim: FimEndpoint::CompletionsPrompt,
         details_probe: Some(DetailsProbe::TgiInfo),
         ..GENERIC
     },
@@ -246,7 +246,7 @@ pub const PROFILES: &[Profile] = &[
         top_k_off: Some(-1),
         min_p: Some("min_p"),
         repeat_penalty: Some("repetition_penalty"),
-        fim: FimEndpoint::Unsupported,
+        fim: FimEndpoint::CompletionsPrompt,
         thinking: ThinkingParam::ChatTemplateKwargs,
         ..GENERIC
     },

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ollama_openai_proxy::api::openai::request::CompletionRequest;
+use ollama_openai_proxy::backends::profiles;
 use ollama_openai_proxy::config::Config;
 use ollama_openai_proxy::upstream::{Client, Operation, RetryEnv, Trace, UpstreamResponse};
 use serde_json::{Map, Value, json};
@@ -98,12 +99,146 @@ fn a_model_that_cannot_fill_in_is_told_in_ollama_s_words() {
 
 #[test]
 fn a_family_that_cannot_fill_in_is_not_asked() {
-    let (upstream, proxy) = pair();
-    upstream.list(r#"{"data":[{"id":"m","owned_by":"vllm"}]}"#);
-    let answer = ask(&proxy, true);
     let sentence = "registry.ollama.ai/library/m:latest does not support insert";
-    answer.assert_error(400, sentence);
-    assert!(upstream.is_idle());
+    // The model of vLLM is of no known family, and Gemini has no such endpoint at all.
+    for family in ["vllm", "tgi", "gemini"] {
+        let (upstream, proxy) = pair_with(|config| config.profile = profiles::find_by_name(family));
+        ask(&proxy, true).assert_error(400, sentence);
+        assert!(upstream.is_idle(), "{family}");
+    }
+}
+
+/// A model whose family has a prompt of its own.
+const QWEN: &str = "Qwen/Qwen2.5-Coder-7B";
+
+/// Its prompt for the request of [`ask_for`].
+const QWEN_PROMPT: &str = "<|fim_prefix|>def f(<|fim_suffix|>return 1<|fim_middle|>";
+
+fn ask_for(proxy: &Proxy, model: &str, stream: bool) -> Answer {
+    let body = json!({"model": model, "prompt": "def f(", "suffix": "return 1", "stream": stream});
+    proxy.post("/api/generate", &body)
+}
+
+fn filled_in() -> Vec<Step> {
+    vec![upstream::json(r#"{"choices":[{"index":0,"text":"x):","finish_reason":"stop"}]}"#)]
+}
+
+fn refusal(code: u16, body: &Value) -> Vec<Step> {
+    vec![status(code, &[], &body.to_string())]
+}
+
+#[test]
+fn a_server_without_suffix_gets_the_prompt_of_the_model_s_family() {
+    for family in ["vllm", "tgi"] {
+        let (upstream, proxy) = pair_with(|config| config.profile = profiles::find_by_name(family));
+        upstream.list(&json!({"data": [{"id": QWEN}]}).to_string());
+        upstream.script(filled_in());
+        let answer = ask_for(&proxy, QWEN, false);
+        assert_eq!(answer.json()["response"], "x):", "{family}: {}", answer.body);
+        let request = upstream.request();
+        assert_eq!(request.path, "/v1/completions");
+        let request = request.json();
+        assert_eq!((&request["prompt"], &request["model"]), (&QWEN_PROMPT.into(), &QWEN.into()));
+        assert!(request.get("suffix").is_none() && request.get("stop").is_none(), "{request}");
+        let events =
+            ["data: {\"choices\":[{\"index\":0,\"text\":\"x):\"}]}\n\n", "data: [DONE]\n\n"];
+        let [text, end] = events.map(frame);
+        upstream.script(vec![stream_head(), text, end, last_frame()]);
+        let streamed = ask_for(&proxy, QWEN, true);
+        assert_eq!(streamed.lines()[0]["response"], "x):", "{}", streamed.body);
+        assert_eq!(upstream.request().json()["prompt"], QWEN_PROMPT);
+        let shown = proxy.show(QWEN);
+        assert!(shown["capabilities"].as_array().expect("a list").contains(&"insert".into()));
+        assert!(shown["template"].as_str().expect("a text").contains(".Suffix"));
+    }
+}
+
+#[test]
+fn only_models_that_can_fill_in_are_shown_so() {
+    for (family, model, expected) in [
+        ("vllm", "starcoder2:7b", true),
+        ("vllm", "llama3.1:8b", false),
+        ("vllm", "mamba-codestral", false),
+        ("gemini", "starcoder2:7b", false),
+        ("generic", "stable-code:3b", true),
+        ("generic", "llama3.1:8b", false),
+    ] {
+        let (upstream, proxy) = pair_with(|config| config.profile = profiles::find_by_name(family));
+        upstream.list(&json!({"data": [{"id": model}]}).to_string());
+        let shown = proxy.show(model);
+        let found = shown["capabilities"].as_array().expect("a list").contains(&"insert".into());
+        assert_eq!(found, expected, "{family} {model}");
+    }
+}
+
+#[test]
+fn a_refusal_of_suffix_in_any_words_leads_to_the_prompt_and_is_remembered() {
+    for (code, body) in [
+        (400, json!({"error": {"message": "suffix is not currently supported", "param": null}})),
+        (422, json!({"error": "suffix not supported", "error_type": "suffix not supported"})),
+        (
+            422,
+            json!({"detail": [{"type": "extra_forbidden", "loc": ["body", "suffix"],
+            "msg": "Extra inputs are not permitted"}]}),
+        ),
+        (400, json!({"error": {"message": "This option is gone.", "param": "suffix"}})),
+        (400, json!({"error": {"message": "We took `suffix` out in May", "code": "x"}})),
+    ] {
+        let (upstream, proxy) = pair();
+        upstream.script(refusal(code, &body)).script(filled_in());
+        let answer = ask_for(&proxy, QWEN, false);
+        assert_eq!(answer.status(), 200, "{body}: {}", answer.body);
+        assert_eq!(answer.json()["response"], "x):");
+        let first = upstream.request().json();
+        assert_eq!((&first["prompt"], &first["suffix"]), (&"def f(".into(), &"return 1".into()));
+        let second = upstream.request().json();
+        assert_eq!((&second["prompt"], second.get("suffix")), (&QWEN_PROMPT.into(), None));
+        upstream.script(filled_in());
+        assert_eq!(ask_for(&proxy, QWEN, false).status(), 200);
+        assert_eq!(upstream.request().json()["prompt"], QWEN_PROMPT, "the next one pays nothing");
+        upstream.script(filled_in());
+        assert_eq!(ask_for(&proxy, "starcoder2", false).status(), 200);
+        assert_eq!(upstream.request().json()["suffix"], "return 1", "another model is not known");
+        assert!(upstream.is_idle());
+    }
+}
+
+#[test]
+fn other_refusals_and_unknown_families_are_not_answered_with_a_prompt() {
+    let (upstream, proxy) = pair();
+    let other = json!({"error": {"message": "logprobs of the suffix", "param": "logprobs"}});
+    upstream.script(refusal(400, &other));
+    ask_for(&proxy, QWEN, false).assert_error(400, "logprobs of the suffix");
+    upstream.request();
+    assert!(upstream.is_idle(), "it is about another member");
+    let sentence = "registry.ollama.ai/library/m:latest does not support insert";
+    for (message, expected) in [
+        ("We took `suffix` out in May", sentence),
+        ("`suffix` is too long", "`suffix` is too long"),
+    ] {
+        upstream.script(refusal(400, &json!({"error": {"message": message}})));
+        ask_for(&proxy, "m", false).assert_error(400, expected);
+        assert_eq!(upstream.request().json()["suffix"], "return 1");
+        assert!(upstream.is_idle());
+    }
+}
+
+#[test]
+fn a_prompt_that_is_refused_too_ends_with_the_first_refusal_and_nothing_is_remembered() {
+    let (upstream, proxy) = pair();
+    let no_suffix = json!({"error": {"message": "suffix is not currently supported"}});
+    for _ in 0..2 {
+        let second = json!({"error": {"message": "the prompt is bad"}});
+        upstream.script(refusal(400, &no_suffix)).script(refusal(400, &second));
+        let sentence = "registry.ollama.ai/Qwen/Qwen2.5-Coder-7B:latest does not support insert";
+        ask_for(&proxy, QWEN, false).assert_error(400, sentence);
+        assert_eq!(upstream.request().json()["suffix"], "return 1");
+        assert_eq!(upstream.request().json()["prompt"], QWEN_PROMPT);
+        assert!(upstream.is_idle());
+    }
+    let failed = json!({"error": {"message": "broken"}});
+    upstream.script(refusal(400, &no_suffix)).script(refusal(501, &failed));
+    assert_ne!(ask_for(&proxy, QWEN, false).status(), 200);
 }
 
 #[test]
@@ -128,7 +263,7 @@ fn mistral_is_asked_below_its_base_url() {
     let client = Client::new(config.upstream_settings(), pacing, Arc::default());
     let mut request = CompletionRequest {
         model: "codestral-latest",
-        prompt: "def f(",
+        prompt: "def f(".into(),
         suffix: Some("return 1"),
         stream: false,
         stream_options: None,
