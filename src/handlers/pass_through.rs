@@ -11,6 +11,7 @@ use super::{App, Context, LoadOptions, ModelUse, decompress, model_required_erro
 use crate::api::ollama::decode;
 use crate::api::openai::raw_object;
 use crate::error::{Error, Result};
+use crate::http::exchange;
 use crate::translate::options;
 use crate::translate::pass_through::{Endpoint, PassBody};
 use crate::upstream::{PassHeaders, PassResponse, PassResponseBody, PassTarget, Payload, Trace};
@@ -108,6 +109,7 @@ pub(super) fn pass_streaming<'a>(
     let (app, trace) = (context.app, &mut *context.trace);
     let (mut answer, mut buffered) = (Err(Error::Internal("the request body was not read")), None);
     let limit = app.settings.max_body_bytes;
+    let mut reservation = context.exchange.take_reservation();
     context.exchange.read_body_with(limit, &mut |reader, length| {
         let mut prefix = Vec::new();
         (&mut *reader).take(PREFIX_BYTES).read_to_end(&mut prefix)?;
@@ -130,8 +132,14 @@ pub(super) fn pass_streaming<'a>(
                 });
             }
             Ok(PrefixDecision::Buffer) => {
-                let buffered = buffered.insert(Vec::with_capacity(length));
-                body.read_to_end(buffered)?;
+                let reserved = reservation.as_mut().map_or(Ok(()), |it| it.grow(length));
+                match reserved {
+                    Ok(()) => {
+                        let buffered = buffered.insert(Vec::with_capacity(length));
+                        body.read_to_end(buffered)?;
+                    }
+                    Err(exceeded) => answer = Err(exchange::budget_error(exceeded)),
+                }
             }
             Err(error) => answer = Err(error),
         }
@@ -141,6 +149,7 @@ pub(super) fn pass_streaming<'a>(
         Ok((body.bytes_read + before - now) as u64)
     })?;
     if buffered.is_some() {
+        context.exchange.set_reservation(reservation);
         return Ok(buffered);
     }
     let (answer, in_use) = answer?;

@@ -30,16 +30,22 @@ const MANAGING_SEGMENTS: &[&str] = &[
     "threads",
     "uploads",
     "vector_stores",
+    "videos",
+    "voice_consents",
+    "voices",
     // OpenAI: administration, and keys for browsers.
     "admin",
     "organization",
     "organizations",
     "projects",
     "realtime",
-    // Azure, Together, Fireworks, Mistral and Groq: the same under other names, and rented machines.
+    "webhooks",
+    // Azure, Together, Fireworks, Mistral, Groq and xAI: the same under other names, and rented
+    // machines.
     "accounts",
     "agents",
     "batch",
+    "collections",
     "datasets",
     "deployments",
     "endpoints",
@@ -48,7 +54,10 @@ const MANAGING_SEGMENTS: &[&str] = &[
     "fine_tunes",
     "jobs",
     "libraries",
-    // OpenRouter and LiteLLM: keys, users and money.
+    // OpenRouter, LiteLLM and xAI: keys, users and money.
+    "api-key",
+    "api-keys",
+    "api_keys",
     "auth",
     "budget",
     "config",
@@ -163,6 +172,12 @@ mod tests {
             "messages/batches",
             "%6dodels/load",
             "realtime/client_secrets",
+            "endpoints",
+            "agents",
+            "load_lora_adapter",
+            "keys",
+            "audio/voices",
+            "videos",
         ] {
             assert_eq!(OtherRoute::parse(&format!("/v1/{path}")), None, "{path}");
         }

@@ -14,6 +14,14 @@ use crate::net::connection_guard::{RequestHandle, RequestPhase};
 use crate::net::limits::{BudgetExceeded, Reservation};
 use crate::net::worker_pool;
 
+/// The error for a body that the memory budget has no room for.
+pub fn budget_error(exceeded: BudgetExceeded) -> Error {
+    match exceeded {
+        BudgetExceeded::Exhausted => Error::Busy,
+        BudgetExceeded::TooLarge(limit) => Error::BodyTooLarge(limit),
+    }
+}
+
 /// A reader whose bytes count against the memory budget.
 struct BudgetedReader<'a> {
     reader: &'a mut dyn Read,
@@ -53,10 +61,20 @@ impl Exchange {
         // A body above the budget is not kept.
         self.reservation = reservation.filter(|_| exceeded.is_none());
         match exceeded {
-            Some(BudgetExceeded::Exhausted) => Err(Error::Busy),
-            Some(BudgetExceeded::TooLarge(limit)) => Err(Error::BodyTooLarge(limit)),
+            Some(exceeded) => Err(budget_error(exceeded)),
             None => read.map(|()| body),
         }
+    }
+
+    /// The share of the memory budget that the body may take, for a reader that holds it itself; to be
+    /// given back with [`Exchange::set_reservation`].
+    pub fn take_reservation(&mut self) -> Option<Reservation> {
+        self.reservation.take()
+    }
+
+    /// Keeps the share of a body until the response begins.
+    pub fn set_reservation(&mut self, reservation: Option<Reservation>) {
+        self.reservation = reservation;
     }
 
     /// Like [`Exchange::read_body`], but copies the body to `sink` instead of holding it in memory.

@@ -221,10 +221,23 @@ fn all_bounds_hold() {
         let answer = proxy.ask("/v1/rerank", body);
         assert_eq!(answer.status(), 413, "{}", answer.body);
     }
+    assert!(upstream.is_idle());
+    // A body that names its model late is held, and counts against the memory for bodies.
+    let (upstream, proxy) =
+        pair_with(|config| config.connection_limits.max_body_memory = Some(1_500_000));
+    let late = format!(r#"{{"x":"{}","model":"m"}}"#, "x".repeat(2_000_000));
+    for path in ["/v1/rerank", "/v1/embeddings"] {
+        let mut client = proxy.client();
+        let answer = client.post(path, &late).answer();
+        assert_eq!(answer.status(), 413, "{path}: {}", answer.body);
+        upstream.script(vec![json("{}")]);
+        assert_eq!(client.post(path, SPEECH).answer().status(), 200, "nothing is left of it");
+        upstream.request();
+    }
+    assert!(upstream.is_idle());
     let (proxy, busy) = full_queue("", |_| {});
     assert_eq!(proxy.ask("/v1/rerank", SPEECH).status(), 503);
     assert_eq!(busy.answer().status(), 200);
-    assert!(upstream.is_idle());
     let (upstream, proxy) =
         pair_with(|config| config.proxy_api_keys = ClientKeys::parse("own-key-1").expect("a key"));
     assert_eq!(proxy.ask("/v1/rerank", SPEECH).status(), 401);
