@@ -6,6 +6,7 @@ use super::uploads::{FORM, form, streams_through};
 use crate::support::reserved::Reserved;
 use crate::support::*;
 use ollama_openai_proxy::http::client_keys::ClientKeys;
+use std::time::Duration;
 
 const SPEECH: &str = "{ \"input\" : \"Hi\",\n\"voice\":\"a\",\"model\" :\"m\", \"speed\":1.50 }\n";
 
@@ -207,6 +208,12 @@ fn only_a_failed_connection_is_tried_again() {
     upstream.request();
     assert!(upstream.is_idle());
     assert_eq!(proxy.sleeps.len(), 0);
+    let (upstream, proxy) = pair_with(|config| config.request_timeout = Duration::from_millis(100));
+    let (_silent, told) = bounded(0);
+    upstream.script(vec![Step::Wait(told)]);
+    assert_eq!(proxy.ask("/v1/rerank", SPEECH).status(), 504);
+    upstream.request();
+    assert!(upstream.is_idle() && proxy.sleeps.is_empty(), "a timeout is not repeated");
     let nobody = Reserved::new();
     let proxy = Proxy::at(&nobody.base_url(), |_| {});
     assert_eq!(proxy.ask("/v1/rerank", SPEECH).status(), 502);
