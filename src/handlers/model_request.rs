@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use super::model_lookup::ResolvedModel;
 use super::{Context, ModelUse, load_options, parse_keep_alive};
 use crate::api::ollama::decode::GoInt;
+use crate::api::openai::request::ResponseEffects;
 use crate::api::wire::keep_alive::KeepAlive;
 use crate::backends::names;
 use crate::error::{Error, Result};
@@ -57,8 +58,8 @@ pub(super) struct PendingReply<'a> {
     pub think: ThinkMode,
     /// How many alternatives each token has; `None` without log probabilities.
     pub logprobs: Option<usize>,
-    /// Strings that end the text here, because the upstream rejected `stop`.
-    pub stop: Vec<String>,
+    /// What is done to it because of changes to the request.
+    pub effects: ResponseEffects,
     pub stream: bool,
     pub in_use: ModelUse<'a>,
 }
@@ -133,8 +134,8 @@ impl ModelRequest {
     ) -> Result<PendingReply<'a>> {
         let names = (self.name.as_str(), self.requested_name.as_str());
         resolved.recheck(context.app, names, self.virtual_model.as_deref(), context.trace)?;
-        let (think, stop) = (self.think, request.take_watched_stop());
-        Ok(PendingReply { response, think, logprobs: None, stop, stream, in_use })
+        let (think, effects) = (self.think, request.take_effects());
+        Ok(PendingReply { response, think, logprobs: None, effects, stream, in_use })
     }
 
     /// Loads or unloads a model, which the proxy answers by itself: `load` or `unload`. Loading checks

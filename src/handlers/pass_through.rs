@@ -69,7 +69,7 @@ pub(super) fn pass_buffered(
         model.apply_to_body(&mut request, endpoint, resolved.profile)?;
     }
     let mut in_use = resolved.begin_use(app, LoadOptions::default());
-    let answer = app.upstream.client.pass(endpoint, &mut request, &headers, context.trace)?;
+    let answer = app.upstream.client.pass(endpoint, &request, &headers, context.trace)?;
     resolved.recheck(app, (&name, &name), overlay.as_deref(), context.trace)?;
     drop(request);
     if endpoint == Endpoint::Responses && answer.is_unknown_route() {
@@ -172,7 +172,7 @@ fn rewrite_model<'a>(
     }
     let mut resolved = app.resolve_model(&name, None, false, trace);
     resolved.check_exists(&name)?;
-    if app.upstream.client.has_cached_repairs(endpoint.path(), &resolved.id) {
+    if app.upstream.client.has_known_repairs(endpoint.path(), &resolved.id) {
         return Ok(PrefixDecision::Buffer);
     }
     if resolved.id != sent {

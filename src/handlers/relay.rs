@@ -21,12 +21,12 @@ pub(super) fn relay<E: Encoder>(
     encoder: &mut E,
     reply: PendingReply<'_>,
 ) -> Result<()> {
-    let PendingReply { response, think, logprobs, stop, stream, mut in_use } = reply;
+    let PendingReply { response, think, logprobs, effects, stream, mut in_use } = reply;
     in_use.was_answered = true;
     let app = context.app;
     let seed = context.trace.request_id.clone();
     let model = context.trace.model.clone();
-    let options = ResponseOptions { think, logprobs, id_seed: &seed, model: Some(&model), stop };
+    let options = ResponseOptions { think, logprobs, id_seed: &seed, model: Some(&model), effects };
     let mut state = ResponseTranslator::new(options, &app.upstream.client.redactor);
     let text;
     let (mut delta, mut events) = match response {

@@ -10,7 +10,8 @@
 //! | `logprobs`, `top_logprobs` | the same, with at least one alternative, as the upstream takes them |
 //! | an assistant's message at the end | continued, with `continue_final_message` where it is needed |
 //! | `keep_alive` | `ttl` for LM Studio; ignored for others |
-//! | `truncate`, `shift` | ignored: they configure Ollama's own engine |
+//! | `truncate` | whether the oldest turns may go when the upstream says that the context is exceeded |
+//! | `shift` | ignored: it configures Ollama's own engine |
 
 use serde_json::{Map, Value};
 
@@ -21,7 +22,7 @@ use crate::api::ollama::response::{
 };
 use crate::api::ollama::text_line;
 use crate::api::openai::request as openai;
-use crate::api::openai::request::{Message, StreamOptions};
+use crate::api::openai::request::{Message, ResponseEffects, StreamOptions};
 use crate::api::wire::ndjson;
 use crate::backends::profiles::{LogprobsParam, Profile};
 use crate::error::{Error, Result};
@@ -63,6 +64,7 @@ pub fn to_openai<'a>(
     if !profile.takes_cache_marks {
         chat.tools.iter_mut().for_each(|tool| tool.cache_control = None);
     }
+    chat.may_truncate = request.truncate.unwrap_or(true);
     chat.sampling.extend(options::keep_alive_to_ttl(request.keep_alive.as_ref(), profile));
     Ok(chat)
 }
@@ -111,7 +113,8 @@ pub(super) fn build_chat<'a>(
         response_format: format,
         tools: Vec::new(),
         tool_choice: None,
-        watched_stop,
+        may_truncate: false,
+        effects: ResponseEffects { watched_stop, ..ResponseEffects::default() },
     }
 }
 

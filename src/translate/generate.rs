@@ -18,7 +18,7 @@ use crate::api::ollama::request::{GenerateRequest, Message as OllamaMessage};
 use crate::api::ollama::response::{GenerateResponse, Metrics};
 use crate::api::ollama::text_line;
 use crate::api::openai::request as openai;
-use crate::api::openai::request::{Content, Message, StreamOptions};
+use crate::api::openai::request::{Content, Message, ResponseEffects, StreamOptions};
 use crate::api::wire::ndjson;
 use crate::backends::fim_prompts;
 use crate::backends::profiles::{FimEndpoint, Profile};
@@ -42,14 +42,12 @@ pub enum UpstreamRequest<'a> {
 }
 
 impl UpstreamRequest<'_> {
-    /// Takes the stop sequences that the proxy applies itself.
-    pub fn take_watched_stop(&mut self) -> Vec<String> {
+    /// Takes out what the proxy does to the response.
+    pub fn take_effects(&mut self) -> ResponseEffects {
         match self {
-            Self::Chat(request) => std::mem::take(&mut request.watched_stop),
-            Self::Completion(request) | Self::Fim(request) => {
-                std::mem::take(&mut request.watched_stop)
-            }
-            Self::Infill(_) => Vec::new(),
+            Self::Chat(request) => std::mem::take(&mut request.effects),
+            Self::Completion(request) | Self::Fim(request) => std::mem::take(&mut request.effects),
+            Self::Infill(_) => ResponseEffects::default(),
         }
     }
 }
@@ -113,6 +111,7 @@ pub fn to_openai_with_fim<'a>(
     }
     let mut chat = build_chat(model, turns, &options, response_format, stream, profile, extras);
     chat.sampling.extend(options::keep_alive_to_ttl(request.keep_alive.as_ref(), profile));
+    chat.may_truncate = request.truncate.unwrap_or(true);
     Ok(UpstreamRequest::Chat(chat))
 }
 
@@ -163,7 +162,7 @@ fn build_completion<'a>(
         stream_options: StreamOptions::for_stream(stream),
         sampling,
         response_format,
-        watched_stop,
+        effects: ResponseEffects { watched_stop, ..ResponseEffects::default() },
     };
     // These endpoints get neither the default limit nor log probabilities.
     let sampling = || options.for_chat(profile);

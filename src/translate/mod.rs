@@ -58,7 +58,7 @@ pub mod logprobs;
 pub mod media;
 pub mod options;
 pub mod pass_through;
-mod quirks;
+pub(crate) mod quirks;
 pub mod response_metrics;
 pub mod responses;
 pub mod stop_filter;

@@ -20,6 +20,8 @@ pub(super) fn apply(messages: &mut Vec<Message<'_>>, profile: &Profile) {
         let reasoning = message.reasoning_content.take();
         if profile.history == HistoryRules::ReasoningWithCalls && !message.tool_calls.is_empty() {
             message.reasoning_content = reasoning.or(Some(Cow::Borrowed(PLACEHOLDER_REASONING)));
+        } else {
+            message.thinking = reasoning;
         }
     }
     if profile.history == HistoryRules::ShortCallIds {
@@ -38,11 +40,24 @@ fn has_content(message: &Message<'_>) -> bool {
 /// Replaces an id by nine digits of its hash, unless Mistral takes it as it is. Depends on the id
 /// alone, so that a result keeps the id of its call and a conversation is sent the same each time.
 fn shorten_id(id: &mut Cow<'_, str>) {
-    if id.len() != SHORT_ID_LEN || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-        let mut digest = sha256_hex(format!("{id}\n0").as_bytes());
-        digest.truncate(SHORT_ID_LEN);
-        *id = Cow::Owned(digest);
+    if !is_short_id(id) {
+        *id = Cow::Owned(short_id(id));
     }
+}
+
+/// An id of nine letters and digits, which every upstream takes: the id itself if it is one, else a part
+/// of its hash.
+pub fn short_id(id: &str) -> String {
+    if is_short_id(id) {
+        return id.to_owned();
+    }
+    let mut digest = sha256_hex(format!("{id}\n0").as_bytes());
+    digest.truncate(SHORT_ID_LEN);
+    digest
+}
+
+fn is_short_id(id: &str) -> bool {
+    id.len() == SHORT_ID_LEN && id.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 #[cfg(test)]

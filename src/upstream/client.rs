@@ -4,6 +4,7 @@
 //! helped before. Each call goes through [`retry`](super::retry). Prompts and responses are logged
 //! through [`BodyLog`] only.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -12,9 +13,10 @@ use ureq::Body;
 use ureq::http::Response;
 
 use super::model_list::ModelDetailsCache;
-use super::retry::{AttemptError, AttemptResult, Call, count_failure};
+use super::retry::{AttemptResult, Call, count_failure};
 use super::transport::agent::{Agent, Payload, Request};
 use super::{ConnectionPolicy, Operation, RetryEnv, Settings, Trace, UpstreamResponse};
+use crate::api::openai::request::ResponseEffects;
 use crate::api::openai::request_body::{BorrowedParts, RequestBody};
 use crate::backends::errors::ErrorDetails;
 use crate::backends::profiles;
@@ -27,9 +29,11 @@ use crate::observe::redact::Redactor;
 use crate::upstream::backoff::RetryPolicy;
 use crate::upstream::base_url::BaseUrl;
 use crate::upstream::breaker::{Breaker, Caller};
-use crate::upstream::repair;
-use crate::upstream::repair::cache::RepairCache;
-use crate::upstream::repair::{Repair, Repairable};
+use crate::upstream::repair::Planned;
+use crate::upstream::repair::document::{Document, Repairable};
+use crate::upstream::repair::memory::RepairMemory;
+use crate::upstream::repair::plainest::Group;
+use crate::upstream::repair::session::{Change, Session, describe_rejection};
 
 /// A client of one upstream, shared by all workers.
 pub struct Client {
@@ -41,7 +45,7 @@ pub struct Client {
     pub(super) retry_env: RetryEnv,
     pub(super) metrics: Arc<Metrics>,
     pub(super) breaker: Breaker,
-    repair_cache: RepairCache,
+    repair_memory: RepairMemory,
     /// True once any request was answered.
     pub(super) has_answered: AtomicBool,
     /// The upstream's family, where the operator or the base URL names it.
@@ -69,7 +73,7 @@ impl Client {
             retry_env,
             metrics,
             breaker: Breaker::new(settings.breaker, settings.workers),
-            repair_cache: RepairCache::default(),
+            repair_memory: RepairMemory::default(),
             has_answered: AtomicBool::new(false),
             configured_profile: settings
                 .profile
@@ -113,15 +117,59 @@ impl Client {
         request: &mut (impl Repairable + BorrowedParts),
         trace: &mut Trace,
     ) -> std::result::Result<UpstreamResponse, Box<Rejected>> {
-        let result = self.with_repairs(operation, request, trace, |request, trace| {
-            let body = RequestBody::from_request(request)
-                .map_err(|_| Error::Internal("cannot serialise the request"))?;
-            let mut call = self.new_call(operation, Some(request.model()), Payload::Pieces(&body));
-            self.retry(&mut call, trace, Self::read_response)
-        });
-        self.log_result(operation, trace, result).map_err(|failure| {
+        let text = OnceCell::new();
+        let make_document = || {
+            let text = text.get_or_init(|| serde_json::to_string(request).unwrap_or_default());
+            let mut document = Document::parse(text, request.route())?;
+            document.effects = request.effects();
+            Some(document.with_thinking(request.thinking()))
+        };
+        let model = request.model();
+        let result =
+            self.with_repairs((operation, model), trace, make_document, |document, trace| {
+                match document {
+                    None => self.send_request(operation, request, trace),
+                    Some(document) => self.send_document(operation, model, document, trace),
+                }
+            });
+        let result = self.log_result(operation, trace, result);
+        let (response, effects) = result.map_err(|failure| {
             Box::new(Rejected { error: failure.error, rejection: failure.rejection })
-        })
+        })?;
+        if let (Some(effects), Some(own)) = (effects, request.effects_mut()) {
+            *own = effects;
+        }
+        Ok(response)
+    }
+
+    #[inline(never)] // Not inlined, to keep its body off the stack of a long stream.
+    fn send_request(
+        &self,
+        operation: Operation,
+        request: &(impl Repairable + BorrowedParts),
+        trace: &mut Trace,
+    ) -> AttemptResult<UpstreamResponse> {
+        let body = RequestBody::from_request(request)
+            .map_err(|_| Error::Internal("cannot serialise the request"))?;
+        let mut call = self.new_call(operation, Some(request.model()), Payload::Pieces(&body));
+        self.retry(&mut call, trace, Self::read_response)
+    }
+
+    #[inline(never)]
+    fn send_document(
+        &self,
+        operation: Operation,
+        model: &str,
+        document: &Document<'_>,
+        trace: &mut Trace,
+    ) -> AttemptResult<UpstreamResponse> {
+        let body = document.to_json();
+        let operation = operation.streaming(document.is_stream());
+        let mut call = self.new_call(operation, Some(model), Payload::Bytes(body.as_bytes()));
+        if document.is_last_resort {
+            call.retry_policy = self.no_retry_policy();
+        }
+        self.retry(&mut call, trace, Self::read_response)
     }
 
     /// Whether the upstream has `chat/completions`, as a request shows that every such server rejects.
@@ -161,8 +209,8 @@ impl Client {
     }
 
     /// Whether a request for this model is sent in another form than it came.
-    pub fn has_cached_repairs(&self, path: &'static str, model: &str) -> bool {
-        !self.repair_cache.get(path, model, Instant::now()).is_empty()
+    pub fn has_known_repairs(&self, path: &'static str, model: &str) -> bool {
+        self.repair_memory.knows(path, model, Instant::now())
     }
 
     /// A call as most are: all connections, all retries.
@@ -197,82 +245,91 @@ impl Client {
         UpstreamResponse::from_response(response, call.operation, reading, &self.metrics)
     }
 
-    /// Sends a request, and sends it again at once when the upstream rejects a parameter that can be
-    /// repaired. Repairs that the model needed before are made at the start.
-    pub(super) fn with_repairs<R: Repairable, T>(
+    /// Sends a request, and sends it again at once when the upstream rejects it and it can be repaired.
+    /// Repairs that the model needed before are made at the start. `send` gets the request as the repairs
+    /// left it, or `None` for the request as it came. Returns what the response then needs, too.
+    pub(super) fn with_repairs<'d, T>(
         &self,
-        operation: Operation,
-        request: &mut R,
+        (operation, model): (Operation, &str),
         trace: &mut Trace,
-        mut send: impl FnMut(&R, &mut Trace) -> AttemptResult<T>,
-    ) -> AttemptResult<T> {
-        let (path, model) = (operation.path, request.model().to_owned());
-        for repair in self.repair_cache.get(path, &model, Instant::now()) {
-            request.apply(&repair);
-        }
-        let mut repairs = Repairs::default();
-        let mut rounds = 0;
+        make_document: impl FnOnce() -> Option<Document<'d>>,
+        mut send: impl FnMut(Option<&Document<'d>>, &mut Trace) -> AttemptResult<T>,
+    ) -> AttemptResult<(T, Option<ResponseEffects>)> {
+        let path = operation.path;
+        let known = self.repair_memory.get(path, model, Instant::now());
+        let mut make_document = Some(make_document);
+        let mut make = || make_document.take().and_then(|make| make());
+        let mut repaired = if known.is_empty() { None } else { make() }.map(|mut document| {
+            let session = Session::begin(&known, &mut document);
+            (document, session)
+        });
+        let mut first = None;
         loop {
-            let failure = match send(request, trace) {
+            let document = repaired.as_ref().map(|(document, _)| document);
+            let failure = match send(document.filter(|document| document.is_changed()), trace) {
                 Ok(response) => {
-                    repairs.made.retain(Repair::is_reusable);
-                    self.repair_cache.insert(path, &model, &repairs.made, Instant::now());
-                    return Ok(response);
+                    let learnt = repaired.as_ref().map(|(_, session)| session.learnt());
+                    learnt.into_iter().for_each(|learnt| self.remember(path, model, learnt));
+                    return Ok((response, repaired.map(|(document, _)| document.effects)));
                 }
                 Err(failure) => failure,
             };
-            let AttemptError { error, rejection, .. } = &*failure;
-            let may_repair = rounds < repair::MAX_ROUNDS && error.is_upstream_rejection();
-            match rejection {
-                Some(details) if may_repair && repairs.make(details, request, trace) => rounds += 1,
-                _ => return Err(failure),
-            }
+            let is_rejection = failure.error.is_upstream_rejection();
+            let Some(details) = failure.rejection.as_ref().filter(|_| is_rejection) else {
+                // Whatever became of the last attempt, the first rejection is about the client's request.
+                let is_last = document.is_some_and(|document| document.is_last_resort);
+                let is_gone =
+                    matches!(failure.error, Error::ClientDisconnected | Error::ShuttingDown);
+                return Err(first.filter(|_| is_last && !is_gone).unwrap_or(failure));
+            };
+            repaired = repaired.or_else(|| Some((make()?, Session::default())));
+            let Some((document, session)) = &mut repaired else { return Err(failure) };
+            let is_hopeless =
+                |hash| self.repair_memory.is_hopeless(path, model, hash, Instant::now());
+            let Some(change) = session.next(details, document, is_hopeless) else {
+                if session.has_failed_plainly() {
+                    let hash = session.rejection_hash();
+                    self.repair_memory.mark_hopeless(path, model, hash, Instant::now());
+                }
+                // The first one is about what the client wrote.
+                return Err(first.unwrap_or(failure));
+            };
+            self.report_change(&change, (details, document), trace);
+            first.get_or_insert(failure);
         }
     }
-}
 
-/// The repairs of one call.
-#[derive(Default)]
-struct Repairs {
-    /// All repairs so far; none is made twice.
-    tried: Vec<Repair>,
-    /// The repairs in force: without those that a later repair took back.
-    made: Vec<Repair>,
-}
-
-impl Repairs {
-    fn has_lowered_limit(&self) -> bool {
-        self.tried.iter().any(|repair| matches!(repair, Repair::LowerLimit { .. }))
+    fn remember(
+        &self,
+        path: &'static str,
+        model: &str,
+        (repairs, groups, experiment): (Vec<Planned>, Vec<Group>, Option<(Group, bool)>),
+    ) {
+        let now = Instant::now();
+        self.repair_memory.insert(path, model, &repairs, now);
+        if !groups.is_empty() {
+            self.repair_memory.insert_groups(path, model, &groups, now);
+        }
+        if let Some(experiment) = experiment {
+            self.repair_memory.record_experiment(path, model, experiment, now);
+        }
     }
 
-    /// Repairs a request that was rejected; whether it is worth sending again.
-    fn make(
-        &mut self,
-        rejection: &ErrorDetails,
-        request: &mut impl Repairable,
+    /// Logs and counts what was done about a rejection.
+    fn report_change(
+        &self,
+        change: &Change,
+        (details, document): (&ErrorDetails, &Document<'_>),
         trace: &Trace,
-    ) -> bool {
-        let mut changed = false;
-        for mut repair in repair::plan_repairs(rejection, request) {
-            // A limit that is rejected again is left to the upstream.
-            if matches!(repair, Repair::LowerLimit { .. }) && self.has_lowered_limit() {
-                repair = repair::omit_limit(request);
-            }
-            if self.tried.contains(&repair) || !request.apply(&repair) {
-                continue;
-            }
-            log::warn!(
-                "{} upstream rejected a parameter, sending again: {repair}",
-                trace.request_id
-            );
-            changed = true;
-            self.tried.push(repair.clone());
-            let before = self.made.len();
-            self.made.retain(|known| !repair.is_inverse_of(known));
-            if self.made.len() == before {
-                self.made.push(repair);
-            }
-        }
-        changed
+    ) {
+        // Masked before it is shortened: half a key would not be recognised.
+        let reason = describe_rejection(&self.redactor.redact(&details.message), document);
+        log::warn!(
+            "{} upstream rejected a request for {:?} ({:?}), sending again: {change}",
+            trace.request_id,
+            trace.model,
+            reason
+        );
+        change.kinds().into_iter().for_each(|kind| self.metrics.repairs.add(kind, 1));
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use ollama_openai_proxy::api::ollama::decode;
+use ollama_openai_proxy::api::openai::request::ResponseEffects;
 use ollama_openai_proxy::api::openai::responses::ResponsesRequest;
 use ollama_openai_proxy::api::wire::sse::{Decoder, Event};
 use ollama_openai_proxy::observe::redact::Redactor;
@@ -30,9 +31,10 @@ const NOW: Duration = Duration::from_millis(7);
 /// The state of an answer to a client that asked for all that comes.
 pub fn state<'a>(kind: Kind, redactor: &'a Redactor) -> ResponseTranslator<'a> {
     let logprobs = (kind == Kind::Logprobs).then_some(5);
-    let (seed, model, stop) = ("req_0123456789abcdef", Some(MODEL), Vec::new());
+    let (seed, model) = ("req_0123456789abcdef", Some(MODEL));
+    let effects = ResponseEffects::default();
     ResponseTranslator::new(
-        ResponseOptions { think: ThinkMode::Unset, logprobs, id_seed: seed, model, stop },
+        ResponseOptions { think: ThinkMode::Unset, logprobs, id_seed: seed, model, effects },
         redactor,
     )
 }

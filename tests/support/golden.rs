@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ollama_openai_proxy::api::openai::request::ResponseEffects;
 use ollama_openai_proxy::api::wire::sse::{Decoder, Event};
 use ollama_openai_proxy::backends::profiles;
 use ollama_openai_proxy::backends::profiles::{GENERIC, Profile};
@@ -54,8 +55,9 @@ impl Case {
         let think = think::parse(self.settings.get("think")).expect("a valid think");
         let logprobs = self.settings["logprobs"].as_u64().map(|top| top as usize);
         let stop = self.settings["stop"].as_array().into_iter().flatten();
-        let stop = stop.map(|stop| stop.as_str().expect("a text").to_owned()).collect();
-        ResponseOptions { think, logprobs, id_seed: "golden", model: Some("m"), stop }
+        let watched_stop = stop.map(|stop| stop.as_str().expect("a text").to_owned()).collect();
+        let effects = ResponseEffects { watched_stop, ..ResponseEffects::default() };
+        ResponseOptions { think, logprobs, id_seed: "golden", model: Some("m"), effects }
     }
 
     /// The chunk for an event or body of `/infill`.

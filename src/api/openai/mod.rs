@@ -8,6 +8,7 @@
 pub mod chunk;
 pub mod chunk_template;
 pub mod embeddings;
+pub mod members;
 pub mod multipart;
 pub mod other_routes;
 pub mod pass_head;

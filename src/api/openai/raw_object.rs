@@ -51,6 +51,22 @@ impl<'a> RawObject<'a> {
         }
     }
 
+    /// Takes the value of a member out and leaves an empty text in its place, which
+    /// [`RawObject::to_json_with`] replaces.
+    pub fn take(&mut self, key: &str) -> Option<Cow<'a, str>> {
+        let (_, value) = self.0.iter_mut().rfind(|(known, _)| known == key)?;
+        Some(std::mem::take(value))
+    }
+
+    /// The object without borrows.
+    #[must_use]
+    pub fn into_owned(self) -> RawObject<'static> {
+        let members = self.0.into_iter();
+        let owned = members
+            .map(|(key, value)| (Cow::Owned(key.into_owned()), Cow::Owned(value.into_owned())));
+        RawObject(owned.collect())
+    }
+
     /// Removes a member; returns whether it was present.
     pub fn remove(&mut self, key: &str) -> bool {
         let before = self.0.len();
@@ -86,7 +102,13 @@ impl<'a> RawObject<'a> {
 
     /// The object as text.
     pub fn to_json(&self) -> String {
-        let mut out = String::with_capacity(self.0.iter().map(|(_, it)| it.len() + 16).sum());
+        self.to_json_with("", "")
+    }
+
+    /// The object as text, with this value of the member `replaced`, if there is one.
+    pub fn to_json_with(&self, replaced: &str, replacement: &str) -> String {
+        let length = self.0.iter().map(|(_, it)| it.len() + 16).sum::<usize>() + replacement.len();
+        let mut out = String::with_capacity(length);
         out.push('{');
         for (place, (key, value)) in self.0.iter().enumerate() {
             if place > 0 {
@@ -94,7 +116,8 @@ impl<'a> RawObject<'a> {
             }
             out.push_str(&quote_json(key));
             out.push(':');
-            out.push_str(value);
+            let is_replaced = !replacement.is_empty() && key == replaced;
+            out.push_str(if is_replaced { replacement } else { value });
         }
         out.push('}');
         out

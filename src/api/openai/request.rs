@@ -10,6 +10,22 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+/// What the proxy does to the response of a request, because the upstream does not take the request as
+/// the client means it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ResponseEffects {
+    /// Stop sequences that are applied to the text.
+    pub watched_stop: Vec<String>,
+    /// The names of functions that were sent, with the client's own.
+    pub tool_names: Vec<(String, String)>,
+    /// True if the text is an object with the client's value in the member `value`.
+    pub unwraps_value: bool,
+    /// True if a Markdown fence around the whole text goes.
+    pub strips_fence: bool,
+    /// Tokens after which the response ends with `length`.
+    pub token_limit: Option<u64>,
+}
+
 /// `POST chat/completions`.
 #[derive(Clone, Debug, Serialize)]
 pub struct ChatRequest<'a> {
@@ -34,9 +50,12 @@ pub struct ChatRequest<'a> {
     /// Which functions the model may or must call; without it the model chooses.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tool_choice: Option<ToolChoice<'a>>,
-    /// Stop sequences that the upstream does not accept; the proxy applies them to the response.
+    /// True if the oldest turns may go when the context is exceeded.
     #[serde(skip)]
-    pub watched_stop: Vec<String>,
+    pub may_truncate: bool,
+    /// What the proxy does to the response.
+    #[serde(skip)]
+    pub effects: ResponseEffects,
 }
 
 /// The parameters with which a server continues an assistant's message at the end of a conversation
@@ -54,6 +73,9 @@ pub struct Message<'a> {
     /// The reasoning that led to an assistant's calls, for the families that want it back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning_content: Option<Cow<'a, str>>,
+    /// The same where it is sent only if the upstream asks for it.
+    #[serde(skip)]
+    pub thinking: Option<Cow<'a, str>>,
     /// The calls of an assistant.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall<'a>>,
@@ -402,9 +424,9 @@ pub struct CompletionRequest<'a> {
     /// The format of the output.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_format: Option<ResponseFormat<'a>>,
-    /// Stop sequences that the upstream does not accept; the proxy applies them to the response.
+    /// What the proxy does to the response.
     #[serde(skip)]
-    pub watched_stop: Vec<String>,
+    pub effects: ResponseEffects,
 }
 
 /// `POST /infill` of llama.cpp.

@@ -141,7 +141,7 @@ impl<'a, I: Iterator<Item = &'a [u8]>> Read for PieceReader<'a, I> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::openai::request::{MarkedContent, MarkedPart, StreamOptions};
+    use crate::api::openai::request::{MarkedContent, MarkedPart, ResponseEffects, StreamOptions};
     use serde_json::Value;
     use serde_json::value::RawValue;
 
@@ -160,7 +160,8 @@ mod tests {
             response_format: None,
             tools: Vec::new(),
             tool_choice: None,
-            watched_stop: Vec::new(),
+            may_truncate: false,
+            effects: ResponseEffects::default(),
         }
     }
 
@@ -261,7 +262,7 @@ mod tests {
                 stream_options: None,
                 sampling: sampling.clone(),
                 response_format: None,
-                watched_stop: Vec::new(),
+                effects: ResponseEffects::default(),
             }),
             0
         );

@@ -99,19 +99,29 @@ pub fn parse_details(body: &[u8]) -> Option<ErrorDetails> {
     Some(found.details)
 }
 
-/// Reads the body of a response that rejects the request itself (400 or 422, or a validation error
-/// with status 500), so that the request can be repaired; `None` for other statuses and for bodies
-/// without a message.
+/// Reads the body of a response that rejects the request itself, so that the request can be repaired: 400
+/// or 422, a validation error with status 500, or a failure of a template or a grammar with any status;
+/// `None` for others and for bodies without a message.
 ///
 /// If the server lists several errors, each is a line of the message, and
 /// [`ErrorDetails::field_errors`] holds those that name a field.
 pub fn parse_rejection(status: u16, body: &[u8]) -> Option<ErrorDetails> {
-    if !matches!(status, 400 | 422 | 500) {
+    if !matches!(status, 400 | 422 | 404 | 500) {
         return None;
     }
-    let is_rejection =
-        |found: &ErrorDetails| status != 500 || ErrorClassifier::new(found).is_validation_error();
+    let is_rejection = |found: &ErrorDetails| {
+        let classifier = ErrorClassifier::new(found);
+        matches!(status, 400 | 422)
+            || classifier.is_template_failure()
+            || (status == 500 && classifier.is_validation_error())
+    };
     parse_details(body).filter(is_rejection)
+}
+
+/// True if a rejection is not about the form of the request: the key, money, the model, a policy, an
+/// image that cannot be read, or a value out of its range.
+pub fn is_final(details: &ErrorDetails) -> bool {
+    ErrorClassifier::new(details).is_final()
 }
 
 /// True if a server rejects a request because it came without TLS.
@@ -221,10 +231,12 @@ pub fn to_error(
     let classifier = ErrorClassifier::new(&found.details);
     let is_page = found.format == BodyFormat::Html;
     let model = request.model.filter(|_| !is_page);
-    if let Some(error) = model.and_then(|model| to_ollama_error(&classifier, status, model)) {
+    let is_template_failure = matches!(status, 404 | 500) && classifier.is_template_failure();
+    let known = model.filter(|_| !is_template_failure);
+    if let Some(error) = known.and_then(|model| to_ollama_error(&classifier, status, model)) {
         return error;
     }
-    if status == 404 && is_missing_route(&found) {
+    if status == 404 && !is_template_failure && is_missing_route(&found) {
         let route = redactor.redact(request.method_and_path);
         let message = if request.has_answered {
             let endpoint = request.endpoint.trim_start_matches('/');
@@ -240,7 +252,12 @@ pub fn to_error(
         format!("upstream returned HTTP {status}")
     };
     let retry = match hints.to_retry(status, &found.details.message) {
-        _ if classifier.is_permanent(status) || classifier.is_unknown_model(status) => Retry::Never,
+        _ if is_template_failure
+            || classifier.is_permanent(status)
+            || classifier.is_unknown_model(status) =>
+        {
+            Retry::Never
+        }
         // Requests without a model, such as for the model list, do not wait for a model to load.
         Retry::Backoff if request.model.is_some() && classifier.is_loading(status) => Retry::Poll,
         retry => retry,
@@ -252,6 +269,8 @@ fn downstream_status(status: u16, classifier: &ErrorClassifier) -> u16 {
     match status {
         // llama.cpp reports these errors of the request with status 500.
         500..600 if classifier.is_context_overflow() || classifier.rejects_images() => 400,
+        // mlx_lm.server reports a template that raises with status 404.
+        404 | 500 if classifier.is_template_failure() => 400,
         // llama-cpp-python reports a member of the request that it refuses with status 500.
         500 if classifier.is_validation_error() => 400,
         400..600 => status,

@@ -64,6 +64,78 @@ const VALIDATION_TEXTS: [&str; 7] = [
     "requestvalidationerror",
 ];
 
+/// Parts of messages about a chat template, a grammar or a schema that could not be processed: the request
+/// is at fault, whatever the status (llama.cpp, mlx_lm.server).
+const TEMPLATE_TEXTS: [&str; 12] = [
+    "jinja",
+    "chat template",
+    "raise_exception",
+    "rendering prompt",
+    "while executing callexpression",
+    "template error",
+    "templateerror",
+    "failed to parse grammar",
+    "failed to initialize samplers",
+    "error parsing grammar",
+    "json schema conversion failed",
+    "unable to generate parser",
+];
+
+/// Codes and types of rejections that no other form of the request would change.
+const FINAL_CODES: [&str; 13] = [
+    "apikey",
+    "authentication",
+    "unauthorized",
+    "permission",
+    "insufficientquota",
+    "billing",
+    "ratelimit",
+    "contentfilter",
+    "contentpolicy",
+    "modelnotfound",
+    "abovemaxvalue",
+    "belowminvalue",
+    "regionnotsupported",
+];
+
+/// The same in messages.
+const FINAL_TEXTS: [&str; 20] = [
+    "api key",
+    "api_key",
+    "credit",
+    "billing",
+    "quota",
+    "rate limit",
+    "per minute",
+    "not authorized",
+    "permission",
+    "content policy",
+    "content_policy",
+    "content management policy",
+    "content filter",
+    "safety system",
+    "usage policy",
+    "usage policies",
+    "your region",
+    "your country",
+    "request too large",
+    "payload too large",
+];
+
+/// Parts of messages about an image or a sound that cannot be read.
+const MEDIA_TEXTS: [&str; 10] = [
+    "invalid image",
+    "image url",
+    "image_url",
+    "could not process image",
+    "unable to process image",
+    "failed to load image",
+    "cannot decode image",
+    "unsupported image",
+    "invalid base64",
+    "invalid audio",
+];
+
 const OVERFLOW_CODES: [&str; 3] =
     ["contextlengthexceeded", "exceedcontextsize", "contextwindowexceeded"];
 
@@ -228,6 +300,21 @@ impl ErrorClassifier {
         codes.retain(|c| !matches!(c, '_' | '-' | '.'));
         let blames_model = param.as_deref() == Some("model");
         Self { codes, text: message.to_ascii_lowercase(), blames_model }
+    }
+
+    /// A chat template, a grammar or a schema could not be processed.
+    pub(super) fn is_template_failure(&self) -> bool {
+        self.contains_any(&TEMPLATE_TEXTS) && !self.rejects_tools()
+    }
+
+    /// No other form of the request would be accepted.
+    pub(super) fn is_final(&self) -> bool {
+        self.has_code(&FINAL_CODES)
+            || self.contains_any(&FINAL_TEXTS)
+            || self.contains_any(&MEDIA_TEXTS)
+            || self.rejects_images()
+            || self.rejects_tools()
+            || self.is_unknown_model(400)
     }
 
     /// The prompt exceeds the context window.

@@ -119,6 +119,8 @@ pub struct Metrics {
     attempts: AtomicU64,
     retries: AtomicU64,
     circuit_refusals: AtomicU64,
+    /// Requests that were changed after a rejection, by the kind of change.
+    pub repairs: CounterVec,
     /// Failures of the upstream by their kind.
     pub upstream_failures: CounterVec,
     request_errors: CounterVec,
@@ -281,6 +283,8 @@ impl Metrics {
         }
         let help = "Upstream failures, including in the middle of a response.";
         self.upstream_failures.write(out, "ollama_proxy_upstream_failures", "kind", help);
+        let help = "Changes to requests that the upstream had rejected.";
+        self.repairs.write(out, "ollama_proxy_repairs", "kind", help);
         let help = "State of the circuit breaker: 1 for the current state, 0 for the others.";
         out.begin_family("ollama_proxy_circuit_state", "gauge", "", help);
         for state in CircuitState::ALL {

@@ -9,14 +9,10 @@
 mod tests;
 
 use std::borrow::Cow;
-use std::cell::OnceCell;
 use std::ops::Range;
-
-use serde_json::{Map, Value};
 
 use crate::api::ollama::decode;
 use crate::api::openai::raw_object::{self, RawObject};
-use crate::api::openai::request::ResponseFormat;
 use crate::error::{Error, Result};
 
 /// The upstream endpoint that a body is for.
@@ -64,9 +60,6 @@ pub struct PassBody<'a> {
     /// The upstream's id of the model.
     model: String,
     edit: Edit,
-    /// Parsed on demand: only the analysis of a refusal needs them.
-    pub(crate) sampling: OnceCell<Map<String, Value>>,
-    pub(crate) format: OnceCell<Option<ResponseFormat<'static>>>,
 }
 
 /// How far the body to send differs from the client's.
@@ -89,15 +82,7 @@ impl<'a> PassBody<'a> {
         let names = object.members().filter(|(key, value)| is_model_key(key) && *value != "null");
         let requested_model =
             names.last().map(|(_, value)| parse_model_name(value, endpoint)).transpose()?;
-        Ok(Self {
-            text,
-            object,
-            requested_model,
-            model: String::new(),
-            edit: Edit::Unchanged,
-            sampling: OnceCell::new(),
-            format: OnceCell::new(),
-        })
+        Ok(Self { text, object, requested_model, model: String::new(), edit: Edit::Unchanged })
     }
 
     /// The model as the client named it.
@@ -129,7 +114,6 @@ impl<'a> PassBody<'a> {
     /// The members, to be changed; the body is then written anew.
     pub(crate) fn object_mut(&mut self) -> &mut RawObject<'a> {
         self.edit = Edit::Rewrite;
-        (self.sampling, self.format) = (OnceCell::new(), OnceCell::new());
         &mut self.object
     }
 

@@ -6,6 +6,7 @@
 //! succeeds only if the upstream said that its response is complete (a `finish_reason` or `[DONE]`).
 
 mod delta;
+mod text_filter;
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -13,9 +14,11 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 pub use self::delta::Delta;
+use self::text_filter::TextFilter;
 use crate::api::ollama::response::Metrics;
 use crate::api::openai::chunk::{Choice, Chunk, Content, Message, ToolCallDelta};
 use crate::api::openai::chunk_template::{ChunkTemplate, TextDelta};
+use crate::api::openai::request::ResponseEffects;
 use crate::api::wire::sse::Event;
 use crate::backends::errors;
 use crate::error::{Error, Result};
@@ -38,9 +41,8 @@ pub struct ResponseOptions<'a> {
     pub id_seed: &'a str,
     /// The model as the client named it, if errors are to name it.
     pub model: Option<&'a str>,
-    /// Stop strings that the proxy applies itself, because the upstream refused the parameter:
-    /// usually none.
-    pub stop: Vec<String>,
+    /// What is done to the response because of changes to the request: usually nothing.
+    pub effects: ResponseEffects,
 }
 
 /// How a response ended.
@@ -92,6 +94,10 @@ pub struct ResponseTranslator<'r> {
     options: ResponseOptions<'r>,
     chunk_template: ChunkTemplate,
     stop_filter: Option<StopFilter>,
+    text_filter: Option<TextFilter>,
+    /// Chunks of text or reasoning so far, each about a token, where a limit is applied here.
+    shown_chunks: u64,
+    is_cut_off: bool,
     tool_calls: ToolCallAssembler,
     think_tags: ThinkTagSplitter,
     stats: UpstreamStats,
@@ -114,11 +120,17 @@ enum FinishReason {
 impl<'r> ResponseTranslator<'r> {
     /// A new response. The redactor cleans errors that the upstream sends within it.
     pub fn new(mut options: ResponseOptions<'r>, redactor: &'r Redactor) -> Self {
-        let stop = std::mem::take(&mut options.stop);
+        let stop = std::mem::take(&mut options.effects.watched_stop);
+        let effects = &options.effects;
+        let fence = effects.strips_fence.then(TextFilter::fence);
+        let text_filter = effects.unwraps_value.then(TextFilter::value).or(fence);
         Self {
             redactor,
             chunk_template: ChunkTemplate::default(),
             stop_filter: (!stop.is_empty()).then(|| StopFilter::new(stop)),
+            text_filter,
+            shown_chunks: 0,
+            is_cut_off: false,
             tool_calls: ToolCallAssembler::new(options.id_seed),
             options,
             think_tags: ThinkTagSplitter::default(),
@@ -255,6 +267,9 @@ impl<'r> ResponseTranslator<'r> {
 
     /// Removes what the client is not shown.
     fn filter_delta<'a>(&mut self, mut delta: Delta<'a>) -> Result<Delta<'a>> {
+        if self.options.effects.token_limit.is_some() {
+            self.apply_limit(&delta);
+        }
         if self.options.think == ThinkMode::Off {
             delta.thinking = Cow::Borrowed("");
         }
@@ -266,6 +281,9 @@ impl<'r> ResponseTranslator<'r> {
     /// Ends the response at the first stop string. Text after it is dropped, and so is a call that
     /// is incomplete then.
     fn apply_stop(&mut self, delta: &mut Delta<'_>) {
+        if let Some(filter) = &mut self.text_filter {
+            delta.content = Cow::Owned(filter.push(&delta.content));
+        }
         let Some(stop) = &mut self.stop_filter else { return };
         let (before, text) = (stop.pending_len(), std::mem::take(&mut delta.content));
         let shown = stop.push(&text);
@@ -276,6 +294,16 @@ impl<'r> ResponseTranslator<'r> {
             self.done = true;
         }
         delta.content = Cow::Owned(shown);
+    }
+
+    /// Ends the response where the limit is reached that the upstream did not take.
+    fn apply_limit(&mut self, delta: &Delta<'_>) {
+        self.shown_chunks += u64::from(!delta.content.is_empty() || !delta.thinking.is_empty());
+        if Some(self.shown_chunks) >= self.options.effects.token_limit && !self.done {
+            self.tool_calls.drop_incomplete();
+            self.finish_reason = Some(FinishReason::Length);
+            (self.done, self.is_cut_off) = (true, true);
+        }
     }
 
     /// What a choice adds, and whether it holds any part of the response, shown or not.
@@ -336,7 +364,15 @@ impl<'r> ResponseTranslator<'r> {
         if self.finish_reason == Some(FinishReason::Length) {
             self.has_cut_off_call |= self.tool_calls.drop_cut_off();
         }
-        self.tool_calls.take_complete(self.is_complete())
+        let mut calls = self.tool_calls.take_complete(self.is_complete())?;
+        // The upstream may know a function by another name than the client.
+        for call in &mut calls {
+            let names = self.options.effects.tool_names.iter();
+            if let Some((_, own)) = names.into_iter().find(|(sent, _)| *sent == call.name) {
+                call.name.clone_from(own);
+            }
+        }
+        Ok(calls)
     }
 
     /// Calls that have become complete, to be shown in a line of their own.
@@ -354,6 +390,9 @@ impl<'r> ResponseTranslator<'r> {
     /// [`Error::UpstreamProtocol`] if the arguments of a call are not an object.
     pub fn flush(&mut self) -> Result<Delta<'static>> {
         let SplitText { mut thinking, mut content } = self.think_tags.finish();
+        if let Some(filter) = &mut self.text_filter {
+            content = filter.push(&content) + &filter.finish();
+        }
         if let Some(stop) = &mut self.stop_filter {
             content = stop.push(&content) + &stop.finish();
         }
@@ -403,7 +442,7 @@ impl<'r> ResponseTranslator<'r> {
     /// True if a stop string ended the response here: the upstream may still be generating, so the
     /// call to it must end.
     pub fn is_stopped(&self) -> bool {
-        self.stop_filter.as_ref().is_some_and(StopFilter::has_matched)
+        self.is_cut_off || self.stop_filter.as_ref().is_some_and(StopFilter::has_matched)
     }
 
     /// True if the response is complete, though its terminal event may be missing.
@@ -425,7 +464,8 @@ impl<'r> ResponseTranslator<'r> {
         }
         let metrics =
             response_metrics::compute(&self.stats, &Timeline { sent, end, ..self.timeline });
-        let is_long = self.finish_reason == Some(FinishReason::Length) && !self.is_stopped();
+        let is_long = self.finish_reason == Some(FinishReason::Length)
+            && (self.is_cut_off || !self.is_stopped());
         let done_reason = if is_long { "length" } else { "stop" };
         Ok(Completion { done_reason, has_cut_off_call: self.has_cut_off_call, metrics })
     }

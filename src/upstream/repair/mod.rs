@@ -1,48 +1,65 @@
-//! Repairs a request that an upstream rejected because of a parameter.
+//! Repairs a request that an upstream rejected.
 //!
-//! `refusal` reads which members a rejection names, `plan` decides what may be done about them, `apply`
-//! and `raw` change the request, and [`cache`] remembers what worked, so that the next request is not
-//! rejected. Pure: the time is an argument. Never touches messages, tools or a requested format without
-//! keeping what they say.
+//! [`document`] is the request as the repairs see it, the same for all routes; `kinds` and the table
+//! `rejections.txt` have the words of rejections, `refusal` the members that they name, `values` their numbers; `plan` decides what may be
+//! done, `repairs` does it, [`plainest`] is tried where nothing else is known, and [`memory`] keeps what
+//! worked, so that the next request is not rejected. Pure: the time is an argument.
 //! Invariant: a repaired request still asks for the same; a rejection that only a person can resolve
 //! goes back to the client.
 //!
-//! # Repairs
+//! # What is repaired
 //!
-//! After 400 or 422, in the words of any server, the request is changed and sent again at once, at
-//! most [`MAX_ROUNDS`] times:
+//! After 400 or 422, or a 500 or 404 about a template or a grammar, in the words of any server, the
+//! request is changed and sent again at once:
 //!
-//! | rejected | change ([`Repair`]) |
+//! | rejected | change |
 //! | --- | --- |
 //! | `max_tokens` or `max_completion_tokens` | the other name |
+//! | a token limit above what the model or the window has room for | lowered, or else removed |
 //! | a value of `reasoning_effort` | the nearest allowed one |
 //! | `reasoning_effort` together with tools | reasoning off while there are tools |
-//! | sampling and other optional parameters | removed, so that the model's default applies |
-//! | `stop`, or more stop sequences than are allowed | removed; the proxy applies them to the response |
-//! | a token limit above what the model or the window has room for | lowered, or else removed |
+//! | sampling and other optional parameters, alone or together | removed; of two the temperature stays |
+//! | members that OpenAI's API does not have | removed, all at once |
 //! | `top_p` or `temperature` of 0 | the nearest accepted value |
-//! | an assistant's message at the end | the server is told to continue it, without reasoning, or a user asks for it |
+//! | `stop`, or more stop sequences than are allowed | the proxy applies them to the response |
 //! | role `system` | role `developer`, or text at the beginning of the first user message |
-//! | a strict schema | `strict` removed |
-//! | a JSON schema | the schema in the prompt, and any JSON object demanded |
-//! | any JSON object (`json_object`) | a schema that allows any object |
+//! | a system message behind others | joined in front, or told by the user at its place |
+//! | roles that do not alternate, no user, a user behind a result, an empty message | joined, added, left out |
+//! | an assistant's message at the end | continued, without reasoning, or asked for by a user |
+//! | ids of calls, names of functions | short and legal ones; the client sees its own names |
+//! | calls without results and the reverse | paired |
+//! | schemas | reduced to Ollama's keywords |
+//! | missing reasoning or thought signatures | sent with their calls |
+//! | a strict schema, a JSON schema, any JSON object, a format with tools | the next weaker form |
+//! | a schema whose root is no object | wrapped; the response is unwrapped |
 //! | a demand for JSON without the word "JSON" | the word is added to a message |
+//! | a whole response | asked for as a stream and collected |
+//! | marks of the prompt cache | removed |
+//! | a prompt that exceeds the context (Ollama's routes) | the oldest turns go, unless `truncate` is false |
 //!
-//! Never changed: the model, the tools, the texts and images of the conversation, and that a response
-//! must be JSON; a token limit is never raised. If only such a change would help, the client gets the
-//! upstream's error. Each repair is a warning in the log. What worked is remembered for each model
-//! and operation for an hour, so that an upstream that was updated is tried as before.
-//!
-//! On `/v1` the same repairs apply, except that `stop` stays: nothing applies it to a response that
-//! is passed through.
+//! A chat that is rejected for any other reason is sent once more in its plainest form. Each repair is made
+//! once, there are at most four rounds, and when nothing helps the client gets the first rejection.
+//! Each is a warning in the log and counted in the metrics. What worked is remembered for each model
+//! and operation for an hour; what depends on a client's own schemas, for those schemas only.
 
-mod apply;
-pub mod cache;
+mod calls;
+mod context;
+pub mod document;
+mod edges;
+mod kinds;
+pub mod memory;
+mod order;
+pub mod plainest;
 mod plan;
-mod raw;
 mod refusal;
+mod repairs;
+mod response_format;
+mod schemas;
+pub mod session;
+#[cfg(test)]
+mod tests;
+mod turn;
+mod values;
 
-pub use self::plan::{Repair, Repairable, omit_limit, plan_repairs};
-
-/// The most repairs and resends of one request. Most upstreams name one member at a time.
-pub const MAX_ROUNDS: usize = 4;
+pub use self::plan::Planned;
+pub use self::repairs::{Repair, Scope};

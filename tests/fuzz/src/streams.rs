@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ollama_openai_proxy::api::openai::request::ResponseEffects;
 use ollama_openai_proxy::api::openai::responses::ResponsesRequest;
 use ollama_openai_proxy::api::wire::sse::{Decoder, Event};
 use ollama_openai_proxy::error::Result;
@@ -76,8 +77,9 @@ pub fn wanted(data: &[u8], stop: bool) -> ResponseOptions<'static> {
         _ => ThinkMode::Off,
     };
     let logprobs = data.len().is_multiple_of(2).then_some(2);
-    let stop = if stop { vec!["END".to_owned(), "<|x".to_owned()] } else { Vec::new() };
-    ResponseOptions { think, logprobs, id_seed: "fuzz", model: Some("m"), stop }
+    let watched_stop = if stop { vec!["END".to_owned(), "<|x".to_owned()] } else { Vec::new() };
+    let effects = ResponseEffects { watched_stop, ..ResponseEffects::default() };
+    ResponseOptions { think, logprobs, id_seed: "fuzz", model: Some("m"), effects }
 }
 
 /// What one client reads, and the text and reasoning that the translation gave for it.

@@ -21,8 +21,8 @@ use ollama_openai_proxy::observe::redact::{Redactor, Secret};
 use ollama_openai_proxy::translate::chat;
 use ollama_openai_proxy::upstream::backoff;
 use ollama_openai_proxy::upstream::backoff::{MAX_SERVER_DELAY, RetryPolicy};
-use ollama_openai_proxy::upstream::repair;
-use ollama_openai_proxy::upstream::repair::Repairable;
+use ollama_openai_proxy::upstream::repair::document::{Document, Repairable};
+use ollama_openai_proxy::upstream::repair::session::{MAX_ATTEMPTS, Session};
 use serde_json::Value;
 
 use super::check_failure;
@@ -181,23 +181,25 @@ fn mend(details: &errors::ErrorDetails) {
         "parameters":{"type":"object"}}}],"format":{"type":"object"},"think":"high","logprobs":true,
         "options":{"stop":["END"],"num_predict":5,"temperature":0.5,"top_k":3,"seed":1}}"#;
     let request: ChatRequest<'_> = decode::parse(text, "ChatRequest").expect("a good request");
-    let mut request = chat::to_openai(&request, "m", &GENERIC).expect("a good request");
-    let before = (request.messages.len(), request.tools.len());
-    for _ in 0..repair::MAX_ROUNDS {
-        let repairs = repair::plan_repairs(details, &request);
-        if repairs.is_empty() {
-            break;
-        }
-        repairs.iter().for_each(|repair| {
-            request.apply(repair);
-        });
+    let request = chat::to_openai(&request, "m", &GENERIC).expect("a good request");
+    let text = serde_json::to_string(&request).expect("JSON");
+    let mut document = Document::parse(&text, request.route()).expect("an object");
+    let mut session = Session::default();
+    let mut sent = vec![text.clone()];
+    while session.next(details, &mut document, |_| false).is_some() {
+        let next = document.to_json();
+        assert!(!sent.contains(&next), "the same again");
+        sent.push(next);
+        assert!(sent.len() <= MAX_ATTEMPTS, "too many attempts");
     }
-    let after = serde_json::to_value(&request).expect("JSON");
-    assert_eq!(request.tools.len(), before.1, "a tool is lost");
-    assert!(request.response_format.is_some(), "the form of the answer is lost");
+    let after: Value = serde_json::from_str(&document.to_json()).expect("JSON");
+    assert_eq!(after["tools"].as_array().map(Vec::len), Some(1), "a tool is lost");
     let said = after["messages"].to_string();
+    assert!(
+        after.get("response_format").is_some() || said.contains("JSON"),
+        "the form of the answer is lost"
+    );
     assert!(said.contains("Be brief.") && said.contains("Hi"), "a message is lost: {said}");
-    assert!(request.messages.len() <= before.0 + 1);
 }
 
 /// Delays that an upstream asks for, and those of our own: in bounds whatever is written.

@@ -206,7 +206,7 @@ fn every_answer_to_an_allowed_origin_says_so() {
     upstream
         .script(upstream::stream(&["a", "b"]))
         .script(vec![upstream::answer("ok")])
-        .script(vec![status(400, &[], r#"{"error":{"message":"no"}}"#)])
+        .script(vec![status(403, &[], r#"{"error":{"message":"no"}}"#)])
         .script(vec![stream_head(), delta("a"), Step::Close]);
     let mut client = proxy.client();
     let check = |answer: Answer, status: u16| {
@@ -216,7 +216,7 @@ fn every_answer_to_an_allowed_origin_says_so() {
     };
     check(chat_from(&mut client, NEAR, &chat("Hi")), 200);
     check(chat_from(&mut client, NEAR, &chat_whole("Hi")), 200);
-    check(chat_from(&mut client, NEAR, &chat("Hi")), 400);
+    check(chat_from(&mut client, NEAR, &chat("Hi")), 403);
     let broken = chat_from(&mut client, NEAR, &chat("Hi"));
     assert!(broken.lines().last().is_some_and(|line| line["error"].is_string()));
     check(broken, 200);

@@ -302,7 +302,9 @@ fn images_that_are_none() {
 #[test]
 fn failures_of_the_backend() {
     for code in [400, 401, 403, 413, 422, 429, 500, 502, 503, 504] {
-        row(INFERENCE, json!({}), code, "the reason").answered(code, said("the reason")).check();
+        // Of a policy, which no other form of the request changes.
+        let reason = "the reason: content policy";
+        row(INFERENCE, json!({}), code, reason).answered(code, said(reason)).check();
     }
     row(TEXT, json!({}), 400, TOO_LONG).answered(400, said(TOO_LONG)).check();
     let too_long = "the input length exceeds the context length";

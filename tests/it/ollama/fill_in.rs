@@ -5,7 +5,7 @@ use crate::support::*;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ollama_openai_proxy::api::openai::request::CompletionRequest;
+use ollama_openai_proxy::api::openai::request::{CompletionRequest, ResponseEffects};
 use ollama_openai_proxy::backends::profiles;
 use ollama_openai_proxy::config::Config;
 use ollama_openai_proxy::upstream::{Client, Operation, RetryEnv, Trace, UpstreamResponse};
@@ -269,7 +269,7 @@ fn mistral_is_asked_below_its_base_url() {
         stream_options: None,
         sampling: Map::new(),
         response_format: None,
-        watched_stop: Vec::new(),
+        effects: ResponseEffects::default(),
     };
     let mut trace = Trace::new("req_0");
     let answer = client.call(Operation::FIM, &mut request, &mut trace).expect("an answer");

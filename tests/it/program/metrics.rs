@@ -128,11 +128,11 @@ fn labels(text: &str) {
 
 #[test]
 fn what_happened_is_counted() {
-    let error = r#"{"error":{"message":"not now"}}"#;
+    let error = r#"{"error":{"message":"not now","code":"content_filter"}}"#;
     let (upstream, proxy) = pair();
     upstream
         .script(upstream::stream(&["Hel", "lo"]))
-        .script(vec![status(500, &[], error)])
+        .script(vec![status(500, &[], r#"{"error":{"message":"not now"}}"#)])
         .script(vec![answer("Hi")])
         .script(vec![status(400, &[], error)])
         .script(vec![stream_head(), delta("a"), Step::Close]);

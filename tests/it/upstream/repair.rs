@@ -129,9 +129,11 @@ fn one_refusal_after_the_other_is_mended_and_none_twice() {
     assert_eq!(sent, [8, 7, 6, 5]);
     // The same refusal again, though nothing of it was sent: no loop.
     refuse(&upstream, &unrecognized("seed"));
+    refuse(&upstream, &unrecognized("seed"));
     chat(&proxy, &options()).assert_error(400, "Unrecognized request argument supplied: seed");
     assert_eq!(parameters(&upstream.request()).len(), 5);
-    assert!(upstream.is_idle());
+    // The plainest form was the last attempt.
+    assert!(parameters(&upstream.request()).is_empty() && upstream.is_idle());
 }
 
 #[test]
@@ -142,11 +144,12 @@ fn a_request_is_mended_a_few_times_and_no_more() {
     for name in names {
         refuse(&upstream, &unrecognized(name));
     }
+    refuse(&upstream, &unrecognized("model"));
     let told = chat(&proxy, &options());
-    assert_eq!(told.error(), "Unrecognized request argument supplied: presence_penalty");
-    for _ in names {
-        upstream.request();
-    }
+    assert_eq!(told.error(), "Unrecognized request argument supplied: top_k", "the first one");
+    let sent = names.map(|_| parameters(&upstream.request()).len());
+    assert_eq!(sent, [8, 7, 6, 5, 4]);
+    assert!(parameters(&upstream.request()).is_empty(), "the plainest form");
     assert!(upstream.is_idle());
 }
 

@@ -93,6 +93,9 @@ pub(super) fn every_failure_of_the_upstream(stage: &mut Stage) {
         vec![status(status_code, headers, &text)]
     };
     let ids = [("x-request-id", OWN_KEY), ("cf-ray", UPSTREAM_KEY)];
+    // A rejection of no known kind is tried in another form, once in ten minutes.
+    let twice = vec![echo(400, &ids), echo(400, &ids)];
+    stage.ask("POST", "/api/chat", &chat(PROMPT), twice);
     for code in [400, 401, 403, 404, 422] {
         stage.chat(echo(code, &ids));
         stage.ask("POST", "/v1/chat/completions", &chat(PROMPT), vec![echo(code, &ids)]);

@@ -1,16 +1,18 @@
-//! Which repairs are planned for each refusal, and which are not.
+//! Which repairs are made for each rejection, and which are not.
 
 use serde_json::{Value, json};
 
-use super::*;
+use super::document::{Document, Repairable, RouteTraits};
+use super::plan::plan;
 use crate::api::ollama::decode;
 use crate::api::ollama::request::ChatRequest as OllamaRequest;
-use crate::api::openai::request::{ChatRequest, EmbeddingRequest, ToolChoice};
+use crate::api::openai::request::EmbeddingRequest;
+use crate::backends::errors::ErrorDetails;
 use crate::backends::profiles;
 use crate::translate::{chat, format};
 
 /// A chat request with every member that an upstream may refuse.
-fn with_request(change: &Value, check: impl FnOnce(&mut ChatRequest<'_>)) {
+fn with_request(change: &Value, check: impl FnOnce(&mut Document<'_>)) {
     let mut body = json!({
         "model": "m", "stream": true, "think": "max", "logprobs": true, "top_logprobs": 2,
         "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
@@ -23,7 +25,14 @@ fn with_request(change: &Value, check: impl FnOnce(&mut ChatRequest<'_>)) {
     let body = body.to_string();
     let request: OllamaRequest<'_> = decode::parse(&body, "ChatRequest").expect("valid");
     let openai = profiles::find_by_host("api.openai.com").expect("known");
-    check(&mut chat::to_openai(&request, "gpt-5.1", openai).expect("valid"));
+    let request = chat::to_openai(&request, "gpt-5.1", openai).expect("valid");
+    let text = serde_json::to_string(&request).expect("JSON");
+    check(&mut Document::parse(&text, request.route()).expect("an object"));
+}
+
+/// What would be sent.
+fn sent(document: &Document<'_>) -> Value {
+    serde_json::from_str(&document.to_json()).expect("JSON")
 }
 
 fn details(message: &str, param: &str, code: &str) -> ErrorDetails {
@@ -36,14 +45,17 @@ fn details(message: &str, param: &str, code: &str) -> ErrorDetails {
     }
 }
 
-/// Makes the repairs that are planned for a refusal; returns the text of each.
-fn mended(request: &mut ChatRequest<'_>, refusal: &ErrorDetails) -> Vec<String> {
-    let repairs = plan_repairs(refusal, request);
-    for repair in &repairs {
-        assert!(request.apply(repair), "{repair} changes something");
-        assert!(!request.apply(repair), "{repair} is made once");
+/// Makes the first repairs that change something; returns the text of each.
+fn mended(document: &mut Document<'_>, refusal: &ErrorDetails) -> Vec<String> {
+    for planned in plan(refusal, document) {
+        let made = planned.iter().filter(|(repair, _)| repair.apply(document));
+        let made: Vec<String> = made.map(|(repair, _)| repair.to_string()).collect();
+        assert!(planned.iter().all(|(repair, _)| !repair.apply(document)), "each is made once");
+        if !made.is_empty() {
+            return made;
+        }
     }
-    repairs.iter().map(ToString::to_string).collect()
+    Vec::new()
 }
 
 #[track_caller]
@@ -66,7 +78,7 @@ fn optional_parameters_are_left_out() {
     check(two, "", "", &["seed removed", "top_p removed"]);
     with_request(&json!({}), |request| {
         mended(request, &details("property 'logprobs' is unsupported", "", ""));
-        assert!(!request.has_field("logprobs") && !request.has_field("top_logprobs"));
+        assert!(!request.has("logprobs") && !request.has("top_logprobs"));
     });
 }
 
@@ -76,9 +88,11 @@ fn a_choice_of_tools_is_left_out_and_the_tools_stay() {
     let refusal = details(text, "tool_choice", "unsupported_parameter");
     with_request(&json!({}), |request| {
         assert!(mended(request, &refusal).is_empty(), "nothing was chosen");
-        request.tool_choice = Some(ToolChoice::Mode("required"));
+        request.set("tool_choice", "\"none\"");
+        assert!(mended(request, &refusal).is_empty(), "without tools it means something else");
+        request.set("tool_choice", "\"required\"");
         assert_eq!(mended(request, &refusal), ["tool_choice removed"]);
-        assert_eq!(request.tools.len(), 1);
+        assert!(request.has_tools());
     });
 }
 
@@ -86,8 +100,8 @@ fn a_choice_of_tools_is_left_out_and_the_tools_stay() {
 fn stop_sequences_that_are_left_out_are_watched_for() {
     with_request(&json!({}), |request| {
         mended(request, &details("Argument not supported on this model: stop", "", ""));
-        assert_eq!(request.watched_stop, ["x", "y"]);
-        assert!(!serde_json::to_string(request).expect("JSON").contains("stop\""));
+        assert_eq!(request.effects.watched_stop, ["x", "y"]);
+        assert!(!request.has("stop"));
     });
 }
 
@@ -98,33 +112,22 @@ fn the_limit_goes_by_its_other_name() {
     let text = "Unsupported parameter: 'max_completion_tokens' is not supported. Use 'max_tokens' instead.";
     check(text, "max_completion_tokens", "unsupported_parameter", &[there]);
     // Any other name would be a guess.
-    check("Unsupported parameter: 'max_completion_tokens'. Use 'limit' instead.", "", "", &[]);
+    let other = "Unsupported parameter: 'max_completion_tokens'. Use 'limit' instead.";
+    check(other, "", "", &["max_completion_tokens removed"]);
     with_request(&json!({}), |request| {
         mended(request, &details("Unknown parameter: 'max_completion_tokens'.", "", ""));
-        assert_eq!(request.sampling["max_tokens"], 9);
+        assert_eq!(request.get("max_tokens"), Some("9"));
     });
 }
 
 #[test]
 fn an_effort_becomes_the_nearest_that_is_allowed() {
-    let check = |sent: &str, allowed: &[&str], expected: Option<&str>| {
-        let allowed: Vec<String> = allowed.iter().map(|word| (*word).to_owned()).collect();
-        assert_eq!(find_nearest_effort(sent, &allowed).as_deref(), expected, "{sent} {allowed:?}");
-    };
-    check("xhigh", &["low", "medium", "high"], Some("high"));
-    check("minimal", &["low", "medium", "high"], Some("low"));
-    check("minimal", &["none", "low"], Some("none"));
-    check("none", &["low", "medium", "high"], Some("low"));
-    check("medium", &["none", "default"], Some("default"));
-    check("high", &["something"], None);
-    check("something", &["low"], None);
-    check("low", &[], None);
     let text = "Unsupported value: 'reasoning_effort' does not support 'xhigh' with this model. \
                 Supported values are: 'none', 'low', 'medium', and 'high'.";
     let changed = "reasoning_effort changed from xhigh to high";
-    super::tests::check(text, "reasoning_effort", "unsupported_value", &[changed]);
+    check(text, "reasoning_effort", "unsupported_value", &[changed]);
     let unknown = "Unrecognized request argument supplied: reasoning_effort";
-    super::tests::check(unknown, "", "", &["reasoning_effort removed"]);
+    check(unknown, "", "", &["reasoning_effort removed"]);
 }
 
 #[test]
@@ -133,10 +136,12 @@ fn tools_and_reasoning_that_exclude_each_other_keep_the_tools() {
                 /v1/chat/completions. Please use /v1/responses or set reasoning_effort to 'none'.";
     with_request(&json!({}), |request| {
         mended(request, &details(text, "", ""));
-        assert_eq!((&request.sampling[EFFORT_FIELD], request.tools.len()), (&"none".into(), 1));
+        assert_eq!(request.get("reasoning_effort"), Some("\"none\""));
+        assert!(request.has_tools());
     });
+    let effort = "reasoning_effort removed";
     with_request(&json!({"tools": []}), |request| {
-        assert!(plan_repairs(&details(text, "", ""), request).is_empty());
+        assert_eq!(mended(request, &details(text, "", "")), [effort]);
     });
 }
 
@@ -146,8 +151,8 @@ fn instructions_find_a_role_that_is_taken() {
         let text = format!("Unsupported value: 'messages[0].role' does not support '{role}'");
         details(&text, "messages[0].role", "unsupported_value")
     };
-    let told = |request: &ChatRequest<'_>| {
-        let told = request.messages.iter().map(|it| format!("{}:{}", it.role, it.as_text()));
+    let told = |request: &mut Document<'_>| {
+        let told = request.turns().iter().map(|it| format!("{}:{}", it.role(), it.as_text()));
         told.collect::<Vec<_>>().join("|")
     };
     with_request(&json!({}), |request| {
@@ -155,7 +160,7 @@ fn instructions_find_a_role_that_is_taken() {
         assert_eq!(told(request), "developer:Be brief.|user:Hi");
         mended(request, &text("developer"));
         assert_eq!(told(request), "user:Be brief.\n\nHi");
-        assert!(plan_repairs(&text("user"), request).is_empty());
+        assert!(mended(request, &text("user")).is_empty());
     });
     with_request(&json!({}), |request| {
         mended(request, &details("System role not supported", "", ""));
@@ -165,9 +170,9 @@ fn instructions_find_a_role_that_is_taken() {
         {"role": "user", "content": "Look", "images": ["iVBORw0KGgo="]}]});
     with_request(&image, |request| {
         mended(request, &details("System role not supported", "", ""));
-        let sent = serde_json::to_value(&request.messages).expect("JSON");
-        assert_eq!(sent[0]["content"][0]["text"], "S\n\nLook");
-        assert_eq!(sent[0]["content"][1]["type"], "image_url");
+        let content = &sent(request)["messages"][0]["content"];
+        assert_eq!((&content[0]["text"], &content[1]["text"]), (&"S".into(), &"Look".into()));
+        assert_eq!(content[2]["type"], "image_url");
     });
     let alone = json!({"messages": [{"role": "system", "content": "S"}]});
     with_request(&alone, |request| {
@@ -181,20 +186,22 @@ fn the_form_of_the_answer_goes_down_a_ladder_and_stays_json() {
     let schema = json!({"format": {"type": "object", "properties": {"a": {"type": "string"}},
         "required": ["a"], "additionalProperties": false}});
     let refusal = details("This response_format type is unavailable now", "", "");
+    let kind = |request: &Document<'_>| sent(request)["response_format"]["type"].clone();
     with_request(&schema, |request| {
         assert_eq!(mended(request, &refusal), ["\"strict\" removed from response_format"]);
         let told = "json_schema replaced by an instruction in the prompt";
         assert_eq!(mended(request, &refusal), [told]);
-        assert!(matches!(request.response_format, Some(ResponseFormat::JsonObject)));
-        let first = request.messages[0].as_text();
+        assert_eq!(kind(request), "json_object");
+        let first = request.turns()[0].as_text();
         assert!(first.contains("JSON Schema") && first.contains("additionalProperties"), "{first}");
         assert!(mended(request, &refusal).is_empty(), "it is not given up");
     });
-    // Once `strict` is removed, an invalid schema is an error for the client, who has to correct it.
+    // Once `strict` is removed and the schema is reduced, only the client can correct it.
     let wrong = "Invalid schema for response_format 'schema': In context=(), 'x' is not permitted.";
     let wrong = details(wrong, "response_format", "");
     with_request(&schema, |request| {
         assert_eq!(mended(request, &wrong), ["\"strict\" removed from response_format"]);
+        assert_eq!(mended(request, &wrong), ["schemas reduced"]);
         assert!(mended(request, &wrong).is_empty());
     });
     let object = json!({"format": "json", "messages": [{"role": "user", "content": "JSON"}]});
@@ -202,11 +209,15 @@ fn the_form_of_the_answer_goes_down_a_ladder_and_stays_json() {
     with_request(&object, |request| {
         let told = "json_object replaced by a json_schema that allows any object";
         assert_eq!(mended(request, &details(lm_studio, "", "")), [told]);
-        let sent = serde_json::to_value(&request.response_format).expect("JSON");
-        assert_eq!(sent["json_schema"]["schema"], json!({"type": "object"}));
+        let format = &sent(request)["response_format"];
+        assert_eq!(format["json_schema"]["schema"], json!({"type": "object"}));
     });
     let both = "Grammar and tools are mutually exclusive: response_format";
-    with_request(&object, |request| assert!(mended(request, &details(both, "", "")).is_empty()));
+    with_request(&object, |request| {
+        let told = "response_format replaced by an instruction beside the tools";
+        assert_eq!(mended(request, &details(both, "", "")), [told]);
+        assert!(request.has_tools() && request.effects.strips_fence);
+    });
     with_request(&json!({}), |request| {
         assert!(mended(request, &refusal).is_empty(), "none was asked for");
     });
@@ -218,11 +229,11 @@ fn the_word_json_is_added_where_it_is_insisted_on() {
                 type 'json_object'.";
     with_request(&json!({"format": "json"}), |request| {
         // OpenAI is known to require the word, so the first request already has it.
-        assert!(request.messages[0].as_text().contains("JSON"));
-        request.messages.remove(0);
+        assert!(request.turns()[0].as_text().contains("JSON"));
+        request.turns().remove(0);
         let refusal = details(text, "messages", "");
         assert_eq!(mended(request, &refusal), ["instruction to answer in JSON added"]);
-        assert_eq!(request.messages[0].as_text(), format::JSON_INSTRUCTION);
+        assert_eq!(request.turns()[0].as_text(), format::JSON_INSTRUCTION);
     });
 }
 
@@ -241,12 +252,46 @@ fn what_would_change_the_meaning_is_not_done() {
 
 #[test]
 fn other_requests_are_mended_in_their_parts() {
-    let mut embedding =
+    let embedding =
         EmbeddingRequest { model: "e", input: vec!["a".into()], encoding_format: Some("float") };
+    let text = serde_json::to_string(&embedding).expect("JSON");
+    let mut document = Document::parse(&text, embedding.route()).expect("an object");
+    assert!(mended(&mut document, &details("Unknown parameter: 'input'.", "", "")).is_empty());
     let refusal = details("Unknown parameter: 'encoding_format'.", "", "");
-    assert_eq!(plan_repairs(&refusal, &embedding), [Repair::Omit("encoding_format")]);
-    assert!(embedding.apply(&Repair::Omit("encoding_format")));
-    let sent = serde_json::to_string(&embedding).expect("JSON");
-    assert_eq!(sent, r#"{"model":"e","input":["a"]}"#);
-    assert!(plan_repairs(&details("Unknown parameter: 'input'.", "", ""), &embedding).is_empty());
+    assert_eq!(mended(&mut document, &refusal), ["encoding_format removed"]);
+    assert_eq!(document.to_json(), r#"{"model":"e","input":["a"]}"#);
+}
+
+#[test]
+fn members_that_may_not_be_sent_are_left_out() {
+    let both = "`temperature` and `top_p` cannot both be specified for this model. Please use only \
+                one.";
+    check(both, "", "", &["top_p removed beside temperature"]);
+    check(
+        "invalid temperature: only 1 is allowed for this model",
+        "",
+        "",
+        &["temperature removed"],
+    );
+    check("seed: this field is not permitted here", "", "", &["seed removed"]);
+    check("temperature must be between 0 and 2, unsupported value", "", "", &[]);
+    check("top_k is not supported", "", "", &[]);
+    with_request(&json!({}), |request| {
+        request.set("tool_choice", r#"{"type":"function","function":{"name":"f"}}"#);
+        let text = "Thinking mode does not support this tool_choice";
+        assert_eq!(mended(request, &details(text, "", "")), ["tool_choice removed"]);
+    });
+}
+
+#[test]
+fn members_of_ollama_are_left_out_all_at_once() {
+    let body = r#"{"model":"m","options":{"num_ctx":1},"keep_alive":5,"messages":[],"seed":1}"#;
+    let route = RouteTraits { is_chat: true, is_passed: true, ..RouteTraits::default() };
+    for text in
+        ["property 'options' is unsupported", "Unrecognized request argument supplied: options"]
+    {
+        let mut document = Document::parse(body, route).expect("an object");
+        mended(&mut document, &details(text, "", ""));
+        assert_eq!(document.to_json(), r#"{"model":"m","messages":[],"seed":1}"#, "{text}");
+    }
 }

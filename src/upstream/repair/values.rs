@@ -6,96 +6,18 @@
 
 use serde_json::{Map, Value};
 
-use super::{Repair, Repairable, TOKEN_LIMIT_FIELDS};
+use super::edges::EDGES;
+use super::kinds::{self, Topic};
+use super::repairs::{Repair, TOKEN_LIMIT_FIELDS};
 use crate::backends::errors;
 use crate::backends::errors::ErrorDetails;
-
-/// Words for the limit of generated tokens.
-const LIMIT_WORDS: &[&str] = &[
-    "max_tokens",
-    "max_completion_tokens",
-    "max_output_tokens",
-    "max_new_tokens",
-    "maxoutputtokens",
-    "max tokens",
-    "completion tokens",
-    "output tokens",
-    "new tokens",
-    "in the completion",
-];
-
-/// Words behind which the size of the context window stands.
-const WINDOW_WORDS: &[&str] = &[
-    "context length",
-    "context window",
-    "context size",
-    "context limit",
-    "<=",
-    "maximum length",
-    "at most",
-    "maximum",
-];
-
-/// Words for a list that is too long.
-const LENGTH_WORDS: &[&str] = &[
-    "too long",
-    "too_long",
-    "too many",
-    "at most",
-    "maximum",
-    "max_length",
-    "above_max",
-    "no more than",
-    "not more than",
-    "up to",
-    "exceed",
-    "limit",
-    "fewer",
-];
-
-/// Words for the list of stop sequences; "stop" alone may mean anything.
-const STOP_WORDS: &[&str] =
-    &["'stop'", "`stop`", "\"stop\"", "stop sequence", "stop word", "stop string"];
-
-/// Words about the range of a value.
-const RANGE_WORDS: &[&str] = &[
-    "must be",
-    "should be",
-    "has to be",
-    "greater",
-    "less than",
-    "positive",
-    "range",
-    "between",
-    "at least",
-    "minimum",
-    "strictly",
-    "> 0",
-    "(0",
-    "]0",
-];
-
-/// A parameter, whether a value is at an edge that some servers leave out of its range, and the nearest
-/// value that all take; `None` where the edge means that the parameter has no effect.
-type Edge = (&'static str, fn(f64) -> bool, Option<&'static str>);
-
-const EDGES: &[Edge] = &[
-    ("top_p", |value| value <= 0.0, Some("0.000001")),
-    ("top_p", |value| value >= 1.0, None),
-    ("temperature", |value| value == 0.0, Some("0.01")),
-    ("top_k", |value| value <= 0.0, None),
-    ("min_p", |value| value <= 0.0, None),
-    ("repetition_penalty", |value| value == 1.0, None),
-    ("repeat_penalty", |value| value == 1.0, None),
-];
 
 /// The repair for a rejected value.
 pub(super) fn plan_value_repair(
     details: &ErrorDetails,
     text: &str,
-    request: &impl Repairable,
+    sampling: &Map<String, Value>,
 ) -> Option<Repair> {
-    let sampling = request.sampling()?;
     plan_token_limit(details, text, sampling)
         .or_else(|| plan_stop_count(details, text, sampling))
         .or_else(|| plan_edge(details, text, sampling))
@@ -113,7 +35,7 @@ fn is_field(details: &ErrorDetails, member: &str) -> bool {
         || details.field_errors.iter().any(|error| is_root(&error.path))
 }
 
-fn has_word(text: &str, word: &str) -> bool {
+pub(super) fn has_word(text: &str, word: &str) -> bool {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
     text.match_indices(word).any(|(at, _)| {
         !text[..at].ends_with(is_part) && !text[at + word.len()..].starts_with(is_part)
@@ -129,7 +51,7 @@ fn plan_token_limit(
     let member = *TOKEN_LIMIT_FIELDS.iter().find(sent)?;
     let asked = sampling.get(member).and_then(Value::as_u64);
     let overflows = errors::is_context_overflow(details);
-    let names_limit = LIMIT_WORDS.iter().any(|words| text.contains(words))
+    let names_limit = kinds::says(text, Topic::Limit)
         || TOKEN_LIMIT_FIELDS.iter().any(|name| is_about(details, text, name));
     let is_rate = text.contains("rate limit") || text.contains("per min");
     let numbers = numbers(text);
@@ -150,7 +72,7 @@ fn plan_token_limit(
     };
     match to.filter(|to| *to > 0 && asked.is_some_and(|asked| *to < asked)) {
         Some(to) => Some(Repair::LowerLimit { to, is_fixed }),
-        None => Some(Repair::Omit(member)),
+        None => Some(Repair::omit(member)),
     }
 }
 
@@ -179,6 +101,17 @@ fn find_room(text: &str, numbers: &[(usize, u64)], asked: u64) -> Room {
     }
 }
 
+/// The size of the window and the length of a prompt that exceeds it, in tokens. Numbers below `least`
+/// count nothing.
+pub(super) fn find_window_and_prompt(text: &str, least: u64) -> Option<(u64, u64)> {
+    let numbers: Vec<_> = numbers(text).into_iter().filter(|(_, it)| *it >= least).collect();
+    let window = split_window(text, &numbers, 0).0;
+    let all = || numbers.iter().map(|(_, number)| *number);
+    let prompt = all().max()?;
+    let window = window.filter(|window| *window < prompt).or(all().min())?;
+    (window < prompt).then_some((window, prompt))
+}
+
 /// The size of the window, and the numbers that are neither it nor the limit that was asked for.
 fn split_window(text: &str, numbers: &[(usize, u64)], asked: u64) -> (Option<u64>, Vec<u64>) {
     let others = |window: Option<u64>| {
@@ -192,8 +125,8 @@ fn split_window(text: &str, numbers: &[(usize, u64)], asked: u64) -> (Option<u64
         let window = rest.iter().copied().filter(|number| !is_sum(*number)).max();
         return (window, others(window));
     }
-    let window = WINDOW_WORDS.iter().find_map(|words| {
-        let end = text.find(words)? + words.len();
+    let window = kinds::phrases(Topic::Window).iter().find_map(|words| {
+        let end = text.find(words.as_str())? + words.len();
         numbers.iter().find(|(at, _)| *at >= end).map(|(_, number)| *number)
     });
     (window, others(window))
@@ -241,38 +174,30 @@ fn plan_stop_count(
     sampling: &Map<String, Value>,
 ) -> Option<Repair> {
     let sent = sampling.get("stop")?.as_array()?.len() as u64;
-    let is_length = |text: &str| LENGTH_WORDS.iter().any(|words| text.contains(words));
+    let is_length = |text: &str| kinds::says(text, Topic::Length);
     let is_about_length = is_length(text)
         || details.code.as_deref().is_some_and(is_length)
         || details.field_errors.iter().any(|error| error.kind.as_deref().is_some_and(is_length));
-    let mentions = |words: &&str| text.contains(*words);
-    let is_about_stop = is_field(details, "stop") || STOP_WORDS.iter().any(mentions);
+    let is_about_stop = is_field(details, "stop") || kinds::says(text, Topic::Stop);
     if !is_about_length || !is_about_stop {
         return None;
     }
     let fewer = numbers(text).into_iter().map(|(_, number)| number).filter(|it| *it < sent).max();
     match fewer.and_then(|most| usize::try_from(most).ok()).filter(|most| *most > 0) {
         Some(most) => Some(Repair::LimitStops(most)),
-        None => Some(Repair::Omit("stop")),
+        None => Some(Repair::omit("stop")),
     }
 }
 
-/// True if a value is at an edge of its parameter's range, for which there is a nearest value.
-pub(in crate::upstream::repair) fn is_at_edge(member: &str, value: &Value) -> bool {
-    EDGES.iter().any(|(name, is_edge, nearest)| {
-        *name == member && nearest.is_some() && value.as_f64().is_some_and(is_edge)
-    })
-}
-
 fn plan_edge(details: &ErrorDetails, text: &str, sampling: &Map<String, Value>) -> Option<Repair> {
-    let is_range = RANGE_WORDS.iter().any(|words| text.contains(words));
+    let is_range = kinds::says(text, Topic::Edge);
     let (member, _, nearest) = EDGES.iter().find(|(member, is_edge, _)| {
         sampling.get(*member).and_then(Value::as_f64).is_some_and(is_edge)
             && is_about(details, text, member)
     })?;
     let repair = match nearest {
         Some(value) => Repair::SetToNearest { member, value },
-        None => Repair::Omit(member),
+        None => Repair::omit(member),
     };
     is_range.then_some(repair)
 }
@@ -341,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_limit_that_no_number_replaces_is_left_out() {
-        let omit = Some(Repair::Omit("max_tokens"));
+        let omit = Some(Repair::omit("max_tokens"));
         let limit = || json!({"max_tokens": 9000});
         assert_eq!(plan(limit(), "max_tokens is too large"), omit);
         assert_eq!(plan(limit(), "max_tokens 9000 is out of range"), omit);
@@ -374,7 +299,7 @@ mod tests {
                     4 items after validation, not 5'}]";
         check(vllm, Some(Repair::LimitStops(4)));
         check("up to 2 stop sequences are supported", Some(Repair::LimitStops(2)));
-        check("too many stop sequences", Some(Repair::Omit("stop")));
+        check("too many stop sequences", Some(Repair::omit("stop")));
         check("the server had to stop: too many requests", None);
         check("stop must be a list of strings", None);
     }
@@ -391,9 +316,9 @@ mod tests {
         let strict = "`temperature` has to be a strictly positive float";
         check(zero(), strict, near("temperature", "0.01"));
         let one = "`top_p` must be > 0.0 and < 1.0";
-        check(json!({"top_p": 1}), one, Some(Repair::Omit("top_p")));
+        check(json!({"top_p": 1}), one, Some(Repair::omit("top_p")));
         let k = "top_k must be -1 (disable), or at least 1, got 0.";
-        check(json!({"top_k": 0}), k, Some(Repair::Omit("top_k")));
+        check(json!({"top_k": 0}), k, Some(Repair::omit("top_k")));
         check(json!({"top_p": 1.5, "temperature": 3}), "temperature must be between 0 and 2", None);
         check(zero(), "top_p and temperature are both there", None);
     }

@@ -1,0 +1,257 @@
+//! A request as the repairs see it: a JSON object whose members keep their text until a repair changes them.
+//!
+//! The same for translated and for passed-on requests. It is made when the upstream first rejects a
+//! request, or when something is known of the model; other requests never become one. Messages come
+//! apart only for a repair that needs them.
+//! Invariant: members that no repair names keep their text and their place.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+use super::turn::Turn;
+use crate::api::openai::raw_object;
+use crate::api::openai::raw_object::RawObject;
+use crate::api::openai::request::{
+    ChatRequest, CompletionRequest, EmbeddingRequest, InfillRequest, ResponseEffects,
+};
+
+pub(super) const MESSAGES: &str = "messages";
+pub(super) const TOOLS: &str = "tools";
+pub(super) const RESPONSE_FORMAT: &str = "response_format";
+
+/// Members that are never parameters, and may be long.
+const LONG_FIELDS: &[&str] =
+    &[MESSAGES, TOOLS, "input", "prompt", "suffix", "functions", RESPONSE_FORMAT];
+
+/// What may be done to a request and to its response, by the route that it came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RouteTraits {
+    /// True for a chat with messages.
+    pub is_chat: bool,
+    /// True if the response is translated, so that a repair can be taken back in it.
+    pub rewrites_response: bool,
+    /// True if the oldest turns may go when the context is exceeded, as Ollama's `truncate` allows.
+    pub may_truncate: bool,
+    /// True if the client wrote it for OpenAI's API.
+    pub is_passed: bool,
+}
+
+/// A translated request that can be repaired.
+pub trait Repairable {
+    /// The upstream's id of the model.
+    fn model(&self) -> &str;
+
+    /// What may be done to it.
+    fn route(&self) -> RouteTraits;
+
+    /// The reasoning of the assistant's messages that is not sent, by the place of each.
+    fn thinking(&self) -> Vec<(usize, String)> {
+        Vec::new()
+    }
+
+    /// What the proxy does to its response, where it can do something.
+    fn effects_mut(&mut self) -> Option<&mut ResponseEffects> {
+        None
+    }
+
+    /// The same, to be read.
+    fn effects(&self) -> ResponseEffects {
+        ResponseEffects::default()
+    }
+}
+
+impl Repairable for ChatRequest<'_> {
+    fn model(&self) -> &str {
+        self.model
+    }
+
+    fn route(&self) -> RouteTraits {
+        let may_truncate = self.may_truncate;
+        RouteTraits { is_chat: true, rewrites_response: true, may_truncate, is_passed: false }
+    }
+
+    fn thinking(&self) -> Vec<(usize, String)> {
+        let places = self.messages.iter().enumerate();
+        places.filter_map(|(place, it)| Some((place, it.thinking.as_ref()?.to_string()))).collect()
+    }
+
+    fn effects_mut(&mut self) -> Option<&mut ResponseEffects> {
+        Some(&mut self.effects)
+    }
+
+    fn effects(&self) -> ResponseEffects {
+        self.effects.clone()
+    }
+}
+
+impl Repairable for CompletionRequest<'_> {
+    fn model(&self) -> &str {
+        self.model
+    }
+
+    fn route(&self) -> RouteTraits {
+        RouteTraits { rewrites_response: true, ..RouteTraits::default() }
+    }
+
+    fn effects_mut(&mut self) -> Option<&mut ResponseEffects> {
+        Some(&mut self.effects)
+    }
+
+    fn effects(&self) -> ResponseEffects {
+        self.effects.clone()
+    }
+}
+
+/// llama.cpp accepts stop sequences here, and nothing would watch for them.
+impl Repairable for InfillRequest<'_> {
+    fn model(&self) -> &str {
+        self.model
+    }
+
+    fn route(&self) -> RouteTraits {
+        RouteTraits::default()
+    }
+}
+
+impl Repairable for EmbeddingRequest<'_> {
+    fn model(&self) -> &str {
+        self.model
+    }
+
+    fn route(&self) -> RouteTraits {
+        RouteTraits::default()
+    }
+}
+
+/// A request that can be repaired.
+#[derive(Debug)]
+pub struct Document<'a> {
+    object: RawObject<'a>,
+    /// The messages once they have come apart; `object` has a placeholder in their place.
+    turns: Option<Vec<Turn<'a>>>,
+    pub(super) route: RouteTraits,
+    /// What the response needs because of the repairs.
+    pub effects: ResponseEffects,
+    /// True if this is the last attempt, which is not retried.
+    pub is_last_resort: bool,
+    is_changed: bool,
+}
+
+impl<'a> Document<'a> {
+    /// A request whose members are these.
+    pub fn new(object: RawObject<'a>, route: RouteTraits) -> Self {
+        let effects = ResponseEffects::default();
+        Self { object, turns: None, route, effects, is_last_resort: false, is_changed: false }
+    }
+
+    /// A request from its JSON; `None` if it is no object.
+    pub fn parse(text: &'a str, route: RouteTraits) -> Option<Self> {
+        RawObject::parse(text).map(|object| Self::new(object, route))
+    }
+
+    /// The reasoning of the assistant's messages, by the place of each; it is sent only where the upstream
+    /// wants it back.
+    #[must_use]
+    pub fn with_thinking(mut self, thinking: Vec<(usize, String)>) -> Self {
+        if !thinking.is_empty() {
+            let turns = self.turns();
+            for (place, text) in thinking {
+                if let Some(turn) = turns.get_mut(place) {
+                    turn.thinking = Some(text);
+                }
+            }
+        }
+        self
+    }
+
+    /// True if a repair has changed it.
+    pub fn is_changed(&self) -> bool {
+        self.is_changed
+    }
+
+    /// The text of a member.
+    pub(super) fn get(&self, member: &str) -> Option<&str> {
+        self.object.get(member)
+    }
+
+    pub(super) fn has(&self, member: &str) -> bool {
+        self.object.has_value(member)
+    }
+
+    pub(super) fn set(&mut self, member: &str, value: impl Into<Cow<'a, str>>) {
+        self.is_changed = true;
+        self.object.set(member, value);
+    }
+
+    /// Removes a member; returns whether it was there.
+    pub(super) fn remove(&mut self, member: &str) -> bool {
+        let removed = self.object.remove(member);
+        self.is_changed |= removed;
+        removed
+    }
+
+    pub(super) fn rename(&mut self, from: &str, to: &str) -> bool {
+        let renamed = self.object.rename(from, to);
+        self.is_changed |= renamed;
+        renamed
+    }
+
+    /// A short member as a value; `None` for messages and the like.
+    pub(super) fn value(&self, member: &str) -> Option<Value> {
+        if LONG_FIELDS.contains(&member) {
+            return None;
+        }
+        serde_json::from_str(self.get(member)?).ok()
+    }
+
+    /// The names of all members.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.object.members().map(|(name, _)| name.to_owned()).collect()
+    }
+
+    /// The members that may be parameters.
+    pub(super) fn parameters(&self) -> Map<String, Value> {
+        let names = self.names().into_iter();
+        names.filter_map(|name| Some((name.clone(), self.value(&name)?))).collect()
+    }
+
+    /// True if there are tools.
+    pub(super) fn has_tools(&self) -> bool {
+        let tools = self.get(TOOLS).and_then(raw_object::parse_items);
+        tools.is_some_and(|tools| !tools.is_empty())
+    }
+
+    /// Whether a stream is asked for.
+    pub fn is_stream(&self) -> bool {
+        self.get("stream") == Some("true")
+    }
+
+    /// The messages, to be read or changed; a caller that changes some calls [`Document::mark_changed`].
+    pub(super) fn turns(&mut self) -> &mut Vec<Turn<'a>> {
+        let object = &mut self.object;
+        self.turns.get_or_insert_with(|| match object.take(MESSAGES) {
+            Some(Cow::Borrowed(text)) => Turn::parse_list(text),
+            Some(Cow::Owned(text)) => {
+                Turn::parse_list(&text).into_iter().map(Turn::into_owned).collect()
+            }
+            None => Vec::new(),
+        })
+    }
+
+    pub(super) fn mark_changed(&mut self) {
+        self.is_changed = true;
+    }
+
+    /// The request as JSON.
+    pub fn to_json(&self) -> String {
+        match &self.turns {
+            None => self.object.to_json(),
+            Some(turns) => {
+                let list: Vec<String> = turns.iter().map(Turn::to_json).collect();
+                let messages = raw_object::join_items(&list);
+                self.object.to_json_with(MESSAGES, &messages)
+            }
+        }
+    }
+}

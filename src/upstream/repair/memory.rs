@@ -1,0 +1,346 @@
+//! The repairs that models needed, so that a rejection is paid for once.
+//!
+//! Kept for each operation and model, bounded, and for an hour, so that a corrected upstream gets requests
+//! as they are again. Of the groups of a plainest form, one at a time is left out of a later request, at
+//! most once a minute, until only those that are needed remain. Never reads the clock.
+//! Invariant: the lock is never held while a request is sent.
+
+use std::collections::HashMap;
+use std::sync::RwLock;
+use std::time::{Duration, Instant};
+
+use super::plainest::{GROUPS, Group};
+use super::repairs::{Repair, Scope};
+use crate::observe::lock;
+
+/// How long a repair is made before the request is tried as it is again.
+const TTL: Duration = Duration::from_secs(3600);
+
+/// The time between two requests that leave a group out.
+const EXPERIMENT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How long a rejection that even the plainest form could not answer is not tried in that form again.
+const HOPELESS_TTL: Duration = Duration::from_secs(600);
+
+/// Models in the memory; beyond that the oldest entry is dropped.
+const MAX_MODELS: usize = 1024;
+
+/// The most repairs of one model.
+const MAX_REPAIRS_PER_MODEL: usize = 32;
+
+/// The most rejections of one model that are known to be hopeless.
+const MAX_HOPELESS_PER_MODEL: usize = 32;
+
+/// What is known of all models, by operation and model.
+#[derive(Debug, Default)]
+pub struct RepairMemory(RwLock<HashMap<Key, ModelMemory>>);
+
+/// A path, such as `chat/completions`, and a model: what one path rejects, another may accept.
+type Key = (&'static str, String);
+
+#[derive(Debug, Default)]
+struct ModelMemory {
+    repairs: Vec<(Repair, Scope, Instant)>,
+    groups: Vec<KnownGroup>,
+    last_experiment: Option<Instant>,
+    /// Hashes of rejections.
+    hopeless: Vec<(u64, Instant)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct KnownGroup {
+    group: Group,
+    since: Instant,
+    /// True if a request without it was rejected.
+    is_needed: bool,
+}
+
+/// What is done to a request before it is sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Repairs in the order in which they were found.
+    pub repairs: Vec<(Repair, Scope)>,
+    /// Groups of the plainest form.
+    pub groups: Vec<Group>,
+    /// The group that this request does without.
+    pub left_out: Option<Group>,
+}
+
+impl Known {
+    /// True if nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.repairs.is_empty() && self.groups.is_empty() && self.left_out.is_none()
+    }
+}
+
+impl ModelMemory {
+    fn forget_old(&mut self, now: Instant) {
+        self.repairs.retain(|(_, _, since)| now.duration_since(*since) < TTL);
+        self.groups.retain(|known| now.duration_since(known.since) < TTL);
+        self.hopeless.retain(|(_, since)| now.duration_since(*since) < HOPELESS_TTL);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.repairs.is_empty() && self.groups.is_empty() && self.hopeless.is_empty()
+    }
+
+    fn oldest(&self) -> Option<Instant> {
+        let repairs = self.repairs.iter().map(|(_, _, since)| *since);
+        let groups = self.groups.iter().map(|known| known.since);
+        repairs.chain(groups).chain(self.hopeless.iter().map(|(_, since)| *since)).min()
+    }
+}
+
+impl RepairMemory {
+    /// What a model needs. May choose a group to be left out of this request.
+    pub fn get(&self, path: &'static str, model: &str, now: Instant) -> Known {
+        let known = lock::read(&self.0);
+        if known.is_empty() {
+            return Known::default();
+        }
+        let key = (path, model.to_owned());
+        let Some(found) = known.get(&key) else { return Known::default() };
+        if !found.groups.is_empty() {
+            drop(known);
+            return self.get_with_experiment(&key, now);
+        }
+        let is_fresh = |(_, _, since): &&(Repair, Scope, Instant)| now.duration_since(*since) < TTL;
+        let repairs = found.repairs.iter().filter(is_fresh);
+        let repairs = repairs.map(|(repair, scope, _)| (repair.clone(), *scope)).collect();
+        Known { repairs, ..Known::default() }
+    }
+
+    fn get_with_experiment(&self, key: &Key, now: Instant) -> Known {
+        let mut all = lock::write(&self.0);
+        let Some(found) = all.get_mut(key) else { return Known::default() };
+        found.forget_old(now);
+        let is_due = found
+            .last_experiment
+            .is_none_or(|last| now.duration_since(last) >= EXPERIMENT_INTERVAL);
+        let is_open = |group: &&Group| {
+            found.groups.iter().any(|known| known.group == **group && !known.is_needed)
+        };
+        let left_out = GROUPS.iter().find(is_open).copied().filter(|_| is_due);
+        if left_out.is_some() {
+            found.last_experiment = Some(now);
+        }
+        let groups = found.groups.iter().map(|known| known.group);
+        Known {
+            repairs: found.repairs.iter().map(|(it, scope, _)| (it.clone(), *scope)).collect(),
+            groups: groups.filter(|group| Some(*group) != left_out).collect(),
+            left_out,
+        }
+    }
+
+    /// True if something is known of a model.
+    pub fn knows(&self, path: &'static str, model: &str, now: Instant) -> bool {
+        let known = lock::read(&self.0);
+        let found = if known.is_empty() { None } else { known.get(&(path, model.to_owned())) };
+        found.is_some_and(|found| {
+            found.repairs.iter().any(|(_, _, since)| now.duration_since(*since) < TTL)
+                || found.groups.iter().any(|known| now.duration_since(known.since) < TTL)
+        })
+    }
+
+    /// Remembers the repairs with which a request was accepted.
+    pub fn insert(
+        &self,
+        path: &'static str,
+        model: &str,
+        repairs: &[(Repair, Scope)],
+        now: Instant,
+    ) {
+        if repairs.is_empty() {
+            return;
+        }
+        self.update(path, model, now, |found| {
+            for (repair, scope) in repairs {
+                found.repairs.retain(|(known, known_scope, _)| {
+                    let is_same = known == repair && known_scope == scope;
+                    !is_same && !repair.is_inverse_of(known)
+                });
+                if found.repairs.len() >= MAX_REPAIRS_PER_MODEL {
+                    found.repairs.remove(0);
+                }
+                found.repairs.push((repair.clone(), *scope, now));
+            }
+        });
+    }
+
+    /// Remembers the groups with which a request was accepted in its plainest form.
+    pub fn insert_groups(&self, path: &'static str, model: &str, groups: &[Group], now: Instant) {
+        self.update(path, model, now, |found| {
+            for group in groups {
+                if found.groups.iter().all(|known| known.group != *group) {
+                    found.groups.push(KnownGroup { group: *group, since: now, is_needed: false });
+                }
+            }
+            // The next request is like this one; an experiment waits.
+            found.last_experiment = Some(now);
+        });
+    }
+
+    /// Notes whether a request passed that left `group` out.
+    pub fn record_experiment(
+        &self,
+        path: &'static str,
+        model: &str,
+        (group, passed): (Group, bool),
+        now: Instant,
+    ) {
+        self.update(path, model, now, |found| {
+            if passed {
+                found.groups.retain(|known| known.group != group);
+            }
+            for known in found.groups.iter_mut().filter(|known| known.group == group) {
+                *known = KnownGroup { group, since: now, is_needed: true };
+            }
+        });
+    }
+
+    /// True if the plainest form could not answer this rejection lately.
+    pub fn is_hopeless(&self, path: &'static str, model: &str, hash: u64, now: Instant) -> bool {
+        let known = lock::read(&self.0);
+        let found = if known.is_empty() { None } else { known.get(&(path, model.to_owned())) };
+        found.is_some_and(|found| {
+            found
+                .hopeless
+                .iter()
+                .any(|(known, since)| *known == hash && now.duration_since(*since) < HOPELESS_TTL)
+        })
+    }
+
+    /// Notes that the plainest form could not answer this rejection.
+    pub fn mark_hopeless(&self, path: &'static str, model: &str, hash: u64, now: Instant) {
+        self.update(path, model, now, |found| {
+            found.hopeless.retain(|(known, _)| *known != hash);
+            if found.hopeless.len() >= MAX_HOPELESS_PER_MODEL {
+                found.hopeless.remove(0);
+            }
+            found.hopeless.push((hash, now));
+        });
+    }
+
+    fn update(
+        &self,
+        path: &'static str,
+        model: &str,
+        now: Instant,
+        change: impl FnOnce(&mut ModelMemory),
+    ) {
+        let mut known = lock::write(&self.0);
+        for found in known.values_mut() {
+            found.forget_old(now);
+        }
+        known.retain(|_, found| !found.is_empty());
+        let key = (path, model.to_owned());
+        if known.len() >= MAX_MODELS && !known.contains_key(&key) {
+            let first = known.iter().min_by_key(|(_, found)| found.oldest());
+            if let Some(first) = first.map(|(key, _)| key.clone()) {
+                known.remove(&first);
+            }
+        }
+        change(known.entry(key).or_default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHAT: &str = "chat/completions";
+
+    fn repairs(memory: &RepairMemory, model: &str, now: Instant) -> Vec<Repair> {
+        memory.get(CHAT, model, now).repairs.into_iter().map(|(repair, _)| repair).collect()
+    }
+
+    fn omit(member: &str) -> (Repair, Scope) {
+        (Repair::omit(member), Scope::Model)
+    }
+
+    #[test]
+    fn what_was_learnt_of_a_model_is_known_for_an_hour() {
+        let learnt = RepairMemory::default();
+        let now = Instant::now();
+        assert!(learnt.get(CHAT, "a", now).is_empty() && !learnt.knows(CHAT, "a", now));
+        learnt.insert(CHAT, "a", &[omit("seed")], now);
+        learnt.insert(CHAT, "a", &[], now);
+        learnt.insert(CHAT, "a", &[omit("top_k")], now + TTL / 2);
+        let both = [Repair::omit("seed"), Repair::omit("top_k")];
+        assert_eq!(repairs(&learnt, "a", now + TTL / 2), both);
+        assert_eq!(repairs(&learnt, "a", now + TTL), both[1..]);
+        assert!(learnt.knows(CHAT, "a", now + TTL));
+        assert!(learnt.get(CHAT, "b", now).is_empty(), "another model");
+        assert!(learnt.get("completions", "a", now).is_empty(), "another path");
+    }
+
+    #[test]
+    fn nothing_is_known_twice_and_the_last_word_counts() {
+        let learnt = RepairMemory::default();
+        let now = Instant::now();
+        let (old, new) = ("max_tokens", "max_completion_tokens");
+        let there = (Repair::Rename { from: old, to: new }, Scope::Model);
+        let back = (Repair::Rename { from: new, to: old }, Scope::Model);
+        learnt.insert(CHAT, "a", std::slice::from_ref(&there), now);
+        learnt.insert(CHAT, "a", std::slice::from_ref(&there), now);
+        assert_eq!(repairs(&learnt, "a", now), [there.0]);
+        learnt.insert(CHAT, "a", std::slice::from_ref(&back), now);
+        assert_eq!(repairs(&learnt, "a", now), [back.0], "the upstream has changed its mind");
+    }
+
+    #[test]
+    fn groups_are_left_out_one_at_a_time_until_only_the_needed_ones_remain() {
+        let learnt = RepairMemory::default();
+        let now = Instant::now();
+        let groups = [Group::Roles, Group::Sampling, Group::Limit];
+        learnt.insert_groups(CHAT, "a", &groups, now);
+        let known = learnt.get(CHAT, "a", now);
+        assert_eq!((known.groups.as_slice(), known.left_out), (&groups[..], None), "not at once");
+        let minute = |count: u32| now + EXPERIMENT_INTERVAL * count;
+        let known = learnt.get(CHAT, "a", minute(1));
+        assert_eq!(known.left_out, Some(Group::Sampling), "it costs most");
+        assert_eq!(known.groups, [Group::Roles, Group::Limit]);
+        assert_eq!(learnt.get(CHAT, "a", minute(1)).left_out, None, "once a minute");
+        learnt.record_experiment(CHAT, "a", (Group::Sampling, true), minute(1));
+        assert_eq!(learnt.get(CHAT, "a", minute(1)).groups, [Group::Roles, Group::Limit]);
+        assert_eq!(learnt.get(CHAT, "a", minute(2)).left_out, Some(Group::Limit));
+        learnt.record_experiment(CHAT, "a", (Group::Limit, false), minute(2));
+        assert_eq!(learnt.get(CHAT, "a", minute(3)).left_out, Some(Group::Roles));
+        learnt.record_experiment(CHAT, "a", (Group::Roles, false), minute(3));
+        let known = learnt.get(CHAT, "a", minute(4));
+        assert_eq!((known.groups.len(), known.left_out), (2, None), "both are needed");
+        assert!(learnt.get(CHAT, "a", minute(3) + TTL).is_empty());
+    }
+
+    #[test]
+    fn a_rejection_that_nothing_helps_is_known_for_a_while() {
+        let learnt = RepairMemory::default();
+        let now = Instant::now();
+        learnt.mark_hopeless(CHAT, "a", 7, now);
+        assert!(learnt.is_hopeless(CHAT, "a", 7, now) && !learnt.is_hopeless(CHAT, "a", 8, now));
+        assert!(!learnt.is_hopeless(CHAT, "a", 7, now + HOPELESS_TTL));
+        assert!(learnt.get(CHAT, "a", now).is_empty() && !learnt.knows(CHAT, "a", now));
+        for hash in 0..100 {
+            learnt.mark_hopeless(CHAT, "a", hash, now);
+        }
+        assert!(!learnt.is_hopeless(CHAT, "a", 7, now), "bounded");
+    }
+
+    #[test]
+    fn the_memory_is_bounded() {
+        let learnt = RepairMemory::default();
+        let now = Instant::now();
+        for number in 0..MAX_MODELS as u64 + 5 {
+            let later = now + Duration::from_millis(number);
+            learnt.insert(CHAT, &number.to_string(), &[omit("seed")], later);
+        }
+        assert!(learnt.get(CHAT, "4", now).is_empty());
+        assert!(!learnt.get(CHAT, "5", now).is_empty());
+        assert_eq!(learnt.0.read().expect("no panic").len(), MAX_MODELS);
+        for schemas in 0..1000 {
+            let repair = (Repair::ReduceSchemas, Scope::Schemas(schemas));
+            learnt.insert(CHAT, "9", &[repair], now);
+        }
+        assert_eq!(learnt.get(CHAT, "9", now).repairs.len(), MAX_REPAIRS_PER_MODEL);
+    }
+}

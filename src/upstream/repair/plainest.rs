@@ -1,0 +1,310 @@
+//! The plainest form of a chat request, for rejections of no known kind.
+//!
+//! Most rejections are about form, and most forms have a plainer one that means the same. The changes are
+//! made in groups, so that later requests can do without those that were not needed.
+//! Invariant: the model, all words in their order, images, tools, calls, results and the wish for JSON
+//! stay.
+
+use super::document::{Document, TOOLS};
+use super::repairs::{self, Repair, TOKEN_LIMIT_FIELDS};
+use super::response_format;
+use super::turn::Turn;
+use super::{calls, order, schemas};
+use crate::api::openai::raw_object;
+use crate::api::openai::raw_object::RawObject;
+
+/// The largest limit that is applied to the response when it is left out of the request.
+const MAX_WATCHED_LIMIT: u64 = 4096;
+
+/// Levels of a schema in which lists of types are looked for.
+const MAX_DEPTH: usize = 64;
+
+/// A group of changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Group {
+    /// Sampling parameters, and all members that no other group is about.
+    Sampling,
+    /// The token limit.
+    Limit,
+    /// The format of the response.
+    Format,
+    /// Switches for reasoning.
+    Switches,
+    /// The choice of tools.
+    Choice,
+    /// Stop sequences.
+    Stop,
+    /// Schemas of tools.
+    Schemas,
+    /// A stream in place of a whole response.
+    Stream,
+    /// Reasoning of messages with calls.
+    Reasoning,
+    /// Names of functions.
+    Names,
+    /// Ids of calls.
+    Ids,
+    /// Roles and their order.
+    Roles,
+    /// Messages without content.
+    EmptyTurns,
+    /// Calls and results in pairs.
+    Pairs,
+    /// The form of contents and arguments.
+    ContentForm,
+}
+
+/// All groups; those that cost the user most come first.
+pub const GROUPS: [Group; 15] = [
+    Group::Sampling,
+    Group::Limit,
+    Group::Format,
+    Group::Switches,
+    Group::Choice,
+    Group::Stop,
+    Group::Schemas,
+    Group::Stream,
+    Group::Reasoning,
+    Group::Names,
+    Group::Ids,
+    Group::Roles,
+    Group::EmptyTurns,
+    Group::Pairs,
+    Group::ContentForm,
+];
+
+/// Members that stay or belong to another group than [`Group::Sampling`].
+const OTHER_MEMBERS: &[&str] = &[
+    "model",
+    "messages",
+    "tools",
+    "stream",
+    "response_format",
+    "max_tokens",
+    "max_completion_tokens",
+    "stop",
+    "tool_choice",
+    "parallel_tool_calls",
+    "stream_options",
+];
+
+/// Switches for reasoning and for continuations.
+const SWITCHES: &[&str] = &[
+    "reasoning_effort",
+    "reasoning",
+    "reasoning_format",
+    "include_reasoning",
+    "thinking",
+    "enable_thinking",
+    "thinking_budget",
+    "chat_template_kwargs",
+    "continue_final_message",
+    "add_generation_prompt",
+];
+
+impl Group {
+    /// Makes the changes of the group; returns whether there were some. `text` is the rejection in lower
+    /// case, which tells which of two forms is meant.
+    pub fn apply(self, document: &mut Document<'_>, text: &str) -> bool {
+        let mut turns = |change: fn(&mut Vec<Turn<'_>>) -> bool| {
+            let changed = change(document.turns());
+            if changed {
+                document.mark_changed();
+            }
+            changed
+        };
+        match self {
+            Self::Sampling => drop_sampling(document),
+            Self::Limit => drop_limit(document),
+            Self::Format => simplify_format(document, text),
+            Self::Switches => SWITCHES.iter().filter(|member| document.remove(member)).count() > 0,
+            Self::Choice => {
+                let choice = Repair::omit("tool_choice").apply(document);
+                document.remove("parallel_tool_calls") | choice
+            }
+            Self::Stop => Repair::omit("stop").apply(document),
+            Self::Schemas => schemas::reduce_all(document) | single_types(document),
+            Self::Stream => {
+                let is_asked = document.route.rewrites_response && !document.is_stream();
+                let is_refused = text.contains("stream");
+                if is_asked && !is_refused {
+                    document.set("stream", "true");
+                }
+                document.remove("stream_options") | (is_asked && !is_refused)
+            }
+            Self::Reasoning if text.contains("reasoning_content") => {
+                turns(|turns| calls::drop_reasoning(turns))
+            }
+            Self::Reasoning => turns(|turns| calls::echo_reasoning(turns)),
+            Self::Names => calls::use_legal_names(document),
+            Self::Ids => turns(|turns| calls::shorten_ids(turns)),
+            Self::Pairs => turns(calls::pair_calls),
+            Self::EmptyTurns => turns(order::drop_empty_turns),
+            Self::Roles => {
+                let folds = text.contains("system") || text.contains("developer");
+                let changed =
+                    if folds { turns(order::fold_system_into_user) } else { turns(join_system) };
+                let changed = turns(order::merge_neighbours) | changed;
+                let changed = turns(order::add_user) | turns(order::separate_results) | changed;
+                repairs::ask_to_go_on(document) | changed
+            }
+            Self::ContentForm => turns(|turns| {
+                let marks = repairs::drop_cache_marks(turns);
+                let names = drop_names(turns);
+                let arguments = normalise_arguments(turns);
+                order::flatten_texts(turns) | marks | names | arguments
+            }),
+        }
+    }
+}
+
+/// Makes the plainest form; returns the groups that changed something.
+pub fn apply_all(document: &mut Document<'_>, text: &str) -> Vec<Group> {
+    // Pairs and empty messages first: they decide which roles follow each other.
+    let order = GROUPS.iter().rev().copied();
+    let changed: Vec<Group> = order.filter(|group| group.apply(document, text)).collect();
+    GROUPS.into_iter().filter(|group| changed.contains(group)).collect()
+}
+
+fn drop_sampling(document: &mut Document<'_>) -> bool {
+    let names = document.names().into_iter();
+    let dropped = names.filter(|name| {
+        let is_other = [OTHER_MEMBERS, SWITCHES].concat().contains(&name.as_str());
+        !is_other && document.remove(name)
+    });
+    dropped.count() > 0
+}
+
+fn drop_limit(document: &mut Document<'_>) -> bool {
+    let mut changed = false;
+    for member in TOKEN_LIMIT_FIELDS {
+        let limit = document.value(member).and_then(|limit| limit.as_u64());
+        if document.remove(member) {
+            changed = true;
+            let watched = limit.filter(|limit| *limit <= MAX_WATCHED_LIMIT);
+            document.effects.token_limit = watched.filter(|_| document.route.rewrites_response);
+        }
+    }
+    changed
+}
+
+fn simplify_format(document: &mut Document<'_>, text: &str) -> bool {
+    let Some(_) = response_format::find(document) else { return false };
+    let speaks_of_it = ["json", "schema", "format", "grammar"];
+    if document.has_tools() || speaks_of_it.iter().any(|word| text.contains(word)) {
+        return response_format::format_to_prompt(document);
+    }
+    let mut changed = response_format::object_to_schema(document);
+    changed |= response_format::drop_strict(document);
+    let root = response_format::schema(document);
+    let is_object = root.as_deref().and_then(RawObject::parse).is_some_and(|root| {
+        root.get("type").is_none_or(|kind| kind == "\"object\"") && !root.has_value("anyOf")
+    });
+    if !is_object {
+        changed |= response_format::wrap_root(document);
+    }
+    changed | schemas::reduce_all(document)
+}
+
+/// All instructions as one system message in front.
+fn join_system(turns: &mut Vec<Turn<'_>>) -> bool {
+    let is_plain = turns.iter().skip(1).all(|turn| !turn.is_system())
+        && turns.first().is_none_or(|turn| !turn.is("developer"));
+    if is_plain {
+        return false;
+    }
+    let texts: Vec<String> =
+        turns.iter().filter(|turn| turn.is_system()).map(Turn::as_text).collect();
+    turns.retain(|turn| !turn.is_system());
+    turns.insert(0, Turn::text("system", &texts.join("\n\n")));
+    true
+}
+
+/// Removes `name` from messages.
+fn drop_names(turns: &mut [Turn<'_>]) -> bool {
+    turns.iter_mut().filter(|turn| !turn.is("tool") && turn.object.has_value("name")).fold(
+        false,
+        |_, turn| {
+            turn.object.remove("name");
+            true
+        },
+    )
+}
+
+/// Makes an object of each call's arguments.
+fn normalise_arguments(turns: &mut [Turn<'_>]) -> bool {
+    let mut changed = false;
+    for turn in turns {
+        let calls: Vec<String> = turn
+            .calls()
+            .into_iter()
+            .map(|mut call| {
+                let object = call.get("function").and_then(RawObject::parse).and_then(normalise);
+                if let Some(function) = object {
+                    changed = true;
+                    call.set("function", function);
+                }
+                call.to_json()
+            })
+            .collect();
+        if changed && !calls.is_empty() {
+            turn.set_calls(&calls);
+        }
+    }
+    changed
+}
+
+/// A function whose arguments are no object, with arguments that are one.
+fn normalise(mut function: RawObject<'_>) -> Option<String> {
+    let arguments = function.get("arguments").unwrap_or("\"\"");
+    let text = serde_json::from_str::<String>(arguments).unwrap_or_else(|_| arguments.to_owned());
+    let object = match text.trim() {
+        text if RawObject::parse(text).is_some() => return None,
+        "" | "null" => "{}".to_owned(),
+        text if serde_json::from_str::<serde_json::Value>(text).is_ok() => {
+            format!("{{\"value\":{text}}}")
+        }
+        text => format!("{{\"value\":{}}}", raw_object::quote_json(text)),
+    };
+    function.set("arguments", raw_object::quote_json(&object));
+    Some(function.to_json())
+}
+
+/// In schemas of tools, a list of types becomes the first that is not `null`.
+fn single_types(document: &mut Document<'_>) -> bool {
+    let Some(tools) = document.get(TOOLS) else { return false };
+    if !tools.contains("\"type\"") {
+        return false;
+    }
+    let simplified = simplify_types(tools, 0);
+    let changes = simplified != tools;
+    if changes {
+        document.set(TOOLS, simplified);
+    }
+    changes
+}
+
+fn simplify_types(text: &str, depth: usize) -> String {
+    if depth >= MAX_DEPTH {
+        return text.to_owned();
+    }
+    let inner = |text: &str| simplify_types(text, depth + 1);
+    if let Some(object) = RawObject::parse(text) {
+        let mut out = RawObject::default();
+        for (name, value) in object.members() {
+            let kinds = (name == "type").then(|| raw_object::parse_items(value)).flatten();
+            let kind = kinds.and_then(|kinds| {
+                kinds.into_iter().find(|it| it.starts_with('"') && *it != "\"null\"")
+            });
+            out.set(name, kind.map_or_else(|| inner(value), str::to_owned));
+        }
+        return out.to_json();
+    }
+    match raw_object::parse_items(text).filter(|_| text.starts_with('[')) {
+        Some(items) => {
+            let items: Vec<String> = items.into_iter().map(inner).collect();
+            raw_object::join_items(&items)
+        }
+        None => text.to_owned(),
+    }
+}

@@ -1,0 +1,287 @@
+//! The repairs of one request, from the first rejection to the last.
+//!
+//! Told each rejection, it changes the document or gives up. Pure. Invariant: a rejected body is never
+//! sent again unchanged, each repair is made once, and the number of attempts is bounded.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use super::context;
+use super::document::Document;
+use super::kinds;
+use super::memory::Known;
+use super::plainest::{self, Group};
+use super::plan;
+use super::plan::Planned;
+use super::repairs::{Repair, Scope, hash_schemas};
+use crate::api::wire::digest::sha256_hex;
+use crate::backends::errors;
+use crate::backends::errors::ErrorDetails;
+
+/// The most rounds of repairs by rules. Most upstreams name one member at a time.
+const MAX_ROUNDS: u32 = 4;
+
+/// The most characters of a rejection in the log.
+const MAX_REASON_CHARS: usize = 120;
+
+/// The bytes of a rejection that are read for it.
+const MAX_READ_BYTES: usize = 1000;
+
+/// Words up to this length say nothing of a conversation.
+const MAX_COMMON_CHARS: usize = 3;
+
+/// The most attempts at a request, the first one included, besides those at a shorter conversation.
+const MAX_REPAIRED_ATTEMPTS: u32 = 6;
+
+/// The most attempts of all.
+pub const MAX_ATTEMPTS: usize = (MAX_REPAIRED_ATTEMPTS + context::MAX_ATTEMPTS) as usize;
+
+/// What changed for the next attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// These repairs were made.
+    Repairs(Vec<Repair>),
+    /// The oldest messages went.
+    Truncated(usize),
+    /// The request has its plainest form; these groups changed something.
+    Plainest(Vec<Group>),
+    /// The group that was left out is back.
+    Restored(Group),
+}
+
+impl Change {
+    /// The kinds of change, for the metrics.
+    pub fn kinds(&self) -> Vec<&'static str> {
+        match self {
+            Self::Repairs(repairs) => repairs.iter().map(Repair::kind).collect(),
+            Self::Truncated(_) => vec!["truncated"],
+            Self::Plainest(_) => vec!["plainest_form"],
+            Self::Restored(_) => vec!["restored"],
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let join = |texts: Vec<String>| texts.join(", ");
+        match self {
+            Self::Repairs(repairs) => {
+                f.write_str(&join(repairs.iter().map(ToString::to_string).collect()))
+            }
+            Self::Truncated(count) => write!(f, "{count} of the oldest messages dropped"),
+            Self::Plainest(groups) => {
+                let groups = groups.iter().map(|group| format!("{group:?}")).collect();
+                write!(f, "plainest form ({})", join(groups))
+            }
+            Self::Restored(group) => write!(f, "{group:?} is needed"),
+        }
+    }
+}
+
+/// The state of one request.
+#[derive(Debug, Default)]
+pub struct Session {
+    /// All repairs so far; none is made twice.
+    tried: Vec<Repair>,
+    /// The repairs in force, without those that a later one took back.
+    made: Vec<Planned>,
+    rounds: u32,
+    /// Changes so far, without the truncations.
+    changes: u32,
+    truncations: u32,
+    /// The groups of the plainest form, once the request has it.
+    groups: Option<Vec<Group>>,
+    /// True once the rejection of the plainest form was read.
+    is_refined: bool,
+    left_out: Option<Group>,
+    experiment: Option<(Group, bool)>,
+    first_text: Option<String>,
+    /// Hashes of the bodies that were rejected.
+    rejected: Vec<u64>,
+}
+
+impl Session {
+    /// Makes the changes that the model needed before.
+    pub fn begin(known: &Known, document: &mut Document<'_>) -> Self {
+        let session = Self { left_out: known.left_out, ..Self::default() };
+        let schemas = hash_schemas(document);
+        for (repair, scope) in &known.repairs {
+            if *scope == Scope::Model || *scope == Scope::Schemas(schemas) {
+                repair.apply(document);
+            }
+        }
+        for group in &known.groups {
+            group.apply(document, "");
+        }
+        session
+    }
+
+    /// Changes the document after a rejection; `None` if nothing can be done. `is_hopeless` tells of a
+    /// rejection's hash whether the plainest form failed lately.
+    pub fn next(
+        &mut self,
+        details: &ErrorDetails,
+        document: &mut Document<'_>,
+        is_hopeless: impl Fn(u64) -> bool,
+    ) -> Option<Change> {
+        if self.changes + 1 >= MAX_REPAIRED_ATTEMPTS {
+            return None;
+        }
+        self.rejected.push(hash(&document.to_json()));
+        // Two repairs may undo each other.
+        let change = (0..MAX_REPAIRED_ATTEMPTS).find_map(|_| {
+            let change = self.find_change(details, document, &is_hopeless);
+            let is_new = || !self.rejected.contains(&hash(&document.to_json()));
+            (change.is_none() || is_new()).then_some(change)
+        })??;
+        self.changes += u32::from(!matches!(change, Change::Truncated(_)));
+        document.is_last_resort |= self.groups.is_some();
+        Some(change)
+    }
+
+    fn find_change(
+        &mut self,
+        details: &ErrorDetails,
+        document: &mut Document<'_>,
+        is_hopeless: &impl Fn(u64) -> bool,
+    ) -> Option<Change> {
+        self.first_text.get_or_insert_with(|| details.message.clone());
+        if let Some(group) = self.left_out.take() {
+            self.experiment = Some((group, false));
+            if group.apply(document, "") {
+                return Some(Change::Restored(group));
+            }
+        }
+        if errors::is_context_overflow(details)
+            && let Some(change) = self.fit_context(details, document)
+        {
+            return Some(change);
+        }
+        let is_plain = self.groups.is_some();
+        if is_plain && std::mem::replace(&mut self.is_refined, true) {
+            return None;
+        }
+        if errors::is_final(details) || errors::is_context_overflow(details) {
+            return None;
+        }
+        if self.rounds < MAX_ROUNDS || is_plain {
+            let repairs = self.make_repairs(details, document);
+            if !repairs.is_empty() {
+                self.rounds += 1;
+                return Some(Change::Repairs(repairs));
+            }
+        }
+        let may_simplify = !is_plain
+            && document.route.is_chat
+            && !plan::blames_fixed_member(details, document)
+            && !is_hopeless(self.rejection_hash());
+        if !may_simplify {
+            return None;
+        }
+        let text = details.message.to_ascii_lowercase();
+        let groups = plainest::apply_all(document, &text);
+        self.groups = Some(groups.clone());
+        (!groups.is_empty()).then_some(Change::Plainest(groups))
+    }
+
+    /// Lowers the limit where the prompt fits, or drops the oldest turns where it does not.
+    fn fit_context(
+        &mut self,
+        details: &ErrorDetails,
+        document: &mut Document<'_>,
+    ) -> Option<Change> {
+        let repairs = if self.rounds < MAX_ROUNDS {
+            self.make_repairs(details, document)
+        } else {
+            Vec::new()
+        };
+        if !repairs.is_empty() {
+            self.rounds += 1;
+            return Some(Change::Repairs(repairs));
+        }
+        if !document.route.may_truncate || self.truncations >= context::MAX_ATTEMPTS {
+            return None;
+        }
+        self.truncations += 1;
+        let text = details.message.to_ascii_lowercase();
+        let dropped = context::drop_oldest(document, &text);
+        (dropped > 0).then_some(Change::Truncated(dropped))
+    }
+
+    /// Makes the first list of repairs that changes something.
+    fn make_repairs(&mut self, details: &ErrorDetails, document: &mut Document<'_>) -> Vec<Repair> {
+        for planned in plan::plan(details, document) {
+            let mut made = Vec::new();
+            for (repair, scope) in planned {
+                let (repair, scope) = self.replace_second_limit((repair, scope), document);
+                if self.tried.contains(&repair) || !repair.apply(document) {
+                    continue;
+                }
+                self.tried.push(repair.clone());
+                let before = self.made.len();
+                self.made.retain(|(known, _)| !repair.is_inverse_of(known));
+                if self.made.len() == before {
+                    self.made.push((repair.clone(), scope));
+                }
+                made.push(repair);
+            }
+            if !made.is_empty() {
+                return made;
+            }
+        }
+        Vec::new()
+    }
+
+    /// A limit that is rejected again is left to the upstream.
+    fn replace_second_limit(&self, planned: Planned, document: &Document<'_>) -> Planned {
+        let is_limit = |repair: &Repair| matches!(repair, Repair::LowerLimit { .. });
+        if is_limit(&planned.0) && self.tried.iter().any(is_limit) {
+            return plan::omit_limit(document);
+        }
+        planned
+    }
+
+    /// What to remember of a request that was accepted.
+    pub fn learnt(&self) -> (Vec<Planned>, Vec<Group>, Option<(Group, bool)>) {
+        let experiment = self.experiment.or(self.left_out.map(|group| (group, true)));
+        if let Some(groups) = &self.groups {
+            return (Vec::new(), groups.clone(), experiment);
+        }
+        let reusable = self.made.iter().filter(|(_, scope)| *scope != Scope::Request);
+        (reusable.cloned().collect(), Vec::new(), experiment)
+    }
+
+    /// True if the plainest form was rejected, too.
+    pub fn has_failed_plainly(&self) -> bool {
+        self.groups.is_some()
+    }
+
+    /// The hash of the first rejection.
+    pub fn rejection_hash(&self) -> u64 {
+        hash(self.first_text.as_deref().unwrap_or_default())
+    }
+}
+
+fn hash(text: &str) -> u64 {
+    u64::from_str_radix(&sha256_hex(text.as_bytes())[..16], 16).unwrap_or_default()
+}
+
+/// A rejection for the log: at most [`MAX_REASON_CHARS`] characters, without words of the conversation,
+/// which some servers repeat.
+pub fn describe_rejection(message: &str, document: &Document<'_>) -> String {
+    let body = document.to_json();
+    let is_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
+    let said: HashSet<&str> = body.split(|c| !is_word(c)).collect();
+    let mut out = String::new();
+    let mut rest: &str = message.split_at_checked(MAX_READ_BYTES).map_or(message, |it| it.0);
+    while let Some(start) = rest.find(is_word).filter(|_| out.chars().count() < MAX_REASON_CHARS) {
+        let (before, word) = rest.split_at(start);
+        let (word, after) = word.split_at(word.find(|c| !is_word(c)).unwrap_or(word.len()));
+        out.push_str(before);
+        let is_short = word.chars().count() <= MAX_COMMON_CHARS;
+        let is_shown = is_short || !said.contains(word) || kinds::is_vocabulary(word);
+        out.push_str(if is_shown { word } else { "…" });
+        rest = after;
+    }
+    out.chars().take(MAX_REASON_CHARS).collect()
+}
