@@ -31,25 +31,34 @@ class Terminal:
     def press(self, *keys):
         self.do("send-keys", *keys)
 
+    def click(self, text):
+        """Click where the screen shows a text, as a terminal reports it to its program."""
+        self.wait_for(text)
+        rows = self.screen().splitlines()
+        row = next(index for index, line in enumerate(rows) if text in line)
+        place = f"{rows[row].index(text) + 2};{row + 1}"
+        keys = f"\x1b[<0;{place}M\x1b[<0;{place}m".encode()
+        self.do("send-keys", "-H", *(f"{key:02x}" for key in keys))
+
     def type(self, text):
         self.do("send-keys", "-l", text)
 
-    def wait_for(self, text, seconds=60):
-        """Wait until the screen shows a text; the screen."""
-
-        def shown():
-            screen = self.screen()
-            return screen if text in screen else None
-
+    def wait_until(self, condition, what, seconds=60):
+        """Wait for a condition; a failure leaves the screen in a log."""
         try:
-            return wait_until(shown, text, seconds)
+            return wait_until(condition, what, seconds)
         except AssertionError as error:
             self.log.write_text(self.screen())
             raise AssertionError(f"{error}; see {self.log}") from None
 
+    def wait_for(self, text, seconds=60):
+        """Wait until the screen shows a text."""
+        return self.wait_until(lambda: text in self.screen(), text, seconds)
+
     def wait_until_gone(self, *texts):
         """Wait until the screen shows none of these."""
-        wait_until(lambda: not any(text in self.screen() for text in texts), f"{texts} are gone")
+        what = f"{texts} are gone"
+        self.wait_until(lambda: not any(text in self.screen() for text in texts), what)
 
 
 class Oterm:
@@ -74,24 +83,22 @@ class Oterm:
         """The dialogue of a new chat completes the name of a model, and shows what it can do."""
         terminal = self.terminal
         terminal.press("C-n")
-        terminal.wait_for("Type model name")
-        terminal.press("Tab")
+        # The list comes after the dialogue, which then begins anew.
+        terminal.wait_for("team/other:8b")
+        terminal.click("Type model name")
         terminal.type("scripted-1")
-        terminal.wait_for(MODEL)
-
-        def chosen():
-            terminal.press("Down")
-            return "Model: scripted-1" in terminal.screen()
-
-        wait_until(chosen, "the model is chosen")
+        terminal.wait_until_gone("team/other:8b")
+        terminal.click(MODEL)
+        terminal.wait_for("Model: scripted-1")
 
     def chats(self):
         """A response in a stream."""
         terminal = self.terminal
-        # Back from the list of models to the first field, then around to the button that saves.
-        terminal.press("BTab", "BTab", "BTab", "BTab", "Enter")
-        terminal.wait_until_gone("Type model name", "Max Tokens")
+        terminal.click(" Save ")
+        terminal.wait_until_gone("Max Tokens")
+        terminal.click("\u276f")  # The sign before the line for a message.
         terminal.type("two?")
+        terminal.wait_for("two?")
         terminal.press("Enter")
         terminal.wait_for("You said: two?")
 

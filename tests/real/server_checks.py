@@ -203,7 +203,7 @@ class Checks:
         assert self.text(options={"num_predict": -1, "stop": ["a", "e", "i", "o", " "]}) is not None
 
     def is_unknown(self):
-        """An unknown model is 404 in Ollama's words, and in OpenAI's an error object."""
+        """An unknown model is 404 in Ollama's words, and over OpenAI's API the server's own error."""
         chat = ["/api/chat", "/api/generate"] if self.upstream.chat else []
         embed = ["/api/embed", "/api/embeddings"] if self.upstream.embed else []
         for path in (*chat, *embed, "/api/show"):
@@ -213,10 +213,11 @@ class Checks:
             error = answer.json().get("error", "").replace('"', "'")
             error = error.removesuffix(", try pulling it first").replace("nix:latest", "nix")
             assert (answer.status, error) == (404, "model 'nix' not found"), (path, answer)
-        body = {"model": "nix", "messages": QUESTION, "input": "x"}
-        path = "/v1/chat/completions" if chat else "/v1/embeddings"
-        answer = self.api.post(path, body)
-        assert 400 <= answer.status < 500 and "nix" in answer.json()["error"]["message"], answer
+        path, body = "/v1/embeddings", {"input": "x"}
+        if chat:
+            path, body = "/v1/chat/completions", {"messages": QUESTION}
+        answer = self.api.post(path, {"model": "nix", **body})
+        assert 400 <= answer.status < 500 and "nix" in answer.text, answer
 
     # --- OpenAI's API ---------------------------------------------------------------------------
 
