@@ -20,8 +20,10 @@ use crate::api::ollama::request::{
 use crate::api::openai::request::{Content, ContentPart, FunctionCall, Message, ToolCall};
 use crate::error::{Error, Result};
 use crate::translate::answered_tool::AnsweredTool;
+use crate::translate::pairs;
+use crate::translate::pairs::{Links, Step};
 use crate::translate::tool_calls::compact_json;
-use crate::translate::{cache_marks, media};
+use crate::translate::{cache_marks, media, quirks};
 
 /// A call whose result has not come yet.
 struct PendingCall<'a> {
@@ -99,7 +101,37 @@ pub fn to_openai_with_tools<'a>(
     if !media.is_empty() {
         out.push(media_message(media));
     }
-    Ok(out)
+    Ok(pair_calls(out))
+}
+
+/// Adds the results that are missing, such as of a call that the user interrupted.
+fn pair_calls(messages: Vec<Message<'_>>) -> Vec<Message<'_>> {
+    let is_linked = |it: &Message<'_>| !it.tool_calls.is_empty() || it.tool_call_id.is_some();
+    if !messages.iter().any(is_linked) {
+        return messages;
+    }
+    let links: Vec<Links> = messages.iter().map(links).collect();
+    let Some(steps) = pairs::pair(&links) else { return messages };
+    let mut all: Vec<Option<Message<'_>>> = messages.into_iter().map(Some).collect();
+    let paired = steps.into_iter().filter_map(|step| match step {
+        Step::Keep(place) => all[place].take(),
+        Step::TellByUser(place) => all[place].take().map(|message| Message {
+            role: Cow::Borrowed("user"),
+            tool_call_id: None,
+            ..message
+        }),
+        Step::Cancelled(id) => Some(Message {
+            tool_call_id: Some(Cow::Owned(id)),
+            ..Message::text("tool", pairs::CANCELLED)
+        }),
+    });
+    paired.collect()
+}
+
+fn links(message: &Message<'_>) -> Links {
+    let calls = message.tool_calls.iter().map(|call| call.id.to_string()).collect();
+    let answers = message.tool_call_id.as_deref().map(str::to_owned);
+    Links { calls, answers, is_result: message.role == "tool" }
 }
 
 fn parse_media<'a>(message: &'a OllamaMessage<'a>) -> Result<Vec<ContentPart<'a>>> {
@@ -136,11 +168,16 @@ fn to_call<'a>(call: &'a OllamaCall<'a>, place: usize, number: usize) -> Result<
     let name = function.and_then(|function| function.name.as_deref()).unwrap_or_default();
     let id = match non_empty(call.id.as_deref()) {
         Some(id) => Cow::Borrowed(id),
-        None => Cow::Owned(format!("call_{place:04x}{number:04x}")),
+        None => Cow::Owned(invent_id(place, number)),
     };
     let arguments = to_arguments(function.and_then(|function| function.arguments))?;
     let function = FunctionCall { name: Cow::Borrowed(name), arguments };
     Ok(ToolCall { id, kind: "function", function, extra_content: None })
+}
+
+/// The id of a call from its place in the conversation, in a form that every upstream takes.
+fn invent_id(place: usize, number: usize) -> String {
+    quirks::short_id(&format!("c{place:04x}{number:04x}"))
 }
 
 /// The arguments as JSON text. Ollama's API has them as an object; a string that holds an object is
@@ -180,7 +217,7 @@ fn restore_call<'a>(
     })?;
     let id = match non_empty(result.tool_call_id.as_deref()) {
         Some(id) if caller.tool_calls.iter().all(|call| call.id != id) => Cow::Borrowed(id),
-        _ => Cow::Owned(format!("call_{:04x}0000", earlier.len())),
+        _ => Cow::Owned(invent_id(earlier.len(), 0)),
     };
     let function = FunctionCall { name: Cow::Borrowed(name), arguments: Cow::Borrowed("{}") };
     let call = ToolCall { id: id.clone(), kind: "function", function, extra_content: None };
@@ -240,7 +277,7 @@ mod tests {
         json!({"role": "tool", "content": content, "tool_call_id": id})
     }
 
-    const IDS: [&str; 2] = ["call_00000000", "call_00000001"];
+    const IDS: [&str; 2] = ["c00000000", "c00000001"];
 
     /// Sends two calls without ids, of the functions `names`, and two `results` without content: the
     /// result at place n must answer call number `order[n]`.
@@ -303,7 +340,7 @@ mod tests {
         let spoken = json!({"role": "assistant", "content": ""});
         check(
             json!([spoken, {"role": "tool", "content": "1"}]),
-            json!([spoken, {"role": "user", "content": "1"}]),
+            json!([{"role": "user", "content": "1"}]),
         );
         check(
             json!([asked(json!([ollama_call("f")])), {"role": "tool", "content": "1"},
@@ -314,7 +351,7 @@ mod tests {
         check(
             json!([spoken, {"role": "user", "content": "Hi"},
                 {"role": "tool", "content": "2", "tool_name": "g"}]),
-            json!([spoken, {"role": "user", "content": "Hi"}, {"role": "user", "content": "2"}]),
+            json!([{"role": "user", "content": "Hi"}, {"role": "user", "content": "2"}]),
         );
     }
 
@@ -381,8 +418,8 @@ mod tests {
             json!([asked(json!([ollama_call("f"), ollama_call("g")])),
                 {"role": "tool", "content": "1", "images": [png]}, {"role": "tool", "content": "2"},
                 {"role": "user", "content": "Well?"}]),
-            json!([asked(json!([call("call_00000000", "f"), call("call_00000001", "g")])),
-                result("call_00000000", "1"), result("call_00000001", "2"),
+            json!([asked(json!([call("c00000000", "f"), call("c00000001", "g")])),
+                result("c00000000", "1"), result("c00000001", "2"),
                 {"role": "user", "content": [image]}, {"role": "user", "content": "Well?"}]),
         );
         check(

@@ -57,6 +57,7 @@ pub mod infill;
 pub mod logprobs;
 pub mod media;
 pub mod options;
+pub mod pairs;
 pub mod pass_through;
 pub(crate) mod quirks;
 pub mod response_metrics;

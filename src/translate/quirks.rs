@@ -11,6 +11,9 @@ use crate::backends::profiles::{HistoryRules, Profile};
 /// Stands for reasoning that the client did not keep: DeepSeek requires some with every call.
 const PLACEHOLDER_REASONING: &str = " ";
 
+/// Stands between a result and a user's message.
+pub const ACKNOWLEDGEMENT: &str = "OK.";
+
 /// Mistral's ids have nine letters and digits.
 const SHORT_ID_LEN: usize = 9;
 
@@ -24,8 +27,9 @@ pub(super) fn apply(messages: &mut Vec<Message<'_>>, profile: &Profile) {
             message.thinking = reasoning;
         }
     }
+    drop_empty_turns(messages);
     if profile.history == HistoryRules::ShortCallIds {
-        messages.retain(|message| message.role != "assistant" || has_content(message));
+        separate_results(messages);
         for message in messages {
             message.tool_calls.iter_mut().for_each(|call| shorten_id(&mut call.id));
             message.tool_call_id.iter_mut().for_each(shorten_id);
@@ -33,8 +37,29 @@ pub(super) fn apply(messages: &mut Vec<Message<'_>>, profile: &Profile) {
     }
 }
 
+/// Leaves out messages of the assistant that say nothing, such as a response that was stopped at once:
+/// many upstreams reject them.
+fn drop_empty_turns(messages: &mut Vec<Message<'_>>) {
+    messages.retain(|message| message.role != "assistant" || has_content(message));
+}
+
 fn has_content(message: &Message<'_>) -> bool {
-    !message.tool_calls.is_empty() || message.has_media() || !message.as_text().is_empty()
+    !message.tool_calls.is_empty() || message.has_media() || !message.as_text().trim().is_empty()
+}
+
+/// Mistral rejects a user's message right behind a result.
+fn separate_results(messages: &mut Vec<Message<'_>>) {
+    let is_user_behind_result =
+        |pair: &[Message<'_>]| pair[0].role == "tool" && pair[1].role == "user";
+    let places: Vec<usize> = messages
+        .windows(2)
+        .enumerate()
+        .filter(|(_, pair)| is_user_behind_result(pair))
+        .map(|(place, _)| place + 1)
+        .collect();
+    for place in places.into_iter().rev() {
+        messages.insert(place, Message::text("assistant", ACKNOWLEDGEMENT));
+    }
 }
 
 /// Replaces an id by nine digits of its hash, unless Mistral takes it as it is. Depends on the id

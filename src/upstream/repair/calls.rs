@@ -9,12 +9,12 @@ use super::turn::Turn;
 use crate::api::openai::raw_object;
 use crate::api::openai::raw_object::RawObject;
 use crate::api::wire::digest::sha256_hex;
+use crate::translate::pairs;
+use crate::translate::pairs::{Links, Step};
 use crate::translate::quirks::short_id;
 
 /// The longest name that every upstream takes.
 const MAX_NAME_LEN: usize = 64;
-/// Stands for the result of a call that has none.
-const CANCELLED: &str = "(no result: the call was cancelled)";
 /// Stands for reasoning that nobody kept.
 const PLACEHOLDER_REASONING: &str = " ";
 /// Stands for a signature that nobody kept (Gemini API documentation, thought signatures).
@@ -165,33 +165,26 @@ fn rename_member(object: &mut RawObject<'_>, member: &str, map: &HashMap<String,
 /// Puts each result right behind its call, adds results that are missing, and lets a user tell a result
 /// without a call.
 pub(super) fn pair_calls(turns: &mut Vec<Turn<'_>>) -> bool {
-    let before: Vec<String> = turns.iter().map(Turn::to_json).collect();
-    let all = std::mem::take(turns);
-    let made: HashSet<String> = all.iter().flat_map(Turn::call_ids).collect();
-    let mut results: HashMap<String, Vec<Turn<'_>>> = HashMap::new();
-    let mut rest = Vec::with_capacity(all.len());
-    for turn in all {
-        match turn.answered_id().filter(|id| turn.is("tool") && made.contains(id)) {
-            Some(id) => results.entry(id).or_default().push(turn),
-            None => rest.push(turn),
-        }
-    }
-    for mut turn in rest {
-        if turn.is("tool") {
+    let links: Vec<Links> = turns.iter().map(links).collect();
+    let Some(steps) = pairs::pair(&links) else { return false };
+    let mut all: Vec<Option<Turn<'_>>> = turns.drain(..).map(Some).collect();
+    turns.extend(steps.into_iter().filter_map(|step| match step {
+        Step::Keep(place) => all[place].take(),
+        Step::TellByUser(place) => all[place].take().map(|mut turn| {
             turn.set_role("user");
             turn.object.remove("tool_call_id");
             turn.object.remove("name");
-        }
-        let ids = if turn.is("assistant") { turn.call_ids() } else { Vec::new() };
-        turns.push(turn);
-        for id in ids {
-            match results.remove(&id) {
-                Some(found) => turns.extend(found),
-                None => turns.push(Turn::result(&id, CANCELLED)),
-            }
-        }
-    }
-    turns.len() != before.len() || turns.iter().map(Turn::to_json).ne(before)
+            turn
+        }),
+        Step::Cancelled(id) => Some(Turn::result(&id, pairs::CANCELLED)),
+    }));
+    true
+}
+
+fn links(turn: &Turn<'_>) -> Links {
+    let is_result = turn.is("tool");
+    let calls = if turn.is("assistant") { turn.call_ids() } else { Vec::new() };
+    Links { calls, answers: turn.answered_id().filter(|_| is_result), is_result }
 }
 
 /// Sends the reasoning of each message with calls: the client's own, else a blank.
@@ -343,7 +336,7 @@ mod tests {
         let good = json!([asked(&[call("a", "f"), call("b", "g")]), result("a"), result("b")]);
         assert_eq!(repaired(pair, &good), None);
         let cancelled =
-            |id: &str| json!({"role": "tool", "content": CANCELLED, "tool_call_id": id});
+            |id: &str| json!({"role": "tool", "content": pairs::CANCELLED, "tool_call_id": id});
         let cut = json!([user("U"), asked(&[call("a", "f")]), user("V")]);
         let told = json!([user("U"), asked(&[call("a", "f")]), cancelled("a"), user("V")]);
         assert_eq!(repaired(pair, &cut), Some(told));

@@ -6,9 +6,8 @@
 
 use super::turn::{Turn, is_text_part};
 use crate::api::openai::raw_object;
+use crate::translate::quirks::ACKNOWLEDGEMENT;
 
-/// Stands between a result and a user's message.
-const ACKNOWLEDGEMENT: &str = "OK.";
 /// A user's message before an assistant's that comes first.
 const GREETING: &str = "Hi.";
 /// A user's message where there is none.

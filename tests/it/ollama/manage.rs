@@ -121,13 +121,13 @@ fn a_prompt_to_a_made_model_brings_its_images_and_calls_and_goes_on_from_them() 
     let (messages, context) = asked(first);
     let image =
         json!({"type": "image_url", "image_url": {"url": format!("data:image/png;base64,{png}")}});
-    let look = json!({"id": "call_00010000", "type": "function",
+    let look = json!({"id": "c00010000", "type": "function",
         "function": {"name": "look", "arguments": "{\"at\":\"it\"}"}});
     let mut expected = json!([
         {"role": "system", "content": "See."},
         {"role": "user", "content": [{"type": "text", "text": "What is it?"}, image]},
         {"role": "assistant", "content": "", "tool_calls": [look]},
-        {"role": "tool", "content": "a cat", "tool_call_id": "call_00010000"},
+        {"role": "tool", "content": "a cat", "tool_call_id": "c00010000"},
         {"role": "assistant", "content": "A cat."},
         {"role": "user", "content": "Sure?"}]);
     assert_eq!(messages, expected);
