@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::http::exchange::ContentType;
 use crate::translate::anthropic::stream::MessageEncoder;
 use crate::translate::anthropic::{self, estimate_tokens, has_cache_marks, to_ollama, validate};
-use crate::translate::chat::ends_with_prefill;
+use crate::translate::chat::is_family_specific;
 use crate::translate::generate::UpstreamRequest;
 use crate::translate::think::{self, ThinkMode};
 
@@ -40,7 +40,7 @@ fn start_messages<'a>(
     let think = think::parse(chat.think.as_ref())?;
     model_request.uses_tools = chat.tools.as_ref().is_some_and(|tools| !tools.is_empty());
     let needs_profile =
-        think != ThinkMode::Unset || ends_with_prefill(&chat) || has_cache_marks(&chat);
+        think != ThinkMode::Unset || is_family_specific(&chat) || has_cache_marks(&chat);
     let (resolved, in_use) = model_request.begin(context, chat.options.as_ref(), needs_profile)?;
     if resolved.capabilities.thinking == Some(false) && think != ThinkMode::Off {
         // Not an error on this route: a model that cannot think is not asked to.

@@ -52,7 +52,7 @@ fn start_chat<'a>(
     }
     virtual_model.iter().for_each(|model| model.apply_to_chat(&mut request));
     // Some families express a format, or that a message is to be continued, in another way.
-    let needs_profile = request.format.is_some() || chat::ends_with_prefill(&request);
+    let needs_profile = request.format.is_some() || chat::is_family_specific(&request);
     let begun = model_request.begin(context, request.options.as_ref(), needs_profile);
     let (resolved, in_use) = begun.map_err(|error| first(error, &request))?;
     let upstream = chat::to_openai(&request, &resolved.id, resolved.profile)?;

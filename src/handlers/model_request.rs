@@ -60,6 +60,10 @@ pub(super) struct PendingReply<'a> {
     pub logprobs: Option<usize>,
     /// What is done to it because of changes to the request.
     pub effects: ResponseEffects,
+    /// Whether a format was asked for.
+    pub wants_json: bool,
+    /// The upstream's id of the model, if its chat template is used.
+    pub templated_model: Option<String>,
     pub stream: bool,
     pub in_use: ModelUse<'a>,
 }
@@ -119,8 +123,11 @@ impl ModelRequest {
         mut request: UpstreamRequest<'_>,
         stream: bool,
     ) -> Result<PendingReply<'a>> {
+        // A format that the upstream refuses may be asked for in words.
+        let wants_json = request.wants_json();
         let response = call(context, &mut request, stream)?;
-        self.begin_reply(context, (resolved, in_use), response, request, stream)
+        let reply = self.begin_reply(context, (resolved, in_use), response, request, stream)?;
+        Ok(PendingReply { wants_json, ..reply })
     }
 
     /// What the response of a request needs of it.
@@ -135,7 +142,16 @@ impl ModelRequest {
         let names = (self.name.as_str(), self.requested_name.as_str());
         resolved.recheck(context.app, names, self.virtual_model.as_deref(), context.trace)?;
         let (think, effects) = (self.think, request.take_effects());
-        Ok(PendingReply { response, think, logprobs: None, effects, stream, in_use })
+        Ok(PendingReply {
+            response,
+            think,
+            logprobs: None,
+            effects,
+            wants_json: request.wants_json(),
+            templated_model: request.templated_model().map(str::to_owned),
+            stream,
+            in_use,
+        })
     }
 
     /// Loads or unloads a model, which the proxy answers by itself: `load` or `unload`. Loading checks
@@ -190,11 +206,12 @@ pub(super) fn call(
     request: &mut UpstreamRequest<'_>,
     stream: bool,
 ) -> Result<UpstreamResponse> {
-    let Upstream { client, tool_call_extras, .. } = &*context.app.upstream;
+    let Upstream { client, tool_call_extras, thinking_memory, .. } = &*context.app.upstream;
     let trace = &mut *context.trace;
     match request {
         UpstreamRequest::Chat(request) => {
             tool_call_extras.restore(&mut request.messages);
+            thinking_memory.apply_field(&mut request.messages);
             client.call(Operation::CHAT.streaming(stream), request, trace)
         }
         UpstreamRequest::Completion(request) => {

@@ -5,7 +5,8 @@
 //! stream on the way out, which ends the call at once.
 //! Invariant: everything that has arrived is written before the next wait.
 
-use std::time::SystemTime;
+use std::borrow::Cow;
+use std::time::{Instant, SystemTime};
 
 use super::model_request::PendingReply;
 use super::{Context, ModelUse};
@@ -13,20 +14,21 @@ use crate::error::Result;
 use crate::http::exchange::ContentType;
 use crate::observe::timestamp;
 use crate::translate::stream::{Completion, Delta, Encoder, ResponseOptions, ResponseTranslator};
-use crate::upstream::{EventStream, UpstreamResponse};
+use crate::upstream::{EventStream, ThinkingMemory, UpstreamResponse};
 
 /// Passes a response on.
 pub(super) fn relay<E: Encoder>(
     context: &mut Context<'_>,
     encoder: &mut E,
-    reply: PendingReply<'_>,
+    mut reply: PendingReply<'_>,
 ) -> Result<()> {
-    let PendingReply { response, think, logprobs, effects, stream, mut in_use } = reply;
-    in_use.was_answered = true;
     let app = context.app;
+    let memory = &app.upstream.thinking_memory;
     let seed = context.trace.request_id.clone();
     let model = context.trace.model.clone();
-    let options = ResponseOptions { think, logprobs, id_seed: &seed, model: Some(&model), effects };
+    let options = response_options(&mut reply, memory, (&seed, &model));
+    let PendingReply { response, templated_model, stream, mut in_use, .. } = reply;
+    in_use.was_answered = true;
     let mut state = ResponseTranslator::new(options, &app.upstream.client.redactor);
     let text;
     let (mut delta, mut events) = match response {
@@ -54,10 +56,47 @@ pub(super) fn relay<E: Encoder>(
     context.trace.tokens = (completion.metrics.prompt_eval_count, completion.metrics.eval_count);
     context.trace.known_model = Some(in_use.id.clone());
     delta.append(state.flush()?);
+    if !stream && state.has_answer_in_reasoning() {
+        delta.thinking = Cow::Borrowed("");
+    }
+    remember_thinking(memory, &state, templated_model.as_deref());
     if stream {
         end_stream(context, encoder, &completion, delta, (in_use, events))
     } else {
         send_whole(context, encoder, &completion, delta, (in_use, events))
+    }
+}
+
+/// What the request, and earlier responses of the model, mean for the response. `seed` is the request's
+/// id, `model` the name as the client sent it.
+fn response_options<'r>(
+    reply: &mut PendingReply<'_>,
+    memory: &ThinkingMemory,
+    (seed, model): (&'r str, &'r str),
+) -> ResponseOptions<'r> {
+    let begins_in_thinking = |model: &String| memory.begins_in_thinking(model, Instant::now());
+    ResponseOptions {
+        think: reply.think,
+        logprobs: reply.logprobs,
+        id_seed: seed,
+        model: Some(model),
+        effects: std::mem::take(&mut reply.effects),
+        wants_json: reply.wants_json,
+        begins_in_thinking: reply.templated_model.as_ref().is_some_and(begins_in_thinking),
+    }
+}
+
+/// Keeps what a complete response has shown of the upstream's reasoning.
+fn remember_thinking(
+    memory: &ThinkingMemory,
+    state: &ResponseTranslator<'_>,
+    templated_model: Option<&str>,
+) {
+    if let Some(field) = state.reasoning_field() {
+        memory.record_field(field);
+    }
+    if let (Some(model), Some(is_lone)) = (templated_model, state.lone_closing_tag()) {
+        memory.record_lone_tag(model, is_lone, Instant::now());
     }
 }
 

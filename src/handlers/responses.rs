@@ -11,7 +11,7 @@ use super::{Context, decompress, model_required_error, pass_through, relay};
 use crate::api::ollama::decode;
 use crate::api::openai::responses::ResponsesRequest;
 use crate::error::{Error, Result};
-use crate::translate::chat::ends_with_prefill;
+use crate::translate::chat::is_family_specific;
 use crate::translate::generate::UpstreamRequest;
 use crate::translate::pass_through::Endpoint;
 use crate::translate::responses;
@@ -54,7 +54,7 @@ fn start_translated<'a>(
     }
     model_request.uses_tools = chat.tools.as_ref().is_some_and(|tools| !tools.is_empty());
     model_request.virtual_model.iter().for_each(|model| model.apply_to_chat(&mut chat));
-    let needs_profile = chat.format.is_some() || ends_with_prefill(&chat);
+    let needs_profile = chat.format.is_some() || is_family_specific(&chat);
     let (resolved, in_use) = model_request.begin(context, chat.options.as_ref(), needs_profile)?;
     let upstream = responses::to_openai(&request, &chat, &resolved.id, resolved.profile)?;
     let upstream = UpstreamRequest::Chat(upstream);

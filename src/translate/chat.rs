@@ -15,7 +15,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::api::ollama::decode::GoInt;
+use crate::api::ollama::decode::{GoInt, non_empty};
 use crate::api::ollama::request::ChatRequest;
 use crate::api::ollama::response::{
     ChatResponse, FunctionCall, Metrics, ResponseMessage, ToolCall,
@@ -87,7 +87,7 @@ pub(super) fn build_chat<'a>(
     profile: &Profile,
     extras: ExtraOutputs,
 ) -> openai::ChatRequest<'a> {
-    quirks::apply(&mut messages, profile);
+    quirks::apply(&mut messages, profile, model);
     let texts = messages.iter().map(Message::as_text);
     if format::needs_json_instruction(format.as_ref(), profile, texts) {
         messages.insert(0, Message::text("system", format::JSON_INSTRUCTION));
@@ -118,8 +118,16 @@ pub(super) fn build_chat<'a>(
     }
 }
 
+/// True if families differ in how they take this conversation: it ends with words of the assistant,
+/// or it holds reasoning, which some of them want back.
+pub fn is_family_specific(request: &ChatRequest<'_>) -> bool {
+    let mut messages = request.messages.iter().flatten();
+    ends_with_prefill(request)
+        || messages.any(|message| non_empty(message.thinking.as_deref()).is_some())
+}
+
 /// True if a conversation ends with words of the assistant, which Ollama continues.
-pub fn ends_with_prefill(request: &ChatRequest<'_>) -> bool {
+fn ends_with_prefill(request: &ChatRequest<'_>) -> bool {
     let last = request.messages.as_deref().unwrap_or_default().last();
     last.is_some_and(|message| {
         message.role.as_deref().is_some_and(|role| role.eq_ignore_ascii_case("assistant"))

@@ -42,6 +42,20 @@ pub enum UpstreamRequest<'a> {
 }
 
 impl UpstreamRequest<'_> {
+    /// True if the response is to be JSON.
+    pub fn wants_json(&self) -> bool {
+        match self {
+            Self::Chat(request) => request.response_format.is_some(),
+            Self::Completion(request) | Self::Fim(request) => request.response_format.is_some(),
+            Self::Infill(request) => request.json_schema.is_some(),
+        }
+    }
+
+    /// The model whose chat template is used; `None` where the prompt is sent as it is.
+    pub fn templated_model(&self) -> Option<&str> {
+        if let Self::Chat(request) = self { Some(request.model) } else { None }
+    }
+
     /// Takes out what the proxy does to the response.
     pub fn take_effects(&mut self) -> ResponseEffects {
         match self {

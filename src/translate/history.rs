@@ -253,7 +253,7 @@ mod tests {
         let history: Vec<OllamaMessage<'_>> = serde_json::from_str(&text).expect("valid");
         let found = match to_openai(&history) {
             Ok(mut messages) => {
-                quirks::apply(&mut messages, &profiles::GENERIC);
+                quirks::apply(&mut messages, &profiles::GENERIC, "m");
                 serde_json::to_value(messages).expect("serialisable")
             }
             Err(error) => Value::from(error.message()),

@@ -34,7 +34,9 @@
 //!
 //! - Tool calls are collected and sent whole. A client may leave out ids in its history.
 //! - Reasoning becomes `thinking`, whether the upstream sends it apart or between `<think>` tags at
-//!   the beginning of the text. `"think": false` removes it from the response.
+//!   the beginning of the text ([`think_tags`]). `"think": false` removes it from the response.
+//! - Reasoning with nothing behind it is the answer where none was wanted, or where it is the JSON
+//!   that was ([`stream`]).
 //! - Images are accepted in chats and in ordinary prompts, not with `raw` and not with `suffix`.
 //! - Where `completions` takes no `suffix` (vLLM, TGI, and whoever rejects it), a model of a known
 //!   family gets its family's prompt for it ([`crate::backends::fim_prompts`]); any other gets 400.
@@ -55,6 +57,7 @@ pub mod generate;
 pub mod history;
 pub mod infill;
 pub mod logprobs;
+mod lone_tag;
 pub mod media;
 pub mod options;
 pub mod pairs;

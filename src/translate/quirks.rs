@@ -1,11 +1,15 @@
 //! Adapts a conversation to the rules of one family of upstreams.
 //!
-//! Changes ids of calls, reasoning, and assistant turns without content; never a text.
+//! Changes ids of calls, reasoning, and assistant turns without content; never a text. gpt-oss, MiniMax
+//! M2, Kimi K2 Thinking, GLM 4.5 and later models were trained to see their reasoning since the last
+//! question, so the servers whose templates render it get it back (gpt-oss model card; vLLM, SGLang and
+//! llama.cpp chat templates; OpenRouter documentation, reasoning tokens).
 
 use std::borrow::Cow;
 
 use crate::api::openai::request::Message;
 use crate::api::wire::digest::sha256_hex;
+use crate::backends::model_families;
 use crate::backends::profiles::{HistoryRules, Profile};
 
 /// Stands for reasoning that the client did not keep: DeepSeek requires some with every call.
@@ -17,9 +21,13 @@ pub const ACKNOWLEDGEMENT: &str = "OK.";
 /// Mistral's ids have nine letters and digits.
 const SHORT_ID_LEN: usize = 9;
 
-/// Makes the messages fit the upstream.
-pub(super) fn apply(messages: &mut Vec<Message<'_>>, profile: &Profile) {
-    for message in messages.iter_mut() {
+/// Makes the messages fit the upstream; `model` is its id.
+pub(super) fn apply(messages: &mut Vec<Message<'_>>, profile: &Profile, model: &str) {
+    let is_wanted = profile.history == HistoryRules::ReasoningOfLoop
+        && messages.iter().any(|message| message.reasoning_content.is_some())
+        && model_families::wants_reasoning_back(model);
+    let first = if is_wanted { find_running_loop(messages) } else { messages.len() };
+    for message in &mut messages[..first] {
         let reasoning = message.reasoning_content.take();
         if profile.history == HistoryRules::ReasoningWithCalls && !message.tool_calls.is_empty() {
             message.reasoning_content = reasoning.or(Some(Cow::Borrowed(PLACEHOLDER_REASONING)));
@@ -38,9 +46,24 @@ pub(super) fn apply(messages: &mut Vec<Message<'_>>, profile: &Profile) {
 }
 
 /// Leaves out messages of the assistant that say nothing, such as a response that was stopped at once:
-/// many upstreams reject them.
+/// many upstreams reject them. One whose reasoning goes up says that.
 fn drop_empty_turns(messages: &mut Vec<Message<'_>>) {
-    messages.retain(|message| message.role != "assistant" || has_content(message));
+    messages.retain(|message| {
+        let says_something = has_content(message) || message.reasoning_content.is_some();
+        message.role != "assistant" || says_something
+    });
+}
+
+/// The place behind the last question. Media of a tool's result are sent as a user's turn and are none.
+fn find_running_loop(messages: &[Message<'_>]) -> usize {
+    let is_question = |at: &usize| {
+        let message = &messages[*at];
+        let is_of_result = message.has_media()
+            && message.as_text().is_empty()
+            && at.checked_sub(1).is_some_and(|before| messages[before].role == "tool");
+        message.role == "user" && !is_of_result
+    };
+    (0..messages.len()).rev().find(is_question).map_or(0, |at| at + 1)
 }
 
 fn has_content(message: &Message<'_>) -> bool {
@@ -98,8 +121,41 @@ mod tests {
         let text = history.to_string();
         let history: Vec<_> = serde_json::from_str(&text).expect("valid");
         let mut messages = history::to_openai(&history).expect("valid");
-        apply(&mut messages, profile);
+        apply(&mut messages, profile, "m");
         serde_json::to_value(messages).expect("JSON")
+    }
+
+    #[test]
+    fn models_that_want_it_get_the_reasoning_since_the_last_question_back() {
+        let png = "iVBORw0KGgo=";
+        let asked = |thinking: &str| {
+            json!({"role": "assistant", "content": "", "thinking": thinking,
+                "tool_calls": [call(None)]})
+        };
+        let result = json!({"role": "tool", "content": "1", "images": [png]});
+        let history = json!([
+            {"role": "user", "content": "Hi"}, asked("a"), result,
+            {"role": "assistant", "content": "One.", "thinking": "b"},
+            {"role": "user", "content": "And?"}, asked("c"), result, asked("d"), result,
+            {"role": "assistant", "thinking": "e"}])
+        .to_string();
+        let history: Vec<_> = serde_json::from_str(&history).expect("valid");
+        let sent = |family: &str, model: &str| -> Vec<String> {
+            let profile = profiles::find_by_name(family).expect("known");
+            let mut messages = history::to_openai(&history).expect("valid");
+            apply(&mut messages, profile, model);
+            let texts = messages.into_iter().filter_map(|message| message.reasoning_content);
+            texts.map(Cow::into_owned).collect()
+        };
+        for family in ["vllm", "sglang", "llamacpp", "openrouter"] {
+            for model in ["gpt-oss-20b", "MiniMaxAI/MiniMax-M2", "kimi-k2-thinking", "glm-4.6"] {
+                assert_eq!(sent(family, model), ["c", "d", "e"], "{family} {model}");
+            }
+            assert!(sent(family, "Qwen/Qwen3-8B").is_empty(), "{family}");
+        }
+        for family in ["generic", "openai", "azure", "groq", "mistral", "together", "litellm"] {
+            assert!(sent(family, "gpt-oss-20b").is_empty(), "{family}");
+        }
     }
 
     fn call(id: Option<&str>) -> Value {

@@ -70,6 +70,7 @@ pub mod repair;
 mod response;
 mod retry;
 mod suffix_refusals;
+mod thinking_memory;
 mod tool_call_extras;
 mod transport;
 
@@ -83,6 +84,7 @@ pub use self::operation::Operation;
 pub use self::pass_through::{PassHeaders, PassResponse, PassResponseBody, PassTarget};
 pub use self::response::{EventStream, UpstreamResponse};
 use self::suffix_refusals::SuffixRefusals;
+pub(crate) use self::thinking_memory::ThinkingMemory;
 pub(crate) use self::tool_call_extras::ToolCallExtras;
 pub use self::transport::agent::Payload;
 use crate::backends::profiles::Profile;
@@ -192,6 +194,8 @@ pub struct Upstream {
     pub(crate) tool_call_extras: ToolCallExtras,
     /// The models for which it takes no `suffix`.
     pub(crate) suffix_refusals: SuffixRefusals,
+    /// What its responses have shown of its reasoning.
+    pub(crate) thinking_memory: ThinkingMemory,
     /// Whether it said that it has no `responses` endpoint.
     pub(crate) lacks_responses: AtomicBool,
 }
@@ -205,6 +209,7 @@ impl Upstream {
             batch_limits: BatchLimits::default(),
             tool_call_extras: ToolCallExtras::default(),
             suffix_refusals: SuffixRefusals::default(),
+            thinking_memory: ThinkingMemory::default(),
             lacks_responses: AtomicBool::new(false),
         }
     }

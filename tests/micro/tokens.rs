@@ -5,7 +5,6 @@ use std::time::{Duration, SystemTime};
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use ollama_openai_proxy::api::ollama::decode;
-use ollama_openai_proxy::api::openai::request::ResponseEffects;
 use ollama_openai_proxy::api::openai::responses::ResponsesRequest;
 use ollama_openai_proxy::api::wire::sse::{Decoder, Event};
 use ollama_openai_proxy::observe::redact::Redactor;
@@ -18,7 +17,6 @@ use ollama_openai_proxy::translate::responses::stream::ResponseEncoder;
 use ollama_openai_proxy::translate::stream::{
     Completion, Delta, Encoder, ResponseOptions, ResponseTranslator,
 };
-use ollama_openai_proxy::translate::think::ThinkMode;
 
 use crate::inputs::{self, CALLS, KINDS, Kind, MODEL, TOKENS};
 
@@ -32,9 +30,8 @@ const NOW: Duration = Duration::from_millis(7);
 pub fn state<'a>(kind: Kind, redactor: &'a Redactor) -> ResponseTranslator<'a> {
     let logprobs = (kind == Kind::Logprobs).then_some(5);
     let (seed, model) = ("req_0123456789abcdef", Some(MODEL));
-    let effects = ResponseEffects::default();
     ResponseTranslator::new(
-        ResponseOptions { think: ThinkMode::Unset, logprobs, id_seed: seed, model, effects },
+        ResponseOptions { logprobs, id_seed: seed, model, ..ResponseOptions::default() },
         redactor,
     )
 }

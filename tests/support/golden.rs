@@ -57,7 +57,16 @@ impl Case {
         let stop = self.settings["stop"].as_array().into_iter().flatten();
         let watched_stop = stop.map(|stop| stop.as_str().expect("a text").to_owned()).collect();
         let effects = ResponseEffects { watched_stop, ..ResponseEffects::default() };
-        ResponseOptions { think, logprobs, id_seed: "golden", model: Some("m"), effects }
+        let is_set = |name: &str| self.settings[name] == true;
+        ResponseOptions {
+            think,
+            logprobs,
+            id_seed: "golden",
+            model: Some("m"),
+            effects,
+            wants_json: is_set("format"),
+            begins_in_thinking: is_set("begins_in_thinking"),
+        }
     }
 
     /// The chunk for an event or body of `/infill`.

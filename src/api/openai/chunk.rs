@@ -96,6 +96,15 @@ pub struct Message<'a> {
     pub function_call: Option<FunctionCallDelta<'a>>,
 }
 
+/// The member of a message that holds reasoning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReasoningField {
+    /// [`Message::reasoning_content`].
+    ReasoningContent,
+    /// [`Message::reasoning`].
+    Reasoning,
+}
+
 /// A call, or a piece of one.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]

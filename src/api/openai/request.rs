@@ -76,6 +76,9 @@ pub struct Message<'a> {
     /// The same where it is sent only if the upstream asks for it.
     #[serde(skip)]
     pub thinking: Option<Cow<'a, str>>,
+    /// The same for servers that send it under this name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<Cow<'a, str>>,
     /// The calls of an assistant.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall<'a>>,

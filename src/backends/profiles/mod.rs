@@ -75,6 +75,8 @@ pub enum HistoryRules {
     Standard,
     /// An assistant message with tool calls must carry its reasoning.
     ReasoningWithCalls,
+    /// The reasoning since the last question is sent to models that were trained to see it.
+    ReasoningOfLoop,
     /// Tool call ids have nine letters and digits, and empty assistant messages are rejected.
     ShortCallIds,
 }

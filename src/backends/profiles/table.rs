@@ -127,6 +127,7 @@ pub const PROFILES: &[Profile] = &[
         needs_completion_limit: false,
         fim: FimEndpoint::LlamaCppInfill,
         thinking: ThinkingParam::ChatTemplateKwargs,
+        history: HistoryRules::ReasoningOfLoop,
         ..GENERIC
     },
     Profile {
@@ -195,6 +196,7 @@ pub const PROFILES: &[Profile] = &[
         lists_capabilities: true,
         details_probe: Some(DetailsProbe::OpenRouterEmbeddings),
         takes_cache_marks: true,
+        history: HistoryRules::ReasoningOfLoop,
         ..GENERIC
     },
     Profile {
@@ -208,6 +210,7 @@ pub const PROFILES: &[Profile] = &[
         min_p: Some("min_p"),
         repeat_penalty: Some("repetition_penalty"),
         thinking: ThinkingParam::ChatTemplateKwargs,
+        history: HistoryRules::ReasoningOfLoop,
         ..GENERIC
     },
     Profile {
@@ -248,6 +251,7 @@ pub const PROFILES: &[Profile] = &[
         repeat_penalty: Some("repetition_penalty"),
         fim: FimEndpoint::CompletionsPrompt,
         thinking: ThinkingParam::ChatTemplateKwargs,
+        history: HistoryRules::ReasoningOfLoop,
         ..GENERIC
     },
     Profile {

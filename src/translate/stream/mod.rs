@@ -4,8 +4,15 @@
 //! adds. It writes nothing: an [`Encoder`] turns the result into the objects of a route. Invariant:
 //! the added texts, concatenated, are the upstream's texts; and [`ResponseTranslator::finish`]
 //! succeeds only if the upstream said that its response is complete (a `finish_reason` or `[DONE]`).
+//!
+//! Reasoning is the answer, and is returned as text at the end, where a response that ended with
+//! `stop` has neither text nor calls, and the client wanted no reasoning or asked for a format and the
+//! reasoning is JSON. The same holds for text that was taken for reasoning
+//! ([`ThinkTagSplitter::take_unconfirmed`]).
 
 mod delta;
+mod finish_reason;
+mod reasoning;
 mod text_filter;
 
 use std::borrow::Cow;
@@ -14,9 +21,11 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 pub use self::delta::Delta;
+use self::finish_reason::FinishReason;
+use self::reasoning::KeptReasoning;
 use self::text_filter::TextFilter;
 use crate::api::ollama::response::Metrics;
-use crate::api::openai::chunk::{Choice, Chunk, Content, Message, ToolCallDelta};
+use crate::api::openai::chunk::{Choice, Chunk, ReasoningField, ToolCallDelta};
 use crate::api::openai::chunk_template::{ChunkTemplate, TextDelta};
 use crate::api::openai::request::ResponseEffects;
 use crate::api::wire::sse::Event;
@@ -27,11 +36,11 @@ use crate::translate::logprobs;
 use crate::translate::response_metrics::{self, Timeline, UpstreamStats};
 use crate::translate::stop_filter::StopFilter;
 use crate::translate::think::ThinkMode;
-use crate::translate::think_tags::{self, SplitText, ThinkTagSplitter};
+use crate::translate::think_tags::{SplitText, ThinkTagSplitter};
 use crate::translate::tool_calls::{CompleteToolCall, ToolCallAssembler};
 
 /// The parts of a request that shape its response.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ResponseOptions<'a> {
     /// Whether reasoning is shown.
     pub think: ThinkMode,
@@ -43,6 +52,10 @@ pub struct ResponseOptions<'a> {
     pub model: Option<&'a str>,
     /// What is done to the response because of changes to the request: usually nothing.
     pub effects: ResponseEffects,
+    /// Whether the client asked for a format, which is JSON.
+    pub wants_json: bool,
+    /// Whether an earlier response of the model had a closing tag without an opening one.
+    pub begins_in_thinking: bool,
 }
 
 /// How a response ended.
@@ -100,21 +113,16 @@ pub struct ResponseTranslator<'r> {
     is_cut_off: bool,
     tool_calls: ToolCallAssembler,
     think_tags: ThinkTagSplitter,
+    /// Until a text comes; `None` where reasoning is never the answer.
+    kept_reasoning: Option<KeptReasoning>,
+    has_answer_in_reasoning: bool,
+    reasoning_field: Option<ReasoningField>,
     stats: UpstreamStats,
     timeline: Timeline,
     finish_reason: Option<FinishReason>,
     done: bool,
     chunk_count: usize,
     has_cut_off_call: bool,
-}
-
-/// The meaning of a `finish_reason`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum FinishReason {
-    Stop,
-    Length,
-    Failed,
-    Exhausted,
 }
 
 impl<'r> ResponseTranslator<'r> {
@@ -132,8 +140,11 @@ impl<'r> ResponseTranslator<'r> {
             shown_chunks: 0,
             is_cut_off: false,
             tool_calls: ToolCallAssembler::new(options.id_seed),
+            think_tags: ThinkTagSplitter::new(options.begins_in_thinking),
+            kept_reasoning: KeptReasoning::new(options.think, options.wants_json),
+            has_answer_in_reasoning: false,
+            reasoning_field: None,
             options,
-            think_tags: ThinkTagSplitter::default(),
             stats: UpstreamStats::default(),
             timeline: Timeline::default(),
             finish_reason: None,
@@ -215,6 +226,9 @@ impl<'r> ResponseTranslator<'r> {
         }
         (self.done, self.timeline) = (true, Timeline::default());
         delta.append(self.flush()?);
+        if self.has_answer_in_reasoning {
+            delta.thinking = Cow::Borrowed("");
+        }
         Ok(delta)
     }
 
@@ -236,7 +250,7 @@ impl<'r> ResponseTranslator<'r> {
             return Ok(Delta::default());
         };
         if let Some(reason) = &choice.finish_reason {
-            self.finish_reason = parse_finish_reason(reason).or(self.finish_reason);
+            self.finish_reason = FinishReason::parse(reason).or(self.finish_reason);
         }
         let is_blank = choice.finish_reason.as_ref().is_some_and(|reason| reason.is_empty());
         let (delta, has_begun) = self.extract_delta(choice, is_whole);
@@ -270,6 +284,7 @@ impl<'r> ResponseTranslator<'r> {
         if self.options.effects.token_limit.is_some() {
             self.apply_limit(&delta);
         }
+        self.keep_reasoning(&delta);
         if self.options.think == ThinkMode::Off {
             delta.thinking = Cow::Borrowed("");
         }
@@ -323,7 +338,8 @@ impl<'r> ResponseTranslator<'r> {
             }
             self.tool_calls.push(fragment);
         }
-        let (thinking, text) = extract_texts(message, choice.text);
+        let (thinking, text, field) = reasoning::extract_texts(message, choice.text);
+        self.reasoning_field = field.or(self.reasoning_field);
         has_begun |= !thinking.is_empty() || !text.is_empty();
         let logprobs = match (self.options.logprobs, choice.logprobs) {
             (Some(top), Some(mut given)) => {
@@ -334,28 +350,6 @@ impl<'r> ResponseTranslator<'r> {
         };
         let (thinking, content) = self.split_thinking(thinking, text, is_whole);
         (Delta { thinking, content, logprobs, calls: Vec::new() }, has_begun)
-    }
-
-    /// Separates reasoning from the text, unless the server sends it in a member of its own.
-    fn split_thinking<'a>(
-        &mut self,
-        thinking: Cow<'a, str>,
-        text: Cow<'a, str>,
-        is_whole: bool,
-    ) -> (Cow<'a, str>, Cow<'a, str>) {
-        if !thinking.is_empty() && !self.think_tags.is_pass_through() {
-            let held = self.think_tags.disable();
-            return (thinking, Cow::Owned(held + &text));
-        }
-        if text.is_empty() || self.think_tags.is_pass_through() {
-            return (thinking, text);
-        }
-        let split =
-            if is_whole { think_tags::split_whole(&text) } else { self.think_tags.push(&text) };
-        if split.thinking.is_empty() && split.content.len() == text.len() {
-            return (thinking, text);
-        }
-        (Cow::Owned(split.thinking), Cow::Owned(split.content))
     }
 
     /// Takes out the complete calls. A call that the token limit cut off is dropped, and the response
@@ -389,18 +383,24 @@ impl<'r> ResponseTranslator<'r> {
     /// # Errors
     /// [`Error::UpstreamProtocol`] if the arguments of a call are not an object.
     pub fn flush(&mut self) -> Result<Delta<'static>> {
-        let SplitText { mut thinking, mut content } = self.think_tags.finish();
+        let SplitText { thinking, content } = self.think_tags.finish();
+        let rest = Delta { thinking: thinking.into(), content: content.into(), ..Delta::default() };
+        self.keep_reasoning(&rest);
+        let calls = if self.is_complete() { self.take_calls()? } else { Vec::new() };
+        let Delta { mut thinking, mut content, .. } = rest;
+        if let Some(answer) = self.take_answer_from_reasoning() {
+            content.to_mut().push_str(&answer);
+            self.has_answer_in_reasoning = true;
+        }
         if let Some(filter) = &mut self.text_filter {
-            content = filter.push(&content) + &filter.finish();
+            content = Cow::Owned(filter.push(&content) + &filter.finish());
         }
         if let Some(stop) = &mut self.stop_filter {
-            content = stop.push(&content) + &stop.finish();
+            content = Cow::Owned(stop.push(&content) + &stop.finish());
         }
         if self.options.think == ThinkMode::Off {
-            thinking.clear();
+            thinking = Cow::Borrowed("");
         }
-        let calls = if self.is_complete() { self.take_calls()? } else { Vec::new() };
-        let (thinking, content) = (Cow::Owned(thinking), Cow::Owned(content));
         Ok(Delta { thinking, content, calls, logprobs: Vec::new() })
     }
 
@@ -468,35 +468,6 @@ impl<'r> ResponseTranslator<'r> {
             && (self.is_cut_off || !self.is_stopped());
         let done_reason = if is_long { "length" } else { "stop" };
         Ok(Completion { done_reason, has_cut_off_call: self.has_cut_off_call, metrics })
-    }
-}
-
-/// `None` for the empty reason that some servers send with every chunk.
-fn parse_finish_reason(reason: &str) -> Option<FinishReason> {
-    match reason {
-        "" => None,
-        "length" | "max_tokens" | "model_length" => Some(FinishReason::Length),
-        "error" | "abort" => Some(FinishReason::Failed),
-        "insufficient_system_resource" => Some(FinishReason::Exhausted),
-        _ => Some(FinishReason::Stop),
-    }
-}
-
-/// The reasoning, from the first of its members that holds text, and the text or else the refusal.
-fn extract_texts<'a>(
-    message: Message<'a>,
-    text: Option<Content<'a>>,
-) -> (Cow<'a, str>, Cow<'a, str>) {
-    let content = message.content.or(text).unwrap_or_default();
-    let thinking = [message.reasoning_content, message.reasoning, message.reasoning_details]
-        .into_iter()
-        .flatten()
-        .map(|Content { text, .. }| text)
-        .find(|text| !text.is_empty())
-        .unwrap_or(Cow::Owned(content.thinking));
-    match message.refusal {
-        Some(refusal) if content.text.is_empty() => (thinking, refusal.text),
-        _ => (thinking, content.text),
     }
 }
 

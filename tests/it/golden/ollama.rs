@@ -13,7 +13,9 @@
 //!   those that a list does not tell apart are named by `profile`.
 //!
 //! `case.json` may name the upstream's family (`profile`), its `id` for the model, `think`, and how many
-//! alternatives per token are wanted (`logprobs`), or the strings that end the text here (`stop`); `infill` says that the answer is one of llama.cpp's
+//! alternatives per token are wanted (`logprobs`), or the strings that end the text here (`stop`); `format`
+//! says that JSON is wanted, `begins_in_thinking` that an earlier response of the model had a closing tag
+//! without an opening one, `infill` that the answer is one of llama.cpp's
 //! `/infill`. The
 //! clock is the driver's: the request is sent after 1 ms, event number n comes after n times 10 ms,
 //! and everything has ended after 1 s. `UPDATE_GOLDEN=1` rewrites what comes out; the difference is
