@@ -57,6 +57,7 @@ fn all_that_a_script_needs_is_named_in_one_line_first() {
     let bare = BarePath::new();
     let wanted = [
         ("quickstart", &["curl", "gcc", "libc6-dev", "python3", "python3-venv"][..]),
+        ("real", &["curl", "gcc", "libc6-dev", "python3", "python3-venv"]),
         (
             "test",
             &["curl", "gcc", "libc6-dev", "python3", "python3-venv", "nodejs", "npm", "systemd"],
