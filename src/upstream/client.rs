@@ -29,11 +29,9 @@ use crate::observe::redact::Redactor;
 use crate::upstream::backoff::RetryPolicy;
 use crate::upstream::base_url::BaseUrl;
 use crate::upstream::breaker::{Breaker, Caller};
-use crate::upstream::repair::Planned;
 use crate::upstream::repair::document::{Document, Repairable};
 use crate::upstream::repair::memory::RepairMemory;
-use crate::upstream::repair::plainest::Group;
-use crate::upstream::repair::session::{Change, Session, describe_rejection};
+use crate::upstream::repair::session::{Change, Learnt, Session, describe_rejection};
 
 /// A client of one upstream, shared by all workers.
 pub struct Client {
@@ -282,7 +280,11 @@ impl Client {
                     matches!(failure.error, Error::ClientDisconnected | Error::ShuttingDown);
                 return Err(first.filter(|_| is_last && !is_gone).unwrap_or(failure));
             };
-            repaired = repaired.or_else(|| Some((make()?, Session::default())));
+            repaired = repaired.or_else(|| {
+                let document = make()?;
+                let session = Session::new(&document);
+                Some((document, session))
+            });
             let Some((document, session)) = &mut repaired else { return Err(failure) };
             let is_hopeless =
                 |hash| self.repair_memory.is_hopeless(path, model, hash, Instant::now());
@@ -299,12 +301,7 @@ impl Client {
         }
     }
 
-    fn remember(
-        &self,
-        path: &'static str,
-        model: &str,
-        (repairs, groups, experiment): (Vec<Planned>, Vec<Group>, Option<(Group, bool)>),
-    ) {
+    fn remember(&self, path: &'static str, model: &str, (repairs, groups, experiment): Learnt) {
         let now = Instant::now();
         self.repair_memory.insert(path, model, &repairs, now);
         if !groups.is_empty() {

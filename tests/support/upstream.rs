@@ -55,8 +55,12 @@ impl Recorded {
     }
 }
 
+/// Decides about a request by its body; `None` for one that takes the next script.
+type Judge = Box<dyn Fn(&Recorded) -> Option<Vec<Step>> + Send>;
+
 struct Shared {
     scripts: Mutex<VecDeque<Vec<Step>>>,
+    judge: Mutex<Option<Judge>>,
     models: Mutex<Option<(String, String)>>,
     sides: Mutex<HashMap<String, String>>,
     connections: AtomicUsize,
@@ -93,6 +97,7 @@ impl Upstream {
         let (aside, asides) = unbounded();
         let shared = Arc::new(Shared {
             scripts: Mutex::default(),
+            judge: Mutex::default(),
             models: Mutex::new(Some((String::new(), MODELS.to_owned()))),
             sides: Mutex::default(),
             connections: AtomicUsize::new(0),
@@ -124,6 +129,12 @@ impl Upstream {
     /// Adds the answer to the next request that has none yet.
     pub fn script(&self, steps: Vec<Step>) -> &Self {
         self.shared.scripts.lock().expect("no panic").push_back(steps);
+        self
+    }
+
+    /// Answers each request as `judge` says; `None` for the next script.
+    pub fn judge(&self, judge: impl Fn(&Recorded) -> Option<Vec<Step>> + Send + 'static) -> &Self {
+        *self.shared.judge.lock().expect("no panic") = Some(Box::new(judge));
         self
     }
 
@@ -208,7 +219,11 @@ fn serve(stream: &TcpStream, shared: &Shared, connection: usize) {
                 vec![Step::Send(text.into_bytes())]
             }
             _ => {
-                let steps = shared.scripts.lock().expect("no panic").pop_front();
+                let judge = shared.judge.lock().expect("no panic");
+                let judged = judge.as_ref().and_then(|judge| judge(&request));
+                drop(judge);
+                let script = || shared.scripts.lock().expect("no panic").pop_front();
+                let steps = judged.or_else(script);
                 let _ = shared.sender.send(request);
                 steps.unwrap_or_else(|| vec![status(500, &[], r#"{"error":"no script left"}"#)])
             }

@@ -104,6 +104,8 @@ pub fn to_ollama<'a>(request: &'a MessagesRequest<'a>) -> Result<ChatRequest<'a>
     let functions = request.tools.iter().flatten().filter(|tool| !is_server_tool(tool));
     let tools = functions.map(to_tool).collect::<Result<Vec<_>>>()?;
     Ok(ChatRequest {
+        // Its clients shorten a conversation themselves when they are told.
+        truncate: Some(false),
         model: request.model.clone(),
         messages: Some(messages),
         tools: Some(tools),

@@ -54,6 +54,8 @@ use crate::translate::{chat, options, tools};
 pub fn to_chat<'a>(request: &'a ResponsesRequest<'a>) -> Result<ChatRequest<'a>> {
     let effort = request.reasoning.as_ref().and_then(|it| it.effort.as_deref());
     Ok(ChatRequest {
+        // Its clients shorten a conversation themselves when they are told.
+        truncate: Some(false),
         messages: Some(input::to_ollama_messages(request)?),
         tools: Some(to_tools(request.tools.as_deref().unwrap_or_default())?),
         format: to_format(request)?,

@@ -60,6 +60,8 @@ pub enum Kind {
 pub enum Topic {
     /// A member may not be sent, not with another, or not with this value.
     Denial,
+    /// A member is not taken, whatever its value.
+    Unsupported,
     /// Two members exclude each other.
     Exclusion,
     /// A value is out of its range, which only the client can change.
@@ -216,6 +218,7 @@ mod tests {
     fn each_kind_and_each_topic_has_a_row() {
         let topics = [
             "Denial",
+            "Unsupported",
             "Exclusion",
             "OutOfRange",
             "FormatType",

@@ -28,6 +28,9 @@ const MAX_MODELS: usize = 1024;
 /// The most repairs of one model.
 const MAX_REPAIRS_PER_MODEL: usize = 32;
 
+/// The most groups of one model.
+const MAX_GROUPS_PER_MODEL: usize = 64;
+
 /// The most rejections of one model that are known to be hopeless.
 const MAX_HOPELESS_PER_MODEL: usize = 32;
 
@@ -50,6 +53,7 @@ struct ModelMemory {
 #[derive(Clone, Copy, Debug)]
 struct KnownGroup {
     group: Group,
+    scope: Scope,
     since: Instant,
     /// True if a request without it was rejected.
     is_needed: bool,
@@ -61,7 +65,7 @@ pub struct Known {
     /// Repairs in the order in which they were found.
     pub repairs: Vec<(Repair, Scope)>,
     /// Groups of the plainest form.
-    pub groups: Vec<Group>,
+    pub groups: Vec<(Group, Scope)>,
     /// The group that this request does without.
     pub left_out: Option<Group>,
 }
@@ -124,10 +128,10 @@ impl RepairMemory {
         if left_out.is_some() {
             found.last_experiment = Some(now);
         }
-        let groups = found.groups.iter().map(|known| known.group);
+        let groups = found.groups.iter().map(|known| (known.group, known.scope));
         Known {
             repairs: found.repairs.iter().map(|(it, scope, _)| (it.clone(), *scope)).collect(),
-            groups: groups.filter(|group| Some(*group) != left_out).collect(),
+            groups: groups.filter(|(group, _)| Some(*group) != left_out).collect(),
             left_out,
         }
     }
@@ -168,12 +172,20 @@ impl RepairMemory {
     }
 
     /// Remembers the groups with which a request was accepted in its plainest form.
-    pub fn insert_groups(&self, path: &'static str, model: &str, groups: &[Group], now: Instant) {
+    pub fn insert_groups(
+        &self,
+        path: &'static str,
+        model: &str,
+        groups: &[(Group, Scope)],
+        now: Instant,
+    ) {
         self.update(path, model, now, |found| {
-            for group in groups {
-                if found.groups.iter().all(|known| known.group != *group) {
-                    found.groups.push(KnownGroup { group: *group, since: now, is_needed: false });
+            for (group, scope) in groups.iter().copied() {
+                found.groups.retain(|known| known.group != group || known.scope != scope);
+                if found.groups.len() >= MAX_GROUPS_PER_MODEL {
+                    found.groups.remove(0);
                 }
+                found.groups.push(KnownGroup { group, scope, since: now, is_needed: false });
             }
             // The next request is like this one; an experiment waits.
             found.last_experiment = Some(now);
@@ -193,7 +205,7 @@ impl RepairMemory {
                 found.groups.retain(|known| known.group != group);
             }
             for known in found.groups.iter_mut().filter(|known| known.group == group) {
-                *known = KnownGroup { group, since: now, is_needed: true };
+                *known = KnownGroup { since: now, is_needed: true, ..*known };
             }
         });
     }
@@ -292,17 +304,17 @@ mod tests {
     fn groups_are_left_out_one_at_a_time_until_only_the_needed_ones_remain() {
         let learnt = RepairMemory::default();
         let now = Instant::now();
-        let groups = [Group::Roles, Group::Sampling, Group::Limit];
+        let groups = [Group::Roles, Group::Sampling, Group::Limit].map(|it| (it, Scope::Model));
         learnt.insert_groups(CHAT, "a", &groups, now);
         let known = learnt.get(CHAT, "a", now);
         assert_eq!((known.groups.as_slice(), known.left_out), (&groups[..], None), "not at once");
         let minute = |count: u32| now + EXPERIMENT_INTERVAL * count;
         let known = learnt.get(CHAT, "a", minute(1));
         assert_eq!(known.left_out, Some(Group::Sampling), "it costs most");
-        assert_eq!(known.groups, [Group::Roles, Group::Limit]);
+        assert_eq!(known.groups, [groups[0], groups[2]]);
         assert_eq!(learnt.get(CHAT, "a", minute(1)).left_out, None, "once a minute");
         learnt.record_experiment(CHAT, "a", (Group::Sampling, true), minute(1));
-        assert_eq!(learnt.get(CHAT, "a", minute(1)).groups, [Group::Roles, Group::Limit]);
+        assert_eq!(learnt.get(CHAT, "a", minute(1)).groups, [groups[0], groups[2]]);
         assert_eq!(learnt.get(CHAT, "a", minute(2)).left_out, Some(Group::Limit));
         learnt.record_experiment(CHAT, "a", (Group::Limit, false), minute(2));
         assert_eq!(learnt.get(CHAT, "a", minute(3)).left_out, Some(Group::Roles));

@@ -6,6 +6,7 @@
 //! stay.
 
 use super::document::{Document, TOOLS};
+use super::kinds::{self, Topic};
 use super::repairs::{self, Repair, TOKEN_LIMIT_FIELDS};
 use super::response_format;
 use super::turn::Turn;
@@ -132,7 +133,7 @@ impl Group {
                 }
                 document.remove("stream_options") | (is_asked && !is_refused)
             }
-            Self::Reasoning if text.contains("reasoning_content") => {
+            Self::Reasoning if refuses_reasoning(text) => {
                 turns(|turns| calls::drop_reasoning(turns))
             }
             Self::Reasoning => turns(|turns| calls::echo_reasoning(turns)),
@@ -164,6 +165,11 @@ pub fn apply_all(document: &mut Document<'_>, text: &str) -> Vec<Group> {
     let order = GROUPS.iter().rev().copied();
     let changed: Vec<Group> = order.filter(|group| group.apply(document, text)).collect();
     GROUPS.into_iter().filter(|group| changed.contains(group)).collect()
+}
+
+/// True if a rejection says that reasoning may not be sent.
+fn refuses_reasoning(text: &str) -> bool {
+    text.contains("reasoning_content") && kinds::says(text, Topic::Unsupported)
 }
 
 fn drop_sampling(document: &mut Document<'_>) -> bool {

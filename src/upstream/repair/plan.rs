@@ -262,6 +262,9 @@ fn plan_denied_members(text: &str, document: &Document<'_>) -> Option<Vec<Planne
         None => Repair::omit(member),
     };
     let others = named.iter().filter(|member| Some(**member) != stays);
-    let planned: Vec<Planned> = others.map(|member| (repair(member), Scope::Model)).collect();
+    // "Invalid" may be said of this client's value only.
+    let is_lasting = kinds::says(text, Topic::Unsupported) || stays.is_some();
+    let scope = if is_lasting { Scope::Model } else { Scope::Request };
+    let planned: Vec<Planned> = others.map(|member| (repair(member), scope)).collect();
     (!planned.is_empty()).then_some(planned)
 }

@@ -14,6 +14,7 @@ use super::plainest::{self, Group};
 use super::plan;
 use super::plan::Planned;
 use super::repairs::{Repair, Scope, hash_schemas};
+use super::values;
 use crate::api::wire::digest::sha256_hex;
 use crate::backends::errors;
 use crate::backends::errors::ErrorDetails;
@@ -78,6 +79,9 @@ impl fmt::Display for Change {
     }
 }
 
+/// Repairs, groups, and whether a request without a group passed.
+pub type Learnt = (Vec<Planned>, Vec<(Group, Scope)>, Option<(Group, bool)>);
+
 /// The state of one request.
 #[derive(Debug, Default)]
 pub struct Session {
@@ -93,6 +97,10 @@ pub struct Session {
     groups: Option<Vec<Group>>,
     /// True once the rejection of the plainest form was read.
     is_refined: bool,
+    /// The hash of the client's own schemas.
+    schemas: u64,
+    /// True if the client's request has a value that no upstream takes: nothing is learnt from it.
+    is_malformed: bool,
     left_out: Option<Group>,
     experiment: Option<(Group, bool)>,
     first_text: Option<String>,
@@ -103,17 +111,22 @@ pub struct Session {
 impl Session {
     /// Makes the changes that the model needed before.
     pub fn begin(known: &Known, document: &mut Document<'_>) -> Self {
-        let session = Self { left_out: known.left_out, ..Self::default() };
-        let schemas = hash_schemas(document);
-        for (repair, scope) in &known.repairs {
-            if *scope == Scope::Model || *scope == Scope::Schemas(schemas) {
-                repair.apply(document);
-            }
+        let session = Self { left_out: known.left_out, ..Self::new(document) };
+        let is_meant =
+            |scope: &Scope| *scope == Scope::Model || *scope == Scope::Schemas(session.schemas);
+        for (repair, _) in known.repairs.iter().filter(|(_, scope)| is_meant(scope)) {
+            repair.apply(document);
         }
-        for group in &known.groups {
+        for (group, _) in known.groups.iter().filter(|(_, scope)| is_meant(scope)) {
             group.apply(document, "");
         }
         session
+    }
+
+    /// A session of a request about whose model nothing is known.
+    pub fn new(document: &Document<'_>) -> Self {
+        let (schemas, is_malformed) = (hash_schemas(document), values::is_malformed(document));
+        Self { schemas, is_malformed, ..Self::default() }
     }
 
     /// Changes the document after a rejection; `None` if nothing can be done. `is_hopeless` tells of a
@@ -242,10 +255,18 @@ impl Session {
     }
 
     /// What to remember of a request that was accepted.
-    pub fn learnt(&self) -> (Vec<Planned>, Vec<Group>, Option<(Group, bool)>) {
+    pub fn learnt(&self) -> Learnt {
         let experiment = self.experiment.or(self.left_out.map(|group| (group, true)));
+        if self.is_malformed {
+            return (Vec::new(), Vec::new(), experiment);
+        }
         if let Some(groups) = &self.groups {
-            return (Vec::new(), groups.clone(), experiment);
+            let scope = |group: &Group| match group {
+                Group::Format | Group::Schemas => Scope::Schemas(self.schemas),
+                _ => Scope::Model,
+            };
+            let groups = groups.iter().map(|group| (*group, scope(group)));
+            return (Vec::new(), groups.collect(), experiment);
         }
         let reusable = self.made.iter().filter(|(_, scope)| *scope != Scope::Request);
         (reusable.cloned().collect(), Vec::new(), experiment)

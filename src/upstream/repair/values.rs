@@ -6,6 +6,7 @@
 
 use serde_json::{Map, Value};
 
+use super::document::Document;
 use super::edges::EDGES;
 use super::kinds::{self, Topic};
 use super::repairs::{Repair, TOKEN_LIMIT_FIELDS};
@@ -21,6 +22,28 @@ pub(super) fn plan_value_repair(
     plan_token_limit(details, text, sampling)
         .or_else(|| plan_stop_count(details, text, sampling))
         .or_else(|| plan_edge(details, text, sampling))
+}
+
+/// Numbers that every upstream takes, by the parameter (OpenAI API reference).
+const USUAL_RANGES: &[(&str, f64, f64)] = &[
+    ("temperature", 0.0, 2.0),
+    ("top_p", 0.0, 1.0),
+    ("presence_penalty", -2.0, 2.0),
+    ("frequency_penalty", -2.0, 2.0),
+    ("max_tokens", 1.0, f64::MAX),
+    ("max_completion_tokens", 1.0, f64::MAX),
+    ("n", 1.0, 128.0),
+    ("top_logprobs", 0.0, 20.0),
+];
+
+/// True if a parameter has a value that is wrong everywhere: that is the client's mistake.
+pub(super) fn is_malformed(document: &Document<'_>) -> bool {
+    USUAL_RANGES.iter().any(|(member, least, most)| {
+        let value = document.value(member).filter(|value| !value.is_null());
+        value.is_some_and(|value| {
+            !value.as_f64().is_some_and(|number| (*least..=*most).contains(&number))
+        })
+    })
 }
 
 /// True if a rejection is about the member, by its fields or as a word of its text.
