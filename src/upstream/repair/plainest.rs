@@ -74,6 +74,26 @@ pub const GROUPS: [Group; 15] = [
     Group::ContentForm,
 ];
 
+/// All groups in the order in which they are made: pairs, empty messages and what the format adds decide
+/// which roles follow each other.
+pub const ORDER: [Group; 15] = [
+    Group::ContentForm,
+    Group::Pairs,
+    Group::EmptyTurns,
+    Group::Format,
+    Group::Roles,
+    Group::Ids,
+    Group::Names,
+    Group::Reasoning,
+    Group::Schemas,
+    Group::Stop,
+    Group::Limit,
+    Group::Choice,
+    Group::Switches,
+    Group::Sampling,
+    Group::Stream,
+];
+
 /// Members that stay or belong to another group than [`Group::Sampling`].
 const OTHER_MEMBERS: &[&str] = &[
     "model",
@@ -161,9 +181,10 @@ impl Group {
 
 /// Makes the plainest form; returns the groups that changed something.
 pub fn apply_all(document: &mut Document<'_>, text: &str) -> Vec<Group> {
-    // Pairs and empty messages first: they decide which roles follow each other.
-    let order = GROUPS.iter().rev().copied();
-    let changed: Vec<Group> = order.filter(|group| group.apply(document, text)).collect();
+    let changed: Vec<Group> =
+        ORDER.into_iter().filter(|group| group.apply(document, text)).collect();
+    // Stop sequences that are watched for need a stream, which asks for its token counts.
+    document.remove("stream_options");
     GROUPS.into_iter().filter(|group| changed.contains(group)).collect()
 }
 

@@ -117,7 +117,11 @@ impl Session {
         for (repair, _) in known.repairs.iter().filter(|(_, scope)| is_meant(scope)) {
             repair.apply(document);
         }
-        for (group, _) in known.groups.iter().filter(|(_, scope)| is_meant(scope)) {
+        let mut groups: Vec<Group> =
+            known.groups.iter().filter(|(_, scope)| is_meant(scope)).map(|(it, _)| *it).collect();
+        groups.sort_by_key(|group| plainest::ORDER.iter().position(|known| known == group));
+        groups.dedup();
+        for group in groups {
             group.apply(document, "");
         }
         session

@@ -10,6 +10,7 @@ mod faults;
 mod kinds;
 mod large_bodies;
 mod models;
+mod plainest;
 mod proxies;
 mod refusing;
 mod repair;
