@@ -27,7 +27,8 @@
 //!   [`connection_guard`].
 //! - **Remembered state** is bounded everywhere: 1,000 virtual models of at most 1 MiB each and 64
 //!   MiB together; 1,024 running models; 1,024 digests of blobs; 1,024 models with up to 32 repairs
-//!   each; 1,024 tool calls of at most 64 KiB; 100 model names and 2,000 series in the metrics.
+//!   each; 1,024 models whose responses begin inside reasoning; 1,024 tool calls of at most 64 KiB;
+//!   4 MiB of reasoning that may be the answer; 100 model names and 2,000 series in the metrics.
 //!
 //! Without free descriptors or threads no new connection is served until some are free again; a
 //! connection that waits meanwhile gets 503.

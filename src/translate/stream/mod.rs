@@ -479,3 +479,6 @@ fn not_json_error(text: &str) -> Error {
         Some(_) => "the body is not a JSON object",
     })
 }
+
+#[cfg(test)]
+mod tests;

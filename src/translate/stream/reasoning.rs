@@ -84,14 +84,14 @@ impl ResponseTranslator<'_> {
         if !self.is_complete() || self.finish_reason == Some(FinishReason::Length) {
             return None;
         }
+        let kept = self.kept_reasoning.take();
         if let Some(text) = self.think_tags.take_unconfirmed() {
             // What the client was shown as reasoning need not come again beside a call.
             return (!has_calls || self.options.think == ThinkMode::Off).then_some(text);
         }
         // A stream may end without a reason.
         let has_ended_well = matches!(self.finish_reason, None | Some(FinishReason::Stop));
-        let kept = self.kept_reasoning.take().filter(|_| has_ended_well && !has_calls)?;
-        kept.into_answer()
+        kept.filter(|_| has_ended_well && !has_calls)?.into_answer()
     }
 
     /// True if reasoning turned out to be the answer.
