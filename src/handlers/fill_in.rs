@@ -17,11 +17,14 @@ use crate::translate::generate::UpstreamRequest;
 use crate::translate::infill;
 use crate::upstream::{Operation, Rejected, Upstream, UpstreamResponse};
 
+/// The operation that has `suffix`.
+const PATH: &str = "completions";
+
 /// Where a model fills in: as its family says, unless its upstream has rejected `suffix`.
 pub(super) fn endpoint(upstream: &Upstream, resolved: &ResolvedModel) -> FimEndpoint {
     match resolved.profile.fim {
         FimEndpoint::CompletionsSuffix
-            if upstream.suffix_refusals.contains(&resolved.id, Instant::now()) =>
+            if upstream.suffix_refusals.contains(PATH, &resolved.id, Instant::now()) =>
         {
             FimEndpoint::CompletionsPrompt
         }
@@ -53,7 +56,7 @@ pub(super) fn send<'a, 'r>(
                 if error.is_upstream_rejection() { rejected.error } else { error }
             });
             let response = infill::map_unsupported(response, name)?;
-            context.app.upstream.suffix_refusals.insert(&resolved.id, Instant::now());
+            context.app.upstream.suffix_refusals.insert(PATH, &resolved.id, Instant::now());
             response
         }
         response => infill::map_unsupported(response.map_err(|rejected| rejected.error), name)?,

@@ -217,6 +217,7 @@ fn collect_deltas(
                 whole.append(delta);
             }
         }
+        events.check_size()?;
         if state.is_done() || !wait_for_events(events, state)? {
             return Ok(whole);
         }

@@ -12,11 +12,11 @@ use std::time::Instant;
 use ureq::Body;
 use ureq::http::Response;
 
+use super::long_answers::LongAnswers;
 use super::model_list::ModelDetailsCache;
-use super::retry::{AttemptResult, Call, count_failure};
+use super::retry::{AfterTimeout, AttemptResult, Call, count_failure};
 use super::transport::agent::{Agent, Payload, Request};
 use super::{ConnectionPolicy, Operation, RetryEnv, Settings, Trace, UpstreamResponse};
-use crate::api::openai::request::ResponseEffects;
 use crate::api::openai::request_body::{BorrowedParts, RequestBody};
 use crate::backends::errors::ErrorDetails;
 use crate::backends::profiles;
@@ -29,9 +29,9 @@ use crate::observe::redact::Redactor;
 use crate::upstream::backoff::RetryPolicy;
 use crate::upstream::base_url::BaseUrl;
 use crate::upstream::breaker::{Breaker, Caller};
-use crate::upstream::repair::document::{Document, Repairable};
+use crate::upstream::call_repairs::{HeldBody, Target};
+use crate::upstream::repair::document::{Document, Repairable, as_stream};
 use crate::upstream::repair::memory::RepairMemory;
-use crate::upstream::repair::session::{Change, Learnt, Session, describe_rejection};
 
 /// A client of one upstream, shared by all workers.
 pub struct Client {
@@ -43,7 +43,8 @@ pub struct Client {
     pub(super) retry_env: RetryEnv,
     pub(super) metrics: Arc<Metrics>,
     pub(super) breaker: Breaker,
-    repair_memory: RepairMemory,
+    pub(super) repair_memory: RepairMemory,
+    pub(super) long_answers: LongAnswers,
     /// True once any request was answered.
     pub(super) has_answered: AtomicBool,
     /// The upstream's family, where the operator or the base URL names it.
@@ -72,6 +73,7 @@ impl Client {
             metrics,
             breaker: Breaker::new(settings.breaker, settings.workers),
             repair_memory: RepairMemory::default(),
+            long_answers: LongAnswers::default(),
             has_answered: AtomicBool::new(false),
             configured_profile: settings
                 .profile
@@ -116,19 +118,19 @@ impl Client {
         trace: &mut Trace,
     ) -> std::result::Result<UpstreamResponse, Box<Rejected>> {
         let text = OnceCell::new();
+        let to_json =
+            || text.get_or_init(|| serde_json::to_string(request).unwrap_or_default()).as_str();
         let make_document = || {
-            let text = text.get_or_init(|| serde_json::to_string(request).unwrap_or_default());
-            let mut document = Document::parse(text, request.route())?;
+            let mut document = Document::parse(to_json(), request.route())?;
             document.effects = request.effects();
             Some(document.with_thinking(request.thinking()))
         };
-        let model = request.model();
+        let is_whole = request.route().can_collect && !request.is_stream();
+        let target = Target::new(operation, request.model(), is_whole);
         let result =
-            self.with_repairs((operation, model), trace, make_document, |document, trace| {
-                match document {
-                    None => self.send_request(operation, request, trace),
-                    Some(document) => self.send_document(operation, model, document, trace),
-                }
+            self.with_repairs(&target, trace, make_document, |document, trace| match document {
+                None => self.send_request(&target, request, &to_json, trace),
+                Some(document) => self.send_document(&target, document, trace),
             });
         let result = self.log_result(operation, trace, result);
         let (response, effects) = result.map_err(|failure| {
@@ -141,33 +143,33 @@ impl Client {
     }
 
     #[inline(never)] // Not inlined, to keep its body off the stack of a long stream.
-    fn send_request(
+    fn send_request<'t>(
         &self,
-        operation: Operation,
+        target: &Target<'_>,
         request: &(impl Repairable + BorrowedParts),
+        to_json: &dyn Fn() -> &'t str,
         trace: &mut Trace,
     ) -> AttemptResult<UpstreamResponse> {
         let body = RequestBody::from_request(request)
             .map_err(|_| Error::Internal("cannot serialise the request"))?;
-        let mut call = self.new_call(operation, Some(request.model()), Payload::Pieces(&body));
-        self.retry(&mut call, trace, Self::read_response)
+        let operation = target.operation.streaming(request.is_stream());
+        let payload = (operation, HeldBody::Pieces(&body));
+        self.send_in_time(target, payload, self.retry_policy, &|| as_stream(to_json()), trace)
     }
 
     #[inline(never)]
     fn send_document(
         &self,
-        operation: Operation,
-        model: &str,
+        target: &Target<'_>,
         document: &Document<'_>,
         trace: &mut Trace,
     ) -> AttemptResult<UpstreamResponse> {
         let body = document.to_json();
-        let operation = operation.streaming(document.is_stream());
-        let mut call = self.new_call(operation, Some(model), Payload::Bytes(body.as_bytes()));
-        if document.is_last_resort {
-            call.retry_policy = self.no_retry_policy();
-        }
-        self.retry(&mut call, trace, Self::read_response)
+        let operation = target.operation.streaming(document.is_stream());
+        let payload = (operation, HeldBody::Bytes(body.as_bytes()));
+        let is_last = document.is_last_resort;
+        let retry_policy = if is_last { self.no_retry_policy() } else { self.retry_policy };
+        self.send_in_time(target, payload, retry_policy, &|| as_stream(&body), trace)
     }
 
     /// Whether the upstream has `chat/completions`, as a request shows that every such server rejects.
@@ -230,6 +232,11 @@ impl Client {
             caller: Caller::New,
             connection_policy: ConnectionPolicy::Reuse,
             only_reconnects: false,
+            after_timeout: if operation.generates() {
+                AfterTimeout::Fail
+            } else {
+                AfterTimeout::Repeat
+            },
         }
     }
 
@@ -241,92 +248,5 @@ impl Client {
     ) -> Result<UpstreamResponse> {
         let reading = (call.request.timeout, logger);
         UpstreamResponse::from_response(response, call.operation, reading, &self.metrics)
-    }
-
-    /// Sends a request, and sends it again at once when the upstream rejects it and it can be repaired.
-    /// Repairs that the model needed before are made at the start. `send` gets the request as the repairs
-    /// left it, or `None` for the request as it came. Returns what the response then needs, too.
-    pub(super) fn with_repairs<'d, T>(
-        &self,
-        (operation, model): (Operation, &str),
-        trace: &mut Trace,
-        make_document: impl FnOnce() -> Option<Document<'d>>,
-        mut send: impl FnMut(Option<&Document<'d>>, &mut Trace) -> AttemptResult<T>,
-    ) -> AttemptResult<(T, Option<ResponseEffects>)> {
-        let path = operation.path;
-        let known = self.repair_memory.get(path, model, Instant::now());
-        let mut make_document = Some(make_document);
-        let mut make = || make_document.take().and_then(|make| make());
-        let mut repaired = if known.is_empty() { None } else { make() }.map(|mut document| {
-            let session = Session::begin(&known, &mut document);
-            (document, session)
-        });
-        let mut first = None;
-        loop {
-            let document = repaired.as_ref().map(|(document, _)| document);
-            let failure = match send(document.filter(|document| document.is_changed()), trace) {
-                Ok(response) => {
-                    let learnt = repaired.as_ref().map(|(_, session)| session.learnt());
-                    learnt.into_iter().for_each(|learnt| self.remember(path, model, learnt));
-                    return Ok((response, repaired.map(|(document, _)| document.effects)));
-                }
-                Err(failure) => failure,
-            };
-            let is_rejection = failure.error.is_upstream_rejection();
-            let Some(details) = failure.rejection.as_ref().filter(|_| is_rejection) else {
-                // Whatever became of the last attempt, the first rejection is about the client's request.
-                let is_last = document.is_some_and(|document| document.is_last_resort);
-                let is_gone =
-                    matches!(failure.error, Error::ClientDisconnected | Error::ShuttingDown);
-                return Err(first.filter(|_| is_last && !is_gone).unwrap_or(failure));
-            };
-            repaired = repaired.or_else(|| {
-                let document = make()?;
-                let session = Session::new(&document);
-                Some((document, session))
-            });
-            let Some((document, session)) = &mut repaired else { return Err(failure) };
-            let is_hopeless =
-                |hash| self.repair_memory.is_hopeless(path, model, hash, Instant::now());
-            let Some(change) = session.next(details, document, is_hopeless) else {
-                if session.has_failed_plainly() {
-                    let hash = session.rejection_hash();
-                    self.repair_memory.mark_hopeless(path, model, hash, Instant::now());
-                }
-                // The first one is about what the client wrote.
-                return Err(first.unwrap_or(failure));
-            };
-            self.report_change(&change, (details, document), trace);
-            first.get_or_insert(failure);
-        }
-    }
-
-    fn remember(&self, path: &'static str, model: &str, (repairs, groups, experiment): Learnt) {
-        let now = Instant::now();
-        self.repair_memory.insert(path, model, &repairs, now);
-        if !groups.is_empty() {
-            self.repair_memory.insert_groups(path, model, &groups, now);
-        }
-        if let Some(experiment) = experiment {
-            self.repair_memory.record_experiment(path, model, experiment, now);
-        }
-    }
-
-    /// Logs and counts what was done about a rejection.
-    fn report_change(
-        &self,
-        change: &Change,
-        (details, document): (&ErrorDetails, &Document<'_>),
-        trace: &Trace,
-    ) {
-        // Masked before it is shortened: half a key would not be recognised.
-        let reason = describe_rejection(&self.redactor.redact(&details.message), document);
-        log::warn!(
-            "{} upstream rejected a request for {:?} ({:?}), sending again: {change}",
-            trace.request_id,
-            trace.model,
-            reason
-        );
-        change.kinds().into_iter().for_each(|kind| self.metrics.repairs.add(kind, 1));
     }
 }

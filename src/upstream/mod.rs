@@ -15,7 +15,10 @@
 //! | --- | --- |
 //! | a pooled connection was closed while idle | at once, even with `RETRY_MAX=0` |
 //! | a new connection was closed without a byte | at once the first time, then after the backoff |
-//! | connecting failed; no head in time | after the backoff |
+//! | connecting failed | after the backoff |
+//! | no head in time: a list, details, embeddings | after the backoff |
+//! | no head in time: a whole generated response | after the backoff, once, as a stream |
+//! | no head in time: a stream, or a request that is passed on | none |
 //! | 408, 409, 424, 429, 500, 502, 503, 504, 524, 529 | after the backoff, or the delay asked for |
 //! | llama.cpp is loading its model | every second, up to 300 times (5 minutes) |
 //! | spent quota and other permanent errors; other statuses | none |
@@ -33,6 +36,14 @@
 //! - A body that is streamed to the upstream is sent once, on a connection of its own.
 //! - A request for a route that only the upstream has is sent again only where connecting failed.
 //! - While the circuit is open, [`breaker`] decides.
+//!
+//! # Long responses
+//!
+//! A client of Ollama's, Anthropic's or a translated `responses` route that wants a whole response gets it
+//! from a whole response of the upstream as long as that is quick. Once one took more than a third of
+//! `REQUEST_TIMEOUT`, or ran into it, the model's whole responses are asked for as streams and collected,
+//! for an hour: the timeout then bounds each silence, and a client that leaves ends the work. A server that
+//! rejects streams is asked for whole responses for an hour. No prompt is generated a third time.
 //!
 //! # Timeouts
 //!
@@ -61,15 +72,17 @@ pub mod base_url;
 pub mod basic_auth;
 mod batch_limits;
 pub mod breaker;
+mod call_repairs;
 mod client;
+mod long_answers;
 mod model_list;
 mod operation;
 mod pass_through;
 pub mod proxy;
+mod recent_models;
 pub mod repair;
 mod response;
 mod retry;
-mod suffix_refusals;
 mod thinking_memory;
 mod tool_call_extras;
 mod transport;
@@ -82,8 +95,8 @@ pub(crate) use self::batch_limits::BatchLimits;
 pub use self::client::{Client, Rejected};
 pub use self::operation::Operation;
 pub use self::pass_through::{PassHeaders, PassResponse, PassResponseBody, PassTarget};
+use self::recent_models::RecentModels;
 pub use self::response::{EventStream, UpstreamResponse};
-use self::suffix_refusals::SuffixRefusals;
 pub(crate) use self::thinking_memory::ThinkingMemory;
 pub(crate) use self::tool_call_extras::ToolCallExtras;
 pub use self::transport::agent::Payload;
@@ -193,7 +206,7 @@ pub struct Upstream {
     /// What it wants back with earlier tool calls.
     pub(crate) tool_call_extras: ToolCallExtras,
     /// The models for which it takes no `suffix`.
-    pub(crate) suffix_refusals: SuffixRefusals,
+    pub(crate) suffix_refusals: RecentModels,
     /// What its responses have shown of its reasoning.
     pub(crate) thinking_memory: ThinkingMemory,
     /// Whether it said that it has no `responses` endpoint.
@@ -208,7 +221,7 @@ impl Upstream {
             client: Client::new(settings, retry_env, metrics),
             batch_limits: BatchLimits::default(),
             tool_call_extras: ToolCallExtras::default(),
-            suffix_refusals: SuffixRefusals::default(),
+            suffix_refusals: RecentModels::default(),
             thinking_memory: ThinkingMemory::default(),
             lacks_responses: AtomicBool::new(false),
         }

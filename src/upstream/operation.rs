@@ -44,6 +44,11 @@ impl Operation {
     /// A client's request for a route that only the upstream has; the client named the path.
     pub(super) const PASS_OTHER: Self = Self::pass("such");
 
+    /// True if a model generates the response, so that a request that was read may have its cost.
+    pub(super) fn generates(self) -> bool {
+        self.method == "POST" && self.path != Self::EMBEDDING.path
+    }
+
     /// The same operation, for a stream or for a whole response.
     #[must_use]
     pub const fn streaming(self, stream: bool) -> Self {

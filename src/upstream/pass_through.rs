@@ -27,6 +27,7 @@ use crate::error::{Error, Result};
 use crate::observe::body_log::{BodyLogger, LineLogger};
 use crate::observe::redact::Redactor;
 use crate::translate::pass_through::{Endpoint, PassBody};
+use crate::upstream::call_repairs::Target;
 use crate::upstream::repair::document::{Document, RouteTraits};
 
 /// Whole responses up to this length are buffered: if the upstream cuts one short, the client still
@@ -89,18 +90,18 @@ impl Client {
         let (is_chat, model) = (endpoint == Endpoint::Chat, request.model());
         let route = RouteTraits { is_chat, is_passed: true, ..RouteTraits::default() };
         let make_document = || Some(Document::new(request.object.clone(), route));
-        let result =
-            self.with_repairs((operation, model), trace, make_document, |document, trace| {
-                let body = match document {
-                    None => request.to_bytes(),
-                    Some(document) => Cow::Owned(document.to_json().into_bytes()),
-                };
-                let mut call = self.new_call(operation, Some(model), Payload::Bytes(&body));
-                if document.is_some_and(|document| document.is_last_resort) {
-                    call.retry_policy = self.no_retry_policy();
-                }
-                self.send_pass(call, headers, trace)
-            });
+        let target = Target::new(operation, model, false);
+        let result = self.with_repairs(&target, trace, make_document, |document, trace| {
+            let body = match document {
+                None => request.to_bytes(),
+                Some(document) => Cow::Owned(document.to_json().into_bytes()),
+            };
+            let mut call = self.new_call(operation, Some(model), Payload::Bytes(&body));
+            if document.is_some_and(|document| document.is_last_resort) {
+                call.retry_policy = self.no_retry_policy();
+            }
+            self.send_pass(call, headers, trace)
+        });
         self.prefer_response(operation, trace, result.map(|(response, _)| response))
     }
 

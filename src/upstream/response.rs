@@ -92,13 +92,17 @@ impl UpstreamResponse {
     }
 }
 
+fn too_large_error() -> Error {
+    Error::upstream_protocol("a response above 256 MiB")
+}
+
 fn read_whole(body: Body, timeout: Duration) -> Result<String> {
     let mut bytes = Vec::new();
     let bounds = (MAX_RESPONSE_BYTES + 1, body.content_length());
     ReadDeadline::new(timeout).read_to_end(&mut body.into_reader(), bounds, &mut bytes)?;
     check_cancelled()?;
     if bytes.len() as u64 > MAX_RESPONSE_BYTES {
-        return Err(Error::upstream_protocol("a response above 256 MiB"));
+        return Err(too_large_error());
     }
     Ok(match String::from_utf8(bytes) {
         Ok(text) => text,
@@ -168,13 +172,15 @@ pub struct EventStream {
     /// The event that `mapper` made last.
     mapped_event: String,
     is_ended: bool,
+    /// Bytes of the events so far.
+    event_bytes: u64,
     logger: Option<BodyLogger>,
 }
 
 impl EventStream {
     fn new(body: StreamedBody, mapper: Option<EventMapper>, logger: Option<BodyLogger>) -> Self {
         let (decoder, mapped_event) = (Decoder::new(), String::new());
-        Self { body, decoder, mapper, mapped_event, is_ended: false, logger }
+        Self { body, decoder, mapper, mapped_event, is_ended: false, event_bytes: 0, logger }
     }
 
     /// The next event that has already arrived. Never waits.
@@ -183,8 +189,9 @@ impl EventStream {
     /// [`Error::UpstreamProtocol`] for an event above its limit.
     pub fn try_next(&mut self) -> Result<Option<Event<'_>>> {
         let event = self.decoder.next_event()?;
-        if event.is_some() {
+        if let Some(Event::Data(data) | Event::Error(data)) = event {
             self.body.deadline.reset();
+            self.event_bytes += data.len() as u64;
         }
         if let (Some(logger), Some(Event::Data(data) | Event::Error(data))) = (&self.logger, event)
         {
@@ -197,6 +204,15 @@ impl EventStream {
             return Ok(Some(Event::Data(self.mapped_event.as_bytes())));
         }
         Ok(event)
+    }
+
+    /// Checks the bound of a stream that is collected into a whole response.
+    ///
+    /// # Errors
+    /// [`Error::UpstreamProtocol`] for more than a whole response may have.
+    pub fn check_size(&self) -> Result<()> {
+        let is_too_large = self.event_bytes > MAX_RESPONSE_BYTES;
+        if is_too_large { Err(too_large_error()) } else { Ok(()) }
     }
 
     /// Waits for more bytes. After `true`, [`EventStream::try_next`] may have events; after `false`

@@ -39,9 +39,24 @@ pub(super) struct Call<'a> {
     pub connection_policy: ConnectionPolicy,
     /// Whether only an attempt that never reached the upstream is repeated.
     pub only_reconnects: bool,
+    /// What follows when the head of the response does not come in time.
+    pub after_timeout: AfterTimeout<'a>,
 }
 
-impl Call<'_> {
+/// What follows when the head of a response does not come in time.
+#[derive(Clone, Copy)]
+pub(super) enum AfterTimeout<'a> {
+    /// The same request, as often as others.
+    Repeat,
+    /// The same request, once.
+    RepeatOnce,
+    /// This body, once; it asks for a stream.
+    Stream(&'a dyn Fn() -> &'a [u8]),
+    /// Nothing: the upstream may still be generating the response.
+    Fail,
+}
+
+impl<'a> Call<'a> {
     /// Whether an attempt that failed in this way may be repeated.
     fn allowed_retry(&self, error: &Error) -> Retry {
         let never_arrived = matches!(
@@ -50,8 +65,26 @@ impl Call<'_> {
                 | Error::UpstreamDown { .. }
                 | Error::UpstreamTimeout(TimeoutPhase::Connect)
         );
-        if self.only_reconnects && !never_arrived { Retry::Never } else { error.retry() }
+        let is_spent = is_late_head(error) && matches!(self.after_timeout, AfterTimeout::Fail);
+        let is_final = is_spent || (self.only_reconnects && !never_arrived);
+        if is_final { Retry::Never } else { error.retry() }
     }
+
+    /// Prepares the attempt that follows a head that did not come in time.
+    fn use_repetition(&mut self) {
+        if let AfterTimeout::Stream(body) = self.after_timeout {
+            self.request.payload = Payload::Bytes(body());
+            self.operation.stream = true;
+        }
+        if !matches!(self.after_timeout, AfterTimeout::Repeat) {
+            self.after_timeout = AfterTimeout::Fail;
+        }
+    }
+}
+
+/// True if the upstream has the request and did not begin a response in time.
+fn is_late_head(error: &Error) -> bool {
+    matches!(error, Error::UpstreamTimeout(TimeoutPhase::Head))
 }
 
 /// Why an attempt failed, with what the upstream said.
@@ -61,6 +94,8 @@ pub(super) struct AttemptError {
     pub rejection: Option<ErrorDetails>,
     /// The response, where the client gets the upstream's own.
     pub response: Option<PassResponse>,
+    /// True if the request had become a stream, because the whole response did not come in time.
+    pub became_stream: bool,
 }
 
 /// Reads a response with a good status.
@@ -71,7 +106,7 @@ pub(super) type AttemptResult<T> = std::result::Result<T, Box<AttemptError>>;
 
 impl From<Error> for Box<AttemptError> {
     fn from(error: Error) -> Self {
-        Box::new(AttemptError { error, rejection: None, response: None })
+        Box::new(AttemptError { error, rejection: None, response: None, became_stream: false })
     }
 }
 
@@ -122,6 +157,9 @@ impl Client {
             if !(self.retry_env.sleep)(delay) {
                 check_cancelled()?;
                 return Err(Error::ShuttingDown.into());
+            }
+            if is_late_head(&failure.error) {
+                call.use_repetition();
             }
             last_response = failure.response;
             call.caller = Caller::Retrying;
@@ -222,6 +260,7 @@ impl Client {
             // A redirect is nothing that a client could follow.
             response: (passed && status >= 400)
                 .then(|| PassResponse::from_error(status, &headers, body, &self.redactor)),
+            became_stream: false,
         })
     }
 

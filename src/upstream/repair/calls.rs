@@ -308,6 +308,7 @@ mod tests {
             rewrites_response: true,
             may_truncate: false,
             is_passed: false,
+            can_collect: true,
         };
         let mut document = Document::parse(&body, route).expect("an object");
         assert!(use_legal_names(&mut document));

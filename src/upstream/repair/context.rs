@@ -110,6 +110,7 @@ mod tests {
             rewrites_response: true,
             may_truncate: true,
             is_passed: false,
+            can_collect: true,
         };
         let mut document = Document::parse(&body, route).expect("an object");
         let before = messages.as_array().expect("a list").len();

@@ -24,6 +24,17 @@ pub(super) const RESPONSE_FORMAT: &str = "response_format";
 const LONG_FIELDS: &[&str] =
     &[MESSAGES, TOOLS, "input", "prompt", "suffix", "functions", RESPONSE_FORMAT];
 
+/// What asks for a stream with its token counts.
+const STREAM_MEMBERS: [(&str, &str); 2] =
+    [("stream", "true"), ("stream_options", r#"{"include_usage":true}"#)];
+
+/// A request, in JSON, as one for a stream.
+pub fn as_stream(json: &str) -> String {
+    let Some(mut object) = RawObject::parse(json) else { return json.to_owned() };
+    STREAM_MEMBERS.iter().for_each(|(member, value)| object.set(member, *value));
+    object.to_json()
+}
+
 /// What may be done to a request and to its response, by the route that it came from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RouteTraits {
@@ -35,6 +46,8 @@ pub struct RouteTraits {
     pub may_truncate: bool,
     /// True if the client wrote it for OpenAI's API.
     pub is_passed: bool,
+    /// True if a whole response may be asked for as a stream, which is then collected.
+    pub can_collect: bool,
 }
 
 /// A translated request that can be repaired.
@@ -44,6 +57,11 @@ pub trait Repairable {
 
     /// What may be done to it.
     fn route(&self) -> RouteTraits;
+
+    /// Whether it asks for a stream.
+    fn is_stream(&self) -> bool {
+        false
+    }
 
     /// The reasoning of the assistant's messages that is not sent, by the place of each.
     fn thinking(&self) -> Vec<(usize, String)> {
@@ -68,7 +86,12 @@ impl Repairable for ChatRequest<'_> {
 
     fn route(&self) -> RouteTraits {
         let may_truncate = self.may_truncate;
-        RouteTraits { is_chat: true, rewrites_response: true, may_truncate, is_passed: false }
+        let traits = RouteTraits { is_chat: true, may_truncate, ..RouteTraits::default() };
+        RouteTraits { rewrites_response: true, can_collect: true, ..traits }
+    }
+
+    fn is_stream(&self) -> bool {
+        self.stream
     }
 
     fn thinking(&self) -> Vec<(usize, String)> {
@@ -91,7 +114,11 @@ impl Repairable for CompletionRequest<'_> {
     }
 
     fn route(&self) -> RouteTraits {
-        RouteTraits { rewrites_response: true, ..RouteTraits::default() }
+        RouteTraits { rewrites_response: true, can_collect: true, ..RouteTraits::default() }
+    }
+
+    fn is_stream(&self) -> bool {
+        self.stream
     }
 
     fn effects_mut(&mut self) -> Option<&mut ResponseEffects> {
@@ -110,7 +137,11 @@ impl Repairable for InfillRequest<'_> {
     }
 
     fn route(&self) -> RouteTraits {
-        RouteTraits::default()
+        RouteTraits { can_collect: true, ..RouteTraits::default() }
+    }
+
+    fn is_stream(&self) -> bool {
+        self.stream
     }
 }
 
@@ -135,14 +166,23 @@ pub struct Document<'a> {
     pub effects: ResponseEffects,
     /// True if this is the last attempt, which is not retried.
     pub is_last_resort: bool,
+    /// True if the server is known to reject streams.
+    pub rejects_streams: bool,
     is_changed: bool,
 }
 
 impl<'a> Document<'a> {
     /// A request whose members are these.
     pub fn new(object: RawObject<'a>, route: RouteTraits) -> Self {
-        let effects = ResponseEffects::default();
-        Self { object, turns: None, route, effects, is_last_resort: false, is_changed: false }
+        Self {
+            object,
+            turns: None,
+            route,
+            effects: ResponseEffects::default(),
+            is_last_resort: false,
+            rejects_streams: false,
+            is_changed: false,
+        }
     }
 
     /// A request from its JSON; `None` if it is no object.
@@ -225,6 +265,21 @@ impl<'a> Document<'a> {
     /// Whether a stream is asked for.
     pub fn is_stream(&self) -> bool {
         self.get("stream") == Some("true")
+    }
+
+    /// Asks for a stream with its token counts; returns whether that changed anything.
+    pub fn use_stream(&mut self) -> bool {
+        let changes = !self.is_stream();
+        if changes {
+            STREAM_MEMBERS.iter().for_each(|(member, value)| self.set(member, *value));
+        }
+        changes
+    }
+
+    /// Asks for a whole response.
+    pub fn use_whole(&mut self) {
+        self.set("stream", "false");
+        self.remove("stream_options");
     }
 
     /// The messages, to be read or changed; a caller that changes some calls [`Document::mark_changed`].

@@ -147,7 +147,7 @@ impl Group {
             Self::Schemas => schemas::reduce_all(document) | single_types(document),
             Self::Stream => {
                 let is_asked = document.route.rewrites_response && !document.is_stream();
-                let is_refused = text.contains("stream");
+                let is_refused = text.contains("stream") || document.rejects_streams;
                 if is_asked && !is_refused {
                     document.set("stream", "true");
                 }

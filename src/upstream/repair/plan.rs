@@ -93,6 +93,20 @@ pub fn blames_fixed_member(details: &ErrorDetails, document: &mut Document<'_>) 
     plan_named_members(details, document).1
 }
 
+/// True if a rejection may be about the request for a stream.
+pub fn is_about_stream(details: &ErrorDetails) -> bool {
+    let says_stream = |text: &str| {
+        let text = text.to_ascii_lowercase().replace("stream_options", "");
+        text.contains("stream")
+    };
+    let named = details.param.iter().chain(details.field_errors.iter().map(|field| &field.path));
+    let mut named = named.filter(|path| !path.is_empty()).peekable();
+    if named.peek().is_some() {
+        return named.any(|path| says_stream(path));
+    }
+    says_stream(&details.message) && !kinds::find(details).contains(&Kind::OnlyStreams)
+}
+
 fn with_scope(repair: Repair) -> Planned {
     let scope = match &repair {
         Repair::LowerLimit { is_fixed: false, .. } => Scope::Request,

@@ -232,9 +232,7 @@ impl Repair {
             Self::WrapRoot => response_format::wrap_root(document),
             Self::MentionJson => response_format::mention_json(document),
             Self::Stream => {
-                document.route.rewrites_response
-                    && !document.is_stream()
-                    && set(document, "stream", "true".to_owned())
+                document.route.can_collect && !document.rejects_streams && document.use_stream()
             }
             _ => self.apply_to_messages(document),
         }
@@ -331,16 +329,10 @@ fn watch_stops(document: &mut Document<'_>, most: usize) -> bool {
     } else {
         document.set("stop", Value::from(stop).to_string());
     }
-    use_stream(document);
-    true
-}
-
-/// Asks for a stream with its token counts.
-pub(super) fn use_stream(document: &mut Document<'_>) {
-    if !document.is_stream() {
-        document.set("stream", "true");
-        document.set("stream_options", r#"{"include_usage":true}"#);
+    if !document.rejects_streams {
+        document.use_stream();
     }
+    true
 }
 
 pub(super) fn ends_with_prefill(document: &mut Document<'_>) -> bool {

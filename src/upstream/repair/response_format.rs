@@ -151,6 +151,7 @@ mod tests {
         rewrites_response: true,
         may_truncate: false,
         is_passed: false,
+        can_collect: true,
     };
 
     fn repaired(

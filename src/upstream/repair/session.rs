@@ -48,6 +48,8 @@ pub enum Change {
     Plainest(Vec<Group>),
     /// The group that was left out is back.
     Restored(Group),
+    /// The stream that only the proxy wanted is a whole response again.
+    Whole,
 }
 
 impl Change {
@@ -58,6 +60,7 @@ impl Change {
             Self::Truncated(_) => vec!["truncated"],
             Self::Plainest(_) => vec!["plainest_form"],
             Self::Restored(_) => vec!["restored"],
+            Self::Whole => vec!["whole"],
         }
     }
 }
@@ -75,6 +78,7 @@ impl fmt::Display for Change {
                 write!(f, "plainest form ({})", join(groups))
             }
             Self::Restored(group) => write!(f, "{group:?} is needed"),
+            Self::Whole => f.write_str("asked for in one piece"),
         }
     }
 }
@@ -104,6 +108,10 @@ pub struct Session {
     left_out: Option<Group>,
     experiment: Option<(Group, bool)>,
     first_text: Option<String>,
+    /// True while the request is a stream because its whole response would take long.
+    is_own_stream: bool,
+    /// True once such a stream was rejected.
+    is_stream_rejected: bool,
     /// Hashes of the bodies that were rejected.
     rejected: Vec<u64>,
 }
@@ -131,6 +139,16 @@ impl Session {
     pub fn new(document: &Document<'_>) -> Self {
         let (schemas, is_malformed) = (hash_schemas(document), values::is_malformed(document));
         Self { schemas, is_malformed, ..Self::default() }
+    }
+
+    /// Asks for a stream, because a whole response would take long.
+    pub fn prefer_stream(&mut self, document: &mut Document<'_>) {
+        self.is_own_stream |= document.use_stream();
+    }
+
+    /// True if a stream that only the proxy wanted was rejected.
+    pub fn is_stream_rejected(&self) -> bool {
+        self.is_stream_rejected
     }
 
     /// Changes the document after a rejection; `None` if nothing can be done. `is_hopeless` tells of a
@@ -162,6 +180,9 @@ impl Session {
         document: &mut Document<'_>,
         is_hopeless: &impl Fn(u64) -> bool,
     ) -> Option<Change> {
+        if self.is_own_stream && plan::is_about_stream(details) {
+            return Some(self.take_back_stream(document));
+        }
         self.first_text.get_or_insert_with(|| details.message.clone());
         if let Some(group) = self.left_out.take() {
             self.experiment = Some((group, false));
@@ -188,6 +209,10 @@ impl Session {
                 return Some(Change::Repairs(repairs));
             }
         }
+        // What the proxy itself has changed goes first.
+        if self.is_own_stream {
+            return Some(self.take_back_stream(document));
+        }
         let may_simplify = !is_plain
             && document.route.is_chat
             && !plan::blames_fixed_member(details, document)
@@ -199,6 +224,14 @@ impl Session {
         let groups = plainest::apply_all(document, &text);
         self.groups = Some(groups.clone());
         (!groups.is_empty()).then_some(Change::Plainest(groups))
+    }
+
+    fn take_back_stream(&mut self, document: &mut Document<'_>) -> Change {
+        document.use_whole();
+        document.rejects_streams = true;
+        self.is_own_stream = false;
+        self.is_stream_rejected = true;
+        Change::Whole
     }
 
     /// Lowers the limit where the prompt fits, or drops the oldest turns where it does not.

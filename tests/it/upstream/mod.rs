@@ -9,6 +9,7 @@ mod errors;
 mod faults;
 mod kinds;
 mod large_bodies;
+mod long_answers;
 mod models;
 mod plainest;
 mod proxies;

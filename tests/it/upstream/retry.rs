@@ -196,7 +196,7 @@ fn a_head_that_does_not_come_in_time_is_a_timeout() {
     let (_keep_too, never_too) = bounded(0);
     upstream.script(vec![Step::Wait(never)]).script(vec![Step::Wait(never_too)]);
     proxy
-        .ask("/api/chat", chat("Hi"))
+        .ask("/api/chat", chat_whole("Hi"))
         .assert_error(504, "no response from the upstream within REQUEST_TIMEOUT");
     assert_eq!(proxy.sleeps.len(), 1);
 }

@@ -1,0 +1,225 @@
+//! A call that is repaired where the upstream rejects it, and repeated as a stream where it takes long.
+//!
+//! [`Client::with_repairs`] loops over the rejections of one request, [`Client::send_in_time`] makes the
+//! attempts at one form of it. What helped is remembered. Invariant: the first rejection of what the client
+//! wrote is the one that it gets, and no request is sent a second time after a timeout.
+
+use std::cell::{Cell, OnceCell};
+use std::time::Instant;
+
+use super::retry::{AfterTimeout, AttemptError, AttemptResult};
+use super::transport::agent::Payload;
+use super::{Client, Operation, Trace, UpstreamResponse};
+use crate::api::openai::request::ResponseEffects;
+use crate::api::openai::request_body::RequestBody;
+use crate::backends::errors::ErrorDetails;
+use crate::error::{Error, TimeoutPhase};
+use crate::upstream::backoff::RetryPolicy;
+use crate::upstream::repair::document::Document;
+use crate::upstream::repair::session::{Change, Session, describe_rejection};
+
+/// What is called, and for what.
+pub(super) struct Target<'m> {
+    pub operation: Operation,
+    pub model: &'m str,
+    /// True for a whole response that may be asked for as a stream instead.
+    pub is_whole: bool,
+    /// True once the request was sent again after a timeout.
+    was_repeated: Cell<bool>,
+}
+
+impl<'m> Target<'m> {
+    pub(super) fn new(operation: Operation, model: &'m str, is_whole: bool) -> Self {
+        Self { operation, model, is_whole, was_repeated: Cell::new(false) }
+    }
+}
+
+/// The body of a request that can be sent again.
+pub(super) enum HeldBody<'a> {
+    Pieces(&'a RequestBody<'a>),
+    Bytes(&'a [u8]),
+}
+
+/// True if the upstream has a request and did not send its whole response in time.
+fn is_late(error: &Error) -> bool {
+    matches!(error, Error::UpstreamTimeout(TimeoutPhase::Head | TimeoutPhase::Body))
+}
+
+impl Client {
+    /// Sends a request, and sends it again at once when the upstream rejects it and it can be repaired.
+    /// Repairs that the model needed before are made at the start. `send` gets the request as the repairs
+    /// left it, or `None` for the request as it came. Returns what the response then needs, too.
+    pub(super) fn with_repairs<'d, T>(
+        &self,
+        target: &Target<'_>,
+        trace: &mut Trace,
+        make_document: impl FnOnce() -> Option<Document<'d>>,
+        mut send: impl FnMut(Option<&Document<'d>>, &mut Trace) -> AttemptResult<T>,
+    ) -> AttemptResult<(T, Option<ResponseEffects>)> {
+        let mut make_document = Some(make_document);
+        let mut make = || make_document.take().and_then(|make| make());
+        let mut repaired = self.begin_repaired(target, &mut make);
+        let mut first = None;
+        loop {
+            let document = repaired.as_ref().map(|(document, _)| document);
+            let failure = match send(document.filter(|document| document.is_changed()), trace) {
+                Ok(response) => {
+                    repaired.iter().for_each(|(_, session)| self.remember(target, session));
+                    return Ok((response, repaired.map(|(document, _)| document.effects)));
+                }
+                Err(failure) => failure,
+            };
+            let is_rejection = failure.error.is_upstream_rejection();
+            let Some(details) = failure.rejection.as_ref().filter(|_| is_rejection) else {
+                // Whatever became of the last attempt, the first rejection is about the client's request.
+                let is_last = document.is_some_and(|document| document.is_last_resort);
+                let is_gone =
+                    matches!(failure.error, Error::ClientDisconnected | Error::ShuttingDown);
+                return Err(first.filter(|_| is_last && !is_gone).unwrap_or(failure));
+            };
+            repaired = repaired.or_else(|| {
+                let document = make()?;
+                let session = Session::new(&document);
+                Some((document, session))
+            });
+            let Some((document, session)) = &mut repaired else { return Err(failure) };
+            if failure.became_stream {
+                session.prefer_stream(document);
+            }
+            let Some(change) = self.find_change(target, details, (document, session)) else {
+                // The first one is about what the client wrote.
+                return Err(first.unwrap_or(failure));
+            };
+            self.report_change(&change, (details, document), trace);
+            if change != Change::Whole {
+                first.get_or_insert(failure);
+            }
+        }
+    }
+
+    /// The request with what its model needed before; `None` if nothing is known of the model.
+    fn begin_repaired<'d>(
+        &self,
+        target: &Target<'_>,
+        make: &mut impl FnMut() -> Option<Document<'d>>,
+    ) -> Option<(Document<'d>, Session)> {
+        let (path, model, now) = (target.operation.path, target.model, Instant::now());
+        let known = self.repair_memory.get(path, model, now);
+        let prefers_stream = target.is_whole && self.long_answers.wants_stream(path, model, now);
+        if known.is_empty() && !prefers_stream {
+            return None;
+        }
+        let mut document = make()?;
+        document.rejects_streams = self.long_answers.rejects_streams(path, now);
+        let mut session = Session::begin(&known, &mut document);
+        if prefers_stream {
+            session.prefer_stream(&mut document);
+        }
+        Some((document, session))
+    }
+
+    fn find_change(
+        &self,
+        target: &Target<'_>,
+        details: &ErrorDetails,
+        (document, session): (&mut Document<'_>, &mut Session),
+    ) -> Option<Change> {
+        let (path, model, now) = (target.operation.path, target.model, Instant::now());
+        document.rejects_streams |= self.long_answers.rejects_streams(path, now);
+        let is_hopeless = |hash| self.repair_memory.is_hopeless(path, model, hash, now);
+        let change = session.next(details, document, is_hopeless);
+        if change.is_none() && session.has_failed_plainly() {
+            self.repair_memory.mark_hopeless(path, model, session.rejection_hash(), now);
+        }
+        change
+    }
+
+    /// Remembers what a request needed that was accepted.
+    fn remember(&self, target: &Target<'_>, session: &Session) {
+        let (path, model, now) = (target.operation.path, target.model, Instant::now());
+        let (repairs, groups, experiment) = session.learnt();
+        self.repair_memory.insert(path, model, &repairs, now);
+        if !groups.is_empty() {
+            self.repair_memory.insert_groups(path, model, &groups, now);
+        }
+        if let Some(experiment) = experiment {
+            self.repair_memory.record_experiment(path, model, experiment, now);
+        }
+        if session.is_stream_rejected() {
+            self.long_answers.record_no_streams(path, now);
+        }
+    }
+
+    /// Sends one form of a request, as a stream if its whole response does not come in time, and notes how
+    /// long that took. `to_stream` makes the body of the stream.
+    pub(super) fn send_in_time(
+        &self,
+        target: &Target<'_>,
+        (operation, body): (Operation, HeldBody<'_>),
+        retry_policy: RetryPolicy,
+        to_stream: &dyn Fn() -> String,
+        trace: &mut Trace,
+    ) -> AttemptResult<UpstreamResponse> {
+        let is_whole = target.is_whole && !operation.stream;
+        let stream = OnceCell::new();
+        let stream_body = || stream.get_or_init(to_stream).as_bytes();
+        let payload = match body {
+            HeldBody::Pieces(body) => Payload::Pieces(body),
+            HeldBody::Bytes(body) => Payload::Bytes(body),
+        };
+        let mut call = self.new_call(operation, Some(target.model), payload);
+        call.retry_policy = retry_policy;
+        if is_whole && !target.was_repeated.get() {
+            let rejects_streams = self.long_answers.rejects_streams(operation.path, Instant::now());
+            call.after_timeout = if rejects_streams {
+                AfterTimeout::RepeatOnce
+            } else {
+                AfterTimeout::Stream(&stream_body)
+            };
+        }
+        let result = self.retry(&mut call, trace, Self::read_response);
+        if !is_whole {
+            return result;
+        }
+        let became_stream = call.operation.stream;
+        let was_repeated = matches!(call.after_timeout, AfterTimeout::Fail);
+        target.was_repeated.set(was_repeated);
+        self.record_duration(target, (&result, became_stream), trace);
+        result.map_err(|failure| Box::new(AttemptError { became_stream, ..*failure }))
+    }
+
+    /// Notes how long a whole response took.
+    fn record_duration(
+        &self,
+        target: &Target<'_>,
+        (result, became_stream): (&AttemptResult<UpstreamResponse>, bool),
+        trace: &Trace,
+    ) {
+        let took = match result {
+            _ if became_stream => None,
+            Ok(UpstreamResponse::Whole(_)) => trace.last_attempt_at.map(|began| began.elapsed()),
+            Err(failure) if is_late(&failure.error) => None,
+            _ => return,
+        };
+        let (about, now) = ((target.operation.path, target.model), Instant::now());
+        self.long_answers.record(about, (took, self.agent.timeout), now);
+    }
+
+    /// Logs and counts what was done about a rejection.
+    fn report_change(
+        &self,
+        change: &Change,
+        (details, document): (&ErrorDetails, &Document<'_>),
+        trace: &Trace,
+    ) {
+        // Masked before it is shortened: half a key would not be recognised.
+        let reason = describe_rejection(&self.redactor.redact(&details.message), document);
+        log::warn!(
+            "{} upstream rejected a request for {:?} ({:?}), sending again: {change}",
+            trace.request_id,
+            trace.model,
+            reason
+        );
+        change.kinds().into_iter().for_each(|kind| self.metrics.repairs.add(kind, 1));
+    }
+}
