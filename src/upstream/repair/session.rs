@@ -324,7 +324,7 @@ fn hash(text: &str) -> u64 {
     u64::from_str_radix(&sha256_hex(text.as_bytes())[..16], 16).unwrap_or_default()
 }
 
-/// A rejection for the log: at most [`MAX_REASON_CHARS`] characters, without words of the conversation,
+/// A rejection for the log: at most `MAX_REASON_CHARS` characters, without words of the conversation,
 /// which some servers repeat.
 pub fn describe_rejection(message: &str, document: &Document<'_>) -> String {
     let body = document.to_json();
