@@ -143,12 +143,19 @@ fn row(name: &str) -> Option<&'static Row> {
 
 /// The kinds that a rejection may be of, in the order in which they are tried.
 pub(super) fn find(details: &ErrorDetails) -> Vec<Kind> {
-    let text = details.message.to_ascii_lowercase();
+    let text = plain_text(details);
     let is_met = |kind: &&Kind| {
         let row = row(&format!("{kind:?}"));
         row.is_some_and(|row| row.blames(details) || matches_any(&text, &row.phrases))
     };
     KINDS.iter().filter(is_met).copied().collect()
+}
+
+/// The text of a rejection in lower case, without the lines of a trace, whose paths may hold any word.
+pub(super) fn plain_text(details: &ErrorDetails) -> String {
+    let is_trace = |line: &&str| line.trim_start().starts_with("File \"");
+    let lines: Vec<&str> = details.message.lines().filter(|line| !is_trace(line)).collect();
+    lines.join("\n").to_ascii_lowercase()
 }
 
 /// True if a text in lower case speaks of a topic.

@@ -223,13 +223,7 @@ fn simplify_format(document: &mut Document<'_>, text: &str) -> bool {
     }
     let mut changed = response_format::object_to_schema(document);
     changed |= response_format::drop_strict(document);
-    let root = response_format::schema(document);
-    let is_object = root.as_deref().and_then(RawObject::parse).is_some_and(|root| {
-        root.get("type").is_none_or(|kind| kind == "\"object\"") && !root.has_value("anyOf")
-    });
-    if !is_object {
-        changed |= response_format::wrap_root(document);
-    }
+    changed |= response_format::wrap_root(document);
     changed | schemas::reduce_all(document)
 }
 

@@ -69,7 +69,7 @@ const EFFORT_LEVELS: &[&str] = &["none", "minimal", "low", "medium", "high", "xh
 
 /// The repairs for a rejection, best first. Those of one list are made together.
 pub fn plan(details: &ErrorDetails, document: &mut Document<'_>) -> Vec<Vec<Planned>> {
-    let text = details.message.to_ascii_lowercase();
+    let text = kinds::plain_text(details);
     let mut out = Vec::new();
     // Schemas and formats are mentioned in many rejections, so they come after the members.
     let is_late = |kind: &Kind| matches!(kind, Kind::ToolSchema | Kind::Format);
@@ -160,11 +160,11 @@ fn plan_format(text: &str, document: &mut Document<'_>) -> Vec<Vec<Planned>> {
     let is_bad = kinds::says(text, Topic::BadSchema);
     let scope = if is_about_type && !is_bad { Scope::Model } else { own };
     match response_format::find(document) {
-        Some(FormatKind::Schema { is_strict: true }) => vec![vec![(Repair::DropStrict, scope)]],
-        Some(FormatKind::Schema { .. }) if is_bad => vec![vec![(Repair::ReduceSchemas, own)]],
-        Some(FormatKind::Schema { .. }) if is_about_type => {
+        Some(FormatKind::Schema { .. }) if scope == Scope::Model && !text.contains("strict") => {
             vec![vec![(Repair::SchemaToPrompt, scope)]]
         }
+        Some(FormatKind::Schema { is_strict: true }) => vec![vec![(Repair::DropStrict, scope)]],
+        Some(FormatKind::Schema { .. }) if is_bad => vec![vec![(Repair::ReduceSchemas, own)]],
         Some(FormatKind::Schema { .. }) => {
             vec![vec![(Repair::ReduceSchemas, own)], vec![(Repair::SchemaToPrompt, own)]]
         }

@@ -111,7 +111,12 @@ pub(super) fn mention_json(document: &mut Document<'_>) -> bool {
 /// Wraps a schema whose root is no object; the response is unwrapped.
 pub(super) fn wrap_root(document: &mut Document<'_>) -> bool {
     let is_wrapped = document.effects.unwraps_value || !document.route.rewrites_response;
-    if is_wrapped || schema(document).is_none() {
+    let root = schema(document);
+    let root = root.as_deref().and_then(RawObject::parse).filter(|_| !is_wrapped);
+    let is_object = |root: &RawObject<'_>| {
+        root.get("type").is_none_or(|kind| kind == "\"object\"") && !root.has_value("anyOf")
+    };
+    if root.is_none_or(|root| is_object(&root)) {
         return false;
     }
     let wrapped = change_schema(document, |named| {

@@ -220,7 +220,7 @@ impl Session {
         if !may_simplify {
             return None;
         }
-        let text = details.message.to_ascii_lowercase();
+        let text = kinds::plain_text(details);
         let groups = plainest::apply_all(document, &text);
         self.groups = Some(groups.clone());
         (!groups.is_empty()).then_some(Change::Plainest(groups))
@@ -253,7 +253,7 @@ impl Session {
             return None;
         }
         self.truncations += 1;
-        let text = details.message.to_ascii_lowercase();
+        let text = kinds::plain_text(details);
         let dropped = context::drop_oldest(document, &text);
         (dropped > 0).then_some(Change::Truncated(dropped))
     }

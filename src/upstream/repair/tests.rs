@@ -188,7 +188,11 @@ fn the_form_of_the_answer_goes_down_a_ladder_and_stays_json() {
     let refusal = details("This response_format type is unavailable now", "", "");
     let kind = |request: &Document<'_>| sent(request)["response_format"]["type"].clone();
     with_request(&schema, |request| {
-        assert_eq!(mended(request, &refusal), ["\"strict\" removed from response_format"]);
+        let strict = details("response_format: strict is not supported", "", "");
+        assert_eq!(mended(request, &strict), ["\"strict\" removed from response_format"]);
+    });
+    with_request(&schema, |request| {
+        // No schema of any kind would be accepted.
         let told = "json_schema replaced by an instruction in the prompt";
         assert_eq!(mended(request, &refusal), [told]);
         assert_eq!(kind(request), "json_object");
@@ -220,6 +224,20 @@ fn the_form_of_the_answer_goes_down_a_ladder_and_stays_json() {
     });
     with_request(&json!({}), |request| {
         assert!(mended(request, &refusal).is_empty(), "none was asked for");
+    });
+}
+
+#[test]
+fn a_format_that_is_not_known_goes_to_the_prompt_at_once() {
+    let schema = json!({"format": {"type": "object", "properties": {"a": {"type": "string"}},
+        "required": ["a"], "additionalProperties": false}});
+    // llama-cpp-python.
+    let text = "[{'type': 'literal_error', 'loc': ('body', 'response_format', 'type'), 'msg': \"Input \
+                should be 'text' or 'json_object'\", 'input': 'json_schema', 'ctx': {'expected': \
+                \"'text' or 'json_object'\"}}]\n  File \"/root/x/object/type.py\", line 376";
+    with_request(&schema, |request| {
+        let told = "json_schema replaced by an instruction in the prompt";
+        assert_eq!(mended(request, &details(text, "", "")), [told]);
     });
 }
 
