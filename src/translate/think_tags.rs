@@ -12,7 +12,7 @@
 //! Invariant: all input comes out, as reasoning or as text, except the tags and the white space
 //! around them, and the result does not depend on how the input was split.
 
-use crate::translate::lone_tag::LoneTagWatch;
+use crate::translate::lone_tag::{self, LoneTagWatch};
 use crate::translate::stop_filter::partial_match_len;
 
 /// The longest text that is taken for reasoning before its closing tag has come, in bytes: about a
@@ -208,9 +208,11 @@ impl ThinkTagSplitter {
             return split;
         }
         let lone = |tags: &&Tags| {
-            let (thinking, content) = split.content.split_once(tags.closing)?;
+            let (thinking, rest) =
+                split.content.split_at(lone_tag::find_unquoted(&split.content, tags.closing)?);
             // A text with both of them speaks of tags.
-            (!thinking.contains(tags.opening)).then_some((thinking, content))
+            let is_lone = lone_tag::find_unquoted(thinking, tags.opening).is_none();
+            is_lone.then(|| (thinking, &rest[tags.closing.len()..]))
         };
         match TAGS.iter().find_map(lone) {
             Some((thinking, content)) => SplitText {
@@ -422,6 +424,8 @@ mod tests {
         check("Yes", "", "Yes", None);
         let both = "The tags are <think> and </think>.";
         check(both, "", both, None);
+        let quoted = "It ends with `</think>`.";
+        check(quoted, "", quoted, None);
         let mut splitter = ThinkTagSplitter::default();
         assert_eq!(splitter.split_whole("<think>hm</think>Yes </think>").content, "Yes </think>");
         assert_eq!(splitter.lone_closing_tag(), None);
