@@ -22,7 +22,7 @@ use crate::api::ollama::response::{
 };
 use crate::api::ollama::text_line;
 use crate::api::openai::request as openai;
-use crate::api::openai::request::{Message, ResponseEffects, StreamOptions};
+use crate::api::openai::request::{Message, StreamOptions};
 use crate::api::wire::ndjson;
 use crate::backends::profiles::{LogprobsParam, Profile};
 use crate::error::{Error, Result};
@@ -101,9 +101,9 @@ pub(super) fn build_chat<'a>(
     if let Some(top) = extras.logprobs {
         sampling.append(&mut logprobs_parameters(top, profile));
     }
-    let watched_stop = options.watched_stop(profile);
+    let effects = options.stop_effects(profile);
     // A stream can be ended at a stop string.
-    let stream = stream || !watched_stop.is_empty();
+    let stream = stream || !(effects.sent_stop || effects.watched_stop.is_empty());
     openai::ChatRequest {
         model,
         messages,
@@ -114,7 +114,7 @@ pub(super) fn build_chat<'a>(
         tools: Vec::new(),
         tool_choice: None,
         may_truncate: false,
-        effects: ResponseEffects { watched_stop, ..ResponseEffects::default() },
+        effects,
     }
 }
 

@@ -165,9 +165,9 @@ fn build_completion<'a>(
         // `completions` has one parameter: the number, at most 5 (OpenAI API reference).
         sampling.insert("logprobs".into(), top.clamp(1, 5).into());
     }
-    let watched_stop = options.watched_stop(profile);
+    let effects = options.stop_effects(profile);
     // A stream can be ended at a stop string.
-    let stream = stream || !watched_stop.is_empty();
+    let stream = stream || !(effects.sent_stop || effects.watched_stop.is_empty());
     let completion = openai::CompletionRequest {
         model,
         prompt,
@@ -176,7 +176,7 @@ fn build_completion<'a>(
         stream_options: StreamOptions::for_stream(stream),
         sampling,
         response_format,
-        effects: ResponseEffects { watched_stop, ..ResponseEffects::default() },
+        effects,
     };
     // These endpoints get neither the default limit nor log probabilities.
     let sampling = || options.for_chat(profile);

@@ -8,8 +8,9 @@
 
 use serde_json::{Map, Number, Value};
 
+use crate::api::openai::request::ResponseEffects;
 use crate::api::wire::keep_alive::KeepAlive;
-use crate::backends::profiles::Profile;
+use crate::backends::profiles::{GENERIC, Profile};
 use crate::error::{Error, Result};
 
 /// Limit on the tokens of a bare completion if the caller sets none and the context length is not known:
@@ -192,9 +193,14 @@ impl Options {
             || self.float("presence_penalty").is_some_and(|value| value.as_f64() != Some(0.0))
     }
 
-    /// The stop sequences beyond the number that the upstream takes: the proxy applies them itself.
-    pub fn watched_stop(&self, profile: &Profile) -> Vec<String> {
-        self.split_stop(profile).1.to_vec()
+    /// What the proxy does about stop sequences: it watches for those beyond the number that the upstream
+    /// takes, and for all at a server of which nothing is known, since some leave the sequence in the
+    /// text (`transformers serve`).
+    pub fn stop_effects(&self, profile: &Profile) -> ResponseEffects {
+        let sent_stop = *profile == GENERIC && !self.stop.is_empty();
+        let watched_stop =
+            if sent_stop { self.stop.clone() } else { self.split_stop(profile).1.to_vec() };
+        ResponseEffects { watched_stop, sent_stop, ..ResponseEffects::default() }
     }
 
     fn split_stop(&self, profile: &Profile) -> (&[String], &[String]) {
@@ -376,8 +382,10 @@ mod tests {
         for name in ["openai", "azure", "vllm"] {
             check(family(name), five.clone(), json!({"stop": ["a", "b", "c", "d"]}));
             let options = options(five.clone()).expect("valid");
-            assert_eq!(options.watched_stop(family(name)), ["e"], "it is watched for instead");
-            assert!(options.watched_stop(&GENERIC).is_empty());
+            let effects = options.stop_effects(family(name));
+            assert_eq!((effects.watched_stop, effects.sent_stop), (vec!["e".to_owned()], false));
+            let effects = options.stop_effects(&GENERIC);
+            assert_eq!((effects.watched_stop.len(), effects.sent_stop), (5, true));
         }
         check(&GENERIC, five.clone(), five);
     }

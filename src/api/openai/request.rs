@@ -16,6 +16,8 @@ use serde_json::{Map, Value};
 pub struct ResponseEffects {
     /// Stop sequences that are applied to the text.
     pub watched_stop: Vec<String>,
+    /// True if all of them were sent, too: some servers leave the sequence in the text.
+    pub sent_stop: bool,
     /// The names of functions that were sent, with the client's own.
     pub tool_names: Vec<(String, String)>,
     /// True if the text is an object with the client's value in the member `value`.

@@ -111,6 +111,9 @@ pub struct ResponseTranslator<'r> {
     /// Chunks of text or reasoning so far, each about a token, where a limit is applied here.
     shown_chunks: u64,
     is_cut_off: bool,
+    /// True once a stop string matched, and once the response was ended because of it.
+    has_stopped: bool,
+    is_cut_off_by_stop: bool,
     tool_calls: ToolCallAssembler,
     think_tags: ThinkTagSplitter,
     /// Until a text comes; `None` where reasoning is never the answer.
@@ -139,6 +142,8 @@ impl<'r> ResponseTranslator<'r> {
             text_filter,
             shown_chunks: 0,
             is_cut_off: false,
+            has_stopped: false,
+            is_cut_off_by_stop: false,
             tool_calls: ToolCallAssembler::new(options.id_seed),
             think_tags: ThinkTagSplitter::new(options.begins_in_thinking),
             kept_reasoning: KeptReasoning::new(options.think, options.wants_json),
@@ -305,8 +310,13 @@ impl<'r> ResponseTranslator<'r> {
         if stop.has_matched() {
             let hidden = text.len().min(before + text.len() - shown.len());
             logprobs::drop_hidden_tokens(&mut delta.logprobs, &text[text.len() - hidden..]);
-            self.tool_calls.drop_incomplete();
-            self.done = true;
+            // An upstream that knows the string ends by itself, and tells its token counts then.
+            let is_known = self.options.effects.sent_stop && (!self.has_stopped || text.is_empty());
+            self.has_stopped = true;
+            if !is_known {
+                self.tool_calls.drop_incomplete();
+                (self.done, self.is_cut_off_by_stop) = (true, true);
+            }
         }
         delta.content = Cow::Owned(shown);
     }
@@ -442,7 +452,7 @@ impl<'r> ResponseTranslator<'r> {
     /// True if a stop string ended the response here: the upstream may still be generating, so the
     /// call to it must end.
     pub fn is_stopped(&self) -> bool {
-        self.is_cut_off || self.stop_filter.as_ref().is_some_and(StopFilter::has_matched)
+        self.is_cut_off || self.is_cut_off_by_stop
     }
 
     /// True if the response is complete, though its terminal event may be missing.
@@ -465,7 +475,7 @@ impl<'r> ResponseTranslator<'r> {
         let metrics =
             response_metrics::compute(&self.stats, &Timeline { sent, end, ..self.timeline });
         let is_long = self.finish_reason == Some(FinishReason::Length)
-            && (self.is_cut_off || !self.is_stopped());
+            && (self.is_cut_off || !self.has_stopped);
         let done_reason = if is_long { "length" } else { "stop" };
         Ok(Completion { done_reason, has_cut_off_call: self.has_cut_off_call, metrics })
     }

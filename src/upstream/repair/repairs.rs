@@ -323,7 +323,10 @@ fn watch_stops(document: &mut Document<'_>, most: usize) -> bool {
     }
     let others = stop.split_off(most);
     let texts = others.iter().filter_map(Value::as_str).map(str::to_owned);
-    document.effects.watched_stop.extend(texts);
+    // All of them may be watched for already.
+    if !std::mem::take(&mut document.effects.sent_stop) {
+        document.effects.watched_stop.extend(texts);
+    }
     if stop.is_empty() {
         document.remove("stop");
     } else {

@@ -137,6 +137,42 @@ fn stop_sequences_beyond_the_number_that_a_refusal_names_are_watched_for() {
     }
 }
 
+/// `transformers serve` 5.24 leaves the sequence at the end of the text.
+#[test]
+fn a_stop_sequence_that_an_unknown_server_leaves_in_the_text_is_cut_off() {
+    let body = |is_stream: bool| {
+        json!({"model": "m", "stream": is_stream, "options": {"stop": ["END"]},
+            "messages": [{"role": "user", "content": "x"}]})
+    };
+    let (upstream, proxy) = pair();
+    upstream.script(vec![answer("One.END")]).script(stream(&["One.", "EN", "D"]));
+    for is_stream in [false, true] {
+        let told = proxy.post("/api/chat", &body(is_stream));
+        let lines: Vec<Value> =
+            told.body.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        let text =
+            |line: &Value| line["message"]["content"].as_str().unwrap_or_default().to_owned();
+        assert_eq!(lines.iter().map(text).collect::<String>(), "One.");
+        let last = lines.last().expect("a line");
+        assert_eq!((&last["done_reason"], &last["eval_count"]), (&json!("stop"), &json!(2)));
+    }
+    // One that goes on all the same is left.
+    let (closed, is_closed) = bounded(1);
+    upstream.script(vec![
+        stream_head(),
+        delta("One.END"),
+        delta("more"),
+        Step::UntilClosed(closed),
+    ]);
+    let told = proxy.post("/api/chat", &body(true));
+    assert!(told.body.contains("One.") && !told.body.contains("more"), "{}", told.body);
+    is_closed.recv_timeout(HANG).expect("the upstream's connection is closed");
+    // A server that is known does it right.
+    let (upstream, proxy) = pair_with(|config| config.profile = profiles::find_by_name("openai"));
+    upstream.script(vec![answer("One.END")]);
+    assert_eq!(proxy.post("/api/chat", &body(false)).json()["message"]["content"], "One.END");
+}
+
 #[test]
 fn a_stop_that_a_passed_on_request_has_too_many_of_goes_back() {
     let (upstream, proxy) = pair();
