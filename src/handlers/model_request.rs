@@ -206,11 +206,11 @@ pub(super) fn call(
     request: &mut UpstreamRequest<'_>,
     stream: bool,
 ) -> Result<UpstreamResponse> {
-    let Upstream { client, tool_call_extras, thinking_memory, .. } = &*context.app.upstream;
+    let Upstream { client, thinking_memory, .. } = &*context.app.upstream;
     let trace = &mut *context.trace;
     match request {
         UpstreamRequest::Chat(request) => {
-            tool_call_extras.restore(&mut request.messages);
+            client.tool_call_extras.restore(&mut request.messages);
             thinking_memory.apply_field(&mut request.messages);
             client.call(Operation::CHAT.streaming(stream), request, trace)
         }

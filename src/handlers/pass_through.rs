@@ -68,6 +68,9 @@ pub(super) fn pass_buffered(
     if let Some(model) = &overlay {
         model.apply_to_body(&mut request, endpoint, resolved.profile)?;
     }
+    if endpoint == Endpoint::Chat {
+        app.upstream.client.tool_call_extras.restore_in_body(&mut request);
+    }
     let mut in_use = resolved.begin_use(app, LoadOptions::default());
     let answer = app.upstream.client.pass(endpoint, &request, &headers, context.trace)?;
     resolved.recheck(app, (&name, &name), overlay.as_deref(), context.trace)?;
@@ -172,7 +175,10 @@ fn rewrite_model<'a>(
     }
     let mut resolved = app.resolve_model(&name, None, false, trace);
     resolved.check_exists(&name)?;
-    if app.upstream.client.has_known_repairs(endpoint.path(), &resolved.id) {
+    let client = &app.upstream.client;
+    let needs_extras =
+        endpoint == Endpoint::Chat && client.tool_call_extras.has_some_for(&resolved.id);
+    if needs_extras || client.has_known_repairs(endpoint.path(), &resolved.id) {
         return Ok(PrefixDecision::Buffer);
     }
     if resolved.id != sent {

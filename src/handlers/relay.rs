@@ -29,7 +29,8 @@ pub(super) fn relay<E: Encoder>(
     let options = response_options(&mut reply, memory, (&seed, &model));
     let PendingReply { response, templated_model, stream, mut in_use, .. } = reply;
     in_use.was_answered = true;
-    let mut state = ResponseTranslator::new(options, &app.upstream.client.redactor);
+    let client = &app.upstream.client;
+    let mut state = ResponseTranslator::new(options, &client.redactor);
     let text;
     let (mut delta, mut events) = match response {
         UpstreamResponse::Whole(body) => {
@@ -43,7 +44,10 @@ pub(super) fn relay<E: Encoder>(
         context.exchange.start_events();
     }
     match &mut events {
-        Some(events) if stream => pump(context, events, encoder, &mut state, &mut line)?,
+        Some(events) if stream => {
+            let model = in_use.id.as_str();
+            pump(context, model, events, encoder, &mut state, &mut line)?;
+        }
         Some(events) => delta = collect_deltas(context, events, &mut state)?,
         None if stream => {
             write_line(context, encoder, &mut line, &format_now(), std::mem::take(&mut delta));
@@ -60,6 +64,8 @@ pub(super) fn relay<E: Encoder>(
         delta.thinking = Cow::Borrowed("");
     }
     remember_thinking(memory, &state, templated_model.as_deref());
+    // Before the client can know that the response ended.
+    client.tool_call_extras.save(&in_use.id, state.extras());
     if stream {
         end_stream(context, encoder, &completion, delta, (in_use, events))
     } else {
@@ -133,7 +139,6 @@ fn send_whole<E: Encoder>(
     whole: Delta<'_>,
     (in_use, events): (ModelUse<'_>, Option<Box<EventStream>>),
 ) -> Result<()> {
-    context.app.upstream.tool_call_extras.save(&whole.calls);
     let mut out = Vec::with_capacity(1024);
     encoder.encode_whole(&mut out, &format_now(), &whole, completion);
     if let Some(events) = events {
@@ -158,7 +163,6 @@ fn write_line(
     mut delta: Delta<'_>,
 ) {
     let calls = std::mem::take(&mut delta.calls);
-    context.app.upstream.tool_call_extras.save(&calls);
     let mut write = |delta: &Delta<'_>| {
         if !delta.is_empty() {
             line.clear();
@@ -177,6 +181,7 @@ fn write_line(
 /// Writes events as lines until the terminal one. Events that arrived together have the same time.
 fn pump(
     context: &mut Context<'_>,
+    model: &str,
     events: &mut EventStream,
     encoder: &mut impl Encoder,
     state: &mut ResponseTranslator<'_>,
@@ -189,6 +194,8 @@ fn pump(
                 write_line(context, encoder, line, &now, delta);
             }
             if let Some(calls) = state.take_complete_calls()? {
+                // Some clients leave as soon as they know a call.
+                context.app.upstream.client.tool_call_extras.save(model, state.extras());
                 write_line(context, encoder, line, &now, calls);
             }
             if state.is_done() {

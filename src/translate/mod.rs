@@ -46,6 +46,7 @@
 //!   upstream's own times, a response in one piece has no prompt time of its own.
 //! - Lines of a stream that arrived together have the same `created_at`.
 
+pub mod answer_extras;
 mod answered_tool;
 pub mod anthropic;
 mod cache_marks;

@@ -13,7 +13,7 @@ use crate::backends::model_families;
 use crate::backends::profiles::{HistoryRules, Profile};
 
 /// Stands for reasoning that the client did not keep: DeepSeek requires some with every call.
-const PLACEHOLDER_REASONING: &str = " ";
+pub const PLACEHOLDER_REASONING: &str = " ";
 
 /// Stands between a result and a user's message.
 pub const ACKNOWLEDGEMENT: &str = "OK.";

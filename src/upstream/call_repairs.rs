@@ -57,7 +57,14 @@ impl Client {
         mut send: impl FnMut(Option<&Document<'d>>, &mut Trace) -> AttemptResult<T>,
     ) -> AttemptResult<(T, Option<ResponseEffects>)> {
         let mut make_document = Some(make_document);
-        let mut make = || make_document.take().and_then(|make| make());
+        let extras = &self.tool_call_extras;
+        let mut make = || {
+            let document = make_document.take().and_then(|make| make())?;
+            Some(match extras.is_empty() {
+                true => document,
+                false => document.with_kept_reasoning(|call| extras.reasoning(call)),
+            })
+        };
         let mut repaired = self.begin_repaired(target, &mut make);
         let mut first = None;
         loop {

@@ -16,7 +16,9 @@ use super::long_answers::LongAnswers;
 use super::model_list::ModelDetailsCache;
 use super::retry::{AfterTimeout, AttemptResult, Call, count_failure};
 use super::transport::agent::{Agent, Payload, Request};
-use super::{ConnectionPolicy, Operation, RetryEnv, Settings, Trace, UpstreamResponse};
+use super::{
+    ConnectionPolicy, Operation, RetryEnv, Settings, ToolCallExtras, Trace, UpstreamResponse,
+};
 use crate::api::openai::request_body::{BorrowedParts, RequestBody};
 use crate::backends::errors::ErrorDetails;
 use crate::backends::profiles;
@@ -45,6 +47,8 @@ pub struct Client {
     pub(super) breaker: Breaker,
     pub(super) repair_memory: RepairMemory,
     pub(super) long_answers: LongAnswers,
+    /// What the upstream may want back with earlier tool calls.
+    pub(crate) tool_call_extras: Arc<ToolCallExtras>,
     /// True once any request was answered.
     pub(super) has_answered: AtomicBool,
     /// The upstream's family, where the operator or the base URL names it.
@@ -74,6 +78,7 @@ impl Client {
             breaker: Breaker::new(settings.breaker, settings.workers),
             repair_memory: RepairMemory::default(),
             long_answers: LongAnswers::default(),
+            tool_call_extras: Arc::default(),
             has_answered: AtomicBool::new(false),
             configured_profile: settings
                 .profile

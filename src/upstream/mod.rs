@@ -67,6 +67,7 @@
 //! authorities only. A user name and a password in the base URL are sent as `Authorization: Basic`
 //! ([`basic_auth`]); with a key beside them, the program does not start.
 
+mod answer_watcher;
 pub mod backoff;
 pub mod base_url;
 pub mod basic_auth;
@@ -203,8 +204,6 @@ pub struct Upstream {
     pub(crate) catalog: Catalog,
     /// The batch sizes for embeddings that it accepted.
     pub(crate) batch_limits: BatchLimits,
-    /// What it wants back with earlier tool calls.
-    pub(crate) tool_call_extras: ToolCallExtras,
     /// The models for which it takes no `suffix`.
     pub(crate) suffix_refusals: RecentModels,
     /// What its responses have shown of its reasoning.
@@ -220,7 +219,6 @@ impl Upstream {
             catalog: Catalog::new(settings.models_ttl),
             client: Client::new(settings, retry_env, metrics),
             batch_limits: BatchLimits::default(),
-            tool_call_extras: ToolCallExtras::default(),
             suffix_refusals: RecentModels::default(),
             thinking_memory: ThinkingMemory::default(),
             lacks_responses: AtomicBool::new(false),

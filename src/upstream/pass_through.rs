@@ -1,24 +1,25 @@
 //! Requests of clients that the upstream understands as they are, and its responses as they arrive.
 //!
 //! A response's body is handed on in the pieces in which it arrives and never changed; it is looked at
-//! only where nothing else tells whether it is complete. An error keeps its status and its body, with
+//! only where nothing else tells whether it is complete, and for what must go up again with its calls. An error keeps its status and its body, with
 //! keys masked. Invariant: a body that streams from a client into the upstream is sent once, because
 //! the proxy keeps no copy of it.
 
 use std::borrow::Cow;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use memchr::memmem;
 use ureq::Body;
 use ureq::http::Response;
 use ureq::http::header::HeaderMap;
 
+use super::answer_watcher::{self, AnswerWatcher};
 use super::response::StreamedBody;
 use super::retry::{AttemptResult, Call};
 use super::transport::agent::{Payload, header, header_texts};
 use super::transport::errors::check_cancelled;
 use super::transport::read_deadline::ReadDeadline;
-use super::{Client, ConnectionPolicy, Operation, Trace};
+use super::{Client, ConnectionPolicy, Operation, ToolCallExtras, Trace};
 use crate::api::openai::other_routes::OtherRoute;
 use crate::api::openai::pass_head::PassHead;
 use crate::api::openai::sse_end::EndDetector;
@@ -102,7 +103,9 @@ impl Client {
             }
             self.send_pass(call, headers, trace)
         });
-        self.prefer_response(operation, trace, result.map(|(response, _)| response))
+        let result = result.map(|(response, _)| response);
+        let response = self.prefer_response(operation, trace, result)?;
+        Ok(if is_chat { self.watch_calls(response, model) } else { response })
     }
 
     /// Passes on a body that is not read here.
@@ -128,7 +131,29 @@ impl Client {
         };
         let operation = call.operation;
         let result = self.send_pass(call, headers, trace);
-        self.prefer_response(operation, trace, result)
+        let response = self.prefer_response(operation, trace, result)?;
+        let is_chat = matches!(target, PassTarget::Known(path) if path == Endpoint::Chat.path());
+        let model = model.filter(|_| is_chat);
+        Ok(match model {
+            Some(model) => self.watch_calls(response, model),
+            None => response,
+        })
+    }
+
+    /// Keeps what the upstream may want back with the calls of a response: at once, or as it arrives.
+    fn watch_calls(&self, mut response: PassResponse, model: &str) -> PassResponse {
+        match &mut response.body {
+            PassResponseBody::Whole(body) => {
+                let found = answer_watcher::read_whole(body);
+                found.iter().for_each(|found| self.tool_call_extras.save(model, found));
+            }
+            PassResponseBody::Stream(stream) => {
+                let watcher = AnswerWatcher::new(stream.is_event_stream);
+                let (extras, model) = (Arc::clone(&self.tool_call_extras), model.to_owned());
+                stream.watch = Some(Box::new(CallWatch { watcher, extras, model }));
+            }
+        }
+        response
     }
 
     fn send_pass<'a>(
@@ -180,6 +205,7 @@ impl Client {
             is_event_stream,
             tail: Vec::new(),
             reports_error: false,
+            watch: None,
             end_detector: (is_event_stream && ends_with_connection).then(Box::default),
             logger: logger.map(|logger| Box::new(logger.into_line_logger("upstream response"))),
         };
@@ -247,6 +273,25 @@ pub struct PassStream {
     /// Finds the end of a stream of events that only the end of its connection delimits.
     end_detector: Option<Box<EndDetector>>,
     logger: Option<Box<LineLogger>>,
+    watch: Option<Box<CallWatch>>,
+}
+
+/// Keeps what the upstream may want back with the calls of a stream.
+struct CallWatch {
+    watcher: AnswerWatcher,
+    extras: Arc<ToolCallExtras>,
+    model: String,
+}
+
+impl CallWatch {
+    /// Looks at a piece, or at the end, before the client has it.
+    fn look(&mut self, piece: Option<&[u8]>) {
+        let found = match piece {
+            Some(piece) => self.watcher.push(piece),
+            None => self.watcher.finish(),
+        };
+        found.iter().for_each(|found| self.extras.save(&self.model, found));
+    }
 }
 
 impl PassStream {
@@ -258,6 +303,14 @@ impl PassStream {
     /// events that only its connection delimits ended too early.
     #[allow(clippy::should_implement_trait)] // It lends what it reads.
     pub fn next_piece(&mut self) -> Result<Option<&[u8]>> {
+        let length = self.read_piece()?;
+        let piece = length.map(|length| &self.buffer[..length]);
+        self.watch.iter_mut().for_each(|watch| watch.look(piece));
+        Ok(piece)
+    }
+
+    /// The length of the next piece.
+    fn read_piece(&mut self) -> Result<Option<usize>> {
         match self.body.read(&mut self.buffer) {
             Ok(0) => match &self.end_detector {
                 Some(end) if !end.is_complete() => {
@@ -274,7 +327,7 @@ impl PassStream {
                 if let Some(logger) = &mut self.logger {
                     logger.push(piece);
                 }
-                Ok(Some(piece))
+                Ok(Some(length))
             }
             // Nothing is missing behind the marker.
             Err(_) if self.is_done() => Ok(None),

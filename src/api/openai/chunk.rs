@@ -82,9 +82,9 @@ pub struct Message<'a> {
     /// Reasoning (OpenRouter, Groq and others).
     #[serde(borrow)]
     pub reasoning: Option<Content<'a>>,
-    /// Reasoning in parts (OpenRouter).
+    /// Reasoning in parts, as it was written: it may have to be sent back (OpenRouter).
     #[serde(borrow)]
-    pub reasoning_details: Option<Content<'a>>,
+    pub reasoning_details: Option<&'a RawValue>,
     /// The text with which the model refuses.
     #[serde(borrow)]
     pub refusal: Option<Content<'a>>,

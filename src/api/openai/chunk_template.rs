@@ -107,7 +107,11 @@ fn extract_text_delta<'a>(chunk: &Chunk<'a>) -> Option<TextDelta<'a>> {
     if !delta.tool_calls.is_empty() || delta.function_call.is_some() || delta.refusal.is_some() {
         return None;
     }
-    let reasoning = [&delta.reasoning_content, &delta.reasoning, &delta.reasoning_details];
+    // They may have to be sent back, so that each is read.
+    if delta.reasoning_details.is_some_and(|details| !matches!(details.get(), "null" | "[]")) {
+        return None;
+    }
+    let reasoning = [&delta.reasoning_content, &delta.reasoning];
     let is_silent = reasoning.iter().all(|content| is_empty(content));
     if is_silent && is_empty(&choice.text) {
         return single_borrowed_text([&delta.content], false);

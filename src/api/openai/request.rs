@@ -81,6 +81,9 @@ pub struct Message<'a> {
     /// The same for servers that send it under this name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning: Option<Cow<'a, str>>,
+    /// What came with an assistant's calls and is sent back with them (OpenRouter).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning_details: Option<Box<RawValue>>,
     /// The calls of an assistant.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall<'a>>,

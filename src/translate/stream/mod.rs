@@ -32,6 +32,7 @@ use crate::api::wire::sse::Event;
 use crate::backends::errors;
 use crate::error::{Error, Result};
 use crate::observe::redact::Redactor;
+use crate::translate::answer_extras::AnswerExtras;
 use crate::translate::logprobs;
 use crate::translate::response_metrics::{self, Timeline, UpstreamStats};
 use crate::translate::stop_filter::StopFilter;
@@ -115,6 +116,7 @@ pub struct ResponseTranslator<'r> {
     has_stopped: bool,
     is_cut_off_by_stop: bool,
     tool_calls: ToolCallAssembler,
+    extras: AnswerExtras,
     think_tags: ThinkTagSplitter,
     /// Until a text comes; `None` where reasoning is never the answer.
     kept_reasoning: Option<KeptReasoning>,
@@ -149,6 +151,7 @@ impl<'r> ResponseTranslator<'r> {
             kept_reasoning: KeptReasoning::new(options.think, options.wants_json),
             has_answer_in_reasoning: false,
             reasoning_field: None,
+            extras: AnswerExtras::default(),
             options,
             stats: UpstreamStats::default(),
             timeline: Timeline::default(),
@@ -334,6 +337,7 @@ impl<'r> ResponseTranslator<'r> {
     /// What a choice adds, and whether it holds any part of the response, shown or not.
     fn extract_delta<'a>(&mut self, choice: Choice<'a>, is_whole: bool) -> (Delta<'a>, bool) {
         let mut message = choice.delta.or(choice.message).unwrap_or_default();
+        self.extras.push_details(&message, is_whole);
         let fragments = std::mem::take(&mut message.tool_calls);
         // Some servers send the same call in both forms.
         let legacy = message.function_call.take().filter(|_| fragments.is_empty());
@@ -376,6 +380,7 @@ impl<'r> ResponseTranslator<'r> {
                 call.name.clone_from(own);
             }
         }
+        self.extras.calls.extend_from_slice(&calls);
         Ok(calls)
     }
 
@@ -442,6 +447,11 @@ impl<'r> ResponseTranslator<'r> {
 
     fn in_band_error(&self, error: &str) -> Error {
         errors::to_in_band_error(error, self.options.model, self.redactor)
+    }
+
+    /// What the upstream may want back with the calls so far, shown to the client or not.
+    pub fn extras(&self) -> &AnswerExtras {
+        &self.extras
     }
 
     /// True if nothing more is to be read: the terminal event came, or a stop string matched.

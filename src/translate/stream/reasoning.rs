@@ -70,8 +70,9 @@ impl ResponseTranslator<'_> {
         (Cow::Owned(split.thinking), Cow::Owned(split.content))
     }
 
-    /// Keeps reasoning as long as it may be the answer.
+    /// Keeps reasoning for the upstream, and as long as it may be the answer.
     pub(super) fn keep_reasoning(&mut self, delta: &Delta<'_>) {
+        self.extras.push_reasoning(&delta.thinking);
         let Some(kept) = &mut self.kept_reasoning else { return };
         if !delta.content.trim().is_empty() || !kept.push(&delta.thinking) {
             self.kept_reasoning = None;
@@ -119,14 +120,15 @@ pub(super) fn extract_texts<'a>(
     text: Option<Content<'a>>,
 ) -> (Cow<'a, str>, Cow<'a, str>, Option<ReasoningField>) {
     let content = message.content.or(text).unwrap_or_default();
+    let details = || serde_json::from_str::<Content<'a>>(message.reasoning_details?.get()).ok();
     let (thinking, field) = [
         (message.reasoning_content, Some(ReasoningField::ReasoningContent)),
         (message.reasoning, Some(ReasoningField::Reasoning)),
-        (message.reasoning_details, None),
     ]
     .into_iter()
     .filter_map(|(content, field)| Some((content?.text, field)))
     .find(|(text, _)| !text.is_empty())
+    .or_else(|| details().map(|content| (content.text, None)).filter(|it| !it.0.is_empty()))
     .unwrap_or((Cow::Owned(content.thinking), None));
     match message.refusal {
         Some(refusal) if content.text.is_empty() => (thinking, refusal.text, field),

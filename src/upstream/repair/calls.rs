@@ -187,7 +187,7 @@ fn links(turn: &Turn<'_>) -> Links {
     Links { calls, answers: turn.answered_id().filter(|_| is_result), is_result }
 }
 
-/// Sends the reasoning of each message with calls: the client's own, else a blank.
+/// Sends the reasoning of each message with calls: the client's own, else what was kept, else a blank.
 pub(super) fn echo_reasoning(turns: &mut [Turn<'_>]) -> bool {
     let mut changed = false;
     for turn in turns.iter_mut().filter(|turn| turn.is("assistant") && turn.has_calls()) {

@@ -205,6 +205,19 @@ impl<'a> Document<'a> {
         self
     }
 
+    /// The same with reasoning that was kept for the calls of messages that come without any, found by
+    /// `find`.
+    #[must_use]
+    pub fn with_kept_reasoning(mut self, find: impl Fn(&RawObject<'_>) -> Option<String>) -> Self {
+        if self.get(MESSAGES).is_some_and(|messages| messages.contains("tool_calls")) {
+            for turn in self.turns().iter_mut().filter(|turn| !turn.has_reasoning()) {
+                let kept = turn.calls().iter().find_map(&find);
+                turn.thinking = kept;
+            }
+        }
+        self
+    }
+
     /// True if a repair has changed it.
     pub fn is_changed(&self) -> bool {
         self.is_changed

@@ -12,7 +12,7 @@ use crate::api::openai::raw_object::RawObject;
 #[derive(Clone, Debug)]
 pub(super) struct Turn<'a> {
     pub object: RawObject<'a>,
-    /// What the assistant thought, where the client sent it; not a member.
+    /// What the assistant thought, where the client sent it or it was kept; not a member.
     pub thinking: Option<String>,
 }
 
@@ -99,6 +99,12 @@ impl<'a> Turn<'a> {
 
     pub fn has_calls(&self) -> bool {
         !self.calls().is_empty()
+    }
+
+    /// True if the client sent what the assistant thought.
+    pub fn has_reasoning(&self) -> bool {
+        let says = |member| self.object.get_string(member).is_some_and(|text| !text.is_empty());
+        self.thinking.is_some() || ["reasoning_content", "reasoning"].into_iter().any(says)
     }
 
     pub fn set_calls(&mut self, calls: &[String]) {

@@ -43,6 +43,7 @@ const PURE: &[&str] = &[
     "src/observe/redact.rs",
     "src/observe/timestamp.rs",
     "src/translate",
+    "src/upstream/answer_watcher.rs",
     "src/upstream/backoff.rs",
     "src/upstream/base_url.rs",
     "src/upstream/basic_auth.rs",
