@@ -158,3 +158,13 @@ fn text_that_was_taken_for_reasoning_comes_back_whole() {
         }
     }
 }
+
+#[test]
+fn text_beside_a_call_is_not_lost_where_reasoning_is_hidden() {
+    let stream = [Piece::Text("hm "), Piece::Call];
+    for options in all_options().filter(|options| options.begins_in_thinking) {
+        let (thinking, content, calls) = play(&options, &cut(&stream, 1), "tool_calls");
+        let expected = if options.think == ThinkMode::Off { ("", "hm ") } else { ("hm ", "") };
+        assert_eq!((thinking.as_str(), content.as_str(), calls), (expected.0, expected.1, 1));
+    }
+}
