@@ -64,7 +64,8 @@
 //! 3. `translate/pass_through/mod.rs`, `parse`: finds the few members that may change, and leaves the
 //!    text of all others alone (`api/openai/raw_object.rs`).
 //! 4. `handlers/model_lookup.rs`, `resolve_model`; `translate/pass_through/mod.rs`, `set_model`; a virtual
-//!    model adds its defaults (`models/virtual_model/pass_defaults.rs`, `apply_to_body`).
+//!    model adds its defaults (`models/virtual_model/pass_defaults.rs`, `apply_to_body`), and calls of
+//!    earlier answers get back what came with them (`upstream/tool_call_extras/passed.rs`).
 //! 5. `upstream/pass_through.rs`, `pass`: steps 8 to 10 above; an upstream's error is a response, too.
 //! 6. `handlers/pass_through.rs`, `relay_unchanged`: the upstream's head (`api/openai/pass_head.rs`), then
 //!    each piece as it arrives (`upstream/pass_through.rs`, `next_piece`).

@@ -43,14 +43,14 @@ const MAX_BYTES: usize = 16 * 1024 * 1024;
 /// The largest extra of one call that is kept, in bytes.
 const MAX_EXTRA_BYTES: usize = 64 * 1024;
 
-/// The extras of recent calls.
-#[derive(Debug, Default)]
+/// The extras of recent calls. Cannot be printed, because it holds text of conversations.
+#[derive(Default)]
 pub struct ToolCallExtras {
     kept: Mutex<Kept>,
     hasher: RandomState,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Kept {
     calls: Vec<KeptCall>,
     bytes: usize,
@@ -59,7 +59,6 @@ struct Kept {
 }
 
 /// A call, by hashes.
-#[derive(Debug)]
 struct KeptCall {
     id: u64,
     function: u64,
@@ -72,7 +71,7 @@ struct KeptCall {
 }
 
 /// What belongs to all calls of an answer.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct KeptAnswer {
     reasoning: Option<String>,
     /// A JSON list.

@@ -381,3 +381,68 @@ fn a_large_passed_request_gets_its_extras_too() {
     let turn = play_second(&bench, PASSED, &body, &[]);
     assert_eq!(turn["tool_calls"][0]["extra_content"], asked.call["extra_content"]);
 }
+
+#[test]
+fn a_large_passed_answer_is_looked_through_whole_or_in_chunks() {
+    for chunked in [false, true] {
+        let bench = bench();
+        let filler = json!({"content": "x".repeat(200_000)});
+        let asked = Asked { id: "call_abc", call: signature("c2ln"), message: vec![filler] };
+        if chunked {
+            let message = with(json!({"tool_calls": [asked.call()]}), &asked.message[0]);
+            let text = json!({"choices": [{"message": message}]}).to_string();
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+            let (first, second) = text.split_at(100_000);
+            let frames = [Step::Send(head.into()), frame(first), frame(second), last_frame()];
+            bench.upstream.script(frames.into());
+            let answer = bench.post(PASSED, &first_turn(PASSED, false));
+            assert_eq!(answer.body, text);
+            bench.upstream.request();
+        } else {
+            play_first(&bench, PASSED, &asked, false);
+        }
+        let turn = play_second(&bench, PASSED, &second_turn(PASSED, "call_abc", None), &[]);
+        assert_eq!(turn["tool_calls"][0]["extra_content"], asked.call["extra_content"]);
+    }
+}
+
+#[test]
+fn sealed_details_come_back_to_clients_that_send_no_ids() {
+    let sealed = json!([{"type": "reasoning.encrypted", "data": "c2Vh", "index": 0}]);
+    let open = json!([{"type": "reasoning.text", "text": "I see.", "index": 0}]);
+    for (details, comes_back) in [(sealed, true), (open, false)] {
+        let bench = bench();
+        let message = vec![json!({ "reasoning_details": details })];
+        play_first(&bench, CHAT, &Asked { id: "call_abc", call: json!({}), message }, false);
+        let mut body = second_turn(CHAT, "call_abc", None);
+        body["messages"][1]["tool_calls"][0].as_object_mut().expect("a call").remove("id");
+        body["messages"][2].as_object_mut().expect("a result").remove("tool_call_id");
+        let turn = play_second(&bench, CHAT, &body, &[]);
+        // Text could be that of another conversation with the same call.
+        let expected = comes_back.then_some(&details);
+        assert_eq!(turn.get("reasoning_details"), expected);
+    }
+}
+
+#[test]
+fn what_came_with_a_call_is_kept_for_a_client_that_leaves_once_it_has_the_call() {
+    let bench = bench();
+    let asked = Asked { id: "call_abc", call: signature("c2ln"), message: Vec::new() };
+    let calls = [asked.call(), json!({"id": "call_next", "function": {"name": "f"}})];
+    let events = calls.iter().enumerate().map(|(index, call)| {
+        let delta = json!({"tool_calls": [with(json!({ "index": index }), call)]});
+        frame(&format!("data: {}\n\n", json!({"choices": [{"delta": delta}]})))
+    });
+    let (gone, left) = bounded(1);
+    let steps = [stream_head()].into_iter().chain(events).chain([Step::UntilClosed(gone)]);
+    bench.upstream.script(steps.collect());
+    let mut client = bench.proxy.client();
+    client.post(CHAT, first_turn(CHAT, true).to_string()).head();
+    let line = client.frame().expect("a line");
+    assert!(line.contains("call_abc"), "{line}");
+    drop(client);
+    left.recv_timeout(HANG).expect("the call ends with the client");
+    bench.upstream.request();
+    let turn = play_second(&bench, CHAT, &second_turn(CHAT, "call_abc", None), &[]);
+    assert_eq!(turn["tool_calls"][0]["extra_content"], asked.call["extra_content"]);
+}
