@@ -225,6 +225,7 @@ mod tests {
             r#"{"choices":[{"delta":{"content":"a"}}],"object":"error"}"#.into(),
             r#"{"choices":[{"delta":{"content":"a","reasoning":"b"}}]}"#.into(),
             r#"{"choices":[{"delta":{"content":"a","refusal":"b"}}]}"#.into(),
+            r#"{"choices":[{"delta":{"content":"a","reasoning_details":[{"data":"b"}]}}]}"#.into(),
             r#"{"choices":[{"delta":{"content":"a","tool_calls":[{"id":"1"}]}}]}"#.into(),
             r#"{"choices":[{"delta":{"content":"a\n"}}]}"#.into(),
             r#"{"choices":[{"delta":{"content":""}}]}"#.into(),

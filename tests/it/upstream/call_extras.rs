@@ -260,8 +260,10 @@ fn details() -> (Vec<Value>, Value) {
         |text: &str| json!({"type": "reasoning.text", "text": text, "format": "x-v1", "index": 0});
     let sealed = json!({"type": "reasoning.encrypted", "data": "c2Vh", "id": "call_abc", "format": "x-v1", "index": 1});
     let pieces = vec![
-        json!({"reasoning_details": [text("I \"s")]}),
-        json!({"reasoning_details": [text("ee")]}),
+        json!({"reasoning": "I \"s", "reasoning_details": [text("I \"s")]}),
+        // The same twice.
+        json!({"reasoning": "e", "reasoning_details": [text("e")]}),
+        json!({"reasoning": "e", "reasoning_details": [text("e")]}),
         json!({"reasoning_details": [{"type": "reasoning.text", "signature": "sig", "index": 0}]}),
         json!({"reasoning_details": [sealed]}),
     ];
