@@ -5,8 +5,8 @@
 //! messages, the last turn and the last message stay, and no call is parted from its result.
 
 use super::document::Document;
+use super::numbers;
 use super::turn::Turn;
-use super::values;
 
 /// Attempts at a shorter conversation.
 pub(super) const MAX_ATTEMPTS: u32 = 4;
@@ -17,15 +17,36 @@ const FILL_PERCENT: usize = 90;
 /// Smaller numbers are no counts of tokens.
 const MIN_TOKENS: u64 = 16;
 
-/// Drops the oldest turns; returns how many messages went, 0 if nothing can go. `text` is the rejection
-/// in lower case.
-pub(super) fn drop_oldest(document: &mut Document<'_>, text: &str) -> usize {
-    let turns = document.turns();
-    let total: usize = turns.iter().map(weight).sum();
-    let target = values::find_window_and_prompt(text, MIN_TOKENS).map(|(window, prompt)| {
-        let target = total as u128 * u128::from(window) * FILL_PERCENT as u128;
-        usize::try_from(target / (u128::from(prompt) * 100)).unwrap_or(total)
+/// A conversation is cut before it is sent only if it is longer than the window by so much, in percent.
+const CLEARLY_PERCENT: usize = 120;
+
+/// Drops the oldest turns; returns how many messages went, 0 if nothing can go, and what the window has
+/// room for in bytes, if the rejection tells. `text` is the rejection in lower case.
+pub(super) fn drop_oldest(document: &mut Document<'_>, text: &str) -> (usize, Option<usize>) {
+    let total: usize = document.turns().iter().map(weight).sum();
+    let room = numbers::find_window_and_prompt(text, MIN_TOKENS).map(|(window, prompt)| {
+        let room = total as u128 * u128::from(window) / u128::from(prompt);
+        usize::try_from(room).unwrap_or(total)
     });
+    (drop_to(document, room.map(fill)), room)
+}
+
+/// Drops the oldest turns of a conversation that is clearly longer than `room`, in bytes.
+pub(super) fn fit(document: &mut Document<'_>, room: usize) -> bool {
+    if !document.route.may_truncate {
+        return false;
+    }
+    let total: usize = document.turns().iter().map(weight).sum();
+    total > room.saturating_mul(CLEARLY_PERCENT) / 100 && drop_to(document, Some(fill(room))) > 0
+}
+
+fn fill(room: usize) -> usize {
+    room.saturating_mul(FILL_PERCENT) / 100
+}
+
+/// Drops the oldest turns down to a number of bytes; returns how many messages went.
+fn drop_to(document: &mut Document<'_>, target: Option<usize>) -> usize {
+    let turns = document.turns();
     let before = turns.len();
     let starts: Vec<usize> = (0..turns.len()).filter(|place| turns[*place].is("user")).collect();
     if starts.len() > 1 {
@@ -114,7 +135,7 @@ mod tests {
         };
         let mut document = Document::parse(&body, route).expect("an object");
         let before = messages.as_array().expect("a list").len();
-        let dropped = drop_oldest(&mut document, text);
+        let (dropped, _) = drop_oldest(&mut document, text);
         let left: Vec<String> = document.turns().iter().map(Turn::as_text).collect();
         assert_eq!(before - left.len(), dropped);
         left

@@ -1,7 +1,7 @@
 //! Repairs a request that an upstream rejected.
 //!
 //! [`document`] is the request as the repairs see it, the same for all routes; `kinds` and the table
-//! `rejections.txt` have the words of rejections, `refusal` the members that they name, `values` their numbers; `plan` decides what may be
+//! `rejections.txt` have the words of rejections, `refusal` the members that they name, `numbers` and `values` their numbers; `plan` decides what may be
 //! done, `repairs` does it, [`plainest`] is tried where nothing else is known, and [`memory`] keeps what
 //! worked, so that the next request is not rejected. Pure: the time is an argument.
 //! Invariant: a repaired request still asks for the same; a rejection that only a person can resolve
@@ -49,6 +49,7 @@ pub mod document;
 mod edges;
 mod kinds;
 pub mod memory;
+mod numbers;
 mod order;
 pub mod plainest;
 mod plan;

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::document::{Document, RESPONSE_FORMAT, TOOLS};
 use super::turn::Turn;
-use super::{calls, edges, order, response_format, schemas};
+use super::{calls, context, edges, order, response_format, schemas};
 use crate::api::openai::members::MEMBERS;
 use crate::api::openai::raw_object::quote_json;
 use crate::api::openai::request::CONTINUE_FINAL_MESSAGE;
@@ -123,6 +123,11 @@ pub enum Repair {
     MentionJson,
     /// Asks for a stream.
     Stream,
+    /// Drops the oldest turns of a conversation that is clearly longer than this.
+    FitWindow {
+        /// What the window has room for, in bytes of messages.
+        bytes: usize,
+    },
 }
 
 /// What a repair depends on besides the model.
@@ -149,6 +154,8 @@ impl Repair {
                 from == forth && to == back
             }
             (Self::Omit(member), Self::LowerLimit { .. }) => is_token_limit(member),
+            // The latest estimate counts.
+            (Self::FitWindow { .. }, Self::FitWindow { .. }) => self != other,
             _ => false,
         }
     }
@@ -187,6 +194,7 @@ impl Repair {
             | Self::WrapRoot
             | Self::MentionJson => "format",
             Self::Stream => "stream",
+            Self::FitWindow { .. } => "truncated",
         }
     }
 
@@ -234,6 +242,7 @@ impl Repair {
             Self::Stream => {
                 document.route.can_collect && !document.rejects_streams && document.use_stream()
             }
+            Self::FitWindow { bytes } => context::fit(document, *bytes),
             _ => self.apply_to_messages(document),
         }
     }
@@ -442,6 +451,7 @@ impl fmt::Display for Repair {
             Self::WrapRoot => "schema wrapped in an object",
             Self::MentionJson => "instruction to answer in JSON added",
             Self::Stream => "asked for as a stream",
+            Self::FitWindow { .. } => "oldest messages dropped",
         })
     }
 }

@@ -31,11 +31,8 @@ const MAX_READ_BYTES: usize = 1000;
 /// Words up to this length say nothing of a conversation.
 const MAX_COMMON_CHARS: usize = 3;
 
-/// The most attempts at a request, the first one included, besides those at a shorter conversation.
-const MAX_REPAIRED_ATTEMPTS: u32 = 6;
-
-/// The most attempts of all.
-pub const MAX_ATTEMPTS: usize = (MAX_REPAIRED_ATTEMPTS + context::MAX_ATTEMPTS) as usize;
+/// The most attempts at a request, the first one included.
+pub const MAX_ATTEMPTS: usize = 6;
 
 /// What changed for the next attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,8 +91,7 @@ pub struct Session {
     /// The repairs in force, without those that a later one took back.
     made: Vec<Planned>,
     rounds: u32,
-    /// Changes so far, without the truncations.
-    changes: u32,
+    changes: usize,
     truncations: u32,
     /// The groups of the plainest form, once the request has it.
     groups: Option<Vec<Group>>,
@@ -159,17 +155,17 @@ impl Session {
         document: &mut Document<'_>,
         is_hopeless: impl Fn(u64) -> bool,
     ) -> Option<Change> {
-        if self.changes + 1 >= MAX_REPAIRED_ATTEMPTS {
+        if self.changes + 1 >= MAX_ATTEMPTS {
             return None;
         }
         self.rejected.push(hash(&document.to_json()));
         // Two repairs may undo each other.
-        let change = (0..MAX_REPAIRED_ATTEMPTS).find_map(|_| {
+        let change = (0..MAX_ATTEMPTS).find_map(|_| {
             let change = self.find_change(details, document, &is_hopeless);
             let is_new = || !self.rejected.contains(&hash(&document.to_json()));
             (change.is_none() || is_new()).then_some(change)
         })??;
-        self.changes += u32::from(!matches!(change, Change::Truncated(_)));
+        self.changes += 1;
         document.is_last_resort |= self.groups.is_some();
         Some(change)
     }
@@ -254,7 +250,12 @@ impl Session {
         }
         self.truncations += 1;
         let text = kinds::plain_text(details);
-        let dropped = context::drop_oldest(document, &text);
+        let (dropped, room) = context::drop_oldest(document, &text);
+        if let Some(bytes) = room {
+            let repair = Repair::FitWindow { bytes };
+            self.made.retain(|(known, _)| !repair.is_inverse_of(known));
+            self.made.push((repair, Scope::Model));
+        }
         (dropped > 0).then_some(Change::Truncated(dropped))
     }
 

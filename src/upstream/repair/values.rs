@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::document::Document;
 use super::edges::EDGES;
 use super::kinds::{self, Topic};
+use super::numbers::{numbers, split_window};
 use super::repairs::{Repair, TOKEN_LIMIT_FIELDS};
 use crate::backends::errors;
 use crate::backends::errors::ErrorDetails;
@@ -122,73 +123,6 @@ fn find_room(text: &str, numbers: &[(usize, u64)], asked: u64) -> Room {
         (Some(_), _) | (None, false) => Room::None,
         (None, true) => Room::Unknown,
     }
-}
-
-/// The size of the window and the length of a prompt that exceeds it, in tokens. Numbers below `least`
-/// count nothing.
-pub(super) fn find_window_and_prompt(text: &str, least: u64) -> Option<(u64, u64)> {
-    let numbers: Vec<_> = numbers(text).into_iter().filter(|(_, it)| *it >= least).collect();
-    let window = split_window(text, &numbers, 0).0;
-    let all = || numbers.iter().map(|(_, number)| *number);
-    let prompt = all().max()?;
-    let window = window.filter(|window| *window < prompt).or(all().min())?;
-    (window < prompt).then_some((window, prompt))
-}
-
-/// The size of the window, and the numbers that are neither it nor the limit that was asked for.
-fn split_window(text: &str, numbers: &[(usize, u64)], asked: u64) -> (Option<u64>, Vec<u64>) {
-    let others = |window: Option<u64>| {
-        let all = numbers.iter().map(|(_, number)| *number);
-        all.filter(|number| *number != asked && Some(*number) != window).collect()
-    };
-    // "prompt + limit > window": the largest number that is no sum.
-    if text.contains(" + ") {
-        let rest: Vec<u64> = others(None);
-        let is_sum = |number: u64| rest.iter().any(|it| it.checked_add(asked) == Some(number));
-        let window = rest.iter().copied().filter(|number| !is_sum(*number)).max();
-        return (window, others(window));
-    }
-    let window = kinds::phrases(Topic::Window).iter().find_map(|words| {
-        let end = text.find(words.as_str())? + words.len();
-        numbers.iter().find(|(at, _)| *at >= end).map(|(_, number)| *number)
-    });
-    (window, others(window))
-}
-
-/// The counts in a text with their places, `8,192` and `32k` among them. Not the digits of names such
-/// as `gpt-4`, nor the decimals of a number.
-fn numbers(text: &str) -> Vec<(usize, u64)> {
-    let bytes = text.as_bytes();
-    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    let mut out = Vec::new();
-    let mut at = 0;
-    while at < bytes.len() {
-        if !bytes[at].is_ascii_digit() {
-            at += 1;
-            continue;
-        }
-        let start = at;
-        let mut digits = String::new();
-        while let Some(byte) = bytes.get(at) {
-            let is_group = *byte == b','
-                && bytes.get(at + 1..at + 4).is_some_and(|it| it.iter().all(u8::is_ascii_digit))
-                && !bytes.get(at + 4).is_some_and(u8::is_ascii_digit);
-            match byte {
-                b'0'..=b'9' => digits.push(char::from(*byte)),
-                b',' if is_group => {}
-                _ => break,
-            }
-            at += 1;
-        }
-        let is_thousands = bytes.get(at).is_some_and(|byte| matches!(byte, b'k' | b'K'));
-        at += usize::from(is_thousands);
-        let is_part = start.checked_sub(1).and_then(|at| bytes.get(at)).is_some_and(is_name)
-            || bytes.get(at).is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_');
-        if let (false, Ok(number)) = (is_part, digits.parse::<u64>()) {
-            out.push((start, number.saturating_mul(if is_thousands { 1000 } else { 1 })));
-        }
-    }
-    out
 }
 
 fn plan_stop_count(
@@ -344,16 +278,5 @@ mod tests {
         check(json!({"top_k": 0}), k, Some(Repair::omit("top_k")));
         check(json!({"top_p": 1.5, "temperature": 3}), "temperature must be between 0 and 2", None);
         check(zero(), "top_p and temperature are both there", None);
-    }
-
-    #[test]
-    fn numbers_are_read_as_people_write_them() {
-        let read = |text: &str| numbers(text).into_iter().map(|(_, it)| it).collect::<Vec<_>>();
-        assert_eq!(
-            read("a 1,234 b (5) [6, 7] 8,192, 9.5 10k -3"),
-            [1234, 5, 6, 7, 8192, 9, 10_000]
-        );
-        assert_eq!(read("gpt-4o v2 x_3 claude-3-5-haiku-20241022 1st 32K."), [32_000]);
-        assert_eq!(read("99999999999999999999999 é7"), [7]);
     }
 }

@@ -547,6 +547,12 @@ fn the_oldest_turns_go_where_the_context_is_exceeded() {
     let last = sent.last().expect("sent");
     assert!(sent.len() <= 5 && words(last).starts_with("Be brief. | question"), "{}", words(last));
     assert!(words(last).ends_with("the last one"));
+    // The window is remembered: a conversation that is clearly longer is cut before it is sent.
+    let (told, sent) = ask(&pair, "/api/chat", &on("/api/chat", &messages, &NOTHING, &json!({})));
+    assert_eq!((told.status(), sent.len()), (200, 1), "{}", told.body);
+    let short = json!([said("system", "S"), said("user", "A")]);
+    let (_, sent) = ask(&pair, "/api/chat", &on("/api/chat", &short, &NOTHING, &json!({})));
+    assert_eq!(words(&sent[0]), "S | A");
     // Only where Ollama does it, and not against the client's will.
     let off = json!({"truncate": false});
     for (route, more) in
