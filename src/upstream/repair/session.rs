@@ -3,7 +3,6 @@
 //! Told each rejection, it changes the document or gives up. Pure. Invariant: a rejected body is never
 //! sent again unchanged, each repair is made once, and the number of attempts is bounded.
 
-use std::collections::HashSet;
 use std::fmt;
 
 use super::context;
@@ -330,7 +329,6 @@ fn hash(text: &str) -> u64 {
 pub fn describe_rejection(message: &str, document: &Document<'_>) -> String {
     let body = document.to_json();
     let is_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
-    let said: HashSet<&str> = body.split(|c| !is_word(c)).collect();
     let mut out = String::new();
     let mut rest: &str = message.split_at_checked(MAX_READ_BYTES).map_or(message, |it| it.0);
     while let Some(start) = rest.find(is_word).filter(|_| out.chars().count() < MAX_REASON_CHARS) {
@@ -338,7 +336,7 @@ pub fn describe_rejection(message: &str, document: &Document<'_>) -> String {
         let (word, after) = word.split_at(word.find(|c| !is_word(c)).unwrap_or(word.len()));
         out.push_str(before);
         let is_short = word.chars().count() <= MAX_COMMON_CHARS;
-        let is_shown = is_short || !said.contains(word) || kinds::is_vocabulary(word);
+        let is_shown = is_short || !body.contains(word) || kinds::is_vocabulary(word);
         out.push_str(if is_shown { word } else { "…" });
         rest = after;
     }
