@@ -45,6 +45,7 @@
 
 mod calls;
 mod context;
+mod describe;
 pub mod document;
 mod edges;
 mod kinds;

@@ -3,15 +3,14 @@
 //! Which one helps is decided in [`super::plan`]. Invariant: [`Repair::apply`] returns true only if it
 //! changed the request, and no repair loses a word, an image, a tool or the wish for JSON.
 
-use std::fmt;
-
 use serde_json::{Map, Value};
 
 use super::document::{Document, RESPONSE_FORMAT, TOOLS};
 use super::turn::Turn;
 use super::{calls, context, edges, order, response_format, schemas};
 use crate::api::openai::members::MEMBERS;
-use crate::api::openai::raw_object::quote_json;
+use crate::api::openai::raw_object;
+use crate::api::openai::raw_object::{RawObject, quote_json};
 use crate::api::openai::request::CONTINUE_FINAL_MESSAGE;
 use crate::api::wire::digest::sha256_hex;
 
@@ -382,7 +381,7 @@ pub(super) fn drop_cache_marks(turns: &mut [Turn<'_>]) -> bool {
             continue;
         }
         let unmarked = parts.iter().map(|part| {
-            crate::api::openai::raw_object::RawObject::parse(part).map_or_else(
+            RawObject::parse(part).map_or_else(
                 || (*part).to_owned(),
                 |mut part| {
                     part.remove(MARK);
@@ -390,8 +389,8 @@ pub(super) fn drop_cache_marks(turns: &mut [Turn<'_>]) -> bool {
                 },
             )
         });
-        let unmarked = crate::api::openai::raw_object::join_items(&unmarked.collect::<Vec<_>>());
-        if unmarked == crate::api::openai::raw_object::join_items(&parts) {
+        let unmarked = raw_object::join_items(&unmarked.collect::<Vec<_>>());
+        if unmarked == raw_object::join_items(&parts) {
             continue;
         }
         turn.object.set("content", unmarked);
@@ -402,56 +401,4 @@ pub(super) fn drop_cache_marks(turns: &mut [Turn<'_>]) -> bool {
         changed = true;
     }
     changed
-}
-
-impl fmt::Display for Repair {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Omit(member) => return write!(f, "{member} removed"),
-            Self::OmitBeside { member, other } => {
-                return write!(f, "{member} removed beside {other}");
-            }
-            Self::OmitForeign => "members that OpenAI's API does not have removed",
-            Self::Rename { from, to } => return write!(f, "{from} renamed to {to}"),
-            Self::SetEffort { from, to } => {
-                return write!(f, "{EFFORT_FIELD} changed from {from} to {to}");
-            }
-            Self::DisableEffortWithTools => {
-                "reasoning_effort set to none, because the request has tools"
-            }
-            Self::LowerLimit { to, .. } => return write!(f, "token limit lowered to {to}"),
-            Self::LimitStops(most) => {
-                return write!(f, "all but {most} of the stop sequences removed");
-            }
-            Self::SetToNearest { member, value } => {
-                return write!(f, "{member} changed to {value}");
-            }
-            Self::ContinueFinalMessage => "continue_final_message added",
-            Self::DisableThinkingForPrefill => "reasoning turned off to continue the last message",
-            Self::AskToGoOn => "request to continue the last message added",
-            Self::UseDeveloperRole => "system role sent as developer",
-            Self::FoldSystemIntoUser => "system prompt moved into the first user message",
-            Self::SystemFirst => "system messages joined in front, later ones told by the user",
-            Self::MergeNeighbours => "neighbouring messages of one role joined",
-            Self::SeparateResults => "short assistant message put between a result and the user",
-            Self::AddUser => "user message added",
-            Self::DropEmptyTurns => "messages without content removed",
-            Self::ShortenIds => "call ids shortened",
-            Self::LegalNames => "names of functions replaced",
-            Self::PairCalls => "calls and results paired",
-            Self::ReduceSchemas => "schemas reduced",
-            Self::EchoReasoning => "reasoning sent with its calls",
-            Self::DropReasoning => "reasoning removed from the history",
-            Self::SkipThoughtSignatures => "missing thought signatures replaced",
-            Self::DropCacheMarks => "cache_control removed",
-            Self::DropStrict => "\"strict\" removed from response_format",
-            Self::ObjectToSchema => "json_object replaced by a json_schema that allows any object",
-            Self::SchemaToPrompt => "json_schema replaced by an instruction in the prompt",
-            Self::FormatToPrompt => "response_format replaced by an instruction beside the tools",
-            Self::WrapRoot => "schema wrapped in an object",
-            Self::MentionJson => "instruction to answer in JSON added",
-            Self::Stream => "asked for as a stream",
-            Self::FitWindow { .. } => "oldest messages dropped",
-        })
-    }
 }

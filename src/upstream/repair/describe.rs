@@ -1,0 +1,59 @@
+//! What the log says of a repair.
+//!
+//! Never names a word of the conversation: only members, values of parameters and numbers.
+
+use std::fmt;
+
+use super::repairs::{EFFORT_FIELD, Repair};
+
+impl fmt::Display for Repair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Omit(member) => return write!(f, "{member} removed"),
+            Self::OmitBeside { member, other } => {
+                return write!(f, "{member} removed beside {other}");
+            }
+            Self::OmitForeign => "members that OpenAI's API does not have removed",
+            Self::Rename { from, to } => return write!(f, "{from} renamed to {to}"),
+            Self::SetEffort { from, to } => {
+                return write!(f, "{EFFORT_FIELD} changed from {from} to {to}");
+            }
+            Self::DisableEffortWithTools => {
+                "reasoning_effort set to none, because the request has tools"
+            }
+            Self::LowerLimit { to, .. } => return write!(f, "token limit lowered to {to}"),
+            Self::LimitStops(most) => {
+                return write!(f, "all but {most} of the stop sequences removed");
+            }
+            Self::SetToNearest { member, value } => {
+                return write!(f, "{member} changed to {value}");
+            }
+            Self::ContinueFinalMessage => "continue_final_message added",
+            Self::DisableThinkingForPrefill => "reasoning turned off to continue the last message",
+            Self::AskToGoOn => "request to continue the last message added",
+            Self::UseDeveloperRole => "system role sent as developer",
+            Self::FoldSystemIntoUser => "system prompt moved into the first user message",
+            Self::SystemFirst => "system messages joined in front, later ones told by the user",
+            Self::MergeNeighbours => "neighbouring messages of one role joined",
+            Self::SeparateResults => "short assistant message put between a result and the user",
+            Self::AddUser => "user message added",
+            Self::DropEmptyTurns => "messages without content removed",
+            Self::ShortenIds => "call ids shortened",
+            Self::LegalNames => "names of functions replaced",
+            Self::PairCalls => "calls and results paired",
+            Self::ReduceSchemas => "schemas reduced",
+            Self::EchoReasoning => "reasoning sent with its calls",
+            Self::DropReasoning => "reasoning removed from the history",
+            Self::SkipThoughtSignatures => "missing thought signatures replaced",
+            Self::DropCacheMarks => "cache_control removed",
+            Self::DropStrict => "\"strict\" removed from response_format",
+            Self::ObjectToSchema => "json_object replaced by a json_schema that allows any object",
+            Self::SchemaToPrompt => "json_schema replaced by an instruction in the prompt",
+            Self::FormatToPrompt => "response_format replaced by an instruction beside the tools",
+            Self::WrapRoot => "schema wrapped in an object",
+            Self::MentionJson => "instruction to answer in JSON added",
+            Self::Stream => "asked for as a stream",
+            Self::FitWindow { .. } => "oldest messages dropped",
+        })
+    }
+}
