@@ -139,7 +139,17 @@ const MEDIA_TEXTS: [&str; 10] = [
 const OVERFLOW_CODES: [&str; 3] =
     ["contextlengthexceeded", "exceedcontextsize", "contextwindowexceeded"];
 
-const OVERFLOW_TEXTS: [&str; 13] = [
+const OVERFLOW_TEXTS: [&str; 23] = [
+    "context limit",
+    "maximum context",
+    "exceeds the context",
+    "larger than the context",
+    "maximum sequence length",
+    "longer than the specified maximum sequence length",
+    "maximum model length",
+    "max_model_len",
+    "input is too long",
+    "input too long",
     "context length",
     "context window",
     "context size",

@@ -65,6 +65,24 @@ fn shaped(message: &str, kind: &str, code: &str) -> String {
 }
 
 #[test]
+fn an_overflow_is_known_by_its_words() {
+    for text in [
+        "Input is too long for requested model.",
+        "The input token count (9000) exceeds the maximum number of tokens allowed (8192).",
+        "Token indices sequence length is longer than the specified maximum sequence length",
+        "input length and `max_tokens` exceed context limit: 190000 + 20000 > 200000",
+        "The decoder prompt (length 9000) is longer than the maximum model length of 8192.",
+        "prompt is larger than the context of the model",
+    ] {
+        let details = ErrorDetails { message: text.to_owned(), ..ErrorDetails::default() };
+        assert!(is_context_overflow(&details), "{text}");
+    }
+    let other = "max_tokens must be at most 4096, and the limit of requests is 5 per minute";
+    let details = ErrorDetails { message: other.to_owned(), ..ErrorDetails::default() };
+    assert!(!is_context_overflow(&details));
+}
+
+#[test]
 fn shape_1_openai() {
     let (text, code) = ("Unsupported parameter: 'max_tokens'.", "unsupported_parameter");
     let body = r#"{"error":{"message":"Unsupported parameter: 'max_tokens'.","type":"invalid_request_error","param":"max_tokens","code":"unsupported_parameter"}}"#;
