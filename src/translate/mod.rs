@@ -66,6 +66,7 @@ pub mod pass_through;
 pub(crate) mod quirks;
 pub mod response_metrics;
 pub mod responses;
+pub mod responses_upstream;
 pub mod stop_filter;
 pub mod stream;
 pub mod template;

@@ -15,6 +15,7 @@
 //! | unknown model | 404 with the name that the client sent, in Ollama's words |
 //! | redirect; 404 that concerns the route | 502: the base URL is wrong, or the endpoint is missing |
 //! | plain HTTP on a port for TLS | 502: `https://` is meant |
+//! | a model that only `responses` serves | 400, if that route does not answer either |
 //! | tools rejected | 400 in Ollama's words |
 //! | prompt too long, image rejected, or request invalid, with a 5xx | 400 |
 //! | any other status of 400 to 599 | the same status and text |
@@ -100,8 +101,8 @@ pub fn parse_details(body: &[u8]) -> Option<ErrorDetails> {
 }
 
 /// Reads the body of a response that rejects the request itself, so that the request can be repaired: 400
-/// or 422, a validation error with status 500, or a failure of a template or a grammar with any status;
-/// `None` for others and for bodies without a message.
+/// or 422, a validation error with status 500, a 404 that names another route for the model, or a failure
+/// of a template or a grammar with any status; `None` for others and for bodies without a message.
 ///
 /// If the server lists several errors, each is a line of the message, and
 /// [`ErrorDetails::field_errors`] holds those that name a field.
@@ -113,9 +114,15 @@ pub fn parse_rejection(status: u16, body: &[u8]) -> Option<ErrorDetails> {
         let classifier = ErrorClassifier::new(found);
         matches!(status, 400 | 422)
             || classifier.is_template_failure()
+            || (status == 404 && classifier.names_responses_route())
             || (status == 500 && classifier.is_validation_error())
     };
     parse_details(body).filter(is_rejection)
+}
+
+/// True if a rejection says that the model is served by the `responses` route only.
+pub fn names_responses_route(details: &ErrorDetails) -> bool {
+    ErrorClassifier::new(details).names_responses_route()
 }
 
 /// True if a rejection is not about the form of the request: the key, money, the model, a policy, an
@@ -231,12 +238,14 @@ pub fn to_error(
     let classifier = ErrorClassifier::new(&found.details);
     let is_page = found.format == BodyFormat::Html;
     let model = request.model.filter(|_| !is_page);
+    // The model exists, whatever the status.
+    let names_route = matches!(status, 400..500) && classifier.names_responses_route();
     let is_template_failure = matches!(status, 404 | 500) && classifier.is_template_failure();
-    let known = model.filter(|_| !is_template_failure);
+    let known = model.filter(|_| !is_template_failure && !names_route);
     if let Some(error) = known.and_then(|model| to_ollama_error(&classifier, status, model)) {
         return error;
     }
-    if status == 404 && !is_template_failure && is_missing_route(&found) {
+    if status == 404 && !is_template_failure && !names_route && is_missing_route(&found) {
         let route = redactor.redact(request.method_and_path);
         let message = if request.has_answered {
             let endpoint = request.endpoint.trim_start_matches('/');
@@ -253,6 +262,7 @@ pub fn to_error(
     };
     let retry = match hints.to_retry(status, &found.details.message) {
         _ if is_template_failure
+            || names_route
             || classifier.is_permanent(status)
             || classifier.is_unknown_model(status) =>
         {
@@ -271,6 +281,8 @@ fn downstream_status(status: u16, classifier: &ErrorClassifier) -> u16 {
         500..600 if classifier.is_context_overflow() || classifier.rejects_images() => 400,
         // mlx_lm.server reports a template that raises with status 404.
         404 | 500 if classifier.is_template_failure() => 400,
+        // A client would take it for an unknown model.
+        404 if classifier.names_responses_route() => 400,
         // llama-cpp-python reports a member of the request that it refuses with status 500.
         500 if classifier.is_validation_error() => 400,
         400..600 => status,

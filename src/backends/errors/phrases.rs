@@ -255,6 +255,48 @@ const UNKNOWN_MODEL_CODES: [&str; 6] = [
 const MISUSED_MODEL_TEXTS: [&str; 3] =
     ["not a chat model", "only supported in", "did you mean to use"];
 
+/// Names of the `responses` route.
+const RESPONSES_ROUTE_TEXTS: [&str; 10] = [
+    "v1/responses",
+    "/responses",
+    "`responses`",
+    "'responses'",
+    "\"responses\"",
+    "responses api",
+    "responses endpoint",
+    "responses route",
+    "responses.create",
+    "responses-api",
+];
+
+/// Names of the `chat/completions` route.
+const CHAT_ROUTE_TEXTS: [&str; 5] = [
+    "chat/completions",
+    "chat completions",
+    "chatcompletion",
+    "chat completion api",
+    "chat-completions",
+];
+
+/// Codes of a model that exists and has another route (GitHub Copilot, Azure).
+const OTHER_ROUTE_CODES: [&str; 3] =
+    ["unsupportedapi", "operationnotsupported", "unsupportedendpoint"];
+
+/// What shows that a sentence about a route is about one feature of it, or about another route.
+const OTHER_TOPIC_TEXTS: [&str; 8] = [
+    "tool",
+    "function",
+    "reasoning_effort",
+    "reasoning effort",
+    "previous_response",
+    "embeddings",
+    "v1/completions",
+    "/v1/messages",
+];
+
+/// Words that turn a client away from a route.
+const DENIAL_TEXTS: [&str; 7] = ["not ", "n't ", "only", "instead", "unsupported", "must ", "use "];
+
 /// Statuses by code or type, in order of precedence: OpenAI reports unknown models and invalid keys
 /// with the type `invalid_request_error` and a more specific code.
 const STATUS_BY_CODE: [(&str, u16); 24] = [
@@ -299,22 +341,44 @@ pub(super) struct ErrorClassifier {
     text: String,
     /// True if the offending request field is `model`.
     blames_model: bool,
+    /// True if it is another one.
+    blames_other_member: bool,
 }
 
 impl ErrorClassifier {
     pub(super) fn new(details: &ErrorDetails) -> Self {
-        let ErrorDetails { message, code, kind, param, .. } = details;
+        let ErrorDetails { message, code, kind, param, field_errors } = details;
         let mut codes =
             format!("{} {}", kind.as_deref().unwrap_or(""), code.as_deref().unwrap_or(""));
         codes.make_ascii_lowercase();
         codes.retain(|c| !matches!(c, '_' | '-' | '.'));
         let blames_model = param.as_deref() == Some("model");
-        Self { codes, text: message.to_ascii_lowercase(), blames_model }
+        let mut fields = field_errors.iter().map(|field| &field.path).chain(param);
+        let blames_other_member = fields.any(|field| !field.is_empty() && field != "model");
+        Self { codes, text: message.to_ascii_lowercase(), blames_model, blames_other_member }
     }
 
     /// A chat template, a grammar or a schema could not be processed.
     pub(super) fn is_template_failure(&self) -> bool {
         self.contains_any(&TEMPLATE_TEXTS) && !self.rejects_tools()
+    }
+
+    /// The model is served by the `responses` route, and not by `chat/completions`. What is blamed counts
+    /// first: a sentence about a member may name the route as well.
+    pub(super) fn names_responses_route(&self) -> bool {
+        if self.blames_other_member || self.contains_any(&OTHER_TOPIC_TEXTS) {
+            return false;
+        }
+        let says_chat = self.contains_any(&CHAT_ROUTE_TEXTS);
+        let is_denied = self.contains_any(&DENIAL_TEXTS);
+        let is_unknown =
+            self.has_code(&UNKNOWN_MODEL_CODES) || self.contains_any(&UNKNOWN_MODEL_TEXTS);
+        if self.contains_any(&RESPONSES_ROUTE_TEXTS) {
+            let is_about_model = self.blames_model || self.mentions_model();
+            return is_denied && (says_chat || (is_about_model && !is_unknown));
+        }
+        let is_blamed = self.blames_model || self.has_code(&OTHER_ROUTE_CODES);
+        says_chat && is_denied && is_blamed && !is_unknown
     }
 
     /// No other form of the request would be accepted.

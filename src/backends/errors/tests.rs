@@ -742,3 +742,51 @@ fn plain_http_on_a_port_for_tls_is_known_by_the_words_of_four_servers() {
     }
     assert!(!wants_tls(400, b"{\"error\":\"bad request\"}") && !wants_tls(400, b""));
 }
+
+#[test]
+fn a_model_of_the_responses_route_is_told_from_other_errors() {
+    let check = |message: &str, param: Option<&str>, code: Option<&str>, expected: bool| {
+        let error = serde_json::json!({"message": message, "type": "invalid_request_error",
+            "param": param, "code": code});
+        let body = serde_json::json!({ "error": error }).to_string();
+        for status in [400, 404] {
+            let found = parse_rejection(status, body.as_bytes());
+            let found = found.is_some_and(|details| names_responses_route(&details));
+            assert_eq!(found, expected, "{status} {message}");
+        }
+        if expected {
+            super::tests::check(404, &body, (400, message, Retry::Never));
+        }
+    };
+    let openai = "This model is only supported in v1/responses and not in v1/chat/completions.";
+    check(openai, Some("model"), None, true);
+    check(openai, None, None, true);
+    let copilot = "model gpt-5.1-codex is not accessible via the /chat/completions endpoint";
+    check(copilot, None, Some("unsupported_api_for_model"), true);
+    let azure = "The chatCompletion operation does not work with the specified model, x.";
+    check(azure, None, Some("OperationNotSupported"), true);
+    check("Please call this model through the Responses API instead.", None, None, true);
+    check("x: only /responses can serve this deployment", None, None, true);
+    check("x was not found for chat completions, use v1/responses", None, None, true);
+    // About a feature of a model, another route, or no model.
+    let tools = "Function tools with reasoning_effort are not supported for gpt-5.4 in \
+                 /v1/chat/completions. Please use /v1/responses instead.";
+    check(tools, None, None, false);
+    let base = "This is not a chat model and thus not supported in the v1/chat/completions endpoint. \
+                Did you mean to use v1/completions?";
+    check(base, Some("model"), None, false);
+    check(
+        "'input' is only known to the Responses API, not to models here",
+        Some("input"),
+        None,
+        false,
+    );
+    check(
+        "The model `x` does not exist, see /docs/responses",
+        None,
+        Some("model_not_found"),
+        false,
+    );
+    check("Invalid URL (POST /v1/chat/completions)", None, None, false);
+    check("The model is overloaded", None, None, false);
+}
