@@ -51,6 +51,7 @@ mod answered_tool;
 pub mod anthropic;
 mod cache_marks;
 pub mod chat;
+pub mod collected_completion;
 pub mod context_codec;
 pub mod embed;
 pub mod format;

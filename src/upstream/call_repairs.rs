@@ -16,7 +16,7 @@ use crate::backends::errors::ErrorDetails;
 use crate::error::{Error, TimeoutPhase};
 use crate::upstream::backoff::RetryPolicy;
 use crate::upstream::repair::document::Document;
-use crate::upstream::repair::session::{Change, Session, describe_rejection};
+use crate::upstream::repair::session::{Change, Session, describe_rejection, use_responses};
 
 /// What is called, and for what.
 pub(super) struct Target<'m> {
@@ -38,6 +38,11 @@ impl<'m> Target<'m> {
 pub(super) enum HeldBody<'a> {
     Pieces(&'a RequestBody<'a>),
     Bytes(&'a [u8]),
+}
+
+/// True if a route turned out not to serve a model.
+fn lacks_route(error: &Error) -> bool {
+    error.is_missing_endpoint() || matches!(error, Error::ModelNotFound(_))
 }
 
 /// True if the upstream has a request and did not send its whole response in time.
@@ -66,16 +71,20 @@ impl Client {
             })
         };
         let mut repaired = self.begin_repaired(target, &mut make);
-        let mut first = None;
+        let (mut first, mut route_rejection) = (None, None);
         loop {
             let document = repaired.as_ref().map(|(document, _)| document);
             let failure = match send(document.filter(|document| document.is_changed()), trace) {
                 Ok(response) => {
-                    repaired.iter().for_each(|(_, session)| self.remember(target, session));
+                    repaired.iter().for_each(|repaired| self.remember(target, repaired));
                     return Ok((response, repaired.map(|(document, _)| document.effects)));
                 }
                 Err(failure) => failure,
             };
+            if document.is_some_and(Document::is_for_responses) && lacks_route(&failure.error) {
+                self.responses_models.remove(target.operation.path, target.model);
+                return Err(route_rejection.unwrap_or(failure));
+            }
             let is_rejection = failure.error.is_upstream_rejection();
             let Some(details) = failure.rejection.as_ref().filter(|_| is_rejection) else {
                 // Whatever became of the last attempt, the first rejection is about the client's request.
@@ -98,8 +107,10 @@ impl Client {
                 return Err(first.unwrap_or(failure));
             };
             self.report_change(&change, (details, document), trace);
-            if change != Change::Whole {
-                first.get_or_insert(failure);
+            match change {
+                Change::Whole => {}
+                Change::Responses => route_rejection = Some(failure),
+                _ => drop(first.get_or_insert(failure)),
             }
         }
     }
@@ -113,12 +124,16 @@ impl Client {
         let (path, model, now) = (target.operation.path, target.model, Instant::now());
         let known = self.repair_memory.get(path, model, now);
         let prefers_stream = target.is_whole && self.long_answers.wants_stream(path, model, now);
-        if known.is_empty() && !prefers_stream {
+        let is_for_responses = self.responses_models.contains(path, model, now);
+        if known.is_empty() && !prefers_stream && !is_for_responses {
             return None;
         }
         let mut document = make()?;
         document.rejects_streams = self.long_answers.rejects_streams(path, now);
         let mut session = Session::begin(&known, &mut document);
+        if is_for_responses {
+            use_responses(&mut document);
+        }
         if prefers_stream {
             session.prefer_stream(&mut document);
         }
@@ -142,7 +157,7 @@ impl Client {
     }
 
     /// Remembers what a request needed that was accepted.
-    fn remember(&self, target: &Target<'_>, session: &Session) {
+    fn remember(&self, target: &Target<'_>, (document, session): &(Document<'_>, Session)) {
         let (path, model, now) = (target.operation.path, target.model, Instant::now());
         let (repairs, groups, experiment) = session.learnt();
         self.repair_memory.insert(path, model, &repairs, now);
@@ -151,6 +166,9 @@ impl Client {
         }
         if let Some(experiment) = experiment {
             self.repair_memory.record_experiment(path, model, experiment, now);
+        }
+        if document.is_for_responses() && !self.responses_models.contains(path, model, now) {
+            self.responses_models.insert(path, model, now);
         }
         if session.is_stream_rejected() {
             self.long_answers.record_no_streams(path, now);
@@ -177,7 +195,8 @@ impl Client {
         let mut call = self.new_call(operation, Some(target.model), payload);
         call.retry_policy = retry_policy;
         if is_whole && !target.was_repeated.get() {
-            let rejects_streams = self.long_answers.rejects_streams(operation.path, Instant::now());
+            let path = target.operation.path;
+            let rejects_streams = self.long_answers.rejects_streams(path, Instant::now());
             call.after_timeout = if rejects_streams {
                 AfterTimeout::RepeatOnce
             } else {

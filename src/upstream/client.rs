@@ -14,6 +14,7 @@ use ureq::http::Response;
 
 use super::long_answers::LongAnswers;
 use super::model_list::ModelDetailsCache;
+use super::recent_models::RecentModels;
 use super::retry::{AfterTimeout, AttemptResult, Call, count_failure};
 use super::transport::agent::{Agent, Payload, Request};
 use super::{
@@ -28,6 +29,7 @@ use crate::observe::body_log::{BodyLog, BodyLogger};
 use crate::observe::circuit_state::CircuitState;
 use crate::observe::metrics::Metrics;
 use crate::observe::redact::Redactor;
+use crate::translate::responses_upstream::request;
 use crate::upstream::backoff::RetryPolicy;
 use crate::upstream::base_url::BaseUrl;
 use crate::upstream::breaker::{Breaker, Caller};
@@ -49,6 +51,8 @@ pub struct Client {
     pub(super) long_answers: LongAnswers,
     /// What the upstream may want back with earlier tool calls.
     pub(crate) tool_call_extras: Arc<ToolCallExtras>,
+    /// The models that only `responses` serves.
+    pub(super) responses_models: RecentModels,
     /// True once any request was answered.
     pub(super) has_answered: AtomicBool,
     /// The upstream's family, where the operator or the base URL names it.
@@ -79,6 +83,7 @@ impl Client {
             repair_memory: RepairMemory::default(),
             long_answers: LongAnswers::default(),
             tool_call_extras: Arc::default(),
+            responses_models: RecentModels::default(),
             has_answered: AtomicBool::new(false),
             configured_profile: settings
                 .profile
@@ -169,12 +174,15 @@ impl Client {
         document: &Document<'_>,
         trace: &mut Trace,
     ) -> AttemptResult<UpstreamResponse> {
-        let body = document.to_json();
-        let operation = target.operation.streaming(document.is_stream());
+        let (body, is_for_responses) = (document_body(document), document.is_for_responses());
+        let operation = if is_for_responses { Operation::RESPONSES } else { target.operation };
+        let operation = operation.streaming(document.is_stream());
+        let to_stream =
+            || if is_for_responses { request::as_stream(&body) } else { as_stream(&body) };
         let payload = (operation, HeldBody::Bytes(body.as_bytes()));
         let is_last = document.is_last_resort;
         let retry_policy = if is_last { self.no_retry_policy() } else { self.retry_policy };
-        self.send_in_time(target, payload, retry_policy, &|| as_stream(&body), trace)
+        self.send_in_time(target, payload, retry_policy, &to_stream, trace)
     }
 
     /// Whether the upstream has `chat/completions`, as a request shows that every such server rejects.
@@ -215,7 +223,9 @@ impl Client {
 
     /// Whether a request for this model is sent in another form than it came.
     pub fn has_known_repairs(&self, path: &'static str, model: &str) -> bool {
-        self.repair_memory.knows(path, model, Instant::now())
+        let now = Instant::now();
+        self.repair_memory.knows(path, model, now)
+            || self.responses_models.contains(path, model, now)
     }
 
     /// A call as most are: all connections, all retries.
@@ -254,4 +264,11 @@ impl Client {
         let reading = (call.request.timeout, logger);
         UpstreamResponse::from_response(response, call.operation, reading, &self.metrics)
     }
+}
+
+/// What is sent of a repaired request.
+pub(super) fn document_body(document: &Document<'_>) -> String {
+    let body = document.to_json();
+    let converted = if document.is_for_responses() { request::from_chat(&body) } else { None };
+    converted.unwrap_or(body)
 }

@@ -45,6 +45,13 @@
 //! for an hour: the timeout then bounds each silence, and a client that leaves ends the work. A server that
 //! rejects streams is asked for whole responses for an hour. No prompt is generated a third time.
 //!
+//! # Models of `responses`
+//!
+//! A rejection that says that only `responses` serves a model, whatever its status, sends the same
+//! conversation there ([`crate::translate::responses_upstream`]), for an hour at once. Clients of all chat
+//! routes get the answer in the form of their own route, streams included. If that route is missing, they
+//! get the first rejection.
+//!
 //! # Timeouts
 //!
 //! | wait | limit |
@@ -78,6 +85,8 @@ mod client;
 mod long_answers;
 mod model_list;
 mod operation;
+mod pass_converted;
+mod pass_response;
 mod pass_through;
 pub mod proxy;
 mod recent_models;
@@ -95,7 +104,8 @@ use std::time::{Duration, Instant};
 pub(crate) use self::batch_limits::BatchLimits;
 pub use self::client::{Client, Rejected};
 pub use self::operation::Operation;
-pub use self::pass_through::{PassHeaders, PassResponse, PassResponseBody, PassTarget};
+pub use self::pass_response::{PassPieces, PassResponse, PassResponseBody};
+pub use self::pass_through::{PassHeaders, PassTarget};
 use self::recent_models::RecentModels;
 pub use self::response::{EventStream, UpstreamResponse};
 pub(crate) use self::thinking_memory::ThinkingMemory;

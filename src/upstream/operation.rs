@@ -1,7 +1,7 @@
 //! The operations of an upstream's API: method, path, and name in the log.
 
-use super::response::EventMapper;
 use crate::translate::infill;
+use crate::translate::responses_upstream::chunks::{self, EventMapper};
 
 /// One operation.
 #[derive(Clone, Copy, Debug)]
@@ -13,8 +13,8 @@ pub struct Operation {
     pub(super) path: &'static str,
     /// Whether a stream is asked for.
     pub(super) stream: bool,
-    /// Makes events of `completions` out of the operation's own.
-    pub(super) event_mapper: Option<EventMapper>,
+    /// Makes what makes events of `completions` or `chat/completions` out of the operation's own.
+    pub(super) event_mapper: Option<fn() -> EventMapper>,
 }
 
 impl Operation {
@@ -27,8 +27,15 @@ impl Operation {
     /// Mistral's `POST fim/completions`.
     pub const FIM: Self = Self::post("fim", "fim/completions");
     /// llama.cpp's `POST /infill`, whose response is made into one of `completions`.
-    pub const INFILL: Self =
-        Self { event_mapper: Some(infill::to_chunk), ..Self::post("infill", "/infill") };
+    pub const INFILL: Self = Self {
+        event_mapper: Some(|| Box::new(infill::to_chunk)),
+        ..Self::post("infill", "/infill")
+    };
+    /// `POST responses`, whose response is made into one of `chat/completions`.
+    pub(super) const RESPONSES: Self =
+        Self { event_mapper: Some(chunks::event_mapper), ..Self::post("responses", "responses") };
+    /// The same, with the response as it is.
+    pub(super) const PASS_RESPONSES: Self = Self::pass("responses");
     pub(super) const LIST_MODELS: Self = Self::get("list_models", "models");
 
     /// A request for what a family tells of its models beside the list.

@@ -7,26 +7,27 @@
 
 use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
+use std::time::Instant;
 
 use memchr::memmem;
 use ureq::Body;
 use ureq::http::Response;
-use ureq::http::header::HeaderMap;
 
 use super::answer_watcher::{self, AnswerWatcher};
+use super::client::document_body;
+use super::pass_converted::Conversion;
+use super::pass_response::{PassPieces, PassResponse, PassResponseBody};
 use super::response::StreamedBody;
 use super::retry::{AttemptResult, Call};
-use super::transport::agent::{Payload, header, header_texts};
+use super::transport::agent::{Payload, header};
 use super::transport::errors::check_cancelled;
 use super::transport::read_deadline::ReadDeadline;
-use super::{Client, ConnectionPolicy, Operation, ToolCallExtras, Trace};
+use super::{Client, ConnectionPolicy, Operation, ToolCallExtras, Trace, UpstreamResponse};
 use crate::api::openai::other_routes::OtherRoute;
-use crate::api::openai::pass_head::PassHead;
 use crate::api::openai::sse_end::EndDetector;
 use crate::backends::errors;
 use crate::error::{Error, Result};
 use crate::observe::body_log::{BodyLogger, LineLogger};
-use crate::observe::redact::Redactor;
 use crate::translate::pass_through::{Endpoint, PassBody};
 use crate::upstream::call_repairs::Target;
 use crate::upstream::repair::document::{Document, RouteTraits};
@@ -57,22 +58,10 @@ pub enum PassTarget<'a> {
     Other(OtherRoute<'a>),
 }
 
-/// A response as the upstream sent it, possibly an error.
-pub struct PassResponse {
-    /// Its head.
-    pub head: PassHead,
-    /// Its body.
-    pub body: PassResponseBody,
-    /// The error that it reports, if it is one.
-    pub error: Option<Error>,
-}
-
-/// The body of a [`PassResponse`].
-pub enum PassResponseBody {
-    /// All of it.
-    Whole(Vec<u8>),
-    /// As it arrives. Dropping it closes the upstream's connection.
-    Stream(Box<PassStream>),
+/// A response, and whether the client gets it as it is.
+enum Passed {
+    AsIs(PassResponse),
+    Other(UpstreamResponse),
 }
 
 impl Client {
@@ -89,23 +78,52 @@ impl Client {
     ) -> Result<PassResponse> {
         let operation = Operation::pass(endpoint.path());
         let (is_chat, model) = (endpoint == Endpoint::Chat, request.model());
-        let route = RouteTraits { is_chat, is_passed: true, ..RouteTraits::default() };
+        let can_collect = matches!(endpoint, Endpoint::Chat | Endpoint::Completions);
+        let traits = RouteTraits { is_chat, is_passed: true, ..RouteTraits::default() };
+        let route = RouteTraits { can_collect, ..traits };
         let make_document = || Some(Document::new(request.object.clone(), route));
         let target = Target::new(operation, model, false);
         let result = self.with_repairs(&target, trace, make_document, |document, trace| {
-            let body = match document {
-                None => request.to_bytes(),
-                Some(document) => Cow::Owned(document.to_json().into_bytes()),
-            };
-            let mut call = self.new_call(operation, Some(model), Payload::Bytes(&body));
-            if document.is_some_and(|document| document.is_last_resort) {
-                call.retry_policy = self.no_retry_policy();
-            }
-            self.send_pass(call, headers, trace)
+            self.send_passed(&target, request, (document, headers), trace)
         });
-        let result = result.map(|(response, _)| response);
+        let result = result.and_then(|((response, conversion), _)| {
+            Ok(match response {
+                Passed::AsIs(response) => response,
+                Passed::Other(response) => self.convert(response, conversion)?,
+            })
+        });
         let response = self.prefer_response(operation, trace, result)?;
         Ok(if is_chat { self.watch_calls(response, model) } else { response })
+    }
+
+    /// Sends a request as it is, or as the repairs left it.
+    fn send_passed(
+        &self,
+        target: &Target<'_>,
+        request: &PassBody<'_>,
+        (document, headers): (Option<&Document<'_>>, &PassHeaders),
+        trace: &mut Trace,
+    ) -> AttemptResult<(Passed, Conversion)> {
+        let body = match document {
+            None => request.to_bytes(),
+            Some(document) => Cow::Owned(document_body(document).into_bytes()),
+        };
+        let is_for_responses = document.is_some_and(Document::is_for_responses);
+        let conversion = Conversion::new(&request.object, is_for_responses);
+        let operation = if is_for_responses { Operation::PASS_RESPONSES } else { target.operation };
+        let is_stream = document.is_some_and(Document::is_stream);
+        let operation = operation.streaming(is_stream);
+        let mut call = self.new_call(operation, Some(target.model), Payload::Bytes(&body));
+        if document.is_some_and(|document| document.is_last_resort) {
+            call.retry_policy = self.no_retry_policy();
+        }
+        if document.is_some() && conversion.is_needed(is_stream) {
+            call.request.pass_headers = Some(headers);
+            let response = self.retry(&mut call, trace, Self::read_response)?;
+            return Ok((Passed::Other(response), conversion));
+        }
+        let response = self.send_pass(call, headers, trace)?;
+        Ok((Passed::AsIs(response), conversion))
     }
 
     /// Passes on a body that is not read here.
@@ -130,7 +148,14 @@ impl Client {
             }
         };
         let operation = call.operation;
-        let result = self.send_pass(call, headers, trace);
+        let path = operation.path;
+        let result = self.send_pass(call, headers, trace).inspect_err(|failure| {
+            // The next request for this model is held, so that it can be sent to the other route.
+            let names_route = failure.rejection.as_ref().is_some_and(errors::names_responses_route);
+            if let (Some(model), true) = (model, names_route && path == Operation::CHAT.path) {
+                self.responses_models.insert(path, model, Instant::now());
+            }
+        });
         let response = self.prefer_response(operation, trace, result)?;
         let is_chat = matches!(target, PassTarget::Known(path) if path == Endpoint::Chat.path());
         let model = model.filter(|_| is_chat);
@@ -147,11 +172,13 @@ impl Client {
                 let found = answer_watcher::read_whole(body);
                 found.iter().for_each(|found| self.tool_call_extras.save(model, found));
             }
-            PassResponseBody::Stream(stream) => {
-                let watcher = AnswerWatcher::new(stream.is_event_stream);
-                let (extras, model) = (Arc::clone(&self.tool_call_extras), model.to_owned());
-                stream.watch = Some(Box::new(CallWatch { watcher, extras, model }));
-            }
+            PassResponseBody::Stream(_) => {}
+        }
+        if let PassResponseBody::Stream(pieces) = response.body {
+            let watcher = AnswerWatcher::new(response.head.is_event_stream());
+            let (extras, model) = (Arc::clone(&self.tool_call_extras), model.to_owned());
+            let watched = WatchedPieces { pieces, watcher, extras, model };
+            response.body = PassResponseBody::Stream(Box::new(watched));
         }
         response
     }
@@ -205,7 +232,6 @@ impl Client {
             is_event_stream,
             tail: Vec::new(),
             reports_error: false,
-            watch: None,
             end_detector: (is_event_stream && ends_with_connection).then(Box::default),
             logger: logger.map(|logger| Box::new(logger.into_line_logger("upstream response"))),
         };
@@ -227,41 +253,8 @@ impl Client {
     }
 }
 
-impl PassResponse {
-    fn head(status: u16, headers: &HeaderMap, redactor: &Redactor) -> PassHead {
-        let mut head = PassHead::from_headers(status, header_texts(headers));
-        for (_, value) in &mut head.headers {
-            *value = redactor.redact(value).into_owned();
-        }
-        head
-    }
-
-    /// A response with an error status, of which `body` was read.
-    pub(super) fn from_error(
-        status: u16,
-        headers: &HeaderMap,
-        body: Vec<u8>,
-        redactor: &Redactor,
-    ) -> Self {
-        let redacted = match redactor.redact(&String::from_utf8_lossy(&body)) {
-            Cow::Owned(redacted) => Some(redacted.into_bytes()),
-            Cow::Borrowed(_) => None,
-        };
-        let body = PassResponseBody::Whole(redacted.unwrap_or(body));
-        Self { head: Self::head(status, headers, redactor), body, error: None }
-    }
-
-    /// Whether the upstream says that it has no such route, and not only no such model.
-    pub fn is_unknown_route(&self) -> bool {
-        match &self.body {
-            PassResponseBody::Whole(body) => errors::is_unknown_route(self.head.status, body),
-            PassResponseBody::Stream(_) => false,
-        }
-    }
-}
-
-/// The pieces of a body.
-pub struct PassStream {
+/// A body as the upstream sends it.
+struct PassStream {
     body: StreamedBody,
     buffer: Box<[u8]>,
     /// A stream of events may go on for as long as each of its lines ends in time.
@@ -273,44 +266,35 @@ pub struct PassStream {
     /// Finds the end of a stream of events that only the end of its connection delimits.
     end_detector: Option<Box<EndDetector>>,
     logger: Option<Box<LineLogger>>,
-    watch: Option<Box<CallWatch>>,
 }
 
 /// Keeps what the upstream may want back with the calls of a stream.
-struct CallWatch {
+struct WatchedPieces {
+    pieces: Box<dyn PassPieces>,
     watcher: AnswerWatcher,
     extras: Arc<ToolCallExtras>,
     model: String,
 }
 
-impl CallWatch {
-    /// Looks at a piece, or at the end, before the client has it.
-    fn look(&mut self, piece: Option<&[u8]>) {
+impl PassPieces for WatchedPieces {
+    fn next_piece(&mut self) -> Result<Option<&[u8]>> {
+        let piece = self.pieces.next_piece()?;
+        // Before the client has it.
         let found = match piece {
             Some(piece) => self.watcher.push(piece),
             None => self.watcher.finish(),
         };
         found.iter().for_each(|found| self.extras.save(&self.model, found));
-    }
-}
-
-impl PassStream {
-    /// Waits for the next piece; `None` at the end.
-    ///
-    /// # Errors
-    /// [`Error::UpstreamTimeout`] after too long a silence or for a line, or a body without lines,
-    /// that takes too long; [`Error::IncompleteStream`] when the connection broke, or when a stream of
-    /// events that only its connection delimits ended too early.
-    #[allow(clippy::should_implement_trait)] // It lends what it reads.
-    pub fn next_piece(&mut self) -> Result<Option<&[u8]>> {
-        let length = self.read_piece()?;
-        let piece = length.map(|length| &self.buffer[..length]);
-        self.watch.iter_mut().for_each(|watch| watch.look(piece));
         Ok(piece)
     }
 
-    /// The length of the next piece.
-    fn read_piece(&mut self) -> Result<Option<usize>> {
+    fn reported_error(&self) -> Option<Error> {
+        self.pieces.reported_error()
+    }
+}
+
+impl PassPieces for PassStream {
+    fn next_piece(&mut self) -> Result<Option<&[u8]>> {
         match self.body.read(&mut self.buffer) {
             Ok(0) => match &self.end_detector {
                 Some(end) if !end.is_complete() => {
@@ -327,7 +311,7 @@ impl PassStream {
                 if let Some(logger) = &mut self.logger {
                     logger.push(piece);
                 }
-                Ok(Some(length))
+                Ok(Some(piece))
             }
             // Nothing is missing behind the marker.
             Err(_) if self.is_done() => Ok(None),
@@ -335,12 +319,13 @@ impl PassStream {
         }
     }
 
-    /// The error that an event reported, for the log.
-    pub fn reported_error(&self) -> Option<Error> {
+    fn reported_error(&self) -> Option<Error> {
         let error = Error::UpstreamInBand { status: 500, message: String::new() };
         self.reports_error.then_some(error)
     }
+}
 
+impl PassStream {
     /// Notes the end of a piece of events, which has this length.
     fn track_event_end(&mut self, length: usize) {
         let piece = &self.buffer[..length];

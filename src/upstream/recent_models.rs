@@ -31,6 +31,11 @@ impl RecentModels {
         found.is_some_and(|since| now.duration_since(*since) < TTL)
     }
 
+    /// Forgets a model.
+    pub(crate) fn remove(&self, path: &'static str, model: &str) {
+        lock::write(&self.0).remove(&(path, model.to_owned()));
+    }
+
     /// Remembers a model.
     pub(crate) fn insert(&self, path: &'static str, model: &str, now: Instant) {
         let (mut known, key) = (lock::write(&self.0), (path, model.to_owned()));
@@ -58,6 +63,8 @@ mod tests {
         assert!(models.contains(PATH, "a", now + TTL / 2));
         assert!(!models.contains(PATH, "b", now) && !models.contains("chat", "a", now));
         assert!(!models.contains(PATH, "a", now + TTL));
+        models.remove(PATH, "a");
+        assert!(!models.contains(PATH, "a", now));
     }
 
     #[test]

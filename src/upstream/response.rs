@@ -21,6 +21,7 @@ use crate::api::wire::sse::{Decoder, Event};
 use crate::error::{Error, Result};
 use crate::observe::body_log::BodyLogger;
 use crate::observe::metrics::Metrics;
+use crate::translate::responses_upstream::chunks::EventMapper;
 
 /// The largest whole response that is read, in bytes: some 5,000 embeddings.
 const MAX_RESPONSE_BYTES: u64 = 256 * 1024 * 1024;
@@ -39,9 +40,6 @@ const MAX_BATCH_BYTES: usize = 64 * 1024;
 /// connection can serve again.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(50);
 const MAX_DRAIN_BYTES: usize = 16 * 1024;
-
-/// Makes an event of `completions` out of one of another endpoint; `None` leaves the event as it is.
-pub(super) type EventMapper = fn(&str) -> Option<String>;
 
 /// A response with a good status.
 pub enum UpstreamResponse {
@@ -71,7 +69,7 @@ impl UpstreamResponse {
             "application/json" => false,
             _ => operation.stream,
         };
-        let mapper = operation.event_mapper;
+        let mut mapper = operation.event_mapper.map(|make| make());
         if is_stream {
             let body = StreamedBody::new(response.into_body(), timeout, metrics.clone());
             return Ok(Self::Stream(Box::new(EventStream::new(body, mapper, logger))));
@@ -80,7 +78,7 @@ impl UpstreamResponse {
         if let Some(logger) = logger {
             logger.log("upstream response", text.as_bytes());
         }
-        Ok(Self::Whole(mapper.and_then(|map| map(&text)).unwrap_or(text)))
+        Ok(Self::Whole(mapper.as_mut().and_then(|map| map(&text)).unwrap_or(text)))
     }
 
     /// The body of a response that cannot be a stream.
@@ -197,7 +195,7 @@ impl EventStream {
         {
             logger.log("upstream event", data);
         }
-        if let (Some(map), Some(Event::Data(data))) = (self.mapper, event)
+        if let (Some(map), Some(Event::Data(data))) = (&mut self.mapper, event)
             && let Some(mapped) = map(&String::from_utf8_lossy(data))
         {
             self.mapped_event = mapped;

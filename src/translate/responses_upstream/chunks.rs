@@ -8,6 +8,10 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
+/// Makes an event of `completions` or `chat/completions` out of one of another endpoint; `None` leaves the
+/// event as it is.
+pub type EventMapper = Box<dyn FnMut(&str) -> Option<String> + Send>;
+
 /// What an event is.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Mapped {
@@ -193,7 +197,7 @@ impl ChunkMapper {
 
 /// An event, or a whole response, for the translated routes: a chunk or a completion; `None` for what is
 /// none of this route.
-pub fn event_mapper() -> Box<dyn FnMut(&str) -> Option<String> + Send> {
+pub fn event_mapper() -> EventMapper {
     let mut mapper = ChunkMapper::default();
     Box::new(move |data| match mapper.map(data) {
         Mapped::Chunk(value) | Mapped::Error(value) => Some(value.to_string()),

@@ -66,6 +66,13 @@ pub fn from_chat(body: &str) -> Option<String> {
     Some(out.to_json())
 }
 
+/// The same request for a stream.
+pub fn as_stream(body: &str) -> String {
+    let Some(mut object) = RawObject::parse(body) else { return body.to_owned() };
+    object.set("stream", "true");
+    object.to_json()
+}
+
 /// An object of those members that have a value.
 fn object(members: &[(&str, Option<&str>)]) -> String {
     let mut out = RawObject::default();

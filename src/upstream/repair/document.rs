@@ -169,6 +169,7 @@ pub struct Document<'a> {
     /// True if the server is known to reject streams.
     pub rejects_streams: bool,
     is_changed: bool,
+    is_for_responses: bool,
 }
 
 impl<'a> Document<'a> {
@@ -182,6 +183,7 @@ impl<'a> Document<'a> {
             is_last_resort: false,
             rejects_streams: false,
             is_changed: false,
+            is_for_responses: false,
         }
     }
 
@@ -293,6 +295,16 @@ impl<'a> Document<'a> {
     pub fn use_whole(&mut self) {
         self.set("stream", "false");
         self.remove("stream_options");
+    }
+
+    /// True if it goes to `responses`.
+    pub fn is_for_responses(&self) -> bool {
+        self.is_for_responses
+    }
+
+    /// Sends it to `responses`. It keeps its form until then.
+    pub(super) fn use_responses(&mut self) {
+        (self.is_changed, self.is_for_responses) = (true, true);
     }
 
     /// The messages, to be read or changed; a caller that changes some calls [`Document::mark_changed`].

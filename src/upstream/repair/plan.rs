@@ -85,6 +85,10 @@ pub fn plan(details: &ErrorDetails, document: &mut Document<'_>) -> Vec<Vec<Plan
         out.extend(value);
         out.extend(plan_denied_members(&text, document));
     }
+    if is_about_stream(details) {
+        // A whole response is what may be wrong with it.
+        out.push(vec![(Repair::Stream, Scope::Model)]);
+    }
     out
 }
 

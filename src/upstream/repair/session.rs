@@ -46,6 +46,8 @@ pub enum Change {
     Restored(Group),
     /// The stream that only the proxy wanted is a whole response again.
     Whole,
+    /// The model has no other route than `responses`.
+    Responses,
 }
 
 impl Change {
@@ -57,6 +59,7 @@ impl Change {
             Self::Plainest(_) => vec!["plainest_form"],
             Self::Restored(_) => vec!["restored"],
             Self::Whole => vec!["whole"],
+            Self::Responses => vec!["responses_route"],
         }
     }
 }
@@ -75,6 +78,7 @@ impl fmt::Display for Change {
             }
             Self::Restored(group) => write!(f, "{group:?} is needed"),
             Self::Whole => f.write_str("asked for in one piece"),
+            Self::Responses => f.write_str("to the responses route"),
         }
     }
 }
@@ -157,11 +161,11 @@ impl Session {
         if self.changes + 1 >= MAX_ATTEMPTS {
             return None;
         }
-        self.rejected.push(hash(&document.to_json()));
+        self.rejected.push(hash_document(document));
         // Two repairs may undo each other.
         let change = (0..MAX_ATTEMPTS).find_map(|_| {
             let change = self.find_change(details, document, &is_hopeless);
-            let is_new = || !self.rejected.contains(&hash(&document.to_json()));
+            let is_new = || !self.rejected.contains(&hash_document(document));
             (change.is_none() || is_new()).then_some(change)
         })??;
         self.changes += 1;
@@ -175,6 +179,9 @@ impl Session {
         document: &mut Document<'_>,
         is_hopeless: &impl Fn(u64) -> bool,
     ) -> Option<Change> {
+        if errors::names_responses_route(details) && use_responses(document) {
+            return Some(Change::Responses);
+        }
         if self.is_own_stream && plan::is_about_stream(details) {
             return Some(self.take_back_stream(document));
         }
@@ -318,6 +325,21 @@ impl Session {
     pub fn rejection_hash(&self) -> u64 {
         hash(self.first_text.as_deref().unwrap_or_default())
     }
+}
+
+/// Sends a chat to `responses`, which has no stop sequences; returns whether that is a change.
+pub fn use_responses(document: &mut Document<'_>) -> bool {
+    let changes = document.route.is_chat && !document.is_for_responses();
+    if changes {
+        document.use_responses();
+        Repair::omit("stop").apply(document);
+    }
+    changes
+}
+
+/// The hash of what is sent, and where.
+fn hash_document(document: &Document<'_>) -> u64 {
+    hash(&document.to_json()) ^ u64::from(document.is_for_responses())
 }
 
 fn hash(text: &str) -> u64 {

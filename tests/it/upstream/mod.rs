@@ -16,6 +16,7 @@ mod plainest;
 mod proxies;
 mod refusing;
 mod repair;
+mod responses_only;
 mod retry;
 mod stream_dialects;
 mod thinking;

@@ -1,0 +1,238 @@
+//! Responses to passed-on requests that had to be asked for in another form than the client's.
+//!
+//! A stream is collected for a client that asked for a whole response of a model that only streams, and a
+//! response of the `responses` route becomes one of `chat/completions`. Never touches any other response.
+//! Invariant: a whole response is sent only once it is complete, and `[DONE]` only behind a complete stream.
+
+use std::io::Write;
+
+use serde_json::{Value, json};
+
+use super::pass_response::{PassPieces, PassResponse, PassResponseBody};
+use super::{Client, EventStream, UpstreamResponse};
+use crate::api::openai::pass_head::PassHead;
+use crate::api::openai::raw_object::RawObject;
+use crate::api::wire::sse::Event;
+use crate::backends::errors;
+use crate::error::{Error, Result};
+use crate::observe::redact::Redactor;
+use crate::translate::collected_completion::CompletionCollector;
+use crate::translate::responses_upstream::chunks::{ChunkMapper, Mapped, to_completion};
+
+/// What the client asked for, and what was asked for instead.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Conversion {
+    /// True for a response of `responses`.
+    pub is_for_responses: bool,
+    wants_stream: bool,
+    wants_usage: bool,
+}
+
+impl Conversion {
+    pub(super) fn new(request: &RawObject<'_>, is_for_responses: bool) -> Self {
+        let options = request.get("stream_options").and_then(RawObject::parse);
+        Self {
+            is_for_responses,
+            wants_stream: request.get("stream") == Some("true"),
+            wants_usage: options.is_some_and(|it| it.get("include_usage") == Some("true")),
+        }
+    }
+
+    /// Whether the response to a request of this kind comes in another form than the client's.
+    pub(super) fn is_needed(self, is_stream: bool) -> bool {
+        self.is_for_responses || self.wants_stream != is_stream
+    }
+}
+
+impl Client {
+    /// Makes the response that the client asked for.
+    ///
+    /// # Errors
+    /// Those of a stream that is collected.
+    pub(super) fn convert(
+        &self,
+        response: UpstreamResponse,
+        conversion: Conversion,
+    ) -> Result<PassResponse> {
+        let mapper = conversion.is_for_responses.then(ChunkMapper::default);
+        match response {
+            UpstreamResponse::Whole(body) => {
+                let converted = if mapper.is_some() { to_completion(&body) } else { None };
+                let body = converted.map_or(body, |value| value.to_string()).into_bytes();
+                Ok(whole_response(body))
+            }
+            UpstreamResponse::Stream(events) if conversion.wants_stream => {
+                let includes_usage = conversion.wants_usage;
+                let mapper = mapper.unwrap_or_default();
+                let stream = ChunkStream::new(events, mapper, includes_usage, &self.redactor);
+                let head = new_head("text/event-stream");
+                Ok(PassResponse {
+                    head,
+                    body: PassResponseBody::Stream(Box::new(stream)),
+                    error: None,
+                })
+            }
+            UpstreamResponse::Stream(events) => {
+                let body = collect(events, mapper, &self.redactor)?;
+                Ok(whole_response(body.to_string().into_bytes()))
+            }
+        }
+    }
+}
+
+fn new_head(content_type: &str) -> PassHead {
+    let headers = vec![("Content-Type".to_owned(), content_type.to_owned())];
+    PassHead { status: 200, headers }
+}
+
+fn whole_response(body: Vec<u8>) -> PassResponse {
+    let error = errors::find_in_band_error(&body);
+    PassResponse { head: new_head("application/json"), body: PassResponseBody::Whole(body), error }
+}
+
+/// Collects a stream into one completion.
+fn collect(
+    mut events: Box<EventStream>,
+    mut mapper: Option<ChunkMapper>,
+    redactor: &Redactor,
+) -> Result<Value> {
+    let mut collector = CompletionCollector::default();
+    let mut is_done = false;
+    loop {
+        while let Some(event) = events.try_next()? {
+            let (data, is_error) = match event {
+                Event::Data(data) => (String::from_utf8_lossy(data), false),
+                Event::Error(data) => (String::from_utf8_lossy(data), true),
+            };
+            is_done |= data.trim_start().starts_with("[DONE]");
+            let chunk = match mapper.as_mut().map_or(Mapped::Other, |mapper| mapper.map(&data)) {
+                Mapped::Chunk(chunk) => chunk,
+                Mapped::Error(error) => return Err(in_band_error(&error.to_string(), redactor)),
+                Mapped::Other
+                    if is_error || errors::find_in_band_error(data.as_bytes()).is_some() =>
+                {
+                    return Err(in_band_error(&data, redactor));
+                }
+                Mapped::Other => serde_json::from_str(&data).unwrap_or_default(),
+            };
+            collector.push(chunk);
+        }
+        events.check_size()?;
+        let is_complete = collector.is_complete();
+        is_done |= mapper.as_ref().is_some_and(ChunkMapper::is_finished);
+        if is_done {
+            break;
+        }
+        match events.wait_for_data() {
+            Ok(true) => {}
+            Err(error) if !is_complete => return Err(error),
+            // Nothing is missing behind the last reason.
+            _ if is_complete => break,
+            _ => return Err(Error::IncompleteStream),
+        }
+    }
+    if collector.is_empty() {
+        return Err(Error::upstream_protocol("a stream without choices"));
+    }
+    events.drain();
+    Ok(collector.finish())
+}
+
+fn in_band_error(data: &str, redactor: &Redactor) -> Error {
+    errors::to_in_band_error(data, None, redactor)
+}
+
+/// A stream of `responses` as one of `chat/completions`.
+struct ChunkStream {
+    events: Box<EventStream>,
+    mapper: ChunkMapper,
+    includes_usage: bool,
+    redactor: Redactor,
+    buffer: Vec<u8>,
+    error: Option<Error>,
+    is_ended: bool,
+}
+
+impl ChunkStream {
+    fn new(
+        events: Box<EventStream>,
+        mapper: ChunkMapper,
+        includes_usage: bool,
+        redactor: &Redactor,
+    ) -> Self {
+        let (redactor, buffer) = (redactor.clone(), Vec::new());
+        Self { events, mapper, includes_usage, redactor, buffer, error: None, is_ended: false }
+    }
+
+    /// Maps all events that have arrived.
+    fn map_events(&mut self) -> Result<()> {
+        self.buffer.clear();
+        while let Some(event) = self.events.try_next()? {
+            let (data, is_error) = match event {
+                Event::Data(data) => (String::from_utf8_lossy(data), false),
+                Event::Error(data) => (String::from_utf8_lossy(data), true),
+            };
+            let error = match self.mapper.map(&data) {
+                Mapped::Chunk(chunk) => {
+                    write_chunk(&mut self.buffer, chunk, self.includes_usage);
+                    continue;
+                }
+                Mapped::Error(error) => error.to_string(),
+                Mapped::Other
+                    if is_error || errors::find_in_band_error(data.as_bytes()).is_some() =>
+                {
+                    data.into_owned()
+                }
+                Mapped::Other => continue,
+            };
+            let error = in_band_error(&error, &self.redactor);
+            let body = json!({"error": {"message": error.message(), "type": "server_error",
+                "code": null, "param": null}});
+            write_event(&mut self.buffer, &body);
+            (self.error, self.is_ended) = (Some(error), true);
+        }
+        if self.mapper.is_finished() && !self.is_ended {
+            self.buffer.extend_from_slice(b"data: [DONE]\n\n");
+            self.is_ended = true;
+        }
+        Ok(())
+    }
+}
+
+impl PassPieces for ChunkStream {
+    fn next_piece(&mut self) -> Result<Option<&[u8]>> {
+        loop {
+            if self.is_ended {
+                return Ok(None);
+            }
+            self.map_events()?;
+            if !self.buffer.is_empty() {
+                return Ok(Some(&self.buffer));
+            }
+            if !self.events.wait_for_data()? {
+                return Err(Error::IncompleteStream);
+            }
+        }
+    }
+
+    fn reported_error(&self) -> Option<Error> {
+        self.error.clone()
+    }
+}
+
+/// Writes a chunk; token counts are a chunk of their own, and only where they are asked for.
+fn write_chunk(buffer: &mut Vec<u8>, mut chunk: Value, includes_usage: bool) {
+    let usage = chunk.as_object_mut().and_then(|chunk| chunk.remove("usage"));
+    if chunk["choices"].as_array().is_some_and(|choices| !choices.is_empty()) {
+        write_event(buffer, &chunk);
+    }
+    if let Some(usage) = usage.filter(|_| includes_usage) {
+        (chunk["choices"], chunk["usage"]) = (json!([]), usage);
+        write_event(buffer, &chunk);
+    }
+}
+
+fn write_event(buffer: &mut Vec<u8>, data: &Value) {
+    // A Vec takes everything.
+    let _ = write!(buffer, "data: {data}\n\n");
+}
