@@ -167,19 +167,19 @@ impl Client {
 
     /// Keeps what the upstream may want back with the calls of a response: at once, or as it arrives.
     fn watch_calls(&self, mut response: PassResponse, model: &str) -> PassResponse {
-        match &mut response.body {
+        response.body = match response.body {
             PassResponseBody::Whole(body) => {
-                let found = answer_watcher::read_whole(body);
+                let found = answer_watcher::read_whole(&body);
                 found.iter().for_each(|found| self.tool_call_extras.save(model, found));
+                PassResponseBody::Whole(body)
             }
-            PassResponseBody::Stream(_) => {}
-        }
-        if let PassResponseBody::Stream(pieces) = response.body {
-            let watcher = AnswerWatcher::new(response.head.is_event_stream());
-            let (extras, model) = (Arc::clone(&self.tool_call_extras), model.to_owned());
-            let watched = WatchedPieces { pieces, watcher, extras, model };
-            response.body = PassResponseBody::Stream(Box::new(watched));
-        }
+            PassResponseBody::Stream(pieces) => {
+                let watcher = AnswerWatcher::new(response.head.is_event_stream());
+                let (extras, model) = (Arc::clone(&self.tool_call_extras), model.to_owned());
+                let watched = WatchedPieces { pieces, watcher, extras, model };
+                PassResponseBody::Stream(Box::new(watched))
+            }
+        };
         response
     }
 
