@@ -253,13 +253,17 @@ impl Client {
             has_answered: self.has_answered.load(Ordering::Relaxed),
         };
         let hints = agent::retry_hints(&headers);
+        let error = errors::to_error(status, &body, hints, request, &self.redactor);
+        // Only what was sent can be repaired.
+        let rejection = errors::parse_rejection(status, &body).filter(|_| has_body);
+        // A template that fails is the request's fault, whatever the status.
+        let shown = error.status().filter(|_| rejection.is_some()).unwrap_or(status);
         Box::new(AttemptError {
-            error: errors::to_error(status, &body, hints, request, &self.redactor),
-            // Only what was sent can be repaired.
-            rejection: errors::parse_rejection(status, &body).filter(|_| has_body),
+            error,
+            rejection,
             // A redirect is nothing that a client could follow.
             response: (passed && status >= 400)
-                .then(|| PassResponse::from_error(status, &headers, body, &self.redactor)),
+                .then(|| PassResponse::from_error(shown, &headers, body, &self.redactor)),
             became_stream: false,
         })
     }

@@ -169,12 +169,14 @@ impl Group {
                 let changed = turns(order::add_user) | turns(order::separate_results) | changed;
                 repairs::ask_to_go_on(document) | changed
             }
-            Self::ContentForm => turns(|turns| {
-                let marks = repairs::drop_cache_marks(turns);
-                let names = drop_names(turns);
-                let arguments = normalise_arguments(turns);
-                order::flatten_texts(turns) | marks | names | arguments
-            }),
+            Self::ContentForm => {
+                let form = turns(|turns| {
+                    let names = drop_names(turns);
+                    let arguments = normalise_arguments(turns);
+                    order::flatten_texts(turns) | names | arguments
+                });
+                repairs::drop_all_cache_marks(document) | form
+            }
         }
     }
 }

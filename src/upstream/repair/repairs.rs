@@ -22,6 +22,9 @@ pub(super) const EFFORT_FIELD: &str = "reasoning_effort";
 /// The variables of a chat template (vLLM, SGLang, llama.cpp).
 pub(super) const TEMPLATE_KWARGS: &str = "chat_template_kwargs";
 
+/// The mark of the prompt cache (Anthropic API reference, prompt caching).
+const CACHE_MARK: &str = "cache_control";
+
 /// The request for a continuation, where the upstream accepts no assistant's message at the end.
 const GO_ON: &str = "Go on exactly where your last message stops. Repeat nothing of it.";
 
@@ -242,6 +245,7 @@ impl Repair {
                 document.route.can_collect && !document.rejects_streams && document.use_stream()
             }
             Self::FitWindow { bytes } => context::fit(document, *bytes),
+            Self::DropCacheMarks => drop_all_cache_marks(document),
             _ => self.apply_to_messages(document),
         }
     }
@@ -264,7 +268,6 @@ impl Repair {
             Self::EchoReasoning => calls::echo_reasoning(turns),
             Self::DropReasoning => calls::drop_reasoning(turns),
             Self::SkipThoughtSignatures => calls::skip_thought_signatures(turns),
-            Self::DropCacheMarks => drop_cache_marks(turns),
             _ => false,
         };
         if changed {
@@ -370,29 +373,32 @@ pub(super) fn ask_to_go_on(document: &mut Document<'_>) -> bool {
     is_continued
 }
 
-/// Removes `cache_control` from messages and parts; a list of texts becomes one text.
-pub(super) fn drop_cache_marks(turns: &mut [Turn<'_>]) -> bool {
-    const MARK: &str = "cache_control";
+/// Removes the marks of the prompt cache from messages and tools.
+pub(super) fn drop_all_cache_marks(document: &mut Document<'_>) -> bool {
+    let unmarked = document.get(TOOLS).filter(|tools| tools.contains(CACHE_MARK));
+    let unmarked = unmarked.and_then(raw_object::parse_items).map(|tools| {
+        let tools: Vec<String> = tools.into_iter().map(without_mark).collect();
+        raw_object::join_items(&tools)
+    });
+    let mut changed = unmarked.is_some_and(|tools| set(document, TOOLS, tools));
+    if document.route.is_chat && drop_cache_marks(document.turns()) {
+        document.mark_changed();
+        changed = true;
+    }
+    changed
+}
+
+/// The same for messages; a list of texts becomes one text.
+fn drop_cache_marks(turns: &mut [Turn<'_>]) -> bool {
     let mut changed = false;
     for turn in turns {
-        changed |= turn.object.remove(MARK);
+        changed |= turn.object.remove(CACHE_MARK);
         let Some(parts) = turn.parts() else { continue };
-        if !parts.iter().any(|part| part.contains(MARK)) {
+        let unmarked: Vec<String> = parts.iter().map(|part| without_mark(part)).collect();
+        if unmarked == parts {
             continue;
         }
-        let unmarked = parts.iter().map(|part| {
-            RawObject::parse(part).map_or_else(
-                || (*part).to_owned(),
-                |mut part| {
-                    part.remove(MARK);
-                    part.to_json()
-                },
-            )
-        });
-        let unmarked = raw_object::join_items(&unmarked.collect::<Vec<_>>());
-        if unmarked == raw_object::join_items(&parts) {
-            continue;
-        }
+        let unmarked = raw_object::join_items(&unmarked);
         turn.object.set("content", unmarked);
         if !turn.has_media() {
             let text = turn.as_text();
@@ -401,4 +407,15 @@ pub(super) fn drop_cache_marks(turns: &mut [Turn<'_>]) -> bool {
         changed = true;
     }
     changed
+}
+
+/// A part or a tool without its mark; one without a mark keeps its text.
+fn without_mark(object: &str) -> String {
+    match RawObject::parse(object).filter(|object| object.get(CACHE_MARK).is_some()) {
+        Some(mut marked) => {
+            marked.remove(CACHE_MARK);
+            marked.to_json()
+        }
+        None => object.to_owned(),
+    }
 }

@@ -5,6 +5,7 @@ use super::refusing::{
     CHATS, Complaint, TRANSLATED, ask, calling, on, refusing, result, roles, said, words,
 };
 use crate::support::*;
+use ollama_openai_proxy::backends::profiles;
 
 /// Sends a conversation over these routes to an upstream that says each of `texts` of what `is_wrong`;
 /// the second request must be accepted, and the third is right at once.
@@ -518,9 +519,7 @@ fn a_template_that_fails_is_a_refusal_and_not_retried() {
         // One that nothing helps ends at once, too, as the client's fault.
         let pair = refusing(move |_| Some((code, "failed to parse grammar".to_owned())));
         let (told, _) = ask(&pair, route, &on(route, &messages, &NOTHING, &json!({})));
-        // A passed-on response keeps the upstream's status.
-        let expected = if route == "/api/chat" { 400 } else { code };
-        assert_eq!(told.status(), expected, "{route}: {}", told.body);
+        assert_eq!(told.status(), 400, "{route}: {}", told.body);
         assert!(pair.1.sleeps.is_empty(), "no delay");
     }
 }
@@ -625,6 +624,47 @@ fn cache_marks_that_are_refused_go() {
         |body| body.to_string().contains("cache_control"),
         |body| assert_eq!(body["messages"][0]["content"], "A\n\nB"),
     );
+    // On Anthropic's route they go up where the family is known to take them.
+    let (upstream, proxy) =
+        pair_with(|config| config.profile = profiles::find_by_name("openrouter"));
+    upstream.judge(|request| {
+        let is_marked = request.body.contains("cache_control");
+        let refusal = r#"{"error":{"message":"cache_control is not supported by this provider"}}"#;
+        Some(vec![if is_marked { status(400, &[], refusal) } else { answer("ok") }])
+    });
+    let mark = json!({"type": "ephemeral"});
+    let body = json!({"model": "m", "max_tokens": 5,
+        "system": [{"type": "text", "text": "S", "cache_control": mark}],
+        "tools": [{"name": "f", "input_schema": plain(), "cache_control": mark}],
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "A", "cache_control": mark}]}]});
+    let (told, sent) = ask(&(upstream, proxy), "/v1/messages", &body);
+    assert_eq!((told.status(), sent.len()), (200, 2), "{}", told.body);
+    assert!(sent[0]["tools"].to_string().contains("cache_control"));
+    assert_eq!(words(&sent[1]), "S | A");
+}
+
+#[test]
+fn what_is_changed_is_counted_by_its_kind() {
+    let complain = |body: &Value| {
+        let text = if body.get("seed").is_some() {
+            "Unrecognized request argument supplied: seed"
+        } else if roles(body).windows(2).any(|pair| pair[0] == pair[1]) {
+            "Conversation roles must alternate user/assistant/user/assistant/..."
+        } else {
+            return None;
+        };
+        Some((400, text.to_owned()))
+    };
+    let pair = refusing(complain);
+    let messages = json!([said("user", "A"), said("user", "B")]);
+    let body = on("/api/chat", &messages, &NOTHING, &json!({"options": {"seed": 1}}));
+    let (told, sent) = ask(&pair, "/api/chat", &body);
+    assert_eq!((told.status(), sent.len()), (200, 3), "{}", told.body);
+    let metrics = pair.1.fetch("/metrics").body;
+    for kind in ["parameter", "messages"] {
+        let line = format!("ollama_proxy_repairs_total{{kind=\"{kind}\"}} 1");
+        assert!(metrics.lines().any(|known| known == line), "{metrics}");
+    }
 }
 
 #[test]
