@@ -33,7 +33,7 @@
 //! | a strict schema, a JSON schema, any JSON object, a format with tools | the next weaker form |
 //! | a schema whose root is no object | wrapped; the response is unwrapped |
 //! | a demand for JSON without the word "JSON" | the word is added to a message |
-//! | a whole response | asked for as a stream and collected |
+//! | a whole response | asked for as a stream and collected, into one completion where it is passed on |
 //! | the route: the model has only `responses` | the conversation goes there, and its answer comes back |
 //! | a stream that the proxy chose for a long response | asked for in one piece |
 //! | marks of the prompt cache | removed |

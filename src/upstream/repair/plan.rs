@@ -99,9 +99,11 @@ pub fn blames_fixed_member(details: &ErrorDetails, document: &mut Document<'_>) 
 
 /// True if a rejection may be about the request for a stream.
 pub fn is_about_stream(details: &ErrorDetails) -> bool {
+    // "upstream" and `stream_options` are something else.
     let says_stream = |text: &str| {
-        let text = text.to_ascii_lowercase().replace("stream_options", "");
-        text.contains("stream")
+        let text = text.to_ascii_lowercase();
+        let mut words = text.split(|c: char| !c.is_alphanumeric() && c != '_');
+        words.any(|word| word.starts_with("stream") && word != "stream_options")
     };
     let named = details.param.iter().chain(details.field_errors.iter().map(|field| &field.path));
     let mut named = named.filter(|path| !path.is_empty()).peekable();

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::document::{Document, Repairable, RouteTraits};
-use super::plan::plan;
+use super::plan::{is_about_stream, plan};
 use crate::api::ollama::decode;
 use crate::api::ollama::request::ChatRequest as OllamaRequest;
 use crate::api::openai::request::EmbeddingRequest;
@@ -312,4 +312,16 @@ fn members_of_ollama_are_left_out_all_at_once() {
         mended(&mut document, &details(text, "", ""));
         assert_eq!(document.to_json(), r#"{"model":"m","messages":[],"seed":1}"#, "{text}");
     }
+}
+
+#[test]
+fn a_rejection_about_streams_is_told_from_one_that_names_the_upstream() {
+    let is_about = |message: &str, param: &str| is_about_stream(&details(message, param, ""));
+    assert!(is_about("Streaming is off for this model.", ""));
+    assert!(is_about("`stream` is not supported", ""));
+    assert!(is_about("Your organization must be verified.", "stream"));
+    assert!(!is_about("The upstream provider rejected the request.", ""));
+    assert!(!is_about("'stream_options' is not permitted", ""));
+    assert!(!is_about("stream_options is not permitted in a stream", "stream_options"));
+    assert!(!is_about("This model only supports streams.", ""), "the opposite");
 }

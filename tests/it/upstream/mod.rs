@@ -12,6 +12,7 @@ mod kinds;
 mod large_bodies;
 mod long_answers;
 mod models;
+mod only_streams;
 mod plainest;
 mod proxies;
 mod refusing;
