@@ -7,13 +7,13 @@
 use std::cell::{Cell, OnceCell};
 use std::time::Instant;
 
-use super::retry::{AfterTimeout, AttemptError, AttemptResult};
+use super::retry::{AfterTimeout, AttemptError, AttemptResult, is_late};
 use super::transport::agent::Payload;
 use super::{Client, Operation, Trace, UpstreamResponse};
 use crate::api::openai::request::ResponseEffects;
 use crate::api::openai::request_body::RequestBody;
 use crate::backends::errors::ErrorDetails;
-use crate::error::{Error, TimeoutPhase};
+use crate::error::Error;
 use crate::upstream::backoff::RetryPolicy;
 use crate::upstream::repair::document::Document;
 use crate::upstream::repair::session::{Change, Session, describe_rejection, use_responses};
@@ -43,11 +43,6 @@ pub(super) enum HeldBody<'a> {
 /// True if a route turned out not to serve a model.
 fn lacks_route(error: &Error) -> bool {
     error.is_missing_endpoint() || matches!(error, Error::ModelNotFound(_))
-}
-
-/// True if the upstream has a request and did not send its whole response in time.
-fn is_late(error: &Error) -> bool {
-    matches!(error, Error::UpstreamTimeout(TimeoutPhase::Head | TimeoutPhase::Body))
 }
 
 impl Client {

@@ -19,7 +19,8 @@
 //! | no head in time: a list, details, embeddings | after the backoff |
 //! | no head in time: a whole generated response | after the backoff, once, as a stream |
 //! | no head in time: a stream, or a request that is passed on | none |
-//! | 408, 409, 424, 429, 500, 502, 503, 504, 524, 529 | after the backoff, or the delay asked for |
+//! | 408, 409, 424, 429, 500, 502, 503, 529 | after the backoff, or the delay asked for |
+//! | 504, 524: a gateway's timeout | the same; a generated response once, a whole one as a stream |
 //! | llama.cpp is loading its model | every second, up to 300 times (5 minutes) |
 //! | spent quota and other permanent errors; other statuses | none |
 //! | any failure after the first byte of a response | none |

@@ -39,11 +39,11 @@ pub(super) struct Call<'a> {
     pub connection_policy: ConnectionPolicy,
     /// Whether only an attempt that never reached the upstream is repeated.
     pub only_reconnects: bool,
-    /// What follows when the head of the response does not come in time.
+    /// What follows when the response does not come in time.
     pub after_timeout: AfterTimeout<'a>,
 }
 
-/// What follows when the head of a response does not come in time.
+/// What follows when a response does not come in time.
 #[derive(Clone, Copy)]
 pub(super) enum AfterTimeout<'a> {
     /// The same request, as often as others.
@@ -57,20 +57,22 @@ pub(super) enum AfterTimeout<'a> {
 }
 
 impl<'a> Call<'a> {
-    /// Whether an attempt that failed in this way may be repeated.
-    fn allowed_retry(&self, error: &Error) -> Retry {
+    /// Whether an attempt that failed in this way may be repeated; `was_late` tells whether one before it
+    /// did not get its response in time.
+    fn allowed_retry(&self, error: &Error, was_late: bool) -> Retry {
         let never_arrived = matches!(
             error,
             Error::Connect(_)
                 | Error::UpstreamDown { .. }
                 | Error::UpstreamTimeout(TimeoutPhase::Connect)
         );
-        let is_spent = is_late_head(error) && matches!(self.after_timeout, AfterTimeout::Fail);
+        let is_spent = matches!(self.after_timeout, AfterTimeout::Fail)
+            && (is_late_head(error) || (was_late && is_gateway_timeout(error)));
         let is_final = is_spent || (self.only_reconnects && !never_arrived);
         if is_final { Retry::Never } else { error.retry() }
     }
 
-    /// Prepares the attempt that follows a head that did not come in time.
+    /// Prepares the attempt that follows a response that did not come in time.
     fn use_repetition(&mut self) {
         if let AfterTimeout::Stream(body) = self.after_timeout {
             self.request.payload = Payload::Bytes(body());
@@ -85,6 +87,19 @@ impl<'a> Call<'a> {
 /// True if the upstream has the request and did not begin a response in time.
 fn is_late_head(error: &Error) -> bool {
     matches!(error, Error::UpstreamTimeout(TimeoutPhase::Head))
+}
+
+/// True if a gateway before the upstream waited in vain: it bounds its wait as this program does.
+fn is_gateway_timeout(error: &Error) -> bool {
+    matches!(error, Error::UpstreamStatus { status: 504 | 524, .. })
+}
+
+/// True if the upstream has the request and did not send a whole response in time, so that it may have
+/// generated one in vain.
+pub(super) fn is_late(error: &Error) -> bool {
+    is_late_head(error)
+        || is_gateway_timeout(error)
+        || matches!(error, Error::UpstreamTimeout(TimeoutPhase::Body))
 }
 
 /// Why an attempt failed, with what the upstream said.
@@ -122,7 +137,7 @@ impl Client {
         let name = call.operation.name;
         log::debug!("{} {name} started: model={:?}", trace.request_id, trace.model);
         let (mut retries, mut polls) = (0, 0);
-        let (mut slot, mut last_response) = (None, None);
+        let (mut slot, mut last_response, mut was_late) = (None, None, false);
         trace.retries_exhausted = false;
         loop {
             let mut failure = match self.attempt(call, trace, read) {
@@ -137,7 +152,7 @@ impl Client {
             if let Error::ClientDisconnected = error {
                 return Err(failure);
             }
-            let allowed = call.allowed_retry(error);
+            let allowed = call.allowed_retry(error, was_late);
             let count = if allowed == Retry::Poll { &mut polls } else { &mut retries };
             let jitter = (self.retry_env.jitter)();
             let mut delay = call.retry_policy.next_delay(*count, jitter, allowed);
@@ -158,7 +173,8 @@ impl Client {
                 check_cancelled()?;
                 return Err(Error::ShuttingDown.into());
             }
-            if is_late_head(&failure.error) {
+            if is_late(&failure.error) {
+                was_late = true;
                 call.use_repetition();
             }
             last_response = failure.response;

@@ -113,6 +113,34 @@ fn there_is_no_second_repetition() {
 }
 
 #[test]
+fn the_timeout_of_a_gateway_is_one_too() {
+    for code in [504, 524] {
+        let late = || vec![status(code, &[], r#"{"error":{"message":"upstream timed out"}}"#)];
+        for (route, body, is_repeated_as_stream) in [
+            ("/api/chat", chat_whole("Hi"), true),
+            ("/api/chat", chat("Hi"), true),
+            ("/v1/chat/completions", chat_whole("Hi"), false),
+        ] {
+            let (upstream, proxy) = pair();
+            upstream.script(late()).script(late()).script(vec![answer("never")]);
+            let told = proxy.ask(route, &body);
+            assert!(told.status() == code && told.body.contains("timed out"), "{}", told.body);
+            upstream.request();
+            assert_eq!(upstream.request().json()["stream"] == true, is_repeated_as_stream);
+            assert!(upstream.is_idle(), "not a third time: {code} {route}");
+            assert_eq!(proxy.sleeps.len(), 1);
+        }
+        let (upstream, proxy) = pair();
+        upstream.script(late()).script(stream(&["one"])).script(stream(&["two"]));
+        for text in ["one", "two"] {
+            assert_eq!(proxy.ask("/api/chat", chat_whole("Hi")).json()["message"]["content"], text);
+        }
+        let sent: Vec<bool> = (0..3).map(|_| is_stream(&upstream.request())).collect();
+        assert_eq!(sent, [false, true, true], "the model is slow from then on");
+    }
+}
+
+#[test]
 fn an_answer_that_has_begun_is_not_repeated() {
     let (upstream, proxy) = impatient();
     let (_keep, never) = bounded(0);
