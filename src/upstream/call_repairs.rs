@@ -15,7 +15,7 @@ use crate::api::openai::request_body::RequestBody;
 use crate::backends::errors::ErrorDetails;
 use crate::error::Error;
 use crate::upstream::backoff::RetryPolicy;
-use crate::upstream::repair::document::Document;
+use crate::upstream::repair::document::{Document, Repairable};
 use crate::upstream::repair::session::{Change, Session, describe_rejection, use_responses};
 
 /// What is called, and for what.
@@ -24,13 +24,24 @@ pub(super) struct Target<'m> {
     pub model: &'m str,
     /// True for a whole response that may be asked for as a stream instead.
     pub is_whole: bool,
+    /// True for a stream that may be asked for as a whole response instead.
+    pub is_stream: bool,
     /// True once the request was sent again after a timeout.
     was_repeated: Cell<bool>,
 }
 
 impl<'m> Target<'m> {
-    pub(super) fn new(operation: Operation, model: &'m str, is_whole: bool) -> Self {
-        Self { operation, model, is_whole, was_repeated: Cell::new(false) }
+    /// A call whose response has the form that the request asks for, and no other.
+    pub(super) fn new(operation: Operation, model: &'m str) -> Self {
+        let was_repeated = Cell::new(false);
+        Self { operation, model, is_whole: false, is_stream: false, was_repeated }
+    }
+
+    /// A call whose response is translated, so that it may come in either form.
+    pub(super) fn of_request(operation: Operation, request: &'m impl Repairable) -> Self {
+        let (can_collect, is_stream) = (request.route().can_collect, request.is_stream());
+        let target = Self::new(operation, request.model());
+        Self { is_whole: can_collect && !is_stream, is_stream: can_collect && is_stream, ..target }
     }
 }
 
@@ -120,7 +131,10 @@ impl Client {
         let known = self.repair_memory.get(path, model, now);
         let prefers_stream = target.is_whole && self.long_answers.wants_stream(path, model, now);
         let is_for_responses = self.responses_models.contains(path, model, now);
-        if known.is_empty() && !prefers_stream && !is_for_responses {
+        // Of another model, streams may pass.
+        let must_be_whole =
+            target.is_stream && self.long_answers.rejects_stream_of(path, model, now);
+        if known.is_empty() && !prefers_stream && !is_for_responses && !must_be_whole {
             return None;
         }
         let mut document = make()?;
@@ -128,6 +142,9 @@ impl Client {
         let mut session = Session::begin(&known, &mut document);
         if is_for_responses {
             use_responses(&mut document);
+        }
+        if must_be_whole {
+            document.use_whole();
         }
         if prefers_stream {
             session.prefer_stream(&mut document);
@@ -166,7 +183,7 @@ impl Client {
             self.responses_models.insert(path, model, now);
         }
         if session.is_stream_rejected() {
-            self.long_answers.record_no_streams(path, now);
+            self.long_answers.record_no_streams(path, model, now);
         }
     }
 

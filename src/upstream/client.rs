@@ -135,8 +135,7 @@ impl Client {
             document.effects = request.effects();
             Some(document.with_thinking(request.thinking()))
         };
-        let is_whole = request.route().can_collect && !request.is_stream();
-        let target = Target::new(operation, request.model(), is_whole);
+        let target = Target::of_request(operation, request);
         let result =
             self.with_repairs(&target, trace, make_document, |document, trace| match document {
                 None => self.send_request(&target, request, &to_json, trace),

@@ -14,7 +14,7 @@ const LONG_PART: u32 = 3;
 #[derive(Debug, Default)]
 pub(super) struct LongAnswers {
     slow: RecentModels,
-    /// Operations, without a model.
+    /// Operations, each without a model and with each model that showed it.
     no_streams: RecentModels,
 }
 
@@ -41,9 +41,15 @@ impl LongAnswers {
         }
     }
 
-    /// Notes that the server rejects streams of an operation.
-    pub(super) fn record_no_streams(&self, path: &'static str, now: Instant) {
+    /// Whether the server rejected a stream of this model.
+    pub(super) fn rejects_stream_of(&self, path: &'static str, model: &str, now: Instant) -> bool {
+        self.no_streams.contains(path, model, now)
+    }
+
+    /// Notes that the server rejects streams of an operation, as one of this model shows.
+    pub(super) fn record_no_streams(&self, path: &'static str, model: &str, now: Instant) {
         self.no_streams.insert(path, "", now);
+        self.no_streams.insert(path, model, now);
     }
 }
 
@@ -73,8 +79,11 @@ mod tests {
     fn no_stream_is_wanted_where_streams_are_rejected() {
         let (answers, now) = (LongAnswers::default(), Instant::now());
         answers.record((PATH, "m"), (None, TIMEOUT), now);
-        answers.record_no_streams(PATH, now);
+        answers.record_no_streams(PATH, "x", now);
         assert!(!answers.wants_stream(PATH, "m", now) && answers.rejects_streams(PATH, now));
         assert!(!answers.rejects_streams("completions", now));
+        assert!(
+            answers.rejects_stream_of(PATH, "x", now) && !answers.rejects_stream_of(PATH, "m", now)
+        );
     }
 }

@@ -82,7 +82,7 @@ impl Client {
         let traits = RouteTraits { is_chat, is_passed: true, ..RouteTraits::default() };
         let route = RouteTraits { can_collect, ..traits };
         let make_document = || Some(Document::new(request.object.clone(), route));
-        let target = Target::new(operation, model, false);
+        let target = Target::new(operation, model);
         let result = self.with_repairs(&target, trace, make_document, |document, trace| {
             self.send_passed(&target, request, (document, headers), trace)
         });

@@ -35,7 +35,7 @@
 //! | a demand for JSON without the word "JSON" | the word is added to a message |
 //! | a whole response | asked for as a stream and collected, into one completion where it is passed on |
 //! | the route: the model has only `responses` | the conversation goes there, and its answer comes back |
-//! | a stream that the proxy chose for a long response | asked for in one piece |
+//! | a stream, on a route that is translated | asked for in one piece |
 //! | marks of the prompt cache | removed |
 //! | a prompt that exceeds the context (Ollama's routes) | the oldest turns go, unless `truncate` is false |
 //!

@@ -44,7 +44,7 @@ pub enum Change {
     Plainest(Vec<Group>),
     /// The group that was left out is back.
     Restored(Group),
-    /// The stream that only the proxy wanted is a whole response again.
+    /// A whole response in place of a stream.
     Whole,
     /// The model has no other route than `responses`.
     Responses,
@@ -109,7 +109,7 @@ pub struct Session {
     first_text: Option<String>,
     /// True while the request is a stream because its whole response would take long.
     is_own_stream: bool,
-    /// True once such a stream was rejected.
+    /// True once a stream was rejected that a whole response can replace.
     is_stream_rejected: bool,
     /// Hashes of the bodies that were rejected.
     rejected: Vec<u64>,
@@ -145,7 +145,7 @@ impl Session {
         self.is_own_stream |= document.use_stream();
     }
 
-    /// True if a stream that only the proxy wanted was rejected.
+    /// True if a stream was rejected whose response may come whole.
     pub fn is_stream_rejected(&self) -> bool {
         self.is_stream_rejected
     }
@@ -182,7 +182,8 @@ impl Session {
         if errors::names_responses_route(details) && use_responses(document) {
             return Some(Change::Responses);
         }
-        if self.is_own_stream && plan::is_about_stream(details) {
+        let is_replaceable = document.route.rewrites_response && document.is_stream();
+        if (self.is_own_stream || is_replaceable) && plan::is_about_stream(details) {
             return Some(self.take_back_stream(document));
         }
         self.first_text.get_or_insert_with(|| details.message.clone());

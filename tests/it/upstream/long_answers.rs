@@ -231,6 +231,33 @@ fn a_server_that_rejects_streams_is_asked_for_whole_answers() {
 }
 
 #[test]
+fn a_client_that_wants_a_stream_gets_the_whole_answer_as_one() {
+    for (route, end) in [
+        ("/api/chat", "\"done\":true"),
+        ("/api/generate", "\"done\":true"),
+        ("/v1/messages", "message_stop"),
+    ] {
+        let (upstream, proxy) = pair();
+        let words = r#"{"error":{"message":"Streams are off on this server."}}"#;
+        upstream.script(vec![status(400, &[], words)]);
+        upstream.script(vec![answer("whole")]).script(vec![answer("again")]);
+        let body = json!({"model": "m", "stream": true, "prompt": "x", "max_tokens": 9,
+            "messages": [{"role": "user", "content": "x"}]});
+        for (text, forms) in [("whole", vec![true, false]), ("again", vec![false])] {
+            let told = proxy.post(route, &body);
+            assert!(told.body.contains(text) && told.body.contains(end), "{route}: {}", told.body);
+            let sent: Vec<bool> = forms.iter().map(|_| is_stream(&upstream.request())).collect();
+            assert_eq!(sent, forms, "{route}");
+        }
+        // Another model may stream.
+        upstream.script(stream(&["other"]));
+        let told = proxy.post(route, &with(body, &json!({"model": "tagged:8b"})));
+        assert!(told.body.contains("other") && is_stream(&upstream.request()), "{}", told.body);
+        assert!(upstream.is_idle());
+    }
+}
+
+#[test]
 fn where_streams_are_rejected_a_timeout_is_repeated_once_and_whole() {
     let (upstream, proxy) = impatient();
     let (_keep, first) = silence();

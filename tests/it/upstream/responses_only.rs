@@ -350,7 +350,7 @@ fn where_the_other_route_is_missing_the_first_refusal_is_told() {
     }
     upstream.script(vec![status(404, &[], r#"{"detail":"Not Found"}"#)]);
     let told = proxy.ask("/v1/chat/completions", chat_whole("Hi"));
-    assert_eq!((told.status(), &told.json()["error"]["message"]), (404, &json!(REFUSAL)));
+    assert_eq!((told.status(), &told.json()["error"]["message"]), (400, &json!(REFUSAL)));
 }
 
 #[test]
@@ -425,7 +425,7 @@ fn a_large_upload_learns_the_route_for_the_next_one() {
     upstream.script(whole());
     let large = chat_whole(&"x".repeat(1_500_000));
     // The first one streams through, and nothing of it is kept.
-    assert_eq!(proxy.ask("/v1/chat/completions", &large).status(), 404);
+    assert_eq!(proxy.ask("/v1/chat/completions", &large).status(), 400);
     let told = proxy.ask("/v1/chat/completions", &large);
     assert_eq!(told.json()["choices"][0]["message"]["content"], "Hello");
     refused(&upstream);
