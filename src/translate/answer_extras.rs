@@ -11,7 +11,7 @@ use crate::api::openai::raw_object::{self, RawObject};
 use crate::translate::tool_calls::CompleteToolCall;
 
 /// The most bytes of reasoning, and of details, that are kept of one answer.
-const MAX_BYTES: usize = 128 * 1024;
+const MAX_BYTES: usize = 256 * 1024;
 
 /// Members of a detail that come in pieces.
 const PIECEWISE: &[&str] = &["text", "summary", "data"];

@@ -29,7 +29,7 @@
 //! | ids of calls, names of functions | short and legal ones; the client sees its own names |
 //! | calls without results and the reverse | paired |
 //! | schemas | reduced to Ollama's keywords |
-//! | missing reasoning or thought signatures | sent with their calls |
+//! | missing reasoning or thought signatures | sent with their calls: the client's, else what was kept (`upstream/tool_call_extras`), else a stand-in |
 //! | a strict schema, a JSON schema, any JSON object, a format with tools | the next weaker form |
 //! | a schema whose root is no object | wrapped; the response is unwrapped |
 //! | a demand for JSON without the word "JSON" | the word is added to a message |

@@ -207,6 +207,8 @@ impl ToolCallExtras {
     }
 
     fn hash_function(&self, name: &str, arguments: &str) -> u64 {
+        // Those of a function without parameters may be empty.
+        let arguments = if arguments.trim().is_empty() { "{}" } else { arguments };
         let arguments = serde_json::from_str::<Value>(arguments).map_or_else(
             |_| arguments.to_owned(),
             // Sorts the members.
