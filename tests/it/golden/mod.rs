@@ -2,4 +2,5 @@
 
 mod anthropic;
 mod ollama;
+mod repairs;
 mod responses;
