@@ -101,9 +101,11 @@ pub(super) fn build_chat<'a>(
     if let Some(top) = extras.logprobs {
         sampling.append(&mut logprobs_parameters(top, profile));
     }
-    let effects = options.stop_effects(profile);
+    let mut effects = options.stop_effects(profile);
     // A stream can be ended at a stop string.
     let stream = stream || !(effects.sent_stop || effects.watched_stop.is_empty());
+    let continued = messages.last().filter(|message| !stream && message.is_prefill());
+    effects.continued_text = continued.map(|message| message.as_text().to_owned());
     openai::ChatRequest {
         model,
         messages,

@@ -26,6 +26,9 @@ pub struct ResponseEffects {
     pub strips_fence: bool,
     /// Tokens after which the response ends with `length`.
     pub token_limit: Option<u64>,
+    /// The assistant's words at the end of the conversation. A whole response may begin with them
+    /// (llama.cpp), and the client wants only what is new.
+    pub continued_text: Option<String>,
 }
 
 /// `POST chat/completions`.

@@ -53,6 +53,15 @@ impl Delta<'_> {
         pieces
     }
 
+    /// Takes the text that the response continues from its beginning, if it is there.
+    pub(super) fn remove_continued(&mut self, text: &str) {
+        let rest = self.content.strip_prefix(text);
+        let rest = rest.or_else(|| self.content.strip_prefix(text.trim_end()));
+        if let Some(rest) = rest {
+            self.content = Cow::Owned(rest.to_owned());
+        }
+    }
+
     /// Appends another delta.
     pub fn append(&mut self, other: Delta<'_>) {
         // `to_mut` copies a borrowed text, so it is called only if there is something to append.

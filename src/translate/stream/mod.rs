@@ -261,7 +261,10 @@ impl<'r> ResponseTranslator<'r> {
             self.finish_reason = FinishReason::parse(reason).or(self.finish_reason);
         }
         let is_blank = choice.finish_reason.as_ref().is_some_and(|reason| reason.is_empty());
-        let (delta, has_begun) = self.extract_delta(choice, is_whole);
+        let (mut delta, has_begun) = self.extract_delta(choice, is_whole);
+        if let Some(text) = self.options.effects.continued_text.as_deref().filter(|_| is_whole) {
+            delta.remove_continued(text);
+        }
         if has_begun || !delta.is_empty() {
             self.record_arrival(now);
         }

@@ -238,6 +238,31 @@ fn a_family_that_can_is_told_to_continue_the_last_message() {
 }
 
 #[test]
+fn a_response_that_repeats_what_it_continues_begins_with_what_is_new() {
+    let shown = |text: &str, messages: &Value, is_stream: bool| {
+        let (upstream, proxy) = pair();
+        let [(route, mut body), _, (anthropic, whole)] = routes(messages, None);
+        upstream.script(if is_stream { stream(&[text]) } else { vec![answer(text)] });
+        body["stream"] = is_stream.into();
+        let told = proxy.post(route, &body).body;
+        let first: Value =
+            serde_json::from_str(told.lines().next().expect("a line")).expect("JSON");
+        let first = first["message"]["content"].as_str().expect("a text").to_owned();
+        if !is_stream {
+            upstream.script(vec![answer(text)]);
+            assert_eq!(proxy.post(anthropic, &whole).json()["content"][0]["text"], first);
+        }
+        first
+    };
+    // llama.cpp repeats it in whole responses, and not in streams.
+    assert_eq!(shown("One, two, three", &begun(), false), " three");
+    assert_eq!(shown("three", &begun(), false), "three");
+    assert_eq!(shown("One, two, and so on", &begun(), true), "One, two, and so on");
+    let asked = json!([{"role": "user", "content": "One, two,"}]);
+    assert_eq!(shown("One, two, three", &asked, false), "One, two, three");
+}
+
+#[test]
 fn llama_cpp_continues_without_reasoning() {
     for (route, body) in routes(&begun(), None) {
         let (first, second) = mended(route, &body, THINKING_PREFILL);
