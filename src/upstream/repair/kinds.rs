@@ -285,6 +285,16 @@ mod tests {
                       'tools[0].function_declarations[0].parameters': Cannot find field.";
         check(gemini, "", Kind::ToolSchema);
         check("Failed to initialize samplers: failed to parse grammar", "", Kind::ToolSchema);
+        let llama_cpp = "Unable to generate parser for this template. Automatic parser generation \
+                         failed: JSON schema error at #/properties/city: unrecognized type city";
+        check(llama_cpp, "", Kind::ToolSchema);
+        let through_litellm = "litellm.BadRequestError: OpenAIException - Unable to generate parser for \
+                               this template. Automatic parser generation failed: \n------------\nWhile \
+                               executing CallExpression at line 1, column 115 in source:\n...\n\
+                               Error: Jinja Exception: System message must be at the beginning.\n\n\
+                               LiteLLM: model group 'm' failed with the error above. No fallback was \
+                               attempted.";
+        check(through_litellm, "", Kind::LateSystem);
         let signature = "Function call is missing a thought_signature in functionCall parts.";
         check(signature, "", Kind::ThoughtSignature);
         let mime = "Function calling with a response mime type: 'application/json' is unsupported";

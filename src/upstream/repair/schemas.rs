@@ -80,7 +80,7 @@ pub(super) fn reduce(text: &str) -> Option<String> {
     let mut schema = reducer.resolve(root.clone(), 0)?;
     merge_alternatives(&mut schema);
     let mut out = RawObject::default();
-    out.set("type", schema.get("type").unwrap_or("\"object\"").to_owned());
+    out.set("type", correct_type(schema.get("type").unwrap_or("\"object\"")));
     for keyword in ["items", "required", "properties"] {
         if let Some(value) = schema.get(keyword) {
             out.set(keyword, reducer.keyword(keyword, value, 0));
@@ -140,6 +140,7 @@ impl Reducer<'_, '_> {
                 }
                 out.to_json()
             }
+            "type" => correct_type(value),
             _ => value.to_owned(),
         }
     }
@@ -190,6 +191,22 @@ impl Reducer<'_, '_> {
         }
         Some(found.into_owned())
     }
+}
+
+/// A type that JSON Schema has: its own, the one that another language means, or else a string. Ollama
+/// takes any.
+fn correct_type(value: &str) -> String {
+    let Some(name) = serde_json::from_str::<String>(value).ok() else { return value.to_owned() };
+    let known = match name.to_ascii_lowercase().as_str() {
+        "object" | "dict" | "map" => "object",
+        "array" | "list" | "tuple" => "array",
+        "number" | "float" | "double" => "number",
+        "integer" | "int" | "long" => "integer",
+        "boolean" | "bool" => "boolean",
+        "null" | "none" => "null",
+        _ => "string",
+    };
+    raw_object::quote_json(known)
 }
 
 /// A `type` beside `anyOf` moves into the alternatives that have none.
@@ -284,6 +301,16 @@ mod tests {
                     "properties": {"c": {"enum": [5]}}, "required": ["c"]}}}}),
         );
         check(json!({"properties": {}}), json!({"type": "object", "properties": {}}));
+    }
+
+    #[test]
+    fn types_of_other_languages_become_those_of_json() {
+        check(
+            json!({"type": "dict", "properties": {"a": {"type": "float"}, "b": {"type": "Integer"},
+                "c": {"type": "city"}, "d": {"type": ["string", "null"]}}}),
+            json!({"type": "object", "properties": {"a": {"type": "number"}, "b": {"type": "integer"},
+                "c": {"type": "string"}, "d": {"type": ["string", "null"]}}}),
+        );
     }
 
     #[test]
