@@ -188,9 +188,9 @@ class Context:
         more = {"LOG_LEVEL": "trace", "LOG_BODIES": "1", "OLLAMA_ORIGINS": "*"}
         return self.proxy(upstream, KEY, more), upstream
 
-    def proxy(self, upstream, key=None, more=None):
+    def proxy(self, upstream, key=None, more=None, log="proxy"):
         """The release binary in front of an upstream; its address."""
-        log = open(self.log_file("proxy"), "wb")
+        log = open(self.log_file(log), "wb")
         settings = {"LOG_LEVEL": "debug", **(more or {})}
         program, url = start_proxy(self.programs, self.binary, upstream, key, settings, stderr=log)
         del program

@@ -15,12 +15,13 @@ import sys
 from pathlib import Path
 
 import applications
+import refusals
 import servers
 from environments import Environments, NotInstalled, missing
 from harness import Context, Failure, Report
 from run import Programs, with_us
 
-SUBJECTS = {**servers.SUBJECTS, **applications.SUBJECTS}
+SUBJECTS = {**servers.SUBJECTS, **refusals.SUBJECTS, **applications.SUBJECTS}
 LINE = re.compile(r"^(ok|FAIL) ")
 HOUR = 3600
 

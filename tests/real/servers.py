@@ -28,6 +28,19 @@ def gguf_file(context, environment):
 LITELLM_KEY = "sk-" + "0123456789abcdef" * 3  # It refuses to start with a weak one.
 
 
+def start_litellm(context, models):
+    """LiteLLM's proxy with a list of models; its address."""
+    config = context.folder / "litellm.yaml"  # JSON is YAML.
+    config.write_text(json.dumps({"model_list": models}))
+    port = free_port()
+    settings = {"LITELLM_MASTER_KEY": LITELLM_KEY, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    command = [context.tool("litellm", "litellm"), "--config", config, "--host", "127.0.0.1"]
+    program = context.start([*command, "--port", port, "--telemetry", "False"], "litellm", settings)
+    url = f"http://127.0.0.1:{port}"
+    context.wait_for(program, url, "/health/liveliness", "litellm")
+    return url
+
+
 def litellm(context):
     """LiteLLM's proxy in front of the scripted upstream of tests/clients."""
     scripted = context.start(
@@ -48,16 +61,8 @@ def litellm(context):
             "model_info": {"mode": "embedding"},
         },
     ]
-    config = context.folder / "litellm.yaml"  # JSON is YAML.
-    config.write_text(json.dumps({"model_list": models}))
-    port = free_port()
-    settings = {"LITELLM_MASTER_KEY": LITELLM_KEY, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-    command = [context.tool("litellm", "litellm"), "--config", config, "--host", "127.0.0.1"]
-    program = context.start([*command, "--port", port, "--telemetry", "False"], "litellm", settings)
-    url = f"http://127.0.0.1:{port}"
-    context.wait_for(program, url, "/health/liveliness", "litellm")
     return Upstream(
-        url=url,
+        url=start_litellm(context, models),
         key=LITELLM_KEY,
         chat="scripted-1",
         embed="scripted-embed",
