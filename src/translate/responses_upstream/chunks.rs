@@ -534,4 +534,48 @@ mod tests {
         assert_eq!(to_completion(&failed.to_string()).expect("an error")["error"]["message"], "x");
         assert_eq!(to_completion(r#"{"choices":[]}"#), None);
     }
+
+    #[test]
+    fn members_of_any_type_do_no_harm() {
+        let item = json!({"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"});
+        let kinds = [
+            "created",
+            "output_text.delta",
+            "refusal.delta",
+            "reasoning_text.delta",
+            "output_item.added",
+            "output_item.done",
+            "function_call_arguments.delta",
+            "function_call_arguments.done",
+            "reasoning_summary_part.added",
+            "completed",
+            "incomplete",
+            "failed",
+        ];
+        let odd = [
+            json!(null),
+            json!(-7),
+            json!("x"),
+            json!([1]),
+            json!({"type": 5}),
+            json!({"output": [3]}),
+        ];
+        for kind in kinds {
+            let whole = json!({"item": item, "delta": "a", "arguments": "b", "summary_index": 1,
+                "logprobs": [], "response": {"output": [item], "usage": usage(), "status": "completed"}});
+            let whole = event(kind, 1, &whole);
+            for member in whole.as_object().expect("an object").keys() {
+                for value in &odd {
+                    let mut changed = whole.clone();
+                    changed[member] = value.clone();
+                    let mut mapper = ChunkMapper::default();
+                    for event in [&changed, &whole, &changed] {
+                        mapper.map(&event.to_string());
+                    }
+                    to_completion(&changed.to_string());
+                    to_completion(&json!({"output": [value, item], "status": value}).to_string());
+                }
+            }
+        }
+    }
 }

@@ -466,4 +466,38 @@ mod tests {
         assert_eq!(from_chat("[]"), None);
         assert_eq!(from_chat(r#"{"model":"m"}"#), None);
     }
+
+    #[test]
+    fn members_of_any_type_do_no_harm() {
+        let whole = json!({"model": "m", "messages": [{"role": "user", "content": [{"type": "image_url",
+            "image_url": {"url": "x"}}], "tool_calls": [{"id": "c", "function": {"name": "f"}}]}],
+            "tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "auto",
+            "response_format": {"type": "json_schema", "json_schema": {}}, "max_tokens": 1});
+        let odd = [
+            json!(null),
+            json!(-7),
+            json!("x"),
+            json!([1]),
+            json!([[]]),
+            json!([{}]),
+            json!({"type": 5}),
+        ];
+        for value in &odd {
+            for member in whole.as_object().expect("an object").keys() {
+                let mut changed = whole.clone();
+                changed[member] = value.clone();
+                from_chat(&changed.to_string());
+            }
+            for member in
+                ["role", "content", "tool_calls", "tool_call_id", "function_call", "refusal"]
+            {
+                for role in ["user", "assistant", "tool", "system"] {
+                    let mut changed = whole.clone();
+                    changed["messages"][0]["role"] = role.into();
+                    changed["messages"][0][member] = value.clone();
+                    from_chat(&changed.to_string());
+                }
+            }
+        }
+    }
 }
