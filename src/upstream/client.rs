@@ -237,7 +237,7 @@ impl Client {
         let url = if operation.path.starts_with('/') {
             format!("{}{}", self.base_url.origin(), operation.path)
         } else {
-            self.base_url.endpoint_url(operation.path, model)
+            self.base_url.endpoint_url(operation.path, model.filter(|_| operation.has_deployment))
         };
         Call {
             operation,

@@ -11,6 +11,8 @@ pub struct Operation {
     pub(super) method: &'static str,
     /// Below the base URL; with a leading slash, at the server's root.
     pub(super) path: &'static str,
+    /// True if Azure's dated API has it below a deployment.
+    pub(super) has_deployment: bool,
     /// Whether a stream is asked for.
     pub(super) stream: bool,
     /// Makes what makes events of `completions` or `chat/completions` out of the operation's own.
@@ -32,10 +34,13 @@ impl Operation {
         ..Self::post("infill", "/infill")
     };
     /// `POST responses`, whose response is made into one of `chat/completions`.
-    pub(super) const RESPONSES: Self =
-        Self { event_mapper: Some(chunks::event_mapper), ..Self::post("responses", "responses") };
+    pub(super) const RESPONSES: Self = Self {
+        event_mapper: Some(chunks::event_mapper),
+        has_deployment: false,
+        ..Self::post("responses", "responses")
+    };
     /// The same, with the response as it is.
-    pub(super) const PASS_RESPONSES: Self = Self::pass("responses");
+    pub(super) const PASS_RESPONSES: Self = Self { event_mapper: None, ..Self::RESPONSES };
     pub(super) const LIST_MODELS: Self = Self::get("list_models", "models");
 
     /// A request for what a family tells of its models beside the list.
@@ -63,7 +68,8 @@ impl Operation {
     }
 
     const fn post(name: &'static str, path: &'static str) -> Self {
-        Self { name, method: "POST", path, stream: false, event_mapper: None }
+        let (stream, has_deployment, event_mapper) = (false, true, None);
+        Self { name, method: "POST", path, has_deployment, stream, event_mapper }
     }
 
     const fn get(name: &'static str, path: &'static str) -> Self {

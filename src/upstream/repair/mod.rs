@@ -16,6 +16,7 @@
 //! | --- | --- |
 //! | `max_tokens` or `max_completion_tokens` | the other name |
 //! | a token limit above what the model or the window has room for | lowered, or else removed |
+//! | a token limit below the least that `responses` takes | raised |
 //! | a value of `reasoning_effort` | the nearest allowed one |
 //! | `reasoning_effort` together with tools | reasoning off while there are tools |
 //! | sampling and other optional parameters, alone or together | removed; of two the temperature stays |

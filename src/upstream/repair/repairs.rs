@@ -66,6 +66,8 @@ pub enum Repair {
         /// True if the model accepts no higher one, whatever the prompt.
         is_fixed: bool,
     },
+    /// Raises the token limit to the least that the upstream takes.
+    RaiseLimit(u64),
     /// Sends this many stop sequences; the others are watched for in the response.
     LimitStops(usize),
     /// Sends the nearest accepted value in place of one at the edge of a parameter's range.
@@ -171,7 +173,7 @@ impl Repair {
             Self::SetEffort { .. } | Self::DisableEffortWithTools | Self::SetToNearest { .. } => {
                 "value"
             }
-            Self::LowerLimit { .. } => "limit",
+            Self::LowerLimit { .. } | Self::RaiseLimit(_) => "limit",
             Self::LimitStops(_) => "stop",
             Self::ContinueFinalMessage | Self::DisableThinkingForPrefill | Self::AskToGoOn => {
                 "prefill"
@@ -215,6 +217,7 @@ impl Repair {
                 document.has_tools() && set(document, EFFORT_FIELD, "\"none\"".to_owned())
             }
             Self::LowerLimit { to, .. } => lower_limit(document, *to),
+            Self::RaiseLimit(to) => raise_limit(document, *to),
             Self::LimitStops(most) => watch_stops(document, *most),
             Self::SetToNearest { member, value } => {
                 let sent = document.value(member);
@@ -323,6 +326,14 @@ fn lower_limit(document: &mut Document<'_>, to: u64) -> bool {
         asked.is_some_and(|asked| asked > to) && set(document, member, to.to_string())
     });
     lowered.contains(&true)
+}
+
+fn raise_limit(document: &mut Document<'_>, to: u64) -> bool {
+    let raised = TOKEN_LIMIT_FIELDS.map(|member| {
+        let asked = document.value(member).and_then(|limit| limit.as_u64());
+        asked.is_some_and(|asked| asked < to) && set(document, member, to.to_string())
+    });
+    raised.contains(&true)
 }
 
 /// Removes all stop sequences but the first `most`. The others are watched for in the response, which

@@ -202,6 +202,13 @@ impl Session {
         if is_plain && std::mem::replace(&mut self.is_refined, true) {
             return None;
         }
+        let text = details.message.to_ascii_lowercase();
+        if let Some(repair) = values::plan_raised_limit(details, &text, document)
+            && repair.apply(document)
+        {
+            self.made.push((repair.clone(), Scope::Model));
+            return Some(Change::Repairs(vec![repair]));
+        }
         if errors::is_final(details) || errors::is_context_overflow(details) {
             return None;
         }

@@ -37,6 +37,9 @@ const USUAL_RANGES: &[(&str, f64, f64)] = &[
     ("top_logprobs", 0.0, 20.0),
 ];
 
+/// A limit is raised no higher than this.
+const MAX_LEAST_LIMIT: u64 = 64;
+
 /// True if a parameter has a value that is wrong everywhere: that is the client's mistake.
 pub(super) fn is_malformed(document: &Document<'_>) -> bool {
     USUAL_RANGES.iter().any(|(member, least, most)| {
@@ -64,6 +67,22 @@ pub(super) fn has_word(text: &str, word: &str) -> bool {
     text.match_indices(word).any(|(at, _)| {
         !text[..at].ends_with(is_part) && !text[at + word.len()..].starts_with(is_part)
     })
+}
+
+/// The repair for a limit that is below what `responses` takes (OpenAI: 16), and that other routes take.
+pub(super) fn plan_raised_limit(
+    details: &ErrorDetails,
+    text: &str,
+    document: &Document<'_>,
+) -> Option<Repair> {
+    if !document.is_for_responses() || !is_about(details, text, "max_output_tokens") {
+        return None;
+    }
+    let limit = |member: &&str| document.value(member)?.as_u64();
+    let asked =
+        TOKEN_LIMIT_FIELDS.iter().find_map(limit).filter(|asked| *asked < MAX_LEAST_LIMIT)?;
+    let least = numbers(text).into_iter().map(|(_, number)| number).filter(|it| *it > asked).min();
+    least.filter(|least| *least <= MAX_LEAST_LIMIT).map(Repair::RaiseLimit)
 }
 
 fn plan_token_limit(

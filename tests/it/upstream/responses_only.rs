@@ -420,6 +420,43 @@ fn a_limit_ends_with_length_and_stops_are_watched_for() {
 }
 
 #[test]
+fn a_limit_below_the_least_of_the_route_is_raised() {
+    for route in ["/api/generate", "/v1/chat/completions"] {
+        let (upstream, proxy) = of_openai();
+        let text = "Invalid 'max_output_tokens': integer below minimum value. Expected a value >= 16, \
+                    but got 5 instead.";
+        let low = refusal(text, "max_output_tokens".into(), "integer_below_min_value".into());
+        upstream.script(vec![status(400, &[], &low)]).script(whole()).script(whole());
+        let body = json!({"model": "m", "stream": false, "prompt": "Hi", "max_tokens": 5,
+            "messages": [{"role": "user", "content": "Hi"}], "options": {"num_predict": 5}});
+        for limits in [vec![5, 16], vec![16]] {
+            let told = proxy.post(route, &body);
+            assert!(told.status() == 200 && told.body.contains("Hello"), "{}", told.body);
+            if limits.len() > 1 {
+                refused(&upstream);
+            }
+            for limit in limits {
+                assert_eq!(request_of(&upstream)["max_output_tokens"], limit, "{route}");
+            }
+            assert!(upstream.is_idle());
+        }
+    }
+}
+
+#[test]
+fn azure_has_the_route_beside_its_deployments() {
+    let upstream = Upstream::start();
+    let azure = "The chatCompletion operation does not work with the specified model, m.";
+    let body = refusal(azure, Value::Null, "OperationNotSupported".into());
+    upstream.script(vec![status(400, &[], &body)]).script(whole());
+    let base = upstream.base_url().replace("/v1", "/openai");
+    let proxy = Proxy::at(&format!("{base}?api-version=2025-04-01-preview"), |_| {});
+    assert!(proxy.ask("/api/chat", chat_whole("Hi")).body.contains("Hello"));
+    assert!(upstream.request().path.contains("/deployments/m/chat/completions"));
+    assert_eq!(upstream.request().path, "/openai/responses?api-version=2025-04-01-preview");
+}
+
+#[test]
 fn a_large_upload_learns_the_route_for_the_next_one() {
     let (upstream, proxy) = of_openai();
     upstream.script(whole());
