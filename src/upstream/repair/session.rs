@@ -111,6 +111,8 @@ pub struct Session {
     is_own_stream: bool,
     /// True once a stream was rejected that a whole response can replace.
     is_stream_rejected: bool,
+    /// True as long as no other rejection has followed one that did not speak of streams.
+    is_stream_guess: bool,
     /// Hashes of the bodies that were rejected.
     rejected: Vec<u64>,
 }
@@ -161,6 +163,9 @@ impl Session {
         if self.changes + 1 >= MAX_ATTEMPTS {
             return None;
         }
+        if std::mem::take(&mut self.is_stream_guess) {
+            self.is_stream_rejected = false;
+        }
         self.rejected.push(hash_document(document));
         // Two repairs may undo each other.
         let change = (0..MAX_ATTEMPTS).find_map(|_| {
@@ -184,7 +189,7 @@ impl Session {
         }
         let is_replaceable = document.route.rewrites_response && document.is_stream();
         if (self.is_own_stream || is_replaceable) && plan::is_about_stream(details) {
-            return Some(self.take_back_stream(document));
+            return Some(self.take_back_stream(document, false));
         }
         self.first_text.get_or_insert_with(|| details.message.clone());
         if let Some(group) = self.left_out.take() {
@@ -221,7 +226,7 @@ impl Session {
         }
         // What the proxy itself has changed goes first.
         if self.is_own_stream {
-            return Some(self.take_back_stream(document));
+            return Some(self.take_back_stream(document, true));
         }
         let may_simplify = !is_plain
             && document.route.is_chat
@@ -236,7 +241,10 @@ impl Session {
         (!groups.is_empty()).then_some(Change::Plainest(groups))
     }
 
-    fn take_back_stream(&mut self, document: &mut Document<'_>) -> Change {
+    /// Asks for a whole response. If nothing said that the stream was at fault, only a request that passes
+    /// then shows it.
+    fn take_back_stream(&mut self, document: &mut Document<'_>, is_guess: bool) -> Change {
+        self.is_stream_guess = is_guess;
         document.use_whole();
         document.rejects_streams = true;
         self.is_own_stream = false;

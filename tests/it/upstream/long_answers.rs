@@ -231,6 +231,23 @@ fn a_server_that_rejects_streams_is_asked_for_whole_answers() {
 }
 
 #[test]
+fn what_was_wrong_with_something_else_says_nothing_of_streams() {
+    let (upstream, proxy) = impatient();
+    make_slow(&upstream, &proxy);
+    let words = || vec![status(400, &[], r#"{"error":{"message":"flux capacitor misaligned"}}"#)];
+    upstream.script(words()).script(words()).script(vec![answer("plain")]);
+    upstream.script(stream(&["slow"]));
+    let body = json!({"model": "m", "stream": false, "options": {"temperature": 0.5},
+        "messages": [{"role": "user", "content": "x"}]});
+    for (text, forms) in [("plain", vec![true, false, false]), ("slow", vec![true])] {
+        assert_eq!(proxy.post("/api/chat", &body).json()["message"]["content"], text);
+        let sent: Vec<bool> = forms.iter().map(|_| is_stream(&upstream.request())).collect();
+        assert_eq!(sent, forms, "{text}");
+    }
+    assert!(upstream.is_idle());
+}
+
+#[test]
 fn a_client_that_wants_a_stream_gets_the_whole_answer_as_one() {
     for (route, end) in [
         ("/api/chat", "\"done\":true"),
