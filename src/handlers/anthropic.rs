@@ -10,19 +10,44 @@ use crate::api::anthropic::request::{GO_TYPE_NAME, MessagesRequest};
 use crate::api::anthropic::response::CountTokensResponse;
 use crate::api::ollama::decode;
 use crate::api::wire::ndjson;
-use crate::error::Result;
+use crate::backends::errors;
+use crate::backends::errors::ErrorDetails;
+use crate::error::{Error, Result};
 use crate::http::exchange::ContentType;
 use crate::translate::anthropic::stream::MessageEncoder;
 use crate::translate::anthropic::{self, estimate_tokens, has_cache_marks, to_ollama, validate};
 use crate::translate::chat::is_family_specific;
 use crate::translate::generate::UpstreamRequest;
 use crate::translate::think::{self, ThinkMode};
+use crate::upstream::repair::find_window_and_prompt;
+
+/// Anthropic's words for a prompt that exceeds the context.
+const OVERFLOW: &str = "prompt is too long";
 
 /// `POST /v1/messages`.
 pub(super) fn messages(context: &mut Context<'_>, text: String) -> Result<()> {
-    let (reply, name, input_tokens) = start_messages(context, text)?;
+    let (reply, name, input_tokens) = start_messages(context, text).map_err(name_overflow)?;
     let mut encoder = MessageEncoder::new(&name, &context.trace.request_id, input_tokens);
-    relay::relay(context, &mut encoder, reply)
+    relay::relay(context, &mut encoder, reply).map_err(name_overflow)
+}
+
+/// Says in Anthropic's words that a prompt exceeds the context: clients shorten the conversation when an
+/// error begins with these, and are stuck otherwise (Anthropic API reference, errors).
+fn name_overflow(mut error: Error) -> Error {
+    let (Error::UpstreamStatus { message, .. } | Error::UpstreamInBand { message, .. }) =
+        &mut error
+    else {
+        return error;
+    };
+    let details = ErrorDetails { message: message.clone(), ..ErrorDetails::default() };
+    let begins_so =
+        message.get(..OVERFLOW.len()).is_some_and(|it| it.eq_ignore_ascii_case(OVERFLOW));
+    if errors::is_context_overflow(&details) && !begins_so {
+        let counts = find_window_and_prompt(message)
+            .map(|(window, prompt)| format!("{prompt} tokens > {window} maximum"));
+        *message = format!("{OVERFLOW}: {}", counts.as_deref().unwrap_or(message));
+    }
+    error
 }
 
 /// Asks the upstream, and returns the model's name as the client sent it and an estimate of the tokens.

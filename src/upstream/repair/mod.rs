@@ -66,5 +66,6 @@ mod tests;
 mod turn;
 mod values;
 
+pub use self::context::find_window_and_prompt;
 pub use self::plan::Planned;
 pub use self::repairs::{Repair, Scope};

@@ -29,6 +29,36 @@ fn an_error_before_the_first_event_has_a_status_and_anthropic_s_shape() {
 }
 
 #[test]
+fn a_prompt_that_exceeds_the_context_is_told_in_anthropic_s_words() {
+    let told = |message: &str| {
+        let bench = Bench::new();
+        let body = json!({"error": {"message": message, "type": "x"}}).to_string();
+        [json!({}), streamed()].map(|change| {
+            bench.upstream.script(vec![upstream::status(400, &[], &body)]);
+            let (status, kind, message) = error(&bench.ask(MESSAGES, &change));
+            assert_eq!((status, &*kind), (400, "invalid_request_error"), "{message} {change}");
+            message
+        })
+    };
+    let check = |message: &str, expected: &str| assert_eq!(told(message), [expected; 2]);
+    let counted = "prompt is too long: 946 tokens > 256 maximum";
+    let llama_cpp = "request (946 tokens) exceeds the available context size (256 tokens), try \
+                     increasing it";
+    check(llama_cpp, counted);
+    check(
+        &format!(
+            "litellm.ContextWindowExceededError: litellm.BadRequestError: \
+             ContextWindowExceededError: OpenAIException - {llama_cpp}\nmodel=m."
+        ),
+        counted,
+    );
+    let uncounted = "Your input exceeds the context window of this model.";
+    check(uncounted, &format!("prompt is too long: {uncounted}"));
+    check("Prompt is too long", "Prompt is too long");
+    check("No.", "No.");
+}
+
+#[test]
 fn an_unknown_model_is_not_found() {
     let bench = Bench::new();
     let body = r#"{"error":{"message":"The model does not exist","code":"model_not_found"}}"#;
