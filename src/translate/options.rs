@@ -194,8 +194,8 @@ impl Options {
     }
 
     /// What the proxy does about stop sequences: it watches for those beyond the number that the upstream
-    /// takes, and for all at a server of which nothing is known, since some leave the sequence in the
-    /// text (`transformers serve`).
+    /// takes, and, at the end of the text, for all at a server of which nothing is known: some leave the
+    /// sequence there (`transformers serve`).
     pub fn stop_effects(&self, profile: &Profile) -> ResponseEffects {
         let sent_stop = *profile == GENERIC && !self.stop.is_empty();
         let watched_stop =

@@ -14,13 +14,20 @@ pub struct StopFilter {
     /// The end of the text that is held back.
     pending: String,
     has_matched: bool,
+    /// True if a string counts only at the very end of the text.
+    only_at_end: bool,
 }
 
 impl StopFilter {
     /// A filter for these strings; empty ones are left out.
     pub fn new(mut stops: Vec<String>) -> Self {
         stops.retain(|stop| !stop.is_empty());
-        Self { stops, pending: String::new(), has_matched: false }
+        Self { stops, pending: String::new(), has_matched: false, only_at_end: false }
+    }
+
+    /// A filter for strings that the upstream applies itself, and may leave at the end of the text.
+    pub fn at_end(stops: Vec<String>) -> Self {
+        Self { only_at_end: true, ..Self::new(stops) }
     }
 
     /// Takes a piece of text and returns what may be shown now: nothing after a match.
@@ -29,6 +36,15 @@ impl StopFilter {
             return String::new();
         }
         self.pending.push_str(text);
+        if self.only_at_end {
+            let held = |stop: &String| match self.pending.ends_with(stop.as_str()) {
+                true => stop.len(),
+                false => partial_match_len(&self.pending, stop),
+            };
+            let held = self.stops.iter().map(held).max().unwrap_or(0);
+            let rest = self.pending.split_off(self.pending.len() - held);
+            return std::mem::replace(&mut self.pending, rest);
+        }
         let matched = self.find_match();
         let end = matched.unwrap_or_else(|| {
             let partial = |stop: &String| partial_match_len(&self.pending, stop);
@@ -45,7 +61,12 @@ impl StopFilter {
 
     /// Ends the text and returns what was held back.
     pub fn finish(&mut self) -> String {
-        std::mem::take(&mut self.pending)
+        let pending = std::mem::take(&mut self.pending);
+        let ends_with = |stop: &&String| pending.ends_with(stop.as_str());
+        match self.stops.iter().filter(ends_with).map(String::len).max() {
+            Some(length) if self.only_at_end => pending[..pending.len() - length].to_owned(),
+            _ => pending,
+        }
     }
 
     /// True once a stop string was found.
@@ -94,6 +115,30 @@ mod tests {
                 shown += &filter.finish();
                 assert_eq!(shown, expected, "{text:?} {stops:?} cut at {first} and {second}");
                 assert_eq!(filter.pending_len(), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn a_string_that_counts_only_at_the_end_is_cut_off_there() {
+        for (text, expected) in [
+            ("One.END", "One."),
+            ("{\"stop\":[\"END\"]}", "{\"stop\":[\"END\"]}"),
+            ("One.ENDEND", "One.END"),
+            ("One.EN", "One.EN"),
+            ("ENDé", "ENDé"),
+            ("", ""),
+        ] {
+            for size in 1..=text.len().max(1) {
+                let mut filter = StopFilter::at_end(vec!["END".to_owned(), "zz".to_owned()]);
+                let chars: Vec<char> = text.chars().collect();
+                let mut shown = String::new();
+                for piece in chars.chunks(size) {
+                    shown += &filter.push(&piece.iter().collect::<String>());
+                }
+                shown += &filter.finish();
+                assert_eq!(shown, expected, "{text} in pieces of {size}");
+                assert!(!filter.has_matched());
             }
         }
     }

@@ -16,7 +16,8 @@ use serde_json::{Map, Value};
 pub struct ResponseEffects {
     /// Stop sequences that are applied to the text.
     pub watched_stop: Vec<String>,
-    /// True if all of them were sent, too: some servers leave the sequence in the text.
+    /// True if all of them were sent, too: then they count only at the end of the text, where some
+    /// servers leave them.
     pub sent_stop: bool,
     /// The names of functions that were sent, with the client's own.
     pub tool_names: Vec<(String, String)>,

@@ -112,9 +112,6 @@ pub struct ResponseTranslator<'r> {
     /// Chunks of text or reasoning so far, each about a token, where a limit is applied here.
     shown_chunks: u64,
     is_cut_off: bool,
-    /// True once a stop string matched, and once the response was ended because of it.
-    has_stopped: bool,
-    is_cut_off_by_stop: bool,
     tool_calls: ToolCallAssembler,
     extras: AnswerExtras,
     think_tags: ThinkTagSplitter,
@@ -140,12 +137,13 @@ impl<'r> ResponseTranslator<'r> {
         Self {
             redactor,
             chunk_template: ChunkTemplate::default(),
-            stop_filter: (!stop.is_empty()).then(|| StopFilter::new(stop)),
+            stop_filter: (!stop.is_empty()).then(|| match effects.sent_stop {
+                true => StopFilter::at_end(stop),
+                false => StopFilter::new(stop),
+            }),
             text_filter,
             shown_chunks: 0,
             is_cut_off: false,
-            has_stopped: false,
-            is_cut_off_by_stop: false,
             tool_calls: ToolCallAssembler::new(options.id_seed),
             think_tags: ThinkTagSplitter::new(options.begins_in_thinking),
             kept_reasoning: KeptReasoning::new(options.think, options.wants_json),
@@ -316,13 +314,8 @@ impl<'r> ResponseTranslator<'r> {
         if stop.has_matched() {
             let hidden = text.len().min(before + text.len() - shown.len());
             logprobs::drop_hidden_tokens(&mut delta.logprobs, &text[text.len() - hidden..]);
-            // An upstream that knows the string ends by itself, and tells its token counts then.
-            let is_known = self.options.effects.sent_stop && (!self.has_stopped || text.is_empty());
-            self.has_stopped = true;
-            if !is_known {
-                self.tool_calls.drop_incomplete();
-                (self.done, self.is_cut_off_by_stop) = (true, true);
-            }
+            self.tool_calls.drop_incomplete();
+            self.done = true;
         }
         delta.content = Cow::Owned(shown);
     }
@@ -465,7 +458,7 @@ impl<'r> ResponseTranslator<'r> {
     /// True if a stop string ended the response here: the upstream may still be generating, so the
     /// call to it must end.
     pub fn is_stopped(&self) -> bool {
-        self.is_cut_off || self.is_cut_off_by_stop
+        self.is_cut_off || self.stop_filter.as_ref().is_some_and(StopFilter::has_matched)
     }
 
     /// True if the response is complete, though its terminal event may be missing.
@@ -488,7 +481,7 @@ impl<'r> ResponseTranslator<'r> {
         let metrics =
             response_metrics::compute(&self.stats, &Timeline { sent, end, ..self.timeline });
         let is_long = self.finish_reason == Some(FinishReason::Length)
-            && (self.is_cut_off || !self.has_stopped);
+            && (self.is_cut_off || !self.is_stopped());
         let done_reason = if is_long { "length" } else { "stop" };
         Ok(Completion { done_reason, has_cut_off_call: self.has_cut_off_call, metrics })
     }

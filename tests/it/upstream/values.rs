@@ -156,17 +156,9 @@ fn a_stop_sequence_that_an_unknown_server_leaves_in_the_text_is_cut_off() {
         let last = lines.last().expect("a line");
         assert_eq!((&last["done_reason"], &last["eval_count"]), (&json!("stop"), &json!(2)));
     }
-    // One that goes on all the same is left.
-    let (closed, is_closed) = bounded(1);
-    upstream.script(vec![
-        stream_head(),
-        delta("One.END"),
-        delta("more"),
-        Step::UntilClosed(closed),
-    ]);
-    let told = proxy.post("/api/chat", &body(true));
-    assert!(told.body.contains("One.") && !told.body.contains("more"), "{}", told.body);
-    is_closed.recv_timeout(HANG).expect("the upstream's connection is closed");
+    // What stands within the text may be a quote.
+    upstream.script(vec![answer("ENDs meet")]);
+    assert_eq!(proxy.post("/api/chat", &body(false)).json()["message"]["content"], "ENDs meet");
     // A server that is known does it right.
     let (upstream, proxy) = pair_with(|config| config.profile = profiles::find_by_name("openai"));
     upstream.script(vec![answer("One.END")]);
