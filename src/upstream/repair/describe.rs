@@ -6,6 +6,13 @@ use std::fmt;
 
 use super::repairs::{EFFORT_FIELD, Repair};
 
+/// The part of a rejection that says why: llama.cpp names what it was doing, and the source of a template,
+/// before that.
+pub(super) fn find_reason(message: &str) -> &str {
+    let behind = |mark: &str| message.rfind(mark).map(|at| &message[at + mark.len()..]);
+    behind("\nError: ").or_else(|| behind("generation failed: ")).unwrap_or(message)
+}
+
 impl fmt::Display for Repair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -56,5 +63,23 @@ impl fmt::Display for Repair {
             Self::Stream => "asked for as a stream",
             Self::FitWindow { .. } => "oldest messages dropped",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_stands_behind_what_the_server_was_doing() {
+        let raised = "Unable to generate parser for this template. Automatic parser generation failed: \
+                      \n------------\nWhile executing CallExpression at line 1, column 115 in source:\n\
+                      ...{{- raise_exception(\"No user query...\n   ^\n\
+                      Error: Jinja Exception: No user query found in messages.";
+        assert_eq!(find_reason(raised), "Jinja Exception: No user query found in messages.");
+        let schema = "Unable to generate parser for this template. Automatic parser generation failed: \
+                      JSON schema error at #/properties/x: unrecognized type y";
+        assert_eq!(find_reason(schema), "JSON schema error at #/properties/x: unrecognized type y");
+        assert_eq!(find_reason("Failed to load: x"), "Failed to load: x");
     }
 }

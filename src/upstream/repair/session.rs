@@ -6,6 +6,7 @@
 use std::fmt;
 
 use super::context;
+use super::describe::find_reason;
 use super::document::Document;
 use super::kinds;
 use super::memory::Known;
@@ -366,6 +367,7 @@ fn hash(text: &str) -> u64 {
 /// which some servers repeat.
 pub fn describe_rejection(message: &str, document: &Document<'_>) -> String {
     let body = document.to_json();
+    let message = find_reason(message);
     let is_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
     let mut out = String::new();
     let mut rest: &str = message.split_at_checked(MAX_READ_BYTES).map_or(message, |it| it.0);
