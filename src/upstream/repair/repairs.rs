@@ -336,15 +336,15 @@ fn raise_limit(document: &mut Document<'_>, to: u64) -> bool {
     raised.contains(&true)
 }
 
-/// Removes all stop sequences but the first `most`. The others are watched for in the response, which
-/// becomes a stream, so that it can be ended where one matches.
+/// Removes all stop sequences but the first `most`. All are watched for in the response, which becomes a
+/// stream, so that it can be ended where one matches.
 fn watch_stops(document: &mut Document<'_>, most: usize) -> bool {
     let Some(Value::Array(mut stop)) = document.value("stop") else { return false };
     if stop.len() <= most || !document.route.rewrites_response {
         return false;
     }
-    let others = stop.split_off(most);
-    let texts = others.iter().filter_map(Value::as_str).map(str::to_owned);
+    let texts: Vec<String> = stop.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    stop.truncate(most);
     // All of them may be watched for already.
     if !std::mem::take(&mut document.effects.sent_stop) {
         document.effects.watched_stop.extend(texts);
