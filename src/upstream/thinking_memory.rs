@@ -37,6 +37,10 @@ impl ThinkingMemory {
 
     /// Notes whether a response of the model had a closing tag without an opening one.
     pub fn record_lone_tag(&self, model: &str, is_lone: bool, now: Instant) {
+        // Most responses have no such tag, and readers do not wait for each other.
+        if !is_lone && !lock::read(&self.lone_tags).contains_key(model) {
+            return;
+        }
         let mut known = lock::write(&self.lone_tags);
         if !is_lone {
             known.remove(model);
