@@ -74,5 +74,6 @@ pub mod template;
 pub mod think;
 pub mod think_tags;
 pub mod tool_calls;
+pub mod tool_names;
 pub mod tools;
 pub mod truncate;

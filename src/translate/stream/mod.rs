@@ -75,6 +75,19 @@ pub trait Encoder {
     /// True if it writes server-sent events, with the blank lines that end them, instead of lines.
     const IS_SSE: bool = false;
 
+    /// Appends what a stream begins with, as soon as the upstream has accepted the request.
+    fn encode_start(&mut self, _out: &mut Vec<u8>, _created_at: &str) {}
+
+    /// Appends what shows the client of a silent stream that it is alive; nothing where the protocol has
+    /// no such event.
+    fn encode_keepalive(&mut self, _out: &mut Vec<u8>) {}
+
+    /// Appends the events that end a stream which fails; returns false where the error format of the
+    /// route says all.
+    fn encode_failure(&mut self, _out: &mut Vec<u8>, _created_at: &str, _error: &Error) -> bool {
+        false
+    }
+
     /// Appends the line, or the events, for a delta.
     fn encode_delta(&mut self, out: &mut Vec<u8>, created_at: &str, delta: &Delta<'_>);
 
