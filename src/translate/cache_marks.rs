@@ -19,8 +19,8 @@ pub(super) fn to_content<'a>(message: &'a OllamaMessage<'a>, plain: Content<'a>)
         Content::Parts(parts) => parts,
         Content::Text(_) | Content::Marked(_) => Vec::new(),
     };
-    let mut media = media.into_iter().filter(|part| part.base64().is_some());
-    let parts: Vec<_> = message
+    let mut media = media.into_iter().filter(ContentPart::is_media);
+    let mut parts: Vec<_> = message
         .marked_parts
         .iter()
         .filter_map(|part| {
@@ -34,6 +34,7 @@ pub(super) fn to_content<'a>(message: &'a OllamaMessage<'a>, plain: Content<'a>)
             Some(MarkedPart { part, cache_control })
         })
         .collect();
+    parts.extend(media.map(|part| MarkedPart { part, cache_control: None }));
     if parts.is_empty() {
         return Content::Text(text.into());
     }

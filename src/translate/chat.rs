@@ -51,7 +51,7 @@ pub fn to_openai<'a>(
 ) -> Result<openai::ChatRequest<'a>> {
     let tools = request.tools.as_deref().unwrap_or_default();
     let messages = request.messages.as_deref().unwrap_or_default();
-    let messages = history::to_openai_with_tools(messages, tools, profile.takes_cache_marks)?;
+    let messages = history::to_openai_with_tools(messages, tools, profile)?;
     let options = options::parse(request.options.as_ref())?;
     let format = format::to_response_format(request.format, profile)?;
     let stream = request.stream.unwrap_or(true);
@@ -121,11 +121,13 @@ pub(super) fn build_chat<'a>(
 }
 
 /// True if families differ in how they take this conversation: it ends with words of the assistant,
-/// or it holds reasoning, which some of them want back.
+/// or it holds reasoning, which some of them want back, or documents.
 pub fn is_family_specific(request: &ChatRequest<'_>) -> bool {
     let mut messages = request.messages.iter().flatten();
     ends_with_prefill(request)
-        || messages.any(|message| non_empty(message.thinking.as_deref()).is_some())
+        || messages.any(|message| {
+            non_empty(message.thinking.as_deref()).is_some() || !message.attachments.is_empty()
+        })
 }
 
 /// True if a conversation ends with words of the assistant, which Ollama continues.

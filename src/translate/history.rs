@@ -18,8 +18,10 @@ use crate::api::ollama::request::{
     Message as OllamaMessage, Tool as OllamaTool, ToolCall as OllamaCall,
 };
 use crate::api::openai::request::{Content, ContentPart, FunctionCall, Message, ToolCall};
+use crate::backends::profiles::{GENERIC, Profile};
 use crate::error::{Error, Result};
 use crate::translate::answered_tool::AnsweredTool;
+use crate::translate::media::documents;
 use crate::translate::pairs;
 use crate::translate::pairs::{Links, Step};
 use crate::translate::tool_calls::compact_json;
@@ -36,18 +38,19 @@ struct PendingCall<'a> {
 /// # Errors
 /// [`Error::InvalidRequest`] if the arguments of a call are not an object, and for invalid media.
 pub fn to_openai<'a>(history: &'a [OllamaMessage<'a>]) -> Result<Vec<Message<'a>>> {
-    to_openai_with_tools(history, &[], false)
+    to_openai_with_tools(history, &[], &GENERIC)
 }
 
 /// The messages for the upstream. `tools` are those of the request, in which the function of a result
-/// without a call is looked for; `keeps_marks` is true if the upstream takes marks of a cache.
+/// without a call is looked for; the profile tells whether the upstream takes marks of a cache, and
+/// documents.
 ///
 /// # Errors
 /// [`Error::InvalidRequest`] if the arguments of a call are not an object, and for invalid media.
 pub fn to_openai_with_tools<'a>(
     history: &'a [OllamaMessage<'a>],
     tools: &'a [OllamaTool<'a>],
-    keeps_marks: bool,
+    profile: &Profile,
 ) -> Result<Vec<Message<'a>>> {
     let tools = AnsweredTool::new(tools);
     let mut out: Vec<Message<'a>> = Vec::with_capacity(history.len());
@@ -57,11 +60,12 @@ pub fn to_openai_with_tools<'a>(
     let mut media: Vec<ContentPart<'a>> = Vec::new();
     for (place, message) in history.iter().enumerate() {
         let mut turn = Message::text(lowercase_role(message), content(message));
+        let attached = documents::to_parts(&message.attachments, profile);
         if turn.role != "tool" && !media.is_empty() {
             out.push(media_message(std::mem::take(&mut media)));
         }
         match turn.role.as_ref() {
-            "user" => turn.content = Content::with_media(content(message), parse_media(message)?),
+            "user" => turn.content = to_user_content(message, attached.media.clone())?,
             "assistant" => {
                 turn.tool_calls = to_calls(message, place)?;
                 // `quirks::apply` removes it for upstreams that do not take it.
@@ -79,7 +83,7 @@ pub fn to_openai_with_tools<'a>(
                     // The upstream would refuse a result without a call; a user may say the text.
                     None => {
                         turn.role = Cow::Borrowed("user");
-                        turn.content = Content::with_media(content(message), parse_media(message)?);
+                        turn.content = to_user_content(message, attached.media.clone())?;
                     }
                 }
             }
@@ -92,10 +96,12 @@ pub fn to_openai_with_tools<'a>(
         };
         if turn.role != "user" {
             media.extend(parse_media(message)?);
+            media.extend(attached.media);
         }
-        if keeps_marks && !message.marked_parts.is_empty() {
+        if profile.takes_cache_marks && !message.marked_parts.is_empty() {
             turn.content = cache_marks::to_content(message, turn.content);
         }
+        attached.lines.into_iter().for_each(|line| turn.content.push_line(line));
         out.push(turn);
     }
     if !media.is_empty() {
@@ -136,6 +142,15 @@ fn links(message: &Message<'_>) -> Links {
 
 fn parse_media<'a>(message: &'a OllamaMessage<'a>) -> Result<Vec<ContentPart<'a>>> {
     media::parse_parts(message.images.as_deref())
+}
+
+fn to_user_content<'a>(
+    message: &'a OllamaMessage<'a>,
+    attached: Vec<ContentPart<'a>>,
+) -> Result<Content<'a>> {
+    let mut media = parse_media(message)?;
+    media.extend(attached);
+    Ok(Content::with_media(content(message), media))
 }
 
 /// A user message for the media of other roles, which upstreams do not take. It comes after all
@@ -368,7 +383,7 @@ mod tests {
         let history = Value::Array(history).to_string();
         let tools: Vec<OllamaTool<'_>> = serde_json::from_str(&tools).expect("valid");
         let history: Vec<OllamaMessage<'_>> = serde_json::from_str(&history).expect("valid");
-        let sent = to_openai_with_tools(&history, &tools, false).expect("valid");
+        let sent = to_openai_with_tools(&history, &tools, &GENERIC).expect("valid");
         let calls = &sent[1].tool_calls;
         let answered: Vec<_> = sent[2..].iter().map(|it| it.tool_call_id.as_deref()).collect();
         assert_eq!(answered, calls.iter().map(|it| Some(it.id.as_ref())).collect::<Vec<_>>());

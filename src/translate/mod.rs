@@ -58,6 +58,7 @@ pub mod format;
 pub mod generate;
 pub mod history;
 pub mod infill;
+pub mod lenient_json;
 pub mod logprobs;
 mod lone_tag;
 pub mod media;

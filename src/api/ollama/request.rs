@@ -64,6 +64,8 @@ request! {
         /// The text and the images once more as parts, if any has a mark of a cache. Ollama's API has
         /// no marks; those of other APIs stand here.
         pub marked_parts: Vec<MarkedPart<'a>>,
+        /// Media of other APIs that `images` has no form for.
+        pub attachments: Vec<Attachment<'a>>,
     }
 
     /// A call that an assistant made.
@@ -194,4 +196,37 @@ pub struct MarkedPart<'a> {
     pub text: Option<Cow<'a, str>>,
     /// The mark, an object.
     pub cache_control: Option<&'a RawValue>,
+}
+
+/// A medium of another API that Ollama's API has no form for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attachment<'a> {
+    /// An image, by its address.
+    ImageUrl {
+        /// The address, or a data URL.
+        url: Cow<'a, str>,
+        /// How closely the model looks at it, in OpenAI's words.
+        detail: Option<Cow<'a, str>>,
+    },
+    /// A document.
+    File {
+        /// Its name.
+        name: Cow<'a, str>,
+        /// The document itself, or its address.
+        source: FileSource<'a>,
+    },
+}
+
+/// Where a document is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FileSource<'a> {
+    /// Here, as standard, padded base64.
+    Base64 {
+        /// The MIME type.
+        mime: Cow<'a, str>,
+        /// The base64.
+        data: Cow<'a, str>,
+    },
+    /// At an address.
+    Url(Cow<'a, str>),
 }

@@ -112,7 +112,7 @@ impl<'a> Message<'a> {
         match &self.content {
             Content::Text(_) => false,
             Content::Parts(_) => true,
-            Content::Marked(marked) => marked.parts.iter().any(|it| it.part.base64().is_some()),
+            Content::Marked(marked) => marked.parts.iter().any(|it| it.part.is_media()),
         }
     }
 
@@ -205,8 +205,31 @@ impl<'a> Content<'a> {
             Self::Parts(parts) => parts,
             Self::Marked(marked) => marked.parts.into_iter().map(|it| it.part).collect(),
         };
-        parts.retain(|part| part.base64().is_some());
+        parts.retain(ContentPart::is_media);
         parts
+    }
+
+    /// Adds a line to the text.
+    pub fn push_line(&mut self, line: String) {
+        let append = |text: &mut Cow<'a, str>| {
+            let text = text.to_mut();
+            if !text.is_empty() {
+                text.push('\n');
+            }
+            text.push_str(&line);
+        };
+        match self {
+            Self::Text(text) => append(text),
+            Self::Parts(parts) => match parts.first_mut() {
+                Some(ContentPart::Text { text }) => append(text),
+                _ => parts.insert(0, ContentPart::Text { text: line.into() }),
+            },
+            Self::Marked(MarkedContent { text, parts }) => {
+                append(text);
+                let part = ContentPart::Text { text: line.into() };
+                parts.push(MarkedPart { part, cache_control: None });
+            }
+        }
     }
 
     /// Text followed by media, which is Ollama's order.
@@ -238,12 +261,18 @@ pub enum ContentPart<'a> {
         /// The sound itself.
         input_audio: InputAudio<'a>,
     },
+    /// A document.
+    File {
+        /// The document.
+        file: FilePart<'a>,
+    },
 }
 
 impl<'a> ContentPart<'a> {
     /// An image of a MIME type, from standard, padded base64.
     pub fn image(mime: String, data: Cow<'a, str>) -> Self {
-        Self::ImageUrl { image_url: ImageUrl { url: DataUrl { mime, data } } }
+        let url = MediaUrl::Data(DataUrl { mime, data });
+        Self::ImageUrl { image_url: ImageUrl { url, detail: None } }
     }
 
     /// A sound, from standard, padded base64.
@@ -251,12 +280,22 @@ impl<'a> ContentPart<'a> {
         Self::InputAudio { input_audio: InputAudio { data, format } }
     }
 
-    /// The base64 of an image or a sound.
+    /// True if it is not a text.
+    pub fn is_media(&self) -> bool {
+        !matches!(self, Self::Text { .. })
+    }
+
+    /// The base64 of an image, a sound or a document that is not given by its address.
     pub fn base64(&self) -> Option<&Cow<'a, str>> {
-        match self {
-            Self::Text { .. } => None,
-            Self::ImageUrl { image_url } => Some(&image_url.url.data),
-            Self::InputAudio { input_audio } => Some(&input_audio.data),
+        let url = match self {
+            Self::Text { .. } => return None,
+            Self::InputAudio { input_audio } => return Some(&input_audio.data),
+            Self::ImageUrl { image_url } => &image_url.url,
+            Self::File { file } => &file.file_data,
+        };
+        match url {
+            MediaUrl::Data(url) => Some(&url.data),
+            MediaUrl::Remote(_) => None,
         }
     }
 }
@@ -264,8 +303,30 @@ impl<'a> ContentPart<'a> {
 /// The image of a [`ContentPart`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ImageUrl<'a> {
-    /// The image itself.
-    pub url: DataUrl<'a>,
+    /// The image itself, or its address.
+    pub url: MediaUrl<'a>,
+    /// How closely the model looks at it: `auto`, `low` or `high`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<Cow<'a, str>>,
+}
+
+/// The document of a [`ContentPart`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FilePart<'a> {
+    /// Required beside the data.
+    pub filename: Cow<'a, str>,
+    /// The document itself; OpenRouter takes its address, too.
+    pub file_data: MediaUrl<'a>,
+}
+
+/// A medium itself, or where it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum MediaUrl<'a> {
+    /// The medium.
+    Data(DataUrl<'a>),
+    /// Its address, which the upstream fetches.
+    Remote(Cow<'a, str>),
 }
 
 /// A `data:` URL. It is put together only while it is written: as one text it would be a copy of the

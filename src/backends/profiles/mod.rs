@@ -81,6 +81,17 @@ pub enum HistoryRules {
     ShortCallIds,
 }
 
+/// The documents that parts of type `file` may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileParts {
+    /// None.
+    Unsupported,
+    /// Documents that stand in the request.
+    Data,
+    /// The same, and documents by their address.
+    DataAndUrl,
+}
+
 /// The endpoint that completes text between a prompt and a suffix (fill in the middle).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FimEndpoint {
@@ -202,6 +213,8 @@ pub struct Profile {
     /// True if parts of messages, and tools, may have `cache_control`, which tells a model of Anthropic
     /// behind the upstream what to cache.
     pub takes_cache_marks: bool,
+    /// Which documents a message may have as parts.
+    pub file_parts: FileParts,
 }
 
 /// Compares names, which are unique.

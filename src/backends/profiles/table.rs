@@ -5,7 +5,9 @@
 
 use serde_json::Value;
 
-use super::{DetailsProbe, FimEndpoint, HistoryRules, LogprobsParam, Profile, ThinkingParam};
+use super::{
+    DetailsProbe, FileParts, FimEndpoint, HistoryRules, LogprobsParam, Profile, ThinkingParam,
+};
 
 /// The profile of an unknown upstream.
 pub const GENERIC: Profile = Profile {
@@ -42,6 +44,7 @@ pub const GENERIC: Profile = Profile {
     details_probe: None,
     history: HistoryRules::Standard,
     takes_cache_marks: false,
+    file_parts: FileParts::Unsupported,
 };
 
 /// Common to OpenAI and Azure OpenAI.
@@ -51,6 +54,7 @@ const OPENAI: Profile = Profile {
     max_stop_sequences: Some(4),
     needs_json_instruction: true,
     thinking: ThinkingParam::OpenAi,
+    file_parts: FileParts::Data,
     ..GENERIC
 };
 
@@ -195,6 +199,7 @@ pub const PROFILES: &[Profile] = &[
         thinking: ThinkingParam::OpenRouter,
         lists_capabilities: true,
         details_probe: Some(DetailsProbe::OpenRouterEmbeddings),
+        file_parts: FileParts::DataAndUrl,
         takes_cache_marks: true,
         history: HistoryRules::ReasoningOfLoop,
         ..GENERIC

@@ -6,6 +6,7 @@
 //! Invariant: text is checked in one pass; standard base64 is borrowed from the request, and any
 //! other is copied once, into an allocation of exactly the right size.
 
+pub mod documents;
 mod json_string;
 
 use std::borrow::Cow;
@@ -244,6 +245,13 @@ fn scan_base64(text: &[u8], start: usize, len: usize) -> std::result::Result<Bas
     let last_group = text.last_chunk::<4>().is_none_or(|group| STRICT.decode(group).is_ok());
     let is_standard = clean && (digits + padding) % 4 == 0 && last_group;
     Ok(Base64Scan { digits, is_standard })
+}
+
+/// Base64 in its standard form, without white space around it; `None` if it is invalid or empty.
+fn standard_base64(text: Cow<'_, str>) -> Option<Cow<'_, str>> {
+    let scan = scan_base64(text.as_bytes(), 0, text.len()).ok().filter(|scan| scan.digits > 0)?;
+    let range = 0..text.len();
+    to_standard(text, range, &scan).ok()
 }
 
 /// Brings checked base64 into its standard form, in its own memory.

@@ -107,8 +107,11 @@ fn chat_value(request: &openai::ChatRequest<'_>) -> Value {
         for part in parts {
             let data = match part {
                 openai::ContentPart::Text { .. } => continue,
-                openai::ContentPart::ImageUrl { image_url } => &mut image_url.url.data,
                 openai::ContentPart::InputAudio { input_audio } => &mut input_audio.data,
+                openai::ContentPart::ImageUrl {
+                    image_url: openai::ImageUrl { url: openai::MediaUrl::Data(url), .. },
+                } => &mut url.data,
+                other => panic!("Ollama's API has no such media: {other:?}"),
             };
             data.to_mut().insert_str(0, &"Ab3/".repeat(MIN_BORROWED_BYTES / 4));
             count += 1;
