@@ -52,6 +52,7 @@ use crate::upstream::base_url;
 use crate::upstream::base_url::BaseUrl;
 use crate::upstream::breaker;
 use crate::upstream::proxy::Proxy;
+use crate::upstream::repair::memory::EXPERIMENT_INTERVAL;
 
 /// The file in the working directory that may set variables.
 const DOTENV_FILE: &str = ".env";
@@ -100,6 +101,9 @@ pub struct Config {
     pub retry: RetryPolicy,
     /// Settings of the circuit breaker; only tests change them.
     pub breaker: breaker::Settings,
+    /// The time between two requests of a model that try to do without one of its repairs; only tests
+    /// change it.
+    pub experiment_interval: Duration,
     /// How long the upstream's model list is cached; zero disables the cache.
     pub models_ttl: Duration,
     /// How long a model is shown as loaded if the request does not say.
@@ -271,6 +275,7 @@ impl Config {
             workers: self.workers,
             retry: self.retry,
             breaker: self.breaker,
+            experiment_interval: self.experiment_interval,
             models_ttl: self.models_ttl,
             log_bodies: self.log_bodies,
             redactor: self.redactor(),
@@ -317,6 +322,7 @@ impl Default for Config {
             max_body_bytes: 100 << 20,
             retry: RetryPolicy::default(),
             breaker: breaker::Settings::default(),
+            experiment_interval: EXPERIMENT_INTERVAL,
             models_ttl: Duration::from_secs(30),
             keep_alive: KeepAlive::For(Duration::from_secs(300)),
             context_length: None,

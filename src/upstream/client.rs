@@ -80,7 +80,7 @@ impl Client {
             retry_env,
             metrics,
             breaker: Breaker::new(settings.breaker, settings.workers),
-            repair_memory: RepairMemory::default(),
+            repair_memory: RepairMemory::new(settings.experiment_interval),
             long_answers: LongAnswers::default(),
             tool_call_extras: Arc::default(),
             responses_models: RecentModels::default(),

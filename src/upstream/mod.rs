@@ -142,6 +142,8 @@ pub struct Settings {
     pub breaker: breaker::Settings,
     /// How long its model list stays fresh.
     pub models_ttl: Duration,
+    /// The time between two requests of a model that try to do without one of its repairs.
+    pub experiment_interval: Duration,
     /// Whether bodies are logged.
     pub log_bodies: bool,
     /// Masks every known key in texts.

@@ -16,8 +16,8 @@ use crate::observe::lock;
 /// How long a repair is made before the request is tried as it is again.
 const TTL: Duration = Duration::from_secs(3600);
 
-/// The time between two requests that leave a group out.
-const EXPERIMENT_INTERVAL: Duration = Duration::from_secs(60);
+/// The time between two requests of a model that leave a group out.
+pub const EXPERIMENT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How long a rejection that even the plainest form could not answer is not tried in that form again.
 const HOPELESS_TTL: Duration = Duration::from_secs(600);
@@ -35,8 +35,11 @@ const MAX_GROUPS_PER_MODEL: usize = 64;
 const MAX_HOPELESS_PER_MODEL: usize = 32;
 
 /// What is known of all models, by operation and model.
-#[derive(Debug, Default)]
-pub struct RepairMemory(RwLock<HashMap<Key, ModelMemory>>);
+#[derive(Debug)]
+pub struct RepairMemory {
+    models: RwLock<HashMap<Key, ModelMemory>>,
+    experiment_interval: Duration,
+}
 
 /// A path, such as `chat/completions`, and a model: what one path rejects, another may accept.
 type Key = (&'static str, String);
@@ -96,9 +99,14 @@ impl ModelMemory {
 }
 
 impl RepairMemory {
+    /// An empty memory, in which a group is left out of one request in each interval.
+    pub fn new(experiment_interval: Duration) -> Self {
+        Self { models: RwLock::default(), experiment_interval }
+    }
+
     /// What a model needs. May choose a group to be left out of this request.
     pub fn get(&self, path: &'static str, model: &str, now: Instant) -> Known {
-        let known = lock::read(&self.0);
+        let known = lock::read(&self.models);
         if known.is_empty() {
             return Known::default();
         }
@@ -115,12 +123,12 @@ impl RepairMemory {
     }
 
     fn get_with_experiment(&self, key: &Key, now: Instant) -> Known {
-        let mut all = lock::write(&self.0);
+        let mut all = lock::write(&self.models);
         let Some(found) = all.get_mut(key) else { return Known::default() };
         found.forget_old(now);
         let is_due = found
             .last_experiment
-            .is_none_or(|last| now.duration_since(last) >= EXPERIMENT_INTERVAL);
+            .is_none_or(|last| now.duration_since(last) >= self.experiment_interval);
         let is_open = |group: &&Group| {
             found.groups.iter().any(|known| known.group == **group && !known.is_needed)
         };
@@ -138,7 +146,7 @@ impl RepairMemory {
 
     /// True if something is known of a model.
     pub fn knows(&self, path: &'static str, model: &str, now: Instant) -> bool {
-        let known = lock::read(&self.0);
+        let known = lock::read(&self.models);
         let found = if known.is_empty() { None } else { known.get(&(path, model.to_owned())) };
         found.is_some_and(|found| {
             found.repairs.iter().any(|(_, _, since)| now.duration_since(*since) < TTL)
@@ -212,7 +220,7 @@ impl RepairMemory {
 
     /// True if the plainest form could not answer this rejection lately.
     pub fn is_hopeless(&self, path: &'static str, model: &str, hash: u64, now: Instant) -> bool {
-        let known = lock::read(&self.0);
+        let known = lock::read(&self.models);
         let found = if known.is_empty() { None } else { known.get(&(path, model.to_owned())) };
         found.is_some_and(|found| {
             found
@@ -240,7 +248,7 @@ impl RepairMemory {
         now: Instant,
         change: impl FnOnce(&mut ModelMemory),
     ) {
-        let mut known = lock::write(&self.0);
+        let mut known = lock::write(&self.models);
         for found in known.values_mut() {
             found.forget_old(now);
         }
@@ -272,7 +280,7 @@ mod tests {
 
     #[test]
     fn what_was_learnt_of_a_model_is_known_for_an_hour() {
-        let learnt = RepairMemory::default();
+        let learnt = RepairMemory::new(EXPERIMENT_INTERVAL);
         let now = Instant::now();
         assert!(learnt.get(CHAT, "a", now).is_empty() && !learnt.knows(CHAT, "a", now));
         learnt.insert(CHAT, "a", &[omit("seed")], now);
@@ -288,7 +296,7 @@ mod tests {
 
     #[test]
     fn nothing_is_known_twice_and_the_last_word_counts() {
-        let learnt = RepairMemory::default();
+        let learnt = RepairMemory::new(EXPERIMENT_INTERVAL);
         let now = Instant::now();
         let (old, new) = ("max_tokens", "max_completion_tokens");
         let there = (Repair::Rename { from: old, to: new }, Scope::Model);
@@ -302,7 +310,7 @@ mod tests {
 
     #[test]
     fn groups_are_left_out_one_at_a_time_until_only_the_needed_ones_remain() {
-        let learnt = RepairMemory::default();
+        let learnt = RepairMemory::new(EXPERIMENT_INTERVAL);
         let now = Instant::now();
         let groups = [Group::Roles, Group::Sampling, Group::Limit].map(|it| (it, Scope::Model));
         learnt.insert_groups(CHAT, "a", &groups, now);
@@ -326,7 +334,7 @@ mod tests {
 
     #[test]
     fn a_rejection_that_nothing_helps_is_known_for_a_while() {
-        let learnt = RepairMemory::default();
+        let learnt = RepairMemory::new(EXPERIMENT_INTERVAL);
         let now = Instant::now();
         learnt.mark_hopeless(CHAT, "a", 7, now);
         assert!(learnt.is_hopeless(CHAT, "a", 7, now) && !learnt.is_hopeless(CHAT, "a", 8, now));
@@ -340,7 +348,7 @@ mod tests {
 
     #[test]
     fn the_memory_is_bounded() {
-        let learnt = RepairMemory::default();
+        let learnt = RepairMemory::new(EXPERIMENT_INTERVAL);
         let now = Instant::now();
         for number in 0..MAX_MODELS as u64 + 5 {
             let later = now + Duration::from_millis(number);
@@ -348,7 +356,7 @@ mod tests {
         }
         assert!(learnt.get(CHAT, "4", now).is_empty());
         assert!(!learnt.get(CHAT, "5", now).is_empty());
-        assert_eq!(learnt.0.read().expect("no panic").len(), MAX_MODELS);
+        assert_eq!(learnt.models.read().expect("no panic").len(), MAX_MODELS);
         for schemas in 0..1000 {
             let repair = (Repair::ReduceSchemas, Scope::Schemas(schemas));
             learnt.insert(CHAT, "9", &[repair], now);

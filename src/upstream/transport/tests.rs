@@ -43,6 +43,7 @@ fn agent(server: &TlsServer, proxy: &ForwardProxy) -> (Agent, BaseUrl) {
         workers: 4,
         retry: RetryPolicy::default(),
         breaker: breaker::Settings::default(),
+        experiment_interval: Duration::from_secs(60),
         models_ttl: Duration::ZERO,
         log_bodies: false,
         redactor: Redactor::default(),

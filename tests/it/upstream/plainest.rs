@@ -1,6 +1,8 @@
 //! Refusals in words that nobody has seen: the request is sent once more in its plainest form, what was
 //! needed is remembered and narrowed down, and nothing of what was said is lost.
 
+use std::time::Duration;
+
 use super::refusing::{CHATS, ask, calling, on, refusing, result, roles, said, words};
 use crate::support::*;
 use ollama_openai_proxy::api::openai::raw_object::RawObject;
@@ -140,6 +142,32 @@ fn a_mistake_that_the_plainest_form_does_not_help_costs_one_more_call_in_ten_min
     let body = on("/api/chat", &json!([said("user", "A")]), &Value::Null, &json!({}));
     let counts = [(); 3].map(|()| ask(&pair, "/api/chat", &body).1.len());
     assert_eq!(counts, [2, 1, 1]);
+}
+
+#[test]
+fn later_requests_try_to_do_without_each_group_until_only_the_needed_one_is_left() {
+    let (upstream, proxy) = pair_with(|config| config.experiment_interval = Duration::ZERO);
+    upstream.judge(|request| {
+        let roles = roles(&request.json());
+        let is_wrong = roles.windows(2).any(|pair| pair[0] == pair[1]);
+        let refusal = status(400, &[], r#"{"error":"computer says no"}"#);
+        Some(vec![if is_wrong { refusal } else { answer("ok") }])
+    });
+    let pair = (upstream, proxy);
+    let body = json!({"model": "m", "stream": false, "options": {"temperature": 0.5, "seed": 1,
+        "num_predict": 9}, "messages": [said("user", "A"), said("user", "B")]});
+    let (mut last, mut counts) = (Value::Null, Vec::new());
+    for _ in 0..12 {
+        let (told, sent) = ask(&pair, "/api/chat", &body);
+        assert_eq!(told.status(), 200, "{}", told.body);
+        counts.push(sent.len());
+        last = sent.last().cloned().expect("sent");
+    }
+    assert_eq!(counts[0], 2, "{counts:?}");
+    assert!(counts[1..].iter().all(|count| *count <= 2), "one experiment at a time: {counts:?}");
+    assert_eq!(counts[10..], [1, 1], "nothing is left to try: {counts:?}");
+    assert_eq!((&last["temperature"], &last["seed"]), (&json!(0.5), &json!(1)));
+    assert_eq!((&last["max_tokens"], roles(&last)), (&json!(9), vec!["user".to_owned()]));
 }
 
 #[test]
