@@ -67,6 +67,33 @@ pub enum TimeoutPhase {
     Body,
 }
 
+/// What an upstream's error says beside its text: bounded, and with keys masked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpstreamDetails {
+    /// `code`, unless it is a number.
+    pub code: Option<String>,
+    /// `type`.
+    pub kind: Option<String>,
+    /// The member of the request that is to blame.
+    pub param: Option<String>,
+    /// When the request may be sent again, from headers or text.
+    pub retry_after: Option<Duration>,
+    /// The account has no credit left, so that no later request succeeds either.
+    pub is_out_of_quota: bool,
+    /// The prompt exceeds the context window.
+    pub overflow: Option<ContextOverflow>,
+}
+
+/// The numbers of a prompt that exceeds the context window, as far as the upstream tells them. If the prompt
+/// is the smaller one, only the limit of generated tokens was too much.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ContextOverflow {
+    /// Tokens of the prompt.
+    pub prompt_tokens: Option<u64>,
+    /// Tokens that the context window holds.
+    pub context_window: Option<u64>,
+}
+
 /// Everything that can go wrong with one exchange. A variant with a `String` holds the text for the
 /// client, unless it says otherwise.
 #[derive(Clone, Debug, PartialEq)]
@@ -133,6 +160,8 @@ pub enum Error {
         message: String,
         /// Whether the attempt may be retried, from status, code and headers.
         retry: Retry,
+        /// What else it says, if anything.
+        details: Option<Box<UpstreamDetails>>,
     },
     /// The upstream does not have the endpoint. Holds what to check.
     MissingEndpoint(String),
@@ -146,6 +175,8 @@ pub enum Error {
         status: u16,
         /// The upstream's own message, unwrapped and redacted.
         message: String,
+        /// What else it says, if anything.
+        details: Option<Box<UpstreamDetails>>,
     },
     /// A panic or a violated invariant; the text is for the log only.
     Internal(&'static str),
@@ -165,6 +196,31 @@ impl Error {
     /// An invalid response of the upstream.
     pub fn upstream_protocol(what: impl Into<String>) -> Self {
         Self::UpstreamProtocol(what.into())
+    }
+
+    /// An error status of the upstream with nothing but a text.
+    pub fn upstream_status(status: u16, message: impl Into<String>, retry: Retry) -> Self {
+        Self::UpstreamStatus { status, message: message.into(), retry, details: None }
+    }
+
+    /// An error inside an upstream's response with nothing but a text.
+    pub fn upstream_in_band(status: u16, message: impl Into<String>) -> Self {
+        Self::UpstreamInBand { status, message: message.into(), details: None }
+    }
+
+    /// What an upstream's error says beside its text.
+    pub fn details(&self) -> Option<&UpstreamDetails> {
+        match self {
+            Self::UpstreamStatus { details, .. } | Self::UpstreamInBand { details, .. } => {
+                details.as_deref()
+            }
+            _ => None,
+        }
+    }
+
+    /// The numbers of a context overflow; `None` for every other error.
+    pub fn context_overflow(&self) -> Option<ContextOverflow> {
+        self.details()?.overflow
     }
 
     /// True if the upstream rejected the request itself, so that a changed request may succeed.
@@ -408,9 +464,8 @@ mod tests {
         check(Error::UpstreamTimeout(TimeoutPhase::Body), true, Some(504), Never);
         check(Error::upstream_protocol("x"), true, Some(502), Never);
         check(Error::IncompleteStream, true, Some(502), Never);
-        check(Error::UpstreamInBand { status: 500, message: text() }, true, Some(500), Never);
-        let status = Error::UpstreamStatus { status: 429, message: text(), retry: Backoff };
-        check(status, true, Some(429), Backoff);
+        check(Error::upstream_in_band(500, "x"), true, Some(500), Never);
+        check(Error::upstream_status(429, "x", Backoff), true, Some(429), Backoff);
     }
 
     #[test]
@@ -422,11 +477,7 @@ mod tests {
 
     #[test]
     fn the_log_form_holds_no_foreign_text() {
-        let error = Error::UpstreamStatus {
-            status: 400,
-            message: "prompt: tell me a secret".into(),
-            retry: Retry::Never,
-        };
+        let error = Error::upstream_status(400, "prompt: tell me a secret", Retry::Never);
         assert_eq!(error.to_string(), "upstream_status: 400");
         let error = Error::upstream_protocol("arguments for \"a secret\"");
         assert_eq!(error.to_string(), "upstream_protocol: arguments for");

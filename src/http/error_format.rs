@@ -3,11 +3,12 @@
 //! | path | body | inside a stream |
 //! | --- | --- | --- |
 //! | `/v1/messages` | `{"type":"error","error":{"type","message"},"request_id"}` | `event: error` |
-//! | other `/v1...` | `{"error":{"message","type","param":null,"code"}}` | one `data:` event |
+//! | other `/v1...` | `{"error":{"message","type","param","code"}}` | one `data:` event |
 //! | all others | `{"error":"text"}` | one line |
 //!
 //! The path alone decides, so that an error has its format even if no route was found yet. Types and
-//! codes are those of Ollama's compatibility layer (openai/openai.go, anthropic/anthropic.go).
+//! codes are those of Ollama's compatibility layer (openai/openai.go, anthropic/anthropic.go); in OpenAI's
+//! format those that an upstream sent come before them.
 //! Never writes to a socket; head and framing belong to the exchange. Invariant: the text of an
 //! error is the same in all formats, except Go's `EOF` for a missing body.
 //!
@@ -22,6 +23,9 @@ pub const AUTH_CHALLENGES: &[(&str, &str)] = &[
     ("WWW-Authenticate", "Bearer realm=\"ollama-openai-proxy\""),
     ("WWW-Authenticate", "Basic realm=\"ollama-openai-proxy\", charset=\"UTF-8\""),
 ];
+
+/// OpenAI's code of a prompt that exceeds the context.
+const CONTEXT_LENGTH_EXCEEDED: &str = "context_length_exceeded";
 
 /// The error format of one protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,9 +96,9 @@ impl ErrorFormat {
         match self {
             Self::Ollama => format!(r#"{{"error":{message}}}"#),
             Self::OpenAi => {
-                let (kind, code) = openai_type_and_code(error, status);
+                let (kind, param, code) = openai_members(error, status);
                 format!(
-                    r#"{{"error":{{"message":{message},"type":"{kind}","param":null,"code":{code}}}}}"#
+                    r#"{{"error":{{"message":{message},"type":{kind},"param":{param},"code":{code}}}}}"#
                 )
             }
             Self::Anthropic => {
@@ -107,15 +111,22 @@ impl ErrorFormat {
     }
 }
 
-/// The type, and the code as JSON.
-fn openai_type_and_code(error: &Error, status: u16) -> (&'static str, &'static str) {
-    match (error, status) {
+/// `type`, `param` and `code` as JSON: the upstream's own where it has some. Clients know a context
+/// overflow by its code (OpenAI API reference, errors).
+fn openai_members(error: &Error, status: u16) -> (String, String, String) {
+    let (kind, code) = match (error, status) {
         // As OpenAI does for a wrong key.
-        (Error::Unauthorized, _) => ("invalid_request_error", r#""invalid_api_key""#),
-        (_, 400) => ("invalid_request_error", "null"),
-        (_, 404) => ("not_found_error", "null"),
-        _ => ("api_error", "null"),
-    }
+        (Error::Unauthorized, _) => ("invalid_request_error", Some("invalid_api_key")),
+        (_, 400) => ("invalid_request_error", None),
+        (_, 404) => ("not_found_error", None),
+        _ => ("api_error", None),
+    };
+    let details = error.details();
+    let overflow = error.context_overflow().map(|_| CONTEXT_LENGTH_EXCEEDED);
+    let code = overflow.or_else(|| details?.code.as_deref()).or(code);
+    let kind = details.and_then(|it| it.kind.as_deref()).unwrap_or(kind);
+    let json = |text: Option<&str>| String::from_utf8_lossy(&ndjson::to_vec(&text)).into_owned();
+    (json(Some(kind)), json(details.and_then(|it| it.param.as_deref())), json(code))
 }
 
 fn anthropic_type(status: u16) -> &'static str {
@@ -133,6 +144,7 @@ fn anthropic_type(status: u16) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::{ContextOverflow, UpstreamDetails};
     use crate::http::routes;
 
     fn body(format: ErrorFormat, error: &Error, status: u16) -> String {
@@ -141,7 +153,7 @@ mod tests {
 
     /// The body of an error whose text Go's encoder escapes.
     fn escaped(format: ErrorFormat, status: u16) -> String {
-        body(format, &Error::UpstreamInBand { status, message: "a <b>".into() }, status)
+        body(format, &Error::upstream_in_band(status, "a <b>"), status)
     }
 
     #[test]
@@ -178,6 +190,31 @@ mod tests {
             );
             assert_eq!(escaped(ErrorFormat::OpenAi, status), expected);
         }
+    }
+
+    #[test]
+    fn openai_s_errors_keep_the_upstream_s_type_param_and_code() {
+        let check = |status, details: UpstreamDetails, expected: &str| {
+            let (message, details) = ("no".to_owned(), Some(Box::new(details)));
+            let retry = crate::error::Retry::Never;
+            let error = Error::UpstreamStatus { status, message, retry, details };
+            let expected = format!("{{\"error\":{{\"message\":\"no\",{expected}}}}}\n");
+            assert_eq!(body(ErrorFormat::OpenAi, &error, status), expected);
+        };
+        let text = |text: &str| Some(text.to_owned());
+        let quota = text("insufficient_quota");
+        let details = UpstreamDetails { code: quota.clone(), kind: quota, ..Default::default() };
+        let expected = r#""type":"insufficient_quota","param":null,"code":"insufficient_quota""#;
+        check(429, details, expected);
+        let param = UpstreamDetails { param: text("messages"), ..UpstreamDetails::default() };
+        check(400, param, r#""type":"invalid_request_error","param":"messages","code":null"#);
+        let overflow = UpstreamDetails {
+            kind: text("exceed_context_size_error"),
+            overflow: Some(ContextOverflow::default()),
+            ..UpstreamDetails::default()
+        };
+        let code = r#""param":null,"code":"context_length_exceeded""#;
+        check(400, overflow, &format!(r#""type":"exceed_context_size_error",{code}"#));
     }
 
     #[test]

@@ -198,7 +198,7 @@ mod tests {
     fn only_a_refusal_to_fill_in_is_worded_so() {
         let check = |status, message: &str, refusal: bool| {
             let message = message.to_owned();
-            let error = Error::UpstreamStatus { status, message, retry: Retry::Never };
+            let error = Error::upstream_status(status, message, Retry::Never);
             let error = map_unsupported::<()>(Err(error), "m").expect_err("stays an error");
             assert_eq!(matches!(error, Error::Unsupported(_)), refusal, "{error}");
         };

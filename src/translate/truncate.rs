@@ -87,7 +87,7 @@ mod tests {
     use crate::error::Retry;
 
     fn error(message: &str) -> Error {
-        Error::UpstreamStatus { status: 400, message: message.into(), retry: Retry::Never }
+        Error::upstream_status(400, message, Retry::Never)
     }
 
     fn check(message: &str, length: usize, expected: Option<usize>) {

@@ -320,7 +320,7 @@ impl PassPieces for PassStream {
     }
 
     fn reported_error(&self) -> Option<Error> {
-        let error = Error::UpstreamInBand { status: 500, message: String::new() };
+        let error = Error::upstream_in_band(500, "");
         self.reports_error.then_some(error)
     }
 }

@@ -148,8 +148,16 @@ fn from_error(whole: &Value) -> ExtractedError {
     let param = scalar_member(error, "param").or_else(|| last_location(first_detail?));
     let status = code.as_deref().and_then(parse_status);
     let message = find_text(error).or_else(|| find_text(whole)).unwrap_or_default();
-    let details =
-        ErrorDetails { message, code, kind, param, field_errors: parse_field_errors(error) };
+    let count = |key| error.get(key).or_else(|| whole.get(key))?.as_u64();
+    let details = ErrorDetails {
+        message,
+        code,
+        kind,
+        param,
+        prompt_tokens: count("n_prompt_tokens"),
+        context_window: count("n_ctx"),
+        field_errors: parse_field_errors(error),
+    };
     let is_bare_string = error.is_string() && details.code.is_none() && details.kind.is_none();
     let mut found = ExtractedError { details, status, format: BodyFormat::Json, is_bare_string };
     let raw = error.get("metadata").and_then(|metadata| metadata.get("raw"));
@@ -207,6 +215,8 @@ fn prefer_inner(found: &mut ExtractedError, inner: ExtractedError) {
     outer.code = inner.details.code.or(outer.code.take());
     outer.kind = inner.details.kind.or(outer.kind.take());
     outer.param = inner.details.param.or(outer.param.take());
+    outer.prompt_tokens = inner.details.prompt_tokens.or(outer.prompt_tokens);
+    outer.context_window = inner.details.context_window.or(outer.context_window);
     outer.field_errors = inner.details.field_errors;
     found.status = found.status.or(inner.status);
 }

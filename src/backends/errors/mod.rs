@@ -25,22 +25,29 @@
 //! plain text or HTML.
 
 mod extract;
+mod numbers;
+mod overflow;
 mod phrases;
+mod quota;
 #[cfg(test)]
 mod tests;
 
 use std::time::Duration;
 
 use crate::backends::{names, retry_after};
-use crate::error::{Error, Retry};
+use crate::error::{Error, Retry, UpstreamDetails};
 use crate::observe::redact::Redactor;
 
 pub(crate) use extract::is_error_value;
 use extract::{BodyFormat, ExtractedError, extract, extract_member, is_error_body};
+pub use numbers::numbers;
 use phrases::ErrorClassifier;
 
 /// The longest message passed on, in bytes: some servers include the whole prompt.
 const MAX_MESSAGE_BYTES: usize = 4096;
+
+/// The longest code, type or name of a member passed on, in bytes.
+const MAX_WORD_BYTES: usize = 200;
 
 /// The longest text of an HTML page or a plain-text body passed on, in characters.
 const MAX_PLAIN_TEXT_CHARS: usize = 200;
@@ -56,6 +63,10 @@ pub struct ErrorDetails {
     pub kind: Option<String>,
     /// The name of the offending request field.
     pub param: Option<String>,
+    /// llama.cpp's `n_prompt_tokens`: the length of a prompt that exceeds the context.
+    pub prompt_tokens: Option<u64>,
+    /// llama.cpp's `n_ctx`: the size of that context.
+    pub context_window: Option<u64>,
     /// Errors listed for each field, in the order sent; empty for all other shapes.
     pub field_errors: Vec<FieldError>,
 }
@@ -174,7 +185,9 @@ pub fn to_in_band_error(
     let known = model.and_then(|model| to_ollama_error(&classifier, status, model));
     known.unwrap_or_else(|| {
         let message = redactor.redact(&details.message).into_owned();
-        Error::UpstreamInBand { status, message }
+        let retry_after = retry_after::find_retry_delay(&details.message);
+        let details = to_upstream_details(&details, status, retry_after, redactor);
+        Error::UpstreamInBand { status, message, details }
     })
 }
 
@@ -194,7 +207,7 @@ pub fn find_in_band_error(response: impl AsRef<[u8]>) -> Option<Error> {
     let response = response.as_ref();
     is_error_body(response).then(|| {
         let (status, details) = parse_in_band(response);
-        Error::UpstreamInBand { status, message: details.message }
+        Error::upstream_in_band(status, details.message)
     })
 }
 
@@ -272,7 +285,35 @@ pub fn to_error(
         Retry::Backoff if request.model.is_some() && classifier.is_loading(status) => Retry::Poll,
         retry => retry,
     };
-    Error::UpstreamStatus { status: downstream_status(status, &classifier), message, retry }
+    let delay = hints.delay(&found.details.message);
+    let details = to_upstream_details(&found.details, status, delay, redactor);
+    let status = downstream_status(status, &classifier);
+    Error::UpstreamStatus { status, message, retry, details }
+}
+
+/// What an error says beside its text, if anything.
+fn to_upstream_details(
+    details: &ErrorDetails,
+    status: u16,
+    retry_after: Option<Duration>,
+    redactor: &Redactor,
+) -> Option<Box<UpstreamDetails>> {
+    let classifier = ErrorClassifier::new(details);
+    let word = |text: &Option<String>| {
+        let text = redactor.redact(text.as_deref()?).into_owned();
+        // LiteLLM writes Python's word for an absent one.
+        (text != "None" && text.len() <= MAX_WORD_BYTES).then_some(text)
+    };
+    let found = UpstreamDetails {
+        // vLLM and LiteLLM repeat the status here.
+        code: word(&details.code).filter(|code| code.parse::<f64>().is_err()),
+        kind: word(&details.kind),
+        param: word(&details.param),
+        retry_after,
+        is_out_of_quota: classifier.is_out_of_quota(status, retry_after.is_some()),
+        overflow: classifier.is_context_overflow().then(|| overflow::find_counts(details)),
+    };
+    (found != UpstreamDetails::default()).then(|| Box::new(found))
 }
 
 fn downstream_status(status: u16, classifier: &ErrorClassifier) -> u16 {
@@ -298,8 +339,12 @@ impl RetryHints {
         if !self.should_retry.unwrap_or(by_status) {
             return Retry::Never;
         }
-        let delay = self.retry_after.or_else(|| retry_after::find_retry_delay(message));
-        delay.map_or(Retry::Backoff, Retry::After)
+        self.delay(message).map_or(Retry::Backoff, Retry::After)
+    }
+
+    /// The delay that the headers ask for, or the message.
+    fn delay(self, message: &str) -> Option<Duration> {
+        self.retry_after.or_else(|| retry_after::find_retry_delay(message))
     }
 }
 
@@ -316,7 +361,7 @@ impl ExtractedError {
 }
 
 fn permanent_error(status: u16, message: String) -> Error {
-    Error::UpstreamStatus { status, message, retry: Retry::Never }
+    Error::upstream_status(status, message, Retry::Never)
 }
 
 /// Truncates a message at a word boundary: half a word could be half a key, which the redactor

@@ -136,35 +136,6 @@ const MEDIA_TEXTS: [&str; 10] = [
     "invalid audio",
 ];
 
-const OVERFLOW_CODES: [&str; 3] =
-    ["contextlengthexceeded", "exceedcontextsize", "contextwindowexceeded"];
-
-const OVERFLOW_TEXTS: [&str; 23] = [
-    "context limit",
-    "maximum context",
-    "exceeds the context",
-    "larger than the context",
-    "maximum sequence length",
-    "longer than the specified maximum sequence length",
-    "maximum model length",
-    "max_model_len",
-    "input is too long",
-    "input too long",
-    "context length",
-    "context window",
-    "context size",
-    "input tokens exceed",
-    "is longer than the model's context",
-    "exceeds the maximum number of tokens",
-    "prompt is too long",
-    "prompt too long",
-    "maximum prompt length",
-    "maximum input length",
-    "reduce the length of the messages",
-    "too many tokens",
-    "`inputs` tokens + `max_new_tokens` must be",
-];
-
 const TOOLS_TEXTS: [&str; 10] = [
     "tools param requires --jinja",
     "tool_choice param requires --jinja",
@@ -347,7 +318,7 @@ pub(super) struct ErrorClassifier {
 
 impl ErrorClassifier {
     pub(super) fn new(details: &ErrorDetails) -> Self {
-        let ErrorDetails { message, code, kind, param, field_errors } = details;
+        let ErrorDetails { message, code, kind, param, field_errors, .. } = details;
         let mut codes =
             format!("{} {}", kind.as_deref().unwrap_or(""), code.as_deref().unwrap_or(""));
         codes.make_ascii_lowercase();
@@ -389,13 +360,6 @@ impl ErrorClassifier {
             || self.rejects_images()
             || self.rejects_tools()
             || self.is_unknown_model(400)
-    }
-
-    /// The prompt exceeds the context window.
-    pub(super) fn is_context_overflow(&self) -> bool {
-        self.has_code(&OVERFLOW_CODES)
-            || (self.contains_any(&OVERFLOW_TEXTS)
-                && !self.contains_any(&["rate limit", "per min"]))
     }
 
     /// A retry of the same request would fail again.
@@ -495,11 +459,11 @@ impl ErrorClassifier {
         })
     }
 
-    fn has_code(&self, codes: &[&str]) -> bool {
+    pub(super) fn has_code(&self, codes: &[&str]) -> bool {
         codes.iter().any(|code| self.codes.contains(code))
     }
 
-    fn contains_any(&self, phrases: &[&str]) -> bool {
+    pub(super) fn contains_any(&self, phrases: &[&str]) -> bool {
         phrases.iter().any(|phrase| self.text.contains(phrase))
     }
 }

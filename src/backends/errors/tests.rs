@@ -15,10 +15,13 @@ fn check_details(body: &str, message: &str, kind: &str, code: &str, param: &str)
         kind: some(kind),
         code: some(code),
         param: some(param),
-        field_errors: Vec::new(),
+        ..ErrorDetails::default()
     };
-    let found =
-        parse_details(body.as_bytes()).map(|it| ErrorDetails { field_errors: Vec::new(), ..it });
+    let found = parse_details(body.as_bytes()).map(|it| ErrorDetails {
+        field_errors: Vec::new(),
+        context_window: None,
+        ..it
+    });
     assert_eq!(found, Some(expected), "{body}");
 }
 
@@ -493,6 +496,57 @@ fn hints_decide_about_retries_within_limits() {
     check(503, &plain, hints(Some(false)), Retry::Never);
     check(400, &plain, hints(None), Retry::Never);
     check(429, &quota, hints(None), Retry::Never);
+}
+
+fn upstream_details(status: u16, body: &str) -> UpstreamDetails {
+    let error = fail(status, body, RetryHints::default(), Some("x:1"));
+    error.details().cloned().unwrap_or_default()
+}
+
+#[test]
+fn code_type_and_param_are_kept_with_keys_masked() {
+    let some = |text: &str| Some(text.to_owned());
+    let found = upstream_details(
+        400,
+        r#"{"error":{"message":"no","type":"t","param":"messages","code":"bad topsecret-1"}}"#,
+    );
+    assert_eq!((found.kind, found.param), (some("t"), some("messages")));
+    assert!(found.code.is_some_and(|code| !code.contains("topsecret")));
+    let litellm = r#"{"error":{"message":"no","type":"None","param":"None","code":"400"}}"#;
+    assert_eq!(upstream_details(400, litellm), UpstreamDetails::default());
+    let long = format!(r#"{{"error":{{"message":"no","code":"{}"}}}}"#, "x".repeat(300));
+    assert_eq!(upstream_details(400, &long), UpstreamDetails::default());
+    let in_band = r#"{"error":{"message":"too long","code":"context_length_exceeded"}}"#;
+    let error = to_in_band_error(in_band, None, &Redactor::new(None));
+    assert_eq!(error.details().and_then(|it| it.code.clone()), some("context_length_exceeded"));
+    assert_eq!(error.context_overflow(), Some(crate::error::ContextOverflow::default()));
+}
+
+#[test]
+fn an_overflow_is_told_with_its_numbers() {
+    let llama = r#"{"error":{"code":400,"message":"too large for the context size","type":"exceed_context_size_error","n_prompt_tokens":5000,"n_ctx":4096}}"#;
+    for status in [400, 500] {
+        let overflow = upstream_details(status, llama).overflow.expect("an overflow");
+        assert_eq!((overflow.prompt_tokens, overflow.context_window), (Some(5000), Some(4096)));
+    }
+    assert_eq!(upstream_details(400, &shaped("no", "t", "c")).overflow, None);
+}
+
+#[test]
+fn an_account_without_credit_is_told_from_a_limit_per_minute() {
+    let check = |status, body: &str, expected: bool, delay: Option<u64>| {
+        let found = upstream_details(status, body);
+        assert_eq!(found.is_out_of_quota, expected, "{body}");
+        assert_eq!(found.retry_after.map(|it| it.as_secs()), delay, "{body}");
+    };
+    check(429, &shaped("no", "insufficient_quota", "insufficient_quota"), true, None);
+    check(402, "{}", true, None);
+    check(429, r#"{"error":{"message":"Insufficient balance"}}"#, true, None);
+    check(429, &shaped("Rate limit reached", "tokens", "rate_limit_exceeded"), false, None);
+    let gemini = "You exceeded your current quota. Please retry in 12s.";
+    check(429, &shaped(gemini, "RESOURCE_EXHAUSTED", "x"), false, Some(12));
+    let error = fail(429, "{}", wait(7), None);
+    assert_eq!(error.details().and_then(|it| it.retry_after), Some(Duration::from_secs(7)));
 }
 
 #[test]

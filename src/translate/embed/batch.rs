@@ -130,7 +130,7 @@ mod tests {
         let check = |status, message: &str, expected: Option<BatchRejection>| {
             let message = message.to_owned();
             let retry = crate::error::Retry::Never;
-            let error = Error::UpstreamStatus { status, message, retry };
+            let error = Error::upstream_status(status, message, retry);
             assert_eq!(classify_rejection(&error), expected, "{error}");
         };
         let (items, size) = (Some(BatchRejection::Items), Some(BatchRejection::Size));
@@ -153,7 +153,7 @@ mod tests {
         );
         check(400, "This model's maximum context length is 8192 tokens", None);
         check(429, "Rate limit reached", None);
-        let in_band = Error::UpstreamInBand { status: 400, message: "Batch size 3".into() };
+        let in_band = Error::upstream_in_band(400, "Batch size 3");
         assert_eq!(classify_rejection(&in_band), items);
         assert_eq!(classify_rejection(&Error::IncompleteStream), None);
     }

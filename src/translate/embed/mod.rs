@@ -67,7 +67,7 @@ pub fn is_too_long(error: &Error) -> bool {
 fn status_and_text(error: &Error) -> Option<(u16, String)> {
     match error {
         Error::UpstreamStatus { status, message, .. }
-        | Error::UpstreamInBand { status, message } => Some((*status, message.to_lowercase())),
+        | Error::UpstreamInBand { status, message, .. } => Some((*status, message.to_lowercase())),
         _ => None,
     }
 }
@@ -208,7 +208,7 @@ fn has_python_literals(body: &str) -> bool {
 fn sort_by_index(data: Vec<Embedding<'_>>, inputs: usize) -> Result<Vec<&RawValue>> {
     if data.len() != inputs {
         let message = format!("backend returned {} embeddings for {inputs} inputs", data.len());
-        return Err(Error::UpstreamInBand { status: 502, message });
+        return Err(Error::upstream_in_band(502, message));
     }
     let as_given = data.iter().all(|item| item.index.is_none());
     let mut places = vec![None; inputs];
@@ -259,7 +259,7 @@ mod tests {
 
     fn said(status: u16, message: &str) -> Error {
         let message = message.to_owned();
-        Error::UpstreamStatus { status, message, retry: crate::error::Retry::Never }
+        Error::upstream_status(status, message, crate::error::Retry::Never)
     }
 
     #[test]

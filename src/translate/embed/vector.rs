@@ -57,7 +57,7 @@ impl VectorFormat {
             Self::Unit { .. } => 400,
             Self::Raw => 500,
         };
-        Error::UpstreamInBand { status, message: NON_FINITE_TEXT.to_owned() }
+        Error::upstream_in_band(status, NON_FINITE_TEXT)
     }
 }
 

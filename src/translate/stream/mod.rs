@@ -442,8 +442,7 @@ impl<'r> ResponseTranslator<'r> {
     /// Finds a failure that the server tells in `finish_reason` only. If text came before it, that
     /// text is the response.
     fn check_for_failure(&self, delta: &Delta<'_>) -> Result<()> {
-        let failure =
-            |status, message: &str| Error::UpstreamInBand { status, message: message.into() };
+        let failure = |status, message: &str| Error::upstream_in_band(status, message);
         let is_empty = delta.is_empty() && self.timeline.first_chunk.is_none();
         match self.finish_reason {
             Some(FinishReason::Exhausted) => Err(failure(503, "the upstream ran out of resources")),
