@@ -18,14 +18,17 @@ use crate::error::{Error, Result};
 use crate::observe::redact::Redactor;
 use crate::translate::collected_completion::CompletionCollector;
 use crate::translate::responses_upstream::chunks::{ChunkMapper, Mapped, to_completion};
+use crate::translate::responses_upstream::stops::StopWatch;
 
 /// What the client asked for, and what was asked for instead.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Conversion {
     /// True for a response of `responses`.
     pub is_for_responses: bool,
     wants_stream: bool,
     wants_usage: bool,
+    /// The client's `stop`, which `responses` does not have.
+    stop: Value,
 }
 
 impl Conversion {
@@ -35,11 +38,16 @@ impl Conversion {
             is_for_responses,
             wants_stream: request.get("stream") == Some("true"),
             wants_usage: options.is_some_and(|it| it.get("include_usage") == Some("true")),
+            stop: request
+                .get("stop")
+                .filter(|_| is_for_responses)
+                .and_then(|stop| serde_json::from_str(stop).ok())
+                .unwrap_or_default(),
         }
     }
 
     /// Whether the response to a request of this kind comes in another form than the client's.
-    pub(super) fn is_needed(self, is_stream: bool) -> bool {
+    pub(super) fn is_needed(&self, is_stream: bool) -> bool {
         self.is_for_responses || self.wants_stream != is_stream
     }
 }
@@ -55,15 +63,19 @@ impl Client {
         conversion: Conversion,
     ) -> Result<PassResponse> {
         let mapper = conversion.is_for_responses.then(ChunkMapper::default);
+        let stops = StopWatch::new(&conversion.stop);
         match response {
             UpstreamResponse::Whole(body) => {
-                let converted = if mapper.is_some() { to_completion(&body) } else { None };
+                let mut converted = if mapper.is_some() { to_completion(&body) } else { None };
+                if let (Some(completion), Some(stops)) = (&mut converted, stops) {
+                    stops.cut_completion(completion);
+                }
                 let body = converted.map_or(body, |value| value.to_string()).into_bytes();
                 Ok(whole_response(body))
             }
             UpstreamResponse::Stream(events) if conversion.wants_stream => {
                 let includes_usage = conversion.wants_usage;
-                let mapper = mapper.unwrap_or_default();
+                let mapper = (mapper.unwrap_or_default(), stops);
                 let stream = ChunkStream::new(events, mapper, includes_usage, &self.redactor);
                 let head = new_head("text/event-stream");
                 Ok(PassResponse {
@@ -73,7 +85,7 @@ impl Client {
                 })
             }
             UpstreamResponse::Stream(events) => {
-                let body = collect(events, mapper, &self.redactor)?;
+                let body = collect(events, (mapper, stops), &self.redactor)?;
                 Ok(whole_response(body.to_string().into_bytes()))
             }
         }
@@ -93,7 +105,7 @@ fn whole_response(body: Vec<u8>) -> PassResponse {
 /// Collects a stream into one completion.
 fn collect(
     mut events: Box<EventStream>,
-    mut mapper: Option<ChunkMapper>,
+    (mut mapper, mut stops): (Option<ChunkMapper>, Option<StopWatch>),
     redactor: &Redactor,
 ) -> Result<Value> {
     let mut collector = CompletionCollector::default();
@@ -105,7 +117,8 @@ fn collect(
                 Event::Error(data) => (String::from_utf8_lossy(data), true),
             };
             is_done |= data.trim_start().starts_with("[DONE]");
-            let chunk = match mapper.as_mut().map_or(Mapped::Other, |mapper| mapper.map(&data)) {
+            let mut chunk = match mapper.as_mut().map_or(Mapped::Other, |mapper| mapper.map(&data))
+            {
                 Mapped::Chunk(chunk) => chunk,
                 Mapped::Error(error) => return Err(in_band_error(&error.to_string(), redactor)),
                 Mapped::Other
@@ -115,7 +128,12 @@ fn collect(
                 }
                 Mapped::Other => serde_json::from_str(&data).unwrap_or_default(),
             };
+            let has_stopped = stops.as_mut().is_some_and(|stops| stops.cut_chunk(&mut chunk));
             collector.push(chunk);
+            if has_stopped {
+                // What the upstream still writes is not read: its connection closes.
+                return Ok(collector.finish());
+            }
         }
         events.check_size()?;
         let is_complete = collector.is_complete();
@@ -146,6 +164,7 @@ fn in_band_error(data: &str, redactor: &Redactor) -> Error {
 struct ChunkStream {
     events: Box<EventStream>,
     mapper: ChunkMapper,
+    stops: Option<StopWatch>,
     includes_usage: bool,
     redactor: Redactor,
     buffer: Vec<u8>,
@@ -156,12 +175,21 @@ struct ChunkStream {
 impl ChunkStream {
     fn new(
         events: Box<EventStream>,
-        mapper: ChunkMapper,
+        (mapper, stops): (ChunkMapper, Option<StopWatch>),
         includes_usage: bool,
         redactor: &Redactor,
     ) -> Self {
         let (redactor, buffer) = (redactor.clone(), Vec::new());
-        Self { events, mapper, includes_usage, redactor, buffer, error: None, is_ended: false }
+        Self {
+            events,
+            mapper,
+            stops,
+            includes_usage,
+            redactor,
+            buffer,
+            error: None,
+            is_ended: false,
+        }
     }
 
     /// Maps all events that have arrived.
@@ -173,8 +201,14 @@ impl ChunkStream {
                 Event::Error(data) => (String::from_utf8_lossy(data), true),
             };
             let error = match self.mapper.map(&data) {
-                Mapped::Chunk(chunk) => {
+                Mapped::Chunk(mut chunk) => {
+                    let stops = self.stops.as_mut();
+                    let has_stopped = stops.is_some_and(|stops| stops.cut_chunk(&mut chunk));
                     write_chunk(&mut self.buffer, chunk, self.includes_usage);
+                    if has_stopped {
+                        self.finish();
+                        return Ok(());
+                    }
                     continue;
                 }
                 Mapped::Error(error) => error.to_string(),
@@ -192,10 +226,14 @@ impl ChunkStream {
             (self.error, self.is_ended) = (Some(error), true);
         }
         if self.mapper.is_finished() && !self.is_ended {
-            self.buffer.extend_from_slice(b"data: [DONE]\n\n");
-            self.is_ended = true;
+            self.finish();
         }
         Ok(())
+    }
+
+    fn finish(&mut self) {
+        self.buffer.extend_from_slice(b"data: [DONE]\n\n");
+        self.is_ended = true;
     }
 }
 

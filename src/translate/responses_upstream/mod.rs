@@ -18,7 +18,9 @@
 //! | `temperature`, `top_p`, `top_logprobs`, `parallel_tool_calls`, `user` and the like | the same |
 //! | all else, such as `seed` and penalties | left out: the route has no such member |
 //!
-//! `store` is always false. `stop` is left out, too; the routes that are translated apply it to the text.
+//! `store` is always false. `stop` is left out, too, and applied to the text of the response ([`stops`]; the
+//! routes that are translated do so for any upstream).
 
 pub mod chunks;
 pub mod request;
+pub mod stops;

@@ -263,6 +263,34 @@ fn chunks(told: &Answer) -> Vec<Value> {
 }
 
 #[test]
+fn a_passed_on_chat_ends_at_its_stop_sequences() {
+    let (upstream, proxy) = of_openai();
+    let chat =
+        json!({"model": "m", "messages": [{"role": "user", "content": "Hi"}], "stop": ["l"]});
+    upstream.script(whole()).script(streamed()).script(streamed());
+    let told = proxy.post("/v1/chat/completions", &chat).json();
+    let choice = &told["choices"][0];
+    assert_eq!(
+        (&choice["message"]["content"], &choice["finish_reason"]),
+        (&json!("He"), &json!("stop"))
+    );
+    assert!(choice["message"].get("tool_calls").is_none(), "{choice}");
+    let stream = with(chat, &json!({"stream": true, "stop": "ello"}));
+    let told = chunks(&proxy.post("/v1/chat/completions", &stream));
+    let text: String =
+        told.iter().filter_map(|it| it["choices"][0]["delta"]["content"].as_str()).collect();
+    let last = &told.last().expect("chunks")["choices"][0];
+    assert_eq!((text.as_str(), &last["finish_reason"]), ("H", &json!("stop")));
+    assert!(!told.iter().any(|it| it["choices"][0]["delta"].get("tool_calls").is_some()));
+    // A sequence that does not come changes nothing.
+    let other = with(stream, &json!({"stop": ["loo"]}));
+    let told = chunks(&proxy.post("/v1/chat/completions", &other));
+    let text: String =
+        told.iter().filter_map(|it| it["choices"][0]["delta"]["content"].as_str()).collect();
+    assert_eq!(text, "Hello");
+}
+
+#[test]
 fn a_passed_on_stream_gets_chunks() {
     let (upstream, proxy) = of_openai();
     upstream.script(streamed()).script(streamed());
