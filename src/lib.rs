@@ -46,10 +46,10 @@
 //! 9. `upstream/retry.rs`, `retry` and `attempt`: attempts, backoff (`upstream/backoff.rs`) and the
 //!    circuit breaker (`upstream/breaker/mod.rs`), which fails calls to a dead upstream for a pause.
 //! 10. `upstream/transport/agent.rs`, `send`: one HTTP request through ureq, up to the head.
-//! 11. `handlers/relay.rs`, `relay`: for each wait, the events that arrived (`upstream/response.rs`,
-//!     `wait_for_data` and `try_next`; `api/wire/sse/mod.rs` decodes them).
+//! 11. `handlers/relay.rs`, `pump`: for each wait, the events that arrived (`upstream/response.rs`,
+//!     `wait_until` and `try_next`; `api/wire/sse/mod.rs` decodes them).
 //! 12. `translate/stream/mod.rs`, `on_chunk`: an event becomes a delta.
-//! 13. `handlers/relay.rs`, `write_line`: the delta becomes a line (`translate/chat.rs`,
+//! 13. `handlers/client_stream.rs`, `write_line`: the delta becomes a line (`translate/chat.rs`,
 //!     `encode_delta`), held back by `http/exchange/mod.rs`, `push_line`, and written by `flush`, which
 //!     sends the head (`http/exchange/head.rs`) with the first line.
 //! 14. `translate/chat.rs`, `encode_final`: the last line; `http/exchange/mod.rs`, `end`.
@@ -68,7 +68,7 @@
 //!    earlier answers get back what came with them (`upstream/tool_call_extras/passed.rs`).
 //! 5. `upstream/pass_through.rs`, `pass`: steps 8 to 10 above; an upstream's error is a response, too.
 //! 6. `handlers/pass_through.rs`, `relay_unchanged`: the upstream's head (`api/openai/pass_head.rs`), then
-//!    each piece as it arrives (`upstream/pass_through.rs`, `next_piece`).
+//!    each piece as it arrives (`upstream/pass_through.rs`, `next_piece`), with comments in silence.
 //! 7. Step 15 above.
 //!
 //! # Invariants

@@ -104,6 +104,8 @@ pub struct Config {
     /// The time between two requests of a model that try to do without one of its repairs; only tests
     /// change it.
     pub experiment_interval: Duration,
+    /// When silent streams show that they are alive; only tests change it.
+    pub keepalive: handlers::KeepaliveSettings,
     /// How long the upstream's model list is cached; zero disables the cache.
     pub models_ttl: Duration,
     /// How long a model is shown as loaded if the request does not say.
@@ -289,6 +291,7 @@ impl Config {
             max_body_bytes: self.max_body_bytes,
             keep_alive: self.keep_alive,
             context_length: self.context_length,
+            keepalive: self.keepalive,
         }
     }
 
@@ -323,6 +326,7 @@ impl Default for Config {
             retry: RetryPolicy::default(),
             breaker: breaker::Settings::default(),
             experiment_interval: EXPERIMENT_INTERVAL,
+            keepalive: handlers::KeepaliveSettings::default(),
             models_ttl: Duration::from_secs(30),
             keep_alive: KeepAlive::For(Duration::from_secs(300)),
             context_length: None,

@@ -5,7 +5,7 @@
 //! changes.
 
 use super::pass_through;
-use super::pass_through::{LARGE_BODY_BYTES, PrefixDecision};
+use super::pass_through::{Comments, LARGE_BODY_BYTES, PrefixDecision};
 use super::{App, Context, LoadOptions, ModelUse, model_required_error};
 use crate::api::openai::multipart;
 use crate::error::{Error, Result};
@@ -41,7 +41,7 @@ pub(super) fn transcriptions(context: &mut Context<'_>) -> Result<()> {
     let client = &app.upstream.client;
     let answer = client.pass_unread(TARGET, id.as_deref(), &headers, payload, context.trace)?;
     in_use.iter_mut().for_each(|in_use| in_use.record_response(&answer));
-    pass_through::relay_unchanged(context, answer, in_use)
+    pass_through::relay_unchanged(context, answer, in_use, Comments::Never)
 }
 
 /// Replaces the model's name at the beginning of a form by the upstream's id, if it is there.

@@ -14,7 +14,9 @@
 //! - the key, which is always the proxy's own;
 //! - parameters that the upstream rejects, except `stop` (see [`crate::upstream::repair`]); not in
 //!   forms of `/v1/audio/transcriptions`;
-//! - keys in errors, which are masked; those inside streams are not.
+//! - keys in errors, which are masked; those inside streams are not;
+//! - a stream of chat or text completions, which gets a comment (`: keepalive`) between two events after
+//!   each 15 s of silence.
 //!
 //! Request headers that are sent: `Content-Type` (`application/json` unless it is a form),
 //! `Accept`, `OpenAI-Organization`, `OpenAI-Project`, `OpenAI-Beta`. Response headers that are
@@ -38,10 +40,12 @@ mod account;
 mod anthropic;
 mod audio;
 mod chat_generate;
+mod client_stream;
 mod decompress;
 mod embed;
 mod fill_in;
 mod info;
+mod keepalive;
 mod manage;
 mod model_lookup;
 mod model_request;
@@ -56,6 +60,7 @@ mod v1_models;
 
 #[doc(hidden)] // For tests that have no request.
 pub use self::decompress::decompress_zstd;
+pub use self::keepalive::KeepaliveSettings;
 pub use self::route_table::{Handler, ROUTES, handle};
 
 use std::sync::Arc;
@@ -88,6 +93,8 @@ pub struct Settings {
     pub keep_alive: KeepAlive,
     /// The context length shown for a model of unknown context length; `None` for a built-in default.
     pub context_length: Option<u64>,
+    /// When silent streams show that they are alive.
+    pub keepalive: KeepaliveSettings,
 }
 
 /// The state that all requests share.

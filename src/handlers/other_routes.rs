@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::pass_through::{LARGE_BODY_BYTES, PrefixDecision};
+use super::pass_through::{Comments, LARGE_BODY_BYTES, PrefixDecision};
 use super::{App, Context, LoadOptions, ModelUse, decompress, model_required_error, pass_through};
 use crate::api::openai::multipart;
 use crate::api::openai::other_routes::OtherRoute;
@@ -63,7 +63,7 @@ fn pass(context: &mut Context<'_>, route: OtherRoute<'_>) -> Result<()> {
     let answer = client.pass_unread(target, Some(&id), &headers, payload, context.trace)?;
     drop(body);
     in_use.record_response(&answer);
-    pass_through::relay_unchanged(context, answer, Some(in_use))
+    pass_through::relay_unchanged(context, answer, Some(in_use), Comments::Never)
 }
 
 impl BodyFormat {

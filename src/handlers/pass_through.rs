@@ -1,4 +1,5 @@
-//! A client's request to the upstream and the response back, both unchanged but for the model's name.
+//! A client's request to the upstream and the response back, both unchanged but for the model's name, and
+//! for comments in a stream of completions that is silent.
 //!
 //! A small body is buffered, so that it can be sent again: after a failure, or repaired after a rejection.
 //! A large body of which only the model's name must change streams through in bounded memory, and is sent
@@ -6,7 +7,9 @@
 //! Invariant: every piece of a response is written before the next one is waited for.
 
 use std::io::{self, Read};
+use std::time::Duration;
 
+use super::keepalive::{EventBoundary, SilenceTimer};
 use super::{App, Context, LoadOptions, ModelUse, decompress, model_required_error};
 use crate::api::ollama::decode;
 use crate::api::openai::raw_object;
@@ -14,13 +17,38 @@ use crate::error::{Error, Result};
 use crate::http::exchange;
 use crate::translate::options;
 use crate::translate::pass_through::{Endpoint, PassBody};
-use crate::upstream::{PassHeaders, PassResponse, PassResponseBody, PassTarget, Payload, Trace};
+use crate::upstream::{
+    PassHeaders, PassPieces, PassResponse, PassResponseBody, PassTarget, Payload, Piece, Trace,
+};
 
 /// Bodies above this length, in bytes, are streamed if possible.
 pub(super) const LARGE_BODY_BYTES: usize = 1024 * 1024;
 
 /// Bytes at the beginning of a body in which the model is looked for.
 const PREFIX_BYTES: u64 = 64 * 1024;
+
+/// What shows in a silent stream that it is alive.
+const COMMENT: &[u8] = b": keepalive\n\n";
+
+/// Whether a stream of events gets comments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Comments {
+    /// Not one byte is added.
+    Never,
+    /// While it is silent.
+    InSilence,
+}
+
+impl Comments {
+    /// Of a route: streams of completions.
+    fn of(path: &str) -> Self {
+        let completions = [Endpoint::Chat, Endpoint::Completions];
+        match completions.iter().any(|endpoint| endpoint.path() == path) {
+            true => Self::InSilence,
+            false => Self::Never,
+        }
+    }
+}
 
 /// Headers of the client that are sent to the upstream.
 const FORWARDED_HEADERS: &[&str] =
@@ -81,7 +109,8 @@ pub(super) fn pass_buffered(
     // The response may take long, and the request may be large.
     drop(text);
     in_use.record_response(&answer);
-    relay_unchanged(context, answer, Some(in_use)).map(|()| None)
+    let comments = Comments::of(endpoint.path());
+    relay_unchanged(context, answer, Some(in_use), comments).map(|()| None)
 }
 
 impl ModelUse<'_> {
@@ -156,7 +185,11 @@ pub(super) fn pass_streaming<'a>(
         return Ok(buffered);
     }
     let (answer, in_use) = answer?;
-    relay_unchanged(context, answer, in_use).map(|()| None)
+    let comments = match target {
+        PassTarget::Known(path) => Comments::of(path),
+        PassTarget::Other(_) => Comments::Never,
+    };
+    relay_unchanged(context, answer, in_use, comments).map(|()| None)
 }
 
 /// Finds the model of a large body, and replaces its name by the upstream's id.
@@ -235,7 +268,12 @@ pub(super) fn relay_unchanged(
     context: &mut Context<'_>,
     mut answer: PassResponse,
     in_use: Option<ModelUse<'_>>,
+    comments: Comments,
 ) -> Result<()> {
+    let takes_comments = comments == Comments::InSilence
+        && answer.head.status < 300
+        && answer.head.is_event_stream()
+        && context.exchange.sends_at_once();
     if context.trace.retries_exhausted {
         answer.head.forbid_retry();
     }
@@ -252,14 +290,42 @@ pub(super) fn relay_unchanged(
         }
         PassResponseBody::Stream(stream) => stream,
     };
-    while let Some(piece) = stream.next_piece()? {
-        context.exchange.push_line(piece);
-        context.exchange.flush()?;
-        context.stack.before_wait(context.received_at.elapsed());
-    }
+    let interval = takes_comments.then_some(context.app.settings.keepalive.comment_after);
+    relay_pieces(context, stream.as_mut(), interval)?;
     drop(in_use);
     context.trace.reported_error = context.trace.reported_error.take().or(stream.reported_error());
     let known_model = known_model.filter(|_| context.trace.reported_error.is_none());
     context.trace.known_model = known_model.or(context.trace.known_model.take());
     context.exchange.end()
+}
+
+/// Writes each piece as it arrives; after a silence of `interval`, and between events, a comment, which
+/// clients pass over (HTML Living Standard, server-sent events).
+fn relay_pieces(
+    context: &mut Context<'_>,
+    stream: &mut dyn PassPieces,
+    interval: Option<Duration>,
+) -> Result<()> {
+    let (mut elapsed, mut boundary) = (context.received_at.elapsed(), EventBoundary::default());
+    let mut timer = SilenceTimer::new(context.received_at, elapsed, interval);
+    loop {
+        let piece = stream.next_piece(timer.wake_at(elapsed))?;
+        elapsed = context.received_at.elapsed();
+        match piece {
+            Piece::Bytes(piece) => {
+                boundary.push(piece);
+                context.exchange.push_line(piece);
+            }
+            Piece::Silence if timer.is_due(elapsed) && boundary.is_between_events() => {
+                context.exchange.push_filler(COMMENT);
+            }
+            Piece::Silence => {}
+            Piece::End => return Ok(()),
+        }
+        context.exchange.flush()?;
+        if let Some(interval) = interval {
+            timer.restart(elapsed, interval);
+        }
+        context.stack.before_wait(elapsed);
+    }
 }

@@ -3,21 +3,32 @@
 //! Line by line for a stream, in one object otherwise, whichever way the upstream sent it. Never translates:
 //! that is the part of [`ResponseTranslator`] and the encoders. A write that fails drops the upstream's
 //! stream on the way out, which ends the call at once.
+//! A stream of events begins as soon as the upstream has accepted the request, or half a second later, so
+//! that a failure which comes first has a status; lines begin with the first token, as Ollama's do.
 //! Invariant: everything that has arrived is written before the next wait.
 
 use std::borrow::Cow;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
+use super::client_stream::{ClientStream, format_now};
 use super::model_request::PendingReply;
-use super::{Context, ModelUse};
+use super::{Context, ModelUse, client_stream};
 use crate::error::Result;
 use crate::http::exchange::ContentType;
-use crate::observe::timestamp;
 use crate::translate::stream::{Completion, Delta, Encoder, ResponseOptions, ResponseTranslator};
-use crate::upstream::{EventStream, ThinkingMemory, UpstreamResponse};
+use crate::upstream::{EventStream, ThinkingMemory, UpstreamResponse, Waited};
 
-/// Passes a response on.
+/// Passes a response on. A stream that fails after it has begun ends as its route has it.
 pub(super) fn relay<E: Encoder>(
+    context: &mut Context<'_>,
+    encoder: &mut E,
+    reply: PendingReply<'_>,
+) -> Result<()> {
+    let result = relay_response(context, encoder, reply);
+    result.or_else(|error| client_stream::fail(context, encoder, error))
+}
+
+fn relay_response<E: Encoder>(
     context: &mut Context<'_>,
     encoder: &mut E,
     mut reply: PendingReply<'_>,
@@ -39,21 +50,17 @@ pub(super) fn relay<E: Encoder>(
         }
         UpstreamResponse::Stream(events) => (Delta::default(), Some(events)),
     };
-    let mut line = Vec::with_capacity(512);
     if stream && E::IS_SSE {
         context.exchange.start_events();
     }
+    let mut out = ClientStream::new(context, encoder);
     match &mut events {
-        Some(events) if stream => {
-            let model = in_use.id.as_str();
-            pump(context, model, events, encoder, &mut state, &mut line)?;
-        }
-        Some(events) => delta = collect_deltas(context, events, &mut state)?,
-        None if stream => {
-            write_line(context, encoder, &mut line, &format_now(), std::mem::take(&mut delta));
-        }
+        Some(events) if stream => pump(&mut out, &in_use.id, events, &mut state)?,
+        Some(events) => delta = collect_deltas(out.context, events, &mut state)?,
+        None if stream => out.write(&format_now(), std::mem::take(&mut delta)),
         None => {}
     }
+    let context = &mut *out.context;
     // Where a stop string ended the text here, the upstream writes on until its connection closes.
     let events = events.filter(|_| !state.is_stopped());
     let completion = state.finish(context.time_to_last_attempt(), context.received_at.elapsed())?;
@@ -67,9 +74,9 @@ pub(super) fn relay<E: Encoder>(
     // Before the client can know that the response ended.
     client.tool_call_extras.save(&in_use.id, state.extras());
     if stream {
-        end_stream(context, encoder, &completion, delta, (in_use, events))
+        end_stream(out, &completion, delta, (in_use, events))
     } else {
-        send_whole(context, encoder, &completion, delta, (in_use, events))
+        send_whole(out, &completion, delta, (in_use, events))
     }
 }
 
@@ -109,22 +116,14 @@ fn remember_thinking(
 /// Ends a stream with what was held back until now. The use of the model ends before the client can know
 /// that the response did.
 fn end_stream<E: Encoder>(
-    context: &mut Context<'_>,
-    encoder: &mut E,
+    mut out: ClientStream<'_, '_, E>,
     completion: &Completion,
     rest: Delta<'_>,
     (in_use, events): (ModelUse<'_>, Option<Box<EventStream>>),
 ) -> Result<()> {
-    let (mut line, now) = (Vec::with_capacity(512), format_now());
-    write_line(context, encoder, &mut line, &now, rest);
-    line.clear();
-    encoder.encode_final(&mut line, &now, &Delta::default(), completion);
-    if !E::IS_SSE {
-        line.push(b'\n');
-    }
-    context.exchange.push_line(&line);
+    out.finish(rest, completion);
     drop(in_use);
-    context.exchange.end()?;
+    out.context.exchange.end()?;
     if let Some(events) = events {
         events.drain();
     }
@@ -133,8 +132,7 @@ fn end_stream<E: Encoder>(
 
 /// Sends the one object of a whole response.
 fn send_whole<E: Encoder>(
-    context: &mut Context<'_>,
-    encoder: &mut E,
+    ClientStream { context, encoder, .. }: ClientStream<'_, '_, E>,
     completion: &Completion,
     whole: Delta<'_>,
     (in_use, events): (ModelUse<'_>, Option<Box<EventStream>>),
@@ -153,58 +151,32 @@ fn send_whole<E: Encoder>(
     context.exchange.respond(200, ContentType::JSON, &out)
 }
 
-/// Buffers the line of a delta, if the delta adds anything. Tool calls get a line of their own, as in
-/// Ollama.
-fn write_line(
-    context: &mut Context<'_>,
-    encoder: &mut impl Encoder,
-    line: &mut Vec<u8>,
-    now: &str,
-    mut delta: Delta<'_>,
-) {
-    let calls = std::mem::take(&mut delta.calls);
-    let mut write = |delta: &Delta<'_>| {
-        if !delta.is_empty() {
-            line.clear();
-            encoder.encode_delta(line, now, delta);
-            context.exchange.push_line(line);
-        }
-    };
-    if delta.fits_in_line() {
-        write(&delta);
-    } else {
-        delta.split_into_lines().iter().for_each(&mut write);
-    }
-    write(&Delta { calls, ..Delta::default() });
-}
-
 /// Writes events as lines until the terminal one. Events that arrived together have the same time.
-fn pump(
-    context: &mut Context<'_>,
+fn pump<E: Encoder>(
+    out: &mut ClientStream<'_, '_, E>,
     model: &str,
     events: &mut EventStream,
-    encoder: &mut impl Encoder,
     state: &mut ResponseTranslator<'_>,
-    line: &mut Vec<u8>,
 ) -> Result<()> {
     loop {
-        let (elapsed, now) = (context.received_at.elapsed(), format_now());
+        let (elapsed, now) = (out.context.received_at.elapsed(), format_now());
         while let Some(event) = events.try_next()? {
             if let Some(delta) = state.on_event(event, elapsed)? {
-                write_line(context, encoder, line, &now, delta);
+                out.write(&now, delta);
             }
             if let Some(calls) = state.take_complete_calls()? {
                 // Some clients leave as soon as they know a call.
-                context.app.upstream.client.tool_call_extras.save(model, state.extras());
-                write_line(context, encoder, line, &now, calls);
+                let client = &out.context.app.upstream.client;
+                client.tool_call_extras.save(model, state.extras());
+                out.write(&now, calls);
             }
             if state.is_done() {
                 return Ok(());
             }
         }
-        context.exchange.flush()?;
-        context.stack.before_wait(elapsed);
-        if !wait_for_events(events, state)? {
+        out.flush(elapsed, &now)?;
+        out.context.stack.before_wait(elapsed);
+        if !wait_for_events(events, state, out.wake_at(elapsed))? {
             return Ok(());
         }
     }
@@ -225,20 +197,21 @@ fn collect_deltas(
             }
         }
         events.check_size()?;
-        if state.is_done() || !wait_for_events(events, state)? {
+        if state.is_done() || !wait_for_events(events, state, None)? {
             return Ok(whole);
         }
     }
 }
 
-/// Waits for more. A failure behind the end of the response is not an error.
-fn wait_for_events(events: &mut EventStream, state: &ResponseTranslator<'_>) -> Result<bool> {
-    match events.wait_for_data() {
+/// Waits for more, but not longer than until `wake_at`; `false` if nothing more comes. A failure behind the
+/// end of the response is not an error.
+fn wait_for_events(
+    events: &mut EventStream,
+    state: &ResponseTranslator<'_>,
+    wake_at: Option<Instant>,
+) -> Result<bool> {
+    match events.wait_until(wake_at) {
         Err(_) if state.is_complete() => Ok(false),
-        other => other,
+        waited => Ok(waited? != Waited::End),
     }
-}
-
-fn format_now() -> String {
-    timestamp::to_rfc3339(SystemTime::now())
 }

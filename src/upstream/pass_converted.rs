@@ -5,11 +5,12 @@
 //! Invariant: a whole response is sent only once it is complete, and `[DONE]` only behind a complete stream.
 
 use std::io::Write;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::pass_response::{PassPieces, PassResponse, PassResponseBody};
-use super::{Client, EventStream, UpstreamResponse};
+use super::pass_response::{PassPieces, PassResponse, PassResponseBody, Piece};
+use super::{Client, EventStream, UpstreamResponse, Waited};
 use crate::api::openai::pass_head::PassHead;
 use crate::api::openai::raw_object::RawObject;
 use crate::api::wire::sse::Event;
@@ -238,17 +239,19 @@ impl ChunkStream {
 }
 
 impl PassPieces for ChunkStream {
-    fn next_piece(&mut self) -> Result<Option<&[u8]>> {
+    fn next_piece(&mut self, wake_at: Option<Instant>) -> Result<Piece<'_>> {
         loop {
             if self.is_ended {
-                return Ok(None);
+                return Ok(Piece::End);
             }
             self.map_events()?;
             if !self.buffer.is_empty() {
-                return Ok(Some(&self.buffer));
+                return Ok(Piece::Bytes(&self.buffer));
             }
-            if !self.events.wait_for_data()? {
-                return Err(Error::IncompleteStream);
+            match self.events.wait_until(wake_at)? {
+                Waited::Data => {}
+                Waited::Silence => return Ok(Piece::Silence),
+                Waited::End => return Err(Error::IncompleteStream),
             }
         }
     }

@@ -3,6 +3,7 @@
 //! Never says where the pieces come from. Invariant: keys in heads and errors are masked.
 
 use std::borrow::Cow;
+use std::time::Instant;
 
 use ureq::http::header::HeaderMap;
 
@@ -30,15 +31,25 @@ pub enum PassResponseBody {
     Stream(Box<dyn PassPieces>),
 }
 
+/// What comes next of a body.
+pub enum Piece<'a> {
+    /// Some bytes.
+    Bytes(&'a [u8]),
+    /// Nothing until now.
+    Silence,
+    /// Nothing more.
+    End,
+}
+
 /// The pieces of a body.
 pub trait PassPieces {
-    /// Waits for the next piece; `None` at the end.
+    /// Waits for the next piece, but not longer than until `wake_at`, if that is a time.
     ///
     /// # Errors
     /// [`Error::UpstreamTimeout`] after too long a silence or for a line, or a body without lines,
     /// that takes too long; [`Error::IncompleteStream`] when the connection broke, or when a stream of
     /// events that only its connection delimits ended too early.
-    fn next_piece(&mut self) -> Result<Option<&[u8]>>;
+    fn next_piece(&mut self, wake_at: Option<Instant>) -> Result<Piece<'_>>;
 
     /// The error that an event reported, for the log.
     fn reported_error(&self) -> Option<Error>;

@@ -16,7 +16,7 @@ use ureq::http::Response;
 use super::answer_watcher::{self, AnswerWatcher};
 use super::client::document_body;
 use super::pass_converted::Conversion;
-use super::pass_response::{PassPieces, PassResponse, PassResponseBody};
+use super::pass_response::{PassPieces, PassResponse, PassResponseBody, Piece};
 use super::response::StreamedBody;
 use super::retry::{AttemptResult, Call};
 use super::transport::agent::{Payload, header};
@@ -277,12 +277,13 @@ struct WatchedPieces {
 }
 
 impl PassPieces for WatchedPieces {
-    fn next_piece(&mut self) -> Result<Option<&[u8]>> {
-        let piece = self.pieces.next_piece()?;
+    fn next_piece(&mut self, wake_at: Option<Instant>) -> Result<Piece<'_>> {
+        let piece = self.pieces.next_piece(wake_at)?;
         // Before the client has it.
         let found = match piece {
-            Some(piece) => self.watcher.push(piece),
-            None => self.watcher.finish(),
+            Piece::Bytes(piece) => self.watcher.push(piece),
+            Piece::Silence => None,
+            Piece::End => self.watcher.finish(),
         };
         found.iter().for_each(|found| self.extras.save(&self.model, found));
         Ok(piece)
@@ -294,15 +295,16 @@ impl PassPieces for WatchedPieces {
 }
 
 impl PassPieces for PassStream {
-    fn next_piece(&mut self) -> Result<Option<&[u8]>> {
-        match self.body.read(&mut self.buffer) {
-            Ok(0) => match &self.end_detector {
+    fn next_piece(&mut self, wake_at: Option<Instant>) -> Result<Piece<'_>> {
+        match self.body.read(&mut self.buffer, wake_at) {
+            Ok(None) => Ok(Piece::Silence),
+            Ok(Some(0)) => match &self.end_detector {
                 Some(end) if !end.is_complete() => {
                     Err(self.body.count_failure(Error::IncompleteStream))
                 }
-                _ => Ok(None),
+                _ => Ok(Piece::End),
             },
-            Ok(first) => {
+            Ok(Some(first)) => {
                 let length = self.body.fill(&mut self.buffer, first);
                 if self.is_event_stream {
                     self.track_event_end(length);
@@ -311,10 +313,10 @@ impl PassPieces for PassStream {
                 if let Some(logger) = &mut self.logger {
                     logger.push(piece);
                 }
-                Ok(Some(piece))
+                Ok(Piece::Bytes(piece))
             }
             // Nothing is missing behind the marker.
-            Err(_) if self.is_done() => Ok(None),
+            Err(_) if self.is_done() => Ok(Piece::End),
             Err(error) => Err(self.body.count_failure(error)),
         }
     }

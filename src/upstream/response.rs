@@ -6,7 +6,7 @@
 
 use std::io::Read;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ureq::http::Response;
 use ureq::{Body, BodyReader};
@@ -129,13 +129,17 @@ impl StreamedBody {
         }
     }
 
-    /// Waits for bytes; 0 at the end.
-    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+    /// Waits for bytes, but not longer than until `wake_at`, which is `None`; 0 at the end.
+    pub(super) fn read(
+        &mut self,
+        buffer: &mut [u8],
+        wake_at: Option<Instant>,
+    ) -> Result<Option<usize>> {
         let length = match self.pending_error.take() {
             Some(error) => return Err(error),
-            None => self.deadline.read(&mut self.reader, buffer)?,
+            None => self.deadline.read_until(&mut self.reader, buffer, wake_at)?,
         };
-        if length == 0 {
+        if length == Some(0) {
             check_cancelled()?;
         }
         Ok(length)
@@ -162,6 +166,17 @@ impl Drop for StreamedBody {
     }
 }
 
+/// How a wait for events ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// More bytes have come: [`EventStream::try_next`] may have events.
+    Data,
+    /// The time has come until which was waited.
+    Silence,
+    /// There is nothing more.
+    End,
+}
+
 /// The events of a body.
 pub struct EventStream {
     body: StreamedBody,
@@ -170,6 +185,8 @@ pub struct EventStream {
     /// The event that `mapper` made last.
     mapped_event: String,
     is_ended: bool,
+    /// True while a wait goes on that was interrupted.
+    is_waiting: bool,
     /// Bytes of the events so far.
     event_bytes: u64,
     logger: Option<BodyLogger>,
@@ -177,8 +194,16 @@ pub struct EventStream {
 
 impl EventStream {
     fn new(body: StreamedBody, mapper: Option<EventMapper>, logger: Option<BodyLogger>) -> Self {
-        let (decoder, mapped_event) = (Decoder::new(), String::new());
-        Self { body, decoder, mapper, mapped_event, is_ended: false, event_bytes: 0, logger }
+        Self {
+            body,
+            decoder: Decoder::new(),
+            mapper,
+            mapped_event: String::new(),
+            is_ended: false,
+            is_waiting: false,
+            event_bytes: 0,
+            logger,
+        }
     }
 
     /// The next event that has already arrived. Never waits.
@@ -221,19 +246,31 @@ impl EventStream {
     /// [`Error::UpstreamTimeout`] after too long a silence, [`Error::IncompleteStream`] when the
     /// connection broke.
     pub fn wait_for_data(&mut self) -> Result<bool> {
+        self.wait_until(None).map(|waited| waited != Waited::End)
+    }
+
+    /// The same, but not longer than until `wake_at`. A silence that is waited for in parts is as long as
+    /// one that is not.
+    ///
+    /// # Errors
+    /// As [`EventStream::wait_for_data`].
+    pub fn wait_until(&mut self, wake_at: Option<Instant>) -> Result<Waited> {
         if self.is_ended {
-            return Ok(false);
+            return Ok(Waited::End);
         }
-        if !self.decoder.has_pending() {
+        if !self.decoder.has_pending() && !self.is_waiting {
             self.body.deadline.reset();
         }
         let mut buffer = [0; FIRST_READ_BYTES];
-        match self.body.read(&mut buffer) {
-            Ok(0) => {
+        let read = self.body.read(&mut buffer, wake_at);
+        self.is_waiting = matches!(read, Ok(None));
+        match read {
+            Ok(None) => return Ok(Waited::Silence),
+            Ok(Some(0)) => {
                 self.is_ended = true;
                 self.decoder.finish();
             }
-            Ok(length) => {
+            Ok(Some(length)) => {
                 if self.decode(&mut buffer, length) {
                     self.decode_more();
                 }
@@ -243,7 +280,7 @@ impl EventStream {
                 return Err(self.body.count_failure(error));
             }
         }
-        Ok(true)
+        Ok(Waited::Data)
     }
 
     /// Decodes a buffer that is filled as far as possible; returns whether more may have arrived.

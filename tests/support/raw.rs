@@ -203,6 +203,11 @@ impl Client {
         (size > 0).then_some(bytes)
     }
 
+    /// What is left of a chunked body.
+    pub fn rest_of_stream(&mut self) -> String {
+        std::iter::from_fn(|| self.frame()).collect()
+    }
+
     /// The answer to a request by this method: one to HEAD has no body.
     pub fn any_answer(&mut self, method: &str) -> Answer {
         match method {

@@ -76,6 +76,8 @@ pub enum StreamEvent<'a> {
         /// The message, without content.
         message: Message<'a>,
     },
+    /// Nothing: the stream is alive.
+    Ping,
     /// A block begins.
     ContentBlockStart {
         /// Its place among the blocks, from 0.
@@ -111,6 +113,7 @@ impl StreamEvent<'_> {
     pub fn name(&self) -> &'static str {
         match self {
             Self::MessageStart { .. } => "message_start",
+            Self::Ping => "ping",
             Self::ContentBlockStart { .. } => "content_block_start",
             Self::ContentBlockDelta { .. } => "content_block_delta",
             Self::ContentBlockStop { .. } => "content_block_stop",

@@ -63,6 +63,8 @@ pub struct Exchange {
     /// Chunks that are not written yet.
     pending: Vec<u8>,
     status: Option<u16>,
+    /// Whether a line was buffered that is no filler.
+    has_line: bool,
     /// When the first line of a stream was written.
     first_line_at: Option<Instant>,
     is_body_read: bool,
@@ -118,6 +120,7 @@ impl Exchange {
             extra_headers: ResponseHeaders::new(),
             pending: Vec::new(),
             status: None,
+            has_line: false,
             first_line_at: None,
             is_body_read: unread_body::is_fully_read(&request),
             state: State::Waiting(request),
@@ -271,12 +274,34 @@ impl Exchange {
 
     /// Buffers a line until [`Exchange::flush`]. The line ends in its only newline.
     pub fn push_line(&mut self, line: &[u8]) {
+        self.has_line |= !line.is_empty();
+        self.push_filler(line);
+    }
+
+    /// Buffers what a stream begins with, or what only shows that it is alive: it does not count as its
+    /// first line.
+    pub fn push_filler(&mut self, line: &[u8]) {
         match self.framing {
             // An empty chunk would end the response.
             _ if line.is_empty() => {}
             Framing::Chunked => append_frame(&mut self.pending, line),
             Framing::UntilClose | Framing::Buffered => self.pending.extend_from_slice(line),
         }
+    }
+
+    /// Whether the client gets what is flushed at once, and not only when the response is complete.
+    pub fn sends_at_once(&self) -> bool {
+        self.framing != Framing::Buffered
+    }
+
+    /// Whether lines are buffered that [`Exchange::flush`] would write.
+    pub fn has_unsent(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Whether a part of a stream was sent or is about to be, so that no status can tell of an error.
+    pub fn has_begun(&self) -> bool {
+        matches!(self.state, State::Streaming(_)) || self.has_unsent()
     }
 
     /// Writes all buffered lines in one write, with the head before the first.
@@ -314,8 +339,10 @@ impl Exchange {
     }
 
     fn write_pending(&mut self, next: ResponseState) -> Result<()> {
-        if matches!(self.state, State::Waiting(_)) {
+        if self.has_line && self.first_line_at.is_none() {
             self.first_line_at = Some(Instant::now());
+        }
+        if matches!(self.state, State::Waiting(_)) {
             let mut out = self.build_head(self.stream_format.status(), BodyKind::Stream, &[]);
             out.append(&mut self.pending);
             self.pending = out;

@@ -152,6 +152,14 @@ impl<'a> MessageEncoder<'a> {
 impl Encoder for MessageEncoder<'_> {
     const IS_SSE: bool = true;
 
+    fn encode_start(&mut self, out: &mut Vec<u8>, _: &str) {
+        self.start_message(out);
+    }
+
+    fn encode_keepalive(&mut self, out: &mut Vec<u8>) {
+        write_event(out, &StreamEvent::Ping);
+    }
+
     fn encode_delta(&mut self, out: &mut Vec<u8>, _: &str, delta: &Delta<'_>) {
         self.start_message(out);
         self.append_text(out, BlockKind::Thinking, &delta.thinking);

@@ -149,6 +149,15 @@ impl ResponseEncoder {
 impl Encoder for ResponseEncoder {
     const IS_SSE: bool = true;
 
+    fn encode_start(&mut self, out: &mut Vec<u8>, created_at: &str) {
+        self.start_response(out, created_at);
+    }
+
+    fn encode_keepalive(&mut self, out: &mut Vec<u8>) {
+        // Clients pass over types that they do not know (openai/codex, `sse/responses.rs`).
+        write_event(out, &mut self.sequence_number, "keepalive", StreamEvent::default());
+    }
+
     fn encode_delta(&mut self, out: &mut Vec<u8>, created_at: &str, delta: &Delta<'_>) {
         self.start_response(out, created_at);
         self.append_text(out, ItemKind::Reasoning, &delta.thinking);

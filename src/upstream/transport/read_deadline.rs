@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
 use super::errors::map_body_error;
-use super::workarounds::{with_read_timeout, without_blocking};
+use super::workarounds::{waking_at, with_read_timeout, without_blocking};
 use crate::error::{Error, Result, TimeoutPhase};
 use crate::net::sys;
 
@@ -47,15 +47,37 @@ impl ReadDeadline {
         reader: &mut impl Read,
         buffer: &mut [u8],
     ) -> Result<usize> {
+        // Without such a time it never wakes.
+        self.read_until(reader, buffer, None).map(Option::unwrap_or_default)
+    }
+
+    /// The same, but stops waiting at `wake_at` and returns `None` then; the time that was waited counts.
+    ///
+    /// # Errors
+    /// As [`ReadDeadline::read`].
+    pub(in crate::upstream) fn read_until(
+        &mut self,
+        reader: &mut impl Read,
+        buffer: &mut [u8],
+        wake_at: Option<Instant>,
+    ) -> Result<Option<usize>> {
         let left = self.timeout.saturating_sub(self.elapsed);
         if left.is_zero() {
             return Err(Error::UpstreamTimeout(TimeoutPhase::Body));
         }
         let began = Instant::now();
         let read = loop {
-            match with_read_timeout(left, || reader.read(buffer)) {
+            let mut read = || with_read_timeout(left, || reader.read(buffer));
+            let read = match wake_at {
+                Some(at) => waking_at(at, read),
+                None => read(),
+            };
+            match read {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => break read,
+                Err(error) if wake_at.is_some() && error.kind() == io::ErrorKind::WouldBlock => {
+                    break Ok(None);
+                }
+                read => break read.map(Some),
             }
         };
         self.elapsed += began.elapsed();

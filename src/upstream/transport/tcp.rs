@@ -23,7 +23,7 @@ use ureq::unversioned::transport::{
 use ureq::{Error, Timeout};
 
 use super::buffers::TcpBuffers;
-use super::workarounds::is_nonblocking;
+use super::workarounds::{is_nonblocking, wake_at};
 
 /// The least time for each of several addresses.
 const MIN_CONNECT_TIMEOUT: Duration = Duration::from_millis(10);
@@ -134,18 +134,26 @@ impl TcpTransport {
     fn read(&mut self, timeout: NextTimeout) -> Result<usize, Error> {
         let timeout = timeout.for_read();
         let deadline = to_timeout(timeout)?;
-        let (began, mut left) = (Instant::now(), deadline);
+        let began = Instant::now();
+        let wake = wake_at().map(|at| at.saturating_duration_since(began));
+        // Nothing has failed when the thread only wants to do something else in between.
+        let wakes = wake.is_some_and(|wake| deadline.is_none_or(|deadline| wake < deadline));
+        let limit = if wakes { wake } else { deadline };
+        let mut left = limit;
         loop {
+            if left.is_some_and(|left| left.is_zero()) {
+                return Err(match wakes {
+                    true => Error::Io(io::ErrorKind::WouldBlock.into()),
+                    false => Error::Timeout(timeout.reason),
+                });
+            }
             if update_timeout(&mut self.read_timeout, left) {
                 self.stream.0.set_read_timeout(left)?;
             }
             match (&self.stream.0).read(self.buffers.input_append_buf()) {
                 Err(error) if is_timeout(&error) || error.kind() == io::ErrorKind::Interrupted => {
                     // The socket's own timeout may be a little shorter than this deadline.
-                    left = deadline.map(|deadline| deadline.saturating_sub(began.elapsed()));
-                    if left.is_some_and(|left| left.is_zero()) {
-                        return Err(Error::Timeout(timeout.reason));
-                    }
+                    left = limit.map(|limit| limit.saturating_sub(began.elapsed()));
                 }
                 Err(error) => return Err(map_io_error(error, timeout.reason)),
                 Ok(length) => return Ok(length),
@@ -280,6 +288,7 @@ mod tests {
     use std::net::TcpListener;
     use std::thread;
 
+    use super::super::workarounds::waking_at;
     use super::*;
 
     /// A connection, and its other side.
@@ -305,6 +314,21 @@ mod tests {
         arrive(&transport, &other, &bytes);
         assert!(transport.await_input(NextTimeout::default()).expect("bytes"));
         assert!(transport.buffers().input() == bytes);
+    }
+
+    #[test]
+    fn a_read_that_wakes_has_not_failed_and_loses_nothing() {
+        let (mut transport, other) = connected();
+        for _ in 0..2 {
+            let at = Instant::now() + Duration::from_millis(2);
+            let woken = waking_at(at, || transport.await_input(NextTimeout::default()));
+            let would_block = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+            assert!(matches!(&woken, Err(Error::Io(error)) if would_block(error)), "{woken:?}");
+            assert!(Instant::now() >= at);
+        }
+        arrive(&transport, &other, b"more");
+        assert!(transport.await_input(NextTimeout::default()).expect("bytes"));
+        assert_eq!(transport.buffers().input(), b"more");
     }
 
     #[test]

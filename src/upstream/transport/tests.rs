@@ -2,12 +2,13 @@
 
 use std::io::{Read, Write};
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::RootCertStore;
 
 use super::agent::{Agent, Payload, Request};
 use super::connector::CancellableConnector;
+use super::read_deadline::ReadDeadline;
 use crate::error::Error;
 use crate::observe::redact::{Redactor, Secret};
 use crate::upstream::backoff::RetryPolicy;
@@ -80,6 +81,39 @@ fn a_tunnel_is_kept_and_used_again() {
     let head = proxy.head();
     assert!(head.starts_with(&format!("CONNECT localhost:{} ", server.addr().port())), "{head}");
     assert!(proxy.is_idle(), "one tunnel for all");
+}
+
+#[test]
+fn a_read_under_tls_wakes_and_continues_at_the_same_byte() {
+    let (go_on, told) = mpsc::channel::<()>();
+    let told = Arc::new(Mutex::new(told));
+    let server = TlsServer::start(ISSUED, move |stream| {
+        let mut send = |bytes: &[u8]| {
+            stream.get_mut().write_all(bytes).expect("the client reads");
+            stream.get_mut().flush().expect("the client reads");
+        };
+        send(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\none");
+        let _ = told.lock().expect("no panic").recv_timeout(Duration::from_secs(30));
+        send(b"two");
+    });
+    let proxy = ForwardProxy::http(server.addr());
+    let (agent, base_url) = agent(&server, &proxy);
+    let mut body = ask(&agent, &base_url).expect("a response");
+    let (mut deadline, mut text) = (ReadDeadline::new(Duration::from_secs(30)), Vec::new());
+    let mut read = |body: &mut _, wakes: bool| {
+        let mut piece = [0; 64];
+        let wake_at = wakes.then(|| Instant::now() + Duration::from_millis(2));
+        let length = deadline.read_until(body, &mut piece, wake_at).expect("no failure");
+        text.extend_from_slice(&piece[..length.unwrap_or(0)]);
+        length
+    };
+    assert_eq!(read(&mut body, false), Some(3));
+    for _ in 0..3 {
+        assert_eq!(read(&mut body, true), None);
+    }
+    drop(go_on);
+    while read(&mut body, true) != Some(0) {}
+    assert_eq!(text, b"onetwo");
 }
 
 #[test]

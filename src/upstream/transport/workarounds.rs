@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | a deadline for one read of a body | `timeout_per_read` belongs to the request and cannot change | [`with_read_timeout`]: a thread-local that [`read_timeout`] gives to our transport |
 //! | the bytes that have arrived, without waiting | a body reader always blocks | [`without_blocking`]: a thread-local that makes our transport fail with `WouldBlock` |
+//! | a read that ends without failing the call | a timeout fails the call | [`waking_at`]: a thread-local that makes our transport fail with `WouldBlock` at a time |
 //! | whether a call used a pooled connection | not reported | [`detect_connect`]: a thread-local that our connector sets |
 //! | a connection outside the pool, or a new one for a resend | the pool has no switch | [`configure_connection`]: settings that no pooled connection meets |
 //! | a proxy for plain HTTP | tunnels through it, which most proxies refuse for other ports than 443 | [`AbsoluteForm`](super::absolute_form::AbsoluteForm): writes the upstream's origin into the request line |
@@ -16,7 +17,7 @@
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::thread::LocalKey;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ureq::config::{Config, ConfigBuilder};
 use ureq::http::Uri;
@@ -37,6 +38,9 @@ thread_local! {
 
     /// Whether this thread reads only what has arrived.
     static NONBLOCKING: Cell<bool> = const { Cell::new(false) };
+
+    /// When a read of this thread stops waiting.
+    static WAKE_AT: Cell<Option<Instant>> = const { Cell::new(None) };
 
     /// Whether this thread has made a connection since [`detect_connect`] reset it.
     static CONNECTED: Cell<bool> = const { Cell::new(false) };
@@ -77,6 +81,17 @@ pub(in crate::upstream) fn without_blocking<T>(work: impl FnOnce() -> T) -> T {
 /// Whether this thread reads only what has arrived.
 pub(super) fn is_nonblocking() -> bool {
     NONBLOCKING.get()
+}
+
+/// Runs `work`, in which a read that waits until `at` fails with `WouldBlock` then. Such a failure loses no
+/// byte, either.
+pub(in crate::upstream) fn waking_at<T>(at: Instant, work: impl FnOnce() -> T) -> T {
+    scoped(&WAKE_AT, Some(at), work)
+}
+
+/// When this thread's next read stops waiting, if it does before its timeout.
+pub(super) fn wake_at() -> Option<Instant> {
+    WAKE_AT.get()
 }
 
 /// Runs `work`, and returns whether it made a connection; otherwise it used a pooled one.

@@ -19,6 +19,7 @@ mod refusing;
 mod repair;
 mod responses_only;
 mod retry;
+mod silence;
 mod stream_dialects;
 mod thinking;
 mod tls;
