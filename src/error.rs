@@ -16,9 +16,10 @@
 //! | no client key or a wrong one, where keys are configured | 401, with `WWW-Authenticate` |
 //! | an origin or a host that is not allowed | 403, empty |
 //! | a cloud model that is not listed; deleting a model of the upstream | 403 |
-//! | unknown route, unknown model | 404 |
+//! | unknown route, unknown model, an earlier response that is not kept | 404 |
 //! | a known route with another method | 405, with `Allow` |
 //! | a body that arrives too slowly | 408 |
+//! | a WebSocket is to be opened | 426, with `Upgrade` |
 //! | a body above `MAX_BODY_BYTES`, or above the memory budget | 413 |
 //! | an error status of the upstream | the same status and text, keys masked |
 //! | the state file cannot be written (nothing was changed); a panic | 500 |
@@ -94,6 +95,32 @@ pub struct ContextOverflow {
     pub context_window: Option<u64>,
 }
 
+/// What OpenAI's clients know an error by, beside its text (OpenAI API reference, errors).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ErrorCode {
+    /// The status.
+    pub status: u16,
+    /// `error.code`.
+    pub code: &'static str,
+    /// `error.param`: the member of the request that is at fault.
+    pub param: Option<&'static str>,
+}
+
+impl ErrorCode {
+    /// An earlier response that is not, or no longer, kept.
+    pub const PREVIOUS_RESPONSE_NOT_FOUND: &'static Self = &Self {
+        status: 404,
+        code: "previous_response_not_found",
+        param: Some("previous_response_id"),
+    };
+    /// A conversation that cannot be compacted because of the request.
+    pub const INVALID_COMPACTION: &'static Self =
+        &Self { status: 400, code: "invalid_request_error", param: None };
+    /// A conversation of which the model wrote no summary.
+    pub const COMPACTION_FAILED: &'static Self =
+        &Self { status: 500, code: "compaction_failed", param: None };
+}
+
 /// Everything that can go wrong with one exchange. A variant with a `String` holds the text for the
 /// client, unless it says otherwise.
 #[derive(Clone, Debug, PartialEq)]
@@ -107,6 +134,10 @@ pub enum Error {
     InvalidOption(String),
     /// A feature of Ollama that this proxy, or this upstream, lacks.
     Unsupported(String),
+    /// An error that clients of OpenAI's API know by its code, with its text.
+    Coded(&'static ErrorCode, String),
+    /// The client wants to speak another protocol than HTTP on this path.
+    UpgradeRequired,
     /// No such path.
     UnknownRoute,
     /// The path exists and does not allow the method; holds the value of the `Allow` header.
@@ -288,6 +319,8 @@ impl Error {
             Self::InvalidRequest(_) => ("invalid_request", 400),
             Self::InvalidOption(_) => ("invalid_option", 500),
             Self::Unsupported(_) => ("unsupported", 400),
+            Self::Coded(code, _) => (code.code, code.status),
+            Self::UpgradeRequired => ("upgrade_required", 426),
             Self::UnknownRoute => ("unknown_route", 404),
             Self::MethodNotAllowed(_) => ("method_not_allowed", 405),
             Self::BodyTooLarge(_) => ("body_too_large", 413),
@@ -325,6 +358,7 @@ impl Error {
             | Self::ModelNotFound(text)
             | Self::Forbidden(text)
             | Self::StateFile(text)
+            | Self::Coded(_, text)
             | Self::UpstreamStatus { message: text, .. }
             | Self::MissingEndpoint(text)
             | Self::UpstreamInBand { message: text, .. } => text,
@@ -340,6 +374,9 @@ impl Error {
                 return format!("invalid response from the upstream: {reason}");
             }
             Self::MissingBody => "missing request body",
+            Self::UpgradeRequired => {
+                "WebSocket connections are not supported: send requests over HTTP"
+            }
             Self::UnknownRoute => "404 page not found",
             Self::MethodNotAllowed(_) => "405 method not allowed",
             Self::BodyReadFailed => "unexpected EOF",
@@ -436,6 +473,9 @@ mod tests {
         check(Error::InvalidOption(text()), false, Some(500), Never);
         check(Error::Unsupported(text()), false, Some(400), Never);
         check(Error::UnknownRoute, false, Some(404), Never);
+        check(Error::UpgradeRequired, false, Some(426), Never);
+        let coded = Error::Coded(ErrorCode::COMPACTION_FAILED, text());
+        check(coded, false, Some(500), Never);
         check(Error::MethodNotAllowed("GET"), false, Some(405), Never);
         check(Error::BodyTooLarge(1), false, Some(413), Never);
         check(Error::BodyReadFailed, false, Some(400), Never);

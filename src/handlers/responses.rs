@@ -33,6 +33,16 @@ pub(super) fn responses(context: &mut Context<'_>) -> Result<()> {
     relay::relay(context, &mut encoder, reply)
 }
 
+/// True for an attempt to open a WebSocket on the route of responses, which only OpenAI's servers have.
+/// Codex sends HTTP requests at once after a 426, and repeats the attempt after any other error.
+pub(super) fn wants_websocket(context: &Context<'_>, pattern: &str) -> bool {
+    let upgrade = context.exchange.header("Upgrade").unwrap_or_default();
+    let mut protocols = upgrade.split(',').map(|protocol| protocol.split('/').next());
+    pattern == "/v1/responses"
+        && context.exchange.method() == "GET"
+        && protocols.any(|name| name.is_some_and(|it| it.trim().eq_ignore_ascii_case("websocket")))
+}
+
 #[inline(never)] // Not inlined, so that its stack is free while the response is relayed.
 fn start_translated<'a>(
     context: &mut Context<'a>,

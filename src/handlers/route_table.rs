@@ -98,7 +98,12 @@ pub fn handle(mut context: Context<'_>) -> Result<()> {
             context.exchange.respond_with_headers(*status, ContentType::PLAIN_UTF8, &headers, b"")
         }
         Outcome::MethodNotAllowed(found) => {
-            context.read_body().and(Err(Error::MethodNotAllowed(found.allow)))
+            let error = if responses::wants_websocket(context, found.pattern) {
+                Error::UpgradeRequired
+            } else {
+                Error::MethodNotAllowed(found.allow)
+            };
+            context.read_body().and(Err(error))
         }
         Outcome::NotFound => other_routes::pass_or_reject(context),
     }

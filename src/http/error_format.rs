@@ -81,7 +81,9 @@ impl ErrorFormat {
     /// True if the content type of this error has no charset, as in Ollama's compatibility layer.
     #[must_use]
     pub fn has_bare_json(self, error: &Error) -> bool {
-        self != Self::Ollama && !matches!(error, Error::MissingBody | Error::InvalidRequest(_))
+        let is_early =
+            matches!(error, Error::MissingBody | Error::InvalidRequest(_) | Error::Coded(..));
+        self != Self::Ollama && !is_early
     }
 
     /// The error as a JSON object; `anthropic_id` is the end of Anthropic's.
@@ -114,10 +116,13 @@ impl ErrorFormat {
 /// `type`, `param` and `code` as JSON: the upstream's own where it has some. Clients know a context
 /// overflow by its code (OpenAI API reference, errors).
 fn openai_members(error: &Error, status: u16) -> (String, String, String) {
+    let own = if let Error::Coded(own, _) = error { Some(*own) } else { None };
     let (kind, code) = match (error, status) {
+        (Error::Coded(own, _), 400..500) => ("invalid_request_error", Some(own.code)),
+        (Error::Coded(own, _), _) => ("api_error", Some(own.code)),
         // As OpenAI does for a wrong key.
         (Error::Unauthorized, _) => ("invalid_request_error", Some("invalid_api_key")),
-        (_, 400) => ("invalid_request_error", None),
+        (_, 400 | 426) => ("invalid_request_error", None),
         (_, 404) => ("not_found_error", None),
         _ => ("api_error", None),
     };
@@ -126,7 +131,8 @@ fn openai_members(error: &Error, status: u16) -> (String, String, String) {
     let code = overflow.or_else(|| details?.code.as_deref()).or(code);
     let kind = details.and_then(|it| it.kind.as_deref()).unwrap_or(kind);
     let json = |text: Option<&str>| String::from_utf8_lossy(&ndjson::to_vec(&text)).into_owned();
-    (json(Some(kind)), json(details.and_then(|it| it.param.as_deref())), json(code))
+    let param = details.and_then(|it| it.param.as_deref()).or(own.and_then(|it| it.param));
+    (json(Some(kind)), json(param), json(code))
 }
 
 fn anthropic_type(status: u16) -> &'static str {
@@ -144,7 +150,7 @@ fn anthropic_type(status: u16) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{ContextOverflow, UpstreamDetails};
+    use crate::error::{ContextOverflow, ErrorCode, UpstreamDetails};
     use crate::http::routes;
 
     fn body(format: ErrorFormat, error: &Error, status: u16) -> String {
@@ -252,6 +258,23 @@ mod tests {
         assert_eq!(body(ErrorFormat::OpenAi), expected);
         let error = format!("{{\"type\":\"authentication_error\",\"message\":\"{message}\"}}");
         assert!(body(ErrorFormat::Anthropic).contains(&error));
+    }
+
+    #[test]
+    fn errors_that_clients_know_by_their_code_have_it() {
+        let body =
+            |code| body(ErrorFormat::OpenAi, &Error::Coded(code, "text".into()), code.status);
+        let error = |kind: &str, rest: &str| {
+            format!(r#"{{"error":{{"message":"text","type":"{kind}",{rest}}}}}"#)
+        };
+        let missing = r#""param":"previous_response_id","code":"previous_response_not_found""#;
+        let expected = error("invalid_request_error", missing);
+        assert_eq!(body(ErrorCode::PREVIOUS_RESPONSE_NOT_FOUND), expected);
+        let expected =
+            error("invalid_request_error", r#""param":null,"code":"invalid_request_error""#);
+        assert_eq!(body(ErrorCode::INVALID_COMPACTION), expected);
+        let expected = error("api_error", r#""param":null,"code":"compaction_failed""#);
+        assert_eq!(body(ErrorCode::COMPACTION_FAILED), expected);
     }
 
     #[test]

@@ -39,8 +39,14 @@ request! {
         pub tool_choice: &'a RawValue,
         /// Returned, not used.
         pub truncation: GoString<'a>,
-        /// Returned, not used.
+        /// Refused if it is true.
         pub background: bool,
+        /// The response that this request continues; empty counts as absent.
+        pub previous_response_id: GoString<'a>,
+        /// A conversation in OpenAI's storage, which is refused.
+        pub conversation: &'a RawValue,
+        /// Whether the response may be kept for a request that continues it; the default is true.
+        pub store: bool,
     }
 
     /// How much to reason.
@@ -154,8 +160,8 @@ pub struct Response<'a> {
     pub incomplete_details: Option<IncompleteDetails>,
     /// The name as the client sent it.
     pub model: &'a str,
-    /// Always null: the proxy stores no responses.
-    pub previous_response_id: (),
+    /// As it was sent.
+    pub previous_response_id: Option<&'a str>,
     /// As they were sent.
     pub instructions: Option<&'a str>,
     /// The items of the output.
@@ -190,7 +196,7 @@ pub struct Response<'a> {
     pub max_output_tokens: Option<i64>,
     /// Always null.
     pub max_tool_calls: (),
-    /// Always false.
+    /// As it was sent; else false, as in Ollama.
     pub store: bool,
     /// As it was sent.
     pub background: bool,

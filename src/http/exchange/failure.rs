@@ -81,6 +81,8 @@ impl Exchange {
         let retry_after = retry_after.map(|seconds| seconds.to_string());
         let headers: &[(&str, &str)] = match (error, &retry_after) {
             (Error::MethodNotAllowed(allow), _) => &[("Allow", *allow)],
+            // What is spoken here instead; such a response must name it (RFC 9110 section 15.5.22).
+            (Error::UpgradeRequired, _) => &[("Upgrade", "HTTP/1.1"), ("Connection", "Upgrade")],
             (Error::Unauthorized, _) => AUTH_CHALLENGES,
             (_, Some(seconds)) => &[("Retry-After", seconds)],
             _ => &[],

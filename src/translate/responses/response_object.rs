@@ -30,6 +30,8 @@ pub struct RequestEcho {
     reasoning: Option<ReasoningConfig>,
     max_output_tokens: Option<i64>,
     background: bool,
+    previous_response_id: Option<String>,
+    store: bool,
 }
 
 impl RequestEcho {
@@ -57,6 +59,8 @@ impl RequestEcho {
             reasoning: reasoning.filter(|it| it.effort.is_some() || it.summary.is_some()),
             max_output_tokens: request.max_output_tokens.map(|most| most.0),
             background: request.background.unwrap_or(false),
+            previous_response_id: own(&request.previous_response_id),
+            store: request.store.unwrap_or(false),
         }
     }
 }
@@ -137,7 +141,7 @@ impl RequestEcho {
             status: status(completed.is_some()),
             incomplete_details: None,
             model: &self.model,
-            previous_response_id: (),
+            previous_response_id: self.previous_response_id.as_deref(),
             instructions: self.instructions.as_deref(),
             output,
             error: (),
@@ -155,7 +159,7 @@ impl RequestEcho {
             usage: completed.map(|(_, usage)| usage),
             max_output_tokens: self.max_output_tokens,
             max_tool_calls: (),
-            store: false,
+            store: self.store,
             background: self.background,
             service_tier: "default",
             metadata: Metadata {},

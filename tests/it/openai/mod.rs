@@ -6,4 +6,5 @@ mod models;
 mod other_routes;
 mod pass_through;
 mod responses;
+mod responses_state;
 mod uploads;
