@@ -101,6 +101,13 @@ def stop(program):
         return None
 
 
+def in_namespace(command):
+    """The command line that runs a command with the loopback interface only."""
+    user = [] if os.geteuid() == 0 else ["--map-root-user"]
+    script = 'ip link set lo up && exec "$@"'
+    return ["unshare", "--net", *user, "sh", "-c", script, "sh", *[str(word) for word in command]]
+
+
 RESERVED = []  # Sockets that hold the ports of `free_port` until this process ends.
 
 

@@ -19,7 +19,7 @@ import refusals
 import servers
 from environments import Environments, NotInstalled, missing
 from harness import Context, Failure, Report
-from run import Programs, with_us
+from run import Programs, in_namespace, with_us
 
 SUBJECTS = {**servers.SUBJECTS, **refusals.SUBJECTS, **applications.SUBJECTS}
 LINE = re.compile(r"^(ok|FAIL) ")
@@ -35,13 +35,6 @@ def install(name, environments):
     folders = {each: environments.python(each) for each in subject.python}
     folders.update({each: environments.npm(each) for each in subject.npm})
     return folders
-
-
-def in_namespace(command):
-    """The command line that runs a command with the loopback interface only."""
-    user = [] if os.geteuid() == 0 else ["--map-root-user"]
-    script = 'ip link set lo up && exec "$@"'
-    return ["unshare", "--net", *user, "sh", "-c", script, "sh", *command]
 
 
 def run_isolated(name, folders, options):
