@@ -619,7 +619,8 @@ def check_order(messages):
             raise Refusal(text, None, 400, kind="BadRequestError")
         earlier = role
     if not any(message["role"] == "user" for message in messages):
-        raise Refusal('Error rendering prompt with jinja template: "No user query found in messages."')
+        text = 'Error rendering prompt with jinja template: "No user query found in messages."'
+        raise Refusal(text)
 
 
 CHECKS = {"openai": check_openai, "templates": check_templates}
