@@ -69,6 +69,7 @@ pub(crate) mod quirks;
 pub mod response_metrics;
 pub mod responses;
 pub mod responses_upstream;
+mod results;
 pub mod stop_filter;
 pub mod stream;
 pub mod template;

@@ -2,12 +2,15 @@
 //! completions): each call is followed by its result.
 //!
 //! Pure, and the same for all forms of a conversation: it says what to do with the messages by their
-//! places. Invariant: no call and no result is lost.
+//! places. Invariant: no call and no result is lost, and each call has exactly one result.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 /// Stands for the result of a call that has none.
 pub const CANCELLED: &str = "(no result: the call was cancelled)";
+
+/// A call: the place of its message, and its number there.
+pub type CallPlace = (usize, usize);
 
 /// What a message has to do with calls.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,60 +23,106 @@ pub struct Links {
     pub is_result: bool,
 }
 
+/// What a message is for [`arrange`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Role {
+    /// The number of its calls.
+    pub calls: usize,
+    /// True for a result.
+    pub is_result: bool,
+    /// The call that a result answers.
+    pub answers: Option<CallPlace>,
+    /// True if the results of its calls are put in the order of the calls; otherwise they keep theirs.
+    pub orders_results: bool,
+}
+
 /// A message of the paired conversation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// The message at this place.
     Keep(usize),
-    /// The result at this place, told by the user: no call has its id.
+    /// The result at this place, told by the user: it is not the result of any call, or a second one.
     TellByUser(usize),
-    /// A result for the call with this id, which has none.
-    Cancelled(String),
+    /// A result for this call, which has none.
+    Cancelled(CallPlace),
 }
 
-/// The paired conversation; `None` if it is paired already.
+/// The paired conversation, by the ids alone; `None` if it is paired already.
 pub fn pair(messages: &[Links]) -> Option<Vec<Step>> {
-    let answered = match_results(messages);
-    let paired: HashSet<usize> = answered.values().flatten().copied().collect();
+    let ids = messages.iter().map(|message| Ids {
+        calls: message.calls.iter().map(|id| Some(id.as_str())).collect(),
+        answers: message.answers.as_deref().filter(|_| message.is_result),
+    });
+    let answers = match_ids(&ids.collect::<Vec<_>>());
+    let roles = messages.iter().zip(answers).map(|(message, answers)| Role {
+        calls: message.calls.len(),
+        is_result: message.is_result,
+        answers,
+        orders_results: false,
+    });
+    arrange(&roles.collect::<Vec<_>>())
+}
+
+/// The conversation in which each call is followed by its result; `None` if it is that already. No two
+/// results may answer the same call.
+pub fn arrange(messages: &[Role]) -> Option<Vec<Step>> {
+    let answers = messages.iter().enumerate();
+    let answered: HashMap<CallPlace, usize> =
+        answers.filter_map(|(place, message)| Some((message.answers?, place))).collect();
     let mut steps = Vec::with_capacity(messages.len());
-    for (place, message) in messages.iter().enumerate().filter(|(it, _)| !paired.contains(it)) {
+    for (place, message) in messages.iter().enumerate() {
+        if message.answers.is_some() {
+            continue;
+        }
         steps.push(if message.is_result { Step::TellByUser(place) } else { Step::Keep(place) });
-        let calls = message.calls.iter().enumerate();
-        let results = |number: usize| answered.get(&(place, number));
+        let calls = (0..message.calls).map(|number| (place, number));
         let mut found: Vec<usize> =
-            calls.clone().filter_map(|(number, _)| results(number)).flatten().copied().collect();
-        // Results of one message stay in their order.
-        found.sort_unstable();
+            calls.clone().filter_map(|call| answered.get(&call)).copied().collect();
+        if !message.orders_results {
+            found.sort_unstable();
+        }
         steps.extend(found.into_iter().map(Step::Keep));
-        let missing = calls.filter(|(number, _)| results(*number).is_none());
-        steps.extend(missing.map(|(_, id)| Step::Cancelled(id.clone())));
+        steps.extend(calls.filter(|call| !answered.contains_key(call)).map(Step::Cancelled));
     }
     let is_kept = |(place, step): (usize, &Step)| *step == Step::Keep(place);
     (!steps.iter().enumerate().all(is_kept)).then_some(steps)
 }
 
-/// The places of the results of each call, which is known by the place of its message and its number
-/// there. Some clients use the same ids again and again, so a result belongs to the last such call
-/// before it that has no result yet.
-fn match_results(messages: &[Links]) -> HashMap<(usize, usize), Vec<usize>> {
-    let mut calls: HashMap<&String, Vec<(usize, usize)>> = HashMap::new();
+/// The ids of a message: those of its calls, and that of the call which a result answers.
+#[derive(Debug, Default)]
+pub(super) struct Ids<'a> {
+    pub calls: Vec<Option<&'a str>>,
+    pub answers: Option<&'a str>,
+}
+
+/// The call that each result answers. Some clients use the same ids again and again, so a result
+/// belongs to the last such call before it that has no result yet, else to one behind it.
+pub(super) fn match_ids(messages: &[Ids<'_>]) -> Vec<Option<CallPlace>> {
+    let mut open: HashMap<&str, Vec<CallPlace>> = HashMap::new();
+    let mut answers = vec![None; messages.len()];
+    let mut pushed = 0;
     for (place, message) in messages.iter().enumerate() {
-        for (number, id) in message.calls.iter().enumerate() {
-            calls.entry(id).or_default().push((place, number));
+        if place >= pushed {
+            // Of adjacent messages with calls, the first call is taken first.
+            let with_calls = messages[place..].iter().take_while(|it| !it.calls.is_empty());
+            pushed = place + with_calls.count();
+            for caller in (place..pushed).rev() {
+                for (number, id) in messages[caller].calls.iter().enumerate().rev() {
+                    if let Some(id) = id {
+                        open.entry(id).or_default().push((caller, number));
+                    }
+                }
+            }
+        }
+        answers[place] = message.answers.and_then(|id| open.get_mut(id)?.pop());
+    }
+    // What is open now lies behind every result with the same id.
+    for (place, message) in messages.iter().enumerate().rev() {
+        if answers[place].is_none() {
+            answers[place] = message.answers.and_then(|id| open.get_mut(id)?.pop());
         }
     }
-    let mut answered: HashMap<(usize, usize), Vec<usize>> = HashMap::new();
-    for (place, message) in messages.iter().enumerate().filter(|(_, message)| message.is_result) {
-        let Some(known) = message.answers.as_ref().and_then(|id| calls.get(id)) else { continue };
-        let before = known.partition_point(|(caller, _)| *caller < place);
-        let is_open = |call: &&(usize, usize)| !answered.contains_key(call);
-        let call = known[..before].iter().rev().find(is_open);
-        let call = call.or(known[..before].last()).or(known.first());
-        if let Some(call) = call.copied() {
-            answered.entry(call).or_default().push(place);
-        }
-    }
-    answered
+    answers
 }
 
 #[cfg(test)]
@@ -89,21 +138,39 @@ mod tests {
     }
 
     #[test]
-    fn each_call_is_followed_by_its_results() {
+    fn each_call_is_followed_by_its_result() {
         use Step::{Cancelled, Keep, TellByUser};
         let other = Links::default;
         assert_eq!(pair(&[other(), calls(&["a", "b"]), result("a"), result("b"), other()]), None);
         assert_eq!(pair(&[calls(&["a", "b"]), result("b"), result("a")]), None, "any order");
         let cut = pair(&[calls(&["a"]), other(), result("x")]);
-        assert_eq!(cut, Some(vec![Keep(0), Cancelled("a".into()), Keep(1), TellByUser(2)]));
+        assert_eq!(cut, Some(vec![Keep(0), Cancelled((0, 0)), Keep(1), TellByUser(2)]));
         let torn = pair(&[calls(&["a"]), other(), result("a"), calls(&["b"])]);
-        let expected = vec![Keep(0), Keep(2), Keep(1), Keep(3), Cancelled("b".into())];
+        let expected = vec![Keep(0), Keep(2), Keep(1), Keep(3), Cancelled((3, 0))];
         assert_eq!(torn, Some(expected));
         // The same ids in each round.
         let rounds = [calls(&["a"]), result("a"), calls(&["a"]), result("a"), calls(&["a"])];
-        let expected = vec![Keep(0), Keep(1), Keep(2), Keep(3), Keep(4), Cancelled("a".into())];
+        let expected = vec![Keep(0), Keep(1), Keep(2), Keep(3), Keep(4), Cancelled((4, 0))];
         assert_eq!(pair(&rounds), Some(expected));
         assert_eq!(pair(&rounds[..4]), None);
         assert_eq!(pair(&[calls(&["a", "a"]), result("a"), result("a")]), None);
+        let twice = pair(&[calls(&["a", "b"]), result("a"), result("a"), result("b")]);
+        assert_eq!(twice, Some(vec![Keep(0), Keep(1), Keep(3), TellByUser(2)]));
+        let before = pair(&[result("a"), calls(&["a"])]);
+        assert_eq!(before, Some(vec![Keep(1), Keep(0)]));
+    }
+
+    #[test]
+    fn results_are_put_in_the_order_of_the_calls_where_that_is_asked_for() {
+        let result =
+            |call: usize| Role { is_result: true, answers: Some((0, call)), ..Role::default() };
+        let messages = |orders_results: bool| {
+            [Role { calls: 2, orders_results, ..Role::default() }, result(1), result(0)]
+        };
+        assert_eq!(arrange(&messages(false)), None);
+        assert_eq!(
+            arrange(&messages(true)),
+            Some(vec![Step::Keep(0), Step::Keep(2), Step::Keep(1)])
+        );
     }
 }

@@ -176,7 +176,9 @@ pub(super) fn pair_calls(turns: &mut Vec<Turn<'_>>) -> bool {
             turn.object.remove("name");
             turn
         }),
-        Step::Cancelled(id) => Some(Turn::result(&id, pairs::CANCELLED)),
+        Step::Cancelled((place, number)) => {
+            Some(Turn::result(&links[place].calls[number], pairs::CANCELLED))
+        }
     }));
     true
 }
