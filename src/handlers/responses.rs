@@ -1,22 +1,28 @@
 //! `/v1/responses`, passed on or translated for an upstream that has only chat completions.
 //!
-//! The first rejection by the upstream decides, and holds from then on. Never keeps a response: there
+//! The first rejection by the upstream decides, and holds from then on. An error that clients of a stream only
+//! act by as an event is one, see [`failure`]; all others have their status. Never keeps a response: there
 //! is no `previous_response_id`. Invariant: errors of a translated request come in Ollama's order, first
 //! the body and what it says, then what `/api/chat` checks.
 
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 use super::model_request::{CommonFields, ModelRequest, PendingReply};
 use super::{Context, decompress, model_required_error, pass_through, relay};
 use crate::api::ollama::decode;
 use crate::api::openai::responses::ResponsesRequest;
 use crate::error::{Error, Result};
+use crate::observe::timestamp;
 use crate::translate::chat::is_family_specific;
 use crate::translate::generate::UpstreamRequest;
 use crate::translate::pass_through::Endpoint;
 use crate::translate::responses;
+use crate::translate::responses::failure;
 use crate::translate::responses::response_object::{RequestEcho, ResponseIds};
 use crate::translate::responses::stream::ResponseEncoder;
+use crate::translate::stream::Encoder;
+use crate::translate::tool_names::ToolNames;
 
 /// `POST /v1/responses`: passed on until the upstream says that it has no such route, translated to chat
 /// completions from then on.
@@ -29,8 +35,39 @@ pub(super) fn responses(context: &mut Context<'_>) -> Result<()> {
         upstream.lacks_responses.store(true, Ordering::Relaxed);
         body = rejected;
     }
-    let (reply, mut encoder) = start_translated(context, body)?;
-    relay::relay(context, &mut encoder, reply)
+    let Started { reply, mut encoder, stream } = start_translated(context, body)?;
+    let result = reply.and_then(|reply| relay::relay(context, &mut encoder, reply));
+    match result {
+        Err(error) if stream && failure::is_told_by_event(&error) => {
+            fail_by_event(context, &mut encoder, error)
+        }
+        result => result,
+    }
+}
+
+/// What is known of a response when the upstream was asked.
+struct Started<'a> {
+    /// The upstream's answer, or why there is none.
+    reply: Result<PendingReply<'a>>,
+    encoder: ResponseEncoder,
+    stream: bool,
+}
+
+/// Answers with a stream that only tells of a failure, unless something else was sent before.
+fn fail_by_event(
+    context: &mut Context<'_>,
+    encoder: &mut ResponseEncoder,
+    error: Error,
+) -> Result<()> {
+    if context.exchange.has_begun() || context.exchange.is_done() {
+        return Err(error);
+    }
+    let mut events = Vec::new();
+    encoder.encode_failure(&mut events, &timestamp::to_rfc3339(SystemTime::now()), &error);
+    context.exchange.start_events();
+    context.exchange.push_line(&events);
+    context.trace.reported_error = Some(error);
+    context.exchange.end()
 }
 
 /// True for an attempt to open a WebSocket on the route of responses, which only OpenAI's servers have.
@@ -44,10 +81,7 @@ pub(super) fn wants_websocket(context: &Context<'_>, pattern: &str) -> bool {
 }
 
 #[inline(never)] // Not inlined, so that its stack is free while the response is relayed.
-fn start_translated<'a>(
-    context: &mut Context<'a>,
-    body: Vec<u8>,
-) -> Result<(PendingReply<'a>, ResponseEncoder)> {
+fn start_translated<'a>(context: &mut Context<'a>, body: Vec<u8>) -> Result<Started<'a>> {
     let text = decode::decode_body(body)?;
     let request: ResponsesRequest<'_> = decode::parse(&text, "openai.ResponsesRequest")?;
     let mut chat = responses::to_chat(&request)?;
@@ -69,10 +103,10 @@ fn start_translated<'a>(
     let upstream = responses::to_openai(&request, &chat, &resolved.id, resolved.profile)?;
     let upstream = UpstreamRequest::Chat(upstream);
     let stream = request.stream.unwrap_or(false);
-    let reply = model_request.send(context, (&resolved, in_use), upstream, stream)?;
+    let reply = model_request.send(context, (&resolved, in_use), upstream, stream);
     // The digits of the request's id, which is in the log as well.
     let digits = context.trace.request_id.trim_start_matches("req_");
     let ids = ResponseIds::new(u64::from_str_radix(digits, 16).unwrap_or_default());
     let echo = RequestEcho::from_request(&request, &model_request.requested_name);
-    Ok((reply, ResponseEncoder::new(echo, ids)))
+    Ok(Started { reply, encoder: ResponseEncoder::new(echo, ids, ToolNames::default()), stream })
 }

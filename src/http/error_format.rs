@@ -128,7 +128,10 @@ fn openai_members(error: &Error, status: u16) -> (String, String, String) {
     };
     let details = error.details();
     let overflow = error.context_overflow().map(|_| CONTEXT_LENGTH_EXCEEDED);
-    let code = overflow.or_else(|| details?.code.as_deref()).or(code);
+    // Codex takes these two for final, although the server may soon have room again.
+    let is_final = |it: &&str| status == 503 && matches!(*it, "server_is_overloaded" | "slow_down");
+    let told = details.and_then(|it| it.code.as_deref()).filter(|it| !is_final(it));
+    let code = overflow.or(told).or(code);
     let kind = details.and_then(|it| it.kind.as_deref()).unwrap_or(kind);
     let json = |text: Option<&str>| String::from_utf8_lossy(&ndjson::to_vec(&text)).into_owned();
     let param = details.and_then(|it| it.param.as_deref()).or(own.and_then(|it| it.param));
@@ -214,6 +217,9 @@ mod tests {
         check(429, details, expected);
         let param = UpstreamDetails { param: text("messages"), ..UpstreamDetails::default() };
         check(400, param, r#""type":"invalid_request_error","param":"messages","code":null"#);
+        let full = || UpstreamDetails { code: text("slow_down"), ..UpstreamDetails::default() };
+        check(503, full(), r#""type":"api_error","param":null,"code":null"#);
+        check(429, full(), r#""type":"api_error","param":null,"code":"slow_down""#);
         let overflow = UpstreamDetails {
             kind: text("exceed_context_size_error"),
             overflow: Some(ContextOverflow::default()),

@@ -43,6 +43,7 @@ pub fn compute(stats: &UpstreamStats, timeline: &Timeline) -> Metrics {
         prompt_eval_count: stats.prompt_tokens(),
         prompt_eval_cached_count: stats.cached_tokens(),
         prompt_cache_write_count: stats.cache_write_tokens(),
+        reasoning_count: stats.reasoning_tokens(),
         prompt_eval_duration: to_nanos(prompt),
         eval_count: stats.completion_tokens(),
         eval_duration: to_nanos(generation),
@@ -81,6 +82,11 @@ impl UpstreamStats {
             .or(usage.cache_creation_input_tokens)
     }
 
+    /// Tokens of reasoning, if the upstream tells.
+    fn reasoning_tokens(&self) -> Option<u64> {
+        self.usage.as_ref()?.completion_tokens_details.as_ref()?.reasoning_tokens
+    }
+
     /// Generated tokens, reasoning included; 0 if the upstream does not report them.
     fn completion_tokens(&self) -> u64 {
         // Clients divide the count by the duration, so both come from the same source.
@@ -91,8 +97,7 @@ impl UpstreamStats {
         }
         let Some(usage) = &self.usage else { return timed.unwrap_or(0) };
         let completion = usage.completion_tokens.or(timed).unwrap_or(0);
-        let reasoning = usage.completion_tokens_details.as_ref().and_then(|it| it.reasoning_tokens);
-        match (usage.prompt_tokens, reasoning, usage.total_tokens) {
+        match (usage.prompt_tokens, self.reasoning_tokens(), usage.total_tokens) {
             // xAI does not count reasoning in `completion_tokens`, which only the total shows.
             (Some(prompt), Some(reasoning), Some(total))
                 if reasoning > 0

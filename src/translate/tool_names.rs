@@ -68,7 +68,7 @@ impl ToolNames {
 
     /// The tool that a call of the upstream means; models write names in several spellings.
     pub fn resolve(&self, upstream_name: &str) -> Option<&DeclaredTool> {
-        let bare = upstream_name.strip_prefix(FUNCTIONS_PREFIX).unwrap_or(upstream_name);
+        let bare = bare_name(upstream_name);
         let known = |name: &str| self.tools.get(name);
         known(upstream_name)
             .or_else(|| known(bare))
@@ -99,6 +99,11 @@ impl ToolNames {
         let mut names = std::iter::once(legal.to_owned()).chain((2..).map(numbered));
         names.find(|name| !self.tools.contains_key(name)).unwrap_or_default()
     }
+}
+
+/// A name without what some models write before it.
+pub fn bare_name(upstream_name: &str) -> &str {
+    upstream_name.strip_prefix(FUNCTIONS_PREFIX).unwrap_or(upstream_name)
 }
 
 /// A qualified name with a dot, in the form of the upstream's names.

@@ -17,6 +17,7 @@ use ollama_openai_proxy::translate::responses::stream::ResponseEncoder;
 use ollama_openai_proxy::translate::stream::{
     Completion, Delta, Encoder, ResponseOptions, ResponseTranslator,
 };
+use ollama_openai_proxy::translate::tool_names::ToolNames;
 
 use crate::inputs::{self, CALLS, KINDS, Kind, MODEL, TOKENS};
 
@@ -56,7 +57,11 @@ pub fn responses() -> impl Encoder {
     let body = r#"{"model":"gpt-4o-mini","input":"Why is the sky blue?","stream":true}"#;
     let request: ResponsesRequest<'_> =
         decode::parse(body, "openai.ResponsesRequest").expect("a request");
-    ResponseEncoder::new(RequestEcho::from_request(&request, MODEL), ResponseIds::new(7))
+    ResponseEncoder::new(
+        RequestEcho::from_request(&request, MODEL),
+        ResponseIds::new(7),
+        ToolNames::default(),
+    )
 }
 
 fn now() -> String {

@@ -22,6 +22,9 @@ pub struct Metrics {
     /// How many of these the upstream wrote to its cache, if it tells; Ollama has no member for it.
     #[serde(skip)]
     pub prompt_cache_write_count: Option<u64>,
+    /// How many of the output's tokens are reasoning, if the upstream tells; Ollama has no member for it.
+    #[serde(skip)]
+    pub reasoning_count: Option<u64>,
     /// Until the first token.
     pub prompt_eval_duration: u64,
     /// Tokens of the output.

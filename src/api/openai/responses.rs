@@ -143,6 +143,15 @@ pub struct IncompleteDetails {
     pub reason: &'static str,
 }
 
+/// Why a response failed.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ResponseError<'a> {
+    /// What clients act by, such as `server_error`.
+    pub code: &'a str,
+    /// The text for people.
+    pub message: &'a str,
+}
+
 /// The response object: the body of a whole response, and part of the first events and of the last.
 #[derive(Debug, Serialize)]
 pub struct Response<'a> {
@@ -154,7 +163,8 @@ pub struct Response<'a> {
     pub created_at: u64,
     /// When the response ended, in Unix seconds.
     pub completed_at: Option<u64>,
-    /// `in_progress`, `completed`, or, for a whole response that the token limit ended, `incomplete`.
+    /// `in_progress`, `completed`, `failed`, or, for a whole response that the token limit ended,
+    /// `incomplete`.
     pub status: &'static str,
     /// Why the response is incomplete.
     pub incomplete_details: Option<IncompleteDetails>,
@@ -166,8 +176,8 @@ pub struct Response<'a> {
     pub instructions: Option<&'a str>,
     /// The items of the output.
     pub output: &'a [ResponseItem<'a>],
-    /// Always null: errors are reported by status or event.
-    pub error: (),
+    /// Why the response failed.
+    pub error: Option<ResponseError<'a>>,
     /// As they were sent.
     pub tools: &'a [Box<RawValue>],
     /// Always `auto`.
@@ -210,8 +220,8 @@ pub struct Response<'a> {
     pub prompt_cache_key: (),
 }
 
-/// `metadata` of a [`Response`]: an object without members.
-#[derive(Clone, Copy, Debug, Serialize)]
+/// An object without members, such as `metadata` of a [`Response`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Metadata {}
 
 /// `text` of a [`Response`].
@@ -241,7 +251,7 @@ pub struct Usage {
     pub total_tokens: u64,
     /// The parts of `input_tokens`.
     pub input_tokens_details: InputTokensDetails,
-    /// Always 0, as in Ollama.
+    /// The parts of `output_tokens`.
     pub output_tokens_details: OutputTokensDetails,
 }
 
@@ -255,8 +265,8 @@ pub struct InputTokensDetails {
 /// Part of the [`Usage`].
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct OutputTokensDetails {
-    /// Always 0.
-    pub reasoning_tokens: u8,
+    /// Tokens of reasoning; 0 if the upstream does not tell.
+    pub reasoning_tokens: u64,
 }
 
 /// One item of the output.
@@ -290,7 +300,7 @@ pub enum ResponseItem<'a> {
         /// The text, as soon as it is complete.
         content: Vec<OutputText<'a>>,
     },
-    /// A call.
+    /// A call of a function.
     FunctionCall {
         /// `fc_`, the response's id, and the call's place.
         id: &'a str,
@@ -301,11 +311,81 @@ pub enum ResponseItem<'a> {
         status: &'static str,
         /// The id that the client's output of the call repeats.
         call_id: &'a str,
+        /// The namespace that the function is a member of.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        namespace: Option<&'a str>,
         /// The function's name.
         name: &'a str,
         /// An object, as a string of JSON; empty until it is complete.
         arguments: &'a str,
     },
+    /// A call of a tool that takes free text.
+    CustomToolCall {
+        /// `ctc_`, the response's id, and the call's place.
+        id: &'a str,
+        /// Always `custom_tool_call`.
+        #[serde(rename = "type")]
+        kind: &'static str,
+        /// `in_progress` or `completed`.
+        status: &'static str,
+        /// The id that the client's output of the call repeats.
+        call_id: &'a str,
+        /// The namespace that the tool is a member of.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        namespace: Option<&'a str>,
+        /// The tool's name.
+        name: &'a str,
+        /// The text; empty until it is complete.
+        input: &'a str,
+    },
+    /// A search for tools that the client runs.
+    ToolSearchCall {
+        /// `tsc_`, the response's id, and the call's place.
+        id: &'a str,
+        /// Always `tool_search_call`.
+        #[serde(rename = "type")]
+        kind: &'static str,
+        /// The id that the client's output of the call repeats.
+        call_id: &'a str,
+        /// `in_progress` or `completed`.
+        status: &'static str,
+        /// Always `client`.
+        execution: &'static str,
+        /// An object.
+        arguments: &'a RawValue,
+    },
+    /// A command for the client's shell.
+    LocalShellCall {
+        /// `lsh_`, the response's id, and the call's place.
+        id: &'a str,
+        /// Always `local_shell_call`.
+        #[serde(rename = "type")]
+        kind: &'static str,
+        /// `in_progress` or `completed`.
+        status: &'static str,
+        /// The id that the client's output of the call repeats.
+        call_id: &'a str,
+        /// A [`ShellAction`].
+        action: &'a ShellAction,
+    },
+}
+
+/// What a shell is to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ShellAction {
+    /// Always `exec`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// The folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub working_directory: Option<String>,
+    /// How long it may take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// Always empty.
+    pub env: Metadata,
 }
 
 /// The text of a [`ResponseItem::Reasoning`].
@@ -330,6 +410,16 @@ pub struct OutputText<'a> {
     pub annotations: [u8; 0],
     /// Always empty.
     pub logprobs: [u8; 0],
+}
+
+/// A part of an item.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(untagged)]
+pub enum ItemPart<'a> {
+    /// Of a message.
+    Text(OutputText<'a>),
+    /// Of reasoning.
+    Summary(SummaryText<'a>),
 }
 
 /// One event, with the members that its kind has.
@@ -358,9 +448,9 @@ pub struct StreamEvent<'a> {
     /// 0 for reasoning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub summary_index: Option<u8>,
-    /// The part of a message, when it starts or ends.
+    /// The part of a message or of reasoning, when it starts or ends.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub part: Option<OutputText<'a>>,
+    pub part: Option<ItemPart<'a>>,
     /// What is added to the text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delta: Option<&'a str>,
@@ -370,6 +460,9 @@ pub struct StreamEvent<'a> {
     /// The whole arguments of a call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arguments: Option<&'a str>,
+    /// The whole text of a call that takes free text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input: Option<&'a str>,
     /// Empty for a message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logprobs: Option<[u8; 0]>,

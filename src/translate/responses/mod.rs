@@ -24,11 +24,17 @@
 //! - no response is stored, so `previous_response_id` has no effect;
 //! - no temperature is sent unless requested;
 //! - `tool_choice` and the format `json_object` are respected;
-//! - a text before tool calls is ended before they begin.
+//! - calls have the form in which their tools were declared: free text, a member of a namespace, a search
+//!   for tools, a command for the shell; so have texts beside and behind calls, and reasoning wherever it
+//!   stands (OpenAI API reference, Responses);
+//! - a stream that fails ends with `response.failed`, see [`failure`].
 //!
 //! Files and URLs of images are refused; images are accepted as data URLs.
 
+pub mod failure;
+mod free_text;
 pub mod input;
+mod output_item;
 pub mod response_object;
 pub mod stream;
 

@@ -1,4 +1,4 @@
-//! The response object of `/v1/responses`, in progress or complete.
+//! The response object of `/v1/responses`, in progress, complete or failed.
 //!
 //! [`RequestEcho`] holds the members that a response repeats from its request, so that a long
 //! response need not keep a large request in memory. Never reads a clock: times come in as text.
@@ -10,12 +10,12 @@ use serde_json::value::RawValue;
 
 use crate::api::ollama::decode::{GoString, non_empty};
 use crate::api::openai::responses::{
-    InputTokensDetails, Metadata, OutputText, OutputTokensDetails, ReasoningConfig, Response,
-    ResponseItem, ResponsesRequest, SummaryText, TextConfig, Usage,
+    InputTokensDetails, Metadata, OutputTokensDetails, ReasoningConfig, Response, ResponseError,
+    ResponseItem, ResponsesRequest, TextConfig, Usage,
 };
 use crate::observe::timestamp;
 use crate::translate::stream::Completion;
-use crate::translate::tool_calls::{CompleteToolCall, compact_json};
+use crate::translate::tool_calls::compact_json;
 
 /// The members that a response repeats from its request.
 #[derive(Clone, Debug)]
@@ -98,7 +98,12 @@ impl ResponseIds {
 
     /// The id of the call with this index.
     pub fn call_id(&self, index: usize) -> String {
-        format!("fc_{}_{index}", self.response_id)
+        self.tool_call_id("fc", index)
+    }
+
+    /// The id of the call with this index; the prefix tells its form.
+    pub(super) fn tool_call_id(&self, prefix: &str, index: usize) -> String {
+        format!("{prefix}_{}_{index}", self.response_id)
     }
 }
 
@@ -119,32 +124,38 @@ pub(super) fn to_usage(outcome: &Completion) -> Usage {
         input_tokens_details: InputTokensDetails {
             cached_tokens: outcome.metrics.prompt_eval_cached_count.unwrap_or(0),
         },
-        output_tokens_details: OutputTokensDetails::default(),
+        output_tokens_details: OutputTokensDetails {
+            reasoning_tokens: outcome.metrics.reasoning_count.unwrap_or(0),
+        },
     }
 }
 
 impl RequestEcho {
-    /// The response that began at `created_at`; `completed` holds the time of its end and its counts.
-    /// Times are Unix seconds.
+    /// The response that began at `created_at`, in Unix seconds.
     pub(super) fn build_response<'a>(
         &'a self,
         ids: &'a ResponseIds,
         created_at: u64,
-        completed: Option<(u64, Usage)>,
+        stage: Stage<'a>,
         output: &'a [ResponseItem<'a>],
     ) -> Response<'a> {
+        let (completed_at, usage, error) = match stage {
+            Stage::InProgress => (None, None, None),
+            Stage::Completed(at, usage) => (Some(at), Some(usage), None),
+            Stage::Failed(error) => (None, None, Some(error)),
+        };
         Response {
             id: &ids.response_id,
             object: "response",
             created_at,
-            completed_at: completed.map(|(at, _)| at),
-            status: status(completed.is_some()),
+            completed_at,
+            status: stage.status(),
             incomplete_details: None,
             model: &self.model,
             previous_response_id: self.previous_response_id.as_deref(),
             instructions: self.instructions.as_deref(),
             output,
-            error: (),
+            error,
             tools: &self.tools,
             tool_choice: "auto",
             truncation: &self.truncation,
@@ -156,7 +167,7 @@ impl RequestEcho {
             top_logprobs: 0,
             temperature: &self.temperature,
             reasoning: self.reasoning.as_ref(),
-            usage: completed.map(|(_, usage)| usage),
+            usage,
             max_output_tokens: self.max_output_tokens,
             max_tool_calls: (),
             store: self.store,
@@ -169,68 +180,21 @@ impl RequestEcho {
     }
 }
 
-/// An item of the output.
-#[derive(Clone, Debug)]
-pub(super) struct OutputItem {
-    pub(super) kind: ItemKind,
-    pub(super) id: String,
-    /// The text so far; the arguments of a call.
-    pub(super) text: String,
+/// How far a response is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Stage<'a> {
+    InProgress,
+    /// When it ended, in Unix seconds, and its counts.
+    Completed(u64, Usage),
+    Failed(ResponseError<'a>),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum ItemKind {
-    Reasoning,
-    Message,
-    Call { call_id: String, name: String },
-}
-
-impl OutputItem {
-    pub(super) fn from_call(ids: &ResponseIds, call: &CompleteToolCall) -> Self {
-        Self {
-            kind: ItemKind::Call { call_id: call.id.clone(), name: call.name.clone() },
-            id: ids.call_id(call.index),
-            text: call.arguments.clone(),
+impl Stage<'_> {
+    fn status(&self) -> &'static str {
+        match self {
+            Self::InProgress => "in_progress",
+            Self::Completed(..) => "completed",
+            Self::Failed(_) => "failed",
         }
     }
-
-    /// The item as clients read it: without its text until it is complete.
-    pub(super) fn to_item(&self, is_complete: bool) -> ResponseItem<'_> {
-        let (id, status) = (self.id.as_str(), status(is_complete));
-        let text = is_complete.then_some(self.text.as_str());
-        match &self.kind {
-            ItemKind::Reasoning => ResponseItem::Reasoning {
-                id,
-                kind: "reasoning",
-                summary: text
-                    .map(|text| SummaryText { kind: "summary_text", text })
-                    .into_iter()
-                    .collect(),
-                encrypted_content: text,
-            },
-            ItemKind::Message => ResponseItem::Message {
-                id,
-                kind: "message",
-                status,
-                role: "assistant",
-                content: text.map(output_text_part).into_iter().collect(),
-            },
-            ItemKind::Call { call_id, name } => ResponseItem::FunctionCall {
-                id,
-                kind: "function_call",
-                status,
-                call_id,
-                name,
-                arguments: text.unwrap_or_default(),
-            },
-        }
-    }
-}
-
-pub(super) fn output_text_part(text: &str) -> OutputText<'_> {
-    OutputText { kind: "output_text", text, annotations: [], logprobs: [] }
-}
-
-fn status(is_complete: bool) -> &'static str {
-    if is_complete { "completed" } else { "in_progress" }
 }

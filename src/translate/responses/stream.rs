@@ -8,27 +8,33 @@
 //!  open    <------------------ open   whole item,
 //!    |       another kind, the end    begun and ended
 //!    v
-//! completed
+//! completed, or failed at any time
 //! ```
 //!
 //! Invariants: sequence numbers count from 0 without a gap; one item is open at a time, and each ends
-//! before the response does; the output of the last event consists of the items as they ended.
-//! Text after a call is dropped, as in Ollama (`openai/responses.go`). Two differences from Ollama: a
-//! text before a call is ended, and reasoning after a text begins a new item.
+//! before the next one begins; the output of the last event consists of the items as they ended. Text and
+//! reasoning behind another item begin a new one, as in Ollama (`openai/responses.go`). An answer without
+//! anything has an empty message, which clients look for in the first place.
 
-use super::response_object::{
-    ItemKind, OutputItem, RequestEcho, ResponseIds, output_text_part, to_usage, unix_seconds,
+use super::failure;
+use super::output_item::{ItemKind, OutputItem, TextKind};
+use super::response_object::{RequestEcho, ResponseIds, Stage, to_usage, unix_seconds};
+use crate::api::openai::responses::{
+    IncompleteDetails, Response, ResponseError, ResponseItem, StreamEvent,
 };
-use crate::api::openai::responses::{IncompleteDetails, Response, ResponseItem, StreamEvent};
 use crate::api::wire::{ndjson, sse};
+use crate::error::Error;
 use crate::translate::stream::{Completion, Delta, Encoder};
 use crate::translate::tool_calls::CompleteToolCall;
+use crate::translate::tool_names::ToolNames;
 
 /// Writes the events, or the object.
 #[derive(Debug)]
 pub struct ResponseEncoder {
     echo: RequestEcho,
     ids: ResponseIds,
+    /// The tools as the client declared them.
+    tools: ToolNames,
     /// When the response began, in Unix seconds.
     created_at: Option<u64>,
     sequence_number: u64,
@@ -39,9 +45,10 @@ pub struct ResponseEncoder {
 }
 
 impl ResponseEncoder {
-    /// An encoder for the response to one request.
-    pub fn new(echo: RequestEcho, ids: ResponseIds) -> Self {
-        Self { echo, ids, created_at: None, sequence_number: 0, output: Vec::new(), is_open: false }
+    /// An encoder for the response to one request, which declared these tools.
+    pub fn new(echo: RequestEcho, ids: ResponseIds, tools: ToolNames) -> Self {
+        let output = Vec::new();
+        Self { echo, ids, tools, created_at: None, sequence_number: 0, output, is_open: false }
     }
 
     /// Writes the two events that come first, once.
@@ -49,46 +56,70 @@ impl ResponseEncoder {
         if self.created_at.is_some() {
             return;
         }
-        let created_at = unix_seconds(now);
-        self.created_at = Some(created_at);
+        self.created_at = Some(unix_seconds(now));
         for kind in ["response.created", "response.in_progress"] {
-            let response = self.echo.build_response(&self.ids, created_at, None, &[]);
-            let event = StreamEvent { response: Some(&response), ..StreamEvent::default() };
-            write_event(out, &mut self.sequence_number, kind, event);
+            self.write_response(out, kind, Stage::InProgress);
         }
     }
 
-    fn append_text(&mut self, out: &mut Vec<u8>, kind: ItemKind, text: &str) {
-        let is_call = |item: &OutputItem| matches!(item.kind, ItemKind::Call { .. });
-        if text.is_empty() || (kind == ItemKind::Message && self.output.iter().any(is_call)) {
+    /// Writes an event with the response object, without its output.
+    fn write_response(&mut self, out: &mut Vec<u8>, kind: &str, stage: Stage<'_>) {
+        let created_at = self.created_at.unwrap_or_default();
+        let response = self.echo.build_response(&self.ids, created_at, stage, &[]);
+        let event = StreamEvent { response: Some(&response), ..StreamEvent::default() };
+        write_event(out, &mut self.sequence_number, kind, event);
+    }
+
+    fn append_text(&mut self, out: &mut Vec<u8>, kind: TextKind, text: &str) {
+        if text.is_empty() {
             return;
         }
-        if !self.is_open || self.output.last().is_none_or(|item| item.kind != kind) {
+        if !self.is_open || !self.output.last().is_some_and(|item| item.is_text(kind)) {
             self.close_item(out);
-            let item = self.new_text_item(kind, String::new());
+            let item = self.new_text_item(kind);
             self.open_item(out, item);
+        }
+        self.write_delta(out, text);
+        if let Some(item) = self.output.last_mut() {
+            item.text.push_str(text);
+        }
+    }
+
+    /// Adds a text without an event.
+    fn add_text(&mut self, kind: TextKind, text: &str) {
+        if text.is_empty() {
+            return;
+        }
+        if !self.output.last().is_some_and(|item| item.is_text(kind)) {
+            self.output.push(self.new_text_item(kind));
         }
         if let Some(item) = self.output.last_mut() {
             item.text.push_str(text);
         }
-        self.write_delta(out, text);
     }
 
-    fn new_text_item(&self, kind: ItemKind, text: String) -> OutputItem {
+    /// A text that is still empty.
+    fn new_text_item(&self, kind: TextKind) -> OutputItem {
         let place = self.output.len();
-        let is_first = !self.output.iter().any(|item| item.kind == kind);
+        let is_first = !self.output.iter().any(|item| item.is_text(kind));
         let id = match kind {
-            ItemKind::Reasoning => self.ids.reasoning_id(place, is_first),
-            _ => self.ids.message_id(place, is_first),
+            TextKind::Reasoning => self.ids.reasoning_id(place, is_first),
+            TextKind::Message => self.ids.message_id(place, is_first),
         };
-        OutputItem { kind, id, text }
+        OutputItem { kind: ItemKind::Text(kind), id, text: String::new() }
+    }
+
+    fn new_call(&self, call: &CompleteToolCall) -> OutputItem {
+        OutputItem::from_call(&self.ids, &self.tools, call)
     }
 
     /// Writes a call, which always comes whole.
     fn write_call(&mut self, out: &mut Vec<u8>, call: &CompleteToolCall) {
         self.close_item(out);
-        self.open_item(out, OutputItem::from_call(&self.ids, call));
-        self.write_delta(out, &call.arguments);
+        let item = self.new_call(call);
+        let text = item.text.clone();
+        self.open_item(out, item);
+        self.write_delta(out, &text);
         self.close_item(out);
     }
 
@@ -96,19 +127,19 @@ impl ResponseEncoder {
         let place = self.output.len();
         let event = item.item_event(place, false);
         write_event(out, &mut self.sequence_number, "response.output_item.added", event);
-        if let Some(event) = item.part_event(place) {
-            write_event(out, &mut self.sequence_number, "response.content_part.added", event);
+        if let (Some(names), Some(event)) = (item.event_names(), item.part_event(place)) {
+            write_event(out, &mut self.sequence_number, names.part_added, event);
         }
         self.output.push(item);
         self.is_open = true;
     }
 
-    /// Writes what was added to the open item.
+    /// Writes what is added to the open item.
     fn write_delta(&mut self, out: &mut Vec<u8>, text: &str) {
-        let place = self.output.len().saturating_sub(1);
-        let Some(item) = self.output.last() else { return };
-        let event = StreamEvent { delta: Some(text), ..item.text_event(place) };
-        write_event(out, &mut self.sequence_number, item.kind.text_event_names().0, event);
+        let Some(item) = self.output.last().filter(|_| !text.is_empty()) else { return };
+        let Some(names) = item.event_names() else { return };
+        let event = item.delta_event(self.output.len() - 1, text);
+        write_event(out, &mut self.sequence_number, names.delta, event);
     }
 
     /// Ends the open item, if there is one.
@@ -116,17 +147,14 @@ impl ResponseEncoder {
         let place = self.output.len().saturating_sub(1);
         let is_open = std::mem::take(&mut self.is_open);
         let Some(item) = self.output.last().filter(|_| is_open) else { return };
-        let mut event = item.text_event(place);
-        match item.kind {
-            ItemKind::Call { .. } => event.arguments = Some(&item.text),
-            _ => event.text = Some(&item.text),
+        let number = &mut self.sequence_number;
+        if let Some(names) = item.event_names() {
+            write_event(out, number, names.done, item.whole_event(place));
+            if let Some(event) = item.part_event(place) {
+                write_event(out, number, names.part_done, event);
+            }
         }
-        write_event(out, &mut self.sequence_number, item.kind.text_event_names().1, event);
-        if let Some(event) = item.part_event(place) {
-            write_event(out, &mut self.sequence_number, "response.content_part.done", event);
-        }
-        let event = item.item_event(place, true);
-        write_event(out, &mut self.sequence_number, "response.output_item.done", event);
+        write_event(out, number, "response.output_item.done", item.item_event(place, true));
     }
 
     fn output_items(&self) -> Vec<ResponseItem<'_>> {
@@ -142,7 +170,8 @@ impl ResponseEncoder {
     ) -> Response<'a> {
         let now = unix_seconds(now);
         let created_at = self.created_at.unwrap_or(now);
-        self.echo.build_response(&self.ids, created_at, Some((now, to_usage(outcome))), output)
+        let stage = Stage::Completed(now, to_usage(outcome));
+        self.echo.build_response(&self.ids, created_at, stage, output)
     }
 }
 
@@ -158,10 +187,22 @@ impl Encoder for ResponseEncoder {
         write_event(out, &mut self.sequence_number, "keepalive", StreamEvent::default());
     }
 
+    /// The item that is open stays so: clients discard a response that failed.
+    fn encode_failure(&mut self, out: &mut Vec<u8>, created_at: &str, error: &Error) -> bool {
+        if self.created_at.is_none() {
+            self.created_at = Some(unix_seconds(created_at));
+            self.write_response(out, "response.created", Stage::InProgress);
+        }
+        let failure = failure::describe(error);
+        let error = ResponseError { code: failure.code, message: &failure.message };
+        self.write_response(out, "response.failed", Stage::Failed(error));
+        true
+    }
+
     fn encode_delta(&mut self, out: &mut Vec<u8>, created_at: &str, delta: &Delta<'_>) {
         self.start_response(out, created_at);
-        self.append_text(out, ItemKind::Reasoning, &delta.thinking);
-        self.append_text(out, ItemKind::Message, &delta.content);
+        self.append_text(out, TextKind::Reasoning, &delta.thinking);
+        self.append_text(out, TextKind::Message, &delta.content);
         delta.calls.iter().for_each(|call| self.write_call(out, call));
     }
 
@@ -173,6 +214,10 @@ impl Encoder for ResponseEncoder {
         outcome: &Completion,
     ) {
         self.encode_delta(out, created_at, rest);
+        if self.output.is_empty() {
+            let item = self.new_text_item(TextKind::Message);
+            self.open_item(out, item);
+        }
         self.close_item(out);
         let output = self.output_items();
         let response = self.completed_response(&output, created_at, outcome);
@@ -181,7 +226,7 @@ impl Encoder for ResponseEncoder {
         write_event(out, &mut sequence_number, "response.completed", event);
     }
 
-    /// One object: reasoning, then the calls or, without any, the message.
+    /// One object, of the same items as those of a stream.
     fn encode_whole(
         &mut self,
         out: &mut Vec<u8>,
@@ -189,15 +234,14 @@ impl Encoder for ResponseEncoder {
         rest: &Delta<'_>,
         outcome: &Completion,
     ) {
-        let mut output = Vec::with_capacity(2 + rest.calls.len());
-        if !rest.thinking.is_empty() {
-            output.push(self.new_text_item(ItemKind::Reasoning, rest.thinking.to_string()));
+        self.add_text(TextKind::Reasoning, &rest.thinking);
+        self.add_text(TextKind::Message, &rest.content);
+        for call in &rest.calls {
+            self.output.push(self.new_call(call));
         }
-        if rest.calls.is_empty() {
-            output.push(self.new_text_item(ItemKind::Message, rest.content.to_string()));
+        if self.output.is_empty() {
+            self.output.push(self.new_text_item(TextKind::Message));
         }
-        output.extend(rest.calls.iter().map(|call| OutputItem::from_call(&self.ids, call)));
-        self.output = output;
         let output = self.output_items();
         let mut response = self.completed_response(&output, created_at, outcome);
         // OpenAI's libraries look for it here. A stream ends with `response.completed`, as Ollama's:
@@ -207,49 +251,6 @@ impl Encoder for ResponseEncoder {
             response.incomplete_details = Some(IncompleteDetails { reason: "max_output_tokens" });
         }
         ndjson::append(out, &response);
-    }
-}
-
-impl OutputItem {
-    /// An event about the item itself, which stands at this place of the output.
-    fn item_event(&self, place: usize, is_complete: bool) -> StreamEvent<'_> {
-        let item = Some(self.to_item(is_complete));
-        StreamEvent { output_index: Some(place), item, ..StreamEvent::default() }
-    }
-
-    /// An event about the text, which the caller adds.
-    fn text_event(&self, place: usize) -> StreamEvent<'_> {
-        let (item_id, output_index) = (Some(self.id.as_str()), Some(place));
-        let event = StreamEvent { item_id, output_index, ..StreamEvent::default() };
-        match self.kind {
-            ItemKind::Reasoning => StreamEvent { summary_index: Some(0), ..event },
-            ItemKind::Message => {
-                StreamEvent { content_index: Some(0), logprobs: Some([]), ..event }
-            }
-            ItemKind::Call { .. } => event,
-        }
-    }
-
-    /// An event about the part of a message; other items have no parts.
-    fn part_event(&self, place: usize) -> Option<StreamEvent<'_>> {
-        let part = Some(output_text_part(&self.text));
-        let event = StreamEvent { part, logprobs: None, ..self.text_event(place) };
-        (self.kind == ItemKind::Message).then_some(event)
-    }
-}
-
-impl ItemKind {
-    /// The names of the events about the text: a piece of it, and the whole.
-    fn text_event_names(&self) -> (&'static str, &'static str) {
-        match self {
-            Self::Reasoning => {
-                ("response.reasoning_summary_text.delta", "response.reasoning_summary_text.done")
-            }
-            Self::Message => ("response.output_text.delta", "response.output_text.done"),
-            Self::Call { .. } => {
-                ("response.function_call_arguments.delta", "response.function_call_arguments.done")
-            }
-        }
     }
 }
 

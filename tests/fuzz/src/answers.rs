@@ -11,6 +11,7 @@ use ollama_openai_proxy::translate::generate::GenerateEncoder;
 use ollama_openai_proxy::translate::responses::response_object::{RequestEcho, ResponseIds};
 use ollama_openai_proxy::translate::responses::stream::ResponseEncoder;
 use ollama_openai_proxy::translate::stream::{Encoder, ResponseTranslator};
+use ollama_openai_proxy::translate::tool_names::ToolNames;
 use serde_json::Value;
 
 use super::check_failure;
@@ -70,7 +71,11 @@ pub fn answer(data: &[u8]) {
     let generate = whole(&body, data, &mut GenerateEncoder::new("m", None));
     let messages = whole(&body, data, &mut MessageEncoder::new("m", "fuzz", 3));
     let echo = RequestEcho::from_request(&ResponsesRequest::default(), "m");
-    let response = whole(&body, data, &mut ResponseEncoder::new(echo, ResponseIds::new(7)));
+    let response = whole(
+        &body,
+        data,
+        &mut ResponseEncoder::new(echo, ResponseIds::new(7), ToolNames::default()),
+    );
     assert_eq!(chat.is_some(), generate.is_some());
     assert_eq!(chat.is_some(), messages.is_some());
     assert_eq!(chat.is_some(), response.is_some());

@@ -10,7 +10,7 @@
 //! - `stream.sse` and `stream.events` (compared as bytes, and checked against the rules of OpenAI's
 //!   API reference, Responses, streaming).
 
-use crate::support::golden::{Case, cases, to_value};
+use crate::support::golden::{Case, NOW, cases, to_value};
 use crate::support::named_events;
 use ollama_openai_proxy::api::ollama::decode;
 use ollama_openai_proxy::api::openai::responses::ResponsesRequest;
@@ -19,6 +19,8 @@ use ollama_openai_proxy::http::error_format::ErrorFormat;
 use ollama_openai_proxy::translate::responses;
 use ollama_openai_proxy::translate::responses::response_object::{RequestEcho, ResponseIds};
 use ollama_openai_proxy::translate::responses::stream::ResponseEncoder;
+use ollama_openai_proxy::translate::stream::Encoder;
+use ollama_openai_proxy::translate::tool_names::ToolNames;
 use serde_json::Value;
 
 /// The cases whose names begin with this prefix.
@@ -46,6 +48,7 @@ fn encoder(case: &Case) -> ResponseEncoder {
     ResponseEncoder::new(
         RequestEcho::from_request(&request(&text).expect("valid"), "m"),
         ResponseIds::new(7),
+        ToolNames::default(),
     )
 }
 
@@ -94,15 +97,15 @@ fn whole_answers_become_responses() {
 #[test]
 fn streams_become_events_that_keep_the_rules() {
     for case in those("stream-") {
-        let (mut out, ended) = case.stream(&mut encoder(&case)).expect("a stream");
+        let mut encoder = encoder(&case);
+        let (mut out, ended) = case.stream(&mut encoder).expect("a stream");
+        if let Err(error) = &ended {
+            assert!(encoder.encode_failure(&mut out, NOW, error));
+        }
         let name = case.folder.display().to_string();
         let events = named_events(std::str::from_utf8(&out).expect("UTF-8"));
         check_order(&events, ended.is_ok(), &name);
         check_items(&events, ended.is_ok(), &name);
-        if let Err(error) = ended {
-            let status = error.status().expect("a status");
-            out.extend(ErrorFormat::OpenAi.event(&error, status));
-        }
         case.bytes("stream.events", &out);
     }
 }
@@ -120,10 +123,12 @@ fn check_order(events: &[Value], is_whole: bool, case: &str) {
         assert_eq!(response["output"].as_array().map(Vec::len), Some(0), "{case}");
         assert!(response["usage"].is_null() && response["completed_at"].is_null(), "{case}");
     }
-    let is_last = |event: &Value| event["type"] == "response.completed";
-    let ends = events.iter().filter(|event| is_last(event)).count();
-    assert_eq!(ends, usize::from(is_whole), "{case}");
-    assert_eq!(events.last().is_some_and(is_last), is_whole, "{case}");
+    let ends = ["response.completed", "response.failed"];
+    let mut ends = events.iter().filter(|event| ends.iter().any(|end| event["type"] == *end));
+    assert_eq!(ends.next(), events.last(), "{case}: nothing follows the end");
+    let end = events.last().expect("an end");
+    assert_eq!(end["type"] == "response.completed", is_whole, "{case}");
+    assert_eq!(end["response"]["error"].is_null(), is_whole, "{case}");
 }
 
 /// One item is open at a time, each that was added is done, its deltas are its text, and all of them
@@ -148,7 +153,8 @@ fn check_items(events: &[Value], is_whole: bool, case: &str) {
             _ if within => {
                 assert_eq!(open.as_ref(), Some(&event["item_id"]), "{case}: {event}");
                 text.push_str(event["delta"].as_str().unwrap_or_default());
-                for whole in [&event["text"], &event["arguments"], &event["part"]["text"]] {
+                let part = &event["part"]["text"];
+                for whole in [&event["text"], &event["arguments"], &event["input"], part] {
                     let whole = whole.as_str().filter(|_| kind.ends_with(".done"));
                     assert!(whole.is_none_or(|whole| whole == text), "{case}: {event}");
                 }
@@ -162,12 +168,15 @@ fn check_items(events: &[Value], is_whole: bool, case: &str) {
     }
 }
 
-/// The text of an item.
+/// The text of an item; empty for a call whose arguments only the item itself has.
 fn said(item: &Value) -> &str {
-    let said = match item["type"].as_str() {
-        Some("reasoning") => &item["summary"][0]["text"],
-        Some("message") => &item["content"][0]["text"],
-        _ => &item["arguments"],
+    let said = match item["type"].as_str().expect("a type") {
+        "reasoning" => &item["summary"][0]["text"],
+        "message" => &item["content"][0]["text"],
+        "function_call" => &item["arguments"],
+        "custom_tool_call" => &item["input"],
+        "tool_search_call" | "local_shell_call" => return "",
+        other => panic!("an item of type {other}"),
     };
     said.as_str().expect("a text")
 }

@@ -341,7 +341,9 @@ fn an_error_inside_a_stream_is_its_last_event() {
         let steps = [stream_head(), delta("Hel")].into_iter().chain(end).collect();
         let found = played(&bench, json!({}), steps);
         assert!(!kinds(&found).contains(&"response.completed"), "{found:?}");
-        let last = found.last().expect("events").to_string();
-        assert_eq!(message(&last, "api_error"), text);
+        let last = found.last().expect("events");
+        assert_eq!(last["type"], "response.failed");
+        let error = json!({"code": "server_error", "message": text});
+        assert_eq!(last["response"]["error"], error);
     }
 }
