@@ -70,6 +70,7 @@ pub mod response_metrics;
 pub mod responses;
 pub mod responses_upstream;
 mod results;
+mod schema;
 pub mod stop_filter;
 pub mod stream;
 pub mod template;

@@ -1,11 +1,14 @@
 //! Translates tool definitions to OpenAI's form.
 //!
 //! The schema of the parameters stays the caller's text, with keywords that Ollama does not know.
-//! Changes only what an upstream would refuse: `type` is always `function`, and absent parameters
-//! become an object without properties.
+//! Changes only what strict upstreams refuse: `type` is always `function`, absent parameters become an
+//! object without properties, and `translate::schema` adds what a schema lacks.
+
+use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
+use super::schema;
 use crate::api::ollama::request::Tool as OllamaTool;
 use crate::api::openai::request::{FunctionDefinition, Tool, ToolChoice, ToolName};
 
@@ -19,7 +22,9 @@ pub fn to_openai<'a>(tools: &'a [OllamaTool<'a>]) -> Vec<Tool<'a>> {
         let name = function.name.as_deref().filter(|name| !name.is_empty())?;
         let description = function.description.as_deref().unwrap_or_default();
         let given = function.parameters.map(|schema| schema.0).filter(|raw| !is_empty_schema(raw));
-        let parameters = given.or_else(|| serde_json::from_str(EMPTY_PARAMETERS).ok())?;
+        let given = given.map(|raw| schema::complete(raw).map_or(Cow::Borrowed(raw), Cow::Owned));
+        let empty = || serde_json::from_str(EMPTY_PARAMETERS).ok().map(Cow::Borrowed);
+        let parameters = given.or_else(empty)?;
         let function = FunctionDefinition { name, description, parameters };
         Some(Tool { kind: "function", function, cache_control: tool.cache_control })
     };

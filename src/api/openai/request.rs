@@ -405,8 +405,8 @@ pub struct FunctionDefinition<'a> {
     /// What it is for.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub description: &'a str,
-    /// Its parameters; the caller's own text.
-    pub parameters: &'a RawValue,
+    /// Its parameters; the caller's own text where nothing had to be added.
+    pub parameters: Cow<'a, RawValue>,
 }
 
 /// Which tools a model may or must call.
