@@ -66,7 +66,7 @@ fn relay_response<E: Encoder>(
     let completion = state.finish(context.time_to_last_attempt(), context.received_at.elapsed())?;
     context.trace.tokens = (completion.metrics.prompt_eval_count, completion.metrics.eval_count);
     context.trace.known_model = Some(in_use.id.clone());
-    delta.append(state.flush()?);
+    delta.append(state.flush());
     if !stream && state.has_answer_in_reasoning() {
         delta.thinking = Cow::Borrowed("");
     }
@@ -164,7 +164,7 @@ fn pump<E: Encoder>(
             if let Some(delta) = state.on_event(event, elapsed)? {
                 out.write(&now, delta);
             }
-            if let Some(calls) = state.take_complete_calls()? {
+            if let Some(calls) = state.take_complete_calls() {
                 // Some clients leave as soon as they know a call.
                 let client = &out.context.app.upstream.client;
                 client.tool_call_extras.save(model, state.extras());

@@ -201,9 +201,9 @@ impl ChatEncoder<'_> {
     }
 }
 
-/// A call for the client. The assembler has checked its arguments.
+/// A call for the client, whose arguments are always an object.
 fn to_tool_call(call: &CompleteToolCall) -> Option<ToolCall<'_>> {
-    let arguments = serde_json::from_str(&call.arguments).ok()?;
+    let arguments = serde_json::from_str(call.arguments_object()).ok()?;
     let function = FunctionCall { index: call.index, name: &call.name, arguments };
     Some(ToolCall { id: &call.id, function })
 }

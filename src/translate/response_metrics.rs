@@ -82,11 +82,6 @@ impl UpstreamStats {
             .or(usage.cache_creation_input_tokens)
     }
 
-    /// Tokens of reasoning, if the upstream tells.
-    fn reasoning_tokens(&self) -> Option<u64> {
-        self.usage.as_ref()?.completion_tokens_details.as_ref()?.reasoning_tokens
-    }
-
     /// Generated tokens, reasoning included; 0 if the upstream does not report them.
     fn completion_tokens(&self) -> u64 {
         // Clients divide the count by the duration, so both come from the same source.
@@ -108,6 +103,13 @@ impl UpstreamStats {
             }
             _ => completion,
         }
+    }
+
+    /// Generated tokens that were reasoning, if the upstream tells.
+    fn reasoning_tokens(&self) -> Option<u64> {
+        let usage = self.usage.as_ref()?;
+        let details = usage.completion_tokens_details.as_ref();
+        details.and_then(|details| details.reasoning_tokens).or(usage.reasoning_tokens)
     }
 
     /// Time for the prompt and for the generation, if the upstream measured both.

@@ -2,8 +2,10 @@
 //!
 //! Ollama shows a call once, whole. A piece belongs to the call with its index, else with its id, else
 //! to the last call; a new id at a known index begins a new call, because some servers give every call
-//! the index 0. Invariant: every call that began is returned once, with an object as arguments, or the
-//! response fails. Calls are never lost or invented.
+//! the index 0, and so does a name behind a whole call. Arguments that are no object are handed on as the
+//! model wrote them: the client tells the model, which then mends its call.
+//! Invariant: every call that began is returned once, and no two have the same id. Calls are never lost
+//! or invented.
 
 use std::borrow::Cow;
 
@@ -11,7 +13,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::api::openai::chunk::{FunctionCallDelta, ToolCallDelta};
-use crate::error::{Error, Result};
+use crate::translate::lenient_json;
 
 /// A complete call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,21 +24,43 @@ pub struct CompleteToolCall {
     pub index: usize,
     /// The function's name.
     pub name: String,
-    /// A JSON object on one line, with the keys in the upstream's order.
+    /// A JSON object on one line, with the keys in the upstream's order; or what the model wrote instead.
     pub arguments: String,
+    /// The object that stands for arguments that are none.
+    pub substitute: Option<String>,
     /// JSON that the upstream expects back with the call; clients do not see it.
     pub extra_content: Option<String>,
 }
+
+impl CompleteToolCall {
+    /// The arguments as a JSON object: as they are read leniently, if they are none, else their text.
+    pub fn arguments_object(&self) -> &str {
+        self.substitute.as_deref().unwrap_or(&self.arguments)
+    }
+}
+
+/// The member of an object that holds what cannot be read as one.
+const RAW_MEMBER: &str = "_raw";
 
 /// The calls of one response.
 #[derive(Debug, Default)]
 pub struct ToolCallAssembler {
     /// Calls that were not returned yet.
     pending: Vec<PartialToolCall>,
-    /// The number of calls that were returned.
-    emitted: usize,
+    /// The calls that were returned.
+    emitted: Vec<EmittedCall>,
     /// Makes generated ids differ from response to response.
     id_seed: u64,
+}
+
+/// What is remembered of a call that was returned.
+#[derive(Debug)]
+struct EmittedCall {
+    index: Option<u64>,
+    /// The upstream's id.
+    id: String,
+    /// A hash of its name and its arguments.
+    content: u64,
 }
 
 #[derive(Debug, Default)]
@@ -56,7 +80,7 @@ impl ToolCallAssembler {
 
     /// True once a call has begun.
     pub fn has_calls(&self) -> bool {
-        self.emitted > 0 || !self.pending.is_empty()
+        !self.emitted.is_empty() || !self.pending.is_empty()
     }
 
     /// Adds a piece. A piece without a function begins no call, but may add to an open one.
@@ -91,27 +115,32 @@ impl ToolCallAssembler {
         id: &str,
         function: &FunctionCallDelta<'_>,
     ) -> Option<usize> {
-        let names = function.has_name();
         let known = |call: &PartialToolCall| !id.is_empty() && call.id == id;
-        let other = |call: &PartialToolCall| {
+        let find_known = || {
+            let place = self.pending.iter().rposition(known)?;
+            (!self.pending[place].is_followed_by(function)).then_some(place)
+        };
+        let is_other = |call: &PartialToolCall| {
             !id.is_empty() && !call.id.is_empty() && call.id != id && !call.name.is_empty()
         };
         match index {
             Some(_) => {
                 let same = self.pending.iter().rposition(|call| call.index == index)?;
-                let begins_unnamed = names
-                    && function.has_arguments()
-                    && id.is_empty()
-                    && self.pending[same].is_complete();
-                let begins_anew = other(&self.pending[same]) || begins_unnamed;
-                if begins_anew { self.pending.iter().position(known) } else { Some(same) }
+                let call = &self.pending[same];
+                if is_other(call) {
+                    return find_known();
+                }
+                let has_more = function.has_arguments() && function.has_name();
+                let begins_unnamed = has_more && id.is_empty() && call.is_complete();
+                let begins_anew = begins_unnamed || known(call) && call.is_followed_by(function);
+                (!begins_anew).then_some(same)
             }
             None if id.is_empty() => {
                 let last = self.pending.len().checked_sub(1)?;
-                let begins_anew = names && self.pending[last].is_complete();
+                let begins_anew = function.has_name() && self.pending[last].is_complete();
                 (!begins_anew).then_some(last)
             }
-            None => self.pending.iter().position(known),
+            None => find_known(),
         }
     }
 
@@ -135,10 +164,7 @@ impl ToolCallAssembler {
 
     /// Takes out complete calls, in order: all if the response `has_ended`, otherwise those before the
     /// last with complete arguments.
-    ///
-    /// # Errors
-    /// [`Error::UpstreamProtocol`] if arguments are not an object.
-    pub fn take_complete(&mut self, has_ended: bool) -> Result<Vec<CompleteToolCall>> {
+    pub fn take_complete(&mut self, has_ended: bool) -> Vec<CompleteToolCall> {
         let before_last = &self.pending[..self.pending.len().saturating_sub(1)];
         let count = match has_ended {
             true => self.pending.len(),
@@ -146,23 +172,30 @@ impl ToolCallAssembler {
             false => before_last.iter().take_while(|call| call.is_complete()).count(),
         };
         let partials: Vec<PartialToolCall> = self.pending.drain(..count).collect();
-        partials.into_iter().map(|partial| self.complete(partial)).collect()
+        partials.into_iter().filter_map(|partial| self.complete(partial)).collect()
     }
 
-    fn complete(&mut self, partial: PartialToolCall) -> Result<CompleteToolCall> {
-        let index = self.emitted;
-        self.emitted += 1;
-        let arguments = normalize_arguments(&partial.arguments)
-            .or_else(|| normalize_arguments(extract_object(&partial.arguments)?));
-        let Some(arguments) = arguments else {
-            let name = partial.name;
-            return Err(Error::upstream_protocol(format!(
-                "invalid tool call arguments for {name:?}"
-            )));
-        };
-        let id = if partial.id.is_empty() { self.generate_id(index) } else { partial.id };
-        let (name, extra) = (partial.name, partial.extra_content);
-        Ok(CompleteToolCall { id, index, name, arguments, extra_content: extra })
+    /// The call; `None` for one that was returned before. Some servers repeat whole calls at the end.
+    fn complete(&mut self, partial: PartialToolCall) -> Option<CompleteToolCall> {
+        let PartialToolCall { index, id, name, arguments, extra_content } = partial;
+        let object = normalize_arguments(&arguments)
+            .or_else(|| normalize_arguments(extract_object(&arguments)?));
+        let substitute = object.is_none().then(|| substitute_object(&arguments));
+        let arguments = object.unwrap_or(arguments);
+        let content = fnv1a(arguments.as_bytes(), fnv1a(name.as_bytes(), 0));
+        let has_id = |call: &&EmittedCall| !id.is_empty() && call.id == id;
+        let is_same_place =
+            |other: Option<u64>| other.is_none() || index.is_none() || other == index;
+        let mut same_id = self.emitted.iter().filter(has_id).peekable();
+        let is_known = same_id.peek().is_some();
+        if same_id.any(|call| call.content == content && is_same_place(call.index)) {
+            return None;
+        }
+        let place = self.emitted.len();
+        self.emitted.push(EmittedCall { index, id: id.clone(), content });
+        // A result names its call by the id.
+        let id = if id.is_empty() || is_known { self.generate_id(place) } else { id };
+        Some(CompleteToolCall { id, index: place, name, arguments, substitute, extra_content })
     }
 
     /// An id in Ollama's form: `call_` and 8 lower-case letters or digits.
@@ -181,7 +214,20 @@ impl ToolCallAssembler {
 
 impl PartialToolCall {
     fn is_complete(&self) -> bool {
-        !self.arguments.is_empty() && normalize_arguments(&self.arguments).is_some()
+        // Parsing each of many pieces would take long.
+        let may_be_whole = self.arguments.trim_end().ends_with(['}', '"', 'l']);
+        may_be_whole && normalize_arguments(&self.arguments).is_some()
+    }
+
+    /// True if a piece with the id of this call is a call of its own: it has a name and arguments, and
+    /// does not only repeat this one, which is complete.
+    fn is_followed_by(&self, function: &FunctionCallDelta<'_>) -> bool {
+        let Some(raw) = function.arguments.filter(|_| function.has_name()) else { return false };
+        if !function.has_arguments() || !self.is_complete() {
+            return false;
+        }
+        let is_same = || normalize_arguments(raw.get()) == normalize_arguments(&self.arguments);
+        function.name.as_deref() != Some(self.name.as_str()) || !is_same()
     }
 
     fn append(&mut self, id: &str, function: &FunctionCallDelta<'_>) {
@@ -226,6 +272,12 @@ fn extract_object(text: &str) -> Option<&str> {
     let text = text.trim_start();
     let mut values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
     if text.starts_with('{') { values.next()?.ok().map(RawValue::get) } else { None }
+}
+
+/// An object for arguments that are none: what a lenient reader finds, else one that keeps the text.
+fn substitute_object(text: &str) -> String {
+    let repaired = lenient_json::repair_object(text);
+    repaired.unwrap_or_else(|| serde_json::json!({ RAW_MEMBER: text }).to_string())
 }
 
 /// The arguments as an object on one line. Empty ones are an empty object, and a string that holds an
@@ -279,30 +331,30 @@ mod tests {
 
     /// Adds the pieces and shows the complete calls after each; `|` stands before those that came with
     /// the end.
-    fn assemble(pieces: &[&str]) -> Result<String> {
+    fn assemble(pieces: &[&str]) -> String {
         let mut assembler = ToolCallAssembler::new("seed");
         let mut out = String::new();
         let show = |calls: Vec<CompleteToolCall>, out: &mut String| {
             for call in calls {
-                let CompleteToolCall { id, index, name, arguments, extra_content: _ } = call;
+                let CompleteToolCall { id, index, name, arguments, .. } = call;
                 out.push_str(&format!("{index}:{id}:{name}({arguments}) "));
             }
         };
         for piece in pieces {
             assembler.push(serde_json::from_str(piece).expect("valid"));
-            show(assembler.take_complete(false)?, &mut out);
+            show(assembler.take_complete(false), &mut out);
         }
         out.push('|');
-        show(assembler.take_complete(true)?, &mut out);
-        Ok(out.trim_end().to_owned())
+        show(assembler.take_complete(true), &mut out);
+        out.trim_end().to_owned()
     }
 
     fn check(pieces: &[&str], expected: &str) {
-        assert_eq!(assemble(pieces).expect("whole calls"), expected, "{pieces:?}");
+        assert_eq!(assemble(pieces), expected, "{pieces:?}");
     }
 
     /// The same for one piece with these arguments, as JSON.
-    fn one(arguments: &str) -> Result<String> {
+    fn one(arguments: &str) -> String {
         let function = format!(r#"{{"name":"f","arguments":{arguments}}}"#);
         assemble(&[&format!(r#"{{"index":0,"id":"a","function":{function}}}"#)])
     }
@@ -351,7 +403,7 @@ mod tests {
             r#"{"function":{"name":"f","arguments":"{\"x\":1}"}}"#,
             r#"{"function":{"name":"f","arguments":"{\"x\":2}"}}"#,
         ];
-        let found = assemble(&pieces).expect("whole calls");
+        let found = assemble(&pieces);
         assert_eq!(found.matches("f({\"x\":").count(), 2, "{found}");
     }
 
@@ -370,7 +422,7 @@ mod tests {
     fn arguments_come_in_every_form() {
         let check = |arguments: &str, expected: &str| {
             let expected = format!("|0:a:f({expected})");
-            assert_eq!(one(arguments).expect("valid"), expected, "{arguments}");
+            assert_eq!(one(arguments), expected, "{arguments}");
         };
         check(r#"{"b":1,"a":[ 2 ]}"#, r#"{"b":1,"a":[2]}"#);
         check(r#""""#, "{}");
@@ -379,17 +431,19 @@ mod tests {
         check(r#""\"{\\\"x\\\":1}\"""#, r#"{"x":1}"#);
         let odd = "\"{\\n \\\"x\\\" : \\\"a  b\u{2028}\\\\\\\"\\\"\\n}\"";
         check(odd, "{\"x\":\"a  b\\u2028\\\"\"}");
-        for broken in [r#""{\"x\":""#, r#""[1]""#, r#""x""#, "5"] {
-            let error = one(broken).expect_err("no object");
-            assert!(error.message().ends_with("invalid tool call arguments for \"f\""), "{broken}");
-        }
+        // What is no object is handed on.
+        check(r#""{\"x\":""#, "{\"x\":");
+        check(r#""[1]""#, "[1]");
+        check(r#""x""#, "x");
+        check("5", "5");
     }
 
     #[test]
     fn what_follows_a_whole_object_is_left_out() {
         let check_one = |arguments: &str, expected: Option<&str>| {
-            let found = one(&serde_json::to_string(arguments).expect("a text")).ok();
-            assert_eq!(found, expected.map(|it| format!("|0:a:f({it})")), "{arguments}");
+            let found = one(&serde_json::to_string(arguments).expect("a text"));
+            let expected = expected.unwrap_or(arguments);
+            assert_eq!(found, format!("|0:a:f({expected})"), "{arguments}");
         };
         check_one(r#"{"x":1}}"#, Some(r#"{"x":1}"#));
         check_one(r#"{"x":{"y":"}\""}} and more"#, Some(r#"{"x":{"y":"}\""}}"#));
@@ -401,12 +455,76 @@ mod tests {
     }
 
     #[test]
+    fn an_object_stands_for_arguments_that_are_none() {
+        let object = |arguments: &str| {
+            let mut assembler = ToolCallAssembler::new("seed");
+            let piece = serde_json::json!({"function": {"name": "f", "arguments": arguments}});
+            assembler.push(serde_json::from_str(&piece.to_string()).expect("valid"));
+            let calls = assembler.take_complete(true);
+            assert_eq!(calls.len(), 1, "{arguments}");
+            (calls[0].arguments.clone(), calls[0].arguments_object().to_owned())
+        };
+        let good = r#"{"x":1}"#;
+        assert_eq!(object(good), (good.to_owned(), good.to_owned()));
+        for (bad, expected) in [
+            ("{\"x\":\"a\nb\"}", r#"{"x":"a\nb"}"#),
+            (r#"{"x":"say "hi" now"}"#, r#"{"x":"say \"hi\" now"}"#),
+            (r#"{"x":"#, r#"{"_raw":"{\"x\":"}"#),
+            ("ls -l", r#"{"_raw":"ls -l"}"#),
+            ("[1]", r#"{"_raw":"[1]"}"#),
+        ] {
+            assert_eq!(object(bad), (bad.to_owned(), expected.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_second_call_with_the_same_id_is_a_call_and_gets_an_id_of_its_own() {
+        let found = |pieces: &[&str], expected: &[&str]| {
+            let mut assembler = ToolCallAssembler::new("seed");
+            let mut calls = Vec::new();
+            for piece in pieces {
+                assembler.push(serde_json::from_str(piece).expect("valid"));
+                calls.extend(assembler.take_complete(false));
+            }
+            calls.extend(assembler.take_complete(true));
+            let shown: Vec<_> =
+                calls.iter().map(|it| format!("{}({})", it.name, it.arguments)).collect();
+            assert_eq!(shown, expected, "{pieces:?}");
+            let ids: std::collections::HashSet<_> = calls.iter().map(|it| &it.id).collect();
+            assert_eq!((ids.len(), calls[0].id.as_str()), (calls.len(), "a"), "{pieces:?}");
+            assert!(calls.iter().enumerate().all(|(place, call)| call.index == place));
+        };
+        let call = |index: &str, name: &str, arguments: &str| {
+            let arguments = serde_json::Value::from(arguments);
+            format!(r#"{{{index}"id":"a","function":{{"name":"{name}","arguments":{arguments}}}}}"#)
+        };
+        let (zero, one) = (r#""index":0,"#, r#""index":1,"#);
+        let both = ["f({\"x\":1})", "g({})"];
+        // A new index, also for the same call.
+        found(&[&call(zero, "f", r#"{"x":1}"#), &call(one, "g", "{}")], &both);
+        found(&[&call(zero, "g", "{}"), &call(one, "g", "{}")], &["g({})", "g({})"]);
+        // Named anew behind a whole call.
+        for index in [zero, ""] {
+            let first = call(index, "f", r#"{"x":1}"#);
+            found(&[&first, &call(index, "g", "{}")], &both);
+            let other = ["f({\"x\":1})", "f({\"x\":2})"];
+            found(&[&first, &call(index, "f", r#"{"x":2}"#)], &other);
+            // Repeated, it is the same call.
+            found(&[&first, &first], &both[..1]);
+            found(&[&first, &call(one, "g", "{}"), &first], &both);
+        }
+        // A piece that goes on, though its server repeats the name.
+        let begun = call(zero, "f", r#"{"x""#);
+        found(&[&begun, &call(zero, "f", ":1}")], &both[..1]);
+    }
+
+    #[test]
     fn calls_that_all_have_index_0_and_no_ids_are_told_apart_by_their_names() {
         let pieces = [
             r#"{"index":0,"function":{"name":"f","arguments":"{\"x\":1}"}}"#,
             r#"{"index":0,"function":{"name":"g","arguments":"{}"}}"#,
         ];
-        let found = assemble(&pieces).expect("whole calls");
+        let found = assemble(&pieces);
         assert!(found.contains(r#":f({"x":1})"#) && found.contains(":g({})"), "{found}");
     }
 
@@ -444,8 +562,7 @@ mod tests {
             assembler.push(serde_json::from_str(piece).expect("valid"));
         }
         assembler.drop_incomplete();
-        let names: Vec<_> =
-            assembler.take_complete(true).expect("whole").into_iter().map(|it| it.name).collect();
+        let names: Vec<_> = assembler.take_complete(true).into_iter().map(|it| it.name).collect();
         assert_eq!(names, ["f"]);
     }
 
@@ -458,7 +575,7 @@ mod tests {
                 for id in ["", "null"] {
                     let piece = format!(r#"{{"id":"{id}","function":{{"name":"f"}}}}"#);
                     assembler.push(serde_json::from_str(&piece).expect("valid"));
-                    for call in assembler.take_complete(true).expect("whole") {
+                    for call in assembler.take_complete(true) {
                         let digits = call.id.strip_prefix("call_").expect("the prefix");
                         let known = |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit();
                         assert!(digits.len() == 8 && digits.bytes().all(known));

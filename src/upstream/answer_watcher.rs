@@ -216,7 +216,7 @@ fn with_calls<'a>(
             calls.push(fragment);
         }
     }
-    extras.calls = calls.take_complete(true).unwrap_or_default();
+    extras.calls = calls.take_complete(true);
     extras
 }
 

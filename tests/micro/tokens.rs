@@ -188,7 +188,7 @@ mod whole_way {
                     shown += 1;
                     encoder.encode_delta(&mut out, &now(), &delta);
                 }
-                if let Some(delta) = state.take_complete_calls().expect("good calls") {
+                if let Some(delta) = state.take_complete_calls() {
                     calls += delta.calls.len();
                     encoder.encode_delta(&mut out, &now(), &delta);
                 }

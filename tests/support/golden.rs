@@ -147,13 +147,13 @@ fn play<E: Encoder>(
             Event::Error(_) => None,
         };
         let event = mapped.as_ref().map_or(event, |mapped| Event::Data(mapped.as_bytes()));
-        let deltas = [state.on_event(event, now)?, state.take_complete_calls()?];
+        let deltas = [state.on_event(event, now)?, state.take_complete_calls()];
         for delta in deltas.iter().flatten().filter(|delta| !delta.is_empty()) {
             encoder.encode_delta(out, NOW, delta);
         }
     }
     let outcome = state.finish(SENT, END)?;
-    let rest = state.flush()?;
+    let rest = state.flush();
     if !rest.is_empty() {
         encoder.encode_delta(out, NOW, &rest);
     }

@@ -279,6 +279,8 @@ lenient! {
         pub completion_tokens_details: Option<CompletionTokensDetails>,
         /// The parts of `prompt_tokens`.
         pub prompt_tokens_details: Option<PromptTokensDetails>,
+        /// Generated tokens that were reasoning (SGLang).
+        pub reasoning_tokens: Option<u64>,
         /// Prompt tokens found in the cache (DeepSeek).
         pub prompt_cache_hit_tokens: Option<u64>,
         /// Prompt tokens found in the cache (Moonshot).

@@ -134,7 +134,7 @@ impl<'a> MessageEncoder<'a> {
         let (id, name) = (call.id.as_str(), call.name.as_str());
         let content_block = ContentBlock::ToolUse { id, name, input: empty_object() };
         write_event(out, &StreamEvent::ContentBlockStart { index, content_block });
-        let delta = BlockDelta::InputJsonDelta { partial_json: &call.arguments };
+        let delta = BlockDelta::InputJsonDelta { partial_json: call.arguments_object() };
         write_event(out, &StreamEvent::ContentBlockDelta { index, delta });
         write_event(out, &StreamEvent::ContentBlockStop { index });
         self.block_index += 1;
@@ -203,8 +203,7 @@ fn stop_reason(outcome: &Completion, has_calls: bool) -> &'static str {
 }
 
 fn to_tool_use(call: &CompleteToolCall) -> ContentBlock<'_> {
-    // The assembler has checked the arguments.
-    let input = serde_json::from_str(&call.arguments).unwrap_or(empty_object());
+    let input = serde_json::from_str(call.arguments_object()).unwrap_or(empty_object());
     ContentBlock::ToolUse { id: &call.id, name: &call.name, input }
 }
 

@@ -6,8 +6,10 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FinishReason {
     Stop,
-    /// Calls, or a filter: nothing more comes, and what came need not be an answer.
-    Other,
+    /// Calls: nothing more comes, and what came need not be an answer.
+    Calls,
+    /// A filter cut the response off, or kept all of it back.
+    Filtered,
     Length,
     Failed,
     Exhausted,
@@ -21,7 +23,8 @@ impl FinishReason {
             "length" | "max_tokens" | "model_length" => Some(Self::Length),
             "error" | "abort" => Some(Self::Failed),
             "insufficient_system_resource" => Some(Self::Exhausted),
-            "tool_calls" | "function_call" | "content_filter" => Some(Self::Other),
+            "tool_calls" | "function_call" => Some(Self::Calls),
+            "content_filter" | "refusal" | "safety" | "SAFETY" => Some(Self::Filtered),
             _ => Some(Self::Stop),
         }
     }

@@ -66,6 +66,8 @@ pub struct Completion {
     pub done_reason: &'static str,
     /// True if the token limit cut off a call, which was left out.
     pub has_cut_off_call: bool,
+    /// True if the upstream refused: by a filter, or with a text of its own, which is among the texts.
+    pub is_refusal: bool,
     /// The counters.
     pub metrics: Metrics,
 }
@@ -138,6 +140,7 @@ pub struct ResponseTranslator<'r> {
     done: bool,
     chunk_count: usize,
     has_cut_off_call: bool,
+    has_refusal: bool,
 }
 
 impl<'r> ResponseTranslator<'r> {
@@ -170,6 +173,7 @@ impl<'r> ResponseTranslator<'r> {
             done: false,
             chunk_count: 0,
             has_cut_off_call: false,
+            has_refusal: false,
         }
     }
 
@@ -244,7 +248,7 @@ impl<'r> ResponseTranslator<'r> {
             return Err(Error::upstream_protocol("an answer without choices"));
         }
         (self.done, self.timeline) = (true, Timeline::default());
-        delta.append(self.flush()?);
+        delta.append(self.flush());
         if self.has_answer_in_reasoning {
             delta.thinking = Cow::Borrowed("");
         }
@@ -361,7 +365,9 @@ impl<'r> ResponseTranslator<'r> {
             }
             self.tool_calls.push(fragment);
         }
-        let (thinking, text, field) = reasoning::extract_texts(message, choice.text);
+        let texts = reasoning::extract_texts(message, choice.text);
+        let (thinking, text, field) = (texts.thinking, texts.content, texts.field);
+        self.has_refusal |= texts.is_refusal;
         self.reasoning_field = field.or(self.reasoning_field);
         has_begun |= !thinking.is_empty() || !text.is_empty();
         let logprobs = match (self.options.logprobs, choice.logprobs) {
@@ -377,11 +383,11 @@ impl<'r> ResponseTranslator<'r> {
 
     /// Takes out the complete calls. A call that the token limit cut off is dropped, and the response
     /// ends with `length`: the client would repeat a request that failed, and pay for the same again.
-    fn take_calls(&mut self) -> Result<Vec<CompleteToolCall>> {
+    fn take_calls(&mut self) -> Vec<CompleteToolCall> {
         if self.finish_reason == Some(FinishReason::Length) {
             self.has_cut_off_call |= self.tool_calls.drop_cut_off();
         }
-        let mut calls = self.tool_calls.take_complete(self.is_complete())?;
+        let mut calls = self.tool_calls.take_complete(self.is_complete());
         // The upstream may know a function by another name than the client.
         for call in &mut calls {
             let names = self.options.effects.tool_names.iter();
@@ -390,27 +396,21 @@ impl<'r> ResponseTranslator<'r> {
             }
         }
         self.extras.calls.extend_from_slice(&calls);
-        Ok(calls)
+        calls
     }
 
     /// Calls that have become complete, to be shown in a line of their own.
-    ///
-    /// # Errors
-    /// [`Error::UpstreamProtocol`] if the arguments of a call are not an object.
-    pub fn take_complete_calls(&mut self) -> Result<Option<Delta<'static>>> {
-        let calls = self.take_calls()?;
-        Ok((!calls.is_empty()).then(|| Delta { calls, ..Delta::default() }))
+    pub fn take_complete_calls(&mut self) -> Option<Delta<'static>> {
+        let calls = self.take_calls();
+        (!calls.is_empty()).then(|| Delta { calls, ..Delta::default() })
     }
 
     /// The rest at the end of a complete response: text that was held back, then calls.
-    ///
-    /// # Errors
-    /// [`Error::UpstreamProtocol`] if the arguments of a call are not an object.
-    pub fn flush(&mut self) -> Result<Delta<'static>> {
+    pub fn flush(&mut self) -> Delta<'static> {
         let SplitText { thinking, content } = self.think_tags.finish();
         let rest = Delta { thinking: thinking.into(), content: content.into(), ..Delta::default() };
         self.keep_reasoning(&rest);
-        let calls = if self.is_complete() { self.take_calls()? } else { Vec::new() };
+        let calls = if self.is_complete() { self.take_calls() } else { Vec::new() };
         let Delta { mut thinking, mut content, .. } = rest;
         if let Some(answer) = self.take_answer_from_reasoning() {
             content.to_mut().push_str(&answer);
@@ -425,7 +425,7 @@ impl<'r> ResponseTranslator<'r> {
         if self.options.think == ThinkMode::Off {
             thinking = Cow::Borrowed("");
         }
-        Ok(Delta { thinking, content, calls, logprobs: Vec::new() })
+        Delta { thinking, content, calls, logprobs: Vec::new() }
     }
 
     /// Finds an error within a response of status 200.
@@ -494,8 +494,12 @@ impl<'r> ResponseTranslator<'r> {
             response_metrics::compute(&self.stats, &Timeline { sent, end, ..self.timeline });
         let is_long = self.finish_reason == Some(FinishReason::Length)
             && (self.is_cut_off || !self.is_stopped());
-        let done_reason = if is_long { "length" } else { "stop" };
-        Ok(Completion { done_reason, has_cut_off_call: self.has_cut_off_call, metrics })
+        Ok(Completion {
+            done_reason: if is_long { "length" } else { "stop" },
+            has_cut_off_call: self.has_cut_off_call,
+            is_refusal: self.has_refusal || self.finish_reason == Some(FinishReason::Filtered),
+            metrics,
+        })
     }
 }
 

@@ -113,12 +113,20 @@ impl ResponseTranslator<'_> {
     }
 }
 
-/// The reasoning, from the first of its members that holds text, the text or else the refusal, and the
-/// member of the reasoning, if it is one that a request can have.
-pub(super) fn extract_texts<'a>(
-    message: Message<'a>,
-    text: Option<Content<'a>>,
-) -> (Cow<'a, str>, Cow<'a, str>, Option<ReasoningField>) {
+/// The texts of a message.
+pub(super) struct Texts<'a> {
+    /// The reasoning, from the first of its members that holds text.
+    pub thinking: Cow<'a, str>,
+    /// The text, then the refusal.
+    pub content: Cow<'a, str>,
+    /// The member of the reasoning, if it is one that a request can have.
+    pub field: Option<ReasoningField>,
+    /// Whether the message refuses.
+    pub is_refusal: bool,
+}
+
+/// Takes the texts out of a message, or of a piece of one; `text` stands beside it.
+pub(super) fn extract_texts<'a>(message: Message<'a>, text: Option<Content<'a>>) -> Texts<'a> {
     let content = message.content.or(text).unwrap_or_default();
     let details = || serde_json::from_str::<Content<'a>>(message.reasoning_details?.get()).ok();
     let (thinking, field) = [
@@ -130,10 +138,14 @@ pub(super) fn extract_texts<'a>(
     .find(|(text, _)| !text.is_empty())
     .or_else(|| details().map(|content| (content.text, None)).filter(|it| !it.0.is_empty()))
     .unwrap_or((Cow::Owned(content.thinking), None));
-    match message.refusal {
-        Some(refusal) if content.text.is_empty() => (thinking, refusal.text, field),
-        _ => (thinking, content.text, field),
-    }
+    let refusal = message.refusal.map(|refusal| refusal.text).unwrap_or_default();
+    let (is_refusal, text) = (!refusal.is_empty(), content.text);
+    let content = match (text.is_empty(), is_refusal) {
+        (_, false) => text,
+        (true, true) => refusal,
+        (false, true) => Cow::Owned(format!("{text}\n\n{refusal}")),
+    };
+    Texts { thinking, content, field, is_refusal }
 }
 
 #[cfg(test)]

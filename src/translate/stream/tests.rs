@@ -76,12 +76,10 @@ fn play(options: &ResponseOptions<'_>, deltas: &[Value], reason: &str) -> (Strin
         if let Some(delta) = state.on_event(event, Duration::ZERO).expect("no error") {
             shown.append(delta.into_owned());
         }
-        shown.calls.extend(
-            state.take_complete_calls().expect("good calls").into_iter().flat_map(|it| it.calls),
-        );
+        shown.calls.extend(state.take_complete_calls().into_iter().flat_map(|it| it.calls));
     }
-    shown.append(state.flush().expect("good calls"));
-    assert!(state.flush().expect("good calls").is_empty(), "nothing comes twice");
+    shown.append(state.flush());
+    assert!(state.flush().is_empty(), "nothing comes twice");
     (shown.thinking.into_owned(), shown.content.into_owned(), shown.calls.len())
 }
 
@@ -167,4 +165,43 @@ fn text_beside_a_call_is_not_lost_where_reasoning_is_hidden() {
         let expected = if options.think == ThinkMode::Off { ("", "hm ") } else { ("hm ", "") };
         assert_eq!((thinking.as_str(), content.as_str(), calls), (expected.0, expected.1, 1));
     }
+}
+
+/// How a stream of these chunks ended.
+fn completion(chunks: &[Value]) -> Completion {
+    let redactor = Redactor::default();
+    let mut state = ResponseTranslator::new(ResponseOptions::default(), &redactor);
+    for chunk in chunks {
+        state
+            .on_event(Event::Data(chunk.to_string().as_bytes()), Duration::ZERO)
+            .expect("no error");
+    }
+    state.finish(Duration::ZERO, Duration::ZERO).expect("complete")
+}
+
+#[test]
+fn a_filter_and_a_text_of_refusal_are_told_at_the_end() {
+    let ended = |delta: &Value, reason: &str| {
+        completion(&[json!({"choices": [{"delta": delta, "finish_reason": reason}]})]).is_refusal
+    };
+    for reason in ["content_filter", "refusal", "safety"] {
+        assert!(ended(&json!({"content": "So"}), reason), "{reason}");
+    }
+    assert!(ended(&json!({"refusal": "I can not"}), "stop"));
+    for delta in [json!({"content": "So"}), json!({"content": "So", "refusal": null})] {
+        assert!(!ended(&delta, "stop"), "{delta}");
+    }
+    assert!(!ended(&json!({"refusal": ""}), "length"));
+}
+
+#[test]
+fn tokens_of_reasoning_are_counted_where_the_upstream_tells_them() {
+    let counted = |usage: &Value| {
+        let choice = json!({"delta": {"content": "x"}, "finish_reason": "stop"});
+        completion(&[json!({"choices": [choice], "usage": usage})]).metrics.reasoning_count
+    };
+    let details = json!({"reasoning_tokens": 7});
+    assert_eq!(counted(&json!({"completion_tokens_details": details})), Some(7));
+    assert_eq!(counted(&json!({"reasoning_tokens": 7})), Some(7));
+    assert_eq!(counted(&json!({"completion_tokens": 9})), None);
 }

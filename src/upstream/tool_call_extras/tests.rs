@@ -10,7 +10,8 @@ use crate::translate::pass_through::{Endpoint, PassBody};
 
 fn call(id: &str, arguments: &str, extra: Option<&str>) -> CompleteToolCall {
     let (id, name, extra) = (id.to_owned(), "f".to_owned(), extra.map(str::to_owned));
-    CompleteToolCall { id, index: 0, name, arguments: arguments.to_owned(), extra_content: extra }
+    let arguments = arguments.to_owned();
+    CompleteToolCall { id, index: 0, name, arguments, substitute: None, extra_content: extra }
 }
 
 fn answer(calls: &[CompleteToolCall]) -> AnswerExtras {
