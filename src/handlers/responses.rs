@@ -22,7 +22,6 @@ use crate::translate::responses::failure;
 use crate::translate::responses::response_object::{RequestEcho, ResponseIds};
 use crate::translate::responses::stream::ResponseEncoder;
 use crate::translate::stream::Encoder;
-use crate::translate::tool_names::ToolNames;
 
 /// `POST /v1/responses`: passed on until the upstream says that it has no such route, translated to chat
 /// completions from then on.
@@ -84,7 +83,11 @@ pub(super) fn wants_websocket(context: &Context<'_>, pattern: &str) -> bool {
 fn start_translated<'a>(context: &mut Context<'a>, body: Vec<u8>) -> Result<Started<'a>> {
     let text = decode::decode_body(body)?;
     let request: ResponsesRequest<'_> = decode::parse(&text, "openai.ResponsesRequest")?;
-    let mut chat = responses::to_chat(&request)?;
+    let mut translated = responses::to_chat(&request)?;
+    for warning in translated.skipped.warnings() {
+        log::warn!("{} {warning}", context.trace.request_id);
+    }
+    let chat = &mut translated.chat;
     let common = CommonFields {
         model: request.model.as_deref(),
         think: chat.think.as_ref(),
@@ -97,10 +100,10 @@ fn start_translated<'a>(context: &mut Context<'a>, body: Vec<u8>) -> Result<Star
         return Err(Error::invalid_request("[] is too short - 'input'"));
     }
     model_request.uses_tools = chat.tools.as_ref().is_some_and(|tools| !tools.is_empty());
-    model_request.virtual_model.iter().for_each(|model| model.apply_to_chat(&mut chat));
-    let needs_profile = chat.format.is_some() || is_family_specific(&chat);
+    model_request.virtual_model.iter().for_each(|model| model.apply_to_chat(chat));
+    let needs_profile = chat.format.is_some() || is_family_specific(chat);
     let (resolved, in_use) = model_request.begin(context, chat.options.as_ref(), needs_profile)?;
-    let upstream = responses::to_openai(&request, &chat, &resolved.id, resolved.profile)?;
+    let upstream = responses::to_openai(&translated, &resolved.id, resolved.profile)?;
     let upstream = UpstreamRequest::Chat(upstream);
     let stream = request.stream.unwrap_or(false);
     let reply = model_request.send(context, (&resolved, in_use), upstream, stream);
@@ -108,5 +111,6 @@ fn start_translated<'a>(context: &mut Context<'a>, body: Vec<u8>) -> Result<Star
     let digits = context.trace.request_id.trim_start_matches("req_");
     let ids = ResponseIds::new(u64::from_str_radix(digits, 16).unwrap_or_default());
     let echo = RequestEcho::from_request(&request, &model_request.requested_name);
-    Ok(Started { reply, encoder: ResponseEncoder::new(echo, ids, ToolNames::default()), stream })
+    let encoder = ResponseEncoder::new(echo, ids, translated.tool_names);
+    Ok(Started { reply, encoder, stream })
 }

@@ -16,7 +16,7 @@
 use serde_json::{Map, Value};
 
 use crate::api::ollama::decode::{GoInt, non_empty};
-use crate::api::ollama::request::ChatRequest;
+use crate::api::ollama::request::{Attachment, ChatRequest};
 use crate::api::ollama::response::{
     ChatResponse, FunctionCall, Metrics, ResponseMessage, ToolCall,
 };
@@ -126,7 +126,9 @@ pub fn is_family_specific(request: &ChatRequest<'_>) -> bool {
     let mut messages = request.messages.iter().flatten();
     ends_with_prefill(request)
         || messages.any(|message| {
-            non_empty(message.thinking.as_deref()).is_some() || !message.attachments.is_empty()
+            let is_file = |it: &Attachment<'_>| matches!(it, Attachment::File { .. });
+            let has_thinking = non_empty(message.thinking.as_deref()).is_some();
+            has_thinking || message.attachments.iter().any(is_file)
         })
 }
 

@@ -49,6 +49,10 @@ pub struct ToolNames {
     tools: HashMap<String, DeclaredTool>,
     /// The upstream's name of each namespace and name.
     upstream_names: HashMap<(Option<String>, String), String>,
+    /// The upstream's name of each name without its namespace; `None` if two tools have the name.
+    members: HashMap<String, Option<String>>,
+    /// The next number of each legal name that several tools would have.
+    next_numbers: HashMap<String, u32>,
 }
 
 impl ToolNames {
@@ -60,10 +64,18 @@ impl ToolNames {
         if !self.upstream_names.contains_key(&key) {
             let legal = self.free_name(&legal_name(key.0.as_deref(), name));
             let tool = DeclaredTool { form, namespace: key.0.clone(), name: key.1.clone() };
+            let member = self.members.entry(key.1.clone());
+            member.and_modify(|it| *it = None).or_insert_with(|| Some(legal.clone()));
             self.tools.insert(legal.clone(), tool);
             self.upstream_names.insert(key.clone(), legal);
         }
         &self.upstream_names[&key]
+    }
+
+    /// The upstream's name of a tool, if it is known.
+    pub fn upstream_name(&self, namespace: Option<&str>, name: &str) -> Option<&str> {
+        let namespace = namespace.filter(|it| !it.is_empty()).map(str::to_owned);
+        self.upstream_names.get(&(namespace, name.to_owned())).map(String::as_str)
     }
 
     /// The tool that a call of the upstream means; models write names in several spellings.
@@ -86,18 +98,23 @@ impl ToolNames {
 
     /// The only tool of this name in any namespace.
     fn only_member(&self, name: &str) -> Option<&DeclaredTool> {
-        let mut members = self.tools.values().filter(|tool| tool.name == name);
-        members.next().filter(|_| members.next().is_none())
+        self.members.get(name)?.as_ref().and_then(|upstream_name| self.tools.get(upstream_name))
     }
 
     /// The name, with a number if another tool has it.
-    fn free_name(&self, legal: &str) -> String {
-        let numbered = |number: u32| {
-            let end = format!("_{number}");
-            format!("{}{end}", &legal[..legal.len().min(MAX_NAME_LEN - end.len())])
-        };
-        let mut names = std::iter::once(legal.to_owned()).chain((2..).map(numbered));
-        names.find(|name| !self.tools.contains_key(name)).unwrap_or_default()
+    fn free_name(&mut self, legal: &str) -> String {
+        if !self.tools.contains_key(legal) {
+            return legal.to_owned();
+        }
+        let next = self.next_numbers.entry(legal.to_owned()).or_insert(2);
+        loop {
+            let end = format!("_{next}");
+            let name = format!("{}{end}", &legal[..legal.len().min(MAX_NAME_LEN - end.len())]);
+            *next += 1;
+            if !self.tools.contains_key(&name) {
+                return name;
+            }
+        }
     }
 }
 
@@ -141,6 +158,7 @@ mod tests {
         assert_eq!(declare(Some(""), "a.b c"), "a_b_c");
         assert_eq!(declare(None, "a_b_c"), "a_b_c_2", "another tool has the name");
         assert_eq!(declare(None, "a.b c"), "a_b_c", "the same tool again");
+        assert_eq!(declare(None, "a.b.c"), "a_b_c_3");
         let long = "é".repeat(70);
         let first = declare(None, &long);
         assert_eq!(first.len(), 64);
@@ -167,6 +185,18 @@ mod tests {
         assert_eq!(found("mcp__z.write"), Some((Some("mcp__z"), "write")));
         assert_eq!(names.resolve("read").map(|tool| tool.form), Some(ToolForm::Custom));
         assert_eq!(found("unknown"), None);
+        assert_eq!(names.upstream_name(Some("mcp__x"), "read"), Some("mcp__x__read"));
+        assert_eq!(names.upstream_name(None, "read"), None);
+    }
+
+    #[test]
+    fn many_tools_whose_names_collide_take_no_longer_each() {
+        let mut names = ToolNames::default();
+        let all = (0..20_000_u32).map(|number| char::from_u32(0x4e00 + number).unwrap_or('x'));
+        let upstream: Vec<String> = all
+            .map(|c| names.declare(ToolForm::Function, None, &c.to_string()).to_owned())
+            .collect();
+        assert_eq!((upstream[0].as_str(), upstream[19_999].as_str()), ("_", "__20000"));
     }
 
     #[test]

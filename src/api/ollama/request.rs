@@ -85,6 +85,11 @@ request! {
         /// An object; some clients send it as a string of JSON.
         pub arguments: &'a RawValue,
     }
+    and {
+        /// The text of an object, instead of `arguments`. Ollama's API has none; those of other APIs
+        /// stand here.
+        pub arguments_text: Option<Cow<'a, str>>,
+    }
 
     /// A tool that the model may call.
     pub struct Tool<'a> {

@@ -16,4 +16,5 @@ pub mod raw_object;
 pub mod request;
 pub mod request_body;
 pub mod responses;
+pub mod responses_input;
 pub mod sse_end;

@@ -1,7 +1,7 @@
 //! `POST /v1/responses`: requests, responses and events.
 //!
-//! Requests are read as leniently as Ollama's own. Of an item and a part the `type` is read first,
-//! because it decides what the other members mean. Responses and events only serialise themselves, in
+//! The members of a request are read as leniently as Ollama's own, and its items, parts and tools more
+//! leniently ([`super::responses_input`]). Responses and events only serialise themselves, in
 //! the order of OpenAI's API reference, with `null` for absent members where the reference has it.
 
 use serde::Serialize;
@@ -9,7 +9,6 @@ use serde_json::Number;
 use serde_json::value::RawValue;
 
 use crate::api::ollama::decode::{GoInt, GoString, request};
-use crate::api::ollama::schema::Schema;
 
 request! {
     in "openai";
@@ -37,6 +36,8 @@ request! {
         pub tools: Vec<&'a RawValue>,
         /// Which tools the model must or must not call.
         pub tool_choice: &'a RawValue,
+        /// Whether the model may call several tools at once; the default is true.
+        pub parallel_tool_calls: &'a RawValue,
         /// Returned, not used.
         pub truncation: GoString<'a>,
         /// Refused if it is true.
@@ -69,70 +70,6 @@ request! {
         pub kind as "type": GoString<'a>,
         /// The schema.
         pub schema: &'a RawValue,
-    }
-
-    /// A function, or a namespace of functions.
-    pub struct ResponsesTool<'a> {
-        /// `function`, `namespace`, or a tool that only OpenAI's servers run.
-        pub kind as "type": GoString<'a>,
-        /// Its name.
-        pub name: GoString<'a>,
-        /// What it is for.
-        pub description: GoString<'a>,
-        /// A function's parameters, passed on unchanged.
-        pub parameters: Schema<'a>,
-        /// A namespace's members.
-        pub tools: Vec<ResponsesTool<'a>>,
-    }
-
-    /// The members that decide the kind of an item.
-    pub struct ItemKind<'a> {
-        /// The kind; may be missing if there is a role.
-        pub kind as "type": GoString<'a>,
-        /// Without a kind, the role makes the item a message.
-        pub role: GoString<'a>,
-    }
-
-    /// An item of kind `message`.
-    pub struct ResponsesInputMessage<'a> {
-        /// The role of its author.
-        pub role: GoString<'a>,
-        /// A text, or a list of parts.
-        pub content: &'a RawValue,
-    }
-
-    /// An item of kind `function_call`.
-    pub struct ResponsesFunctionCall<'a> {
-        /// The id that its output names.
-        pub call_id: GoString<'a>,
-        /// The function's name.
-        pub name: GoString<'a>,
-        /// An object, as a string of JSON.
-        pub arguments: &'a RawValue,
-    }
-
-    /// An item of kind `function_call_output`.
-    pub struct ResponsesFunctionCallOutput<'a> {
-        /// Which call it answers.
-        pub call_id: GoString<'a>,
-        /// A text, or a list of parts.
-        pub output: &'a RawValue,
-    }
-
-    /// An item of kind `reasoning`.
-    pub struct ResponsesReasoningInput<'a> {
-        /// `encrypted_content` of an earlier response.
-        pub encrypted_content: GoString<'a>,
-    }
-
-    /// A part of a message or of an output.
-    pub struct ResponsesContent<'a> {
-        /// `input_text`, `output_text`, `input_image` or `input_file`.
-        pub kind as "type": GoString<'a>,
-        /// The text of a text part.
-        pub text: GoString<'a>,
-        /// The data URL of an image, a string.
-        pub image_url: &'a RawValue,
     }
 }
 

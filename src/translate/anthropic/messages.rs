@@ -187,7 +187,7 @@ fn parse_call<'a>(block: &'a ContentBlock<'a>) -> Result<ToolCall<'a>> {
 
 fn to_call<'a>(block: &ContentBlock<'a>) -> ToolCall<'a> {
     let name = block.name.clone();
-    let function = FunctionCall { index: None, name, arguments: block.input };
+    let function = FunctionCall { name, arguments: block.input, ..FunctionCall::default() };
     ToolCall { id: block.id.clone(), function: Some(function) }
 }
 

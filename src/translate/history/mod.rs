@@ -299,7 +299,11 @@ fn to_call<'a>(call: &'a OllamaCall<'a>, place: usize, number: usize) -> Result<
         Some(id) => Cow::Borrowed(id),
         None => Cow::Owned(invent_id(place, number)),
     };
-    let arguments = to_arguments(function.and_then(|function| function.arguments))?;
+    let text = function.and_then(|function| function.arguments_text.as_deref());
+    let arguments = match text {
+        Some(text) => Cow::Borrowed(text),
+        None => to_arguments(function.and_then(|function| function.arguments))?,
+    };
     let function = FunctionCall { name: Cow::Borrowed(name(call)), arguments };
     Ok(ToolCall { id, kind: "function", function, extra_content: None })
 }

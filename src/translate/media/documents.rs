@@ -106,9 +106,10 @@ pub fn to_parts<'a>(attachments: &'a [Attachment<'a>], profile: &Profile) -> Att
     for attachment in attachments {
         match attachment {
             Attachment::ImageUrl { url, detail } => {
-                let url = MediaUrl::Remote(Cow::Borrowed(url.as_ref()));
                 let detail = detail.as_deref().map(Cow::Borrowed);
-                out.media.push(ContentPart::ImageUrl { image_url: ImageUrl { url, detail } });
+                out.media.push(ContentPart::ImageUrl {
+                    image_url: ImageUrl { url: to_image_url(url), detail },
+                });
             }
             Attachment::File { name, source } => match to_file_data(source, profile.file_parts) {
                 Some(file_data) => {
@@ -120,6 +121,14 @@ pub fn to_parts<'a>(attachments: &'a [Attachment<'a>], profile: &Profile) -> Att
         }
     }
     out
+}
+
+/// The URL of an image; one that holds the image itself is brought into its standard form.
+fn to_image_url(url: &str) -> MediaUrl<'_> {
+    match super::from_text(Cow::Borrowed(url)) {
+        Ok(ContentPart::ImageUrl { image_url }) => image_url.url,
+        _ => MediaUrl::Remote(Cow::Borrowed(url)),
+    }
 }
 
 fn to_file_data<'a>(source: &'a FileSource<'a>, takes: FileParts) -> Option<MediaUrl<'a>> {

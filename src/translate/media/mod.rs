@@ -58,6 +58,14 @@ pub fn parse_parts<'a>(entries: Option<&[&'a RawValue]>) -> Result<Vec<ContentPa
     entries.unwrap_or_default().iter().map(|entry| parse_part(entry)).collect()
 }
 
+/// Reads base64 or a data URL, as of an entry of an `images` list.
+///
+/// # Errors
+/// As [`parse_part`].
+pub fn parse_text(text: Cow<'_, str>) -> Result<ContentPart<'_>> {
+    from_text(text)
+}
+
 /// The kind of a medium.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum MediaKind<'a> {

@@ -2,285 +2,419 @@
 //!
 //! | item | translation |
 //! | --- | --- |
-//! | `message`, also without `type` if it has a role | a message: its texts concatenated, then its images. `developer` becomes `system`, which every upstream knows |
-//! | `function_call` | a call in the assistant's message before it, or in a new one: an upstream expects parallel calls in one message |
-//! | `function_call_output` | a tool's message |
-//! | `reasoning` | its `encrypted_content` is the reasoning of the next message or call of the assistant |
-//! | `web_search_call` | nothing |
+//! | `message`, also without `type` | a message: its texts, then its images. System and `developer` messages in front of all others are one system message, with the instructions; later ones stay where they are |
+//! | `agent_message` | a user's message that names its author and its recipient |
+//! | `reasoning` | the reasoning of the next message or call of the assistant |
+//! | `function_call`, `custom_tool_call`, `tool_search_call`, `local_shell_call` | a call, see [`super::calls`]: in the assistant's message before it, or in a new one, because an upstream expects parallel calls in one message |
+//! | their outputs | a tool's message, which `translate::history` places behind its call; without any call of its id, a user's |
+//! | `tool_search_output` | a tool's message that lists what was found; the tools are declared |
+//! | `additional_tools` | nothing; the tools are declared |
+//! | `item_reference` | refused: the proxy does not know the item |
+//! | calls that OpenAI's servers ran, and their outputs | nothing |
+//! | all others | left out, and told in the log |
 //!
-//! All items are parsed before any is translated, so that errors come in Ollama's order; their texts
-//! are Ollama's. Never fetches an image and keeps nothing of an earlier request.
+//! Members that are missing or of a wrong type are mended as far as they can be. Never fetches an image
+//! and keeps nothing of an earlier request.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
+use serde_json::json;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
+use super::calls;
+use super::content::{self, InputContent, Joint};
+use super::skipped::{Skipped, SkippedKind};
+use super::tools::Declarations;
 use crate::api::ollama::decode::{self, GoString, non_empty};
 use crate::api::ollama::request::{FunctionCall, Message, ToolCall};
-use crate::api::openai::responses::{
-    ItemKind, ResponsesContent, ResponsesFunctionCall, ResponsesFunctionCallOutput,
-    ResponsesInputMessage, ResponsesReasoningInput, ResponsesRequest,
+use crate::api::openai::responses::ResponsesRequest;
+use crate::api::openai::responses_input::{
+    InputItem, ToolDefinition, elements, non_empty_text, object, text,
 };
 use crate::error::{Error, Result};
-use crate::translate::media;
+use crate::translate::tool_names::{ToolForm, ToolNames};
 
-/// A parsed item.
-enum InputItem<'a> {
-    Message(Option<GoString<'a>>, Vec<InputPart<'a>>),
-    Call(ResponsesFunctionCall<'a>),
-    CallOutput(Option<GoString<'a>>, Vec<InputPart<'a>>),
-    Reasoning(Option<GoString<'a>>),
-    WebSearch,
-}
-
-/// A parsed part of a content.
-enum InputPart<'a> {
-    Text(GoString<'a>),
-    /// The URL as JSON text.
-    Image(&'a RawValue),
-    File,
-    /// An image by its id in OpenAI's storage.
-    Ignored,
-}
-
-/// The beginnings of image URLs that Ollama accepts.
-const DATA_URL_PREFIXES: &[&str] = &[
-    "data:image/jpeg;base64,",
-    "data:image/jpg;base64,",
-    "data:image/png;base64,",
-    "data:image/webp;base64,",
-    "data:;base64,",
+/// Items that OpenAI's servers made, and that mean nothing to an upstream.
+const SERVER_ITEMS: &[&str] = &[
+    "web_search_call",
+    "file_search_call",
+    "image_generation_call",
+    "code_interpreter_call",
+    "computer_call",
+    "computer_call_output",
+    "mcp_call",
+    "mcp_list_tools",
+    "mcp_approval_request",
+    "mcp_approval_response",
 ];
+
+/// The shortest text that may be opaque: reasoning in a few letters is a text.
+const MIN_OPAQUE_LEN: usize = 40;
+
+/// An item with its type.
+pub(super) struct TypedItem<'a> {
+    kind: Cow<'a, str>,
+    item: InputItem<'a>,
+}
+
+/// The items of a request; those that are no objects are left out.
+///
+/// # Errors
+/// [`Error::InvalidRequest`] in Ollama's words if the input is neither a text nor a list.
+pub(super) fn parse_items<'a>(
+    input: Option<&'a RawValue>,
+    skipped: &mut Skipped,
+) -> Result<Vec<TypedItem<'a>>> {
+    let Some(input) = input else { return Ok(Vec::new()) };
+    let list: Vec<&'a RawValue> = match decode::go_type_of(input.get()) {
+        "string" => vec![input],
+        "array" => decode::parse(input.get(), "openai.List")?,
+        found => {
+            return Err(Error::invalid_request(format!(
+                "input must be a string or array: json: cannot unmarshal {found} into Go value of \
+                 type []json.RawMessage"
+            )));
+        }
+    };
+    Ok(list.into_iter().filter_map(|raw| parse_item(raw, skipped)).collect())
+}
+
+fn parse_item<'a>(raw: &'a RawValue, skipped: &mut Skipped) -> Option<TypedItem<'a>> {
+    if raw.get().starts_with('"') {
+        // A bare text is what the user says.
+        let item = InputItem { content: Some(raw), ..InputItem::default() };
+        return (raw.get() != "\"\"").then_some(TypedItem { kind: "message".into(), item });
+    }
+    let Some(item) = object::<InputItem<'a>>(Some(raw)) else {
+        skipped.note(SkippedKind::Item, "");
+        return None;
+    };
+    let kind = non_empty_text(item.kind).unwrap_or_else(|| guess_type(&item).into());
+    Some(TypedItem { kind, item })
+}
+
+/// The type of an item that has none, from its other members.
+fn guess_type(item: &InputItem<'_>) -> &'static str {
+    let has = |member: Option<&RawValue>| member.is_some();
+    match item {
+        _ if has(item.role) || has(item.content) => "message",
+        _ if has(item.output) => "function_call_output",
+        _ if has(item.name) && has(item.input) => "custom_tool_call",
+        _ if has(item.name) && has(item.arguments) => "function_call",
+        _ if has(item.summary) => "reasoning",
+        _ if has(item.id) => "item_reference",
+        _ => "",
+    }
+}
+
+impl<'a> TypedItem<'a> {
+    /// The id of a call, if the item is one.
+    fn call_id(&self) -> Option<Cow<'a, str>> {
+        match &*self.kind {
+            "function_call" | "custom_tool_call" | "tool_search_call" => {
+                non_empty_text(self.item.call_id)
+            }
+            // OpenAI's own form has only an id of the item, and its output names that.
+            "local_shell_call" => {
+                non_empty_text(self.item.call_id).or_else(|| non_empty_text(self.item.id))
+            }
+            _ => None,
+        }
+    }
+
+    /// Adds the tools that the item declares, or that it shows the model to know.
+    pub(super) fn declare_tools(&self, declared: &mut Declarations<'a>, skipped: &mut Skipped) {
+        match &*self.kind {
+            "additional_tools" => declared.add(&elements(self.item.tools), skipped),
+            "tool_search_output" => declared.add_found(&elements(self.item.tools), skipped),
+            "function_call" | "custom_tool_call" => {
+                let namespace = non_empty_text(self.item.namespace);
+                if let Some(name) = non_empty_text(self.item.name) {
+                    declared.mark_called(namespace.as_deref(), &name);
+                }
+            }
+            _ => {}
+        }
+    }
+}
 
 /// The messages of a request; none if it is empty.
 ///
 /// # Errors
-/// [`Error::InvalidRequest`] in Ollama's words.
-pub fn to_ollama_messages<'a>(request: &'a ResponsesRequest<'a>) -> Result<Vec<Message<'a>>> {
-    let mut out = Vec::new();
+/// [`Error::InvalidRequest`] for a reference to an item.
+pub(super) fn to_ollama_messages<'a>(
+    request: &'a ResponsesRequest<'a>,
+    items: Vec<TypedItem<'a>>,
+    names: &mut ToolNames,
+    skipped: &mut Skipped,
+) -> Result<Vec<Message<'a>>> {
+    let call_ids = items.iter().filter_map(TypedItem::call_id).collect();
+    let mut builder = MessageBuilder {
+        call_ids,
+        names,
+        skipped,
+        messages: Vec::new(),
+        reasoning: None,
+        server_calls: HashSet::new(),
+        open_search: None,
+    };
     if let Some(instructions) = non_empty(request.instructions.as_deref()) {
-        out.push(new_message("system", Some(GoString(Cow::Borrowed(instructions)))));
+        let text = Cow::Borrowed(instructions);
+        builder.push_system(InputContent { text, ..InputContent::default() });
     }
-    let Some(input) = request.input else { return Ok(out) };
-    if input.get().starts_with('"') {
-        let text: GoString<'a> = decode::parse(input.get(), "openai.ResponsesInput")?;
-        if !text.is_empty() {
-            out.push(new_message("user", Some(text)));
-        }
-        return Ok(out);
+    for (place, item) in items.into_iter().enumerate() {
+        builder.push(place, &item)?;
     }
-    let items = parse_list(input, "input", parse_item)?;
-    MessageBuilder { messages: out, reasoning: None }.build(items)
+    // In Ollama, reasoning at the end is a turn of its own. An upstream would get an empty turn, because
+    // reasoning is not sent, and would continue that.
+    Ok(builder.messages)
 }
 
 /// The messages so far.
-struct MessageBuilder<'a> {
+struct MessageBuilder<'a, 'n> {
+    /// The ids of all calls that have one.
+    call_ids: HashSet<Cow<'a, str>>,
+    names: &'n mut ToolNames,
+    skipped: &'n mut Skipped,
     messages: Vec<Message<'a>>,
     /// Reasoning that belongs to the next message of the assistant.
-    reasoning: Option<GoString<'a>>,
+    reasoning: Option<Cow<'a, str>>,
+    /// The ids of calls that OpenAI's servers ran.
+    server_calls: HashSet<Cow<'a, str>>,
+    /// The id of a search without an id of its own.
+    open_search: Option<String>,
 }
 
-impl<'a> MessageBuilder<'a> {
-    fn build(mut self, items: Vec<InputItem<'a>>) -> Result<Vec<Message<'a>>> {
-        for item in items {
-            match item {
-                InputItem::Message(role, parts) => self.push_message(role, parts)?,
-                InputItem::Call(call) => self.push_call(call)?,
-                InputItem::CallOutput(id, parts) => {
-                    let mut message = build_message("tool", parts)?;
-                    message.tool_call_id = id;
-                    self.messages.push(message);
-                }
-                InputItem::Reasoning(text) => self.reasoning = text.filter(|text| !text.is_empty()),
-                InputItem::WebSearch => {}
+impl<'a> MessageBuilder<'a, '_> {
+    fn push(&mut self, place: usize, typed: &TypedItem<'a>) -> Result<()> {
+        let item = &typed.item;
+        match &*typed.kind {
+            "message" => self.push_message(item),
+            "agent_message" => self.push_agent_message(item),
+            "reasoning" => self.push_reasoning(item),
+            "function_call" | "custom_tool_call" | "tool_search_call" | "local_shell_call" => {
+                self.push_call(place, typed);
+            }
+            "function_call_output" | "custom_tool_call_output" => {
+                self.push_output(item, text(item.call_id));
+            }
+            "local_shell_call_output" => self.push_output(item, text(item.call_id.or(item.id))),
+            "tool_search_output" => self.push_found_tools(item),
+            "additional_tools" => {}
+            "item_reference" if item.id.is_some() => return Err(reference_error()),
+            kind if SERVER_ITEMS.contains(&kind) => {
+                self.server_calls.extend(text(item.call_id.or(item.id)));
+            }
+            other => {
+                self.server_calls.extend(text(item.call_id));
+                self.skipped.note(SkippedKind::Item, other);
             }
         }
-        // In Ollama, reasoning at the end is a turn of its own. An upstream would get an empty turn,
-        // because reasoning is not sent, and would continue that.
-        Ok(self.messages)
-    }
-
-    fn push_message(
-        &mut self,
-        role: Option<GoString<'a>>,
-        parts: Vec<InputPart<'a>>,
-    ) -> Result<()> {
-        let role = match role {
-            Some(role) if role.eq_ignore_ascii_case("developer") => {
-                GoString(Cow::Borrowed("system"))
-            }
-            role => role.unwrap_or_default(),
-        };
-        let mut message = build_message(role.0, parts)?;
-        if is_assistant(&message) {
-            message.thinking = self.reasoning.take();
-        }
-        self.messages.push(message);
         Ok(())
     }
 
-    fn push_call(&mut self, call: ResponsesFunctionCall<'a>) -> Result<()> {
-        let arguments = call.arguments.map(check_arguments).transpose()?.flatten();
-        let function = FunctionCall { index: None, name: call.name, arguments };
-        let call = ToolCall { id: call.call_id, function: Some(function) };
-        if !self.messages.last().is_some_and(is_assistant) {
-            self.messages.push(new_message("assistant", None));
+    fn push_message(&mut self, item: &InputItem<'a>) {
+        let content = content::read(item.content, Joint::Nothing, self.skipped);
+        let role = text(item.role).unwrap_or_default().to_ascii_lowercase();
+        match role.as_str() {
+            "system" | "developer" => self.push_system(content),
+            "assistant" => self.push_assistant(content),
+            // A result in the form of chat completions.
+            "tool" => {
+                let output = InputItem { output: item.content, ..item.clone() };
+                self.push_output(&output, text(item.tool_call_id.or(item.call_id)));
+            }
+            _ => self.push_user(content),
+        }
+    }
+
+    fn push_user(&mut self, content: InputContent<'a>) {
+        // Reasoning of a turn that was stopped.
+        self.reasoning = None;
+        let message = new_message("user", content);
+        // Upstreams refuse a turn that says nothing, such as one whose parts are all unknown.
+        match self.messages.last_mut().filter(|last| has_role(last, "user")) {
+            Some(_) if is_empty(&message) => {}
+            Some(last) if is_empty(last) => *last = message,
+            _ => self.messages.push(message),
+        }
+    }
+
+    /// Adds to the system message in front of all others, or tells the model something in between.
+    fn push_system(&mut self, content: InputContent<'a>) {
+        if content.text.is_empty() && content.attachments.is_empty() {
+            return;
+        }
+        match self.messages.as_mut_slice() {
+            [first] if has_role(first, "system") => {
+                let before = first.content.get_or_insert_default();
+                append(&mut before.0, "\n\n", content.text);
+                first.attachments.extend(content.attachments);
+            }
+            _ => self.messages.push(new_message("system", content)),
+        }
+    }
+
+    /// Adds what the assistant said. Beside calls without their outputs it is part of their message, as
+    /// the calls are part of the message before them.
+    fn push_assistant(&mut self, content: InputContent<'a>) {
+        let has_open_calls =
+            |last: &&mut Message<'_>| has_role(last, "assistant") && last.tool_calls.is_some();
+        match self.messages.last_mut().filter(has_open_calls) {
+            Some(last) => {
+                append(&mut last.content.get_or_insert_default().0, "\n\n", content.text);
+                last.attachments.extend(content.attachments);
+            }
+            None => self.messages.push(new_message("assistant", content)),
+        }
+        self.attach_reasoning();
+    }
+
+    fn push_call(&mut self, place: usize, typed: &TypedItem<'a>) {
+        let kind = &*typed.kind;
+        let Some(call) = calls::read(kind, &typed.item, self.names) else {
+            return self.skipped.note(SkippedKind::Item, kind);
+        };
+        // Any id will do: nothing names it, but for the output of a search.
+        let id = typed.call_id().unwrap_or_else(|| format!("call_{place}").into());
+        self.call_ids.insert(id.clone());
+        if kind == "tool_search_call" {
+            self.open_search = Some(id.to_string());
+        }
+        let function = FunctionCall {
+            name: Some(GoString(call.name.into())),
+            arguments_text: Some(call.arguments),
+            ..FunctionCall::default()
+        };
+        let call = ToolCall { id: Some(GoString(id)), function: Some(function) };
+        if !self.messages.last().is_some_and(|last| has_role(last, "assistant")) {
+            self.messages.push(new_message("assistant", InputContent::default()));
         }
         if let Some(message) = self.messages.last_mut() {
             message.tool_calls.get_or_insert_default().push(call);
-            if self.reasoning.is_some() {
-                message.thinking = self.reasoning.take();
-            }
         }
-        Ok(())
+        self.attach_reasoning();
     }
-}
 
-fn is_assistant(message: &Message<'_>) -> bool {
-    message.role.as_deref().is_some_and(|role| role.eq_ignore_ascii_case("assistant"))
-}
-
-fn new_message<'a>(role: impl Into<Cow<'a, str>>, content: Option<GoString<'a>>) -> Message<'a> {
-    Message { role: Some(GoString(role.into())), content, ..Message::default() }
-}
-
-fn build_message<'a>(
-    role: impl Into<Cow<'a, str>>,
-    parts: Vec<InputPart<'a>>,
-) -> Result<Message<'a>> {
-    let (mut text, mut images) = (Cow::Borrowed(""), Vec::new());
-    for part in parts {
-        match part {
-            // A single text, the common case, is not copied.
-            InputPart::Text(more) if text.is_empty() => text = more.0,
-            InputPart::Text(more) => text.to_mut().push_str(&more),
-            InputPart::Image(url) => images.push(check_image(url)?),
-            InputPart::File => {
-                return Err(Error::invalid_request("file inputs are not currently supported"));
-            }
-            InputPart::Ignored => {}
+    /// Gives the reasoning so far to the last message, which is the assistant's.
+    fn attach_reasoning(&mut self) {
+        if let (Some(message), Some(reasoning)) = (self.messages.last_mut(), self.reasoning.take())
+        {
+            append(&mut message.thinking.get_or_insert_default().0, "\n\n", reasoning);
         }
     }
-    let mut message = new_message(role, Some(GoString(text)));
-    message.images = Some(images).filter(|images| !images.is_empty());
-    Ok(message)
+
+    fn push_output(&mut self, item: &InputItem<'a>, id: Option<Cow<'a, str>>) {
+        let id = id.filter(|id| !id.is_empty());
+        if id.as_ref().is_some_and(|id| self.server_calls.contains(id)) {
+            return;
+        }
+        let content = content::read(item.output, Joint::LineBreak, self.skipped);
+        self.push_result(content, id);
+    }
+
+    /// Adds the output of a call. If its call is gone, the user tells it.
+    fn push_result(&mut self, content: InputContent<'a>, id: Option<Cow<'a, str>>) {
+        let Some(id) = id.filter(|id| self.call_ids.contains(id)) else {
+            return self.push_user(content);
+        };
+        let mut message = new_message("tool", content);
+        message.tool_call_id = Some(GoString(id));
+        self.messages.push(message);
+    }
+
+    fn push_found_tools(&mut self, item: &InputItem<'a>) {
+        let found = elements(item.tools).into_iter();
+        let found: Vec<_> = found.flat_map(|raw| list_found(raw, self.names)).collect();
+        let text = serde_json::Value::from(found).to_string().into();
+        let id = non_empty_text(item.call_id);
+        let id = id.or_else(|| self.open_search.take().map(Cow::Owned));
+        self.push_result(InputContent { text, ..InputContent::default() }, id);
+    }
+
+    fn push_agent_message(&mut self, item: &InputItem<'a>) {
+        let mut content = content::read(item.content, Joint::LineBreak, self.skipped);
+        let name = |member: Option<&'a RawValue>| non_empty_text(member).unwrap_or("?".into());
+        let (author, recipient) = (name(item.author), name(item.recipient));
+        let head = format!("Message from {author} to {recipient}:\n");
+        content.text = Cow::Owned(head + &content.text);
+        self.push_user(content);
+    }
+
+    fn push_reasoning(&mut self, item: &InputItem<'a>) {
+        let own = non_empty_text(item.encrypted_content).filter(|text| !is_opaque(text));
+        let read = |member| content::read(member, Joint::LineBreak, self.skipped).text;
+        let others = [item.content, item.summary].map(read);
+        let text = own.into_iter().chain(others).find(|text| !text.trim().is_empty());
+        if let Some(text) = text {
+            append(self.reasoning.get_or_insert_default(), "\n\n", text);
+        }
+    }
 }
 
-/// Checks that an image's URL holds an image.
-fn check_image(raw: &RawValue) -> Result<&RawValue> {
-    const URL_NOT_SUPPORTED: &str =
-        "image URLs are not currently supported, please use base64 encoded data instead";
-    let url: GoString<'_> = decode::parse(raw.get(), "openai.ResponsesContent")?;
-    if url.starts_with("http://") || url.starts_with("https://") {
-        return Err(Error::invalid_request(URL_NOT_SUPPORTED));
-    }
-    let is_data = DATA_URL_PREFIXES.iter().any(|begin| url.starts_with(begin));
-    if !is_data || media::parse_part(raw).is_err() {
-        return Err(Error::invalid_request("invalid image input"));
-    }
-    Ok(raw)
+/// True for reasoning that only the server can read that made it: a long text of base64 or of a token.
+fn is_opaque(text: &str) -> bool {
+    let is_sign = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=-_.:".contains(&byte);
+    text.len() >= MIN_OPAQUE_LEN && text.bytes().all(is_sign)
 }
 
-/// Checks that the arguments of a call are an object; `None` if they are empty.
-fn check_arguments(raw: &RawValue) -> Result<Option<&RawValue>> {
-    if raw.get().starts_with('{') {
-        return Ok(Some(raw));
+/// What a search found, by the names that the model can call.
+fn list_found(raw: &RawValue, names: &mut ToolNames) -> Vec<serde_json::Value> {
+    let Some(tool) = object::<ToolDefinition<'_>>(Some(raw)) else { return Vec::new() };
+    let members = elements(tool.tools);
+    if members.is_empty() {
+        return list_one(&tool, None, names).into_iter().collect();
     }
-    let text: GoString<'_> = decode::parse(raw.get(), "openai.ResponsesFunctionCall.arguments")?;
+    let namespace = non_empty_text(tool.name);
+    let members = members.into_iter().filter_map(|member| object(Some(member)));
+    members.filter_map(|member| list_one(&member, namespace.as_deref(), names)).collect()
+}
+
+fn list_one(
+    tool: &ToolDefinition<'_>,
+    namespace: Option<&str>,
+    names: &mut ToolNames,
+) -> Option<serde_json::Value> {
+    let name = non_empty_text(tool.name)?;
+    let name = calls::upstream_name(names, ToolForm::Function, namespace, &name);
+    let description = text(tool.description).unwrap_or_default();
+    Some(json!({ "name": name, "description": description }))
+}
+
+fn has_role(message: &Message<'_>, role: &str) -> bool {
+    message.role.as_deref() == Some(role)
+}
+
+fn is_empty(message: &Message<'_>) -> bool {
+    let has_text = non_empty(message.content.as_deref()).is_some();
+    !has_text && message.images.is_none() && message.attachments.is_empty()
+}
+
+fn new_message<'a>(role: &'static str, content: InputContent<'a>) -> Message<'a> {
+    Message {
+        role: Some(GoString(Cow::Borrowed(role))),
+        content: Some(GoString(content.text)),
+        images: Some(content.sounds).filter(|sounds| !sounds.is_empty()),
+        attachments: content.attachments,
+        ..Message::default()
+    }
+}
+
+/// Adds to a text, with a joint if there is something on both of its sides.
+fn append<'a>(text: &mut Cow<'a, str>, joint: &str, more: Cow<'a, str>) {
     if text.is_empty() {
-        return Ok(None);
-    }
-    let name = "api.ToolCallFunctionArguments";
-    let object: Result<Map<String, Value>> = decode::parse(&text, name);
-    // Go ignores text after the object, but here it would be sent along.
-    if object.is_ok() && serde_json::from_str::<Map<String, Value>>(&text).is_err() {
-        return Err(arguments_error("invalid character after top-level value"));
-    }
-    object.map(|_| Some(raw)).map_err(|error| arguments_error(&error.message()))
-}
-
-fn arguments_error(why: &str) -> Error {
-    Error::invalid_request(format!("failed to parse function call arguments: {why}"))
-}
-
-fn parse_item(raw: &RawValue) -> Result<InputItem<'_>> {
-    let text = raw.get();
-    let ItemKind { kind, role } = decode::parse(text, "openai.ResponsesInputItem")?;
-    let has_role = non_empty(role.as_deref()).is_some();
-    match non_empty(kind.as_deref()) {
-        Some("message") => parse_message(text),
-        None if has_role => parse_message(text),
-        Some("function_call") => {
-            Ok(InputItem::Call(decode::parse(text, "openai.ResponsesFunctionCall")?))
-        }
-        Some("function_call_output") => {
-            let read: ResponsesFunctionCallOutput<'_> =
-                decode::parse(text, "openai.ResponsesFunctionCallOutput")?;
-            Ok(InputItem::CallOutput(read.call_id, parse_parts(read.output, "output")?))
-        }
-        Some("reasoning") => {
-            let read: ResponsesReasoningInput<'_> =
-                decode::parse(text, "openai.ResponsesReasoningInput")?;
-            Ok(InputItem::Reasoning(read.encrypted_content))
-        }
-        Some("web_search_call") => Ok(InputItem::WebSearch),
-        Some(other) => Err(Error::invalid_request(format!("unknown input item type: {other:?}"))),
-        None => Err(Error::invalid_request("input item missing required 'type' field")),
+        *text = more;
+    } else if !more.is_empty() {
+        let text = text.to_mut();
+        text.push_str(joint);
+        text.push_str(&more);
     }
 }
 
-fn parse_message(text: &str) -> Result<InputItem<'_>> {
-    let read: ResponsesInputMessage<'_> = decode::parse(text, "openai.ResponsesInputMessage")?;
-    Ok(InputItem::Message(read.role, parse_parts(read.content, "content")?))
-}
-
-/// Parses a content: a text, a list of parts, or nothing.
-fn parse_parts<'a>(raw: Option<&'a RawValue>, name: &str) -> Result<Vec<InputPart<'a>>> {
-    let Some(raw) = raw else { return Ok(Vec::new()) };
-    if raw.get().starts_with('"') {
-        let text = decode::parse(raw.get(), "openai.ResponsesContent")?;
-        return Ok(vec![InputPart::Text(text)]);
-    }
-    parse_list(raw, name, parse_part)
-}
-
-fn parse_part(raw: &RawValue) -> Result<InputPart<'_>> {
-    let part: ResponsesContent<'_> = decode::parse(raw.get(), "openai.ResponsesContent")?;
-    let kind = part.kind.unwrap_or_default();
-    match &*kind {
-        "input_text" | "output_text" => Ok(InputPart::Text(part.text.unwrap_or_default())),
-        "input_image" => match part.image_url {
-            Some(url) if url.get().starts_with('"') => {
-                Ok(if url.get() == "\"\"" { InputPart::Ignored } else { InputPart::Image(url) })
-            }
-            Some(url) => {
-                let name = "openai.ResponsesImageContent.image_url";
-                decode::parse::<GoString<'_>>(url.get(), name).map(InputPart::Text)
-            }
-            None => Ok(InputPart::Ignored),
-        },
-        "input_file" => Ok(InputPart::File),
-        other => Err(Error::invalid_request(format!("unknown content type: {other}"))),
-    }
-}
-
-/// Parses the elements of the list `name`; an error names the index of its element.
-fn parse_list<'a, T>(
-    raw: &'a RawValue,
-    name: &str,
-    parse: fn(&'a RawValue) -> Result<T>,
-) -> Result<Vec<T>> {
-    let found = decode::go_type_of(raw.get());
-    if found != "array" {
-        return Err(Error::invalid_request(format!(
-            "{name} must be a string or array: json: cannot unmarshal {found} into Go value of type \
-             []json.RawMessage"
-        )));
-    }
-    let elements: Vec<&'a RawValue> = decode::parse(raw.get(), "openai.List")?;
-    let with_index =
-        |at, error: Error| Error::invalid_request(format!("{name}[{at}]: {}", error.message()));
-    let elements = elements.into_iter().enumerate();
-    elements.map(|(at, raw)| parse(raw).map_err(|error| with_index(at, error))).collect()
+fn reference_error() -> Error {
+    Error::invalid_request(
+        "item_reference: this server does not know the item, send the item itself; clients do with \
+         \"store\": false",
+    )
 }

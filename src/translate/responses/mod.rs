@@ -8,13 +8,14 @@
 //! | `model` | the upstream's id, resolved by the caller |
 //! | `instructions`, `input` | messages, see [`input`] |
 //! | `temperature`, `top_p`, `max_output_tokens` | options; absent ones stay absent, although Ollama sends a temperature of 1 |
-//! | `reasoning.effort` | `think`; `minimal` is `low`, `xhigh` and `ultra` are `max` |
+//! | `reasoning.effort` | `think`; `minimal` is `low`, `xhigh` and `ultra` are `max`; a name that `think` does not know is left out |
 //! | `text.format` | `format`; plain text is none |
-//! | `tools` | functions; those of a namespace as `namespace.member`. Other kinds are left out: OpenAI runs web search and the like on its own servers, and a free-form tool would be called as a function, which its client does not expect |
-//! | `tool_choice` | chat's form, if there are tools. `auto` is the default; a choice among several tools, or of a tool that was left out, is not sent |
+//! | `tools` | functions, see [`tools`] |
+//! | `tool_choice` | chat's form, if there are tools. `auto` is the default; `allowed_tools` leaves only those tools; a choice of a tool that was left out is not sent |
+//! | `parallel_tool_calls` | sent if it is false and there are tools |
 //! | `stream` | events or one object, see [`stream`] |
 //! | `truncation`, `background` | repeated in the response |
-//! | `previous_response_id`, `conversation`, `store`, `include`, `metadata`, `parallel_tool_calls`, all else | ignored: the proxy stores nothing |
+//! | `previous_response_id`, `conversation`, `store`, `include`, `metadata`, all else | ignored: the proxy stores nothing |
 //!
 //! # Protocol
 //!
@@ -27,65 +28,95 @@
 //! - calls have the form in which their tools were declared: free text, a member of a namespace, a search
 //!   for tools, a command for the shell; so have texts beside and behind calls, and reasoning wherever it
 //!   stands (OpenAI API reference, Responses);
-//! - a stream that fails ends with `response.failed`, see [`failure`].
-//!
-//! Files and URLs of images are refused; images are accepted as data URLs.
+//! - a stream that fails ends with `response.failed`, see [`failure`];
+//! - items, parts and tools that are unknown or malformed are left out or mended instead of refused, and
+//!   named once in the log ([`skipped`]), because agents send new kinds of them first.
 
+mod calls;
+mod content;
 pub mod failure;
 mod free_text;
 pub mod input;
 mod output_item;
 pub mod response_object;
+pub mod skipped;
 pub mod stream;
-
-use std::borrow::Cow;
+pub mod tools;
 
 use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value};
 
-use crate::api::ollama::decode::{self, GoString, non_empty};
-use crate::api::ollama::request::{ChatRequest, FunctionDefinition, Tool};
-use crate::api::ollama::schema::Schema;
+use self::skipped::Skipped;
+use self::tools::{Choice, Declarations};
+use crate::api::ollama::request::ChatRequest;
 use crate::api::openai::request as openai;
-use crate::api::openai::request::ToolChoice;
-use crate::api::openai::responses::{ResponsesRequest, ResponsesTool, TextFormat};
+use crate::api::openai::responses::{ResponsesRequest, TextFormat};
+use crate::api::openai::responses_input::object;
 use crate::backends::profiles::Profile;
-use crate::error::{Error, Result};
-use crate::translate::{chat, options, tools};
+use crate::error::Result;
+use crate::translate::tool_names::ToolNames;
+use crate::translate::{chat, options, think};
 
-/// The request as one of `/api/chat`, without the model's name.
-///
-/// # Errors
-/// [`Error::InvalidRequest`], in Ollama's words.
-pub fn to_chat<'a>(request: &'a ResponsesRequest<'a>) -> Result<ChatRequest<'a>> {
-    let effort = request.reasoning.as_ref().and_then(|it| it.effort.as_deref());
-    Ok(ChatRequest {
-        // Its clients shorten a conversation themselves when they are told.
-        truncate: Some(false),
-        messages: Some(input::to_ollama_messages(request)?),
-        tools: Some(to_tools(request.tools.as_deref().unwrap_or_default())?),
-        format: to_format(request)?,
-        options: to_options(request),
-        stream: Some(request.stream.unwrap_or(false)),
-        think: to_think(effort)?,
-        ..ChatRequest::default()
-    })
+/// A request as one of `/api/chat`, and what that has no member for.
+#[derive(Debug)]
+pub struct TranslatedRequest<'a> {
+    /// The request, without the model's name.
+    pub chat: ChatRequest<'a>,
+    /// The names of the tools, for the calls of the response.
+    pub tool_names: ToolNames,
+    /// What was left out, for the log.
+    pub skipped: Skipped,
+    choice: Choice,
+    /// True if the model may call only one tool at once.
+    is_sequential: bool,
 }
 
-/// The request for the upstream; `chat` is the result of [`to_chat`], with the defaults of a virtual
-/// model.
+/// The request as one of `/api/chat`.
+///
+/// # Errors
+/// [`Error::InvalidRequest`](crate::error::Error::InvalidRequest) if the input is neither a text nor a
+/// list, and for a reference to an item.
+pub fn to_chat<'a>(request: &'a ResponsesRequest<'a>) -> Result<TranslatedRequest<'a>> {
+    let (mut names, mut skipped) = (ToolNames::default(), Skipped::default());
+    let items = input::parse_items(request.input, &mut skipped)?;
+    let mut declared = Declarations::default();
+    declared.add(request.tools.as_deref().unwrap_or_default(), &mut skipped);
+    items.iter().for_each(|item| item.declare_tools(&mut declared, &mut skipped));
+    // Declared tools come before those that were only called, and have the better right to a name.
+    let mut tools = declared.finish(&mut names);
+    let choice = tools::read_choice(request.tool_choice, &mut tools, &mut names);
+    let messages = input::to_ollama_messages(request, items, &mut names, &mut skipped)?;
+    let effort = request.reasoning.as_ref().and_then(|it| it.effort.as_deref());
+    let chat = ChatRequest {
+        // Its clients shorten a conversation themselves when they are told.
+        truncate: Some(false),
+        messages: Some(messages),
+        tools: Some(tools),
+        format: to_format(request),
+        options: to_options(request),
+        stream: Some(request.stream.unwrap_or(false)),
+        think: to_think(effort),
+        ..ChatRequest::default()
+    };
+    let is_sequential = request.parallel_tool_calls.is_some_and(|raw| raw.get() == "false");
+    Ok(TranslatedRequest { chat, tool_names: names, skipped, choice, is_sequential })
+}
+
+/// The request for the upstream; the chat of `translated` may have the defaults of a virtual model.
 ///
 /// # Errors
 /// As for `/api/chat`.
 pub fn to_openai<'a>(
-    request: &ResponsesRequest<'_>,
-    chat: &'a ChatRequest<'a>,
+    translated: &'a TranslatedRequest<'a>,
     model: &'a str,
     profile: &Profile,
 ) -> Result<openai::ChatRequest<'a>> {
-    let mut chat = chat::to_openai(chat, model, profile)?;
+    let mut chat = chat::to_openai(&translated.chat, model, profile)?;
     if !chat.tools.is_empty() {
-        chat.tool_choice = request.tool_choice.and_then(|raw| to_tool_choice(raw, &chat.tools));
+        chat.tool_choice = translated.choice.to_openai(&chat.tools);
+        if translated.is_sequential {
+            chat.sampling.insert("parallel_tool_calls".to_owned(), false.into());
+        }
     }
     Ok(chat)
 }
@@ -100,75 +131,24 @@ fn to_options(request: &ResponsesRequest<'_>) -> Option<Map<String, Value>> {
     Some(options).filter(|options| !options.is_empty())
 }
 
-/// Whether to reason, and how much.
-fn to_think(effort: Option<&str>) -> Result<Option<Value>> {
-    Ok(Some(match effort {
-        None | Some("") => return Ok(None),
-        Some("none") => false.into(),
-        Some("minimal") => "low".into(),
-        Some(level @ ("low" | "medium" | "high" | "max")) => level.into(),
-        Some("xhigh" | "ultra") => "max".into(),
-        Some(other) => {
-            return Err(Error::invalid_request(format!(
-                "invalid reasoning value: {other:?} (must be \"minimal\", \"low\", \"medium\", \
-                 \"high\", \"xhigh\", \"ultra\", \"max\", or \"none\")"
-            )));
-        }
-    }))
+/// Whether to reason, and how much. Clients send the names of new levels before servers know them.
+fn to_think(effort: Option<&str>) -> Option<Value> {
+    let think = match effort? {
+        "" => return None,
+        "none" => false.into(),
+        "minimal" => "low".into(),
+        "xhigh" | "ultra" => "max".into(),
+        level => Value::from(level),
+    };
+    Some(think).filter(|think| think::parse(Some(think)).is_ok())
 }
 
-fn to_format<'a>(request: &'a ResponsesRequest<'a>) -> Result<Option<&'a RawValue>> {
-    let Some(raw) = request.text.as_ref().and_then(|text| text.format) else { return Ok(None) };
-    let format: TextFormat<'a> = decode::parse(raw.get(), "openai.ResponsesRequest.text.format")?;
-    Ok(match format.kind.as_deref() {
-        Some("json_schema") => format.schema,
+fn to_format<'a>(request: &'a ResponsesRequest<'a>) -> Option<&'a RawValue> {
+    let format: TextFormat<'a> = object(request.text.as_ref()?.format)?;
+    match format.kind.as_deref() {
+        Some("json_schema") => format.schema.filter(|schema| schema.get().starts_with('{')),
         // Ollama ignores this format, but a client that asks for JSON needs it.
         Some("json_object") => serde_json::from_str("\"json\"").ok(),
-        _ => None,
-    })
-}
-
-/// The functions among the tools.
-fn to_tools<'a>(raw: &[&'a RawValue]) -> Result<Vec<Tool<'a>>> {
-    let mut out = Vec::with_capacity(raw.len());
-    for raw in raw {
-        let tool: ResponsesTool<'a> = decode::parse(raw.get(), "openai.ResponsesRequest.tools")?;
-        match (tool.kind.as_deref(), tool.tools) {
-            (Some("function"), _) => {
-                let name = tool.name.unwrap_or_default();
-                out.push(new_tool(name, tool.description, tool.parameters));
-            }
-            (Some("namespace"), members) => {
-                let namespace = tool.name.unwrap_or_default();
-                let members = members.into_iter().flatten();
-                for member in members.filter(|it| it.kind.as_deref() == Some("function")) {
-                    let Some(name) = non_empty(member.name.as_deref()) else { continue };
-                    let name = GoString(Cow::Owned(format!("{}.{name}", &*namespace)));
-                    out.push(new_tool(name, member.description, member.parameters));
-                }
-            }
-            _ => {}
-        }
-    }
-    Ok(out)
-}
-
-fn new_tool<'a>(
-    name: GoString<'a>,
-    description: Option<GoString<'a>>,
-    parameters: Option<Schema<'a>>,
-) -> Tool<'a> {
-    let function = FunctionDefinition { name: Some(name), description, parameters };
-    Tool { function: Some(function), ..Tool::default() }
-}
-
-/// The choice in chat's form.
-fn to_tool_choice<'a>(raw: &RawValue, tools: &[openai::Tool<'a>]) -> Option<ToolChoice<'a>> {
-    let chosen: Value = serde_json::from_str(raw.get()).ok()?;
-    match chosen.as_str() {
-        Some("none") => Some(ToolChoice::Mode("none")),
-        Some("required") => Some(ToolChoice::Mode("required")),
-        None if chosen["type"] == "function" => tools::choose(tools, chosen["name"].as_str()?),
         _ => None,
     }
 }

@@ -266,10 +266,10 @@ pub fn responses(data: &[u8]) {
     let translate = || {
         let text = decode::decode_body(data.to_vec())?;
         let request: ResponsesRequest<'_> = decode::parse(&text, "openai.ResponsesRequest")?;
-        let chat = responding::to_chat(&request)?;
-        think::parse(chat.think.as_ref())?;
+        let translated = responding::to_chat(&request)?;
+        think::parse(translated.chat.think.as_ref())?;
         let id = request.model.as_deref().unwrap_or_default();
-        let upstream = responding::to_openai(&request, &chat, id, profile_of(data))?;
+        let upstream = responding::to_openai(&translated, id, profile_of(data))?;
         check_chat(&sent(&upstream), id);
         Ok(())
     };

@@ -272,13 +272,16 @@ fn codex_runs_a_command_over_an_upstream_without_responses() {
     let told = answer.events();
     assert_eq!(joined(&told, "response.output_text.delta", "/delta"), "One file.");
     let messages = asked.json()["messages"].clone();
-    assert_eq!(messages[0], json!({"role": "system", "content": "You are a coding agent."}));
+    assert_eq!(
+        messages[0],
+        json!({"role": "system", "content": "You are a coding agent.\n\nBe brief."})
+    );
     let roles: Vec<&str> =
         messages.as_array().expect("a list").iter().filter_map(|it| it["role"].as_str()).collect();
-    assert_eq!(roles[2..], ["user", "assistant", "tool"], "{messages}");
-    assert_eq!(messages[3]["tool_calls"][0]["id"], call);
+    assert_eq!(roles[1..], ["user", "assistant", "tool"], "{messages}");
+    assert_eq!(messages[2]["tool_calls"][0]["id"], call);
     let result = json!({"role": "tool", "tool_call_id": call, "content": "a.rs"});
-    assert_eq!(messages[4], result);
+    assert_eq!(messages[3], result);
 }
 
 #[test]

@@ -20,7 +20,6 @@ use ollama_openai_proxy::translate::responses;
 use ollama_openai_proxy::translate::responses::response_object::{RequestEcho, ResponseIds};
 use ollama_openai_proxy::translate::responses::stream::ResponseEncoder;
 use ollama_openai_proxy::translate::stream::Encoder;
-use ollama_openai_proxy::translate::tool_names::ToolNames;
 use serde_json::Value;
 
 /// The cases whose names begin with this prefix.
@@ -38,18 +37,16 @@ fn request(text: &str) -> Result<ResponsesRequest<'_>> {
 
 fn translated(case: &Case, text: &str) -> Result<Value> {
     let request = request(text)?;
-    let chat = responses::to_chat(&request)?;
+    let translated = responses::to_chat(&request)?;
     let id = case.setting("id").or(request.model.as_deref()).unwrap_or_default();
-    Ok(to_value(&responses::to_openai(&request, &chat, id, case.profile())?))
+    Ok(to_value(&responses::to_openai(&translated, id, case.profile())?))
 }
 
 fn encoder(case: &Case) -> ResponseEncoder {
     let text = case.read("request.responses.json").unwrap_or_else(|| "{}".into());
-    ResponseEncoder::new(
-        RequestEcho::from_request(&request(&text).expect("valid"), "m"),
-        ResponseIds::new(7),
-        ToolNames::default(),
-    )
+    let request = request(&text).expect("valid");
+    let tool_names = responses::to_chat(&request).expect("valid").tool_names;
+    ResponseEncoder::new(RequestEcho::from_request(&request, "m"), ResponseIds::new(7), tool_names)
 }
 
 /// An error as a client reads it.

@@ -203,8 +203,7 @@ fn calls_go_to_an_agent_and_their_outputs_come_back() {
     assert_eq!(
         bench.upstream.request().json()["messages"],
         json!([
-            {"role": "system", "content": "You are an agent."},
-            {"role": "system", "content": "Sandboxed."},
+            {"role": "system", "content": "You are an agent.\n\nSandboxed."},
             {"role": "user", "content": "What is here?"},
             {"role": "assistant", "content": "", "tool_calls": [call]},
             {"role": "tool", "content": "a.txt", "tool_call_id": "call_1"}])
@@ -255,16 +254,11 @@ fn what_is_wrong_with_a_request_is_told_in_openai_s_shape() {
         (json!({"max_output_tokens": "5"}), field("string", "max_output_tokens", "int")),
         (json!({"reasoning": {"effort": 5}}), field("number", "reasoning.effort", "string")),
         (json!({"tools": {}}), field("object", "tools", "slice")),
-        (json!({"tools": [{"type": 5}]}), field("number", "tools.type", "string")),
         (json!({"background": 1}), field("number", "background", "bool")),
         (json!({"truncation": 1}), field("number", "truncation", "string")),
         (json!({"input": 5}), either("input")),
         (json!({"input": ""}), "[] is too short - 'input'".to_owned()),
         (json!({"input": null}), "[] is too short - 'input'".to_owned()),
-        (
-            json!({"input": [{"role": "user", "content": 5}]}),
-            format!("input[0]: {}", either("content")),
-        ),
     ];
     for (change, text) in rows {
         for stream in [false, true] {
