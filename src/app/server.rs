@@ -265,9 +265,10 @@ fn bind_first<T>(
         addresses.push(SocketAddr::from(([0, 0, 0, 0], port)));
     }
     // Like Go, IPv4 before IPv6 if a name has both.
-    addresses.sort_by_key(|address| host != "::" && address.is_ipv6());
+    let (first, last): (Vec<_>, Vec<_>) =
+        addresses.into_iter().partition(|address| host == "::" || address.is_ipv4());
     let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for address in addresses {
+    for address in first.into_iter().chain(last) {
         match bind(address) {
             Ok(bound) => return Ok(bound),
             Err(error) => failure = error,

@@ -12,6 +12,7 @@ use serde::{Deserialize, de};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::lenient::lenient as lenient_types;
 use crate::api::ollama::decode::GoString;
 
 /// A chunk of a stream, or a whole response, of `chat/completions` or `completions`: they differ only
@@ -224,23 +225,7 @@ pub struct GroqExtension<'a> {
     pub error: Option<&'a RawValue>,
 }
 
-/// Defines types of which each member is read by [`lenient`].
-macro_rules! lenient {
-    ($(
-        $(#[$meta:meta])* pub struct $name:ident {
-            $($(#[$field_meta:meta])* pub $field:ident: $type:ty,)*
-        }
-    )*) => {$(
-        $(#[$meta])*
-        #[derive(Clone, Debug, Default, Deserialize)]
-        #[serde(default)]
-        pub struct $name {
-            $($(#[$field_meta])* #[serde(deserialize_with = "lenient")] pub $field: $type,)*
-        }
-    )*};
-}
-
-lenient! {
+lenient_types! {
     /// Log probabilities in both of OpenAI's shapes. One number, or a list of
     /// them, is read as `token_logprobs` without their tokens.
     pub struct Logprobs {
@@ -263,8 +248,7 @@ lenient! {
         /// Its probability, which llama.cpp sends instead for probabilities after sampling.
         pub prob: Option<f64>,
         /// The alternatives.
-        #[serde(alias = "top_probs")]
-        pub top_logprobs: Vec<TokenLogprob>,
+        pub top_logprobs or "top_probs": Vec<TokenLogprob>,
     }
 
     /// Token counts, with the times that Groq and LocalAI put beside them.

@@ -8,6 +8,7 @@
 pub mod chunk;
 pub mod chunk_template;
 pub mod embeddings;
+pub(crate) mod lenient;
 pub mod members;
 pub mod multipart;
 pub mod other_routes;

@@ -314,7 +314,8 @@ impl Metrics {
 
 impl Default for RequestStats {
     fn default() -> Self {
-        let models = BTreeMap::from([(Arc::from(OTHER), ModelStats::default())]);
+        let mut models = BTreeMap::new();
+        models.insert(Arc::from(OTHER), ModelStats::default());
         Self { models, counts: BTreeMap::new(), durations: BTreeMap::new() }
     }
 }

@@ -5,7 +5,7 @@
 //! neither fields nor codes. A rejection of no kind is answered with the request's plainest form
 //! ([`super::plainest`]). Invariant: each kind and each topic has a row.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use crate::backends::errors::ErrorDetails;
@@ -170,7 +170,7 @@ pub(super) fn phrases(topic: Topic) -> &'static [String] {
 
 /// True if a word is one of those by which rejections are known, and so none of a conversation's.
 pub(super) fn is_vocabulary(word: &str) -> bool {
-    static WORDS: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
+    static WORDS: LazyLock<HashSet<String>> = LazyLock::new(|| {
         let phrases = ROWS.iter().flat_map(|row| row.phrases.iter().chain(&row.fields));
         let is_split = |c: char| !c.is_ascii_alphanumeric() && c != '_';
         phrases.flat_map(|phrase| phrase.split(is_split)).map(str::to_owned).collect()

@@ -127,11 +127,9 @@ impl Session {
         for (repair, _) in known.repairs.iter().filter(|(_, scope)| is_meant(scope)) {
             repair.apply(document);
         }
-        let mut groups: Vec<Group> =
-            known.groups.iter().filter(|(_, scope)| is_meant(scope)).map(|(it, _)| *it).collect();
-        groups.sort_by_key(|group| plainest::ORDER.iter().position(|known| known == group));
-        groups.dedup();
-        for group in groups {
+        let is_known =
+            |group: &&Group| known.groups.iter().any(|(it, scope)| it == *group && is_meant(scope));
+        for group in plainest::ORDER.iter().filter(is_known) {
             group.apply(document, "");
         }
         session
