@@ -1,4 +1,5 @@
-//! `/v1/models` and `/v1/models/{id}` (OpenAI API reference, models).
+//! `/v1/models` and `/v1/models/{id}` (OpenAI API reference, models), and the same in the form of
+//! Anthropic's API for its clients, which are known by their headers.
 //!
 //! Never alters the upstream's entries, which keep their ids and members. Virtual models follow them
 //! and hide upstream models of the same name. Invariant: an id is never listed with `:latest`, unless
@@ -11,28 +12,75 @@ use super::model_lookup::AnyModel;
 use crate::api::wire::ndjson;
 use crate::backends::names;
 use crate::error::{Error, Result};
+use crate::http::error_format::ErrorFormat;
 use crate::http::exchange::ContentType;
+use crate::models::anthropic_list;
+use crate::models::list::ModelList;
+use crate::models::model::Model;
 use crate::models::virtual_model::VirtualModel;
+
+/// The form of a model: OpenAI's or Anthropic's.
+#[derive(Clone, Copy)]
+struct Form {
+    is_anthropic: bool,
+}
+
+impl Form {
+    /// The form that the client expects; errors have it, too.
+    fn of(context: &mut Context<'_>) -> Self {
+        let exchange = &mut context.exchange;
+        let pages = || anthropic_list::parameter(exchange.target(), "limit").is_some();
+        let is_anthropic = exchange.header("anthropic-version").is_some()
+            || (exchange.header("x-api-key").is_some() && pages());
+        if is_anthropic {
+            exchange.set_error_format(ErrorFormat::Anthropic);
+        }
+        Self { is_anthropic }
+    }
+
+    fn upstream_model(self, list: &ModelList, model: &Model) -> String {
+        let entry = list.openai_object(&model.id);
+        if self.is_anthropic { anthropic_list::to_object(model, &entry).to_string() } else { entry }
+    }
+
+    fn virtual_model(self, model: &VirtualModel, id: &str) -> String {
+        let created =
+            model.modified_time().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        if self.is_anthropic {
+            return anthropic_list::to_named_object(id, id, created).to_string();
+        }
+        let id = ndjson::to_vec(&id);
+        let id = String::from_utf8_lossy(&id);
+        format!(r#"{{"id":{id},"object":"model","created":{created},"owned_by":"library"}}"#)
+    }
+}
 
 /// `GET /v1/models`.
 pub(super) fn list(context: &mut Context<'_>) -> Result<()> {
+    let form = Form::of(context);
     let list = context.app.list_for_display(context.trace)?;
     let virtual_models = context.app.store.snapshot();
-    let mut models: Vec<String> = list
+    let mut models: Vec<(String, String)> = list
         .iter()
         .filter(|model| !virtual_models.contains_key(&names::canonical_key(&model.id)))
-        .map(|model| list.openai_object(&model.id))
+        .map(|model| (model.id.clone(), form.upstream_model(&list, model)))
         .collect();
     for model in virtual_models.values() {
         let id = names::strip_latest_tag(&model.name).unwrap_or(&model.name);
-        models.push(openai_object(model, id));
+        models.push((id.to_owned(), form.virtual_model(model, id)));
     }
-    let body = format!("{{\"object\":\"list\",\"data\":[{}]}}\n", models.join(","));
-    context.exchange.respond(200, ContentType::BARE_JSON, body.as_bytes())
+    let body = if form.is_anthropic {
+        anthropic_list::to_page(models, context.exchange.target())
+    } else {
+        let objects: Vec<String> = models.into_iter().map(|(_, object)| object).collect();
+        format!("{{\"object\":\"list\",\"data\":[{}]}}", objects.join(","))
+    };
+    context.exchange.respond(200, ContentType::BARE_JSON, format!("{body}\n").as_bytes())
 }
 
 /// `GET /v1/models/{id}`.
 pub(super) fn retrieve(context: &mut Context<'_>) -> Result<()> {
+    let form = Form::of(context);
     let requested = context.route.decoded_parameter();
     let name = context.app.parse_full_model_name(
         Some(&requested),
@@ -41,19 +89,15 @@ pub(super) fn retrieve(context: &mut Context<'_>) -> Result<()> {
     )?;
     let app = context.app;
     let body = match app.find_model(&name, context.trace)? {
-        Some(AnyModel::Virtual(model)) => openai_object(&model, &requested),
+        Some(AnyModel::Virtual(model)) => form.virtual_model(&model, &requested),
         Some(AnyModel::Upstream(model)) => {
-            app.upstream.get_model_list(context.trace)?.openai_object(&model.id)
+            let list = app.upstream.get_model_list(context.trace)?;
+            form.upstream_model(&list, &model)
+        }
+        None if form.is_anthropic => {
+            return Err(Error::ModelNotFound(format!("model: {requested}")));
         }
         None => return Err(Error::model_not_found(&names::display_name(&name))),
     };
     context.exchange.respond(200, ContentType::BARE_JSON, format!("{body}\n").as_bytes())
-}
-
-/// A virtual model as OpenAI's model object.
-fn openai_object(model: &VirtualModel, id: &str) -> String {
-    let created = model.modified_time().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let id = ndjson::to_vec(&id);
-    let id = String::from_utf8_lossy(&id);
-    format!(r#"{{"id":{id},"object":"model","created":{created},"owned_by":"library"}}"#)
 }

@@ -22,6 +22,7 @@
 //! never an empty text. The list is kept for `MODELS_TTL` (30 s), and shown for 5 minutes more while
 //! the upstream does not send a newer one. Names always carry a tag (`gpt-4o:latest`).
 
+pub mod anthropic_list;
 pub mod catalog;
 mod entry;
 pub mod list;

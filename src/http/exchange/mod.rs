@@ -172,6 +172,11 @@ impl Exchange {
         self.request().and_then(|request| find_header(request, name))
     }
 
+    /// Tells errors in the format of another protocol than the path is for.
+    pub fn set_error_format(&mut self, format: ErrorFormat) {
+        self.error_format = format;
+    }
+
     /// Adds headers to the response, be it a stream or an error.
     pub fn add_headers(&mut self, headers: ResponseHeaders) {
         self.extra_headers.extend(headers);
