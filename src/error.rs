@@ -28,6 +28,7 @@
 //! | the circuit is open | 503, with `Retry-After` and the text of the last failure |
 //! | workers and queue are full, or memory is short | 503, with `Retry-After` |
 //! | the server is shutting down | 503 |
+//! | an overload of the upstream, for clients of `/v1/messages` | 529 instead of 503 |
 //! | no response in time | 504 |
 //!
 //! An error before the first byte of a response has one of these statuses. A later one is the last
@@ -113,6 +114,9 @@ impl ErrorCode {
         code: "previous_response_not_found",
         param: Some("previous_response_id"),
     };
+    /// A conversation of Anthropic's API that is to be continued from what the server keeps.
+    pub const THREAD_NOT_FOUND: &'static Self =
+        &Self { status: 400, code: "thread_not_found", param: Some("thread") };
     /// A conversation that cannot be compacted because of the request.
     pub const INVALID_COMPACTION: &'static Self =
         &Self { status: 400, code: "invalid_request_error", param: None };

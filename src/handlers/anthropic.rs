@@ -10,63 +10,53 @@ use crate::api::anthropic::request::{GO_TYPE_NAME, MessagesRequest};
 use crate::api::anthropic::response::CountTokensResponse;
 use crate::api::ollama::decode;
 use crate::api::wire::ndjson;
-use crate::backends::errors;
-use crate::backends::errors::ErrorDetails;
 use crate::error::{Error, Result};
 use crate::http::exchange::ContentType;
+use crate::translate::anthropic::errors::{RequestFacts, reword};
+use crate::translate::anthropic::messages::has_late_system;
 use crate::translate::anthropic::stream::MessageEncoder;
 use crate::translate::anthropic::{self, estimate_tokens, has_cache_marks, to_ollama, validate};
 use crate::translate::chat::is_family_specific;
 use crate::translate::generate::UpstreamRequest;
 use crate::translate::think::{self, ThinkMode};
-use crate::upstream::repair::find_window_and_prompt;
-
-/// Anthropic's words for a prompt that exceeds the context.
-const OVERFLOW: &str = "prompt is too long";
+use crate::translate::tool_names::ToolNames;
+use crate::upstream::repair::refuses_system;
 
 /// `POST /v1/messages`.
 pub(super) fn messages(context: &mut Context<'_>, text: String) -> Result<()> {
-    let (reply, name, input_tokens) = start_messages(context, text).map_err(name_overflow)?;
-    let mut encoder = MessageEncoder::new(&name, &context.trace.request_id, input_tokens);
-    relay::relay(context, &mut encoder, reply).map_err(name_overflow)
+    let mut facts = RequestFacts::default();
+    let started = start_messages(context, text, &mut facts);
+    let tell = |error: Error| reword(error, &facts, refuses_system);
+    let (reply, names) = started.map_err(tell)?;
+    let encoder = MessageEncoder::new(&facts.model, &context.trace.request_id, facts.prompt_tokens);
+    relay::relay(context, &mut encoder.with_tool_names(names), reply).map_err(tell)
 }
 
-/// Says in Anthropic's words that a prompt exceeds the context: clients shorten the conversation when an
-/// error begins with these, and are stuck otherwise (Anthropic API reference, errors).
-fn name_overflow(mut error: Error) -> Error {
-    let (Error::UpstreamStatus { message, .. } | Error::UpstreamInBand { message, .. }) =
-        &mut error
-    else {
-        return error;
-    };
-    let details = ErrorDetails { message: message.clone(), ..ErrorDetails::default() };
-    let begins_so =
-        message.get(..OVERFLOW.len()).is_some_and(|it| it.eq_ignore_ascii_case(OVERFLOW));
-    if errors::is_context_overflow(&details) && !begins_so {
-        let counts = find_window_and_prompt(message)
-            .map(|(window, prompt)| format!("{prompt} tokens > {window} maximum"));
-        *message = format!("{OVERFLOW}: {}", counts.as_deref().unwrap_or(message));
-    }
-    error
-}
-
-/// Asks the upstream, and returns the model's name as the client sent it and an estimate of the tokens.
+/// Asks the upstream, and returns the names of the tools. `facts` is what errors say of the request.
 #[inline(never)] // Not inlined, so that its stack is free while the response is relayed.
 fn start_messages<'a>(
     context: &mut Context<'a>,
     text: String,
-) -> Result<(PendingReply<'a>, String, u64)> {
+    facts: &mut RequestFacts,
+) -> Result<(PendingReply<'a>, ToolNames)> {
     let request: MessagesRequest<'_> = decode::parse(&text, GO_TYPE_NAME)?;
     validate(&request, true)?;
     let mut chat = to_ollama(&request)?;
     let common = CommonFields { model: request.model.as_deref(), ..CommonFields::default() };
     let mut model_request = ModelRequest::parse(context, &common, "chat", model_required_error)?;
     model_request.virtual_model.iter().for_each(|model| model.apply_to_chat(&mut chat));
+    facts.model.clone_from(&model_request.requested_name);
+    facts.prompt_tokens = estimate_tokens(&chat);
+    facts.max_tokens = request.max_tokens.map_or(0, |limit| limit.0.unsigned_abs());
+    facts.has_late_system = has_late_system(&request);
     let think = think::parse(chat.think.as_ref())?;
     model_request.uses_tools = chat.tools.as_ref().is_some_and(|tools| !tools.is_empty());
-    let needs_profile =
-        think != ThinkMode::Unset || is_family_specific(&chat) || has_cache_marks(&chat);
+    let needs_profile = think != ThinkMode::Unset
+        || chat.format.is_some()
+        || is_family_specific(&chat)
+        || has_cache_marks(&chat);
     let (resolved, in_use) = model_request.begin(context, chat.options.as_ref(), needs_profile)?;
+    facts.context_length = resolved.context_length;
     if resolved.capabilities.thinking == Some(false) && think != ThinkMode::Off {
         // Not an error on this route: a model that cannot think is not asked to.
         chat.think = None;
@@ -77,7 +67,7 @@ fn start_messages<'a>(
     let upstream = UpstreamRequest::Chat(upstream);
     let stream = request.stream.unwrap_or(false);
     let reply = model_request.send(context, (&resolved, in_use), upstream, stream)?;
-    Ok((reply, model_request.requested_name, estimate_tokens(&chat)))
+    Ok((reply, anthropic::tool_names(&request)))
 }
 
 /// `POST /v1/messages/count_tokens`. The upstream is not asked: this is an

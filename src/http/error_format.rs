@@ -2,7 +2,7 @@
 //!
 //! | path | body | inside a stream |
 //! | --- | --- | --- |
-//! | `/v1/messages` | `{"type":"error","error":{"type","message"},"request_id"}` | `event: error` |
+//! | `/v1/messages` | `{"type":"error","error":{"type","message"},"request_id"}`, with `details` where clients know a code | `event: error` |
 //! | other `/v1...` | `{"error":{"message","type","param","code"}}` | one `data:` event |
 //! | all others | `{"error":"text"}` | one line |
 //!
@@ -27,6 +27,9 @@ pub const AUTH_CHALLENGES: &[(&str, &str)] = &[
 /// OpenAI's code of a prompt that exceeds the context.
 const CONTEXT_LENGTH_EXCEEDED: &str = "context_length_exceeded";
 
+/// Anthropic's status for an overload.
+const ANTHROPIC_OVERLOADED: u16 = 529;
+
 /// The error format of one protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorFormat {
@@ -50,6 +53,16 @@ impl ErrorFormat {
             Self::OpenAi
         } else {
             Self::Ollama
+        }
+    }
+
+    /// The status of an error response; `None` if the client is gone. Anthropic's API has a status of its
+    /// own for an overload, at which its clients wait longer.
+    #[must_use]
+    pub fn status(self, error: &Error) -> Option<u16> {
+        match (self, error.status()?) {
+            (Self::Anthropic, 503) if error.is_upstream() => Some(ANTHROPIC_OVERLOADED),
+            (_, status) => Some(status),
         }
     }
 
@@ -105,8 +118,13 @@ impl ErrorFormat {
             }
             Self::Anthropic => {
                 let kind = anthropic_type(status);
+                // By this code, clients send a conversation again as a whole.
+                let code = if let Error::Coded(own, _) = error { Some(own.code) } else { None };
+                let details = code
+                    .map(|code| format!(r#","details":{{"error_code":"{code}"}}"#))
+                    .unwrap_or_default();
                 format!(
-                    r#"{{"type":"error","error":{{"type":"{kind}","message":{message}}}{anthropic_id}}}"#
+                    r#"{{"type":"error","error":{{"type":"{kind}","message":{message}{details}}}{anthropic_id}}}"#
                 )
             }
         }
@@ -138,13 +156,17 @@ fn openai_members(error: &Error, status: u16) -> (String, String, String) {
     (json(Some(kind)), json(param), json(code))
 }
 
+/// Types by status (Anthropic API reference, errors).
 fn anthropic_type(status: u16) -> &'static str {
     match status {
-        400 => "invalid_request_error",
         401 => "authentication_error",
+        402 => "billing_error",
         403 => "permission_error",
         404 => "not_found_error",
+        413 => "request_too_large",
         429 => "rate_limit_error",
+        400..500 => "invalid_request_error",
+        504 => "timeout_error",
         503 | 529 => "overloaded_error",
         _ => "api_error",
     }
@@ -232,13 +254,16 @@ mod tests {
     #[test]
     fn anthropic_s_errors_have_a_type_by_status_and_an_id() {
         for (statuses, kind) in [
-            (&[400][..], "invalid_request_error"),
+            (&[400, 408, 422][..], "invalid_request_error"),
             (&[401], "authentication_error"),
             (&[403], "permission_error"),
             (&[404], "not_found_error"),
             (&[429], "rate_limit_error"),
             (&[503, 529], "overloaded_error"),
-            (&[413, 500, 502, 504], "api_error"),
+            (&[402], "billing_error"),
+            (&[413], "request_too_large"),
+            (&[504], "timeout_error"),
+            (&[500, 502], "api_error"),
         ] {
             for status in statuses {
                 let expected = format!(

@@ -5,5 +5,6 @@
 //! ([`crate::api::ollama::decode`]). Nothing here decides what a missing or unknown member means:
 //! `translate` does.
 
+pub mod lenient;
 pub mod request;
 pub mod response;

@@ -1,17 +1,21 @@
 //! Requests of Anthropic's clients.
 //!
 //! Every member is optional and unknown ones are skipped, as in [`crate::api::ollama::request`]:
-//! `metadata`, `mcp_servers` and members that Anthropic adds later. A block has the members of all
-//! kinds of block, because its `type` may stand behind them; a block of an unknown kind does not
-//! invalidate the request.
+//! `metadata`, `mcp_servers` and members that Anthropic adds later. The members that hold for the whole
+//! request have the types of Ollama's own route, and its errors; what stands inside of blocks, tools and
+//! settings is read leniently ([`super::lenient`]). A block has the members of all kinds of block, because
+//! its `type` may stand behind them; a block of an unknown kind does not invalidate the request. Blocks
+//! inside of blocks are read when they are needed.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::Number;
 use serde_json::value::RawValue;
-use serde_json::{Number, Value};
 
+use super::lenient::{self, FromAny, Lenient, LenientFlag, LenientText};
 use crate::api::ollama::decode::{GoInt, GoString, request};
 
 /// Go's name of the request, for errors.
@@ -31,8 +35,8 @@ request! {
         pub system: Content<'a>,
         /// Whether to stream; the default is false.
         pub stream: bool,
-        /// A conversation that the server stores; refused.
-        pub thread: Value,
+        /// A conversation that the server stores; only a new one is accepted.
+        pub thread: Lenient<Typed<'a>>,
         /// Sampling.
         pub temperature: Number,
         /// Sampling.
@@ -42,19 +46,21 @@ request! {
         /// Stop sequences.
         pub stop_sequences: Vec<GoString<'a>>,
         /// Tool definitions.
-        pub tools: Vec<Tool<'a>>,
+        pub tools: Vec<Lenient<Tool<'a>>>,
         /// Which tools the model may or must call.
-        pub tool_choice: ToolChoice<'a>,
-        /// Whether to think.
-        pub thinking: Thinking<'a>,
-        /// How much to think.
-        pub output_config: OutputConfig<'a>,
+        pub tool_choice: Lenient<ToolChoice<'a>>,
+        /// Whether to think; a budget is ignored.
+        pub thinking: Lenient<Typed<'a>>,
+        /// How much to think, and the format of the text.
+        pub output_config: Lenient<OutputConfig<'a>>,
+        /// The older name of the format.
+        pub output_format: Lenient<OutputFormat<'a>>,
     }
 
     /// One turn of a conversation.
     pub struct Message<'a> {
         /// `user`, `assistant` or `system`.
-        pub role: GoString<'a>,
+        pub role: LenientText<'a>,
         /// A text, or blocks.
         pub content: Content<'a>,
     }
@@ -62,75 +68,179 @@ request! {
     /// A block of a turn, of any kind.
     pub struct ContentBlock<'a> {
         /// Which kind it is.
-        pub kind as "type": GoString<'a>,
+        pub kind as "type": LenientText<'a>,
         /// The text of a `text`.
-        pub text: GoString<'a>,
-        /// The source of an `image`, an [`ImageSource`]; other kinds have other sources.
+        pub text: LenientText<'a>,
+        /// The source of an `image` or a `document`, a [`Source`], or of a `search_result`, a text.
         pub source: &'a RawValue,
-        /// The id of a `tool_use`.
-        pub id: GoString<'a>,
-        /// The function of a `tool_use`.
-        pub name: GoString<'a>,
-        /// The arguments of a `tool_use`, an object.
+        /// The id of a call.
+        pub id: LenientText<'a>,
+        /// The function of a call.
+        pub name: LenientText<'a>,
+        /// The arguments of a call, an object.
         pub input: &'a RawValue,
-        /// Which call a `tool_result` answers.
-        pub tool_use_id: GoString<'a>,
-        /// The content of a `tool_result` or `web_search_tool_result`.
-        pub content: Content<'a>,
-        /// Whether a `tool_result` reports a failure.
-        pub is_error: bool,
+        /// Which call a result answers.
+        pub tool_use_id: LenientText<'a>,
+        /// The content of a result, a `search_result`, a `compaction` or a `mid_conv_system`, a
+        /// [`Content`].
+        pub content: &'a RawValue,
+        /// Whether a result reports a failure.
+        pub is_error: LenientFlag,
         /// The reasoning of a `thinking`.
-        pub thinking: GoString<'a>,
-        /// The address of a `web_search_result`.
-        pub url: GoString<'a>,
-        /// The title of a `web_search_result`.
-        pub title: GoString<'a>,
-        /// Why a search failed.
-        pub error_code: GoString<'a>,
+        pub thinking: LenientText<'a>,
+        /// The title of a `document` or a `search_result`.
+        pub title: LenientText<'a>,
+        /// What is to be known of a `document`.
+        pub context: LenientText<'a>,
+        /// The tool of a `tool_reference`.
+        pub tool_name: LenientText<'a>,
+        /// The tool of a `tool_addition` or `tool_removal`.
+        pub tool: Lenient<ToolReference<'a>>,
         /// Marks the end of what is to be cached.
         pub cache_control: &'a RawValue,
     }
 
-    /// Where an image comes from.
-    pub struct ImageSource<'a> {
-        /// Only `base64` is known.
-        pub kind as "type": GoString<'a>,
-        /// The base64.
+    /// Where an image or a document comes from.
+    pub struct Source<'a> {
+        /// `base64`, `url`, `text`, `content` or `file`.
+        pub kind as "type": LenientText<'a>,
+        /// The MIME type.
+        pub media_type: LenientText<'a>,
+        /// The base64, or the text.
         pub data: &'a RawValue,
+        /// The address.
+        pub url: LenientText<'a>,
+        /// The blocks, a [`Content`].
+        pub content: &'a RawValue,
     }
 
     /// A tool that the model may call.
     pub struct Tool<'a> {
-        /// `web_search...` is a tool that the server runs itself.
-        pub kind as "type": GoString<'a>,
+        /// `custom`, or a tool of Anthropic's API.
+        pub kind as "type": LenientText<'a>,
         /// Its name.
-        pub name: GoString<'a>,
+        pub name: LenientText<'a>,
         /// What it is for.
-        pub description: GoString<'a>,
-        /// Its parameters as a JSON Schema, checked and passed on unchanged.
+        pub description: LenientText<'a>,
+        /// Its parameters as a JSON Schema, passed on unchanged.
         pub input_schema: &'a RawValue,
+        /// Arguments that show how it is called.
+        pub input_examples: &'a RawValue,
+        /// Whether the model learns of it only by a search.
+        pub defer_loading: LenientFlag,
         /// Marks the end of what is to be cached.
         pub cache_control: &'a RawValue,
+    }
+
+    /// A tool by its name.
+    pub struct ToolReference<'a> {
+        /// The name.
+        pub name: LenientText<'a>,
+        /// The same in some versions.
+        pub tool_name: LenientText<'a>,
     }
 
     /// Which tools the model may or must call.
     pub struct ToolChoice<'a> {
         /// `auto`, `any`, `tool` or `none`.
-        pub kind as "type": GoString<'a>,
+        pub kind as "type": LenientText<'a>,
         /// The name of the tool, with `tool`.
-        pub name: GoString<'a>,
+        pub name: LenientText<'a>,
+        /// Whether the model calls one tool at a time.
+        pub disable_parallel_tool_use: LenientFlag,
     }
 
-    /// Whether to think; a budget is ignored.
-    pub struct Thinking<'a> {
-        /// `enabled` or `disabled`; others, such as `adaptive`, leave it to the model.
-        pub kind as "type": GoString<'a>,
+    /// An object that is known by its type.
+    pub struct Typed<'a> {
+        /// The type.
+        pub kind as "type": LenientText<'a>,
     }
 
     /// Settings of the output.
     pub struct OutputConfig<'a> {
-        /// How much to think, where [`Thinking`] does not decide.
-        pub effort: GoString<'a>,
+        /// How much to think, where `thinking` does not decide.
+        pub effort: LenientText<'a>,
+        /// The format of the text.
+        pub format: Lenient<OutputFormat<'a>>,
+    }
+
+    /// The format of the text.
+    pub struct OutputFormat<'a> {
+        /// `json_schema`.
+        pub kind as "type": LenientText<'a>,
+        /// The schema.
+        pub schema: &'a RawValue,
+    }
+}
+
+impl<'a> ContentBlock<'a> {
+    /// Which kind it is.
+    pub fn kind(&self) -> &str {
+        self.kind.as_deref().unwrap_or_default()
+    }
+
+    /// The same block without `tool`, whose texts are borrowed.
+    pub fn borrowed(&'a self) -> Self {
+        let text = |member: &'a Option<LenientText<'a>>| {
+            member.as_deref().map(|text| LenientText(Cow::Borrowed(text)))
+        };
+        Self {
+            kind: text(&self.kind),
+            text: text(&self.text),
+            id: text(&self.id),
+            name: text(&self.name),
+            tool_use_id: text(&self.tool_use_id),
+            thinking: text(&self.thinking),
+            title: text(&self.title),
+            context: text(&self.context),
+            tool_name: text(&self.tool_name),
+            source: self.source,
+            input: self.input,
+            content: self.content,
+            is_error: self.is_error,
+            tool: None,
+            cache_control: self.cache_control,
+        }
+    }
+
+    /// The blocks inside of it; a text is one block.
+    pub fn inner_blocks(&self) -> Vec<ContentBlock<'a>> {
+        self.content.map(parse_blocks).unwrap_or_default()
+    }
+}
+
+/// The blocks of a content; none where it is no content.
+pub fn parse_blocks(content: &RawValue) -> Vec<ContentBlock<'_>> {
+    match serde_json::from_str(content.get()) {
+        Ok(Content::Text(text)) => vec![text_block(text.0)],
+        Ok(Content::Blocks(blocks)) => blocks,
+        Err(_) => Vec::new(),
+    }
+}
+
+fn text_block(text: Cow<'_, str>) -> ContentBlock<'_> {
+    let kind = Some(LenientText(Cow::Borrowed("text")));
+    ContentBlock { kind, text: Some(LenientText(text)), ..ContentBlock::default() }
+}
+
+/// An element of a list of blocks. A text stands for a block of text; all else that is no object has no
+/// kind.
+#[derive(Default)]
+struct Element<'a>(ContentBlock<'a>);
+
+impl<'de> FromAny<'de> for Element<'de> {
+    fn from_text(text: Cow<'de, str>) -> Self {
+        Self(text_block(text))
+    }
+
+    fn from_object<A: MapAccess<'de>>(map: A) -> Result<Self, A::Error> {
+        ContentBlock::deserialize(MapAccessDeserializer::new(map)).map(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Element<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        lenient::deserialize_any(deserializer)
     }
 }
 
@@ -163,9 +273,8 @@ impl<'de> Deserialize<'de> for Content<'de> {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
                 let mut blocks = Vec::new();
-                // A block of `null` has no kind.
-                while let Some(block) = list.next_element::<Option<ContentBlock<'de>>>()? {
-                    blocks.push(block.unwrap_or_default());
+                while let Some(Element(block)) = list.next_element()? {
+                    blocks.push(block);
                 }
                 Ok(Content::Blocks(blocks))
             }
@@ -221,11 +330,25 @@ mod tests {
         check(r#"{"system":true}"#, "bool", "system of type []anthropic.ContentBlock");
         check(r#"{"messages":[5]}"#, "number", "messages of type anthropic.Message");
         check(
-            r#"{"messages":[{"content":[{"type":{}}]}]}"#,
-            "object",
-            "messages.content.type of type string",
+            r#"{"messages":[{"content":5}]}"#,
+            "number",
+            "messages.content of type []anthropic.ContentBlock",
         );
-        check(r#"{"thinking":"on"}"#, "string", "thinking of type anthropic.Thinking");
+    }
+
+    #[test]
+    fn blocks_tools_and_settings_are_read_leniently() {
+        let body = r#"{"thinking":"on","tools":[5,{"name":{},"defer_loading":"x"}],"tool_choice":[],
+            "messages":[{"role":5,"content":["a",5,true,[1],{"type":{},"text":[1],"tool":5},{"text":"b"}]}]}"#;
+        let read: MessagesRequest<'_> = decode::parse(body, GO_TYPE_NAME).expect("valid");
+        assert!(read.thinking.is_some_and(|it| it.0.is_none()));
+        let named = read.tools.iter().flatten().map(|tool| tool.0.is_some());
+        assert_eq!(named.collect::<Vec<_>>(), [false, true]);
+        let Some(Content::Blocks(blocks)) = &read.messages.as_ref().expect("one")[0].content else {
+            panic!("blocks");
+        };
+        let texts = blocks.iter().map(|block| block.text.as_deref().unwrap_or("-"));
+        assert_eq!(texts.collect::<Vec<_>>(), ["a", "-", "-", "-", "", "b"]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Responses to Anthropic's clients.
 //!
-//! Members stand in Ollama's order. `content` is never `null`; other absent members are left out, as
-//! Ollama leaves them out.
+//! Members stand in Ollama's order. `content` is never `null`; `stop_reason` and `stop_sequence` are there
+//! even if they are (Anthropic API reference, messages).
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -20,11 +20,42 @@ pub struct Message<'a> {
     pub model: &'a str,
     /// The output of the model.
     pub content: Vec<ContentBlock<'a>>,
-    /// Why the model stopped; absent until it did.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub stop_reason: Option<&'static str>,
+    /// Why the model stopped, and nothing until it did.
+    #[serde(flatten)]
+    pub stop: StopReason,
     /// The counts.
     pub usage: Usage,
+}
+
+/// Why a message ended.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct StopReason {
+    /// The reason.
+    pub stop_reason: Option<&'static str>,
+    /// The stop sequence that ended it, which is not known.
+    pub stop_sequence: Option<&'static str>,
+    /// More of a refusal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_details: Option<StopDetails>,
+}
+
+/// More of a refusal.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct StopDetails {
+    /// Always `refusal`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// The policy, which is not known.
+    pub category: Option<&'static str>,
+    /// The reason, which is not known.
+    pub explanation: Option<&'static str>,
+}
+
+impl StopDetails {
+    /// What is said of each refusal.
+    pub fn refusal() -> Self {
+        Self { kind: "refusal", category: None, explanation: None }
+    }
 }
 
 /// Token counts.
@@ -50,6 +81,8 @@ pub enum ContentBlock<'a> {
     Thinking {
         /// The reasoning.
         thinking: &'a str,
+        /// Required by clients, which send it back.
+        signature: &'a str,
     },
     /// Text.
     Text {
@@ -100,7 +133,7 @@ pub enum StreamEvent<'a> {
     /// How the message ended.
     MessageDelta {
         /// Why.
-        delta: MessageDelta,
+        delta: StopReason,
         /// The counts.
         usage: Usage,
     },
@@ -132,6 +165,11 @@ pub enum ContentDelta<'a> {
         /// The reasoning.
         thinking: &'a str,
     },
+    /// The signature of reasoning.
+    SignatureDelta {
+        /// The signature.
+        signature: &'a str,
+    },
     /// Text.
     TextDelta {
         /// The text.
@@ -142,13 +180,6 @@ pub enum ContentDelta<'a> {
         /// An object as a string of JSON.
         partial_json: &'a str,
     },
-}
-
-/// Why a message ended.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct MessageDelta {
-    /// The reason.
-    pub stop_reason: &'static str,
 }
 
 /// The response of `/v1/messages/count_tokens`.

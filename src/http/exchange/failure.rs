@@ -27,7 +27,7 @@ impl Exchange {
 
     /// Reports `error` to the client, unless the response is complete or the client is gone.
     pub fn fail(&mut self, error: &Error) {
-        let sent = error.status().map(|status| self.send_error(error, status));
+        let sent = self.error_format.status(error).map(|status| self.send_error(error, status));
         if !matches!(sent, Some(Ok(()))) {
             // The client is gone.
             self.state = State::Done;

@@ -2,250 +2,360 @@
 //!
 //! | block | translation |
 //! | --- | --- |
-//! | a text, `text` | the message's text; several are concatenated |
-//! | `image` | the message's image; base64 only |
-//! | `tool_use`, `server_tool_use` | a call |
-//! | `tool_result`, `web_search_tool_result` | a tool's message; a failure is told in its text |
+//! | a text, `text` | the message's text; several are concatenated, those of `system` with a blank line |
+//! | `image` | the message's image, or its address; a file of Anthropic's store is named in a line |
+//! | `document` | text below its title; a PDF as a file where the upstream takes it, else a line |
+//! | `search_result` | its title, source and texts |
+//! | `tool_use` | a call |
+//! | `tool_result` | a tool's message; a failure is told in its text |
+//! | `tool_reference` | a text that says that the tool is available |
+//! | `server_tool_use`, `mcp_tool_use` | a call, if its result is there |
+//! | `..._tool_result` | a tool's message with the texts that it holds |
 //! | `thinking` | the message's thinking |
-//! | all others | left out |
+//! | `compaction` | a user's message with the summary |
+//! | `mid_conv_system` | a system message at its place |
+//! | `tool_addition`, `tool_removal` | no text; the tool is declared |
+//! | `redacted_thinking`, `fallback`, `container_upload` | left out |
+//! | all others | left out, with one warning |
 //!
 //! A mark of a cache (`cache_control`) stays on its own text, image or result; those of other blocks are
-//! left out.
+//! left out. The line with which Claude Code tells its version (`x-anthropic-billing-header`) is left out:
+//! it differs from session to session, and so spoils the upstream's cache from its first word on.
 //!
-//! The results in a user's turn come before its text, because they answer the turn before. In an
-//! assistant's turn, the blocks after a result become a turn of their own.
+//! The system messages before all turns become one; later ones stay at their place. The results in a
+//! user's turn come before its text, because they answer the turn before. In an assistant's turn, the
+//! blocks after a result become a turn of their own. A result without a call is told by the user; a
+//! second call with the same id in one turn gets another one.
 
 use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
-use super::{concat_texts, missing_messages_error};
-use crate::api::anthropic::request::{
-    Content, ContentBlock, ImageSource, Message, MessagesRequest,
-};
-use crate::api::ollama::decode::{self, GoString, non_empty};
-use crate::api::ollama::request::{FunctionCall, MarkedPart, Message as OllamaMessage, ToolCall};
-use crate::error::{Error, Result};
-use crate::translate::cache_marks::PartCollector;
-use crate::translate::media;
+use serde_json::value::RawValue;
+
+use super::results::{self, reference_text};
+use super::turn::{TurnBuilder, text_of};
+use super::{missing_messages_error, tools};
+use crate::api::anthropic::request::{Content, ContentBlock, Message, MessagesRequest};
+use crate::api::ollama::decode::{GoString, non_empty};
+use crate::api::ollama::request::{FunctionCall, Message as OllamaMessage, ToolCall};
+use crate::error::Result;
+use crate::translate::tool_names::{ToolForm, ToolNames};
+
+/// What the first line of Claude Code's system prompt begins with, unless it is switched off.
+const BILLING_LINE: &str = "x-anthropic-billing-header";
+
+/// The role of a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    System,
+    User,
+    Assistant,
+}
+
+impl Role {
+    /// The role of a message; a missing or unknown one is the user's.
+    fn of(message: &Message<'_>) -> Self {
+        let role = message.role.as_deref().unwrap_or_default();
+        let is = |name: &str| role.eq_ignore_ascii_case(name);
+        match () {
+            () if is("assistant") => Self::Assistant,
+            () if is("system") || is("developer") => Self::System,
+            () => Self::User,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+        }
+    }
+}
 
 /// The conversation, with the system prompt first.
 ///
 /// # Errors
-/// [`Error::InvalidRequest`] for an invalid image or call, and for a conversation without messages.
+/// [`crate::error::Error::InvalidRequest`] for an invalid image, and for a conversation without messages.
 pub(super) fn to_ollama_messages<'a>(
     request: &'a MessagesRequest<'a>,
+    names: &mut ToolNames,
 ) -> Result<Vec<OllamaMessage<'a>>> {
-    let mut out = Vec::new();
-    if let Some(system) = request.system.as_ref().and_then(content_text)
-        && !system.is_empty()
-    {
-        let role = Some(GoString("system".into()));
-        let marked_parts = request.system.as_ref().map(system_parts).unwrap_or_default();
-        let content = Some(system);
-        out.push(OllamaMessage { role, content, marked_parts, ..OllamaMessage::default() });
+    let messages = request.messages.as_deref().unwrap_or_default();
+    let mut system = TurnBuilder::default();
+    push_system(request.system.as_ref(), &mut system);
+    let is_leading = |message: &&Message<'_>| Role::of(message) == Role::System;
+    let leading = messages.iter().take_while(is_leading).count();
+    messages[..leading].iter().for_each(|it| push_system(it.content.as_ref(), &mut system));
+    let mut conversation = Conversation::new(messages, names);
+    for message in &messages[leading..] {
+        conversation.push_message(message)?;
     }
-    let system_count = out.len();
-    for message in request.messages.iter().flatten() {
-        push_message(message, &mut out)?;
-    }
-    if out.len() == system_count {
+    let turns = conversation.finish();
+    if turns.is_empty() && leading == 0 {
         return Err(missing_messages_error());
     }
-    Ok(out)
+    let mut out = Vec::with_capacity(turns.len() + 1);
+    if !system.is_empty() {
+        out.push(system.finish("system"));
+    }
+    out.extend(turns);
+    if out.is_empty() { Err(missing_messages_error()) } else { Ok(out) }
 }
 
-/// The contents of one turn.
-#[derive(Default)]
-struct TurnBuilder<'a> {
-    texts: Vec<&'a str>,
-    thinking: Vec<&'a str>,
-    images: Vec<&'a serde_json::value::RawValue>,
-    calls: Vec<ToolCall<'a>>,
-    parts: PartCollector<'a>,
+/// True if a system message stands behind the first turn.
+pub fn has_late_system(request: &MessagesRequest<'_>) -> bool {
+    let roles = request.messages.iter().flatten().map(Role::of);
+    roles.skip_while(|role| *role == Role::System).any(|role| role == Role::System)
 }
 
-impl<'a> TurnBuilder<'a> {
-    /// Adds a block that is not a result; ignores unknown kinds.
-    fn push_block(&mut self, block: &'a ContentBlock<'a>) -> Result<()> {
-        match block_kind(block) {
-            "text" => {
-                self.texts.extend(block.text.as_deref());
-                let text = block.text.as_deref().unwrap_or_default();
-                self.parts.push(Some(text.into()), block.cache_control);
+/// Adds the texts of a system prompt or message.
+fn push_system<'a>(content: Option<&'a Content<'a>>, turn: &mut TurnBuilder<'a>) {
+    match content {
+        None => {}
+        Some(Content::Text(text)) => turn.push_paragraph(without_billing_line(text).into(), None),
+        Some(Content::Blocks(blocks)) => {
+            for block in blocks {
+                match (block.kind(), block.text.as_deref()) {
+                    ("text", Some(text)) => {
+                        turn.push_paragraph(without_billing_line(text).into(), block.cache_control);
+                    }
+                    ("mid_conv_system", _) => push_inner_system(block, turn),
+                    _ => {}
+                }
             }
-            "thinking" => self.thinking.extend(block.thinking.as_deref()),
-            "image" => {
-                self.images.push(image_data(block)?);
-                self.parts.push(None, block.cache_control);
+        }
+    }
+}
+
+/// Adds the texts inside of a `mid_conv_system`.
+fn push_inner_system<'a>(block: &ContentBlock<'a>, turn: &mut TurnBuilder<'a>) {
+    for inner in block.inner_blocks() {
+        if inner.kind() == "text" {
+            turn.push_paragraph(inner.text.unwrap_or_default().0, inner.cache_control);
+        }
+    }
+}
+
+fn without_billing_line(text: &str) -> &str {
+    match text.trim_start().strip_prefix(BILLING_LINE) {
+        Some(line) => line.split_once('\n').map_or("", |(_, rest)| rest.trim_start_matches('\n')),
+        None => text,
+    }
+}
+
+/// The messages so far.
+struct Conversation<'a, 'n> {
+    out: Vec<OllamaMessage<'a>>,
+    names: &'n mut ToolNames,
+    /// The ids that are sent for calls without a result, by the client's id.
+    open: HashMap<String, VecDeque<Option<GoString<'a>>>>,
+    /// The ids of results of tools that a server ran.
+    server_results: HashSet<&'a str>,
+    unknown: BTreeSet<String>,
+}
+
+impl<'a, 'n> Conversation<'a, 'n> {
+    fn new(messages: &'a [Message<'a>], names: &'n mut ToolNames) -> Self {
+        let blocks = messages.iter().filter_map(|message| match &message.content {
+            Some(Content::Blocks(blocks)) => Some(blocks),
+            _ => None,
+        });
+        let results = blocks.flatten().filter(|block| is_server_result(block.kind()));
+        let server_results = results.filter_map(|block| block.tool_use_id.as_deref()).collect();
+        let (out, open, unknown) = (Vec::new(), HashMap::new(), BTreeSet::new());
+        Self { out, names, open, server_results, unknown }
+    }
+
+    fn finish(self) -> Vec<OllamaMessage<'a>> {
+        for kind in &self.unknown {
+            log::warn!("a message has blocks of an unknown type, which are left out: {kind:?}");
+        }
+        self.out
+    }
+
+    /// Adds the messages of a turn.
+    fn push_message(&mut self, message: &'a Message<'a>) -> Result<()> {
+        let role = Role::of(message);
+        let mut turn = TurnBuilder::default();
+        match (&message.content, role) {
+            (None, _) => {}
+            (content, Role::System) => push_system(content.as_ref(), &mut turn),
+            (Some(Content::Text(text)), _) => {
+                let content = Some(GoString(Cow::Borrowed(&**text)));
+                let role = Some(GoString(role.name().into()));
+                self.out.push(OllamaMessage { role, content, ..OllamaMessage::default() });
             }
-            "tool_use" => self.calls.push(parse_call(block)?),
-            "server_tool_use" => self.calls.push(to_call(block)),
-            _ => {}
+            (Some(Content::Blocks(blocks)), _) => {
+                for block in blocks {
+                    self.push_block(block, role, &mut turn)?;
+                }
+            }
+        }
+        self.end_turn(role, turn);
+        Ok(())
+    }
+
+    fn end_turn(&mut self, role: Role, turn: TurnBuilder<'a>) {
+        if !turn.is_empty() {
+            self.out.push(turn.finish(role.name()));
+        }
+    }
+
+    fn push_block(
+        &mut self,
+        block: &'a ContentBlock<'a>,
+        role: Role,
+        turn: &mut TurnBuilder<'a>,
+    ) -> Result<()> {
+        match block.kind() {
+            "thinking" => turn.push_thinking(block.thinking.as_deref().unwrap_or_default().into()),
+            "tool_use" if role == Role::Assistant => self.push_call(block, turn),
+            "server_tool_use" | "mcp_tool_use" if role == Role::Assistant => {
+                let id = block.id.as_deref().unwrap_or_default();
+                if self.server_results.contains(id) {
+                    self.push_call(block, turn);
+                }
+            }
+            kind if kind == "tool_result" || is_server_result(kind) => {
+                if role == Role::Assistant {
+                    self.end_turn(role, std::mem::take(turn));
+                }
+                self.push_result(block, turn)?;
+                if role == Role::Assistant {
+                    // Only a result without a call is left.
+                    self.end_turn(Role::User, std::mem::take(turn));
+                }
+            }
+            "tool_reference" => self.push_reference(block, turn),
+            "compaction" => {
+                self.end_turn(role, std::mem::take(turn));
+                let mut summary = TurnBuilder::default();
+                for inner in block.inner_blocks() {
+                    summary.push_paragraph(inner.text.unwrap_or_default().0, None);
+                }
+                self.end_turn(Role::User, summary);
+            }
+            "mid_conv_system" => {
+                self.end_turn(role, std::mem::take(turn));
+                let mut system = TurnBuilder::default();
+                push_inner_system(block, &mut system);
+                self.end_turn(Role::System, system);
+            }
+            _ => {
+                if !turn.push_content(block.borrowed())? {
+                    self.note_unknown(block.kind());
+                }
+            }
         }
         Ok(())
     }
 
-    /// The message; `None` if it is empty.
-    fn finish(self, role: Option<&GoString<'a>>) -> Option<OllamaMessage<'a>> {
-        let (content, thinking) = (concat_texts(&self.texts), concat_texts(&self.thinking));
-        let is_empty = |text: &Option<GoString<'_>>| non_empty(text.as_deref()).is_none();
-        let has_texts = !is_empty(&content) || !is_empty(&thinking);
-        let has_content = has_texts || !self.images.is_empty() || !self.calls.is_empty();
-        has_content.then(|| OllamaMessage {
-            role: role.cloned(),
-            content,
-            thinking,
-            images: Some(self.images),
-            tool_calls: Some(self.calls),
-            marked_parts: self.parts.finish(),
-            ..OllamaMessage::default()
-        })
-    }
-}
-
-/// Adds the messages of a turn.
-fn push_message<'a>(message: &'a Message<'a>, out: &mut Vec<OllamaMessage<'a>>) -> Result<()> {
-    let role = message.role.as_ref();
-    let blocks = match &message.content {
-        Some(Content::Blocks(blocks)) => blocks,
-        Some(Content::Text(text)) => {
-            let (role, content) = (role.cloned(), Some(text.clone()));
-            out.push(OllamaMessage { role, content, ..OllamaMessage::default() });
-            return Ok(());
-        }
-        None => return Ok(()),
-    };
-    let is_assistant = role.is_some_and(|role| role.eq_ignore_ascii_case("assistant"));
-    let mut turn = TurnBuilder::default();
-    for block in blocks {
-        let Some(result) = parse_result(block)? else {
-            turn.push_block(block)?;
-            continue;
+    /// Adds a call. One without a name is none; one without an id gets one from its place.
+    fn push_call(&mut self, block: &'a ContentBlock<'a>, turn: &mut TurnBuilder<'a>) {
+        let Some(name) = non_empty(block.name.as_deref()) else {
+            return self.note_unknown("tool_use without a name");
         };
-        if is_assistant {
-            out.extend(std::mem::take(&mut turn).finish(role));
-        }
-        out.push(result);
+        let name = self.names.declare(ToolForm::Function, None, name).to_owned();
+        let id = block.id.as_deref().unwrap_or_default();
+        let sent = non_empty(Some(id)).map(|id| {
+            let is_used = |id: &str| turn.calls.iter().any(|it| it.id.as_deref() == Some(id));
+            let numbered = (2..).map(|number| Cow::Owned(format!("{id}_{number}")));
+            let mut ids = std::iter::once(Cow::Borrowed(id)).chain(numbered);
+            GoString(ids.find(|id| !is_used(id)).unwrap_or_default())
+        });
+        self.open.entry(id.to_owned()).or_default().push_back(sent.clone());
+        let arguments = block.input.filter(|input| is_arguments(input));
+        let name = Some(GoString(name.into()));
+        let function = FunctionCall { name, arguments, ..FunctionCall::default() };
+        turn.calls.push(ToolCall { id: sent, function: Some(function) });
     }
-    out.extend(turn.finish(role));
-    Ok(())
-}
 
-fn block_kind<'a>(block: &'a ContentBlock<'a>) -> &'a str {
-    block.kind.as_deref().unwrap_or_default()
-}
+    /// Adds the tool's message for a result, or without a call its contents to the user's turn.
+    fn push_result(
+        &mut self,
+        block: &'a ContentBlock<'a>,
+        turn: &mut TurnBuilder<'a>,
+    ) -> Result<()> {
+        let id = block.tool_use_id.as_deref().unwrap_or_default();
+        let answered = self.open.get_mut(id).and_then(VecDeque::pop_front);
+        let mut result = TurnBuilder::default();
+        let target = if answered.is_some() { &mut result } else { turn };
+        if matches!(block.kind(), "tool_result" | "mcp_tool_result") {
+            self.push_result_blocks(block, target)?;
+        } else {
+            let text = self.server_result_text(block);
+            target.push_text(text.into(), None);
+        }
+        let Some(sent) = answered else { return Ok(()) };
+        if block.is_error.is_some_and(|it| it.0) {
+            result.prefix_text(results::error_text);
+        }
+        result.mark_last(block.cache_control);
+        let mut message = result.finish("tool");
+        message.content.get_or_insert_default();
+        message.tool_call_id = sent;
+        self.out.push(message);
+        Ok(())
+    }
 
-/// The text of a content, without blocks of other kinds.
-fn content_text<'a>(content: &'a Content<'a>) -> Option<GoString<'a>> {
-    match content {
-        Content::Text(text) => Some(text.clone()),
-        Content::Blocks(blocks) => {
-            let texts = blocks.iter().filter(|block| block_kind(block) == "text");
-            concat_texts(&texts.filter_map(|block| block.text.as_deref()).collect::<Vec<_>>())
+    fn push_result_blocks(
+        &mut self,
+        block: &'a ContentBlock<'a>,
+        turn: &mut TurnBuilder<'a>,
+    ) -> Result<()> {
+        for inner in block.inner_blocks() {
+            if inner.kind() == "tool_reference" {
+                self.push_reference(&inner, turn);
+                continue;
+            }
+            let kind = inner.kind().to_owned();
+            if !turn.push_content(inner)? {
+                self.note_unknown(&kind);
+            }
+        }
+        Ok(())
+    }
+
+    fn server_result_text(&mut self, block: &ContentBlock<'_>) -> String {
+        let Some(content) = block.content.and_then(|raw| serde_json::from_str(raw.get()).ok())
+        else {
+            return String::new();
+        };
+        let mut rename = |name: &str| self.names.declare(ToolForm::Function, None, name).to_owned();
+        results::to_text(&content, &mut rename)
+    }
+
+    fn push_reference(&mut self, block: &ContentBlock<'_>, turn: &mut TurnBuilder<'a>) {
+        if let Some(name) = tools::referenced_tool(block) {
+            let name = self.names.declare(ToolForm::Function, None, name);
+            turn.push_paragraph(reference_text(name).into(), None);
+        }
+    }
+
+    /// Remembers a type that is not known, unless it is one of those that say nothing to a model.
+    fn note_unknown(&mut self, kind: &str) {
+        const SILENT: [&str; 5] =
+            ["redacted_thinking", "fallback", "container_upload", "tool_addition", "tool_removal"];
+        const MAX_KINDS: usize = 8;
+        const MAX_KIND_CHARS: usize = 64;
+        // A call of a server's tool in a turn of the user, or without a result, is left out, too.
+        let is_call = kind.ends_with("tool_use");
+        if !SILENT.contains(&kind) && !is_call && self.unknown.len() < MAX_KINDS {
+            self.unknown.insert(kind.chars().take(MAX_KIND_CHARS).collect());
         }
     }
 }
 
-fn system_parts<'a>(content: &'a Content<'a>) -> Vec<MarkedPart<'a>> {
-    let Content::Blocks(blocks) = content else { return Vec::new() };
-    let mut parts = PartCollector::default();
-    for block in blocks.iter().filter(|block| block_kind(block) == "text") {
-        let text = block.text.as_deref().unwrap_or_default();
-        parts.push(Some(text.into()), block.cache_control);
-    }
-    parts.finish()
+/// True for the result of a tool that a server ran, known or not.
+fn is_server_result(kind: &str) -> bool {
+    kind.ends_with("_tool_result")
 }
 
-/// The base64 of an image. It is checked here for the error texts of this API.
-fn image_data<'a>(block: &'a ContentBlock<'a>) -> Result<&'a serde_json::value::RawValue> {
-    let invalid = || Error::invalid_request("invalid image source");
-    let source = block.source.ok_or_else(invalid)?;
-    let source: ImageSource<'a> =
-        decode::parse(source.get(), "anthropic.ImageSource").map_err(|_| invalid())?;
-    let kind = source.kind.as_deref().unwrap_or_default();
-    if kind != "base64" {
-        return Err(Error::invalid_request(format!(
-            "invalid image source type: {kind}. Only base64 images are supported."
-        )));
-    }
-    let data = source.data.ok_or_else(invalid)?;
-    media::parse_part(data).map_err(|error| {
-        Error::invalid_request(format!("invalid base64 image data: {}", error.message()))
-    })?;
-    Ok(data)
-}
-
-/// A call, which must have an id and a name.
-fn parse_call<'a>(block: &'a ContentBlock<'a>) -> Result<ToolCall<'a>> {
-    for (name, member) in [("id", &block.id), ("name", &block.name)] {
-        if non_empty(member.as_deref()).is_none() {
-            let reason = format!("tool_use block missing required '{name}' field");
-            return Err(Error::invalid_request(reason));
-        }
-    }
-    Ok(to_call(block))
-}
-
-fn to_call<'a>(block: &ContentBlock<'a>) -> ToolCall<'a> {
-    let name = block.name.clone();
-    let function = FunctionCall { name, arguments: block.input, ..FunctionCall::default() };
-    ToolCall { id: block.id.clone(), function: Some(function) }
-}
-
-/// The tool's message for a result; `None` for other blocks.
-fn parse_result<'a>(block: &'a ContentBlock<'a>) -> Result<Option<OllamaMessage<'a>>> {
-    let mut turn = TurnBuilder::default();
-    let text = match (block_kind(block), &block.content) {
-        ("web_search_tool_result", content) => {
-            GoString(Cow::Owned(search_results_text(content.as_ref())))
-        }
-        ("tool_result", None) => GoString::default(),
-        ("tool_result", Some(Content::Text(text))) => {
-            turn.parts.push(Some(Cow::Borrowed(text)), None);
-            text.clone()
-        }
-        ("tool_result", Some(Content::Blocks(blocks))) => {
-            let shown = blocks.iter().filter(|block| matches!(block_kind(block), "text" | "image"));
-            shown.into_iter().try_for_each(|block| turn.push_block(block))?;
-            concat_texts(&turn.texts).unwrap_or_default()
-        }
-        _ => return Ok(None),
+/// True for arguments that can be sent: an object, or a text that holds one.
+fn is_arguments(input: &RawValue) -> bool {
+    let is_object = |text: &str| {
+        serde_json::from_str::<serde_json::Value>(text).is_ok_and(|value| value.is_object())
     };
-    let failed = block.is_error == Some(true);
-    let text = if failed { GoString(Cow::Owned(error_text(&text))) } else { text };
-    let mut parts = turn.parts;
-    if failed {
-        // The text has changed, so it is one part.
-        parts = PartCollector::default();
-        parts.push(Some(Cow::Owned(text.to_string())), None);
-    }
-    parts.mark_last(block.cache_control);
-    Ok(Some(OllamaMessage {
-        role: Some(GoString("tool".into())),
-        content: Some(text),
-        images: Some(turn.images),
-        tool_call_id: block.tool_use_id.clone(),
-        marked_parts: parts.finish(),
-        ..OllamaMessage::default()
-    }))
-}
-
-/// The text of a failed tool: OpenAI's tool messages have no member for a failure.
-fn error_text(text: &str) -> String {
-    if text.is_empty() { "Error".to_owned() } else { format!("Error: {text}") }
-}
-
-/// The results of a search, one in a line, or its error.
-fn search_results_text(content: Option<&Content<'_>>) -> String {
-    let Some(Content::Blocks(blocks)) = content else { return String::new() };
-    let mut out = String::new();
-    for block in blocks {
-        if let Some(code) = &block.error_code {
-            out.push_str(&error_text(code));
-        } else if block_kind(block) == "web_search_result" {
-            let text =
-                |member: &Option<GoString<'_>>| member.as_deref().unwrap_or_default().to_owned();
-            out.push_str(&format!("- {}: {}\n", text(&block.title), text(&block.url)));
-        }
-    }
-    out
+    input.get().starts_with('{') || is_object(&text_of(input))
 }

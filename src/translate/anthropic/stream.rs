@@ -5,18 +5,22 @@
 //! ```
 //!
 //! Invariant: one block is open at a time, each is closed before the next begins, and their indexes
-//! rise by one. There is at most one block of reasoning: reasoning after it was closed is dropped, as
-//! in Ollama (`anthropic/anthropic.go`).
+//! rise by one. A block of reasoning gets its signature before it is closed; a message without content
+//! has an empty text, because clients take a message without blocks for a failure.
 
 use serde_json::value::RawValue;
 
 use crate::api::anthropic::response::{
-    ContentBlock, ContentDelta as BlockDelta, Message, MessageDelta, StreamEvent, Usage,
+    ContentBlock, ContentDelta as BlockDelta, Message, StopDetails, StopReason, StreamEvent, Usage,
 };
 use crate::api::wire::digest::sha256_hex;
 use crate::api::wire::{ndjson, sse};
 use crate::translate::stream::{Completion, Delta, Encoder};
 use crate::translate::tool_calls::CompleteToolCall;
+use crate::translate::tool_names::ToolNames;
+
+/// Stands for the signature of reasoning, which no upstream has: clients require one.
+const SIGNATURE: &str = "b2xsYW1hLW9wZW5haS1wcm94eQ==";
 
 /// The number of hex digits in a message's id.
 const ID_DIGITS: usize = 24;
@@ -39,9 +43,9 @@ pub struct MessageEncoder<'a> {
     open_block: Option<BlockKind>,
     /// The number of closed blocks, which is the index of the open block or of the next one.
     block_index: usize,
-    has_thinking: bool,
-    /// The ids of the calls that were written.
-    call_ids: Vec<String>,
+    has_calls: bool,
+    /// The client's names of its tools.
+    names: ToolNames,
 }
 
 impl<'a> MessageEncoder<'a> {
@@ -55,19 +59,30 @@ impl<'a> MessageEncoder<'a> {
             has_started: false,
             open_block: None,
             block_index: 0,
-            has_thinking: false,
-            call_ids: Vec::new(),
+            has_calls: false,
+            names: ToolNames::default(),
         }
+    }
+
+    /// The same for a request with tools.
+    #[must_use]
+    pub fn with_tool_names(self, names: ToolNames) -> Self {
+        Self { names, ..self }
+    }
+
+    /// The client's name of the tool that is called.
+    fn client_name<'b>(&'b self, call: &'b CompleteToolCall) -> &'b str {
+        self.names.resolve(&call.name).map_or(&call.name, |tool| &tool.name)
     }
 
     fn build_message<'b>(
         &'b self,
         content: Vec<ContentBlock<'b>>,
-        stop_reason: Option<&'static str>,
+        stop: StopReason,
         usage: Usage,
     ) -> Message<'b> {
         let (kind, role) = ("message", "assistant");
-        Message { id: &self.id, kind, role, model: self.model, content, stop_reason, usage }
+        Message { id: &self.id, kind, role, model: self.model, content, stop, usage }
     }
 
     /// The upstream's counts, or the estimate if it reports none for the prompt. Clients add the three
@@ -94,7 +109,7 @@ impl<'a> MessageEncoder<'a> {
     fn start_message(&mut self, out: &mut Vec<u8>) {
         if !std::mem::replace(&mut self.has_started, true) {
             let usage = Usage { input_tokens: self.estimate, ..Usage::default() };
-            let message = self.build_message(Vec::new(), None, usage);
+            let message = self.build_message(Vec::new(), StopReason::default(), usage);
             write_event(out, &StreamEvent::MessageStart { message });
         }
     }
@@ -105,17 +120,7 @@ impl<'a> MessageEncoder<'a> {
             return;
         }
         if self.open_block != Some(kind) {
-            if kind == BlockKind::Thinking && std::mem::replace(&mut self.has_thinking, true) {
-                return;
-            }
-            self.close_block(out);
-            let content_block = match kind {
-                BlockKind::Thinking => ContentBlock::Thinking { thinking: "" },
-                BlockKind::Text => ContentBlock::Text { text: "" },
-            };
-            let index = self.block_index;
-            write_event(out, &StreamEvent::ContentBlockStart { index, content_block });
-            self.open_block = Some(kind);
+            self.open_block(out, kind);
         }
         let delta = match kind {
             BlockKind::Thinking => BlockDelta::ThinkingDelta { thinking: text },
@@ -124,28 +129,39 @@ impl<'a> MessageEncoder<'a> {
         write_event(out, &StreamEvent::ContentBlockDelta { index: self.block_index, delta });
     }
 
-    /// Writes a call, unless one with its id was written.
+    fn open_block(&mut self, out: &mut Vec<u8>, kind: BlockKind) {
+        self.close_block(out);
+        let content_block = match kind {
+            BlockKind::Thinking => ContentBlock::Thinking { thinking: "", signature: "" },
+            BlockKind::Text => ContentBlock::Text { text: "" },
+        };
+        let index = self.block_index;
+        write_event(out, &StreamEvent::ContentBlockStart { index, content_block });
+        self.open_block = Some(kind);
+    }
+
     fn write_call(&mut self, out: &mut Vec<u8>, call: &CompleteToolCall) {
-        if self.call_ids.contains(&call.id) {
-            return;
-        }
         self.close_block(out);
         let index = self.block_index;
-        let (id, name) = (call.id.as_str(), call.name.as_str());
+        let (id, name) = (call.id.as_str(), self.client_name(call));
         let content_block = ContentBlock::ToolUse { id, name, input: empty_object() };
         write_event(out, &StreamEvent::ContentBlockStart { index, content_block });
         let delta = BlockDelta::InputJsonDelta { partial_json: call.arguments_object() };
         write_event(out, &StreamEvent::ContentBlockDelta { index, delta });
         write_event(out, &StreamEvent::ContentBlockStop { index });
         self.block_index += 1;
-        self.call_ids.push(call.id.clone());
+        self.has_calls = true;
     }
 
     fn close_block(&mut self, out: &mut Vec<u8>) {
-        if self.open_block.take().is_some() {
-            write_event(out, &StreamEvent::ContentBlockStop { index: self.block_index });
-            self.block_index += 1;
+        let Some(kind) = self.open_block.take() else { return };
+        let index = self.block_index;
+        if kind == BlockKind::Thinking {
+            let delta = BlockDelta::SignatureDelta { signature: SIGNATURE };
+            write_event(out, &StreamEvent::ContentBlockDelta { index, delta });
         }
+        write_event(out, &StreamEvent::ContentBlockStop { index });
+        self.block_index += 1;
     }
 }
 
@@ -175,36 +191,46 @@ impl Encoder for MessageEncoder<'_> {
         outcome: &Completion,
     ) {
         self.encode_delta(out, created_at, rest);
+        if self.block_index == 0 && self.open_block.is_none() {
+            self.open_block(out, BlockKind::Text);
+        }
         self.close_block(out);
-        let stop_reason = stop_reason(outcome, !self.call_ids.is_empty());
-        let (delta, usage) = (MessageDelta { stop_reason }, self.usage(outcome));
+        let (delta, usage) = (stop_reason(outcome, self.has_calls), self.usage(outcome));
         write_event(out, &StreamEvent::MessageDelta { delta, usage });
         write_event(out, &StreamEvent::MessageStop);
     }
 
     fn encode_whole(&mut self, out: &mut Vec<u8>, _: &str, rest: &Delta<'_>, outcome: &Completion) {
         let (thinking, text) = (rest.thinking.as_ref(), rest.content.as_ref());
-        let thinking = (!thinking.is_empty()).then_some(ContentBlock::Thinking { thinking });
-        let text = (!text.is_empty()).then_some(ContentBlock::Text { text });
-        let content = thinking.into_iter().chain(text).chain(rest.calls.iter().map(to_tool_use));
-        let stop_reason = Some(stop_reason(outcome, !rest.calls.is_empty()));
-        let message = self.build_message(content.collect(), stop_reason, self.usage(outcome));
+        let signature = SIGNATURE;
+        let calls = rest.calls.iter().map(|call| {
+            let input = serde_json::from_str(call.arguments_object()).unwrap_or(empty_object());
+            ContentBlock::ToolUse { id: &call.id, name: self.client_name(call), input }
+        });
+        let is_empty = thinking.is_empty() && rest.calls.is_empty();
+        let thinking =
+            (!thinking.is_empty()).then_some(ContentBlock::Thinking { thinking, signature });
+        let text = (!text.is_empty() || is_empty).then_some(ContentBlock::Text { text });
+        let content = thinking.into_iter().chain(text).chain(calls).collect();
+        let stop = stop_reason(outcome, !rest.calls.is_empty());
+        let message = self.build_message(content, stop, self.usage(outcome));
         ndjson::append(out, &message);
     }
 }
 
 /// Never `stop_sequence`: upstreams do not say which stop string ended a response.
-fn stop_reason(outcome: &Completion, has_calls: bool) -> &'static str {
-    match outcome.done_reason {
+fn stop_reason(outcome: &Completion, has_calls: bool) -> StopReason {
+    let reason = match outcome.done_reason {
         _ if has_calls && !outcome.has_cut_off_call => "tool_use",
+        _ if outcome.is_refusal => "refusal",
         "length" => "max_tokens",
         _ => "end_turn",
+    };
+    StopReason {
+        stop_reason: Some(reason),
+        stop_details: (reason == "refusal").then(StopDetails::refusal),
+        ..StopReason::default()
     }
-}
-
-fn to_tool_use(call: &CompleteToolCall) -> ContentBlock<'_> {
-    let input = serde_json::from_str(call.arguments_object()).unwrap_or(empty_object());
-    ContentBlock::ToolUse { id: &call.id, name: &call.name, input }
 }
 
 fn empty_object() -> &'static RawValue {

@@ -32,8 +32,43 @@ pub enum Document<'a> {
     Attachment(Attachment<'a>),
 }
 
+impl Document<'_> {
+    /// The same without anything borrowed.
+    #[must_use]
+    pub fn into_owned(self) -> Document<'static> {
+        let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        match self {
+            Self::Text(text) => Document::Text(text),
+            Self::Attachment(Attachment::ImageUrl { url, detail }) => {
+                let (url, detail) = (owned(url), detail.map(owned));
+                Document::Attachment(Attachment::ImageUrl { url, detail })
+            }
+            Self::Attachment(Attachment::File { name, source }) => {
+                let source = match source {
+                    FileSource::Base64 { mime, data } => {
+                        FileSource::Base64 { mime: owned(mime), data: owned(data) }
+                    }
+                    FileSource::Url(url) => FileSource::Url(owned(url)),
+                };
+                Document::Attachment(Attachment::File { name: owned(name), source })
+            }
+        }
+    }
+}
+
 /// A document from base64 or from a data URL; `mime` is the type that the client names.
-pub fn from_data<'a>(name: Option<&str>, mime: Option<&str>, data: &'a str) -> Document<'a> {
+pub fn from_data<'a>(
+    name: Option<&str>,
+    mime: Option<&str>,
+    data: impl Into<Cow<'a, str>>,
+) -> Document<'a> {
+    match data.into() {
+        Cow::Borrowed(data) => read_data(name, mime, data),
+        Cow::Owned(data) => read_data(name, mime, &data).into_owned(),
+    }
+}
+
+fn read_data<'a>(name: Option<&str>, mime: Option<&str>, data: &'a str) -> Document<'a> {
     let (declared, base64) = split_data_url(data.trim());
     let mime = non_blank(mime).or(declared).unwrap_or_default().to_ascii_lowercase();
     let Some(base64) = standard_base64(Cow::Borrowed(base64)) else {
@@ -61,16 +96,17 @@ pub fn from_data<'a>(name: Option<&str>, mime: Option<&str>, data: &'a str) -> D
 }
 
 /// A document at an address, which only some upstreams fetch.
-pub fn from_url<'a>(name: Option<&str>, url: &'a str) -> Document<'a> {
+pub fn from_url<'a>(name: Option<&str>, url: impl Into<Cow<'a, str>>) -> Document<'a> {
+    let url = url.into();
     if url.trim_start().get(..5).is_some_and(|it| it.eq_ignore_ascii_case("data:")) {
         return from_data(name, None, url);
     }
     let last_segment = || url.split(['?', '#']).next()?.rsplit('/').next();
     let name = file_name(non_blank(name).or_else(last_segment));
-    Document::Attachment(Attachment::File {
-        name: name.into(),
-        source: FileSource::Url(Cow::Borrowed(url)),
-    })
+    if url.trim().is_empty() {
+        return Document::Text(unavailable("document", Some(&name)));
+    }
+    Document::Attachment(Attachment::File { name: name.into(), source: FileSource::Url(url) })
 }
 
 /// A text below its title and its context.
@@ -191,12 +227,15 @@ mod tests {
         let data = BASE64.encode("a,b\n1,2");
         let plain = "Document: t.csv\n\na,b\n1,2";
         for mime in [Some("text/csv"), Some("application/json"), None] {
-            assert_eq!(sent(from_data(Some("t.csv"), mime, &data), "generic"), plain);
+            assert_eq!(sent(from_data(Some("t.csv"), mime, data.as_str()), "generic"), plain);
         }
         let url = format!("data:text/plain;base64,{data}");
-        assert_eq!(sent(from_data(None, None, &url), "generic"), "a,b\n1,2");
+        assert_eq!(sent(from_data(None, None, url.as_str()), "generic"), "a,b\n1,2");
         let latin = BASE64.encode(b"caf\xe9");
-        assert_eq!(sent(from_data(None, Some("text/plain"), &latin), "generic"), "caf\u{fffd}");
+        assert_eq!(
+            sent(from_data(None, Some("text/plain"), latin.as_str()), "generic"),
+            "caf\u{fffd}"
+        );
         assert_eq!(titled(Some("T"), Some("c"), "x"), "Document: T\nc\n\nx");
     }
 
@@ -207,12 +246,12 @@ mod tests {
             "file_data": format!("data:application/pdf;base64,{data}")}});
         for family in ["openai", "azure", "openrouter"] {
             for mime in [Some("application/pdf"), Some("application/octet-stream"), None] {
-                let found = sent(from_data(Some("r.pdf"), mime, &data), family);
+                let found = sent(from_data(Some("r.pdf"), mime, data.as_str()), family);
                 assert_eq!(found, json!([[part], []]), "{family}");
             }
         }
         let line = "[document not available: r.pdf (application/pdf)]";
-        let found = sent(from_data(Some("r.pdf"), None, &data), "vllm");
+        let found = sent(from_data(Some("r.pdf"), None, data.as_str()), "vllm");
         assert_eq!(found, json!([[], [line]]));
     }
 
@@ -224,7 +263,7 @@ mod tests {
         let line = format!("[document not available: Report ({url})]");
         assert_eq!(sent(from_url(Some("Report"), url), "openai"), json!([[], [line]]));
         let data = format!("data:text/plain;base64,{}", BASE64.encode("Hi"));
-        assert_eq!(sent(from_url(None, &data), "openai"), "Hi");
+        assert_eq!(sent(from_url(None, data.as_str()), "openai"), "Hi");
     }
 
     #[test]
@@ -234,7 +273,7 @@ mod tests {
         let part = json!({"type": "image_url", "image_url": {"url": url}});
         assert_eq!(image, json!([[part], []]));
         let zip = BASE64.encode(b"PK\x03\x04\0\0");
-        let found = sent(from_data(Some("a.zip"), Some("application/zip"), &zip), "openai");
+        let found = sent(from_data(Some("a.zip"), Some("application/zip"), zip.as_str()), "openai");
         assert_eq!(found, "[document not available: a.zip]");
         assert_eq!(sent(from_data(None, None, "?!"), "openai"), "[document not available]");
     }

@@ -31,12 +31,6 @@ pub(super) fn drop_oldest(document: &mut Document<'_>, text: &str) -> (usize, Op
     (drop_to(document, room.map(fill)), room)
 }
 
-/// The size of the context window, and the length of the prompt that exceeds it, if an upstream's message
-/// has both.
-pub fn find_window_and_prompt(message: &str) -> Option<(u64, u64)> {
-    numbers::find_window_and_prompt(&message.to_ascii_lowercase(), MIN_TOKENS)
-}
-
 /// Drops the oldest turns of a conversation that is clearly longer than `room`, in bytes.
 pub(super) fn fit(document: &mut Document<'_>, room: usize) -> bool {
     if !document.route.may_truncate {

@@ -151,6 +151,12 @@ pub(super) fn find(details: &ErrorDetails) -> Vec<Kind> {
     KINDS.iter().filter(is_met).copied().collect()
 }
 
+/// True if the message of a rejection says that a system message is not taken, or not at its place.
+pub fn refuses_system(message: &str) -> bool {
+    let details = ErrorDetails { message: message.to_owned(), ..ErrorDetails::default() };
+    matches!(find(&details).first(), Some(Kind::LateSystem | Kind::NoSystemRole))
+}
+
 /// The text of a rejection in lower case, without the lines of a trace, whose paths may hold any word.
 pub(super) fn plain_text(details: &ErrorDetails) -> String {
     let is_trace = |line: &&str| line.trim_start().starts_with("File \"");

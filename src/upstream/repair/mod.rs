@@ -66,6 +66,6 @@ mod tests;
 mod turn;
 mod values;
 
-pub use self::context::find_window_and_prompt;
+pub use self::kinds::refuses_system;
 pub use self::plan::Planned;
 pub use self::repairs::{Repair, Scope};

@@ -28,9 +28,11 @@ fn tokens_are_counted_without_the_upstream() {
         assert_eq!(answer.status(), 200, "{change}: {}", answer.body);
         assert_eq!(answer.body, format!("{{\"input_tokens\":{tokens}}}\n"), "{change}");
     }
-    let bad = json!({"messages": [{"role": "user", "content": [{"type": "image"}]}]});
-    let told = error(&bench.post(COUNT, &request(MESSAGES, &bad)));
-    assert_eq!(told, (400, "invalid_request_error".into(), "invalid image source".into()));
+    let image = json!({"type": "image", "source": {"type": "base64", "data": "?"}});
+    let bad = json!({"messages": [{"role": "user", "content": [image]}]});
+    let (status, kind, text) = error(&bench.post(COUNT, &request(MESSAGES, &bad)));
+    assert_eq!((status, &*kind), (400, "invalid_request_error"));
+    assert!(text.starts_with("invalid base64 image data"), "{text}");
     assert!(bench.upstream.is_idle());
 }
 

@@ -30,7 +30,7 @@ fn an_answer_is_one_message() {
     let digits = id.strip_prefix("msg_").expect("a message's id");
     assert!(digits.len() == 24 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
     let message = r#""type":"message","role":"assistant","model":"m","content":[{"type":"text","text":"Hello"}]"#;
-    let end = r#""stop_reason":"end_turn","usage":{"input_tokens":5,"output_tokens":2}"#;
+    let end = r#""stop_reason":"end_turn","stop_sequence":null,"usage":{"input_tokens":5,"output_tokens":2}"#;
     assert_eq!(answer.body, format!("{{\"id\":\"{id}\",{message},{end}}}\n"));
     let other = bench.played(MESSAGES, &json!({}), vec![upstream::answer("Hello")]);
     assert_ne!(other.json()["id"].as_str(), Some(id.as_str()), "each has an id of its own");
@@ -50,15 +50,17 @@ fn a_stream_is_events_in_anthropic_s_order() {
     assert_eq!(header("content-type"), Some("text/event-stream"));
     assert_eq!(header("cache-control"), Some("no-cache"));
     let events = answer.events();
-    let block = ["content_block_start", "content_block_delta", "content_block_stop"];
-    let mut expected = vec!["message_start"];
-    expected.extend(block.repeat(3));
+    let (start, delta) = ("content_block_start", "content_block_delta");
+    let mut expected = vec!["message_start", start, delta];
+    // A signature ends the reasoning.
+    expected.extend([delta, "content_block_stop"]);
+    expected.extend([start, delta, "content_block_stop"].repeat(2));
     expected.extend(["message_delta", "message_stop"]);
     assert_eq!(kinds(&events), expected);
     let indices: Vec<_> = events.iter().filter_map(|event| event["index"].as_u64()).collect();
-    assert_eq!(indices, [0, 0, 0, 1, 1, 1, 2, 2, 2]);
-    assert_eq!(events[10]["delta"], json!({"stop_reason": "tool_use"}));
-    assert_eq!(events[10]["usage"], json!({"input_tokens": 5, "output_tokens": 2}));
+    assert_eq!(indices, [0, 0, 0, 0, 1, 1, 1, 2, 2, 2]);
+    assert_eq!(events[11]["delta"], json!({"stop_reason": "tool_use", "stop_sequence": null}));
+    assert_eq!(events[11]["usage"], json!({"input_tokens": 5, "output_tokens": 2}));
 }
 
 #[test]

@@ -185,7 +185,7 @@ fn claude_code_counts_and_runs_a_command() {
     assert_eq!(told[told.len() - 1]["type"], "message_stop");
     let sent = asked.json();
     assert_eq!((asked.path.as_str(), &sent["model"]), (CHAT, &"gpt-4o".into()));
-    let system = json!({"role": "system", "content": "You are a coding agent.\nBe brief."});
+    let system = json!({"role": "system", "content": "You are a coding agent.\n\nBe brief."});
     let user = json!({"role": "user", "content": "List the files."});
     assert_eq!(sent["messages"], json!([system, user]));
     let schema = &claude_request(&messages)["tools"][0]["input_schema"];

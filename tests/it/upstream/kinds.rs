@@ -222,11 +222,13 @@ fn names_of_tools_are_mapped_there_and_back() {
         let body = on(route, &messages, &weather(ODD_NAME, plain()), &json!({"stream": is_stream}));
         let pair = (upstream, proxy);
         let (told, sent) = ask(&pair, route, &body);
-        assert_eq!((told.status(), sent.len()), (200, 2), "{route}: {}", told.body);
+        // The routes of OpenAI and Anthropic send legal names only.
+        let requests = if route.starts_with("/v1/") { 1 } else { 2 };
+        assert_eq!((told.status(), sent.len()), (200, requests), "{route}: {}", told.body);
         assert!(told.body.contains(ODD_NAME), "{route}: {}", told.body);
         assert!(!told.body.contains("mcp_home"), "{route}: {}", told.body);
         assert_eq!(
-            sent[1]["messages"][1]["tool_calls"][0]["function"]["name"],
+            sent[requests - 1]["messages"][1]["tool_calls"][0]["function"]["name"],
             "mcp_home_get_weather"
         );
     }

@@ -305,6 +305,7 @@ fn a_server_that_answers_to_any_name_is_found_out_by_its_first_answer() {
         assert_eq!(ask(path, "m").status(), 200, "{path}");
         let told = ask(path, "nope");
         assert_eq!(told.status(), 404, "{path}: {}", told.body);
-        assert!(told.body.contains("nope") && told.body.contains("not found"), "{}", told.body);
+        let text = if path == MESSAGES { "model: nope" } else { "not found" };
+        assert!(told.body.contains("nope") && told.body.contains(text), "{}", told.body);
     }
 }
