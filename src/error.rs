@@ -263,6 +263,16 @@ impl Error {
         matches!(self, Self::UpstreamStatus { status: 400 | 422, .. })
     }
 
+    /// True if the upstream answered with an error that says nothing of the request: of the key, of the
+    /// rate or of the server.
+    pub fn is_answer_to_any_request(&self) -> bool {
+        let (Self::UpstreamStatus { status, .. } | Self::UpstreamInBand { status, .. }) = self
+        else {
+            return false;
+        };
+        matches!(status, 401 | 408 | 429 | 500..)
+    }
+
     /// True if a request to an endpoint showed that the upstream does not have it: the endpoint is
     /// unknown, or something else answers there.
     pub fn is_missing_endpoint(&self) -> bool {

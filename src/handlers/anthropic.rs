@@ -66,6 +66,7 @@ fn start_messages<'a>(
     let upstream = anthropic::to_openai(&request, &chat, &resolved.id, resolved.profile)?;
     let upstream = UpstreamRequest::Chat(upstream);
     let stream = request.stream.unwrap_or(false);
+    context.allow_early_start(stream);
     let reply = model_request.send(context, (&resolved, in_use), upstream, stream)?;
     Ok((reply, anthropic::tool_names(&request)))
 }

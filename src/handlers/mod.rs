@@ -177,6 +177,19 @@ impl Context<'_> {
         sent.saturating_duration_since(self.received_at)
     }
 
+    /// The time from the request to the head of the upstream's response.
+    fn time_to_head(&self) -> Duration {
+        let head_at = self.trace.head_at.unwrap_or_else(Instant::now);
+        head_at.saturating_duration_since(self.received_at)
+    }
+
+    /// Lets a stream of events begin before it is known whether the upstream's begins with an error.
+    fn allow_early_start(&mut self, stream: bool) {
+        if stream && self.exchange.sends_at_once() {
+            self.trace.patience.in_silence = Some(self.app.settings.keepalive.start_after);
+        }
+    }
+
     /// The request's body.
     fn read_body(&mut self) -> Result<Vec<u8>> {
         let body = self.exchange.read_body(self.app.settings.max_body_bytes)?;

@@ -9,7 +9,7 @@
 use std::io::{self, Read};
 use std::time::Duration;
 
-use super::keepalive::{EventBoundary, SilenceTimer};
+use super::keepalive::{EventBoundary, KeepaliveSettings, SilenceTimer};
 use super::{App, Context, LoadOptions, ModelUse, decompress, model_required_error};
 use crate::api::ollama::decode;
 use crate::api::openai::raw_object;
@@ -18,7 +18,8 @@ use crate::http::exchange;
 use crate::translate::options;
 use crate::translate::pass_through::{Endpoint, PassBody};
 use crate::upstream::{
-    PassHeaders, PassPieces, PassResponse, PassResponseBody, PassTarget, Payload, Piece, Trace,
+    PassHeaders, PassPieces, PassResponse, PassResponseBody, PassTarget, Patience, Payload, Piece,
+    Trace,
 };
 
 /// Bodies above this length, in bytes, are streamed if possible.
@@ -56,6 +57,9 @@ const FORWARDED_HEADERS: &[&str] =
 
 /// `POST /v1/chat/completions`, `/v1/completions` and `/v1/embeddings`: passes on a request of any size.
 pub(super) fn pass(context: &mut Context<'_>, endpoint: Endpoint) -> Result<()> {
+    let KeepaliveSettings { start_after, comment_after, .. } = context.app.settings.keepalive;
+    let in_silence = context.exchange.sends_at_once().then_some(comment_after);
+    context.trace.patience = Patience { in_silence, behind_bytes: start_after };
     let large = context.exchange.content_length().is_some_and(|length| length > LARGE_BODY_BYTES);
     let body = if large && !decompress::is_compressed(context) {
         let read = |app, prefix: &mut _, trace: &mut _| rewrite_model(app, endpoint, prefix, trace);
@@ -307,7 +311,7 @@ fn relay_pieces(
     interval: Option<Duration>,
 ) -> Result<()> {
     let (mut elapsed, mut boundary) = (context.received_at.elapsed(), EventBoundary::default());
-    let mut timer = SilenceTimer::new(context.received_at, elapsed, interval);
+    let mut timer = SilenceTimer::new(context.received_at, context.time_to_head(), interval);
     loop {
         let piece = stream.next_piece(timer.wake_at(elapsed))?;
         elapsed = context.received_at.elapsed();

@@ -106,6 +106,7 @@ fn start_translated<'a>(context: &mut Context<'a>, body: Vec<u8>) -> Result<Star
     let upstream = responses::to_openai(&translated, &resolved.id, resolved.profile)?;
     let upstream = UpstreamRequest::Chat(upstream);
     let stream = request.stream.unwrap_or(false);
+    context.allow_early_start(stream);
     let reply = model_request.send(context, (&resolved, in_use), upstream, stream);
     // The digits of the request's id, which is in the log as well.
     let digits = context.trace.request_id.trim_start_matches("req_");

@@ -91,13 +91,14 @@ impl Client {
                 self.responses_models.remove(target.operation.path, target.model);
                 return Err(route_rejection.unwrap_or(failure));
             }
-            let is_rejection = failure.error.is_upstream_rejection();
-            let Some(details) = failure.rejection.as_ref().filter(|_| is_rejection) else {
-                // Whatever became of the last attempt, the first rejection is about the client's request.
+            let Some(details) = failure.read_rejection() else {
+                self.remember_unproven(target, &failure.error, repaired.as_ref());
+                // Whatever became of the last attempt, the first rejection is about the client's request,
+                // unless the client may send it again.
                 let is_last = document.is_some_and(|document| document.is_last_resort);
-                let is_gone =
-                    matches!(failure.error, Error::ClientDisconnected | Error::ShuttingDown);
-                return Err(first.filter(|_| is_last && !is_gone).unwrap_or(failure));
+                let is_about_time = matches!(failure.error.status(), None | Some(401 | 429))
+                    || matches!(failure.error, Error::ShuttingDown);
+                return Err(first.filter(|_| is_last && !is_about_time).unwrap_or(failure));
             };
             repaired = repaired.or_else(|| {
                 let document = make()?;
@@ -108,7 +109,9 @@ impl Client {
             if failure.became_stream {
                 session.prefer_stream(document);
             }
-            let Some(change) = self.find_change(target, details, (document, session)) else {
+            let is_unclear = failure.is_unclear;
+            let Some(change) = self.find_change(target, (details, is_unclear), (document, session))
+            else {
                 // The first one is about what the client wrote.
                 return Err(first.unwrap_or(failure));
             };
@@ -155,12 +158,13 @@ impl Client {
     fn find_change(
         &self,
         target: &Target<'_>,
-        details: &ErrorDetails,
+        (details, is_unclear): (&ErrorDetails, bool),
         (document, session): (&mut Document<'_>, &mut Session),
     ) -> Option<Change> {
         let (path, model, now) = (target.operation.path, target.model, Instant::now());
         document.rejects_streams |= self.long_answers.rejects_streams(path, now);
-        let is_hopeless = |hash| self.repair_memory.is_hopeless(path, model, hash, now);
+        let is_hopeless =
+            |hash| is_unclear || self.repair_memory.is_hopeless(path, model, hash, now);
         let change = session.next(details, document, is_hopeless);
         if change.is_none() && session.has_failed_plainly() {
             self.repair_memory.mark_hopeless(path, model, session.rejection_hash(), now);
@@ -185,6 +189,22 @@ impl Client {
         if session.is_stream_rejected() {
             self.long_answers.record_no_streams(path, model, now);
         }
+    }
+
+    /// Remembers what ended the rejections of a request that then failed for another reason, of the key, the
+    /// rate or the server: its client sends it again, and is not to pay for the same rejection each time.
+    fn remember_unproven(
+        &self,
+        target: &Target<'_>,
+        error: &Error,
+        repaired: Option<&(Document<'_>, Session)>,
+    ) {
+        let Some((_, session)) = repaired.filter(|_| error.is_answer_to_any_request()) else {
+            return;
+        };
+        let ((repairs, groups, _), now) = (session.learnt(), Instant::now());
+        let (path, model) = (target.operation.path, target.model);
+        self.repair_memory.insert_unproven(path, model, &repairs, &groups, now);
     }
 
     /// Sends one form of a request, as a stream if its whole response does not come in time, and notes how

@@ -20,6 +20,7 @@ use super::transport::agent::{Agent, Payload, Request};
 use super::{
     ConnectionPolicy, Operation, RetryEnv, Settings, ToolCallExtras, Trace, UpstreamResponse,
 };
+use crate::api::openai::pass_head::PassHead;
 use crate::api::openai::request_body::{BorrowedParts, RequestBody};
 use crate::backends::errors::ErrorDetails;
 use crate::backends::profiles;
@@ -194,6 +195,7 @@ impl Client {
             }
             Err(failure) => match failure.error {
                 Error::ModelNotFound(_) | Error::Unsupported(_) => true,
+                Error::UpstreamInBand { .. } => true,
                 // Servers of files reject the method.
                 Error::UpstreamStatus { status, .. } => !matches!(status, 404 | 405 | 501),
                 _ => false,
@@ -258,10 +260,17 @@ impl Client {
         &self,
         call: &Call<'_>,
         response: Response<Body>,
-        logger: Option<BodyLogger>,
-    ) -> Result<UpstreamResponse> {
+        (logger, trace): (Option<BodyLogger>, &Trace),
+    ) -> AttemptResult<UpstreamResponse> {
+        let head = call.request.pass_headers.is_some().then(PassHead::default);
         let reading = (call.request.timeout, logger);
-        UpstreamResponse::from_response(response, call.operation, reading, &self.metrics)
+        let mut response =
+            UpstreamResponse::from_response(response, call.operation, reading, &self.metrics)?;
+        let may_fail = call.operation.reports_errors_in_band();
+        match if may_fail { response.find_error(&trace.patience) } else { None } {
+            Some(error) => Err(self.in_band_failure(error, head, trace)),
+            None => Ok(response),
+        }
     }
 }
 

@@ -83,6 +83,7 @@ mod batch_limits;
 pub mod breaker;
 mod call_repairs;
 mod client;
+mod in_band;
 mod long_answers;
 mod model_list;
 mod operation;
@@ -104,6 +105,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use self::batch_limits::BatchLimits;
 pub use self::client::{Client, Rejected};
+pub use self::in_band::Patience;
 pub use self::operation::Operation;
 pub use self::pass_response::{PassPieces, PassResponse, PassResponseBody, Piece};
 pub use self::pass_through::{PassHeaders, PassTarget};
@@ -171,6 +173,10 @@ pub struct Trace {
     pub attempts: u32,
     /// When the latest attempt began.
     pub last_attempt_at: Option<Instant>,
+    /// When the head of the latest response came.
+    pub head_at: Option<Instant>,
+    /// How long an error is waited for that a response may begin with.
+    pub patience: Patience,
     /// Tokens of the prompt and of the response, once they are known.
     pub tokens: (u64, u64),
     /// The model that the request is about, by the upstream's id or a virtual model's name, once the

@@ -197,8 +197,12 @@ impl Client {
         trace: &Trace,
     ) -> Option<Arc<ModelFacts>> {
         let mut call = self.new_get_call(Operation::model_details(path), DETAILS_TIMEOUT);
-        let response =
-            self.exchange(&mut call, ConnectionPolicy::Reuse, trace, Self::read_response);
+        let response = self.exchange(
+            &mut call,
+            ConnectionPolicy::Reuse,
+            &mut trace.clone(),
+            Self::read_response,
+        );
         let body = response.and_then(|response| Ok(response.into_text()?));
         let (facts, why) = match body {
             Ok(body) => (ModelFacts::parse(probe, &body), "unexpected response".into()),

@@ -61,6 +61,13 @@ impl Operation {
         self.method == "POST" && self.path != Self::EMBEDDING.path
     }
 
+    /// True if a response with a good status may be an error, or begin with one, which is then handled as
+    /// an error status is. Not so on routes whose responses this program does not know.
+    pub(super) fn reports_errors_in_band(self) -> bool {
+        let is_known = matches!(self.path, "chat/completions" | "completions");
+        self.generates() && (is_known || self.name != Self::PASS_OTHER.name)
+    }
+
     /// The same operation, for a stream or for a whole response.
     #[must_use]
     pub const fn streaming(self, stream: bool) -> Self {

@@ -78,7 +78,7 @@ impl Client {
                 let includes_usage = conversion.wants_usage;
                 let mapper = (mapper.unwrap_or_default(), stops);
                 let stream = ChunkStream::new(events, mapper, includes_usage, &self.redactor);
-                let head = new_head("text/event-stream");
+                let head = PassHead::of_type("text/event-stream");
                 Ok(PassResponse {
                     head,
                     body: PassResponseBody::Stream(Box::new(stream)),
@@ -93,14 +93,13 @@ impl Client {
     }
 }
 
-fn new_head(content_type: &str) -> PassHead {
-    let headers = vec![("Content-Type".to_owned(), content_type.to_owned())];
-    PassHead { status: 200, headers }
-}
-
 fn whole_response(body: Vec<u8>) -> PassResponse {
     let error = errors::find_in_band_error(&body);
-    PassResponse { head: new_head("application/json"), body: PassResponseBody::Whole(body), error }
+    PassResponse {
+        head: PassHead::of_type("application/json"),
+        body: PassResponseBody::Whole(body),
+        error,
+    }
 }
 
 /// Collects a stream into one completion.

@@ -64,19 +64,14 @@ impl PassResponse {
         head
     }
 
-    /// A response with an error status, of which `body` was read.
-    pub(super) fn from_error(
-        status: u16,
-        headers: &HeaderMap,
-        body: Vec<u8>,
-        redactor: &Redactor,
-    ) -> Self {
+    /// An error, of which `body` was read.
+    pub(super) fn whole(head: PassHead, body: Vec<u8>, redactor: &Redactor) -> Self {
         let redacted = match redactor.redact(&String::from_utf8_lossy(&body)) {
             Cow::Owned(redacted) => Some(redacted.into_bytes()),
             Cow::Borrowed(_) => None,
         };
         let body = PassResponseBody::Whole(redacted.unwrap_or(body));
-        Self { head: Self::head(status, headers, redactor), body, error: None }
+        Self { head, body, error: None }
     }
 
     /// Whether the upstream says that it has no such route, and not only no such model.

@@ -22,9 +22,13 @@ use super::retry::{AttemptResult, Call};
 use super::transport::agent::{Payload, header};
 use super::transport::errors::check_cancelled;
 use super::transport::read_deadline::ReadDeadline;
-use super::{Client, ConnectionPolicy, Operation, ToolCallExtras, Trace, UpstreamResponse};
+use super::{
+    Client, ConnectionPolicy, Operation, Patience, ToolCallExtras, Trace, UpstreamResponse, in_band,
+};
 use crate::api::openai::other_routes::OtherRoute;
+use crate::api::openai::pass_head::PassHead;
 use crate::api::openai::sse_end::EndDetector;
+use crate::api::wire::sse::{Decoder, Event};
 use crate::backends::errors;
 use crate::error::{Error, Result};
 use crate::observe::body_log::{BodyLogger, LineLogger};
@@ -35,6 +39,9 @@ use crate::upstream::repair::document::{Document, RouteTraits};
 /// Whole responses up to this length are buffered: if the upstream cuts one short, the client still
 /// gets an error status.
 const MAX_BUFFERED_BYTES: u64 = 64 * 1024;
+
+/// Bytes by which a whole body of unknown length shows whether it may be an error.
+const MIN_BEGINNING_BYTES: usize = 256;
 
 /// Bytes that one read takes from a response.
 const READ_BUFFER_BYTES: usize = 16 * 1024;
@@ -202,8 +209,8 @@ impl Client {
         &self,
         call: &Call<'_>,
         response: Response<Body>,
-        logger: Option<BodyLogger>,
-    ) -> Result<PassResponse> {
+        (logger, trace): (Option<BodyLogger>, &Trace),
+    ) -> AttemptResult<PassResponse> {
         let (status, headers) = (response.status().as_u16(), response.headers());
         let head = PassResponse::head(status, headers, &self.redactor);
         let length = header(headers, "content-length").and_then(|it| it.parse().ok());
@@ -221,20 +228,28 @@ impl Client {
             if let Some(logger) = logger {
                 logger.log("upstream response", &bytes);
             }
-            // A search takes less time than parsing every response.
-            let may_be_error = memmem::find(&bytes, br#"error""#).is_some();
-            let error = may_be_error.then(|| errors::find_in_band_error(&bytes)).flatten();
+            let is_error = in_band::is_error(&bytes);
+            if is_error && call.operation.reports_errors_in_band() {
+                return Err(self.in_band_failure(bytes, Some(head), trace));
+            }
+            let error = if is_error { errors::find_in_band_error(&bytes) } else { None };
             return Ok(PassResponse { head, body: PassResponseBody::Whole(bytes), error });
         }
-        let stream = PassStream {
+        let mut stream = PassStream {
             body: StreamedBody::new(body, timeout, self.metrics.clone()),
             buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
             is_event_stream,
+            held: Vec::new(),
             tail: Vec::new(),
             reports_error: false,
             end_detector: (is_event_stream && ends_with_connection).then(Box::default),
             logger: logger.map(|logger| Box::new(logger.into_line_logger("upstream response"))),
         };
+        if call.operation.reports_errors_in_band()
+            && let Some(error) = stream.find_error(&head, &trace.patience)
+        {
+            return Err(self.in_band_failure(error, Some(head), trace));
+        }
         let body = PassResponseBody::Stream(Box::new(stream));
         Ok(PassResponse { head, body, error: None })
     }
@@ -259,6 +274,8 @@ struct PassStream {
     buffer: Box<[u8]>,
     /// A stream of events may go on for as long as each of its lines ends in time.
     is_event_stream: bool,
+    /// What was read in advance.
+    held: Vec<u8>,
     /// The last bytes of a stream of events.
     tail: Vec<u8>,
     /// Whether an event reported an error.
@@ -296,6 +313,13 @@ impl PassPieces for WatchedPieces {
 
 impl PassPieces for PassStream {
     fn next_piece(&mut self, wake_at: Option<Instant>) -> Result<Piece<'_>> {
+        if !self.held.is_empty() {
+            self.buffer = std::mem::take(&mut self.held).into_boxed_slice();
+            return Ok(Piece::Bytes(&self.buffer));
+        }
+        if self.buffer.len() != READ_BUFFER_BYTES {
+            self.buffer = vec![0; READ_BUFFER_BYTES].into_boxed_slice();
+        }
         match self.body.read(&mut self.buffer, wake_at) {
             Ok(None) => Ok(Piece::Silence),
             Ok(Some(0)) => match &self.end_detector {
@@ -305,15 +329,8 @@ impl PassPieces for PassStream {
                 _ => Ok(Piece::End),
             },
             Ok(Some(first)) => {
-                let length = self.body.fill(&mut self.buffer, first);
-                if self.is_event_stream {
-                    self.track_event_end(length);
-                }
-                let piece = &self.buffer[..length];
-                if let Some(logger) = &mut self.logger {
-                    logger.push(piece);
-                }
-                Ok(Piece::Bytes(piece))
+                let length = self.take_piece(first);
+                Ok(Piece::Bytes(&self.buffer[..length]))
             }
             // Nothing is missing behind the marker.
             Err(_) if self.is_done() => Ok(Piece::End),
@@ -328,6 +345,62 @@ impl PassPieces for PassStream {
 }
 
 impl PassStream {
+    /// Fills the buffer, of which the first bytes were read; returns the length of the piece.
+    fn take_piece(&mut self, first: usize) -> usize {
+        let length = self.body.fill(&mut self.buffer, first);
+        if self.is_event_stream {
+            self.track_event_end(length);
+        }
+        if let Some(logger) = &mut self.logger {
+            logger.push(&self.buffer[..length]);
+        }
+        length
+    }
+
+    /// The error that the body is, or with which its events begin. Waits for the first event, but not for
+    /// longer than `patience`; for the end of a body only if it may be an error. All bytes are kept.
+    fn find_error(&mut self, head: &PassHead, patience: &Patience) -> Option<Vec<u8>> {
+        let mut decoder = self.is_event_stream.then(Decoder::new);
+        if decoder.is_none() && !head.is_json() {
+            return None;
+        }
+        let mut until = patience.silence_until();
+        loop {
+            match decoder.as_mut().map(Decoder::next_event) {
+                Some(Ok(Some(Event::Error(data)))) => return Some(data.to_vec()),
+                Some(Ok(Some(Event::Data(data)))) => {
+                    return in_band::is_error(data).then(|| data.to_vec());
+                }
+                Some(Err(_)) => return None,
+                None if !may_be_error(&self.held) => return None,
+                _ => {}
+            }
+            if self.held.len() >= usize::try_from(MAX_BUFFERED_BYTES).unwrap_or(usize::MAX) {
+                return None;
+            }
+            match self.body.read(&mut self.buffer, until) {
+                Ok(None) => return None,
+                Ok(Some(0)) if decoder.is_none() && in_band::is_error(&self.held) => {
+                    return Some(std::mem::take(&mut self.held));
+                }
+                Ok(Some(0)) => return None,
+                Ok(Some(first)) => {
+                    let length = self.take_piece(first);
+                    let piece = &self.buffer[..length];
+                    if self.held.is_empty() && decoder.is_some() {
+                        until = Some(Instant::now() + patience.behind_bytes);
+                    }
+                    self.held.extend_from_slice(piece);
+                    decoder.iter_mut().for_each(|decoder| decoder.push(piece));
+                }
+                Err(error) => {
+                    self.body.postpone(error);
+                    return None;
+                }
+            }
+        }
+    }
+
     /// Notes the end of a piece of events, which has this length.
     fn track_event_end(&mut self, length: usize) {
         let piece = &self.buffer[..length];
@@ -347,6 +420,13 @@ impl PassStream {
     fn is_done(&self) -> bool {
         DONE_MARKERS.iter().any(|marker| self.tail.ends_with(marker))
     }
+}
+
+/// Whether the beginning of a whole body may be that of an error: a response to a chat has choices.
+fn may_be_error(beginning: &[u8]) -> bool {
+    let is_short = beginning.len() < MIN_BEGINNING_BYTES;
+    let has = |member: &[u8]| memmem::find(beginning, member).is_some();
+    is_short || (has(br#""error""#) && !has(br#""choices""#))
 }
 
 /// Whether a piece of events holds a member `error` with an object or a text in it. Quotes inside the

@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 use ureq::http::Response;
 use ureq::{Body, BodyReader};
 
-use super::Operation;
 use super::retry::count_failure;
 use super::transport::agent::header;
 use super::transport::errors::check_cancelled;
 use super::transport::read_deadline::{ReadDeadline, fill_available};
 use super::transport::workarounds::with_read_timeout;
+use super::{Operation, in_band};
+use crate::api::openai::chunk::Chunk;
 use crate::api::wire::sse::{Decoder, Event};
 use crate::error::{Error, Result};
 use crate::observe::body_log::BodyLogger;
@@ -35,6 +36,9 @@ const READ_BUFFER_BYTES: usize = 4 * 1024;
 
 /// Bytes after which events are passed on, although more bytes may have arrived.
 const MAX_BATCH_BYTES: usize = 64 * 1024;
+
+/// Events that add nothing, behind which an error is still the first event.
+const MAX_HELD_EVENTS: usize = 4;
 
 /// How long, and for how many bytes, the end of a finished stream is waited for, so that its
 /// connection can serve again.
@@ -88,6 +92,12 @@ impl UpstreamResponse {
             Self::Stream(_) => Err(Error::upstream_protocol("an event stream instead of JSON")),
         }
     }
+}
+
+/// True for a chunk of which no client gets anything, such as one with a role only.
+fn is_blank_chunk(data: &[u8]) -> bool {
+    let text = str::from_utf8(data).unwrap_or_default();
+    text.trim().is_empty() || Chunk::parse(text).is_ok_and(|chunk| chunk.is_blank())
 }
 
 fn too_large_error() -> Error {
@@ -153,6 +163,11 @@ impl StreamedBody {
         filled
     }
 
+    /// Lets the next read fail.
+    pub(super) fn postpone(&mut self, error: Error) {
+        self.pending_error = Some(error);
+    }
+
     /// Counts a failure that breaks the stream off.
     pub(super) fn count_failure(&self, error: Error) -> Error {
         count_failure(&self.metrics, &error);
@@ -182,8 +197,12 @@ pub struct EventStream {
     body: StreamedBody,
     decoder: Decoder,
     mapper: Option<EventMapper>,
-    /// The event that `mapper` made last.
-    mapped_event: String,
+    /// Events that were read in advance, each with whether it is an error.
+    held: Vec<(bool, Vec<u8>)>,
+    /// What failed behind them.
+    held_failure: Option<Error>,
+    /// The event that was held, or that `mapper` made, last.
+    own_event: Vec<u8>,
     is_ended: bool,
     /// True while a wait goes on that was interrupted.
     is_waiting: bool,
@@ -198,7 +217,9 @@ impl EventStream {
             body,
             decoder: Decoder::new(),
             mapper,
-            mapped_event: String::new(),
+            held: Vec::new(),
+            held_failure: None,
+            own_event: Vec::new(),
             is_ended: false,
             is_waiting: false,
             event_bytes: 0,
@@ -211,6 +232,12 @@ impl EventStream {
     /// # Errors
     /// [`Error::UpstreamProtocol`] for an event above its limit.
     pub fn try_next(&mut self) -> Result<Option<Event<'_>>> {
+        if !self.held.is_empty() {
+            let (is_error, data) = self.held.remove(0);
+            self.own_event = data;
+            let data = self.own_event.as_slice();
+            return Ok(Some(if is_error { Event::Error(data) } else { Event::Data(data) }));
+        }
         let event = self.decoder.next_event()?;
         if let Some(Event::Data(data) | Event::Error(data)) = event {
             self.body.deadline.reset();
@@ -223,10 +250,46 @@ impl EventStream {
         if let (Some(map), Some(Event::Data(data))) = (&mut self.mapper, event)
             && let Some(mapped) = map(&String::from_utf8_lossy(data))
         {
-            self.mapped_event = mapped;
-            return Ok(Some(Event::Data(self.mapped_event.as_bytes())));
+            self.own_event = mapped.into_bytes();
+            return Ok(Some(Event::Data(&self.own_event)));
         }
         Ok(event)
+    }
+
+    /// Waits for the first event that adds anything, but not longer than until `until`, and returns its
+    /// data if it is an error. All other events are kept.
+    pub(super) fn find_first_error(&mut self, until: Option<Instant>) -> Option<Vec<u8>> {
+        let mut held = Vec::new();
+        let error = loop {
+            match self.try_next() {
+                Ok(Some(event)) => {
+                    let (is_named, data) = match event {
+                        Event::Data(data) => (false, data.to_vec()),
+                        Event::Error(data) => (true, data.to_vec()),
+                    };
+                    if is_named || in_band::is_error(&data) {
+                        break Some(data);
+                    }
+                    let adds_nothing = is_blank_chunk(&data) && held.len() < MAX_HELD_EVENTS;
+                    held.push((false, data));
+                    if !adds_nothing {
+                        break None;
+                    }
+                }
+                Ok(None) => match self.wait_until(until) {
+                    Ok(Waited::Data) => {}
+                    Ok(Waited::Silence | Waited::End) => break None,
+                    Err(error) => {
+                        self.held_failure = Some(error);
+                        break None;
+                    }
+                },
+                // The decoder fails again.
+                Err(_) => break None,
+            }
+        };
+        self.held = held;
+        error
     }
 
     /// Checks the bound of a stream that is collected into a whole response.
@@ -255,6 +318,9 @@ impl EventStream {
     /// # Errors
     /// As [`EventStream::wait_for_data`].
     pub fn wait_until(&mut self, wake_at: Option<Instant>) -> Result<Waited> {
+        if let Some(error) = self.held_failure.take() {
+            return Err(error);
+        }
         if self.is_ended {
             return Ok(Waited::End);
         }

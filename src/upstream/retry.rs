@@ -17,7 +17,7 @@ use super::transport::errors::check_cancelled;
 use super::{Client, ConnectionPolicy, Operation, PassResponse, Trace};
 use crate::backends::errors;
 use crate::backends::errors::{ErrorDetails, RequestSummary};
-use crate::error::{Error, Result, Retry, TimeoutPhase};
+use crate::error::{Error, Retry, TimeoutPhase};
 use crate::observe::body_log::BodyLogger;
 use crate::observe::metrics::Metrics;
 use crate::upstream::backoff::RetryPolicy;
@@ -111,17 +111,34 @@ pub(super) struct AttemptError {
     pub response: Option<PassResponse>,
     /// True if the request had become a stream, because the whole response did not come in time.
     pub became_stream: bool,
+    /// True if the rejection may as well be a failure of the upstream: only a known one is repaired.
+    pub is_unclear: bool,
 }
 
 /// Reads a response with a good status.
 pub(super) type ReadResponse<T> =
-    fn(&Client, &Call<'_>, Response<Body>, Option<BodyLogger>) -> Result<T>;
+    fn(&Client, &Call<'_>, Response<Body>, (Option<BodyLogger>, &Trace)) -> AttemptResult<T>;
 
 pub(super) type AttemptResult<T> = std::result::Result<T, Box<AttemptError>>;
 
+impl AttemptError {
+    /// The rejection, if a changed request may be accepted.
+    pub(super) fn read_rejection(&self) -> Option<&ErrorDetails> {
+        let is_in_band = matches!(self.error, Error::UpstreamInBand { .. });
+        self.rejection.as_ref().filter(|_| is_in_band || self.error.is_upstream_rejection())
+    }
+}
+
 impl From<Error> for Box<AttemptError> {
     fn from(error: Error) -> Self {
-        Box::new(AttemptError { error, rejection: None, response: None, became_stream: false })
+        let (rejection, response) = (None, None);
+        Box::new(AttemptError {
+            error,
+            rejection,
+            response,
+            became_stream: false,
+            is_unclear: false,
+        })
     }
 }
 
@@ -221,7 +238,7 @@ impl Client {
         &self,
         call: &mut Call<'_>,
         policy: ConnectionPolicy,
-        trace: &Trace,
+        trace: &mut Trace,
         read: ReadResponse<T>,
     ) -> AttemptResult<T> {
         let (id, label) = (trace.request_id.as_str(), "upstream request");
@@ -232,8 +249,10 @@ impl Client {
             Payload::Empty | Payload::Stream(..) => {}
         }
         let response = self.agent.send(&mut call.request, trace, policy)?;
+        trace.head_at = Some(Instant::now());
         if response.status().is_success() {
-            let response = read(self, call, response, self.body_log.logger(id))?;
+            let logger = self.body_log.logger(&trace.request_id);
+            let response = read(self, call, response, (logger, trace))?;
             self.has_answered.store(true, Ordering::Relaxed);
             Ok(response)
         } else {
@@ -279,8 +298,10 @@ impl Client {
             rejection,
             // A redirect is nothing that a client could follow.
             response: (passed && status >= 400)
-                .then(|| PassResponse::from_error(shown, &headers, body, &self.redactor)),
+                .then(|| PassResponse::head(shown, &headers, &self.redactor))
+                .map(|head| PassResponse::whole(head, body, &self.redactor)),
             became_stream: false,
+            is_unclear: false,
         })
     }
 

@@ -359,6 +359,26 @@ impl<'a> Chunk<'a> {
             Err(de::Error::custom("not an object"))
         }
     }
+
+    /// True if it adds nothing to a response and does not end it.
+    pub fn is_blank(&self) -> bool {
+        let has_text = |content: &Option<Content<'_>>| {
+            content.as_ref().is_some_and(|it| !it.text.is_empty() || !it.thinking.is_empty())
+        };
+        let adds = |message: &Message<'_>| {
+            let Message { content, reasoning_content, reasoning, refusal, .. } = message;
+            [content, reasoning_content, reasoning, refusal].into_iter().any(has_text)
+                || message.reasoning_details.is_some()
+                || message.function_call.is_some()
+                || !message.tool_calls.is_empty()
+        };
+        self.error.is_none()
+            && self.choices.iter().all(|choice| {
+                choice.finish_reason.is_none()
+                    && !has_text(&choice.text)
+                    && ![&choice.delta, &choice.message].into_iter().flatten().any(adds)
+            })
+    }
 }
 
 #[cfg(test)]

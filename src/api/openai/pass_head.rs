@@ -40,6 +40,12 @@ impl PassHead {
         Self { status, headers: headers.collect() }
     }
 
+    /// The head of a success with a body of this type.
+    pub fn of_type(content_type: &str) -> Self {
+        let headers = vec![("Content-Type".to_owned(), content_type.to_owned())];
+        Self { status: 200, headers }
+    }
+
     /// A header's value.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.headers.iter();
@@ -55,9 +61,18 @@ impl PassHead {
 
     /// True if the body is a stream of events.
     pub fn is_event_stream(&self) -> bool {
+        self.has_type("text/event-stream")
+    }
+
+    /// True if the body is JSON.
+    pub fn is_json(&self) -> bool {
+        self.has_type("application/json")
+    }
+
+    fn has_type(&self, expected: &str) -> bool {
         let kind = self.header("content-type").unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default();
-        kind.trim().eq_ignore_ascii_case("text/event-stream")
+        kind.trim().eq_ignore_ascii_case(expected)
     }
 }
 

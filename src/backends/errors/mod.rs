@@ -2,8 +2,8 @@
 //! whether the request may be sent again.
 //!
 //! [`parse_details`] reads an error body of any known shape, [`to_error`] classifies a response with
-//! an error status, [`parse_in_band`] and [`find_in_band_error`] an error inside a response with
-//! status 200. Pure: headers arrive parsed, and nothing is sent, retried or logged here.
+//! an error status, [`parse_in_band`], [`parse_in_band_rejection`] and [`find_in_band_error`] an error
+//! inside a response with status 200. Pure: headers arrive parsed, and nothing is sent, retried or logged here.
 //! Invariant: every message is bounded and not blank, and the messages of [`to_error`] and
 //! [`to_in_band_error`] are redacted. Callers of the other functions redact before they pass a
 //! message on.
@@ -131,6 +131,20 @@ pub fn parse_rejection(status: u16, body: &[u8]) -> Option<ErrorDetails> {
     parse_details(body).filter(is_rejection)
 }
 
+/// The rejection of a request inside a response with status 200, as [`parse_rejection`] reads one with the
+/// status that the error names; `None` for errors that are none. Where nothing but the text can tell, the
+/// second value is true: the error may as well be the server's own.
+pub fn parse_in_band_rejection(error: &[u8]) -> Option<(ErrorDetails, bool)> {
+    let found = extract_member(error);
+    let classifier = ErrorClassifier::new(&found.details);
+    let status = found.status.unwrap_or_else(|| classifier.infer_status());
+    // Route and model, key and money have a status that is inferred.
+    let is_unclear = found.status.is_none() && status == 500;
+    let is_certain = classifier.is_template_failure() || classifier.is_validation_error();
+    let rejection = parse_rejection(if is_unclear { 400 } else { status }, error)?;
+    Some((rejection, is_unclear && !is_certain))
+}
+
 /// True if a rejection says that the model is served by the `responses` route only.
 pub fn names_responses_route(details: &ErrorDetails) -> bool {
     ErrorClassifier::new(details).names_responses_route()
@@ -182,6 +196,7 @@ pub fn to_in_band_error(
 ) -> Error {
     let (status, details) = parse_in_band(error);
     let classifier = ErrorClassifier::new(&details);
+    let status = downstream_status(status, &classifier);
     let known = model.and_then(|model| to_ollama_error(&classifier, status, model));
     known.unwrap_or_else(|| {
         let message = redactor.redact(&details.message).into_owned();

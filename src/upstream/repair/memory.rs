@@ -19,6 +19,9 @@ const TTL: Duration = Duration::from_secs(3600);
 /// The time between two requests of a model that leave a group out.
 pub const EXPERIMENT_INTERVAL: Duration = Duration::from_secs(60);
 
+/// The same for a repair after which a request was not rejected, but failed in another way.
+const UNPROVEN_TTL: Duration = Duration::from_secs(600);
+
 /// How long a rejection that even the plainest form could not answer is not tried in that form again.
 const HOPELESS_TTL: Duration = Duration::from_secs(600);
 
@@ -200,6 +203,25 @@ impl RepairMemory {
         });
     }
 
+    /// Remembers for a short time the repairs and groups with which a request was not rejected, though it
+    /// failed in another way.
+    pub fn insert_unproven(
+        &self,
+        path: &'static str,
+        model: &str,
+        repairs: &[(Repair, Scope)],
+        groups: &[(Group, Scope)],
+        now: Instant,
+    ) {
+        let since = now.checked_sub(TTL.saturating_sub(UNPROVEN_TTL)).unwrap_or(now);
+        self.insert(path, model, repairs, since);
+        if !groups.is_empty() {
+            self.insert_groups(path, model, groups, since);
+            // An experiment waits.
+            self.update(path, model, now, |found| found.last_experiment = Some(now));
+        }
+    }
+
     /// Notes whether a request passed that left `group` out.
     pub fn record_experiment(
         &self,
@@ -276,6 +298,19 @@ mod tests {
 
     fn omit(member: &str) -> (Repair, Scope) {
         (Repair::omit(member), Scope::Model)
+    }
+
+    #[test]
+    fn what_is_not_proven_is_known_for_a_shorter_time() {
+        let (memory, now) = (RepairMemory::new(EXPERIMENT_INTERVAL), Instant::now() + TTL);
+        memory.insert(CHAT, "m", &[omit("a")], now);
+        let learnt = ([omit("b")], [(Group::Sampling, Scope::Model)]);
+        memory.insert_unproven(CHAT, "m", &learnt.0, &learnt.1, now);
+        let known = memory.get(CHAT, "m", now);
+        assert_eq!((known.repairs.len(), known.groups.len(), known.left_out), (2, 1, None));
+        let later = now + UNPROVEN_TTL;
+        assert_eq!(repairs(&memory, "m", later), [omit("a").0]);
+        assert!(memory.get(CHAT, "m", later).groups.is_empty());
     }
 
     #[test]

@@ -105,7 +105,7 @@ fn odd_streams() -> Vec<Vec<u8>> {
     vec![
         b": comment\r\n\r\nevent: x\r\ndata: {\"a\":1}\r\n\r\ndata: [DONE]\r\n\r\n".to_vec(),
         "\u{feff}data:{\"usage\":null, \"x\" : \"é\u{2028}\"}\n\n\n\nid: 7\nretry: 10\n\n".into(),
-        b"data: {\"error\":{\"message\":\"in band\"}}\n\ndata: [DONE]\n\n".to_vec(),
+        b"data: {}\n\ndata: {\"error\":{\"message\":\"in band\"}}\n\ndata: [DONE]\n\n".to_vec(),
         b"data: cut".to_vec(),
         b"data: \xff\xfe\n\n".to_vec(),
         [long.as_bytes(), b"data: [DONE]\n\n"].concat(),

@@ -8,6 +8,7 @@ mod call_extras;
 mod cut_answers;
 mod errors;
 mod faults;
+mod in_band;
 mod kinds;
 mod large_bodies;
 mod long_answers;
