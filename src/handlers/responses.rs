@@ -84,7 +84,8 @@ fn start_translated<'a>(context: &mut Context<'a>, body: Vec<u8>) -> Result<Star
     let text = decode::decode_body(body)?;
     let request: ResponsesRequest<'_> = decode::parse(&text, "openai.ResponsesRequest")?;
     let mut translated = responses::to_chat(&request)?;
-    for warning in translated.skipped.warnings() {
+    let logged = &context.app.upstream.logged_types;
+    for warning in translated.skipped.warnings().filter(|it| logged.is_first(it)) {
         log::warn!("{} {warning}", context.trace.request_id);
     }
     let chat = &mut translated.chat;

@@ -5,6 +5,7 @@
 
 pub mod body_log;
 pub mod circuit_state;
+pub mod first_times;
 pub mod lock;
 pub mod logging;
 pub mod metrics;

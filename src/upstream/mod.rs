@@ -117,6 +117,7 @@ pub use self::transport::agent::Payload;
 use crate::backends::profiles::Profile;
 use crate::error::Error;
 use crate::models::catalog::Catalog;
+use crate::observe::first_times::FirstTimes;
 use crate::observe::metrics::Metrics;
 use crate::observe::redact::{Redactor, Secret};
 use crate::upstream::backoff::RetryPolicy;
@@ -229,6 +230,8 @@ pub struct Upstream {
     pub(crate) thinking_memory: ThinkingMemory,
     /// Whether it said that it has no `responses` endpoint.
     pub(crate) lacks_responses: AtomicBool,
+    /// What the log said of the types that translations leave out.
+    pub(crate) logged_types: FirstTimes,
 }
 
 impl Upstream {
@@ -241,6 +244,7 @@ impl Upstream {
             suffix_refusals: RecentModels::default(),
             thinking_memory: ThinkingMemory::default(),
             lacks_responses: AtomicBool::new(false),
+            logged_types: FirstTimes::default(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a request holds that the translation does not know and leaves out.
 //!
 //! New kinds of items, parts and tools appear with each version of a client, and none may end a session:
-//! they are left out, and the log names each kind once per request. Keeps no content.
+//! they are left out, and the log names each kind once. Keeps no content.
 //! Invariant: at most [`MAX_KINDS`] kinds are kept, and of each only letters that names of types have.
 
 use std::collections::BTreeSet;

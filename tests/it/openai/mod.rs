@@ -6,5 +6,7 @@ mod models;
 mod other_routes;
 mod pass_through;
 mod responses;
+mod responses_items;
 mod responses_state;
+mod responses_tools;
 mod uploads;
