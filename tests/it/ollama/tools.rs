@@ -164,9 +164,7 @@ fn a_call_that_the_token_limit_cuts_off_is_left_out_and_the_rest_is_a_success() 
                 let details = &answer.json()["incomplete_details"];
                 assert_eq!(*details, json!({"reason": "max_output_tokens"}));
             }
-            // Ollama leaves the text out of a whole response with calls on this route.
-            let has_text = !is_incomplete || before == 0;
-            assert_eq!(answer.body.contains("\"ok\""), has_text, "{path} {half}: {}", answer.body);
+            assert!(answer.body.contains("\"ok\""), "{path} {half}: {}", answer.body);
             assert_eq!(told, end, "{path} {half}: {}", answer.body);
         }
     }
