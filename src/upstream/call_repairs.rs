@@ -2,7 +2,8 @@
 //!
 //! [`Client::with_repairs`] loops over the rejections of one request, [`Client::send_in_time`] makes the
 //! attempts at one form of it. What helped is remembered. Invariant: the first rejection of what the client
-//! wrote is the one that it gets, and no request is sent a second time after a timeout.
+//! wrote is the one that it gets, unless the repaired request is too long, and no request is sent a second
+//! time after a timeout.
 
 use std::cell::{Cell, OnceCell};
 use std::time::Instant;
@@ -12,6 +13,7 @@ use super::transport::agent::Payload;
 use super::{Client, Operation, Trace, UpstreamResponse};
 use crate::api::openai::request::ResponseEffects;
 use crate::api::openai::request_body::RequestBody;
+use crate::backends::errors;
 use crate::backends::errors::ErrorDetails;
 use crate::error::Error;
 use crate::upstream::backoff::RetryPolicy;
@@ -109,9 +111,15 @@ impl Client {
             if failure.became_stream {
                 session.prefer_stream(document);
             }
+            // A prompt that is too long is what the client wrote, and the rest of it was taken.
+            let is_overflow = errors::is_context_overflow(details) && !document.is_last_resort;
             let is_unclear = failure.is_unclear;
             let Some(change) = self.find_change(target, (details, is_unclear), (document, session))
             else {
+                if is_overflow {
+                    repaired.iter().for_each(|repaired| self.remember(target, repaired));
+                    return Err(failure);
+                }
                 // The first one is about what the client wrote.
                 return Err(first.unwrap_or(failure));
             };

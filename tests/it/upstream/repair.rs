@@ -191,6 +191,29 @@ fn a_learnt_repair_changes_only_what_it_was_about() {
 }
 
 #[test]
+fn a_prompt_that_is_too_long_after_a_repair_is_told_and_the_repair_is_known() {
+    let (upstream, proxy) = pair();
+    let overflow = openai(
+        "This model's maximum context length is 8192 tokens. However, your messages resulted in 9000 tokens.",
+        "messages",
+        "context_length_exceeded",
+    );
+    let body = json!({"model": "m", "seed": 7, "messages": [{"role": "user", "content": "Hello"}]});
+    for attempts in [2, 1] {
+        if attempts == 2 {
+            refuse(&upstream, &unrecognized("seed"));
+        }
+        refuse(&upstream, &overflow);
+        let answer = proxy.post("/v1/chat/completions", &body);
+        assert_eq!(answer.status(), 400);
+        assert_eq!(answer.json()["error"]["code"], "context_length_exceeded");
+        let sent: Vec<Recorded> = (0..attempts).map(|_| upstream.request()).collect();
+        assert!(sent[attempts - 1].json().get("seed").is_none(), "repaired");
+    }
+    assert!(upstream.is_idle());
+}
+
+#[test]
 fn nothing_is_learnt_from_a_repair_that_did_not_help() {
     let (upstream, proxy) = pair();
     let seed = json!({"options": {"seed": 1}});
