@@ -35,8 +35,12 @@ TOOLS = {
     r"single_find_and_replace|multiedit",
     "patch": r"apply_patch",
     "search": r"tool_?search",
+    "finish": r"final_answer",
+    "read": r"read(_?file)?|view(_?file)?",
     "add": r".*tiny.*add",
 }
+# What an agent says of a change to a file that it was not asked to read before.
+UNREAD = re.compile(r"\b(must|has to|needs? to|has not been|not been)\b.{0,40}\bread\b", re.IGNORECASE)
 # What the members of a tool's arguments are called.
 MEMBERS = {
     "command": r"cmd|commands?|script",
@@ -46,6 +50,7 @@ MEMBERS = {
     "new": r"new_?(string|str|text)?|replace(ment)?",
     "patch": r"input|patch(_?text)?",
     "query": r"query",
+    "answer": r"answer",
     "a": r"a",
     "b": r"b",
 }
@@ -180,11 +185,24 @@ class History:
         tasks = [found[-1].groups()] if found else [each for folder, each in known.items() if folder in text]
         self.task, self.mcp, self.folder = tasks[0] if tasks else (None, None, None)
         self.calls = [call for m in self.messages for call in m.get("tool_calls") or []]
-        summaries = [match for text in said for match in FINISHED.finditer(text)]
+        # Some agents keep a summary as a message of the user, others as one of the assistant.
+        summaries = [match for m in self.messages for match in FINISHED.finditer(text_of(m))]
         self.is_summarised = bool(summaries)
         self.finished = {name for match in summaries for name in match[1].split(", ")}
         for call in self.calls:
             self.finished |= self.steps_of(call[call["type"]])
+        for call in self.told_calls():
+            self.finished |= self.steps_of(call)
+        self.is_unread = bool(UNREAD.search(self.result_of("edit")))
+        if self.is_unread:
+            self.finished.discard("patch")
+
+    def told_calls(self):
+        """The calls that an agent tells in words instead of sending them back, as smolagents does."""
+        for message in self.messages:
+            if message["role"] == "assistant" and "Calling tools:" in text_of(message):
+                calls = text_of(message).split("'function':")[1:]
+                yield from ({"name": "told", "arguments": call} for call in calls)
 
     @staticmethod
     def steps_of(inner):
@@ -202,6 +220,10 @@ class History:
         ids = [call["id"] for call in self.calls if kind_of(call[call["type"]]["name"]) == kind]
         found = [text_of(m) for m in self.messages if m.get("tool_call_id") in ids]
         return found[-1] if found else ""
+
+    def wants_blocks(self):
+        """True if files are to be changed by words: without tools, as Aider has it."""
+        return not self.tools and self.task and "SEARCH/REPLACE" in json.dumps(self.messages)
 
     def wants_summary(self):
         """True if the request is about to shorten the history."""
@@ -273,10 +295,16 @@ def next_answer(history, seen_break):
             ]
             return working("", calls)
         if "patch" not in done:
+            was_read = "read" in (kind_of(call[call["type"]]["name"]) for call in history.calls)
+            if history.is_unread and not was_read:
+                path = f"{history.folder}/one.txt"
+                return working("I read it first.", [Call(history.tools["read"], {"path": path})])
             return working("I change the first one.", [patch_file(history)])
         call = add_numbers(history) if history.mcp else None
         if call:
             return working("", [call])
+    if "finish" in history.tools:
+        return working("", [Call(history.tools["finish"], {"answer": FINAL})])
     return text_answer(FINAL + (f" The sum is {history.result_of('add')}" if history.mcp else ""))
 
 
@@ -285,6 +313,21 @@ def working(text, calls, **more):
     if None in calls:
         return text_answer("There is no tool for this.")
     return Answer(pieces(text) if text else [], calls=calls, **more)
+
+
+def block_answer(history, seen_break):
+    """The whole work in words: blocks that make files, and one that changes the first."""
+    if history.task == "break" and not seen_break:
+        return Answer(pieces("I have made a good part of what"), broken="break")
+    names = {"work": ("one", "two", "three"), "break": ("one",)}[history.task]
+    changes = [(name, "", name) for name in names]
+    if history.task == "work":
+        changes.append(("one", "one", "one, patched"))
+    blocks = [
+        f"{name}.txt\n```\n<<<<<<< SEARCH\n{old + chr(10) if old else ''}=======\n{new}\n>>>>>>> REPLACE\n```\n"
+        for name, old, new in changes
+    ]
+    return Answer(pieces("\n".join([*blocks, FINAL])), thinking=pieces(THOUGHT))
 
 
 def side_answer(history):
@@ -308,4 +351,13 @@ def summary_of(history):
     return text_answer(text)
 
 
-__all__ = ["FINAL", "Answer", "History", "fragments", "next_answer", "side_answer", "summary_of"]
+__all__ = [
+    "FINAL",
+    "Answer",
+    "History",
+    "block_answer",
+    "fragments",
+    "next_answer",
+    "side_answer",
+    "summary_of",
+]

@@ -20,7 +20,7 @@ import sys
 
 import agent_rules
 from agent_rules import EMBED_MODELS, MODELS, Refusal
-from agent_session import FINAL, History, next_answer, side_answer, summary_of
+from agent_session import FINAL, History, block_answer, next_answer, side_answer, summary_of
 from upstream import CREATED, Chat, Handler, Server
 from upstream_plans import vector
 
@@ -87,19 +87,20 @@ class AgentHandler(Handler):
     def plan(self, history):
         """The answer, with ids that belong to this place of the session."""
         self.entry["step"] = "side"
-        if history.wants_summary():
+        if history.wants_summary() and not history.wants_blocks():
             self.entry["step"] = "summary"
             answer = summary_of(history)
-        elif not history.tools:
+        elif not history.tools and not history.wants_blocks():
             answer = side_answer(history)
         else:
             self.entry["step"] = "session"
             key = (history.task, history.folder)
-            answer = next_answer(history, key in self.broken)
+            say = block_answer if history.wants_blocks() else next_answer
+            answer = say(history, key in self.broken)
             if answer.broken:
                 self.entry["step"] = "break"
                 self.broken.add(key)
-            if "".join(answer.parts).startswith(FINAL):
+            if FINAL in "".join([*answer.parts, *(str(call) for call in answer.calls)]):
                 self.entry["step"] = "final"
         return answer.named(f"{history.folder} {sorted(history.finished)}", self.mode)
 

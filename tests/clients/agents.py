@@ -6,10 +6,10 @@ Usage: agents.py --proxy BINARY --npm FOLDER [--only NAME]
 --npm   a folder with the packages of agents/package.json installed
 
 It starts itself again in a network namespace that holds the loopback interface only, so that no agent
-reaches anybody. Each agent plays each of its tasks twice over an upstream that refuses what OpenAI refuses,
-and twice over one that refuses what strict chat templates refuse. Each session must end with the files made
-and the final text shown, no error may reach the agent, and in the second round the upstream must refuse
-nothing: what was repaired once is known. The last line is `N passed, N failed`.
+reaches anybody. Each agent plays each of its tasks over an upstream that refuses what OpenAI refuses, and
+over one that refuses what strict chat templates refuse. Each session must end with the files made and the
+final text shown, and no error may reach the agent. Then it plays its first task again, and the upstream must
+refuse nothing: what was repaired once is known. The last line is `N passed, N failed`.
 """
 
 import argparse
@@ -221,6 +221,8 @@ def check_log(session, log):
             continue
         if "client" in (found[4] or ""):
             continue  # The agent has left.
+        if "thread_not_found" in line:
+            continue  # It sends the whole conversation then.
         raise AssertionError(f"an error reached the agent: {line.split('] ', 1)[-1]}")
 
 
@@ -258,8 +260,9 @@ class Runner:
             log = self.logs / f"{agent.name}-{mode}"
             log.parent.mkdir(parents=True, exist_ok=True)
             upstream = Upstream(self.programs, self.binary, mode, log)
-            for number in (1, 2):
-                for task in agent.tasks:
+            # What was repaired once is known: the first task shows it.
+            for number, tasks in enumerate((agent.tasks, agent.tasks[:1]), 1):
+                for task in tasks:
                     what = f"{agent.name}, {mode}, {task}, {'once' if number == 1 else 'again'}"
                     place = log.with_name(f"{log.name}-{task}-{number}.log")
                     self.report(what, self.session, agent, mode, upstream, task, number, place)

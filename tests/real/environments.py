@@ -73,12 +73,14 @@ class Environments:
         return folder
 
     def npm(self, name):
-        """A folder with the packages of npm/NAME/package.json."""
+        """A folder with the packages of npm/NAME/package.json, or of tests/clients/NAME."""
         package = HERE / "npm" / name / "package.json"
+        if not package.exists():
+            package = HERE.parent / "clients" / name / "package.json"
         folder = self.folder(name, package)
         if (folder / ".ready").exists():
             return folder
-        lacking = missing(["node", "npm", *COMPILER[name]])
+        lacking = missing(["node", "npm", *COMPILER.get(name, [])])
         if lacking:
             raise NotInstalled(f"{', '.join(lacking)} must be installed first")
         print(f"Installing {name} (once)", flush=True)
@@ -88,6 +90,7 @@ class Environments:
         # Their install scripts fetch binaries from elsewhere; only the database is built, from source.
         quiet = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
         run(["npm", "install", *quiet], cwd=folder)
-        run(["npm", "rebuild", "--foreground-scripts", "sqlite3"], cwd=folder)
+        if name in COMPILER:
+            run(["npm", "rebuild", "--foreground-scripts", "sqlite3"], cwd=folder)
         (folder / ".ready").touch()
         return folder

@@ -15,13 +15,19 @@ import sys
 from pathlib import Path
 
 import applications
+import coding_agents
 import refusals
 import servers
 from environments import Environments, NotInstalled, missing
 from harness import Context, Failure, Report
 from run import Programs, in_namespace, with_us
 
-SUBJECTS = {**servers.SUBJECTS, **refusals.SUBJECTS, **applications.SUBJECTS}
+SUBJECTS = {
+    **servers.SUBJECTS,
+    **refusals.SUBJECTS,
+    **applications.SUBJECTS,
+    **coding_agents.SUBJECTS,
+}
 LINE = re.compile(r"^(ok|FAIL) ")
 HOUR = 3600
 
@@ -99,6 +105,12 @@ def run_inside(options):
     return report.failed
 
 
+def expanded(names):
+    """The names, with `agents` alone as all coding agents; before other names it says nothing new."""
+    others = [name for name in names if name != "agents"]
+    return others or [name for name in coding_agents.SUBJECTS if "agents" in names]
+
+
 def arguments():
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -110,6 +122,7 @@ def arguments():
     parser.add_argument("--inside", choices=SUBJECTS, help=argparse.SUPPRESS)
     parser.add_argument("--environment", action="append", default=[], help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.names = expanded(options.names)
     for name in options.names:
         if name not in SUBJECTS:
             parser.error(f"unknown name {name}; these are known: {' '.join(SUBJECTS)}")
