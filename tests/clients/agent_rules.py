@@ -481,7 +481,9 @@ def check_schema_part(schema, context, refuse, strict):
         refuse(f"In context={context}, properties must be an object.")
     if strict and "object" in kinds:
         if schema.get("additionalProperties") is not False:
-            refuse(f"In context={context}, 'additionalProperties' is required to be supplied and to be false.")
+            refuse(
+                f"In context={context}, 'additionalProperties' is required to be supplied and to be false."
+            )
         missing = [each for each in properties if each not in schema.get("required", [])]
         if missing:
             text = "'required' is required to be supplied and to be an array including every key in "

@@ -322,9 +322,9 @@ def block_answer(history, seen_break):
     names = {"work": ("one", "two", "three"), "break": ("one",)}[history.task]
     changes = [(name, "", name) for name in names]
     if history.task == "work":
-        changes.append(("one", "one", "one, patched"))
+        changes.append(("one", "one\n", "one, patched"))
     blocks = [
-        f"{name}.txt\n```\n<<<<<<< SEARCH\n{old + chr(10) if old else ''}=======\n{new}\n>>>>>>> REPLACE\n```\n"
+        f"{name}.txt\n```\n<<<<<<< SEARCH\n{old}=======\n{new}\n>>>>>>> REPLACE\n```\n"
         for name, old, new in changes
     ]
     return Answer(pieces("\n".join([*blocks, FINAL])), thinking=pieces(THOUGHT))

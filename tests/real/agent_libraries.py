@@ -1,13 +1,12 @@
-"""Libraries that agents are built with: each plays the session with a script of the folder agents."""
+"""Libraries that agents are built with: each plays the session with a script of the folder libraries."""
 
 import shutil
-import sys
 from pathlib import Path
 
 from agent_programs import node_of
 from agents import Agent
 
-SCRIPTS = Path(__file__).resolve().parent / "agents"
+SCRIPTS = Path(__file__).resolve().parent / "libraries"
 
 
 class Library(Agent):
@@ -70,7 +69,6 @@ PYTHON = {
     "crewai": ("crewai_agent.py", ("ollama", "openai")),
     "google-adk": ("google_adk_agent.py", ("ollama",)),
     "agent-framework": ("agent_framework_agent.py", ("ollama", "openai", "responses")),
-    "haystack": ("haystack_agent.py", ("ollama",)),
     "dspy": ("dspy_agent.py", ("ollama",)),
 }
 JAVASCRIPT = {
@@ -93,4 +91,3 @@ def libraries(table, kind):
 
 
 LIBRARIES = [*libraries(PYTHON, Library), *libraries(JAVASCRIPT, JavaScript)]
-_ = sys

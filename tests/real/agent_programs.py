@@ -2,7 +2,7 @@
 
 import json
 
-from agents import Agent, FINAL
+from agents import FINAL, Agent
 
 WINDOW = 128_000
 LIMIT = 16_384
@@ -365,9 +365,7 @@ class Cline(Program):
         providers["providers"] = {self.provider: entry}
         session.write(".cline/data/settings/providers.json", providers)
         flags = ["-P", self.provider, "-m", session.model, "--auto-approve", "true", *flags]
-        return session.run(
-            [program, *flags, prompt], CLINE_TELEMETRY_DISABLED="1", CLINE_NO_AUTO_UPDATE="1"
-        )
+        return session.run([program, *flags, prompt], CLINE_TELEMETRY_DISABLED="1", CLINE_NO_AUTO_UPDATE="1")
 
 
 class ClineOllama(Cline):

@@ -42,9 +42,7 @@ ALL = [*agents.AGENTS, *(agent() for agent in PROGRAMS), *LIBRARIES]
 def run(context):
     """Play the sessions of all variants of one agent."""
     logs = context.cache / "logs" / context.name
-    runner = agents.Runner(
-        context.programs, context.binary, context.environments, logs, context.report.check
-    )
+    runner = agents.Runner(context.programs, context.binary, context.environments, logs, context.report.check)
     for agent in ALL:
         if agent.name.split(",")[0].split(" ")[0] == context.name:
             runner.play(agent)

@@ -1,9 +1,8 @@
 """DSPy with native calls of tools."""
 
 import dspy
-from given import MODEL, PROMPT, PROXY, TOOLS, WIRE
+from given import MODEL, PROMPT, PROXY, TOOLS
 
-del WIRE
 dspy.configure(lm=dspy.LM(f"ollama_chat/{MODEL}", api_base=PROXY, api_key=""))
 agent = dspy.ReAct("task -> answer", tools=TOOLS, max_iters=20)
 print(agent(task=PROMPT).answer, flush=True)

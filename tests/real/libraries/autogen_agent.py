@@ -13,9 +13,7 @@ def client():
         return OllamaChatCompletionClient(model=MODEL, host=PROXY, model_info=info)
     from autogen_ext.models.openai import OpenAIChatCompletionClient
 
-    return OpenAIChatCompletionClient(
-        model=MODEL, base_url=f"{PROXY}/v1", api_key=KEY, model_info=info
-    )
+    return OpenAIChatCompletionClient(model=MODEL, base_url=f"{PROXY}/v1", api_key=KEY, model_info=info)
 
 
 async def play():

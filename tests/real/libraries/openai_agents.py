@@ -1,7 +1,13 @@
 """OpenAI's agents SDK."""
 
-from agents import Agent, OpenAIChatCompletionsModel, OpenAIResponsesModel, Runner, function_tool
-from agents import set_tracing_disabled
+from agents import (
+    Agent,
+    OpenAIChatCompletionsModel,
+    OpenAIResponsesModel,
+    Runner,
+    function_tool,
+    set_tracing_disabled,
+)
 from given import KEY, MODEL, PROMPT, PROXY, SYSTEM, TOOLS, WIRE, run
 from openai import AsyncOpenAI
 

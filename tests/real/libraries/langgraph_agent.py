@@ -20,7 +20,5 @@ def model():
 
 
 agent = create_agent(model(), TOOLS, system_prompt=SYSTEM)
-state = None
-for state in agent.stream({"messages": [("user", PROMPT)]}, stream_mode="values"):
-    pass
+*_, state = agent.stream({"messages": [("user", PROMPT)]}, stream_mode="values")
 print(state["messages"][-1].text, flush=True)
