@@ -26,8 +26,8 @@
 //! - no temperature is sent unless requested;
 //! - `tool_choice` and the format `json_object` are respected;
 //! - calls have the form in which their tools were declared: free text, a member of a namespace, a search
-//!   for tools, a command for the shell; so have texts beside and behind calls, and reasoning wherever it
-//!   stands (OpenAI API reference, Responses);
+//!   for tools, a command for the shell; texts beside and behind calls are messages, and reasoning stands
+//!   where it came (OpenAI API reference, Responses);
 //! - a stream that fails ends with `response.failed`, see [`failure`];
 //! - items, parts and tools that are unknown or malformed are left out or mended instead of refused, and
 //!   named once in the log ([`skipped`]), because agents send new kinds of them first.
