@@ -253,12 +253,16 @@ impl Capabilities {
         let flag = |name: &str| members[name].as_bool();
         let (chat, fim) = (flag("completion_chat"), flag("completion_fim"));
         let completes = chat.map(|chat| chat || fim == Some(true));
+        // LM Studio lists the settings of a model that reasons.
+        let modes = members["reasoning"]["allowed_options"].as_array();
+        let modes = modes.map(|options| options.iter().any(|option| option != "off"));
+        let thinks = flag("reasoning").or_else(|| flag("supports_reasoning")).or(modes);
         let known = [
             (&mut self.completion, completes),
             (&mut self.insert, fim),
             (&mut self.vision, flag("vision").or_else(|| flag("supports_vision"))),
             (&mut self.audio, flag("audio").or_else(|| flag("supports_audio_input"))),
-            (&mut self.thinking, flag("reasoning").or_else(|| flag("supports_reasoning"))),
+            (&mut self.thinking, thinks),
             (
                 &mut self.tools,
                 flag("function_calling")

@@ -12,3 +12,4 @@ pub mod model_families;
 pub mod names;
 pub mod profiles;
 pub mod retry_after;
+pub mod thinking_modes;

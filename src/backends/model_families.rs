@@ -31,6 +31,43 @@ pub fn thinking_switch(id: &str) -> Option<ThinkingSwitch> {
     is_hybrid_qwen(&name).then_some(ThinkingSwitch::EnableThinking)
 }
 
+/// The values of `think` that a model takes, from little to much, and the default; `off` and `on` are
+/// switches. `None` if the name does not tell.
+pub fn thinking_values(id: &str) -> Option<(&'static str, &'static str)> {
+    const HOSTED: [&str; 4] = ["-plus", "-turbo", "-flash", "-max"];
+    let name = normalize(id);
+    let last = name.rsplit('/').next().unwrap_or_default();
+    // `gpt-35-turbo` is Azure's spelling of 3.5.
+    let is_newer = |least: (u32, u32)| {
+        is_at_least(last, "gpt", "", least) && !is_at_least(last, "gpt", "", (10, 0))
+    };
+    let is_o_series = ["o1", "o3", "o4"].iter().any(|it| {
+        last.strip_prefix(it).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    });
+    let always = ["deepseek-r1", "deepseek-reasoner", "qwq", "magistral"];
+    Some(match () {
+        () if name.contains("gpt-oss") || is_o_series => ("low medium high", "medium"),
+        () if last.contains("chat") && is_newer((5, 0)) => return None,
+        () if is_newer((5, 2)) => ("off low medium high xhigh", "off"),
+        () if is_newer((5, 1)) => ("off low medium high", "off"),
+        () if is_newer((5, 0)) => ("minimal low medium high", "medium"),
+        () if is_at_least(&name, "deepseek", "v", (4, 0)) => ("off low high max", "high"),
+        () if is_hybrid_deepseek(&name) => ("off on", "off"),
+        () if is_at_least(&name, "gemma", "", (4, 0)) => ("off on", "off"),
+        () if is_at_least(&name, "minimax", "m", (2, 0))
+            || always.iter().any(|it| name.contains(it)) =>
+        {
+            ("on", "on")
+        }
+        () if name.contains("thinking") => ("on", "on"),
+        () if is_hybrid_kimi(&name) || is_thinking_glm(&name) => ("off on", "on"),
+        () if is_hybrid_qwen(&name) && !HOSTED.iter().any(|it| name.contains(it)) => {
+            ("off on", "on")
+        }
+        () => return None,
+    })
+}
+
 /// True if the model's chat template reads `thinking` instead of `enable_thinking`.
 pub fn template_reads_thinking(id: &str) -> bool {
     let name = normalize(id);

@@ -18,7 +18,6 @@ use crate::translate::anthropic::stream::MessageEncoder;
 use crate::translate::anthropic::{self, estimate_tokens, has_cache_marks, to_ollama, validate};
 use crate::translate::chat::is_family_specific;
 use crate::translate::generate::UpstreamRequest;
-use crate::translate::think::{self, ThinkMode};
 use crate::translate::tool_names::ToolNames;
 use crate::upstream::repair::refuses_system;
 
@@ -49,20 +48,14 @@ fn start_messages<'a>(
     facts.prompt_tokens = estimate_tokens(&chat);
     facts.max_tokens = request.max_tokens.map_or(0, |limit| limit.0.unsigned_abs());
     facts.has_late_system = has_late_system(&request);
-    let think = think::parse(chat.think.as_ref())?;
     model_request.uses_tools = chat.tools.as_ref().is_some_and(|tools| !tools.is_empty());
-    let needs_profile = think != ThinkMode::Unset
+    let needs_profile = chat.think.is_some()
         || chat.format.is_some()
         || is_family_specific(&chat)
         || has_cache_marks(&chat);
     let (resolved, in_use) = model_request.begin(context, chat.options.as_ref(), needs_profile)?;
     facts.context_length = resolved.context_length;
-    if resolved.capabilities.thinking == Some(false) && think != ThinkMode::Off {
-        // Not an error on this route: a model that cannot think is not asked to.
-        chat.think = None;
-    } else {
-        model_request.think = think;
-    }
+    model_request.think = resolved.fit_think(&mut chat.think);
     let upstream = anthropic::to_openai(&request, &chat, &resolved.id, resolved.profile)?;
     let upstream = UpstreamRequest::Chat(upstream);
     let stream = request.stream.unwrap_or(false);

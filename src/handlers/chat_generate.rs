@@ -55,6 +55,7 @@ fn start_chat<'a>(
     let needs_profile = request.format.is_some() || chat::is_family_specific(&request);
     let begun = model_request.begin(context, request.options.as_ref(), needs_profile);
     let (resolved, in_use) = begun.map_err(|error| first(error, &request))?;
+    model_request.think = resolved.fit_think(&mut request.think);
     let upstream = chat::to_openai(&request, &resolved.id, resolved.profile)?;
     let upstream = UpstreamRequest::Chat(upstream);
     let stream = request.stream.unwrap_or(true);
@@ -86,7 +87,7 @@ fn start_generate<'a>(
     };
     let first = |error, request: &_| generate::check_body(request).err().unwrap_or(error);
     let model_request = ModelRequest::parse(context, &common, "generate", empty_model_error);
-    let model_request = model_request.map_err(|error| first(error, &request))?;
+    let mut model_request = model_request.map_err(|error| first(error, &request))?;
     let virtual_model = &model_request.virtual_model;
     virtual_model.iter().for_each(|model| model.apply_to_options(&mut request.options));
     let raw_conflict = generate::check_raw(&request);
@@ -105,6 +106,7 @@ fn start_generate<'a>(
     let needs_profile = fills_in || request.raw == Some(true) || request.format.is_some();
     let begun = model_request.begin(context, request.options.as_ref(), needs_profile);
     let (resolved, in_use) = begun.map_err(|error| first(error, &request))?;
+    model_request.think = resolved.fit_think(&mut request.think);
     let model = (resolved.id.as_str(), resolved.context_length);
     let build = |fim| generate::to_openai_with_fim(&request, &stored, model, resolved.profile, fim);
     let upstream = build(fill_in::endpoint(&context.app.upstream, &resolved))?;

@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use serde_json::Value;
+
 use super::{App, LoadOptions, ModelUse};
 use crate::backends::names;
 use crate::backends::names::SourceSuffix;
@@ -14,8 +16,9 @@ use crate::backends::profiles::{GENERIC, Profile};
 use crate::error::{Error, Result};
 use crate::models::catalog;
 use crate::models::catalog::SharedModelList;
-use crate::models::model::{Capabilities, Model};
+use crate::models::model::{Capabilities, Model, ThinkingModes};
 use crate::models::virtual_model::VirtualModel;
+use crate::translate::think::{self, ThinkMode};
 use crate::upstream::Trace;
 
 /// Ollama's sentence for a cloud model where the cloud is disabled.
@@ -30,6 +33,8 @@ pub(super) struct ResolvedModel {
     pub capabilities: Capabilities,
     /// Its context length in tokens, as far as is known.
     pub context_length: Option<u64>,
+    /// Which values of `think` it takes, as far as is known.
+    pub thinking: Option<Arc<ThinkingModes>>,
     /// The name under which it counts as loaded: the id, or that of the virtual model. Taken by
     /// [`ResolvedModel::begin_use`].
     running_name: String,
@@ -63,6 +68,17 @@ impl ResolvedModel {
             return Ok(());
         }
         app.resolve_model(name, virtual_model, false, trace).check_exists(requested_name)
+    }
+
+    /// Replaces a level of thinking by what the model takes for it. A model that does not think is not
+    /// asked to: on routes that refuse no level, that is no error.
+    pub(super) fn fit_think(&self, think: &mut Option<Value>) -> ThinkMode<'static> {
+        let is_off = think::parse(think.as_ref()).is_ok_and(|think| think == ThinkMode::Off);
+        if self.capabilities.thinking == Some(false) && !is_off {
+            *think = None;
+        }
+        think::fit(think, self.thinking.as_deref());
+        think::parse(think.as_ref()).unwrap_or_default().without_level()
     }
 
     /// Notes that the model was loaded, for how long and with which context length.
@@ -258,6 +274,10 @@ impl App {
             capabilities: found
                 .map_or_else(|| Model::from_id(&id).capabilities, |model| model.capabilities),
             context_length: found.and_then(|model| model.context_length),
+            thinking: match found {
+                Some(model) => model.thinking.clone(),
+                None => Model::from_id(&id).thinking,
+            },
             id,
             profile: configured.or(listed_profile).unwrap_or(&GENERIC),
         }

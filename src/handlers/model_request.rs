@@ -32,7 +32,7 @@ pub(super) struct ModelRequest {
     /// The name as the client sent it.
     pub requested_name: String,
     keep_alive: Option<KeepAlive>,
-    pub think: ThinkMode,
+    pub think: ThinkMode<'static>,
     /// Whether the model may call functions.
     pub uses_tools: bool,
     /// `chat` or `generate`.
@@ -55,7 +55,7 @@ pub(super) struct CommonFields<'a> {
 /// request is not kept in memory while its response lasts.
 pub(super) struct PendingReply<'a> {
     pub response: UpstreamResponse,
-    pub think: ThinkMode,
+    pub think: ThinkMode<'static>,
     /// How many alternatives each token has; `None` without log probabilities.
     pub logprobs: Option<usize>,
     /// What is done to it because of changes to the request.
@@ -78,7 +78,7 @@ impl ModelRequest {
     ) -> Result<Self> {
         // Ollama reads these two with the body, so their errors come first.
         let keep_alive = parse_keep_alive(common.keep_alive)?;
-        let think = think::parse(common.think)?;
+        let think = think::parse(common.think)?.without_level();
         if common.top_logprobs.is_some_and(|number| !(0..=20).contains(&number.0)) {
             return Err(Error::invalid_request("top_logprobs must be between 0 and 20"));
         }

@@ -89,11 +89,7 @@ fn start_translated<'a>(context: &mut Context<'a>, body: Vec<u8>) -> Result<Star
         log::warn!("{} {warning}", context.trace.request_id);
     }
     let chat = &mut translated.chat;
-    let common = CommonFields {
-        model: request.model.as_deref(),
-        think: chat.think.as_ref(),
-        ..CommonFields::default()
-    };
+    let common = CommonFields { model: request.model.as_deref(), ..CommonFields::default() };
     let mut model_request = ModelRequest::parse(context, &common, "chat", model_required_error)?;
     if chat.messages.as_ref().is_none_or(Vec::is_empty) {
         // Ollama instead loads the model and sends an empty response, which does not show the client
@@ -102,8 +98,9 @@ fn start_translated<'a>(context: &mut Context<'a>, body: Vec<u8>) -> Result<Star
     }
     model_request.uses_tools = chat.tools.as_ref().is_some_and(|tools| !tools.is_empty());
     model_request.virtual_model.iter().for_each(|model| model.apply_to_chat(chat));
-    let needs_profile = chat.format.is_some() || is_family_specific(chat);
+    let needs_profile = chat.think.is_some() || chat.format.is_some() || is_family_specific(chat);
     let (resolved, in_use) = model_request.begin(context, chat.options.as_ref(), needs_profile)?;
+    model_request.think = resolved.fit_think(&mut chat.think);
     let upstream = responses::to_openai(&translated, &resolved.id, resolved.profile)?;
     let upstream = UpstreamRequest::Chat(upstream);
     let stream = request.stream.unwrap_or(false);

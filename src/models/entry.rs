@@ -4,9 +4,11 @@
 //! llama.cpp's second list in Ollama's format. Invariant: a number that cannot be true, such as a
 //! context length of 0, counts as unknown.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
-use super::model::{Capabilities, Model};
+use super::model::{Capabilities, Model, ThinkingModes};
 
 /// Owners whose servers set `created` to the time of the request.
 const UNSTABLE_CREATED_OWNERS: &[&str] = &["llamacpp", "vllm", "sglang"];
@@ -48,6 +50,7 @@ pub(super) fn parse_model(entry: &Value, ollama_entries: &[Value]) -> Option<Mod
         format: text("compatibility_type").or_else(|| text("format")).map(str::to_owned),
         capabilities: Capabilities::from_entry(id, entry, ollama_entry),
         assumed: Capabilities::default(),
+        thinking: ThinkingModes::from_entry(entry).map(Arc::new),
     })
 }
 

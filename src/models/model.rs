@@ -6,7 +6,9 @@
 //! clients require one.
 
 pub use crate::backends::capabilities::Capabilities;
+pub use crate::backends::thinking_modes::ThinkingModes;
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::api::wire::digest::sha256_hex;
@@ -52,6 +54,8 @@ pub struct Model {
     /// Capabilities from the table of well-known models, for what the server does not tell: shown to
     /// clients, never a reason to reject a request.
     pub assumed: Capabilities,
+    /// Which values of `think` it takes, as far as is known.
+    pub thinking: Option<Arc<ThinkingModes>>,
 }
 
 /// The facts about the proxy that rendered models depend on.
@@ -88,6 +92,12 @@ impl Model {
         self.capabilities.or(&self.assumed).to_names()
     }
 
+    /// Which values of `think` the model takes; `None` for one that does not think.
+    pub fn thinking_modes(&self) -> Option<&Arc<ThinkingModes>> {
+        let thinks = self.capabilities.or(&self.assumed).thinking == Some(true);
+        self.thinking.as_ref().filter(|_| thinks)
+    }
+
     /// Fills unknown facts.
     pub(super) fn merge_missing(&mut self, facts: &Self) {
         self.context_length = self.context_length.or(facts.context_length);
@@ -103,6 +113,7 @@ impl Model {
             *own = own.take().or_else(|| other.clone());
         }
         self.capabilities = self.capabilities.or(&facts.capabilities);
+        self.thinking = self.thinking.take().or_else(|| facts.thinking.clone());
     }
 
     /// Fills unknown facts from the table of well-known models. The table's capabilities are only
@@ -112,6 +123,10 @@ impl Model {
         // At an upstream without `suffix`, the prompt of the family does it.
         let has_prompt = fim_prompts::is_known(&self.id).then_some(true);
         self.assumed.insert = self.assumed.insert.or(has_prompt);
+        self.thinking =
+            self.thinking.take().or_else(|| ThinkingModes::from_id(&self.id).map(Arc::new));
+        let thinks = self.thinking.is_some().then_some(true);
+        self.assumed.thinking = self.assumed.thinking.or(thinks);
     }
 
     fn fill_known_facts(&mut self) {

@@ -4,10 +4,12 @@
 //! its context length and accepted media better than the model file. Never fetches anything.
 //! Invariant: a missing entry in a gateway's static table never marks a capability as absent.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::entry::{entries, parse_model};
-use super::model::{Capabilities, Model};
+use super::model::{Capabilities, Model, ThinkingModes};
 use crate::backends::profiles::DetailsProbe;
 
 /// Parts of a chat template that show that the model reasons.
@@ -83,7 +85,13 @@ fn parse_props(value: &Value) -> Option<Model> {
     let thinking = cap("supports_preserve_reasoning") == Some(true)
         || cap("supports_reasoning_effort") == Some(true)
         || REASONING_MARKERS.iter().any(|sign| template.contains(sign));
+    let reads_effort = template.contains("reasoning_effort");
+    let modes = ThinkingModes::from_template(
+        template.contains("enable_thinking"),
+        reads_effort || cap("supports_reasoning_effort") == Some(true),
+    );
     Some(Model {
+        thinking: modes.map(Arc::new),
         context_length: settings["n_ctx"].as_u64().filter(|length| *length > 0),
         quantization: value["model_ftype"].as_str().map(str::to_owned),
         capabilities: Capabilities {

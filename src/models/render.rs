@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
-use super::model::{Model, RenderContext};
+use super::model::{Model, RenderContext, ThinkingModes};
 use crate::api::ollama::response::{
     ListModelDetails, ListModelResponse, ModelDetails, ProcessModelResponse, ShowResponse,
 };
@@ -85,6 +85,7 @@ impl Model {
             model_info: self.model_info(context, show_options.name, &details.family),
             details,
             capabilities: self.capability_names(),
+            thinking: self.thinking_modes().map(|modes| ThinkingModes::clone(modes)),
             modified_at: context.format_local_time(self.modified_time(context)),
             ..ShowResponse::default()
         }

@@ -33,9 +33,9 @@ use crate::translate::{format, history, options, quirks, tools};
 
 /// The outputs beside the text that a request asks for.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ExtraOutputs {
+pub(super) struct ExtraOutputs<'a> {
     /// Whether to reason.
-    pub think: ThinkMode,
+    pub think: ThinkMode<'a>,
     /// The number of alternatives for each token; `None` without log probabilities.
     pub logprobs: Option<usize>,
 }
@@ -85,7 +85,7 @@ pub(super) fn build_chat<'a>(
     format: Option<openai::ResponseFormat<'a>>,
     stream: bool,
     profile: &Profile,
-    extras: ExtraOutputs,
+    extras: ExtraOutputs<'_>,
 ) -> openai::ChatRequest<'a> {
     quirks::apply(&mut messages, profile, model);
     let texts = messages.iter().map(Message::as_text);

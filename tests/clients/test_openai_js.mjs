@@ -316,7 +316,6 @@ check("an unknown model is a NotFoundError everywhere", async () => {
 check("what the proxy itself refuses is a BadRequestError", async () => {
   const requests = [
     [() => chat("Hi", { model: "" }), /model is required/],
-    [() => respond("Hi", { reasoning: { effort: "foo" } }), /invalid reasoning value: "foo"/],
     [() => respond(7), /input must be a string or array/],
   ];
   for (const [request, words] of requests) {

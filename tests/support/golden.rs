@@ -15,9 +15,7 @@ use ollama_openai_proxy::backends::profiles;
 use ollama_openai_proxy::backends::profiles::{GENERIC, Profile};
 use ollama_openai_proxy::error::Result;
 use ollama_openai_proxy::observe::redact::Redactor;
-use ollama_openai_proxy::translate::stream::{
-    Completion, Delta, Encoder, ResponseOptions, ResponseTranslator,
-};
+use ollama_openai_proxy::translate::stream::{Delta, Encoder, ResponseOptions, ResponseTranslator};
 use ollama_openai_proxy::translate::{infill, think};
 use serde_json::{Value, json};
 
@@ -54,7 +52,8 @@ impl Case {
     }
 
     fn wanted(&self) -> ResponseOptions<'static> {
-        let think = think::parse(self.settings.get("think")).expect("a valid think");
+        let think =
+            think::parse(self.settings.get("think")).expect("a valid think").without_level();
         let logprobs = self.settings["logprobs"].as_u64().map(|top| top as usize);
         let stop = self.settings["stop"].as_array().into_iter().flatten();
         let watched_stop = stop.map(|stop| stop.as_str().expect("a text").to_owned()).collect();
@@ -121,50 +120,23 @@ impl Case {
     }
 
     /// What a client reads of `stream.sse`, and how that ends.
-    pub fn stream<E: Encoder>(&self, encoder: &mut E) -> Option<(Vec<u8>, Result<()>)> {
-        let (body, mut out) = (self.read("stream.sse")?, Vec::new());
-        let show = |delta: &Delta<'_>| encoder.encode_delta(&mut out, NOW, delta);
-        let ended = self.play(&body, show).map(|(outcome, _)| {
-            encoder.encode_final(&mut out, NOW, &Delta::default(), &outcome);
-            if !E::IS_SSE {
-                out.push(b'\n');
-            }
-        });
-        Some((out, ended))
-    }
-
-    /// What a client that does not stream reads of `stream.sse`.
-    pub fn collected(&self, encoder: &mut impl Encoder) -> Option<Result<Vec<u8>>> {
-        let (body, mut out) = (self.read("stream.sse")?, Vec::new());
-        let mut whole = Delta::default();
-        let collect = |delta: &Delta<'_>| {
-            encoder.collect(delta);
-            whole.append(delta.clone());
-        };
-        Some(self.play(&body, collect).map(|(outcome, has_answer_in_reasoning)| {
-            if has_answer_in_reasoning {
-                whole.thinking = "".into();
-            }
-            encoder.encode_whole(&mut out, NOW, &whole, &outcome);
-            out
-        }))
-    }
-
-    /// Shows each delta of a stream; the result tells whether the reasoning was the answer.
-    fn play(&self, body: &str, show: impl FnMut(&Delta<'_>)) -> Result<(Completion, bool)> {
+    pub fn stream(&self, encoder: &mut impl Encoder) -> Option<(Vec<u8>, Result<()>)> {
+        let body = self.read("stream.sse")?;
         let redactor = Redactor::default();
         let mut state = ResponseTranslator::new(self.wanted(), &redactor);
-        let outcome = play(self, body, &mut state, show)?;
-        Ok((outcome, state.has_answer_in_reasoning()))
+        let mut out = Vec::new();
+        let ended = play(self, &body, &mut state, encoder, &mut out);
+        Some((out, ended))
     }
 }
 
-fn play(
+fn play<E: Encoder>(
     case: &Case,
     body: &str,
     state: &mut ResponseTranslator<'_>,
-    mut show: impl FnMut(&Delta<'_>),
-) -> Result<Completion> {
+    encoder: &mut E,
+    out: &mut Vec<u8>,
+) -> Result<()> {
     let mut decoder = Decoder::new();
     decoder.push(body.as_bytes());
     decoder.finish();
@@ -176,14 +148,21 @@ fn play(
             Event::Error(_) => None,
         };
         let event = mapped.as_ref().map_or(event, |mapped| Event::Data(mapped.as_bytes()));
-        state.take_pieces(event, now)?.iter().flatten().for_each(&mut show);
+        let deltas = [state.on_event(event, now)?, state.take_complete_calls()];
+        for delta in deltas.iter().flatten().filter(|delta| !delta.is_empty()) {
+            encoder.encode_delta(out, NOW, delta);
+        }
     }
     let outcome = state.finish(SENT, END)?;
     let rest = state.flush();
     if !rest.is_empty() {
-        show(&rest);
+        encoder.encode_delta(out, NOW, &rest);
     }
-    Ok(outcome)
+    encoder.encode_final(out, NOW, &Delta::default(), &outcome);
+    if !E::IS_SSE {
+        out.push(b'\n');
+    }
+    Ok(())
 }
 
 pub fn cases(endpoint: &str) -> Vec<Case> {

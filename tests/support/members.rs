@@ -221,8 +221,7 @@ pub fn refusal(
             (of != "string" && of != "number").then_some((400, "Unsupported type: ".into()))
         }
         Think => match of {
-            "bool" => None,
-            "string" => Some((400, "invalid think value: ".into())),
+            "bool" | "string" => None,
             _ => Some((400, "think must be a boolean or string".into())),
         },
         Format => match value {

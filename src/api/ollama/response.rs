@@ -248,11 +248,23 @@ pub struct ShowResponse {
     pub model_info: serde_json::Map<String, serde_json::Value>,
     /// Its capabilities.
     pub capabilities: Vec<&'static str>,
+    /// Which values of `think` it takes, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thinking: Option<ThinkingModes>,
     /// RFC 3339.
     pub modified_at: String,
     /// The oldest version of Ollama that can run the model.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub requires: String,
+}
+
+/// The values of `think` that a model takes.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ThinkingModes {
+    /// `false` if it can be switched off, `true` if it can be on without a level, and the names of levels.
+    pub values: Vec<serde_json::Value>,
+    /// What holds without `think`.
+    pub default: serde_json::Value,
 }
 
 /// The response of `/api/version`.

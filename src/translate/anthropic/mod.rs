@@ -9,7 +9,7 @@
 //! | `max_tokens` | required; `num_predict` |
 //! | `system`, `messages` | [`messages`] |
 //! | `temperature`, `top_p`, `top_k`, `stop_sequences` | options, if present |
-//! | `thinking`, `output_config.effort` | `think`; an effort that is not known leaves it to the model |
+//! | `thinking`, `output_config.effort` | `think`, by any name |
 //! | `output_config.format`, `output_format` | `response_format` |
 //! | `tools` | functions, see [`tools`] |
 //! | `tool_choice` | OpenAI's, as Ollama's API has none; `auto` is the default and not sent |
@@ -22,7 +22,7 @@
 //!
 //! `/v1/messages` answers as Anthropic's API does (Anthropic API reference, messages), with the errors of
 //! Ollama for members of the wrong type. `anthropic-version`, `anthropic-beta` and query parameters are
-//! ignored. What is unknown is never refused: blocks, tools, types and efforts of tomorrow are left out.
+//! ignored. What is unknown is never refused: blocks, tools and types of tomorrow are left out.
 //!
 //! - `tool_choice` is sent, which Ollama ignores; an upstream that rejects it is asked again
 //!   without. A choice of a tool that was left out is not sent.
@@ -62,7 +62,7 @@ use crate::api::openai::request::ToolChoice;
 use crate::backends::profiles::Profile;
 use crate::error::{Error, ErrorCode, Result};
 use crate::translate::tool_names::ToolForm;
-use crate::translate::{chat, options, think};
+use crate::translate::{chat, options};
 
 /// The estimate for an image: about the count that Anthropic documents for a large one.
 const TOKENS_PER_IMAGE: u64 = 1600;
@@ -216,12 +216,7 @@ fn to_think(request: &MessagesRequest<'_>) -> Option<Value> {
         _ => {}
     }
     let effort = object(&request.output_config).and_then(|it| non_empty(it.effort.as_deref()));
-    match effort? {
-        "none" => Some(false.into()),
-        "minimal" => Some("low".into()),
-        "xhigh" => Some("high".into()),
-        effort => Some(effort.into()).filter(|level| think::parse(Some(level)).is_ok()),
-    }
+    effort.map(Value::from)
 }
 
 /// The choice of tools. Upstreams refuse one without tools, or of a tool that is not among them.

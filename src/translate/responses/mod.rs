@@ -8,7 +8,7 @@
 //! | `model` | the upstream's id, resolved by the caller |
 //! | `instructions`, `input` | messages, see [`input`] |
 //! | `temperature`, `top_p`, `max_output_tokens` | options; absent ones stay absent, although Ollama sends a temperature of 1 |
-//! | `reasoning.effort` | `think`; `minimal` is `low`, `xhigh` and `ultra` are `max`; a name that `think` does not know is left out |
+//! | `reasoning.effort` | `think`, by any name |
 //! | `text.format` | `format`; plain text is none |
 //! | `tools` | functions, see [`tools`] |
 //! | `tool_choice` | chat's form, if there are tools. `auto` is the default; `allowed_tools` leaves only those tools; a choice of a tool that was left out is not sent |
@@ -55,7 +55,7 @@ use crate::api::openai::responses_input::object;
 use crate::backends::profiles::Profile;
 use crate::error::Result;
 use crate::translate::tool_names::ToolNames;
-use crate::translate::{chat, options, think};
+use crate::translate::{chat, options};
 
 /// A request as one of `/api/chat`, and what that has no member for.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ pub fn to_chat<'a>(request: &'a ResponsesRequest<'a>) -> Result<TranslatedReques
         format: to_format(request),
         options: to_options(request),
         stream: Some(request.stream.unwrap_or(false)),
-        think: to_think(effort),
+        think: effort.map(Value::from),
         ..ChatRequest::default()
     };
     let is_sequential = request.parallel_tool_calls.is_some_and(|raw| raw.get() == "false");
@@ -129,18 +129,6 @@ fn to_options(request: &ResponsesRequest<'_>) -> Option<Map<String, Value>> {
         ("num_predict", request.max_output_tokens.map(|most| most.0.into())),
     ]);
     Some(options).filter(|options| !options.is_empty())
-}
-
-/// Whether to reason, and how much. Clients send the names of new levels before servers know them.
-fn to_think(effort: Option<&str>) -> Option<Value> {
-    let think = match effort? {
-        "" => return None,
-        "none" => false.into(),
-        "minimal" => "low".into(),
-        "xhigh" | "ultra" => "max".into(),
-        level => Value::from(level),
-    };
-    Some(think).filter(|think| think::parse(Some(think)).is_ok())
 }
 
 fn to_format<'a>(request: &'a ResponsesRequest<'a>) -> Option<&'a RawValue> {

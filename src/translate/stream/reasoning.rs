@@ -24,7 +24,7 @@ pub(super) struct KeptReasoning {
 
 impl KeptReasoning {
     /// For a response whose reasoning can be the answer: the client wants no reasoning, or JSON.
-    pub(super) fn new(think: ThinkMode, wants_json: bool) -> Option<Self> {
+    pub(super) fn new(think: ThinkMode<'_>, wants_json: bool) -> Option<Self> {
         let must_be_json = think != ThinkMode::Off;
         (!must_be_json || wants_json).then(|| Self { text: String::new(), must_be_json })
     }
@@ -152,7 +152,7 @@ pub(super) fn extract_texts<'a>(message: Message<'a>, text: Option<Content<'a>>)
 mod tests {
     use super::*;
 
-    fn answer(think: ThinkMode, wants_json: bool, texts: &[&str]) -> Option<String> {
+    fn answer(think: ThinkMode<'_>, wants_json: bool, texts: &[&str]) -> Option<String> {
         let mut kept = KeptReasoning::new(think, wants_json)?;
         texts.iter().for_each(|text| assert!(kept.push(text)));
         kept.into_answer()

@@ -101,9 +101,9 @@ fn a_load_checks_its_members_and_an_unload_only_what_is_read_with_the_body() {
     ] {
         proxy.post("/api/chat", &with(json!({"model": "m"}), &wrong)).assert_error(400, text);
     }
-    let think = json!({"model": "", "think": "nonsense", "keep_alive": 0});
+    let think = json!({"model": "", "think": 1, "keep_alive": 0});
     let bad = proxy.post("/api/chat", &think);
-    assert!(bad.error().starts_with("invalid think value"), "that is read with the body");
+    assert!(bad.error().starts_with("think must be"), "that is read with the body");
     proxy
         .post("/api/generate", &json!({"model": "nope"}))
         .assert_error(404, "model 'nope' not found");

@@ -56,20 +56,99 @@ fn each_form_of_think_is_told_as_the_family_understands_it() {
 }
 
 #[test]
-fn a_think_that_is_none_is_refused() {
+fn a_think_that_is_neither_text_nor_switch_is_refused() {
     let bench = Bench::new();
     for route in TEXT {
-        for word in ["foo", "", "true", "HIGH", "none"] {
-            let text = format!(
-                "invalid think value: {word:?} (must be \"high\", \"medium\", \"low\", \"max\", true, or false)"
-            );
-            bench.refused(route, &json!({"think": word}), 400, &text);
-        }
         for other in [json!(1), json!(0), json!({}), json!([]), json!(["high"])] {
-            let text = "think must be a boolean or string (\"high\", \"medium\", \"low\", \"max\", true, or false)";
+            let text = "think must be a boolean or string";
             bench.refused(route, &json!({"think": other}), 400, text);
         }
     }
+}
+
+#[test]
+fn any_text_is_a_level_and_some_have_other_names() {
+    let bench = Bench::new();
+    for (text, expected) in [
+        ("hyper", json!({"reasoning_effort": "hyper"})),
+        ("minimal", json!({"reasoning_effort": "low"})),
+        ("xhigh", json!({"reasoning_effort": "high"})),
+        ("ultra", json!({"reasoning_effort": "high"})),
+        ("true", json!({})),
+        ("none", json!({})),
+        ("", json!({})),
+    ] {
+        for route in TEXT {
+            assert_eq!(bench.added(route, &json!({"think": text})), expected, "{route} {text}");
+        }
+    }
+}
+
+/// An upstream that tells of its models which levels they take (OpenRouter).
+const LEVELS: &str = r#"{"data":[
+    {"id":"levels","owned_by":"o","supported_parameters":["reasoning"],"reasoning":{"mandatory":false,
+        "supported_efforts":["max","high","low"],"default_effort":"high"}},
+    {"id":"switch","owned_by":"o","reasoning":{"mandatory":false,"default_enabled":false}},
+    {"id":"plain","owned_by":"o","supported_parameters":["tools"]}]}"#;
+
+#[test]
+fn show_tells_which_values_of_think_a_model_takes() {
+    let bench = Bench::over(LEVELS);
+    let show = |name: &str| bench.post("/api/show", &json!({"model": name})).json();
+    let check = |name: &str, expected: Value| {
+        let shown = show(name);
+        assert_eq!(shown.get("thinking").cloned().unwrap_or_default(), expected, "{name}");
+        let thinks = shown["capabilities"].as_array().expect("a list").contains(&json!("thinking"));
+        assert_eq!(thinks, !expected.is_null(), "{name}");
+    };
+    check("levels", json!({"values": [false, "low", "high", "max"], "default": "high"}));
+    check("switch", json!({"values": [false, true], "default": false}));
+    check("plain", Value::Null);
+    // The names of families tell it where the server does not.
+    let bench = Bench::over(r#"{"data":[{"id":"gpt-oss:20b"},{"id":"qwen3:8b"},{"id":"m"}]}"#);
+    let show = |name: &str| bench.post("/api/show", &json!({"model": name})).json();
+    let levels = json!({"values": ["low", "medium", "high"], "default": "medium"});
+    assert_eq!(show("gpt-oss:20b")["thinking"], levels);
+    assert_eq!(show("qwen3:8b")["thinking"], json!({"values": [false, true], "default": true}));
+    assert!(show("m").get("thinking").is_none(), "of others nothing is promised");
+    bench.post("/api/copy", &json!({"source": "gpt-oss:20b", "destination": "mine"}));
+    assert_eq!(show("mine")["thinking"], levels, "a created model thinks as its base does");
+}
+
+#[test]
+fn a_level_that_the_model_does_not_know_means_its_default() {
+    let bench = Bench::over(LEVELS);
+    for (model, think, expected) in [
+        ("levels", "max", json!({"reasoning_effort": "high"})),
+        ("levels", "low", json!({"reasoning_effort": "low"})),
+        ("levels", "hyper", json!({})),
+        ("levels", "medium", json!({"reasoning_effort": "high"})),
+        ("switch", "hyper", json!({})),
+        ("switch", "high", json!({"reasoning_effort": "high"})),
+    ] {
+        for route in TEXT {
+            let added = bench.added(route, &json!({"model": model, "think": think}));
+            assert_eq!(added, expected, "{route} {model} {think}");
+        }
+    }
+}
+
+#[test]
+fn a_refused_level_is_left_out_and_that_is_remembered() {
+    let bench = Bench::new();
+    let refusal = r#"{"error":{"message":"Invalid value: 'hyper'. Supported values are: 'low' and 'high'.","type":"invalid_request_error","param":"reasoning_effort","code":"invalid_value"}}"#;
+    bench.upstream.script(vec![status(400, &[], refusal)]);
+    for round in 0..2 {
+        bench.upstream.script(vec![answer("ok")]);
+        let body = json!({"model": "m", "think": "hyper", "stream": false,
+            "messages": [{"role": "user", "content": "x"}]});
+        assert_eq!(bench.post(CHAT, &body).status(), 200, "{round}");
+    }
+    assert_eq!(bench.upstream.request().json()["reasoning_effort"], "hyper");
+    for _ in 0..2 {
+        assert_ne!(bench.upstream.request().json()["reasoning_effort"], "hyper");
+    }
+    assert!(bench.upstream.is_idle());
 }
 
 #[test]

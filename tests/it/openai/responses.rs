@@ -293,15 +293,17 @@ fn what_a_model_cannot_do_is_refused_as_on_the_other_routes() {
         );
     };
     let tool = json!([{"type": "function", "name": "f"}]);
-    let effort = json!({"effort": "low"});
-    let said = "\"plain\" does not support thinking";
-    refused(json!({"model": "plain", "reasoning": effort}), said);
     refused(
         json!({"model": "plain", "tools": tool}),
         "registry.ollama.ai/library/plain:latest does not support tools",
     );
     refused(json!({"model": "text-embed"}), "\"text-embed\" does not support chat");
     assert!(bench.upstream.is_idle(), "the upstream is asked nothing");
+    // Agents send an effort with every request.
+    bench.upstream.script(vec![answer("ok")]);
+    let effort = json!({"model": "plain", "reasoning": {"effort": "low"}});
+    assert_eq!(ask(&bench, effort).status(), 200);
+    assert!(bench.upstream.request().json().get("reasoning_effort").is_none());
 }
 
 #[test]

@@ -76,7 +76,8 @@ fn the_switch_is_the_one_that_the_server_and_the_model_take() {
                     } else {
                         &mut expected
                     };
-                    place["reasoning_effort"] = "medium".into();
+                    let level = if model.contains("V4") { "high" } else { "medium" };
+                    place["reasoning_effort"] = level.into();
                 }
                 for name in ["model", "messages", "stream", "max_tokens"] {
                     sent.as_object_mut().expect("an object").remove(name);
