@@ -60,16 +60,8 @@ request! {
 
     /// Settings of the output's text.
     pub struct TextSettings<'a> {
-        /// A [`TextFormat`], which is returned as the client wrote it.
+        /// `text`, `json_schema` with a schema, or `json_object`; returned as the client wrote it.
         pub format: &'a RawValue,
-    }
-
-    /// The format of the text.
-    pub struct TextFormat<'a> {
-        /// `text`, `json_schema` or `json_object`.
-        pub kind as "type": GoString<'a>,
-        /// The schema.
-        pub schema: &'a RawValue,
     }
 }
 

@@ -16,7 +16,7 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use crate::api::openai::responses_input::{InputItem, ShellAction, non_empty_text, object, text};
+use crate::api::openai::responses_input::{Members, non_empty_text, text};
 use crate::translate::lenient_json;
 use crate::translate::tool_calls::compact_json;
 use crate::translate::tool_names::{ToolForm, ToolNames};
@@ -42,27 +42,30 @@ pub(super) struct Call<'a> {
 }
 
 /// The call of an item; `None` if the item is none, or names no tool.
-pub(super) fn read<'a>(
-    kind: &str,
-    item: &InputItem<'a>,
-    names: &mut ToolNames,
-) -> Option<Call<'a>> {
+pub(super) fn read<'a>(kind: &str, item: &Members<'a>, names: &mut ToolNames) -> Option<Call<'a>> {
     let (form, arguments) = match kind {
-        "function_call" => (ToolForm::Function, to_arguments(item.arguments.or(item.input))),
+        "function_call" => {
+            (ToolForm::Function, to_arguments(item.get("arguments").or(item.get("input"))))
+        }
         "custom_tool_call" => (ToolForm::Custom, to_input(item)),
         "tool_search_call" => {
             let name = names.declare(ToolForm::ToolSearch, None, TOOL_SEARCH).to_owned();
-            return Some(Call { name, arguments: to_arguments(item.arguments) });
+            return Some(Call { name, arguments: to_arguments(item.get("arguments")) });
         }
         "local_shell_call" => {
             let name = names.declare(ToolForm::LocalShell, None, LOCAL_SHELL).to_owned();
-            return Some(Call { name, arguments: to_shell_arguments(item.action).into() });
+            return Some(Call { name, arguments: to_shell_arguments(item.get("action")).into() });
         }
         _ => return None,
     };
-    let (name, namespace) = (non_empty_text(item.name)?, non_empty_text(item.namespace));
-    let name = upstream_name(names, form, namespace.as_deref(), &name);
+    let name = non_empty_text(item.get("name"))?;
+    let name = upstream_name(names, form, namespace(item).as_deref(), &name);
     Some(Call { name, arguments })
+}
+
+/// The namespace of the tool that a call or a choice names, if it is in one.
+pub(super) fn namespace<'a>(item: &Members<'a>) -> Option<Cow<'a, str>> {
+    non_empty_text(item.get("namespace")).filter(|it| it != NO_NAMESPACE)
 }
 
 /// The upstream's name of a tool that a call or a choice names. One that is not declared gets the name
@@ -73,7 +76,6 @@ pub(super) fn upstream_name(
     namespace: Option<&str>,
     name: &str,
 ) -> String {
-    let namespace = namespace.filter(|it| *it != NO_NAMESPACE);
     if let Some(known) = names.upstream_name(namespace, name) {
         return known.to_owned();
     }
@@ -108,20 +110,20 @@ fn object_text(text: &str) -> String {
 }
 
 /// The free text of a custom tool's call, as the argument of the function that stands for the tool.
-fn to_input<'a>(item: &InputItem<'a>) -> Cow<'a, str> {
-    let raw = item.input.or(item.arguments);
+fn to_input<'a>(item: &Members<'a>) -> Cow<'a, str> {
+    let raw = item.get("input").or(item.get("arguments"));
     let input = text(raw).or_else(|| raw.map(|raw| raw.get().into())).unwrap_or_default();
     Cow::Owned(json!({ "input": input }).to_string())
 }
 
 /// The action of the shell, with the members of the function that stands for it.
 fn to_shell_arguments(raw: Option<&RawValue>) -> String {
-    let action: ShellAction<'_> = object(raw).unwrap_or_default();
+    let action = Members::parse(raw).unwrap_or_default();
     let members = [
-        ("command", action.command),
-        ("workdir", action.working_directory),
-        ("timeout_ms", action.timeout_ms),
-        ("env", action.env),
+        ("command", action.get("command")),
+        ("workdir", action.get("working_directory")),
+        ("timeout_ms", action.get("timeout_ms")),
+        ("env", action.get("env")),
     ];
     let value = |raw: &RawValue| serde_json::from_str::<Value>(raw.get()).ok();
     let members =
@@ -138,7 +140,7 @@ mod tests {
         let mut names = ToolNames::default();
         names.declare(ToolForm::Function, Some("mcp__fs"), "read");
         names.declare(ToolForm::Custom, None, "apply_patch");
-        let item: InputItem<'_> = serde_json::from_str(item).expect("valid");
+        let item: Members<'_> = serde_json::from_str(item).expect("valid");
         let call = read(kind, &item, &mut names);
         let call = call.as_ref().map(|call| (call.name.as_str(), call.arguments.as_ref()));
         assert_eq!(call, expected, "{kind}");

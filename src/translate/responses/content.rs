@@ -19,9 +19,7 @@ use serde_json::value::RawValue;
 use super::skipped::{Skipped, SkippedKind};
 use crate::api::ollama::request::{Attachment, FileSource};
 use crate::api::openai::request::ContentPart;
-use crate::api::openai::responses_input::{
-    ChatMedium, InputPart, elements, non_empty_text, object, text,
-};
+use crate::api::openai::responses_input::{Members, elements, non_empty_text, text};
 use crate::translate::media;
 use crate::translate::media::documents::{self, Document};
 use crate::translate::tool_calls::compact_json;
@@ -62,8 +60,8 @@ pub(super) fn read<'a>(
 }
 
 fn has_type(raw: &RawValue) -> bool {
-    let part: Option<InputPart<'_>> = object(Some(raw));
-    part.is_some_and(|part| non_empty_text(part.kind).is_some())
+    let part = Members::parse(Some(raw));
+    part.is_some_and(|part| non_empty_text(part.get("type")).is_some())
 }
 
 /// The content so far.
@@ -80,15 +78,17 @@ impl<'a> Collector<'a, '_> {
         if let Some(text) = text(Some(raw)) {
             return self.push_text(text);
         }
-        let Some(part) = object::<InputPart<'a>>(Some(raw)) else {
+        let Some(part) = Members::parse(Some(raw)) else {
             return self.skipped.note(SkippedKind::Part, "");
         };
-        let kind = non_empty_text(part.kind);
+        let kind = non_empty_text(part.get("type"));
         match kind.as_deref().unwrap_or_else(|| guess_type(&part)) {
             "input_text" | "output_text" | "text" | "summary_text" | "reasoning_text" => {
-                self.push_text(text(part.text).unwrap_or_default());
+                self.push_text(text(part.get("text")).unwrap_or_default());
             }
-            "refusal" => self.push_text(text(part.refusal.or(part.text)).unwrap_or_default()),
+            "refusal" => {
+                self.push_text(text(part.get("refusal").or(part.get("text"))).unwrap_or_default())
+            }
             "input_image" | "image_url" => self.push_image(&part),
             "input_file" | "file" => self.push_file(&part),
             "input_audio" => self.push_sound(&part),
@@ -123,16 +123,18 @@ impl<'a> Collector<'a, '_> {
         }
     }
 
-    fn push_image(&mut self, part: &InputPart<'a>) {
-        let nested: Option<ChatMedium<'a>> = object(part.image_url);
+    fn push_image(&mut self, part: &Members<'a>) {
+        let nested = Members::parse(part.get("image_url"));
         let (url, detail) = match &nested {
-            Some(nested) => (text(nested.url), text(nested.detail.or(part.detail))),
-            None => (text(part.image_url), text(part.detail)),
+            Some(nested) => {
+                (text(nested.get("url")), text(nested.get("detail").or(part.get("detail"))))
+            }
+            None => (text(part.get("image_url")), text(part.get("detail"))),
         };
         match url.filter(|url| !url.trim().is_empty()) {
             Some(url) => self.push_image_url(url, detail.as_deref()),
             // An image in OpenAI's storage.
-            None if part.file_id.is_some() => self.push_unavailable("image", None),
+            None if part.get("file_id").is_some() => self.push_unavailable("image", None),
             None => {}
         }
     }
@@ -159,17 +161,17 @@ impl<'a> Collector<'a, '_> {
         self.content.attachments.push(Attachment::ImageUrl { url, detail });
     }
 
-    fn push_file(&mut self, part: &InputPart<'a>) {
-        let nested: InputPart<'a> = object(part.file).unwrap_or_default();
-        let name = non_empty_text(part.filename.or(nested.filename));
+    fn push_file(&mut self, part: &Members<'a>) {
+        let nested = Members::parse(part.get("file")).unwrap_or_default();
+        let name = non_empty_text(part.get("filename").or(nested.get("filename")));
         let name = name.as_deref();
-        let data = non_empty_text(part.file_data.or(nested.file_data));
-        let url = non_empty_text(part.file_url.or(nested.file_url));
+        let data = non_empty_text(part.get("file_data").or(nested.get("file_data")));
+        let url = non_empty_text(part.get("file_url").or(nested.get("file_url")));
         match (data, url) {
             (Some(data), _) => self.push_document(name, data),
             (None, Some(url)) => self.push_remote_document(name, url),
             (None, None) => {
-                let id = text(part.file_id.or(nested.file_id));
+                let id = text(part.get("file_id").or(nested.get("file_id")));
                 self.push_unavailable("document", name.or(id.as_deref()));
             }
         }
@@ -199,9 +201,9 @@ impl<'a> Collector<'a, '_> {
         }
     }
 
-    fn push_sound(&mut self, part: &InputPart<'a>) {
-        let nested: Option<ChatMedium<'a>> = object(part.input_audio);
-        let sound = part.audio_url.or(nested.and_then(|nested| nested.data));
+    fn push_sound(&mut self, part: &Members<'a>) {
+        let nested = Members::parse(part.get("input_audio"));
+        let sound = part.get("audio_url").or(nested.and_then(|nested| nested.get("data")));
         let is_sound =
             |raw: &&RawValue| matches!(media::parse_part(raw), Ok(ContentPart::InputAudio { .. }));
         match sound.filter(is_sound) {
@@ -216,12 +218,12 @@ impl<'a> Collector<'a, '_> {
 }
 
 /// The type of a part that has none, from its other members.
-fn guess_type(part: &InputPart<'_>) -> &'static str {
-    if part.text.is_some() {
+fn guess_type(part: &Members<'_>) -> &'static str {
+    if part.get("text").is_some() {
         "input_text"
-    } else if part.image_url.is_some() {
+    } else if part.get("image_url").is_some() {
         "input_image"
-    } else if part.file_data.is_some() || part.file_url.is_some() {
+    } else if part.get("file_data").is_some() || part.get("file_url").is_some() {
         "input_file"
     } else {
         ""

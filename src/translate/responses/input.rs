@@ -19,21 +19,18 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::calls;
 use super::content::{self, InputContent, Joint};
 use super::skipped::{Skipped, SkippedKind};
-use super::tools::Declarations;
+use super::tools::{self, Declarations};
 use crate::api::ollama::decode::{self, GoString, non_empty};
 use crate::api::ollama::request::{FunctionCall, Message, ToolCall};
 use crate::api::openai::responses::ResponsesRequest;
-use crate::api::openai::responses_input::{
-    InputItem, ToolDefinition, elements, non_empty_text, object, text,
-};
+use crate::api::openai::responses_input::{Members, elements, non_empty_text, text};
 use crate::error::{Error, Result};
-use crate::translate::tool_names::{ToolForm, ToolNames};
+use crate::translate::tool_names::ToolNames;
 
 /// Items that OpenAI's servers made, and that mean nothing to an upstream.
 const SERVER_ITEMS: &[&str] = &[
@@ -55,7 +52,7 @@ const MIN_OPAQUE_LEN: usize = 40;
 /// An item with its type.
 pub(super) struct TypedItem<'a> {
     kind: Cow<'a, str>,
-    item: InputItem<'a>,
+    item: Members<'a>,
 }
 
 /// The items of a request; those that are no objects are left out.
@@ -83,28 +80,28 @@ pub(super) fn parse_items<'a>(
 fn parse_item<'a>(raw: &'a RawValue, skipped: &mut Skipped) -> Option<TypedItem<'a>> {
     if raw.get().starts_with('"') {
         // A bare text is what the user says.
-        let item = InputItem { content: Some(raw), ..InputItem::default() };
+        let item = Members::single("content", raw);
         return (raw.get() != "\"\"").then_some(TypedItem { kind: "message".into(), item });
     }
-    let Some(item) = object::<InputItem<'a>>(Some(raw)) else {
+    let Some(item) = Members::parse(Some(raw)) else {
         skipped.note(SkippedKind::Item, "");
         return None;
     };
-    let kind = non_empty_text(item.kind).unwrap_or_else(|| guess_type(&item).into());
+    let kind = non_empty_text(item.get("type")).unwrap_or_else(|| guess_type(&item).into());
     Some(TypedItem { kind, item })
 }
 
 /// The type of an item that has none, from its other members.
-fn guess_type(item: &InputItem<'_>) -> &'static str {
-    let has = |member: Option<&RawValue>| member.is_some();
-    match item {
-        _ if has(item.role) || has(item.content) => "message",
-        _ if has(item.output) => "function_call_output",
-        _ if has(item.name) && has(item.input) => "custom_tool_call",
-        _ if has(item.name) && has(item.arguments) => "function_call",
-        _ if has(item.summary) => "reasoning",
-        _ if has(item.id) => "item_reference",
-        _ => "",
+fn guess_type(item: &Members<'_>) -> &'static str {
+    let has = |name: &str| item.get(name).is_some();
+    match () {
+        () if has("role") || has("content") => "message",
+        () if has("output") => "function_call_output",
+        () if has("name") && has("input") => "custom_tool_call",
+        () if has("name") && has("arguments") => "function_call",
+        () if has("summary") => "reasoning",
+        () if has("id") => "item_reference",
+        () => "",
     }
 }
 
@@ -113,12 +110,11 @@ impl<'a> TypedItem<'a> {
     fn call_id(&self) -> Option<Cow<'a, str>> {
         match &*self.kind {
             "function_call" | "custom_tool_call" | "tool_search_call" => {
-                non_empty_text(self.item.call_id)
+                non_empty_text(self.item.get("call_id"))
             }
             // OpenAI's own form has only an id of the item, and its output names that.
-            "local_shell_call" => {
-                non_empty_text(self.item.call_id).or_else(|| non_empty_text(self.item.id))
-            }
+            "local_shell_call" => non_empty_text(self.item.get("call_id"))
+                .or_else(|| non_empty_text(self.item.get("id"))),
             _ => None,
         }
     }
@@ -126,11 +122,11 @@ impl<'a> TypedItem<'a> {
     /// Adds the tools that the item declares, or that it shows the model to know.
     pub(super) fn declare_tools(&self, declared: &mut Declarations<'a>, skipped: &mut Skipped) {
         match &*self.kind {
-            "additional_tools" => declared.add(&elements(self.item.tools), skipped),
-            "tool_search_output" => declared.add_found(&elements(self.item.tools), skipped),
+            "additional_tools" => declared.add(&elements(self.item.get("tools")), skipped),
+            "tool_search_output" => declared.add_found(&elements(self.item.get("tools")), skipped),
             "function_call" | "custom_tool_call" => {
-                let namespace = non_empty_text(self.item.namespace);
-                if let Some(name) = non_empty_text(self.item.name) {
+                let namespace = calls::namespace(&self.item);
+                if let Some(name) = non_empty_text(self.item.get("name")) {
                     declared.mark_called(namespace.as_deref(), &name);
                 }
             }
@@ -197,33 +193,35 @@ impl<'a> MessageBuilder<'a, '_> {
                 self.push_call(place, typed);
             }
             "function_call_output" | "custom_tool_call_output" => {
-                self.push_output(item, text(item.call_id));
+                self.push_output(item.get("output"), text(item.get("call_id")));
             }
-            "local_shell_call_output" => self.push_output(item, text(item.call_id.or(item.id))),
+            "local_shell_call_output" => {
+                self.push_output(item.get("output"), text(item.get("call_id").or(item.get("id"))))
+            }
             "tool_search_output" => self.push_found_tools(item),
             "additional_tools" => {}
-            "item_reference" if item.id.is_some() => return Err(reference_error()),
+            "item_reference" if item.get("id").is_some() => return Err(reference_error()),
             kind if SERVER_ITEMS.contains(&kind) => {
-                self.server_calls.extend(text(item.call_id.or(item.id)));
+                self.server_calls.extend(text(item.get("call_id").or(item.get("id"))));
             }
             other => {
-                self.server_calls.extend(text(item.call_id));
+                self.server_calls.extend(text(item.get("call_id")));
                 self.skipped.note(SkippedKind::Item, other);
             }
         }
         Ok(())
     }
 
-    fn push_message(&mut self, item: &InputItem<'a>) {
-        let content = content::read(item.content, Joint::Nothing, self.skipped);
-        let role = text(item.role).unwrap_or_default().to_ascii_lowercase();
+    fn push_message(&mut self, item: &Members<'a>) {
+        let content = content::read(item.get("content"), Joint::Nothing, self.skipped);
+        let role = text(item.get("role")).unwrap_or_default().to_ascii_lowercase();
         match role.as_str() {
             "system" | "developer" => self.push_system(content),
             "assistant" => self.push_assistant(content),
             // A result in the form of chat completions.
             "tool" => {
-                let output = InputItem { output: item.content, ..item.clone() };
-                self.push_output(&output, text(item.tool_call_id.or(item.call_id)));
+                let id = text(item.get("tool_call_id").or(item.get("call_id")));
+                self.push_output(item.get("content"), id);
             }
             _ => self.push_user(content),
         }
@@ -305,12 +303,12 @@ impl<'a> MessageBuilder<'a, '_> {
         }
     }
 
-    fn push_output(&mut self, item: &InputItem<'a>, id: Option<Cow<'a, str>>) {
+    fn push_output(&mut self, output: Option<&'a RawValue>, id: Option<Cow<'a, str>>) {
         let id = id.filter(|id| !id.is_empty());
         if id.as_ref().is_some_and(|id| self.server_calls.contains(id)) {
             return;
         }
-        let content = content::read(item.output, Joint::LineBreak, self.skipped);
+        let content = content::read(output, Joint::LineBreak, self.skipped);
         self.push_result(content, id);
     }
 
@@ -324,28 +322,28 @@ impl<'a> MessageBuilder<'a, '_> {
         self.messages.push(message);
     }
 
-    fn push_found_tools(&mut self, item: &InputItem<'a>) {
-        let found = elements(item.tools).into_iter();
-        let found: Vec<_> = found.flat_map(|raw| list_found(raw, self.names)).collect();
+    fn push_found_tools(&mut self, item: &Members<'a>) {
+        let found = elements(item.get("tools")).into_iter();
+        let found: Vec<_> = found.flat_map(|raw| tools::list_found(raw, self.names)).collect();
         let text = serde_json::Value::from(found).to_string().into();
-        let id = non_empty_text(item.call_id);
+        let id = non_empty_text(item.get("call_id"));
         let id = id.or_else(|| self.open_search.take().map(Cow::Owned));
         self.push_result(InputContent { text, ..InputContent::default() }, id);
     }
 
-    fn push_agent_message(&mut self, item: &InputItem<'a>) {
-        let mut content = content::read(item.content, Joint::LineBreak, self.skipped);
+    fn push_agent_message(&mut self, item: &Members<'a>) {
+        let mut content = content::read(item.get("content"), Joint::LineBreak, self.skipped);
         let name = |member: Option<&'a RawValue>| non_empty_text(member).unwrap_or("?".into());
-        let (author, recipient) = (name(item.author), name(item.recipient));
+        let (author, recipient) = (name(item.get("author")), name(item.get("recipient")));
         let head = format!("Message from {author} to {recipient}:\n");
         content.text = Cow::Owned(head + &content.text);
         self.push_user(content);
     }
 
-    fn push_reasoning(&mut self, item: &InputItem<'a>) {
-        let own = non_empty_text(item.encrypted_content).filter(|text| !is_opaque(text));
+    fn push_reasoning(&mut self, item: &Members<'a>) {
+        let own = non_empty_text(item.get("encrypted_content")).filter(|text| !is_opaque(text));
         let read = |member| content::read(member, Joint::LineBreak, self.skipped).text;
-        let others = [item.content, item.summary].map(read);
+        let others = [item.get("content"), item.get("summary")].map(read);
         let text = own.into_iter().chain(others).find(|text| !text.trim().is_empty());
         if let Some(text) = text {
             append(self.reasoning.get_or_insert_default(), "\n\n", text);
@@ -357,29 +355,6 @@ impl<'a> MessageBuilder<'a, '_> {
 fn is_opaque(text: &str) -> bool {
     let is_sign = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=-_.:".contains(&byte);
     text.len() >= MIN_OPAQUE_LEN && text.bytes().all(is_sign)
-}
-
-/// What a search found, by the names that the model can call.
-fn list_found(raw: &RawValue, names: &mut ToolNames) -> Vec<serde_json::Value> {
-    let Some(tool) = object::<ToolDefinition<'_>>(Some(raw)) else { return Vec::new() };
-    let members = elements(tool.tools);
-    if members.is_empty() {
-        return list_one(&tool, None, names).into_iter().collect();
-    }
-    let namespace = non_empty_text(tool.name);
-    let members = members.into_iter().filter_map(|member| object(Some(member)));
-    members.filter_map(|member| list_one(&member, namespace.as_deref(), names)).collect()
-}
-
-fn list_one(
-    tool: &ToolDefinition<'_>,
-    namespace: Option<&str>,
-    names: &mut ToolNames,
-) -> Option<serde_json::Value> {
-    let name = non_empty_text(tool.name)?;
-    let name = calls::upstream_name(names, ToolForm::Function, namespace, &name);
-    let description = text(tool.description).unwrap_or_default();
-    Some(json!({ "name": name, "description": description }))
 }
 
 fn has_role(message: &Message<'_>, role: &str) -> bool {

@@ -50,8 +50,8 @@ use self::skipped::Skipped;
 use self::tools::{Choice, Declarations};
 use crate::api::ollama::request::ChatRequest;
 use crate::api::openai::request as openai;
-use crate::api::openai::responses::{ResponsesRequest, TextFormat};
-use crate::api::openai::responses_input::object;
+use crate::api::openai::responses::ResponsesRequest;
+use crate::api::openai::responses_input::{Members, text};
 use crate::backends::profiles::Profile;
 use crate::error::Result;
 use crate::translate::tool_names::ToolNames;
@@ -132,9 +132,14 @@ fn to_options(request: &ResponsesRequest<'_>) -> Option<Map<String, Value>> {
 }
 
 fn to_format<'a>(request: &'a ResponsesRequest<'a>) -> Option<&'a RawValue> {
-    let format: TextFormat<'a> = object(request.text.as_ref()?.format)?;
-    match format.kind.as_deref() {
-        Some("json_schema") => format.schema.filter(|schema| schema.get().starts_with('{')),
+    let format = Members::parse(request.text.as_ref()?.format)?;
+    match text(format.get("type")).as_deref() {
+        Some("json_schema") => {
+            // Chat completions has the schema in an object of its own.
+            let inner = Members::parse(format.get("json_schema")).unwrap_or_default();
+            let schema = format.get("schema").or(inner.get("schema"));
+            schema.filter(|schema| schema.get().starts_with('{'))
+        }
         // Ollama ignores this format, but a client that asks for JSON needs it.
         Some("json_object") => serde_json::from_str("\"json\"").ok(),
         _ => None,

@@ -19,6 +19,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::calls::{self, LOCAL_SHELL, TOOL_SEARCH};
 use super::skipped::{Skipped, SkippedKind};
@@ -26,9 +27,7 @@ use crate::api::ollama::decode::GoString;
 use crate::api::ollama::request::{FunctionDefinition, Tool};
 use crate::api::ollama::schema::Schema;
 use crate::api::openai::request as openai;
-use crate::api::openai::responses_input::{
-    CustomFormat, ToolChoice, ToolDefinition, elements, is_true, non_empty_text, object, text,
-};
+use crate::api::openai::responses_input::{Members, elements, is_true, non_empty_text, text};
 use crate::translate::tool_names::{ToolForm, ToolNames};
 use crate::translate::tools;
 
@@ -133,30 +132,33 @@ impl<'a> Declarations<'a> {
     }
 
     fn add_tool(&mut self, raw: &'a RawValue, parent: &Parent<'a>, skipped: &mut Skipped) {
-        let Some(tool) = object::<ToolDefinition<'a>>(Some(raw)) else {
+        let Some(tool) = Members::parse(Some(raw)) else {
             return skipped.note(SkippedKind::Tool, "");
         };
-        let kind = non_empty_text(tool.kind);
+        let kind = non_empty_text(tool.get("type"));
         let kind = kind.as_deref().unwrap_or_else(|| guess_type(&tool));
         // Chat completions has the members of a function in an object of their own.
-        let inner: ToolDefinition<'a> = object(tool.function).unwrap_or_default();
-        let name = non_empty_text(tool.name.or(inner.name));
-        let description = text(tool.description.or(inner.description)).unwrap_or_default();
-        let parameters = tool.parameters.or(inner.parameters);
-        let is_deferred = parent.is_deferred || is_true(tool.defer_loading);
+        let inner = Members::parse(tool.get("function")).unwrap_or_default();
+        let name = non_empty_text(tool.get("name").or(inner.get("name")));
+        let description =
+            text(tool.get("description").or(inner.get("description"))).unwrap_or_default();
+        let parameters = tool.get("parameters").or(inner.get("parameters"));
+        let is_deferred = parent.is_deferred || is_true(tool.get("defer_loading"));
         let (form, name, description, parameters) = match (kind, name) {
             ("function", Some(name)) => (ToolForm::Function, name, description, parameters),
             ("custom", Some(name)) => {
-                let description = describe_custom(&description, tool.format);
+                let description = describe_custom(&description, tool.get("format"));
                 (ToolForm::Custom, name, description.into(), static_json(CUSTOM_PARAMETERS))
             }
             ("namespace", Some(name)) if parent.namespace.is_none() => {
                 let parent = Parent { namespace: Some(name), is_deferred };
-                let members = elements(tool.tools).into_iter();
+                let members = elements(tool.get("tools")).into_iter();
                 return members.for_each(|member| self.add_tool(member, &parent, skipped));
             }
             // Without the client, nobody runs it.
-            ("tool_search", _) if text(tool.execution).as_deref() == Some("server") => return,
+            ("tool_search", _) if text(tool.get("execution")).as_deref() == Some("server") => {
+                return;
+            }
             ("tool_search", _) => {
                 let parameters = parameters.or_else(|| static_json(SEARCH_PARAMETERS));
                 let description = non_empty_or(description, SEARCH_DESCRIPTION);
@@ -177,10 +179,10 @@ impl<'a> Declarations<'a> {
 }
 
 /// The type of a tool that has none, from its other members.
-fn guess_type(tool: &ToolDefinition<'_>) -> &'static str {
-    if tool.tools.is_some() {
+fn guess_type(tool: &Members<'_>) -> &'static str {
+    if tool.get("tools").is_some() {
         "namespace"
-    } else if tool.name.is_some() || tool.function.is_some() {
+    } else if tool.get("name").is_some() || tool.get("function").is_some() {
         "function"
     } else {
         ""
@@ -207,9 +209,9 @@ fn static_json(json: &'static str) -> Option<&'static RawValue> {
 
 /// The description of a custom tool: its grammar cannot be enforced by an upstream, but told to the model.
 fn describe_custom(description: &str, format: Option<&RawValue>) -> String {
-    let format: CustomFormat<'_> = object(format).unwrap_or_default();
-    let grammar = non_empty_text(format.definition);
-    let syntax = non_empty_text(format.syntax).unwrap_or_default();
+    let format = Members::parse(format).unwrap_or_default();
+    let grammar = non_empty_text(format.get("definition"));
+    let syntax = non_empty_text(format.get("syntax")).unwrap_or_default();
     let mut out = description.to_owned();
     if !out.is_empty() {
         out.push_str("\n\n");
@@ -231,6 +233,25 @@ fn to_tool<'a>(name: String, tool: Declaration<'a>) -> Tool<'a> {
         parameters: tool.parameters.map(Schema),
     };
     Tool { function: Some(function), ..Tool::default() }
+}
+
+/// What a search found, by the names that the model can call.
+pub(super) fn list_found(raw: &RawValue, names: &mut ToolNames) -> Vec<Value> {
+    let Some(tool) = Members::parse(Some(raw)) else { return Vec::new() };
+    let members = elements(tool.get("tools"));
+    if members.is_empty() {
+        return list_one(&tool, None, names).into_iter().collect();
+    }
+    let namespace = non_empty_text(tool.get("name"));
+    let members = members.into_iter().filter_map(|member| Members::parse(Some(member)));
+    members.filter_map(|member| list_one(&member, namespace.as_deref(), names)).collect()
+}
+
+fn list_one(tool: &Members<'_>, namespace: Option<&str>, names: &mut ToolNames) -> Option<Value> {
+    let name = non_empty_text(tool.get("name"))?;
+    let name = calls::upstream_name(names, ToolForm::Function, namespace, &name);
+    let description = text(tool.get("description")).unwrap_or_default();
+    Some(json!({ "name": name, "description": description }))
 }
 
 /// Which tools the model may or must call.
@@ -268,8 +289,8 @@ pub(super) fn read_choice(
     tools: &mut Vec<Tool<'_>>,
     names: &mut ToolNames,
 ) -> Choice {
-    if let Some(choice) = object::<ToolChoice<'_>>(raw) {
-        let kind = non_empty_text(choice.kind);
+    if let Some(choice) = Members::parse(raw) {
+        let kind = non_empty_text(choice.get("type"));
         return match kind.as_deref() {
             Some("allowed_tools") => read_allowed(&choice, tools, names),
             kind => chosen_name(kind, &choice, names).map_or(Choice::Auto, Choice::Function),
@@ -286,14 +307,10 @@ fn to_mode(mode: Option<&str>) -> Choice {
     }
 }
 
-fn read_allowed(
-    choice: &ToolChoice<'_>,
-    tools: &mut Vec<Tool<'_>>,
-    names: &mut ToolNames,
-) -> Choice {
-    let allowed = elements(choice.tools).into_iter().filter_map(|raw| {
-        let tool: ToolChoice<'_> = object(Some(raw))?;
-        chosen_name(non_empty_text(tool.kind).as_deref(), &tool, names)
+fn read_allowed(choice: &Members<'_>, tools: &mut Vec<Tool<'_>>, names: &mut ToolNames) -> Choice {
+    let allowed = elements(choice.get("tools")).into_iter().filter_map(|raw| {
+        let tool = Members::parse(Some(raw))?;
+        chosen_name(non_empty_text(tool.get("type")).as_deref(), &tool, names)
     });
     let allowed: HashSet<String> = allowed.collect();
     let is_allowed = |tool: &Tool<'_>| {
@@ -303,17 +320,13 @@ fn read_allowed(
     // Otherwise only tools are allowed that were left out.
     if tools.iter().any(is_allowed) {
         tools.retain(is_allowed);
-        return to_mode(text(choice.mode).as_deref());
+        return to_mode(text(choice.get("mode")).as_deref());
     }
     Choice::Auto
 }
 
 /// The upstream's name of the tool that a choice names.
-fn chosen_name(
-    kind: Option<&str>,
-    choice: &ToolChoice<'_>,
-    names: &mut ToolNames,
-) -> Option<String> {
+fn chosen_name(kind: Option<&str>, choice: &Members<'_>, names: &mut ToolNames) -> Option<String> {
     let form = match kind {
         None | Some("function") => ToolForm::Function,
         Some("custom") => ToolForm::Custom,
@@ -321,8 +334,8 @@ fn chosen_name(
         Some("local_shell") => return Some(LOCAL_SHELL.to_owned()),
         Some(_) => return None,
     };
-    let inner: ToolChoice<'_> = object(choice.function).unwrap_or_default();
-    let name = non_empty_text(choice.name.or(inner.name))?;
-    let namespace = non_empty_text(choice.namespace);
+    let inner = Members::parse(choice.get("function")).unwrap_or_default();
+    let name = non_empty_text(choice.get("name").or(inner.get("name")))?;
+    let namespace = calls::namespace(choice);
     Some(calls::upstream_name(names, form, namespace.as_deref(), &name))
 }
