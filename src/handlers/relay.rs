@@ -56,17 +56,21 @@ fn relay_response<E: Encoder>(
     let mut out = ClientStream::new(context, encoder);
     match &mut events {
         Some(events) if stream => pump(&mut out, &in_use.id, events, &mut state)?,
-        Some(events) => delta = collect_deltas(out.context, events, &mut state)?,
+        Some(events) => delta = collect_deltas(&mut out, events, &mut state)?,
         None if stream => out.write(&format_now(), std::mem::take(&mut delta)),
         None => {}
     }
-    let context = &mut *out.context;
+    let ClientStream { context, encoder, .. } = &mut out;
     // Where a stop string ended the text here, the upstream writes on until its connection closes.
     let events = events.filter(|_| !state.is_stopped());
     let completion = state.finish(context.time_to_last_attempt(), context.received_at.elapsed())?;
     context.trace.tokens = (completion.metrics.prompt_eval_count, completion.metrics.eval_count);
     context.trace.known_model = Some(in_use.id.clone());
-    delta.append(state.flush());
+    let rest = state.flush();
+    if !stream {
+        encoder.collect(&rest);
+    }
+    delta.append(rest);
     if !stream && state.has_answer_in_reasoning() {
         delta.thinking = Cow::Borrowed("");
     }
@@ -161,14 +165,13 @@ fn pump<E: Encoder>(
     loop {
         let (elapsed, now) = (out.context.received_at.elapsed(), format_now());
         while let Some(event) = events.try_next()? {
-            if let Some(delta) = state.on_event(event, elapsed)? {
-                out.write(&now, delta);
-            }
-            if let Some(calls) = state.take_complete_calls() {
-                // Some clients leave as soon as they know a call.
-                let client = &out.context.app.upstream.client;
-                client.tool_call_extras.save(model, state.extras());
-                out.write(&now, calls);
+            for piece in state.take_pieces(event, elapsed)?.into_iter().flatten() {
+                if !piece.calls.is_empty() {
+                    // Some clients leave as soon as they know a call.
+                    let client = &out.context.app.upstream.client;
+                    client.tool_call_extras.save(model, state.extras());
+                }
+                out.write(&now, piece);
             }
             if state.is_done() {
                 return Ok(());
@@ -183,17 +186,18 @@ fn pump<E: Encoder>(
 }
 
 /// Collects a stream of which the client wants a whole response.
-fn collect_deltas(
-    context: &Context<'_>,
+fn collect_deltas<E: Encoder>(
+    out: &mut ClientStream<'_, '_, E>,
     events: &mut EventStream,
     state: &mut ResponseTranslator<'_>,
 ) -> Result<Delta<'static>> {
     let mut whole = Delta::default();
     loop {
-        let after = context.received_at.elapsed();
+        let after = out.context.received_at.elapsed();
         while let Some(event) = events.try_next()? {
-            if let Some(delta) = state.on_event(event, after)? {
-                whole.append(delta);
+            for piece in state.take_pieces(event, after)?.into_iter().flatten() {
+                out.encoder.collect(&piece);
+                whole.append(piece);
             }
         }
         events.check_size()?;

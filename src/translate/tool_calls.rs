@@ -83,6 +83,11 @@ impl ToolCallAssembler {
         !self.emitted.is_empty() || !self.pending.is_empty()
     }
 
+    /// True if there are calls that were not returned, all with complete arguments.
+    pub fn are_whole(&self) -> bool {
+        !self.pending.is_empty() && self.pending.iter().all(PartialToolCall::is_complete)
+    }
+
     /// Adds a piece. A piece without a function begins no call, but may add to an open one.
     pub fn push(&mut self, fragment: ToolCallDelta<'_>) {
         let id = fragment.id.as_deref().unwrap_or_default();

@@ -15,7 +15,9 @@ use ollama_openai_proxy::backends::profiles;
 use ollama_openai_proxy::backends::profiles::{GENERIC, Profile};
 use ollama_openai_proxy::error::Result;
 use ollama_openai_proxy::observe::redact::Redactor;
-use ollama_openai_proxy::translate::stream::{Delta, Encoder, ResponseOptions, ResponseTranslator};
+use ollama_openai_proxy::translate::stream::{
+    Completion, Delta, Encoder, ResponseOptions, ResponseTranslator,
+};
 use ollama_openai_proxy::translate::{infill, think};
 use serde_json::{Value, json};
 
@@ -120,23 +122,50 @@ impl Case {
     }
 
     /// What a client reads of `stream.sse`, and how that ends.
-    pub fn stream(&self, encoder: &mut impl Encoder) -> Option<(Vec<u8>, Result<()>)> {
-        let body = self.read("stream.sse")?;
+    pub fn stream<E: Encoder>(&self, encoder: &mut E) -> Option<(Vec<u8>, Result<()>)> {
+        let (body, mut out) = (self.read("stream.sse")?, Vec::new());
+        let show = |delta: &Delta<'_>| encoder.encode_delta(&mut out, NOW, delta);
+        let ended = self.play(&body, show).map(|(outcome, _)| {
+            encoder.encode_final(&mut out, NOW, &Delta::default(), &outcome);
+            if !E::IS_SSE {
+                out.push(b'\n');
+            }
+        });
+        Some((out, ended))
+    }
+
+    /// What a client that does not stream reads of `stream.sse`.
+    pub fn collected(&self, encoder: &mut impl Encoder) -> Option<Result<Vec<u8>>> {
+        let (body, mut out) = (self.read("stream.sse")?, Vec::new());
+        let mut whole = Delta::default();
+        let collect = |delta: &Delta<'_>| {
+            encoder.collect(delta);
+            whole.append(delta.clone());
+        };
+        Some(self.play(&body, collect).map(|(outcome, has_answer_in_reasoning)| {
+            if has_answer_in_reasoning {
+                whole.thinking = "".into();
+            }
+            encoder.encode_whole(&mut out, NOW, &whole, &outcome);
+            out
+        }))
+    }
+
+    /// Shows each delta of a stream; the result tells whether the reasoning was the answer.
+    fn play(&self, body: &str, show: impl FnMut(&Delta<'_>)) -> Result<(Completion, bool)> {
         let redactor = Redactor::default();
         let mut state = ResponseTranslator::new(self.wanted(), &redactor);
-        let mut out = Vec::new();
-        let ended = play(self, &body, &mut state, encoder, &mut out);
-        Some((out, ended))
+        let outcome = play(self, body, &mut state, show)?;
+        Ok((outcome, state.has_answer_in_reasoning()))
     }
 }
 
-fn play<E: Encoder>(
+fn play(
     case: &Case,
     body: &str,
     state: &mut ResponseTranslator<'_>,
-    encoder: &mut E,
-    out: &mut Vec<u8>,
-) -> Result<()> {
+    mut show: impl FnMut(&Delta<'_>),
+) -> Result<Completion> {
     let mut decoder = Decoder::new();
     decoder.push(body.as_bytes());
     decoder.finish();
@@ -148,21 +177,14 @@ fn play<E: Encoder>(
             Event::Error(_) => None,
         };
         let event = mapped.as_ref().map_or(event, |mapped| Event::Data(mapped.as_bytes()));
-        let deltas = [state.on_event(event, now)?, state.take_complete_calls()];
-        for delta in deltas.iter().flatten().filter(|delta| !delta.is_empty()) {
-            encoder.encode_delta(out, NOW, delta);
-        }
+        state.take_pieces(event, now)?.iter().flatten().for_each(&mut show);
     }
     let outcome = state.finish(SENT, END)?;
     let rest = state.flush();
     if !rest.is_empty() {
-        encoder.encode_delta(out, NOW, &rest);
+        show(&rest);
     }
-    encoder.encode_final(out, NOW, &Delta::default(), &outcome);
-    if !E::IS_SSE {
-        out.push(b'\n');
-    }
-    Ok(())
+    Ok(outcome)
 }
 
 pub fn cases(endpoint: &str) -> Vec<Case> {

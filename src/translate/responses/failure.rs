@@ -67,7 +67,7 @@ fn find_code(error: &Error) -> &'static str {
         "rate_limit_exceeded"
     } else if let Some(code) = own() {
         code
-    } else if is_upstream && matches!(status, 400 | 413 | 422) {
+    } else if is_upstream && matches!(status, 400..408 | 410..425) {
         "invalid_prompt"
     } else {
         "server_error"
@@ -118,10 +118,12 @@ mod tests {
     #[test]
     fn all_else_keeps_its_status_and_may_be_repeated() {
         let plain = |status| Error::upstream_status(status, "no", Retry::Never);
-        for status in [401, 403, 500, 502, 503, 529] {
+        for status in [408, 409, 425, 500, 502, 503, 529] {
             check(&plain(status), "server_error", "no", false);
         }
-        check(&plain(400), "invalid_prompt", "no", false);
+        for status in [400, 401, 403, 404, 413, 422] {
+            check(&plain(status), "invalid_prompt", "no", false);
+        }
         let full = UpstreamDetails { code: Some("slow_down".into()), ..UpstreamDetails::default() };
         check(&error(503, "no", full), "server_error", "no", false);
         let cut = Error::IncompleteStream;

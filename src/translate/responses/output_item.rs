@@ -76,6 +76,10 @@ impl OutputItem {
         matches!(self.kind, ItemKind::Text(it) if it == kind)
     }
 
+    pub(super) fn is_call(&self) -> bool {
+        !matches!(self.kind, ItemKind::Text(_))
+    }
+
     /// The item as clients read it: without its text until it is complete.
     pub(super) fn to_item(&self, is_complete: bool) -> ResponseItem<'_> {
         let id = self.id.as_str();

@@ -16,6 +16,8 @@
 //! reasoning behind another item begin a new one, as in Ollama (`openai/responses.go`). An answer without
 //! anything has an empty message, which clients look for in the first place.
 
+use std::borrow::Cow;
+
 use super::failure;
 use super::output_item::{ItemKind, OutputItem, TextKind};
 use super::response_object::{RequestEcho, ResponseIds, Stage, to_usage, unix_seconds};
@@ -42,13 +44,23 @@ pub struct ResponseEncoder {
     output: Vec<OutputItem>,
     /// True while the last item is open.
     is_open: bool,
+    /// White space behind a call, until text follows.
+    held_blank: String,
 }
 
 impl ResponseEncoder {
     /// An encoder for the response to one request, which declared these tools.
     pub fn new(echo: RequestEcho, ids: ResponseIds, tools: ToolNames) -> Self {
-        let output = Vec::new();
-        Self { echo, ids, tools, created_at: None, sequence_number: 0, output, is_open: false }
+        Self {
+            echo,
+            ids,
+            tools,
+            created_at: None,
+            sequence_number: 0,
+            output: Vec::new(),
+            is_open: false,
+            held_blank: String::new(),
+        }
     }
 
     /// Writes the two events that come first, once.
@@ -71,10 +83,11 @@ impl ResponseEncoder {
     }
 
     fn append_text(&mut self, out: &mut Vec<u8>, kind: TextKind, text: &str) {
+        let text = &*self.text_to_add(kind, text);
         if text.is_empty() {
             return;
         }
-        if !self.is_open || !self.output.last().is_some_and(|item| item.is_text(kind)) {
+        if !self.is_last(kind) {
             self.close_item(out);
             let item = self.new_text_item(kind);
             self.open_item(out, item);
@@ -87,15 +100,35 @@ impl ResponseEncoder {
 
     /// Adds a text without an event.
     fn add_text(&mut self, kind: TextKind, text: &str) {
+        let text = &*self.text_to_add(kind, text);
         if text.is_empty() {
             return;
         }
-        if !self.output.last().is_some_and(|item| item.is_text(kind)) {
+        if !self.is_last(kind) {
             self.output.push(self.new_text_item(kind));
         }
         if let Some(item) = self.output.last_mut() {
             item.text.push_str(text);
         }
+    }
+
+    /// The text, after what was held back: many servers write line breaks between calls, which alone are no
+    /// message.
+    fn text_to_add<'t>(&mut self, kind: TextKind, text: &'t str) -> Cow<'t, str> {
+        let is_behind_call = self.output.last().is_some_and(OutputItem::is_call);
+        if kind == TextKind::Reasoning || !is_behind_call {
+            return Cow::Borrowed(text);
+        }
+        self.held_blank.push_str(text);
+        if self.held_blank.trim().is_empty() {
+            return Cow::Borrowed("");
+        }
+        Cow::Owned(std::mem::take(&mut self.held_blank))
+    }
+
+    /// True if the last item is of this kind, and so still open.
+    fn is_last(&self, kind: TextKind) -> bool {
+        self.output.last().is_some_and(|item| item.is_text(kind))
     }
 
     /// A text that is still empty.
@@ -226,18 +259,27 @@ impl Encoder for ResponseEncoder {
         write_event(out, &mut sequence_number, "response.completed", event);
     }
 
+    fn collect(&mut self, piece: &Delta<'_>) {
+        self.add_text(TextKind::Reasoning, &piece.thinking);
+        self.add_text(TextKind::Message, &piece.content);
+        for call in &piece.calls {
+            self.output.push(self.new_call(call));
+        }
+    }
+
     /// One object, of the same items as those of a stream.
     fn encode_whole(
         &mut self,
         out: &mut Vec<u8>,
         created_at: &str,
-        rest: &Delta<'_>,
+        whole: &Delta<'_>,
         outcome: &Completion,
     ) {
-        self.add_text(TextKind::Reasoning, &rest.thinking);
-        self.add_text(TextKind::Message, &rest.content);
-        for call in &rest.calls {
-            self.output.push(self.new_call(call));
+        if self.output.is_empty() {
+            self.collect(whole);
+        } else if whole.thinking.is_empty() {
+            // It was the answer, and stands there.
+            self.output.retain(|item| !item.is_text(TextKind::Reasoning));
         }
         if self.output.is_empty() {
             self.output.push(self.new_text_item(TextKind::Message));

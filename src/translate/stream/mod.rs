@@ -10,6 +10,7 @@
 //! reasoning is JSON. The same holds for text that was taken for reasoning
 //! ([`ThinkTagSplitter::take_unconfirmed`]).
 
+mod calls;
 mod delta;
 mod finish_reason;
 mod reasoning;
@@ -38,7 +39,7 @@ use crate::translate::response_metrics::{self, Timeline, UpstreamStats};
 use crate::translate::stop_filter::StopFilter;
 use crate::translate::think::ThinkMode;
 use crate::translate::think_tags::{SplitText, ThinkTagSplitter};
-use crate::translate::tool_calls::{CompleteToolCall, ToolCallAssembler};
+use crate::translate::tool_calls::ToolCallAssembler;
 
 /// The parts of a request that shape its response.
 #[derive(Clone, Debug, Default)]
@@ -103,8 +104,12 @@ pub trait Encoder {
         outcome: &Completion,
     );
 
+    /// Takes a piece of a response that comes as a stream and goes out whole; for routes whose answers show
+    /// the order of texts and calls.
+    fn collect(&mut self, _piece: &Delta<'_>) {}
+
     /// Appends the object of a response that is not streamed, if it differs from the last one of a
-    /// stream.
+    /// stream. `rest` is all of the response.
     fn encode_whole(
         &mut self,
         out: &mut Vec<u8>,
@@ -141,6 +146,8 @@ pub struct ResponseTranslator<'r> {
     chunk_count: usize,
     has_cut_off_call: bool,
     has_refusal: bool,
+    /// True if the last event added text behind calls that are whole and were not shown yet.
+    has_text_behind_calls: bool,
 }
 
 impl<'r> ResponseTranslator<'r> {
@@ -174,6 +181,7 @@ impl<'r> ResponseTranslator<'r> {
             chunk_count: 0,
             has_cut_off_call: false,
             has_refusal: false,
+            has_text_behind_calls: false,
         }
     }
 
@@ -276,7 +284,7 @@ impl<'r> ResponseTranslator<'r> {
             self.finish_reason = FinishReason::parse(reason).or(self.finish_reason);
         }
         let is_blank = choice.finish_reason.as_ref().is_some_and(|reason| reason.is_empty());
-        let (mut delta, has_begun) = self.extract_delta(choice, is_whole);
+        let (mut delta, has_begun, adds_calls) = self.extract_delta(choice, is_whole);
         if let Some(text) = self.options.effects.continued_text.as_deref().filter(|_| is_whole) {
             delta.remove_continued(text);
         }
@@ -287,7 +295,7 @@ impl<'r> ResponseTranslator<'r> {
         if is_blank && self.tool_calls.has_calls() {
             self.finish_reason.get_or_insert(FinishReason::Stop);
         }
-        self.filter_delta(delta)
+        self.filter_delta(delta, adds_calls)
     }
 
     /// Takes a chunk that adds nothing but this text.
@@ -297,7 +305,7 @@ impl<'r> ResponseTranslator<'r> {
         self.record_arrival(now);
         let (thinking, content) =
             self.split_thinking(Cow::Borrowed(thinking), Cow::Borrowed(text), false);
-        self.filter_delta(Delta { thinking, content, ..Delta::default() })
+        self.filter_delta(Delta { thinking, content, ..Delta::default() }, false)
     }
 
     fn record_arrival(&mut self, now: Duration) {
@@ -305,8 +313,8 @@ impl<'r> ResponseTranslator<'r> {
         self.timeline.last_chunk = Some(now);
     }
 
-    /// Removes what the client is not shown.
-    fn filter_delta<'a>(&mut self, mut delta: Delta<'a>) -> Result<Delta<'a>> {
+    /// Removes what the client is not shown. `adds_calls` tells of pieces of calls beside the texts.
+    fn filter_delta<'a>(&mut self, mut delta: Delta<'a>, adds_calls: bool) -> Result<Delta<'a>> {
         if self.options.effects.token_limit.is_some() {
             self.apply_limit(&delta);
         }
@@ -316,6 +324,9 @@ impl<'r> ResponseTranslator<'r> {
         }
         self.check_for_failure(&delta)?;
         self.apply_stop(&mut delta);
+        // Servers write line breaks between calls that are no text of the model.
+        let is_blank = delta.content.trim().is_empty() && delta.thinking.trim().is_empty();
+        self.has_text_behind_calls = !is_blank && !adds_calls && self.tool_calls.are_whole();
         Ok(delta)
     }
 
@@ -347,8 +358,9 @@ impl<'r> ResponseTranslator<'r> {
         }
     }
 
-    /// What a choice adds, and whether it holds any part of the response, shown or not.
-    fn extract_delta<'a>(&mut self, choice: Choice<'a>, is_whole: bool) -> (Delta<'a>, bool) {
+    /// What a choice adds, whether it holds any part of the response, shown or not, and whether it holds
+    /// pieces of calls.
+    fn extract_delta<'a>(&mut self, choice: Choice<'a>, is_whole: bool) -> (Delta<'a>, bool, bool) {
         let mut message = choice.delta.or(choice.message).unwrap_or_default();
         self.extras.push_details(&message, is_whole);
         let fragments = std::mem::take(&mut message.tool_calls);
@@ -356,9 +368,9 @@ impl<'r> ResponseTranslator<'r> {
         let legacy = message.function_call.take().filter(|_| fragments.is_empty());
         let legacy = legacy
             .map(|function| ToolCallDelta { function: Some(function), ..ToolCallDelta::default() });
-        let mut has_begun = false;
+        let mut adds_calls = false;
         for (place, mut fragment) in fragments.into_iter().chain(legacy).enumerate() {
-            has_begun = true;
+            adds_calls = true;
             if is_whole {
                 // Each entry of a whole message is a call of its own, whatever its index says.
                 fragment.index = Some(place as u64);
@@ -369,7 +381,7 @@ impl<'r> ResponseTranslator<'r> {
         let (thinking, text, field) = (texts.thinking, texts.content, texts.field);
         self.has_refusal |= texts.is_refusal;
         self.reasoning_field = field.or(self.reasoning_field);
-        has_begun |= !thinking.is_empty() || !text.is_empty();
+        let has_begun = adds_calls || !thinking.is_empty() || !text.is_empty();
         let logprobs = match (self.options.logprobs, choice.logprobs) {
             (Some(top), Some(mut given)) => {
                 given.top_logprobs.extend(choice.top_logprobs.map(Some));
@@ -378,31 +390,7 @@ impl<'r> ResponseTranslator<'r> {
             _ => Vec::new(),
         };
         let (thinking, content) = self.split_thinking(thinking, text, is_whole);
-        (Delta { thinking, content, logprobs, calls: Vec::new() }, has_begun)
-    }
-
-    /// Takes out the complete calls. A call that the token limit cut off is dropped, and the response
-    /// ends with `length`: the client would repeat a request that failed, and pay for the same again.
-    fn take_calls(&mut self) -> Vec<CompleteToolCall> {
-        if self.finish_reason == Some(FinishReason::Length) {
-            self.has_cut_off_call |= self.tool_calls.drop_cut_off();
-        }
-        let mut calls = self.tool_calls.take_complete(self.is_complete());
-        // The upstream may know a function by another name than the client.
-        for call in &mut calls {
-            let names = self.options.effects.tool_names.iter();
-            if let Some((_, own)) = names.into_iter().find(|(sent, _)| *sent == call.name) {
-                call.name.clone_from(own);
-            }
-        }
-        self.extras.calls.extend_from_slice(&calls);
-        calls
-    }
-
-    /// Calls that have become complete, to be shown in a line of their own.
-    pub fn take_complete_calls(&mut self) -> Option<Delta<'static>> {
-        let calls = self.take_calls();
-        (!calls.is_empty()).then(|| Delta { calls, ..Delta::default() })
+        (Delta { thinking, content, logprobs, calls: Vec::new() }, has_begun, adds_calls)
     }
 
     /// The rest at the end of a complete response: text that was held back, then calls.

@@ -128,7 +128,7 @@ fn step<E: Encoder>(
     };
     while let Some(event) = decoder.next_event()? {
         now += Duration::from_millis(10);
-        let deltas = [state.on_event(event, now)?, state.take_complete_calls()];
+        let deltas = state.take_pieces(event, now)?;
         for delta in deltas.iter().flatten().filter(|delta| !delta.is_empty()) {
             show(delta, encoder);
         }

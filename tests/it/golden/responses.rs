@@ -107,6 +107,31 @@ fn streams_become_events_that_keep_the_rules() {
     }
 }
 
+#[test]
+fn a_whole_answer_equals_the_end_of_the_stream() {
+    for case in those("stream-") {
+        let (streamed, ended) = case.stream(&mut encoder(&case)).expect("a stream");
+        let whole = case.collected(&mut encoder(&case)).expect("a stream");
+        assert_eq!(ended.is_ok(), whole.is_ok());
+        let Ok(whole) = whole else { continue };
+        let mut whole: Value = serde_json::from_slice(&whole).expect("JSON");
+        let events = named_events(std::str::from_utf8(&streamed).expect("UTF-8"));
+        let mut end = events.last().expect("events")["response"].clone();
+        // Only a whole answer says that it is cut off.
+        whole["status"] = end["status"].clone();
+        whole["incomplete_details"] = Value::Null;
+        // Reasoning that turned out to be the answer was shown before.
+        let is_reasoning = |item: &Value| item["type"] == "reasoning";
+        let items =
+            |response: &mut Value| response["output"].as_array_mut().expect("items").clone();
+        if !items(&mut whole).iter().any(is_reasoning) {
+            let kept = items(&mut end).into_iter().filter(|item| !is_reasoning(item));
+            end["output"] = kept.collect();
+        }
+        assert_eq!(whole, end, "{}", case.folder.display());
+    }
+}
+
 /// The first events, the last one, and the numbers of all.
 fn check_order(events: &[Value], is_whole: bool, case: &str) {
     for (place, event) in events.iter().enumerate() {
