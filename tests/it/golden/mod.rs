@@ -4,3 +4,4 @@ mod anthropic;
 mod ollama;
 mod repairs;
 mod responses;
+mod responses_order;

@@ -133,7 +133,7 @@ fn a_whole_answer_equals_the_end_of_the_stream() {
 }
 
 /// The first events, the last one, and the numbers of all.
-fn check_order(events: &[Value], is_whole: bool, case: &str) {
+pub(super) fn check_order(events: &[Value], is_whole: bool, case: &str) {
     for (place, event) in events.iter().enumerate() {
         assert_eq!(event["sequence_number"], place, "{case}: no number is left out");
     }
@@ -155,7 +155,7 @@ fn check_order(events: &[Value], is_whole: bool, case: &str) {
 
 /// One item is open at a time, each that was added is done, its deltas are its text, and all of them
 /// are the output.
-fn check_items(events: &[Value], is_whole: bool, case: &str) {
+pub(super) fn check_items(events: &[Value], is_whole: bool, case: &str) {
     let (mut open, mut text, mut done) = (None::<Value>, String::new(), Vec::new());
     for event in events {
         let kind = event["type"].as_str().expect("a type");
@@ -191,7 +191,7 @@ fn check_items(events: &[Value], is_whole: bool, case: &str) {
 }
 
 /// The text of an item; empty for a call whose arguments only the item itself has.
-fn said(item: &Value) -> &str {
+pub(super) fn said(item: &Value) -> &str {
     let said = match item["type"].as_str().expect("a type") {
         "reasoning" => &item["summary"][0]["text"],
         "message" => &item["content"][0]["text"],

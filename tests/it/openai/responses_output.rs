@@ -218,6 +218,40 @@ fn interleaved_calls_come_one_after_the_other_behind_the_text() {
 }
 
 #[test]
+fn a_whole_call_is_told_before_the_next_one_is_whole_and_before_text_that_follows() {
+    let (upstream, proxy) = chat_only();
+    let piece = |delta: Value| {
+        let piece = json!({"choices": [{"index": 0, "delta": delta}]});
+        frame(&format!("data: {piece}\n\n"))
+    };
+    for second in [json!({"tool_calls": [call(1, "b", "f", "{")]}), json!({"content": "text"})] {
+        let is_call = second.get("tool_calls").is_some();
+        let (go_on, told) = bounded(0);
+        let first = json!({"tool_calls": [call(0, "a", "f", "{\"x\":1}")]});
+        let rest = piece(if is_call { more(1, "}") } else { json!({"content": " more"}) });
+        upstream.script(ended(vec![
+            stream_head(),
+            piece(first),
+            piece(second),
+            Step::Wait(told),
+            rest,
+        ]));
+        let mut client = proxy.client();
+        let request =
+            json!({"model": "m", "input": "Hi", "stream": true, "tools": [function("f")]});
+        client.post(PATH, request.to_string()).head();
+        let mut text = String::new();
+        while !text.contains("event: response.output_item.done") {
+            text += &client.frame().expect("a frame");
+        }
+        assert!(text.contains("\"call_id\":\"a\""), "{text}");
+        drop(go_on);
+        text += &client.rest_of_stream();
+        assert_eq!(items(&named_events(&text)).len(), 2, "{text}");
+    }
+}
+
+#[test]
 fn two_calls_with_one_id_both_come_with_ids_of_their_own() {
     let (upstream, proxy) = chat_only();
     let twice = [call(0, "a", "f", "{}"), call(1, "a", "f", "{}")];
