@@ -40,7 +40,7 @@ TOOLS = {
     "add": r".*tiny.*add",
 }
 # What an agent says of a change to a file that it was not asked to read before.
-UNREAD = re.compile(r"\b(must|has to|needs? to|has not been|not been)\b.{0,40}\bread\b", re.IGNORECASE)
+UNREAD = re.compile(r"\b(you must|has not been)\b.{0,40}\bread\b", re.IGNORECASE)
 # What the members of a tool's arguments are called.
 MEMBERS = {
     "command": r"cmd|commands?|script",

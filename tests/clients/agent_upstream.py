@@ -102,7 +102,7 @@ class AgentHandler(Handler):
                 self.broken.add(key)
             if FINAL in "".join([*answer.parts, *(str(call) for call in answer.calls)]):
                 self.entry["step"] = "final"
-        return answer.named(f"{history.folder} {sorted(history.finished)}", self.mode)
+        return answer.named(f"{history.folder} {len(history.calls)} {sorted(history.finished)}", self.mode)
 
     def embedding(self):
         body = self.entry["body"]

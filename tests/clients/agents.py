@@ -29,7 +29,7 @@ from run import Failure, Programs, fetch, first_line, in_namespace, start_proxy,
 
 HERE = Path(__file__).resolve().parent
 MODES = ("openai", "templates")
-SESSION_SECONDS = 120
+SESSION_SECONDS = 240
 FILES = {
     "work": {"one.txt": "one, patched\n", "two.txt": "two\n", "three.txt": "three\n"},
     "break": {"one.txt": "one\n"},

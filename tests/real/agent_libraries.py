@@ -63,7 +63,7 @@ PYTHON = {
     "pydantic-ai": ("pydantic_agent.py", ("ollama", "responses", "anthropic")),
     "langgraph": ("langgraph_agent.py", ("ollama", "openai", "responses", "anthropic")),
     "smolagents": ("smolagents_agent.py", ("ollama", "openai")),
-    "llama-index": ("llama_index_agent.py", ("ollama", "openai", "anthropic")),
+    "llama-index": ("llama_index_agent.py", ("ollama", "openai")),
     "autogen": ("autogen_agent.py", ("ollama", "openai")),
     "agno": ("agno_agent.py", ("ollama", "openai", "responses", "anthropic")),
     "crewai": ("crewai_agent.py", ("ollama", "openai")),

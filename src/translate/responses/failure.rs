@@ -13,6 +13,9 @@ use crate::error::{Error, UpstreamDetails};
 const FINAL_CODES: [&str; 4] =
     ["invalid_prompt", "cyber_policy", "bio_policy", "usage_not_included"];
 
+/// OpenAI's words for a prompt that exceeds the context, by which Copilot CLI shortens a conversation.
+const OVERFLOW_WORDS: &str = "Your input exceeds the context window of this model.";
+
 /// What clients read a delay behind.
 const DELAY_WORDS: &str = "try again in";
 
@@ -39,6 +42,9 @@ pub fn is_told_by_event(error: &Error) -> bool {
 /// The failure for an error.
 pub fn describe(error: &Error) -> Failure {
     let (code, message) = (find_code(error), error.message());
+    if code == "context_length_exceeded" && !message.contains(OVERFLOW_WORDS) {
+        return Failure { code, message: format!("{OVERFLOW_WORDS} {message}") };
+    }
     if code != "rate_limit_exceeded" || names_delay(&message) {
         return Failure { code, message };
     }
@@ -107,7 +113,10 @@ mod tests {
         let details = UpstreamDetails::default;
         let overflow = Some(ContextOverflow::default());
         let long = error(400, "too long", UpstreamDetails { overflow, ..details() });
-        check(&long, "context_length_exceeded", "too long", true);
+        let told = format!("{OVERFLOW_WORDS} too long");
+        check(&long, "context_length_exceeded", &told, true);
+        let long = error(400, &told, UpstreamDetails { overflow, ..details() });
+        check(&long, "context_length_exceeded", &told, true);
         let broke = UpstreamDetails { is_out_of_quota: true, ..details() };
         check(&error(429, "no credit", broke.clone()), "insufficient_quota", "no credit", true);
         check(&error(402, "no credit", broke), "insufficient_quota", "no credit", true);

@@ -9,10 +9,6 @@ def model():
         from llama_index.llms.ollama import Ollama
 
         return Ollama(MODEL, base_url=PROXY, request_timeout=60)
-    if WIRE == "anthropic":
-        from llama_index.llms.anthropic import Anthropic
-
-        return Anthropic(MODEL, base_url=PROXY, api_key=KEY)
     from llama_index.llms.openai_like import OpenAILike
 
     settings = {"is_chat_model": True, "is_function_calling_model": True}
