@@ -221,6 +221,10 @@ class History:
         found = [text_of(m) for m in self.messages if m.get("tool_call_id") in ids]
         return found[-1] if found else ""
 
+    def sum(self):
+        """What the tool `add` gave: the last number of its result, behind what the agent adds."""
+        return (re.findall(r"\d+", self.result_of("add")) or ["missing"])[-1]
+
     def wants_blocks(self):
         """True if files are to be changed by words: without tools, as Aider has it."""
         return not self.tools and self.task and "SEARCH/REPLACE" in json.dumps(self.messages)
@@ -305,7 +309,7 @@ def next_answer(history, seen_break):
             return working("", [call])
     if "finish" in history.tools:
         return working("", [Call(history.tools["finish"], {"answer": FINAL})])
-    return text_answer(FINAL + (f" The sum is {history.result_of('add')}" if history.mcp else ""))
+    return text_answer(FINAL + (f" The sum is {history.sum()}" if history.mcp else ""))
 
 
 def working(text, calls, **more):

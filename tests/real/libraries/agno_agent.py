@@ -1,5 +1,7 @@
 """Agno."""
 
+import sys
+
 from agno.agent import Agent
 from given import KEY, MODEL, PROMPT, PROXY, SYSTEM, TOOLS, WIRE
 
@@ -20,5 +22,9 @@ def model():
 
 
 agent = Agent(model=model(), tools=TOOLS, instructions=SYSTEM, telemetry=False)
-text = "".join(event.content or "" for event in agent.run(PROMPT, stream=True) if event.event == "RunContent")
-print(text, flush=True)
+for event in agent.run(PROMPT, stream=True):
+    if event.event == "RunError":
+        sys.exit(event.content)
+    if event.event == "RunContent":
+        print(event.content or "", end="", flush=True)
+print()
