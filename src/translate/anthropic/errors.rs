@@ -32,8 +32,12 @@ pub fn reword(error: Error, facts: &RequestFacts, refuses_system: fn(&str) -> bo
         Error::UpstreamStatus { status, message, retry, details } => {
             let (status, message) = match overflow {
                 Some(overflow) => (400, overflow_text(overflow, facts)),
-                None if status == 400 && facts.has_late_system && refuses_system(&message) => {
-                    (status, SYSTEM_ROLE_REFUSED.to_owned())
+                // Some servers tell an exception of a template as a failure of their own.
+                None if facts.has_late_system
+                    && matches!(status, 400 | 422 | 500)
+                    && refuses_system(&message) =>
+                {
+                    (400, SYSTEM_ROLE_REFUSED.to_owned())
                 }
                 None => (status, message),
             };
@@ -106,7 +110,8 @@ mod tests {
         let refused = |status, message: &str| Error::upstream_status(status, message, Retry::Never);
         let told = |error| reword(error, &facts(), |text| text.contains("system"));
         assert_eq!(told(refused(400, "No system here")), refused(400, SYSTEM_ROLE_REFUSED));
-        assert_eq!(told(refused(500, "No system here")), refused(500, "No system here"));
+        assert_eq!(told(refused(500, "No system here")), refused(400, SYSTEM_ROLE_REFUSED));
+        assert_eq!(told(refused(429, "No system here")), refused(429, "No system here"));
         let thinking = refused(400, "thinking: Input should be 'enabled'");
         assert_eq!(told(thinking.clone()), thinking);
         let unknown = Error::model_not_found("x");

@@ -33,8 +33,8 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use serde_json::value::RawValue;
 
 use super::results::{self, reference_text};
+use super::tools;
 use super::turn::{TurnBuilder, text_of};
-use super::{missing_messages_error, tools};
 use crate::api::anthropic::request::{Content, ContentBlock, Message, MessagesRequest};
 use crate::api::ollama::decode::{GoString, non_empty};
 use crate::api::ollama::request::{FunctionCall, Message as OllamaMessage, ToolCall};
@@ -76,7 +76,7 @@ impl Role {
 /// The conversation, with the system prompt first.
 ///
 /// # Errors
-/// [`crate::error::Error::InvalidRequest`] for an invalid image, and for a conversation without messages.
+/// [`crate::error::Error::InvalidRequest`] for an invalid image.
 pub(super) fn to_ollama_messages<'a>(
     request: &'a MessagesRequest<'a>,
     names: &mut ToolNames,
@@ -92,15 +92,17 @@ pub(super) fn to_ollama_messages<'a>(
         conversation.push_message(message)?;
     }
     let turns = conversation.finish();
-    if turns.is_empty() && leading == 0 {
-        return Err(missing_messages_error());
-    }
     let mut out = Vec::with_capacity(turns.len() + 1);
     if !system.is_empty() {
         out.push(system.finish("system"));
     }
+    if turns.is_empty() && (leading == 0 || out.is_empty()) {
+        // Nothing is left of the turns; an empty one stands for them.
+        let text = Some(GoString::default());
+        out.push(OllamaMessage { content: text, ..TurnBuilder::default().finish("user") });
+    }
     out.extend(turns);
-    if out.is_empty() { Err(missing_messages_error()) } else { Ok(out) }
+    Ok(out)
 }
 
 /// True if a system message stands behind the first turn.

@@ -96,7 +96,7 @@ pub fn validate(request: &MessagesRequest<'_>, needs_limit: bool) -> Result<()> 
         return Err(Error::invalid_request("max_tokens is required and must be positive"));
     }
     if request.messages.as_ref().is_none_or(Vec::is_empty) {
-        return Err(missing_messages_error());
+        return Err(Error::invalid_request("messages is required"));
     }
     // The proxy stores no conversation that could be continued.
     let thread = object(&request.thread).and_then(|thread| thread.kind.as_deref());
@@ -105,10 +105,6 @@ pub fn validate(request: &MessagesRequest<'_>, needs_limit: bool) -> Result<()> 
         return Err(Error::Coded(ErrorCode::THREAD_NOT_FOUND, reason.to_owned()));
     }
     Ok(())
-}
-
-fn missing_messages_error() -> Error {
-    Error::invalid_request("messages is required")
 }
 
 /// The request as one of `/api/chat`. It must have passed [`validate`].

@@ -90,16 +90,18 @@ fn a_late_system_message_stays_at_its_place_and_is_the_user_s_where_a_template_r
 
 #[test]
 fn where_system_messages_are_refused_in_any_form_clients_are_told_to_leave_them_out() {
-    let bench = Bench::new();
-    let text = "System message must be at the beginning.";
-    bench.upstream.judge(move |_| {
-        Some(vec![status(400, &[], &json!({"error": {"message": text}}).to_string())])
-    });
-    let late = json!([{"role": "user", "content": "Hi"}, {"role": "system", "content": "Skills."}]);
-    let answer = bench.ask(MESSAGES, &json!({ "messages": late }));
-    let told = super::messages::error(&answer);
-    let expected = "messages: role 'system' is not supported";
-    assert_eq!(told, (400, "invalid_request_error".into(), expected.into()));
+    for code in [400, 500] {
+        let bench = Bench::new();
+        let text = "System message must be at the beginning.";
+        bench.upstream.judge(move |_| {
+            Some(vec![status(code, &[], &json!({"error": {"message": text}}).to_string())])
+        });
+        let late =
+            json!([{"role": "user", "content": "Hi"}, {"role": "system", "content": "Skills."}]);
+        let told = super::messages::error(&bench.ask(MESSAGES, &json!({ "messages": late })));
+        let expected = "messages: role 'system' is not supported";
+        assert_eq!(told, (400, "invalid_request_error".into(), expected.into()), "{code}");
+    }
 }
 
 #[test]
@@ -118,7 +120,7 @@ fn documents_of_a_user_s_turn_are_text_or_files_or_named_in_a_line() {
     let stored = document(json!({"type": "file", "file_id": "file_1"}));
     assert_eq!(user(&bench, &stored), "[document not available: my.pdf]");
     assert_eq!(user(&bench, &json!({"type": "document"})), "[document not available]");
-    // A PDF and its file part for a family that takes it: the golden pairs `request-document-...`.
+    // Files for the families that take them: the golden pairs `request-document-...`.
 }
 
 #[test]

@@ -10,6 +10,7 @@ fn tokens_are_counted_without_the_upstream() {
     let image = json!({"type": "image", "source": {"type": "base64", "data": "iVBORw0KGgo="}});
     let tool = json!({"name": "fn_1", "description": "12345678", "input_schema": {}});
     let call = json!({"type": "tool_use", "id": "i", "name": "name", "input": {"a": 12}});
+    let user = |block: Value| json!({"messages": [{"role": "user", "content": [block]}]});
     let rows = [
         (json!({}), 1),
         (
@@ -20,6 +21,26 @@ fn tokens_are_counted_without_the_upstream() {
         (json!({"tools": [tool]}), 4),
         (json!({"messages": [{"role": "user", "content": [image]}]}), 1601),
         (json!({"messages": [{"role": "assistant", "content": [call]}]}), 3),
+        (user(json!({"type": "document", "source": {"type": "text", "data": "d".repeat(40)}})), 10),
+        (
+            user(json!({"type": "document", "source": {"type": "base64", "media_type":
+                "application/pdf", "data": "JVBERi0x".repeat(10)}})),
+            1 + 1600 + 2,
+        ),
+        (
+            user(json!({"type": "search_result", "source": "s".repeat(12), "content":
+                [{"type": "text", "text": "t".repeat(19)}]})),
+            10,
+        ),
+        (
+            user(
+                json!({"type": "tool_result", "content": [{"type": "text", "text": "r".repeat(36)},
+                {"type": "image", "source": {"type": "url", "url": "https://x.test/a.png"}}]}),
+            ),
+            9 + 1600,
+        ),
+        (user(json!({"type": "of_tomorrow", "text": "x".repeat(400)})), 1),
+        (json!({"messages": [{"role": "system", "content": "s".repeat(40)}]}), 10),
         (json!({"model": "mario"}), 5),
         (json!({"model": "nobody-has-it"}), 1),
     ];
