@@ -186,7 +186,8 @@ impl Context<'_> {
     /// Lets a stream of events begin before it is known whether the upstream's begins with an error.
     fn allow_early_start(&mut self, stream: bool) {
         if stream && self.exchange.sends_at_once() {
-            self.trace.patience.in_silence = Some(self.app.settings.keepalive.start_after);
+            // The stream begins a moment later.
+            self.trace.patience.in_silence = Some(self.app.settings.keepalive.start_after * 7 / 8);
         }
     }
 

@@ -58,7 +58,8 @@ const FORWARDED_HEADERS: &[&str] =
 /// `POST /v1/chat/completions`, `/v1/completions` and `/v1/embeddings`: passes on a request of any size.
 pub(super) fn pass(context: &mut Context<'_>, endpoint: Endpoint) -> Result<()> {
     let KeepaliveSettings { start_after, comment_after, .. } = context.app.settings.keepalive;
-    let in_silence = context.exchange.sends_at_once().then_some(comment_after);
+    // A comment is due a moment later.
+    let in_silence = context.exchange.sends_at_once().then_some(comment_after * 7 / 8);
     context.trace.patience = Patience { in_silence, behind_bytes: start_after };
     let large = context.exchange.content_length().is_some_and(|length| length > LARGE_BODY_BYTES);
     let body = if large && !decompress::is_compressed(context) {

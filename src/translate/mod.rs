@@ -53,6 +53,7 @@ mod cache_marks;
 pub mod chat;
 pub mod collected_completion;
 pub mod context_codec;
+pub mod custom_calls;
 pub mod embed;
 pub mod format;
 pub mod generate;

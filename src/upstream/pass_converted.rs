@@ -4,7 +4,6 @@
 //! response of the `responses` route becomes one of `chat/completions`. Never touches any other response.
 //! Invariant: a whole response is sent only once it is complete, and `[DONE]` only behind a complete stream.
 
-use std::io::Write;
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -18,6 +17,7 @@ use crate::backends::errors;
 use crate::error::{Error, Result};
 use crate::observe::redact::Redactor;
 use crate::translate::collected_completion::CompletionCollector;
+use crate::translate::custom_calls::{self, CustomCalls};
 use crate::translate::responses_upstream::chunks::{ChunkMapper, Mapped, to_completion};
 use crate::translate::responses_upstream::stops::StopWatch;
 
@@ -30,10 +30,16 @@ pub(super) struct Conversion {
     wants_usage: bool,
     /// The client's `stop`, which `responses` does not have.
     stop: Value,
+    /// The tools that take free text and were sent as functions.
+    custom_tools: Vec<String>,
 }
 
 impl Conversion {
-    pub(super) fn new(request: &RawObject<'_>, is_for_responses: bool) -> Self {
+    pub(super) fn new(
+        request: &RawObject<'_>,
+        is_for_responses: bool,
+        custom_tools: &[String],
+    ) -> Self {
         let options = request.get("stream_options").and_then(RawObject::parse);
         Self {
             is_for_responses,
@@ -44,12 +50,14 @@ impl Conversion {
                 .filter(|_| is_for_responses)
                 .and_then(|stop| serde_json::from_str(stop).ok())
                 .unwrap_or_default(),
+            custom_tools: custom_tools.to_vec(),
         }
     }
 
     /// Whether the response to a request of this kind comes in another form than the client's.
     pub(super) fn is_needed(&self, is_stream: bool) -> bool {
-        self.is_for_responses || self.wants_stream != is_stream
+        let has_custom = !self.custom_tools.is_empty();
+        self.is_for_responses || has_custom || self.wants_stream != is_stream
     }
 }
 
@@ -65,9 +73,14 @@ impl Client {
     ) -> Result<PassResponse> {
         let mapper = conversion.is_for_responses.then(ChunkMapper::default);
         let stops = StopWatch::new(&conversion.stop);
+        let custom = CustomCalls::new(&conversion.custom_tools);
         match response {
             UpstreamResponse::Whole(body) => {
                 let mut converted = if mapper.is_some() { to_completion(&body) } else { None };
+                if let Some(custom) = &custom {
+                    converted = converted.or_else(|| serde_json::from_str(&body).ok());
+                    converted.iter_mut().for_each(|it| custom.map_whole(it));
+                }
                 if let (Some(completion), Some(stops)) = (&mut converted, stops) {
                     stops.cut_completion(completion);
                 }
@@ -76,8 +89,12 @@ impl Client {
             }
             UpstreamResponse::Stream(events) if conversion.wants_stream => {
                 let includes_usage = conversion.wants_usage;
-                let mapper = (mapper.unwrap_or_default(), stops);
-                let stream = ChunkStream::new(events, mapper, includes_usage, &self.redactor);
+                let stream = ChunkStream::new(
+                    events,
+                    (mapper, stops, custom),
+                    includes_usage,
+                    &self.redactor,
+                );
                 let head = PassHead::of_type("text/event-stream");
                 Ok(PassResponse {
                     head,
@@ -86,7 +103,8 @@ impl Client {
                 })
             }
             UpstreamResponse::Stream(events) => {
-                let body = collect(events, (mapper, stops), &self.redactor)?;
+                let mut body = collect(events, (mapper, stops), &self.redactor)?;
+                custom.iter().for_each(|custom| custom.map_whole(&mut body));
                 Ok(whole_response(body.to_string().into_bytes()))
             }
         }
@@ -160,22 +178,27 @@ fn in_band_error(data: &str, redactor: &Redactor) -> Error {
     errors::to_in_band_error(data, None, redactor)
 }
 
-/// A stream of `responses` as one of `chat/completions`.
+/// A stream of `responses` as one of `chat/completions`, or one whose calls get another form.
 struct ChunkStream {
     events: Box<EventStream>,
-    mapper: ChunkMapper,
+    /// `None` for events that are chunks.
+    mapper: Option<ChunkMapper>,
     stops: Option<StopWatch>,
+    custom: Option<CustomCalls>,
+    /// The last chunk, if calls are held.
+    last_chunk: Value,
     includes_usage: bool,
     redactor: Redactor,
     buffer: Vec<u8>,
     error: Option<Error>,
+    has_reason: bool,
     is_ended: bool,
 }
 
 impl ChunkStream {
     fn new(
         events: Box<EventStream>,
-        (mapper, stops): (ChunkMapper, Option<StopWatch>),
+        (mapper, stops, custom): (Option<ChunkMapper>, Option<StopWatch>, Option<CustomCalls>),
         includes_usage: bool,
         redactor: &Redactor,
     ) -> Self {
@@ -184,10 +207,13 @@ impl ChunkStream {
             events,
             mapper,
             stops,
+            custom,
+            last_chunk: Value::Null,
             includes_usage,
             redactor,
             buffer,
             error: None,
+            has_reason: false,
             is_ended: false,
         }
     }
@@ -200,8 +226,15 @@ impl ChunkStream {
                 Event::Data(data) => (String::from_utf8_lossy(data), false),
                 Event::Error(data) => (String::from_utf8_lossy(data), true),
             };
-            let error = match self.mapper.map(&data) {
+            let Some(mapper) = &mut self.mapper else {
+                let is_error = is_error || errors::find_in_band_error(data.as_bytes()).is_some();
+                let data = data.into_owned();
+                self.pass_chunk(&data, is_error);
+                continue;
+            };
+            let error = match mapper.map(&data) {
                 Mapped::Chunk(mut chunk) => {
+                    let _ = self.custom.as_mut().map(|custom| custom.map_chunk(&mut chunk));
                     let stops = self.stops.as_mut();
                     let has_stopped = stops.is_some_and(|stops| stops.cut_chunk(&mut chunk));
                     write_chunk(&mut self.buffer, chunk, self.includes_usage);
@@ -225,13 +258,41 @@ impl ChunkStream {
             write_event(&mut self.buffer, &body);
             (self.error, self.is_ended) = (Some(error), true);
         }
-        if self.mapper.is_finished() && !self.is_ended {
+        let is_finished = self.mapper.as_ref().is_some_and(ChunkMapper::is_finished);
+        if is_finished && !self.is_ended {
             self.finish();
         }
         Ok(())
     }
 
+    /// Passes an event on as it is, but for its calls.
+    fn pass_chunk(&mut self, data: &str, is_error: bool) {
+        if self.is_ended {
+            return;
+        }
+        if data.trim_start().starts_with("[DONE]") {
+            return self.finish();
+        }
+        if is_error {
+            self.error = Some(in_band_error(data, &self.redactor));
+        }
+        let chunk: Value = serde_json::from_str(data).unwrap_or_default();
+        let (mut changed, custom) = (chunk.clone(), self.custom.as_mut());
+        let is_changed = custom.is_some_and(|custom| custom.map_chunk(&mut changed));
+        match is_changed {
+            false => write_data(&mut self.buffer, &self.redactor.redact(data)),
+            true if custom_calls::is_spent(&changed) => {}
+            true => write_event(&mut self.buffer, &changed),
+        }
+        self.has_reason |= chunk["choices"][0]["finish_reason"].is_string();
+        self.last_chunk = chunk;
+    }
+
     fn finish(&mut self) {
+        let held = self.custom.as_mut().and_then(|custom| custom.finish(&self.last_chunk));
+        if let Some(chunk) = held {
+            write_event(&mut self.buffer, &chunk);
+        }
         self.buffer.extend_from_slice(b"data: [DONE]\n\n");
         self.is_ended = true;
     }
@@ -250,6 +311,12 @@ impl PassPieces for ChunkStream {
             match self.events.wait_until(wake_at)? {
                 Waited::Data => {}
                 Waited::Silence => return Ok(Piece::Silence),
+                // Nothing is missing behind the reason.
+                Waited::End if self.has_reason => {
+                    self.buffer.clear();
+                    self.finish();
+                    return Ok(Piece::Bytes(&self.buffer));
+                }
                 Waited::End => return Err(Error::IncompleteStream),
             }
         }
@@ -273,6 +340,15 @@ fn write_chunk(buffer: &mut Vec<u8>, mut chunk: Value, includes_usage: bool) {
 }
 
 fn write_event(buffer: &mut Vec<u8>, data: &Value) {
-    // A Vec takes everything.
-    let _ = write!(buffer, "data: {data}\n\n");
+    write_data(buffer, &data.to_string());
+}
+
+fn write_data(buffer: &mut Vec<u8>, data: &str) {
+    // Data of several lines has that many lines of its own.
+    for line in data.split('\n') {
+        buffer.extend_from_slice(b"data: ");
+        buffer.extend_from_slice(line.as_bytes());
+        buffer.push(b'\n');
+    }
+    buffer.push(b'\n');
 }

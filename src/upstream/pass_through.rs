@@ -116,7 +116,8 @@ impl Client {
             Some(document) => Cow::Owned(document_body(document).into_bytes()),
         };
         let is_for_responses = document.is_some_and(Document::is_for_responses);
-        let conversion = Conversion::new(&request.object, is_for_responses);
+        let custom_tools = document.map_or(&[][..], |document| &document.effects.custom_tools);
+        let conversion = Conversion::new(&request.object, is_for_responses, custom_tools);
         let operation = if is_for_responses { Operation::PASS_RESPONSES } else { target.operation };
         let is_stream = document.is_some_and(Document::is_stream);
         let operation = operation.streaming(is_stream);

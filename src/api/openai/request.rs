@@ -21,6 +21,8 @@ pub struct ResponseEffects {
     pub sent_stop: bool,
     /// The names of functions that were sent, with the client's own.
     pub tool_names: Vec<(String, String)>,
+    /// The names of tools that take free text and were sent as functions.
+    pub custom_tools: Vec<String>,
     /// True if the text is an object with the client's value in the member `value`.
     pub unwraps_value: bool,
     /// True if a Markdown fence around the whole text goes.

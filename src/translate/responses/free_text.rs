@@ -19,7 +19,7 @@ const FOLDER_MEMBERS: [&str; 3] = ["workdir", "working_directory", "cwd"];
 
 /// The text for a tool that takes one: the member `input`, the only text among the members, or a text as
 /// JSON.
-pub(super) fn read_input(arguments: &str) -> String {
+pub(crate) fn read_input(arguments: &str) -> String {
     let input = match serde_json::from_str(arguments) {
         Ok(Value::Object(members)) => only_text(&members),
         // Some models encode the arguments twice.

@@ -46,6 +46,7 @@ pub mod tools;
 use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value};
 
+pub(crate) use self::free_text::read_input;
 use self::skipped::Skipped;
 use self::tools::{Choice, Declarations};
 use crate::api::ollama::request::ChatRequest;

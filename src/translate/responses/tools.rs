@@ -32,7 +32,7 @@ use crate::translate::tool_names::{ToolForm, ToolNames};
 use crate::translate::tools;
 
 /// The parameters of the function that stands for a custom tool.
-const CUSTOM_PARAMETERS: &str = r#"{"type":"object","properties":{"input":{"type":"string"}},"required":["input"],"additionalProperties":false}"#;
+pub(crate) const CUSTOM_PARAMETERS: &str = r#"{"type":"object","properties":{"input":{"type":"string"}},"required":["input"],"additionalProperties":false}"#;
 
 /// The parameters of a search without its own.
 const SEARCH_PARAMETERS: &str = r#"{"type":"object","properties":{"query":{"type":"string"},"limit":{"type":"integer"}},"required":["query"]}"#;
@@ -208,8 +208,10 @@ fn static_json(json: &'static str) -> Option<&'static RawValue> {
 }
 
 /// The description of a custom tool: its grammar cannot be enforced by an upstream, but told to the model.
-fn describe_custom(description: &str, format: Option<&RawValue>) -> String {
+pub(crate) fn describe_custom(description: &str, format: Option<&RawValue>) -> String {
     let format = Members::parse(format).unwrap_or_default();
+    // In `chat/completions` these are members of a member.
+    let format = Members::parse(format.get("grammar")).unwrap_or(format);
     let grammar = non_empty_text(format.get("definition"));
     let syntax = non_empty_text(format.get("syntax")).unwrap_or_default();
     let mut out = description.to_owned();

@@ -47,6 +47,7 @@ impl fmt::Display for Repair {
             Self::AddUser => "user message added",
             Self::DropEmptyTurns => "messages without content removed",
             Self::ShortenIds => "call ids shortened",
+            Self::CustomTools => "tools of free text as functions",
             Self::LegalNames => "names of functions replaced",
             Self::PairCalls => "calls and results paired",
             Self::ReduceSchemas => "schemas reduced",

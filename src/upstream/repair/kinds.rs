@@ -53,6 +53,8 @@ pub enum Kind {
     ToolSchema,
     /// The format of the response.
     Format,
+    /// Tools that take free text.
+    CustomTools,
 }
 
 /// What a sentence speaks of besides.
@@ -108,6 +110,7 @@ const KINDS: &[Kind] = &[
     Kind::CacheMarks,
     Kind::ToolSchema,
     Kind::Format,
+    Kind::CustomTools,
 ];
 
 /// How a kind or a topic is known.

@@ -29,6 +29,7 @@
 //! | an assistant's message at the end | continued, without reasoning, or asked for by a user |
 //! | ids of calls, names of functions | short and legal ones; the client sees its own names |
 //! | calls without results and the reverse | paired |
+//! | tools that take free text, where they are passed on | functions; the client sees calls of its own form |
 //! | schemas | reduced to Ollama's keywords |
 //! | missing reasoning or thought signatures | sent with their calls: the client's, else what was kept (`upstream/tool_call_extras`), else a stand-in |
 //! | a strict schema, a JSON schema, any JSON object, a format with tools | the next weaker form |
@@ -47,6 +48,7 @@
 
 mod calls;
 mod context;
+mod custom_tools;
 mod describe;
 pub mod document;
 mod edges;

@@ -10,7 +10,7 @@ use super::kinds::{self, Topic};
 use super::repairs::{self, Repair, TOKEN_LIMIT_FIELDS};
 use super::response_format;
 use super::turn::Turn;
-use super::{calls, order, schemas};
+use super::{calls, custom_tools, order, schemas};
 use crate::api::openai::raw_object;
 use crate::api::openai::raw_object::RawObject;
 
@@ -144,7 +144,10 @@ impl Group {
                 document.remove("parallel_tool_calls") | choice
             }
             Self::Stop => Repair::omit("stop").apply(document),
-            Self::Schemas => schemas::reduce_all(document) | single_types(document),
+            Self::Schemas => {
+                let custom = custom_tools::use_functions(document);
+                schemas::reduce_all(document) | single_types(document) | custom
+            }
             Self::Stream => {
                 let is_asked = document.route.rewrites_response && !document.is_stream();
                 let is_refused = text.contains("stream") || document.rejects_streams;

@@ -130,6 +130,7 @@ pub(super) fn omit_limit(document: &Document<'_>) -> Planned {
 
 fn plan_kind(kind: Kind, text: &str, document: &mut Document<'_>) -> Vec<Vec<Planned>> {
     let repair = match kind {
+        Kind::CustomTools => Repair::CustomTools,
         Kind::EffortWithTools => Repair::DisableEffortWithTools,
         Kind::Pairs => Repair::PairCalls,
         Kind::CallIds => Repair::ShortenIds,

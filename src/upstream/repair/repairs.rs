@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::document::{Document, RESPONSE_FORMAT, TOOLS};
 use super::turn::Turn;
-use super::{calls, context, edges, order, response_format, schemas};
+use super::{calls, context, custom_tools, edges, order, response_format, schemas};
 use crate::api::openai::members::MEMBERS;
 use crate::api::openai::raw_object;
 use crate::api::openai::raw_object::{RawObject, quote_json};
@@ -99,6 +99,8 @@ pub enum Repair {
     DropEmptyTurns,
     /// Short ids of calls.
     ShortenIds,
+    /// Functions in place of tools that take free text.
+    CustomTools,
     /// Names of functions that every upstream takes.
     LegalNames,
     /// Calls and results in pairs.
@@ -186,6 +188,7 @@ impl Repair {
             | Self::AddUser
             | Self::DropEmptyTurns => "messages",
             Self::ShortenIds => "call_ids",
+            Self::CustomTools => "custom_tools",
             Self::LegalNames => "tool_names",
             Self::PairCalls => "call_pairs",
             Self::ReduceSchemas => "schemas",
@@ -235,6 +238,7 @@ impl Repair {
             }
             Self::AskToGoOn => ask_to_go_on(document),
             Self::ReduceSchemas => schemas::reduce_all(document),
+            Self::CustomTools => custom_tools::use_functions(document),
             Self::LegalNames => calls::use_legal_names(document),
             Self::DropStrict => response_format::drop_strict(document),
             Self::ObjectToSchema => response_format::object_to_schema(document),

@@ -156,6 +156,43 @@ fn who_leaves_in_the_middle_of_a_whole_answer_is_not_waited_for() {
 }
 
 #[test]
+fn who_leaves_before_the_first_token_or_behind_it_frees_the_worker_on_each_route() {
+    for (route, has_token) in [CHAT, "/v1/chat/completions", MESSAGES, "/v1/responses"]
+        .into_iter()
+        .flat_map(|route| [(route, false), (route, true)])
+    {
+        let (upstream, proxy) = pair_with(|config| {
+            patient(config);
+            config.workers = 1;
+        });
+        upstream.judge(|request| {
+            let is_responses = request.path.ends_with("/responses");
+            is_responses.then(|| vec![status(404, &[], r#"{"detail":"Not Found"}"#)])
+        });
+        let (closed, is_closed) = bounded(1);
+        let begun = has_token.then(|| delta("one"));
+        let end = [Step::UntilClosed(closed)];
+        upstream.script([stream_head()].into_iter().chain(begun).chain(end).collect());
+        let message = json!([{"role": "user", "content": "Hi"}]);
+        let body = json!({"model": "m", "stream": true, "max_tokens": 9, "messages": message,
+            "input": "Hi"});
+        let mut client = proxy.client();
+        client.post(route, body.to_string());
+        while upstream.request().path.ends_with("/responses") {}
+        if has_token {
+            client.head();
+            client.frame();
+        }
+        drop(client);
+        is_closed.recv_timeout(HANG).expect("the upstream's call is cancelled");
+        upstream.script(upstream::stream(&["next"]));
+        let answer = proxy.post(route, &body);
+        assert!(answer.body.contains("next"), "{route} {has_token}: {}", answer.body);
+        assert_eq!(proxy.server.counters().disconnects, 1, "{route} {has_token}");
+    }
+}
+
+#[test]
 fn who_has_only_stopped_sending_gets_every_byte() {
     let (upstream, proxy) = pair_with(patient);
     let (go_on, told) = bounded(1);

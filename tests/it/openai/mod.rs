@@ -1,6 +1,7 @@
 //! OpenAI's routes below `/v1`: passed on, and translated where the upstream lacks them.
 
 mod bad_input;
+mod custom_tools;
 mod errors;
 mod models;
 mod other_routes;

@@ -124,3 +124,41 @@ fn a_form_is_passed_on_with_the_upstream_s_name_in_it() {
     assert_eq!(answer.status(), 400);
     assert_eq!(answer.json()["error"]["message"], "model is required");
 }
+
+#[test]
+fn fifty_megabytes_are_taken_on_each_route_and_more_than_is_allowed_is_refused() {
+    const BYTES: usize = 50_000_000;
+    let (upstream, proxy) = pair();
+    upstream.judge(|request| {
+        if request.path.ends_with("/responses") {
+            return Some(vec![status(404, &[], r#"{"detail":"Not Found"}"#)]);
+        }
+        Some(vec![answer("ok")])
+    });
+    let small = Proxy::with(&upstream, |config| config.max_body_bytes = BYTES);
+    let request = |route: &str, text: &str| match route {
+        "/api/generate" => format!(r#"{{"model":"m","stream":false,"prompt":"{text}"}}"#),
+        "/v1/responses" => format!(r#"{{"model":"m","input":"{text}"}}"#),
+        _ => format!(
+            r#"{{"model":"m","stream":false,"max_tokens":9,"messages":[{{"role":"user","content":"{text}"}}]}}"#
+        ),
+    };
+    // Where the upstream has no such route, it is asked for it once.
+    proxy.ask("/v1/responses", request("/v1/responses", "Hi"));
+    while !upstream.is_idle() {
+        upstream.request();
+    }
+    let text = "x".repeat(BYTES);
+    for route in
+        ["/api/chat", "/api/generate", "/v1/chat/completions", "/v1/messages", "/v1/responses"]
+    {
+        let body = request(route, &text);
+        let told = proxy.ask(route, &body);
+        assert_eq!(told.status(), 200, "{route}: {}", told.body);
+        assert!(upstream.request().body.contains(&text), "{route}: nothing is cut off");
+        let refused = small.ask(route, &body);
+        assert_eq!(refused.status(), 413, "{route}: {}", refused.body);
+        assert!(refused.json()["error"].is_object() || refused.json()["error"].is_string());
+        assert!(upstream.is_idle(), "{route}");
+    }
+}
