@@ -159,8 +159,12 @@ pub(super) fn to_ollama_messages<'a>(
         let text = Cow::Borrowed(instructions);
         builder.push_system(InputContent { text, ..InputContent::default() });
     }
-    for (place, item) in items.into_iter().enumerate() {
-        builder.push(place, &item)?;
+    for (place, item) in items.iter().enumerate() {
+        builder.push(place, item)?;
+    }
+    if builder.messages.is_empty() && !items.is_empty() {
+        // Nothing that the client sends has a meaning here, which is no reason to refuse it.
+        builder.push_user(InputContent::default());
     }
     // In Ollama, reasoning at the end is a turn of its own. An upstream would get an empty turn, because
     // reasoning is not sent, and would continue that.

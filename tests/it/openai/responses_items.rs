@@ -110,6 +110,7 @@ fn items_that_mean_nothing_to_an_upstream_are_passed_over() {
     ];
     for item in items {
         assert_eq!(messages(json!([user("q"), item, user("z")])), [user("q"), user("z")], "{item}");
+        assert_eq!(messages(json!([item])), [user("")], "{item}");
     }
 }
 
