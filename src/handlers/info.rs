@@ -3,6 +3,7 @@
 //! Never sends a prompt to the upstream; the model list is the only thing fetched from it. Invariant:
 //! `/health`, `/ready` and `/metrics` respond without a request to the upstream.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::time::SystemTime;
 
@@ -22,7 +23,7 @@ use crate::models::render::ShowOptions;
 use crate::models::running_models::LoadState;
 
 /// The version of Ollama whose API is served; clients compare it with the version they need.
-const OLLAMA_VERSION: &str = "0.32.15";
+const OLLAMA_VERSION: &str = "0.40.16";
 
 /// The proxy's own version.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -39,8 +40,10 @@ pub(super) fn tags(context: &mut Context<'_>) -> Result<()> {
     let list = context.app.list_for_display(context.trace)?;
     let render_context = context.app.render_context();
     let virtual_models = context.app.store.snapshot();
+    let unlisted = context.app.unlisted_running_models(&list);
     let mut models: Vec<_> = list
         .iter()
+        .chain(&unlisted)
         .filter(|model| !virtual_models.contains_key(&names::canonical_key(&model.id)))
         // Pickers show every entry, and nobody can chat with a model of speech, images or ranking.
         .filter(|model| !model.capability_names().is_empty())
@@ -55,7 +58,7 @@ pub(super) fn tags(context: &mut Context<'_>) -> Result<()> {
     context.answer_json(200, &ListResponse { models })
 }
 
-/// `GET /api/ps`.
+/// `GET /api/ps`: running models, of those that `/api/tags` shows.
 pub(super) fn ps(context: &mut Context<'_>) -> Result<()> {
     let app = context.app;
     let running = app.running_models.list(SystemTime::now());
@@ -66,18 +69,16 @@ pub(super) fn ps(context: &mut Context<'_>) -> Result<()> {
     let render_context = app.render_context();
     let process = |(id, state): (String, LoadState)| {
         let (expires_at, num_ctx) = (state.expires_at, state.num_ctx);
-        match app.store.get(&id) {
-            Some(model) => {
-                let base = catalog::find_or_unlisted(list, &model.from);
-                model.render_process(&base, &render_context, expires_at, num_ctx)
-            }
-            None => {
-                let model = catalog::find_or_unlisted(list, &id);
-                model.render_process(&render_context, expires_at, num_ctx)
-            }
+        if let Some(model) = app.store.get(&id) {
+            let base = catalog::find_or_unlisted(list, &model.from);
+            return Some(model.render_process(&base, &render_context, expires_at, num_ctx));
         }
+        let model = catalog::find_or_unlisted(list, &id);
+        let is_shown = state.was_answered || matches!(model, Cow::Borrowed(_));
+        let is_shown = is_shown && !model.capability_names().is_empty();
+        is_shown.then(|| model.render_process(&render_context, expires_at, num_ctx))
     };
-    let models = running.into_iter().map(process).collect();
+    let models = running.into_iter().filter_map(process).collect();
     context.answer_json(200, &ListResponse { models })
 }
 

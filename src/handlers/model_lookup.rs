@@ -185,23 +185,36 @@ impl App {
         Ok(model)
     }
 
-    /// The list of the models to show. If the upstream has no list and virtual models were made, the
-    /// list is empty, because those are known without it.
+    /// The list of the models to show. If the upstream has no list and others are known without it, which
+    /// were made or are running, the list is empty.
     ///
     /// # Errors
     /// Those of the upstream.
     pub(super) fn list_for_display(&self, trace: &mut Trace) -> Result<SharedModelList> {
         self.upstream.get_model_list(trace).or_else(|error| {
-            if !error.is_missing_endpoint() || self.store.snapshot().is_empty() {
+            let knows_others = || {
+                !self.store.snapshot().is_empty() || !self.unlisted_running_models(&[]).is_empty()
+            };
+            if !error.is_missing_endpoint() || !knows_others() {
                 return Err(error);
             }
-            log::warn!("{} showing virtual models only: no model list: {error}", trace.request_id);
+            log::warn!("{} showing known models only: no model list: {error}", trace.request_id);
             Ok(SharedModelList::default())
         })
     }
 
-    /// As [`App::find_model`], but if the upstream has no list, any model that could be an upstream's
-    /// counts as existing.
+    /// The running models that the upstream's list does not show. The upstream has answered for them, so
+    /// they exist as long as they count as loaded.
+    pub(super) fn unlisted_running_models(&self, list: &[Model]) -> Vec<Model> {
+        let running = self.running_models.list(SystemTime::now());
+        let is_unlisted =
+            |id: &str| self.store.get(id).is_none() && catalog::find_model(list, id).is_none();
+        let unlisted = running.iter().filter(|(id, state)| state.was_answered && is_unlisted(id));
+        unlisted.map(|(id, _)| Model::from_id(id)).collect()
+    }
+
+    /// As [`App::find_model`], but a model that is running without being in the list exists, too; and if
+    /// the upstream has no list, any model that could be an upstream's counts as existing.
     ///
     /// # Errors
     /// Those of the upstream.
@@ -210,7 +223,14 @@ impl App {
         name: &str,
         trace: &mut Trace,
     ) -> Result<Option<AnyModel>> {
-        self.find_model(name, trace).or_else(|error| {
+        let found = self.find_model(name, trace).map(|found| {
+            let running = || {
+                let models = self.unlisted_running_models(&[]);
+                catalog::find_model(&models, name).cloned()
+            };
+            found.or_else(|| running().map(|model| AnyModel::Upstream(Box::new(model))))
+        });
+        found.or_else(|error| {
             if !error.is_missing_endpoint() {
                 return Err(error);
             }

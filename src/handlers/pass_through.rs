@@ -16,7 +16,7 @@ use crate::api::openai::raw_object;
 use crate::error::{Error, Result};
 use crate::http::exchange;
 use crate::translate::options;
-use crate::translate::pass_through::{Endpoint, PassBody};
+use crate::translate::pass_through::{Endpoint, PassBody, result_order};
 use crate::upstream::{
     PassHeaders, PassPieces, PassResponse, PassResponseBody, PassTarget, Patience, Payload, Piece,
     Trace,
@@ -103,6 +103,7 @@ pub(super) fn pass_buffered(
     }
     if endpoint == Endpoint::Chat {
         app.upstream.client.tool_call_extras.restore_in_body(&mut request);
+        result_order::sort_results(&mut request);
     }
     let mut in_use = resolved.begin_use(app, LoadOptions::default());
     let answer = app.upstream.client.pass(endpoint, &request, &headers, context.trace)?;

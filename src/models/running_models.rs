@@ -34,6 +34,8 @@ pub struct LoadState {
     pub expires_at: SystemTime,
     /// The context length in tokens that the last request set; `None` for the model's own.
     pub num_ctx: Option<u64>,
+    /// True if the upstream has responded to a request with this model.
+    pub was_answered: bool,
 }
 
 /// The members of a request that say how its model is loaded.
@@ -51,8 +53,6 @@ struct Entry {
     keep_alive: KeepAlive,
     /// The number of requests in progress.
     in_flight: usize,
-    /// True if the upstream has responded to a request with this model.
-    was_answered: bool,
 }
 
 impl RunningModels {
@@ -74,11 +74,12 @@ impl RunningModels {
         let keep_alive = keep_alive
             .or(same_context.map(|entry| entry.keep_alive))
             .unwrap_or(self.default_keep_alive);
+        let was_answered = previous.is_some_and(|entry| entry.state.was_answered);
+        let expires_at = now + keep_alive_duration(keep_alive);
         let entry = Entry {
-            state: LoadState { expires_at: now + keep_alive_duration(keep_alive), num_ctx },
+            state: LoadState { expires_at, num_ctx, was_answered },
             keep_alive,
             in_flight: previous.map_or(0, |entry| entry.in_flight) + 1,
-            was_answered: previous.is_some_and(|entry| entry.was_answered),
         };
         table.insert(id.to_owned(), entry);
     }
@@ -88,10 +89,10 @@ impl RunningModels {
         let mut table = lock(&self.table);
         let Some(entry) = table.get_mut(id) else { return };
         entry.in_flight = entry.in_flight.saturating_sub(1);
-        entry.was_answered |= answered;
+        entry.state.was_answered |= answered;
         entry.state.expires_at = now + keep_alive_duration(entry.keep_alive);
         // Without any response of the upstream, the model was never loaded.
-        if entry.in_flight == 0 && (entry.keep_alive.is_zero() || !entry.was_answered) {
+        if entry.in_flight == 0 && (entry.keep_alive.is_zero() || !entry.state.was_answered) {
             table.remove(id);
         }
     }

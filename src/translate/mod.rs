@@ -7,11 +7,11 @@
 //!
 //! # What differs from Ollama, by endpoint
 //!
-//! The reference is Ollama 0.32.15. Routes that need no translation are listed as well.
+//! The reference is Ollama 0.40.16. Routes that need no translation are listed as well.
 //!
 //! | route | difference |
 //! | --- | --- |
-//! | `/api/version` | `0.32.15`; the proxy's own version is in `X-Ollama-OpenAI-Proxy-Version` |
+//! | `/api/version` | `0.40.16`; the proxy's own version is in `X-Ollama-OpenAI-Proxy-Version` |
 //! | `/api/tags`, `show` | upstream and virtual models, as far as known; see [`crate::models`] |
 //! | `/api/show` | the `template` of an upstream's model is a placeholder |
 //! | `/api/ps` | models recently used, see [`crate::models::running_models`] |

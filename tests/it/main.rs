@@ -9,6 +9,7 @@ mod access;
 mod anthropic;
 mod clients;
 mod fuzz_replay;
+mod generated_histories;
 mod golden;
 mod house;
 mod net;

@@ -2,9 +2,10 @@
 //!
 //! The upstream speaks the same protocol, so a body goes on byte for byte. If only the model has
 //! another name upstream, the name is replaced where it stands; if more changes (the defaults of a
-//! virtual model, a repair after a refusal), the object is written anew from its members, each as
+//! virtual model, results in another order than their calls, a repair after a refusal), the object is written anew from its members, each as
 //! the client wrote it. Members unknown to the proxy pass unchanged. Pure.
 
+pub mod result_order;
 #[cfg(test)]
 mod tests;
 

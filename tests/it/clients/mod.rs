@@ -1,6 +1,7 @@
 //! Request sequences of known clients.
 
 mod agents;
+mod coding_agents;
 mod ollama;
 mod ollama_cli;
 mod replay;

@@ -4,7 +4,7 @@ use super::replay::Read::{Absent, Digest, Holds, Positive, Text, Version, Window
 use super::replay::{Reads, Row, forwarded, get, is, local, replay, usage};
 use crate::support::*;
 
-const CLI: &str = "User-Agent: ollama/0.32.15 (amd64 linux) Go/go1.26.0\r\n\
+const CLI: &str = "User-Agent: ollama/0.40.16 (amd64 linux) Go/go1.26.0\r\n\
                    Accept: application/json\r\nContent-Type: application/json\r\n";
 
 /// What the Go client writes to show a model.

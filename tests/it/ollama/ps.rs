@@ -128,3 +128,65 @@ fn a_model_that_is_loading_or_to_be_unloaded_is_listed_while_it_is_used() {
     let after: Vec<String> = names();
     assert_eq!(after, ["\"bare:latest\""]);
 }
+
+#[test]
+fn ps_names_only_what_tags_shows() {
+    let (upstream, proxy) = pair();
+    let shown = || {
+        let named = |path: &str| -> Vec<String> {
+            names(&proxy.get(path)).into_iter().map(str::to_owned).collect()
+        };
+        let (mut running, tags) = (named("/api/ps"), named("/api/tags"));
+        running.retain(|name| !tags.contains(name));
+        assert!(running.is_empty(), "{running:?} is in ps only");
+        tags
+    };
+    let before = shown();
+    // The list of an upstream may be incomplete.
+    upstream.script(vec![answer("ok")]);
+    let chat = |extra: Value| {
+        let body = json!({"model": "hidden", "stream": false,
+            "messages": [{"role": "user", "content": "Hi"}]});
+        with(body, &extra)
+    };
+    assert_eq!(proxy.post("/api/chat", &chat(json!({}))).status(), 200);
+    assert_eq!(names(&proxy.get("/api/ps")), ["hidden:latest"]);
+    assert!(shown().contains(&"hidden:latest".to_owned()), "it answered, so it is there");
+    for name in ["hidden", "hidden:latest"] {
+        let show = proxy.post("/api/show", &json!({"model": name}));
+        assert_eq!(show.status(), 200, "clients ask this of each model: {}", show.body);
+    }
+    let digest = |path: &str| {
+        let list = proxy.get(path);
+        let models = list["models"].as_array().expect("a list");
+        let model = models.iter().find(|model| model["name"] == "hidden:latest");
+        model.expect("listed")["digest"].clone()
+    };
+    assert_eq!(digest("/api/ps"), digest("/api/tags"));
+    // Unloaded, it is in neither.
+    upstream.script(vec![answer("ok")]);
+    assert_eq!(proxy.post("/api/chat", &chat(json!({"keep_alive": 0}))).status(), 200);
+    assert_eq!(names(&proxy.get("/api/ps")), [""; 0]);
+    assert_eq!(shown(), before);
+    proxy
+        .post("/api/show", &json!({"model": "hidden"}))
+        .assert_error(404, "model 'hidden:latest' not found");
+    // The upstream knows no such model.
+    let unknown =
+        r#"{"error":{"message":"The model 'nobody' does not exist","code":"model_not_found"}}"#;
+    upstream.script(vec![status(404, &[], unknown)]);
+    let nobody = chat(json!({"model": "nobody"}));
+    assert_eq!(proxy.post("/api/chat", &nobody).status(), 404);
+    assert_eq!(shown(), before);
+}
+
+#[test]
+fn a_model_that_is_in_no_picker_is_not_running_either() {
+    let (upstream, proxy) = pair();
+    upstream.list(r#"{"data":[{"id":"m"},{"id":"tts-1"}]}"#);
+    upstream.script(vec![upstream::json("{}")]);
+    let speech = json!({"model": "tts-1", "input": "Hi", "voice": "a"});
+    assert_eq!(proxy.post("/v1/audio/speech", &speech).status(), 200);
+    assert_eq!(proxy.fetch("/api/ps").body, r#"{"models":[]}"#);
+    assert_eq!(names(&proxy.get("/api/tags")), ["m:latest"]);
+}

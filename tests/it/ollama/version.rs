@@ -12,7 +12,7 @@ fn the_root_says_what_monitors_look_for() {
 fn the_version_is_ollama_s_and_ours_is_in_a_header() {
     let proxy = Proxy::start(&Upstream::start());
     let answer = proxy.fetch("/api/version");
-    assert_eq!(answer.body, r#"{"version":"0.32.15"}"#);
+    assert_eq!(answer.body, r#"{"version":"0.40.16"}"#);
     let ours = answer.head.header("x-ollama-openai-proxy-version");
     assert_eq!(ours, Some(env!("CARGO_PKG_VERSION")));
 }
