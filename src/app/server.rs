@@ -108,12 +108,12 @@ impl Server {
         let metrics = Arc::new(Metrics::new(workers, queue));
         let upstream =
             Arc::new(Upstream::new(config.upstream_settings(), retry_env, metrics.clone()));
-        let settings = config.handler_settings();
+        let settings = config.handler_settings(system_limits.max_kept_bytes());
         let app = Arc::new(App::new(settings, upstream, store, metrics.clone(), SystemTime::now()));
-        let pools = WorkerPools::start(workers, queue, app)?;
+        let pools = WorkerPools::start(workers, queue, app.clone())?;
         let memory_pressure = MemoryPressure::detect();
-        let on_scan =
-            on_scan(pools.overcommit(), memory_pressure.clone(), shutdown.clone(), metrics.clone());
+        let memory = (memory_pressure.clone(), app);
+        let on_scan = on_scan(pools.overcommit(), memory, shutdown.clone(), metrics.clone());
         let guard = ConnectionGuard::start(
             listener.local_addr()?.port(),
             registry.clone(),
@@ -199,13 +199,16 @@ impl Server {
 /// server is shut down if it has leaked too many requests.
 fn on_scan(
     overcommit: Overcommit,
-    memory_pressure: Arc<MemoryPressure>,
+    (memory_pressure, app): (Arc<MemoryPressure>, Arc<App>),
     shutdown: Shutdown,
     metrics: Arc<Metrics>,
 ) -> OnScan {
     Box::new(move |report: &ScanReport| {
         overcommit.update(report.stalled_requests);
         memory_pressure.update();
+        if memory_pressure.is_high() {
+            app.free_memory();
+        }
         if Server::needs_restart() && !shutdown.is_triggered() {
             log::error!(
                 "{MAX_LEAKED_REQUESTS} requests with impossible body sizes hold threads: restarting"

@@ -285,13 +285,14 @@ impl Config {
     }
 
     /// The settings of the routes.
-    pub fn handler_settings(&self) -> handlers::Settings {
+    pub fn handler_settings(&self, max_kept_bytes: usize) -> handlers::Settings {
         handlers::Settings {
             base_url: self.base_url.to_string(),
             max_body_bytes: self.max_body_bytes,
             keep_alive: self.keep_alive,
             context_length: self.context_length,
             keepalive: self.keepalive,
+            max_kept_bytes,
         }
     }
 

@@ -6,8 +6,8 @@
 //!
 //! # Requests that pass through
 //!
-//! `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings`, `/v1/responses` and
-//! `/v1/audio/transcriptions` go to the upstream with all their members, and the response comes
+//! `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings`, `/v1/responses`,
+//! `/v1/responses/compact` and `/v1/audio/transcriptions` go to the upstream with all their members, and the response comes
 //! back as it arrives, with its status, also if it is an error. Only these change:
 //!
 //! - the model's name: another spelling, `:latest`, a virtual model;
@@ -25,12 +25,12 @@
 //!
 //! A body above 1 MiB whose model is named in its first 64 KiB streams through; there is no retry
 //! and no repair then. These bodies are held instead: of a virtual model, of a model that needs a
-//! repair, without a length, compressed, or for `/v1/responses`.
+//! repair, without a length, compressed, or for `/v1/responses` and `/v1/responses/compact`.
 //!
 //! Any other `POST` below `/v1` whose body (JSON, or a multipart form) names a `model` goes to the
 //! upstream in the same way, with its path and its query, and is sent again only where connecting
-//! failed: `rerank`, `audio/speech`, `audio/translations`, `images/...`, `moderations`,
-//! `responses/compact` and whatever else the upstream has. If it has no such route, its 404 is the
+//! failed: `rerank`, `audio/speech`, `audio/translations`, `images/...`, `moderations` and whatever
+//! else the upstream has. If it has no such route, its 404 is the
 //! client's. Routes that manage the operator's account or store objects there are not passed on
 //! ([`crate::api::openai::other_routes`]).
 //!
@@ -52,7 +52,10 @@ mod model_request;
 mod other_routes;
 mod pass_through;
 mod relay;
+mod response_state;
+mod response_store;
 mod responses;
+mod responses_compact;
 mod route_table;
 pub mod stack_trim;
 mod transfer;
@@ -68,6 +71,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Map, Value};
 
+use self::response_store::ResponseStore;
 use self::stack_trim::StackTrimmer;
 use crate::api::wire::keep_alive::KeepAlive;
 use crate::api::wire::ndjson;
@@ -95,6 +99,8 @@ pub struct Settings {
     pub context_length: Option<u64>,
     /// When silent streams show that they are alive.
     pub keepalive: KeepaliveSettings,
+    /// Bytes of earlier responses that may be kept.
+    pub max_kept_bytes: usize,
 }
 
 /// The state that all requests share.
@@ -106,6 +112,8 @@ pub struct App {
     running_models: RunningModels,
     store: Store,
     blobs: transfer::BlobDigests,
+    /// Earlier responses of `/v1/responses`.
+    responses: ResponseStore,
     started_at: SystemTime,
 }
 
@@ -136,7 +144,13 @@ impl App {
     ) -> Self {
         let running_models = RunningModels::new(settings.keep_alive);
         let blobs = transfer::BlobDigests::default();
-        Self { settings, upstream, metrics, running_models, store, blobs, started_at }
+        let responses = ResponseStore::new(settings.max_kept_bytes);
+        Self { settings, upstream, metrics, running_models, store, blobs, responses, started_at }
+    }
+
+    /// Drops what no running request needs, where memory is short.
+    pub fn free_memory(&self) {
+        self.responses.clear();
     }
 
     fn render_context(&self) -> RenderContext<'_> {

@@ -7,6 +7,7 @@
 //! Invariant: every piece of a response is written before the next one is waited for.
 
 use std::io::{self, Read};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::keepalive::{EventBoundary, KeepaliveSettings, SilenceTimer};
@@ -73,7 +74,7 @@ pub(super) fn pass(context: &mut Context<'_>, endpoint: Endpoint) -> Result<()> 
     pass_buffered(context, endpoint, body).map(drop)
 }
 
-/// Passes on a buffered request. Returns the body where the upstream has no `responses` route, so that
+/// Passes on a buffered request. Returns the body where the upstream has no routes of responses, so that
 /// the request can be translated instead.
 pub(super) fn pass_buffered(
     context: &mut Context<'_>,
@@ -109,7 +110,7 @@ pub(super) fn pass_buffered(
     let answer = app.upstream.client.pass(endpoint, &request, &headers, context.trace)?;
     resolved.recheck(app, (&name, &name), overlay.as_deref(), context.trace)?;
     drop(request);
-    if endpoint == Endpoint::Responses && answer.is_unknown_route() {
+    if can_translate(app, endpoint, &answer) {
         return Ok(Some(text.into_bytes()));
     }
     // The response may take long, and the request may be large.
@@ -117,6 +118,21 @@ pub(super) fn pass_buffered(
     in_use.record_response(&answer);
     let comments = Comments::of(endpoint.path());
     relay_unchanged(context, answer, Some(in_use), comments).map(|()| None)
+}
+
+/// True if a request that the upstream has no route for can be translated. An upstream that has
+/// `responses` without `responses/compact` could not read a compaction of ours.
+fn can_translate(app: &App, endpoint: Endpoint, answer: &PassResponse) -> bool {
+    let has_responses = &app.upstream.has_responses;
+    if endpoint == Endpoint::Responses && answer.head.status < 400 {
+        has_responses.store(true, Ordering::Relaxed);
+    }
+    let is_translatable = match endpoint {
+        Endpoint::Responses => true,
+        Endpoint::ResponsesCompact => !has_responses.load(Ordering::Relaxed),
+        Endpoint::Chat | Endpoint::Completions | Endpoint::Embeddings => false,
+    };
+    is_translatable && answer.is_unknown_route()
 }
 
 impl ModelUse<'_> {

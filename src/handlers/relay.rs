@@ -77,6 +77,7 @@ fn relay_response<E: Encoder>(
     remember_thinking(memory, &state, templated_model.as_deref());
     // Before the client can know that the response ended.
     client.tool_call_extras.save(&in_use.id, state.extras());
+    out.encoder.check_complete(&delta)?;
     if stream {
         end_stream(out, &completion, delta, (in_use, events))
     } else {

@@ -1,15 +1,17 @@
 //! `/v1/responses`, passed on or translated for an upstream that has only chat completions.
 //!
-//! The first rejection by the upstream decides, and holds from then on. An error that clients of a stream only
-//! act by as an event is one, see [`failure`]; all others have their status. Never keeps a response: there
-//! is no `previous_response_id`. Invariant: errors of a translated request come in Ollama's order, first
+//! The first rejection by the upstream decides, and holds from then on. What a request refers to is put
+//! into it before it is translated (`response_state`). An error that clients of a stream only act by as an
+//! event is one, see [`failure`]; all others have their status. Invariant: errors of a translated request
+//! come in Ollama's order, first
 //! the body and what it says, then what `/api/chat` checks.
 
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
-use super::model_request::{CommonFields, ModelRequest, PendingReply};
-use super::{Context, decompress, model_required_error, pass_through, relay};
+use super::model_request::{CommonFields, ModelRequest};
+use super::response_state::{KeepingEncoder, References, Started};
+use super::{Context, decompress, model_required_error, pass_through, relay, responses_compact};
 use crate::api::ollama::decode;
 use crate::api::openai::responses::ResponsesRequest;
 use crate::error::{Error, Result};
@@ -18,8 +20,9 @@ use crate::translate::chat::is_family_specific;
 use crate::translate::generate::UpstreamRequest;
 use crate::translate::pass_through::Endpoint;
 use crate::translate::responses;
+use crate::translate::responses::compaction::invalid;
 use crate::translate::responses::failure;
-use crate::translate::responses::response_object::{RequestEcho, ResponseIds};
+use crate::translate::responses::response_object::RequestEcho;
 use crate::translate::responses::stream::ResponseEncoder;
 use crate::translate::stream::Encoder;
 
@@ -44,18 +47,10 @@ pub(super) fn responses(context: &mut Context<'_>) -> Result<()> {
     }
 }
 
-/// What is known of a response when the upstream was asked.
-struct Started<'a> {
-    /// The upstream's answer, or why there is none.
-    reply: Result<PendingReply<'a>>,
-    encoder: ResponseEncoder,
-    stream: bool,
-}
-
 /// Answers with a stream that only tells of a failure, unless something else was sent before.
 fn fail_by_event(
     context: &mut Context<'_>,
-    encoder: &mut ResponseEncoder,
+    encoder: &mut KeepingEncoder<'_>,
     error: Error,
 ) -> Result<()> {
     if context.exchange.has_begun() || context.exchange.is_done() {
@@ -82,7 +77,22 @@ pub(super) fn wants_websocket(context: &Context<'_>, pattern: &str) -> bool {
 #[inline(never)] // Not inlined, so that its stack is free while the response is relayed.
 fn start_translated<'a>(context: &mut Context<'a>, body: Vec<u8>) -> Result<Started<'a>> {
     let text = decode::decode_body(body)?;
-    let request: ResponsesRequest<'_> = decode::parse(&text, "openai.ResponsesRequest")?;
+    let mut request: ResponsesRequest<'_> = decode::parse(&text, "openai.ResponsesRequest")?;
+    let references = References::find(context, &request)?;
+    let (ids, mut pending, mut joined) = (responses_compact::new_ids(), None, None);
+    if let Some(input) = references.resolve(request.input)? {
+        input.account(context, false)?;
+        pending = references.keep(context.app, &request, &input, &ids.response_id);
+        if input.has_trigger {
+            if request.stream != Some(true) {
+                return Err(invalid("compaction_trigger requires stream=true"));
+            }
+            let input = &input.expanded;
+            return responses_compact::start(context, &request, input, (ids, pending), true);
+        }
+        joined = input.join();
+    }
+    request.input = joined.as_deref().or(request.input);
     let mut translated = responses::to_chat(&request)?;
     let logged = &context.app.upstream.logged_types;
     for warning in translated.skipped.warnings().filter(|it| logged.is_first(it)) {
@@ -106,10 +116,7 @@ fn start_translated<'a>(context: &mut Context<'a>, body: Vec<u8>) -> Result<Star
     let stream = request.stream.unwrap_or(false);
     context.allow_early_start(stream);
     let reply = model_request.send(context, (&resolved, in_use), upstream, stream);
-    // The digits of the request's id, which is in the log as well.
-    let digits = context.trace.request_id.trim_start_matches("req_");
-    let ids = ResponseIds::new(u64::from_str_radix(digits, 16).unwrap_or_default());
     let echo = RequestEcho::from_request(&request, &model_request.requested_name);
-    let encoder = ResponseEncoder::new(echo, ids, translated.tool_names);
-    Ok(Started { reply, encoder, stream })
+    let events = ResponseEncoder::new(echo, ids, translated.tool_names);
+    Ok(Started { reply, encoder: KeepingEncoder::new(events, None, pending), stream })
 }

@@ -10,7 +10,7 @@ use Handler::{Decompressed, NoBody, ReadsBody, WithBody};
 use super::pass_through::pass;
 use super::{
     Context, account, anthropic, audio, chat_generate, decompress, embed, info, manage,
-    other_routes, responses, transfer, v1_models,
+    other_routes, responses, responses_compact, transfer, v1_models,
 };
 use crate::api::ollama::decode;
 use crate::error::{Error, Result};
@@ -61,6 +61,7 @@ pub static ROUTES: &[Route<Handler>] = &[
     Route::new("/v1/completions", "POST", ReadsBody(|c| pass(c, Endpoint::Completions))),
     Route::new("/v1/embeddings", "POST", ReadsBody(|c| pass(c, Endpoint::Embeddings))),
     Route::new("/v1/responses", "POST", ReadsBody(responses::responses)),
+    Route::new("/v1/responses/compact", "POST", ReadsBody(responses_compact::compact)),
     Route::new("/v1/audio/transcriptions", "POST", ReadsBody(audio::transcriptions)),
     Route::new("/v1/messages", "POST", Decompressed(anthropic::messages)),
     Route::new("/v1/messages/count_tokens", "POST", Decompressed(anthropic::count_tokens)),
@@ -176,6 +177,7 @@ mod tests {
         check("POST", "/v1/messages?beta=true", "/v1/messages");
         check("POST", "/v1/messages/count_tokens", "/v1/messages/count_tokens");
         check("POST", "/v1/messages/other", "404 page not found");
+        check("POST", "/v1/responses/compact", "/v1/responses/compact");
         check("GET", "/v1/responses/resp_1", "404 page not found");
         check("GET", "/v1", "404 page not found");
         check("GET", "/api", "404 page not found");

@@ -40,6 +40,9 @@ const STREAM_MEMORY: u64 = 160 * 1024;
 /// Memory of one of many connections, including the kernel's buffers.
 const CONNECTION_MEMORY: u64 = 96 * 1024;
 
+/// The most bytes of earlier responses that are kept.
+const MAX_KEPT_BYTES: u64 = 64 * MIB;
+
 /// Workers, and connections, that are allowed even if they do not fit.
 const MINIMUM: usize = 8;
 
@@ -114,6 +117,14 @@ impl SystemLimits {
             return (wanted, None);
         }
         (room, Some(format!("using {room} {what} instead of {wanted}: the {name} allows no more")))
+    }
+
+    /// Bytes of earlier responses that may be kept: at most a quarter of the memory that the idle program
+    /// leaves.
+    pub fn max_kept_bytes(&self) -> usize {
+        let quarter = self.memory.map(|limit| limit.saturating_sub(BASE_MEMORY) / 4);
+        let bytes = quarter.map_or(MAX_KEPT_BYTES, |bytes| bytes.min(MAX_KEPT_BYTES));
+        usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
     /// Bytes of request bodies that may be held at once: a third of the memory limit, because a body
@@ -355,6 +366,14 @@ mod tests {
         let bodies = |mib| limits(mib).max_body_memory() as u64;
         assert_eq!((bodies(32), bodies(190), bodies(1)), (22 * MIB / 3, 60 * MIB, 0));
         assert!(SystemLimits::default().max_body_memory() > 0);
+    }
+
+    #[test]
+    fn earlier_responses_get_a_quarter_of_what_is_left_but_never_much() {
+        let limits = |mib| SystemLimits { memory: Some(mib * MIB), ..SystemLimits::default() };
+        let kept = |mib| limits(mib).max_kept_bytes() as u64;
+        assert_eq!((kept(32), kept(1), kept(9000)), (11 * MIB / 2, 0, MAX_KEPT_BYTES));
+        assert_eq!(SystemLimits::default().max_kept_bytes() as u64, MAX_KEPT_BYTES);
     }
 
     #[test]

@@ -232,6 +232,8 @@ pub struct Upstream {
     pub(crate) lacks_responses: AtomicBool,
     /// What the log said of the types that translations leave out.
     pub(crate) logged_types: FirstTimes,
+    /// Whether it has answered on that endpoint.
+    pub(crate) has_responses: AtomicBool,
 }
 
 impl Upstream {
@@ -245,6 +247,7 @@ impl Upstream {
             thinking_memory: ThinkingMemory::default(),
             lacks_responses: AtomicBool::new(false),
             logged_types: FirstTimes::default(),
+            has_responses: AtomicBool::new(false),
         }
     }
 }

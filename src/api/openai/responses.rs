@@ -65,6 +65,21 @@ request! {
     }
 }
 
+/// The body of a response of `/v1/responses/compact`.
+#[derive(Debug, Serialize)]
+pub struct CompactedResponse<'a> {
+    /// `resp_compact_` and a number.
+    pub id: &'a str,
+    /// Always `response.compaction`.
+    pub object: &'static str,
+    /// When the response started, in Unix seconds.
+    pub created_at: u64,
+    /// The compaction.
+    pub output: &'a [ResponseItem<'a>],
+    /// The counts.
+    pub usage: Usage,
+}
+
 /// Why a response is incomplete.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct IncompleteDetails {
@@ -296,6 +311,16 @@ pub enum ResponseItem<'a> {
         call_id: &'a str,
         /// A [`ShellAction`].
         action: &'a ShellAction,
+    },
+    /// A summary of the conversation.
+    Compaction {
+        /// `cmp_` and a number.
+        id: &'a str,
+        /// Always `compaction`.
+        #[serde(rename = "type")]
+        kind: &'static str,
+        /// The summary, as JSON.
+        encrypted_content: &'a str,
     },
 }
 

@@ -16,7 +16,7 @@ const TOKEN_LIMITS: [&str; 3] = ["max_tokens", "max_completion_tokens", "max_out
 impl VirtualModel {
     /// Adds what the request does not set: for a chat the system prompt, the stored messages and the
     /// options; for a response the system prompt as `instructions` and the options; for a completion
-    /// the options; for embeddings nothing.
+    /// the options; for embeddings and a compaction nothing.
     ///
     /// # Errors
     /// [`Error::InvalidOption`] and [`Error::InvalidRequest`] for parameters and messages that the
@@ -28,7 +28,7 @@ impl VirtualModel {
         profile: &Profile,
     ) -> Result<()> {
         match endpoint {
-            Endpoint::Embeddings => return Ok(()),
+            Endpoint::Embeddings | Endpoint::ResponsesCompact => return Ok(()),
             Endpoint::Chat => self.add_messages(body)?,
             Endpoint::Responses => {
                 if !self.system.is_empty() && !body.object.has_value("instructions") {

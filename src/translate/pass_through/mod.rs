@@ -27,6 +27,8 @@ pub enum Endpoint {
     Embeddings,
     /// `responses`
     Responses,
+    /// `responses/compact`
+    ResponsesCompact,
 }
 
 impl Endpoint {
@@ -38,6 +40,7 @@ impl Endpoint {
             Self::Completions => "completions",
             Self::Embeddings => "embeddings",
             Self::Responses => "responses",
+            Self::ResponsesCompact => "responses/compact",
         }
     }
 
@@ -48,6 +51,7 @@ impl Endpoint {
             Self::Completions => "CompletionRequest",
             Self::Embeddings => "EmbedRequest",
             Self::Responses => "ResponsesRequest",
+            Self::ResponsesCompact => "ResponsesCompactRequest",
         }
     }
 }

@@ -75,6 +75,8 @@ fn find_code(error: &Error) -> &'static str {
         code
     } else if is_upstream && matches!(status, 400..408 | 410..425) {
         "invalid_prompt"
+    } else if let Error::Coded(code, _) = error {
+        code.code
     } else {
         "server_error"
     }

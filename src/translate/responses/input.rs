@@ -9,7 +9,7 @@
 //! | their outputs | a tool's message, which `translate::history` places behind its call; without any call of its id, a user's |
 //! | `tool_search_output` | a tool's message that lists what was found; the tools are declared |
 //! | `additional_tools` | nothing; the tools are declared |
-//! | `item_reference` | refused: the proxy does not know the item |
+//! | `item_reference` | refused: those of items that are kept were replaced before, see [`super::items`] |
 //! | calls that OpenAI's servers ran, and their outputs | nothing |
 //! | all others | left out, and told in the log |
 //!

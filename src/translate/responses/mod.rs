@@ -33,10 +33,12 @@
 //!   named once in the log ([`skipped`]), because agents send new kinds of them first.
 
 mod calls;
+pub mod compaction;
 mod content;
 pub mod failure;
 mod free_text;
 pub mod input;
+pub mod items;
 mod output_item;
 pub mod response_object;
 pub mod skipped;

@@ -1,4 +1,4 @@
-//! The items of a response's output: reasoning, messages and calls.
+//! The items of a response's output: reasoning, messages, calls and compactions.
 //!
 //! A call has the form in which the client declared its tool: Codex ends a turn whose call has another one,
 //! and does not know a member of a namespace by a joined name (openai/codex, `core/src/tools/router.rs`).
@@ -16,7 +16,7 @@ use crate::translate::tool_names::{ToolForm, ToolNames, bare_name};
 
 /// An item of the output.
 #[derive(Clone, Debug)]
-pub(super) struct OutputItem {
+pub struct OutputItem {
     pub(super) kind: ItemKind,
     pub(super) id: String,
     /// The text so far; the arguments of a function, or the input of a tool that takes free text.
@@ -30,6 +30,7 @@ pub(super) enum ItemKind {
     Custom(CallHead),
     ToolSearch { call_id: String, arguments: Box<RawValue> },
     LocalShell { call_id: String, action: ShellAction },
+    Compaction,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +118,9 @@ impl OutputItem {
                 let kind = "local_shell_call";
                 ResponseItem::LocalShellCall { id, kind, status, call_id, action }
             }
+            ItemKind::Compaction => {
+                ResponseItem::Compaction { id, kind: "compaction", encrypted_content: &self.text }
+            }
         }
     }
 
@@ -170,7 +174,9 @@ impl OutputItem {
             ItemKind::Text(TextKind::Message) => Some(&MESSAGE_EVENTS),
             ItemKind::Function(_) => Some(&FUNCTION_EVENTS),
             ItemKind::Custom(_) => Some(&CUSTOM_EVENTS),
-            ItemKind::ToolSearch { .. } | ItemKind::LocalShell { .. } => None,
+            ItemKind::ToolSearch { .. } | ItemKind::LocalShell { .. } | ItemKind::Compaction => {
+                None
+            }
         }
     }
 }

@@ -96,6 +96,16 @@ impl ResponseIds {
         if is_first { format!("msg_{number}") } else { format!("msg_{number}_{place}") }
     }
 
+    /// The id of a compaction.
+    pub fn compaction_id(&self) -> String {
+        format!("cmp_{}", self.number)
+    }
+
+    /// The id of a response that holds nothing but a compaction.
+    pub fn compact_response_id(&self) -> String {
+        format!("resp_compact_{}", self.number)
+    }
+
     /// The id of the call with this index.
     pub fn call_id(&self, index: usize) -> String {
         self.tool_call_id("fc", index)

@@ -156,6 +156,21 @@ impl ResponseEncoder {
         self.close_item(out);
     }
 
+    /// Writes an item that is complete when it begins.
+    pub fn write_whole_item(&mut self, out: &mut Vec<u8>, item: OutputItem) {
+        self.close_item(out);
+        self.open_item(out, item);
+        self.close_item(out);
+    }
+
+    /// The items of a complete response as JSON, by their ids.
+    pub fn output_json(&self) -> Vec<(String, String)> {
+        let json = |item: &OutputItem| {
+            String::from_utf8_lossy(&ndjson::to_vec(&item.to_item(true))).into_owned()
+        };
+        self.output.iter().map(|item| (item.id.clone(), json(item))).collect()
+    }
+
     fn open_item(&mut self, out: &mut Vec<u8>, item: OutputItem) {
         let place = self.output.len();
         let event = item.item_event(place, false);

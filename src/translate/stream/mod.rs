@@ -91,6 +91,14 @@ pub trait Encoder {
         false
     }
 
+    /// Whether the route can send the response that ends with `rest`.
+    ///
+    /// # Errors
+    /// What the client is told instead.
+    fn check_complete(&self, _rest: &Delta<'_>) -> Result<()> {
+        Ok(())
+    }
+
     /// Appends the line, or the events, for a delta.
     fn encode_delta(&mut self, out: &mut Vec<u8>, created_at: &str, delta: &Delta<'_>);
 

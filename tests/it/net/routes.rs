@@ -63,6 +63,7 @@ const ROUTES: &[(&str, &str, Told)] = &[
     ("/v1/completions", "POST", ReadsName("CompletionRequest")),
     ("/v1/embeddings", "POST", ReadsName("EmbedRequest")),
     ("/v1/responses", "POST", ReadsName("ResponsesRequest")),
+    ("/v1/responses/compact", "POST", ReadsName("ResponsesCompactRequest")),
     (
         "/v1/audio/transcriptions",
         "POST",

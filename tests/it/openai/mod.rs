@@ -7,6 +7,7 @@ mod models;
 mod other_routes;
 mod pass_through;
 mod responses;
+mod responses_compaction;
 mod responses_items;
 mod responses_output;
 mod responses_state;
