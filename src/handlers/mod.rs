@@ -35,6 +35,7 @@
 //! ([`crate::api::openai::other_routes`]).
 //!
 //! `/v1/models` lists the upstream's own entries and the virtual models; an id may contain slashes.
+//! Clients of Anthropic's API, known by `anthropic-version`, get the list in its form.
 
 mod account;
 mod anthropic;
