@@ -303,7 +303,7 @@ impl App {
         }
     }
 
-    /// Whether a model may exist: only a list without it says no.
+    /// Whether a model may exist: only a list without it says no, unless the model is running.
     pub(super) fn may_exist(
         &self,
         name: &str,
@@ -315,7 +315,11 @@ impl App {
         match self.upstream.try_get_model_list(trace) {
             // The cached list may be an old one.
             Some(list) if lacks(&list) => {
-                !self.upstream.get_model_list(trace).is_ok_and(|list| lacks(&list))
+                let is_running = || {
+                    let running = self.unlisted_running_models(&list);
+                    catalog::find_model(&running, name).is_some()
+                };
+                is_running() || !self.upstream.get_model_list(trace).is_ok_and(|list| lacks(&list))
             }
             _ => true,
         }

@@ -13,8 +13,8 @@
 //! | --- | --- |
 //! | `/api/version` | `0.40.16`; the proxy's own version is in `X-Ollama-OpenAI-Proxy-Version` |
 //! | `/api/tags`, `show` | upstream and virtual models, as far as known; see [`crate::models`] |
-//! | `/api/show` | the `template` of an upstream's model is a placeholder |
-//! | `/api/ps` | models recently used, see [`crate::models::running_models`] |
+//! | `/api/show` | the `template` of an upstream's model is a placeholder; `thinking` as far as known, see [`crate::backends::thinking_modes`] |
+//! | `/api/ps` | models recently used, see [`crate::models::running_models`]; those that no list shows are in `tags` too while they run |
 //! | `/api/chat`, `generate` | `_debug_render_only` is refused: the upstream renders prompts |
 //! | `/api/generate` | `raw` goes to `completions`; a `template` is checked but has no effect |
 //! | with `suffix` | `completions`, llama.cpp `/infill` or Mistral `fim/completions`; see below |
@@ -32,9 +32,11 @@
 //!
 //! On all of them:
 //!
-//! - Tool calls are collected and sent whole. A client may leave out ids in its history.
+//! - Tool calls are collected and sent whole. A client may leave out ids in its history, and send results
+//!   in any order ([`history`]). Schemas get the `properties` and `items` that strict upstreams miss.
 //! - Reasoning becomes `thinking`, whether the upstream sends it apart or between `<think>` tags at
-//!   the beginning of the text ([`think_tags`]). `"think": false` removes it from the response.
+//!   the beginning of the text ([`think_tags`]). `"think": false` removes it from the response; any text
+//!   is a level ([`think`]).
 //! - Reasoning with nothing behind it is the answer where none was wanted, or where it is the JSON
 //!   that was ([`stream`]).
 //! - Images are accepted in chats and in ordinary prompts, not with `raw` and not with `suffix`.

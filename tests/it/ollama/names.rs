@@ -57,6 +57,10 @@ fn unlisted_names_are_forwarded_and_a_404_is_told_in_ollama_s_words() {
         assert!(answer.error().contains("not found"), "{path}: {}", answer.body);
         upstream.request();
     }
+    // It has answered, so it counts as loaded.
+    assert_eq!(proxy.post("/api/show", &json!({"model": "x"})).status(), 200);
+    let unloaded = proxy.post("/api/generate", &json!({"model": "x", "keep_alive": 0}));
+    assert_eq!((unloaded.status(), &unloaded.json()["done_reason"]), (200, &json!("unload")));
     assert_eq!(proxy.post("/api/show", &json!({"model": "x"})).status(), 404);
 }
 
