@@ -92,7 +92,10 @@ pub struct Redactor {
 impl Redactor {
     /// A redactor of these keys.
     pub fn new(keys: impl IntoIterator<Item = Secret>) -> Self {
-        let mut keys: Vec<_> = keys.into_iter().filter(|key| !key.0.is_empty()).collect();
+        Self::sorted(keys.into_iter().filter(|key| !key.0.is_empty()).collect())
+    }
+
+    fn sorted(mut keys: Vec<Secret>) -> Self {
         keys.sort_by_key(|key| Reverse(key.0.len()));
         Self { keys }
     }

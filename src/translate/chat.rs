@@ -145,14 +145,12 @@ fn ends_with_prefill(request: &ChatRequest<'_>) -> bool {
 fn logprobs_parameters(top: usize, profile: &Profile) -> Map<String, Value> {
     // Without a number, llama.cpp sends 20.
     let top = top.max(1);
-    match profile.logprobs {
-        LogprobsParam::FlagAndCount(most) => Map::from_iter([
-            ("logprobs".into(), true.into()),
-            ("top_logprobs".into(), top.min(most).into()),
-        ]),
-        LogprobsParam::Count => Map::from_iter([("logprobs".into(), top.into())]),
-        LogprobsParam::Unsupported => Map::new(),
-    }
+    let (flag, count) = match profile.logprobs {
+        LogprobsParam::FlagAndCount(most) => (Some(true.into()), Some(top.min(most).into())),
+        LogprobsParam::Count => (Some(top.into()), None),
+        LogprobsParam::Unsupported => (None, None),
+    };
+    options::from_members([("logprobs", flag), ("top_logprobs", count)])
 }
 
 /// The number of alternatives for each token; `None` without log probabilities.

@@ -14,12 +14,12 @@
 use std::borrow::Cow;
 
 use serde_json::value::RawValue;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::api::openai::responses_input::{Members, non_empty_text, text};
-use crate::translate::lenient_json;
 use crate::translate::tool_calls::compact_json;
 use crate::translate::tool_names::{ToolForm, ToolNames};
+use crate::translate::{lenient_json, options};
 
 /// The function that stands for the search for tools.
 pub(super) const TOOL_SEARCH: &str = "tool_search";
@@ -127,9 +127,8 @@ fn to_shell_arguments(raw: Option<&RawValue>) -> String {
     ];
     let value = |raw: &RawValue| serde_json::from_str::<Value>(raw.get()).ok();
     let members =
-        members.into_iter().filter_map(|(name, raw)| Some((name.to_owned(), value(raw?)?)));
-    let members: Map<String, Value> = members.filter(|(_, it)| *it != json!({})).collect();
-    Value::Object(members).to_string()
+        members.map(|(name, raw)| (name, raw.and_then(value).filter(|it| *it != json!({}))));
+    Value::Object(options::from_members(members)).to_string()
 }
 
 #[cfg(test)]

@@ -280,7 +280,9 @@ fn join(parts: &[Value], separator: &str) -> String {
 }
 
 fn one(member: &str, value: Value) -> Map<String, Value> {
-    Map::from_iter([(member.to_owned(), value)])
+    let mut object = Map::new();
+    object.insert(member.to_owned(), value);
+    object
 }
 
 fn one_call(index: usize, call: Value) -> Map<String, Value> {
