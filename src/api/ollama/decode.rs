@@ -179,8 +179,16 @@ macro_rules! request {
                     }
 
                     // A body of `null` is an empty request.
-                    fn visit_unit<E>(self) -> std::result::Result<Self::Value, E> {
+                    fn visit_none<E>(self) -> std::result::Result<Self::Value, E> {
                         Ok($name::default())
+                    }
+
+                    // Not `deserialize_any`, which is large and would be there for each type.
+                    fn visit_some<D: serde::de::Deserializer<$life>>(
+                        self,
+                        deserializer: D,
+                    ) -> std::result::Result<Self::Value, D::Error> {
+                        deserializer.deserialize_map(self)
                     }
 
                     fn visit_map<A: serde::de::MapAccess<$life>>(
@@ -202,7 +210,7 @@ macro_rules! request {
                         Ok(out)
                     }
                 }
-                deserializer.deserialize_any(Members)
+                deserializer.deserialize_option(Members)
             }
         }
     )*};
