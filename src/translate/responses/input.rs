@@ -46,8 +46,8 @@ const SERVER_ITEMS: &[&str] = &[
     "mcp_approval_response",
 ];
 
-/// The shortest text that may be opaque: reasoning in a few letters is a text.
-const MIN_OPAQUE_LEN: usize = 40;
+/// The shortest text without blanks that is opaque on its own.
+const MIN_OPAQUE_LEN: usize = 20;
 
 /// An item with its type.
 pub(super) struct TypedItem<'a> {
@@ -345,20 +345,25 @@ impl<'a> MessageBuilder<'a, '_> {
     }
 
     fn push_reasoning(&mut self, item: &Members<'a>) {
-        let own = non_empty_text(item.get("encrypted_content")).filter(|text| !is_opaque(text));
         let read = |member| content::read(member, Joint::LineBreak, self.skipped).text;
-        let others = [item.get("content"), item.get("summary")].map(read);
-        let text = own.into_iter().chain(others).find(|text| !text.trim().is_empty());
-        if let Some(text) = text {
+        let mut readable = [item.get("content"), item.get("summary")].map(read).into_iter();
+        let readable = readable.find(|text| !text.trim().is_empty());
+        // This server sends the reasoning itself, as Ollama does.
+        let own = non_empty_text(item.get("encrypted_content"));
+        let own =
+            own.filter(|text| !text.trim().is_empty() && !is_opaque(text, readable.is_some()));
+        if let Some(text) = own.or(readable) {
             append(self.reasoning.get_or_insert_default(), "\n\n", text);
         }
     }
 }
 
-/// True for reasoning that only the server can read that made it: a long text of base64 or of a token.
-fn is_opaque(text: &str) -> bool {
+/// True for reasoning that only the server can read that made it: base64 or a token. A short one may be
+/// a word, unless the reasoning stands beside it in words.
+fn is_opaque(text: &str, is_readable_elsewhere: bool) -> bool {
     let is_sign = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=-_.:".contains(&byte);
-    text.len() >= MIN_OPAQUE_LEN && text.bytes().all(is_sign)
+    let is_long = text.len() >= MIN_OPAQUE_LEN;
+    (is_long || is_readable_elsewhere) && text.bytes().all(is_sign)
 }
 
 fn has_role(message: &Message<'_>, role: &str) -> bool {

@@ -270,10 +270,12 @@ fn reasoning_goes_up_again_where_a_family_wants_it() {
     let summary = json!([{"type": "summary_text", "text": "S"}]);
     let content = json!([{"type": "reasoning_text", "text": "C"}]);
     let foreign = "gAAAAABm".repeat(20);
-    assert_eq!(reasoning(json!({"encrypted_content": "own", "summary": summary})), "own");
+    assert_eq!(reasoning(json!({"encrypted_content": "our own", "summary": summary})), "our own");
     assert_eq!(reasoning(json!({"encrypted_content": foreign, "summary": summary})), "S");
     assert_eq!(reasoning(json!({"content": content, "summary": summary})), "C");
     assert_eq!(reasoning(json!({"encrypted_content": foreign})), Value::Null);
+    assert_eq!(reasoning(json!({"encrypted_content": "gAAAAABm", "summary": summary})), "S");
+    assert_eq!(reasoning(json!({"encrypted_content": "Hm."})), "Hm.");
 }
 
 /// All types of items, and one that nobody knows.
@@ -333,32 +335,30 @@ fn all_are_taken(inputs: impl Iterator<Item = Value>) {
     }
 }
 
+/// For each type and member, that member with a value of each type.
+fn wrong(kinds: &[&str], members: &[&str]) -> Vec<Vec<Value>> {
+    let changed = |kind: &str, member: &str| {
+        let values = values().into_iter();
+        values.map(|value| with(json!({ "type": kind }), &json!({ member: value }))).collect()
+    };
+    let all = kinds.iter().flat_map(|kind| members.iter().map(move |member| (kind, member)));
+    all.map(|(kind, member)| changed(kind, member)).collect()
+}
+
 #[test]
 fn no_member_of_an_item_can_be_wrong_enough_to_end_a_session() {
-    let items = ITEMS.iter().flat_map(|kind| {
-        let changed = ITEM_MEMBERS.iter().flat_map(move |member| {
-            values()
-                .into_iter()
-                .map(move |value| with(json!({"type": kind}), &json!({ *member: value })))
-        });
-        std::iter::once(json!({ "type": kind })).chain(changed)
-    });
-    all_are_taken(items.map(|item| json!([user("q"), item, user("z")])));
-    all_are_taken(values().into_iter().map(|item| json!([user("q"), item])));
+    let least = ITEMS.iter().map(|kind| vec![json!({ "type": kind })]);
+    let inputs = least.chain(wrong(ITEMS, ITEM_MEMBERS)).chain([values()]);
+    all_are_taken(inputs.map(|items| [vec![user("q")], items, vec![user("z")]].concat().into()));
 }
 
 #[test]
 fn no_member_of_a_part_can_be_wrong_enough_to_end_a_session() {
-    let parts = PARTS.iter().flat_map(|kind| {
-        let changed = PART_MEMBERS.iter().flat_map(move |member| {
-            values()
-                .into_iter()
-                .map(move |value| with(json!({"type": kind}), &json!({ *member: value })))
-        });
-        std::iter::once(json!({ "type": kind })).chain(changed)
-    });
-    all_are_taken(parts.map(|part| {
-        json!([user("q"), {"role": "user", "content": [part]}, call("a"), output("a", json!([part]))])
+    let least = PARTS.iter().map(|kind| vec![json!({ "type": kind })]);
+    let inputs = least.chain(wrong(PARTS, PART_MEMBERS)).chain([values()]);
+    all_are_taken(inputs.map(|parts| {
+        let message = json!({"role": "user", "content": parts});
+        json!([user("q"), message, call("a"), output("a", parts)])
     }));
 }
 

@@ -303,15 +303,18 @@ fn no_member_of_a_tool_can_be_wrong_enough_to_end_a_session() {
     upstream.judge(|request| Some(no_route(request).unwrap_or_else(|| vec![answer("ok")])));
     let mut client = proxy.client();
     for (kind, member) in kinds.iter().flat_map(|kind| members.map(|member| (kind, member))) {
-        for value in &values {
-            let tool = with(json!({"type": kind, "name": "n"}), &json!({ member: value }));
-            let nested = json!({"type": "namespace", "name": "ns", "tools": [tool]});
-            let items = json!([{"role": "user", "content": "q"}, {"type": "additional_tools", "tools": [tool]},
-                {"type": "tool_search_output", "call_id": "c", "tools": [nested]}]);
-            let body =
-                json!({"model": "m", "input": items, "tools": [tool, nested], "tool_choice": tool});
-            let answer = client.post(PATH, body.to_string()).answer();
-            assert_eq!(answer.status(), 200, "{tool}: {}", answer.body);
+        let changed = |value| with(json!({"type": kind, "name": "n"}), &json!({ member: value }));
+        let tools: Vec<Value> = values.iter().map(changed).collect();
+        let nested = json!([{"type": "namespace", "name": "ns", "tools": tools}]);
+        let items = json!([{"role": "user", "content": "q"},
+            {"type": "additional_tools", "tools": tools},
+            {"type": "tool_search_output", "call_id": "c", "tools": nested}]);
+        let body = json!({"model": "m", "input": items, "tools": tools});
+        // A choice has the members of a tool, and all that can be wrong with them.
+        for choice in [&tools[0], &tools[values.len() - 1]] {
+            let body = with(body.clone(), &json!({ "tool_choice": choice })).to_string();
+            let answer = client.post(PATH, &body).answer();
+            assert_eq!(answer.status(), 200, "{body}: {}", answer.body);
             while !upstream.is_idle() {
                 upstream.request();
             }
