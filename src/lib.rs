@@ -45,7 +45,8 @@
 //! 8. `upstream/client.rs`, `call`: applies the repairs that the model needed before.
 //! 9. `upstream/retry.rs`, `retry` and `attempt`: attempts, backoff (`upstream/backoff.rs`) and the
 //!    circuit breaker (`upstream/breaker/mod.rs`), which fails calls to a dead upstream for a pause.
-//! 10. `upstream/transport/agent.rs`, `send`: one HTTP request through ureq, up to the head.
+//! 10. `upstream/transport/agent.rs`, `send`: one HTTP request through ureq, up to the head. A success that
+//!     begins with an error counts as a failure (`upstream/in_band.rs`, `find_error`).
 //! 11. `handlers/relay.rs`, `pump`: for each wait, the events that arrived (`upstream/response.rs`,
 //!     `wait_until` and `try_next`; `api/wire/sse/mod.rs` decodes them).
 //! 12. `translate/stream/mod.rs`, `on_chunk`: an event becomes a delta.

@@ -23,6 +23,7 @@
 //! | 504, 524: a gateway's timeout | the same; a generated response once, a whole one as a stream |
 //! | llama.cpp is loading its model | every second, up to 300 times (5 minutes) |
 //! | spent quota and other permanent errors; other statuses | none |
+//! | an error in a response of status 200 | none; if it rejects the request, it is repaired |
 //! | any failure after the first byte of a response | none |
 //!
 //! - **Backoff** ([`backoff`]): 1 s, 2 s, 4 s (`RETRY_INITIAL_MS`, doubling up to `RETRY_MAX_MS`),

@@ -362,7 +362,7 @@ impl PassStream {
     /// longer than `patience`; for the end of a body only if it may be an error. All bytes are kept.
     fn find_error(&mut self, head: &PassHead, patience: &Patience) -> Option<Vec<u8>> {
         let mut decoder = self.is_event_stream.then(Decoder::new);
-        if decoder.is_none() && !head.is_json() {
+        if decoder.is_none() && !head.may_be_json() {
             return None;
         }
         let mut until = patience.silence_until();
@@ -425,6 +425,9 @@ impl PassStream {
 
 /// Whether the beginning of a whole body may be that of an error: a response to a chat has choices.
 fn may_be_error(beginning: &[u8]) -> bool {
+    if !matches!(beginning.trim_ascii_start().first(), None | Some(b'{' | b'[')) {
+        return false;
+    }
     let is_short = beginning.len() < MIN_BEGINNING_BYTES;
     let has = |member: &[u8]| memmem::find(beginning, member).is_some();
     is_short || (has(br#""error""#) && !has(br#""choices""#))

@@ -64,9 +64,9 @@ impl PassHead {
         self.has_type("text/event-stream")
     }
 
-    /// True if the body is JSON.
-    pub fn is_json(&self) -> bool {
-        self.has_type("application/json")
+    /// True if the body is JSON, as far as the type tells.
+    pub fn may_be_json(&self) -> bool {
+        self.has_type("application/json") || self.header("content-type").is_none()
     }
 
     fn has_type(&self, expected: &str) -> bool {

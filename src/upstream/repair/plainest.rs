@@ -165,7 +165,8 @@ impl Group {
             Self::Pairs => turns(calls::pair_calls),
             Self::EmptyTurns => turns(order::drop_empty_turns),
             Self::Roles => {
-                let folds = text.contains("system") || text.contains("developer");
+                // Where the role `developer` is not known, `system` is.
+                let folds = text.contains("system") && !text.contains("developer");
                 let changed =
                     if folds { turns(order::fold_system_into_user) } else { turns(join_system) };
                 let changed = turns(order::merge_neighbours) | changed;

@@ -2,6 +2,7 @@
 
 mod agents;
 mod coding_agents;
+mod completions;
 mod ollama;
 mod ollama_cli;
 mod replay;
