@@ -333,8 +333,10 @@ impl<'r> ResponseTranslator<'r> {
         self.check_for_failure(&delta)?;
         self.apply_stop(&mut delta);
         // Servers write line breaks between calls that are no text of the model.
-        let is_blank = delta.content.trim().is_empty() && delta.thinking.trim().is_empty();
-        self.has_text_behind_calls = !is_blank && !adds_calls && self.tool_calls.are_whole();
+        let is_text = |text: &str| !text.trim().is_empty();
+        self.has_text_behind_calls = !adds_calls
+            && self.tool_calls.are_whole()
+            && (is_text(&delta.content) || is_text(&delta.thinking));
         Ok(delta)
     }
 
