@@ -76,9 +76,14 @@ impl ThinkingModes {
     /// The values in their order, each once; a default that is not among them is replaced. `None` without
     /// any value.
     fn new(values: Vec<Value>, default: Value) -> Option<Self> {
-        let mut values: Vec<Value> = values.into_iter().filter_map(normalize).collect();
-        values.sort_by_key(rank);
-        values.dedup();
+        let given = values.into_iter().filter_map(normalize);
+        let mut values: Vec<Value> = Vec::new();
+        for value in given {
+            let place = values.partition_point(|other| rank(other) <= rank(&value));
+            if !values.contains(&value) {
+                values.insert(place, value);
+            }
+        }
         let is_listed = |value: &Value| values.contains(value);
         let substitutes = [true.into(), "medium".into(), "high".into()];
         let default = normalize(default).filter(is_listed);

@@ -4,7 +4,6 @@
 //! `/health`, `/ready` and `/metrics` respond without a request to the upstream.
 
 use std::borrow::Cow;
-use std::cmp::Reverse;
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -53,8 +52,13 @@ pub(super) fn tags(context: &mut Context<'_>) -> Result<()> {
         let base = catalog::find_or_unlisted(&list, &model.from);
         (model.modified_time(), model.render_tag(&base, &render_context))
     }));
-    models.sort_by_key(|(modified, _)| Reverse(*modified));
-    let models = models.into_iter().map(|(_, tag)| tag).collect();
+    // The newest first.
+    let mut sorted: Vec<(SystemTime, _)> = Vec::with_capacity(models.len());
+    for model in models {
+        let place = sorted.partition_point(|(modified, _)| *modified >= model.0);
+        sorted.insert(place, model);
+    }
+    let models = sorted.into_iter().map(|(_, tag)| tag).collect();
     context.answer_json(200, &ListResponse { models })
 }
 

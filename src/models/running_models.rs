@@ -9,6 +9,7 @@
 //! prompt loads a model, and one with `keep_alive: 0` unloads it; neither calls the upstream to
 //! generate.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
@@ -107,14 +108,13 @@ impl RunningModels {
     /// The models running at `now`, those that expire last first.
     pub fn list(&self, now: SystemTime) -> Vec<(String, LoadState)> {
         let table = lock(&self.table);
-        let mut list: Vec<_> = table
-            .iter()
-            .filter(|(_, entry)| entry.is_running(now))
-            .map(|(id, entry)| (id.clone(), entry.state))
-            .collect();
-        list.sort_by(|(a, first), (b, second)| {
-            second.expires_at.cmp(&first.expires_at).then_with(|| a.cmp(b))
-        });
+        let mut list: Vec<(String, LoadState)> = Vec::new();
+        for (id, entry) in table.iter().filter(|(_, entry)| entry.is_running(now)) {
+            let key = (Reverse(entry.state.expires_at), id);
+            let place =
+                list.partition_point(|(other, state)| (Reverse(state.expires_at), other) < key);
+            list.insert(place, (id.clone(), entry.state));
+        }
         list
     }
 }

@@ -11,7 +11,6 @@
 //! flags, and all keys are in the memory of the process.
 
 use std::borrow::Cow;
-use std::cmp::Reverse;
 use std::fmt;
 
 use ring::digest::{SHA256, digest};
@@ -95,9 +94,13 @@ impl Redactor {
         Self::sorted(keys.into_iter().filter(|key| !key.0.is_empty()).collect())
     }
 
-    fn sorted(mut keys: Vec<Secret>) -> Self {
-        keys.sort_by_key(|key| Reverse(key.0.len()));
-        Self { keys }
+    fn sorted(keys: Vec<Secret>) -> Self {
+        let mut sorted: Vec<Secret> = Vec::new();
+        for key in keys {
+            let place = sorted.partition_point(|other| other.0.len() >= key.0.len());
+            sorted.insert(place, key);
+        }
+        Self { keys: sorted }
     }
 
     /// Masks known keys, `sk-...` words and `Bearer ...` values.

@@ -37,9 +37,14 @@ pub fn drop_hidden_tokens(tokens: &mut Vec<Logprob>, mut hidden: &str) {
 
 fn to_logprob(token: TokenLogprob, top: usize) -> Logprob {
     let logprob = finite_logprob(&token);
-    let mut others = token.top_logprobs;
-    others.sort_by(|a, b| finite_logprob(b).total_cmp(&finite_logprob(a)));
-    others.truncate(top);
+    // The likeliest first.
+    let mut others: Vec<TokenLogprob> = Vec::new();
+    for other in token.top_logprobs {
+        let number = finite_logprob(&other);
+        let place = others.partition_point(|before| finite_logprob(before) >= number);
+        others.insert(place, other);
+        others.truncate(top);
+    }
     Logprob {
         // Some servers send the bytes of half a character; clients compare them with the text.
         bytes: token.token.clone().into_bytes(),
