@@ -206,9 +206,7 @@ fn on_scan(
     Box::new(move |report: &ScanReport| {
         overcommit.update(report.stalled_requests);
         memory_pressure.update();
-        if memory_pressure.is_high() {
-            app.free_memory();
-        }
+        app.free_memory(memory_pressure.is_high());
         if Server::needs_restart() && !shutdown.is_triggered() {
             log::error!(
                 "{MAX_LEAKED_REQUESTS} requests with impossible body sizes hold threads: restarting"

@@ -149,9 +149,13 @@ impl App {
         Self { settings, upstream, metrics, running_models, store, blobs, responses, started_at }
     }
 
-    /// Drops what no running request needs, where memory is short.
-    pub fn free_memory(&self) {
-        self.responses.clear();
+    /// Drops what is kept of earlier responses: all of it where memory is short, else what is too old.
+    pub fn free_memory(&self, is_short: bool) {
+        if is_short {
+            self.responses.clear();
+        } else {
+            self.responses.forget_old(Instant::now());
+        }
     }
 
     fn render_context(&self) -> RenderContext<'_> {

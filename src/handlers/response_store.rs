@@ -151,6 +151,11 @@ impl ResponseStore {
         found
     }
 
+    /// Forgets what has not been used for too long, also if no request comes.
+    pub(super) fn forget_old(&self, now: Instant) {
+        lock(&self.kept).evict(self.max_bytes, now);
+    }
+
     /// Forgets everything, where memory is short.
     pub(super) fn clear(&self) {
         *lock(&self.kept) = Kept::default();
@@ -329,8 +334,9 @@ mod tests {
         let end = later + Duration::from_secs(2);
         assert!(found(&store, owner, "b", end).is_none());
         assert!(found(&store, owner, "a", end).is_some(), "that was a use, too");
-        assert!(item(&store, owner, "msg_a", end + TTL).is_none());
+        store.forget_old(end + TTL);
         assert_eq!(lock(&store.kept).bytes, 0);
+        assert!(item(&store, owner, "msg_a", end).is_none());
     }
 
     #[test]

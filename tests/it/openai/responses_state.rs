@@ -120,6 +120,16 @@ fn continued_messages(bench: &Bench, id: &Value) -> Vec<Value> {
 }
 
 #[test]
+fn an_upstream_that_keeps_responses_itself_gets_the_request_as_it_is() {
+    let (upstream, proxy) = pair();
+    let request = r#"{"model":"m", "previous_response_id":"resp_1", "conversation":"c","background":true,"input":[{"type":"item_reference","id":"msg_1"}]}"#;
+    upstream.script(vec![upstream::json(r#"{"id":"resp_2"}"#)]);
+    proxy.ask(PATH, request).assert_body(200, r#"{"id":"resp_2"}"#);
+    let sent = upstream.request();
+    assert_eq!((sent.path.as_str(), sent.body.as_str()), (PATH, request));
+}
+
+#[test]
 fn a_result_alone_continues_the_call() {
     let bench = bench();
     let tools = json!([{"type": "function", "name": "f", "parameters": {"type": "object"}}]);
