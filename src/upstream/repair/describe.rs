@@ -29,6 +29,7 @@ impl fmt::Display for Repair {
                 "reasoning_effort set to none, because the request has tools"
             }
             Self::LowerLimit { to, .. } => return write!(f, "token limit lowered to {to}"),
+            Self::OmitInner(place) => return write!(f, "{place} removed"),
             Self::RaiseLimit(to) => return write!(f, "token limit raised to {to}"),
             Self::LimitStops(most) => {
                 return write!(f, "all but {most} of the stop sequences removed");

@@ -205,7 +205,7 @@ impl Row {
 }
 
 /// `messages[0].tool_calls.1.id` as `messages.tool_calls.id`.
-fn bare_path(path: &str) -> String {
+pub(super) fn bare_path(path: &str) -> String {
     let parts = path.split(['.', '[', ']', '/']);
     let names = parts.filter(|part| !part.is_empty() && !part.bytes().all(|b| b.is_ascii_digit()));
     names.collect::<Vec<_>>().join(".").to_ascii_lowercase()

@@ -21,6 +21,7 @@
 //! | `reasoning_effort` together with tools | reasoning off while there are tools |
 //! | sampling and other optional parameters, alone or together | removed; of two the temperature stays |
 //! | members that OpenAI's API does not have | removed, all at once |
+//! | a member of messages, parts, calls or tools, by its place | removed from all of them |
 //! | `top_p` or `temperature` of 0 | the nearest accepted value |
 //! | `stop`, or more stop sequences than are allowed | the proxy applies them to the response |
 //! | role `system` | role `developer`, or text at the beginning of the first user message |
@@ -52,6 +53,7 @@ mod custom_tools;
 mod describe;
 pub mod document;
 mod edges;
+mod inner;
 mod kinds;
 pub mod memory;
 mod numbers;

@@ -5,6 +5,7 @@
 //! the response is JSON. Invariant: what depends on a client's own schema is learnt for that schema only.
 
 use super::document::Document;
+use super::inner;
 use super::kinds::{self, Kind, Topic};
 use super::refusal::{self, RejectedField};
 use super::repairs::{
@@ -209,6 +210,8 @@ fn plan_named_members(details: &ErrorDetails, document: &mut Document<'_>) -> (V
             out.extend(plan_role(document));
         } else if named.path.contains("reasoning") && root == "messages" {
             out.push((Repair::DropReasoning, Scope::Model));
+        } else if let Some(place) = inner::find_place(&named.path) {
+            out.push((Repair::OmitInner(place), Scope::Model));
         } else if document.has(root) {
             match plan_member(root, &named, document) {
                 Some(repair) => out.push(repair),

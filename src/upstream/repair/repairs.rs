@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::document::{Document, RESPONSE_FORMAT, TOOLS};
 use super::turn::Turn;
-use super::{calls, context, custom_tools, edges, order, response_format, schemas};
+use super::{calls, context, custom_tools, edges, inner, order, response_format, schemas};
 use crate::api::openai::members::MEMBERS;
 use crate::api::openai::raw_object;
 use crate::api::openai::raw_object::{RawObject, quote_json};
@@ -43,6 +43,8 @@ pub enum Repair {
     },
     /// Removes all members that OpenAI's API does not have.
     OmitForeign,
+    /// Removes a member from all messages or tools, by its place.
+    OmitInner(String),
     /// Sends the token limit under its other name.
     Rename {
         /// The rejected name.
@@ -169,9 +171,11 @@ impl Repair {
     /// The kind of change, for the metrics.
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Omit(_) | Self::OmitBeside { .. } | Self::OmitForeign | Self::Rename { .. } => {
-                "parameter"
-            }
+            Self::Omit(_)
+            | Self::OmitBeside { .. }
+            | Self::OmitForeign
+            | Self::OmitInner(_)
+            | Self::Rename { .. } => "parameter",
             Self::SetEffort { .. } | Self::DisableEffortWithTools | Self::SetToNearest { .. } => {
                 "value"
             }
@@ -211,6 +215,7 @@ impl Repair {
             Self::Omit(member) => omit(document, member),
             Self::OmitBeside { member, other } => document.has(other) && document.remove(member),
             Self::OmitForeign => omit_foreign(document),
+            Self::OmitInner(place) => inner::omit(document, place),
             Self::Rename { from, to } => document.has(from) && document.rename(from, to),
             Self::SetEffort { from, to } => {
                 let is_sent = document.value(EFFORT_FIELD).is_some_and(|it| it == from.as_str());

@@ -214,6 +214,34 @@ fn a_prompt_that_is_too_long_after_a_repair_is_told_and_the_repair_is_known() {
 }
 
 #[test]
+fn members_of_messages_and_tools_that_are_refused_by_their_place_go_everywhere() {
+    let (upstream, proxy) = pair();
+    let body = json!({"model": "m", "messages": [
+        {"role": "user", "content": [{"type": "text", "text": "Hi", "note": 1}], "__agentSource": "a"},
+        {"role": "assistant", "content": "Hello", "__agentSource": "b"},
+        {"role": "user", "content": "Go on"}],
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": {}, "later": true}}]});
+    let paths =
+        ["messages[0].__agentSource", "messages[0].content[0].note", "tools[0].function.later"];
+    for path in paths {
+        refuse(
+            &upstream,
+            &openai(&format!("Unknown parameter: '{path}'."), path, "unknown_parameter"),
+        );
+    }
+    for attempts in [4, 1] {
+        upstream.script(vec![answer("Hi")]);
+        assert_eq!(proxy.post("/v1/chat/completions", &body).status(), 200);
+        let sent: Vec<Recorded> = (0..attempts).map(|_| upstream.request()).collect();
+        let last = sent[attempts - 1].json().to_string();
+        for name in ["__agentSource", "note", "later"] {
+            assert!(!last.contains(name), "{last}");
+        }
+    }
+    assert!(upstream.is_idle());
+}
+
+#[test]
 fn nothing_is_learnt_from_a_repair_that_did_not_help() {
     let (upstream, proxy) = pair();
     let seed = json!({"options": {"seed": 1}});
