@@ -128,6 +128,7 @@ class Agent:
 
     name = ""
     tasks = ("work", "break", "overflow")
+    leaves = ()  # Pairs of mode and task that it does not finish, whatever it is told.
     calls = ()  # Kinds of tools (agent_session.py) that must have been called.
     models = {"openai": "gpt-4o", "templates": "qwen3.5"}
 
@@ -263,6 +264,8 @@ class Runner:
             # What was repaired once is known: the first task shows it.
             for number, tasks in enumerate((agent.tasks, agent.tasks[:1]), 1):
                 for task in tasks:
+                    if (mode, task) in agent.leaves:
+                        continue
                     what = f"{agent.name}, {mode}, {task}, {'once' if number == 1 else 'again'}"
                     place = log.with_name(f"{log.name}-{task}-{number}.log")
                     self.report(what, self.session, agent, mode, upstream, task, number, place)

@@ -102,9 +102,13 @@ class Kilo(OpenCode):
 
 
 class Copilot(Program):
-    """Copilot CLI with a provider of one's own, over chat completions."""
+    """Copilot CLI with a provider of one's own, over chat completions.
+
+    There it knows a full context by the words of OpenAI's responses route only.
+    """
 
     name = "copilot"
+    tasks = ("work", "break")
     settings = {"COPILOT_PROVIDER_TYPE": "openai", "COPILOT_PROVIDER_WIRE_API": "completions"}
     base = "/v1"
 
@@ -128,6 +132,7 @@ class CopilotResponses(Copilot):
     """Copilot CLI over /v1/responses, as `ollama launch copilot` sets it."""
 
     name = "copilot, responses"
+    tasks = ("work", "break", "overflow")
     settings = {"COPILOT_PROVIDER_TYPE": "openai", "COPILOT_PROVIDER_WIRE_API": "responses"}
 
 
@@ -135,6 +140,7 @@ class CopilotWebSocket(Copilot):
     """Copilot CLI over /v1/responses in a WebSocket."""
 
     name = "copilot, websocket"
+    tasks = ("work", "break")
     settings = {**CopilotResponses.settings, "COPILOT_PROVIDER_TRANSPORT": "websockets"}
 
 
@@ -142,6 +148,7 @@ class CopilotAnthropic(Copilot):
     """Copilot CLI over /v1/messages."""
 
     name = "copilot, messages"
+    tasks = ("work", "break", "overflow")
     settings = {"COPILOT_PROVIDER_TYPE": "anthropic"}
     base = ""
 
@@ -158,6 +165,7 @@ class Qwen(Program):
     """Qwen Code."""
 
     name = "qwen"
+    leaves = (("templates", "overflow"),)  # It does not know llama.cpp's words for a full context.
     kind = "openai"
     base = "/v1"
 
@@ -184,6 +192,7 @@ class QwenResponses(Qwen):
     """Qwen Code over /v1/responses."""
 
     name = "qwen, responses"
+    leaves = ()
     kind = "openai-responses"
 
 
@@ -191,6 +200,7 @@ class QwenAnthropic(Qwen):
     """Qwen Code over /v1/messages."""
 
     name = "qwen, messages"
+    leaves = ()
     kind = "anthropic"
     base = ""
 
@@ -232,6 +242,7 @@ class Kimi(Program):
     """Kimi Code."""
 
     name = "kimi"
+    leaves = (("templates", "overflow"),)  # It does not know llama.cpp's words for a full context.
     kind = "openai"
     base = "/v1"
 
@@ -252,6 +263,7 @@ class KimiResponses(Kimi):
     """Kimi Code over /v1/responses."""
 
     name = "kimi, responses"
+    leaves = ()
     kind = "openai_responses"
 
 
@@ -259,6 +271,7 @@ class KimiAnthropic(Kimi):
     """Kimi Code over /v1/messages."""
 
     name = "kimi, messages"
+    leaves = ()
     kind = "anthropic"
     base = ""
 
