@@ -71,6 +71,8 @@ PYTHON = {
     "agent-framework": ("agent_framework_agent.py", ("ollama", "openai", "responses")),
     "dspy": ("dspy_agent.py", ("ollama",)),
 }
+# LlamaIndex mixes up calls whose pieces come in turn.
+LEAVES = {"llama-index, openai": (("templates", "work"),)}
 JAVASCRIPT = {
     "ai-sdk": (
         "ai_sdk.mjs",
@@ -87,6 +89,7 @@ def libraries(table, kind):
         for wire in wires:
             agent = kind()
             agent.name, agent.package, agent.script, agent.wire = f"{package}, {wire}", package, script, wire
+            agent.leaves = LEAVES.get(agent.name, ())
             yield agent
 
 
