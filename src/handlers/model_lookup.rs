@@ -158,7 +158,8 @@ impl App {
         }
     }
 
-    /// The model that a name means; a list without it is fetched again.
+    /// The model that a name means; a list without it is fetched again. A model that is running exists,
+    /// although no list shows it.
     ///
     /// # Errors
     /// Those of the upstream, which a virtual model does not need.
@@ -166,7 +167,10 @@ impl App {
         if let Some(model) = self.store.get(name) {
             return Ok(Some(AnyModel::Virtual(model)));
         }
-        let model = self.find_listed_model(name, trace)?;
+        let model = self.find_listed_model(name, trace)?.or_else(|| {
+            let running = self.unlisted_running_models(&[]);
+            catalog::find_model(&running, name).cloned()
+        });
         Ok(model.map(|model| AnyModel::Upstream(Box::new(model))))
     }
 
@@ -213,8 +217,8 @@ impl App {
         unlisted.map(|(id, _)| Model::from_id(id)).collect()
     }
 
-    /// As [`App::find_model`], but a model that is running without being in the list exists, too; and if
-    /// the upstream has no list, any model that could be an upstream's counts as existing.
+    /// As [`App::find_model`], but if the upstream has no list, any model that could be an upstream's
+    /// counts as existing.
     ///
     /// # Errors
     /// Those of the upstream.
@@ -223,14 +227,7 @@ impl App {
         name: &str,
         trace: &mut Trace,
     ) -> Result<Option<AnyModel>> {
-        let found = self.find_model(name, trace).map(|found| {
-            let running = || {
-                let models = self.unlisted_running_models(&[]);
-                catalog::find_model(&models, name).cloned()
-            };
-            found.or_else(|| running().map(|model| AnyModel::Upstream(Box::new(model))))
-        });
-        found.or_else(|error| {
+        self.find_model(name, trace).or_else(|error| {
             if !error.is_missing_endpoint() {
                 return Err(error);
             }

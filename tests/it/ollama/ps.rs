@@ -156,6 +156,8 @@ fn ps_names_only_what_tags_shows() {
         let show = proxy.post("/api/show", &json!({"model": name}));
         assert_eq!(show.status(), 200, "clients ask this of each model: {}", show.body);
     }
+    let pulled = proxy.post("/api/pull", &json!({"model": "hidden", "stream": false}));
+    assert_eq!(pulled.json()["status"], "success", "what is listed can be pulled");
     let digest = |path: &str| {
         let list = proxy.get(path);
         let models = list["models"].as_array().expect("a list");
