@@ -111,6 +111,7 @@ pub(super) fn start<'a>(
     let (resolved, in_use) = model_request.begin(context, options, is_family_specific(&chat))?;
     let upstream = chat::to_openai(&chat, &resolved.id, resolved.profile)?;
     let upstream = UpstreamRequest::Chat(upstream);
+    context.allow_early_start(stream);
     let reply = model_request.send(context, (&resolved, in_use), upstream, stream);
     let echo = RequestEcho::from_request(request, &model_request.requested_name);
     let events = ResponseEncoder::new(echo, ids.clone(), ToolNames::default());

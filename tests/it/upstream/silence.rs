@@ -82,6 +82,21 @@ fn a_translated_stream_begins_before_the_first_token_and_shows_that_it_is_alive(
 }
 
 #[test]
+fn a_compaction_begins_before_the_first_token_and_shows_that_it_is_alive() {
+    let (upstream, proxy) = chat_only();
+    let (go_on, told) = bounded(0);
+    upstream.script(ended(vec![stream_head(), Step::Wait(told), delta("summary")]));
+    let input = json!([{"role": "user", "content": "Hi"}, {"type": "compaction_trigger"}]);
+    let mut client = proxy.client();
+    let body = json!({"model": "m", "stream": true, "input": input});
+    client.post(RESPONSES, body.to_string()).head();
+    assert!(client.frame().expect("a frame").starts_with("event: response.created\n"));
+    (0..2).for_each(|_| drop(read_until(&mut client, keepalive(RESPONSES))));
+    drop(go_on);
+    assert!(client.rest_of_stream().contains("event: response.completed\n"));
+}
+
+#[test]
 fn the_events_of_a_stream_with_silence_are_whole_and_in_order() {
     let (upstream, proxy) = chat_only();
     let (go_on, told) = bounded(0);
