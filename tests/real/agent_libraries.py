@@ -69,10 +69,12 @@ PYTHON = {
     "crewai": ("crewai_agent.py", ("ollama", "openai")),
     "google-adk": ("google_adk_agent.py", ("ollama",)),
     "agent-framework": ("agent_framework_agent.py", ("ollama", "openai", "responses")),
-    "dspy": ("dspy_agent.py", ("ollama",)),
 }
-# LlamaIndex mixes up calls whose pieces come in turn.
-LEAVES = {"llama-index, openai": (("templates", "work"),)}
+# LlamaIndex mixes up calls whose pieces come in turn; Agno takes a failed response for a finished one.
+LEAVES = {
+    "llama-index, openai": (("templates", "work"),),
+    "agno, responses": (("openai", "break"), ("templates", "break")),
+}
 JAVASCRIPT = {
     "ai-sdk": (
         "ai_sdk.mjs",

@@ -34,7 +34,6 @@ NAMES = {
     "crewai": ("CrewAI", ["crewai"], []),
     "google-adk": ("Google's agent development kit", ["google-adk"], []),
     "agent-framework": ("Microsoft's agent framework", ["agent-framework"], []),
-    "dspy": ("DSPy", ["dspy"], []),
 }
 ALL = [*agents.AGENTS, *(agent() for agent in PROGRAMS), *LIBRARIES]
 
