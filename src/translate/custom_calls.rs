@@ -34,9 +34,9 @@ impl CustomCalls {
 
     /// Changes a whole response.
     pub fn map_whole(&self, response: &mut Value) {
-        for choice in response["choices"].as_array_mut().into_iter().flatten() {
+        for choice in choices_mut(response) {
             let is_cut = choice["finish_reason"] == "length";
-            let Some(calls) = choice["message"]["tool_calls"].as_array_mut() else { continue };
+            let Some(calls) = calls_mut(choice, "message") else { continue };
             let is_custom = |call: &Value| self.names_call(call);
             calls.retain(|call| !(is_cut && is_custom(call) && !is_complete(call)));
             calls.iter_mut().filter(|call| is_custom(call)).for_each(to_custom);
@@ -46,7 +46,7 @@ impl CustomCalls {
     /// Changes a chunk, whose pieces of such calls are held; returns whether anything changed.
     pub fn map_chunk(&mut self, chunk: &mut Value) -> bool {
         let mut changed = false;
-        for choice in chunk["choices"].as_array_mut().into_iter().flatten() {
+        for choice in choices_mut(chunk) {
             let place = choice["index"].clone();
             changed |= self.hold(&place, choice);
             let reason = &choice["finish_reason"];
@@ -66,10 +66,11 @@ impl CustomCalls {
     pub fn finish(&mut self, like: &Value) -> Option<Value> {
         let place = self.held.first()?.choice.clone();
         let calls = self.release(&place, false);
-        let mut chunk = like.clone();
-        chunk["choices"] = json!([{"index": place, "delta": {"tool_calls": calls},
+        let mut chunk = like.as_object().cloned().unwrap_or_default();
+        let choices = json!([{"index": place, "delta": {"tool_calls": calls},
             "finish_reason": null}]);
-        Some(chunk)
+        chunk.insert("choices".to_owned(), choices);
+        Some(chunk.into())
     }
 
     fn names_call(&self, call: &Value) -> bool {
@@ -79,7 +80,7 @@ impl CustomCalls {
 
     /// Takes the pieces of such calls out of a choice.
     fn hold(&mut self, place: &Value, choice: &mut Value) -> bool {
-        let Some(pieces) = choice["delta"]["tool_calls"].as_array_mut() else { return false };
+        let Some(pieces) = calls_mut(choice, "delta") else { return false };
         let before = pieces.len();
         let mut others = Vec::new();
         for piece in pieces.drain(..) {
@@ -96,10 +97,10 @@ impl CustomCalls {
             }
         }
         let changed = others.len() < before;
-        if changed && others.is_empty() {
+        let is_empty = changed && others.is_empty();
+        *pieces = others;
+        if is_empty {
             choice["delta"].as_object_mut().map(|delta| delta.remove("tool_calls"));
-        } else {
-            choice["delta"]["tool_calls"] = others.into();
         }
         changed
     }
@@ -135,10 +136,26 @@ fn add_calls(choice: &mut Value, mut calls: Vec<Value>) {
     if calls.is_empty() {
         return;
     }
-    if let Some(others) = choice["delta"]["tool_calls"].as_array_mut() {
+    if let Some(others) = calls_mut(choice, "delta") {
         calls.append(others);
     }
-    choice["delta"]["tool_calls"] = calls.into();
+    if let Some(choice) = choice.as_object_mut() {
+        let delta = choice.entry("delta").or_insert(Value::Null);
+        match delta.as_object_mut() {
+            Some(delta) => drop(delta.insert("tool_calls".to_owned(), calls.into())),
+            None => *delta = json!({ "tool_calls": calls }),
+        }
+    }
+}
+
+/// The choices of a response or of a chunk. Any member may have any type: the upstream wrote it.
+fn choices_mut(response: &mut Value) -> impl Iterator<Item = &mut Value> {
+    response.get_mut("choices").and_then(Value::as_array_mut).into_iter().flatten()
+}
+
+/// The calls of a choice, in its `message` or its `delta`.
+fn calls_mut<'v>(choice: &'v mut Value, member: &str) -> Option<&'v mut Vec<Value>> {
+    choice.get_mut(member)?.get_mut("tool_calls")?.as_array_mut()
 }
 
 fn is_other_call(held: &Value, piece: &Value) -> bool {
@@ -151,8 +168,12 @@ fn arguments(call: &Value) -> &str {
 }
 
 fn append_arguments(held: &mut Value, piece: &Value) {
-    let all = format!("{}{}", arguments(held), arguments(piece));
-    held["function"]["arguments"] = all.into();
+    let Some(function) = held["function"].as_object_mut() else { return };
+    match function.get_mut("arguments") {
+        // In place, because there are many pieces.
+        Some(Value::String(all)) => all.push_str(arguments(piece)),
+        _ => drop(function.insert("arguments".to_owned(), arguments(piece).into())),
+    }
 }
 
 fn is_complete(call: &Value) -> bool {
@@ -242,6 +263,45 @@ mod tests {
         new().map_chunk(&mut cut);
         assert!(cut["choices"][0]["delta"].get("tool_calls").is_none(), "{cut}");
         assert_eq!(cut["choices"][0]["finish_reason"], "length");
+    }
+
+    #[test]
+    fn members_of_any_type_are_passed_over() {
+        for odd in [json!(null), json!(5), json!("x"), json!([1]), json!({}), json!({"a": 1})] {
+            let choice = json!({"index": odd, "message": odd, "delta": odd, "finish_reason": odd});
+            let calls = json!({"delta": {"tool_calls": [odd]}, "message": {"tool_calls": [odd]}});
+            let lists = [odd.clone(), json!([odd]), json!([choice]), json!([calls])];
+            for response in
+                lists.into_iter().map(|it| json!({ "choices": it })).chain([odd.clone()])
+            {
+                let (mut whole, mut chunk) = (response.clone(), response.clone());
+                new().map_whole(&mut whole);
+                assert!(!new().map_chunk(&mut chunk));
+                assert_eq!((&whole, &chunk), (&response, &response));
+            }
+            // A call is held, and the rest of the stream is odd.
+            let mut begun =
+                chunk(json!({"tool_calls": [call(0, "a", "patch", "{\"input\":\"x\"}")]}), "");
+            let mut calls = new();
+            calls.map_chunk(&mut begun);
+            let expected = json!([custom(0, "a", "x")]);
+            if odd.is_object() {
+                let mut end = chunk(odd.clone(), "stop");
+                calls.map_chunk(&mut end);
+                assert_eq!(end["choices"][0]["delta"]["tool_calls"], expected);
+            } else {
+                let last = calls.finish(&odd).expect("a call");
+                assert_eq!(last["choices"][0]["delta"]["tool_calls"], expected);
+            }
+            let mut calls = new();
+            calls.map_chunk(&mut chunk(
+                json!({"tool_calls": [call(0, "a", "patch", "{\"input\":\"x\"}")]}),
+                "",
+            ));
+            let mut end = chunk(odd, "stop");
+            assert!(calls.map_chunk(&mut end));
+            assert_eq!(end["choices"][0]["delta"]["tool_calls"], expected);
+        }
     }
 
     #[test]

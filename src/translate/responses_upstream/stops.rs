@@ -26,7 +26,8 @@ impl StopWatch {
 
     /// Cuts the text of a chunk; returns whether the response ends with it.
     pub fn cut_chunk(&mut self, chunk: &mut Value) -> bool {
-        let Some(choice) = chunk["choices"].get_mut(0) else { return false };
+        let first = chunk.get_mut("choices").and_then(|choices| choices.get_mut(0));
+        let Some(choice) = first else { return false };
         let is_last = !choice["finish_reason"].is_null();
         let text = choice["delta"]["content"].as_str().unwrap_or_default();
         let is_piece = !text.is_empty();
@@ -54,7 +55,8 @@ impl StopWatch {
 
     /// Cuts the text of a completion.
     pub fn cut_completion(mut self, completion: &mut Value) {
-        let Some(choice) = completion["choices"].get_mut(0) else { return };
+        let first = completion.get_mut("choices").and_then(|choices| choices.get_mut(0));
+        let Some(choice) = first else { return };
         let Some(text) = choice["message"]["content"].as_str() else { return };
         let shown = self.0.push(text);
         if !self.0.has_matched() {
