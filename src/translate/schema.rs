@@ -19,14 +19,8 @@ pub(super) fn complete(schema: &RawValue) -> Option<Box<RawValue>> {
 
 fn complete_schema(text: &str, depth: usize) -> Option<String> {
     let mut schema = RawObject::parse(text).filter(|_| depth > 0)?;
-    let changed: Vec<(String, String)> = schema
-        .members()
-        .filter_map(|(keyword, value)| {
-            Some((keyword.to_owned(), complete_below(keyword, value, depth - 1)?))
-        })
-        .collect();
-    let mut is_changed = !changed.is_empty();
-    changed.into_iter().for_each(|(keyword, value)| schema.set(&keyword, value));
+    let mut is_changed =
+        schema.change_values(&mut |keyword, value| complete_below(keyword, value, depth - 1));
     for keyword in ["required", "enum"] {
         if schema.get(keyword) == Some("null") {
             is_changed |= schema.remove(keyword);
@@ -61,14 +55,7 @@ fn complete_below(keyword: &str, value: &str, depth: usize) -> Option<String> {
         "items" | "additionalProperties" | "not" => complete_schema(value, depth),
         "properties" | "patternProperties" | "$defs" | "definitions" => {
             let mut named = RawObject::parse(value)?;
-            let changed: Vec<(String, String)> = named
-                .members()
-                .filter_map(|(name, schema)| {
-                    Some((name.to_owned(), complete_schema(schema, depth)?))
-                })
-                .collect();
-            let is_changed = !changed.is_empty();
-            changed.into_iter().for_each(|(name, schema)| named.set(&name, schema));
+            let is_changed = named.change_values(&mut |_, schema| complete_schema(schema, depth));
             is_changed.then(|| named.to_json())
         }
         _ => None,

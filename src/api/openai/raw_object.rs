@@ -51,6 +51,18 @@ impl<'a> RawObject<'a> {
         }
     }
 
+    /// Replaces the values for which `change` returns another one; returns whether there were some.
+    pub fn change_values(&mut self, change: &mut dyn FnMut(&str, &str) -> Option<String>) -> bool {
+        let mut is_changed = false;
+        for (key, value) in &mut self.0 {
+            if let Some(changed) = change(key, value) {
+                *value = Cow::Owned(changed);
+                is_changed = true;
+            }
+        }
+        is_changed
+    }
+
     /// Takes the value of a member out and leaves an empty text in its place, which
     /// [`RawObject::to_json_with`] replaces.
     pub fn take(&mut self, key: &str) -> Option<Cow<'a, str>> {
@@ -219,6 +231,9 @@ mod tests {
         assert!(object.rename("a", "c") && !object.rename("a", "e"));
         assert!(object.remove("b") && !object.remove("b"));
         assert_eq!(object.to_json(), r#"{"c":1,"d":"x\"y"}"#);
+        let mut raise = |key: &str, value: &str| (key == "c").then(|| format!("{value}0"));
+        assert!(object.change_values(&mut raise) && !object.change_values(&mut |_, _| None));
+        assert_eq!(object.to_json(), r#"{"c":10,"d":"x\"y"}"#);
     }
 
     #[test]

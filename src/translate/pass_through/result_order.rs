@@ -4,6 +4,8 @@
 //! results), only where each call of a message and each result directly behind it has its own id, and they
 //! match one to one. Invariant: any other body stays as the client wrote it.
 
+use std::collections::HashMap;
+
 use crate::api::openai::raw_object::{self, RawObject};
 use crate::translate::pass_through::PassBody;
 
@@ -39,20 +41,21 @@ fn sort_messages(text: &str) -> Option<String> {
 
 /// For each call the number of its result; `None` unless they match one to one.
 fn find_order(calls: &[String], results: &[String]) -> Option<Vec<usize>> {
-    let mut order = Vec::with_capacity(calls.len());
-    for id in calls {
-        let number = results.iter().position(|result| result == id)?;
-        if order.contains(&number) {
-            return None;
-        }
-        order.push(number);
+    let numbered = results.iter().enumerate().map(|(number, id)| (id.as_str(), number));
+    let mut open: HashMap<&str, usize> = numbered.collect();
+    if open.len() != results.len() || calls.len() != results.len() {
+        return None;
     }
-    (order.len() == results.len()).then_some(order)
+    calls.iter().map(|id| open.remove(id.as_str())).collect()
 }
 
-/// The ids of the calls of a message; `None` if it has no calls, or one of them no id.
+/// The ids of the calls of a message; `None` if it has no calls, or one of them no id. A result has none,
+/// so that no message is read again for each one before it.
 fn parse_call_ids(message: &str) -> Option<Vec<String>> {
     let message = RawObject::parse(message).filter(|_| message.contains(CALLS))?;
+    if message.get_string("role").is_some_and(|role| role == "tool") {
+        return None;
+    }
     let calls = raw_object::parse_items(message.get(CALLS)?)?;
     let id = |call| RawObject::parse(call)?.get_string("id").filter(|id| !id.is_empty());
     calls.into_iter().map(id).collect()
@@ -115,9 +118,13 @@ mod tests {
             "call:a,b result:b result:c",
             "call:a,b result:b hi result:a",
             "call:a, result: result:a",
+            "call:a,b,c result:b result:a result:b",
         ] {
             assert_eq!(sorted(words), None, "{words}");
         }
+        let both = r#"{"role":"tool","tool_call_id":"b","tool_calls":[{"id":"a"},{"id":"b"}]}"#;
+        let result = r#"{"role":"tool","tool_call_id":"a"}"#;
+        assert_eq!(sort_messages(&format!("[{both},{both},{result}]")), None);
         assert_eq!(sort_messages("5"), None);
         assert_eq!(sort_messages(r#"[5,{"tool_calls":5},{"tool_calls":[5,6]}]"#), None);
     }

@@ -335,8 +335,8 @@ impl<'r> ResponseTranslator<'r> {
         // Servers write line breaks between calls that are no text of the model.
         let is_text = |text: &str| !text.trim().is_empty();
         self.has_text_behind_calls = !adds_calls
-            && self.tool_calls.are_whole()
-            && (is_text(&delta.content) || is_text(&delta.thinking));
+            && (is_text(&delta.content) || is_text(&delta.thinking))
+            && self.tool_calls.are_whole();
         Ok(delta)
     }
 

@@ -52,7 +52,7 @@ impl Conversation {
     pub fn new(input: &Expanded<'_>) -> Option<Self> {
         let (mut out, mut names) = (Self::default(), HashMap::new());
         let mut last_message = None;
-        let mut open_calls = Vec::new();
+        let mut open_calls: HashMap<String, Vec<usize>> = HashMap::new();
         for (place, item) in input.items.iter().enumerate() {
             let item: Value = serde_json::from_str(item).unwrap_or_default();
             out.push_item(&item, &mut names);
@@ -63,16 +63,16 @@ impl Conversation {
             }
             let Some(id) = item["call_id"].as_str() else { continue };
             if is_call(kind) {
-                open_calls.push((place, id.to_owned()));
+                open_calls.entry(id.to_owned()).or_default().push(place);
             } else if kind.ends_with("_output") {
-                open_calls.retain(|(_, open)| open != id);
+                open_calls.remove(id);
             }
         }
         if out.turns.is_empty() {
             return None;
         }
         out.push(false, QUESTION);
-        let mut places: Vec<usize> = open_calls.into_iter().map(|(place, _)| place).collect();
+        let mut places: Vec<usize> = open_calls.into_values().flatten().collect();
         places.extend(last_message);
         places.sort_unstable();
         out.retained =
