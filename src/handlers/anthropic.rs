@@ -9,6 +9,7 @@ use super::{Context, model_required_error, relay};
 use crate::api::anthropic::request::{GO_TYPE_NAME, MessagesRequest};
 use crate::api::anthropic::response::CountTokensResponse;
 use crate::api::ollama::decode;
+use crate::api::ollama::request::ChatRequest;
 use crate::api::wire::ndjson;
 use crate::error::{Error, Result};
 use crate::http::exchange::ContentType;
@@ -18,6 +19,7 @@ use crate::translate::anthropic::stream::MessageEncoder;
 use crate::translate::anthropic::{self, estimate_tokens, has_cache_marks, to_ollama, validate};
 use crate::translate::chat::is_family_specific;
 use crate::translate::generate::UpstreamRequest;
+use crate::translate::skipped::Skipped;
 use crate::translate::tool_names::ToolNames;
 use crate::upstream::repair::refuses_system;
 
@@ -40,7 +42,7 @@ fn start_messages<'a>(
 ) -> Result<(PendingReply<'a>, ToolNames)> {
     let request: MessagesRequest<'_> = decode::parse(&text, GO_TYPE_NAME)?;
     validate(&request, true)?;
-    let mut chat = to_ollama(&request)?;
+    let mut chat = to_chat(context, &request)?;
     let common = CommonFields { model: request.model.as_deref(), ..CommonFields::default() };
     let mut model_request = ModelRequest::parse(context, &common, "chat", model_required_error)?;
     model_request.virtual_model.iter().for_each(|model| model.apply_to_chat(&mut chat));
@@ -64,12 +66,19 @@ fn start_messages<'a>(
     Ok((reply, anthropic::tool_names(&request)))
 }
 
-/// `POST /v1/messages/count_tokens`. The upstream is not asked: this is an
-/// estimate of what would be sent.
+/// The request as one of `/api/chat`; the log names what is left out.
+fn to_chat<'a>(context: &Context<'_>, request: &'a MessagesRequest<'a>) -> Result<ChatRequest<'a>> {
+    let mut skipped = Skipped::default();
+    let chat = to_ollama(request, &mut skipped);
+    context.log_skipped(&skipped);
+    chat
+}
+
+/// `POST /v1/messages/count_tokens`. The upstream is not asked: this is an estimate of what would be sent.
 pub(super) fn count_tokens(context: &mut Context<'_>, text: String) -> Result<()> {
     let request: MessagesRequest<'_> = decode::parse(&text, GO_TYPE_NAME)?;
     validate(&request, false)?;
-    let mut chat = to_ollama(&request)?;
+    let mut chat = to_chat(context, &request)?;
     let app = context.app;
     let name =
         app.parse_full_model_name(request.model.as_deref(), context.trace, model_required_error)?;

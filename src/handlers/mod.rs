@@ -6,9 +6,9 @@
 //!
 //! # Requests that pass through
 //!
-//! `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings`, `/v1/responses`,
-//! `/v1/responses/compact` and `/v1/audio/transcriptions` go to the upstream with all their members, and the response comes
-//! back as it arrives, with its status, also if it is an error. Only these change:
+//! `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings`, `/v1/responses`, `/v1/responses/compact`
+//! and `/v1/audio/transcriptions` go to the upstream with all their members, and the response comes back as
+//! it arrives, with its status, also if it is an error. Only these change:
 //!
 //! - the model's name: another spelling, `:latest`, a virtual model;
 //! - the key, which is always the proxy's own;
@@ -85,6 +85,7 @@ use crate::models::running_models::{LoadOptions, RunningModels};
 use crate::models::store::Store;
 use crate::observe::metrics::Metrics;
 use crate::translate::options;
+use crate::translate::skipped::Skipped;
 use crate::upstream::{Trace, Upstream};
 
 /// The settings of the routes.
@@ -207,6 +208,14 @@ impl Context<'_> {
         if stream && self.exchange.sends_at_once() {
             // The stream begins a moment later.
             self.trace.patience.in_silence = Some(self.app.settings.keepalive.start_after * 7 / 8);
+        }
+    }
+
+    /// Names in the log what a translation left out, each kind once.
+    fn log_skipped(&self, skipped: &Skipped) {
+        let logged = &self.app.upstream.logged_types;
+        for warning in skipped.warnings().filter(|warning| logged.is_first(warning)) {
+            log::warn!("{} {warning}", self.trace.request_id);
         }
     }
 

@@ -3,8 +3,7 @@
 //! The first rejection by the upstream decides, and holds from then on. What a request refers to is put
 //! into it before it is translated (`response_state`). An error that clients of a stream only act by as an
 //! event is one, see [`failure`]; all others have their status. Invariant: errors of a translated request
-//! come in Ollama's order, first
-//! the body and what it says, then what `/api/chat` checks.
+//! come in Ollama's order, first the body and what it says, then what `/api/chat` checks.
 
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
@@ -94,10 +93,7 @@ fn start_translated<'a>(context: &mut Context<'a>, body: Vec<u8>) -> Result<Star
     }
     request.input = joined.as_deref().or(request.input);
     let mut translated = responses::to_chat(&request)?;
-    let logged = &context.app.upstream.logged_types;
-    for warning in translated.skipped.warnings().filter(|it| logged.is_first(it)) {
-        log::warn!("{} {warning}", context.trace.request_id);
-    }
+    context.log_skipped(&translated.skipped);
     let chat = &mut translated.chat;
     let common = CommonFields { model: request.model.as_deref(), ..CommonFields::default() };
     let mut model_request = ModelRequest::parse(context, &common, "chat", model_required_error)?;

@@ -74,6 +74,7 @@ pub mod responses;
 pub mod responses_upstream;
 mod results;
 mod schema;
+pub mod skipped;
 pub mod stop_filter;
 pub mod stream;
 pub mod template;

@@ -8,6 +8,7 @@ use ollama_openai_proxy::api::ollama::decode;
 use ollama_openai_proxy::api::ollama::request::ChatRequest;
 use ollama_openai_proxy::api::openai::responses::ResponsesRequest;
 use ollama_openai_proxy::backends::profiles::GENERIC;
+use ollama_openai_proxy::translate::skipped::Skipped;
 use ollama_openai_proxy::translate::{anthropic, chat, responses};
 
 use crate::support::*;
@@ -151,7 +152,7 @@ fn translate(route: &str, body: &Value) -> Value {
         MESSAGES => {
             let request: MessagesRequest<'_> = decode::parse(&text, "M").expect("a request");
             anthropic::validate(&request, true).expect("valid");
-            let chat = anthropic::to_ollama(&request).expect("taken");
+            let chat = anthropic::to_ollama(&request, &mut Skipped::default()).expect("taken");
             let sent = anthropic::to_openai(&request, &chat, "m", &GENERIC).expect("taken");
             serde_json::to_value(sent)
         }

@@ -16,7 +16,7 @@
 //! | `mid_conv_system` | a system message at its place |
 //! | `tool_addition`, `tool_removal` | no text; the tool is declared |
 //! | `redacted_thinking`, `fallback`, `container_upload` | left out |
-//! | all others | left out, with one warning |
+//! | all others | left out, and told in the log |
 //!
 //! A mark of a cache (`cache_control`) stays on its own text, image or result; those of other blocks are
 //! left out. The line with which Claude Code tells its version (`x-anthropic-billing-header`) is left out:
@@ -28,7 +28,7 @@
 //! second call with the same id in one turn gets another one.
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use serde_json::value::RawValue;
 
@@ -39,6 +39,7 @@ use crate::api::anthropic::request::{Content, ContentBlock, Message, MessagesReq
 use crate::api::ollama::decode::{GoString, non_empty};
 use crate::api::ollama::request::{FunctionCall, Message as OllamaMessage, ToolCall};
 use crate::error::Result;
+use crate::translate::skipped::{Skipped, SkippedKind};
 use crate::translate::tool_names::{ToolForm, ToolNames};
 
 /// What the first line of Claude Code's system prompt begins with, unless it is switched off.
@@ -80,6 +81,7 @@ impl Role {
 pub(super) fn to_ollama_messages<'a>(
     request: &'a MessagesRequest<'a>,
     names: &mut ToolNames,
+    skipped: &mut Skipped,
 ) -> Result<Vec<OllamaMessage<'a>>> {
     let messages = request.messages.as_deref().unwrap_or_default();
     let mut system = TurnBuilder::default();
@@ -87,11 +89,11 @@ pub(super) fn to_ollama_messages<'a>(
     let is_leading = |message: &&Message<'_>| Role::of(message) == Role::System;
     let leading = messages.iter().take_while(is_leading).count();
     messages[..leading].iter().for_each(|it| push_system(it.content.as_ref(), &mut system));
-    let mut conversation = Conversation::new(messages, names);
+    let mut conversation = Conversation::new(messages, names, skipped);
     for message in &messages[leading..] {
         conversation.push_message(message)?;
     }
-    let turns = conversation.finish();
+    let turns = conversation.out;
     let mut out = Vec::with_capacity(turns.len() + 1);
     if !system.is_empty() {
         out.push(system.finish("system"));
@@ -154,26 +156,22 @@ struct Conversation<'a, 'n> {
     open: HashMap<String, VecDeque<Option<GoString<'a>>>>,
     /// The ids of results of tools that a server ran.
     server_results: HashSet<&'a str>,
-    unknown: BTreeSet<String>,
+    skipped: &'n mut Skipped,
 }
 
 impl<'a, 'n> Conversation<'a, 'n> {
-    fn new(messages: &'a [Message<'a>], names: &'n mut ToolNames) -> Self {
+    fn new(
+        messages: &'a [Message<'a>],
+        names: &'n mut ToolNames,
+        skipped: &'n mut Skipped,
+    ) -> Self {
         let blocks = messages.iter().filter_map(|message| match &message.content {
             Some(Content::Blocks(blocks)) => Some(blocks),
             _ => None,
         });
         let results = blocks.flatten().filter(|block| is_server_result(block.kind()));
         let server_results = results.filter_map(|block| block.tool_use_id.as_deref()).collect();
-        let (out, open, unknown) = (Vec::new(), HashMap::new(), BTreeSet::new());
-        Self { out, names, open, server_results, unknown }
-    }
-
-    fn finish(self) -> Vec<OllamaMessage<'a>> {
-        for kind in &self.unknown {
-            log::warn!("a message has blocks of an unknown type, which are left out: {kind:?}");
-        }
-        self.out
+        Self { out: Vec::new(), names, open: HashMap::new(), server_results, skipped }
     }
 
     /// Adds the messages of a turn.
@@ -256,16 +254,11 @@ impl<'a, 'n> Conversation<'a, 'n> {
     /// Adds a call. One without a name is none; one without an id gets one from its place.
     fn push_call(&mut self, block: &'a ContentBlock<'a>, turn: &mut TurnBuilder<'a>) {
         let Some(name) = non_empty(block.name.as_deref()) else {
-            return self.note_unknown("tool_use without a name");
+            return self.skipped.note(SkippedKind::Block, block.kind());
         };
         let name = self.names.declare(ToolForm::Function, None, name).to_owned();
         let id = block.id.as_deref().unwrap_or_default();
-        let sent = non_empty(Some(id)).map(|id| {
-            let is_used = |id: &str| turn.calls.iter().any(|it| it.id.as_deref() == Some(id));
-            let numbered = (2..).map(|number| Cow::Owned(format!("{id}_{number}")));
-            let mut ids = std::iter::once(Cow::Borrowed(id)).chain(numbered);
-            GoString(ids.find(|id| !is_used(id)).unwrap_or_default())
-        });
+        let sent = non_empty(Some(id)).map(|id| GoString(turn.unique_id(id)));
         self.open.entry(id.to_owned()).or_default().push_back(sent.clone());
         let arguments = block.input.filter(|input| is_arguments(input));
         let name = Some(GoString(name.into()));
@@ -335,16 +328,14 @@ impl<'a, 'n> Conversation<'a, 'n> {
         }
     }
 
-    /// Remembers a type that is not known, unless it is one of those that say nothing to a model.
+    /// Notes a type that is not known, unless it is one of those that say nothing to a model.
     fn note_unknown(&mut self, kind: &str) {
         const SILENT: [&str; 5] =
             ["redacted_thinking", "fallback", "container_upload", "tool_addition", "tool_removal"];
-        const MAX_KINDS: usize = 8;
-        const MAX_KIND_CHARS: usize = 64;
         // A call of a server's tool in a turn of the user, or without a result, is left out, too.
         let is_call = kind.ends_with("tool_use");
-        if !SILENT.contains(&kind) && !is_call && self.unknown.len() < MAX_KINDS {
-            self.unknown.insert(kind.chars().take(MAX_KIND_CHARS).collect());
+        if !SILENT.contains(&kind) && !is_call {
+            self.skipped.note(SkippedKind::Block, kind);
         }
     }
 }

@@ -61,6 +61,7 @@ use crate::api::openai::request as openai;
 use crate::api::openai::request::ToolChoice;
 use crate::backends::profiles::Profile;
 use crate::error::{Error, ErrorCode, Result};
+use crate::translate::skipped::Skipped;
 use crate::translate::tool_names::ToolForm;
 use crate::translate::{chat, options};
 
@@ -107,14 +108,17 @@ pub fn validate(request: &MessagesRequest<'_>, needs_limit: bool) -> Result<()> 
     Ok(())
 }
 
-/// The request as one of `/api/chat`. It must have passed [`validate`].
+/// The request as one of `/api/chat`. It must have passed [`validate`]. `skipped` gets what is left out.
 ///
 /// # Errors
 /// [`Error::InvalidRequest`] for an invalid block or schema.
-pub fn to_ollama<'a>(request: &'a MessagesRequest<'a>) -> Result<ChatRequest<'a>> {
+pub fn to_ollama<'a>(
+    request: &'a MessagesRequest<'a>,
+    skipped: &mut Skipped,
+) -> Result<ChatRequest<'a>> {
     let mut names = tool_names(request);
-    let messages = messages::to_ollama_messages(request, &mut names)?;
-    let tools = tools::to_functions(request, &mut names);
+    let messages = messages::to_ollama_messages(request, &mut names, skipped)?;
+    let tools = tools::to_functions(request, &mut names, skipped);
     Ok(ChatRequest {
         // Its clients shorten a conversation themselves when they are told.
         truncate: Some(false),

@@ -5,7 +5,7 @@
 //! | the client's own (no `type`, or `custom`) | a function with its description and schema |
 //! | `bash`, `text_editor`, `memory`, `computer` with a date | a function with a schema of ours |
 //! | `web_search`, `web_fetch`, `code_execution`, `tool_search_tool`, `advisor`, `mcp_toolset` | left out |
-//! | any other type without a schema | left out, with one warning |
+//! | any other type without a schema | left out, and told in the log |
 //!
 //! Of its own tools only name, description and schema are sent, and examples in the description. Names are
 //! made legal for every upstream ([`crate::translate::tool_names`]).
@@ -26,6 +26,7 @@ use crate::api::ollama::decode::{GoString, non_empty};
 use crate::api::ollama::request::{FunctionDefinition, Tool as OllamaTool};
 use crate::api::ollama::schema::Schema;
 use crate::translate::cache_marks;
+use crate::translate::skipped::{Skipped, SkippedKind};
 use crate::translate::tool_calls::compact_json;
 use crate::translate::tool_names::{ToolForm, ToolNames};
 
@@ -108,6 +109,7 @@ pub fn tool_names(request: &MessagesRequest<'_>) -> ToolNames {
 pub(super) fn to_functions<'a>(
     request: &'a MessagesRequest<'a>,
     names: &mut ToolNames,
+    skipped: &mut Skipped,
 ) -> Vec<OllamaTool<'a>> {
     let is_deferred = |tool: &&Tool<'_>| tool.defer_loading.is_some_and(|it| it.0);
     let has_deferred = tools(request).any(|tool| is_deferred(&tool));
@@ -117,7 +119,6 @@ pub(super) fn to_functions<'a>(
         let name = tool.name.as_deref().unwrap_or_default();
         !is_deferred(tool) || referenced.as_ref().is_none_or(|known| known.contains(name))
     };
-    let mut unknown = None;
     let mut out = Vec::new();
     for tool in tools(request).filter(is_declared) {
         let function = match kind(tool) {
@@ -125,15 +126,12 @@ pub(super) fn to_functions<'a>(
             Kind::Client(client) => client_function(tool, client, names),
             Kind::Server => continue,
             Kind::Unknown => {
-                unknown = tool.kind.as_deref();
+                skipped.note(SkippedKind::Tool, tool.kind.as_deref().unwrap_or_default());
                 continue;
             }
         };
         let cache_control = tool.cache_control.filter(|mark| cache_marks::is_mark(mark));
         out.push(OllamaTool { function: Some(function), cache_control });
-    }
-    if unknown.is_some() {
-        log::warn!("the request has tools of an unknown type without a schema, which are left out");
     }
     out
 }

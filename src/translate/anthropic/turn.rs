@@ -4,6 +4,7 @@
 //! by a blank line.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use serde_json::value::RawValue;
 
@@ -25,6 +26,8 @@ pub(super) struct TurnBuilder<'a> {
     images: Vec<&'a RawValue>,
     attachments: Vec<Attachment<'a>>,
     pub calls: Vec<ToolCall<'a>>,
+    /// The ids of the calls, each with the last number that was put behind it.
+    call_ids: HashMap<String, u32>,
     parts: PartCollector<'a>,
 }
 
@@ -58,6 +61,19 @@ impl<'a> TurnBuilder<'a> {
     /// Adds the reasoning of an assistant.
     pub fn push_thinking(&mut self, thinking: Cow<'a, str>) {
         self.thinking.push(thinking);
+    }
+
+    /// An id that no other call of the turn has: the same, or with a number behind it.
+    pub fn unique_id(&mut self, id: &'a str) -> Cow<'a, str> {
+        let mut unique = Cow::Borrowed(id);
+        let mut number = self.call_ids.get(id).copied().unwrap_or(1);
+        while self.call_ids.contains_key(&*unique) {
+            number += 1;
+            unique = Cow::Owned(format!("{id}_{number}"));
+        }
+        self.call_ids.insert(unique.to_string(), 1);
+        self.call_ids.insert(id.to_owned(), number);
+        unique
     }
 
     /// Adds the mark of a cache to the last part.
@@ -228,4 +244,18 @@ fn search_result(block: &ContentBlock<'_>) -> String {
     let texts = block.inner_blocks().into_iter().filter_map(|inner| inner.text);
     lines.extend(texts.map(|text| text.0.into_owned()));
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_with_one_id_get_different_ones_however_many_there_are() {
+        let mut turn = TurnBuilder::default();
+        let found = ["a", "a_3", "a", "a", "b", "a"].map(|id| turn.unique_id(id));
+        assert_eq!(found, ["a", "a_3", "a_2", "a_4", "b", "a_5"]);
+        let last = (0..20_000).map(|_| turn.unique_id("c")).last();
+        assert_eq!(last.as_deref(), Some("c_20000"));
+    }
 }

@@ -16,12 +16,12 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::skipped::{Skipped, SkippedKind};
-use crate::api::ollama::request::{Attachment, FileSource};
+use crate::api::ollama::request::Attachment;
 use crate::api::openai::request::ContentPart;
 use crate::api::openai::responses_input::{Members, elements, non_empty_text, text};
 use crate::translate::media;
 use crate::translate::media::documents::{self, Document};
+use crate::translate::skipped::{Skipped, SkippedKind};
 use crate::translate::tool_calls::compact_json;
 
 /// A content.
@@ -169,7 +169,7 @@ impl<'a> Collector<'a, '_> {
         let url = non_empty_text(part.get("file_url").or(nested.get("file_url")));
         match (data, url) {
             (Some(data), _) => self.push_document(name, data),
-            (None, Some(url)) => self.push_remote_document(name, url),
+            (None, Some(url)) => self.push_read_document(documents::from_url(name, url)),
             (None, None) => {
                 let id = text(part.get("file_id").or(nested.get("file_id")));
                 self.push_unavailable("document", name.or(id.as_deref()));
@@ -179,19 +179,7 @@ impl<'a> Collector<'a, '_> {
 
     /// A document as a data URL or in base64.
     fn push_document(&mut self, name: Option<&str>, data: Cow<'a, str>) {
-        let document = match data {
-            Cow::Borrowed(data) => documents::from_data(name, None, data),
-            Cow::Owned(data) => into_owned(documents::from_data(name, None, &data)),
-        };
-        self.push_read_document(document);
-    }
-
-    fn push_remote_document(&mut self, name: Option<&str>, url: Cow<'a, str>) {
-        let document = match url {
-            Cow::Borrowed(url) => documents::from_url(name, url),
-            Cow::Owned(url) => into_owned(documents::from_url(name, &url)),
-        };
-        self.push_read_document(document);
+        self.push_read_document(documents::from_data(name, None, data));
     }
 
     fn push_read_document(&mut self, document: Document<'a>) {
@@ -240,27 +228,4 @@ fn mime_class(url: &str) -> &str {
     let declared = url.trim_start().get("data:".len()..).unwrap_or_default();
     let end = declared.find(['/', ';', ',']).unwrap_or(declared.len());
     declared[..end].trim()
-}
-
-/// A document that borrows nothing.
-fn into_owned(document: Document<'_>) -> Document<'static> {
-    let own = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
-    let attachment = match document {
-        Document::Text(text) => return Document::Text(text),
-        Document::Attachment(attachment) => attachment,
-    };
-    Document::Attachment(match attachment {
-        Attachment::ImageUrl { url, detail } => {
-            Attachment::ImageUrl { url: own(url), detail: detail.map(own) }
-        }
-        Attachment::File { name, source } => Attachment::File {
-            name: own(name),
-            source: match source {
-                FileSource::Base64 { mime, data } => {
-                    FileSource::Base64 { mime: own(mime), data: own(data) }
-                }
-                FileSource::Url(url) => FileSource::Url(own(url)),
-            },
-        },
-    })
 }

@@ -23,13 +23,13 @@ use serde_json::value::RawValue;
 
 use super::calls;
 use super::content::{self, InputContent, Joint};
-use super::skipped::{Skipped, SkippedKind};
 use super::tools::{self, Declarations};
 use crate::api::ollama::decode::{self, GoString, non_empty};
 use crate::api::ollama::request::{FunctionCall, Message, ToolCall};
 use crate::api::openai::responses::ResponsesRequest;
 use crate::api::openai::responses_input::{Members, elements, non_empty_text, text};
 use crate::error::{Error, Result};
+use crate::translate::skipped::{Skipped, SkippedKind};
 use crate::translate::tool_names::ToolNames;
 
 /// Items that OpenAI's servers made, and that mean nothing to an upstream.

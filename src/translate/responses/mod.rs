@@ -14,15 +14,19 @@
 //! | `tool_choice` | chat's form, if there are tools. `auto` is the default; `allowed_tools` leaves only those tools; a choice of a tool that was left out is not sent |
 //! | `parallel_tool_calls` | sent if it is false and there are tools |
 //! | `stream` | events or one object, see [`stream`] |
-//! | `truncation`, `background` | repeated in the response |
-//! | `previous_response_id`, `conversation`, `store`, `include`, `metadata`, all else | ignored: the proxy stores nothing |
+//! | `truncation` | repeated in the response |
+//! | `previous_response_id` | the items of that response, put in front of the input by the caller |
+//! | `store` | false keeps nothing of the response |
+//! | `conversation`, `background` | refused by the caller |
+//! | `include`, `metadata`, all else | ignored |
 //!
 //! # Protocol
 //!
 //! An upstream without `/v1/responses` (404 or 405, remembered until the process ends) is asked for
 //! chat completions. The response, events included, is what Ollama's would be, except:
 //!
-//! - no response is stored, so `previous_response_id` has no effect;
+//! - responses are kept in memory for a short time, which `previous_response_id` and `item_reference`
+//!   find ([`items`]);
 //! - no temperature is sent unless requested;
 //! - `tool_choice` and the format `json_object` are respected;
 //! - calls have the form in which their tools were declared: free text, a member of a namespace, a search
@@ -30,7 +34,7 @@
 //!   where it came (OpenAI API reference, Responses);
 //! - a stream that fails ends with `response.failed`, see [`failure`];
 //! - items, parts and tools that are unknown or malformed are left out or mended instead of refused, and
-//!   named once in the log ([`skipped`]), because agents send new kinds of them first.
+//!   named once in the log ([`crate::translate::skipped`]), because agents send new kinds of them first.
 
 mod calls;
 pub mod compaction;
@@ -41,7 +45,6 @@ pub mod input;
 pub mod items;
 mod output_item;
 pub mod response_object;
-pub mod skipped;
 pub mod stream;
 pub mod tools;
 
@@ -49,7 +52,6 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value};
 
 pub(crate) use self::free_text::read_input;
-use self::skipped::Skipped;
 use self::tools::{Choice, Declarations};
 use crate::api::ollama::request::ChatRequest;
 use crate::api::openai::request as openai;
@@ -57,6 +59,7 @@ use crate::api::openai::responses::ResponsesRequest;
 use crate::api::openai::responses_input::{Members, text};
 use crate::backends::profiles::Profile;
 use crate::error::Result;
+use crate::translate::skipped::Skipped;
 use crate::translate::tool_names::ToolNames;
 use crate::translate::{chat, options};
 

@@ -22,12 +22,12 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::calls::{self, LOCAL_SHELL, TOOL_SEARCH};
-use super::skipped::{Skipped, SkippedKind};
 use crate::api::ollama::decode::GoString;
 use crate::api::ollama::request::{FunctionDefinition, Tool};
 use crate::api::ollama::schema::Schema;
 use crate::api::openai::request as openai;
 use crate::api::openai::responses_input::{Members, elements, is_true, non_empty_text, text};
+use crate::translate::skipped::{Skipped, SkippedKind};
 use crate::translate::tool_names::{ToolForm, ToolNames};
 use crate::translate::tools;
 

@@ -22,6 +22,7 @@ use ollama_openai_proxy::models::render::ShowOptions;
 use ollama_openai_proxy::models::virtual_model;
 use ollama_openai_proxy::models::virtual_model::VirtualModel;
 use ollama_openai_proxy::translate::generate::{self as generating, UpstreamRequest};
+use ollama_openai_proxy::translate::skipped::Skipped;
 use ollama_openai_proxy::translate::{
     anthropic, chat as chatting, context_codec, embed as embedding, options,
     responses as responding, think,
@@ -250,7 +251,7 @@ pub fn messages(data: &[u8]) {
         let text = decode::decode_body(data.to_vec())?;
         let request: MessagesRequest<'_> = decode::parse(&text, GO_TYPE_NAME)?;
         anthropic::validate(&request, true)?;
-        let chat = anthropic::to_ollama(&request)?;
+        let chat = anthropic::to_ollama(&request, &mut Skipped::default())?;
         think::parse(chat.think.as_ref())?;
         let id = request.model.as_deref().unwrap_or_default();
         let upstream = anthropic::to_openai(&request, &chat, id, profile_of(data))?;

@@ -4,6 +4,10 @@
 use super::messages::COUNT;
 use crate::support::members::VALUES;
 use crate::support::*;
+use ollama_openai_proxy::api::anthropic::request::{GO_TYPE_NAME, MessagesRequest};
+use ollama_openai_proxy::api::ollama::decode;
+use ollama_openai_proxy::translate::anthropic::to_ollama;
+use ollama_openai_proxy::translate::skipped::Skipped;
 
 /// A block of every type, with all its members.
 fn blocks() -> Vec<Value> {
@@ -238,4 +242,25 @@ fn two_thousand_messages_and_two_hundred_large_tools_arrive_whole() {
     }
     let counted = bench.post(COUNT, &request(MESSAGES, &change)).json();
     assert!(counted["input_tokens"].as_u64().is_some_and(|tokens| tokens > 200_000), "{counted}");
+}
+
+#[test]
+fn what_is_left_out_is_named_by_its_type_alone() {
+    let block = |kind: &str| json!({"type": kind, "text": "secret words", "x": ["secret words"]});
+    let change = json!({
+        "messages": [
+            {"role": "user", "content": [block("of_tomorrow"), block("secret words\n[INFO] x")]},
+            {"role": "user", "content": [block("of_tomorrow"), block("redacted_thinking")]}],
+        "tools": [{"type": "tool_20991231", "name": "secret words"}]});
+    let body = request(MESSAGES, &change).to_string();
+    let request: MessagesRequest<'_> = decode::parse(&body, GO_TYPE_NAME).expect("valid");
+    let mut skipped = Skipped::default();
+    to_ollama(&request, &mut skipped).expect("nothing is refused");
+    let warnings: Vec<String> = skipped.warnings().collect();
+    let expected = [
+        "left out a block of a message that cannot be read",
+        "left out a block of a message of the type \"of_tomorrow\"",
+        "left out a tool of the type \"tool_20991231\"",
+    ];
+    assert_eq!(warnings, expected);
 }

@@ -16,6 +16,7 @@ use ollama_openai_proxy::error::Result;
 use ollama_openai_proxy::http::error_format::ErrorFormat;
 use ollama_openai_proxy::translate::anthropic::stream::MessageEncoder;
 use ollama_openai_proxy::translate::anthropic::{estimate_tokens, to_ollama, to_openai, validate};
+use ollama_openai_proxy::translate::skipped::Skipped;
 use serde_json::{Value, json};
 
 const HI: &str = r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"Hi"}]}"#;
@@ -24,7 +25,7 @@ const HI: &str = r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","cont
 fn translated(case: &Case, body: &str) -> Result<(Value, u64)> {
     let request: MessagesRequest<'_> = decode::parse(body, GO_TYPE_NAME)?;
     validate(&request, true)?;
-    let chat = to_ollama(&request)?;
+    let chat = to_ollama(&request, &mut Skipped::default())?;
     let id = case.setting("id").or(request.model.as_deref()).unwrap_or_default();
     let upstream = to_openai(&request, &chat, id, case.profile())?;
     Ok((to_value(&upstream), estimate_tokens(&chat)))

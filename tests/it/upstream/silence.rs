@@ -290,7 +290,7 @@ fn silence_that_is_shown_still_ends_the_stream() {
     for route in [MESSAGES, RESPONSES, COMPLETIONS] {
         let (upstream, proxy) = pair_with(|config| {
             impatient(config);
-            config.request_timeout = Duration::from_millis(150);
+            config.request_timeout = Duration::from_secs(1);
         });
         if route == RESPONSES {
             upstream.script(vec![status(404, &[], r#"{"detail":"Not Found"}"#)]);

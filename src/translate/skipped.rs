@@ -1,7 +1,8 @@
-//! What a request holds that the translation does not know and leaves out.
+//! What a request of `/v1/responses` or `/v1/messages` holds that the translation does not know and leaves
+//! out.
 //!
-//! New kinds of items, parts and tools appear with each version of a client, and none may end a session:
-//! they are left out, and the log names each kind once. Keeps no content.
+//! New kinds of items, parts, blocks and tools appear with each version of a client, and none may end a
+//! session: they are left out, and the log names each kind once. Keeps no content.
 //! Invariant: at most [`MAX_KINDS`] kinds are kept, and of each only letters that names of types have.
 
 use std::collections::BTreeSet;
@@ -20,6 +21,8 @@ pub enum SkippedKind {
     Item,
     /// A part of a message or of an output.
     Part,
+    /// A block of a message or of a result.
+    Block,
     /// A tool.
     Tool,
 }
@@ -50,6 +53,7 @@ impl fmt::Display for SkippedKind {
         f.write_str(match self {
             Self::Item => "an input item",
             Self::Part => "a part of an input item",
+            Self::Block => "a block of a message",
             Self::Tool => "a tool",
         })
     }
@@ -74,6 +78,8 @@ mod tests {
         for _ in 0..3 {
             skipped.note(SkippedKind::Item, "from_the_future");
             skipped.note(SkippedKind::Part, "Dear diary,");
+            skipped.note(SkippedKind::Block, "a\nb");
+            skipped.note(SkippedKind::Block, "x".repeat(MAX_NAME_LEN + 1).as_str());
             skipped.note(SkippedKind::Tool, "");
         }
         let told: Vec<String> = skipped.warnings().collect();
@@ -82,6 +88,7 @@ mod tests {
             [
                 "left out an input item of the type \"from_the_future\"",
                 "left out a part of an input item that cannot be read",
+                "left out a block of a message that cannot be read",
                 "left out a tool that cannot be read"
             ]
         );
