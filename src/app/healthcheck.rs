@@ -36,7 +36,7 @@ pub fn run(config: &Config) -> Result<(), String> {
         return Err("cannot check: the configured port is 0 (any free port)".into());
     }
     let address = display_address(&host, port);
-    match request(host, port, read_status) {
+    match request(host, port, read_status_line).and_then(|line| parse_status(&line)) {
         Ok(200) => Ok(()),
         Ok(status) => Err(format!("not healthy: /health returned status {status}")),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -53,7 +53,8 @@ pub fn run(config: &Config) -> Result<(), String> {
 /// Whether a proxy of this kind listens on the address of this configuration.
 pub(super) fn is_proxy_running(config: &Config) -> bool {
     let (host, port) = config.listen_addr();
-    request(host, port, read_response).is_ok_and(|response| response.contains(HEALTH_MEMBER))
+    request(host, port, read_response)
+        .is_ok_and(|response| String::from_utf8_lossy(&response).contains(HEALTH_MEMBER))
 }
 
 /// The address that is checked, for messages.
@@ -78,11 +79,11 @@ fn resolve_addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 }
 
 /// Sends the request, and reads the response within [`TIMEOUT`].
-fn request<T: Send + 'static>(
+fn request(
     host: String,
     port: u16,
-    read: fn(TcpStream) -> io::Result<T>,
-) -> io::Result<T> {
+    read: fn(TcpStream) -> io::Result<Vec<u8>>,
+) -> io::Result<Vec<u8>> {
     let (sender, receiver) = mpsc::channel();
     let request = move || {
         let mut stream = TcpStream::connect(&resolve_addresses(&host, port)?[..])?;
@@ -96,19 +97,23 @@ fn request<T: Send + 'static>(
     receiver.recv_timeout(TIMEOUT).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-fn read_status(mut stream: TcpStream) -> io::Result<u16> {
-    let mut head = [0; STATUS_LINE_LEN];
-    stream.read_exact(&mut head)?;
-    let no_http = || io::Error::new(io::ErrorKind::InvalidData, "not an HTTP response");
-    let text = std::str::from_utf8(&head).map_err(|_| no_http())?;
-    let code = text.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..));
-    code.and_then(|code| code.parse().ok()).ok_or_else(no_http)
+fn read_status_line(mut stream: TcpStream) -> io::Result<Vec<u8>> {
+    let mut line = vec![0; STATUS_LINE_LEN];
+    stream.read_exact(&mut line)?;
+    Ok(line)
 }
 
-fn read_response(stream: TcpStream) -> io::Result<String> {
-    let mut text = String::new();
-    stream.take(MAX_RESPONSE_BYTES).read_to_string(&mut text)?;
-    Ok(text)
+fn parse_status(line: &[u8]) -> io::Result<u16> {
+    let text = std::str::from_utf8(line).ok();
+    let code = text.and_then(|text| text.strip_prefix("HTTP/1.")).and_then(|rest| rest.get(2..));
+    code.and_then(|code| code.parse().ok())
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not an HTTP response"))
+}
+
+fn read_response(stream: TcpStream) -> io::Result<Vec<u8>> {
+    let mut response = Vec::new();
+    stream.take(MAX_RESPONSE_BYTES).read_to_end(&mut response)?;
+    Ok(response)
 }
 
 #[cfg(test)]

@@ -191,3 +191,14 @@ mod tests {
         thread.expect("a thread").join().expect("no panic");
     }
 }
+
+/// Stands in the place of glibc's function of this name in a static executable, and says that it is not
+/// supported. Rust's standard library asks it for the bounds of the stack, to report "stack overflow"
+/// instead of an invalid access when the process dies of one. glibc's own function parses
+/// `/proc/self/maps` with `sscanf`, which would bring 90 KB of readers of numbers and of wide characters
+/// with it.
+#[cfg(all(target_os = "linux", target_env = "gnu", target_feature = "crt-static"))]
+#[unsafe(no_mangle)]
+extern "C" fn pthread_getattr_np(_: libc::pthread_t, _: *mut libc::pthread_attr_t) -> libc::c_int {
+    libc::ENOSYS
+}

@@ -9,7 +9,8 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::api::openai::request::{FunctionCall, Message, ToolCall};
 
@@ -24,7 +25,7 @@ const HEADER_LEN: usize = 3;
 const MAX_BYTES: usize = 2 << 20;
 
 /// A turn as it is encoded: a list of two or three values.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum TurnRecord<'a> {
     /// Role and text.
@@ -138,25 +139,41 @@ fn try_decode(list: &[i64]) -> Option<Vec<Message<'static>>> {
     if i64::from(checksum(&text)) != header[2] {
         return None;
     }
-    let turns: Vec<TurnRecord<'static>> = serde_json::from_slice(&text).ok()?;
-    Some(turns.into_iter().map(to_message).collect())
+    let turns: Vec<Value> = serde_json::from_slice(&text).ok()?;
+    turns.into_iter().map(to_message).collect()
 }
 
-fn to_message(record: TurnRecord<'static>) -> Message<'static> {
-    match record {
-        TurnRecord::Text(role, text) => Message::text(role, text),
-        TurnRecord::Calls(role, text, calls) => {
-            let call = |(id, name, arguments)| {
-                let function = FunctionCall { name, arguments };
-                ToolCall { id, kind: "function", function, extra_content: None }
-            };
-            let tool_calls = calls.into_iter().map(call).collect();
-            Message { tool_calls, ..Message::text(role, text) }
+/// A message from the value of a [`TurnRecord`].
+fn to_message(record: Value) -> Option<Message<'static>> {
+    let Value::Array(mut values) = record else { return None };
+    let last = if values.len() == 3 { values.pop() } else { None };
+    let [role, text] = to_texts(values)?;
+    let message = Message::text(role, text);
+    Some(match last {
+        None => message,
+        Some(Value::String(id)) => Message { tool_call_id: Some(id.into()), ..message },
+        Some(Value::Array(calls)) => {
+            let tool_calls = calls.into_iter().map(to_call).collect::<Option<_>>()?;
+            Message { tool_calls, ..message }
         }
-        TurnRecord::ToolResult(role, text, id) => {
-            Message { tool_call_id: Some(id), ..Message::text(role, text) }
-        }
-    }
+        Some(_) => return None,
+    })
+}
+
+fn to_call(record: Value) -> Option<ToolCall<'static>> {
+    let Value::Array(values) = record else { return None };
+    let [id, name, arguments] = to_texts(values)?;
+    let function = FunctionCall { name, arguments };
+    Some(ToolCall { id, kind: "function", function, extra_content: None })
+}
+
+/// `None` unless the list holds as many values, and each is a text.
+fn to_texts<const N: usize>(values: Vec<Value>) -> Option<[Cow<'static, str>; N]> {
+    let text = |value| match value {
+        Value::String(text) => Some(Cow::Owned(text)),
+        _ => None,
+    };
+    values.into_iter().map(text).collect::<Option<Vec<_>>>()?.try_into().ok()
 }
 
 /// The FNV-1a hash, cut to 31 bits. Detects lists of another origin by accident, not forged ones: a
@@ -170,7 +187,7 @@ fn checksum(text: &[u8]) -> i32 {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
     use crate::translate::history;

@@ -12,7 +12,7 @@ use serde::{Deserialize, de};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::lenient::lenient as lenient_types;
+use super::lenient::{Member, lenient as lenient_types};
 use crate::api::ollama::decode::GoString;
 
 /// A chunk of a stream, or a whole response, of `chat/completions` or `completions`: they differ only
@@ -337,12 +337,12 @@ where
 
 /// Log probabilities of any shape: an object, numbers, or one number.
 fn logprobs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Logprobs>, D::Error> {
-    let Some(raw) = <Option<&'de RawValue>>::deserialize(deserializer)? else { return Ok(None) };
+    let value = Value::deserialize(deserializer)?;
     let numbers = |token_logprobs| Logprobs { token_logprobs, ..Logprobs::default() };
-    Ok(match raw.get().as_bytes().first() {
-        Some(b'{') => serde_json::from_str(raw.get()).ok(),
-        Some(b'[') => serde_json::from_str(raw.get()).ok().map(numbers),
-        _ => serde_json::from_str(raw.get()).ok().map(|number| numbers(vec![Some(number)])),
+    Ok(match &value {
+        Value::Object(_) => Member::read(&value),
+        Value::Array(_) => Member::read(&value).map(numbers),
+        _ => value.as_f64().map(|number| numbers(vec![Some(number)])),
     })
 }
 

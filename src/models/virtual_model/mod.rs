@@ -241,18 +241,17 @@ fn unsupported_error(member: &str) -> Error {
 
 /// Parses `license`, a string or an array of strings.
 fn parse_licenses(license: &RawValue) -> Result<Vec<String>> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum License {
-        One(String),
-        Many(Vec<String>),
-    }
-    match serde_json::from_str(license.get()) {
-        Ok(License::One(text)) if text.is_empty() => Ok(Vec::new()),
-        Ok(License::One(text)) => Ok(vec![text]),
-        Ok(License::Many(texts)) => Ok(texts),
-        Err(_) => Err(Error::invalid_request("license must be a string or a list of strings")),
-    }
+    let text = |value| match value {
+        Value::String(text) => Some(text),
+        _ => None,
+    };
+    let texts = match serde_json::from_str(license.get()) {
+        Ok(Value::String(text)) if text.is_empty() => Some(Vec::new()),
+        Ok(Value::String(text)) => Some(vec![text]),
+        Ok(Value::Array(values)) => values.into_iter().map(text).collect(),
+        _ => None,
+    };
+    texts.ok_or_else(|| Error::invalid_request("license must be a string or a list of strings"))
 }
 
 /// Go's description of a message of the wrong type in a create request.

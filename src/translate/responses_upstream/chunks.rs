@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
+use crate::translate::options;
+
 /// Makes an event of `completions` or `chat/completions` out of one of another endpoint; `None` leaves the
 /// event as it is.
 pub type EventMapper = Box<dyn FnMut(&str) -> Option<String> + Send>;
@@ -264,13 +266,12 @@ impl Texts {
 
     /// The members of a message that have text.
     fn into_delta(self) -> Map<String, Value> {
-        let members = [
-            ("content", self.content),
-            ("refusal", self.refusal),
-            ("reasoning_content", self.reasoning),
-        ];
-        let filled = members.into_iter().filter(|(_, text)| !text.is_empty());
-        filled.map(|(name, text)| (name.to_owned(), text.into())).collect()
+        let filled = |text: String| Some(text).filter(|text| !text.is_empty()).map(Value::from);
+        options::from_members([
+            ("content", filled(self.content)),
+            ("refusal", filled(self.refusal)),
+            ("reasoning_content", filled(self.reasoning)),
+        ])
     }
 }
 

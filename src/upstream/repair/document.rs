@@ -267,8 +267,13 @@ impl<'a> Document<'a> {
 
     /// The members that may be parameters.
     pub(super) fn parameters(&self) -> Map<String, Value> {
-        let names = self.names().into_iter();
-        names.filter_map(|name| Some((name.clone(), self.value(&name)?))).collect()
+        let mut out = Map::new();
+        for name in self.names() {
+            if let Some(value) = self.value(&name) {
+                out.insert(name, value);
+            }
+        }
+        out
     }
 
     /// True if there are tools.
