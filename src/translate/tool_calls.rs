@@ -279,6 +279,17 @@ fn extract_object(text: &str) -> Option<&str> {
     if text.starts_with('{') { values.next()?.ok().map(RawValue::get) } else { None }
 }
 
+/// The object for the arguments of an earlier call that are none; `None` if they are one.
+pub(crate) fn mend_arguments(text: &str) -> Option<String> {
+    if serde_json::from_str::<Value>(text).is_ok_and(|it| it.is_object()) {
+        return None;
+    }
+    // An object that was quoted twice.
+    let inner = serde_json::from_str::<String>(text).ok();
+    let text = inner.as_deref().unwrap_or(text);
+    Some(normalize_arguments(text).unwrap_or_else(|| substitute_object(text)))
+}
+
 /// An object for arguments that are none: what a lenient reader finds, else one that keeps the text.
 fn substitute_object(text: &str) -> String {
     let repaired = lenient_json::repair_object(text);

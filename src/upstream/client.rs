@@ -268,7 +268,7 @@ impl Client {
             UpstreamResponse::from_response(response, call.operation, reading, &self.metrics)?;
         let may_fail = call.operation.reports_errors_in_band();
         match if may_fail { response.find_error(&trace.patience) } else { None } {
-            Some(error) => Err(self.in_band_failure(error, head, trace)),
+            Some(error) => Err(self.in_band_failure(call, error, head, trace)),
             None => Ok(response),
         }
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use memchr::memmem;
 
 use super::pass_response::PassResponse;
-use super::retry::AttemptError;
+use super::retry::{AttemptError, Call};
 use super::{Client, Trace, UpstreamResponse};
 use crate::api::openai::pass_head::PassHead;
 use crate::backends::errors;
@@ -52,13 +52,16 @@ impl Client {
     /// the upstream's words if they have the form of an error.
     pub(super) fn in_band_failure(
         &self,
+        call: &Call<'_>,
         body: Vec<u8>,
         head: Option<PassHead>,
         trace: &Trace,
     ) -> Box<AttemptError> {
         let model = Some(trace.model.as_str()).filter(|model| !model.is_empty());
         let error = errors::to_in_band_error(&body, model, &self.redactor);
-        let (rejection, is_unclear) = errors::parse_in_band_rejection(&body).unzip();
+        let about_arguments = || Some((call.read_arguments_rejection(&body)?, true));
+        let rejection = errors::parse_in_band_rejection(&body).or_else(about_arguments);
+        let (rejection, is_unclear) = rejection.unzip();
         let head = head.filter(|_| is_error(&body)).map(|head| {
             let is_type = |name: &str| name.eq_ignore_ascii_case("content-type");
             let mut headers = head.headers;

@@ -231,7 +231,7 @@ impl Client {
             }
             let is_error = in_band::is_error(&bytes);
             if is_error && call.operation.reports_errors_in_band() {
-                return Err(self.in_band_failure(bytes, Some(head), trace));
+                return Err(self.in_band_failure(call, bytes, Some(head), trace));
             }
             let error = if is_error { errors::find_in_band_error(&bytes) } else { None };
             return Ok(PassResponse { head, body: PassResponseBody::Whole(bytes), error });
@@ -249,7 +249,7 @@ impl Client {
         if call.operation.reports_errors_in_band()
             && let Some(error) = stream.find_error(&head, &trace.patience)
         {
-            return Err(self.in_band_failure(error, Some(head), trace));
+            return Err(self.in_band_failure(call, error, Some(head), trace));
         }
         let body = PassResponseBody::Stream(Box::new(stream));
         Ok(PassResponse { head, body, error: None })

@@ -16,12 +16,13 @@ use super::transport::agent::Payload;
 use super::transport::errors::check_cancelled;
 use super::{Client, ConnectionPolicy, Operation, PassResponse, Trace};
 use crate::backends::errors;
-use crate::backends::errors::{ErrorDetails, RequestSummary};
+use crate::backends::errors::{ErrorDetails, RequestSummary, RetryHints};
 use crate::error::{Error, Retry, TimeoutPhase};
 use crate::observe::body_log::BodyLogger;
 use crate::observe::metrics::Metrics;
 use crate::upstream::backoff::RetryPolicy;
 use crate::upstream::breaker::{Caller, CircuitOpen, Permit};
+use crate::upstream::repair::{has_malformed_arguments, read_arguments_rejection};
 
 /// The shortest delay that a client is told to wait for an unreachable upstream.
 const MIN_RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -70,6 +71,12 @@ impl<'a> Call<'a> {
             && (is_late_head(error) || (was_late && is_gateway_timeout(error)));
         let is_final = is_spent || (self.only_reconnects && !never_arrived);
         if is_final { Retry::Never } else { error.retry() }
+    }
+
+    /// What an error says of the arguments of calls; `None` if the request has none that are no object.
+    pub(super) fn read_arguments_rejection(&self, error: &[u8]) -> Option<ErrorDetails> {
+        let Payload::Bytes(sent) = self.request.payload else { return None };
+        read_arguments_rejection(error).filter(|_| has_malformed_arguments(sent))
     }
 
     /// Prepares the attempt that follows a response that did not come in time.
@@ -278,16 +285,22 @@ impl Client {
             let what = "this server speaks TLS; did you mean https://?";
             return Error::upstream_protocol(what).into();
         }
+        // A history that cannot be read is no failure of the server, whatever the status.
+        let is_unreadable = matches!(status, 400 | 404 | 422 | 500..)
+            && call.read_arguments_rejection(&body).is_some();
+        let status = if is_unreadable && status != 422 { 400 } else { status };
         let has_body = !matches!(call.request.payload, Payload::Empty);
         let method_and_path =
             format!("{} {}", call.operation.method, agent::url_path(&call.request.url));
         let request = RequestSummary {
             method_and_path: &method_and_path,
             endpoint: call.operation.path,
-            model: has_body.then_some(trace.model.as_str()),
+            // The text may repeat arguments that look like a word on the model.
+            model: (has_body && !is_unreadable).then_some(trace.model.as_str()),
             has_answered: self.has_answered.load(Ordering::Relaxed),
         };
-        let hints = agent::retry_hints(&headers);
+        let hints =
+            if is_unreadable { RetryHints::default() } else { agent::retry_hints(&headers) };
         let error = errors::to_error(status, &body, hints, request, &self.redactor);
         // Only what was sent can be repaired.
         let rejection = errors::parse_rejection(status, &body).filter(|_| has_body);

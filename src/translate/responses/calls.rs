@@ -17,18 +17,15 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::api::openai::responses_input::{Members, non_empty_text, text};
-use crate::translate::tool_calls::compact_json;
+use crate::translate::options;
+use crate::translate::tool_calls::{compact_json, mend_arguments};
 use crate::translate::tool_names::{ToolForm, ToolNames};
-use crate::translate::{lenient_json, options};
 
 /// The function that stands for the search for tools.
 pub(super) const TOOL_SEARCH: &str = "tool_search";
 
 /// The function that stands for the client's shell.
 pub(super) const LOCAL_SHELL: &str = "local_shell";
-
-/// The member that keeps arguments that are no JSON object.
-const RAW_ARGUMENTS: &str = "_raw";
 
 /// A namespace that means none: that of functions which are in no namespace (openai/codex).
 const NO_NAMESPACE: &str = "functions";
@@ -94,19 +91,7 @@ fn to_arguments(raw: Option<&RawValue>) -> Cow<'_, str> {
     }
     // A list is no text, but its JSON is.
     let text = text(Some(raw)).unwrap_or(Cow::Borrowed(raw.get()));
-    match serde_json::from_str::<Value>(&text) {
-        _ if text.trim().is_empty() => Cow::Borrowed("{}"),
-        Ok(Value::Null) => Cow::Borrowed("{}"),
-        Ok(Value::Object(_)) => text,
-        // An object that was quoted twice.
-        Ok(Value::String(inner)) => object_text(&inner).into(),
-        _ => object_text(&text).into(),
-    }
-}
-
-/// Text that is no JSON object, as one.
-fn object_text(text: &str) -> String {
-    lenient_json::repair_object(text).unwrap_or_else(|| json!({ RAW_ARGUMENTS: text }).to_string())
+    mend_arguments(&text).map_or(text, Cow::Owned)
 }
 
 /// The free text of a custom tool's call, as the argument of the function that stands for the tool.

@@ -1,4 +1,4 @@
-//! Repairs of calls and results: ids, names, pairs, and the reasoning that led to a call.
+//! Repairs of calls and results: ids, names, arguments, pairs, and the reasoning that led to a call.
 //!
 //! Invariant: no call and no result is lost. What the client is shown keeps the client's own names.
 
@@ -12,9 +12,12 @@ use crate::api::wire::digest::sha256_hex;
 use crate::translate::pairs;
 use crate::translate::pairs::{Links, Step};
 use crate::translate::quirks::short_id;
+use crate::translate::tool_calls;
 
 /// The longest name that every upstream takes.
 const MAX_NAME_LEN: usize = 64;
+/// The items of a request to `responses`.
+const INPUT: &str = "input";
 /// Stands for reasoning that nobody kept.
 const PLACEHOLDER_REASONING: &str = " ";
 /// Stands for a signature that nobody kept (Gemini API documentation, thought signatures).
@@ -160,6 +163,61 @@ fn rename_function(object: &mut RawObject<'_>, map: &HashMap<String, String>) ->
 fn rename_member(object: &mut RawObject<'_>, member: &str, map: &HashMap<String, String>) -> bool {
     let legal = object.get_string(member).and_then(|name| map.get(&name));
     legal.map(|legal| object.set(member, raw_object::quote_json(legal))).is_some()
+}
+
+/// Makes the text of an object of the arguments of each call that has others; returns whether one had.
+pub(super) fn mend_arguments(document: &mut Document<'_>) -> bool {
+    let mended = mend_items(document.get(INPUT));
+    let mut changed = mended.is_some();
+    mended.into_iter().for_each(|items| document.set(INPUT, items));
+    if document.route.is_chat && mend_calls(document.turns()) {
+        document.mark_changed();
+        changed = true;
+    }
+    changed
+}
+
+/// The same for messages.
+pub(super) fn mend_calls(turns: &mut [Turn<'_>]) -> bool {
+    let mut changed = false;
+    for turn in turns {
+        changed |= change_calls(turn, |call| mend_function(call, "function"));
+        changed |= mend_function(&mut turn.object, "function_call");
+    }
+    changed
+}
+
+/// The same for the items of a request to `responses`; `None` if there is nothing to mend.
+fn mend_items(input: Option<&str>) -> Option<String> {
+    let items = raw_object::parse_items(input.filter(|it| it.contains("\"function_call\""))?)?;
+    let mut changed = false;
+    let mended = items.into_iter().map(|item| {
+        let call = RawObject::parse(item);
+        let call = call.filter(|it| it.get_string("type").as_deref() == Some("function_call"));
+        let mended = call.and_then(with_mended_arguments);
+        changed |= mended.is_some();
+        mended.unwrap_or_else(|| item.to_owned())
+    });
+    let mended: Vec<String> = mended.collect();
+    changed.then(|| raw_object::join_items(&mended))
+}
+
+fn mend_function(object: &mut RawObject<'_>, member: &str) -> bool {
+    let function = object.get(member).and_then(RawObject::parse);
+    let mended = function.and_then(with_mended_arguments);
+    mended.map(|function| object.set(member, function)).is_some()
+}
+
+/// A function with arguments that are the text of an object; `None` if they are that.
+fn with_mended_arguments(mut function: RawObject<'_>) -> Option<String> {
+    let sent = function.get("arguments").unwrap_or_default();
+    let text = serde_json::from_str::<String>(sent);
+    let is_text = text.is_ok();
+    let text = text.unwrap_or_else(|_| sent.to_owned());
+    let mended = tool_calls::mend_arguments(&text);
+    let mended = mended.or((!is_text).then_some(text))?;
+    function.set("arguments", raw_object::quote_json(&mended));
+    Some(function.to_json())
 }
 
 /// Puts each result right behind its call, adds results that are missing, and lets a user tell a result

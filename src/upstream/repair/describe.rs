@@ -50,6 +50,7 @@ impl fmt::Display for Repair {
             Self::ShortenIds => "call ids shortened",
             Self::CustomTools => "tools of free text as functions",
             Self::LegalNames => "names of functions replaced",
+            Self::MendArguments => "arguments of calls made JSON objects",
             Self::PairCalls => "calls and results paired",
             Self::ReduceSchemas => "schemas reduced",
             Self::EchoReasoning => "reasoning sent with its calls",

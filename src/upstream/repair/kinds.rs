@@ -21,6 +21,8 @@ pub enum Kind {
     CallIds,
     /// The name of a function.
     ToolNames,
+    /// The arguments of a call, which are no JSON object.
+    Arguments,
     /// A thought signature is missing (Gemini).
     ThoughtSignature,
     /// Reasoning must come back.
@@ -108,6 +110,7 @@ const KINDS: &[Kind] = &[
     Kind::JsonWord,
     Kind::OnlyStreams,
     Kind::CacheMarks,
+    Kind::Arguments,
     Kind::ToolSchema,
     Kind::Format,
     Kind::CustomTools,
@@ -152,6 +155,11 @@ pub(super) fn find(details: &ErrorDetails) -> Vec<Kind> {
         row.is_some_and(|row| row.blames(details) || matches_any(&text, &row.phrases))
     };
     KINDS.iter().filter(is_met).copied().collect()
+}
+
+/// True if a rejection is about the arguments of a call.
+pub(super) fn blames_arguments(details: &ErrorDetails) -> bool {
+    find(details).contains(&Kind::Arguments)
 }
 
 /// True if the message of a rejection says that a system message is not taken, or not at its place.
@@ -304,6 +312,29 @@ mod tests {
                                LiteLLM: model group 'm' failed with the error above. No fallback was \
                                attempted.";
         check(through_litellm, "", Kind::LateSystem);
+        let llama_cpp = "Failed to parse tool call arguments as JSON: [json.exception.parse_error.101] \
+                         parse error at line 1, column 4: syntax error while parsing object key";
+        for text in [
+            llama_cpp,
+            "Expecting value: line 1 column 1 (char 0)",
+            "can only concatenate str (not \"dict\") to str",
+            "'str object' has no attribute 'items'",
+            "Can only get item pairs from a mapping.",
+            "Invalid JSON in tool call arguments",
+            "invalid tool call arguments",
+            "Tool call arguments must be valid JSON",
+            "messages.1.content.0.tool_use.input: Input should be a valid dictionary",
+            "The format of the value at messages.1.content.0.toolUse.input is invalid. Provide a json \
+             object for the field and try again.",
+            "Invalid value at 'contents[1].parts[0].function_call.args' \
+             (type.googleapis.com/google.protobuf.Struct)",
+            "EOF while parsing an object at line 1 column 3",
+            "unexpected end of JSON input",
+        ] {
+            check(text, "", Kind::Arguments);
+        }
+        check("no", "messages[1].tool_calls[0].function.arguments", Kind::Arguments);
+        check("no", "input[2].arguments", Kind::Arguments);
         let signature = "Function call is missing a thought_signature in functionCall parts.";
         check(signature, "", Kind::ThoughtSignature);
         let mime = "Function calling with a response mime type: 'application/json' is unsupported";

@@ -9,8 +9,8 @@
 //!
 //! # What is repaired
 //!
-//! After 400 or 422, or a 500 or 404 about a template or a grammar, in the words of any server, the
-//! request is changed and sent again at once:
+//! After 400 or 422, or a 500 or 404 about a template, a grammar or arguments that the history has, in the
+//! words of any server, the request is changed and sent again at once:
 //!
 //! | rejected | change |
 //! | --- | --- |
@@ -29,6 +29,7 @@
 //! | roles that do not alternate, no user, a user behind a result, an empty message | joined, added, left out |
 //! | an assistant's message at the end | continued, without reasoning, or asked for by a user |
 //! | ids of calls, names of functions | short and legal ones; the client sees its own names |
+//! | arguments of calls that are no JSON object | mended, or kept in an object |
 //! | calls without results and the reverse | paired |
 //! | tools that take free text, where they are passed on | functions; the client sees calls of its own form |
 //! | schemas | reduced to Ollama's keywords |
@@ -70,6 +71,23 @@ mod tests;
 mod turn;
 mod values;
 
+use self::document::{Document, RouteTraits};
+use crate::backends::errors;
+use crate::backends::errors::ErrorDetails;
+
 pub use self::kinds::refuses_system;
 pub use self::plan::Planned;
 pub use self::repairs::{Repair, Scope};
+
+/// What an error says of the arguments of calls; `None` if it speaks of something else. Many servers tell it
+/// with the status of a failure of their own.
+pub fn read_arguments_rejection(error: &[u8]) -> Option<ErrorDetails> {
+    errors::parse_details(error).filter(kinds::blames_arguments)
+}
+
+/// True if a request has calls whose arguments are not the text of a JSON object.
+pub fn has_malformed_arguments(request: &[u8]) -> bool {
+    let route = RouteTraits { is_chat: true, ..RouteTraits::default() };
+    let document = std::str::from_utf8(request).ok().and_then(|it| Document::parse(it, route));
+    document.is_some_and(|mut document| Repair::MendArguments.apply(&mut document))
+}

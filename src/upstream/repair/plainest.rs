@@ -176,7 +176,7 @@ impl Group {
             Self::ContentForm => {
                 let form = turns(|turns| {
                     let names = drop_names(turns);
-                    let arguments = normalise_arguments(turns);
+                    let arguments = calls::mend_calls(turns);
                     order::flatten_texts(turns) | names | arguments
                 });
                 repairs::drop_all_cache_marks(document) | form
@@ -256,45 +256,6 @@ fn drop_names(turns: &mut [Turn<'_>]) -> bool {
             true
         },
     )
-}
-
-/// Makes an object of each call's arguments.
-fn normalise_arguments(turns: &mut [Turn<'_>]) -> bool {
-    let mut changed = false;
-    for turn in turns {
-        let calls: Vec<String> = turn
-            .calls()
-            .into_iter()
-            .map(|mut call| {
-                let object = call.get("function").and_then(RawObject::parse).and_then(normalise);
-                if let Some(function) = object {
-                    changed = true;
-                    call.set("function", function);
-                }
-                call.to_json()
-            })
-            .collect();
-        if changed && !calls.is_empty() {
-            turn.set_calls(&calls);
-        }
-    }
-    changed
-}
-
-/// A function whose arguments are no object, with arguments that are one.
-fn normalise(mut function: RawObject<'_>) -> Option<String> {
-    let arguments = function.get("arguments").unwrap_or("\"\"");
-    let text = serde_json::from_str::<String>(arguments).unwrap_or_else(|_| arguments.to_owned());
-    let object = match text.trim() {
-        text if RawObject::parse(text).is_some() => return None,
-        "" | "null" => "{}".to_owned(),
-        text if serde_json::from_str::<serde_json::Value>(text).is_ok() => {
-            format!("{{\"value\":{text}}}")
-        }
-        text => format!("{{\"value\":{}}}", raw_object::quote_json(text)),
-    };
-    function.set("arguments", raw_object::quote_json(&object));
-    Some(function.to_json())
 }
 
 /// In schemas of tools, a list of types becomes the first that is not `null`.

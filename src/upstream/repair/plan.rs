@@ -133,6 +133,7 @@ fn plan_kind(kind: Kind, text: &str, document: &mut Document<'_>) -> Vec<Vec<Pla
     let repair = match kind {
         Kind::CustomTools => Repair::CustomTools,
         Kind::EffortWithTools => Repair::DisableEffortWithTools,
+        Kind::Arguments => Repair::MendArguments,
         Kind::Pairs => Repair::PairCalls,
         Kind::CallIds => Repair::ShortenIds,
         Kind::ToolNames => Repair::LegalNames,

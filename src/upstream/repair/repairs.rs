@@ -105,6 +105,8 @@ pub enum Repair {
     CustomTools,
     /// Names of functions that every upstream takes.
     LegalNames,
+    /// Arguments of calls that are JSON objects.
+    MendArguments,
     /// Calls and results in pairs.
     PairCalls,
     /// Schemas with Ollama's keywords only.
@@ -194,6 +196,7 @@ impl Repair {
             Self::ShortenIds => "call_ids",
             Self::CustomTools => "custom_tools",
             Self::LegalNames => "tool_names",
+            Self::MendArguments => "call_arguments",
             Self::PairCalls => "call_pairs",
             Self::ReduceSchemas => "schemas",
             Self::EchoReasoning | Self::DropReasoning | Self::SkipThoughtSignatures => "reasoning",
@@ -245,6 +248,7 @@ impl Repair {
             Self::ReduceSchemas => schemas::reduce_all(document),
             Self::CustomTools => custom_tools::use_functions(document),
             Self::LegalNames => calls::use_legal_names(document),
+            Self::MendArguments => calls::mend_arguments(document),
             Self::DropStrict => response_format::drop_strict(document),
             Self::ObjectToSchema => response_format::object_to_schema(document),
             Self::SchemaToPrompt => response_format::schema_to_prompt(document),

@@ -206,6 +206,11 @@ impl Session {
         if is_plain && std::mem::replace(&mut self.is_refined, true) {
             return None;
         }
+        // Before what is final: servers repeat the arguments, which may hold any word.
+        if kinds::blames_arguments(details) && Repair::MendArguments.apply(document) {
+            self.made.push((Repair::MendArguments, Scope::Model));
+            return Some(Change::Repairs(vec![Repair::MendArguments]));
+        }
         let text = details.message.to_ascii_lowercase();
         if let Some(repair) = values::plan_raised_limit(details, &text, document)
             && repair.apply(document)

@@ -1,6 +1,7 @@
 //! What a conversation of Anthropic's API becomes: system messages, documents, results of tools, and
 //! blocks of every kind.
 
+use crate::support::program::{Running, program};
 use crate::support::*;
 use ollama_openai_proxy::backends::profiles;
 
@@ -364,4 +365,29 @@ fn a_thread_that_is_to_be_continued_is_not_found() {
     assert_eq!((told.0, &*told.1), (400, "invalid_request_error"), "{}", told.2);
     assert_eq!(answer.json()["error"]["details"]["error_code"], "thread_not_found");
     assert!(bench.upstream.is_idle());
+}
+
+#[test]
+fn the_log_names_each_type_that_is_left_out_once() {
+    let upstream = Upstream::start();
+    upstream.judge(|_| Some(vec![answer("ok")]));
+    let mut command = program();
+    let running = Running::start(command.env("OPENAI_BASE_URL", upstream.base_url()));
+    let content = json!([{"type": "text", "text": "q"}, {"type": "new_block", "text": "a secret"},
+        {"type": "Dear diary"}, {"type": "redacted_thinking", "data": "x"}]);
+    let tools =
+        json!([{"type": "new_tool", "name": "t"}, {"type": "web_search_20250305", "name": "w"}]);
+    let body = json!({"model": "m", "max_tokens": 9, "tools": tools,
+        "messages": [{"role": "user", "content": content}]});
+    let mut client = Client::connect(running.addr);
+    for _ in 0..3 {
+        assert_eq!(client.post("/v1/messages", body.to_string()).answer().status(), 200);
+    }
+    let log = running.stop();
+    for name in ["new_block", "new_tool", "cannot be read"] {
+        assert_eq!(log.matches(name).count(), 1, "{log}");
+    }
+    for text in ["secret", "diary", "redacted", "web_search"] {
+        assert!(!log.contains(text), "{log}");
+    }
 }

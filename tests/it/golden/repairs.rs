@@ -6,6 +6,7 @@
 
 use crate::support::golden::cases;
 use ollama_openai_proxy::backends::errors;
+use ollama_openai_proxy::upstream::repair;
 use ollama_openai_proxy::upstream::repair::document::{Document, RouteTraits};
 use ollama_openai_proxy::upstream::repair::session::Session;
 use serde_json::Value;
@@ -29,7 +30,11 @@ fn each_kind_of_rejection_changes_a_request_in_its_way() {
         let request = case.read("request.json").expect("a request");
         let refusal = case.read("refusal.json").expect("a refusal");
         let status = settings["status"].as_u64().map_or(400, |status| status as u16);
-        let details = errors::parse_rejection(status, refusal.as_bytes());
+        let about_arguments = || {
+            let details = repair::read_arguments_rejection(refusal.as_bytes());
+            details.filter(|_| repair::has_malformed_arguments(request.as_bytes()))
+        };
+        let details = errors::parse_rejection(status, refusal.as_bytes()).or_else(about_arguments);
         let details = details.unwrap_or_else(|| panic!("no rejection: {}", case.folder.display()));
         let mut document = Document::parse(&request, route).expect("an object");
         let mut session = Session::new(&document);

@@ -4,6 +4,7 @@ mod azure;
 mod basic_auth;
 mod breaker;
 mod cached_tokens;
+mod call_arguments;
 mod call_extras;
 mod cut_answers;
 mod errors;
