@@ -1,7 +1,7 @@
 //! Texts that the log shows once, although requests repeat what they tell.
 //!
 //! A conversation is sent again with each turn, and so is all that the log has to say of it.
-//! Invariant: at most [`MAX_TEXTS`] texts are kept; further ones are not shown, because whoever sends
+//! Invariant: at most `MAX_TEXTS` texts are kept; further ones are not shown, because whoever sends
 //! so many different ones fills the log on purpose.
 
 use std::collections::BTreeSet;

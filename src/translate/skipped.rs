@@ -3,7 +3,7 @@
 //!
 //! New kinds of items, parts, blocks and tools appear with each version of a client, and none may end a
 //! session: they are left out, and the log names each kind once. Keeps no content.
-//! Invariant: at most [`MAX_KINDS`] kinds are kept, and of each only letters that names of types have.
+//! Invariant: at most `MAX_KINDS` kinds are kept, and of each only letters that names of types have.
 
 use std::collections::BTreeSet;
 use std::fmt;

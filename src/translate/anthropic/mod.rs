@@ -11,7 +11,7 @@
 //! | `temperature`, `top_p`, `top_k`, `stop_sequences` | options, if present |
 //! | `thinking`, `output_config.effort` | `think`, by any name |
 //! | `output_config.format`, `output_format` | `response_format` |
-//! | `tools` | functions, see [`tools`] |
+//! | `tools` | functions, see `tools` |
 //! | `tool_choice` | OpenAI's, as Ollama's API has none; `auto` is the default and not sent |
 //! | `disable_parallel_tool_use` | `parallel_tool_calls` |
 //! | `cache_control` of blocks and tools | the same, for families that take it |

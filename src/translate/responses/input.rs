@@ -5,7 +5,7 @@
 //! | `message`, also without `type` | a message: its texts, then its images. System and `developer` messages in front of all others are one system message, with the instructions; later ones stay where they are |
 //! | `agent_message` | a user's message that names its author and its recipient |
 //! | `reasoning` | the reasoning of the next message or call of the assistant |
-//! | `function_call`, `custom_tool_call`, `tool_search_call`, `local_shell_call` | a call, see [`super::calls`]: in the assistant's message before it, or in a new one, because an upstream expects parallel calls in one message |
+//! | `function_call`, `custom_tool_call`, `tool_search_call`, `local_shell_call` | a call, see `calls`: in the assistant's message before it, or in a new one, because an upstream expects parallel calls in one message |
 //! | their outputs | a tool's message, which `translate::history` places behind its call; without any call of its id, a user's |
 //! | `tool_search_output` | a tool's message that lists what was found; the tools are declared |
 //! | `additional_tools` | nothing; the tools are declared |

@@ -42,7 +42,7 @@ the summary.";
 pub struct Conversation {
     /// Texts by turns; the first is of the user, the second of the assistant, and so on.
     turns: Vec<String>,
-    /// Messages that are kept word for word, as JSON ([`retained`]).
+    /// Messages that are kept word for word, as JSON (`retained`).
     pub retained: Vec<String>,
 }
 
