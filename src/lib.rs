@@ -69,7 +69,7 @@
 //!    earlier answers get back what came with them (`upstream/tool_call_extras/passed.rs`).
 //! 5. `upstream/pass_through.rs`, `pass`: steps 8 to 10 above; an upstream's error is a response, too.
 //! 6. `handlers/pass_through.rs`, `relay_unchanged`: the upstream's head (`api/openai/pass_head.rs`), then
-//!    each piece as it arrives (`upstream/pass_through.rs`, `next_piece`), with comments in silence.
+//!    each piece as it arrives (`upstream/pass_stream.rs`, `next_piece`), with comments in silence.
 //! 7. Step 15 above.
 //!
 //! # Invariants

@@ -1,6 +1,6 @@
 //! The stream of one client, as an encoder writes it.
 //!
-//! Begins it, adds deltas, shows in silence that it is alive, and tells of a failure in the events of its
+//! Begins it, adds deltas, shows in silence that it is alive, and writes a failure as the events of its
 //! route. Never waits and never translates. Invariant: an encoder's first bytes are those of
 //! [`Encoder::encode_start`], and nothing follows those of [`Encoder::encode_failure`].
 

@@ -1,9 +1,8 @@
 //! Compaction of a conversation: `/v1/responses/compact`, and `/v1/responses` with a trigger.
 //!
 //! Passed on to an upstream that has the routes of responses; otherwise one chat request asks the model for
-//! a summary. Never declares a tool, because many models would call one instead. Invariant: a client that
-//! compacts because its conversation is too long is not told so by an upstream whose context the summary
-//! could still fit: the oldest turns go.
+//! a summary. Never declares a tool, because many models would call one instead. Invariant: a
+//! conversation that exceeds the context is compacted without its oldest turns instead of being refused.
 
 use std::sync::atomic::Ordering;
 

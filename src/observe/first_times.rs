@@ -1,8 +1,8 @@
 //! Texts that the log shows once, although requests repeat what they tell.
 //!
 //! A conversation is sent again with each turn, and so is all that the log has to say of it.
-//! Invariant: at most `MAX_TEXTS` texts are kept; further ones are not shown, because whoever sends
-//! so many different ones fills the log on purpose.
+//! Invariant: at most `MAX_TEXTS` texts are kept; further ones are not shown, because a client that sends
+//! so many different ones could fill the log.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;

@@ -3,7 +3,7 @@
 //! As long as no byte of the response was passed on, such an error is what an error status would have been:
 //! a rejection may be repaired, any other goes to the client with a status. It is never a reason to send the
 //! same request again, because the upstream had accepted it. Never looks behind the first event that adds
-//! anything. Invariant: what was read to find an error is read again by whoever gets the response.
+//! anything. Invariant: what was read to find an error is kept as the beginning of the response.
 
 use std::time::{Duration, Instant};
 

@@ -90,6 +90,7 @@ mod model_list;
 mod operation;
 mod pass_converted;
 mod pass_response;
+mod pass_stream;
 mod pass_through;
 pub mod proxy;
 mod recent_models;

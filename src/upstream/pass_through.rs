@@ -1,15 +1,14 @@
 //! Requests of clients that the upstream understands as they are, and its responses as they arrive.
 //!
-//! A response's body is handed on in the pieces in which it arrives and never changed; it is looked at
-//! only where nothing else tells whether it is complete, and for what must go up again with its calls. An error keeps its status and its body, with
-//! keys masked. Invariant: a body that streams from a client into the upstream is sent once, because
+//! A response's body is handed on in the pieces in which it arrives ([`super::pass_stream`]) and never
+//! changed; it is looked at for what must go up again with its calls. An error keeps its status and its
+//! body, with keys masked. Invariant: a body that streams from a client into the upstream is sent once, because
 //! the proxy keeps no copy of it.
 
 use std::borrow::Cow;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Instant;
 
-use memchr::memmem;
 use ureq::Body;
 use ureq::http::Response;
 
@@ -17,40 +16,22 @@ use super::answer_watcher::{self, AnswerWatcher};
 use super::client::document_body;
 use super::pass_converted::Conversion;
 use super::pass_response::{PassPieces, PassResponse, PassResponseBody, Piece};
+use super::pass_stream::{MAX_BUFFERED_BYTES, PassStream};
 use super::response::StreamedBody;
 use super::retry::{AttemptResult, Call};
 use super::transport::agent::{Payload, header};
 use super::transport::errors::check_cancelled;
 use super::transport::read_deadline::ReadDeadline;
 use super::{
-    Client, ConnectionPolicy, Operation, Patience, ToolCallExtras, Trace, UpstreamResponse, in_band,
+    Client, ConnectionPolicy, Operation, ToolCallExtras, Trace, UpstreamResponse, in_band,
 };
 use crate::api::openai::other_routes::OtherRoute;
-use crate::api::openai::pass_head::PassHead;
-use crate::api::openai::sse_end::EndDetector;
-use crate::api::wire::sse::{Decoder, Event};
 use crate::backends::errors;
 use crate::error::{Error, Result};
-use crate::observe::body_log::{BodyLogger, LineLogger};
+use crate::observe::body_log::BodyLogger;
 use crate::translate::pass_through::{Endpoint, PassBody};
 use crate::upstream::call_repairs::Target;
 use crate::upstream::repair::document::{Document, RouteTraits};
-
-/// Whole responses up to this length are buffered: if the upstream cuts one short, the client still
-/// gets an error status.
-const MAX_BUFFERED_BYTES: u64 = 64 * 1024;
-
-/// Bytes by which a whole body of unknown length shows whether it may be an error.
-const MIN_BEGINNING_BYTES: usize = 256;
-
-/// Bytes that one read takes from a response.
-const READ_BUFFER_BYTES: usize = 16 * 1024;
-
-/// What ends a stream of events, with the blank line behind it.
-const DONE_MARKERS: [&[u8]; 2] = [b"[DONE]\n\n", b"[DONE]\r\n\r\n"];
-
-/// The length of the longest of them.
-const TAIL_BYTES: usize = DONE_MARKERS[1].len();
 
 /// Headers of the client that are sent to the upstream.
 pub type PassHeaders = Vec<(&'static str, String)>;
@@ -236,16 +217,9 @@ impl Client {
             let error = if is_error { errors::find_in_band_error(&bytes) } else { None };
             return Ok(PassResponse { head, body: PassResponseBody::Whole(bytes), error });
         }
-        let mut stream = PassStream {
-            body: StreamedBody::new(body, timeout, self.metrics.clone()),
-            buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
-            is_event_stream,
-            held: Vec::new(),
-            tail: Vec::new(),
-            reports_error: false,
-            end_detector: (is_event_stream && ends_with_connection).then(Box::default),
-            logger: logger.map(|logger| Box::new(logger.into_line_logger("upstream response"))),
-        };
+        let body = StreamedBody::new(body, timeout, self.metrics.clone());
+        let logger = logger.map(|logger| logger.into_line_logger("upstream response"));
+        let mut stream = PassStream::new(body, (is_event_stream, ends_with_connection), logger);
         if call.operation.reports_errors_in_band()
             && let Some(error) = stream.find_error(&head, &trace.patience)
         {
@@ -267,23 +241,6 @@ impl Client {
             None => Err(failure.error),
         })
     }
-}
-
-/// A body as the upstream sends it.
-struct PassStream {
-    body: StreamedBody,
-    buffer: Box<[u8]>,
-    /// A stream of events may go on for as long as each of its lines ends in time.
-    is_event_stream: bool,
-    /// What was read in advance.
-    held: Vec<u8>,
-    /// The last bytes of a stream of events.
-    tail: Vec<u8>,
-    /// Whether an event reported an error.
-    reports_error: bool,
-    /// Finds the end of a stream of events that only the end of its connection delimits.
-    end_detector: Option<Box<EndDetector>>,
-    logger: Option<Box<LineLogger>>,
 }
 
 /// Keeps what the upstream may want back with the calls of a stream.
@@ -309,165 +266,5 @@ impl PassPieces for WatchedPieces {
 
     fn reported_error(&self) -> Option<Error> {
         self.pieces.reported_error()
-    }
-}
-
-impl PassPieces for PassStream {
-    fn next_piece(&mut self, wake_at: Option<Instant>) -> Result<Piece<'_>> {
-        if !self.held.is_empty() {
-            self.buffer = std::mem::take(&mut self.held).into_boxed_slice();
-            return Ok(Piece::Bytes(&self.buffer));
-        }
-        if self.buffer.len() != READ_BUFFER_BYTES {
-            self.buffer = vec![0; READ_BUFFER_BYTES].into_boxed_slice();
-        }
-        match self.body.read(&mut self.buffer, wake_at) {
-            Ok(None) => Ok(Piece::Silence),
-            Ok(Some(0)) => match &self.end_detector {
-                Some(end) if !end.is_complete() => {
-                    Err(self.body.count_failure(Error::IncompleteStream))
-                }
-                _ => Ok(Piece::End),
-            },
-            Ok(Some(first)) => {
-                let length = self.take_piece(first);
-                Ok(Piece::Bytes(&self.buffer[..length]))
-            }
-            // Nothing is missing behind the marker.
-            Err(_) if self.is_done() => Ok(Piece::End),
-            Err(error) => Err(self.body.count_failure(error)),
-        }
-    }
-
-    fn reported_error(&self) -> Option<Error> {
-        let error = Error::upstream_in_band(500, "");
-        self.reports_error.then_some(error)
-    }
-}
-
-impl PassStream {
-    /// Fills the buffer, of which the first bytes were read; returns the length of the piece.
-    fn take_piece(&mut self, first: usize) -> usize {
-        let length = self.body.fill(&mut self.buffer, first);
-        if self.is_event_stream {
-            self.track_event_end(length);
-        }
-        if let Some(logger) = &mut self.logger {
-            logger.push(&self.buffer[..length]);
-        }
-        length
-    }
-
-    /// The error that the body is, or with which its events begin. Waits for the first event, but not for
-    /// longer than `patience`; for the end of a body only if it may be an error. All bytes are kept.
-    fn find_error(&mut self, head: &PassHead, patience: &Patience) -> Option<Vec<u8>> {
-        let mut decoder = self.is_event_stream.then(Decoder::new);
-        if decoder.is_none() && !head.may_be_json() {
-            return None;
-        }
-        let mut until = patience.silence_until();
-        loop {
-            match decoder.as_mut().map(Decoder::next_event) {
-                Some(Ok(Some(Event::Error(data)))) => return Some(data.to_vec()),
-                Some(Ok(Some(Event::Data(data)))) => {
-                    return in_band::is_error(data).then(|| data.to_vec());
-                }
-                Some(Err(_)) => return None,
-                None if !may_be_error(&self.held) => return None,
-                _ => {}
-            }
-            if self.held.len() >= usize::try_from(MAX_BUFFERED_BYTES).unwrap_or(usize::MAX) {
-                return None;
-            }
-            match self.body.read(&mut self.buffer, until) {
-                Ok(None) => return None,
-                Ok(Some(0)) if decoder.is_none() && in_band::is_error(&self.held) => {
-                    return Some(std::mem::take(&mut self.held));
-                }
-                Ok(Some(0)) => return None,
-                Ok(Some(first)) => {
-                    let length = self.take_piece(first);
-                    let piece = &self.buffer[..length];
-                    if self.held.is_empty() && decoder.is_some() {
-                        until = Some(Instant::now() + patience.behind_bytes);
-                    }
-                    self.held.extend_from_slice(piece);
-                    decoder.iter_mut().for_each(|decoder| decoder.push(piece));
-                }
-                Err(error) => {
-                    self.body.postpone(error);
-                    return None;
-                }
-            }
-        }
-    }
-
-    /// Notes the end of a piece of events, which has this length.
-    fn track_event_end(&mut self, length: usize) {
-        let piece = &self.buffer[..length];
-        // From the end, because the last byte is nearly always a line feed.
-        if piece.iter().rev().any(|byte| matches!(byte, b'\n' | b'\r')) {
-            self.body.deadline.reset();
-        }
-        if let Some(end) = &mut self.end_detector {
-            end.push(piece);
-        }
-        self.reports_error |= reports_error(piece);
-        self.tail.extend_from_slice(&piece[length.saturating_sub(TAIL_BYTES)..]);
-        self.tail.drain(..self.tail.len().saturating_sub(TAIL_BYTES));
-    }
-
-    /// Whether the marker that ends a stream has come.
-    fn is_done(&self) -> bool {
-        DONE_MARKERS.iter().any(|marker| self.tail.ends_with(marker))
-    }
-}
-
-/// Whether the beginning of a whole body may be that of an error: a response to a chat has choices.
-fn may_be_error(beginning: &[u8]) -> bool {
-    if !matches!(beginning.trim_ascii_start().first(), None | Some(b'{' | b'[')) {
-        return false;
-    }
-    let is_short = beginning.len() < MIN_BEGINNING_BYTES;
-    let has = |member: &[u8]| memmem::find(beginning, member).is_some();
-    is_short || (has(br#""error""#) && !has(br#""choices""#))
-}
-
-/// Whether a piece of events holds a member `error` with an object or a text in it. Quotes inside the
-/// model's text are escaped, so that no text looks like a member. An error that is split between two
-/// pieces is not seen.
-fn reports_error(piece: &[u8]) -> bool {
-    static MEMBER: LazyLock<memmem::Finder<'_>> =
-        LazyLock::new(|| memmem::Finder::new(br#""error":"#));
-    MEMBER.find_iter(piece).any(|place| {
-        let value =
-            piece[place..].strip_prefix(br#""error":"#).unwrap_or_default().trim_ascii_start();
-        let is_blank = value.starts_with(br#""""#) || value.starts_with(b"{}");
-        !is_blank && matches!(value.first(), Some(b'{' | b'"'))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_an_error_that_says_something_is_one() {
-        for event in [
-            r#"data: {"error":{"message":"overloaded"}}"#,
-            r#"data: {"id":"x","error": "overloaded"}"#,
-            r#"data: {"x_groq":{"error":"overloaded"}}"#,
-        ] {
-            assert!(reports_error(event.as_bytes()), "{event}");
-        }
-        for event in [
-            r#"data: {"error":null,"choices":[]}"#,
-            r#"data: {"error":{},"choices":[]}"#,
-            r#"data: {"error":"","choices":[]}"#,
-            r#"data: {"error":false}"#,
-            r#"data: {"choices":[{"delta":{"content":"{\"error\":\"x\"}"}}]}"#,
-        ] {
-            assert!(!reports_error(event.as_bytes()), "{event}");
-        }
     }
 }

@@ -1,0 +1,229 @@
+//! A body that is passed on, in the pieces in which the upstream sends it.
+//!
+//! Never changes a byte; a body is looked at only where nothing else tells whether it is complete or an error.
+//! Invariant: what was read to find an error is the first piece.
+
+use std::sync::LazyLock;
+use std::time::Instant;
+
+use memchr::memmem;
+
+use super::pass_response::{PassPieces, Piece};
+use super::response::StreamedBody;
+use super::{Patience, in_band};
+use crate::api::openai::pass_head::PassHead;
+use crate::api::openai::sse_end::EndDetector;
+use crate::api::wire::sse::{Decoder, Event};
+use crate::error::{Error, Result};
+use crate::observe::body_log::LineLogger;
+
+/// Whole responses up to this length are buffered: if the upstream cuts one short, the client still
+/// gets an error status. No more is read of others to find an error.
+pub(super) const MAX_BUFFERED_BYTES: u64 = 64 * 1024;
+
+/// Bytes by which a whole body of unknown length shows whether it may be an error.
+const MIN_BEGINNING_BYTES: usize = 256;
+
+/// Bytes that one read takes from a response.
+const READ_BUFFER_BYTES: usize = 16 * 1024;
+
+/// What ends a stream of events, with the blank line behind it.
+const DONE_MARKERS: [&[u8]; 2] = [b"[DONE]\n\n", b"[DONE]\r\n\r\n"];
+
+/// The length of the longest of them.
+const TAIL_BYTES: usize = DONE_MARKERS[1].len();
+
+/// A body as the upstream sends it.
+pub(super) struct PassStream {
+    body: StreamedBody,
+    buffer: Box<[u8]>,
+    /// A stream of events may go on for as long as each of its lines ends in time.
+    is_event_stream: bool,
+    /// What was read in advance.
+    held: Vec<u8>,
+    /// The last bytes of a stream of events.
+    tail: Vec<u8>,
+    /// Whether an event reported an error.
+    reports_error: bool,
+    /// Finds the end of a stream of events that only the end of its connection delimits.
+    end_detector: Option<Box<EndDetector>>,
+    logger: Option<Box<LineLogger>>,
+}
+
+impl PassPieces for PassStream {
+    fn next_piece(&mut self, wake_at: Option<Instant>) -> Result<Piece<'_>> {
+        if !self.held.is_empty() {
+            self.buffer = std::mem::take(&mut self.held).into_boxed_slice();
+            return Ok(Piece::Bytes(&self.buffer));
+        }
+        if self.buffer.len() != READ_BUFFER_BYTES {
+            self.buffer = vec![0; READ_BUFFER_BYTES].into_boxed_slice();
+        }
+        match self.body.read(&mut self.buffer, wake_at) {
+            Ok(None) => Ok(Piece::Silence),
+            Ok(Some(0)) => match &self.end_detector {
+                Some(end) if !end.is_complete() => {
+                    Err(self.body.count_failure(Error::IncompleteStream))
+                }
+                _ => Ok(Piece::End),
+            },
+            Ok(Some(first)) => {
+                let length = self.take_piece(first);
+                Ok(Piece::Bytes(&self.buffer[..length]))
+            }
+            // Nothing is missing behind the marker.
+            Err(_) if self.is_done() => Ok(Piece::End),
+            Err(error) => Err(self.body.count_failure(error)),
+        }
+    }
+
+    fn reported_error(&self) -> Option<Error> {
+        let error = Error::upstream_in_band(500, "");
+        self.reports_error.then_some(error)
+    }
+}
+
+impl PassStream {
+    /// The pieces of a body.
+    pub(super) fn new(
+        body: StreamedBody,
+        (is_event_stream, ends_with_connection): (bool, bool),
+        logger: Option<LineLogger>,
+    ) -> Self {
+        Self {
+            body,
+            buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
+            is_event_stream,
+            held: Vec::new(),
+            tail: Vec::new(),
+            reports_error: false,
+            end_detector: (is_event_stream && ends_with_connection).then(Box::default),
+            logger: logger.map(Box::new),
+        }
+    }
+
+    /// Fills the buffer, of which the first bytes were read; returns the length of the piece.
+    fn take_piece(&mut self, first: usize) -> usize {
+        let length = self.body.fill(&mut self.buffer, first);
+        if self.is_event_stream {
+            self.track_event_end(length);
+        }
+        if let Some(logger) = &mut self.logger {
+            logger.push(&self.buffer[..length]);
+        }
+        length
+    }
+
+    /// The error that the body is, or with which its events begin. Waits for the first event, but not for
+    /// longer than `patience`; for the end of a body only if it may be an error. All bytes are kept.
+    pub(super) fn find_error(&mut self, head: &PassHead, patience: &Patience) -> Option<Vec<u8>> {
+        let mut decoder = self.is_event_stream.then(Decoder::new);
+        if decoder.is_none() && !head.may_be_json() {
+            return None;
+        }
+        let mut until = patience.silence_until();
+        loop {
+            match decoder.as_mut().map(Decoder::next_event) {
+                Some(Ok(Some(Event::Error(data)))) => return Some(data.to_vec()),
+                Some(Ok(Some(Event::Data(data)))) => {
+                    return in_band::is_error(data).then(|| data.to_vec());
+                }
+                Some(Err(_)) => return None,
+                None if !may_be_error(&self.held) => return None,
+                _ => {}
+            }
+            if self.held.len() as u64 >= MAX_BUFFERED_BYTES {
+                return None;
+            }
+            match self.body.read(&mut self.buffer, until) {
+                Ok(None) => return None,
+                Ok(Some(0)) if decoder.is_none() && in_band::is_error(&self.held) => {
+                    return Some(std::mem::take(&mut self.held));
+                }
+                Ok(Some(0)) => return None,
+                Ok(Some(first)) => {
+                    let length = self.take_piece(first);
+                    let piece = &self.buffer[..length];
+                    if self.held.is_empty() && decoder.is_some() {
+                        until = Some(Instant::now() + patience.behind_bytes);
+                    }
+                    self.held.extend_from_slice(piece);
+                    decoder.iter_mut().for_each(|decoder| decoder.push(piece));
+                }
+                Err(error) => {
+                    self.body.postpone(error);
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Notes the end of a piece of events, which has this length.
+    fn track_event_end(&mut self, length: usize) {
+        let piece = &self.buffer[..length];
+        // From the end, because the last byte is nearly always a line feed.
+        if piece.iter().rev().any(|byte| matches!(byte, b'\n' | b'\r')) {
+            self.body.deadline.reset();
+        }
+        if let Some(end) = &mut self.end_detector {
+            end.push(piece);
+        }
+        self.reports_error |= reports_error(piece);
+        self.tail.extend_from_slice(&piece[length.saturating_sub(TAIL_BYTES)..]);
+        self.tail.drain(..self.tail.len().saturating_sub(TAIL_BYTES));
+    }
+
+    /// Whether the marker that ends a stream has come.
+    fn is_done(&self) -> bool {
+        DONE_MARKERS.iter().any(|marker| self.tail.ends_with(marker))
+    }
+}
+
+/// Whether the beginning of a whole body may be that of an error: a response to a chat has choices.
+fn may_be_error(beginning: &[u8]) -> bool {
+    if !matches!(beginning.trim_ascii_start().first(), None | Some(b'{' | b'[')) {
+        return false;
+    }
+    let is_short = beginning.len() < MIN_BEGINNING_BYTES;
+    let has = |member: &[u8]| memmem::find(beginning, member).is_some();
+    is_short || (has(br#""error""#) && !has(br#""choices""#))
+}
+
+/// Whether a piece of events holds a member `error` with an object or a text in it. Quotes inside the
+/// model's text are escaped, so that no text looks like a member. An error that is split between two
+/// pieces is not seen.
+fn reports_error(piece: &[u8]) -> bool {
+    static MEMBER: LazyLock<memmem::Finder<'_>> =
+        LazyLock::new(|| memmem::Finder::new(br#""error":"#));
+    MEMBER.find_iter(piece).any(|place| {
+        let value =
+            piece[place..].strip_prefix(br#""error":"#).unwrap_or_default().trim_ascii_start();
+        let is_blank = value.starts_with(br#""""#) || value.starts_with(b"{}");
+        !is_blank && matches!(value.first(), Some(b'{' | b'"'))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_error_that_says_something_is_one() {
+        for event in [
+            r#"data: {"error":{"message":"overloaded"}}"#,
+            r#"data: {"id":"x","error": "overloaded"}"#,
+            r#"data: {"x_groq":{"error":"overloaded"}}"#,
+        ] {
+            assert!(reports_error(event.as_bytes()), "{event}");
+        }
+        for event in [
+            r#"data: {"error":null,"choices":[]}"#,
+            r#"data: {"error":{},"choices":[]}"#,
+            r#"data: {"error":"","choices":[]}"#,
+            r#"data: {"error":false}"#,
+            r#"data: {"choices":[{"delta":{"content":"{\"error\":\"x\"}"}}]}"#,
+        ] {
+            assert!(!reports_error(event.as_bytes()), "{event}");
+        }
+    }
+}
