@@ -58,14 +58,6 @@ pub fn parse_parts<'a>(entries: Option<&[&'a RawValue]>) -> Result<Vec<ContentPa
     entries.unwrap_or_default().iter().map(|entry| parse_part(entry)).collect()
 }
 
-/// Reads base64 or a data URL, as of an entry of an `images` list.
-///
-/// # Errors
-/// As [`parse_part`].
-pub fn parse_text(text: Cow<'_, str>) -> Result<ContentPart<'_>> {
-    from_text(text)
-}
-
 /// The kind of a medium.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum MediaKind<'a> {
@@ -141,8 +133,11 @@ fn kind_from_mime(mime: &str) -> MediaKind<'_> {
     }
 }
 
-/// A part from base64 or from a data URL.
-fn from_text(text: Cow<'_, str>) -> Result<ContentPart<'_>> {
+/// A part from base64 or from a data URL, as of an entry of an `images` list.
+///
+/// # Errors
+/// As [`parse_part`].
+pub fn from_text(text: Cow<'_, str>) -> Result<ContentPart<'_>> {
     // White space at the end is cut off first, so that a final newline costs no copy.
     let end = text.trim_ascii_end().len();
     let (start, mime) = split_data_url(&text[..end])?;

@@ -145,7 +145,7 @@ impl<'a> Collector<'a, '_> {
             if !is_image && !has_prefix(&url, "data:application/octet-stream") {
                 return self.push_document(None, url);
             }
-            let part = media::parse_text(Cow::Borrowed(&url));
+            let part = media::from_text(Cow::Borrowed(&url));
             if !matches!(part, Ok(ContentPart::ImageUrl { .. })) {
                 return self.push_unavailable("image", None);
             }

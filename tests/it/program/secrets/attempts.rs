@@ -22,7 +22,7 @@ pub(super) fn sample(path: &str) -> (&str, String, Vec<Steps>) {
         "/api/generate" => (input, vec![stream(&[ANSWER])]),
         "/api/embed" | "/api/embeddings" | "/v1/embeddings" => (input, vec![vec![json(vector)]]),
         "/v1/chat/completions" => (chat(PROMPT), vec![stream(&[ANSWER])]),
-        "/v1/completions" | "/v1/responses" => (input, vec![text()]),
+        "/v1/completions" | "/v1/responses" | "/v1/responses/compact" => (input, vec![text()]),
         "/v1/audio/transcriptions" => (form, vec![text()]),
         "/v1/messages" => {
             (chat(PROMPT).replacen('{', "{\"max_tokens\":9,", 1), vec![vec![answer(ANSWER)]])
