@@ -129,19 +129,30 @@ fn restore_calls<'a>(
     let tools = AnsweredTool::new(tools);
     // The message of the assistant that came without calls, while only results follow it.
     let mut caller: Option<usize> = None;
-    for place in 0..turns.len() {
+    let (mut restored, mut question) = (RestoredCalls::default(), "");
+    for (place, message) in history.iter().enumerate() {
         match turns[place].speaker {
-            Speaker::Other => caller = None,
-            Speaker::Assistant => caller = turns[place].calls.is_empty().then_some(place),
+            Speaker::Other => {
+                caller = None;
+                if lowercase_role(message) == "user" {
+                    question = content(message);
+                }
+            }
+            Speaker::Assistant => {
+                caller = turns[place].calls.is_empty().then_some(place);
+                restored = RestoredCalls::default();
+            }
             Speaker::Tool if answers[place].is_none() => {
                 let Some((caller, draft)) = caller.zip(caller.and_then(|it| drafts[it].as_mut()))
                 else {
                     continue;
                 };
-                if let Some(name) = restore_call(&history[..=place], &tools, &mut draft.message) {
-                    answers[place] = Some((caller, turns[caller].calls.len()));
-                    turns[caller].calls.push(Call { id: None, name });
-                }
+                let Some(name) = find_function(message, question, &tools, &restored) else {
+                    continue;
+                };
+                draft.message.tool_calls.push(restored.add(message, name, place));
+                answers[place] = Some((caller, turns[caller].calls.len()));
+                turns[caller].calls.push(Call { id: None, name });
             }
             Speaker::Tool => {}
         }
@@ -230,13 +241,13 @@ fn write<'a>(drafts: Vec<Option<Draft<'a>>>, steps: Vec<Step>) -> Vec<Message<'a
     let mut drafts = drafts;
     let mut out: Vec<Message<'a>> = Vec::with_capacity(steps.len());
     let mut media: Vec<ContentPart<'a>> = Vec::new();
+    let mut caller = 0;
     for step in steps {
         let draft = match step {
             Step::Keep(place) => drafts[place].take(),
             Step::TellByUser(place) => drafts[place].take().map(tell_by_user),
             Step::Cancelled((_, number)) => {
-                let caller = out.iter().rev().find(|message| message.role == "assistant");
-                let call = caller.and_then(|message| message.tool_calls.get(number));
+                let call = out.get(caller).and_then(|message| message.tool_calls.get(number));
                 let tool_call_id = call.map(|call| call.id.clone());
                 let message = Message { tool_call_id, ..Message::text("tool", pairs::CANCELLED) };
                 Some(Draft { message, media: Vec::new() })
@@ -247,6 +258,9 @@ fn write<'a>(drafts: Vec<Option<Draft<'a>>>, steps: Vec<Step>) -> Vec<Message<'a
             out.push(media_message(std::mem::take(&mut media)));
         }
         media.extend(draft.media);
+        if draft.message.role == "assistant" {
+            caller = out.len();
+        }
         out.push(draft.message);
     }
     if !media.is_empty() {
@@ -334,27 +348,34 @@ fn arguments_error() -> Error {
     Error::invalid_request("Value looks like object, but can't find closing '}' symbol")
 }
 
-/// Adds the call that the last message of `history` answers to the assistant message before it;
-/// returns the name of its function, or `None` if nothing tells which one it was. What the model passed
-/// to it is not known.
-fn restore_call<'a>(
-    history: &'a [OllamaMessage<'a>],
+/// The calls that were restored in one message.
+#[derive(Default)]
+struct RestoredCalls<'a> {
+    names: HashSet<&'a str>,
+    ids: HashSet<&'a str>,
+}
+
+impl<'a> RestoredCalls<'a> {
+    /// The call that a result answers. What the model passed to the function is not known.
+    fn add(&mut self, result: &'a OllamaMessage<'a>, name: &'a str, place: usize) -> ToolCall<'a> {
+        self.names.insert(name);
+        let id = non_empty(result.tool_call_id.as_deref()).filter(|id| self.ids.insert(id));
+        let id = id.map_or_else(|| Cow::Owned(invent_id(place, 0)), Cow::Borrowed);
+        let function = FunctionCall { name: Cow::Borrowed(name), arguments: Cow::Borrowed("{}") };
+        ToolCall { id, kind: "function", function, extra_content: None }
+    }
+}
+
+/// The function that gave a result whose call is missing; `None` if nothing tells which one it was.
+fn find_function<'a>(
+    result: &'a OllamaMessage<'a>,
+    question: &str,
     tools: &AnsweredTool<'a>,
-    caller: &mut Message<'a>,
+    restored: &RestoredCalls<'_>,
 ) -> Option<&'a str> {
-    let (result, earlier) = history.split_last()?;
-    let question = earlier.iter().rev().find(|message| lowercase_role(message) == "user");
-    let name = non_empty(result.tool_name.as_deref()).or_else(|| {
-        let called = |name: &str| caller.tool_calls.iter().any(|it| it.function.name == name);
-        tools.find(content(result), question.map_or("", content), called)
-    })?;
-    let id = match non_empty(result.tool_call_id.as_deref()) {
-        Some(id) if caller.tool_calls.iter().all(|call| call.id != id) => Cow::Borrowed(id),
-        _ => Cow::Owned(invent_id(earlier.len(), 0)),
-    };
-    let function = FunctionCall { name: Cow::Borrowed(name), arguments: Cow::Borrowed("{}") };
-    caller.tool_calls.push(ToolCall { id, kind: "function", function, extra_content: None });
-    Some(name)
+    let named = non_empty(result.tool_name.as_deref());
+    let called = |name: &str| restored.names.contains(name);
+    named.or_else(|| tools.find(content(result), question, called))
 }
 
 #[cfg(test)]

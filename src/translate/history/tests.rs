@@ -458,3 +458,24 @@ fn what_was_thought_beside_several_calls_is_one_thought() {
     }
     assert_eq!(sent(&history)[0]["reasoning_content"], "a\n\nb");
 }
+
+#[test]
+fn many_results_without_calls_and_many_calls_without_results_take_no_longer_each() {
+    const COUNT: usize = 20_000;
+    let named = |place: usize| with_name(result(&format!("i{place}"), "x"), "f");
+    let mut restored = vec![json!({"role": "assistant", "content": ""})];
+    restored.extend((0..COUNT).map(named));
+    let calls: Vec<Value> = (0..COUNT).map(|_| ollama_call("f")).collect();
+    for history in [json!(restored), json!([asked(json!(calls))])] {
+        let sent = sent(&history);
+        assert_eq!(sent.len(), 1 + COUNT);
+        let calls = sent[0]["tool_calls"].as_array().expect("calls");
+        let last = (&calls[COUNT - 1]["id"], calls.len());
+        assert_eq!(last, (&sent[COUNT]["tool_call_id"], COUNT));
+    }
+}
+
+fn with_name(mut result: Value, name: &str) -> Value {
+    result["tool_name"] = name.into();
+    result
+}
