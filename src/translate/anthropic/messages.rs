@@ -228,19 +228,9 @@ impl<'a, 'n> Conversation<'a, 'n> {
                 }
             }
             "tool_reference" => self.push_reference(block, turn),
-            "compaction" => {
+            "compaction" | "mid_conv_system" => {
                 self.end_turn(role, std::mem::take(turn));
-                let mut summary = TurnBuilder::default();
-                for inner in block.inner_blocks() {
-                    summary.push_paragraph(inner.text.unwrap_or_default().0, None);
-                }
-                self.end_turn(Role::User, summary);
-            }
-            "mid_conv_system" => {
-                self.end_turn(role, std::mem::take(turn));
-                let mut system = TurnBuilder::default();
-                push_inner_system(block, &mut system);
-                self.end_turn(Role::System, system);
+                self.push_turn_of(block);
             }
             _ => {
                 if !turn.push_content(block.borrowed())? {
@@ -249,6 +239,19 @@ impl<'a, 'n> Conversation<'a, 'n> {
             }
         }
         Ok(())
+    }
+
+    /// Adds the turn that a block is: a summary, or a system message.
+    fn push_turn_of(&mut self, block: &ContentBlock<'a>) {
+        let mut turn = TurnBuilder::default();
+        if block.kind() == "mid_conv_system" {
+            push_inner_system(block, &mut turn);
+            return self.end_turn(Role::System, turn);
+        }
+        for inner in block.inner_blocks() {
+            turn.push_paragraph(inner.text.unwrap_or_default().0, None);
+        }
+        self.end_turn(Role::User, turn);
     }
 
     /// Adds a call. One without a name is none; one without an id gets one from its place.
