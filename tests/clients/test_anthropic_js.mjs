@@ -67,10 +67,10 @@ check("the events of a stream come in Anthropic's order", async () => {
 check("system prompts and parameters arrive", async () => {
   const cache_control = { type: "ephemeral" };
   const blocks = [
-    { type: "text", text: "Be ", cache_control },
-    { type: "text", text: "brief." },
+    { type: "text", text: "Be brief.", cache_control },
+    { type: "text", text: "Be kind." },
   ];
-  assert.equal(await say("system?", { system: blocks }), "Be brief.");
+  assert.equal(await say("system?", { system: blocks }), "Be brief.\n\nBe kind.");
   assert.equal(await say("system?", { system: "Be kind." }), "Be kind.");
   const more = { stop_sequences: ["END"], temperature: 0.5, top_p: 0.9 };
   const wanted = { max_tokens: 100, stop: ["END"], temperature: 0.5, top_p: 0.9 };
@@ -202,7 +202,7 @@ check("what the proxy itself refuses is told in the same shape", async () => {
   const missing = await failure(create("Hi", { model: "nobody" }));
   assert.ok(missing instanceof Anthropic.NotFoundError, missing);
   const { type, message } = missing.error.error;
-  assert.deepEqual([type, message], ["not_found_error", "model 'nobody' not found"]);
+  assert.deepEqual([type, message], ["not_found_error", "model: nobody"]);
   const refused = await failure(create("Hi", { max_tokens: 0 }));
   assert.ok(refused instanceof Anthropic.BadRequestError, refused);
   assert.match(refused.message, /max_tokens is required and must be positive/);

@@ -80,9 +80,9 @@ async def async_answers():
 
 @check
 def system_prompts_and_parameters_arrive():
-    blocks = [{"type": "text", "text": "Be ", "cache_control": {"type": "ephemeral"}}]
-    blocks.append({"type": "text", "text": "brief."})
-    assert text_of(create("system?", system=blocks)) == "Be brief."
+    blocks = [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}]
+    blocks.append({"type": "text", "text": "Be kind."})
+    assert text_of(create("system?", system=blocks)) == "Be brief.\n\nBe kind."
     assert text_of(create("system?", system="Be kind.")) == "Be kind."
     # Newer versions of the package no longer name these two.
     older = {"temperature": 0.5, "top_p": 0.9}
@@ -170,7 +170,7 @@ def errors_have_their_classes():
         assert error.body["type"] == "error" and error.body["error"]["message"], error.body
     missing = raises(anthropic.NotFoundError, create, "Hi", model="nobody")
     assert missing.body["error"]["type"] == "not_found_error", missing.body
-    assert missing.body["error"]["message"] == "model 'nobody' not found", missing.body
+    assert missing.body["error"]["message"] == "model: nobody", missing.body
     refused = raises(anthropic.BadRequestError, create, "Hi", max_tokens=0)
     assert "max_tokens is required and must be positive" in str(refused), refused
 

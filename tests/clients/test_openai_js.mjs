@@ -326,7 +326,7 @@ check("what the proxy itself refuses is a BadRequestError", async () => {
   }
 });
 
-check("streams that fail raise after their text", async () => {
+check("streams that fail raise or tell it after their text", async () => {
   for (const words of ["break mid", "fail mid"]) {
     let text = "";
     const reading = (async () => {
@@ -337,13 +337,10 @@ check("streams that fail raise after their text", async () => {
     const error = await failure(reading);
     assert.equal(text, "Half an", words);
     assert.ok(error.message, words);
-    await failure(
-      (async () => {
-        for (const event of await collect(respond(words, { stream: true }))) {
-          assert.notEqual(event.type, "response.completed");
-        }
-      })(),
-    );
+    const events = await collect(respond(words, { stream: true }));
+    const last = events.at(-1);
+    assert.deepEqual([last.type, last.response.status], ["response.failed", "failed"], words);
+    assert.ok(last.response.error.code && last.response.error.message, words);
   }
 });
 

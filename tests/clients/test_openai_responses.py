@@ -134,12 +134,13 @@ def a_parsed_answer():
 
 @check
 def errors_before_and_inside_a_stream():
-    error = raises(openai.BadRequestError, create, "Hello", model="")
+    error = raises(openai.BadRequestError, client.responses.create, model="", input="Hello")
     assert "model is required" in str(error), error
     raises(openai.NotFoundError, client.responses.create, model="nobody", input="Hello")
     for text in ("break mid", "fail mid"):
-        error = raises(openai.APIError, lambda: list(create(text, stream=True)))
-        assert not isinstance(error, openai.APIStatusError), error
+        last = list(create(text, stream=True))[-1]
+        assert last.type == "response.failed" and last.response.status == "failed", last
+        assert last.response.error.code and last.response.error.message, last
 
 
 @check
