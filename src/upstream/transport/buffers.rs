@@ -58,7 +58,7 @@ impl TcpBuffers {
     pub(in crate::upstream) fn insert_output(&mut self, amount: usize, at: usize, bytes: &[u8]) {
         let (begin, end) = (self.pending + at, self.pending + amount);
         if self.output.len() < end + bytes.len() {
-            self.output.resize(end + bytes.len(), 0);
+            grow(&mut self.output, end + bytes.len());
         }
         self.output.copy_within(begin..end, begin + bytes.len());
         self.output[begin..begin + bytes.len()].copy_from_slice(bytes);
@@ -117,16 +117,24 @@ impl TcpBuffers {
         }
         let size = self.target_input_size.max(self.input_end + least);
         if self.input.len() < size {
-            self.input.resize(size, 0);
+            grow(&mut self.input, size);
         }
     }
+}
+
+/// Makes a buffer larger, with zeros at its end. `Vec::resize` would write them one by one in an
+/// executable that is optimised for size, which took 5 % of the time of a short request.
+fn grow(buffer: &mut Vec<u8>, size: usize) {
+    let mut larger = vec![0; size];
+    larger[..buffer.len()].copy_from_slice(buffer);
+    *buffer = larger;
 }
 
 impl Buffers for TcpBuffers {
     fn output(&mut self) -> &mut [u8] {
         let size = if self.is_output_large { MAX_BUFFER_BYTES } else { INITIAL_OUTPUT_BYTES };
         if self.output.len() < size {
-            self.output.resize(size, 0);
+            grow(&mut self.output, size);
         }
         &mut self.output[self.pending..]
     }
