@@ -70,10 +70,12 @@ PYTHON = {
     "google-adk": ("google_adk_agent.py", ("ollama",)),
     "agent-framework": ("agent_framework_agent.py", ("ollama", "openai", "responses")),
 }
-# LlamaIndex mixes up calls whose pieces come in turn; Agno takes a failed response for a finished one.
+# LlamaIndex mixes up calls whose pieces come in turn; Agno and Microsoft's framework take a failed response
+# for a finished one.
 LEAVES = {
     "llama-index, openai": (("templates", "work"),),
     "agno, responses": (("openai", "break"), ("templates", "break")),
+    "agent-framework, responses": (("openai", "break"), ("templates", "break")),
 }
 JAVASCRIPT = {
     "ai-sdk": (
