@@ -83,8 +83,8 @@ fn a_tunnel_is_kept_and_used_again() {
     assert!(proxy.is_idle(), "one tunnel for all");
 }
 
-#[test]
-fn a_read_under_tls_wakes_and_continues_at_the_same_byte() {
+/// A server that sends half of its response at once, and the rest as soon as the sender is dropped.
+fn server_of_two_halves() -> (TlsServer, mpsc::Sender<()>) {
     let (go_on, told) = mpsc::channel::<()>();
     let told = Arc::new(Mutex::new(told));
     let server = TlsServer::start(ISSUED, move |stream| {
@@ -96,6 +96,12 @@ fn a_read_under_tls_wakes_and_continues_at_the_same_byte() {
         let _ = told.lock().expect("no panic").recv_timeout(Duration::from_secs(30));
         send(b"two");
     });
+    (server, go_on)
+}
+
+#[test]
+fn a_read_under_tls_wakes_and_continues_at_the_same_byte() {
+    let (server, go_on) = server_of_two_halves();
     let proxy = ForwardProxy::http(server.addr());
     let (agent, base_url) = agent(&server, &proxy);
     let mut body = ask(&agent, &base_url).expect("a response");
@@ -118,17 +124,7 @@ fn a_read_under_tls_wakes_and_continues_at_the_same_byte() {
 
 #[test]
 fn what_comes_through_a_tunnel_arrives_at_once() {
-    let (go_on, told) = mpsc::channel::<()>();
-    let told = Arc::new(Mutex::new(told));
-    let server = TlsServer::start(ISSUED, move |stream| {
-        let mut send = |bytes: &[u8]| {
-            stream.get_mut().write_all(bytes).expect("the client reads");
-            stream.get_mut().flush().expect("the client reads");
-        };
-        send(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\none");
-        let _ = told.lock().expect("no panic").recv_timeout(Duration::from_secs(30));
-        send(b"two");
-    });
+    let (server, go_on) = server_of_two_halves();
     let proxy = ForwardProxy::http(server.addr());
     let (agent, base_url) = agent(&server, &proxy);
     let mut body = ask(&agent, &base_url).expect("a response");
