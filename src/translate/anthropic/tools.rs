@@ -89,7 +89,8 @@ enum Kind {
     Unknown,
 }
 
-/// The names of the tools of a request, and of those that only its history has.
+/// The names of the tools that a request declares; those that only its history has are added where it is
+/// translated.
 pub fn tool_names(request: &MessagesRequest<'_>) -> ToolNames {
     let mut names = ToolNames::default();
     for tool in tools(request) {
