@@ -55,8 +55,8 @@ fn run_server(config: Config) -> ExitCode {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
-    let mut upstream = config.base_url.to_string();
-    if let Some(proxy) = &config.proxy {
+    let mut upstream = config.upstream.base_url.to_string();
+    if let Some(proxy) = &config.upstream.proxy {
         upstream += &format!(" through the proxy {proxy} ({})", proxy.variable);
     }
     let shutdown = Shutdown::default();

@@ -26,7 +26,7 @@ pub fn run(config: &Config) -> (String, bool) {
         // Writing to a String cannot fail.
         let _ = write!(text, "\nwarning: {warning}");
     }
-    let _ = match &config.proxy {
+    let _ = match &config.upstream.proxy {
         Some(proxy) => write!(text, "\nproxy: {proxy} ({})", proxy.variable),
         None => write!(text, "\nproxy: none"),
     };
@@ -70,7 +70,8 @@ fn check_state(config: &Config) -> Result<String, String> {
 
 fn check_upstream(config: &Config) -> Result<String, String> {
     let retry_env = RetryEnv { sleep: Box::new(|_| false), jitter: Box::new(|| 0.0) };
-    let client = Client::new(config.upstream_settings(), retry_env, Arc::default());
+    let settings = config.upstream_settings(&config.redactor()).remove(0);
+    let client = Client::new(settings, Arc::new(retry_env), Arc::default());
     let mut trace = Trace::new("check");
     match client.list_models_quickly(&mut trace) {
         Ok(listed) => {

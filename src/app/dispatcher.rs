@@ -196,8 +196,17 @@ fn serve(app: &App, job: Box<Job>) {
     let mut stack = StackTrimmer::default();
     let (received, metrics) = (job.received, &app.metrics);
     let work = |route: &ResolvedRoute<Handler>, exchange: &mut Exchange, trace: &mut Trace| {
-        let stack = &mut stack;
-        handlers::handle(Context { app, route, exchange, trace, stack, received_at: received })
+        let (router, stack) = (app.router(), &mut stack);
+        let router = &*router;
+        handlers::handle(Context {
+            app,
+            router,
+            route,
+            exchange,
+            trace,
+            stack,
+            received_at: received,
+        })
     };
     match job.exchange.cancel_token() {
         // The client disconnected while the request was queued.

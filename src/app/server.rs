@@ -29,7 +29,8 @@ use crate::net::connection_guard::{
 use crate::net::limits::{MemoryBudget, MemoryPressure, SystemLimits};
 use crate::net::worker_pool::Overcommit;
 use crate::observe::metrics::Metrics;
-use crate::upstream::{RetryEnv, Upstream};
+use crate::upstream::RetryEnv;
+use crate::upstream::router::Router;
 
 /// Most connections that wait to be accepted.
 const LISTEN_BACKLOG: i32 = 1024;
@@ -106,10 +107,12 @@ impl Server {
         let registry = Registry::new(config.max_per_client, cfg!(target_os = "linux"));
         let limits = Limits { body_timeout: config.request_timeout, ..config.connection_limits };
         let metrics = Arc::new(Metrics::new(workers, queue));
-        let upstream =
-            Arc::new(Upstream::new(config.upstream_settings(), retry_env, metrics.clone()));
+        let redactor = config.redactor();
+        let upstreams = config.upstream_settings(&redactor);
+        let shared = (&Arc::new(retry_env), &metrics);
+        let router = Router::new(upstreams, config.models.clone(), shared, None);
         let settings = config.handler_settings(system_limits.max_kept_bytes());
-        let app = Arc::new(App::new(settings, upstream, store, metrics.clone(), SystemTime::now()));
+        let app = Arc::new(App::new(settings, router, store, metrics.clone(), SystemTime::now()));
         let pools = WorkerPools::start(workers, queue, app.clone())?;
         let memory_pressure = MemoryPressure::detect();
         let memory = (memory_pressure.clone(), app);

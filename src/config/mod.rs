@@ -40,10 +40,10 @@ pub use self::options::{help, version};
 use self::options::OptionSpec;
 use self::raw::{CommandLine, OptionValue};
 use crate::api::wire::keep_alive::KeepAlive;
-use crate::backends::profiles::Profile;
 use crate::handlers;
 use crate::http::client_keys::ClientKeys;
 use crate::http::cors::CorsPolicy;
+use crate::models::configured::ConfiguredModel;
 use crate::net::connection_guard::Limits;
 use crate::observe::redact::{Redactor, Secret};
 use crate::upstream;
@@ -53,6 +53,7 @@ use crate::upstream::base_url::BaseUrl;
 use crate::upstream::breaker;
 use crate::upstream::proxy::Proxy;
 use crate::upstream::repair::memory::EXPERIMENT_INTERVAL;
+use crate::upstream::settings::ServerSettings;
 
 /// The file in the working directory that may set variables.
 const DOTENV_FILE: &str = ".env";
@@ -63,14 +64,12 @@ const MAX_ECHO_CHARS: usize = 60;
 /// All settings, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The upstream's key, fit for a header.
-    pub api_key: Option<Secret>,
-    /// The base URL of the upstream.
-    pub base_url: BaseUrl,
-    /// The proxy that leads to the upstream, if the environment names one.
-    pub proxy: Option<Proxy>,
-    /// The upstream's family; `None` to detect it.
-    pub profile: Option<&'static Profile>,
+    /// The upstream that the environment defines, if `upstreams` is empty.
+    pub upstream: ServerSettings,
+    /// The upstreams of the file, in its order.
+    pub upstreams: Vec<ServerSettings>,
+    /// The models of the file and of `MODEL_ALIASES`.
+    pub models: Vec<ConfiguredModel>,
     /// The address or name to listen on; empty for all interfaces.
     pub host: String,
     /// The port to listen on; 0 for any free one.
@@ -223,8 +222,8 @@ fn resolve(
     let (mut config, mut problems) = apply_values(&values, calls_upstream);
     if calls_upstream && problems.is_empty() {
         let find = |names: &[&'static str]| raw::find_variable(names, env, dotenv);
-        match Proxy::select(&config.base_url, &find) {
-            Ok(proxy) => config.proxy = proxy,
+        match Proxy::select(&config.upstream.base_url, &find) {
+            Ok(proxy) => config.upstream.proxy = proxy,
             Err(problem) => problems.push(problem),
         }
     }
@@ -245,7 +244,10 @@ impl Config {
     /// What to write instead, if `url` is no base URL.
     pub fn for_base_url(url: &str) -> Result<Self, ConfigError> {
         match BaseUrl::parse(url) {
-            Ok(base_url) => Ok(Self { base_url, port: 0, ..Self::default() }),
+            Ok(base_url) => {
+                let upstream = ServerSettings { base_url, ..ServerSettings::default() };
+                Ok(Self { upstream, port: 0, ..Self::default() })
+            }
             Err(reason) => Err(ConfigError { problems: vec![reason] }),
         }
     }
@@ -259,35 +261,40 @@ impl Config {
 
     /// Masks every configured key and password.
     pub fn redactor(&self) -> Redactor {
-        let keys = self.api_key.iter().chain(self.proxy_api_keys.secrets()).cloned();
-        let proxy_auth = self.proxy.as_ref().and_then(|proxy| proxy.auth.as_ref());
-        let auths = self.base_url.auth().into_iter().chain(proxy_auth);
-        let passwords = auths.flat_map(|auth| auth.secrets().cloned().chain([auth.token()]));
-        Redactor::new(keys.chain(passwords))
+        let servers = [&self.upstream].into_iter().chain(&self.upstreams);
+        let client_keys = self.proxy_api_keys.secrets().cloned();
+        Redactor::new(servers.flat_map(ServerSettings::secrets).chain(client_keys))
     }
 
-    /// The settings of the upstream.
-    pub fn upstream_settings(&self) -> upstream::Settings {
-        upstream::Settings {
-            base_url: self.base_url.clone(),
-            proxy: self.proxy.clone(),
-            api_key: self.api_key.clone(),
-            profile: self.profile,
-            request_timeout: self.request_timeout,
+    /// The upstreams: those of the file, or else the one of the environment.
+    pub fn servers(&self) -> &[ServerSettings] {
+        if self.upstreams.is_empty() {
+            std::slice::from_ref(&self.upstream)
+        } else {
+            &self.upstreams
+        }
+    }
+
+    /// The settings of each upstream.
+    pub fn upstream_settings(&self, redactor: &Redactor) -> Vec<upstream::Settings> {
+        let settings = |server: &ServerSettings| upstream::Settings {
+            server: server.clone(),
+            request_timeout: server.timeout.unwrap_or(self.request_timeout),
             workers: self.workers,
             retry: self.retry,
             breaker: self.breaker,
             experiment_interval: self.experiment_interval,
             models_ttl: self.models_ttl,
             log_bodies: self.log_bodies,
-            redactor: self.redactor(),
-        }
+            redactor: redactor.clone(),
+        };
+        self.servers().iter().map(settings).collect()
     }
 
     /// The settings of the routes.
     pub fn handler_settings(&self, max_kept_bytes: usize) -> handlers::Settings {
         handlers::Settings {
-            base_url: self.base_url.to_string(),
+            base_url: self.servers()[0].base_url.to_string(),
             max_body_bytes: self.max_body_bytes,
             keep_alive: self.keep_alive,
             context_length: self.context_length,
@@ -307,10 +314,9 @@ impl Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            api_key: None,
-            base_url: BaseUrl::default(),
-            proxy: None,
-            profile: None,
+            upstream: ServerSettings::default(),
+            upstreams: Vec::new(),
+            models: Vec::new(),
             host: "127.0.0.1".to_owned(),
             port: 11434,
             origins: CorsPolicy::default(),
@@ -404,7 +410,7 @@ fn body_log_warning(config: &Config) -> Option<String> {
 /// api.openai.com needs a key. A malformed key is a problem of its own option.
 fn missing_key_problem(values: &[(&OptionSpec, OptionValue)], config: &Config) -> Option<String> {
     let has_key = values.iter().any(|(row, _)| row.variable == "OPENAI_API_KEY");
-    (config.base_url.is_openai() && !has_key).then(|| {
+    (config.upstream.base_url.is_openai() && !has_key).then(|| {
         "OPENAI_API_KEY is not set and api.openai.com needs it: run `export OPENAI_API_KEY=...` \
          with your key, or name another server with OPENAI_API_BASE_URL"
             .to_owned()
@@ -414,7 +420,7 @@ fn missing_key_problem(values: &[(&OptionSpec, OptionValue)], config: &Config) -
 /// A request has one `Authorization`. Which of two was meant cannot be known, and the wrong one must not
 /// be sent.
 fn two_keys_problem(config: &Config) -> Option<String> {
-    (config.api_key.is_some() && config.base_url.auth().is_some()).then(|| {
+    (config.upstream.api_key.is_some() && config.upstream.base_url.auth().is_some()).then(|| {
         "OPENAI_API_KEY and a user name in OPENAI_API_BASE_URL are both set, and only one of them can \
          be sent: remove one of them"
             .to_owned()
@@ -560,9 +566,9 @@ mod tests {
     fn the_base_url_has_an_alias_that_is_weaker_only_within_its_source() {
         let both: Pairs<'_> =
             &[("OPENAI_BASE_URL", "http://b"), ("OPENAI_API_BASE_URL", "http://a")];
-        assert_eq!(config(&[], both, &[]).base_url.host(), "a");
-        assert_eq!(config(&[], &both[..1], &both[1..]).base_url.host(), "b");
-        assert_eq!(config(&["--base-url", "http://c"], both, both).base_url.host(), "c");
+        assert_eq!(config(&[], both, &[]).upstream.base_url.host(), "a");
+        assert_eq!(config(&[], &both[..1], &both[1..]).upstream.base_url.host(), "b");
+        assert_eq!(config(&["--base-url", "http://c"], both, both).upstream.base_url.host(), "c");
     }
 
     #[test]
@@ -674,7 +680,7 @@ mod tests {
             &[("OPENAI_API_KEY", "s3cret-77"), ("OPENAI_BASE_URL", "http://h/v1?key=s3cret-77")],
             &[("OLLAMA_KEEP_ALIVE", "s3cret-77"), ("OLLAMA_HOST", "h:s3cret-77")],
         );
-        assert_eq!(good.api_key.as_ref().map(Secret::expose), Some("s3cret-77"));
+        assert_eq!(good.upstream.api_key.as_ref().map(Secret::expose), Some("s3cret-77"));
         assert_eq!(good.warnings.len(), 2);
         assert_eq!(shown(&good, "OPENAI_API_KEY"), "***");
         assert_eq!(shown(&good, "OPENAI_API_BASE_URL"), "http://h/v1?key=***");
@@ -783,7 +789,7 @@ mod tests {
     fn an_embedded_server_listens_on_a_free_loopback_port() {
         let config = Config::for_base_url("http://127.0.0.1:9/v1").expect("a base URL");
         assert_eq!(config.listen_addr(), ("127.0.0.1".to_owned(), 0));
-        assert_eq!(config.base_url.join("models"), "http://127.0.0.1:9/v1/models");
+        assert_eq!(config.upstream.base_url.join("models"), "http://127.0.0.1:9/v1/models");
         let error = Config::for_base_url("http://me:s3cret@h:x").expect_err("has no port");
         assert!(!error.to_string().contains("s3cret"), "{error}");
         let everywhere = Config { host: String::new(), ..config };

@@ -80,8 +80,8 @@ pub const OPTIONS: &[OptionSpec] = &[
         usage: "--api-key KEY",
         help: "API key for the upstream; api.openai.com needs one. A flag is visible in process lists.",
         secret: true,
-        apply: |c, text| set(&mut c.api_key, parsers::parse_api_key(text).map(Some)),
-        show: |c| c.api_key.as_ref().map(ToString::to_string).unwrap_or_default(),
+        apply: |c, text| set(&mut c.upstream.api_key, parsers::parse_api_key(text).map(Some)),
+        show: |c| c.upstream.api_key.as_ref().map(ToString::to_string).unwrap_or_default(),
         ..EMPTY_OPTION
     },
     OptionSpec {
@@ -89,16 +89,16 @@ pub const OPTIONS: &[OptionSpec] = &[
         aliases: &["OPENAI_BASE_URL"],
         usage: "--base-url URL",
         help: "The OpenAI-compatible server; without a path, `/v1` is added.",
-        apply: |c, text| set(&mut c.base_url, BaseUrl::parse(text)),
-        show: |c| c.base_url.to_string(),
+        apply: |c, text| set(&mut c.upstream.base_url, BaseUrl::parse(text)),
+        show: |c| c.upstream.base_url.to_string(),
         ..EMPTY_OPTION
     },
     OptionSpec {
         variable: "UPSTREAM_PROFILE",
         usage: "--profile NAME",
         help: "Upstream server type, such as `vllm` or `generic`; `auto` detects it.",
-        apply: |c, text| set(&mut c.profile, parsers::parse_profile(text)),
-        show: |c| c.profile.map_or(parsers::AUTO, |profile| profile.name).to_owned(),
+        apply: |c, text| set(&mut c.upstream.profile, parsers::parse_profile(text)),
+        show: |c| c.upstream.profile.map_or(parsers::AUTO, |profile| profile.name).to_owned(),
         ..EMPTY_OPTION
     },
     OptionSpec {

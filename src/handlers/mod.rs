@@ -67,7 +67,7 @@ pub use self::decompress::decompress_zstd;
 pub use self::keepalive::KeepaliveSettings;
 pub use self::route_table::{Handler, ROUTES, handle};
 
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Map, Value};
@@ -83,9 +83,11 @@ use crate::http::routes::ResolvedRoute;
 use crate::models::model::{DEFAULT_CONTEXT_LENGTH, RenderContext};
 use crate::models::running_models::{LoadOptions, RunningModels};
 use crate::models::store::Store;
+use crate::observe::lock;
 use crate::observe::metrics::Metrics;
 use crate::translate::options;
 use crate::translate::skipped::Skipped;
+use crate::upstream::router::Router;
 use crate::upstream::{Trace, Upstream};
 
 /// The settings of the routes.
@@ -108,6 +110,8 @@ pub struct Settings {
 /// The state that all requests share.
 pub struct App {
     settings: Settings,
+    /// The upstreams and models of the configuration; replaced by a reload.
+    router: RwLock<Arc<Router>>,
     upstream: Arc<Upstream>,
     /// The counters of all requests.
     pub metrics: Arc<Metrics>,
@@ -123,6 +127,8 @@ pub struct App {
 pub struct Context<'a> {
     /// The state that all requests share.
     pub app: &'a App,
+    /// The upstreams and models as they were when the request began.
+    pub router: &'a Router,
     /// The route of the request.
     pub route: &'a ResolvedRoute<Handler>,
     /// The request and its reply.
@@ -136,10 +142,10 @@ pub struct Context<'a> {
 }
 
 impl App {
-    /// An application over one upstream.
+    /// An application over these upstreams.
     pub fn new(
         settings: Settings,
-        upstream: Arc<Upstream>,
+        router: Router,
         store: Store,
         metrics: Arc<Metrics>,
         started_at: SystemTime,
@@ -147,7 +153,29 @@ impl App {
         let running_models = RunningModels::new(settings.keep_alive);
         let blobs = transfer::BlobDigests::default();
         let responses = ResponseStore::new(settings.max_kept_bytes);
-        Self { settings, upstream, metrics, running_models, store, blobs, responses, started_at }
+        let upstream = router.upstreams()[0].clone();
+        let router = RwLock::new(Arc::new(router));
+        Self {
+            settings,
+            router,
+            upstream,
+            metrics,
+            running_models,
+            store,
+            blobs,
+            responses,
+            started_at,
+        }
+    }
+
+    /// The upstreams and models that new requests use.
+    pub fn router(&self) -> Arc<Router> {
+        lock::read(&self.router).clone()
+    }
+
+    /// Replaces the upstreams and models; requests that run keep theirs.
+    pub fn set_router(&self, router: Router) {
+        *lock::write(&self.router) = Arc::new(router);
     }
 
     /// Drops what is kept of earlier responses: all of it where memory is short, else what is too old.

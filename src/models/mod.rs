@@ -24,6 +24,7 @@
 
 pub mod anthropic_list;
 pub mod catalog;
+pub mod configured;
 mod entry;
 pub mod list;
 pub mod model;

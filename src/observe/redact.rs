@@ -12,8 +12,11 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::{Arc, RwLock};
 
 use ring::digest::{SHA256, digest};
+
+use crate::observe::lock;
 
 /// Replaces a secret.
 const MASK: &str = "***";
@@ -81,32 +84,36 @@ impl fmt::Display for Secret {
     }
 }
 
-/// Masks known keys, and text that looks like a key.
+/// Masks known keys, and text that looks like a key. Clones share their keys.
 #[derive(Clone, Debug, Default)]
 pub struct Redactor {
     /// Longest first, because one key may be part of another.
-    keys: Vec<Secret>,
+    keys: Arc<RwLock<Vec<Secret>>>,
 }
 
 impl Redactor {
     /// A redactor of these keys.
     pub fn new(keys: impl IntoIterator<Item = Secret>) -> Self {
-        Self::sorted(keys.into_iter().filter(|key| !key.0.is_empty()).collect())
+        let redactor = Self::default();
+        redactor.add(keys);
+        redactor
     }
 
-    fn sorted(keys: Vec<Secret>) -> Self {
-        let mut sorted: Vec<Secret> = Vec::new();
-        for key in keys {
-            let place = sorted.partition_point(|other| other.0.len() >= key.0.len());
-            sorted.insert(place, key);
+    /// Masks these keys from now on, too. A key that was replaced stays masked: a server may still name it.
+    pub fn add(&self, keys: impl IntoIterator<Item = Secret>) {
+        let mut sorted = lock::write(&self.keys);
+        for key in keys.into_iter().filter(|key| !key.0.is_empty()) {
+            if !sorted.contains(&key) {
+                let place = sorted.partition_point(|other| other.0.len() >= key.0.len());
+                sorted.insert(place, key);
+            }
         }
-        Self { keys: sorted }
     }
 
     /// Masks known keys, `sk-...` words and `Bearer ...` values.
     pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut text = Cow::Borrowed(text);
-        for key in &self.keys {
+        for key in lock::read(&self.keys).iter() {
             if key.0.len() < MIN_UNIQUE_KEY_LENGTH {
                 if let Some(masked) = mask_quoted_key(&text, &key.0) {
                     text = Cow::Owned(masked);
@@ -126,7 +133,8 @@ impl Redactor {
     /// Redacts the value of an option, which is no prose: a short key is masked wherever it stands.
     pub fn redact_value(&self, value: &str) -> String {
         let replace = |text: String, key: &Secret| text.replace(&key.0, MASK);
-        self.redact(&self.keys.iter().fold(value.to_owned(), replace)).into_owned()
+        let masked = lock::read(&self.keys).iter().fold(value.to_owned(), replace);
+        self.redact(&masked).into_owned()
     }
 
     /// Redacts a text that was truncated, and removes the first part of a known key at its end.
@@ -136,7 +144,10 @@ impl Redactor {
             (1..key.len()).rev().find(|length| text.as_bytes().ends_with(&key[..*length]))
         };
         let is_unique = |key: &&Secret| key.0.len() >= MIN_UNIQUE_KEY_LENGTH;
-        let part = self.keys.iter().filter(is_unique).filter_map(partial).max().unwrap_or(0);
+        let part = {
+            let keys = lock::read(&self.keys);
+            keys.iter().filter(is_unique).filter_map(partial).max().unwrap_or(0)
+        };
         // A key begins with a character, so this is a character boundary.
         self.redact(&text[..text.len() - part]).into_owned()
     }
@@ -296,7 +307,9 @@ mod tests {
     fn a_secret_never_prints_itself() {
         let secret = Secret::new("topsecret-1");
         assert_eq!(format!("{secret} {secret:?}"), "*** ***");
-        assert_eq!(format!("{:?}", Redactor::new([secret])), "Redactor { keys: [***] }");
+        let redactor = Redactor::new([secret]);
+        let shown = format!("{redactor:?}");
+        assert!(shown.contains("***") && !shown.contains("topsecret"), "{shown}");
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub struct Client {
     pub(crate) redactor: Redactor,
     pub(crate) body_log: BodyLog,
     pub(super) retry_policy: RetryPolicy,
-    pub(super) retry_env: RetryEnv,
+    pub(super) retry_env: Arc<RetryEnv>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) breaker: Breaker,
     pub(super) repair_memory: RepairMemory,
@@ -72,7 +72,7 @@ pub struct Rejected {
 
 impl Client {
     /// A client with these settings.
-    pub fn new(settings: Settings, retry_env: RetryEnv, metrics: Arc<Metrics>) -> Self {
+    pub fn new(settings: Settings, retry_env: Arc<RetryEnv>, metrics: Arc<Metrics>) -> Self {
         Self {
             agent: Agent::new(&settings),
             body_log: BodyLog::new(settings.log_bodies, settings.redactor.clone()),
@@ -87,9 +87,10 @@ impl Client {
             responses_models: RecentModels::default(),
             has_answered: AtomicBool::new(false),
             configured_profile: settings
+                .server
                 .profile
-                .or_else(|| profiles::find_by_host(settings.base_url.host())),
-            base_url: settings.base_url,
+                .or_else(|| profiles::find_by_host(settings.server.base_url.host())),
+            base_url: settings.server.base_url,
             model_details: ModelDetailsCache::default(),
         }
     }

@@ -97,6 +97,8 @@ mod recent_models;
 pub mod repair;
 mod response;
 mod retry;
+pub mod router;
+pub mod settings;
 mod thinking_memory;
 mod tool_call_extras;
 mod transport;
@@ -113,47 +115,15 @@ pub use self::pass_response::{PassPieces, PassResponse, PassResponseBody, Piece}
 pub use self::pass_through::{PassHeaders, PassTarget};
 use self::recent_models::RecentModels;
 pub use self::response::{EventStream, UpstreamResponse, Waited};
+pub use self::settings::{ServerSettings, Settings, TlsSettings};
 pub(crate) use self::thinking_memory::ThinkingMemory;
 pub(crate) use self::tool_call_extras::ToolCallExtras;
 pub use self::transport::agent::Payload;
-use crate::backends::profiles::Profile;
 use crate::error::Error;
 use crate::models::catalog::Catalog;
 use crate::observe::first_times::FirstTimes;
 use crate::observe::metrics::Metrics;
-use crate::observe::redact::{Redactor, Secret};
-use crate::upstream::backoff::RetryPolicy;
-use crate::upstream::base_url::BaseUrl;
-use crate::upstream::proxy::Proxy;
-
-/// The settings of one upstream.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Its address.
-    pub base_url: BaseUrl,
-    /// The proxy that leads to it.
-    pub proxy: Option<Proxy>,
-    /// Its key.
-    pub api_key: Option<Secret>,
-    /// Its family; `None` to detect it.
-    pub profile: Option<&'static Profile>,
-    /// The longest silence during a call.
-    pub request_timeout: Duration,
-    /// The most requests at once, which is also the most idle connections kept.
-    pub workers: usize,
-    /// When and how often a call is repeated.
-    pub retry: RetryPolicy,
-    /// When calls fail at once because the upstream is unreachable.
-    pub breaker: breaker::Settings,
-    /// How long its model list stays fresh.
-    pub models_ttl: Duration,
-    /// The time between two requests of a model that try to do without one of its repairs.
-    pub experiment_interval: Duration,
-    /// Whether bodies are logged.
-    pub log_bodies: bool,
-    /// Masks every known key in texts.
-    pub redactor: Redactor,
-}
+use crate::observe::redact::Secret;
 
 /// Sleep and randomness of the retries, which tests replace.
 pub struct RetryEnv {
@@ -172,6 +142,12 @@ pub struct Trace {
     pub upstream_request_id: String,
     /// The model's name as the client sent it.
     pub model: String,
+    /// The name of the upstream that was asked last.
+    pub upstream: Option<Arc<str>>,
+    /// The key that the client sent, where an upstream is to get it.
+    pub client_key: Option<Secret>,
+    /// Whether a call makes one attempt only, because another upstream may be asked instead.
+    pub is_single_attempt: bool,
     /// Attempts so far.
     pub attempts: u32,
     /// When the latest attempt began.
@@ -220,6 +196,8 @@ enum ConnectionPolicy {
 
 /// One server behind the proxy, shared by all workers.
 pub struct Upstream {
+    /// What it was made of.
+    pub(crate) settings: Settings,
     /// Makes the calls.
     pub(crate) client: Client,
     /// Its model list.
@@ -240,16 +218,22 @@ pub struct Upstream {
 
 impl Upstream {
     /// An upstream of which nothing is known yet.
-    pub fn new(settings: Settings, retry_env: RetryEnv, metrics: Arc<Metrics>) -> Self {
-        Self {
+    pub fn new(settings: Settings, retry_env: Arc<RetryEnv>, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self {
             catalog: Catalog::new(settings.models_ttl),
-            client: Client::new(settings, retry_env, metrics),
+            client: Client::new(settings.clone(), retry_env, metrics),
+            settings,
             batch_limits: BatchLimits::default(),
             suffix_refusals: RecentModels::default(),
             thinking_memory: ThinkingMemory::default(),
             lacks_responses: AtomicBool::new(false),
             logged_types: FirstTimes::default(),
             has_responses: AtomicBool::new(false),
-        }
+        })
+    }
+
+    /// Its name in the configuration.
+    pub fn name(&self) -> &str {
+        &self.settings.server.name
     }
 }

@@ -151,7 +151,7 @@ impl Proxy {
 /// A server with pacing of the test's own.
 pub fn start(base: &str, change: impl FnOnce(&mut Config), pacing: RetryEnv) -> (Server, Shutdown) {
     let mut config = Config::for_base_url(base).expect("a valid base URL");
-    config.api_key = Some(ollama_openai_proxy::observe::redact::Secret::new(KEY));
+    config.upstream.api_key = Some(ollama_openai_proxy::observe::redact::Secret::new(KEY));
     config.workers = 16;
     change(&mut config);
     let stop = Shutdown::default();

@@ -140,7 +140,7 @@ impl DetailsProbe {
     }
 }
 
-/// What is known of one upstream family.
+/// What is known of one upstream family. Families are equal if their names are.
 #[derive(Debug)]
 pub struct Profile {
     /// The name, as accepted by the configuration.

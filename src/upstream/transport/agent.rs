@@ -116,14 +116,15 @@ impl Agent {
             .max_idle_age(MAX_IDLE_AGE)
             // Our connector knows the proxy; ureq must not read the environment.
             .proxy(None);
-        let http_proxy = settings.proxy.clone();
-        let http_proxy = http_proxy.filter(|proxy| proxy.takes_absolute_urls(&settings.base_url));
+        let http_proxy = settings.server.proxy.clone();
+        let http_proxy =
+            http_proxy.filter(|proxy| proxy.takes_absolute_urls(&settings.server.base_url));
         Self {
             agent: ureq::Agent::with_parts(builder.build(), connector, DeferredResolver),
-            api_key: settings.api_key.clone(),
-            azure_key_header: settings.base_url.is_azure_versioned(),
-            basic_auth: settings.base_url.auth().cloned(),
-            may_want_tls: (!settings.base_url.is_https() && http_proxy.is_none()).into(),
+            api_key: settings.server.api_key.clone(),
+            azure_key_header: settings.server.base_url.is_azure_versioned(),
+            basic_auth: settings.server.base_url.auth().cloned(),
+            may_want_tls: (!settings.server.base_url.is_https() && http_proxy.is_none()).into(),
             http_proxy,
             timeout,
             detected_profile: OnceLock::new(),

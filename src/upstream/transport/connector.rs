@@ -41,8 +41,8 @@ pub(super) struct CancellableConnector {
 
 impl CancellableConnector {
     pub(super) fn new(settings: &Settings) -> Self {
-        let base_url = &settings.base_url;
-        let proxy = settings.proxy.clone().map(|proxy| ProxyConnector::new(proxy, base_url));
+        let base_url = &settings.server.base_url;
+        let proxy = settings.server.proxy.clone().map(|proxy| ProxyConnector::new(proxy, base_url));
         Self { proxy, tls: TlsConnector::default(), resolver: DefaultResolver::default() }
     }
 

@@ -14,7 +14,7 @@ use crate::observe::redact::{Redactor, Secret};
 use crate::upstream::backoff::RetryPolicy;
 use crate::upstream::base_url::BaseUrl;
 use crate::upstream::proxy::Proxy;
-use crate::upstream::{ConnectionPolicy, Settings, Trace, breaker};
+use crate::upstream::{ConnectionPolicy, ServerSettings, Settings, Trace, breaker};
 
 #[path = "../../../tests/support/forward_proxy.rs"]
 #[allow(dead_code)] // Other tests use the rest.
@@ -36,10 +36,12 @@ fn agent(server: &TlsServer, proxy: &ForwardProxy) -> (Agent, BaseUrl) {
         Some((names[0], url.clone())).filter(|_| !names.contains(&"no_proxy"))
     });
     let settings = Settings {
-        base_url: base_url.clone(),
-        proxy: proxy.expect("a proxy's URL"),
-        api_key: Some(Secret::new("k")),
-        profile: None,
+        server: ServerSettings {
+            base_url: base_url.clone(),
+            proxy: proxy.expect("a proxy's URL"),
+            api_key: Some(Secret::new("k")),
+            ..ServerSettings::default()
+        },
         request_timeout: Duration::from_secs(30),
         workers: 4,
         retry: RetryPolicy::default(),

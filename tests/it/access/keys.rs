@@ -193,7 +193,7 @@ fn the_client_s_key_never_goes_upstream() {
     for key in [Some(KEY), None] {
         let (upstream, proxy) = pair_with(|config| {
             keyed(config);
-            config.api_key = config.api_key.take().filter(|_| key.is_some());
+            config.upstream.api_key = config.upstream.api_key.take().filter(|_| key.is_some());
         });
         for (path, body) in &asked {
             let kind = if path.contains("audio") {

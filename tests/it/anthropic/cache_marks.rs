@@ -25,7 +25,8 @@ fn kept() -> Value {
 #[test]
 fn each_family_gets_what_it_takes() {
     for name in profiles::names() {
-        let (upstream, proxy) = pair_with(|config| config.profile = profiles::find_by_name(name));
+        let (upstream, proxy) =
+            pair_with(|config| config.upstream.profile = profiles::find_by_name(name));
         let expected = match name {
             "openrouter" | "litellm" => kept(),
             _ => json!("ab"),

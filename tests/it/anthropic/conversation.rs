@@ -305,7 +305,7 @@ fn reasoning_goes_back_to_the_families_that_want_it_whatever_its_signature() {
     };
     for signature in [json!("b2xsYW1h"), json!(""), Value::Null, json!(5)] {
         let (upstream, proxy) =
-            pair_with(|config| config.profile = profiles::find_by_name("deepseek"));
+            pair_with(|config| config.upstream.profile = profiles::find_by_name("deepseek"));
         let sent = messages(&Bench { upstream, proxy }, &turns(signature));
         assert_eq!(sent[1]["reasoning_content"], "Look first.", "{sent}");
     }

@@ -102,7 +102,8 @@ fn a_family_that_cannot_fill_in_is_not_asked() {
     let sentence = "registry.ollama.ai/library/m:latest does not support insert";
     // The model of vLLM is of no known family, and Gemini has no such endpoint at all.
     for family in ["vllm", "tgi", "gemini"] {
-        let (upstream, proxy) = pair_with(|config| config.profile = profiles::find_by_name(family));
+        let (upstream, proxy) =
+            pair_with(|config| config.upstream.profile = profiles::find_by_name(family));
         ask(&proxy, true).assert_error(400, sentence);
         assert!(upstream.is_idle(), "{family}");
     }
@@ -130,7 +131,8 @@ fn refusal(code: u16, body: &Value) -> Vec<Step> {
 #[test]
 fn a_server_without_suffix_gets_the_prompt_of_the_model_s_family() {
     for family in ["vllm", "tgi"] {
-        let (upstream, proxy) = pair_with(|config| config.profile = profiles::find_by_name(family));
+        let (upstream, proxy) =
+            pair_with(|config| config.upstream.profile = profiles::find_by_name(family));
         upstream.list(&json!({"data": [{"id": QWEN}]}).to_string());
         upstream.script(filled_in());
         let answer = ask_for(&proxy, QWEN, false);
@@ -163,7 +165,8 @@ fn only_models_that_can_fill_in_are_shown_so() {
         ("generic", "stable-code:3b", true),
         ("generic", "llama3.1:8b", false),
     ] {
-        let (upstream, proxy) = pair_with(|config| config.profile = profiles::find_by_name(family));
+        let (upstream, proxy) =
+            pair_with(|config| config.upstream.profile = profiles::find_by_name(family));
         upstream.list(&json!({"data": [{"id": model}]}).to_string());
         let shown = proxy.show(model);
         let found = shown["capabilities"].as_array().expect("a list").contains(&"insert".into());
@@ -260,7 +263,8 @@ fn mistral_is_asked_below_its_base_url() {
     upstream.script(vec![upstream::answer("x):")]);
     let config = Config::for_base_url(&upstream.base_url()).expect("a valid base URL");
     let pacing = RetryEnv { sleep: Box::new(|_: Duration| false), jitter: Box::new(|| 0.0) };
-    let client = Client::new(config.upstream_settings(), pacing, Arc::default());
+    let settings = config.upstream_settings(&config.redactor()).remove(0);
+    let client = Client::new(settings, Arc::new(pacing), Arc::default());
     let mut request = CompletionRequest {
         model: "codestral-latest",
         prompt: "def f(".into(),

@@ -44,7 +44,7 @@ fn a_token_of_the_directory_is_a_bearer_s() {
     upstream.script(vec![answer("Hi")]);
     let base = upstream.base_url().replace("/v1", "/openai");
     let proxy = Proxy::at(&format!("{base}{VERSION}"), |config| {
-        config.api_key = Some(Secret::new("eyJ0eXAi"));
+        config.upstream.api_key = Some(Secret::new("eyJ0eXAi"));
     });
     proxy.ask("/api/chat", chat_whole("Hi"));
     let asked = upstream.request();

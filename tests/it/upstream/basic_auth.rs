@@ -12,7 +12,7 @@ fn with_password(base: &str) -> String {
 const SENT: &str = "Basic bcOpOnMzY3JldDp3b3Jk";
 
 fn without_key(upstream: &Upstream) -> Proxy {
-    Proxy::at(&with_password(&upstream.base_url()), |config| config.api_key = None)
+    Proxy::at(&with_password(&upstream.base_url()), |config| config.upstream.api_key = None)
 }
 
 #[test]

@@ -360,7 +360,8 @@ fn reasoning_that_is_hidden_from_the_client_is_kept_for_the_upstream() {
 
 #[test]
 fn a_family_that_wants_reasoning_gets_what_was_kept_before_a_blank() {
-    let (upstream, proxy) = pair_with(|config| config.profile = profiles::find_by_name("deepseek"));
+    let (upstream, proxy) =
+        pair_with(|config| config.upstream.profile = profiles::find_by_name("deepseek"));
     let bench = Bench { upstream, proxy };
     play_first(&bench, CHAT, &reasoned("reasoning_content", true), true);
     for (id, thinking, expected) in [

@@ -630,7 +630,7 @@ fn cache_marks_that_are_refused_go() {
     );
     // On Anthropic's route they go up where the family is known to take them.
     let (upstream, proxy) =
-        pair_with(|config| config.profile = profiles::find_by_name("openrouter"));
+        pair_with(|config| config.upstream.profile = profiles::find_by_name("openrouter"));
     upstream.judge(|request| {
         let is_marked = request.body.contains("cache_control");
         let refusal = r#"{"error":{"message":"cache_control is not supported by this provider"}}"#;

@@ -15,7 +15,8 @@ fn forgetful(family: Option<&str>, list: &str) -> (Upstream, Proxy) {
     let (upstream, proxy) = pair_with(|config| {
         config.models_ttl = std::time::Duration::ZERO;
         config.retry.max_retries = 0;
-        config.profile = family.map(|name| profiles::find_by_name(name).expect("a known family"));
+        config.upstream.profile =
+            family.map(|name| profiles::find_by_name(name).expect("a known family"));
     });
     upstream.list(list);
     (upstream, proxy)

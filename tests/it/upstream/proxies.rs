@@ -33,7 +33,7 @@ fn through_with(url: &str, base: &str, change: impl FnOnce(&mut Config)) -> Prox
     let chosen = proxy::Proxy::select(&base_url, &find).expect("a proxy's URL");
     assert!(chosen.is_some());
     Proxy::at(base, |config| {
-        config.proxy = chosen;
+        config.upstream.proxy = chosen;
         config.retry.max_retries = 0;
         change(config);
     })
@@ -344,7 +344,7 @@ fn the_variables_may_stand_in_the_env_file_below_the_environment() {
         let args = Vec::<std::ffi::OsString>::new();
         let (_, config) = config::from_sources(args, &value, &pairs).expect("a configuration");
         assert_eq!(
-            config.proxy.map(|proxy| proxy.to_string()).as_deref(),
+            config.upstream.proxy.map(|proxy| proxy.to_string()).as_deref(),
             expected,
             "{env:?} {file:?}"
         );

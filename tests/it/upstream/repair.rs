@@ -363,7 +363,8 @@ fn refused_stop_sequences_are_watched_for_and_end_the_upstream_s_stream() {
 
 #[test]
 fn more_stop_sequences_than_a_family_takes_are_watched_for() {
-    let (upstream, proxy) = pair_with(|config| config.profile = profiles::find_by_name("openai"));
+    let (upstream, proxy) =
+        pair_with(|config| config.upstream.profile = profiles::find_by_name("openai"));
     let stop = json!({"options": {"stop": ["1", "2", "3", "4", "5"]}});
     upstream.script(stream(&["a5b"]));
     assert_eq!(chat(&proxy, &stop).json()["message"]["content"], "a");

@@ -160,7 +160,8 @@ fn a_stop_sequence_that_an_unknown_server_leaves_in_the_text_is_cut_off() {
     upstream.script(vec![answer("ENDs meet")]);
     assert_eq!(proxy.post("/api/chat", &body(false)).json()["message"]["content"], "ENDs meet");
     // A server that is known does it right.
-    let (upstream, proxy) = pair_with(|config| config.profile = profiles::find_by_name("openai"));
+    let (upstream, proxy) =
+        pair_with(|config| config.upstream.profile = profiles::find_by_name("openai"));
     upstream.script(vec![answer("One.END")]);
     assert_eq!(proxy.post("/api/chat", &body(false)).json()["message"]["content"], "One.END");
 }
@@ -201,7 +202,7 @@ fn a_family_that_can_is_told_to_continue_the_last_message() {
     for name in ["vllm", "sglang"] {
         for (route, body) in routes(&begun(), None) {
             let (upstream, proxy) =
-                pair_with(|config| config.profile = profiles::find_by_name(name));
+                pair_with(|config| config.upstream.profile = profiles::find_by_name(name));
             upstream.script(vec![answer("Hi")]);
             assert_eq!(proxy.post(route, &body).status(), 200);
             let sent = upstream.request().json();
@@ -290,7 +291,8 @@ fn a_refused_last_message_teaches_how_it_is_continued() {
 
 #[test]
 fn a_switch_that_is_refused_gives_way_to_a_question_from_then_on() {
-    let (upstream, proxy) = pair_with(|config| config.profile = profiles::find_by_name("vllm"));
+    let (upstream, proxy) =
+        pair_with(|config| config.upstream.profile = profiles::find_by_name("vllm"));
     let text = "continue_final_message is set but the final message does not appear in the chat after \
                 applying the chat template!";
     upstream.script(vec![refusal(text)]);
