@@ -143,7 +143,7 @@ pub struct ConfigError {
 }
 
 /// Builds the configuration from `args` (without the program's name), the environment, `./.env` and
-/// the file of client keys. A missing `.env` file, or a folder of that name, is ignored. Help and
+/// the file of client keys, each time anew. A missing `.env` file, or a folder of that name, is ignored. Help and
 /// version ignore all problems and get the default configuration.
 ///
 /// # Errors
@@ -301,6 +301,13 @@ impl Config {
             keepalive: self.keepalive,
             max_kept_bytes,
         }
+    }
+
+    /// The options that a new configuration changes and that only a restart applies.
+    pub fn unreloadable_changes(&self, new: &Self) -> Vec<&'static str> {
+        let is_changed =
+            |row: &&OptionSpec| row.needs_restart && (row.show)(self) != (row.show)(new);
+        OPTIONS.iter().filter(is_changed).map(|row| row.variable).collect()
     }
 
     /// The effective values, `VARIABLE=value` on a line each, in the form that the sources take.
@@ -775,6 +782,16 @@ mod tests {
         check(&["--host=:80", "--keep-alive=1h", "--max-body-bytes=1G", "--context-length=8192"]);
         check(&["--origins=http://a.test, chrome-extension://*,*"]);
         check(&["--api-key=k", "--base-url=http://[::1]:8080/v1?a=b", "--retry-max=0"]);
+    }
+
+    #[test]
+    fn what_only_a_restart_changes_is_named() {
+        let old = config(&[], &[], &[]);
+        assert_eq!(old.unreloadable_changes(&old), [""; 0]);
+        let new = config(&["--workers=7", "--retry-max=1", "--shutdown-grace=2"], &[], &[]);
+        assert_eq!(old.unreloadable_changes(&new), ["PROXY_WORKERS", "SHUTDOWN_GRACE"]);
+        let new = config(&["--host=0.0.0.0", "--max-queue=1"], &[], &[]);
+        assert_eq!(old.unreloadable_changes(&new), ["OLLAMA_HOST", "OLLAMA_MAX_QUEUE"]);
     }
 
     #[test]

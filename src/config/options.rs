@@ -37,6 +37,8 @@ pub struct OptionSpec {
     pub help: &'static str,
     /// True if the value must never be shown.
     pub secret: bool,
+    /// True if a new value has no effect until the program starts again.
+    pub needs_restart: bool,
     /// Parses the value into the configuration.
     pub apply: fn(&mut Config, &str) -> ApplyResult,
     /// The effective value, in a form that `apply` accepts, unless it is a secret.
@@ -69,6 +71,7 @@ const EMPTY_OPTION: OptionSpec = OptionSpec {
     default: None,
     help: "",
     secret: false,
+    needs_restart: false,
     apply: |_, _| Ok(None),
     show: |_| String::new(),
 };
@@ -105,6 +108,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         variable: "OLLAMA_HOST",
         usage: "--host HOST[:PORT]",
         help: "Address to listen on; `:PORT` is all interfaces, port 0 any free port.",
+        needs_restart: true,
         apply: apply_host,
         show: show_host,
         ..EMPTY_OPTION
@@ -113,6 +117,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         variable: "PROXY_PORT",
         usage: "--port PORT",
         help: "Port to listen on; overrides the one in `OLLAMA_HOST`.",
+        needs_restart: true,
         apply: |c, text| set(&mut c.port, parsers::parse_integer(text, 0..=65535)),
         show: |c| c.port.to_string(),
         ..EMPTY_OPTION
@@ -178,6 +183,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         variable: "PROXY_WORKERS",
         usage: "--workers N",
         help: "Requests handled concurrently, 1 to 4096.",
+        needs_restart: true,
         apply: |c, text| set(&mut c.workers, parsers::parse_integer(text, 1..=4096)),
         show: |c| c.workers.to_string(),
         ..EMPTY_OPTION
@@ -186,6 +192,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         variable: "OLLAMA_MAX_QUEUE",
         usage: "--max-queue N",
         help: "Requests that may queue for a worker; beyond that, 503.",
+        needs_restart: true,
         apply: |c, text| {
             set_or_warn(&mut c.max_queue, parsers::parse_integer(text, 0..=65536), "512")
         },
@@ -196,6 +203,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         variable: "MAX_CONNECTIONS",
         usage: "--max-connections N",
         help: "Most connections at once; beyond that, the oldest idle ones are closed.",
+        needs_restart: true,
         apply: |c, text| {
             set(&mut c.connection_limits.max_connections, parsers::parse_integer(text, 8..=65_536))
         },
@@ -206,6 +214,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         variable: "MAX_PER_CLIENT",
         usage: "--max-per-client N",
         help: "Concurrent requests per client address; beyond that, 503. 0 means no limit.",
+        needs_restart: true,
         apply: |c, text| {
             set(&mut c.max_per_client, parsers::parse_integer(text, 0..=65_536).map(non_zero))
         },
@@ -278,6 +287,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         usage: "--state FILE",
         default: Some(parsers::DEFAULT_STATE_FILE),
         help: "File of created models; follows `XDG_DATA_HOME`.",
+        needs_restart: true,
         apply: |c, text| set(&mut c.state_file, parsers::parse_state_path(text)),
         show: |c| display_path(c.state_file.as_ref()),
         ..EMPTY_OPTION
@@ -286,6 +296,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         variable: "SHUTDOWN_GRACE",
         usage: "--shutdown-grace SECONDS",
         help: "Time that running requests get to finish on shutdown.",
+        needs_restart: true,
         apply: |c, text| set(&mut c.shutdown_grace, parsers::parse_seconds(text)),
         show: |c| c.shutdown_grace.as_secs_f64().to_string(),
         ..EMPTY_OPTION
