@@ -219,7 +219,8 @@ fn serve(app: &App, job: Box<Job>) {
     stack.after_request();
 }
 
-/// Gives the early response or runs `work`, completes the response, and records the request. The exchange is used outside of the part that may panic.
+/// Gives the early response or runs `work`, completes the response, and records the request. The
+/// exchange is used outside of the part that may panic.
 fn finish(
     metrics: &Metrics,
     mut job: Box<Job>,
@@ -248,6 +249,7 @@ fn finish(
         if trace.retries_exhausted {
             exchange.forbid_retry();
         }
+        exchange.set_upstream(trace.upstream.clone());
         exchange.fail(error);
     }
     metrics.record_request(&RequestRecord {
@@ -283,10 +285,12 @@ fn log_request(exchange: &Exchange, trace: &Trace, received: Instant, error: Opt
         0 => String::new(),
         _ => format!(" upstream_request_id={}", trace.upstream_request_id),
     };
+    let upstream = trace.upstream.as_ref().map(|name| format!(" upstream={name}"));
+    let upstream = upstream.unwrap_or_default();
     let failure = error.map(|error| format!(" error={error}")).unwrap_or_default();
     log::log!(
         log_level(exchange, error),
-        "{} {} {path:?} model={:?} status={} attempts={} duration_ms={} tokens={}+{}{upstream_id}{failure}",
+        "{} {} {path:?} model={:?} status={} attempts={} duration_ms={} tokens={}+{}{upstream_id}{upstream}{failure}",
         exchange.request_id(),
         exchange.method(),
         trace.model,

@@ -48,11 +48,11 @@
 //! | route | result |
 //! | --- | --- |
 //! | `/health` | 200 while the process runs; needs no key |
-//! | `/ready` | 200 if a request would be served now; 503 on shutdown, open circuit or full queue |
-//! | `/openai/health` | 200 or 503 after one request for the model list, of at most 10 s |
+//! | `/ready` | 200 if a request would be served now; 503 on shutdown, full queue or if all circuits are open |
+//! | `/openai/health` | 200 or 503 after one request for the model list of each upstream, of at most 10 s |
 //!
-//! Only `/openai/health` calls the upstream, also while the circuit is open. It reports the state
-//! of the circuit, and how many attempts were made and failed.
+//! Only `/openai/health` calls the upstreams, also while their circuits are open. It reports their states,
+//! and how many attempts were made and failed; one upstream that answers is enough for a 200.
 //!
 //! # Limits of the design
 //!

@@ -43,6 +43,7 @@ pub(super) fn embed(context: &mut Context<'_>, text: String) -> Result<()> {
             if embed::is_too_long(&error) { Error::invalid_request(INPUT_TOO_LONG) } else { error }
         })?;
     let metrics = (!is_load).then(|| build_metrics(context, tokens));
+    context.name_upstream();
     context.exchange.respond(200, ContentType::JSON, &answer.finish(metrics))
 }
 
@@ -60,6 +61,7 @@ pub(super) fn embeddings(context: &mut Context<'_>, text: String) -> Result<()> 
     let load = load_options(keep_alive, request.options.as_ref());
     let mut answer = EmbedResponseBuilder::for_embeddings();
     embed_inputs(context, &name, inputs.into_iter().collect(), load, false, &mut answer)?;
+    context.name_upstream();
     context.exchange.respond(200, ContentType::JSON, &answer.finish(None))
 }
 

@@ -1,12 +1,10 @@
-//! Routes that describe the server and its models: version, tags, ps, show, health and metrics.
+//! Routes that describe the server and its models: version, tags, ps and show.
 //!
 //! Never sends a prompt to the upstream; the model list is the only thing fetched from it. Invariant:
-//! `/health`, `/ready` and `/metrics` respond without a request to the upstream.
+//! `/api/version` responds without a request to the upstream.
 
 use std::borrow::Cow;
 use std::time::SystemTime;
-
-use serde::Serialize;
 
 use super::model_lookup::AnyModel;
 use super::{Context, model_required_error};
@@ -25,7 +23,7 @@ use crate::models::running_models::LoadState;
 const OLLAMA_VERSION: &str = "0.40.16";
 
 /// The proxy's own version.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// `GET /api/version`.
 pub(super) fn version(context: &mut Context<'_>) -> Result<()> {
@@ -119,67 +117,4 @@ pub(super) fn show(context: &mut Context<'_>, text: String) -> Result<()> {
         None => return Err(Error::model_not_found(&names::display_name(&name))),
     };
     context.answer_json(200, &response)
-}
-
-/// `GET /health`: the process is running.
-pub(super) fn health(context: &mut Context<'_>) -> Result<()> {
-    // With an invalid configuration the process does not start.
-    let health = format!(r#"{{"status":"healthy","version":"{VERSION}","configured":true}}"#);
-    context.exchange.respond(200, ContentType::JSON, health.as_bytes())
-}
-
-/// The response of `GET /ready`.
-#[derive(Serialize)]
-struct Ready {
-    status: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
-}
-
-/// `GET /ready`: whether a request would be served now.
-pub(super) fn ready(context: &mut Context<'_>) -> Result<()> {
-    let reason = context.app.metrics.check_ready(context.app.upstream.client.circuit_state()).err();
-    let (status, word) = if reason.is_none() { (200, "ready") } else { (503, "not ready") };
-    context.answer_json(status, &Ready { status: word, reason })
-}
-
-/// `GET /metrics`.
-pub(super) fn metrics(context: &mut Context<'_>) -> Result<()> {
-    let app = context.app;
-    let text = app.metrics.render(app.upstream.client.circuit_state(), VERSION, app.started_at);
-    context.exchange.respond(200, ContentType::METRICS, text.as_bytes())
-}
-
-/// The response of `GET /openai/health`.
-#[derive(Serialize)]
-struct UpstreamHealth {
-    status: &'static str,
-    circuit: &'static str,
-    models_available: usize,
-    request_count: u64,
-    error_count: u64,
-    error_rate: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-}
-
-/// `GET /openai/health`: tries once to fetch the upstream's model list.
-pub(super) fn upstream_health(context: &mut Context<'_>) -> Result<()> {
-    let (client, metrics) = (&context.app.upstream.client, &context.app.metrics);
-    let checked = client.check_health(context.trace);
-    let (requests, errors) = (metrics.attempts(), metrics.failures());
-    #[allow(clippy::cast_precision_loss)] // A rate, not a count.
-    let error_rate = if requests == 0 { 0.0 } else { errors as f64 / requests as f64 };
-    let (status, word) = if checked.is_ok() { (200, "healthy") } else { (503, "unhealthy") };
-    let health = UpstreamHealth {
-        status: word,
-        circuit: client.circuit_state().name(),
-        models_available: checked.as_ref().copied().unwrap_or(0),
-        request_count: requests,
-        error_count: errors,
-        error_rate,
-        error: checked.as_ref().err().map(Error::message),
-    };
-    context.trace.reported_error = checked.err();
-    context.answer_json(status, &health)
 }

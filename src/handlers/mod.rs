@@ -45,6 +45,7 @@ mod client_stream;
 mod decompress;
 mod embed;
 mod fill_in;
+mod health;
 mod info;
 mod keepalive;
 mod manage;
@@ -257,6 +258,11 @@ impl Context<'_> {
     /// Logs what the client sent, where bodies are logged.
     fn log_body(&self, body: &[u8]) {
         self.app.upstream.client.body_log.log(&self.trace.request_id, "client request", [body]);
+    }
+
+    /// Names the upstream that was asked in the head of the response.
+    fn name_upstream(&mut self) {
+        self.exchange.set_upstream(self.trace.upstream.clone());
     }
 
     fn answer_json(&mut self, status: u16, value: &impl serde::Serialize) -> Result<()> {

@@ -302,6 +302,7 @@ pub(super) fn relay_unchanged(
     let known_model = in_use.as_ref().map(|in_use| in_use.id.clone());
     let known_model = known_model.filter(|_| answer.head.status < 400 && answer.error.is_none());
     context.trace.reported_error = answer.error;
+    context.name_upstream();
     context.exchange.start_passthrough(answer.head);
     let mut stream = match answer.body {
         PassResponseBody::Whole(body) => {

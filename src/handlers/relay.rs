@@ -33,6 +33,7 @@ fn relay_response<E: Encoder>(
     encoder: &mut E,
     mut reply: PendingReply<'_>,
 ) -> Result<()> {
+    context.name_upstream();
     let app = context.app;
     let memory = &app.upstream.thinking_memory;
     let seed = context.trace.request_id.clone();

@@ -57,6 +57,7 @@ fn fail_by_event(
     }
     let mut events = Vec::new();
     encoder.encode_failure(&mut events, &timestamp::to_rfc3339(SystemTime::now()), &error);
+    context.name_upstream();
     context.exchange.start_events();
     context.exchange.push_line(&events);
     context.trace.reported_error = Some(error);

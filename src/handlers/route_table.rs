@@ -9,7 +9,7 @@ use Handler::{Decompressed, NoBody, ReadsBody, WithBody};
 
 use super::pass_through::pass;
 use super::{
-    Context, account, anthropic, audio, chat_generate, decompress, embed, info, manage,
+    Context, account, anthropic, audio, chat_generate, decompress, embed, health, info, manage,
     other_routes, responses, responses_compact, transfer, v1_models,
 };
 use crate::api::ollama::decode;
@@ -65,10 +65,10 @@ pub static ROUTES: &[Route<Handler>] = &[
     Route::new("/v1/audio/transcriptions", "POST", ReadsBody(audio::transcriptions)),
     Route::new("/v1/messages", "POST", Decompressed(anthropic::messages)),
     Route::new("/v1/messages/count_tokens", "POST", Decompressed(anthropic::count_tokens)),
-    Route::new("/health", "HEAD, GET", NoBody(info::health)).lane(Lane::Health).public(),
-    Route::new("/ready", "HEAD, GET", NoBody(info::ready)).lane(Lane::Health),
-    Route::new("/openai/health", "HEAD, GET", NoBody(info::upstream_health)).lane(Lane::Probe),
-    Route::new("/metrics", "HEAD, GET", NoBody(info::metrics)).lane(Lane::Health),
+    Route::new("/health", "HEAD, GET", NoBody(health::health)).lane(Lane::Health).public(),
+    Route::new("/ready", "HEAD, GET", NoBody(health::ready)).lane(Lane::Health),
+    Route::new("/openai/health", "HEAD, GET", NoBody(health::upstream_health)).lane(Lane::Probe),
+    Route::new("/metrics", "HEAD, GET", NoBody(health::metrics)).lane(Lane::Health),
 ];
 
 /// Handles one request.

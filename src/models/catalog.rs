@@ -109,6 +109,13 @@ impl Catalog {
         lock(&self.state).is_refreshing = false;
     }
 
+    /// How old the list is, if there is one, and whether it could not be fetched anew.
+    pub fn list_age(&self) -> (Option<Duration>, bool) {
+        let state = lock(&self.state);
+        let age = state.list.as_ref().map(|(since, _)| since.elapsed());
+        (age, age.is_some() && state.failed_at.is_some())
+    }
+
     /// The cached list, whatever its age.
     pub fn get_cached(&self) -> Option<SharedModelList> {
         lock(&self.state).list.as_ref().map(|(_, list)| list.clone())

@@ -281,8 +281,9 @@ impl Client {
         // Masked before it is shortened: half a key would not be recognised.
         let reason = describe_rejection(&self.redactor.redact(&details.message), document);
         log::warn!(
-            "{} upstream rejected a request for {:?} ({:?}), sending again: {change}",
+            "{} upstream{} rejected a request for {:?} ({:?}), sending again: {change}",
             trace.request_id,
+            self.log_name(),
             trace.model,
             reason
         );

@@ -28,7 +28,7 @@ use crate::backends::profiles::Profile;
 use crate::error::{Error, Result};
 use crate::observe::body_log::{BodyLog, BodyLogger};
 use crate::observe::circuit_state::CircuitState;
-use crate::observe::metrics::Metrics;
+use crate::observe::metrics::UpstreamMetrics;
 use crate::observe::redact::Redactor;
 use crate::translate::responses_upstream::request;
 use crate::upstream::backoff::RetryPolicy;
@@ -46,7 +46,7 @@ pub struct Client {
     pub(crate) body_log: BodyLog,
     pub(super) retry_policy: RetryPolicy,
     pub(super) retry_env: Arc<RetryEnv>,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<UpstreamMetrics>,
     pub(super) breaker: Breaker,
     pub(super) repair_memory: RepairMemory,
     pub(super) long_answers: LongAnswers,
@@ -72,7 +72,11 @@ pub struct Rejected {
 
 impl Client {
     /// A client with these settings.
-    pub fn new(settings: Settings, retry_env: Arc<RetryEnv>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        settings: Settings,
+        retry_env: Arc<RetryEnv>,
+        metrics: Arc<UpstreamMetrics>,
+    ) -> Self {
         Self {
             agent: Agent::new(&settings),
             body_log: BodyLog::new(settings.log_bodies, settings.redactor.clone()),

@@ -221,7 +221,11 @@ impl Upstream {
     pub fn new(settings: Settings, retry_env: Arc<RetryEnv>, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             catalog: Catalog::new(settings.models_ttl),
-            client: Client::new(settings.clone(), retry_env, metrics),
+            client: Client::new(
+                settings.clone(),
+                retry_env,
+                metrics.upstream(&settings.server.name),
+            ),
             settings,
             batch_limits: BatchLimits::default(),
             suffix_refusals: RecentModels::default(),
@@ -230,6 +234,11 @@ impl Upstream {
             logged_types: FirstTimes::default(),
             has_responses: AtomicBool::new(false),
         })
+    }
+
+    /// Requests that it is working on.
+    pub(crate) fn in_flight(&self) -> usize {
+        0
     }
 
     /// Its name in the configuration.

@@ -132,13 +132,13 @@ impl Client {
         Ok(self.add_details(list, trace))
     }
 
-    /// Whether the upstream answers: how many models it lists. Also asks while the circuit is open.
+    /// What the upstream lists, as a sign that it answers. Also asks while the circuit is open.
     ///
     /// # Errors
     /// As [`Client::list_models_quickly`].
-    pub fn check_health(&self, trace: &mut Trace) -> Result<usize> {
+    pub fn check_health(&self, trace: &mut Trace) -> Result<ModelList> {
         let attempt = (self.no_retry_policy(), Caller::HealthCheck);
-        self.fetch_list(attempt, QUICK_LIST_TIMEOUT, trace).map(|list| list.len())
+        self.fetch_list(attempt, QUICK_LIST_TIMEOUT, trace)
     }
 
     pub(super) fn no_retry_policy(&self) -> RetryPolicy {

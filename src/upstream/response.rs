@@ -21,7 +21,7 @@ use crate::api::openai::chunk::Chunk;
 use crate::api::wire::sse::{Decoder, Event};
 use crate::error::{Error, Result};
 use crate::observe::body_log::BodyLogger;
-use crate::observe::metrics::Metrics;
+use crate::observe::metrics::UpstreamMetrics;
 use crate::translate::responses_upstream::chunks::EventMapper;
 
 /// The largest whole response that is read, in bytes: some 5,000 embeddings.
@@ -60,7 +60,7 @@ impl UpstreamResponse {
         response: Response<Body>,
         operation: Operation,
         (timeout, logger): (Duration, Option<BodyLogger>),
-        metrics: &Arc<Metrics>,
+        metrics: &Arc<UpstreamMetrics>,
     ) -> Result<Self> {
         let kind = header(response.headers(), "content-type").unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -125,11 +125,11 @@ pub(super) struct StreamedBody {
     pub deadline: ReadDeadline,
     /// What failed behind the bytes that have arrived.
     pending_error: Option<Error>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<UpstreamMetrics>,
 }
 
 impl StreamedBody {
-    pub(super) fn new(body: Body, timeout: Duration, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(body: Body, timeout: Duration, metrics: Arc<UpstreamMetrics>) -> Self {
         metrics.open_streams.inc();
         Self {
             reader: body.into_reader(),

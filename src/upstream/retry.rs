@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use ureq::Body;
 use ureq::http::Response;
 
+use super::settings::DEFAULT_NAME;
 use super::transport::agent;
 use super::transport::agent::Payload;
 use super::transport::errors::check_cancelled;
@@ -19,7 +20,7 @@ use crate::backends::errors;
 use crate::backends::errors::{ErrorDetails, RequestSummary, RetryHints};
 use crate::error::{Error, Retry, TimeoutPhase};
 use crate::observe::body_log::BodyLogger;
-use crate::observe::metrics::Metrics;
+use crate::observe::metrics::UpstreamMetrics;
 use crate::upstream::backoff::RetryPolicy;
 use crate::upstream::breaker::{Caller, CircuitOpen, Permit};
 use crate::upstream::repair::{has_malformed_arguments, read_arguments_rejection};
@@ -219,6 +220,10 @@ impl Client {
                 Error::UpstreamDown { reason, retry_after: retry_in.max(MIN_RETRY_AFTER) }
             },
         )?;
+        if call.operation.method != "GET" {
+            // A list only helps to understand the request.
+            trace.upstream = Some(self.metrics.name().clone());
+        }
         let (first_policy, is_retry) = (call.connection_policy, call.caller == Caller::Retrying);
         let mut exchange = |trace: &mut Trace, policy, is_retry| {
             trace.attempts += 1;
@@ -326,8 +331,9 @@ impl Client {
             Err(error) if error.is_unreachable() => {
                 if permit.record_failure(&error.message(), now, (self.retry_env.jitter)()) {
                     log::warn!(
-                        "upstream unreachable ({}): new requests fail at once until it answers \
+                        "upstream{} unreachable ({}): new requests fail at once until it answers \
                          again",
+                        self.log_name(),
                         reason(error)
                     );
                 }
@@ -336,7 +342,7 @@ impl Client {
             Err(Error::StaleConnection) => {}
             Ok(_) | Err(_) => {
                 if permit.record_success(now) {
-                    log::info!("upstream reachable again");
+                    log::info!("upstream{} reachable again", self.log_name());
                 }
             }
         }
@@ -372,14 +378,24 @@ impl Client {
             None => format!("attempt {}, giving up", trace.attempts),
         };
         // An open circuit was logged when it opened.
-        let is_known = matches!(error, Error::UpstreamDown { .. });
+        let (is_known, name) = (matches!(error, Error::UpstreamDown { .. }), self.log_name());
         log::log!(
             if is_known { log::Level::Debug } else { log::Level::Warn },
-            "{} {} failed: {}, {next}",
+            "{} {} failed: {}{}, {next}",
             trace.request_id,
             operation.name,
+            if name.is_empty() { name } else { format!("upstream{name}: ") },
             self.redactor.redact(&self.describe(operation, error)),
         );
+    }
+
+    /// What follows the word `upstream` in log lines: the name, unless it is the one that the environment
+    /// defines.
+    pub(super) fn log_name(&self) -> String {
+        match &**self.metrics.name() {
+            DEFAULT_NAME => String::new(),
+            name => format!(" {name:?}"),
+        }
     }
 
     /// What happened, in words where they can be written without texts of the upstream.
@@ -406,8 +422,8 @@ fn reason(error: &Error) -> String {
 }
 
 /// Counts a failure, if it is the upstream's.
-pub(super) fn count_failure(metrics: &Metrics, error: &Error) {
+pub(super) fn count_failure(metrics: &UpstreamMetrics, error: &Error) {
     if error.is_upstream() {
-        metrics.upstream_failures.add(error.kind(), 1);
+        metrics.failures.add(error.kind(), 1);
     }
 }

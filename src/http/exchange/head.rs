@@ -61,6 +61,9 @@ impl Exchange {
         if !is_stream || !self.stream_format.has_request_id() {
             write_header(out, "X-Request-Id", &self.request_id);
         }
+        if let Some(name) = &self.upstream {
+            write_header(out, "X-Upstream", name);
+        }
         if is_stream {
             self.write_stream_headers(out);
         }

@@ -60,6 +60,8 @@ pub struct Exchange {
     close_after: bool,
     /// Headers that the response gets, be it a stream, a body or an error.
     extra_headers: ResponseHeaders,
+    /// The name of the upstream that the response comes from.
+    upstream: Option<Arc<str>>,
     /// Chunks that are not written yet.
     pending: Vec<u8>,
     status: Option<u16>,
@@ -118,6 +120,7 @@ impl Exchange {
                 || connection.contains("upgrade")
                 || (is_http10 && !keep_alive),
             extra_headers: ResponseHeaders::new(),
+            upstream: None,
             pending: Vec::new(),
             status: None,
             has_line: false,
@@ -180,6 +183,11 @@ impl Exchange {
     /// Adds headers to the response, be it a stream or an error.
     pub fn add_headers(&mut self, headers: ResponseHeaders) {
         self.extra_headers.extend(headers);
+    }
+
+    /// Names the upstream that the response comes from, in its head.
+    pub fn set_upstream(&mut self, name: Option<Arc<str>>) {
+        self.upstream = name;
     }
 
     /// `req_` and 8 hex digits.

@@ -11,7 +11,8 @@
 //! # What is logged
 //!
 //! - One line for each request: method, path without query, model, status, attempts, duration,
-//!   tokens; one line for each failed attempt and for each repair. No prompt and no response.
+//!   tokens, upstream; one line for each failed attempt and for each repair, which names the upstream
+//!   unless that is the one named `default`. No prompt and no response.
 //! - Lines are written within 5 ms, and all of them before the process ends unless it is killed. If
 //!   the reader of standard error stops reading, lines beyond 1 MiB are dropped; a request never
 //!   waits.

@@ -15,6 +15,8 @@
 //! - `model` is the upstream's id, or the name of a virtual model, of the first 100 that were
 //!   listed or have answered; names that only a client knows, and those above 128 bytes, are `other`.
 //! - The combinations of route, model and status are limited to 2,000 series.
+//! - `upstream` is a name of the configuration; `default` is the upstream that the environment defines.
+//!   What a reload removed keeps its counters, up to 100 names; those of others are added up as `other`.
 //! - Status 0 is a request whose client disconnected before the response.
 //! - Tokens are counted as the upstream reports them. Responses that pass through unread have none.
 
@@ -23,14 +25,17 @@ mod openmetrics;
 mod process;
 #[cfg(test)]
 mod tests;
+mod upstreams;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use self::histogram::Histogram;
 use self::openmetrics::Encoder;
+use self::upstreams::UpstreamRegistry;
+pub use self::upstreams::{MAX_UPSTREAMS, UpstreamMetrics, UpstreamState};
 use crate::observe::circuit_state::CircuitState;
 use crate::observe::lock::lock;
 
@@ -107,8 +112,6 @@ impl Drop for GaugeGuard<'_> {
 pub struct Metrics {
     /// Open client connections.
     pub connections: Gauge,
-    /// Upstream responses being streamed.
-    pub open_streams: Gauge,
     /// Workers handling a request.
     pub busy_workers: Gauge,
     /// Requests in the queue.
@@ -116,13 +119,7 @@ pub struct Metrics {
     max_workers: u64,
     max_queue: u64,
     stopping: AtomicBool,
-    attempts: AtomicU64,
-    retries: AtomicU64,
-    circuit_refusals: AtomicU64,
-    /// Requests that were changed after a rejection, by the kind of change.
-    pub repairs: CounterVec,
-    /// Failures of the upstream by their kind.
-    pub upstream_failures: CounterVec,
+    upstreams: UpstreamRegistry,
     request_errors: CounterVec,
     /// Client connections that the connection guard closed, by the reason.
     pub connections_cut: CounterVec,
@@ -139,10 +136,27 @@ impl CounterVec {
         *lock(&self.0).entry(label).or_default() += count;
     }
 
+    /// Adds what another one has counted.
+    fn absorb(&self, other: &Self) {
+        let counts = lock(&other.0).clone();
+        counts.into_iter().for_each(|(label, count)| self.add(label, count));
+    }
+
+    /// The sum of all counters.
+    fn total(&self) -> u64 {
+        lock(&self.0).values().sum()
+    }
+
     fn write(&self, out: &mut Encoder, name: &str, label: &str, help: &str) {
         out.begin_family(name, "counter", "", help);
+        self.write_samples(out, &[], label);
+    }
+
+    /// Writes samples into the current family, with these labels before that of each counter.
+    fn write_samples(&self, out: &mut Encoder, labels: &[(&str, &str)], label: &str) {
         for (value, count) in lock(&self.0).iter() {
-            out.write_sample("_total", &[(label, value)], count);
+            let labels = [labels, &[(label, *value)]].concat();
+            out.write_sample("_total", &labels, count);
         }
     }
 }
@@ -195,25 +209,14 @@ impl Metrics {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
-    /// Counts a request sent to the upstream.
-    pub fn count_attempt(&self, is_retry: bool) {
-        self.attempts.fetch_add(1, Ordering::Relaxed);
-        self.retries.fetch_add(u64::from(is_retry), Ordering::Relaxed);
+    /// The counters of the upstream of this name.
+    pub fn upstream(&self, name: &str) -> Arc<UpstreamMetrics> {
+        self.upstreams.get(name)
     }
 
-    /// Counts a request that was not sent because the circuit breaker is open.
-    pub fn count_circuit_refusal(&self) {
-        self.circuit_refusals.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Requests sent to the upstream since the start.
-    pub fn attempts(&self) -> u64 {
-        self.attempts.load(Ordering::Relaxed)
-    }
-
-    /// Failures of the upstream since the start.
-    pub fn failures(&self) -> u64 {
-        lock(&self.upstream_failures.0).values().sum()
+    /// Requests sent to all upstreams since the start, and their failures.
+    pub fn attempts_and_failures(&self) -> (u64, u64) {
+        self.upstreams.totals()
     }
 
     /// Counts a request that has ended.
@@ -224,17 +227,21 @@ impl Metrics {
         lock(&self.requests).record(request);
     }
 
-    /// Checks whether a request would be served now.
+    /// Checks whether a request would be served now; `circuits` are those of all upstreams.
     ///
     /// # Errors
     /// The reason, in a few words, if it would not.
-    pub fn check_ready(&self, circuit: CircuitState) -> Result<(), &'static str> {
+    pub fn check_ready(&self, circuits: &[CircuitState]) -> Result<(), &'static str> {
         let is_full = self.busy_workers.get() >= self.max_workers
             && self.queued_requests.get() >= self.max_queue;
         if self.stopping.load(Ordering::Relaxed) {
             Err("the server is shutting down")
-        } else if circuit == CircuitState::Open {
-            Err("the upstream does not answer")
+        } else if circuits.iter().all(|circuit| *circuit == CircuitState::Open) {
+            Err(if circuits.len() > 1 {
+                "no upstream answers"
+            } else {
+                "the upstream does not answer"
+            })
         } else if is_full {
             Err("workers and queue are full")
         } else {
@@ -243,10 +250,15 @@ impl Metrics {
     }
 
     /// All metrics in the OpenMetrics text format.
-    pub fn render(&self, circuit: CircuitState, version: &str, started: SystemTime) -> String {
+    pub fn render(
+        &self,
+        upstreams: &[UpstreamState<'_>],
+        version: &str,
+        started: SystemTime,
+    ) -> String {
         let mut out = Encoder::default();
         self.write_requests(&mut out);
-        self.write_upstream(&mut out, circuit);
+        self.upstreams.write(&mut out, upstreams);
         self.write_load(&mut out);
         let help = "Version of the running program.";
         out.begin_family("ollama_proxy_build", "info", "", help);
@@ -261,37 +273,6 @@ impl Metrics {
         self.request_errors.write(out, "ollama_proxy_request_errors", "kind", help);
     }
 
-    fn write_upstream(&self, out: &mut Encoder, circuit: CircuitState) {
-        for (name, help, counter) in [
-            (
-                "ollama_proxy_upstream_attempts",
-                "Requests sent to the upstream, retries included.",
-                &self.attempts,
-            ),
-            (
-                "ollama_proxy_upstream_retries",
-                "Requests to the upstream that were retries.",
-                &self.retries,
-            ),
-            (
-                "ollama_proxy_circuit_refusals",
-                "Requests not sent because the circuit breaker was open.",
-                &self.circuit_refusals,
-            ),
-        ] {
-            out.write_counter(name, help, counter.load(Ordering::Relaxed));
-        }
-        let help = "Upstream failures, including in the middle of a response.";
-        self.upstream_failures.write(out, "ollama_proxy_upstream_failures", "kind", help);
-        let help = "Changes to requests that the upstream had rejected.";
-        self.repairs.write(out, "ollama_proxy_repairs", "kind", help);
-        let help = "State of the circuit breaker: 1 for the current state, 0 for the others.";
-        out.begin_family("ollama_proxy_circuit_state", "gauge", "", help);
-        for state in CircuitState::ALL {
-            out.write_sample("", &[("state", state.name())], u64::from(state == circuit));
-        }
-    }
-
     fn write_load(&self, out: &mut Encoder) {
         for (name, help, value) in [
             ("ollama_proxy_workers", "Worker limit.", self.max_workers),
@@ -299,11 +280,6 @@ impl Metrics {
             ("ollama_proxy_queue_length", "Requests in the queue.", self.queued_requests.get()),
             ("ollama_proxy_queue_limit", "Queue limit.", self.max_queue),
             ("ollama_proxy_connections", "Open client connections.", self.connections.get()),
-            (
-                "ollama_proxy_open_streams",
-                "Upstream responses being streamed.",
-                self.open_streams.get(),
-            ),
         ] {
             out.write_gauge(name, help, value);
         }

@@ -47,12 +47,6 @@ impl Encoder {
         let _ = writeln!(self.out, " {value}");
     }
 
-    /// Writes a counter without labels.
-    pub(super) fn write_counter(&mut self, name: &str, help: &str, value: u64) {
-        self.begin_family(name, "counter", "", help);
-        self.write_sample("_total", &[], value);
-    }
-
     /// Writes a gauge without labels.
     pub(super) fn write_gauge(&mut self, name: &str, help: &str, value: u64) {
         self.begin_family(name, "gauge", "", help);
@@ -88,11 +82,9 @@ mod tests {
         let mut out = Encoder::default();
         out.begin_family("a_seconds", "gauge", "seconds", "Of a.");
         out.write_sample("", &[("x", "1"), ("y", "2")], 0.5);
-        out.write_counter("b", "Of b.", 3);
         out.write_gauge("c", "Of c.", 0);
         let expected = "# TYPE a_seconds gauge\n# UNIT a_seconds seconds\n# HELP a_seconds Of a.\n\
                         a_seconds{x=\"1\",y=\"2\"} 0.5\n\
-                        # TYPE b counter\n# HELP b Of b.\nb_total 3\n\
                         # TYPE c gauge\n# HELP c Of c.\nc 0\n# EOF\n";
         assert_eq!(out.finish(), expected);
     }

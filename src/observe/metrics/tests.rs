@@ -14,7 +14,7 @@ const OK: RequestRecord<'static> = RequestRecord {
 };
 
 fn render(metrics: &Metrics) -> String {
-    metrics.render(CircuitState::Closed, "0", SystemTime::UNIX_EPOCH)
+    metrics.render(&[], "0", SystemTime::UNIX_EPOCH)
 }
 
 #[track_caller]
@@ -122,17 +122,20 @@ fn no_client_can_make_it_grow_without_end() {
 #[test]
 fn it_is_ready_unless_there_is_a_reason() {
     let metrics = Metrics::new(1, 1);
-    assert_eq!(metrics.check_ready(CircuitState::Closed), Ok(()));
-    assert_eq!(metrics.check_ready(CircuitState::HalfOpen), Ok(()), "or nobody would ever try");
-    assert_eq!(metrics.check_ready(CircuitState::Open), Err("the upstream does not answer"));
+    let (closed, open) = ([CircuitState::Closed], [CircuitState::Open]);
+    assert_eq!(metrics.check_ready(&closed), Ok(()));
+    assert_eq!(metrics.check_ready(&[CircuitState::HalfOpen]), Ok(()), "or nobody would ever try");
+    assert_eq!(metrics.check_ready(&open), Err("the upstream does not answer"));
+    assert_eq!(metrics.check_ready(&[open[0]; 2]), Err("no upstream answers"));
+    assert_eq!(metrics.check_ready(&[open[0], closed[0]]), Ok(()), "one is enough");
     let busy = metrics.busy_workers.track();
-    assert_eq!(metrics.check_ready(CircuitState::Closed), Ok(()));
+    assert_eq!(metrics.check_ready(&closed), Ok(()));
     let _queued = metrics.queued_requests.track();
-    assert_eq!(metrics.check_ready(CircuitState::Closed), Err("workers and queue are full"));
+    assert_eq!(metrics.check_ready(&closed), Err("workers and queue are full"));
     drop(busy);
-    assert_eq!(metrics.check_ready(CircuitState::Closed), Ok(()));
+    assert_eq!(metrics.check_ready(&closed), Ok(()));
     metrics.mark_stopping();
-    assert_eq!(metrics.check_ready(CircuitState::Closed), Err("the server is shutting down"));
+    assert_eq!(metrics.check_ready(&closed), Err("the server is shutting down"));
 }
 
 #[test]

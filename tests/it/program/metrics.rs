@@ -154,19 +154,19 @@ fn what_happened_is_counted() {
     samples.is("requests_total{route=\"/api/blobs/:digest\",model=\"\",status=\"400\"}", 1.0);
     samples.is("request_errors_total{kind=\"upstream_status\"}", 1.0);
     samples.is("request_errors_total{kind=\"upstream_closed\"}", 1.0);
-    samples.is("upstream_attempts_total", 5.0);
-    samples.is("upstream_retries_total", 1.0);
-    samples.is("upstream_failures_total{kind=\"upstream_status\"}", 2.0);
-    samples.is("upstream_failures_total{kind=\"upstream_closed\"}", 1.0);
+    samples.is("upstream_attempts_total{upstream=\"default\"}", 5.0);
+    samples.is("upstream_retries_total{upstream=\"default\"}", 1.0);
+    samples.is("upstream_failures_total{upstream=\"default\",kind=\"upstream_status\"}", 2.0);
+    samples.is("upstream_failures_total{upstream=\"default\",kind=\"upstream_closed\"}", 1.0);
     samples.is("tokens_total{model=\"m\",kind=\"prompt\"}", 10.0);
     samples.is("tokens_total{model=\"m\",kind=\"completion\"}", 4.0);
     samples.is("request_duration_seconds_count{route=\"/api/chat\"}", 5.0);
     samples.is("time_to_first_token_seconds_count{model=\"m\"}", 2.0);
-    samples.is("circuit_state{state=\"closed\"}", 1.0);
-    samples.is("circuit_state{state=\"open\"}", 0.0);
+    samples.is("circuit_state{upstream=\"default\",state=\"closed\"}", 1.0);
+    samples.is("circuit_state{upstream=\"default\",state=\"open\"}", 0.0);
     samples.is("workers", 16.0);
     samples.is("queue_limit", 512.0);
-    samples.is("open_streams", 0.0);
+    samples.is("open_streams{upstream=\"default\"}", 0.0);
     samples.is(&format!("build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION")), 1.0);
 }
 
@@ -178,12 +178,12 @@ fn what_is_happening_is_seen() {
     let mut client = proxy.client();
     client.post("/api/chat", chat("Hi")).head();
     let samples = Samples::of(&proxy);
-    samples.is("open_streams", 1.0);
+    samples.is("open_streams{upstream=\"default\"}", 1.0);
     samples.is("queue_length", 0.0);
     assert!(samples.0["ollama_proxy_workers_busy"] >= 1.0);
     drop(go_on);
     while client.frame().is_some() {}
-    Samples::after(&proxy, 1.0).is("open_streams", 0.0);
+    Samples::after(&proxy, 1.0).is("open_streams{upstream=\"default\"}", 0.0);
 }
 
 #[test]

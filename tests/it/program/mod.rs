@@ -8,3 +8,4 @@ mod metrics;
 mod scripts;
 mod secrets;
 mod signals;
+mod upstreams;

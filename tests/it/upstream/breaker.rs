@@ -67,15 +67,18 @@ fn it_opens_after_failures_in_a_row_and_a_check_closes_it() {
     let (code, ready) = get(&proxy, "/ready");
     assert_eq!((code, &ready["reason"]), (503, &"the upstream does not answer".into()));
     assert_eq!(get(&proxy, "/health").0, 200, "the process is alive");
-    assert!(metric(&proxy, "ollama_proxy_circuit_state{state=\"open\"} 1"));
-    assert!(metric(&proxy, "ollama_proxy_circuit_refusals_total 2"));
-    assert!(metric(&proxy, "ollama_proxy_upstream_failures_total{kind=\"connect\"} 4"));
+    assert!(metric(&proxy, "ollama_proxy_circuit_state{upstream=\"default\",state=\"open\"} 1"));
+    assert!(metric(&proxy, "ollama_proxy_circuit_refusals_total{upstream=\"default\"} 2"));
+    assert!(metric(
+        &proxy,
+        "ollama_proxy_upstream_failures_total{upstream=\"default\",kind=\"connect\"} 4"
+    ));
     upstream.start();
     assert_eq!(ask(&proxy).status(), 503, "no check has run yet");
     let (code, health) = get(&proxy, "/openai/health");
     assert_eq!((code, &health["circuit"]), (200, &"closed".into()));
     assert_eq!(get(&proxy, "/ready"), (200, serde_json::json!({"status": "ready"})));
-    assert!(metric(&proxy, "ollama_proxy_circuit_state{state=\"closed\"} 1"));
+    assert!(metric(&proxy, "ollama_proxy_circuit_state{upstream=\"default\",state=\"closed\"} 1"));
     assert_eq!(ask(&proxy).status(), 200);
 }
 
@@ -88,13 +91,16 @@ fn after_the_pause_the_next_request_finds_out() {
     });
     for _ in 0..3 {
         assert_eq!(ask(&proxy).status(), 502);
-        assert!(metric(&proxy, "ollama_proxy_circuit_state{state=\"half_open\"} 1"));
+        assert!(metric(
+            &proxy,
+            "ollama_proxy_circuit_state{upstream=\"default\",state=\"half_open\"} 1"
+        ));
         // A request must reach the proxy to close the circuit.
         assert_eq!(get(&proxy, "/ready").0, 200);
     }
     upstream.start();
     assert_eq!(ask(&proxy).status(), 200);
-    assert!(metric(&proxy, "ollama_proxy_circuit_state{state=\"closed\"} 1"));
+    assert!(metric(&proxy, "ollama_proxy_circuit_state{upstream=\"default\",state=\"closed\"} 1"));
 }
 
 #[test]

@@ -666,7 +666,7 @@ fn what_is_changed_is_counted_by_its_kind() {
     assert_eq!((told.status(), sent.len()), (200, 3), "{}", told.body);
     let metrics = pair.1.fetch("/metrics").body;
     for kind in ["parameter", "messages"] {
-        let line = format!("ollama_proxy_repairs_total{{kind=\"{kind}\"}} 1");
+        let line = format!("ollama_proxy_repairs_total{{upstream=\"default\",kind=\"{kind}\"}} 1");
         assert!(metrics.lines().any(|known| known == line), "{metrics}");
     }
 }
