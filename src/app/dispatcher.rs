@@ -26,6 +26,7 @@ use crate::net::limits::{MemoryBudget, MemoryPressure};
 use crate::net::worker_pool::{Overcommit, WorkerPool};
 use crate::observe::lock;
 use crate::observe::metrics::{Metrics, RequestRecord};
+use crate::observe::redact::{self, Secret};
 use crate::upstream::Trace;
 
 /// Characters of a path that are logged.
@@ -42,6 +43,8 @@ pub(super) struct Job {
     /// The response that it gets without its handler.
     early_response: Option<EarlyResponse>,
     received: Instant,
+    /// The key that an upstream may get instead of its own.
+    client_key: Option<Secret>,
 }
 
 /// The worker pools, in the order of [`Lane`].
@@ -135,7 +138,8 @@ impl Dispatcher {
         }
         let early_response =
             early_response.or_else(|| self.check_access(&mut exchange, route.is_public()));
-        self.submit(Box::new(Job { exchange, route, early_response, received }));
+        let client_key = None;
+        self.submit(Box::new(Job { exchange, route, early_response, received, client_key }));
     }
 
     fn submit(&self, mut job: Box<Job>) {
@@ -153,6 +157,11 @@ impl Dispatcher {
                 }
                 None => Err(Error::ShuttingDown),
             };
+            if let Ok((_, app)) = &permit
+                && app.router().passes_client_keys()
+            {
+                job.client_key = self.access.find_foreign_key(credentials(&job.exchange));
+            }
             match permit {
                 Ok((permit, app)) if is_main => {
                     self.metrics.queued_requests.inc();
@@ -176,10 +185,7 @@ impl Dispatcher {
             target: exchange.target(),
             origin: exchange.header("Origin"),
             host: exchange.header("Host"),
-            credentials: Credentials {
-                authorization: exchange.header("Authorization"),
-                api_key: exchange.header("x-api-key"),
-            },
+            credentials: credentials(exchange),
             is_public,
         });
         if let Some(why) = decision.denial_reason {
@@ -190,9 +196,22 @@ impl Dispatcher {
     }
 }
 
+/// The headers of a request that may hold a key.
+fn credentials(exchange: &Exchange) -> Credentials<'_> {
+    Credentials {
+        authorization: exchange.header("Authorization"),
+        api_key: exchange.header("x-api-key"),
+    }
+}
+
 /// Runs a request on a worker.
-fn serve(app: &App, job: Box<Job>) {
-    let mut trace = Trace::new(job.exchange.request_id());
+fn serve(app: &App, mut job: Box<Job>) {
+    let client_key = job.client_key.take();
+    redact::with_request_key(client_key.as_ref(), || serve_with_key(app, job, client_key.clone()));
+}
+
+fn serve_with_key(app: &App, job: Box<Job>, client_key: Option<Secret>) {
+    let mut trace = Trace { client_key, ..Trace::new(job.exchange.request_id()) };
     let mut stack = StackTrimmer::default();
     let (received, metrics) = (job.received, &app.metrics);
     let work = |route: &ResolvedRoute<Handler>, exchange: &mut Exchange, trace: &mut Trace| {

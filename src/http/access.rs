@@ -45,6 +45,7 @@ use crate::http::client_keys::{ClientKeys, Credentials};
 use crate::http::cors::{CorsDecision, CorsPolicy, ResponseHeaders};
 use crate::http::routes::split_absolute_form;
 use crate::net::listen_address;
+use crate::observe::redact::Secret;
 
 /// Suffixes of names of this machine or its network.
 const LOCAL_SUFFIXES: [&str; 3] = [".localhost", ".local", ".internal"];
@@ -116,6 +117,11 @@ impl AccessControl {
     ) -> Self {
         let host_info = listen_address.to_canonical().is_loopback().then_some(host_info);
         Self { origins, keys, host_info }
+    }
+
+    /// The key that a request sends for the upstream: none of the keys that clients need here.
+    pub fn find_foreign_key(&self, credentials: Credentials<'_>) -> Option<Secret> {
+        self.keys.find_foreign(credentials)
     }
 
     /// Decides about a request.

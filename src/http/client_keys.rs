@@ -5,6 +5,7 @@
 //! Invariant: a request's key is compared with every configured key in constant time, and no error
 //! or `Debug` output holds a key.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use base64::Engine as _;
@@ -32,6 +33,19 @@ pub struct Credentials<'a> {
     pub authorization: Option<&'a str>,
     /// The header `x-api-key`.
     pub api_key: Option<&'a str>,
+}
+
+impl<'a> Credentials<'a> {
+    /// What may be a key: as a bearer token, in a header of its own, as a password.
+    fn candidates(self) -> [Option<Cow<'a, str>>; 3] {
+        let api_key = self.api_key.map(|key| key.trim().into());
+        let (scheme, rest) =
+            self.authorization.and_then(|value| value.trim().split_once(' ')).unzip();
+        let scheme = scheme.unwrap_or_default().to_ascii_lowercase();
+        let bearer = rest.map(str::trim).filter(|_| scheme == "bearer").map(Cow::from);
+        let basic = rest.map(str::trim).filter(|_| scheme == "basic").and_then(basic_password);
+        [bearer, api_key, basic.map(Cow::from)]
+    }
 }
 
 impl ClientKeys {
@@ -108,15 +122,16 @@ impl ClientKeys {
         if self.is_empty() {
             return true;
         }
-        let api_key = credentials.api_key.map(str::trim);
-        let (scheme, rest) =
-            credentials.authorization.and_then(|value| value.trim().split_once(' ')).unzip();
-        let scheme = scheme.unwrap_or_default().to_ascii_lowercase();
-        let bearer = rest.map(str::trim).filter(|_| scheme == "bearer");
-        let basic = rest.map(str::trim).filter(|_| scheme == "basic").and_then(basic_password);
-        let candidates = [api_key, bearer, basic.as_deref()];
+        let candidates = credentials.candidates();
         // No early return: the time must not depend on the keys.
-        candidates.into_iter().flatten().fold(false, |found, text| found | self.contains(text))
+        candidates.iter().flatten().fold(false, |found, text| found | self.contains(text))
+    }
+
+    /// The key of a request that is none of these: the one that it sends for the upstream.
+    pub fn find_foreign(&self, credentials: Credentials<'_>) -> Option<Secret> {
+        let candidates = credentials.candidates();
+        let is_foreign = |text: &&Cow<'_, str>| is_sendable(text) && !self.contains(text);
+        candidates.iter().flatten().find(is_foreign).map(|text| Secret::new(text.as_ref()))
     }
 
     fn contains(&self, text: &str) -> bool {
@@ -135,6 +150,11 @@ fn basic_password(credentials: &str) -> Option<String> {
     let text = String::from_utf8(BASE64.decode(credentials).ok()?).ok()?;
     let (user, password) = text.split_once(':')?;
     Some(if password.is_empty() { user } else { password }.to_owned())
+}
+
+/// True if a text can be a bearer token.
+fn is_sendable(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// True if a text fits into a header and between commas.
@@ -209,6 +229,33 @@ mod tests {
             .split('|')
         {
             check(Some(authorization), None, false);
+        }
+    }
+
+    #[test]
+    fn a_key_for_the_upstream_is_the_first_one_that_is_none_of_ours() {
+        let check = |authorization, api_key, expected: Option<&str>| {
+            let found = keys().find_foreign(Credentials { authorization, api_key });
+            assert_eq!(
+                found.as_ref().map(Secret::expose),
+                expected,
+                "{authorization:?} {api_key:?}"
+            );
+        };
+        check(None, None, None);
+        check(Some("Bearer sk-1"), None, Some("sk-1"));
+        check(Some("bearer  sk-1 "), Some("sk-2"), Some("sk-1"));
+        check(None, Some(" sk-2 "), Some("sk-2"));
+        // me:sk-3
+        check(Some("Basic bWU6c2stMw=="), None, Some("sk-3"));
+        check(Some("Basic bWU6c2stMw=="), Some("sk-2"), Some("sk-2"));
+        check(Some("Bearer first-key-1"), None, None);
+        check(Some("Bearer first-key-1"), Some("second-key-2"), None);
+        check(Some("Bearer first-key-1"), Some("sk-2"), Some("sk-2"));
+        check(Some("Bearer sk-1"), Some("first-key-1"), Some("sk-1"));
+        for none in ["Bearer", "Bearer ", "sk-1", "Token sk-1", "Bearer two words", "Bearer \u{e9}"]
+        {
+            check(Some(none), None, None);
         }
     }
 

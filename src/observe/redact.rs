@@ -5,12 +5,17 @@
 //! above all in error messages of upstreams: OpenAI repeats part of a wrong key in its 401.
 //! Invariant: redacting a redacted text changes nothing.
 //!
+//! The keys of the configuration are known to all redactors. A key that a client sends for its own request is
+//! known only to the thread that serves it ([`with_request_key`]), so that clients can neither fill the
+//! memory with keys nor mask words in the texts of others.
+//!
 //! Keys are masked in log lines, in errors of the upstream, in the output of `--check` and in
 //! logged bodies; not inside responses that are passed through. Redaction protects no process: the
 //! same user can read keys in the environment through `/proc`, everyone on the machine those in
 //! flags, and all keys are in the memory of the process.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::{Arc, RwLock};
 
@@ -39,6 +44,29 @@ const MAX_INTRODUCTION_CHARS: usize = 256;
 
 /// A run of this length counts as a key even without a digit: no prose has such long words.
 const MIN_DIGITLESS_KEY_LENGTH: usize = 20;
+
+thread_local! {
+    /// The key of the request that this thread serves.
+    static REQUEST_KEY: RefCell<Option<Secret>> = const { RefCell::new(None) };
+}
+
+/// Runs `work`, in which this thread's redactors mask a key of the request, too.
+pub fn with_request_key<T>(key: Option<&Secret>, work: impl FnOnce() -> T) -> T {
+    struct Restore(Option<Secret>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            REQUEST_KEY.set(self.0.take());
+        }
+    }
+    let Some(key) = key else { return work() };
+    let _restore = Restore(REQUEST_KEY.replace(Some(key.clone())));
+    work()
+}
+
+/// The key of this thread's request, unless the thread is ending.
+fn request_key() -> Option<Secret> {
+    REQUEST_KEY.try_with(|key| key.borrow().clone()).ok().flatten()
+}
 
 /// A text that never prints itself.
 #[derive(Clone)]
@@ -113,7 +141,7 @@ impl Redactor {
     /// Masks known keys, `sk-...` words and `Bearer ...` values.
     pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut text = Cow::Borrowed(text);
-        for key in lock::read(&self.keys).iter() {
+        for key in request_key().iter().chain(lock::read(&self.keys).iter()) {
             if key.0.len() < MIN_UNIQUE_KEY_LENGTH {
                 if let Some(masked) = mask_quoted_key(&text, &key.0) {
                     text = Cow::Owned(masked);
@@ -145,8 +173,9 @@ impl Redactor {
         };
         let is_unique = |key: &&Secret| key.0.len() >= MIN_UNIQUE_KEY_LENGTH;
         let part = {
-            let keys = lock::read(&self.keys);
-            keys.iter().filter(is_unique).filter_map(partial).max().unwrap_or(0)
+            let (own, keys) = (request_key(), lock::read(&self.keys));
+            let keys = own.iter().chain(keys.iter());
+            keys.filter(is_unique).filter_map(partial).max().unwrap_or(0)
         };
         // A key begins with a character, so this is a character boundary.
         self.redact(&text[..text.len() - part]).into_owned()
@@ -301,6 +330,27 @@ mod tests {
             assert_eq!(redactor().redact_truncated(text), expected, "{text}");
         }
         assert_eq!(Redactor::new([Secret::new("é1234567")]).redact_truncated("aé"), "a");
+    }
+
+    #[test]
+    fn the_key_of_a_request_is_masked_while_it_is_served_and_on_its_thread_alone() {
+        let redactor = Redactor::new(Some(Secret::new("topsecret-1")));
+        let text = "neither topsecret-1 nor client-key-9";
+        let key = Secret::new("client-key-9");
+        let masked = with_request_key(Some(&key), || {
+            let elsewhere = std::thread::scope(|scope| {
+                scope.spawn(|| redactor.redact(text).into_owned()).join().expect("no panic")
+            });
+            assert_eq!(elsewhere, "neither *** nor client-key-9");
+            assert_eq!(redactor.redact_truncated("it is client-k"), "it is ");
+            with_request_key(None, || redactor.redact(text).into_owned())
+        });
+        assert_eq!(masked, "neither *** nor ***");
+        assert_eq!(redactor.redact(text), "neither *** nor client-key-9");
+        let panicked =
+            std::panic::catch_unwind(|| with_request_key(Some(&key), || panic!("on purpose")));
+        assert!(panicked.is_err());
+        assert_eq!(redactor.redact(text), "neither *** nor client-key-9");
     }
 
     #[test]

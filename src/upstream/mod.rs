@@ -73,7 +73,8 @@
 //! identity`). A [`proxy`] of the environment is used unless the upstream is on this machine: an HTTP
 //! proxy gets requests for `http://` with the whole URL, and opens a tunnel for `https://`; a SOCKS 5
 //! proxy opens a tunnel for both. Certificates are checked against the compiled-in roots of public
-//! authorities only. A user name and a password in the base URL are sent as `Authorization: Basic`
+//! authorities, those of `SSL_CERT_FILE` and `SSL_CERT_DIR`, and `ca_file`; a server that asks for a
+//! certificate gets `client_cert_file` ([`TlsSettings`]). A user name and a password in the base URL are sent as `Authorization: Basic`
 //! ([`basic_auth`]); with a key beside them, the program does not start.
 
 mod answer_watcher;
@@ -119,6 +120,9 @@ pub use self::settings::{ServerSettings, Settings, TlsSettings};
 pub(crate) use self::thinking_memory::ThinkingMemory;
 pub(crate) use self::tool_call_extras::ToolCallExtras;
 pub use self::transport::agent::Payload;
+pub use self::transport::headers::check_header;
+pub use self::transport::key::read_api_key_file;
+pub use self::transport::tls::check_tls_files;
 use crate::error::Error;
 use crate::models::catalog::Catalog;
 use crate::observe::first_times::FirstTimes;

@@ -21,6 +21,7 @@ use crate::backends::errors::{ErrorDetails, RequestSummary, RetryHints};
 use crate::error::{Error, Retry, TimeoutPhase};
 use crate::observe::body_log::BodyLogger;
 use crate::observe::metrics::UpstreamMetrics;
+use crate::observe::redact;
 use crate::upstream::backoff::RetryPolicy;
 use crate::upstream::breaker::{Caller, CircuitOpen, Permit};
 use crate::upstream::repair::{has_malformed_arguments, read_arguments_rejection};
@@ -159,6 +160,17 @@ impl Client {
         trace: &mut Trace,
         read: ReadResponse<T>,
     ) -> AttemptResult<T> {
+        // An upstream that refuses the client's key may repeat it. Lists are fetched on threads of their own.
+        let client_key = trace.client_key.clone();
+        redact::with_request_key(client_key.as_ref(), || self.make_attempts(call, trace, read))
+    }
+
+    fn make_attempts<T>(
+        &self,
+        call: &mut Call<'_>,
+        trace: &mut Trace,
+        read: ReadResponse<T>,
+    ) -> AttemptResult<T> {
         let name = call.operation.name;
         log::debug!("{} {name} started: model={:?}", trace.request_id, trace.model);
         let (mut retries, mut polls) = (0, 0);
@@ -225,6 +237,7 @@ impl Client {
             trace.upstream = Some(self.metrics.name().clone());
         }
         let (first_policy, is_retry) = (call.connection_policy, call.caller == Caller::Retrying);
+        let is_held = !matches!(call.request.payload, Payload::Stream(..));
         let mut exchange = |trace: &mut Trace, policy, is_retry| {
             trace.attempts += 1;
             trace.last_attempt_at = Some(Instant::now());
@@ -232,6 +245,7 @@ impl Client {
             let result = self.exchange(call, policy, trace, read);
             result.inspect_err(|failure| count_failure(&self.metrics, &failure.error))
         };
+        let key = self.agent.key.generation();
         let mut result = exchange(trace, first_policy, is_retry);
         if result.as_ref().is_err_and(|failure| matches!(failure.error, Error::StaleConnection)) {
             log::debug!(
@@ -240,6 +254,11 @@ impl Client {
             );
             // The other idle connections are as old.
             result = exchange(trace, ConnectionPolicy::Fresh, true);
+        }
+        // The file of the key may hold another one by now. A body that streams is sent once.
+        let is_refused = result.as_ref().is_err_and(|failure| failure.error.status() == Some(401));
+        if is_refused && self.agent.key.renew(key) && is_held {
+            result = exchange(trace, first_policy, true);
         }
         self.record_outcome(permit, &result);
         result

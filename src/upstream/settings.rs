@@ -112,7 +112,11 @@ impl ServerSettings {
         let proxy_auth = self.proxy.as_ref().and_then(|proxy| proxy.auth.as_ref());
         let auths = self.base_url.auth().into_iter().chain(proxy_auth);
         let passwords = auths.flat_map(|auth| auth.secrets().cloned().chain([auth.token()]));
-        let headers = self.headers.iter().map(|(_, value)| value.clone());
+        // A value may begin with a scheme, as `Bearer KEY` does, and a text name the key alone.
+        let headers = self.headers.iter().flat_map(|(_, value)| {
+            let key = value.expose().split_once(' ').map(|(_, key)| Secret::new(key.trim()));
+            [value.clone()].into_iter().chain(key)
+        });
         self.api_key.iter().cloned().chain(headers).chain(passwords)
     }
 }

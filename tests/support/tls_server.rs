@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
@@ -25,6 +26,14 @@ pub const OTHER_NAMES: &str = include_str!("certificates/other_names.pem");
 pub const EXPIRED: &str = include_str!("certificates/expired.pem");
 /// From 2119-05-04 on.
 pub const NOT_YET: &str = include_str!("certificates/not_yet.pem");
+
+/// As [`AUTHORITY`], until 2024-02-29.
+pub const EXPIRED_AUTHORITY: &str = include_str!("certificates/expired_authority.pem");
+
+/// Where a file of `certificates` is.
+pub fn path_of(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/certificates").join(file)
+}
 
 /// A certificate as rustls takes it.
 pub fn certificate(pem: &str) -> CertificateDer<'static> {

@@ -28,7 +28,11 @@ impl Router {
     ) -> Self {
         let known = |settings: &Settings| {
             let mut upstreams = previous.into_iter().flat_map(Self::upstreams);
-            upstreams.find(|upstream| upstream.settings.is_same(settings)).cloned()
+            // What was read of its certificates and keys may have changed under the same names.
+            let is_same = |upstream: &&Arc<Upstream>| {
+                upstream.settings.is_same(settings) && !upstream.client.agent.has_changed_files()
+            };
+            upstreams.find(is_same).cloned()
         };
         let upstream = |settings: Settings| {
             known(&settings)
@@ -40,6 +44,11 @@ impl Router {
     /// The upstreams, in the order of the configuration.
     pub fn upstreams(&self) -> &[Arc<Upstream>] {
         &self.upstreams
+    }
+
+    /// Whether some upstream is to get the key that a client sends.
+    pub fn passes_client_keys(&self) -> bool {
+        self.upstreams.iter().any(|upstream| upstream.settings.server.pass_client_key)
     }
 
     /// The upstream of this name.

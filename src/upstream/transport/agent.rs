@@ -3,11 +3,13 @@
 //! The settings avoid measured traps: a status is not an error, because the body says why; redirects
 //! are not followed, because a POST would become a GET; silence is bounded and never a whole stream;
 //! and as many idle connections are kept as there are workers. The key, or the base URL's password, goes
-//! into one header here and is formatted nowhere else. Invariant: no error names a host, a query or a key.
+//! into one header here and is formatted nowhere else. Where clients pass keys of their own, theirs goes
+//! into it, except for what all clients share, the model list and what belongs to it: that is asked for with
+//! the upstream's own key, if there is one. Invariant: no error names a host, a query or a key.
 
 use std::io::Read;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use ureq::http::Response;
@@ -17,7 +19,10 @@ use ureq::{Body, RequestBuilder, SendBody};
 
 use super::connector::CancellableConnector;
 use super::errors::map_send_error;
+use super::headers::AddedHeaders;
+use super::key::Key;
 use super::read_deadline::ReadDeadline;
+use super::tls::TlsConnector;
 use super::workarounds::{DeferredResolver, configure_connection, detect_connect};
 use super::{BUFFER_BYTES, CONNECT_TIMEOUT, USER_AGENT};
 use crate::api::openai::request_body::RequestBody;
@@ -50,10 +55,20 @@ const REQUEST_ID_HEADERS: [&str; 6] = [
 /// The longest id that is logged, in bytes.
 const MAX_ID_BYTES: usize = 200;
 
+const CONTENT_TYPE: &str = "content-type";
+
+const JSON: &str = "application/json";
+
 /// ureq's agent with our settings.
 pub(in crate::upstream) struct Agent {
     agent: ureq::Agent,
-    api_key: Option<Secret>,
+    tls: Arc<TlsConnector>,
+    /// The key of the upstream.
+    pub(in crate::upstream) key: Key,
+    /// The key that the client sent goes up instead.
+    passes_client_key: bool,
+    /// What the operator adds.
+    headers: AddedHeaders,
     /// The key goes into Azure's own header.
     azure_key_header: bool,
     /// What the base URL has before its host.
@@ -92,10 +107,7 @@ pub enum Payload<'a> {
 
 impl Agent {
     pub(in crate::upstream) fn new(settings: &Settings) -> Self {
-        Self::with_connector(settings, CancellableConnector::new(settings))
-    }
-
-    pub(super) fn with_connector(settings: &Settings, connector: CancellableConnector) -> Self {
+        let connector = CancellableConnector::new(settings);
         let timeout = settings.request_timeout;
         let builder = ureq::Agent::config_builder()
             .http_status_as_error(false)
@@ -120,8 +132,11 @@ impl Agent {
         let http_proxy =
             http_proxy.filter(|proxy| proxy.takes_absolute_urls(&settings.server.base_url));
         Self {
+            tls: connector.tls(),
             agent: ureq::Agent::with_parts(builder.build(), connector, DeferredResolver),
-            api_key: settings.server.api_key.clone(),
+            key: Key::new(&settings.server, &settings.redactor),
+            passes_client_key: settings.server.pass_client_key,
+            headers: AddedHeaders::new(&settings.server.headers),
             azure_key_header: settings.server.base_url.is_azure_versioned(),
             basic_auth: settings.server.base_url.auth().cloned(),
             may_want_tls: (!settings.server.base_url.is_https() && http_proxy.is_none()).into(),
@@ -141,19 +156,27 @@ impl Agent {
         let Request { url, pass_headers, payload, timeout } = request;
         let pass_headers = *pass_headers;
         let post = || {
-            let builder = self.add_id_and_key(self.agent.post(&*url), trace);
+            let builder = self.agent.post(&*url);
             let builder = match pass_headers {
-                None => builder.content_type("application/json"),
-                Some(headers) => headers
-                    .iter()
-                    .fold(builder, |builder, (name, value)| builder.header(*name, value)),
+                None => self.add_header(builder, CONTENT_TYPE, JSON),
+                Some(headers) => headers.iter().fold(builder, |builder, (name, value)| {
+                    let stays = *name == CONTENT_TYPE && value != JSON;
+                    if stays {
+                        builder.header(*name, value)
+                    } else {
+                        self.add_header(builder, name, value)
+                    }
+                }),
             };
-            self.configure(builder, *timeout, policy)
+            let is_form = pass_headers.is_some_and(|headers| !is_json(headers));
+            let builder = self.add_id_and_key(builder, (trace, false));
+            self.configure(self.headers.add(builder, !is_form), *timeout, policy)
         };
         let (sent, connected) = detect_connect(|| match payload {
             Payload::Empty => {
-                let builder = self.add_id_and_key(self.agent.get(&*url), trace);
-                self.configure(builder, *timeout, policy).call()
+                let is_shared = pass_headers.is_none();
+                let builder = self.add_id_and_key(self.agent.get(&*url), (trace, is_shared));
+                self.configure(self.headers.add(builder, true), *timeout, policy).call()
             }
             Payload::Bytes(bytes) => post().send(*bytes),
             Payload::Pieces(body) => match body.as_single_piece() {
@@ -209,24 +232,63 @@ impl Agent {
         configure_connection(config, policy).build()
     }
 
-    fn add_id_and_key<B>(&self, builder: RequestBuilder<B>, trace: &Trace) -> RequestBuilder<B> {
-        let builder = builder.header("x-request-id", &trace.upstream_request_id);
+    /// Adds the request's id, and the keys of the proxy and the upstream; `is_shared` is true for what is
+    /// kept for all clients.
+    fn add_id_and_key<B>(
+        &self,
+        builder: RequestBuilder<B>,
+        (trace, is_shared): (&Trace, bool),
+    ) -> RequestBuilder<B> {
+        let builder = self.add_header(builder, "x-request-id", &trace.upstream_request_id);
         let builder = match self.http_proxy.as_ref().and_then(|proxy| proxy.auth.as_ref()) {
-            Some(auth) => builder.header("proxy-authorization", auth.header_value().expose()),
+            Some(auth) => {
+                self.add_header(builder, "proxy-authorization", auth.header_value().expose())
+            }
             None => builder,
         };
-        match &self.api_key {
-            // A token of Azure's directory (a JWT) is sent as a bearer token, an API key is not.
-            Some(key) if self.azure_key_header && !key.expose().starts_with("eyJ") => {
-                builder.header("api-key", key.expose())
-            }
-            Some(key) => builder.header("authorization", format!("Bearer {}", key.expose())),
-            None => match &self.basic_auth {
-                Some(auth) => builder.header("authorization", auth.header_value().expose()),
-                None => builder,
-            },
+        let prefers_own = is_shared && (self.key.is_set() || self.basic_auth.is_some());
+        let client_key = trace.client_key.as_ref();
+        match client_key.filter(|_| self.passes_client_key && !prefers_own) {
+            Some(key) => self.add_key(builder, Some(key)),
+            None => self.key.with(|key| self.add_key(builder, key)),
         }
     }
+
+    fn add_key<B>(&self, builder: RequestBuilder<B>, key: Option<&Secret>) -> RequestBuilder<B> {
+        match (key, &self.basic_auth) {
+            // A token of Azure's directory (a JWT) is sent as a bearer token, an API key is not.
+            (Some(key), _) if self.azure_key_header && !key.expose().starts_with("eyJ") => {
+                self.add_header(builder, "api-key", key.expose())
+            }
+            (Some(key), _) => {
+                self.add_header(builder, "authorization", &format!("Bearer {}", key.expose()))
+            }
+            (None, Some(auth)) => {
+                self.add_header(builder, "authorization", auth.header_value().expose())
+            }
+            (None, None) => builder,
+        }
+    }
+
+    /// Adds a header, unless the operator has set one of this name.
+    fn add_header<B>(
+        &self,
+        builder: RequestBuilder<B>,
+        name: &'static str,
+        value: &str,
+    ) -> RequestBuilder<B> {
+        if self.headers.contains(name) { builder } else { builder.header(name, value) }
+    }
+
+    /// Whether a file that secures its connections holds something else now.
+    pub(in crate::upstream) fn has_changed_files(&self) -> bool {
+        self.tls.has_changed_files()
+    }
+}
+
+/// Whether the body of a request that is passed on is JSON.
+pub(in crate::upstream) fn is_json(headers: &PassHeaders) -> bool {
+    headers.iter().any(|(name, value)| *name == CONTENT_TYPE && value == JSON)
 }
 
 /// Sends a body that is not in one piece. Its length is known, and chunks are not accepted by every

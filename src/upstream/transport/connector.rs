@@ -35,7 +35,7 @@ const TLS_ALERT: [u8; 2] = [0x15, 0x03];
 #[derive(Debug)]
 pub(super) struct CancellableConnector {
     proxy: Option<ProxyConnector>,
-    tls: TlsConnector,
+    tls: Arc<TlsConnector>,
     resolver: DefaultResolver,
 }
 
@@ -43,13 +43,13 @@ impl CancellableConnector {
     pub(super) fn new(settings: &Settings) -> Self {
         let base_url = &settings.server.base_url;
         let proxy = settings.server.proxy.clone().map(|proxy| ProxyConnector::new(proxy, base_url));
-        Self { proxy, tls: TlsConnector::default(), resolver: DefaultResolver::default() }
+        let tls = Arc::new(TlsConnector::new(settings.server.tls.clone()));
+        Self { proxy, tls, resolver: DefaultResolver::default() }
     }
 
-    /// One that trusts these authorities.
-    #[cfg(test)]
-    pub(super) fn with_roots(settings: &Settings, roots: rustls::RootCertStore) -> Self {
-        Self { tls: TlsConnector::with_roots(roots), ..Self::new(settings) }
+    /// What makes its TLS connections.
+    pub(super) fn tls(&self) -> Arc<TlsConnector> {
+        self.tls.clone()
     }
 
     /// A connection on which requests can be sent.

@@ -55,7 +55,7 @@ fn map_io_error(error: io::Error) -> Error {
 /// Why no connection was made. Only texts that are known to name no address are repeated.
 pub(super) fn describe_io_error(error: &io::Error) -> String {
     if let Some(error) = tls_errors::find_tls_error(error) {
-        return tls_errors::describe(error);
+        return tls_errors::describe(error, true);
     }
     match error.to_string().strip_prefix(DNS_ERROR_PREFIX) {
         Some(why) => format!("cannot resolve the host name: {}", why.trim_start_matches(": ")),

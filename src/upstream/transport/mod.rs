@@ -1,9 +1,9 @@
 //! Everything that knows ureq: its agent, our connections beneath it, and reads that have a deadline.
 //!
-//! [`agent`] sends one request, and [`errors`] turns ureq's errors into ours. `connector` makes connections that a
+//! [`agent`] sends one request, with the `headers` and the `key` that belong to the upstream, and [`errors`] turns ureq's errors into ours. `connector` makes connections that a
 //! request can be cancelled on, from the sockets of `tcp` and their `buffers`, through the proxy of
-//! `proxy_connector` if there is one, and with the TLS of `tls`. `workarounds` holds
-//! what ureq has no setting for. Never decides whether an attempt is repeated.
+//! `proxy_connector` if there is one, and with the TLS of `tls`, which `tls_files` reads the files of.
+//! `workarounds` holds what ureq has no setting for. Never decides whether an attempt is repeated.
 //! Invariant: no other module names ureq's transport traits, which are exempt from its semantic
 //! versioning.
 
@@ -14,14 +14,17 @@ mod connect_failure;
 mod connector;
 pub(in crate::upstream) mod errors;
 mod handshake;
+pub(in crate::upstream) mod headers;
+pub(in crate::upstream) mod key;
 mod proxy_connector;
 pub(in crate::upstream) mod read_deadline;
 mod socks;
 mod tcp;
 #[cfg(test)]
 mod tests;
-mod tls;
+pub(in crate::upstream) mod tls;
 mod tls_errors;
+pub(in crate::upstream) mod tls_files;
 pub(in crate::upstream) mod workarounds;
 
 use std::time::Duration;

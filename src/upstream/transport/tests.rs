@@ -4,17 +4,14 @@ use std::io::{Read, Write};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use rustls::RootCertStore;
-
 use super::agent::{Agent, Payload, Request};
-use super::connector::CancellableConnector;
 use super::read_deadline::ReadDeadline;
 use crate::error::Error;
 use crate::observe::redact::{Redactor, Secret};
 use crate::upstream::backoff::RetryPolicy;
 use crate::upstream::base_url::BaseUrl;
 use crate::upstream::proxy::Proxy;
-use crate::upstream::{ConnectionPolicy, ServerSettings, Settings, Trace, breaker};
+use crate::upstream::{ConnectionPolicy, ServerSettings, Settings, TlsSettings, Trace, breaker};
 
 #[path = "../../../tests/support/forward_proxy.rs"]
 #[allow(dead_code)] // Other tests use the rest.
@@ -23,9 +20,9 @@ mod forward_proxy;
 pub mod tls_server;
 
 use forward_proxy::ForwardProxy;
-use tls_server::{AUTHORITY, ISSUED, TlsServer};
+use tls_server::{ISSUED, TlsServer, path_of};
 
-/// An agent that trusts [`AUTHORITY`], and the base URL of its upstream behind a proxy.
+/// An agent that trusts a private authority, and the base URL of its upstream behind a proxy.
 fn agent(server: &TlsServer, proxy: &ForwardProxy) -> (Agent, BaseUrl) {
     // The proxy knows the name, and this machine need not.
     let base = format!("https://localhost:{}/v1", server.addr().port());
@@ -40,6 +37,7 @@ fn agent(server: &TlsServer, proxy: &ForwardProxy) -> (Agent, BaseUrl) {
             base_url: base_url.clone(),
             proxy: proxy.expect("a proxy's URL"),
             api_key: Some(Secret::new("k")),
+            tls: TlsSettings { ca_file: Some(path_of("authority.pem")), ..TlsSettings::default() },
             ..ServerSettings::default()
         },
         request_timeout: Duration::from_secs(30),
@@ -51,10 +49,7 @@ fn agent(server: &TlsServer, proxy: &ForwardProxy) -> (Agent, BaseUrl) {
         log_bodies: false,
         redactor: Redactor::default(),
     };
-    let mut roots = RootCertStore::empty();
-    roots.add(tls_server::certificate(AUTHORITY)).expect("a certificate");
-    let connector = CancellableConnector::with_roots(&settings, roots);
-    (Agent::with_connector(&settings, connector), base_url)
+    (Agent::new(&settings), base_url)
 }
 
 /// Asks for the list of models.

@@ -27,6 +27,11 @@ const NO_TLS: &str = "this server does not speak TLS; did you mean http://?";
 const CLOSED: &str =
     "the server closed the connection during the TLS handshake; did you mean http://?";
 
+const UNCHECKED: &str = "(for tests, tls_verify or UPSTREAM_TLS_VERIFY turns the check off)";
+
+const WANTS_CERTIFICATE: &str = "the server wants a client certificate: set client_cert_file and \
+                                 client_key_file (UPSTREAM_CLIENT_CERT_FILE, UPSTREAM_CLIENT_KEY_FILE)";
+
 const TOO_OLD: &str = "the server has no version or cipher of TLS that is supported (1.2 and 1.3)";
 
 /// A certificate that was issued by no authority.
@@ -42,10 +47,10 @@ impl fmt::Display for SelfSigned {
 impl std::error::Error for SelfSigned {}
 
 /// Why a handshake failed: a reason in words, or the error of the connection beneath.
-pub(super) fn map_handshake_error(error: io::Error) -> Error {
+pub(super) fn map_handshake_error(error: io::Error, shows_certificate: bool) -> Error {
     match Error::from(error) {
         Error::Io(error) => match find_tls_error(&error) {
-            Some(error) => connect_failure(describe(error)),
+            Some(error) => connect_failure(describe(error, shows_certificate)),
             None if is_closed(&error) => connect_failure(CLOSED),
             None => Error::Io(error),
         },
@@ -53,13 +58,20 @@ pub(super) fn map_handshake_error(error: io::Error) -> Error {
     }
 }
 
+/// What a server says of the client's certificate, which with TLS 1.3 comes after the handshake.
+pub(super) fn map_refusal(error: &rustls::Error, shows_certificate: bool) -> Option<Error> {
+    let rustls::Error::AlertReceived(alert) = error else { return None };
+    let is_refusal = *alert == AlertDescription::CertificateRequired || is_about_client(*alert);
+    is_refusal.then(|| connect_failure(describe(error, shows_certificate)))
+}
+
 /// rustls's error inside one of reading or writing.
 pub(super) fn find_tls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
 }
 
-/// An error of rustls in words.
-pub(super) fn describe(error: &rustls::Error) -> String {
+/// An error of rustls in words; `shows_certificate` tells whether the server could get one of the client.
+pub(super) fn describe(error: &rustls::Error, shows_certificate: bool) -> String {
     match error {
         rustls::Error::InvalidCertificate(error) => describe_certificate_error(error),
         rustls::Error::InvalidMessage(
@@ -68,7 +80,7 @@ pub(super) fn describe(error: &rustls::Error) -> String {
             | InvalidMessage::InvalidEmptyPayload
             | InvalidMessage::MessageTooLarge,
         ) => NO_TLS.to_owned(),
-        rustls::Error::AlertReceived(alert) => describe_alert(*alert),
+        rustls::Error::AlertReceived(alert) => describe_alert(*alert, shows_certificate),
         rustls::Error::PeerIncompatible(_) => TOO_OLD.to_owned(),
         other => format!("TLS: {other}"),
     }
@@ -77,22 +89,33 @@ pub(super) fn describe(error: &rustls::Error) -> String {
 fn describe_certificate_error(error: &CertificateError) -> String {
     match error {
         CertificateError::Other(error) if error.0.downcast_ref::<SelfSigned>().is_some() => {
-            "the server's certificate is self-signed, and only public authorities are trusted"
+            "the server's certificate is self-signed: set ca_file (UPSTREAM_CA_FILE) to it"
                 .to_owned()
         }
         CertificateError::UnknownIssuer => {
-            "the server's certificate comes from an unknown authority".to_owned()
+            "the server's certificate comes from an unknown authority: set ca_file \
+             (UPSTREAM_CA_FILE) to the certificate of that authority"
+                .to_owned()
         }
         CertificateError::NotValidForNameContext { presented, .. } => {
-            format!("the server's certificate is for another host name: {}", list_names(presented))
+            format!(
+                "the server's certificate is for another host name: {}; use a name of it in base_url \
+                 (OPENAI_API_BASE_URL)",
+                list_names(presented)
+            )
         }
         CertificateError::NotValidForName => {
             "the server's certificate is for another host name".to_owned()
         }
         CertificateError::ExpiredContext { not_after, .. } => {
-            format!("the server's certificate expired on {} (UTC)", format_date(*not_after))
+            format!(
+                "the server's certificate expired on {} (UTC): renew it {UNCHECKED}",
+                format_date(*not_after)
+            )
         }
-        CertificateError::Expired => "the server's certificate has expired".to_owned(),
+        CertificateError::Expired => {
+            format!("the server's certificate has expired: renew it {UNCHECKED}")
+        }
         CertificateError::NotValidYetContext { not_before, .. } => format!(
             "the server's certificate is not valid before {} (UTC); is this machine's clock right?",
             format_date(*not_before)
@@ -105,12 +128,35 @@ fn describe_certificate_error(error: &CertificateError) -> String {
     }
 }
 
+/// Whether an alert is about the client's certificate: a server has no other that could be wrong.
+fn is_about_client(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::NoCertificate
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied
+    )
+}
+
 /// What the server said when it ended the handshake.
-fn describe_alert(alert: AlertDescription) -> String {
+fn describe_alert(alert: AlertDescription, shows_certificate: bool) -> String {
     let text = match alert {
         AlertDescription::ProtocolVersion => TOO_OLD,
         AlertDescription::UnrecognisedName => "the server has no certificate for this host name",
-        AlertDescription::CertificateRequired => "the server wants a certificate of the client",
+        AlertDescription::CertificateRequired => WANTS_CERTIFICATE,
+        // With TLS 1.2 there is no other word for one that is missing.
+        alert if is_about_client(alert) && !shows_certificate => WANTS_CERTIFICATE,
+        alert if is_about_client(alert) => {
+            return format!(
+                "the server refused the client certificate ({alert:?}): check client_cert_file \
+                 (UPSTREAM_CLIENT_CERT_FILE)"
+            );
+        }
         other => return format!("the server refused the TLS handshake ({other:?})"),
     };
     text.to_owned()

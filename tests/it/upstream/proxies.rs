@@ -166,7 +166,7 @@ fn a_tunnel_is_asked_for_with_the_password_and_led_to_the_server() {
     let forward = ForwardProxy::http(server.addr());
     let proxy = through(&format!("http://me:s3cret%21@{}", forward.addr()), HTTPS);
     // What the server's certificate is, could only be seen through the tunnel.
-    let told = "the server's certificate is self-signed, and only public authorities are trusted";
+    let told = "the server's certificate is self-signed: set ca_file (UPSTREAM_CA_FILE) to it";
     let told = format!("cannot reach the upstream: {told}");
     proxy.ask("/api/chat", chat("Hi")).assert_error(502, &told);
     let head = forward.head();

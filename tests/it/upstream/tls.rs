@@ -9,7 +9,13 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener};
 
 const SELF_SIGNED_TOLD: &str =
-    "the server's certificate is self-signed, and only public authorities are trusted";
+    "the server's certificate is self-signed: set ca_file (UPSTREAM_CA_FILE) to it";
+
+const EXPIRED_TOLD: &str = "the server's certificate expired on 2024-02-29 (UTC): renew it (for tests, \
+                            tls_verify or UPSTREAM_TLS_VERIFY turns the check off)";
+
+const WANTS_CERTIFICATE: &str = "the server wants a client certificate: set client_cert_file and client_key_file \
+     (UPSTREAM_CLIENT_CERT_FILE, UPSTREAM_CLIENT_KEY_FILE)";
 
 /// The error of a chat, whole, streamed and passed on; all the same.
 #[track_caller]
@@ -34,8 +40,12 @@ fn what_is_wrong_with_a_certificate_is_told_in_words() {
     for (certificate, told) in [
         (AUTHORITY, SELF_SIGNED_TOLD),
         (SELF_SIGNED, SELF_SIGNED_TOLD),
-        (ISSUED, "the server's certificate comes from an unknown authority"),
-        (EXPIRED, "the server's certificate expired on 2024-02-29 (UTC)"),
+        (
+            ISSUED,
+            "the server's certificate comes from an unknown authority: set ca_file (UPSTREAM_CA_FILE) to \
+             the certificate of that authority",
+        ),
+        (EXPIRED, EXPIRED_TOLD),
         (
             NOT_YET,
             "the server's certificate is not valid before 2119-05-04 (UTC); is this machine's clock \
@@ -102,7 +112,8 @@ fn what_a_server_says_when_it_ends_the_handshake_is_told_in_words() {
             "the server has no version or cipher of TLS that is supported (1.2 and 1.3)",
         ),
         (b"\x15\x03\x03\x00\x02\x02\x70", "the server has no certificate for this host name"),
-        (b"\x15\x03\x03\x00\x02\x02\x74", "the server wants a certificate of the client"),
+        (b"\x15\x03\x03\x00\x02\x02\x74", WANTS_CERTIFICATE),
+        (b"\x15\x03\x03\x00\x02\x02\x2a", WANTS_CERTIFICATE),
         (
             b"\x15\x03\x03\x00\x02\x02\x28",
             "the server refused the TLS handshake (HandshakeFailure)",
