@@ -41,12 +41,13 @@ fn pass(context: &mut Context<'_>, route: OtherRoute<'_>) -> Result<()> {
     let (format, target) = (BodyFormat::of(context), PassTarget::Other(route));
     let large = context.exchange.content_length().is_some_and(|length| length > LARGE_BODY_BYTES);
     let mut body = if large && !decompress::is_compressed(context) {
+        let is_changed = format == BodyFormat::Json && context.app.upstream.client.adds_members();
         let read = |app, prefix: &mut Vec<u8>, trace: &mut _| match format.find_in_prefix(prefix) {
-            Some(found) => {
+            Some(found) if !is_changed => {
                 let about = rewrite_model(app, format, prefix, found, trace)?;
                 Ok(PrefixDecision::Stream(Some(about)))
             }
-            None => Ok(PrefixDecision::Buffer),
+            _ => Ok(PrefixDecision::Buffer),
         };
         let Some(body) = pass_through::pass_streaming(context, target, read)? else {
             return Ok(());

@@ -111,6 +111,14 @@ impl BaseUrl {
         }
     }
 
+    /// The URL of a place at the server's root, beside the `/v1` of the base: `path` begins with a slash. The
+    /// root is behind the prefix under which a gateway has the server.
+    pub fn root_url(&self, path: &str) -> String {
+        let Self { origin, path: base, query, .. } = self;
+        let prefix = base.strip_suffix(DEFAULT_PATH).unwrap_or_default();
+        format!("{origin}{prefix}{path}{query}")
+    }
+
     /// The URL of a route that a client names, with the client's query behind the base's own.
     pub fn route_url(&self, route: OtherRoute<'_>, model: Option<&str>) -> String {
         let url = self.endpoint_url(route.path, model);
@@ -498,6 +506,21 @@ mod tests {
         assert_eq!(url.to_string(), "http://h/v1?key=***&***&v=***");
         assert_eq!(format!("{url:?}"), "BaseUrl(http://h/v1?key=***&***&v=***)");
         assert!(url.join("models").contains("s3cret"), "it is sent all the same");
+    }
+
+    #[test]
+    fn the_root_is_behind_the_prefix_and_keeps_the_query() {
+        for (base, expected) in [
+            ("http://h", "http://h/props"),
+            ("http://h/v1", "http://h/props"),
+            ("http://h:1/llama/v1/?key=a", "http://h:1/llama/props?key=a"),
+            ("http://[::1]:8080/v1", "http://[::1]:8080/props"),
+            // Nothing tells where the root is.
+            ("http://h/compatible-mode", "http://h/props"),
+            ("http://h/xv1", "http://h/props"),
+        ] {
+            assert_eq!(parse(base).root_url("/props"), expected, "{base}");
+        }
     }
 
     #[test]

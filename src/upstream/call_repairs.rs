@@ -145,10 +145,13 @@ impl Client {
         // Of another model, streams may pass.
         let must_be_whole =
             target.is_stream && self.long_answers.rejects_stream_of(path, model, now);
-        if known.is_empty() && !prefers_stream && !is_for_responses && !must_be_whole {
+        let adds_members = !self.extra_body.is_empty();
+        let is_as_it_came = known.is_empty() && !is_for_responses && !adds_members;
+        if is_as_it_came && !prefers_stream && !must_be_whole {
             return None;
         }
         let mut document = make()?;
+        document.add_missing(&self.extra_body);
         document.rejects_streams = self.long_answers.rejects_streams(path, now);
         let mut session = Session::begin(&known, &mut document);
         if is_for_responses {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use serde_json::{Map, Value};
 use ureq::Body;
 use ureq::http::Response;
 
@@ -21,6 +22,7 @@ use super::{
     ConnectionPolicy, Operation, RetryEnv, Settings, ToolCallExtras, Trace, UpstreamResponse,
 };
 use crate::api::openai::pass_head::PassHead;
+use crate::api::openai::raw_object;
 use crate::api::openai::request_body::{BorrowedParts, RequestBody};
 use crate::backends::errors::ErrorDetails;
 use crate::backends::profiles;
@@ -56,6 +58,8 @@ pub struct Client {
     pub(super) responses_models: RecentModels,
     /// True once any request was answered.
     pub(super) has_answered: AtomicBool,
+    /// The members that requests get which lack them, and their values in JSON.
+    pub(super) extra_body: Vec<(String, String)>,
     /// The upstream's family, where the operator or the base URL names it.
     pub(crate) configured_profile: Option<&'static Profile>,
     pub(super) model_details: ModelDetailsCache,
@@ -90,6 +94,7 @@ impl Client {
             tool_call_extras: Arc::default(),
             responses_models: RecentModels::default(),
             has_answered: AtomicBool::new(false),
+            extra_body: to_members(&settings.server.extra_body),
             configured_profile: settings
                 .server
                 .profile
@@ -179,7 +184,7 @@ impl Client {
         document: &Document<'_>,
         trace: &mut Trace,
     ) -> AttemptResult<UpstreamResponse> {
-        let (body, is_for_responses) = (document_body(document), document.is_for_responses());
+        let (body, is_for_responses) = (self.document_body(document), document.is_for_responses());
         let operation = if is_for_responses { Operation::RESPONSES } else { target.operation };
         let operation = operation.streaming(document.is_stream());
         let to_stream =
@@ -188,6 +193,18 @@ impl Client {
         let is_last = document.is_last_resort;
         let retry_policy = if is_last { self.no_retry_policy() } else { self.retry_policy };
         self.send_in_time(target, payload, retry_policy, &to_stream, trace)
+    }
+
+    /// What is sent of a repaired request. The conversion to `responses` knows nothing of the members that the
+    /// operator adds.
+    pub(super) fn document_body(&self, document: &Document<'_>) -> String {
+        let body = document.to_json();
+        let is_for_responses = document.is_for_responses();
+        let Some(converted) = is_for_responses.then(|| request::from_chat(&body)).flatten() else {
+            return body;
+        };
+        let members = self.extra_body.iter().filter(|(member, _)| document.has_member(member));
+        raw_object::append_missing(&converted, members).unwrap_or(converted)
     }
 
     /// Whether the upstream has `chat/completions`, as a request shows that every such server rejects.
@@ -227,10 +244,16 @@ impl Client {
         })
     }
 
+    /// Whether each request of JSON gets members that it lacks.
+    pub fn adds_members(&self) -> bool {
+        !self.extra_body.is_empty()
+    }
+
     /// Whether a request for this model is sent in another form than it came.
     pub fn has_known_repairs(&self, path: &'static str, model: &str) -> bool {
         let now = Instant::now();
-        self.repair_memory.knows(path, model, now)
+        self.adds_members()
+            || self.repair_memory.knows(path, model, now)
             || self.responses_models.contains(path, model, now)
     }
 
@@ -242,7 +265,7 @@ impl Client {
         payload: Payload<'a>,
     ) -> Call<'a> {
         let url = if operation.path.starts_with('/') {
-            format!("{}{}", self.base_url.origin(), operation.path)
+            self.base_url.root_url(operation.path)
         } else {
             self.base_url.endpoint_url(operation.path, model.filter(|_| operation.has_deployment))
         };
@@ -279,9 +302,8 @@ impl Client {
     }
 }
 
-/// What is sent of a repaired request.
-pub(super) fn document_body(document: &Document<'_>) -> String {
-    let body = document.to_json();
-    let converted = if document.is_for_responses() { request::from_chat(&body) } else { None };
-    converted.unwrap_or(body)
+/// The members of an object, and their values in JSON. The form of the response is the client's to choose.
+fn to_members(object: &Map<String, Value>) -> Vec<(String, String)> {
+    let members = object.iter().filter(|(name, _)| *name != "stream");
+    members.map(|(name, value)| (name.clone(), value.to_string())).collect()
 }

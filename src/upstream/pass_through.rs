@@ -13,19 +13,19 @@ use ureq::Body;
 use ureq::http::Response;
 
 use super::answer_watcher::{self, AnswerWatcher};
-use super::client::document_body;
 use super::pass_converted::Conversion;
 use super::pass_response::{PassPieces, PassResponse, PassResponseBody, Piece};
 use super::pass_stream::{MAX_BUFFERED_BYTES, PassStream};
 use super::response::StreamedBody;
 use super::retry::{AttemptResult, Call};
-use super::transport::agent::{Payload, header};
+use super::transport::agent::{Payload, header, is_json};
 use super::transport::errors::check_cancelled;
 use super::transport::read_deadline::ReadDeadline;
 use super::{
     Client, ConnectionPolicy, Operation, ToolCallExtras, Trace, UpstreamResponse, in_band,
 };
 use crate::api::openai::other_routes::OtherRoute;
+use crate::api::openai::raw_object;
 use crate::backends::errors;
 use crate::error::{Error, Result};
 use crate::observe::body_log::BodyLogger;
@@ -94,7 +94,7 @@ impl Client {
     ) -> AttemptResult<(Passed, Conversion)> {
         let body = match document {
             None => request.to_bytes(),
-            Some(document) => Cow::Owned(document_body(document).into_bytes()),
+            Some(document) => Cow::Owned(self.document_body(document).into_bytes()),
         };
         let is_for_responses = document.is_some_and(Document::is_for_responses);
         let custom_tools = document.map_or(&[][..], |document| &document.effects.custom_tools);
@@ -127,18 +127,39 @@ impl Client {
         payload: Payload<'a>,
         trace: &mut Trace,
     ) -> Result<PassResponse> {
-        let call = match target {
-            PassTarget::Known(path) => self.new_call(Operation::pass(path), model, payload),
-            PassTarget::Other(route) => {
-                let mut call = self.new_call(Operation::PASS_OTHER, model, payload);
-                call.request.url = self.base_url.route_url(route, model);
-                call.only_reconnects = true;
-                call
-            }
+        let operation = match target {
+            PassTarget::Known(path) => Operation::pass(path),
+            PassTarget::Other(_) => Operation::PASS_OTHER,
         };
-        let operation = call.operation;
-        let path = operation.path;
-        let result = self.send_pass(call, headers, trace).inspect_err(|failure| {
+        let (path, extended) = (operation.path, self.extend(&payload, headers));
+        let as_it_came = match &payload {
+            Payload::Bytes(body) if extended.is_some() => Some(*body),
+            _ => None,
+        };
+        let mut result = match &extended {
+            Some(body) => {
+                let payload = Payload::Bytes(body.as_bytes());
+                self.send_pass(
+                    self.new_pass_call((target, operation), model, payload),
+                    headers,
+                    trace,
+                )
+            }
+            None => self.send_pass(
+                self.new_pass_call((target, operation), model, payload),
+                headers,
+                trace,
+            ),
+        };
+        if let Some(body) = as_it_came
+            && result.as_ref().is_err_and(|failure| failure.read_rejection().is_some())
+        {
+            let id = &trace.request_id;
+            log::warn!("{id} upstream rejected a request, sending again: without extra_body");
+            let call = self.new_pass_call((target, operation), model, Payload::Bytes(body));
+            result = self.send_pass(call, headers, trace);
+        }
+        let result = result.inspect_err(|failure| {
             // The next request for this model is held, so that it can be sent to the other route.
             let names_route = failure.rejection.as_ref().is_some_and(errors::names_responses_route);
             if let (Some(model), true) = (model, names_route && path == Operation::CHAT.path) {
@@ -152,6 +173,29 @@ impl Client {
             Some(model) => self.watch_calls(response, model),
             None => response,
         })
+    }
+
+    fn new_pass_call<'a>(
+        &self,
+        (target, operation): (PassTarget<'_>, Operation),
+        model: Option<&str>,
+        payload: Payload<'a>,
+    ) -> Call<'a> {
+        let mut call = self.new_call(operation, model, payload);
+        if let PassTarget::Other(route) = target {
+            call.request.url = self.base_url.route_url(route, model);
+            call.only_reconnects = true;
+        }
+        call
+    }
+
+    /// A body of JSON with the operator's members that it lacks; `None` if nothing is added.
+    fn extend(&self, payload: &Payload<'_>, headers: &PassHeaders) -> Option<String> {
+        let Payload::Bytes(body) = payload else { return None };
+        if !self.adds_members() || !is_json(headers) {
+            return None;
+        }
+        raw_object::append_missing(std::str::from_utf8(body).ok()?, self.extra_body.iter())
     }
 
     /// Keeps what the upstream may want back with the calls of a response: at once, or as it arrives.

@@ -50,6 +50,11 @@ impl Recorded {
         headers.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
+    /// How often a header was sent.
+    pub fn count(&self, name: &str) -> usize {
+        self.headers.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name)).count()
+    }
+
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).expect("the proxy sends JSON")
     }
@@ -91,7 +96,12 @@ pub struct Upstream {
 
 impl Upstream {
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        Self::start_at("127.0.0.1:0")
+    }
+
+    /// The same at another address.
+    pub fn start_at(address: &str) -> Self {
+        let listener = TcpListener::bind(address).expect("a free port");
         let addr = listener.local_addr().expect("bound");
         let (sender, requests) = unbounded();
         let (aside, asides) = unbounded();
@@ -120,6 +130,10 @@ impl Upstream {
     /// Keeps it listening when the test has no further use for it.
     pub fn listening(&self) -> Arc<Listening> {
         self.listening.clone()
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
     }
 
     pub fn base_url(&self) -> String {

@@ -141,6 +141,23 @@ pub fn quote_json(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
+/// An object as text with those of the members that it lacks at its end; `None` if it lacks none, or if the
+/// text is no object.
+pub fn append_missing<'m>(
+    text: &str,
+    members: impl Iterator<Item = &'m (String, String)>,
+) -> Option<String> {
+    let object = RawObject::parse(text)?;
+    let mut out = text.trim_end().strip_suffix('}')?.to_owned();
+    let (before, mut is_first) = (out.len(), object.0.is_empty());
+    for (member, value) in members.filter(|(member, _)| object.get(member).is_none()) {
+        out.push_str(if is_first { "" } else { "," });
+        out.extend([quote_json(member).as_str(), ":", value]);
+        is_first = false;
+    }
+    (out.len() > before).then(|| out + "}")
+}
+
 /// The items of a list; `None` if the text is not a list.
 pub fn parse_items(text: &str) -> Option<Vec<&str>> {
     let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
@@ -234,6 +251,21 @@ mod tests {
         let mut raise = |key: &str, value: &str| (key == "c").then(|| format!("{value}0"));
         assert!(object.change_values(&mut raise) && !object.change_values(&mut |_, _| None));
         assert_eq!(object.to_json(), r#"{"c":10,"d":"x\"y"}"#);
+    }
+
+    #[test]
+    fn members_that_are_missing_are_appended_and_the_rest_of_the_text_stays() {
+        let members = [("b", "9"), ("x\"", "{\"z\":[1]}")];
+        let members = members.map(|(member, value)| (member.to_owned(), value.to_owned()));
+        let append = |text: &str| append_missing(text, members.iter());
+        let appended = "{ \"b\" : 1.50,\n \"c\":2 ,\"x\\\"\":{\"z\":[1]}}";
+        assert_eq!(append("{ \"b\" : 1.50,\n \"c\":2 } \n").as_deref(), Some(appended));
+        assert_eq!(append(appended), None);
+        assert_eq!(append("{}").as_deref(), Some("{\"b\":9,\"x\\\"\":{\"z\":[1]}}"));
+        assert_eq!(append("{\"b\":null}").as_deref(), Some("{\"b\":null,\"x\\\"\":{\"z\":[1]}}"));
+        for other in ["[1]", "", "{", "\"}\"", "{\"a\":1} x"] {
+            assert_eq!(append(other), None, "{other}");
+        }
     }
 
     #[test]

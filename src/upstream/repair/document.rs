@@ -1,8 +1,8 @@
 //! A request as the repairs see it: a JSON object whose members keep their text until a repair changes them.
 //!
 //! The same for translated and for passed-on requests. It is made when the upstream first rejects a
-//! request, or when something is known of the model; other requests never become one. Messages come
-//! apart only for a repair that needs them.
+//! request, when something is known of the model, or where the operator adds members; other requests never
+//! become one. Messages come apart only for a repair that needs them.
 //! Invariant: members that no repair names keep their text and their place.
 
 use std::borrow::Cow;
@@ -220,9 +220,23 @@ impl<'a> Document<'a> {
         self
     }
 
+    /// Adds the members that it lacks. From then on they are as good as the client's: a repair may drop them.
+    pub fn add_missing(&mut self, members: &[(String, String)]) {
+        for (member, value) in members {
+            if !self.has_member(member) {
+                self.set(member, value.clone());
+            }
+        }
+    }
+
     /// True if a repair has changed it.
     pub fn is_changed(&self) -> bool {
         self.is_changed
+    }
+
+    /// Whether it has a member, be it `null`.
+    pub fn has_member(&self, member: &str) -> bool {
+        self.get(member).is_some()
     }
 
     /// The text of a member.

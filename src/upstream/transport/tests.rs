@@ -17,6 +17,7 @@ use crate::upstream::{ConnectionPolicy, ServerSettings, Settings, TlsSettings, T
 #[allow(dead_code)] // Other tests use the rest.
 mod forward_proxy;
 #[path = "../../../tests/support/tls_server.rs"]
+#[allow(dead_code)]
 pub mod tls_server;
 
 use forward_proxy::ForwardProxy;

@@ -405,6 +405,28 @@ mod tests {
     }
 
     #[test]
+    fn authorities_of_the_machine_and_of_the_operator_are_trusted_beside_the_public_ones() {
+        let count = |settings: &TlsSettings| {
+            TlsFiles::read(settings).map(|files| files.roots.len()).map_err(|faults| faults.len())
+        };
+        let public = webpki_roots::TLS_SERVER_ROOTS.len();
+        assert!(public > 50);
+        assert_eq!(count(&TlsSettings::default()), Ok(public));
+        assert_eq!(count(&trusting("authority.pem")), Ok(public + 1));
+        let system = |file: &str, folder: &str| TlsSettings {
+            system_ca_file: Some(path_of(file)),
+            system_ca_dir: Some(path_of(folder)),
+            ..TlsSettings::default()
+        };
+        assert_eq!(count(&system("authority.pem", "none")), Ok(public + 1));
+        // Keys and scripts are no certificates, and one that stands in two files counts once.
+        let all = count(&system("none.pem", ""));
+        assert!(all.is_ok_and(|all| all >= public + 8), "{all:?}");
+        assert_eq!(count(&system("authority.pem", "")), all);
+        assert_eq!(count(&system("key.pem", "none")), Ok(public));
+    }
+
+    #[test]
     fn a_change_of_a_file_is_noticed_and_a_broken_one_is_none() {
         let folder = std::env::temp_dir().join(format!("tls-files-{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder");

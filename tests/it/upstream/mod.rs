@@ -1,15 +1,20 @@
 //! Requests to upstreams, and how their responses are handled.
 
+mod added_headers;
+mod addresses;
 mod azure;
 mod basic_auth;
 mod breaker;
 mod cached_tokens;
 mod call_arguments;
 mod call_extras;
+mod certificates;
 mod cut_answers;
 mod errors;
+mod extra_body;
 mod faults;
 mod in_band;
+mod keys;
 mod kinds;
 mod large_bodies;
 mod long_answers;
