@@ -213,6 +213,13 @@ pub enum Error {
         /// What else it says, if anything.
         details: Option<Box<UpstreamDetails>>,
     },
+    /// Several upstreams failed, and this is the failure that is told.
+    Exhausted {
+        /// The failure.
+        last: Box<Error>,
+        /// How many upstreams were asked.
+        tried: usize,
+    },
     /// A panic or a violated invariant; the text is for the log only.
     Internal(&'static str),
 }
@@ -313,6 +320,7 @@ impl Error {
                 | Self::UpstreamProtocol(_)
                 | Self::IncompleteStream
                 | Self::UpstreamInBand { .. }
+                | Self::Exhausted { .. }
         )
     }
 
@@ -358,6 +366,7 @@ impl Error {
             Self::UpstreamProtocol(_) => ("upstream_protocol", 502),
             Self::IncompleteStream => ("upstream_closed", 502),
             Self::UpstreamInBand { status, .. } => ("upstream_in_band", *status),
+            Self::Exhausted { last, .. } => return last.kind_and_status(),
             Self::Internal(_) => ("internal", 500),
         };
         (kind, Some(status))
@@ -378,6 +387,9 @@ impl Error {
             | Self::UpstreamInBand { message: text, .. } => text,
             Self::BodyTooLarge(limit) => {
                 return format!("request body too large: the limit is {limit} bytes");
+            }
+            Self::Exhausted { last, tried } => {
+                return format!("{} ({tried} upstreams tried)", last.message());
             }
             Self::Connect(reason) => return format!("cannot reach the upstream: {reason}"),
             Self::UpstreamDown { reason, retry_after } => {
@@ -434,6 +446,7 @@ impl Error {
             | Self::UpstreamTimeout(TimeoutPhase::Connect | TimeoutPhase::Head) => Retry::Backoff,
             Self::ClosedBeforeResponse { .. } | Self::StaleConnection => Retry::Immediate,
             Self::UpstreamStatus { retry, .. } => *retry,
+            Self::Exhausted { last, .. } => last.retry(),
             _ => Retry::Never,
         }
     }
@@ -443,6 +456,9 @@ impl Error {
 /// they can hold parts of a prompt.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Self::Exhausted { last, .. } = self {
+            return last.fmt(f);
+        }
         f.write_str(self.kind())?;
         match self {
             Self::Connect(reason) => write!(f, ": {reason}"),
@@ -520,6 +536,8 @@ mod tests {
         check(Error::IncompleteStream, true, Some(502), Never);
         check(Error::upstream_in_band(500, "x"), true, Some(500), Never);
         check(Error::upstream_status(429, "x", Backoff), true, Some(429), Backoff);
+        let last = Box::new(Error::UpstreamTimeout(TimeoutPhase::Head));
+        check(Error::Exhausted { last, tried: 2 }, true, Some(504), Backoff);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Answers Ollama's HTTP API and does the work through any OpenAI-compatible server.
+//! Answers Ollama's HTTP API and does the work through any OpenAI-compatible servers.
 //!
 //! ```text
 //! client --HTTP--> net -> app -> http -> handlers -> upstream --HTTP--> OpenAI-compatible server
@@ -19,7 +19,7 @@
 //! | [`config`] | options, environment, files |
 //! | [`handlers`] | the route table, and one short function for each route |
 //! | [`http`] | one downstream exchange: routes, heads, framing, access, error formats |
-//! | [`upstream`] | the server behind us: transport, retry, breaker, repair |
+//! | [`upstream`] | the servers behind us: router, transport, retry, breaker, repair |
 //! | [`models`] | the model list, running and virtual models, what is shown of them |
 //! | [`translate`] | pure: one API to another, both ways |
 //! | [`backends`] | pure: families of upstreams, their errors, names and well-known models |
@@ -38,8 +38,10 @@
 //! 4. `app/dispatcher.rs`, `serve`: on a worker, calls `handlers/route_table.rs`, `handle`, which reads
 //!    the body (`http/exchange/request_body.rs`, `read_body`) and calls the row's handler.
 //! 5. `handlers/chat_generate.rs`, `chat`: parses the body (`api/ollama/decode.rs`, `parse`).
-//! 6. `handlers/model_request.rs`, `begin`: finds the upstream's model (`handlers/model_lookup.rs`,
-//!    `resolve_model`) and its family (`backends/profiles/table.rs`), and marks it as running.
+//! 6. `handlers/model_request.rs`, `routing`: finds the upstreams that the request may go to
+//!    (`upstream/router/candidates.rs`, `candidates`). `handlers/failover.rs`, `run`, asks one after the other
+//!    until one answers; for each, `handlers/model_lookup.rs`, `resolve_at`, finds its model and its family
+//!    (`backends/profiles/table.rs`), and `handlers/model_request.rs`, `begin`, marks it as running.
 //! 7. `translate/chat.rs`, `to_openai`: the request for the upstream. The options are translated by
 //!    `translate/options.rs`, `for_chat`, under the names in the family's row of the table.
 //! 8. `upstream/client.rs`, `call`: applies the repairs that the model needed before.
@@ -61,14 +63,14 @@
 //!
 //! 1. Steps 1 to 4 above; the row's handler reads the body itself.
 //! 2. `handlers/pass_through.rs`, `pass`: buffers the body, or streams one above 1 MiB
-//!    (`pass_streaming`).
+//!    (`handlers/upload.rs`, `pass_streaming`).
 //! 3. `translate/pass_through/mod.rs`, `parse`: finds the few members that may change, and leaves the
 //!    text of all others alone (`api/openai/raw_object.rs`).
-//! 4. `handlers/model_lookup.rs`, `resolve_model`; `translate/pass_through/mod.rs`, `set_model`; a virtual
+//! 4. `handlers/model_lookup.rs`, `resolve_at`; `translate/pass_through/mod.rs`, `set_model`; a virtual
 //!    model adds its defaults (`models/virtual_model/pass_defaults.rs`, `apply_to_body`), and calls of
 //!    earlier answers get back what came with them (`upstream/tool_call_extras/passed.rs`).
 //! 5. `upstream/pass_through.rs`, `pass`: steps 8 to 10 above; an upstream's error is a response, too.
-//! 6. `handlers/pass_through.rs`, `relay_unchanged`: the upstream's head (`api/openai/pass_head.rs`), then
+//! 6. `handlers/passed_on.rs`, `relay_unchanged`: the upstream's head (`api/openai/pass_head.rs`), then
 //!    each piece as it arrives (`upstream/pass_stream.rs`, `next_piece`), with comments in silence.
 //! 7. Step 15 above.
 //!

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::handlers;
 use crate::handlers::stack_trim::StackTrimmer;
-use crate::handlers::{App, Context, Handler, ROUTES};
+use crate::handlers::{App, AppView, Context, Handler, ROUTES};
 use crate::http::access::{AccessControl, EarlyResponse, RequestInfo};
 use crate::http::client_keys::Credentials;
 use crate::http::exchange::{self, Exchange, IncomingRequest};
@@ -216,16 +216,8 @@ fn serve_with_key(app: &App, job: Box<Job>, client_key: Option<Secret>) {
     let (received, metrics) = (job.received, &app.metrics);
     let work = |route: &ResolvedRoute<Handler>, exchange: &mut Exchange, trace: &mut Trace| {
         let (router, stack) = (app.router(), &mut stack);
-        let router = &*router;
-        handlers::handle(Context {
-            app,
-            router,
-            route,
-            exchange,
-            trace,
-            stack,
-            received_at: received,
-        })
+        let app = AppView { state: app, router: &router };
+        handlers::handle(Context { app, route, exchange, trace, stack, received_at: received })
     };
     match job.exchange.cancel_token() {
         // The client disconnected while the request was queued.

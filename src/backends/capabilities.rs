@@ -140,6 +140,25 @@ impl Capabilities {
         names.iter().filter(|(is_listed, _)| *is_listed).map(|(_, name)| *name).collect()
     }
 
+    /// The names of all capabilities, as Ollama writes them.
+    pub const NAMES: [&'static str; 7] =
+        ["completion", "tools", "insert", "vision", "embedding", "thinking", "audio"];
+
+    /// Exactly these capabilities, by their names.
+    pub fn from_names(names: &[String]) -> Self {
+        let has = |name: &str| Some(names.iter().any(|it| it.eq_ignore_ascii_case(name)));
+        Self {
+            completion: has("completion"),
+            tools: has("tools"),
+            insert: has("insert"),
+            vision: has("vision"),
+            embedding: has("embedding"),
+            thinking: has("thinking"),
+            audio: has("audio"),
+            image: None,
+        }
+    }
+
     /// True unless the model is known not to complete text.
     pub fn can_complete(&self) -> bool {
         self.completion.unwrap_or(!self.is_embedding_only())

@@ -7,6 +7,7 @@
 pub(crate) mod capabilities;
 pub mod errors;
 pub mod fim_prompts;
+pub mod glob;
 pub(crate) mod known_models;
 pub mod model_families;
 pub mod names;

@@ -300,6 +300,7 @@ impl Config {
             context_length: self.context_length,
             keepalive: self.keepalive,
             max_kept_bytes,
+            max_waiting: self.max_queue,
         }
     }
 

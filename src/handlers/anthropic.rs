@@ -5,7 +5,7 @@
 //! says of the name, the model and the upstream.
 
 use super::model_request::{CommonFields, ModelRequest, PendingReply};
-use super::{Context, model_required_error, relay};
+use super::{Context, model_required_error, relay, routing_key};
 use crate::api::anthropic::request::{GO_TYPE_NAME, MessagesRequest};
 use crate::api::anthropic::response::CountTokensResponse;
 use crate::api::ollama::decode;
@@ -55,14 +55,20 @@ fn start_messages<'a>(
         || chat.format.is_some()
         || is_family_specific(&chat)
         || has_cache_marks(&chat);
-    let (resolved, in_use) = model_request.begin(context, chat.options.as_ref(), needs_profile)?;
-    facts.context_length = resolved.context_length;
-    model_request.think = resolved.fit_think(&mut chat.think);
-    let upstream = anthropic::to_openai(&request, &chat, &resolved.id, resolved.profile)?;
-    let upstream = UpstreamRequest::Chat(upstream);
-    let stream = request.stream.unwrap_or(false);
+    let key = || routing_key::of_chat(context, &chat);
+    let routing = model_request.routing(context, chat.options.as_ref(), needs_profile, key);
+    let (stream, think) = (request.stream.unwrap_or(false), chat.think.clone());
     context.allow_early_start(stream);
-    let reply = model_request.send(context, (&resolved, in_use), upstream, stream)?;
+    let (app, name) = (context.app, &model_request.requested_name);
+    let reply = routing.run((context.app, context.trace), name, |trace, resolved| {
+        let mut begun = model_request.begin(app, resolved, chat.options.as_ref())?;
+        facts.context_length = begun.resolved.context_length;
+        chat.think.clone_from(&think);
+        begun.fit_think(&mut chat.think);
+        let (id, profile) = begun.model();
+        let upstream = anthropic::to_openai(&request, &chat, &id, profile)?;
+        model_request.send((app, trace), begun, UpstreamRequest::Chat(upstream), stream)
+    })?;
     Ok((reply, anthropic::tool_names(&request)))
 }
 
@@ -82,7 +88,7 @@ pub(super) fn count_tokens(context: &mut Context<'_>, text: String) -> Result<()
     let app = context.app;
     let name =
         app.parse_full_model_name(request.model.as_deref(), context.trace, model_required_error)?;
-    let virtual_model = context.app.store.get(&name);
+    let virtual_model = context.app.find_virtual(&name);
     virtual_model.iter().for_each(|model| model.apply_to_chat(&mut chat));
     let mut out = ndjson::to_vec(&CountTokensResponse { input_tokens: estimate_tokens(&chat) });
     out.push(b'\n');

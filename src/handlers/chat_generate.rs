@@ -5,10 +5,10 @@
 //! returns before the response is relayed, so that its stack does not lie below a long stream.
 
 use super::model_request::{CommonFields, ModelRequest, PendingReply};
-use super::{Context, empty_model_error, fill_in, model_required_error, relay};
+use super::{Context, empty_model_error, fill_in, model_required_error, relay, routing_key};
 use crate::api::ollama::decode;
 use crate::api::ollama::request::{ChatRequest, GenerateRequest};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::http::exchange::ContentType;
 use crate::observe::timestamp;
 use crate::translate::chat::{self, ChatEncoder};
@@ -53,13 +53,21 @@ fn start_chat<'a>(
     virtual_model.iter().for_each(|model| model.apply_to_chat(&mut request));
     // Some families express a format, or that a message is to be continued, in another way.
     let needs_profile = request.format.is_some() || chat::is_family_specific(&request);
-    let begun = model_request.begin(context, request.options.as_ref(), needs_profile);
-    let (resolved, in_use) = begun.map_err(|error| first(error, &request))?;
-    model_request.think = resolved.fit_think(&mut request.think);
-    let upstream = chat::to_openai(&request, &resolved.id, resolved.profile)?;
-    let upstream = UpstreamRequest::Chat(upstream);
-    let stream = request.stream.unwrap_or(true);
-    let mut reply = model_request.send(context, (&resolved, in_use), upstream, stream)?;
+    let key = || routing_key::of_chat(context, &request);
+    let routing = model_request.routing(context, request.options.as_ref(), needs_profile, key);
+    let (stream, think) = (request.stream.unwrap_or(true), request.think.clone());
+    let (app, name) = (context.app, &model_request.requested_name);
+    let reply = routing.run((context.app, context.trace), name, |trace, resolved| {
+        let begun = model_request.begin(app, resolved, request.options.as_ref());
+        let mut begun = begun.map_err(|error| first(error, &request))?;
+        request.think.clone_from(&think);
+        begun.fit_think(&mut request.think);
+        let (id, profile) = begun.model();
+        let upstream = UpstreamRequest::Chat(chat::to_openai(&request, &id, profile)?);
+        model_request.send((app, trace), begun, upstream, stream)
+    });
+    let mut reply =
+        reply.map_err(|error| unknown_model_last(error, |error| first(error, &request)))?;
     reply.logprobs = chat::top_logprobs(request.logprobs, request.top_logprobs);
     Ok(Some((reply, model_request.requested_name)))
 }
@@ -87,7 +95,7 @@ fn start_generate<'a>(
     };
     let first = |error, request: &_| generate::check_body(request).err().unwrap_or(error);
     let model_request = ModelRequest::parse(context, &common, "generate", empty_model_error);
-    let mut model_request = model_request.map_err(|error| first(error, &request))?;
+    let model_request = model_request.map_err(|error| first(error, &request))?;
     let virtual_model = &model_request.virtual_model;
     virtual_model.iter().for_each(|model| model.apply_to_options(&mut request.options));
     let raw_conflict = generate::check_raw(&request);
@@ -104,21 +112,36 @@ fn start_generate<'a>(
     let stored = virtual_model.iter().flat_map(|model| model.stored_messages()).collect::<Vec<_>>();
     let fills_in = generate::has_suffix(&request);
     let needs_profile = fills_in || request.raw == Some(true) || request.format.is_some();
-    let begun = model_request.begin(context, request.options.as_ref(), needs_profile);
-    let (resolved, in_use) = begun.map_err(|error| first(error, &request))?;
-    model_request.think = resolved.fit_think(&mut request.think);
-    let model = (resolved.id.as_str(), resolved.context_length);
-    let build = |fim| generate::to_openai_with_fim(&request, &stored, model, resolved.profile, fim);
-    let upstream = build(fill_in::endpoint(&context.app.upstream, &resolved))?;
-    let (about, stream) = ((&resolved, in_use), request.stream.unwrap_or(true));
-    let mut reply = if fills_in {
-        fill_in::send(&model_request, context, about, upstream, stream, build)
-    } else {
-        model_request.send(context, about, upstream, stream)
-    }?;
+    let key = || routing_key::of_generate(&request);
+    let routing = model_request.routing(context, request.options.as_ref(), needs_profile, key);
+    let (stream, think) = (request.stream.unwrap_or(true), request.think.clone());
+    let (app, name) = (context.app, &model_request.requested_name);
+    let reply = routing.run((context.app, context.trace), name, |trace, resolved| {
+        let begun = model_request.begin(app, resolved, request.options.as_ref());
+        let mut begun = begun.map_err(|error| first(error, &request))?;
+        request.think.clone_from(&think);
+        begun.fit_think(&mut request.think);
+        let (profile, fim) = (begun.resolved.profile, fill_in::endpoint(&begun.resolved));
+        let (id, context_length) = (begun.resolved.id.clone(), begun.resolved.context_length);
+        let model = (id.as_str(), context_length);
+        let build = |fim| generate::to_openai_with_fim(&request, &stored, model, profile, fim);
+        let upstream = build(fim)?;
+        if fills_in {
+            fill_in::send(&model_request, (app, trace), begun, upstream, stream, build)
+        } else {
+            model_request.send((app, trace), begun, upstream, stream)
+        }
+    });
+    let mut reply =
+        reply.map_err(|error| unknown_model_last(error, |error| first(error, &request)))?;
     let conversation = generate::build_conversation(&request, &stored)?;
     reply.logprobs = chat::top_logprobs(request.logprobs, request.top_logprobs);
     Ok(Some((reply, model_request.requested_name, conversation)))
+}
+
+/// What is wrong with a body comes before an unknown model, as in Ollama.
+fn unknown_model_last(error: Error, first: impl FnOnce(Error) -> Error) -> Error {
+    if matches!(error, Error::ModelNotFound(_)) { first(error) } else { error }
 }
 
 /// Answers with one object that `write` makes.

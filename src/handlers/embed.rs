@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use super::failover::{Outcome, Routing};
+use super::model_lookup::ResolvedModel;
 use super::{
     Context, LoadOptions, empty_model_error, load_options, model_required_error, parse_keep_alive,
 };
@@ -18,7 +20,8 @@ use crate::net::sys;
 use crate::translate::embed::{self, BatchBounds, EmbedResponseBuilder};
 use crate::translate::response_metrics::to_nanos;
 use crate::translate::{options, truncate};
-use crate::upstream::{BatchLimits, Operation};
+use crate::upstream::router::rendezvous::ConversationKey;
+use crate::upstream::{BatchLimits, Operation, Trace, Upstream};
 
 /// Ollama's sentence for an input that is too long and must not be truncated.
 const INPUT_TOO_LONG: &str = "the input length exceeds the context length";
@@ -34,14 +37,14 @@ pub(super) fn embed(context: &mut Context<'_>, text: String) -> Result<()> {
     let inputs = embed::parse_inputs(request.input)?;
     options::parse(request.options.as_ref())?;
     let load = load_options(keep_alive, request.options.as_ref());
-    let mut answer =
-        EmbedResponseBuilder::for_embed(model, request.dimensions.map(|dimensions| dimensions.0));
+    let dimensions = request.dimensions.map(|dimensions| dimensions.0);
+    let new_answer = || EmbedResponseBuilder::for_embed(model, dimensions);
     let is_load = inputs.is_empty();
     let may_truncate = request.truncate != Some(false);
-    let tokens =
-        embed_inputs(context, &name, inputs, load, may_truncate, &mut answer).map_err(|error| {
-            if embed::is_too_long(&error) { Error::invalid_request(INPUT_TOO_LONG) } else { error }
-        })?;
+    let embedded = embed_inputs(context, &name, inputs, (load, may_truncate), &new_answer);
+    let Embedded { answer, tokens } = embedded.map_err(|error| {
+        if embed::is_too_long(&error) { Error::invalid_request(INPUT_TOO_LONG) } else { error }
+    })?;
     let metrics = (!is_load).then(|| build_metrics(context, tokens));
     context.name_upstream();
     context.exchange.respond(200, ContentType::JSON, &answer.finish(metrics))
@@ -59,26 +62,32 @@ pub(super) fn embeddings(context: &mut Context<'_>, text: String) -> Result<()> 
     options::parse(request.options.as_ref())?;
     let inputs = request.prompt.filter(|prompt| !prompt.is_empty()).map(|prompt| prompt.0);
     let load = load_options(keep_alive, request.options.as_ref());
-    let mut answer = EmbedResponseBuilder::for_embeddings();
-    embed_inputs(context, &name, inputs.into_iter().collect(), load, false, &mut answer)?;
+    let (inputs, new_answer) = (inputs.into_iter().collect(), EmbedResponseBuilder::for_embeddings);
+    let embedded = embed_inputs(context, &name, inputs, (load, false), &new_answer)?;
     context.name_upstream();
-    context.exchange.respond(200, ContentType::JSON, &answer.finish(None))
+    context.exchange.respond(200, ContentType::JSON, &embedded.answer.finish(None))
 }
 
-/// Adds the upstream's vectors to the response, and returns the tokens that it counted. Without inputs,
-/// the model is loaded or unloaded.
+/// The vectors of all inputs, and the tokens that the upstream counted.
+struct Embedded {
+    answer: EmbedResponseBuilder,
+    tokens: Option<u64>,
+}
+
+impl Outcome for Embedded {}
+
+/// Gets the vectors of the upstream. Without inputs, the model is loaded or unloaded.
 fn embed_inputs(
     context: &mut Context<'_>,
     name: &str,
     inputs: Vec<Cow<'_, str>>,
-    load: LoadOptions,
-    may_truncate: bool,
-    answer: &mut EmbedResponseBuilder,
-) -> Result<Option<u64>> {
+    (load, may_truncate): (LoadOptions, bool),
+    new_answer: &dyn Fn() -> EmbedResponseBuilder,
+) -> Result<Embedded> {
     let result = if inputs.is_empty() {
-        load_model(context, name, load).map(|()| None)
+        load_model(context, name, load).map(|()| Embedded { answer: new_answer(), tokens: None })
     } else {
-        embed_batches(context, name, inputs, load, may_truncate, answer)
+        embed_anywhere(context, name, &inputs, (load, may_truncate), new_answer)
     };
     result.map_err(|error| match error {
         // Ollama words an unknown model differently on these two routes.
@@ -92,29 +101,49 @@ fn embed_inputs(
 /// Loads or unloads a model, for a request without inputs.
 fn load_model(context: &mut Context<'_>, name: &str, load: LoadOptions) -> Result<()> {
     let app = context.app;
-    let virtual_model = app.store.get(name);
-    if !app.may_exist(name, virtual_model.as_deref(), context.trace) {
+    let virtual_model = app.find_virtual(name);
+    let virtual_model = virtual_model.as_deref();
+    if !app.may_exist(name, virtual_model, context.trace) {
         return Err(Error::model_not_found(name));
     }
-    let resolved = app.resolve_model(name, virtual_model.as_deref(), false, context.trace);
-    resolved.mark_loaded(app, load);
+    let resolved = app.resolve_first((name, virtual_model), context.trace);
+    resolved.ok_or_else(|| Error::model_not_found(name))?.mark_loaded(app.state, load);
     Ok(())
 }
 
-fn embed_batches(
+/// Gets all vectors from one upstream: those of different models cannot be compared.
+fn embed_anywhere(
     context: &mut Context<'_>,
     name: &str,
-    mut inputs: Vec<Cow<'_, str>>,
-    load: LoadOptions,
-    may_truncate: bool,
-    answer: &mut EmbedResponseBuilder,
-) -> Result<Option<u64>> {
+    inputs: &[Cow<'_, str>],
+    (load, may_truncate): (LoadOptions, bool),
+    new_answer: &dyn Fn() -> EmbedResponseBuilder,
+) -> Result<Embedded> {
     let app = context.app;
-    let virtual_model = app.store.get(name);
-    let mut resolved = app.resolve_model(name, virtual_model.as_deref(), false, context.trace);
-    resolved.check_exists(name)?;
-    let mut in_use = resolved.begin_use(app, load);
-    let (client, batch_limits) = (&app.upstream.client, &app.upstream.batch_limits);
+    let virtual_model = app.find_virtual(name);
+    let key = || ConversationKey::new(inputs.iter().map(|input| &**input));
+    let about = (name, virtual_model.clone());
+    let routing = Routing::new(app, about, false, key, context.trace);
+    routing.run((app, context.trace), name, |trace, mut resolved| {
+        resolved.check_exists(name)?;
+        let mut in_use = resolved.begin_use(app, load);
+        let embedded = embed_batches(&resolved, inputs, may_truncate, new_answer(), trace)?;
+        resolved.recheck(app, name, virtual_model.as_deref(), trace)?;
+        in_use.was_answered = true;
+        trace.known_model = Some(in_use.id.clone());
+        Ok(embedded)
+    })
+}
+
+fn embed_batches(
+    resolved: &ResolvedModel,
+    inputs: &[Cow<'_, str>],
+    may_truncate: bool,
+    mut answer: EmbedResponseBuilder,
+    trace: &mut Trace,
+) -> Result<Embedded> {
+    let Upstream { client, batch_limits, .. } = &*resolved.upstream;
+    let mut inputs: Vec<Cow<'_, str>> = inputs.iter().map(|it| Cow::Borrowed(&**it)).collect();
     let (mut tokens, mut first_sent) = (None, None);
     let mut plan = BatchPlan::new(batch_limits.bounds(resolved.profile.max_embed_inputs));
     while answer.vector_count() < inputs.len() {
@@ -122,7 +151,7 @@ fn embed_batches(
         let count = plan.next_bounds.count_fitting(rest);
         let texts = rest[..count].iter().map(|text| Cow::Borrowed(text.as_ref()));
         let mut request = embed::to_openai(&resolved.id, texts.collect());
-        let response = client.call(Operation::EMBEDDING, &mut request, context.trace);
+        let response = client.call(Operation::EMBEDDING, &mut request, trace);
         let added = response.and_then(|response| {
             client.parse(response, |text| {
                 // The vectors are mostly copied: without large pages, page faults cost more than that.
@@ -132,19 +161,16 @@ fn embed_batches(
         });
         match added {
             Ok(counted) => {
-                first_sent = first_sent.or(context.trace.last_attempt_at);
+                first_sent = first_sent.or(trace.last_attempt_at);
                 tokens = [tokens, counted].into_iter().flatten().reduce(u64::saturating_add);
                 plan.record_success(batch_limits);
             }
             Err(error) => plan.handle_failure(error, &mut rest[..count], may_truncate)?,
         }
     }
-    resolved.recheck(app, (name, name), virtual_model.as_deref(), context.trace)?;
     // `load_duration` ends when the first batch was sent.
-    context.trace.last_attempt_at = first_sent.or(context.trace.last_attempt_at);
-    in_use.was_answered = true;
-    context.trace.known_model = Some(in_use.id.clone());
-    Ok(tokens)
+    trace.last_attempt_at = first_sent.or(trace.last_attempt_at);
+    Ok(Embedded { answer, tokens })
 }
 
 /// The size of the next batch, and how often its input was truncated.

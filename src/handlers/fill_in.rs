@@ -7,24 +7,24 @@
 
 use std::time::Instant;
 
+use super::AppView;
 use super::model_lookup::ResolvedModel;
-use super::model_request::{ModelRequest, PendingReply, call};
-use super::{Context, ModelUse};
+use super::model_request::{Begun, ModelRequest, PendingReply, call};
 use crate::backends::fim_prompts;
 use crate::backends::profiles::FimEndpoint;
 use crate::error::Result;
 use crate::translate::generate::UpstreamRequest;
 use crate::translate::infill;
-use crate::upstream::{Operation, Rejected, Upstream, UpstreamResponse};
+use crate::upstream::{Operation, Rejected, Trace, Upstream, UpstreamResponse};
 
 /// The operation that has `suffix`.
 const PATH: &str = "completions";
 
 /// Where a model fills in: as its family says, unless its upstream has rejected `suffix`.
-pub(super) fn endpoint(upstream: &Upstream, resolved: &ResolvedModel) -> FimEndpoint {
+pub(super) fn endpoint(resolved: &ResolvedModel) -> FimEndpoint {
     match resolved.profile.fim {
         FimEndpoint::CompletionsSuffix
-            if upstream.suffix_refusals.contains(PATH, &resolved.id, Instant::now()) =>
+            if resolved.upstream.suffix_refusals.contains(PATH, &resolved.id, Instant::now()) =>
         {
             FimEndpoint::CompletionsPrompt
         }
@@ -35,47 +35,48 @@ pub(super) fn endpoint(upstream: &Upstream, resolved: &ResolvedModel) -> FimEndp
 /// Sends a request with a suffix; `rebuild` makes the same request for another endpoint.
 pub(super) fn send<'a, 'r>(
     model_request: &ModelRequest,
-    context: &mut Context<'a>,
-    (resolved, in_use): (&ResolvedModel, ModelUse<'a>),
+    (app, trace): (AppView<'a>, &mut Trace),
+    begun: Begun<'a>,
     mut request: UpstreamRequest<'r>,
     stream: bool,
     rebuild: impl FnOnce(FimEndpoint) -> Result<UpstreamRequest<'r>>,
 ) -> Result<PendingReply<'a>> {
     let name = &model_request.requested_name;
-    let response = match call_or_rejection(context, &mut request, stream) {
+    let (upstream, id) = (begun.resolved.upstream.clone(), &begun.resolved.id);
+    let response = match call_or_rejection(trace, &upstream, &mut request, stream) {
         Err(rejected) if is_about_suffix(&rejected) => {
-            if !fim_prompts::is_known(&resolved.id) {
+            if !fim_prompts::is_known(id) {
                 return Err(infill::suffix_error(rejected.error, name));
             }
             log::warn!(
                 "{} upstream rejected suffix, sending again with the model's own prompt for it",
-                context.trace.request_id
+                trace.request_id
             );
             request = rebuild(FimEndpoint::CompletionsPrompt)?;
-            let response = call(context, &mut request, stream).map_err(|error| {
+            let response = call(trace, &upstream, &mut request, stream).map_err(|error| {
                 if error.is_upstream_rejection() { rejected.error } else { error }
             });
             let response = infill::map_unsupported(response, name)?;
-            context.app.upstream.suffix_refusals.insert(PATH, &resolved.id, Instant::now());
+            upstream.suffix_refusals.insert(PATH, id, Instant::now());
             response
         }
         response => infill::map_unsupported(response.map_err(|rejected| rejected.error), name)?,
     };
-    model_request.begin_reply(context, (resolved, in_use), response, request, stream)
+    model_request.begin_reply((app, trace), begun, response, request, stream)
 }
 
 fn call_or_rejection(
-    context: &mut Context<'_>,
+    trace: &mut Trace,
+    upstream: &Upstream,
     request: &mut UpstreamRequest<'_>,
     stream: bool,
 ) -> std::result::Result<UpstreamResponse, Box<Rejected>> {
     match request {
         UpstreamRequest::Completion(completion) if completion.suffix.is_some() => {
             let operation = Operation::COMPLETION.streaming(stream);
-            let client = &context.app.upstream.client;
-            client.call_or_rejection(operation, completion, context.trace)
+            upstream.client.call_or_rejection(operation, completion, trace)
         }
-        other => call(context, other, stream)
+        other => call(trace, upstream, other, stream)
             .map_err(|error| Box::new(Rejected { error, rejection: None })),
     }
 }

@@ -43,12 +43,12 @@ pub(super) fn ready(context: &mut Context<'_>) -> Result<()> {
 }
 
 fn circuits(context: &Context<'_>) -> Vec<CircuitState> {
-    context.router.upstreams().iter().map(|upstream| upstream.client.circuit_state()).collect()
+    context.app.router.upstreams().iter().map(|upstream| upstream.client.circuit_state()).collect()
 }
 
 /// `GET /metrics`.
 pub(super) fn metrics(context: &mut Context<'_>) -> Result<()> {
-    let states: Vec<_> = context.router.upstreams().iter().map(|it| state(it)).collect();
+    let states: Vec<_> = context.app.router.upstreams().iter().map(|it| state(it)).collect();
     let text = context.app.metrics.render(&states, VERSION, context.app.started_at);
     context.exchange.respond(200, ContentType::METRICS, text.as_bytes())
 }
@@ -150,7 +150,7 @@ fn join_errors(upstreams: &[UpstreamHealth<'_>]) -> String {
 
 /// Asks all upstreams at the same time, each within the limit of its own time.
 fn check_all<'a>(context: &Context<'a>) -> Vec<Checked<'a>> {
-    let (router, trace) = (context.router, &*context.trace);
+    let (router, trace) = (context.app.router, &*context.trace);
     let [first, others @ ..] = router.upstreams() else { return Vec::new() };
     thread::scope(|scope| {
         let start = |upstream| {

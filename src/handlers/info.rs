@@ -34,30 +34,48 @@ pub(super) fn version(context: &mut Context<'_>) -> Result<()> {
 
 /// `GET /api/tags`.
 pub(super) fn tags(context: &mut Context<'_>) -> Result<()> {
-    let list = context.app.list_for_display(context.trace)?;
-    let render_context = context.app.render_context();
-    let virtual_models = context.app.store.snapshot();
-    let unlisted = context.app.unlisted_running_models(&list);
-    let mut models: Vec<_> = list
+    let app = context.app;
+    let list = app.list_for_display(context.trace)?;
+    let render_context = app.render_context();
+    let made = app.store.snapshot();
+    let is_hidden = |id: &str| {
+        made.contains_key(&names::canonical_key(id)) || app.router.find_configured(id).is_some()
+    };
+    let configured = app.router.models().iter().filter(|model| !model.is_hidden);
+    let mut models: Vec<_> = configured
+        .map(|configured| {
+            let base = app.find_base_model(&configured.model, context.trace);
+            configured.model.render_tag(&base, &render_context)
+        })
+        .collect();
+    let made = made.values().filter(|model| app.router.find_configured(&model.name).is_none());
+    models.extend(newest_first(made.map(|model| {
+        let base = app.find_base_model(model, context.trace);
+        (model.modified_time(), model.render_tag(&base, &render_context))
+    })));
+    let unlisted = app.unlisted_running_models(&list);
+    let of_upstreams = list
         .iter()
         .chain(&unlisted)
-        .filter(|model| !virtual_models.contains_key(&names::canonical_key(&model.id)))
+        .filter(|model| !is_hidden(&model.id))
         // Pickers show every entry, and nobody can chat with a model of speech, images or ranking.
         .filter(|model| !model.capability_names().is_empty())
-        .map(|model| (model.modified_time(&render_context), model.render_tag(&render_context)))
-        .collect();
-    models.extend(virtual_models.values().map(|model| {
-        let base = catalog::find_or_unlisted(&list, &model.from);
-        (model.modified_time(), model.render_tag(&base, &render_context))
-    }));
-    // The newest first.
-    let mut sorted: Vec<(SystemTime, _)> = Vec::with_capacity(models.len());
+        .map(|model| (model.modified_time(&render_context), model.render_tag(&render_context)));
+    match app.router.only_upstream() {
+        Some(_) => models.extend(newest_first(of_upstreams)),
+        // In the order of the upstreams.
+        None => models.extend(of_upstreams.map(|(_, tag)| tag)),
+    }
+    context.answer_json(200, &ListResponse { models })
+}
+
+fn newest_first<T>(models: impl Iterator<Item = (SystemTime, T)>) -> impl Iterator<Item = T> {
+    let mut sorted: Vec<(SystemTime, T)> = Vec::new();
     for model in models {
         let place = sorted.partition_point(|(modified, _)| *modified >= model.0);
         sorted.insert(place, model);
     }
-    let models = sorted.into_iter().map(|(_, tag)| tag).collect();
-    context.answer_json(200, &ListResponse { models })
+    sorted.into_iter().map(|(_, tag)| tag)
 }
 
 /// `GET /api/ps`: running models, of those that `/api/tags` shows.
@@ -65,14 +83,13 @@ pub(super) fn ps(context: &mut Context<'_>) -> Result<()> {
     let app = context.app;
     let running = app.running_models.list(SystemTime::now());
     // The list gives the same digests and context lengths as `/api/tags`.
-    let list =
-        if running.is_empty() { None } else { app.upstream.try_get_model_list(context.trace) };
+    let list = if running.is_empty() { None } else { app.list_if_known(context.trace) };
     let list = list.as_deref().map_or(&[][..], |list| list);
     let render_context = app.render_context();
     let process = |(id, state): (String, LoadState)| {
         let (expires_at, num_ctx) = (state.expires_at, state.num_ctx);
-        if let Some(model) = app.store.get(&id) {
-            let base = catalog::find_or_unlisted(list, &model.from);
+        if let Some(model) = app.find_virtual(&id) {
+            let base = app.find_base_model(&model, context.trace);
             return Some(model.render_process(&base, &render_context, expires_at, num_ctx));
         }
         let model = catalog::find_or_unlisted(list, &id);

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::model_lookup::AnyModel;
 use super::transfer::{no_manifest, send_progress};
-use super::{Context, LoadOptions, model_required_error};
+use super::{AppView, Context, LoadOptions, model_required_error};
 use crate::api::ollama::decode;
 use crate::api::ollama::manage::{CopyRequest, CreateRequest, DeleteRequest, model_or_name};
 use crate::api::wire::keep_alive::KeepAlive;
@@ -65,7 +65,7 @@ pub(super) fn copy(context: &mut Context<'_>, text: String) -> Result<()> {
     }
     let now = SystemTime::now();
     let model = match context.app.find_model_or_unlisted(&from, context.trace)? {
-        Some(AnyModel::Virtual(model)) => model.copy_as(&to, now),
+        Some(AnyModel::Virtual(model)) => context.app.copy(&model, &to),
         Some(AnyModel::Upstream(model)) => VirtualModel::alias(&to, &model.id, now),
         None => {
             return Err(Error::ModelNotFound(format!("model {source:?} not found")));
@@ -116,8 +116,8 @@ fn find_base(
     // Log the created model instead of its base.
     name.clone_into(&mut context.trace.model);
     let app = context.app;
-    if let Some(model) = app.store.get(&from) {
-        return Ok(Some((app.find_base_model(&model, context.trace), model.copy_as(name, now))));
+    if let Some(model) = app.find_virtual(&from) {
+        return Ok(Some((app.find_base_model(&model, context.trace), app.copy(&model, name))));
     }
     let model = match app.find_listed_model(&from, context.trace) {
         Ok(Some(model)) => model,
@@ -129,6 +129,17 @@ fn find_base(
     context.trace.known_model = None;
     let alias = VirtualModel::alias(name, &model.id, now);
     Ok(Some((model, alias)))
+}
+
+impl AppView<'_> {
+    /// A copy of a virtual model. One of a model of the configuration goes where that one goes.
+    fn copy(&self, model: &VirtualModel, name: &str) -> VirtualModel {
+        let copy = model.copy_as(name, SystemTime::now());
+        match self.router.find_configured(&model.name) {
+            Some(_) => VirtualModel { from: model.name.clone(), ..copy },
+            None => copy,
+        }
+    }
 }
 
 /// Accepts names that follow Ollama's grammar, and names of existing models that a file can hold.

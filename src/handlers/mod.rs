@@ -44,6 +44,7 @@ mod chat_generate;
 mod client_stream;
 mod decompress;
 mod embed;
+mod failover;
 mod fill_in;
 mod health;
 mod info;
@@ -53,14 +54,17 @@ mod model_lookup;
 mod model_request;
 mod other_routes;
 mod pass_through;
+mod passed_on;
 mod relay;
 mod response_state;
 mod response_store;
 mod responses;
 mod responses_compact;
 mod route_table;
+mod routing_key;
 pub mod stack_trim;
 mod transfer;
+mod upload;
 mod v1_models;
 
 #[doc(hidden)] // For tests that have no request.
@@ -68,6 +72,7 @@ pub use self::decompress::decompress_zstd;
 pub use self::keepalive::KeepaliveSettings;
 pub use self::route_table::{Handler, ROUTES, handle};
 
+use std::ops::Deref;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -84,11 +89,13 @@ use crate::http::routes::ResolvedRoute;
 use crate::models::model::{DEFAULT_CONTEXT_LENGTH, RenderContext};
 use crate::models::running_models::{LoadOptions, RunningModels};
 use crate::models::store::Store;
+use crate::observe::first_times::FirstTimes;
 use crate::observe::lock;
 use crate::observe::metrics::Metrics;
 use crate::translate::options;
 use crate::translate::skipped::Skipped;
 use crate::upstream::router::Router;
+use crate::upstream::router::slots::Slot;
 use crate::upstream::{Trace, Upstream};
 
 /// The settings of the routes.
@@ -106,6 +113,8 @@ pub struct Settings {
     pub keepalive: KeepaliveSettings,
     /// Bytes of earlier responses that may be kept.
     pub max_kept_bytes: usize,
+    /// Requests that may wait for their turn at an upstream.
+    pub max_waiting: usize,
 }
 
 /// The state that all requests share.
@@ -113,7 +122,6 @@ pub struct App {
     settings: Settings,
     /// The upstreams and models of the configuration; replaced by a reload.
     router: RwLock<Arc<Router>>,
-    upstream: Arc<Upstream>,
     /// The counters of all requests.
     pub metrics: Arc<Metrics>,
     running_models: RunningModels,
@@ -121,15 +129,32 @@ pub struct App {
     blobs: transfer::BlobDigests,
     /// Earlier responses of `/v1/responses`.
     responses: ResponseStore,
+    /// What the log said of the types that translations leave out.
+    logged_types: FirstTimes,
     started_at: SystemTime,
+}
+
+/// The state that all requests share, and the upstreams and models as they were when a request began.
+#[derive(Clone, Copy)]
+pub struct AppView<'a> {
+    /// The state.
+    pub state: &'a App,
+    /// The upstreams and models.
+    pub router: &'a Router,
+}
+
+impl Deref for AppView<'_> {
+    type Target = App;
+
+    fn deref(&self) -> &App {
+        self.state
+    }
 }
 
 /// One request on its way through.
 pub struct Context<'a> {
-    /// The state that all requests share.
-    pub app: &'a App,
-    /// The upstreams and models as they were when the request began.
-    pub router: &'a Router,
+    /// The state that all requests share, and the upstreams.
+    pub app: AppView<'a>,
     /// The route of the request.
     pub route: &'a ResolvedRoute<Handler>,
     /// The request and its reply.
@@ -154,17 +179,16 @@ impl App {
         let running_models = RunningModels::new(settings.keep_alive);
         let blobs = transfer::BlobDigests::default();
         let responses = ResponseStore::new(settings.max_kept_bytes);
-        let upstream = router.upstreams()[0].clone();
         let router = RwLock::new(Arc::new(router));
         Self {
             settings,
             router,
-            upstream,
             metrics,
             running_models,
             store,
             blobs,
             responses,
+            logged_types: FirstTimes::default(),
             started_at,
         }
     }
@@ -211,6 +235,9 @@ struct ModelUse<'a> {
     app: &'a App,
     id: String,
     was_answered: bool,
+    /// The upstream that serves it, and the request's place there.
+    upstream: Arc<Upstream>,
+    _slot: Option<Slot>,
 }
 
 impl Drop for ModelUse<'_> {
@@ -242,7 +269,7 @@ impl Context<'_> {
 
     /// Names in the log what a translation left out, each kind once.
     fn log_skipped(&self, skipped: &Skipped) {
-        let logged = &self.app.upstream.logged_types;
+        let logged = &self.app.logged_types;
         for warning in skipped.warnings().filter(|warning| logged.is_first(warning)) {
             log::warn!("{} {warning}", self.trace.request_id);
         }
@@ -257,7 +284,8 @@ impl Context<'_> {
 
     /// Logs what the client sent, where bodies are logged.
     fn log_body(&self, body: &[u8]) {
-        self.app.upstream.client.body_log.log(&self.trace.request_id, "client request", [body]);
+        let client = &self.app.router.upstreams()[0].client;
+        client.body_log.log(&self.trace.request_id, "client request", [body]);
     }
 
     /// Names the upstream that was asked in the head of the response.

@@ -1,7 +1,7 @@
 //! From a name in a request to the model that it means.
 //!
-//! A name means, in this order: a virtual model, a model of the upstream's list, or a model that the list
-//! does not show. Source suffixes (`:cloud`, `:local`) and Ollama's grammar matter only for names that
+//! A name means, in this order: a model of the configuration, a virtual model, a model of an upstream's list,
+//! or a model that the list does not show (`upstream/router/candidates`). Source suffixes (`:cloud`, `:local`) and Ollama's grammar matter only for names that
 //! neither the virtual models nor the list has. Never decides what a route does with an unknown name.
 
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 
-use super::{App, LoadOptions, ModelUse};
+use super::{App, AppView, LoadOptions, ModelUse};
 use crate::backends::names;
 use crate::backends::names::SourceSuffix;
 use crate::backends::profiles::{GENERIC, Profile};
@@ -19,13 +19,19 @@ use crate::models::catalog::SharedModelList;
 use crate::models::model::{Capabilities, Model, ThinkingModes};
 use crate::models::virtual_model::VirtualModel;
 use crate::translate::think::{self, ThinkMode};
-use crate::upstream::Trace;
+use crate::upstream::router::candidates::{Candidate, Candidates};
+use crate::upstream::router::slots::Slot;
+use crate::upstream::{Trace, Upstream};
 
 /// Ollama's sentence for a cloud model where the cloud is disabled.
 const CLOUD_DISABLED: &str = "ollama cloud is disabled: remote model is unavailable";
 
 /// The upstream's model that a name means.
 pub(super) struct ResolvedModel {
+    /// The upstream.
+    pub upstream: Arc<Upstream>,
+    /// The place of the request among those of the upstream. Taken by [`ResolvedModel::begin_use`].
+    pub slot: Option<Slot>,
     /// The upstream's id.
     pub id: String,
     pub profile: &'static Profile,
@@ -58,16 +64,17 @@ impl ResolvedModel {
     /// [`Error::ModelNotFound`].
     pub(super) fn recheck(
         &self,
-        app: &App,
-        (name, requested_name): (&str, &str),
+        app: AppView<'_>,
+        requested_name: &str,
         virtual_model: Option<&VirtualModel>,
         trace: &mut Trace,
     ) -> Result<()> {
-        let current = app.upstream.client.current_profile().filter(|_| self.list_unavailable);
+        let current = self.upstream.client.current_profile().filter(|_| self.list_unavailable);
         if !current.is_some_and(|profile| profile.ignores_model) {
             return Ok(());
         }
-        app.resolve_model(name, virtual_model, false, trace).check_exists(requested_name)
+        let candidate = Candidate { upstream: self.upstream.clone(), name: self.id.clone() };
+        app.resolve_at(&candidate, (virtual_model, false), trace).check_exists(requested_name)
     }
 
     /// Replaces a level of thinking by what the model takes for it. A model that does not think is not
@@ -87,10 +94,11 @@ impl ResolvedModel {
     }
 
     /// Notes that the model is in use until the returned value is dropped.
-    pub(super) fn begin_use<'a>(&mut self, app: &'a App, options: LoadOptions) -> ModelUse<'a> {
+    pub(super) fn begin_use<'a>(&mut self, app: AppView<'a>, options: LoadOptions) -> ModelUse<'a> {
         let id = std::mem::take(&mut self.running_name);
         app.running_models.begin_use(&id, options, SystemTime::now());
-        ModelUse { app, id, was_answered: false }
+        let (upstream, _slot) = (self.upstream.clone(), self.slot.take());
+        ModelUse { app: app.state, id, was_answered: false, upstream, _slot }
     }
 }
 
@@ -102,7 +110,7 @@ pub(super) enum AnyModel {
     Upstream(Box<Model>),
 }
 
-impl App {
+impl AppView<'_> {
     /// Checks a model's name and notes it for the log; blanks around it do not count. For routes that
     /// leave source suffixes alone.
     pub(super) fn parse_full_model_name(
@@ -124,13 +132,40 @@ impl App {
         Ok(name.to_owned())
     }
 
-    /// True if the upstream lists the model. The ids of a list may have any form.
+    /// True if an upstream lists the model. The ids of a list may have any form.
     fn is_listed(&self, name: &str, trace: &Trace) -> bool {
-        let list = self.upstream.try_get_model_list(trace);
+        let Some(only) = self.router.only_upstream() else {
+            return self.router.find_listed(name, trace).is_some();
+        };
+        let list = only.try_get_model_list(trace);
         list.is_some_and(|list| catalog::find_model(&list, name).is_some())
     }
 
-    /// As [`App::parse_full_model_name`], and a source suffix does not count. There are no cloud models.
+    /// The model of the configuration, or made here, that a name means.
+    pub(super) fn find_virtual(&self, name: &str) -> Option<Arc<VirtualModel>> {
+        match self.router.find_configured(name) {
+            Some(configured) => Some(configured.model.clone()),
+            None => self.store.get(name),
+        }
+    }
+
+    /// The models of upstreams that a name means.
+    pub(super) fn candidates(
+        &self,
+        name: &str,
+        virtual_model: Option<&VirtualModel>,
+        trace: &Trace,
+    ) -> Candidates {
+        let Some(model) = virtual_model else { return self.router.candidates(name, trace) };
+        // A model that was made of one of the configuration goes where that one goes.
+        let configured = self.router.find_configured(&model.name);
+        match configured.or_else(|| self.router.find_configured(&model.from)) {
+            Some(configured) => self.router.targets(configured, trace),
+            None => self.router.candidates(&model.from, trace),
+        }
+    }
+
+    /// As [`AppView::parse_full_model_name`], and a source suffix does not count. There are no cloud models.
     pub(super) fn parse_model_name(
         &self,
         name: Option<&str>,
@@ -143,7 +178,7 @@ impl App {
             return Ok(name);
         }
         // An unusual name may be one of the upstream's.
-        if self.store.get(&name).is_some() || self.is_listed(&name, trace) {
+        if self.find_virtual(&name).is_some() || self.is_listed(&name, trace) {
             return Ok(name);
         }
         let (bare, source) = names::split_source(&name)?;
@@ -164,7 +199,7 @@ impl App {
     /// # Errors
     /// Those of the upstream, which a virtual model does not need.
     pub(super) fn find_model(&self, name: &str, trace: &mut Trace) -> Result<Option<AnyModel>> {
-        if let Some(model) = self.store.get(name) {
+        if let Some(model) = self.find_virtual(name) {
             return Ok(Some(AnyModel::Virtual(model)));
         }
         let model = self.find_listed_model(name, trace)?.or_else(|| {
@@ -179,27 +214,46 @@ impl App {
     /// # Errors
     /// Those of the upstream.
     pub(super) fn find_listed_model(&self, name: &str, trace: &mut Trace) -> Result<Option<Model>> {
-        let mut list = self.upstream.get_model_list(trace)?;
-        if catalog::find_model(&list, name).is_none() {
-            // The model may be newer than the list.
-            list = self.upstream.refresh_model_list(trace)?;
-        }
-        let model = catalog::find_model(&list, name).cloned();
+        let model = match self.router.only_upstream() {
+            None => {
+                let model = self.router.find_listed(name, trace);
+                if model.is_none() {
+                    // Without any list, nothing is known.
+                    self.router.merged_list(trace)?;
+                }
+                model
+            }
+            Some(only) => {
+                let candidates = self.router.candidates(name, trace).list;
+                let name = candidates.first().map_or("", |candidate| &candidate.name);
+                let mut list = only.get_model_list(trace)?;
+                if catalog::find_model(&list, name).is_none() {
+                    // The model may be newer than the list.
+                    list = only.refresh_model_list(trace)?;
+                }
+                catalog::find_model(&list, name).cloned()
+            }
+        };
         trace.known_model = model.as_ref().map(|model| model.id.clone());
         Ok(model)
     }
 
-    /// The list of the models to show. If the upstream has no list and others are known without it, which
-    /// were made or are running, the list is empty.
+    /// The list of the models of upstreams to show. If no upstream has a list and others are known without
+    /// it, which are configured, were made or are running, the list is empty.
     ///
     /// # Errors
     /// Those of the upstream.
     pub(super) fn list_for_display(&self, trace: &mut Trace) -> Result<SharedModelList> {
-        self.upstream.get_model_list(trace).or_else(|error| {
+        let list = match self.router.only_upstream() {
+            Some(only) => only.get_model_list(trace),
+            None => self.router.merged_list(trace),
+        };
+        list.or_else(|error| {
+            let is_configured = !self.router.models().is_empty();
             let knows_others = || {
                 !self.store.snapshot().is_empty() || !self.unlisted_running_models(&[]).is_empty()
             };
-            if !error.is_missing_endpoint() || !knows_others() {
+            if !(is_configured || error.is_missing_endpoint() && knows_others()) {
                 return Err(error);
             }
             log::warn!("{} showing known models only: no model list: {error}", trace.request_id);
@@ -207,17 +261,25 @@ impl App {
         })
     }
 
+    /// The same list, as far as it is known or comes soon.
+    pub(super) fn list_if_known(&self, trace: &Trace) -> Option<SharedModelList> {
+        match self.router.only_upstream() {
+            Some(only) => only.try_get_model_list(trace),
+            None => self.router.merged_list(trace).ok(),
+        }
+    }
+
     /// The running models that the upstream's list does not show. The upstream has answered for them, so
     /// they exist as long as they count as loaded.
     pub(super) fn unlisted_running_models(&self, list: &[Model]) -> Vec<Model> {
         let running = self.running_models.list(SystemTime::now());
         let is_unlisted =
-            |id: &str| self.store.get(id).is_none() && catalog::find_model(list, id).is_none();
+            |id: &str| self.find_virtual(id).is_none() && catalog::find_model(list, id).is_none();
         let unlisted = running.iter().filter(|(id, state)| state.was_answered && is_unlisted(id));
         unlisted.map(|(id, _)| Model::from_id(id)).collect()
     }
 
-    /// As [`App::find_model`], but if the upstream has no list, any model that could be an upstream's
+    /// As [`AppView::find_model`], but if the upstream has no list, any model that could be an upstream's
     /// counts as existing.
     ///
     /// # Errors
@@ -237,32 +299,55 @@ impl App {
 
     /// The upstream's model of a name that cannot be looked up.
     pub(super) fn unlisted_model(&self, name: &str, trace: &mut Trace) -> Model {
-        Model::from_id(&self.resolve_model(name, None, false, trace).id)
+        let resolved = self.resolve_first((name, None), trace);
+        Model::from_id(resolved.as_ref().map_or(name, |resolved| &resolved.id))
     }
 
-    /// The upstream's model below a virtual one; without a list, what its name tells.
+    /// The upstream's model below a virtual one, with what the configuration says of it; without a list,
+    /// what its name tells.
     pub(super) fn find_base_model(&self, model: &VirtualModel, trace: &Trace) -> Model {
-        let list = self.upstream.try_get_model_list(trace);
-        let list = list.as_deref().map_or(&[][..], |list| list);
-        catalog::find_or_unlisted(list, &model.from).into_owned()
+        if let Some(only) = self.router.only_upstream() {
+            only.try_get_model_list(trace);
+        }
+        let candidates = self.candidates(&model.name, Some(model), trace).list;
+        let listed = candidates.iter().find_map(|candidate| {
+            let list = candidate.upstream.catalog.get_cached()?;
+            catalog::find_model(&list, &candidate.name).cloned()
+        });
+        let first = candidates.first().map_or(model.from.as_str(), |candidate| &candidate.name);
+        let mut base = listed.unwrap_or_else(|| Model::from_id(first));
+        if let Some(configured) = self.router.find_configured(&model.name) {
+            configured.apply_to(&mut base);
+        }
+        base
     }
-    /// Finds the upstream's id for a name and the family that serves it; `virtual_model` is the virtual
-    /// model of that name, if there is one. The list is fetched only where it can change the request:
-    /// for a name that ends in `:latest`, which may be part of the id or not, for parameters that only
-    /// some families know, and for capabilities that only some models have. A name that no list
-    /// contains is sent all the same, because lists are often incomplete, except to a family that would
-    /// answer as if it had the model.
-    pub(super) fn resolve_model(
+
+    /// The model of the first candidate of a name; `None` without one.
+    pub(super) fn resolve_first(
         &self,
-        name: &str,
-        virtual_model: Option<&VirtualModel>,
-        needs_profile: bool,
+        (name, virtual_model): (&str, Option<&VirtualModel>),
+        trace: &mut Trace,
+    ) -> Option<ResolvedModel> {
+        let candidates = self.candidates(name, virtual_model, trace).list;
+        Some(self.resolve_at(candidates.first()?, (virtual_model, false), trace))
+    }
+
+    /// Finds the upstream's id for a candidate and the family that serves it; `virtual_model` is the virtual
+    /// model that the client named, if there is one. With one upstream, the list is fetched only where it
+    /// can change the request: for a name that ends in `:latest`, which may be part of the id or not, for
+    /// parameters that only some families know, and for capabilities that only some models have. A name
+    /// that no list contains is sent all the same, because lists are often incomplete, except to a family
+    /// that would answer as if it had the model.
+    pub(super) fn resolve_at(
+        &self,
+        candidate: &Candidate,
+        (virtual_model, needs_profile): (Option<&VirtualModel>, bool),
         trace: &mut Trace,
     ) -> ResolvedModel {
-        let name = virtual_model.map_or(name, |model| &model.from);
-        let client = &self.upstream.client;
+        let (upstream, name) = (&candidate.upstream, candidate.name.as_str());
+        let client = &upstream.client;
         let configured = client.configured_profile;
-        let cached = self.upstream.catalog.get_cached();
+        let cached = upstream.catalog.get_cached();
         let needs_list = names::strip_latest_tag(name).is_some()
             || (cached.is_none() && client.current_profile().is_some_and(|it| it.ignores_model))
             || (needs_profile && configured.is_none_or(|profile| profile.lists_capabilities));
@@ -276,7 +361,11 @@ impl App {
             ignores_name(list) && catalog::find_model(list, name).is_none()
         };
         let needs_list = needs_list || cached.as_ref().is_some_and(may_be_old);
-        let list = if needs_list { self.upstream.try_get_model_list(trace) } else { cached };
+        let list = match self.router.only_upstream() {
+            Some(only) if needs_list => only.try_get_model_list(trace),
+            // The lists of several upstreams were fetched where the name was looked up.
+            _ => cached,
+        };
         let found = list.as_deref().and_then(|list| catalog::find_model(list, name));
         // The name of a virtual model becomes a label with its first response, as any client can make one.
         trace.known_model = found.filter(|_| virtual_model.is_none()).map(|model| model.id.clone());
@@ -284,7 +373,9 @@ impl App {
         let bare = names::strip_default_prefixes(name);
         let bare = names::strip_latest_tag(bare).unwrap_or(bare);
         let id = found.map_or(bare, |model| &model.id).to_owned();
-        ResolvedModel {
+        let mut resolved = ResolvedModel {
+            upstream: upstream.clone(),
+            slot: None,
             is_missing: found.is_none() && list.as_ref().is_some_and(ignores_name),
             list_unavailable: list.is_none(),
             running_name: virtual_model.map_or_else(|| id.clone(), |model| model.name.clone()),
@@ -297,7 +388,12 @@ impl App {
             },
             id,
             profile: configured.or(listed_profile).unwrap_or(&GENERIC),
+        };
+        if let Some(model) = virtual_model.and_then(|it| self.router.find_configured(&it.name)) {
+            resolved.capabilities = model.capabilities_over(resolved.capabilities);
+            resolved.context_length = model.context_length.or(resolved.context_length);
         }
+        resolved
     }
 
     /// Whether a model may exist: only a list without it says no, unless the model is running.
@@ -307,16 +403,20 @@ impl App {
         virtual_model: Option<&VirtualModel>,
         trace: &mut Trace,
     ) -> bool {
-        let name = virtual_model.map_or(name, |model| &model.from);
+        let Some(only) = self.router.only_upstream() else {
+            return !self.candidates(name, virtual_model, trace).list.is_empty();
+        };
+        let candidates = self.candidates(name, virtual_model, trace).list;
+        let Some(Candidate { name, .. }) = candidates.first() else { return false };
         let lacks = |list: &SharedModelList| catalog::find_model(list, name).is_none();
-        match self.upstream.try_get_model_list(trace) {
+        match only.try_get_model_list(trace) {
             // The cached list may be an old one.
             Some(list) if lacks(&list) => {
                 let is_running = || {
                     let running = self.unlisted_running_models(&list);
                     catalog::find_model(&running, name).is_some()
                 };
-                is_running() || !self.upstream.get_model_list(trace).is_ok_and(|list| lacks(&list))
+                is_running() || !only.get_model_list(trace).is_ok_and(|list| lacks(&list))
             }
             _ => true,
         }

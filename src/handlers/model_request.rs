@@ -2,7 +2,8 @@
 //!
 //! `/api/chat`, `/api/generate`, `/v1/messages` and `/v1/responses` each decode and translate a request
 //! of their own. From the name of the model to the head of the upstream's response they go the same
-//! way: [`ModelRequest::parse`], [`ModelRequest::begin`], [`ModelRequest::send`]. Never decodes a body or
+//! way: [`ModelRequest::parse`], [`ModelRequest::routing`], and for each candidate [`ModelRequest::begin`] and
+//! [`ModelRequest::send`]. Never decodes a body or
 //! encodes a reply.
 //! Invariant: errors come in the order of Ollama's `server/routes.go` (v0.32.15): the body,
 //! `top_logprobs`, the name, whether the model exists, what it cannot do, the options, the rest.
@@ -11,19 +12,22 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::failover::{Outcome, Routing};
 use super::model_lookup::ResolvedModel;
-use super::{Context, ModelUse, load_options, parse_keep_alive};
+use super::{AppView, Context, ModelUse, load_options, parse_keep_alive};
 use crate::api::ollama::decode::GoInt;
 use crate::api::openai::request::ResponseEffects;
 use crate::api::wire::keep_alive::KeepAlive;
 use crate::backends::names;
+use crate::backends::profiles::Profile;
 use crate::error::{Error, Result};
 use crate::models::model::Capabilities;
 use crate::models::virtual_model::VirtualModel;
 use crate::translate::generate::UpstreamRequest;
 use crate::translate::think::ThinkMode;
 use crate::translate::{chat, options, think};
-use crate::upstream::{Operation, Upstream, UpstreamResponse};
+use crate::upstream::router::rendezvous::ConversationKey;
+use crate::upstream::{Operation, Trace, Upstream, UpstreamResponse};
 
 /// The members of a request that concern its model, checked.
 pub(super) struct ModelRequest {
@@ -50,6 +54,27 @@ pub(super) struct CommonFields<'a> {
     pub top_logprobs: Option<GoInt>,
     pub debug_render_only: Option<bool>,
 }
+
+/// A candidate that a request is sent to.
+pub(super) struct Begun<'a> {
+    pub resolved: ResolvedModel,
+    pub in_use: ModelUse<'a>,
+    pub think: ThinkMode<'static>,
+}
+
+impl Begun<'_> {
+    /// The upstream's id of the model, and its family.
+    pub(super) fn model(&self) -> (String, &'static Profile) {
+        (self.resolved.id.clone(), self.resolved.profile)
+    }
+
+    /// Replaces a level of thinking by what the model takes for it.
+    pub(super) fn fit_think(&mut self, think: &mut Option<Value>) {
+        self.think = self.resolved.fit_think(think);
+    }
+}
+
+impl Outcome for PendingReply<'_> {}
 
 /// A response that has begun, with the few values of its request that the response needs: a large
 /// request is not kept in memory while its response lasts.
@@ -88,60 +113,69 @@ impl ModelRequest {
             return Err(Error::Unsupported(text.into()));
         }
         let name = context.app.parse_model_name(common.model, context.trace, missing)?;
-        let virtual_model = context.app.store.get(&name);
+        let virtual_model = context.app.find_virtual(&name);
         let requested_name = common.model.unwrap_or_default().to_owned();
         let uses_tools = false;
         Ok(Self { name, requested_name, keep_alive, think, uses_tools, route, virtual_model })
     }
 
-    /// Resolves the model, checks what it is asked for, and notes that it is in use.
-    pub(super) fn begin<'a>(
+    /// The upstreams that the request may go to; `key` is what the conversation is known by.
+    pub(super) fn routing(
         &self,
-        context: &mut Context<'a>,
+        context: &Context<'_>,
         options: Option<&Map<String, Value>>,
         needs_profile: bool,
-    ) -> Result<(ResolvedModel, ModelUse<'a>)> {
+        key: impl FnOnce() -> ConversationKey,
+    ) -> Routing {
         let needs_profile = needs_profile
             || self.think != ThinkMode::Unset
             || self.uses_tools
             // The translation reports an error in the options.
             || options::parse(options).is_ok_and(|options| options.needs_profile());
-        let virtual_model = self.virtual_model.as_deref();
-        let mut resolved =
-            context.app.resolve_model(&self.name, virtual_model, needs_profile, context.trace);
+        let about = (self.name.as_str(), self.virtual_model.clone());
+        Routing::new(context.app, about, needs_profile, key, context.trace)
+    }
+
+    /// Checks what the model is asked for, and notes that it is in use.
+    pub(super) fn begin<'a>(
+        &self,
+        app: AppView<'a>,
+        mut resolved: ResolvedModel,
+        options: Option<&Map<String, Value>>,
+    ) -> Result<Begun<'a>> {
         resolved.check_exists(&self.requested_name)?;
         self.check_capabilities(&resolved.capabilities)?;
-        let in_use = resolved.begin_use(context.app, load_options(self.keep_alive, options));
-        Ok((resolved, in_use))
+        let in_use = resolved.begin_use(app, load_options(self.keep_alive, options));
+        Ok(Begun { resolved, in_use, think: self.think })
     }
 
     /// Sends the translated request and waits for the head of the response.
     pub(super) fn send<'a>(
         &self,
-        context: &mut Context<'a>,
-        (resolved, in_use): (&ResolvedModel, ModelUse<'a>),
+        (app, trace): (AppView<'a>, &mut Trace),
+        begun: Begun<'a>,
         mut request: UpstreamRequest<'_>,
         stream: bool,
     ) -> Result<PendingReply<'a>> {
         // A format that the upstream refuses may be asked for in words.
         let wants_json = request.wants_json();
-        let response = call(context, &mut request, stream)?;
-        let reply = self.begin_reply(context, (resolved, in_use), response, request, stream)?;
+        let response = call(trace, &begun.resolved.upstream, &mut request, stream)?;
+        let reply = self.begin_reply((app, trace), begun, response, request, stream)?;
         Ok(PendingReply { wants_json, ..reply })
     }
 
     /// What the response of a request needs of it.
     pub(super) fn begin_reply<'a>(
         &self,
-        context: &mut Context<'a>,
-        (resolved, in_use): (&ResolvedModel, ModelUse<'a>),
+        (app, trace): (AppView<'a>, &mut Trace),
+        Begun { resolved, in_use, think }: Begun<'a>,
         response: UpstreamResponse,
         mut request: UpstreamRequest<'_>,
         stream: bool,
     ) -> Result<PendingReply<'a>> {
-        let names = (self.name.as_str(), self.requested_name.as_str());
-        resolved.recheck(context.app, names, self.virtual_model.as_deref(), context.trace)?;
-        let (think, effects) = (self.think, request.take_effects());
+        let (name, virtual_model) = (&self.requested_name, self.virtual_model.as_deref());
+        resolved.recheck(app, name, virtual_model, trace)?;
+        let effects = request.take_effects();
         Ok(PendingReply {
             response,
             think,
@@ -167,13 +201,14 @@ impl ModelRequest {
             return Err(Error::model_not_found(&self.requested_name));
         }
         let unload = self.keep_alive.is_some_and(KeepAlive::is_zero);
-        let resolved = app.resolve_model(&self.name, virtual_model, false, context.trace);
+        let resolved = app.resolve_first((&self.name, virtual_model), context.trace);
+        let resolved = resolved.ok_or_else(|| Error::model_not_found(&self.requested_name))?;
         if !unload {
             conflict?;
             self.check_capabilities(&resolved.capabilities)?;
             options::parse(options)?;
         }
-        resolved.mark_loaded(app, load_options(self.keep_alive, options));
+        resolved.mark_loaded(app.state, load_options(self.keep_alive, options));
         Ok(if unload { "unload" } else { "load" })
     }
 
@@ -202,12 +237,12 @@ impl ModelRequest {
 
 /// Sends a request to the endpoint that it is for.
 pub(super) fn call(
-    context: &mut Context<'_>,
+    trace: &mut Trace,
+    upstream: &Upstream,
     request: &mut UpstreamRequest<'_>,
     stream: bool,
 ) -> Result<UpstreamResponse> {
-    let Upstream { client, thinking_memory, .. } = &*context.app.upstream;
-    let trace = &mut *context.trace;
+    let Upstream { client, thinking_memory, .. } = upstream;
     match request {
         UpstreamRequest::Chat(request) => {
             client.tool_call_extras.restore(&mut request.messages);

@@ -7,13 +7,14 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::pass_through::{Comments, LARGE_BODY_BYTES, PrefixDecision};
-use super::{App, Context, LoadOptions, ModelUse, decompress, model_required_error, pass_through};
+use super::passed_on::{self, Comments, LARGE_BODY_BYTES};
+use super::upload::{NamedModel, PrefixDecision, no_key, pass_streaming};
+use super::{AppView, Context, decompress};
 use crate::api::openai::multipart;
 use crate::api::openai::other_routes::OtherRoute;
 use crate::api::openai::raw_object::{self, RawObject};
 use crate::error::{Error, Result};
-use crate::upstream::{PassTarget, Payload, Trace};
+use crate::upstream::PassTarget;
 
 /// The name of a model in a body, and the range of its value.
 type FoundModel = Option<(String, Range<usize>)>;
@@ -40,16 +41,20 @@ pub(super) fn pass_or_reject(context: &mut Context<'_>) -> Result<()> {
 fn pass(context: &mut Context<'_>, route: OtherRoute<'_>) -> Result<()> {
     let (format, target) = (BodyFormat::of(context), PassTarget::Other(route));
     let large = context.exchange.content_length().is_some_and(|length| length > LARGE_BODY_BYTES);
-    let mut body = if large && !decompress::is_compressed(context) {
-        let is_changed = format == BodyFormat::Json && context.app.upstream.client.adds_members();
-        let read = |app, prefix: &mut Vec<u8>, trace: &mut _| match format.find_in_prefix(prefix) {
-            Some(found) if !is_changed => {
-                let about = rewrite_model(app, format, prefix, found, trace)?;
-                Ok(PrefixDecision::Stream(Some(about)))
-            }
-            _ => Ok(PrefixDecision::Buffer),
-        };
-        let Some(body) = pass_through::pass_streaming(context, target, read)? else {
+    let body = if large && !decompress::is_compressed(context) {
+        let read =
+            |app: AppView<'_>, prefix: &[u8], trace: &mut _| match format.find_in_prefix(prefix) {
+                Some(found) => {
+                    let named = NamedModel::new((app, trace), found, format.encoder(), no_key)?;
+                    let is_changed = format == BodyFormat::Json && named.gets_members();
+                    Ok(match is_changed {
+                        true => PrefixDecision::Buffer,
+                        false => PrefixDecision::Stream(Some(named)),
+                    })
+                }
+                None => Ok(PrefixDecision::Buffer),
+            };
+        let Some(body) = pass_streaming(context, target, read)? else {
             return Ok(());
         };
         body
@@ -57,19 +62,15 @@ fn pass(context: &mut Context<'_>, route: OtherRoute<'_>) -> Result<()> {
         decompress::read_body(context)?
     };
     let found = format.find_in_whole(&body).ok_or(Error::UnknownRoute)?;
-    let app = context.app;
-    let (id, mut in_use) = rewrite_model(app, format, &mut body, found, context.trace)?;
-    let (headers, payload) = (pass_through::select_headers(context), Payload::Bytes(&body));
-    let client = &app.upstream.client;
-    let answer = client.pass_unread(target, Some(&id), &headers, payload, context.trace)?;
-    drop(body);
-    in_use.record_response(&answer);
-    pass_through::relay_unchanged(context, answer, Some(in_use), Comments::Never)
+    let (app, headers) = (context.app, passed_on::select_headers(context));
+    let named = NamedModel::new((app, context.trace), found, format.encoder(), no_key)?;
+    let passed = named.pass_whole((app, context.trace), target, &headers, body)?;
+    passed_on::relay_unchanged(context, passed.answer, passed.in_use, Comments::Never)
 }
 
 impl BodyFormat {
     fn of(context: &Context<'_>) -> Self {
-        let is_form = pass_through::is_multipart(context.exchange.header("Content-Type"));
+        let is_form = passed_on::is_multipart(context.exchange.header("Content-Type"));
         if is_form { Self::Multipart } else { Self::Json }
     }
 
@@ -89,11 +90,11 @@ impl BodyFormat {
         found.filter(is_named)
     }
 
-    /// A name as this format writes it.
-    fn encode(self, name: &str) -> Vec<u8> {
+    /// Writes a name as this format does.
+    fn encoder(self) -> fn(&str) -> Vec<u8> {
         match self {
-            Self::Json => raw_object::quote_json(name).into_bytes(),
-            Self::Multipart => name.as_bytes().to_vec(),
+            Self::Json => |name| raw_object::quote_json(name).into_bytes(),
+            Self::Multipart => |name| name.as_bytes().to_vec(),
         }
     }
 }
@@ -108,22 +109,4 @@ fn find_in_object(text: &str) -> FoundModel {
     let Cow::Borrowed(value) = value else { return None };
     let range = raw_object::subslice_range(text.as_bytes(), value);
     Some((serde_json::from_str(value).ok()?, range))
-}
-
-/// Replaces the model's name in a body, or in its beginning, by the upstream's id.
-fn rewrite_model<'a>(
-    app: &'a App,
-    format: BodyFormat,
-    body: &mut Vec<u8>,
-    (sent, range): (String, Range<usize>),
-    trace: &mut Trace,
-) -> Result<(String, ModelUse<'a>)> {
-    let name = app.parse_model_name(Some(&sent), trace, model_required_error)?;
-    let mut resolved = app.resolve_model(&name, app.store.get(&name).as_deref(), false, trace);
-    resolved.check_exists(&name)?;
-    if resolved.id != sent {
-        body.splice(range, format.encode(&resolved.id));
-    }
-    let in_use = resolved.begin_use(app, LoadOptions::default());
-    Ok((resolved.id, in_use))
 }

@@ -34,14 +34,13 @@ fn relay_response<E: Encoder>(
     mut reply: PendingReply<'_>,
 ) -> Result<()> {
     context.name_upstream();
-    let app = context.app;
-    let memory = &app.upstream.thinking_memory;
+    let upstream = reply.in_use.upstream.clone();
+    let (memory, client) = (&upstream.thinking_memory, &upstream.client);
     let seed = context.trace.request_id.clone();
     let model = context.trace.model.clone();
     let options = response_options(&mut reply, memory, (&seed, &model));
     let PendingReply { response, templated_model, stream, mut in_use, .. } = reply;
     in_use.was_answered = true;
-    let client = &app.upstream.client;
     let mut state = ResponseTranslator::new(options, &client.redactor);
     let text;
     let (mut delta, mut events) = match response {
@@ -56,7 +55,7 @@ fn relay_response<E: Encoder>(
     }
     let mut out = ClientStream::new(context, encoder);
     match &mut events {
-        Some(events) if stream => pump(&mut out, &in_use.id, events, &mut state)?,
+        Some(events) if stream => pump(&mut out, &in_use, events, &mut state)?,
         Some(events) => delta = collect_deltas(&mut out, events, &mut state)?,
         None if stream => out.write(&format_now(), std::mem::take(&mut delta)),
         None => {}
@@ -160,7 +159,7 @@ fn send_whole<E: Encoder>(
 /// Writes events as lines until the terminal one. Events that arrived together have the same time.
 fn pump<E: Encoder>(
     out: &mut ClientStream<'_, '_, E>,
-    model: &str,
+    in_use: &ModelUse<'_>,
     events: &mut EventStream,
     state: &mut ResponseTranslator<'_>,
 ) -> Result<()> {
@@ -170,8 +169,8 @@ fn pump<E: Encoder>(
             for piece in state.take_pieces(event, elapsed)?.into_iter().flatten() {
                 if !piece.calls.is_empty() {
                     // Some clients leave as soon as they know a call.
-                    let client = &out.context.app.upstream.client;
-                    client.tool_call_extras.save(model, state.extras());
+                    let client = &in_use.upstream.client;
+                    client.tool_call_extras.save(&in_use.id, state.extras());
                 }
                 out.write(&now, piece);
             }

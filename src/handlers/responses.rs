@@ -10,8 +10,11 @@ use std::time::SystemTime;
 
 use super::model_request::{CommonFields, ModelRequest};
 use super::response_state::{KeepingEncoder, References, Started};
-use super::{Context, decompress, model_required_error, pass_through, relay, responses_compact};
+use super::{
+    Context, decompress, model_required_error, pass_through, relay, responses_compact, routing_key,
+};
 use crate::api::ollama::decode;
+use crate::api::openai::raw_object::RawObject;
 use crate::api::openai::responses::ResponsesRequest;
 use crate::error::{Error, Result};
 use crate::observe::timestamp;
@@ -29,11 +32,12 @@ use crate::translate::stream::Encoder;
 /// completions from then on.
 pub(super) fn responses(context: &mut Context<'_>) -> Result<()> {
     let mut body = decompress::read_body(context)?;
-    let upstream = &context.app.upstream;
-    if !upstream.lacks_responses.load(Ordering::Relaxed) {
+    // Where one upstream of several lacks the route, the request is translated for all of them.
+    let first = pass_through::first_upstream(context, &body);
+    if !first.lacks_responses.load(Ordering::Relaxed) {
         let rejected = pass_through::pass_buffered(context, Endpoint::Responses, body)?;
         let Some(rejected) = rejected else { return Ok(()) };
-        upstream.lacks_responses.store(true, Ordering::Relaxed);
+        first.lacks_responses.store(true, Ordering::Relaxed);
         body = rejected;
     }
     let Started { reply, mut encoder, stream } = start_translated(context, body)?;
@@ -82,7 +86,7 @@ fn start_translated<'a>(context: &mut Context<'a>, body: Vec<u8>) -> Result<Star
     let (ids, mut pending, mut joined) = (responses_compact::new_ids(), None, None);
     if let Some(input) = references.resolve(request.input)? {
         input.account(context, false)?;
-        pending = references.keep(context.app, &request, &input, &ids.response_id);
+        pending = references.keep(context.app.state, &request, &input, &ids.response_id);
         if input.has_trigger {
             if request.stream != Some(true) {
                 return Err(invalid("compaction_trigger requires stream=true"));
@@ -106,13 +110,23 @@ fn start_translated<'a>(context: &mut Context<'a>, body: Vec<u8>) -> Result<Star
     model_request.uses_tools = chat.tools.as_ref().is_some_and(|tools| !tools.is_empty());
     model_request.virtual_model.iter().for_each(|model| model.apply_to_chat(chat));
     let needs_profile = chat.think.is_some() || chat.format.is_some() || is_family_specific(chat);
-    let (resolved, in_use) = model_request.begin(context, chat.options.as_ref(), needs_profile)?;
-    model_request.think = resolved.fit_think(&mut chat.think);
-    let upstream = responses::to_openai(&translated, &resolved.id, resolved.profile)?;
-    let upstream = UpstreamRequest::Chat(upstream);
-    let stream = request.stream.unwrap_or(false);
+    let key = || match RawObject::parse(&text) {
+        Some(object) => routing_key::of_object(context, &object),
+        None => routing_key::of_chat(context, chat),
+    };
+    let routing = model_request.routing(context, chat.options.as_ref(), needs_profile, key);
+    let (stream, think) = (request.stream.unwrap_or(false), chat.think.clone());
     context.allow_early_start(stream);
-    let reply = model_request.send(context, (&resolved, in_use), upstream, stream);
+    let (app, name) = (context.app, &model_request.requested_name);
+    let reply = routing.run((context.app, context.trace), name, |trace, resolved| {
+        let chat = &mut translated.chat;
+        let mut begun = model_request.begin(app, resolved, chat.options.as_ref())?;
+        chat.think.clone_from(&think);
+        begun.fit_think(&mut chat.think);
+        let (id, profile) = begun.model();
+        let upstream = UpstreamRequest::Chat(responses::to_openai(&translated, &id, profile)?);
+        model_request.send((app, trace), begun, upstream, stream)
+    });
     let echo = RequestEcho::from_request(&request, &model_request.requested_name);
     let events = ResponseEncoder::new(echo, ids, translated.tool_names);
     Ok(Started { reply, encoder: KeepingEncoder::new(events, None, pending), stream })

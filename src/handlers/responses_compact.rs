@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use super::model_request::{CommonFields, ModelRequest};
 use super::response_state::{KeepingEncoder, References, Started};
 use super::response_store::PendingResponse;
-use super::{Context, decompress, model_required_error, pass_through, relay};
+use super::{Context, decompress, model_required_error, pass_through, relay, routing_key};
 use crate::api::ollama::decode::{self, non_empty};
 use crate::api::openai::responses::ResponsesRequest;
 use crate::error::{Error, Result};
@@ -45,8 +45,8 @@ fn pass_or_compact(context: &mut Context<'_>) -> Result<()> {
         Error::InvalidRequest(_) => invalid("failed to decompress zstd body"),
         error => error,
     })?;
-    let upstream = &context.app.upstream;
-    if !upstream.lacks_responses.load(Ordering::Relaxed) {
+    let first = pass_through::first_upstream(context, &body);
+    if !first.lacks_responses.load(Ordering::Relaxed) {
         let rejected = pass_through::pass_buffered(context, Endpoint::ResponsesCompact, body)?;
         // It says nothing of `responses`, which more servers have.
         let Some(rejected) = rejected else { return Ok(()) };
@@ -107,11 +107,16 @@ pub(super) fn start<'a>(
     // Its prompt and its messages are no part of this conversation.
     virtual_model.iter().for_each(|model| model.apply_to_options(&mut chat.options));
     let options = chat.options.as_ref();
-    let (resolved, in_use) = model_request.begin(context, options, is_family_specific(&chat))?;
-    let upstream = chat::to_openai(&chat, &resolved.id, resolved.profile)?;
-    let upstream = UpstreamRequest::Chat(upstream);
+    let key = || routing_key::of_chat(context, &chat);
+    let routing = model_request.routing(context, options, is_family_specific(&chat), key);
     context.allow_early_start(stream);
-    let reply = model_request.send(context, (&resolved, in_use), upstream, stream);
+    let (app, name) = (context.app, &model_request.requested_name);
+    let reply = routing.run((context.app, context.trace), name, |trace, resolved| {
+        let begun = model_request.begin(app, resolved, chat.options.as_ref())?;
+        let (id, profile) = begun.model();
+        let upstream = UpstreamRequest::Chat(chat::to_openai(&chat, &id, profile)?);
+        model_request.send((app, trace), begun, upstream, stream)
+    });
     let echo = RequestEcho::from_request(request, &model_request.requested_name);
     let events = ResponseEncoder::new(echo, ids.clone(), ToolNames::default());
     let compaction = CompactionEncoder::new(ids, conversation.retained);

@@ -1,8 +1,8 @@
 //! `/v1/models` and `/v1/models/{id}` (OpenAI API reference, models), and the same in the form of
 //! Anthropic's API for its clients, which are known by their headers.
 //!
-//! Never alters the upstream's entries, which keep their ids and members. Virtual models follow them
-//! and hide upstream models of the same name. Invariant: an id is never listed with `:latest`, unless
+//! Never alters the upstream's entries, which keep their ids and members. The models of the configuration
+//! come first, then virtual models, then those of the upstreams; the former hide the latter of the same name. Invariant: an id is never listed with `:latest`, unless
 //! the upstream's own id has it.
 
 use std::time::UNIX_EPOCH;
@@ -58,16 +58,22 @@ impl Form {
 /// `GET /v1/models`.
 pub(super) fn list(context: &mut Context<'_>) -> Result<()> {
     let form = Form::of(context);
-    let list = context.app.list_for_display(context.trace)?;
-    let virtual_models = context.app.store.snapshot();
-    let mut models: Vec<(String, String)> = list
-        .iter()
-        .filter(|model| !virtual_models.contains_key(&names::canonical_key(&model.id)))
-        .map(|model| (model.id.clone(), form.upstream_model(&list, model)))
-        .collect();
-    for model in virtual_models.values() {
+    let app = context.app;
+    let list = app.list_for_display(context.trace)?;
+    let made = app.store.snapshot();
+    let router = app.router;
+    let configured = router.models().iter().filter(|it| !it.is_hidden).map(|it| &it.model);
+    let made_here = made.values().filter(|it| router.find_configured(&it.name).is_none());
+    let mut models: Vec<(String, String)> = Vec::new();
+    for model in configured.chain(made_here) {
         let id = names::strip_latest_tag(&model.name).unwrap_or(&model.name);
         models.push((id.to_owned(), form.virtual_model(model, id)));
+    }
+    for model in list.iter() {
+        let is_made = made.contains_key(&names::canonical_key(&model.id));
+        if !is_made && router.find_configured(&model.id).is_none() {
+            models.push((model.id.clone(), form.upstream_model(&list, model)));
+        }
     }
     let body = if form.is_anthropic {
         anthropic_list::to_page(models, context.exchange.target())
@@ -91,7 +97,7 @@ pub(super) fn retrieve(context: &mut Context<'_>) -> Result<()> {
     let body = match app.find_model(&name, context.trace)? {
         Some(AnyModel::Virtual(model)) => form.virtual_model(&model, &requested),
         Some(AnyModel::Upstream(model)) => {
-            let list = app.upstream.get_model_list(context.trace)?;
+            let list = app.list_for_display(context.trace)?;
             form.upstream_model(&list, &model)
         }
         None if form.is_anthropic => {

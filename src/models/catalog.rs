@@ -9,8 +9,10 @@ use std::mem;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Sender;
+
 use crate::backends::names;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::models::list::ModelList;
 use crate::models::model::Model;
 use crate::observe::lock::lock;
@@ -31,8 +33,10 @@ pub struct Catalog {
 #[derive(Debug, Default)]
 struct CatalogState {
     list: Option<(Instant, SharedModelList)>,
-    failed_at: Option<Instant>,
+    failure: Option<(Instant, Error)>,
     is_refreshing: bool,
+    /// Told when the fetch that is under way has ended.
+    subscribers: Vec<Sender<()>>,
 }
 
 /// What the cache holds.
@@ -83,11 +87,11 @@ impl Catalog {
                 }
                 let list = Arc::new(list);
                 state.list = Some((now, list.clone()));
-                state.failed_at = None;
+                state.failure = None;
                 Ok(list)
             }
             Err(error) => {
-                state.failed_at = Some(now);
+                state.failure = Some((now, error.clone()));
                 Err(error)
             }
         }
@@ -95,7 +99,13 @@ impl Catalog {
 
     /// True if the last fetch failed less than the time to live ago.
     pub fn has_failed_lately(&self) -> bool {
-        lock(&self.state).failed_at.is_some_and(|failed| failed.elapsed() < self.ttl)
+        let state = lock(&self.state);
+        state.failure.as_ref().is_some_and(|(failed, _)| failed.elapsed() < self.ttl)
+    }
+
+    /// Why the last fetch failed, if it did.
+    pub fn last_error(&self) -> Option<Error> {
+        lock(&self.state).failure.as_ref().map(|(_, error)| error.clone())
     }
 
     /// Begins a fetch behind the requests; `false` if one is under way. [`Catalog::end_refresh`] or a
@@ -106,14 +116,33 @@ impl Catalog {
 
     /// Notes that a fetch behind the requests has ended.
     pub fn end_refresh(&self) {
-        lock(&self.state).is_refreshing = false;
+        let mut state = lock(&self.state);
+        state.is_refreshing = false;
+        for subscriber in state.subscribers.drain(..) {
+            // Nobody may wait any more.
+            let _ = subscriber.try_send(());
+        }
+    }
+
+    /// True while a fetch behind the requests is under way.
+    pub fn is_refreshing(&self) -> bool {
+        lock(&self.state).is_refreshing
+    }
+
+    /// Sends when the fetch that is under way has ended; `false` if there is none.
+    pub fn subscribe(&self, subscriber: &Sender<()>) -> bool {
+        let mut state = lock(&self.state);
+        if state.is_refreshing {
+            state.subscribers.push(subscriber.clone());
+        }
+        state.is_refreshing
     }
 
     /// How old the list is, if there is one, and whether it could not be fetched anew.
     pub fn list_age(&self) -> (Option<Duration>, bool) {
         let state = lock(&self.state);
         let age = state.list.as_ref().map(|(since, _)| since.elapsed());
-        (age, age.is_some() && state.failed_at.is_some())
+        (age, age.is_some() && state.failure.is_some())
     }
 
     /// The cached list, whatever its age.
@@ -149,7 +178,6 @@ pub fn find_or_unlisted<'a>(list: &'a [Model], name: &str) -> Cow<'a, Model> {
 mod tests {
     use super::*;
     use crate::backends::profiles;
-    use crate::error::Error;
 
     fn list(id: &str) -> Result<ModelList> {
         let mut list = ModelList::default();

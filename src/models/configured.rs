@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::model::{Capabilities, Model};
 use super::virtual_model::VirtualModel;
 
 /// A model of the configuration.
@@ -23,6 +24,19 @@ pub struct ConfiguredModel {
     pub capabilities: Option<Vec<String>>,
     /// Whether no list shows it.
     pub is_hidden: bool,
+}
+
+impl ConfiguredModel {
+    /// What the model can do: what the configuration says, or else what is known of the target.
+    pub fn capabilities_over(&self, known: Capabilities) -> Capabilities {
+        self.capabilities.as_deref().map_or(known, Capabilities::from_names)
+    }
+
+    /// Puts what the configuration says over what is known of the target.
+    pub fn apply_to(&self, model: &mut Model) {
+        model.context_length = self.context_length.or(model.context_length);
+        model.capabilities = self.capabilities_over(model.capabilities);
+    }
 }
 
 /// A model of an upstream.

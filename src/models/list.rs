@@ -4,7 +4,7 @@
 //! the list where possible. Never fetches anything. Invariant: an entry with an id is never dropped,
 //! and its original JSON text is kept for `/v1/models`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Deref;
 
 use serde_json::Value;
@@ -53,6 +53,33 @@ impl ModelList {
     pub fn profile_for(&self, model: Option<&Model>) -> Option<&'static Profile> {
         let owner = || profiles::find_by_owner(&model?.owner);
         self.profile.filter(|_| self.is_profile_certain).or_else(owner).or(self.profile)
+    }
+
+    /// A list of these models, of which nothing else is known.
+    pub fn from_ids(ids: &[String]) -> Self {
+        let models = ids.iter().map(|id| Model::from_id(id)).collect();
+        Self { models, ..Self::default() }
+    }
+
+    /// The models of several lists, each id once.
+    pub fn merge<'a>(lists: impl Iterator<Item = &'a Self>) -> Self {
+        let (mut merged, mut known) = (Self::default(), HashSet::new());
+        for list in lists {
+            for model in list.iter().filter(|model| known.insert(model.id.clone())) {
+                merged.models.push(model.clone());
+                if let Some(entry) = list.raw_entries.get(&model.id) {
+                    merged.raw_entries.insert(model.id.clone(), entry.clone());
+                }
+            }
+        }
+        merged
+    }
+
+    /// Keeps the models whose ids are wanted.
+    #[must_use]
+    pub fn filtered(mut self, is_wanted: impl Fn(&str) -> bool) -> Self {
+        self.models.retain(|model| is_wanted(&model.id));
+        self
     }
 
     /// The endpoint that tells more about these models. An endpoint that describes a single model is

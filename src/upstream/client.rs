@@ -19,7 +19,8 @@ use super::recent_models::RecentModels;
 use super::retry::{AfterTimeout, AttemptResult, Call, count_failure};
 use super::transport::agent::{Agent, Payload, Request};
 use super::{
-    ConnectionPolicy, Operation, RetryEnv, Settings, ToolCallExtras, Trace, UpstreamResponse,
+    ConnectionPolicy, Operation, RetryEnv, ServerSettings, Settings, ToolCallExtras, Trace,
+    UpstreamResponse,
 };
 use crate::api::openai::pass_head::PassHead;
 use crate::api::openai::raw_object;
@@ -43,6 +44,8 @@ use crate::upstream::repair::memory::RepairMemory;
 /// A client of one upstream, shared by all workers.
 pub struct Client {
     pub(super) agent: Agent,
+    /// What is known of the server before it was asked.
+    pub(super) settings: ServerSettings,
     pub(super) base_url: BaseUrl,
     pub(crate) redactor: Redactor,
     pub(crate) body_log: BodyLog,
@@ -83,6 +86,7 @@ impl Client {
     ) -> Self {
         Self {
             agent: Agent::new(&settings),
+            settings: settings.server.clone(),
             body_log: BodyLog::new(settings.log_bodies, settings.redactor.clone()),
             redactor: settings.redactor,
             retry_policy: settings.retry,

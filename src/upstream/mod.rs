@@ -116,6 +116,7 @@ pub use self::pass_response::{PassPieces, PassResponse, PassResponseBody, Piece}
 pub use self::pass_through::{PassHeaders, PassTarget};
 use self::recent_models::RecentModels;
 pub use self::response::{EventStream, UpstreamResponse, Waited};
+use self::router::slots::{SlotQueue, Slots};
 pub use self::settings::{ServerSettings, Settings, TlsSettings};
 pub(crate) use self::thinking_memory::ThinkingMemory;
 pub(crate) use self::tool_call_extras::ToolCallExtras;
@@ -125,7 +126,6 @@ pub use self::transport::key::read_api_key_file;
 pub use self::transport::tls::check_tls_files;
 use crate::error::Error;
 use crate::models::catalog::Catalog;
-use crate::observe::first_times::FirstTimes;
 use crate::observe::metrics::Metrics;
 use crate::observe::redact::Secret;
 
@@ -204,6 +204,10 @@ pub struct Upstream {
     pub(crate) settings: Settings,
     /// Makes the calls.
     pub(crate) client: Client,
+    /// Its requests in flight.
+    pub(crate) slots: Arc<Slots>,
+    /// Its name in the configuration.
+    name: Arc<str>,
     /// Its model list.
     pub(crate) catalog: Catalog,
     /// The batch sizes for embeddings that it accepted.
@@ -214,16 +218,20 @@ pub struct Upstream {
     pub(crate) thinking_memory: ThinkingMemory,
     /// Whether it said that it has no `responses` endpoint.
     pub(crate) lacks_responses: AtomicBool,
-    /// What the log said of the types that translations leave out.
-    pub(crate) logged_types: FirstTimes,
     /// Whether it has answered on that endpoint.
     pub(crate) has_responses: AtomicBool,
 }
 
 impl Upstream {
     /// An upstream of which nothing is known yet.
-    pub fn new(settings: Settings, retry_env: Arc<RetryEnv>, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub(crate) fn new(
+        settings: Settings,
+        (retry_env, metrics): (Arc<RetryEnv>, Arc<Metrics>),
+        queue: Arc<SlotQueue>,
+    ) -> Arc<Self> {
         Arc::new(Self {
+            slots: Slots::new(settings.server.max_parallel, queue),
+            name: settings.server.name.as_str().into(),
             catalog: Catalog::new(settings.models_ttl),
             client: Client::new(
                 settings.clone(),
@@ -235,18 +243,21 @@ impl Upstream {
             suffix_refusals: RecentModels::default(),
             thinking_memory: ThinkingMemory::default(),
             lacks_responses: AtomicBool::new(false),
-            logged_types: FirstTimes::default(),
             has_responses: AtomicBool::new(false),
         })
     }
 
-    /// Requests that it is working on.
-    pub(crate) fn in_flight(&self) -> usize {
-        0
-    }
-
     /// Its name in the configuration.
     pub fn name(&self) -> &str {
-        &self.settings.server.name
+        &self.name
+    }
+
+    pub(crate) fn shared_name(&self) -> Arc<str> {
+        self.name.clone()
+    }
+
+    /// Requests in flight.
+    pub fn in_flight(&self) -> usize {
+        self.slots.in_flight()
     }
 }

@@ -151,12 +151,17 @@ impl Client {
         timeout: Duration,
         trace: &mut Trace,
     ) -> Result<ModelList> {
+        let server = &self.settings;
+        if let Some(ids) = &server.list {
+            return Ok(ModelList::from_ids(ids).filtered(|id| server.allows(id)));
+        }
         let mut call =
             Call { retry_policy, caller, ..self.new_get_call(Operation::LIST_MODELS, timeout) };
         let result = self.retry(&mut call, trace, Self::read_response);
         let result = self.log_result(Operation::LIST_MODELS, trace, result);
         let response = result.map_err(|failure| failure.error)?;
-        self.parse(response, |body| list::parse_list(&body))
+        let list = self.parse(response, |body| list::parse_list(&body))?;
+        Ok(list.filtered(|id| server.allows(id)))
     }
 
     fn new_get_call(&self, operation: Operation, timeout: Duration) -> Call<'static> {
@@ -170,7 +175,8 @@ impl Client {
         if let Some(profile) = self.current_profile() {
             list.set_profile(profile);
         }
-        if let Some(facts) = list.details_probe().and_then(|probe| self.get_details(probe, trace)) {
+        let probe = list.details_probe().filter(|_| self.settings.list.is_none());
+        if let Some(facts) = probe.and_then(|probe| self.get_details(probe, trace)) {
             list.merge_facts(&facts);
         }
         list.with_defaults()

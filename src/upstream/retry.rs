@@ -192,7 +192,12 @@ impl Client {
             let allowed = call.allowed_retry(error, was_late);
             let count = if allowed == Retry::Poll { &mut polls } else { &mut retries };
             let jitter = (self.retry_env.jitter)();
-            let mut delay = call.retry_policy.next_delay(*count, jitter, allowed);
+            // Another upstream may be asked at once.
+            let policy = match trace.is_single_attempt {
+                true => self.no_retry_policy(),
+                false => call.retry_policy,
+            };
+            let mut delay = policy.next_delay(*count, jitter, allowed);
             *count += 1;
             if let (Some(_), Some(wait)) = (delay, self.breaker.min_retry_delay(Instant::now())) {
                 slot = slot.or_else(|| self.breaker.try_acquire_retry_slot());
@@ -206,10 +211,7 @@ impl Client {
             let is_counted = allowed != Retry::Poll;
             let limit = is_counted.then_some((retries, call.retry_policy.max_retries + 1));
             self.log_failure(call.operation, trace, error, Some((delay, limit)));
-            if !(self.retry_env.sleep)(delay) {
-                check_cancelled()?;
-                return Err(Error::ShuttingDown.into());
-            }
+            self.sleep(delay)?;
             if is_late(&failure.error) {
                 was_late = true;
                 call.use_repetition();
@@ -217,6 +219,23 @@ impl Client {
             last_response = failure.response;
             call.caller = Caller::Retrying;
         }
+    }
+
+    /// The delay before all upstreams of a request are asked again; `None` if they are not.
+    pub(crate) fn retry_delay(&self, retries_so_far: u32, retry: Retry) -> Option<Duration> {
+        self.retry_policy.next_delay(retries_so_far, (self.retry_env.jitter)(), retry)
+    }
+
+    /// Waits between two attempts.
+    ///
+    /// # Errors
+    /// [`Error::ClientDisconnected`] and [`Error::ShuttingDown`].
+    pub(crate) fn sleep(&self, delay: Duration) -> Result<(), Error> {
+        if (self.retry_env.sleep)(delay) {
+            return Ok(());
+        }
+        check_cancelled()?;
+        Err(Error::ShuttingDown)
     }
 
     /// Makes one attempt, if the circuit lets it through, and records how it went.

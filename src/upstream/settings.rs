@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use crate::backends::glob;
 use crate::backends::profiles::Profile;
 use crate::observe::redact::{Redactor, Secret};
 use crate::upstream::backoff::RetryPolicy;
@@ -107,6 +108,12 @@ impl Default for ServerSettings {
 }
 
 impl ServerSettings {
+    /// True if a model of this id is used.
+    pub fn allows(&self, id: &str) -> bool {
+        let is_in = |patterns: &[String]| patterns.iter().any(|it| glob::matches(it, id));
+        (self.models.is_empty() || is_in(&self.models)) && !is_in(&self.exclude)
+    }
+
     /// Every key and password among the settings, to be masked.
     pub fn secrets(&self) -> impl Iterator<Item = Secret> + '_ {
         let proxy_auth = self.proxy.as_ref().and_then(|proxy| proxy.auth.as_ref());

@@ -72,7 +72,11 @@ impl Exchange {
                 (kind, self.error_format.body(error, status, &self.request_id))
             }
         };
-        let retry_after = match error {
+        let told = match error {
+            Error::Exhausted { last, .. } => last,
+            error => error,
+        };
+        let retry_after = match told {
             Error::Busy => Some(1.0),
             Error::UpstreamStatus { retry: Retry::After(delay), .. }
             | Error::UpstreamDown { retry_after: delay, .. } => Some(delay.as_secs_f64().ceil()),

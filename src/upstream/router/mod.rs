@@ -4,10 +4,19 @@
 //! so that a reload changes nothing for it. Invariant: an upstream whose settings a reload leaves alone keeps
 //! its connections, its circuit, its list and what was learnt of it.
 
-use std::sync::Arc;
+pub(crate) mod candidates;
+pub(crate) mod failover;
+mod lists;
+pub(crate) mod rendezvous;
+pub(crate) mod slots;
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::slots::{Slot, SlotQueue, Slots};
 use super::{RetryEnv, Settings, Upstream};
 use crate::backends::names;
+use crate::error::Result;
 use crate::models::configured::ConfiguredModel;
 use crate::observe::metrics::Metrics;
 
@@ -15,6 +24,8 @@ use crate::observe::metrics::Metrics;
 pub struct Router {
     upstreams: Vec<Arc<Upstream>>,
     models: Vec<ConfiguredModel>,
+    /// The requests that wait for a place at an upstream.
+    queue: Arc<SlotQueue>,
 }
 
 impl Router {
@@ -34,11 +45,14 @@ impl Router {
             };
             upstreams.find(is_same).cloned()
         };
+        let queue = previous.map(|previous| previous.queue.clone()).unwrap_or_default();
         let upstream = |settings: Settings| {
-            known(&settings)
-                .unwrap_or_else(|| Upstream::new(settings, retry_env.clone(), metrics.clone()))
+            known(&settings).unwrap_or_else(|| {
+                let shared = (retry_env.clone(), metrics.clone());
+                Upstream::new(settings, shared, queue.clone())
+            })
         };
-        Self { upstreams: settings.into_iter().map(upstream).collect(), models }
+        Self { upstreams: settings.into_iter().map(upstream).collect(), models, queue }
     }
 
     /// The upstreams, in the order of the configuration.
@@ -51,9 +65,27 @@ impl Router {
         self.upstreams.iter().any(|upstream| upstream.settings.server.pass_client_key)
     }
 
+    /// The upstream, if there is one only.
+    pub fn only_upstream(&self) -> Option<&Arc<Upstream>> {
+        match &self.upstreams[..] {
+            [only] => Some(only),
+            _ => None,
+        }
+    }
+
     /// The upstream of this name.
     pub fn find_upstream(&self, name: &str) -> Option<&Arc<Upstream>> {
         self.upstreams.iter().find(|upstream| upstream.name() == name)
+    }
+
+    /// Waits for a place at one of these upstreams.
+    pub(crate) fn wait_for_slot(
+        &self,
+        slots: Vec<Arc<Slots>>,
+        max_waiting: usize,
+        timeout: Duration,
+    ) -> Result<Slot> {
+        self.queue.wait(slots, max_waiting, timeout)
     }
 
     /// The models of the configuration, in its order.

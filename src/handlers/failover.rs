@@ -1,0 +1,229 @@
+//! Runs a request over its candidates until one answers.
+//!
+//! With one candidate its client retries by itself, as [`crate::upstream`] says. With several, each is asked
+//! once in a round, without a delay between them; after a round in which all failed, the next one follows
+//! after the backoff, up to `RETRY_MAX` times. A candidate that is out (its circuit is open, or it has
+//! `max_parallel` requests in flight) is passed over while another one is able; if all are full, the request
+//! waits for its turn. Invariant: after the first byte of a response nothing is sent again, because the
+//! attempt has returned by then.
+
+use std::sync::Arc;
+
+use super::AppView;
+use super::model_lookup::ResolvedModel;
+use crate::error::{Error, Result, Retry};
+use crate::models::virtual_model::VirtualModel;
+use crate::upstream::Trace;
+use crate::upstream::router::candidates::{Candidate, Candidates};
+use crate::upstream::router::failover::{Failures, may_succeed_elsewhere};
+use crate::upstream::router::rendezvous::ConversationKey;
+use crate::upstream::router::slots::{Slot, Slots};
+
+/// What a request is about, for its candidates.
+pub(super) struct Routing {
+    pub candidates: Candidates,
+    /// The virtual model that the name means.
+    pub virtual_model: Option<Arc<VirtualModel>>,
+    pub needs_profile: bool,
+}
+
+/// The outcome of an attempt that may have an error inside, as a passed-on response of the upstream has.
+pub(super) trait Outcome {
+    /// The upstream's error.
+    fn error(&self) -> Option<&Error> {
+        None
+    }
+}
+
+impl Routing {
+    /// The candidates of a name, in the order in which they are asked.
+    pub(super) fn new(
+        app: AppView<'_>,
+        (name, virtual_model): (&str, Option<Arc<VirtualModel>>),
+        needs_profile: bool,
+        key: impl FnOnce() -> ConversationKey,
+        trace: &Trace,
+    ) -> Self {
+        let mut candidates = app.candidates(name, virtual_model.as_deref(), trace);
+        candidates.sort(key);
+        Self { candidates, virtual_model, needs_profile }
+    }
+
+    /// Asks the candidates; `attempt` gets each with a place among its requests.
+    ///
+    /// # Errors
+    /// The most useful one of those of the candidates; [`Error::ModelNotFound`] if there are none.
+    pub(super) fn run<T: Outcome>(
+        &self,
+        scope: (AppView<'_>, &mut Trace),
+        requested_name: &str,
+        attempt: impl FnMut(&mut Trace, ResolvedModel) -> Result<T>,
+    ) -> Result<T> {
+        self.run_while(&|| true, scope, requested_name, attempt)
+    }
+
+    /// The same; another attempt follows only while `may_repeat` allows it.
+    pub(super) fn run_while<T: Outcome>(
+        &self,
+        may_repeat: &dyn Fn() -> bool,
+        (app, trace): (AppView<'_>, &mut Trace),
+        requested_name: &str,
+        mut attempt: impl FnMut(&mut Trace, ResolvedModel) -> Result<T>,
+    ) -> Result<T> {
+        match &self.candidates.list[..] {
+            [] => Err(Error::model_not_found(requested_name)),
+            [only] => {
+                let slot = self.take_slot(app, only)?;
+                let resolved = self.resolve((app, trace), only, slot);
+                attempt(trace, resolved)
+            }
+            _ => {
+                trace.is_single_attempt = true;
+                let mut run = Run { routing: self, app, trace, may_repeat, attempt: &mut attempt };
+                let result = run.run_rounds();
+                trace.is_single_attempt = false;
+                result
+            }
+        }
+    }
+
+    fn resolve(
+        &self,
+        (app, trace): (AppView<'_>, &mut Trace),
+        candidate: &Candidate,
+        slot: Slot,
+    ) -> ResolvedModel {
+        let about = (self.virtual_model.as_deref(), self.needs_profile);
+        let mut resolved = app.resolve_at(candidate, about, trace);
+        resolved.slot = Some(slot);
+        trace.upstream = Some(candidate.upstream.shared_name());
+        resolved
+    }
+
+    fn take_slot(&self, app: AppView<'_>, candidate: &Candidate) -> Result<Slot> {
+        let slots = &candidate.upstream.slots;
+        slots.try_acquire().map_or_else(|| wait_for_slot(app, vec![slots.clone()], candidate), Ok)
+    }
+}
+
+/// Waits for a place at one of several upstreams, as long as a request may take at one of them.
+fn wait_for_slot(app: AppView<'_>, slots: Vec<Arc<Slots>>, candidate: &Candidate) -> Result<Slot> {
+    let timeout = candidate.upstream.settings.request_timeout;
+    app.router.wait_for_slot(slots, app.settings.max_waiting, timeout)
+}
+
+/// A request on its way over several candidates.
+struct Run<'r, 'a, T> {
+    routing: &'r Routing,
+    app: AppView<'a>,
+    trace: &'r mut Trace,
+    may_repeat: &'r dyn Fn() -> bool,
+    /// Sends the request to one candidate and waits for the head of the response.
+    attempt: &'r mut dyn FnMut(&mut Trace, ResolvedModel) -> Result<T>,
+}
+
+/// Failures so far, and which candidates cannot succeed any more.
+struct State<T> {
+    failures: Failures<Option<T>>,
+    /// By candidate: whether it failed, and whether it may be asked again.
+    outcomes: Vec<(bool, bool)>,
+}
+
+impl<T: Outcome> Run<'_, '_, T> {
+    fn run_rounds(&mut self) -> Result<T> {
+        let outcomes = vec![(false, true); self.routing.candidates.list.len()];
+        let mut state = State { failures: Failures::new(), outcomes };
+        let client = &self.routing.candidates.list[0].upstream.client;
+        let (mut retries, mut polls) = (0, 0);
+        loop {
+            if let Some(done) = self.run_round(&mut state)? {
+                return Ok(done);
+            }
+            // The next candidate was asked at once; another round is no resending on a new connection.
+            let retry = match state.failures.take_retry() {
+                Retry::Immediate => Retry::Backoff,
+                retry => retry,
+            };
+            let count = if retry == Retry::Poll { &mut polls } else { &mut retries };
+            let delay = client.retry_delay(*count, retry).filter(|_| (self.may_repeat)());
+            let Some(delay) = delay else { break };
+            *count += 1;
+            log::warn!(
+                "{} all upstreams of the model failed, asking them again in {} ms",
+                self.trace.request_id,
+                delay.as_millis()
+            );
+            client.sleep(delay)?;
+        }
+        self.trace.retries_exhausted = retries + polls > 0;
+        match state.failures.into_best() {
+            Some((_, Some(answer))) => Ok(answer),
+            Some((error, None)) => Err(error),
+            None => Err(Error::Busy),
+        }
+    }
+
+    /// Asks each candidate that is able. If all of these are full, the request waits for its turn; if all
+    /// circuits are open, their breakers decide, as with one upstream.
+    fn run_round(&mut self, state: &mut State<T>) -> Result<Option<T>> {
+        let candidates = &self.routing.candidates.list;
+        let (mut full, mut out) = (Vec::new(), Vec::new());
+        let mut was_asked = false;
+        for (at, candidate) in candidates.iter().enumerate() {
+            if !state.outcomes[at].1 {
+                continue;
+            }
+            if candidate.upstream.is_out() {
+                out.push(at);
+                continue;
+            }
+            let Some(slot) = candidate.upstream.slots.try_acquire() else {
+                full.push(at);
+                continue;
+            };
+            was_asked = true;
+            if let Some(done) = self.ask(state, (at, slot))? {
+                return Ok(Some(done));
+            }
+        }
+        if let (false, Some(first)) = (was_asked, full.first()) {
+            let slots = full.iter().map(|at| candidates[*at].upstream.slots.clone()).collect();
+            let slot = wait_for_slot(self.app, slots, &candidates[*first])?;
+            let is_its_own = |at: &&usize| slot.is_of(&candidates[**at].upstream.slots);
+            let at = *full.iter().find(is_its_own).unwrap_or(first);
+            return self.ask(state, (at, slot));
+        }
+        for at in out.into_iter().filter(|_| !was_asked) {
+            let Some(slot) = candidates[at].upstream.slots.try_acquire() else { continue };
+            if let Some(done) = self.ask(state, (at, slot))? {
+                return Ok(Some(done));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Asks one candidate; `None` if another one may succeed.
+    fn ask(&mut self, state: &mut State<T>, (at, slot): (usize, Slot)) -> Result<Option<T>> {
+        let candidate = &self.routing.candidates.list[at];
+        let resolved = self.routing.resolve((self.app, self.trace), candidate, slot);
+        let goes_on = |error: &Error| may_succeed_elsewhere(error) && (self.may_repeat)();
+        let (error, answer) = match (self.attempt)(self.trace, resolved) {
+            Ok(answer) => match answer.error() {
+                Some(error) if goes_on(error) => (error.clone(), Some(answer)),
+                _ => return Ok(Some(answer)),
+            },
+            Err(error) if goes_on(&error) => (error, None),
+            Err(error) => return Err(error),
+        };
+        log::warn!(
+            "{} upstream {:?} failed: {error}",
+            self.trace.request_id,
+            candidate.upstream.name()
+        );
+        let (failed_before, may_be_asked) = &mut state.outcomes[at];
+        *may_be_asked = error.retry() != Retry::Never;
+        state.failures.add(error, answer, !*failed_before);
+        *failed_before = true;
+        Ok(None)
+    }
+}
