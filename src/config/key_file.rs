@@ -8,14 +8,11 @@ use std::io::{self, Read};
 use std::net::{IpAddr, ToSocketAddrs};
 use std::path::Path;
 
-use super::Config;
+use super::{Config, read_file};
 use crate::http::client_keys::ClientKeys;
 
 /// The option that names the file.
 const OPTION_NAME: &str = "PROXY_API_KEYS_FILE";
-
-/// The largest file of keys, in bytes.
-const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// Adds the keys of the file, and a warning if everyone may use the proxy.
 ///
@@ -40,15 +37,12 @@ pub fn finalize(config: &mut Config) -> Result<(), String> {
 
 /// The keys of a file, and a warning about its permissions.
 fn read_key_file(path: &Path) -> Result<(ClientKeys, Option<String>), String> {
-    let unreadable = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => "no such file".to_owned(),
-        kind => format!("cannot read the file: {kind}"),
-    };
+    let unreadable = |error: io::Error| read_file::describe(&error);
     let file = File::open(path).map_err(unreadable)?;
     let warning = permission_warning(&file);
     let mut bytes = Vec::new();
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
+    file.take(read_file::MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > read_file::MAX_FILE_BYTES {
         return Err("file larger than 1 MiB".to_owned());
     }
     Ok((ClientKeys::parse_file(&bytes)?, warning))

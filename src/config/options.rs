@@ -6,7 +6,8 @@
 //! above `PROXY_PORT` and `OLLAMA_DEBUG` above `LOG_LEVEL`.
 //! Invariant: applying a row's default text to a default [`Config`] changes nothing.
 
-use std::fmt::Write as _;
+mod upstream_rows;
+
 use std::path::PathBuf;
 
 use log::LevelFilter;
@@ -16,13 +17,12 @@ use crate::api::wire::keep_alive::KeepAlive;
 use crate::http::client_keys::ClientKeys;
 use crate::http::cors::CorsPolicy;
 use crate::net::listen_address;
-use crate::upstream::base_url::BaseUrl;
 
 /// The result of applying a value: nothing, a warning, or an error that says what is expected.
 pub type ApplyResult = Result<Option<String>, String>;
 
 /// One option.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct OptionSpec {
     /// The environment variable.
     pub variable: &'static str,
@@ -37,6 +37,12 @@ pub struct OptionSpec {
     pub help: &'static str,
     /// True if the value must never be shown.
     pub secret: bool,
+    /// True if the option describes the upstream of the environment, which a file's upstreams replace.
+    pub is_upstream: bool,
+    /// True if the value is the path of a file.
+    pub is_path: bool,
+    /// What stands between the items where a file gives the value as a list; empty if it is no list.
+    pub separator: &'static str,
     /// True if a new value has no effect until the program starts again.
     pub needs_restart: bool,
     /// Parses the value into the configuration.
@@ -57,6 +63,17 @@ impl OptionSpec {
         Some(flag)
     }
 
+    /// The key in the section `[server]` of the configuration file: the flag, or else the variable
+    /// without its first word.
+    pub fn file_key(&self) -> String {
+        let name = |variable: &'static str| {
+            let prefixes = ["OLLAMA_", "OPENAI_"];
+            prefixes.iter().find_map(|prefix| variable.strip_prefix(prefix)).unwrap_or(variable)
+        };
+        let key = self.flag().map_or_else(|| name(self.variable).to_lowercase(), str::to_owned);
+        key.replace('_', "-")
+    }
+
     /// The default; empty if there is none.
     pub fn default_text(&self) -> String {
         self.default.map_or_else(|| (self.show)(&Config::default()), str::to_owned)
@@ -71,6 +88,9 @@ const EMPTY_OPTION: OptionSpec = OptionSpec {
     default: None,
     help: "",
     secret: false,
+    is_upstream: false,
+    is_path: false,
+    separator: "",
     needs_restart: false,
     apply: |_, _| Ok(None),
     show: |_| String::new(),
@@ -78,30 +98,28 @@ const EMPTY_OPTION: OptionSpec = OptionSpec {
 
 /// Every option, in the order in which values are applied.
 pub const OPTIONS: &[OptionSpec] = &[
+    upstream_rows::API_KEY,
+    upstream_rows::API_KEY_FILE,
+    upstream_rows::BASE_URL,
+    upstream_rows::PROFILE,
+    upstream_rows::ORGANIZATION,
+    upstream_rows::PROJECT,
+    upstream_rows::HEADERS,
+    upstream_rows::PASS_CLIENT_KEY,
+    upstream_rows::CA_FILE,
+    upstream_rows::CLIENT_CERT_FILE,
+    upstream_rows::CLIENT_KEY_FILE,
+    upstream_rows::TLS_VERIFY,
+    upstream_rows::MODELS,
+    upstream_rows::EXTRA_BODY,
+    upstream_rows::MODEL_ALIASES,
     OptionSpec {
-        variable: "OPENAI_API_KEY",
-        usage: "--api-key KEY",
-        help: "API key for the upstream; api.openai.com needs one. A flag is visible in process lists.",
-        secret: true,
-        apply: |c, text| set(&mut c.upstream.api_key, parsers::parse_api_key(text).map(Some)),
-        show: |c| c.upstream.api_key.as_ref().map(ToString::to_string).unwrap_or_default(),
-        ..EMPTY_OPTION
-    },
-    OptionSpec {
-        variable: "OPENAI_API_BASE_URL",
-        aliases: &["OPENAI_BASE_URL"],
-        usage: "--base-url URL",
-        help: "The OpenAI-compatible server; without a path, `/v1` is added.",
-        apply: |c, text| set(&mut c.upstream.base_url, BaseUrl::parse(text)),
-        show: |c| c.upstream.base_url.to_string(),
-        ..EMPTY_OPTION
-    },
-    OptionSpec {
-        variable: "UPSTREAM_PROFILE",
-        usage: "--profile NAME",
-        help: "Upstream server type, such as `vllm` or `generic`; `auto` detects it.",
-        apply: |c, text| set(&mut c.upstream.profile, parsers::parse_profile(text)),
-        show: |c| c.upstream.profile.map_or(parsers::AUTO, |profile| profile.name).to_owned(),
+        variable: "PROXY_CONFIG",
+        usage: "--config FILE",
+        help: "The file of \"Several upstreams\".",
+        is_path: true,
+        apply: |c, text| set(&mut c.config_file, parsers::parse_path(text).map(Some)),
+        show: |c| display_path(c.config_file.as_ref()),
         ..EMPTY_OPTION
     },
     OptionSpec {
@@ -125,16 +143,18 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         variable: "OLLAMA_ORIGINS",
         usage: "--origins ORIGIN,...",
-        help: "Additional web origins allowed by CORS, each with at most one `*`; `*` allows any.",
+        help: "More web origins for CORS, each with at most one `*`; `*` allows any.",
         apply: apply_origins,
+        separator: ",",
         show: |c| c.origins.as_str().to_owned(),
         ..EMPTY_OPTION
     },
     OptionSpec {
         variable: "PROXY_API_KEYS",
         usage: "--proxy-api-keys KEY,...",
-        help: "Keys that clients must send; with none, everyone may ask. A flag is visible in process lists.",
+        help: "Keys that clients must send; with none, everyone may ask.",
         secret: true,
+        separator: ",",
         apply: |c, text| set(&mut c.proxy_api_keys, ClientKeys::parse(text)),
         show: |c| if c.proxy_api_keys.is_empty() { String::new() } else { "***".to_owned() },
         ..EMPTY_OPTION
@@ -142,7 +162,8 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         variable: "PROXY_API_KEYS_FILE",
         usage: "--proxy-api-keys-file FILE",
-        help: "File with more such keys, one per line; lines starting with `#` are ignored.",
+        help: "File with more of them, one per line; `#` begins a comment.",
+        is_path: true,
         apply: |c, text| set(&mut c.proxy_api_keys_file, parsers::parse_path(text).map(Some)),
         show: |c| display_path(c.proxy_api_keys_file.as_ref()),
         ..EMPTY_OPTION
@@ -174,7 +195,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         variable: "LOG_BODIES",
         usage: "--log-bodies BOOL",
-        help: "Also log prompts and responses, at `LOG_LEVEL=trace`. For debugging only.",
+        help: "Also log prompts and responses, at `LOG_LEVEL=trace`.",
         apply: |c, text| set(&mut c.log_bodies, parsers::parse_bool(text)),
         show: |c| c.log_bodies.to_string(),
         ..EMPTY_OPTION
@@ -182,7 +203,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         variable: "PROXY_WORKERS",
         usage: "--workers N",
-        help: "Requests handled concurrently, 1 to 4096.",
+        help: "Requests at once, 1 to 4096.",
         needs_restart: true,
         apply: |c, text| set(&mut c.workers, parsers::parse_integer(text, 1..=4096)),
         show: |c| c.workers.to_string(),
@@ -191,7 +212,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         variable: "OLLAMA_MAX_QUEUE",
         usage: "--max-queue N",
-        help: "Requests that may queue for a worker; beyond that, 503.",
+        help: "Requests that may wait; beyond that, 503.",
         needs_restart: true,
         apply: |c, text| {
             set_or_warn(&mut c.max_queue, parsers::parse_integer(text, 0..=65536), "512")
@@ -202,7 +223,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         variable: "MAX_CONNECTIONS",
         usage: "--max-connections N",
-        help: "Most connections at once; beyond that, the oldest idle ones are closed.",
+        help: "Most connections; beyond that, the oldest idle ones are closed.",
         needs_restart: true,
         apply: |c, text| {
             set(&mut c.connection_limits.max_connections, parsers::parse_integer(text, 8..=65_536))
@@ -213,7 +234,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         variable: "MAX_PER_CLIENT",
         usage: "--max-per-client N",
-        help: "Concurrent requests per client address; beyond that, 503. 0 means no limit.",
+        help: "Requests at once per client address; beyond that, 503. 0 is no limit.",
         needs_restart: true,
         apply: |c, text| {
             set(&mut c.max_per_client, parsers::parse_integer(text, 0..=65_536).map(non_zero))
@@ -224,7 +245,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         variable: "MAX_BODY_BYTES",
         usage: "--max-body-bytes SIZE",
-        help: "Largest request body; `KiB`, `MiB`, `GiB` (or `K`, `M`, `G`) may follow.",
+        help: "Largest request body, such as `100MiB`.",
         apply: |c, text| set(&mut c.max_body_bytes, parsers::parse_size(text)),
         show: |c| c.max_body_bytes.to_string(),
         ..EMPTY_OPTION
@@ -240,7 +261,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         variable: "RETRY_INITIAL_MS",
         usage: "--retry-initial-ms MS",
-        help: "Delay before the first retry, in milliseconds; doubles each time.",
+        help: "Milliseconds before the first retry; doubles each time.",
         apply: |c, text| set(&mut c.retry.initial_delay, parsers::parse_millis(text, 0..=600_000)),
         show: |c| c.retry.initial_delay.as_millis().to_string(),
         ..EMPTY_OPTION
@@ -248,7 +269,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         variable: "RETRY_MAX_MS",
         usage: "--retry-max-ms MS",
-        help: "Longest delay between retries, in milliseconds.",
+        help: "Most milliseconds between retries.",
         apply: |c, text| set(&mut c.retry.max_delay, parsers::parse_millis(text, 0..=600_000)),
         show: |c| c.retry.max_delay.as_millis().to_string(),
         ..EMPTY_OPTION
@@ -256,7 +277,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         variable: "MODELS_TTL",
         usage: "--models-ttl SECONDS",
-        help: "How long the upstream's model list is cached.",
+        help: "How long model lists are cached.",
         apply: |c, text| set(&mut c.models_ttl, parsers::parse_seconds(text)),
         show: |c| c.models_ttl.as_secs_f64().to_string(),
         ..EMPTY_OPTION
@@ -265,7 +286,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         variable: "OLLAMA_KEEP_ALIVE",
         usage: "--keep-alive DURATION",
         default: Some("5m"),
-        help: "How long a model is shown as loaded: `5m`, `1h30m` or seconds; negative means forever.",
+        help: "How long a model shows as loaded: `5m`, `1h30m` or seconds; negative is forever.",
         apply: |c, text| set_or_warn(&mut c.keep_alive, parsers::parse_keep_alive(text), "5m"),
         show: show_keep_alive,
         ..EMPTY_OPTION
@@ -274,7 +295,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         variable: "OLLAMA_CONTEXT_LENGTH",
         aliases: &["MODEL_CONTEXT_LENGTH"],
         usage: "--context-length TOKENS",
-        help: "Context length assumed when neither upstream nor table knows it; 0 means built-in.",
+        help: "Context length where nobody tells it; 0 means built-in.",
         apply: |c, text| {
             let tokens = parsers::parse_integer(text, 0..=MAX_TOKENS).map(non_zero);
             set_or_warn(&mut c.context_length, tokens, "0")
@@ -288,6 +309,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         default: Some(parsers::DEFAULT_STATE_FILE),
         help: "File of created models; follows `XDG_DATA_HOME`.",
         needs_restart: true,
+        is_path: true,
         apply: |c, text| set(&mut c.state_file, parsers::parse_state_path(text)),
         show: |c| display_path(c.state_file.as_ref()),
         ..EMPTY_OPTION
@@ -295,7 +317,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         variable: "SHUTDOWN_GRACE",
         usage: "--shutdown-grace SECONDS",
-        help: "Time that running requests get to finish on shutdown.",
+        help: "Time for running requests on shutdown.",
         needs_restart: true,
         apply: |c, text| set(&mut c.shutdown_grace, parsers::parse_seconds(text)),
         show: |c| c.shutdown_grace.as_secs_f64().to_string(),
@@ -306,46 +328,8 @@ pub const OPTIONS: &[OptionSpec] = &[
 /// Largest context length: every client can hold 31 bits.
 const MAX_TOKENS: u64 = i32::MAX as u64;
 
-/// What `--version` prints.
-pub fn version() -> String {
-    format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
-}
-
-/// What `--help` prints, without a line break at the end.
-pub fn help() -> String {
-    let mut text = format!(
-        "{}\n{}\n\nUsage: {} [OPTIONS]\n\nOptions:\n",
-        version(),
-        env!("CARGO_PKG_DESCRIPTION"),
-        env!("CARGO_PKG_NAME"),
-    );
-    for row in OPTIONS {
-        let variables = row.variables().collect::<Vec<_>>().join(" or ");
-        let head = match row.flag() {
-            Some(_) => format!("{}  (or {variables})", row.usage),
-            None => format!("{variables}={}  (no flag)", row.usage),
-        };
-        let default = match row.default_text().as_str() {
-            "" => String::new(),
-            default => format!(" [{default}]"),
-        };
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "  {head}\n      {}{default}", row.help.replace('`', ""));
-    }
-    text.push_str(
-        "  --check\n      Check configuration, listen address, state file and upstream, print what was found, and exit.\n  \
-         --healthcheck\n      Ask the proxy that runs with these options for /health; exit status 0 means healthy.\n  \
-         -h, --help\n      Print this help.\n  \
-         -V, --version\n      Print the version.\n\n\
-         Flags override environment variables, which override a .env file in the working\n\
-         directory. Empty values are ignored. HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY apply\n\
-         to an upstream on another machine.",
-    );
-    text
-}
-
 /// Stores a value, or passes the error on.
-fn set<T>(slot: &mut T, value: Result<T, String>) -> ApplyResult {
+pub(super) fn set<T>(slot: &mut T, value: Result<T, String>) -> ApplyResult {
     *slot = value?;
     Ok(None)
 }
@@ -374,7 +358,7 @@ fn show_host(config: &Config) -> String {
 }
 
 /// A path; empty if there is none.
-fn display_path(path: Option<&PathBuf>) -> String {
+pub(super) fn display_path(path: Option<&PathBuf>) -> String {
     path.map(|path| path.display().to_string()).unwrap_or_default()
 }
 
@@ -418,26 +402,6 @@ mod tests {
         }
         for taken in ["help", "version", "check", "healthcheck"] {
             assert!(!names.contains(taken), "--{taken} is no option");
-        }
-    }
-
-    #[test]
-    fn help_names_every_row_and_fits_a_terminal() {
-        let help = help();
-        for row in OPTIONS {
-            for name in row.variables() {
-                assert!(help.contains(name), "{name}");
-            }
-            if let Some(flag) = row.flag() {
-                assert!(help.contains(&format!("  {} ", row.usage)), "{flag}");
-            }
-            assert!(help.contains(&row.default_text()), "{}", row.variable);
-        }
-        for flag in ["--check", "--healthcheck", "-h, --help", "-V, --version"] {
-            assert!(help.contains(flag), "{flag}");
-        }
-        for line in help.lines() {
-            assert!(line.len() <= 100 && line.trim_end() == line, "{line:?}");
         }
     }
 }

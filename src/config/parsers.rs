@@ -12,8 +12,6 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::api::wire::keep_alive::{KeepAlive, parse_go_duration};
-use crate::backends::profiles;
-use crate::backends::profiles::Profile;
 use crate::observe::redact::Secret;
 
 /// The longest time an option may ask for, in seconds: a day.
@@ -62,18 +60,6 @@ pub fn parse_positive_seconds(text: &str) -> Result<Duration, String> {
 /// The largest size of a body: tiny_http may ask for a buffer of that size when one breaks off
 /// (see [`crate::http::unread_body`]).
 const MAX_BODY_SIZE: u64 = 1 << 30;
-
-/// The value for an upstream family that is detected.
-pub const AUTO: &str = "auto";
-
-/// The name of a family of upstreams; `None` for [`AUTO`].
-pub fn parse_profile(text: &str) -> Result<Option<&'static Profile>, String> {
-    match profiles::find_by_name(text) {
-        None if text.eq_ignore_ascii_case(AUTO) => Ok(None),
-        None => Err(format!("expected {AUTO} or one of {}", profiles::names().join(", "))),
-        known => Ok(known),
-    }
-}
 
 /// A size above zero in bytes, or with a suffix that counts in powers of 1024.
 pub fn parse_size(text: &str) -> Result<usize, String> {
@@ -229,20 +215,6 @@ mod tests {
         }
         for zero in ["0", "0.0", "0.0000000001"] {
             check(parse_positive_seconds(zero), None);
-        }
-    }
-
-    #[test]
-    fn families_have_names_in_any_case() {
-        check(parse_profile("auto"), Some(None));
-        check(parse_profile("vLLM"), Some(profiles::find_by_name("vllm")));
-        check(parse_profile("generic"), Some(Some(&profiles::GENERIC)));
-        for bad in ["", "openai.com", "vllm "] {
-            check(parse_profile(bad), None);
-        }
-        let told = parse_profile("nonsense").expect_err("no family");
-        for name in profiles::names() {
-            assert!(told.contains(name), "{told}");
         }
     }
 

@@ -18,6 +18,10 @@ pub struct OptionValue {
     pub label: String,
     /// True if the command line sets it.
     pub is_flag: bool,
+    /// True if it must not be quoted, whatever the option.
+    pub is_masked: bool,
+    /// The line of the configuration file that sets it.
+    pub line: Option<usize>,
     /// The text.
     pub text: String,
 }
@@ -108,7 +112,7 @@ pub fn collect_values(
         let (label, text) = flag
             .or_else(|| row.variables().find_map(in_env))
             .or_else(|| row.variables().find_map(in_dotenv))?;
-        Some((row, OptionValue { label, is_flag, text }))
+        Some((row, OptionValue { label, is_flag, is_masked: false, line: None, text }))
     };
     OPTIONS.iter().filter_map(find).collect()
 }

@@ -24,6 +24,9 @@ const HTTP_VARIABLES: &[&str] = &["http_proxy", "HTTP_PROXY"];
 const ALL_VARIABLES: &[&str] = &["all_proxy", "ALL_PROXY"];
 const NO_PROXY_VARIABLES: &[&str] = &["no_proxy", "NO_PROXY"];
 
+/// The key of a configuration that names a proxy.
+const CONFIGURED: &str = "proxy";
+
 /// How a proxy is asked for a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
@@ -74,6 +77,14 @@ impl Proxy {
             Ok(proxy) => Ok(Some(proxy)),
             Err(reason) => Err(format!("{variable}: {reason}")),
         }
+    }
+
+    /// The proxy that a configuration names, whatever the environment says.
+    ///
+    /// # Errors
+    /// What is expected; repeats no part of `text`.
+    pub fn configured(text: &str) -> Result<Self, String> {
+        Self::parse(text, CONFIGURED)
     }
 
     /// A URL of a proxy. Without a scheme it is HTTP; a path is ignored.

@@ -258,7 +258,10 @@ fn parse_licenses(license: &RawValue) -> Result<Vec<String>> {
 const GO_MESSAGE_FIELD: &str = "Go struct field CreateRequest.messages of type api.Message";
 
 /// Checks a message and converts it to its stored form.
-fn normalize_message(message: &str) -> Result<Box<RawValue>> {
+///
+/// # Errors
+/// [`Error::InvalidRequest`] with Ollama's text.
+pub fn normalize_message(message: &str) -> Result<Box<RawValue>> {
     // A message that a chat request would reject is rejected here, with the path that Go would name.
     let as_sent: Message<'_> =
         decode::parse(message, "CreateRequest.messages").map_err(|error| {
@@ -284,7 +287,10 @@ fn normalize_message(message: &str) -> Result<Box<RawValue>> {
 }
 
 /// Checks the default options. As in a Modelfile, `stop` may be a single string.
-fn parse_parameters(parameters: Option<&Map<String, Value>>) -> Result<Map<String, Value>> {
+///
+/// # Errors
+/// [`Error::InvalidRequest`] that names the option and its type.
+pub fn parse_parameters(parameters: Option<&Map<String, Value>>) -> Result<Map<String, Value>> {
     let mut out = parameters.cloned().unwrap_or_default();
     out.retain(|_, value| !value.is_null());
     if let Some(stop) = out.get_mut("stop").filter(|stop| stop.is_string()) {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ollama_openai_proxy::backends::profiles;
 use ollama_openai_proxy::config;
+use ollama_openai_proxy::upstream::base_url::BaseUrl;
 
 pub(super) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -69,7 +70,7 @@ fn between<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
 
 /// The README's option table, without a line break at the end.
 fn option_table() -> String {
-    let code = |text: &str| if text.is_empty() { "none".into() } else { format!("`{text}`") };
+    let code = |text: &str| if text.is_empty() { String::new() } else { format!("`{text}`") };
     let mut text = "| Variable | Flag | Default | Meaning |\n| --- | --- | --- | --- |".to_owned();
     for row in config::OPTIONS {
         let variables = row.variables().map(code).collect::<Vec<_>>().join(" or ");
@@ -92,28 +93,57 @@ fn the_markdown_table_has_a_line_per_row_and_four_cells_each() {
          `https://api.openai.com/v1` | The OpenAI-compatible server; without a path, `/v1` is \
          added. |"
     ));
-    assert!(table.contains("| `OPENAI_API_KEY` | `--api-key` | none | "));
-    assert!(table.contains("| `OLLAMA_DEBUG` | none | `false` | "));
+    assert!(table.contains("| `OPENAI_API_KEY` | `--api-key` |  | "));
+    assert!(table.contains("| `OLLAMA_DEBUG` |  | `false` | "));
 }
 
-/// `UPDATE_README=1 cargo test --test it the_readme_tells` writes the option table anew.
+/// `UPDATE_README=1 cargo test --test it the_readme_tells` writes the generated parts anew.
 #[test]
 fn the_readme_tells_what_the_program_prints() {
-    const OPTIONS: [&str; 2] = ["<!-- options -->\n", "\n<!-- /options -->"];
     let path = root().join("README.md");
     let mut readme = fs::read_to_string(&path).expect("a README");
-    let table = option_table();
-    let [begin, end] = OPTIONS;
-    if std::env::var_os("UPDATE_README").is_some() {
-        let old = format!("{begin}{}{end}", between(&readme, begin, end));
-        readme = readme.replace(&old, &format!("{begin}{table}{end}"));
-        fs::write(&path, &readme).expect("written");
+    let file = format!("```toml\n{}\n```", config::file_reference());
+    for (name, text) in [("options", option_table()), ("file", file)] {
+        let [begin, end] = [format!("<!-- {name} -->\n"), format!("\n<!-- /{name} -->")];
+        if std::env::var_os("UPDATE_README").is_some() {
+            let old = format!("{begin}{}{end}", between(&readme, &begin, &end));
+            readme = readme.replace(&old, &format!("{begin}{text}{end}"));
+            fs::write(&path, &readme).expect("written");
+        }
+        let found = between(&readme, &begin, &end);
+        assert_eq!(found, text, "run `UPDATE_README=1 cargo test --test it the_readme_tells`");
     }
-    let found = between(&readme, begin, end);
-    assert_eq!(found, table, "run `UPDATE_README=1 cargo test --test it the_readme_tells`");
     assert!(readme.contains(env!("CARGO_PKG_VERSION")), "the version is not named");
-    for name in profiles::names() {
-        assert!(readme.contains(&format!("`{name}`")), "the family {name} is not named");
+}
+
+/// The cells of the table of backends, each without its back ticks.
+fn backends() -> Vec<[String; 5]> {
+    let readme = fs::read_to_string(root().join("README.md")).expect("a README");
+    let section = between(&readme, "## Your backend\n", "\n## ");
+    let rows = section.lines().filter(|line| line.starts_with("| ")).skip(2);
+    let cells = |row: &str| row.split('|').map(|it| it.trim().replace('`', "")).collect::<Vec<_>>();
+    let cells = rows.map(|row| cells(row)[1..6].to_vec().try_into().expect("five cells"));
+    cells.collect()
+}
+
+#[test]
+fn the_table_of_backends_agrees_with_the_profiles() {
+    let rows = backends();
+    let named: Vec<&str> = rows.iter().map(|[_, _, _, profile, _]| profile.as_str()).collect();
+    let (mut named_sorted, mut known) = (named.clone(), profiles::names());
+    named_sorted.sort_unstable();
+    known.sort_unstable();
+    assert_eq!(named_sorted, known, "each profile has one row");
+    for [name, url, key, profile, _] in &rows {
+        let Ok(url) = BaseUrl::parse(url) else {
+            assert_eq!(profile, "generic", "{name} has no base URL");
+            continue;
+        };
+        let found = profiles::find_by_host(url.host()).map(|profile| profile.name);
+        // A server of one's own may have any host.
+        let has_hosts = url.is_https();
+        assert_eq!(found, has_hosts.then_some(profile.as_str()), "{name}");
+        assert_eq!(has_hosts, key.ends_with("_API_KEY"), "{name}: {key}");
     }
 }
 

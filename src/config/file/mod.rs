@@ -1,0 +1,157 @@
+//! The configuration file: several upstreams, models with names of one's own, and any option.
+//!
+//! TOML. The options stand in `[server]` under their flags' names; each `[[upstream]]` and each `[[model]]`
+//! has the keys of its table (`upstream_keys.rs`, `model_keys.rs`), which also make the reference in `--help`
+//! and in the README. `${NAME}` in any text is the value of that variable of the environment or of the
+//! `.env` file, and `$${` stands for `${`. Paths are relative to the folder of the file, and `~/` is the
+//! home folder. Key files and certificates are read here, so that a start or a reload with one that cannot
+//! be read fails.
+//! Invariant: all mistakes are told together, each with its line; none quotes a value that may be secret.
+
+mod model_keys;
+mod node;
+mod problems;
+mod reference;
+mod scope;
+mod server_section;
+mod upstream_keys;
+
+use std::fs;
+use std::path::Path;
+use std::time::SystemTime;
+
+use self::node::Member;
+use self::problems::Problems;
+pub use self::reference::reference;
+use self::scope::Scope;
+pub use self::upstream_keys::Surroundings;
+use super::nearest::suggest;
+use super::options::OptionSpec;
+use super::raw::OptionValue;
+use super::read_file;
+use crate::models::configured::ConfiguredModel;
+use crate::observe::redact::Secret;
+use crate::upstream::settings::{DEFAULT_NAME, ServerSettings};
+
+/// The sections of the file.
+const SERVER: &str = "server";
+const UPSTREAM: &str = "upstream";
+const MODEL: &str = "model";
+const SECTIONS: [&str; 3] = [SERVER, UPSTREAM, MODEL];
+
+/// What a file says.
+#[derive(Default)]
+pub struct ConfigFile {
+    /// The options, in any order.
+    pub options: Vec<(&'static OptionSpec, OptionValue)>,
+    /// True if the file defines the upstreams, and not the environment.
+    pub has_upstreams: bool,
+    /// The upstreams, in order.
+    pub upstreams: Vec<ServerSettings>,
+    /// The models, in order.
+    pub models: Vec<ConfiguredModel>,
+    /// The values of variables that must be masked.
+    pub secrets: Vec<Secret>,
+    /// Each mistake with its line, which its text also names.
+    pub problems: Vec<(usize, String)>,
+}
+
+/// The environment of a file.
+pub struct Environment<'a> {
+    /// Finds the variables that the file names.
+    pub find: &'a dyn Fn(&str) -> Option<String>,
+    /// The user's home folder.
+    pub home: Option<String>,
+    /// What holds for all upstreams.
+    pub surroundings: Surroundings<'a>,
+    /// True if only the options are wanted: the upstreams' keys may not be there.
+    pub is_server_only: bool,
+}
+
+/// Reads a file.
+///
+/// # Errors
+/// Why it cannot be read at all.
+pub fn read(path: &Path, environment: &Environment<'_>) -> Result<ConfigFile, String> {
+    let bytes = read_file::read(path)?;
+    let changed = fs::metadata(path).and_then(|it| it.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+    Ok(parse(&bytes, (path, changed), environment))
+}
+
+/// Reads the text of a file that was last changed at this time.
+fn parse(
+    bytes: &[u8],
+    (path, changed): (&Path, SystemTime),
+    environment: &Environment<'_>,
+) -> ConfigFile {
+    let name = path.display().to_string();
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => {
+            let line =
+                1 + bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
+            let problems = vec![(line, format!("{name}:{line}: not UTF-8 text"))];
+            return ConfigFile { problems, ..ConfigFile::default() };
+        }
+    };
+    let mut scope = Scope {
+        problems: Problems::default(),
+        folder: path.parent().unwrap_or(Path::new("")),
+        home: environment.home.clone(),
+        secrets: Vec::new(),
+    };
+    let is_wanted = |section: &str| !environment.is_server_only || section == SERVER;
+    let members = node::parse(text, &is_wanted, environment.find, &mut scope.problems);
+    let mut file = read_sections(&members, (&name, changed), environment, &mut scope);
+    file.secrets = scope.secrets;
+    file.problems = scope.problems.into_lines(&name);
+    file
+}
+
+/// Reads the sections.
+fn read_sections(
+    members: &[Member],
+    (name, changed): (&str, SystemTime),
+    environment: &Environment<'_>,
+    scope: &mut Scope<'_>,
+) -> ConfigFile {
+    let mut file = ConfigFile::default();
+    let find = |name: &str| members.iter().find(|member| member.key == name);
+    for member in members.iter().filter(|member| !SECTIONS.contains(&member.key.as_str())) {
+        refuse_section(member, scope);
+    }
+    if let Some(member) = find(SERVER) {
+        file.options = server_section::read(member, name, scope);
+    }
+    if let Some(member) = find(UPSTREAM) {
+        file.has_upstreams = true;
+        file.upstreams = upstream_keys::read_all(member, &environment.surroundings, scope);
+    }
+    if let Some(member) = find(MODEL) {
+        let mut names: Vec<_> = file.upstreams.iter().map(|server| server.name.clone()).collect();
+        if !file.has_upstreams {
+            names.push(DEFAULT_NAME.to_owned());
+        }
+        file.models = model_keys::read_all(member, &names, changed, scope);
+    }
+    file
+}
+
+/// Says that the file has no such section, or that the key belongs into one.
+fn refuse_section(member: &Member, scope: &mut Scope<'_>) {
+    let shown = scope::show_name(&member.key);
+    let is_table = matches!(member.node.item, node::Item::Table(_) | node::Item::List(_));
+    let keys = server_section::keys();
+    let problem = if let Some(near) = suggest(&member.key, SECTIONS).filter(|_| is_table) {
+        format!("unknown section {shown}: {near}")
+    } else if let Some(near) = suggest(&member.key, keys.iter().map(String::as_str)) {
+        format!("unknown key {shown} outside of the sections: {near} It belongs into [server]")
+    } else {
+        format!("unknown key {shown}: known sections are [server], [[upstream]] and [[model]]")
+    };
+    scope.problems.add(member.line, &problem);
+}
+
+#[cfg(test)]
+mod tests;
