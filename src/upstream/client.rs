@@ -275,7 +275,13 @@ impl Client {
         };
         Call {
             operation,
-            request: Request { url, pass_headers: None, payload, timeout: self.agent.timeout },
+            request: Request {
+                method: operation.method,
+                url,
+                pass_headers: None,
+                payload,
+                timeout: self.agent.timeout,
+            },
             retry_policy: self.retry_policy,
             caller: Caller::New,
             connection_policy: ConnectionPolicy::Reuse,

@@ -7,6 +7,7 @@
 
 pub mod decode;
 pub mod manage;
+pub mod native;
 pub mod request;
 pub mod response;
 pub mod schema;

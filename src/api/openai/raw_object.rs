@@ -172,10 +172,7 @@ pub fn join_items<T: AsRef<str>>(items: &[T]) -> String {
 
 /// The name of the model and the range of its value, if it is complete in the first bytes of a body.
 pub fn find_model(beginning: &[u8]) -> Option<(String, Range<usize>)> {
-    let mut members = Vec::new();
-    let mut deserializer = serde_json::Deserializer::from_slice(beginning);
-    // Always an error: the object is not complete.
-    let _ = deserializer.deserialize_any(MemberCollector(&mut members));
+    let members = collect_members(beginning);
     let (_, value) = members
         .iter()
         .find(|(key, _)| key.eq_ignore_ascii_case("model"))
@@ -184,6 +181,15 @@ pub fn find_model(beginning: &[u8]) -> Option<(String, Range<usize>)> {
     let is_followed = beginning[range.end..].trim_ascii_start().starts_with(b",");
     let name = is_followed.then(|| serde_json::from_str(value).ok()).flatten()?;
     Some((name, range))
+}
+
+/// The keys of an object and the texts of their values, which borrow from it; of an object that is broken off
+/// or invalid, those before that place. What follows the object does not count.
+pub fn collect_members(object: &[u8]) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
+    let mut members = Vec::new();
+    let mut deserializer = serde_json::Deserializer::from_slice(object);
+    let _ = deserializer.deserialize_any(MemberCollector(&mut members));
+    members
 }
 
 /// The range of `part`, a slice of `whole`, in `whole`.

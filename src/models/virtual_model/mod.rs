@@ -25,8 +25,11 @@
 //!   `instructions`, and temperature, `top_p` and token limit; on `/v1/embeddings` nothing.
 
 mod defaults;
+mod native_defaults;
 mod pass_defaults;
 mod render;
+
+pub use self::native_defaults::NativeRoute;
 
 use std::time::SystemTime;
 

@@ -85,6 +85,8 @@ pub(in crate::upstream) struct Agent {
 
 /// What is sent.
 pub(in crate::upstream) struct Request<'a> {
+    /// `GET` or `HEAD` without a body, `POST` or `DELETE` with one.
+    pub method: &'static str,
     pub url: String,
     /// Headers of a client whose request is passed on; `None` for JSON of our own.
     pub pass_headers: Option<&'a PassHeaders>,
@@ -95,14 +97,14 @@ pub(in crate::upstream) struct Request<'a> {
 
 /// The body of a request.
 pub enum Payload<'a> {
-    /// None; the request is a GET.
+    /// None.
     Empty,
     /// A request of our own.
     Pieces(&'a RequestBody<'a>),
     /// A body that is passed on.
     Bytes(&'a [u8]),
-    /// A body of this many bytes that is passed on while it is read, and so is sent once.
-    Stream(&'a mut dyn Read, usize),
+    /// A body that is passed on while it is read, and so is sent once: this many bytes, or in chunks.
+    Stream(&'a mut dyn Read, Option<usize>),
 }
 
 impl Agent {
@@ -153,10 +155,13 @@ impl Agent {
         trace: &Trace,
         policy: ConnectionPolicy,
     ) -> Result<Response<Body>> {
-        let Request { url, pass_headers, payload, timeout } = request;
+        let Request { method, url, pass_headers, payload, timeout } = request;
         let pass_headers = *pass_headers;
         let post = || {
-            let builder = self.agent.post(&*url);
+            let builder = match *method {
+                "DELETE" => self.agent.delete(&*url).force_send_body(),
+                _ => self.agent.post(&*url),
+            };
             let builder = match pass_headers {
                 None => self.add_header(builder, CONTENT_TYPE, JSON),
                 Some(headers) => headers.iter().fold(builder, |builder, (name, value)| {
@@ -175,13 +180,17 @@ impl Agent {
         let (sent, connected) = detect_connect(|| match payload {
             Payload::Empty => {
                 let is_shared = pass_headers.is_none();
-                let builder = self.add_id_and_key(self.agent.get(&*url), (trace, is_shared));
+                let builder = match *method {
+                    "HEAD" => self.agent.head(&*url),
+                    _ => self.agent.get(&*url),
+                };
+                let builder = self.add_id_and_key(builder, (trace, is_shared));
                 self.configure(self.headers.add(builder, true), *timeout, policy).call()
             }
             Payload::Bytes(bytes) => post().send(*bytes),
             Payload::Pieces(body) => match body.as_single_piece() {
                 Some(bytes) => post().send(bytes),
-                None => send_reader(post(), &mut body.reader(), body.len()),
+                None => send_reader(post(), &mut body.reader(), Some(body.len())),
             },
             Payload::Stream(reader, length) => send_reader(post(), reader, *length),
         });
@@ -291,14 +300,17 @@ pub(in crate::upstream) fn is_json(headers: &PassHeaders) -> bool {
     headers.iter().any(|(name, value)| *name == CONTENT_TYPE && value == JSON)
 }
 
-/// Sends a body that is not in one piece. Its length is known, and chunks are not accepted by every
-/// server.
+/// Sends a body that is not in one piece. Chunks are not accepted by every server, so they are sent only where
+/// the length is not known.
 fn send_reader(
     builder: RequestBuilder<WithBody>,
     reader: &mut dyn Read,
-    length: usize,
+    length: Option<usize>,
 ) -> std::result::Result<Response<Body>, ureq::Error> {
-    let builder = builder.header("content-length", length.to_string());
+    let builder = match length {
+        Some(length) => builder.header("content-length", length.to_string()),
+        None => builder,
+    };
     builder.send(SendBody::from_reader(reader))
 }
 

@@ -56,6 +56,7 @@ fn agent(server: &TlsServer, proxy: &ForwardProxy) -> (Agent, BaseUrl) {
 /// Asks for the list of models.
 fn ask(agent: &Agent, base_url: &BaseUrl) -> Result<impl Read, Error> {
     let mut request = Request {
+        method: "GET",
         url: base_url.join("models"),
         pass_headers: None,
         payload: Payload::Empty,
