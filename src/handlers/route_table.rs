@@ -13,6 +13,7 @@ use super::{
     other_routes, responses, responses_compact, transfer, v1_models,
 };
 use crate::api::ollama::decode;
+use crate::api::ollama::response::IS_RUNNING;
 use crate::error::{Error, Result};
 use crate::http::exchange::ContentType;
 use crate::http::routes::{Lane, Outcome, Route};
@@ -111,7 +112,7 @@ pub fn handle(mut context: Context<'_>) -> Result<()> {
 }
 
 fn root(context: &mut Context<'_>) -> Result<()> {
-    context.exchange.respond(200, ContentType::PLAIN_UTF8, b"Ollama is running")
+    context.exchange.respond(200, ContentType::PLAIN_UTF8, IS_RUNNING.as_bytes())
 }
 
 #[cfg(test)]

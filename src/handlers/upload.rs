@@ -153,7 +153,7 @@ fn stream_upload<'a>(
         trace.upstream = Some(upstream.shared_name());
         let mut reader = body.as_reader(None);
         let length = reader.length;
-        let payload = Payload::Stream(&mut reader, length);
+        let payload = Payload::Stream(&mut reader, Some(length));
         let answer = upstream.client.pass_unread(target, None, headers, payload, trace)?;
         return Ok(Passed { answer, in_use: None });
     };
@@ -166,7 +166,7 @@ fn stream_upload<'a>(
         let mut in_use = resolved.begin_use(app, LoadOptions::default());
         let mut reader = body.as_reader(Some(&prefix));
         let length = reader.length;
-        let payload = Payload::Stream(&mut reader, length);
+        let payload = Payload::Stream(&mut reader, Some(length));
         let (client, id) = (&resolved.upstream.client, Some(resolved.id.as_str()));
         let answer = client.pass_unread(target, id, headers, payload, trace)?;
         in_use.record_response(&answer);

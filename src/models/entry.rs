@@ -51,6 +51,7 @@ pub(super) fn parse_model(entry: &Value, ollama_entries: &[Value]) -> Option<Mod
         capabilities: Capabilities::from_entry(id, entry, ollama_entry),
         assumed: Capabilities::default(),
         thinking: ThinkingModes::from_entry(entry).map(Arc::new),
+        own_tag: None,
     })
 }
 

@@ -56,6 +56,17 @@ pub struct Model {
     pub assumed: Capabilities,
     /// Which values of `think` it takes, as far as is known.
     pub thinking: Option<Arc<ThinkingModes>>,
+    /// The entry in `/api/tags` of an Ollama, as it is written there.
+    pub own_tag: Option<Arc<OwnTag>>,
+}
+
+/// An entry of an Ollama's `/api/tags`.
+#[derive(Debug, PartialEq)]
+pub struct OwnTag {
+    /// Its JSON.
+    pub json: Box<str>,
+    /// Its `modified_at`.
+    pub modified_at: Option<SystemTime>,
 }
 
 /// The facts about the proxy that rendered models depend on.
@@ -114,6 +125,7 @@ impl Model {
         }
         self.capabilities = self.capabilities.or(&facts.capabilities);
         self.thinking = self.thinking.take().or_else(|| facts.thinking.clone());
+        self.own_tag = facts.own_tag.clone().or(self.own_tag.take());
     }
 
     /// Fills unknown facts from the table of well-known models. The table's capabilities are only
@@ -143,6 +155,9 @@ impl Model {
 
     /// The time of creation, or the start of the process if that is unknown or later.
     pub fn modified_time(&self, context: &RenderContext<'_>) -> SystemTime {
+        if let Some(modified_at) = self.own_tag.as_ref().and_then(|tag| tag.modified_at) {
+            return modified_at;
+        }
         // `None` for a number beyond the range of the system's clock.
         let time = |created| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(created));
         let created = self.created.and_then(time);

@@ -4,13 +4,17 @@
 //! its context length and accepted media better than the model file. Never fetches anything.
 //! Invariant: a missing entry in a gateway's static table never marks a capability as absent.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::entry::{entries, parse_model};
-use super::model::{Capabilities, Model, ThinkingModes};
+use super::model::{Capabilities, Model, OwnTag, ThinkingModes};
+use crate::api::openai::raw_object::{self, RawObject};
+use crate::backends::names;
 use crate::backends::profiles::DetailsProbe;
+use crate::observe::timestamp;
 
 /// Parts of a chat template that show that the model reasons.
 const REASONING_MARKERS: &[&str] = &["enable_thinking", "<think>", "reasoning_effort"];
@@ -38,6 +42,7 @@ impl ModelFacts {
             DetailsProbe::OpenRouterEmbeddings => {
                 entries(&value)?.iter().filter_map(parse_embedding_model).collect()
             }
+            DetailsProbe::OllamaTags => parse_ollama_tags(body)?,
         };
         Some(Self { probe, models })
     }
@@ -55,6 +60,15 @@ impl ModelFacts {
             }
             (DetailsProbe::TgiInfo, [model], [facts]) => model.merge_missing(facts),
             (DetailsProbe::LlamaCppProps | DetailsProbe::TgiInfo, ..) => {}
+            (DetailsProbe::OllamaTags, listed, all_facts) => {
+                let mut by_name = HashMap::with_capacity(all_facts.len());
+                by_name.extend(all_facts.iter().map(|facts| (facts.id.as_str(), facts)));
+                for model in listed {
+                    if let Some(facts) = by_name.get(names::display_name(&model.id).as_str()) {
+                        model.merge_missing(facts);
+                    }
+                }
+            }
             (_, listed, all_facts) => {
                 for model in listed {
                     if let Some(facts) = all_facts.iter().find(|facts| facts.id == model.id) {
@@ -143,6 +157,53 @@ fn parse_litellm_entry(entry: &Value) -> Option<Model> {
     })
 }
 
+/// The entries of an Ollama's `/api/tags`, each with its own text.
+fn parse_ollama_tags(body: &str) -> Option<Vec<Model>> {
+    let members = RawObject::parse(body)?;
+    let entries = raw_object::parse_items(members.get("models")?)?;
+    let parse = |json: &str| {
+        let entry: Value = serde_json::from_str(json).ok()?;
+        let (name, details) =
+            (entry["model"].as_str().or(entry["name"].as_str())?, &entry["details"]);
+        let text = |name: &str| details[name].as_str().filter(|it| !it.is_empty());
+        let text = |name: &str| text(name).map(str::to_owned);
+        let number = |name: &str| details[name].as_u64().filter(|number| *number > 0);
+        let modified_at = entry["modified_at"].as_str().and_then(timestamp::parse_rfc3339);
+        Some(Model {
+            id: names::display_name(name),
+            size: entry["size"].as_u64(),
+            family: text("family"),
+            format: text("format"),
+            parameter_size: text("parameter_size"),
+            quantization: text("quantization_level"),
+            context_length: number("context_length"),
+            embedding_length: number("embedding_length"),
+            capabilities: parse_ollama_capabilities(&entry["capabilities"]),
+            own_tag: Some(Arc::new(OwnTag { json: json.into(), modified_at })),
+            ..Model::default()
+        })
+    };
+    Some(entries.into_iter().filter_map(parse).collect())
+}
+
+/// Older versions of Ollama tell none.
+fn parse_ollama_capabilities(list: &Value) -> Capabilities {
+    let Some(words) = list.as_array().filter(|words| !words.is_empty()) else {
+        return Capabilities::default();
+    };
+    let has = |word: &str| Some(words.iter().any(|known| known == word));
+    Capabilities {
+        completion: has("completion"),
+        tools: has("tools"),
+        insert: has("insert"),
+        vision: has("vision"),
+        embedding: has("embedding"),
+        thinking: has("thinking"),
+        audio: has("audio"),
+        image: has("image"),
+    }
+}
+
 /// An entry of OpenRouter's list of embedding models.
 fn parse_embedding_model(entry: &Value) -> Option<Model> {
     let mut model = parse_model(entry, &[])?;
@@ -163,6 +224,23 @@ mod tests {
         listed.merge_facts(&ModelFacts::parse(side, &told.to_string()).expect("an answer"));
         assert_eq!(listed.models.len(), 1);
         listed.models.remove(0)
+    }
+
+    #[test]
+    fn an_ollama_s_entry_is_kept_as_it_is() {
+        let list = json!({"data": [{"id": "m", "owned_by": "library"}, {"id": "e:x"}]});
+        let m = r#"{"name":"m:latest","model":"m:latest","modified_at":"2026-08-20T09:00:00.5+02:00",
+            "size":5,"details":{"family":"llama","families":null,"context_length":9},"capabilities":["completion"],"new":[ 1 ]}"#;
+        let body =
+            format!(r#"{{"models":[{m},{{"name":"e:x","capabilities":[]}},{{"x":1}}],"z":1}}"#);
+        let mut listed = parse_list(&list.to_string()).expect("a list");
+        listed.merge_facts(&ModelFacts::parse(DetailsProbe::OllamaTags, &body).expect("tags"));
+        let own = |at: usize| listed[at].own_tag.as_ref().map(|tag| tag.json.as_ref());
+        assert_eq!(own(0), Some(m));
+        assert_eq!(own(1), Some(r#"{"name":"e:x","capabilities":[]}"#));
+        assert_eq!((listed[0].size, listed[0].context_length), (Some(5), Some(9)));
+        assert_eq!(listed[0].capabilities.to_names(), ["completion"]);
+        assert_eq!(listed[1].capabilities.tools, None, "an older one does not tell");
     }
 
     #[test]
@@ -246,6 +324,7 @@ mod tests {
             DetailsProbe::LiteLlm,
             DetailsProbe::LocalAi,
             DetailsProbe::TgiInfo,
+            DetailsProbe::OllamaTags,
         ] {
             for body in ["", "<html>", "null", "5", "{}", r#"{"error":"Unexpected endpoint"}"#] {
                 check(side, body);

@@ -5,8 +5,8 @@
 //! through [`BodyLog`] only.
 
 use std::cell::OnceCell;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use serde_json::{Map, Value};
@@ -15,6 +15,7 @@ use ureq::http::Response;
 
 use super::long_answers::LongAnswers;
 use super::model_list::ModelDetailsCache;
+use super::native::VersionState;
 use super::recent_models::RecentModels;
 use super::retry::{AfterTimeout, AttemptResult, Call, count_failure};
 use super::transport::agent::{Agent, Payload, Request};
@@ -66,6 +67,8 @@ pub struct Client {
     /// The upstream's family, where the operator or the base URL names it.
     pub(crate) configured_profile: Option<&'static Profile>,
     pub(super) model_details: ModelDetailsCache,
+    /// Whether it was asked if it is an Ollama.
+    pub(super) version_state: Mutex<VersionState>,
 }
 
 /// An error, and what the upstream said of the request, if it rejected it. The details are not
@@ -105,6 +108,7 @@ impl Client {
                 .or_else(|| profiles::find_by_host(settings.server.base_url.host())),
             base_url: settings.server.base_url,
             model_details: ModelDetailsCache::default(),
+            version_state: Mutex::default(),
         }
     }
 

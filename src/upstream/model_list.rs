@@ -175,11 +175,22 @@ impl Client {
         if let Some(profile) = self.current_profile() {
             list.set_profile(profile);
         }
-        let probe = list.details_probe().filter(|_| self.settings.list.is_none());
-        if let Some(facts) = probe.and_then(|probe| self.get_details(probe, trace)) {
-            list.merge_facts(&facts);
+        // What the operator lists is not asked for.
+        if self.settings.list.is_some() {
+            return list.with_defaults();
+        }
+        self.merge_details(&mut list, trace);
+        if let Some(profile) = self.detect_ollama(&list, trace) {
+            list.set_profile(profile);
+            self.merge_details(&mut list, trace);
         }
         list.with_defaults()
+    }
+
+    fn merge_details(&self, list: &mut ModelList, trace: &Trace) {
+        if let Some(facts) = list.details_probe().and_then(|probe| self.get_details(probe, trace)) {
+            list.merge_facts(&facts);
+        }
     }
 
     /// The details from the first place that has some.
@@ -203,6 +214,9 @@ impl Client {
         trace: &Trace,
     ) -> Option<Arc<ModelFacts>> {
         let mut call = self.new_get_call(Operation::model_details(path), DETAILS_TIMEOUT);
+        if probe == DetailsProbe::OllamaTags {
+            call.request.url = self.base_url.root_url(path);
+        }
         let response = self.exchange(
             &mut call,
             ConnectionPolicy::Reuse,

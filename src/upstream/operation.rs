@@ -56,6 +56,16 @@ impl Operation {
     /// A client's request for a route that only the upstream has; the client named the path.
     pub(super) const PASS_OTHER: Self = Self::pass("such");
 
+    /// A request of Ollama's own API; its path is not below the base URL.
+    pub(super) const fn native(method: &'static str) -> Self {
+        Self { method, has_deployment: false, ..Self::post("native", "") }
+    }
+
+    /// True if the upstream is asked in Ollama's own protocol, whose errors are passed as they are.
+    pub(super) fn is_native(self) -> bool {
+        self.name == Self::native("").name
+    }
+
     /// True if a model generates the response, so that a request that was read may have its cost.
     pub(super) fn generates(self) -> bool {
         self.method == "POST" && self.path != Self::EMBEDDING.path
@@ -65,7 +75,7 @@ impl Operation {
     /// an error status is. Not so on routes whose responses this program does not know.
     pub(super) fn reports_errors_in_band(self) -> bool {
         let is_known = matches!(self.path, "chat/completions" | "completions");
-        self.generates() && (is_known || self.name != Self::PASS_OTHER.name)
+        self.generates() && !self.is_native() && (is_known || self.name != Self::PASS_OTHER.name)
     }
 
     /// The same operation, for a stream or for a whole response.

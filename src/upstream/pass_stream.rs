@@ -37,8 +37,9 @@ const TAIL_BYTES: usize = DONE_MARKERS[1].len();
 pub(super) struct PassStream {
     body: StreamedBody,
     buffer: Box<[u8]>,
-    /// A stream of events may go on for as long as each of its lines ends in time.
     is_event_stream: bool,
+    /// A stream of events or lines may go on for as long as each of its lines ends in time.
+    has_lines: bool,
     /// What was read in advance.
     held: Vec<u8>,
     /// The last bytes of a stream of events.
@@ -87,13 +88,16 @@ impl PassStream {
     /// The pieces of a body.
     pub(super) fn new(
         body: StreamedBody,
-        (is_event_stream, ends_with_connection): (bool, bool),
+        head: &PassHead,
+        ends_with_connection: bool,
         logger: Option<LineLogger>,
     ) -> Self {
+        let is_event_stream = head.is_event_stream();
         Self {
             body,
             buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
             is_event_stream,
+            has_lines: is_event_stream || head.is_ndjson(),
             held: Vec::new(),
             tail: Vec::new(),
             reports_error: false,
@@ -105,6 +109,11 @@ impl PassStream {
     /// Fills the buffer, of which the first bytes were read; returns the length of the piece.
     fn take_piece(&mut self, first: usize) -> usize {
         let length = self.body.fill(&mut self.buffer, first);
+        // From the end, because the last byte is nearly always a line feed.
+        let is_line_end = |byte: &u8| matches!(byte, b'\n' | b'\r');
+        if self.has_lines && self.buffer[..length].iter().rev().any(is_line_end) {
+            self.body.deadline.reset();
+        }
         if self.is_event_stream {
             self.track_event_end(length);
         }
@@ -161,10 +170,6 @@ impl PassStream {
     /// Notes the end of a piece of events, which has this length.
     fn track_event_end(&mut self, length: usize) {
         let piece = &self.buffer[..length];
-        // From the end, because the last byte is nearly always a line feed.
-        if piece.iter().rev().any(|byte| matches!(byte, b'\n' | b'\r')) {
-            self.body.deadline.reset();
-        }
         if let Some(end) = &mut self.end_detector {
             end.push(piece);
         }

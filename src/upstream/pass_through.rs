@@ -216,7 +216,7 @@ impl Client {
         response
     }
 
-    fn send_pass<'a>(
+    pub(super) fn send_pass<'a>(
         &self,
         mut call: Call<'a>,
         headers: &'a PassHeaders,
@@ -263,7 +263,7 @@ impl Client {
         }
         let body = StreamedBody::new(body, timeout, self.metrics.clone());
         let logger = logger.map(|logger| logger.into_line_logger("upstream response"));
-        let mut stream = PassStream::new(body, (is_event_stream, ends_with_connection), logger);
+        let mut stream = PassStream::new(body, &head, ends_with_connection, logger);
         if call.operation.reports_errors_in_band()
             && let Some(error) = stream.find_error(&head, &trace.patience)
         {
@@ -274,7 +274,7 @@ impl Client {
     }
 
     /// The upstream's own error, if there is one, is the response.
-    fn prefer_response(
+    pub(super) fn prefer_response(
         &self,
         operation: Operation,
         trace: &Trace,

@@ -71,7 +71,10 @@ impl<'a> Call<'a> {
         );
         let is_spent = matches!(self.after_timeout, AfterTimeout::Fail)
             && (is_late_head(error) || (was_late && is_gateway_timeout(error)));
-        let is_final = is_spent || (self.only_reconnects && !never_arrived);
+        // Ollama's status for wrong options and formats, which no second attempt mends (server/routes.go).
+        let is_ollama_s_own = self.operation.is_native()
+            && matches!(error, Error::UpstreamStatus { status: 500, .. });
+        let is_final = is_spent || is_ollama_s_own || (self.only_reconnects && !never_arrived);
         if is_final { Retry::Never } else { error.retry() }
     }
 
@@ -329,7 +332,9 @@ impl Client {
             return Error::upstream_protocol(what).into();
         }
         // A history that cannot be read is no failure of the server, whatever the status.
-        let is_unreadable = matches!(status, 400 | 404 | 422 | 500..)
+        let is_native = call.operation.is_native();
+        let is_unreadable = !is_native
+            && matches!(status, 400 | 404 | 422 | 500..)
             && call.read_arguments_rejection(&body).is_some();
         let status = if is_unreadable && status != 422 { 400 } else { status };
         let has_body = !matches!(call.request.payload, Payload::Empty);
@@ -348,7 +353,7 @@ impl Client {
         // Only what was sent can be repaired.
         let rejection = errors::parse_rejection(status, &body).filter(|_| has_body);
         // A template that fails is the request's fault, whatever the status.
-        let shown = error.status().filter(|_| rejection.is_some()).unwrap_or(status);
+        let shown = error.status().filter(|_| rejection.is_some() && !is_native).unwrap_or(status);
         Box::new(AttemptError {
             error,
             rejection,

@@ -274,6 +274,9 @@ pub struct VersionResponse {
     pub version: &'static str,
 }
 
+/// The response of `/`.
+pub const IS_RUNNING: &str = "Ollama is running";
+
 /// The body of an error response.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct ErrorResponse<'a> {

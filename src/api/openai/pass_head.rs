@@ -64,6 +64,11 @@ impl PassHead {
         self.has_type("text/event-stream")
     }
 
+    /// True if the body is lines of JSON.
+    pub fn is_ndjson(&self) -> bool {
+        self.has_type("application/x-ndjson")
+    }
+
     /// True if the body is JSON, as far as the type tells.
     pub fn may_be_json(&self) -> bool {
         self.has_type("application/json") || self.header("content-type").is_none()

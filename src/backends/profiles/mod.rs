@@ -122,11 +122,13 @@ pub enum DetailsProbe {
     TgiInfo,
     /// OpenRouter's list of embedding models, which are missing in its model list.
     OpenRouterEmbeddings,
+    /// Ollama's `/api/tags`.
+    OllamaTags,
 }
 
 impl DetailsProbe {
     /// The paths to try in order until one responds: relative to the base URL, or with a leading
-    /// slash relative to the server's root.
+    /// slash relative to the server's root; Ollama's is beside the base URL.
     #[must_use]
     pub fn paths(self) -> &'static [&'static str] {
         match self {
@@ -136,6 +138,7 @@ impl DetailsProbe {
             Self::LocalAi => &["models/capabilities"],
             Self::TgiInfo => &["/info"],
             Self::OpenRouterEmbeddings => &["embeddings/models"],
+            Self::OllamaTags => &["/api/tags"],
         }
     }
 }

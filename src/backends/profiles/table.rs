@@ -184,6 +184,7 @@ pub const PROFILES: &[Profile] = &[
         name: "ollama",
         owners: &["library"],
         thinking: ThinkingParam::Gemini,
+        details_probe: Some(DetailsProbe::OllamaTags),
         ..GENERIC
     },
     Profile {
