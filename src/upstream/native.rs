@@ -68,6 +68,12 @@ impl Client {
         self.current_profile().is_some_and(|profile| profile.name == OLLAMA)
     }
 
+    /// Whether the upstream is an Ollama, or may turn out to be one.
+    pub fn may_be_ollama(&self) -> bool {
+        let is_unknown = || !matches!(&*lock(&self.version_state), VersionState::Answered);
+        self.current_profile().map_or_else(is_unknown, |profile| profile.name == OLLAMA)
+    }
+
     /// Passes a request of Ollama's own API on.
     ///
     /// # Errors
@@ -100,8 +106,11 @@ impl Client {
         list: &ModelList,
         trace: &Trace,
     ) -> Option<&'static Profile> {
-        let listed = list.profile.map_or(OLLAMA, |profile| profile.name);
-        if self.current_profile().is_some() || listed != OLLAMA || !self.begin_version_check() {
+        if self.current_profile().is_some() || !self.begin_version_check() {
+            return None;
+        }
+        if list.profile.is_some_and(|profile| profile.name != OLLAMA) {
+            *lock(&self.version_state) = VersionState::Answered;
             return None;
         }
         let is_ollama = self.is_ollama_version(trace);

@@ -11,6 +11,7 @@ pub mod bench;
 pub mod forward_proxy;
 pub mod golden;
 pub mod members;
+pub mod ollama;
 pub mod program;
 pub mod proxy;
 pub mod raw;

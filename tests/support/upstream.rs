@@ -207,7 +207,8 @@ pub const MODELS: &str = r#"{"object":"list","data":[
 /// The places beside a list that some families have.
 const SIDES: &[&str] = &[
     "/props", "/api/v0/models", "/model/info", "/v1/model/info", "/v1/models/capabilities",
-    "/info", "/v1/embeddings/models", "/api/version", "/api/tags", "/",
+    "/info", "/v1/embeddings/models", "/api/version", "/api/tags", "/api/ps",
+    "/",
 ];
 
 fn aside(shared: &Shared, request: Recorded) -> Step {
@@ -313,8 +314,27 @@ fn read_request(reader: &mut impl BufRead, connection: usize) -> Option<Recorded
     let length = recorded.header("content-length").and_then(|length| length.parse().ok());
     let mut body = vec![0; length.unwrap_or(0)];
     reader.read_exact(&mut body).ok()?;
+    if recorded.header("transfer-encoding").is_some() {
+        body = read_chunks(reader)?;
+    }
     recorded.body = String::from_utf8(body).expect("the proxy sends UTF-8");
     Some(recorded)
+}
+
+/// A chunked body; `None` if it breaks off.
+fn read_chunks(reader: &mut impl BufRead) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok().filter(|length| *length > 0)?;
+        let size = usize::from_str_radix(line.trim_end(), 16).expect("a chunk's size");
+        let mut chunk = vec![0; size + 2];
+        reader.read_exact(&mut chunk).ok()?;
+        body.extend_from_slice(&chunk[..size]);
+        if size == 0 {
+            return Some(body);
+        }
+    }
 }
 
 /// A whole answer with status 200.
