@@ -109,7 +109,8 @@ impl Client {
         if self.current_profile().is_some() || !self.begin_version_check() {
             return None;
         }
-        if list.profile.is_some_and(|profile| profile.name != OLLAMA) {
+        let is_other = list.profile.is_some_and(|profile| profile.name != OLLAMA);
+        if is_other || self.base_url.is_azure_versioned() {
             *lock(&self.version_state) = VersionState::Answered;
             return None;
         }

@@ -207,8 +207,7 @@ pub const MODELS: &str = r#"{"object":"list","data":[
 /// The places beside a list that some families have.
 const SIDES: &[&str] = &[
     "/props", "/api/v0/models", "/model/info", "/v1/model/info", "/v1/models/capabilities",
-    "/info", "/v1/embeddings/models", "/api/version", "/api/tags", "/api/ps",
-    "/",
+    "/info", "/v1/embeddings/models", "/api/version", "/api/tags", "/api/ps", "/",
 ];
 
 fn aside(shared: &Shared, request: Recorded) -> Step {

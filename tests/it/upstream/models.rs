@@ -153,12 +153,15 @@ fn a_sign_of_life_asks_nobody_but_the_list() {
 }
 
 #[test]
-fn unknown_servers_and_servers_of_several_models_are_asked_nothing() {
+fn unknown_servers_are_asked_for_a_version_once_and_servers_of_several_models_nothing() {
     let entry = |id: &str| json!({"id": id, "object": "model", "owned_by": "llamacpp"});
-    for list in [PLAIN.to_owned(), json!({"data": [entry("a"), entry("b")]}).to_string()] {
-        let (upstream, proxy) = forgetful(None, &list);
-        proxy.tags();
-        assert!(places(&upstream).is_empty(), "{list}");
+    let several = json!({"data": [entry("a"), entry("b")]}).to_string();
+    for (list, asked) in [(PLAIN, &["/api/version"][..]), (&several, &[])] {
+        let (upstream, proxy) = forgetful(None, list);
+        for asked in [asked, &[]] {
+            proxy.tags();
+            assert_eq!(places(&upstream), asked, "{list}");
+        }
     }
 }
 
