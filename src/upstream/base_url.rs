@@ -129,13 +129,6 @@ impl BaseUrl {
         }
     }
 
-    /// The URL of a path beside `/v1`, such as `/api/chat` of an Ollama; the base may as well lack `/v1`.
-    pub fn root_url(&self, path: &str) -> String {
-        let Self { origin, path: base, query, .. } = self;
-        let root = base.strip_suffix(DEFAULT_PATH).unwrap_or(base);
-        format!("{origin}{root}{path}{query}")
-    }
-
     /// Whether the upstream speaks Azure's dated API, which has its own header for the key.
     pub fn is_azure_versioned(&self) -> bool {
         self.split_azure_path().is_some()
@@ -343,19 +336,6 @@ mod tests {
 
     fn parse(text: &str) -> BaseUrl {
         BaseUrl::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"))
-    }
-
-    #[test]
-    fn ollama_s_own_routes_are_beside_v1() {
-        let check = |base: &str, expected: &str| {
-            assert_eq!(parse(base).root_url("/api/chat"), expected, "{base}");
-        };
-        check("http://host:11434", "http://host:11434/api/chat");
-        check("http://host:11434/v1/", "http://host:11434/api/chat");
-        check("https://h/ollama/v1", "https://h/ollama/api/chat");
-        check("https://h/ollama", "https://h/ollama/api/chat");
-        check("https://h/ollama/v1?key=a", "https://h/ollama/api/chat?key=a");
-        check("http://[::1]:8080/v1", "http://[::1]:8080/api/chat");
     }
 
     #[track_caller]

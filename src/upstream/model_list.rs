@@ -214,9 +214,6 @@ impl Client {
         trace: &Trace,
     ) -> Option<Arc<ModelFacts>> {
         let mut call = self.new_get_call(Operation::model_details(path), DETAILS_TIMEOUT);
-        if probe == DetailsProbe::OllamaTags {
-            call.request.url = self.base_url.root_url(path);
-        }
         let response = self.exchange(
             &mut call,
             ConnectionPolicy::Reuse,

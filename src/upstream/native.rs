@@ -1,7 +1,7 @@
 //! A real Ollama among the upstreams, asked in its own protocol.
 //!
 //! Requests go to the routes beside `/v1` as they are, and so do the responses: nothing is translated and
-//! nothing repaired. An upstream is an Ollama if the configuration says so (`profile`), or if it says so
+//! nothing repaired, but members that the operator adds to each request are added here, too. An upstream is an Ollama if the configuration says so (`profile`), or if it says so
 //! itself: `GET /api/version` has the one member `version`, and `/` is not something else. It is asked once,
 //! beside the model list, and only where nothing else has named its family. Other servers imitate these
 //! routes in parts; theirs is another page at `/`. Invariant: a server whose family is known to be another
@@ -35,6 +35,7 @@ const OLLAMA: &str = "ollama";
 /// Below the root of its API.
 const VERSION_PATH: &str = "/api/version";
 const RUNNING_PATH: &str = "/api/ps";
+const SHOW_PATH: &str = "/api/show";
 
 /// What an upstream has said of itself.
 #[derive(Debug, Default)]
@@ -83,6 +84,23 @@ impl Client {
         request: NativeRequest<'_>,
         trace: &mut Trace,
     ) -> Result<PassResponse> {
+        let NativeRequest { method, path, payload, headers, is_change } = request;
+        let generates = !is_change && path != SHOW_PATH;
+        let extended = if generates { self.extend(&payload, headers) } else { None };
+        match &extended {
+            Some(body) => {
+                let payload = Payload::Bytes(body.as_bytes());
+                let request = NativeRequest { method, path, payload, headers, is_change };
+                self.send_native(request, trace)
+            }
+            None => {
+                let request = NativeRequest { method, path, payload, headers, is_change };
+                self.send_native(request, trace)
+            }
+        }
+    }
+
+    fn send_native(&self, request: NativeRequest<'_>, trace: &mut Trace) -> Result<PassResponse> {
         let operation = Operation::native(request.method);
         let mut call = self.new_call(operation, None, request.payload);
         call.request.url = self.base_url.root_url(request.path);

@@ -190,7 +190,7 @@ impl Client {
     }
 
     /// A body of JSON with the operator's members that it lacks; `None` if nothing is added.
-    fn extend(&self, payload: &Payload<'_>, headers: &PassHeaders) -> Option<String> {
+    pub(super) fn extend(&self, payload: &Payload<'_>, headers: &PassHeaders) -> Option<String> {
         let Payload::Bytes(body) = payload else { return None };
         if !self.adds_members() || !is_json(headers) {
             return None;

@@ -128,7 +128,7 @@ pub enum DetailsProbe {
 
 impl DetailsProbe {
     /// The paths to try in order until one responds: relative to the base URL, or with a leading
-    /// slash relative to the server's root; Ollama's is beside the base URL.
+    /// slash relative to the server's root.
     #[must_use]
     pub fn paths(self) -> &'static [&'static str] {
         match self {
