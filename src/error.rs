@@ -67,6 +67,10 @@ pub enum TimeoutPhase {
     Head,
     /// Waiting for more of the body.
     Body,
+    /// As `Head`, where the upstream has a time limit of its own.
+    OwnHead,
+    /// As `Body`, where the upstream has a time limit of its own.
+    OwnBody,
 }
 
 /// What an upstream's error says beside its text: bounded, and with keys masked.
@@ -297,13 +301,33 @@ impl Error {
             self,
             Self::Connect(_)
                 | Self::ClosedBeforeResponse { .. }
-                | Self::UpstreamTimeout(TimeoutPhase::Connect | TimeoutPhase::Head)
+                | Self::UpstreamTimeout(
+                    TimeoutPhase::Connect | TimeoutPhase::Head | TimeoutPhase::OwnHead
+                )
         )
     }
 
     /// True if the upstream began a response and did not complete it.
     pub fn is_cut_response(&self) -> bool {
-        matches!(self, Self::IncompleteStream | Self::UpstreamTimeout(TimeoutPhase::Body))
+        matches!(
+            self,
+            Self::IncompleteStream
+                | Self::UpstreamTimeout(TimeoutPhase::Body | TimeoutPhase::OwnBody)
+        )
+    }
+
+    /// The same for an upstream with a time limit of its own, which REQUEST_TIMEOUT does not set.
+    #[must_use]
+    pub fn with_own_limit(self) -> Self {
+        match self {
+            Self::UpstreamTimeout(TimeoutPhase::Head) => {
+                Self::UpstreamTimeout(TimeoutPhase::OwnHead)
+            }
+            Self::UpstreamTimeout(TimeoutPhase::Body) => {
+                Self::UpstreamTimeout(TimeoutPhase::OwnBody)
+            }
+            error => error,
+        }
     }
 
     /// True if the upstream, not the client or this program, caused the error.
@@ -430,6 +454,12 @@ impl Error {
             Self::UpstreamTimeout(TimeoutPhase::Body) => {
                 "the upstream sent nothing for REQUEST_TIMEOUT in the middle of its response"
             }
+            Self::UpstreamTimeout(TimeoutPhase::OwnHead) => {
+                "no response from the upstream within its timeout"
+            }
+            Self::UpstreamTimeout(TimeoutPhase::OwnBody) => {
+                "the upstream sent nothing for its timeout in the middle of its response"
+            }
             Self::IncompleteStream => {
                 "the upstream closed the connection before its response was complete"
             }
@@ -443,7 +473,9 @@ impl Error {
         match self {
             Self::Connect(_)
             | Self::UpstreamDown { .. }
-            | Self::UpstreamTimeout(TimeoutPhase::Connect | TimeoutPhase::Head) => Retry::Backoff,
+            | Self::UpstreamTimeout(
+                TimeoutPhase::Connect | TimeoutPhase::Head | TimeoutPhase::OwnHead,
+            ) => Retry::Backoff,
             Self::ClosedBeforeResponse { .. } | Self::StaleConnection => Retry::Immediate,
             Self::UpstreamStatus { retry, .. } => *retry,
             Self::Exhausted { last, .. } => last.retry(),
@@ -464,8 +496,8 @@ impl fmt::Display for Error {
             Self::Connect(reason) => write!(f, ": {reason}"),
             Self::UpstreamTimeout(phase) => f.write_str(match phase {
                 TimeoutPhase::Connect => ": connect",
-                TimeoutPhase::Head => ": no response head",
-                TimeoutPhase::Body => ": body",
+                TimeoutPhase::Head | TimeoutPhase::OwnHead => ": no response head",
+                TimeoutPhase::Body | TimeoutPhase::OwnBody => ": body",
             }),
             Self::MissingEndpoint(_) => f.write_str(": 404"),
             Self::UpstreamStatus { status, .. } | Self::UpstreamInBand { status, .. } => {
@@ -532,6 +564,8 @@ mod tests {
         check(Error::UpstreamTimeout(TimeoutPhase::Connect), true, Some(504), Backoff);
         check(Error::UpstreamTimeout(TimeoutPhase::Head), true, Some(504), Backoff);
         check(Error::UpstreamTimeout(TimeoutPhase::Body), true, Some(504), Never);
+        check(Error::UpstreamTimeout(TimeoutPhase::OwnHead), true, Some(504), Backoff);
+        check(Error::UpstreamTimeout(TimeoutPhase::OwnBody), true, Some(504), Never);
         check(Error::upstream_protocol("x"), true, Some(502), Never);
         check(Error::IncompleteStream, true, Some(502), Never);
         check(Error::upstream_in_band(500, "x"), true, Some(500), Never);

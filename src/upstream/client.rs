@@ -64,6 +64,8 @@ pub struct Client {
     pub(super) has_answered: AtomicBool,
     /// The members that requests get which lack them, and their values in JSON.
     pub(super) extra_body: Vec<(String, String)>,
+    /// Whether the upstream has a time limit of its own.
+    pub(super) has_own_limit: bool,
     /// The upstream's family, where the operator or the base URL names it.
     pub(crate) configured_profile: Option<&'static Profile>,
     pub(super) model_details: ModelDetailsCache,
@@ -101,6 +103,7 @@ impl Client {
             tool_call_extras: Arc::default(),
             responses_models: RecentModels::default(),
             has_answered: AtomicBool::new(false),
+            has_own_limit: settings.server.timeout.is_some(),
             extra_body: to_members(&settings.server.extra_body),
             configured_profile: settings
                 .server
@@ -308,6 +311,9 @@ impl Client {
         let reading = (call.request.timeout, logger);
         let mut response =
             UpstreamResponse::from_response(response, call.operation, reading, &self.metrics)?;
+        if self.has_own_limit {
+            response.mark_own_limit();
+        }
         let may_fail = call.operation.reports_errors_in_band();
         match if may_fail { response.find_error(&trace.patience) } else { None } {
             Some(error) => Err(self.in_band_failure(call, error, head, trace)),

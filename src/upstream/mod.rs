@@ -67,6 +67,8 @@
 //! | the model list; the list as a hint only; details beside the list | 30 s; 10 s; 3 s |
 //! | an idle connection in the pool | 60 s |
 //!
+//! An upstream may have a time limit of its own ([`ServerSettings::timeout`]) in place of `REQUEST_TIMEOUT`.
+//!
 //! # Connections
 //!
 //! Redirects are not followed, and response bodies are not decompressed (`Accept-Encoding:
@@ -247,6 +249,14 @@ impl Upstream {
             lacks_responses: AtomicBool::new(false),
             has_responses: AtomicBool::new(false),
         })
+    }
+
+    /// Whether one made of these settings would behave as this one does. Its key may have been read from its
+    /// file again, and its certificates may have changed under the same names.
+    fn is_made_of(&self, settings: &Settings) -> bool {
+        let (mut known, agent) = (self.settings.clone(), &self.client.agent);
+        agent.key.with(|key| known.server.api_key = key.cloned());
+        known.is_same(settings) && !agent.has_changed_files()
     }
 
     /// Its name in the configuration.

@@ -261,7 +261,8 @@ impl Client {
             let error = if is_error { errors::find_in_band_error(&bytes) } else { None };
             return Ok(PassResponse { head, body: PassResponseBody::Whole(bytes), error });
         }
-        let body = StreamedBody::new(body, timeout, self.metrics.clone());
+        let mut body = StreamedBody::new(body, timeout, self.metrics.clone());
+        body.has_own_limit = self.has_own_limit;
         let logger = logger.map(|logger| logger.into_line_logger("upstream response"));
         let mut stream = PassStream::new(body, &head, ends_with_connection, logger);
         if call.operation.reports_errors_in_band()

@@ -66,7 +66,7 @@ impl UpstreamResponse {
         let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         let is_stream = match kind.as_str() {
             "text/html" => {
-                let what = "an HTML page instead of JSON (is OPENAI_API_BASE_URL right?)";
+                let what = "an HTML page instead of JSON (is the base URL right?)";
                 return Err(Error::upstream_protocol(what));
             }
             "text/event-stream" | "application/x-ndjson" => true,
@@ -83,6 +83,13 @@ impl UpstreamResponse {
             logger.log("upstream response", text.as_bytes());
         }
         Ok(Self::Whole(mapper.as_mut().and_then(|map| map(&text)).unwrap_or(text)))
+    }
+
+    /// Notes that the upstream has a time limit of its own.
+    pub(super) fn mark_own_limit(&mut self) {
+        if let Self::Stream(events) = self {
+            events.body.has_own_limit = true;
+        }
     }
 
     /// The body of a response that cannot be a stream.
@@ -125,6 +132,8 @@ pub(super) struct StreamedBody {
     pub deadline: ReadDeadline,
     /// What failed behind the bytes that have arrived.
     pending_error: Option<Error>,
+    /// Whether the upstream has a time limit of its own.
+    pub has_own_limit: bool,
     metrics: Arc<UpstreamMetrics>,
 }
 
@@ -135,6 +144,7 @@ impl StreamedBody {
             reader: body.into_reader(),
             deadline: ReadDeadline::new(timeout),
             pending_error: None,
+            has_own_limit: false,
             metrics,
         }
     }
@@ -171,7 +181,7 @@ impl StreamedBody {
     /// Counts a failure that breaks the stream off.
     pub(super) fn count_failure(&self, error: Error) -> Error {
         count_failure(&self.metrics, &error);
-        error
+        if self.has_own_limit { error.with_own_limit() } else { error }
     }
 }
 

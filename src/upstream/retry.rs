@@ -98,7 +98,7 @@ impl<'a> Call<'a> {
 
 /// True if the upstream has the request and did not begin a response in time.
 fn is_late_head(error: &Error) -> bool {
-    matches!(error, Error::UpstreamTimeout(TimeoutPhase::Head))
+    matches!(error, Error::UpstreamTimeout(TimeoutPhase::Head | TimeoutPhase::OwnHead))
 }
 
 /// True if a gateway before the upstream waited in vain: it bounds its wait as this program does.
@@ -111,7 +111,7 @@ fn is_gateway_timeout(error: &Error) -> bool {
 pub(super) fn is_late(error: &Error) -> bool {
     is_late_head(error)
         || is_gateway_timeout(error)
-        || matches!(error, Error::UpstreamTimeout(TimeoutPhase::Body))
+        || matches!(error, Error::UpstreamTimeout(TimeoutPhase::Body | TimeoutPhase::OwnBody))
 }
 
 /// Why an attempt failed, with what the upstream said.
@@ -398,9 +398,15 @@ impl Client {
         trace: &Trace,
         result: AttemptResult<T>,
     ) -> AttemptResult<T> {
-        result.inspect_err(|failure| match &failure.error {
+        let result = result.inspect_err(|failure| match &failure.error {
             Error::ClientDisconnected | Error::ShuttingDown => {}
             error => self.log_failure(operation, trace, error, None),
+        });
+        result.map_err(|mut failure| {
+            if self.has_own_limit {
+                failure.error = failure.error.with_own_limit();
+            }
+            failure
         })
     }
 
@@ -447,7 +453,8 @@ impl Client {
             // The model list has limits of its own.
             Error::UpstreamTimeout(TimeoutPhase::Head) if operation.method != "GET" => {
                 let limit = self.agent.timeout.as_secs_f64();
-                format!("no response within {limit} s (REQUEST_TIMEOUT)")
+                let name = if self.has_own_limit { "its timeout" } else { "REQUEST_TIMEOUT" };
+                format!("no response within {limit} s ({name})")
             }
             Error::UpstreamTimeout(TimeoutPhase::Head) => "no response in time".to_owned(),
             _ if error.is_unreachable() => reason(error),

@@ -505,7 +505,7 @@ impl<'r> ResponseTranslator<'r> {
 fn not_json_error(text: &str) -> Error {
     Error::upstream_protocol(match text.chars().next() {
         None => "the body is empty",
-        Some('<') => "an HTML page instead of JSON (is OPENAI_API_BASE_URL right?)",
+        Some('<') => "an HTML page instead of JSON (is the base URL right?)",
         Some(_) => "the body is not a JSON object",
     })
 }

@@ -39,11 +39,7 @@ impl Router {
     ) -> Self {
         let known = |settings: &Settings| {
             let mut upstreams = previous.into_iter().flat_map(Self::upstreams);
-            // What was read of its certificates and keys may have changed under the same names.
-            let is_same = |upstream: &&Arc<Upstream>| {
-                upstream.settings.is_same(settings) && !upstream.client.agent.has_changed_files()
-            };
-            upstreams.find(is_same).cloned()
+            upstreams.find(|upstream| upstream.is_made_of(settings)).cloned()
         };
         let queue = previous.map(|previous| previous.queue.clone()).unwrap_or_default();
         let upstream = |settings: Settings| {

@@ -58,7 +58,7 @@ impl Key {
     }
 
     /// Gives the key of now to `work`.
-    pub(super) fn with<T>(&self, work: impl FnOnce(Option<&Secret>) -> T) -> T {
+    pub(in crate::upstream) fn with<T>(&self, work: impl FnOnce(Option<&Secret>) -> T) -> T {
         work(lock::read(&self.current).as_ref())
     }
 

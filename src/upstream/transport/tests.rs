@@ -7,11 +7,15 @@ use std::time::{Duration, Instant};
 use super::agent::{Agent, Payload, Request};
 use super::read_deadline::ReadDeadline;
 use crate::error::Error;
+use crate::observe::metrics::Metrics;
 use crate::observe::redact::{Redactor, Secret};
 use crate::upstream::backoff::RetryPolicy;
 use crate::upstream::base_url::BaseUrl;
 use crate::upstream::proxy::Proxy;
-use crate::upstream::{ConnectionPolicy, ServerSettings, Settings, TlsSettings, Trace, breaker};
+use crate::upstream::router::Router;
+use crate::upstream::{
+    ConnectionPolicy, RetryEnv, ServerSettings, Settings, TlsSettings, Trace, breaker,
+};
 
 #[path = "../../../tests/support/forward_proxy.rs"]
 #[allow(dead_code)] // Other tests use the rest.
@@ -23,6 +27,20 @@ pub mod tls_server;
 use forward_proxy::ForwardProxy;
 use tls_server::{ISSUED, TlsServer, path_of};
 
+fn settings(server: ServerSettings) -> Settings {
+    Settings {
+        server,
+        request_timeout: Duration::from_secs(30),
+        workers: 4,
+        retry: RetryPolicy::default(),
+        breaker: breaker::Settings::default(),
+        experiment_interval: Duration::from_secs(60),
+        models_ttl: Duration::ZERO,
+        log_bodies: false,
+        redactor: Redactor::default(),
+    }
+}
+
 /// An agent that trusts a private authority, and the base URL of its upstream behind a proxy.
 fn agent(server: &TlsServer, proxy: &ForwardProxy) -> (Agent, BaseUrl) {
     // The proxy knows the name, and this machine need not.
@@ -33,23 +51,13 @@ fn agent(server: &TlsServer, proxy: &ForwardProxy) -> (Agent, BaseUrl) {
     let proxy = Proxy::select(&elsewhere, &|names| {
         Some((names[0], url.clone())).filter(|_| !names.contains(&"no_proxy"))
     });
-    let settings = Settings {
-        server: ServerSettings {
-            base_url: base_url.clone(),
-            proxy: proxy.expect("a proxy's URL"),
-            api_key: Some(Secret::new("k")),
-            tls: TlsSettings { ca_file: Some(path_of("authority.pem")), ..TlsSettings::default() },
-            ..ServerSettings::default()
-        },
-        request_timeout: Duration::from_secs(30),
-        workers: 4,
-        retry: RetryPolicy::default(),
-        breaker: breaker::Settings::default(),
-        experiment_interval: Duration::from_secs(60),
-        models_ttl: Duration::ZERO,
-        log_bodies: false,
-        redactor: Redactor::default(),
-    };
+    let settings = settings(ServerSettings {
+        base_url: base_url.clone(),
+        proxy: proxy.expect("a proxy's URL"),
+        api_key: Some(Secret::new("k")),
+        tls: TlsSettings { ca_file: Some(path_of("authority.pem")), ..TlsSettings::default() },
+        ..ServerSettings::default()
+    });
     (Agent::new(&settings), base_url)
 }
 
@@ -136,4 +144,45 @@ fn what_comes_through_a_tunnel_arrives_at_once() {
     let mut rest = String::new();
     body.read_to_string(&mut rest).expect("the rest");
     assert_eq!(rest, "two");
+}
+
+#[test]
+fn a_reload_keeps_an_upstream_unless_its_key_or_a_file_of_it_has_changed() {
+    let folder = std::env::temp_dir().join(format!("reload-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let (key_file, ca_file) = (folder.join("key"), folder.join("ca.pem"));
+    let copy = |file: &str| std::fs::copy(path_of(file), &ca_file).expect("a file");
+    copy("authority.pem");
+    std::fs::write(&key_file, "second-key-2").expect("a file");
+    let server = TlsServer::answering(ISSUED);
+    let base = format!("https://localhost:{}/v1", server.addr().port());
+    let base_url = BaseUrl::parse(&base).expect("a base URL");
+    let with_key = |key: &str| {
+        settings(ServerSettings {
+            base_url: base_url.clone(),
+            api_key: Some(Secret::new(key)),
+            api_key_file: Some(key_file.clone()),
+            tls: TlsSettings { ca_file: Some(ca_file.clone()), ..TlsSettings::default() },
+            ..ServerSettings::default()
+        })
+    };
+    let env = Arc::new(RetryEnv { sleep: Box::new(|_| true), jitter: Box::new(|| 0.0) });
+    let metrics = Arc::new(Metrics::default());
+    let router = |key: &str, previous: Option<&Router>| {
+        Router::new(vec![with_key(key)], Vec::new(), (&env, &metrics), previous)
+    };
+    let is_kept =
+        |old: &Router, new: &Router| Arc::ptr_eq(&old.upstreams()[0], &new.upstreams()[0]);
+    let first = router("first-key-1", None);
+    let agent = &first.upstreams()[0].client.agent;
+    ask(agent, &base_url).expect("a response");
+    assert!(is_kept(&first, &router("first-key-1", Some(&first))));
+    assert!(!is_kept(&first, &router("second-key-2", Some(&first))));
+    // The one that a 401 made it read is what a reload finds.
+    assert!(agent.key.renew(0));
+    assert!(is_kept(&first, &router("second-key-2", Some(&first))));
+    assert!(!is_kept(&first, &router("first-key-1", Some(&first))));
+    copy("self_signed.pem");
+    assert!(!is_kept(&first, &router("second-key-2", Some(&first))));
+    let _ = std::fs::remove_dir_all(folder);
 }

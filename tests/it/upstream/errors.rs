@@ -45,7 +45,7 @@ fn an_endpoint_that_is_missing_is_told_once_the_upstream_has_answered() {
 
 #[test]
 fn nonsense_is_a_bad_gateway() {
-    let page = "an HTML page instead of JSON (is OPENAI_API_BASE_URL right?)";
+    let page = "an HTML page instead of JSON (is the base URL right?)";
     let not_http = "not an HTTP response (does this port expect https://?)";
     for (step, what) in [
         (json(""), "the body is empty"),

@@ -338,7 +338,7 @@ fn a_body_that_is_no_stream_is_an_answer_or_an_error() {
     answered(vec![whole(r#"{"error":{"message":"m","code":429}}"#)]).assert_error(429, "m");
     answered(vec![whole(r#"[{"error":{"message":"m","code":429}}]"#)]).assert_error(429, "m");
     let answer = answered(vec![typed(200, "text/html", &[], "<html>Gateway</html>")]);
-    let page = "invalid response from the upstream: an HTML page instead of JSON (is \
-                OPENAI_API_BASE_URL right?)";
+    let page =
+        "invalid response from the upstream: an HTML page instead of JSON (is the base URL right?)";
     answer.assert_error(502, page);
 }
