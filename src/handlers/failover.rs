@@ -174,6 +174,7 @@ impl<T: Outcome> Run<'_, '_, T> {
                 continue;
             }
             if candidate.upstream.is_out() {
+                candidate.upstream.count_failover();
                 out.push(at);
                 continue;
             }
@@ -220,6 +221,7 @@ impl<T: Outcome> Run<'_, '_, T> {
             self.trace.request_id,
             candidate.upstream.name()
         );
+        candidate.upstream.count_failover();
         let (failed_before, may_be_asked) = &mut state.outcomes[at];
         *may_be_asked = error.retry() != Retry::Never;
         state.failures.add(error, answer, !*failed_before);

@@ -6,7 +6,7 @@
 
 use std::cell::OnceCell;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use serde_json::{Map, Value};
@@ -16,6 +16,7 @@ use ureq::http::Response;
 use super::long_answers::LongAnswers;
 use super::model_list::ModelDetailsCache;
 use super::native::VersionState;
+use super::probe::OnOpen;
 use super::recent_models::RecentModels;
 use super::retry::{AfterTimeout, AttemptResult, Call, count_failure};
 use super::transport::agent::{Agent, Payload, Request};
@@ -54,6 +55,8 @@ pub struct Client {
     pub(super) retry_env: Arc<RetryEnv>,
     pub(super) metrics: Arc<UpstreamMetrics>,
     pub(super) breaker: Breaker,
+    /// Called when the circuit opens.
+    pub(super) on_open: OnceLock<OnOpen>,
     pub(super) repair_memory: RepairMemory,
     pub(super) long_answers: LongAnswers,
     /// What the upstream may want back with earlier tool calls.
@@ -98,6 +101,7 @@ impl Client {
             retry_env,
             metrics,
             breaker: Breaker::new(settings.breaker, settings.workers),
+            on_open: OnceLock::new(),
             repair_memory: RepairMemory::new(settings.experiment_interval),
             long_answers: LongAnswers::default(),
             tool_call_extras: Arc::default(),
@@ -317,6 +321,10 @@ impl Client {
         let may_fail = call.operation.reports_errors_in_band();
         match if may_fail { response.find_error(&trace.patience) } else { None } {
             Some(error) => Err(self.in_band_failure(call, error, head, trace)),
+            None if trace.is_single_attempt => match response.early_failure() {
+                Some(error) => Err(error.into()),
+                None => Ok(response),
+            },
             None => Ok(response),
         }
     }

@@ -14,6 +14,7 @@ use super::retry::{AttemptError, Call};
 use super::{Client, Trace, UpstreamResponse};
 use crate::api::openai::pass_head::PassHead;
 use crate::backends::errors;
+use crate::error::Error;
 
 /// How long a response is waited for that may begin with an error.
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,6 +44,16 @@ impl UpstreamResponse {
         match self {
             Self::Whole(body) => is_error(body.as_bytes()).then(|| body.clone().into_bytes()),
             Self::Stream(events) => events.find_first_error(patience.silence_until()),
+        }
+    }
+}
+
+impl UpstreamResponse {
+    /// Why a stream ended before it said anything.
+    pub(super) fn early_failure(&mut self) -> Option<Error> {
+        match self {
+            Self::Whole(_) => None,
+            Self::Stream(events) => events.early_failure(),
         }
     }
 }

@@ -96,6 +96,7 @@ mod pass_converted;
 mod pass_response;
 mod pass_stream;
 mod pass_through;
+mod probe;
 pub mod proxy;
 mod recent_models;
 pub mod repair;
@@ -266,6 +267,11 @@ impl Upstream {
 
     pub(crate) fn shared_name(&self) -> Arc<str> {
         self.name.clone()
+    }
+
+    /// Counts a request that goes on to another upstream.
+    pub(crate) fn count_failover(&self) {
+        self.client.metrics.count_failover();
     }
 
     /// Requests in flight.

@@ -118,7 +118,9 @@ impl Client {
     /// Those of the upstream, and [`Error::UpstreamProtocol`](crate::error::Error::UpstreamProtocol)
     /// when the response is not a list.
     pub fn list_models(&self, trace: &mut Trace) -> Result<ModelList> {
-        let list = self.fetch_list((self.retry_policy, Caller::New), LIST_TIMEOUT, trace)?;
+        let attempt = (self.retry_policy, Caller::New);
+        let list =
+            self.fixed_list().map_or_else(|| self.fetch_list(attempt, LIST_TIMEOUT, trace), Ok)?;
         Ok(self.add_details(list, trace))
     }
 
@@ -128,8 +130,16 @@ impl Client {
     /// As [`Client::list_models`].
     pub fn list_models_quickly(&self, trace: &mut Trace) -> Result<ModelList> {
         let attempt = (self.no_retry_policy(), Caller::New);
-        let list = self.fetch_list(attempt, QUICK_LIST_TIMEOUT, trace)?;
+        let list = self
+            .fixed_list()
+            .map_or_else(|| self.fetch_list(attempt, QUICK_LIST_TIMEOUT, trace), Ok)?;
         Ok(self.add_details(list, trace))
+    }
+
+    /// The list of the configuration, of a server that is not asked for one.
+    fn fixed_list(&self) -> Option<ModelList> {
+        let ids = self.settings.list.as_ref()?;
+        Some(ModelList::from_ids(ids).filtered(|id| self.settings.allows(id)))
     }
 
     /// What the upstream lists, as a sign that it answers. Also asks while the circuit is open.
@@ -151,17 +161,13 @@ impl Client {
         timeout: Duration,
         trace: &mut Trace,
     ) -> Result<ModelList> {
-        let server = &self.settings;
-        if let Some(ids) = &server.list {
-            return Ok(ModelList::from_ids(ids).filtered(|id| server.allows(id)));
-        }
         let mut call =
             Call { retry_policy, caller, ..self.new_get_call(Operation::LIST_MODELS, timeout) };
         let result = self.retry(&mut call, trace, Self::read_response);
         let result = self.log_result(Operation::LIST_MODELS, trace, result);
         let response = result.map_err(|failure| failure.error)?;
         let list = self.parse(response, |body| list::parse_list(&body))?;
-        Ok(list.filtered(|id| server.allows(id)))
+        Ok(list.filtered(|id| self.settings.allows(id)))
     }
 
     fn new_get_call(&self, operation: Operation, timeout: Duration) -> Call<'static> {

@@ -49,6 +49,7 @@ pub(super) struct PassStream {
     /// Finds the end of a stream of events that only the end of its connection delimits.
     end_detector: Option<Box<EndDetector>>,
     logger: Option<Box<LineLogger>>,
+    early_failure: Option<Error>,
 }
 
 impl PassPieces for PassStream {
@@ -103,7 +104,13 @@ impl PassStream {
             reports_error: false,
             end_detector: (is_event_stream && ends_with_connection).then(Box::default),
             logger: logger.map(Box::new),
+            early_failure: None,
         }
+    }
+
+    /// Why the stream ended before its first event, so that another upstream may be asked.
+    pub(super) fn early_failure(&mut self) -> Option<Error> {
+        self.early_failure.take()
     }
 
     /// Fills the buffer, of which the first bytes were read; returns the length of the piece.
@@ -149,7 +156,10 @@ impl PassStream {
                 Ok(Some(0)) if decoder.is_none() && in_band::is_error(&self.held) => {
                     return Some(std::mem::take(&mut self.held));
                 }
-                Ok(Some(0)) => return None,
+                Ok(Some(0)) => {
+                    self.early_failure = decoder.is_some().then_some(Error::IncompleteStream);
+                    return None;
+                }
                 Ok(Some(first)) => {
                     let length = self.take_piece(first);
                     let piece = &self.buffer[..length];
@@ -160,6 +170,7 @@ impl PassStream {
                     decoder.iter_mut().for_each(|decoder| decoder.push(piece));
                 }
                 Err(error) => {
+                    self.early_failure = decoder.is_some().then(|| error.clone());
                     self.body.postpone(error);
                     return None;
                 }

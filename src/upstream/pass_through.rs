@@ -270,6 +270,11 @@ impl Client {
         {
             return Err(self.in_band_failure(call, error, Some(head), trace));
         }
+        if trace.is_single_attempt
+            && let Some(error) = stream.early_failure()
+        {
+            return Err(error.into());
+        }
         let body = PassResponseBody::Stream(Box::new(stream));
         Ok(PassResponse { head, body, error: None })
     }

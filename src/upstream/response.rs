@@ -211,6 +211,8 @@ pub struct EventStream {
     held: Vec<(bool, Vec<u8>)>,
     /// What failed behind them.
     held_failure: Option<Error>,
+    /// True if the stream ended before an event that adds anything.
+    ended_early: bool,
     /// The event that was held, or that `mapper` made, last.
     own_event: Vec<u8>,
     is_ended: bool,
@@ -229,6 +231,7 @@ impl EventStream {
             mapper,
             held: Vec::new(),
             held_failure: None,
+            ended_early: false,
             own_event: Vec::new(),
             is_ended: false,
             is_waiting: false,
@@ -288,7 +291,11 @@ impl EventStream {
                 }
                 Ok(None) => match self.wait_until(until) {
                     Ok(Waited::Data) => {}
-                    Ok(Waited::Silence | Waited::End) => break None,
+                    Ok(Waited::Silence) => break None,
+                    Ok(Waited::End) => {
+                        self.ended_early = held.iter().all(|(_, data)| is_blank_chunk(data));
+                        break None;
+                    }
                     Err(error) => {
                         self.held_failure = Some(error);
                         break None;
@@ -300,6 +307,14 @@ impl EventStream {
         };
         self.held = held;
         error
+    }
+
+    /// Why the stream ended before it said anything, so that another upstream may be asked.
+    pub(super) fn early_failure(&mut self) -> Option<Error> {
+        if !self.held.iter().all(|(_, data)| is_blank_chunk(data)) {
+            return None;
+        }
+        self.held_failure.take().or_else(|| self.ended_early.then_some(Error::IncompleteStream))
     }
 
     /// Checks the bound of a stream that is collected into a whole response.

@@ -379,6 +379,7 @@ impl Client {
                         self.log_name(),
                         reason(error)
                     );
+                    self.on_open.get().iter().for_each(|on_open| on_open());
                 }
             }
             Err(error) if !error.is_upstream() => {}

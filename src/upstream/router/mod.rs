@@ -48,7 +48,11 @@ impl Router {
                 Upstream::new(settings, shared, queue.clone())
             })
         };
-        Self { upstreams: settings.into_iter().map(upstream).collect(), models, queue }
+        let upstreams: Vec<_> = settings.into_iter().map(upstream).collect();
+        if upstreams.len() > 1 {
+            upstreams.iter().for_each(Upstream::probe_when_out);
+        }
+        Self { upstreams, models, queue }
     }
 
     /// The upstreams, in the order of the configuration.

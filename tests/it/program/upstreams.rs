@@ -161,18 +161,20 @@ fn the_metrics_are_those_of_each_upstream() {
     let servers = vec![server("first", &first.base_url()), server("second", &second.base_url())];
     let proxy = several(servers, |config| config.retry.max_retries = 0);
     first.script(vec![status(500, &[], r#"{"error":{"message":"no"}}"#)]);
-    assert_eq!(proxy.ask("/api/chat", chat("Hi")).status(), 500);
+    second.script(upstream::stream(&["ok"]));
+    assert_eq!(proxy.ask("/api/chat", chat("Hi")).status(), 200);
     assert_eq!(proxy.fetch("/openai/health").status(), 200);
     let text = proxy.fetch("/metrics").body;
     let has = |line: &str| assert!(text.lines().any(|it| it == line), "{line} is not in {text}");
     has("ollama_proxy_upstream_failures_total{upstream=\"first\",kind=\"upstream_status\"} 1");
     assert!(!text.contains("failures_total{upstream=\"second\""), "{text}");
+    has("ollama_proxy_upstream_failovers_total{upstream=\"first\"} 1");
+    has("ollama_proxy_upstream_failovers_total{upstream=\"second\"} 0");
     for name in ["first", "second"] {
         has(&format!("ollama_proxy_circuit_state{{upstream=\"{name}\",state=\"closed\"}} 1"));
         has(&format!("ollama_proxy_upstream_in_flight{{upstream=\"{name}\"}} 0"));
         has(&format!("ollama_proxy_open_streams{{upstream=\"{name}\"}} 0"));
         has(&format!("ollama_proxy_circuit_refusals_total{{upstream=\"{name}\"}} 0"));
-        has(&format!("ollama_proxy_upstream_failovers_total{{upstream=\"{name}\"}} 0"));
         assert!(text.contains(&format!("attempts_total{{upstream=\"{name}\"}} ")), "{text}");
     }
 }
