@@ -4,17 +4,19 @@
 //! to standard error, each line with `Error: `, and the exit code is 1.
 
 use std::env;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::{self, ExitCode};
 use std::thread;
 
+use crossbeam_channel::{Receiver, bounded};
 use ollama_openai_proxy::app::server::Server;
 use ollama_openai_proxy::app::shutdown::Shutdown;
 use ollama_openai_proxy::app::{check, healthcheck};
 use ollama_openai_proxy::config::{self, Command, Config};
 use ollama_openai_proxy::net::sys;
 use ollama_openai_proxy::observe::logging;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use ollama_openai_proxy::upstream::ServerSettings;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 fn main() -> ExitCode {
@@ -24,6 +26,11 @@ fn main() -> ExitCode {
 }
 
 fn run_command() -> ExitCode {
+    // First, because a reload may be asked for as soon as the program runs.
+    let signals = match Signals::new([SIGHUP]) {
+        Ok(signals) => signals,
+        Err(error) => return fail(&format!("cannot install signal handlers: {error}")),
+    };
     let (command, config) = match config::load(env::args_os().skip(1)) {
         Ok(loaded) => loaded,
         Err(error) => return fail(&error.to_string()),
@@ -44,34 +51,62 @@ fn run_command() -> ExitCode {
                 return fail(&why);
             }
         }
-        Command::Run => return run_server(config),
+        Command::Run => return run_server(config, signals),
     }
     ExitCode::SUCCESS
 }
 
-fn run_server(config: Config) -> ExitCode {
+fn run_server(config: Config, signals: Signals) -> ExitCode {
     sys::configure_allocator();
     logging::init(config.log_level, config.redactor());
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
-    let mut upstream = config.upstream.base_url.to_string();
-    if let Some(proxy) = &config.upstream.proxy {
-        upstream += &format!(" through the proxy {proxy} ({})", proxy.variable);
-    }
+    let upstreams = describe_upstreams(&config);
     let shutdown = Shutdown::default();
-    if let Err(error) = handle_signals(shutdown.clone()) {
-        return fail(&format!("cannot install signal handlers: {error}"));
-    }
+    let reloads = match handle_signals(signals, shutdown.clone()) {
+        Ok(reloads) => reloads,
+        Err(error) => return fail(&format!("cannot install signal handlers: {error}")),
+    };
     match Server::start(config, shutdown) {
         Ok(server) => {
-            log::info!("listening on {}, upstream {upstream}", server.local_addr());
-            if !server.run() {
+            log::info!("listening on {}, {upstreams}", server.local_addr());
+            if !server.run_with_reloads(&reloads, reload) {
                 log::warn!("shutdown: some responses were cut off after SHUTDOWN_GRACE");
             }
             if Server::needs_restart() { restart() } else { ExitCode::SUCCESS }
         }
         Err(error) => fail(&error.to_string()),
+    }
+}
+
+/// The addresses of the upstreams, with their names where there is a file.
+fn describe_upstreams(config: &Config) -> String {
+    let address = |server: &ServerSettings| {
+        let mut text = server.base_url.to_string();
+        if let Some(proxy) = &server.proxy {
+            text += &format!(" through the proxy {proxy} ({})", proxy.variable);
+        }
+        text
+    };
+    let named = |server: &ServerSettings| format!("{} {}", server.name, address(server));
+    match &config.upstreams[..] {
+        [] => format!("upstream {}", address(&config.upstream)),
+        all => format!("upstreams {}", all.iter().map(named).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+/// Reads the configuration anew. A mistake changes nothing.
+fn reload(server: &Server) {
+    match config::load(env::args_os().skip(1)) {
+        Ok((_, config)) => {
+            logging::set_level(config.log_level);
+            for warning in &config.warnings {
+                log::warn!("{warning}");
+            }
+            server.reload(config);
+        }
+        Err(error) => server.reject_reload(&error),
     }
 }
 
@@ -92,11 +127,20 @@ fn restart() -> ExitCode {
     fail(&format!("cannot restart: {error}"))
 }
 
-/// The first signal starts a graceful shutdown, the second exits at once.
-fn handle_signals(shutdown: Shutdown) -> io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+/// The first SIGINT or SIGTERM starts a graceful shutdown, the second exits at once. SIGHUP sends a message,
+/// unless it says that the terminal is gone, which ends the program as ever.
+fn handle_signals(mut signals: Signals, shutdown: Shutdown) -> io::Result<Receiver<()>> {
+    let (sender, reloads) = bounded(1);
+    let had_terminal = has_terminal();
+    signals.add_signal(SIGINT)?;
+    signals.add_signal(SIGTERM)?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
+            if signal == SIGHUP && !(had_terminal && !has_terminal()) {
+                // If there is a message already, that reload is still to begin.
+                let _ = sender.try_send(());
+                continue;
+            }
             if shutdown.is_triggered() {
                 logging::flush();
                 process::exit(128 + signal);
@@ -104,7 +148,11 @@ fn handle_signals(shutdown: Shutdown) -> io::Result<()> {
             shutdown.trigger();
         }
     })?;
-    Ok(())
+    Ok(reloads)
+}
+
+fn has_terminal() -> bool {
+    io::stdin().is_terminal() || io::stdout().is_terminal() || io::stderr().is_terminal()
 }
 
 /// Prints to standard output. A closed pipe is no error.

@@ -82,7 +82,8 @@ impl WorkerPools {
 }
 
 pub(super) struct Dispatcher {
-    pub access: AccessControl,
+    /// Replaced by a reload.
+    pub access: RwLock<Arc<AccessControl>>,
     pub registry: Arc<Registry>,
     pub metrics: Arc<Metrics>,
     pub body_budget: Arc<MemoryBudget>,
@@ -96,6 +97,11 @@ impl Dispatcher {
     pub(super) fn begin_shutdown(&self) {
         self.metrics.mark_stopping();
         self.registry.mark_stopping();
+    }
+
+    /// Decides about new requests by other rules.
+    pub(super) fn set_access(&self, access: AccessControl) {
+        *lock::write(&self.access) = Arc::new(access);
     }
 
     /// Refuses all further requests; returns the workers, to be drained.
@@ -136,13 +142,16 @@ impl Dispatcher {
             // Not left to the worker: the next request on the connection may already have arrived.
             exchange.close_after_response();
         }
+        // One and the same for all decisions about the request.
+        let access = lock::read(&self.access).clone();
         let early_response =
-            early_response.or_else(|| self.check_access(&mut exchange, route.is_public()));
+            early_response.or_else(|| check_access(&access, &mut exchange, route.is_public()));
         let client_key = None;
-        self.submit(Box::new(Job { exchange, route, early_response, received, client_key }));
+        let job = Job { exchange, route, early_response, received, client_key };
+        self.submit(Box::new(job), &access);
     }
 
-    fn submit(&self, mut job: Box<Job>) {
+    fn submit(&self, mut job: Box<Job>, access: &AccessControl) {
         let error = {
             let lane = job.route.lane();
             let is_main = lane == Lane::Main;
@@ -160,7 +169,7 @@ impl Dispatcher {
             if let Ok((_, app)) = &permit
                 && app.router().passes_client_keys()
             {
-                job.client_key = self.access.find_foreign_key(credentials(&job.exchange));
+                job.client_key = access.find_foreign_key(credentials(&job.exchange));
             }
             match permit {
                 Ok((permit, app)) if is_main => {
@@ -178,22 +187,27 @@ impl Dispatcher {
         job.early_response.get_or_insert(EarlyResponse::Fail(error));
         finish(&self.metrics, job, &mut Trace::default(), |_, _, _| Ok(()));
     }
+}
 
-    fn check_access(&self, exchange: &mut Exchange, is_public: bool) -> Option<EarlyResponse> {
-        let decision = self.access.decide(&RequestInfo {
-            method: exchange.method(),
-            target: exchange.target(),
-            origin: exchange.header("Origin"),
-            host: exchange.header("Host"),
-            credentials: credentials(exchange),
-            is_public,
-        });
-        if let Some(why) = decision.denial_reason {
-            log::info!("{} refused: {why}", exchange.request_id());
-        }
-        exchange.add_headers(decision.headers);
-        decision.response
+/// Decides whether a request goes on to its handler; `None` if it does.
+fn check_access(
+    access: &AccessControl,
+    exchange: &mut Exchange,
+    is_public: bool,
+) -> Option<EarlyResponse> {
+    let decision = access.decide(&RequestInfo {
+        method: exchange.method(),
+        target: exchange.target(),
+        origin: exchange.header("Origin"),
+        host: exchange.header("Host"),
+        credentials: credentials(exchange),
+        is_public,
+    });
+    if let Some(why) = decision.denial_reason {
+        log::info!("{} refused: {why}", exchange.request_id());
     }
+    exchange.add_headers(decision.headers);
+    decision.response
 }
 
 /// The headers of a request that may hold a key.

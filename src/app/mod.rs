@@ -43,6 +43,19 @@
 //! leaked requests ([`crate::http::unread_body`]) the server drains in the same way, and the
 //! process then executes its own program file again with the same arguments.
 //!
+//! # Reload
+//!
+//! SIGHUP reads file, `.env`, key files and client keys anew. A mistake changes nothing and is logged.
+//! Otherwise requests from then on use the new configuration, and those that run keep theirs:
+//!
+//! - An upstream whose settings and files stay the same keeps its connections, its circuit and what was
+//!   learnt of it; any other one begins anew. What was removed ends with its last request.
+//! - Client keys, origins, log level and the options of requests apply at once. A warning names the options
+//!   that only a restart changes.
+//! - Signals that arrive during a reload cause one more. Before the server listens a signal has the same
+//!   effect as just after; during the shutdown it has none. If the terminal is gone that the program was
+//!   started in, SIGHUP ends it.
+//!
 //! # Health
 //!
 //! | route | result |
@@ -62,5 +75,6 @@
 pub mod check;
 pub(crate) mod dispatcher;
 pub mod healthcheck;
+mod reload;
 pub mod server;
 pub mod shutdown;

@@ -8,15 +8,17 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use crossbeam_channel::Receiver;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use crate::app::dispatcher::{Dispatcher, WorkerPools};
+use crate::app::reload::Reloader;
 use crate::app::shutdown::Shutdown;
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::handlers::App;
 use crate::http::access::AccessControl;
 use crate::http::{host_info, unread_body};
@@ -67,6 +69,7 @@ pub struct Server {
     guard: ConnectionGuard,
     shutdown: Shutdown,
     grace: Duration,
+    reloader: Reloader,
 }
 
 impl Server {
@@ -92,7 +95,7 @@ impl Server {
         shutdown: Shutdown,
         retry_env: RetryEnv,
     ) -> io::Result<Self> {
-        let system_limits = SystemLimits::detect();
+        let (system_limits, started_with) = (SystemLimits::detect(), config.clone());
         let max_connections = config.connection_limits.max_connections;
         (config.workers, config.connection_limits.max_connections) =
             system_limits.fit(config.workers, max_connections);
@@ -101,18 +104,27 @@ impl Server {
         let listener =
             bind(&host, port).map_err(|error| listen_error(&config.host, port, &error))?;
         let (origins, keys) = (config.origins.clone(), config.proxy_api_keys.clone());
-        let access =
-            AccessControl::new(origins, keys, listener.local_addr()?.ip(), host_info::detect());
+        let listen_address = listener.local_addr()?.ip();
+        let access = AccessControl::new(origins, keys, listen_address, host_info::detect());
         let (workers, queue, grace) = (config.workers, config.max_queue, config.shutdown_grace);
         let registry = Registry::new(config.max_per_client, cfg!(target_os = "linux"));
         let limits = Limits { body_timeout: config.request_timeout, ..config.connection_limits };
         let metrics = Arc::new(Metrics::new(workers, queue));
         let redactor = config.redactor();
         let upstreams = config.upstream_settings(&redactor);
-        let shared = (&Arc::new(retry_env), &metrics);
-        let router = Router::new(upstreams, config.models.clone(), shared, None);
+        let retry_env = Arc::new(retry_env);
+        let router = Router::new(upstreams, config.models.clone(), (&retry_env, &metrics), None);
         let settings = config.handler_settings(system_limits.max_kept_bytes());
         let app = Arc::new(App::new(settings, router, store, metrics.clone(), SystemTime::now()));
+        let reloader = Reloader {
+            app: app.clone(),
+            retry_env,
+            redactor,
+            listen_address,
+            workers,
+            started_with,
+            turn: Mutex::default(),
+        };
         let pools = WorkerPools::start(workers, queue, app.clone())?;
         let memory_pressure = MemoryPressure::detect();
         let memory = (memory_pressure.clone(), app);
@@ -126,7 +138,7 @@ impl Server {
         let max_body_memory =
             limits.max_body_memory.unwrap_or_else(|| system_limits.max_body_memory());
         let body_budget = MemoryBudget::new(max_body_memory);
-        let pools = RwLock::new(Some(pools));
+        let (pools, access) = (RwLock::new(Some(pools)), RwLock::new(Arc::new(access)));
         let dispatcher =
             Dispatcher { access, registry, metrics, body_budget, memory_pressure, pools };
         let dispatcher = Arc::new(dispatcher);
@@ -135,7 +147,7 @@ impl Server {
             listener,
             Arc::new(move |request| request_dispatcher.dispatch(request)),
         )?;
-        Ok(Self { acceptor, dispatcher, guard, shutdown, grace })
+        Ok(Self { acceptor, dispatcher, guard, shutdown, grace, reloader })
     }
 
     /// The counters of the connection guard.
@@ -158,10 +170,30 @@ impl Server {
         unread_body::leaked_requests() >= MAX_LEAKED_REQUESTS
     }
 
+    /// Applies another configuration to requests from now on. What only a restart can change is named in
+    /// a warning.
+    pub fn reload(&self, config: Config) {
+        self.reloader.reload(config, &self.dispatcher);
+    }
+
+    /// Logs why a configuration is not applied, and counts that.
+    pub fn reject_reload(&self, error: &ConfigError) {
+        self.reloader.reject(error);
+    }
+
     /// Waits for the shutdown signal, and drains. `false` if some responses were cut off.
     #[must_use]
     pub fn run(self) -> bool {
         self.shutdown.wait();
+        self.drain()
+    }
+
+    /// The same; calls `reload` for each message that comes before the signal.
+    #[must_use]
+    pub fn run_with_reloads(self, messages: &Receiver<()>, reload: fn(&Self)) -> bool {
+        while self.shutdown.wait_or(messages) {
+            reload(&self);
+        }
         self.drain()
     }
 

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, select};
 
 use crate::observe::lock::lock;
 
@@ -44,6 +44,15 @@ impl Shutdown {
     pub fn wait(&self) {
         let _ = self.receiver.recv();
     }
+
+    /// Waits for the signal or a message; `true` for a message.
+    pub fn wait_or(&self, messages: &Receiver<()>) -> bool {
+        select! {
+            recv(self.receiver) -> _ => false,
+            // Without a sender no message comes any more.
+            recv(messages) -> message => message.is_ok() || { self.wait(); false },
+        }
+    }
 }
 
 #[cfg(test)]
@@ -64,5 +73,17 @@ mod tests {
         assert!(!sleeper.join().expect("no panic"));
         assert!(shutdown.is_triggered() && !shutdown.sleep(Duration::from_secs(600)));
         shutdown.wait();
+    }
+
+    #[test]
+    fn a_message_ends_a_wait_and_so_does_the_signal() {
+        let (sender, messages) = bounded(1);
+        let shutdown = Shutdown::default();
+        sender.send(()).expect("a receiver");
+        assert!(shutdown.wait_or(&messages));
+        shutdown.trigger();
+        assert!(!shutdown.wait_or(&messages));
+        drop(sender);
+        assert!(!shutdown.wait_or(&messages));
     }
 }

@@ -128,6 +128,8 @@ pub struct Config {
     pub shutdown_grace: Duration,
     /// Warnings for the log, about values that are accepted.
     pub warnings: Vec<String>,
+    /// Holds the keys that [`Config::redactor`] masks.
+    pub shared_redactor: Redactor,
 }
 
 /// What the command line tells the program to do; of several, the last one here.
@@ -241,12 +243,19 @@ impl Config {
         (host.to_owned(), self.port)
     }
 
-    /// Masks every configured key and password.
+    /// Masks every configured key and password. All redactors of one configuration share their keys, so
+    /// that what a reload adds is masked in the log, too.
     pub fn redactor(&self) -> Redactor {
+        self.shared_redactor.add(self.secrets());
+        self.shared_redactor.clone()
+    }
+
+    /// Every configured key and password.
+    pub fn secrets(&self) -> impl Iterator<Item = Secret> + '_ {
         let servers = [&self.upstream].into_iter().chain(&self.upstreams);
         let client_keys = self.proxy_api_keys.secrets().cloned();
         let other = self.file_secrets.iter().cloned().chain(client_keys);
-        Redactor::new(servers.flat_map(ServerSettings::secrets).chain(other))
+        servers.flat_map(ServerSettings::secrets).chain(other)
     }
 
     /// The upstreams: those of the file, or else the one of the environment.
@@ -335,6 +344,7 @@ impl Default for Config {
             state_file: None,
             shutdown_grace: Duration::from_secs(30),
             warnings: Vec::new(),
+            shared_redactor: Redactor::default(),
         }
     }
 }

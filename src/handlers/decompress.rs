@@ -29,7 +29,7 @@ pub(super) fn is_compressed(context: &Context<'_>) -> bool {
 /// Those of reading it, and [`Error::InvalidRequest`] for a body that is not valid zstd.
 pub(super) fn read_body(context: &mut Context<'_>) -> Result<Vec<u8>> {
     let packed = is_compressed(context);
-    let body = context.exchange.read_body(context.app.settings.max_body_bytes)?;
+    let body = context.exchange.read_body(context.app.max_body_bytes())?;
     let body = if packed { decompress_zstd(&body)? } else { body };
     context.log_body(&body);
     Ok(body)

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::http::exchange::ContentType;
 use crate::observe::circuit_state::CircuitState;
 use crate::observe::metrics::UpstreamState;
+use crate::observe::redact;
 use crate::upstream::{Trace, Upstream};
 
 /// What is wrong with an upstream whose certificate nobody checks.
@@ -171,7 +172,10 @@ fn check_all<'a>(context: &Context<'a>) -> Vec<Checked<'a>> {
 
 fn check(upstream: &Upstream, mut trace: Trace) -> Checked<'_> {
     let (began, before) = (Instant::now(), trace.attempts);
-    let listed = upstream.client.check_health(&mut trace);
+    let key = trace.client_key.clone();
+    // Also on a thread that is not the request's own.
+    let listed =
+        redact::with_request_key(key.as_ref(), || upstream.client.check_health(&mut trace));
     let ids = listed.map(|list| list.iter().map(|model| model.id.clone()).collect());
     let ids = match (&upstream.settings.server.list, ids) {
         // A server that need not have a list has only to answer, with whatever status.

@@ -73,6 +73,7 @@ pub use self::keepalive::KeepaliveSettings;
 pub use self::route_table::{Handler, ROUTES, handle};
 
 use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -119,7 +120,9 @@ pub struct Settings {
 
 /// The state that all requests share.
 pub struct App {
+    /// Those of the start; a reload changes `limits` and the default of `running_models`.
     settings: Settings,
+    limits: Limits,
     /// The upstreams and models of the configuration; replaced by a reload.
     router: RwLock<Arc<Router>>,
     /// The counters of all requests.
@@ -151,6 +154,27 @@ impl Deref for AppView<'_> {
     }
 }
 
+/// The settings that a reload changes and that each request reads anew.
+struct Limits {
+    max_body_bytes: AtomicUsize,
+    default_context_length: AtomicU64,
+}
+
+impl Limits {
+    fn new(settings: &Settings) -> Self {
+        let limits =
+            Self { max_body_bytes: AtomicUsize::new(0), default_context_length: AtomicU64::new(0) };
+        limits.set(settings);
+        limits
+    }
+
+    fn set(&self, settings: &Settings) {
+        let context_length = settings.context_length.unwrap_or(DEFAULT_CONTEXT_LENGTH);
+        self.max_body_bytes.store(settings.max_body_bytes, Ordering::Relaxed);
+        self.default_context_length.store(context_length, Ordering::Relaxed);
+    }
+}
+
 /// One request on its way through.
 pub struct Context<'a> {
     /// The state that all requests share, and the upstreams.
@@ -177,11 +201,13 @@ impl App {
         started_at: SystemTime,
     ) -> Self {
         let running_models = RunningModels::new(settings.keep_alive);
+        let limits = Limits::new(&settings);
         let blobs = transfer::BlobDigests::default();
         let responses = ResponseStore::new(settings.max_kept_bytes);
         let router = RwLock::new(Arc::new(router));
         Self {
             settings,
+            limits,
             router,
             metrics,
             running_models,
@@ -198,9 +224,17 @@ impl App {
         lock::read(&self.router).clone()
     }
 
-    /// Replaces the upstreams and models; requests that run keep theirs.
-    pub fn set_router(&self, router: Router) {
+    /// Replaces the upstreams and models, which requests that run keep, and all settings but the base URL,
+    /// which models would show as a change of themselves, and the memory for earlier responses.
+    pub fn reload(&self, settings: &Settings, router: Router) {
+        self.limits.set(settings);
+        self.running_models.set_default_keep_alive(settings.keep_alive);
         *lock::write(&self.router) = Arc::new(router);
+    }
+
+    /// The largest request body, in bytes.
+    fn max_body_bytes(&self) -> usize {
+        self.limits.max_body_bytes.load(Ordering::Relaxed)
     }
 
     /// Drops what is kept of earlier responses: all of it where memory is short, else what is too old.
@@ -216,7 +250,7 @@ impl App {
         RenderContext {
             base_url: &self.settings.base_url,
             started_at: self.started_at,
-            default_context_length: self.settings.context_length.unwrap_or(DEFAULT_CONTEXT_LENGTH),
+            default_context_length: self.limits.default_context_length.load(Ordering::Relaxed),
             utc_offset: host_info::utc_offset,
         }
     }
@@ -277,7 +311,7 @@ impl Context<'_> {
 
     /// The request's body.
     fn read_body(&mut self) -> Result<Vec<u8>> {
-        let body = self.exchange.read_body(self.app.settings.max_body_bytes)?;
+        let body = self.exchange.read_body(self.app.max_body_bytes())?;
         self.log_body(&body);
         Ok(body)
     }

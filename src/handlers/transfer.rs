@@ -73,7 +73,7 @@ pub(super) fn blob(context: &mut Context<'_>) -> Result<()> {
     let known = wanted.as_ref().is_ok_and(|wanted| context.app.blobs.contains(wanted));
     // The body is read in any case, so that the connection can serve the next request.
     let mut hash = Sha256Writer(digest::Context::new(&SHA256));
-    context.exchange.copy_body(context.app.settings.max_body_bytes, &mut hash)?;
+    context.exchange.copy_body(context.app.max_body_bytes(), &mut hash)?;
     let wanted = wanted?;
     if known {
         return context.exchange.respond(200, ContentType::PLAIN_UTF8, b"");

@@ -100,7 +100,7 @@ pub(super) fn pass_streaming<'a>(
     let headers = select_headers(context);
     let (app, trace) = (context.app, &mut *context.trace);
     let (mut answer, mut buffered) = (Err(Error::Internal("the request body was not read")), None);
-    let limit = app.settings.max_body_bytes;
+    let limit = app.max_body_bytes();
     let mut reservation = context.exchange.take_reservation();
     context.exchange.read_body_with(limit, &mut |reader, length| {
         let mut prefix = Vec::new();

@@ -25,7 +25,7 @@ const MAX_MODELS: usize = 1024;
 pub struct RunningModels {
     table: Mutex<HashMap<String, Entry>>,
     /// Applies to requests without `keep_alive`.
-    default_keep_alive: KeepAlive,
+    default_keep_alive: Mutex<KeepAlive>,
 }
 
 /// The state of a running model.
@@ -59,7 +59,12 @@ struct Entry {
 impl RunningModels {
     /// An empty table.
     pub fn new(default_keep_alive: KeepAlive) -> Self {
-        Self { table: Mutex::default(), default_keep_alive }
+        Self { table: Mutex::default(), default_keep_alive: Mutex::new(default_keep_alive) }
+    }
+
+    /// Applies another default to requests from now on.
+    pub fn set_default_keep_alive(&self, keep_alive: KeepAlive) {
+        *lock(&self.default_keep_alive) = keep_alive;
     }
 
     /// Records the start of a request for `id`; [`RunningModels::end_use`] must follow.
@@ -74,7 +79,7 @@ impl RunningModels {
         let same_context = previous.filter(|entry| entry.state.num_ctx == num_ctx);
         let keep_alive = keep_alive
             .or(same_context.map(|entry| entry.keep_alive))
-            .unwrap_or(self.default_keep_alive);
+            .unwrap_or_else(|| *lock(&self.default_keep_alive));
         let was_answered = previous.is_some_and(|entry| entry.state.was_answered);
         let expires_at = now + keep_alive_duration(keep_alive);
         let entry = Entry {

@@ -37,25 +37,30 @@ static WRITER: OnceLock<Option<AsyncWriter>> = OnceLock::new();
 
 /// Sets up the log for the whole process. Later calls change nothing.
 pub fn init(level: LevelFilter, redactor: Redactor) {
-    if level != LevelFilter::Off {
-        WRITER.get_or_init(|| AsyncWriter::start(io::stderr()).ok());
-        let config = ConfigBuilder::new()
-            .add_filter_allow_str(env!("CARGO_CRATE_NAME"))
-            .set_time_format_rfc3339()
-            .set_target_level(LevelFilter::Off)
-            .set_location_level(LevelFilter::Off)
-            .set_thread_level(LevelFilter::Off)
-            .build();
-        // Only a test sets a second logger in one process.
-        if log::set_boxed_logger(Box::new(PerThreadLogger { level, config, redactor })).is_ok() {
-            log::set_max_level(level);
-        }
+    let config = ConfigBuilder::new()
+        .add_filter_allow_str(env!("CARGO_CRATE_NAME"))
+        .set_time_format_rfc3339()
+        .set_target_level(LevelFilter::Off)
+        .set_location_level(LevelFilter::Off)
+        .set_thread_level(LevelFilter::Off)
+        .build();
+    // Only a test sets a second logger in one process.
+    if log::set_boxed_logger(Box::new(PerThreadLogger { config, redactor })).is_ok() {
+        set_level(level);
     }
     panic::set_hook(Box::new(|info| {
         let thread = std::thread::current();
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         log::error!("thread {:?} panicked at {place}", thread.name().unwrap_or("unnamed"));
     }));
+}
+
+/// Logs lines of this level and those that matter more from now on.
+pub fn set_level(level: LevelFilter) {
+    if level != LevelFilter::Off {
+        WRITER.get_or_init(|| AsyncWriter::start(io::stderr()).ok());
+    }
+    log::set_max_level(level);
 }
 
 /// Waits until all lines logged so far are written, at most a second. Call it before the process ends.
@@ -71,14 +76,13 @@ thread_local! {
 
 /// Formats each line with a logger of the calling thread.
 struct PerThreadLogger {
-    level: LevelFilter,
     config: Config,
     redactor: Redactor,
 }
 
 impl Log for PerThreadLogger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= self.level
+        metadata.level() <= log::max_level()
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -88,7 +92,7 @@ impl Log for PerThreadLogger {
                 _ => Box::new(io::stderr()),
             };
             let writer = RedactingWriter::new(self.redactor.clone(), out);
-            *WriteLogger::new(self.level, self.config.clone(), writer)
+            *WriteLogger::new(LevelFilter::Trace, self.config.clone(), writer)
         };
         // A thread that is ending has no logger any more: its last lines are dropped.
         let _ = LOGGER.try_with(|logger| logger.get_or_init(new_logger).log(record));

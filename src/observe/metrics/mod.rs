@@ -123,6 +123,8 @@ pub struct Metrics {
     request_errors: CounterVec,
     /// Client connections that the connection guard closed, by the reason.
     pub connections_cut: CounterVec,
+    /// Reloads of the configuration by their result: `ok`, or `failed` for a mistake.
+    pub reloads: CounterVec,
     requests: Mutex<RequestStats>,
 }
 
@@ -285,6 +287,8 @@ impl Metrics {
         }
         let help = "Client connections closed by the connection guard.";
         self.connections_cut.write(out, "ollama_proxy_connections_cut", "reason", help);
+        let help = "Reloads of the configuration by their result.";
+        self.reloads.write(out, "ollama_proxy_reloads", "result", help);
     }
 }
 

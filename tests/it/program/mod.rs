@@ -5,6 +5,7 @@ mod environment;
 mod healthcheck;
 mod log;
 mod metrics;
+mod reload;
 mod scripts;
 mod secrets;
 mod signals;
