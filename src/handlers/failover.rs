@@ -96,7 +96,6 @@ impl Routing {
         let about = (self.virtual_model.as_deref(), self.needs_profile);
         let mut resolved = app.resolve_at(candidate, about, trace);
         resolved.slot = Some(slot);
-        trace.upstream = Some(candidate.upstream.shared_name());
         resolved
     }
 

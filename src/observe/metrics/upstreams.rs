@@ -61,7 +61,7 @@ impl UpstreamMetrics {
         self.retries.fetch_add(u64::from(is_retry), Ordering::Relaxed);
     }
 
-    /// Counts a request that went on to another upstream, because this one failed or was out.
+    /// Counts a request that failed here or passed this upstream over, where its model has several.
     pub fn count_failover(&self) {
         self.failovers.fetch_add(1, Ordering::Relaxed);
     }
@@ -131,7 +131,7 @@ impl UpstreamRegistry {
             ("ollama_proxy_upstream_retries", "Requests to the upstream that were retries."),
             (
                 "ollama_proxy_upstream_failovers",
-                "Requests that went on to another upstream, because this one failed or was out.",
+                "Requests that failed here or passed this upstream over, where their model has several.",
             ),
             (
                 "ollama_proxy_circuit_refusals",

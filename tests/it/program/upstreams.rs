@@ -116,6 +116,12 @@ fn answers_of_the_proxy_s_own_name_no_upstream() {
         ("/api/chat", r#"{"model":"m"}"#, 200),
         ("/api/chat", r#"{"model":"nowhere"}"#, 404),
         ("/api/chat", "{", 400),
+        ("/api/chat", r#"{"model":"m","messages":[{"role":"user"}],"format":5}"#, 500),
+        (
+            "/v1/messages/count_tokens",
+            r#"{"model":"m","messages":[{"role":"user","content":"a"}]}"#,
+            200,
+        ),
         ("/api/copy", r#"{"source":"nowhere","destination":"x"}"#, 404),
         ("/nothing", "", 404),
     ] {
@@ -156,27 +162,58 @@ fn the_log_names_the_upstream_of_a_request() {
 }
 
 #[test]
+fn the_log_names_the_upstream_of_a_request_and_of_a_failure() {
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("upstreams-log.toml");
+    let upstream = Upstream::start();
+    let text = format!("[[upstream]]\nname = \"lab\"\nbase_url = \"{}\"\n", upstream.base_url());
+    std::fs::write(&file, text).expect("a file");
+    let no = || vec![status(500, &[], r#"{"error":{"message":"no"}}"#)];
+    upstream.script(upstream::stream(&["ok"])).script(no());
+    let mut command = program();
+    command.env("PROXY_CONFIG", &file).env("RETRY_MAX", "0");
+    let running = Running::start(&mut command);
+    let ask = |body: String| Client::connect(running.addr).post("/api/chat", body).answer();
+    assert_eq!(ask(chat("Hi")).status(), 200);
+    assert_eq!(ask(chat("Hi")).status(), 500);
+    assert_eq!(ask(r#"{"model":"nowhere"}"#.to_owned()).status(), 404);
+    let log = running.stop();
+    let line = |part: &str| {
+        let found = log.lines().find(|line| line.contains(part));
+        found.unwrap_or_else(|| panic!("{part} is not in {log}")).to_owned()
+    };
+    assert!(line("status=200").ends_with(" upstream=lab"), "{log}");
+    assert!(line("status=500").contains(" upstream=lab "), "{log}");
+    assert!(!line("status=404").contains(" upstream=lab"), "{log}");
+    assert!(line("giving up").contains(" chat failed: upstream \"lab\": "), "{log}");
+    std::fs::remove_file(file).expect("the file");
+}
+
+#[test]
 fn the_metrics_are_those_of_each_upstream() {
     let (first, second) = (Upstream::start(), Upstream::start());
     let servers = vec![server("first", &first.base_url()), server("second", &second.base_url())];
     let proxy = several(servers, |config| config.retry.max_retries = 0);
     first.script(vec![status(500, &[], r#"{"error":{"message":"no"}}"#)]);
-    second.script(upstream::stream(&["ok"]));
-    assert_eq!(proxy.ask("/api/chat", chat("Hi")).status(), 200);
-    assert_eq!(proxy.fetch("/openai/health").status(), 200);
+    let (go_on, steps) = upstream::halting();
+    second.script(steps);
+    let mut client = proxy.client();
+    let head = client.post("/api/chat", chat("Hi")).head();
+    assert_eq!((head.status, head.header("x-upstream")), (200, Some("second")));
     let text = proxy.fetch("/metrics").body;
     let has = |line: &str| assert!(text.lines().any(|it| it == line), "{line} is not in {text}");
     has("ollama_proxy_upstream_failures_total{upstream=\"first\",kind=\"upstream_status\"} 1");
     assert!(!text.contains("failures_total{upstream=\"second\""), "{text}");
-    has("ollama_proxy_upstream_failovers_total{upstream=\"first\"} 1");
-    has("ollama_proxy_upstream_failovers_total{upstream=\"second\"} 0");
-    for name in ["first", "second"] {
+    for (name, moved, open) in [("first", 1, 0), ("second", 0, 1)] {
         has(&format!("ollama_proxy_circuit_state{{upstream=\"{name}\",state=\"closed\"}} 1"));
-        has(&format!("ollama_proxy_upstream_in_flight{{upstream=\"{name}\"}} 0"));
-        has(&format!("ollama_proxy_open_streams{{upstream=\"{name}\"}} 0"));
+        has(&format!("ollama_proxy_upstream_in_flight{{upstream=\"{name}\"}} {open}"));
+        has(&format!("ollama_proxy_open_streams{{upstream=\"{name}\"}} {open}"));
         has(&format!("ollama_proxy_circuit_refusals_total{{upstream=\"{name}\"}} 0"));
+        has(&format!("ollama_proxy_upstream_failovers_total{{upstream=\"{name}\"}} {moved}"));
         assert!(text.contains(&format!("attempts_total{{upstream=\"{name}\"}} ")), "{text}");
+        assert!(text.contains(&format!("list_age_seconds{{upstream=\"{name}\"}} ")), "{text}");
     }
+    drop(go_on);
+    while client.frame().is_some() {}
 }
 
 /// The entries of `/openai/health` by their order.
