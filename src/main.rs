@@ -136,7 +136,8 @@ fn handle_signals(mut signals: Signals, shutdown: Shutdown) -> io::Result<Receiv
     signals.add_signal(SIGTERM)?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
-            if signal == SIGHUP && !(had_terminal && !has_terminal()) {
+            let is_hangup = had_terminal && !has_terminal();
+            if signal == SIGHUP && !is_hangup {
                 // If there is a message already, that reload is still to begin.
                 let _ = sender.try_send(());
                 continue;
