@@ -128,7 +128,7 @@ pub(crate) use self::tool_call_extras::ToolCallExtras;
 pub use self::transport::agent::Payload;
 pub use self::transport::headers::check_header;
 pub use self::transport::key::read_api_key_file;
-pub use self::transport::tls::check_tls_files;
+pub use self::transport::tls_config::check_tls_files;
 use crate::error::Error;
 use crate::models::catalog::Catalog;
 use crate::observe::metrics::Metrics;

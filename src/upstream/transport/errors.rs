@@ -8,7 +8,7 @@ use std::io;
 use ureq::Timeout;
 
 use super::connect_failure::{ConnectFailure, is_closed};
-use super::tls_errors;
+use super::tls_errors::{self, ClientCertificate};
 use crate::error::{Error, Result, TimeoutPhase};
 use crate::net::cancel;
 
@@ -55,7 +55,7 @@ fn map_io_error(error: io::Error) -> Error {
 /// Why no connection was made. Only texts that are known to name no address are repeated.
 pub(super) fn describe_io_error(error: &io::Error) -> String {
     if let Some(error) = tls_errors::find_tls_error(error) {
-        return tls_errors::describe(error, true);
+        return tls_errors::describe(error, ClientCertificate::Configured);
     }
     match error.to_string().strip_prefix(DNS_ERROR_PREFIX) {
         Some(why) => format!("cannot resolve the host name: {}", why.trim_start_matches(": ")),

@@ -1,9 +1,10 @@
 //! Everything that knows ureq: its agent, our connections beneath it, and reads that have a deadline.
 //!
-//! [`agent`] sends one request, with the `headers` and the `key` that belong to the upstream, and [`errors`] turns ureq's errors into ours. `connector` makes connections that a
-//! request can be cancelled on, from the sockets of `tcp` and their `buffers`, through the proxy of
-//! `proxy_connector` if there is one, and with the TLS of `tls`, which `tls_files` reads the files of.
-//! `workarounds` holds what ureq has no setting for. Never decides whether an attempt is repeated.
+//! [`agent`] sends one request, with the [`headers`] and the [`key`] that belong to the upstream, and
+//! [`errors`] turns ureq's errors into ours. `connector` makes connections that a request can be cancelled
+//! on, from the sockets of `tcp` and their `buffers`, through the proxy of `proxy_connector` if there is one,
+//! and with the TLS of `tls`, by the rules of [`tls_config`] and the files of [`tls_files`]. `workarounds`
+//! holds what ureq has no setting for. Never decides whether an attempt is repeated.
 //! Invariant: no other module names ureq's transport traits, which are exempt from its semantic
 //! versioning.
 
@@ -22,7 +23,8 @@ mod socks;
 mod tcp;
 #[cfg(test)]
 mod tests;
-pub(in crate::upstream) mod tls;
+mod tls;
+pub(in crate::upstream) mod tls_config;
 mod tls_errors;
 pub(in crate::upstream) mod tls_files;
 pub(in crate::upstream) mod workarounds;

@@ -34,6 +34,17 @@ const WANTS_CERTIFICATE: &str = "the server wants a client certificate: set clie
 
 const TOO_OLD: &str = "the server has no version or cipher of TLS that is supported (1.2 and 1.3)";
 
+/// What a server that asks for the client's certificate gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ClientCertificate {
+    /// The one of the configuration.
+    Configured,
+    /// None, and this server has asked for one.
+    Missing,
+    /// None, and this server has not asked.
+    NotAsked,
+}
+
 /// A certificate that was issued by no authority.
 #[derive(Debug)]
 pub(super) struct SelfSigned;
@@ -47,10 +58,10 @@ impl fmt::Display for SelfSigned {
 impl std::error::Error for SelfSigned {}
 
 /// Why a handshake failed: a reason in words, or the error of the connection beneath.
-pub(super) fn map_handshake_error(error: io::Error, shows_certificate: bool) -> Error {
+pub(super) fn map_handshake_error(error: io::Error, shown: ClientCertificate) -> Error {
     match Error::from(error) {
         Error::Io(error) => match find_tls_error(&error) {
-            Some(error) => connect_failure(describe(error, shows_certificate)),
+            Some(error) => connect_failure(describe(error, shown)),
             None if is_closed(&error) => connect_failure(CLOSED),
             None => Error::Io(error),
         },
@@ -59,10 +70,10 @@ pub(super) fn map_handshake_error(error: io::Error, shows_certificate: bool) -> 
 }
 
 /// What a server says of the client's certificate, which with TLS 1.3 comes after the handshake.
-pub(super) fn map_refusal(error: &rustls::Error, shows_certificate: bool) -> Option<Error> {
+pub(super) fn map_refusal(error: &rustls::Error, shown: ClientCertificate) -> Option<Error> {
     let rustls::Error::AlertReceived(alert) = error else { return None };
     let is_refusal = *alert == AlertDescription::CertificateRequired || is_about_client(*alert);
-    is_refusal.then(|| connect_failure(describe(error, shows_certificate)))
+    is_refusal.then(|| connect_failure(describe(error, shown)))
 }
 
 /// rustls's error inside one of reading or writing.
@@ -70,8 +81,8 @@ pub(super) fn find_tls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
 }
 
-/// An error of rustls in words; `shows_certificate` tells whether the server could get one of the client.
-pub(super) fn describe(error: &rustls::Error, shows_certificate: bool) -> String {
+/// An error of rustls in words.
+pub(super) fn describe(error: &rustls::Error, shown: ClientCertificate) -> String {
     match error {
         rustls::Error::InvalidCertificate(error) => describe_certificate_error(error),
         rustls::Error::InvalidMessage(
@@ -80,7 +91,7 @@ pub(super) fn describe(error: &rustls::Error, shows_certificate: bool) -> String
             | InvalidMessage::InvalidEmptyPayload
             | InvalidMessage::MessageTooLarge,
         ) => NO_TLS.to_owned(),
-        rustls::Error::AlertReceived(alert) => describe_alert(*alert, shows_certificate),
+        rustls::Error::AlertReceived(alert) => describe_alert(*alert, shown),
         rustls::Error::PeerIncompatible(_) => TOO_OLD.to_owned(),
         other => format!("TLS: {other}"),
     }
@@ -144,13 +155,19 @@ fn is_about_client(alert: AlertDescription) -> bool {
 }
 
 /// What the server said when it ended the handshake.
-fn describe_alert(alert: AlertDescription, shows_certificate: bool) -> String {
+fn describe_alert(alert: AlertDescription, shown: ClientCertificate) -> String {
     let text = match alert {
         AlertDescription::ProtocolVersion => TOO_OLD,
         AlertDescription::UnrecognisedName => "the server has no certificate for this host name",
         AlertDescription::CertificateRequired => WANTS_CERTIFICATE,
         // With TLS 1.2 there is no other word for one that is missing.
-        alert if is_about_client(alert) && !shows_certificate => WANTS_CERTIFICATE,
+        alert if is_about_client(alert) && shown != ClientCertificate::Configured => {
+            WANTS_CERTIFICATE
+        }
+        // OpenSSL's.
+        AlertDescription::HandshakeFailure if shown == ClientCertificate::Missing => {
+            WANTS_CERTIFICATE
+        }
         alert if is_about_client(alert) => {
             return format!(
                 "the server refused the client certificate ({alert:?}): check client_cert_file \
@@ -201,6 +218,23 @@ mod tests {
         let many: Vec<_> = (0..9).map(|n| format!("DnsName(\"{n}{}\")", "x".repeat(300))).collect();
         let shown = list_names(&many);
         assert!(shown.len() < 500 && shown.ends_with(" and 4 more"), "{shown}");
+    }
+
+    #[test]
+    fn an_alert_is_about_the_client_s_certificate_where_it_can_be() {
+        use ClientCertificate::{Configured, Missing, NotAsked};
+        let told = |alert, shown| describe_alert(alert, shown);
+        for alert in [AlertDescription::CertificateRequired, AlertDescription::BadCertificate] {
+            assert_eq!(told(alert, Missing), WANTS_CERTIFICATE);
+        }
+        let (failure, unknown) = (AlertDescription::HandshakeFailure, AlertDescription::UnknownCA);
+        assert_eq!(told(failure, Missing), WANTS_CERTIFICATE);
+        let plain = "the server refused the TLS handshake (HandshakeFailure)";
+        assert_eq!(
+            (told(failure, NotAsked).as_str(), told(failure, Configured).as_str()),
+            (plain, plain)
+        );
+        assert!(told(unknown, Configured).starts_with("the server refused the client certificate"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use ollama_openai_proxy::upstream::TlsSettings;
 use rustls::ServerConfig;
 use rustls::version::{TLS12, TLS13};
 
+use crate::support::program::{program, run};
 use crate::support::tls_server::{
     AUTHORITY, EXPIRED, ISSUED, NOT_YET, OTHER_NAMES, SELF_SIGNED, TlsServer, asking_config,
     path_of, server_config,
@@ -155,4 +156,38 @@ fn a_certificate_that_is_missing_or_refused_is_told() {
              (UPSTREAM_CLIENT_CERT_FILE)",
         );
     }
+}
+
+#[test]
+fn the_variables_name_the_files() {
+    let upstream = Upstream::start();
+    let server = TlsServer::in_front_of(upstream.addr(), asking_config(ISSUED, &TLS13));
+    let base = format!("https://localhost:{}/v1", server.addr().port());
+    let check = |variables: &[(&str, &str)]| {
+        let mut command = program();
+        command.arg("--check").env("OPENAI_BASE_URL", &base).env("RETRY_MAX", "0");
+        for (variable, file) in variables {
+            command.env(variable, path_of(file));
+        }
+        let (code, out, errors) = run(&mut command);
+        (code, out + &errors)
+    };
+    let shown = [
+        ("UPSTREAM_CLIENT_CERT_FILE", "client.pem"),
+        ("UPSTREAM_CLIENT_KEY_FILE", "client_key.pem"),
+    ];
+    for trusted in [
+        ("UPSTREAM_CA_FILE", "authority.pem"),
+        ("SSL_CERT_FILE", "authority.pem"),
+        ("SSL_CERT_DIR", ""),
+    ] {
+        let (code, told) = check(&[trusted, shown[0], shown[1]]);
+        assert_eq!(code, Some(0), "{trusted:?}: {told}");
+        let (code, told) = check(&[trusted]);
+        assert!(code == Some(1) && told.contains("wants a client certificate"), "{told}");
+    }
+    let (code, told) = check(&shown);
+    assert!(code == Some(1) && told.contains("unknown authority"), "{told}");
+    let (code, told) = check(&[("UPSTREAM_CA_FILE", "none.pem")]);
+    assert!(code == Some(1) && told.contains("UPSTREAM_CA_FILE: no such file"), "{told}");
 }

@@ -8,6 +8,7 @@ use ollama_openai_proxy::config::Config;
 use ollama_openai_proxy::http::client_keys::ClientKeys;
 use ollama_openai_proxy::observe::redact::Secret;
 
+use crate::support::program::{Running, program};
 use crate::support::*;
 
 /// A key of the proxy's clients.
@@ -123,6 +124,27 @@ fn a_client_s_key_that_the_upstream_repeats_is_masked_for_that_client_alone() {
         let told = proxy.ask(path, &body);
         assert!(told.body.contains("client-word-1"), "{}", told.body);
     }
+}
+
+#[test]
+fn the_log_holds_no_key_of_a_client() {
+    let upstream = Upstream::start();
+    let mut command = program();
+    command.env("OPENAI_BASE_URL", upstream.base_url()).env("PASS_CLIENT_KEY", "true");
+    let running = Running::start(command.env("LOG_LEVEL", "trace").env("LOG_BODIES", "true"));
+    let error =
+        r#"{"error":{"message":"Incorrect API key: client-word-1","code":"invalid_api_key"}}"#;
+    let lines = "Authorization: Bearer client-word-1\r\n";
+    for path in ["/api/chat", "/v1/chat/completions", "/v1/rerank"] {
+        upstream.script(vec![status(401, &[], error)]);
+        let told = Client::connect(running.addr).with("POST", path, lines, chat("Hi")).answer();
+        assert_eq!(told.status(), 401);
+        let request = upstream.request();
+        assert_eq!(request.header("authorization"), Some("Bearer client-word-1"));
+    }
+    let log = running.stop();
+    assert!(log.contains("Incorrect API key: ***"), "{log}");
+    assert!(!log.contains("client-word-1"), "{log}");
 }
 
 /// A folder of a test's own, with the file of a key.

@@ -26,6 +26,7 @@ mod refusing;
 mod repair;
 mod responses_only;
 mod retry;
+mod several_ways;
 mod silence;
 mod stream_dialects;
 mod thinking;
