@@ -224,20 +224,29 @@ impl Client {
 
     /// Whether the upstream has `chat/completions`, as a request shows that every such server rejects.
     pub fn has_chat_endpoint(&self, trace: &mut Trace) -> bool {
+        match self.probe_chat(trace) {
+            Ok(()) => true,
+            Err(Error::ModelNotFound(_) | Error::Unsupported(_)) => true,
+            Err(Error::UpstreamInBand { .. }) => true,
+            // Servers of files reject the method.
+            Err(Error::UpstreamStatus { status, .. }) => !matches!(status, 404 | 405 | 501),
+            Err(_) => false,
+        }
+    }
+
+    /// Sends a request to `chat/completions` that asks for nothing.
+    ///
+    /// # Errors
+    /// The upstream's, which every server has for such a request.
+    pub fn probe_chat(&self, trace: &mut Trace) -> Result<()> {
         let mut call = self.new_call(Operation::CHAT, None, Payload::Bytes(b"{}"));
         call.retry_policy = self.no_retry_policy();
-        match self.retry(&mut call, trace, Self::read_response) {
-            Ok(response) => {
-                response.into_text().is_ok_and(|text| text.trim_start().starts_with('{'))
-            }
-            Err(failure) => match failure.error {
-                Error::ModelNotFound(_) | Error::Unsupported(_) => true,
-                Error::UpstreamInBand { .. } => true,
-                // Servers of files reject the method.
-                Error::UpstreamStatus { status, .. } => !matches!(status, 404 | 405 | 501),
-                _ => false,
-            },
+        let response = self.retry(&mut call, trace, Self::read_response);
+        let text = response.map_err(|failure| failure.error)?.into_text()?;
+        if text.trim_start().starts_with('{') {
+            return Ok(());
         }
+        Err(Error::upstream_protocol("not JSON"))
     }
 
     /// Parses the body of a response that cannot be a stream.

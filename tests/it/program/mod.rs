@@ -1,6 +1,7 @@
 //! The program as its users start it: options, environment, log, signals.
 
 mod command_line;
+mod config_file;
 mod environment;
 mod healthcheck;
 mod log;
