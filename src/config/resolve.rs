@@ -386,3 +386,6 @@ fn quote_value(row: &OptionSpec, value: &OptionValue, redactor: &Redactor) -> St
         None => format!("{clean:?}"),
     }
 }
+
+#[cfg(test)]
+mod tests;
