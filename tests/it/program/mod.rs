@@ -7,6 +7,7 @@ mod healthcheck;
 mod log;
 mod metrics;
 mod reload;
+mod reload_upstreams;
 mod scripts;
 mod secrets;
 mod signals;

@@ -9,23 +9,27 @@ use crate::support::program::{Running, program};
 use crate::support::*;
 
 /// A folder with a `.env` file, and a program that runs there.
-struct Folder(PathBuf);
+pub(super) struct Folder(PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("reload-{name}"));
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).expect("a folder");
         Self(folder)
     }
 
-    fn write(&self, file: &str, text: &str) -> PathBuf {
+    pub(super) fn path(&self) -> &std::path::Path {
+        &self.0
+    }
+
+    pub(super) fn write(&self, file: &str, text: &str) -> PathBuf {
         let path = self.0.join(file);
         fs::write(&path, text).expect("a file");
         path
     }
 
-    fn program(&self) -> Command {
+    pub(super) fn program(&self) -> Command {
         let mut command = program();
         command.current_dir(&self.0);
         command
@@ -39,24 +43,24 @@ impl Drop for Folder {
 }
 
 /// The value of a series of `/metrics`; 0 if it is not there.
-fn metric(running: &Running, series: &str) -> u64 {
+pub(super) fn metric(running: &Running, series: &str) -> u64 {
     let answer = Client::connect(running.addr).get("/metrics").answer();
     let value = answer.body.lines().find_map(|line| line.strip_prefix(series));
     value.map_or(0, |value| value.trim().parse().expect("a number"))
 }
 
-fn reloads(running: &Running, result: &str) -> u64 {
+pub(super) fn reloads(running: &Running, result: &str) -> u64 {
     metric(running, &format!("ollama_proxy_reloads_total{{result=\"{result}\"}}"))
 }
 
 /// Sends the signal and waits until it had its effect.
-fn reload(running: &Running, result: &str) {
+pub(super) fn reload(running: &Running, result: &str) {
     let before = reloads(running, result);
     running.signal("HUP");
     wait_until("the reload", || reloads(running, result) > before);
 }
 
-fn wait_until(what: &str, mut is_done: impl FnMut() -> bool) {
+pub(super) fn wait_until(what: &str, mut is_done: impl FnMut() -> bool) {
     let deadline = Instant::now() + HANG;
     while !is_done() {
         assert!(Instant::now() < deadline, "waited in vain for {what}");
