@@ -126,7 +126,6 @@ pub use self::settings::{ServerSettings, Settings, TlsSettings};
 pub(crate) use self::thinking_memory::ThinkingMemory;
 pub(crate) use self::tool_call_extras::ToolCallExtras;
 pub use self::transport::agent::Payload;
-pub use self::transport::headers::check_header;
 pub use self::transport::key::read_api_key_file;
 pub use self::transport::tls_config::check_tls_files;
 use crate::error::Error;

@@ -221,9 +221,11 @@ impl<'a> Document<'a> {
     }
 
     /// Adds the members that it lacks. From then on they are as good as the client's: a repair may drop them.
+    /// Options of a stream are for requests that ask for one.
     pub fn add_missing(&mut self, members: &[(String, String)]) {
         for (member, value) in members {
-            if !self.has_member(member) {
+            let is_for_streams = member == "stream_options";
+            if !self.has_member(member) && (!is_for_streams || self.is_stream()) {
                 self.set(member, value.clone());
             }
         }

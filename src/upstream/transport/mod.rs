@@ -1,6 +1,6 @@
 //! Everything that knows ureq: its agent, our connections beneath it, and reads that have a deadline.
 //!
-//! [`agent`] sends one request, with the [`headers`] and the [`key`] that belong to the upstream, and
+//! [`agent`] sends one request, with the `headers` and the [`key`] that belong to the upstream, and
 //! [`errors`] turns ureq's errors into ours. `connector` makes connections that a request can be cancelled
 //! on, from the sockets of `tcp` and their `buffers`, through the proxy of `proxy_connector` if there is one,
 //! and with the TLS of `tls`, by the rules of [`tls_config`] and the files of [`tls_files`]. `workarounds`
@@ -15,7 +15,7 @@ mod connect_failure;
 mod connector;
 pub(in crate::upstream) mod errors;
 mod handshake;
-pub(in crate::upstream) mod headers;
+mod headers;
 pub(in crate::upstream) mod key;
 mod proxy_connector;
 pub(in crate::upstream) mod read_deadline;

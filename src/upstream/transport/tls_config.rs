@@ -9,7 +9,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use ring::digest::Digest;
+use ring::digest::{Digest, SHA256, digest};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{
     ResolvesClientCert, verify_server_cert_signed_by_trust_anchor, verify_server_name,
@@ -116,11 +116,19 @@ fn name_fault(error: &rustls::Error) -> TlsFault {
 #[derive(Debug)]
 struct Verifier {
     roots: RootCertStore,
-    /// Those of the operator, as they are written.
-    own_authorities: Vec<CertificateDer<'static>>,
+    /// The digests of those that are not public ones.
+    own_authorities: Vec<Digest>,
     /// Whether the certificate is not checked.
     accepts_any: bool,
     algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Verifier {
+    /// Whether the operator, or the machine, has named this very certificate.
+    fn is_own_authority(&self, certificate: &CertificateDer<'_>) -> bool {
+        let known = digest(&SHA256, certificate);
+        self.own_authorities.iter().any(|it| it.as_ref() == known.as_ref())
+    }
 }
 
 impl ServerCertVerifier for Verifier {
@@ -147,7 +155,7 @@ impl ServerCertVerifier for Verifier {
         match verified {
             Ok(()) => {}
             // What `openssl req -x509` makes: it calls itself an authority's. The dates were checked first.
-            Err(error) if is_authority(&error) && self.own_authorities.contains(end_entity) => {}
+            Err(error) if is_authority(&error) && self.is_own_authority(end_entity) => {}
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::UnknownIssuer | CertificateError::Other(_),
             )) if is_self_signed(end_entity) => {
@@ -263,6 +271,11 @@ mod tests {
         assert_eq!(handshake(trusting("self_signed.pem"), SELF_SIGNED, "localhost"), Ok(()));
         assert_eq!(handshake(trusting("authority.pem"), AUTHORITY, "localhost"), Ok(()));
         let fault = |file, pem, host| handshake(trusting(file), pem, host).expect_err("a fault");
+        let system = TlsSettings {
+            system_ca_file: Some(path_of("authority.pem")),
+            ..TlsSettings::default()
+        };
+        assert_eq!(handshake(system, AUTHORITY, "localhost"), Ok(()));
         assert!(fault("authority.pem", AUTHORITY, "other").contains("another host name"));
         let expired = fault("expired_authority.pem", EXPIRED_AUTHORITY, "localhost");
         assert!(expired.contains("expired on 2024-02-29"), "{expired}");

@@ -11,7 +11,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
-use ring::digest::{Context, Digest, SHA256};
+use ring::digest::{Context, Digest, SHA256, digest};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -44,8 +44,8 @@ pub(super) type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>
 pub(super) struct TlsFiles {
     /// The authorities, as rustls takes them.
     pub roots: RootCertStore,
-    /// The same of `ca_file`, as they are written.
-    pub own_authorities: Vec<CertificateDer<'static>>,
+    /// The digests of those that are not public ones.
+    pub own_authorities: Vec<Digest>,
     /// What is shown to a server that asks for it.
     pub identity: Option<Identity>,
     /// Of the content of all files.
@@ -60,14 +60,14 @@ impl TlsFiles {
     pub(super) fn read(settings: &TlsSettings) -> Result<Self, Vec<TlsFault>> {
         let (mut faults, mut hash) = (Vec::new(), Context::new(&SHA256));
         let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        let mut own_authorities = Vec::new();
+        let mut authorities = Vec::new();
         if let Some(path) = &settings.ca_file {
             match read_authorities(path, &mut roots, &mut hash) {
-                Ok(authorities) => own_authorities = authorities,
+                Ok(certificates) => authorities = certificates,
                 Err(reason) => faults.push((CA_FILE, reason)),
             }
         }
-        add_system_authorities(settings, &mut roots, &mut hash);
+        add_system_authorities(settings, &mut authorities, &mut roots, &mut hash);
         let identity = match read_identity(settings, &mut hash) {
             Ok(identity) => identity,
             Err(fault) => {
@@ -78,6 +78,7 @@ impl TlsFiles {
         if !faults.is_empty() {
             return Err(faults);
         }
+        let own_authorities = authorities.iter().map(|it| digest(&SHA256, it)).collect();
         Ok(Self { roots, own_authorities, identity, fingerprint: hash.finish() })
     }
 }
@@ -97,9 +98,14 @@ fn read_authorities(
     Ok(certificates)
 }
 
-/// The authorities of the machine. A bundle and its parts are often in the same folder.
-fn add_system_authorities(settings: &TlsSettings, roots: &mut RootCertStore, hash: &mut Context) {
-    let mut known = Vec::new();
+/// Adds the authorities of the machine to those that are known. A bundle and its parts are often in the same
+/// folder.
+fn add_system_authorities(
+    settings: &TlsSettings,
+    known: &mut Vec<CertificateDer<'static>>,
+    roots: &mut RootCertStore,
+    hash: &mut Context,
+) {
     let mut add = |label: &str, path: &Path, needs_one: bool| {
         let certificates = match read_file(path, hash).map(|bytes| parse_certificates(&bytes)) {
             Ok(Ok(certificates)) => certificates,

@@ -97,13 +97,16 @@ fn forms_stay_as_they_are() {
 #[test]
 fn the_form_of_the_answer_stays_the_client_s_choice() {
     let (upstream, proxy) = pair_with(|config| {
-        let extra = json!({"stream": true, "top_k": 5});
+        let extra = json!({"stream": true, "top_k": 5, "stream_options": {"include_usage": true}});
         config.upstream.extra_body = extra.as_object().cloned().expect("an object");
     });
     upstream.script(vec![answer("ok")]);
     let body = r#"{"model":"m","messages":[]}"#;
     assert_eq!(proxy.ask("/v1/chat/completions", body).status(), 200);
     assert_eq!(upstream.request().body, r#"{"model":"m","messages":[],"top_k":5}"#);
+    upstream.script(stream(&["ok"]));
+    proxy.ask("/v1/chat/completions", r#"{"model":"m","messages":[],"stream":true}"#);
+    assert_eq!(upstream.request().json()["stream_options"]["include_usage"], true);
 }
 
 #[test]
