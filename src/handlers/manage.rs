@@ -66,7 +66,9 @@ pub(super) fn copy(context: &mut Context<'_>, text: String) -> Result<()> {
     let now = SystemTime::now();
     let model = match context.app.find_model_or_unlisted(&from, context.trace)? {
         Some(AnyModel::Virtual(model)) => context.app.copy(&model, &to),
-        Some(AnyModel::Upstream(model)) => VirtualModel::alias(&to, &model.id, now),
+        Some(AnyModel::Upstream(model)) => {
+            VirtualModel::alias(&to, context.app.addressed_name(&from, &model.id), now)
+        }
         None => {
             return Err(Error::ModelNotFound(format!("model {source:?} not found")));
         }
@@ -127,7 +129,7 @@ fn find_base(
     };
     // Not the model that is created.
     context.trace.known_model = None;
-    let alias = VirtualModel::alias(name, &model.id, now);
+    let alias = VirtualModel::alias(name, app.addressed_name(&from, &model.id), now);
     Ok(Some((model, alias)))
 }
 

@@ -149,6 +149,16 @@ impl AppView<'_> {
         }
     }
 
+    /// The name under which a model is found again: with the upstream that the client named, if there are
+    /// several.
+    pub(super) fn addressed_name<'n>(&self, name: &'n str, id: &'n str) -> &'n str {
+        let names_upstream = name.split_once('/').is_some_and(|(upstream, rest)| {
+            names::find_id([rest].into_iter(), id).is_some()
+                && self.router.find_upstream(upstream).is_some()
+        });
+        if names_upstream && self.router.only_upstream().is_none() { name } else { id }
+    }
+
     /// The models of upstreams that a name means.
     pub(super) fn candidates(
         &self,

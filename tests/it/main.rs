@@ -16,4 +16,5 @@ mod net;
 mod ollama;
 mod openai;
 mod program;
+mod router;
 mod upstream;

@@ -8,6 +8,7 @@
 #![allow(dead_code)] // Each test file uses its own part.
 
 pub mod bench;
+pub mod fleet;
 pub mod forward_proxy;
 pub mod golden;
 pub mod members;
