@@ -1,15 +1,19 @@
 //! `/api/chat` and `/api/generate`.
 //!
-//! A request without a message or prompt loads or unloads the model, which the proxy answers by itself.
+//! A request without a message or prompt loads or unloads the model, which the proxy answers by itself, unless
+//! the model is a real Ollama's ([`super::native`]).
 //! Never checks a body before the model unless Ollama does. Invariant: a function that asks the upstream
 //! returns before the response is relayed, so that its stack does not lie below a long stream.
 
 use super::model_request::{CommonFields, ModelRequest, PendingReply};
+use super::native::{self, Reply};
+use super::upload::no_key;
 use super::{Context, empty_model_error, fill_in, model_required_error, relay, routing_key};
 use crate::api::ollama::decode;
 use crate::api::ollama::request::{ChatRequest, GenerateRequest};
 use crate::error::{Error, Result};
 use crate::http::exchange::ContentType;
+use crate::models::virtual_model::NativeRoute;
 use crate::observe::timestamp;
 use crate::translate::chat::{self, ChatEncoder};
 use crate::translate::context_codec::Conversation;
@@ -18,8 +22,13 @@ use crate::translate::generate::{self, GenerateEncoder, UpstreamRequest};
 /// `POST /api/chat`.
 #[inline(never)] // Not inlined, to keep other handlers' stack frames out of long streams.
 pub(super) fn chat(context: &mut Context<'_>, text: String) -> Result<()> {
-    let Some((reply, name)) = start_chat(context, text)? else { return Ok(()) };
-    relay::relay(context, &mut ChatEncoder { model: &name }, reply)
+    match start_chat(context, text)? {
+        None => Ok(()),
+        Some((Reply::Native(reply), _)) => native::relay(context, reply),
+        Some((Reply::Translated(reply), name)) => {
+            relay::relay(context, &mut ChatEncoder { model: &name }, reply)
+        }
+    }
 }
 
 /// Asks the upstream, and returns the model's name as the client sent it; `None` where the proxy has
@@ -28,8 +37,20 @@ pub(super) fn chat(context: &mut Context<'_>, text: String) -> Result<()> {
 fn start_chat<'a>(
     context: &mut Context<'a>,
     text: String,
-) -> Result<Option<(PendingReply<'a>, String)>> {
-    let mut request: ChatRequest<'_> = decode::parse(&text, "ChatRequest")?;
+) -> Result<Option<(Reply<'a, PendingReply<'a>>, String)>> {
+    let parse = || decode::parse::<ChatRequest<'_>>(&text, "ChatRequest");
+    let key = |context: &Context<'_>| {
+        parse().map_or_else(|_| no_key(), |request| routing_key::of_chat(context, &request))
+    };
+    let route = ("/api/chat", NativeRoute::Chat);
+    let mut native = native::find_call(context, route, &text, key);
+    let is_translatable = || {
+        parse().is_ok_and(|it| it.messages.as_ref().is_some_and(|messages| !messages.is_empty()))
+    };
+    if let Some(call) = native.take_if(|call| call.is_only_native(is_translatable)) {
+        return Ok(Some((Reply::Native(call.run(context)?), String::new())));
+    }
+    let mut request = parse()?;
     let common = CommonFields {
         model: request.model.as_deref(),
         keep_alive: request.keep_alive.as_ref(),
@@ -58,34 +79,58 @@ fn start_chat<'a>(
     let (stream, think) = (request.stream.unwrap_or(true), request.think.clone());
     let (app, name) = (context.app, &model_request.requested_name);
     let reply = routing.run((context.app, context.trace), name, |trace, resolved| {
+        if let Some(call) = native.as_ref().filter(|call| call.is_for(&resolved)) {
+            return call.send((app, trace), resolved).map(Reply::Native);
+        }
         let begun = model_request.begin(app, resolved, request.options.as_ref());
         let mut begun = begun.map_err(|error| first(error, &request))?;
         request.think.clone_from(&think);
         begun.fit_think(&mut request.think);
         let (id, profile) = begun.model();
         let upstream = UpstreamRequest::Chat(chat::to_openai(&request, &id, profile)?);
-        model_request.send((app, trace), begun, upstream, stream)
+        model_request.send((app, trace), begun, upstream, stream).map(Reply::Translated)
     });
     let mut reply =
         reply.map_err(|error| unknown_model_last(error, |error| first(error, &request)))?;
-    reply.logprobs = chat::top_logprobs(request.logprobs, request.top_logprobs);
+    if let Reply::Translated(reply) = &mut reply {
+        reply.logprobs = chat::top_logprobs(request.logprobs, request.top_logprobs);
+    }
     Ok(Some((reply, model_request.requested_name)))
 }
 
 /// `POST /api/generate`.
 #[inline(never)] // Not inlined, to keep other handlers' stack frames out of long streams.
 pub(super) fn generate(context: &mut Context<'_>, text: String) -> Result<()> {
-    let Some((reply, name, conversation)) = start_generate(context, text)? else { return Ok(()) };
-    relay::relay(context, &mut GenerateEncoder::new(&name, conversation), reply)
+    match start_generate(context, text)? {
+        None => Ok(()),
+        Some((Reply::Native(reply), ..)) => native::relay(context, reply),
+        Some((Reply::Translated(reply), name, conversation)) => {
+            relay::relay(context, &mut GenerateEncoder::new(&name, conversation), reply)
+        }
+    }
 }
+
+/// A response that has begun, the model's name as the client sent it, and what `context` is to carry.
+type StartedGenerate<'a> = (Reply<'a, PendingReply<'a>>, String, Option<Conversation>);
 
 /// As [`start_chat`]; also returns what `context` is to carry, where it is asked for.
 #[inline(never)] // Not inlined, so that its stack is free while the response is relayed.
 fn start_generate<'a>(
     context: &mut Context<'a>,
     text: String,
-) -> Result<Option<(PendingReply<'a>, String, Option<Conversation>)>> {
-    let mut request: GenerateRequest<'_> = decode::parse(&text, "GenerateRequest")?;
+) -> Result<Option<StartedGenerate<'a>>> {
+    let parse = || decode::parse::<GenerateRequest<'_>>(&text, "GenerateRequest");
+    let key = |_: &Context<'_>| {
+        parse().map_or_else(|_| no_key(), |request| routing_key::of_generate(&request))
+    };
+    let route = ("/api/generate", NativeRoute::Generate);
+    let mut native = native::find_call(context, route, &text, key);
+    let is_translatable =
+        || parse().is_ok_and(|it| it.prompt.as_deref().is_some_and(|prompt| !prompt.is_empty()));
+    if let Some(call) = native.take_if(|call| call.is_only_native(is_translatable)) {
+        return Ok(Some((Reply::Native(call.run(context)?), String::new(), None)));
+    }
+    let mut request = parse()?;
     let common = CommonFields {
         model: request.model.as_deref(),
         keep_alive: request.keep_alive.as_ref(),
@@ -117,6 +162,9 @@ fn start_generate<'a>(
     let (stream, think) = (request.stream.unwrap_or(true), request.think.clone());
     let (app, name) = (context.app, &model_request.requested_name);
     let reply = routing.run((context.app, context.trace), name, |trace, resolved| {
+        if let Some(call) = native.as_ref().filter(|call| call.is_for(&resolved)) {
+            return call.send((app, trace), resolved).map(Reply::Native);
+        }
         let begun = model_request.begin(app, resolved, request.options.as_ref());
         let mut begun = begun.map_err(|error| first(error, &request))?;
         request.think.clone_from(&think);
@@ -126,16 +174,19 @@ fn start_generate<'a>(
         let model = (id.as_str(), context_length);
         let build = |fim| generate::to_openai_with_fim(&request, &stored, model, profile, fim);
         let upstream = build(fim)?;
-        if fills_in {
+        let reply = if fills_in {
             fill_in::send(&model_request, (app, trace), begun, upstream, stream, build)
         } else {
             model_request.send((app, trace), begun, upstream, stream)
-        }
+        };
+        reply.map(Reply::Translated)
     });
     let mut reply =
         reply.map_err(|error| unknown_model_last(error, |error| first(error, &request)))?;
     let conversation = generate::build_conversation(&request, &stored)?;
-    reply.logprobs = chat::top_logprobs(request.logprobs, request.top_logprobs);
+    if let Reply::Translated(reply) = &mut reply {
+        reply.logprobs = chat::top_logprobs(request.logprobs, request.top_logprobs);
+    }
     Ok(Some((reply, model_request.requested_name, conversation)))
 }
 

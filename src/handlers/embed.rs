@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use super::failover::{Outcome, Routing};
 use super::model_lookup::ResolvedModel;
+use super::native::{self, NativeCall, Reply};
 use super::{
     Context, LoadOptions, empty_model_error, load_options, model_required_error, parse_keep_alive,
 };
@@ -16,6 +17,7 @@ use crate::api::ollama::request::{EmbedRequest, EmbeddingRequest};
 use crate::api::ollama::response::EmbedMetrics;
 use crate::error::{Error, Result};
 use crate::http::exchange::ContentType;
+use crate::models::virtual_model::NativeRoute;
 use crate::net::sys;
 use crate::translate::embed::{self, BatchBounds, EmbedResponseBuilder};
 use crate::translate::response_metrics::to_nanos;
@@ -28,6 +30,17 @@ const INPUT_TOO_LONG: &str = "the input length exceeds the context length";
 
 /// `POST /api/embed`.
 pub(super) fn embed(context: &mut Context<'_>, text: String) -> Result<()> {
+    let native = find_native(context, "/api/embed", &text, || {
+        let request = decode::parse::<EmbedRequest<'_>>(&text, "EmbedRequest").ok()?;
+        Some(embed::parse_inputs(request.input).unwrap_or_default())
+    });
+    let native = match native {
+        Native::Only(call) => {
+            let reply = call.run(context)?;
+            return native::relay(context, reply);
+        }
+        Native::Also(call) => call,
+    };
     let request: EmbedRequest<'_> = decode::parse(&text, "EmbedRequest")?;
     // Ollama reads this with the body, so its error comes first.
     let keep_alive = parse_keep_alive(request.keep_alive.as_ref())?;
@@ -41,10 +54,15 @@ pub(super) fn embed(context: &mut Context<'_>, text: String) -> Result<()> {
     let new_answer = || EmbedResponseBuilder::for_embed(model, dimensions);
     let is_load = inputs.is_empty();
     let may_truncate = request.truncate != Some(false);
-    let embedded = embed_inputs(context, &name, inputs, (load, may_truncate), &new_answer);
-    let Embedded { answer, tokens } = embedded.map_err(|error| {
+    let load = (load, may_truncate);
+    let embedded = embed_inputs(context, (&name, native), inputs, load, &new_answer);
+    let embedded = embedded.map_err(|error| {
         if embed::is_too_long(&error) { Error::invalid_request(INPUT_TOO_LONG) } else { error }
     })?;
+    let Embedded { answer, tokens } = match embedded {
+        Reply::Native(reply) => return native::relay(context, reply),
+        Reply::Translated(embedded) => embedded,
+    };
     let metrics = (!is_load).then(|| build_metrics(context, tokens));
     context.name_upstream();
     context.exchange.respond(200, ContentType::JSON, &answer.finish(metrics))
@@ -52,6 +70,18 @@ pub(super) fn embed(context: &mut Context<'_>, text: String) -> Result<()> {
 
 /// `POST /api/embeddings`.
 pub(super) fn embeddings(context: &mut Context<'_>, text: String) -> Result<()> {
+    let native = find_native(context, "/api/embeddings", &text, || {
+        let request = decode::parse::<EmbeddingRequest<'_>>(&text, "EmbeddingRequest").ok()?;
+        let prompt = request.prompt.filter(|prompt| !prompt.is_empty());
+        Some(prompt.map(|prompt| prompt.0).into_iter().collect())
+    });
+    let native = match native {
+        Native::Only(call) => {
+            let reply = call.run(context)?;
+            return native::relay(context, reply);
+        }
+        Native::Also(call) => call,
+    };
     let request: EmbeddingRequest<'_> = decode::parse(&text, "EmbeddingRequest")?;
     let keep_alive = parse_keep_alive(request.keep_alive.as_ref())?;
     let name = context.app.parse_model_name(
@@ -63,9 +93,40 @@ pub(super) fn embeddings(context: &mut Context<'_>, text: String) -> Result<()> 
     let inputs = request.prompt.filter(|prompt| !prompt.is_empty()).map(|prompt| prompt.0);
     let load = load_options(keep_alive, request.options.as_ref());
     let (inputs, new_answer) = (inputs.into_iter().collect(), EmbedResponseBuilder::for_embeddings);
-    let embedded = embed_inputs(context, &name, inputs, (load, false), &new_answer)?;
+    let embedded = embed_inputs(context, (&name, native), inputs, (load, false), &new_answer)?;
+    let embedded = match embedded {
+        Reply::Native(reply) => return native::relay(context, reply),
+        Reply::Translated(embedded) => embedded,
+    };
     context.name_upstream();
     context.exchange.respond(200, ContentType::JSON, &embedded.answer.finish(None))
+}
+
+/// How Ollamas take part in a request.
+enum Native<'t> {
+    /// No other server is asked.
+    Only(NativeCall<'t>),
+    /// One or none is among other servers.
+    Also(Option<NativeCall<'t>>),
+}
+
+/// The Ollamas that may get a request; `read_inputs` returns its inputs, if it can be read.
+fn find_native<'t, 'i>(
+    context: &mut Context<'_>,
+    path: &'static str,
+    text: &'t str,
+    read_inputs: impl Fn() -> Option<Vec<Cow<'i, str>>>,
+) -> Native<'t> {
+    let key = |_: &Context<'_>| {
+        let inputs = read_inputs().unwrap_or_default();
+        ConversationKey::new(inputs.iter().map(|input| &**input))
+    };
+    let mut call = native::find_call(context, (path, NativeRoute::Embed), text, key);
+    let is_translatable = || read_inputs().is_some_and(|inputs| !inputs.is_empty());
+    match call.take_if(|call| call.is_only_native(is_translatable)) {
+        Some(call) => Native::Only(call),
+        None => Native::Also(call),
+    }
 }
 
 /// The vectors of all inputs, and the tokens that the upstream counted.
@@ -77,17 +138,18 @@ struct Embedded {
 impl Outcome for Embedded {}
 
 /// Gets the vectors of the upstream. Without inputs, the model is loaded or unloaded.
-fn embed_inputs(
-    context: &mut Context<'_>,
-    name: &str,
+fn embed_inputs<'a>(
+    context: &mut Context<'a>,
+    (name, native): (&str, Option<NativeCall<'_>>),
     inputs: Vec<Cow<'_, str>>,
     (load, may_truncate): (LoadOptions, bool),
     new_answer: &dyn Fn() -> EmbedResponseBuilder,
-) -> Result<Embedded> {
+) -> Result<Reply<'a, Embedded>> {
     let result = if inputs.is_empty() {
-        load_model(context, name, load).map(|()| Embedded { answer: new_answer(), tokens: None })
+        let loaded = load_model(context, name, load);
+        loaded.map(|()| Reply::Translated(Embedded { answer: new_answer(), tokens: None }))
     } else {
-        embed_anywhere(context, name, &inputs, (load, may_truncate), new_answer)
+        embed_anywhere(context, (name, native), &inputs, (load, may_truncate), new_answer)
     };
     result.map_err(|error| match error {
         // Ollama words an unknown model differently on these two routes.
@@ -112,26 +174,29 @@ fn load_model(context: &mut Context<'_>, name: &str, load: LoadOptions) -> Resul
 }
 
 /// Gets all vectors from one upstream: those of different models cannot be compared.
-fn embed_anywhere(
-    context: &mut Context<'_>,
-    name: &str,
+fn embed_anywhere<'a>(
+    context: &mut Context<'a>,
+    (name, native): (&str, Option<NativeCall<'_>>),
     inputs: &[Cow<'_, str>],
     (load, may_truncate): (LoadOptions, bool),
     new_answer: &dyn Fn() -> EmbedResponseBuilder,
-) -> Result<Embedded> {
+) -> Result<Reply<'a, Embedded>> {
     let app = context.app;
     let virtual_model = app.find_virtual(name);
     let key = || ConversationKey::new(inputs.iter().map(|input| &**input));
     let about = (name, virtual_model.clone());
     let routing = Routing::new(app, about, false, key, context.trace);
     routing.run((app, context.trace), name, |trace, mut resolved| {
+        if let Some(call) = native.as_ref().filter(|call| call.is_for(&resolved)) {
+            return call.send((app, trace), resolved).map(Reply::Native);
+        }
         resolved.check_exists(name)?;
         let mut in_use = resolved.begin_use(app, load);
         let embedded = embed_batches(&resolved, inputs, may_truncate, new_answer(), trace)?;
         resolved.recheck(app, name, virtual_model.as_deref(), trace)?;
         in_use.was_answered = true;
         trace.known_model = Some(in_use.id.clone());
-        Ok(embedded)
+        Ok(Reply::Translated(embedded))
     })
 }
 

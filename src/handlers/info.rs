@@ -7,10 +7,10 @@ use std::borrow::Cow;
 use std::time::SystemTime;
 
 use super::model_lookup::AnyModel;
-use super::{Context, model_required_error};
+use super::{Context, model_required_error, native_manage};
 use crate::api::ollama::decode;
 use crate::api::ollama::request::ShowRequest;
-use crate::api::ollama::response::{ListResponse, VersionResponse};
+use crate::api::ollama::response::{ListEntry, ListResponse, VersionResponse};
 use crate::api::wire::ndjson;
 use crate::backends::names;
 use crate::error::{Error, Result};
@@ -45,13 +45,13 @@ pub(super) fn tags(context: &mut Context<'_>) -> Result<()> {
     let mut models: Vec<_> = configured
         .map(|configured| {
             let base = app.find_base_model(&configured.model, context.trace);
-            configured.model.render_tag(&base, &render_context)
+            ListEntry::Made(configured.model.render_tag(&base, &render_context))
         })
         .collect();
     let made = made.values().filter(|model| app.router.find_configured(&model.name).is_none());
     models.extend(newest_first(made.map(|model| {
         let base = app.find_base_model(model, context.trace);
-        (model.modified_time(), model.render_tag(&base, &render_context))
+        (model.modified_time(), ListEntry::Made(model.render_tag(&base, &render_context)))
     })));
     let unlisted = app.unlisted_running_models(&list);
     let of_upstreams = list
@@ -59,8 +59,8 @@ pub(super) fn tags(context: &mut Context<'_>) -> Result<()> {
         .chain(&unlisted)
         .filter(|model| !is_hidden(&model.id))
         // Pickers show every entry, and nobody can chat with a model of speech, images or ranking.
-        .filter(|model| !model.capability_names().is_empty())
-        .map(|model| (model.modified_time(&render_context), model.render_tag(&render_context)));
+        .filter(|model| model.own_tag.is_some() || !model.capability_names().is_empty())
+        .map(|model| (model.modified_time(&render_context), model.list_entry(&render_context)));
     match app.router.only_upstream() {
         Some(_) => models.extend(newest_first(of_upstreams)),
         // In the order of the upstreams.
@@ -78,10 +78,13 @@ fn newest_first<T>(models: impl Iterator<Item = (SystemTime, T)>) -> impl Iterat
     sorted.into_iter().map(|(_, tag)| tag)
 }
 
-/// `GET /api/ps`: running models, of those that `/api/tags` shows.
+/// `GET /api/ps`: running models, of those that `/api/tags` shows. Those of an Ollama are shown as it tells
+/// them.
 pub(super) fn ps(context: &mut Context<'_>) -> Result<()> {
     let app = context.app;
-    let running = app.running_models.list(SystemTime::now());
+    let native = native_manage::running(context);
+    let mut running = app.running_models.list(SystemTime::now());
+    running.retain(|(id, _)| app.find_virtual(id).is_some() || !native.knows(id));
     // The list gives the same digests and context lengths as `/api/tags`.
     let list = if running.is_empty() { None } else { app.list_if_known(context.trace) };
     let list = list.as_deref().map_or(&[][..], |list| list);
@@ -97,12 +100,24 @@ pub(super) fn ps(context: &mut Context<'_>) -> Result<()> {
         let is_shown = is_shown && !model.capability_names().is_empty();
         is_shown.then(|| model.render_process(&render_context, expires_at, num_ctx))
     };
-    let models = running.into_iter().filter_map(process).collect();
+    let expiry = |(id, state): (String, LoadState)| {
+        let expires_at = state.expires_at;
+        process((id, state)).map(|model| (expires_at, ListEntry::Made(model)))
+    };
+    let own = running.into_iter().filter_map(expiry);
+    let passed = native.entries.into_iter();
+    let passed = passed.map(|(expires_at, entry)| {
+        (expires_at.unwrap_or(SystemTime::UNIX_EPOCH), ListEntry::Passed(entry))
+    });
+    let models = newest_first(own.chain(passed)).collect();
     context.answer_json(200, &ListResponse { models })
 }
 
 /// `POST /api/show`.
 pub(super) fn show(context: &mut Context<'_>, text: String) -> Result<()> {
+    if native_manage::show(context, &text)? {
+        return Ok(());
+    }
     let request: ShowRequest<'_> = decode::parse(&text, "ShowRequest")?;
     let model = request.model.as_deref().filter(|model| !model.is_empty());
     let name = context.app.parse_model_name(

@@ -1,13 +1,14 @@
 //! `/api/create`, `/api/copy` and `/api/delete`, which manage the virtual models.
 //!
-//! Never changes the upstream: its models can be copied and used as a base, but not deleted.
+//! Never changes the upstream: its models can be copied and used as a base, but not deleted; a real Ollama's
+//! are its own to change ([`super::native_manage`]).
 //! Invariant: a change is on the disk before the first byte of its response is sent.
 
 use std::time::{Duration, SystemTime};
 
 use super::model_lookup::AnyModel;
 use super::transfer::{no_manifest, send_progress};
-use super::{AppView, Context, LoadOptions, model_required_error};
+use super::{AppView, Context, LoadOptions, model_required_error, native_manage};
 use crate::api::ollama::decode;
 use crate::api::ollama::manage::{CopyRequest, CreateRequest, DeleteRequest, model_or_name};
 use crate::api::wire::keep_alive::KeepAlive;
@@ -21,6 +22,9 @@ use crate::models::virtual_model::VirtualModel;
 
 /// `POST /api/create`.
 pub(super) fn create(context: &mut Context<'_>, text: String) -> Result<()> {
+    if native_manage::create(context, &text)? {
+        return Ok(());
+    }
     let request: CreateRequest<'_> = decode::parse(&text, "CreateRequest")?;
     let name = model_or_name(request.model.as_ref(), request.name.as_ref());
     let name =
@@ -43,6 +47,9 @@ pub(super) fn create(context: &mut Context<'_>, text: String) -> Result<()> {
 
 /// `POST /api/copy`.
 pub(super) fn copy(context: &mut Context<'_>, text: String) -> Result<()> {
+    if native_manage::copy(context, &text)? {
+        return Ok(());
+    }
     let request: CopyRequest<'_> = decode::parse(&text, "CopyRequest")?;
     let source = request.source.as_deref().unwrap_or_default();
     let destination = request.destination.as_deref().unwrap_or_default();
@@ -79,6 +86,9 @@ pub(super) fn copy(context: &mut Context<'_>, text: String) -> Result<()> {
 
 /// `DELETE /api/delete`.
 pub(super) fn delete(context: &mut Context<'_>, text: String) -> Result<()> {
+    if native_manage::delete(context, &text)? {
+        return Ok(());
+    }
     let request: DeleteRequest<'_> = decode::parse(&text, "DeleteRequest")?;
     let given = model_or_name(request.model.as_ref(), request.name.as_ref());
     let invalid = || Error::invalid_request(format!("name {given:?} is invalid"));

@@ -52,6 +52,8 @@ mod keepalive;
 mod manage;
 mod model_lookup;
 mod model_request;
+mod native;
+mod native_manage;
 mod other_routes;
 mod pass_through;
 mod passed_on;

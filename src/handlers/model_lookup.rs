@@ -382,6 +382,8 @@ impl AppView<'_> {
         let listed_profile = list.as_deref().and_then(|list| list.profile_for(found));
         let bare = names::strip_default_prefixes(name);
         let bare = names::strip_latest_tag(bare).unwrap_or(bare);
+        // Ollama's own names have tags.
+        let bare = if client.is_ollama() { name } else { bare };
         let id = found.map_or(bare, |model| &model.id).to_owned();
         let mut resolved = ResolvedModel {
             upstream: upstream.clone(),

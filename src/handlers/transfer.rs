@@ -1,7 +1,7 @@
 //! `/api/pull`, `/api/push` and `/api/blobs/:digest`.
 //!
-//! Never transfers a model: a pull succeeds at once if the upstream has the model, and a push always
-//! fails. Of an uploaded blob only the digest is stored; it is computed while the blob arrives.
+//! Never transfers a model, except of a real Ollama ([`super::native_manage`]): a pull succeeds at once if the
+//! upstream has the model, and a push always fails. Of an uploaded blob only the digest is stored; it is computed while the blob arrives.
 //! Invariant: at most [`MAX_BLOBS`] digests are stored.
 
 use std::collections::VecDeque;
@@ -10,7 +10,7 @@ use std::sync::Mutex;
 
 use ring::digest::{self, SHA256};
 
-use super::{Context, model_required_error};
+use super::{Context, model_required_error, native_manage};
 use crate::api::ollama::decode;
 use crate::api::ollama::manage::{ProgressResponse, TransferRequest, model_or_name};
 use crate::api::ollama::response::ErrorResponse;
@@ -25,6 +25,9 @@ const MAX_BLOBS: usize = 1024;
 
 /// `POST /api/pull`.
 pub(super) fn pull(context: &mut Context<'_>, text: String) -> Result<()> {
+    if native_manage::transfer(context, "/api/pull", &text)? {
+        return Ok(());
+    }
     let request: TransferRequest<'_> = decode::parse(&text, "PullRequest")?;
     let name = model_or_name(request.model.as_ref(), request.name.as_ref());
     let name =
@@ -47,6 +50,9 @@ pub(super) fn no_manifest() -> Error {
 
 /// `POST /api/push`.
 pub(super) fn push(context: &mut Context<'_>, text: String) -> Result<()> {
+    if native_manage::transfer(context, "/api/push", &text)? {
+        return Ok(());
+    }
     let request: TransferRequest<'_> = decode::parse(&text, "PushRequest")?;
     let name = model_or_name(request.model.as_ref(), request.name.as_ref());
     let name =
@@ -69,6 +75,9 @@ pub(super) fn push(context: &mut Context<'_>, text: String) -> Result<()> {
 
 /// `HEAD` and `POST /api/blobs/:digest`.
 pub(super) fn blob(context: &mut Context<'_>) -> Result<()> {
+    if native_manage::blob(context)? {
+        return Ok(());
+    }
     let wanted = parse_digest(context.route.parameter());
     let known = wanted.as_ref().is_ok_and(|wanted| context.app.blobs.contains(wanted));
     // The body is read in any case, so that the connection can serve the next request.

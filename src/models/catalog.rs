@@ -35,6 +35,8 @@ struct CatalogState {
     list: Option<(Instant, SharedModelList)>,
     failure: Option<(Instant, Error)>,
     is_refreshing: bool,
+    /// Whether the list is known to have changed since it was fetched.
+    is_outdated: bool,
     /// Told when the fetch that is under way has ended.
     subscribers: Vec<Sender<()>>,
 }
@@ -63,7 +65,9 @@ impl Catalog {
 
     /// The cached list, and whether it may be shown.
     pub fn lookup(&self) -> CachedList {
-        match &lock(&self.state).list {
+        let state = lock(&self.state);
+        match &state.list {
+            _ if state.is_outdated => CachedList::Missing,
             Some((since, list)) if since.elapsed() < self.ttl => CachedList::Fresh(list.clone()),
             Some((since, list)) if since.elapsed() < self.ttl + MAX_STALE_AGE => {
                 CachedList::Stale(list.clone())
@@ -87,7 +91,7 @@ impl Catalog {
                 }
                 let list = Arc::new(list);
                 state.list = Some((now, list.clone()));
-                state.failure = None;
+                (state.failure, state.is_outdated) = (None, false);
                 Ok(list)
             }
             Err(error) => {
@@ -95,6 +99,11 @@ impl Catalog {
                 Err(error)
             }
         }
+    }
+
+    /// Notes that the list is about to change, or has changed: it is fetched anew before it is shown.
+    pub fn expire(&self) {
+        lock(&self.state).is_outdated = true;
     }
 
     /// True if the last fetch failed less than the time to live ago.

@@ -6,11 +6,13 @@
 
 use std::time::SystemTime;
 
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::model::{Model, RenderContext, ThinkingModes};
 use crate::api::ollama::response::{
-    ListModelDetails, ListModelResponse, ModelDetails, ProcessModelResponse, ShowResponse,
+    ListEntry, ListModelDetails, ListModelResponse, ModelDetails, ProcessModelResponse,
+    ShowResponse,
 };
 use crate::backends::names;
 use crate::models::modelfile;
@@ -33,7 +35,16 @@ pub struct ShowOptions<'a> {
 }
 
 impl Model {
-    /// An entry of `/api/tags`.
+    /// An entry of `/api/tags`; an Ollama's is shown as it is.
+    pub fn list_entry(&self, context: &RenderContext<'_>) -> ListEntry<ListModelResponse> {
+        let own = self.own_tag.as_ref().map(|tag| String::from(&*tag.json));
+        match own.and_then(|json| RawValue::from_string(json).ok()) {
+            Some(entry) => ListEntry::Passed(entry),
+            None => ListEntry::Made(self.render_tag(context)),
+        }
+    }
+
+    /// An entry of `/api/tags` as it is made here.
     pub fn render_tag(&self, context: &RenderContext<'_>) -> ListModelResponse {
         let name = names::display_name(&self.id);
         ListModelResponse {

@@ -1,9 +1,15 @@
 //! A scripted Ollama: its lists, its version and its root answer by themselves, all else takes a script.
 
 use std::ops::Deref;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use ollama_openai_proxy::backends::profiles;
 use ollama_openai_proxy::config::Config;
+use ollama_openai_proxy::models::configured::{ConfiguredModel, Strategy, Target};
+use ollama_openai_proxy::models::virtual_model::VirtualModel;
+use ollama_openai_proxy::upstream::ServerSettings;
+use ollama_openai_proxy::upstream::base_url::BaseUrl;
 
 use super::proxy::Proxy;
 use super::upstream::{Step, Upstream, json, typed};
@@ -82,4 +88,49 @@ pub fn completion(text: &str) -> Vec<Step> {
     vec![json(&format!(
         r#"{{"choices":[{{"index":0,"message":{{"role":"assistant","content":{text}}},"finish_reason":"stop"}}],"usage":{{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7}}}}"#
     ))]
+}
+
+/// A server of the configuration, by its name and its address.
+pub fn server(name: &str, upstream: &Upstream) -> ServerSettings {
+    let base_url = BaseUrl::parse(&upstream.base_url()).expect("a base URL");
+    ServerSettings { name: name.to_owned(), base_url, ..ServerSettings::default() }
+}
+
+/// The same for an Ollama.
+pub fn ollama_server(name: &str, ollama: &Ollama) -> ServerSettings {
+    ServerSettings { profile: profiles::find_by_name("ollama"), ..server(name, ollama) }
+}
+
+/// A proxy in front of these servers and with these models, which asks all of them once.
+pub fn several(servers: Vec<ServerSettings>, models: Vec<ConfiguredModel>) -> Proxy {
+    Proxy::at("http://127.0.0.1:9/v1", |config| {
+        config.upstreams = servers;
+        config.models = models;
+        config.retry.max_retries = 0;
+    })
+}
+
+/// A model of the configuration: its name, and what it uses, as `upstream/id`.
+pub fn configured(
+    name: &str,
+    uses: &[&str],
+    change: impl FnOnce(&mut VirtualModel),
+) -> ConfiguredModel {
+    let targets: Vec<Target> = uses
+        .iter()
+        .map(|target| {
+            let (upstream, id) = target.split_once('/').expect("an upstream");
+            Target { upstream: Some(upstream.to_owned()), id: id.to_owned() }
+        })
+        .collect();
+    let mut model = VirtualModel::alias(name, uses[0], SystemTime::UNIX_EPOCH);
+    change(&mut model);
+    ConfiguredModel {
+        model: Arc::new(model),
+        targets,
+        strategy: Strategy::Order,
+        context_length: None,
+        capabilities: None,
+        is_hidden: false,
+    }
 }

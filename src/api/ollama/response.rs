@@ -151,6 +151,16 @@ pub struct ListResponse<T> {
     pub models: Vec<T>,
 }
 
+/// An entry of a list: made here, or as another server wrote it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum ListEntry<T> {
+    /// Made here.
+    Made(T),
+    /// As it is.
+    Passed(Box<serde_json::value::RawValue>),
+}
+
 /// An entry of `/api/tags`.
 #[derive(Clone, Debug, Serialize)]
 pub struct ListModelResponse {
