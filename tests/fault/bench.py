@@ -86,9 +86,10 @@ def outcome(dialect, spec, answer):
 
 
 class Bench:
-    def __init__(self, scenario, binary):
+    def __init__(self, scenario, binary, seed=1):
         self.scenario = scenario
         self.binary = binary
+        self.seed = seed
         self.failures = []
         self.figures = []
         self.numbers = itertools.count(1)
@@ -113,7 +114,7 @@ class Bench:
         env = {**self.scenario.env, **options.pop("env", {})}
         options.setdefault("nofile", self.scenario.nofile)
         self.proxy = machine.Proxy(self.binary, base_url, env=env, **options)
-        self.proxy.upstream_port = self.upstream.port
+        self.proxy.upstream_ports = (self.upstream.port,)
         return self.proxy
 
     @property

@@ -60,7 +60,8 @@ class Upstream:
     program and to no outgoing connection while the upstream is down.
     """
 
-    def __init__(self):
+    def __init__(self, *options):
+        self.options = options
         self.reserved = socket.socket()
         self.reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.reserved.bind(("127.0.0.1", 0))
@@ -70,6 +71,7 @@ class Upstream:
 
     def start(self):
         command = [sys.executable, os.path.join(HERE, "upstream.py"), "--port", str(self.port)]
+        command += self.options
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=tied())
         line = self.process.stdout.readline()
         if not line:
@@ -89,7 +91,7 @@ class Upstream:
 class Reading:
     """One look at a process: memory in MiB, descriptors, threads."""
 
-    def __init__(self, pid, upstream_port=None):
+    def __init__(self, pid, upstream_ports=()):
         status = dict(line.split(":", 1) for line in open(f"/proc/{pid}/status") if ":" in line)
         # A process that has just ended has no memory, but still a place in the table.
         self.rss = int(status.get("VmRSS", "0").split()[0]) / 1024
@@ -100,7 +102,7 @@ class Reading:
         self.others = sum(not name.startswith(("worker-", "health-", "probe-")) for name in names)
         links = descriptors(pid)
         # Idle connections kept for the upstream are no leak.
-        pooled = sockets_to(upstream_port) if upstream_port else set()
+        pooled = set().union(*map(sockets_to, upstream_ports))
         self.pooled = sum(link in pooled for link in links)
         self.fds = len(links) - self.pooled
 
@@ -143,20 +145,28 @@ def sockets_to(port):
 
 
 class Proxy:
-    """The program under test, with its own state file and log."""
+    """The program under test, with its own state file and log. The upstream is that of `base_url`, or
+    those of the configuration file with the text `config`."""
 
-    def __init__(self, binary, base_url, env=None, nofile=None, prepare=None, wrap=()):
+    def __init__(
+        self, binary, base_url=None, env=None, nofile=None, prepare=None, wrap=(), config=None
+    ):
         self.folder = tempfile.mkdtemp(prefix="fault-")
         self.log_path = os.path.join(self.folder, "log")
-        self.upstream_port = None
+        self.upstream_ports = ()
         # As an operator would start it: nothing of the caller's own settings.
         keep = {name: os.environ[name] for name in ("PATH", "TZ") if name in os.environ}
+        if config is None:
+            upstream = {"OPENAI_BASE_URL": base_url, "UPSTREAM_PROFILE": "generic"}
+        else:
+            upstream = {"PROXY_CONFIG": os.path.join(self.folder, "proxy.toml")}
+            with open(upstream["PROXY_CONFIG"], "w") as file:
+                file.write(config)
         settings = {
-            "OPENAI_BASE_URL": base_url,
             "OLLAMA_HOST": "127.0.0.1:0",
             "PROXY_STATE": os.path.join(self.folder, "state.json"),
-            "UPSTREAM_PROFILE": "generic",
             "SHUTDOWN_GRACE": "2",
+            **upstream,
             **(env or {}),
         }
 
@@ -202,7 +212,7 @@ class Proxy:
         return self.process.poll() is None
 
     def read(self):
-        return Reading(self.pid, self.upstream_port)
+        return Reading(self.pid, self.upstream_ports)
 
     def stop(self):
         status = stop(self.process)

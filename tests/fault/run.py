@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs the scenarios: run.py --binary PATH [--only NAME] [--list].
+"""Runs the scenarios: run.py --binary PATH [--only NAME] [--seed N] [--list].
 
 Each scenario is a process of its own, so that the load of one does not falsify the times of
 another. The heavy ones run one after the other; the quiet ones, which mostly wait, beside them.
@@ -19,6 +19,7 @@ import cgroup
 import machine
 from bench import SCENARIOS, Bench
 
+import scenarios_chaos  # noqa: F401
 import scenarios_framing  # noqa: F401
 import scenarios_guard  # noqa: F401
 import scenarios_limits  # noqa: F401
@@ -32,15 +33,15 @@ QUIET_AT_ONCE = 4
 LANES = {"quiet": QUIET_AT_ONCE, "heavy": 1}
 
 
-def one(name, binary):
+def one(name, binary, seed):
     """A single scenario in this process; its result is the last line of output."""
     machine.raise_nofile()
     machine.quiet()
-    bench = Bench(SCENARIOS[name], binary)
+    bench = Bench(SCENARIOS[name], binary, seed)
     print(json.dumps(asyncio.run(bench.run())), flush=True)
 
 
-async def child(name, binary):
+async def child(name, binary, seed):
     """Runs a single scenario in its own process."""
     scenario = SCENARIOS[name]
     folder = tempfile.mkdtemp(prefix="fault-")
@@ -51,6 +52,8 @@ async def child(name, binary):
         binary,
         "--one",
         name,
+        "--seed",
+        str(seed),
         stdout=asyncio.subprocess.PIPE,
         env={**os.environ, "TMPDIR": folder},
         start_new_session=True,
@@ -86,7 +89,7 @@ def report(result):
         print(f"     - {failure}", flush=True)
 
 
-async def everything(names, binary):
+async def everything(names, binary, seed):
     """Runs the scenarios in their lanes and gives how many failed and were left out."""
     rooms = {lane: asyncio.Semaphore(count) for lane, count in LANES.items()}
     failed, skipped = [], []
@@ -99,7 +102,7 @@ async def everything(names, binary):
                 skipped.append(name)
                 print(f"SKIP {name}: {reason}", flush=True)
                 return
-            result = await child(name, binary)
+            result = await child(name, binary, seed)
             report(result)
             if result["failures"]:
                 failed.append(name)
@@ -121,6 +124,7 @@ def main():
     arguments = argparse.ArgumentParser(prog="scripts/fault", description=__doc__.splitlines()[0])
     arguments.add_argument("--binary", help="the program to test")
     arguments.add_argument("--only", action="append", help="this scenario (may be repeated)")
+    arguments.add_argument("--seed", type=int, default=1, help="of plans that are random")
     arguments.add_argument("--list", action="store_true", help="name the scenarios")
     arguments.add_argument("--one", help=argparse.SUPPRESS)
     options = arguments.parse_args()
@@ -132,12 +136,12 @@ def main():
         arguments.error("--binary is needed")
     binary = os.path.abspath(options.binary)
     if options.one:
-        one(options.one, binary)
+        one(options.one, binary, options.seed)
         return 0
     unknown = [name for name in options.only or [] if name not in SCENARIOS]
     if unknown:
         arguments.error(f"no such scenario: {', '.join(unknown)} (see --list)")
-    return asyncio.run(everything(options.only or list(SCENARIOS), binary))
+    return asyncio.run(everything(options.only or list(SCENARIOS), binary, options.seed))
 
 
 if __name__ == "__main__":

@@ -150,7 +150,7 @@ def tell(ledger, before, mark, after, witness, panics):
 async def soak(binary, minutes, seed):
     upstream = machine.Upstream()
     proxy = machine.Proxy(binary, f"http://127.0.0.1:{upstream.port}/v1", ENV)
-    proxy.upstream_port = upstream.port
+    proxy.upstream_ports = (upstream.port,)
     witness = None
     try:
         ledger = Ledger()

@@ -24,6 +24,11 @@ def tokens(seed, count):
     ]
 
 
+def at_replica(spec, number):
+    """The spec as the upstream of this number answers it: no two give the same tokens."""
+    return {**spec, "seed": spec["seed"] * 10 + number} if number else spec
+
+
 def text(seed, count):
     return "".join(tokens(seed, count))
 

@@ -1,17 +1,21 @@
 #!/usr/bin/env python3
-"""A scripted OpenAI-compatible upstream that fails on demand: upstream.py [--port N].
+"""A scripted OpenAI-compatible upstream that fails on demand: upstream.py [--port N] [--replica N]
+[--journal FILE].
 
 The first line of output is the port. What is answered, and what goes wrong on the way, stands in
 the spec of the prompt (spec.py); the faults are explained at `Connection.answer`. `POST /_mode`
 lays the members of its body over every spec that follows, until the next one. `GET /_journal?id=P`
 tells of all requests whose id begins with P when they began, when the answer ended, and when the
-peer was seen to leave, by the monotonic clock that all processes of a machine share.
+peer was seen to leave, by the monotonic clock that all processes of a machine share. --replica makes
+the tokens those of one of several upstreams. --journal appends a line for each stage of an answer to a
+file, which stays when this process is killed.
 """
 
 import argparse
 import asyncio
 import collections
 import json
+import os
 import random
 import socket
 import struct
@@ -28,7 +32,9 @@ REMEMBERED = 50_000
 class Book:
     """What is known across connections."""
 
-    def __init__(self):
+    def __init__(self, replica=0, journal=None):
+        self.replica = replica
+        self.journal = journal and os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         self.entries = collections.OrderedDict()
         self.mode = {}
         self.running = 0
@@ -46,6 +52,11 @@ class Book:
         self.requests += 1
         self.peak = max(self.peak, self.running)
         return entry
+
+    def note(self, stage, spec):
+        """`began`, `started` before the head, `ended` behind the last byte."""
+        if self.journal is not None:
+            os.write(self.journal, f"{stage} {spec['id']}\n".encode())
 
     def stats(self):
         members = ("running", "peak", "connections", "requests", "stray", "mode")
@@ -136,6 +147,8 @@ class Connection(asyncio.Protocol):
             return
         request = json.loads(body)
         spec = {**specs.parse(wire.prompt_of(request)), **mode}
+        spec = specs.at_replica(spec, self.book.replica)
+        self.book.note("began", spec)
         self.entry = entry = self.book.begin(spec)
         try:
             await self.answer(path, request, spec, len(entry["begin"]))
@@ -195,10 +208,13 @@ class Connection(asyncio.Protocol):
         elif fault == "status":
             self.transport.write(wire.refusal(spec["status"], spec.get("retry_after")))
         else:
-            await self.send(wire.pieces(path, request, spec), spec, fault)
+            self.book.note("started", spec)
+            if await self.send(wire.pieces(path, request, spec), spec, fault):
+                self.book.note("ended", spec)
             self.finish(spec)
 
     async def send(self, pieces, spec, fault):
+        """Whether all was sent."""
         if spec.get("split"):
             pieces = split(b"".join(pieces), random.Random(spec["seed"]))
         left = spec["at"] if fault in ("cut", "cutreset") else None
@@ -208,12 +224,13 @@ class Connection(asyncio.Protocol):
             if left is not None and len(piece) >= left:
                 self.transport.write(piece[:left])
                 self.reset() if fault == "cutreset" else self.transport.close()
-                return
+                return False
             left = None if left is None else left - len(piece)
             self.transport.write(piece)
             await self.room.wait()
             if spec.get("gap") and place:
                 await asyncio.sleep(spec["gap"])
+        return True
 
     def finish(self, spec):
         if spec.get("after") == "poison":
@@ -241,13 +258,15 @@ def split(data, random_source):
 async def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--port", type=int, default=0)
-    port = arguments.parse_args().port
+    arguments.add_argument("--replica", type=int, default=0)
+    arguments.add_argument("--journal")
+    options = arguments.parse_args()
     machine.raise_nofile()
     machine.quiet()
-    book = Book()
+    book = Book(options.replica, options.journal)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(
-        lambda: Connection(book), "127.0.0.1", port, backlog=4096, reuse_address=True
+        lambda: Connection(book), "127.0.0.1", options.port, backlog=4096, reuse_address=True
     )
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()

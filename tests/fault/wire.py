@@ -23,6 +23,7 @@ class Answer:
         self.error = None
         self.began = time.monotonic()
         self.first = None
+        self.first_data = None
         self.ended = None
 
     @property
@@ -161,6 +162,7 @@ class Wire:
             if not data:
                 raise asyncio.IncompleteReadError(b"", length)
             answer.body += data
+            answer.first_data = answer.first_data or time.monotonic()
             length -= len(data)
             if len(answer.body) > LARGEST:
                 raise ValueError("an answer too large for the checker")
