@@ -15,8 +15,8 @@ import urllib.request
 
 REGISTERED = []
 WANTED = "on purpose|Rate limit|server had an error|does not exist|API key|gave up"
-# The upstream lacks /v1/responses; its one refusal is how the proxy detects that.
-WANTED += r"|Invalid URL \(POST /v1/responses\)"
+# The upstream lacks /v1/responses, and is no Ollama; its one refusal is how the proxy detects that.
+WANTED += r"|Invalid URL \((POST /v1/responses|GET /api/version)\)"
 
 
 def check(function):

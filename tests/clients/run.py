@@ -155,11 +155,11 @@ def start_model(programs, python):
 
 
 def start_proxy(programs, binary, upstream, key=None, more=None, **options):
-    """The release binary with nothing of our own environment, and retries that do not wait long."""
+    """The release binary with nothing of our own environment, and retries that do not wait long. Without an
+    upstream, a configuration file of `more` names them."""
     url = f"http://127.0.0.1:{free_port()}"
     environment = {
         "PATH": os.environ.get("PATH", ""),
-        "OPENAI_API_BASE_URL": upstream + "/v1",
         "PROXY_PORT": url.rsplit(":", 1)[1],
         "RETRY_MAX": "1",
         "RETRY_INITIAL_MS": "10",
@@ -168,6 +168,8 @@ def start_proxy(programs, binary, upstream, key=None, more=None, **options):
         "LOG_LEVEL": "error",  # The tests cause warnings on purpose.
         **(more or {}),
     }
+    if upstream:
+        environment["OPENAI_API_BASE_URL"] = upstream + "/v1"
     if key:
         environment["OPENAI_API_KEY"] = key
     command = [str(binary.resolve())]
@@ -179,6 +181,20 @@ def start_proxy(programs, binary, upstream, key=None, more=None, **options):
             raise Failure(f"the proxy ended with status {program.returncode}")
         time.sleep(0.1)
     raise Failure(f"the proxy does not answer at {url}")
+
+
+def start_router(programs, binary, upstream):
+    """A proxy with several upstreams, of which the first one is down; its address."""
+    down = f"http://127.0.0.1:{free_port()}"
+    lines = []
+    for name, url in {"down": down, "first": upstream, "second": start_scripted(programs)}.items():
+        lines += ["[[upstream]]", f'name = "{name}"', f'base_url = "{url}/v1"', f'api_key = "{KEY}"']
+    use = '["down/scripted-1", "second/scripted-1", "first/scripted-1"]'
+    lines += ["[[model]]", 'name = "router"', f"use = {use}", 'strategy = "least-busy"']
+    file = Path(programs.folder) / "proxy.toml"
+    file.write_text("\n".join(lines) + "\n")
+    own = {"PROXY_CONFIG": str(file), "PROXY_STATE": str(file.with_name("router.json"))}
+    return start_proxy(programs, binary, None, more=own)[1]
 
 
 def run_test(programs, title, command, environment):
@@ -239,6 +255,10 @@ def run_clients(programs, options):
         yield run_test(programs, "ollama-rs", [options.ollama_rs], where)
     smoke = [SCRIPTS / "smoke", url]
     yield run_test(programs, "scripts/smoke, scripted upstream", smoke, {"MODEL": "scripted-1:latest"})
+    router = start_router(programs, options.proxy, upstream)
+    for model in ("router", "scripted-1:latest"):
+        title = f"scripts/smoke, several upstreams, {model}"
+        yield run_test(programs, title, [SCRIPTS / "smoke", router], {"MODEL": model})
     yield check_drain(proxy)
 
 

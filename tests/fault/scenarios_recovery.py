@@ -50,7 +50,9 @@ async def upstream_restart(bench):
     going = False
     await asyncio.gather(*clients)
     bench.figure(f"{len(found)} streams: {kinds(found)}, worst {worst(found):.1f} s")
-    bad = [each for each in found if each.kind not in ("exact", "error", "busy")]
+    # Without its counts: killed behind the reason to finish, before the usage.
+    well = ("exact", "uncounted", "error", "busy")
+    bad = [each for each in found if each.kind not in well]
     bench.check(not bad, f"{len(bad)} ended otherwise: {bad[:1]}")
     bench.check(sum(each.kind == "exact" for each in found) >= 64, "hardly any was exact")
     taken = await bench.check_served(RECOVERED_WITHIN)

@@ -76,6 +76,7 @@ class Answer:
 
     status: int
     text: str
+    headers: object = None
 
     def json(self):
         return json.loads(self.text)
@@ -106,7 +107,8 @@ class Api:
         try:
             connection.request(method, path, data, {**kind, **self.headers, **(headers or {})})
             response = connection.getresponse()
-            return Answer(response.status, response.read().decode(errors="replace"))
+            text = response.read().decode(errors="replace")
+            return Answer(response.status, text, response.headers)
         finally:
             connection.close()
 

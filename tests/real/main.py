@@ -17,6 +17,7 @@ from pathlib import Path
 import applications
 import coding_agents
 import refusals
+import replicas
 import servers
 from environments import Environments, NotInstalled, missing
 from harness import Context, Failure, Report
@@ -25,6 +26,7 @@ from run import Programs, in_namespace, with_us
 SUBJECTS = {
     **servers.SUBJECTS,
     **refusals.SUBJECTS,
+    **replicas.SUBJECTS,
     **applications.SUBJECTS,
     **coding_agents.SUBJECTS,
 }
