@@ -18,6 +18,7 @@ use crate::models::catalog::{CachedList, RefreshGuard, SharedModelList};
 use crate::models::list::{self, ModelList};
 use crate::models::probes::ModelFacts;
 use crate::observe::lock::lock;
+use crate::observe::redact;
 use crate::upstream::backoff::RetryPolicy;
 use crate::upstream::breaker::Caller;
 use crate::upstream::retry::Call;
@@ -118,10 +119,7 @@ impl Client {
     /// Those of the upstream, and [`Error::UpstreamProtocol`](crate::error::Error::UpstreamProtocol)
     /// when the response is not a list.
     pub fn list_models(&self, trace: &mut Trace) -> Result<ModelList> {
-        let attempt = (self.retry_policy, Caller::New);
-        let list =
-            self.fixed_list().map_or_else(|| self.fetch_list(attempt, LIST_TIMEOUT, trace), Ok)?;
-        Ok(self.add_details(list, trace))
+        self.list_with_details((self.retry_policy, Caller::New), LIST_TIMEOUT, trace)
     }
 
     /// The same, with one short attempt at the list.
@@ -129,11 +127,22 @@ impl Client {
     /// # Errors
     /// As [`Client::list_models`].
     pub fn list_models_quickly(&self, trace: &mut Trace) -> Result<ModelList> {
-        let attempt = (self.no_retry_policy(), Caller::New);
-        let list = self
-            .fixed_list()
-            .map_or_else(|| self.fetch_list(attempt, QUICK_LIST_TIMEOUT, trace), Ok)?;
-        Ok(self.add_details(list, trace))
+        self.list_with_details((self.no_retry_policy(), Caller::New), QUICK_LIST_TIMEOUT, trace)
+    }
+
+    fn list_with_details(
+        &self,
+        attempt: (RetryPolicy, Caller),
+        timeout: Duration,
+        trace: &mut Trace,
+    ) -> Result<ModelList> {
+        let client_key = trace.client_key.clone();
+        // Lists are fetched on threads that serve no request.
+        redact::with_request_key(client_key.as_ref(), || {
+            let fetch = |trace: &mut Trace| self.fetch_list(attempt, timeout, trace);
+            let list = self.fixed_list().map_or_else(|| fetch(trace), Ok)?;
+            Ok(self.add_details(list, trace))
+        })
     }
 
     /// The list of the configuration, of a server that is not asked for one.

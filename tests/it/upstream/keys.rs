@@ -127,6 +127,24 @@ fn a_client_s_key_that_the_upstream_repeats_is_masked_for_that_client_alone() {
 }
 
 #[test]
+fn a_client_s_key_is_masked_in_the_error_of_a_list_too() {
+    for list in [
+        status(401, &[], r#"{"error":{"message":"bad key: client-word-1"}}"#),
+        json(r#"{"error":{"message":"bad key: client-word-1","code":401}}"#),
+    ] {
+        let (upstream, proxy) = pair_with(|config| {
+            without_own(config);
+            config.retry.max_retries = 0;
+        });
+        upstream.script_lists();
+        upstream.script(vec![list]);
+        let lines = "Authorization: Bearer client-word-1\r\n";
+        let told = proxy.client().with("GET", "/api/tags", lines, "").answer();
+        assert!(told.status() >= 400 && told.body.contains("bad key: ***"), "{}", told.body);
+    }
+}
+
+#[test]
 fn the_log_holds_no_key_of_a_client() {
     let upstream = Upstream::start();
     let mut command = program();
