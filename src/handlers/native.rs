@@ -131,10 +131,11 @@ pub(super) fn is_native(candidate: &Candidate) -> bool {
 
 /// Asks for the list of a server that listens where Ollama does, so that its first request finds out what
 /// it is.
-fn detect_by_port(upstream: &Arc<Upstream>, trace: &Trace) {
+pub(super) fn detect_by_port(upstream: &Arc<Upstream>, trace: &Trace) {
     let is_likely = upstream.settings.server.base_url.port() == OLLAMA_PORT
         && upstream.client.may_be_ollama()
-        && !upstream.client.is_ollama();
+        && !upstream.client.is_ollama()
+        && upstream.catalog.get_cached().is_none();
     if is_likely {
         upstream.try_get_model_list(trace);
     }

@@ -23,7 +23,7 @@ use serde_json::value::RawValue;
 
 use super::failover::{Outcome, Routing};
 use super::model_lookup::ResolvedModel;
-use super::native::{is_native, is_same_name, native_headers, relay_plain};
+use super::native::{detect_by_port, is_native, is_same_name, native_headers, relay_plain};
 use super::{AppView, Context, model_required_error};
 use crate::api::ollama::native::{find_name, replace_names};
 use crate::api::openai::raw_object::{self, RawObject};
@@ -289,7 +289,7 @@ fn read_running(body: &str) -> Option<Vec<RunningEntry>> {
     Some(entries.into_iter().filter_map(read).collect())
 }
 
-/// Finds out which upstreams are Ollamas; whether one is.
+/// Whether one of the upstreams is an Ollama. Of several, those that are not known yet are asked.
 fn detect(context: &Context<'_>) -> bool {
     let app = context.app;
     let is_unsure = |upstream: &Arc<Upstream>| {
@@ -297,8 +297,12 @@ fn detect(context: &Context<'_>) -> bool {
             && !upstream.client.is_ollama()
             && upstream.catalog.get_cached().is_none()
     };
-    if app.router.upstreams().iter().any(is_unsure) {
-        app.list_if_known(context.trace);
+    match app.router.only_upstream() {
+        Some(only) => detect_by_port(only, context.trace),
+        None if app.router.upstreams().iter().any(is_unsure) => {
+            app.router.lists(context.trace);
+        }
+        None => {}
     }
     ollamas(app).next().is_some()
 }
