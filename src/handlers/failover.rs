@@ -123,7 +123,7 @@ struct Run<'r, 'a, T> {
 
 /// Failures so far, and which candidates cannot succeed any more.
 struct State<T> {
-    failures: Failures<Option<T>>,
+    failures: Failures<(Option<T>, Arc<str>)>,
     /// By candidate: whether it failed, and whether it may be asked again.
     outcomes: Vec<(bool, bool)>,
 }
@@ -155,11 +155,12 @@ impl<T: Outcome> Run<'_, '_, T> {
             client.sleep(delay)?;
         }
         self.trace.retries_exhausted = retries + polls > 0;
-        match state.failures.into_best() {
-            Some((_, Some(answer))) => Ok(answer),
-            Some((error, None)) => Err(error),
-            None => Err(Error::Busy),
-        }
+        let Some((error, (answer, upstream))) = state.failures.into_best() else {
+            return Err(Error::Busy);
+        };
+        // The one whose error is told.
+        self.trace.upstream = Some(upstream);
+        answer.ok_or(error)
     }
 
     /// Asks each candidate that is able. If all of these are full, the request waits for its turn; if all
@@ -223,7 +224,8 @@ impl<T: Outcome> Run<'_, '_, T> {
         candidate.upstream.count_failover();
         let (failed_before, may_be_asked) = &mut state.outcomes[at];
         *may_be_asked = error.retry() != Retry::Never;
-        state.failures.add(error, answer, !*failed_before);
+        let upstream = candidate.upstream.shared_name();
+        state.failures.add(error, (answer, upstream), !*failed_before);
         *failed_before = true;
         Ok(None)
     }

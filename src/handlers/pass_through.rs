@@ -70,7 +70,7 @@ pub(super) fn pass_buffered(
     let about = (name.as_str(), overlay.clone());
     let routing = Routing::new(app, about, needs_profile, key, context.trace);
     let mut parsed = Some(request);
-    let Passed { answer, mut in_use } =
+    let Passed { answer, mut in_use, is_translatable } =
         routing.run((app, context.trace), &name, |trace, mut resolved| {
             resolved.check_exists(&name)?;
             let request = parsed.take().map_or_else(|| PassBody::parse(&text, endpoint), Ok)?;
@@ -80,14 +80,13 @@ pub(super) fn pass_buffered(
             let client = &resolved.upstream.client;
             let answer = client.pass(endpoint, &request, &headers, trace)?;
             resolved.recheck(app, &name, overlay, trace)?;
-            Ok(Passed { answer, in_use: Some(in_use) })
+            let is_translatable = can_translate(&resolved.upstream, endpoint, &answer);
+            Ok(Passed { answer, in_use: Some(in_use), is_translatable })
         })?;
-    if let Some(in_use) = &mut in_use {
-        if can_translate(&in_use.upstream, endpoint, &answer) {
-            return Ok(Some(text.into_bytes()));
-        }
-        in_use.record_response(&answer);
+    if is_translatable {
+        return Ok(Some(text.into_bytes()));
     }
+    in_use.iter_mut().for_each(|in_use| in_use.record_response(&answer));
     // The response may take long, and the request may be large.
     drop(parsed);
     drop(text);
@@ -143,5 +142,10 @@ fn can_translate(upstream: &Upstream, endpoint: Endpoint, answer: &PassResponse)
         Endpoint::ResponsesCompact => !has_responses.load(Ordering::Relaxed),
         Endpoint::Chat | Endpoint::Completions | Endpoint::Embeddings => false,
     };
-    is_translatable && answer.is_unknown_route()
+    let is_translated = is_translatable && answer.is_unknown_route();
+    // A missing `compact` says nothing of `responses`, which more servers have.
+    if is_translated && endpoint == Endpoint::Responses {
+        upstream.lacks_responses.store(true, Ordering::Relaxed);
+    }
+    is_translated
 }

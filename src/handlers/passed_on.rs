@@ -46,11 +46,13 @@ const FORWARDED_HEADERS: &[&str] =
 pub(super) struct Passed<'a> {
     pub answer: PassResponse,
     pub in_use: Option<ModelUse<'a>>,
+    /// Whether the request is translated, because the upstream has no such route.
+    pub is_translatable: bool,
 }
 
 impl Outcome for Passed<'_> {
     fn error(&self) -> Option<&Error> {
-        self.answer.error.as_ref()
+        self.answer.error.as_ref().filter(|_| !self.is_translatable)
     }
 }
 

@@ -37,7 +37,6 @@ pub(super) fn responses(context: &mut Context<'_>) -> Result<()> {
     if !first.lacks_responses.load(Ordering::Relaxed) {
         let rejected = pass_through::pass_buffered(context, Endpoint::Responses, body)?;
         let Some(rejected) = rejected else { return Ok(()) };
-        first.lacks_responses.store(true, Ordering::Relaxed);
         body = rejected;
     }
     let Started { reply, mut encoder, stream } = start_translated(context, body)?;

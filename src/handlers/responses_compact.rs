@@ -48,7 +48,6 @@ fn pass_or_compact(context: &mut Context<'_>) -> Result<()> {
     let first = pass_through::first_upstream(context, &body);
     if !first.lacks_responses.load(Ordering::Relaxed) {
         let rejected = pass_through::pass_buffered(context, Endpoint::ResponsesCompact, body)?;
-        // It says nothing of `responses`, which more servers have.
         let Some(rejected) = rejected else { return Ok(()) };
         body = rejected;
     }

@@ -80,7 +80,7 @@ impl NamedModel {
             let payload = Payload::Bytes(&body);
             let answer = client.pass_unread(target, id, headers, payload, trace)?;
             in_use.record_response(&answer);
-            Ok(Passed { answer, in_use: Some(in_use) })
+            Ok(Passed { answer, in_use: Some(in_use), is_translatable: false })
         })
     }
 
@@ -133,7 +133,7 @@ pub(super) fn pass_streaming<'a>(
         context.exchange.set_reservation(reservation);
         return Ok(buffered);
     }
-    let Passed { answer, in_use } = answer?;
+    let Passed { answer, in_use, .. } = answer?;
     let comments = match target {
         PassTarget::Known(path) => Comments::of(path),
         PassTarget::Other(_) => Comments::Never,
@@ -155,7 +155,7 @@ fn stream_upload<'a>(
         let length = reader.length;
         let payload = Payload::Stream(&mut reader, Some(length));
         let answer = upstream.client.pass_unread(target, None, headers, payload, trace)?;
-        return Ok(Passed { answer, in_use: None });
+        return Ok(Passed { answer, in_use: None, is_translatable: false });
     };
     let bytes_read = body.bytes_read.clone();
     let is_unread = || bytes_read.get() == 0;
@@ -170,7 +170,7 @@ fn stream_upload<'a>(
         let (client, id) = (&resolved.upstream.client, Some(resolved.id.as_str()));
         let answer = client.pass_unread(target, id, headers, payload, trace)?;
         in_use.record_response(&answer);
-        Ok(Passed { answer, in_use: Some(in_use) })
+        Ok(Passed { answer, in_use: Some(in_use), is_translatable: false })
     })
 }
 

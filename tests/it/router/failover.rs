@@ -193,3 +193,27 @@ fn an_upload_that_streams_goes_on_only_while_nothing_of_it_was_read() {
     let answer = fleet.proxy.ask("/v1/chat/completions", &body);
     assert_eq!((answer.status(), fleet.asked().as_str()), (503, "a"), "it was read");
 }
+
+#[test]
+fn a_response_is_translated_for_an_upstream_without_the_route_although_the_next_one_has_it() {
+    let fleet = fleet(&[&["m"], &["m"]], |config| config.retry.max_retries = 0);
+    fleet.upstreams[0].judge(|request| match request.path.ends_with("/responses") {
+        true => Some(vec![status(404, &[], r#"{"detail":"Not Found"}"#)]),
+        false => Some(vec![upstream::answer("a")]),
+    });
+    for asked in ["aa", "a"] {
+        let answer = fleet.proxy.post("/v1/responses", &json!({"model": "m", "input": "Hi"}));
+        assert_eq!((answer.status(), answer.head.header("x-upstream")), (200, Some("a")));
+        assert_eq!(answer.json()["output"][0]["content"][0]["text"], "a", "{}", answer.body);
+        assert_eq!(fleet.asked(), asked);
+    }
+}
+
+#[test]
+fn the_upstream_whose_error_is_told_is_named() {
+    let fleet = failing(|| vec![status(429, &[], r#"{"error":{"message":"slow down"}}"#)]);
+    fleet.upstreams[1].judge(|_| Some(vec![Step::Close]));
+    let answer = fleet.proxy.ask("/api/chat", chat("Hi"));
+    assert_eq!((answer.status(), answer.head.header("x-upstream")), (429, Some("a")));
+    assert_eq!(answer.error(), "slow down (2 upstreams tried)");
+}
