@@ -220,11 +220,11 @@ fn a_hundred_reloads_under_load_lose_no_answer_and_keep_nothing() {
         while !is_over.load(Ordering::Relaxed) {
             number += 1;
             let name = ["kept/m", "changed/m", "m"][number % 3];
-            let body = if number % 2 == 0 { chat("Hi") } else { chat_whole("Hi") };
+            let body = if number.is_multiple_of(2) { chat("Hi") } else { chat_whole("Hi") };
             let body = body.replacen("\"m\"", &format!("{name:?}"), 1);
             let answer = connection.post("/api/chat", body).answer();
             assert_eq!(answer.status(), 200, "{}", answer.body);
-            let is_stream = number % 2 == 0;
+            let is_stream = number.is_multiple_of(2);
             let lines = if is_stream { answer.lines() } else { vec![answer.json()] };
             let text: String =
                 lines.iter().filter_map(|line| line["message"]["content"].as_str()).collect();
