@@ -35,6 +35,8 @@ pub fn read_api_key_file(path: &Path) -> Result<Secret, String> {
 
 /// The key of one upstream.
 pub(in crate::upstream) struct Key {
+    /// The upstream's name.
+    name: String,
     current: RwLock<Option<Secret>>,
     file: Option<PathBuf>,
     /// How often it was replaced.
@@ -45,6 +47,7 @@ pub(in crate::upstream) struct Key {
 impl Key {
     pub(super) fn new(settings: &ServerSettings, redactor: &Redactor) -> Self {
         Self {
+            name: settings.name.clone(),
             current: RwLock::new(settings.api_key.clone()),
             file: settings.api_key_file.clone(),
             generation: AtomicUsize::new(0),
@@ -77,7 +80,10 @@ impl Key {
         let key = match read_api_key_file(path) {
             Ok(key) => key,
             Err(reason) => {
-                log::warn!("api_key_file cannot be read again: {reason}; the key before it stays");
+                log::warn!(
+                    "upstream {}: api_key_file: {reason}; its key stays as it was",
+                    self.name
+                );
                 return false;
             }
         };
@@ -91,7 +97,7 @@ impl Key {
         self.redactor.add([key.clone()]);
         *current = Some(key);
         self.generation.fetch_add(1, Ordering::Release);
-        log::info!("the upstream refused its key: using the one that api_key_file holds now");
+        log::info!("upstream {}: its key was refused, using that of api_key_file now", self.name);
         true
     }
 }
