@@ -38,6 +38,8 @@
 //! - A body that is streamed to the upstream is sent once, on a connection of its own.
 //! - A request for a route that only the upstream has is sent again only where connecting failed.
 //! - While the circuit is open, [`breaker`] decides.
+//! - Where several upstreams have the model, each of them gets one attempt, and [`router`] decides when they
+//!   are asked again.
 //!
 //! # Long responses
 //!
@@ -76,8 +78,8 @@
 //! proxy gets requests for `http://` with the whole URL, and opens a tunnel for `https://`; a SOCKS 5
 //! proxy opens a tunnel for both. Certificates are checked against the compiled-in roots of public
 //! authorities, those of `SSL_CERT_FILE` and `SSL_CERT_DIR`, and `ca_file`; a server that asks for a
-//! certificate gets `client_cert_file` ([`TlsSettings`]). A user name and a password in the base URL are sent as `Authorization: Basic`
-//! ([`basic_auth`]); with a key beside them, the program does not start.
+//! certificate gets `client_cert_file` ([`TlsSettings`]). A user name and a password in the base URL are sent
+//! as `Authorization: Basic` ([`basic_auth`]); with a key beside them, the program does not start.
 
 mod answer_watcher;
 pub mod backoff;

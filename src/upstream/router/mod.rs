@@ -1,7 +1,22 @@
 //! The upstreams behind one address: which of them a request may go to.
 //!
 //! A [`Router`] is one configuration of upstreams and models. A request keeps the router that it began with,
-//! so that a reload changes nothing for it. Invariant: an upstream whose settings a reload leaves alone keeps
+//! so that a reload changes nothing for it.
+//!
+//! - **Names** (`candidates`): what a name means, and which upstreams it leads to.
+//! - **Lists**: one fetch for each upstream, all at the same time. A request waits at most 10 s for the first
+//!   list, then 2 s for the others, and 0.5 s for newer ones than those at hand. The last list of an upstream
+//!   stays until the upstream sends another one.
+//! - **Order**: `order` is that of the configuration, `least-busy` that of the requests in flight, `sticky`
+//!   that of `rendezvous` hashing over the conversation.
+//! - **Failover** (`failover`): before the first byte of a response, most failures send the request to the
+//!   next candidate at once. `RETRY_MAX` counts rounds over all candidates, with the backoff between them.
+//! - **Limits** (`slots`): a request that finds all its upstreams at their `max_parallel` waits in order of
+//!   arrival, at most for the upstream's time limit; of more than `OLLAMA_MAX_QUEUE` waiting requests, the
+//!   last ones get 503.
+//! - **Circuits**: an upstream whose circuit is open is passed over, and probed behind the requests.
+//!
+//! Invariant: an upstream whose settings a reload leaves alone keeps
 //! its connections, its circuit, its list and what was learnt of it.
 
 pub(crate) mod candidates;
@@ -24,6 +39,8 @@ use crate::observe::metrics::Metrics;
 pub struct Router {
     upstreams: Vec<Arc<Upstream>>,
     models: Vec<ConfiguredModel>,
+    /// Their names, as names are compared.
+    model_keys: Vec<String>,
     /// The requests that wait for a place at an upstream.
     queue: Arc<SlotQueue>,
 }
@@ -52,7 +69,9 @@ impl Router {
         if upstreams.len() > 1 {
             upstreams.iter().for_each(Upstream::probe_when_out);
         }
-        Self { upstreams, models, queue }
+        let key = |model: &ConfiguredModel| names::canonical_key(&model.model.name);
+        let model_keys = models.iter().map(key).collect();
+        Self { upstreams, models, model_keys, queue }
     }
 
     /// The upstreams, in the order of the configuration.
@@ -99,6 +118,7 @@ impl Router {
             return None;
         }
         let key = names::canonical_key(name);
-        self.models.iter().find(|model| names::canonical_key(&model.model.name) == key)
+        let at = self.model_keys.iter().position(|known| *known == key)?;
+        self.models.get(at)
     }
 }
