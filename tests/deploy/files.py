@@ -83,6 +83,7 @@ def service(binary):
     options = dict(re.findall(r"^([A-Z]\w+)=(.*)$", text, re.MULTILINE))
     grace = number(defaults(binary)["SHUTDOWN_GRACE"])
     require(number(options["TimeoutStopSec"]) > grace, "killed before it is done")
+    require(options["ExecReload"] == "/bin/kill -HUP $MAINPID", "no reload")
     analyze = tool("systemd-analyze")
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "ollama-openai-proxy.service")

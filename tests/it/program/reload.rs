@@ -1,8 +1,10 @@
 //! SIGHUP: what a reload changes, what it leaves alone, and that it costs nothing.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::support::program::{Running, program};
@@ -159,7 +161,7 @@ fn signals_in_a_row_and_during_the_shutdown_do_no_harm() {
     client.post("/api/chat", chat("Hi")).head();
     client.frame();
     running.signal("TERM");
-    wait_until("the shutdown", || std::net::TcpStream::connect(running.addr).is_err());
+    wait_until("the shutdown", || TcpStream::connect(running.addr).is_err());
     running.signal("HUP");
     drop(go_on);
     assert!(client.frame().expect("a line").contains("two"));
@@ -192,6 +194,30 @@ fn a_signal_before_it_listens_is_a_reload_and_no_end() {
     drop(second);
     wait_until("the reload", || status_with_key(&running, "second-key-2") == 200);
     running.stop();
+}
+
+#[test]
+fn a_terminal_that_is_gone_ends_the_program_that_was_started_in_it() {
+    let (upstream, folder) = (Upstream::start(), Folder::new("terminal"));
+    let mut command = Command::new("script");
+    command.args(["-qec", env!("CARGO_BIN_EXE_ollama-openai-proxy"), "/dev/null"]);
+    command.current_dir(folder.path()).env("OPENAI_BASE_URL", upstream.base_url());
+    command.env("OLLAMA_HOST", "127.0.0.1:0").stdin(Stdio::null()).stdout(Stdio::piped());
+    let Ok(mut terminal) = command.spawn() else {
+        eprintln!("not tested: there is no `script`, of util-linux");
+        return;
+    };
+    let shown =
+        BufReader::new(terminal.stdout.take().expect("piped")).lines().map_while(Result::ok);
+    let addr = shown.into_iter().find_map(|line| {
+        let (_, rest) = line.split_once("listening on ")?;
+        rest.split(',').next()?.parse::<SocketAddr>().ok()
+    });
+    let addr = addr.expect("it listens");
+    assert!(TcpStream::connect(addr).is_ok());
+    terminal.kill().expect("it runs");
+    terminal.wait().expect("it ends");
+    wait_until("the end", || TcpStream::connect(addr).is_err());
 }
 
 /// The process that has this file open for reading, beside this one.
