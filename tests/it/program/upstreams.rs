@@ -163,7 +163,8 @@ fn the_log_names_the_upstream_of_a_request() {
 
 #[test]
 fn the_log_names_the_upstream_of_a_request_and_of_a_failure() {
-    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("upstreams-log.toml");
+    let name = format!("upstreams-log-{}.toml", std::process::id());
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let upstream = Upstream::start();
     let text = format!("[[upstream]]\nname = \"lab\"\nbase_url = \"{}\"\n", upstream.base_url());
     std::fs::write(&file, text).expect("a file");
