@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::support::ollama::Ollama;
 use crate::support::program::{Running, program};
 use crate::support::restarting::Restarting;
 use crate::support::*;
@@ -76,6 +77,30 @@ fn each_answer_that_comes_from_an_upstream_names_it() {
         assert_eq!(names, ["lab-1.x_y"], "{path} {code}");
         upstream.request();
     }
+}
+
+#[test]
+fn what_a_real_ollama_answers_in_its_own_protocol_names_it_too() {
+    let ollama = Ollama::start();
+    let proxy = ollama.proxy();
+    let line =
+        r#"{"model":"llama3.2:latest","message":{"role":"assistant","content":"ok"},"done":true}"#;
+    let body = |stream: bool| {
+        json!({"model": "llama3.2", "stream": stream, "messages":
+            [{"role": "user", "content": "Hi"}]})
+    };
+    for stream in [true, false] {
+        let kind = if stream { "application/x-ndjson" } else { "application/json" };
+        ollama.script(vec![typed(200, kind, &[("X-Upstream", "elsewhere")], &format!("{line}\n"))]);
+        let answer = proxy.post("/api/chat", &body(stream));
+        assert_eq!(answer.status(), 200, "{}", answer.body);
+        let names = answer.head.headers.iter().filter(|(name, _)| name == "X-Upstream");
+        assert_eq!(names.map(|(_, name)| name.as_str()).collect::<Vec<_>>(), ["default"]);
+        assert_eq!(ollama.request().path, "/api/chat");
+    }
+    ollama.script(vec![status(500, &[], r#"{"error":"no"}"#)]);
+    let answer = proxy.post("/api/show", &json!({"model": "llama3.2"}));
+    assert_eq!((answer.status(), answer.head.header("x-upstream")), (500, Some("default")));
 }
 
 #[test]
