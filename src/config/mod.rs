@@ -267,21 +267,6 @@ impl Config {
         }
     }
 
-    /// Each upstream's address, and the proxy that leads to it, for the log. No secrets.
-    pub fn describe_servers(&self) -> String {
-        let address = |server: &ServerSettings| match &server.proxy {
-            Some(proxy) => {
-                format!("{} through the proxy {proxy} ({})", server.base_url, proxy.variable)
-            }
-            None => server.base_url.to_string(),
-        };
-        if self.upstreams.is_empty() {
-            return format!("upstream {}", address(&self.upstream));
-        }
-        let named = |server: &ServerSettings| format!("{} {}", server.name, address(server));
-        format!("upstreams {}", self.upstreams.iter().map(named).collect::<Vec<_>>().join(", "))
-    }
-
     /// The settings of each upstream.
     pub fn upstream_settings(&self, redactor: &Redactor) -> Vec<upstream::Settings> {
         let settings = |server: &ServerSettings| upstream::Settings {

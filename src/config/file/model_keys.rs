@@ -30,8 +30,8 @@ const CAPABILITIES: &[&str] =
 #[derive(Default)]
 pub struct ModelDraft {
     model: VirtualModel,
-    /// Each with its line.
-    targets: Vec<(usize, Target)>,
+    /// Each with its line, and whether a variable stands in it.
+    targets: Vec<(usize, bool, Target)>,
     strategy: Strategy,
     context_length: Option<u64>,
     capabilities: Option<Vec<String>>,
@@ -95,8 +95,10 @@ pub const MODEL_KEYS: &[KeySpec<ModelDraft>] = &[
         help: "shown, but not used",
         is_needed: false,
         apply: |draft, member, scope| {
-            let check = |text: &str| template::check(text).map(|()| text.to_owned());
-            // The reason may quote the template, which is no secret and stands in the file.
+            // The reason may quote the template, which is no secret unless a variable stands in it.
+            let is_shown = member.node.variables.is_empty();
+            let tell = |why| if is_shown { why } else { "is not a template".to_owned() };
+            let check = |text: &str| template::check(text).map(|()| text.to_owned()).map_err(tell);
             let text = scope.text(member).map(check);
             scope.set(&mut draft.model.template, member, text);
         },
@@ -181,14 +183,14 @@ fn read(node: &Node, upstreams: &[String], scope: &mut Scope<'_>) -> Option<Mode
     };
     let mut draft = ModelDraft::default();
     scope.read_section((SECTION, MODEL_KEYS), &mut draft, (node.line, members));
-    for (line, target) in &draft.targets {
+    for (line, has_variable, target) in &draft.targets {
         let upstream = target.upstream.as_deref().unwrap_or_default();
         if !upstreams.iter().any(|known| known == upstream) {
             let known = upstreams.iter().map(String::as_str);
             let hint = suggest(upstream, known.clone())
                 .unwrap_or_else(|| format!("known are {}", known.collect::<Vec<_>>().join(", ")));
-            scope
-                .miss(*line, &format!("use: no upstream is named {}: {hint}", show_name(upstream)));
+            let shown = if *has_variable { "so".to_owned() } else { show_name(upstream) };
+            scope.miss(*line, &format!("use: no upstream is named {shown}: {hint}"));
         }
     }
     (!draft.model.name.is_empty()).then_some(draft)
@@ -197,7 +199,7 @@ fn read(node: &Node, upstreams: &[String], scope: &mut Scope<'_>) -> Option<Mode
 impl ModelDraft {
     /// The model; `None` without a target.
     fn finish(self, changed: SystemTime) -> Option<ConfiguredModel> {
-        let targets: Vec<_> = self.targets.into_iter().map(|(_, target)| target).collect();
+        let targets: Vec<_> = self.targets.into_iter().map(|(_, _, target)| target).collect();
         let first = targets.first()?;
         let from = format!("{}/{}", first.upstream.as_deref().unwrap_or_default(), first.id);
         let VirtualModel { name, from, modified_at, .. } =
@@ -222,10 +224,10 @@ fn apply_use(draft: &mut ModelDraft, member: &Member, scope: &mut Scope<'_>) {
             continue;
         }
         let target = Target { upstream: Some(upstream.to_owned()), id: id.to_owned() };
-        if draft.targets.iter().any(|(_, known)| *known == target) {
+        if draft.targets.iter().any(|(_, _, known)| *known == target) {
             scope.refuse_item(member, node, "this model is there twice");
         }
-        draft.targets.push((node.line, target));
+        draft.targets.push((node.line, !node.variables.is_empty(), target));
     }
 }
 

@@ -282,7 +282,7 @@ fn names_addresses_and_keys_of_upstreams_must_agree() {
         ],
     );
     let twice = format!("{}{}", upstream(""), upstream(""));
-    bad(&twice, &[], &[(4, "the name \"lab\" is taken by the upstream in line 1")]);
+    bad(&twice, &[], &[(4, "the name is taken by the upstream in line 1")]);
     bad(
         &upstream("api_key = \"s3cret\"\napi_key_file = \"key\"\n"),
         &[],
@@ -490,4 +490,20 @@ fn the_reference_is_a_file_with_every_key() {
     for line in reference.lines() {
         assert!(line.len() <= 98 && line.trim_end() == line, "{line}");
     }
+}
+
+#[test]
+fn any_beginning_of_a_file_is_read_or_told_without_a_secret() {
+    let text = reference().replace("You are brief.", "s3cret ${TOKEN} $${");
+    let ends = text.char_indices().map(|(at, _)| at);
+    for end in ends.step_by(11) {
+        for ending in ["", "'", "\"", "]", "}", "[[", " = [", "${"] {
+            let file = parse_with(&format!("{}{ending}", &text[..end]), KEYS, false);
+            for (line, problem) in &file.problems {
+                assert!(*line > 0 && !problem.contains("s3cret"), "{end} {ending}: {problem}");
+            }
+        }
+    }
+    let deep = format!("[server]\nhost = {}", "[".repeat(100_000));
+    assert!(!parse_with(&deep, &[], false).problems.is_empty());
 }

@@ -206,8 +206,8 @@ pub fn read_all(
     for node in sections(member, SECTION, scope) {
         let Some(server) = read(node, surroundings, scope) else { continue };
         match names.iter().find(|(name, _)| *name == server.name) {
-            Some((name, line)) => {
-                let problem = format!("the name {name:?} is taken by the upstream in line {line}");
+            Some((_, line)) => {
+                let problem = format!("the name is taken by the upstream in line {line}");
                 scope.problems.add(node.line, &problem);
             }
             None => names.push((server.name.clone(), node.line)),

@@ -142,7 +142,7 @@ fn all_mistakes_are_told_together_each_with_its_line_and_the_nearest_key() {
         "7: unknown key \"bas_url\" in [[upstream]]: did you mean base_url?",
         "8: base_url: must start with http://",
         "9: timeout: expected seconds above 0",
-        "10: the name \"lab\" is taken by the upstream in line 5",
+        "10: the name is taken by the upstream in line 5",
         "13: the variable NOBODY_SETS_THIS is not set",
     ];
     for words in expected {

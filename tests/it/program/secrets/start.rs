@@ -1,10 +1,11 @@
 //! What `--check`, a start that fails, and a panic say.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 use super::stage::*;
-use crate::support::program::run;
+use crate::support::program::{Running, program, run};
 use crate::support::*;
 use ollama_openai_proxy::config::Config;
 use ollama_openai_proxy::observe::logging;
@@ -57,6 +58,94 @@ fn a_check_and_a_start_that_fails_give_no_key_away() {
         assert!(err.contains(": repair it, or move it away"), "{err}");
         absent(&[PROMPT, OWN_KEY], "an error at the start", &err);
     }
+}
+
+/// A configuration file beside the key of an upstream.
+fn config_file(name: &str, text: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("secrets-file-{name}"));
+    fs::create_dir_all(&folder).expect("a folder");
+    fs::write(folder.join("key"), format!("{FILE_KEY}\n")).expect("a file");
+    let path = folder.join("proxy.toml");
+    fs::write(&path, text).expect("a file");
+    path
+}
+
+#[test]
+fn no_mistake_in_a_configuration_file_gives_a_key_away() {
+    let upstream =
+        |line: &str| format!("[[upstream]]\nname = \"lab\"\nbase_url = \"http://h\"\n{line}\n");
+    for text in [
+        upstream(&format!("api_key = \"{WRONG_KEY} two\"")),
+        upstream(&format!("api_key = {WRONG_KEY}")),
+        upstream(&format!("api_key = \"{WRONG_KEY}")),
+        upstream(&format!("api_key = \"${{{WRONG_KEY}}}\"")),
+        upstream(&format!("api_key = \"{WRONG_KEY}\"\napi_key = \"{WRONG_KEY}\"")),
+        upstream(&format!("\"{WRONG_KEY} x\" = 1")),
+        upstream(&format!("api_key = \"${{OWN_KEY}} x\"\nmax_parallel = \"{WRONG_KEY}\"")),
+        upstream(&format!("api_key_file = \"/nowhere/{WRONG_KEY}\"")),
+        upstream("api_key_file = \"key\"\napi_key = \"${OWN_KEY}\""),
+        upstream(&format!("headers = {{ X-Key = \"{WRONG_KEY}\\n\" }}")),
+        upstream(&format!("headers = {{ \"X {WRONG_KEY}\" = \"${{OWN_KEY}}\" }}")),
+        upstream(&format!("headers = {{ X-Key = [\"{WRONG_KEY}\"], Host = \"${{OWN_KEY}}\" }}")),
+        upstream(&format!("proxy = \"ftp://me:{WRONG_KEY}@p\"")),
+        upstream(&format!("profile = \"{WRONG_KEY}\"\ntimeout = \"${{OWN_KEY}}\"")),
+        upstream(&format!("ca_file = \"{WRONG_KEY}\"\nextra_body = \"${{OWN_KEY}}\"")),
+        upstream("").replace("http://h", &format!("http://me:{WRONG_KEY}@h:x/${{OWN_KEY}}")),
+        upstream("").replace("http://h", &format!("{WRONG_KEY}://${{OWN_KEY}}")),
+        upstream("").replace("\"lab\"", "\"${OWN_KEY} x\""),
+        format!(
+            "[server]\nport = \"${{OWN_KEY}}\"\nworkers = \"${{OWN_KEY}}\"\nproxy-api-keys = [\"{WRONG_KEY} x\"]"
+        ),
+        format!(
+            "[server]\nupstream-headers = \"{WRONG_KEY}\"\nupstream-extra-body = \"${{OWN_KEY}}\""
+        ),
+        upstream(
+            "[[model]]\nname = \"a\"\nuse = [\"${OWN_KEY}/x\", \"${OWN_KEY}\"]\nstrategy = \"${OWN_KEY}\"",
+        ),
+    ] {
+        let mut command = program();
+        command.env("OWN_KEY", OWN_KEY).arg("--check").arg("--config");
+        let (code, out, err) = run(command.arg(config_file("mistakes", &text)));
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{text}");
+        assert!(err.contains("proxy.toml:"), "{text}: {err}");
+        absent(&KEYS, &text, &err);
+    }
+}
+
+#[test]
+fn a_running_program_gives_no_secret_of_its_configuration_file_away() {
+    let (first, second) = (Upstream::start(), Upstream::start());
+    let text = format!(
+        "[[upstream]]\nname = \"first\"\nbase_url = \"{}?key=${{QUERY_KEY}}\"\napi_key_file = \"key\"\n\
+         headers = {{ X-Key = \"{WRONG_KEY}\" }}\n\
+         [[upstream]]\nname = \"second\"\nbase_url = \"{}\"\napi_key = \"${{OWN_KEY}}\"\n\
+         extra_body = {{ secret = \"${{QUERY_KEY}}\" }}\n",
+        first.base_url(),
+        second.base_url(),
+    );
+    let path = config_file("running", &text);
+    let mut command = program();
+    command.arg("--config").arg(path).env("OWN_KEY", OWN_KEY).env("QUERY_KEY", UPSTREAM_KEY);
+    command.env("LOG_LEVEL", "trace").env("LOG_BODIES", "1").env("RETRY_MAX", "0");
+    let running = Running::start(&mut command);
+    let mut answers = String::new();
+    let told =
+        format!(r#"{{"error":{{"message":"{OWN_KEY} {FILE_KEY} {WRONG_KEY} {UPSTREAM_KEY}"}}}}"#);
+    for code in [400, 401, 429, 500] {
+        for upstream in [&first, &second] {
+            upstream.script(vec![status(code, &[], &told)]);
+        }
+        for (name, route) in [("first/m", "/api/chat"), ("second/m", "/v1/chat/completions")] {
+            let body = json!({"model": name, "messages": [{"role": "user", "content": "Hi"}]});
+            let answer = Client::connect(running.addr).post(route, body.to_string()).answer();
+            answers += &format!("{:?} {}\n", answer.head, answer.body);
+        }
+    }
+    for route in ["/openai/health", "/metrics", "/api/tags"] {
+        answers += &Client::connect(running.addr).get(route).answer().body;
+    }
+    absent(&KEYS, "an answer", &answers);
+    absent(&KEYS, "the log", &running.stop());
 }
 
 /// Set in the process that is to panic.
