@@ -27,6 +27,7 @@ use crate::error::{Error, Result};
 use crate::models::virtual_model::NativeRoute;
 use crate::upstream::router::candidates::Candidate;
 use crate::upstream::router::rendezvous::ConversationKey;
+use crate::upstream::settings::DEFAULT_NAME;
 use crate::upstream::{
     NativeRequest, PassHeaders, PassPieces, PassResponse, PassResponseBody, Payload, Piece, Trace,
     Upstream,
@@ -93,7 +94,7 @@ pub(super) fn find_call<'t>(
 ) -> Option<NativeCall<'t>> {
     let app = context.app;
     if let Some(only) = app.router.only_upstream() {
-        detect_by_port(only, context.trace);
+        look_once(only, context.trace);
     }
     let is_possible = match app.router.only_upstream() {
         Some(only) => only.client.is_ollama(),
@@ -129,14 +130,12 @@ pub(super) fn is_native(candidate: &Candidate) -> bool {
     candidate.upstream.client.is_ollama()
 }
 
-/// Asks for the list of a server that listens where Ollama does, so that its first request finds out what
-/// it is.
-pub(super) fn detect_by_port(upstream: &Arc<Upstream>, trace: &Trace) {
-    let is_likely = upstream.settings.server.base_url.port() == OLLAMA_PORT
-        && upstream.client.may_be_ollama()
-        && !upstream.client.is_ollama()
-        && upstream.catalog.get_cached().is_none();
-    if is_likely {
+/// Asks for the list of a single upstream of a file, or of one that listens where Ollama does, so that its
+/// first request finds out what it is. It is asked once: it may have no list.
+pub(super) fn look_once(upstream: &Arc<Upstream>, trace: &Trace) {
+    let server = &upstream.settings.server;
+    let is_likely = server.base_url.port() == OLLAMA_PORT || server.name != DEFAULT_NAME;
+    if is_likely && upstream.catalog.get_cached().is_none() && upstream.client.begin_look() {
         upstream.try_get_model_list(trace);
     }
 }

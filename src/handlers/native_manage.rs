@@ -23,12 +23,13 @@ use serde_json::value::RawValue;
 
 use super::failover::{Outcome, Routing};
 use super::model_lookup::ResolvedModel;
-use super::native::{detect_by_port, is_native, is_same_name, native_headers, relay_plain};
+use super::native::{is_native, is_same_name, look_once, native_headers, relay_plain};
 use super::{AppView, Context, model_required_error};
 use crate::api::ollama::native::{find_name, replace_names};
 use crate::api::openai::raw_object::{self, RawObject};
 use crate::backends::names;
 use crate::error::{Error, Result};
+use crate::http::exchange::UNLIMITED;
 use crate::models::catalog;
 use crate::models::configured::ConfiguredModel;
 use crate::models::virtual_model::VirtualModel;
@@ -201,7 +202,7 @@ fn upload(context: &mut Context<'_>, upstream: &Upstream, path: &str) -> Result<
     let trace = &mut *context.trace;
     let mut answer = Err(Error::Internal("the request body was not read"));
     // Nothing of it is held, so no limit holds for it.
-    context.exchange.read_body_with(usize::MAX - 1, &mut |reader, _| {
+    context.exchange.read_body_with(UNLIMITED, &mut |reader, _| {
         let mut body = CountedBody { reader, length: known_length, count: 0 };
         let payload = Payload::Stream(&mut body, known_length);
         let headers = &headers;
@@ -298,7 +299,7 @@ fn detect(context: &Context<'_>) -> bool {
             && upstream.catalog.get_cached().is_none()
     };
     match app.router.only_upstream() {
-        Some(only) => detect_by_port(only, context.trace),
+        Some(only) => look_once(only, context.trace),
         None if app.router.upstreams().iter().any(is_unsure) => {
             app.router.lists(context.trace);
         }

@@ -22,6 +22,7 @@
 //! | 408, 409, 424, 429, 500, 502, 503, 529 | after the backoff, or the delay asked for |
 //! | 504, 524: a gateway's timeout | the same; a generated response once, a whole one as a stream |
 //! | llama.cpp is loading its model | every second, up to 300 times (5 minutes) |
+//! | 500 of an Ollama that is asked in its own protocol: a wrong option, too little memory | none |
 //! | spent quota and other permanent errors; other statuses | none |
 //! | an error in a response of status 200 | none; if it rejects the request, it is repaired |
 //! | any failure after the first byte of a response | none |

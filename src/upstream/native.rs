@@ -43,6 +43,8 @@ pub(super) enum VersionState {
     /// Nothing yet.
     #[default]
     Unknown,
+    /// Nothing yet; its list is being asked for.
+    Begun,
     /// It could not be asked.
     Failed(Instant),
     /// That it is none, or is one.
@@ -67,6 +69,16 @@ impl Client {
     /// Whether the upstream is an Ollama, as far as is known.
     pub fn is_ollama(&self) -> bool {
         self.current_profile().is_some_and(|profile| profile.name == OLLAMA)
+    }
+
+    /// Whether nothing is known of the upstream yet, and nobody has begun to find out.
+    pub fn begin_look(&self) -> bool {
+        let mut state = lock(&self.version_state);
+        let begins = self.current_profile().is_none() && matches!(*state, VersionState::Unknown);
+        if begins {
+            *state = VersionState::Begun;
+        }
+        begins
     }
 
     /// Whether the upstream is an Ollama, or may turn out to be one.
@@ -146,7 +158,7 @@ impl Client {
     /// Whether the version is to be asked for.
     fn begin_version_check(&self) -> bool {
         match &*lock(&self.version_state) {
-            VersionState::Unknown => true,
+            VersionState::Unknown | VersionState::Begun => true,
             VersionState::Failed(at) => at.elapsed() >= VERSION_RETRY_INTERVAL,
             VersionState::Answered => false,
         }

@@ -33,7 +33,7 @@ pub use self::content::ContentType;
 use self::content::StreamFormat;
 use self::frame::append_frame;
 use self::head::BodyKind;
-pub use self::request_body::budget_error;
+pub use self::request_body::{UNLIMITED, budget_error};
 use crate::api::openai::pass_head::PassHead;
 use crate::error::{Error, Result};
 use crate::http::cors::ResponseHeaders;

@@ -14,6 +14,9 @@ use crate::net::connection_guard::{RequestHandle, RequestPhase};
 use crate::net::limits::{BudgetExceeded, Reservation};
 use crate::net::worker_pool;
 
+/// The limit of a body that is passed on while it is read: none, also of time, as long as it arrives.
+pub const UNLIMITED: usize = usize::MAX - 1;
+
 /// The error for a body that the memory budget has no room for.
 pub fn budget_error(exceeded: BudgetExceeded) -> Error {
     match exceeded {
@@ -114,7 +117,8 @@ impl Exchange {
         let max_read = limit as u64 + 1;
         let in_flight = self.handle.as_ref().map(RequestHandle::in_flight);
         let set_phase = |phase| in_flight.iter().for_each(|request| request.set_phase(phase));
-        set_phase(RequestPhase::Reading);
+        let is_bounded = limit < UNLIMITED;
+        set_phase(if is_bounded { RequestPhase::Reading } else { RequestPhase::Passing });
         let reader = request.as_reader();
         let known_length = length.unwrap_or(0);
         // A slow client must not keep a worker from other requests. tiny_http returns the bare

@@ -56,6 +56,8 @@ pub enum RequestPhase {
     Waiting,
     /// Its body is being read.
     Reading,
+    /// Its body is passed on while it is read, and may be of any length.
+    Passing,
     /// Its body has been read.
     Working,
     /// It was answered before its body was read; the rest of the body is read and discarded.
@@ -67,7 +69,7 @@ pub enum RequestPhase {
 impl RequestPhase {
     /// Whether its response is still to be finished.
     pub(super) fn is_active(self) -> bool {
-        matches!(self, Self::Waiting | Self::Reading | Self::Working)
+        matches!(self, Self::Waiting | Self::Reading | Self::Passing | Self::Working)
     }
 }
 

@@ -35,7 +35,7 @@ pub struct Limits {
     /// How long a body may be slower than `min_body_rate`, from its start and from each time that this
     /// proxy was slow to read it.
     pub body_rate_grace: Duration,
-    /// Longest time for a whole body.
+    /// Longest time for a whole body, unless it is passed on while it is read.
     pub body_timeout: Duration,
     /// Longest time for the rest of an unread body, and for the client to close a connection that this
     /// proxy has half-closed.
@@ -210,8 +210,10 @@ impl ConnectionState {
             Some(RequestPhase::Draining | RequestPhase::Drained) => {
                 cut_if(self.elapsed(now) >= limits.linger_timeout, CutReason::Answered)
             }
-            Some(RequestPhase::Reading) if self.is_late => Verdict::Keep,
-            Some(RequestPhase::Reading) => self.judge_body(observation, now, limits),
+            Some(RequestPhase::Reading | RequestPhase::Passing) if self.is_late => Verdict::Keep,
+            Some(RequestPhase::Reading | RequestPhase::Passing) => {
+                self.judge_body(observation, now, limits)
+            }
             Some(RequestPhase::Waiting | RequestPhase::Working) => match observation.peer {
                 PeerState::HalfClosed => Verdict::Probe,
                 PeerState::Open | PeerState::Closed => Verdict::Keep,
@@ -280,7 +282,8 @@ impl ConnectionState {
     /// Judges a connection whose body is being read. While received bytes wait to be read, the proxy is
     /// slow and not the client.
     fn judge_body(&mut self, observation: &Observation, now: Instant, limits: &Limits) -> Verdict {
-        if now.saturating_duration_since(self.body_since) >= limits.body_timeout {
+        let is_bounded = observation.phase == Some(RequestPhase::Reading);
+        if is_bounded && now.saturating_duration_since(self.body_since) >= limits.body_timeout {
             return Verdict::LateBody;
         }
         if observation.has_unread {
@@ -513,6 +516,17 @@ mod tests {
             (0, quick(0), Verdict::Keep),
             (299, quick(299), Verdict::Keep),
             (300, quick(300), Verdict::LateBody),
+        ]);
+    }
+
+    #[test]
+    fn a_body_that_is_passed_on_has_all_the_time_that_it_uses() {
+        let passing = |seconds: u64| phase(RequestPhase::Passing, 100 + seconds * 2048);
+        check(&[
+            (0, passing(0), Verdict::Keep),
+            (300, passing(300), Verdict::Keep),
+            (3000, passing(3000), Verdict::Keep),
+            (9000, passing(3000), Verdict::LateBody),
         ]);
     }
 

@@ -177,7 +177,7 @@ impl Scanner {
         let snapshot = self.registry.snapshot(peer);
         let in_flight = snapshot.as_ref().map_or(&[][..], |entry| &entry.in_flight);
         let phase = in_flight.first().map(|oldest| oldest.phase());
-        let is_reading = phase == Some(RequestPhase::Reading);
+        let is_reading = matches!(phase, Some(RequestPhase::Reading | RequestPhase::Passing));
         // Between requests, unread bytes may belong to a body that this proxy is slow to read.
         let unread = if is_reading || phase.is_none() { socket.unread_bytes() } else { 0 };
         let observation = Observation {
@@ -383,6 +383,7 @@ mod tests {
         for (phase, expected) in [
             (RequestPhase::Waiting, 1),
             (RequestPhase::Reading, 1),
+            (RequestPhase::Passing, 1),
             (RequestPhase::Working, 1),
             (RequestPhase::Draining, 0),
             (RequestPhase::Drained, 0),

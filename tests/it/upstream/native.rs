@@ -384,6 +384,23 @@ fn an_ollama_is_found_out_by_its_version() {
 }
 
 #[test]
+fn the_first_request_finds_out_what_the_upstreams_of_a_file_are() {
+    let (ollama, other) = (Ollama::start(), Upstream::start());
+    let alone = || vec![server("lab", &ollama)];
+    let among = || vec![server("other", &other), server("lab", &ollama)];
+    for servers in [alone(), among()] {
+        let proxy = several(servers, Vec::new());
+        ollama.script(object("{}"));
+        let answer = proxy.ask("/api/chat", CHAT);
+        answer.assert_body(200, "{}");
+        assert_eq!(answer.head.header("x-upstream"), Some("lab"));
+        let asked = ollama.request();
+        assert_eq!((asked.path.as_str(), asked.body.as_str()), ("/api/chat", CHAT));
+    }
+    assert!(other.is_idle());
+}
+
+#[test]
 fn other_servers_are_not_mistaken_for_an_ollama() {
     let list = |owner: &str| json!({"data": [{"id": "m", "owned_by": owner}]}).to_string();
     let version = r#"{"version":"0.40.16"}"#;
