@@ -144,7 +144,7 @@ pub enum Command {
     Check,
     /// Print [`version`].
     Version,
-    /// Print [`help`].
+    /// Print [`help()`].
     Help,
 }
 
