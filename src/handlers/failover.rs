@@ -216,7 +216,7 @@ impl<T: Outcome> Run<'_, '_, T> {
             Err(error) if goes_on(&error) => (error, None),
             Err(error) => return Err(error),
         };
-        log::warn!(
+        log::debug!(
             "{} upstream {:?} failed: {error}",
             self.trace.request_id,
             candidate.upstream.name()

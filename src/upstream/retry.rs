@@ -425,6 +425,8 @@ impl Client {
             Some((delay, None)) => {
                 format!("attempt {}, retrying in {} ms", trace.attempts, delay.as_millis())
             }
+            // The next upstream follows, if there is one.
+            None if trace.is_single_attempt => format!("attempt {}", trace.attempts),
             None => format!("attempt {}, giving up", trace.attempts),
         };
         // An open circuit was logged when it opened.

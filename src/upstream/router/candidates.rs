@@ -77,6 +77,10 @@ impl Router {
         if let Some(candidate) = self.by_prefix(name, None) {
             return vec![candidate];
         }
+        // A name that is meant for one upstream is not the business of others.
+        if name.split_once('/').is_some_and(|(prefix, _)| self.find_upstream(prefix).is_some()) {
+            return Vec::new();
+        }
         let without_list = self
             .upstreams
             .iter()

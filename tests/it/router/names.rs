@@ -59,7 +59,7 @@ fn an_unknown_name_is_no_upstream_s_business() {
 #[test]
 fn an_unlisted_name_goes_to_upstreams_without_a_list_only() {
     let lists: [&[&str]; 3] = [&["m"], &[], &["n"]];
-    let fleet = fleet(&lists, |_| {});
+    let fleet = fleet(&lists, |config| config.upstreams[2].exclude = vec!["excl*".to_owned()]);
     fleet.upstreams[1].script_lists();
     fleet.upstreams[1].judge(|request| match request.path.ends_with("/models") {
         true => Some(vec![status(404, &[], r#"{"error":"no such route"}"#)]),
@@ -67,6 +67,10 @@ fn an_unlisted_name_goes_to_upstreams_without_a_list_only() {
     });
     assert_eq!(fleet.chat("unlisted"), "b");
     assert_eq!(fleet.asked().replace('b', ""), "", "others are not asked");
+    fleet.asked();
+    assert_eq!(fleet.chat("c/x"), "c", "what a prefix names goes there");
+    assert_eq!(fleet.chat("c/excluded"), "404 model 'c/excluded' not found");
+    assert_eq!(fleet.asked(), "c", "and nowhere else");
     assert_eq!(fleet.chat("m"), "a");
 }
 
@@ -84,6 +88,8 @@ fn globs_and_fixed_lists_say_which_models_an_upstream_has() {
     assert_eq!(fleet.chat("qwen3-base"), "404 model 'qwen3-base' not found");
     assert_eq!(fleet.chat("a/qwen3-base"), "404 model 'a/qwen3-base' not found");
     assert_eq!(fleet.chat("b/llama"), "b");
+    let loaded = |name: &str| fleet.proxy.post("/api/chat", &json!({"model": name})).status();
+    assert_eq!((loaded("a/qwen3"), loaded("a/qwen3-base"), loaded("nowhere")), (200, 404, 404));
 }
 
 #[test]
