@@ -21,7 +21,6 @@ use crate::backends::errors::{ErrorDetails, RequestSummary, RetryHints};
 use crate::error::{Error, Retry, TimeoutPhase};
 use crate::observe::body_log::BodyLogger;
 use crate::observe::metrics::UpstreamMetrics;
-use crate::observe::redact;
 use crate::upstream::backoff::RetryPolicy;
 use crate::upstream::breaker::{Caller, CircuitOpen, Permit};
 use crate::upstream::repair::{has_malformed_arguments, read_arguments_rejection};
@@ -158,17 +157,6 @@ impl Client {
     /// Makes attempts until one succeeds or none may follow. While the circuit is open, only a call
     /// that gets a retry slot waits for another attempt.
     pub(super) fn retry<T>(
-        &self,
-        call: &mut Call<'_>,
-        trace: &mut Trace,
-        read: ReadResponse<T>,
-    ) -> AttemptResult<T> {
-        // An upstream that refuses the client's key may repeat it. Lists are fetched on threads of their own.
-        let client_key = trace.client_key.clone();
-        redact::with_request_key(client_key.as_ref(), || self.make_attempts(call, trace, read))
-    }
-
-    fn make_attempts<T>(
         &self,
         call: &mut Call<'_>,
         trace: &mut Trace,

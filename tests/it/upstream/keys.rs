@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use ollama_openai_proxy::config::Config;
 use ollama_openai_proxy::http::client_keys::ClientKeys;
 use ollama_openai_proxy::observe::redact::Secret;
+use ollama_openai_proxy::upstream::ServerSettings;
 
 use crate::support::program::{Running, program};
 use crate::support::*;
@@ -132,12 +133,17 @@ fn a_client_s_key_is_masked_in_the_error_of_a_list_too() {
         status(401, &[], r#"{"error":{"message":"bad key: client-word-1"}}"#),
         json(r#"{"error":{"message":"bad key: client-word-1","code":401}}"#),
     ] {
-        let (upstream, proxy) = pair_with(|config| {
+        let Step::Send(list) = list else { unreachable!("an answer is sent at once") };
+        let upstream = Upstream::start();
+        upstream.script_lists();
+        // Lists of several upstreams are fetched on threads that serve no request.
+        let proxy = Proxy::with(&upstream, |config| {
             without_own(config);
             config.retry.max_retries = 0;
+            let other = ServerSettings { name: "other".into(), ..config.upstream.clone() };
+            config.upstreams = vec![config.upstream.clone(), other];
         });
-        upstream.script_lists();
-        upstream.script(vec![list]);
+        upstream.judge(move |_| Some(vec![Step::Send(list.clone())]));
         let lines = "Authorization: Bearer client-word-1\r\n";
         let told = proxy.client().with("GET", "/api/tags", lines, "").answer();
         assert!(told.status() >= 400 && told.body.contains("bad key: ***"), "{}", told.body);
