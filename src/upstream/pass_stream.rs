@@ -113,6 +113,19 @@ impl PassStream {
         self.early_failure.take()
     }
 
+    /// Waits for the first bytes, and keeps them: another upstream may still be asked.
+    pub(super) fn wait_for_first(&mut self) -> Result<()> {
+        match self.body.read(&mut self.buffer, None)? {
+            None => Ok(()),
+            Some(0) => Err(Error::IncompleteStream),
+            Some(first) => {
+                let length = self.take_piece(first);
+                self.held.extend_from_slice(&self.buffer[..length]);
+                Ok(())
+            }
+        }
+    }
+
     /// Fills the buffer, of which the first bytes were read; returns the length of the piece.
     fn take_piece(&mut self, first: usize) -> usize {
         let length = self.body.fill(&mut self.buffer, first);

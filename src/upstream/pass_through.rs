@@ -239,7 +239,9 @@ impl Client {
     ) -> AttemptResult<PassResponse> {
         let (status, headers) = (response.status().as_u16(), response.headers());
         let head = PassResponse::head(status, headers, &self.redactor);
+        let has_body = call.operation.method != "HEAD";
         let length = header(headers, "content-length").and_then(|it| it.parse().ok());
+        let length = if has_body { length } else { Some(0) };
         let is_short = length.is_some_and(|length: u64| length <= MAX_BUFFERED_BYTES);
         // The transfer coding may mark the end of the body, too.
         let coding = header(headers, "transfer-encoding").unwrap_or_default().to_ascii_lowercase();
@@ -265,6 +267,9 @@ impl Client {
         body.has_own_limit = self.has_own_limit;
         let logger = logger.map(|logger| logger.into_line_logger("upstream response"));
         let mut stream = PassStream::new(body, &head, ends_with_connection, logger);
+        if call.operation.is_native() && !call.only_reconnects && head.is_ndjson() {
+            stream.wait_for_first()?;
+        }
         if call.operation.reports_errors_in_band()
             && let Some(error) = stream.find_error(&head, &trace.patience)
         {

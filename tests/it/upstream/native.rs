@@ -265,8 +265,12 @@ fn generate_and_embed_fail_over_too_and_streams_before_their_first_line() {
     )]);
     let answer = proxy.ask("/api/embed", r#"{"model":"both","input":"a"}"#);
     assert_eq!(answer.json()["embeddings"], json!([[1.0]]));
+    ollama.script(vec![lines_head(), Step::Close]);
+    other.script(stream(&["two"]));
+    let answer = proxy.ask("/api/generate", r#"{"model":"both","prompt":"a"}"#);
+    assert_eq!(answer.lines()[0]["response"], "two");
     // What is wrong with the request is told at once.
-    for _ in 0..2 {
+    for _ in 0..3 {
         ollama.request();
         other.request();
     }

@@ -114,6 +114,21 @@ fn lists_and_descriptions_are_the_same() {
 }
 
 #[test]
+fn a_proxy_is_found_out_to_speak_ollama_s_protocol() {
+    let (upstream, inner) = pair();
+    let outer = Proxy::at(&format!("http://{}/v1", inner.addr()), |_| {});
+    outer.tags();
+    upstream.script(stream(&["one"]));
+    assert_eq!(outer.ask("/api/chat", chat("Hi")).lines()[0]["message"]["content"], "one");
+    // Only what came in Ollama's protocol is passed with the options that it has.
+    let body = json!({"model": "m", "prompt": "a", "keep_alive": "1h"});
+    upstream.script(stream(&["one"]));
+    assert_eq!(outer.post("/api/generate", &body).status(), 200);
+    let expiry = |proxy: &Proxy| proxy.get("/api/ps")["models"][0]["expires_at"].clone();
+    assert_eq!(expiry(&outer), expiry(&inner));
+}
+
+#[test]
 fn errors_are_the_same() {
     let (upstream, inner, outer) = chain();
     let all = (&upstream, &inner, &outer);

@@ -246,8 +246,9 @@ fn any_ollama_may_have_a_blob() {
         let mut client = proxy.client();
         client.request("HEAD", &path).head().status
     };
+    let yes = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n".to_vec();
     first.script(no());
-    second.script(empty());
+    second.script(vec![Step::Send(yes)]);
     assert_eq!(head(), 200);
     assert_eq!((first.request().method, second.request().method), ("HEAD".into(), "HEAD".into()));
     first.script(no());
