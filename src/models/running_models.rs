@@ -182,6 +182,15 @@ mod tests {
     }
 
     #[test]
+    fn another_default_applies_to_requests_from_then_on() {
+        let loaded = RunningModels::new(minutes(1));
+        loaded.mark_loaded("a", load(None, None), NOW);
+        loaded.set_default_keep_alive(minutes(3));
+        loaded.mark_loaded("b", load(None, None), NOW);
+        assert_eq!(ids(&loaded, NOW + Duration::from_secs(120)), ["b"]);
+    }
+
+    #[test]
     fn a_model_in_use_is_there_and_its_time_runs_from_the_end() {
         let loaded = RunningModels::new(minutes(1));
         let later = NOW + Duration::from_secs(600);

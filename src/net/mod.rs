@@ -41,6 +41,7 @@
 //! | connection | 1 for each open connection (tiny_http) | reads heads |
 //! | `worker` | up to `PROXY_WORKERS`; more while bodies arrive slowly | runs handlers |
 //! | `health`, `probe` | up to 2 each | routes about the state of the proxy and of the upstream |
+//! | `model-list`, `circuit-probe` | up to 1 each for each upstream | fetch a newer list; find out whether it is back |
 //! | `health-check` | 1 for each upstream but the first, during `/openai/health` | asks it for its list |
 //! | `unread` | up to 16, and 1 | drain bodies that no handler reads; wait for the guard |
 //! | guard | 1 | scans all connections up to 50 times a second (Linux) |

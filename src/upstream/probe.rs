@@ -30,7 +30,7 @@ impl Drop for Running {
 }
 
 impl Upstream {
-    /// Probes the upstream from now on whenever its circuit opens.
+    /// Probes the upstream from now on whenever its circuit opens, and now if it is open.
     pub(super) fn probe_when_out(self: &Arc<Self>) {
         let (upstream, is_running) = (Arc::downgrade(self), Arc::new(AtomicBool::new(false)));
         let on_open: OnOpen = Box::new(move || {
@@ -48,6 +48,10 @@ impl Upstream {
         });
         // An upstream that a reload kept has it already.
         let _ = self.client.on_open.set(on_open);
+        // It may have been the only one, which no thread probes, when its circuit opened.
+        if self.is_out() {
+            self.client.on_open.get().iter().for_each(|on_open| on_open());
+        }
     }
 }
 
@@ -63,6 +67,10 @@ fn probe_until_closed(upstream: &Weak<Upstream>) {
         // Whatever it says, it is there; the breaker notes that.
         let _ = upstream.client.check_health(&mut Trace::new(TRACE_ID));
         if !upstream.is_out() {
+            // Without a list it would get no request for as long as a failed one keeps others from asking.
+            if upstream.catalog.has_failed_lately() {
+                let _ = upstream.refresh_model_list(&mut Trace::new(TRACE_ID));
+            }
             return;
         }
     }

@@ -82,8 +82,10 @@ fn without_a_configuration_file_the_env_file_and_the_client_keys_are_read_anew()
     let (upstream, folder) = (Upstream::start(), Folder::new("env"));
     let keys = folder.write("keys", "first-key-1\n");
     folder.write(".env", "OLLAMA_CONTEXT_LENGTH=1234\nMAX_BODY_BYTES=100\n");
+    let upstream_key = folder.write("upstream-key", "upstream-key-1\n");
     let mut command = folder.program();
     command.env("OPENAI_BASE_URL", upstream.base_url()).env("PROXY_API_KEYS_FILE", &keys);
+    command.env("OPENAI_API_KEY_FILE", &upstream_key);
     let running = Running::start(&mut command);
     // The list takes no key away: `/metrics` needs one, too.
     let with = |key: &str, method: &str, path: &str, body: String| {
@@ -96,8 +98,17 @@ fn without_a_configuration_file_the_env_file_and_the_client_keys_are_read_anew()
     };
     assert!(show("first-key-1").contains("1234"));
     assert_eq!(with("first-key-1", "POST", "/api/chat", chat(&"x".repeat(200))).status(), 413);
+    let with_origin = |key: &str| {
+        let line = format!("Origin: http://app.example\r\nAuthorization: Bearer {key}\r\n");
+        Client::connect(running.addr).with("GET", "/api/version", &line, "").answer().status()
+    };
+    assert_eq!(with_origin("first-key-1"), 403);
     folder.write("keys", "second-key-2\n");
-    folder.write(".env", "OLLAMA_CONTEXT_LENGTH=4321\nPROXY_WORKERS=7\nOLLAMA_HOST=0.0.0.0:1\n");
+    folder.write("upstream-key", "upstream-key-2\n");
+    folder.write(
+        ".env",
+        "OLLAMA_CONTEXT_LENGTH=4321\nPROXY_WORKERS=7\nOLLAMA_ORIGINS=http://app.example\n",
+    );
     running.signal("HUP");
     wait_until("the new key", || status_with_key(&running, "second-key-2") == 200);
     assert_eq!(status_with_key(&running, "first-key-1"), 401);
@@ -105,10 +116,12 @@ fn without_a_configuration_file_the_env_file_and_the_client_keys_are_read_anew()
     upstream.script(upstream::stream(&["ok"]));
     let answer = with("second-key-2", "POST", "/api/chat", chat(&"x".repeat(200)));
     assert_eq!(answer.status(), 200);
+    assert_eq!(upstream.request().header("authorization"), Some("Bearer upstream-key-2"));
+    assert_eq!(with_origin("second-key-2"), 200);
     let log = running.stop();
     let named = "change only with a restart: PROXY_WORKERS";
-    assert!(log.contains(named) && log.contains("reloaded: upstream \"default\" kept"), "{log}");
-    assert!(!log.contains("second-key-2"), "{log}");
+    assert!(log.contains(named) && log.contains("reloaded: upstream \"default\" changed"), "{log}");
+    assert!(!log.contains("-key-2"), "{log}");
 }
 
 #[test]

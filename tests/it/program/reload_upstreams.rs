@@ -185,6 +185,33 @@ fn an_upstream_that_is_kept_keeps_its_connections_its_circuit_and_its_list() {
 }
 
 #[test]
+fn an_upstream_that_is_out_is_probed_once_a_reload_gives_it_company() {
+    let (live, down) = (Upstream::start(), Restarting::down());
+    let quick = |servers: &[ServerSettings]| {
+        let mut config = config(servers);
+        config.breaker.cooldown = Duration::from_millis(5);
+        config.breaker.max_cooldown = Duration::from_millis(5);
+        config
+    };
+    let mut servers = vec![server("down", &down.base_url())];
+    let first = quick(&servers);
+    let proxy = Proxy::at("http://127.0.0.1:9/v1", |config| *config = first);
+    assert!(proxy.ask("/api/chat", chat_whole("Hi")).status() >= 500);
+    servers.push(server("live", &live.base_url()));
+    proxy.server.reload(quick(&servers));
+    down.start();
+    wait_until("the probe", || {
+        let text = proxy.fetch("/metrics").body;
+        text.contains("ollama_proxy_circuit_state{upstream=\"down\",state=\"closed\"} 1")
+    });
+    live.judge(|_| Some(vec![upstream::answer("ok")]));
+    wait_until("a request to the first in order", || {
+        let answer = proxy.ask("/api/chat", chat_whole("Hi"));
+        answer.head.header("x-upstream") == Some("down")
+    });
+}
+
+#[test]
 fn a_hundred_reloads_under_load_lose_no_answer_and_keep_nothing() {
     const CLIENTS: usize = 4;
     const RELOADS: u64 = 100;
