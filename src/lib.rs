@@ -42,6 +42,8 @@
 //!    (`upstream/router/candidates.rs`, `candidates`). `handlers/failover.rs`, `run`, asks one after the other
 //!    until one answers; for each, `handlers/model_lookup.rs`, `resolve_at`, finds its model and its family
 //!    (`backends/profiles/table.rs`), and `handlers/model_request.rs`, `begin`, marks it as running.
+//!    For a model of a real Ollama `handlers/native.rs`, `send`, sends the request as it is instead, and
+//!    `relay` passes the lines on.
 //! 7. `translate/chat.rs`, `to_openai`: the request for the upstream. The options are translated by
 //!    `translate/options.rs`, `for_chat`, under the names in the family's row of the table.
 //! 8. `upstream/client.rs`, `call`: applies the repairs that the model needed before.

@@ -34,6 +34,17 @@
 //! client's. Routes that manage the operator's account or store objects there are not passed on
 //! ([`crate::api::openai::other_routes`]).
 //!
+//! # A real Ollama
+//!
+//! What comes in Ollama's protocol for a model of a real Ollama goes there as it is, and the response comes back
+//! as it is, line by line: `native` (chat, generate, embeddings) and `native_manage` (the other routes). Only
+//! the model's name changes, where the client has another one for it: with the upstream's name before it, or
+//! one of the configuration. The defaults of a virtual model are inserted where the request has none; its first
+//! messages have no place in a request of `/api/generate`, which is translated instead. Nothing is repaired.
+//! The routes below `/v1` go to the Ollama's own `/v1`.
+//!
+//! # Models
+//!
 //! `/v1/models` lists the upstream's own entries and the virtual models; an id may contain slashes.
 //! Clients of Anthropic's API, known by `anthropic-version`, get the list in its form.
 

@@ -68,6 +68,31 @@ fn show_is_its_own() {
 }
 
 #[test]
+fn it_learns_which_program_asks() {
+    let (ollama, _other, proxy) = mixed();
+    ollama.script(object("{}"));
+    let lines = "User-Agent: GitHubCopilotChat/1.2\r\nAuthorization: Bearer theirs\r\n";
+    let mut client = proxy.client();
+    client.with("POST", "/api/show", lines, r#"{"model":"llama3.2"}"#);
+    assert_eq!(client.answer().status(), 200);
+    let asked = ollama.request();
+    let agents = asked.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("user-agent"));
+    let agents: Vec<&str> = agents.map(|(_, value)| value.as_str()).collect();
+    assert_eq!(agents, ["GitHubCopilotChat/1.2"]);
+    assert_eq!(asked.header("authorization"), None, "the client's key is not for it");
+}
+
+#[test]
+fn what_is_known_is_shown_while_it_is_down() {
+    let (ollama, _other, proxy) = mixed();
+    proxy.tags();
+    ollama.script(vec![Step::Close]).script(vec![Step::Close]);
+    let shown = proxy.show("llama3.2");
+    assert_eq!(shown["details"]["family"], "llama");
+    assert_eq!(shown["model_info"]["llama.context_length"], 131_072);
+}
+
+#[test]
 fn its_models_are_copied_and_deleted_there() {
     let (ollama, _other, proxy) = mixed();
     let copy = |body: &str| passed((&ollama, &proxy), "POST", "/api/copy", body).2;
