@@ -97,12 +97,14 @@ fn parse(
     };
     let mut scope = Scope {
         problems: Problems::default(),
+        section_lines: Vec::new(),
         folder: path.parent().unwrap_or(Path::new("")),
         home: environment.home.clone(),
         secrets: Vec::new(),
     };
     let is_wanted = |section: &str| !environment.is_server_only || section == SERVER;
     let members = node::parse(text, &is_wanted, environment.find, &mut scope.problems);
+    scope.section_lines = section_lines(&members);
     let mut file = read_sections(&members, (&name, changed), environment, &mut scope);
     file.secrets = scope.secrets;
     file.problems = scope.problems.into_lines(&name);
@@ -133,9 +135,30 @@ fn read_sections(
         if !file.has_upstreams {
             names.push(DEFAULT_NAME.to_owned());
         }
-        file.models = model_keys::read_all(member, &names, changed, scope);
+        let upstreams = find(UPSTREAM).map(|it| section_lines(std::slice::from_ref(it)));
+        let mut upstreams = upstreams.into_iter().flatten();
+        let is_lost =
+            scope.problems.lacks_section() || upstreams.any(|line| scope.has_broken_line(line));
+        let names = (!is_lost).then_some(names.as_slice());
+        file.models = model_keys::read_all(member, names, changed, scope);
     }
     file
+}
+
+/// The lines that sections begin in, in order.
+fn section_lines(members: &[Member]) -> Vec<usize> {
+    let lines = |member: &Member| match &member.node.item {
+        node::Item::List(nodes) => nodes.iter().map(|node| node.line).collect(),
+        _ => vec![member.line],
+    };
+    let mut lines: Vec<_> = members.iter().flat_map(lines).collect();
+    lines.sort_unstable();
+    lines
+}
+
+/// A section as it is written.
+fn show_section(name: &str) -> String {
+    if name == SERVER { format!("[{name}]") } else { format!("[[{name}]]") }
 }
 
 /// Says that the file has no such section, or that the key belongs into one.
@@ -143,8 +166,9 @@ fn refuse_section(member: &Member, scope: &mut Scope<'_>) {
     let shown = scope::show_name(&member.key);
     let is_table = matches!(member.node.item, node::Item::Table(_) | node::Item::List(_));
     let keys = server_section::keys();
-    let problem = if let Some(near) = suggest(&member.key, SECTIONS).filter(|_| is_table) {
-        format!("unknown section {shown}: {near}")
+    let near_section = SECTIONS.into_iter().find(|name| suggest(&member.key, [*name]).is_some());
+    let problem = if let Some(near) = near_section.filter(|_| is_table) {
+        format!("unknown section {shown}: did you mean {}?", show_section(near))
     } else if let Some(near) = suggest(&member.key, keys.iter().map(String::as_str)) {
         format!("unknown key {shown} outside of the sections: {near} It belongs into [server]")
     } else {

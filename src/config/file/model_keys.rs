@@ -151,10 +151,10 @@ pub const MODEL_KEYS: &[KeySpec<ModelDraft>] = &[
     },
 ];
 
-/// The models of the file, of which each has a name of its own.
+/// The models of the file, of which each has a name of its own. The names of the upstreams may be unknown.
 pub fn read_all(
     member: &Member,
-    upstreams: &[String],
+    upstreams: Option<&[String]>,
     changed: SystemTime,
     scope: &mut Scope<'_>,
 ) -> Vec<ConfiguredModel> {
@@ -176,7 +176,7 @@ pub fn read_all(
 }
 
 /// One model; `None` without a name.
-fn read(node: &Node, upstreams: &[String], scope: &mut Scope<'_>) -> Option<ModelDraft> {
+fn read(node: &Node, upstreams: Option<&[String]>, scope: &mut Scope<'_>) -> Option<ModelDraft> {
     let Item::Table(members) = &node.item else {
         scope.problems.add(node.line, &format!("{SECTION} must hold tables"));
         return None;
@@ -185,12 +185,13 @@ fn read(node: &Node, upstreams: &[String], scope: &mut Scope<'_>) -> Option<Mode
     scope.read_section((SECTION, MODEL_KEYS), &mut draft, (node.line, members));
     for (line, has_variable, target) in &draft.targets {
         let upstream = target.upstream.as_deref().unwrap_or_default();
-        if !upstreams.iter().any(|known| known == upstream) {
+        if upstreams.is_some_and(|known| !known.iter().any(|known| known == upstream)) {
+            let upstreams = upstreams.unwrap_or_default();
             let known = upstreams.iter().map(String::as_str);
             let hint = suggest(upstream, known.clone())
                 .unwrap_or_else(|| format!("known are {}", known.collect::<Vec<_>>().join(", ")));
             let shown = if *has_variable { "so".to_owned() } else { show_name(upstream) };
-            scope.miss(*line, &format!("use: no upstream is named {shown}: {hint}"));
+            scope.problems.add(*line, &format!("use: no upstream is named {shown}: {hint}"));
         }
     }
     (!draft.model.name.is_empty()).then_some(draft)

@@ -79,27 +79,29 @@ pub fn parse(
     for error in errors {
         let offset = error.span().map_or(text.len(), |span| span.start);
         // The message names what is expected and quotes nothing of the file.
-        problems.add_syntax(lines.line_at(offset), error.message());
+        let line = lines.line_at(offset);
+        let is_header = text[lines.0[line - 1]..].trim_start_matches([' ', '\t']).starts_with('[');
+        problems.add_syntax(line, is_header, error.message());
     }
     let mut reader = Reader { lines, find, problems };
     let mut members = reader.read_table(table.get_ref(), is_wanted);
     // A value in a broken line may be anything.
-    drop_lines(&mut members, &problems.syntax_lines());
+    drop_broken(&mut members, problems);
     members
 }
 
-/// Leaves out what stands in these lines.
-fn drop_lines(members: &mut Vec<Member>, lines: &[usize]) {
-    members.retain(|member| !lines.contains(&member.line));
+/// Leaves out what stands in broken lines.
+fn drop_broken(members: &mut Vec<Member>, problems: &Problems) {
+    members.retain(|member| !problems.is_broken(member.line));
     for member in members {
-        drop_nested(&mut member.node, lines);
+        drop_nested(&mut member.node, problems);
     }
 }
 
-fn drop_nested(node: &mut Node, lines: &[usize]) {
+fn drop_nested(node: &mut Node, problems: &Problems) {
     match &mut node.item {
-        Item::List(nodes) => nodes.iter_mut().for_each(|node| drop_nested(node, lines)),
-        Item::Table(members) => drop_lines(members, lines),
+        Item::List(nodes) => nodes.iter_mut().for_each(|node| drop_nested(node, problems)),
+        Item::Table(members) => drop_broken(members, problems),
         _ => {}
     }
 }
@@ -273,10 +275,10 @@ mod tests {
         let text = "a = \n[t]\nb = 'x\nc = 1\nc = 2\nd = s3cret\n[u\ne = 3\n";
         let mut problems = Problems::default();
         let members = parse(text, &|_| true, &find, &mut problems);
-        let lines = problems.syntax_lines();
         for line in [1, 3, 5, 6, 7] {
-            assert!(lines.contains(&line), "{line} of {lines:?}");
+            assert!(problems.is_broken(line), "{line}");
         }
+        assert!(problems.lacks_section() && !problems.is_any_broken(&(8..100)));
         let told = problems.into_lines("f");
         for (line, text) in &told {
             assert!(text.starts_with(&format!("f:{line}: ")) && !text.contains("s3cret"), "{text}");

@@ -18,6 +18,8 @@ use crate::observe::redact::Secret;
 pub struct Scope<'a> {
     /// The mistakes so far.
     pub problems: Problems,
+    /// The lines that sections begin in, in order.
+    pub section_lines: Vec<usize>,
     /// The folder of the file, which paths are relative to.
     pub folder: &'a Path,
     /// The user's home folder.
@@ -59,7 +61,9 @@ impl Scope<'_> {
         }
         let is_missing = |key: &str| !members.iter().any(|member| member.key == key);
         for row in keys.iter().filter(|row| row.is_needed && is_missing(row.key)) {
-            self.miss(line, &format!("{name} needs {}", row.key));
+            if !self.has_broken_line(line) {
+                self.problems.add(line, &format!("{name} needs {}", row.key));
+            }
         }
     }
 
@@ -81,11 +85,10 @@ impl Scope<'_> {
         self.problems.add(item.line, &format!("{}: {why}", member.key));
     }
 
-    /// Says what is missing, unless it may stand in a line that cannot be read.
-    pub fn miss(&mut self, line: usize, what: &str) {
-        if self.problems.syntax_lines().is_empty() {
-            self.problems.add(line, what);
-        }
+    /// Whether a line of the section that begins here cannot be read: what is missing may stand there.
+    pub fn has_broken_line(&self, line: usize) -> bool {
+        let next = self.section_lines.iter().find(|next| **next > line);
+        self.problems.is_any_broken(&(line..next.copied().unwrap_or(usize::MAX)))
     }
 
     /// Sets a field to a value, or says why not.

@@ -204,10 +204,10 @@ fn unknown_keys_and_sections_are_told_with_the_nearest_one() {
             (7, "did you mean models?"),
             (8, "[[model]] needs use"),
             (10, "unknown key \"uses\" in [[model]]: did you mean use?"),
-            (11, "unknown section \"sever\": did you mean server?"),
+            (11, "unknown section \"sever\": did you mean [server]?"),
             (13, "did you mean max-queue?"),
             (14, "did you mean host?"),
-            (15, "unknown section \"upstreams\": did you mean upstream?"),
+            (15, "unknown section \"upstreams\": did you mean [[upstream]]?"),
         ],
     );
     bad(
@@ -367,6 +367,16 @@ fn a_broken_line_is_told_once_and_the_rest_of_the_file_as_well() {
     let broken =
         parse_with("[[upstream]]\nname = \"a\nbase_url = \"http://h\"\n", &[], false).problems;
     assert!(broken.iter().all(|(line, _)| *line == 2), "nothing is missing: {broken:?}");
+    let text = "[server]\nport = x\n[[upstream]]\nname = \"lab\"\n[[model]]\nname = \"a\"\nuse = [\"lap/x\"]\n";
+    bad(
+        text,
+        &[],
+        &[
+            (2, ""),
+            (3, "[[upstream]] needs base_url"),
+            (7, "no upstream is named \"lap\": did you mean lab?"),
+        ],
+    );
     let told = parse(
         b"a = 1\nb = \"\xff\"\n",
         (Path::new("f"), SystemTime::UNIX_EPOCH),

@@ -244,7 +244,7 @@ fn read(
     server.tls.system_ca_dir.clone_from(&surroundings.tls.system_ca_dir);
     scope.read_section((SECTION, UPSTREAM_KEYS), &mut server, (node.line, members));
     let find = |key: &str| members.iter().find(|member| member.key == key);
-    check_agreement(&server, &find, scope);
+    check_agreement(&server, (node.line, &find), scope);
     if find("proxy").is_none() && find("base_url").is_some() {
         match Proxy::select(&server.base_url, surroundings.find_proxy) {
             Ok(proxy) => server.proxy = proxy,
@@ -254,10 +254,13 @@ fn read(
     (!server.name.is_empty()).then_some(server)
 }
 
+/// Finds a member of a section by its key.
+type FindMember<'a, 'n> = dyn Fn(&str) -> Option<&'n Member> + 'a;
+
 /// What one key says must not contradict another one.
 fn check_agreement<'n>(
     server: &ServerSettings,
-    find: &dyn Fn(&str) -> Option<&'n Member>,
+    (line, find): (usize, &FindMember<'_, 'n>),
     scope: &mut Scope<'_>,
 ) {
     let key = find("api_key").or_else(|| find("api_key_file"));
@@ -275,20 +278,18 @@ fn check_agreement<'n>(
         scope.refuse(url, "only one key can be sent, and the header Authorization is there, too");
     }
     let has_key = key.is_some() || has_user || authorization || server.pass_client_key;
-    if let Some(url) = find("base_url").filter(|_| server.base_url.is_openai() && !has_key) {
-        // A URL that was refused leaves the default.
-        if matches!(&url.node.item, Item::Text(text) if BaseUrl::parse(text.trim()).is_ok()) {
-            scope.miss(url.line, "api.openai.com needs api_key or api_key_file");
-        }
+    if has_key || !server.base_url.is_openai() || scope.has_broken_line(line) {
+        return;
+    }
+    // A URL that was refused leaves the default.
+    let is_openai = |url: &&Member| matches!(&url.node.item, Item::Text(text) if BaseUrl::parse(text.trim()).is_ok());
+    if let Some(url) = find("base_url").filter(is_openai) {
+        scope.problems.add(url.line, "api.openai.com needs api_key or api_key_file");
     }
 }
 
 /// Certificates and keys must be there and belong together.
-fn check_files<'n>(
-    tls: &TlsSettings,
-    find: &dyn Fn(&str) -> Option<&'n Member>,
-    scope: &mut Scope<'_>,
-) {
+fn check_files<'n>(tls: &TlsSettings, find: &FindMember<'_, 'n>, scope: &mut Scope<'_>) {
     if tls.ca_file.is_none() && tls.client_cert_file.is_none() && tls.client_key_file.is_none() {
         return;
     }
