@@ -21,7 +21,8 @@
 //! Request headers that are sent: `Content-Type` (`application/json` unless it is a form),
 //! `Accept`, `OpenAI-Organization`, `OpenAI-Project`, `OpenAI-Beta`. Response headers that are
 //! returned: the content type, `x-request-id`, `retry-after`, `retry-after-ms`, `x-should-retry`,
-//! `x-ratelimit-*`, `openai-*`. JSON may be compressed with zstd.
+//! `x-ratelimit-*`, `openai-*`. `X-Upstream` is the proxy's own: it names the upstream, also on other
+//! routes. JSON may be compressed with zstd.
 //!
 //! A body above 1 MiB whose model is named in its first 64 KiB streams through; there is no retry
 //! and no repair then. These bodies are held instead: of a virtual model, of a model that needs a

@@ -329,6 +329,23 @@ fn all_upstreams_are_asked_for_their_health_at_the_same_time() {
 }
 
 #[test]
+fn an_upstream_that_hangs_is_waited_for_within_its_own_limit() {
+    let (hanging, good, down) = (Upstream::start(), Upstream::start(), Restarting::down());
+    let (_go_on, told) = bounded(0);
+    hanging.script_lists();
+    hanging.script(vec![Step::Wait(told)]);
+    let timeout = Some(Duration::from_millis(100));
+    let slow = ServerSettings { timeout, ..server("hanging", &hanging.base_url()) };
+    let servers = vec![slow, server("down", &down.base_url()), server("good", &good.base_url())];
+    let proxy = several(servers, |config| config.retry.max_retries = 0);
+    let (_, upstreams) = health(&proxy, 200);
+    let told: Vec<_> = upstreams.iter().map(|it| it["status"].as_str().expect("a word")).collect();
+    assert_eq!(told, ["unhealthy", "unhealthy", "healthy"]);
+    assert!(upstreams[0]["latency_ms"].as_u64().is_some_and(|it| it >= 100), "{}", upstreams[0]);
+    assert!(upstreams[0]["error"].is_string() && upstreams[1]["error"].is_string());
+}
+
+#[test]
 fn a_fixed_list_needs_only_an_answer_of_any_kind() {
     let (listless, other) = (Upstream::start(), Upstream::start());
     listless.script_lists();
