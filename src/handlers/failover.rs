@@ -8,12 +8,14 @@
 //! attempt has returned by then.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::AppView;
 use super::model_lookup::ResolvedModel;
 use crate::error::{Error, Result, Retry};
 use crate::models::virtual_model::VirtualModel;
 use crate::upstream::Trace;
+use crate::upstream::probe::PATIENCE;
 use crate::upstream::router::candidates::{Candidate, Candidates};
 use crate::upstream::router::failover::{Failures, may_succeed_elsewhere};
 use crate::upstream::router::rendezvous::ConversationKey;
@@ -163,8 +165,9 @@ impl<T: Outcome> Run<'_, '_, T> {
         answer.ok_or(error)
     }
 
-    /// Asks each candidate that is able. If all of these are full, the request waits for its turn; if all
-    /// circuits are open, their breakers decide, as with one upstream.
+    /// Asks each candidate that is able. If none of these answers, those whose circuits are open are probed,
+    /// and those that are well after all are asked; then the request waits for its turn at one that is full.
+    /// If all circuits stay open, their breakers decide, as with one upstream.
     fn run_round(&mut self, state: &mut State<T>) -> Result<Option<T>> {
         let candidates = &self.routing.candidates.list;
         let (mut full, mut out) = (Vec::new(), Vec::new());
@@ -187,16 +190,39 @@ impl<T: Outcome> Run<'_, '_, T> {
                 return Ok(Some(done));
             }
         }
-        if let (false, Some(first)) = (was_asked, full.first()) {
-            let slots = full.iter().map(|at| candidates[*at].upstream.slots.clone()).collect();
-            let slot = wait_for_slot(self.app, slots, &candidates[*first])?;
-            let is_its_own = |at: &&usize| slot.is_of(&candidates[**at].upstream.slots);
-            let at = *full.iter().find(is_its_own).unwrap_or(first);
-            return self.ask(state, (at, slot));
+        let is_last = was_asked || !full.is_empty();
+        if let Some(done) = self.ask_out(state, &out, is_last)? {
+            return Ok(Some(done));
         }
-        for at in out.into_iter().filter(|_| !was_asked) {
-            let Some(slot) = candidates[at].upstream.slots.try_acquire() else { continue };
-            if let Some(done) = self.ask(state, (at, slot))? {
+        let Some(first) = full.first() else { return Ok(None) };
+        let slots = full.iter().map(|at| candidates[*at].upstream.slots.clone()).collect();
+        let slot = match wait_for_slot(self.app, slots, &candidates[*first]) {
+            // What another candidate said is more useful.
+            Err(Error::Busy) if was_asked => return Ok(None),
+            slot => slot?,
+        };
+        let is_its_own = |at: &&usize| slot.is_of(&candidates[**at].upstream.slots);
+        let at = *full.iter().find(is_its_own).unwrap_or(first);
+        self.ask(state, (at, slot))
+    }
+
+    /// Asks candidates whose circuits were open and that are well, or all of them unless `only_well`.
+    fn ask_out(
+        &mut self,
+        state: &mut State<T>,
+        out: &[usize],
+        only_well: bool,
+    ) -> Result<Option<T>> {
+        let candidates = &self.routing.candidates.list;
+        let probes: Vec<_> = out.iter().map(|at| candidates[*at].upstream.wake_probe()).collect();
+        let deadline = Instant::now() + PATIENCE;
+        for (at, probe) in out.iter().zip(probes) {
+            let upstream = &candidates[*at].upstream;
+            if !upstream.is_found_well(probe, deadline) && only_well {
+                continue;
+            }
+            let Some(slot) = upstream.slots.try_acquire() else { continue };
+            if let Some(done) = self.ask(state, (*at, slot))? {
                 return Ok(Some(done));
             }
         }

@@ -99,7 +99,7 @@ mod pass_converted;
 mod pass_response;
 mod pass_stream;
 mod pass_through;
-mod probe;
+pub(crate) mod probe;
 pub mod proxy;
 mod recent_models;
 pub mod repair;
@@ -122,6 +122,7 @@ pub use self::native::NativeRequest;
 pub use self::operation::Operation;
 pub use self::pass_response::{PassPieces, PassResponse, PassResponseBody, Piece};
 pub use self::pass_through::{PassHeaders, PassTarget};
+use self::probe::Prober;
 use self::recent_models::RecentModels;
 pub use self::response::{EventStream, UpstreamResponse, Waited};
 use self::router::slots::{SlotQueue, Slots};
@@ -213,6 +214,8 @@ pub struct Upstream {
     pub(crate) client: Client,
     /// Its requests in flight.
     pub(crate) slots: Arc<Slots>,
+    /// Finds out whether it is back.
+    pub(crate) prober: Arc<Prober>,
     /// Its name in the configuration.
     name: Arc<str>,
     /// Its model list.
@@ -238,6 +241,7 @@ impl Upstream {
     ) -> Arc<Self> {
         Arc::new(Self {
             slots: Slots::new(settings.server.max_parallel, queue),
+            prober: Arc::default(),
             name: settings.server.name.as_str().into(),
             catalog: Catalog::new(settings.models_ttl),
             client: Client::new(

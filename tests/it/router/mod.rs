@@ -3,5 +3,6 @@
 mod failover;
 mod lists;
 mod names;
+mod probes;
 mod rounds;
 mod strategies;
