@@ -151,6 +151,16 @@ fn ollama_s_own_errors_are_the_client_s_and_nothing_is_checked_before() {
 }
 
 #[test]
+fn a_key_in_an_error_is_masked() {
+    let ollama = Ollama::start();
+    let proxy = ollama.proxy();
+    ollama.script(upstream_error(401, &format!("bad key {KEY}")));
+    let answer = proxy.ask("/api/chat", CHAT);
+    assert!(answer.status() == 401 && !answer.body.contains(KEY), "{}", answer.body);
+    assert!(answer.error().starts_with("bad key "));
+}
+
+#[test]
 fn a_model_is_loaded_and_unloaded_there() {
     let ollama = Ollama::start();
     let proxy = ollama.proxy();

@@ -1,5 +1,8 @@
 //! A real Ollama among the upstreams: its lists, and the routes that manage its models.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
 use crate::support::ollama::*;
 use crate::support::*;
 
@@ -158,6 +161,11 @@ fn progress_comes_line_by_line() {
         ),
         (
             "/api/create",
+            r#"{"model":"x","from": "fast","system":"s","new":1.0}"#,
+            r#"{"model":"x","from": "llama3.2:latest","system":"s","new":1.0}"#,
+        ),
+        (
+            "/api/create",
             r#"{"model":"x","files":{"a":"sha256:0"}}"#,
             r#"{"model":"x","files":{"a":"sha256:0"}}"#,
         ),
@@ -238,6 +246,38 @@ fn a_blob_streams_through_whatever_its_length() {
     ollama.script(error(400, "digest mismatch"));
     client.post(&path, "x").answer().assert_error(400, "digest mismatch");
     proxy.ask("/api/blobs/a%20b", "x").assert_error(400, "invalid digest format");
+}
+
+#[test]
+fn a_blob_is_sent_on_before_its_end_has_come() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let base = format!("http://{}/v1", listener.local_addr().expect("bound"));
+    let proxy = Proxy::at(&base, is_ollama);
+    let (first, rest) = (vec![b'a'; 200_000], vec![b'b'; 100_000]);
+    let mut client = proxy.client();
+    let path = format!("/api/blobs/{DIGEST}");
+    let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 300000\r\n\r\n");
+    client.send([head.as_bytes(), &first].concat());
+    let (mut upstream, _) = listener.accept().expect("the proxy connects");
+    upstream.set_read_timeout(Some(HANG)).expect("a socket");
+    let mut received = Vec::new();
+    let mut read_until = |count: usize| {
+        let body_length = |received: &[u8]| {
+            let head = received.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+            head.map_or(0, |end| received.len() - end - 4)
+        };
+        while body_length(&received) < count {
+            let mut buffer = [0; 16 * 1024];
+            let length = upstream.read(&mut buffer).expect("more comes");
+            received.extend_from_slice(&buffer[..length]);
+        }
+    };
+    // Most of the beginning is there before the rest was sent.
+    read_until(100_000);
+    client.send(&rest);
+    read_until(300_000);
+    upstream.write_all(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n").expect("it reads");
+    assert_eq!(client.answer().status(), 201);
 }
 
 #[test]
