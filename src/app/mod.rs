@@ -26,8 +26,8 @@
 //! process ([`crate::net`]). On an address that is not loopback, without client keys, a warning
 //! says so.
 //!
-//! `--check` prints the configuration without keys, reads the state file and fetches the upstream's
-//! model list once; the exit code is 1 if either fails. `--healthcheck` requests `/health` from the
+//! `--check` prints the configuration without keys, reads the state file and fetches the model lists of
+//! all upstreams once, at the same time; the exit code is 1 if one of them fails. `--healthcheck` requests `/health` from the
 //! address of the same configuration and ends within 3 s.
 //!
 //! # Shutdown

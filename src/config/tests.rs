@@ -211,6 +211,16 @@ fn openai_needs_a_key_and_others_do_not() {
     assert_eq!(problems(&["--base-url=https://API.openai.com:443/v2"], &[], &[]), told);
     assert!(sources(&["--api-key=k"], &[], &[]).is_ok());
     assert!(sources(&["--base-url=http://h"], &[], &[]).is_ok());
+    for env in [
+        ("OPENAI_API_KEY_FILE", "/run/secrets/key"),
+        ("PASS_CLIENT_KEY", "true"),
+        ("UPSTREAM_HEADERS", "Authorization: Token k"),
+    ] {
+        assert!(sources(&[], &[env], &[]).is_ok(), "{env:?}");
+    }
+    let both = [("OPENAI_API_KEY", "k"), ("UPSTREAM_HEADERS", "authorization: Token k")];
+    let told_twice = problems(&[], &both, &[]);
+    assert!(told_twice[0].starts_with("OPENAI_API_KEY and Authorization in UPSTREAM_HEADERS"));
     let bad_key = problems(&[], &[("OPENAI_API_KEY", "two words")], &[]);
     assert!(bad_key.len() == 1 && bad_key[0].starts_with("OPENAI_API_KEY is ***: "));
     let bad_url = problems(&["--base-url=h"], &[], &[]);
@@ -313,6 +323,7 @@ fn the_description_can_be_read_back() {
     check(&["--host=localhost:0", "--keep-alive=0"]);
     check(&["--host=:80", "--keep-alive=1h", "--max-body-bytes=1G", "--context-length=8192"]);
     check(&["--origins=http://a.test, chrome-extension://*,*"]);
+    check(&["--config=~/proxy.toml"]);
     check(&["--api-key=k", "--base-url=http://[::1]:8080/v1?a=b", "--retry-max=0"]);
 }
 
@@ -324,6 +335,44 @@ fn what_only_a_restart_changes_is_named() {
     assert_eq!(old.unreloadable_changes(&new), ["PROXY_WORKERS", "SHUTDOWN_GRACE"]);
     let new = config(&["--host=0.0.0.0", "--max-queue=1"], &[], &[]);
     assert_eq!(old.unreloadable_changes(&new), ["OLLAMA_HOST", "OLLAMA_MAX_QUEUE"]);
+}
+
+#[test]
+fn options_of_containers_can_be_read_back() {
+    let env = [
+        ("OPENAI_API_KEY_FILE", "/run/secrets/key"),
+        ("PASS_CLIENT_KEY", "true"),
+        ("UPSTREAM_CA_FILE", "/ca.pem"),
+        ("UPSTREAM_CLIENT_CERT_FILE", "/c.pem"),
+        ("UPSTREAM_CLIENT_KEY_FILE", "/k.pem"),
+        ("UPSTREAM_TLS_VERIFY", "false"),
+        ("UPSTREAM_MODELS", "a,b/c:d"),
+        ("MODEL_ALIASES", "x=a,y:7b=lab/b"),
+    ];
+    let set = config(&[], &env, &[]);
+    for (variable, value) in env {
+        assert_eq!(shown(&set, variable), value);
+    }
+    let tls = &set.upstream.tls;
+    assert_eq!(tls.client_key_file.as_deref(), Some(std::path::Path::new("/k.pem")));
+    assert_eq!((set.models.len(), set.warnings.len()), (2, 1), "{:?}", set.warnings);
+    for secret in
+        ["OPENAI_ORGANIZATION", "OPENAI_PROJECT", "UPSTREAM_HEADERS", "UPSTREAM_EXTRA_BODY"]
+    {
+        let value = match secret {
+            "UPSTREAM_HEADERS" => "X-A: s3cret-77",
+            "UPSTREAM_EXTRA_BODY" => "{\"a\":1}",
+            _ => "s3cret-77",
+        };
+        let set = config(&[], &[(secret, value)], &[]);
+        assert_eq!(shown(&set, secret), "***");
+        let others = set.describe().lines().filter(|line| line.ends_with("=***")).count();
+        assert_eq!(others, 1, "{secret} alone is set");
+        assert!(
+            !set.redactor().redact("it is s3cret-77").contains("s3cret")
+                || secret.ends_with("BODY")
+        );
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Files and what becomes of them.
 
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::models::configured::{Strategy, Target};
@@ -9,11 +9,15 @@ use crate::upstream::settings::TlsSettings;
 
 type Pairs<'a> = &'a [(&'a str, &'a str)];
 
-/// A folder with a key, a certificate and its key.
-fn folder() -> PathBuf {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    let make = || {
-        let folder = std::env::temp_dir().join(format!("proxy-config-{}", std::process::id()));
+/// A folder with a key, a certificate and its key; it is gone with its test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("proxy-config-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
         fs::create_dir_all(&folder).expect("a folder");
         for (name, text) in [
             ("key", "file-s3cret-1\n"),
@@ -25,9 +29,23 @@ fn folder() -> PathBuf {
         ] {
             fs::write(folder.join(name), text).expect("a file");
         }
-        folder
-    };
-    FOLDER.get_or_init(make).clone()
+        Self(folder)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+thread_local! {
+    static FOLDER: Folder = Folder::new();
+}
+
+/// The folder of this test, which has a thread of its own.
+fn folder() -> PathBuf {
+    FOLDER.with(|folder| folder.0.clone())
 }
 
 fn parse_with(text: &str, env: Pairs<'_>, is_server_only: bool) -> ConfigFile {
@@ -106,9 +124,10 @@ fn every_key_of_an_upstream_has_its_meaning() {
         [[upstream]]
         name = "b.2"
         base_url = "http://b"
-        api_key_file = "key"
+        api_key_file = "~/key"
     "#;
-    let file = good(text, KEYS);
+    let home = folder().display().to_string();
+    let file = good(text, &[KEYS, &[("HOME", &home)]].concat());
     assert!(file.has_upstreams && file.models.is_empty());
     let [lab, other] = file.upstreams.as_slice() else { panic!("{:?}", file.upstreams) };
     assert_eq!(
