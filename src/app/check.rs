@@ -3,7 +3,7 @@
 //!
 //! Never changes the state file and never retries. Invariant: the report holds no key.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fmt::Write;
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -175,21 +175,21 @@ fn add_models(text: &mut String, config: &Config, answers: &[Answer<'_>]) {
     for model in &config.models {
         let _ = write!(text, "\n  {}", describe_model(model, answers));
     }
-    let mut ids: Vec<&str> = Vec::new();
-    let mut owners: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut known: Vec<(&str, Vec<&str>)> = Vec::new();
+    let mut places: HashMap<&str, usize> = HashMap::new();
     for answer in answers {
         for id in answer.ids.iter().flatten() {
-            let names = owners.entry(id).or_default();
-            if names.is_empty() {
-                ids.push(id);
+            let at = *places.entry(id).or_insert(known.len());
+            if at == known.len() {
+                known.push((id, Vec::new()));
             }
-            names.push(&answer.server.name);
+            known[at].1.push(&answer.server.name);
         }
     }
-    for id in ids {
-        let _ = match owners.get(id).filter(|_| !config.upstreams.is_empty()) {
-            Some(names) => write!(text, "\n  {id} ({})", names.join(", ")),
-            None => write!(text, "\n  {id}"),
+    for (id, names) in known {
+        let _ = match config.upstreams.is_empty() {
+            false => write!(text, "\n  {id} ({})", names.join(", ")),
+            true => write!(text, "\n  {id}"),
         };
     }
 }

@@ -13,6 +13,7 @@ use super::file::{self, ConfigFile, Environment, Surroundings};
 use super::options::{OPTIONS, OptionSpec};
 use super::raw::{self, CommandLine, OptionValue};
 use super::{Command, Config, parsers};
+use crate::api::wire::small_sort;
 use crate::backends::names;
 use crate::models::configured::{ConfiguredModel, Strategy, Target};
 use crate::models::virtual_model::VirtualModel;
@@ -104,7 +105,7 @@ pub fn resolve(sources: &Sources<'_>, now: Option<SystemTime>) -> (Config, Vec<S
     }
     finish(&mut config, &mut file, now.unwrap_or(SystemTime::UNIX_EPOCH));
     let redactor = config.redactor();
-    file.problems.sort_by_key(|(line, _)| *line);
+    small_sort::sort_by_key(&mut file.problems, |(line, _)| *line);
     let file_problems = file.problems.iter().map(|(_, it)| redactor.redact(it).into_owned());
     problems.extend(file_problems);
     (config, problems)
@@ -151,7 +152,8 @@ fn merge(values: &mut Values, options: Values) {
             values.push((row, value));
         }
     }
-    values.sort_by_key(|(row, _)| OPTIONS.iter().position(|it| it.variable == row.variable));
+    let place = |row: &OptionSpec| OPTIONS.iter().position(|it| it.variable == row.variable);
+    small_sort::sort_by_key(values, |(row, _)| place(row).unwrap_or(OPTIONS.len()));
 }
 
 /// Whether an address to listen on has a port.

@@ -3,7 +3,7 @@
 //! Never sends a prompt. Invariant: `/health`, `/ready` and `/metrics` respond without a request to an
 //! upstream; `/openai/health` sends one to each, all at the same time.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -107,7 +107,8 @@ pub(super) fn upstream_health(context: &mut Context<'_>) -> Result<()> {
     let mut checked = check_all(context);
     context.trace.attempts += checked.iter().map(|it| it.attempts).sum::<u32>();
     let upstreams: Vec<_> = checked.iter().map(Checked::describe).collect();
-    let ids: BTreeSet<_> = checked.iter().flat_map(|it| it.ids.iter().flatten()).collect();
+    let ids: HashSet<&str> =
+        checked.iter().flat_map(|it| it.ids.iter().flatten()).map(String::as_str).collect();
     let models_available = ids.len();
     let (requests, errors) = context.app.metrics.attempts_and_failures();
     #[allow(clippy::cast_precision_loss)] // A rate, not a count.

@@ -12,6 +12,7 @@ use std::sync::LazyLock;
 use memchr::{memchr, memchr2, memmem};
 
 use crate::api::openai::raw_object::{self, quote_json};
+use crate::api::wire::small_sort;
 
 /// The longest name that is replaced, in bytes as it is written in JSON.
 const MAX_NAME_BYTES: usize = 8 * 1024;
@@ -49,7 +50,7 @@ pub fn find_member<'m, 'a>(
 
 /// A body with other texts at these places, which do not overlap.
 pub fn replace_names(body: &[u8], mut names: Vec<(Range<usize>, &str)>) -> Vec<u8> {
-    names.sort_by_key(|(place, _)| place.start);
+    small_sort::sort_by_key(&mut names, |(place, _)| place.start);
     let mut out = Vec::with_capacity(body.len() + 64);
     let mut done = 0;
     for (place, name) in names {

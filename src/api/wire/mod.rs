@@ -7,4 +7,5 @@ pub mod base64;
 pub mod digest;
 pub mod keep_alive;
 pub mod ndjson;
+pub mod small_sort;
 pub mod sse;

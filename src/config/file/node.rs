@@ -4,6 +4,7 @@
 //! `$${` stands for `${`. Invariant: a value that cannot be had is [`Item::Unknown`], after a problem has
 //! said why, so that nothing else is told of it.
 
+use crate::api::wire::small_sort;
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
@@ -134,7 +135,7 @@ impl Reader<'_> {
             let line = self.lines.line_at(key.span().start);
             members.push(Member { key: key.get_ref().to_string(), line, node: self.read(value) });
         }
-        members.sort_by_key(|member: &Member| member.line);
+        small_sort::sort_by_key(&mut members, |member| member.line);
         members
     }
 

@@ -4,6 +4,8 @@
 
 use std::ops::Range;
 
+use crate::api::wire::small_sort;
+
 /// What is wrong, and where.
 #[derive(Default)]
 pub struct Problems {
@@ -47,7 +49,7 @@ impl Problems {
 
     /// All mistakes in the order of their lines, each with its line.
     pub fn into_lines(mut self, file: &str) -> Vec<(usize, String)> {
-        self.list.sort_by_key(|(line, _)| *line);
+        small_sort::sort_by_key(&mut self.list, |(line, _)| *line);
         let tell = |(line, problem)| (line, format!("{file}:{line}: {problem}"));
         self.list.into_iter().map(tell).collect()
     }

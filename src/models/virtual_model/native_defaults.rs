@@ -8,6 +8,7 @@ use super::VirtualModel;
 use crate::api::ollama::decode::GoString;
 use crate::api::ollama::native::find_member;
 use crate::api::openai::raw_object::{self, collect_members, quote_json};
+use crate::api::wire::small_sort;
 
 /// A route of Ollama's whose requests have defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +117,7 @@ impl VirtualModel {
 
 /// A text with others inserted at these places.
 fn insert_all(text: &str, mut insertions: Vec<(usize, String)>) -> String {
-    insertions.sort_by_key(|(place, _)| *place);
+    small_sort::sort_by_key(&mut insertions, |(place, _)| *place);
     let mut out = String::with_capacity(text.len() + 256);
     let mut done = 0;
     for (place, insertion) in insertions {

@@ -139,8 +139,7 @@ fn add_system_authorities(
                 continue;
             }
         };
-        let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-        paths.sort();
+        let paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
         // A pipe would be waited for.
         for path in paths.iter().filter(|path| !path.is_dir() && !is_special(path)) {
             let name = path.file_name().unwrap_or_default();
