@@ -281,8 +281,9 @@ async def upstream_chaos(bench):
         seconds=60,
         lengths=(5, 20),
         gaps=(0.05, 0.3),
-        pauses=(0.2, 1.5),
-        downs=(0.2, 3.0),
+        pauses=(0.0, 0.8),
+        # Long enough that a circuit stays open when its upstream is back.
+        downs=(0.2, 7.0),
     )
 
 
