@@ -45,19 +45,15 @@ fn start_chat<'a>(
     let route = ("/api/chat", NativeRoute::Chat);
     let mut native = native::find_call(context, route, &text, key);
     let is_translatable = || {
-        parse().is_ok_and(|it| it.messages.as_ref().is_some_and(|messages| !messages.is_empty()))
+        let has_messages =
+            |it: &ChatRequest<'_>| it.messages.as_ref().is_some_and(|it| !it.is_empty());
+        parse().is_ok_and(|it| has_messages(&it) && chat_fields(&it).check().is_ok())
     };
     if let Some(call) = native.take_if(|call| call.is_only_native(is_translatable)) {
         return Ok(Some((Reply::Native(call.run(context)?), String::new())));
     }
     let mut request = parse()?;
-    let common = CommonFields {
-        model: request.model.as_deref(),
-        keep_alive: request.keep_alive.as_ref(),
-        think: request.think.as_ref(),
-        top_logprobs: request.top_logprobs,
-        debug_render_only: request._debug_render_only,
-    };
+    let common = chat_fields(&request);
     // Ollama checks images and calls with the body. Here it is only done where there is an error.
     let first = |error, request: &_| chat::check_body(request).err().unwrap_or(error);
     let model_request = ModelRequest::parse(context, &common, "chat", model_required_error);
@@ -125,19 +121,18 @@ fn start_generate<'a>(
     };
     let route = ("/api/generate", NativeRoute::Generate);
     let mut native = native::find_call(context, route, &text, key);
-    let is_translatable =
-        || parse().is_ok_and(|it| it.prompt.as_deref().is_some_and(|prompt| !prompt.is_empty()));
+    let is_translatable = || {
+        let has_prompt =
+            |it: &GenerateRequest<'_>| it.prompt.as_deref().is_some_and(|it| !it.is_empty());
+        let is_plain =
+            |it: &_| generate::check_raw(it).is_ok() && generate_fields(it).check().is_ok();
+        parse().is_ok_and(|it| has_prompt(&it) && is_plain(&it))
+    };
     if let Some(call) = native.take_if(|call| call.is_only_native(is_translatable)) {
         return Ok(Some((Reply::Native(call.run(context)?), String::new(), None)));
     }
     let mut request = parse()?;
-    let common = CommonFields {
-        model: request.model.as_deref(),
-        keep_alive: request.keep_alive.as_ref(),
-        think: request.think.as_ref(),
-        top_logprobs: request.top_logprobs,
-        debug_render_only: request._debug_render_only,
-    };
+    let common = generate_fields(&request);
     let first = |error, request: &_| generate::check_body(request).err().unwrap_or(error);
     let model_request = ModelRequest::parse(context, &common, "generate", empty_model_error);
     let model_request = model_request.map_err(|error| first(error, &request))?;
@@ -188,6 +183,26 @@ fn start_generate<'a>(
         reply.logprobs = chat::top_logprobs(request.logprobs, request.top_logprobs);
     }
     Ok(Some((reply, model_request.requested_name, conversation)))
+}
+
+fn chat_fields<'r>(request: &'r ChatRequest<'_>) -> CommonFields<'r> {
+    CommonFields {
+        model: request.model.as_deref(),
+        keep_alive: request.keep_alive.as_ref(),
+        think: request.think.as_ref(),
+        top_logprobs: request.top_logprobs,
+        debug_render_only: request._debug_render_only,
+    }
+}
+
+fn generate_fields<'r>(request: &'r GenerateRequest<'_>) -> CommonFields<'r> {
+    CommonFields {
+        model: request.model.as_deref(),
+        keep_alive: request.keep_alive.as_ref(),
+        think: request.think.as_ref(),
+        top_logprobs: request.top_logprobs,
+        debug_render_only: request._debug_render_only,
+    }
 }
 
 /// What is wrong with a body comes before an unknown model, as in Ollama.

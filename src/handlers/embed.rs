@@ -32,7 +32,9 @@ const INPUT_TOO_LONG: &str = "the input length exceeds the context length";
 pub(super) fn embed(context: &mut Context<'_>, text: String) -> Result<()> {
     let native = find_native(context, "/api/embed", &text, || {
         let request = decode::parse::<EmbedRequest<'_>>(&text, "EmbedRequest").ok()?;
-        Some(embed::parse_inputs(request.input).unwrap_or_default())
+        parse_keep_alive(request.keep_alive.as_ref()).ok()?;
+        options::parse(request.options.as_ref()).ok()?;
+        embed::parse_inputs(request.input).ok()
     });
     let native = match native {
         Native::Only(call) => {
@@ -72,6 +74,8 @@ pub(super) fn embed(context: &mut Context<'_>, text: String) -> Result<()> {
 pub(super) fn embeddings(context: &mut Context<'_>, text: String) -> Result<()> {
     let native = find_native(context, "/api/embeddings", &text, || {
         let request = decode::parse::<EmbeddingRequest<'_>>(&text, "EmbeddingRequest").ok()?;
+        parse_keep_alive(request.keep_alive.as_ref()).ok()?;
+        options::parse(request.options.as_ref()).ok()?;
         let prompt = request.prompt.filter(|prompt| !prompt.is_empty());
         Some(prompt.map(|prompt| prompt.0).into_iter().collect())
     });

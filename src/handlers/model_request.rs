@@ -55,6 +55,24 @@ pub(super) struct CommonFields<'a> {
     pub debug_render_only: Option<bool>,
 }
 
+impl CommonFields<'_> {
+    /// Checks what Ollama checks before the name, and what only an Ollama can do.
+    pub(super) fn check(&self) -> Result<(Option<KeepAlive>, ThinkMode<'static>)> {
+        // Ollama reads these two with the body, so their errors come first.
+        let keep_alive = parse_keep_alive(self.keep_alive)?;
+        let think = think::parse(self.think)?.without_level();
+        if self.top_logprobs.is_some_and(|number| !(0..=20).contains(&number.0)) {
+            return Err(Error::invalid_request("top_logprobs must be between 0 and 20"));
+        }
+        // The upstream renders the prompt and does not return it.
+        if self.debug_render_only == Some(true) {
+            let text = "\"_debug_render_only\" is not supported by this proxy";
+            return Err(Error::Unsupported(text.into()));
+        }
+        Ok((keep_alive, think))
+    }
+}
+
 /// A candidate that a request is sent to.
 pub(super) struct Begun<'a> {
     pub resolved: ResolvedModel,
@@ -101,17 +119,7 @@ impl ModelRequest {
         route: &'static str,
         missing: fn() -> Error,
     ) -> Result<Self> {
-        // Ollama reads these two with the body, so their errors come first.
-        let keep_alive = parse_keep_alive(common.keep_alive)?;
-        let think = think::parse(common.think)?.without_level();
-        if common.top_logprobs.is_some_and(|number| !(0..=20).contains(&number.0)) {
-            return Err(Error::invalid_request("top_logprobs must be between 0 and 20"));
-        }
-        // The upstream renders the prompt and does not return it.
-        if common.debug_render_only == Some(true) {
-            let text = "\"_debug_render_only\" is not supported by this proxy";
-            return Err(Error::Unsupported(text.into()));
-        }
+        let (keep_alive, think) = common.check()?;
         let name = context.app.parse_model_name(common.model, context.trace, missing)?;
         let virtual_model = context.app.find_virtual(&name);
         let requested_name = common.model.unwrap_or_default().to_owned();

@@ -290,6 +290,16 @@ fn generate_and_embed_fail_over_too_and_streams_before_their_first_line() {
     ollama.request();
     ollama.script(upstream_error(500, "out of memory"));
     proxy.ask("/api/chat", r#"{"model":"both"}"#).assert_error(500, "out of memory");
+    for (path, request) in [
+        ("/api/chat", PLAIN.replace("\"new\"", "\"_debug_render_only\":true,\"new\"")),
+        ("/api/chat", PLAIN.replace("\"new\"", "\"keep_alive\":\"1d\",\"new\"")),
+        ("/api/generate", GENERATE.replace("llama3.2", "both").replace("raw", "think\":5,\"raw")),
+        ("/api/embed", r#"{"model":"both","input":"a","keep_alive":"1d"}"#.to_owned()),
+    ] {
+        ollama.request();
+        ollama.script(upstream_error(500, "its own"));
+        proxy.ask(path, request).assert_error(500, "its own");
+    }
     assert!(other.is_idle());
 }
 
