@@ -87,9 +87,14 @@ pub fn parse_ids(text: &str) -> Result<Vec<String>, String> {
     Err("expected the ids of models, such as qwen3-32b,llama3.2".to_owned())
 }
 
-/// Whether a text can be the id of a model.
+/// Whether a text can be an upstream's id of a model. Ids that are the names of files may hold blanks.
 pub fn is_id(text: &str) -> bool {
-    !text.is_empty() && !text.contains(['\u{fffd}', ' ']) && !text.contains(char::is_control)
+    !text.is_empty() && !text.contains('\u{fffd}') && !text.contains(char::is_control)
+}
+
+/// Whether a text can be a name of one's own for a model.
+pub fn is_model_name(text: &str) -> bool {
+    is_id(text) && !text.contains(char::is_whitespace) && names::validate(text).is_ok()
 }
 
 /// A JSON object.
@@ -106,7 +111,7 @@ pub fn parse_aliases(text: &str) -> Result<Vec<(String, String)>, String> {
     for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
         let (name, id) = pair.split_once('=').unwrap_or((pair, ""));
         let (name, id) = (name.trim(), id.trim());
-        if !is_id(name) || names::validate(name).is_err() || !is_id(id) {
+        if !is_model_name(name) || !is_id(id) {
             return Err("expected NAME=MODEL, such as llama3.2=gpt-4o-mini,fast=groq-x".to_owned());
         }
         let key = names::canonical_key(name);
@@ -216,7 +221,8 @@ mod tests {
     #[test]
     fn ids_objects_and_names_are_checked() {
         assert_eq!(parse_ids(" a , b/c:d,"), Ok(vec!["a".to_owned(), "b/c:d".to_owned()]));
-        for bad in ["", ",", "a b", "a\u{fffd}", "a\nb"] {
+        assert_eq!(parse_ids("My Model.gguf"), Ok(vec!["My Model.gguf".to_owned()]));
+        for bad in ["", ",", "a\u{fffd}", "a\nb"] {
             assert!(parse_ids(bad).is_err(), "{bad:?}");
         }
         assert_eq!(parse_object("{\"a\":{\"b\":1}}").map(|it| it.len()), Ok(1));

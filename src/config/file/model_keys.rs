@@ -48,7 +48,7 @@ pub const MODEL_KEYS: &[KeySpec<ModelDraft>] = &[
         apply: |draft, member, scope| {
             let parse = |text: &str| {
                 let name = text.trim();
-                let is_valid = upstream_values::is_id(name) && names::validate(name).is_ok();
+                let is_valid = upstream_values::is_model_name(name);
                 is_valid.then(|| name.to_owned()).ok_or("expected the name of a model".to_owned())
             };
             let name = scope.text(member).map(parse);

@@ -261,7 +261,7 @@ fn each_wrong_value_of_an_upstream_is_told_with_its_line() {
     check("models = \"qwen*\"", "models: expected an array, found a string");
     check("models = []", "models: must not be empty");
     check("exclude = [\"a\", 1]", "exclude: expected a string, found a number");
-    check("list = [\"a b\"]", "list: expected the id of a model");
+    check("list = [\"a\\nb\"]", "list: expected the id of a model");
     check("max_parallel = -1", "expected a whole number from 0 to 65536");
     check("max_parallel = 1.5", "expected a whole number, found a number");
     check("max_parallel = 99999999999999999999", "too large");
@@ -372,6 +372,16 @@ fn what_a_model_uses_must_be_there() {
         &[],
         &[(5, "name: expected the name")],
     );
+}
+
+#[test]
+fn names_of_models_hold_no_blanks_and_ids_may() {
+    for name in ["a b", "a:", "/a", "a\\tb"] {
+        let model = format!("[[model]]\nname = \"{name}\"\nuse = [\"lab/b\"]");
+        bad(&upstream(&model), &[], &[(5, "name: expected the name of a model")]);
+    }
+    let file = good(&upstream("[[model]]\nname = \"a\"\nuse = [\"lab/My Model.gguf\"]"), &[]);
+    assert_eq!(file.models[0].targets[0].id, "My Model.gguf");
 }
 
 #[test]
