@@ -385,6 +385,58 @@ mod tests {
         assert_eq!(renamed(&cut, true), format!("{{\"model\":\"u\n{expected}"));
     }
 
+    /// Texts of pieces of JSON, from a fixed seed; few are valid.
+    fn random_texts() -> impl Iterator<Item = String> {
+        const PIECES: [&str; 20] = [
+            "{",
+            "}",
+            "[",
+            "]",
+            "\"",
+            ":",
+            ",",
+            "\\",
+            "\n",
+            " ",
+            "\"model\"",
+            "\"model\":",
+            "\"up\"",
+            "1",
+            "{\"model\":\"up\",",
+            "\"x\":",
+            "\\\"",
+            "\u{e9}",
+            "null",
+            "\\u006d",
+        ];
+        let mut state = 0x2545_f491_4f6c_dd1d_u64;
+        let mut next = move |below: usize| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(state >> 33).expect("31 bits") % below
+        };
+        (0..20_000).map(move |_| (0..next(16)).map(|_| PIECES[next(PIECES.len())]).collect())
+    }
+
+    #[test]
+    fn any_text_is_changed_alike_whatever_its_pieces_and_as_a_parser_sees_it() {
+        let mut valid = 0;
+        for text in random_texts() {
+            // Compares all sizes of pieces.
+            let (lines, changed) = (renamed(&text, true), renamed(&text, false));
+            assert!(lines.matches('\n').eq(text.matches('\n')), "{text}");
+            let Ok(mut value) = serde_json::from_str::<serde_json::Value>(&text) else { continue };
+            valid += 1;
+            if let Some(name) = value.get_mut("model").filter(|name| name.is_string()) {
+                *name = "my \"m\"".into();
+            }
+            let seen: serde_json::Value = serde_json::from_str(&changed).expect("still JSON");
+            assert_eq!(seen, value, "{text}");
+        }
+        assert!(valid > 100, "{valid}");
+    }
+
     #[test]
     fn nothing_waits_but_a_name() {
         let (mut replacer, mut out) = (NameReplacer::new("model", "m", true), Vec::new());
