@@ -80,7 +80,7 @@ class Checks:
             command, env=settings, cwd=folder, capture_output=True, text=True, timeout=120
         )
         line = next((x for x in done.stdout.splitlines() if x.startswith("upstream:")), done.stderr)
-        assert line.endswith(f"family {self.upstream.family}"), line
+        assert f", family {self.upstream.family}," in line, line
 
     def is_listed(self):
         """/api/tags and /v1/models list each model."""
