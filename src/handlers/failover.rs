@@ -80,11 +80,16 @@ impl Routing {
                 attempt(trace, resolved)
             }
             _ => {
+                let mut attempts = TypedAttempts { attempt, last: None, told: None };
                 trace.is_single_attempt = true;
-                let mut run = Run { routing: self, app, trace, may_repeat, attempt: &mut attempt };
+                let mut run =
+                    Run { routing: self, app, trace, may_repeat, attempts: &mut attempts };
                 let result = run.run_rounds();
                 trace.is_single_attempt = false;
-                result
+                match result? {
+                    None => attempts.last.ok_or(Error::Internal("an attempt left no answer")),
+                    Some(error) => attempts.told.ok_or(error),
+                }
             }
         }
     }
@@ -113,32 +118,66 @@ fn wait_for_slot(app: AppView<'_>, slots: Vec<Arc<Slots>>, candidate: &Candidate
     app.router.wait_for_slot(slots, app.settings.max_waiting, timeout)
 }
 
+/// Sends the request to one candidate after the other. Not generic, so that the rounds are compiled once.
+trait Attempts {
+    /// Sends it, and waits for the head of the response; the upstream's error, if the response has one.
+    fn send(&mut self, trace: &mut Trace, resolved: ResolvedModel) -> Result<Option<Error>>;
+
+    /// Keeps the last response, if there is one: its error is the one that is told.
+    fn keep_last(&mut self);
+}
+
+/// Attempts with what they return.
+struct TypedAttempts<T, F> {
+    attempt: F,
+    /// The response to the last attempt.
+    last: Option<T>,
+    /// The response whose error is told.
+    told: Option<T>,
+}
+
+impl<T: Outcome, F: FnMut(&mut Trace, ResolvedModel) -> Result<T>> Attempts
+    for TypedAttempts<T, F>
+{
+    fn send(&mut self, trace: &mut Trace, resolved: ResolvedModel) -> Result<Option<Error>> {
+        self.last = None;
+        let answer = (self.attempt)(trace, resolved)?;
+        let error = answer.error().cloned();
+        self.last = Some(answer);
+        Ok(error)
+    }
+
+    fn keep_last(&mut self) {
+        self.told = self.last.take();
+    }
+}
+
 /// A request on its way over several candidates.
-struct Run<'r, 'a, T> {
+struct Run<'r, 'a> {
     routing: &'r Routing,
     app: AppView<'a>,
     trace: &'r mut Trace,
     may_repeat: &'r dyn Fn() -> bool,
-    /// Sends the request to one candidate and waits for the head of the response.
-    attempt: &'r mut dyn FnMut(&mut Trace, ResolvedModel) -> Result<T>,
+    attempts: &'r mut dyn Attempts,
 }
 
 /// Failures so far, and which candidates cannot succeed any more.
-struct State<T> {
-    failures: Failures<(Option<T>, Arc<str>)>,
+struct State {
+    failures: Failures<Arc<str>>,
     /// By candidate: whether it failed, and whether it may be asked again.
     outcomes: Vec<(bool, bool)>,
 }
 
-impl<T: Outcome> Run<'_, '_, T> {
-    fn run_rounds(&mut self) -> Result<T> {
+impl Run<'_, '_> {
+    /// Asks until one answers; otherwise returns the error that is told.
+    fn run_rounds(&mut self) -> Result<Option<Error>> {
         let outcomes = vec![(false, true); self.routing.candidates.list.len()];
         let mut state = State { failures: Failures::new(), outcomes };
         let client = &self.routing.candidates.list[0].upstream.client;
         let (mut retries, mut polls) = (0, 0);
         loop {
-            if let Some(done) = self.run_round(&mut state)? {
-                return Ok(done);
+            if self.run_round(&mut state)? {
+                return Ok(None);
             }
             // The next candidate was asked at once; another round is no resending on a new connection.
             let retry = match state.failures.take_retry() {
@@ -157,18 +196,16 @@ impl<T: Outcome> Run<'_, '_, T> {
             client.sleep(delay)?;
         }
         self.trace.retries_exhausted = retries + polls > 0;
-        let Some((error, (answer, upstream))) = state.failures.into_best() else {
-            return Err(Error::Busy);
-        };
+        let (error, upstream) = state.failures.into_best().ok_or(Error::Busy)?;
         // The one whose error is told.
         self.trace.upstream = Some(upstream);
-        answer.ok_or(error)
+        Ok(Some(error))
     }
 
     /// Asks each candidate that is able. If none of these answers, those whose circuits are open are probed,
     /// and those that are well after all are asked; then the request waits for its turn at one that is full.
     /// If all circuits stay open, their breakers decide, as with one upstream.
-    fn run_round(&mut self, state: &mut State<T>) -> Result<Option<T>> {
+    fn run_round(&mut self, state: &mut State) -> Result<bool> {
         let candidates = &self.routing.candidates.list;
         let (mut full, mut out) = (Vec::new(), Vec::new());
         let mut was_asked = false;
@@ -186,19 +223,19 @@ impl<T: Outcome> Run<'_, '_, T> {
                 continue;
             };
             was_asked = true;
-            if let Some(done) = self.ask(state, (at, slot))? {
-                return Ok(Some(done));
+            if self.ask(state, (at, slot))? {
+                return Ok(true);
             }
         }
         let is_last = was_asked || !full.is_empty();
-        if let Some(done) = self.ask_out(state, &out, is_last)? {
-            return Ok(Some(done));
+        if self.ask_out(state, &out, is_last)? {
+            return Ok(true);
         }
-        let Some(first) = full.first() else { return Ok(None) };
+        let Some(first) = full.first() else { return Ok(false) };
         let slots = full.iter().map(|at| candidates[*at].upstream.slots.clone()).collect();
         let slot = match wait_for_slot(self.app, slots, &candidates[*first]) {
             // What another candidate said is more useful.
-            Err(Error::Busy) if was_asked => return Ok(None),
+            Err(Error::Busy) if was_asked => return Ok(false),
             slot => slot?,
         };
         let is_its_own = |at: &&usize| slot.is_of(&candidates[**at].upstream.slots);
@@ -207,12 +244,7 @@ impl<T: Outcome> Run<'_, '_, T> {
     }
 
     /// Asks candidates whose circuits were open and that are well, or all of them unless `only_well`.
-    fn ask_out(
-        &mut self,
-        state: &mut State<T>,
-        out: &[usize],
-        only_well: bool,
-    ) -> Result<Option<T>> {
+    fn ask_out(&mut self, state: &mut State, out: &[usize], only_well: bool) -> Result<bool> {
         let candidates = &self.routing.candidates.list;
         let probes: Vec<_> = out.iter().map(|at| candidates[*at].upstream.wake_probe()).collect();
         let deadline = Instant::now() + PATIENCE;
@@ -222,25 +254,23 @@ impl<T: Outcome> Run<'_, '_, T> {
                 continue;
             }
             let Some(slot) = upstream.slots.try_acquire() else { continue };
-            if let Some(done) = self.ask(state, (*at, slot))? {
-                return Ok(Some(done));
+            if self.ask(state, (*at, slot))? {
+                return Ok(true);
             }
         }
-        Ok(None)
+        Ok(false)
     }
 
-    /// Asks one candidate; `None` if another one may succeed.
-    fn ask(&mut self, state: &mut State<T>, (at, slot): (usize, Slot)) -> Result<Option<T>> {
+    /// Asks one candidate; `false` if another one may succeed.
+    fn ask(&mut self, state: &mut State, (at, slot): (usize, Slot)) -> Result<bool> {
         let candidate = &self.routing.candidates.list[at];
         let resolved = self.routing.resolve((self.app, self.trace), candidate, slot);
         let goes_on = |error: &Error| may_succeed_elsewhere(error) && (self.may_repeat)();
-        let (error, answer) = match (self.attempt)(self.trace, resolved) {
-            Ok(answer) => match answer.error() {
-                Some(error) if goes_on(error) => (error.clone(), Some(answer)),
-                _ => return Ok(Some(answer)),
-            },
-            Err(error) if goes_on(&error) => (error, None),
-            Err(error) => return Err(error),
+        let error = match self.attempts.send(self.trace, resolved) {
+            Ok(None) => return Ok(true),
+            Ok(Some(error)) if !goes_on(&error) => return Ok(true),
+            Err(error) if !goes_on(&error) => return Err(error),
+            Ok(Some(error)) | Err(error) => error,
         };
         log::debug!(
             "{} upstream {:?} failed: {error}",
@@ -250,9 +280,11 @@ impl<T: Outcome> Run<'_, '_, T> {
         candidate.upstream.count_failover();
         let (failed_before, may_be_asked) = &mut state.outcomes[at];
         *may_be_asked = error.retry() != Retry::Never;
-        let upstream = candidate.upstream.shared_name();
-        state.failures.add(error, (answer, upstream), !*failed_before);
+        let is_told = state.failures.add(error, candidate.upstream.shared_name(), !*failed_before);
         *failed_before = true;
-        Ok(None)
+        if is_told {
+            self.attempts.keep_last();
+        }
+        Ok(false)
     }
 }

@@ -62,14 +62,16 @@ impl<T> Failures<T> {
     }
 
     /// Adds a failure; `value` comes back with the error that is told. `is_first` is true at the first
-    /// failure of an upstream.
-    pub fn add(&mut self, error: Error, value: T, is_first: bool) {
+    /// failure of an upstream. Returns whether this failure is the one to be told, so far.
+    pub fn add(&mut self, error: Error, value: T, is_first: bool) -> bool {
         self.tried += usize::from(is_first);
         self.retry = sooner(self.retry, error.retry());
         let rank = usefulness(&error);
-        if self.best.as_ref().is_none_or(|(best, ..)| rank >= *best) {
+        let is_best = self.best.as_ref().is_none_or(|(best, ..)| rank >= *best);
+        if is_best {
             self.best = Some((rank, error, value));
         }
+        is_best
     }
 
     /// When another round may follow, by the failures since the last round.
@@ -177,7 +179,9 @@ mod tests {
 
     fn told(errors: &[Error]) -> String {
         let mut failures = Failures::new();
-        errors.iter().for_each(|error| failures.add(error.clone(), (), true));
+        for error in errors {
+            failures.add(error.clone(), (), true);
+        }
         failures.into_best().expect("a failure").0.message()
     }
 
