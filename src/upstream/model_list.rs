@@ -196,8 +196,11 @@ impl Client {
         }
         self.merge_details(&mut list, trace);
         if let Some(profile) = self.detect_ollama(&list, trace) {
+            let has_details = list.profile == Some(profile);
             list.set_profile(profile);
-            self.merge_details(&mut list, trace);
+            if !has_details {
+                self.merge_details(&mut list, trace);
+            }
         }
         list.with_defaults()
     }

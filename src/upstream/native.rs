@@ -150,7 +150,7 @@ impl Client {
             Err(_) => VersionState::Failed(Instant::now()),
         };
         let profile = profiles::find_by_name(OLLAMA).filter(|_| matches!(is_ollama, Ok(true)))?;
-        log::info!("the upstream is an Ollama: its own API is used");
+        log::info!("upstream {:?} is an Ollama: its own API is used", self.settings.name);
         // A head may have named the family in the meantime.
         self.agent.detected_profile.set(profile).ok().map(|()| profile)
     }
