@@ -203,7 +203,7 @@ impl Run<'_, '_> {
     }
 
     /// Asks each candidate that is able. If none of these answers, those whose circuits are open are probed,
-    /// and those that are well after all are asked; then the request waits for its turn at one that is full.
+    /// and those that are well after all are asked; then the request waits for its turn at those that are full.
     /// If all circuits stay open, their breakers decide, as with one upstream.
     fn run_round(&mut self, state: &mut State) -> Result<bool> {
         let candidates = &self.routing.candidates.list;
@@ -227,35 +227,47 @@ impl Run<'_, '_> {
                 return Ok(true);
             }
         }
-        let is_last = was_asked || !full.is_empty();
-        if self.ask_out(state, &out, is_last)? {
-            return Ok(true);
+        while !self.ask_out(state, (&mut out, &mut full), was_asked)? {
+            let Some(first) = full.first() else { return Ok(false) };
+            let slots = full.iter().map(|at| candidates[*at].upstream.slots.clone()).collect();
+            let slot = match wait_for_slot(self.app, slots, &candidates[*first]) {
+                // What another candidate said is more useful.
+                Err(Error::Busy) if was_asked => return Ok(false),
+                slot => slot?,
+            };
+            let is_its_own = |at: &usize| slot.is_of(&candidates[*at].upstream.slots);
+            let at = full.remove(full.iter().position(is_its_own).unwrap_or(0));
+            was_asked = true;
+            if self.ask(state, (at, slot))? {
+                break;
+            }
         }
-        let Some(first) = full.first() else { return Ok(false) };
-        let slots = full.iter().map(|at| candidates[*at].upstream.slots.clone()).collect();
-        let slot = match wait_for_slot(self.app, slots, &candidates[*first]) {
-            // What another candidate said is more useful.
-            Err(Error::Busy) if was_asked => return Ok(false),
-            slot => slot?,
-        };
-        let is_its_own = |at: &&usize| slot.is_of(&candidates[**at].upstream.slots);
-        let at = *full.iter().find(is_its_own).unwrap_or(first);
-        self.ask(state, (at, slot))
+        Ok(true)
     }
 
-    /// Asks candidates whose circuits were open and that are well, or all of them unless `only_well`.
-    fn ask_out(&mut self, state: &mut State, out: &[usize], only_well: bool) -> Result<bool> {
+    /// Asks candidates whose circuits were open and that are well; those that are full join the other full
+    /// ones. All are asked if there is no other candidate.
+    fn ask_out(
+        &mut self,
+        state: &mut State,
+        (out, full): (&mut Vec<usize>, &mut Vec<usize>),
+        was_asked: bool,
+    ) -> Result<bool> {
         let candidates = &self.routing.candidates.list;
+        let only_well = was_asked || !full.is_empty();
         let probes: Vec<_> = out.iter().map(|at| candidates[*at].upstream.wake_probe()).collect();
         let deadline = Instant::now() + PATIENCE;
-        for (at, probe) in out.iter().zip(probes) {
-            let upstream = &candidates[*at].upstream;
-            if !upstream.is_found_well(probe, deadline) && only_well {
-                continue;
-            }
-            let Some(slot) = upstream.slots.try_acquire() else { continue };
-            if self.ask(state, (*at, slot))? {
-                return Ok(true);
+        for (at, probe) in std::mem::take(out).into_iter().zip(probes) {
+            let upstream = &candidates[at].upstream;
+            let is_well = upstream.is_found_well(probe, deadline);
+            if !is_well && only_well {
+                out.push(at);
+            } else if let Some(slot) = upstream.slots.try_acquire() {
+                if self.ask(state, (at, slot))? {
+                    return Ok(true);
+                }
+            } else if is_well {
+                full.push(at);
             }
         }
         Ok(false)

@@ -4,6 +4,7 @@ use ollama_openai_proxy::models::configured::Strategy;
 use ollama_openai_proxy::upstream::breaker;
 use std::time::Duration;
 
+use super::strategies::halted;
 use crate::support::fleet::{configured, fleet, says, server, several};
 use crate::support::restarting::Restarting;
 use crate::support::*;
@@ -70,16 +71,7 @@ fn a_request_waits_its_turn_at_a_full_upstream_when_the_others_fail() {
         config.retry.max_retries = 0;
         config.models = vec![configured("mine", &["a/m", "b/m"], Strategy::Order)];
     });
-    let (go_on, told) = bounded::<()>(0);
-    fleet.upstreams[0].judge(move |_| {
-        let steps = vec![stream_head(), delta("one"), Step::Wait(told.clone()), delta("two")];
-        Some(upstream::ended(steps))
-    });
-    let mut first = fleet.proxy.client();
-    first.post("/api/chat", chat("Hi").replace("\"m\"", "\"mine\""));
-    first.head();
-    first.frame();
-    fleet.upstreams[0].judge(|request| Some(says("a", request)));
+    let (mut first, go_on) = halted(&fleet, 0);
     fleet.upstreams[1].judge(|_| Some(vec![status(503, &[], "{}")]));
     let mut waiting = fleet.proxy.client();
     waiting.post("/api/chat", mine());
@@ -87,4 +79,29 @@ fn a_request_waits_its_turn_at_a_full_upstream_when_the_others_fail() {
     drop(go_on);
     first.rest_of_stream();
     assert_eq!(waiting.answer().json()["message"]["content"], "a");
+}
+
+#[test]
+fn a_request_that_fails_where_it_waited_goes_on_to_the_next_full_upstream() {
+    let lists: [&[&str]; 2] = [&["m"], &["m"]];
+    let fleet = fleet(&lists, |config| {
+        config.upstreams[0].max_parallel = 1;
+        config.upstreams[1].max_parallel = 1;
+        config.retry.max_retries = 0;
+        config.models = vec![configured("mine", &["a/m", "b/m"], Strategy::Order)];
+    });
+    let (mut first, first_goes_on) = halted(&fleet, 0);
+    let (mut second, second_goes_on) = halted(&fleet, 1);
+    fleet.asked();
+    fleet.upstreams[0].judge(|_| Some(vec![status(503, &[], "{}")]));
+    let mut waiting = fleet.proxy.client();
+    waiting.post("/api/chat", mine());
+    // It has arrived, and no upstream is asked.
+    while fleet.proxy.server.active_requests() < 3 {}
+    drop(first_goes_on);
+    first.rest_of_stream();
+    fleet.upstreams[0].request();
+    drop(second_goes_on);
+    second.rest_of_stream();
+    assert_eq!(waiting.answer().json()["message"]["content"], "b");
 }

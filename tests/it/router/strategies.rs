@@ -16,7 +16,7 @@ fn replicas(strategy: Strategy) -> Fleet {
 }
 
 /// A stream of `mine` that has begun and halts until the sender is dropped.
-fn halted(fleet: &Fleet, at: usize) -> (Client, crossbeam_channel::Sender<()>) {
+pub(super) fn halted(fleet: &Fleet, at: usize) -> (Client, crossbeam_channel::Sender<()>) {
     let (go_on, told) = bounded(0);
     fleet.upstreams[at].judge(move |_| {
         let steps = vec![stream_head(), delta("one"), Step::Wait(told.clone()), delta("two")];
