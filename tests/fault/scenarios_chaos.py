@@ -2,7 +2,8 @@
 
 Each upstream answers with tokens of its own and keeps a journal in a file, so that it shows who answered
 what, and how often, whatever became of the process. At a kill at least one stream waits for its first byte
-there. At most one upstream is down at a time.
+there. At most one upstream is down at a time. The long form wants a machine with nothing else to do: its
+clients and upstreams take most of two cores, and their own delays count as waits of the streams.
 """
 
 import asyncio
