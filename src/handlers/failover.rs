@@ -108,12 +108,18 @@ impl Routing {
 
     fn take_slot(&self, app: AppView<'_>, candidate: &Candidate) -> Result<Slot> {
         let slots = &candidate.upstream.slots;
-        slots.try_acquire().map_or_else(|| wait_for_slot(app, vec![slots.clone()], candidate), Ok)
+        slots
+            .try_acquire()
+            .map_or_else(|| wait_for_slot(app, (vec![slots.clone()], Vec::new()), candidate), Ok)
     }
 }
 
-/// Waits for a place at one of several upstreams, as long as a request may take at one of them.
-fn wait_for_slot(app: AppView<'_>, slots: Vec<Arc<Slots>>, candidate: &Candidate) -> Result<Slot> {
+/// Waits for a place at one of several upstreams, which are full or out, as long as a request may take at one of them.
+fn wait_for_slot(
+    app: AppView<'_>,
+    slots: (Vec<Arc<Slots>>, Vec<Arc<Slots>>),
+    candidate: &Candidate,
+) -> Result<Slot> {
     let timeout = candidate.upstream.settings.request_timeout;
     app.router.wait_for_slot(slots, app.settings.max_waiting, timeout)
 }
@@ -229,14 +235,20 @@ impl Run<'_, '_> {
         }
         while !self.ask_out(state, (&mut out, &mut full), was_asked)? {
             let Some(first) = full.first() else { return Ok(false) };
-            let slots = full.iter().map(|at| candidates[*at].upstream.slots.clone()).collect();
-            let slot = match wait_for_slot(self.app, slots, &candidates[*first]) {
+            let slots = |list: &[usize]| -> Vec<_> {
+                list.iter().map(|at| candidates[*at].upstream.slots.clone()).collect()
+            };
+            let both = (slots(&full), slots(&out));
+            let slot = match wait_for_slot(self.app, both, &candidates[*first]) {
                 // What another candidate said is more useful.
                 Err(Error::Busy) if was_asked => return Ok(false),
                 slot => slot?,
             };
             let is_its_own = |at: &usize| slot.is_of(&candidates[*at].upstream.slots);
-            let at = full.remove(full.iter().position(is_its_own).unwrap_or(0));
+            let at = match out.iter().position(is_its_own) {
+                Some(place) => out.remove(place),
+                None => full.remove(full.iter().position(is_its_own).unwrap_or(0)),
+            };
             was_asked = true;
             if self.ask(state, (at, slot))? {
                 break;

@@ -156,9 +156,12 @@ fn probe_until_closed(upstream: &Weak<Upstream>, running: &Running) {
             return;
         };
         running.0.sleep(delay);
-        let Some(upstream) = upstream.upgrade().filter(|upstream| upstream.is_out()) else {
+        let Some(upstream) = upstream.upgrade() else { return };
+        if !upstream.is_out() {
+            // A request has found that out.
+            upstream.slots.hand_over();
             return;
-        };
+        }
         // Whatever it says, it is there; the breaker notes that.
         let _ = upstream.client.check_health(&mut Trace::new(TRACE_ID));
         running.0.finish();
@@ -167,6 +170,7 @@ fn probe_until_closed(upstream: &Weak<Upstream>, running: &Running) {
             if upstream.catalog.has_failed_lately() {
                 let _ = upstream.refresh_model_list(&mut Trace::new(TRACE_ID));
             }
+            upstream.slots.hand_over();
             return;
         }
     }

@@ -97,10 +97,10 @@ impl Router {
         self.upstreams.iter().find(|upstream| upstream.name() == name)
     }
 
-    /// Waits for a place at one of these upstreams.
+    /// Waits for a place at one of these upstreams: the first ones are full, the others are out.
     pub(crate) fn wait_for_slot(
         &self,
-        slots: Vec<Arc<Slots>>,
+        slots: (Vec<Arc<Slots>>, Vec<Arc<Slots>>),
         max_waiting: usize,
         timeout: Duration,
     ) -> Result<Slot> {

@@ -65,8 +65,28 @@ impl Slots {
         self.take().then(|| Slot(self.clone()))
     }
 
+    /// Gives the free places to requests that wait for one, in the order of their arrival. For an upstream
+    /// that is able again, too.
+    pub(crate) fn hand_over(self: &Arc<Self>) {
+        let mut queue = lock(&self.queue.0);
+        let wants = |waiter: &Waiter| waiter.slots.iter().any(|slots| Arc::ptr_eq(slots, self));
+        while let Some(at) = queue.iter().position(wants) {
+            if !self.take() {
+                return;
+            }
+            let Some(waiter) = queue.remove(at) else { return };
+            if let Err(error) = waiter.sender.try_send(Slot(self.clone())) {
+                // It gave up. Not dropped as a place: that would ask for the lock again.
+                std::mem::forget(error.into_inner());
+                self.in_flight.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Under the lock of the queue, if there is a limit.
     fn take(&self) -> bool {
-        let is_free = self.in_flight.load(Ordering::Relaxed) < self.max_parallel;
+        let in_flight = self.in_flight.load(Ordering::Relaxed);
+        let is_free = self.max_parallel == 0 || in_flight < self.max_parallel;
         if is_free {
             self.in_flight.fetch_add(1, Ordering::Relaxed);
         }
@@ -88,39 +108,25 @@ impl Drop for Slot {
             slots.in_flight.fetch_sub(1, Ordering::Relaxed);
             return;
         }
-        let mut queue = lock(&slots.queue.0);
         slots.in_flight.fetch_sub(1, Ordering::Relaxed);
-        // A waiter that gave up has dropped its receiver.
-        while let Some(at) =
-            queue.iter().position(|it| it.slots.iter().any(|s| Arc::ptr_eq(s, slots)))
-        {
-            let Some(waiter) = queue.remove(at) else { return };
-            slots.in_flight.fetch_add(1, Ordering::Relaxed);
-            match waiter.sender.try_send(Slot(slots.clone())) {
-                Ok(()) => return,
-                Err(error) => {
-                    // Not dropped as a place: that would ask for the lock again.
-                    std::mem::forget(error.into_inner());
-                    slots.in_flight.fetch_sub(1, Ordering::Relaxed);
-                }
-            }
-        }
+        slots.hand_over();
     }
 }
 
 impl SlotQueue {
-    /// Waits for a place at one of these upstreams, which all have a limit and were full.
+    /// Waits for a place at one of these upstreams, which all have a limit and were full, or at one of those
+    /// that were out, once [`Slots::hand_over`] says that it is able again.
     ///
     /// # Errors
     /// [`Error::Busy`] if `max_waiting` requests wait or no place became free in time;
     /// [`Error::ClientDisconnected`].
     pub(crate) fn wait(
         &self,
-        slots: Vec<Arc<Slots>>,
+        (full, out): (Vec<Arc<Slots>>, Vec<Arc<Slots>>),
         max_waiting: usize,
         timeout: Duration,
     ) -> Result<Slot> {
-        let (receiver, sender) = match self.join(slots, max_waiting)? {
+        let (receiver, sender) = match self.join(full, out, max_waiting)? {
             Joined::Free(slot) => return Ok(slot),
             Joined::Waiting(receiver, sender) => (receiver, sender),
         };
@@ -145,7 +151,12 @@ impl SlotQueue {
         })
     }
 
-    fn join(&self, slots: Vec<Arc<Slots>>, max_waiting: usize) -> Result<Joined> {
+    fn join(
+        &self,
+        mut slots: Vec<Arc<Slots>>,
+        out: Vec<Arc<Slots>>,
+        max_waiting: usize,
+    ) -> Result<Joined> {
         let mut queue = lock(&self.0);
         if let Some(free) = slots.iter().find(|slots| slots.take()) {
             return Ok(Joined::Free(Slot(free.clone())));
@@ -153,6 +164,7 @@ impl SlotQueue {
         if queue.len() >= max_waiting {
             return Err(Error::Busy);
         }
+        slots.extend(out);
         let (sender, receiver) = bounded(1);
         queue.push_back(Waiter { slots, sender: sender.clone() });
         Ok(Joined::Waiting(receiver, sender))
@@ -206,10 +218,11 @@ mod tests {
             (one.try_acquire().expect("free"), other.try_acquire().expect("free"));
         let (sender, served) = bounded(3);
         let spawn = |name: &'static str, slots: Vec<Arc<Slots>>| {
+            let out = Vec::new();
             let (queue, sender, before) = (queue.clone(), sender.clone(), queue.len());
             let thread = thread::spawn({
                 let queue = queue.clone();
-                move || sender.send((name, queue.wait(slots, 9, LONG).expect("a place")))
+                move || sender.send((name, queue.wait((slots, out), 9, LONG).expect("a place")))
             });
             wait_until_waiting(&queue, before + 1);
             thread
@@ -233,16 +246,40 @@ mod tests {
         }
     }
 
+    fn only(slots: &Arc<Slots>) -> (Vec<Arc<Slots>>, Vec<Arc<Slots>>) {
+        (vec![slots.clone()], Vec::new())
+    }
+
+    #[test]
+    fn an_upstream_that_is_able_again_serves_those_that_wait() {
+        let queue = Arc::new(SlotQueue::default());
+        let (full, limited) = (Slots::new(1, queue.clone()), Slots::new(1, queue.clone()));
+        let unlimited = Slots::new(0, queue.clone());
+        for out in [limited, unlimited] {
+            let held = full.try_acquire().expect("free");
+            let waiting = thread::spawn({
+                let (queue, both) = (queue.clone(), (vec![full.clone()], vec![out.clone()]));
+                move || queue.wait(both, 9, LONG).expect("a place")
+            });
+            wait_until_waiting(&queue, 1);
+            assert_eq!(out.in_flight(), 0, "it is out");
+            out.hand_over();
+            assert!(waiting.join().expect("no panic").is_of(&out));
+            drop(held);
+            assert_eq!((out.in_flight(), full.in_flight(), queue.len()), (0, 0, 0));
+        }
+    }
+
     #[test]
     fn a_wait_is_bounded_and_one_that_gave_up_gets_no_place() {
         let queue = Arc::new(SlotQueue::default());
         let slots = Slots::new(1, queue.clone());
         let held = slots.try_acquire().expect("free");
         let busy = |result: Result<Slot>| matches!(result, Err(Error::Busy));
-        assert!(busy(queue.wait(vec![slots.clone()], 0, LONG)), "no place in the queue");
-        assert!(busy(queue.wait(vec![slots.clone()], 1, Duration::ZERO)), "not in time");
+        assert!(busy(queue.wait(only(&slots), 0, LONG)), "no place in the queue");
+        assert!(busy(queue.wait(only(&slots), 1, Duration::ZERO)), "not in time");
         drop(held);
         assert_eq!((slots.in_flight(), queue.len()), (0, 0));
-        assert!(queue.wait(vec![slots.clone()], 0, LONG).is_ok(), "a free place needs no wait");
+        assert!(queue.wait(only(&slots), 0, LONG).is_ok(), "a free place needs no wait");
     }
 }

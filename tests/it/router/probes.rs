@@ -105,3 +105,32 @@ fn a_request_that_fails_where_it_waited_goes_on_to_the_next_full_upstream() {
     second.rest_of_stream();
     assert_eq!(waiting.answer().json()["message"]["content"], "b");
 }
+
+#[test]
+fn a_request_that_waits_for_a_full_upstream_goes_to_one_that_comes_back_meanwhile() {
+    let (a, b) = (Restarting::down(), Upstream::start());
+    let (_halted, told) = bounded::<()>(0);
+    b.script(ended(vec![stream_head(), delta("one"), Step::Wait(told), delta("two")]));
+    let proxy = several(vec![server("a", &a.base_url()), server("b", &b.base_url())], |config| {
+        config.models = vec![configured("mine", &["a/m", "b/m"], Strategy::Order)];
+        config.upstreams[1].max_parallel = 1;
+        config.retry.max_retries = 0;
+        config.breaker = breaker::Settings {
+            failure_threshold: 1,
+            min_failure_span: Duration::ZERO,
+            cooldown: Duration::from_millis(10),
+            max_cooldown: Duration::from_millis(20),
+            ..breaker::Settings::default()
+        };
+    });
+    let mut first = proxy.client();
+    first.post("/api/chat", chat("Hi").replace("\"m\"", "\"mine\""));
+    assert_eq!(first.head().header("x-upstream"), Some("b"));
+    first.frame();
+    let mut waiting = proxy.client();
+    waiting.post("/api/chat", mine());
+    while proxy.server.active_requests() < 2 {}
+    a.start();
+    let answer = waiting.answer();
+    assert_eq!((answer.status(), answer.head.header("x-upstream")), (200, Some("a")));
+}
