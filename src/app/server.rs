@@ -56,9 +56,6 @@ const IDLE_POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// Requests that may be leaked (`http::unread_body`), about 12 MiB, before the process restarts.
 const MAX_LEAKED_REQUESTS: usize = 256;
 
-/// Interval at which a sleeping request checks whether its client has disconnected.
-const CANCEL_POLL_INTERVAL: Duration = Duration::from_millis(200);
-
 /// What follows the error for a port that is taken.
 const IN_USE_HINT: &str = "\nis Ollama running? Stop it, or choose another port with --port";
 
@@ -259,7 +256,7 @@ fn on_scan(
 fn sleep(shutdown: &Shutdown, duration: Duration) -> bool {
     let mut left = duration;
     loop {
-        let nap = left.min(CANCEL_POLL_INTERVAL);
+        let nap = left.min(cancel::POLL_INTERVAL);
         if cancel::is_cancelled() || !shutdown.sleep(nap) {
             return false;
         }

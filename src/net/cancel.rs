@@ -9,8 +9,12 @@
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::observe::lock::lock;
+
+/// How often a wait that no hook ends looks whether its request is cancelled.
+pub const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Ends a wait. It must not block.
 pub type Hook = Arc<dyn Fn() + Send + Sync>;

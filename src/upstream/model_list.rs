@@ -33,7 +33,7 @@ const QUICK_LIST_TIMEOUT: Duration = Duration::from_secs(10);
 const DETAILS_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long a request waits for a newer list than the one at hand.
-const REVALIDATE_WAIT: Duration = Duration::from_millis(500);
+pub(super) const REVALIDATE_WAIT: Duration = Duration::from_millis(500);
 
 /// How long a place without details is not asked again.
 const DETAILS_RETRY_INTERVAL: Duration = Duration::from_secs(600);
@@ -89,17 +89,15 @@ impl Upstream {
         }
         let (sender, receiver) = crossbeam_channel::bounded(1);
         let (upstream, mut refresh_trace) = (self.clone(), trace.clone());
-        let refresh = move || {
+        let is_started = self.spawn_refresh(move || {
             let fetched = {
                 let _refresh = RefreshGuard(&upstream.catalog);
                 upstream.refresh_model_list(&mut refresh_trace)
             };
             // The receiver is gone if the request did not wait so long.
             let _ = sender.send((fetched, refresh_trace));
-        };
-        if let Err(error) = thread::Builder::new().name("model-list".into()).spawn(refresh) {
-            log::warn!("cannot start a thread to refresh the model list: {error}");
-            self.catalog.end_refresh();
+        });
+        if !is_started {
             return stale;
         }
         match receiver.recv_timeout(REVALIDATE_WAIT) {
@@ -109,6 +107,17 @@ impl Upstream {
             }
             Err(_) => stale,
         }
+    }
+
+    /// Starts the fetch that [`Catalog::begin_refresh`](crate::models::catalog::Catalog::begin_refresh)
+    /// announced, on a thread of its own; `false`, and the fetch is over, if there is none.
+    pub(super) fn spawn_refresh(&self, refresh: impl FnOnce() + Send + 'static) -> bool {
+        let spawned = thread::Builder::new().name("model-list".into()).spawn(refresh);
+        if let Err(error) = &spawned {
+            log::warn!("cannot start a thread to refresh the model list: {error}");
+            self.catalog.end_refresh();
+        }
+        spawned.is_ok()
     }
 }
 

@@ -6,16 +6,16 @@
 //! is under way.
 
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::Router;
 use crate::error::{Error, Result};
 use crate::models::catalog::{CachedList, RefreshGuard, SharedModelList};
 use crate::models::list::ModelList;
 use crate::net::cancel;
+use crate::upstream::model_list::REVALIDATE_WAIT;
 use crate::upstream::{Trace, Upstream};
 
 /// How long a request waits for lists while it has none.
@@ -23,12 +23,6 @@ const FIRST_LIST_WAIT: Duration = Duration::from_secs(10);
 
 /// How long it waits for the others once it has one.
 const OTHER_LISTS_WAIT: Duration = Duration::from_secs(2);
-
-/// How long it waits for newer lists than those at hand.
-const REVALIDATE_WAIT: Duration = Duration::from_millis(500);
-
-/// How often a request that waits looks whether its client has disconnected.
-const CANCEL_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 impl Router {
     /// The list of each upstream, in their order, as far as one is at hand; newer ones are fetched behind
@@ -59,8 +53,35 @@ impl Router {
         }
         drop(sender);
         let wait = if lacks_list { OTHER_LISTS_WAIT } else { REVALIDATE_WAIT };
-        wait_for_changes(&changes, pending, (has_list, wait));
+        self.wait_for_lists(&changes, pending, (has_list, wait));
         self.upstreams.iter().map(|upstream| upstream.look_up_list().0).collect()
+    }
+
+    /// Waits until all fetches have ended, or for `wait` once some list is there. A fetch that failed brings
+    /// none.
+    fn wait_for_lists(
+        &self,
+        changes: &Receiver<()>,
+        mut pending: Vec<&Arc<Upstream>>,
+        (has_list, wait): (bool, Duration),
+    ) {
+        let began = Instant::now();
+        let mut first_list_at = has_list.then_some(began);
+        loop {
+            pending.retain(|upstream| upstream.catalog.is_refreshing());
+            let has_list = || self.upstreams.iter().any(|it| it.catalog.get_cached().is_some());
+            first_list_at = first_list_at.or_else(|| has_list().then(Instant::now));
+            let deadline = list_deadline(began, first_list_at, wait);
+            let left = deadline.saturating_duration_since(Instant::now());
+            if pending.is_empty() || left.is_zero() || cancel::is_cancelled() {
+                return;
+            }
+            let change = changes.recv_timeout(left.min(cancel::POLL_INTERVAL));
+            if change == Err(RecvTimeoutError::Disconnected) {
+                // All of these fetches have ended; others may have begun, which tell somebody else.
+                return;
+            }
+        }
     }
 
     /// One list of all models, each id once, in the order of the upstreams.
@@ -77,25 +98,10 @@ impl Router {
     }
 }
 
-/// Waits until all fetches have ended, or for `wait` once some list is there.
-fn wait_for_changes(
-    changes: &Receiver<()>,
-    mut pending: Vec<&Arc<Upstream>>,
-    (mut has_list, wait): (bool, Duration),
-) {
-    let began = Instant::now();
-    let mut deadline = began + if has_list { wait } else { FIRST_LIST_WAIT };
-    loop {
-        pending.retain(|upstream| upstream.catalog.is_refreshing());
-        let left = deadline.saturating_duration_since(Instant::now());
-        if pending.is_empty() || left.is_zero() || cancel::is_cancelled() {
-            return;
-        }
-        if changes.recv_timeout(left.min(CANCEL_POLL_INTERVAL)).is_ok() && !has_list {
-            has_list = true;
-            deadline = deadline.min(Instant::now() + wait);
-        }
-    }
+/// When a wait that began then is over: `wait` after the first list.
+fn list_deadline(began: Instant, first_list_at: Option<Instant>, wait: Duration) -> Instant {
+    let last = began + FIRST_LIST_WAIT;
+    first_list_at.map_or(last, |at| last.min(at + wait))
 }
 
 impl Upstream {
@@ -118,16 +124,25 @@ impl Upstream {
             return is_subscribed;
         }
         let (upstream, mut trace) = (self.clone(), trace.clone());
-        let refresh = move || {
+        self.spawn_refresh(move || {
             let _refresh = RefreshGuard(&upstream.catalog);
             // The catalog keeps the error.
             let _ = upstream.catalog.store(upstream.client.list_models_quickly(&mut trace));
-        };
-        let spawned = thread::Builder::new().name("model-list".into()).spawn(refresh);
-        if let Err(error) = &spawned {
-            log::warn!("cannot start a thread to refresh the model list: {error}");
-            self.catalog.end_refresh();
-        }
-        spawned.is_ok()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_for_the_others_begins_with_the_first_list() {
+        let began = Instant::now();
+        let after = |seconds| began + Duration::from_secs(seconds);
+        assert_eq!(list_deadline(began, None, OTHER_LISTS_WAIT), after(10));
+        assert_eq!(list_deadline(began, Some(began), OTHER_LISTS_WAIT), after(2));
+        assert_eq!(list_deadline(began, Some(after(5)), OTHER_LISTS_WAIT), after(7));
+        assert_eq!(list_deadline(began, Some(after(9)), OTHER_LISTS_WAIT), after(10));
     }
 }

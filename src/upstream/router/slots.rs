@@ -16,9 +16,6 @@ use crate::error::{Error, Result};
 use crate::net::{cancel, worker_pool};
 use crate::observe::lock::lock;
 
-/// How often a waiting request looks whether its client has disconnected.
-const CANCEL_POLL_INTERVAL: Duration = Duration::from_millis(200);
-
 /// The places of one upstream.
 #[derive(Debug)]
 pub(crate) struct Slots {
@@ -134,7 +131,7 @@ impl SlotQueue {
             let deadline = Instant::now() + timeout;
             loop {
                 let left = deadline.saturating_duration_since(Instant::now());
-                match receiver.recv_timeout(left.min(CANCEL_POLL_INTERVAL)) {
+                match receiver.recv_timeout(left.min(cancel::POLL_INTERVAL)) {
                     Ok(slot) => return Ok(slot),
                     Err(RecvTimeoutError::Disconnected) => return Err(Error::Busy),
                     Err(RecvTimeoutError::Timeout) if cancel::is_cancelled() => {
