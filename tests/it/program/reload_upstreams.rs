@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::reload::{Folder, metric, reload, reloads, wait_until};
+use crate::support::fleet::server;
 use crate::support::program::Running;
 use crate::support::restarting::Restarting;
 use crate::support::*;
 use ollama_openai_proxy::config::Config;
 use ollama_openai_proxy::observe::redact::Secret;
 use ollama_openai_proxy::upstream::ServerSettings;
-use ollama_openai_proxy::upstream::base_url::BaseUrl;
 
 /// The section of an upstream, with more lines at its end.
 fn section(name: &str, upstream: &Upstream, more: &str) -> String {
@@ -147,11 +147,6 @@ fn config(servers: &[ServerSettings]) -> Config {
     config.breaker.max_cooldown = Duration::from_secs(3600);
     config.upstreams = servers.to_vec();
     config
-}
-
-fn server(name: &str, base_url: &str) -> ServerSettings {
-    let base_url = BaseUrl::parse(base_url).expect("a base URL");
-    ServerSettings { name: name.to_owned(), base_url, ..ServerSettings::default() }
 }
 
 #[test]

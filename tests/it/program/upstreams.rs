@@ -2,20 +2,13 @@
 
 use std::time::Duration;
 
+use crate::support::fleet::{server, several};
 use crate::support::ollama::Ollama;
 use crate::support::program::{Running, program};
 use crate::support::restarting::Restarting;
 use crate::support::*;
-use ollama_openai_proxy::config::Config;
 use ollama_openai_proxy::upstream::ServerSettings;
-use ollama_openai_proxy::upstream::base_url::BaseUrl;
 use ollama_openai_proxy::upstream::breaker::Settings;
-
-/// An upstream of the configuration.
-fn server(name: &str, base_url: &str) -> ServerSettings {
-    let base_url = BaseUrl::parse(base_url).expect("a base URL");
-    ServerSettings { name: name.to_owned(), base_url, ..ServerSettings::default() }
-}
 
 /// A proxy in front of one upstream that has a name, and asks it once.
 fn named(name: &str) -> (Upstream, Proxy) {
@@ -25,14 +18,6 @@ fn named(name: &str) -> (Upstream, Proxy) {
         config.retry.max_retries = 0;
     });
     (upstream, proxy)
-}
-
-/// A proxy in front of these upstreams.
-fn several(servers: Vec<ServerSettings>, change: impl FnOnce(&mut Config)) -> Proxy {
-    Proxy::at("http://127.0.0.1:9/v1", |config| {
-        config.upstreams = servers;
-        change(config);
-    })
 }
 
 fn embeddings() -> Vec<Step> {
@@ -163,23 +148,29 @@ fn answers_of_the_proxy_s_own_name_no_upstream() {
     assert!(upstream.is_idle());
 }
 
-#[test]
-fn the_log_names_the_upstream_of_a_request() {
-    let upstream = Upstream::start();
+/// The log of an answered request, of one that fails at the upstream, and of one that names no model.
+fn logged(upstream: &Upstream, command: &mut std::process::Command) -> String {
     let no = || vec![status(500, &[], r#"{"error":{"message":"no"}}"#)];
     upstream.script(upstream::stream(&["ok"])).script(no());
-    let mut command = program();
-    command.env("OPENAI_BASE_URL", upstream.base_url()).env("RETRY_MAX", "0");
-    let running = Running::start(&mut command);
+    let running = Running::start(command.env("RETRY_MAX", "0"));
     let ask = |body: String| Client::connect(running.addr).post("/api/chat", body).answer();
     assert_eq!(ask(chat("Hi")).status(), 200);
     assert_eq!(ask(chat("Hi")).status(), 500);
     assert_eq!(ask(r#"{"model":"nowhere"}"#.to_owned()).status(), 404);
-    let log = running.stop();
-    let line = |part: &str| {
-        let found = log.lines().find(|line| line.contains(part));
-        found.unwrap_or_else(|| panic!("{part} is not in {log}")).to_owned()
-    };
+    running.stop()
+}
+
+/// The first line of a log that has this part.
+fn line_with(log: &str, part: &str) -> String {
+    let found = log.lines().find(|line| line.contains(part));
+    found.unwrap_or_else(|| panic!("{part} is not in {log}")).to_owned()
+}
+
+#[test]
+fn the_log_names_the_upstream_of_a_request() {
+    let upstream = Upstream::start();
+    let log = logged(&upstream, program().env("OPENAI_BASE_URL", upstream.base_url()));
+    let line = |part: &str| line_with(&log, part);
     assert!(line("status=200").ends_with(" upstream=default"), "{log}");
     assert!(line("status=500").contains(" upstream=default "), "{log}");
     assert!(!line("status=404").contains(" upstream="), "{log}");
@@ -193,20 +184,8 @@ fn the_log_names_the_upstream_of_a_request_and_of_a_failure() {
     let upstream = Upstream::start();
     let text = format!("[[upstream]]\nname = \"lab\"\nbase_url = \"{}\"\n", upstream.base_url());
     std::fs::write(&file, text).expect("a file");
-    let no = || vec![status(500, &[], r#"{"error":{"message":"no"}}"#)];
-    upstream.script(upstream::stream(&["ok"])).script(no());
-    let mut command = program();
-    command.env("PROXY_CONFIG", &file).env("RETRY_MAX", "0");
-    let running = Running::start(&mut command);
-    let ask = |body: String| Client::connect(running.addr).post("/api/chat", body).answer();
-    assert_eq!(ask(chat("Hi")).status(), 200);
-    assert_eq!(ask(chat("Hi")).status(), 500);
-    assert_eq!(ask(r#"{"model":"nowhere"}"#.to_owned()).status(), 404);
-    let log = running.stop();
-    let line = |part: &str| {
-        let found = log.lines().find(|line| line.contains(part));
-        found.unwrap_or_else(|| panic!("{part} is not in {log}")).to_owned()
-    };
+    let log = logged(&upstream, program().env("PROXY_CONFIG", &file));
+    let line = |part: &str| line_with(&log, part);
     assert!(line("status=200").ends_with(" upstream=lab"), "{log}");
     assert!(line("status=500").contains(" upstream=lab "), "{log}");
     assert!(!line("status=404").contains(" upstream=lab"), "{log}");

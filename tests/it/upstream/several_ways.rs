@@ -2,22 +2,18 @@
 //! certificates and its members, and with none of another one's.
 
 use ollama_openai_proxy::observe::redact::Secret;
-use ollama_openai_proxy::upstream::base_url::BaseUrl;
 use ollama_openai_proxy::upstream::proxy;
 use ollama_openai_proxy::upstream::{ServerSettings, TlsSettings};
 
+use crate::support::fleet;
 use crate::support::forward_proxy::ForwardProxy;
 use crate::support::tls_server::{ISSUED, TlsServer, path_of, server_config};
 use crate::support::*;
 
 /// An upstream of the configuration, with a key that has its name in it.
 fn server(name: &str, base_url: &str) -> ServerSettings {
-    ServerSettings {
-        name: name.to_owned(),
-        base_url: BaseUrl::parse(base_url).expect("a base URL"),
-        api_key: Some(Secret::new(format!("key-of-{name}"))),
-        ..ServerSettings::default()
-    }
+    let api_key = Some(Secret::new(format!("key-of-{name}")));
+    ServerSettings { api_key, ..fleet::server(name, base_url) }
 }
 
 fn by(url: &str) -> Option<proxy::Proxy> {
@@ -26,10 +22,7 @@ fn by(url: &str) -> Option<proxy::Proxy> {
 
 /// A proxy in front of these upstreams, which lists the models of all of them.
 fn in_front_of(servers: Vec<ServerSettings>) -> Proxy {
-    let proxy = Proxy::at("http://127.0.0.1:9/v1", |config| {
-        config.upstreams = servers;
-        config.retry.max_retries = 0;
-    });
+    let proxy = fleet::several(servers, |config| config.retry.max_retries = 0);
     assert!(!proxy.names().is_empty());
     proxy
 }
