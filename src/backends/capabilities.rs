@@ -144,19 +144,24 @@ impl Capabilities {
     pub const NAMES: [&'static str; 7] =
         ["completion", "tools", "insert", "vision", "embedding", "thinking", "audio"];
 
-    /// Exactly these capabilities, by their names.
-    pub fn from_names(names: &[String]) -> Self {
-        let has = |name: &str| Some(names.iter().any(|it| it.eq_ignore_ascii_case(name)));
+    /// Exactly the capabilities whose names `has` knows.
+    pub fn by_name(has: &dyn Fn(&str) -> bool) -> Self {
         Self {
-            completion: has("completion"),
-            tools: has("tools"),
-            insert: has("insert"),
-            vision: has("vision"),
-            embedding: has("embedding"),
-            thinking: has("thinking"),
-            audio: has("audio"),
-            image: None,
+            completion: Some(has("completion")),
+            tools: Some(has("tools")),
+            insert: Some(has("insert")),
+            vision: Some(has("vision")),
+            embedding: Some(has("embedding")),
+            thinking: Some(has("thinking")),
+            audio: Some(has("audio")),
+            image: Some(has("image")),
         }
+    }
+
+    /// Exactly these of [`Self::NAMES`].
+    pub fn from_names(names: &[String]) -> Self {
+        let has = |name: &str| names.iter().any(|it| it.eq_ignore_ascii_case(name));
+        Self { image: None, ..Self::by_name(&has) }
     }
 
     /// True unless the model is known not to complete text.

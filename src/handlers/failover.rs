@@ -114,7 +114,8 @@ impl Routing {
     }
 }
 
-/// Waits for a place at one of several upstreams, which are full or out, as long as a request may take at one of them.
+/// Waits for a place at one of several upstreams, which are full or out, as long as a request may take at
+/// one of them.
 fn wait_for_slot(
     app: AppView<'_>,
     slots: (Vec<Arc<Slots>>, Vec<Arc<Slots>>),

@@ -320,10 +320,7 @@ impl AppView<'_> {
             only.try_get_model_list(trace);
         }
         let candidates = self.candidates(&model.name, Some(model), trace).list;
-        let listed = candidates.iter().find_map(|candidate| {
-            let list = candidate.upstream.catalog.get_cached()?;
-            catalog::find_model(&list, &candidate.name).cloned()
-        });
+        let listed = candidates.iter().find_map(Candidate::listed_model);
         let first = candidates.first().map_or(model.from.as_str(), |candidate| &candidate.name);
         let mut base = listed.unwrap_or_else(|| Model::from_id(first));
         if let Some(configured) = self.router.find_configured(&model.name) {

@@ -191,17 +191,7 @@ fn parse_ollama_capabilities(list: &Value) -> Capabilities {
     let Some(words) = list.as_array().filter(|words| !words.is_empty()) else {
         return Capabilities::default();
     };
-    let has = |word: &str| Some(words.iter().any(|known| known == word));
-    Capabilities {
-        completion: has("completion"),
-        tools: has("tools"),
-        insert: has("insert"),
-        vision: has("vision"),
-        embedding: has("embedding"),
-        thinking: has("thinking"),
-        audio: has("audio"),
-        image: has("image"),
-    }
+    Capabilities::by_name(&|word| words.iter().any(|known| known == word))
 }
 
 /// An entry of OpenRouter's list of embedding models.

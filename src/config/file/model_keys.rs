@@ -51,8 +51,7 @@ pub const MODEL_KEYS: &[KeySpec<ModelDraft>] = &[
                 let is_valid = upstream_values::is_model_name(name);
                 is_valid.then(|| name.to_owned()).ok_or("expected the name of a model".to_owned())
             };
-            let name = scope.text(member).map(parse);
-            scope.set(&mut draft.model.name, member, name);
+            scope.set_text(&mut draft.model.name, member, parse);
         },
     },
     KeySpec {
@@ -68,8 +67,7 @@ pub const MODEL_KEYS: &[KeySpec<ModelDraft>] = &[
         help: "or \"least-busy\", \"sticky\"",
         is_needed: false,
         apply: |draft, member, scope| {
-            let strategy = scope.text(member).map(parse_strategy);
-            scope.set(&mut draft.strategy, member, strategy);
+            scope.set_text(&mut draft.strategy, member, parse_strategy);
         },
     },
     KeySpec {
@@ -78,8 +76,7 @@ pub const MODEL_KEYS: &[KeySpec<ModelDraft>] = &[
         help: "unless the request has its own",
         is_needed: false,
         apply: |draft, member, scope| {
-            let text = scope.text(member).map(|text| Ok(text.to_owned()));
-            scope.set(&mut draft.model.system, member, text);
+            scope.set_text(&mut draft.model.system, member, |text| Ok(text.to_owned()));
         },
     },
     KeySpec {
@@ -99,8 +96,7 @@ pub const MODEL_KEYS: &[KeySpec<ModelDraft>] = &[
             let is_shown = member.node.variables.is_empty();
             let tell = |why| if is_shown { why } else { "is not a template".to_owned() };
             let check = |text: &str| template::check(text).map(|()| text.to_owned()).map_err(tell);
-            let text = scope.text(member).map(check);
-            scope.set(&mut draft.model.template, member, text);
+            scope.set_text(&mut draft.model.template, member, check);
         },
     },
     KeySpec {

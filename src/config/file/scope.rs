@@ -100,6 +100,17 @@ impl Scope<'_> {
         }
     }
 
+    /// Sets a field to what `parse` makes of a text that is not empty, or says why not.
+    pub fn set_text<T>(
+        &mut self,
+        slot: &mut T,
+        member: &Member,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) {
+        let value = self.text(member).map(parse);
+        self.set(slot, member, value);
+    }
+
     /// A text that is not empty.
     pub fn text<'n>(&mut self, member: &'n Member) -> Option<&'n str> {
         self.item_text(member, &member.node)

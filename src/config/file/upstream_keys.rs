@@ -27,8 +27,7 @@ pub const UPSTREAM_KEYS: &[KeySpec<ServerSettings>] = &[
         help: "letters, digits, - _ . ; needed",
         is_needed: true,
         apply: |server, member, scope| {
-            let text = scope.text(member);
-            scope.set(&mut server.name, member, text.map(upstream_values::parse_upstream_name));
+            scope.set_text(&mut server.name, member, upstream_values::parse_upstream_name);
         },
     },
     KeySpec {
@@ -44,8 +43,8 @@ pub const UPSTREAM_KEYS: &[KeySpec<ServerSettings>] = &[
         help: "or api_key_file",
         is_needed: false,
         apply: |server, member, scope| {
-            let key = scope.text(member).map(|text| parsers::parse_api_key(text.trim()).map(Some));
-            scope.set(&mut server.api_key, member, key);
+            let parse = |text: &str| parsers::parse_api_key(text.trim()).map(Some);
+            scope.set_text(&mut server.api_key, member, parse);
         },
     },
     KeySpec {
@@ -307,8 +306,7 @@ fn check_files<'n>(tls: &TlsSettings, find: &FindMember<'_, 'n>, scope: &mut Sco
 }
 
 fn apply_base_url(server: &mut ServerSettings, member: &Member, scope: &mut Scope<'_>) {
-    let url = scope.text(member).map(|text| BaseUrl::parse(text.trim()));
-    scope.set(&mut server.base_url, member, url);
+    scope.set_text(&mut server.base_url, member, |text| BaseUrl::parse(text.trim()));
     // Some gateways have keys in their paths and queries; a host is no secret.
     let url = server.base_url.join("");
     let path = url.strip_prefix(server.base_url.origin()).unwrap_or_default();
@@ -334,8 +332,7 @@ fn apply_profile(server: &mut ServerSettings, member: &Member, scope: &mut Scope
             near.map_or_else(|| expected.clone(), |near| format!("{expected}; {near}"))
         })
     };
-    let profile = scope.text(member).map(parse);
-    scope.set(&mut server.profile, member, profile);
+    scope.set_text(&mut server.profile, member, parse);
 }
 
 /// Ids of models, or patterns of them.

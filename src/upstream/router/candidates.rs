@@ -38,12 +38,8 @@ impl Router {
     pub(crate) fn targets(&self, model: &ConfiguredModel, trace: &Trace) -> Candidates {
         let candidates = |target: &Target| match &target.upstream {
             Some(name) => {
-                let upstream = self.find_upstream(name).cloned();
-                let name = target.id.clone();
-                upstream
-                    .into_iter()
-                    .map(|upstream| Candidate { upstream, name: name.clone() })
-                    .collect()
+                let upstream = self.find_upstream(name);
+                upstream.map(|upstream| upstream.candidate(&target.id)).into_iter().collect()
             }
             None => self.find_candidates(&target.id, trace),
         };
@@ -61,21 +57,15 @@ impl Router {
             return self.single_candidate(only, name);
         }
         let lists = self.cached_lists(trace);
-        let found = self.listed(name, &lists);
+        let found = self.listed_or_prefixed(name, &lists, Some(&lists));
         if !found.is_empty() {
             return found;
-        }
-        if let Some(candidate) = self.by_prefix(name, Some(&lists)) {
-            return vec![candidate];
         }
         // The lists may be old, or not there yet.
         let lists = self.lists(trace);
-        let found = self.listed(name, &lists);
+        let found = self.listed_or_prefixed(name, &lists, None);
         if !found.is_empty() {
             return found;
-        }
-        if let Some(candidate) = self.by_prefix(name, None) {
-            return vec![candidate];
         }
         // A name that is meant for one upstream is not the business of others.
         if name.split_once('/').is_some_and(|(prefix, _)| self.find_upstream(prefix).is_some()) {
@@ -98,6 +88,21 @@ impl Router {
         };
         let is_allowed = upstream.settings.server.allows(&candidate.name);
         if is_allowed { vec![candidate] } else { Vec::new() }
+    }
+
+    /// The upstreams that list a name, or else the one that its prefix names: with `of_prefix` only if that
+    /// list has the id.
+    fn listed_or_prefixed(
+        &self,
+        name: &str,
+        lists: &[Option<SharedModelList>],
+        of_prefix: Option<&[Option<SharedModelList>]>,
+    ) -> Vec<Candidate> {
+        let found = self.listed(name, lists);
+        if found.is_empty() {
+            return self.by_prefix(name, of_prefix).into_iter().collect();
+        }
+        found
     }
 
     /// The upstreams that list a name: exactly, or else by the rules for names.
@@ -137,10 +142,14 @@ impl Router {
 
     /// The model of a name that some list has.
     pub(crate) fn find_listed(&self, name: &str, trace: &Trace) -> Option<Model> {
-        self.find_candidates(name, trace).iter().find_map(|candidate| {
-            let list = candidate.upstream.catalog.get_cached()?;
-            catalog::find_model(&list, &candidate.name).cloned()
-        })
+        self.find_candidates(name, trace).iter().find_map(Candidate::listed_model)
+    }
+}
+
+impl Candidate {
+    /// What the upstream's list says of the model.
+    pub(crate) fn listed_model(&self) -> Option<Model> {
+        catalog::find_model(&self.upstream.catalog.get_cached()?, &self.name).cloned()
     }
 }
 
