@@ -57,6 +57,7 @@ use crate::models::configured::ConfiguredModel;
 use crate::net::connection_guard::Limits;
 use crate::observe::redact::{Redactor, Secret};
 use crate::upstream;
+use crate::upstream::LEARNT_TTL;
 use crate::upstream::backoff::RetryPolicy;
 use crate::upstream::base_url::BaseUrl;
 use crate::upstream::breaker;
@@ -114,6 +115,8 @@ pub struct Config {
     /// The time between two requests of a model that try to do without one of its repairs; only tests
     /// change it.
     pub experiment_interval: Duration,
+    /// How long holds what was learnt of an upstream; only tests change it.
+    pub learnt_ttl: Duration,
     /// When silent streams show that they are alive; only tests change it.
     pub keepalive: handlers::KeepaliveSettings,
     /// How long the upstream's model list is cached; zero disables the cache.
@@ -276,6 +279,7 @@ impl Config {
             retry: self.retry,
             breaker: self.breaker,
             experiment_interval: self.experiment_interval,
+            learnt_ttl: self.learnt_ttl,
             models_ttl: self.models_ttl,
             log_bodies: self.log_bodies,
             redactor: redactor.clone(),
@@ -337,6 +341,7 @@ impl Default for Config {
             retry: RetryPolicy::default(),
             breaker: breaker::Settings::default(),
             experiment_interval: EXPERIMENT_INTERVAL,
+            learnt_ttl: LEARNT_TTL,
             keepalive: handlers::KeepaliveSettings::default(),
             models_ttl: Duration::from_secs(30),
             keep_alive: KeepAlive::For(Duration::from_secs(300)),

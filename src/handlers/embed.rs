@@ -5,6 +5,7 @@
 //! numbers. Invariant: one failure fails all inputs.
 
 use std::borrow::Cow;
+use std::time::Instant;
 
 use super::failover::{Outcome, Routing};
 use super::model_lookup::ResolvedModel;
@@ -214,7 +215,8 @@ fn embed_batches(
     let Upstream { client, batch_limits, .. } = &*resolved.upstream;
     let mut inputs: Vec<Cow<'_, str>> = inputs.iter().map(|it| Cow::Borrowed(&**it)).collect();
     let (mut tokens, mut first_sent) = (None, None);
-    let mut plan = BatchPlan::new(batch_limits.bounds(resolved.profile.max_embed_inputs));
+    let max_items = resolved.profile.max_embed_inputs;
+    let mut plan = BatchPlan::new(batch_limits.bounds(max_items, Instant::now()));
     while answer.vector_count() < inputs.len() {
         let rest = &mut inputs[answer.vector_count()..];
         let count = plan.next_bounds.count_fitting(rest);
@@ -261,7 +263,7 @@ impl BatchPlan {
     /// A batch was accepted.
     fn record_success(&mut self, learnt: &BatchLimits) {
         if std::mem::take(&mut self.is_unproven) {
-            learnt.lower_to(self.max_bounds);
+            learnt.lower_to(self.max_bounds, Instant::now());
         }
         if std::mem::take(&mut self.truncations) > 0 {
             // That was the truncated input; the rest may go together again.

@@ -353,6 +353,7 @@ impl AppView<'_> {
     ) -> ResolvedModel {
         let (upstream, name) = (&candidate.upstream, candidate.name.as_str());
         let client = &upstream.client;
+        upstream.relearn_if_due(trace);
         let configured = client.configured_profile;
         let cached = upstream.catalog.get_cached();
         let needs_list = names::strip_latest_tag(name).is_some()

@@ -9,6 +9,7 @@
 //! `top_logprobs`, the name, whether the model exists, what it cannot do, the options, the rest.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde_json::{Map, Value};
 
@@ -254,7 +255,7 @@ pub(super) fn call(
     match request {
         UpstreamRequest::Chat(request) => {
             client.tool_call_extras.restore(&mut request.messages);
-            thinking_memory.apply_field(&mut request.messages);
+            thinking_memory.apply_field(&mut request.messages, Instant::now());
             client.call(Operation::CHAT.streaming(stream), request, trace)
         }
         UpstreamRequest::Completion(request) => {

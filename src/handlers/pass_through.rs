@@ -7,7 +7,7 @@
 //! only where the upstream would reject it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use super::failover::Routing;
 use super::keepalive::KeepaliveSettings;
@@ -133,19 +133,19 @@ fn fit_request<'t>(
 /// True if a request that the upstream has no route for can be translated. An upstream that has
 /// `responses` without `responses/compact` could not read a compaction of ours.
 fn can_translate(upstream: &Upstream, endpoint: Endpoint, answer: &PassResponse) -> bool {
-    let has_responses = &upstream.has_responses;
+    let now = Instant::now();
     if endpoint == Endpoint::Responses && answer.head.status < 400 {
-        has_responses.store(true, Ordering::Relaxed);
+        upstream.has_responses.set(1, now);
     }
     let is_translatable = match endpoint {
         Endpoint::Responses => true,
-        Endpoint::ResponsesCompact => !has_responses.load(Ordering::Relaxed),
+        Endpoint::ResponsesCompact => !upstream.has_responses.is_known(now),
         Endpoint::Chat | Endpoint::Completions | Endpoint::Embeddings => false,
     };
     let is_translated = is_translatable && answer.is_unknown_route();
     // A missing `compact` says nothing of `responses`, which more servers have.
     if is_translated && endpoint == Endpoint::Responses {
-        upstream.lacks_responses.store(true, Ordering::Relaxed);
+        upstream.lacks_responses.set(1, now);
     }
     is_translated
 }

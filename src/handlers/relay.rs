@@ -111,7 +111,7 @@ fn remember_thinking(
     templated_model: Option<&str>,
 ) {
     if let Some(field) = state.reasoning_field() {
-        memory.record_field(field);
+        memory.record_field(field, Instant::now());
     }
     if let (Some(model), Some(is_lone)) = (templated_model, state.lone_closing_tag()) {
         memory.record_lone_tag(model, is_lone, Instant::now());

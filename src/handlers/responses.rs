@@ -1,12 +1,11 @@
 //! `/v1/responses`, passed on or translated for an upstream that has only chat completions.
 //!
-//! The first rejection by the upstream decides, and holds from then on. What a request refers to is put
+//! The first rejection by the upstream decides, and holds for an hour. What a request refers to is put
 //! into it before it is translated (`response_state`). An error that clients of a stream only act by as an
 //! event is one, see [`failure`]; all others have their status. Invariant: errors of a translated request
 //! come in Ollama's order, first the body and what it says, then what `/api/chat` checks.
 
-use std::sync::atomic::Ordering;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use super::model_request::{CommonFields, ModelRequest};
 use super::response_state::{KeepingEncoder, References, Started};
@@ -29,12 +28,12 @@ use crate::translate::responses::stream::ResponseEncoder;
 use crate::translate::stream::Encoder;
 
 /// `POST /v1/responses`: passed on until the upstream says that it has no such route, translated to chat
-/// completions from then on.
+/// completions then.
 pub(super) fn responses(context: &mut Context<'_>) -> Result<()> {
     let mut body = decompress::read_body(context)?;
     // Where one upstream of several lacks the route, the request is translated for all of them.
     let first = pass_through::first_upstream(context, &body);
-    if !first.lacks_responses.load(Ordering::Relaxed) {
+    if !first.lacks_responses.is_known(Instant::now()) {
         let rejected = pass_through::pass_buffered(context, Endpoint::Responses, body)?;
         let Some(rejected) = rejected else { return Ok(()) };
         body = rejected;

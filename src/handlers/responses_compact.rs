@@ -4,7 +4,7 @@
 //! a summary. Never declares a tool, because many models would call one instead. Invariant: a
 //! conversation that exceeds the context is compacted without its oldest turns instead of being refused.
 
-use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use super::model_request::{CommonFields, ModelRequest};
 use super::response_state::{KeepingEncoder, References, Started};
@@ -46,7 +46,7 @@ fn pass_or_compact(context: &mut Context<'_>) -> Result<()> {
         error => error,
     })?;
     let first = pass_through::first_upstream(context, &body);
-    if !first.lacks_responses.load(Ordering::Relaxed) {
+    if !first.lacks_responses.is_known(Instant::now()) {
         let rejected = pass_through::pass_buffered(context, Endpoint::ResponsesCompact, body)?;
         let Some(rejected) = rejected else { return Ok(()) };
         body = rejected;

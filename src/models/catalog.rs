@@ -2,7 +2,7 @@
 //!
 //! Never fetches by itself: callers store what they fetched. No lock is held during a fetch. A failed
 //! fetch keeps the previous list, which is shown for five minutes more.
-//! Invariant: the upstream family known from a list survives failed fetches and empty lists.
+//! Invariant: the upstream family known from a list survives failed fetches, and empty lists for an hour.
 
 use std::borrow::Cow;
 use std::mem;
@@ -23,6 +23,9 @@ pub type SharedModelList = Arc<ModelList>;
 /// How long a list that is no longer fresh is shown while no newer one arrives.
 const MAX_STALE_AGE: Duration = Duration::from_secs(300);
 
+/// How long empty lists are taken for those of the family that an earlier list has named.
+const MAX_FAMILY_AGE: Duration = Duration::from_secs(3600);
+
 /// The cached list.
 #[derive(Debug)]
 pub struct Catalog {
@@ -34,11 +37,19 @@ pub struct Catalog {
 struct CatalogState {
     list: Option<(Instant, SharedModelList)>,
     failure: Option<(Instant, Error)>,
+    /// When a list last named the family.
+    family_at: Option<Instant>,
     is_refreshing: bool,
     /// Whether the list is known to have changed since it was fetched.
     is_outdated: bool,
     /// Told when the fetch that is under way has ended.
     subscribers: Vec<Sender<()>>,
+}
+
+impl CatalogState {
+    fn knows_family(&self, now: Instant) -> bool {
+        self.family_at.is_some_and(|at| now.duration_since(at) < MAX_FAMILY_AGE)
+    }
 }
 
 /// What the cache holds.
@@ -85,9 +96,11 @@ impl Catalog {
         let mut state = lock(&self.state);
         match fetched {
             Ok(mut list) => {
-                if list.models.is_empty() {
+                if list.models.is_empty() && state.knows_family(now) {
                     let previous = state.list.as_ref().and_then(|(_, list)| list.profile);
                     list.profile = list.profile.or(previous);
+                } else {
+                    state.family_at = list.profile.map(|_| now);
                 }
                 let list = Arc::new(list);
                 state.list = Some((now, list.clone()));
@@ -104,6 +117,14 @@ impl Catalog {
     /// Notes that the list is about to change, or has changed: it is fetched anew before it is shown.
     pub fn expire(&self) {
         lock(&self.state).is_outdated = true;
+    }
+
+    /// True if there is a list, and none was asked for within `interval`.
+    pub fn is_untried_for(&self, interval: Duration) -> bool {
+        let state = lock(&self.state);
+        let is_old = |since: Instant| since.elapsed() >= interval;
+        state.list.as_ref().is_some_and(|(since, _)| is_old(*since))
+            && state.failure.as_ref().is_none_or(|(failed, _)| is_old(*failed))
     }
 
     /// True if the last fetch failed less than the time to live ago.

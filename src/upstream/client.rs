@@ -5,8 +5,7 @@
 //! through [`BodyLog`] only.
 
 use std::cell::OnceCell;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use serde_json::{Map, Value};
@@ -15,14 +14,13 @@ use ureq::http::Response;
 
 use super::long_answers::LongAnswers;
 use super::model_list::ModelDetailsCache;
-use super::native::VersionState;
 use super::probe::OnOpen;
 use super::recent_models::RecentModels;
 use super::retry::{AfterTimeout, AttemptResult, Call, count_failure};
 use super::transport::agent::{Agent, Payload, Request};
 use super::{
-    ConnectionPolicy, Operation, RetryEnv, ServerSettings, Settings, ToolCallExtras, Trace,
-    UpstreamResponse,
+    ConnectionPolicy, Operation, RecentFact, RetryEnv, ServerSettings, Settings, ToolCallExtras,
+    Trace, UpstreamResponse,
 };
 use crate::api::openai::pass_head::PassHead;
 use crate::api::openai::raw_object;
@@ -63,8 +61,8 @@ pub struct Client {
     pub(crate) tool_call_extras: Arc<ToolCallExtras>,
     /// The models that only `responses` serves.
     pub(super) responses_models: RecentModels,
-    /// True once any request was answered.
-    pub(super) has_answered: AtomicBool,
+    /// Whether any request was answered.
+    pub(super) has_answered: RecentFact,
     /// The members that requests get which lack them, and their values in JSON.
     pub(super) extra_body: Vec<(String, String)>,
     /// Whether the upstream has a time limit of its own.
@@ -72,8 +70,6 @@ pub struct Client {
     /// The upstream's family, where the operator or the base URL names it.
     pub(crate) configured_profile: Option<&'static Profile>,
     pub(super) model_details: ModelDetailsCache,
-    /// Whether it was asked if it is an Ollama.
-    pub(super) version_state: Mutex<VersionState>,
 }
 
 /// An error, and what the upstream said of the request, if it rejected it. The details are not
@@ -92,6 +88,7 @@ impl Client {
         retry_env: Arc<RetryEnv>,
         metrics: Arc<UpstreamMetrics>,
     ) -> Self {
+        let ttl = settings.learnt_ttl;
         Self {
             agent: Agent::new(&settings),
             settings: settings.server.clone(),
@@ -103,10 +100,10 @@ impl Client {
             breaker: Breaker::new(settings.breaker, settings.workers),
             on_open: OnceLock::new(),
             repair_memory: RepairMemory::new(settings.experiment_interval),
-            long_answers: LongAnswers::default(),
+            long_answers: LongAnswers::new(ttl),
             tool_call_extras: Arc::default(),
-            responses_models: RecentModels::default(),
-            has_answered: AtomicBool::new(false),
+            responses_models: RecentModels::new(ttl),
+            has_answered: RecentFact::new(ttl),
             has_own_limit: settings.server.timeout.is_some(),
             extra_body: to_members(&settings.server.extra_body),
             configured_profile: settings
@@ -114,14 +111,13 @@ impl Client {
                 .profile
                 .or_else(|| profiles::find_by_host(settings.server.base_url.host())),
             base_url: settings.server.base_url,
-            model_details: ModelDetailsCache::default(),
-            version_state: Mutex::default(),
+            model_details: ModelDetailsCache::new(ttl),
         }
     }
 
     /// The upstream's family, where the operator, the base URL or the responses so far have named it.
     pub fn current_profile(&self) -> Option<&'static Profile> {
-        self.configured_profile.or_else(|| self.agent.detected_profile.get().copied())
+        self.configured_profile.or_else(|| self.agent.family.get(Instant::now()))
     }
 
     /// Whether the upstream can be reached, as far as the latest attempts showed.

@@ -11,7 +11,7 @@ use super::recent_models::RecentModels;
 const LONG_PART: u32 = 3;
 
 /// What is known of all models.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct LongAnswers {
     slow: RecentModels,
     /// Operations, each without a model and with each model that showed it.
@@ -19,6 +19,11 @@ pub(super) struct LongAnswers {
 }
 
 impl LongAnswers {
+    /// Nothing; what is learnt is known for `ttl`.
+    pub(super) fn new(ttl: Duration) -> Self {
+        Self { slow: RecentModels::new(ttl), no_streams: RecentModels::new(ttl) }
+    }
+
     /// Whether a whole response of a model is to be asked for as a stream.
     pub(super) fn wants_stream(&self, path: &'static str, model: &str, now: Instant) -> bool {
         self.slow.contains(path, model, now) && !self.rejects_streams(path, now)
@@ -58,13 +63,14 @@ mod tests {
     use super::*;
 
     const PATH: &str = "chat/completions";
+    const TTL: Duration = Duration::from_secs(3600);
     const TIMEOUT: Duration = Duration::from_secs(300);
 
     #[test]
     fn a_third_of_the_timeout_is_long() {
         let now = Instant::now();
         let check = |took: Option<u64>, expected: bool| {
-            let answers = LongAnswers::default();
+            let answers = LongAnswers::new(TTL);
             answers.record((PATH, "m"), (took.map(Duration::from_secs), TIMEOUT), now);
             assert_eq!(answers.wants_stream(PATH, "m", now), expected, "{took:?}");
             assert!(!answers.wants_stream(PATH, "n", now) && !answers.wants_stream("x", "m", now));
@@ -77,7 +83,7 @@ mod tests {
 
     #[test]
     fn no_stream_is_wanted_where_streams_are_rejected() {
-        let (answers, now) = (LongAnswers::default(), Instant::now());
+        let (answers, now) = (LongAnswers::new(TTL), Instant::now());
         answers.record((PATH, "m"), (None, TIMEOUT), now);
         answers.record_no_streams(PATH, "x", now);
         assert!(!answers.wants_stream(PATH, "m", now) && answers.rejects_streams(PATH, now));

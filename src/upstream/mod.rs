@@ -57,6 +57,33 @@
 //! routes get the answer in the form of their own route, streams included. If that route is missing, they
 //! get the first rejection.
 //!
+//! # What is learnt
+//!
+//! All of it belongs to one upstream, is in memory only, and is learnt anew after an hour ([`LEARNT_TTL`]), so
+//! that a server that was updated, or another one at the same address, is asked as any other. An upstream whose
+//! settings a reload changes begins with nothing. Nothing of it is shown to clients.
+//!
+//! | fact | where | bound | forgotten |
+//! | --- | --- | --- | --- |
+//! | repairs that requests of a model need | [`repair::memory`] | 1,024 models, 32 repairs and 64 groups each | an hour after it was learnt; 10 minutes where it is not proven |
+//! | refusals that no repair helps | [`repair::memory`] | 32 each of these models | after 10 minutes |
+//! | models that only `responses` serves | `Client::responses_models` | 1,024 | after an hour, or when that route is missing |
+//! | models whose whole responses take long; paths that reject streams | `long_answers` | 1,024 each | after an hour |
+//! | models that take no `suffix` | `Upstream::suffix_refusals` | 1,024 | after an hour |
+//! | models whose responses begin inside reasoning | `thinking_memory` | 1,024 | after an hour, or with a response that shows the contrary |
+//! | the member in which reasoning comes | `thinking_memory` | 1 | an hour after a response had reasoning |
+//! | no `responses` route; the `responses` route | `Upstream::lacks_responses`, `has_responses` | 1 each | after an hour; an hour after a success |
+//! | batch sizes of embeddings | `batch_limits` | 2 | an hour after a rejection taught it |
+//! | the family, by heads of responses | `family` | 1 | an hour after a head named it |
+//! | whether it is an Ollama, by its version | `family` | 1 | asked again after an hour, or 10 minutes after no answer; holds until then |
+//! | details beside the model list | `model_list` | 1 for each place | an hour after the place had them; a place without any is asked again after 10 minutes |
+//! | the model list, and the family that it shows | [`crate::models::catalog`] | the list | replaced by the next list; a request fetches one behind itself when the last one was tried for an hour ago |
+//! | whether it has answered, for the words of errors | `Client::has_answered`, `transport` | 1 each | an hour after an answer |
+//! | the circuit's state | [`breaker`] | 1 | after its cooldown |
+//!
+//! What is kept of conversations is no such fact, and stays while there is room: see `tool_call_extras` and
+//! [`crate::handlers`].
+//!
 //! # Timeouts
 //!
 //! | wait | limit |
@@ -90,6 +117,7 @@ mod batch_limits;
 pub mod breaker;
 mod call_repairs;
 mod client;
+mod family;
 mod in_band;
 mod long_answers;
 mod model_list;
@@ -101,6 +129,7 @@ mod pass_stream;
 mod pass_through;
 pub(crate) mod probe;
 pub mod proxy;
+mod recent_fact;
 mod recent_models;
 pub mod repair;
 mod response;
@@ -112,7 +141,6 @@ mod tool_call_extras;
 mod transport;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 pub(crate) use self::batch_limits::BatchLimits;
@@ -123,6 +151,7 @@ pub use self::operation::Operation;
 pub use self::pass_response::{PassPieces, PassResponse, PassResponseBody, Piece};
 pub use self::pass_through::{PassHeaders, PassTarget};
 use self::probe::Prober;
+pub(crate) use self::recent_fact::RecentFact;
 use self::recent_models::RecentModels;
 pub use self::response::{EventStream, UpstreamResponse, Waited};
 use self::router::slots::{SlotQueue, Slots};
@@ -136,6 +165,9 @@ use crate::error::Error;
 use crate::models::catalog::Catalog;
 use crate::observe::metrics::Metrics;
 use crate::observe::redact::Secret;
+
+/// How long holds what was learnt of an upstream.
+pub const LEARNT_TTL: Duration = Duration::from_secs(3600);
 
 /// Sleep and randomness of the retries, which tests replace.
 pub struct RetryEnv {
@@ -227,9 +259,9 @@ pub struct Upstream {
     /// What its responses have shown of its reasoning.
     pub(crate) thinking_memory: ThinkingMemory,
     /// Whether it said that it has no `responses` endpoint.
-    pub(crate) lacks_responses: AtomicBool,
+    pub(crate) lacks_responses: RecentFact,
     /// Whether it has answered on that endpoint.
-    pub(crate) has_responses: AtomicBool,
+    pub(crate) has_responses: RecentFact,
 }
 
 impl Upstream {
@@ -239,6 +271,7 @@ impl Upstream {
         (retry_env, metrics): (Arc<RetryEnv>, Arc<Metrics>),
         queue: Arc<SlotQueue>,
     ) -> Arc<Self> {
+        let ttl = settings.learnt_ttl;
         Arc::new(Self {
             slots: Slots::new(settings.server.max_parallel, queue),
             prober: Arc::default(),
@@ -250,11 +283,11 @@ impl Upstream {
                 metrics.upstream(&settings.server.name),
             ),
             settings,
-            batch_limits: BatchLimits::default(),
-            suffix_refusals: RecentModels::default(),
-            thinking_memory: ThinkingMemory::default(),
-            lacks_responses: AtomicBool::new(false),
-            has_responses: AtomicBool::new(false),
+            batch_limits: BatchLimits::new(ttl),
+            suffix_refusals: RecentModels::new(ttl),
+            thinking_memory: ThinkingMemory::new(ttl),
+            lacks_responses: RecentFact::new(ttl),
+            has_responses: RecentFact::new(ttl),
         })
     }
 

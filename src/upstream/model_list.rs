@@ -2,7 +2,7 @@
 //!
 //! The details are fetched after the list, in one short attempt at each place where the family has
 //! them. A failure there never fails the list: the details are left out, and the place is not asked
-//! again for some minutes; earlier details stay. A list that is no longer fresh is shown at once, while
+//! again for some minutes; earlier details stay for an hour. A list that is no longer fresh is shown at once, while
 //! a newer one is fetched behind the request. Invariant: only the configured server is ever asked.
 
 use std::collections::HashMap;
@@ -39,12 +39,15 @@ pub(super) const REVALIDATE_WAIT: Duration = Duration::from_millis(500);
 const DETAILS_RETRY_INTERVAL: Duration = Duration::from_secs(600);
 
 /// The details by their place.
-#[derive(Default)]
-pub(super) struct ModelDetailsCache(Mutex<HashMap<&'static str, DetailsEntry>>);
+pub(super) struct ModelDetailsCache {
+    entries: Mutex<HashMap<&'static str, DetailsEntry>>,
+    ttl: Duration,
+}
 
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct DetailsEntry {
-    facts: Option<Arc<ModelFacts>>,
+    /// What came last, and when.
+    facts: Option<(Arc<ModelFacts>, Instant)>,
     failed_at: Option<Instant>,
 }
 
@@ -196,6 +199,7 @@ impl Client {
 
     /// The list with all that is known besides: its family, the details, and well-known facts.
     fn add_details(&self, mut list: ModelList, trace: &Trace) -> ModelList {
+        self.recheck_ollama(trace);
         if let Some(profile) = self.current_profile() {
             list.set_profile(profile);
         }
@@ -223,13 +227,12 @@ impl Client {
     /// The details from the first place that has some.
     fn get_details(&self, probe: DetailsProbe, trace: &Trace) -> Option<Arc<ModelFacts>> {
         probe.paths().iter().find_map(|path| {
-            let entry = self.model_details.get(path);
-            let failed_lately = |failed: Instant| failed.elapsed() < DETAILS_RETRY_INTERVAL;
-            if entry.failed_at.is_some_and(failed_lately) {
-                return entry.facts;
+            let (facts, failed_lately) = self.model_details.get(path, Instant::now());
+            if failed_lately {
+                return facts;
             }
             let facts = self.fetch_details(probe, path, trace);
-            self.model_details.record(path, facts)
+            self.model_details.record(path, facts, Instant::now())
         })
     }
 
@@ -264,8 +267,23 @@ impl Client {
 }
 
 impl ModelDetailsCache {
-    fn get(&self, path: &'static str) -> DetailsEntry {
-        lock(&self.0).get(path).cloned().unwrap_or_default()
+    /// No details; each are kept for `ttl` after their place had them last.
+    pub(super) fn new(ttl: Duration) -> Self {
+        Self { entries: Mutex::default(), ttl }
+    }
+
+    /// The details of a place, and whether it had none lately.
+    fn get(&self, path: &'static str, now: Instant) -> (Option<Arc<ModelFacts>>, bool) {
+        let entries = lock(&self.entries);
+        let Some(entry) = entries.get(path) else { return (None, false) };
+        let is_recent = |at: Instant| now.duration_since(at) < DETAILS_RETRY_INTERVAL;
+        (self.current_facts(entry, now), entry.failed_at.is_some_and(is_recent))
+    }
+
+    fn current_facts(&self, entry: &DetailsEntry, now: Instant) -> Option<Arc<ModelFacts>> {
+        let facts = entry.facts.as_ref();
+        let facts = facts.filter(|(_, since)| now.duration_since(*since) < self.ttl);
+        facts.map(|(facts, _)| facts.clone())
     }
 
     /// Keeps what a place returned, and what it returned before where it has nothing now.
@@ -273,11 +291,36 @@ impl ModelDetailsCache {
         &self,
         path: &'static str,
         facts: Option<Arc<ModelFacts>>,
+        now: Instant,
     ) -> Option<Arc<ModelFacts>> {
-        let mut entries = lock(&self.0);
+        let mut entries = lock(&self.entries);
         let entry = entries.entry(path).or_default();
-        entry.failed_at = facts.is_none().then(Instant::now);
-        entry.facts = facts.or(entry.facts.take());
-        entry.facts.clone()
+        entry.failed_at = facts.is_none().then_some(now);
+        match facts {
+            Some(facts) => entry.facts = Some((facts, now)),
+            None => {
+                entry.facts = self.current_facts(entry, now).zip(entry.facts.take().map(|it| it.1))
+            }
+        }
+        entry.facts.as_ref().map(|(facts, _)| facts.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn details_are_kept_for_an_hour_after_their_place_had_them_last() {
+        let ttl = Duration::from_secs(3600);
+        let (cache, now) = (ModelDetailsCache::new(ttl), Instant::now());
+        let facts =
+            ModelFacts::parse(DetailsProbe::OpenRouterEmbeddings, r#"{"data":[]}"#).map(Arc::new);
+        assert!(cache.record("props", facts, now).is_some());
+        assert!(cache.record("props", None, now + ttl / 2).is_some());
+        assert!(cache.get("props", now + ttl / 2).1);
+        assert!(cache.get("props", now + ttl).0.is_none());
+        assert!(cache.record("props", None, now + ttl).is_none());
+        assert!(cache.get("props", now).0.is_none(), "gone from memory");
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Requests go to the routes beside `/v1` as they are, and so do the responses: nothing is translated and
 //! nothing repaired, but members that the operator adds to each request are added here, too. An upstream is an Ollama if the configuration says so (`profile`), or if it says so
-//! itself: `GET /api/version` has the one member `version`, and `/` is not something else. It is asked once,
-//! beside the model list, and only where nothing else has named its family. Other servers imitate these
+//! itself: `GET /api/version` has the one member `version`, and `/` is not something else. It is asked
+//! beside the model list, again after an hour, and only where nothing else has named its family. Other servers imitate these
 //! routes in parts; theirs is another page at `/`. Invariant: a server whose family is known to be another
 //! one is never asked.
 
@@ -15,7 +15,6 @@ use crate::api::ollama::response::IS_RUNNING;
 use crate::backends::profiles::{self, Profile};
 use crate::error::Result;
 use crate::models::list::ModelList;
-use crate::observe::lock::lock;
 
 /// The longest wait for a version, for which a list waits.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(3);
@@ -26,9 +25,6 @@ const RUNNING_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest silence of a request that changes what the server has: a download without progress lines.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
-/// How long a server that did not answer is not asked again.
-const VERSION_RETRY_INTERVAL: Duration = Duration::from_secs(600);
-
 /// The name of Ollama's profile.
 const OLLAMA: &str = "ollama";
 
@@ -36,20 +32,6 @@ const OLLAMA: &str = "ollama";
 const VERSION_PATH: &str = "/api/version";
 const RUNNING_PATH: &str = "/api/ps";
 const SHOW_PATH: &str = "/api/show";
-
-/// What an upstream has said of itself.
-#[derive(Debug, Default)]
-pub(super) enum VersionState {
-    /// Nothing yet.
-    #[default]
-    Unknown,
-    /// Nothing yet; its list is being asked for.
-    Begun,
-    /// It could not be asked.
-    Failed(Instant),
-    /// That it is none, or is one.
-    Answered,
-}
 
 /// A request of Ollama's own API.
 pub struct NativeRequest<'a> {
@@ -73,18 +55,13 @@ impl Client {
 
     /// Whether nothing is known of the upstream yet, and nobody has begun to find out.
     pub fn begin_look(&self) -> bool {
-        let mut state = lock(&self.version_state);
-        let begins = self.current_profile().is_none() && matches!(*state, VersionState::Unknown);
-        if begins {
-            *state = VersionState::Begun;
-        }
-        begins
+        self.configured_profile.is_none() && self.agent.family.begin_look(Instant::now())
     }
 
     /// Whether the upstream is an Ollama, or may turn out to be one.
     pub fn may_be_ollama(&self) -> bool {
-        let is_unknown = || !matches!(&*lock(&self.version_state), VersionState::Answered);
-        self.current_profile().map_or_else(is_unknown, |profile| profile.name == OLLAMA)
+        let is_open = || self.agent.family.is_open();
+        self.current_profile().map_or_else(is_open, |profile| profile.name == OLLAMA)
     }
 
     /// Passes a request of Ollama's own API on.
@@ -136,32 +113,42 @@ impl Client {
         list: &ModelList,
         trace: &Trace,
     ) -> Option<&'static Profile> {
-        if self.current_profile().is_some() || !self.begin_version_check() {
+        let family = &self.agent.family;
+        if self.configured_profile.is_some() || !family.is_check_due(Instant::now()) {
             return None;
         }
         let is_other = list.profile.is_some_and(|profile| profile.name != OLLAMA);
         if is_other || self.base_url.is_azure_versioned() {
-            *lock(&self.version_state) = VersionState::Answered;
+            family.record_version(Some(None), Instant::now());
             return None;
         }
-        let is_ollama = self.is_ollama_version(trace);
-        *lock(&self.version_state) = match is_ollama {
-            Ok(_) => VersionState::Answered,
-            Err(_) => VersionState::Failed(Instant::now()),
-        };
-        let profile = profiles::find_by_name(OLLAMA).filter(|_| matches!(is_ollama, Ok(true)))?;
-        log::info!("upstream {:?} is an Ollama: its own API is used", self.settings.name);
-        // A head may have named the family in the meantime.
-        self.agent.detected_profile.set(profile).ok().map(|()| profile)
+        self.ask_version(trace)
     }
 
-    /// Whether the version is to be asked for.
-    fn begin_version_check(&self) -> bool {
-        match &*lock(&self.version_state) {
-            VersionState::Unknown | VersionState::Begun => true,
-            VersionState::Failed(at) => at.elapsed() >= VERSION_RETRY_INTERVAL,
-            VersionState::Answered => false,
+    /// Asks an Ollama whether it still is one, if the last answer is old.
+    pub(super) fn recheck_ollama(&self, trace: &Trace) {
+        if self.configured_profile.is_none() && self.agent.family.is_recheck_due(Instant::now()) {
+            self.ask_version(trace);
         }
+    }
+
+    /// Asks the upstream whether it is an Ollama; its profile if it is.
+    fn ask_version(&self, trace: &Trace) -> Option<&'static Profile> {
+        let said = self.is_ollama_version(trace).ok();
+        let profile = |is_ollama: bool| profiles::find_by_name(OLLAMA).filter(|_| is_ollama);
+        let said = said.map(profile);
+        if self.agent.family.record_version(said, Instant::now()) {
+            match said.flatten() {
+                Some(_) => {
+                    log::info!(
+                        "upstream {:?} is an Ollama: its own API is used",
+                        self.settings.name
+                    )
+                }
+                None => log::info!("upstream {:?} is no Ollama any more", self.settings.name),
+            }
+        }
+        said.flatten()
     }
 
     /// Whether version and root are Ollama's; an error if the server could not be asked.

@@ -10,9 +10,6 @@ use std::time::{Duration, Instant};
 
 use crate::observe::lock;
 
-/// How long a model is remembered.
-const TTL: Duration = Duration::from_secs(3600);
-
 /// The most models; beyond that the oldest is dropped.
 const MAX_MODELS: usize = 1024;
 
@@ -20,26 +17,34 @@ const MAX_MODELS: usize = 1024;
 type Key = (&'static str, String);
 
 /// The models, and since when they are known.
-#[derive(Debug, Default)]
-pub(crate) struct RecentModels(RwLock<HashMap<Key, Instant>>);
+#[derive(Debug)]
+pub(crate) struct RecentModels {
+    known: RwLock<HashMap<Key, Instant>>,
+    ttl: Duration,
+}
 
 impl RecentModels {
-    /// True if a model was inserted within the last hour.
+    /// No models; each is remembered for `ttl`.
+    pub(crate) fn new(ttl: Duration) -> Self {
+        Self { known: RwLock::default(), ttl }
+    }
+
+    /// True if a model was inserted within the last `ttl`.
     pub(crate) fn contains(&self, path: &'static str, model: &str, now: Instant) -> bool {
-        let known = lock::read(&self.0);
+        let known = lock::read(&self.known);
         let found = if known.is_empty() { None } else { known.get(&(path, model.to_owned())) };
-        found.is_some_and(|since| now.duration_since(*since) < TTL)
+        found.is_some_and(|since| now.duration_since(*since) < self.ttl)
     }
 
     /// Forgets a model.
     pub(crate) fn remove(&self, path: &'static str, model: &str) {
-        lock::write(&self.0).remove(&(path, model.to_owned()));
+        lock::write(&self.known).remove(&(path, model.to_owned()));
     }
 
     /// Remembers a model.
     pub(crate) fn insert(&self, path: &'static str, model: &str, now: Instant) {
-        let (mut known, key) = (lock::write(&self.0), (path, model.to_owned()));
-        known.retain(|_, since| now.duration_since(*since) < TTL);
+        let (mut known, key) = (lock::write(&self.known), (path, model.to_owned()));
+        known.retain(|_, since| now.duration_since(*since) < self.ttl);
         if known.len() >= MAX_MODELS && !known.contains_key(&key) {
             let oldest = known.iter().min_by_key(|(_, since)| **since);
             if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
@@ -55,10 +60,11 @@ mod tests {
     use super::*;
 
     const PATH: &str = "completions";
+    const TTL: Duration = Duration::from_secs(3600);
 
     #[test]
     fn a_model_is_remembered_for_an_hour() {
-        let (models, now) = (RecentModels::default(), Instant::now());
+        let (models, now) = (RecentModels::new(TTL), Instant::now());
         models.insert(PATH, "a", now);
         assert!(models.contains(PATH, "a", now + TTL / 2));
         assert!(!models.contains(PATH, "b", now) && !models.contains("chat", "a", now));
@@ -69,12 +75,12 @@ mod tests {
 
     #[test]
     fn the_memory_is_bounded() {
-        let (models, now) = (RecentModels::default(), Instant::now());
+        let (models, now) = (RecentModels::new(TTL), Instant::now());
         for number in 0..=MAX_MODELS as u64 {
             models.insert(PATH, &number.to_string(), now + Duration::from_millis(number));
         }
         let later = now + Duration::from_secs(9);
         assert!(!models.contains(PATH, "0", later) && models.contains(PATH, "1", later));
-        assert_eq!(lock::read(&models.0).len(), MAX_MODELS);
+        assert_eq!(lock::read(&models.known).len(), MAX_MODELS);
     }
 }

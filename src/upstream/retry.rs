@@ -5,7 +5,6 @@
 //! turns out to be closed does not count as a failure: the request is sent again at once on a new
 //! connection, whatever the retry policy says, because no byte of a response has come.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ureq::Body;
@@ -294,7 +293,7 @@ impl Client {
         if response.status().is_success() {
             let logger = self.body_log.logger(&trace.request_id);
             let response = read(self, call, response, (logger, trace))?;
-            self.has_answered.store(true, Ordering::Relaxed);
+            self.has_answered.set(1, Instant::now());
             Ok(response)
         } else {
             Err(self.read_error(call, response, trace))
@@ -333,7 +332,7 @@ impl Client {
             endpoint: call.operation.path,
             // The text may repeat arguments that look like a word on the model.
             model: (has_body && !is_unreadable).then_some(trace.model.as_str()),
-            has_answered: self.has_answered.load(Ordering::Relaxed),
+            has_answered: self.has_answered.is_known(Instant::now()),
         };
         let hints =
             if is_unreadable { RetryHints::default() } else { agent::retry_hints(&headers) };

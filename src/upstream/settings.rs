@@ -145,6 +145,8 @@ pub struct Settings {
     pub models_ttl: Duration,
     /// The time between two requests of a model that try to do without one of its repairs.
     pub experiment_interval: Duration,
+    /// How long holds what was learnt of it.
+    pub learnt_ttl: Duration,
     /// Whether bodies are logged.
     pub log_bodies: bool,
     /// Masks every known key in texts.
@@ -162,6 +164,7 @@ impl Settings {
             && self.breaker == other.breaker
             && self.models_ttl == other.models_ttl
             && self.experiment_interval == other.experiment_interval
+            && self.learnt_ttl == other.learnt_ttl
             && self.log_bodies == other.log_bodies
     }
 }

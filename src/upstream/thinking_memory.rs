@@ -6,33 +6,36 @@
 
 use std::collections::HashMap;
 use std::sync::RwLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::recent_fact::RecentFact;
 use crate::api::openai::chunk::ReasoningField;
 use crate::api::openai::request::Message;
 use crate::observe::lock;
-
-/// How long a model is remembered.
-const TTL: Duration = Duration::from_secs(3600);
 
 /// Models that are remembered; beyond that the oldest one is dropped.
 const MAX_MODELS: usize = 1024;
 
 /// The memory of one upstream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ThinkingMemory {
     /// When a model's response had a closing tag without an opening one.
     lone_tags: RwLock<HashMap<String, Instant>>,
     /// Whether reasoning comes in `reasoning`; otherwise it is sent back in `reasoning_content`.
-    uses_reasoning: AtomicBool,
+    uses_reasoning: RecentFact,
+    ttl: Duration,
 }
 
 impl ThinkingMemory {
+    /// Nothing; what is learnt is known for `ttl`.
+    pub fn new(ttl: Duration) -> Self {
+        Self { lone_tags: RwLock::default(), uses_reasoning: RecentFact::new(ttl), ttl }
+    }
+
     /// True if the next response of a model is taken to begin inside reasoning.
     pub fn begins_in_thinking(&self, model: &str, now: Instant) -> bool {
         let known = lock::read(&self.lone_tags);
-        known.get(model).is_some_and(|since| now.duration_since(*since) < TTL)
+        known.get(model).is_some_and(|since| now.duration_since(*since) < self.ttl)
     }
 
     /// Notes whether a response of the model had a closing tag without an opening one.
@@ -56,13 +59,13 @@ impl ThinkingMemory {
     }
 
     /// Notes in which member reasoning came.
-    pub fn record_field(&self, field: ReasoningField) {
-        self.uses_reasoning.store(field == ReasoningField::Reasoning, Ordering::Relaxed);
+    pub fn record_field(&self, field: ReasoningField, now: Instant) {
+        self.uses_reasoning.set(usize::from(field == ReasoningField::Reasoning), now);
     }
 
     /// Moves reasoning that is sent back to the member in which the upstream sends it.
-    pub fn apply_field(&self, messages: &mut [Message<'_>]) {
-        if self.uses_reasoning.load(Ordering::Relaxed) {
+    pub fn apply_field(&self, messages: &mut [Message<'_>], now: Instant) {
+        if self.uses_reasoning.get(now) == Some(1) {
             for message in messages {
                 message.reasoning = message.reasoning_content.take();
             }
@@ -74,9 +77,11 @@ impl ThinkingMemory {
 mod tests {
     use super::*;
 
+    const TTL: Duration = Duration::from_secs(3600);
+
     #[test]
     fn a_model_is_known_for_an_hour_or_until_the_contrary_is_seen() {
-        let memory = ThinkingMemory::default();
+        let memory = ThinkingMemory::new(TTL);
         let now = Instant::now();
         assert!(!memory.begins_in_thinking("a", now));
         memory.record_lone_tag("a", true, now);
@@ -89,7 +94,7 @@ mod tests {
 
     #[test]
     fn the_number_of_models_is_bounded() {
-        let memory = ThinkingMemory::default();
+        let memory = ThinkingMemory::new(TTL);
         let now = Instant::now();
         for number in 0..MAX_MODELS as u64 + 2 {
             let later = now + Duration::from_millis(number);
@@ -101,18 +106,21 @@ mod tests {
 
     #[test]
     fn reasoning_goes_back_in_the_member_in_which_it_came() {
-        let memory = ThinkingMemory::default();
-        let sent = |memory: &ThinkingMemory| {
+        let memory = ThinkingMemory::new(TTL);
+        let now = Instant::now();
+        let sent_at = |memory: &ThinkingMemory, now: Instant| {
             let reasoning_content = Some("hm".into());
             let mut messages = [Message { reasoning_content, ..Message::text("assistant", "") }];
-            memory.apply_field(&mut messages);
+            memory.apply_field(&mut messages, now);
             let [message] = messages;
             (message.reasoning_content.is_some(), message.reasoning.is_some())
         };
+        let sent = |memory: &ThinkingMemory| sent_at(memory, now);
         assert_eq!(sent(&memory), (true, false));
-        memory.record_field(ReasoningField::Reasoning);
+        memory.record_field(ReasoningField::Reasoning, now);
         assert_eq!(sent(&memory), (false, true));
-        memory.record_field(ReasoningField::ReasoningContent);
+        assert_eq!(sent_at(&memory, now + TTL), (true, false), "forgotten after an hour");
+        memory.record_field(ReasoningField::ReasoningContent, now);
         assert_eq!(sent(&memory), (true, false));
     }
 }

@@ -14,7 +14,7 @@ use super::repairs::{Repair, Scope};
 use crate::observe::lock;
 
 /// How long a repair is made before the request is tried as it is again.
-const TTL: Duration = Duration::from_secs(3600);
+const TTL: Duration = crate::upstream::LEARNT_TTL;
 
 /// The time between two requests of a model that leave a group out.
 pub const EXPERIMENT_INTERVAL: Duration = Duration::from_secs(60);

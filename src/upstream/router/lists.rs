@@ -105,6 +105,14 @@ fn list_deadline(began: Instant, first_list_at: Option<Instant>, wait: Duration)
 }
 
 impl Upstream {
+    /// Fetches the list behind the request if that was not tried for an hour: it also finds out anew what
+    /// kind of server answers. Requests for known models need no list, and would never ask for it.
+    pub(crate) fn relearn_if_due(self: &Arc<Self>, trace: &Trace) {
+        if self.catalog.is_untried_for(self.settings.learnt_ttl) {
+            self.refresh_behind(trace, None);
+        }
+    }
+
     /// The last list, and whether there is no need to fetch another one now.
     fn look_up_list(&self) -> (Option<SharedModelList>, bool) {
         match self.catalog.lookup() {

@@ -8,9 +8,8 @@
 //! the upstream's own key, if there is one. Invariant: no error names a host, a query or a key.
 
 use std::io::Read;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 use ureq::http::Response;
 use ureq::http::header::HeaderMap;
@@ -28,13 +27,13 @@ use super::{BUFFER_BYTES, CONNECT_TIMEOUT, USER_AGENT};
 use crate::api::openai::request_body::RequestBody;
 use crate::backends::errors::RetryHints;
 use crate::backends::profiles;
-use crate::backends::profiles::Profile;
 use crate::backends::retry_after::parse_retry_after;
 use crate::error::{Error, Result};
 use crate::observe::redact::Secret;
 use crate::upstream::basic_auth::BasicAuth;
+use crate::upstream::family::Family;
 use crate::upstream::proxy::Proxy;
-use crate::upstream::{ConnectionPolicy, PassHeaders, Settings, Trace};
+use crate::upstream::{ConnectionPolicy, PassHeaders, RecentFact, Settings, Trace};
 
 /// Idle connections older than this are not used again.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(60);
@@ -75,12 +74,14 @@ pub(in crate::upstream) struct Agent {
     basic_auth: Option<BasicAuth>,
     /// The proxy that each request is sent to as it is, and that may answer it.
     http_proxy: Option<Proxy>,
-    /// True until the server responds to plain HTTP.
-    may_want_tls: AtomicBool,
+    /// True if it is asked without TLS, and not through a proxy that does.
+    is_plain: bool,
+    /// Whether the server has responded.
+    has_responded: RecentFact,
     /// The timeout of most requests; ureq copies its configuration for any other.
     pub(in crate::upstream) timeout: Duration,
-    /// The upstream's family, once the head of a response named it.
-    pub(in crate::upstream) detected_profile: OnceLock<&'static Profile>,
+    /// The upstream's family, as its responses name it.
+    pub(in crate::upstream) family: Family,
 }
 
 /// What is sent.
@@ -141,10 +142,11 @@ impl Agent {
             headers: AddedHeaders::new(&settings.server.headers),
             azure_key_header: settings.server.base_url.is_azure_versioned(),
             basic_auth: settings.server.base_url.auth().cloned(),
-            may_want_tls: (!settings.server.base_url.is_https() && http_proxy.is_none()).into(),
+            is_plain: !settings.server.base_url.is_https() && http_proxy.is_none(),
+            has_responded: RecentFact::new(settings.learnt_ttl),
             http_proxy,
             timeout,
-            detected_profile: OnceLock::new(),
+            family: Family::new(settings.learnt_ttl),
         }
     }
 
@@ -197,11 +199,11 @@ impl Agent {
         let response = sent.map_err(|error| match map_send_error(error) {
             Error::ClosedBeforeResponse { .. } if !connected => Error::StaleConnection,
             Error::ClosedBeforeResponse { .. } => Error::ClosedBeforeResponse {
-                suggests_tls: self.may_want_tls.load(Ordering::Relaxed),
+                suggests_tls: self.is_plain && !self.has_responded.is_known(Instant::now()),
             },
             other => other,
         })?;
-        self.may_want_tls.store(false, Ordering::Relaxed);
+        self.has_responded.set(1, Instant::now());
         if let Some(proxy) = &self.http_proxy {
             let status = response.status().as_u16();
             if Proxy::is_own_error(status, header_texts(response.headers())) {
@@ -215,8 +217,7 @@ impl Agent {
     /// Notes the family that a head names, and logs its ids where it is an error.
     fn note_head(&self, response: &Response<Body>, request_id: &str) {
         if let Some(profile) = profiles::find_by_headers(header_texts(response.headers())) {
-            // The first one stays: there is one upstream.
-            let _ = self.detected_profile.set(profile);
+            self.family.record_head(profile, Instant::now());
         }
         if !response.status().is_success() {
             let ids = format_request_ids(response.headers());

@@ -35,6 +35,7 @@ fn settings(server: ServerSettings) -> Settings {
         retry: RetryPolicy::default(),
         breaker: breaker::Settings::default(),
         experiment_interval: Duration::from_secs(60),
+        learnt_ttl: crate::upstream::LEARNT_TTL,
         models_ttl: Duration::ZERO,
         log_bodies: false,
         redactor: Redactor::default(),

@@ -26,6 +26,7 @@ mod only_streams;
 mod plainest;
 mod proxies;
 mod refusing;
+mod relearn;
 mod repair;
 mod responses_only;
 mod retry;
