@@ -42,6 +42,8 @@ use log::LevelFilter;
 pub use self::dotenv::parse as dotenv;
 #[doc(hidden)] // For the test of the README.
 pub use self::file::reference as file_reference;
+#[doc(hidden)] // For tests of any text.
+pub use self::file::{ConfigFile, Environment, Surroundings, parse as parse_file};
 pub use self::help::{help, version};
 #[doc(hidden)] // For the test of the README's table.
 pub use self::options::OPTIONS;

@@ -130,6 +130,63 @@ def read_messages_stream(body):
     return Reading(text, done and error is None, error, counts)
 
 
+def read_text_stream(body):
+    """A stream of `/v1/completions`."""
+    found, done = events(body)
+    text, error, counts = "", None, None
+    for event in found:
+        error = event.get("error", error)
+        text += "".join(choice.get("text") or "" for choice in event.get("choices", []))
+        counts = of_usage(event.get("usage"), "prompt_tokens", "completion_tokens") or counts
+    return Reading(text, done and error is None, error, counts)
+
+
+def read_text(body):
+    answer = whole(body)
+    if "choices" not in answer:
+        return Reading("", False, answer.get("error"), None)
+    counts = of_usage(answer.get("usage"), "prompt_tokens", "completion_tokens")
+    return Reading(answer["choices"][0]["text"], True, answer.get("error"), counts)
+
+
+def of_response(response):
+    """The reading of a response object."""
+    parts = [part for item in response.get("output", []) for part in item.get("content") or []]
+    text = "".join(part.get("text", "") for part in parts)
+    error = response.get("error")
+    done = response.get("status") == "completed" and error is None
+    return Reading(text, done, error, of_usage(response.get("usage"), "input_tokens", "output_tokens"))
+
+
+def read_responses(body):
+    return of_response(whole(body))
+
+
+def read_responses_stream(body):
+    text, error, last = "", None, None
+    found, _ = events(body)
+    for event in found:
+        kind = event.get("type")
+        if kind == "response.output_text.delta":
+            text += event["delta"]
+        elif kind in ("error", "response.failed", "response.incomplete") or "error" in event:
+            error = event.get("error") or kind
+        elif kind == "response.completed":
+            last = of_response(event["response"])
+    if last is None or error is not None:
+        return Reading(text, False, error, None)
+    # What the pieces said must be what the response holds at its end.
+    return last._replace(text=text if last.text == text else f"{text} | {last.text}")
+
+
+def read_v1_embed(body):
+    answer = whole(body)
+    found = answer.get("data")
+    text = json.dumps([entry["embedding"] for entry in found] if found else None)
+    counts = of_usage(answer.get("usage"), "prompt_tokens", "completion_tokens")
+    return Reading(text, found is not None, answer.get("error"), counts)
+
+
 def build_chat(stream):
     return lambda spec: {"model": specs.MODEL, "messages": messages(spec), "stream": stream}
 
@@ -150,6 +207,23 @@ def build_messages(stream):
     return lambda spec: {**build_chat(stream)(spec), "max_tokens": 4096}
 
 
+def build_text(stream):
+    def build(spec):
+        body = {"model": specs.MODEL, "prompt": specs.prompt(spec), "stream": stream}
+        return {**body, "stream_options": {"include_usage": True}} if stream else body
+
+    return build
+
+
+def build_responses(stream):
+    def build(spec):
+        parts = [{"type": "input_text", "text": specs.prompt(spec)}]
+        item = {"type": "message", "role": "user", "content": parts}
+        return {"model": specs.MODEL, "input": [item], "stream": stream, "store": False}
+
+    return build
+
+
 def build_embed(spec):
     more = [f"input {place}" for place in range(spec["n"] - 1)]
     return {"model": specs.MODEL, "input": [specs.prompt(spec), *more]}
@@ -167,18 +241,28 @@ MESSAGES = Dialect("messages", "/v1/messages", build_messages(True), read_messag
 MESSAGES_WHOLE = Dialect("messages-whole", "/v1/messages", build_messages(False), read_messages)
 EMBED = Dialect("embed", "/api/embed", build_embed, read_embed)
 
+TEXT = Dialect("v1-text", "/v1/completions", build_text(True), read_text_stream)
+TEXT_WHOLE = Dialect("v1-text-whole", "/v1/completions", build_text(False), read_text)
+RESPONSES = Dialect("responses", "/v1/responses", build_responses(True), read_responses_stream)
+RESPONSES_WHOLE = Dialect(
+    "responses-whole", "/v1/responses", build_responses(False), read_responses
+)
+V1_EMBED = Dialect("v1-embed", "/v1/embeddings", build_embed, read_v1_embed)
+
 ALL = [CHAT, CHAT_WHOLE, GENERATE, GENERATE_WHOLE, V1, V1_WHOLE, MESSAGES, MESSAGES_WHOLE, EMBED]
+EVERY = [*ALL, TEXT, TEXT_WHOLE, RESPONSES, RESPONSES_WHOLE, V1_EMBED]
+EMBEDDINGS = (EMBED, V1_EMBED)
 
 
 def expected_counts(dialect, spec):
     """The counts that the answer must tell."""
     asked, made = specs.counts(spec)
-    return (asked, 0) if dialect is EMBED else (asked, made)
+    return (asked, 0) if dialect in EMBEDDINGS else (asked, made)
 
 
 def judge(dialect, spec, reading):
     """The fault of a response: None for an exact one, or a correct prefix marked as broken."""
-    if dialect is EMBED:
+    if dialect in EMBEDDINGS:
         true = json.dumps([specs.vector(spec["seed"], place) for place in range(spec["n"])])
         same = not reading.done or json.loads(reading.text) == json.loads(true)
         return specs.NONE if same else specs.Damage(0, 0, 1)

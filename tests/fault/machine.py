@@ -223,8 +223,10 @@ class Proxy:
 class Witness:
     """A normal client in its own process, which the load of this one does not slow down."""
 
-    def __init__(self, addr, source="127.0.0.2"):
+    def __init__(self, addr, source="127.0.0.2", key="", upstreams=0):
+        """`key` is sent if it is not empty; the answer may come from one of `upstreams` replicas."""
         command = [sys.executable, os.path.join(HERE, "witness.py"), str(addr[1]), source]
+        command += [key, str(upstreams)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=tied()
         )

@@ -7,9 +7,7 @@ clients and upstreams take most of two cores, and their own delays count as wait
 """
 
 import asyncio
-import bisect
 import collections
-import os
 import random
 import shutil
 import tempfile
@@ -20,10 +18,8 @@ import machine
 import spec as specs
 import wire
 from bench import kinds, outcome, scenario
+from replicas import MODELS, NAMES, Replica, configuration
 
-NAMES = ("a", "b", "c")
-# A model of the configuration for each strategy, and the model that all three list.
-MODELS = ("order", "least-busy", "sticky", specs.MODEL)
 DIALECTS = (dialects.CHAT, dialects.V1, dialects.MESSAGES)
 FIRST_BYTE_WITHIN = 2.0
 WAIT = 0.3  # The longest time of an upstream before its head.
@@ -31,59 +27,6 @@ RECOVERED_WITHIN = 45
 SAMPLES = 3
 
 Stream = collections.namedtuple("Stream", "id model dialect replica outcome")
-
-
-class Replica:
-    """An upstream, its journal, and when it was killed."""
-
-    def __init__(self, number, folder):
-        self.name = NAMES[number]
-        self.number = number + 1
-        self.journal = os.path.join(folder, self.name)
-        options = ("--replica", str(self.number), "--journal", self.journal)
-        self.upstream = machine.Upstream(*options)
-        self.kills = []
-        self.offset = 0
-
-    def stages(self, offset=0):
-        """The lines of the journal: stage and id."""
-        with open(self.journal) as file:
-            file.seek(offset)
-            return [line.split() for line in file]
-
-    async def has_waiting(self):
-        """Whether a stream waits for its first byte here."""
-        waiting = set()
-        for stage, name in self.stages(self.offset):
-            waiting.add(name) if stage == "began" else waiting.discard(name)
-        return bool(waiting)
-
-    def kill(self):
-        self.kills.append(time.monotonic())
-        self.upstream.kill()
-
-    def restart(self):
-        self.offset = os.path.getsize(self.journal)
-        self.upstream.start()
-
-    def was_killed(self, answer):
-        """Whether it was killed while this answer ran."""
-        at = bisect.bisect_left(self.kills, answer.began)
-        return at < len(self.kills) and self.kills[at] <= answer.ended
-
-
-def configuration(replicas):
-    """The configuration file."""
-    lines = []
-    for replica in replicas:
-        url = f"http://127.0.0.1:{replica.upstream.port}/v1"
-        lines += ["[[upstream]]", f'name = "{replica.name}"', f'base_url = "{url}"']
-        lines += ['profile = "generic"', ""]
-    use = ", ".join(f'"{replica.name}/{specs.MODEL}"' for replica in replicas)
-    for strategy in MODELS[:3]:
-        lines += ["[[model]]", f'name = "{strategy}"', f"use = [{use}]"]
-        lines += [f'strategy = "{strategy}"', ""]
-    return "\n".join(lines)
 
 
 class Chaos:

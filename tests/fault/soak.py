@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
 """Runs the proxy under mixed clients and mixed faults: soak.py MINUTES --binary PATH [--seed N].
 
-Every answer is compared with what the upstream sent for it. The seed decides what the clients do
-and what goes wrong; only the order in which they come to it is the machine's own.
+Three upstreams, of which one at a time fails; clients with keys, on all routes; large uploads; reloads of
+the configuration each minute. Every answer is compared with what the upstream sent for it. Descriptors,
+threads and memory are read in a pause after the first minute, and again in a pause at the end. The seed
+decides what the clients do and what goes wrong; only the order in which they come to it is the machine's
+own.
 """
 
 import argparse
@@ -11,111 +14,288 @@ import collections
 import itertools
 import os
 import random
+import shutil
 import sys
+import tempfile
 import time
 
 import dialects
 import machine
+import soak_uploads
 import spec as specs
-from soak_clients import Client
+from replicas import NAMES, Replica, endings
+from soak_clients import EITHER, FAILS, Client, Stage
+from soak_plan import Plan
 
 CLIENTS = 24
 GROWTH = 32
 SLACK = 8
 SAMPLES = 8
 SERVED_WITHIN = 1.0
+# A machine with other work is late now and then: one in so many chats, and not longer than this.
+LATE_ONES = 200
+LATE_WITHIN = 5.0
+# Longer than an upstream of the test needs for the largest upload on a machine with other work.
+REQUEST_TIMEOUT = 6
+# In a pause, threads and connections of the load end; their number is read when it stands still.
+STILL = 3
+PAUSE = 30
 ENV = {
     "PROXY_WORKERS": "64",
     "RETRY_MAX": "2",
     "RETRY_INITIAL_MS": "50",
-    "REQUEST_TIMEOUT": "3",
+    "REQUEST_TIMEOUT": str(REQUEST_TIMEOUT),
 }
 
 
 class Ledger:
     """What was done and what came of it."""
 
-    def __init__(self):
+    def __init__(self, replicas):
+        self.replicas = replicas
         self.requests = 0
         self.tokens = 0
         self.damage = specs.NONE
         self.acts = collections.Counter()
         self.kinds = collections.Counter()
+        self.routes = collections.Counter()
         self.errors = collections.Counter()
         self.unexpected = []
         self.wrong = 0
+        # What each id was sent for.
+        self.names = {}
 
     def enter(self, deed):
         self.requests += 1
-        act = deed.name if deed.spec is None else deed.name.rsplit(" ", 1)[0]
-        self.acts[act] += 1
+        self.acts[deed.name] += 1
         self.kinds[deed.kind] += 1
         found = deed.outcome
-        if deed.spec is not None and found is not None and found.reading is not None:
+        if deed.spec is not None and found.reading is not None:
             self.compare(deed, found.reading)
+        if deed.dialect is not None:
+            if deed.spec is not None:
+                self.names[deed.spec["id"]] = f"{deed.name} {deed.dialect.name}: {deed.kind}"
+            self.routes[deed.dialect.path] += 1
         if deed.kind in ("error", "busy"):
             self.errors[f"{found.answer.status} {found.answer.error or 'told'}"] += 1
-        if deed.kind not in deed.expected:
-            self.wrong += 1
-            if len(self.unexpected) < SAMPLES:
-                what = found.answer if found else ""
-                self.unexpected.append(f"{deed.name}: {deed.kind} {what} {deed.spec}")
+        if deed.kind not in deed.expected and not self.is_excused(deed):
+            self.note(f"{deed.name} {deed.dialect and deed.dialect.name}: {deed.kind}", deed)
+
+    def note(self, what, deed=None):
+        self.wrong += 1
+        if len(self.unexpected) < SAMPLES:
+            found = deed and deed.outcome
+            told = f" {found.answer} {dict(found.answer.headers)} {deed.spec}" if found else ""
+            self.unexpected.append(what + told)
+
+    def is_excused(self, deed):
+        """Whether the upstream failed: the one that had begun this answer, or for what can be sent
+        once only, any."""
+        if deed.outcome is None or deed.dialect is None:
+            return False
+        answer = deed.outcome.answer
+        if deed.once and deed.kind in FAILS:
+            return any(each.failed_during(answer, False) for each in self.replicas)
+        begun = deed.replica is not None and deed.replica.failed_during(answer)
+        return begun and deed.kind in EITHER
 
     def compare(self, deed, reading):
-        dialect = next(it for it in dialects.ALL if deed.name.endswith(" " + it.name))
-        found = dialects.judge(dialect, deed.spec, reading)
+        found = dialects.judge(deed.dialect, deed.spec, reading)
         self.damage = specs.Damage(*map(sum, zip(self.damage, found)))
-        if dialect is not dialects.EMBED:
+        if deed.dialect not in dialects.EMBEDDINGS:
             self.tokens += len(specs.MARK.findall(reading.text))
 
 
-async def client_loop(client, ledger, until):
-    while time.monotonic() < until:
+class Soak:
+    """The processes, the clients, and the plan of one run."""
+
+    def __init__(self, binary, minutes, seed):
+        self.seconds = minutes * 60
+        self.seed = seed
+        self.folder = tempfile.mkdtemp(prefix="soak-")
+        self.replicas = []
+        self.proxy = self.witness = None
+        self.open = asyncio.Event()
+        self.open.set()
+        self.busy = 0
         try:
-            ledger.enter(await client.act())
-        except (OSError, TimeoutError) as error:
-            ledger.wrong += 1
+            for number in range(len(NAMES)):
+                # The last one has responses of its own; for the others they are translated.
+                options = ("--responses",) if number == len(NAMES) - 1 else ()
+                self.replicas.append(Replica(number, self.folder, *options))
+            pace = min(4.0, self.seconds / 12)
+            self.plan = Plan(self.folder, self.replicas, seed, pace)
+            configuration = self.plan.configuration()
+            self.proxy = machine.Proxy(binary, env=ENV, config=configuration)
+            self.proxy.upstream_ports = [each.upstream.port for each in self.replicas]
+        except BaseException:
+            self.stop()
+            raise
+        self.ledger = Ledger(self.replicas)
+        self.stage = Stage(self.proxy.addr, self.plan, itertools.count(1), soak_uploads.fillers(seed))
+
+    def stop(self):
+        if self.witness is not None:
+            self.witness.kill()
+        if self.proxy is not None:
+            self.proxy.stop()
+        for replica in self.replicas:
+            replica.upstream.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def keep_log(self):
+        """The log, which stays behind for whoever looks for a reason."""
+        file, path = tempfile.mkstemp(prefix=f"soak-{self.seed}-", suffix=".log")
+        with open(file, "w") as out:
+            out.write(self.proxy.log())
+        return path
+
+    def client(self, place):
+        keys = self.plan.keys
+        dice = random.Random(f"{self.seed}-{place}")
+        return Client(self.stage, dice, f"127.0.0.{20 + place}", keys[place % len(keys)])
+
+    async def client_loop(self, client, until):
+        while time.monotonic() < until:
+            if not self.open.is_set():
+                client.drop()
+                await self.open.wait()
+                continue
+            self.busy += 1
+            try:
+                self.ledger.enter(await client.act())
+            except (OSError, TimeoutError) as error:
+                client.drop()
+                self.ledger.note(f"a client: {type(error).__name__} {error}")
+            finally:
+                self.busy -= 1
+        client.drop()
+
+    async def pause(self):
+        """A reading while no client asks for anything but the witness."""
+        self.open.clear()
+        try:
+            limit = time.monotonic() + PAUSE
+            while self.busy and time.monotonic() < limit:
+                await asyncio.sleep(0.1)
+            return await self.still(min(PAUSE, self.seconds / 4))
+        finally:
+            self.open.set()
+
+    async def still(self, seconds, goal=None):
+        """A reading when threads and descriptors stand still, or are those of the goal."""
+        limit, last, since = time.monotonic() + seconds, None, time.monotonic()
+        while (now := time.monotonic()) < limit:
+            reading = self.proxy.read()
+            if goal is not None and not growth(goal, reading):
+                return reading
+            count = (reading.fds, reading.threads)
+            if count != last:
+                last, since = count, now
+            elif goal is None and now - since >= STILL:
+                return reading
+            await asyncio.sleep(0.25)
+        return self.proxy.read()
+
+    async def watch(self, began, until):
+        """A line each minute; gives the reading of the pause after the first one."""
+        await asyncio.sleep(min(60, self.seconds / 4))
+        early = await self.pause()
+        minute = 1
+        while (now := time.monotonic()) < until and self.proxy.alive:
+            if now - began >= 60 * minute:
+                done = f"{self.ledger.requests} requests, {self.ledger.wrong} wrong"
+                print(f"minute {minute}: {done}, {self.proxy.read()}", flush=True)
+                minute += 1
+            await asyncio.sleep(min(0.25, max(0.01, until - now)))
+        return early
+
+    async def run(self):
+        """The whole run; gives what is not as it must be."""
+        clients = [self.client(place) for place in range(CLIENTS)]
+        # The first threads and buffers of everything are no growth.
+        await asyncio.gather(*(client.plain() for client in clients))
+        for client in clients:
             client.drop()
-            if len(ledger.unexpected) < SAMPLES:
-                ledger.unexpected.append(f"a client: {type(error).__name__} {error}")
-    client.drop()
+        start = await self.still(5)
+        self.witness = machine.Witness(self.proxy.addr, key=self.plan.keys[0], upstreams=len(NAMES))
+        began = time.monotonic()
+        until = began + self.seconds
+        failing = asyncio.create_task(self.plan.fail_in_turn())
+        reloads = self.plan.reload_in_turn(self.proxy, min(60, self.seconds / 3))
+        reloading = asyncio.create_task(reloads)
+        watching = asyncio.create_task(self.watch(began, until))
+        await asyncio.gather(*(self.client_loop(client, until) for client in clients))
+        early = await watching
+        self.plan.going = False
+        await failing
+        reloading.cancel()
+        seen = await asyncio.to_thread(self.witness.end)
+        if not self.proxy.alive:
+            print(f"the proxy ended with {self.proxy.process.returncode}")
+            return ["the proxy died"]
+        end = await self.still(PAUSE * 2, early)
+        wrong = tell_answers(self.ledger, self.plan, self.stage)
+        wrong += tell_readings(start, early, end)
+        wrong += tell_witness(seen, self.replicas)
+        wrong += await self.plan.end()
+        wrong += self.check_journals()
+        wrong += await self.check_workers()
+        panics = [line for line in self.proxy.log().splitlines() if "panicked" in line]
+        return wrong + ([f"{len(panics)} panics: {panics[:2]}"] if panics else [])
+
+    def check_journals(self):
+        """No request was answered to its end by two upstreams, and none with a wrong key by any."""
+        counted = endings(self.replicas)
+        twice = [name for name, count in counted.items() if count > 1 and name.startswith("soak-")]
+        told = [(name, self.ledger.names.get(name)) for name in twice[:3]]
+        wrong = [f"{len(twice)} requests were answered twice: {told}"] if twice else []
+        if any(name == "nobody" for each in self.replicas for _, name in each.stages()):
+            wrong.append("a request with a wrong key went upstream")
+        return wrong
+
+    async def check_workers(self):
+        """As many requests as there are workers are served at the same time."""
+        count = int(ENV["PROXY_WORKERS"])
+        client = self.client(0)
+
+        async def one():
+            spec = client.spec(n=2, wait=1.0, gap=0, split=False)
+            data = client.request(dialects.CHAT, spec)
+            return self.stage.judged(dialects.CHAT, spec, await client.ask_once(data))[0].kind
+
+        kinds = await asyncio.gather(*(one() for _ in range(count)))
+        exact = kinds.count("exact")
+        print(f"at the end {exact} of {count} requests at once are exact")
+        return [] if exact == count else [f"{exact} of {count} requests at once are exact"]
 
 
-async def watch(proxy, ledger, began, until, mark):
-    """A line each minute; takes the reading at `mark`, against which growth is measured."""
-    reading = None
-    minute = 1
-    while (now := time.monotonic()) < until and proxy.alive:
-        if reading is None and now >= mark:
-            reading = proxy.read()
-        if now - began >= 60 * minute:
-            print(f"minute {minute}: {ledger.requests} requests, {proxy.read()}", flush=True)
-            minute += 1
-        await asyncio.sleep(min(0.25, max(0.01, until - now)))
-    return reading
+def growth(before, after):
+    """What is more than before, beyond the slack."""
+    wrong = []
+    if after.fds > before.fds + SLACK:
+        wrong.append(f"{after.fds - before.fds} descriptors stayed behind")
+    if after.threads > before.threads + SLACK:
+        wrong.append(f"{after.threads - before.threads} threads stayed behind")
+    if after.rss > before.rss + GROWTH:
+        wrong.append(f"the memory grew by {after.rss - before.rss:.0f} MiB")
+    return wrong
 
 
-async def settled(proxy, before, seconds=25):
-    limit = time.monotonic() + seconds
-    while time.monotonic() < limit:
-        now = proxy.read()
-        if now.fds <= before.fds + SLACK and now.others <= before.others + SLACK:
-            break
-        await asyncio.sleep(0.5)
-    return proxy.read()
-
-
-def tell(ledger, before, mark, after, witness, panics):
-    """Prints the figures and gives what is not as it must be."""
+def tell_answers(ledger, plan, stage):
     wrong = []
     lost, duplicated, altered = ledger.damage
-    print(f"requests: {ledger.requests}; tokens compared: {ledger.tokens}")
+    mib = stage.uploaded / soak_uploads.MIB
+    print(f"requests: {ledger.requests}; tokens compared: {ledger.tokens}; uploads: {mib:.0f} MiB")
     for title, counter in (
         ("what clients did", ledger.acts),
+        ("routes", ledger.routes),
         ("outcomes", ledger.kinds),
         ("errors", ledger.errors),
+        ("failures of upstreams", plan.failures),
     ):
         print(f"{title}: " + ", ".join(f"{name} {count}" for name, count in counter.most_common()))
+    print(f"reloads: {plan.reloads}")
     print(f"tokens lost: {lost}, duplicated: {duplicated}, altered: {altered}")
     if lost or duplicated or altered:
         wrong.append("tokens were lost, duplicated or altered")
@@ -124,65 +304,48 @@ def tell(ledger, before, mark, after, witness, panics):
     if ledger.wrong:
         wrong.append(f"{ledger.wrong} outcomes that were not expected")
         wrong += ledger.unexpected
-    print(f"start: {before}; early: {mark}; end: {after}; kept upstream: {after.pooled}")
-    print(f"workers: {before.workers} at the start, {after.workers} at the end")
-    if after.workers < before.workers:
-        wrong.append("workers were lost")
-    if after.fds > before.fds + SLACK:
-        wrong.append(f"{after.fds - before.fds} descriptors stayed behind")
-    if after.others > before.others + SLACK:
-        wrong.append(f"{after.others - before.others} threads stayed behind")
-    if mark is not None and after.rss > mark.rss + GROWTH:
-        wrong.append(f"the memory grew by {after.rss - mark.rss:.0f} MiB")
+    return wrong
+
+
+def tell_readings(start, early, end):
+    """The end is compared with the pause after the first minute."""
+    print(f"at the start: {start}; after the first minute: {early}; at the end: {end}")
+    print(f"workers: {early.workers} after the first minute, {end.workers} at the end")
+    print(f"connections kept to upstreams: {early.pooled} and {end.pooled}")
+    return growth(early, end)
+
+
+def tell_witness(seen, replicas):
+    """The witness is served at once, but for answers whose upstream failed in their middle, and where an
+    upstream that keeps silent had to be waited for."""
+    failed, late = [], []
+    for began, taken, problem in seen["slow"]:
+        answer = argparse.Namespace(began=began, ended=began + taken)
+        is_excused = any(each.failed_during(answer, False) for each in replicas)
+        if problem and not is_excused:
+            failed.append(f"{problem} after {taken:.2f} s")
+        elif taken > SERVED_WITHIN + (REQUEST_TIMEOUT if is_excused else 0):
+            late.append(round(taken, 2))
     print(
-        f"witness: {witness['served']} served, worst {witness['worst']:.2f} s, "
-        f"middle {witness['middle'] * 1000:.0f} ms, machine {witness['late']:.2f} s late at worst"
+        f"witness: {seen['served']} served, {seen['failed']} broken off by their upstreams, worst "
+        f"{seen['worst']:.2f} s, middle {seen['middle'] * 1000:.0f} ms, machine {seen['late']:.2f} s"
+        " late at worst"
     )
-    if witness["failed"] or not witness["served"]:
-        wrong.append(f"the witness failed {witness['failed']} times: {witness['wrong']}")
-    if witness["worst"] >= SERVED_WITHIN:
-        wrong.append(f"the witness waited {witness['worst']:.2f} s")
-    if panics:
-        wrong.append(f"{panics} panics")
+    wrong = [] if seen["served"] else ["the witness was never served"]
+    if failed or len(late) > 1 + seen["served"] // LATE_ONES or max(late, default=0) > LATE_WITHIN:
+        wrong.append(f"the witness: {failed[:3]}, late {len(late)} times: {late[:3]}")
     return wrong
 
 
 async def soak(binary, minutes, seed):
-    upstream = machine.Upstream()
-    proxy = machine.Proxy(binary, f"http://127.0.0.1:{upstream.port}/v1", ENV)
-    proxy.upstream_ports = (upstream.port,)
-    witness = None
+    run = Soak(binary, minutes, seed)
     try:
-        ledger = Ledger()
-        number = itertools.count(1)
-        clients = [
-            Client(proxy.addr, random.Random(f"{seed}-{place}"), number, f"127.0.0.{20 + place}")
-            for place in range(CLIENTS)
-        ]
-        # The first threads and buffers of everything are no growth.
-        await asyncio.gather(*(client.plain() for client in clients))
-        for client in clients:
-            client.drop()
-        await asyncio.sleep(1)
-        before = proxy.read()
-        witness = machine.Witness(proxy.addr)
-        began = time.monotonic()
-        until = began + minutes * 60
-        mark = began + min(60, minutes * 60 / 4)
-        watching = asyncio.create_task(watch(proxy, ledger, began, until, mark))
-        await asyncio.gather(*(client_loop(client, ledger, until) for client in clients))
-        reading = await watching
-        seen = await asyncio.to_thread(witness.end)
-        if not proxy.alive:
-            print(f"the proxy ended with {proxy.process.returncode}")
-            return ["the proxy died"]
-        after = await settled(proxy, before)
-        return tell(ledger, before, reading, after, seen, proxy.log().count("panicked"))
+        wrong = await run.run()
+        if wrong:
+            print(f"the log of the proxy: {run.keep_log()}")
+        return wrong
     finally:
-        if witness is not None:
-            witness.kill()
-        proxy.stop()
-        upstream.kill()
+        run.stop()
 
 
 def main():

@@ -5,14 +5,20 @@ its outcome and the kinds that are allowed. Every token is compared, whatever th
 """
 
 import asyncio
+import base64
 import collections
+import time
 
 import dialects
 import scenarios_framing
+import soak_uploads
+import spec as specs
 import wire
 from bench import Outcome, outcome
+from replicas import MODELS
 
-Deed = collections.namedtuple("Deed", "name kind expected spec outcome")
+# `spec` is None where no answer is compared, `replica` is the upstream that answered, if it is known.
+Deed = collections.namedtuple("Deed", "name dialect kind expected spec outcome replica once")
 
 EXACT = {"exact"}
 FAILS = {"error", "busy"}
@@ -42,6 +48,10 @@ ACTS = [
     ("fault", 20),
     ("leave", 8),
     ("slow reader", 4),
+    ("upload", 2),
+    ("lists", 3),
+    ("wrong key", 3),
+    ("turning key", 3),
     ("bad request", 5),
     ("bad framing", 1),
     ("slow head", 1),
@@ -49,24 +59,51 @@ ACTS = [
 ]
 
 
-class Client:
-    """One client with its own random numbers; `number` makes ids for its specs."""
+class Stage:
+    """What all clients share: the address, the plan, the numbers of specs, and the texts of uploads."""
 
-    def __init__(self, addr, dice, number, source):
+    def __init__(self, addr, plan, numbers, fillers):
         self.addr = addr
+        self.plan = plan
+        self.numbers = numbers
+        self.fillers = fillers
+        self.uploaded = 0
+
+    def judged(self, dialect, spec, answer):
+        """The outcome, the spec as the upstream that answered has it, and that upstream."""
+        name = answer.headers.get("x-upstream")
+        replica = next((each for each in self.plan.replicas if each.name == name), None)
+        sent = specs.at_replica(spec, replica.number if replica else 0)
+        return outcome(dialect, sent, answer), sent, replica
+
+
+def other(name, kind, expected, answer=None):
+    """A deed whose answer has no tokens."""
+    found = answer and Outcome(kind, answer, None)
+    return Deed(name, None, kind, expected, None, found, None, False)
+
+
+class Client:
+    """One client with its own random numbers, address and key."""
+
+    def __init__(self, stage, dice, source, key):
+        self.stage = stage
+        self.addr = stage.addr
         self.dice = dice
-        self.number = number
         self.source = source
+        self.key = key
         self.kept = None
 
     def spec(self, **members):
-        number = next(self.number)
+        number = next(self.stage.numbers)
+        split = self.dice.random() < 0.3
         return {
             "id": f"soak-{number}",
             "seed": number,
             "n": self.dice.choice((1, 2, 5, 20, 60)),
-            "gap": self.dice.choice((0, 0, 0, 0.002, 0.02)),
-            "split": self.dice.random() < 0.3,
+            # Between pieces of some bytes, a longer one would be long in all.
+            "gap": self.dice.choice((0, 0, 0, 0.002, 0.002 if split else 0.02)),
+            "split": split,
             **members,
         }
 
@@ -75,22 +112,44 @@ class Client:
         name = self.dice.choices(names, weights)[0]
         return await getattr(self, name.replace(" ", "_"))()
 
-    async def ask(self, name, spec, expected):
-        """A request, half of the time on a connection that is kept."""
-        dialect = self.dice.choice(dialects.ALL)
-        body = dialect.build(spec)
-        if self.dice.random() < 0.5:
-            answer = await wire.ask(self.addr, "POST", dialect.path, body, self.source)
-        else:
-            answer = await self.ask_kept(dialect, body)
-        found = outcome(dialect, spec, answer)
-        return Deed(f"{name} {dialect.name}", found.kind, expected, spec, found)
+    def headers(self, key):
+        """The key in one of the ways in which clients send it."""
+        way = self.dice.randrange(4)
+        if way == 0:
+            return [("x-api-key", key)]
+        if way == 1:
+            both = base64.b64encode(f"user:{key}".encode()).decode()
+            return [("Authorization", f"Basic {both}")]
+        return [("Authorization", f"Bearer {key}")]
 
-    async def ask_kept(self, dialect, body):
+    def request(self, dialect, spec, close=True, key=None):
+        """The bytes of a request for one of the models."""
+        body = {**dialect.build(spec), "model": self.dice.choice((*MODELS, "turning"))}
+        return wire.request("POST", dialect.path, body, self.headers(key or self.key), close)
+
+    def deed(self, name, dialect, expected, spec, answer, once=False):
+        found, sent, replica = self.stage.judged(dialect, spec, answer)
+        return Deed(name, dialect, found.kind, expected, sent, found, replica, once)
+
+    async def ask(self, name, spec, expected, key=None):
+        """A request, half of the time on a connection that is kept."""
+        dialect = self.dice.choice(dialects.EVERY)
+        close = self.dice.random() < 0.5
+        data = self.request(dialect, spec, close, key)
+        answer = await (self.ask_once(data) if close else self.ask_kept(data))
+        return self.deed(name, dialect, expected, spec, answer)
+
+    async def ask_once(self, data, timeout=30):
+        each = await wire.Wire.open(self.addr, self.source)
+        try:
+            return await each.exchange(data, timeout)
+        finally:
+            each.close()
+
+    async def ask_kept(self, data):
         if self.kept is None:
             self.kept = await wire.Wire.open(self.addr, self.source)
-        await self.kept.send(wire.request("POST", dialect.path, body, close=False))
-        answer = await self.kept.answer()
+        answer = await self.kept.exchange(data)
         if not answer.whole or answer.headers.get("connection") == "close":
             self.drop()
         return answer
@@ -114,7 +173,7 @@ class Client:
         if name == "stall":
             members["n"] = 20
         found = await self.ask(name, self.spec(**members), expected)
-        if name == "stall" and "stream" not in found.name and found.kind == "exact":
+        if name == "stall" and found.kind == "exact":
             # An answer in one piece may be over before the place of the stall.
             return found._replace(expected=EITHER)
         return found
@@ -122,25 +181,79 @@ class Client:
     async def leave(self):
         """Reads a little of a long answer and goes; what came must be its beginning."""
         spec = self.spec(n=200, gap=0.005)
-        dialect = self.dice.choice((dialects.CHAT, dialects.GENERATE, dialects.V1))
+        dialect = self.dice.choice(
+            (dialects.CHAT, dialects.GENERATE, dialects.V1, dialects.TEXT, dialects.RESPONSES)
+        )
         each = await wire.Wire.open(self.addr, self.source)
-        await each.send(wire.request("POST", dialect.path, dialect.build(spec)))
+        began = time.monotonic()
+        await each.send(self.request(dialect, spec))
         answer = await each.answer(self.dice.choice((0.02, 0.1, 0.3)))
+        answer.began = began
         each.reset() if self.dice.random() < 0.5 else each.close()
+        found = self.deed("leave", dialect, {"left"}, spec, answer)
         if answer.status is None:
-            return Deed(f"leave {dialect.name}", "left", {"left"}, spec, None)
-        found = outcome(dialect, spec, answer)
-        kind = "left" if found.kind == "none" else found.kind
-        return Deed(f"leave {dialect.name}", kind, {"left"}, spec, found)
+            return found._replace(kind="left", spec=None)
+        return found._replace(kind="left" if found.kind == "none" else found.kind)
 
     async def slow_reader(self):
         spec = self.spec(n=60, gap=0)
         dialect = self.dice.choice((dialects.CHAT, dialects.V1, dialects.MESSAGES))
         each = await wire.Wire.open(self.addr, self.source, small=True)
-        await each.send(wire.request("POST", dialect.path, dialect.build(spec)))
-        found = outcome(dialect, spec, await each.answer(30, pause=0.01))
+        answer = await each.exchange(self.request(dialect, spec), pause=0.01)
         each.close()
-        return Deed(f"slow reader {dialect.name}", found.kind, EXACT, spec, found)
+        return self.deed("slow reader", dialect, EXACT, spec, answer)
+
+    async def upload(self):
+        """A request of some MiB; the upstream compares the long text with its checksum."""
+        filler = self.dice.choice(self.stage.fillers)
+        dialect = self.dice.choice(soak_uploads.DIALECTS)
+        model_first = self.dice.random() < 0.5
+        spec = self.spec(upload=filler.checksum)
+        model = self.dice.choice((*MODELS, "turning"))
+        body = soak_uploads.body(dialect, spec, model, filler, model_first)
+        data = wire.request("POST", dialect.path, body, self.headers(self.key))
+        answer = await self.ask_once(data)
+        self.stage.uploaded += len(body)
+        once = soak_uploads.is_streamed(dialect, model_first)
+        return self.deed("upload", dialect, EXACT, spec, answer, once)
+
+    async def lists(self):
+        """What is asked beside answers: each is whole JSON that names the models."""
+        path = self.dice.choice(("/api/tags", "/v1/models", "/api/ps", "/api/version"))
+        data = wire.request("GET", path, None, self.headers(self.key))
+        answer = await self.ask_once(data)
+        is_list = path in ("/api/tags", "/v1/models")
+        good = answer.status == 200 and answer.whole and bool(answer.json())
+        good = good and (not is_list or all(name.encode() in answer.body for name in MODELS))
+        return other("lists", "listed" if good else f"no list at {path}", {"listed"}, answer)
+
+    async def wrong_key(self):
+        """A key that is none: refused, and nothing goes upstream."""
+        dialect = self.dice.choice(dialects.EVERY)
+        body = dialect.build(self.spec(id="nobody"))
+        key = self.dice.choice((self.key[:-1], self.key + "0", "client-key-none", "x" * 3000))
+        headers = self.headers(key) if self.dice.random() < 0.8 else []
+        data = wire.request("POST", dialect.path, body, headers)
+        return self.refused("wrong key", await self.ask_once(data), (401, 429))
+
+    async def turning_key(self):
+        """The key that changes with each reload, or one that was taken away."""
+        plan = self.stage.plan
+        epoch = plan.epoch
+        if plan.retired and self.dice.random() < 0.5:
+            key, kinds = self.dice.choice(plan.retired), {"denied"}
+        else:
+            key, kinds = plan.turning, EXACT
+        found = await self.ask("turning key", self.spec(), kinds, key)
+        if found.outcome.answer.status in (401, 429):
+            found = found._replace(kind="denied", spec=None)
+        if epoch % 2 or epoch != plan.epoch:
+            found = found._replace(expected=EXACT | {"denied"})
+        return found
+
+    def refused(self, name, answer, statuses):
+        kind = "refused" if answer.status in statuses else f"{answer.status} for {statuses}"
+        return other(name, kind, {"refused"}, answer)
 
     async def bad_request(self):
         """A request that must be refused with just this status."""
@@ -150,13 +263,13 @@ class Client:
                 ("POST", "/api/chat", b'{"model":"scripted","messages":7}', 400),
                 ("POST", "/api/generate", b"", 400),
                 ("POST", "/v1/chat/completions", b"[]", 400),
+                ("POST", "/v1/messages", b'{"model":"scripted","messages":[]}', 400),
                 ("GET", "/nowhere", None, 404),
                 ("DELETE", "/api/chat", None, 405),
             )
         )
-        answer = await wire.ask(self.addr, method, path, body, self.source)
-        kind = "refused" if answer.status == status else f"{answer.status} for {status}"
-        return Deed(f"bad request {path}", kind, {"refused"}, None, Outcome(kind, answer, None))
+        data = wire.request(method, path, body, self.headers(self.key))
+        return self.refused(f"bad request {path}", await self.ask_once(data), (status,))
 
     async def bad_framing(self):
         """Nothing follows behind it here; scenarios_framing looks at that."""
@@ -167,7 +280,7 @@ class Client:
         answer = await each.answer(5)
         each.reset()
         kind = f"silence at {name}" if answer.error == "timeout" else "refused"
-        return Deed("bad framing", kind, {"refused"}, None, Outcome(kind, answer, None))
+        return other("bad framing", kind, {"refused"}, answer)
 
     async def slow_head(self):
         each = await wire.Wire.open(self.addr, self.source)
@@ -175,12 +288,12 @@ class Client:
             await each.send(bytes([byte]))
             await asyncio.sleep(0.2)
         each.reset() if self.dice.random() < 0.5 else each.close()
-        return Deed("slow head", "gone", {"gone"}, None, None)
+        return other("slow head", "gone", {"gone"})
 
     async def stalled_upload(self):
         each = await wire.Wire.open(self.addr, self.source)
-        data = wire.request("POST", "/api/chat", b" " * 5000)
+        data = wire.request("POST", "/api/chat", b" " * 5000, self.headers(self.key))
         await each.send(data[:-2000])
         await asyncio.sleep(1.5)
         each.reset() if self.dice.random() < 0.5 else each.close()
-        return Deed("stalled upload", "gone", {"gone"}, None, None)
+        return other("stalled upload", "gone", {"gone"})

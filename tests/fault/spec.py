@@ -9,9 +9,12 @@ import collections
 import json
 import random
 import re
+import zlib
 
 MODEL = "scripted"
 DIMENSIONS = 8
+# What all keys of clients begin with: no upstream may see one.
+CLIENT_KEY = "client-key-"
 TAILS = ["", "a", "é", "日本", "😀", "\n", '"', "\\", "<b>", "\t", "data: ", "{}", "\u2028", " "]
 MARK = re.compile(r"\[(\d+)\.(\d+)\]")
 
@@ -42,6 +45,12 @@ def vector(seed, place):
 def counts(spec):
     """Tokens of the prompt and of the response, as in the upstream's usage."""
     return 3 + spec["seed"] % 7, spec["n"]
+
+
+def checksum(filler):
+    """Length and checksum of the long text of an upload, as its spec tells them."""
+    data = (filler or "").encode("utf-8", "surrogatepass")
+    return [len(data), zlib.crc32(data)]
 
 
 def prompt(spec):

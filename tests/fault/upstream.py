@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """A scripted OpenAI-compatible upstream that fails on demand: upstream.py [--port N] [--replica N]
-[--journal FILE].
+[--journal FILE] [--responses].
 
 The first line of output is the port. What is answered, and what goes wrong on the way, stands in
 the spec of the prompt (spec.py); the faults are explained at `Connection.answer`. `POST /_mode`
@@ -8,7 +8,8 @@ lays the members of its body over every spec that follows, until the next one. `
 tells of all requests whose id begins with P when they began, when the answer ended, and when the
 peer was seen to leave, by the monotonic clock that all processes of a machine share. --replica makes
 the tokens those of one of several upstreams. --journal appends a line for each stage of an answer to a
-file, which stays when this process is killed.
+file, which stays when this process is killed. With --responses `/v1/responses` is there, too. What must
+never come from the proxy is kept as `stray` in `GET /_stats`.
 """
 
 import argparse
@@ -32,8 +33,9 @@ REMEMBERED = 50_000
 class Book:
     """What is known across connections."""
 
-    def __init__(self, replica=0, journal=None):
+    def __init__(self, replica=0, journal=None, responses=False):
         self.replica = replica
+        self.responses = responses
         self.journal = journal and os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         self.entries = collections.OrderedDict()
         self.mode = {}
@@ -111,6 +113,8 @@ class Connection(asyncio.Protocol):
     def next_request(self):
         try:
             request = wire.take_request(self.buffer)
+            if request is not None and request.has_client_key:
+                self.book.stray.append(f"the key of a client: {request.target}")
         except ValueError as error:
             self.book.stray.append(f"nonsense from the proxy: {error}")
             self.transport.abort()
@@ -121,7 +125,7 @@ class Connection(asyncio.Protocol):
             # The connection was already closed.
             self.reset()
             return
-        self.task = asyncio.ensure_future(self.serve(*request))
+        self.task = asyncio.ensure_future(self.serve(request.method, request.target, request.body))
         self.task.add_done_callback(self.served)
 
     def served(self, task):
@@ -145,9 +149,14 @@ class Connection(asyncio.Protocol):
             else:
                 self.transport.write(wire.models() if path.endswith("/models") else wire.missing())
             return
+        if path.endswith("/responses") and not self.book.responses:
+            self.transport.write(wire.missing())
+            return
         request = json.loads(body)
         spec = {**specs.parse(wire.prompt_of(request)), **mode}
         spec = specs.at_replica(spec, self.book.replica)
+        if "upload" in spec and specs.checksum(wire.filler_of(request)) != spec["upload"]:
+            self.book.stray.append(f"an altered upload: {spec['id']} {path}")
         self.book.note("began", spec)
         self.entry = entry = self.book.begin(spec)
         try:
@@ -260,10 +269,11 @@ async def main():
     arguments.add_argument("--port", type=int, default=0)
     arguments.add_argument("--replica", type=int, default=0)
     arguments.add_argument("--journal")
+    arguments.add_argument("--responses", action="store_true")
     options = arguments.parse_args()
     machine.raise_nofile()
     machine.quiet()
-    book = Book(options.replica, options.journal)
+    book = Book(options.replica, options.journal, options.responses)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(
         lambda: Connection(book), "127.0.0.1", options.port, backlog=4096, reuse_address=True

@@ -1,15 +1,18 @@
 """Bytes and JSON of the scripted upstream; nothing here waits or fails on purpose."""
 
+import collections
 import json
 
 import spec as specs
+
+Request = collections.namedtuple("Request", "method target body has_client_key")
 
 CREATED = 1_750_000_000
 REASONS = {200: "OK", 404: "Not Found", 429: "Too Many Requests", 503: "Service Unavailable"}
 
 
 def take_request(buffer):
-    """Takes a whole request off the buffer: method, target, body; None while it is not whole."""
+    """Takes a whole request off the buffer; None while it is not whole."""
     end = buffer.find(b"\r\n\r\n")
     if end < 0:
         return None
@@ -33,10 +36,14 @@ def take_request(buffer):
             return None
         body = bytes(buffer[start:end])
     del buffer[:end]
-    return words[0], words[1], body
+    has_client_key = any(specs.CLIENT_KEY in value for value in headers.values())
+    return Request(words[0], words[1], body, has_client_key)
 
 
 def take_chunks(buffer, at):
+    if not buffer.endswith(b"0\r\n\r\n"):
+        # Saves a walk over the chunks of a long body at each piece of it: nothing follows a request.
+        return None
     body = bytearray()
     while True:
         line = buffer.find(b"\r\n", at)
@@ -61,8 +68,21 @@ def prompt_of(request):
         return content
     if "input" in request:
         found = request["input"]
-        return found[0] if isinstance(found, list) and found else found
+        first = found[0] if isinstance(found, list) and found else found
+        if isinstance(first, dict):
+            return "".join(part.get("text", "") for part in found[-1]["content"])
+        return first
     return request.get("prompt")
+
+
+def filler_of(request):
+    """The long text of an upload: what the system says."""
+    said = request.get("messages") or request.get("input")
+    if said and isinstance(said, list) and isinstance(said[0], dict):
+        content = said[0].get("content")
+        is_list = isinstance(content, list)
+        return "".join(part.get("text", "") for part in content) if is_list else content
+    return request.get("system")
 
 
 def head(status, kind, headers=()):
@@ -81,7 +101,7 @@ def models():
 
 
 def missing():
-    return whole(b'{"error":{"message":"no such path"}}', 404)
+    return whole(b'{"detail":"Not Found"}', 404)
 
 
 def refusal(status, retry_after):
@@ -95,6 +115,12 @@ def pieces(path, request, spec):
     if path.endswith("/embeddings"):
         events = [json.dumps(embeddings(request, spec)).encode()]
         kind = "application/json"
+    elif path.endswith("/responses"):
+        events = [response_event(it) for it in response_events(spec)]
+        kind = "text/event-stream"
+        if not request.get("stream"):
+            events = [json.dumps(response(spec, "completed")).encode()]
+            kind = "application/json"
     elif request.get("stream"):
         events = [f"data: {json.dumps(it)}\n\n".encode() for it in chunks(path, request, spec)]
         events.append(b"data: [DONE]\n\n")
@@ -150,6 +176,46 @@ def answer(path, spec):
         kind, choice = "text_completion", {"text": text}
     choices = [{"index": 0, **choice, "finish_reason": "stop"}]
     return {**base(spec, kind), "choices": choices, "usage": usage(spec)}
+
+
+def response(spec, status):
+    """A response object; its output is there when it is completed."""
+    found = {"id": f"resp_{spec['id']}", "object": "response", "created_at": CREATED}
+    found.update(status=status, model=specs.MODEL, error=None, output=[], usage=None)
+    if status == "completed":
+        asked, made = specs.counts(spec)
+        found["output"] = [response_item(spec, specs.text(spec["seed"], spec["n"]))]
+        found["usage"] = {"input_tokens": asked, "output_tokens": made, "total_tokens": asked + made}
+    return found
+
+
+def response_item(spec, text):
+    part = {"type": "output_text", "text": text, "annotations": []}
+    content = [] if text is None else [part]
+    status = "in_progress" if text is None else "completed"
+    item = {"type": "message", "id": f"msg_{spec['id']}", "role": "assistant"}
+    return {**item, "status": status, "content": content}
+
+
+def response_events(spec):
+    text = specs.text(spec["seed"], spec["n"])
+    place = {"item_id": f"msg_{spec['id']}", "output_index": 0, "content_index": 0}
+    part = {"type": "output_text", "text": "", "annotations": []}
+    yield {"type": "response.created", "response": response(spec, "in_progress")}
+    added = {"output_index": 0, "item": response_item(spec, None)}
+    yield {"type": "response.output_item.added", **added}
+    yield {"type": "response.content_part.added", **place, "part": part}
+    for token in specs.tokens(spec["seed"], spec["n"]):
+        yield {"type": "response.output_text.delta", **place, "delta": token}
+    yield {"type": "response.output_text.done", **place, "text": text}
+    yield {"type": "response.content_part.done", **place, "part": {**part, "text": text}}
+    done = {"output_index": 0, "item": response_item(spec, text)}
+    yield {"type": "response.output_item.done", **done}
+    yield {"type": "response.completed", "response": response(spec, "completed")}
+
+
+def response_event(event):
+    return f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
 
 
 def embeddings(request, spec):

@@ -122,6 +122,17 @@ class Wire:
     async def _line(self):
         return (await self.reader.readuntil(b"\r\n"))[:-2]
 
+    async def exchange(self, data, timeout=30, pause=0.0):
+        """Sends a request and reads its answer, which may come before all was sent."""
+        began = time.monotonic()
+        try:
+            await self.send(data, timeout)
+        except (OSError, TimeoutError):
+            timeout = 1
+        answer = await self.answer(timeout, pause=pause)
+        answer.began = began
+        return answer
+
     async def _head(self, answer):
         line = await self._line()
         answer.first = time.monotonic()

@@ -77,4 +77,5 @@ macro_rules! targets {
 targets! {
     chat generate embed manage messages responses pass form unpack sse stream answer vectors models
     errors backoff names template durations redact context origins config base_url
+    config_file key_file repair plainest_form responses_items message_blocks
 }

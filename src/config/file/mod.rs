@@ -79,7 +79,7 @@ pub fn read(path: &Path, environment: &Environment<'_>) -> Result<ConfigFile, St
 }
 
 /// Reads the text of a file that was last changed at this time.
-fn parse(
+pub fn parse(
     bytes: &[u8],
     (path, changed): (&Path, SystemTime),
     environment: &Environment<'_>,

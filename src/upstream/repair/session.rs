@@ -366,8 +366,8 @@ fn hash(text: &str) -> u64 {
     u64::from_str_radix(&sha256_hex(text.as_bytes())[..16], 16).unwrap_or_default()
 }
 
-/// A rejection for the log: at most `MAX_REASON_CHARS` characters, without words of the conversation,
-/// which some servers repeat.
+/// A rejection for the log: at most `MAX_REASON_CHARS` characters in one line, without words of the
+/// conversation, which some servers repeat.
 pub fn describe_rejection(message: &str, document: &Document<'_>) -> String {
     let body = document.to_json();
     let message = find_reason(message);
@@ -383,5 +383,6 @@ pub fn describe_rejection(message: &str, document: &Document<'_>) -> String {
         out.push_str(if is_shown { word } else { "…" });
         rest = after;
     }
-    out.chars().take(MAX_REASON_CHARS).collect()
+    let in_one_line = |c: char| if c.is_control() { ' ' } else { c };
+    out.chars().take(MAX_REASON_CHARS).map(in_one_line).collect()
 }

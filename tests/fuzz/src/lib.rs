@@ -6,10 +6,14 @@
 //! Bodies have no state and use neither clock nor random numbers: the same bytes give the same result.
 
 pub mod answers;
+pub mod build;
 pub mod corpus;
+pub mod files;
+pub mod items;
 pub mod mutate;
 pub mod origins;
 pub mod passing;
+pub mod repairs;
 pub mod requests;
 pub mod settings;
 pub mod sse;
@@ -103,6 +107,17 @@ pub const TARGETS: &[Target] = &[
     target("origins", origins::origins, &[], origins::WORDS),
     target("config", settings::config, &[], settings::WORDS),
     target("base_url", settings::base_url, &[], settings::WORDS),
+    target("config_file", files::config_file, &[], files::TOML_WORDS),
+    target("key_file", files::key_file, &[], files::KEY_WORDS),
+    target(
+        "repair",
+        repairs::repair,
+        &[("repairs", "request.json"), ("repairs", "refusal.json")],
+        repairs::WORDS,
+    ),
+    target("plainest_form", repairs::plainest_form, &[("repairs", "request.json")], repairs::WORDS),
+    target("responses_items", items::responses_items, &[], items::WORDS),
+    target("message_blocks", items::message_blocks, &[], items::WORDS),
 ];
 
 /// The target of this name.

@@ -49,14 +49,14 @@ pub const WORDS: &[&str] = &[
 
 /// Serialises for the upstream as the client does, and reads it again. Numbers of the client's own
 /// are passed on as they were written, and may be above what is read here: then this is null.
-fn sent(request: &impl Serialize) -> Value {
+pub(super) fn sent(request: &impl Serialize) -> Value {
     let bytes = serde_json::to_vec(request).expect("a request is JSON");
     serde_json::from_slice::<&RawValue>(&bytes).expect("what is sent can be read");
     serde_json::from_slice(&bytes).unwrap_or_default()
 }
 
 /// What any server of chat completions relies on.
-fn check_chat(request: &Value, id: &str) {
+pub(super) fn check_chat(request: &Value, id: &str) {
     if request.is_null() {
         return;
     }
