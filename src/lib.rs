@@ -83,6 +83,8 @@
 //! - Nothing is sent again once a byte of an upstream's response was passed on.
 //! - Every exchange ends exactly once: answered, ended, failed, or the client is gone.
 //! - No key is logged, and no prompt and no response unless the operator asks for bodies.
+//!
+//! Who can reach what, what each can cost, and what bounds it: [`http::threat_model`].
 
 pub mod api;
 pub mod app;

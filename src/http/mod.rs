@@ -13,4 +13,5 @@ pub mod exchange;
 pub mod framing;
 pub mod host_info;
 pub mod routes;
+pub mod threat_model;
 pub mod unread_body;

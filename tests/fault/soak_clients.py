@@ -171,7 +171,8 @@ class Client:
         if members.get("fault") in ("cut", "cutreset"):
             members["at"] = self.dice.randrange(1, 3000)
         if name == "stall":
-            members["n"] = 20
+            # Behind some tokens, and not within the head, where each upstream would be waited for.
+            members.update(n=20, split=False)
         found = await self.ask(name, self.spec(**members), expected)
         if name == "stall" and found.kind == "exact":
             # An answer in one piece may be over before the place of the stall.

@@ -13,10 +13,40 @@ const MAX_ITEMS: usize = 12;
 
 /// Texts that are common or odd.
 const TEXTS: &[&str] = &[
-    "", " ", "a", "word", "call_1", "call_2", "call_3", "f", "g", "get_weather", "user", "assistant", "system",
-    "developer", "tool", "{}", "{\"a\":1}", "{\"a\":", "[1]", "null", "text/plain", "image/png", "auto",
-    "https://h.test/a.png", "data:image/png;base64,iVBORw0KGgo=", "iVBORw0KGgo=", "e\u{301}", "\u{0}",
-    "\u{2028}", "<think>", "</think>", "completed", "high", "tool name with blanks \u{e9}",
+    "",
+    " ",
+    "a",
+    "word",
+    "call_1",
+    "call_2",
+    "call_3",
+    "f",
+    "g",
+    "get_weather",
+    "user",
+    "assistant",
+    "system",
+    "developer",
+    "tool",
+    "{}",
+    "{\"a\":1}",
+    "{\"a\":",
+    "[1]",
+    "null",
+    "text/plain",
+    "image/png",
+    "auto",
+    "https://h.test/a.png",
+    "data:image/png;base64,iVBORw0KGgo=",
+    "iVBORw0KGgo=",
+    "e\u{301}",
+    "\u{0}",
+    "\u{2028}",
+    "<think>",
+    "</think>",
+    "completed",
+    "high",
+    "tool name with blanks \u{e9}",
 ];
 
 /// A row of choices; 0 for ever behind the last byte.
@@ -65,7 +95,8 @@ impl<'a> Choices<'a> {
             _ => {
                 let mut object = Map::new();
                 for _ in 0..self.below(3) {
-                    let name = (*self.one(&["type", "text", "content", "name", "id", "a"])).to_owned();
+                    let name =
+                        (*self.one(&["type", "text", "content", "name", "id", "a"])).to_owned();
                     object.insert(name, self.any(depth + 1));
                 }
                 Value::Object(object)
@@ -144,7 +175,8 @@ pub fn name(choices: &mut Choices<'_>) -> Value {
 
 /// The text of an object.
 pub fn arguments(choices: &mut Choices<'_>) -> Value {
-    (*choices.one(&["{}", "{\"a\":1}", "{\"a\":{\"b\":[1,\"\\u00e9\"]}}", "{\"a\":", "", "5"])).into()
+    (*choices.one(&["{}", "{\"a\":1}", "{\"a\":{\"b\":[1,\"\\u00e9\"]}}", "{\"a\":", "", "5"]))
+        .into()
 }
 
 /// Any value.

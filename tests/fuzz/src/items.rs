@@ -20,13 +20,36 @@ use super::{check_refusal, profile_of};
 
 /// Words of items and blocks.
 pub const WORDS: &[&str] = &[
-    "\"type\":\"message\"", "\"type\":\"function_call\"", "\"type\":\"function_call_output\"",
-    "\"type\":\"custom_tool_call\"", "\"type\":\"reasoning\"", "\"type\":\"local_shell_call\"",
-    "\"call_id\":\"call_1\"", "\"output\":", "\"arguments\":\"{}\"", "\"content\":[", "\"summary\":[",
-    "\"type\":\"input_text\"", "\"type\":\"tool_use\"", "\"type\":\"tool_result\"", "\"tool_use_id\":",
-    "\"type\":\"thinking\"", "\"type\":\"document\"", "\"source\":{", "\"media_type\":", "\"input\":{",
-    "\"is_error\":true", "\"role\":\"user\"", "\"role\":\"assistant\"", "\"text\":", "null", "{", "}", "[",
-    "]", ",",
+    "\"type\":\"message\"",
+    "\"type\":\"function_call\"",
+    "\"type\":\"function_call_output\"",
+    "\"type\":\"custom_tool_call\"",
+    "\"type\":\"reasoning\"",
+    "\"type\":\"local_shell_call\"",
+    "\"call_id\":\"call_1\"",
+    "\"output\":",
+    "\"arguments\":\"{}\"",
+    "\"content\":[",
+    "\"summary\":[",
+    "\"type\":\"input_text\"",
+    "\"type\":\"tool_use\"",
+    "\"type\":\"tool_result\"",
+    "\"tool_use_id\":",
+    "\"type\":\"thinking\"",
+    "\"type\":\"document\"",
+    "\"source\":{",
+    "\"media_type\":",
+    "\"input\":{",
+    "\"is_error\":true",
+    "\"role\":\"user\"",
+    "\"role\":\"assistant\"",
+    "\"text\":",
+    "null",
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
 ];
 
 /// The most that a translation may add to each byte of a request, and to all of it.
@@ -38,7 +61,10 @@ const PARTS: &[Kind] = &[
     Kind { name: "output_text", members: &[("text", text), ("annotations", any)] },
     Kind { name: "refusal", members: &[("refusal", text)] },
     Kind { name: "input_image", members: &[("image_url", text), ("detail", text)] },
-    Kind { name: "input_file", members: &[("file_data", text), ("filename", text), ("file_id", text)] },
+    Kind {
+        name: "input_file",
+        members: &[("file_data", text), ("filename", text), ("file_id", text)],
+    },
     Kind { name: "input_audio", members: &[("input_audio", any)] },
     Kind { name: "encrypted_content", members: &[("encrypted_content", text)] },
     Kind { name: "unheard_of", members: &[("text", text)] },
@@ -65,7 +91,12 @@ const ITEMS: &[Kind] = &[
     Kind { name: "local_shell_call_output", members: &[("id", id), ("output", output)] },
     Kind {
         name: "reasoning",
-        members: &[("id", id), ("summary", summaries), ("content", summaries), ("encrypted_content", text)],
+        members: &[
+            ("id", id),
+            ("summary", summaries),
+            ("content", summaries),
+            ("encrypted_content", text),
+        ],
     },
     Kind { name: "web_search_call", members: &[("id", id), ("action", any), ("status", text)] },
     Kind { name: "mcp_call", members: &[("id", id), ("name", name), ("arguments", arguments)] },
@@ -98,7 +129,8 @@ pub fn responses_items(data: &[u8]) {
         let translated = responses::to_chat(&request)?;
         Ok(sent(&responses::to_openai(&translated, "m", profile_of(data))?))
     };
-    let said = items.iter().filter(|item| is_message(item)).filter_map(|item| text_of(&item["content"]));
+    let said =
+        items.iter().filter(|item| is_message(item)).filter_map(|item| text_of(&item["content"]));
     judge(&body, translate, said.collect());
 }
 
@@ -136,7 +168,10 @@ const BLOCKS: &[Kind] = &[
     Kind { name: "text", members: &[("text", text), ("citations", any), ("cache_control", any)] },
     Kind { name: "image", members: &[("source", source)] },
     Kind { name: "document", members: &[("source", source), ("title", text), ("context", text)] },
-    Kind { name: "search_result", members: &[("source", text), ("title", text), ("content", inner)] },
+    Kind {
+        name: "search_result",
+        members: &[("source", text), ("title", text), ("content", inner)],
+    },
     Kind { name: "thinking", members: &[("thinking", text), ("signature", text)] },
     Kind { name: "redacted_thinking", members: &[("data", text)] },
     Kind { name: "tool_use", members: &[("id", id), ("name", name), ("input", any)] },

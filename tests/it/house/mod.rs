@@ -2,4 +2,5 @@
 
 mod dependencies;
 mod rooms;
+mod threats;
 mod tidy;

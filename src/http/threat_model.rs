@@ -1,0 +1,70 @@
+//! Who can reach what, what each can cost, what bounds it, and which test shows it. No code.
+//!
+//! `house/threats.rs` checks that each name in the last two columns is there: constants and options in
+//! the sources, scenarios of `scripts/fault` by their names, tests as `file::test`.
+//!
+//! # Who
+//!
+//! - **A client without a key**, where keys are configured, reaches `GET` and `HEAD` of `/` and
+//!   `/health`, and preflights. Everything else is 401 before a byte of its body is read, in the thread
+//!   that receives: what costs there costs everybody.
+//! - **A client with a key**, and each client where there are none, asks the upstream with the
+//!   operator's key, reads, makes and deletes virtual models, which all clients share, and sees its
+//!   own kept responses only. Keys have the same rights.
+//! - **A web page** in the browser of a user of this machine reaches loopback with that user's rights,
+//!   and reads nothing, and asks for nothing, unless its origin is allowed.
+//! - **Another process of the machine** is a client. As the same user it also reads the environment of
+//!   this process, its key files and its memory; nothing here can help. As another user it sees the
+//!   command line, so keys do not belong there.
+//! - **Somebody on the network** between client and proxy, or between proxy and an `http://` upstream,
+//!   reads and changes everything: there is no TLS for clients here, a reverse proxy has it.
+//!   `https://` upstreams are verified unless `UPSTREAM_TLS_VERIFY` is off.
+//! - **An upstream** is trusted with the prompts and the key that it gets, and with the words of its
+//!   answers. It is not trusted with memory, time, threads, log lines, or another upstream's key.
+//! - **The operator** is trusted. Mistakes in the configuration stop the start and leave a reload
+//!   without effect.
+//!
+//! # What a client can cost
+//!
+//! | attempt | costs | bounded by | shown by |
+//! | --- | --- | --- | --- |
+//! | many connections | 96 KiB, a thread and 2 descriptors each | `MAX_CONNECTIONS`, the oldest idle ones go | `idle-10k-limited`, `connection-limit`, `emfile`, `pids-max` |
+//! | slow or endless heads | a connection for 10 s, 64 KiB | [`Limits`](crate::net::connection_guard::Limits) | `slow-loris`, `header-flood` |
+//! | bodies that stall | a connection; no worker | 1 KiB/s after 10 s, `REQUEST_TIMEOUT` | `stalled-uploads` |
+//! | large bodies | memory | `MAX_BODY_BYTES`, the budget of [`crate::net::limits`] | `body-flood`, `memory-limit`, `guard::bodies_that_are_held_have_a_common_bound` |
+//! | bodies that unfold | memory, CPU | `MAX_DECOMPRESSED_BYTES`, `MAX_WINDOW_BYTES` | `decompress::a_body_that_unfolds_without_end_is_refused` |
+//! | all workers | others wait, then 503 | `OLLAMA_MAX_QUEUE`, `MAX_PER_CLIENT` | `burst-overload`, `fair-share`, `health-when-busy` |
+//! | answers that nobody reads | a worker for 30 s | [`crate::net::connection_guard`] | `disconnect::a_client_that_stops_reading_does_not_stop_the_others` |
+//! | leaving | the upstream's work until then, a second at most | the guard | `client-gone` |
+//! | ambiguous framing | its connection | [`crate::http::framing`] | `framing-bad` |
+//! | deep or odd JSON | CPU for its own length | `MAX_BODY_BYTES`; parsers without recursion on its depth | `fuzz_replay::chat`, `fuzz_replay::responses_items` |
+//! | the upstream's money | what the key allows | `max_parallel`, `MAX_PER_CLIENT`; quotas are the upstream's | `strategies::a_full_upstream_is_passed_over_and_if_all_are_full_requests_wait_their_turn` |
+//! | virtual models | 64 MiB, and the state file | `MAX_KEPT_BYTES` | `store::number_and_size_are_bounded` |
+//!
+//! # What a web page can do
+//!
+//! | attempt | costs | bounded by | shown by |
+//! | --- | --- | --- | --- |
+//! | a request from a foreign origin | 403, its body unread | `OLLAMA_ORIGINS` | `cors::a_foreign_origin_is_refused_whatever_it_asks_for` |
+//! | a name that points to loopback (DNS rebinding) | 403 | the check of `Host` | `host::on_loopback_only_near_hosts_are_served` |
+//! | reading a key or an answer of others | nothing | CORS headers for allowed origins only | `cors::every_answer_to_an_allowed_origin_says_so` |
+//!
+//! # What is told
+//!
+//! | secret | who could read it | kept by | shown by |
+//! | --- | --- | --- | --- |
+//! | the upstream's key | clients, other upstreams, readers of the log | [`crate::observe::redact`] | `output::keys_prompts_and_answers_are_nowhere_in_the_log` |
+//! | a client's key | the upstream, readers of the log | [`crate::http::client_keys`] | `keys::the_client_s_key_never_goes_upstream`, `scripts/soak` |
+//! | prompts and answers | readers of the log and of the state file | `LOG_BODIES` | `output::bodies_are_logged_at_no_other_level_than_trace` |
+//! | a key in a configuration that is wrong | readers of the log | [`crate::config`] | `start::no_mistake_in_a_configuration_file_gives_a_key_away`, `fuzz_replay::config_file` |
+//!
+//! # What an upstream can cost
+//!
+//! | attempt | costs | bounded by | shown by |
+//! | --- | --- | --- | --- |
+//! | silence, half a head, no connection | a worker until then | `REQUEST_TIMEOUT`, [`crate::upstream::breaker`] | `upstream-faults`, `upstream-black-hole`, `circuit` |
+//! | answers without end | memory | `MAX_RESPONSE_BYTES`, `MAX_EVENT_BYTES` | `faults::a_whole_body_that_does_not_end` |
+//! | long delays asked for | a worker for that long | `MAX_SERVER_DELAY` | `retry::who_asks_for_too_long_a_delay_is_not_asked_again_and_the_client_learns_it` |
+//! | endless refusals | attempts | `MAX_ATTEMPTS`, `RETRY_MAX` | `plainest::nothing_that_an_upstream_says_costs_more_than_six_attempts`, `fuzz_replay::repair` |
+//! | breaking off | the rest of that answer, never a wrong one | ends that no client takes for complete | `upstream-cuts`, `upstream-chaos`, `scripts/soak` |
+//! | large lists, texts and ids | memory, series, log lines | `MAX_ERROR_BYTES`, `MAX_SERIES`, `MAX_ID_BYTES` | `metrics/tests::no_client_can_make_it_grow_without_end` |
