@@ -222,11 +222,11 @@ impl Case {
         let rejections: Vec<ErrorDetails> = pieces.iter().map(|piece| rejection(piece)).collect();
         let flags = data.len();
         let route = RouteTraits {
-            is_chat: flags % 8 != 0,
-            rewrites_response: flags % 2 == 0,
-            may_truncate: flags % 3 == 0,
-            is_passed: flags % 2 != 0,
-            can_collect: flags % 2 == 0,
+            is_chat: !flags.is_multiple_of(8),
+            rewrites_response: flags.is_multiple_of(2),
+            may_truncate: flags.is_multiple_of(3),
+            is_passed: !flags.is_multiple_of(2),
+            can_collect: flags.is_multiple_of(2),
         };
         Self { request, rejections, route }
     }
@@ -304,7 +304,9 @@ pub fn repair(data: &[u8]) {
     let mut session = Session::new(&document);
     let mut sent = vec![(document.to_json(), document.is_for_responses())];
     let mut is_cut = false;
-    let told = rejections.iter().cycle().take(MAX_ATTEMPTS + 2);
+    // Some upstreams say the same for ever.
+    let most = if data.len().is_multiple_of(4) { MAX_ATTEMPTS + 2 } else { rejections.len() };
+    let told = rejections.iter().cycle().take(most);
     for details in told {
         check_description(details, &document);
         let Some(change) = session.next(details, &mut document, |_| false) else { break };
