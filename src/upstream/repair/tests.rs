@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::document::{Document, Repairable, RouteTraits};
 use super::plan::{is_about_stream, plan};
+use super::session::describe_rejection;
 use crate::api::ollama::decode;
 use crate::api::ollama::request::ChatRequest as OllamaRequest;
 use crate::api::openai::request::EmbeddingRequest;
@@ -324,4 +325,12 @@ fn a_rejection_about_streams_is_told_from_one_that_names_the_upstream() {
     assert!(!is_about("'stream_options' is not permitted", ""));
     assert!(!is_about("stream_options is not permitted in a stream", "stream_options"));
     assert!(!is_about("This model only supports streams.", ""), "the opposite");
+}
+
+#[test]
+fn a_rejection_of_several_lines_is_told_in_one() {
+    with_request(&json!({}), |request| {
+        let told = describe_rejection("no\r\n2026-11-30 [INFO] all is well\u{1b}[2J", request);
+        assert_eq!(told, "no  2026-11-30 [INFO] all is well [2J");
+    });
 }
