@@ -97,6 +97,7 @@ impl Server {
         (config.workers, config.connection_limits.max_connections) =
             system_limits.fit(config.workers, max_connections);
         let store = Store::open(config.state_file.clone()).map_err(io::Error::other)?;
+        store.claim();
         let (host, port) = config.listen_addr();
         let listener =
             bind(&host, port).map_err(|error| listen_error(&config.host, port, &error))?;

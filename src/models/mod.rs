@@ -32,5 +32,6 @@ pub(crate) mod modelfile;
 pub mod probes;
 pub mod render;
 pub mod running_models;
+mod state_file;
 pub mod store;
 pub mod virtual_model;

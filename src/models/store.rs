@@ -1,18 +1,21 @@
 //! Stores the virtual models in memory and in one indented JSON file.
 //!
-//! The file is read once at start and written as a whole at every change: to a temporary file in the
-//! same directory, synced, then renamed, so that a crash leaves either the old or the new state. It is
-//! created at the first change. A file that cannot be parsed is an error and never overwritten.
-//! Readers share an immutable table and never wait for the disk. Two processes must not share a file:
-//! the last to write wins. Invariant: memory changes only after the file has been written.
+//! The file is read at start and written as a whole at every change (`state_file`), so that a crash leaves
+//! either the old or the new state. It is created at the first change. A file that cannot be parsed is an error
+//! and never overwritten. Readers share an immutable table and never wait for the disk.
+//!
+//! Two processes should not share a file, but may for a while, as when one replaces another: the second one
+//! says so at start ([`Store::claim`]). Each reads the file again before it writes if another one has changed it,
+//! so that no change is lost; it shows the other's models from then on. A file that was removed is written anew.
+//! Invariant: memory changes only after the file has been written, or was changed by others.
 //!
 //! The file is `PROXY_STATE`, by default below `XDG_DATA_HOME`, else `~/.local/share`. Without a
 //! home directory models are kept in memory only. It holds at most 1,000 models of 1 MiB each and
 //! 64 MiB together. All clients share them. A damaged file stops the start.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -20,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backends::names;
 use crate::error::{Error, Result};
+use crate::models::state_file::{self, Claim, Stamp};
 use crate::models::virtual_model::VirtualModel;
 use crate::observe::lock;
 
@@ -44,7 +48,20 @@ pub struct Store {
     path: Option<PathBuf>,
     table: RwLock<Arc<Table>>,
     /// Serializes changes, including the write to the disk.
-    write_lock: Mutex<()>,
+    write_lock: Mutex<Disk>,
+}
+
+/// What is known of the file.
+#[derive(Debug, Default)]
+struct Disk {
+    /// The version that was read or written last.
+    stamp: Option<Stamp>,
+    /// Whether this process uses the file to its end.
+    claims: bool,
+    /// Open while no other process does.
+    claim: Option<File>,
+    /// Whether it was told that another process uses the file.
+    is_told: bool,
 }
 
 /// The contents of the file; `M` is a model or a reference to one.
@@ -62,13 +79,23 @@ impl Store {
     /// # Errors
     /// A message that names the file and what is wrong with it.
     pub fn open(path: Option<PathBuf>) -> std::result::Result<Self, String> {
-        let table = match &path {
+        let (table, stamp) = match &path {
             Some(path) => {
                 read_file(path).map_err(|why| format!("state file {} {why}", path.display()))?
             }
-            None => Table::new(),
+            None => (Table::new(), None),
         };
-        Ok(Self { path, table: RwLock::new(Arc::new(table)), write_lock: Mutex::default() })
+        let write_lock = Mutex::new(Disk { stamp, ..Disk::default() });
+        Ok(Self { path, table: RwLock::new(Arc::new(table)), write_lock })
+    }
+
+    /// Notes that this process uses the file from now on, and warns if another one does.
+    pub fn claim(&self) {
+        if let Some(path) = &self.path {
+            let mut disk = lock::lock(&self.write_lock);
+            disk.claims = true;
+            disk.try_claim(&state_file::resolve(path));
+        }
     }
 
     /// Tries to write beside the file, and leaves nothing behind. A folder that is missing is created
@@ -78,12 +105,7 @@ impl Store {
     /// A message that names the file and what is wrong with it.
     pub fn check_writable(&self) -> std::result::Result<(), String> {
         let Some(path) = &self.path else { return Ok(()) };
-        let path = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
-        let folder = path.ancestors().skip(1).find(|folder| folder.exists());
-        let folder = folder.unwrap_or_else(|| Path::new("."));
-        let probe = folder.join(format!(".ollama-openai-proxy.{}.check", std::process::id()));
-        let written = write_new_file(&probe, b"\n");
-        let _ = fs::remove_file(&probe);
+        let written = state_file::check_writable(path);
         written.map_err(|error| format!("state file {} cannot be written: {error}", path.display()))
     }
 
@@ -131,12 +153,22 @@ impl Store {
     /// Applies `change` to a copy of the table, writes the copy if `change` returns true, and then
     /// publishes it.
     fn update(&self, change: impl FnOnce(&mut Table) -> Result<bool>) -> Result<bool> {
-        let _guard = lock::lock(&self.write_lock);
+        let mut disk = lock::lock(&self.write_lock);
+        let path = self.path.as_deref().map(state_file::resolve);
+        let folder_lock = path.as_deref().and_then(state_file::lock_folder);
+        if let Some(path) = &path
+            && let Some(newer) = disk.read_if_changed(path)?
+        {
+            *lock::write(&self.table) = Arc::new(newer);
+        }
         let mut table = Table::clone(&self.snapshot());
         let changed = change(&mut table)?;
         if changed {
-            match &self.path {
-                Some(path) => write_file(path, &table)?,
+            match &path {
+                Some(path) => {
+                    disk.stamp = Some(write_file(path, &table, folder_lock)?);
+                    disk.try_claim(path);
+                }
                 None => log::warn!(
                     "no state file (--state, PROXY_STATE): created models are lost at exit"
                 ),
@@ -147,13 +179,54 @@ impl Store {
     }
 }
 
+impl Disk {
+    /// The models in the file, if it is another one than the last that was read or written.
+    fn read_if_changed(&mut self, path: &Path) -> Result<Option<Table>> {
+        let found = fs::metadata(path).ok().map(|metadata| state_file::stamp(&metadata));
+        if found.is_none() || found == self.stamp {
+            return Ok(None);
+        }
+        let (table, stamp) = read_file(path).map_err(|why| {
+            log::error!("the state file {} was changed, and {why}", path.display());
+            Error::StateFile(format!("the state file cannot be written: it was changed, and {why}"))
+        })?;
+        log::info!("the state file was changed by another process, and was read again");
+        self.stamp = stamp;
+        Ok(Some(table))
+    }
+
+    /// Becomes the only process that uses the file, or says once that there is another one.
+    fn try_claim(&mut self, path: &Path) {
+        if !self.claims || self.claim.is_some() {
+            return;
+        }
+        match state_file::claim(path) {
+            Claim::Held(file) => self.claim = Some(file),
+            Claim::Taken if !self.is_told => {
+                self.is_told = true;
+                log::warn!(
+                    "another running process uses the state file {}, too: what it creates or deletes is \
+                     kept, and shows here after the next change or restart",
+                    path.display()
+                );
+            }
+            Claim::Taken | Claim::Unknown => {}
+        }
+    }
+}
+
 /// Reads the file. The error continues the text "state file PATH".
-fn read_file(path: &Path) -> std::result::Result<Table, String> {
+fn read_file(path: &Path) -> std::result::Result<(Table, Option<Stamp>), String> {
+    let is_special = |found: &fs::Metadata| !found.is_file() && !found.is_dir();
+    if fs::metadata(path).is_ok_and(|found| is_special(&found)) {
+        return Err("cannot be read: it is no regular file".to_owned());
+    }
     let file = match File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Table::new()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok((Table::new(), None)),
         Err(error) => return Err(format!("cannot be read: {error}")),
     };
+    let stamp = file.metadata().ok().map(|metadata| state_file::stamp(&metadata));
     let mut text = String::new();
     // One byte above the limit shows that the file exceeds it.
     let length = file
@@ -182,7 +255,7 @@ fn read_file(path: &Path) -> std::result::Result<Table, String> {
             return Err(with_advice(&format!("has the model {name:?} twice")));
         }
     }
-    Ok(table)
+    Ok((table, stamp))
 }
 
 fn with_advice(problem: &str) -> String {
@@ -197,50 +270,16 @@ fn describe_json_error(error: &serde_json::Error) -> String {
     format!("{problem} (line {line}, column {column})")
 }
 
-fn write_file(path: &Path, table: &Table) -> Result<()> {
+fn write_file(path: &Path, table: &Table, lock: Option<File>) -> Result<Stamp> {
     let models: Vec<&VirtualModel> = table.values().map(AsRef::as_ref).collect();
     let text = to_pretty_json(&StateFile { version: FORMAT_VERSION, models })?;
     if text.len() > MAX_FILE_BYTES {
         return Err(Error::invalid_request("all created models together exceed 64 MiB"));
     }
-    replace_file(path, &text).map_err(|error| {
+    state_file::replace(path, &text, lock).map_err(|error| {
         log::error!("the state file {} cannot be written: {error}", path.display());
         Error::StateFile(format!("the state file cannot be written: {error}"))
     })
-}
-
-fn replace_file(path: &Path, text: &[u8]) -> io::Result<()> {
-    // Follow a symbolic link, so that its target is replaced and not the link.
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    fs::create_dir_all(folder)?;
-    let mut temporary = path.clone().into_os_string();
-    temporary.push(format!(".{}.new", std::process::id()));
-    let written =
-        write_new_file(Path::new(&temporary), text).and_then(|()| fs::rename(&temporary, &path));
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary);
-        return written;
-    }
-    // Sync the rename. Not every file system supports this, and the file is complete either way.
-    if let Ok(folder) = File::open(folder) {
-        let _ = folder.sync_all();
-    }
-    Ok(())
-}
-
-/// Creates a file that only its owner may read, because it holds prompts.
-fn write_new_file(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    file.write_all(text)?;
-    file.sync_all()
 }
 
 fn to_pretty_json(value: &impl Serialize) -> Result<Vec<u8>> {
@@ -316,6 +355,35 @@ mod tests {
         store.put(model("Mario")).expect("kept");
         store.put(model("mario:LATEST")).expect("kept");
         assert_eq!(names(&store), ["Mario:latest"]);
+    }
+
+    #[test]
+    fn stores_of_one_file_lose_no_change_of_each_other() {
+        let folder = folder("shared");
+        let path = folder.join("state.json");
+        let open = || Store::open(Some(path.clone())).expect("a good file");
+        let (one, two) = (open(), open());
+        one.put(model("a")).expect("written");
+        two.put(model("b")).expect("written");
+        assert_eq!((names(&one), names(&two)), (vec!["a:latest".into()], names(&open())));
+        assert!(one.remove("b").expect("written"), "it is there, although it was not shown");
+        two.put(model("c")).expect("written");
+        assert_eq!(names(&two), ["a:latest", "c:latest"]);
+        assert_eq!(names(&open()), names(&two));
+        // What is broken stays as it is, and the models too.
+        fs::write(&path, "{").expect("writable");
+        let error = one.put(model("d")).expect_err("the file is broken");
+        let told = error.message();
+        assert!(
+            told.contains("it was changed, and is not valid JSON (line 1, column 1)"),
+            "{told}"
+        );
+        assert_eq!(fs::read_to_string(&path).expect("there"), "{");
+        // A file that is gone is written anew.
+        fs::remove_file(&path).expect("removable");
+        two.put(model("d")).expect("written");
+        assert_eq!(names(&open()), ["a:latest", "c:latest", "d:latest"]);
+        fs::remove_dir_all(&folder).expect("removable");
     }
 
     #[test]

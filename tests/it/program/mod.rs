@@ -11,4 +11,5 @@ mod reload_upstreams;
 mod scripts;
 mod secrets;
 mod signals;
+mod state;
 mod upstreams;
