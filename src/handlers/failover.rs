@@ -8,7 +8,7 @@
 //! attempt has returned by then.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::AppView;
 use super::model_lookup::ResolvedModel;
@@ -181,7 +181,7 @@ impl Run<'_, '_> {
         let outcomes = vec![(false, true); self.routing.candidates.list.len()];
         let mut state = State { failures: Failures::new(), outcomes };
         let client = &self.routing.candidates.list[0].upstream.client;
-        let (mut retries, mut polls) = (0, 0);
+        let (mut retries, mut polls, mut asked) = (0, 0, Duration::ZERO);
         loop {
             if self.run_round(&mut state)? {
                 return Ok(None);
@@ -193,16 +193,24 @@ impl Run<'_, '_> {
             };
             let count = if retry == Retry::Poll { &mut polls } else { &mut retries };
             let delay = client.retry_delay(*count, retry).filter(|_| (self.may_repeat)());
-            let Some(delay) = delay else { break };
+            let waited = &mut self.trace.waited;
+            let delay = delay.filter(|delay| waited.try_add(*delay, retry, &mut asked));
+            let Some(delay) = delay else {
+                self.trace.retries_exhausted = retries + polls > 0;
+                break;
+            };
             *count += 1;
-            log::warn!(
-                "{} all upstreams of the model failed, asking them again in {} ms",
-                self.trace.request_id,
-                delay.as_millis()
-            );
-            client.sleep(delay)?;
+            let log = || {
+                log::warn!(
+                    "{} all upstreams of the model failed, asking them again in {} ms",
+                    self.trace.request_id,
+                    delay.as_millis()
+                );
+            };
+            if !client.sleep(delay, &log)? {
+                break;
+            }
         }
-        self.trace.retries_exhausted = retries + polls > 0;
         let (error, upstream) = state.failures.into_best().ok_or(Error::Busy)?;
         // The one whose error is told.
         self.trace.upstream = Some(upstream);

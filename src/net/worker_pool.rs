@@ -11,7 +11,9 @@
 //!
 //! A job that waits for a slow client yields its slot ([`yield_slot`]). While many jobs do so
 //! ([`Overcommit::update`]), extra threads take the yielded slots, and end once the jobs that yielded
-//! resume. Invariant: at most the configured number of jobs run without having yielded their slot,
+//! resume. A job that sleeps before it asks an upstream again yields its slot, too ([`sleep_yielding`]), and
+//! is replaced at once: an upstream that lets everybody wait takes no worker from the others, and at most half
+//! of the places. Invariant: at most the configured number of jobs run without having yielded their slot,
 //! and no job is queued while a worker is idle.
 //!
 //! Threads have a stack of 512 KiB, of which a live stream touches a small part. Dropping the pool
@@ -72,6 +74,9 @@ struct PoolState {
     /// Jobs that run or wait, and reserved places.
     load: usize,
     yielded_slots: usize,
+    /// Jobs that sleep, and those of them that sleep long.
+    sleepers: usize,
+    long_sleepers: usize,
     /// Whether a yielded slot is filled at once.
     overcommit: bool,
     /// Each thread holds a clone; `None` once the pool is closed.
@@ -184,7 +189,43 @@ pub fn yield_slot<T>(wait: impl FnOnce() -> T) -> T {
     wait()
 }
 
+/// Runs `sleep`, which waits for nothing but time, and lets other jobs use this worker's slot meanwhile.
+/// `None`, without a sleep, if too many jobs sleep already: half as many as there are workers may sleep long, and
+/// no more than workers, nor than half of all places, at all. On a thread that is no worker it only runs `sleep`.
+pub fn sleep_yielding<T>(is_long: bool, sleep: impl FnOnce() -> T) -> Option<T> {
+    /// Takes the slot back, also when `sleep` panics.
+    struct Sleeper(Arc<Shared>, bool);
+    impl Drop for Sleeper {
+        fn drop(&mut self) {
+            let mut state = lock(&self.0.state);
+            state.sleepers -= 1;
+            state.long_sleepers -= usize::from(self.1);
+            drop(state);
+            self.0.reclaim_slot();
+        }
+    }
+    let _sleeper = match CURRENT_POOL.with_borrow(Clone::clone) {
+        Some(pool) if !pool.begin_sleep(is_long) => return None,
+        pool => pool.map(|pool| Sleeper(pool, is_long)),
+    };
+    Some(sleep())
+}
+
 impl Shared {
+    fn begin_sleep(self: &Arc<Self>, is_long: bool) -> bool {
+        let mut state = lock(&self.state);
+        let most = (self.capacity / 2).min(self.max_active).max(1);
+        let most_long = (self.max_active / 2).max(1);
+        if state.sleepers >= most || (is_long && state.long_sleepers >= most_long) {
+            return false;
+        }
+        state.sleepers += 1;
+        state.long_sleepers += usize::from(is_long);
+        state.yielded_slots += 1;
+        self.fill_slots(&mut state);
+        true
+    }
+
     fn give_up_slot(self: &Arc<Self>) {
         let mut state = lock(&self.state);
         state.yielded_slots += 1;
@@ -214,13 +255,15 @@ impl Shared {
         {
             log::warn!("cannot start another worker thread: {error}");
         }
+        self.fill_slots(&mut state);
     }
 
     /// Starts threads for queued jobs, as far as yielded slots may be filled.
     fn fill_slots(self: &Arc<Self>, state: &mut PoolState) {
-        if state.overcommit {
+        if state.overcommit || state.sleepers > 0 {
             let slots = self.max_active.saturating_sub(state.active());
-            let room = self.capacity.saturating_sub(state.threads);
+            let most = if state.overcommit { usize::MAX } else { self.max_active + state.sleepers };
+            let room = self.capacity.min(most).saturating_sub(state.threads);
             let count = slots.min(room).min(state.queue.len());
             // Without more threads, those that there are serve the queue.
             let _ = (0..count).try_for_each(|_| self.spawn_thread(state));
@@ -388,6 +431,58 @@ mod tests {
     fn lending(started: &Sender<()>, release: &Receiver<()>) -> Job {
         let job = held(started, release);
         Box::new(|| yield_slot(job))
+    }
+
+    /// A job that sleeps until it is told to go on, and says whether it might.
+    fn sleeping(is_long: bool, slept: &Sender<bool>, release: &Receiver<()>) -> Job {
+        let (slept, release) = (slept.clone(), release.clone());
+        Box::new(move || {
+            let done = sleep_yielding(is_long, || {
+                slept.send(true).expect("the test listens");
+                let _ = release.recv();
+            });
+            if done.is_none() {
+                slept.send(false).expect("the test listens");
+            }
+        })
+    }
+
+    #[test]
+    fn jobs_that_sleep_take_no_worker_and_at_most_half_of_the_places() {
+        for (workers, queue, is_long, most) in
+            [(4, 8, true, 2), (4, 8, false, 4), (4, 0, false, 2), (1, 0, true, 1), (1, 3, false, 1)]
+        {
+            let pool = pool(workers, queue);
+            let (slept, sleeps) = bounded(16);
+            let (release, held_back) = bounded::<()>(0);
+            for _ in 0..most {
+                assert!(submit(&pool, sleeping(is_long, &slept, &held_back)));
+                assert_eq!(sleeps.recv(), Ok(true));
+            }
+            let places = workers + queue - most;
+            if places > 0 {
+                assert!(submit(&pool, sleeping(is_long, &slept, &held_back)));
+                assert_eq!(sleeps.recv(), Ok(false), "one more does not sleep");
+            }
+            while pool.load() > most {
+                thread::yield_now();
+            }
+            // All workers are there for other jobs.
+            let (started, starts) = bounded(8);
+            for _ in 0..workers.min(places) {
+                assert!(submit(&pool, held(&started, &held_back)));
+                starts.recv().expect("it runs");
+            }
+            drop(release);
+            while pool.load() > 0 {
+                thread::yield_now();
+            }
+            let state = pool.state();
+            assert_eq!((state.sleepers, state.long_sleepers, state.yielded_slots), (0, 0, 0));
+            assert!(state.threads <= workers, "the extra ones have ended: {}", state.threads);
+            drop(state);
+            assert!(pool.drain(Duration::from_secs(60)));
+        }
     }
 
     #[test]

@@ -21,6 +21,16 @@ pub const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// The most requests to such a server: five minutes, Ollama's default `OLLAMA_LOAD_TIMEOUT`.
 pub const MAX_POLLS: u32 = 300;
 
+/// The most that a request waits in all for delays that upstreams ask for: several calls of one request may
+/// each wait.
+pub const MAX_ASKED_WAIT: Duration = Duration::from_secs(300);
+
+/// The most that a request waits in all between attempts.
+pub const MAX_TOTAL_WAIT: Duration = Duration::from_secs(600);
+
+/// A longer delay between two attempts counts as long: few requests at once may have one.
+pub const LONG_DELAY: Duration = Duration::from_secs(5);
+
 /// Doublings that bring any duration above zero to the largest one.
 const MAX_DOUBLINGS: u32 = 96;
 
@@ -33,6 +43,32 @@ pub struct RetryPolicy {
     pub initial_delay: Duration,
     /// The longest delay that the upstream did not ask for.
     pub max_delay: Duration,
+}
+
+/// How long a request has waited between attempts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RetryWaits {
+    /// For delays that upstreams asked for.
+    pub asked: Duration,
+    /// In all.
+    pub total: Duration,
+}
+
+impl RetryWaits {
+    /// Adds a delay, unless the request would then wait too long in all. `asked_by_call` is how long the call
+    /// that it belongs to has waited for delays that its upstream asked for.
+    #[must_use]
+    pub fn try_add(&mut self, delay: Duration, retry: Retry, asked_by_call: &mut Duration) -> bool {
+        let asked = if matches!(retry, Retry::After(_)) { delay } else { Duration::ZERO };
+        let add = Duration::saturating_add;
+        let sums = (add(*asked_by_call, asked), add(self.asked, asked), add(self.total, delay));
+        let fits =
+            sums.0 <= MAX_SERVER_DELAY && sums.1 <= MAX_ASKED_WAIT && sums.2 <= MAX_TOTAL_WAIT;
+        if fits {
+            (*asked_by_call, self.asked, self.total) = sums;
+        }
+        fits
+    }
 }
 
 impl Default for RetryPolicy {
@@ -186,6 +222,28 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_a_request_waits_in_all_is_bounded() {
+        let seconds = Duration::from_secs;
+        let after = |wait: u64| (seconds(wait), Retry::After(seconds(wait)));
+        let (mut waited, mut call) = (RetryWaits::default(), Duration::ZERO);
+        let mut add = |(delay, retry): (Duration, Retry), call: &mut Duration| {
+            waited.try_add(delay, retry, call)
+        };
+        let other = || Duration::ZERO;
+        assert!(add(after(100), &mut call) && !add(after(21), &mut call));
+        assert!(add(after(20), &mut call) && !add(after(1), &mut call), "120 s for a call");
+        assert!(add((seconds(30), Retry::Backoff), &mut call), "a delay of our own");
+        assert!(add(after(120), &mut other()), "another call");
+        assert!(!add(after(61), &mut other()) && add(after(60), &mut other()));
+        assert!(!add(after(1), &mut other()), "300 s for a request");
+        for _ in 0..270 {
+            assert!(add((POLL_INTERVAL, Retry::Poll), &mut call));
+        }
+        assert!(!add((POLL_INTERVAL, Retry::Poll), &mut call), "600 s in all");
+        assert!(!add((Duration::MAX / 2, Retry::Backoff), &mut call));
     }
 
     #[test]

@@ -32,7 +32,12 @@
 //! - **Delays asked for** ([`crate::backends::retry_after`]): `retry-after-ms`, else `Retry-After`
 //!   in seconds or as a date (RFC 9110 section 10.2.3), else the error's text (`Please try again in
 //!   6m0s`). The delay is at least 100 ms; a request that would have to wait more than 120 s fails.
-//!   `x-should-retry` overrides the status.
+//!   `x-should-retry` overrides the status. In all, a call waits at most 120 s for such delays, and a request,
+//!   which may make several calls, 300 s.
+//! - **All waits** of a request together are at most 10 minutes. A waiting request lends its worker to others. At
+//!   most half as many requests as there are workers wait longer than 5 s at once, and at most as many as there
+//!   are workers, or half of all places with the queue's, wait at all; any further one fails at once with the
+//!   upstream's error and its `Retry-After`, so that its client waits instead.
 //! - **Polls** of a server that loads its model are counted apart; `RETRY_MAX=0` turns them off,
 //!   too.
 //! - A client that disconnects ends the waiting, and so does a shutdown (503).
@@ -143,6 +148,7 @@ mod transport;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::backoff::RetryWaits;
 pub(crate) use self::batch_limits::BatchLimits;
 pub use self::client::{Client, Rejected};
 pub use self::in_band::Patience;
@@ -192,6 +198,8 @@ pub struct Trace {
     pub client_key: Option<Secret>,
     /// Whether a call makes one attempt only, because another upstream may be asked instead.
     pub is_single_attempt: bool,
+    /// How long it has waited between attempts.
+    pub waited: RetryWaits,
     /// Attempts so far.
     pub attempts: u32,
     /// When the latest attempt began.

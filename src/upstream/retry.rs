@@ -18,9 +18,10 @@ use super::{Client, ConnectionPolicy, Operation, PassResponse, Trace};
 use crate::backends::errors;
 use crate::backends::errors::{ErrorDetails, RequestSummary, RetryHints};
 use crate::error::{Error, Retry, TimeoutPhase};
+use crate::net::worker_pool;
 use crate::observe::body_log::BodyLogger;
 use crate::observe::metrics::UpstreamMetrics;
-use crate::upstream::backoff::RetryPolicy;
+use crate::upstream::backoff::{LONG_DELAY, RetryPolicy};
 use crate::upstream::breaker::{Caller, CircuitOpen, Permit};
 use crate::upstream::repair::{has_malformed_arguments, read_arguments_rejection};
 
@@ -165,6 +166,7 @@ impl Client {
         log::debug!("{} {name} started: model={:?}", trace.request_id, trace.model);
         let (mut retries, mut polls) = (0, 0);
         let (mut slot, mut last_response, mut was_late) = (None, None, false);
+        let mut asked = Duration::ZERO;
         trace.retries_exhausted = false;
         loop {
             let mut failure = match self.attempt(call, trace, read) {
@@ -193,6 +195,7 @@ impl Client {
                 slot = slot.or_else(|| self.breaker.try_acquire_retry_slot());
                 delay = delay.filter(|_| slot.is_some()).map(|delay| delay.max(wait));
             }
+            delay = delay.filter(|delay| trace.waited.try_add(*delay, allowed, &mut asked));
             let Some(delay) = delay else {
                 trace.retries_exhausted = retries + polls > 1 && allowed != Retry::Never;
                 return Err(failure);
@@ -200,8 +203,10 @@ impl Client {
             // A server that loads a model is asked again until a time limit.
             let is_counted = allowed != Retry::Poll;
             let limit = is_counted.then_some((retries, call.retry_policy.max_retries + 1));
-            self.log_failure(call.operation, trace, error, Some((delay, limit)));
-            self.sleep(delay)?;
+            let log = || self.log_failure(call.operation, trace, error, Some((delay, limit)));
+            if !self.sleep(delay, &log)? {
+                return Err(failure);
+            }
             if is_late(&failure.error) {
                 was_late = true;
                 call.use_repetition();
@@ -216,16 +221,28 @@ impl Client {
         self.retry_policy.next_delay(retries_so_far, (self.retry_env.jitter)(), retry)
     }
 
-    /// Waits between two attempts.
+    /// Calls `log` and waits between two attempts, while others use this worker; `false`, without either, if too
+    /// many requests wait already.
     ///
     /// # Errors
     /// [`Error::ClientDisconnected`] and [`Error::ShuttingDown`].
-    pub(crate) fn sleep(&self, delay: Duration) -> Result<(), Error> {
-        if (self.retry_env.sleep)(delay) {
-            return Ok(());
+    pub(crate) fn sleep(&self, delay: Duration, log: &dyn Fn()) -> Result<bool, Error> {
+        let sleep = || {
+            log();
+            (self.retry_env.sleep)(delay)
+        };
+        let slept = match delay {
+            Duration::ZERO => Some(sleep()),
+            _ => worker_pool::sleep_yielding(delay > LONG_DELAY, sleep),
+        };
+        match slept {
+            None => Ok(false),
+            Some(true) => Ok(true),
+            Some(false) => {
+                check_cancelled()?;
+                Err(Error::ShuttingDown)
+            }
         }
-        check_cancelled()?;
-        Err(Error::ShuttingDown)
     }
 
     /// Makes one attempt, if the circuit lets it through, and records how it went.

@@ -5,6 +5,8 @@
 //! and text come from [`Error`], the format from the exchange's `ErrorFormat`. Invariant: the
 //! exchange is done afterwards.
 
+use std::time::Duration;
+
 use super::{ContentType, Exchange, State, StreamFormat};
 use crate::api::openai::pass_head::RETRY_FORBIDDEN;
 use crate::error::{Error, Result, Retry};
@@ -15,6 +17,9 @@ use crate::http::error_format::{AUTH_CHALLENGES, ErrorFormat};
 /// fails at once, and never takes the part for the whole.
 const INVALID_FRAME: &[u8] =
     b"the upstream closed the connection before its response was complete\r\n";
+
+/// The longest delay that a client is told: what an upstream asks for may be any number.
+const MAX_TOLD_DELAY: Duration = Duration::from_secs(86_400);
 
 impl Exchange {
     /// Tells clients of `/v1` not to retry: their SDKs would repeat all attempts that were made here.
@@ -79,7 +84,9 @@ impl Exchange {
         let retry_after = match told {
             Error::Busy => Some(1.0),
             Error::UpstreamStatus { retry: Retry::After(delay), .. }
-            | Error::UpstreamDown { retry_after: delay, .. } => Some(delay.as_secs_f64().ceil()),
+            | Error::UpstreamDown { retry_after: delay, .. } => {
+                Some((*delay).min(MAX_TOLD_DELAY).as_secs_f64().ceil())
+            }
             _ => None,
         };
         let retry_after = retry_after.map(|seconds| seconds.to_string());

@@ -36,3 +36,4 @@ mod stream_dialects;
 mod thinking;
 mod tls;
 mod values;
+mod waits;
