@@ -120,6 +120,14 @@ target_dir() {
     esac
 }
 
+# has_no_folders BINARY: true if an executable names neither the sources of crates, nor the home
+# folder, nor this folder.
+has_no_folders() {
+    local names=(-e /registry/src/ -e "$ROOT/") home=${HOME:-}
+    [ "${#home}" -le 1 ] || names+=(-e "$home/")
+    ! grep -qaF "${names[@]}" "$1"
+}
+
 # Builds the release binary; sets BINARY to its path.
 release_binary() {
     need cargo "install a Rust toolchain with rustup"
@@ -127,6 +135,12 @@ release_binary() {
     (cd "$ROOT" && cargo build --release --locked) || die "the release binary cannot be built"
     # shellcheck disable=SC2034 # For the scripts that source this one.
     BINARY=$(target_dir)/release/$PROGRAM
+    has_no_folders "$BINARY" && return
+    # Some crates were compiled before cargo used scripts/rustc, which is no reason for it to do so again.
+    say "Building all of it again, without the names of folders"
+    (cd "$ROOT" && cargo clean --release --quiet && cargo build --release --locked) ||
+        die "the release binary cannot be built"
+    has_no_folders "$BINARY" || die "the release binary names folders of this machine"
 }
 
 # hash_of FILE...: a short hash of the contents and of the Python version.

@@ -74,7 +74,7 @@ fn run_server(config: Config, signals: Signals) -> ExitCode {
             if !server.run_with_reloads(&reloads, reload) {
                 log::warn!("shutdown: some responses were cut off after SHUTDOWN_GRACE");
             }
-            if Server::needs_restart() { restart() } else { ExitCode::SUCCESS }
+            ExitCode::SUCCESS
         }
         Err(error) => fail(&error.to_string()),
     }
@@ -108,22 +108,6 @@ fn reload(server: &Server) {
         }
         Err(error) => server.reject_reload(&error),
     }
-}
-
-/// Replaces the process with a new run of the same program; returns only on failure.
-fn restart() -> ExitCode {
-    logging::flush();
-    let name = env::args_os().next().unwrap_or_default();
-    let program = env::current_exe().unwrap_or_else(|_| name.into());
-    // The standard library's `Command` would add 25 KB to the executable.
-    #[cfg(target_os = "linux")]
-    let error = sys::replace_process(program.as_os_str(), env::args_os());
-    #[cfg(not(target_os = "linux"))]
-    let error = match process::Command::new(program).args(env::args_os().skip(1)).spawn() {
-        Ok(_) => return ExitCode::SUCCESS,
-        Err(error) => error,
-    };
-    fail(&format!("cannot restart: {error}"))
 }
 
 /// The first SIGINT or SIGTERM starts a graceful shutdown, the second exits at once. SIGHUP sends a message,

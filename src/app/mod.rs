@@ -39,9 +39,7 @@
 //!    more, with `Connection: close`. Requests that wait for a retry get 503.
 //! 3. The process ends when no request was active for 50 ms, confirmed by two scans of the guard.
 //!
-//! A second signal ends the process at once with exit code 128 plus the signal's number. After 256
-//! leaked requests ([`crate::http::unread_body`]) the server drains in the same way, and the
-//! process then executes its own program file again with the same arguments.
+//! A second signal ends the process at once with exit code 128 plus the signal's number.
 //!
 //! # Reload
 //!

@@ -21,7 +21,7 @@ use crate::app::shutdown::Shutdown;
 use crate::config::{Config, ConfigError};
 use crate::handlers::App;
 use crate::http::access::AccessControl;
-use crate::http::{host_info, unread_body};
+use crate::http::host_info;
 use crate::models::store::Store;
 use crate::net::acceptor::Acceptor;
 use crate::net::cancel;
@@ -52,9 +52,6 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Interval at which the shutdown checks for active requests.
 const IDLE_POLL_INTERVAL: Duration = Duration::from_millis(5);
-
-/// Requests that may be leaked (`http::unread_body`), about 12 MiB, before the process restarts.
-const MAX_LEAKED_REQUESTS: usize = 256;
 
 /// What follows the error for a port that is taken.
 const IN_USE_HINT: &str = "\nis Ollama running? Stop it, or choose another port with --port";
@@ -126,7 +123,7 @@ impl Server {
         let pools = WorkerPools::start(workers, queue, app.clone())?;
         let memory_pressure = MemoryPressure::detect();
         let memory = (memory_pressure.clone(), app);
-        let on_scan = on_scan(pools.overcommit(), memory, shutdown.clone(), metrics.clone());
+        let on_scan = on_scan(pools.overcommit(), memory, metrics.clone());
         let guard = ConnectionGuard::start(
             listener.local_addr()?.port(),
             registry.clone(),
@@ -161,11 +158,6 @@ impl Server {
     /// Requests that run or are queued.
     pub fn active_requests(&self) -> usize {
         self.dispatcher.active_requests()
-    }
-
-    /// True if the process should restart after its end, to get back what leaked requests hold.
-    pub fn needs_restart() -> bool {
-        unread_body::leaked_requests() >= MAX_LEAKED_REQUESTS
     }
 
     /// Applies another configuration to requests from now on. What only a restart can change is named in
@@ -228,24 +220,16 @@ impl Server {
     }
 }
 
-/// What happens after each scan of the guard: slots and memory are checked, metrics updated, and the
-/// server is shut down if it has leaked too many requests.
+/// What happens after each scan of the guard: slots and memory are checked, and metrics updated.
 fn on_scan(
     overcommit: Overcommit,
     (memory_pressure, app): (Arc<MemoryPressure>, Arc<App>),
-    shutdown: Shutdown,
     metrics: Arc<Metrics>,
 ) -> OnScan {
     Box::new(move |report: &ScanReport| {
         overcommit.update(report.stalled_requests);
         memory_pressure.update();
         app.free_memory(memory_pressure.is_high());
-        if Server::needs_restart() && !shutdown.is_triggered() {
-            log::error!(
-                "{MAX_LEAKED_REQUESTS} requests with impossible body sizes hold threads: restarting"
-            );
-            shutdown.trigger();
-        }
         metrics.connections.set(report.connections);
         report
             .cuts()

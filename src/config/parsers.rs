@@ -57,8 +57,8 @@ pub fn parse_positive_seconds(text: &str) -> Result<Duration, String> {
     })
 }
 
-/// The largest size of a body: tiny_http may ask for a buffer of that size when one breaks off
-/// (see [`crate::http::unread_body`]).
+/// The largest size of a body. On other systems than Linux, tiny_http asks for a buffer of that size when
+/// one breaks off (see [`crate::http::unread_body`]).
 const MAX_BODY_SIZE: u64 = 1 << 30;
 
 /// A size above zero in bytes, or with a suffix that counts in powers of 1024.

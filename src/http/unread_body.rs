@@ -8,14 +8,20 @@
 //!    `100 Continue`, so the response follows that.
 //! 2. Up to 16 threads drain up to 64 MiB of the body, so that a client that is still sending can
 //!    read its response. Without a free thread the body waits for step 3.
-//! 3. The guard shuts the connection down, or the client leaves; then dropping is safe.
-//! 4. A request that cannot be dropped is leaked, for the price of a parked thread and two
-//!    descriptors: if the claimed length cannot be allocated, or no guard closes the connection.
-//!    The server restarts if there are too many.
+//! 3. The guard shuts the connection down, or the client leaves. What has arrived until then is read.
+//! 4. The rest is counted down: the reader is given zeros that nobody sent, without memory for them
+//!    ([`crate::net::sys::read_zeros`]). At its end it can be dropped; tiny_http finds the end of the
+//!    connection, and thread and descriptors are free.
 //!
-//! tiny_http drops the reader of a body as soon as the body ends, even too early, so a body whose
-//! claimed length cannot be allocated is not drained either. Never parses a body. Invariant: no drop
-//! allocates a length that a client chose.
+//! For the same reason no body may end early while a handler reads it
+//! ([`crate::net::sys::read_body`]), and every request that is dropped comes here ([`discard`]).
+//!
+//! A request is leaked, for the price of a thread and two descriptors, only where nothing else is
+//! possible: its claim is above a hundred million times the addresses that the process may still use
+//! (`RLIMIT_AS`), the guard is stuck and the chunks of the body are invalid, or, on other systems than
+//! Linux, the claim cannot be allocated.
+//!
+//! Never parses a body. Invariant: no drop allocates a length that a client chose.
 
 use std::io::{self, Read, Write};
 use std::sync::OnceLock;
@@ -27,6 +33,7 @@ use crossbeam_channel::Sender;
 use tiny_http::{ReadWrite, Request, Response, StatusCode};
 
 use crate::net::connection_guard::{RequestHandle, RequestPhase};
+use crate::net::sys;
 use crate::net::worker_pool::WorkerPool;
 
 /// tiny_http reads bodies up to this many bytes before it hands the request over.
@@ -44,8 +51,6 @@ const GUARD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Interval at which a closed connection is looked for.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-static LEAKED: AtomicUsize = AtomicUsize::new(0);
-
 /// A request whose body is not read to its end.
 struct UnreadBody {
     stream: Box<dyn ReadWrite + Send>,
@@ -60,11 +65,6 @@ pub fn is_fully_read(request: &Request) -> bool {
     !chunked && !expects && request.body_length().is_none_or(|length| length <= PREREAD_LIMIT)
 }
 
-/// The number of requests that this process has leaked; each holds a thread and two descriptors.
-pub fn leaked_requests() -> usize {
-    LEAKED.load(Ordering::Acquire)
-}
-
 /// Sends `response`, a head and body, to a request whose body stays unread.
 pub fn reject(request: Request, response: &[u8], handle: Option<RequestHandle>) {
     let mut body = UnreadBody::new(request, handle);
@@ -75,10 +75,14 @@ pub fn reject(request: Request, response: &[u8], handle: Option<RequestHandle>) 
 
 /// Ends a request without a response. The guard must close its connection.
 pub fn discard(request: Request, body_read: bool, handle: Option<RequestHandle>) {
+    static DISCARDER: Queue<(Request, Option<RequestHandle>)> = Queue::new();
     if body_read {
-        drop(request.into_writer());
-    } else {
-        UnreadBody::new(request, handle).drain();
+        return drop(request.into_writer());
+    }
+    // Not here, because its reader is had only after the responses before it on its connection.
+    let work = |(request, handle)| UnreadBody::new(request, handle).drain();
+    if let Err(unsent) = DISCARDER.push((request, handle), work) {
+        work(unsent);
     }
 }
 
@@ -91,8 +95,10 @@ impl UnreadBody {
 
     /// Drains the rest of the body on another thread.
     fn drain(self) {
-        // tiny_http will allocate as much, and a failure would end the process.
-        if Vec::<u8>::new().try_reserve_exact(self.content_length).is_err() {
+        // Elsewhere tiny_http allocates as much when the body ends, and a failure would end the process.
+        let can_end = cfg!(target_os = "linux")
+            || Vec::<u8>::new().try_reserve_exact(self.content_length).is_ok();
+        if !can_end {
             return self.leak();
         }
         if let Some(handle) = &self.handle {
@@ -113,57 +119,90 @@ impl UnreadBody {
     /// Reads to the end of the body, and then leaves the connection to the guard: if it is still open
     /// when the body is dropped, tiny_http reads what follows as another request.
     fn discard_remaining(mut self) {
-        let read = io::copy(&mut Read::take(&mut self.stream, MAX_DRAIN_BYTES), &mut io::sink());
+        let mut reader = BodyReader(&mut self.stream).take(MAX_DRAIN_BYTES);
+        let read = io::copy(&mut reader, &mut io::sink());
         let ended = read.map_or(true, |length| length < MAX_DRAIN_BYTES);
         if let Some(handle) = self.handle.as_ref().filter(|_| ended) {
             // tiny_http may read another request from now on.
             handle.in_flight().set_phase(RequestPhase::Drained);
         }
-        match (ended, self.is_watched()) {
-            (_, true) => close_later(self),
-            (true, false) => {}
-            (false, false) => self.leak(),
+        if self.is_watched() { close_later(self) } else { self.release(ended) }
+    }
+
+    /// Waits until the connection is shut down, and releases it.
+    fn wait_for_guard(self) {
+        let deadline = Instant::now() + GUARD_TIMEOUT;
+        let is_open = || {
+            let handle = self.handle.as_ref().filter(|handle| handle.is_guarded());
+            handle.is_some_and(|handle| !handle.in_flight().is_closed())
+        };
+        while is_open() && Instant::now() < deadline {
+            thread::sleep(POLL_INTERVAL);
+        }
+        let is_closed = !is_open();
+        self.release(is_closed);
+    }
+
+    /// Drops the body without an allocation of its length, so that tiny_http has its connection back,
+    /// which is at its end unless `is_over` says that the body is.
+    fn release(mut self, is_over: bool) {
+        let is_over = sys::close_connection(&mut self.stream) || is_over;
+        if !(is_over && sys::read_zeros(&mut self.stream, self.content_length)) {
+            self.leak();
         }
     }
 
     fn leak(self) {
-        LEAKED.fetch_add(1, Ordering::AcqRel);
-        log::warn!(
-            "request with Content-Length {} cannot be read or dropped safely: leaking its thread",
-            self.content_length
-        );
-        std::mem::forget(self.stream);
-    }
-
-    /// Waits until the connection is shut down, and drops the request.
-    fn wait_for_guard(mut self) {
-        let deadline = Instant::now() + GUARD_TIMEOUT;
-        while self.is_watched() && Instant::now() < deadline {
-            if self.handle.as_ref().is_some_and(|handle| handle.in_flight().is_closed()) {
-                return;
-            }
-            thread::sleep(POLL_INTERVAL);
+        static LEAKED: AtomicUsize = AtomicUsize::new(0);
+        let count = LEAKED.fetch_add(1, Ordering::Relaxed) + 1;
+        // A client that repeats it must not fill the log.
+        if count.is_power_of_two() {
+            log::warn!(
+                "request with Content-Length {} cannot be read or dropped safely: \
+                 its thread is lost, {count} in all",
+                self.content_length
+            );
         }
-        self.handle = None;
-        self.leak();
+        std::mem::forget(self.stream);
     }
 }
 
 /// Hands the body to the one thread that waits for the guard. Waiting for one body does not delay the
 /// others, because the guard shuts down each connection on its own.
 fn close_later(body: UnreadBody) {
-    static REAPER: OnceLock<Option<Sender<UnreadBody>>> = OnceLock::new();
-    let reaper = REAPER.get_or_init(|| {
-        let (sender, receiver) = crossbeam_channel::unbounded::<UnreadBody>();
-        let work = move || receiver.into_iter().for_each(UnreadBody::wait_for_guard);
-        thread::Builder::new().name("unread".into()).spawn(work).ok().map(|_| sender)
-    });
-    match reaper {
-        Some(reaper) => {
-            if let Err(error) = reaper.send(body) {
-                error.0.leak();
-            }
+    static REAPER: Queue<UnreadBody> = Queue::new();
+    if let Err(body) = REAPER.push(body, UnreadBody::wait_for_guard) {
+        body.release(false);
+    }
+}
+
+/// Reads a body whose early end is an error.
+pub(super) struct BodyReader<'a, R>(pub &'a mut R);
+
+impl<R: Read> Read for BodyReader<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        sys::read_body(self.0, buffer)
+    }
+}
+
+/// A queue with a thread of its own, which starts with the first item.
+struct Queue<T>(OnceLock<Option<Sender<T>>>);
+
+impl<T: Send + 'static> Queue<T> {
+    const fn new() -> Self {
+        Self(OnceLock::new())
+    }
+
+    /// Has the thread do `work` with an item; gives the item back without a thread.
+    fn push(&self, item: T, work: fn(T)) -> Result<(), T> {
+        let sender = self.0.get_or_init(|| {
+            let (sender, receiver) = crossbeam_channel::unbounded::<T>();
+            let run = move || receiver.into_iter().for_each(work);
+            thread::Builder::new().name("unread".into()).spawn(run).ok().map(|_| sender)
+        });
+        match sender {
+            Some(sender) => sender.send(item).map_err(|unsent| unsent.0),
+            None => Err(item),
         }
-        None => body.leak(),
     }
 }

@@ -4,6 +4,12 @@
 
 #![allow(unsafe_code)]
 
+mod receive;
+#[cfg(target_os = "linux")]
+mod request_line;
+
+pub use self::receive::{ACCEPTOR_THREADS, close_connection, read_body, read_zeros};
+
 /// Bytes of the kernel's `struct tcp_info` that are read; newer kernels have more.
 #[cfg(target_os = "linux")]
 pub const TCP_INFO_BYTES: usize = 192;
@@ -17,28 +23,6 @@ pub fn duplicate_into(number: std::os::fd::RawFd, place: &mut std::os::fd::Owned
     // SAFETY: the call takes only numbers. The second is a descriptor that the caller owns and still
     // owns afterwards; if the first is not open, the kernel returns an error.
     (unsafe { libc::dup3(number, place.as_raw_fd(), libc::O_CLOEXEC) }) >= 0
-}
-
-/// Replaces this process with a run of a program, with these arguments (the first is its name) and the
-/// environment of this one; returns only the error.
-#[cfg(target_os = "linux")]
-pub fn replace_process(
-    program: &std::ffi::OsStr,
-    args: impl Iterator<Item = std::ffi::OsString>,
-) -> std::io::Error {
-    use std::ffi::CString;
-    use std::os::unix::ffi::OsStrExt;
-
-    let to_c = |text: &std::ffi::OsStr| CString::new(text.as_bytes());
-    let args: Result<Vec<CString>, _> = args.map(|arg| to_c(&arg)).collect();
-    let (Ok(program), Ok(args)) = (to_c(program), args) else {
-        return std::io::ErrorKind::InvalidInput.into();
-    };
-    let mut pointers: Vec<*const libc::c_char> = args.iter().map(|arg| arg.as_ptr()).collect();
-    pointers.push(std::ptr::null());
-    // SAFETY: the texts end with a zero and live as long as the call; the list of pointers ends with null.
-    unsafe { libc::execv(program.as_ptr(), pointers.as_ptr()) };
-    std::io::Error::last_os_error()
 }
 
 /// Most descriptors of one call; low, because `poll` fails above the limit of open files.

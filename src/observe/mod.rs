@@ -9,6 +9,7 @@ pub mod first_times;
 pub mod lock;
 pub mod logging;
 pub mod metrics;
+pub mod panics;
 pub mod proc_field;
 pub mod redact;
 pub mod timestamp;

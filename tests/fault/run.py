@@ -20,6 +20,7 @@ import machine
 from bench import SCENARIOS, Bench
 
 import scenarios_chaos  # noqa: F401
+import scenarios_claims  # noqa: F401
 import scenarios_framing  # noqa: F401
 import scenarios_guard  # noqa: F401
 import scenarios_limits  # noqa: F401

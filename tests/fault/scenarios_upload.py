@@ -106,8 +106,6 @@ async def body_flood(bench):
         each.close()
     many = [
         asyncio.to_thread(
-            # A claimed size that cannot be allocated costs a thread for good, until the program
-            # restarts itself (src/http/unread_body.rs); large numbers of them are not tried here.
             crowd.flood, bench.addr, *ways[place % 2 * 2][1:3], 32 * MIB, 15, patience=15
         )
         for place in range(100)

@@ -35,7 +35,7 @@ impl Exchange {
         let sent = self.error_format.status(error).map(|status| self.send_error(error, status));
         if !matches!(sent, Some(Ok(()))) {
             // The client is gone.
-            self.state = State::Done;
+            self.abandon();
         }
     }
 

@@ -154,7 +154,12 @@ impl Exchange {
     }
 
     /// Ends without a response, on a connection that had its last one.
-    pub fn discard(mut self) {
+    pub fn discard(self) {
+        drop(self);
+    }
+
+    /// Sends nothing more.
+    fn abandon(&mut self) {
         if let State::Waiting(request) = mem::replace(&mut self.state, State::Done) {
             unread_body::discard(request, self.is_body_read, self.handle.take());
         }
@@ -413,6 +418,13 @@ impl Exchange {
             State::Waiting(request) => Some(request),
             State::Streaming(_) | State::Done => None,
         }
+    }
+}
+
+impl Drop for Exchange {
+    /// A request whose body is unread must not be dropped as it is.
+    fn drop(&mut self) {
+        self.abandon();
     }
 }
 

@@ -10,6 +10,7 @@ use std::io::{self, Read, Write};
 
 use super::{Exchange, State, find_header};
 use crate::error::{Error, Result};
+use crate::http::unread_body::BodyReader;
 use crate::net::connection_guard::{RequestHandle, RequestPhase};
 use crate::net::limits::{BudgetExceeded, Reservation};
 use crate::net::worker_pool;
@@ -119,7 +120,8 @@ impl Exchange {
         let set_phase = |phase| in_flight.iter().for_each(|request| request.set_phase(phase));
         let is_bounded = limit < UNLIMITED;
         set_phase(if is_bounded { RequestPhase::Reading } else { RequestPhase::Passing });
-        let reader = request.as_reader();
+        let mut reader = request.as_reader();
+        let reader = &mut BodyReader(&mut reader);
         let known_length = length.unwrap_or(0);
         // A slow client must not keep a worker from other requests. tiny_http returns the bare
         // connection if the client offers an upgrade, as Java's clients do in every first request.

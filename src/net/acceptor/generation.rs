@@ -16,6 +16,7 @@ use tiny_http::Server;
 
 use super::Shared;
 use super::proc_stats::{self, ThreadMonitor};
+use crate::net::sys::ACCEPTOR_THREADS;
 
 /// Longest wait of [`Generation::shutdown`] for a receiver that is delivering a request.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -45,7 +46,7 @@ impl Generation {
     /// Starts a server on the shared socket, and the thread that receives from it.
     pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Generation> {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("accept-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let name = format!("{ACCEPTOR_THREADS}{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let listener = shared.clone_listener()?;
         let state = Arc::<State>::default();
         let (ready, started) = crossbeam_channel::bounded(1);

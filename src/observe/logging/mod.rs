@@ -1,8 +1,6 @@
-//! The program's log: lines of this crate to standard error, and panics without their messages.
+//! The program's log: lines of this crate to standard error, and [`panics`] without their messages.
 //!
-//! Lines of other crates are left out: those of ureq would repeat URLs and headers. The message of a
-//! panic is left out because it can quote a string, which may be a prompt; the place in the source is
-//! enough to find the cause. Keys are masked in every line: a client may send one as a model name.
+//! Lines of other crates are left out: those of ureq would repeat URLs and headers. Keys are masked in every line: a client may send one as a model name.
 //!
 //! A thread of its own (`async_writer`) writes the lines, so that neither a slow reader of standard
 //! error nor a system call for each request delays the workers. Each thread formats with a logger of
@@ -23,13 +21,13 @@ mod async_writer;
 
 use std::cell::OnceCell;
 use std::io::{self, Write};
-use std::panic;
 use std::sync::OnceLock;
 
 use log::{LevelFilter, Log, Metadata, Record};
 use simplelog::{Config, ConfigBuilder, WriteLogger};
 
 use self::async_writer::AsyncWriter;
+use crate::observe::panics;
 use crate::observe::redact::Redactor;
 
 /// The writer of the process; `None` inside if its thread could not be started.
@@ -48,11 +46,7 @@ pub fn init(level: LevelFilter, redactor: Redactor) {
     if log::set_boxed_logger(Box::new(PerThreadLogger { config, redactor })).is_ok() {
         set_level(level);
     }
-    panic::set_hook(Box::new(|info| {
-        let thread = std::thread::current();
-        let place = info.location().map(ToString::to_string).unwrap_or_default();
-        log::error!("thread {:?} panicked at {place}", thread.name().unwrap_or("unnamed"));
-    }));
+    panics::install_hook();
 }
 
 /// Logs lines of this level and those that matter more from now on.

@@ -38,6 +38,7 @@ use self::upstreams::UpstreamRegistry;
 pub use self::upstreams::{MAX_UPSTREAMS, UpstreamMetrics, UpstreamState};
 use crate::observe::circuit_state::CircuitState;
 use crate::observe::lock::lock;
+use crate::observe::panics;
 
 /// `Content-Type` of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -287,6 +288,9 @@ impl Metrics {
         }
         let help = "Client connections closed by the connection guard.";
         self.connections_cut.write(out, "ollama_proxy_connections_cut", "reason", help);
+        let help = "Client connections reset before their first request was taken.";
+        out.begin_family("ollama_proxy_connections_reset", "counter", "", help);
+        out.write_sample("_total", &[], panics::connections_reset());
         let help = "Reloads of the configuration by their result.";
         self.reloads.write(out, "ollama_proxy_reloads", "result", help);
     }

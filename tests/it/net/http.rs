@@ -131,8 +131,10 @@ fn bodies_above_the_limit_are_refused_unread() {
         assert_eq!((answer.status(), answer.error().as_str()), (413, refused), "{request:.90}");
         assert_eq!(answer.head.header("connection"), Some("close"));
     };
-    for claim in ["100001", "1073741824", "99999999999", "1000000000000000", "9223372036854775807"]
-    {
+    for claim in [
+        "100001", "1073741824", "99999999999", "1000000000000000", "9223372036854775807",
+        "18446744073709551615",
+    ] {
         check(format!("POST /api/chat HTTP/1.1\r\nContent-Length: {claim}\r\n\r\n{{"));
         check(format!("GET /nowhere HTTP/1.1\r\nContent-Length: {claim}\r\n\r\n"));
     }

@@ -1,6 +1,7 @@
 //! Connections: limits, overload, disconnects and shutdown.
 
 mod acceptor;
+mod claims;
 mod disconnect;
 mod guard;
 mod http;

@@ -8,6 +8,7 @@ mod log;
 mod metrics;
 mod reload;
 mod reload_upstreams;
+mod resets;
 mod scripts;
 mod secrets;
 mod signals;

@@ -1,4 +1,4 @@
-//! The scripts name all that is missing before they begin.
+//! The scripts name all that is missing before they begin, and no folder is named by what they build.
 
 #![cfg(unix)]
 
@@ -73,5 +73,44 @@ fn all_that_a_script_needs_is_named_in_one_line_first() {
         for package in packages {
             assert!(words.contains(package), "{package}: {lines:?}");
         }
+    }
+}
+
+#[test]
+fn what_the_compiler_builds_names_no_folder_of_this_machine() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let config = fs::read_to_string(root.join(".cargo/config.toml")).expect("a configuration");
+    assert!(config.contains("\nrustc-wrapper = \"scripts/rustc\"\n"), "{config}");
+    // A crate, and a source that its build script has written.
+    let folder = std::env::temp_dir().join(format!("a folder-{}", std::process::id()));
+    let (package, out) = (folder.join("crate-1.0"), folder.join("build/crate-0123/out"));
+    for part in [&package.join("src"), &out] {
+        fs::create_dir_all(part).expect("a folder");
+    }
+    let source = format!("pub fn a() {{ panic!() }}\ninclude!({:?});\n", out.join("b.rs"));
+    let path = package.join("src/lib.rs");
+    fs::write(&path, source).expect("a file");
+    fs::write(out.join("b.rs"), "pub fn b() { panic!() }\n").expect("a file");
+    let mut command = Command::new(root.join("scripts/rustc"));
+    command.arg("rustc").args(["--crate-type=lib", "--crate-name=x", "--emit=asm", "-o", "x.s"]);
+    command.arg(&path).current_dir(&folder);
+    command.env("CARGO_MANIFEST_DIR", &package).env("OUT_DIR", &out);
+    let (status, _, errors) = run(&mut command);
+    let built = fs::read_to_string(folder.join("x.s")).unwrap_or_default();
+    fs::remove_dir_all(&folder).expect("a folder");
+    assert_eq!(status, Some(0), "{errors}");
+    assert!(built.contains("\"crate-1.0/src/lib.rs") && built.contains("\"out/b.rs"), "{built}");
+    assert!(!built.contains(folder.to_str().expect("UTF-8")), "{built}");
+}
+
+/// Debug builds are left out, because crates that were compiled long ago may be in them.
+#[cfg(not(debug_assertions))]
+#[test]
+fn the_executable_names_no_folder_of_this_machine() {
+    let program = fs::read(env!("CARGO_BIN_EXE_ollama-openai-proxy")).expect("the program");
+    let home = std::env::var("HOME").unwrap_or_default();
+    for name in ["/registry/src/", concat!(env!("CARGO_MANIFEST_DIR"), "/"), &(home + "/")] {
+        let is_there = program.windows(name.len()).any(|bytes| bytes == name.as_bytes());
+        assert!(name.len() < 3 || !is_there, "{name}");
     }
 }

@@ -1,0 +1,127 @@
+//! Panics, without their messages, and those that are no error of this program.
+//!
+//! The message of a panic is left out because it can quote a string, which may be a prompt; the place in
+//! the source is enough to find the cause. It begins with the crate and not with the folder of the
+//! machine that built the program.
+//!
+//! tiny_http asks for a client's address when it has read the head of a request, and panics if the
+//! client has reset the connection by then. The panic ends one thread of its pool, which closes the
+//! connection. Any client can do that as often as it likes, so it is counted and not told. What else
+//! panics is told as an error.
+//!
+//! Invariant: nothing but that one panic of tiny_http is kept silent.
+
+use std::panic::{self, PanicHookInfo};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+static CONNECTIONS_RESET: AtomicU64 = AtomicU64::new(0);
+
+/// Connections that their clients reset before tiny_http had taken their first request.
+pub fn connections_reset() -> u64 {
+    CONNECTIONS_RESET.load(Ordering::Relaxed)
+}
+
+/// Logs or counts each panic from now on.
+pub fn install_hook() {
+    panic::set_hook(Box::new(|info| {
+        let (place, is_reset) = describe(info);
+        let thread = std::thread::current();
+        let thread = thread.name().unwrap_or("unnamed");
+        if is_reset {
+            CONNECTIONS_RESET.fetch_add(1, Ordering::Relaxed);
+            log::debug!("a client reset its connection before its request was taken ({place})");
+        } else {
+            log::error!("thread {thread:?} panicked at {place}");
+        }
+    }));
+}
+
+/// The place of a panic, and whether it only shows that a client has reset its connection.
+fn describe(info: &PanicHookInfo<'_>) -> (String, bool) {
+    let Some(location) = info.location() else { return (String::new(), false) };
+    let file = without_folders(location.file());
+    let message = info.payload().downcast_ref::<String>().map_or("", String::as_str);
+    let place = format!("{file}:{}:{}", location.line(), location.column());
+    (place, is_reset(file, message))
+}
+
+/// True for the panic of tiny_http over a client without an address.
+fn is_reset(file: &str, message: &str) -> bool {
+    // `getpeername` fails with ENOTCONN; with EINVAL on systems that derive from BSD.
+    let kind =
+        if cfg!(target_vendor = "apple") { "kind: InvalidInput" } else { "kind: NotConnected" };
+    file.starts_with("tiny_http-")
+        && file.ends_with("/src/client.rs")
+        && message.starts_with("called `Result::unwrap()` on an `Err` value: Os {")
+        && message.contains(kind)
+}
+
+/// The path of a source file from its crate on.
+fn without_folders(path: &str) -> &str {
+    let behind = |mark: &str| path.split_once(mark).map(|(_, rest)| rest);
+    if let Some(rest) = behind("/registry/src/") {
+        return rest.split_once('/').map_or(rest, |(_, in_crate)| in_crate);
+    }
+    let is_absolute = path.starts_with('/') || path.get(1..2) == Some(":");
+    // The standard library.
+    if let Some(place) = path.find("/library/").filter(|_| is_absolute) {
+        return &path[place + 1..];
+    }
+    let in_crate = path.rfind("/src/").filter(|_| is_absolute);
+    let Some(end) = in_crate else {
+        return if is_absolute {
+            path.rsplit(['/', '\\']).next().unwrap_or_default()
+        } else {
+            path
+        };
+    };
+    let start = path[..end].rfind('/').map_or(0, |slash| slash + 1);
+    &path[start..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_name_crates_and_not_the_folders_they_were_built_in() {
+        for (path, expected) in [
+            ("src/app/server.rs", "src/app/server.rs"),
+            (
+                "/home/me/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/tiny_http-0.12.0/src/client.rs",
+                "tiny_http-0.12.0/src/client.rs",
+            ),
+            ("tiny_http-0.12.0/src/client.rs", "tiny_http-0.12.0/src/client.rs"),
+            ("/rustc/59807616e/library/std/src/thread/mod.rs", "library/std/src/thread/mod.rs"),
+            ("/home/me/patched/src/src/lib.rs", "src/src/lib.rs"),
+            ("/home/me/patched/src/lib.rs", "patched/src/lib.rs"),
+            ("/home/me/build.rs", "build.rs"),
+            (r"C:\me\x.rs", "x.rs"),
+        ] {
+            assert_eq!(without_folders(path), expected);
+        }
+    }
+
+    #[test]
+    fn only_a_missing_address_of_a_client_is_a_reset() {
+        let (file, kind) = ("tiny_http-0.12.0/src/client.rs", "NotConnected");
+        let message = |kind: &str| {
+            format!(
+                "called `Result::unwrap()` on an `Err` value: Os {{ code: 107, kind: {kind}, \
+                 message: \"Transport endpoint is not connected\" }}"
+            )
+        };
+        if !cfg!(target_vendor = "apple") {
+            assert!(is_reset(file, &message(kind)));
+        }
+        for (file, message) in [
+            ("tiny_http-0.12.0/src/util/refined_tcp_stream.rs", message(kind)),
+            ("src/client.rs", message(kind)),
+            (file, message("Uncategorized")),
+            (file, "called `Option::unwrap()` on a `None` value".to_owned()),
+            (file, String::new()),
+        ] {
+            assert!(!is_reset(file, &message), "{file}: {message}");
+        }
+    }
+}
