@@ -23,7 +23,7 @@ use crate::handlers::App;
 use crate::http::access::AccessControl;
 use crate::http::host_info;
 use crate::models::store::Store;
-use crate::net::acceptor::Acceptor;
+use crate::net::acceptor::{Acceptor, reset_panic};
 use crate::net::cancel;
 use crate::net::connection_guard::{
     ConnectionGuard, Counters, Limits, OnScan, Registry, ScanReport,
@@ -31,6 +31,7 @@ use crate::net::connection_guard::{
 use crate::net::limits::{MemoryBudget, MemoryPressure, SystemLimits};
 use crate::net::worker_pool::Overcommit;
 use crate::observe::metrics::Metrics;
+use crate::observe::panics;
 use crate::upstream::RetryEnv;
 use crate::upstream::router::Router;
 
@@ -89,6 +90,7 @@ impl Server {
         shutdown: Shutdown,
         retry_env: RetryEnv,
     ) -> io::Result<Self> {
+        panics::count_as_reset(reset_panic::is_reset);
         let (system_limits, started_with) = (SystemLimits::detect(), config.clone());
         let max_connections = config.connection_limits.max_connections;
         (config.workers, config.connection_limits.max_connections) =

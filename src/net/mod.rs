@@ -23,6 +23,9 @@
 //! - **Sizes**: `MAX_BODY_BYTES` (100 MiB) for a request body; 20 MiB, and a window of 32 MiB, for
 //!   a decompressed zstd body; 256 MiB for a whole response of the upstream; 64 MiB for one event
 //!   of a stream.
+//! - **Claimed lengths** of bodies reserve nothing: what is not read of a body of any length costs its
+//!   connection, thread and descriptors until the guard closes it (3 s), and nothing afterwards; see
+//!   [`crate::http::unread_body`].
 //! - **Connections**: beyond `MAX_CONNECTIONS` (1,024) the oldest idle ones are closed; see
 //!   [`connection_guard`].
 //! - **Remembered state** is bounded everywhere: 1,000 virtual models of at most 1 MiB each and 64
@@ -43,7 +46,7 @@
 //! | `health`, `probe` | up to 2 each | routes about the state of the proxy and of the upstream |
 //! | `model-list`, `circuit-probe` | up to 1 each for each upstream | fetch a newer list; find out whether it is back |
 //! | `health-check` | 1 for each upstream but the first, during `/openai/health` | asks it for its list |
-//! | `unread` | up to 16, and 1 | drain bodies that no handler reads; wait for the guard |
+//! | `unread` | up to 16, and 2 | drain bodies that no handler reads; wait for the guard, and for responses |
 //! | guard | 1 | scans all connections up to 50 times a second (Linux) |
 //! | acceptor supervisor | 1 | proves that no connection waits for a thread |
 //! | log writer, signals | 1 each | |

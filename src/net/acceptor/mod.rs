@@ -30,6 +30,7 @@ mod drain;
 mod generation;
 mod nudge;
 mod proc_stats;
+pub mod reset_panic;
 mod supervisor;
 
 use std::io;

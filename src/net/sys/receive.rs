@@ -5,7 +5,7 @@
 //! length that the client claimed less what was read; it is dropped as soon as a read finds the end. So
 //! a body must not seem to end early ([`read_body`]), and what nobody reads must be counted down
 //! ([`read_zeros`]). And a request that tiny_http would keep for ever ends its connection
-//! ([`request_line`](super::request_line)). Never changes what other threads, or other readers of a
+//! ([`request_line`]). Never changes what other threads, or other readers of a
 //! thread, receive. On other systems than Linux reads are as they are.
 
 #[cfg(target_os = "linux")]
