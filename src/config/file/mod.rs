@@ -16,6 +16,7 @@ mod scope;
 mod server_section;
 mod upstream_keys;
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::Path;
 use std::time::SystemTime;
@@ -38,6 +39,9 @@ const SERVER: &str = "server";
 const UPSTREAM: &str = "upstream";
 const MODEL: &str = "model";
 const SECTIONS: [&str; 3] = [SERVER, UPSTREAM, MODEL];
+
+/// The length from which the value of a variable may be a key; shorter ones are words of problems, too.
+const MIN_SECRET_LEN: usize = 8;
 
 /// What a file says.
 #[derive(Default)]
@@ -103,12 +107,28 @@ pub fn parse(
         secrets: Vec::new(),
     };
     let is_wanted = |section: &str| !environment.is_server_only || section == SERVER;
-    let members = node::parse(text, &is_wanted, environment.find, &mut scope.problems);
+    let values = RefCell::new(Vec::new());
+    let find = |name: &str| {
+        let value = (environment.find)(name);
+        values.borrow_mut().extend(value.clone());
+        value
+    };
+    let members = node::parse(text, &is_wanted, &find, &mut scope.problems);
     scope.section_lines = section_lines(&members);
     let mut file = read_sections(&members, (&name, changed), environment, &mut scope);
     file.secrets = scope.secrets;
     file.problems = scope.problems.into_lines(&name);
+    file.problems.iter_mut().for_each(|(_, problem)| mask(problem, &values.borrow()));
     file
+}
+
+/// Masks the values of variables, of which one may be a key in the place of something that is told.
+fn mask(problem: &mut String, values: &[String]) {
+    for value in values.iter().filter(|value| value.len() >= MIN_SECRET_LEN) {
+        if problem.contains(value.as_str()) {
+            *problem = problem.replace(value.as_str(), "***");
+        }
+    }
 }
 
 /// Reads the sections.

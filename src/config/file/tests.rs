@@ -546,3 +546,10 @@ fn any_beginning_of_a_file_is_read_or_told_without_a_secret() {
     let deep = format!("[server]\nhost = {}", "[".repeat(100_000));
     assert!(!parse_with(&deep, &[], false).problems.is_empty());
 }
+
+#[test]
+fn a_key_in_the_place_of_a_name_is_not_told() {
+    let text = "[[upstream]]\nname = \"${LAB_KEY}\"\nbase_url = \"http://h\"\n\
+                [[model]]\nname = \"m\"\nuse = [\"lab/x\"]\n";
+    bad(text, KEYS, &[(6, "***")]);
+}
