@@ -55,6 +55,7 @@
 //! responses.
 
 pub mod acceptor;
+pub(crate) mod arrivals;
 pub mod cancel;
 pub mod connection_guard;
 pub mod limits;

@@ -25,6 +25,43 @@ pub fn duplicate_into(number: std::os::fd::RawFd, place: &mut std::os::fd::Owned
     (unsafe { libc::dup3(number, place.as_raw_fd(), libc::O_CLOEXEC) }) >= 0
 }
 
+/// Stands in the place of the C library's function of this name, which the standard library calls for
+/// `TcpListener::accept`: the same system call, told to `arrivals` before and after it.
+#[cfg(target_os = "linux")]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn accept4(
+    listener: libc::c_int,
+    address: *mut libc::sockaddr,
+    length: *mut libc::socklen_t,
+    flags: libc::c_int,
+) -> libc::c_int {
+    let arrivals = local_port(listener).and_then(super::arrivals::before_accept);
+    // SAFETY: the caller promises what the C library's function asks for, and the system call takes the
+    // same arguments. It sets the same error number, which nothing below changes.
+    let accepted = unsafe { libc::syscall(libc::SYS_accept4, listener, address, length, flags) }
+        as libc::c_int;
+    if accepted >= 0
+        && let Some(arrivals) = arrivals
+    {
+        arrivals.note_accepted();
+    }
+    accepted
+}
+
+/// The port to which a socket is bound.
+#[cfg(target_os = "linux")]
+fn local_port(socket: std::os::fd::RawFd) -> Option<u16> {
+    use std::os::fd::BorrowedFd;
+
+    if socket < 0 {
+        return None;
+    }
+    // SAFETY: the borrow ends with this function. If the caller's number is not open, or not a socket,
+    // the call fails.
+    let socket = unsafe { BorrowedFd::borrow_raw(socket) };
+    Some(socket2::SockRef::from(&socket).local_addr().ok()?.as_socket()?.port())
+}
+
 /// Most descriptors of one call; low, because `poll` fails above the limit of open files.
 #[cfg(target_os = "linux")]
 pub const POLL_BATCH: usize = 64;

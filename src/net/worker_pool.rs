@@ -7,7 +7,9 @@
 //! A job goes to the worker that became idle last, whose memory is warm; without an idle worker it
 //! is queued. A thread starts when a job first needs it, so that a quiet process stays small. An idle
 //! worker sleeps on a condition variable of its own: a blocking receive of crossbeam-channel calls
-//! `sched_yield` several times first, which costs two busy cores a seventh of their time.
+//! `sched_yield` several times first, which costs two busy cores a seventh of their time. A worker that
+//! has been idle for [`IDLE_TIMEOUT`] ends, unless it is one of the last [`KEPT_THREADS`]; those sleep on
+//! without waking up.
 //!
 //! A job that waits for a slow client yields its slot ([`yield_slot`]). While many jobs do so
 //! ([`Overcommit::update`]), extra threads take the yielded slots, and end once the jobs that yielded
@@ -35,6 +37,12 @@ use crate::observe::lock::lock;
 /// Bytes of stack for each worker: ample for TLS and nested JSON; only touched pages cost memory.
 const STACK_BYTES: usize = 512 * 1024;
 
+/// How long a worker is idle before it ends.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Threads that stay although they are idle.
+const KEPT_THREADS: usize = 4;
+
 thread_local! {
     /// The pool whose worker this thread is.
     static CURRENT_POOL: RefCell<Option<Arc<Shared>>> = const { RefCell::new(None) };
@@ -60,6 +68,7 @@ struct Shared {
     max_active: usize,
     /// Most jobs that run or wait, and most threads.
     capacity: usize,
+    idle_timeout: Duration,
     state: Mutex<PoolState>,
 }
 
@@ -99,10 +108,20 @@ impl WorkerPool {
     /// # Errors
     /// If the system refuses the first thread.
     pub fn start(name: &'static str, workers: usize, queue: usize) -> io::Result<Self> {
+        Self::start_with(name, workers, queue, IDLE_TIMEOUT)
+    }
+
+    /// Like [`WorkerPool::start`]; idle threads end after `idle_timeout`.
+    fn start_with(
+        name: &'static str,
+        workers: usize,
+        queue: usize,
+        idle_timeout: Duration,
+    ) -> io::Result<Self> {
         let (alive, all_ended) = bounded(0);
         let state = Mutex::new(PoolState { alive: Some(alive), ..PoolState::default() });
         let (max_active, capacity) = (workers, workers + queue);
-        let shared = Arc::new(Shared { name, max_active, capacity, state });
+        let shared = Arc::new(Shared { name, max_active, capacity, idle_timeout, state });
         shared.spawn_thread(&mut lock(&shared.state))?;
         Ok(Self { shared, all_ended })
     }
@@ -313,7 +332,22 @@ impl Shared {
         state.alive.as_ref()?;
         state.idle.push(worker.clone());
         drop(state);
-        worker.wait()
+        if let Some(next) = worker.wait_at_most(self.idle_timeout) {
+            return next;
+        }
+        if self.retire_idle(worker) { None } else { worker.wait() }
+    }
+
+    /// Counts a worker out that has been idle for long, unless it has to stay, or was just given a job.
+    fn retire_idle(&self, worker: &Arc<IdleWorker>) -> bool {
+        let mut state = lock(&self.state);
+        let place = state.idle.iter().position(|idle| Arc::ptr_eq(idle, worker));
+        let ends = place.filter(|_| state.threads > KEPT_THREADS);
+        if let Some(place) = ends {
+            state.idle.remove(place);
+            state.threads -= 1;
+        }
+        ends.is_some()
     }
 
     /// Counts one worker out if more are active than may be; that worker then has to end.
@@ -343,6 +377,13 @@ impl IdleWorker {
     fn send(&self, job: Option<Job>) {
         *lock(&self.next) = Some(job);
         self.changed.notify_one();
+    }
+
+    /// What to do next; `None` if that is not known in time.
+    fn wait_at_most(&self, timeout: Duration) -> Option<Option<Job>> {
+        let next = lock(&self.next);
+        let waited = self.changed.wait_timeout_while(next, timeout, |next| next.is_none());
+        waited.unwrap_or_else(PoisonError::into_inner).0.take()
     }
 
     fn wait(&self) -> Option<Job> {
@@ -619,5 +660,53 @@ mod tests {
         drop(release);
         starts.recv().expect("the last follows");
         assert!(pool.drain(Duration::from_secs(60)));
+    }
+
+    /// Lets this many jobs run at once, and waits until all have ended.
+    fn run_at_once(pool: &WorkerPool, count: usize) {
+        let (started, starts) = bounded(count);
+        let (release, held_back) = bounded::<()>(0);
+        for _ in 0..count {
+            assert!(submit(pool, held(&started, &held_back)));
+        }
+        (0..count).for_each(|_| starts.recv().expect("all run"));
+        drop(release);
+        while pool.load() > 0 {
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn threads_of_a_burst_end_and_come_back() {
+        let pool = WorkerPool::start_with("worker", 32, 0, Duration::ZERO).expect("threads");
+        for _ in 0..3 {
+            run_at_once(&pool, 32);
+            while pool.state().threads > KEPT_THREADS {
+                thread::yield_now();
+            }
+        }
+        while pool.state().idle.len() < KEPT_THREADS {
+            thread::yield_now();
+        }
+        assert_eq!(pool.state().threads, KEPT_THREADS);
+        assert!(pool.drain(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn no_job_is_lost_to_a_thread_that_ends() {
+        let pool = WorkerPool::start_with("worker", 8, 0, Duration::ZERO).expect("threads");
+        // A job that nobody runs would let the others of its round wait for ever.
+        (0..200).for_each(|_| run_at_once(&pool, 8));
+        assert!(pool.drain(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn idle_threads_stay_until_their_time_is_over() {
+        let pool = pool(16, 0);
+        run_at_once(&pool, 16);
+        while pool.state().idle.len() < 16 {
+            thread::yield_now();
+        }
+        assert_eq!(pool.state().threads, 16);
     }
 }

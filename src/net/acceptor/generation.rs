@@ -7,6 +7,7 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
@@ -15,20 +16,19 @@ use std::time::{Duration, Instant};
 use tiny_http::Server;
 
 use super::Shared;
-use super::proc_stats::{self, ThreadMonitor};
+use super::proc_stats;
 use crate::net::sys::ACCEPTOR_THREADS;
 
 /// Longest wait of [`Generation::shutdown`] for a receiver that is delivering a request.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Threads of a generation: receiver, accept thread, and the minimum of tiny_http's pool.
+pub(super) const THREADS_PER_GENERATION: usize = 6;
+
 /// One server and its receiver.
 pub(super) struct Generation {
     /// Name of all its threads; at most 15 bytes, which Linux keeps.
     name: String,
-    /// Its accept thread, if it can be observed.
-    pub(super) accept_monitor: Option<ThreadMonitor>,
-    /// The receiver, parent of the accept thread; `None` if that cannot be observed.
-    receiver_tid: Option<u32>,
     server: Arc<Server>,
     state: Arc<State>,
     receiver: JoinHandle<()>,
@@ -56,7 +56,7 @@ impl Generation {
                 Ok(server) => {
                     let server = Arc::new(server);
                     // `start` waits for this message, so the send cannot fail.
-                    let _ = ready.send(Ok((Arc::clone(&server), proc_stats::current_thread_id())));
+                    let _ = ready.send(Ok(Arc::clone(&server)));
                     receive_loop(&shared, &server, &state);
                 }
                 Err(error) => {
@@ -64,12 +64,9 @@ impl Generation {
                 }
             }
         })?;
-        let (server, receiver_tid) =
+        let server =
             started.recv().map_err(|_| io::Error::other("cannot start an accept thread"))??;
-        let mut generation =
-            Generation { name, accept_monitor: None, receiver_tid, server, state, receiver };
-        generation.resume_monitoring();
-        Ok(generation)
+        Ok(Generation { name, server, state, receiver })
     }
 
     /// The error that ended the accept thread, once it has.
@@ -77,23 +74,20 @@ impl Generation {
         self.state.accept_error.get().map(String::as_str)
     }
 
-    /// Looks for the accept thread, which may have failed before, say for want of a descriptor.
-    pub(super) fn resume_monitoring(&mut self) {
-        self.accept_monitor = self
-            .receiver_tid
-            .and_then(|parent| ThreadMonitor::find_accept_thread(&self.name, parent));
-    }
-
-    /// Stops observing a thread that is not the accept thread, or whose context switches do not count.
-    pub(super) fn stop_monitoring(&mut self) {
-        self.accept_monitor = None;
-        self.receiver_tid = None;
-    }
-
     /// Whether no connection can be open, because only the receiver is left of the threads. `false` if
     /// threads cannot be listed.
-    pub(super) fn is_unused(&self) -> bool {
-        proc_stats::find_threads(&self.name).is_some_and(|threads| threads.len() <= 1)
+    pub(super) fn is_unused(&self, proc_root: &Path) -> bool {
+        self.listed_threads(proc_root) == Some(1)
+    }
+
+    /// Whether a list of the threads shows those that the current generation certainly has: its receiver
+    /// and its accept thread.
+    pub(super) fn is_listed(&self, proc_root: &Path) -> bool {
+        self.listed_threads(proc_root) >= Some(2)
+    }
+
+    fn listed_threads(&self, proc_root: &Path) -> Option<usize> {
+        proc_stats::count_threads(proc_root, &self.name)
     }
 
     /// Ends the receiver after it has delivered all received requests. Dropping the server then ends its
@@ -113,7 +107,7 @@ fn receive_loop(shared: &Shared, server: &Server, state: &State) {
     loop {
         match server.recv() {
             Ok(request) => {
-                shared.note_request();
+                shared.note_activity();
                 if catch_unwind(AssertUnwindSafe(|| (shared.on_request)(request))).is_err() {
                     log::error!("a request was answered 500: queueing it panicked");
                 }

@@ -12,16 +12,18 @@
 //!
 //! **The repair.** A *nudge* is a connection to the own port that sends one malformed line. Without
 //! an idle thread it gets a new one, which answers 400 and then takes the oldest waiting connection.
-//! With idle threads it is queued behind all waiting connections. So a nudge that is answered
-//! *without a new thread* proves that the queue is empty. The `supervisor` nudges until it has that
-//! proof. It checks when a request arrives and at a slow interval, and only if the accept thread has
-//! run since the last proof (`proc_stats`), so an idle process makes no connection. An accept thread
+//! With idle threads it is queued behind all waiting connections. So each answered nudge has brought one
+//! waiting connection a thread, or shows that none waits; and after as many as connections were accepted
+//! since the last proof, the queue is proven empty. A nudge that is answered *without a new thread*
+//! proves it at once; whether a thread was started is read from `/proc` (`proc_stats`), where that
+//! tells. The `supervisor` nudges until it has a proof, whenever a connection was accepted
+//! (`net/arrivals`), so an idle process makes no connection and no system call. An accept thread
 //! that has ended, or leaves nudges unanswered, is replaced by a new tiny_http server on the same
 //! socket, a `generation`; the old one still receives from its open connections. Shutdown has two
 //! steps: `drain` accepts the pending connections and refuses new ones; later nothing is received.
 //!
 //! **Invariant.** After each proof, every connection established before it is being served. On other
-//! systems than Linux there is no proof, and a timer nudges instead.
+//! systems than Linux arrivals are not announced; a timer nudges instead, and nothing is proven.
 //!
 //! When descriptors or threads run out, the accept thread ends and is replaced as soon as the
 //! process may open descriptors and start threads again; connections that waited meanwhile get 503.
@@ -35,6 +37,7 @@ mod supervisor;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, JoinHandle, Thread};
@@ -42,9 +45,9 @@ use std::time::Duration;
 
 use tiny_http::Request;
 
-use generation::Generation;
 use supervisor::Supervisor;
 
+use crate::net::arrivals::Arrivals;
 use crate::observe::lock::lock;
 
 /// Called with each request, on a receiver thread. It must not block for long, because the requests of
@@ -66,8 +69,8 @@ struct Shared {
     on_request: OnRequest,
     /// The supervisor's thread, to be woken after a change of the following fields.
     supervisor: OnceLock<Thread>,
-    /// Whether a request was received since the supervisor last checked.
-    request_noted: AtomicBool,
+    /// Whether a connection was accepted, or a request received, since the supervisor last checked.
+    activity_noted: AtomicBool,
     /// New connections are refused.
     closing: AtomicBool,
     /// Requests are no longer received.
@@ -80,6 +83,18 @@ impl Acceptor {
     /// # Errors
     /// The listener's errors, and those of starting a thread.
     pub fn start(listener: TcpListener, on_request: OnRequest) -> io::Result<Acceptor> {
+        Self::start_with_proc(listener, on_request, Path::new("/proc"))
+    }
+
+    /// Like [`Acceptor::start`], with another folder in the place of `/proc`.
+    ///
+    /// # Errors
+    /// Those of [`Acceptor::start`].
+    pub fn start_with_proc(
+        listener: TcpListener,
+        on_request: OnRequest,
+        proc_root: &Path,
+    ) -> io::Result<Acceptor> {
         // A non-blocking listener would end the accept thread with `WouldBlock`.
         listener.set_nonblocking(false)?;
         let addr = listener.local_addr()?;
@@ -87,12 +102,16 @@ impl Acceptor {
             listener: Mutex::new(Some(listener)),
             on_request,
             supervisor: OnceLock::new(),
-            request_noted: AtomicBool::new(false),
+            activity_noted: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         });
-        let first = Generation::start(&shared)?;
-        let supervisor = Supervisor::new(Arc::clone(&shared), addr, first);
+        let arrivals = Arrivals::at_port(addr.port());
+        let weak = Arc::downgrade(&shared);
+        arrivals.subscribe(Box::new(move || {
+            weak.upgrade().iter().for_each(|shared| shared.note_activity());
+        }));
+        let supervisor = Supervisor::new(Arc::clone(&shared), addr, arrivals, proc_root)?;
         let handle =
             thread::Builder::new().name("acceptor".to_owned()).spawn(move || supervisor.run())?;
         shared.supervisor.get_or_init(|| handle.thread().clone());
@@ -155,10 +174,10 @@ impl Shared {
         }
     }
 
-    /// Tells the supervisor that a request was received. Before its thread is known here it need not be
-    /// woken, because it begins with a check.
-    fn note_request(&self) {
-        if !self.request_noted.swap(true, Ordering::SeqCst) {
+    /// Tells the supervisor that a connection was accepted, or a request received. Before its thread is
+    /// known here it need not be woken, because it begins with a check.
+    fn note_activity(&self) {
+        if !self.activity_noted.swap(true, Ordering::SeqCst) {
             self.wake();
         }
     }

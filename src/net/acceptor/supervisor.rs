@@ -1,23 +1,27 @@
 //! The thread that decides when to nudge, when the queue is proven empty, and when to restart.
 //!
 //! A *check* is one round of nudges. It ends with the proof that the queue is empty, or the next check
-//! follows without a reason of its own. Invariant: no nudge is sent while the accept thread sleeps and
-//! the last check ended with a proof.
+//! follows without a reason of its own. Invariant: no nudge is sent while no connection was accepted
+//! since the last check that ended with a proof.
 
 use std::io::{self, Write};
 use std::mem;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Shared;
-use super::generation::Generation;
+use super::generation::{Generation, THREADS_PER_GENERATION};
 use super::nudge::{NudgeResult, loopback_targets, nudge};
-use super::proc_stats::{ProcCounters, ThreadMonitor};
+use super::proc_stats::ThreadDetector;
+use crate::net::arrivals::Arrivals;
 
-/// Longest time between two checks whether the accept thread has run.
+/// Longest sleep where arrivals are announced.
+const REST_INTERVAL: Duration = Duration::from_secs(10);
+/// Longest sleep where they are not.
 const CHECK_INTERVAL: Duration = Duration::from_millis(150);
 /// Time until a check without proof is repeated.
 const UNPROVEN_INTERVAL: Duration = Duration::from_millis(25);
@@ -31,18 +35,18 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(4);
 const MAX_ANSWER_TIMEOUT: Duration = Duration::from_millis(256);
 /// Unanswered nudges in a row that confirm the end of an accept thread that is gone (28 ms).
 const MISSES_IF_GONE: u32 = 3;
-/// Unanswered nudges in a row that prove that a server with an unknown accept thread does not accept
-/// (1 s).
+/// Unanswered nudges in a row that prove that a server whose accept thread is not known to have begun
+/// does not accept (1 s).
 const MISSES_IF_UNKNOWN: u32 = 9;
-/// Unanswered nudges in a row that prove the same although the accept thread seems to run (5 s).
+/// Unanswered nudges in a row that prove the same although the accept thread runs (5 s).
 const MISSES_IF_ALIVE: u32 = 25;
-/// Nudges of a check where no proof is possible.
-const BLIND_NUDGES: u32 = 16;
-/// Without an accept thread to observe: how long after a request every interval has a check.
+/// Nudges of a check where arrivals are not announced.
+const BLIND_NUDGES: u64 = 16;
+/// Where arrivals are not announced: how long after a request every interval has a check.
 const BLIND_ACTIVE_TIME: Duration = Duration::from_secs(5);
-/// Without an accept thread to observe: time between checks without requests.
+/// Where arrivals are not announced: time between checks without requests.
 const BLIND_INTERVAL: Duration = Duration::from_secs(1);
-/// Time between searches for old generations without connections.
+/// Shortest time between searches for old generations without connections.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Most generations. Beyond it the oldest is shut down although it may have open connections, whose
 /// next request then stays unanswered.
@@ -58,8 +62,6 @@ const BUSY_RESPONSE: &[u8] =
     Retry-After: 1\r\nConnection: close\r\nContent-Length: 77\r\n\r\n\
     {\"error\":\"server busy, please try again.  maximum pending requests exceeded\"}";
 
-/// Threads of a new generation: receiver, accept thread, and the minimum of tiny_http's pool.
-const THREADS_PER_GENERATION: usize = 6;
 /// Bytes of stack of a thread that is only started to see whether it can be.
 const TRIAL_STACK_BYTES: usize = 16 * 1024;
 
@@ -67,13 +69,20 @@ const TRIAL_STACK_BYTES: usize = 16 * 1024;
 pub(super) struct Supervisor {
     shared: Arc<Shared>,
     targets: Vec<SocketAddr>,
-    counters: ProcCounters,
+    arrivals: Arc<Arrivals>,
+    proc_root: PathBuf,
+    thread_detector: Option<ThreadDetector>,
     /// The generation that accepts.
     current: Generation,
+    /// Threads that had begun to accept, and had ended, before the current generation.
+    earlier_threads: (u64, u64),
     /// Earlier generations that may have open connections, oldest first.
     old_generations: Vec<Generation>,
     /// Whether the last check ended without a proof.
     unproven: bool,
+    /// Accepted connections that were counted, and how many of them may be waiting for a thread.
+    counted: u64,
+    waiting: u64,
     /// When to restart, after the current accept thread has ended.
     restart_at: Option<Instant>,
     backoff: Backoff,
@@ -88,8 +97,8 @@ pub(super) struct Supervisor {
 
 /// The outcome of a round of nudges.
 enum RoundResult {
-    /// Every connection established before the last of this many nudges is being served.
-    Proven(u64),
+    /// Every connection accepted before the round is being served.
+    Proven,
     /// Nothing is certain.
     Unproven,
     /// Nothing accepts connections.
@@ -99,15 +108,26 @@ enum RoundResult {
 }
 
 impl Supervisor {
-    pub(super) fn new(shared: Arc<Shared>, addr: SocketAddr, first: Generation) -> Supervisor {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        addr: SocketAddr,
+        arrivals: Arc<Arrivals>,
+        proc_root: &Path,
+    ) -> io::Result<Supervisor> {
         let now = Instant::now();
-        Supervisor {
-            shared,
+        let (counted, earlier_threads) = (arrivals.accepted(), arrivals.threads());
+        Ok(Supervisor {
             targets: loopback_targets(addr),
-            counters: ProcCounters::open(),
-            current: first,
+            thread_detector: ThreadDetector::find(proc_root),
+            proc_root: proc_root.to_owned(),
+            current: Generation::start(&shared)?,
+            earlier_threads,
             old_generations: Vec::new(),
             unproven: true,
+            counted,
+            waiting: 0,
+            shared,
+            arrivals,
             restart_at: None,
             backoff: Backoff::default(),
             last_request: now,
@@ -115,19 +135,19 @@ impl Supervisor {
             last_sweep: now,
             reachable: false,
             failed_rounds: 0,
-        }
+        })
     }
 
     /// Runs until the acceptor stops, then shuts all generations down.
     pub(super) fn run(mut self) {
         while !self.shared.is_closing() {
-            // Cleared before the check, so that a later request causes another one.
-            let has_request = self.shared.request_noted.swap(false, Ordering::SeqCst);
-            if has_request {
+            // Cleared before the check, so that later activity causes another one.
+            let is_active = self.shared.activity_noted.swap(false, Ordering::SeqCst);
+            if is_active {
                 self.last_request = Instant::now();
             }
             self.tick();
-            if has_request {
+            if is_active {
                 thread::sleep(MIN_INTERVAL);
             }
             // Returns at once if the thread was woken since the last time.
@@ -144,8 +164,14 @@ impl Supervisor {
         match self.restart_at {
             Some(due) => due.saturating_duration_since(Instant::now()),
             None if self.unproven => UNPROVEN_INTERVAL,
+            None if self.has_announcements() => REST_INTERVAL,
             None => CHECK_INTERVAL,
         }
+    }
+
+    /// Whether arrivals are announced: the first nudge shows it.
+    fn has_announcements(&self) -> bool {
+        self.arrivals.accepted() > 0
     }
 
     fn tick(&mut self) {
@@ -164,120 +190,107 @@ impl Supervisor {
         }
     }
 
-    /// Whether a connection may have arrived since the last proof.
+    /// Whether a connection may have arrived since the last proof, or the accept thread has ended.
     fn may_have_arrivals(&self) -> bool {
-        match &self.current.accept_monitor {
-            Some(monitor) => monitor.has_run(),
-            None => {
-                self.last_request.elapsed() < BLIND_ACTIVE_TIME
-                    || self.last_check.elapsed() >= BLIND_INTERVAL
-            }
+        if self.has_announcements() {
+            return self.arrivals.accepted() != self.counted || self.is_accept_thread_gone();
         }
+        self.last_request.elapsed() < BLIND_ACTIVE_TIME
+            || self.last_check.elapsed() >= BLIND_INTERVAL
     }
 
     /// Nudges until every connection is served, as far as that can be proven.
-    ///
-    /// The order of the readings matters: a connection that arrives during the round changes the count
-    /// of connections, and a later one makes the accept thread run again.
     fn check_queue(&mut self) {
         self.last_check = Instant::now();
-        let before = self.counters.connection_count();
-        let round = self.nudge_until_proven();
-        let sample = self.current.accept_monitor.as_ref().and_then(ThreadMonitor::sample);
-        let after = self.counters.connection_count();
-        let arrived = before.zip(after).map(|(before, after)| after.saturating_sub(before));
-        match round {
-            RoundResult::Proven(nudges) => {
-                if arrived == Some(0) {
-                    self.counters.stop_counting_connections();
-                }
-                self.unproven = arrived.is_some_and(|arrived| arrived != nudges);
-                if !self.unproven {
-                    self.set_baseline(sample);
-                }
+        let accepted = self.arrivals.accepted();
+        self.waiting += accepted - mem::replace(&mut self.counted, accepted);
+        let (result, answered) = self.nudge_until_proven();
+        self.waiting = match result {
+            RoundResult::Proven | RoundResult::Unreachable => 0,
+            RoundResult::Unproven | RoundResult::NotAccepting => {
+                self.waiting.saturating_sub(answered)
             }
+        };
+        // Without the answered nudges: what arrived during the round may wait.
+        let accepted = self.arrivals.accepted();
+        let arrived = accepted - mem::replace(&mut self.counted, accepted);
+        self.waiting += arrived.saturating_sub(answered);
+        match result {
+            RoundResult::Proven => self.unproven = self.waiting > 0,
             RoundResult::Unproven => self.unproven = true,
-            RoundResult::Unreachable => {
-                self.unproven = false;
-                if let (Some(monitor), Some(now)) = (&mut self.current.accept_monitor, sample) {
-                    monitor.set_baseline(now);
-                }
-            }
+            RoundResult::Unreachable => (self.unproven, self.waiting) = (false, 0),
             RoundResult::NotAccepting => self.mark_dead("it accepts no connection"),
         }
     }
 
-    /// Notes that every connection accepted before this sample is being served.
-    fn set_baseline(&mut self, sample: Option<String>) {
-        let is_proof = self.counters.thread_mark().is_some();
-        match (&mut self.current.accept_monitor, sample) {
-            // Without proofs, an accept thread that has not run proves nothing either.
-            _ if !is_proof => self.current.stop_monitoring(),
-            (Some(monitor), Some(now)) => {
-                // The nudges of a second check must change the count; else it does not count.
-                let is_fresh = monitor.is_fresh();
-                if !monitor.set_baseline(now) {
-                    self.current.stop_monitoring();
-                }
-                self.unproven = is_fresh;
-            }
-            (None, _) => self.current.resume_monitoring(),
-            _ => {}
-        }
-    }
-
-    fn nudge_until_proven(&mut self) -> RoundResult {
-        let (mut misses, mut quiet) = (0, 0);
-        for count in 1..=MAX_NUDGES {
+    /// One round of nudges: its result, and how many of them were answered.
+    fn nudge_until_proven(&mut self) -> (RoundResult, u64) {
+        let needed = match self.has_announcements() {
+            true => self.waiting.max(1),
+            false => BLIND_NUDGES,
+        };
+        let (mut answered, mut misses, mut quiet) = (0, 0, 0);
+        for _ in 0..MAX_NUDGES {
             if self.shared.is_closing() {
-                return RoundResult::Unproven;
+                break;
             }
-            let threads = self.counters.thread_mark();
+            let threads = self.thread_mark();
             let gone = self.is_accept_thread_gone();
             match nudge(&self.targets, answer_timeout(misses)) {
                 NudgeResult::Answered => {
                     self.note_answer(gone);
-                    misses = 0;
-                    quiet = if threads == self.counters.thread_mark() { quiet + 1 } else { 0 };
-                    let needed = threads.map_or(BLIND_NUDGES, |_| self.counters.required_repeats());
-                    if quiet >= needed {
-                        return RoundResult::Proven(count);
+                    (answered, misses) = (answered + 1, 0);
+                    let is_quiet = threads.is_some() && threads == self.thread_mark();
+                    quiet = if is_quiet { quiet + 1 } else { 0 };
+                    let detector = self.thread_detector.as_ref();
+                    let no_thread_started =
+                        detector.is_some_and(|it| quiet >= it.required_repeats());
+                    if answered >= needed || no_thread_started {
+                        return (RoundResult::Proven, answered);
                     }
                 }
                 NudgeResult::Failed(error) if !gone => {
-                    return self.note_failed_round(&error.to_string());
+                    return (self.note_failed_round(&error.to_string()), answered);
                 }
                 NudgeResult::Failed(_) | NudgeResult::Unanswered => {
                     misses += 1;
-                    if let Some(round) = self.evaluate_misses(gone, misses) {
-                        return round;
+                    if let Some(result) = self.evaluate_misses(gone, misses) {
+                        return (result, answered);
                     }
                 }
             }
         }
-        RoundResult::Unproven
+        (RoundResult::Unproven, answered)
+    }
+
+    fn thread_mark(&self) -> Option<u64> {
+        self.thread_detector.as_ref()?.mark()
+    }
+
+    /// Whether the current generation's accept thread is known to have begun.
+    fn has_begun(&self) -> bool {
+        self.arrivals.threads().0 > self.earlier_threads.0
     }
 
     fn is_accept_thread_gone(&self) -> bool {
-        let monitor = self.current.accept_monitor.as_ref();
-        monitor.is_some_and(|monitor| monitor.sample().is_none())
+        self.has_begun() && self.arrivals.threads().1 > self.earlier_threads.1
     }
 
     fn note_answer(&mut self, gone: bool) {
         self.reachable = true;
         self.failed_rounds = 0;
         if gone {
-            // A thread accepts, so the observed one was not the accept thread.
-            self.current.stop_monitoring();
+            // A thread accepts, so that of an earlier generation has ended.
+            self.earlier_threads.1 = self.arrivals.threads().1;
         }
     }
 
     /// What this many unanswered nudges in a row prove; `None` if they are too few.
     fn evaluate_misses(&mut self, gone: bool, misses: u32) -> Option<RoundResult> {
-        let allowed = match self.current.accept_monitor {
-            Some(_) if gone => MISSES_IF_GONE,
-            Some(_) => MISSES_IF_ALIVE,
-            None => MISSES_IF_UNKNOWN,
+        let allowed = match self.has_begun() {
+            _ if gone => MISSES_IF_GONE,
+            true => MISSES_IF_ALIVE,
+            false => MISSES_IF_UNKNOWN,
         };
         if misses < allowed {
             return None;
@@ -307,8 +320,6 @@ impl Supervisor {
         let delay = self.backoff.next_delay(Instant::now());
         log::warn!("accept thread stopped ({cause}); accepting again in {} ms", delay.as_millis());
         self.restart_at = Some(Instant::now() + delay);
-        // Close the /proc file: the new generation needs the descriptor.
-        self.current.accept_monitor = None;
     }
 
     fn restart(&mut self) {
@@ -360,6 +371,7 @@ impl Supervisor {
         let duplicates = (0..MIN_FREE_DESCRIPTORS).map(|_| self.shared.clone_listener());
         drop(duplicates.collect::<io::Result<Vec<_>>>()?);
         check_thread_headroom()?;
+        self.earlier_threads = self.arrivals.threads();
         let old = mem::replace(&mut self.current, Generation::start(&self.shared)?);
         self.old_generations.push(old);
         if self.old_generations.len() >= MAX_GENERATIONS {
@@ -372,8 +384,12 @@ impl Supervisor {
     fn sweep(&mut self) {
         if !self.old_generations.is_empty() && self.last_sweep.elapsed() >= SWEEP_INTERVAL {
             self.last_sweep = Instant::now();
-            let unused = self.old_generations.extract_if(.., |old| old.is_unused());
-            unused.for_each(Generation::shutdown);
+            // A list without the threads that are certain to run proves nothing about others.
+            if self.current.is_listed(&self.proc_root) {
+                let is_unused = |old: &mut Generation| old.is_unused(&self.proc_root);
+                let unused = self.old_generations.extract_if(.., is_unused);
+                unused.for_each(Generation::shutdown);
+            }
         }
     }
 }

@@ -51,6 +51,8 @@
 #[cfg(target_os = "linux")]
 mod fd_range;
 pub mod registry;
+#[cfg(target_os = "linux")]
+mod rest;
 pub mod rules;
 #[cfg(target_os = "linux")]
 mod scan_interval;
@@ -67,6 +69,8 @@ pub use self::registry::{
     InFlight, Registry, Rejection, RequestHandle, RequestPhase, ResponseState,
 };
 pub use self::rules::{CutReason, Limits};
+#[cfg(target_os = "linux")]
+use crate::net::arrivals::Arrivals;
 use crate::observe::lock::lock;
 
 /// What the guard has counted since its start.
@@ -105,6 +109,8 @@ pub struct ScanReport {
     active: usize,
     /// Connections whose request is being answered or waits for it.
     served: usize,
+    /// Connections on which nothing happens.
+    at_rest: usize,
     /// Whether a head grows that may become too large before the next scan.
     head_growing: bool,
     cuts: CutCounts,
@@ -125,6 +131,7 @@ pub type OnScan = Box<dyn FnMut(&ScanReport) + Send>;
 pub struct ConnectionGuard {
     counters: Arc<Mutex<Counters>>,
     stopping: Arc<AtomicBool>,
+    registry: Arc<Registry>,
 }
 
 impl ConnectionGuard {
@@ -139,11 +146,22 @@ impl ConnectionGuard {
         limits: Limits,
         on_scan: OnScan,
     ) -> io::Result<Self> {
-        let guard = Self { counters: Arc::default(), stopping: Arc::default() };
-        let (counters, stopping) = (guard.counters.clone(), guard.stopping.clone());
         let dup_fd = socket::DupFd::new()?;
+        let guard =
+            Self { counters: Arc::default(), stopping: Arc::default(), registry: registry.clone() };
+        let (counters, stopping) = (guard.counters.clone(), guard.stopping.clone());
+        let arrivals = Arrivals::at_port(port);
+        let rest = rest::Rest::new();
+        match &rest {
+            Ok(rest) => {
+                let waker = rest.waker();
+                arrivals.subscribe(Box::new(move || waker.wake()));
+                registry.set_waker(rest.waker());
+            }
+            Err(error) => log::debug!("connections are scanned all the time: {error}"),
+        }
         let scanner = scanner::Scanner::new(port, registry, limits, counters, on_scan);
-        let run = move || scanner.run(dup_fd, &stopping);
+        let run = move || scanner.run(dup_fd, &arrivals, rest.ok().as_ref(), &stopping);
         std::thread::Builder::new().name("guard".into()).spawn(run)?;
         Ok(guard)
     }
@@ -153,12 +171,12 @@ impl ConnectionGuard {
     /// # Errors
     /// None.
     #[cfg(not(target_os = "linux"))]
-    pub fn start(_: u16, _: Arc<Registry>, _: Limits, _: OnScan) -> io::Result<Self> {
+    pub fn start(_: u16, registry: Arc<Registry>, _: Limits, _: OnScan) -> io::Result<Self> {
         log::warn!(
             "slow and idle connections are not closed on this operating system: \
              put a reverse proxy in front"
         );
-        Ok(Self { counters: Arc::default(), stopping: Arc::default() })
+        Ok(Self { counters: Arc::default(), stopping: Arc::default(), registry })
     }
 
     /// The counters as they are now.
@@ -170,5 +188,6 @@ impl ConnectionGuard {
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::SeqCst);
+        self.registry.wake_guard();
     }
 }

@@ -8,10 +8,14 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
+#[cfg(target_os = "linux")]
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Instant;
 
+#[cfg(target_os = "linux")]
+use super::rest::Waker;
 use crate::net::cancel::CancellationToken;
 use crate::observe::lock::lock;
 
@@ -35,6 +39,11 @@ pub struct Registry {
     guarded: bool,
     /// Whether each response is the last one on its connection.
     stopping: AtomicBool,
+    /// Requests since the start.
+    begun: AtomicU64,
+    /// Ends the rest of the guard.
+    #[cfg(target_os = "linux")]
+    waker: OnceLock<Arc<Waker>>,
 }
 
 /// A connection.
@@ -126,7 +135,28 @@ impl Registry {
             requests_per_client: Mutex::default(),
             guarded,
             stopping: AtomicBool::new(false),
+            begun: AtomicU64::new(0),
+            #[cfg(target_os = "linux")]
+            waker: OnceLock::new(),
         })
+    }
+
+    /// Sets what ends the rest of the guard.
+    #[cfg(target_os = "linux")]
+    pub(super) fn set_waker(&self, waker: Arc<Waker>) {
+        self.waker.get_or_init(|| waker);
+    }
+
+    /// Lets the guard scan soon.
+    pub(super) fn wake_guard(&self) {
+        #[cfg(target_os = "linux")]
+        self.waker.get().iter().for_each(|waker| waker.wake());
+    }
+
+    /// Requests since the start.
+    #[cfg(target_os = "linux")]
+    pub(super) fn begun_requests(&self) -> u64 {
+        self.begun.load(Ordering::SeqCst)
     }
 
     /// Registers a request, and says why it may not be served, if so.
@@ -144,6 +174,9 @@ impl Registry {
             entry.in_flight.push(in_flight.clone());
             entry.closing
         };
+        // Counted first: either the guard sees the count before it rests, or it is woken.
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        self.wake_guard();
         let refused = match closing {
             true => Some(Rejection::Closing),
             false if self.acquire_client_slot(peer.ip()) => None,
@@ -178,6 +211,7 @@ impl Registry {
     /// Makes each response from now on the last one on its connection, because the server stops.
     pub fn mark_stopping(&self) {
         self.stopping.store(true, Ordering::SeqCst);
+        self.wake_guard();
     }
 
     /// Whether the server stops.

@@ -248,6 +248,15 @@ impl ConnectionState {
             && (self.head_started || has_unread || is_new)
     }
 
+    /// Whether nothing happens on the connection: it has no request, and no part of one.
+    pub(super) fn is_at_rest(&self, observation: &Observation) -> bool {
+        observation.phase.is_none()
+            && observation.peer == PeerState::Open
+            && !observation.closing
+            && !self.cut
+            && !self.head_started
+    }
+
     /// Whether a head is arriving that may become too large before the next scan.
     pub(super) fn is_head_growing(&self, observation: &Observation) -> bool {
         let grown = observation.received.saturating_sub(self.received_before);

@@ -4,8 +4,11 @@
 //! so that they are mostly close together. Closed files can leave a gap between them; so once a second
 //! a scan covers all numbers up to the last open one (`fd_range`), and also whenever a connection with
 //! a request is not found, and during shutdown. Scanning needs nothing of `/proc`, which an empty
-//! root lacks. It goes on without connections, because nothing announces the first one in time: a
-//! thread that polls the listening socket finds it empty after the accept thread has run.
+//! root lacks.
+//!
+//! When nothing has happened for half a second the guard rests (`rest`): it looks at the known
+//! connections only, once a second or when one is due, until something happens. It rests only where
+//! arrivals are announced, which the first connection of all shows.
 
 use std::collections::HashMap;
 use std::mem;
@@ -20,17 +23,20 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::fd_range;
 use super::registry::{InFlight, Registry, RequestPhase};
+use super::rest::Rest;
 use super::rules::{ConnectionState, CutReason, Limits, Observation, PeerState, Verdict};
-use super::scan_interval::next_interval;
+use super::scan_interval::{REST_AFTER, is_quiet, next_interval, rest_interval};
 use super::socket::{AcceptedSocket, DupFd, FdKind};
 use super::{Counters, OnScan, ScanReport};
+use crate::net::arrivals::Arrivals;
 use crate::observe::lock::lock;
 
 /// How far above the highest number of the last scan most scans search.
 const SEARCH_MARGIN: RawFd = 64;
 
-/// How often a scan covers all numbers.
+/// How often a scan covers all numbers, and during a rest.
 const FULL_SCAN_INTERVAL: Duration = Duration::from_secs(1);
+const RESTING_FULL_SCAN_INTERVAL: Duration = Duration::from_secs(10);
 
 struct TrackedConnection {
     state: ConnectionState,
@@ -39,6 +45,8 @@ struct TrackedConnection {
     fd: RawFd,
     /// The round in which it was last seen.
     last_round: u64,
+    /// Whether bytes on it end a rest.
+    is_watched: bool,
 }
 
 /// The state of the guard's thread.
@@ -51,6 +59,8 @@ pub(super) struct Scanner {
     tracked: HashMap<SocketAddr, TrackedConnection>,
     highest_fd: RawFd,
     last_full_scan: Option<Instant>,
+    /// When something last happened.
+    last_active: Instant,
     /// Number of the current scan.
     round: u64,
     /// What the current scan has found so far.
@@ -74,25 +84,109 @@ impl Scanner {
             tracked: HashMap::new(),
             highest_fd: 0,
             last_full_scan: None,
+            last_active: Instant::now(),
             round: 0,
             report: ScanReport::default(),
         }
     }
 
     /// Scans until `stopping` is set.
-    pub(super) fn run(mut self, mut dup_fd: DupFd, stopping: &AtomicBool) {
+    pub(super) fn run(
+        mut self,
+        mut dup_fd: DupFd,
+        arrivals: &Arrivals,
+        rest: Option<&Rest>,
+        stopping: &AtomicBool,
+    ) {
         while !stopping.load(Ordering::SeqCst) {
-            let before = clock_gettime(ClockId::ThreadCPUTime);
-            self.scan(&mut dup_fd, Instant::now());
-            let cost = clock_gettime(ClockId::ThreadCPUTime) - before;
-            let cost = cost.try_into().unwrap_or_default();
-            thread::sleep(next_interval(&self.report, self.limits.max_connections, cost));
+            let events = self.event_counts(arrivals);
+            let now = Instant::now();
+            let cost = self.timed_scan(&mut dup_fd, now);
+            if !is_quiet(&self.report, self.limits.max_connections) {
+                self.last_active = now;
+            }
+            match rest {
+                Some(rest) if self.may_rest(now, events) => {
+                    let has_new_events = |scanner: &Self| {
+                        stopping.load(Ordering::SeqCst) || scanner.event_counts(arrivals) != events
+                    };
+                    self.rest(rest, &mut dup_fd, has_new_events);
+                    self.last_active = Instant::now();
+                }
+                _ => thread::sleep(next_interval(&self.report, self.limits.max_connections, cost)),
+            }
         }
     }
 
+    /// Accepted connections and requests so far.
+    fn event_counts(&self, arrivals: &Arrivals) -> (u64, u64) {
+        (arrivals.accepted(), self.registry.begun_requests())
+    }
+
+    /// Whether nothing has happened for long enough. Without an announced connection, the first one might
+    /// not be announced either.
+    fn may_rest(&self, now: Instant, (accepted, _): (u64, u64)) -> bool {
+        accepted > 0
+            && !self.registry.is_stopping()
+            && now.saturating_duration_since(self.last_active) >= REST_AFTER
+    }
+
+    /// Looks at the known connections rarely, until something happens.
+    fn rest(&mut self, rest: &Rest, dup_fd: &mut DupFd, has_new_events: impl Fn(&Self) -> bool) {
+        rest.begin();
+        let mut cost = Duration::ZERO;
+        // From here on, whoever changes something ends the wait.
+        let is_watched = self.watch_all(rest, dup_fd);
+        while is_watched && !has_new_events(self) && !self.registry.is_stopping() {
+            let first = self.tracked.values().filter_map(|known| known.shed_priority).min();
+            let due = first.map(|(_, since)| since + self.limits.idle_timeout);
+            if rest.wait(rest_interval(due, Instant::now(), cost)) {
+                break;
+            }
+            cost = self.timed_scan_known(dup_fd);
+            if !is_quiet(&self.report, self.limits.max_connections) {
+                break;
+            }
+        }
+        rest.end();
+    }
+
+    /// Lets bytes on each connection end a rest; `false` if one cannot be watched.
+    fn watch_all(&mut self, rest: &Rest, dup_fd: &mut DupFd) -> bool {
+        let mut unwatched = self.tracked.iter_mut().filter(|(_, known)| !known.is_watched);
+        let all = unwatched.all(|(peer, known)| {
+            let found = match dup_fd.inspect(known.fd, self.port) {
+                FdKind::Connection(socket) => socket.peer == *peer && rest.watch(socket.fd()),
+                FdKind::Closed | FdKind::Other => false,
+            };
+            known.is_watched = found;
+            found
+        });
+        dup_fd.clear();
+        all
+    }
+
+    fn timed_scan(&mut self, dup_fd: &mut DupFd, now: Instant) -> Duration {
+        let before = clock_gettime(ClockId::ThreadCPUTime);
+        self.scan(dup_fd, now);
+        let cost = clock_gettime(ClockId::ThreadCPUTime) - before;
+        cost.try_into().unwrap_or_default()
+    }
+
+    /// Looks at the known connections, and every ten seconds at all descriptors.
+    fn timed_scan_known(&mut self, dup_fd: &mut DupFd) -> Duration {
+        let before = clock_gettime(ClockId::ThreadCPUTime);
+        let now = Instant::now();
+        let is_full = self.is_full_scan_due(now, RESTING_FULL_SCAN_INTERVAL);
+        if is_full || !self.scan_known(dup_fd, now) {
+            self.scan(dup_fd, now);
+        }
+        let cost = clock_gettime(ClockId::ThreadCPUTime) - before;
+        cost.try_into().unwrap_or_default()
+    }
+
     fn scan(&mut self, dup_fd: &mut DupFd, now: Instant) {
-        self.round += 1;
-        self.report = ScanReport::default();
+        self.begin_round();
         let last = mem::take(&mut self.highest_fd);
         let next = self.scan_range(dup_fd, 0, last, now);
         let has_missing = self.registry.has_missing(now, |peer| self.was_observed(peer));
@@ -106,6 +200,30 @@ impl Scanner {
             self.expire(now);
         }
         self.shed_idle(dup_fd);
+        self.end_round(dup_fd);
+    }
+
+    /// Scans only the connections that the last scan found; `false` if one of them is gone.
+    fn scan_known(&mut self, dup_fd: &mut DupFd, now: Instant) -> bool {
+        self.begin_round();
+        let known: Vec<_> = self.tracked.iter().map(|(peer, known)| (*peer, known.fd)).collect();
+        let all = known.into_iter().all(|(peer, fd)| match dup_fd.inspect(fd, self.port) {
+            FdKind::Connection(socket) if socket.peer == peer => {
+                self.observe(&socket, fd, now);
+                true
+            }
+            _ => false,
+        });
+        self.end_round(dup_fd);
+        all
+    }
+
+    fn begin_round(&mut self) {
+        self.round += 1;
+        self.report = ScanReport::default();
+    }
+
+    fn end_round(&mut self, dup_fd: &mut DupFd) {
         dup_fd.clear();
         self.report.connections = self.tracked.len();
         {
@@ -142,10 +260,11 @@ impl Scanner {
 
     /// Whether this scan has to find idle connections behind a gap.
     fn needs_full_scan(&self, now: Instant) -> bool {
-        let is_due = self
-            .last_full_scan
-            .is_none_or(|last| now.saturating_duration_since(last) >= FULL_SCAN_INTERVAL);
-        is_due || self.registry.is_stopping()
+        self.is_full_scan_due(now, FULL_SCAN_INTERVAL) || self.registry.is_stopping()
+    }
+
+    fn is_full_scan_due(&self, now: Instant, interval: Duration) -> bool {
+        self.last_full_scan.is_none_or(|last| now.saturating_duration_since(last) >= interval)
     }
 
     fn was_observed(&self, peer: &SocketAddr) -> bool {
@@ -193,6 +312,7 @@ impl Scanner {
             shed_priority: None,
             fd,
             last_round: 0,
+            is_watched: false,
         };
         let tracked = self.tracked.entry(peer).or_insert_with(new);
         // Unread bytes may be a request that gets a thread as soon as other connections end.
@@ -207,6 +327,7 @@ impl Scanner {
         report.stalled_requests += usize::from(is_reading && !observation.has_unread);
         report.active += usize::from(is_served || is_arriving);
         report.served += usize::from(is_served && !is_reading);
+        report.at_rest += usize::from(unread == 0 && tracked.state.is_at_rest(&observation));
         report.head_growing |= tracked.state.is_head_growing(&observation);
         self.apply(verdict, socket, in_flight);
     }
@@ -369,6 +490,83 @@ mod tests {
         bench.scan(start);
         assert!(bench.is_tracked(&peer));
         assert_eq!(bench.counters().active_connections, 1);
+    }
+
+    #[test]
+    fn known_connections_are_looked_at_without_a_search() {
+        let (mut bench, registry, listener) = bench();
+        let (_client, accepted, peer) = behind_a_gap(&listener);
+        registry.mark_stopping();
+        let start = Instant::now();
+        bench.scan(start);
+        let idle = Limits::default().idle_timeout;
+        let mut known = |at| bench.scanner.scan_known(&mut bench.dup_fd, at);
+        assert!(known(start + Duration::from_secs(1)));
+        assert!(known(start + idle), "it is closed, and still there");
+        assert_eq!(bench.counters().cuts(CutReason::Idle), 1);
+        assert!(bench.is_tracked(&peer));
+        drop(accepted);
+        assert!(!bench.scanner.scan_known(&mut bench.dup_fd, start));
+    }
+
+    /// Lets the guard rest until something ends that; returns the scans of the rest.
+    fn rested(bench: &mut Bench, rest: &Rest, has_new_events: bool) -> u64 {
+        let before = bench.counters().scans;
+        bench.scanner.rest(rest, &mut bench.dup_fd, |_| has_new_events);
+        bench.counters().scans - before
+    }
+
+    #[test]
+    fn a_rest_ends_with_bytes_of_a_known_connection_and_does_not_begin_amid_events() {
+        use std::io::Write;
+
+        let (mut bench, _registry, listener) = bench();
+        let addr = listener.local_addr().expect("an address");
+        let mut client = TcpStream::connect(addr).expect("it listens");
+        let _accepted = listener.accept().expect("a connection");
+        bench.scan(Instant::now());
+        let rest = Rest::new().expect("epoll");
+        assert_eq!(rested(&mut bench, &rest, true), 0);
+        let other = thread::spawn(move || {
+            client.write_all(b"G").expect("it is open");
+            client
+        });
+        rested(&mut bench, &rest, false);
+        let _client = other.join().expect("no panic");
+        bench.scan(Instant::now());
+        let report = bench.scanner.report;
+        assert_eq!((report.connections, report.at_rest), (1, 0));
+    }
+
+    #[test]
+    fn a_rest_ends_with_a_request_and_with_a_shutdown() {
+        let (mut bench, registry, _listener) = bench();
+        let rest = Rest::new().expect("epoll");
+        registry.set_waker(rest.waker());
+        bench.scan(Instant::now());
+        let other = thread::spawn({
+            let registry = registry.clone();
+            move || registry.begin_request(SocketAddr::from(([127, 0, 0, 1], 9)), Instant::now())
+        });
+        let begun = registry.begun_requests();
+        bench
+            .scanner
+            .rest(&rest, &mut bench.dup_fd, |scanner| scanner.registry.begun_requests() != begun);
+        let _request = other.join().expect("no panic");
+        registry.mark_stopping();
+        assert_eq!(rested(&mut bench, &rest, false), 0);
+    }
+
+    #[test]
+    fn the_guard_rests_only_after_a_pause_and_an_announced_connection() {
+        let (bench, registry, _listener) = bench();
+        let scanner = &bench.scanner;
+        let later = scanner.last_active + REST_AFTER;
+        assert!(scanner.may_rest(later, (1, 0)));
+        assert!(!scanner.may_rest(later, (0, 5)), "nothing is announced here");
+        assert!(!scanner.may_rest(scanner.last_active, (1, 0)));
+        registry.mark_stopping();
+        assert!(!scanner.may_rest(later, (1, 0)));
     }
 
     #[test]

@@ -70,6 +70,11 @@ impl DupFd {
 }
 
 impl AcceptedSocket<'_> {
+    /// A descriptor of the connection; the next inspection makes it one of another.
+    pub(super) fn fd(&self) -> &OwnedFd {
+        self.fd
+    }
+
     /// Shuts the connection down, which ends reads and writes that wait on it.
     pub(super) fn shutdown(&self, how: Shutdown) {
         // It fails only if the connection is down already.
