@@ -1,6 +1,6 @@
 //! Sockets, threads and the process: everything below HTTP.
 //!
-//! The acceptor, the connection guard, worker pools, cancellation, the system's limits, and [`sys`],
+//! The acceptor, the announcement of what it accepts, the connection guard, worker pools, cancellation, the system's limits, and [`sys`],
 //! the only unsafe code. Never looks into a request's body, and knows no API. Invariant: every wait
 //! has a timeout and every collection has a limit.
 //!
@@ -41,18 +41,22 @@
 //! | thread | number | task |
 //! | --- | --- | --- |
 //! | accept, receiver | 2 for each tiny_http server | accept connections, hand requests over |
-//! | connection | 1 for each open connection (tiny_http) | reads heads |
-//! | `worker` | up to `PROXY_WORKERS`; more while bodies arrive slowly | runs handlers |
+//! | connection | 1 for each open connection (tiny_http) | reads heads; ends 5 s after it, but for 4 |
+//! | `worker` | up to `PROXY_WORKERS`; more while bodies arrive slowly | runs handlers; ends after 20 s without work, but for 4 |
 //! | `health`, `probe` | up to 2 each | routes about the state of the proxy and of the upstream |
 //! | `model-list`, `circuit-probe` | up to 1 each for each upstream | fetch a newer list; find out whether it is back |
 //! | `health-check` | 1 for each upstream but the first, during `/openai/health` | asks it for its list |
 //! | `unread` | up to 16, and 2 | drain bodies that no handler reads; wait for the guard, and for responses |
-//! | guard | 1 | scans all connections up to 50 times a second (Linux) |
-//! | acceptor supervisor | 1 | proves that no connection waits for a thread |
+//! | guard | 1 | scans all connections up to 50 times a second, and rests when nothing happens (Linux) |
+//! | acceptor supervisor | 1 | proves after each arrival that no connection waits for a thread |
 //! | log writer, signals | 1 each | |
 //!
 //! A worker serves one response at a time, so `PROXY_WORKERS` is the number of concurrent
 //! responses.
+//!
+//! When nothing is connected, the process wakes up once or twice a second: nothing is polled, because
+//! the accept thread itself announces what it accepts (`arrivals`). A minute after a burst its
+//! threads have ended, and most of their memory is the system's again.
 
 pub mod acceptor;
 pub(crate) mod arrivals;

@@ -116,6 +116,14 @@ pub fn configure_allocator() {
     }
 }
 
+/// Returns the free memory of all arenas of glibc's allocator to the system. Does nothing with other
+/// allocators.
+pub fn release_free_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: the call takes a number and touches free memory only, under the allocator's locks.
+    let _ = unsafe { libc::malloc_trim(0) };
+}
+
 /// Asks for large pages under the part of `buffer` that holds whole ones, so that touching it first
 /// costs one page fault for each. Does nothing where the system has no large pages.
 pub fn advise_huge_pages<T>(buffer: &mut [T]) {

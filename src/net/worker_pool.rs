@@ -8,8 +8,7 @@
 //! is queued. A thread starts when a job first needs it, so that a quiet process stays small. An idle
 //! worker sleeps on a condition variable of its own: a blocking receive of crossbeam-channel calls
 //! `sched_yield` several times first, which costs two busy cores a seventh of their time. A worker that
-//! has been idle for [`IDLE_TIMEOUT`] ends, unless it is one of the last [`KEPT_THREADS`]; those sleep on
-//! without waking up.
+//! has been idle for 20 s ends, unless it is one of the last 4; those sleep on without waking up.
 //!
 //! A job that waits for a slow client yields its slot ([`yield_slot`]). While many jobs do so
 //! ([`Overcommit::update`]), extra threads take the yielded slots, and end once the jobs that yielded
@@ -32,6 +31,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
+use super::sys;
 use crate::observe::lock::lock;
 
 /// Bytes of stack for each worker: ample for TLS and nested JSON; only touched pages cost memory.
@@ -42,6 +42,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Threads that stay although they are idle.
 const KEPT_THREADS: usize = 4;
+
+/// Idle threads that end before free memory is given back to the system, which takes some milliseconds.
+const THREADS_PER_TRIM: usize = 64;
 
 thread_local! {
     /// The pool whose worker this thread is.
@@ -80,6 +83,8 @@ struct PoolState {
     /// Threads that run or are idle; without those told to end.
     threads: usize,
     next_thread_id: usize,
+    /// Threads that ended since memory was last given back.
+    ended_threads: usize,
     /// Jobs that run or wait, and reserved places.
     load: usize,
     yielded_slots: usize,
@@ -339,15 +344,20 @@ impl Shared {
     }
 
     /// Counts a worker out that has been idle for long, unless it has to stay, or was just given a job.
+    /// Behind many that have ended it gives the memory back that they used.
     fn retire_idle(&self, worker: &Arc<IdleWorker>) -> bool {
-        let mut state = lock(&self.state);
-        let place = state.idle.iter().position(|idle| Arc::ptr_eq(idle, worker));
-        let ends = place.filter(|_| state.threads > KEPT_THREADS);
-        if let Some(place) = ends {
+        let is_due = {
+            let mut state = lock(&self.state);
+            let place = state.idle.iter().position(|idle| Arc::ptr_eq(idle, worker));
+            let Some(place) = place.filter(|_| state.threads > KEPT_THREADS) else { return false };
             state.idle.remove(place);
             state.threads -= 1;
+            state.is_trim_due()
+        };
+        if is_due {
+            sys::release_free_memory();
         }
-        ends.is_some()
+        true
     }
 
     /// Counts one worker out if more are active than may be; that worker then has to end.
@@ -369,6 +379,17 @@ impl PoolState {
     /// Threads that have not yielded their slot.
     fn active(&self) -> usize {
         self.threads.saturating_sub(self.yielded_slots)
+    }
+
+    /// Counts a thread that has ended; whether memory should be given back now.
+    fn is_trim_due(&mut self) -> bool {
+        self.ended_threads += 1;
+        let is_last = self.threads <= KEPT_THREADS && self.ended_threads > KEPT_THREADS;
+        let is_due = is_last || self.ended_threads >= THREADS_PER_TRIM;
+        if is_due {
+            self.ended_threads = 0;
+        }
+        is_due
     }
 }
 
@@ -698,6 +719,20 @@ mod tests {
         // A job that nobody runs would let the others of its round wait for ever.
         (0..200).for_each(|_| run_at_once(&pool, 8));
         assert!(pool.drain(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn memory_is_given_back_behind_many_threads_and_behind_the_last_one() {
+        let due = |threads: &mut dyn Iterator<Item = usize>| -> Vec<usize> {
+            let mut state = PoolState::default();
+            let mut is_due = |left: &usize| {
+                state.threads = *left;
+                state.is_trim_due()
+            };
+            threads.filter(|left| is_due(left)).collect()
+        };
+        assert_eq!(due(&mut (4..150).rev()), [86, 22, 4]);
+        assert!(due(&mut (4..8).rev()).is_empty(), "too few");
     }
 
     #[test]

@@ -117,12 +117,17 @@ class Crowd:
 
 
 def flood(addr, opening, block, most, seconds, source="127.0.0.9", patience=2):
+    """As `flood_on`, on a connection of its own."""
+    return flood_on(connect(addr, source), opening, block, most, seconds, patience)
+
+
+def flood_on(sock, opening, block, most, seconds, patience=2):
     """Sends `block` again and again behind `opening`, until the peer closes or the bound is met;
     then waits for the close with patience. Gives the bytes sent, the seconds that took, whether
     the peer closed, and what it said."""
     began = time.monotonic()
     sent, closed, said = 0, False, b""
-    with connect(addr, source) as sock:
+    with sock:
         sock.settimeout(2)
         try:
             sock.sendall(opening)

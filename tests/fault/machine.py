@@ -1,5 +1,6 @@
 """Processes (proxy, upstream, witness), and their figures from /proc."""
 
+import contextlib
 import ctypes
 import json
 import logging
@@ -119,6 +120,29 @@ def thread_names(pid):
         except OSError:
             continue
     return names
+
+
+def wake_ups(pid):
+    """How often the threads of a process have slept and woken; those that ended do not count."""
+    count = 0
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{task}/status") as status:
+            lines = [line for line in status if line.startswith("voluntary_ctxt_switches")]
+            count += sum(int(line.split()[1]) for line in lines)
+    return count
+
+
+def system_calls(pid, seconds):
+    """The system calls of a process during this time; None where they cannot be traced."""
+    if shutil.which("strace") is None:
+        return None
+    with tempfile.NamedTemporaryFile("r") as trace:
+        command = ["timeout", "-s", "INT", str(seconds), "strace", "-f", "-qq", "-o", trace.name]
+        done = subprocess.run([*command, "-p", str(pid)], capture_output=True, check=False)
+        if b"ttach" in done.stderr:
+            return None
+        # A call that is interrupted by another thread's stands in two lines.
+        return sum("resumed>" not in line and ") = " in line or "unfinished" in line for line in trace)
 
 
 def descriptors(pid):

@@ -13,9 +13,9 @@ use crate::observe::proc_field;
 const DEFAULT_TABLE_SIZE: RawFd = 64 * 1024;
 
 /// The highest open descriptor or a number up to [`POLL_BATCH`] above it; `start` if none from
-/// `start` on is open.
-pub(super) fn last_open_fd(start: RawFd) -> RawFd {
-    let mut end = fd_table_size().unwrap_or(DEFAULT_TABLE_SIZE);
+/// `start` on is open. `known` is an open one: a size of the table without room for it is not believed.
+pub(super) fn last_open_fd(start: RawFd, known: RawFd) -> RawFd {
+    let mut end = end_of_table(fd_table_size(), known);
     while end > start {
         let from = (end - POLL_BATCH as RawFd).max(start);
         if sys::has_open_fd(from..end) {
@@ -24,6 +24,10 @@ pub(super) fn last_open_fd(start: RawFd) -> RawFd {
         end = from;
     }
     start
+}
+
+fn end_of_table(told: Option<RawFd>, known: RawFd) -> RawFd {
+    told.filter(|&size| size > known).unwrap_or(DEFAULT_TABLE_SIZE)
 }
 
 /// Size of the kernel's descriptor table for this process.
@@ -40,6 +44,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_table_without_room_for_a_known_descriptor_is_not_believed() {
+        assert_eq!(end_of_table(Some(256), 255), 256);
+        assert_eq!(end_of_table(Some(64), 64), DEFAULT_TABLE_SIZE);
+        assert_eq!(end_of_table(None, 3), DEFAULT_TABLE_SIZE);
+    }
+
+    #[test]
     fn what_lies_behind_a_gap_is_found() {
         let null = || File::open("/dev/null").expect("it is there");
         let gap: Vec<File> = (0..200).map(|_| null()).collect();
@@ -48,9 +59,9 @@ mod tests {
         drop(gap);
         assert!(behind.as_raw_fd() >= far);
         assert!(fd_table_size().is_some_and(|room| room > behind.as_raw_fd()));
-        let found = last_open_fd(0);
+        let found = last_open_fd(0, 0);
         assert!(found >= behind.as_raw_fd(), "{found}");
         let beyond = fd_table_size().expect("it was told") + 10;
-        assert_eq!(last_open_fd(beyond), beyond);
+        assert_eq!(last_open_fd(beyond, 0), beyond);
     }
 }

@@ -192,7 +192,8 @@ impl Scanner {
         let has_missing = self.registry.has_missing(now, |peer| self.was_observed(peer));
         if has_missing || self.needs_full_scan(now) {
             self.last_full_scan = Some(now);
-            self.scan_range(dup_fd, next, fd_range::last_open_fd(next), now);
+            let last_open = fd_range::last_open_fd(next, self.highest_fd);
+            self.scan_range(dup_fd, next, last_open, now);
         }
         let round = self.round;
         self.tracked.retain(|_, known| known.last_round == round);

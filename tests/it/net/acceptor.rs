@@ -8,8 +8,10 @@
 #![allow(clippy::print_stdout, reason = "figures are for reading")]
 
 use crate::support::*;
+use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
@@ -123,6 +125,58 @@ fn a_burst_of_200_is_answered_while_all_stay_open() {
 #[test]
 fn a_burst_on_an_unspecified_address_is_answered() {
     check_burst(Ipv4Addr::UNSPECIFIED, 20);
+}
+
+/// A folder in the place of `/proc`, with these files; removed at the end.
+struct FakeProc(PathBuf);
+
+impl FakeProc {
+    fn new(name: &str, files: &[(&str, &str)]) -> Self {
+        let root = std::env::temp_dir().join(format!("acceptor-{name}-{}", std::process::id()));
+        for (file, text) in files {
+            let path = root.join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        Self(root)
+    }
+}
+
+impl Drop for FakeProc {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn bursts_are_answered_whatever_proc_says_or_does_not() {
+    let constant = ("loadavg", "0.00 0.00 0.00 1/100 4242\n");
+    for (name, files) in [
+        ("absent", &[][..]),
+        ("constant", &[constant]),
+        ("bare-threads", &[constant, ("self/task/1/x", ""), ("self/task/2/x", "")]),
+        ("nonsense", &[("loadavg", "?"), ("self/task", "")]),
+    ] {
+        let root = FakeProc::new(name, files);
+        let listener = listener(Ipv4Addr::LOCALHOST);
+        let acceptor = Acceptor::start_with_proc(listener, Arc::new(answer), &root.0).unwrap();
+        for count in [6, 6, 20, 6] {
+            come_to_rest();
+            longest_wait(&burst(acceptor.local_addr(), count));
+        }
+    }
+}
+
+#[test]
+fn bursts_are_answered_while_a_faked_load_changes() {
+    let root = FakeProc::new("cached", &[("loadavg", "0.00 0.00 0.00 1/100 4242\n")]);
+    let listener = listener(Ipv4Addr::LOCALHOST);
+    let acceptor = Acceptor::start_with_proc(listener, Arc::new(answer), &root.0).unwrap();
+    for number in 0..5 {
+        fs::write(root.0.join("loadavg"), format!("0.00 0.00 0.00 1/100 {number}\n")).unwrap();
+        come_to_rest();
+        longest_wait(&burst(acceptor.local_addr(), 6));
+    }
 }
 
 #[test]
