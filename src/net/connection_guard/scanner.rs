@@ -544,12 +544,12 @@ mod tests {
         let (mut bench, registry, _listener) = bench();
         let rest = Rest::new().expect("epoll");
         registry.set_waker(rest.waker());
+        let begun = registry.begun_requests();
         bench.scan(Instant::now());
         let other = thread::spawn({
             let registry = registry.clone();
             move || registry.begin_request(SocketAddr::from(([127, 0, 0, 1], 9)), Instant::now())
         });
-        let begun = registry.begun_requests();
         bench
             .scanner
             .rest(&rest, &mut bench.dup_fd, |scanner| scanner.registry.begun_requests() != begun);
