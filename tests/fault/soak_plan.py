@@ -88,7 +88,9 @@ class Plan:
         while self.going:
             await asyncio.sleep(self.pace * self.dice.uniform(0.5, 2))
             replica = self.dice.choice(self.replicas)
-            name, members, breaks = self.dice.choice(FAILURES)
+            # Begins with a kill, so that short runs have one, too.
+            drawn = self.dice.choice(FAILURES)
+            name, members, breaks = drawn if self.failures else FAILURES[0]
             lasts = self.pace * self.dice.uniform(0.3, 2)
             at = self.dice.randrange(1, 3000)
             if not self.going:
