@@ -14,6 +14,7 @@
 //! | a request that cannot be understood, or asks for what cannot be served | 400 |
 //! | an invalid option, `format` or `template`, as in Ollama | 500 |
 //! | no client key or a wrong one, where keys are configured | 401, with `WWW-Authenticate` |
+//! | too many wrong client keys of one address | 429, with `Retry-After` |
 //! | an origin or a host that is not allowed | 403, empty |
 //! | a cloud model that is not listed; deleting a model of the upstream | 403 |
 //! | unknown route, unknown model, an earlier response that is not kept | 404 |
@@ -168,8 +169,12 @@ pub enum Error {
     ModelNotFound(String),
     /// The request has no client key, or a wrong one, and needs one.
     Unauthorized,
+    /// The request has a wrong client key, and its address has sent too many; holds the time to wait.
+    TooManyWrongKeys(Duration),
     /// The proxy does not allow the operation.
     Forbidden(String),
+    /// A response of the proxy's own has this status, and a body that tells why.
+    OwnStatus(u16),
     /// The state file cannot be written.
     StateFile(String),
     /// No connection to the upstream: refused, no route, unknown host, TLS failure. Holds the cause,
@@ -378,7 +383,9 @@ impl Error {
             Self::ShuttingDown => ("stopping", 503),
             Self::ModelNotFound(_) => ("model_not_found", 404),
             Self::Unauthorized => ("unauthorized", 401),
+            Self::TooManyWrongKeys(_) => ("too_many_wrong_keys", 429),
             Self::Forbidden(_) => ("forbidden", 403),
+            Self::OwnStatus(status) => ("status", *status),
             Self::StateFile(_) => ("state", 500),
             Self::Connect(_) => ("connect", 502),
             Self::ClosedBeforeResponse { .. } => ("disconnected", 502),
@@ -423,6 +430,7 @@ impl Error {
             Self::UpstreamProtocol(reason) => {
                 return format!("invalid response from the upstream: {reason}");
             }
+            Self::OwnStatus(_) => "see the response",
             Self::MissingBody => "missing request body",
             Self::UpgradeRequired => {
                 "WebSocket connections are not supported: send requests over HTTP"
@@ -437,6 +445,10 @@ impl Error {
             // Ollama's text (server/sched.go), with its two spaces.
             Self::Busy => "server busy, please try again.  maximum pending requests exceeded",
             Self::ShuttingDown => "server is shutting down",
+            Self::TooManyWrongKeys(wait) => {
+                let seconds = wait.as_secs_f64().ceil();
+                return format!("too many wrong keys from this address: wait {seconds} s");
+            }
             Self::Unauthorized => {
                 "unauthorized: send one of this proxy's keys as \"Authorization: Bearer KEY\" or \
                  \"x-api-key: KEY\""
@@ -500,9 +512,9 @@ impl fmt::Display for Error {
                 TimeoutPhase::Body | TimeoutPhase::OwnBody => ": body",
             }),
             Self::MissingEndpoint(_) => f.write_str(": 404"),
-            Self::UpstreamStatus { status, .. } | Self::UpstreamInBand { status, .. } => {
-                write!(f, ": {status}")
-            }
+            Self::UpstreamStatus { status, .. }
+            | Self::UpstreamInBand { status, .. }
+            | Self::OwnStatus(status) => write!(f, ": {status}"),
             // Quoted parts are the upstream's text.
             Self::UpstreamProtocol(reason) => {
                 write!(f, ": {}", reason.split('"').next().unwrap_or_default().trim_end())
@@ -544,7 +556,9 @@ mod tests {
         check(Error::ClientDisconnected, false, None, Never);
         check(Error::ModelNotFound(text()), false, Some(404), Never);
         check(Error::Unauthorized, false, Some(401), Never);
+        check(Error::TooManyWrongKeys(Duration::ZERO), false, Some(429), Never);
         check(Error::Forbidden(text()), false, Some(403), Never);
+        check(Error::OwnStatus(401), false, Some(401), Never);
         check(Error::StateFile(text()), false, Some(500), Never);
         check(Error::Busy, false, Some(503), Never);
         check(Error::ShuttingDown, false, Some(503), Never);

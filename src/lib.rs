@@ -32,7 +32,7 @@
 //!
 //! 1. `net/acceptor/generation.rs`, `receive_loop`: takes a request from tiny_http.
 //! 2. `app/dispatcher.rs`, `dispatch`: resolves the route once (`http/routes.rs`, `resolve`), checks
-//!    the head (`http/framing.rs`) and CORS, host and key (`http/access.rs`, `decide`).
+//!    the head (`http/framing.rs`, `check_head`) and CORS, host and key (`http/access.rs`, `decide`).
 //! 3. `app/dispatcher.rs`, `submit`: reserves a worker or a place in the queue (`net/worker_pool.rs`,
 //!    `try_reserve`). A full queue is [`error::Error::Busy`]; its text is in `error.rs`, `message`.
 //! 4. `app/dispatcher.rs`, `serve`: on a worker, calls `handlers/route_table.rs`, `handle`, which reads
@@ -58,7 +58,7 @@
 //!     `encode_delta`), held back by `http/exchange/mod.rs`, `push_line`, and written by `flush`, which
 //!     sends the head (`http/exchange/head.rs`) with the first line.
 //! 14. `translate/chat.rs`, `encode_final`: the last line; `http/exchange/mod.rs`, `end`.
-//! 15. `app/dispatcher.rs`, `finish`: an error becomes a response (`http/error_format.rs`); metrics and
+//! 15. `app/outcome.rs`, `finish`: an error becomes a response (`http/error_format.rs`); metrics and
 //!     one log line follow.
 //!
 //! # A passed-on `/v1/chat/completions`

@@ -4,48 +4,51 @@
 //!
 //! A request that finds its workers and queue full gets a 503 at once: a client can retry after a
 //! 503, but cannot tell a full queue from a slow upstream while it waits. A new request also gets a
-//! 503 while memory is nearly exhausted and other requests are running. Never handles a request
-//! itself. Invariant: each request is answered and logged exactly once, also if its handler panics;
-//! the log never quotes the panic, which may hold a prompt.
+//! 503 while memory is nearly exhausted and other requests are running.
+//!
+//! [`Dispatcher::dispatch`] runs on the one thread through which all requests pass. It passes over the head
+//! once, looks at no more of a value than its check does, compares no text that is longer than what it is
+//! compared with can be, and never writes to a client: responses to refused requests are written by threads
+//! of their own, so that clients without a key take no worker and no place in its queue, and a client that
+//! does not read, or whose earlier response still runs, delays nobody else.
+//!
+//! Never handles a request itself. Invariant: each request is answered and logged exactly once, also if its
+//! handler panics ([`super::outcome`]). The exception is a request on a connection that is to be closed: one
+//! behind its last response, or one of more refused requests than [`Dispatcher::max_refusals`].
 
 use std::io;
-use std::panic::{self, AssertUnwindSafe};
-use std::sync::{Arc, RwLock};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Result};
+use super::outcome::{Job, finish};
+use crate::error::Error;
 use crate::handlers;
 use crate::handlers::stack_trim::StackTrimmer;
 use crate::handlers::{App, AppView, Context, Handler, ROUTES};
-use crate::http::access::{AccessControl, EarlyResponse, RequestInfo};
+use crate::http::access::{AccessControl, AccessDecision, Denial, EarlyResponse, RequestInfo};
 use crate::http::client_keys::Credentials;
-use crate::http::exchange::{self, Exchange, IncomingRequest};
+use crate::http::exchange::{Exchange, IncomingRequest, RequestHead};
 use crate::http::routes::{self, Lane, ResolvedRoute};
+use crate::http::wrong_keys::WrongKeys;
 use crate::net::connection_guard::{Registry, Rejection};
 use crate::net::limits::{MemoryBudget, MemoryPressure};
 use crate::net::worker_pool::{Overcommit, WorkerPool};
 use crate::observe::lock;
-use crate::observe::metrics::{Metrics, RequestRecord};
-use crate::observe::redact::{self, Secret};
+use crate::observe::metrics::Metrics;
+use crate::observe::redact;
 use crate::upstream::Trace;
-
-/// Characters of a path that are logged.
-const MAX_LOGGED_PATH_CHARS: usize = 200;
 
 const SIDE_LANE_WORKERS: usize = 2;
 
 const SIDE_LANE_QUEUE: usize = 1024;
 
-/// A request on its way to a worker.
-pub(super) struct Job {
-    exchange: Exchange,
-    route: ResolvedRoute<Handler>,
-    /// The response that it gets without its handler.
-    early_response: Option<EarlyResponse>,
-    received: Instant,
-    /// The key that an upstream may get instead of its own.
-    client_key: Option<Secret>,
-}
+/// Threads that write responses to refused requests. They wait only for clients that do not read, or that
+/// sent the request before they had their last response.
+const REFUSAL_WORKERS: usize = 4;
+
+/// Refused requests that wait for one of these threads, at least. Of each open connection there may be one.
+const MIN_REFUSALS: usize = 1024;
 
 /// The worker pools, in the order of [`Lane`].
 pub(super) struct WorkerPools {
@@ -90,6 +93,22 @@ pub(super) struct Dispatcher {
     pub memory_pressure: Arc<MemoryPressure>,
     /// `None` once no more requests are taken.
     pub pools: RwLock<Option<WorkerPools>>,
+    /// Writes the responses to refused requests, also of those that come after the pools are closed.
+    pub refusals: WorkerPool,
+    /// Most refused requests that wait for their response.
+    pub max_refusals: usize,
+    /// The addresses that sent wrong client keys.
+    pub wrong_keys: Mutex<WrongKeys>,
+}
+
+/// The threads that write the responses to refused requests, and how many requests may wait for them.
+///
+/// # Errors
+/// If the system refuses the first thread.
+pub(super) fn start_refusals(max_connections: usize) -> io::Result<(WorkerPool, usize)> {
+    // A request with an unread body always finds a place: dropping it could wait for its client.
+    let pool = WorkerPool::start("refusal", REFUSAL_WORKERS, usize::MAX / 2)?;
+    Ok((pool, max_connections.max(MIN_REFUSALS)))
 }
 
 impl Dispatcher {
@@ -112,48 +131,84 @@ impl Dispatcher {
     /// Requests that run or are queued.
     pub(super) fn active_requests(&self) -> usize {
         let pools = lock::read(&self.pools);
-        pools.iter().flat_map(|pools| &pools.pools).map(WorkerPool::load).sum()
+        let lanes = pools.iter().flat_map(|pools| &pools.pools);
+        lanes.chain([&self.refusals]).map(WorkerPool::load).sum()
     }
 
-    /// Decides about a request and queues it, or responds that the workers are busy. A worker also
-    /// writes the response to a refused request, because a write may block.
+    /// Decides about a request and queues it, or lets a response be written that the workers are busy.
     pub(super) fn dispatch(&self, request: IncomingRequest) {
         let received = Instant::now();
-        let head_error = exchange::check_head(&request);
+        let head = RequestHead::read(&request);
+        let (fault, connection) = (head.fault, head.connection);
         let peer = request.remote_addr().copied();
+        let client = peer.map(|peer| peer.ip().to_canonical());
         let route = routes::resolve(ROUTES, request.method().as_str(), request.url());
-        let request_id = format!("req_{:08x}", rand::random::<u32>());
-        let reservation = self.body_budget.new_reservation();
-        let mut exchange = Exchange::new(request, request_id, route.error_format, reservation);
-        let mut early_response = head_error.map(|_| EarlyResponse::Fail(Error::MalformedHead));
-        if let Some(peer) = peer {
-            let (handle, refused) = self.registry.begin_request(peer, received);
-            exchange.attach(handle);
-            match refused {
-                None => {}
-                Some(Rejection::TooManyRequests) => {
-                    early_response = Some(EarlyResponse::Fail(Error::Busy));
-                }
-                Some(Rejection::Closing) => return exchange.discard(),
-            }
-        }
-        if let Some(fault) = head_error {
-            log::warn!("{} rejected: {fault}", exchange.request_id());
-            // Not left to the worker: the next request on the connection may already have arrived.
-            exchange.close_after_response();
-        }
+        let registered = peer.map(|peer| self.registry.begin_request(peer, received));
+        let (handle, rejection) = registered.unzip();
+        let rejection = rejection.flatten();
         // One and the same for all decisions about the request.
         let access = lock::read(&self.access).clone();
-        let early_response =
-            early_response.or_else(|| check_access(&access, &mut exchange, route.is_public()));
-        let client_key = None;
-        let job = Job { exchange, route, early_response, received, client_key };
-        self.submit(Box::new(job), &access);
+        let fail = |error| AccessDecision {
+            response: Some(EarlyResponse::Fail(error)),
+            ..AccessDecision::default()
+        };
+        let decision = match (fault, &rejection) {
+            (Some(_), _) => fail(Error::MalformedHead),
+            (_, Some(Rejection::TooManyRequests)) => fail(Error::Busy),
+            (_, Some(Rejection::Closing)) => AccessDecision::default(),
+            (None, None) => {
+                let request = describe(&request, &head, route.is_public());
+                self.count_wrong_keys(access.decide(&request), (client, received))
+            }
+        };
+        let request_id = format!("req_{:08x}", rand::random::<u32>());
+        let (format, reservation) = (route.error_format, self.body_budget.new_reservation());
+        let mut exchange = Exchange::new(request, request_id, format, reservation, connection);
+        handle.into_iter().for_each(|handle| exchange.attach(handle));
+        if rejection == Some(Rejection::Closing) {
+            return self.discard(exchange);
+        }
+        if let Some(fault) = fault {
+            log::warn!("{} rejected: {fault}", exchange.request_id());
+        }
+        let AccessDecision { response, headers, denial_reason: denial, .. } = decision;
+        if fault.is_some() || denial == Some(Denial::TooManyWrongKeys) {
+            // Not left to another thread: the next request on the connection may already have arrived.
+            exchange.close_after_response();
+        }
+        exchange.add_headers(headers);
+        let early_response = response;
+        let job = Job { exchange, route, early_response, received, client, denial, access };
+        self.submit(Box::new(job));
     }
 
-    fn submit(&self, mut job: Box<Job>, access: &AccessControl) {
+    /// Counts wrong keys by address, and refuses an address that sends too many. A right key clears it.
+    fn count_wrong_keys(
+        &self,
+        mut decision: AccessDecision,
+        (client, now): (Option<IpAddr>, Instant),
+    ) -> AccessDecision {
+        let Some(client) = client else { return decision };
+        if decision.has_right_key {
+            lock::lock(&self.wrong_keys).clear(client);
+        }
+        if decision.denial_reason == Some(Denial::WrongKey)
+            && let Some(wait) = lock::lock(&self.wrong_keys).record(client, now)
+        {
+            decision.response = Some(EarlyResponse::Fail(Error::TooManyWrongKeys(wait)));
+            decision.denial_reason = Some(Denial::TooManyWrongKeys);
+        }
+        decision
+    }
+
+    fn submit(&self, mut job: Box<Job>) {
+        let lane = match &job.early_response {
+            None => job.route.lane(),
+            // A preflight: what follows it is somebody's work.
+            Some(EarlyResponse::Empty(204)) => Lane::Health,
+            Some(_) => return self.refuse(job),
+        };
         let error = {
-            let lane = job.route.lane();
             let is_main = lane == Lane::Main;
             // While no request is running, refusing a request would free no memory.
             let low_memory = is_main && self.memory_pressure.is_high();
@@ -166,11 +221,6 @@ impl Dispatcher {
                 }
                 None => Err(Error::ShuttingDown),
             };
-            if let Ok((_, app)) = &permit
-                && app.router().passes_client_keys()
-            {
-                job.client_key = access.find_foreign_key(credentials(&job.exchange));
-            }
             match permit {
                 Ok((permit, app)) if is_main => {
                     self.metrics.queued_requests.inc();
@@ -185,29 +235,47 @@ impl Dispatcher {
             }
         };
         job.early_response.get_or_insert(EarlyResponse::Fail(error));
-        finish(&self.metrics, job, &mut Trace::default(), |_, _, _| Ok(()));
+        self.refuse(job);
+    }
+
+    /// Lets the response to a refused request be written.
+    fn refuse(&self, mut job: Box<Job>) {
+        // A client may send more and more requests without reading a response.
+        if self.refusals.load() >= self.max_refusals && !job.exchange.has_unread_body() {
+            job.exchange.close_after_response();
+            return self.discard(job.exchange);
+        }
+        let metrics = self.metrics.clone();
+        self.run_refusal(move || {
+            finish(&metrics, job, &mut Trace::default(), |_, _, _| Ok(()));
+        });
+    }
+
+    /// Ends a request without a response, on a connection that is to be closed.
+    fn discard(&self, exchange: Exchange) {
+        if exchange.has_unread_body() {
+            self.run_refusal(move || exchange.discard());
+        } else {
+            exchange.discard();
+        }
+    }
+
+    fn run_refusal(&self, job: impl FnOnce() + Send + 'static) {
+        if let Some(permit) = self.refusals.try_reserve() {
+            permit.run(job);
+        }
     }
 }
 
-/// Decides whether a request goes on to its handler; `None` if it does.
-fn check_access(
-    access: &AccessControl,
-    exchange: &mut Exchange,
+/// What access depends on.
+fn describe<'a>(
+    request: &'a IncomingRequest,
+    head: &RequestHead<'a>,
     is_public: bool,
-) -> Option<EarlyResponse> {
-    let decision = access.decide(&RequestInfo {
-        method: exchange.method(),
-        target: exchange.target(),
-        origin: exchange.header("Origin"),
-        host: exchange.header("Host"),
-        credentials: credentials(exchange),
-        is_public,
-    });
-    if let Some(why) = decision.denial_reason {
-        log::info!("{} refused: {why}", exchange.request_id());
-    }
-    exchange.add_headers(decision.headers);
-    decision.response
+) -> RequestInfo<'a> {
+    let RequestHead { origin, host, credentials, .. } = *head;
+    let (method, target) = (request.method().as_str(), request.url());
+    RequestInfo { method, target, origin, host, credentials, is_public }
 }
 
 /// The headers of a request that may hold a key.
@@ -219,13 +287,21 @@ fn credentials(exchange: &Exchange) -> Credentials<'_> {
 }
 
 /// Runs a request on a worker.
-fn serve(app: &App, mut job: Box<Job>) {
-    let client_key = job.client_key.take();
-    redact::with_request_key(client_key.as_ref(), || serve_with_key(app, job, client_key.clone()));
+fn serve(app: &App, job: Box<Job>) {
+    // The key that an upstream may get instead of its own.
+    let client_key = if app.router().passes_client_keys() {
+        job.access.find_foreign_key(credentials(&job.exchange))
+    } else {
+        None
+    };
+    redact::with_request_key(client_key.as_ref(), || {
+        let trace =
+            Trace { client_key: client_key.clone(), ..Trace::new(job.exchange.request_id()) };
+        serve_traced(app, job, trace);
+    });
 }
 
-fn serve_with_key(app: &App, job: Box<Job>, client_key: Option<Secret>) {
-    let mut trace = Trace { client_key, ..Trace::new(job.exchange.request_id()) };
+fn serve_traced(app: &App, job: Box<Job>, mut trace: Trace) {
     let mut stack = StackTrimmer::default();
     let (received, metrics) = (job.received, &app.metrics);
     let work = |route: &ResolvedRoute<Handler>, exchange: &mut Exchange, trace: &mut Trace| {
@@ -236,93 +312,10 @@ fn serve_with_key(app: &App, job: Box<Job>, client_key: Option<Secret>) {
     match job.exchange.cancel_token() {
         // The client disconnected while the request was queued.
         Some(cancel) if cancel.is_cancelled() => {
-            finish(metrics, job, &mut trace, |_, _, _| Err(Error::ClientDisconnected))
+            finish(metrics, job, &mut trace, |_, _, _| Err(Error::ClientDisconnected));
         }
         Some(cancel) => cancel.scope(|| finish(metrics, job, &mut trace, work)),
         None => finish(metrics, job, &mut trace, work),
     }
     stack.after_request();
-}
-
-/// Gives the early response or runs `work`, completes the response, and records the request. The
-/// exchange is used outside of the part that may panic.
-fn finish(
-    metrics: &Metrics,
-    mut job: Box<Job>,
-    trace: &mut Trace,
-    work: impl FnOnce(&ResolvedRoute<Handler>, &mut Exchange, &mut Trace) -> Result<()>,
-) {
-    let early_response = job.early_response.take();
-    let (exchange, received) = (&mut job.exchange, job.received);
-    let result = panic::catch_unwind(AssertUnwindSafe(|| match early_response {
-        None => work(&job.route, exchange, trace),
-        Some(EarlyResponse::Empty(status)) => exchange.respond_empty(status),
-        Some(EarlyResponse::Fail(error)) => Err(error),
-    }));
-    let error = match result {
-        Ok(Ok(())) if exchange.is_done() => {
-            // A refused origin or host has no body, hence no text.
-            let is_refused = exchange.status() == Some(403);
-            let refusal = is_refused.then(|| Error::Forbidden(String::new()));
-            trace.reported_error.take().or(refusal)
-        }
-        Ok(Ok(())) => Some(Error::Internal("a handler returned without a response")),
-        Ok(Err(error)) => Some(error),
-        Err(_) => Some(Error::Internal("a handler panicked")),
-    };
-    if let Some(error) = &error {
-        if trace.retries_exhausted {
-            exchange.forbid_retry();
-        }
-        exchange.set_upstream(trace.upstream.clone());
-        exchange.fail(error);
-    }
-    metrics.record_request(&RequestRecord {
-        route: job.route.pattern(),
-        model: &trace.model,
-        known_model: trace.known_model.as_deref(),
-        status: exchange.status(),
-        error_kind: error.as_ref().map(Error::kind),
-        duration: received.elapsed(),
-        time_to_first_line: exchange
-            .first_line_at()
-            .map(|first| first.saturating_duration_since(received)),
-        tokens: trace.tokens,
-    });
-    log_request(exchange, trace, received, error.as_ref());
-}
-
-/// The level of a request's line: a response that the upstream broke off after its status was sent, or
-/// after its head had come, was not logged as a failed call.
-fn log_level(exchange: &Exchange, error: Option<&Error>) -> log::Level {
-    let is_cut = |error: &Error| {
-        let is_partial = exchange.status().is_some_and(|status| status < 400);
-        error.is_upstream() && is_partial || error.is_cut_response()
-    };
-    if error.is_some_and(is_cut) { log::Level::Warn } else { log::Level::Info }
-}
-
-/// Logs the one line about a request. Path and model are the only parts of the request in it.
-fn log_request(exchange: &Exchange, trace: &Trace, received: Instant, error: Option<&Error>) {
-    let path = exchange.target().split('?').next().unwrap_or_default();
-    let path: String = path.chars().take(MAX_LOGGED_PATH_CHARS).collect();
-    let upstream_id = match trace.attempts {
-        0 => String::new(),
-        _ => format!(" upstream_request_id={}", trace.upstream_request_id),
-    };
-    let upstream = trace.upstream.as_ref().map(|name| format!(" upstream={name}"));
-    let upstream = upstream.unwrap_or_default();
-    let failure = error.map(|error| format!(" error={error}")).unwrap_or_default();
-    log::log!(
-        log_level(exchange, error),
-        "{} {} {path:?} model={:?} status={} attempts={} duration_ms={} tokens={}+{}{upstream_id}{upstream}{failure}",
-        exchange.request_id(),
-        exchange.method(),
-        trace.model,
-        exchange.status().unwrap_or(0),
-        trace.attempts,
-        received.elapsed().as_millis(),
-        trace.tokens.0,
-        trace.tokens.1,
-    );
 }

@@ -14,7 +14,8 @@
 //! | health | `/`, `/api/version`, `/health`, `/ready`, `/metrics` | 2 | 1,024 |
 //! | probe | `/openai/health` | 2 | 1,024 |
 //!
-//! A request that finds workers and queue full gets 503 at once, with `Retry-After`. The same
+//! Responses to refused requests are written by up to 4 threads of their own; preflights are answered in the
+//! health lane. A request that finds workers and queue full gets 503 at once, with `Retry-After`. The same
 //! response goes to a request above `MAX_PER_CLIENT` requests of its address, and to a request in
 //! the main lane while memory is short and other work is running. A handler that panics costs only
 //! its own response.
@@ -73,6 +74,7 @@
 pub mod check;
 pub(crate) mod dispatcher;
 pub mod healthcheck;
+mod outcome;
 mod reload;
 pub mod server;
 pub mod shutdown;

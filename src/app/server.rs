@@ -15,12 +15,12 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::Receiver;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
-use crate::app::dispatcher::{Dispatcher, WorkerPools};
+use crate::app::dispatcher::{self, Dispatcher, WorkerPools};
 use crate::app::reload::Reloader;
 use crate::app::shutdown::Shutdown;
 use crate::config::{Config, ConfigError};
 use crate::handlers::App;
-use crate::http::access::AccessControl;
+use crate::http::access::{AccessControl, Denial};
 use crate::http::host_info;
 use crate::models::store::Store;
 use crate::net::acceptor::{Acceptor, reset_panic};
@@ -106,7 +106,7 @@ impl Server {
         let (workers, queue, grace) = (config.workers, config.max_queue, config.shutdown_grace);
         let registry = Registry::new(config.max_per_client, cfg!(target_os = "linux"));
         let limits = Limits { body_timeout: config.request_timeout, ..config.connection_limits };
-        let metrics = Arc::new(Metrics::new(workers, queue));
+        let metrics = Arc::new(Metrics::new(workers, queue, &Denial::WORDS));
         let redactor = config.redactor();
         let upstreams = config.upstream_settings(&redactor);
         let retry_env = Arc::new(retry_env);
@@ -136,9 +136,19 @@ impl Server {
             limits.max_body_memory.unwrap_or_else(|| system_limits.max_body_memory());
         let body_budget = MemoryBudget::new(max_body_memory);
         let (pools, access) = (RwLock::new(Some(pools)), RwLock::new(Arc::new(access)));
-        let dispatcher =
-            Dispatcher { access, registry, metrics, body_budget, memory_pressure, pools };
-        let dispatcher = Arc::new(dispatcher);
+        let (refusals, max_refusals) =
+            dispatcher::start_refusals(config.connection_limits.max_connections)?;
+        let dispatcher = Arc::new(Dispatcher {
+            access,
+            registry,
+            metrics,
+            body_budget,
+            memory_pressure,
+            pools,
+            refusals,
+            max_refusals,
+            wrong_keys: Mutex::default(),
+        });
         let request_dispatcher = dispatcher.clone();
         let acceptor = Acceptor::start(
             listener,

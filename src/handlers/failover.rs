@@ -196,7 +196,7 @@ impl Run<'_, '_> {
             let waited = &mut self.trace.waited;
             let delay = delay.filter(|delay| waited.try_add(*delay, retry, &mut asked));
             let Some(delay) = delay else {
-                self.trace.retries_exhausted = retries + polls > 0;
+                self.trace.retries_exhausted |= retries + polls > 0;
                 break;
             };
             *count += 1;

@@ -244,6 +244,8 @@ pub(super) fn relay(context: &mut Context<'_>, reply: NativeReply<'_>) -> Result
         PassResponseBody::Stream(mut stream) => {
             relay_stream(context, (head, stream.as_mut()), replacer, &on_piece)?;
             drop(in_use);
+            let reported = context.trace.reported_error.take();
+            context.trace.reported_error = reported.or(stream.reported_error());
             let known_model = known_model.filter(|_| context.trace.reported_error.is_none());
             context.trace.known_model = known_model.or(context.trace.known_model.take());
             context.exchange.end()

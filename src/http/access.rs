@@ -33,16 +33,18 @@
 //! - `Authorization: Basic`: the password is the key, or the user name if there is no password.
 //!
 //! Without a valid key a request gets 401 with two `WWW-Authenticate` headers, in the error format
-//! of its route; its body is not read. There may be 256 keys of 8 to 512 visible ASCII characters
-//! without commas. They are read at the start and all have the same rights. A client's key never
+//! of its route; its body is not read. An address that sends many wrong keys gets 429
+//! ([`crate::http::wrong_keys`]). A key has 8 to 512 visible ASCII characters without commas; how many there
+//! are does not matter. They are read at the start and all have the same rights. A client's key never
 //! goes upstream, and the upstream's key never goes to a client. Without keys, every process and
 //! user of the machine has access, and so have containers in its network.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 use crate::error::Error;
 use crate::http::client_keys::{ClientKeys, Credentials};
-use crate::http::cors::{CorsDecision, CorsPolicy, ResponseHeaders};
+use crate::http::cors::{CorsDecision, CorsPolicy, MAX_HOST_BYTES, ResponseHeaders};
 use crate::http::routes::split_absolute_form;
 use crate::net::listen_address;
 use crate::observe::redact::Secret;
@@ -104,7 +106,52 @@ pub struct AccessDecision {
     /// Headers for its response, be it this response or the route's.
     pub headers: ResponseHeaders,
     /// Why it is refused, for the log.
-    pub denial_reason: Option<String>,
+    pub denial_reason: Option<Denial>,
+    /// True if it needs a key, and has one.
+    pub has_right_key: bool,
+}
+
+/// Why a request does not reach its route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// Its origin is not allowed; quoted.
+    Origin(String),
+    /// Its host is not local; quoted.
+    Host(String),
+    /// It has no key.
+    NoKey,
+    /// It has a wrong key.
+    WrongKey,
+    /// It has a wrong key, and its address has sent too many.
+    TooManyWrongKeys,
+}
+
+impl Denial {
+    /// The words of all reasons, for metrics.
+    pub const WORDS: [&str; 5] = ["origin", "host", "no_key", "wrong_key", "too_many_wrong_keys"];
+
+    /// The word for log and metrics.
+    pub fn word(&self) -> &'static str {
+        let place = match self {
+            Self::Origin(_) => 0,
+            Self::Host(_) => 1,
+            Self::NoKey => 2,
+            Self::WrongKey => 3,
+            Self::TooManyWrongKeys => 4,
+        };
+        Self::WORDS[place]
+    }
+}
+
+/// For the log: the word, and the origin or the host. Never a key.
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())?;
+        match self {
+            Self::Origin(value) | Self::Host(value) => write!(f, " {}={value}", self.word()),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl AccessControl {
@@ -129,17 +176,17 @@ impl AccessControl {
         let host = effective_host(request.target, request.host);
         let headers = match self.origins.decide(request.method, request.origin, host) {
             CorsDecision::Refused => {
-                let origin = quote(request.origin.unwrap_or_default());
-                return deny(format!("origin {origin} is not in OLLAMA_ORIGINS"));
+                return deny(Denial::Origin(quote(request.origin.unwrap_or_default())));
             }
             CorsDecision::Preflight(headers) => {
                 return AccessDecision { headers, ..answer_empty(204) };
             }
             CorsDecision::Allowed(headers) => headers,
         };
-        let refused =
-            self.check_host(request.method, host).or_else(|| self.check_credentials(request));
-        AccessDecision { headers, ..refused.unwrap_or_default() }
+        let decision = self
+            .check_host(request.method, host)
+            .unwrap_or_else(|| self.check_credentials(request));
+        AccessDecision { headers, ..decision }
     }
 
     /// The response to a request whose `Host` is not allowed, or is named by a plain `OPTIONS`.
@@ -149,27 +196,27 @@ impl AccessControl {
         if host.parse().is_ok_and(|address| host_info.is_local(address)) {
             return None;
         }
-        if !host_info.is_local_name(&host.to_ascii_lowercase()) {
-            let host = quote(host);
-            return Some(deny(format!(
-                "Host {host} is not local; let the reverse proxy send \"Host: localhost\""
-            )));
+        let is_short = host.len() <= MAX_HOST_BYTES;
+        if !is_short || !host_info.is_local_name(&host.to_ascii_lowercase()) {
+            return Some(deny(Denial::Host(quote(host))));
         }
         (method == "OPTIONS").then(|| answer_empty(204))
     }
 
-    fn check_credentials(&self, request: &RequestInfo<'_>) -> Option<AccessDecision> {
-        let Credentials { authorization, api_key } = request.credentials;
-        if request.is_public || self.keys.authorize(request.credentials) {
-            return None;
+    fn check_credentials(&self, request: &RequestInfo<'_>) -> AccessDecision {
+        if request.is_public || self.keys.is_empty() {
+            return AccessDecision::default();
         }
-        let is_missing = authorization.is_none() && api_key.is_none();
-        let reason = if is_missing { "no key" } else { "wrong key" };
-        Some(AccessDecision {
+        if self.keys.authorize(request.credentials) {
+            return AccessDecision { has_right_key: true, ..AccessDecision::default() };
+        }
+        let is_missing = request.credentials.are_missing();
+        let denial = if is_missing { Denial::NoKey } else { Denial::WrongKey };
+        AccessDecision {
             response: Some(EarlyResponse::Fail(Error::Unauthorized)),
-            denial_reason: Some(reason.to_owned()),
+            denial_reason: Some(denial),
             ..AccessDecision::default()
-        })
+        }
     }
 }
 
@@ -200,8 +247,8 @@ fn answer_empty(status: u16) -> AccessDecision {
     AccessDecision { response: Some(EarlyResponse::Empty(status)), ..AccessDecision::default() }
 }
 
-fn deny(reason: String) -> AccessDecision {
-    AccessDecision { denial_reason: Some(reason), ..answer_empty(403) }
+fn deny(denial: Denial) -> AccessDecision {
+    AccessDecision { denial_reason: Some(denial), ..answer_empty(403) }
 }
 
 /// The host that a request is for. The absolute form of the target overrides the header (RFC 9112
@@ -384,6 +431,28 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_has_its_reason_and_no_key_in_it() {
+        let long = "x".repeat(2 * MAX_HOST_BYTES);
+        let far = format!("http://{long}.localhost");
+        let loopback = AccessControl { keys: keyed().keys, ..control("127.0.0.1") };
+        let check = |origin, host: &str, key, expected: &str| {
+            let credentials = Credentials { authorization: None, api_key: key };
+            let request = request("GET", "/x", Some(host));
+            let decision = loopback.decide(&RequestInfo { origin, credentials, ..request });
+            let denial = decision.denial_reason.expect("refused");
+            assert_eq!(denial.to_string(), expected);
+            assert!(Denial::WORDS.contains(&denial.word()));
+        };
+        let quoted = |text: &str| format!("\"{}\"", &text[..MAX_LOGGED_CHARS]);
+        check(FAR, "localhost", None, "origin origin=\"http://evil.test\"");
+        check(Some(&far), "localhost", None, &format!("origin origin={}", quoted(&far)));
+        check(None, "evil.test", None, "host host=\"evil.test\"");
+        check(None, &format!("{long}.local"), None, &format!("host host={}", quoted(&long)));
+        check(None, "localhost", None, "no_key");
+        check(None, "localhost", Some("s3cret-key"), "wrong_key");
+    }
+
+    #[test]
     fn without_a_key_only_public_routes_are_open() {
         for (is_public, denied) in [(true, 0), (false, 401)] {
             for (authorization, expected) in [
@@ -395,7 +464,9 @@ mod tests {
                 let request = request("GET", "/x", Some("localhost"));
                 let decision = keyed().decide(&RequestInfo { is_public, credentials, ..request });
                 assert_eq!(status(&decision), expected, "{is_public} {authorization:?}");
-                assert_eq!(decision == AccessDecision::default(), expected == 0);
+                let has_right_key = !is_public && expected == 0;
+                let served = AccessDecision { has_right_key, ..AccessDecision::default() };
+                assert_eq!(decision == served, expected == 0);
             }
         }
     }

@@ -1,14 +1,23 @@
 //! Client keys: parses them, and checks the key of a request.
 //!
 //! A request sends its key as `Authorization: Bearer`, as `x-api-key`, or as the password of `Basic`
-//! (as the user, if the password is empty). Pure; all keys have the same rights.
-//! Invariant: a request's key is compared with every configured key in constant time, and no error
-//! or `Debug` output holds a key.
+//! (as the user, if the password is empty). A text that is longer than a key can be is refused unseen; any
+//! other is digested once and looked up in the set of digests that was made when the keys were read, so
+//! that neither the number of keys nor the length of what is sent matters.
+//!
+//! The lookup needs no constant time: what it compares are digests with a salt that nobody outside knows
+//! and that is another one in each process. How far a comparison gets says nothing of the text to somebody
+//! who cannot compute the digest of a guess.
+//!
+//! Pure, but for the salt; all keys have the same rights. Invariant: no key is compared with what a
+//! request sends in any other way, and no error or `Debug` output holds a key.
 
 use std::borrow::Cow;
 use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
 
 use base64::Engine as _;
+use ring::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
 
 use crate::api::wire::base64::BASE64;
 use crate::observe::redact::Secret;
@@ -19,12 +28,24 @@ const MIN_KEY_LEN: usize = 8;
 /// Longest key, in bytes.
 const MAX_KEY_LEN: usize = 512;
 
-/// Most keys; each request is compared with all of them.
-const MAX_KEYS: usize = 256;
+/// Most keys of one list. A key costs a request nothing, so this bounds only the memory and the time that it
+/// takes to read them.
+const MAX_KEYS: usize = 10_000;
+
+/// Longest key for an upstream that a client may send, in bytes: tokens of identity providers have some
+/// kilobytes.
+const MAX_FOREIGN_KEY_LEN: usize = 16 * 1024;
+
+/// Longest user name and password of `Basic`, in base64: a key, and a user name of 2 KB.
+const MAX_BASIC_LEN: usize = 4 * 1024;
 
 /// The configured keys; without any, no key is needed.
 #[derive(Clone, Default)]
-pub struct ClientKeys(Vec<Secret>);
+pub struct ClientKeys {
+    /// To mask them in what is written.
+    keys: Vec<Secret>,
+    digests: DigestSet,
+}
 
 /// The headers that may hold a key. No `Debug`, because of the key.
 #[derive(Clone, Copy, Default)]
@@ -36,15 +57,28 @@ pub struct Credentials<'a> {
 }
 
 impl<'a> Credentials<'a> {
-    /// What may be a key: as a bearer token, in a header of its own, as a password.
-    fn candidates(self) -> [Option<Cow<'a, str>>; 3] {
-        let api_key = self.api_key.map(|key| key.trim().into());
-        let (scheme, rest) =
-            self.authorization.and_then(|value| value.trim().split_once(' ')).unzip();
-        let scheme = scheme.unwrap_or_default().to_ascii_lowercase();
-        let bearer = rest.map(str::trim).filter(|_| scheme == "bearer").map(Cow::from);
-        let basic = rest.map(str::trim).filter(|_| scheme == "basic").and_then(basic_password);
-        [bearer, api_key, basic.map(Cow::from)]
+    /// What may be a key of at most `max_len` bytes: as a bearer token, in a header of its own, as a password.
+    fn candidates(self, max_len: usize) -> [Option<Cow<'a, str>>; 3] {
+        let fits = |text: &&str| text.len() <= max_len;
+        let api_key = self.api_key.map(str::trim).filter(fits).map(Cow::from);
+        let bearer = self.parameter("bearer").filter(fits).map(Cow::from);
+        let max_basic = MAX_BASIC_LEN.max(max_len.div_ceil(3) * 4);
+        let basic = self.parameter("basic").filter(|text| text.len() <= max_basic);
+        let password = basic.and_then(basic_password).filter(|text| text.len() <= max_len);
+        [bearer, api_key, password.map(Cow::from)]
+    }
+
+    /// What stands behind a scheme in `Authorization`. Only as much as the scheme's name is looked at.
+    fn parameter(self, scheme: &str) -> Option<&'a str> {
+        let value = self.authorization?.trim_ascii();
+        let (name, rest) = value.split_at_checked(scheme.len())?;
+        let is_of = name.eq_ignore_ascii_case(scheme) && rest.starts_with(' ');
+        is_of.then(|| rest.trim_ascii())
+    }
+
+    /// Whether neither header was sent.
+    pub fn are_missing(self) -> bool {
+        self.authorization.is_none() && self.api_key.is_none()
     }
 }
 
@@ -97,51 +131,116 @@ impl ClientKeys {
     }
 
     fn add(&mut self, key: Secret) {
-        if !self.0.contains(&key) {
-            self.0.push(key);
+        if self.digests.insert(key.expose()) {
+            self.keys.push(key);
         }
     }
 
     /// Adds the keys of another list.
     pub fn extend(&mut self, other: Self) {
-        other.0.into_iter().for_each(|key| self.add(key));
+        other.keys.into_iter().for_each(|key| self.add(key));
     }
 
     /// True if no key is needed.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.keys.is_empty()
     }
 
     /// All keys, to mask them.
     pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
-        self.0.iter()
+        self.keys.iter()
     }
 
     /// True if a request may proceed.
     pub fn authorize(&self, credentials: Credentials<'_>) -> bool {
-        if self.is_empty() {
-            return true;
-        }
-        let candidates = credentials.candidates();
-        // No early return: the time must not depend on the keys.
-        candidates.iter().flatten().fold(false, |found, text| found | self.contains(text))
+        let candidates = || credentials.candidates(MAX_KEY_LEN);
+        self.is_empty() || candidates().iter().flatten().any(|text| self.contains(text))
     }
 
     /// The key of a request that is none of these: the one that it sends for the upstream.
     pub fn find_foreign(&self, credentials: Credentials<'_>) -> Option<Secret> {
-        let candidates = credentials.candidates();
+        let candidates = credentials.candidates(MAX_FOREIGN_KEY_LEN);
         let is_foreign = |text: &&Cow<'_, str>| is_sendable(text) && !self.contains(text);
         candidates.iter().flatten().find(is_foreign).map(|text| Secret::new(text.as_ref()))
     }
 
     fn contains(&self, text: &str) -> bool {
-        self.0.iter().fold(false, |found, key| found | key.matches(text))
+        (MIN_KEY_LEN..=MAX_KEY_LEN).contains(&text.len()) && self.digests.contains(text)
     }
+}
+
+/// A digest of a key; all zeros for none.
+type Digest = [u8; SHA256_OUTPUT_LEN];
+
+const NO_DIGEST: Digest = [0; SHA256_OUTPUT_LEN];
+
+/// A set of digests. They are evenly spread, so the place of one is a part of itself, or the next free place.
+#[derive(Clone, Default)]
+struct DigestSet {
+    salt: [u8; 16],
+    /// A power of two, at most half of them taken; none for an empty set.
+    places: Vec<Digest>,
+    count: usize,
+}
+
+impl DigestSet {
+    /// False if the text is there already.
+    fn insert(&mut self, text: &str) -> bool {
+        if self.places.is_empty() {
+            self.salt = random_salt();
+        }
+        if (self.count + 1) * 2 > self.places.len() {
+            let larger = vec![NO_DIGEST; (self.places.len() * 2).max(8)];
+            let known = std::mem::replace(&mut self.places, larger);
+            for digest in known.iter().filter(|digest| **digest != NO_DIGEST) {
+                let place = self.find_place(digest);
+                self.places[place] = *digest;
+            }
+        }
+        let digest = self.digest(text);
+        let place = self.find_place(&digest);
+        let is_new = self.places[place] != digest;
+        self.places[place] = digest;
+        self.count += usize::from(is_new);
+        is_new
+    }
+
+    fn contains(&self, text: &str) -> bool {
+        let digest = self.digest(text);
+        !self.places.is_empty() && self.places[self.find_place(&digest)] == digest
+    }
+
+    /// Where a digest is, or would be.
+    fn find_place(&self, digest: &Digest) -> usize {
+        let last = self.places.len() - 1;
+        let start = u32::from_le_bytes([digest[0], digest[1], digest[2], digest[3]]) as usize;
+        let mut places = (start..).map(|place| place & last);
+        let is_its_own = |place: &usize| [*digest, NO_DIGEST].contains(&self.places[*place]);
+        places.find(is_its_own).unwrap_or_default()
+    }
+
+    fn digest(&self, text: &str) -> Digest {
+        let mut context = Context::new(&SHA256);
+        context.update(&self.salt);
+        context.update(text.as_bytes());
+        let mut digest = NO_DIGEST;
+        digest.copy_from_slice(context.finish().as_ref());
+        digest
+    }
+}
+
+/// Random bytes that differ in each process: what the standard library seeds its own sets with.
+fn random_salt() -> [u8; 16] {
+    let random = || RandomState::new().build_hasher().finish().to_le_bytes();
+    let mut salt = [0; 16];
+    salt[..8].copy_from_slice(&random());
+    salt[8..].copy_from_slice(&random());
+    salt
 }
 
 impl fmt::Debug for ClientKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} keys", self.0.len())
+        write!(f, "{} keys", self.keys.len())
     }
 }
 
@@ -261,21 +360,20 @@ mod tests {
 
     #[test]
     fn a_list_has_commas() {
-        let many = |number: usize| (0..number).map(|n| format!("key-number-{n},")).collect();
-        let texts: [String; 3] = [many(MAX_KEYS), many(MAX_KEYS + 1), "x".repeat(MAX_KEY_LEN)];
+        let many = (0..5000).map(|n| format!("key-number-{n},")).collect::<String>();
+        let longest = "x".repeat(MAX_KEY_LEN);
         for (text, expected) in [
             ("first-key-1", 1),
             (" first-key-1 ,, second-key-2,first-key-1,", 2),
-            (&texts[0], MAX_KEYS),
-            (&texts[1], 0),
-            (&texts[2], 1),
+            (&many, 5000),
+            (&longest, 1),
         ] {
             assert_eq!(count(ClientKeys::parse(text)), expected, "{text}");
         }
         let long = "x".repeat(MAX_KEY_LEN + 1);
         for bad in [",", " ", "s3cret1", "s3cret with blanks", "s3cr\u{e9}t-and-more", &long] {
             let error = ClientKeys::parse(bad).expect_err(bad);
-            assert!(error.starts_with("expected 1 to 256 keys "), "{error}");
+            assert!(error.starts_with("expected 1 to 10000 keys "), "{error}");
             assert!(!error.contains("s3cr"), "{error}");
         }
     }
@@ -284,7 +382,7 @@ mod tests {
     fn a_file_has_a_key_on_each_line() {
         let file = "\u{feff}# Who may come in\r\n\r\nfirst-key-1\r\n  second-key-2\n#third-key-3\n";
         assert_eq!(count(ClientKeys::parse_file(file.as_bytes())), 2);
-        let many: String = (0..=MAX_KEYS).map(|number| format!("key-number-{number}\n")).collect();
+        let many: String = (0..=MAX_KEYS).map(|number| format!("key-{number:06}\n")).collect();
         for (bytes, expected) in [
             (&b""[..], "no key in the file"),
             (b"\n", "no key in the file"),
@@ -295,13 +393,70 @@ mod tests {
                 "line 3: invalid key; one key per line, each 8 to 512 ",
             ),
             (b"first-key-1,second-key-2", "line 1: invalid key; "),
-            (many.as_bytes(), "more than 256 keys"),
+            (many.as_bytes(), "more than 10000 keys"),
         ] {
             let error = ClientKeys::parse_file(bytes).expect_err(expected);
             // An expected text that ends in a space is the start of the error.
             let is_start = expected.ends_with(' ') && error.starts_with(expected);
             assert!(is_start || error == expected, "{error}");
         }
+    }
+
+    #[test]
+    fn each_of_many_keys_is_known_and_nothing_else() {
+        let key = |number: usize| format!("key-number-{number}");
+        let many: String = (0..10_000).map(|number| key(number) + "\n").collect();
+        let keys = ClientKeys::parse_file(many.as_bytes()).expect("keys");
+        let knows = |text: &str| {
+            keys.authorize(Credentials { api_key: Some(text), ..Credentials::default() })
+        };
+        assert!((0..10_000).all(|number| knows(&key(number))));
+        assert!(!(10_000..20_000).any(|number| knows(&key(number))));
+        assert!(!knows("") && !knows("key-number-"));
+    }
+
+    #[test]
+    fn what_is_longer_than_a_key_can_be_is_refused_whatever_it_begins_with() {
+        let key = "k".repeat(MAX_KEY_LEN);
+        let keys = ClientKeys::parse(&key).expect("a key");
+        let check = |text: &str, user: &str, expected: bool| {
+            let basic = format!("Basic {}", BASE64.encode(format!("{user}:{text}")));
+            let bearer = format!("Bearer {text}");
+            for (authorization, api_key) in
+                [(Some(&*bearer), None), (Some(&*basic), None), (None, Some(text))]
+            {
+                let found = keys.authorize(Credentials { authorization, api_key });
+                assert_eq!(found, expected, "{} {}", text.len(), user.len());
+            }
+        };
+        check(&key, "me", true);
+        check(&key, &"u".repeat(2048), true);
+        check(&format!("{key}k"), "me", false);
+        check(&key.repeat(100), "me", false);
+        let too_long = format!("Basic {}", BASE64.encode(format!("{}:{key}", "u".repeat(4096))));
+        let authorization = Some(&*too_long);
+        assert!(!keys.authorize(Credentials { authorization, api_key: None }));
+    }
+
+    #[test]
+    fn a_key_for_the_upstream_may_be_longer_than_one_of_ours() {
+        let find = |length: usize| {
+            let token = "t".repeat(length);
+            let bearer = format!("Bearer {token}");
+            let authorization = Some(&*bearer);
+            let found = keys().find_foreign(Credentials { authorization, api_key: None });
+            found.is_some_and(|found| found.expose() == token)
+        };
+        assert!(find(MAX_KEY_LEN + 1) && find(MAX_FOREIGN_KEY_LEN));
+        assert!(!find(MAX_FOREIGN_KEY_LEN + 1));
+    }
+
+    #[test]
+    fn two_sets_of_the_same_keys_have_other_digests() {
+        let (one, other) = (keys().digests, keys().digests);
+        assert_ne!(one.salt, other.salt);
+        assert!(!one.places.iter().any(|it| *it != NO_DIGEST && other.places.contains(it)));
+        assert_eq!((one.count, one.places.len()), (2, 8));
     }
 
     #[test]

@@ -18,6 +18,9 @@ const SCHEMES: [&str; 6] = [
     "ms-browser-extension://",
 ];
 
+/// Longest `Host` and `Origin`, in bytes, that may be allowed: four times the longest host name.
+pub(super) const MAX_HOST_BYTES: usize = 1024;
+
 /// Hosts that are allowed by default, with `http` or `https` and any port.
 const LOCAL_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "0.0.0.0"];
 
@@ -127,8 +130,9 @@ impl CorsPolicy {
     }
 
     fn allows(&self, origin: &str) -> bool {
-        // The origin is echoed into a header; no browser sends other characters.
-        let visible = origin.bytes().all(|byte| byte.is_ascii_graphic());
+        // The origin is echoed into a header; no browser sends other characters, nor a longer one.
+        let visible =
+            origin.len() <= MAX_HOST_BYTES && origin.bytes().all(|byte| byte.is_ascii_graphic());
         let is_listed = || self.rules.iter().any(|rule| matches_rule(origin, rule));
         visible && (self.allow_any || is_allowed_by_default(origin) || is_listed())
     }

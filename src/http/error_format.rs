@@ -139,7 +139,9 @@ fn openai_members(error: &Error, status: u16) -> (String, String, String) {
         (Error::Coded(own, _), 400..500) => ("invalid_request_error", Some(own.code)),
         (Error::Coded(own, _), _) => ("api_error", Some(own.code)),
         // As OpenAI does for a wrong key.
-        (Error::Unauthorized, _) => ("invalid_request_error", Some("invalid_api_key")),
+        (Error::Unauthorized | Error::TooManyWrongKeys(_), _) => {
+            ("invalid_request_error", Some("invalid_api_key"))
+        }
         (_, 400 | 426) => ("invalid_request_error", None),
         (_, 404) => ("not_found_error", None),
         _ => ("api_error", None),

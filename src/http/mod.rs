@@ -15,3 +15,4 @@ pub mod host_info;
 pub mod routes;
 pub mod threat_model;
 pub mod unread_body;
+pub mod wrong_keys;

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use memchr::memmem;
 use percent_encoding::percent_decode_str;
 
 use crate::http::error_format::ErrorFormat;
@@ -106,7 +107,8 @@ pub enum Outcome<H: 'static> {
 /// Resolves `target`, path and query as they stand in the request line.
 pub fn resolve<H>(table: &'static [Route<H>], method: &str, target: &str) -> ResolvedRoute<H> {
     let (_, target) = split_absolute_form(target);
-    let (path, query) = target.split_at(target.find(['?', '#']).unwrap_or(target.len()));
+    let end = memchr::memchr2(b'?', b'#', target.as_bytes()).unwrap_or(target.len());
+    let (path, query) = target.split_at(end);
     let path = collapse_slashes(path);
     let find = |path: &str| table.iter().find(|route| route.matches(path));
     let outcome = match find(&path) {
@@ -162,20 +164,25 @@ impl<H> ResolvedRoute<H> {
 /// The authority and the path of a target in absolute form, as clients of a forward proxy send it
 /// (RFC 9112 section 3.2.2); an empty authority and the target itself in other forms.
 pub fn split_absolute_form(target: &str) -> (&str, &str) {
-    match target.split_once("://") {
-        Some(("http" | "https", rest)) => {
-            let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-            (authority, rest.find('/').map_or("/", |at| &rest[at..]))
-        }
-        _ => ("", target),
-    }
+    let rest = target.strip_prefix("http://").or_else(|| target.strip_prefix("https://"));
+    let Some(rest) = rest else { return ("", target) };
+    let end = memchr::memchr3(b'/', b'?', b'#', rest.as_bytes()).unwrap_or(rest.len());
+    (&rest[..end], rest.find('/').map_or("/", |at| &rest[at..]))
 }
 
 /// Repeated slashes count as one: users configure base URLs that end in a slash.
 fn collapse_slashes(path: &str) -> String {
-    let mut characters: Vec<char> = path.chars().collect();
-    characters.dedup_by(|next, last| *next == '/' && *last == '/');
-    characters.into_iter().collect()
+    if memmem::find(path.as_bytes(), b"//").is_none() {
+        return path.to_owned();
+    }
+    let mut single = String::with_capacity(path.len());
+    for (at, segment) in path.split('/').enumerate() {
+        if at > 0 && !single.ends_with('/') {
+            single.push('/');
+        }
+        single.push_str(segment);
+    }
+    single
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@
 //!   [`connection_guard`].
 //! - **Remembered state** is bounded everywhere: 1,000 virtual models of at most 1 MiB each and 64
 //!   MiB together; 1,024 running models; 1,024 digests of blobs; 1,024 models with up to 32 repairs
-//!   each; 1,024 models whose responses begin inside reasoning; 1,024 tool calls of at most 64 KiB;
+//!   each; 1,024 addresses that sent wrong client keys; 1,024 models whose responses begin inside reasoning; 1,024 tool calls of at most 64 KiB;
 //!   4 MiB of reasoning that may be the answer; 100 model names and 2,000 series in the metrics.
 //!
 //! Without free descriptors or threads no new connection is served until some are free again; a
@@ -44,6 +44,7 @@
 //! | connection | 1 for each open connection (tiny_http) | reads heads; ends 5 s after it, but for 4 |
 //! | `worker` | up to `PROXY_WORKERS`; more while bodies arrive slowly | runs handlers; ends after 20 s without work, but for 4 |
 //! | `health`, `probe` | up to 2 each | routes about the state of the proxy and of the upstream |
+//! | `refusal` | up to 4 | write responses to refused requests; of these, 1,024 may wait, or one per connection |
 //! | `model-list`, `circuit-probe` | up to 1 each for each upstream | fetch a newer list; find out whether it is back |
 //! | `health-check` | 1 for each upstream but the first, during `/openai/health` | asks it for its list |
 //! | `unread` | up to 16, and 2 | drain bodies that no handler reads; wait for the guard, and for responses |

@@ -6,10 +6,12 @@
 pub mod body_log;
 pub mod circuit_state;
 pub mod first_times;
+mod key_list;
 pub mod lock;
 pub mod logging;
 pub mod metrics;
 pub mod panics;
 pub mod proc_field;
 pub mod redact;
+mod secret;
 pub mod timestamp;

@@ -16,22 +16,15 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::fmt;
 use std::sync::{Arc, RwLock};
 
-use ring::digest::{SHA256, digest};
-
+use crate::observe::key_list::{KeyList, MIN_UNIQUE_KEY_LENGTH};
 use crate::observe::lock;
-
-/// Replaces a secret.
-const MASK: &str = "***";
+use crate::observe::secret::MASK;
+pub use crate::observe::secret::Secret;
 
 /// Shortest run of key characters after `sk-` or `Bearer ` that counts as a key.
 const MIN_KEY_LENGTH: usize = 6;
-
-/// A known key below this length may be a word, or a part of one (`x`, `token`), so it is masked only
-/// where a text quotes it as a key.
-const MIN_UNIQUE_KEY_LENGTH: usize = 8;
 
 /// Words before a quoted key, in lower case.
 const KEY_WORDS: [&str; 6] = ["key", "token", "bearer", "authorization", "credential", "secret"];
@@ -68,55 +61,10 @@ fn request_key() -> Option<Secret> {
     REQUEST_KEY.try_with(|key| key.borrow().clone()).ok().flatten()
 }
 
-/// A text that never prints itself.
-#[derive(Clone)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a secret.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The secret itself. Call it only to write a request header.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether the secret equals `text`. The time depends only on the lengths, because digests are
-    /// compared, to their last byte.
-    pub fn matches(&self, text: &str) -> bool {
-        let (own, other) = (digest(&SHA256, self.0.as_bytes()), digest(&SHA256, text.as_bytes()));
-        let pairs = own.as_ref().iter().zip(other.as_ref());
-        pairs.fold(0, |differs, (one, other)| differs | (one ^ other)) == 0
-    }
-}
-
-impl PartialEq for Secret {
-    fn eq(&self, other: &Self) -> bool {
-        self.matches(&other.0)
-    }
-}
-
-impl Eq for Secret {}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(MASK)
-    }
-}
-
-impl fmt::Display for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(MASK)
-    }
-}
-
 /// Masks known keys, and text that looks like a key. Clones share their keys.
 #[derive(Clone, Debug, Default)]
 pub struct Redactor {
-    /// Longest first, because one key may be part of another.
-    keys: Arc<RwLock<Vec<Secret>>>,
+    keys: Arc<RwLock<KeyList>>,
 }
 
 impl Redactor {
@@ -129,25 +77,25 @@ impl Redactor {
 
     /// Masks these keys from now on, too. A key that was replaced stays masked: a server may still name it.
     pub fn add(&self, keys: impl IntoIterator<Item = Secret>) {
-        let mut sorted = lock::write(&self.keys);
-        for key in keys.into_iter().filter(|key| !key.0.is_empty()) {
-            if !sorted.contains(&key) {
-                let place = sorted.partition_point(|other| other.0.len() >= key.0.len());
-                sorted.insert(place, key);
-            }
-        }
+        let mut known = lock::write(&self.keys);
+        keys.into_iter().for_each(|key| known.add(key));
     }
 
     /// Masks known keys, `sk-...` words and `Bearer ...` values.
     pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut text = Cow::Borrowed(text);
-        for key in request_key().iter().chain(lock::read(&self.keys).iter()) {
-            if key.0.len() < MIN_UNIQUE_KEY_LENGTH {
-                if let Some(masked) = mask_quoted_key(&text, &key.0) {
-                    text = Cow::Owned(masked);
-                }
-            } else if text.contains(&key.0) {
-                text = Cow::Owned(text.replace(&key.0, MASK));
+        let (own, keys) = (request_key(), lock::read(&self.keys));
+        let (long, short): (Vec<_>, Vec<_>) =
+            own.iter().partition(|key| key.expose().len() >= MIN_UNIQUE_KEY_LENGTH);
+        if let Some(key) = long.first().filter(|key| text.contains(key.expose())) {
+            text = Cow::Owned(text.replace(key.expose(), MASK));
+        }
+        if let Some(masked) = keys.mask(&text, MASK) {
+            text = Cow::Owned(masked);
+        }
+        for key in short.into_iter().chain(&keys.short) {
+            if let Some(masked) = mask_quoted_key(&text, key.expose()) {
+                text = Cow::Owned(masked);
             }
         }
         for prefix in ["sk-", "Bearer ", "bearer "] {
@@ -160,7 +108,7 @@ impl Redactor {
 
     /// Redacts the value of an option, which is no prose: a short key is masked wherever it stands.
     pub fn redact_value(&self, value: &str) -> String {
-        let replace = |text: String, key: &Secret| text.replace(&key.0, MASK);
+        let replace = |text: String, key: &Secret| text.replace(key.expose(), MASK);
         let masked = lock::read(&self.keys).iter().fold(value.to_owned(), replace);
         self.redact(&masked).into_owned()
     }
@@ -168,15 +116,12 @@ impl Redactor {
     /// Redacts a text that was truncated, and removes the first part of a known key at its end.
     pub fn redact_truncated(&self, text: &str) -> String {
         let partial = |key: &Secret| {
-            let key = key.0.as_bytes();
+            let key = key.expose().as_bytes();
             (1..key.len()).rev().find(|length| text.as_bytes().ends_with(&key[..*length]))
         };
-        let is_unique = |key: &&Secret| key.0.len() >= MIN_UNIQUE_KEY_LENGTH;
-        let part = {
-            let (own, keys) = (request_key(), lock::read(&self.keys));
-            let keys = own.iter().chain(keys.iter());
-            keys.filter(is_unique).filter_map(partial).max().unwrap_or(0)
-        };
+        let own = request_key().filter(|key| key.expose().len() >= MIN_UNIQUE_KEY_LENGTH);
+        let own = own.as_ref().and_then(partial).unwrap_or(0);
+        let part = own.max(lock::read(&self.keys).partial_at_end(text));
         // A key begins with a character, so this is a character boundary.
         self.redact(&text[..text.len() - part]).into_owned()
     }

@@ -104,6 +104,13 @@
 //!
 //! An upstream may have a time limit of its own ([`ServerSettings::timeout`]) in place of `REQUEST_TIMEOUT`.
 //!
+//! # Retries of clients
+//!
+//! The official clients of OpenAI's and Anthropic's API repeat a failed request, too. Once the attempts that are
+//! allowed here were made and failed, an error below `/v1` says `x-should-retry: false`, translated or passed
+//! on, in place of what the upstream says there; so does 429 for wrong client keys. Where no attempt was
+//! repeated, the upstream's own header is passed on with its own error, and other errors have none.
+//!
 //! # Connections
 //!
 //! Redirects are not followed, and response bodies are not decompressed (`Accept-Encoding:
@@ -215,7 +222,7 @@ pub struct Trace {
     pub known_model: Option<String>,
     /// The error that a handler has reported in a response of its own.
     pub reported_error: Option<Error>,
-    /// Whether the last call failed after all its retries.
+    /// Whether a call failed after all its retries, and none succeeded since.
     pub retries_exhausted: bool,
 }
 

@@ -1,6 +1,8 @@
 //! A body that is passed on, in the pieces in which the upstream sends it.
 //!
 //! Never changes a byte; a body is looked at only where nothing else tells whether it is complete or an error.
+//! An error that it tells of behind its beginning is the client's, and is noted for log and metrics: an event
+//! in a stream, however its bytes are split, and a whole body of up to 64 KiB.
 //! Invariant: what was read to find an error is the first piece.
 
 use std::sync::LazyLock;
@@ -30,8 +32,12 @@ const READ_BUFFER_BYTES: usize = 16 * 1024;
 /// What ends a stream of events, with the blank line behind it.
 const DONE_MARKERS: [&[u8]; 2] = [b"[DONE]\n\n", b"[DONE]\r\n\r\n"];
 
-/// The length of the longest of them.
-const TAIL_BYTES: usize = DONE_MARKERS[1].len();
+/// The last bytes of a piece that are kept: the longest of these markers, and the beginnings of what reports
+/// an error, see [`reports_error`].
+const TAIL_BYTES: usize = 32;
+
+/// Bytes of the next piece that are looked at together with them.
+const OVERLAP_BYTES: usize = 64;
 
 /// A body as the upstream sends it.
 pub(super) struct PassStream {
@@ -42,10 +48,12 @@ pub(super) struct PassStream {
     has_lines: bool,
     /// What was read in advance.
     held: Vec<u8>,
-    /// The last bytes of a stream of events.
+    /// The last bytes of a stream of events; the first ones of a line of JSON.
     tail: Vec<u8>,
-    /// Whether an event reported an error.
+    /// Whether an event, or the whole body, reported an error.
     reports_error: bool,
+    /// A body that is no stream, as long as it may be an error.
+    whole: Option<Vec<u8>>,
     /// Finds the end of a stream of events that only the end of its connection delimits.
     end_detector: Option<Box<EndDetector>>,
     logger: Option<Box<LineLogger>>,
@@ -67,7 +75,12 @@ impl PassPieces for PassStream {
                 Some(end) if !end.is_complete() => {
                     Err(self.body.count_failure(Error::IncompleteStream))
                 }
-                _ => Ok(Piece::End),
+                _ => {
+                    let is_error = self.whole.take().is_some_and(|body| in_band::is_error(&body));
+                    let is_line = self.has_lines && !self.is_event_stream;
+                    self.reports_error |= is_error || is_line && is_error_line(&self.tail);
+                    Ok(Piece::End)
+                }
             },
             Ok(Some(first)) => {
                 let length = self.take_piece(first);
@@ -94,14 +107,16 @@ impl PassStream {
         logger: Option<LineLogger>,
     ) -> Self {
         let is_event_stream = head.is_event_stream();
+        let has_lines = is_event_stream || head.is_ndjson();
         Self {
             body,
             buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
             is_event_stream,
-            has_lines: is_event_stream || head.is_ndjson(),
+            has_lines,
             held: Vec::new(),
             tail: Vec::new(),
             reports_error: false,
+            whole: (!has_lines && head.may_be_json()).then(Vec::new),
             end_detector: (is_event_stream && ends_with_connection).then(Box::default),
             logger: logger.map(Box::new),
             early_failure: None,
@@ -136,6 +151,12 @@ impl PassStream {
         }
         if self.is_event_stream {
             self.track_event_end(length);
+        } else if self.has_lines {
+            self.track_lines(length);
+        } else if let Some(mut whole) = self.whole.take() {
+            whole.extend_from_slice(&self.buffer[..length]);
+            let is_short = whole.len() as u64 <= MAX_BUFFERED_BYTES;
+            self.whole = Some(whole).filter(|whole| is_short && may_be_error(whole));
         }
         if let Some(logger) = &mut self.logger {
             logger.push(&self.buffer[..length]);
@@ -197,9 +218,25 @@ impl PassStream {
         if let Some(end) = &mut self.end_detector {
             end.push(piece);
         }
-        self.reports_error |= reports_error(piece);
+        if !self.reports_error {
+            let beginning = &piece[..length.min(OVERLAP_BYTES)];
+            self.reports_error = reports_error(&[&self.tail, beginning].concat());
+            self.reports_error |= length > OVERLAP_BYTES && reports_error(piece);
+        }
         self.tail.extend_from_slice(&piece[length.saturating_sub(TAIL_BYTES)..]);
         self.tail.drain(..self.tail.len().saturating_sub(TAIL_BYTES));
+    }
+
+    /// Notes the beginnings of the lines in a piece, which has this length.
+    fn track_lines(&mut self, length: usize) {
+        for part in self.buffer[..length].split_inclusive(|byte| *byte == b'\n') {
+            let room = OVERLAP_BYTES.saturating_sub(self.tail.len());
+            self.tail.extend_from_slice(&part[..part.len().min(room)]);
+            if part.ends_with(b"\n") {
+                self.reports_error |= is_error_line(&self.tail);
+                self.tail.clear();
+            }
+        }
     }
 
     /// Whether the marker that ends a stream has come.
@@ -218,18 +255,47 @@ fn may_be_error(beginning: &[u8]) -> bool {
     is_short || (has(br#""error""#) && !has(br#""choices""#))
 }
 
-/// Whether a piece of events holds a member `error` with an object or a text in it. Quotes inside the
-/// model's text are escaped, so that no text looks like a member. An error that is split between two
-/// pieces is not seen.
+/// Whether a piece of events holds a member `error` with an object or a text in it, or an event whose type
+/// or name is `error`. Quotes and line feeds inside the model's text are escaped, so that no text looks like
+/// these.
 fn reports_error(piece: &[u8]) -> bool {
-    static MEMBER: LazyLock<memmem::Finder<'_>> =
-        LazyLock::new(|| memmem::Finder::new(br#""error":"#));
-    MEMBER.find_iter(piece).any(|place| {
-        let value =
-            piece[place..].strip_prefix(br#""error":"#).unwrap_or_default().trim_ascii_start();
-        let is_blank = value.starts_with(br#""""#) || value.starts_with(b"{}");
-        !is_blank && matches!(value.first(), Some(b'{' | b'"'))
+    static WORD: LazyLock<memmem::Finder<'_>> = LazyLock::new(|| memmem::Finder::new(b"error"));
+    WORD.find_iter(piece).any(|place| {
+        let (before, after) = (&piece[..place], &piece[place + b"error".len()..]);
+        is_error_member(before, after) || is_error_event(before, after)
     })
+}
+
+/// Whether a line of JSON is an error, by its beginning.
+fn is_error_line(line: &[u8]) -> bool {
+    let member = line.trim_ascii_start().strip_prefix(b"{").map(<[u8]>::trim_ascii_start);
+    let rest = member.and_then(|member| member.strip_prefix(b"\"error"));
+    rest.is_some_and(|rest| is_error_member(b"\"", rest))
+}
+
+/// Whether `error` between these is a member whose value says something.
+fn is_error_member(before: &[u8], after: &[u8]) -> bool {
+    let value = after.strip_prefix(b"\"").map(<[u8]>::trim_ascii_start);
+    let value = value.and_then(|rest| rest.strip_prefix(b":")).map(<[u8]>::trim_ascii_start);
+    let Some(value) = value.filter(|_| before.ends_with(b"\"")) else { return false };
+    // Of a value that is split, the rest is looked at with the next piece.
+    let is_blank = value.starts_with(br#""""#) || value.starts_with(b"{}") || value.len() < 2;
+    !is_blank && matches!(value.first(), Some(b'{' | b'"'))
+}
+
+/// Whether `error` between these is the name of an event, or its type, as the first member of its data.
+fn is_error_event(before: &[u8], after: &[u8]) -> bool {
+    let field = |name: &[u8]| {
+        let rest = before.trim_ascii_end().strip_suffix(b":")?.strip_suffix(name)?;
+        Some(rest.is_empty() || rest.ends_with(b"\n") || rest.ends_with(b"\r"))
+    };
+    let is_name = matches!(after.first(), Some(b'\n' | b'\r')) && field(b"event") == Some(true);
+    let data = before.strip_suffix(b"\"").map(<[u8]>::trim_ascii_end);
+    let data = data.and_then(|it| it.strip_suffix(b":")).map(<[u8]>::trim_ascii_end);
+    let data = data.and_then(|it| it.strip_suffix(b"\"type\"")).map(<[u8]>::trim_ascii_end);
+    let data = data.and_then(|it| it.strip_suffix(b"{")).map(<[u8]>::trim_ascii_end);
+    let is_type = after.starts_with(b"\"") && data.is_some_and(|it| it.ends_with(b"data:"));
+    is_name || is_type
 }
 
 #[cfg(test)]
@@ -242,6 +308,10 @@ mod tests {
             r#"data: {"error":{"message":"overloaded"}}"#,
             r#"data: {"id":"x","error": "overloaded"}"#,
             r#"data: {"x_groq":{"error":"overloaded"}}"#,
+            r#"data: {"type":"error","code":"server_error","message":"overloaded"}"#,
+            r#"data:{ "type" : "error" ,"message":"overloaded"}"#,
+            "event: error\ndata: overloaded",
+            "data: {}\n\nevent:error\r\ndata: {}",
         ] {
             assert!(reports_error(event.as_bytes()), "{event}");
         }
@@ -250,9 +320,48 @@ mod tests {
             r#"data: {"error":{},"choices":[]}"#,
             r#"data: {"error":"","choices":[]}"#,
             r#"data: {"error":false}"#,
+            r#"data: {"type":"response.created","tools":[{"type":"error","name":"error"}]}"#,
+            r#"data: {"choices":[{"delta":{"content":"event: error\nerror"}}]}"#,
+            "event: errors\ndata: {}",
+            ": error\n\nevent: message\ndata: error",
+            "data: an event: error\n",
             r#"data: {"choices":[{"delta":{"content":"{\"error\":\"x\"}"}}]}"#,
         ] {
             assert!(!reports_error(event.as_bytes()), "{event}");
+        }
+    }
+
+    #[test]
+    fn a_line_is_an_error_if_it_begins_with_one() {
+        for (line, expected) in [
+            ("{\"error\":\"overloaded\"}\n", true),
+            (" { \"error\" : {\"message\":\"x\"}}", true),
+            ("{\"error\":\"\"}\n", false),
+            ("{\"message\":{\"tool_calls\":[{\"arguments\":{\"error\":\"x\"}}]}}\n", false),
+            ("", false),
+        ] {
+            assert_eq!(is_error_line(line.as_bytes()), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn an_error_is_seen_wherever_it_is_split() {
+        for event in [
+            "data: {\"id\":\"x\", \"error\": {\"message\":\"overloaded\"}}\n\n",
+            "data: {\"type\":\"error\",\"message\":\"overloaded\"}\n\n",
+            "event: error\ndata: overloaded\n\n",
+        ] {
+            for place in 0..event.len() {
+                let (first, second) = event.as_bytes().split_at(place);
+                let tail = &first[first.len().saturating_sub(TAIL_BYTES)..];
+                let beginning = &second[..second.len().min(OVERLAP_BYTES)];
+                let is_seen = reports_error(first) || reports_error(&[tail, beginning].concat());
+                assert!(is_seen, "{event} at {place}");
+            }
+        }
+        let blank = br#"data: {"error":{},"choices":[]}"#;
+        for place in 0..blank.len() {
+            assert!(!reports_error(&blank[..place]), "{place}");
         }
     }
 }

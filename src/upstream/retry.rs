@@ -167,10 +167,12 @@ impl Client {
         let (mut retries, mut polls) = (0, 0);
         let (mut slot, mut last_response, mut was_late) = (None, None, false);
         let mut asked = Duration::ZERO;
-        trace.retries_exhausted = false;
         loop {
             let mut failure = match self.attempt(call, trace, read) {
-                Ok(response) => return Ok(response),
+                Ok(response) => {
+                    trace.retries_exhausted = false;
+                    return Ok(response);
+                }
                 Err(failure) => failure,
             };
             if let Error::UpstreamDown { .. } = failure.error {
@@ -197,7 +199,10 @@ impl Client {
             }
             delay = delay.filter(|delay| trace.waited.try_add(*delay, allowed, &mut asked));
             let Some(delay) = delay else {
-                trace.retries_exhausted = retries + polls > 1 && allowed != Retry::Never;
+                // The one repetition after a response that did not come in time counts, too. A request in
+                // another form that fails later, after these attempts, does not make up for them.
+                let may_repeat = allowed != Retry::Never || was_late && is_late(error);
+                trace.retries_exhausted |= retries + polls > 1 && may_repeat;
                 return Err(failure);
             };
             // A server that loads a model is asked again until a time limit.

@@ -23,6 +23,7 @@ import scenarios_chaos  # noqa: F401
 import scenarios_claims  # noqa: F401
 import scenarios_framing  # noqa: F401
 import scenarios_guard  # noqa: F401
+import scenarios_keys  # noqa: F401
 import scenarios_limits  # noqa: F401
 import scenarios_load  # noqa: F401
 import scenarios_recovery  # noqa: F401

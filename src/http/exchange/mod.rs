@@ -20,6 +20,7 @@ mod failure;
 mod frame;
 mod head;
 mod request_body;
+mod request_head;
 
 use std::io::Write;
 use std::mem;
@@ -34,11 +35,12 @@ use self::content::StreamFormat;
 use self::frame::append_frame;
 use self::head::BodyKind;
 pub use self::request_body::{UNLIMITED, budget_error};
+pub use self::request_head::{ConnectionHeader, RequestHead};
 use crate::api::openai::pass_head::PassHead;
 use crate::error::{Error, Result};
 use crate::http::cors::ResponseHeaders;
 use crate::http::error_format::ErrorFormat;
-use crate::http::{framing, unread_body};
+use crate::http::unread_body;
 use crate::net::cancel::CancellationToken;
 use crate::net::connection_guard::{RequestHandle, RequestPhase, ResponseState};
 use crate::net::limits::Reservation;
@@ -70,6 +72,8 @@ pub struct Exchange {
     /// When the first line of a stream was written.
     first_line_at: Option<Instant>,
     is_body_read: bool,
+    /// Whether the client ended its connection before the body was complete.
+    is_body_cut_off: bool,
     /// The request's entry at the connection guard.
     handle: Option<RequestHandle>,
     /// The body's share of the memory budget, until the response begins.
@@ -100,11 +104,10 @@ impl Exchange {
         request_id: String,
         error_format: ErrorFormat,
         reservation: Reservation,
+        connection: ConnectionHeader,
     ) -> Self {
-        let connection =
-            find_header(&request, "Connection").unwrap_or_default().to_ascii_lowercase();
         let is_http10 = *request.http_version() < HTTPVersion(1, 1);
-        let keep_alive = connection.contains("keep-alive");
+        let ConnectionHeader { keep_alive, close } = connection;
         Self {
             request_id,
             method: request.method().as_str().to_owned(),
@@ -116,9 +119,7 @@ impl Exchange {
                 (true, false) => Framing::UntilClose,
                 (true, true) => Framing::Buffered,
             },
-            close_after: connection.contains("close")
-                || connection.contains("upgrade")
-                || (is_http10 && !keep_alive),
+            close_after: close || (is_http10 && !keep_alive),
             extra_headers: ResponseHeaders::new(),
             upstream: None,
             pending: Vec::new(),
@@ -126,6 +127,7 @@ impl Exchange {
             has_line: false,
             first_line_at: None,
             is_body_read: unread_body::is_fully_read(&request),
+            is_body_cut_off: false,
             state: State::Waiting(request),
             handle: None,
             reservation: Some(reservation),
@@ -208,6 +210,16 @@ impl Exchange {
     /// When the first line of a stream was written, if one was.
     pub fn first_line_at(&self) -> Option<Instant> {
         self.first_line_at
+    }
+
+    /// Whether a part of the request's body has not been read.
+    pub fn has_unread_body(&self) -> bool {
+        !self.is_body_read
+    }
+
+    /// Whether the client ended its connection before the request's body was complete.
+    pub fn is_body_cut_off(&self) -> bool {
+        self.is_body_cut_off
     }
 
     /// Whether nothing more can be sent.
@@ -426,17 +438,6 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         self.abandon();
     }
-}
-
-/// The fault of a request's head, for the log; `None` if it has none.
-pub fn check_head(request: &IncomingRequest) -> Option<&'static str> {
-    let headers = request.headers().iter();
-    framing::check_head(
-        request.method().as_str(),
-        request.url(),
-        *request.http_version() < HTTPVersion(1, 1),
-        headers.map(|header| (header.field.as_str().as_str(), header.value.as_str())),
-    )
 }
 
 fn find_header<'a>(request: &'a Request, name: &'static str) -> Option<&'a str> {

@@ -136,6 +136,16 @@ impl Exchange {
         if in_flight.is_some_and(|request| request.is_body_late()) {
             return Err(Error::BodyTimeout);
         }
+        let is_end = |error: &io::Error| {
+            use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+            let kinds = [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof];
+            kinds.contains(&error.kind())
+        };
+        self.is_body_cut_off = match (&result, length) {
+            (Err(error), _) => is_end(error),
+            (Ok(count), Some(length)) => *count < length as u64 && *count < max_read,
+            (Ok(_), None) => false,
+        };
         let count = result.map_err(|_| Error::BodyReadFailed)?;
         if count >= max_read {
             return Err(Error::BodyTooLarge(limit));

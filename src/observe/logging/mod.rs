@@ -8,8 +8,8 @@
 //!
 //! # What is logged
 //!
-//! - One line for each request: method, path without query, model, status, attempts, duration,
-//!   tokens, upstream; one line for each failed attempt and for each repair, which names the upstream
+//! - One line for each request: method, path without query, model, status, attempts, duration, the client's
+//!   address, tokens, upstream, why access was refused, the error that ended it; one line for each failed attempt and for each repair, which names the upstream
 //!   unless that is the one named `default`. No prompt and no response.
 //! - Lines are written within 5 ms, and all of them before the process ends unless it is killed. If
 //!   the reader of standard error stops reading, lines beyond 1 MiB are dropped; a request never

@@ -17,7 +17,8 @@
 //! - The combinations of route, model and status are limited to 2,000 series.
 //! - `upstream` is a name of the configuration; `default` is the upstream that the environment defines.
 //!   What a reload removed keeps its counters, up to 100 names; those of others are added up as `other`.
-//! - Status 0 is a request whose client disconnected before the response.
+//! - Status 0 is a request whose client disconnected before the response. A client that leaves, also in the
+//!   middle of a response, is counted apart, and is no error.
 //! - Tokens are counted as the upstream reports them. Responses that pass through unread have none.
 
 mod histogram;
@@ -28,7 +29,7 @@ mod tests;
 mod upstreams;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -126,6 +127,10 @@ pub struct Metrics {
     pub connections_cut: CounterVec,
     /// Reloads of the configuration by their result: `ok`, or `failed` for a mistake.
     pub reloads: CounterVec,
+    /// Requests whose client left before the response was complete.
+    clients_left: AtomicU64,
+    /// Requests that did not get to their route, by the reason.
+    access_refused: CounterVec,
     requests: Mutex<RequestStats>,
 }
 
@@ -177,6 +182,10 @@ pub struct RequestRecord<'a> {
     pub status: Option<u16>,
     /// The kind of the error that ended it.
     pub error_kind: Option<&'static str>,
+    /// Whether its client left before the response was complete.
+    pub client_left: bool,
+    /// The word of why it did not get to its route.
+    pub denial: Option<&'static str>,
     /// Time from its arrival to the end of its response.
     pub duration: Duration,
     /// Time from its arrival to the first line of its stream.
@@ -202,9 +211,12 @@ struct ModelStats {
 
 impl Metrics {
     /// Counters at 0, for a server with these limits.
-    pub fn new(max_workers: usize, max_queue: usize) -> Self {
+    /// `denials` are the reasons for which access is refused.
+    pub fn new(max_workers: usize, max_queue: usize, denials: &[&'static str]) -> Self {
         let (max_workers, max_queue) = (max_workers as u64, max_queue as u64);
-        Self { max_workers, max_queue, ..Self::default() }
+        let metrics = Self { max_workers, max_queue, ..Self::default() };
+        denials.iter().for_each(|denial| metrics.access_refused.add(denial, 0));
+        metrics
     }
 
     /// Makes [`Metrics::check_ready`] report the shutdown.
@@ -227,6 +239,8 @@ impl Metrics {
         if let Some(kind) = request.error_kind {
             self.request_errors.add(kind, 1);
         }
+        self.clients_left.fetch_add(u64::from(request.client_left), Ordering::Relaxed);
+        request.denial.iter().for_each(|denial| self.access_refused.add(denial, 1));
         lock(&self.requests).record(request);
     }
 
@@ -274,6 +288,11 @@ impl Metrics {
         lock(&self.requests).write(out);
         let help = "Requests that ended in an error, including after streaming began.";
         self.request_errors.write(out, "ollama_proxy_request_errors", "kind", help);
+        let help = "Requests whose client left before the response was complete; no errors.";
+        out.begin_family("ollama_proxy_clients_left", "counter", "", help);
+        out.write_sample("_total", &[], self.clients_left.load(Ordering::Relaxed));
+        let help = "Requests that did not get to their route.";
+        self.access_refused.write(out, "ollama_proxy_access_refused", "reason", help);
     }
 
     fn write_load(&self, out: &mut Encoder) {

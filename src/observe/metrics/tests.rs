@@ -8,6 +8,8 @@ const OK: RequestRecord<'static> = RequestRecord {
     known_model: Some("m"),
     status: Some(200),
     error_kind: None,
+    client_left: false,
+    denial: None,
     duration: Duration::from_millis(20),
     time_to_first_line: Some(Duration::from_millis(10)),
     tokens: (5, 2),
@@ -44,7 +46,7 @@ fn a_request_counts_once_by_route_model_and_status() {
         time_to_first_line: None,
         ..OK
     });
-    metrics.record_request(&RequestRecord { status: None, error_kind: Some("client_gone"), ..OK });
+    metrics.record_request(&RequestRecord { status: None, client_left: true, ..OK });
     let text = render(&metrics);
     let requests = "ollama_proxy_requests_total";
     has(&text, &format!("{requests}{{route=\"/api/chat\",model=\"m\",status=\"200\"}} 2"));
@@ -52,7 +54,7 @@ fn a_request_counts_once_by_route_model_and_status() {
     has(&text, &format!("{requests}{{route=\"/api/chat\",model=\"m\",status=\"0\"}} 1"));
     has(&text, &format!("{requests}{{route=\"other\",model=\"\",status=\"404\"}} 1"));
     has(&text, "ollama_proxy_request_errors_total{kind=\"connect\"} 1");
-    has(&text, "ollama_proxy_request_errors_total{kind=\"client_gone\"} 1");
+    has(&text, "ollama_proxy_clients_left_total 1");
     has(&text, "ollama_proxy_tokens_total{model=\"m\",kind=\"prompt\"} 15");
     has(&text, "ollama_proxy_tokens_total{model=\"m\",kind=\"completion\"} 6");
     has(&text, "ollama_proxy_request_duration_seconds_count{route=\"/api/chat\"} 4");
@@ -121,7 +123,7 @@ fn no_client_can_make_it_grow_without_end() {
 
 #[test]
 fn it_is_ready_unless_there_is_a_reason() {
-    let metrics = Metrics::new(1, 1);
+    let metrics = Metrics::new(1, 1, &["no_key"]);
     let (closed, open) = ([CircuitState::Closed], [CircuitState::Open]);
     assert_eq!(metrics.check_ready(&closed), Ok(()));
     assert_eq!(metrics.check_ready(&[CircuitState::HalfOpen]), Ok(()), "or nobody would ever try");

@@ -92,6 +92,55 @@ fn a_key_may_come_as_bearer_as_x_api_key_and_as_a_password() {
 }
 
 #[test]
+fn an_address_that_sends_wrong_keys_is_told_to_wait_and_a_right_key_is_served_all_the_same() {
+    let proxy = Proxy::with(&Upstream::start(), keyed);
+    let told = |line: &str| ask(&mut proxy.client(), "GET", "/v1/models", line, "");
+    let wrong = || told(&bearer("wrong-key-1"));
+    for round in 0..2 {
+        for _ in 0..10 {
+            assert!(asks_for_a_key(&wrong()), "{round}");
+            // Clients ask without a key first.
+            assert!(asks_for_a_key(&told("")), "{round}");
+        }
+        let refused = wrong();
+        assert_eq!((refused.status(), refused.head.header("connection")), (429, Some("close")));
+        assert_eq!(refused.head.header("retry-after"), Some("1"));
+        // The official clients would send it twice more.
+        assert_eq!(refused.head.header("x-should-retry"), Some("false"));
+        assert_eq!(refused.json()["error"]["code"], "invalid_api_key");
+        assert_eq!(wrong().status(), 429);
+        assert!(asks_for_a_key(&told("")), "{round}");
+        // Another client behind the same address.
+        assert_eq!(told(&bearer(OWN)).status(), 200, "{round}");
+    }
+}
+
+#[test]
+fn neither_the_length_of_a_key_nor_the_number_of_keys_matters() {
+    let many: String = (0..10_000).map(|number| format!("key-number-{number:05},")).collect();
+    let proxy = Proxy::with(&Upstream::start(), |config| {
+        config.proxy_api_keys = ClientKeys::parse(&many).expect("keys");
+    });
+    let check = |line: String, expected: u16| {
+        let told = ask(&mut proxy.client(), "GET", "/api/version", &format!("{line}\r\n"), "");
+        assert_eq!(told.status(), expected, "{}", &line[..line.len().min(60)]);
+    };
+    let long = "k".repeat(60_000);
+    for (number, expected) in [("00000", 200), ("09999", 200), ("10000", 401)] {
+        check(format!("Authorization: Bearer key-number-{number}"), expected);
+    }
+    for line in [
+        format!("Authorization: Bearer {long}"),
+        format!("Authorization: Basic {long}"),
+        format!("Authorization: {long}"),
+        format!("x-api-key: key-number-00001{long}"),
+    ] {
+        check(line, 401);
+    }
+    check("x-api-key: key-number-00001".to_owned(), 200);
+}
+
+#[test]
 fn a_missing_key_is_told_in_each_protocol_s_shape() {
     const NO_KEY: &str = r#"{"error":"unauthorized: send one of this proxy's keys as \"Authorization: Bearer KEY\" or \"x-api-key: KEY\""}"#;
     let (upstream, proxy) = pair_with(keyed);
@@ -258,7 +307,7 @@ fn keys_may_stand_in_a_file() {
         let log = running.stop();
         assert_eq!(log.contains("[WARN]"), warned, "{log}");
         assert_eq!(log.contains(&format!("(mode {mode:o}): run chmod 600 on it")), warned, "{log}");
-        assert!(log.contains("refused: wrong key"), "{log}");
+        assert!(log.contains("access=wrong_key error=unauthorized"), "{log}");
         assert!(!log.contains(OWN) && !log.contains("another-key"), "{log}");
     }
 }

@@ -73,3 +73,24 @@ fn a_hundred_at_once_are_all_served_when_there_is_room() {
         }
     });
 }
+
+#[test]
+fn a_request_behind_a_running_response_delays_nobody_else() {
+    let (upstream, proxy) = pair_with(|config| (config.workers, config.max_queue) = (1, 0));
+    let (go_on, steps) = halting();
+    upstream.script(steps);
+    let mut client = proxy.client();
+    client.post("/api/chat", chat("Hi")).head();
+    // Each is refused, and its response has to wait for the one that runs.
+    for _ in 0..8 {
+        client.get("/api/tags");
+    }
+    for _ in 0..8 {
+        assert_eq!(proxy.fetch("/health").status(), 200);
+    }
+    drop(go_on);
+    assert_eq!(client.rest_of_stream().lines().count(), 3);
+    for _ in 0..8 {
+        assert_eq!(client.answer().status(), 503);
+    }
+}

@@ -1,6 +1,8 @@
 //! Errors of the `/v1` routes: the upstream's are passed through unchanged, the proxy's own use
 //! OpenAI's format.
 
+use std::time::Duration;
+
 use crate::support::reserved::Reserved;
 use crate::support::*;
 
@@ -248,6 +250,31 @@ fn origins_and_hosts_are_checked_as_everywhere() {
 }
 
 #[test]
+fn a_request_that_was_repeated_in_vain_after_a_timeout_is_not_to_be_repeated_again() {
+    let (upstream, proxy) = pair_with(|config| {
+        config.upstream.timeout = Some(Duration::from_millis(100));
+        config.retry.max_retries = 3;
+    });
+    let (hold, held) = bounded::<()>(0);
+    // A translated one is repeated once; one that is passed on is not, so the client may repeat it.
+    for (path, attempts, expected) in [(MESSAGES, 2, Some("false")), (CHAT, 1, None)] {
+        for _ in 0..attempts {
+            upstream.script(vec![Step::Wait(held.clone())]);
+        }
+        let answer = proxy.ask(path, BODY.replacen('{', r#"{"max_tokens":5,"#, 1));
+        assert_eq!(
+            (answer.status(), answer.head.header("x-should-retry")),
+            (504, expected),
+            "{path}"
+        );
+        for _ in 0..attempts {
+            upstream.request();
+        }
+    }
+    drop(hold);
+}
+
+#[test]
 fn sdks_do_not_repeat_attempts_that_are_used_up() {
     let (upstream, proxy) = pair_with(|config| config.retry.max_retries = 1);
     let header = |answer: &Answer| answer.head.header("x-should-retry").map(str::to_owned);
@@ -266,6 +293,24 @@ fn sdks_do_not_repeat_attempts_that_are_used_up() {
         }
         let answer = proxy.ask(path, &body);
         assert_eq!((answer.status(), header(&answer).as_deref()), (502, Some("false")), "{path}");
+    }
+    // Those that are passed on as they are, of which the last one is only repeated where nothing was sent.
+    let form = "--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nm\r\n--b--\r\n";
+    for (path, kind, body) in [
+        ("/v1/embeddings", "application/json", r#"{"model":"m","input":"Hi"}"#),
+        ("/v1/responses/compact", "application/json", r#"{"model":"m","input":"Hi"}"#),
+        ("/v1/audio/transcriptions", "multipart/form-data; boundary=b", form),
+        ("/v1/rerank", "application/json", r#"{"model":"m","query":"Hi"}"#),
+    ] {
+        let is_repeated = path != "/v1/rerank";
+        upstream.script(busy());
+        if is_repeated {
+            upstream.script(busy());
+        }
+        let lines = format!("Content-Type: {kind}\r\n");
+        let answer = proxy.client().with("POST", path, &lines, body).answer();
+        let expected = if is_repeated { "false" } else { "true" };
+        assert_eq!((answer.status(), header(&answer).as_deref()), (503, Some(expected)), "{path}");
     }
     // Ollama's own routes have no such header.
     upstream.script(busy()).script(busy());

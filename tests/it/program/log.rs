@@ -84,6 +84,63 @@ fn a_failed_request_is_an_error_in_its_line_and_a_cut_response_a_warning() {
 }
 
 #[test]
+fn a_refused_request_is_one_line_with_the_reason_and_the_address_and_counts_by_it() {
+    const OWN: &str = "own-key-0f-the-proxy";
+    let upstream = Upstream::start();
+    let mut command = program();
+    command.env("OPENAI_BASE_URL", upstream.base_url()).env("PROXY_API_KEYS", OWN);
+    let running = Running::start(&mut command);
+    let ask = |lines: &str| {
+        let mut client = Client::connect(running.addr);
+        client.send(format!("GET /api/tags?q=1 HTTP/1.1\r\n{lines}\r\n"));
+        client.answer()
+    };
+    let local = "Host: localhost\r\n";
+    let own = format!("{local}x-api-key: {OWN}\r\n");
+    let samples = || ask_metrics(running.addr, &own);
+    let refused = |reason: &str| format!("access_refused_total{{reason=\"{reason}\"}}");
+    for reason in ["origin", "host", "no_key", "wrong_key", "too_many_wrong_keys"] {
+        assert!(samples().contains(&(refused(reason) + " 0\n")), "{reason} from the start");
+    }
+    assert_eq!(ask(local).status(), 401);
+    for _ in 0..12 {
+        ask(&format!("{local}Authorization: Bearer s3cret-and-wrong\r\n"));
+    }
+    assert_eq!(ask(&format!("{own}Origin: http://evil.test\r\n")).status(), 403);
+    assert_eq!(ask(&format!("Host: evil.test\r\nx-api-key: {OWN}\r\n")).status(), 403);
+    assert_eq!(ask(&own).status(), 200);
+    let counted = samples();
+    for (reason, count) in
+        [("origin", 1), ("host", 1), ("no_key", 1), ("wrong_key", 10), ("too_many_wrong_keys", 2)]
+    {
+        assert!(counted.contains(&format!("{} {count}\n", refused(reason))), "{counted}");
+    }
+    let log = running.stop();
+    assert!(!log.contains("s3cret") && !log.contains(OWN), "{log}");
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("\"/api/tags\"")).collect();
+    assert_eq!(lines.len(), 16, "{log}");
+    assert!(lines.iter().all(|line| line.contains(" client=127.0.0.1 ")), "{log}");
+    for (place, end) in [
+        (0, " access=no_key error=unauthorized"),
+        (1, " access=wrong_key error=unauthorized"),
+        (11, " access=too_many_wrong_keys error=too_many_wrong_keys"),
+        (13, " access=origin origin=\"http://evil.test\" error=forbidden"),
+        (14, " access=host host=\"evil.test\" error=forbidden"),
+    ] {
+        assert!(lines[place].ends_with(end), "{}", lines[place]);
+    }
+    assert!(!lines[15].contains("access="), "{}", lines[15]);
+    assert!(!log.contains("refused:"), "{log}");
+}
+
+/// The text of `/metrics`.
+fn ask_metrics(addr: std::net::SocketAddr, lines: &str) -> String {
+    let mut client = Client::connect(addr);
+    client.send(format!("GET /metrics HTTP/1.1\r\n{lines}\r\n"));
+    client.answer().body
+}
+
+#[test]
 fn a_retry_says_why_which_of_how_many_and_when() {
     let upstream = Upstream::start();
     upstream.script(vec![status(503, &[], "{}")]).script(vec![Step::Close]);

@@ -3,6 +3,7 @@
 mod command_line;
 mod config_file;
 mod environment;
+mod failures;
 mod healthcheck;
 mod log;
 mod metrics;

@@ -31,13 +31,17 @@ fn keys_prompts_and_answers_are_nowhere_in_the_log() {
     for kind in [
         "unauthorized", "invalid_request", "unknown_route", "method_not_allowed", "body_too_large",
         "body_broken", "upstream_status: 401", "upstream_protocol", "upstream_closed",
-        "upstream_in_band", "disconnected", "client_gone", "model_not_found",
+        "upstream_in_band", "disconnected", "model_not_found",
     ] {
         assert!(said.log.contains(&format!("error={kind}")), "{kind} did not happen");
     }
-    for what in
-        ["upstream request ids", "seed removed", "skipping an upstream event", "refused: wrong key"]
-    {
+    for what in [
+        "upstream request ids",
+        "seed removed",
+        "skipping an upstream event",
+        "access=wrong_key",
+        "client_left=true",
+    ] {
         assert!(said.log.contains(what), "{what} did not happen");
     }
 }
