@@ -85,8 +85,11 @@ fn ask(running: &Running, what: String, request: &str) -> Asked {
     let _ = client.stream().read_to_end(&mut bytes);
     let text = String::from_utf8_lossy(&bytes).into_owned();
     // A body that is not read is asked for before it is refused.
-    let text = text.trim_start_matches("HTTP/1.1 100 Continue\r\n\r\n");
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{what}: {text:?}"));
+    let mut parts = text.split_once("\r\n\r\n");
+    if text.starts_with("HTTP/1.1 100 ") {
+        parts = parts.and_then(|(_, rest)| rest.split_once("\r\n\r\n"));
+    }
+    let (head, body) = parts.unwrap_or_else(|| panic!("{what}: {text:?}"));
     let status: u16 = head[9..12].parse().expect("a status");
     let head = head.to_ascii_lowercase();
     let id = head.split("x-request-id: ").nth(1).and_then(|rest| rest.get(..12)).expect("an id");
