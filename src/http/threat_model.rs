@@ -6,8 +6,8 @@
 //! # Who
 //!
 //! - **A client without a key**, where keys are configured, reaches `GET` and `HEAD` of `/` and
-//!   `/health`, and preflights. Everything else is 401 before a byte of its body is read, in the thread
-//!   that receives: what costs there costs everybody.
+//!   `/health`, and preflights. Everything else is 401 before a byte of its body is read. The thread that
+//!   receives decides that: what costs there costs everybody. It takes no worker and writes no response.
 //! - **A client with a key**, and each client where there are none, asks the upstream with the
 //!   operator's key, reads, makes and deletes virtual models, which all clients share, and sees its
 //!   own kept responses only. Keys have the same rights.
@@ -30,6 +30,8 @@
 //! | --- | --- | --- | --- |
 //! | many connections | 96 KiB, a thread and 2 descriptors each | `MAX_CONNECTIONS`, the oldest idle ones go | `idle-10k-limited`, `connection-limit`, `emfile`, `pids-max` |
 //! | slow or endless heads | a connection for 10 s, 64 KiB | [`Limits`](crate::net::connection_guard::Limits) | `slow-loris`, `header-flood` |
+//! | wrong keys, long or many | 2 µs of the thread that receives, a line in the log | `MAX_KEY_LEN`, `MAX_ADDRESSES` | `wrong-keys`, `keys::an_address_that_sends_wrong_keys_is_told_to_wait_and_a_right_key_is_served_all_the_same` |
+//! | requests behind a running response, or without reading any | a thread for refusals | `REFUSAL_WORKERS`, `MIN_REFUSALS` | `overload::a_request_behind_a_running_response_delays_nobody_else` |
 //! | bodies that stall | a connection; no worker | 1 KiB/s after 10 s, `REQUEST_TIMEOUT` | `stalled-uploads` |
 //! | large bodies | memory | `MAX_BODY_BYTES`, the budget of [`crate::net::limits`] | `body-flood`, `memory-limit`, `guard::bodies_that_are_held_have_a_common_bound` |
 //! | bodies that unfold | memory, CPU | `MAX_DECOMPRESSED_BYTES`, `MAX_WINDOW_BYTES` | `decompress::a_body_that_unfolds_without_end_is_refused` |

@@ -74,7 +74,9 @@ fn a_failed_request_is_an_error_in_its_line_and_a_cut_response_a_warning() {
         lines.map(str::to_owned).collect::<Vec<_>>()
     };
     assert!(line("POST \"/api/pull\"")[0].ends_with(" error=model_not_found"), "{log}");
-    let passed = line("POST \"/v1/chat/completions\"");
+    let mut passed = line("POST \"/v1/chat/completions\"");
+    // A line is written behind the response, so the next one may come before it.
+    passed.sort_by_key(|line| !line.contains("status=404"));
     assert!(passed[0].contains("status=404") && passed[0].ends_with(" error=upstream_status: 404"));
     let cut = [&passed[1..], &line("POST \"/api/chat\"")].concat();
     assert_eq!(cut.len(), 3, "{log}");
@@ -120,16 +122,17 @@ fn a_refused_request_is_one_line_with_the_reason_and_the_address_and_counts_by_i
     let lines: Vec<&str> = log.lines().filter(|line| line.contains("\"/api/tags\"")).collect();
     assert_eq!(lines.len(), 16, "{log}");
     assert!(lines.iter().all(|line| line.contains(" client=127.0.0.1 ")), "{log}");
-    for (place, end) in [
-        (0, " access=no_key error=unauthorized"),
-        (1, " access=wrong_key error=unauthorized"),
-        (11, " access=too_many_wrong_keys error=too_many_wrong_keys"),
-        (13, " access=origin origin=\"http://evil.test\" error=forbidden"),
-        (14, " access=host host=\"evil.test\" error=forbidden"),
+    for (count, end) in [
+        (1, " access=no_key error=unauthorized"),
+        (10, " access=wrong_key error=unauthorized"),
+        (2, " access=too_many_wrong_keys error=too_many_wrong_keys"),
+        (1, " access=origin origin=\"http://evil.test\" error=forbidden"),
+        (1, " access=host host=\"evil.test\" error=forbidden"),
     ] {
-        assert!(lines[place].ends_with(end), "{}", lines[place]);
+        assert_eq!(lines.iter().filter(|line| line.ends_with(end)).count(), count, "{log}");
     }
-    assert!(!lines[15].contains("access="), "{}", lines[15]);
+    let served: Vec<_> = lines.iter().filter(|line| !line.contains("access=")).collect();
+    assert!(served.len() == 1 && served[0].contains(" status=200 "), "{log}");
     assert!(!log.contains("refused:"), "{log}");
 }
 
