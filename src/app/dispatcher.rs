@@ -14,7 +14,7 @@
 //!
 //! Never handles a request itself. Invariant: each request is answered and logged exactly once, also if its
 //! handler panics ([`super::outcome`]). The exception is a request on a connection that is to be closed: one
-//! behind its last response, or one of more refused requests than [`Dispatcher::max_refusals`].
+//! behind its last response, or one of more refused requests than may wait ([`MIN_REFUSALS`]).
 
 use std::io;
 use std::net::IpAddr;
@@ -95,20 +95,16 @@ pub(super) struct Dispatcher {
     pub pools: RwLock<Option<WorkerPools>>,
     /// Writes the responses to refused requests, also of those that come after the pools are closed.
     pub refusals: WorkerPool,
-    /// Most refused requests that wait for their response.
-    pub max_refusals: usize,
     /// The addresses that sent wrong client keys.
     pub wrong_keys: Mutex<WrongKeys>,
 }
 
-/// The threads that write the responses to refused requests, and how many requests may wait for them.
+/// The threads that write the responses to refused requests.
 ///
 /// # Errors
 /// If the system refuses the first thread.
-pub(super) fn start_refusals(max_connections: usize) -> io::Result<(WorkerPool, usize)> {
-    // A request with an unread body always finds a place: dropping it could wait for its client.
-    let pool = WorkerPool::start("refusal", REFUSAL_WORKERS, usize::MAX / 2)?;
-    Ok((pool, max_connections.max(MIN_REFUSALS)))
+pub(super) fn start_refusals(max_connections: usize) -> io::Result<WorkerPool> {
+    WorkerPool::start("refusal", REFUSAL_WORKERS, max_connections.max(MIN_REFUSALS))
 }
 
 impl Dispatcher {
@@ -166,7 +162,7 @@ impl Dispatcher {
         let mut exchange = Exchange::new(request, request_id, format, reservation, connection);
         handle.into_iter().for_each(|handle| exchange.attach(handle));
         if rejection == Some(Rejection::Closing) {
-            return self.discard(exchange);
+            return exchange.discard();
         }
         if let Some(fault) = fault {
             log::warn!("{} rejected: {fault}", exchange.request_id());
@@ -240,30 +236,13 @@ impl Dispatcher {
 
     /// Lets the response to a refused request be written.
     fn refuse(&self, mut job: Box<Job>) {
-        // A client may send more and more requests without reading a response.
-        if self.refusals.load() >= self.max_refusals && !job.exchange.has_unread_body() {
+        let Some(permit) = self.refusals.try_reserve() else {
+            // A client may send more and more requests without reading a response.
             job.exchange.close_after_response();
-            return self.discard(job.exchange);
-        }
+            return job.exchange.discard();
+        };
         let metrics = self.metrics.clone();
-        self.run_refusal(move || {
-            finish(&metrics, job, &mut Trace::default(), |_, _, _| Ok(()));
-        });
-    }
-
-    /// Ends a request without a response, on a connection that is to be closed.
-    fn discard(&self, exchange: Exchange) {
-        if exchange.has_unread_body() {
-            self.run_refusal(move || exchange.discard());
-        } else {
-            exchange.discard();
-        }
-    }
-
-    fn run_refusal(&self, job: impl FnOnce() + Send + 'static) {
-        if let Some(permit) = self.refusals.try_reserve() {
-            permit.run(job);
-        }
+        permit.run(move || finish(&metrics, job, &mut Trace::default(), |_, _, _| Ok(())));
     }
 }
 

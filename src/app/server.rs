@@ -136,8 +136,7 @@ impl Server {
             limits.max_body_memory.unwrap_or_else(|| system_limits.max_body_memory());
         let body_budget = MemoryBudget::new(max_body_memory);
         let (pools, access) = (RwLock::new(Some(pools)), RwLock::new(Arc::new(access)));
-        let (refusals, max_refusals) =
-            dispatcher::start_refusals(config.connection_limits.max_connections)?;
+        let refusals = dispatcher::start_refusals(config.connection_limits.max_connections)?;
         let dispatcher = Arc::new(Dispatcher {
             access,
             registry,
@@ -146,7 +145,6 @@ impl Server {
             memory_pressure,
             pools,
             refusals,
-            max_refusals,
             wrong_keys: Mutex::default(),
         });
         let request_dispatcher = dispatcher.clone();

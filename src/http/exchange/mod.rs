@@ -212,11 +212,6 @@ impl Exchange {
         self.first_line_at
     }
 
-    /// Whether a part of the request's body has not been read.
-    pub fn has_unread_body(&self) -> bool {
-        !self.is_body_read
-    }
-
     /// Whether the client ended its connection before the request's body was complete.
     pub fn is_body_cut_off(&self) -> bool {
         self.is_body_cut_off
